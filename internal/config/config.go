@@ -1,0 +1,118 @@
+// Package config reads rotatord's configuration file.
+//
+// Guarantee: a [Config] that [Load] returns is complete and consistent. Every
+// default is applied, every reference resolves, every schedule can work, and
+// whatever the file says that this version cannot do is an error, not ignored.
+// All faults of a file are reported together, each with its place and what would
+// be right. A secret is never in the file: it is named by a [SecretSource].
+package config
+
+import (
+	"time"
+
+	"rotatord/internal/scheduler"
+)
+
+// Config is a checked configuration with every default applied.
+type Config struct {
+	// File is the path that the configuration was read from.
+	File string
+	// Listen is the address of metrics, health and status page. Default
+	// 127.0.0.1:9321.
+	Listen string
+	Log    Log
+	State  State
+	// Accounts by config name.
+	Accounts map[string]Account
+	Vault    Vault
+	// Tokens are sorted by name.
+	Tokens []Token
+}
+
+// Log says how to log.
+type Log struct {
+	Level  string // debug, info (default), warn or error
+	Format string // json (default) or text
+}
+
+// State says where the daemon keeps what must survive it.
+type State struct {
+	// Dir holds the ledger, the journal and the sealed pending secrets. Default
+	// /var/lib/rotatord.
+	Dir string
+	// Identity is the age identity that seals pending secrets. Zero means the
+	// file identity.age in Dir, which is made on first start.
+	Identity SecretSource
+}
+
+// Account is one Cloudflare account with the credential to reach it: an API token,
+// or an e-mail address with a global API key.
+type Account struct {
+	Name      string // the name in the configuration
+	AccountID string // 32 hex digits
+	APIToken  SecretSource
+	APIEmail  string
+	APIKey    SecretSource
+	// BaseURL is the API's address without a trailing slash. Default
+	// https://api.cloudflare.com/client/v4.
+	BaseURL string
+	// RequestsPer5m is the budget of requests in five minutes for this
+	// credential. Default 1000; Cloudflare's own limit is 1200.
+	RequestsPer5m int
+}
+
+// Vault is the one Vault that secrets are written to.
+type Vault struct {
+	Address   string
+	Namespace string
+	TLS       TLS
+	// Timeout of one request. Default 30s.
+	Timeout time.Duration
+	Auth    VaultAuth
+}
+
+// TLS names PEM files. Zero fields mean the system's defaults.
+type TLS struct {
+	CAFile, CertFile, KeyFile string
+	ServerName                string
+}
+
+// VaultAuth holds exactly one method.
+type VaultAuth struct {
+	AppRole *AppRole
+	Token   *SecretSource
+}
+
+// AppRole is Vault's approle auth method.
+type AppRole struct {
+	Mount    string // default "approle"
+	RoleID   SecretSource
+	SecretID SecretSource
+}
+
+// Token is one service token and all that is to happen with it.
+type Token struct {
+	Name     string // the name in the configuration, and the metric label
+	Account  string // the name of an Account
+	ID       string // Cloudflare's UUID of the service token, in lower case
+	Schedule *scheduler.Schedule
+	// Jitter is the largest delay after a slot. Default 0.
+	Jitter time.Duration
+	// Grace is how long the previous secret stays valid. Default 24h; 0 revokes
+	// it at once.
+	Grace time.Duration
+	Sinks []Sink
+}
+
+// Sink is one place that a secret is written to. Exactly one field is set.
+type Sink struct {
+	Vault *VaultSink
+}
+
+// VaultSink is a secret in a KV mount, version 1 or 2.
+type VaultSink struct {
+	Mount string // without slashes at the ends
+	Path  string // below the mount, without slashes at the ends
+	// The names of the two fields. Defaults client_id and client_secret.
+	ClientIDField, ClientSecretField string
+}

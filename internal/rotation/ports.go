@@ -1,0 +1,179 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"rotatord/internal/secret"
+)
+
+// Issuer is the authority that invents client secrets: one Cloudflare account.
+// Implementations are safe for concurrent use. Every error of theirs is, or wraps,
+// an [*IssuerError], except when the context ended before anything was sent.
+type Issuer interface {
+	// Ready returns nil if a rotate request could leave now: the credential can be
+	// read, the account is not throttled, and the request budget has room. It may
+	// wait for the budget within ctx. It sends nothing.
+	Ready(ctx context.Context) error
+	// Inspect reads a service token's public facts. It changes nothing and may be
+	// repeated.
+	Inspect(ctx context.Context, tokenID string) (TokenFacts, error)
+	// Rotate sends exactly one rotate request, never a second, whatever happens to
+	// the first. The caller's ctx bounds how long the answer is waited for.
+	Rotate(ctx context.Context, req RotateRequest) (Issued, error)
+}
+
+// RotateRequest asks for a new client secret.
+type RotateRequest struct {
+	TokenID string
+	// Grace is how long the previous secret stays valid, counted on the issuer's
+	// clock. 0 revokes it at once.
+	Grace time.Duration
+}
+
+// TokenFacts are what Cloudflare shows of a service token. None is secret. A time
+// that Cloudflare did not send is zero.
+type TokenFacts struct {
+	ID         string
+	ClientID   string
+	Name       string
+	Enabled    bool
+	ExpiresAt  time.Time // end of the token itself; zero for "forever"
+	UpdatedAt  time.Time
+	LastSeenAt time.Time
+}
+
+// Issued is the answer to a rotate request.
+type Issued struct {
+	Credential
+	// Facts as of the rotation.
+	Facts TokenFacts
+	// GraceEndsAt is when the previous secret stops working, on the local clock and
+	// rounded up to be safe; zero if it was revoked at once.
+	GraceEndsAt time.Time
+}
+
+// Credential is what a client of Access needs.
+type Credential struct {
+	ClientID     string
+	ClientSecret secret.Value
+}
+
+// Class says what is known about whether a failed request was carried out.
+type Class int
+
+const (
+	// Unknown: the request may or may not have been carried out.
+	Unknown Class = iota
+	// NotCarriedOut: it cannot have been, because it never left.
+	NotCarriedOut
+	// Refused: the issuer answered that it did not do it (4xx other than 429).
+	Refused
+	// Throttled: refused because of the rate limit (429).
+	Throttled
+)
+
+// String returns the class in words, as logs show it.
+func (c Class) String() string {
+	switch c {
+	case NotCarriedOut:
+		return "not carried out"
+	case Refused:
+		return "refused"
+	case Throttled:
+		return "throttled"
+	default:
+		return "unknown"
+	}
+}
+
+// IssuerError is a failed request to the issuer.
+type IssuerError struct {
+	Class      Class
+	Operation  string        // "rotate", "get", "list"
+	Status     int           // HTTP status, 0 if there was no answer
+	Code       int           // the issuer's own error code, 0 if it gave none
+	Message    string        // the issuer's own message, scrubbed
+	RetryAfter time.Duration // how long to leave the account alone, 0 if not said
+	Err        error         // the cause, if there is one
+}
+
+// Error implements error.
+func (e *IssuerError) Error() string {
+	s := fmt.Sprintf("cloudflare %s: %s", e.Operation, e.Class)
+	if e.Status != 0 {
+		s += fmt.Sprintf(" (HTTP %d)", e.Status)
+	}
+	if e.Code != 0 {
+		s += fmt.Sprintf(": code %d", e.Code)
+	}
+	if e.Message != "" {
+		s += ": " + e.Message
+	}
+	if e.RetryAfter > 0 {
+		s += fmt.Sprintf(" (retry after %s)", e.RetryAfter)
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+// Unwrap returns the cause.
+func (e *IssuerError) Unwrap() error { return e.Err }
+
+// Sink is a place that credentials are delivered to, bound to one token.
+// Implementations are safe for concurrent use, keep whatever else is stored beside
+// the credential, and never put a secret into an error.
+type Sink interface {
+	// Name identifies the sink in the ledger, in logs and in metrics; it does not
+	// change between runs. Example: "vault:secret/access/ci-deploy".
+	Name() string
+	// Preflight proves that Store could succeed now, without changing anything: the
+	// session lives on for a while, the path may be read and written. It returns
+	// what is stored there.
+	Preflight(ctx context.Context) (Stored, error)
+	// Store delivers c and returns only after reading back that it is there. base is
+	// what Preflight returned: the write is check-and-set against it. A conflicting
+	// or lost answer is settled by reading, and a write by somebody else to other
+	// fields is merged. Calling Store again with the same c changes nothing.
+	Store(ctx context.Context, c Credential, base Stored) (Stored, error)
+}
+
+// Stored is what a sink holds. The zero Stored is an empty place.
+type Stored struct {
+	Exists   bool          `json:"exists,omitempty"`
+	Version  int           `json:"version,omitempty"` // 0 where the sink has no versions
+	ClientID string        `json:"client_id,omitempty"`
+	Digest   secret.Digest `json:"digest,omitempty"` // of the client secret; empty if none
+}
+
+// Ledger remembers, for each token, what was done last and what is in hand.
+// Implementations are safe for concurrent use and durable: what Save returned nil
+// for survives a crash of the process and of the machine.
+type Ledger interface {
+	// Load returns the record of a token, or a zero Record (Revision 0) if there is
+	// none.
+	Load(ctx context.Context, token string) (Record, error)
+	// Save stores r if the stored revision is still r.Revision, and returns it with
+	// its new revision; otherwise it changes nothing and returns ErrConflict.
+	Save(ctx context.Context, r Record) (Record, error)
+	// All returns every record, in no particular order.
+	All(ctx context.Context) ([]Record, error)
+}
+
+// Pending keeps issued secrets, sealed, from the moment that they are received until
+// every sink has confirmed them. Implementations are safe for concurrent use.
+type Pending interface {
+	// Reserve proves that Seal will have a place to write to.
+	Reserve(ctx context.Context, rotationID string) error
+	// Seal encrypts the answer and makes it durable. It is the commit point of a
+	// rotation: after it, the secret cannot be lost with the process.
+	Seal(ctx context.Context, rotationID string, issued Issued) error
+	// Open returns what was sealed, and false if nothing was.
+	Open(ctx context.Context, rotationID string) (Issued, bool, error)
+	// Erase removes the sealed answer or the reservation. Erasing nothing is no
+	// error.
+	Erase(ctx context.Context, rotationID string) error
+}

@@ -1,0 +1,102 @@
+// Package secret holds values that must not be printed.
+//
+// Guarantee: a [Value] shows its content to [Value.Reveal] and to nothing else.
+// Every formatting verb, encoder and log handler that is handed a Value, or a
+// structure that contains one, gets the word [Redacted] instead. The content sits
+// behind a closure, so that not even a nested %#v, which walks unexported fields
+// by reflection and does not call methods, can reach it.
+//
+// The threat is the side door: a log line, an error, a page, a panic. Memory of a
+// live process is out of scope: Go's collector may copy and keep bytes.
+package secret
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log/slog"
+	"regexp"
+)
+
+// Redacted is what stands wherever a secret would have been printed.
+const Redacted = "[redacted]"
+
+// Value is a secret. The zero Value is empty and usable. Values are immutable and
+// may be shared between goroutines; compare them with [Value.Equal], not with ==.
+type Value struct {
+	reveal func() string
+}
+
+// New wraps s.
+func New(s string) Value {
+	if s == "" {
+		return Value{}
+	}
+	return Value{reveal: func() string { return s }}
+}
+
+// Reveal returns the content. Every call is a place where a secret leaves this
+// package's protection, so keep them few and next to the wire.
+func (v Value) Reveal() string {
+	if v.reveal == nil {
+		return ""
+	}
+	return v.reveal()
+}
+
+// IsZero reports whether the value is empty.
+func (v Value) IsZero() bool { return v.Reveal() == "" }
+
+// Equal compares in constant time.
+func (v Value) Equal(w Value) bool {
+	return subtle.ConstantTimeCompare([]byte(v.Reveal()), []byte(w.Reveal())) == 1
+}
+
+// Digest identifies the content without giving it away. The digest of an empty
+// value is empty.
+func (v Value) Digest() Digest {
+	if v.IsZero() {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(v.Reveal()))
+	return Digest("sha256:" + base64.RawURLEncoding.EncodeToString(sum[:]))
+}
+
+// Digest is the SHA-256 of a secret, as "sha256:" and unpadded base64url. Service
+// token secrets have at least 200 random bits, so a digest may be stored and
+// logged. It is not written in hex because 64 hex digits are what an older client
+// secret looks like, and [Scrub] could not tell them apart.
+type Digest string
+
+// Format implements fmt.Formatter for every verb.
+func (v Value) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, Redacted) }
+
+// String implements fmt.Stringer.
+func (v Value) String() string { return Redacted }
+
+// GoString implements fmt.GoStringer.
+func (v Value) GoString() string { return Redacted }
+
+// MarshalText implements encoding.TextMarshaler, and so covers JSON, YAML and XML.
+func (v Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
+
+// LogValue implements slog.LogValuer.
+func (v Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
+
+// Both published formats of an Access client secret: "cfast_" with 40 alphanumerics
+// and an 8-character checksum (since August 2026), and 64 hex digits before that.
+var clientSecret = regexp.MustCompile(`cfast_[A-Za-z0-9]{20,}|\b[0-9a-fA-F]{64}\b`)
+
+// wellFormed is the exact shape; clientSecret above is wider because a truncated
+// or lengthened secret must be scrubbed too.
+var wellFormed = regexp.MustCompile(`^(?:cfast_[A-Za-z0-9]{48}|[0-9a-f]{64})$`)
+
+// Scrub replaces whatever looks like a client secret in text that comes from
+// elsewhere, such as the body of an unexpected answer.
+func Scrub(s string) string { return clientSecret.ReplaceAllString(s, Redacted) }
+
+// WellFormed reports whether v has one of the two published formats. The checksum
+// of the newer one is not verified: its algorithm is not published.
+func WellFormed(v Value) bool { return wellFormed.MatchString(v.Reveal()) }
