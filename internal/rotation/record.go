@@ -1,0 +1,131 @@
+// Package rotation gives a service token a fresh client secret without ever losing one.
+package rotation
+
+import (
+	"errors"
+	"time"
+
+	"rotatord/internal/secret"
+)
+
+// RecordFormat is the version of the ledger's record format that this code writes.
+const RecordFormat = 1
+
+// ErrConflict is returned by Ledger.Save when the record was changed meanwhile.
+var ErrConflict = errors.New("the ledger record was changed by somebody else")
+
+// Step is how far the rotation in hand has come. Each step is durable before the
+// next one begins.
+type Step string
+
+// The steps, in order. StepIdle means that no rotation is in hand.
+const (
+	StepIdle    Step = ""
+	StepClaimed Step = "claimed"  // this process may work on the token
+	StepIntent  Step = "intent"   // a rotate request may have left
+	StepSealed  Step = "sealed"   // the answer is sealed on disk
+	StepStored  Step = "stored"   // every sink has confirmed it
+	StepInDoubt Step = "in_doubt" // nobody knows whether the rotate was carried out
+)
+
+// Trigger says why a rotation began. It is a metric label.
+type Trigger string
+
+// The triggers.
+const (
+	TriggerSchedule Trigger = "schedule"
+	TriggerCatchUp  Trigger = "catch_up" // one or more slots passed while nobody ran
+	TriggerRetry    Trigger = "retry"    // the slot failed before
+	TriggerRecovery Trigger = "recovery" // continued, or reissued, after a crash or a doubt
+)
+
+// Record is what the ledger knows about one token. A zero Record is a token never
+// seen before. Times are UTC.
+type Record struct {
+	Format   int    `json:"format"`
+	Revision uint64 `json:"revision"`
+	Token    string `json:"token"`    // config name
+	TokenID  string `json:"token_id"` // Cloudflare's UUID
+	Account  string `json:"account"`  // config name of the account
+
+	// Anchor is where the schedule is counted from: the last slot that was consumed,
+	// or the moment that the token was first seen.
+	Anchor time.Time `json:"anchor"`
+
+	Step  Step   `json:"step,omitempty"`
+	Work  *Work  `json:"work,omitempty"`  // the rotation in hand; nil when idle
+	Doubt *Doubt `json:"doubt,omitempty"` // set while Step is StepInDoubt
+
+	// Failures counts rotations that failed in a row; NotBefore is when the next try
+	// may begin.
+	Failures  int       `json:"failures,omitempty"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	LastError string    `json:"last_error,omitempty"`
+
+	Last  *Done      `json:"last,omitempty"` // the last rotation that succeeded
+	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare
+
+	// OracleSeen counts confirmed rotations in which updated_at was seen to move, and
+	// OracleStill those in which it was not. Only where the first is positive and the
+	// second zero does an unchanged updated_at prove that no rotation took place.
+	OracleSeen  int `json:"oracle_seen,omitempty"`
+	OracleStill int `json:"oracle_still,omitempty"`
+}
+
+// Work is a rotation in hand.
+type Work struct {
+	RotationID string    `json:"rotation_id"`
+	Owner      string    `json:"owner"` // host name and process of the claimant
+	Trigger    Trigger   `json:"trigger"`
+	Slot       time.Time `json:"slot"`     // the due slot that this rotation serves
+	Began      time.Time `json:"began"`    // when it was claimed
+	Deadline   time.Time `json:"deadline"` // no rotate request may leave after it
+	Grace      Grace     `json:"grace"`
+
+	// The state of the world before the rotate request, written with the intent.
+	Before     TokenFacts        `json:"before,omitzero"`
+	BeforeSink map[string]Stored `json:"before_sink,omitempty"`
+	IntentAt   time.Time         `json:"intent_at,omitzero"`
+
+	// What the issuer answered, written with the seal. The secret itself is sealed.
+	SealedAt    time.Time       `json:"sealed_at,omitzero"`
+	Digest      secret.Digest   `json:"digest,omitempty"`
+	After       TokenFacts      `json:"after,omitzero"`
+	GraceEndsAt time.Time       `json:"grace_ends_at,omitzero"`
+	StoredIn    map[string]bool `json:"stored_in,omitempty"`
+}
+
+// Grace is a duration that is kept in text, so that the ledger can be read.
+type Grace time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (g Grace) MarshalText() ([]byte, error) { return []byte(time.Duration(g).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (g *Grace) UnmarshalText(b []byte) error {
+	d, err := time.ParseDuration(string(b))
+	*g = Grace(d)
+	return err
+}
+
+// Doubt is what is known about a rotate request whose outcome is not.
+type Doubt struct {
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"` // a stable code
+	Detail string    `json:"detail"`
+	// Sealed is set if an answer was received and sealed but did not pass validation.
+	Sealed bool `json:"sealed,omitempty"`
+	// OldWorksUntil is when the previous secret stops working if the request was
+	// carried out; the zero time if it was revoked at once.
+	OldWorksUntil time.Time `json:"old_works_until,omitzero"`
+}
+
+// Done is a rotation that succeeded.
+type Done struct {
+	RotationID  string        `json:"rotation_id"`
+	Trigger     Trigger       `json:"trigger"`
+	Slot        time.Time     `json:"slot"`
+	At          time.Time     `json:"at"`
+	Digest      secret.Digest `json:"digest"`
+	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
+}
