@@ -35,13 +35,13 @@ type RotateRequest struct {
 // TokenFacts are what Cloudflare shows of a service token. None is secret. A time
 // that Cloudflare did not send is zero.
 type TokenFacts struct {
-	ID         string
-	ClientID   string
-	Name       string
-	Enabled    bool
-	ExpiresAt  time.Time // end of the token itself; zero for "forever"
-	UpdatedAt  time.Time
-	LastSeenAt time.Time
+	ID         string    `json:"id,omitempty"`
+	ClientID   string    `json:"client_id,omitempty"`
+	Name       string    `json:"name,omitempty"`
+	Enabled    bool      `json:"enabled,omitempty"`
+	ExpiresAt  time.Time `json:"expires_at,omitzero"` // end of the token itself; zero for "forever"
+	UpdatedAt  time.Time `json:"updated_at,omitzero"`
+	LastSeenAt time.Time `json:"last_seen_at,omitzero"`
 }
 
 // Issued is the answer to a rotate request.
@@ -161,6 +161,12 @@ type Ledger interface {
 	Save(ctx context.Context, r Record) (Record, error)
 	// All returns every record, in no particular order.
 	All(ctx context.Context) ([]Record, error)
+}
+
+// Observer is told what happens, as it happens. It must be safe for concurrent use and
+// must not block: it is called between the steps of a rotation.
+type Observer interface {
+	Observe(Event)
 }
 
 // Pending keeps issued secrets, sealed, from the moment that they are received until
