@@ -79,9 +79,3 @@ func (c *clock) skew() time.Duration {
 	defer c.mu.Unlock()
 	return c.high
 }
-
-func (c *clock) known() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.observed
-}

@@ -34,6 +34,9 @@ type Observer interface {
 	// CloudflareThrottled reports a refusal because of the rate limit, and for how
 	// long the account is left alone.
 	CloudflareThrottled(account string, d time.Duration)
+	// CloudflareSkew reports how far Cloudflare's clock is ahead of the local one, at
+	// most: up to a second more than it is.
+	CloudflareSkew(d time.Duration)
 }
 
 // Client is one account. It implements [rotation.Issuer] and is safe for concurrent use.
@@ -199,10 +202,6 @@ func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotati
 		GraceEndsAt: graceEndsAt,
 	}, nil
 }
-
-// Skew is how far Cloudflare's clock is ahead of the local one, rounded up to at most a
-// second more than it is; false before the first answer.
-func (c *Client) Skew() (time.Duration, bool) { return c.clock.skew(), c.clock.known() }
 
 // credential reads the configured credential as it is now.
 func (c *Client) credential() ([]option.RequestOption, error) {
