@@ -229,6 +229,7 @@ type nobody struct{}
 func (nobody) CloudflareRequest(string, string, time.Duration) {}
 func (nobody) CloudflareBudget(string, int)                    {}
 func (nobody) CloudflareThrottled(string, time.Duration)       {}
+func (nobody) CloudflareSkew(time.Duration)                    {}
 
 func statusLabel(status int) string {
 	if status == 0 {
