@@ -164,6 +164,9 @@ func (w *world) facts() rotation.TokenFacts {
 func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued rotation.Issued, err error) {
 	err = w.do("rotate", func() error {
 		w.rotates++
+		if w.sink.ClientSecret.Reveal() == w.previous && time.Until(w.previousUntil) > req.Grace/4 {
+			w.t.Error("rotated again while the old secret, which is the one that the sink holds, still worked")
+		}
 		w.previous, w.previousUntil = w.current, time.Now().Add(req.Grace)
 		w.current = w.secretOf(len(w.issued))
 		w.issued = append(w.issued, w.current)
