@@ -200,3 +200,21 @@ func decodeRecord(token string, b []byte) (r rotation.Record, err error) {
 	}
 	return r, nil
 }
+
+// ReadLedger reads the ledger without changing anything, for commands that run beside no
+// daemon. It is an error if there is no ledger, or if a daemon has it open.
+func ReadLedger(ctx context.Context, dir string) ([]rotation.Record, error) {
+	path := filepath.Join(dir, fileName)
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("there is no ledger to read: %w", err)
+	}
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: 100 * time.Millisecond})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return nil, fmt.Errorf("%s is in use by a running daemon", path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", path, err)
+	}
+	all, err := (&Journal{db: db}).All(ctx)
+	return all, errors.Join(err, db.Close())
+}

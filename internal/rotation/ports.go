@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -44,10 +45,23 @@ type TokenFacts struct {
 	LastSeenAt time.Time `json:"last_seen_at,omitzero"`
 }
 
+// updatedBy returns f with whatever a rotate answer told anew. Such an answer shows
+// less than a listing: it says nothing of whether the token is enabled.
+func (f TokenFacts) updatedBy(answer TokenFacts) TokenFacts {
+	f.ID, f.ClientID, f.Name = cmp.Or(answer.ID, f.ID), cmp.Or(answer.ClientID, f.ClientID), cmp.Or(answer.Name, f.Name)
+	if !answer.ExpiresAt.IsZero() {
+		f.ExpiresAt = answer.ExpiresAt
+	}
+	if !answer.UpdatedAt.IsZero() {
+		f.UpdatedAt = answer.UpdatedAt
+	}
+	return f
+}
+
 // Issued is the answer to a rotate request.
 type Issued struct {
 	Credential
-	// Facts as of the rotation.
+	// Facts as the answer shows them: it shows no Enabled, and maybe no ExpiresAt.
 	Facts TokenFacts
 	// GraceEndsAt is when the previous secret stops working, on the local clock and
 	// rounded up to be safe; zero if it was revoked at once.

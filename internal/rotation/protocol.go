@@ -398,7 +398,7 @@ func (a *attempt) commit(ctx context.Context) error {
 			RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
 			At: a.now().UTC(), Digest: work.Digest, GraceEndsAt: work.GraceEndsAt,
 		}
-		a.record.Facts = work.After
+		a.record.Facts = work.Before.updatedBy(work.After)
 		if !work.Before.UpdatedAt.IsZero() && !work.After.UpdatedAt.IsZero() {
 			if unchanged(work.Before, work.After) {
 				a.record.Still++
