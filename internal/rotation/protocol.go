@@ -295,6 +295,8 @@ func validate(before TokenFacts, issued Issued) (reason string, err error) {
 		return ReasonAnswerInvalid, fmt.Errorf("the answer is for client ID %q, not %q", issued.ClientID, before.ClientID)
 	case issued.Facts.ID != "" && issued.Facts.ID != before.ID && before.ID != "":
 		return ReasonAnswerInvalid, fmt.Errorf("the answer is for token %q, not %q", issued.Facts.ID, before.ID)
+	case secret.Damaged(issued.ClientSecret):
+		return ReasonAnswerInvalid, errors.New("the answer's client secret is a damaged form of a known format")
 	case !secret.WellFormed(issued.ClientSecret):
 		return ReasonUnfamiliarSecret, errors.New("the answer's client secret has neither of the two known formats")
 	}

@@ -323,6 +323,23 @@ func TestInvalidAnswersAreSealedAndDoubted(t *testing.T) {
 			}
 		})
 	})
+	t.Run("damaged secret", func(t *testing.T) {
+		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			good := w.secretOf
+			w.secretOf = func(n int) string { return good(n)[:30] }
+			w.advance(r, token)
+			if w.record().Doubt.Reason != rotation.ReasonAnswerInvalid || len(w.pending) != 1 {
+				t.Fatal("not in doubt, or not sealed")
+			}
+			w.secretOf = good
+			for w.rotates == 1 {
+				w.advance(r, token)
+			}
+			if w.sink.ClientSecret.Reveal() != w.current || len(w.pending) != 1 {
+				t.Error("it was not reissued, or the damaged answer was thrown away")
+			}
+		})
+	})
 	t.Run("unfamiliar format", func(t *testing.T) {
 		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			w.secretOf = func(n int) string { return fmt.Sprint("a third format ", n) }
