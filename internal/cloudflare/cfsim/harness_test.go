@@ -229,3 +229,6 @@ func (r *rig) first(id string) secret.Value {
 }
 
 var secretShape = regexp.MustCompile(`^cfast_[A-Za-z0-9]{40}[0-9a-f]{8}$`)
+
+// testSecret is a credential that no test sends.
+var testSecret = secret.New("nobody-sends-this")
