@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
@@ -134,7 +133,7 @@ func checkExpr(expr string, metrics map[string]metric, values map[string][]strin
 			}
 			for _, matcher := range node.LabelMatchers {
 				name := matcher.Name
-				if name == labels.MetricName || name == "job" || name == "instance" {
+				if name == "__name__" || name == "job" || name == "instance" {
 					continue
 				}
 				if !slices.Contains(m.labels, name) {
