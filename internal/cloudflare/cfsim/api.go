@@ -91,7 +91,8 @@ type tokenBody struct {
 	Duration      *string    `json:"duration"`
 	Enabled       *bool      `json:"enabled"`
 	Version       *float64   `json:"client_secret_version"`
-	PreviousUntil *time.Time `json:"previous_client_secret_expires_at"`
+	PreviousText  *string    `json:"previous_client_secret_expires_at"`
+	PreviousUntil *time.Time `json:"-"` // PreviousText, parsed
 }
 
 // decode reads and checks a body. An empty one is an empty object where optional.
@@ -111,9 +112,6 @@ func decode(r *request, optional bool) (tokenBody, *reply) {
 		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 			return refuse(wrong.Field, "wrong type")
 		}
-		if _, ok := errors.AsType[*time.ParseError](err); ok {
-			return refuse("previous_client_secret_expires_at", "not an RFC 3339 time")
-		}
 		return refuse("", "the body is not valid JSON")
 	}
 	if b.Name != nil && strings.TrimSpace(*b.Name) == "" {
@@ -123,6 +121,13 @@ func decode(r *request, optional bool) (tokenBody, *reply) {
 		if err := checkDuration(*b.Duration); err != nil {
 			return refuse("duration", err.Error())
 		}
+	}
+	if b.PreviousText != nil {
+		until, err := time.Parse(time.RFC3339, *b.PreviousText)
+		if err != nil {
+			return refuse("previous_client_secret_expires_at", "not an RFC 3339 time")
+		}
+		b.PreviousUntil = &until
 	}
 	if b.Version != nil && *b.Version < 1 {
 		return refuse("client_secret_version", "must be at least 1")

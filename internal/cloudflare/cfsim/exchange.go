@@ -19,7 +19,8 @@ const maxBody = 1 << 20
 
 func isAPIPath(p string) bool { return p == BasePath || strings.HasPrefix(p, BasePath+"/") }
 
-func isCleanPath(p string) bool { return path.Clean(p) == strings.TrimSuffix(p, "/") }
+// isCleanPath reports whether the mux takes p as it is.
+func isCleanPath(p string) bool { return p != BasePath && path.Clean(p) == strings.TrimSuffix(p, "/") }
 
 // credential is who asks. Its digest is empty if nobody was named.
 type credential struct {

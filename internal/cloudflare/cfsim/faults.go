@@ -221,7 +221,7 @@ func (f *Fault) strike(ctx context.Context, carryOut func() reply) reply {
 		if f.Kind == KindDelay {
 			return carryOut()
 		}
-		return f.disturb(failure(http.StatusBadGateway, codeInternal, "the connection was cut"))
+		return f.disturb(reply{}) // every kind that may strike before makes its own
 	}
 	rep := carryOut()
 	if !f.wait(ctx) {

@@ -28,8 +28,8 @@ type Options struct {
 	// Now is the clock of everything that expires. Nil means time.Now. Delays of
 	// faults always take real time.
 	Now func() time.Time
-	// AccountID owns the seeded tokens, and those made by Create without an owner.
-	// Empty means DefaultAccountID. Requests may name any account or zone of 32 hex
+	// AccountID, 32 lower-case hex digits, owns the seeded tokens and those made by
+	// Create without an owner. Empty means DefaultAccountID. Requests may name any account or zone of 32 hex
 	// digits; each has its own tokens.
 	AccountID string
 	// APIToken is the only bearer token that is accepted. APIEmail and APIKey are the

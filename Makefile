@@ -1,0 +1,107 @@
+# The commands of this repository. `make help` lists them.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Two cores and one build cache: targets one after the other, each using all cores.
+.NOTPARALLEL:
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
+
+# Every module of the repository: the product, and what is kept out of its module graph.
+MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod test/go.mod test/deploy/go.mod bench/go.mod))
+MODULES := $(patsubst go.mod,.,$(MODULES))
+# test/go.mod is not among those that are tidied: it pins a pair of Vault modules that
+# `go mod tidy` would pull apart.
+TIDY_MODULES := $(filter-out test,$(MODULES)) tools
+
+STATICCHECK := $(CURDIR)/.tools/bin/staticcheck
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/rotatord, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/rotatord ./cmd/rotatord
+
+.PHONY: generate
+generate: ## write all generated files anew
+	go generate ./...
+
+.PHONY: test-short
+test-short: ## the product's tests that take milliseconds
+	go test -short ./...
+
+.PHONY: test
+test: tools ## all tests: the product with the race detector, deploy/, and against a real Vault
+	go test -race ./...
+	cd test/deploy && go test ./...
+	$(MAKE) --no-print-directory e2e
+
+.PHONY: e2e
+e2e: ## the real binary against a real Vault; the first build of it takes minutes
+	@[[ -f test/go.mod ]] || { echo "make e2e: test/go.mod is not there" >&2; exit 1; }
+	cd test && go test -timeout 25m ./...
+
+.PHONY: bench
+bench: ## benchmarks
+	@[[ -f bench/go.mod ]] || { echo "make bench: bench/go.mod is not there" >&2; exit 1; }
+	cd bench && go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: tools
+tools: ## install the programs that tests call (promtool, systemd-analyze)
+	scripts/install-tools.sh
+
+.PHONY: check
+check: check-fmt check-vet check-static check-fix check-tidy check-generated ## all checks that run no tests
+	@echo "make check: all good"
+
+# Each check says on its first line what it does, and on failure what to do about it.
+
+.PHONY: check-fmt
+check-fmt: ## gofmt
+	@echo "check-fmt: gofmt -l"
+	@files=$$(find . -name '*.go' -not -path './.git/*' -not -path './.tools/*' -print0 | xargs -0 gofmt -l); \
+	if [[ -n $$files ]]; then echo "not formatted; run gofmt -w on:" >&2; echo "$$files" >&2; exit 1; fi
+
+.PHONY: check-vet
+check-vet: ## go vet in every module
+	@for m in $(MODULES); do \
+		echo "check-vet: go vet in $$m"; \
+		(cd $$m && go vet ./...) || { echo "go vet failed in $$m" >&2; exit 1; }; \
+	done
+
+.PHONY: check-static
+check-static: $(STATICCHECK) ## staticcheck in every module
+	@for m in $(MODULES); do \
+		echo "check-static: staticcheck in $$m"; \
+		(cd $$m && $(STATICCHECK) ./...) || { echo "staticcheck failed in $$m" >&2; exit 1; }; \
+	done
+
+# Built by this toolchain, since it can only read code of Go versions up to its own.
+$(STATICCHECK): tools/go.mod tools/go.sum
+	cd tools && go build -o $@ honnef.co/go/tools/cmd/staticcheck
+
+.PHONY: check-fix
+check-fix: ## go fix has nothing to modernise
+	@echo "check-fix: go fix -diff"
+	@go fix -diff ./... || { echo "run go fix ./..." >&2; exit 1; }
+
+.PHONY: check-tidy
+check-tidy: ## go mod tidy has nothing to change
+	@for m in $(TIDY_MODULES); do \
+		echo "check-tidy: go mod tidy -diff in $$m"; \
+		(cd $$m && go mod tidy -diff) || { echo "run go mod tidy in $$m" >&2; exit 1; }; \
+	done
+
+.PHONY: check-generated
+check-generated: ## generated files are up to date
+	@echo "check-generated: go generate ./..."
+	@scripts/check-generated.sh
+
+.PHONY: clean
+clean: ## remove what was built and installed here
+	rm -rf bin .tools

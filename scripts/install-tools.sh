@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Installs the programs that the tests of deploy/ call, where they are missing:
+#
+#   promtool         from Debian's package prometheus, unpacked into .tools/bin. The package
+#                    is not installed: that would start a Prometheus server on this machine.
+#   systemd-analyze  from the package systemd, which needs root.
+#
+# Says what it could not do and ends with 0 all the same: a test whose program is missing
+# is skipped, or fails if ROTATORD_REQUIRE_TOOLS=1. Running it again changes nothing.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bin=$PWD/.tools/bin
+PATH=$bin:$PATH
+
+say() { printf 'install-tools: %s\n' "$*" >&2; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# updated says whether the package lists were fetched in this run.
+updated=
+update_once() {
+	[[ -n $updated ]] && return 1
+	updated=yes
+	if [[ $(id -u) -ne 0 ]]; then
+		say "the package lists may be old, and only root can update them (apt-get update)"
+		return 1
+	fi
+	say "updating the package lists"
+	apt-get update -qq >&2
+}
+
+install_promtool() {
+	local work
+	work=$(mktemp -d)
+	# shellcheck disable=SC2064  # the directory of now
+	trap "rm -rf '$work'" RETURN
+	chmod 755 "$work" # apt downloads as a user of its own
+	fetch_prometheus() { (cd "$work" && apt-get download -qq prometheus >&2); }
+	fetch_prometheus || { update_once && fetch_prometheus; } || return 1
+	dpkg-deb --extract "$work"/prometheus_*.deb "$work/root" || return 1
+	mkdir -p "$bin"
+	install -m 0755 "$work/root/usr/bin/promtool" "$bin/promtool"
+}
+
+install_systemd() {
+	if [[ $(id -u) -ne 0 ]]; then
+		say "installing packages needs root"
+		return 1
+	fi
+	local get=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends systemd)
+	"${get[@]}" >&2 || { update_once && "${get[@]}" >&2; }
+}
+
+# want PROGRAM FUNCTION: how to get it by hand
+want() {
+	local program=$1 install=$2 hint=$3
+	have "$program" && return
+	if ! have apt-get || ! have dpkg-deb; then
+		say "$program is missing, and this system has no apt-get: $hint"
+	elif "$install" && have "$program"; then
+		say "installed $program"
+	else
+		say "$program is missing and could not be installed: $hint"
+	fi
+}
+
+want promtool install_promtool "put the promtool of any Prometheus 2.40 or newer into the PATH"
+want systemd-analyze install_systemd "install systemd 252 or newer"

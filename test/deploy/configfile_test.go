@@ -1,0 +1,67 @@
+package deploy
+
+import (
+	"net"
+	"net/url"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// configFile is what the manifests have to agree with in a configuration. Whether the
+// configuration is valid is for the product's own loader to say.
+type configFile struct {
+	Listen string
+	State  struct{ Dir string }
+	root   yaml.Node
+	Vault  struct{ Address string }
+}
+
+func parseConfig(t *testing.T, content string) configFile {
+	t.Helper()
+	var c configFile
+	if err := yaml.Unmarshal([]byte(content), &c); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal([]byte(content), &c.root); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// secretFiles are all paths that stand as {file: PATH}, in the order of the file.
+func (c configFile) secretFiles() []string {
+	var files []string
+	var walk func(*yaml.Node)
+	walk = func(n *yaml.Node) {
+		if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "file" {
+			files = append(files, n.Content[1].Value)
+		}
+		for _, child := range n.Content {
+			walk(child)
+		}
+	}
+	walk(&c.root)
+	return files
+}
+
+func (c configFile) listen(t *testing.T) (host, port string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		t.Fatalf("listen: %v", err)
+	}
+	return host, port
+}
+
+func (c configFile) vaultPort(t *testing.T) string {
+	t.Helper()
+	u, err := url.Parse(c.Vault.Address)
+	if err != nil {
+		t.Fatalf("vault.address: %v", err)
+	}
+	if port := u.Port(); port != "" {
+		return port
+	}
+	return "443"
+}

@@ -1,0 +1,452 @@
+package deploy
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/pod-security-admission/api"
+	"k8s.io/pod-security-admission/policy"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+)
+
+// builds are the kustomizations that are shipped to be applied.
+var builds = []string{"base", "overlays/example"}
+
+// strictDecoder refuses unknown and duplicate fields and kinds that it does not know.
+func strictDecoder(t *testing.T) runtime.Decoder {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, networkingv1.AddToScheme, monitoringv1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
+}
+
+// manifests are the objects of one kustomization, by type. Fields that stand for one
+// object hold exactly one.
+type manifests struct {
+	namespace  *corev1.Namespace
+	account    *corev1.ServiceAccount
+	config     *corev1.ConfigMap
+	claim      *corev1.PersistentVolumeClaim
+	deployment *appsv1.Deployment
+	service    *corev1.Service
+	policy     *networkingv1.NetworkPolicy
+	monitors   []*monitoringv1.PodMonitor
+}
+
+func (m *manifests) pod() *corev1.PodTemplateSpec { return &m.deployment.Spec.Template }
+
+func (m *manifests) container() *corev1.Container { return &m.pod().Spec.Containers[0] }
+
+func build(t *testing.T, name string) *manifests {
+	t.Helper()
+	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
+		Run(filesys.MakeFsOnDisk(), filepath.Join(root, "deploy/kubernetes", name))
+	if err != nil {
+		t.Fatalf("kustomize build: %v", err)
+	}
+	decoder, m, seen := strictDecoder(t), &manifests{}, map[string]bool{}
+	for _, resource := range result.Resources() {
+		content, err := resource.AsYAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		object, _, err := decoder.Decode(content, nil, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", resource.CurId(), err)
+		}
+		kind := resource.GetKind()
+		if seen[kind] {
+			t.Errorf("a second %s", kind)
+		}
+		seen[kind] = true
+		if kind != "Namespace" && resource.GetNamespace() != "rotatord" {
+			t.Errorf("%s is in the namespace %q", resource.CurId(), resource.GetNamespace())
+		}
+		switch object := object.(type) {
+		case *corev1.Namespace:
+			m.namespace = object
+		case *corev1.ServiceAccount:
+			m.account = object
+		case *corev1.ConfigMap:
+			m.config = object
+		case *corev1.PersistentVolumeClaim:
+			m.claim = object
+		case *appsv1.Deployment:
+			m.deployment = object
+		case *corev1.Service:
+			m.service = object
+		case *networkingv1.NetworkPolicy:
+			m.policy = object
+		case *monitoringv1.PodMonitor:
+			m.monitors = append(m.monitors, object)
+		default:
+			t.Errorf("%s: nothing checks objects of this kind", resource.CurId())
+		}
+	}
+	for _, kind := range []string{"Namespace", "ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service", "NetworkPolicy"} {
+		if !seen[kind] {
+			t.Fatalf("no %s", kind)
+		}
+	}
+	if n := len(m.pod().Spec.Containers); n != 1 {
+		t.Fatalf("%d containers, want one", n)
+	}
+	return m
+}
+
+// kustomize forgives some faults in what it reads, such as duplicate keys, so the
+// sources are decoded strictly as well.
+func TestKubernetesSources(t *testing.T) {
+	decoder, decoded := strictDecoder(t), 0
+	paths, err := filepath.Glob(filepath.Join(root, "deploy/kubernetes/*/*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	more, err := filepath.Glob(filepath.Join(root, "deploy/kubernetes/*/*/*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range append(paths, more...) {
+		if base := filepath.Base(path); base == "kustomization.yaml" || base == "config.yaml" {
+			continue
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := decoder.Decode(content, nil, nil); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		decoded++
+	}
+	if decoded != 7 {
+		t.Errorf("%d files were decoded, want 7", decoded)
+	}
+	twice := []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, name: b}\n")
+	if _, _, err := decoder.Decode(twice, nil, nil); err == nil {
+		t.Error("the decoder accepts duplicate keys: this test shows nothing")
+	}
+}
+
+func TestKubernetesPodSecurity(t *testing.T) {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks())
+	if err != nil {
+		t.Fatal(err)
+	}
+	restricted := api.LevelVersion{Level: api.LevelRestricted, Version: api.LatestVersion()}
+	for _, name := range builds {
+		t.Run(name, func(t *testing.T) {
+			m := build(t, name)
+			for _, mode := range []string{"enforce", "audit", "warn"} {
+				if got := m.namespace.Labels["pod-security.kubernetes.io/"+mode]; got != string(api.LevelRestricted) {
+					t.Errorf("the namespace has %s=%q", mode, got)
+				}
+			}
+			pod := m.pod().DeepCopy()
+			for _, result := range evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec) {
+				if !result.Allowed {
+					t.Errorf("%s: %s", result.ForbiddenReason, result.ForbiddenDetail)
+				}
+			}
+			pod.Spec.Containers[0].SecurityContext.Capabilities.Drop = nil
+			if result := policy.AggregateCheckResults(evaluator.EvaluatePod(restricted, &pod.ObjectMeta, &pod.Spec)); result.Allowed {
+				t.Error("a pod with capabilities is allowed: this test shows nothing")
+			}
+		})
+	}
+}
+
+func TestKubernetesPod(t *testing.T) {
+	uid, gid := imageUser(t)
+	for _, name := range builds {
+		t.Run(name, func(t *testing.T) {
+			m := build(t, name)
+			spec, c := m.pod().Spec, m.container()
+
+			if r := m.deployment.Spec.Replicas; r == nil || *r != 1 {
+				t.Error("the ledger is local: there must be one replica, said outright")
+			}
+			if s := m.deployment.Spec.Strategy.Type; s != appsv1.RecreateDeploymentStrategyType {
+				t.Errorf("strategy %s: two pods would run at once", s)
+			}
+			if len(m.claim.Spec.AccessModes) != 1 || m.claim.Spec.AccessModes[0] != corev1.ReadWriteOncePod {
+				t.Errorf("access modes %q: two pods could share the ledger", m.claim.Spec.AccessModes)
+			}
+
+			if spec.ServiceAccountName != m.account.Name {
+				t.Errorf("service account %q, want %q", spec.ServiceAccountName, m.account.Name)
+			}
+			for what, mounted := range map[string]*bool{"pod": spec.AutomountServiceAccountToken, "service account": m.account.AutomountServiceAccountToken} {
+				if mounted == nil || *mounted {
+					t.Errorf("the %s mounts a Kubernetes token that nothing needs", what)
+				}
+			}
+
+			security := spec.SecurityContext
+			if *security.RunAsUser != uid || *security.RunAsGroup != gid || *security.FSGroup != gid {
+				t.Errorf("the pod runs as %d:%d with fsGroup %d, the image as %d:%d",
+					*security.RunAsUser, *security.RunAsGroup, *security.FSGroup, uid, gid)
+			}
+			if p := security.FSGroupChangePolicy; p == nil || *p != corev1.FSGroupChangeOnRootMismatch {
+				t.Error("each start would widen the mode of the files of the state")
+			}
+			if r := c.SecurityContext.ReadOnlyRootFilesystem; r == nil || !*r {
+				t.Error("the root file system is writable")
+			}
+			for _, list := range []corev1.ResourceList{c.Resources.Requests, c.Resources.Limits} {
+				if list.Cpu().IsZero() || list.Memory().IsZero() {
+					t.Errorf("requests and limits must name CPU and memory: %v", c.Resources)
+				}
+			}
+
+			grace := time.Duration(*spec.TerminationGracePeriodSeconds) * time.Second
+			if timeout := shutdownTimeout(t, c.Args); grace < timeout+10*time.Second {
+				t.Errorf("the pod has %s to end: too short to finish a rotation, which may take %s", grace, timeout)
+			}
+			if image, _, _ := strings.Cut(c.Image, ":"); image != "rotatord" {
+				t.Errorf("image %s", c.Image)
+			}
+		})
+	}
+}
+
+func TestKubernetesProbes(t *testing.T) {
+	m := build(t, "base")
+	c := m.container()
+	for name, probe := range map[string]struct {
+		*corev1.Probe
+		path string
+	}{
+		"startup":   {c.StartupProbe, "/livez"},
+		"liveness":  {c.LivenessProbe, "/livez"},
+		"readiness": {c.ReadinessProbe, "/readyz"},
+	} {
+		if probe.Probe == nil || probe.HTTPGet == nil {
+			t.Errorf("no %s probe by HTTP", name)
+			continue
+		}
+		if probe.HTTPGet.Path != probe.path {
+			t.Errorf("%s asks for %s, want %s", name, probe.HTTPGet.Path, probe.path)
+		}
+		if !hasPort(c, probe.HTTPGet.Port) {
+			t.Errorf("%s: the container has no port %s", name, probe.HTTPGet.Port.String())
+		}
+	}
+}
+
+// hasPort tells whether a named port exists in the container.
+func hasPort(c *corev1.Container, port intstr.IntOrString) bool {
+	return port.Type == intstr.String && slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.StrVal })
+}
+
+func TestKubernetesSelectors(t *testing.T) {
+	for _, name := range builds {
+		t.Run(name, func(t *testing.T) {
+			m := build(t, name)
+			pod, c := labels.Set(m.pod().Labels), m.container()
+			matches := func(what string, selector *metav1.LabelSelector) {
+				t.Helper()
+				s, err := metav1.LabelSelectorAsSelector(selector)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if s.Empty() || !s.Matches(pod) {
+					t.Errorf("%s selects %q, the pod has %q", what, s, pod)
+				}
+			}
+			matches("the Deployment", m.deployment.Spec.Selector)
+			matches("the Service", &metav1.LabelSelector{MatchLabels: m.service.Spec.Selector})
+			matches("the NetworkPolicy", &m.policy.Spec.PodSelector)
+
+			if !m.service.Spec.PublishNotReadyAddresses {
+				t.Error("the metrics of a daemon that is not ready would be lost")
+			}
+			for _, p := range m.service.Spec.Ports {
+				if !hasPort(c, p.TargetPort) {
+					t.Errorf("the Service goes to %s, which the container does not have", p.TargetPort.String())
+				}
+			}
+			for _, rule := range m.policy.Spec.Ingress {
+				if len(rule.From) == 0 || len(rule.Ports) == 0 {
+					t.Error("ingress is open")
+				}
+				for _, p := range rule.Ports {
+					if p.Port == nil || !hasPort(c, *p.Port) {
+						t.Errorf("the NetworkPolicy lets in %v, which the container does not have", p.Port)
+					}
+				}
+			}
+
+			if wantMonitor := name != "base"; wantMonitor != (len(m.monitors) == 1) {
+				t.Fatalf("%d PodMonitors", len(m.monitors))
+			}
+			for _, monitor := range m.monitors {
+				matches("the PodMonitor", &monitor.Spec.Selector)
+				for _, e := range monitor.Spec.PodMetricsEndpoints {
+					if e.Port == nil || !hasPort(c, intstr.FromString(*e.Port)) || e.Path != "/metrics" {
+						t.Errorf("the PodMonitor scrapes %v%s", e.Port, e.Path)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestKubernetesEgress(t *testing.T) {
+	for _, name := range builds {
+		t.Run(name, func(t *testing.T) {
+			m := build(t, name)
+			var got []string
+			for _, rule := range m.policy.Spec.Egress {
+				if len(rule.Ports) == 0 {
+					t.Error("a rule without ports: egress is open")
+				}
+				for _, p := range rule.Ports {
+					got = append(got, string(*p.Protocol)+" "+p.Port.String())
+				}
+			}
+			want := []string{"UDP 53", "TCP 53", "TCP 443", "TCP " + mountedConfig(t, m).vaultPort(t)}
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("egress to %q, want %q", got, want)
+			}
+			if !slices.Contains(m.policy.Spec.PolicyTypes, networkingv1.PolicyTypeEgress) || !slices.Contains(m.policy.Spec.PolicyTypes, networkingv1.PolicyTypeIngress) {
+				t.Errorf("policy types %q", m.policy.Spec.PolicyTypes)
+			}
+		})
+	}
+}
+
+func mountedConfig(t *testing.T, m *manifests) configFile {
+	t.Helper()
+	content, ok := m.config.Data["config.yaml"]
+	if !ok {
+		t.Fatal("the ConfigMap has no config.yaml")
+	}
+	return parseConfig(t, content)
+}
+
+// What the pod mounts, and what the configuration in it reads and writes, must be the
+// same files.
+func TestKubernetesVolumes(t *testing.T) {
+	for _, name := range builds {
+		t.Run(name, func(t *testing.T) {
+			m := build(t, name)
+			mounts := map[string]corev1.VolumeMount{}
+			for _, mount := range m.container().VolumeMounts {
+				mounts[mount.Name] = mount
+			}
+			var provided []string
+			for _, v := range m.pod().Spec.Volumes {
+				mount, ok := mounts[v.Name]
+				if !ok {
+					t.Errorf("the volume %s is not mounted", v.Name)
+				}
+				delete(mounts, v.Name)
+				switch {
+				case v.ConfigMap != nil:
+					if v.ConfigMap.Name != m.config.Name {
+						t.Errorf("the pod mounts the ConfigMap %s, there is %s", v.ConfigMap.Name, m.config.Name)
+					}
+					if !slices.Contains(m.container().Args, "--config="+mount.MountPath) || mount.SubPath != "config.yaml" {
+						t.Errorf("the configuration is at %s, the arguments are %q", mount.MountPath, m.container().Args)
+					}
+				case v.Secret != nil:
+					if mode := v.Secret.DefaultMode; mode == nil || *mode&0o007 != 0 {
+						t.Error("everybody could read the credentials")
+					}
+					for _, item := range v.Secret.Items {
+						provided = append(provided, filepath.Join(mount.MountPath, item.Path))
+					}
+				case v.PersistentVolumeClaim != nil:
+					if v.PersistentVolumeClaim.ClaimName != m.claim.Name {
+						t.Errorf("the pod mounts the claim %s, there is %s", v.PersistentVolumeClaim.ClaimName, m.claim.Name)
+					}
+					if dir := mountedConfig(t, m).State.Dir; dir != mount.MountPath || mount.ReadOnly {
+						t.Errorf("state.dir is %s, the claim is mounted at %s (read only: %t)", dir, mount.MountPath, mount.ReadOnly)
+					}
+				default:
+					t.Errorf("nothing checks the volume %s", v.Name)
+				}
+			}
+			for name := range mounts {
+				t.Errorf("%s is mounted, but is no volume", name)
+			}
+
+			cfg := mountedConfig(t, m)
+			files := cfg.secretFiles()
+			slices.Sort(files)
+			slices.Sort(provided)
+			if !slices.Equal(files, provided) {
+				t.Errorf("the configuration reads %q, the pod provides %q", files, provided)
+			}
+			host, port := cfg.listen(t)
+			if host == "127.0.0.1" || host == "localhost" {
+				t.Errorf("listen: %s cannot be reached by probes", host)
+			}
+			if got := intstr.FromInt32(m.container().Ports[0].ContainerPort); got.String() != port {
+				t.Errorf("the configuration listens on %s, the container's port is %s", port, got.String())
+			}
+		})
+	}
+}
+
+// A changed configuration must give the ConfigMap another name, or the pod would go on
+// with the old one.
+func TestKubernetesConfigRollsThePod(t *testing.T) {
+	base, example := build(t, "base"), build(t, "overlays/example")
+	if base.config.Name == example.config.Name {
+		t.Errorf("two configurations, one name: %s", base.config.Name)
+	}
+}
+
+// The README's command must make exactly the Secret that the pod mounts.
+func TestKubernetesReadme(t *testing.T) {
+	readme := readFile(t, "deploy/kubernetes/README.md")
+	m := build(t, "base")
+	var want []string
+	for _, v := range m.pod().Spec.Volumes {
+		if v.Secret == nil {
+			continue
+		}
+		if !strings.Contains(readme, "--namespace rotatord create secret generic "+v.Secret.SecretName) {
+			t.Errorf("the README does not make the Secret %s", v.Secret.SecretName)
+		}
+		for _, item := range v.Secret.Items {
+			want = append(want, item.Key)
+		}
+	}
+	var got []string
+	for _, match := range regexp.MustCompile(`--from-file=([a-z-]+)=`).FindAllStringSubmatch(readme, -1) {
+		got = append(got, match[1])
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if len(want) == 0 || !slices.Equal(got, want) {
+		t.Errorf("the README makes a Secret with %q, the pod wants %q", got, want)
+	}
+	if bytes.Contains([]byte(readme), []byte("--from-literal")) {
+		t.Error("a literal secret would end up in the shell's history")
+	}
+}
