@@ -149,7 +149,7 @@ func describe(err error, hint string) error {
 	} else {
 		text += ": " + err.Error()
 	}
-	if hint != "" {
+	if status := StatusOf(err); hint != "" && (status == http.StatusBadRequest || status == http.StatusForbidden) {
 		text += ": " + hint
 	}
 	return &describedError{text: secret.Scrub(text), cause: err}

@@ -31,12 +31,11 @@ type Observer interface {
 
 // How a session is kept.
 const (
-	// sourceInterval is how often a credential file is looked at for a new content.
-	sourceInterval = 10 * time.Second
-	// reloginPause is how soon after a login a refused request may cause the next one.
-	reloginPause = 10 * time.Second
+	// pause is how often a credential file is looked at for a new content, and how long
+	// after a login a refused request may cause the next one.
+	pause        = 10 * time.Second
 	loginTimeout = 30 * time.Second
-	maxLoginWait = 30 * time.Second
+	maxLoginWait = 15 * time.Second
 )
 
 // Session is one login at one Vault. It is safe for concurrent use.
@@ -46,6 +45,7 @@ type Session struct {
 	log      *slog.Logger
 	client   *api.Client
 	refused  chan struct{} // a request was refused with 403
+	pause    time.Duration // the constant; shorter in tests
 	attempts chan struct{} // closed after the first login, good or bad
 
 	mu       sync.Mutex
@@ -63,7 +63,7 @@ func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) 
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	return &Session{
-		config: c, login: methodOf(c.Auth), log: log.With("vault", c.Address), client: client,
+		config: c, login: methodOf(c.Auth), log: log.With("vault", c.Address), client: client, pause: pause,
 		refused: make(chan struct{}, 1), attempts: make(chan struct{}), versions: make(map[string]int),
 		err: errors.New("not logged in yet"),
 	}, nil
@@ -139,7 +139,7 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) string {
 		defer watcher.Stop()
 		renewed, done = watcher.RenewCh(), watcher.DoneCh()
 	}
-	changed := time.NewTicker(sourceInterval)
+	changed := time.NewTicker(s.pause)
 	defer changed.Stop()
 	for {
 		select {
@@ -210,7 +210,7 @@ func (s *Session) judge(err error) error {
 	}
 	if StatusOf(err) == http.StatusForbidden {
 		s.mu.Lock()
-		old := time.Since(s.loginAt) > reloginPause
+		old := time.Since(s.loginAt) > s.pause
 		s.mu.Unlock()
 		if old {
 			select {
