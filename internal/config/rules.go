@@ -58,8 +58,7 @@ func (c *checker) checkLog() {
 func (c *checker) oneOf(path string, value *string, otherwise string, accepted ...string) string {
 	v := or(value, otherwise)
 	if !slices.Contains(accepted, v) {
-		_, hint := suggest(v, accepted)
-		c.wrong(path, "%q is none of %s: %s", v, strings.Join(accepted, ", "), hint)
+		c.wrong(path, "must be %s, not %q", strings.Join(accepted, " or "), v)
 	}
 	return v
 }
@@ -141,7 +140,7 @@ func (c *checker) url(path, text, credential string) string {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		c.wrong(path, "must be an absolute URL, such as https://host:8200")
+		c.wrong(path, "must be an absolute URL, such as https://host.example.com")
 	case u.User != nil:
 		c.wrong(path, "must not contain a user or password: credentials have fields of their own")
 	case u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
