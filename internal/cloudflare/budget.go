@@ -13,7 +13,7 @@ const budgetWindow = 5 * time.Minute
 
 // budget keeps one credential below its number of requests in any five minutes. A
 // bucket that holds b and refills at r lets at most b + r·window through in any window,
-// wherever Cloudflare's own begins: a quarter of the budget may go at once, the rest is
+// wherever Cloudflare's own begins: half of the budget may go at once, the rest is
 // spread.
 type budget struct {
 	limiter *rate.Limiter
@@ -23,7 +23,7 @@ type budget struct {
 }
 
 func newBudget(perWindow int) *budget {
-	burst := max(perWindow/4, 1)
+	burst := max(perWindow/2, 1)
 	spread := max(perWindow-burst, 1)
 	return &budget{limiter: rate.NewLimiter(rate.Limit(float64(spread)/budgetWindow.Seconds()), burst)}
 }

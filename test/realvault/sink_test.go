@@ -1,0 +1,281 @@
+package realvault_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/sink"
+	"rotatord/internal/sink/sinktest"
+	"rotatord/internal/vault"
+	"rotatord/test/realvault"
+)
+
+// unreliable stands between a client and Vault, and makes single requests fail.
+type unreliable struct {
+	proxy *httputil.ReverseProxy
+
+	mu     sync.Mutex
+	next   func(w http.ResponseWriter, r *http.Request) bool // true: dealt with
+	reads  int                                               // reads to let pass, then failing
+	fails  int
+	writes int
+}
+
+func newUnreliable(t *testing.T, target string) (*unreliable, string) {
+	t.Helper()
+	u, err := url.Parse(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &unreliable{proxy: httputil.NewSingleHostReverseProxy(u)}
+	s := httptest.NewServer(p)
+	t.Cleanup(s.Close)
+	return p, s.URL
+}
+
+func isSecret(r *http.Request) bool {
+	return !strings.HasPrefix(r.URL.Path, "/v1/sys/") && !strings.HasPrefix(r.URL.Path, "/v1/auth/")
+}
+
+func (p *unreliable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !isSecret(r) {
+		p.proxy.ServeHTTP(w, r)
+		return
+	}
+	p.mu.Lock()
+	if r.Method == http.MethodGet {
+		switch {
+		case p.fails > 0 && p.reads == 0:
+			p.fails--
+			p.mu.Unlock()
+			http.Error(w, `{"errors":["injected"]}`, http.StatusInternalServerError)
+			return
+		case p.fails > 0:
+			p.reads--
+		}
+		p.mu.Unlock()
+		p.proxy.ServeHTTP(w, r)
+		return
+	}
+	next := p.next
+	p.next = nil
+	p.mu.Unlock()
+	if next == nil || !next(w, r) {
+		p.forward(w, r)
+	}
+}
+
+// forward passes a write on, and counts it.
+func (p *unreliable) forward(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	p.writes++
+	p.mu.Unlock()
+	p.proxy.ServeHTTP(w, r)
+}
+
+func (p *unreliable) written() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.writes
+}
+
+func secretFile(t *testing.T, content string) config.SecretSource {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config.SecretSource{File: path}
+}
+
+func startSession(t *testing.T, address, roleID, secretID string) *vault.Session {
+	t.Helper()
+	s, err := vault.New(config.Vault{Address: address, Timeout: 10 * time.Second, Auth: config.VaultAuth{AppRole: &config.AppRole{
+		Mount: "approle", RoleID: secretFile(t, roleID), SecretID: secretFile(t, secretID),
+	}}}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); s.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return s
+}
+
+// TestVaultSink runs the suite that the double passes against the real thing, under the
+// least policy that is shipped.
+func TestVaultSink(t *testing.T) {
+	v := realvault.Start(t)
+	for _, mount := range []struct {
+		path    string
+		version int
+		cas     bool
+	}{{"kv1", 1, false}, {"kv2", 2, false}, {"team/cas", 2, true}} {
+		t.Run(mount.path, func(t *testing.T) {
+			v.MountKV(t, mount.path, mount.version, mount.cas)
+			policy := strings.ReplaceAll(realvault.LeastPolicy(t), "secret/data/access/", mount.path+"/data/access/")
+			readOnly := strings.Replace(policy, `"create", "read", "update"`, `"read"`, 1)
+			if mount.version == 1 {
+				policy = strings.ReplaceAll(policy, mount.path+"/data/access/", mount.path+"/access/")
+				readOnly = strings.ReplaceAll(readOnly, mount.path+"/data/access/", mount.path+"/access/")
+			}
+			roleID, secretID := v.AppRole(t, policy, "1h", "2h")
+			proxy, address := newUnreliable(t, v.Address)
+			session := startSession(t, address, roleID, secretID)
+			n := 0
+			sinktest.Run(t, func(t *testing.T) sinktest.Harness {
+				n++
+				at := place{v: v, mount: mount.path, path: fmt.Sprintf("access/token-%d", n), version: mount.version, cas: mount.cas}
+				h := at.harness(proxy)
+				h.Sink = sink.NewVault(session, config.VaultSink{Mount: at.mount, Path: at.path,
+					ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField})
+				h.Deny = func(t *testing.T) {
+					if err := v.Root(t).Sys().PutPolicy("rotatord", readOnly); err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() {
+						if err := v.Root(t).Sys().PutPolicy("rotatord", policy); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				return h
+			})
+		})
+	}
+}
+
+// place is one secret in the real Vault, seen by a human with the root token.
+type place struct {
+	v           *realvault.Vault
+	mount, path string
+	version     int
+	cas         bool
+}
+
+func (p place) data() string {
+	if p.version == 2 {
+		return p.mount + "/data/" + p.path
+	}
+	return p.mount + "/" + p.path
+}
+
+func (p place) harness(proxy *unreliable) sinktest.Harness {
+	humans := 0
+	before := proxy.written()
+	h := sinktest.Harness{
+		Fields:   func(t *testing.T) map[string]any { fields, _ := p.read(t); return fields },
+		Versions: func(*testing.T) int { return proxy.written() - before },
+		HumanWrite: func(t *testing.T, fields map[string]any) {
+			humans++
+			p.write(t, fields)
+		},
+		LoseNextAnswer: func(_ *testing.T, carryOut bool) {
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			proxy.next = func(_ http.ResponseWriter, r *http.Request) bool {
+				if carryOut {
+					proxy.forward(httptest.NewRecorder(), r)
+				}
+				panic(http.ErrAbortHandler)
+			}
+		},
+		FailReads: func(_ *testing.T, n int) {
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			proxy.reads, proxy.fails = 1, n
+		},
+	}
+	if p.version == 2 {
+		h.Versions = func(t *testing.T) int { _, version := p.read(t); return version - humans }
+		h.Delete = func(t *testing.T) {
+			if _, err := p.v.Root(t).Logical().Delete(p.data()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.DuringNextWrite = func(_ *testing.T, do func()) {
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			proxy.next = func(http.ResponseWriter, *http.Request) bool { do(); return false }
+		}
+	}
+	return h
+}
+
+func (p place) read(t *testing.T) (fields map[string]any, version int) {
+	t.Helper()
+	s, err := p.v.Root(t).Logical().Read(p.data())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s == nil {
+		return nil, 0
+	}
+	if p.version == 1 {
+		return s.Data, 0
+	}
+	fields, _ = s.Data["data"].(map[string]any)
+	_, err = fmt.Sscan(fmt.Sprint(s.Data["metadata"].(map[string]any)["version"]), &version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fields, version
+}
+
+func (p place) write(t *testing.T, fields map[string]any) {
+	t.Helper()
+	body := fields
+	if p.version == 2 {
+		_, version := p.read(t)
+		body = map[string]any{"data": fields, "options": map[string]any{"cas": version}}
+	}
+	if _, err := p.v.Root(t).Logical().Write(p.data(), body); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSession: leases of the real Vault are renewed, and replaced when they end, are
+// revoked, or were lost with a seal.
+func TestSession(t *testing.T) {
+	v := realvault.Start(t)
+	v.MountKV(t, "secret", 2, false)
+	roleID, secretID := v.AppRole(t, realvault.LeastPolicy(t), "3s", "6s")
+	s := startSession(t, v.Address, roleID, secretID)
+	works := func() error {
+		if err := s.Ready(t.Context(), 0); err != nil {
+			return err
+		}
+		_, err := s.Read(t.Context(), "secret/data/access/x")
+		return err
+	}
+	for deadline := time.Now().Add(14 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if err := works(); err != nil {
+			t.Fatalf("lost within the lease of 3 s, or at the maximum of 6 s: %v", err)
+		}
+	}
+	v.Seal(t)
+	if err := works(); err == nil {
+		t.Fatal("a sealed Vault answered")
+	}
+	v.Unseal(t)
+	var err error
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if err = works(); err == nil {
+			return
+		}
+	}
+	t.Fatalf("no session 30 s after unsealing: %v", err)
+}
