@@ -27,6 +27,9 @@ type Config struct {
 	Vault    Vault
 	// Tokens are sorted by name.
 	Tokens []Token
+	// Warnings are what will work but deserves a second look, in the order of the
+	// file. Their fields are those of a fault.
+	Warnings []Fault
 }
 
 // Log says how to log.

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -35,19 +36,32 @@ type RotateRequest struct {
 // TokenFacts are what Cloudflare shows of a service token. None is secret. A time
 // that Cloudflare did not send is zero.
 type TokenFacts struct {
-	ID         string
-	ClientID   string
-	Name       string
-	Enabled    bool
-	ExpiresAt  time.Time // end of the token itself; zero for "forever"
-	UpdatedAt  time.Time
-	LastSeenAt time.Time
+	ID         string    `json:"id,omitempty"`
+	ClientID   string    `json:"client_id,omitempty"`
+	Name       string    `json:"name,omitempty"`
+	Enabled    bool      `json:"enabled,omitempty"`
+	ExpiresAt  time.Time `json:"expires_at,omitzero"` // end of the token itself; zero for "forever"
+	UpdatedAt  time.Time `json:"updated_at,omitzero"`
+	LastSeenAt time.Time `json:"last_seen_at,omitzero"`
+}
+
+// updatedBy returns f with whatever a rotate answer told anew. Such an answer shows
+// less than a listing: it says nothing of whether the token is enabled.
+func (f TokenFacts) updatedBy(answer TokenFacts) TokenFacts {
+	f.ID, f.ClientID, f.Name = cmp.Or(answer.ID, f.ID), cmp.Or(answer.ClientID, f.ClientID), cmp.Or(answer.Name, f.Name)
+	if !answer.ExpiresAt.IsZero() {
+		f.ExpiresAt = answer.ExpiresAt
+	}
+	if !answer.UpdatedAt.IsZero() {
+		f.UpdatedAt = answer.UpdatedAt
+	}
+	return f
 }
 
 // Issued is the answer to a rotate request.
 type Issued struct {
 	Credential
-	// Facts as of the rotation.
+	// Facts as the answer shows them: it shows no Enabled, and maybe no ExpiresAt.
 	Facts TokenFacts
 	// GraceEndsAt is when the previous secret stops working, on the local clock and
 	// rounded up to be safe; zero if it was revoked at once.
@@ -161,6 +175,12 @@ type Ledger interface {
 	Save(ctx context.Context, r Record) (Record, error)
 	// All returns every record, in no particular order.
 	All(ctx context.Context) ([]Record, error)
+}
+
+// Observer is told what happens, as it happens. It must be safe for concurrent use and
+// must not block: it is called between the steps of a rotation.
+type Observer interface {
+	Observe(Event)
 }
 
 // Pending keeps issued secrets, sealed, from the moment that they are received until

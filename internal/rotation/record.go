@@ -1,4 +1,3 @@
-// Package rotation gives a service token a fresh client secret without ever losing one.
 package rotation
 
 import (
@@ -65,11 +64,12 @@ type Record struct {
 	Last  *Done      `json:"last,omitempty"` // the last rotation that succeeded
 	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare
 
-	// OracleSeen counts confirmed rotations in which updated_at was seen to move, and
-	// OracleStill those in which it was not. Only where the first is positive and the
-	// second zero does an unchanged updated_at prove that no rotation took place.
-	OracleSeen  int `json:"oracle_seen,omitempty"`
-	OracleStill int `json:"oracle_still,omitempty"`
+	// Moved and Still count the confirmed rotations in which updated_at did, and did
+	// not, move. Whether it moves is nowhere documented, so an unchanged updated_at
+	// proves that no rotation took place only on an account where it was seen to move
+	// and was never seen to stay.
+	Moved int `json:"moved,omitempty"`
+	Still int `json:"still,omitempty"`
 }
 
 // Work is a rotation in hand.
@@ -77,9 +77,10 @@ type Work struct {
 	RotationID string    `json:"rotation_id"`
 	Owner      string    `json:"owner"` // host name and process of the claimant
 	Trigger    Trigger   `json:"trigger"`
-	Slot       time.Time `json:"slot"`     // the due slot that this rotation serves
-	Began      time.Time `json:"began"`    // when it was claimed
-	Deadline   time.Time `json:"deadline"` // no rotate request may leave after it
+	Slot       time.Time `json:"slot"`             // the due slot that this rotation serves
+	Missed     int       `json:"missed,omitempty"` // slots before it that nobody served
+	Began      time.Time `json:"began"`            // when it was claimed
+	Deadline   time.Time `json:"deadline"`         // no rotate request may leave after it
 	Grace      Grace     `json:"grace"`
 
 	// The state of the world before the rotate request, written with the intent.
@@ -88,11 +89,10 @@ type Work struct {
 	IntentAt   time.Time         `json:"intent_at,omitzero"`
 
 	// What the issuer answered, written with the seal. The secret itself is sealed.
-	SealedAt    time.Time       `json:"sealed_at,omitzero"`
-	Digest      secret.Digest   `json:"digest,omitempty"`
-	After       TokenFacts      `json:"after,omitzero"`
-	GraceEndsAt time.Time       `json:"grace_ends_at,omitzero"`
-	StoredIn    map[string]bool `json:"stored_in,omitempty"`
+	SealedAt    time.Time     `json:"sealed_at,omitzero"`
+	Digest      secret.Digest `json:"digest,omitempty"`
+	After       TokenFacts    `json:"after,omitzero"`
+	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
 }
 
 // Grace is a duration that is kept in text, so that the ledger can be read.
@@ -114,6 +114,7 @@ type Doubt struct {
 	Reason string    `json:"reason"` // a stable code
 	Detail string    `json:"detail"`
 	// Sealed is set if an answer was received and sealed but did not pass validation.
+	// It stays sealed under the rotation's ID until an operator has looked at it.
 	Sealed bool `json:"sealed,omitempty"`
 	// OldWorksUntil is when the previous secret stops working if the request was
 	// carried out; the zero time if it was revoked at once.

@@ -93,6 +93,13 @@ var clientSecret = regexp.MustCompile(`cfast_[A-Za-z0-9]{20,}|\b[0-9a-fA-F]{64}\
 // or lengthened secret must be scrubbed too.
 var wellFormed = regexp.MustCompile(`^(?:cfast_[A-Za-z0-9]{48}|[0-9a-f]{64})$`)
 
+// damaged is what begins or looks like a known format.
+var damaged = regexp.MustCompile(`^(?:cfast_.*|[0-9a-fA-F]+)$`)
+
+// Damaged reports whether v looks like one of the two published formats and is not well
+// formed: too short, too long, or with a character that does not belong.
+func Damaged(v Value) bool { return !WellFormed(v) && damaged.MatchString(v.Reveal()) }
+
 // Scrub replaces whatever looks like a client secret in text that comes from
 // elsewhere, such as the body of an unexpected answer.
 func Scrub(s string) string { return clientSecret.ReplaceAllString(s, Redacted) }

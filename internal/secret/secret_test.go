@@ -74,6 +74,11 @@ func TestScrubAndWellFormed(t *testing.T) {
 			t.Errorf("WellFormed(%q) = true", s)
 		}
 	}
+	for s, want := range map[string]bool{"cfast_short": true, hex64[1:]: true, canary + "x": true, hex64: false, canary: false, "cfnew_abc": false, "": false} {
+		if got := secret.Damaged(secret.New(s)); got != want {
+			t.Errorf("Damaged(%q) = %t", s, got)
+		}
+	}
 	if got := secret.Scrub(string(secret.New(hex64).Digest())); got != string(secret.New(hex64).Digest()) {
 		t.Errorf("a digest was scrubbed: %q", got)
 	}

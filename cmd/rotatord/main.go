@@ -1,0 +1,104 @@
+// Command rotatord rotates the client secrets of Cloudflare Access service tokens on
+// schedule and writes them to HashiCorp Vault.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	_ "time/tzdata" // zones are known wherever the binary runs
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, as the README documents them.
+const (
+	exitGood   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+const defaultConfig = "/etc/rotatord/config.yaml"
+
+func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// run is the program, with all that a test wants to replace as arguments.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	// A second signal is not waited for: from the first one on, the default applies.
+	context.AfterFunc(ctx, stop)
+
+	started := false // whether the command line was understood
+	root := newRoot()
+	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	switch cmd, err := root.ExecuteContextC(ctx); {
+	case err == nil:
+		return exitGood
+	case errors.Is(err, errReported):
+		return exitFailed
+	case !started:
+		fmt.Fprintf(stderr, "rotatord: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		return exitUsage
+	default:
+		fmt.Fprintf(stderr, "rotatord: %v\n", err)
+		return exitFailed
+	}
+}
+
+// errReported ends a command with exit code 1 that has already said why.
+var errReported = errors.New("reported")
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "rotatord",
+		Short: "Rotates Cloudflare Access service tokens on schedule and writes them to Vault",
+		Long: `rotatord gives every Cloudflare Access service token a fresh client secret on its
+own cron schedule and writes it to HashiCorp Vault KV, without ever losing one.
+
+Exit codes: 0 good, 1 failed, 2 wrong usage.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.AddCommand(newRun(), newCheck(), newPlan(), newSim(), newDemo(), newVersion())
+	return root
+}
+
+// configFlag adds --config, which every command that reads the configuration has.
+func configFlag(cmd *cobra.Command, path *string) {
+	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "configuration `file`")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
+}
+
+// outputFlag adds -o, which every command that prints data has.
+func outputFlag(cmd *cobra.Command, format *outputFormat) {
+	*format = "text"
+	cmd.Flags().VarP(format, "output", "o", "output format: text or json")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// outputFormat is text or json.
+type outputFormat string
+
+func (f *outputFormat) String() string { return string(*f) }
+func (f *outputFormat) Type() string   { return "format" }
+
+func (f *outputFormat) Set(s string) error {
+	if s != "text" && s != "json" {
+		return fmt.Errorf("%q is not a format: use text or json", s)
+	}
+	*f = outputFormat(s)
+	return nil
+}

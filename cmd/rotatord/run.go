@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"rotatord/internal/app"
+	"rotatord/internal/config"
+)
+
+func newRun() *cobra.Command {
+	var configPath, webConfig string
+	var shutdownTimeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: `Run the daemon until SIGTERM or SIGINT. Then no new rotation begins, and those in
+hand are finished within --shutdown-timeout; what is cut off by it is continued at the
+next start. A second signal ends the process at once, which is safe too: everything
+received from Cloudflare is on disk before anything else is done with it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return runDaemon(cmd.Context(), configPath, webConfig, shutdownTimeout, cmd.ErrOrStderr())
+		},
+	}
+	configFlag(cmd, &configPath)
+	cmd.Flags().StringVar(&webConfig, "web.config.file", "", "Prometheus web configuration `file` for TLS and basic authentication")
+	cmd.Flags().DurationVar(&shutdownTimeout, "shutdown-timeout", 30*time.Second, "how long a rotation in hand may take to finish")
+	return cmd
+}
+
+func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeout time.Duration, stderr io.Writer) error {
+	c, err := loadConfig(configPath, stderr)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(c.Log, stderr)
+	if err != nil {
+		return err
+	}
+	for _, w := range c.Warnings {
+		log.Warn("the configuration can be improved", "where", fmt.Sprintf("%s:%d:%d", w.File, w.Line, w.Column), "path", w.Path, "what", w.Message)
+	}
+	a, err := app.New(app.Options{Config: c, Logger: log, Build: build(), WebConfigFile: webConfig})
+	if err != nil {
+		return err
+	}
+	a.Start()
+	notify(log, daemon.SdNotifyReady)
+	watchdog(ctx, log, a)
+	ignoreHangup(ctx, log)
+
+	var failed error
+	select {
+	case <-ctx.Done():
+		log.Info("stopping: rotations in hand are finished first", "cause", context.Cause(ctx).Error(), "within", shutdownTimeout.String())
+	case failed = <-a.Failed():
+		log.Error("stopping: the daemon cannot go on", "error", failed)
+	}
+	notify(log, daemon.SdNotifyStopping)
+	bound, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	err = errors.Join(failed, a.Stop(bound))
+	log.Info("stopped")
+	return err
+}
+
+// loadConfig reads the configuration and prints its faults, one to a line.
+func loadConfig(path string, stderr io.Writer) (*config.Config, error) {
+	c, err := config.Load(path)
+	if err == nil {
+		return c, nil
+	}
+	if faults, ok := errors.AsType[config.Faults](err); ok {
+		fmt.Fprintln(stderr, faults.Error())
+		fmt.Fprintf(stderr, "rotatord: %d fault(s) in %s; nothing was started\n", len(faults), path)
+		return nil, errReported
+	}
+	return nil, err
+}
+
+func newLogger(c config.Log, w io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "text" {
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	}
+	return slog.New(slog.NewJSONHandler(w, options)), nil
+}
+
+// notify tells systemd, if it is systemd that runs us.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("systemd could not be notified", "error", err)
+	}
+}
+
+// watchdog gives systemd a sign of life for as long as the daemon can schedule.
+func watchdog(ctx context.Context, log *slog.Logger, a *app.App) {
+	interval, err := daemon.SdWatchdogEnabled(false)
+	if err != nil || interval == 0 {
+		return
+	}
+	go func() {
+		ticker := time.NewTicker(interval / 3)
+		defer ticker.Stop()
+		for {
+			alive := true
+			for _, check := range a.Live() {
+				alive = alive && check.OK
+			}
+			if alive {
+				notify(log, daemon.SdNotifyWatchdog)
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticker.C:
+			}
+		}
+	}()
+}
+
+// ignoreHangup keeps SIGHUP, with which many daemons reload, from ending this one.
+func ignoreHangup(ctx context.Context, log *slog.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(hangup)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				log.Warn("SIGHUP is ignored: the configuration is read at start only, so restart to apply a change")
+			}
+		}
+	}()
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+
+	"rotatord/internal/httpapi"
+)
+
+// version is set by the linker: -X main.version=v1.2.3.
+var version = ""
+
+// build says what is running, from what the linker and the toolchain recorded.
+func build() httpapi.Build {
+	b := httpapi.Build{Version: version, Revision: "unknown", GoVersion: runtime.Version()}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		info = &debug.BuildInfo{}
+	}
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			b.Revision = s.Value
+		case s.Key == "vcs.modified" && s.Value == "true":
+			b.Revision += "-dirty"
+		}
+	}
+	if b.Version == "" {
+		b.Version = "devel"
+	}
+	return b
+}
+
+func newVersion() *cobra.Command {
+	var format outputFormat
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b := build()
+			if format == "json" {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(map[string]string{
+					"version": b.Version, "revision": b.Revision, "goversion": b.GoVersion,
+				})
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "rotatord %s (revision %s, %s)\n", b.Version, b.Revision, b.GoVersion)
+			return err
+		},
+	}
+	outputFlag(cmd, &format)
+	return cmd
+}

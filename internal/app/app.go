@@ -1,0 +1,260 @@
+// Package app is the daemon's life cycle: it builds the parts, connects them, starts them
+// in order and stops them in reverse.
+//
+// Guarantees: two Apps can run in one process, since nothing here is global. Stop lets
+// the rotations in hand finish within its context's bound, and whatever is cut off by
+// that bound is continued at the next start. No signal is handled here.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/exporter-toolkit/web"
+
+	"rotatord/internal/cloudflare"
+	"rotatord/internal/config"
+	"rotatord/internal/httpapi"
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
+	"rotatord/internal/sink"
+	"rotatord/internal/vault"
+)
+
+// Options are what an App needs. Config is required.
+type Options struct {
+	Config *config.Config
+	Logger *slog.Logger // nil: silent
+	Build  httpapi.Build
+	// WebConfigFile is Prometheus's web configuration file, for TLS and basic
+	// authentication. Empty: neither.
+	WebConfigFile string
+	// Observer is told what happens, beside metrics and log. nil: nobody.
+	Observer rotation.Observer
+}
+
+// App is a daemon. Use it once: New, Start, Stop.
+type App struct {
+	options  Options
+	config   *config.Config
+	log      *slog.Logger
+	metrics  *httpapi.Metrics
+	journal  *journal.Journal
+	session  *vault.Session
+	accounts map[string]*cloudflare.Client
+	engine   *engine
+	listener net.Listener
+	started  time.Time
+
+	inventoried map[string]*atomic.Bool // by account that has tokens
+	stopping    atomic.Bool
+	failed      chan error
+
+	stopOnce  sync.Once
+	stopErr   error
+	stopSteps []stopStep
+}
+
+// stopStep undoes one step of New or Start.
+type stopStep struct {
+	name string
+	stop func(context.Context) error
+}
+
+// New builds the daemon: it opens the state directory and the listener, and reaches for
+// nothing remote. If it fails nothing is left open.
+func New(o Options) (*App, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	a := &App{
+		options: o, config: o.Config, log: o.Logger, started: time.Now(),
+		metrics:     httpapi.NewMetrics(o.Build),
+		accounts:    make(map[string]*cloudflare.Client),
+		inventoried: make(map[string]*atomic.Bool),
+		failed:      make(chan error, 1),
+	}
+	if err := a.build(); err != nil {
+		return nil, errors.Join(err, a.Stop(context.Background()))
+	}
+	return a, nil
+}
+
+func (a *App) build() error {
+	if err := web.Validate(a.options.WebConfigFile); err != nil {
+		return fmt.Errorf("--web.config.file: %w", err)
+	}
+	journalOptions := journal.Options{Dir: a.config.State.Dir}
+	if source := a.config.State.Identity; !source.IsZero() {
+		journalOptions.Identity = func() (string, error) {
+			v, err := source.Read()
+			return v.Reveal(), err
+		}
+	}
+	var err error
+	if a.journal, err = journal.Open(journalOptions); err != nil {
+		return err
+	}
+	a.onStop("journal", func(context.Context) error { return a.journal.Close() })
+
+	if a.listener, err = net.Listen("tcp", a.config.Listen); err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	a.onStop("listener", func(context.Context) error {
+		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	if a.session, err = vault.New(a.config.Vault, a.log, a.metrics); err != nil {
+		return err
+	}
+	tokens := a.tokens()
+	rotator := rotation.New(rotation.Options{
+		Ledger: a.journal, Pending: a.journal, Owner: owner(), Started: a.started,
+		Observer: observers(a.metrics, logObserver{a.log}, a.options.Observer),
+	})
+	a.engine = newEngine(rotator, tokens, a.log)
+	if err := a.engine.enroll(context.Background()); err != nil {
+		return err
+	}
+	a.metrics.Show(a, a.session.Expiry)
+	a.metrics.ConfigLoaded(a.started)
+	return nil
+}
+
+// tokens turns the configuration into what the core works with.
+func (a *App) tokens() []rotation.Token {
+	tokens := make([]rotation.Token, 0, len(a.config.Tokens))
+	for _, t := range a.config.Tokens {
+		account, ok := a.accounts[t.Account]
+		if !ok {
+			account = cloudflare.New(a.config.Accounts[t.Account], cloudflare.Options{Observer: a.metrics, Logger: a.log})
+			a.accounts[t.Account] = account
+			a.inventoried[t.Account] = new(atomic.Bool)
+		}
+		token := rotation.Token{
+			Name: t.Name, Account: t.Account, ID: t.ID, Grace: t.Grace, Issuer: account,
+			Timetable: scheduler.Timetable{Schedule: t.Schedule, Jitter: t.Jitter, Key: t.Name},
+		}
+		for _, s := range t.Sinks {
+			token.Sinks = append(token.Sinks, sink.NewVault(a.session, *s.Vault))
+		}
+		a.metrics.Known(t.Name)
+		tokens = append(tokens, token)
+	}
+	return tokens
+}
+
+// Start begins to serve and to rotate, and returns at once.
+func (a *App) Start() {
+	server := &http.Server{
+		Handler: httpapi.Handler(httpapi.Options{
+			Source: a, Gatherer: a.metrics.Gatherer(), Logger: a.log, Version: a.options.Build.Version, Now: time.Now,
+		}),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
+		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
+	}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		flags := &web.FlagConfig{WebConfigFile: &a.options.WebConfigFile}
+		if err := web.Serve(a.listener, server, flags, a.log); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			a.fail(fmt.Errorf("serving HTTP: %w", err))
+		}
+	}()
+	a.onStop("http", func(ctx context.Context) error {
+		err := server.Shutdown(ctx)
+		<-served
+		return err
+	})
+	a.background("vault session", a.session.Run)
+	for name, client := range a.accounts {
+		a.background("inventory of "+name, func(ctx context.Context) { a.inventory(ctx, name, client) })
+	}
+	a.startEngine()
+	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.engine.tokens),
+		"address", a.listener.Addr().String(), "state_dir", a.config.State.Dir)
+}
+
+func (a *App) startEngine() {
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan struct{})
+	go func() { defer close(ran); a.engine.run(ctx) }()
+	a.onStop("rotations", func(bound context.Context) error {
+		cancel()
+		<-ran
+		if left := a.engine.finish(bound); len(left) > 0 {
+			a.log.Warn("rotations were still in hand at the shutdown timeout; they are continued at the next start", "tokens", left)
+		}
+		return nil
+	})
+}
+
+// background runs a loop that ends with its context.
+func (a *App) background(name string, run func(context.Context)) {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); run(ctx) }()
+	a.onStop(name, func(bound context.Context) error {
+		cancel()
+		select {
+		case <-ended:
+			return nil
+		case <-bound.Done():
+			return bound.Err()
+		}
+	})
+}
+
+// Stop ends the daemon. No new rotation begins; those in hand are finished within ctx.
+// It is idempotent: later calls return what the first one did.
+func (a *App) Stop(ctx context.Context) error {
+	a.stopOnce.Do(func() {
+		a.stopping.Store(true)
+		var errs []error
+		for i := len(a.stopSteps) - 1; i >= 0; i-- {
+			step := a.stopSteps[i]
+			if err := step.stop(ctx); err != nil {
+				errs = append(errs, fmt.Errorf("stopping %s: %w", step.name, err))
+			}
+		}
+		a.stopErr = errors.Join(errs...)
+	})
+	return a.stopErr
+}
+
+// Failed yields an error if the daemon cannot go on.
+func (a *App) Failed() <-chan error { return a.failed }
+
+// Addr is where HTTP is served.
+func (a *App) Addr() net.Addr { return a.listener.Addr() }
+
+func (a *App) fail(err error) {
+	select {
+	case a.failed <- err:
+	default:
+	}
+}
+
+func (a *App) onStop(name string, stop func(context.Context) error) {
+	a.stopSteps = append(a.stopSteps, stopStep{name, stop})
+}
+
+// owner names this process in claims.
+func owner() string {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return fmt.Sprintf("%s/%d", host, os.Getpid())
+}

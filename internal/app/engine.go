@@ -1,0 +1,176 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
+)
+
+// maxInHand is how many rotations may be in hand at once. Cloudflare's budget is the
+// narrower bound; this one limits connections and memory.
+const maxInHand = 16
+
+// retryFloor keeps a token that cannot even write its ledger record from being tried
+// without a pause.
+const retryFloor = time.Second
+
+// engine connects when to what: it keeps one due time for each token in the queue, lets
+// the rotator work on those that fire, and asks for the next due time.
+type engine struct {
+	rotator *rotation.Rotator
+	queue   *scheduler.Queue
+	tokens  map[string]rotation.Token
+	log     *slog.Logger
+	slots   *semaphore.Weighted
+	workers sync.WaitGroup
+	beat    atomic.Int64 // Unix nanoseconds of the queue's last sign of life
+
+	mu      sync.Mutex
+	records map[string]rotation.Record
+	due     map[string]rotation.Due
+	working map[string]bool
+	// unrecovered are the tokens whose unfinished rotation was not looked at yet.
+	unrecovered map[string]bool
+}
+
+func newEngine(r *rotation.Rotator, tokens []rotation.Token, log *slog.Logger) *engine {
+	e := &engine{
+		rotator: r, queue: scheduler.NewQueue(), log: log,
+		slots:  semaphore.NewWeighted(maxInHand),
+		tokens: make(map[string]rotation.Token, len(tokens)), records: make(map[string]rotation.Record, len(tokens)),
+		due: make(map[string]rotation.Due, len(tokens)), working: make(map[string]bool), unrecovered: make(map[string]bool),
+	}
+	for _, t := range tokens {
+		e.tokens[t.Name] = t
+	}
+	return e
+}
+
+// enroll makes every token known to the ledger and queues it. It must have returned
+// before run is called.
+func (e *engine) enroll(ctx context.Context) error {
+	for _, name := range e.names() {
+		record, err := e.rotator.Enroll(ctx, e.tokens[name])
+		if err != nil {
+			return fmt.Errorf("token %s: %w", name, err)
+		}
+		if record.Step != rotation.StepIdle {
+			e.unrecovered[name] = true
+			e.log.Info("a rotation was left unfinished; it is continued first", "token", name,
+				"rotation_id", record.Work.RotationID, "step", record.Step)
+		}
+		e.plan(name, record, 0)
+	}
+	return nil
+}
+
+// run fires tokens until ctx ends, and returns when no new work will begin. Rotations in
+// hand go on; wait for them with finish.
+func (e *engine) run(ctx context.Context) {
+	e.queue.Run(ctx, func(name string, _ time.Time) {
+		e.workers.Go(func() { e.work(ctx, name) })
+	}, func() { e.beat.Store(time.Now().UnixNano()) })
+}
+
+// finish waits for the rotations in hand within ctx, and returns the names of the tokens
+// whose rotation was still in hand then.
+func (e *engine) finish(ctx context.Context) []string {
+	done := make(chan struct{})
+	go func() { e.workers.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return slices.Sorted(maps.Keys(e.working))
+	}
+}
+
+func (e *engine) work(ctx context.Context, name string) {
+	if e.slots.Acquire(ctx, 1) != nil {
+		return // stopping: the ledger knows what is due
+	}
+	defer e.slots.Release(1)
+	e.setWorking(name, true)
+	record, err := e.rotator.Advance(ctx, e.tokens[name])
+	e.setWorking(name, false)
+	var floor time.Duration
+	if err != nil {
+		floor = retryFloor
+		if record.Revision == 0 { // not even loaded
+			record = e.record(name)
+			e.log.Error("the token could not be worked on", "token", name, "error", err)
+		}
+	}
+	e.plan(name, record, floor)
+}
+
+// plan queues a token for when it is due next, and not before floor from now.
+func (e *engine) plan(name string, record rotation.Record, floor time.Duration) {
+	due := rotation.NextDue(e.tokens[name], record)
+	if earliest := time.Now().Add(floor); floor > 0 && due.At.Before(earliest) {
+		due.At = earliest
+	}
+	e.mu.Lock()
+	e.records[name], e.due[name] = record, due
+	e.mu.Unlock()
+	e.queue.Set(name, due.At)
+}
+
+// learn hands what an inventory saw to the rotator.
+func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts) error {
+	record, err := e.rotator.Learn(ctx, e.tokens[name], facts)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if record.Revision > e.records[name].Revision {
+		e.records[name] = record
+	}
+	return nil
+}
+
+func (e *engine) setWorking(name string, working bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if working {
+		e.working[name] = true
+	} else {
+		delete(e.working, name)
+		delete(e.unrecovered, name)
+	}
+}
+
+func (e *engine) record(name string) rotation.Record {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.records[name]
+}
+
+// view returns what is known of a token now.
+func (e *engine) view(name string) (rotation.Record, rotation.Due) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.records[name], e.due[name]
+}
+
+// recovering returns how many unfinished rotations were not looked at yet.
+func (e *engine) recovering() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.unrecovered)
+}
+
+func (e *engine) names() []string { return slices.Sorted(maps.Keys(e.tokens)) }

@@ -1,0 +1,70 @@
+package app
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"rotatord/internal/cloudflare"
+	"rotatord/internal/rotation"
+)
+
+// How often an account is listed, and how soon again if that fails.
+const (
+	inventoryInterval = time.Hour
+	inventoryRetry    = 5 * time.Second
+	inventoryRetryMax = 5 * time.Minute
+)
+
+// inventory lists an account now and then, until ctx ends. One listing tells of all its
+// tokens: what was before the next rotation, when each expires, whether it is enabled.
+func (a *App) inventory(ctx context.Context, name string, client *cloudflare.Client) {
+	log := a.log.With("account", name)
+	retry := inventoryRetry
+	for {
+		wait := inventoryInterval - rand.N(inventoryInterval/10)
+		all, err := client.List(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			wait = retry
+			retry = min(2*retry, inventoryRetryMax)
+			log.Warn("the account's service tokens could not be listed", "error", err, "retry_in", wait.String())
+		default:
+			retry = inventoryRetry
+			a.learn(ctx, name, all)
+			a.inventoried[name].Store(true)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+	}
+}
+
+// learn compares what was listed with what is configured.
+func (a *App) learn(ctx context.Context, account string, listed []rotation.TokenFacts) {
+	byID := make(map[string]rotation.TokenFacts, len(listed))
+	for _, facts := range listed {
+		byID[facts.ID] = facts
+	}
+	for _, token := range a.config.Tokens {
+		if token.Account != account {
+			continue
+		}
+		log := a.log.With("token", token.Name, "account", account, "token_id", token.ID)
+		facts, ok := byID[token.ID]
+		if !ok {
+			log.Warn("the account has no service token with this id: its rotations will fail until the configuration is corrected")
+			continue
+		}
+		if !facts.Enabled {
+			log.Warn("the service token is disabled at Cloudflare")
+		}
+		if err := a.engine.learn(ctx, token.Name, facts); err != nil {
+			log.Error("the ledger could not be written", "error", err)
+		}
+	}
+}

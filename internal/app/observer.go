@@ -1,0 +1,77 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"rotatord/internal/rotation"
+)
+
+// observers tells several observers, in order. nil ones are left out.
+func observers(all ...rotation.Observer) rotation.Observer {
+	var some fanOut
+	for _, o := range all {
+		if o != nil {
+			some = append(some, o)
+		}
+	}
+	return some
+}
+
+type fanOut []rotation.Observer
+
+func (f fanOut) Observe(e rotation.Event) {
+	for _, o := range f {
+		o.Observe(e)
+	}
+}
+
+// logObserver writes what happens to the log. The line of a successful rotation is the
+// audit line.
+type logObserver struct{ log *slog.Logger }
+
+// Observe implements [rotation.Observer].
+func (l logObserver) Observe(e rotation.Event) {
+	switch e := e.(type) {
+	case rotation.Attempted:
+		l.attempted(e)
+	case rotation.DoubtResolved:
+		l.log.Warn("doubt resolved", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason, "after", e.After.Round(time.Millisecond).String())
+	case rotation.SlotsMissed:
+		l.log.Warn("slots passed without a rotation of their own", "token", e.Token, "count", e.Count)
+	case rotation.SealFailed:
+		l.log.Error("a new secret could not be sealed on disk and is held in memory alone: do not stop the daemon, free the disk",
+			"token", e.Token, "rotation_id", e.RotationID, "error", e.Err)
+	case rotation.PhaseEnded:
+		if l.log.Enabled(context.Background(), slog.LevelDebug) {
+			l.log.Debug("step ended", "token", e.Token, "step", e.Phase, "duration", e.Duration.String(), "error", e.Err)
+		}
+	}
+}
+
+func (l logObserver) attempted(e rotation.Attempted) {
+	attrs := []any{
+		"token", e.Token, "rotation_id", e.RotationID, "trigger", e.Trigger, "result", e.Result,
+		"duration", e.Duration.Round(time.Millisecond).String(),
+	}
+	if e.Result == rotation.ResultSuccess {
+		attrs = append(attrs, "slot", e.Record.Last.Slot, "digest", e.Record.Last.Digest)
+		if end := e.Record.Last.GraceEndsAt; !end.IsZero() {
+			attrs = append(attrs, "grace_ends_at", end)
+		}
+		l.log.Info("rotated", attrs...)
+		return
+	}
+	attrs = append(attrs, "reason", e.Reason, "error", e.Err, "next_try", e.Record.NotBefore, "step", stateName(e.Record.Step))
+	switch {
+	case e.Result == rotation.ResultInDoubt:
+		l.log.Error("nobody knows whether the secret was rotated: the token is in doubt, and the old secret is left alone", attrs...)
+	case e.Record.Step != rotation.StepIdle:
+		l.log.Error("a new secret waits to be delivered", attrs...)
+	case e.Result == rotation.ResultSkipped:
+		l.log.Warn("rotation skipped: nothing was sent to Cloudflare", attrs...)
+	default:
+		l.log.Warn("rotation failed: Cloudflare did not carry it out", attrs...)
+	}
+}

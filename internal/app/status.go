@@ -1,0 +1,91 @@
+package app
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"rotatord/internal/httpapi"
+	"rotatord/internal/rotation"
+)
+
+// beatBound is how long the queue may be silent: it gives a sign of life every 30 s.
+const beatBound = 90 * time.Second
+
+// Tokens implements [httpapi.Source].
+func (a *App) Tokens() []httpapi.TokenStatus {
+	all := make([]httpapi.TokenStatus, 0, len(a.config.Tokens))
+	for _, t := range a.config.Tokens {
+		record, due := a.engine.view(t.Name)
+		s := httpapi.TokenStatus{
+			Name: t.Name, Account: t.Account, TokenID: t.ID, ClientID: record.Facts.ClientID,
+			Strategy: "rotate", Schedule: t.Schedule.String(), TimeZone: t.Schedule.Location().String(),
+			State: stateName(record.Step), Reason: string(due.Reason), Next: due.At.UTC(),
+			Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
+			Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
+			Failures: record.Failures, LastError: record.LastError,
+		}
+		if record.Last != nil {
+			s.LastSuccess, s.GraceEnd = record.Last.At, record.Last.GraceEndsAt
+		}
+		if record.Doubt != nil {
+			s.Doubt = record.Doubt.Reason
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func stateName(s rotation.Step) string {
+	if s == rotation.StepIdle {
+		return "idle"
+	}
+	return string(s)
+}
+
+// Pending implements [httpapi.Source].
+func (a *App) Pending() (n int, oldest time.Time) {
+	sealed, err := a.journal.Sealed()
+	if err != nil {
+		a.log.Error("the journal cannot be read", "error", err)
+		return 0, time.Time{}
+	}
+	for _, s := range sealed {
+		if oldest.IsZero() || s.At.Before(oldest) {
+			oldest = s.At
+		}
+	}
+	return len(sealed), oldest
+}
+
+// Live implements [httpapi.Source]: can the daemon schedule?
+func (a *App) Live() []httpapi.Check {
+	silent := time.Since(time.Unix(0, max(a.engine.beat.Load(), a.started.UnixNano())))
+	return []httpapi.Check{{
+		Name: "scheduler", OK: silent < beatBound,
+		Detail: fmt.Sprintf("no sign of life for %s: restart the daemon", silent.Round(time.Second)),
+	}}
+}
+
+// Ready implements [httpapi.Source].
+func (a *App) Ready() []httpapi.Check {
+	checks := []httpapi.Check{
+		{Name: "running", OK: !a.stopping.Load(), Detail: "the daemon is stopping"},
+	}
+	left := a.engine.recovering()
+	checks = append(checks, httpapi.Check{
+		Name: "recovery", OK: left == 0, Detail: fmt.Sprintf("%d unfinished rotations have yet to be looked at", left),
+	})
+	var names []string
+	for name := range a.inventoried {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		checks = append(checks, httpapi.Check{
+			Name: "inventory of " + name, OK: a.inventoried[name].Load(),
+			Detail: "the account's service tokens have not been listed yet: see the log, and check the credential and that Cloudflare can be reached",
+		})
+	}
+	return checks
+}

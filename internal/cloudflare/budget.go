@@ -1,0 +1,81 @@
+package cloudflare
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// budgetWindow is the window of Cloudflare's rate limit, and its documented penalty.
+const budgetWindow = 5 * time.Minute
+
+// budget keeps one credential below its number of requests in any five minutes. A
+// bucket that holds b and refills at r lets at most b + r·window through in any window,
+// wherever Cloudflare's own begins: a quarter of the budget may go at once, the rest is
+// spread.
+type budget struct {
+	limiter *rate.Limiter
+
+	mu           sync.Mutex
+	blockedUntil time.Time
+}
+
+func newBudget(perWindow int) *budget {
+	burst := max(perWindow/4, 1)
+	spread := max(perWindow-burst, 1)
+	return &budget{limiter: rate.NewLimiter(rate.Limit(float64(spread)/budgetWindow.Seconds()), burst)}
+}
+
+// take waits for one request's worth within ctx. It returns at once if ctx would end
+// before that.
+func (b *budget) take(ctx context.Context) error { return b.limiter.Wait(ctx) }
+
+// block lets nothing through for d. It never shortens an earlier block.
+func (b *budget) block(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if until := time.Now().Add(d); until.After(b.blockedUntil) {
+		b.blockedUntil = until
+	}
+}
+
+// blocked is how long nothing may be sent, 0 if it may.
+func (b *budget) blocked() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(time.Until(b.blockedUntil), 0)
+}
+
+// clock estimates how far Cloudflare's clock is ahead of ours, from the Date header of
+// its answers. Date has whole seconds, so one answer gives an interval of a second and
+// the time the answer took; intervals of later answers narrow it down.
+type clock struct {
+	mu       sync.Mutex
+	low      time.Duration
+	high     time.Duration
+	observed bool
+}
+
+// observe takes in one answer: it was asked for at sent, was here at received, and was
+// dated date.
+func (c *clock) observe(sent, received, date time.Time) {
+	low, high := date.Sub(received.Round(0)), date.Add(time.Second).Sub(sent.Round(0))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.observed {
+		if l, h := max(low, c.low), min(high, c.high); l <= h {
+			low, high = l, h
+		} // else one of the clocks was set: start anew
+	}
+	c.low, c.high, c.observed = low, high, true
+}
+
+// skew is the largest difference that fits all answers so far; 0 before the first. The
+// largest, because it makes a grace longer and never shorter.
+func (c *clock) skew() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.high
+}

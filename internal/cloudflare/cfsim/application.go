@@ -1,0 +1,71 @@
+package cfsim
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+
+	"rotatord/internal/secret"
+)
+
+var uuidShape = regexp.MustCompile(`^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+
+// applicationAnswer is what the application says to a client that it let in.
+type applicationAnswer struct {
+	TokenID string `json:"token_id"`
+	Name    string `json:"name"`
+	// Secret tells which of the two the client still uses: current or previous.
+	Secret string `json:"secret"`
+}
+
+// serveApplication is an application behind Access. Any path under /app/ admits every
+// valid service token; under /app/{uuid} only the one with that ID is authorised.
+func (s *Simulator) serveApplication(w http.ResponseWriter, r *http.Request) {
+	first, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/app/"), "/")
+	only := ""
+	if uuidShape.MatchString(first) {
+		only = strings.ToLower(first)
+	}
+	clientID := r.Header.Get("CF-Access-Client-Id")
+	clientSecret := secret.New(r.Header.Get("CF-Access-Client-Secret"))
+
+	req := &request{op: OpApp, tokenID: s.tokenOfClient(clientID)}
+	fault := s.takeFault(OpApp, req.tokenID)
+	rep := fault.strike(r.Context(), func() reply { return s.admit(clientID, clientSecret, only) })
+	s.send(w, req, rep, fault, allowance{})
+}
+
+func (s *Simulator) tokenOfClient(clientID string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.byClient[clientID]; t != nil {
+		return t.id
+	}
+	return ""
+}
+
+// admit decides about one request. It gives no reason for a refusal, as Access does
+// not.
+func (s *Simulator) admit(clientID string, clientSecret secret.Value, only string) reply {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.apiNow()
+	t := s.byClient[clientID]
+	used := usedNone
+	if t != nil {
+		used = s.judge(t, clientSecret, now)
+	}
+	if used != usedNone {
+		t.lastSeenAt = now
+	}
+	switch {
+	case used != usedNone && (only == "" || only == t.id):
+		return reply{status: http.StatusOK, bare: true, result: applicationAnswer{TokenID: t.id, Name: t.name, Secret: used}}
+	case s.behaviour.LoginRedirect:
+		return reply{status: http.StatusFound, bare: true, location: "/cdn-cgi/access/login"}
+	case used == usedNone:
+		return reply{status: http.StatusUnauthorized, bare: true, result: map[string]string{"error": "unauthorized"}}
+	default:
+		return reply{status: http.StatusForbidden, bare: true, result: map[string]string{"error": "forbidden"}}
+	}
+}

@@ -1,0 +1,156 @@
+package cfsim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+)
+
+// Stats count what happened since the simulator began.
+type Stats struct {
+	// Requests to the API by operation and status. Status 0 means that the connection
+	// was broken in place of an answer; a cut body counts with its status.
+	Requests map[string]map[int]int `json:"requests"`
+	// Rotations that were carried out, by token ID, whether or not anybody learned of
+	// it, and by whichever operation. Deleted tokens stay.
+	Rotations map[string]int `json:"rotations"`
+	// App counts requests to the application by status.
+	App map[int]int `json:"app"`
+	// Faults that struck, by kind.
+	Faults map[Kind]int `json:"faults"`
+}
+
+func newStats() Stats {
+	return Stats{
+		Requests: map[string]map[int]int{}, Rotations: map[string]int{}, App: map[int]int{}, Faults: map[Kind]int{},
+	}
+}
+
+func (s *Stats) countRequest(op string, status int) {
+	if op == OpApp {
+		s.App[status]++
+		return
+	}
+	if s.Requests[op] == nil {
+		s.Requests[op] = map[int]int{}
+	}
+	s.Requests[op][status]++
+}
+
+// Count is how many requests of an operation there were, whatever the status.
+func (s Stats) Count(op string) int {
+	byStatus := s.Requests[op]
+	if op == OpApp {
+		byStatus = s.App
+	}
+	n := 0
+	for _, count := range byStatus {
+		n += count
+	}
+	return n
+}
+
+// Stats returns a copy of the statistics.
+func (s *Simulator) Stats() Stats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := newStats()
+	for op, byStatus := range s.stats.Requests {
+		out.Requests[op] = maps.Clone(byStatus)
+	}
+	maps.Copy(out.Rotations, s.stats.Rotations)
+	maps.Copy(out.App, s.stats.App)
+	maps.Copy(out.Faults, s.stats.Faults)
+	return out
+}
+
+// routeControl serves what the Go methods do, as JSON:
+//
+//	GET    /_sim/stats                Stats
+//	GET    /_sim/tokens               [Token]
+//	PUT    /_sim/tokens/{id}/policy   {"in_policy": true}
+//	GET    /_sim/faults               [Fault]
+//	POST   /_sim/faults               Fault
+//	DELETE /_sim/faults
+//	GET    /_sim/behaviour            Behaviour
+//	PUT    /_sim/behaviour            Behaviour; an absent field is off
+func (s *Simulator) routeControl() {
+	s.mux.HandleFunc("GET /_sim/stats", func(w http.ResponseWriter, _ *http.Request) {
+		writeControl(w, http.StatusOK, s.Stats())
+	})
+	s.mux.HandleFunc("GET /_sim/tokens", func(w http.ResponseWriter, _ *http.Request) {
+		writeControl(w, http.StatusOK, s.Tokens())
+	})
+	s.mux.HandleFunc("PUT /_sim/tokens/{id}/policy", func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			InPolicy *bool `json:"in_policy"`
+		}
+		if err := readControl(w, r, &body); err != nil || body.InPolicy == nil {
+			writeControlError(w, http.StatusBadRequest, errors.Join(err, errors.New(`want {"in_policy": true} or false`)))
+			return
+		}
+		if err := s.SetInPolicy(r.PathValue("id"), *body.InPolicy); err != nil {
+			writeControlError(w, http.StatusNotFound, err)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s.mux.HandleFunc("GET /_sim/faults", func(w http.ResponseWriter, _ *http.Request) {
+		writeControl(w, http.StatusOK, s.Faults())
+	})
+	s.mux.HandleFunc("POST /_sim/faults", func(w http.ResponseWriter, r *http.Request) {
+		var f Fault
+		err := readControl(w, r, &f)
+		if err == nil {
+			f, err = s.inject(f)
+		}
+		if err != nil {
+			writeControlError(w, http.StatusBadRequest, err)
+			return
+		}
+		writeControl(w, http.StatusCreated, f)
+	})
+	s.mux.HandleFunc("DELETE /_sim/faults", func(w http.ResponseWriter, _ *http.Request) {
+		s.ClearFaults()
+		w.WriteHeader(http.StatusNoContent)
+	})
+	s.mux.HandleFunc("GET /_sim/behaviour", func(w http.ResponseWriter, _ *http.Request) {
+		writeControl(w, http.StatusOK, s.Behaviour())
+	})
+	s.mux.HandleFunc("PUT /_sim/behaviour", func(w http.ResponseWriter, r *http.Request) {
+		var b Behaviour
+		if err := readControl(w, r, &b); err != nil {
+			writeControlError(w, http.StatusBadRequest, err)
+			return
+		}
+		s.SetBehaviour(b)
+		writeControl(w, http.StatusOK, b)
+	})
+}
+
+// readControl reads one JSON value and nothing else. Unknown fields are errors: a fault
+// with a misspelt field would strike the wrong requests.
+func readControl(w http.ResponseWriter, r *http.Request, v any) error {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return fmt.Errorf("reading the body: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("reading the body: something follows the JSON value")
+	}
+	return nil
+}
+
+func writeControl(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(encode(v), '\n')) // the client may have left
+}
+
+func writeControlError(w http.ResponseWriter, status int, err error) {
+	writeControl(w, status, map[string]string{"error": err.Error()})
+}

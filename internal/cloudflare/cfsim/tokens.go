@@ -1,0 +1,328 @@
+package cfsim
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"rotatord/internal/secret"
+)
+
+// The two kinds of owner, as they stand in paths.
+const (
+	accounts = "accounts"
+	zones    = "zones"
+)
+
+const (
+	defaultDuration = "8760h"
+	forever         = "forever"
+)
+
+// owner is the account or zone that a token was made under.
+type owner struct{ kind, id string }
+
+func (o owner) String() string { return o.kind + "/" + o.id }
+
+// token is one service token. The Simulator's mu guards it.
+type token struct {
+	id, clientID string
+	owner        owner
+	name         string
+	duration     string
+	enabled      bool
+	version      float64 // client_secret_version
+	createdAt    time.Time
+	updatedAt    time.Time
+	expiresAt    time.Time // zero for forever
+	lastSeenAt   time.Time // zero for never
+	secrets      []*issued // every one ever issued; the last is current
+	rotations    int
+	inPolicy     bool
+	deleted      bool
+}
+
+// issued is one client secret. The current one has no end of its own.
+type issued struct {
+	value      secret.Value
+	at         time.Time
+	superseded bool
+	until      time.Time // of a superseded one: accepted before, refused from then on
+}
+
+func (i *issued) accepted(now time.Time) bool { return !i.superseded || now.Before(i.until) }
+
+// newToken says what a token begins with. Empty IDs are invented.
+type newToken struct {
+	id, clientID   string
+	owner          owner
+	name, duration string
+	enabled        bool
+	version        float64
+}
+
+// addToken makes a token with its first secret. The duration has been checked.
+func (s *Simulator) addToken(n newToken, now time.Time) *token {
+	if n.id == "" {
+		n.id = s.random.uuid()
+	}
+	if n.clientID == "" {
+		n.clientID = s.random.clientID()
+	}
+	t := &token{
+		id: n.id, clientID: n.clientID, owner: n.owner, name: n.name, duration: n.duration, enabled: n.enabled,
+		version: n.version, createdAt: now, updatedAt: now,
+		secrets: []*issued{{value: s.random.clientSecret(), at: now}},
+	}
+	t.renew(n.duration, now)
+	s.tokens = append(s.tokens, t)
+	s.byID[t.id] = t
+	s.byClient[t.clientID] = t
+	return t
+}
+
+// renew counts a checked duration from now.
+func (t *token) renew(duration string, now time.Time) {
+	t.duration, t.expiresAt = duration, time.Time{}
+	if duration != forever {
+		d, _ := time.ParseDuration(duration)
+		t.expiresAt = now.Add(d)
+	}
+}
+
+// checkDuration accepts what Cloudflare documents: a positive Go duration, or forever.
+func checkDuration(s string) error {
+	if s == forever {
+		return nil
+	}
+	if d, err := time.ParseDuration(s); err != nil || d <= 0 {
+		return errors.New("duration must be in the format 300ms or 2h45m, or forever")
+	}
+	return nil
+}
+
+func (t *token) current() *issued { return t.secrets[len(t.secrets)-1] }
+
+// previous is the secret before the current one, dead or alive; nil if there was none.
+func (t *token) previous() *issued {
+	if len(t.secrets) < 2 {
+		return nil
+	}
+	return t.secrets[len(t.secrets)-2]
+}
+
+// rotate issues a new secret. The old one is accepted until previousUntil.
+func (s *Simulator) rotate(t *token, previousUntil, now time.Time) {
+	if !s.behaviour.KeepAllPrevious {
+		for _, old := range t.secrets {
+			if old.superseded && now.Before(old.until) {
+				old.until = now // its place is taken
+			}
+		}
+	}
+	t.current().superseded, t.current().until = true, previousUntil
+	t.secrets = append(t.secrets, &issued{value: s.random.clientSecret(), at: now})
+	t.rotations++
+	t.version++
+	if !s.behaviour.FrozenUpdatedAt {
+		t.updatedAt = now
+	}
+	s.stats.Rotations[t.id]++
+}
+
+// movePrevious moves the end of the grace period. A dead secret stays dead.
+func (t *token) movePrevious(until, now time.Time) {
+	if p := t.previous(); p != nil && p.accepted(now) {
+		p.until = until
+	}
+}
+
+// Which secret a client authenticated with.
+const (
+	usedNone     = ""
+	usedCurrent  = "current"
+	usedPrevious = "previous"
+)
+
+// judge says which secret of the token, if any, v is and may be used at the edge.
+func (s *Simulator) judge(t *token, v secret.Value, now time.Time) string {
+	if t.deleted || !t.enabled || !t.expiresAt.IsZero() && !now.Before(t.expiresAt) {
+		return usedNone
+	}
+	delay := time.Duration(s.behaviour.PropagationDelay)
+	for _, i := range t.secrets {
+		if !i.value.Equal(v) || !i.accepted(now) {
+			continue
+		}
+		if i.superseded {
+			return usedPrevious
+		}
+		if len(t.secrets) > 1 && now.Before(i.at.Add(delay)) {
+			return usedNone
+		}
+		return usedCurrent
+	}
+	return usedNone
+}
+
+// Token is what the simulator knows of a service token, without its secrets.
+type Token struct {
+	ID        string    `json:"id"`
+	ClientID  string    `json:"client_id"`
+	Name      string    `json:"name"`
+	Owner     string    `json:"owner"` // accounts/ID or zones/ID
+	Duration  string    `json:"duration"`
+	Enabled   bool      `json:"enabled"`
+	InPolicy  bool      `json:"in_policy"`
+	Version   float64   `json:"client_secret_version"`
+	Rotations int       `json:"rotations"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+	// ExpiresAt is zero and absent if the token lasts forever.
+	ExpiresAt time.Time `json:"expires_at,omitzero"`
+	// LastSeenAt is zero and absent if nobody has used the token.
+	LastSeenAt time.Time `json:"last_seen_at,omitzero"`
+
+	CurrentDigest secret.Digest `json:"current_digest"`
+	// PreviousDigest and PreviousExpiresAt are of the secret before the current one,
+	// whether it is still accepted or not, and absent before the first rotation.
+	PreviousDigest    secret.Digest `json:"previous_digest,omitempty"`
+	PreviousExpiresAt time.Time     `json:"previous_expires_at,omitzero"`
+}
+
+func (t *token) view() Token {
+	v := Token{
+		ID: t.id, ClientID: t.clientID, Name: t.name, Owner: t.owner.String(), Duration: t.duration,
+		Enabled: t.enabled, InPolicy: t.inPolicy, Version: t.version, Rotations: t.rotations,
+		CreatedAt: t.createdAt, UpdatedAt: t.updatedAt, ExpiresAt: t.expiresAt, LastSeenAt: t.lastSeenAt,
+		CurrentDigest: t.current().value.Digest(),
+	}
+	if p := t.previous(); p != nil {
+		v.PreviousDigest, v.PreviousExpiresAt = p.value.Digest(), p.until
+	}
+	return v
+}
+
+// Tokens returns every token that was not deleted, in order of creation.
+func (s *Simulator) Tokens() []Token {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Token, 0, len(s.tokens))
+	for _, t := range s.tokens {
+		if !t.deleted {
+			out = append(out, t.view())
+		}
+	}
+	return out
+}
+
+// Token returns one token, and false if there is none or it was deleted.
+func (s *Simulator) Token(id string) (Token, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.byID[id]
+	if t == nil || t.deleted {
+		return Token{}, false
+	}
+	return t.view(), true
+}
+
+// Status is what has become of a client secret.
+type Status string
+
+// What may have become of a client secret. It says nothing of the token, which may be
+// disabled, expired or deleted.
+const (
+	StatusCurrent  Status = "current"
+	StatusPrevious Status = "previous" // accepted until ExpiresAt
+	StatusDead     Status = "dead"     // expired, revoked or displaced
+)
+
+// Secret is one client secret that was issued, whether or not anybody received it.
+type Secret struct {
+	Value    secret.Value
+	Digest   secret.Digest
+	Status   Status
+	IssuedAt time.Time
+	// ExpiresAt is when it stopped or will stop being accepted; zero if it is current.
+	ExpiresAt time.Time
+}
+
+// Secrets returns every secret that was ever issued for a token, oldest first, even
+// if the token was deleted meanwhile. It is the truth that a test compares with what
+// a client believes.
+func (s *Simulator) Secrets(id string) []Secret {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.byID[id]
+	if t == nil {
+		return nil
+	}
+	now := s.apiNow()
+	out := make([]Secret, 0, len(t.secrets))
+	for _, i := range t.secrets {
+		status := StatusDead
+		switch {
+		case !i.superseded:
+			status = StatusCurrent
+		case i.accepted(now):
+			status = StatusPrevious
+		}
+		out = append(out, Secret{Value: i.value, Digest: i.value.Digest(), Status: status, IssuedAt: i.at, ExpiresAt: i.until})
+	}
+	return out
+}
+
+// CreateParams say which token Create makes.
+type CreateParams struct {
+	// Name is required.
+	Name string
+	// AccountID or ZoneID own it. If both are empty, Options.AccountID does.
+	AccountID, ZoneID string
+	// Duration is a Go duration or "forever". Empty means 8760h.
+	Duration string
+	// Disabled makes it useless until an update enables it.
+	Disabled bool
+}
+
+// Create makes a token without a request, and without counting one.
+func (s *Simulator) Create(p CreateParams) (Token, secret.Value, error) {
+	o := owner{accounts, p.AccountID}
+	switch {
+	case p.AccountID != "" && p.ZoneID != "":
+		return Token{}, secret.Value{}, errors.New("creating a service token: it belongs to an account or a zone, not to both")
+	case p.ZoneID != "":
+		o = owner{zones, p.ZoneID}
+	case p.AccountID == "":
+		o.id = s.options.AccountID
+	}
+	if !isIdentifier(o.id) {
+		return Token{}, secret.Value{}, fmt.Errorf("creating a service token: %q is not an account or zone ID of 32 hex digits", o.id)
+	}
+	if p.Duration == "" {
+		p.Duration = defaultDuration
+	}
+	if p.Name == "" {
+		return Token{}, secret.Value{}, errors.New("creating a service token: it needs a name")
+	}
+	if err := checkDuration(p.Duration); err != nil {
+		return Token{}, secret.Value{}, fmt.Errorf("creating a service token: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.addToken(newToken{owner: o, name: p.Name, duration: p.Duration, enabled: !p.Disabled, version: 1}, s.apiNow())
+	return t.view(), t.current().value, nil
+}
+
+// SetInPolicy says whether an Access policy refers to the token, in which case it
+// cannot be deleted.
+func (s *Simulator) SetInPolicy(id string, in bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.byID[id]
+	if t == nil || t.deleted {
+		return fmt.Errorf("there is no service token %s", id)
+	}
+	t.inPolicy = in
+	return nil
+}

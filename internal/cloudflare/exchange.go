@@ -1,0 +1,305 @@
+package cloudflare
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/http/httptrace"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudflare/cloudflare-go/v7/option"
+	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// maxBody is more than a page of the largest listing takes.
+const maxBody = 8 << 20
+
+// envelope is what every answer is wrapped in.
+type envelope struct {
+	Success    bool            `json:"success"`
+	Errors     []apiMessage    `json:"errors"`
+	Result     json.RawMessage `json:"result"`
+	ResultInfo resultInfo      `json:"result_info"`
+}
+
+type apiMessage struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+type resultInfo struct {
+	TotalCount int `json:"total_count"`
+}
+
+// tokenResult is a service token as answers show it. The SDK's own types lack
+// updated_at and last_seen_at.
+type tokenResult struct {
+	ID           string       `json:"id"`
+	ClientID     string       `json:"client_id"`
+	ClientSecret secretString `json:"client_secret"`
+	Name         string       `json:"name"`
+	Enabled      *bool        `json:"enabled"`
+	ExpiresAt    timestamp    `json:"expires_at"`
+	UpdatedAt    timestamp    `json:"updated_at"`
+	LastSeenAt   timestamp    `json:"last_seen_at"`
+}
+
+func (r tokenResult) facts() rotation.TokenFacts {
+	return rotation.TokenFacts{
+		ID: r.ID, ClientID: r.ClientID, Name: r.Name,
+		Enabled:   r.Enabled == nil || *r.Enabled, // older answers do not show it
+		ExpiresAt: r.ExpiresAt.Time, UpdatedAt: r.UpdatedAt.Time, LastSeenAt: r.LastSeenAt.Time,
+	}
+}
+
+// secretString decodes straight into a value that cannot be printed.
+type secretString struct{ secret.Value }
+
+func (s *secretString) UnmarshalJSON(b []byte) error {
+	var text *string
+	if err := json.Unmarshal(b, &text); err != nil {
+		return errors.New("client_secret is not a string") // the decoder's error could quote it
+	}
+	if text != nil {
+		s.Value = secret.New(*text)
+	}
+	return nil
+}
+
+// timestamp is a time that may be null, empty or absent. One that cannot be read is
+// taken as absent: a rotate answer must not be lost because of it.
+type timestamp struct{ time.Time }
+
+func (t *timestamp) UnmarshalJSON(b []byte) error {
+	if parsed, err := time.Parse(`"`+time.RFC3339+`"`, string(b)); err == nil {
+		t.Time = parsed.UTC()
+	}
+	return nil
+}
+
+type sdkCall func(*zero_trust.AccessServiceTokenService, []option.RequestOption) error
+
+// call makes one request and decodes its result.
+func (c *Client) call(ctx context.Context, operation string, rt http.RoundTripper, result any, do sdkCall) error {
+	answer, err := c.exchange(ctx, operation, rt, do)
+	if err != nil {
+		return err
+	}
+	return decodeResult(operation, answer, result)
+}
+
+func decodeResult(operation string, answer envelope, result any) error {
+	if err := json.Unmarshal(answer.Result, result); err != nil {
+		return &rotation.IssuerError{Class: rotation.Unknown, Operation: operation, Status: http.StatusOK,
+			Message: "the result of the answer cannot be read: " + describeJSON(err)}
+	}
+	return nil
+}
+
+// exchange makes one request through the SDK and judges what came back. The SDK builds
+// and sends the request; the answer is taken from the wire by a recorder, because the
+// SDK drops it when a deadline passes while it arrives, and does not look at "success".
+func (c *Client) exchange(ctx context.Context, operation string, rt http.RoundTripper, do sdkCall) (envelope, error) {
+	credential, err := c.credential()
+	if err != nil {
+		return envelope{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
+	}
+	recorder := &recorder{next: rt}
+	service := zero_trust.NewAccessServiceTokenService(append(credential,
+		option.WithBaseURL(c.account.BaseURL+"/"),
+		option.WithMaxRetries(0),
+		option.WithHTTPClient(&http.Client{
+			Transport:     recorder,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		}),
+	)...)
+	start := time.Now()
+	sdkErr := do(service, nil)
+	c.observer.CloudflareRequest(operation, statusLabel(recorder.status), time.Since(start))
+	c.learn(recorder, start)
+	return c.judge(operation, recorder, sdkErr)
+}
+
+// learn takes from an answer's headers what they say about the clock and the budget.
+func (c *Client) learn(r *recorder, start time.Time) {
+	if r.header == nil {
+		return
+	}
+	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
+		c.clock.observe(start, time.Now(), date)
+		c.observer.CloudflareSkew(c.clock.skew())
+	}
+	if remaining, reset, ok := parseRatelimit(r.header.Get("Ratelimit")); ok {
+		c.observer.CloudflareBudget(c.account.Name, remaining)
+		if remaining == 0 && r.status != http.StatusTooManyRequests {
+			c.budget.block(reset)
+		}
+	}
+	if r.status == http.StatusTooManyRequests {
+		wait := retryAfter(r.header)
+		c.budget.block(wait)
+		c.observer.CloudflareThrottled(c.account.Name, wait)
+	}
+}
+
+// judge decides what an exchange came to. This is where a failure is classified, and
+// the rule is: "not carried out" and "refused" need proof, all else is unknown.
+func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, error) {
+	fail := func(class rotation.Class, message string, err error) (envelope, error) {
+		return envelope{}, &rotation.IssuerError{Class: class, Operation: operation, Status: r.status,
+			Message: secret.Scrub(message), Err: err}
+	}
+	switch {
+	case r.status == 0 && !r.connected.Load():
+		if sdkErr == nil {
+			sdkErr = errors.New("nothing was sent")
+		}
+		return fail(rotation.NotCarriedOut, "no connection was made", scrubbed(errors.Join(r.err, unlessSame(sdkErr, r.err))))
+	case r.status == 0:
+		return fail(rotation.Unknown, "the request was sent and no answer came", scrubbed(r.err))
+	}
+	var answer envelope
+	decodeErr := json.Unmarshal(r.body, &answer)
+	if r.status >= 400 && r.status < 500 && r.status != http.StatusRequestTimeout {
+		e := &rotation.IssuerError{Class: rotation.Refused, Operation: operation, Status: r.status}
+		if len(answer.Errors) > 0 {
+			e.Code, e.Message = answer.Errors[0].Code, secret.Scrub(answer.Errors[0].Message)
+		}
+		if e.Message == "" {
+			e.Message = http.StatusText(r.status)
+		}
+		if r.status == http.StatusTooManyRequests {
+			e.Class, e.RetryAfter = rotation.Throttled, retryAfter(r.header)
+		}
+		return envelope{}, e
+	}
+	switch {
+	case r.err != nil:
+		return fail(rotation.Unknown, "the answer was cut off", scrubbed(r.err))
+	case r.status < 200 || r.status > 299:
+		return fail(rotation.Unknown, http.StatusText(r.status), nil)
+	case decodeErr != nil:
+		return fail(rotation.Unknown, "the answer is not the JSON of Cloudflare's API: "+describeJSON(decodeErr)+mediaType(r.header), nil)
+	case !answer.Success:
+		message := "the answer says success: false"
+		if len(answer.Errors) > 0 {
+			message = fmt.Sprintf("%s (code %d: %s)", message, answer.Errors[0].Code, answer.Errors[0].Message)
+		}
+		return fail(rotation.Unknown, message, nil)
+	}
+	return answer, nil
+}
+
+// recorder sends a request and keeps what came back.
+type recorder struct {
+	next http.RoundTripper
+
+	connected atomic.Bool // a connection was had: bytes of the request may have left
+	status    int         // 0 if no answer began
+	header    http.Header
+	body      []byte
+	err       error
+}
+
+// RoundTrip implements http.RoundTripper.
+func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { r.connected.Store(true) },
+	})
+	res, err := r.next.RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		r.err = err
+		return nil, err
+	}
+	r.status, r.header = res.StatusCode, res.Header
+	r.body, r.err = io.ReadAll(io.LimitReader(res.Body, maxBody))
+	closeErr := res.Body.Close()
+	if r.err != nil {
+		return nil, errors.Join(r.err, closeErr)
+	}
+	res.Body = io.NopCloser(bytes.NewReader(r.body))
+	return res, nil
+}
+
+// retryAfter reads the header in both forms that HTTP knows. Without a usable one it is
+// Cloudflare's documented penalty of five minutes.
+func retryAfter(h http.Header) time.Duration {
+	value := h.Get("Retry-After")
+	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
+		return time.Duration(seconds) * time.Second
+	}
+	if at, err := http.ParseTime(value); err == nil {
+		if date, err := http.ParseTime(h.Get("Date")); err == nil {
+			return max(at.Sub(date), 0)
+		}
+		return max(time.Until(at), 0)
+	}
+	return budgetWindow
+}
+
+// parseRatelimit reads `"default";r=<left>;t=<seconds>`.
+func parseRatelimit(header string) (remaining int, reset time.Duration, ok bool) {
+	for part := range strings.SplitSeq(header, ";") {
+		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		n, err := strconv.Atoi(value)
+		if err != nil {
+			continue
+		}
+		switch key {
+		case "r":
+			remaining, ok = n, true
+		case "t":
+			reset = time.Duration(n) * time.Second
+		}
+	}
+	return remaining, reset, ok
+}
+
+// describeJSON says what is wrong with a document without quoting from it.
+func describeJSON(err error) string {
+	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Sprintf("syntax error at byte %d", e.Offset)
+	}
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Sprintf("%s is of the wrong type", e.Field)
+	}
+	return "unexpected content"
+}
+
+func mediaType(h http.Header) string {
+	if t, _, err := mime.ParseMediaType(h.Get("Content-Type")); err == nil && t != "application/json" {
+		return " (it is " + t + ")"
+	}
+	return ""
+}
+
+func unlessSame(err, other error) error {
+	if errors.Is(err, other) || other != nil && strings.Contains(err.Error(), other.Error()) {
+		return nil
+	}
+	return err
+}
+
+// scrubbed keeps an error for errors.Is, and its text free of anything secret.
+func scrubbed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &scrubbedError{err}
+}
+
+type scrubbedError struct{ err error }
+
+func (e *scrubbedError) Error() string { return secret.Scrub(e.err.Error()) }
+func (e *scrubbedError) Unwrap() error { return e.err }

@@ -1,0 +1,336 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+
+	"rotatord/internal/config/raw"
+	"rotatord/internal/secret"
+)
+
+// decoder fills the raw types from YAML nodes, strictly, and remembers where
+// everything stood. A field that is written but wrong stays at its zero value with
+// its position known; [decoder.has] tells it from an absent one, so that one mistake
+// is reported once.
+//
+// It takes the place of yaml's own Decode because that one reports no columns,
+// quotes values (a secret, perhaps), and accepts merge keys and tags.
+type decoder struct {
+	report
+	values map[string]position // of the values, by path
+	keys   map[string]position // of the keys
+	broken map[string]bool     // mappings and lists that could not be read or are empty
+	merged map[string]bool     // mappings with a merge key, which may stand for any field
+}
+
+// has reports whether the file says anything about path.
+func (d *decoder) has(path string) bool {
+	_, ok := d.values[path]
+	return ok
+}
+
+func (d *decoder) decode(n *yaml.Node, path, hint string, v reflect.Value) {
+	d.values[path] = at(n)
+	switch target := v.Addr().Interface().(type) {
+	case *raw.Unsupported:
+		d.addf(d.keys[path], path, "not supported yet: remove it%s", prefixed(" ", hint))
+		return
+	case *raw.Secret:
+		d.secret(n, path, target)
+		return
+	}
+	wanted, wording := yaml.ScalarNode, "a single value"
+	switch v.Kind() {
+	case reflect.Struct, reflect.Map:
+		wanted, wording = yaml.MappingNode, "a mapping (lines of key: value)"
+	case reflect.Slice:
+		wanted, wording = yaml.SequenceNode, "a list (lines that begin with a dash)"
+	}
+	switch {
+	case !d.literal(n, path):
+		d.broken[path] = true
+	case isNull(n):
+		d.broken[path] = true
+		d.addf(at(n), path, "has no value: give one, or remove the key%s", prefixed("; ", hint))
+	case n.Kind != wanted:
+		d.broken[path] = true
+		d.addf(at(n), path, "must be %s, not %s", wording, kind(n))
+	case len(n.Content) == 0 && (v.Kind() == reflect.Map || v.Kind() == reflect.Slice):
+		d.broken[path] = true
+		d.addf(at(n), path, "is empty: %s", hint)
+	default:
+		d.fill(n, path, v)
+	}
+}
+
+func (d *decoder) fill(n *yaml.Node, path string, v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Struct:
+		d.object(n, path, v)
+	case reflect.Map:
+		v.Set(reflect.MakeMap(v.Type()))
+		d.pairs(n, path, true, func(key string, _, value *yaml.Node) {
+			entry := reflect.New(v.Type().Elem()).Elem()
+			d.decode(value, join(path, key), "", entry)
+			v.SetMapIndex(reflect.ValueOf(key), entry)
+		})
+	case reflect.Slice:
+		for i, item := range n.Content {
+			entry := reflect.New(v.Type().Elem()).Elem()
+			d.decode(item, fmt.Sprintf("%s[%d]", path, i), "", entry)
+			v.Set(reflect.Append(v, entry))
+		}
+	default:
+		d.scalar(n, path, v)
+	}
+}
+
+func prefixed(separator, s string) string {
+	if s == "" {
+		return ""
+	}
+	return separator + s
+}
+
+// literal refuses what makes a node mean something else than what stands there.
+// Names and tags are not repeated: they may be a password that lacks its quotes.
+func (d *decoder) literal(n *yaml.Node, path string) bool {
+	switch {
+	case n.Kind == yaml.AliasNode:
+		d.addf(at(n), path, "an alias (*name) is not accepted: write the value out, or use defaults")
+	case n.Anchor != "":
+		d.addf(at(n), path, "an anchor (&name) is not accepted: write the value out, or use defaults")
+	case isTagged(n):
+		d.addf(at(n), path, "a YAML tag (!name) is not accepted: remove it, or quote the value")
+	default:
+		return true
+	}
+	return false
+}
+
+// pairs calls each for every usable key of a mapping. A repeated key keeps its first
+// value. echo says whether keys may be shown.
+func (d *decoder) pairs(n *yaml.Node, path string, echo bool, each func(key string, k, v *yaml.Node)) {
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		switch {
+		case k.ShortTag() == "!!merge":
+			d.merged[path] = true
+			d.addf(at(k), path, "a merge key (<<) is not accepted: write the fields out, or use defaults")
+			continue
+		case !d.literal(k, path):
+			continue
+		case k.Kind != yaml.ScalarNode || isNull(k) || k.Value == "":
+			d.addf(at(k), path, "a key must be plain text")
+			continue
+		}
+		if line, twice := seen[k.Value]; twice && echo {
+			d.addf(at(k), join(path, k.Value), "is written twice, first on line %d: remove one", line)
+			continue
+		} else if twice {
+			d.addf(at(k), path, "has one key twice, first on line %d: remove one", line)
+			continue
+		}
+		seen[k.Value] = k.Line
+		d.keys[join(path, k.Value)] = at(k)
+		each(k.Value, k, v)
+	}
+}
+
+func kind(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	return "a single value"
+}
+
+// object decodes into a struct of package raw.
+func (d *decoder) object(n *yaml.Node, path string, v reflect.Value) {
+	fields := fieldsOf(v.Type())
+	d.pairs(n, path, true, func(key string, k, value *yaml.Node) {
+		f, ok := fields[key]
+		if !ok {
+			d.unknown(at(k), path, key, v.Type(), fields)
+			return
+		}
+		d.decode(value, join(path, key), f.Tag.Get("hint"), v.FieldByIndex(f.Index))
+		if other := f.Tag.Get("for"); other != "" {
+			d.written(join(path, other), at(k))
+		}
+	})
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		f := fields[key]
+		if required(f) && !d.has(join(path, key)) && !d.merged[path] {
+			d.addf(at(n), join(path, key), "is missing: %s", f.Tag.Get("hint"))
+		}
+	}
+}
+
+// unknown reports an unknown key. The known one that was probably meant then counts
+// as written, so that it is not reported as missing too.
+func (d *decoder) unknown(p position, path, key string, t reflect.Type, fields map[string]reflect.StructField) {
+	if t == reflect.TypeFor[raw.Defaults]() && key == "id" {
+		d.addf(p, join(path, key), "names one service token: write it into that entry of tokens")
+		return
+	}
+	var supported []string
+	for name, f := range fields {
+		if f.Type != reflect.TypeFor[raw.Unsupported]() {
+			supported = append(supported, name)
+		}
+	}
+	meant, hint := suggest(key, supported)
+	d.addf(p, join(path, key), "unknown key: %s", hint)
+	if meant != "" {
+		d.written(join(path, meant), p)
+	}
+}
+
+// written makes a field count as written, unless it is. It is not reported as
+// missing then, because something that stands for it was reported.
+func (d *decoder) written(path string, p position) {
+	if !d.has(path) {
+		d.values[path] = p
+	}
+}
+
+// fieldsOf returns the fields of a raw struct by key, embedded ones included.
+func fieldsOf(t reflect.Type) map[string]reflect.StructField {
+	fields := map[string]reflect.StructField{}
+	for _, f := range reflect.VisibleFields(t) {
+		if !f.Anonymous {
+			fields[f.Tag.Get("yaml")] = f
+		}
+	}
+	return fields
+}
+
+func required(f reflect.StructField) bool {
+	return slices.Contains(strings.Split(f.Tag.Get("jsonschema"), ","), "required")
+}
+
+// scalar decodes into a pointer. Text is taken as it stands: an id of digits only
+// needs no quotes, and no is the word no.
+func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
+	switch target := v.Addr().Interface().(type) {
+	case **string:
+		if problem := badText(n.Value); problem != "" {
+			d.addf(at(n), path, "%s", problem)
+			return
+		}
+		*target = &n.Value
+	case **int:
+		i, err := strconv.Atoi(n.Value)
+		if err != nil || n.ShortTag() != "!!int" {
+			d.addf(at(n), path, "must be a whole number in plain decimal digits, without quotes")
+			return
+		}
+		*target = &i
+	case **raw.Duration:
+		parsed, err := time.ParseDuration(n.Value)
+		switch {
+		case err != nil:
+			d.addf(at(n), path, "%q is not a duration: write a number with a unit, such as 90s, 10m or 24h (a day is 24h)", n.Value)
+		case parsed < 0:
+			d.addf(at(n), path, "must not be negative: write 0 or a duration such as 10m")
+		default:
+			*target = new(raw.Duration(parsed))
+		}
+	default:
+		panic("config: no decoding for " + v.Type().String())
+	}
+}
+
+// badText says what is wrong with any text, whatever field it is for.
+func badText(s string) string {
+	switch {
+	case s == "":
+		return "is empty: give a value, or remove the key"
+	case strings.ContainsFunc(s, unicode.IsControl):
+		return "has a line break or another control character: write it on one line"
+	case strings.TrimSpace(s) != s:
+		return "has white space around it: remove it"
+	}
+	return ""
+}
+
+const secretForm = "write {file: PATH} or {env: NAME}"
+
+// secret decodes a source. None of its messages repeats anything that the file says
+// here, keys included: what stands here is, by mistake, sometimes the secret.
+func (d *decoder) secret(n *yaml.Node, path string, target *raw.Secret) {
+	switch {
+	case !d.literal(n, path):
+		return
+	case isNull(n):
+		d.addf(at(n), path, "has no value: %s, or remove the key", secretForm)
+		return
+	case n.Kind == yaml.ScalarNode:
+		d.addf(at(n), path, "never put a secret into this file: put it into a file of its own or an environment variable, and %s", secretForm)
+		return
+	case n.Kind != yaml.MappingNode:
+		d.addf(at(n), path, "must say where the secret is, not %s: %s", kind(n), secretForm)
+		return
+	}
+	before := len(d.faults)
+	d.pairs(n, path, false, func(key string, k, v *yaml.Node) {
+		switch key {
+		case "file":
+			target.File = d.secretPlace(v, join(path, key))
+		case "env":
+			target.Env = d.secretPlace(v, join(path, key))
+		default:
+			d.addf(at(k), path, "unknown key: %s", secretForm)
+		}
+	})
+	switch {
+	case len(d.faults) > before:
+		*target = raw.Secret{}
+	case (target.File == nil) == (target.Env == nil):
+		d.addf(at(n), path, "needs exactly one of file and env: %s", secretForm)
+		*target = raw.Secret{}
+	}
+}
+
+func (d *decoder) secretPlace(n *yaml.Node, path string) *string {
+	d.values[path] = at(n)
+	problem := ""
+	switch {
+	case !d.literal(n, path):
+		return nil
+	case n.Kind != yaml.ScalarNode || isNull(n):
+		problem = "must be a single value: " + secretForm
+	case secret.Scrub(n.Value) != n.Value:
+		problem = "looks like a secret itself: put it into a file of its own or an environment variable, and " + secretForm
+	case strings.HasSuffix(path, ".env") && !isVariable(n.Value):
+		problem = "must be the name of an environment variable: letters, digits and underscores, no digit first"
+	default:
+		problem = badText(n.Value)
+	}
+	if problem != "" {
+		d.addf(at(n), path, "%s", problem)
+		return nil
+	}
+	return &n.Value
+}
+
+func isVariable(s string) bool {
+	for i, c := range s {
+		if c != '_' && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
+}

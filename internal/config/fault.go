@@ -1,0 +1,96 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"rotatord/internal/secret"
+)
+
+// Fault is one thing that is wrong with a configuration file, or, in
+// [Config.Warnings], one thing that will work but deserves a second look.
+type Fault struct {
+	File         string
+	Line, Column int    // from 1; columns count characters
+	Path         string // such as tokens.ci-deploy.sinks[0].vault.path; empty for the file as a whole
+	Message      string // one line: what is wrong, and what would be right
+}
+
+// String returns file:line:column: path: message.
+func (f Fault) String() string {
+	s := fmt.Sprintf("%s:%d:%d: ", f.File, f.Line, f.Column)
+	if f.Path != "" {
+		s += f.Path + ": "
+	}
+	return s + f.Message
+}
+
+// Faults are all faults of one file in the order of their positions. It is the
+// error of [Parse], and of [Load] for a file that could be read.
+type Faults []Fault
+
+// Error returns one line for each fault.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i, fault := range f {
+		lines[i] = fault.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// AsFaults returns the faults that err carries.
+func AsFaults(err error) (Faults, bool) { return errors.AsType[Faults](err) }
+
+// ordered sorts faults by position and drops repetitions: a fault in defaults is
+// found once for every token that inherits it.
+func ordered(faults []Fault) []Fault {
+	slices.SortStableFunc(faults, func(a, b Fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column),
+			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
+	})
+	return slices.Compact(faults)
+}
+
+// position is a place in the file.
+type position struct{ line, column int }
+
+func at(n *yaml.Node) position { return position{max(n.Line, 1), max(n.Column, 1)} }
+
+// report collects faults. Whatever goes in is scrubbed, so that a client secret
+// that was pasted in a place where values are quoted does not come out.
+type report struct {
+	file   string
+	faults []Fault
+}
+
+func (r *report) addf(at position, path, format string, args ...any) {
+	r.faults = append(r.faults, r.fault(at, path, format, args...))
+}
+
+func (r *report) fault(at position, path, format string, args ...any) Fault {
+	return Fault{
+		File: r.file, Line: at.line, Column: at.column,
+		Path: secret.Scrub(path), Message: secret.Scrub(fmt.Sprintf(format, args...)),
+	}
+}
+
+var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+
+// join appends a key to a path. A key with a dot or anything stranger is quoted, so
+// that two different fields never share a path and a path never spans lines.
+func join(path, key string) string {
+	if !plainKey.MatchString(key) {
+		key = strconv.Quote(key)
+	}
+	if path == "" {
+		return key
+	}
+	return path + "." + key
+}

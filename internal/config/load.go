@@ -1,0 +1,93 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+
+	"rotatord/internal/config/raw"
+)
+
+//go:generate go run ./schemagen -out ../../docs/config.schema.json
+
+// Load reads and checks the configuration file at path. It reads that one file: no
+// secret is fetched, nothing remote is asked. When the file could be read and is
+// wrong, the error is of type [Faults].
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the configuration: %w (--config FILE says which file it is)", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse checks data as the content of filename, which is used in messages only. The
+// error is of type [Faults] and has every fault of the file, except that after a
+// syntax error nothing else can be found. Both the configuration and the error
+// depend on data alone, apart from the system's time zone database.
+func Parse(filename string, data []byte) (*Config, error) {
+	c := &checker{
+		decoder: decoder{
+			report: report{file: filename},
+			values: map[string]position{},
+			keys:   map[string]position{},
+			broken: map[string]bool{},
+			merged: map[string]bool{},
+		},
+		cfg:  &Config{File: filename},
+		gaps: map[gapKey]gap{},
+	}
+	if root := c.document(data); root != nil {
+		c.decode(root, "", "", reflect.ValueOf(&c.raw).Elem())
+		c.check()
+	}
+	if len(c.faults) > 0 {
+		return nil, Faults(ordered(c.faults))
+	}
+	c.cfg.Warnings = ordered(c.warnings)
+	return c.cfg, nil
+}
+
+// checker turns the raw file into a Config by the rules that a type cannot state.
+// The rules see only what decoding accepted and never report the absence of a field
+// that is written but wrong.
+type checker struct {
+	decoder
+	raw      raw.File
+	cfg      *Config
+	warnings []Fault
+	gaps     map[gapKey]gap
+}
+
+func (c *checker) check() {
+	c.checkListen()
+	c.checkLog()
+	c.checkState()
+	c.checkAccounts()
+	c.checkVault()
+	c.checkTokens()
+}
+
+// wrong reports the value at path.
+func (c *checker) wrong(path, format string, args ...any) {
+	c.addf(c.values[path], path, format, args...)
+}
+
+// missing reports a field that is not there, at the mapping where it should be.
+func (c *checker) missing(parent, field, format string, args ...any) {
+	if !c.merged[parent] {
+		c.addf(c.values[parent], join(parent, field), "is missing: "+format, args...)
+	}
+}
+
+func (c *checker) warn(path, format string, args ...any) {
+	c.warnings = append(c.warnings, c.fault(c.values[path], path, format, args...))
+}
+
+// or returns the value or, if there is none, the default.
+func or[T any](value *T, otherwise T) T {
+	if value == nil {
+		return otherwise
+	}
+	return *value
+}

@@ -1,0 +1,247 @@
+// Package raw is the shape of rotatord's configuration file, as it is written.
+//
+// These types are the one source of what a file may say: the strict reader in
+// package config decodes into them, docs/config.schema.json is generated from them
+// and their comments, and tests hold docs/configuration.md and config.example.yaml
+// against them. Nothing here is checked or defaulted; package config does that.
+//
+// Scalars are pointers, so that an absent field differs from an empty one. Tags:
+// yaml is the key, jsonschema the keywords of the schema ("required" is enforced by
+// the reader too), hint ends the message about a field that is missing, empty or not
+// supported yet; for names the field that an unsupported one would stand for.
+package raw
+
+import "time"
+
+// Duration is a Go duration such as 90s, 10m or 720h, or 0.
+type Duration time.Duration
+
+// Unsupported is a field of the contract that this version refuses.
+type Unsupported struct{}
+
+// Secret says where a secret is. A secret never stands in the configuration itself.
+// Exactly one of file and env.
+type Secret struct {
+	// A file that holds the secret and nothing else. It is read anew each time the
+	// secret is needed, so a credential can be replaced without a restart; white
+	// space around it is dropped. No default. Prefer it to env: a process cannot
+	// hide its environment from others of the same user.
+	File *string `yaml:"file"`
+	// The name of an environment variable. It is fixed when the daemon starts: a
+	// new value needs a restart. No default.
+	Env *string `yaml:"env"`
+}
+
+// File is the whole configuration file.
+type File struct {
+	// The host:port of metrics, health and the read-only status page. Default
+	// 127.0.0.1:9321, which only this host can reach. An empty host means all
+	// interfaces, which Prometheus on another host needs; nothing there is secret,
+	// but token names are. Port 0 takes any free port.
+	Listen *string `yaml:"listen" jsonschema:"default=127.0.0.1:9321,example=:9321"`
+	// Not supported yet.
+	AdminSocket Unsupported `yaml:"admin_socket"`
+	// How to log. Default level info in format json, on standard error.
+	Log Log `yaml:"log"`
+	// Where the daemon keeps what must survive it.
+	State State `yaml:"state"`
+	// The Cloudflare accounts by a name of your choice. At least one; no default.
+	Accounts map[string]Account `yaml:"accounts" jsonschema:"required" hint:"give at least one Cloudflare account"`
+	// The one Vault that secrets are written to. Required.
+	Vault Vault `yaml:"vault" jsonschema:"required" hint:"say which Vault the secrets are written to"`
+	// Values for all tokens that do not set the field themselves. Default none.
+	Defaults Defaults `yaml:"defaults"`
+	// The service tokens by a name of your choice, which is also the metric label
+	// and the key in the ledger: renaming an entry starts its history anew. At least
+	// one; no default.
+	Tokens map[string]Token `yaml:"tokens" jsonschema:"required" hint:"give at least one service token"`
+}
+
+// Log says how to log.
+type Log struct {
+	// The least severe level that is logged. Default info. debug is for
+	// looking into a fault: it is too much to keep.
+	Level *string `yaml:"level" jsonschema:"enum=debug,enum=info,enum=warn,enum=error,default=info"`
+	// json for machines, text for people. Default json.
+	Format *string `yaml:"format" jsonschema:"enum=json,enum=text,default=json"`
+}
+
+// State says where the daemon keeps what must survive it.
+type State struct {
+	// The directory of the ledger, the journal and the sealed pending secrets, as an
+	// absolute path. Default /var/lib/rotatord. It must be on a disk that survives a
+	// restart: a secret that Cloudflare answered and Vault did not take yet is only
+	// there.
+	Dir *string `yaml:"dir" jsonschema:"default=/var/lib/rotatord"`
+	// The age identity (AGE-SECRET-KEY-...) that seals pending secrets on disk.
+	// Default: identity.age in dir, made at the first start. One of your own, from
+	// another place, keeps a stolen disk from opening them; losing it loses them.
+	Identity Secret `yaml:"identity"`
+	// Not supported yet.
+	Shared Unsupported `yaml:"shared"`
+	// Not supported yet.
+	Recipients Unsupported `yaml:"recipients"`
+}
+
+// Account is one Cloudflare account and the credential to reach it: api_token, or
+// api_email with api_key.
+type Account struct {
+	// Cloudflare's id of the account, 32 hex digits. Required.
+	AccountID *string `yaml:"account_id" jsonschema:"required,pattern=^[0-9a-fA-F]{32}$" hint:"give the account's id, 32 hex digits, from the URL of the Cloudflare dashboard"`
+	// Not supported yet.
+	ZoneID Unsupported `yaml:"zone_id" hint:"and give account_id" for:"account_id"`
+	// A Cloudflare API token with the permission "Access: Service Tokens Write" on
+	// the account. No default. It can do that one thing, so prefer it to api_key.
+	APIToken Secret `yaml:"api_token"`
+	// The e-mail address of the user whom api_key belongs to. No default.
+	APIEmail *string `yaml:"api_email"`
+	// A global API key. No default. It can do whatever its user can: a warning says
+	// so at start.
+	APIKey Secret `yaml:"api_key"`
+	// The address of Cloudflare's API. Default https://api.cloudflare.com/client/v4.
+	// Plain http is accepted for this host only, for tests with a simulator.
+	BaseURL *string `yaml:"base_url" jsonschema:"format=uri,default=https://api.cloudflare.com/client/v4"`
+	// The most requests that are sent in five minutes, 1 to 1200. Default 1000.
+	// Cloudflare refuses more than 1200 for all clients of one user together; the
+	// rest is left to those others.
+	RequestsPer5m *int `yaml:"requests_per_5m" jsonschema:"minimum=1,maximum=1200,default=1000"`
+}
+
+// Vault is the one Vault that secrets are written to.
+type Vault struct {
+	// The server's URL, without /v1. Required. Plain http is accepted for this host
+	// only, such as an agent or a test server.
+	Address *string `yaml:"address" jsonschema:"required,format=uri,example=https://vault.example.com:8200" hint:"give the server's URL, such as https://vault.example.com:8200"`
+	// The namespace (Vault Enterprise, HCP). Default the root namespace.
+	Namespace *string `yaml:"namespace"`
+	// TLS to the server. Default: the system's certificate authorities and no client
+	// certificate.
+	TLS TLS `yaml:"tls"`
+	// How long one request may take, more than 0. Default 30s. Longer helps with a
+	// slow server, shorter notices a dead one sooner.
+	Timeout *Duration `yaml:"timeout" jsonschema:"default=30s"`
+	// How to log in. Required, exactly one method.
+	Auth VaultAuth `yaml:"auth" jsonschema:"required" hint:"give one of approle and token"`
+}
+
+// TLS names PEM files.
+type TLS struct {
+	// Certificate authorities that the server's certificate must come from. Default
+	// the system's.
+	CAFile *string `yaml:"ca_file"`
+	// A client certificate; goes with key_file. Default none.
+	CertFile *string `yaml:"cert_file"`
+	// The client certificate's private key; goes with cert_file. Default none.
+	KeyFile *string `yaml:"key_file"`
+	// The name that the server's certificate must have. Default the host of
+	// address.
+	ServerName *string `yaml:"server_name"`
+}
+
+// VaultAuth is how to log in to Vault. Exactly one of its fields.
+type VaultAuth struct {
+	// The approle method: the daemon logs in by itself and renews its session. The
+	// better choice for what runs for months.
+	AppRole AppRole `yaml:"approle"`
+	// A ready-made Vault token. Somebody else has to keep it alive, such as Vault
+	// Agent with a file sink.
+	Token Secret `yaml:"token"`
+	// Not supported yet.
+	Kubernetes Unsupported `yaml:"kubernetes" hint:"and use approle or token"`
+	// Not supported yet.
+	Cert Unsupported `yaml:"cert" hint:"and use approle or token"`
+	// Not supported yet.
+	JWT Unsupported `yaml:"jwt" hint:"and use approle or token"`
+}
+
+// AppRole is Vault's approle auth method.
+type AppRole struct {
+	// Where the method is mounted. Default approle.
+	Mount *string `yaml:"mount" jsonschema:"default=approle"`
+	// The role's id. Required.
+	RoleID Secret `yaml:"role_id" jsonschema:"required" hint:"write {file: PATH} or {env: NAME}"`
+	// The secret id. Required. Read anew at each login, so a file may be replaced
+	// while the daemon runs.
+	SecretID Secret `yaml:"secret_id" jsonschema:"required" hint:"write {file: PATH} or {env: NAME}"`
+}
+
+// Defaults are values for all tokens that do not set the field themselves: any
+// field of a token but its id. A list, such as sinks, is replaced, not extended.
+type Defaults struct {
+	Settings `yaml:",inline"`
+}
+
+// Token is one service token of Cloudflare Access and what happens with it.
+type Token struct {
+	// Cloudflare's UUID of the service token. Required: it must exist already.
+	ID       *string `yaml:"id" jsonschema:"required,pattern=^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$" hint:"give the service token's UUID, from the Cloudflare dashboard or API"`
+	Settings `yaml:",inline"`
+}
+
+// Settings are the fields that may stand in a token and in defaults.
+type Settings struct {
+	// The name of an entry of accounts. Required here or in defaults.
+	Account *string `yaml:"account"`
+	// When to rotate: five cron fields (minute hour day-of-month month day-of-week),
+	// @hourly, @daily, @weekly, @monthly, @yearly, or @every with a duration, counted
+	// from the last rotation. Required here or in defaults. Often is safer against a
+	// leaked secret and harder on slow consumers.
+	Schedule *string `yaml:"schedule" jsonschema:"example=0 4 * * 1,example=@weekly,example=@every 720h"`
+	// The zone that schedule is read in, by its name in the time zone database, such
+	// as Europe/Berlin. Default UTC, which has no daylight saving to trip over.
+	TimeZone *string `yaml:"time_zone" jsonschema:"default=UTC,example=Europe/Berlin"`
+	// The largest delay after a slot, shorter than the smallest gap between two
+	// slots. Default 0, on the slot. The delay of a token and slot is always the
+	// same; it spreads many tokens over time.
+	Jitter *Duration `yaml:"jitter" jsonschema:"default=0s"`
+	// Not supported yet.
+	Window Unsupported `yaml:"window"`
+	// What happens with slots that passed while the daemon was down: once makes up
+	// for all of them with one rotation. Default once. The value skip is not
+	// supported yet.
+	CatchUp *string `yaml:"catch_up" jsonschema:"enum=once,default=once"`
+	// How long Cloudflare accepts the previous secret after a rotation: 0, or whole
+	// seconds up to 720h, and shorter than the smallest gap between two slots.
+	// Default 24h. 0 revokes it at once, so consumers fail until they have read the
+	// new one; longer gives them time, and gives a thief the same time.
+	Grace *Duration `yaml:"grace" jsonschema:"default=24h"`
+	// Where the secret is written. At least one, here or in defaults; a rotation is
+	// done when all have confirmed it.
+	Sinks []Sink `yaml:"sinks" hint:"give at least one place that the secret is written to"`
+	// Not supported yet.
+	Create Unsupported `yaml:"create" hint:"and give the id of a service token that exists" for:"id"`
+	// Not supported yet.
+	Pair Unsupported `yaml:"pair" hint:"and give one id" for:"id"`
+	// Not supported yet.
+	RenewBefore Unsupported `yaml:"renew_before"`
+	// Not supported yet.
+	Verify Unsupported `yaml:"verify"`
+}
+
+// Sink is one place that a secret is written to. Exactly one of its fields.
+type Sink struct {
+	// A secret in Vault.
+	Vault VaultSink `yaml:"vault"`
+	// Not supported yet.
+	File Unsupported `yaml:"file" hint:"and use a vault sink"`
+}
+
+// VaultSink is a secret in a KV mount, version 1 or 2.
+type VaultSink struct {
+	// The KV mount. Required.
+	Mount *string `yaml:"mount" jsonschema:"required,example=secret" hint:"give the KV mount, such as secret"`
+	// The secret's path below the mount, as vault kv put takes it: without data/.
+	// Required. No two sinks may write to one path.
+	Path *string `yaml:"path" jsonschema:"required,example=access/ci-deploy" hint:"give the path below the mount, such as access/ci-deploy"`
+	// The names of the two fields. Other fields of the secret stay as they are.
+	Fields Fields `yaml:"fields"`
+}
+
+// Fields are the names under which the two halves of the credential are stored.
+// They must differ.
+type Fields struct {
+	// The field of the client id. Default client_id.
+	ClientID *string `yaml:"client_id" jsonschema:"default=client_id,example=CF_ACCESS_CLIENT_ID"`
+	// The field of the client secret. Default client_secret.
+	ClientSecret *string `yaml:"client_secret" jsonschema:"default=client_secret,example=CF_ACCESS_CLIENT_SECRET"`
+}

@@ -1,0 +1,117 @@
+// Command schemagen writes the JSON Schema of the configuration file. The schema is
+// made from the types of package raw and their comments, so that editors and the
+// daemon agree; the rules that span fields are the daemon's alone.
+//
+// It is a program of its own to keep the schema library out of the daemon.
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path"
+	"reflect"
+	"strings"
+
+	"github.com/invopop/jsonschema"
+
+	"rotatord/internal/config/raw"
+)
+
+const (
+	// The reader's own rules for names and durations.
+	namePattern     = `^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`
+	durationPattern = `^\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`
+)
+
+func main() {
+	out := flag.String("out", "", "the file to write")
+	source := flag.String("source", "raw", "the directory of package raw")
+	flag.Parse()
+	schema, err := generate(*source)
+	if err == nil {
+		err = os.WriteFile(*out, schema, 0o644)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "schemagen:", err)
+		os.Exit(1)
+	}
+}
+
+// generate returns the schema as indented JSON. source is the directory of package
+// raw, whose comments become the descriptions.
+func generate(source string) ([]byte, error) {
+	comments, err := commentsOf(source)
+	if err != nil {
+		return nil, err
+	}
+	reflector := &jsonschema.Reflector{
+		Anonymous:                  true,
+		ExpandedStruct:             true,
+		FieldNameTag:               "yaml",
+		RequiredFromJSONSchemaTags: true,
+		Mapper:                     special,
+		LookupComment: func(t reflect.Type, field string) string {
+			return comments[strings.TrimSuffix(t.Name()+"."+field, ".")]
+		},
+	}
+	schema := reflector.Reflect(&raw.File{})
+	schema.Title = "rotatord configuration"
+	constrain(schema)
+
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(schema); err != nil {
+		return nil, fmt.Errorf("encoding the schema: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// special maps the types that are not what reflection sees in them.
+func special(t reflect.Type) *jsonschema.Schema {
+	switch t {
+	case reflect.TypeFor[raw.Unsupported]():
+		return &jsonschema.Schema{Not: jsonschema.TrueSchema}
+	case reflect.TypeFor[raw.Duration]():
+		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
+			{Type: "string", Pattern: durationPattern},
+			{Enum: []any{0, "0"}},
+		}}
+	}
+	return nil
+}
+
+// constrain adds what no struct tag can say.
+func constrain(schema *jsonschema.Schema) {
+	for _, key := range []string{"accounts", "tokens"} {
+		named := schema.Properties.Value(key)
+		named.PropertyNames = &jsonschema.Schema{Pattern: namePattern}
+		named.MinProperties = new(uint64(1))
+	}
+	for _, name := range []string{"Secret", "VaultAuth", "Sink"} {
+		exactlyOne := schema.Definitions[name]
+		exactlyOne.MinProperties, exactlyOne.MaxProperties = new(uint64(1)), new(uint64(1))
+	}
+	for _, name := range []string{"Token", "Defaults"} {
+		schema.Definitions[name].Properties.Value("sinks").MinItems = new(uint64(1))
+	}
+}
+
+// commentsOf returns the comments of the types in source and their fields, as
+// flowing text, by Type or Type.Field.
+func commentsOf(source string) (map[string]string, error) {
+	var reader jsonschema.Reflector
+	if err := reader.AddGoComments("", source, jsonschema.WithFullComment()); err != nil {
+		return nil, fmt.Errorf("reading the comments in %s: %w", source, err)
+	}
+	comments := make(map[string]string, len(reader.CommentMap))
+	for name, text := range reader.CommentMap { // some/directory/raw.Type.Field
+		_, name, _ = strings.Cut(path.Base(name), ".")
+		comments[name] = strings.Join(strings.Fields(text), " ")
+	}
+	return comments, nil
+}

@@ -1,0 +1,259 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"rotatord/internal/config/raw"
+	"rotatord/internal/scheduler"
+)
+
+// Longest grace. A secret that was replaced a month ago and still works is an
+// incident, not a transition.
+const maxGrace = 720 * time.Hour
+
+// settings are those fields of a token or of defaults that stand there and are
+// right by themselves; what is absent or wrong is nil.
+type settings struct {
+	base          string // the path of the mapping
+	account       *string
+	schedule      *string
+	zone          *time.Location
+	jitter, grace *time.Duration
+	sinks         []placedSink
+}
+
+// placedSink is a sink and where it stands in the file.
+type placedSink struct {
+	path string
+	*VaultSink
+}
+
+// choice is the value that a field of a token has in the end.
+type choice[T any] struct {
+	value T
+	path  string // where it stands in the file; empty if nowhere
+	ok    bool   // false if it is absent without a default, or wrong
+	own   bool   // it stands in the token itself
+}
+
+func (c *checker) checkTokens() {
+	defaults := c.settings("defaults", c.raw.Defaults.Settings)
+	names := slices.SortedFunc(maps.Keys(c.raw.Tokens), func(a, b string) int {
+		p, q := c.keys[join("tokens", a)], c.keys[join("tokens", b)]
+		return cmp.Or(cmp.Compare(p.line, q.line), cmp.Compare(p.column, q.column))
+	})
+	used := map[string]bool{}
+	ids, places := map[string]string{}, map[string]string{}
+	for _, name := range names {
+		path := join("tokens", name)
+		c.checkName(path, name)
+		if c.broken[path] {
+			continue
+		}
+		t := c.token(name, path, defaults, places)
+		used[t.Account] = true
+		c.checkTwin(path+".id", t, ids)
+		c.cfg.Tokens = append(c.cfg.Tokens, t)
+	}
+	slices.SortFunc(c.cfg.Tokens, func(a, b Token) int { return strings.Compare(a.Name, b.Name) })
+	for name := range c.raw.Accounts {
+		if !used[name] {
+			c.warn(join("accounts", name), "is used by no token: remove it, or name it in a token's account")
+		}
+	}
+}
+
+// token checks one token with what it inherits.
+func (c *checker) token(name, path string, defaults settings, places map[string]string) Token {
+	in := c.raw.Tokens[name]
+	own := c.settings(path, in.Settings)
+	t := Token{Name: name, ID: strings.ToLower(or(in.ID, ""))}
+	if in.ID != nil && !validUUID.MatchString(t.ID) {
+		c.wrong(path+".id", "must be the UUID of a service token, such as f174e90a-fafe-4643-bbbc-4a0ed4fc8415")
+		t.ID = ""
+	}
+
+	account := choose(c, own, defaults, "account", own.account, defaults.account, nil)
+	if !account.ok && account.path == "" {
+		c.missing(path, "account", "name an entry of accounts, here or in defaults; %s", c.knownAccounts(""))
+	}
+	t.Account = account.value
+
+	if !c.has(path+".sinks") && !c.has("defaults.sinks") {
+		c.missing(path, "sinks", "give at least one place that the secret is written to, here or in defaults")
+	}
+	sinks := choose(c, own, defaults, "sinks", &own.sinks, &defaults.sinks, nil).value
+	for _, sink := range sinks {
+		t.Sinks = append(t.Sinks, Sink{Vault: new(*sink.VaultSink)})
+	}
+	c.checkPlaces(sinks, places)
+	c.checkTiming(&t, own, defaults)
+	return t
+}
+
+// choose takes a token's own value, then the inherited one, then the built-in one.
+func choose[T any](c *checker, own, defaults settings, field string, ownValue, inherited, builtIn *T) choice[T] {
+	var value *T
+	var result choice[T]
+	switch {
+	case c.has(own.base + "." + field):
+		value, result.path, result.own = ownValue, own.base+"."+field, true
+	case c.has(defaults.base + "." + field):
+		value, result.path = inherited, defaults.base+"."+field
+	default:
+		value = builtIn
+	}
+	if value != nil {
+		result.value, result.ok = *value, true
+	}
+	return result
+}
+
+// settings checks each field by itself.
+func (c *checker) settings(base string, in raw.Settings) settings {
+	out := settings{base: base, jitter: (*time.Duration)(in.Jitter)}
+	if in.Account != nil {
+		if _, ok := c.raw.Accounts[*in.Account]; ok {
+			out.account = in.Account
+		} else if !c.broken["accounts"] && c.has("accounts") {
+			c.wrong(base+".account", "%q is no entry of accounts: %s", *in.Account, c.knownAccounts(*in.Account))
+		}
+	}
+	if in.TimeZone != nil {
+		zone, err := time.LoadLocation(*in.TimeZone)
+		switch {
+		case *in.TimeZone == "Local":
+			c.wrong(base+".time_zone", "Local would change with the host: write the zone's name, such as Europe/Berlin or UTC")
+		case err != nil:
+			c.wrong(base+".time_zone", "%q is no known time zone: write a name such as Europe/Berlin or UTC", *in.TimeZone)
+		default:
+			out.zone = zone
+		}
+	}
+	if in.Schedule != nil {
+		if _, err := scheduler.Parse(*in.Schedule, out.zone); err != nil {
+			c.wrong(base+".schedule", "%s", oneLine(err))
+		} else {
+			out.schedule = in.Schedule
+		}
+	}
+	if in.CatchUp != nil && *in.CatchUp == "skip" {
+		c.wrong(base+".catch_up", "skip is not supported yet: write once, or remove the key, which is the same")
+	} else if in.CatchUp != nil {
+		c.oneOf(base+".catch_up", in.CatchUp, "once", "once")
+	}
+	if in.Grace != nil {
+		grace := time.Duration(*in.Grace)
+		switch {
+		case grace > maxGrace:
+			c.wrong(base+".grace", "%s is too long: at most %s (30 days)", short(grace), short(maxGrace))
+		case grace%time.Second != 0:
+			c.wrong(base+".grace", "%s is not in whole seconds, the unit that Cloudflare counts in", grace)
+		default:
+			out.grace = &grace
+		}
+	}
+	out.sinks = c.sinks(base+".sinks", in.Sinks)
+	return out
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+func (c *checker) knownAccounts(name string) string {
+	_, hint := suggest(name, slices.Collect(maps.Keys(c.raw.Accounts)))
+	return hint
+}
+
+// sinks returns the usable ones.
+func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
+	var out []placedSink
+	for i, sink := range in {
+		item := fmt.Sprintf("%s[%d]", path, i)
+		switch {
+		case c.broken[item]:
+		case c.has(item + ".vault"):
+			out = append(out, placedSink{item + ".vault", c.vaultSink(item+".vault", sink.Vault)})
+		case !c.has(item + ".file"):
+			c.missing(item, "vault", "give the place in Vault: {mount: ..., path: ...}")
+		}
+	}
+	return out
+}
+
+func (c *checker) vaultSink(path string, in raw.VaultSink) *VaultSink {
+	out := &VaultSink{
+		ClientIDField:     or(in.Fields.ClientID, "client_id"),
+		ClientSecretField: or(in.Fields.ClientSecret, "client_secret"),
+	}
+	if in.Mount != nil {
+		out.Mount = c.segments(path+".mount", *in.Mount)
+		if strings.HasSuffix(out.Mount, "/data") {
+			c.wrong(path+".mount", "must not end in /data: that is part of the API's path, not of the mount, and is added where it is needed")
+		}
+	}
+	if in.Path != nil {
+		out.Path = c.segments(path+".path", *in.Path)
+		c.checkKVPath(path+".path", out)
+	}
+	switch idPath, secretPath := path+".fields.client_id", path+".fields.client_secret"; {
+	case out.ClientIDField != out.ClientSecretField:
+	case c.has(secretPath) && in.Fields.ClientSecret != nil:
+		c.wrong(secretPath, "is also the name of the client id's field: the two must differ")
+	case c.has(idPath):
+		c.wrong(idPath, "is also the name of the client secret's field: the two must differ")
+	}
+	return out
+}
+
+// checkKVPath catches paths that were copied from an API call or a policy.
+func (c *checker) checkKVPath(path string, sink *VaultSink) {
+	rest := strings.TrimPrefix(sink.Path, sink.Mount+"/")
+	for _, prefix := range []string{"data/", "metadata/"} {
+		below, found := strings.CutPrefix(rest, prefix)
+		if !found {
+			continue
+		}
+		c.wrong(path, "must not begin with %q: write the path as vault kv put takes it, %q; the rest is added where it is needed",
+			strings.TrimSuffix(sink.Path, below), below)
+	}
+}
+
+// checkPlaces refuses two writers to one place. places has the path in the file of
+// each sink so far, by the place that it writes to.
+func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
+	for _, sink := range sinks {
+		if sink.Mount == "" || sink.Path == "" {
+			continue
+		}
+		place, path := sink.Mount+"/"+sink.Path, sink.path
+		first, taken := places[place]
+		switch {
+		case !taken:
+			places[place] = path
+		case first == path:
+			c.wrong(path, "more than one token would write to %q by these defaults: give each token sinks of its own", place)
+		default:
+			c.wrong(path, "writes to %q, and so does %s (line %d): give each its own path", place, first, c.values[first].line)
+		}
+	}
+}
+
+// checkTwin refuses a second entry for one service token.
+func (c *checker) checkTwin(path string, t Token, ids map[string]string) {
+	accountID := c.cfg.Accounts[t.Account].AccountID
+	if t.ID == "" || accountID == "" {
+		return
+	}
+	first, taken := ids[accountID+" "+t.ID]
+	if !taken {
+		ids[accountID+" "+t.ID] = path
+		return
+	}
+	c.wrong(path, "is the same service token as %s (line %d): keep one entry, with all its sinks",
+		strings.TrimSuffix(first, ".id"), c.values[first].line)
+}

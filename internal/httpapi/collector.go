@@ -1,0 +1,95 @@
+package httpapi
+
+import (
+	"math"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// stateCollector makes the gauges of tokens and pending secrets from the source at each
+// scrape, so that they are true after a restart and cannot drift from the ledger.
+type stateCollector struct {
+	source       Source
+	vaultSession func() (expiry time.Time, ok bool)
+
+	info, lastSuccess, next, expiry, graceEnd, lastSeen, enabled, failures, state *prometheus.Desc
+	pending, pendingOldest, session                                               *prometheus.Desc
+}
+
+// Show registers the gauges that are read from source. vaultSession returns when the
+// session with Vault ends, zero if it does not, and false without a session.
+func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool)) {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc(name, help, labels, nil)
+	}
+	m.registry.MustRegister(&stateCollector{
+		source: source, vaultSession: vaultSession,
+		info:          desc("rotatord_token_info", "A configured token; always 1.", "token", "account", "strategy", "schedule"),
+		lastSuccess:   desc("rotatord_token_last_success_timestamp_seconds", "When the token was last rotated with success.", "token"),
+		next:          desc("rotatord_token_next_rotation_timestamp_seconds", "When the token is to be worked on next.", "token"),
+		expiry:        desc("rotatord_token_expiry_timestamp_seconds", "When the service token itself expires; absent if never or unknown.", "token"),
+		graceEnd:      desc("rotatord_token_grace_end_timestamp_seconds", "When the previous secret stops working; absent if it was revoked at once.", "token"),
+		lastSeen:      desc("rotatord_token_last_seen_timestamp_seconds", "When Cloudflare last saw the token used; absent if unknown.", "token"),
+		enabled:       desc("rotatord_token_enabled", "Whether the token is enabled at Cloudflare; absent before it was asked.", "token"),
+		failures:      desc("rotatord_token_consecutive_failures", "Rotation attempts that failed in a row.", "token"),
+		state:         desc("rotatord_token_state", "1 for the state that the token is in, 0 for the others.", "token", "state"),
+		pending:       desc("rotatord_pending_secrets", "Sealed secrets that are not yet confirmed by every sink."),
+		pendingOldest: desc("rotatord_pending_secret_oldest_timestamp_seconds", "When the oldest pending secret was sealed; absent without one."),
+		session: desc("rotatord_vault_session_expiry_timestamp_seconds",
+			"When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session."),
+	})
+}
+
+// Describe implements prometheus.Collector.
+func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled,
+		c.failures, c.state, c.pending, c.pendingOldest, c.session} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	timestamp := func(d *prometheus.Desc, t time.Time, labels ...string) {
+		if !t.IsZero() {
+			gauge(d, unix(t), labels...)
+		}
+	}
+	for _, t := range c.source.Tokens() {
+		gauge(c.info, 1, t.Name, t.Account, t.Strategy, t.Schedule)
+		timestamp(c.lastSuccess, t.LastSuccess, t.Name)
+		timestamp(c.next, t.Next, t.Name)
+		timestamp(c.expiry, t.Expiry, t.Name)
+		timestamp(c.graceEnd, t.GraceEnd, t.Name)
+		timestamp(c.lastSeen, t.LastSeen, t.Name)
+		if t.Known {
+			gauge(c.enabled, truth(t.Enabled), t.Name)
+		}
+		gauge(c.failures, float64(t.Failures), t.Name)
+		for _, state := range States {
+			gauge(c.state, truth(state == t.State), t.Name, state)
+		}
+	}
+	n, oldest := c.source.Pending()
+	gauge(c.pending, float64(n))
+	timestamp(c.pendingOldest, oldest)
+	switch expiry, ok := c.vaultSession(); {
+	case !ok:
+		gauge(c.session, 0)
+	case expiry.IsZero():
+		gauge(c.session, math.Inf(1))
+	default:
+		gauge(c.session, unix(expiry))
+	}
+}
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

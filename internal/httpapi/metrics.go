@@ -1,0 +1,159 @@
+package httpapi
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"rotatord/internal/rotation"
+)
+
+// Metrics counts what happens. It observes the rotation core, Cloudflare and Vault, and
+// keeps its own registry. It is safe for concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	rotations         *prometheus.CounterVec
+	rotationDuration  *prometheus.HistogramVec
+	stepDuration      *prometheus.HistogramVec
+	lag               prometheus.Histogram
+	slotsMissed       *prometheus.CounterVec
+	sinkWrites        *prometheus.CounterVec
+	cfRequests        *prometheus.CounterVec
+	cfDuration        *prometheus.HistogramVec
+	cfRemaining       *prometheus.GaugeVec
+	cfThrottled       *prometheus.CounterVec
+	vaultRequests     *prometheus.CounterVec
+	clockSkew         prometheus.Gauge
+	reloadSuccessful  prometheus.Gauge
+	reloadSuccessTime prometheus.Gauge
+}
+
+// Build identifies the running binary.
+type Build struct{ Version, Revision, GoVersion string }
+
+// NewMetrics returns metrics with a registry of their own.
+func NewMetrics(b Build) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(c)
+		return c
+	}
+	gauge := func(name, help string, labels ...string) *prometheus.GaugeVec {
+		g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, labels)
+		m.registry.MustRegister(g)
+		return g
+	}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: name, Help: help, Buckets: buckets,
+			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+		}, labels)
+		m.registry.MustRegister(h)
+		return h
+	}
+	seconds := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 60}
+	m.rotations = counter("rotatord_rotations_total", "Rotation attempts by trigger and result.", "token", "trigger", "result")
+	m.rotationDuration = histogram("rotatord_rotation_duration_seconds", "Duration of rotation attempts.", seconds, "result")
+	m.stepDuration = histogram("rotatord_rotation_step_duration_seconds", "Duration of the steps of a rotation.", seconds, "step")
+	m.lag = histogram("rotatord_schedule_lag_seconds", "How late rotations began, after slot and jitter.",
+		[]float64{.01, .1, 1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600}).WithLabelValues().(prometheus.Histogram)
+	m.slotsMissed = counter("rotatord_slots_missed_total", "Slots that passed without a rotation of their own.", "token")
+	m.sinkWrites = counter("rotatord_sink_writes_total", "Deliveries to sinks, each confirmed by read-back or failed.", "sink", "result")
+	m.cfRequests = counter("rotatord_cloudflare_requests_total", "Requests to Cloudflare's API by operation and HTTP status.", "operation", "code")
+	m.cfDuration = histogram("rotatord_cloudflare_request_duration_seconds", "Duration of requests to Cloudflare's API.", seconds, "operation")
+	m.cfRemaining = gauge("rotatord_cloudflare_ratelimit_remaining", "Requests left in Cloudflare's present window, as last told.", "account")
+	m.cfThrottled = counter("rotatord_cloudflare_throttled_seconds_total", "Seconds for which Cloudflare asked to be left alone.", "account")
+	m.vaultRequests = counter("rotatord_vault_requests_total", "Requests to Vault by operation and HTTP status.", "operation", "code")
+	m.clockSkew = gauge("rotatord_clock_skew_seconds", "How far Cloudflare's clock is ahead of the local one, at most.").WithLabelValues()
+	m.reloadSuccessful = gauge("rotatord_config_last_reload_successful", "Whether the configuration was last loaded with success.").WithLabelValues()
+	m.reloadSuccessTime = gauge("rotatord_config_last_reload_success_timestamp_seconds", "When the configuration was last loaded with success.").WithLabelValues()
+	gauge("rotatord_build_info", "The running binary; always 1.", "version", "revision", "goversion").
+		WithLabelValues(b.Version, b.Revision, b.GoVersion).Set(1)
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Gatherer returns what /metrics serves.
+func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+
+// ConfigLoaded records a load of the configuration.
+func (m *Metrics) ConfigLoaded(at time.Time) {
+	m.reloadSuccessful.Set(1)
+	m.reloadSuccessTime.Set(unix(at))
+}
+
+// Known makes the counters of a token exist at zero, so that the first increase can be
+// seen by rate().
+func (m *Metrics) Known(token string) {
+	for _, result := range []rotation.Result{rotation.ResultSuccess, rotation.ResultFailed, rotation.ResultInDoubt, rotation.ResultSkipped} {
+		m.rotations.WithLabelValues(token, string(rotation.TriggerSchedule), string(result))
+	}
+	m.slotsMissed.WithLabelValues(token)
+}
+
+// Observe implements [rotation.Observer].
+func (m *Metrics) Observe(e rotation.Event) {
+	switch e := e.(type) {
+	case rotation.PhaseEnded:
+		m.stepDuration.WithLabelValues(string(e.Phase)).Observe(e.Duration.Seconds())
+	case rotation.SinkWritten:
+		result := "success"
+		if e.Err != nil {
+			result = "failed"
+		}
+		m.sinkWrites.WithLabelValues(sinkKind(e.Sink), result).Inc()
+	case rotation.Attempted:
+		m.rotations.WithLabelValues(e.Token, string(e.Trigger), string(e.Result)).Inc()
+		m.rotationDuration.WithLabelValues(string(e.Result)).Observe(e.Duration.Seconds())
+		if e.Trigger == rotation.TriggerSchedule || e.Trigger == rotation.TriggerCatchUp {
+			m.lag.Observe(max(e.Lag.Seconds(), 0))
+		}
+	case rotation.SlotsMissed:
+		m.slotsMissed.WithLabelValues(e.Token).Add(float64(e.Count))
+	}
+}
+
+// sinkKind is the part of a sink's name before the colon: a bounded label.
+func sinkKind(name string) string {
+	for i, c := range name {
+		if c == ':' {
+			return name[:i]
+		}
+	}
+	return name
+}
+
+// CloudflareRequest implements the observer of package cloudflare.
+func (m *Metrics) CloudflareRequest(operation, code string, d time.Duration) {
+	m.cfRequests.WithLabelValues(operation, code).Inc()
+	m.cfDuration.WithLabelValues(operation).Observe(d.Seconds())
+}
+
+// CloudflareBudget implements the observer of package cloudflare.
+func (m *Metrics) CloudflareBudget(account string, remaining int) {
+	m.cfRemaining.WithLabelValues(account).Set(float64(remaining))
+}
+
+// CloudflareThrottled implements the observer of package cloudflare.
+func (m *Metrics) CloudflareThrottled(account string, d time.Duration) {
+	m.cfThrottled.WithLabelValues(account).Add(d.Seconds())
+}
+
+// CloudflareSkew implements the observer of package cloudflare.
+func (m *Metrics) CloudflareSkew(d time.Duration) { m.clockSkew.Set(d.Seconds()) }
+
+// VaultRequest implements the observer of package vault.
+func (m *Metrics) VaultRequest(operation, code string, _ time.Duration) {
+	m.vaultRequests.WithLabelValues(operation, code).Inc()
+}
+
+// unix is t in seconds, 0 for the zero time.
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixNano()) / 1e9
+}

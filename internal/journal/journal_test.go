@@ -1,0 +1,313 @@
+package journal_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/bbolt"
+
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+const canary = "cfast_CANARYcanaryCANARYcanaryCANARYcanary0123deadbeef"
+
+func open(t *testing.T, o journal.Options) *journal.Journal {
+	t.Helper()
+	j, err := journal.Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = j.Close() })
+	return j
+}
+
+func stateDir(t *testing.T) string { return filepath.Join(t.TempDir(), "state") }
+
+var issued = rotation.Issued{
+	Credential:  rotation.Credential{ClientID: "id.access", ClientSecret: secret.New(canary)},
+	Facts:       rotation.TokenFacts{ID: "uuid", ClientID: "id.access", UpdatedAt: time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)},
+	GraceEndsAt: time.Date(2026, 11, 24, 4, 0, 0, 0, time.UTC),
+}
+
+func TestLedgerIsCheckAndSetAndDurable(t *testing.T) {
+	o := journal.Options{Dir: stateDir(t)}
+	j := open(t, o)
+	if r, err := j.Load(t.Context(), "ci"); err != nil || r.Revision != 0 {
+		t.Fatalf("an absent record: %+v, %v", r, err)
+	}
+	full := rotation.Record{
+		Format: 1, Token: "ci", TokenID: "uuid", Account: "prod", Anchor: time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC),
+		Step:     rotation.StepInDoubt,
+		Work:     &rotation.Work{RotationID: "R", Grace: rotation.Grace(time.Hour), BeforeSink: map[string]rotation.Stored{"s": {Version: 3}}},
+		Doubt:    &rotation.Doubt{Reason: "outcome_unknown", OldWorksUntil: time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC)},
+		Failures: 2, Last: &rotation.Done{RotationID: "Q"}, Moved: 1, Facts: issued.Facts,
+	}
+	saved, err := j.Save(t.Context(), full)
+	if err != nil || saved.Revision != 1 {
+		t.Fatalf("%+v, %v", saved, err)
+	}
+	if _, err := j.Save(t.Context(), full); !errors.Is(err, rotation.ErrConflict) {
+		t.Errorf("saving an old revision: %v", err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	j = open(t, o)
+	got, err := j.Load(t.Context(), "ci")
+	if diff := cmp.Diff(saved, got); err != nil || diff != "" {
+		t.Errorf("after reopening: %v %s", err, diff)
+	}
+	all, err := j.All(t.Context())
+	if err != nil || len(all) != 1 {
+		t.Errorf("All: %v, %v", all, err)
+	}
+	if _, err := journal.ReadLedger(t.Context(), o.Dir); err == nil || !strings.Contains(err.Error(), "in use by a running daemon") {
+		t.Errorf("ReadLedger beside a daemon: %v", err)
+	}
+	_ = j.Close()
+	if all, err := journal.ReadLedger(t.Context(), o.Dir); err != nil || len(all) != 1 {
+		t.Errorf("ReadLedger: %v, %v", all, err)
+	}
+}
+
+func TestSealedSecretSurvivesAndIsNotReadable(t *testing.T) {
+	o := journal.Options{Dir: stateDir(t)}
+	j := open(t, o)
+	if _, ok, err := j.Open(t.Context(), "R"); ok || err != nil {
+		t.Fatalf("an absent secret: %t, %v", ok, err)
+	}
+	if err := j.Reserve(t.Context(), "R"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := j.Open(t.Context(), "R"); ok || err != nil {
+		t.Fatalf("a reservation was taken for a secret: %t, %v", ok, err)
+	}
+	if err := j.Seal(t.Context(), "R", issued); err != nil {
+		t.Fatal(err)
+	}
+	_ = j.Close()
+
+	files, err := filepath.Glob(filepath.Join(o.Dir, "*"))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%v %v", files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(b, []byte("CANARY")) {
+			t.Errorf("%s holds the secret in clear", f)
+		}
+		if info, _ := os.Stat(f); info.Mode().Perm() != 0o600 {
+			t.Errorf("%s has mode %o", f, info.Mode().Perm())
+		}
+	}
+
+	j = open(t, o)
+	got, ok, err := j.Open(t.Context(), "R")
+	if err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) || got.ClientID != issued.ClientID ||
+		got.Facts != issued.Facts || !got.GraceEndsAt.Equal(issued.GraceEndsAt) {
+		t.Errorf("opened %+v, %t, %v", got, ok, err)
+	}
+	if sealed, err := j.Sealed(); err != nil || len(sealed) != 1 || sealed[0].RotationID != "R" || time.Since(sealed[0].At) > time.Hour {
+		t.Errorf("Sealed: %v, %v", sealed, err)
+	}
+	for range 2 { // erasing nothing is no error
+		if err := j.Erase(t.Context(), "R"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if sealed, err := j.Sealed(); err != nil || len(sealed) != 0 {
+		t.Errorf("Sealed after Erase: %v, %v", sealed, err)
+	}
+}
+
+func TestLostIdentity(t *testing.T) {
+	o := journal.Options{Dir: stateDir(t)}
+	j := open(t, o)
+	identity := filepath.Join(o.Dir, "identity.age")
+	_ = j.Close()
+	if err := os.Remove(identity); err != nil {
+		t.Fatal(err)
+	}
+	j = open(t, o) // nothing is sealed: a new one is as good
+	if err := j.Seal(t.Context(), "R", issued); err != nil {
+		t.Fatal(err)
+	}
+	_ = j.Close()
+	if err := os.Remove(identity); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := journal.Open(o); err == nil || !strings.Contains(err.Error(), "1 sealed secrets wait that only it can open") {
+		t.Errorf("opening without the identity: %v", err)
+	}
+	if _, err := os.Stat(identity); !errors.Is(err, os.ErrNotExist) {
+		t.Error("a new identity was made")
+	}
+	other, _ := age.GenerateX25519Identity()
+	o.Identity = func() (string, error) { return other.String(), nil }
+	j = open(t, o)
+	if _, _, err := j.Open(t.Context(), "R"); err == nil || strings.Contains(err.Error(), "CANARY") {
+		t.Errorf("a wrong identity opened the secret: %v", err)
+	}
+}
+
+func TestConfiguredIdentity(t *testing.T) {
+	identity, _ := age.GenerateX25519Identity()
+	o := journal.Options{Dir: stateDir(t), Identity: func() (string, error) { return "# comment\n\n" + identity.String() + "\n", nil }}
+	j := open(t, o)
+	if err := j.Seal(t.Context(), "R", issued); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := j.Open(t.Context(), "R"); !ok || err != nil {
+		t.Errorf("%t, %v", ok, err)
+	}
+	if _, err := os.Stat(filepath.Join(o.Dir, "identity.age")); !errors.Is(err, os.ErrNotExist) {
+		t.Error("an identity was made although one is configured")
+	}
+	for text, want := range map[string]string{"": "is empty", "AGE-SECRET-KEY-1CANARY": "not an age X25519 identity"} {
+		o := journal.Options{Dir: stateDir(t), Identity: func() (string, error) { return text, nil }}
+		if _, err := journal.Open(o); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("identity %q: %v", text, err)
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Run("second process", func(t *testing.T) {
+		o := journal.Options{Dir: stateDir(t), LockTimeout: 10 * time.Millisecond}
+		open(t, o)
+		if _, err := journal.Open(o); err == nil || !strings.Contains(err.Error(), "is a second rotatord running") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("open to everybody", func(t *testing.T) {
+		dir := stateDir(t)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := journal.Open(journal.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "run chmod 0700") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("identity open to everybody", func(t *testing.T) {
+		o := journal.Options{Dir: stateDir(t)}
+		_ = open(t, o).Close()
+		if err := os.Chmod(filepath.Join(o.Dir, "identity.age"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := journal.Open(o); err == nil || !strings.Contains(err.Error(), "run chmod 0600") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("newer version", func(t *testing.T) {
+		o := journal.Options{Dir: stateDir(t)}
+		_ = open(t, o).Close()
+		put(t, o.Dir, "meta", "format", "2")
+		if _, err := journal.Open(o); err == nil || !strings.Contains(err.Error(), "use the version that wrote it") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("newer record", func(t *testing.T) {
+		o := journal.Options{Dir: stateDir(t)}
+		_ = open(t, o).Close()
+		put(t, o.Dir, "ledger", "ci", `{"format":99}`)
+		j := open(t, o)
+		if _, err := j.Load(t.Context(), "ci"); err == nil || !strings.Contains(err.Error(), "use the version that wrote it") {
+			t.Errorf("%v", err)
+		}
+		if _, err := j.Save(t.Context(), rotation.Record{Token: "ci"}); err == nil {
+			t.Error("a record of a newer version was overwritten")
+		}
+	})
+	t.Run("not a journal", func(t *testing.T) {
+		dir := stateDir(t)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "journal.db"), bytes.Repeat([]byte("nonsense"), 4096), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := journal.Open(journal.Options{Dir: dir}); err == nil || !strings.Contains(err.Error(), "journal.db") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func put(t *testing.T, dir, bucket, key, value string) {
+	t.Helper()
+	db, err := bbolt.Open(filepath.Join(dir, "journal.db"), 0o600, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = db.Update(func(tx *bbolt.Tx) error { return tx.Bucket([]byte(bucket)).Put([]byte(key), []byte(value)) })
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKilledWhileSealing kills a process again and again while it seals, and opens what
+// it left: every seal that it reported as done is there.
+func TestKilledWhileSealing(t *testing.T) {
+	if dir := os.Getenv("JOURNAL_TEST_DIR"); dir != "" {
+		j, err := journal.Open(journal.Options{Dir: dir})
+		if err != nil {
+			fmt.Println("error", err)
+			os.Exit(1)
+		}
+		for i := 0; ; i++ {
+			id := fmt.Sprint("R", i)
+			if err := errors.Join(j.Reserve(t.Context(), id), j.Seal(t.Context(), id, issued)); err != nil {
+				fmt.Println("error", err)
+				os.Exit(1)
+			}
+			fmt.Println(id)
+		}
+	}
+	if testing.Short() {
+		t.Skip("starts and kills processes")
+	}
+	for round := range 5 {
+		dir := stateDir(t)
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledWhileSealing$")
+		cmd.Env = append(os.Environ(), "JOURNAL_TEST_DIR="+dir)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		var done []string
+		for len(done) < 20+7*round {
+			var line string
+			if _, err := fmt.Fscanln(out, &line); err != nil {
+				t.Fatal(err)
+			}
+			done = append(done, line)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		j := open(t, journal.Options{Dir: dir})
+		for _, id := range done {
+			if got, ok, err := j.Open(t.Context(), id); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+				t.Fatalf("round %d: %s was reported as sealed and is not there: %t, %v", round, id, ok, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,222 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// This file holds the exits of an attempt that are not its end: how it fails, how it
+// becomes in doubt, and how a doubt is resolved.
+
+// giveUp ends an attempt in which nothing was carried out. The slot stays unserved, and
+// the next try is a rotation of its own.
+func (a *attempt) giveUp(ctx context.Context, result Result, reason string, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	work, now := a.record.Work, a.now().UTC()
+	if e, ok := errors.AsType[*IssuerError](cause); ok && e.Class == Throttled {
+		// A 429 says how long to stay away, and is no failure of this token.
+		a.record.NotBefore = now.Add(max(e.RetryAfter, minBackOff))
+	} else {
+		a.record.Failures++
+		a.record.NotBefore = now.Add(BackOff(a.record.Failures))
+	}
+	a.record.Work, a.record.LastError = nil, cause.Error()
+	err := cause
+	if saveErr := a.save(ctx, StepIdle); saveErr != nil {
+		// The ledger keeps the earlier step. "Claimed" is given up at the next attempt;
+		// "intent" will be in doubt, which is more than is known but safe.
+		a.record.Work = work
+		err = errors.Join(cause, fmt.Errorf("writing the ledger: %w", saveErr))
+	} else if eraseErr := a.pending.Erase(ctx, work.RotationID); eraseErr != nil {
+		err = errors.Join(cause, fmt.Errorf("giving back the reservation: %w", eraseErr))
+	}
+	a.report(work, result, reason, err)
+	return err
+}
+
+// stall ends an attempt whose rotation stays in hand. The next one goes on at the step
+// that was reached.
+func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
+	a.record.Failures++
+	a.record.NotBefore = a.now().UTC().Add(BackOff(a.record.Failures))
+	a.record.LastError = cause.Error()
+	err := cause
+	if saveErr := a.save(context.WithoutCancel(ctx), a.record.Step); saveErr != nil {
+		err = errors.Join(cause, fmt.Errorf("writing the ledger: %w", saveErr))
+	}
+	a.report(a.record.Work, ResultFailed, reason, err)
+	return err
+}
+
+// doubt records that nobody knows whether the rotate request was carried out.
+func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	now := a.now().UTC()
+	work := a.record.Work
+	d := &Doubt{Since: now, Reason: reason, Detail: cause.Error(), Sealed: sealed}
+	if grace := time.Duration(work.Grace); grace > 0 {
+		d.OldWorksUntil = work.IntentAt.Add(grace)
+	}
+	a.record.Doubt = d
+	a.record.LastError = cause.Error()
+	a.record.Failures++
+	a.record.NotBefore = now.Add(BackOff(a.record.Failures))
+	err := cause
+	if saveErr := a.save(ctx, StepInDoubt); saveErr != nil {
+		// The ledger still says "intent", which comes to the same at the next attempt.
+		err = errors.Join(cause, fmt.Errorf("writing the ledger: %w", saveErr))
+		a.record.Step, a.record.Doubt = StepIntent, nil
+	}
+	a.report(work, ResultInDoubt, reason, err)
+	return err
+}
+
+// resolve looks at the world and judges the doubt. A resolved token is due again at
+// once, for the slot that it was rotated for.
+func (a *attempt) resolve(ctx context.Context) error {
+	now := a.now().UTC()
+	var facts *TokenFacts
+	var readErr error
+	if time.Duration(a.record.Work.Grace) > 0 {
+		f, err := a.token.Issuer.Inspect(ctx, a.token.ID)
+		if readErr = err; err == nil {
+			facts = &f
+		}
+	}
+	records, err := a.ledger.All(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the ledger: %w", err)
+	}
+	verdict := Judge(a.record, facts, oracleTrusted(records, a.token.Account), now)
+	if facts != nil {
+		a.record.Facts = *facts
+	}
+	if !verdict.Resolved {
+		a.record.NotBefore = verdict.Again.UTC()
+		if err := a.save(ctx, StepInDoubt); err != nil {
+			return fmt.Errorf("writing the ledger: %w", err)
+		}
+		return errors.Join(&InDoubtError{Token: a.token.Name, Reason: verdict.Reason, Again: verdict.Again}, readErr)
+	}
+	doubt, work := a.record.Doubt, a.record.Work
+	step := StepIdle
+	if verdict.Deliver {
+		step = StepSealed
+	} else {
+		a.record.Work = nil
+		// Rotating again is the remedy, so an earlier grace must not delay it.
+		a.record.NotBefore = time.Time{}
+	}
+	a.record.Doubt = nil
+	a.recovering = true
+	if err := a.save(ctx, step); err != nil {
+		a.record.Doubt, a.record.Work = doubt, work
+		return fmt.Errorf("writing the ledger: %w", err)
+	}
+	if !doubt.Sealed {
+		if err := a.pending.Erase(ctx, work.RotationID); err != nil {
+			return fmt.Errorf("giving back the reservation: %w", err)
+		}
+	}
+	a.tell(DoubtResolved{Token: a.token.Name, RotationID: work.RotationID, Reason: verdict.Reason, After: now.Sub(doubt.Since)})
+	return nil
+}
+
+// InDoubtError says that a token stays in doubt, why, and until when.
+type InDoubtError struct {
+	Token  string
+	Reason string
+	Again  time.Time
+}
+
+// Error implements error.
+func (e *InDoubtError) Error() string {
+	return fmt.Sprintf("%s stays in doubt (%s); looking again at %s", e.Token, e.Reason, e.Again.Format(time.RFC3339))
+}
+
+// release gives up a claim whose request never left, without counting a failure.
+func (a *attempt) release(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	id := a.record.Work.RotationID
+	a.record.Work = nil
+	if err := a.save(ctx, StepIdle); err != nil {
+		return fmt.Errorf("giving up a claim: %w", err)
+	}
+	return a.pending.Erase(ctx, id)
+}
+
+// save makes the record durable at the given step. If that fails the record's step in
+// memory is what it was before.
+func (a *attempt) save(ctx context.Context, step Step) error {
+	before := a.record.Step
+	a.record.Format, a.record.Step = RecordFormat, step
+	a.record.Token, a.record.TokenID, a.record.Account = a.token.Name, a.token.ID, a.token.Account
+	saved, err := a.ledger.Save(ctx, a.record)
+	if err != nil {
+		a.record.Step = before
+		return err
+	}
+	a.record.Revision = saved.Revision
+	return nil
+}
+
+func (a *attempt) phase(p Phase, do func() error) error {
+	start := a.now()
+	err := do()
+	a.tell(PhaseEnded{Token: a.token.Name, Phase: p, Duration: a.now().Sub(start), Err: err})
+	return err
+}
+
+func (a *attempt) report(work *Work, result Result, reason string, err error) {
+	e := Attempted{
+		Token: a.token.Name, RotationID: work.RotationID, Trigger: work.Trigger, Result: result,
+		Reason: reason, Err: err, Duration: a.now().Sub(a.began), Record: a.record,
+	}
+	if !a.due.Begin.IsZero() {
+		e.Lag = a.began.Sub(a.due.Begin)
+	}
+	a.tell(e)
+}
+
+func (a *attempt) tell(e Event) {
+	if a.observer != nil {
+		a.observer.Observe(e)
+	}
+}
+
+func (r *Rotator) hold(id string, issued Issued) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held[id] = issued
+}
+
+func (r *Rotator) letGo(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.held, id)
+}
+
+func (r *Rotator) isHeld(id string) (Issued, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	issued, ok := r.held[id]
+	return issued, ok
+}
+
+// The first wait after a failure, and the longest.
+const (
+	minBackOff = time.Second
+	maxBackOff = 10 * time.Minute
+)
+
+// BackOff is how long to wait after the n-th failure in a row, counted from 1: it
+// doubles from one second to ten minutes, and is spread by a quarter so that tokens
+// which failed together do not come back together.
+func BackOff(n int) time.Duration {
+	d := minBackOff << min(max(n-1, 0), 10)
+	d = min(d, maxBackOff)
+	return d - time.Duration(rand.Int64N(int64(d/4)))
+}

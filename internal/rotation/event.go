@@ -1,0 +1,87 @@
+package rotation
+
+import "time"
+
+// Result is how an attempt ended. It is a metric label.
+type Result string
+
+// The results.
+const (
+	ResultSuccess Result = "success"
+	ResultFailed  Result = "failed"   // a rotate request was sent and refused, or a sink failed after it
+	ResultInDoubt Result = "in_doubt" // a rotate request was sent and its outcome is unknown
+	ResultSkipped Result = "skipped"  // preflight failed: no rotate request was sent
+)
+
+// Phase is a timed part of a rotation. It is a metric label.
+type Phase string
+
+// The phases, in order.
+const (
+	PhaseClaim     Phase = "claim"
+	PhasePreflight Phase = "preflight"
+	PhaseIntent    Phase = "intent"
+	PhaseRotate    Phase = "rotate"
+	PhaseSeal      Phase = "seal"
+	PhaseStore     Phase = "store"
+	PhaseCommit    Phase = "commit"
+)
+
+// Event is something that happened to one token. It is one of the types below.
+type Event interface{ event() }
+
+// PhaseEnded reports one phase, whether it went well (Err nil) or not.
+type PhaseEnded struct {
+	Token    string
+	Phase    Phase
+	Duration time.Duration
+	Err      error
+}
+
+// SinkWritten reports one delivery to one sink.
+type SinkWritten struct {
+	Token string
+	Sink  string
+	Err   error
+}
+
+// Attempted reports the end of an attempt. Record is the token's record after it.
+type Attempted struct {
+	Token      string
+	RotationID string
+	Trigger    Trigger
+	Result     Result
+	Reason     string // a stable code; empty for success
+	Err        error
+	Duration   time.Duration
+	Lag        time.Duration // from when the work could begin to when it did
+	Record     Record
+}
+
+// DoubtResolved reports that a token left the state in doubt, and why.
+type DoubtResolved struct {
+	Token      string
+	RotationID string
+	Reason     string
+	After      time.Duration // since the doubt arose
+}
+
+// SlotsMissed reports slots that were consumed without a rotation of their own.
+type SlotsMissed struct {
+	Token string
+	Count int
+}
+
+// SealFailed reports the one moment in which a secret is held in memory alone.
+type SealFailed struct {
+	Token      string
+	RotationID string
+	Err        error
+}
+
+func (PhaseEnded) event()    {}
+func (SinkWritten) event()   {}
+func (Attempted) event()     {}
+func (DoubtResolved) event() {}
+func (SlotsMissed) event()   {}
+func (SealFailed) event()    {}

@@ -1,0 +1,443 @@
+// Package rotation gives a service token a fresh client secret without ever losing
+// one.
+//
+// Cloudflare invents the secret, shows it once and revokes the old one. Between that
+// answer and a confirmed write to every sink the only copy in the world is in this
+// process, so the protocol in this file makes each step durable before it takes the
+// next, and recovery after a crash runs the very same code:
+//
+//	due ── claim ── preflight ── intent ── ROTATE ── sealed ── stored ── done
+//
+// Guarantees, whatever fails and wherever the process dies:
+//
+//   - A secret that was received is sealed on disk before anything else is done with
+//     it, and erased only after every sink has confirmed it by read-back.
+//   - No rotate request leaves before sinks, journal and claim are proven writable.
+//   - One rotation sends one request. It is repeated only when the failure proves that
+//     it was not carried out.
+//   - An unknown outcome makes the token "in doubt". It is resolved by looking at the
+//     world ([Judge]), never by rotating again while the old secret may still work.
+//
+// The package reaches the world through the ports in ports.go and imports no adapter.
+package rotation
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"rotatord/internal/secret"
+)
+
+// How long each step may take. Rotate and store go on after the caller's context has
+// ended, so that a rotation in hand is finished and not cut; these bounds are what then
+// ends them. A daemon that stops must wait for rotateTimeout, or it leaves a doubt; it
+// need not wait for a store, since what is sealed is safe.
+const (
+	claimTime     = 2 * time.Minute // no rotate request leaves later than this after the claim
+	rotateTimeout = 20 * time.Second
+	storeTimeout  = 20 * time.Second
+	minTimeLeft   = 5 * time.Second // before the claim's deadline, to send a request at all
+)
+
+// Options are what a Rotator needs. All fields but Observer and Now are required.
+type Options struct {
+	Ledger   Ledger
+	Pending  Pending
+	Observer Observer         // nil: nobody is told
+	Now      func() time.Time // nil: time.Now
+	Owner    string           // names this process in claims
+	Started  time.Time        // slots due before it are caught up, not on time
+}
+
+// Rotator runs the protocol. It is safe for concurrent use; calls for one token wait for
+// each other.
+type Rotator struct {
+	ledger   Ledger
+	pending  Pending
+	observer Observer
+	now      func() time.Time
+	owner    string
+	started  time.Time
+
+	mu    sync.Mutex
+	locks map[string]*sync.Mutex // by token
+	held  map[string]Issued      // answers whose seal failed, by rotation ID
+}
+
+// New returns a Rotator.
+func New(o Options) *Rotator {
+	r := &Rotator{
+		ledger: o.Ledger, pending: o.Pending, observer: o.Observer, now: o.Now,
+		owner: o.Owner, started: o.Started,
+		locks: make(map[string]*sync.Mutex), held: make(map[string]Issued),
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	return r
+}
+
+// Advance works on a token that is due: it continues the rotation in hand or begins the
+// one that the schedule asks for, and goes as far as it can. It returns the token's
+// record as it then stands; [NextDue] of it says when to call again. The error is nil
+// if a rotation was completed, or if nothing was due.
+//
+// If ctx ends before the rotate request is sent, nothing is sent. After it, the
+// rotation in hand is finished all the same, within bounds.
+func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
+	defer r.lock(t.Name)()
+	record, err := r.load(ctx, t)
+	if err != nil {
+		return record, err
+	}
+	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
+	if NextDue(t, record).At.After(a.began) {
+		return record, nil
+	}
+	err = a.run(ctx)
+	return a.record, err
+}
+
+// attempt is one run through the protocol for one token.
+type attempt struct {
+	*Rotator
+	token  Token
+	record Record
+	began  time.Time
+	due    Due // what is served; zero while a rotation of an earlier attempt is continued
+
+	claimed    bool // this attempt made the claim that it works under
+	recovering bool // the rotation makes up for one that was in doubt
+}
+
+// run goes from step to step until the rotation is done or a step fails. Each step
+// leaves the record, in memory and in the ledger, at the step that it reached.
+func (a *attempt) run(ctx context.Context) error {
+	for {
+		var err error
+		switch a.record.Step {
+		case StepIdle:
+			if a.due = NextDue(a.token, a.record); a.due.At.After(a.now()) {
+				return nil
+			}
+			err = a.claim(ctx)
+		case StepClaimed:
+			err = a.rotate(ctx)
+		case StepIntent:
+			err = a.recoverIntent(ctx)
+		case StepSealed:
+			err = a.store(ctx)
+		case StepStored:
+			return a.commit(ctx)
+		case StepInDoubt:
+			err = a.resolve(ctx)
+		default:
+			err = fmt.Errorf("the ledger has the unknown step %q for %s: was it written by a newer version?", a.record.Step, a.token.Name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// claim takes the slot, and with it those that passed before it and were not served.
+// The ledger's check-and-set lets only one claimant win.
+func (a *attempt) claim(ctx context.Context) error {
+	now := a.now().UTC()
+	slot, n := a.token.Timetable.Latest(a.record.Anchor, now)
+	if n == 0 { // the wall clock went back since the slot was found due
+		slot, n = a.due.Slot, 1
+	}
+	trigger := a.due.Trigger
+	switch {
+	case a.recovering:
+		trigger = TriggerRecovery
+	case trigger == TriggerSchedule && a.due.Begin.Before(a.started):
+		trigger = TriggerCatchUp
+	}
+	work := &Work{
+		RotationID: rand.Text(), Owner: a.owner, Trigger: trigger, Slot: slot.UTC(), Missed: n - 1,
+		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.token.Grace),
+	}
+	a.record.Work = work
+	err := a.phase(PhaseClaim, func() error { return a.save(ctx, StepClaimed) })
+	if err != nil {
+		a.record.Work = nil
+		err = fmt.Errorf("claiming %s: %w", a.token.Name, err)
+		a.report(work, ResultSkipped, "claim", err)
+		return err
+	}
+	a.claimed = true
+	return nil
+}
+
+// rotate goes from the claim over preflight and intent to the one request, and seals
+// what comes back.
+func (a *attempt) rotate(ctx context.Context) error {
+	if !a.claimed {
+		// The claim is left over from a process that died before its intent: no request
+		// left. Give it up and look again at what is due.
+		return a.release(ctx)
+	}
+	if err := a.phase(PhasePreflight, func() error { return a.preflight(ctx) }); err != nil {
+		if ctx.Err() != nil { // the daemon stops: nobody's failure
+			return errors.Join(ctx.Err(), a.release(ctx))
+		}
+		return a.giveUp(ctx, ResultSkipped, "preflight", err)
+	}
+	if err := a.phase(PhaseIntent, func() error { return a.intent(ctx) }); err != nil {
+		return a.giveUp(ctx, ResultSkipped, "intent", err)
+	}
+
+	// From here on the caller's context no longer counts: an answer that nobody waits
+	// for would be a secret lost.
+	ctx = context.WithoutCancel(ctx)
+	work := a.record.Work
+	var issued Issued
+	err := a.phase(PhaseRotate, func() (err error) {
+		deadline := earlier(work.Deadline, a.now().Add(rotateTimeout))
+		bounded, cancel := context.WithTimeout(ctx, deadline.Sub(a.now()))
+		defer cancel()
+		issued, err = a.token.Issuer.Rotate(bounded, RotateRequest{TokenID: a.token.ID, Grace: a.token.Grace})
+		return err
+	})
+	if err != nil {
+		if class := classOf(err); class != Unknown {
+			return a.giveUp(ctx, ResultFailed, class.reason(), err)
+		}
+		return a.doubt(ctx, ReasonOutcomeUnknown, false, err)
+	}
+	return a.seal(ctx, issued)
+}
+
+// preflight proves that the answer could be kept and delivered, before it is asked for.
+func (a *attempt) preflight(ctx context.Context) error {
+	work := a.record.Work
+	ctx, cancel := context.WithTimeout(ctx, max(work.Deadline.Sub(a.now())-minTimeLeft, 0))
+	defer cancel()
+	if a.record.Facts.ClientID == "" || a.record.Facts.UpdatedAt.IsZero() {
+		facts, err := a.token.Issuer.Inspect(ctx, a.token.ID)
+		if err != nil {
+			return err
+		}
+		a.record.Facts = facts
+	}
+	work.Before = a.record.Facts
+	work.BeforeSink = make(map[string]Stored, len(a.token.Sinks))
+	for _, sink := range a.token.Sinks {
+		stored, err := sink.Preflight(ctx)
+		if err != nil {
+			return fmt.Errorf("sink %s: %w", sink.Name(), err)
+		}
+		work.BeforeSink[sink.Name()] = stored
+	}
+	if err := a.pending.Reserve(ctx, work.RotationID); err != nil {
+		return fmt.Errorf("the journal: %w", err)
+	}
+	// Last, since it may wait for the request budget.
+	if err := a.token.Issuer.Ready(ctx); err != nil {
+		return err
+	}
+	if left := work.Deadline.Sub(a.now()); left < minTimeLeft {
+		return fmt.Errorf("only %s left before the claim's deadline", left)
+	}
+	return ctx.Err()
+}
+
+// intent makes durable that a request may leave from now on.
+func (a *attempt) intent(ctx context.Context) error {
+	a.record.Work.IntentAt = a.now().UTC()
+	return a.save(ctx, StepIntent)
+}
+
+// seal is the commit point: once it has succeeded, the secret cannot be lost with the
+// process. Whatever holds a secret is sealed first and judged afterwards.
+func (a *attempt) seal(ctx context.Context, issued Issued) error {
+	work := a.record.Work
+	if issued.ClientSecret.IsZero() {
+		return a.doubt(ctx, ReasonAnswerInvalid, false, errors.New("the answer has no client secret"))
+	}
+	a.hold(work.RotationID, issued)
+	err := a.phase(PhaseSeal, func() error { return a.pending.Seal(ctx, work.RotationID, issued) })
+	if err != nil {
+		a.tell(SealFailed{Token: a.token.Name, RotationID: work.RotationID, Err: err})
+		return a.deliverUnsealed(ctx, issued, err)
+	}
+	a.letGo(work.RotationID)
+	return a.sealed(ctx, issued)
+}
+
+// sealed records what was sealed. The sealed answer alone decides that this step was
+// reached; the ledger follows it.
+func (a *attempt) sealed(ctx context.Context, issued Issued) error {
+	work := a.record.Work
+	work.SealedAt = a.now().UTC()
+	work.Digest = issued.ClientSecret.Digest()
+	work.After = issued.Facts
+	work.GraceEndsAt = issued.GraceEndsAt.UTC()
+	if reason, err := validate(work.Before, issued); err != nil {
+		return a.doubt(ctx, reason, true, err)
+	}
+	if err := a.save(ctx, StepSealed); err != nil {
+		return a.stall(ctx, "ledger", err)
+	}
+	return nil
+}
+
+// validate judges an answer. The envelope was judged by the issuer.
+func validate(before TokenFacts, issued Issued) (reason string, err error) {
+	switch {
+	case before.ClientID != "" && issued.ClientID != before.ClientID:
+		return ReasonAnswerInvalid, fmt.Errorf("the answer is for client ID %q, not %q", issued.ClientID, before.ClientID)
+	case issued.Facts.ID != "" && issued.Facts.ID != before.ID && before.ID != "":
+		return ReasonAnswerInvalid, fmt.Errorf("the answer is for token %q, not %q", issued.Facts.ID, before.ID)
+	case secret.Damaged(issued.ClientSecret):
+		return ReasonAnswerInvalid, errors.New("the answer's client secret is a damaged form of a known format")
+	case !secret.WellFormed(issued.ClientSecret):
+		return ReasonUnfamiliarSecret, errors.New("the answer's client secret has neither of the two known formats")
+	}
+	return "", nil
+}
+
+// recoverIntent continues a rotation whose request may have left. If the answer was
+// sealed it goes on; otherwise nobody knows, and the token is in doubt.
+func (a *attempt) recoverIntent(ctx context.Context) error {
+	id := a.record.Work.RotationID
+	if issued, ok := a.isHeld(id); ok {
+		return a.seal(ctx, issued)
+	}
+	issued, ok, err := a.pending.Open(ctx, id)
+	if err != nil {
+		return a.stall(ctx, "journal", err)
+	}
+	if ok {
+		return a.sealed(ctx, issued)
+	}
+	return a.doubt(ctx, ReasonInterrupted, false, errors.New("the process ended before an answer was kept"))
+}
+
+// store delivers the sealed secret to every sink, for as many attempts as it takes: a
+// failure leaves the record where it is, and the next attempt begins here.
+func (a *attempt) store(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	issued, ok, err := a.pending.Open(ctx, a.record.Work.RotationID)
+	if err == nil && !ok {
+		err = errors.New("the sealed secret is not in the journal")
+	}
+	if err != nil {
+		return a.stall(ctx, "journal", err)
+	}
+	if err := a.phase(PhaseStore, func() error { return a.deliver(ctx, issued.Credential) }); err != nil {
+		return a.stall(ctx, "store", err)
+	}
+	if err := a.save(ctx, StepStored); err != nil {
+		return a.stall(ctx, "ledger", err)
+	}
+	return nil
+}
+
+// deliver writes to every sink and tries them all, even if one fails.
+func (a *attempt) deliver(ctx context.Context, c Credential) error {
+	var failed []error
+	for _, sink := range a.token.Sinks {
+		err := a.deliverTo(ctx, sink, c)
+		a.tell(SinkWritten{Token: a.token.Name, Sink: sink.Name(), Err: err})
+		if err != nil {
+			failed = append(failed, fmt.Errorf("sink %s: %w", sink.Name(), err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	base, fresh := a.record.Work.BeforeSink[sink.Name()]
+	// In the attempt that did the preflight its reading is still good, and the write is
+	// checked against it in any case. A later attempt looks again.
+	if !fresh || !a.claimed {
+		var err error
+		if base, err = sink.Preflight(ctx); err != nil {
+			return err
+		}
+	}
+	stored, err := sink.Store(ctx, c, base)
+	if err != nil {
+		return err
+	}
+	if stored.Digest != c.ClientSecret.Digest() || stored.ClientID != c.ClientID {
+		return errors.New("the sink confirmed something else than what was delivered")
+	}
+	return nil
+}
+
+// deliverUnsealed is the way out when the disk fails in the one moment in which it must
+// not: the answer is delivered from memory, since that is the only other safe place,
+// and stays in memory so that the next attempt can seal it.
+func (a *attempt) deliverUnsealed(ctx context.Context, issued Issued, sealErr error) error {
+	err := fmt.Errorf("sealing the answer: %w", sealErr)
+	if _, invalid := validate(a.record.Work.Before, issued); invalid != nil {
+		return a.stall(ctx, "seal", errors.Join(err, invalid))
+	}
+	return a.stall(ctx, "seal", errors.Join(err, a.deliver(ctx, issued.Credential)))
+}
+
+// commit ends the rotation. The sealed secret is erased only now that the ledger says
+// that every sink has confirmed it.
+func (a *attempt) commit(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	before, work := a.record, a.record.Work
+	err := a.phase(PhaseCommit, func() error {
+		if err := a.pending.Erase(ctx, work.RotationID); err != nil {
+			return err
+		}
+		a.record.Anchor = work.Slot
+		a.record.Last = &Done{
+			RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
+			At: a.now().UTC(), Digest: work.Digest, GraceEndsAt: work.GraceEndsAt,
+		}
+		a.record.Facts = work.Before.updatedBy(work.After)
+		if !work.Before.UpdatedAt.IsZero() && !work.After.UpdatedAt.IsZero() {
+			if unchanged(work.Before, work.After) {
+				a.record.Still++
+			} else {
+				a.record.Moved++
+			}
+		}
+		a.record.Work, a.record.Failures, a.record.NotBefore, a.record.LastError = nil, 0, time.Time{}, ""
+		return a.save(ctx, StepIdle)
+	})
+	if err != nil {
+		a.record = before
+		return a.stall(ctx, "commit", err)
+	}
+	if work.Missed > 0 {
+		a.tell(SlotsMissed{Token: a.token.Name, Count: work.Missed})
+	}
+	a.report(work, ResultSuccess, "", nil)
+	return nil
+}
+
+func classOf(err error) Class {
+	if e, ok := errors.AsType[*IssuerError](err); ok {
+		return e.Class
+	}
+	return Unknown
+}
+
+func (c Class) reason() string {
+	switch c {
+	case NotCarriedOut:
+		return "not_carried_out"
+	case Refused:
+		return "refused"
+	case Throttled:
+		return "throttled"
+	default:
+		return ReasonOutcomeUnknown
+	}
+}

@@ -1,0 +1,286 @@
+package rotation_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
+	"rotatord/internal/secret"
+)
+
+const (
+	tokenID  = "f174e90a-fafe-4643-bbbc-4a0ed4fc8415"
+	clientID = "88bf3b6d86161464f6509f7219099e57.access.example.com"
+)
+
+// world is everything outside the rotator: Cloudflare's truth, a ledger, a journal and a
+// sink, all in memory, with a fault at any call. It runs on the time of its bubble.
+type world struct {
+	t  *testing.T
+	mu sync.Mutex
+
+	// Cloudflare.
+	current, previous string
+	previousUntil     time.Time
+	issued            []string
+	rotates           int
+	updatedAt         time.Time
+	frozenUpdatedAt   bool
+	wrongClientID     bool
+	secretOf          func(n int) string
+
+	records  map[string][]byte
+	pending  map[string]rotation.Issued
+	reserved map[string]bool
+	sink     rotation.Credential
+	version  int
+
+	calls []string
+	// fault decides about the n-th call, counted from 0. nil: no faults.
+	fault func(n int, call string) fault
+
+	events []rotation.Event
+}
+
+// fault is what happens to a call.
+type fault struct {
+	before error // the call fails and does nothing
+	after  error // the call is carried out and its answer is lost
+	crash  bool  // the process dies, before or after as set above
+}
+
+type crashed struct{}
+
+func newWorld(t *testing.T) *world {
+	w := &world{
+		t: t, updatedAt: time.Now().Add(-time.Hour).UTC(),
+		records: map[string][]byte{}, pending: map[string]rotation.Issued{}, reserved: map[string]bool{},
+		secretOf: func(n int) string { return fmt.Sprintf("cfast_%048d", n) },
+	}
+	w.current = w.secretOf(0)
+	w.issued = []string{w.current}
+	w.sink = rotation.Credential{ClientID: clientID, ClientSecret: secret.New(w.current)}
+	w.version = 1
+	return w
+}
+
+// do is one call from the rotator to the world.
+func (w *world) do(call string, carryOut func() error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var f fault
+	if w.fault != nil {
+		f = w.fault(len(w.calls), call)
+	}
+	w.calls = append(w.calls, call)
+	if f.before != nil {
+		if f.crash {
+			panic(crashed{})
+		}
+		return f.before
+	}
+	if err := carryOut(); err != nil {
+		return err
+	}
+	if f.after != nil && f.crash {
+		panic(crashed{})
+	}
+	return f.after
+}
+
+func (w *world) Load(_ context.Context, token string) (r rotation.Record, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if b, ok := w.records[token]; ok {
+		err = json.Unmarshal(b, &r)
+	}
+	return r, err
+}
+
+func (w *world) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
+	old, _ := w.Load(ctx, r.Token)
+	err := w.do("save "+string(r.Step), func() error {
+		if old.Revision != r.Revision {
+			return rotation.ErrConflict
+		}
+		r.Revision++
+		b, err := json.Marshal(r)
+		w.records[r.Token] = b
+		return err
+	})
+	return r, err
+}
+
+func (w *world) All(ctx context.Context) ([]rotation.Record, error) {
+	var all []rotation.Record
+	for _, name := range slices.Sorted(maps.Keys(w.records)) {
+		r, err := w.Load(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, r)
+	}
+	return all, nil
+}
+
+func (w *world) Reserve(_ context.Context, id string) error {
+	return w.do("reserve", func() error { w.reserved[id] = true; return nil })
+}
+
+func (w *world) Seal(_ context.Context, id string, issued rotation.Issued) error {
+	return w.do("seal", func() error { w.pending[id] = issued; return nil })
+}
+
+func (w *world) Open(_ context.Context, id string) (rotation.Issued, bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	issued, ok := w.pending[id]
+	return issued, ok, nil
+}
+
+func (w *world) Erase(_ context.Context, id string) error {
+	return w.do("erase", func() error { delete(w.pending, id); delete(w.reserved, id); return nil })
+}
+
+func (w *world) Ready(context.Context) error { return w.do("ready", func() error { return nil }) }
+
+func (w *world) Inspect(context.Context, string) (facts rotation.TokenFacts, err error) {
+	err = w.do("inspect", func() error { facts = w.facts(); return nil })
+	return facts, err
+}
+
+func (w *world) facts() rotation.TokenFacts {
+	return rotation.TokenFacts{ID: tokenID, ClientID: clientID, Enabled: true, UpdatedAt: w.updatedAt}
+}
+
+func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued rotation.Issued, err error) {
+	err = w.do("rotate", func() error {
+		w.rotates++
+		if w.sink.ClientSecret.Reveal() == w.previous && time.Until(w.previousUntil) > req.Grace/4 {
+			w.t.Error("rotated again while the old secret, which is the one that the sink holds, still worked")
+		}
+		w.previous, w.previousUntil = w.current, time.Now().Add(req.Grace)
+		w.current = w.secretOf(len(w.issued))
+		w.issued = append(w.issued, w.current)
+		if !w.frozenUpdatedAt {
+			w.updatedAt = time.Now().UTC()
+		}
+		issued = rotation.Issued{
+			Credential: rotation.Credential{ClientID: clientID, ClientSecret: secret.New(w.current)},
+			Facts:      w.facts(),
+		}
+		if req.Grace > 0 {
+			issued.GraceEndsAt = w.previousUntil
+		}
+		if w.wrongClientID {
+			issued.ClientID = "another"
+		}
+		return nil
+	})
+	if err != nil {
+		return rotation.Issued{}, err
+	}
+	return issued, nil
+}
+
+// accepted reports whether a client with s gets in now.
+func (w *world) accepted(s string) bool {
+	return s == w.current || s == w.previous && time.Now().Before(w.previousUntil)
+}
+
+type memorySink struct{ *world }
+
+func (s memorySink) Name() string { return "memory:sink" }
+
+func (s memorySink) stored() rotation.Stored {
+	return rotation.Stored{Exists: true, Version: s.version, ClientID: s.sink.ClientID, Digest: s.sink.ClientSecret.Digest()}
+}
+
+func (s memorySink) Preflight(context.Context) (st rotation.Stored, err error) {
+	err = s.do("sink preflight", func() error { st = s.stored(); return nil })
+	return st, err
+}
+
+func (s memorySink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (st rotation.Stored, err error) {
+	err = s.do("sink store", func() error {
+		if !s.sink.ClientSecret.Equal(c.ClientSecret) {
+			s.world.sink = c
+			s.world.version++
+		}
+		st = s.stored()
+		return nil
+	})
+	return st, err
+}
+
+func (w *world) Observe(e rotation.Event) { w.events = append(w.events, e) }
+
+// attempts returns the results of all attempts so far, as "trigger/result/reason".
+func (w *world) attempts() (all []string) {
+	for _, e := range w.events {
+		if a, ok := e.(rotation.Attempted); ok {
+			all = append(all, fmt.Sprintf("%s/%s/%s", a.Trigger, a.Result, a.Reason))
+		}
+	}
+	return all
+}
+
+// token is due every hour.
+func (w *world) token(grace time.Duration) rotation.Token {
+	schedule, err := scheduler.Parse("@every 1h", nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return rotation.Token{
+		Name: "ci", Account: "prod", ID: tokenID, Grace: grace, Issuer: w,
+		Timetable: scheduler.Timetable{Schedule: schedule, Key: "ci"}, Sinks: []rotation.Sink{memorySink{w}},
+	}
+}
+
+// start is a new process on the same world.
+func (w *world) start() *rotation.Rotator {
+	return rotation.New(rotation.Options{Ledger: w, Pending: w, Observer: w, Owner: fmt.Sprint(time.Now().UnixNano()), Started: time.Now()})
+}
+
+// advance waits until the token is due and works on it. died reports a crash.
+func (w *world) advance(r *rotation.Rotator, token rotation.Token) (err error, died bool) {
+	record, loadErr := w.Load(w.t.Context(), token.Name)
+	if loadErr != nil {
+		w.t.Fatal(loadErr)
+	}
+	if wait := time.Until(rotation.NextDue(token, record).At); wait > 0 {
+		time.Sleep(wait)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			if _, ok := p.(crashed); !ok {
+				panic(p)
+			}
+			err, died = errors.New("crashed"), true
+		}
+	}()
+	_, err = r.Advance(w.t.Context(), token)
+	return err, false
+}
+
+// check holds the invariants that are true at every moment at which nothing runs.
+func (w *world) check(when string) {
+	w.t.Helper()
+	if w.current == w.sink.ClientSecret.Reveal() || w.accepted(w.sink.ClientSecret.Reveal()) {
+		return
+	}
+	for _, p := range w.pending {
+		if p.ClientSecret.Reveal() == w.current {
+			return // sealed: it will be delivered
+		}
+	}
+	w.t.Errorf("%s: the sink's secret is not accepted, and the one that is accepted is nowhere", when)
+}

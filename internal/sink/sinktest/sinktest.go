@@ -1,0 +1,234 @@
+// Package sinktest is the suite that every sink must pass, on its double and on the real
+// thing.
+package sinktest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// Harness is one empty place for a credential, and what can be done to it from outside.
+// A nil function means that the sink has no such thing.
+type Harness struct {
+	Sink rotation.Sink
+	// Fields returns what is stored, nil if nothing is.
+	Fields func(t *testing.T) map[string]any
+	// HumanWrite replaces all that is stored.
+	HumanWrite func(t *testing.T, fields map[string]any)
+	// Delete deletes what is stored, so that it could be brought back.
+	Delete func(t *testing.T)
+	// Versions counts how often was written.
+	Versions func(t *testing.T) int
+	// DuringNextWrite runs do between the sink's reading and its writing.
+	DuringNextWrite func(t *testing.T, do func())
+	// LoseNextAnswer carries the next write out and breaks the connection; with
+	// carryOut false it breaks it before.
+	LoseNextAnswer func(t *testing.T, carryOut bool)
+	// Deny takes away the right to write.
+	Deny func(t *testing.T)
+	// FailReads makes the next n reads fail.
+	FailReads func(t *testing.T, n int)
+}
+
+// Names of the fields that the harness's sink must be configured with.
+const (
+	ClientIDField     = "CF_ACCESS_CLIENT_ID"
+	ClientSecretField = "CF_ACCESS_CLIENT_SECRET"
+)
+
+func credential(n int) rotation.Credential {
+	return rotation.Credential{ClientID: "88bf3b6d.access.example.com", ClientSecret: secret.New(fmt.Sprintf("cfast_CANARY%042d", n))}
+}
+
+// Run runs the suite. make returns a new place for each test.
+func Run(t *testing.T, make func(t *testing.T) Harness) {
+	for _, test := range suite {
+		t.Run(test.name, func(t *testing.T) {
+			h := make(t)
+			if test.needs != nil && !test.needs(h) {
+				t.Skip("the sink has no such thing")
+			}
+			test.run(t, h)
+		})
+	}
+}
+
+type testCase struct {
+	name  string
+	needs func(Harness) bool
+	run   func(t *testing.T, h Harness)
+}
+
+var suite = []testCase{
+	{"an empty place", nil, func(t *testing.T, h Harness) {
+		before := preflight(t, h)
+		if before.Exists || before.Digest != "" {
+			t.Errorf("an empty place holds %+v", before)
+		}
+		after := store(t, h, credential(1), before)
+		want(t, h, after, credential(1))
+		again := preflight(t, h)
+		if again != after || !again.Exists {
+			t.Errorf("Preflight sees %+v, Store returned %+v", again, after)
+		}
+	}},
+	{"storing again changes nothing", nil, func(t *testing.T, h Harness) {
+		after := store(t, h, credential(1), preflight(t, h))
+		versions := h.Versions(t)
+		if again := store(t, h, credential(1), preflight(t, h)); again != after || h.Versions(t) != versions {
+			t.Errorf("storing the same again wrote: %+v, %d versions", again, h.Versions(t))
+		}
+	}},
+	{"one write for one store", nil, func(t *testing.T, h Harness) {
+		store(t, h, credential(1), preflight(t, h))
+		versions := h.Versions(t)
+		after := store(t, h, credential(2), preflight(t, h))
+		want(t, h, after, credential(2))
+		if n := h.Versions(t) - versions; n != 1 {
+			t.Errorf("one store made %d versions", n)
+		}
+	}},
+	{"other fields are kept", nil, func(t *testing.T, h Harness) {
+		h.HumanWrite(t, map[string]any{"note": "mine", "port": json.Number("12345678901234567"), ClientIDField: "old", "nested": map[string]any{"a": "b"}})
+		want(t, h, store(t, h, credential(1), preflight(t, h)), credential(1))
+		fields := h.Fields(t)
+		if fields["note"] != "mine" || fmt.Sprint(fields["port"]) != "12345678901234567" || fmt.Sprint(fields["nested"]) != "map[a:b]" || len(fields) != 5 {
+			t.Errorf("other fields were changed: %v", keys(fields))
+		}
+	}},
+	{"a human writes between preflight and store", nil, func(t *testing.T, h Harness) {
+		store(t, h, credential(1), preflight(t, h))
+		before := preflight(t, h)
+		h.HumanWrite(t, map[string]any{"note": "mine"})
+		want(t, h, store(t, h, credential(2), before), credential(2))
+		if h.Fields(t)["note"] != "mine" {
+			t.Error("the human's write was lost")
+		}
+	}},
+	{"a human writes between reading and writing", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
+		store(t, h, credential(1), preflight(t, h))
+		h.DuringNextWrite(t, func() { h.HumanWrite(t, map[string]any{"note": "mine"}) })
+		want(t, h, store(t, h, credential(2), preflight(t, h)), credential(2))
+		if h.Fields(t)["note"] != "mine" {
+			t.Error("the human's write was lost")
+		}
+	}},
+	{"somebody stores the same meanwhile", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
+		before := preflight(t, h)
+		h.DuringNextWrite(t, func() {
+			h.HumanWrite(t, map[string]any{ClientIDField: credential(1).ClientID, ClientSecretField: credential(1).ClientSecret.Reveal()})
+		})
+		want(t, h, store(t, h, credential(1), before), credential(1))
+	}},
+	{"a deleted secret", func(h Harness) bool { return h.Delete != nil }, func(t *testing.T, h Harness) {
+		store(t, h, credential(1), preflight(t, h))
+		h.Delete(t)
+		before := preflight(t, h)
+		if before.Exists || before.Digest != "" {
+			t.Errorf("a deleted secret is seen as %+v", before)
+		}
+		want(t, h, store(t, h, credential(2), before), credential(2))
+	}},
+	{"the answer to a write is lost", func(h Harness) bool { return h.LoseNextAnswer != nil }, func(t *testing.T, h Harness) {
+		before := preflight(t, h)
+		h.LoseNextAnswer(t, true)
+		want(t, h, store(t, h, credential(1), before), credential(1))
+		if n := h.Versions(t); n != 1 {
+			t.Errorf("settled with %d writes, want the one whose answer was lost", n)
+		}
+	}},
+	{"a write is lost", func(h Harness) bool { return h.LoseNextAnswer != nil }, func(t *testing.T, h Harness) {
+		before := preflight(t, h)
+		h.LoseNextAnswer(t, false)
+		_, err := h.Sink.Store(t.Context(), credential(1), before)
+		if err == nil {
+			t.Fatal("a lost write was taken for done")
+		}
+		clean(t, err)
+		if n := h.Versions(t); n != 0 {
+			t.Errorf("%d writes: it was written again blindly", n)
+		}
+		want(t, h, store(t, h, credential(1), before), credential(1))
+	}},
+	{"reading back fails", func(h Harness) bool { return h.FailReads != nil }, func(t *testing.T, h Harness) {
+		store(t, h, credential(1), preflight(t, h))
+		before := preflight(t, h)
+		h.FailReads(t, 1)
+		if _, err := h.Sink.Store(t.Context(), credential(2), before); err == nil {
+			t.Fatal("not read back, and yet confirmed")
+		} else {
+			clean(t, err)
+		}
+		want(t, h, store(t, h, credential(2), before), credential(2))
+	}},
+	{"no right to write", func(h Harness) bool { return h.Deny != nil }, func(t *testing.T, h Harness) {
+		h.Deny(t)
+		_, err := h.Sink.Preflight(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "capabilities") {
+			t.Errorf("Preflight: %v, want an error that shows the policy", err)
+		}
+		if _, err := h.Sink.Store(t.Context(), credential(1), rotation.Stored{}); err == nil {
+			t.Error("stored without the right to")
+		} else {
+			clean(t, err)
+		}
+	}},
+	{"a context that has ended", nil, func(t *testing.T, h Harness) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		_, err1 := h.Sink.Preflight(ctx)
+		_, err2 := h.Sink.Store(ctx, credential(1), rotation.Stored{})
+		if err1 == nil || err2 == nil || h.Versions(t) != 0 {
+			t.Errorf("Preflight %v, Store %v, %d versions", err1, err2, h.Versions(t))
+		}
+	}},
+}
+
+func preflight(t *testing.T, h Harness) rotation.Stored {
+	t.Helper()
+	s, err := h.Sink.Preflight(t.Context())
+	if err != nil {
+		t.Fatalf("Preflight: %v", err)
+	}
+	return s
+}
+
+func store(t *testing.T, h Harness, c rotation.Credential, base rotation.Stored) rotation.Stored {
+	t.Helper()
+	s, err := h.Sink.Store(t.Context(), c, base)
+	if err != nil {
+		t.Fatalf("Store: %v", err)
+	}
+	return s
+}
+
+func want(t *testing.T, h Harness, s rotation.Stored, c rotation.Credential) {
+	t.Helper()
+	fields := h.Fields(t)
+	if s.Digest != c.ClientSecret.Digest() || s.ClientID != c.ClientID || !s.Exists {
+		t.Errorf("Store returned %+v", s)
+	}
+	if fields[ClientIDField] != c.ClientID || fields[ClientSecretField] != c.ClientSecret.Reveal() {
+		t.Error("what is stored is not what was delivered")
+	}
+}
+
+func clean(t *testing.T, err error) {
+	t.Helper()
+	if strings.Contains(err.Error(), "CANARY") {
+		t.Errorf("a secret stands in an error: %v", err)
+	}
+}
+
+func keys(m map[string]any) (all []string) {
+	for k := range m {
+		all = append(all, k)
+	}
+	return all
+}

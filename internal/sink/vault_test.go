@@ -1,0 +1,118 @@
+package sink_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/sink"
+	"rotatord/internal/sink/sinktest"
+	"rotatord/internal/vault"
+	"rotatord/internal/vault/vaulttest"
+)
+
+const rootToken = "hvs.root-CANARY"
+
+// session is logged in at a server with one mount.
+func session(t *testing.T, server *vaulttest.Server) *vault.Session {
+	t.Helper()
+	s := httptest.NewServer(server)
+	t.Cleanup(s.Close)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(rootToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	v, err := vault.New(config.Vault{Address: s.URL, Timeout: 5 * time.Second,
+		Auth: config.VaultAuth{Token: &config.SecretSource{File: file}}}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); v.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return v
+}
+
+func TestVaultSink(t *testing.T) {
+	for _, mount := range []vaulttest.Mount{
+		{Path: "kv1", Version: 1},
+		{Path: "kv2", Version: 2},
+		{Path: "team/kv2", Version: 2, CASRequired: true},
+	} {
+		t.Run(fmt.Sprintf("%s version %d cas_required %t", mount.Path, mount.Version, mount.CASRequired), func(t *testing.T) {
+			server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{mount}})
+			v := session(t, server)
+			n := 0
+			sinktest.Run(t, func(t *testing.T) sinktest.Harness {
+				n++
+				path := fmt.Sprintf("access/token-%d", n)
+				return harness(t, server, v, mount, path)
+			})
+		})
+	}
+}
+
+func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vaulttest.Mount, path string) sinktest.Harness {
+	written := server.Writes()
+	humans := 0
+	t.Cleanup(func() { server.ReadOnly(false) })
+	h := sinktest.Harness{
+		Sink: sink.NewVault(v, config.VaultSink{Mount: mount.Path, Path: path,
+			ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField}),
+		Fields:     func(*testing.T) map[string]any { return server.Read(mount.Path, path) },
+		HumanWrite: func(_ *testing.T, fields map[string]any) { humans++; server.Write(mount.Path, path, fields) },
+		Versions:   func(*testing.T) int { return server.Writes() - written - humans },
+		LoseNextAnswer: func(_ *testing.T, carryOut bool) {
+			server.Inject(vaulttest.Fault{After: carryOut})
+		},
+		Deny: func(*testing.T) { server.ReadOnly(true) },
+		// The first read of a store is good and the second, the reading back, is not.
+		FailReads: func(_ *testing.T, n int) {
+			server.Inject(vaulttest.Fault{Reads: true, Do: func() {}})
+			server.Inject(vaulttest.Fault{Reads: true, Status: 500, Count: n})
+		},
+	}
+	if mount.Version == 2 {
+		h.Delete = func(*testing.T) { server.Delete(mount.Path, path) }
+		h.DuringNextWrite = func(_ *testing.T, do func()) { server.Inject(vaulttest.Fault{Do: do}) }
+	}
+	return h
+}
+
+func TestVaultSinkSaysWhatIsWrong(t *testing.T) {
+	server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{{Path: "kv", Version: 2}}})
+	v := session(t, server)
+	at := func(mount string) *sink.Vault {
+		return sink.NewVault(v, config.VaultSink{Mount: mount, Path: "access/ci", ClientIDField: "client_id", ClientSecretField: "client_secret"})
+	}
+	if name := at("kv").Name(); name != "vault:kv/access/ci" {
+		t.Error(name)
+	}
+	if err := v.Ready(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		set   func()
+		mount string
+		want  string
+	}{
+		{func() { server.Seal(true) }, "kv", "Vault is sealed"},
+		{func() { server.Seal(false) }, "nope", "does the mount exist"},
+		{func() { server.ReadOnly(true) }, "kv", `path "kv/data/access/ci" { capabilities = ["create", "read", "update"] }`},
+		{func() { server.Inject(vaulttest.Fault{Reads: true, Status: 403}) }, "kv", "reading kv/data/access/ci: Vault denied permission"},
+	} {
+		test.set()
+		_, err := at(test.mount).Preflight(t.Context())
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v, want %q", err, test.want)
+		}
+	}
+}

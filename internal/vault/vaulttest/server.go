@@ -1,0 +1,368 @@
+// Package vaulttest is an in-process server with the part of Vault's API that rotatord
+// uses, for tests and the demo. It is not Vault: it has no policies beyond a switch, no
+// storage, no encryption, and one namespace.
+//
+// What it has behaves as the real one does, which the shared sink suite, run against
+// both, holds it to: KV version 1 and 2 with check-and-set, cas_required, deleted
+// versions; token and AppRole login, leases, renewal up to a maximum, revocation; sealed.
+// Faults are exact: each strikes as many requests as it was told to.
+package vaulttest
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options configure a server. Without Mounts it has none.
+type Options struct {
+	RootToken string // a token that may do everything and does not end; empty: none
+	Mounts    []Mount
+	AppRole   *AppRole
+}
+
+// Mount is a KV secrets engine.
+type Mount struct {
+	Path        string
+	Version     int // 1 or 2
+	CASRequired bool
+}
+
+// AppRole is the one role of auth/approle.
+type AppRole struct {
+	RoleID, SecretID string
+	TTL              time.Duration // of its tokens; 0: they do not end
+	MaxTTL           time.Duration // renewing ends here; 0: never
+}
+
+// Server is the server. It is an http.Handler and safe for concurrent use.
+type Server struct {
+	options Options
+
+	mu       sync.Mutex
+	sealed   bool
+	readOnly bool
+	secrets  map[string]*entry // by mount and path
+	tokens   map[string]*lease
+	faults   []*Fault
+	logins   int
+	writes   int
+}
+
+// entry is one secret with all its versions; version 1 of KV has only the last.
+type entry struct{ versions []version }
+
+type version struct {
+	data    map[string]any // nil if deleted
+	created time.Time
+	deleted time.Time
+}
+
+// lease is a token's life.
+type lease struct {
+	ttl, maxTTL time.Duration
+	made, until time.Time // until is zero if it does not end
+}
+
+// Fault is something to go wrong with the next writes.
+type Fault struct {
+	// Count is how many requests it strikes; 0 means one.
+	Count int
+	// Reads makes it strike reads of secrets rather than writes.
+	Reads bool
+	// After carries the request out before it fails.
+	After bool
+	// Status is what is answered; 0 breaks the connection.
+	Status int
+	// Do, if set, runs before the request is carried out: a human, for example.
+	Do func()
+}
+
+// New returns a server.
+func New(o Options) *Server {
+	return &Server{options: o, secrets: map[string]*entry{}, tokens: map[string]*lease{}}
+}
+
+// Seal seals or unseals: sealed, it answers 503 to everything.
+func (s *Server) Seal(sealed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sealed = sealed
+}
+
+// ReadOnly takes away, or gives back, the right to write secrets.
+func (s *Server) ReadOnly(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readOnly = on
+}
+
+// RevokeAll revokes all tokens but the root token.
+func (s *Server) RevokeAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.tokens)
+}
+
+// Inject arms a fault.
+func (s *Server) Inject(f Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.Count = max(f.Count, 1)
+	s.faults = append(s.faults, &f)
+}
+
+// Logins and Writes count logins that succeeded and secrets that were written.
+func (s *Server) Logins() int { s.mu.Lock(); defer s.mu.Unlock(); return s.logins }
+
+// Writes counts the writes that were carried out, by whomever.
+func (s *Server) Writes() int { s.mu.Lock(); defer s.mu.Unlock(); return s.writes }
+
+// Read returns the fields of a secret, nil if there is none.
+func (s *Server) Read(mount, path string) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.secrets[mount+"/"+path]
+	if e == nil {
+		return nil
+	}
+	return maps.Clone(e.versions[len(e.versions)-1].data)
+}
+
+// Write writes a secret as a human would, whatever is there.
+func (s *Server) Write(mount, path string, data map[string]any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.put(mount+"/"+path, data)
+}
+
+// Delete deletes the latest version of a secret.
+func (s *Server) Delete(mount, path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.secrets[mount+"/"+path]; e != nil {
+		last := &e.versions[len(e.versions)-1]
+		last.data, last.deleted = nil, time.Now()
+	}
+}
+
+// put appends a version. The caller holds mu.
+func (s *Server) put(key string, data map[string]any) int {
+	e := s.secrets[key]
+	if e == nil {
+		e = &entry{}
+		s.secrets[key] = e
+	}
+	e.versions = append(e.versions, version{data: maps.Clone(data), created: time.Now()})
+	s.writes++
+	return len(e.versions)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	path, ok := strings.CutPrefix(r.URL.Path, "/v1/")
+	switch {
+	case !ok:
+		fail(w, http.StatusNotFound)
+		return
+	case s.sealed:
+		fail(w, http.StatusServiceUnavailable, "Vault is sealed")
+		return
+	case path == "auth/approle/login":
+		s.serveLogin(w, r)
+		return
+	}
+	token := r.Header.Get("X-Vault-Token")
+	if !s.valid(token) {
+		fail(w, http.StatusForbidden, "permission denied", "invalid token")
+		return
+	}
+	switch {
+	case path == "auth/token/lookup-self":
+		s.serveLookup(w, token)
+	case path == "auth/token/renew-self":
+		s.serveRenew(w, token)
+	case path == "sys/capabilities-self":
+		s.serveCapabilities(w, r)
+	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
+		s.serveMount(w, strings.TrimPrefix(path, "sys/internal/ui/mounts/"))
+	default:
+		s.serveSecret(w, r, path)
+	}
+}
+
+func (s *Server) mountOf(path string) (Mount, string, bool) {
+	for _, m := range s.options.Mounts {
+		if rest, ok := strings.CutPrefix(path, m.Path+"/"); ok {
+			return m, rest, true
+		}
+	}
+	return Mount{}, "", false
+}
+
+func (s *Server) serveMount(w http.ResponseWriter, path string) {
+	m, _, ok := s.mountOf(strings.TrimSuffix(path, "/") + "/")
+	if !ok {
+		fail(w, http.StatusForbidden, "preflight capability check returned 403, please ensure client's policies grant access to path \""+path+"/\"")
+		return
+	}
+	var options any
+	if m.Version == 2 {
+		options = map[string]any{"version": "2"}
+	}
+	succeed(w, map[string]any{"type": "kv", "path": m.Path + "/", "options": options})
+}
+
+func (s *Server) serveCapabilities(w http.ResponseWriter, r *http.Request) {
+	var body struct{ Paths []string }
+	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	capabilities := []string{"create", "read", "update"}
+	if s.readOnly {
+		capabilities = []string{"read"}
+	}
+	data := map[string]any{"capabilities": capabilities}
+	for _, p := range body.Paths {
+		data[p] = capabilities
+	}
+	succeed(w, data)
+}
+
+// serveSecret is the KV secrets engine.
+func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string) {
+	m, rest, ok := s.mountOf(path)
+	if !ok {
+		fail(w, http.StatusNotFound, "no handler for route \""+path+"\"")
+		return
+	}
+	if m.Version == 2 {
+		if rest, ok = strings.CutPrefix(rest, "data/"); !ok {
+			fail(w, http.StatusNotFound)
+			return
+		}
+	}
+	key, reading := m.Path+"/"+rest, r.Method == http.MethodGet
+	f := s.takeFault(reading)
+	if f != nil && f.Do != nil {
+		s.mu.Unlock()
+		f.Do()
+		s.mu.Lock()
+	}
+	if f != nil && f.Do == nil && !f.After {
+		strike(w, f)
+		return
+	}
+	answer := &recorder{header: http.Header{}, status: http.StatusOK}
+	switch {
+	case reading:
+		s.get(answer, m, key)
+	case s.readOnly:
+		fail(answer, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+	default:
+		s.set(answer, m, key, r)
+	}
+	if f != nil && f.After {
+		strike(w, f)
+		return
+	}
+	maps.Copy(w.Header(), answer.header)
+	w.WriteHeader(answer.status)
+	_, _ = w.Write(answer.body)
+}
+
+func (s *Server) get(w http.ResponseWriter, m Mount, key string) {
+	e := s.secrets[key]
+	switch {
+	case e == nil:
+		fail(w, http.StatusNotFound)
+	case m.Version == 1:
+		if data := e.versions[len(e.versions)-1].data; data != nil {
+			succeed(w, data)
+		} else {
+			fail(w, http.StatusNotFound)
+		}
+	default:
+		last := e.versions[len(e.versions)-1]
+		body := map[string]any{"data": last.data, "metadata": metadata(len(e.versions), last)}
+		if last.data == nil {
+			body["data"] = nil
+			respond(w, http.StatusNotFound, map[string]any{"data": body})
+			return
+		}
+		succeed(w, body)
+	}
+}
+
+func metadata(number int, v version) map[string]any {
+	deleted := ""
+	if !v.deleted.IsZero() {
+		deleted = v.deleted.UTC().Format(time.RFC3339Nano)
+	}
+	return map[string]any{"version": number, "created_time": v.created.UTC().Format(time.RFC3339Nano),
+		"deletion_time": deleted, "destroyed": false, "custom_metadata": nil}
+}
+
+func (s *Server) set(w http.ResponseWriter, m Mount, key string, r *http.Request) {
+	decoder := json.NewDecoder(r.Body)
+	decoder.UseNumber()
+	var body map[string]any
+	if err := decoder.Decode(&body); err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	if m.Version == 1 {
+		s.put(key, body)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	data, ok := body["data"].(map[string]any)
+	if !ok {
+		fail(w, http.StatusBadRequest, "no data provided")
+		return
+	}
+	now := 0
+	if e := s.secrets[key]; e != nil {
+		now = len(e.versions)
+	}
+	options, _ := body["options"].(map[string]any)
+	cas, given := options["cas"].(json.Number)
+	if !given && m.CASRequired {
+		fail(w, http.StatusBadRequest, "check-and-set parameter required for this call")
+		return
+	}
+	if given && cas.String() != fmt.Sprint(now) {
+		fail(w, http.StatusBadRequest, "check-and-set parameter did not match the current version")
+		return
+	}
+	number := s.put(key, data)
+	succeed(w, metadata(number, s.secrets[key].versions[number-1]))
+}
+
+func (s *Server) takeFault(reading bool) *Fault {
+	for i, f := range s.faults {
+		if f.Reads != reading {
+			continue
+		}
+		if f.Count--; f.Count == 0 {
+			s.faults = slices.Delete(s.faults, i, i+1)
+		}
+		return f
+	}
+	return nil
+}
+
+func strike(w http.ResponseWriter, f *Fault) {
+	if f.Status == 0 {
+		panic(http.ErrAbortHandler)
+	}
+	fail(w, f.Status, "injected fault")
+}
