@@ -11,8 +11,9 @@ import (
 	"rotatord/internal/httpapi"
 )
 
-// version is set by the linker: -X main.version=v1.2.3.
-var version = ""
+// Set by the linker: -X main.version=v1.2.3 -X main.revision=0123abcd. The revision is
+// needed where the toolchain does not see the repository, as in an image's build.
+var version, revision string
 
 // build says what is running, from what the linker and the toolchain recorded.
 func build() httpapi.Build {
@@ -31,6 +32,9 @@ func build() httpapi.Build {
 	}
 	if b.Version == "" {
 		b.Version = "devel"
+	}
+	if revision != "" {
+		b.Revision = revision
 	}
 	return b
 }

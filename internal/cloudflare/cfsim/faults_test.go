@@ -13,89 +13,125 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/secret"
 )
+
+// Checks of what the client got to see of a rotate that a fault struck.
+func isFailure(status int, header ...string) func(*testing.T, answer) {
+	return func(t *testing.T, a answer) {
+		t.Helper()
+		if a.err != nil || a.status != status || len(header) > 0 && a.header.Get(header[0]) != header[1] {
+			t.Errorf("status %d, %v, %v", a.status, a.err, a.header)
+		}
+		var e struct {
+			Success *bool
+			Errors  []struct{ Code int }
+		}
+		err := json.Unmarshal([]byte(a.raw), &e)
+		if err != nil || e.Success == nil || *e.Success || len(e.Errors) != 1 || e.Errors[0].Code < 1000 {
+			t.Errorf("not the envelope of a failure: %v", err)
+		}
+	}
+}
+
+func isDropped(t *testing.T, a answer) {
+	t.Helper()
+	if !errors.Is(a.err, io.EOF) || a.status != 0 {
+		t.Errorf("status %d, %v", a.status, a.err)
+	}
+}
+
+func isCut(t *testing.T, a answer) {
+	t.Helper()
+	if a.status != 200 || !errors.Is(a.err, io.ErrUnexpectedEOF) || !strings.HasPrefix(a.raw, `{"success":true`) ||
+		json.Valid([]byte(a.raw)) {
+		t.Errorf("status %d, %v, %d bytes", a.status, a.err, len(a.raw))
+	}
+}
+
+// isCutInSecret: part of the secret arrives, which is the worst place.
+func isCutInSecret(t *testing.T, a answer) {
+	t.Helper()
+	isCut(t, a)
+	if _, part, ok := strings.Cut(a.raw, `"client_secret":"`); !ok || len(part) != 20 {
+		t.Errorf("%d bytes of the secret arrived", len(part))
+	}
+}
+
+func isGarbage(status int) func(*testing.T, answer) {
+	return func(t *testing.T, a answer) {
+		t.Helper()
+		if a.status != status || a.err != nil || json.Valid([]byte(a.raw)) || a.raw == "" {
+			t.Errorf("status %d, %v", a.status, a.err)
+		}
+	}
+}
+
+// isChanged checks the token in a complete answer.
+func isChanged(check func(result) bool) func(*testing.T, answer) {
+	return func(t *testing.T, a answer) {
+		t.Helper()
+		var e struct {
+			Success bool
+			Result  result
+		}
+		if err := json.Unmarshal([]byte(a.raw), &e); err != nil || a.status != 200 || !e.Success || !check(e.Result) {
+			t.Errorf("status %d, %v, %s", a.status, err, secret.Scrub(a.raw))
+		}
+	}
+}
+
+// faultCase is a fault, whether the rotate that it struck was carried out, and what
+// the client got to see.
+type faultCase struct {
+	fault      cfsim.Fault
+	carriedOut bool
+	check      func(*testing.T, answer)
+}
+
+func faultCases() map[string]faultCase {
+	const before, after = cfsim.Before, cfsim.After
+	clientID := cfsim.New(cfsim.Options{SeedTokens: 1}).Tokens()[0].ClientID
+	intact := func(r result) bool {
+		return r.ID == cfsim.SeedTokenID(1) && r.ClientID == clientID && secretShape.MatchString(r.ClientSecret)
+	}
+	return map[string]faultCase{
+		"429":            {cfsim.Fault{Status: 429, RetryAfter: 5}, false, isFailure(429, "Retry-After", "5")},
+		"503 before":     {cfsim.Fault{Status: 503, When: before}, false, isFailure(503, "Retry-After", "")},
+		"503 after":      {cfsim.Fault{Status: 503, When: after}, true, isFailure(503)},
+		"403 before":     {cfsim.Fault{Status: 403, Code: 1234, Message: "why"}, false, isFailure(403)},
+		"refused before": {cfsim.Fault{Kind: cfsim.KindRefuse}, false, isFailure(200)},
+		"refused after":  {cfsim.Fault{Kind: cfsim.KindRefuse, When: after}, true, isFailure(200)},
+		"drop before":    {cfsim.Fault{Kind: cfsim.KindDrop}, false, isDropped},
+		"drop after":     {cfsim.Fault{Kind: cfsim.KindDrop, When: after}, true, isDropped},
+		"cut before":     {cfsim.Fault{Kind: cfsim.KindCut}, false, isCut},
+		"cut after":      {cfsim.Fault{Kind: cfsim.KindCut, When: after}, true, isCutInSecret},
+		"garbage before": {cfsim.Fault{Kind: cfsim.KindGarbage}, false, isGarbage(200)},
+		"garbage after":  {cfsim.Fault{Kind: cfsim.KindGarbage, When: after, Status: 502}, true, isGarbage(502)},
+		"delay":          {cfsim.Fault{Kind: cfsim.KindDelay, Delay: cfsim.Duration(time.Millisecond)}, true, isChanged(intact)},
+		"wrong client ID": {cfsim.Fault{Kind: cfsim.KindWrongClientID}, true, isChanged(func(r result) bool {
+			wrong := r.ClientID
+			r.ClientID = clientID
+			return wrong != clientID && strings.HasSuffix(wrong, ".access") && intact(r)
+		})},
+		"wrong token ID": {cfsim.Fault{Kind: cfsim.KindWrongTokenID}, true, isChanged(func(r result) bool {
+			wrong := r.ID
+			r.ID = cfsim.SeedTokenID(1)
+			return wrong != r.ID && intact(r)
+		})},
+		"missing secret": {cfsim.Fault{Kind: cfsim.KindMissingSecret}, true, isChanged(func(r result) bool {
+			return r.ClientSecret == "" && r.ClientID == clientID
+		})},
+		"malformed secret": {cfsim.Fault{Kind: cfsim.KindMalformedSecret}, true, isChanged(func(r result) bool {
+			return len(r.ClientSecret) == 27 && r.ClientID == clientID
+		})},
+	}
+}
 
 // TestFaults strikes one rotate with each fault, over a real connection, and then asks
 // whether it was carried out.
 func TestFaults(t *testing.T) {
-	is := func(status int, header ...string) func(*testing.T, answer) {
-		return func(t *testing.T, a answer) {
-			t.Helper()
-			if a.err != nil || a.status != status || len(header) > 0 && a.header.Get(header[0]) != header[1] {
-				t.Errorf("status %d, %v, %v", a.status, a.err, a.header)
-			}
-			var e struct {
-				Success *bool
-				Errors  []struct{ Code int }
-			}
-			if err := json.Unmarshal([]byte(a.raw), &e); err != nil || e.Success == nil || *e.Success || len(e.Errors) != 1 || e.Errors[0].Code < 1000 {
-				t.Errorf("not the envelope of a failure: %v", err)
-			}
-		}
-	}
-	dropped := func(t *testing.T, a answer) {
-		if !errors.Is(a.err, io.EOF) || a.status != 0 {
-			t.Errorf("status %d, %v", a.status, a.err)
-		}
-	}
-	cut := func(t *testing.T, a answer) {
-		if a.status != 200 || !errors.Is(a.err, io.ErrUnexpectedEOF) || !strings.HasPrefix(a.raw, `{"success":true`) || json.Valid([]byte(a.raw)) {
-			t.Errorf("status %d, %v, %d bytes", a.status, a.err, len(a.raw))
-		}
-	}
-	garbage := func(status int) func(*testing.T, answer) {
-		return func(t *testing.T, a answer) {
-			if a.status != status || a.err != nil || json.Valid([]byte(a.raw)) || a.raw == "" {
-				t.Errorf("status %d, %v", a.status, a.err)
-			}
-		}
-	}
-	before, after := cfsim.Before, cfsim.After
-	for name, x := range map[string]struct {
-		fault      cfsim.Fault
-		carriedOut bool
-		check      func(*testing.T, answer)
-	}{
-		"429":            {cfsim.Fault{Status: 429, RetryAfter: 5}, false, is(429, "Retry-After", "5")},
-		"503 before":     {cfsim.Fault{Status: 503, When: before}, false, is(503, "Retry-After", "")},
-		"503 after":      {cfsim.Fault{Status: 503, When: after}, true, is(503)},
-		"403 before":     {cfsim.Fault{Status: 403, Code: 1234, Message: "why"}, false, is(403)},
-		"refused before": {cfsim.Fault{Kind: cfsim.KindRefuse}, false, is(200)},
-		"refused after":  {cfsim.Fault{Kind: cfsim.KindRefuse, When: after}, true, is(200)},
-		"drop before":    {cfsim.Fault{Kind: cfsim.KindDrop}, false, dropped},
-		"drop after":     {cfsim.Fault{Kind: cfsim.KindDrop, When: after}, true, dropped},
-		"cut before":     {cfsim.Fault{Kind: cfsim.KindCut}, false, cut},
-		"cut after":      {cfsim.Fault{Kind: cfsim.KindCut, When: after}, true, cut},
-		"garbage before": {cfsim.Fault{Kind: cfsim.KindGarbage}, false, garbage(200)},
-		"garbage after":  {cfsim.Fault{Kind: cfsim.KindGarbage, When: after, Status: 502}, true, garbage(502)},
-		"delay": {cfsim.Fault{Kind: cfsim.KindDelay, Delay: cfsim.Duration(time.Millisecond)}, true, func(t *testing.T, a answer) {
-			if a.status != 200 || !strings.Contains(a.raw, "cfast_") {
-				t.Errorf("status %d", a.status)
-			}
-		}},
-		"wrong client ID": {cfsim.Fault{Kind: cfsim.KindWrongClientID}, true, func(t *testing.T, a answer) {
-			if a.status != 200 || strings.Contains(a.raw, cfsim.New(cfsim.Options{SeedTokens: 1}).Tokens()[0].ClientID) ||
-				!strings.Contains(a.raw, `"client_id":"`) || !strings.Contains(a.raw, "cfast_") {
-				t.Errorf("status %d", a.status)
-			}
-		}},
-		"wrong token ID": {cfsim.Fault{Kind: cfsim.KindWrongTokenID}, true, func(t *testing.T, a answer) {
-			if a.status != 200 || strings.Contains(a.raw, cfsim.SeedTokenID(1)) || !strings.Contains(a.raw, "cfast_") {
-				t.Errorf("status %d", a.status)
-			}
-		}},
-		"missing secret": {cfsim.Fault{Kind: cfsim.KindMissingSecret}, true, func(t *testing.T, a answer) {
-			if a.status != 200 || strings.Contains(a.raw, "client_secret") || !strings.Contains(a.raw, `"success":true`) {
-				t.Errorf("status %d", a.status)
-			}
-		}},
-		"malformed secret": {cfsim.Fault{Kind: cfsim.KindMalformedSecret}, true, func(t *testing.T, a answer) {
-			var e struct{ Result result }
-			if err := json.Unmarshal([]byte(a.raw), &e); err != nil || len(e.Result.ClientSecret) != 27 {
-				t.Errorf("status %d, %v, a secret of %d", a.status, err, len(e.Result.ClientSecret))
-			}
-		}},
-	} {
+	for name, x := range faultCases() {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, cfsim.Options{SeedTokens: 1})
 			id := cfsim.SeedTokenID(1)

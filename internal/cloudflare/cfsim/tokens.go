@@ -268,7 +268,9 @@ func (s *Simulator) Secrets(id string) []Secret {
 		case i.accepted(now):
 			status = StatusPrevious
 		}
-		out = append(out, Secret{Value: i.value, Digest: i.value.Digest(), Status: status, IssuedAt: i.at, ExpiresAt: i.until})
+		out = append(out, Secret{
+			Value: i.value, Digest: i.value.Digest(), Status: status, IssuedAt: i.at, ExpiresAt: i.until,
+		})
 	}
 	return out
 }

@@ -77,10 +77,7 @@ func special(t reflect.Type) *jsonschema.Schema {
 	case reflect.TypeFor[raw.Unsupported]():
 		return &jsonschema.Schema{Not: jsonschema.TrueSchema}
 	case reflect.TypeFor[raw.Duration]():
-		return &jsonschema.Schema{OneOf: []*jsonschema.Schema{
-			{Type: "string", Pattern: durationPattern},
-			{Enum: []any{0, "0"}},
-		}}
+		return &jsonschema.Schema{Type: "string", Pattern: durationPattern} // and see constrain
 	}
 	return nil
 }
@@ -98,6 +95,16 @@ func constrain(schema *jsonschema.Schema) {
 	}
 	for _, name := range []string{"Token", "Defaults"} {
 		schema.Definitions[name].Properties.Value("sinks").MinItems = new(uint64(1))
+	}
+	// A duration may be a bare 0, which YAML takes for a number. The keywords of a
+	// field's tag are only read for a plain type, so this comes after them.
+	for _, definition := range schema.Definitions {
+		for property := range definition.Properties.FromOldest() {
+			if d := definition.Properties.Value(property); d.Pattern == durationPattern {
+				d.OneOf = []*jsonschema.Schema{{Type: d.Type, Pattern: d.Pattern}, {Enum: []any{0, "0"}}}
+				d.Type, d.Pattern = "", ""
+			}
+		}
 	}
 }
 

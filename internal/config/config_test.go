@@ -1,0 +1,391 @@
+package config_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rotatord/internal/config"
+	"rotatord/internal/scheduler"
+)
+
+// minimal is the shortest configuration that is right. It yields no warning.
+const minimal = `accounts:
+  prod:
+    account_id: 023e105f4ecef8ad9ca31a8372d0c353
+    api_token: {file: /run/cloudflare-token}
+vault:
+  address: https://vault.example.com:8200
+  auth:
+    token: {file: /run/vault-token}
+tokens:
+  ci:
+    account: prod
+    id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415
+    schedule: "@weekly"
+    sinks:
+      - vault: {mount: secret, path: access/ci}
+`
+
+// replaced returns minimal with pairs of old and new text exchanged.
+func replaced(t *testing.T, pairs ...string) string {
+	t.Helper()
+	text := minimal
+	for i := 0; i < len(pairs); i += 2 {
+		if strings.Count(text, pairs[i]) != 1 {
+			t.Fatalf("%q does not stand exactly once in the configuration", pairs[i])
+		}
+		text = strings.Replace(text, pairs[i], pairs[i+1], 1)
+	}
+	return text
+}
+
+func parse(t *testing.T, text string) *config.Config {
+	t.Helper()
+	cfg, err := config.Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatalf("unexpected faults:\n%v", err)
+	}
+	return cfg
+}
+
+// faults returns the faults of text without the name of the file.
+func faults(t *testing.T, text string) []string {
+	t.Helper()
+	_, err := config.Parse("test.yaml", []byte(text))
+	found, ok := config.AsFaults(err)
+	if !ok {
+		t.Fatalf("got %v, want faults", err)
+	}
+	return lines(found)
+}
+
+func lines(found []config.Fault) []string {
+	var out []string
+	for _, f := range found {
+		out = append(out, strings.TrimPrefix(f.String(), "test.yaml:"))
+	}
+	return out
+}
+
+func schedule(t *testing.T, expression, zone string) *scheduler.Schedule {
+	t.Helper()
+	location, err := time.LoadLocation(zone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := scheduler.Parse(expression, location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// compareSchedules takes two schedules for equal if they say the same.
+var compareSchedules = cmp.Comparer(func(a, b *scheduler.Schedule) bool {
+	return a == b || a != nil && b != nil && a.String() == b.String() && a.Location().String() == b.Location().String()
+})
+
+func TestDefaults(t *testing.T) {
+	want := &config.Config{
+		File:   "test.yaml",
+		Listen: "127.0.0.1:9321",
+		Log:    config.Log{Level: "info", Format: "json"},
+		State:  config.State{Dir: "/var/lib/rotatord"},
+		Accounts: map[string]config.Account{"prod": {
+			Name:          "prod",
+			AccountID:     "023e105f4ecef8ad9ca31a8372d0c353",
+			APIToken:      config.SecretSource{File: "/run/cloudflare-token"},
+			BaseURL:       "https://api.cloudflare.com/client/v4",
+			RequestsPer5m: 1000,
+		}},
+		Vault: config.Vault{
+			Address: "https://vault.example.com:8200",
+			Timeout: 30 * time.Second,
+			Auth:    config.VaultAuth{Token: &config.SecretSource{File: "/run/vault-token"}},
+		},
+		Tokens: []config.Token{{
+			Name: "ci", Account: "prod", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
+			Schedule: schedule(t, "@weekly", "UTC"),
+			Grace:    24 * time.Hour,
+			Sinks: []config.Sink{{Vault: &config.VaultSink{
+				Mount: "secret", Path: "access/ci", ClientIDField: "client_id", ClientSecretField: "client_secret",
+			}}},
+		}},
+	}
+	if diff := cmp.Diff(want, parse(t, minimal), compareSchedules); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestEverything sets every supported field to something that is not its default,
+// and in its least tidy accepted form.
+func TestEverything(t *testing.T) {
+	got := parse(t, `listen: :0
+log: {level: debug, format: text}
+state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}}
+accounts:
+  a.b:
+    account_id: 023E105F4ECEF8AD9CA31A8372D0C353
+    api_email: ops@example.com
+    api_key: {env: CF_KEY}
+    base_url: http://[::1]:8080/client/v4/
+    requests_per_5m: 1200
+  digits:
+    account_id: 01234567890123456789012345678901
+    api_token: {file: token}
+vault:
+  address: HTTPS://vault.example.com/
+  namespace: /team/a/
+  timeout: 1m30s
+  tls: {ca_file: /ca.pem, cert_file: /cert.pem, key_file: /key.pem, server_name: vault.internal}
+  auth:
+    approle: {mount: /auth-mount/, role_id: {file: /role}, secret_id: {env: SECRET_ID}}
+defaults:
+  account: a.b
+  schedule: 0 4 * * 1
+  time_zone: Europe/Berlin
+  jitter: 10m
+  grace: 48h
+  catch_up: once
+  sinks:
+    - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
+tokens:
+  second: {id: F174E90A-FAFE-4643-BBBC-4A0ED4FC8415}
+  first:
+    account: digits
+    id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415
+    schedule: "@every 720h"
+    time_zone: UTC
+    jitter: 0
+    grace: 1h
+    catch_up: once
+    sinks:
+      - vault: {mount: kv, path: no}
+      - vault: {mount: kv, path: 0x10, fields: {client_id: client_secret, client_secret: client_id}}
+`)
+	want := &config.Config{
+		File:   "test.yaml",
+		Listen: ":0",
+		Log:    config.Log{Level: "debug", Format: "text"},
+		State:  config.State{Dir: "/srv/rotatord", Identity: config.SecretSource{Env: "AGE_IDENTITY"}},
+		Accounts: map[string]config.Account{
+			"a.b": {
+				Name: "a.b", AccountID: "023e105f4ecef8ad9ca31a8372d0c353", APIEmail: "ops@example.com",
+				APIKey: config.SecretSource{Env: "CF_KEY"}, BaseURL: "http://[::1]:8080/client/v4", RequestsPer5m: 1200,
+			},
+			"digits": {
+				Name: "digits", AccountID: "01234567890123456789012345678901", APIToken: config.SecretSource{File: "token"},
+				BaseURL: "https://api.cloudflare.com/client/v4", RequestsPer5m: 1000,
+			},
+		},
+		Vault: config.Vault{
+			Address: "HTTPS://vault.example.com", Namespace: "team/a", Timeout: 90 * time.Second,
+			TLS: config.TLS{CAFile: "/ca.pem", CertFile: "/cert.pem", KeyFile: "/key.pem", ServerName: "vault.internal"},
+			Auth: config.VaultAuth{AppRole: &config.AppRole{
+				Mount: "auth-mount", RoleID: config.SecretSource{File: "/role"}, SecretID: config.SecretSource{Env: "SECRET_ID"},
+			}},
+		},
+		Tokens: []config.Token{
+			{
+				Name: "first", Account: "digits", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
+				Schedule: schedule(t, "@every 720h", "UTC"), Grace: time.Hour,
+				Sinks: []config.Sink{
+					{Vault: &config.VaultSink{Mount: "kv", Path: "no", ClientIDField: "client_id", ClientSecretField: "client_secret"}},
+					{Vault: &config.VaultSink{Mount: "kv", Path: "0x10", ClientIDField: "client_secret", ClientSecretField: "client_id"}},
+				},
+			},
+			{
+				Name: "second", Account: "a.b", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
+				Schedule: schedule(t, "0 4 * * 1", "Europe/Berlin"), Jitter: 10 * time.Minute, Grace: 48 * time.Hour,
+				Sinks: []config.Sink{
+					{Vault: &config.VaultSink{Mount: "kv/team", Path: "inherited", ClientIDField: "ID", ClientSecretField: "SECRET"}},
+				},
+			},
+		},
+	}
+	if len(got.Warnings) != 1 {
+		t.Errorf("warnings: %q, want only the one about api_key", lines(got.Warnings))
+	}
+	got.Warnings = nil
+	if diff := cmp.Diff(want, got, compareSchedules); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		text string
+		want []string
+	}{
+		{"none", minimal, nil},
+		{"grace 0, said once for all who inherit it", "defaults: {grace: 0s}\n" + minimal + `  other:
+    account: prod
+    id: 3f2b8a52-1d0e-4c3c-9a54-7d0c0f6f2b11
+    schedule: "@weekly"
+    sinks: [{vault: {mount: secret, path: access/other}}]
+`, []string{"1:19: defaults.grace: 0 revokes the previous secret at once: consumers fail from each rotation until they have read the new one"}},
+		{"deferred", replaced(t, `"@weekly"`, "0 4 * * *\n    grace: 23h\n    jitter: 2h"),
+			[]string{"15:13: tokens.ci.jitter: grace and jitter are 25h together, longer than 24h, the smallest gap between two slots of 0 4 * * *: " +
+				"rotations will be deferred until the grace has ended; shorten one of them"}},
+		{"exactly the gap", replaced(t, `"@weekly"`, "0 4 * * *\n    grace: 23h\n    jitter: 1h"), nil},
+		{"unused account", replaced(t, "vault:\n", "  spare:\n    account_id: 123e105f4ecef8ad9ca31a8372d0c353\n    api_token: {env: T}\nvault:\n"),
+			[]string{"6:5: accounts.spare: is used by no token: remove it, or name it in a token's account"}},
+		{"global key", replaced(t, "api_token: {", "api_email: ops@example.com\n    api_key: {"),
+			[]string{"5:14: accounts.prod.api_key: a global API key can do whatever its user can: prefer an api_token that may only write service tokens"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if diff := cmp.Diff(test.want, lines(parse(t, test.text).Warnings)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestPlainHTTP holds where a credential may be sent without TLS.
+func TestPlainHTTP(t *testing.T) {
+	for address, accepted := range map[string]bool{
+		"http://localhost:8200":                true,
+		"http://LOCALHOST":                     true,
+		"http://127.0.0.1:8200":                true,
+		"http://127.9.9.9":                     true,
+		"http://[::1]:8200":                    true,
+		"http://[::ffff:127.0.0.1]":            true,
+		"https://10.0.0.1":                     true,
+		"http://10.0.0.1":                      false,
+		"http://0.0.0.0":                       false,
+		"http://localhost.example.com":         false,
+		"http://127.0.0.1.example.com":         false,
+		"http://127.1":                         false,
+		"http://vault":                         false,
+		"http://localhost@evil.example.com":    false,
+		"http://evil.example.com/?@localhost/": false,
+		"http://evil.example.com#localhost":    false,
+		"unix:///run/vault.sock":               false,
+		"http:localhost":                       false,
+		"http://":                              false,
+		"http://:8200":                         false,
+		"//localhost":                          false,
+		"https://vault:port":                   false,
+	} {
+		for _, text := range []string{
+			replaced(t, "https://vault.example.com:8200", address),
+			replaced(t, "    api_token:", "    base_url: "+address+"\n    api_token:"),
+		} {
+			_, err := config.Parse("test.yaml", []byte(text))
+			if found, _ := config.AsFaults(err); (err == nil) != accepted || !accepted && len(found) != 1 {
+				t.Errorf("%s: got %v; accepted should be %t, with one fault if not", address, err, accepted)
+			}
+		}
+	}
+}
+
+func TestListen(t *testing.T) {
+	for address, accepted := range map[string]bool{
+		"127.0.0.1:9321": true, ":9321": true, "localhost:0": true, "[::1]:9321": true, "[fe80::1%eth0]:65535": true,
+		"9321": false, "127.0.0.1": false, "::1:9321": false, "host:": false, "host:65536": false, "host:-1": false,
+		"host:+1": false, "host:080": false, "a b:1": false, "http://host:1": false, "user@host:1": false,
+	} {
+		_, err := config.Parse("test.yaml", []byte("listen: '"+address+"'\n"+minimal))
+		if (err == nil) != accepted {
+			t.Errorf("%s: got %v; accepted should be %t", address, err, accepted)
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for name, accepted := range map[string]bool{
+		"a": true, "0": true, "ci-deploy": true, "a.b_c-d": true, strings.Repeat("a", 63): true,
+		"A": false, "-a": false, "a-": false, ".": false, "a b": false, "a/b": false, "ä": false, `"a\nb"`: false,
+		strings.Repeat("a", 64): false,
+	} {
+		_, err := config.Parse("test.yaml", []byte(replaced(t, "  ci:", "  "+name+":")))
+		if found, _ := config.AsFaults(err); (err == nil) != accepted || !accepted && (len(found) != 1 || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%s: got %v; accepted should be %t, with one fault if not", name, err, accepted)
+		}
+	}
+}
+
+// TestSamePaths holds that a dot in a name is not taken for the end of it: the
+// field grace of token a and a token named a.grace are two things.
+func TestSamePaths(t *testing.T) {
+	got := faults(t, replaced(t, "  ci:", "  a.grace:")+"  a:\n    account: prod\n    grace: 1d\n")
+	want := []string{
+		`17:5: tokens.a.id: is missing: give the service token's UUID, from the Cloudflare dashboard or API`,
+		`17:5: tokens.a.schedule: is missing: say when to rotate, such as "0 4 * * 1" or @weekly, here or in defaults`,
+		`17:5: tokens.a.sinks: is missing: give at least one place that the secret is written to, here or in defaults`,
+		`18:12: tokens.a.grace: "1d" is not a duration: write a number with a unit, such as 90s, 10m or 24h (a day is 24h)`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestAlias holds that an alias and its anchor are refused, even where the alias
+// would contain itself.
+func TestAlias(t *testing.T) {
+	got := faults(t, replaced(t, "{mount: secret, path: access/ci}", "&v {mount: secret, path: access/ci}\n      - vault: *v"))
+	want := []string{
+		"15:16: tokens.ci.sinks[0].vault: an anchor (&name) is not accepted: write the value out, or use defaults",
+		"16:16: tokens.ci.sinks[1].vault: an alias (*name) is not accepted: write the value out, or use defaults",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := faults(t, "tokens: &t\n  a: *t\n  *t : b\n"); len(got) == 0 {
+		t.Error("a file that contains itself has no faults")
+	}
+}
+
+// TestOneAccountTwice: one service token under two names of its account is still
+// one service token, and the same id in two accounts is two.
+func TestOneAccountTwice(t *testing.T) {
+	two := func(accountID string) string {
+		return replaced(t, "vault:\n", "  again:\n    account_id: "+accountID+"\n    api_token: {env: T}\nvault:\n") + `  other:
+    account: again
+    id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415
+    schedule: "@weekly"
+    sinks: [{vault: {mount: secret, path: access/other}}]
+`
+	}
+	if got := len(parse(t, two("123e105f4ecef8ad9ca31a8372d0c353")).Tokens); got != 2 {
+		t.Errorf("%d tokens, want 2", got)
+	}
+	got := faults(t, two("023E105F4ECEF8AD9CA31A8372D0C353"))
+	want := []string{"21:9: tokens.other.id: is the same service token as tokens.ci (line 15): keep one entry, with all its sinks"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "rotatord.yaml")
+	_, err := config.Load(path)
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "--config") {
+		t.Errorf("for a file that does not exist: %v", err)
+	}
+	if _, err := config.Load(dir); err == nil || !strings.Contains(err.Error(), "directory") {
+		t.Errorf("for a directory: %v", err)
+	}
+	if err := os.WriteFile(path, []byte(minimal), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if cfg, err := config.Load(path); err != nil || cfg.File != path {
+		t.Errorf("Load = %+v, %v", cfg, err)
+	}
+	if err := os.WriteFile(path, []byte("listen: 1\r\n"+minimal), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = config.Load(path)
+	if found, ok := config.AsFaults(err); !ok || len(found) != 1 || found[0].File != path || found[0].Line != 1 || found[0].Column != 9 {
+		t.Errorf("for a faulty file: %v", err)
+	}
+}

@@ -1,0 +1,389 @@
+package config_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"rotatord/internal/config"
+	"rotatord/internal/config/raw"
+)
+
+const (
+	examplePath   = "../../config.example.yaml"
+	schemaPath    = "../../docs/config.schema.json"
+	referencePath = "../../docs/configuration.md"
+)
+
+// field is one key that a file may have.
+type field struct {
+	unsupported bool
+	defaultText string // from the schema's keywords
+}
+
+// rawFields returns all keys by path, such as tokens.NAME.sinks[].vault.
+func rawFields() map[string]field {
+	fields := map[string]field{}
+	var walk func(path string, t reflect.Type)
+	walk = func(path string, t reflect.Type) {
+		switch t.Kind() {
+		case reflect.Pointer:
+			walk(path, t.Elem())
+		case reflect.Map:
+			walk(path+".NAME", t.Elem())
+		case reflect.Slice:
+			walk(path+"[]", t.Elem())
+		case reflect.Struct:
+			for _, f := range reflect.VisibleFields(t) {
+				if f.Anonymous {
+					continue
+				}
+				key := strings.TrimPrefix(path+"."+f.Tag.Get("yaml"), ".")
+				found := field{unsupported: f.Type == reflect.TypeFor[raw.Unsupported]()}
+				for keyword := range strings.SplitSeq(f.Tag.Get("jsonschema"), ",") {
+					if text, ok := strings.CutPrefix(keyword, "default="); ok {
+						found.defaultText = text
+					}
+				}
+				fields[key] = found
+				walk(key, f.Type)
+			}
+		}
+	}
+	walk("", reflect.TypeFor[raw.File]())
+	return fields
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func TestRawFields(t *testing.T) {
+	fields := rawFields()
+	for _, path := range []string{"listen", "vault.auth.approle.role_id.file", "tokens.NAME.sinks[].vault.fields.client_secret", "defaults.grace"} {
+		if _, ok := fields[path]; !ok {
+			t.Errorf("%s is not found, so the tests below prove nothing", path)
+		}
+	}
+	for _, path := range []string{
+		"admin_socket", "state.shared", "state.recipients", "accounts.NAME.zone_id", "vault.auth.kubernetes", "vault.auth.cert",
+		"vault.auth.jwt", "tokens.NAME.create", "tokens.NAME.pair", "tokens.NAME.window", "tokens.NAME.renew_before",
+		"tokens.NAME.verify", "tokens.NAME.sinks[].file", "defaults.window", "defaults.verify",
+	} {
+		if !fields[path].unsupported {
+			t.Errorf("%s is not refused as unsupported", path)
+		}
+	}
+	if _, ok := fields["defaults.id"]; ok {
+		t.Error("defaults takes an id")
+	}
+}
+
+// TestReference holds that docs/configuration.md has a row for each field, with its
+// default, and no row for anything else.
+func TestReference(t *testing.T) {
+	documented := map[string]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([^`{]+)` \\|(.*)$").FindAllStringSubmatch(string(read(t, referencePath)), -1) {
+		if _, twice := documented[row[1]]; twice {
+			t.Errorf("%s has two rows", row[1])
+		}
+		documented[row[1]] = row[2]
+	}
+	fields := rawFields()
+	for _, path := range slices.Sorted(maps.Keys(fields)) {
+		f, secretForm := fields[path], regexp.MustCompile(`(api_token|api_key|identity|auth\.token|role_id|secret_id)\.(file|env)$`)
+		if strings.HasPrefix(path, "defaults.") || secretForm.MatchString(path) {
+			continue // described once, for all
+		}
+		row, ok := documented[path]
+		switch {
+		case !ok:
+			t.Errorf("%s has no row", path)
+		case f.unsupported != strings.Contains(row, "| Not supported yet. |"):
+			t.Errorf("%s: supported or not? %s", path, row)
+		case f.defaultText != "" && !strings.HasPrefix(row, " `"+f.defaultText+"` |"):
+			t.Errorf("%s: the default is %s: %s", path, f.defaultText, row)
+		}
+		delete(documented, path)
+	}
+	for path := range documented {
+		t.Errorf("%s is described and does not exist", path)
+	}
+}
+
+// TestReferenceSnippet holds that the messages that the reference shows are real.
+func TestReferenceSnippet(t *testing.T) {
+	goldens := string(read(t, "testdata/ten-faults.txt"))
+	_, rest, _ := strings.Cut(string(read(t, referencePath)), "```\n")
+	snippet, _, _ := strings.Cut(rest, "```")
+	shown := strings.Split(strings.TrimSpace(snippet), "\n")
+	if len(shown) < 2 {
+		t.Fatalf("the reference shows %d messages", len(shown))
+	}
+	message := regexp.MustCompile(`^\S+?:\d+:\d+: `)
+	for _, line := range shown {
+		if !strings.Contains(goldens, ": "+message.ReplaceAllString(line, "")+"\n") {
+			t.Errorf("no such message: %s", line)
+		}
+	}
+}
+
+func TestExample(t *testing.T) {
+	cfg, err := config.Load(examplePath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Warnings) != 0 {
+		t.Errorf("warnings: %q", lines(cfg.Warnings))
+	}
+	if len(cfg.Tokens) != 2 || len(cfg.Accounts) != 1 {
+		t.Errorf("%d tokens and %d accounts", len(cfg.Tokens), len(cfg.Accounts))
+	}
+}
+
+// TestExampleIsComplete holds that the example shows each supported field above the
+// line about later versions, in use or commented, and each of the others below it.
+func TestExampleIsComplete(t *testing.T) {
+	now, later, ok := strings.Cut(string(read(t, examplePath)), "# Not supported yet")
+	if !ok {
+		t.Fatal("the example does not say what is not supported yet")
+	}
+	for path, f := range rawFields() {
+		part := now
+		if f.unsupported {
+			part = later
+		}
+		key := path[strings.LastIndexByte(path, '.')+1:]
+		if !regexp.MustCompile(`(?m)(^[ #-]*|[{ ])` + key + `:`).MatchString(part) {
+			t.Errorf("%s is not shown in its part", path)
+		}
+	}
+	for line := range strings.Lines(later) {
+		if strings.TrimSpace(line) != "" && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ", and refused") {
+			t.Errorf("in use although it is not supported yet: %s", line)
+		}
+	}
+}
+
+// TestExampleAlternatives takes the comments off the alternatives and defaults that
+// the example shows, so that they are right as well.
+func TestExampleAlternatives(t *testing.T) {
+	now, _, _ := strings.Cut(string(read(t, examplePath)), "# Not supported yet")
+	shown := regexp.MustCompile(`(?m)^( +)# ((?:  )?[a-z_0-9]+:)( [^ ].*)?$`).ReplaceAllString(now, "$1$2$3")
+	if strings.Count(shown, "#") == strings.Count(now, "#") {
+		t.Fatal("nothing was uncommented")
+	}
+	_, err := config.Parse("example.yaml", []byte(shown))
+	found, _ := config.AsFaults(err)
+	var messages []string
+	for _, f := range found {
+		messages = append(messages, f.Path+": "+f.Message)
+	}
+	// Alternatives exclude each other; nothing else may be wrong.
+	want := []string{
+		"accounts.prod.api_key: stands beside api_token: keep one credential, api_token or api_email with api_key",
+		"vault.auth: has two methods: keep exactly one of approle and token",
+	}
+	if diff := cmp.Diff(want, messages); diff != "" {
+		t.Errorf("(-want +got):\n%s\n%s", diff, shown)
+	}
+}
+
+// TestDefaultsAreTrue writes each default that the schema and the reference state
+// into a file that leaves it out. That must change nothing.
+func TestDefaultsAreTrue(t *testing.T) {
+	base := replaced(t, "    token: {file: /run/vault-token}", "    approle: {role_id: {env: A}, secret_id: {env: B}}")
+	want := parse(t, base)
+	tried := 0
+	for path, f := range rawFields() {
+		if f.defaultText == "" {
+			continue
+		}
+		var document object
+		if err := yaml.Unmarshal([]byte(base), &document); err != nil {
+			t.Fatal(err)
+		}
+		keys := strings.Split(strings.NewReplacer("accounts.NAME", "accounts.prod", "tokens.NAME", "tokens.ci").Replace(path), ".")
+		set(document, keys, f.defaultText)
+		text, err := yaml.Marshal(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := config.Parse("test.yaml", text)
+		if err != nil {
+			t.Errorf("%s: its default is refused: %v", path, err)
+			continue
+		}
+		if diff := cmp.Diff(want, cfg, compareSchedules); diff != "" {
+			t.Errorf("%s: %s is not the default (-default +written):\n%s", path, f.defaultText, diff)
+		}
+		tried++
+	}
+	if tried < 15 {
+		t.Errorf("only %d defaults were tried", tried)
+	}
+}
+
+// set writes a value below o, making the mappings on the way. A key that ends in []
+// means the first entry of that list.
+func set(o object, keys []string, text string) {
+	for _, key := range keys[:len(keys)-1] {
+		list, isList := strings.CutSuffix(key, "[]")
+		inner, _ := o[key].(object)
+		if isList && o[list] == nil {
+			o[list] = []any{object{"vault": object{"mount": "secret", "path": "access/ci"}}}
+		}
+		if isList {
+			inner = o[list].([]any)[0].(object)
+		} else if inner == nil {
+			inner = object{}
+			o[key] = inner
+		}
+		o = inner
+	}
+	var value any = text
+	if number, err := strconv.Atoi(text); err == nil {
+		value = number
+	}
+	o[keys[len(keys)-1]] = value
+}
+
+// schemaFields returns the keys that the committed schema knows, by the same paths.
+func schemaFields(t *testing.T) map[string]field {
+	t.Helper()
+	var root object
+	if err := json.Unmarshal(read(t, schemaPath), &root); err != nil {
+		t.Fatal(err)
+	}
+	definitions := root["$defs"].(object)
+	fields := map[string]field{}
+	var walk func(path string, schema object)
+	walk = func(path string, schema object) {
+		if ref, ok := schema["$ref"].(string); ok {
+			walk(path, definitions[strings.TrimPrefix(ref, "#/$defs/")].(object))
+			return
+		}
+		if named, ok := schema["additionalProperties"].(object); ok {
+			walk(path+".NAME", named)
+		} else if schema["type"] == "object" && schema["additionalProperties"] != false {
+			t.Errorf("%s takes unknown keys", path)
+		}
+		if items, ok := schema["items"].(object); ok {
+			walk(path+"[]", items)
+		}
+		properties, _ := schema["properties"].(object)
+		for key, value := range properties {
+			property := value.(object)
+			inner := strings.TrimPrefix(path+"."+key, ".")
+			description, _ := property["description"].(string)
+			if description == "" {
+				t.Errorf("%s has no description", inner)
+			}
+			f := field{unsupported: description == "Not supported yet." && property["not"] == true}
+			if value, ok := property["default"]; ok {
+				f.defaultText = fmt.Sprint(value)
+			}
+			fields[inner] = f
+			walk(inner, property)
+		}
+	}
+	walk("", root)
+	return fields
+}
+
+// TestSchemaKnowsTheSameFields compares the raw types and the committed schema, in
+// both directions.
+func TestSchemaKnowsTheSameFields(t *testing.T) {
+	if diff := cmp.Diff(rawFields(), schemaFields(t), cmp.AllowUnexported(field{})); diff != "" {
+		t.Errorf("(-types +schema):\n%s", diff)
+	}
+}
+
+// TestSchemaAgrees validates files with the schema: those that the daemon accepts
+// pass, and those with a fault that a schema can express do not.
+func TestSchemaAgrees(t *testing.T) {
+	var schema openapi3.Schema
+	if err := json.Unmarshal(read(t, schemaPath), &schema); err != nil {
+		t.Fatal(err)
+	}
+	valid := func(data []byte) error {
+		var document any
+		if err := yaml.Unmarshal(data, &document); err != nil {
+			return err
+		}
+		return schema.VisitJSON(document, openapi3.EnableJSONSchema2020())
+	}
+	for name, data := range map[string][]byte{"the example": read(t, examplePath), "minimal": []byte(minimal)} {
+		if err := valid(data); err != nil {
+			t.Errorf("%s does not conform: %v", name, err)
+		}
+	}
+	refused := 0
+	for _, name := range []string{
+		"unknown-key", "unknown-key-far", "no-account-id", "no-vault", "no-tokens", "empty-tokens", "no-token-id", "empty-sinks",
+		"empty-sink", "no-sink-path", "log-level", "log-format", "secret-in-file", "secret-both", "secret-neither", "account-id",
+		"token-id", "token-name", "duration-days", "duration-negative", "duration-no-unit", "requests-zero", "requests-too-many",
+		"requests-text", "auth-two", "auth-none", "catch-up", "catch-up-skip", "defaults-id", "not-a-mapping", "later-*",
+	} {
+		paths, _ := filepath.Glob("testdata/bad/" + name + ".yaml")
+		if len(paths) == 0 {
+			t.Errorf("no file %s", name)
+		}
+		for _, path := range paths {
+			refused++
+			if err := valid(read(t, path)); err == nil {
+				t.Errorf("%s conforms", path)
+			}
+		}
+	}
+	if refused < 40 {
+		t.Errorf("only %d broken files were tried", refused)
+	}
+}
+
+// TestImports holds that reading the configuration needs no adapter, and that the
+// schema library stays out of the daemon.
+func TestImports(t *testing.T) {
+	allowed := []string{
+		"go.yaml.in/yaml/v3", "rotatord/internal/config/raw", "rotatord/internal/scheduler", "rotatord/internal/secret",
+	}
+	paths, err := filepath.Glob("*.go")
+	rawPaths, _ := filepath.Glob("raw/*.go")
+	if err != nil || len(paths) < 5 || len(rawPaths) == 0 {
+		t.Fatalf("found %d and %d files, %v", len(paths), len(rawPaths), err)
+	}
+	for _, path := range append(paths, rawPaths...) {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, spec := range f.Imports {
+			name, _ := strconv.Unquote(spec.Path.Value)
+			if first, _, _ := strings.Cut(name, "/"); (strings.Contains(first, ".") || first == "rotatord") && !slices.Contains(allowed, name) {
+				t.Errorf("%s imports %s", path, name)
+			}
+		}
+	}
+}

@@ -1,0 +1,167 @@
+package config_test
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v3"
+
+	"rotatord/internal/config"
+	"rotatord/internal/secret"
+)
+
+// FuzzParse holds for any file: there is either a configuration or at least one
+// fault; faults have a place in the file, are in its order, fit on one line each and
+// hold no client secret; and a configuration that is written out with every default
+// spelled out reads as the same configuration.
+func FuzzParse(f *testing.F) {
+	for _, pattern := range []string{"testdata/*.yaml", "testdata/bad/*.yaml", "../../config.example.yaml"} {
+		paths, err := filepath.Glob(pattern)
+		if err != nil || len(paths) == 0 {
+			f.Fatalf("%s: %d seeds, %v", pattern, len(paths), err)
+		}
+		for _, path := range paths {
+			data, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Add([]byte(minimal))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		cfg, err := config.Parse("fuzz.yaml", data)
+		if err == nil {
+			checkRoundTrip(t, cfg)
+			return
+		}
+		faults, ok := config.AsFaults(err)
+		if cfg != nil || !ok || len(faults) == 0 {
+			t.Fatalf("Parse = %v, %T with %d faults", cfg, err, len(faults))
+		}
+		checkFaults(t, faults, strings.Count(string(data), "\n")+strings.Count(string(data), "\r")+
+			strings.Count(string(data), "\u0085")+strings.Count(string(data), "\u2028")+strings.Count(string(data), "\u2029")+1)
+	})
+}
+
+func checkFaults(t *testing.T, faults config.Faults, lines int) {
+	t.Helper()
+	for _, fault := range faults {
+		text := fault.String()
+		if fault.Line < 1 || fault.Column < 1 || fault.Line > lines+1 || fault.Message == "" || !strings.HasPrefix(text, "fuzz.yaml:") {
+			t.Errorf("a fault without a place in a file of %d lines: %#v", lines, fault)
+		}
+		if strings.ContainsAny(text, "\r\n\x00") {
+			t.Errorf("a fault on more than one line: %q", text)
+		}
+		if secret.Scrub(text) != text {
+			t.Errorf("a fault with a secret: %q", text)
+		}
+	}
+	if !slices.IsSortedFunc(faults, func(a, b config.Fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	}) {
+		t.Errorf("not in the order of the file:\n%v", faults)
+	}
+}
+
+func checkRoundTrip(t *testing.T, cfg *config.Config) {
+	t.Helper()
+	written, err := yaml.Marshal(spelledOut(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := config.Parse(cfg.File, written)
+	if err != nil {
+		t.Fatalf("a configuration that was accepted is refused when written out:\n%v\n%s", err, written)
+	}
+	cfg.Warnings, again.Warnings = nil, nil // their places differ
+	if diff := gocmp.Diff(cfg, again, compareSchedules); diff != "" {
+		t.Fatalf("a configuration changed when written out (-first +second):\n%s", diff)
+	}
+}
+
+type object = map[string]any
+
+// spelledOut is the file that says all of cfg.
+func spelledOut(cfg *config.Config) object {
+	accounts, tokens := object{}, object{}
+	for name, a := range cfg.Accounts {
+		accounts[name] = given(object{
+			"account_id": a.AccountID, "api_token": source(a.APIToken), "api_email": a.APIEmail,
+			"api_key": source(a.APIKey), "base_url": a.BaseURL, "requests_per_5m": a.RequestsPer5m,
+		})
+	}
+	for _, token := range cfg.Tokens {
+		var sinks []any
+		for _, sink := range token.Sinks {
+			sinks = append(sinks, object{"vault": object{
+				"mount": sink.Vault.Mount, "path": sink.Vault.Path,
+				"fields": object{"client_id": sink.Vault.ClientIDField, "client_secret": sink.Vault.ClientSecretField},
+			}})
+		}
+		tokens[token.Name] = object{
+			"account": token.Account, "id": token.ID, "schedule": token.Schedule.String(),
+			"time_zone": token.Schedule.Location().String(), "jitter": token.Jitter.String(),
+			"grace": token.Grace.String(), "sinks": sinks,
+		}
+	}
+	auth := object{}
+	if role := cfg.Vault.Auth.AppRole; role != nil {
+		auth["approle"] = object{"mount": role.Mount, "role_id": source(role.RoleID), "secret_id": source(role.SecretID)}
+	}
+	if token := cfg.Vault.Auth.Token; token != nil {
+		auth["token"] = source(*token)
+	}
+	tls := cfg.Vault.TLS
+	return object{
+		"listen": cfg.Listen,
+		"log":    object{"level": cfg.Log.Level, "format": cfg.Log.Format},
+		"state":  given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity)}),
+		"vault": given(object{
+			"address": cfg.Vault.Address, "namespace": cfg.Vault.Namespace, "timeout": cfg.Vault.Timeout.String(), "auth": auth,
+			"tls": given(object{
+				"ca_file": tls.CAFile, "cert_file": tls.CertFile, "key_file": tls.KeyFile, "server_name": tls.ServerName,
+			}),
+		}),
+		"accounts": accounts,
+		"tokens":   tokens,
+	}
+}
+
+// given leaves out what is not set.
+func given(o object) object {
+	for key, value := range o {
+		if inner, ok := value.(object); value == "" || ok && len(inner) == 0 {
+			delete(o, key)
+		}
+	}
+	return o
+}
+
+func source(s config.SecretSource) object {
+	return given(object{"file": s.File, "env": s.Env})
+}
+
+// FuzzSecretNeverEchoed writes a secret, with anything around it, where a secret
+// source should stand.
+func FuzzSecretNeverEchoed(f *testing.F) {
+	for _, value := range misplaced {
+		before, after, _ := strings.Cut(value, canary)
+		f.Add(before, after)
+	}
+	lineBreaks := strings.NewReplacer("\n", "", "\r", "", "\u0085", "", "\u2028", "", "\u2029", "")
+	f.Fuzz(func(t *testing.T, before, after string) {
+		text := strings.Replace(minimal, "{file: /run/cloudflare-token}",
+			lineBreaks.Replace(before)+canary+lineBreaks.Replace(after), 1)
+		_, err := config.Parse("fuzz.yaml", []byte(text))
+		if err != nil && strings.Contains(err.Error(), canary) {
+			t.Errorf("the error repeats a secret:\n%v\n%s", err, text)
+		}
+	})
+}
