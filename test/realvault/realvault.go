@@ -26,6 +26,7 @@ type Vault struct {
 	binary    string
 	dir       string
 	cmd       *exec.Cmd
+	root      *api.Client
 }
 
 // binary is built once for each test process.
@@ -68,6 +69,10 @@ func Start(t testing.TB) *Vault {
 		t.Fatal(err)
 	}
 	v.RootToken, v.unsealKey = secrets.RootToken, secrets.UnsealKey
+	if v.root, err = api.NewClient(&api.Config{Address: v.Address}); err != nil {
+		t.Fatal(err)
+	}
+	v.root.SetToken(v.RootToken)
 	t.Cleanup(func() { v.Kill() })
 	return v
 }
@@ -103,12 +108,7 @@ func (v *Vault) Kill() {
 // Root returns a client that may do everything.
 func (v *Vault) Root(t testing.TB) *api.Client {
 	t.Helper()
-	client, err := api.NewClient(&api.Config{Address: v.Address})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client.SetToken(v.RootToken)
-	return client
+	return v.root
 }
 
 // Seal seals the running server.

@@ -1,0 +1,369 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// consumers read each secret from Vault and present it to the application, without pause,
+// until stop is called; it returns how often, and every answer that was not 200.
+func (w *world) consumers(t *testing.T) (stop func() (calls int, refused []string)) {
+	t.Helper()
+	var (
+		mu      sync.Mutex
+		calls   int
+		refused []string
+		ended   = make(chan struct{})
+		all     sync.WaitGroup
+	)
+	for worker := range 2 {
+		all.Go(func() {
+			for i := worker; ; i += 2 {
+				select {
+				case <-ended:
+					return
+				default:
+				}
+				name := w.names[i%len(w.names)]
+				id, value, ok := w.stored(t, name)
+				if !ok {
+					time.Sleep(time.Millisecond)
+					continue
+				}
+				status := w.call(t, name, id, value)
+				mu.Lock()
+				calls++
+				if status != 200 {
+					refused = append(refused, fmt.Sprintf("%s: %d", name, status))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	return func() (int, []string) {
+		close(ended)
+		all.Wait()
+		return calls, refused
+	}
+}
+
+// TestAMinuteOfRotations: twenty tokens, rotated every two seconds for a minute.
+func TestAMinuteOfRotations(t *testing.T) {
+	length := time.Minute
+	if testing.Short() {
+		length = 10 * time.Second
+	}
+	w := newWorld(t, options{tokens: 20, schedule: "@every 2s", grace: time.Second})
+	d := w.run(t)
+	eventually(t, 20*time.Second, "a first secret for every token", func() bool {
+		for _, name := range w.names {
+			if _, _, ok := w.stored(t, name); !ok {
+				return false
+			}
+		}
+		return true
+	})
+	stop := w.consumers(t)
+	time.Sleep(length)
+	calls, refused := stop()
+	if len(refused) > 0 {
+		t.Errorf("%d of %d calls with the secret in Vault were refused, the first: %s", len(refused), calls, refused[0])
+	}
+	if calls < 100 {
+		t.Fatalf("only %d calls: this proves little", calls)
+	}
+
+	// The metrics count exactly what Cloudflare did: between two equal readings of the
+	// simulator nothing happened, and what was in flight has ended in one of the tries.
+	var exposition string
+	var s stats
+	eventually(t, 20*time.Second, "metrics that count what happened", func() bool {
+		before := w.stats(t)
+		exposition = get(t, d.url+"/metrics")
+		s = w.stats(t)
+		if before.rotations() != s.rotations() {
+			return false
+		}
+		for _, name := range w.names {
+			if sumMetric(exposition, `rotatord_rotations_total\{result="success",token="`+name+`",trigger="[a-z_]+"\}`) != float64(s.Rotations[w.tokenID(name)]) {
+				return false
+			}
+		}
+		return true
+	})
+	if n := s.rotations(); n < 20*int(length.Seconds()/4) {
+		t.Errorf("only %d rotations in %s", n, length)
+	}
+	if s.requests("rotate") != s.rotations() || s.requests("get") != 0 || s.requests("list") != 1 {
+		t.Errorf("%d rotations took %d rotate, %d get and %d list requests, want one rotate for each and one listing at the start",
+			s.rotations(), s.requests("rotate"), s.requests("get"), s.requests("list"))
+	}
+	for series, want := range map[string]float64{
+		`rotatord_cloudflare_requests_total{code="200",operation="rotate"}`: float64(s.rotations()),
+		`rotatord_cloudflare_requests_total{code="200",operation="list"}`:   1,
+		`rotatord_sink_writes_total{result="success",sink="vault"}`:         float64(s.rotations()),
+		`rotatord_sink_writes_total{result="failed",sink="vault"}`:          0,
+		`rotatord_rotation_duration_seconds_count{result="success"}`:        float64(s.rotations()),
+		`rotatord_pending_secrets`:                                          0,
+	} {
+		if got := metric(exposition, series); got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+	if n := sumMetric(exposition, `rotatord_rotations_total\{result="(?:failed|in_doubt|skipped)",token="[^"]+",trigger="[a-z_]+"\}`); n != 0 {
+		t.Errorf("%v attempts did not succeed", n)
+	}
+
+	if code := d.terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	w.agree(t)
+	t.Logf("%d rotations, %d rotate requests; %d calls by consumers, %d refused", s.rotations(), s.requests("rotate"), calls, len(refused))
+}
+
+// TestStopInTheMiddle: SIGTERM while requests are in flight, and a start after it.
+func TestStopInTheMiddle(t *testing.T) {
+	w := newWorld(t, options{tokens: 10, schedule: "@every 4s", grace: time.Second})
+	w.inject(t, `{"operation":"rotate","kind":"delay","delay":"800ms","count":-1}`)
+	var lines []logLine
+	for round := range 3 {
+		d := w.run(t)
+		before := w.stats(t).rotations()
+		eventually(t, 30*time.Second, "a request in flight", func() bool { return w.stats(t).rotations() > before })
+		if code := d.terminate(t); code != 0 {
+			t.Errorf("round %d: exit code %d", round, code)
+		}
+		if log := d.log(t); log[len(log)-1].Msg != "stopped" {
+			t.Errorf("round %d: the log does not end with \"stopped\"", round)
+		}
+		lines = append(lines, d.log(t)...)
+	}
+	// Once more to its end, so that all is settled.
+	d := w.run(t)
+	before := w.stats(t)
+	eventually(t, 30*time.Second, "another rotation of every token", func() bool {
+		now := w.stats(t)
+		for _, name := range w.names {
+			if now.Rotations[w.tokenID(name)] == before.Rotations[w.tokenID(name)] {
+				return false
+			}
+		}
+		return true
+	})
+	if code := d.terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	lines = append(lines, d.log(t)...)
+	w.agree(t)
+
+	rotated, slots := 0, map[string]bool{}
+	for _, l := range lines {
+		if l.Msg != "rotated" {
+			if l.Level == "ERROR" {
+				t.Errorf("%s: %s %v", l.Token, l.Msg, l.Error)
+			}
+			continue
+		}
+		rotated++
+		if l.Time.Before(l.Slot) {
+			t.Errorf("%s was rotated at %s, before its slot %s", l.Token, l.Time, l.Slot)
+		}
+		key := l.Token + " " + l.Slot.Format(time.RFC3339Nano)
+		if slots[key] {
+			t.Errorf("the slot %s was served twice", key)
+		}
+		slots[key] = true
+	}
+	if s := w.stats(t); s.rotations() != rotated || s.requests("rotate") != rotated {
+		t.Errorf("Cloudflare carried out %d rotations on %d requests, the logs say %d", s.rotations(), s.requests("rotate"), rotated)
+	}
+}
+
+// TestKilled: SIGKILL at any moment, over and over. The deadline of a token in doubt is a
+// quarter of its grace before the end, so all is settled soon after the last start.
+func TestKilled(t *testing.T) {
+	rounds := 8
+	if testing.Short() {
+		rounds = 2
+	}
+	w := newWorld(t, options{tokens: 10, schedule: "@every 3s", grace: 2 * time.Second})
+	for range rounds {
+		d := w.run(t)
+		before := w.stats(t).rotations()
+		eventually(t, 30*time.Second, "rotations", func() bool { return w.stats(t).rotations() > before+3 })
+		d.kill()
+		<-d.done
+	}
+	d := w.run(t)
+	before := w.stats(t)
+	eventually(t, 60*time.Second, "another rotation of every token", func() bool {
+		now := w.stats(t)
+		for _, name := range w.names {
+			if now.Rotations[w.tokenID(name)] < before.Rotations[w.tokenID(name)]+2 {
+				return false
+			}
+		}
+		return true
+	})
+	if code := d.terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	w.agree(t)
+}
+
+// TestVaultAway: Vault is killed for twenty seconds, and comes back.
+func TestVaultAway(t *testing.T) {
+	away := 20 * time.Second
+	if testing.Short() {
+		away = 5 * time.Second
+	}
+	w := newWorld(t, options{tokens: 10, schedule: "@every 2s", grace: time.Second})
+	d := w.run(t)
+	eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 10 })
+	w.vault.Kill()
+	time.Sleep(2 * time.Second) // what was in hand got stuck by now
+	stuck := w.stats(t)
+	if d.status(t, "/livez") != 200 {
+		t.Error("not alive because Vault is away")
+	}
+	time.Sleep(away - 2*time.Second)
+	if now := w.stats(t); now.requests("rotate") != stuck.requests("rotate") {
+		t.Errorf("%d rotate requests were sent while Vault was away", now.requests("rotate")-stuck.requests("rotate"))
+	}
+	w.vault.Resume(t)
+	eventually(t, time.Minute, "another rotation of every token", func() bool {
+		now := w.stats(t)
+		for _, name := range w.names {
+			if now.Rotations[w.tokenID(name)] == stuck.Rotations[w.tokenID(name)] {
+				return false
+			}
+		}
+		return true
+	})
+	if code := d.terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	w.agree(t)
+	if s := w.stats(t); s.requests("rotate") != s.rotations() {
+		t.Errorf("%d requests for %d rotations", s.requests("rotate"), s.rotations())
+	}
+}
+
+// TestThrottled: Cloudflare answers 429 with Retry-After: 5, and then well.
+func TestThrottled(t *testing.T) {
+	w := newWorld(t, options{tokens: 5, schedule: "@every 2s", grace: time.Second})
+	d := w.run(t)
+	eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 5 })
+	w.inject(t, `{"operation":"rotate","kind":"status","status":429,"retry_after":5,"count":1}`)
+	eventually(t, 20*time.Second, "the 429", func() bool { return w.stats(t).Requests["rotate"]["429"] == 1 })
+	throttled := time.Now()
+	time.Sleep(300 * time.Millisecond) // requests that were under way at that moment
+	before := w.stats(t)
+	time.Sleep(time.Until(throttled.Add(4500 * time.Millisecond)))
+	if now := w.stats(t); now.requests("rotate") != before.requests("rotate") || now.requests("list") != before.requests("list") {
+		t.Errorf("requests were sent within Retry-After: %v, then %v", before.Requests, now.Requests)
+	}
+	eventually(t, 20*time.Second, "another rotation of every token", func() bool {
+		now := w.stats(t)
+		for _, name := range w.names {
+			if now.Rotations[w.tokenID(name)] == before.Rotations[w.tokenID(name)] {
+				return false
+			}
+		}
+		return true
+	})
+	exposition := get(t, d.url+"/metrics")
+	if got := metric(exposition, `rotatord_cloudflare_throttled_seconds_total{account="prod"}`); got != 5 {
+		t.Errorf("rotatord_cloudflare_throttled_seconds_total is %v, want 5", got)
+	}
+	if code := d.terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	w.agree(t)
+}
+
+// TestNoSecretLeaves looks for both formats of a client secret in everything that the
+// daemon writes or serves, while things go well and while they do not.
+func TestNoSecretLeaves(t *testing.T) {
+	w := newWorld(t, options{tokens: 4, schedule: "@every 2s", grace: time.Second})
+	old := strings.Repeat("0123456789abcdef", 4) // the older format
+	for _, name := range w.names {
+		_, err := w.vault.Root(t).Logical().Write(mount+"/data/access/"+name, map[string]any{
+			"data": map[string]any{"client_id": "x", "client_secret": old, "note": "kept"}, "options": map[string]any{"cas": 0},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Each kind of bad answer once, on a token of its own, with the secret in it where
+	// there is one.
+	for i, kind := range []string{"malformed_secret", "wrong_client_id", "cut", "refuse"} {
+		w.inject(t, fmt.Sprintf(`{"operation":"rotate","kind":%q,"when":"after","token_id":%q}`, kind, w.tokenID(w.names[i])))
+	}
+	d := w.run(t)
+	var seen strings.Builder
+	secrets := map[string]bool{old: true}
+	eventually(t, 60*time.Second, "three rotations of every token", func() bool {
+		for _, path := range []string{"/metrics", "/", "/livez", "/readyz?verbose", "/api/v1/tokens", "/api/v1/tokens/token-01", "/nowhere"} {
+			seen.WriteString(get(t, d.url+path))
+		}
+		done := true
+		now := w.stats(t)
+		for _, name := range w.names {
+			if _, value, ok := w.stored(t, name); ok {
+				secrets[value] = true
+			}
+			done = done && now.Rotations[w.tokenID(name)] >= 4
+		}
+		return done
+	})
+	// And Vault away, for its errors.
+	w.vault.Kill()
+	time.Sleep(3 * time.Second)
+	seen.WriteString(get(t, d.url+"/"))
+	w.vault.Resume(t)
+	if code := d.terminate(t); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	seen.WriteString(d.out.String() + d.errs.String())
+	for _, word := range []string{"in_doubt", "rotated", "Vault cannot be reached"} {
+		if !strings.Contains(seen.String(), word) {
+			t.Errorf("%q was seen nowhere: not all happened that was to happen", word)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(w.dir, "state", "*"))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("state files: %v, %v", files, err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen.Write(b)
+	}
+	if len(secrets) < 8 {
+		t.Fatalf("only %d secrets are known", len(secrets))
+	}
+	for value := range secrets {
+		if strings.Contains(seen.String(), value) {
+			t.Errorf("the secret %.10s... stands in the daemon's output or state", value)
+		}
+	}
+	formats := regexp.MustCompile(`cfast_[A-Za-z0-9]{10,}|\b[0-9a-f]{64}\b`)
+	if found := formats.FindString(seen.String()); found != "" {
+		t.Errorf("what looks like a secret stands in the daemon's output or state: %.14s...", found)
+	}
+	for _, name := range w.names {
+		s, err := w.vault.Root(t).Logical().Read(mount + "/data/access/" + name)
+		if err != nil || s.Data["data"].(map[string]any)["note"] != "kept" {
+			t.Errorf("%s: the field beside the secret was not kept", name)
+		}
+	}
+}
