@@ -125,10 +125,9 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestEverything sets every supported field to something that is not its default,
-// and in its least tidy accepted form.
-func TestEverything(t *testing.T) {
-	got := parse(t, `listen: :0
+// everything sets every supported field to something that is not its default, and
+// in its least tidy accepted form.
+const everything = `listen: :0
 log: {level: debug, format: text}
 state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}}
 accounts:
@@ -170,7 +169,10 @@ tokens:
     sinks:
       - vault: {mount: kv, path: no}
       - vault: {mount: kv, path: 0x10, fields: {client_id: client_secret, client_secret: client_id}}
-`)
+`
+
+func TestEverything(t *testing.T) {
+	got := parse(t, everything)
 	want := &config.Config{
 		File:   "test.yaml",
 		Listen: ":0",
