@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -124,10 +125,9 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestEverything sets every supported field to something that is not its default,
-// and in its least tidy accepted form.
-func TestEverything(t *testing.T) {
-	got := parse(t, `listen: :0
+// everything sets every supported field to something that is not its default, and
+// in its least tidy accepted form.
+const everything = `listen: :0
 log: {level: debug, format: text}
 state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}}
 accounts:
@@ -169,7 +169,10 @@ tokens:
     sinks:
       - vault: {mount: kv, path: no}
       - vault: {mount: kv, path: 0x10, fields: {client_id: client_secret, client_secret: client_id}}
-`)
+`
+
+func TestEverything(t *testing.T) {
+	got := parse(t, everything)
 	want := &config.Config{
 		File:   "test.yaml",
 		Listen: ":0",
@@ -341,6 +344,57 @@ func TestAlias(t *testing.T) {
 	}
 	if got := faults(t, "tokens: &t\n  a: *t\n  *t : b\n"); len(got) == 0 {
 		t.Error("a file that contains itself has no faults")
+	}
+}
+
+// TestSyntaxErrorLine holds that a syntax error is reported where it is, in short
+// files and in long ones.
+func TestSyntaxErrorLine(t *testing.T) {
+	long := func(n int) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, "key%d:\n  a: b\n", i)
+		}
+		return b.String()
+	}
+	for _, test := range []struct {
+		name string
+		text string
+		line int
+	}{
+		{"first line", "a: b: c\nd: e\n", 1},
+		{"no line break", "[", 1},
+		{"in the middle", long(20) + " key: x\n" + long(20), 41},
+		{"open quote", long(20) + "key: 'x\n" + long(20), 41},
+		{"open bracket", long(20) + "key: [x\n" + long(20), 41},
+		{"line without a key", long(20) + "key\n" + long(20), 41},
+		{"in a valid list over lines", "key: [a,\n b,\n c]\nkey: b: c\n", 4},
+		{"in a second document", "a: b\n---\nc: d: e\n", 3},
+		{"in the last line", long(20) + "key: b: c", 41},
+		{"last line of the search", long(500) + "key: b: c\n" + long(5), 1001},
+		{"behind the search", long(2000) + "key: b: c\n" + long(5), 4001},
+		{"long behind it", "key: b: c\n" + long(2000), 1},
+	} {
+		_, err := config.Parse("test.yaml", []byte(test.text))
+		found, _ := config.AsFaults(err)
+		if len(found) != 1 || found[0].Line != test.line || !strings.HasPrefix(found[0].Message, "not valid YAML: ") {
+			t.Errorf("%s: got %v, want one fault on line %d", test.name, err, test.line)
+		}
+	}
+}
+
+// TestRareSchedule holds that a schedule with slots years apart is measured quickly
+// and right: the 1st of January and of February are 31 days apart.
+func TestRareSchedule(t *testing.T) {
+	for expression, fits := range map[string]bool{"0 0 1 1,2 *": true, "0 0 1 2,3 *": false, "0 0 29 2 *": true} {
+		started := time.Now()
+		_, err := config.Parse("test.yaml", []byte(replaced(t, `"@weekly"`, "'"+expression+"'\n    grace: 671h\n    time_zone: Europe/Berlin\n    jitter: 672h")))
+		if (err == nil) != fits {
+			t.Errorf("%s: got %v; a jitter of 28 days should fit: %t", expression, err, fits)
+		}
+		if spent := time.Since(started); spent > 5*time.Second {
+			t.Errorf("%s took %s", expression, spent)
+		}
 	}
 }
 

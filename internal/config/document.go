@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"regexp"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -21,7 +22,7 @@ func (r *report) document(data []byte) *yaml.Node {
 	documents, err := documents(data)
 	switch {
 	case err != nil:
-		line := syntaxErrorLine(data)
+		line := syntaxErrorLine(data, err)
 		r.addf(position{line, 1}, "", "not valid YAML: %s", syntaxHint(err))
 		return nil
 	case len(documents) == 0 || isNull(documents[0]):
@@ -77,24 +78,33 @@ func badUTF8(data []byte) (position, bool) {
 	return p, false
 }
 
-// The parser reports where the construct around a syntax error began, or no line at
-// all. The line that breaks the file is the one after the longest sequence of whole
-// lines that is valid: an operator has to look there.
-func syntaxErrorLine(data []byte) int {
-	const maxLines = 2000 // trying is quadratic at worst
+// syntaxErrorLine finds the line that breaks a file. The parser reports where the
+// construct around it began, or no line at all; an operator has to look at the line
+// after the longest sequence of whole lines that is valid. Trying takes quadratic
+// time at worst, so behind maxLines the parser's word is taken.
+func syntaxErrorLine(data []byte, err error) int {
+	const maxLines = 1000
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	if len(lines) > maxLines {
-		lines = lines[:maxLines]
+	last := len(lines) - 1
+	if last > maxLines {
+		last = maxLines
 	}
-	for n := len(lines) - 1; n > 0; n-- {
-		if _, err := documents(bytes.Join(lines[:n], nil)); err == nil {
-			return n + 1
+	for n := last; n > 0; n-- {
+		if _, broken := documents(bytes.Join(lines[:n], nil)); broken != nil {
+			continue
 		}
+		reported := parserPrefix.FindStringSubmatch(err.Error())
+		if n == maxLines && len(reported) == 2 {
+			if line, convErr := strconv.Atoi(reported[1]); convErr == nil && line > n && line <= len(lines) {
+				return line
+			}
+		}
+		return n + 1
 	}
 	return 1
 }
 
-var parserPrefix = regexp.MustCompile(`^yaml: (line \d+: )?`)
+var parserPrefix = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
 
 // syntaxHint words a parser's error for an operator. The parser quotes the name of
 // an unknown anchor, and a password may begin with an asterisk; nothing that the
@@ -107,8 +117,9 @@ func syntaxHint(err error) string {
 		{"found character that cannot start any token", "a tab, or a value that begins with @, ` or %: indent with spaces, and quote such a value"},
 		{"found a tab character", "a tab in the indentation: indent with spaces"},
 		{"did not find expected key", "this line does not fit the mapping around it: check the indentation"},
-		{"could not find expected ':'", "this line is neither a key with a colon nor part of the value above: check it and its indentation"},
 		{"could not find expected", "this line is neither a key with a colon nor part of the value above: check it and its indentation"},
+		{"did not find expected node content", "a value or a closing bracket is missing here"},
+		{"did not find expected ','", "a comma or a closing bracket is missing here"},
 		{"found unexpected end of stream", "a quote or bracket that opens here is never closed"},
 		{"control characters are not allowed", "a control character: remove it"},
 	} {

@@ -85,7 +85,12 @@ func blame(span string, ownSpan bool, schedule string, ownSchedule bool, zone st
 // so that a file is right or wrong whatever the date. A day on which the clocks
 // change is shorter than others; every change of one year is looked at.
 func (c *checker) gap(expression string, zone *time.Location) (gap, error) {
-	const slots = 400
+	// Few slots of a rare schedule cover more than a year already; many of them would
+	// be followed through centuries.
+	const (
+		rareSlots, rareGap = 24, 480 * time.Hour
+		manySlots          = 400
+	)
 	key := gapKey{expression, zone.String()}
 	if g, ok := c.gaps[key]; ok {
 		return g, nil
@@ -95,7 +100,12 @@ func (c *checker) gap(expression string, zone *time.Location) (gap, error) {
 		return gap{}, err
 	}
 	start := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+	slots := rareSlots
 	smallest := schedule.SmallestGap(start, slots)
+	if smallest < rareGap {
+		slots = manySlots
+		smallest = schedule.SmallestGap(start, slots)
+	}
 	for t := start; schedule.Interval() == 0; {
 		_, change := t.In(zone).ZoneBounds()
 		if change.IsZero() || change.After(start.AddDate(1, 0, 0)) {
