@@ -118,12 +118,11 @@ func (a *App) build() error {
 	if a.session, err = vault.New(a.config.Vault, a.log, a.metrics); err != nil {
 		return err
 	}
-	tokens := a.tokens()
-	rotator := rotation.New(rotation.Options{
+	a.engine = newEngine(a.tokens(), a.log)
+	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.journal, Pending: a.journal, Owner: owner(), Started: a.started,
-		Observer: observers(a.metrics, logObserver{a.log}, a.options.Observer),
+		Observer: observers(a.metrics, logObserver{a.log}, a.engine, a.options.Observer),
 	})
-	a.engine = newEngine(rotator, tokens, a.log)
 	if err := a.engine.enroll(context.Background()); err != nil {
 		return err
 	}

@@ -43,9 +43,11 @@ type engine struct {
 	unrecovered map[string]bool
 }
 
-func newEngine(r *rotation.Rotator, tokens []rotation.Token, log *slog.Logger) *engine {
+// newEngine returns an engine whose rotator is still to be set: the rotator tells the
+// engine which steps were reached.
+func newEngine(tokens []rotation.Token, log *slog.Logger) *engine {
 	e := &engine{
-		rotator: r, queue: scheduler.NewQueue(), log: log,
+		queue: scheduler.NewQueue(), log: log,
 		slots:  semaphore.NewWeighted(maxInHand),
 		tokens: make(map[string]rotation.Token, len(tokens)), records: make(map[string]rotation.Record, len(tokens)),
 		due: make(map[string]rotation.Due, len(tokens)), working: make(map[string]bool), unrecovered: make(map[string]bool),
@@ -140,6 +142,16 @@ func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFac
 		e.records[name] = record
 	}
 	return nil
+}
+
+// Observe implements [rotation.Observer]: the state that is shown is that of the last
+// step, also while a rotation is under way.
+func (e *engine) Observe(event rotation.Event) {
+	if reached, ok := event.(rotation.Reached); ok {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.records[reached.Record.Token] = reached.Record
+	}
 }
 
 func (e *engine) setWorking(name string, working bool) {

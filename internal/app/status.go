@@ -26,11 +26,12 @@ func (a *App) Tokens() []httpapi.TokenStatus {
 			Failures: record.Failures, LastError: record.LastError,
 		}
 		if record.Last != nil {
-			s.LastSuccess, s.GraceEnd = record.Last.At, record.Last.GraceEndsAt
+			s.LastSuccess = record.Last.At
 		}
 		if record.Doubt != nil {
 			s.Doubt = record.Doubt.Reason
 		}
+		s.GraceEnd = record.GraceEnd()
 		all = append(all, s)
 	}
 	return all

@@ -85,10 +85,7 @@ func badUTF8(data []byte) (position, bool) {
 func syntaxErrorLine(data []byte, err error) int {
 	const maxLines = 1000
 	lines := bytes.SplitAfter(data, []byte("\n"))
-	last := len(lines) - 1
-	if last > maxLines {
-		last = maxLines
-	}
+	last := min(len(lines)-1, maxLines)
 	for n := last; n > 0; n-- {
 		if _, broken := documents(bytes.Join(lines[:n], nil)); broken != nil {
 			continue

@@ -160,6 +160,7 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 		return err
 	}
 	a.record.Revision = saved.Revision
+	a.tell(Reached{a.record.clone()})
 	return nil
 }
 

@@ -72,6 +72,10 @@ type SlotsMissed struct {
 	Count int
 }
 
+// Reached reports that a step of a rotation is durable. Record is the token's record as
+// it was saved.
+type Reached struct{ Record Record }
+
 // SealFailed reports the one moment in which a secret is held in memory alone.
 type SealFailed struct {
 	Token      string
@@ -84,4 +88,5 @@ func (SinkWritten) event()   {}
 func (Attempted) event()     {}
 func (DoubtResolved) event() {}
 func (SlotsMissed) event()   {}
+func (Reached) event()       {}
 func (SealFailed) event()    {}

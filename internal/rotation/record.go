@@ -72,6 +72,30 @@ type Record struct {
 	Still int `json:"still,omitempty"`
 }
 
+// GraceEnd is when the secret that consumers may still use stops working, on the local
+// clock: of the rotation in hand once its request was carried out, or may have been, and
+// else of the last one. Zero means that no secret is in its grace.
+func (r Record) GraceEnd() time.Time {
+	switch {
+	case r.Step == StepInDoubt:
+		return r.Doubt.OldWorksUntil
+	case r.Step == StepSealed, r.Step == StepStored:
+		return r.Work.GraceEndsAt
+	case r.Last != nil:
+		return r.Last.GraceEndsAt
+	}
+	return time.Time{}
+}
+
+// clone returns a copy that shares nothing which a rotation in hand still changes.
+func (r Record) clone() Record {
+	if r.Work != nil {
+		work := *r.Work
+		r.Work = &work
+	}
+	return r
+}
+
 // Work is a rotation in hand.
 type Work struct {
 	RotationID string    `json:"rotation_id"`

@@ -117,7 +117,7 @@ func TestDowntimeIsCaughtUpOnce(t *testing.T) {
 		if !slices.Contains(w.events, rotation.Event(rotation.SlotsMissed{Token: "ci", Count: 14*24 - 1})) {
 			t.Errorf("the missed slots were not counted: %v", w.events)
 		}
-		if due := rotation.NextDue(token, w.record()); due.At.Sub(time.Now()) != 30*time.Minute {
+		if due := rotation.NextDue(token, w.record()); time.Until(due.At) != 30*time.Minute {
 			t.Errorf("next due in %s, want 30m", time.Until(due.At))
 		}
 	})

@@ -180,25 +180,26 @@ func TestNothingLeaks(t *testing.T) {
 	r.send("GET", "/client/v4"+tokensPath+"/"+canary, canary, "X-Auth-Email", "a@b.c", "X-Auth-Key", canary)
 	r.api("POST", tokensPath, `{"name":"`+canary) // a broken body
 
-	outputs := log.String()
+	var outputs strings.Builder
+	outputs.WriteString(log.String())
 	for _, path := range []string{"/stats", "/tokens", "/faults", "/behaviour"} {
-		outputs += r.send("GET", "/_sim"+path, "").raw
+		outputs.WriteString(r.send("GET", "/_sim"+path, "").raw)
 	}
 	history := r.sim.Secrets(id)
 	shown, err := json.Marshal(history)
 	if err != nil {
 		t.Fatal(err)
 	}
-	outputs += string(shown)
-	if len(history) != 5 || strings.Count(log.String(), `"operation":"rotate"`) != 4 || !strings.Contains(outputs, string(v.Digest())) {
-		t.Fatalf("%d secrets, and a log that proves nothing: %s", len(history), outputs)
+	outputs.WriteString(string(shown))
+	if len(history) != 5 || strings.Count(log.String(), `"operation":"rotate"`) != 4 || !strings.Contains(outputs.String(), string(v.Digest())) {
+		t.Fatalf("%d secrets, and a log that proves nothing: %s", len(history), outputs.String())
 	}
 	for i, s := range history {
-		if strings.Contains(outputs, s.Value.Reveal()) || strings.Contains(outputs, s.Value.Reveal()[:26]) {
+		if strings.Contains(outputs.String(), s.Value.Reveal()) || strings.Contains(outputs.String(), s.Value.Reveal()[:26]) {
 			t.Errorf("secret %d leaked", i)
 		}
 	}
-	if strings.Contains(outputs, "CANARY") {
+	if strings.Contains(outputs.String(), "CANARY") {
 		t.Error("a credential leaked")
 	}
 }
