@@ -16,8 +16,9 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// maxInHand is how many rotations may be in hand at once. Cloudflare's budget is the
-// narrower bound; this one limits connections and memory.
+// maxInHand is how many rotations of one account may be in hand at once. Cloudflare's
+// budget is the narrower bound; this one limits connections and memory. Each account has
+// its own, so that one which answers slowly, or must be left alone, holds up no other.
 const maxInHand = 16
 
 // retryFloor keeps a token that cannot even write its ledger record from being tried
@@ -31,7 +32,7 @@ type engine struct {
 	queue   *scheduler.Queue
 	tokens  map[string]rotation.Token
 	log     *slog.Logger
-	slots   *semaphore.Weighted
+	slots   map[string]*semaphore.Weighted // by account
 	workers sync.WaitGroup
 	beat    atomic.Int64 // Unix nanoseconds of the queue's last sign of life
 
@@ -48,12 +49,15 @@ type engine struct {
 func newEngine(tokens []rotation.Token, log *slog.Logger) *engine {
 	e := &engine{
 		queue: scheduler.NewQueue(), log: log,
-		slots:  semaphore.NewWeighted(maxInHand),
+		slots:  make(map[string]*semaphore.Weighted),
 		tokens: make(map[string]rotation.Token, len(tokens)), records: make(map[string]rotation.Record, len(tokens)),
 		due: make(map[string]rotation.Due, len(tokens)), working: make(map[string]bool), unrecovered: make(map[string]bool),
 	}
 	for _, t := range tokens {
 		e.tokens[t.Name] = t
+		if e.slots[t.Account] == nil {
+			e.slots[t.Account] = semaphore.NewWeighted(maxInHand)
+		}
 	}
 	return e
 }
@@ -100,12 +104,14 @@ func (e *engine) finish(ctx context.Context) []string {
 }
 
 func (e *engine) work(ctx context.Context, name string) {
-	if e.slots.Acquire(ctx, 1) != nil {
+	token := e.tokens[name]
+	slots := e.slots[token.Account]
+	if slots.Acquire(ctx, 1) != nil {
 		return // stopping: the ledger knows what is due
 	}
-	defer e.slots.Release(1)
+	defer slots.Release(1)
 	e.setWorking(name, true)
-	record, err := e.rotator.Advance(ctx, e.tokens[name])
+	record, err := e.rotator.Advance(ctx, token)
 	e.setWorking(name, false)
 	var floor time.Duration
 	if err != nil {

@@ -87,7 +87,7 @@ func (v Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
 
 // Both published formats of an Access client secret: "cfast_" with 40 alphanumerics
 // and an 8-character checksum (since August 2026), and 64 hex digits before that.
-var clientSecret = regexp.MustCompile(`cfast_[A-Za-z0-9]{20,}|\b[0-9a-fA-F]{64}\b`)
+var clientSecret = regexp.MustCompile(`cfast_[A-Za-z0-9]{20,}|[0-9a-fA-F]{64,}`)
 
 // wellFormed is the exact shape; clientSecret above is wider because a truncated
 // or lengthened secret must be scrubbed too.

@@ -1,0 +1,168 @@
+// Package bench measures what a user would ask about: how long a rotation takes beyond
+// Cloudflare and Vault, what a token costs in the queue, how fast the ledger is.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"rotatord/internal/cloudflare"
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/config"
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
+	"rotatord/internal/secret"
+	"rotatord/internal/sink"
+	"rotatord/internal/vault"
+	"rotatord/internal/vault/vaulttest"
+)
+
+func secretFile(b *testing.B, content string) config.SecretSource {
+	b.Helper()
+	path := filepath.Join(b.TempDir(), "secret")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return config.SecretSource{File: path}
+}
+
+// BenchmarkRotation is one whole rotation, over HTTP on loopback, with the simulator and
+// the KV double: what is left is rotatord's own work, its fsyncs above all.
+func BenchmarkRotation(b *testing.B) {
+	simulator := cfsim.New(cfsim.Options{SeedTokens: 1, RateLimit: -1})
+	api := httptest.NewServer(simulator)
+	defer api.Close()
+	kv := httptest.NewServer(vaulttest.New(vaulttest.Options{RootToken: "root", Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}}))
+	defer kv.Close()
+	source := secretFile(b, "root")
+	session, err := vault.New(config.Vault{Address: kv.URL, Timeout: time.Minute, Auth: config.VaultAuth{Token: &source}}, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go session.Run(ctx)
+	j, err := journal.Open(journal.Options{Dir: filepath.Join(b.TempDir(), "state")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.Close()
+	schedule, err := scheduler.Parse("@every 1s", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	// A clock that runs ahead makes a slot due each time.
+	now := time.Now()
+	rotator := rotation.New(rotation.Options{Ledger: j, Pending: j, Owner: "bench", Now: func() time.Time { return now }})
+	token := rotation.Token{
+		Name: "ci", Account: "prod", ID: cfsim.SeedTokenID(1),
+		Timetable: scheduler.Timetable{Schedule: schedule, Key: "ci"},
+		Issuer: cloudflare.New(config.Account{Name: "prod", AccountID: cfsim.DefaultAccountID, APIToken: secretFile(b, "any"),
+			BaseURL: api.URL + cfsim.BasePath, RequestsPer5m: 1 << 40}, cloudflare.Options{}),
+		Sinks: []rotation.Sink{sink.NewVault(session, config.VaultSink{Mount: "secret", Path: "ci", ClientIDField: "id", ClientSecretField: "secret"})},
+	}
+	if _, err := rotator.Enroll(ctx, token); err != nil {
+		b.Fatal(err)
+	}
+	n := 0
+	for b.Loop() {
+		now = now.Add(2 * time.Second)
+		if _, err := rotator.Advance(ctx, token); err != nil {
+			b.Fatal(err)
+		}
+		n++
+	}
+	if got := simulator.Stats().Rotations[token.ID]; got != n {
+		b.Fatalf("%d rotations in %d iterations", got, n)
+	}
+	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "rotations/s")
+}
+
+// BenchmarkSeal is the commit point alone: encryption and one durable write.
+func BenchmarkSeal(b *testing.B) {
+	j, err := journal.Open(journal.Options{Dir: filepath.Join(b.TempDir(), "state")})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.Close()
+	issued := rotation.Issued{Credential: rotation.Credential{ClientID: "id", ClientSecret: secret.New("cfast_0123")}}
+	for b.Loop() {
+		if err := j.Seal(b.Context(), "R", issued); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRecover opens the ledger of n tokens and computes when each is due.
+func BenchmarkRecover(b *testing.B) {
+	for _, n := range []int{100, 1000} {
+		b.Run(fmt.Sprint("tokens=", n), func(b *testing.B) {
+			dir := filepath.Join(b.TempDir(), "state")
+			j, err := journal.Open(journal.Options{Dir: dir})
+			if err != nil {
+				b.Fatal(err)
+			}
+			schedule, err := scheduler.Parse("0 4 * * 1", nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			token := rotation.Token{Timetable: scheduler.Timetable{Schedule: schedule, Jitter: time.Hour, Key: "x"}}
+			for i := range n {
+				r := rotation.Record{Token: fmt.Sprint("token-", i), Anchor: time.Now(), Facts: rotation.TokenFacts{ID: "uuid"}}
+				if _, err := j.Save(b.Context(), r); err != nil {
+					b.Fatal(err)
+				}
+			}
+			_ = j.Close()
+			for b.Loop() {
+				j, err := journal.Open(journal.Options{Dir: dir})
+				if err != nil {
+					b.Fatal(err)
+				}
+				all, err := j.All(b.Context())
+				if err != nil || len(all) != n {
+					b.Fatal(len(all), err)
+				}
+				for _, r := range all {
+					fmt.Fprint(io.Discard, rotation.NextDue(token, r).At)
+				}
+				_ = j.Close()
+			}
+		})
+	}
+}
+
+// BenchmarkQueue sets and fires n keys.
+func BenchmarkQueue(b *testing.B) {
+	for _, n := range []int{1000, 10_000, 100_000} {
+		b.Run(fmt.Sprint("keys=", n), func(b *testing.B) {
+			keys := make([]string, n)
+			for i := range keys {
+				keys[i] = fmt.Sprint("token-", i)
+			}
+			for b.Loop() {
+				q := scheduler.NewQueue()
+				start := time.Now().Add(-time.Hour)
+				for i, k := range keys {
+					q.Set(k, start.Add(time.Duration(i*7919%n)*time.Millisecond))
+				}
+				ctx, cancel := context.WithCancel(context.Background())
+				fired := 0
+				q.Run(ctx, func(string, time.Time) {
+					if fired++; fired == n {
+						cancel()
+					}
+				}, nil)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/key")
+		})
+	}
+}
