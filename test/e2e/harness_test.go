@@ -68,14 +68,17 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-func start(t *testing.T, args ...string) *process {
+func start(t *testing.T, args ...string) *process { return startWith(t, nil, args...) }
+
+// startWith starts the binary with more in its environment.
+func startWith(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.errs
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Env = &p.out, &p.errs, append(os.Environ(), env...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -179,9 +182,9 @@ type daemon struct {
 	url string
 }
 
-func (w *world) run(t *testing.T) *daemon {
+func (w *world) run(t *testing.T, env ...string) *daemon {
 	t.Helper()
-	d := &daemon{process: start(t, "run", "--config", w.config)}
+	d := &daemon{process: startWith(t, env, "run", "--config", w.config)}
 	eventually(t, 20*time.Second, "the daemon's address", func() bool {
 		for _, l := range d.log(t) {
 			if l.Msg == "rotatord is running" {
