@@ -126,8 +126,27 @@ func (a *App) build() error {
 	if err := a.engine.enroll(context.Background()); err != nil {
 		return err
 	}
+	if err := a.warnOfForgotten(); err != nil {
+		return err
+	}
 	a.metrics.Show(a, a.session.Expiry)
 	a.metrics.ConfigLoaded(a.started)
+	return nil
+}
+
+// warnOfForgotten says which tokens were taken out of the configuration in the middle of
+// a rotation: nobody would deliver their new secret.
+func (a *App) warnOfForgotten() error {
+	records, err := a.journal.All(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if _, configured := a.engine.tokens[r.Token]; !configured && r.Step != rotation.StepIdle {
+			a.log.Error("a rotation is unfinished and its token is no longer configured: put it back into the configuration until the rotation is done",
+				"token", r.Token, "token_id", r.TokenID, "account", r.Account, "step", r.Step, "rotation_id", r.Work.RotationID)
+		}
+	}
 	return nil
 }
 
