@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,8 @@ import (
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/secret"
 )
+
+var accountID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 func newSim() *cobra.Command {
 	var (
@@ -40,7 +43,10 @@ anybody else reach it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if options.SeedTokens < 0 || options.SeedTokens > 100_000 {
-				return fmt.Errorf("--seed-tokens must be between 0 and 100000, not %d", options.SeedTokens)
+				return usagef("--seed-tokens must be between 0 and 100000, not %d", options.SeedTokens)
+			}
+			if !accountID.MatchString(options.AccountID) {
+				return usagef("--account-id must be 32 hex digits in lower case")
 			}
 			options.APIToken = secret.New(apiToken)
 			level := slog.LevelInfo
