@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -11,8 +12,9 @@ import (
 	"rotatord/internal/httpapi"
 )
 
-// version is set by the linker: -X main.version=v1.2.3.
-var version = ""
+// version and revision are set by the linker: -X main.version=v1.2.3. Where a build has the
+// repository at hand the toolchain knows the revision too; in a container it does not.
+var version, revision = "", ""
 
 // build says what is running, from what the linker and the toolchain recorded.
 func build() httpapi.Build {
@@ -29,9 +31,7 @@ func build() httpapi.Build {
 			b.Revision += "-dirty"
 		}
 	}
-	if b.Version == "" {
-		b.Version = "devel"
-	}
+	b.Version, b.Revision = cmp.Or(b.Version, "devel"), cmp.Or(revision, b.Revision)
 	return b
 }
 
