@@ -79,9 +79,11 @@ func newRoot() *cobra.Command {
 own cron schedule and writes it to HashiCorp Vault KV, without ever losing one.
 
 Exit codes: 0 good, 1 failed, 2 wrong usage.`,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
@@ -89,6 +91,18 @@ Exit codes: 0 good, 1 failed, 2 wrong usage.`,
 	root.AddCommand(newRun(), newCheck(), newPlan(), newSim(), newDemo(), newVersion())
 	root.SetHelpCommand(newHelp(root))
 	return root
+}
+
+// knownCommand refuses whatever is left after the commands were looked for.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = ": did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return usagef("unknown command %q for %q%s", args[0], root.Name(), hint)
 }
 
 // newHelp is cobra's help command, except that it does not answer the question for an
