@@ -1,0 +1,135 @@
+package app_test
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// module is the prefix of our own packages.
+const module = "rotatord/"
+
+// goPackage is what the test needs of a package. Imports are those outside of tests.
+type goPackage struct {
+	ImportPath string
+	Imports    []string
+	Standard   bool
+}
+
+// list asks the go command for packages and all that they depend on, by import path.
+func list(t *testing.T, patterns ...string) map[string]goPackage {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-deps", "-json=ImportPath,Imports,Standard"}, patterns...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", cmd, err, stderr.String())
+	}
+	all := map[string]goPackage{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+	}
+}
+
+// allowed is the whole picture: which of our packages each of them may import outside of
+// tests. A package that is not here is a fault, so that a new one is thought about.
+var allowed = map[string][]string{
+	// The core imports no adapter.
+	"internal/secret":           {},
+	"internal/scheduler":        {},
+	"internal/rotation":         {"internal/scheduler", "internal/secret"},
+	"internal/config/raw":       {},
+	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret"},
+	"internal/config/schemagen": {"internal/config/raw"},
+
+	// Adapters import the core. A sink goes through the one session with Vault.
+	"internal/cloudflare": core,
+	"internal/journal":    core,
+	"internal/vault":      core,
+	"internal/httpapi":    core,
+	"internal/sink":       append([]string{"internal/vault"}, core...),
+
+	// Doubles know nothing of the product but how it keeps a secret from being printed;
+	// the suite for sinks has the core's types.
+	"internal/cloudflare/cfsim":       {"internal/secret"},
+	"internal/cloudflare/openapitest": {"internal/secret"},
+	"internal/vault/vaulttest":        {"internal/secret"},
+	"internal/sink/sinktest":          core,
+
+	"internal/app": append([]string{"internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/vault"}, core...),
+	"cmd/rotatord": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal",
+		"internal/vault/vaulttest"}, core...),
+}
+
+var core = []string{"internal/config", "internal/rotation", "internal/scheduler", "internal/secret"}
+
+func TestImports(t *testing.T) {
+	found := 0
+	for path, p := range list(t, module+"...") {
+		name, ours := strings.CutPrefix(path, module)
+		if !ours {
+			continue
+		}
+		found++
+		may, known := allowed[name]
+		if !known {
+			t.Errorf("%s is not in the picture: say what it may import", name)
+		}
+		for _, imported := range p.Imports {
+			if target, ours := strings.CutPrefix(imported, module); ours && !slices.Contains(may, target) {
+				t.Errorf("%s must not import %s", name, target)
+			}
+		}
+	}
+	if found < len(allowed) {
+		t.Errorf("only %d of %d packages were found", found, len(allowed))
+	}
+}
+
+// TestDaemonIsLean holds the shipped binary to what it needs.
+func TestDaemonIsLean(t *testing.T) {
+	deps := list(t, module+"cmd/rotatord")
+	// What must be there shows that this looks at the right thing.
+	for _, needed := range []string{
+		module + "internal/app", "github.com/hashicorp/vault/api", "github.com/hashicorp/vault/api/auth/approle",
+		"github.com/cloudflare/cloudflare-go/v7/zero_trust", "go.etcd.io/bbolt", "net/http",
+	} {
+		if _, ok := deps[needed]; !ok {
+			t.Errorf("%s is not linked in: does this test look at the right binary?", needed)
+		}
+	}
+	for path := range deps {
+		switch {
+		case path == "testing", strings.HasPrefix(path, "testing/"):
+			t.Errorf("%s is linked in: test code is in the product", path)
+		case path == "github.com/cloudflare/cloudflare-go/v7":
+			t.Errorf("the SDK's root package is linked in, and with it every Cloudflare product")
+		case strings.HasPrefix(path, "github.com/hashicorp/vault/") && !vaultClient(path):
+			t.Errorf("%s is linked in: of Vault only its client may be, all else is under another licence", path)
+		case path == "github.com/hashicorp/vault",
+			strings.HasPrefix(path, "github.com/invopop/jsonschema"),
+			strings.HasPrefix(path, "github.com/getkin/kin-openapi"),
+			strings.HasPrefix(path, "github.com/rogpeppe/"),
+			strings.HasPrefix(path, "github.com/google/go-cmp"),
+			strings.HasPrefix(path, "pgregory.net/rapid"):
+			t.Errorf("%s is linked in: it is a tool", path)
+		}
+	}
+}
+
+// vaultClient reports whether a package of Vault's belongs to the API client or one of
+// its login methods.
+func vaultClient(path string) bool {
+	return path == "github.com/hashicorp/vault/api" || strings.HasPrefix(path, "github.com/hashicorp/vault/api/auth/")
+}
