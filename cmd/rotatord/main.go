@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	_ "time/tzdata" // zones are known wherever the binary runs
 
@@ -40,12 +41,13 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	rejectUnknownShells(root)
 	switch cmd, err := root.ExecuteContextC(ctx); {
 	case err == nil:
 		return exitGood
 	case errors.Is(err, errReported):
 		return exitFailed
-	case !started:
+	case !started, isUsage(err):
 		fmt.Fprintf(stderr, "rotatord: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
 		return exitUsage
 	default:
@@ -57,6 +59,18 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 // errReported ends a command with exit code 1 that has already said why.
 var errReported = errors.New("reported")
 
+// usageError is a value on the command line that cannot be right.
+type usageError struct{ text string }
+
+func (e usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Sprintf(format, args...)} }
+
+func isUsage(err error) bool {
+	_, ok := errors.AsType[usageError](err)
+	return ok
+}
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rotatord",
@@ -65,15 +79,59 @@ func newRoot() *cobra.Command {
 own cron schedule and writes it to HashiCorp Vault KV, without ever losing one.
 
 Exit codes: 0 good, 1 failed, 2 wrong usage.`,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+
+		SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cmd.Help()
 		},
 	}
 	root.AddCommand(newRun(), newCheck(), newPlan(), newSim(), newDemo(), newVersion())
+	root.SetHelpCommand(newHelp(root))
 	return root
+}
+
+// knownCommand refuses whatever is left after the commands were looked for.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if like := root.SuggestionsFor(args[0]); len(like) > 0 {
+		hint = ": did you mean " + strings.Join(like, " or ") + "?"
+	}
+	return usagef("unknown command %q for %q%s", args[0], root.Name(), hint)
+}
+
+// newHelp is cobra's help command, except that it does not answer the question for an
+// unknown command with the help of another one.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("there is no command %q", strings.Join(args, " "))
+			}
+			cmd.InitDefaultHelpFlag()
+			return cmd.Help()
+		},
+	}
+}
+
+// rejectUnknownShells makes an error of "completion SHELL" for a shell that cobra does not
+// know, which otherwise prints help and exits with 0. The command takes root's output as
+// it is when it is made, so that must have been set.
+func rejectUnknownShells(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "completion" {
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		}
+	}
 }
 
 // configFlag adds --config, which every command that reads the configuration has.

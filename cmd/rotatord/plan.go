@@ -19,6 +19,9 @@ import (
 	"rotatord/internal/scheduler"
 )
 
+// maxCount bounds --count: a list that nobody can read should not fill the memory.
+const maxCount = 10_000
+
 func newPlan() *cobra.Command {
 	var configPath string
 	var format outputFormat
@@ -31,8 +34,8 @@ It reads the ledger if no daemon has it open; otherwise, and on a machine withou
 slots are counted from now, which is exact for all but @every schedules.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if count < 1 {
-				return fmt.Errorf("--count must be at least 1, not %d", count)
+			if count < 1 || count > maxCount {
+				return usagef("--count must be between 1 and %d, not %d", maxCount, count)
 			}
 			c, err := loadConfig(configPath, cmd.ErrOrStderr())
 			if err != nil {

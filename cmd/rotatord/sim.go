@@ -17,7 +17,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-var hex32 = regexp.MustCompile(`^[0-9a-f]{32}$`)
+var accountID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 func newSim() *cobra.Command {
 	var (
@@ -43,10 +43,10 @@ anybody else reach it.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if options.SeedTokens < 0 || options.SeedTokens > 100_000 {
-				return fmt.Errorf("--seed-tokens must be between 0 and 100000, not %d", options.SeedTokens)
+				return usagef("--seed-tokens must be between 0 and 100000, not %d", options.SeedTokens)
 			}
-			if !hex32.MatchString(options.AccountID) {
-				return fmt.Errorf("--account-id must be 32 hex digits, not %q", options.AccountID)
+			if !accountID.MatchString(options.AccountID) {
+				return usagef("--account-id must be 32 hex digits in lower case")
 			}
 			options.APIToken = secret.New(apiToken)
 			level := slog.LevelInfo

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -11,9 +12,9 @@ import (
 	"rotatord/internal/httpapi"
 )
 
-// Set by the linker: -X main.version=v1.2.3 -X main.revision=0123abcd. The revision is
-// needed where the toolchain does not see the repository, as in an image's build.
-var version, revision string
+// version and revision are set by the linker: -X main.version=v1.2.3. Where a build has the
+// repository at hand the toolchain knows the revision too; in a container it does not.
+var version, revision = "", ""
 
 // build says what is running, from what the linker and the toolchain recorded.
 func build() httpapi.Build {
@@ -30,12 +31,7 @@ func build() httpapi.Build {
 			b.Revision += "-dirty"
 		}
 	}
-	if b.Version == "" {
-		b.Version = "devel"
-	}
-	if revision != "" {
-		b.Revision = revision
-	}
+	b.Version, b.Revision = cmp.Or(b.Version, "devel"), cmp.Or(revision, b.Revision)
 	return b
 }
 

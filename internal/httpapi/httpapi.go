@@ -2,7 +2,8 @@
 // page.
 //
 // Guarantees: nothing here changes state, and only GET and HEAD are answered. No answer
-// contains a secret: the package never holds one. Liveness depends on nothing remote.
+// contains a secret: the package never holds one, and error texts, which come from
+// elsewhere, are scrubbed once more. Liveness depends on nothing remote.
 package httpapi
 
 import (
@@ -16,6 +17,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"rotatord/internal/secret"
 )
 
 // TokenStatus is what is shown of one token. Zero times are unknown or do not apply.
@@ -87,7 +90,7 @@ func Handler(o Options) http.Handler {
 	}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) { serveChecks(w, r, o.Source.Live()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { serveChecks(w, r, o.Source.Ready()) })
-	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, _ *http.Request) { serveJSON(w, http.StatusOK, o.Source.Tokens()) })
+	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, _ *http.Request) { serveJSON(w, http.StatusOK, tokens(o.Source)) })
 	mux.HandleFunc("GET /api/v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) { serveToken(w, r, o.Source) })
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { servePage(w, o) })
 	return withSecurityHeaders(mux)
@@ -129,8 +132,17 @@ func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
 	}
 }
 
+// tokens are the source's, fit to be shown. The result is never nil.
+func tokens(source Source) []TokenStatus {
+	all := append([]TokenStatus{}, source.Tokens()...)
+	for i := range all {
+		all[i].LastError = secret.Scrub(all[i].LastError)
+	}
+	return all
+}
+
 func serveToken(w http.ResponseWriter, r *http.Request, source Source) {
-	for _, t := range source.Tokens() {
+	for _, t := range tokens(source) {
 		if t.Name == r.PathValue("name") {
 			serveJSON(w, http.StatusOK, t)
 			return
@@ -166,7 +178,7 @@ func servePage(w http.ResponseWriter, o Options) {
 		Checks  []Check
 		Rows    []row
 	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: o.Source.Ready()}
-	for _, t := range o.Source.Tokens() {
+	for _, t := range tokens(o.Source) {
 		data.Rows = append(data.Rows, row{t, distance(t.Next, now), distance(t.LastSuccess, now), distance(t.Expiry, now)})
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")

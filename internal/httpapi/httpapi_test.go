@@ -1,294 +1,338 @@
 package httpapi_test
 
 import (
-	"errors"
+	"encoding/json"
 	"io"
 	"log/slog"
-	"math"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"rotatord/internal/httpapi"
-	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
 
-const canary = "cfast_CANARYcanaryCANARYcanaryCANARYcanary0123deadbeef"
+// Canaries in both formats of a client secret.
+const (
+	canary    = "cfast_CANARYcanaryCANARYcanaryCANARYcanary0123deadbeef"
+	canaryHex = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+)
 
-var now = time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// source is a daemon with one token of each kind.
-type source struct{ ready, live bool }
+// fakeSource shows what it is given.
+type fakeSource struct {
+	tokens      []httpapi.TokenStatus
+	pending     int
+	oldest      time.Time
+	live, ready []httpapi.Check
+}
 
-func (s source) Tokens() []httpapi.TokenStatus {
-	return []httpapi.TokenStatus{
-		{
-			Name: "ci", Account: "prod", TokenID: "uuid", ClientID: "x.access", Strategy: "rotate", Schedule: "@weekly", TimeZone: "UTC",
-			State: "idle", Reason: "slot", Next: now.Add(90 * time.Minute), LastSuccess: now.Add(-49 * time.Hour), GraceEnd: now.Add(time.Hour),
-			Expiry: now.Add(30 * 24 * time.Hour), LastSeen: now.Add(-time.Minute), Known: true, Enabled: false,
+func (s *fakeSource) Tokens() []httpapi.TokenStatus { return s.tokens }
+func (s *fakeSource) Pending() (int, time.Time)     { return s.pending, s.oldest }
+func (s *fakeSource) Live() []httpapi.Check         { return s.live }
+func (s *fakeSource) Ready() []httpapi.Check        { return s.ready }
+func noSession() (expiry time.Time, ok bool)        { return time.Time{}, false }
+func sessionUntil(t time.Time) func() (time.Time, bool) {
+	return func() (time.Time, bool) { return t, true }
+}
+
+// busy is a source in which every field of a token is set, and one in which none is.
+func busy() *fakeSource {
+	return &fakeSource{
+		tokens: []httpapi.TokenStatus{
+			{
+				Name: "ci-deploy", Account: "prod", TokenID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
+				ClientID: "0123456789abcdef0123456789abcdef.access", Strategy: "rotate", Schedule: "0 4 * * 1", TimeZone: "Europe/Berlin",
+				State: "in_doubt", Reason: "in_doubt", Next: now.Add(90 * time.Second), LastSuccess: now.Add(-50 * time.Hour),
+				GraceEnd: now.Add(time.Hour), Expiry: now.Add(240 * time.Hour), LastSeen: now.Add(-time.Minute),
+				Known: true, Enabled: false, Failures: 3, LastError: "cloudflare rotate: unknown", Doubt: "outcome_unknown",
+			},
+			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "rotate", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
 		},
-		{
-			Name: "doubtful", Account: "<script>alert(1)</script>", Strategy: "rotate", Schedule: "@every 1h", TimeZone: "UTC", State: "in_doubt",
-			Reason: "in_doubt", Next: now, Failures: 3, LastError: `no answer & "nothing"`, Doubt: "outcome_unknown",
-		},
+		pending: 2, oldest: now.Add(-time.Hour),
+		live:  []httpapi.Check{{Name: "scheduler", OK: true, Detail: "silent"}},
+		ready: []httpapi.Check{{Name: "running", OK: true, Detail: "stopping"}, {Name: "inventory of prod", OK: true, Detail: "not yet"}},
 	}
 }
 
-func (source) Pending() (int, time.Time) { return 2, now.Add(-10 * time.Minute) }
-
-func (s source) Live() []httpapi.Check {
-	return []httpapi.Check{{Name: "scheduler", OK: s.live, Detail: "no sign of life"}}
+// serve serves a source, with metrics, on a real connection.
+func serve(t *testing.T, source httpapi.Source) *httptest.Server {
+	t.Helper()
+	metrics := httpapi.NewMetrics(httpapi.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"})
+	metrics.Show(source, noSession)
+	server := httptest.NewServer(httpapi.Handler(httpapi.Options{
+		Source: source, Gatherer: metrics.Gatherer(), Logger: slog.New(slog.DiscardHandler), Version: "v1.2.3",
+		Now: func() time.Time { return now },
+	}))
+	t.Cleanup(server.Close)
+	return server
 }
 
-func (s source) Ready() []httpapi.Check {
-	return []httpapi.Check{{Name: "recovery", OK: true}, {Name: "inventory of prod", OK: s.ready, Detail: "not listed yet"}}
-}
-
-// exercised returns metrics that were told of everything at least once.
-func exercised(s httpapi.Source) *httpapi.Metrics {
-	m := httpapi.NewMetrics(httpapi.Build{Version: "v1", Revision: "abc", GoVersion: "go1.26"})
-	m.Show(s, func() (time.Time, bool) { return now.Add(time.Hour), true })
-	m.ConfigLoaded(now)
-	m.Known("ci")
-	failure := errors.New("refused " + canary)
-	for _, e := range []rotation.Event{
-		rotation.PhaseEnded{Token: "ci", Phase: rotation.PhaseRotate, Duration: 300 * time.Millisecond},
-		rotation.PhaseEnded{Token: "ci", Phase: rotation.PhaseStore, Duration: time.Millisecond, Err: failure},
-		rotation.SinkWritten{Token: "ci", Sink: "vault:secret/ci"},
-		rotation.SinkWritten{Token: "ci", Sink: "vault:secret/other", Err: failure},
-		rotation.Attempted{Token: "ci", Trigger: rotation.TriggerSchedule, Result: rotation.ResultSuccess, Duration: time.Second, Lag: 2 * time.Second},
-		rotation.Attempted{Token: "ci", Trigger: rotation.TriggerRetry, Result: rotation.ResultFailed, Err: failure, Lag: time.Hour},
-		rotation.SlotsMissed{Token: "ci", Count: 5},
-		rotation.DoubtResolved{Token: "ci"},
-	} {
-		m.Observe(e)
+func request(t *testing.T, server *httptest.Server, method, path string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, server.URL+path, nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	m.CloudflareRequest("rotate", "200", 300*time.Millisecond)
-	m.CloudflareRequest("list", "error", time.Second)
-	m.CloudflareBudget("prod", 1180)
-	m.CloudflareThrottled("prod", 5*time.Second)
-	m.CloudflareSkew(-1500 * time.Millisecond)
-	m.VaultRequest("write", "200", time.Millisecond)
-	return m
+	res, err := server.Client().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(body)
 }
 
-func TestMetrics(t *testing.T) {
-	want := `
-rotatord_build_info{goversion="go1.26",revision="abc",version="v1"} 1
-rotatord_clock_skew_seconds -1.5
-rotatord_cloudflare_ratelimit_remaining{account="prod"} 1180
-rotatord_cloudflare_requests_total{code="200",operation="rotate"} 1
-rotatord_cloudflare_requests_total{code="error",operation="list"} 1
-rotatord_cloudflare_throttled_seconds_total{account="prod"} 5
-rotatord_config_last_reload_successful 1
-rotatord_config_last_reload_success_timestamp_seconds 1.7954064e+09
-rotatord_pending_secret_oldest_timestamp_seconds 1.7954058e+09
-rotatord_pending_secrets 2
-rotatord_rotation_duration_seconds_count{result="failed"} 1
-rotatord_rotation_duration_seconds_sum{result="success"} 1
-rotatord_rotation_duration_seconds_bucket{result="success",le="1.0"} 1
-rotatord_rotation_duration_seconds_bucket{result="success",le="0.5"} 0
-rotatord_rotation_step_duration_seconds_count{step="rotate"} 1
-rotatord_rotations_total{result="failed",token="ci",trigger="retry"} 1
-rotatord_rotations_total{result="failed",token="ci",trigger="schedule"} 0
-rotatord_rotations_total{result="success",token="ci",trigger="schedule"} 1
-rotatord_schedule_lag_seconds_count 1
-rotatord_schedule_lag_seconds_sum 2
-rotatord_sink_writes_total{result="failed",sink="vault"} 1
-rotatord_sink_writes_total{result="success",sink="vault"} 1
-rotatord_slots_missed_total{token="ci"} 5
-rotatord_token_consecutive_failures{token="doubtful"} 3
-rotatord_token_enabled{token="ci"} 0
-rotatord_token_expiry_timestamp_seconds{token="ci"} 1.7979984e+09
-rotatord_token_grace_end_timestamp_seconds{token="ci"} 1.79541e+09
-rotatord_token_info{account="prod",schedule="@weekly",strategy="rotate",token="ci"} 1
-rotatord_token_last_seen_timestamp_seconds{token="ci"} 1.79540634e+09
-rotatord_token_last_success_timestamp_seconds{token="ci"} 1.79523e+09
-rotatord_token_next_rotation_timestamp_seconds{token="ci"} 1.7954118e+09
-rotatord_token_state{state="idle",token="ci"} 1
-rotatord_token_state{state="in_doubt",token="ci"} 0
-rotatord_token_state{state="in_doubt",token="doubtful"} 1
-rotatord_token_state{state="idle",token="doubtful"} 0
-rotatord_vault_requests_total{code="200",operation="write"} 1
-rotatord_vault_session_expiry_timestamp_seconds 1.79541e+09
-`
-	got := get(t, source{ready: true, live: true}, "/metrics", http.StatusOK)
-	lines := strings.Split(strings.ReplaceAll(got, `le="1"`, `le="1.0"`), "\n")
-	for line := range strings.Lines(strings.TrimSpace(want)) {
-		if !slices.Contains(lines, strings.TrimSuffix(line, "\n")) {
-			t.Errorf("missing: %s", line)
+// paths are all that is served.
+var paths = []string{"/", "/metrics", "/livez", "/readyz", "/readyz?verbose", "/api/v1/tokens", "/api/v1/tokens/ci-deploy"}
+
+func TestOnlyReadingIsAnswered(t *testing.T) {
+	server := serve(t, busy())
+	for _, path := range paths {
+		get, body := request(t, server, http.MethodGet, path)
+		if get.StatusCode != http.StatusOK || body == "" {
+			t.Errorf("GET %s: %s with %d bytes, want 200 and a body", path, get.Status, len(body))
+		}
+		head, body := request(t, server, http.MethodHead, path)
+		if head.StatusCode != http.StatusOK || body != "" {
+			t.Errorf("HEAD %s: %s with %d bytes, want 200 without a body", path, head.Status, len(body))
+		}
+		if got, want := head.Header.Get("Content-Type"), get.Header.Get("Content-Type"); got != want {
+			t.Errorf("HEAD %s: Content-Type %q, and %q for GET", path, got, want)
+		}
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, http.MethodTrace, "PROPFIND"} {
+			res, _ := request(t, server, method, path)
+			if res.StatusCode != http.StatusMethodNotAllowed {
+				t.Errorf("%s %s: %s, want 405", method, path, res.Status)
+			}
+			if got := res.Header.Get("Allow"); got != "GET, HEAD" {
+				t.Errorf("%s %s: Allow %q", method, path, got)
+			}
 		}
 	}
-	for _, absent := range []string{
-		`rotatord_token_enabled{token="doubtful"}`, `rotatord_token_expiry_timestamp_seconds{token="doubtful"}`,
-		`rotatord_token_last_success_timestamp_seconds{token="doubtful"}`,
-	} {
-		if strings.Contains(got, absent) {
-			t.Errorf("%s is there, and nothing is known", absent)
-		}
-	}
-	if problems, err := testutil.GatherAndLint(exercised(source{}).Gatherer()); err != nil || len(problems) > 0 {
-		t.Errorf("promlint: %v, %v", problems, err)
-	}
 }
 
-func TestVaultSessionExpiry(t *testing.T) {
-	for want, session := range map[float64]func() (time.Time, bool){
-		0:           func() (time.Time, bool) { return time.Time{}, false },
-		math.Inf(1): func() (time.Time, bool) { return time.Time{}, true },
-		1.79541e9:   func() (time.Time, bool) { return now.Add(time.Hour), true },
-	} {
-		m := httpapi.NewMetrics(httpapi.Build{})
-		m.Show(source{}, session)
-		families, err := m.Gatherer().Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range families {
-			if f.GetName() == "rotatord_vault_session_expiry_timestamp_seconds" {
-				if got := f.GetMetric()[0].GetGauge().GetValue(); got != want {
-					t.Errorf("%v, want %v", got, want)
+func TestSecurityHeaders(t *testing.T) {
+	server := serve(t, busy())
+	for _, path := range append([]string{"/nosuch", "/api/v1/tokens/nosuch", "/debug/pprof/"}, paths...) {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			res, _ := request(t, server, method, path)
+			for header, want := range map[string]string{
+				"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+				"X-Content-Type-Options":  "nosniff",
+				"Cache-Control":           "no-store",
+				"Referrer-Policy":         "no-referrer",
+			} {
+				if got := res.Header.Get(header); got != want {
+					t.Errorf("%s %s: %s is %q, want %q", method, path, header, got, want)
 				}
 			}
 		}
 	}
 }
 
-// TestDocumentedMetrics: docs/metrics.md has exactly the metrics that are gathered, with
-// their types and labels.
-func TestDocumentedMetrics(t *testing.T) {
-	b, err := os.ReadFile("../../docs/metrics.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	documented := map[string]string{}
-	row := regexp.MustCompile("(?m)^\\| `(rotatord_[a-z0-9_]+)` \\| (\\w+) \\|([^|]*)\\|")
-	for _, m := range row.FindAllStringSubmatch(string(b), -1) {
-		var labels []string
-		for _, l := range strings.FieldsFunc(m[3], func(r rune) bool { return strings.ContainsRune("`, ", r) }) {
-			labels = append(labels, l)
+func TestNothingElseIsServed(t *testing.T) {
+	server := serve(t, busy())
+	for _, path := range []string{"/nosuch", "/index.html", "/metrics/", "/livez/", "/api/v1/tokens/", "/api/v1/tokens/ci-deploy/secret", "/debug/pprof/", "/debug/vars", "/api"} {
+		if res, _ := request(t, server, http.MethodGet, path); res.StatusCode != http.StatusNotFound {
+			t.Errorf("GET %s: %s, want 404", path, res.Status)
 		}
-		slices.Sort(labels)
-		documented[m[1]] = m[2] + " " + strings.Join(labels, ",")
 	}
-	families, err := exercised(source{}).Gatherer().Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	gathered := map[string]string{}
-	for _, f := range families {
-		if !strings.HasPrefix(f.GetName(), "rotatord_") {
-			continue
-		}
-		var labels []string
-		for _, l := range f.GetMetric()[0].GetLabel() {
-			labels = append(labels, l.GetName())
-		}
-		slices.Sort(labels)
-		gathered[f.GetName()] = strings.ToLower(f.GetType().String()) + " " + strings.Join(labels, ",")
-	}
-	if len(documented) < 25 {
-		t.Fatalf("only %d documented metrics were found", len(documented))
-	}
-	if diff := cmp.Diff(documented, gathered); diff != "" {
-		t.Errorf("docs/metrics.md (-) and /metrics (+) differ:\n%s", diff)
-	}
-}
-
-func handler(s httpapi.Source) http.Handler {
-	return httpapi.Handler(httpapi.Options{
-		Source: s, Gatherer: exercised(s).Gatherer(), Logger: slog.New(slog.DiscardHandler), Version: "v1", Now: func() time.Time { return now },
-	})
-}
-
-func get(t *testing.T, s httpapi.Source, path string, status int) string {
-	t.Helper()
-	w := httptest.NewRecorder()
-	handler(s).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
-	b, err := io.ReadAll(w.Body)
-	if err != nil || w.Code != status {
-		t.Errorf("GET %s: %d %v, want %d", path, w.Code, err, status)
-	}
-	return string(b)
 }
 
 func TestHealth(t *testing.T) {
-	good, bad := source{ready: true, live: true}, source{}
-	for _, test := range []struct {
-		s      source
-		path   string
+	good := httpapi.Check{Name: "running", OK: true, Detail: "is stopping"}
+	bad := httpapi.Check{Name: "inventory of prod", Detail: "has not been listed: see the log"}
+	const badLine = "[-] inventory of prod: has not been listed: see the log\n"
+	for _, c := range []struct {
+		name   string
+		checks []httpapi.Check
+		query  string
 		status int
-		want   string
+		body   string
 	}{
-		{good, "/livez", 200, "ok\n"},
-		{bad, "/livez", 503, "[-] scheduler: no sign of life\n"},
-		{good, "/readyz", 200, "ok\n"},
-		{bad, "/readyz", 503, "[-] inventory of prod: not listed yet\n"},
-		{good, "/readyz?verbose", 200, "[+] recovery: ok\n[+] inventory of prod: ok\nok\n"},
-		{bad, "/readyz?verbose", 503, "[+] recovery: ok\n[-] inventory of prod: not listed yet\n"},
+		{"good", []httpapi.Check{good}, "", 200, "ok\n"},
+		{"good, verbose", []httpapi.Check{good}, "?verbose", 200, "[+] running: ok\nok\n"},
+		{"good, verbose=1", []httpapi.Check{good}, "?verbose=1", 200, "[+] running: ok\nok\n"},
+		{"one bad", []httpapi.Check{good, bad}, "", 503, badLine},
+		{"one bad, verbose", []httpapi.Check{good, bad}, "?verbose", 503, "[+] running: ok\n" + badLine},
+		{"bad first", []httpapi.Check{bad, good}, "?verbose", 503, badLine + "[+] running: ok\n"},
+		{"nothing to check", nil, "?verbose", 200, "ok\n"},
 	} {
-		if got := get(t, test.s, test.path, test.status); got != test.want {
-			t.Errorf("%s: %q, want %q", test.path, got, test.want)
-		}
+		t.Run(c.name, func(t *testing.T) {
+			// The other endpoint is the opposite: neither may answer for the other.
+			other := []httpapi.Check{good}
+			if c.status == 200 {
+				other = []httpapi.Check{bad}
+			}
+			for path, source := range map[string]*fakeSource{
+				"/livez":  {live: c.checks, ready: other},
+				"/readyz": {live: other, ready: c.checks},
+			} {
+				res, body := request(t, serve(t, source), http.MethodGet, path+c.query)
+				if res.StatusCode != c.status || body != c.body {
+					t.Errorf("%s: %d %q, want %d %q", path, res.StatusCode, body, c.status, c.body)
+				}
+				if got := res.Header.Get("Content-Type"); got != "text/plain; charset=utf-8" {
+					t.Errorf("%s: Content-Type %q", path, got)
+				}
+			}
+		})
 	}
 }
 
-func TestPageAndJSON(t *testing.T) {
-	page := get(t, source{}, "/", 200)
+func TestTokensAsJSON(t *testing.T) {
+	source := busy()
+	server := serve(t, source)
+	res, body := request(t, server, http.MethodGet, "/api/v1/tokens")
+	if got := res.Header.Get("Content-Type"); got != "application/json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	var all []httpapi.TokenStatus
+	if err := json.Unmarshal([]byte(body), &all); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(source.tokens, all); diff != "" {
+		t.Errorf("the list (-want +got):\n%s", diff)
+	}
+
+	_, body = request(t, server, http.MethodGet, "/api/v1/tokens/ci-deploy")
+	if diff := cmp.Diff(wantToken, body); diff != "" {
+		t.Errorf("one token (-want +got):\n%s", diff)
+	}
+	// What is not known is not there, rather than a date in the year 1.
+	_, body = request(t, server, http.MethodGet, "/api/v1/tokens/new")
+	if strings.Contains(body, "0001-01-01") || strings.Contains(body, "last_success") || strings.Contains(body, "doubt") {
+		t.Errorf("a token of which nothing is known:\n%s", body)
+	}
+
+	for _, name := range []string{"nosuch", "CI-DEPLOY", "ci-deploy%20", "%2e%2e", "<script>"} {
+		res, body = request(t, server, http.MethodGet, "/api/v1/tokens/"+name)
+		if res.StatusCode != http.StatusNotFound || res.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %s %s, want 404 as JSON", name, res.Status, res.Header.Get("Content-Type"))
+		}
+		if want := "{\n  \"error\": \"no token of that name is configured\"\n}\n"; body != want {
+			t.Errorf("%s: %q", name, body)
+		}
+	}
+
+	// No tokens are an empty list, not null.
+	if _, body := request(t, serve(t, &fakeSource{}), http.MethodGet, "/api/v1/tokens"); body != "[]\n" {
+		t.Errorf("without tokens: %q", body)
+	}
+}
+
+const wantToken = `{
+  "name": "ci-deploy",
+  "account": "prod",
+  "token_id": "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
+  "client_id": "0123456789abcdef0123456789abcdef.access",
+  "strategy": "rotate",
+  "schedule": "0 4 * * 1",
+  "time_zone": "Europe/Berlin",
+  "state": "in_doubt",
+  "next_reason": "in_doubt",
+  "next": "2026-03-01T12:01:30Z",
+  "last_success": "2026-02-27T10:00:00Z",
+  "grace_end": "2026-03-01T13:00:00Z",
+  "expiry": "2026-03-11T12:00:00Z",
+  "last_seen": "2026-03-01T11:59:00Z",
+  "known": true,
+  "enabled": false,
+  "consecutive_failures": 3,
+  "last_error": "cloudflare rotate: unknown",
+  "doubt": "outcome_unknown"
+}
+`
+
+func TestPage(t *testing.T) {
+	source := busy()
+	source.ready[1].OK = false
+	res, body := request(t, serve(t, source), http.MethodGet, "/")
+	if got := res.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
+		t.Errorf("Content-Type %q", got)
+	}
 	for _, want := range []string{
-		"in 1 h 30 min", "2 d ago", "in 30 d", "disabled", "in_doubt", "2 sealed secret(s)", "inventory of prod: not listed yet",
-		"&lt;script&gt;alert(1)", "no answer &amp; &#34;nothing&#34;",
+		"version v1.2.3", "2026-03-01 12:00:00 UTC",
+		`<p class="bad">inventory of prod: not yet</p>`,
+		`<p class="bad">2 sealed secret(s) not yet confirmed by every sink</p>`,
+		`<td>ci-deploy<br><span class="bad">disabled</span></td>`,
+		`<span class="bad">in_doubt</span>`, "cloudflare rotate: unknown",
+		"<td>2 d ago</td>", "<td>in 1 min 30 s<br>", "<td>in 10 d</td>",
+		"<code>0 4 * * 1</code>", "Europe/Berlin",
+		"<td>new</td>", // nobody knows yet whether it is enabled
 	} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the page lacks %q:\n%s", want, page)
+		if !strings.Contains(body, want) {
+			t.Errorf("the page does not contain %q", want)
 		}
 	}
-	if strings.Contains(page, "<script>") {
-		t.Error("the page can be scripted by a name")
+	if strings.Contains(body, "running: stopping") {
+		t.Error("the page complains of a check that is good")
 	}
-	if all := get(t, source{}, "/api/v1/tokens", 200); !strings.Contains(all, `"name": "ci"`) || !strings.Contains(all, `"doubt": "outcome_unknown"`) {
-		t.Error(all)
+	if !strings.HasSuffix(strings.TrimSpace(body), "</html>") {
+		t.Error("the page was cut off")
 	}
-	if one := get(t, source{}, "/api/v1/tokens/ci", 200); !strings.Contains(one, `"next": "2026-11-23T05:30:00Z"`) || strings.Contains(one, "doubtful") {
-		t.Error(one)
+	if _, body := request(t, serve(t, &fakeSource{}), http.MethodGet, "/"); !strings.Contains(body, "no tokens are configured") || strings.Contains(body, "sealed secret") {
+		t.Errorf("the page without tokens:\n%s", body)
 	}
-	if none := get(t, source{}, "/api/v1/tokens/none", 404); !strings.Contains(none, "no token of that name") {
-		t.Error(none)
-	}
-	get(t, source{}, "/nowhere", 404)
 }
 
-func TestReadOnlyAndHeaders(t *testing.T) {
-	for _, path := range []string{"/", "/metrics", "/livez", "/readyz", "/api/v1/tokens", "/api/v1/tokens/ci"} {
-		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete, http.MethodPatch} {
-			w := httptest.NewRecorder()
-			handler(source{}).ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader("x")))
-			if w.Code != http.StatusMethodNotAllowed {
-				t.Errorf("%s %s: %d", method, path, w.Code)
+// TestPageEscapes puts markup wherever text from elsewhere is shown.
+func TestPageEscapes(t *testing.T) {
+	const hostile = `"'><script>alert(1)</script><img src=x onerror=alert(1)>{{.Version}}`
+	source := busy()
+	source.ready = []httpapi.Check{{Name: "name " + hostile, Detail: "detail " + hostile}}
+	source.tokens = []httpapi.TokenStatus{{
+		Name: "token " + hostile, Account: "account " + hostile, State: "state " + hostile, Schedule: "schedule " + hostile,
+		TimeZone: "zone " + hostile, Reason: "reason " + hostile, LastError: "error " + hostile, Failures: 1,
+	}}
+	server := httptest.NewServer(httpapi.Handler(httpapi.Options{
+		Source: source, Gatherer: httpapi.NewMetrics(httpapi.Build{}).Gatherer(), Logger: slog.New(slog.DiscardHandler),
+		Version: "version " + hostile, Now: func() time.Time { return now },
+	}))
+	defer server.Close()
+	_, body := request(t, server, http.MethodGet, "/")
+	if strings.Contains(body, "<script") || strings.Contains(body, "<img") || strings.Contains(body, `"'>`) {
+		t.Errorf("markup came through:\n%s", body)
+	}
+	const escaped = `&#34;&#39;&gt;&lt;script&gt;alert(1)&lt;/script&gt;`
+	for _, field := range []string{"version", "name", "detail", "token", "account", "state", "schedule", "zone", "reason", "error"} {
+		if !strings.Contains(body, field+" "+escaped) {
+			t.Errorf("%s is not shown, so this test proves nothing about it", field)
+		}
+	}
+	if _, body := request(t, server, http.MethodGet, "/api/v1/tokens"); strings.Contains(body, "<") {
+		t.Errorf("markup came through as JSON:\n%s", body)
+	}
+}
+
+// TestNoSecretIsShown puts a secret into the texts that come from elsewhere.
+func TestNoSecretIsShown(t *testing.T) {
+	for _, value := range []string{canary, canaryHex, canary[:30], canary + "0"} {
+		source := busy()
+		for i := range source.tokens {
+			source.tokens[i].LastError = "an answer with " + value + " in it"
+		}
+		server := serve(t, source)
+		for _, path := range append([]string{"/api/v1/tokens/" + value, "/nosuch/" + value}, paths...) {
+			_, body := request(t, server, http.MethodGet, path)
+			if strings.Contains(body, value) || secret.Scrub(body) != body {
+				t.Errorf("%s shows a secret:\n%s", path, body)
 			}
 		}
-		w := httptest.NewRecorder()
-		handler(source{ready: true, live: true}).ServeHTTP(w, httptest.NewRequest(http.MethodHead, path, nil))
-		if w.Code != 200 || w.Header().Get("X-Content-Type-Options") != "nosniff" ||
-			!strings.Contains(w.Header().Get("Content-Security-Policy"), "default-src 'none'") || w.Header().Get("Cache-Control") != "no-store" {
-			t.Errorf("HEAD %s: %d %v", path, w.Code, w.Header())
+		if _, body := request(t, server, http.MethodGet, "/"); !strings.Contains(body, "an answer with "+secret.Redacted) {
+			t.Error("the page does not show the error at all, so this test proves nothing")
 		}
-	}
-}
-
-func TestNoSecret(t *testing.T) {
-	for _, path := range []string{"/", "/metrics", "/api/v1/tokens"} {
-		if body := get(t, source{}, path, 200); secret.Scrub(body) != body || strings.Contains(body, "CANARY") {
-			t.Errorf("%s shows a secret", path)
+		if source.tokens[0].LastError == "an answer with "+secret.Redacted+" in it" {
+			t.Error("the handler changed what belongs to its source")
 		}
 	}
 }

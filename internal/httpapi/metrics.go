@@ -155,5 +155,5 @@ func unix(t time.Time) float64 {
 	if t.IsZero() {
 		return 0
 	}
-	return float64(t.UnixNano()) / 1e9
+	return float64(t.Unix()) + float64(t.Nanosecond())/1e9 // a float64 does not hold all nanoseconds since 1970
 }
