@@ -72,10 +72,11 @@ func (c *clock) observe(sent, received, date time.Time) {
 	c.low, c.high, c.observed = low, high, true
 }
 
-// skew is the largest difference that fits all answers so far; 0 before the first. The
-// largest, because it makes a grace longer and never shorter.
-func (c *clock) skew() time.Duration {
+// bounds are the smallest and the largest difference that fit all answers so far; both 0
+// before the first. Counting a grace on Cloudflare's clock takes the largest, so that it
+// is never too short; saying when it has ended on ours takes the smallest.
+func (c *clock) bounds() (low, high time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.high
+	return c.low, c.high
 }

@@ -181,11 +181,12 @@ func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotati
 	var graceEndsAt time.Time
 	if req.Grace > 0 {
 		now := time.Now()
-		skew := c.clock.skew()
-		// Rounded up to the millisecond: a promised grace is never cut short.
-		expires := now.Add(skew + req.Grace + time.Millisecond).UTC().Truncate(time.Millisecond)
+		low, high := c.clock.bounds()
+		// Rounded up to the second, since the SDK sends no fractions: a promised grace is
+		// never cut short.
+		expires := now.Add(high + req.Grace + time.Second - 1).UTC().Truncate(time.Second)
 		set(&params.PreviousClientSecretExpiresAt.Value, &params.PreviousClientSecretExpiresAt.Present, expires)
-		graceEndsAt = expires.Add(-skew)
+		graceEndsAt = expires.Add(-low)
 	}
 	var result tokenResult
 	err := c.call(ctx, "rotate", c.rotate, &result, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {

@@ -47,7 +47,7 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 		t.Errorf("inspected %+v", before)
 	}
 
-	for _, grace := range []time.Duration{0, time.Hour} {
+	for _, grace := range []time.Duration{0, time.Second, time.Hour} {
 		issued, err := c.Rotate(t.Context(), rotation.RotateRequest{TokenID: id, Grace: grace})
 		if err != nil {
 			t.Fatal(err)
@@ -56,15 +56,18 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 		if issued.ClientSecret.Digest() != truth.CurrentDigest || issued.ClientID != truth.ClientID || !issued.Facts.UpdatedAt.After(before.UpdatedAt) {
 			t.Errorf("with grace %s: %+v", grace, issued)
 		}
-		if left := time.Until(truth.PreviousExpiresAt); grace > 0 && (left < grace-time.Second || left > grace+2*time.Second) {
-			t.Errorf("the previous secret works for another %s, want %s", left, grace)
+		if kept := truth.PreviousExpiresAt.Sub(truth.UpdatedAt); grace > 0 && (kept < grace || kept > grace+3*time.Second) {
+			t.Errorf("the previous secret works for another %s, want at least %s and hardly more", kept, grace)
+		}
+		if grace > 0 && truth.PreviousExpiresAt.After(issued.GraceEndsAt) {
+			t.Errorf("it works until %s, and we believe only until %s", truth.PreviousExpiresAt, issued.GraceEndsAt)
 		}
 		if grace == 0 && !issued.GraceEndsAt.IsZero() {
 			t.Errorf("without grace it ends at %s", issued.GraceEndsAt)
 		}
 	}
-	if n := simulator.Stats().Rotations[id]; n != 2 {
-		t.Errorf("%d rotations for two requests", n)
+	if n := simulator.Stats().Rotations[id]; n != 3 {
+		t.Errorf("%d rotations for three requests", n)
 	}
 
 	for name, call := range map[string]func() error{

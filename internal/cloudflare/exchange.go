@@ -138,7 +138,8 @@ func (c *Client) learn(r *recorder, start time.Time) {
 	}
 	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
 		c.clock.observe(start, time.Now(), date)
-		c.observer.CloudflareSkew(c.clock.skew())
+		_, skew := c.clock.bounds()
+		c.observer.CloudflareSkew(skew)
 	}
 	if remaining, reset, ok := parseRatelimit(r.header.Get("Ratelimit")); ok {
 		c.observer.CloudflareBudget(c.account.Name, remaining)
