@@ -192,6 +192,9 @@ func (a *App) Start() {
 	}()
 	a.onStop("http", func(ctx context.Context) error {
 		err := server.Shutdown(ctx)
+		if err != nil {
+			_ = server.Close() // somebody holds a connection: that is their loss
+		}
 		<-served
 		return err
 	})
@@ -235,6 +238,7 @@ func (a *App) background(name string, run func(context.Context)) {
 }
 
 // Stop ends the daemon. No new rotation begins; those in hand are finished within ctx.
+// What the end of ctx cuts short is logged and is no error: the next start continues it.
 // It is idempotent: later calls return what the first one did.
 func (a *App) Stop(ctx context.Context) error {
 	a.stopOnce.Do(func() {
@@ -242,7 +246,11 @@ func (a *App) Stop(ctx context.Context) error {
 		var errs []error
 		for i := len(a.stopSteps) - 1; i >= 0; i-- {
 			step := a.stopSteps[i]
-			if err := step.stop(ctx); err != nil {
+			switch err := step.stop(ctx); {
+			case err == nil:
+			case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+				a.log.Warn("the shutdown timeout did not suffice", "for", step.name)
+			default:
 				errs = append(errs, fmt.Errorf("stopping %s: %w", step.name, err))
 			}
 		}

@@ -71,9 +71,13 @@ func (e *engine) enroll(ctx context.Context) error {
 			return fmt.Errorf("token %s: %w", name, err)
 		}
 		if record.Step != rotation.StepIdle {
-			e.unrecovered[name] = true
+			at := rotation.NextDue(e.tokens[name], record).At
+			// One that waits, in doubt or for a back-off, was looked at already.
+			if !at.After(time.Now()) {
+				e.unrecovered[name] = true
+			}
 			e.log.Info("a rotation was left unfinished; it is continued first", "token", name,
-				"rotation_id", record.Work.RotationID, "step", record.Step)
+				"rotation_id", record.Work.RotationID, "step", record.Step, "in", max(time.Until(at), 0).Round(time.Second).String())
 		}
 		e.plan(name, record, 0)
 	}
@@ -126,13 +130,16 @@ func (e *engine) work(ctx context.Context, name string) {
 
 // plan queues a token for when it is due next, and not before floor from now.
 func (e *engine) plan(name string, record rotation.Record, floor time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if seen := e.records[name]; seen.Revision > record.Revision {
+		record = seen // an inventory has learned more meanwhile
+	}
 	due := rotation.NextDue(e.tokens[name], record)
 	if earliest := time.Now().Add(floor); floor > 0 && due.At.Before(earliest) {
 		due.At = earliest
 	}
-	e.mu.Lock()
 	e.records[name], e.due[name] = record, due
-	e.mu.Unlock()
 	e.queue.Set(name, due.At)
 }
 

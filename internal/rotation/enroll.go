@@ -31,9 +31,15 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 }
 
 // Learn records what an inventory has seen of a token, and returns its record. While a
-// rotation is in hand its own view of the token counts, and Learn changes nothing.
+// rotation is in hand its own view of the token counts, and Learn changes nothing. Nor
+// does it wait for one that is being worked on, which would hold up all other tokens of
+// the account; it returns a zero Record then.
 func (r *Rotator) Learn(ctx context.Context, t Token, facts TokenFacts) (Record, error) {
-	defer r.lock(t.Name)()
+	l := r.lockOf(t.Name)
+	if !l.TryLock() {
+		return Record{}, nil
+	}
+	defer l.Unlock()
 	record, err := r.load(ctx, t)
 	if err != nil || record.Step != StepIdle || record.Facts == facts {
 		return record, err
@@ -58,13 +64,18 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 
 // lock keeps everybody else from a token until the returned function is called.
 func (r *Rotator) lock(token string) (unlock func()) {
+	l := r.lockOf(token)
+	l.Lock()
+	return l.Unlock
+}
+
+func (r *Rotator) lockOf(token string) *sync.Mutex {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	l, ok := r.locks[token]
 	if !ok {
 		l = new(sync.Mutex)
 		r.locks[token] = l
 	}
-	r.mu.Unlock()
-	l.Lock()
-	return l.Unlock
+	return l
 }
