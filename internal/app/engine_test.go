@@ -23,7 +23,8 @@ func TestPlanKeepsWhatWasLearned(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := rotation.Token{Name: "ci", ID: "5eed0000-0000-4000-8000-000000000001", Timetable: scheduler.Timetable{Schedule: schedule}}
-	e := newEngine(rotation.New(rotation.Options{Ledger: j, Pending: j, Started: time.Now()}), []rotation.Token{token}, slog.New(slog.DiscardHandler))
+	e := newEngine([]rotation.Token{token}, slog.New(slog.DiscardHandler))
+	e.rotator = rotation.New(rotation.Options{Ledger: j, Pending: j, Started: time.Now()})
 	if err := e.enroll(t.Context()); err != nil {
 		t.Fatal(err)
 	}
