@@ -187,14 +187,15 @@ func (w *world) config(extra ...string) *config.Config {
 			}
 		}
 	}
-	text := strings.Join(sections, "\n") + "\ntokens:\n"
+	var text strings.Builder
+	text.WriteString(strings.Join(sections, "\n") + "\ntokens:\n")
 	for _, spec := range w.tokens {
-		text += fmt.Sprintf("  %s: {id: %s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
+		fmt.Fprintf(&text, "  %s: {id: %s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
 			spec.Name, spec.ID, spec.Schedule, spec.Grace, spec.Name)
 	}
-	c, err := config.Parse("config.yaml", []byte(text))
+	c, err := config.Parse("config.yaml", []byte(text.String()))
 	if err != nil {
-		w.t.Fatalf("%v\n%s", err, text)
+		w.t.Fatalf("%v\n%s", err, text.String())
 	}
 	return c
 }
