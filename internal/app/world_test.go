@@ -190,8 +190,8 @@ func (w *world) config(extra ...string) *config.Config {
 	var text strings.Builder
 	text.WriteString(strings.Join(sections, "\n") + "\ntokens:\n")
 	for _, spec := range w.tokens {
-		text.WriteString(fmt.Sprintf("  %s: {id: %s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
-			spec.Name, spec.ID, spec.Schedule, spec.Grace, spec.Name))
+		fmt.Fprintf(&text, "  %s: {id: %s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
+			spec.Name, spec.ID, spec.Schedule, spec.Grace, spec.Name)
 	}
 	c, err := config.Parse("config.yaml", []byte(text.String()))
 	if err != nil {
