@@ -26,10 +26,13 @@ func newRun() *cobra.Command {
 		Short: "Run the daemon",
 		Long: `Run the daemon until SIGTERM or SIGINT. Then no new rotation begins, and those in
 hand are finished within --shutdown-timeout; what is cut off by it is continued at the
-next start. A second signal ends the process at once, which is safe too: everything
-received from Cloudflare is on disk before anything else is done with it.`,
+next start. A second signal ends the process at once: what was received is on disk, but
+the answer to a request that is under way is lost, and its token is then in doubt.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if shutdownTimeout < 0 {
+				return usagef("--shutdown-timeout must not be negative, but is %s", shutdownTimeout)
+			}
 			return runDaemon(cmd.Context(), configPath, webConfig, shutdownTimeout, cmd.ErrOrStderr())
 		},
 	}
@@ -58,7 +61,7 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 	a.Start()
 	notify(log, daemon.SdNotifyReady)
 	watchdog(ctx, log, a)
-	ignoreHangup(ctx, log)
+	defer ignoreHangup(log)()
 
 	var failed error
 	select {
@@ -134,19 +137,21 @@ func watchdog(ctx context.Context, log *slog.Logger, a *app.App) {
 	}()
 }
 
-// ignoreHangup keeps SIGHUP, with which many daemons reload, from ending this one.
-func ignoreHangup(ctx context.Context, log *slog.Logger) {
+// ignoreHangup keeps SIGHUP, with which many daemons reload, from ending this one, also
+// while it stops. The returned function gives the signal its default meaning back.
+func ignoreHangup(log *slog.Logger) (stop func()) {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
+	ended := make(chan struct{})
 	go func() {
-		defer signal.Stop(hangup)
 		for {
 			select {
-			case <-ctx.Done():
+			case <-ended:
 				return
 			case <-hangup:
 				log.Warn("SIGHUP is ignored: the configuration is read at start only, so restart to apply a change")
 			}
 		}
 	}()
+	return func() { signal.Stop(hangup); close(ended) }
 }

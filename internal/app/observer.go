@@ -38,6 +38,8 @@ func (l logObserver) Observe(e rotation.Event) {
 		l.attempted(e)
 	case rotation.DoubtResolved:
 		l.log.Warn("doubt resolved", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason, "after", e.After.Round(time.Millisecond).String())
+	case rotation.Stuck:
+		l.log.Warn("the token could not be worked on", "token", e.Token, "error", e.Err)
 	case rotation.SlotsMissed:
 		l.log.Warn("slots passed without a rotation of their own", "token", e.Token, "count", e.Count)
 	case rotation.SealFailed:
@@ -67,10 +69,10 @@ func (l logObserver) attempted(e rotation.Attempted) {
 	switch {
 	case e.Result == rotation.ResultInDoubt:
 		l.log.Error("nobody knows whether the secret was rotated: the token is in doubt, and the old secret is left alone", attrs...)
-	case e.Record.Step != rotation.StepIdle:
-		l.log.Error("a new secret waits to be delivered", attrs...)
 	case e.Result == rotation.ResultSkipped:
 		l.log.Warn("rotation skipped: nothing was sent to Cloudflare", attrs...)
+	case e.Record.Step != rotation.StepIdle:
+		l.log.Error("a new secret waits to be delivered", attrs...)
 	default:
 		l.log.Warn("rotation failed: Cloudflare did not carry it out", attrs...)
 	}

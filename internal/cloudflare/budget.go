@@ -80,3 +80,10 @@ func (c *clock) bounds() (low, high time.Duration) {
 	defer c.mu.Unlock()
 	return c.low, c.high
 }
+
+// known reports whether any answer was seen.
+func (c *clock) known() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.observed
+}

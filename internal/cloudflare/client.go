@@ -103,6 +103,16 @@ func (c *Client) Ready(ctx context.Context) error {
 	if _, err := c.credential(); err != nil {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
 	}
+	if !c.clock.known() {
+		// A grace is counted on Cloudflare's clock, and no answer has shown it yet.
+		if err := c.admit(ctx, "list"); err != nil {
+			return err
+		}
+		var results []tokenResult
+		if _, err := c.listPage(ctx, 1, &results); err != nil {
+			return err
+		}
+	}
 	return c.admit(ctx, "rotate")
 }
 
@@ -151,7 +161,7 @@ func (c *Client) List(ctx context.Context) ([]rotation.TokenFacts, error) {
 		for _, r := range results {
 			all = append(all, r.facts())
 		}
-		if len(results) == 0 || len(all) >= info.TotalCount {
+		if len(results) == 0 || info.TotalCount > 0 && len(all) >= info.TotalCount {
 			return all, nil
 		}
 	}

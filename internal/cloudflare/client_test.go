@@ -325,7 +325,7 @@ func TestThrottledAccountIsLeftAlone(t *testing.T) {
 	for name, test := range map[string]struct {
 		header string
 		want   time.Duration
-	}{"seconds": {"7", 7 * time.Second}, "date": {"date", 30 * time.Second}, "nothing": {"", 5 * time.Minute}} {
+	}{"seconds": {"7", 7 * time.Second}, "absurd": {"10000000000", time.Hour}, "negative": {"-3", 5 * time.Minute}, "date": {"date", 30 * time.Second}, "nothing": {"", 5 * time.Minute}} {
 		t.Run(name, func(t *testing.T) {
 			url, requests := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				now := time.Now().UTC().Truncate(time.Second)

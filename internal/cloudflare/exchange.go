@@ -238,15 +238,24 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 func retryAfter(h http.Header) time.Duration {
 	value := h.Get("Retry-After")
 	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
-		return time.Duration(seconds) * time.Second
+		return wait(seconds)
 	}
 	if at, err := http.ParseTime(value); err == nil {
+		now := time.Now()
 		if date, err := http.ParseTime(h.Get("Date")); err == nil {
-			return max(at.Sub(date), 0)
+			now = date
 		}
-		return max(time.Until(at), 0)
+		return min(max(at.Sub(now), 0), maxWait)
 	}
 	return budgetWindow
+}
+
+// maxWait is the longest that a header can make us leave an account alone: one wrong
+// header must not stop it for good, nor overflow a duration.
+const maxWait = time.Hour
+
+func wait(seconds int) time.Duration {
+	return time.Duration(min(max(seconds, 0), int(maxWait/time.Second))) * time.Second
 }
 
 // parseRatelimit reads `"default";r=<left>;t=<seconds>`.
@@ -261,7 +270,7 @@ func parseRatelimit(header string) (remaining int, reset time.Duration, ok bool)
 		case "r":
 			remaining, ok = n, true
 		case "t":
-			reset = time.Duration(n) * time.Second
+			reset = wait(n)
 		}
 	}
 	return remaining, reset, ok

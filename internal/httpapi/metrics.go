@@ -139,7 +139,7 @@ func (m *Metrics) CloudflareBudget(account string, remaining int) {
 
 // CloudflareThrottled implements the observer of package cloudflare.
 func (m *Metrics) CloudflareThrottled(account string, d time.Duration) {
-	m.cfThrottled.WithLabelValues(account).Add(d.Seconds())
+	m.cfThrottled.WithLabelValues(account).Add(max(d.Seconds(), 0))
 }
 
 // CloudflareSkew implements the observer of package cloudflare.

@@ -41,7 +41,8 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 // that was reached.
 func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
 	a.record.Failures++
-	a.record.NotBefore = a.now().UTC().Add(BackOff(a.record.Failures))
+	// A secret that waits is tried more often than anything else: a grace may be running.
+	a.record.NotBefore = a.now().UTC().Add(min(BackOff(a.record.Failures), maxDeliveryBackOff))
 	a.record.LastError = cause.Error()
 	err := cause
 	if saveErr := a.save(context.WithoutCancel(ctx), a.record.Step); saveErr != nil {
@@ -172,6 +173,7 @@ func (a *attempt) phase(p Phase, do func() error) error {
 }
 
 func (a *attempt) report(work *Work, result Result, reason string, err error) {
+	a.reported = true
 	e := Attempted{
 		Token: a.token.Name, RotationID: work.RotationID, Trigger: work.Trigger, Result: result,
 		Reason: reason, Err: err, Duration: a.now().Sub(a.began), Record: a.record,
@@ -211,6 +213,8 @@ func (r *Rotator) isHeld(id string) (Issued, bool) {
 const (
 	minBackOff = time.Second
 	maxBackOff = 10 * time.Minute
+	// maxDeliveryBackOff is the longest wait for a sink with a secret in hand.
+	maxDeliveryBackOff = 30 * time.Second
 )
 
 // BackOff is how long to wait after the n-th failure in a row, counted from 1: it

@@ -38,9 +38,9 @@ const (
 	maxGraceMargin = time.Hour
 )
 
-// graceMargin is how long before the end of the grace a token in doubt is reissued:
-// long enough for the new secret to reach its consumers, short enough to leave an
-// operator most of the grace.
+// graceMargin is how long before the end of the grace a token in doubt is reissued. If the
+// request in doubt was carried out, reissuing cuts the old secret off at once, so the
+// margin is no overlap: it is time for failing attempts, taken from an operator's.
 func graceMargin(grace time.Duration) time.Duration { return min(grace/4, maxGraceMargin) }
 
 // Judge decides about a token in doubt. facts are the token's as read now, or nil if it

@@ -76,6 +76,13 @@ type SlotsMissed struct {
 // it was saved.
 type Reached struct{ Record Record }
 
+// Stuck reports an attempt that ended without an Attempted: the ledger could not be read
+// or written, or the token stays in doubt.
+type Stuck struct {
+	Token string
+	Err   error
+}
+
 // SealFailed reports the one moment in which a secret is held in memory alone.
 type SealFailed struct {
 	Token      string
@@ -89,4 +96,5 @@ func (Attempted) event()     {}
 func (DoubtResolved) event() {}
 func (SlotsMissed) event()   {}
 func (Reached) event()       {}
+func (Stuck) event()         {}
 func (SealFailed) event()    {}

@@ -14,8 +14,9 @@ import (
 // an [*IssuerError], except when the context ended before anything was sent.
 type Issuer interface {
 	// Ready returns nil if a rotate request could leave now: the credential can be
-	// read, the account is not throttled, and the request budget has room. It may
-	// wait for the budget within ctx. It sends nothing.
+	// read, the account is not throttled, the request budget has room, and the issuer's
+	// clock is known. It may wait for the budget within ctx, and may read once for the
+	// clock; it changes nothing.
 	Ready(ctx context.Context) error
 	// Inspect reads a service token's public facts. It changes nothing and may be
 	// repeated.

@@ -16,7 +16,8 @@
 //   - One rotation sends one request. It is repeated only when the failure proves that
 //     it was not carried out.
 //   - An unknown outcome makes the token "in doubt". It is resolved by looking at the
-//     world ([Judge]), never by rotating again while the old secret may still work.
+//     world ([Judge]). It is not rotated again while the old secret may still work, until
+//     shortly before that secret's grace ends.
 //
 // The package reaches the world through the ports in ports.go and imports no adapter.
 package rotation
@@ -41,6 +42,7 @@ const (
 	rotateTimeout = 20 * time.Second
 	storeTimeout  = 20 * time.Second
 	minTimeLeft   = 5 * time.Second // before the claim's deadline, to send a request at all
+	movedWithin   = time.Minute     // of the intent, for updated_at to have moved with a rotation
 )
 
 // Options are what a Rotator needs. All fields but Observer and Now are required.
@@ -98,7 +100,9 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	if NextDue(t, record).At.After(a.began) {
 		return record, nil
 	}
-	err = a.run(ctx)
+	if err = a.run(ctx); err != nil && !a.reported && ctx.Err() == nil {
+		a.tell(Stuck{Token: t.Name, Err: err})
+	}
 	return a.record, err
 }
 
@@ -111,6 +115,7 @@ type attempt struct {
 	due    Due // what is served; zero while a rotation of an earlier attempt is continued
 
 	claimed    bool // this attempt made the claim that it works under
+	reported   bool // an Attempted was told
 	recovering bool // the rotation makes up for one that was in doubt
 }
 
@@ -402,9 +407,11 @@ func (a *attempt) commit(ctx context.Context) error {
 		}
 		a.record.Facts = work.Before.updatedBy(work.After)
 		if !work.Before.UpdatedAt.IsZero() && !work.After.UpdatedAt.IsZero() {
-			if unchanged(work.Before, work.After) {
+			switch {
+			case unchanged(work.Before, work.After):
 				a.record.Still++
-			} else {
+			case work.After.UpdatedAt.Sub(work.IntentAt).Abs() < movedWithin:
+				// Then, and not at some edit since we last looked.
 				a.record.Moved++
 			}
 		}

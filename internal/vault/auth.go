@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/api/auth/approle"
@@ -53,6 +54,9 @@ func (t *tokenAuth) logIn(ctx context.Context, client *api.Client) (*api.Secret,
 	ttl, err := self.TokenTTL()
 	if err != nil {
 		return nil, errors.New("the token's time to live cannot be read")
+	}
+	if ttl < time.Second && self.Data["expire_time"] != nil {
+		return nil, &describedError{text: "vault.auth.token: the token has expired"}
 	}
 	renewable, err := self.TokenIsRenewable()
 	if err != nil {

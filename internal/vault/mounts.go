@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"fmt"
+	"net/http"
 )
 
 // KVVersion returns the version, 1 or 2, of the KV secrets engine mounted at mount. It is
@@ -18,8 +19,11 @@ func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 	// something below the mount may read it.
 	info, err := s.Read(ctx, "sys/internal/ui/mounts/"+mount)
 	if err != nil {
-		return 0, fmt.Errorf("asking which KV version is mounted at %s/: %w "+
-			"(does the mount exist, and does the policy allow anything below it?)", mount, err)
+		hint := ""
+		if StatusOf(err) == http.StatusForbidden {
+			hint = " (does the mount exist, and does the policy allow anything below it?)"
+		}
+		return 0, fmt.Errorf("asking which KV version is mounted at %s/: %w%s", mount, err, hint)
 	}
 	if info == nil {
 		return 0, fmt.Errorf("nothing is mounted at %s/", mount)

@@ -2,9 +2,10 @@
 //
 // Guarantees: the session is renewed before it ends, and logged in anew when it cannot be
 // renewed, was revoked, or its credential was replaced; losing it is repaired without a
-// restart. A request is sent once: whether to repeat it is the caller's decision. Nothing
-// is read from VAULT_* environment variables: the configuration file alone decides. No
-// error contains a token or a secret.
+// restart. A request is sent once: whether to repeat it is the caller's decision. The
+// configuration file alone decides: VAULT_* environment variables have no effect, except
+// that the library refuses to start with one that it cannot read. No error contains a
+// token or a secret.
 package vault
 
 import (
