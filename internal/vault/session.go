@@ -74,8 +74,12 @@ func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) 
 func (s *Session) Run(ctx context.Context) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 500*time.Millisecond, maxLoginWait
+	var auth *api.Secret // of a login that replaced the session while it was kept
 	for first := true; ctx.Err() == nil; first = false {
-		auth, err := s.logIn(ctx)
+		var err error
+		if auth == nil {
+			auth, err = s.logIn(ctx)
+		}
 		if first {
 			close(s.attempts)
 		}
@@ -89,9 +93,9 @@ func (s *Session) Run(ctx context.Context) {
 			continue
 		}
 		wait.Reset()
-		reason := s.keep(ctx, auth)
-		if ctx.Err() == nil {
-			s.log.Info("logging in to Vault anew", "reason", reason)
+		var reason string
+		if auth, reason = s.keep(ctx, auth); ctx.Err() == nil {
+			s.log.Info("the session with Vault ended", "reason", reason)
 		}
 	}
 }
@@ -127,14 +131,15 @@ func (s *Session) logIn(ctx context.Context) (*api.Secret, error) {
 	return auth, nil
 }
 
-// keep renews the session for as long as that works, and returns why it ended.
-func (s *Session) keep(ctx context.Context, auth *api.Secret) string {
+// keep renews the session until it ends, and returns why it did. If a new login took its
+// place meanwhile it is returned too; the old one is renewed until then.
+func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret, reason string) {
 	// Without a lease the token does not end, and there is nothing to watch.
 	renewed, done := (<-chan *api.RenewOutput)(nil), (<-chan error)(nil)
 	if auth.Auth.LeaseDuration > 0 {
 		watcher, err := s.client.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: auth})
 		if err != nil {
-			return err.Error()
+			return nil, err.Error()
 		}
 		go watcher.Start()
 		defer watcher.Stop()
@@ -145,24 +150,40 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) string {
 	for {
 		select {
 		case <-ctx.Done():
-			return "stopping"
+			return nil, "stopping"
 		case out := <-renewed:
 			s.mu.Lock()
 			s.setExpiry(out.Secret.Auth.LeaseDuration)
 			s.mu.Unlock()
 		case err := <-done:
 			if err != nil {
-				return "the session could not be renewed: " + describe(err, "").Error()
+				return nil, "it could not be renewed: " + describe(err, "").Error()
 			}
-			return "the session cannot be renewed any further"
+			return nil, "it cannot be renewed any further"
 		case <-s.refused:
-			return "a request was refused"
+			// A policy that lacks something refuses as well. Only a dead token is replaced.
+			if s.dead(ctx) {
+				return nil, "a request was refused, and the token is no longer valid"
+			}
 		case <-changed.C:
-			if s.login.changed() {
-				return "the credential was replaced"
+			if !s.login.changed() {
+				continue
+			}
+			if next, err := s.logIn(ctx); err == nil {
+				return next, "the credential was replaced"
+			} else if ctx.Err() == nil {
+				s.log.Warn("the credential was replaced, and logging in with the new one failed", "error", err)
 			}
 		}
 	}
+}
+
+// dead reports whether Vault says that the session's token is not valid.
+func (s *Session) dead(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	_, err := s.client.Auth().Token().LookupSelfWithContext(ctx)
+	return StatusOf(err) == http.StatusForbidden
 }
 
 // Ready returns nil if there is a session that lasts at least that long. It waits for

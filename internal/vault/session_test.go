@@ -157,9 +157,49 @@ func TestRevokedTokenIsReplaced(t *testing.T) {
 	}
 	eventually(t, "a second login", func() bool { return server.Logins() == 2 })
 	eventually(t, "a session that works", func() bool { _, err := s.Read(t.Context(), "kv/data/x"); return err == nil })
-	if !strings.Contains(log.String(), "a request was refused") {
+	if !strings.Contains(log.String(), "the token is no longer valid") {
 		t.Errorf("the log does not say why:\n%s", log)
 	}
+}
+
+// TestRefusedPathIsNoReasonToLogInAnew: a policy that lacks a path refuses just as a dead
+// token is refused, and must not cost the session of all the others.
+func TestRefusedPathIsNoReasonToLogInAnew(t *testing.T) {
+	server, c := approleServer(t, time.Hour, 0)
+	s, o, _ := startSession(t, c)
+	if err := s.Ready(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(2 * s.pause)
+	server.Inject(vaulttest.Fault{Reads: true, Status: http.StatusForbidden})
+	if _, err := s.Read(t.Context(), "kv/data/x"); err == nil {
+		t.Fatal("the fault did not strike")
+	}
+	eventually(t, "a look at the token", func() bool { return o.count("lookup 200") == 1 })
+	if _, err := s.Read(t.Context(), "kv/data/x"); err != nil || server.Logins() != 1 {
+		t.Errorf("%v, %d logins", err, server.Logins())
+	}
+}
+
+// TestBadReplacementDoesNotEndTheSession: a credential file with nonsense in it leaves the
+// session that there is alone.
+func TestBadReplacementDoesNotEndTheSession(t *testing.T) {
+	_, c := approleServer(t, time.Hour, 0)
+	s, o, log := startSession(t, c)
+	if err := s.Ready(t.Context(), time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(c.Auth.AppRole.SecretID.File, []byte("nonsense-CANARY"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a failed login", func() bool { return o.count("login 400") > 0 })
+	if err := s.Ready(t.Context(), time.Minute); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Read(t.Context(), "kv/data/x"); err != nil {
+		t.Error(err)
+	}
+	eventually(t, "a log line", func() bool { return strings.Contains(log.String(), "logging in with the new one failed") })
 }
 
 func TestReplacedCredentialIsUsed(t *testing.T) {
