@@ -123,10 +123,10 @@ func (a *App) build() error {
 		Ledger: a.journal, Pending: a.journal, Owner: owner(), Started: a.started,
 		Observer: observers(a.metrics, logObserver{a.log}, a.engine, a.options.Observer),
 	})
-	if err := a.engine.enroll(context.Background()); err != nil {
+	if err := a.checkForgotten(); err != nil {
 		return err
 	}
-	if err := a.warnOfForgotten(); err != nil {
+	if err := a.engine.enroll(context.Background()); err != nil {
 		return err
 	}
 	a.metrics.Show(a, a.session.Expiry)
@@ -134,18 +134,29 @@ func (a *App) build() error {
 	return nil
 }
 
-// warnOfForgotten says which tokens were taken out of the configuration in the middle of
-// a rotation: nobody would deliver their new secret.
-func (a *App) warnOfForgotten() error {
+// checkForgotten looks for tokens that were taken out of the configuration in the middle of
+// a rotation: nobody would deliver their new secret. One that is there under another name
+// is an error. Rotating it under that name would put the unfinished rotation's secret
+// among the revoked ones, and finishing it later would deliver that dead secret.
+func (a *App) checkForgotten() error {
 	records, err := a.journal.All(context.Background())
 	if err != nil {
 		return err
 	}
+	names := make(map[string]string, len(a.engine.tokens)) // by service token
+	for name, t := range a.engine.tokens {
+		names[t.ID] = name
+	}
 	for _, r := range records {
-		if _, configured := a.engine.tokens[r.Token]; !configured && r.Step != rotation.StepIdle {
-			a.log.Error("a rotation is unfinished and its token is no longer configured: put it back into the configuration until the rotation is done",
-				"token", r.Token, "token_id", r.TokenID, "account", r.Account, "step", r.Step, "rotation_id", r.Work.RotationID)
+		if _, configured := a.engine.tokens[r.Token]; configured || r.Step == rotation.StepIdle {
+			continue
 		}
+		if name, ok := names[r.TokenID]; ok {
+			return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of this service token under the name %s: "+
+				"name it %s again until that rotation is done", name, r.Step, r.Token, r.Token)
+		}
+		a.log.Error("a rotation is unfinished and its token is no longer configured: put it back into the configuration until the rotation is done",
+			"token", r.Token, "token_id", r.TokenID, "account", r.Account, "step", r.Step, "rotation_id", r.Work.RotationID)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,8 +23,11 @@ import (
 const maxInHand = 16
 
 // retryFloor keeps a token that cannot even write its ledger record from being tried
-// without a pause.
-const retryFloor = time.Second
+// without a pause; the pause doubles up to retryCeiling.
+const (
+	retryFloor   = time.Second
+	retryCeiling = 30 * time.Second
+)
 
 // engine connects when to what: it keeps one due time for each token in the queue, lets
 // the rotator work on those that fire, and asks for the next due time.
@@ -40,6 +44,8 @@ type engine struct {
 	records map[string]rotation.Record
 	due     map[string]rotation.Due
 	working map[string]bool
+	// unrecorded counts the failures in a row that the ledger, being what failed, does not.
+	unrecorded map[string]int
 	// unrecovered are the tokens whose unfinished rotation was not looked at yet.
 	unrecovered map[string]bool
 }
@@ -51,7 +57,7 @@ func newEngine(tokens []rotation.Token, log *slog.Logger) *engine {
 		queue: scheduler.NewQueue(), log: log,
 		slots:  make(map[string]*semaphore.Weighted),
 		tokens: make(map[string]rotation.Token, len(tokens)), records: make(map[string]rotation.Record, len(tokens)),
-		due: make(map[string]rotation.Due, len(tokens)), working: make(map[string]bool), unrecovered: make(map[string]bool),
+		due: make(map[string]rotation.Due, len(tokens)), working: make(map[string]bool), unrecovered: make(map[string]bool), unrecorded: make(map[string]int),
 	}
 	for _, t := range tokens {
 		e.tokens[t.Name] = t
@@ -119,11 +125,12 @@ func (e *engine) work(ctx context.Context, name string) {
 	e.setWorking(name, false)
 	var floor time.Duration
 	if err != nil {
-		floor = retryFloor
+		floor = min(retryFloor<<min(e.countUnrecorded(name, err), 5), retryCeiling)
 		if record.Revision == 0 { // not even loaded
 			record = e.record(name)
-			e.log.Error("the token could not be worked on", "token", name, "error", err)
 		}
+	} else {
+		e.countUnrecorded(name, nil)
 	}
 	e.plan(name, record, floor)
 }
@@ -178,6 +185,19 @@ func (e *engine) setWorking(name string, working bool) {
 	}
 }
 
+// countUnrecorded keeps the number of errors in a row that the ledger could not count, and
+// returns it.
+func (e *engine) countUnrecorded(name string, err error) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !errors.Is(err, rotation.ErrLedger) {
+		delete(e.unrecorded, name)
+		return 0
+	}
+	e.unrecorded[name]++
+	return e.unrecorded[name]
+}
+
 func (e *engine) record(name string) rotation.Record {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -188,7 +208,9 @@ func (e *engine) record(name string) rotation.Record {
 func (e *engine) view(name string) (rotation.Record, rotation.Due) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.records[name], e.due[name]
+	record := e.records[name]
+	record.Failures += e.unrecorded[name]
+	return record, e.due[name]
 }
 
 // recovering returns how many unfinished rotations were not looked at yet.

@@ -1,7 +1,10 @@
 package app
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,5 +42,52 @@ func TestPlanKeepsWhatWasLearned(t *testing.T) {
 	}
 	if !again.At.Equal(due.At) || e.queue.Len() != 1 {
 		t.Errorf("due at %s, want %s; %d entries in the queue, want 1", again.At, due.At, e.queue.Len())
+	}
+}
+
+// TestRenamedInTheMiddle: a token whose rotation is unfinished must not go on under another
+// name, where the unfinished one would overwrite what comes after it.
+func TestRenamedInTheMiddle(t *testing.T) {
+	const id = "5eed0000-0000-4000-8000-000000000001"
+	j, err := journal.Open(journal.Options{Dir: t.TempDir() + "/state"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	record, err := j.Save(t.Context(), rotation.Record{Token: "before", TokenID: id, Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(name, id string) error {
+		log := slog.New(slog.DiscardHandler)
+		return (&App{journal: j, log: log, engine: newEngine([]rotation.Token{{Name: name, ID: id}}, log)}).checkForgotten()
+	}
+	if err := with("after", id); err == nil || !strings.Contains(err.Error(), "name it before again") {
+		t.Errorf("renamed: %v", err)
+	}
+	if err := errors.Join(with("before", id), with("another", "5eed0000-0000-4000-8000-000000000002")); err != nil {
+		t.Errorf("not renamed: %v", err)
+	}
+	record.Step, record.Work = rotation.StepIdle, nil
+	if _, err := j.Save(t.Context(), record); err != nil {
+		t.Fatal(err)
+	}
+	if err := with("after", id); err != nil {
+		t.Errorf("renamed after it was done: %v", err)
+	}
+}
+
+// TestUnrecordedFailuresAreSeen: when the ledger is what fails, it cannot count.
+func TestUnrecordedFailuresAreSeen(t *testing.T) {
+	e := newEngine([]rotation.Token{{Name: "ci"}}, slog.New(slog.DiscardHandler))
+	for range 3 {
+		e.countUnrecorded("ci", fmt.Errorf("%w: no space", rotation.ErrLedger))
+	}
+	if record, _ := e.view("ci"); record.Failures != 3 {
+		t.Errorf("%d failures are shown", record.Failures)
+	}
+	e.countUnrecorded("ci", errors.New("counted by the ledger"))
+	if record, _ := e.view("ci"); record.Failures != 0 {
+		t.Errorf("%d failures are shown", record.Failures)
 	}
 }

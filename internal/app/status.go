@@ -1,6 +1,8 @@
 package app
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -47,16 +49,29 @@ func stateName(s rotation.Step) string {
 // Pending implements [httpapi.Source].
 func (a *App) Pending() (n int, oldest time.Time) {
 	sealed, err := a.journal.Sealed()
-	if err != nil {
+	records, recordsErr := a.journal.All(context.Background())
+	if err := errors.Join(err, recordsErr); err != nil {
 		a.log.Error("the journal cannot be read", "error", err)
 		return 0, time.Time{}
 	}
+	// Answers that failed validation stay sealed for an operator after their doubt was
+	// resolved. They wait for nothing.
+	inHand := make(map[string]bool)
+	for _, r := range records {
+		if r.Work != nil {
+			inHand[r.Work.RotationID] = true
+		}
+	}
 	for _, s := range sealed {
-		if oldest.IsZero() || s.At.Before(oldest) {
+		if !inHand[s.RotationID] {
+			continue
+		}
+		if n++; oldest.IsZero() || s.At.Before(oldest) {
 			oldest = s.At
 		}
 	}
-	return len(sealed), oldest
+	// And those that could not even be sealed.
+	return n + a.engine.rotator.Held(), oldest
 }
 
 // Live implements [httpapi.Source]: can the daemon schedule?

@@ -23,8 +23,9 @@ import (
 const identityFile = "identity.age"
 
 // reservation is about the size of a sealed answer. A rotation writes it before it asks
-// for the secret, so that a full disk shows then, and so that the file has room for the
-// answer: bbolt reuses the pages that the reservation leaves behind.
+// for the secret, so that a full disk shows then, and so that the file is likely to have
+// room for the answer: bbolt reuses the pages that the reservation leaves behind. It is no
+// guarantee, since rotations of other tokens draw on the same pages.
 const reservation = 2048
 
 // envelope is what stands in the pending bucket under a rotation ID.

@@ -29,7 +29,7 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 		// The ledger keeps the earlier step. "Claimed" is given up at the next attempt;
 		// "intent" will be in doubt, which is more than is known but safe.
 		a.record.Work = work
-		err = errors.Join(cause, fmt.Errorf("writing the ledger: %w", saveErr))
+		err = errors.Join(cause, saveErr)
 	} else if eraseErr := a.pending.Erase(ctx, work.RotationID); eraseErr != nil {
 		err = errors.Join(cause, fmt.Errorf("giving back the reservation: %w", eraseErr))
 	}
@@ -46,7 +46,7 @@ func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
 	a.record.LastError = cause.Error()
 	err := cause
 	if saveErr := a.save(context.WithoutCancel(ctx), a.record.Step); saveErr != nil {
-		err = errors.Join(cause, fmt.Errorf("writing the ledger: %w", saveErr))
+		err = errors.Join(cause, saveErr)
 	}
 	a.report(a.record.Work, ResultFailed, reason, err)
 	return err
@@ -68,7 +68,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	err := cause
 	if saveErr := a.save(ctx, StepInDoubt); saveErr != nil {
 		// The ledger still says "intent", which comes to the same at the next attempt.
-		err = errors.Join(cause, fmt.Errorf("writing the ledger: %w", saveErr))
+		err = errors.Join(cause, saveErr)
 		a.record.Step, a.record.Doubt = StepIntent, nil
 	}
 	a.report(work, ResultInDoubt, reason, err)
@@ -89,7 +89,7 @@ func (a *attempt) resolve(ctx context.Context) error {
 	}
 	records, err := a.ledger.All(ctx)
 	if err != nil {
-		return fmt.Errorf("reading the ledger: %w", err)
+		return fmt.Errorf("%w: %w", ErrLedger, err)
 	}
 	verdict := Judge(a.record, facts, oracleTrusted(records, a.token.Account), now)
 	if facts != nil {
@@ -98,7 +98,7 @@ func (a *attempt) resolve(ctx context.Context) error {
 	if !verdict.Resolved {
 		a.record.NotBefore = verdict.Again.UTC()
 		if err := a.save(ctx, StepInDoubt); err != nil {
-			return fmt.Errorf("writing the ledger: %w", err)
+			return err
 		}
 		return errors.Join(&InDoubtError{Token: a.token.Name, Reason: verdict.Reason, Again: verdict.Again}, readErr)
 	}
@@ -115,7 +115,7 @@ func (a *attempt) resolve(ctx context.Context) error {
 	a.recovering = true
 	if err := a.save(ctx, step); err != nil {
 		a.record.Doubt, a.record.Work = doubt, work
-		return fmt.Errorf("writing the ledger: %w", err)
+		return err
 	}
 	if !doubt.Sealed {
 		if err := a.pending.Erase(ctx, work.RotationID); err != nil {
@@ -158,7 +158,7 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 	saved, err := a.ledger.Save(ctx, a.record)
 	if err != nil {
 		a.record.Step = before
-		return err
+		return fmt.Errorf("%w: %w", ErrLedger, err)
 	}
 	a.record.Revision = saved.Revision
 	a.tell(Reached{a.record.clone()})
@@ -200,6 +200,14 @@ func (r *Rotator) letGo(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.held, id)
+}
+
+// Held returns how many received secrets are in memory alone, because the disk refused
+// them. It is 0 in all but the worst moments.
+func (r *Rotator) Held() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.held)
 }
 
 func (r *Rotator) isHeld(id string) (Issued, bool) {

@@ -52,7 +52,7 @@ func (r *Rotator) Learn(ctx context.Context, t Token, facts TokenFacts) (Record,
 func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	record, err := r.ledger.Load(ctx, t.Name)
 	if err != nil {
-		return Record{}, fmt.Errorf("loading the ledger record of %s: %w", t.Name, err)
+		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
 	if record.TokenID != "" && record.TokenID != t.ID && record.Step != StepIdle {
 		return record, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+

@@ -150,9 +150,10 @@ type Sink interface {
 	// what is stored there.
 	Preflight(ctx context.Context) (Stored, error)
 	// Store delivers c and returns only after reading back that it is there. base is
-	// what Preflight returned: the write is check-and-set against it. A conflicting
-	// or lost answer is settled by reading, and a write by somebody else to other
-	// fields is merged. Calling Store again with the same c changes nothing.
+	// what Preflight returned; a sink that reads before it writes may do without it. The
+	// write is check-and-set where the sink has that. A conflicting or lost answer is
+	// settled by reading, and a write by somebody else to other fields is merged. Calling
+	// Store again with the same c changes nothing.
 	Store(ctx context.Context, c Credential, base Stored) (Stored, error)
 }
 

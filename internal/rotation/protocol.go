@@ -94,6 +94,9 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	defer r.lock(t.Name)()
 	record, err := r.load(ctx, t)
 	if err != nil {
+		if r.observer != nil {
+			r.observer.Observe(Stuck{Token: t.Name, Err: err})
+		}
 		return record, err
 	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
@@ -362,13 +365,19 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	base, fresh := a.record.Work.BeforeSink[sink.Name()]
-	// In the attempt that did the preflight its reading is still good, and the write is
-	// checked against it in any case. A later attempt looks again.
+	// In the attempt that did the preflight its reading is still good, and the sink merges
+	// what was written since. A later attempt looks again.
 	if !fresh || !a.claimed {
-		var err error
-		if base, err = sink.Preflight(ctx); err != nil {
+		now, err := sink.Preflight(ctx)
+		if err != nil {
 			return err
 		}
+		if fresh && now.Digest != base.Digest && now.Digest != c.ClientSecret.Digest() {
+			if err := a.notSuperseded(ctx); err != nil {
+				return err
+			}
+		}
+		base = now
 	}
 	stored, err := sink.Store(ctx, c, base)
 	if err != nil {
@@ -376,6 +385,21 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 	}
 	if stored.Digest != c.ClientSecret.Digest() || stored.ClientID != c.ClientID {
 		return errors.New("the sink confirmed something else than what was delivered")
+	}
+	return nil
+}
+
+// notSuperseded is asked when somebody else has put another secret into the sink since the
+// intent. If Cloudflare has changed the token since our answer too, ours is probably no
+// longer the one that works, and delivering it would lock consumers out.
+func (a *attempt) notSuperseded(ctx context.Context) error {
+	facts, err := a.token.Issuer.Inspect(ctx, a.token.ID)
+	if err != nil {
+		return fmt.Errorf("the sink holds a secret that is not ours, and Cloudflare could not be asked whether ours is the last: %w", err)
+	}
+	if facts.UpdatedAt.After(a.record.Work.After.UpdatedAt) {
+		return fmt.Errorf("the sink holds a secret that is not ours, and the token was changed at Cloudflare at %s, after our rotation: "+
+			"ours is kept sealed and not delivered, since it may have been replaced", facts.UpdatedAt.Format(time.RFC3339))
 	}
 	return nil
 }

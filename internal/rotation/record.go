@@ -13,6 +13,10 @@ const RecordFormat = 1
 // ErrConflict is returned by Ledger.Save when the record was changed meanwhile.
 var ErrConflict = errors.New("the ledger record was changed by somebody else")
 
+// ErrLedger is in every error of an attempt that could not read or write the ledger, and
+// whose failure the ledger therefore does not count.
+var ErrLedger = errors.New("the ledger could not be read or written")
+
 // Step is how far the rotation in hand has come. Each step is durable before the
 // next one begins.
 type Step string

@@ -468,6 +468,60 @@ func TestEveryStepFailsAndDies(t *testing.T) {
 	}
 }
 
+// TestSupersededSecretIsNotDelivered: while a secret waited to be delivered somebody put
+// another one into the sink. It is overwritten only if ours is still the last.
+func TestSupersededSecretIsNotDelivered(t *testing.T) {
+	for _, rotated := range []bool{false, true} {
+		t.Run(fmt.Sprint("rotated by somebody=", rotated), func(t *testing.T) {
+			inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				w.fault = func(_ int, c string) fault {
+					if c == "sink store" {
+						return fault{before: errors.New("sealed")}
+					}
+					return fault{}
+				}
+				w.advance(r, token)
+				w.fault = nil
+				ours := w.current
+				if rotated {
+					time.Sleep(time.Second)
+					w.current, w.updatedAt = w.secretOf(100), time.Now().UTC()
+				}
+				w.sink.ClientSecret = secret.New(w.secretOf(100))
+				err, _ := w.advance(r, token)
+				switch {
+				case rotated && (err == nil || !strings.Contains(err.Error(), "not delivered") || w.sink.ClientSecret.Reveal() != w.current):
+					t.Errorf("a dead secret was delivered: %v", err)
+				case rotated && len(w.pending) != 1:
+					t.Error("the secret is no longer kept")
+				case !rotated && (err != nil || w.sink.ClientSecret.Reveal() != ours):
+					t.Errorf("the secret that works was not delivered: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestUnwritableLedgerIsSaid: nothing is sent, and each attempt says why.
+func TestUnwritableLedgerIsSaid(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, c string) fault {
+			if strings.HasPrefix(c, "save") {
+				return fault{before: errors.New("input/output error")}
+			}
+			return fault{}
+		}
+		for range 3 {
+			if err, _ := w.advance(r, token); !errors.Is(err, rotation.ErrLedger) {
+				t.Errorf("%v", err)
+			}
+		}
+		if w.rotates != 0 || len(w.attempts()) != 3 {
+			t.Errorf("%d rotates, attempts %v", w.rotates, w.attempts())
+		}
+	})
+}
+
 func TestRenamedTokenIsNotMixedUp(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
