@@ -38,15 +38,19 @@ func newClient(c config.Vault, observer Observer) (*api.Client, error) {
 		},
 	})
 	if err != nil {
-		return nil, err
+		// With all fields set, what is left to fail is the environment.
+		return nil, fmt.Errorf("%w (a VAULT_* environment variable that cannot be parsed stops the client "+
+			"library, although rotatord uses none of them: unset it)", err)
 	}
-	client.ClearToken()
-	setNamespace(client, c.Namespace)
+	forgetEnvironment(client, c.Namespace)
 	return client, nil
 }
 
-func setNamespace(client *api.Client, namespace string) {
-	client.ClearNamespace()
+// forgetEnvironment drops what the library took from VAULT_TOKEN, VAULT_NAMESPACE and
+// VAULT_HEADERS, which it reads for each new client and each clone.
+func forgetEnvironment(client *api.Client, namespace string) {
+	client.ClearToken()
+	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
 	if namespace != "" {
 		client.SetNamespace(namespace)
 	}

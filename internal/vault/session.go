@@ -109,7 +109,7 @@ func (s *Session) logIn(ctx context.Context) (*api.Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	setNamespace(client, s.config.Namespace)
+	forgetEnvironment(client, s.config.Namespace)
 	auth, err := s.login.logIn(ctx, client)
 	if err == nil && (auth == nil || auth.Auth == nil || auth.Auth.ClientToken == "") {
 		err = errors.New("the answer to the login has no token")
@@ -147,13 +147,15 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 	}
 	changed := time.NewTicker(s.pause)
 	defer changed.Stop()
+	retry := false
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, "stopping"
 		case out := <-renewed:
 			s.mu.Lock()
-			s.setExpiry(out.Secret.Auth.LeaseDuration)
+			// This token has an end, so no time left is not "for ever" here.
+			s.expiry = time.Now().Add(time.Duration(out.Secret.Auth.LeaseDuration) * time.Second)
 			s.mu.Unlock()
 		case err := <-done:
 			if err != nil {
@@ -166,24 +168,30 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 				return nil, "a request was refused, and the token is no longer valid"
 			}
 		case <-changed.C:
-			if !s.login.changed() {
+			if !retry && !s.login.changed() {
 				continue
 			}
 			if next, err := s.logIn(ctx); err == nil {
 				return next, "the credential was replaced"
-			} else if ctx.Err() == nil {
+			} else if retry = true; ctx.Err() == nil { // Vault may have been away
 				s.log.Warn("the credential was replaced, and logging in with the new one failed", "error", err)
 			}
 		}
 	}
 }
 
-// dead reports whether Vault says that the session's token is not valid.
+// dead reports whether Vault says that the session's token is not valid. If so there is no
+// session any more, however long its lease would have lasted.
 func (s *Session) dead(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	_, err := s.client.Auth().Token().LookupSelfWithContext(ctx)
-	return StatusOf(err) == http.StatusForbidden
+	if _, err := s.client.Auth().Token().LookupSelfWithContext(ctx); StatusOf(err) != http.StatusForbidden {
+		return false // it is valid, or Vault cannot say so now
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loggedIn, s.err = false, errors.New("the token was revoked, and a new login is under way")
+	return true
 }
 
 // Ready returns nil if there is a session that lasts at least that long. It waits for

@@ -86,7 +86,11 @@ func (s *Server) leaseOf(token string) *lease {
 
 func (s *Server) serveLookup(w http.ResponseWriter, token string) {
 	l := s.leaseOf(token)
-	succeed(w, map[string]any{"ttl": l.left(), "renewable": l.ttl > 0, "type": "service"})
+	var end any // null if it does not end, as Vault has it
+	if !l.until.IsZero() {
+		end = l.until.UTC().Format(time.RFC3339Nano)
+	}
+	succeed(w, map[string]any{"ttl": l.left(), "expire_time": end, "renewable": l.ttl > 0, "type": "service"})
 }
 
 func (s *Server) serveRenew(w http.ResponseWriter, token string) {

@@ -79,12 +79,15 @@ type Fault struct {
 	After bool
 	// Status is what is answered; 0 breaks the connection.
 	Status int
-	// Do, if set, runs before the request is carried out: a human, for example.
+	// Do, if set, runs before the request is carried out: a human, for example, or a wait.
 	Do func()
+	// Done, if set, is called after the request was carried out.
+	Done func()
 }
 
 // New returns a server.
 func New(o Options) *Server {
+	o.Mounts = slices.Clone(o.Mounts)
 	return &Server{options: o, secrets: map[string]*entry{}, tokens: map[string]*lease{}}
 }
 
@@ -132,6 +135,17 @@ func (s *Server) Read(mount, path string) map[string]any {
 		return nil
 	}
 	return maps.Clone(e.versions[len(e.versions)-1].data)
+}
+
+// SetVersion makes a mount one of KV version 1 or 2, as an upgrade does.
+func (s *Server) SetVersion(mount string, version int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.options.Mounts {
+		if s.options.Mounts[i].Path == mount {
+			s.options.Mounts[i].Version = version
+		}
+	}
 }
 
 // Write writes a secret as a human would, whatever is there.
@@ -269,6 +283,9 @@ func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string
 		fail(answer, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
 	default:
 		s.set(answer, m, key, r)
+	}
+	if f != nil && f.Done != nil {
+		f.Done()
 	}
 	if f != nil && f.After {
 		strike(w, f)
