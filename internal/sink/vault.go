@@ -69,13 +69,15 @@ func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 	if err := v.session.Ready(ctx, sessionMargin); err != nil {
 		return rotation.Stored{}, err
 	}
+	// Asked anew for each rotation. A mount can be upgraded to version 2 at any time, and by
+	// the rules of version 1 every secret in it would then seem absent, and none be writable.
+	v.session.ForgetKVVersion(v.config.Mount)
 	kv, err := v.session.KVVersion(ctx, v.config.Mount)
 	if err != nil {
 		return rotation.Stored{}, err
 	}
 	now, err := v.read(ctx, kv)
 	if err != nil {
-		v.session.ForgetKVVersion(v.config.Mount)
 		return rotation.Stored{}, err
 	}
 	return v.stored(now), v.writable(ctx, kv, now)
@@ -110,8 +112,14 @@ func (v *Vault) writable(ctx context.Context, kv int, now content) error {
 		need, path, strings.Join(have, ", "), path)
 }
 
-// Store implements [rotation.Sink].
-func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Stored) (rotation.Stored, error) {
+// Store implements [rotation.Sink]. It reads again rather than trust the base: the write is
+// then check-and-set against the very fields that it keeps.
+func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Stored) (stored rotation.Stored, err error) {
+	defer func() {
+		if err != nil {
+			v.session.ForgetKVVersion(v.config.Mount)
+		}
+	}()
 	if err := v.session.Ready(ctx, 0); err != nil {
 		return rotation.Stored{}, err
 	}

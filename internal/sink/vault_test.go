@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
 	"rotatord/internal/sink"
 	"rotatord/internal/sink/sinktest"
 	"rotatord/internal/vault"
@@ -73,6 +75,9 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 		LoseNextAnswer: func(_ *testing.T, carryOut bool) {
 			server.Inject(vaulttest.Fault{After: carryOut})
 		},
+		FailNextAnswer: func(_ *testing.T, carryOut bool) {
+			server.Inject(vaulttest.Fault{After: carryOut, Status: 500})
+		},
 		Deny: func(*testing.T) { server.ReadOnly(true) },
 		// The first read of a store is good and the second, the reading back, is not.
 		FailReads: func(_ *testing.T, n int) {
@@ -83,8 +88,49 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 	if mount.Version == 2 {
 		h.Delete = func(*testing.T) { server.Delete(mount.Path, path) }
 		h.DuringNextWrite = func(_ *testing.T, do func()) { server.Inject(vaulttest.Fault{Do: do}) }
+		// Version 1 has nothing against a late write.
+		h.HoldNextWrite = func(*testing.T) func() {
+			held, served := make(chan struct{}), make(chan struct{})
+			server.Inject(vaulttest.Fault{Do: func() { <-held }, Done: func() { close(served) }})
+			return func() { close(held); <-served }
+		}
 	}
 	return h
+}
+
+// A mount that is upgraded while the daemon runs must not be taken for an empty one: a
+// rotation would begin whose secret could not be stored.
+func TestUpgradedMount(t *testing.T) {
+	mount := vaulttest.Mount{Path: "kv", Version: 1}
+	server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{mount}})
+	s := sink.NewVault(session(t, server), config.VaultSink{Mount: "kv", Path: "access/ci", ClientIDField: "id", ClientSecretField: "secret"})
+	c := rotation.Credential{ClientID: "id", ClientSecret: secret.New("cfast_CANARY1")}
+	before, err := s.Preflight(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Store(t.Context(), c, before); err != nil {
+		t.Fatal(err)
+	}
+	server.SetVersion("kv", 2)
+	before, err = s.Preflight(t.Context())
+	if err != nil || before.Digest != c.ClientSecret.Digest() || before.Version != 1 {
+		t.Fatalf("after the upgrade Preflight sees %+v, %v", before, err)
+	}
+	// And once more, between the preflight and the delivery: the next attempt gets it right.
+	server.SetVersion("kv", 1)
+	c.ClientSecret = secret.New("cfast_CANARY2")
+	if _, err := s.Preflight(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	server.SetVersion("kv", 2)
+	if _, err := s.Store(t.Context(), c, before); err == nil {
+		t.Fatal("a write by the rules of version 1 was confirmed by a mount of version 2")
+	}
+	after, err := s.Store(t.Context(), c, before)
+	if err != nil || after.Digest != c.ClientSecret.Digest() || after.Version != 2 {
+		t.Errorf("the next attempt: %+v, %v", after, err)
+	}
 }
 
 func TestVaultSinkSaysWhatIsWrong(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
@@ -30,6 +31,12 @@ type Harness struct {
 	// LoseNextAnswer carries the next write out and breaks the connection; with
 	// carryOut false it breaks it before.
 	LoseNextAnswer func(t *testing.T, carryOut bool)
+	// FailNextAnswer answers the next write with 500, although it was carried out if
+	// carryOut is true.
+	FailNextAnswer func(t *testing.T, carryOut bool)
+	// HoldNextWrite keeps the next write on its way: the sink gets no answer, and it
+	// arrives only when the returned function is called, which waits until it was served.
+	HoldNextWrite func(t *testing.T) (arrive func())
 	// Deny takes away the right to write.
 	Deny func(t *testing.T)
 	// FailReads makes the next n reads fail.
@@ -162,6 +169,66 @@ var suite = []testCase{
 			t.Errorf("%d writes: it was written again blindly", n)
 		}
 		want(t, h, store(t, h, credential(1), before), credential(1))
+	}},
+	{"a write fails after it was carried out", func(h Harness) bool { return h.FailNextAnswer != nil }, func(t *testing.T, h Harness) {
+		before := preflight(t, h)
+		h.FailNextAnswer(t, true)
+		want(t, h, store(t, h, credential(1), before), credential(1))
+		if n := h.Versions(t); n != 1 {
+			t.Errorf("settled with %d writes, want the one that was said to have failed", n)
+		}
+	}},
+	{"a write fails", func(h Harness) bool { return h.FailNextAnswer != nil }, func(t *testing.T, h Harness) {
+		before := preflight(t, h)
+		h.FailNextAnswer(t, false)
+		_, err := h.Sink.Store(t.Context(), credential(1), before)
+		if err == nil {
+			t.Fatal("a failed write was taken for done")
+		}
+		clean(t, err)
+		if n := h.Versions(t); n != 0 {
+			t.Errorf("%d writes: it was written again blindly", n)
+		}
+		want(t, h, store(t, h, credential(1), before), credential(1))
+	}},
+	{"a write arrives after the next attempt", func(h Harness) bool { return h.HoldNextWrite != nil }, func(t *testing.T, h Harness) {
+		want(t, h, store(t, h, credential(1), preflight(t, h)), credential(1))
+		before, versions := preflight(t, h), h.Versions(t)
+		arrive := h.HoldNextWrite(t)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		_, err := h.Sink.Store(ctx, credential(2), before)
+		if err == nil {
+			t.Fatal("a write without an answer was taken for done")
+		}
+		clean(t, err)
+		// The next rotation has come meanwhile: the late write would bring back a dead secret.
+		want(t, h, store(t, h, credential(3), preflight(t, h)), credential(3))
+		arrive()
+		want(t, h, preflight(t, h), credential(3))
+		if n := h.Versions(t) - versions; n != 1 {
+			t.Errorf("%d versions, want that of the next attempt only", n)
+		}
+	}},
+	{"somebody writes all the time", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
+		n := 0
+		var again func()
+		again = func() {
+			n++
+			h.HumanWrite(t, map[string]any{"note": fmt.Sprint(n)})
+			if n < 100 {
+				h.DuringNextWrite(t, again)
+			}
+		}
+		h.DuringNextWrite(t, again)
+		_, err := h.Sink.Store(t.Context(), credential(1), preflight(t, h))
+		if err == nil || n >= 100 {
+			t.Fatalf("%d conflicts, %v: want an error after a few", n, err)
+		}
+		clean(t, err)
+		if h.Fields(t)["note"] != fmt.Sprint(n) || h.Versions(t) != 0 {
+			t.Errorf("after %d conflicts the note is %v, and the sink wrote %d versions", n, h.Fields(t)["note"], h.Versions(t))
+		}
 	}},
 	{"reading back fails", func(h Harness) bool { return h.FailReads != nil }, func(t *testing.T, h Harness) {
 		store(t, h, credential(1), preflight(t, h))
