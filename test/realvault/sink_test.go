@@ -1,8 +1,10 @@
 package realvault_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -83,6 +85,37 @@ func (p *unreliable) forward(w http.ResponseWriter, r *http.Request) {
 	p.writes++
 	p.mu.Unlock()
 	p.proxy.ServeHTTP(w, r)
+}
+
+// hold keeps the next write until the returned function is called, as a network may: its
+// sender does not wait for it any more when it arrives.
+func (p *unreliable) hold(t *testing.T) (arrive func()) {
+	held, served := make(chan struct{}), make(chan int, 1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = func(_ http.ResponseWriter, r *http.Request) bool {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		late := r.Clone(context.WithoutCancel(r.Context()))
+		late.Body = io.NopCloser(bytes.NewReader(body))
+		go func() {
+			<-held
+			answer := httptest.NewRecorder()
+			p.forward(answer, late)
+			served <- answer.Code
+		}()
+		<-r.Context().Done()
+		return true
+	}
+	return func() {
+		close(held)
+		// Anything else would mean that Vault never judged it.
+		if code := <-served; code != http.StatusBadRequest {
+			t.Errorf("the late write was answered with %d, want a check-and-set conflict", code)
+		}
+	}
 }
 
 func (p *unreliable) written() int {
@@ -193,6 +226,17 @@ func (p place) harness(proxy *unreliable) sinktest.Harness {
 				panic(http.ErrAbortHandler)
 			}
 		},
+		FailNextAnswer: func(_ *testing.T, carryOut bool) {
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			proxy.next = func(w http.ResponseWriter, r *http.Request) bool {
+				if carryOut {
+					proxy.forward(httptest.NewRecorder(), r)
+				}
+				http.Error(w, `{"errors":["injected"]}`, http.StatusInternalServerError)
+				return true
+			}
+		},
 		FailReads: func(_ *testing.T, n int) {
 			proxy.mu.Lock()
 			defer proxy.mu.Unlock()
@@ -211,6 +255,7 @@ func (p place) harness(proxy *unreliable) sinktest.Harness {
 			defer proxy.mu.Unlock()
 			proxy.next = func(http.ResponseWriter, *http.Request) bool { do(); return false }
 		}
+		h.HoldNextWrite = func(t *testing.T) func() { return proxy.hold(t) }
 	}
 	return h
 }
@@ -245,37 +290,4 @@ func (p place) write(t *testing.T, fields map[string]any) {
 	if _, err := p.v.Root(t).Logical().Write(p.data(), body); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// TestSession: leases of the real Vault are renewed, and replaced when they end, are
-// revoked, or were lost with a seal.
-func TestSession(t *testing.T) {
-	v := realvault.Start(t)
-	v.MountKV(t, "secret", 2, false)
-	roleID, secretID := v.AppRole(t, realvault.LeastPolicy(t), "3s", "6s")
-	s := startSession(t, v.Address, roleID, secretID)
-	works := func() error {
-		if err := s.Ready(t.Context(), 0); err != nil {
-			return err
-		}
-		_, err := s.Read(t.Context(), "secret/data/access/x")
-		return err
-	}
-	for deadline := time.Now().Add(14 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if err := works(); err != nil {
-			t.Fatalf("lost within the lease of 3 s, or at the maximum of 6 s: %v", err)
-		}
-	}
-	v.Seal(t)
-	if err := works(); err == nil {
-		t.Fatal("a sealed Vault answered")
-	}
-	v.Unseal(t)
-	var err error
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if err = works(); err == nil {
-			return
-		}
-	}
-	t.Fatalf("no session 30 s after unsealing: %v", err)
 }
