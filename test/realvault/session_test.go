@@ -150,7 +150,7 @@ func TestUpgradedMount(t *testing.T) {
 		return stored
 	}
 	first := deliver("first")
-	if err := v.Root(t).Sys().TuneMount("secret", api.MountConfigInput{Options: map[string]string{"version": "2"}}); err != nil {
+	if err := v.Root(t).Sys().TuneMountAllowNil("secret", api.TuneMountConfigInput{Options: &map[string]string{"version": "2"}}); err != nil {
 		t.Fatal(err)
 	}
 	var now rotation.Stored
