@@ -49,7 +49,7 @@ func checkJSON(path string, stdout io.Writer) error {
 		Warnings []string `json:"warnings"`
 	}{File: path, Faults: []string{}, Warnings: []string{}}
 	c, err := config.Load(path)
-	if faults, ok := err.(config.Faults); ok {
+	if faults, ok := config.AsFaults(err); ok {
 		for _, f := range faults {
 			result.Faults = append(result.Faults, f.String())
 		}

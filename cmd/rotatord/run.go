@@ -84,7 +84,7 @@ func loadConfig(path string, stderr io.Writer) (*config.Config, error) {
 	if err == nil {
 		return c, nil
 	}
-	if faults, ok := errors.AsType[config.Faults](err); ok {
+	if faults, ok := config.AsFaults(err); ok {
 		fmt.Fprintln(stderr, faults.Error())
 		fmt.Fprintf(stderr, "rotatord: %d fault(s) in %s; nothing was started\n", len(faults), path)
 		return nil, errReported
