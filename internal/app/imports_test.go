@@ -48,7 +48,8 @@ var allowed = map[string][]string{
 	// The core imports no adapter.
 	"internal/secret":           {},
 	"internal/scheduler":        {},
-	"internal/rotation":         {"internal/scheduler", "internal/secret"},
+	"internal/failpoint":        {},
+	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
 	"internal/config/raw":       {},
 	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret"},
 	"internal/config/schemagen": {"internal/config/raw"},

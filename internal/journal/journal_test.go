@@ -87,13 +87,13 @@ func TestSealedSecretSurvivesAndIsNotReadable(t *testing.T) {
 	if _, ok, err := j.Open(t.Context(), "R"); ok || err != nil {
 		t.Fatalf("an absent secret: %t, %v", ok, err)
 	}
-	if err := j.Reserve(t.Context(), "R"); err != nil {
+	if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok, err := j.Open(t.Context(), "R"); ok || err != nil {
 		t.Fatalf("a reservation was taken for a secret: %t, %v", ok, err)
 	}
-	if err := j.Seal(t.Context(), "R", issued); err != nil {
+	if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
 		t.Fatal(err)
 	}
 	_ = j.Close()
@@ -143,7 +143,7 @@ func TestLostIdentity(t *testing.T) {
 		t.Fatal(err)
 	}
 	j = open(t, o) // nothing is sealed: a new one is as good
-	if err := j.Seal(t.Context(), "R", issued); err != nil {
+	if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
 		t.Fatal(err)
 	}
 	_ = j.Close()
@@ -168,7 +168,7 @@ func TestConfiguredIdentity(t *testing.T) {
 	identity, _ := age.GenerateX25519Identity()
 	o := journal.Options{Dir: stateDir(t), Identity: func() (string, error) { return "# comment\n\n" + identity.String() + "\n", nil }}
 	j := open(t, o)
-	if err := j.Seal(t.Context(), "R", issued); err != nil {
+	if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok, err := j.Open(t.Context(), "R"); !ok || err != nil {
@@ -272,7 +272,8 @@ func TestKilledWhileSealing(t *testing.T) {
 		}
 		for i := 0; ; i++ {
 			id := fmt.Sprint("R", i)
-			if err := errors.Join(j.Reserve(t.Context(), id), j.Seal(t.Context(), id, issued)); err != nil {
+			key := rotation.PendingKey{RotationID: id, Token: "ci"}
+			if err := errors.Join(j.Reserve(t.Context(), key), j.Seal(t.Context(), key, issued)); err != nil {
 				fmt.Println("error", err)
 				os.Exit(1)
 			}

@@ -51,12 +51,12 @@ type Sealed struct {
 }
 
 // Reserve implements [rotation.Pending].
-func (j *Journal) Reserve(_ context.Context, rotationID string) error {
-	return j.put(rotationID, envelope{Format: Format, At: j.now().UTC(), Reserved: make([]byte, reservation)})
+func (j *Journal) Reserve(_ context.Context, key rotation.PendingKey) error {
+	return j.put(key.RotationID, envelope{Format: Format, At: j.now().UTC(), Reserved: make([]byte, reservation)})
 }
 
 // Seal implements [rotation.Pending].
-func (j *Journal) Seal(_ context.Context, rotationID string, issued rotation.Issued) error {
+func (j *Journal) Seal(_ context.Context, key rotation.PendingKey, issued rotation.Issued) error {
 	plain, err := json.Marshal(sealedAnswer{
 		ClientID: issued.ClientID, ClientSecret: issued.ClientSecret.Reveal(),
 		Facts: issued.Facts, GraceEndsAt: issued.GraceEndsAt,
@@ -76,7 +76,7 @@ func (j *Journal) Seal(_ context.Context, rotationID string, issued rotation.Iss
 	if err := w.Close(); err != nil {
 		return fmt.Errorf("sealing: %w", err)
 	}
-	return j.put(rotationID, envelope{Format: Format, At: j.now().UTC(), Age: sealed.Bytes()})
+	return j.put(key.RotationID, envelope{Format: Format, At: j.now().UTC(), Age: sealed.Bytes()})
 }
 
 // Open implements [rotation.Pending].

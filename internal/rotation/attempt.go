@@ -1,11 +1,14 @@
 package rotation
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"rotatord/internal/failpoint"
 )
 
 // This file holds the exits of an attempt that are not its end: how it fails, how it
@@ -30,7 +33,7 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 		// "intent" will be in doubt, which is more than is known but safe.
 		a.record.Work = work
 		err = errors.Join(cause, saveErr)
-	} else if eraseErr := a.pending.Erase(ctx, work.RotationID); eraseErr != nil {
+	} else if eraseErr := a.erase(ctx, work.RotationID); eraseErr != nil {
 		err = errors.Join(cause, fmt.Errorf("giving back the reservation: %w", eraseErr))
 	}
 	a.report(work, result, reason, err)
@@ -118,7 +121,7 @@ func (a *attempt) resolve(ctx context.Context) error {
 		return err
 	}
 	if !doubt.Sealed {
-		if err := a.pending.Erase(ctx, work.RotationID); err != nil {
+		if err := a.erase(ctx, work.RotationID); err != nil {
 			return fmt.Errorf("giving back the reservation: %w", err)
 		}
 	}
@@ -146,7 +149,7 @@ func (a *attempt) release(ctx context.Context) error {
 	if err := a.save(ctx, StepIdle); err != nil {
 		return fmt.Errorf("giving up a claim: %w", err)
 	}
-	return a.pending.Erase(ctx, id)
+	return a.erase(ctx, id)
 }
 
 // save makes the record durable at the given step. If that fails the record's step in
@@ -155,7 +158,10 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 	before := a.record.Step
 	a.record.Format, a.record.Step = RecordFormat, step
 	a.record.Token, a.record.TokenID, a.record.Account = a.token.Name, a.token.ID, a.token.Account
+	point := "ledger." + cmp.Or(string(step), "idle")
+	failpoint.Reach(point + ".before")
 	saved, err := a.ledger.Save(ctx, a.record)
+	failpoint.Reach(point + ".after")
 	if err != nil {
 		a.record.Step = before
 		return fmt.Errorf("%w: %w", ErrLedger, err)
@@ -165,9 +171,19 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 	return nil
 }
 
+// erase gives up what is kept of a rotation's answer.
+func (a *attempt) erase(ctx context.Context, rotationID string) error {
+	failpoint.Reach("erase.before")
+	err := a.pending.Erase(ctx, rotationID)
+	failpoint.Reach("erase.after")
+	return err
+}
+
 func (a *attempt) phase(p Phase, do func() error) error {
 	start := a.now()
+	failpoint.Reach(string(p) + ".before")
 	err := do()
+	failpoint.Reach(string(p) + ".after")
 	a.tell(PhaseEnded{Token: a.token.Name, Phase: p, Duration: a.now().Sub(start), Err: err})
 	return err
 }

@@ -185,14 +185,23 @@ type Observer interface {
 	Observe(Event)
 }
 
+// PendingKey says which rotation of which token an answer belongs to. None of it is
+// secret.
+type PendingKey struct {
+	RotationID string
+	Token      string // config name
+	TokenID    string // Cloudflare's UUID
+}
+
 // Pending keeps issued secrets, sealed, from the moment that they are received until
 // every sink has confirmed them. Implementations are safe for concurrent use.
 type Pending interface {
-	// Reserve proves that Seal will have a place to write to.
-	Reserve(ctx context.Context, rotationID string) error
+	// Reserve makes room for one answer, so that Seal has a place to write to even if
+	// the disk fills up meanwhile.
+	Reserve(ctx context.Context, key PendingKey) error
 	// Seal encrypts the answer and makes it durable. It is the commit point of a
 	// rotation: after it, the secret cannot be lost with the process.
-	Seal(ctx context.Context, rotationID string, issued Issued) error
+	Seal(ctx context.Context, key PendingKey, issued Issued) error
 	// Open returns what was sealed, and false if nothing was.
 	Open(ctx context.Context, rotationID string) (Issued, bool, error)
 	// Erase removes the sealed answer or the reservation. Erasing nothing is no

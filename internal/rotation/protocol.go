@@ -30,6 +30,7 @@ import (
 	"sync"
 	"time"
 
+	"rotatord/internal/failpoint"
 	"rotatord/internal/secret"
 )
 
@@ -243,7 +244,7 @@ func (a *attempt) preflight(ctx context.Context) error {
 		}
 		work.BeforeSink[sink.Name()] = stored
 	}
-	if err := a.pending.Reserve(ctx, work.RotationID); err != nil {
+	if err := a.pending.Reserve(ctx, a.pendingKey()); err != nil {
 		return fmt.Errorf("the journal: %w", err)
 	}
 	// Last, since it may wait for the request budget.
@@ -270,13 +271,22 @@ func (a *attempt) seal(ctx context.Context, issued Issued) error {
 		return a.doubt(ctx, ReasonAnswerInvalid, false, errors.New("the answer has no client secret"))
 	}
 	a.hold(work.RotationID, issued)
-	err := a.phase(PhaseSeal, func() error { return a.pending.Seal(ctx, work.RotationID, issued) })
+	err := a.phase(PhaseSeal, func() error {
+		if failpoint.Off("seal") { // a test shows what the seal is for
+			return nil
+		}
+		return a.pending.Seal(ctx, a.pendingKey(), issued)
+	})
 	if err != nil {
 		a.tell(SealFailed{Token: a.token.Name, RotationID: work.RotationID, Err: err})
 		return a.deliverUnsealed(ctx, issued, err)
 	}
 	a.letGo(work.RotationID)
 	return a.sealed(ctx, issued)
+}
+
+func (a *attempt) pendingKey() PendingKey {
+	return PendingKey{RotationID: a.record.Work.RotationID, Token: a.token.Name, TokenID: a.token.ID}
 }
 
 // sealed records what was sealed. The sealed answer alone decides that this step was
@@ -421,7 +431,7 @@ func (a *attempt) commit(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	before, work := a.record, a.record.Work
 	err := a.phase(PhaseCommit, func() error {
-		if err := a.pending.Erase(ctx, work.RotationID); err != nil {
+		if err := a.erase(ctx, work.RotationID); err != nil {
 			return err
 		}
 		a.record.Anchor = work.Slot

@@ -131,12 +131,12 @@ func (w *world) All(ctx context.Context) ([]rotation.Record, error) {
 	return all, nil
 }
 
-func (w *world) Reserve(_ context.Context, id string) error {
-	return w.do("reserve", func() error { w.reserved[id] = true; return nil })
+func (w *world) Reserve(_ context.Context, key rotation.PendingKey) error {
+	return w.do("reserve", func() error { w.reserved[key.RotationID] = true; return nil })
 }
 
-func (w *world) Seal(_ context.Context, id string, issued rotation.Issued) error {
-	return w.do("seal", func() error { w.pending[id] = issued; return nil })
+func (w *world) Seal(_ context.Context, key rotation.PendingKey, issued rotation.Issued) error {
+	return w.do("seal", func() error { w.pending[key.RotationID] = issued; return nil })
 }
 
 func (w *world) Open(_ context.Context, id string) (rotation.Issued, bool, error) {
