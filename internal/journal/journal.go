@@ -198,7 +198,7 @@ func decodeRecord(token string, b []byte) (r rotation.Record, err error) {
 		return r, fmt.Errorf("the ledger record of %s has format version %d and this rotatord reads up to %d: "+
 			"use the version that wrote it", token, r.Format, rotation.RecordFormat)
 	}
-	return r, nil
+	return rotation.Migrate(r), nil
 }
 
 // ReadLedger reads the ledger without changing anything, for commands that run beside no

@@ -11,8 +11,8 @@ import (
 	"rotatord/internal/failpoint"
 )
 
-// This file holds the exits of an attempt that are not its end: how it fails, how it
-// becomes in doubt, and how a doubt is resolved.
+// This file holds the exits of an attempt that are not its end: how it fails, and how it
+// becomes in doubt. How a doubt ends stands in resolve.go.
 
 // giveUp ends an attempt in which nothing was carried out. The slot stays unserved, and
 // the next try is a rotation of its own.
@@ -61,7 +61,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	now := a.now().UTC()
 	work := a.record.Work
 	d := &Doubt{Since: now, Reason: reason, Detail: cause.Error(), Sealed: sealed}
-	if grace := time.Duration(work.Grace); grace > 0 {
+	if grace := time.Duration(work.Grace); grace > 0 && !work.Spare {
 		d.OldWorksUntil = work.IntentAt.Add(grace)
 	}
 	a.record.Doubt = d
@@ -76,69 +76,6 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	}
 	a.report(work, ResultInDoubt, reason, err)
 	return err
-}
-
-// resolve looks at the world and judges the doubt. A resolved token is due again at
-// once, for the slot that it was rotated for.
-func (a *attempt) resolve(ctx context.Context) error {
-	now := a.now().UTC()
-	var facts *TokenFacts
-	var readErr error
-	if time.Duration(a.record.Work.Grace) > 0 {
-		f, err := a.token.Issuer.Inspect(ctx, a.token.ID)
-		if readErr = err; err == nil {
-			facts = &f
-		}
-	}
-	records, err := a.ledger.All(ctx)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrLedger, err)
-	}
-	verdict := Judge(a.record, facts, oracleTrusted(records, a.token.Account), now)
-	if facts != nil {
-		a.record.Facts = *facts
-	}
-	if !verdict.Resolved {
-		a.record.NotBefore = verdict.Again.UTC()
-		if err := a.save(ctx, StepInDoubt); err != nil {
-			return err
-		}
-		return errors.Join(&InDoubtError{Token: a.token.Name, Reason: verdict.Reason, Again: verdict.Again}, readErr)
-	}
-	doubt, work := a.record.Doubt, a.record.Work
-	step := StepIdle
-	if verdict.Deliver {
-		step = StepSealed
-	} else {
-		a.record.Work = nil
-		// Rotating again is the remedy, so an earlier grace must not delay it.
-		a.record.NotBefore = time.Time{}
-	}
-	a.record.Doubt = nil
-	a.recovering = true
-	if err := a.save(ctx, step); err != nil {
-		a.record.Doubt, a.record.Work = doubt, work
-		return err
-	}
-	if !doubt.Sealed {
-		if err := a.erase(ctx, work.RotationID); err != nil {
-			return fmt.Errorf("giving back the reservation: %w", err)
-		}
-	}
-	a.tell(DoubtResolved{Token: a.token.Name, RotationID: work.RotationID, Reason: verdict.Reason, After: now.Sub(doubt.Since)})
-	return nil
-}
-
-// InDoubtError says that a token stays in doubt, why, and until when.
-type InDoubtError struct {
-	Token  string
-	Reason string
-	Again  time.Time
-}
-
-// Error implements error.
-func (e *InDoubtError) Error() string {
-	return fmt.Sprintf("%s stays in doubt (%s); looking again at %s", e.Token, e.Reason, e.Again.Format(time.RFC3339))
 }
 
 // release gives up a claim whose request never left, without counting a failure.
@@ -157,7 +94,10 @@ func (a *attempt) release(ctx context.Context) error {
 func (a *attempt) save(ctx context.Context, step Step) error {
 	before := a.record.Step
 	a.record.Format, a.record.Step = RecordFormat, step
-	a.record.Token, a.record.TokenID, a.record.Account = a.token.Name, a.token.ID, a.token.Account
+	a.record.Token, a.record.Account = a.token.Name, a.token.Account
+	if !a.token.owns(a.record.TokenID) {
+		a.record.TokenID = a.token.ID
+	}
 	point := "ledger." + cmp.Or(string(step), "idle")
 	failpoint.Reach(point + ".before")
 	saved, err := a.ledger.Save(ctx, a.record)

@@ -16,6 +16,11 @@ const (
 	ReasonGraceEnding        = "grace_ending"         // the old secret is about to die
 	ReasonOldSecretWorks     = "old_secret_works"     // wait: rotating again would kill it
 	ReasonSettling           = "settling"             // wait: the request may still be under way
+	ReasonSpare              = "spare"                // pair: what was rotated is not in use, so do it again
+	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair: wait for an operator, what is in use works on
+	ReasonOperatorRotateNow  = "operator_rotate_now"  // an operator had it reissued
+	ReasonOperatorNotRotated = "operator_not_rotated" // an operator knows that nothing was carried out
+	ReasonOperatorDeliver    = "operator_deliver"     // an operator had the sealed answer delivered
 )
 
 // Verdict is what to do about a token in doubt.
@@ -25,9 +30,39 @@ type Verdict struct {
 	Resolved bool
 	// Deliver is set with Resolved if the sealed answer is to be delivered instead.
 	Deliver bool
-	Reason  string
+	// NotCarriedOut is set with Resolved if there is nothing to make up for.
+	NotCarriedOut bool
+	Reason        string
 	// Again is when to look again if it is not resolved.
 	Again time.Time
+	// Extend asks for this much time for the old secret from now, and for another verdict
+	// after that. 0 asks for nothing.
+	Extend time.Duration
+	// CarriedOut is set if Cloudflare shows that the request was carried out.
+	CarriedOut bool
+}
+
+// trigger is that of the rotation which follows; empty if it is an ordinary one.
+func (v Verdict) trigger() Trigger {
+	switch {
+	case v.Deliver, v.NotCarriedOut:
+		return ""
+	case v.Reason == ReasonOperatorRotateNow:
+		return TriggerManual
+	default:
+		return TriggerRecovery
+	}
+}
+
+// Evidence is what is known of the world when a doubt is judged.
+type Evidence struct {
+	// Facts are the token's as read now, or nil if it could not be read.
+	Facts *TokenFacts
+	// Trusted says whether on this account an unchanged updated_at proves that no
+	// rotation took place.
+	Trusted bool
+	// CannotExtend is set if extending the grace was tried now, in vain.
+	CannotExtend bool
 }
 
 // The oracle is asked once a request that was under way when we lost sight of it must
@@ -36,6 +71,12 @@ const (
 	settleTime     = time.Minute
 	doubtRecheck   = 10 * time.Minute
 	maxGraceMargin = time.Hour
+	// doubtStretch is how many times its promised grace an old secret may live while its
+	// token is in doubt: time for an operator, and a bound for a secret that was to die.
+	doubtStretch = 3
+	// maxOldLife bounds it in any case. It is the longest grace that Cloudflare's
+	// dashboard offers.
+	maxOldLife = 30 * 24 * time.Hour
 )
 
 // graceMargin is how long before the end of the grace a token in doubt is reissued. If the
@@ -43,36 +84,66 @@ const (
 // margin is no overlap: it is time for failing attempts, taken from an operator's.
 func graceMargin(grace time.Duration) time.Duration { return min(grace/4, maxGraceMargin) }
 
-// Judge decides about a token in doubt. facts are the token's as read now, or nil if it
-// could not be read. trusted says whether on this account an unchanged updated_at
-// proves that no rotation took place.
+// Judge decides about a token in doubt.
 //
 // The rule behind it: never rotate again while the old secret may still be the one that
 // works. Rotating would make a lost secret the "previous" one and cut the old one off.
+// Of a pair the one that is rotated is not in use, so the rule does not hold it up.
+//
+// The old secret is given more time only where Cloudflare shows that the request was
+// carried out. If it was not, "the previous secret" is an older one, which was promised
+// to be dead by now and must not be revived.
 //
 // A secret of an unfamiliar format is delivered in the place of a rotation: should
 // Cloudflare introduce a third format, rotating would bring another one of it.
-func Judge(r Record, facts *TokenFacts, trusted bool, now time.Time) Verdict {
-	grace := time.Duration(r.Work.Grace)
-	deliver := r.Doubt.Sealed && r.Doubt.Reason == ReasonUnfamiliarSecret
-	if grace == 0 {
+func Judge(r Record, e Evidence, now time.Time) Verdict {
+	d, grace := r.Doubt, time.Duration(r.Work.Grace)
+	switch {
+	case r.Work.Spare && d.deliverable():
+		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
+	case r.Work.Spare:
+		return Verdict{Resolved: true, Reason: ReasonSpare}
+	case grace == 0:
 		// Either nothing was carried out, and rotating is what was wanted, or the old
 		// secret died with the request, and only rotating brings a working one.
-		return Verdict{Resolved: true, Deliver: deliver, Reason: ReasonOldSecretRevoked}
+		return Verdict{Resolved: true, Deliver: d.deliverable(), Reason: ReasonOldSecretRevoked}
 	}
-	reissueAt := r.Doubt.OldWorksUntil.Add(-graceMargin(grace))
+	end := d.OldWorksUntil
+	reissueAt, halfway := end.Add(-graceMargin(grace)), end.Add(-grace/2)
+	carriedOut := d.CarriedOut || d.answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
+	last := r.Work.IntentAt.Add(max(grace, min(doubtStretch*grace, maxOldLife)))
+	stretchable := !e.CannotExtend && end.Before(last)
+	if carriedOut && stretchable && !now.Before(halfway) && now.Before(end) {
+		return Verdict{Extend: min(grace, last.Sub(now)), CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
+	}
 	if !now.Before(reissueAt) {
-		return Verdict{Resolved: true, Deliver: deliver, Reason: ReasonGraceEnding}
+		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: carriedOut, Reason: ReasonGraceEnding}
 	}
-	if settled := r.Doubt.Since.Add(settleTime); now.Before(settled) {
-		return Verdict{Reason: ReasonSettling, Again: earlier(settled, reissueAt)}
+	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: earlier(now.Add(doubtRecheck), reissueAt)}
+	if e.CannotExtend {
+		wait.Again = earlier(now.Add(settleTime), reissueAt)
+	} else if stretchable && now.Before(halfway) {
+		wait.Again = earlier(wait.Again, halfway)
+	}
+	if settled := d.Since.Add(settleTime); !carriedOut && now.Before(settled) {
+		wait.Reason, wait.Again = ReasonSettling, earlier(wait.Again, settled)
+		return wait
 	}
 	// Where an answer came, even an invalid one, something was issued.
-	if trusted && facts != nil && !r.Doubt.answered() && unchanged(r.Work.Before, *facts) {
-		return Verdict{Resolved: true, Reason: ReasonUpdatedAtUnchanged}
+	if e.Trusted && !carriedOut && e.Facts != nil && unchanged(r.Work.Before, *e.Facts) {
+		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
 	}
-	return Verdict{Reason: ReasonOldSecretWorks, Again: earlier(now.Add(doubtRecheck), reissueAt)}
+	return wait
 }
+
+// movedWith reports whether updated_at moved together with the rotate request.
+func movedWith(w *Work, now TokenFacts) bool {
+	return !w.Before.UpdatedAt.IsZero() && now.UpdatedAt.After(w.Before.UpdatedAt) && now.UpdatedAt.Sub(w.IntentAt).Abs() < movedWithin
+}
+
+// deliverable reports whether the sealed answer may be delivered although it did not pass:
+// it is for the right client, and its secret merely looks unfamiliar.
+func (d *Doubt) deliverable() bool { return d.Sealed && d.Reason == ReasonUnfamiliarSecret }
 
 func (d *Doubt) answered() bool {
 	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret

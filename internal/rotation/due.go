@@ -8,9 +8,12 @@ import (
 
 // Token is one service token as the configuration describes it.
 type Token struct {
-	Name      string // config name, and the ledger's key
-	Account   string // config name of the account
-	ID        string // Cloudflare's UUID
+	Name    string // config name, and the ledger's key
+	Account string // config name of the account
+	ID      string // Cloudflare's UUID
+	// Partner is the UUID of the second service token of a pair, of which ID is the one
+	// that was in use to begin with; empty for a single token.
+	Partner   string
 	Grace     time.Duration
 	Timetable scheduler.Timetable
 	Issuer    Issuer

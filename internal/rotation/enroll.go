@@ -20,7 +20,7 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return record, err
 	}
-	if record.Revision > 0 && record.TokenID == t.ID {
+	if record.Revision > 0 && t.owns(record.TokenID) {
 		return record, nil
 	}
 	now := r.now().UTC().Truncate(time.Second)
@@ -41,10 +41,17 @@ func (r *Rotator) Learn(ctx context.Context, t Token, facts TokenFacts) (Record,
 	}
 	defer l.Unlock()
 	record, err := r.load(ctx, t)
-	if err != nil || record.Step != StepIdle || record.Facts == facts {
+	if err != nil || record.Step != StepIdle {
 		return record, err
 	}
-	record.Facts = facts
+	known := &record.Facts
+	if t.Paired() && facts.ID != record.TokenID {
+		known = &record.Spare
+	}
+	if *known == facts {
+		return record, nil
+	}
+	*known = facts
 	return r.ledger.Save(ctx, record)
 }
 
@@ -54,10 +61,10 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
-	if record.TokenID != "" && record.TokenID != t.ID && record.Step != StepIdle {
+	if record.Step != StepIdle && !t.owns(record.Work.TokenID) {
 		return record, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+
 			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name",
-			record.Step, record.TokenID, t.Name, t.ID)
+			record.Step, record.Work.TokenID, t.Name, t.ID)
 	}
 	return record, nil
 }

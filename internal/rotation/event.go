@@ -58,6 +58,25 @@ type Attempted struct {
 	Record     Record
 }
 
+// DoubtJudged reports one verdict about a token in doubt, also one to wait. Before is the
+// reason code of the verdict before it.
+type DoubtJudged struct {
+	Token      string
+	RotationID string
+	Reason     string
+	Before     string
+	Again      time.Time // when it is looked at again; zero if it is resolved
+}
+
+// GraceExtended reports that the old secret was given more time, because consumers have
+// nothing else yet, or why not.
+type GraceExtended struct {
+	Token      string
+	RotationID string
+	Until      time.Time
+	Err        error
+}
+
 // DoubtResolved reports that a token left the state in doubt, and why.
 type DoubtResolved struct {
 	Token      string
@@ -93,6 +112,8 @@ type SealFailed struct {
 func (PhaseEnded) event()    {}
 func (SinkWritten) event()   {}
 func (Attempted) event()     {}
+func (DoubtJudged) event()   {}
+func (GraceExtended) event() {}
 func (DoubtResolved) event() {}
 func (SlotsMissed) event()   {}
 func (Reached) event()       {}

@@ -24,6 +24,10 @@ type Issuer interface {
 	// Rotate sends exactly one rotate request, never a second, whatever happens to
 	// the first. The caller's ctx bounds how long the answer is waited for.
 	Rotate(ctx context.Context, req RotateRequest) (Issued, error)
+	// ExtendGrace moves the end of the previous secret's validity to grace from now,
+	// counted on the issuer's clock, and issues nothing. It returns the new end on the
+	// local clock and the facts after it. It may be repeated.
+	ExtendGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error)
 }
 
 // RotateRequest asks for a new client secret.
@@ -106,7 +110,7 @@ func (c Class) String() string {
 // IssuerError is a failed request to the issuer.
 type IssuerError struct {
 	Class      Class
-	Operation  string        // "rotate", "get", "list"
+	Operation  string        // "rotate", "get", "list", "update"
 	Status     int           // HTTP status, 0 if there was no answer
 	Code       int           // the issuer's own error code, 0 if it gave none
 	Message    string        // the issuer's own message, scrubbed

@@ -118,9 +118,8 @@ type attempt struct {
 	began  time.Time
 	due    Due // what is served; zero while a rotation of an earlier attempt is continued
 
-	claimed    bool // this attempt made the claim that it works under
-	reported   bool // an Attempted was told
-	recovering bool // the rotation makes up for one that was in doubt
+	claimed  bool // this attempt made the claim that it works under
+	reported bool // an Attempted was told
 }
 
 // run goes from step to step until the rotation is done or a step fails. Each step
@@ -163,16 +162,16 @@ func (a *attempt) claim(ctx context.Context) error {
 	}
 	trigger := a.due.Trigger
 	switch {
-	case a.recovering:
-		trigger = TriggerRecovery
+	case a.record.NextTrigger != "":
+		trigger = a.record.NextTrigger
 	case trigger == TriggerSchedule && a.due.Begin.Before(a.started):
 		trigger = TriggerCatchUp
 	}
 	work := &Work{
-		RotationID: rand.Text(), Owner: a.owner, Trigger: trigger, Slot: slot.UTC(), Missed: n - 1,
+		RotationID: rand.Text(), TokenID: a.token.ID, Owner: a.owner, Trigger: trigger, Slot: slot.UTC(), Missed: n - 1,
 		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.token.Grace),
 	}
-	a.record.Work = work
+	a.record.Work, a.record.NextTrigger = work, ""
 	err := a.phase(PhaseClaim, func() error { return a.save(ctx, StepClaimed) })
 	if err != nil {
 		a.record.Work = nil
@@ -211,7 +210,7 @@ func (a *attempt) rotate(ctx context.Context) error {
 		deadline := earlier(work.Deadline, a.now().Add(rotateTimeout))
 		bounded, cancel := context.WithTimeout(ctx, deadline.Sub(a.now()))
 		defer cancel()
-		issued, err = a.token.Issuer.Rotate(bounded, RotateRequest{TokenID: a.token.ID, Grace: a.token.Grace})
+		issued, err = a.token.Issuer.Rotate(bounded, RotateRequest{TokenID: work.TokenID, Grace: a.token.Grace})
 		return err
 	})
 	if err != nil {
@@ -228,14 +227,6 @@ func (a *attempt) preflight(ctx context.Context) error {
 	work := a.record.Work
 	ctx, cancel := context.WithTimeout(ctx, max(work.Deadline.Sub(a.now())-minTimeLeft, 0))
 	defer cancel()
-	if a.record.Facts.ClientID == "" || a.record.Facts.UpdatedAt.IsZero() {
-		facts, err := a.token.Issuer.Inspect(ctx, a.token.ID)
-		if err != nil {
-			return err
-		}
-		a.record.Facts = facts
-	}
-	work.Before = a.record.Facts
 	work.BeforeSink = make(map[string]Stored, len(a.token.Sinks))
 	for _, sink := range a.token.Sinks {
 		stored, err := sink.Preflight(ctx)
@@ -244,6 +235,16 @@ func (a *attempt) preflight(ctx context.Context) error {
 		}
 		work.BeforeSink[sink.Name()] = stored
 	}
+	if a.token.Paired() {
+		if err := a.chooseSpare(ctx); err != nil {
+			return err
+		}
+	}
+	facts, err := a.knownFacts(ctx, work.TokenID)
+	if err != nil {
+		return err
+	}
+	work.Before = *facts
 	if err := a.pending.Reserve(ctx, a.pendingKey()); err != nil {
 		return fmt.Errorf("the journal: %w", err)
 	}
@@ -286,7 +287,7 @@ func (a *attempt) seal(ctx context.Context, issued Issued) error {
 }
 
 func (a *attempt) pendingKey() PendingKey {
-	return PendingKey{RotationID: a.record.Work.RotationID, Token: a.token.Name, TokenID: a.token.ID}
+	return PendingKey{RotationID: a.record.Work.RotationID, Token: a.token.Name, TokenID: a.record.Work.TokenID}
 }
 
 // sealed records what was sealed. The sealed answer alone decides that this step was
@@ -301,7 +302,9 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 		return a.doubt(ctx, reason, true, err)
 	}
 	if err := a.save(ctx, StepSealed); err != nil {
-		return a.stall(ctx, "ledger", err)
+		// What is sealed is safe, and consumers need it whether or not the ledger can be
+		// written: the next attempt finds it sealed and delivered.
+		return a.stall(ctx, "ledger", errors.Join(err, a.deliver(ctx, issued.Credential)))
 	}
 	return nil
 }
@@ -350,6 +353,9 @@ func (a *attempt) store(ctx context.Context) error {
 		return a.stall(ctx, "journal", err)
 	}
 	if err := a.phase(PhaseStore, func() error { return a.deliver(ctx, issued.Credential) }); err != nil {
+		if !errors.Is(err, errSuperseded) {
+			a.keepOldAlive(ctx)
+		}
 		return a.stall(ctx, "store", err)
 	}
 	if err := a.save(ctx, StepStored); err != nil {
@@ -399,17 +405,22 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 	return nil
 }
 
+// errSuperseded is in the error of a delivery that was refused because somebody else has
+// rotated the token meanwhile.
+var errSuperseded = errors.New("ours is kept sealed and not delivered, since it may have been replaced")
+
 // notSuperseded is asked when somebody else has put another secret into the sink since the
 // intent. If Cloudflare has changed the token since our answer too, ours is probably no
 // longer the one that works, and delivering it would lock consumers out.
 func (a *attempt) notSuperseded(ctx context.Context) error {
-	facts, err := a.token.Issuer.Inspect(ctx, a.token.ID)
+	work := a.record.Work
+	facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
 	if err != nil {
 		return fmt.Errorf("the sink holds a secret that is not ours, and Cloudflare could not be asked whether ours is the last: %w", err)
 	}
-	if facts.UpdatedAt.After(a.record.Work.After.UpdatedAt) {
-		return fmt.Errorf("the sink holds a secret that is not ours, and the token was changed at Cloudflare at %s, after our rotation: "+
-			"ours is kept sealed and not delivered, since it may have been replaced", facts.UpdatedAt.Format(time.RFC3339))
+	if facts.UpdatedAt.After(work.After.UpdatedAt) && facts.UpdatedAt.After(work.TouchedAt) {
+		return fmt.Errorf("the sink holds a secret that is not ours, and the token was changed at Cloudflare at %s, after our rotation: %w",
+			facts.UpdatedAt.Format(time.RFC3339), errSuperseded)
 	}
 	return nil
 }
@@ -439,7 +450,13 @@ func (a *attempt) commit(ctx context.Context) error {
 			RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
 			At: a.now().UTC(), Digest: work.Digest, GraceEndsAt: work.GraceEndsAt,
 		}
+		if work.Spare {
+			a.switchToSpare()
+		}
 		a.record.Facts = work.Before.updatedBy(work.After)
+		if work.TouchedAt.After(a.record.Facts.UpdatedAt) {
+			a.record.Facts.UpdatedAt = work.TouchedAt
+		}
 		if !work.Before.UpdatedAt.IsZero() && !work.After.UpdatedAt.IsZero() {
 			switch {
 			case unchanged(work.Before, work.After):

@@ -7,8 +7,25 @@ import (
 	"rotatord/internal/secret"
 )
 
-// RecordFormat is the version of the ledger's record format that this code writes.
-const RecordFormat = 1
+// RecordFormat is the version of the ledger's record format that this code writes. It
+// reads older ones by Migrate. Newer ones are refused by whoever decodes them.
+const RecordFormat = 2
+
+// Migrate turns a record of an older format into one of RecordFormat. A zero Record stays
+// one.
+//
+// Format 1 knew no pairs: what a rotation worked on was the token of the record.
+func Migrate(r Record) Record {
+	if r.Format == 1 {
+		if r.Work != nil {
+			work := *r.Work
+			work.TokenID = r.TokenID
+			r.Work = &work
+		}
+		r.Format = 2
+	}
+	return r
+}
 
 // ErrConflict is returned by Ledger.Save when the record was changed meanwhile.
 var ErrConflict = errors.New("the ledger record was changed by somebody else")
@@ -40,6 +57,7 @@ const (
 	TriggerCatchUp  Trigger = "catch_up" // one or more slots passed while nobody ran
 	TriggerRetry    Trigger = "retry"    // the slot failed before
 	TriggerRecovery Trigger = "recovery" // continued, or reissued, after a crash or a doubt
+	TriggerManual   Trigger = "manual"   // an operator asked for it
 )
 
 // Record is what the ledger knows about one token. A zero Record is a token never
@@ -48,7 +66,7 @@ type Record struct {
 	Format   int    `json:"format"`
 	Revision uint64 `json:"revision"`
 	Token    string `json:"token"`    // config name
-	TokenID  string `json:"token_id"` // Cloudflare's UUID
+	TokenID  string `json:"token_id"` // Cloudflare's UUID; of a pair, the one in use
 	Account  string `json:"account"`  // config name of the account
 
 	// Anchor is where the schedule is counted from: the last slot that was consumed,
@@ -59,6 +77,9 @@ type Record struct {
 	Work  *Work  `json:"work,omitempty"`  // the rotation in hand; nil when idle
 	Doubt *Doubt `json:"doubt,omitempty"` // set while Step is StepInDoubt
 
+	// NextTrigger is the trigger of the next rotation, if it is known already.
+	NextTrigger Trigger `json:"next_trigger,omitempty"`
+
 	// Failures counts rotations that failed in a row; NotBefore is when the next try
 	// may begin.
 	Failures  int       `json:"failures,omitempty"`
@@ -67,6 +88,7 @@ type Record struct {
 
 	Last  *Done      `json:"last,omitempty"` // the last rotation that succeeded
 	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare
+	Spare TokenFacts `json:"spare,omitzero"` // of a pair, those of the one not in use
 
 	// Moved and Still count the confirmed rotations in which updated_at did, and did
 	// not, move. Whether it moves is nowhere documented, so an unchanged updated_at
@@ -81,11 +103,13 @@ type Record struct {
 // else of the last one. Zero means that no secret is in its grace.
 func (r Record) GraceEnd() time.Time {
 	switch {
+	case r.Work != nil && r.Work.Spare: // what consumers use is not touched
 	case r.Step == StepInDoubt:
 		return r.Doubt.OldWorksUntil
 	case r.Step == StepSealed, r.Step == StepStored:
 		return r.Work.GraceEndsAt
-	case r.Last != nil:
+	}
+	if r.Last != nil {
 		return r.Last.GraceEndsAt
 	}
 	return time.Time{}
@@ -97,13 +121,19 @@ func (r Record) clone() Record {
 		work := *r.Work
 		r.Work = &work
 	}
+	if r.Doubt != nil {
+		doubt := *r.Doubt
+		r.Doubt = &doubt
+	}
 	return r
 }
 
 // Work is a rotation in hand.
 type Work struct {
 	RotationID string    `json:"rotation_id"`
-	Owner      string    `json:"owner"` // host name and process of the claimant
+	TokenID    string    `json:"token_id"`        // the service token that is rotated
+	Spare      bool      `json:"spare,omitempty"` // it is the one of a pair that is not in use
+	Owner      string    `json:"owner"`           // host name and process of the claimant
 	Trigger    Trigger   `json:"trigger"`
 	Slot       time.Time `json:"slot"`             // the due slot that this rotation serves
 	Missed     int       `json:"missed,omitempty"` // slots before it that nobody served
@@ -121,6 +151,8 @@ type Work struct {
 	Digest      secret.Digest `json:"digest,omitempty"`
 	After       TokenFacts    `json:"after,omitzero"`
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
+	// TouchedAt is updated_at after our own last extension of the grace.
+	TouchedAt time.Time `json:"touched_at,omitzero"`
 }
 
 // Grace is a duration that is kept in text, so that the ledger can be read.
@@ -147,6 +179,13 @@ type Doubt struct {
 	// OldWorksUntil is when the previous secret stops working if the request was
 	// carried out; the zero time if it was revoked at once.
 	OldWorksUntil time.Time `json:"old_works_until,omitzero"`
+	// CarriedOut is set once Cloudflare has shown that the request was carried out.
+	CarriedOut bool `json:"carried_out,omitempty"`
+	// Extensions counts how often the old secret's grace was extended.
+	Extensions int `json:"extensions,omitempty"`
+	// Decision is the reason code of the last verdict, and DecidedAt when it was given.
+	Decision  string    `json:"decision,omitempty"`
+	DecidedAt time.Time `json:"decided_at,omitzero"`
 }
 
 // Done is a rotation that succeeded.

@@ -219,37 +219,67 @@ func attemptAfter(c rotation.Class) string {
 }
 
 // TestUnknownOutcomeWaitsForTheGrace: the old secret is not touched while it may be the
-// one that works, and the reissue comes before it dies.
+// one that works, it is kept alive where Cloudflare shows that it needs to be, and the
+// reissue comes before it dies.
 func TestUnknownOutcomeWaitsForTheGrace(t *testing.T) {
-	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.fault = func(_ int, c string) fault {
-			if c == "rotate" && w.rotates == 0 {
-				return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
-			}
-			return fault{}
-		}
-		if err, _ := w.advance(r, token); err == nil {
-			t.Fatal("no error")
-		}
-		doubted := time.Now()
-		for w.rotates == 1 {
-			w.check("while in doubt")
-			if record := w.record(); record.Step != rotation.StepInDoubt || record.Doubt.Reason != rotation.ReasonOutcomeUnknown {
-				t.Fatalf("step %s", record.Step)
-			}
-			w.advance(r, token)
-		}
-		if waited := time.Since(doubted); waited != 30*time.Minute {
-			t.Errorf("reissued after %s, want 30m: a quarter of the grace before its end", waited)
-		}
-		w.check("after the reissue")
-		if w.sink.ClientSecret.Reveal() != w.current || w.rotates != 2 {
-			t.Errorf("not recovered: %d rotates", w.rotates)
-		}
-		if diff := cmp.Diff([]string{"schedule/in_doubt/outcome_unknown", "recovery/success/"}, w.attempts()); diff != "" {
-			t.Error(diff)
-		}
-	})
+	const grace = 40 * time.Minute
+	for name, test := range map[string]struct {
+		frozen, refuseExtension bool
+		want                    time.Duration // from the doubt to the reissue: a margin of a quarter before the end
+		extensions              int
+	}{
+		"extended":          {want: 3*grace - grace/4, extensions: 4},
+		"not shown":         {frozen: true, want: grace - grace/4},
+		"refused to extend": {refuseExtension: true, want: grace - grace/4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				w.frozenUpdatedAt = test.frozen
+				w.fault = func(_ int, c string) fault {
+					switch {
+					case c == "rotate" && w.rotates == 0:
+						return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
+					case c == "extend" && test.refuseExtension:
+						return fault{before: &rotation.IssuerError{Class: rotation.Refused, Operation: "update"}}
+					}
+					return fault{}
+				}
+				if err, _ := w.advance(r, token); err == nil {
+					t.Fatal("no error")
+				}
+				doubted := time.Now()
+				for w.rotates == 1 {
+					w.check("while in doubt")
+					if !w.accepted(w.sink.ClientSecret.Reveal()) {
+						t.Fatal("the old secret has died")
+					}
+					if record := w.record(); record.Step != rotation.StepInDoubt || record.Doubt.Reason != rotation.ReasonOutcomeUnknown {
+						t.Fatalf("step %s", record.Step)
+					}
+					w.advance(r, token)
+				}
+				if waited := time.Since(doubted); waited != test.want {
+					t.Errorf("reissued after %s, want %s", waited, test.want)
+				}
+				w.check("after the reissue")
+				if w.sink.ClientSecret.Reveal() != w.current || w.rotates != 2 {
+					t.Errorf("not recovered: %d rotates", w.rotates)
+				}
+				if diff := cmp.Diff([]string{"schedule/in_doubt/outcome_unknown", "recovery/success/"}, w.attempts()); diff != "" {
+					t.Error(diff)
+				}
+				extended := 0
+				for _, e := range w.events {
+					if e, ok := e.(rotation.GraceExtended); ok && e.Err == nil {
+						extended++
+					}
+				}
+				if extended != test.extensions {
+					t.Errorf("extended %d times, want %d", extended, test.extensions)
+				}
+			})
+		})
+	}
 }
 
 // TestUnknownOutcomeThatWasNothing: where updated_at was seen to move before, that it

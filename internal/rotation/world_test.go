@@ -17,9 +17,27 @@ import (
 )
 
 const (
-	tokenID  = "f174e90a-fafe-4643-bbbc-4a0ed4fc8415"
-	clientID = "88bf3b6d86161464f6509f7219099e57.access.example.com"
+	tokenID   = "f174e90a-fafe-4643-bbbc-4a0ed4fc8415"
+	clientID  = "88bf3b6d86161464f6509f7219099e57.access.example.com"
+	partnerID = "0aa5bb5c-1f5e-4f0b-9d6c-6f3a2f1f9b11"
 )
+
+// cfToken is a service token at Cloudflare.
+type cfToken struct {
+	id, clientID      string
+	current, previous string
+	previousUntil     time.Time
+	updatedAt         time.Time
+}
+
+func (c *cfToken) facts() rotation.TokenFacts {
+	return rotation.TokenFacts{ID: c.id, ClientID: c.clientID, Enabled: true, UpdatedAt: c.updatedAt}
+}
+
+// accepted reports whether a client with s gets in now.
+func (c *cfToken) accepted(s string) bool {
+	return s == c.current || s == c.previous && time.Now().Before(c.previousUntil)
+}
 
 // world is everything outside the rotator: Cloudflare's truth, a ledger, a journal and a
 // sink, all in memory, with a fault at any call. It runs on the time of its bubble.
@@ -28,14 +46,15 @@ type world struct {
 	mu sync.Mutex
 
 	// Cloudflare.
-	current, previous string
-	previousUntil     time.Time
-	issued            []string
-	rotates           int
-	updatedAt         time.Time
-	frozenUpdatedAt   bool
-	wrongClientID     bool
-	secretOf          func(n int) string
+	cfToken
+	partner         cfToken
+	issued          []string
+	rotates         int
+	frozenUpdatedAt bool
+	wrongClientID   bool
+	secretOf        func(n int) string
+	// ordered is set while an operator has asked for a rotate whatever it cuts off.
+	ordered bool
 
 	records  map[string][]byte
 	pending  map[string]rotation.Issued
@@ -61,10 +80,11 @@ type crashed struct{}
 
 func newWorld(t *testing.T) *world {
 	w := &world{
-		t: t, updatedAt: time.Now().Add(-time.Hour).UTC(),
+		t: t, cfToken: cfToken{id: tokenID, clientID: clientID, updatedAt: time.Now().Add(-time.Hour).UTC()},
 		records: map[string][]byte{}, pending: map[string]rotation.Issued{}, reserved: map[string]bool{},
 		secretOf: func(n int) string { return fmt.Sprintf("cfast_%048d", n) },
 	}
+	w.partner = cfToken{id: partnerID, clientID: "partner.access", updatedAt: w.updatedAt, current: w.secretOf(1_000_000)}
 	w.current = w.secretOf(0)
 	w.issued = []string{w.current}
 	w.sink = rotation.Credential{ClientID: clientID, ClientSecret: secret.New(w.current)}
@@ -152,33 +172,38 @@ func (w *world) Erase(_ context.Context, id string) error {
 
 func (w *world) Ready(context.Context) error { return w.do("ready", func() error { return nil }) }
 
-func (w *world) Inspect(context.Context, string) (facts rotation.TokenFacts, err error) {
-	err = w.do("inspect", func() error { facts = w.facts(); return nil })
-	return facts, err
+// of is the service token of that ID.
+func (w *world) of(id string) *cfToken {
+	if id == partnerID {
+		return &w.partner
+	}
+	return &w.cfToken
 }
 
-func (w *world) facts() rotation.TokenFacts {
-	return rotation.TokenFacts{ID: tokenID, ClientID: clientID, Enabled: true, UpdatedAt: w.updatedAt}
+func (w *world) Inspect(_ context.Context, id string) (facts rotation.TokenFacts, err error) {
+	err = w.do("inspect", func() error { facts = w.of(id).facts(); return nil })
+	return facts, err
 }
 
 func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued rotation.Issued, err error) {
 	err = w.do("rotate", func() error {
 		w.rotates++
-		if w.sink.ClientSecret.Reveal() == w.previous && time.Until(w.previousUntil) > req.Grace/4 {
+		c, used := w.of(req.TokenID), w.sink.ClientSecret.Reveal()
+		if used == c.previous && time.Until(c.previousUntil) > req.Grace/4 && !w.ordered {
 			w.t.Error("rotated again while the old secret, which is the one that the sink holds, still worked")
 		}
-		w.previous, w.previousUntil = w.current, time.Now().Add(req.Grace)
-		w.current = w.secretOf(len(w.issued))
-		w.issued = append(w.issued, w.current)
+		c.previous, c.previousUntil = c.current, time.Now().Add(req.Grace)
+		c.current = w.secretOf(len(w.issued))
+		w.issued = append(w.issued, c.current)
 		if !w.frozenUpdatedAt {
-			w.updatedAt = time.Now().UTC()
+			c.updatedAt = time.Now().UTC()
 		}
 		issued = rotation.Issued{
-			Credential: rotation.Credential{ClientID: clientID, ClientSecret: secret.New(w.current)},
-			Facts:      w.facts(),
+			Credential: rotation.Credential{ClientID: c.clientID, ClientSecret: secret.New(c.current)},
+			Facts:      c.facts(),
 		}
 		if req.Grace > 0 {
-			issued.GraceEndsAt = w.previousUntil
+			issued.GraceEndsAt = c.previousUntil
 		}
 		if w.wrongClientID {
 			issued.ClientID = "another"
@@ -191,9 +216,17 @@ func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued ro
 	return issued, nil
 }
 
-// accepted reports whether a client with s gets in now.
-func (w *world) accepted(s string) bool {
-	return s == w.current || s == w.previous && time.Now().Before(w.previousUntil)
+func (w *world) ExtendGrace(_ context.Context, id string, grace time.Duration) (facts rotation.TokenFacts, until time.Time, err error) {
+	err = w.do("extend", func() error {
+		c := w.of(id)
+		c.updatedAt = time.Now().UTC()
+		if time.Now().Before(c.previousUntil) { // a dead secret stays dead
+			c.previousUntil = time.Now().Add(grace)
+		}
+		facts, until = c.facts(), time.Now().Add(grace)
+		return nil
+	})
+	return facts, until, err
 }
 
 type memorySink struct{ *world }
@@ -274,7 +307,8 @@ func (w *world) advance(r *rotation.Rotator, token rotation.Token) (err error, d
 // check holds the invariants that are true at every moment at which nothing runs.
 func (w *world) check(when string) {
 	w.t.Helper()
-	if w.current == w.sink.ClientSecret.Reveal() || w.accepted(w.sink.ClientSecret.Reveal()) {
+	used := w.sink.ClientSecret.Reveal()
+	if w.sink.ClientID == w.clientID && w.accepted(used) || w.sink.ClientID == w.partner.clientID && w.partner.accepted(used) {
 		return
 	}
 	for _, p := range w.pending {

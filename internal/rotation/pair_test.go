@@ -1,0 +1,234 @@
+package rotation_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// inPair runs test with a pair of which the sink holds the first to begin with.
+func inPair(t *testing.T, grace time.Duration, test func(w *world, token rotation.Token, r *rotation.Rotator)) {
+	t.Helper()
+	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token.Partner = partnerID
+		test(w, token, r)
+	})
+}
+
+// TestPairRotatesTheOneNotInUse: turn by turn, and the credential that consumers have stays
+// valid until the rotation after the next.
+func TestPairRotatesTheOneNotInUse(t *testing.T) {
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		for n, want := range []*cfToken{&w.partner, &w.cfToken, &w.partner, &w.cfToken} {
+			used, user := w.sink.ClientSecret.Reveal(), w.of(token.ID)
+			if w.sink.ClientID == w.partner.clientID {
+				user = &w.partner
+			}
+			if err, _ := w.advance(r, token); err != nil {
+				t.Fatal(err)
+			}
+			if w.sink.ClientID != want.clientID || w.sink.ClientSecret.Reveal() != want.current {
+				t.Fatalf("rotation %d: the sink holds client %s", n, w.sink.ClientID)
+			}
+			if user.current != used {
+				t.Fatalf("rotation %d touched the service token in use", n)
+			}
+			record := w.record()
+			if record.TokenID != want.id || record.Facts.ID != want.id || record.Spare.ID != user.id {
+				t.Fatalf("rotation %d: the record says %s is in use, %s known of it, %s of the spare", n, record.TokenID, record.Facts.ID, record.Spare.ID)
+			}
+			if end := record.Last.GraceEndsAt; end.Sub(time.Now()) != 30*time.Minute {
+				t.Errorf("the replaced credential is promised until %s", end)
+			}
+		}
+		if w.rotates != 4 || len(w.pending)+len(w.reserved) != 0 {
+			t.Errorf("%d rotates, %d pending", w.rotates, len(w.pending))
+		}
+	})
+}
+
+// TestPairDoubtIsNoTrouble: an answer is lost again and again. Nobody uses what it was for,
+// so it is reissued without waiting, and consumers notice nothing.
+func TestPairDoubtIsNoTrouble(t *testing.T) {
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, c string) fault {
+			if c == "rotate" && w.rotates < 3 {
+				return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
+			}
+			return fault{}
+		}
+		used := w.current
+		w.advance(r, token)
+		doubted := time.Now()
+		if end := w.record().GraceEnd(); !end.IsZero() {
+			t.Errorf("a pair in doubt claims that its consumers' secret ends at %s", end)
+		}
+		for w.record().Step != rotation.StepIdle || w.record().Last == nil {
+			w.advance(r, token)
+			if w.current != used {
+				t.Fatal("the service token in use was touched")
+			}
+		}
+		if waited := time.Since(doubted); waited > 10*time.Second || w.rotates != 4 || w.sink.ClientSecret.Reveal() != w.partner.current {
+			t.Errorf("done after %s with %d rotates", waited, w.rotates)
+		}
+	})
+}
+
+// TestPairKeepsAnUnfamiliarSecret: consumers keep the old credential, which nothing threatens,
+// until an operator has looked at the new one.
+func TestPairKeepsAnUnfamiliarSecret(t *testing.T) {
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.secretOf = func(n int) string { return fmt.Sprint("a third format ", n) }
+		used := w.current
+		w.advance(r, token)
+		for range 20 {
+			w.advance(r, token)
+		}
+		if w.rotates != 1 || w.sink.ClientSecret.Reveal() != used || w.record().Doubt.Decision != rotation.ReasonUnfamiliarKept {
+			t.Fatalf("%d rotates, decision %v", w.rotates, w.record().Doubt)
+		}
+		if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveDeliver); err != nil {
+			t.Fatal(err)
+		}
+		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.partner.current {
+			t.Errorf("not delivered: %v", err)
+		}
+	})
+}
+
+// TestPairBelievesTheSinks: what consumers read decides which of the two is in use.
+func TestPairBelievesTheSinks(t *testing.T) {
+	t.Run("rolled back", func(t *testing.T) {
+		inPair(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			before := w.sink
+			w.advance(r, token) // the sink has the partner now
+			w.sink = before     // and somebody restores the version before
+			if err, _ := w.advance(r, token); err != nil || w.current != before.ClientSecret.Reveal() || w.sink.ClientID != w.partner.clientID {
+				t.Errorf("%v: the one in use was rotated", err)
+			}
+			if record := w.record(); record.TokenID != partnerID || record.Facts.ID != partnerID || record.Spare.ID != tokenID {
+				t.Errorf("%+v", record)
+			}
+		})
+	})
+	t.Run("empty", func(t *testing.T) {
+		inPair(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			w.sink = rotation.Credential{}
+			first := w.current
+			if err, _ := w.advance(r, token); err != nil || w.current != first || w.sink.ClientID != w.partner.clientID {
+				t.Errorf("%v: the first of the configuration was rotated first", err)
+			}
+			w.sink = rotation.Credential{} // removed by somebody: the ledger knows what was in use
+			second := w.partner.current
+			if err, _ := w.advance(r, token); err != nil || w.partner.current != second || w.sink.ClientSecret.Reveal() != w.current {
+				t.Errorf("%v: the one that was delivered last was rotated", err)
+			}
+		})
+	})
+	t.Run("they disagree", func(t *testing.T) {
+		inPair(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			other := newWorld(t)
+			other.sink = rotation.Credential{ClientID: w.partner.clientID, ClientSecret: secret.New(w.partner.current)}
+			token.Sinks = append(token.Sinks, namedSink{memorySink{other}, "memory:other"})
+			if err, _ := w.advance(r, token); err == nil || !strings.Contains(err.Error(), "both service tokens of the pair are in use") {
+				t.Errorf("%v", err)
+			}
+			if w.rotates != 0 {
+				t.Error("one of them was rotated")
+			}
+		})
+	})
+}
+
+type namedSink struct {
+	memorySink
+	name string
+}
+
+func (s namedSink) Name() string { return s.name }
+
+// TestAdoptingASingleTokenIntoAPair: its history, its schedule and an unfinished rotation go on.
+func TestAdoptingASingleTokenIntoAPair(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.advance(r, token)
+		w.fault = func(_ int, c string) fault {
+			if c == "sink store" {
+				return fault{before: errors.New("sealed")}
+			}
+			return fault{}
+		}
+		w.advance(r, token) // unfinished
+		w.fault = nil
+		pair := token
+		pair.ID, pair.Partner = partnerID, tokenID // the order does not matter
+		r = w.start()
+		if record, err := r.Enroll(t.Context(), pair); err != nil || record.Last == nil || record.Work.TokenID != tokenID {
+			t.Fatalf("%+v, %v", record, err)
+		}
+		if err, _ := w.advance(r, pair); err != nil || w.rotates != 2 || w.sink.ClientSecret.Reveal() != w.current {
+			t.Fatalf("the unfinished rotation: %v, %d rotates", err, w.rotates)
+		}
+		used := w.current
+		if err, _ := w.advance(r, pair); err != nil || w.current != used || w.sink.ClientSecret.Reveal() != w.partner.current {
+			t.Errorf("the first rotation as a pair: %v", err)
+		}
+		// And back again, to the one that is in use.
+		single := token
+		single.ID = partnerID
+		if record, err := w.start().Enroll(t.Context(), single); err != nil || record.Last == nil {
+			t.Errorf("%+v, %v", record, err)
+		}
+	})
+}
+
+// TestPairSurvivesEverything is TestEveryStepFailsAndDies for a pair, with a stronger end:
+// at no moment was what the sink holds refused.
+func TestPairSurvivesEverything(t *testing.T) {
+	var calls []string
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.advance(r, token)
+		calls = w.calls
+	})
+	if len(calls) < 13 {
+		t.Fatalf("a rotation makes only %d calls: the test would prove little", len(calls))
+	}
+	unknown := &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}
+	for n, call := range calls {
+		for _, f := range []fault{{before: unknown}, {after: unknown}, {before: unknown, crash: true}, {after: unknown, crash: true}} {
+			t.Run(fmt.Sprintf("%02d %s before=%t crash=%t", n, call, f.before != nil, f.crash), func(t *testing.T) {
+				inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+					w.fault = func(i int, _ string) fault {
+						if i == n {
+							return f
+						}
+						return fault{}
+					}
+					accepted := func() bool {
+						return w.sink.ClientID == w.clientID && w.sink.ClientSecret.Reveal() == w.current ||
+							w.sink.ClientID == w.partner.clientID && w.sink.ClientSecret.Reveal() == w.partner.current
+					}
+					for range 20 {
+						if _, died := w.advance(r, token); died {
+							r = w.start()
+						}
+						if !accepted() {
+							t.Fatal("what the sink holds is not accepted")
+						}
+						if w.record().Last != nil && w.record().Step == rotation.StepIdle {
+							break
+						}
+					}
+					if w.record().Last == nil || len(w.pending)+len(w.reserved) > 0 && !f.crash || len(w.pending) > 0 {
+						t.Errorf("not recovered: %+v, pending %v", w.record(), w.pending)
+					}
+				})
+			})
+		}
+	}
+}

@@ -1,0 +1,226 @@
+package rotation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"rotatord/internal/failpoint"
+)
+
+// This file holds how a doubt ends: by a look at the world, judged by the rules in
+// doubt.go, or by an operator. And what is done for consumers until then.
+
+// resolve looks at the world and judges the doubt. A resolved token is due again at
+// once, for the slot that it was rotated for.
+func (a *attempt) resolve(ctx context.Context) error {
+	verdict, readErr, err := a.look(ctx)
+	if err != nil {
+		return err
+	}
+	if verdict.Resolved {
+		return a.settle(ctx, verdict)
+	}
+	a.record.NotBefore = verdict.Again.UTC()
+	if err := a.save(ctx, StepInDoubt); err != nil {
+		return err
+	}
+	return errors.Join(&InDoubtError{Token: a.token.Name, Reason: verdict.Reason, Again: verdict.Again}, readErr)
+}
+
+// look reads what there is to be known, judges the doubt, and gives the old secret more time
+// if the verdict asks for that. readErr says why Cloudflare could not be asked.
+func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error) {
+	work := a.record.Work
+	var e Evidence
+	if work.Grace > 0 && !work.Spare {
+		facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
+		if readErr = err; err == nil {
+			e.Facts, a.record.Facts = &facts, facts
+		}
+	}
+	records, err := a.ledger.All(ctx)
+	if err != nil {
+		return Verdict{}, readErr, fmt.Errorf("%w: %w", ErrLedger, err)
+	}
+	e.Trusted = oracleTrusted(records, a.token.Account)
+	verdict = Judge(a.record, e, a.now())
+	a.record.Doubt.CarriedOut = a.record.Doubt.CarriedOut || verdict.CarriedOut
+	if verdict.Extend > 0 {
+		until, err := a.extendGrace(ctx, verdict.Extend)
+		if err == nil {
+			a.record.Doubt.OldWorksUntil = until
+			a.record.Doubt.Extensions++
+		}
+		e.CannotExtend, readErr = err != nil, errors.Join(readErr, err)
+		verdict = Judge(a.record, e, a.now())
+	}
+	a.decide(verdict)
+	return verdict, readErr, nil
+}
+
+// decide notes a verdict in the record and tells of it.
+func (a *attempt) decide(verdict Verdict) {
+	d := a.record.Doubt
+	a.tell(DoubtJudged{
+		Token: a.token.Name, RotationID: a.record.Work.RotationID,
+		Reason: verdict.Reason, Before: d.Decision, Again: verdict.Again,
+	})
+	d.Decision, d.DecidedAt = verdict.Reason, a.now().UTC()
+}
+
+// settle ends a doubt as the verdict says.
+func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
+	doubt, work := a.record.Doubt, a.record.Work
+	step := StepIdle
+	if verdict.Deliver {
+		step = StepSealed
+	} else {
+		a.record.Work = nil
+	}
+	// What remedies a doubt must not wait for its back-off.
+	a.record.Doubt, a.record.NotBefore, a.record.NextTrigger = nil, time.Time{}, verdict.trigger()
+	if err := a.save(ctx, step); err != nil {
+		a.record.Doubt, a.record.Work, a.record.NextTrigger = doubt, work, ""
+		return err
+	}
+	if !doubt.Sealed {
+		if err := a.erase(ctx, work.RotationID); err != nil {
+			return fmt.Errorf("giving back the reservation: %w", err)
+		}
+	}
+	a.tell(DoubtResolved{Token: a.token.Name, RotationID: work.RotationID, Reason: verdict.Reason, After: a.now().Sub(doubt.Since)})
+	return nil
+}
+
+// extendGrace lets the old secret live for this long from now.
+func (a *attempt) extendGrace(ctx context.Context, grace time.Duration) (time.Time, error) {
+	work := a.record.Work
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	failpoint.Reach("extend.before")
+	facts, until, err := a.token.Issuer.ExtendGrace(ctx, work.TokenID, grace)
+	failpoint.Reach("extend.after")
+	if err != nil {
+		// It may have moved updated_at all the same, so what is known of that is void.
+		a.record.Facts.UpdatedAt = time.Time{}
+		err = fmt.Errorf("extending the grace of the old secret: %w", err)
+	} else {
+		work.TouchedAt = facts.UpdatedAt
+		a.record.Facts = a.record.Facts.updatedBy(facts)
+	}
+	a.tell(GraceExtended{Token: a.token.Name, RotationID: work.RotationID, Until: until, Err: err})
+	return until.UTC(), err
+}
+
+// keepOldAlive extends the grace of the old secret while the new one cannot be delivered:
+// until then consumers have nothing else.
+func (a *attempt) keepOldAlive(ctx context.Context) {
+	work, now := a.record.Work, a.now()
+	grace := time.Duration(work.Grace)
+	switch {
+	case grace == 0, work.Spare, work.GraceEndsAt.IsZero(): // no old secret in use lives on
+	case now.Before(work.GraceEndsAt.Add(-grace / 2)): // there is time yet
+	case !now.Before(work.GraceEndsAt): // it is dead, and nothing revives it
+	case !now.Before(work.IntentAt.Add(maxOldLife)):
+	default:
+		if until, err := a.extendGrace(ctx, grace); err == nil {
+			work.GraceEndsAt = until
+		}
+	}
+}
+
+// InDoubtError says that a token stays in doubt, why, and until when.
+type InDoubtError struct {
+	Token  string
+	Reason string
+	Again  time.Time
+}
+
+// Error implements error.
+func (e *InDoubtError) Error() string {
+	return fmt.Sprintf("%s stays in doubt (%s); looking again at %s", e.Token, e.Reason, e.Again.Format(time.RFC3339))
+}
+
+// Resolution is what an operator decides about a token in doubt.
+type Resolution string
+
+// The resolutions.
+const (
+	ResolveLook             Resolution = "look"               // look at the world again, now
+	ResolveRotateNow        Resolution = "rotate_now"         // take it as carried out and lost: reissue at once
+	ResolveAssumeNotRotated Resolution = "assume_not_rotated" // the operator knows that it was not carried out
+	ResolveDeliver          Resolution = "deliver"            // deliver the sealed answer although it failed validation
+)
+
+// ErrNotInDoubt is in the error of Resolve when there is no doubt to resolve.
+var ErrNotInDoubt = errors.New("not in doubt")
+
+// ErrUnfit is in the error of Resolve when what is known speaks against the resolution.
+var ErrUnfit = errors.New("the resolution does not fit what is known")
+
+// Resolve carries out what an operator decides about a token in doubt. It returns the record
+// as it then stands and the verdict. It rotates and delivers nothing by itself: a resolved
+// token is due at once, and Advance does the rest.
+func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record, Verdict, error) {
+	defer r.lock(t.Name)()
+	record, err := r.load(ctx, t)
+	if err != nil {
+		return record, Verdict{}, err
+	}
+	if record.Step != StepInDoubt {
+		return record, Verdict{}, fmt.Errorf("%s is %w: its state is %s", t.Name, ErrNotInDoubt, cmp.Or(string(record.Step), "idle"))
+	}
+	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
+	if how == ResolveLook {
+		return a.lookAgain(ctx)
+	}
+	verdict, err := operatorVerdict(record, how)
+	if err != nil {
+		return record, Verdict{}, err
+	}
+	a.decide(verdict)
+	if err := a.settle(ctx, verdict); err != nil {
+		return a.record, verdict, err
+	}
+	return a.record, verdict, nil
+}
+
+// lookAgain is resolve for an operator: that a doubt stays is an answer and not an error.
+func (a *attempt) lookAgain(ctx context.Context) (Record, Verdict, error) {
+	verdict, readErr, err := a.look(ctx)
+	if err != nil {
+		return a.record, verdict, err
+	}
+	if verdict.Resolved {
+		return a.record, verdict, a.settle(ctx, verdict)
+	}
+	a.record.NotBefore = verdict.Again.UTC()
+	return a.record, verdict, errors.Join(a.save(ctx, StepInDoubt), readErr)
+}
+
+// operatorVerdict turns an operator's decision into a verdict, unless what is known says that
+// it is a mistake.
+func operatorVerdict(r Record, how Resolution) (Verdict, error) {
+	d := r.Doubt
+	switch how {
+	case ResolveRotateNow:
+		return Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}, nil
+	case ResolveAssumeNotRotated:
+		if d.answered() || d.CarriedOut {
+			return Verdict{}, fmt.Errorf("%w: Cloudflare has shown that the rotation of %s was carried out, so it cannot be taken as not rotated: "+
+				"reissue with --rotate-now when consumers can bear it, or leave it to be reissued before the grace ends", ErrUnfit, r.Token)
+		}
+		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonOperatorNotRotated}, nil
+	case ResolveDeliver:
+		if !d.deliverable() {
+			return Verdict{}, fmt.Errorf("%w: there is no sealed answer for %s that could be delivered: "+
+				"only one whose secret has an unfamiliar format can", ErrUnfit, r.Token)
+		}
+		return Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorDeliver}, nil
+	default:
+		return Verdict{}, fmt.Errorf("%w: %q is no resolution", ErrUnfit, how)
+	}
+}

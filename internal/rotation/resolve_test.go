@@ -1,0 +1,245 @@
+package rotation_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// lostAnswer loses the answer of the first rotate, after or before it was carried out.
+func (w *world) lostAnswer(carriedOut bool) {
+	unknown := &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}
+	done := false
+	w.fault = func(_ int, c string) fault {
+		if c != "rotate" || done {
+			return fault{}
+		}
+		done = true
+		if carriedOut {
+			return fault{after: unknown}
+		}
+		return fault{before: unknown}
+	}
+}
+
+// reasons returns the codes of all verdicts so far, without repetitions.
+func (w *world) reasons() (all []string) {
+	for _, e := range w.events {
+		if j, ok := e.(rotation.DoubtJudged); ok && j.Reason != j.Before {
+			all = append(all, j.Reason)
+		}
+	}
+	return all
+}
+
+func TestOperatorResolvesADoubt(t *testing.T) {
+	const grace = 40 * time.Minute
+	for name, test := range map[string]struct {
+		carriedOut, looked bool
+		how                rotation.Resolution
+		want               error
+		trigger            string
+		rotates            int
+		reason             string
+	}{
+		"look, too early":            {carriedOut: false, how: rotation.ResolveLook, reason: rotation.ReasonSettling, rotates: 0},
+		"look":                       {carriedOut: true, how: rotation.ResolveLook, reason: rotation.ReasonOldSecretWorks, rotates: 1},
+		"rotate now":                 {carriedOut: true, how: rotation.ResolveRotateNow, trigger: "manual", reason: rotation.ReasonOperatorRotateNow, rotates: 2},
+		"rotate now, was not":        {carriedOut: false, how: rotation.ResolveRotateNow, trigger: "manual", reason: rotation.ReasonOperatorRotateNow, rotates: 1},
+		"assume not rotated":         {carriedOut: false, how: rotation.ResolveAssumeNotRotated, trigger: "retry", reason: rotation.ReasonOperatorNotRotated, rotates: 1},
+		"assume not rotated, but is": {carriedOut: true, looked: true, how: rotation.ResolveAssumeNotRotated, want: rotation.ErrUnfit, rotates: 1},
+		"deliver nothing":            {carriedOut: true, how: rotation.ResolveDeliver, want: rotation.ErrUnfit, rotates: 1},
+		"nonsense":                   {carriedOut: true, how: "nonsense", want: rotation.ErrUnfit, rotates: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveRotateNow); !errors.Is(err, rotation.ErrNotInDoubt) {
+					t.Errorf("resolving nothing: %v", err)
+				}
+				w.lostAnswer(test.carriedOut)
+				w.advance(r, token)
+				if test.looked {
+					if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveLook); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w.ordered = test.how == rotation.ResolveRotateNow
+				record, verdict, err := r.Resolve(t.Context(), token, test.how)
+				if test.want != nil {
+					if !errors.Is(err, test.want) || w.record().Step != rotation.StepInDoubt {
+						t.Fatalf("%v, step %q", err, w.record().Step)
+					}
+					return
+				}
+				if err != nil || verdict.Reason != test.reason || record.Revision != w.record().Revision {
+					t.Fatalf("%+v, %v", verdict, err)
+				}
+				if test.trigger == "" {
+					if d := w.record().Doubt; d == nil || d.Decision != test.reason || !d.DecidedAt.Equal(time.Now()) {
+						t.Errorf("the decision was not kept: %+v", d)
+					}
+				} else {
+					began := time.Now()
+					if err, _ := w.advance(r, token); err != nil || time.Since(began) != 0 {
+						t.Errorf("the remedy: %v, after %s", err, time.Since(began))
+					}
+					if diff := cmp.Diff([]string{"schedule/in_doubt/outcome_unknown", test.trigger + "/success/"}, w.attempts()); diff != "" {
+						t.Error(diff)
+					}
+					if w.sink.ClientSecret.Reveal() != w.current || len(w.pending)+len(w.reserved) != 0 {
+						t.Error("the remedy did not bring a working secret, or left something behind")
+					}
+				}
+				if w.rotates != test.rotates {
+					t.Errorf("%d rotates, want %d", w.rotates, test.rotates)
+				}
+				if reasons := w.reasons(); !slices.Contains(reasons, test.reason) {
+					t.Errorf("verdicts told: %v", reasons)
+				}
+			})
+		})
+	}
+}
+
+func TestOperatorDeliversAnUnfamiliarSecret(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.secretOf = func(n int) string { return fmt.Sprint("a third format ", n) }
+		w.advance(r, token)
+		if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveDeliver); err != nil {
+			t.Fatal(err)
+		}
+		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.current || w.rotates != 1 || len(w.pending) != 0 {
+			t.Errorf("%v, %d rotates, %d pending", err, w.rotates, len(w.pending))
+		}
+	})
+}
+
+// TestResolvingSurvivesACrash: the operator's word is durable before anything follows from it.
+func TestResolvingSurvivesACrash(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.lostAnswer(true)
+		w.advance(r, token)
+		w.fault = func(_ int, c string) fault {
+			if c == "save claimed" {
+				return fault{before: errors.New("x"), crash: true}
+			}
+			return fault{}
+		}
+		w.ordered = true
+		if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveRotateNow); err != nil {
+			t.Fatal(err)
+		}
+		if _, died := w.advance(r, token); !died {
+			t.Fatal("did not die")
+		}
+		w.fault = nil
+		r = w.start()
+		if err, _ := w.advance(r, token); err != nil || w.rotates != 2 {
+			t.Fatalf("%v, %d rotates", err, w.rotates)
+		}
+		if last := w.attempts(); last[len(last)-1] != "manual/success/" {
+			t.Errorf("attempts %v", last)
+		}
+	})
+}
+
+// TestOldSecretIsKeptAliveWhileTheSinkIsAway: consumers have nothing but the old secret, for
+// much longer than it was promised to work.
+func TestOldSecretIsKeptAliveWhileTheSinkIsAway(t *testing.T) {
+	for _, away := range []time.Duration{20 * time.Minute, 72 * time.Hour, 31 * 24 * time.Hour} {
+		t.Run(away.String(), func(t *testing.T) {
+			inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				old := w.current
+				w.fault = func(_ int, c string) fault {
+					if c == "sink store" {
+						return fault{before: errors.New("sealed")}
+					}
+					return fault{}
+				}
+				w.advance(r, token)
+				failed := time.Now()
+				for time.Since(failed) < away {
+					time.Sleep(10 * time.Minute) // sooner would only take longer to simulate
+					w.advance(r, token)
+				}
+				if alive := w.accepted(old); alive != (away < 30*24*time.Hour) {
+					t.Errorf("after %s the old secret works: %t", away, alive)
+				}
+				w.fault = nil
+				if err, _ := w.advance(r, token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {
+					t.Fatalf("%v, %d rotates", err, w.rotates)
+				}
+				if end := w.record().Last.GraceEndsAt; away < 30*24*time.Hour && !end.Equal(w.previousUntil) {
+					t.Errorf("the ledger has the grace end at %s, Cloudflare at %s", end, w.previousUntil)
+				}
+				// Our own extensions are no sign that somebody else rotated.
+				if record := w.record(); record.Moved != 1 || record.Still != 0 {
+					t.Errorf("the oracle was misled: %d moved, %d still", record.Moved, record.Still)
+				}
+			})
+		})
+	}
+}
+
+// TestOwnExtensionIsNotTakenForARotation: the sink was changed by somebody while we extended
+// the grace, which moves updated_at as a rotation does.
+func TestOwnExtensionIsNotTakenForARotation(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, c string) fault {
+			if c == "sink store" {
+				return fault{before: errors.New("sealed")}
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		for failed := time.Now(); time.Since(failed) < 2*time.Hour; {
+			w.advance(r, token)
+		}
+		w.fault = nil
+		w.sink.ClientSecret = secret.New(w.secretOf(500))
+		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestDeliveredThoughTheLedgerFails: once sealed, a secret does not wait for the ledger.
+func TestDeliveredThoughTheLedgerFails(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, c string) fault {
+			if w.rotates > 0 && strings.HasPrefix(c, "save") {
+				return fault{before: errors.New("no space left on device")}
+			}
+			return fault{}
+		}
+		if err, _ := w.advance(r, token); !errors.Is(err, rotation.ErrLedger) || w.sink.ClientSecret.Reveal() != w.current {
+			t.Fatalf("not delivered: %v", err)
+		}
+		w.fault = nil
+		if err, _ := w.advance(r, token); err != nil || w.rotates != 1 || len(w.pending) != 0 {
+			t.Errorf("%v, %d rotates, %d pending", err, w.rotates, len(w.pending))
+		}
+	})
+}
+
+func TestRecordsOfFormat1AreMigrated(t *testing.T) {
+	if r := rotation.Migrate(rotation.Record{}); r.Format != 0 {
+		t.Errorf("a record that is not there became %+v", r)
+	}
+	old := rotation.Record{Format: 1, Token: "ci", TokenID: tokenID, Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R"}}
+	r := rotation.Migrate(old)
+	if r.Format != rotation.RecordFormat || r.Work.TokenID != tokenID || r.Work.Spare || r.Work.RotationID != "R" || old.Work.TokenID != "" {
+		t.Errorf("%+v", r)
+	}
+	if diff := cmp.Diff(r, rotation.Migrate(r)); diff != "" {
+		t.Errorf("a record of the present format was changed: %s", diff)
+	}
+}
