@@ -26,7 +26,7 @@ import (
 
 // Observer is told of requests, for metrics. It must be safe for concurrent use.
 type Observer interface {
-	// CloudflareRequest reports one request: operation is rotate, get or list; code
+	// CloudflareRequest reports one request: operation is rotate, get, list or update; code
 	// is the HTTP status, or "error" if no answer came.
 	CloudflareRequest(operation, code string, d time.Duration)
 	// CloudflareBudget reports how many requests Cloudflare says are left.
@@ -190,13 +190,9 @@ func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotati
 	set(&params.AccountID.Value, &params.AccountID.Present, c.account.AccountID)
 	var graceEndsAt time.Time
 	if req.Grace > 0 {
-		now := time.Now()
-		low, high := c.clock.bounds()
-		// Rounded up to the second, since the SDK sends no fractions: a promised grace is
-		// never cut short.
-		expires := now.Add(high + req.Grace + time.Second - 1).UTC().Truncate(time.Second)
+		var expires time.Time
+		expires, graceEndsAt = c.graceEnd(req.Grace)
 		set(&params.PreviousClientSecretExpiresAt.Value, &params.PreviousClientSecretExpiresAt.Present, expires)
-		graceEndsAt = expires.Add(-low)
 	}
 	var result tokenResult
 	err := c.call(ctx, "rotate", c.rotate, &result, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
@@ -212,6 +208,40 @@ func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotati
 		Facts:       result.facts(),
 		GraceEndsAt: graceEndsAt,
 	}, nil
+}
+
+// graceEnd is when a grace that begins now ends: as it is told to Cloudflare, on its clock,
+// and on ours. It is rounded up to the second, since the SDK sends no fractions: a promised
+// grace is never cut short.
+func (c *Client) graceEnd(grace time.Duration) (theirs, ours time.Time) {
+	low, high := c.clock.bounds()
+	theirs = time.Now().Add(high + grace + time.Second - 1).UTC().Truncate(time.Second)
+	return theirs, theirs.Add(-low)
+}
+
+// ExtendGrace implements [rotation.Issuer]. The request names no version of the secret, so
+// it cannot rotate.
+func (c *Client) ExtendGrace(ctx context.Context, tokenID string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
+	if err := c.admit(ctx, "update"); err != nil {
+		return rotation.TokenFacts{}, time.Time{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	if !c.clock.known() { // the end is told on Cloudflare's clock
+		if _, err := c.Inspect(ctx, tokenID); err != nil {
+			return rotation.TokenFacts{}, time.Time{}, err
+		}
+	}
+	var params zero_trust.AccessServiceTokenUpdateParams
+	set(&params.AccountID.Value, &params.AccountID.Present, c.account.AccountID)
+	theirs, ours := c.graceEnd(grace)
+	set(&params.PreviousClientSecretExpiresAt.Value, &params.PreviousClientSecretExpiresAt.Present, theirs)
+	var result tokenResult
+	err := c.call(ctx, "update", c.read, &result, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+		_, err := s.Update(ctx, tokenID, params, opts...)
+		return err
+	})
+	return result.facts(), ours, err
 }
 
 // credential reads the configured credential as it is now.

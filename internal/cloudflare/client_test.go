@@ -225,6 +225,43 @@ func TestAnswerWithAnOddFieldIsKept(t *testing.T) {
 	}
 }
 
+// TestCutAnswerIsSalvaged cuts an answer after each of its bytes. The secret is there exactly
+// if all of it had arrived, and never a part of it.
+func TestCutAnswerIsSalvaged(t *testing.T) {
+	whole := strings.Index(goodBody, canary) + len(canary) + 1 // and its closing quote
+	for n := range len(goodBody) {
+		url, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", fmt.Sprint(len(goodBody)))
+			_, _ = io.WriteString(w, goodBody[:n])
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		})
+		issued, err := client(t, url, cloudflare.Options{}).Rotate(t.Context(), rotation.RotateRequest{TokenID: tokenID})
+		if e, ok := errors.AsType[*rotation.IssuerError](err); n < whole && (!ok || e.Class != rotation.Unknown || !issued.ClientSecret.IsZero()) {
+			t.Errorf("cut after %d bytes: %v, %v", n, issued, err)
+		}
+		if n >= whole && (err != nil || issued.ClientSecret.Reveal() != canary || issued.ClientID != "x.access") {
+			t.Errorf("cut after %d bytes, with the secret in them: %v, %v", n, issued, err)
+		}
+	}
+	for name, body := range map[string]string{
+		"success is false": `{"success":false,"result":{"client_id":"x.access","client_secret":"` + canary + `","na`,
+		"no result":        `{"success":true,"client_secret":"` + canary + `","resu`,
+		"not an object":    `{"success":true,"result":["` + canary + `","resu`,
+	} {
+		url, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "4000")
+			_, _ = io.WriteString(w, body)
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		})
+		_, err := client(t, url, cloudflare.Options{}).Rotate(t.Context(), rotation.RotateRequest{TokenID: tokenID})
+		if e, ok := errors.AsType[*rotation.IssuerError](err); !ok || e.Class != rotation.Unknown || strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestRotateRequest(t *testing.T) {
 	cloudflareClock := time.Now().Add(-90 * time.Second) // it is behind ours
 	type request struct{ method, path, authorization, email, key, body string }

@@ -66,12 +66,27 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 			t.Errorf("without grace it ends at %s", issued.GraceEndsAt)
 		}
 	}
+	// The last rotation's grace of an hour is moved, both ways, and nothing is rotated.
+	for _, grace := range []time.Duration{48 * time.Hour, time.Minute} {
+		facts, until, err := c.ExtendGrace(t.Context(), id, grace)
+		if err != nil {
+			t.Fatal(err)
+		}
+		truth, _ := simulator.Token(id)
+		if kept := truth.PreviousExpiresAt.Sub(truth.UpdatedAt); kept < grace || kept > grace+3*time.Second || truth.PreviousExpiresAt.After(until) {
+			t.Errorf("extended by %s: the previous secret works for another %s, and we believe until %s", grace, kept, until)
+		}
+		if facts.ID != id || !facts.UpdatedAt.Equal(truth.UpdatedAt.Truncate(10*time.Microsecond)) || facts.Name != truth.Name || !facts.Enabled {
+			t.Errorf("extended: %+v, and in truth %+v", facts, truth)
+		}
+	}
 	if n := simulator.Stats().Rotations[id]; n != 3 {
 		t.Errorf("%d rotations for three requests", n)
 	}
 
 	for name, call := range map[string]func() error{
 		"get":    func() error { _, err := c.Inspect(t.Context(), tokenID); return err },
+		"update": func() error { _, _, err := c.ExtendGrace(t.Context(), tokenID, time.Hour); return err },
 		"rotate": func() error { _, err := c.Rotate(t.Context(), rotation.RotateRequest{TokenID: tokenID}); return err },
 	} {
 		if e, ok := errors.AsType[*rotation.IssuerError](call()); !ok || e.Class != rotation.Refused || e.Status != 404 || e.Operation != name {

@@ -187,6 +187,10 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	}
 	switch {
 	case r.err != nil:
+		if result, ok := salvage(r.body); ok && operation == "rotate" && r.status < 300 {
+			c.log.Warn("the answer to a rotate was cut off, but the secret had arrived whole", "error", scrubbed(r.err))
+			return envelope{Success: true, Result: result}, nil
+		}
 		return fail(rotation.Unknown, "the answer was cut off", scrubbed(r.err))
 	case r.status < 200 || r.status > 299:
 		return fail(rotation.Unknown, http.StatusText(r.status), nil)
@@ -200,6 +204,47 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 		return fail(rotation.Unknown, message, nil)
 	}
 	return answer, nil
+}
+
+// salvage takes out of an answer that was cut off those fields of its result that arrived
+// whole. It is of use only if the client secret is among them: that one will not be shown
+// again.
+func salvage(body []byte) (result json.RawMessage, ok bool) {
+	d := json.NewDecoder(bytes.NewReader(body))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, false
+	}
+	for {
+		key, err := d.Token()
+		if err != nil {
+			return nil, false
+		}
+		if key == "result" {
+			break
+		}
+		var skipped json.RawMessage
+		if err := d.Decode(&skipped); err != nil || key == "success" && string(skipped) != "true" {
+			return nil, false
+		}
+	}
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return nil, false
+	}
+	start := d.InputOffset() - 1
+	end := start + 1
+	for {
+		key, err := d.Token()
+		if err != nil || key == json.Delim('}') {
+			break
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			break
+		}
+		end = d.InputOffset()
+		ok = ok || key == "client_secret"
+	}
+	return append(bytes.Clone(body[start:end]), '}'), ok
 }
 
 // recorder sends a request and keeps what came back.
