@@ -95,9 +95,12 @@ type AppRole struct {
 
 // Token is one service token and all that is to happen with it.
 type Token struct {
-	Name     string // the name in the configuration, and the metric label
-	Account  string // the name of an Account
-	ID       string // Cloudflare's UUID of the service token, in lower case
+	Name    string // the name in the configuration, and the metric label
+	Account string // the name of an Account
+	ID      string // Cloudflare's UUID of the service token, in lower case
+	// Partner is the UUID of the second service token of a pair, of which ID is the one
+	// that was in use when the pair was made; empty for a single token.
+	Partner  string
 	Schedule *scheduler.Schedule
 	// Jitter is the largest delay after a slot. Default 0.
 	Jitter time.Duration

@@ -321,7 +321,7 @@ func TestNames(t *testing.T) {
 func TestSamePaths(t *testing.T) {
 	got := faults(t, replaced(t, "  ci:", "  a.grace:")+"  a:\n    account: prod\n    grace: 1d\n")
 	want := []string{
-		`17:5: tokens.a.id: is missing: give the service token's UUID, from the Cloudflare dashboard or API`,
+		`17:5: tokens.a.id: is missing: give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two`,
 		`17:5: tokens.a.schedule: is missing: say when to rotate, such as "0 4 * * 1" or @weekly, here or in defaults`,
 		`17:5: tokens.a.sinks: is missing: give at least one place that the secret is written to, here or in defaults`,
 		`18:12: tokens.a.grace: "1d" is not a duration: write a number with a unit, such as 90s, 10m or 24h (a day is 24h)`,

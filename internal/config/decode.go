@@ -181,8 +181,8 @@ func (d *decoder) object(n *yaml.Node, path string, v reflect.Value) {
 // unknown reports an unknown key. The known one that was probably meant then counts
 // as written, so that it is not reported as missing too.
 func (d *decoder) unknown(p position, path, key string, t reflect.Type, fields map[string]reflect.StructField) {
-	if t == reflect.TypeFor[raw.Defaults]() && key == "id" {
-		d.addf(p, join(path, key), "names one service token: write it into that entry of tokens")
+	if t == reflect.TypeFor[raw.Defaults]() && (key == "id" || key == "pair") {
+		d.addf(p, join(path, key), "names service tokens of one entry: write it into that entry of tokens")
 		return
 	}
 	var supported []string

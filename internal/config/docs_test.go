@@ -86,15 +86,17 @@ func TestRawFields(t *testing.T) {
 	}
 	for _, path := range []string{
 		"admin_socket", "state.shared", "state.recipients", "accounts.NAME.zone_id", "vault.auth.kubernetes", "vault.auth.cert",
-		"vault.auth.jwt", "tokens.NAME.create", "tokens.NAME.pair", "tokens.NAME.window", "tokens.NAME.renew_before",
+		"vault.auth.jwt", "tokens.NAME.create", "tokens.NAME.window", "tokens.NAME.renew_before",
 		"tokens.NAME.verify", "tokens.NAME.sinks[].file", "defaults.window", "defaults.verify",
 	} {
 		if !fields[path].unsupported {
 			t.Errorf("%s is not refused as unsupported", path)
 		}
 	}
-	if _, ok := fields["defaults.id"]; ok {
-		t.Error("defaults takes an id")
+	for _, path := range []string{"defaults.id", "defaults.pair"} {
+		if _, ok := fields[path]; ok {
+			t.Errorf("%s is taken", path)
+		}
 	}
 }
 
@@ -202,6 +204,7 @@ func TestExampleAlternatives(t *testing.T) {
 	want := []string{
 		"accounts.prod.api_key: stands beside api_token: keep one credential, api_token or api_email with api_key",
 		"vault.auth: has two methods: keep exactly one of approle and token",
+		"tokens.ci-deploy.pair: stands beside id: keep id for a single service token, or pair for two",
 	}
 	if diff := cmp.Diff(want, messages); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, shown)

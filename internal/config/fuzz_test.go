@@ -105,11 +105,16 @@ func spelledOut(cfg *config.Config) object {
 				"fields": object{"client_id": sink.Vault.ClientIDField, "client_secret": sink.Vault.ClientSecretField},
 			}})
 		}
-		tokens[token.Name] = object{
+		written := object{
 			"account": token.Account, "id": token.ID, "schedule": token.Schedule.String(),
 			"time_zone": token.Schedule.Location().String(), "jitter": token.Jitter.String(),
 			"grace": token.Grace.String(), "sinks": sinks,
 		}
+		if token.Partner != "" {
+			delete(written, "id")
+			written["pair"] = []any{token.ID, token.Partner}
+		}
+		tokens[token.Name] = written
 	}
 	auth := object{}
 	if role := cfg.Vault.Auth.AppRole; role != nil {

@@ -57,7 +57,7 @@ func (c *checker) checkTokens() {
 		}
 		t := c.token(name, path, defaults, places)
 		used[t.Account] = true
-		c.checkTwin(path+".id", t, ids)
+		c.checkTwin(path, t, ids)
 		c.cfg.Tokens = append(c.cfg.Tokens, t)
 	}
 	slices.SortFunc(c.cfg.Tokens, func(a, b Token) int { return strings.Compare(a.Name, b.Name) })
@@ -72,11 +72,8 @@ func (c *checker) checkTokens() {
 func (c *checker) token(name, path string, defaults settings, places map[string]string) Token {
 	in := c.raw.Tokens[name]
 	own := c.settings(path, in.Settings)
-	t := Token{Name: name, ID: strings.ToLower(or(in.ID, ""))}
-	if in.ID != nil && !validUUID.MatchString(t.ID) {
-		c.wrong(path+".id", "must be the UUID of a service token, such as f174e90a-fafe-4643-bbbc-4a0ed4fc8415")
-		t.ID = ""
-	}
+	t := Token{Name: name}
+	c.identify(&t, path, in)
 
 	account := choose(c, own, defaults, "account", own.account, defaults.account, nil)
 	if !account.ok && account.path == "" {
@@ -94,6 +91,38 @@ func (c *checker) token(name, path string, defaults settings, places map[string]
 	c.checkPlaces(sinks, places)
 	c.checkTiming(&t, own, defaults)
 	return t
+}
+
+// identify checks which service token, or which two, an entry is about.
+func (c *checker) identify(t *Token, path string, in raw.Token) {
+	switch hasID, hasPair := c.has(path+".id"), c.has(path+".pair"); {
+	case hasID && hasPair:
+		c.wrong(path+".pair", "stands beside id: keep id for a single service token, or pair for two")
+	case hasPair && !c.broken[path+".pair"] && len(in.Pair) != 2:
+		c.wrong(path+".pair", "must name exactly two service tokens, not %d: first the one in use, then the other", len(in.Pair))
+	case hasPair && !c.broken[path+".pair"]:
+		t.ID, t.Partner = c.uuid(path+".pair[0]", in.Pair[0]), c.uuid(path+".pair[1]", in.Pair[1])
+		if t.ID == t.Partner && t.ID != "" {
+			c.wrong(path+".pair[1]", "is the same service token as the first: a pair needs two")
+		}
+	case hasID:
+		t.ID = c.uuid(path+".id", in.ID)
+	case !hasPair:
+		c.missing(path, "id", "give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two")
+	}
+}
+
+// uuid returns a UUID in lower case, and reports whatever is none.
+func (c *checker) uuid(path string, value *string) string {
+	if value == nil {
+		return ""
+	}
+	id := strings.ToLower(*value)
+	if !validUUID.MatchString(id) {
+		c.wrong(path, "must be the UUID of a service token, such as f174e90a-fafe-4643-bbbc-4a0ed4fc8415")
+		return ""
+	}
+	return id
 }
 
 // choose takes a token's own value, then the inherited one, then the built-in one.
@@ -246,14 +275,29 @@ func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
 // checkTwin refuses a second entry for one service token.
 func (c *checker) checkTwin(path string, t Token, ids map[string]string) {
 	accountID := c.cfg.Accounts[t.Account].AccountID
-	if t.ID == "" || accountID == "" {
+	if accountID == "" {
 		return
 	}
-	first, taken := ids[accountID+" "+t.ID]
-	if !taken {
-		ids[accountID+" "+t.ID] = path
-		return
+	places := map[string]string{path + ".id": t.ID}
+	if t.Partner != "" {
+		places = map[string]string{path + ".pair[0]": t.ID, path + ".pair[1]": t.Partner}
 	}
-	c.wrong(path, "is the same service token as %s (line %d): keep one entry, with all its sinks",
-		strings.TrimSuffix(first, ".id"), c.values[first].line)
+	for _, place := range slices.Sorted(maps.Keys(places)) {
+		id := places[place]
+		first, taken := ids[accountID+" "+id]
+		switch {
+		case id == "":
+		case !taken:
+			ids[accountID+" "+id] = place
+		case entryOf(first) == path: // reported already
+		default:
+			c.wrong(place, "is the same service token as %s (line %d): keep one entry, with all its sinks",
+				entryOf(first), c.values[first].line)
+		}
+	}
+}
+
+// entryOf is the path of the entry that the path of an id or of a pair's item is in.
+func entryOf(path string) string {
+	return path[:strings.LastIndex(path, ".")]
 }

@@ -166,15 +166,23 @@ type AppRole struct {
 }
 
 // Defaults are values for all tokens that do not set the field themselves: any
-// field of a token but its id. A list, such as sinks, is replaced, not extended.
+// field of a token but id and pair. A list, such as sinks, is replaced, not extended.
 type Defaults struct {
 	Settings `yaml:",inline"`
 }
 
 // Token is one service token of Cloudflare Access and what happens with it.
 type Token struct {
-	// Cloudflare's UUID of the service token. Required: it must exist already.
-	ID       *string `yaml:"id" jsonschema:"required,pattern=^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$" hint:"give the service token's UUID, from the Cloudflare dashboard or API"`
+	// Cloudflare's UUID of the service token, which must exist already. Required,
+	// unless there is a pair.
+	ID *string `yaml:"id" jsonschema:"pattern=^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
+	// The UUIDs of two service tokens behind one credential, in place of id: first
+	// the one that is in use now. Both must exist and be allowed by the same Access
+	// policies. Each rotation renews the one that is not in use and then switches
+	// the sinks to it, so that nothing that goes wrong can cut consumers off; the
+	// price is a second token, and that a replaced secret lives until the next
+	// rotation.
+	Pair     []*string `yaml:"pair" hint:"give the UUIDs of two service tokens, first the one in use"`
 	Settings `yaml:",inline"`
 }
 
@@ -210,8 +218,6 @@ type Settings struct {
 	Sinks []Sink `yaml:"sinks" hint:"give at least one place that the secret is written to"`
 	// Not supported yet.
 	Create Unsupported `yaml:"create" hint:"and give the id of a service token that exists" for:"id"`
-	// Not supported yet.
-	Pair Unsupported `yaml:"pair" hint:"and give one id" for:"id"`
 	// Not supported yet.
 	RenewBefore Unsupported `yaml:"renew_before"`
 	// Not supported yet.

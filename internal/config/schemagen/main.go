@@ -96,6 +96,11 @@ func constrain(schema *jsonschema.Schema) {
 	for _, name := range []string{"Token", "Defaults"} {
 		schema.Definitions[name].Properties.Value("sinks").MinItems = new(uint64(1))
 	}
+	token := schema.Definitions["Token"]
+	token.OneOf = []*jsonschema.Schema{{Required: []string{"id"}}, {Required: []string{"pair"}}}
+	pair := token.Properties.Value("pair")
+	pair.MinItems, pair.MaxItems, pair.UniqueItems = new(uint64(2)), new(uint64(2)), true
+	pair.Items.Pattern = token.Properties.Value("id").Pattern
 	// A duration may be a bare 0, which YAML takes for a number. The keywords of a
 	// field's tag are only read for a plain type, so this comes after them.
 	for _, definition := range schema.Definitions {
