@@ -95,7 +95,7 @@ func BenchmarkSeal(b *testing.B) {
 	defer j.Close()
 	issued := rotation.Issued{Credential: rotation.Credential{ClientID: "id", ClientSecret: secret.New("cfast_0123")}}
 	for b.Loop() {
-		if err := j.Seal(b.Context(), "R", issued); err != nil {
+		if err := j.Seal(b.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -90,10 +90,10 @@ func plan(c *config.Config, records map[string]rotation.Record, count int, now t
 	for _, t := range c.Tokens {
 		record, known := records[t.Name]
 		counted := "ledger"
-		if !known || record.TokenID != t.ID {
+		token := rotation.Token{Name: t.Name, ID: t.ID, Partner: t.Partner, Timetable: scheduler.Timetable{Schedule: t.Schedule, Jitter: t.Jitter, Key: t.Name}}
+		if !known || !token.Owns(record.TokenID) {
 			record, counted = rotation.Record{Anchor: now.UTC().Truncate(time.Second)}, "now"
 		}
-		token := rotation.Token{Name: t.Name, ID: t.ID, Timetable: scheduler.Timetable{Schedule: t.Schedule, Jitter: t.Jitter, Key: t.Name}}
 		due := rotation.NextDue(token, record)
 		begins := due.At
 		if begins.Before(now) { // overdue: as soon as a daemon runs

@@ -146,17 +146,20 @@ func (a *App) checkForgotten() error {
 	names := make(map[string]string, len(a.engine.tokens)) // by service token
 	for name, t := range a.engine.tokens {
 		names[t.ID] = name
+		if t.Paired() {
+			names[t.Partner] = name
+		}
 	}
 	for _, r := range records {
 		if _, configured := a.engine.tokens[r.Token]; configured || r.Step == rotation.StepIdle {
 			continue
 		}
-		if name, ok := names[r.TokenID]; ok {
+		if name, ok := names[r.Work.TokenID]; ok {
 			return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of this service token under the name %s: "+
 				"name it %s again until that rotation is done", name, r.Step, r.Token, r.Token)
 		}
 		a.log.Error("a rotation is unfinished and its token is no longer configured: put it back into the configuration until the rotation is done",
-			"token", r.Token, "token_id", r.TokenID, "account", r.Account, "step", r.Step, "rotation_id", r.Work.RotationID)
+			"token", r.Token, "token_id", r.Work.TokenID, "account", r.Account, "step", r.Step, "rotation_id", r.Work.RotationID)
 	}
 	return nil
 }
@@ -172,7 +175,7 @@ func (a *App) tokens() []rotation.Token {
 			a.inventoried[t.Account] = new(atomic.Bool)
 		}
 		token := rotation.Token{
-			Name: t.Name, Account: t.Account, ID: t.ID, Grace: t.Grace, Issuer: account,
+			Name: t.Name, Account: t.Account, ID: t.ID, Partner: t.Partner, Grace: t.Grace, Issuer: account,
 			Timetable: scheduler.Timetable{Schedule: t.Schedule, Jitter: t.Jitter, Key: t.Name},
 		}
 		for _, s := range t.Sinks {

@@ -283,7 +283,7 @@ func TestRecoveryBeforeReady(t *testing.T) {
 	_, err = j.Save(t.Context(), rotation.Record{
 		Format: rotation.RecordFormat, Token: "ci", TokenID: ci.ID, Account: "sim", Anchor: since.Add(-2 * time.Hour),
 		Step: rotation.StepInDoubt, NotBefore: since,
-		Work:  &rotation.Work{RotationID: "R1", Slot: since, Grace: rotation.Grace(30 * time.Minute), IntentAt: since},
+		Work:  &rotation.Work{RotationID: "R1", TokenID: ci.ID, Slot: since, Grace: rotation.Grace(30 * time.Minute), IntentAt: since},
 		Doubt: &rotation.Doubt{Since: since, Reason: rotation.ReasonOutcomeUnknown, OldWorksUntil: since.Add(30 * time.Minute)},
 	})
 	if err := errors.Join(err, j.Close()); err != nil {

@@ -54,7 +54,7 @@ func TestRenamedInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.Close()
-	record, err := j.Save(t.Context(), rotation.Record{Token: "before", TokenID: id, Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R"}})
+	record, err := j.Save(t.Context(), rotation.Record{Token: "before", TokenID: id, Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R", TokenID: id}})
 	if err != nil {
 		t.Fatal(err)
 	}

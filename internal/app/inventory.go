@@ -54,17 +54,28 @@ func (a *App) learn(ctx context.Context, account string, listed []rotation.Token
 		if token.Account != account {
 			continue
 		}
-		log := a.log.With("token", token.Name, "account", account, "token_id", token.ID)
-		facts, ok := byID[token.ID]
-		if !ok {
-			log.Warn("the account has no service token with this id: its rotations will fail until the configuration is corrected")
-			continue
+		ids := []string{token.ID}
+		if token.Partner != "" {
+			ids = append(ids, token.Partner)
 		}
-		if !facts.Enabled {
-			log.Warn("the service token is disabled at Cloudflare")
+		for _, id := range ids {
+			a.learnOne(ctx, token.Name, account, id, byID)
 		}
-		if err := a.engine.learn(ctx, token.Name, facts); err != nil {
-			log.Error("the ledger could not be written", "error", err)
-		}
+	}
+}
+
+// learnOne compares one service token with what was listed.
+func (a *App) learnOne(ctx context.Context, name, account, id string, listed map[string]rotation.TokenFacts) {
+	log := a.log.With("token", name, "account", account, "token_id", id)
+	facts, ok := listed[id]
+	if !ok {
+		log.Warn("the account has no service token with this id: its rotations will fail until the configuration is corrected")
+		return
+	}
+	if !facts.Enabled {
+		log.Warn("the service token is disabled at Cloudflare")
+	}
+	if err := a.engine.learn(ctx, name, facts); err != nil {
+		log.Error("the ledger could not be written", "error", err)
 	}
 }

@@ -36,6 +36,22 @@ func (l logObserver) Observe(e rotation.Event) {
 	switch e := e.(type) {
 	case rotation.Attempted:
 		l.attempted(e)
+	case rotation.DoubtJudged:
+		if e.Reason != e.Before { // each look at the world comes to a verdict; a new one is news
+			attrs := []any{"token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason}
+			if !e.Again.IsZero() {
+				attrs = append(attrs, "looking_again", e.Again)
+			}
+			l.log.Warn("doubt judged", attrs...)
+		}
+	case rotation.GraceExtended:
+		if e.Err != nil {
+			l.log.Error("the old secret's grace could not be extended, and consumers have nothing else yet",
+				"token", e.Token, "rotation_id", e.RotationID, "error", e.Err)
+		} else {
+			l.log.Warn("the old secret's grace was extended, since consumers have nothing else yet",
+				"token", e.Token, "rotation_id", e.RotationID, "until", e.Until)
+		}
 	case rotation.DoubtResolved:
 		l.log.Warn("doubt resolved", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason, "after", e.After.Round(time.Millisecond).String())
 	case rotation.Stuck:

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/config"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 )
@@ -20,12 +21,15 @@ func (a *App) Tokens() []httpapi.TokenStatus {
 	for _, t := range a.config.Tokens {
 		record, due := a.engine.view(t.Name)
 		s := httpapi.TokenStatus{
-			Name: t.Name, Account: t.Account, TokenID: t.ID, ClientID: record.Facts.ClientID,
+			Name: t.Name, Account: t.Account, TokenID: record.TokenID, ClientID: record.Facts.ClientID,
 			Strategy: "rotate", Schedule: t.Schedule.String(), TimeZone: t.Schedule.Location().String(),
 			State: stateName(record.Step), Reason: string(due.Reason), Next: due.At.UTC(),
 			Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
 			Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
 			Failures: record.Failures, LastError: record.LastError,
+		}
+		if t.Partner != "" {
+			showPair(&s, t, record)
 		}
 		if record.Last != nil {
 			s.LastSuccess = record.Last.At
@@ -37,6 +41,26 @@ func (a *App) Tokens() []httpapi.TokenStatus {
 		all = append(all, s)
 	}
 	return all
+}
+
+// showPair shows of two service tokens what concerns whoever watches: the end that comes
+// first, the use that was last, and whether both are enabled.
+func showPair(s *httpapi.TokenStatus, t config.Token, record rotation.Record) {
+	s.Strategy, s.Spare = "pair", t.Partner
+	if record.TokenID == t.Partner {
+		s.Spare = t.ID
+	}
+	spare := record.Spare
+	if spare.ID == "" {
+		return
+	}
+	s.Enabled = s.Enabled && spare.Enabled
+	if s.Expiry.IsZero() || !spare.ExpiresAt.IsZero() && spare.ExpiresAt.Before(s.Expiry) {
+		s.Expiry = spare.ExpiresAt
+	}
+	if spare.LastSeenAt.After(s.LastSeen) {
+		s.LastSeen = spare.LastSeenAt
+	}
 }
 
 func stateName(s rotation.Step) string {

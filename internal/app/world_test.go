@@ -57,7 +57,10 @@ type world struct {
 }
 
 // tokenSpec is one token of the configuration.
-type tokenSpec struct{ Name, ID, Schedule, Grace string }
+type tokenSpec struct {
+	Name, ID, Schedule, Grace string
+	Partner                   string // of a pair
+}
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -190,8 +193,12 @@ func (w *world) config(extra ...string) *config.Config {
 	var text strings.Builder
 	text.WriteString(strings.Join(sections, "\n") + "\ntokens:\n")
 	for _, spec := range w.tokens {
-		fmt.Fprintf(&text, "  %s: {id: %s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
-			spec.Name, spec.ID, spec.Schedule, spec.Grace, spec.Name)
+		which := "id: " + spec.ID
+		if spec.Partner != "" {
+			which = fmt.Sprintf("pair: [%s, %s]", spec.ID, spec.Partner)
+		}
+		fmt.Fprintf(&text, "  %s: {%s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
+			spec.Name, which, spec.Schedule, spec.Grace, spec.Name)
 	}
 	c, err := config.Parse("config.yaml", []byte(text.String()))
 	if err != nil {

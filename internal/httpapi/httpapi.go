@@ -25,7 +25,8 @@ import (
 type TokenStatus struct {
 	Name     string `json:"name"`
 	Account  string `json:"account"`
-	TokenID  string `json:"token_id"`
+	TokenID  string `json:"token_id"`        // of a pair, the one in use
+	Spare    string `json:"spare,omitempty"` // of a pair, the other one
 	ClientID string `json:"client_id,omitempty"`
 	Strategy string `json:"strategy"`
 	Schedule string `json:"schedule"`

@@ -20,6 +20,8 @@ type Metrics struct {
 	lag               prometheus.Histogram
 	slotsMissed       *prometheus.CounterVec
 	sinkWrites        *prometheus.CounterVec
+	doubtVerdicts     *prometheus.CounterVec
+	graceExtensions   *prometheus.CounterVec
 	cfRequests        *prometheus.CounterVec
 	cfDuration        *prometheus.HistogramVec
 	cfRemaining       *prometheus.GaugeVec
@@ -62,6 +64,8 @@ func NewMetrics(b Build) *Metrics {
 		[]float64{.01, .1, 1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600}).WithLabelValues().(prometheus.Histogram)
 	m.slotsMissed = counter("rotatord_slots_missed_total", "Slots that passed without a rotation of their own.", "token")
 	m.sinkWrites = counter("rotatord_sink_writes_total", "Deliveries to sinks, each confirmed by read-back or failed.", "sink", "result")
+	m.doubtVerdicts = counter("rotatord_doubt_verdicts_total", "Verdicts about tokens in doubt, also those to wait.", "reason")
+	m.graceExtensions = counter("rotatord_grace_extensions_total", "Attempts to give an old secret more time while consumers have no other.", "result")
 	m.cfRequests = counter("rotatord_cloudflare_requests_total", "Requests to Cloudflare's API by operation and HTTP status.", "operation", "code")
 	m.cfDuration = histogram("rotatord_cloudflare_request_duration_seconds", "Duration of requests to Cloudflare's API.", seconds, "operation")
 	m.cfRemaining = gauge("rotatord_cloudflare_ratelimit_remaining", "Requests left in Cloudflare's present window, as last told.", "account")
@@ -111,6 +115,14 @@ func (m *Metrics) Observe(e rotation.Event) {
 		if e.Trigger == rotation.TriggerSchedule || e.Trigger == rotation.TriggerCatchUp {
 			m.lag.Observe(max(e.Lag.Seconds(), 0))
 		}
+	case rotation.DoubtJudged:
+		m.doubtVerdicts.WithLabelValues(e.Reason).Inc()
+	case rotation.GraceExtended:
+		result := "success"
+		if e.Err != nil {
+			result = "failed"
+		}
+		m.graceExtensions.WithLabelValues(result).Inc()
 	case rotation.SlotsMissed:
 		m.slotsMissed.WithLabelValues(e.Token).Add(float64(e.Count))
 	}

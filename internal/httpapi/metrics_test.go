@@ -48,6 +48,8 @@ func exercised() *httpapi.Metrics {
 	m.Observe(rotation.SinkWritten{Token: "ci-deploy", Sink: "vault:secret/access/ci"})
 	m.Observe(rotation.SinkWritten{Token: "ci-deploy", Sink: "vault:secret/access/ci", Err: errors.New("sealed")})
 	m.Observe(rotation.SlotsMissed{Token: "ci-deploy", Count: 2})
+	m.Observe(rotation.DoubtJudged{Token: "ci-deploy", Reason: rotation.ReasonSettling})
+	m.Observe(rotation.GraceExtended{Token: "ci-deploy"})
 	m.Observe(rotation.DoubtResolved{Token: "ci-deploy"})
 	m.Observe(rotation.SealFailed{Token: "ci-deploy"})
 	m.CloudflareRequest("rotate", "200", time.Second)
@@ -236,6 +238,11 @@ func TestMetricsOfEvents(t *testing.T) {
 	m.Observe(rotation.SinkWritten{Token: "cd", Sink: "vault:kv/other", Err: errors.New("sealed")})
 	m.Observe(rotation.SlotsMissed{Token: "ci", Count: 3})
 	m.Observe(rotation.SlotsMissed{Token: "ci", Count: 1})
+	m.Observe(rotation.DoubtJudged{Token: "ci", Reason: rotation.ReasonSettling})
+	m.Observe(rotation.DoubtJudged{Token: "ci", Reason: rotation.ReasonOldSecretWorks, Before: rotation.ReasonSettling})
+	m.Observe(rotation.DoubtJudged{Token: "cd", Reason: rotation.ReasonOldSecretWorks, Before: rotation.ReasonOldSecretWorks})
+	m.Observe(rotation.GraceExtended{Token: "ci"})
+	m.Observe(rotation.GraceExtended{Token: "ci", Err: errors.New("refused")})
 	m.CloudflareRequest("list", "200", 30*time.Second)
 	m.CloudflareRequest("rotate", "error", 40*time.Millisecond)
 	m.CloudflareRequest("rotate", "error", 40*time.Millisecond)
@@ -254,6 +261,16 @@ rotatord_rotations_total{result="in_doubt",token="ci",trigger="recovery"} 1
 rotatord_rotations_total{result="skipped",token="ci",trigger="retry"} 1
 rotatord_rotations_total{result="success",token="ci",trigger="schedule"} 2
 `, "rotatord_rotations_total")
+	expect(t, m, `
+# HELP rotatord_doubt_verdicts_total Verdicts about tokens in doubt, also those to wait.
+# TYPE rotatord_doubt_verdicts_total counter
+rotatord_doubt_verdicts_total{reason="old_secret_works"} 2
+rotatord_doubt_verdicts_total{reason="settling"} 1
+# HELP rotatord_grace_extensions_total Attempts to give an old secret more time while consumers have no other.
+# TYPE rotatord_grace_extensions_total counter
+rotatord_grace_extensions_total{result="failed"} 1
+rotatord_grace_extensions_total{result="success"} 1
+`, "rotatord_doubt_verdicts_total", "rotatord_grace_extensions_total")
 	expect(t, m, `
 # HELP rotatord_schedule_lag_seconds How late rotations began, after slot and jitter.
 # TYPE rotatord_schedule_lag_seconds histogram

@@ -47,9 +47,9 @@ func TestLedgerIsCheckAndSetAndDurable(t *testing.T) {
 		t.Fatalf("an absent record: %+v, %v", r, err)
 	}
 	full := rotation.Record{
-		Format: 1, Token: "ci", TokenID: "uuid", Account: "prod", Anchor: time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC),
+		Format: rotation.RecordFormat, Token: "ci", TokenID: "uuid", Account: "prod", Anchor: time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC),
 		Step:     rotation.StepInDoubt,
-		Work:     &rotation.Work{RotationID: "R", Grace: rotation.Grace(time.Hour), BeforeSink: map[string]rotation.Stored{"s": {Version: 3}}},
+		Work:     &rotation.Work{RotationID: "R", TokenID: "uuid", Grace: rotation.Grace(time.Hour), BeforeSink: map[string]rotation.Stored{"s": {Version: 3}}},
 		Doubt:    &rotation.Doubt{Reason: "outcome_unknown", OldWorksUntil: time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC)},
 		Failures: 2, Last: &rotation.Done{RotationID: "Q"}, Moved: 1, Facts: issued.Facts,
 	}

@@ -95,7 +95,7 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 	before := a.record.Step
 	a.record.Format, a.record.Step = RecordFormat, step
 	a.record.Token, a.record.Account = a.token.Name, a.token.Account
-	if !a.token.owns(a.record.TokenID) {
+	if !a.token.Owns(a.record.TokenID) {
 		a.record.TokenID = a.token.ID
 	}
 	point := "ledger." + cmp.Or(string(step), "idle")

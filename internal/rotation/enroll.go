@@ -20,7 +20,7 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return record, err
 	}
-	if record.Revision > 0 && t.owns(record.TokenID) {
+	if record.Revision > 0 && t.Owns(record.TokenID) {
 		return record, nil
 	}
 	now := r.now().UTC().Truncate(time.Second)
@@ -61,7 +61,7 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
-	if record.Step != StepIdle && !t.owns(record.Work.TokenID) {
+	if record.Step != StepIdle && !t.Owns(record.Work.TokenID) {
 		return record, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+
 			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name",
 			record.Step, record.Work.TokenID, t.Name, t.ID)

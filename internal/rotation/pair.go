@@ -13,8 +13,8 @@ import (
 // Paired reports whether t is a pair.
 func (t Token) Paired() bool { return t.Partner != "" }
 
-// owns reports whether id is the service token of t, or one of its two.
-func (t Token) owns(id string) bool { return id != "" && (id == t.ID || id == t.Partner) }
+// Owns reports whether id is the service token of t, or one of its two.
+func (t Token) Owns(id string) bool { return id != "" && (id == t.ID || id == t.Partner) }
 
 // other is the service token of a pair that id is not.
 func (t Token) other(id string) string {
@@ -52,7 +52,7 @@ func (a *attempt) chooseSpare(ctx context.Context) error {
 	if inUse == "" {
 		inUse = a.record.TokenID
 	}
-	if a.token.owns(a.record.TokenID) && inUse != a.record.TokenID {
+	if a.token.Owns(a.record.TokenID) && inUse != a.record.TokenID {
 		a.record.Facts, a.record.Spare = a.record.Spare, a.record.Facts
 	}
 	a.record.TokenID = inUse

@@ -20,8 +20,7 @@ func inPair(t *testing.T, grace time.Duration, test func(w *world, token rotatio
 	})
 }
 
-// TestPairRotatesTheOneNotInUse: turn by turn, and the credential that consumers have stays
-// valid until the rotation after the next.
+// TestPairRotatesTheOneNotInUse: turn by turn, and the one that consumers have is never touched.
 func TestPairRotatesTheOneNotInUse(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		for n, want := range []*cfToken{&w.partner, &w.cfToken, &w.partner, &w.cfToken} {
