@@ -84,6 +84,15 @@ const (
 // margin is no overlap: it is time for failing attempts, taken from an operator's.
 func graceMargin(grace time.Duration) time.Duration { return min(grace/4, maxGraceMargin) }
 
+// settleFor is how long a pair settles. A grace that is shorter than the settling time, as in
+// a demonstration, does not allow it in full.
+func settleFor(grace time.Duration) time.Duration {
+	if grace == 0 {
+		return settleTime
+	}
+	return min(settleTime, grace-graceMargin(grace))
+}
+
 // Judge decides about a token in doubt.
 //
 // The rule behind it: never rotate again while the old secret may still be the one that
@@ -101,6 +110,10 @@ func Judge(r Record, e Evidence, now time.Time) Verdict {
 	switch {
 	case r.Work.Spare && d.deliverable():
 		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
+	case r.Work.Spare && now.Before(d.Since.Add(settleFor(grace))):
+		// Nobody is kept waiting, and a request that is still under way could undo what
+		// would be delivered now.
+		return Verdict{Reason: ReasonSettling, Again: d.Since.Add(settleFor(grace))}
 	case r.Work.Spare:
 		return Verdict{Resolved: true, Reason: ReasonSpare}
 	case grace == 0:

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"testing"
 	"time"
 
 	"rotatord/internal/rotation"
@@ -39,10 +38,19 @@ func (c *cfToken) accepted(s string) bool {
 	return s == c.current || s == c.previous && time.Now().Before(c.previousUntil)
 }
 
+// reporter is what a world needs of a test.
+type reporter interface {
+	Helper()
+	Error(args ...any)
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Context() context.Context
+}
+
 // world is everything outside the rotator: Cloudflare's truth, a ledger, a journal and a
 // sink, all in memory, with a fault at any call. It runs on the time of its bubble.
 type world struct {
-	t  *testing.T
+	t  reporter
 	mu sync.Mutex
 
 	// Cloudflare.
@@ -57,6 +65,7 @@ type world struct {
 	ordered bool
 
 	records  map[string][]byte
+	decoded  map[string]rotation.Record // of records
 	pending  map[string]rotation.Issued
 	reserved map[string]bool
 	sink     rotation.Credential
@@ -74,14 +83,17 @@ type fault struct {
 	before error // the call fails and does nothing
 	after  error // the call is carried out and its answer is lost
 	crash  bool  // the process dies, before or after as set above
+	// late lets the call fail as before says, and carries it out all the same after this
+	// time: a request that was still under way when nobody waited for it any more.
+	late time.Duration
 }
 
 type crashed struct{}
 
-func newWorld(t *testing.T) *world {
+func newWorld(t reporter) *world {
 	w := &world{
 		t: t, cfToken: cfToken{id: tokenID, clientID: clientID, updatedAt: time.Now().Add(-time.Hour).UTC()},
-		records: map[string][]byte{}, pending: map[string]rotation.Issued{}, reserved: map[string]bool{},
+		records: map[string][]byte{}, decoded: map[string]rotation.Record{}, pending: map[string]rotation.Issued{}, reserved: map[string]bool{},
 		secretOf: func(n int) string { return fmt.Sprintf("cfast_%048d", n) },
 	}
 	w.partner = cfToken{id: partnerID, clientID: "partner.access", updatedAt: w.updatedAt, current: w.secretOf(1_000_000)}
@@ -101,6 +113,13 @@ func (w *world) do(call string, carryOut func() error) error {
 		f = w.fault(len(w.calls), call)
 	}
 	w.calls = append(w.calls, call)
+	if f.late > 0 {
+		time.AfterFunc(f.late, func() {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			_ = carryOut()
+		})
+	}
 	if f.before != nil {
 		if f.crash {
 			panic(crashed{})
@@ -116,25 +135,35 @@ func (w *world) do(call string, carryOut func() error) error {
 	return f.after
 }
 
-func (w *world) Load(_ context.Context, token string) (r rotation.Record, err error) {
+func (w *world) Load(_ context.Context, token string) (rotation.Record, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if b, ok := w.records[token]; ok {
-		err = json.Unmarshal(b, &r)
+	r := w.decoded[token]
+	if r.Work != nil {
+		r.Work = new(*r.Work)
 	}
-	return r, err
+	if r.Doubt != nil {
+		r.Doubt = new(*r.Doubt)
+	}
+	return r, nil
 }
 
-func (w *world) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
-	old, _ := w.Load(ctx, r.Token)
+func (w *world) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
 	err := w.do("save "+string(r.Step), func() error {
-		if old.Revision != r.Revision {
+		if w.decoded[r.Token].Revision != r.Revision {
 			return rotation.ErrConflict
 		}
 		r.Revision++
 		b, err := json.Marshal(r)
-		w.records[r.Token] = b
-		return err
+		if err != nil {
+			return err
+		}
+		var decoded rotation.Record // what is loaded later is what was written
+		if err := json.Unmarshal(b, &decoded); err != nil {
+			return err
+		}
+		w.records[r.Token], w.decoded[r.Token] = b, decoded
+		return nil
 	})
 	return r, err
 }

@@ -1,0 +1,486 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// scenario is one life of a token: what is configured, and all that goes wrong.
+type scenario struct {
+	Paired  bool
+	Grace   time.Duration
+	Frozen  bool // updated_at does not move on a rotate
+	Faults  []trouble
+	Answers []string // what is wrong with the first answers
+	Acts    []act
+}
+
+// trouble strikes one call, and those of the same kind that follow it.
+type trouble struct {
+	Gap    int // calls since the trouble before
+	How    string
+	Class  rotation.Class // of a rotate that fails before it is carried out
+	Repeat int
+}
+
+// act is what happens between two attempts.
+type act struct {
+	At   int // attempt
+	What string
+}
+
+// draw makes a scenario. All is drawn before anything runs, so that a failing one shrinks.
+func draw(t *rapid.T) scenario {
+	fault := rapid.Custom(func(t *rapid.T) trouble {
+		return trouble{
+			Gap:    rapid.IntRange(0, 14).Draw(t, "gap"),
+			How:    rapid.SampledFrom([]string{"before", "after", "crash before", "crash after", "late"}).Draw(t, "how"),
+			Class:  rapid.SampledFrom([]rotation.Class{rotation.Unknown, rotation.NotCarriedOut, rotation.Refused, rotation.Throttled}).Draw(t, "class"),
+			Repeat: rapid.SampledFrom([]int{0, 0, 0, 1, 5}).Draw(t, "repeat"),
+		}
+	})
+	happening := rapid.Custom(func(t *rapid.T) act {
+		return act{
+			At: rapid.IntRange(1, 6).Draw(t, "at"),
+			What: rapid.SampledFrom([]string{
+				"restart", "down for 5h", "overwrite the sink",
+				string(rotation.ResolveLook), string(rotation.ResolveRotateNow), string(rotation.ResolveAssumeNotRotated), string(rotation.ResolveDeliver),
+			}).Draw(t, "what"),
+		}
+	})
+	return scenario{
+		Paired:  rapid.Bool().Draw(t, "paired"),
+		Grace:   rapid.SampledFrom([]time.Duration{0, 10 * time.Minute, 40 * time.Minute}).Draw(t, "grace"),
+		Frozen:  rapid.Bool().Draw(t, "frozen"),
+		Faults:  rapid.SliceOfN(fault, 0, 4).Draw(t, "faults"),
+		Answers: rapid.SliceOfN(rapid.SampledFrom([]string{"", "", "wrong client", "damaged", "unfamiliar", "empty"}), 0, 2).Draw(t, "answers"),
+		Acts:    rapid.SliceOfN(happening, 0, 2).Draw(t, "acts"),
+	}
+}
+
+// machine runs one scenario. It stands between the rotator and the world and holds, at each
+// call, what must never be otherwise.
+type machine struct {
+	*world
+	scenario scenario
+	token    rotation.Token
+	rotator  *rotation.Rotator
+	problems []string
+
+	proven    map[string]bool // since the claim, by this process
+	believed  time.Time       // until when the old secret works, as far as the ledger knows
+	inHand    string          // a secret that was received and not sealed yet
+	inSink    map[string]bool // every secret that the sink ever held
+	mustRaise int             // rotations that were carried out and whose answer was not kept
+	struck    int             // troubles that have begun
+	operator  bool            // an operator has asked for a rotate, whatever it cuts off
+}
+
+// machine is what its world reports to.
+func (m *machine) Helper()                   {}
+func (m *machine) Context() context.Context  { return context.Background() }
+func (m *machine) Fatal(args ...any)         { panic(fmt.Sprint(args...)) }
+func (m *machine) Error(args ...any)         { m.problems = append(m.problems, fmt.Sprint(args...)) }
+func (m *machine) Errorf(f string, a ...any) { m.problems = append(m.problems, fmt.Sprintf(f, a...)) }
+
+// arm turns the scenario's troubles into faults at calls.
+func (m *machine) arm() {
+	again, call, at := 0, "", -1
+	m.world.fault = func(n int, now string) fault {
+		if again > 0 && now == call {
+			again--
+			return m.faultOf(m.scenario.Faults[m.struck-1], now)
+		}
+		if m.struck == len(m.scenario.Faults) {
+			return fault{}
+		}
+		f := m.scenario.Faults[m.struck]
+		if at < 0 {
+			at = n + f.Gap
+		}
+		if n < at {
+			return fault{}
+		}
+		m.struck++
+		again, call, at = f.Repeat, now, -1
+		return m.faultOf(f, now)
+	}
+}
+
+func (m *machine) faultOf(f trouble, call string) fault {
+	err := errors.New("trouble")
+	if slices.Contains([]string{"rotate", "inspect", "extend", "ready"}, call) {
+		e := &rotation.IssuerError{Class: rotation.Unknown, Operation: call, RetryAfter: 2 * time.Minute}
+		if f.How == "before" {
+			e.Class = f.Class
+		}
+		err = e
+	}
+	switch f.How {
+	case "after":
+		return fault{after: err}
+	case "crash before":
+		return fault{before: err, crash: true}
+	case "crash after":
+		return fault{after: err, crash: true}
+	case "late":
+		// Without a grace consumers are down already and the daemon does not wait for a late
+		// request, which the documentation says.
+		if call == "rotate" && (m.scenario.Grace > 0 || m.scenario.Paired) {
+			m.mustRaise++
+			return fault{before: err, late: 30 * time.Second}
+		}
+	}
+	return fault{before: err}
+}
+
+// The rotator's ports, with what must hold at each call.
+
+func (m *machine) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
+	saved, err := m.world.Save(ctx, r)
+	if err == nil && r.Step == rotation.StepClaimed {
+		m.proven = map[string]bool{}
+		if end := m.promised(r); r.Work.Trigger != rotation.TriggerRecovery && r.Work.Trigger != rotation.TriggerManual && time.Now().Before(end) {
+			m.Errorf("claimed for %s although the last grace was promised until %s", r.Work.Trigger, end)
+		}
+	}
+	switch {
+	case err != nil:
+	case r.Doubt != nil: // with the extensions that the ledger knows of
+		m.believed = r.Doubt.OldWorksUntil
+	case r.Work != nil && !r.Work.GraceEndsAt.IsZero():
+		m.believed = r.Work.GraceEndsAt
+	}
+	if err == nil && r.Step == rotation.StepIntent {
+		m.proven["intent"] = true
+	}
+	return saved, err
+}
+
+func (m *machine) promised(r rotation.Record) time.Time {
+	if r.Last == nil {
+		return time.Time{}
+	}
+	return r.Last.GraceEndsAt
+}
+
+func (m *machine) Ready(ctx context.Context) error {
+	err := m.world.Ready(ctx)
+	m.proven["ready"] = err == nil
+	return err
+}
+
+func (m *machine) Reserve(ctx context.Context, key rotation.PendingKey) error {
+	err := m.world.Reserve(ctx, key)
+	m.proven["reserve"] = err == nil
+	return err
+}
+
+func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
+	for _, what := range []string{"sink preflight", "reserve", "ready", "intent"} {
+		if !m.proven[what] {
+			m.Errorf("a rotate request left without %s", what)
+		}
+	}
+	m.proven = map[string]bool{} // one intent, one request
+	c, used := m.of(req.TokenID), m.sink.ClientSecret.Reveal()
+	if used == c.previous && time.Now().Before(c.previousUntil) && time.Until(m.believed) > req.Grace/4 && !m.operator {
+		m.Errorf("rotated again while the old secret, which is the one that the sink holds, still worked")
+	}
+	if m.scenario.Paired && used == c.current {
+		m.Errorf("the service token in use was rotated")
+	}
+	if m.inHand != "" {
+		m.Errorf("rotated again with a secret in hand")
+	}
+	m.checkRaised("before another rotate")
+	m.ordered = true // the world's own check knows nothing of beliefs
+	issuedBefore := len(m.issued)
+	defer func() {
+		m.ordered = false
+		if len(m.issued) > issuedBefore {
+			m.operator = false
+			m.believed = c.previousUntil
+			if m.inHand == "" {
+				m.mustRaise++
+			}
+		}
+	}()
+	issued, err := m.world.Rotate(ctx, req)
+	if err != nil {
+		return issued, err
+	}
+	switch m.answer() {
+	case "wrong client":
+		issued.ClientID = "another"
+	case "damaged":
+		issued.ClientSecret = secret.New(issued.ClientSecret.Reveal()[:30])
+	case "unfamiliar":
+		c.current = "a third format " + c.current
+		issued.ClientSecret = secret.New(c.current)
+		m.issued[len(m.issued)-1] = c.current
+	case "empty":
+		issued.ClientSecret = secret.Value{}
+	}
+	m.inHand = issued.ClientSecret.Reveal()
+	return issued, nil
+}
+
+// answer is what is wrong with the answer to the rotate that was just carried out.
+func (m *machine) answer() string {
+	if n := len(m.issued) - 2; n < len(m.scenario.Answers) {
+		return m.scenario.Answers[n]
+	}
+	return ""
+}
+
+func (m *machine) Seal(ctx context.Context, key rotation.PendingKey, issued rotation.Issued) error {
+	err := m.world.Seal(ctx, key, issued)
+	if err == nil && m.inHand == issued.ClientSecret.Reveal() {
+		m.inHand = ""
+	}
+	return err
+}
+
+func (m *machine) Erase(ctx context.Context, id string) error {
+	if p, ok := m.world.pending[id]; ok && !m.inSink[p.ClientSecret.Reveal()] {
+		m.Errorf("a sealed secret is erased that no sink ever confirmed")
+	}
+	return m.world.Erase(ctx, id)
+}
+
+type machineSink struct{ *machine }
+
+func (s machineSink) Name() string { return "memory:sink" }
+
+func (s machineSink) Preflight(ctx context.Context) (rotation.Stored, error) {
+	stored, err := memorySink{s.world}.Preflight(ctx)
+	s.proven["sink preflight"] = err == nil
+	return stored, err
+}
+
+func (s machineSink) Store(ctx context.Context, c rotation.Credential, base rotation.Stored) (rotation.Stored, error) {
+	defer func() { s.inSink[s.sink.ClientSecret.Reveal()] = true }()
+	return memorySink{s.world}.Store(ctx, c, base)
+}
+
+// checkRaised wants an alarm for each rotation that was carried out and not kept.
+func (m *machine) checkRaised(when string) {
+	raised := map[string]bool{}
+	for _, e := range m.events {
+		switch e := e.(type) {
+		case rotation.Attempted:
+			raised[e.RotationID] = raised[e.RotationID] || e.Result == rotation.ResultInDoubt
+		case rotation.DoubtJudged:
+			raised[e.RotationID] = true
+		}
+	}
+	n := 0
+	for _, r := range raised {
+		if r {
+			n++
+		}
+	}
+	if n < m.mustRaise {
+		m.Errorf("%s: %d answers were lost and %d doubts were raised", when, m.mustRaise, n)
+	}
+}
+
+// attempt waits until the token is due and works on it.
+func (m *machine) attempt() {
+	_, died := m.world.advance(m.rotator, m.token)
+	if died {
+		if m.inHand != "" && !m.sealed(m.inHand) { // it was in memory alone
+			m.mustRaise++
+		}
+		m.inHand = ""
+		m.restart()
+	}
+	if m.inHand != "" {
+		if m.rotator.Held() == 0 {
+			m.Errorf("a secret was received, and is neither sealed nor held")
+		}
+	}
+}
+
+func (m *machine) sealed(value string) bool {
+	for _, p := range m.world.pending {
+		if p.ClientSecret.Reveal() == value {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *machine) restart() {
+	m.proven = map[string]bool{}
+	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Observer: m, Owner: "x", Started: time.Now()})
+}
+
+// happen is what happens between two attempts.
+func (m *machine) happen(what string) {
+	switch what {
+	case "restart":
+		if m.inHand == "" { // a stop waits for that
+			m.restart()
+		}
+	case "down for 5h":
+		time.Sleep(5 * time.Hour)
+	case "overwrite the sink":
+		// By the same secret, as somebody does who edits another field.
+		m.version++
+	default:
+		how := rotation.Resolution(what)
+		record := m.record()
+		if record.Step != rotation.StepInDoubt {
+			return
+		}
+		// Operators say what is true.
+		if carriedOut := !record.Work.Before.UpdatedAt.Equal(m.of(record.Work.TokenID).updatedAt) || m.scenario.Frozen; how == rotation.ResolveAssumeNotRotated && carriedOut {
+			return
+		}
+		if slices.ContainsFunc(m.scenario.Faults, func(f trouble) bool { return f.How == "late" }) && how != rotation.ResolveLook {
+			return // and know that nothing is under way
+		}
+		m.operator = how == rotation.ResolveRotateNow
+		defer func() {
+			if p := recover(); p != nil {
+				if _, ok := p.(crashed); !ok {
+					panic(p)
+				}
+				m.restart()
+			}
+		}()
+		// An error may also mean that only the answer of the ledger was lost.
+		if _, _, err := m.rotator.Resolve(m.Context(), m.token, how); err != nil && m.record().Step == rotation.StepInDoubt {
+			m.operator = false
+		}
+	}
+}
+
+// run lives through the scenario, and returns what was wrong.
+func (m *machine) run() []string {
+	m.token = m.world.token(m.scenario.Grace)
+	m.token.Issuer, m.token.Sinks = m, []rotation.Sink{machineSink{m}}
+	if m.scenario.Paired {
+		m.token.Partner = partnerID
+	}
+	m.frozenUpdatedAt = m.scenario.Frozen
+	m.restart()
+	if _, err := m.rotator.Enroll(m.Context(), m.token); err != nil {
+		m.Fatal(err)
+	}
+	m.world.calls = nil
+	m.arm()
+	good := 0
+	for n := range 150 {
+		for _, a := range m.scenario.Acts {
+			if a.At == n {
+				m.happen(a.What)
+			}
+		}
+		before := len(m.events)
+		m.attempt()
+		for _, e := range m.events[before:] {
+			if a, ok := e.(rotation.Attempted); ok && a.Result == rotation.ResultSuccess {
+				good++
+			}
+		}
+		if m.calls[len(m.calls)-1] != "save " || m.struck < len(m.scenario.Faults) {
+			good = 0 // one that is whole comes after all trouble
+		}
+		if m.struck == len(m.scenario.Faults) && len(m.issued) > len(m.scenario.Answers) && good > 0 && m.record().Step == rotation.StepIdle {
+			break
+		}
+		if record := m.record(); record.Step == rotation.StepInDoubt && record.Doubt.Decision == rotation.ReasonUnfamiliarKept {
+			return m.problems // it waits for an operator, as it should
+		}
+		if len(m.problems) > 0 {
+			return m.problems
+		}
+	}
+	m.end()
+	return m.problems
+}
+
+// end holds what must be true once nothing goes wrong any more.
+func (m *machine) end() {
+	time.Sleep(2 * time.Minute) // for what is late
+	record := m.record()
+	used := m.sink.ClientSecret.Reveal()
+	switch {
+	case record.Step != rotation.StepIdle || record.Last == nil:
+		m.Errorf("it does not recover: step %q, %d failures, %s", record.Step, record.Failures, record.LastError)
+	case m.sink.ClientID != m.of(record.TokenID).clientID || used != m.of(record.TokenID).current:
+		m.Errorf("the sink does not hold the secret that works")
+	}
+	m.checkRaised("at the end")
+	slots := map[time.Time]bool{}
+	for _, e := range m.events {
+		if a, ok := e.(rotation.Attempted); ok && a.Result == rotation.ResultSuccess {
+			if slots[a.Record.Last.Slot] {
+				m.Errorf("the slot %s was served twice", a.Record.Last.Slot)
+			}
+			slots[a.Record.Last.Slot] = true
+		}
+	}
+	for id, p := range m.world.pending {
+		if m.inSink[p.ClientSecret.Reveal()] {
+			m.Errorf("rotation %s is delivered and still sealed", id)
+		}
+	}
+}
+
+// TestMachine lives through thousands of random scenarios. A failing one is made as small as
+// it goes, and kept in testdata/rapid to be run again.
+func TestMachine(t *testing.T) {
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		if err := checks.Value.Set("10000"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]int{} // so that it is known what was tried
+	rapid.Check(t, func(rt *rapid.T) {
+		s := draw(rt)
+		var problems []string
+		var m *machine
+		synctest.Test(t, func(*testing.T) {
+			m = &machine{scenario: s, inSink: map[string]bool{}}
+			m.world = newWorld(m)
+			m.inSink[m.sink.ClientSecret.Reveal()] = true
+			problems = m.run()
+		})
+		for _, a := range m.attempts() {
+			seen[a[strings.Index(a, "/")+1:]]++
+		}
+		for _, r := range m.reasons() {
+			seen[r]++
+		}
+		if len(problems) > 0 {
+			rt.Fatalf("%s\n%+v\ncalls: %q\nattempts: %q\nverdicts: %q", strings.Join(problems, "\n"), s, m.calls, m.attempts(), m.reasons())
+		}
+	})
+	for _, what := range []string{
+		"success/", "in_doubt/outcome_unknown", "in_doubt/interrupted", "in_doubt/answer_invalid", "in_doubt/unfamiliar_secret",
+		"failed/refused", "failed/not_carried_out", "failed/throttled", "failed/seal", "failed/store", "failed/ledger", "failed/commit", "skipped/preflight",
+		rotation.ReasonSettling, rotation.ReasonOldSecretWorks, rotation.ReasonGraceEnding, rotation.ReasonOldSecretRevoked, rotation.ReasonSpare,
+		rotation.ReasonOperatorRotateNow, rotation.ReasonUnfamiliarKept, // the rarer ones have tests of their own
+	} {
+		if seen[what] == 0 && !t.Failed() {
+			t.Errorf("%s did not happen once: the scenarios prove less than they seem to", what)
+		}
+	}
+	t.Logf("%v", seen)
+}
