@@ -146,33 +146,6 @@ func (a *attempt) tell(e Event) {
 	}
 }
 
-func (r *Rotator) hold(id string, issued Issued) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.held[id] = issued
-}
-
-func (r *Rotator) letGo(id string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.held, id)
-}
-
-// Held returns how many received secrets are in memory alone, because the disk refused
-// them. It is 0 in all but the worst moments.
-func (r *Rotator) Held() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.held)
-}
-
-func (r *Rotator) isHeld(id string) (Issued, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	issued, ok := r.held[id]
-	return issued, ok
-}
-
 // The first wait after a failure, and the longest.
 const (
 	minBackOff = time.Second

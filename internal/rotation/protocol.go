@@ -68,7 +68,7 @@ type Rotator struct {
 
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // by token
-	held  map[string]Issued      // answers whose seal failed, by rotation ID
+	held  map[string]heldAnswer  // answers whose seal failed, by rotation ID
 }
 
 // New returns a Rotator.
@@ -76,7 +76,7 @@ func New(o Options) *Rotator {
 	r := &Rotator{
 		ledger: o.Ledger, pending: o.Pending, observer: o.Observer, now: o.Now,
 		owner: o.Owner, started: o.Started,
-		locks: make(map[string]*sync.Mutex), held: make(map[string]Issued),
+		locks: make(map[string]*sync.Mutex), held: make(map[string]heldAnswer),
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -271,7 +271,7 @@ func (a *attempt) seal(ctx context.Context, issued Issued) error {
 	if issued.ClientSecret.IsZero() {
 		return a.doubt(ctx, ReasonAnswerInvalid, false, errors.New("the answer has no client secret"))
 	}
-	a.hold(work.RotationID, issued)
+	a.hold(a.pendingKey(), issued)
 	err := a.phase(PhaseSeal, func() error {
 		if failpoint.Off("seal") { // a test shows what the seal is for
 			return nil

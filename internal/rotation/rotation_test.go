@@ -417,6 +417,30 @@ func TestDiskFailsAtTheSeal(t *testing.T) {
 	})
 }
 
+// TestHeldSecretIsSealedAtTheEnd: what the disk refused is tried once more before the process
+// ends, and the next one finds it.
+func TestHeldSecretIsSealedAtTheEnd(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, c string) fault {
+			if c == "seal" || c == "sink store" {
+				return fault{before: errors.New("input/output error")}
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		if err := r.SealHeld(t.Context()); err == nil || r.Held() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
+			t.Fatalf("%v, %d held", err, r.Held())
+		}
+		w.fault = nil
+		if err := r.SealHeld(t.Context()); err != nil || r.Held() != 0 || len(w.pending) != 1 {
+			t.Fatalf("%v, %d held, %d sealed", err, r.Held(), len(w.pending))
+		}
+		if err, _ := w.advance(w.start(), token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {
+			t.Errorf("the next process: %v, %d rotates", err, w.rotates)
+		}
+	})
+}
+
 func TestStopBeforeTheRequestIsNobodysFailure(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		ctx, cancel := context.WithCancel(w.t.Context())
