@@ -14,10 +14,10 @@ import (
 
 // armed is what is to happen at one point.
 type armed struct {
-	action string
-	sleep  time.Duration
-	nth    int // 0: every time
-	seen   int
+	action   string
+	duration time.Duration
+	nth      int // 0: every time
+	seen     int
 }
 
 var (
@@ -56,14 +56,15 @@ func parse(spec string) (map[string]*armed, error) {
 		p.action, _, _ = strings.Cut(action, ":")
 		switch p.action {
 		case "kill", "off":
-		case "sleep":
-			d, err := time.ParseDuration(strings.TrimPrefix(action, "sleep:"))
+		case "sleep", "bound":
+			_, text, _ := strings.Cut(action, ":")
+			d, err := time.ParseDuration(text)
 			if err != nil || d <= 0 {
-				return nil, fmt.Errorf("%q has no duration to sleep", item)
+				return nil, fmt.Errorf("%q has no duration", item)
 			}
-			p.sleep = d
+			p.duration = d
 		default:
-			return nil, fmt.Errorf("%q: the action is none of kill, off, sleep:DURATION", item)
+			return nil, fmt.Errorf("%q: the action is none of kill, off, sleep:DURATION and bound:DURATION", item)
 		}
 		points[name] = p
 	}
@@ -88,12 +89,12 @@ func strikes(name string, action func(string) bool) *armed {
 
 // Reach is called when a point is reached.
 func Reach(name string) {
-	p := strikes(name, func(action string) bool { return action != "off" })
+	p := strikes(name, func(action string) bool { return action == "kill" || action == "sleep" })
 	if p == nil {
 		return
 	}
 	if p.action == "sleep" {
-		time.Sleep(p.sleep)
+		time.Sleep(p.duration)
 		return
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
@@ -103,4 +104,12 @@ func Reach(name string) {
 // Off reports whether a step is to be left out.
 func Off(name string) bool {
 	return strikes(name, func(action string) bool { return action == "off" }) != nil
+}
+
+// Bound returns a time limit, or what a test has in its place.
+func Bound(name string, d time.Duration) time.Duration {
+	if p := strikes(name, func(action string) bool { return action == "bound" }); p != nil {
+		return p.duration
+	}
+	return d
 }

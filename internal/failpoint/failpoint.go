@@ -10,6 +10,7 @@
 //	NAME=kill        send this process SIGKILL when the point is reached
 //	NAME=sleep:2s    wait there
 //	NAME=off         leave out the step of that name, for the few that ask Off
+//	NAME=bound:1s    shorten a time limit, for the few that ask Bound
 //	NAME=kill#3      only the third time that the point is reached
 //
 // An armed point that cannot be understood ends the process at start: a test that arms

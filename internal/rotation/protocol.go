@@ -207,7 +207,7 @@ func (a *attempt) rotate(ctx context.Context) error {
 	work := a.record.Work
 	var issued Issued
 	err := a.phase(PhaseRotate, func() (err error) {
-		deadline := earlier(work.Deadline, a.now().Add(rotateTimeout))
+		deadline := earlier(work.Deadline, a.now().Add(failpoint.Bound("rotate.timeout", rotateTimeout)))
 		bounded, cancel := context.WithTimeout(ctx, deadline.Sub(a.now()))
 		defer cancel()
 		issued, err = a.token.Issuer.Rotate(bounded, RotateRequest{TokenID: work.TokenID, Grace: a.token.Grace})
