@@ -49,6 +49,12 @@ e2e: ## the real binary against a real Vault; the first build of it takes minute
 	@[[ -f test/go.mod ]] || { echo "make e2e: test/go.mod is not there" >&2; exit 1; }
 	cd test && go test -count=1 -timeout 25m ./...
 
+ROUNDS ?= 24
+.PHONY: crash
+crash: ## the kill matrix: ROUNDS=500 is all of it; SEED=S ROUND=K plays one round again
+	cd test && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) CRASH_ROUND=$(ROUND) \
+		go test -count=1 -timeout 60m -v -run 'TestCrash$$|TestOracle' ./crash
+
 .PHONY: bench
 bench: ## benchmarks
 	@[[ -f bench/go.mod ]] || { echo "make bench: bench/go.mod is not there" >&2; exit 1; }

@@ -82,6 +82,10 @@ func (e *engine) enroll(ctx context.Context) error {
 			if !at.After(time.Now()) {
 				e.unrecovered[name] = true
 			}
+			if record.Doubt != nil { // the alarm may have died with the process before this one
+				e.log.Error("the token is in doubt, and has been since before this start", "token", name, "rotation_id", record.Work.RotationID,
+					"reason", record.Doubt.Reason, "since", record.Doubt.Since, "old_works_until", record.Doubt.OldWorksUntil)
+			}
 			e.log.Info("a rotation was left unfinished; it is continued first", "token", name,
 				"rotation_id", record.Work.RotationID, "step", record.Step, "in", max(time.Until(at), 0).Round(time.Second).String())
 		}

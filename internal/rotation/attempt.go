@@ -44,8 +44,7 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 // that was reached.
 func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
 	a.record.Failures++
-	// A secret that waits is tried more often than anything else: a grace may be running.
-	a.record.NotBefore = a.now().UTC().Add(min(BackOff(a.record.Failures), maxDeliveryBackOff))
+	a.record.NotBefore = a.nextDelivery()
 	a.record.LastError = cause.Error()
 	err := cause
 	if saveErr := a.save(context.WithoutCancel(ctx), a.record.Step); saveErr != nil {
@@ -53,6 +52,21 @@ func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
 	}
 	a.report(a.record.Work, ResultFailed, reason, err)
 	return err
+}
+
+// nextDelivery is when a secret in hand is tried again: more often than anything else, and in
+// time to extend the old one's grace if that fails again.
+func (a *attempt) nextDelivery() time.Time {
+	work, now := a.record.Work, a.now().UTC()
+	next := now.Add(min(BackOff(a.record.Failures), maxDeliveryBackOff))
+	if end := work.GraceEndsAt; now.Before(end) && !work.Spare {
+		inTime := end.Add(-time.Duration(work.Grace) / 4)
+		if soonest := now.Add(minBackOff); inTime.Before(soonest) {
+			inTime = soonest
+		}
+		next = earlier(next, inTime)
+	}
+	return next
 }
 
 // doubt records that nobody knows whether the rotate request was carried out.
@@ -63,6 +77,9 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	d := &Doubt{Since: now, Reason: reason, Detail: cause.Error(), Sealed: sealed}
 	if grace := time.Duration(work.Grace); grace > 0 && !work.Spare {
 		d.OldWorksUntil = work.IntentAt.Add(grace)
+		if work.GraceEndsAt.After(d.OldWorksUntil) { // it was extended while the secret waited
+			d.OldWorksUntil = work.GraceEndsAt
+		}
 	}
 	a.record.Doubt = d
 	a.record.LastError = cause.Error()

@@ -9,6 +9,7 @@ const (
 	ReasonAnswerInvalid    = "answer_invalid"    // an answer came for another client, or without a secret
 	ReasonUnfamiliarSecret = "unfamiliar_secret" // an answer came with a secret of neither known format
 	ReasonInterrupted      = "interrupted"       // the process ended between intent and seal
+	ReasonSealedLost       = "sealed_lost"       // what was sealed is gone from disk, or cannot be opened
 
 	// Why it is no longer, or still, in doubt.
 	ReasonUpdatedAtUnchanged = "updated_at_unchanged" // not carried out: back to due
@@ -159,7 +160,7 @@ func movedWith(w *Work, now TokenFacts) bool {
 func (d *Doubt) deliverable() bool { return d.Sealed && d.Reason == ReasonUnfamiliarSecret }
 
 func (d *Doubt) answered() bool {
-	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret
+	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonSealedLost
 }
 
 func unchanged(before, after TokenFacts) bool {

@@ -9,7 +9,7 @@ import (
 
 // Enroll makes a token known to the ledger before it is scheduled, and returns its
 // record. A token that was never seen is counted from now on: it is not rotated at
-// once, but in its first slot after now.
+// once, but in its first slot after now. A rotation in hand is due at once.
 //
 // A name that now stands for another service token starts afresh, but not while a
 // rotation of the former one is unfinished: its secret would be delivered to the wrong
@@ -21,7 +21,13 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 		return record, err
 	}
 	if record.Revision > 0 && t.Owns(record.TokenID) {
-		return record, nil
+		if record.Step == StepIdle || record.Step == StepInDoubt || record.NotBefore.IsZero() {
+			return record, nil
+		}
+		// Whoever restarts the daemon has mended something, or a crash has cost time that a
+		// grace does not have: what is in hand does not wait for its back-off.
+		record.NotBefore = time.Time{}
+		return r.ledger.Save(ctx, record)
 	}
 	now := r.now().UTC().Truncate(time.Second)
 	return r.ledger.Save(ctx, Record{

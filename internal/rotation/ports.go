@@ -206,7 +206,8 @@ type Pending interface {
 	// Seal encrypts the answer and makes it durable. It is the commit point of a
 	// rotation: after it, the secret cannot be lost with the process.
 	Seal(ctx context.Context, key PendingKey, issued Issued) error
-	// Open returns what was sealed, and false if nothing was.
+	// Open returns what was sealed, and false if nothing was. ErrUnreadable is in the
+	// error if what was sealed is damaged, or sealed to somebody else.
 	Open(ctx context.Context, rotationID string) (Issued, bool, error)
 	// Erase removes the sealed answer or the reservation. Erasing nothing is no
 	// error.

@@ -276,7 +276,14 @@ func (a *attempt) seal(ctx context.Context, issued Issued) error {
 		if failpoint.Off("seal") { // a test shows what the seal is for
 			return nil
 		}
-		return a.pending.Seal(ctx, a.pendingKey(), issued)
+		if err := a.pending.Seal(ctx, a.pendingKey(), issued); err != nil {
+			return err
+		}
+		back, ok, err := a.pending.Open(ctx, work.RotationID)
+		if err == nil && (!ok || !back.ClientSecret.Equal(issued.ClientSecret)) {
+			err = errors.New("what was sealed does not read back")
+		}
+		return err
 	})
 	if err != nil {
 		a.tell(SealFailed{Token: a.token.Name, RotationID: work.RotationID, Err: err})
@@ -332,10 +339,12 @@ func (a *attempt) recoverIntent(ctx context.Context) error {
 		return a.seal(ctx, issued)
 	}
 	issued, ok, err := a.pending.Open(ctx, id)
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnreadable):
+		return a.doubt(ctx, ReasonSealedLost, true, err)
+	case err != nil:
 		return a.stall(ctx, "journal", err)
-	}
-	if ok {
+	case ok:
 		return a.sealed(ctx, issued)
 	}
 	return a.doubt(ctx, ReasonInterrupted, false, errors.New("the process ended before an answer was kept"))
@@ -346,11 +355,14 @@ func (a *attempt) recoverIntent(ctx context.Context) error {
 func (a *attempt) store(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	issued, ok, err := a.pending.Open(ctx, a.record.Work.RotationID)
-	if err == nil && !ok {
-		err = errors.New("the sealed secret is not in the journal")
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrUnreadable):
+		return a.doubt(ctx, ReasonSealedLost, true, err)
+	case err != nil:
+		a.keepOldAlive(ctx)
 		return a.stall(ctx, "journal", err)
+	case !ok:
+		return a.doubt(ctx, ReasonSealedLost, false, errors.New("the sealed secret is not in the state directory any more"))
 	}
 	if err := a.phase(PhaseStore, func() error { return a.deliver(ctx, issued.Credential) }); err != nil {
 		if !errors.Is(err, errSuperseded) {

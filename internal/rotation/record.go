@@ -34,6 +34,9 @@ var ErrConflict = errors.New("the ledger record was changed by somebody else")
 // whose failure the ledger therefore does not count.
 var ErrLedger = errors.New("the ledger could not be read or written")
 
+// ErrUnreadable is in the error of Pending.Open when trying again will not help.
+var ErrUnreadable = errors.New("the sealed answer cannot be opened")
+
 // Step is how far the rotation in hand has come. Each step is durable before the
 // next one begins.
 type Step string

@@ -215,9 +215,10 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 		}
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonOperatorNotRotated}, nil
 	case ResolveDeliver:
-		if !d.deliverable() {
+		// One that could not be opened may be readable by now: an identity was put back.
+		if !d.deliverable() && !(d.Sealed && d.Reason == ReasonSealedLost) {
 			return Verdict{}, fmt.Errorf("%w: there is no sealed answer for %s that could be delivered: "+
-				"only one whose secret has an unfamiliar format can", ErrUnfit, r.Token)
+				"only one whose secret has an unfamiliar format, or that could not be opened before", ErrUnfit, r.Token)
 		}
 		return Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorDeliver}, nil
 	default:

@@ -211,6 +211,69 @@ func TestOwnExtensionIsNotTakenForARotation(t *testing.T) {
 	})
 }
 
+// TestDeliveryIsTriedInTimeToExtendTheGrace: the back-off grows, the grace is short, and the
+// old secret stays alive all the same.
+func TestDeliveryIsTriedInTimeToExtendTheGrace(t *testing.T) {
+	inBubble(t, 8*time.Second, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		old := w.current
+		w.fault = func(_ int, c string) fault {
+			if c == "sink store" {
+				return fault{before: errors.New("sealed")}
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		for failed := time.Now(); time.Since(failed) < 10*time.Minute; {
+			w.advance(r, token)
+			if !w.accepted(old) {
+				t.Fatalf("the old secret died after %s", time.Since(failed))
+			}
+		}
+	})
+}
+
+// TestRestartDoesNotWaitForABackOff: a secret in hand is tried at once by the next process.
+func TestRestartDoesNotWaitForABackOff(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, c string) fault {
+			if c == "sink store" {
+				return fault{before: errors.New("sealed")}
+			}
+			return fault{}
+		}
+		for range 6 {
+			w.advance(r, token)
+		}
+		w.fault = nil
+		if due := rotation.NextDue(token, w.record()); time.Until(due.At) < 10*time.Second {
+			t.Fatalf("the back-off is only %s: this proves little", time.Until(due.At))
+		}
+		r = w.start()
+		record, err := r.Enroll(t.Context(), token)
+		if err != nil || rotation.NextDue(token, record).At.After(time.Now()) {
+			t.Fatalf("due at %s, %v", rotation.NextDue(token, record).At, err)
+		}
+		if _, err := r.Advance(t.Context(), token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestSealIsReadBack: a disk that does not keep what it took is found out while the secret is
+// still in memory.
+func TestSealIsReadBack(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.unreadable = true
+		if err, _ := w.advance(r, token); err == nil || w.sink.ClientSecret.Reveal() != w.current || r.Held() != 1 {
+			t.Fatalf("%v, %d held", err, r.Held())
+		}
+		w.unreadable = false
+		if err, _ := w.advance(r, token); err != nil || r.Held() != 0 || len(w.pending) != 0 || w.rotates != 1 {
+			t.Errorf("%v, %d held, %d rotates", err, r.Held(), w.rotates)
+		}
+	})
+}
+
 // TestDeliveredThoughTheLedgerFails: once sealed, a secret does not wait for the ledger.
 func TestDeliveredThoughTheLedgerFails(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -228,6 +291,60 @@ func TestDeliveredThoughTheLedgerFails(t *testing.T) {
 			t.Errorf("%v, %d rotates, %d pending", err, w.rotates, len(w.pending))
 		}
 	})
+}
+
+// TestSealedAnswerIsLost: somebody has removed it, or it cannot be opened any more, while its
+// sink was away. The token is in doubt then, and not stuck for good.
+func TestSealedAnswerIsLost(t *testing.T) {
+	for _, unreadable := range []bool{false, true} {
+		for _, grace := range []time.Duration{0, 40 * time.Minute} {
+			t.Run(fmt.Sprint("unreadable=", unreadable, " grace=", grace), func(t *testing.T) {
+				inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+					w.fault = func(_ int, c string) fault {
+						if c == "sink store" {
+							return fault{before: errors.New("sealed")}
+						}
+						return fault{}
+					}
+					w.advance(r, token)
+					w.fault = nil
+					id := w.record().Work.RotationID
+					if w.unreadable = unreadable; !unreadable {
+						delete(w.pending, id)
+					}
+					w.advance(r, token)
+					d := w.record().Doubt
+					if d == nil || d.Reason != rotation.ReasonSealedLost || d.Sealed != unreadable {
+						t.Fatalf("%+v", w.record())
+					}
+					if grace > 0 && unreadable {
+						// The identity is put back, and an operator says so.
+						w.unreadable = false
+						if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveDeliver); err != nil {
+							t.Fatal(err)
+						}
+						if err, _ := w.advance(r, token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {
+							t.Fatalf("%v, %d rotates", err, w.rotates)
+						}
+						return
+					}
+					w.unreadable = false // a disk that reads nothing back would keep it in doubt
+					for range 50 {
+						if w.record().Step == rotation.StepIdle && w.rotates == 2 {
+							break
+						}
+						w.advance(r, token)
+						if grace > 0 {
+							w.check("while in doubt")
+						}
+					}
+					if w.rotates != 2 || w.sink.ClientSecret.Reveal() != w.current {
+						t.Errorf("not recovered: %d rotates", w.rotates)
+					}
+				})
+			})
+		}
+	}
 }
 
 func TestRecordsOfFormat1AreMigrated(t *testing.T) {

@@ -64,12 +64,14 @@ type world struct {
 	// ordered is set while an operator has asked for a rotate whatever it cuts off.
 	ordered bool
 
-	records  map[string][]byte
-	decoded  map[string]rotation.Record // of records
-	pending  map[string]rotation.Issued
-	reserved map[string]bool
-	sink     rotation.Credential
-	version  int
+	records map[string][]byte
+	decoded map[string]rotation.Record // of records
+	pending map[string]rotation.Issued
+	// unreadable is set if nothing of it can be opened.
+	unreadable bool
+	reserved   map[string]bool
+	sink       rotation.Credential
+	version    int
 
 	calls []string
 	// fault decides about the n-th call, counted from 0. nil: no faults.
@@ -192,6 +194,9 @@ func (w *world) Open(_ context.Context, id string) (rotation.Issued, bool, error
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	issued, ok := w.pending[id]
+	if ok && w.unreadable {
+		return rotation.Issued{}, false, rotation.ErrUnreadable
+	}
 	return issued, ok, nil
 }
 

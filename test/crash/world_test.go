@@ -1,0 +1,408 @@
+package crash
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// binary is the daemon with failpoints, built once.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "rotatord-crash-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "rotatord")
+	cmd := exec.Command("go", "build", "-tags", "failpoint", "-o", path, "./cmd/rotatord")
+	cmd.Dir = "../.."
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building rotatord: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// subject is one token of the configuration.
+type subject struct {
+	name  string
+	ids   []string // one service token, or the two of a pair
+	grace time.Duration
+	path  string
+}
+
+func (s subject) paired() bool { return len(s.ids) == 2 }
+
+// request is one rotate request as Cloudflare saw it, with its own state before and after.
+type request struct {
+	at            time.Time
+	tokenID       string
+	before, after cfsim.Token
+}
+
+// refusal is a moment at which the application refused what Vault held.
+type refusal struct {
+	at    time.Time
+	token string
+}
+
+// world is one daemon with its Cloudflare and its part of Vault.
+type world struct {
+	t        *testing.T
+	server   *server
+	dir      string
+	sim      *cfsim.Simulator
+	simURL   string
+	proxy    *proxy
+	proxyURL string
+	subjects []subject
+	logs     []*output // of each incarnation
+	close    func()
+
+	mu       sync.Mutex
+	requests []request
+	onRotate func() // runs when a rotate request arrives
+	refusals []refusal
+	polls    int
+}
+
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// every is the schedule of all tokens, and calibrated says whether the ledger has seen
+// updated_at move before.
+const every = 4 * time.Second
+
+func newWorld(t *testing.T, s *server, name string, plan plan) *world {
+	t.Helper()
+	w := &world{t: t, server: s, dir: t.TempDir()}
+	n := 0
+	for i, grace := range plan.graces {
+		sub := subject{name: fmt.Sprintf("token-%d", i), grace: grace, path: fmt.Sprintf("access/%s/token-%d", name, i)}
+		for range 1 + plan.pairs[i] {
+			n++
+			sub.ids = append(sub.ids, cfsim.SeedTokenID(n))
+		}
+		w.subjects = append(w.subjects, sub)
+	}
+	w.sim = cfsim.New(cfsim.Options{SeedTokens: n, RateLimit: -1, Behaviour: cfsim.Behaviour{FrozenUpdatedAt: plan.frozen}})
+	sim := httptest.NewUnstartedServer(http.HandlerFunc(w.serveSim))
+	w.proxy = newProxy(s.Address)
+	w.proxy.human = w.humanWrite
+	vault := httptest.NewUnstartedServer(w.proxy)
+	for _, server := range []*httptest.Server{sim, vault} {
+		server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+		server.Start()
+	}
+	w.simURL, w.proxyURL = sim.URL, vault.URL
+	w.close = func() {
+		sim.CloseClientConnections()
+		sim.Close()
+		vault.CloseClientConnections()
+		vault.Close()
+	}
+	w.prepare(plan)
+	return w
+}
+
+// prepare stores what consumers use to begin with, and a ledger by which a slot is due.
+func (w *world) prepare(plan plan) {
+	w.t.Helper()
+	for file, content := range map[string]string{"role-id": w.server.roleID, "secret-id": w.server.secretID, "api-token": "crash"} {
+		if err := os.WriteFile(filepath.Join(w.dir, file), []byte(content), 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	j, err := journal.Open(journal.Options{Dir: filepath.Join(w.dir, "state")})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var c strings.Builder
+	fmt.Fprintf(&c, `listen: 127.0.0.1:0
+log: {level: debug}
+state: {dir: %[1]s/state}
+accounts: {prod: {account_id: %[2]s, api_token: {file: %[1]s/api-token}, base_url: %[3]s, requests_per_5m: 1200}}
+vault: {address: %[4]s, timeout: 2s, auth: {approle: {role_id: {file: %[1]s/role-id}, secret_id: {file: %[1]s/secret-id}}}}
+defaults: {account: prod, schedule: "@every %[5]s"}
+tokens:
+`, w.dir, cfsim.DefaultAccountID, w.simURL+cfsim.BasePath, w.proxyURL, every)
+	for _, s := range w.subjects {
+		which := "id: " + s.ids[0]
+		if s.paired() {
+			which = fmt.Sprintf("pair: [%s]", strings.Join(s.ids, ", "))
+		}
+		fmt.Fprintf(&c, "  %s: {%s, grace: %s, sinks: [{vault: {mount: %s, path: %s}}]}\n", s.name, which, s.grace, mount, s.path)
+		token, _ := w.sim.Token(s.ids[0])
+		w.write(s.path, map[string]any{"client_id": token.ClientID, "client_secret": w.current(s.ids[0]), "canary": "kept"})
+		record := rotation.Record{
+			Format: rotation.RecordFormat, Token: s.name, TokenID: s.ids[0], Account: "prod",
+			Anchor: time.Now().UTC().Add(-every), Moved: plan.moved,
+		}
+		if _, err := j.Save(w.t.Context(), record); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(w.config(), []byte(c.String()), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) config() string { return filepath.Join(w.dir, "config.yaml") }
+
+func (w *world) current(id string) string {
+	all := w.sim.Secrets(id)
+	return all[len(all)-1].Value.Reveal()
+}
+
+// write puts a new version into Vault, as root.
+func (w *world) write(path string, data map[string]any) {
+	root := w.server.Root(w.t)
+	for range 20 {
+		cas := 0
+		if s, err := root.Logical().Read(mount + "/data/" + path); err == nil && s != nil {
+			metadata, _ := s.Data["metadata"].(map[string]any)
+			_, _ = fmt.Sscan(fmt.Sprint(metadata["version"]), &cas)
+		}
+		if _, err := root.Logical().Write(mount+"/data/"+path, map[string]any{"data": data, "options": map[string]any{"cas": cas}}); err == nil {
+			return
+		}
+	}
+	w.t.Errorf("%s could not be written", path)
+}
+
+// humanWrite changes a field that is not ours, at the worst moment.
+func (w *world) humanWrite(apiPath string) {
+	path := strings.TrimPrefix(apiPath, mount+"/data/")
+	s, err := w.server.Root(w.t).Logical().Read(mount + "/data/" + path)
+	if err != nil || s == nil {
+		return
+	}
+	data, _ := s.Data["data"].(map[string]any)
+	data["human"] = fmt.Sprint(time.Now().UnixNano())
+	w.write(path, data)
+}
+
+// serveSim is Cloudflare, with a protocol of the rotate requests.
+func (w *world) serveSim(rw http.ResponseWriter, r *http.Request) {
+	id, rotate := strings.CutSuffix(r.URL.Path, "/rotate")
+	if !rotate {
+		w.sim.ServeHTTP(rw, r)
+		return
+	}
+	id = id[strings.LastIndexByte(id, '/')+1:]
+	w.mu.Lock()
+	hook := w.onRotate
+	w.mu.Unlock()
+	if hook != nil {
+		hook()
+	}
+	req := request{at: time.Now(), tokenID: id}
+	req.before, _ = w.sim.Token(id)
+	defer func() {
+		req.after, _ = w.sim.Token(id)
+		w.mu.Lock()
+		w.requests = append(w.requests, req)
+		w.mu.Unlock()
+	}()
+	w.sim.ServeHTTP(rw, r)
+}
+
+// process is one incarnation of the daemon.
+type process struct {
+	cmd  *exec.Cmd
+	log  *output
+	done chan struct{}
+}
+
+func (w *world) start(failpoints string) *process {
+	w.t.Helper()
+	path, err := binary()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	p := &process{cmd: exec.Command(path, "run", "--config", w.config()), log: &output{}, done: make(chan struct{})}
+	p.cmd.Stderr = p.log
+	p.cmd.Env = append(os.Environ(), "ROTATORD_FAILPOINTS="+failpoints)
+	if err := p.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.logs = append(w.logs, p.log)
+	go func() { _ = p.cmd.Wait(); close(p.done) }()
+	return p
+}
+
+// dies waits for the process to end by itself, and reports whether it did.
+func (p *process) dies(within time.Duration) bool {
+	select {
+	case <-p.done:
+		return true
+	case <-time.After(within):
+		return false
+	}
+}
+
+func (p *process) kill() {
+	_ = p.cmd.Process.Signal(syscall.SIGKILL)
+	<-p.done
+}
+
+// terminate stops the daemon as systemd does.
+func (p *process) terminate() error {
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
+	if !p.dies(40 * time.Second) {
+		p.kill()
+		return fmt.Errorf("it did not stop within 40 s of SIGTERM")
+	}
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		return fmt.Errorf("exit code %d", code)
+	}
+	return nil
+}
+
+// tokenStatus is what the tests read of the daemon's own view.
+type tokenStatus struct {
+	Name        string    `json:"name"`
+	State       string    `json:"state"`
+	LastSuccess time.Time `json:"last_success"`
+	LastError   string    `json:"last_error"`
+}
+
+// status asks a running daemon; nil if it cannot be asked.
+func (p *process) status() []tokenStatus {
+	address := ""
+	for line := range strings.Lines(p.log.String()) {
+		var l struct{ Msg, Address string }
+		if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "rotatord is running" {
+			address = l.Address
+		}
+	}
+	if address == "" {
+		return nil
+	}
+	res, err := http.Get("http://" + address + "/api/v1/tokens")
+	if err != nil {
+		return nil
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	var all []tokenStatus
+	if err != nil || json.Unmarshal(b, &all) != nil {
+		return nil
+	}
+	return all
+}
+
+// atRest waits until every token was rotated with success after the start of this process, and
+// returns what the others are at if that takes too long.
+func (p *process) atRest(since time.Time, within time.Duration) string {
+	var waiting string
+	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		all := p.status()
+		waiting = ""
+		if len(all) == 0 {
+			waiting = "the daemon does not answer"
+		}
+		for _, s := range all {
+			if s.State != "idle" || !s.LastSuccess.After(since) {
+				waiting += fmt.Sprintf("%s: %s, last success %s, %s; ", s.Name, s.State, s.LastSuccess.Format(time.TimeOnly), s.LastError)
+			}
+		}
+		if waiting == "" {
+			return ""
+		}
+	}
+	return waiting
+}
+
+// poll is a consumer: until stop is called it presents what Vault holds to the application.
+func (w *world) poll() (stop func()) {
+	ended := make(chan struct{})
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			for _, s := range w.subjects {
+				w.consume(s)
+			}
+			select {
+			case <-ended:
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	})
+	return func() { close(ended); all.Wait() }
+}
+
+func (w *world) consume(s subject) {
+	id, value, ok := w.stored(s)
+	if !ok {
+		return // Vault cannot be read: a consumer goes on with what it has
+	}
+	accepted := w.accepted(s, id, value)
+	if !accepted { // it may have been replaced between the two
+		if nowID, now, ok := w.stored(s); ok && (nowID != id || now != value) {
+			accepted = w.accepted(s, nowID, now)
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.polls++
+	if !accepted {
+		w.refusals = append(w.refusals, refusal{time.Now(), s.name})
+	}
+}
+
+func (w *world) stored(s subject) (clientID, value string, ok bool) {
+	stored, err := w.server.Root(w.t).Logical().Read(mount + "/data/" + s.path)
+	if err != nil || stored == nil {
+		return "", "", false
+	}
+	data, _ := stored.Data["data"].(map[string]any)
+	clientID, _ = data["client_id"].(string)
+	value, ok = data["client_secret"].(string)
+	return clientID, value, ok
+}
+
+// accepted asks the application behind Access, without the network.
+func (w *world) accepted(s subject, clientID, value string) bool {
+	req := httptest.NewRequest(http.MethodGet, "/app/", nil)
+	req.Header.Set("CF-Access-Client-Id", clientID)
+	req.Header.Set("CF-Access-Client-Secret", value)
+	rec := httptest.NewRecorder()
+	w.sim.ServeHTTP(rec, req)
+	return rec.Code == http.StatusOK
+}
+
+func digest(value string) secret.Digest { return secret.New(value).Digest() }
