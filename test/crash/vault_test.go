@@ -112,7 +112,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	case vaultSlow:
 		select {
-		case <-time.After(3 * time.Second):
+		case <-time.After(1500 * time.Millisecond): // longer than the daemon waits
 		case <-r.Context().Done():
 		}
 	case vaultConflict:

@@ -151,7 +151,7 @@ func (w *world) prepare(plan plan) {
 log: {level: debug}
 state: {dir: %[1]s/state}
 accounts: {prod: {account_id: %[2]s, api_token: {file: %[1]s/api-token}, base_url: %[3]s, requests_per_5m: 1200}}
-vault: {address: %[4]s, timeout: 2s, auth: {approle: {role_id: {file: %[1]s/role-id}, secret_id: {file: %[1]s/secret-id}}}}
+vault: {address: %[4]s, timeout: 1s, auth: {approle: {role_id: {file: %[1]s/role-id}, secret_id: {file: %[1]s/secret-id}}}}
 defaults: {account: prod, schedule: "@every %[5]s"}
 tokens:
 `, w.dir, cfsim.DefaultAccountID, w.simURL+cfsim.BasePath, w.proxyURL, every)
