@@ -20,8 +20,11 @@ type Config struct {
 	// Listen is the address of metrics, health and status page. Default
 	// 127.0.0.1:9321.
 	Listen string
-	Log    Log
-	State  State
+	// AdminSocket is the path of the unix socket for commands that act on the running
+	// daemon. Default empty: none.
+	AdminSocket string
+	Log         Log
+	State       State
 	// Accounts by config name.
 	Accounts map[string]Account
 	Vault    Vault

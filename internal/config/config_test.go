@@ -128,6 +128,7 @@ func TestDefaults(t *testing.T) {
 // everything sets every supported field to something that is not its default, and
 // in its least tidy accepted form.
 const everything = `listen: :0
+admin_socket: /run//rotatord/./admin.sock
 log: {level: debug, format: text}
 state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}}
 accounts:
@@ -175,9 +176,9 @@ func TestEverything(t *testing.T) {
 	got := parse(t, everything)
 	want := &config.Config{
 		File:   "test.yaml",
-		Listen: ":0",
-		Log:    config.Log{Level: "debug", Format: "text"},
-		State:  config.State{Dir: "/srv/rotatord", Identity: config.SecretSource{Env: "AGE_IDENTITY"}},
+		Listen: ":0", AdminSocket: "/run/rotatord/admin.sock",
+		Log:   config.Log{Level: "debug", Format: "text"},
+		State: config.State{Dir: "/srv/rotatord", Identity: config.SecretSource{Env: "AGE_IDENTITY"}},
 		Accounts: map[string]config.Account{
 			"a.b": {
 				Name: "a.b", AccountID: "023e105f4ecef8ad9ca31a8372d0c353", APIEmail: "ops@example.com",
@@ -300,6 +301,27 @@ func TestListen(t *testing.T) {
 		if (err == nil) != accepted {
 			t.Errorf("%s: got %v; accepted should be %t", address, err, accepted)
 		}
+	}
+}
+
+func TestAdminSocket(t *testing.T) {
+	longest := "/" + strings.Repeat("a", 106)
+	for path, accepted := range map[string]bool{
+		"/run/rotatord/admin.sock": true, "/a": true, longest: true,
+		longest + "a": false, "/" + strings.Repeat("ä", 54): false, "admin.sock": false, "./a": false, "@abstract": false,
+		"/": false, "/run/": false, "/run/.": false, "/run/..": false, "/var/lib/rotatord": false, "/var/lib//rotatord": false,
+	} {
+		_, err := config.Parse("test.yaml", []byte("admin_socket: '"+path+"'\n"+minimal))
+		if found, _ := config.AsFaults(err); (err == nil) != accepted || !accepted && len(found) != 1 {
+			t.Errorf("%s: got %v; accepted should be %t, with one fault if not", path, err, accepted)
+		}
+	}
+	inState := parse(t, "admin_socket: /var/lib/rotatord/admin.sock\n"+minimal)
+	if got := lines(inState.Warnings); len(got) != 1 || !strings.Contains(got[0], "admin_socket: lies in state.dir") {
+		t.Errorf("a socket in the state directory: the warnings are %q", got)
+	}
+	if got := parse(t, "admin_socket: /var/lib/rotatord.sock\n"+minimal); len(got.Warnings) != 0 {
+		t.Errorf("a socket beside the state directory: %q", lines(got.Warnings))
 	}
 }
 

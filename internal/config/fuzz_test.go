@@ -124,10 +124,10 @@ func spelledOut(cfg *config.Config) object {
 		auth["token"] = source(*token)
 	}
 	tls := cfg.Vault.TLS
-	return object{
-		"listen": cfg.Listen,
-		"log":    object{"level": cfg.Log.Level, "format": cfg.Log.Format},
-		"state":  given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity)}),
+	return given(object{
+		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
+		"log":   object{"level": cfg.Log.Level, "format": cfg.Log.Format},
+		"state": given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity)}),
 		"vault": given(object{
 			"address": cfg.Vault.Address, "namespace": cfg.Vault.Namespace, "timeout": cfg.Vault.Timeout.String(), "auth": auth,
 			"tls": given(object{
@@ -136,7 +136,7 @@ func spelledOut(cfg *config.Config) object {
 		}),
 		"accounts": accounts,
 		"tokens":   tokens,
-	}
+	})
 }
 
 // given leaves out what is not set.

@@ -63,6 +63,7 @@ func (c *checker) check() {
 	c.checkListen()
 	c.checkLog()
 	c.checkState()
+	c.checkAdminSocket()
 	c.checkAccounts()
 	c.checkVault()
 	c.checkTokens()

@@ -28,6 +28,9 @@ const (
 // Cloudflare's limit of requests in five minutes.
 const maxRequestsPer5m = 1200
 
+// maxSocketPath is the longest path that the system takes for a unix socket, in bytes.
+const maxSocketPath = 107
+
 // Names of accounts and tokens become metric labels, keys in the ledger and
 // arguments on the command line. So they are short, need no quoting anywhere and
 // cannot be confused by letter case.
@@ -69,6 +72,27 @@ func (c *checker) checkState() {
 		c.wrong("state.dir", "must be an absolute path, such as %s: started elsewhere, the daemon would not find its ledger", defaultStateDir)
 	}
 	c.cfg.State = State{Dir: filepath.Clean(dir), Identity: source(c.raw.State.Identity)}
+}
+
+func (c *checker) checkAdminSocket() {
+	const path = "admin_socket"
+	if c.raw.AdminSocket == nil {
+		return
+	}
+	text := *c.raw.AdminSocket
+	c.cfg.AdminSocket = filepath.Clean(text)
+	switch {
+	case !filepath.IsAbs(text):
+		c.wrong(path, "must be an absolute path, such as /run/rotatord/admin.sock: the commands would look for it elsewhere than the daemon")
+	case strings.HasSuffix(text, "/"), strings.HasSuffix(text, "/."), strings.HasSuffix(text, "/.."):
+		c.wrong(path, "names a directory: give the file in it, such as /run/rotatord/admin.sock")
+	case len(text) > maxSocketPath:
+		c.wrong(path, "has %d bytes, and the system takes at most %d for a socket: choose a shorter path", len(text), maxSocketPath)
+	case c.cfg.AdminSocket == c.cfg.State.Dir:
+		c.wrong(path, "is state.dir, a directory: give a file in another one, such as /run/rotatord/admin.sock")
+	case strings.HasPrefix(c.cfg.AdminSocket, c.cfg.State.Dir+"/"):
+		c.warn(path, "lies in state.dir, which only the daemon's own user may enter: its group cannot reach the socket there")
+	}
 }
 
 func source(s raw.Secret) SecretSource {

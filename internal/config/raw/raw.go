@@ -39,8 +39,11 @@ type File struct {
 	// interfaces, which Prometheus on another host needs; nothing there is secret,
 	// but token names are. Port 0 takes any free port.
 	Listen *string `yaml:"listen" jsonschema:"default=127.0.0.1:9321,example=:9321"`
-	// Not supported yet.
-	AdminSocket Unsupported `yaml:"admin_socket"`
+	// The unix socket at which rotatord status and rotatord resolve reach the running
+	// daemon, as an absolute path of at most 107 bytes, in a directory that exists.
+	// Default none: then those commands have nothing to talk to. The user and the
+	// group of the daemon may use it, and root.
+	AdminSocket *string `yaml:"admin_socket" jsonschema:"pattern=^/,maxLength=107,example=/run/rotatord/admin.sock"`
 	// How to log. Default level info in format json, on standard error.
 	Log Log `yaml:"log"`
 	// Where the daemon keeps what must survive it.
