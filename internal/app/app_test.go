@@ -381,8 +381,8 @@ func TestStopIsBounded(t *testing.T) {
 
 	next := w.start(w.config())
 	w.eventually("it is in doubt", func() bool { return next.status("ci").State == "in_doubt" })
-	if s := next.status("ci"); s.Doubt != rotation.ReasonInterrupted {
-		t.Errorf("the doubt's reason is %s", s.Doubt)
+	if s := next.status("ci"); s.Doubt == nil || s.Doubt.Reason != rotation.ReasonInterrupted {
+		t.Errorf("the doubt is %+v", s.Doubt)
 	}
 	if n := len(w.seen("rotate")); n != 1 {
 		t.Errorf("%d rotate requests, want one", n)
@@ -620,7 +620,7 @@ func TestInDoubt(t *testing.T) {
 		d.wantMetric(`rotatord_token_state{state="in_doubt",token="ci"}`, 1)
 		d.wantMetric(`rotatord_token_state{state="idle",token="ci"}`, 0)
 		d.wantMetric(`rotatord_token_state{state="in_doubt",token="other"}`, 0)
-		if s := d.status("ci"); s.Doubt != rotation.ReasonOutcomeUnknown || s.Reason != string(rotation.DueInDoubt) || s.Failures != 1 {
+		if s := d.status("ci"); s.Doubt == nil || s.Doubt.Reason != rotation.ReasonOutcomeUnknown || s.Reason != string(rotation.DueInDoubt) || s.Failures != 1 {
 			t.Errorf("the status is %+v", s)
 		}
 		d.stop()

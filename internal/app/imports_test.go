@@ -50,6 +50,7 @@ var allowed = map[string][]string{
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
 	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
+	"internal/status":           {"internal/secret"},
 	"internal/config/raw":       {},
 	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret"},
 	"internal/config/schemagen": {"internal/config/raw"},
@@ -58,7 +59,7 @@ var allowed = map[string][]string{
 	"internal/cloudflare": core,
 	"internal/journal":    core,
 	"internal/vault":      core,
-	"internal/httpapi":    core,
+	"internal/httpapi":    append([]string{"internal/status"}, core...),
 	"internal/sink":       append([]string{"internal/vault"}, core...),
 
 	// Doubles know nothing of the product but how it keeps a secret from being printed;
@@ -68,7 +69,7 @@ var allowed = map[string][]string{
 	"internal/vault/vaulttest":        {"internal/secret"},
 	"internal/sink/sinktest":          core,
 
-	"internal/app": append([]string{"internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/vault"}, core...),
+	"internal/app": append([]string{"internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/status", "internal/vault"}, core...),
 	"cmd/rotatord": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal",
 		"internal/vault/vaulttest"}, core...),
 }

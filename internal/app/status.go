@@ -10,6 +10,7 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
+	"rotatord/internal/status"
 )
 
 // beatBound is how long the queue may be silent: it gives a sign of life every 30 s.
@@ -34,9 +35,7 @@ func (a *App) Tokens() []httpapi.TokenStatus {
 		if record.Last != nil {
 			s.LastSuccess = record.Last.At
 		}
-		if record.Doubt != nil {
-			s.Doubt = record.Doubt.Reason
-		}
+		s.Doubt = showDoubt(record)
 		s.GraceEnd = record.GraceEnd()
 		all = append(all, s)
 	}
@@ -61,6 +60,29 @@ func showPair(s *httpapi.TokenStatus, t config.Token, record rotation.Record) {
 	if spare.LastSeenAt.After(s.LastSeen) {
 		s.LastSeen = spare.LastSeenAt
 	}
+}
+
+// showDoubt shows what is known of a rotation in doubt; nil if none is.
+func showDoubt(record rotation.Record) *status.Doubt {
+	d, work := record.Doubt, record.Work
+	if d == nil || work == nil {
+		return nil
+	}
+	facts := record.Facts
+	if work.Spare {
+		facts = record.Spare
+	}
+	shown := &status.Doubt{
+		Reason: d.Reason, Detail: d.Detail, Since: d.Since, RotationID: work.RotationID,
+		TokenID: work.TokenID, Spare: work.Spare,
+		AskedAt: work.IntentAt, UpdatedBefore: work.Before.UpdatedAt, UpdatedNow: facts.UpdatedAt,
+		CarriedOut: d.CarriedOut, AnswerSealed: d.Sealed, OldWorksUntil: d.OldWorksUntil, Extensions: d.Extensions,
+		Decision: d.Decision, DecidedAt: d.DecidedAt,
+	}
+	if work.Spare {
+		shown.OldWorksUntil = time.Time{} // nobody uses it
+	}
+	return shown
 }
 
 func stateName(s rotation.Step) string {

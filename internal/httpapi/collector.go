@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"rotatord/internal/status"
 )
 
 // stateCollector makes the gauges of tokens and pending secrets from the source at each
@@ -70,7 +72,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(c.enabled, truth(t.Enabled), t.Name)
 		}
 		gauge(c.failures, float64(t.Failures), t.Name)
-		for _, state := range States {
+		for _, state := range status.States {
 			gauge(c.state, truth(state == t.State), t.Name, state)
 		}
 	}

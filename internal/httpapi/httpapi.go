@@ -18,39 +18,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"rotatord/internal/secret"
+	"rotatord/internal/status"
 )
 
-// TokenStatus is what is shown of one token. Zero times are unknown or do not apply.
-type TokenStatus struct {
-	Name     string `json:"name"`
-	Account  string `json:"account"`
-	TokenID  string `json:"token_id"`        // of a pair, the one in use
-	Spare    string `json:"spare,omitempty"` // of a pair, the other one
-	ClientID string `json:"client_id,omitempty"`
-	Strategy string `json:"strategy"`
-	Schedule string `json:"schedule"`
-	TimeZone string `json:"time_zone"`
-	// State is idle, claimed, intent, sealed, stored or in_doubt.
-	State string `json:"state"`
-	// Reason is why the next look at the token comes when it does.
-	Reason      string    `json:"next_reason"`
-	Next        time.Time `json:"next,omitzero"`
-	LastSuccess time.Time `json:"last_success,omitzero"`
-	GraceEnd    time.Time `json:"grace_end,omitzero"`
-	Expiry      time.Time `json:"expiry,omitzero"`
-	LastSeen    time.Time `json:"last_seen,omitzero"`
-	// Known is whether Cloudflare was asked about the token yet; without it Enabled
-	// says nothing.
-	Known     bool   `json:"known"`
-	Enabled   bool   `json:"enabled"`
-	Failures  int    `json:"consecutive_failures"`
-	LastError string `json:"last_error,omitempty"`
-	Doubt     string `json:"doubt,omitempty"` // the reason code, while in doubt
-}
-
-// States are all values of TokenStatus.State.
-var States = []string{"idle", "claimed", "intent", "sealed", "stored", "in_doubt"}
+// TokenStatus is what is shown of one token.
+type TokenStatus = status.Token
 
 // Check is one condition of health.
 type Check struct {
@@ -91,7 +63,9 @@ func Handler(o Options) http.Handler {
 	}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) { serveChecks(w, r, o.Source.Live()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { serveChecks(w, r, o.Source.Ready()) })
-	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, _ *http.Request) { serveJSON(w, http.StatusOK, tokens(o.Source)) })
+	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, _ *http.Request) {
+		serveJSON(w, http.StatusOK, status.Scrubbed(o.Source.Tokens()))
+	})
 	mux.HandleFunc("GET /api/v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) { serveToken(w, r, o.Source) })
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { servePage(w, o) })
 	return withSecurityHeaders(mux)
@@ -112,14 +86,14 @@ func withSecurityHeaders(next http.Handler) http.Handler {
 // serveChecks answers 200 if all checks are good, else 503 and the names of those that
 // are not; with ?verbose, always all of them.
 func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
-	status := http.StatusOK
+	code := http.StatusOK
 	for _, c := range checks {
 		if !c.OK {
-			status = http.StatusServiceUnavailable
+			code = http.StatusServiceUnavailable
 		}
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.WriteHeader(status)
+	w.WriteHeader(code)
 	for _, c := range checks {
 		switch {
 		case !c.OK:
@@ -128,22 +102,13 @@ func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
 			fmt.Fprintf(w, "[+] %s: ok\n", c.Name)
 		}
 	}
-	if status == http.StatusOK {
+	if code == http.StatusOK {
 		fmt.Fprintln(w, "ok")
 	}
 }
 
-// tokens are the source's, fit to be shown. The result is never nil.
-func tokens(source Source) []TokenStatus {
-	all := append([]TokenStatus{}, source.Tokens()...)
-	for i := range all {
-		all[i].LastError = secret.Scrub(all[i].LastError)
-	}
-	return all
-}
-
 func serveToken(w http.ResponseWriter, r *http.Request, source Source) {
-	for _, t := range tokens(source) {
+	for _, t := range status.Scrubbed(source.Tokens()) {
 		if t.Name == r.PathValue("name") {
 			serveJSON(w, http.StatusOK, t)
 			return
@@ -152,9 +117,9 @@ func serveToken(w http.ResponseWriter, r *http.Request, source Source) {
 	serveJSON(w, http.StatusNotFound, map[string]string{"error": "no token of that name is configured"})
 }
 
-func serveJSON(w http.ResponseWriter, status int, v any) {
+func serveJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
+	w.WriteHeader(code)
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	_ = encoder.Encode(v) // the client went away
@@ -171,6 +136,7 @@ func servePage(w http.ResponseWriter, o Options) {
 	type row struct {
 		TokenStatus
 		NextIn, LastAgo, ExpiresIn string
+		OldWorksIn                 string // in doubt: until the old secret stops working
 	}
 	data := struct {
 		Version string
@@ -179,33 +145,13 @@ func servePage(w http.ResponseWriter, o Options) {
 		Checks  []Check
 		Rows    []row
 	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: o.Source.Ready()}
-	for _, t := range tokens(o.Source) {
-		data.Rows = append(data.Rows, row{t, distance(t.Next, now), distance(t.LastSuccess, now), distance(t.Expiry, now)})
+	for _, t := range status.Scrubbed(o.Source.Tokens()) {
+		r := row{TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now)}
+		if t.Doubt != nil {
+			r.OldWorksIn = status.Distance(t.Doubt.OldWorksUntil, now)
+		}
+		data.Rows = append(data.Rows, r)
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_ = page.Execute(w, data) // the client went away
-}
-
-// distance says how far t is from now in the one or two units that a reader needs.
-func distance(t, now time.Time) string {
-	if t.IsZero() {
-		return "–"
-	}
-	d := t.Sub(now).Round(time.Second)
-	in, ago := "in ", ""
-	if d < 0 {
-		d, in, ago = -d, "", " ago"
-	}
-	var s string
-	switch {
-	case d >= 48*time.Hour:
-		s = fmt.Sprintf("%d d", int(d.Hours())/24)
-	case d >= time.Hour:
-		s = fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	case d >= time.Minute:
-		s = fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
-	default:
-		s = fmt.Sprintf("%d s", int(d.Seconds()))
-	}
-	return in + s + ago
 }

@@ -14,6 +14,7 @@ import (
 
 	"rotatord/internal/httpapi"
 	"rotatord/internal/secret"
+	"rotatord/internal/status"
 )
 
 // Canaries in both formats of a client secret.
@@ -50,7 +51,13 @@ func busy() *fakeSource {
 				ClientID: "0123456789abcdef0123456789abcdef.access", Strategy: "rotate", Schedule: "0 4 * * 1", TimeZone: "Europe/Berlin",
 				State: "in_doubt", Reason: "in_doubt", Next: now.Add(90 * time.Second), LastSuccess: now.Add(-50 * time.Hour),
 				GraceEnd: now.Add(time.Hour), Expiry: now.Add(240 * time.Hour), LastSeen: now.Add(-time.Minute),
-				Known: true, Enabled: false, Failures: 3, LastError: "cloudflare rotate: unknown", Doubt: "outcome_unknown",
+				Known: true, Enabled: false, Failures: 3, LastError: "cloudflare rotate: unknown",
+				Doubt: &status.Doubt{
+					Reason: "outcome_unknown", Detail: "the connection broke", Since: now.Add(-time.Hour), RotationID: "R1",
+					TokenID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415", Spare: false, AskedAt: now.Add(-61 * time.Minute),
+					UpdatedBefore: now.Add(-50 * time.Hour), UpdatedNow: now.Add(-59 * time.Minute), CarriedOut: true, AnswerSealed: true,
+					OldWorksUntil: now.Add(time.Hour), Extensions: 2, Decision: "old_secret_works", DecidedAt: now.Add(-time.Minute),
+				},
 			},
 			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "rotate", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
 		},
@@ -249,7 +256,22 @@ const wantToken = `{
   "enabled": false,
   "consecutive_failures": 3,
   "last_error": "cloudflare rotate: unknown",
-  "doubt": "outcome_unknown"
+  "doubt": {
+    "reason": "outcome_unknown",
+    "detail": "the connection broke",
+    "since": "2026-03-01T11:00:00Z",
+    "rotation_id": "R1",
+    "token_id": "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
+    "asked_at": "2026-03-01T10:59:00Z",
+    "updated_at_before": "2026-02-27T10:00:00Z",
+    "updated_at_now": "2026-03-01T11:01:00Z",
+    "carried_out": true,
+    "answer_sealed": true,
+    "old_works_until": "2026-03-01T13:00:00Z",
+    "extensions": 2,
+    "decision": "old_secret_works",
+    "decided_at": "2026-03-01T11:59:00Z"
+  }
 }
 `
 
@@ -266,6 +288,8 @@ func TestPage(t *testing.T) {
 		`<p class="bad">2 sealed secret(s) not yet confirmed by every sink</p>`,
 		`<td>ci-deploy<br><span class="bad">disabled</span></td>`,
 		`<span class="bad">in_doubt</span>`, "cloudflare rotate: unknown",
+		"outcome_unknown since 2026-03-01 11:00:00 UTC, old_secret_works: the connection broke; an answer is sealed</span>",
+		"the old secret works until 2026-03-01 13:00:00 UTC (in 1 h 0 min)</span>",
 		"<td>2 d ago</td>", "<td>in 1 min 30 s<br>", "<td>in 10 d</td>",
 		"<code>0 4 * * 1</code>", "Europe/Berlin",
 		"<td>new</td>", // nobody knows yet whether it is enabled
@@ -273,6 +297,14 @@ func TestPage(t *testing.T) {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not contain %q", want)
 		}
+	}
+	source.tokens[0].Doubt.OldWorksUntil = time.Time{}
+	if _, body := request(t, serve(t, source), http.MethodGet, "/"); !strings.Contains(body, "if it was carried out, the old secret is dead</span>") {
+		t.Error("the page does not say that there is no grace")
+	}
+	source.tokens[0].Doubt.Spare = true
+	if _, body := request(t, serve(t, source), http.MethodGet, "/"); strings.Contains(body, "the old secret") {
+		t.Error("the page speaks of the old secret of a pair, which is not touched")
 	}
 	if strings.Contains(body, "running: stopping") {
 		t.Error("the page complains of a check that is good")
@@ -293,6 +325,7 @@ func TestPageEscapes(t *testing.T) {
 	source.tokens = []httpapi.TokenStatus{{
 		Name: "token " + hostile, Account: "account " + hostile, State: "state " + hostile, Schedule: "schedule " + hostile,
 		TimeZone: "zone " + hostile, Reason: "reason " + hostile, LastError: "error " + hostile, Failures: 1,
+		Doubt: &status.Doubt{Reason: "cause " + hostile, Detail: "detail " + hostile, Decision: "verdict " + hostile},
 	}}
 	server := httptest.NewServer(httpapi.Handler(httpapi.Options{
 		Source: source, Gatherer: httpapi.NewMetrics(httpapi.Build{}).Gatherer(), Logger: slog.New(slog.DiscardHandler),
@@ -304,7 +337,7 @@ func TestPageEscapes(t *testing.T) {
 		t.Errorf("markup came through:\n%s", body)
 	}
 	const escaped = `&#34;&#39;&gt;&lt;script&gt;alert(1)&lt;/script&gt;`
-	for _, field := range []string{"version", "name", "detail", "token", "account", "state", "schedule", "zone", "reason", "error"} {
+	for _, field := range []string{"version", "name", "detail", "token", "account", "state", "schedule", "zone", "reason", "error", "cause", "verdict"} {
 		if !strings.Contains(body, field+" "+escaped) {
 			t.Errorf("%s is not shown, so this test proves nothing about it", field)
 		}
@@ -320,6 +353,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		source := busy()
 		for i := range source.tokens {
 			source.tokens[i].LastError = "an answer with " + value + " in it"
+			source.tokens[i].Doubt = &status.Doubt{Detail: "the detail has " + value + " in it"}
 		}
 		server := serve(t, source)
 		for _, path := range append([]string{"/api/v1/tokens/" + value, "/nosuch/" + value}, paths...) {
@@ -328,7 +362,8 @@ func TestNoSecretIsShown(t *testing.T) {
 				t.Errorf("%s shows a secret:\n%s", path, body)
 			}
 		}
-		if _, body := request(t, server, http.MethodGet, "/"); !strings.Contains(body, "an answer with "+secret.Redacted) {
+		if _, body := request(t, server, http.MethodGet, "/"); !strings.Contains(body, "an answer with "+secret.Redacted) ||
+			!strings.Contains(body, "the detail has "+secret.Redacted) {
 			t.Error("the page does not show the error at all, so this test proves nothing")
 		}
 		if source.tokens[0].LastError == "an answer with "+secret.Redacted+" in it" {

@@ -16,6 +16,7 @@ import (
 
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
+	"rotatord/internal/status"
 )
 
 // Everything that a label can be, by the constants of the core.
@@ -169,8 +170,8 @@ func TestStates(t *testing.T) {
 	for _, step := range []rotation.Step{rotation.StepClaimed, rotation.StepIntent, rotation.StepSealed, rotation.StepStored, rotation.StepInDoubt} {
 		want = append(want, string(step))
 	}
-	if !slices.Equal(httpapi.States, want) {
-		t.Errorf("the states are %v, and the core has %v", httpapi.States, want)
+	if !slices.Equal(status.States, want) {
+		t.Errorf("the states are %v, and the core has %v", status.States, want)
 	}
 }
 
@@ -381,12 +382,12 @@ rotatord_vault_session_expiry_timestamp_seconds 1.8e+09
 		"rotatord_token_next_rotation_timestamp_seconds", "rotatord_vault_session_expiry_timestamp_seconds")
 
 	// One state is 1, and only one.
-	for _, state := range httpapi.States {
+	for _, state := range status.States {
 		m, source := newMetrics(), &fakeSource{tokens: []httpapi.TokenStatus{{Name: "ci", State: state}}}
 		m.Show(source, noSession)
 		var want strings.Builder
 		want.WriteString("# HELP rotatord_token_state 1 for the state that the token is in, 0 for the others.\n# TYPE rotatord_token_state gauge\n")
-		for _, s := range httpapi.States {
+		for _, s := range status.States {
 			n := 0
 			if s == state {
 				n = 1

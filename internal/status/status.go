@@ -1,0 +1,118 @@
+// Package status says what is shown of a service token: on the status page, in the JSON
+// API, in the metrics, and by the commands that talk to the admin socket.
+//
+// It is a package of its own because the adapters that show it must not import each other,
+// and because the core has no business with how it is shown. Nothing in it is a secret;
+// texts that come from elsewhere must pass through [Scrubbed] before they leave.
+package status
+
+import (
+	"fmt"
+	"time"
+
+	"rotatord/internal/secret"
+)
+
+// Token is what is shown of one token. Zero times are unknown or do not apply.
+type Token struct {
+	Name     string `json:"name"`
+	Account  string `json:"account"`
+	TokenID  string `json:"token_id"`        // of a pair, the one in use
+	Spare    string `json:"spare,omitempty"` // of a pair, the other one
+	ClientID string `json:"client_id,omitempty"`
+	Strategy string `json:"strategy"`
+	Schedule string `json:"schedule"`
+	TimeZone string `json:"time_zone"`
+	// State is one of [States].
+	State string `json:"state"`
+	// Reason is why the next look at the token comes when it does.
+	Reason      string    `json:"next_reason"`
+	Next        time.Time `json:"next,omitzero"`
+	LastSuccess time.Time `json:"last_success,omitzero"`
+	GraceEnd    time.Time `json:"grace_end,omitzero"`
+	Expiry      time.Time `json:"expiry,omitzero"`
+	LastSeen    time.Time `json:"last_seen,omitzero"`
+	// Known is whether Cloudflare was asked about the token yet; without it Enabled
+	// says nothing.
+	Known     bool   `json:"known"`
+	Enabled   bool   `json:"enabled"`
+	Failures  int    `json:"consecutive_failures"`
+	LastError string `json:"last_error,omitempty"`
+	Doubt     *Doubt `json:"doubt,omitempty"` // while in doubt
+}
+
+// States are all values of Token.State.
+var States = []string{"idle", "claimed", "intent", "sealed", "stored", InDoubt}
+
+// InDoubt is the state of a token of which nobody knows whether it was rotated.
+const InDoubt = "in_doubt"
+
+// Doubt is what is known of a rotate request whose outcome is not. Reason and Decision are
+// reason codes of package rotation.
+type Doubt struct {
+	Reason     string    `json:"reason"`
+	Detail     string    `json:"detail,omitempty"`
+	Since      time.Time `json:"since"`
+	RotationID string    `json:"rotation_id"`
+	// TokenID is the service token whose rotation is in doubt. Of a pair it is the one that
+	// is not in use, and Spare is set: what consumers have was not touched.
+	TokenID string `json:"token_id"`
+	Spare   bool   `json:"spare,omitempty"`
+	// AskedAt is when the request left, or would have. UpdatedBefore and UpdatedNow are
+	// updated_at at Cloudflare as it was read before that, and last.
+	AskedAt       time.Time `json:"asked_at,omitzero"`
+	UpdatedBefore time.Time `json:"updated_at_before,omitzero"`
+	UpdatedNow    time.Time `json:"updated_at_now,omitzero"`
+	// CarriedOut is set once Cloudflare has shown that the request was carried out.
+	CarriedOut bool `json:"carried_out,omitempty"`
+	// AnswerSealed is set if an answer came and is sealed, but did not pass validation.
+	AnswerSealed bool `json:"answer_sealed,omitempty"`
+	// OldWorksUntil is when the old secret stops working if the request was carried out;
+	// zero if it was to be revoked at once. Extensions counts how often that was put off.
+	OldWorksUntil time.Time `json:"old_works_until,omitzero"`
+	Extensions    int       `json:"extensions,omitempty"`
+	// Decision is the last verdict, and DecidedAt when it was given.
+	Decision  string    `json:"decision,omitempty"`
+	DecidedAt time.Time `json:"decided_at,omitzero"`
+}
+
+// Scrubbed returns tokens fit to be shown: whatever looks like a client secret is taken out
+// of texts that come from elsewhere. It changes nothing that belongs to its argument, and
+// the result is never nil.
+func Scrubbed(tokens []Token) []Token {
+	all := append([]Token{}, tokens...)
+	for i := range all {
+		t := &all[i]
+		t.LastError = secret.Scrub(t.LastError)
+		if t.Doubt != nil {
+			doubt := *t.Doubt
+			doubt.Detail = secret.Scrub(doubt.Detail)
+			t.Doubt = &doubt
+		}
+	}
+	return all
+}
+
+// Distance says how far t is from now in the one or two units that a reader needs.
+func Distance(t, now time.Time) string {
+	if t.IsZero() {
+		return "–"
+	}
+	d := t.Sub(now).Round(time.Second)
+	in, ago := "in ", ""
+	if d < 0 {
+		d, in, ago = -d, "", " ago"
+	}
+	var s string
+	switch {
+	case d >= 48*time.Hour:
+		s = fmt.Sprintf("%d d", int(d.Hours())/24)
+	case d >= time.Hour:
+		s = fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	case d >= time.Minute:
+		s = fmt.Sprintf("%d min %d s", int(d.Minutes()), int(d.Seconds())%60)
+	default:
+		s = fmt.Sprintf("%d s", int(d.Seconds()))
+	}
+	return in + s + ago
+}
