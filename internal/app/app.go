@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 
+	"rotatord/internal/admin"
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/httpapi"
@@ -53,7 +54,9 @@ type App struct {
 	accounts map[string]*cloudflare.Client
 	engine   *engine
 	listener net.Listener
-	started  time.Time
+	// adminListener is nil if no admin socket is configured.
+	adminListener net.Listener
+	started       time.Time
 
 	inventoried map[string]*atomic.Bool // by account that has tokens
 	stopping    atomic.Bool
@@ -70,7 +73,7 @@ type stopStep struct {
 	stop func(context.Context) error
 }
 
-// New builds the daemon: it opens the state directory and the listener, and reaches for
+// New builds the daemon: it opens the state directory and the listeners, and reaches for
 // nothing remote. If it fails nothing is left open.
 func New(o Options) (*App, error) {
 	if o.Logger == nil {
@@ -109,12 +112,13 @@ func (a *App) build() error {
 	if a.listener, err = net.Listen("tcp", a.config.Listen); err != nil {
 		return fmt.Errorf("listen: %w", err)
 	}
-	a.onStop("listener", func(context.Context) error {
-		if err := a.listener.Close(); !errors.Is(err, net.ErrClosed) {
+	a.onStop("listener", closing(a.listener))
+	if path := a.config.AdminSocket; path != "" {
+		if a.adminListener, err = admin.Listen(path); err != nil {
 			return err
 		}
-		return nil
-	})
+		a.onStop("admin socket", closing(a.adminListener))
+	}
 	if a.session, err = vault.New(a.config.Vault, a.log, a.metrics); err != nil {
 		return err
 	}
@@ -196,15 +200,33 @@ func (a *App) Start() {
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
 	}
+	a.serve("http", server, func() error {
+		flags := &web.FlagConfig{WebConfigFile: &a.options.WebConfigFile}
+		return web.Serve(a.listener, server, flags, a.log)
+	})
+	a.background("vault session", a.session.Run)
+	for name, client := range a.accounts {
+		a.background("inventory of "+name, func(ctx context.Context) { a.inventory(ctx, name, client) })
+	}
+	a.startEngine()
+	if a.adminListener != nil { // after the engine, and so stopped before it
+		server := admin.NewServer(a, a.log)
+		a.serve("admin", server, func() error { return server.Serve(a.adminListener) })
+	}
+	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.engine.tokens),
+		"address", a.listener.Addr().String(), "admin_socket", a.config.AdminSocket, "state_dir", a.config.State.Dir)
+}
+
+// serve runs a server until the App is stopped. Requests in hand may then finish.
+func (a *App) serve(name string, server *http.Server, run func() error) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
-		flags := &web.FlagConfig{WebConfigFile: &a.options.WebConfigFile}
-		if err := web.Serve(a.listener, server, flags, a.log); err != nil && !errors.Is(err, http.ErrServerClosed) {
-			a.fail(fmt.Errorf("serving HTTP: %w", err))
+		if err := run(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			a.fail(fmt.Errorf("serving %s: %w", name, err))
 		}
 	}()
-	a.onStop("http", func(ctx context.Context) error {
+	a.onStop(name, func(ctx context.Context) error {
 		err := server.Shutdown(ctx)
 		if err != nil {
 			_ = server.Close() // somebody holds a connection: that is their loss
@@ -212,13 +234,16 @@ func (a *App) Start() {
 		<-served
 		return err
 	})
-	a.background("vault session", a.session.Run)
-	for name, client := range a.accounts {
-		a.background("inventory of "+name, func(ctx context.Context) { a.inventory(ctx, name, client) })
+}
+
+// closing closes a listener that a server may have closed before.
+func closing(l net.Listener) func(context.Context) error {
+	return func(context.Context) error {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
 	}
-	a.startEngine()
-	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.engine.tokens),
-		"address", a.listener.Addr().String(), "state_dir", a.config.State.Dir)
 }
 
 func (a *App) startEngine() {

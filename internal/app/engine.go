@@ -154,6 +154,20 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	e.queue.Set(name, due.At)
 }
 
+// resolve carries out what an operator decides about a token in doubt, and queues it anew:
+// if the doubt is over, what follows begins at once.
+func (e *engine) resolve(ctx context.Context, name string, how rotation.Resolution) (rotation.Record, rotation.Verdict, error) {
+	token, ok := e.tokens[name]
+	if !ok {
+		return rotation.Record{}, rotation.Verdict{}, fmt.Errorf("no token %q is configured", name)
+	}
+	record, verdict, err := e.rotator.Resolve(ctx, token, how)
+	if verdict.Reason != "" && !errors.Is(err, rotation.ErrLedger) { // else the ledger has what it had
+		e.plan(name, record, 0)
+	}
+	return record, verdict, err
+}
+
 // learn hands what an inventory saw to the rotator.
 func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts) error {
 	record, err := e.rotator.Learn(ctx, e.tokens[name], facts)

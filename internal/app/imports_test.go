@@ -56,6 +56,7 @@ var allowed = map[string][]string{
 	"internal/config/schemagen": {"internal/config/raw"},
 
 	// Adapters import the core. A sink goes through the one session with Vault.
+	"internal/admin":      append([]string{"internal/status"}, core...),
 	"internal/cloudflare": core,
 	"internal/journal":    core,
 	"internal/vault":      core,
@@ -69,9 +70,9 @@ var allowed = map[string][]string{
 	"internal/vault/vaulttest":        {"internal/secret"},
 	"internal/sink/sinktest":          core,
 
-	"internal/app": append([]string{"internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/status", "internal/vault"}, core...),
-	"cmd/rotatord": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal",
-		"internal/vault/vaulttest"}, core...),
+	"internal/app": append([]string{"internal/admin", "internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"cmd/rotatord": append([]string{"internal/admin", "internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal",
+		"internal/status", "internal/vault/vaulttest"}, core...),
 }
 
 var core = []string{"internal/config", "internal/rotation", "internal/scheduler", "internal/secret"}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/admin"
 	"rotatord/internal/config"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
@@ -16,35 +17,39 @@ import (
 // beatBound is how long the queue may be silent: it gives a sign of life every 30 s.
 const beatBound = 90 * time.Second
 
-// Tokens implements [httpapi.Source].
-func (a *App) Tokens() []httpapi.TokenStatus {
-	all := make([]httpapi.TokenStatus, 0, len(a.config.Tokens))
+// Tokens implements [httpapi.Source] and [admin.Daemon].
+func (a *App) Tokens() []status.Token {
+	all := make([]status.Token, 0, len(a.config.Tokens))
 	for _, t := range a.config.Tokens {
-		record, due := a.engine.view(t.Name)
-		s := httpapi.TokenStatus{
-			Name: t.Name, Account: t.Account, TokenID: record.TokenID, ClientID: record.Facts.ClientID,
-			Strategy: "rotate", Schedule: t.Schedule.String(), TimeZone: t.Schedule.Location().String(),
-			State: stateName(record.Step), Reason: string(due.Reason), Next: due.At.UTC(),
-			Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
-			Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
-			Failures: record.Failures, LastError: record.LastError,
-		}
-		if t.Partner != "" {
-			showPair(&s, t, record)
-		}
-		if record.Last != nil {
-			s.LastSuccess = record.Last.At
-		}
-		s.Doubt = showDoubt(record)
-		s.GraceEnd = record.GraceEnd()
-		all = append(all, s)
+		all = append(all, a.show(t))
 	}
 	return all
 }
 
+// show returns what is shown of a token now.
+func (a *App) show(t config.Token) status.Token {
+	record, due := a.engine.view(t.Name)
+	s := status.Token{
+		Name: t.Name, Account: t.Account, TokenID: record.TokenID, ClientID: record.Facts.ClientID,
+		Strategy: "rotate", Schedule: t.Schedule.String(), TimeZone: t.Schedule.Location().String(),
+		State: stateName(record.Step), Reason: string(due.Reason), Next: due.At.UTC(),
+		Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
+		Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
+		Failures: record.Failures, LastError: record.LastError,
+		Doubt: showDoubt(record), GraceEnd: record.GraceEnd(),
+	}
+	if t.Partner != "" {
+		showPair(&s, t, record)
+	}
+	if record.Last != nil {
+		s.LastSuccess = record.Last.At
+	}
+	return s
+}
+
 // showPair shows of two service tokens what concerns whoever watches: the end that comes
 // first, the use that was last, and whether both are enabled.
-func showPair(s *httpapi.TokenStatus, t config.Token, record rotation.Record) {
+func showPair(s *status.Token, t config.Token, record rotation.Record) {
 	s.Strategy, s.Spare = "pair", t.Partner
 	if record.TokenID == t.Partner {
 		s.Spare = t.ID
@@ -85,6 +90,33 @@ func showDoubt(record rotation.Record) *status.Doubt {
 	return shown
 }
 
+// Resolve implements [admin.Daemon].
+func (a *App) Resolve(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error) {
+	before, _ := a.engine.view(name)
+	after, verdict, err := a.engine.resolve(ctx, name, how)
+	if err != nil && (verdict.Reason == "" || errors.Is(err, rotation.ErrLedger)) {
+		return admin.Outcome{}, err
+	}
+	o := admin.Outcome{Resolved: verdict.Resolved, Reason: verdict.Reason}
+	if err != nil {
+		o.Problem = err.Error()
+	}
+	for _, t := range a.config.Tokens {
+		if t.Name == name {
+			o.Token = a.show(t)
+		}
+	}
+	if after.Doubt == nil { // what was known of it until now
+		after.Work, after.Doubt = before.Work, before.Doubt
+	}
+	if doubt := showDoubt(after); doubt != nil {
+		o.Doubt = *doubt
+		o.Doubt.CarriedOut = doubt.CarriedOut || verdict.CarriedOut
+		o.Doubt.Decision, o.Doubt.DecidedAt = verdict.Reason, time.Now().UTC()
+	}
+	return o, nil
+}
+
 func stateName(s rotation.Step) string {
 	if s == rotation.StepIdle {
 		return "idle"
@@ -92,7 +124,7 @@ func stateName(s rotation.Step) string {
 	return string(s)
 }
 
-// Pending implements [httpapi.Source].
+// Pending implements [httpapi.Source] and [admin.Daemon].
 func (a *App) Pending() (n int, oldest time.Time) {
 	sealed, err := a.journal.Sealed()
 	records, recordsErr := a.journal.All(context.Background())

@@ -56,3 +56,16 @@ func editDistance(a, b string) int {
 	}
 	return rows[len(a)][len(b)]
 }
+
+// maxListed is how many names a message lists.
+const maxListed = 20
+
+// Suggest returns the end of a message about a token that is not known: the name that was
+// probably meant, or all of them, if they are few.
+func Suggest(name string, known []string) string {
+	meant, hint := suggest(name, known)
+	if meant == "" && len(known) > maxListed {
+		return fmt.Sprintf("%d others are", len(known))
+	}
+	return hint
+}

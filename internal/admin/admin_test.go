@@ -1,0 +1,484 @@
+//go:build linux
+
+package admin_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rotatord/internal/admin"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+	"rotatord/internal/status"
+)
+
+// canary looks like a client secret. It must come out nowhere.
+const canary = "cfast_CANARYcanaryCANARYcanaryCANARYcanary0123deadbeef"
+
+// asStranger makes the test binary a client of its own: see TestMain.
+const asStranger = "ADMIN_TEST_SOCKET"
+
+// TestMain resolves the token ci at a socket, in the place of the tests, if it is asked to.
+func TestMain(m *testing.M) {
+	if path := os.Getenv(asStranger); path != "" {
+		_, err := admin.NewClient(path).Resolve(context.Background(), "ci", rotation.ResolveLook)
+		fmt.Println(err)
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// fakeDaemon answers what it is told to and remembers what it was asked.
+type fakeDaemon struct {
+	tokens  []status.Token
+	resolve func(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error)
+
+	mu    sync.Mutex
+	asked []string
+}
+
+func (d *fakeDaemon) Tokens() []status.Token { return d.tokens }
+
+func (d *fakeDaemon) Pending() (int, time.Time) { return 2, now }
+
+func (d *fakeDaemon) Resolve(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error) {
+	d.mu.Lock()
+	d.asked = append(d.asked, name+" "+string(how))
+	d.mu.Unlock()
+	return d.resolve(ctx, name, how)
+}
+
+func (d *fakeDaemon) commands() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]string(nil), d.asked...)
+}
+
+// buffer is a log that may be read while it is written.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+// audit returns the audit lines, without time and level.
+func (b *buffer) audit(t *testing.T) []map[string]any {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var found []map[string]any
+	for line := range strings.Lines(b.b.String()) {
+		var entry map[string]any
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			t.Fatal(err)
+		}
+		if entry["msg"] == "admin command" && entry["level"] == "INFO" {
+			delete(entry, "time")
+			found = append(found, entry)
+		}
+	}
+	return found
+}
+
+func newDaemon() *fakeDaemon {
+	d := &fakeDaemon{tokens: []status.Token{
+		{Name: "backup", State: "idle"},
+		{Name: "ci", State: status.InDoubt, LastError: "an answer with " + canary, Doubt: &status.Doubt{Reason: "outcome_unknown", Detail: "detail " + canary, Since: now}},
+	}}
+	d.resolve = func(context.Context, string, rotation.Resolution) (admin.Outcome, error) {
+		return admin.Outcome{Token: d.tokens[1], Doubt: *d.tokens[1].Doubt, Reason: "old_secret_works", Problem: "asked in vain: " + canary}, nil
+	}
+	return d
+}
+
+// serve serves a daemon on a real socket.
+func serve(t *testing.T, d admin.Daemon) (path string, log *buffer) {
+	t.Helper()
+	path, log = filepath.Join(t.TempDir(), "admin.sock"), &buffer{}
+	listener, err := admin.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := admin.NewServer(d, slog.New(slog.NewJSONHandler(log, nil)))
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			t.Errorf("stopping the server: %v", err)
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Errorf("serving: %v", err)
+		}
+		log.mu.Lock()
+		defer log.mu.Unlock()
+		if text := log.b.String(); secret.Scrub(text) != text {
+			t.Errorf("the log holds a secret:\n%s", text)
+		}
+	})
+	return path, log
+}
+
+// request sends anything to a socket, below what Client would send.
+func request(t *testing.T, socket, method, path, body string) (*http.Response, string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://rotatord"+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	content, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(content)
+}
+
+func TestOverview(t *testing.T) {
+	d := newDaemon()
+	path, log := serve(t, d)
+	client := admin.NewClient(path)
+	got, err := client.Tokens(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := admin.Overview{Tokens: status.Scrubbed(d.tokens), PendingSecrets: 2, PendingSince: now}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("all (-want +got):\n%s", diff)
+	}
+	want.Tokens = want.Tokens[1:]
+	if got, err = client.Token(t.Context(), "ci"); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("one (-want +got):\n%s", diff)
+	}
+	for name, hint := range map[string]string{
+		"cd": "did you mean ci?", "zzzzzz": "known here: backup, ci", "ci/../backup": "known here: backup, ci", "ü <b>?#%": "known here: backup, ci",
+	} {
+		_, err := client.Token(t.Context(), name)
+		refused, ok := errors.AsType[*admin.Refused](err)
+		if want := fmt.Sprintf("no token %q is configured: %s", name, hint); !ok || refused.Code != http.StatusNotFound || refused.Message != want {
+			t.Errorf("%q: %v, want %s", name, err, want)
+		}
+	}
+	d.tokens = nil
+	if res, body := request(t, path, http.MethodGet, "/v1/tokens", ""); res.StatusCode != http.StatusOK || !strings.Contains(body, `"tokens":[]`) {
+		t.Errorf("without tokens: %s %s", res.Status, body)
+	}
+	if lines := log.audit(t); len(lines) != 0 {
+		t.Errorf("looking was put into the audit log: %v", lines)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	d := newDaemon()
+	path, log := serve(t, d)
+	client := admin.NewClient(path)
+	o, err := client.Resolve(t.Context(), "ci", rotation.ResolveLook)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Resolved || o.Reason != "old_secret_works" || o.Doubt.Reason != "outcome_unknown" || o.Token.Name != "ci" ||
+		o.Problem != "asked in vain: "+secret.Redacted || o.Doubt.Detail != "detail "+secret.Redacted || o.Token.LastError != "an answer with "+secret.Redacted {
+		t.Errorf("the outcome is %+v", o)
+	}
+	d.resolve = func(context.Context, string, rotation.Resolution) (admin.Outcome, error) {
+		return admin.Outcome{Resolved: true, Reason: "operator_rotate_now"}, nil
+	}
+	if o, err := client.Resolve(t.Context(), "ci", rotation.ResolveRotateNow); err != nil || !o.Resolved {
+		t.Errorf("the outcome is %+v, %v", o, err)
+	}
+	if diff := cmp.Diff([]string{"ci look", "ci rotate_now"}, d.commands()); diff != "" {
+		t.Errorf("the daemon was asked (-want +got):\n%s", diff)
+	}
+	line := func(how, outcome string) map[string]any {
+		l := map[string]any{
+			"level": "INFO", "msg": "admin command", "verb": "resolve", "token": "ci", "how": how, "outcome": outcome,
+			"uid": float64(os.Getuid()), "gid": float64(os.Getgid()), "pid": float64(os.Getpid()),
+		}
+		if os.Getuid() == 0 {
+			l["user"] = "root"
+		}
+		return l
+	}
+	got := log.audit(t)
+	if os.Getuid() != 0 { // whether it has a name is not for us to say
+		for _, l := range got {
+			delete(l, "user")
+		}
+	}
+	if diff := cmp.Diff([]map[string]any{line("look", "still in doubt: old_secret_works"), line("rotate_now", "resolved: operator_rotate_now")}, got); diff != "" {
+		t.Errorf("the audit log (-want +got):\n%s", diff)
+	}
+}
+
+// TestRefused has the daemon refuse, or fail, in each way.
+func TestRefused(t *testing.T) {
+	d := newDaemon()
+	path, log := serve(t, d)
+	for i, c := range []struct {
+		err  error
+		code int
+	}{
+		{fmt.Errorf("ci is %w: its state is idle, %s", rotation.ErrNotInDoubt, canary), http.StatusConflict},
+		{fmt.Errorf("%w: it was carried out, %s", rotation.ErrUnfit, canary), http.StatusConflict},
+		{fmt.Errorf("%w: disk full, %s", rotation.ErrLedger, canary), http.StatusInternalServerError},
+		{fmt.Errorf("asking %s: %w", canary, context.DeadlineExceeded), http.StatusGatewayTimeout},
+	} {
+		d.resolve = func(context.Context, string, rotation.Resolution) (admin.Outcome, error) {
+			return admin.Outcome{}, c.err
+		}
+		_, err := admin.NewClient(path).Resolve(t.Context(), "ci", rotation.ResolveDeliver)
+		refused, ok := errors.AsType[*admin.Refused](err)
+		if want := secret.Scrub(c.err.Error()); !ok || refused.Code != c.code || refused.Message != want {
+			t.Errorf("%v: got %+v, want %d %q", c.err, err, c.code, want)
+		}
+		if _, body := request(t, path, http.MethodPost, "/v1/tokens/ci/resolve", `{"how":"look"}`); strings.Contains(body, canary) {
+			t.Errorf("the answer holds a secret: %s", body)
+		}
+		lines := log.audit(t)
+		if len(lines) != 2*(i+1) || lines[2*i]["outcome"] != "refused" || lines[2*i]["error"] != secret.Scrub(c.err.Error()) || lines[2*i]["how"] != "deliver" {
+			t.Errorf("%v: the audit log is %v", c.err, lines)
+		}
+	}
+}
+
+// TestMalformed sends what no command of ours would. Nothing of it may reach the daemon, and
+// what would have changed state is in the audit log.
+func TestMalformed(t *testing.T) {
+	d := newDaemon()
+	path, log := serve(t, d)
+	const resolve = "/v1/tokens/ci/resolve"
+	audited := 0
+	for _, c := range []struct {
+		method, path, body string
+		code               int
+		message            string
+	}{
+		{"POST", resolve, ``, 400, "the body cannot be read: EOF"},
+		{"POST", resolve, `look`, 400, "the body cannot be read"},
+		{"POST", resolve, `["look"]`, 400, "the body cannot be read"},
+		{"POST", resolve, `{"how": 1}`, 400, "the body cannot be read"},
+		{"POST", resolve, `{"how": "look"`, 400, "the body cannot be read: unexpected EOF"},
+		{"POST", resolve, `{"how": "look", "force": true}`, 400, `unknown field "force"`},
+		{"POST", resolve, `{"how": "look"} {"how": "rotate_now"}`, 400, "something stands behind the object"},
+		{"POST", resolve, `{"how": "look"} x`, 400, "something stands behind the object"},
+		{"POST", resolve, `{}`, 400, `how is "", and must be one of ["look" "rotate_now" "assume_not_rotated" "deliver"]`},
+		{"POST", resolve, `{"how": "LOOK"}`, 400, `how is "LOOK"`},
+		{"POST", resolve, `{"how": "` + canary + `"}`, 400, `how is "` + secret.Redacted + `"`},
+		{"POST", resolve, `{"how": "` + strings.Repeat("a", 5000) + `"}`, 413, "the body has more than 4096 bytes"},
+		{"POST", "/v1/tokens/nosuch/resolve", `{"how": "look"}`, 404, `no token "nosuch" is configured`},
+		{"POST", "/v1/tokens/" + canary + "/resolve", `{"how": "look"}`, 404, `no token "` + secret.Redacted + `" is configured`},
+		{"GET", resolve, ``, 405, "GET is not allowed here, but POST"},
+		{"PUT", resolve, `{"how": "look"}`, 405, "PUT is not allowed here, but POST"},
+		{"POST", "/v1/tokens", ``, 405, "POST is not allowed here, but GET, HEAD"},
+		{"DELETE", "/v1/tokens/ci", ``, 405, "DELETE is not allowed here, but GET, HEAD"},
+		{"GET", "/", ``, 404, "knows no such request"},
+		{"POST", "/v1/tokens/ci/explode", `{}`, 404, "knows no such request"},
+		{"GET", "/v1/tokens/", ``, 404, "knows no such request"},
+		{"GET", "/v2/tokens", ``, 404, "knows no such request"},
+	} {
+		res, body := request(t, path, c.method, c.path, c.body)
+		var answer struct {
+			Error string `json:"error"`
+		}
+		if err := json.Unmarshal([]byte(body), &answer); err != nil || res.StatusCode != c.code || !strings.Contains(answer.Error, c.message) {
+			t.Errorf("%s %s %.60q: %s %s, want %d and %q", c.method, c.path, c.body, res.Status, body, c.code, c.message)
+		}
+		if got := res.Header.Get("Content-Type"); got != "application/json" {
+			t.Errorf("%s %s: Content-Type %q", c.method, c.path, got)
+		}
+		if c.method == "POST" && strings.HasSuffix(c.path, "/resolve") {
+			audited++
+		}
+	}
+	if got := d.commands(); len(got) != 0 {
+		t.Errorf("the daemon was asked: %q", got)
+	}
+	lines := log.audit(t)
+	if len(lines) != audited {
+		t.Errorf("%d audit lines for %d commands", len(lines), audited)
+	}
+	for _, l := range lines {
+		if l["outcome"] != "refused" || l["error"] == "" || l["uid"] != float64(os.Getuid()) {
+			t.Errorf("the audit line %v", l)
+		}
+	}
+}
+
+// TestHangingUp cancels a command that is being carried out. That must not stop it halfway.
+func TestHangingUp(t *testing.T) {
+	d := newDaemon()
+	arrived, goOn, ended := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	d.resolve = func(ctx context.Context, _ string, _ rotation.Resolution) (admin.Outcome, error) {
+		close(arrived)
+		<-goOn
+		ended <- ctx.Err()
+		return admin.Outcome{Resolved: true, Reason: "operator_rotate_now"}, nil
+	}
+	path, log := serve(t, d)
+	ctx, cancel := context.WithCancel(t.Context())
+	answered := make(chan error, 1)
+	go func() {
+		_, err := admin.NewClient(path).Resolve(ctx, "ci", rotation.ResolveRotateNow)
+		answered <- err
+	}()
+	<-arrived
+	cancel()
+	if err := <-answered; !errors.Is(err, context.Canceled) {
+		t.Errorf("the client's error is %v", err)
+	}
+	close(goOn)
+	if err := <-ended; err != nil {
+		t.Errorf("the daemon's context has ended: %v", err)
+	}
+	for end := time.Now().Add(10 * time.Second); len(log.audit(t)) == 0 && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
+	if lines := log.audit(t); len(lines) != 1 || lines[0]["outcome"] != "resolved: operator_rotate_now" {
+		t.Errorf("the audit log is %v", lines)
+	}
+}
+
+func TestConcurrent(t *testing.T) {
+	d := newDaemon()
+	path, log := serve(t, d)
+	var all sync.WaitGroup
+	for range 16 {
+		all.Go(func() {
+			client := admin.NewClient(path)
+			if _, err := client.Tokens(t.Context()); err != nil {
+				t.Error(err)
+			}
+			if _, err := client.Resolve(t.Context(), "ci", rotation.ResolveLook); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if got, lines := len(d.commands()), len(log.audit(t)); got != 16 || lines != 16 {
+		t.Errorf("%d commands and %d audit lines, want 16 of each", got, lines)
+	}
+}
+
+// TestWhoMay lets other users try: it is the kernel that refuses them, and that names
+// those who may.
+func TestWhoMay(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	const nobody = 65534
+	for _, c := range []struct {
+		name string
+		gid  uint32
+		want string // of what the client says
+	}{
+		{"in the group", 0, "<nil>"},
+		{"in another group", nobody, "belongs to the user root and the group root (mode 0660), and they and root may"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			d := newDaemon()
+			path, log := serve(t, d)
+			for dir := filepath.Dir(path); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+				if err := os.Chmod(dir, 0o755); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+			cmd.Env = []string{asStranger + "=" + path}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: c.gid}}
+			out, err := cmd.CombinedOutput()
+			if err != nil || !strings.Contains(string(out), c.want) {
+				t.Fatalf("the client says %q (%v), want %q", out, err, c.want)
+			}
+			lines := log.audit(t)
+			if c.gid == nobody {
+				if len(lines) != 0 || len(d.commands()) != 0 {
+					t.Errorf("it came through: %v", lines)
+				}
+				return
+			}
+			if len(lines) != 1 || lines[0]["uid"] != float64(nobody) || lines[0]["gid"] != float64(0) || lines[0]["pid"] != float64(cmd.Process.Pid) {
+				t.Errorf("the audit log is %v", lines)
+			}
+		})
+	}
+}
+
+// TestNoDaemon wants an error that helps, for each way in which no rotatord is there.
+func TestNoDaemon(t *testing.T) {
+	dir := t.TempDir()
+	left := filepath.Join(dir, "left.sock")
+	l, err := net.Listen("unix", left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	_ = l.Close()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(dir, "other.sock")
+	l, err = net.Listen("unix", other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/tokens") {
+			fmt.Fprint(w, "<html>")
+			return
+		}
+		http.Redirect(w, r, "http://elsewhere.example/", http.StatusFound)
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+
+	for path, want := range map[string]string{
+		filepath.Join(dir, "nosuch.sock"):          "there is no socket at " + filepath.Join(dir, "nosuch.sock") + ": is the daemon running, on this host, and does",
+		filepath.Join(dir, "nosuch", "admin.sock"): "there is no socket at ",
+		left:  "nobody listens at " + left + ": the daemon is not running; it left its socket behind",
+		file:  file + " is not a socket: check admin_socket",
+		other: "the answer of the daemon at " + other + " cannot be read",
+	} {
+		if _, err := admin.NewClient(path).Tokens(t.Context()); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+	if _, err := admin.NewClient(other).Token(t.Context(), "ci"); err == nil || !strings.Contains(err.Error(), "answered 302 Found and is no rotatord") {
+		t.Errorf("a redirect: %v", err)
+	}
+}

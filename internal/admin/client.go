@@ -1,0 +1,152 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// maxAnswer bounds what a client reads. Ten thousand tokens are below a tenth of it.
+const maxAnswer = 64 << 20
+
+// Client talks to a daemon through its socket. Its errors say what to do about them.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+// NewClient returns a client for the socket at path. It connects with each request.
+func NewClient(path string) *Client {
+	return &Client{path: path, http: &http.Client{
+		// Longer than the daemon takes at most: its answer, even a late one, says more.
+		Timeout: commandTime + 30*time.Second,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", path)
+			},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+// Refused is a request that the daemon answered with an error.
+type Refused struct {
+	Code    int // HTTP status
+	Message string
+}
+
+// Error implements error.
+func (r *Refused) Error() string { return r.Message }
+
+// Tokens returns all tokens.
+func (c *Client) Tokens(ctx context.Context) (o Overview, err error) {
+	return o, c.do(ctx, http.MethodGet, "/v1/tokens", nil, &o)
+}
+
+// Token returns one token.
+func (c *Client) Token(ctx context.Context, name string) (o Overview, err error) {
+	return o, c.do(ctx, http.MethodGet, tokenPath(name), nil, &o)
+}
+
+// Resolve has the daemon resolve a doubt.
+func (c *Client) Resolve(ctx context.Context, name string, how rotation.Resolution) (o Outcome, err error) {
+	return o, c.do(ctx, http.MethodPost, tokenPath(name)+"/resolve", resolveArgs{how}, &o)
+}
+
+func tokenPath(name string) string { return "/v1/tokens/" + url.PathEscape(name) }
+
+func (c *Client) do(ctx context.Context, method, path string, args, answer any) error {
+	var body io.Reader
+	if args != nil {
+		b, err := json.Marshal(args)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://rotatord"+path, body)
+	if err != nil {
+		return err
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer res.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		var refusal errorAnswer
+		if json.Unmarshal(content, &refusal) != nil || refusal.Error == "" {
+			return fmt.Errorf("whatever listens at %s answered %s and is no rotatord: check the path", c.path, res.Status)
+		}
+		return &Refused{Code: res.StatusCode, Message: secret.Scrub(refusal.Error)}
+	}
+	if err := json.Unmarshal(content, answer); err != nil {
+		return fmt.Errorf("the answer of the daemon at %s cannot be read: has it the same version as the command? %w", c.path, err)
+	}
+	return nil
+}
+
+// explain says what to do about a request that got no answer.
+func (c *Client) explain(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok && wrapped.Timeout() {
+		return fmt.Errorf("the daemon at %s did not answer in time: the command may have been carried out, so look at the token's status and at the daemon's log", c.path)
+	}
+	info, statErr := os.Lstat(c.path)
+	switch {
+	case errors.Is(statErr, fs.ErrNotExist):
+		return fmt.Errorf("there is no socket at %s: is the daemon running, on this host, and does its configuration set admin_socket to that path?", c.path)
+	case statErr == nil && info.Mode().Type() != fs.ModeSocket && info.Mode().Type() != fs.ModeSymlink:
+		return fmt.Errorf("%s is not a socket: check admin_socket", c.path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("you may not use %s: %s", c.path, whoMay(c.path))
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("nobody listens at %s: the daemon is not running; it left its socket behind", c.path)
+	}
+	return fmt.Errorf("talking to the daemon at %s: %w", c.path, err)
+}
+
+// whoMay says who can use the socket, or enter the directory that hides it.
+func whoMay(path string) string {
+	what := "it"
+	info, err := os.Lstat(path)
+	if err != nil {
+		what = filepath.Dir(path)
+		info, err = os.Lstat(what)
+	}
+	if err != nil {
+		return "ask root, who may"
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return "ask root, who may"
+	}
+	owner, group := strconv.FormatUint(uint64(stat.Uid), 10), strconv.FormatUint(uint64(stat.Gid), 10)
+	if u, err := user.LookupId(owner); err == nil {
+		owner = u.Username
+	}
+	if g, err := user.LookupGroupId(group); err == nil {
+		group = g.Name
+	}
+	return fmt.Sprintf("%s belongs to the user %s and the group %s (mode %04o), and they and root may", what, owner, group, info.Mode().Perm())
+}

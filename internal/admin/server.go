@@ -1,0 +1,237 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/user"
+	"slices"
+	"strconv"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+	"rotatord/internal/status"
+)
+
+// maxBody bounds the body of a request, and maxHeader what stands before it.
+const (
+	maxBody   = 4 << 10
+	maxHeader = 8 << 10
+)
+
+// NewServer returns a server for what [Listen] returns.
+func NewServer(daemon Daemon, log *slog.Logger) *http.Server {
+	s := &server{daemon: daemon, log: log}
+	return &http.Server{
+		Handler:           jsonErrors(s.handler()),
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: commandTime + 15*time.Second, IdleTimeout: time.Minute,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			p, err := peerOf(c)
+			return context.WithValue(ctx, peerKey{}, peerResult{p, err})
+		},
+	}
+}
+
+type server struct {
+	daemon Daemon
+	log    *slog.Logger
+}
+
+func (s *server) handler() *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/tokens", func(w http.ResponseWriter, _ *http.Request) {
+		serveJSON(w, http.StatusOK, s.overview(s.daemon.Tokens()))
+	})
+	mux.HandleFunc("GET /v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) {
+		token, err := s.find(r.PathValue("name"))
+		if err != nil {
+			serveError(w, err)
+			return
+		}
+		serveJSON(w, http.StatusOK, s.overview([]status.Token{token}))
+	})
+	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, "resolve", s.resolve))
+	return mux
+}
+
+func (s *server) overview(tokens []status.Token) Overview {
+	o := Overview{Tokens: status.Scrubbed(tokens)}
+	o.PendingSecrets, o.PendingSince = s.daemon.Pending()
+	return o
+}
+
+// find returns a token, or an error that helps with its name.
+func (s *server) find(name string) (status.Token, error) {
+	var known []string
+	for _, t := range s.daemon.Tokens() {
+		if t.Name == name {
+			return t, nil
+		}
+		known = append(known, t.Name)
+	}
+	return status.Token{}, failure{http.StatusNotFound, fmt.Sprintf("no token %q is configured: %s", name, config.Suggest(name, known))}
+}
+
+func (s *server) resolve(ctx context.Context, token string, args resolveArgs) (answer any, outcome string, err error) {
+	known := []rotation.Resolution{rotation.ResolveLook, rotation.ResolveRotateNow, rotation.ResolveAssumeNotRotated, rotation.ResolveDeliver}
+	if !slices.Contains(known, args.How) {
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("how is %q, and must be one of %q", args.How, known)}
+	}
+	o, err := s.daemon.Resolve(ctx, token, args.How)
+	if err != nil {
+		return nil, "", err
+	}
+	o.Token = status.Scrubbed([]status.Token{o.Token})[0]
+	o.Doubt.Detail, o.Problem = secret.Scrub(o.Doubt.Detail), secret.Scrub(o.Problem)
+	outcome = "still in doubt: " + o.Reason
+	if o.Resolved {
+		outcome = "resolved: " + o.Reason
+	}
+	return o, outcome, nil
+}
+
+// command returns the handler of a verb that changes the state of one token. do gets the
+// decoded arguments, and returns the answer and what the audit line says came of it.
+func command[Args interface{ audit() []any }](s *server, verb string, do func(ctx context.Context, token string, args Args) (answer any, outcome string, err error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		token := r.PathValue("name")
+		audit := []any{"verb", verb, "token", secret.Scrub(token)}
+		answer, outcome, err := func() (any, string, error) {
+			who, err := peerFrom(r.Context())
+			if err != nil {
+				return nil, "", failure{http.StatusForbidden, fmt.Sprintf("the system does not say who you are: %v", err)}
+			}
+			audit = append(audit, who.audit()...)
+			args, err := decode[Args](http.MaxBytesReader(w, r.Body, maxBody))
+			if err != nil {
+				return nil, "", err
+			}
+			audit = append(audit, args.audit()...)
+			if _, err := s.find(token); err != nil {
+				return nil, "", err
+			}
+			// An order that was given is carried out, also if nobody waits for the answer.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTime)
+			defer cancel()
+			return do(ctx, token, args)
+		}()
+		if err != nil {
+			s.log.Info("admin command", append(audit, "outcome", "refused", "error", secret.Scrub(err.Error()))...)
+			serveError(w, err)
+			return
+		}
+		s.log.Info("admin command", append(audit, "outcome", outcome)...)
+		serveJSON(w, http.StatusOK, answer)
+	}
+}
+
+// decode reads exactly one JSON object without unknown fields.
+func decode[Args any](body io.Reader) (args Args, err error) {
+	decoder := json.NewDecoder(body)
+	decoder.DisallowUnknownFields()
+	if err = decoder.Decode(&args); err == nil {
+		if _, end := decoder.Token(); !errors.Is(end, io.EOF) {
+			err = errors.New("something stands behind the object")
+		}
+	}
+	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return args, failure{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body has more than %d bytes", tooLarge.Limit)}
+	} else if err != nil {
+		return args, failure{http.StatusBadRequest, fmt.Sprintf("the body cannot be read: %v", err)}
+	}
+	return args, nil
+}
+
+// failure is an error with the status code that it is answered with.
+type failure struct {
+	code int
+	text string
+}
+
+func (f failure) Error() string { return f.text }
+
+func serveError(w http.ResponseWriter, err error) {
+	code := http.StatusInternalServerError
+	switch f, ok := errors.AsType[failure](err); {
+	case ok:
+		code = f.code
+	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit):
+		code = http.StatusConflict
+	case errors.Is(err, context.DeadlineExceeded):
+		code = http.StatusGatewayTimeout
+	}
+	serveJSON(w, code, errorAnswer{secret.Scrub(err.Error())})
+}
+
+func serveJSON(w http.ResponseWriter, code int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(v) // the client went away
+}
+
+// jsonErrors answers what the mux has no pattern for with an error of our own form.
+func jsonErrors(mux *http.ServeMux) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, pattern := mux.Handler(r); pattern != "" {
+			mux.ServeHTTP(w, r)
+			return
+		}
+		discarded := &discard{header: http.Header{}}
+		mux.ServeHTTP(discarded, r)
+		if discarded.code == http.StatusMethodNotAllowed {
+			allow := discarded.header.Get("Allow")
+			w.Header().Set("Allow", allow)
+			serveError(w, failure{discarded.code, fmt.Sprintf("%s is not allowed here, but %s", r.Method, allow)})
+			return
+		}
+		serveError(w, failure{http.StatusNotFound, "the daemon knows no such request: has it the same version as the command?"})
+	})
+}
+
+// discard keeps the head of an answer and drops its body.
+type discard struct {
+	header http.Header
+	code   int
+}
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) WriteHeader(code int)        { d.code = code }
+func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// peer is the process at the other end of a connection, as the kernel names it.
+type peer struct {
+	uid, gid uint32
+	pid      int32
+}
+
+type peerKey struct{}
+
+type peerResult struct {
+	peer
+	err error
+}
+
+func peerFrom(ctx context.Context) (peer, error) {
+	r, ok := ctx.Value(peerKey{}).(peerResult)
+	if !ok {
+		return peer{}, errors.New("the connection is not known")
+	}
+	return r.peer, r.err
+}
+
+func (p peer) audit() []any {
+	attrs := []any{"uid", p.uid}
+	if u, err := user.LookupId(strconv.FormatUint(uint64(p.uid), 10)); err == nil {
+		attrs = append(attrs, "user", u.Username)
+	}
+	return append(attrs, "gid", p.gid, "pid", p.pid)
+}
