@@ -21,18 +21,20 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
 	"rotatord/internal/vault/vaulttest"
 )
 
 // minScripts is how many scripts there are at least: a glob that matches nothing, or less
 // than it did, must not pass for a good test.
-const minScripts = 20
+const minScripts = 22
 
 // patience is how long a script waits for something that is to happen.
 const patience = 20 * time.Second
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"rotatord": main, "fakevault": fakeVault})
+	testscript.Main(m, map[string]func(){"rotatord": main, "fakevault": fakeVault, "doubtledger": doubtLedger})
 }
 
 // TestScripts runs the scripts in testdata/script against the real program. Beside the
@@ -78,6 +80,33 @@ func fakeVault() {
 	double := vaulttest.New(vaulttest.Options{RootToken: "root", Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}})
 	fmt.Fprintln(os.Stderr, http.Serve(listener, double))
 	os.Exit(1)
+}
+
+// doubtLedger is a program that leaves a ledger behind in which a rotation of a token was
+// asked for 20 s ago and is in doubt since, with a grace of 30 minutes.
+func doubtLedger() {
+	if len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: doubtledger STATE-DIR TOKEN ID")
+		os.Exit(2)
+	}
+	since, token, id := time.Now().Add(-20*time.Second).UTC(), os.Args[2], os.Args[3]
+	j, err := journal.Open(journal.Options{Dir: os.Args[1]})
+	if err == nil {
+		_, err = j.Save(context.Background(), rotation.Record{
+			Format: rotation.RecordFormat, Token: token, TokenID: id, Account: "sim", Anchor: since.Add(-720 * time.Hour),
+			Step: rotation.StepInDoubt, NotBefore: since, Failures: 1, LastError: "the connection broke",
+			Work: &rotation.Work{
+				RotationID: "R1", TokenID: id, Slot: since, IntentAt: since, Grace: rotation.Grace(30 * time.Minute),
+				Before: rotation.TokenFacts{ID: id, UpdatedAt: since.Add(-time.Hour)},
+			},
+			Doubt: &rotation.Doubt{Since: since, Reason: rotation.ReasonOutcomeUnknown, Detail: "the connection broke", OldWorksUntil: since.Add(30 * time.Minute)},
+		})
+		err = errors.Join(err, j.Close())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 func usage(ts *testscript.TestScript, neg, ok bool, text string) {
@@ -232,7 +261,7 @@ func TestHelp(t *testing.T) {
 	root := newRoot()
 	root.InitDefaultCompletionCmd()
 	walk(root)
-	if len(all) < 12 { // the root, seven of ours, completion and its four shells
+	if len(all) < 14 { // the root, nine of ours, completion and its four shells
 		t.Fatalf("only %d commands were found", len(all))
 	}
 	for _, cmd := range all {

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/status"
+)
+
+// deliverable tells whether the sealed answer may be delivered: the daemon's own rule.
+func deliverable(d status.Doubt) bool {
+	return d.AnswerSealed && d.Reason == rotation.ReasonUnfamiliarSecret
+}
+
+// meaning is a reason code with what it means.
+func meaning(code string) string {
+	if text, ok := meanings[code]; ok {
+		return code + " (" + text + ")"
+	}
+	return code
+}
+
+// meanings explain the reason codes of package rotation.
+var meanings = map[string]string{
+	rotation.ReasonOutcomeUnknown:     "the request left and no usable answer came",
+	rotation.ReasonAnswerInvalid:      "an answer came, for another client or without a usable secret",
+	rotation.ReasonUnfamiliarSecret:   "an answer came with a secret of neither known format",
+	rotation.ReasonInterrupted:        "the daemon ended between asking and keeping an answer",
+	rotation.ReasonUpdatedAtUnchanged: "nothing was carried out",
+	rotation.ReasonOldSecretRevoked:   "without a grace there is no old secret left to protect",
+	rotation.ReasonGraceEnding:        "the old secret is about to stop working",
+	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off",
+	rotation.ReasonSettling:           "the request may still be under way",
+	rotation.ReasonSpare:              "what was rotated is not in use",
+	rotation.ReasonUnfamiliarKept:     "what consumers use works on, and somebody has to look at the new one",
+	rotation.ReasonOperatorRotateNow:  "an operator has it rotated again",
+	rotation.ReasonOperatorNotRotated: "an operator knows that nothing was carried out",
+	rotation.ReasonOperatorDeliver:    "an operator has the sealed answer delivered",
+}
+
+// page is text for people: titles with lines below them.
+type page struct {
+	now time.Time
+	b   strings.Builder
+}
+
+func (p *page) title(format string, args ...any) {
+	if p.b.Len() > 0 {
+		p.b.WriteByte('\n')
+	}
+	fmt.Fprintf(&p.b, format+"\n", args...)
+}
+
+func (p *page) line(name, format string, args ...any) {
+	fmt.Fprintf(&p.b, "  %-17s%s\n", name, fmt.Sprintf(format, args...))
+}
+
+// text is a paragraph, broken into lines.
+func (p *page) text(format string, args ...any) { p.paragraph("  ", fmt.Sprintf(format, args...)) }
+
+func (p *page) paragraph(indent, text string) {
+	const width = 96
+	line := indent
+	for word := range strings.FieldsSeq(text) {
+		if len(line) > len(indent) && len(line)+1+len(word) > width {
+			p.b.WriteString(line + "\n")
+			line = indent
+		}
+		if len(line) > len(indent) {
+			line += " "
+		}
+		line += word
+	}
+	p.b.WriteString(line + "\n")
+}
+
+// choice is a command with what it does.
+func (p *page) choice(command, consequence string) {
+	fmt.Fprintf(&p.b, "  %s\n", command)
+	p.paragraph("      ", consequence)
+}
+
+// when is a moment with its distance.
+func (p *page) when(t time.Time) string {
+	if t.IsZero() {
+		return "–"
+	}
+	return t.UTC().Format("2006-01-02 15:04:05") + " UTC (" + status.Distance(t, p.now) + ")"
+}
+
+func (p *page) print(w io.Writer) error {
+	_, err := io.WriteString(w, p.b.String())
+	return err
+}
+
+// doubt says what is known of a doubt.
+func (p *page) doubt(d status.Doubt) {
+	p.title("what is known")
+	p.line("in doubt since", "%s", p.when(d.Since))
+	p.line("why", "%s", meaning(d.Reason))
+	if d.Detail != "" {
+		p.line("detail", "%s", d.Detail)
+	}
+	p.line("rotation", "%s of the service token %s, asked for %s", d.RotationID, d.TokenID, p.when(d.AskedAt))
+	p.line("updated_at", "before: %s", p.when(d.UpdatedBefore))
+	p.line("", "last read: %s", p.when(d.UpdatedNow))
+	if d.CarriedOut {
+		p.line("Cloudflare", "shows that the rotation was carried out")
+	}
+	if d.AnswerSealed {
+		p.line("answer", "sealed on the daemon's disk; it did not pass validation")
+	}
+	p.line("old secret", "%s", p.oldSecret(d))
+	if d.Decision != "" {
+		p.line("verdict", "%s, given %s", meaning(d.Decision), p.when(d.DecidedAt))
+	}
+}
+
+// oldSecret says how long consumers can go on with what they have.
+func (p *page) oldSecret(d status.Doubt) string {
+	switch {
+	case d.Spare:
+		return "not touched: consumers use the other service token of the pair"
+	case d.OldWorksUntil.IsZero():
+		return "revoked at once, if the rotation was carried out"
+	case d.OldWorksUntil.Before(p.now):
+		return "stopped working at " + p.when(d.OldWorksUntil) + ", if the rotation was carried out"
+	case d.Extensions > 0:
+		return fmt.Sprintf("works until %s, which was put off %d time(s)", p.when(d.OldWorksUntil), d.Extensions)
+	default:
+		return "works until " + p.when(d.OldWorksUntil) + " at least"
+	}
+}
+
+// next says what the daemon does by itself about a doubt that stays.
+func (p *page) next(t status.Token, d status.Doubt) {
+	p.title("what comes next")
+	p.text("rotatord looks again at %s.", p.when(t.Next))
+	if !d.Spare && d.OldWorksUntil.After(p.now) {
+		p.text("It rotates the token again shortly before the old secret stops working. Where Cloudflare shows that the rotation " +
+			"was carried out, it first puts that moment off, within bounds.")
+	}
+}
+
+// choices are what an operator can decide, with the consequences.
+func (p *page) choices(name string, d status.Doubt) {
+	cutOff := ""
+	if !d.Spare && d.OldWorksUntil.After(p.now) {
+		cutOff = " If the rotation in doubt was carried out, this CUTS OFF the old secret, which works until " + p.when(d.OldWorksUntil) +
+			": consumers fail until they have read the new one from the sinks."
+	}
+	p.title("what you can decide")
+	command := "rotatord resolve " + name
+	p.choice(command, "Look again now.")
+	p.choice(command+" --rotate-now", "Take its secret as lost, and rotate again at once."+cutOff)
+	if deliverable(d) {
+		p.choice(command+" --deliver", "Deliver the sealed answer. It is good if Cloudflare has introduced a new format of secrets.")
+	}
+	if !d.CarriedOut && d.Reason != rotation.ReasonAnswerInvalid && d.Reason != rotation.ReasonUnfamiliarSecret {
+		p.choice(command+" --assume-not-rotated", "Only if you know, such as from Cloudflare's audit log, that it was not carried out: "+
+			"the slot is served again at once."+cutOff)
+	}
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rotatord/internal/admin"
+	"rotatord/internal/status"
+)
+
+func newStatus() *cobra.Command {
+	var at socketFlags
+	var format outputFormat
+	cmd := &cobra.Command{
+		Use:   "status [NAME]",
+		Short: "Show the tokens of a running daemon",
+		Long: `Show what the running daemon knows: all tokens in a table, or with NAME everything about
+one. It asks the daemon through its admin socket, which the daemon's user and group and
+root may use, and changes nothing.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := at.client(cmd, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			var o admin.Overview
+			if len(args) == 1 {
+				o, err = client.Token(cmd.Context(), args[0])
+			} else {
+				o, err = client.Tokens(cmd.Context())
+			}
+			switch {
+			case err != nil:
+				return err
+			case format == "json":
+				return printJSON(cmd.OutOrStdout(), o)
+			case len(args) == 1 && len(o.Tokens) == 1:
+				return printToken(cmd.OutOrStdout(), o.Tokens[0], o, time.Now())
+			default:
+				return printTokens(cmd.OutOrStdout(), o, time.Now())
+			}
+		},
+	}
+	at.add(cmd)
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// printTokens prints a line for each token.
+func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
+	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "TOKEN\tSTATE\tNEXT\tLAST SUCCESS\tGRACE ENDS\tFAILURES\tREASON")
+	doubts := 0
+	for _, t := range o.Tokens {
+		reason := t.Reason
+		if t.Doubt != nil {
+			reason = t.Doubt.Reason
+			doubts++
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", t.Name, t.State, status.Distance(t.Next, now),
+			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, reason)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	var notes strings.Builder
+	if doubts > 0 {
+		fmt.Fprintf(&notes, "\n%d in doubt: rotatord status NAME says what is known, rotatord resolve NAME looks again.\n", doubts)
+	}
+	if o.PendingSecrets > 0 {
+		fmt.Fprintf(&notes, "\n%s\n", pending(o, now))
+	}
+	_, err := io.WriteString(w, notes.String())
+	return err
+}
+
+// graceEnd leaves out graces that are over.
+func graceEnd(t status.Token, now time.Time) string {
+	if t.GraceEnd.Before(now) {
+		return "–"
+	}
+	return status.Distance(t.GraceEnd, now)
+}
+
+func pending(o admin.Overview, now time.Time) string {
+	if o.PendingSecrets == 0 {
+		return "none"
+	}
+	since := ""
+	if !o.PendingSince.IsZero() {
+		since = ", the oldest received " + status.Distance(o.PendingSince, now)
+	}
+	return fmt.Sprintf("%d new secret(s) not yet confirmed by every sink%s: keep the daemon's disk.", o.PendingSecrets, since)
+}
+
+// printToken prints everything about one token.
+func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) error {
+	p := &page{now: now}
+	p.title("%s", t.Name)
+	p.line("state", "%s", t.State)
+	p.line("account", "%s", t.Account)
+	p.line("service token", "%s%s", t.TokenID, ifSet(" (client ID %s)", t.ClientID))
+	if t.Spare != "" {
+		p.line("pair with", "%s, which is not in use now", t.Spare)
+	}
+	p.line("schedule", "%s (%s)", t.Schedule, t.TimeZone)
+	p.line("next", "%s: %s", p.when(t.Next), t.Reason)
+	p.line("last success", "%s", p.when(t.LastSuccess))
+	if !t.GraceEnd.IsZero() {
+		p.line("grace ends", "%s", p.when(t.GraceEnd))
+	}
+	if t.Known {
+		p.line("token expires", "%s", p.when(t.Expiry))
+		p.line("last used", "%s", p.when(t.LastSeen))
+		if !t.Enabled {
+			p.line("disabled", "at Cloudflare, which refuses the present secret and the previous one")
+		}
+	}
+	p.line("failures", "%d in a row%s", t.Failures, ifSet(", the last: %s", t.LastError))
+	p.line("pending secrets", "of all tokens: %s", pending(o, now))
+	if t.Doubt != nil {
+		p.doubt(*t.Doubt)
+		p.choices(t.Name, *t.Doubt)
+	}
+	return p.print(w)
+}
+
+// ifSet puts text into a format, unless it is empty.
+func ifSet(format, text string) string {
+	if text == "" {
+		return ""
+	}
+	return fmt.Sprintf(format, text)
+}
