@@ -130,6 +130,8 @@ func (p *page) oldSecret(d status.Doubt) string {
 		return "stopped working at " + p.when(d.OldWorksUntil) + ", if the rotation was carried out"
 	case d.Extensions > 0:
 		return fmt.Sprintf("works until %s, which was put off %d time(s)", p.when(d.OldWorksUntil), d.Extensions)
+	case d.CarriedOut:
+		return "works until " + p.when(d.OldWorksUntil)
 	default:
 		return "works until " + p.when(d.OldWorksUntil) + " at least"
 	}
@@ -149,8 +151,11 @@ func (p *page) next(t status.Token, d status.Doubt) {
 func (p *page) choices(name string, d status.Doubt) {
 	cutOff := ""
 	if !d.Spare && d.OldWorksUntil.After(p.now) {
-		cutOff = " If the rotation in doubt was carried out, this CUTS OFF the old secret, which works until " + p.when(d.OldWorksUntil) +
-			": consumers fail until they have read the new one from the sinks."
+		cutOff = " If the rotation in doubt was carried out, this"
+		if d.CarriedOut {
+			cutOff = " This"
+		}
+		cutOff += " CUTS OFF the old secret, which works until " + p.when(d.OldWorksUntil) + ": consumers fail until they have read the new one from the sinks."
 	}
 	p.title("what you can decide")
 	command := "rotatord resolve " + name

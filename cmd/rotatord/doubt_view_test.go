@@ -1,0 +1,112 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/admin"
+	"rotatord/internal/rotation"
+	"rotatord/internal/status"
+)
+
+// TestMeanings holds that each reason code of the core is explained.
+func TestMeanings(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../../internal/rotation/doubt.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || !strings.HasPrefix(spec.Names[0].Name, "Reason") {
+			return true
+		}
+		code, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found++; meanings[code] == "" {
+			t.Errorf("%s is not explained", code)
+		}
+		return true
+	})
+	if found != len(meanings) || found < 10 {
+		t.Errorf("the core has %d codes, and %d are explained", found, len(meanings))
+	}
+}
+
+var viewTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// shown is what the command prints of an outcome.
+func shown(t *testing.T, o admin.Outcome) string {
+	t.Helper()
+	var b strings.Builder
+	if err := printOutcome(&b, o, viewTime); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestOutcomeTexts holds what an operator must be told, and must not.
+func TestOutcomeTexts(t *testing.T) {
+	graceful := status.Doubt{Reason: rotation.ReasonOutcomeUnknown, OldWorksUntil: viewTime.Add(time.Hour)}
+	carriedOut, spare, none, unfamiliar, invalid, late := graceful, graceful, graceful, graceful, graceful, graceful
+	carriedOut.CarriedOut, carriedOut.Extensions = true, 2
+	spare.Spare, spare.OldWorksUntil = true, time.Time{}
+	none.OldWorksUntil = time.Time{}
+	unfamiliar.Reason, unfamiliar.AnswerSealed = rotation.ReasonUnfamiliarSecret, true
+	invalid.Reason, invalid.AnswerSealed = rotation.ReasonAnswerInvalid, true
+	late.OldWorksUntil = viewTime.Add(-time.Hour)
+
+	const cutsOff, wouldHave = "CUTS OFF the old secret", "The old secret would have worked until 2026-03-01 13:00:00 UTC (in 1 h 0 min)."
+	const again, served, delivered = "The token is rotated again now.", "The slot is due again and is served now.", "The sealed answer is delivered to the sinks now."
+	for _, c := range []struct {
+		name     string
+		reason   string
+		resolved bool
+		doubt    status.Doubt
+		want     []string
+		not      []string
+	}{
+		{"stays", rotation.ReasonSettling, false, graceful,
+			[]string{"works until 2026-03-01 13:00:00 UTC (in 1 h 0 min) at least", "--rotate-now", "--assume-not-rotated", cutsOff, "what comes next"}, []string{"--deliver"}},
+		{"stays, carried out", rotation.ReasonOldSecretWorks, false, carriedOut,
+			[]string{"which was put off 2 time(s)", "shows that the rotation was carried out", "This " + cutsOff}, []string{"--assume-not-rotated", "--deliver"}},
+		{"stays, of a pair", rotation.ReasonSettling, false, spare,
+			[]string{"not touched: consumers use the other service token", "--rotate-now"}, []string{cutsOff, "before the old secret stops"}},
+		{"stays, unfamiliar", rotation.ReasonOldSecretWorks, false, unfamiliar, []string{"--deliver", "sealed on the daemon's disk"}, []string{"--assume-not-rotated"}},
+		{"stays, invalid", rotation.ReasonOldSecretWorks, false, invalid, []string{"sealed on the daemon's disk"}, []string{"--assume-not-rotated", "--deliver"}},
+		{"rotate now", rotation.ReasonOperatorRotateNow, true, graceful, []string{again, wouldHave}, []string{"what you can decide", delivered}},
+		{"rotate now, of a pair", rotation.ReasonOperatorRotateNow, true, spare, []string{again}, []string{"would have worked"}},
+		{"rotate now, too late", rotation.ReasonOperatorRotateNow, true, late, []string{again, "stopped working at 2026-03-01 11:00:00 UTC"}, []string{"would have worked"}},
+		{"rotate now, unfamiliar", rotation.ReasonOperatorRotateNow, true, unfamiliar, []string{again, wouldHave}, []string{delivered}},
+		{"not rotated", rotation.ReasonOperatorNotRotated, true, graceful, []string{served, wouldHave}, []string{again}},
+		{"unchanged", rotation.ReasonUpdatedAtUnchanged, true, graceful, []string{served}, []string{again, "would have worked"}},
+		{"delivered", rotation.ReasonOperatorDeliver, true, unfamiliar, []string{delivered}, []string{again, "would have worked"}},
+		{"no grace", rotation.ReasonOldSecretRevoked, true, none, []string{again, "revoked at once, if"}, []string{"would have worked"}},
+		{"grace ends, unfamiliar", rotation.ReasonGraceEnding, true, unfamiliar, []string{delivered}, []string{again}},
+	} {
+		got := shown(t, admin.Outcome{Token: status.Token{Name: "ci", Next: viewTime.Add(time.Minute)}, Doubt: c.doubt, Resolved: c.resolved, Reason: c.reason})
+		flat := strings.Join(strings.Fields(got), " ")
+		for _, want := range c.want {
+			if !strings.Contains(flat, want) {
+				t.Errorf("%s: it does not say %q:\n%s", c.name, want, got)
+			}
+		}
+		for _, not := range c.not {
+			if strings.Contains(flat, not) {
+				t.Errorf("%s: it says %q:\n%s", c.name, not, got)
+			}
+		}
+		for line := range strings.Lines(got) {
+			if strings.TrimRight(line, " \n")+"\n" != line && line != "\n" {
+				t.Errorf("%s: white space at the end of %q", c.name, line)
+			}
+		}
+	}
+}
