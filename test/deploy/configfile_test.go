@@ -11,10 +11,11 @@ import (
 // configFile is what the manifests have to agree with in a configuration. Whether the
 // configuration is valid is for the product's own loader to say.
 type configFile struct {
-	Listen string
-	State  struct{ Dir string }
-	root   yaml.Node
-	Vault  struct{ Address string }
+	Listen      string
+	AdminSocket string `yaml:"admin_socket"`
+	State       struct{ Dir string }
+	root        yaml.Node
+	Vault       struct{ Address string }
 }
 
 func parseConfig(t *testing.T, content string) configFile {

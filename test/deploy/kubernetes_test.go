@@ -388,6 +388,10 @@ func TestKubernetesVolumes(t *testing.T) {
 					if dir := mountedConfig(t, m).State.Dir; filepath.Dir(dir) != mount.MountPath || mount.ReadOnly {
 						t.Errorf("state.dir is %s, the claim is mounted at %s (read only: %t)", dir, mount.MountPath, mount.ReadOnly)
 					}
+				case v.EmptyDir != nil:
+					if socket := mountedConfig(t, m).AdminSocket; filepath.Dir(socket) != mount.MountPath || mount.ReadOnly {
+						t.Errorf("admin_socket is %s, the only other place that can be written to is %s", socket, mount.MountPath)
+					}
 				default:
 					t.Errorf("nothing checks the volume %s", v.Name)
 				}
@@ -447,6 +451,15 @@ func TestKubernetesReadme(t *testing.T) {
 	slices.Sort(got)
 	if len(want) == 0 || !slices.Equal(got, want) {
 		t.Errorf("the README makes a Secret with %q, the pod wants %q", got, want)
+	}
+	commands := regexp.MustCompile(`exec deployment/(\S+) -- (\S+) `).FindAllStringSubmatch(readme, -1)
+	for _, c := range commands {
+		if c[1] != m.deployment.Name || !strings.Contains(readFile(t, "deploy/docker/Dockerfile"), " /out/rotatord "+c[2]+"\n") {
+			t.Errorf("%s: no such deployment, or no such file in the image", c[0])
+		}
+	}
+	if len(commands) == 0 {
+		t.Error("the README does not say how to act on the daemon")
 	}
 	if bytes.Contains([]byte(readme), []byte("--from-literal")) {
 		t.Error("a literal secret would end up in the shell's history")

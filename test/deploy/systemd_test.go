@@ -121,8 +121,11 @@ func TestSystemdUnit(t *testing.T) {
 		"Type":               "notify",
 		"StateDirectory":     "rotatord",
 		"StateDirectoryMode": "0700",
-		"Restart":            "on-failure",
-		"LimitCORE":          "0",
+		// The group's members reach the socket in it; nobody else may even look.
+		"RuntimeDirectory":     "rotatord",
+		"RuntimeDirectoryMode": "0750",
+		"Restart":              "on-failure",
+		"LimitCORE":            "0",
 	} {
 		if got := u.one(t, key); got != want {
 			t.Errorf("%s=%s, want %s", key, got, want)
@@ -167,6 +170,9 @@ func TestSystemdReadme(t *testing.T) {
 	}
 	if want := "/var/lib/" + u.one(t, "StateDirectory"); cfg.State.Dir != want {
 		t.Errorf("state.dir is %s, the unit provides %s", cfg.State.Dir, want)
+	}
+	if want := "/run/" + u.one(t, "RuntimeDirectory"); filepath.Dir(cfg.AdminSocket) != want {
+		t.Errorf("admin_socket is %s, the unit provides %s", cfg.AdminSocket, want)
 	}
 	host, port := cfg.listen(t)
 	if got := u.one(t, "SocketBindAllow"); got != "tcp:"+port {
