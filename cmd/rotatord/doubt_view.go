@@ -10,11 +10,6 @@ import (
 	"rotatord/internal/status"
 )
 
-// deliverable tells whether the sealed answer may be delivered: the daemon's own rule.
-func deliverable(d status.Doubt) bool {
-	return d.AnswerSealed && d.Reason == rotation.ReasonUnfamiliarSecret
-}
-
 // meaning is a reason code with what it means.
 func meaning(code string) string {
 	if text, ok := meanings[code]; ok {
@@ -28,6 +23,7 @@ var meanings = map[string]string{
 	rotation.ReasonOutcomeUnknown:     "the request left and no usable answer came",
 	rotation.ReasonAnswerInvalid:      "an answer came, for another client or without a usable secret",
 	rotation.ReasonUnfamiliarSecret:   "an answer came with a secret of neither known format",
+	rotation.ReasonSealedLost:         "what was sealed is gone from the disk, or cannot be opened",
 	rotation.ReasonInterrupted:        "the daemon ended between asking and keeping an answer",
 	rotation.ReasonUpdatedAtUnchanged: "nothing was carried out",
 	rotation.ReasonOldSecretRevoked:   "without a grace there is no old secret left to protect",
@@ -111,7 +107,7 @@ func (p *page) doubt(d status.Doubt) {
 		p.line("Cloudflare", "shows that the rotation was carried out")
 	}
 	if d.AnswerSealed {
-		p.line("answer", "sealed on the daemon's disk; it did not pass validation")
+		p.line("answer", "was sealed on the daemon's disk")
 	}
 	p.line("old secret", "%s", p.oldSecret(d))
 	if d.Decision != "" {
@@ -161,10 +157,10 @@ func (p *page) choices(name string, d status.Doubt) {
 	command := "rotatord resolve " + name
 	p.choice(command, "Look again now.")
 	p.choice(command+" --rotate-now", "Take its secret as lost, and rotate again at once."+cutOff)
-	if deliverable(d) {
-		p.choice(command+" --deliver", "Deliver the sealed answer. It is good if Cloudflare has introduced a new format of secrets.")
+	if d.Deliverable {
+		p.choice(command+" --deliver", "Deliver the sealed answer to the sinks. It may be good: see why it was not delivered by itself.")
 	}
-	if !d.CarriedOut && d.Reason != rotation.ReasonAnswerInvalid && d.Reason != rotation.ReasonUnfamiliarSecret {
+	if !d.CarriedOut {
 		p.choice(command+" --assume-not-rotated", "Only if you know, such as from Cloudflare's audit log, that it was not carried out: "+
 			"the slot is served again at once."+cutOff)
 	}

@@ -59,8 +59,8 @@ func TestOutcomeTexts(t *testing.T) {
 	carriedOut.CarriedOut, carriedOut.Extensions = true, 2
 	spare.Spare, spare.OldWorksUntil = true, time.Time{}
 	none.OldWorksUntil = time.Time{}
-	unfamiliar.Reason, unfamiliar.AnswerSealed = rotation.ReasonUnfamiliarSecret, true
-	invalid.Reason, invalid.AnswerSealed = rotation.ReasonAnswerInvalid, true
+	unfamiliar.Reason, unfamiliar.AnswerSealed, unfamiliar.Deliverable, unfamiliar.CarriedOut = rotation.ReasonUnfamiliarSecret, true, true, true
+	invalid.Reason, invalid.AnswerSealed, invalid.CarriedOut = rotation.ReasonAnswerInvalid, true, true
 	late.OldWorksUntil = viewTime.Add(-time.Hour)
 
 	const cutsOff, wouldHave = "CUTS OFF the old secret", "The old secret would have worked until 2026-03-01 13:00:00 UTC (in 1 h 0 min)."
@@ -79,8 +79,8 @@ func TestOutcomeTexts(t *testing.T) {
 			[]string{"which was put off 2 time(s)", "shows that the rotation was carried out", "This " + cutsOff}, []string{"--assume-not-rotated", "--deliver"}},
 		{"stays, of a pair", rotation.ReasonSettling, false, spare,
 			[]string{"not touched: consumers use the other service token", "--rotate-now"}, []string{cutsOff, "before the old secret stops"}},
-		{"stays, unfamiliar", rotation.ReasonOldSecretWorks, false, unfamiliar, []string{"--deliver", "sealed on the daemon's disk"}, []string{"--assume-not-rotated"}},
-		{"stays, invalid", rotation.ReasonOldSecretWorks, false, invalid, []string{"sealed on the daemon's disk"}, []string{"--assume-not-rotated", "--deliver"}},
+		{"stays, unfamiliar", rotation.ReasonOldSecretWorks, false, unfamiliar, []string{"--deliver", "was sealed on the daemon's disk"}, []string{"--assume-not-rotated"}},
+		{"stays, invalid", rotation.ReasonOldSecretWorks, false, invalid, []string{"was sealed on the daemon's disk"}, []string{"--assume-not-rotated", "--deliver"}},
 		{"rotate now", rotation.ReasonOperatorRotateNow, true, graceful, []string{again, wouldHave}, []string{"what you can decide", delivered}},
 		{"rotate now, of a pair", rotation.ReasonOperatorRotateNow, true, spare, []string{again}, []string{"would have worked"}},
 		{"rotate now, too late", rotation.ReasonOperatorRotateNow, true, late, []string{again, "stopped working at 2026-03-01 11:00:00 UTC"}, []string{"would have worked"}},
@@ -91,7 +91,8 @@ func TestOutcomeTexts(t *testing.T) {
 		{"no grace", rotation.ReasonOldSecretRevoked, true, none, []string{again, "revoked at once, if"}, []string{"would have worked"}},
 		{"grace ends, unfamiliar", rotation.ReasonGraceEnding, true, unfamiliar, []string{delivered}, []string{again}},
 	} {
-		got := shown(t, admin.Outcome{Token: status.Token{Name: "ci", Next: viewTime.Add(time.Minute)}, Doubt: c.doubt, Resolved: c.resolved, Reason: c.reason})
+		got := shown(t, admin.Outcome{Token: status.Token{Name: "ci", Next: viewTime.Add(time.Minute)}, Doubt: c.doubt, Resolved: c.resolved, Reason: c.reason,
+			Delivers: c.resolved && c.doubt.Deliverable && c.reason != rotation.ReasonOperatorRotateNow})
 		flat := strings.Join(strings.Fields(got), " ")
 		for _, want := range c.want {
 			if !strings.Contains(flat, want) {

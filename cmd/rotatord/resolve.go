@@ -32,7 +32,8 @@ With a flag the operator decides, and the daemon acts on it at once:
   --assume-not-rotated  You know that the rotation was not carried out: the slot is due
                         again and served at once. If you are wrong, the old secret is cut
                         off as above.
-  --deliver             Deliver the sealed answer, whose secret has an unfamiliar format.
+  --deliver             Deliver the sealed answer, whose secret has an unfamiliar format or
+                        which could not be opened before.
 
 Each use is in the daemon's log with the user who gave it. The exit code is 1 if the token is
 not in doubt, if the daemon refuses or cannot be reached, and if it could not look.`,
@@ -102,17 +103,13 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 	p.title("%s is no longer in doubt: %s", name, meaning(o.Reason))
 	p.doubt(o.Doubt)
 	p.title("what comes next")
-	switch o.Reason {
-	case rotation.ReasonUpdatedAtUnchanged, rotation.ReasonOperatorNotRotated:
-		p.text("The slot is due again and is served now.")
-	case rotation.ReasonOperatorDeliver:
+	switch {
+	case o.Delivers:
 		p.text("The sealed answer is delivered to the sinks now.")
+	case o.Reason == rotation.ReasonUpdatedAtUnchanged, o.Reason == rotation.ReasonOperatorNotRotated:
+		p.text("The slot is due again and is served now.")
 	default:
-		if deliverable(o.Doubt) && o.Reason != rotation.ReasonOperatorRotateNow {
-			p.text("The sealed answer is delivered to the sinks now.")
-		} else {
-			p.text("The token is rotated again now.")
-		}
+		p.text("The token is rotated again now.")
 	}
 	if byOperator := o.Reason == rotation.ReasonOperatorRotateNow || o.Reason == rotation.ReasonOperatorNotRotated; byOperator && o.Doubt.OldWorksUntil.After(now) {
 		p.text("The old secret would have worked until %s. If the rotation in doubt was carried out, it stops working with "+

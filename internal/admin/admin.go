@@ -58,8 +58,10 @@ type Outcome struct {
 	Token status.Token `json:"token"`
 	// Doubt is what is known of the doubt, whether it is over or not.
 	Doubt status.Doubt `json:"doubt"`
-	// Resolved is set if the doubt is over. Reason is the verdict's reason code.
+	// Resolved is set if the doubt is over, and Delivers with it if the sealed answer is
+	// delivered in the place of a rotation. Reason is the verdict's reason code.
 	Resolved bool   `json:"resolved"`
+	Delivers bool   `json:"delivers,omitempty"`
 	Reason   string `json:"reason"`
 	// Problem says what went wrong beside that: most often, why Cloudflare could not be
 	// asked, so that the verdict is that of what was known before.

@@ -81,7 +81,7 @@ func showDoubt(record rotation.Record) *status.Doubt {
 		Reason: d.Reason, Detail: d.Detail, Since: d.Since, RotationID: work.RotationID,
 		TokenID: work.TokenID, Spare: work.Spare,
 		AskedAt: work.IntentAt, UpdatedBefore: work.Before.UpdatedAt, UpdatedNow: facts.UpdatedAt,
-		CarriedOut: d.CarriedOut, AnswerSealed: d.Sealed, OldWorksUntil: d.OldWorksUntil, Extensions: d.Extensions,
+		CarriedOut: d.CarriedOut || d.Answered(), AnswerSealed: d.Sealed, Deliverable: d.MayDeliver(), OldWorksUntil: d.OldWorksUntil, Extensions: d.Extensions,
 		Decision: d.Decision, DecidedAt: d.DecidedAt,
 	}
 	if work.Spare {
@@ -97,7 +97,7 @@ func (a *App) Resolve(ctx context.Context, name string, how rotation.Resolution)
 	if err != nil && (verdict.Reason == "" || errors.Is(err, rotation.ErrLedger)) {
 		return admin.Outcome{}, err
 	}
-	o := admin.Outcome{Resolved: verdict.Resolved, Reason: verdict.Reason}
+	o := admin.Outcome{Resolved: verdict.Resolved, Delivers: verdict.Deliver, Reason: verdict.Reason}
 	if err != nil {
 		o.Problem = err.Error()
 	}

@@ -124,7 +124,7 @@ func Judge(r Record, e Evidence, now time.Time) Verdict {
 	}
 	end := d.OldWorksUntil
 	reissueAt, halfway := end.Add(-graceMargin(grace)), end.Add(-grace/2)
-	carriedOut := d.CarriedOut || d.answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
+	carriedOut := d.CarriedOut || d.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
 	last := r.Work.IntentAt.Add(max(grace, min(doubtStretch*grace, maxOldLife)))
 	stretchable := !e.CannotExtend && end.Before(last)
 	if carriedOut && stretchable && !now.Before(halfway) && now.Before(end) {
@@ -159,7 +159,14 @@ func movedWith(w *Work, now TokenFacts) bool {
 // it is for the right client, and its secret merely looks unfamiliar.
 func (d *Doubt) deliverable() bool { return d.Sealed && d.Reason == ReasonUnfamiliarSecret }
 
-func (d *Doubt) answered() bool {
+// MayDeliver reports whether an operator may have the sealed answer delivered. One that could
+// not be opened may be readable by now: an identity was put back.
+func (d *Doubt) MayDeliver() bool {
+	return d.deliverable() || d.Sealed && d.Reason == ReasonSealedLost
+}
+
+// Answered reports whether an answer came, so that something was issued for certain.
+func (d *Doubt) Answered() bool {
 	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonSealedLost
 }
 

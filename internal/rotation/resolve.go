@@ -209,14 +209,13 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 	case ResolveRotateNow:
 		return Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}, nil
 	case ResolveAssumeNotRotated:
-		if d.answered() || d.CarriedOut {
+		if d.Answered() || d.CarriedOut {
 			return Verdict{}, fmt.Errorf("%w: Cloudflare has shown that the rotation of %s was carried out, so it cannot be taken as not rotated: "+
 				"reissue with --rotate-now when consumers can bear it, or leave it to be reissued before the grace ends", ErrUnfit, r.Token)
 		}
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonOperatorNotRotated}, nil
 	case ResolveDeliver:
-		// One that could not be opened may be readable by now: an identity was put back.
-		if !d.deliverable() && !(d.Sealed && d.Reason == ReasonSealedLost) {
+		if !d.MayDeliver() {
 			return Verdict{}, fmt.Errorf("%w: there is no sealed answer for %s that could be delivered: "+
 				"only one whose secret has an unfamiliar format, or that could not be opened before", ErrUnfit, r.Token)
 		}

@@ -63,10 +63,13 @@ type Doubt struct {
 	AskedAt       time.Time `json:"asked_at,omitzero"`
 	UpdatedBefore time.Time `json:"updated_at_before,omitzero"`
 	UpdatedNow    time.Time `json:"updated_at_now,omitzero"`
-	// CarriedOut is set once Cloudflare has shown that the request was carried out.
+	// CarriedOut is set once Cloudflare has shown that the request was carried out, by an
+	// answer or since.
 	CarriedOut bool `json:"carried_out,omitempty"`
-	// AnswerSealed is set if an answer came and is sealed, but did not pass validation.
+	// AnswerSealed is set if an answer came and was sealed, but did not pass validation or
+	// could not be opened again; Deliverable, if an operator may have it delivered.
 	AnswerSealed bool `json:"answer_sealed,omitempty"`
+	Deliverable  bool `json:"deliverable,omitempty"`
 	// OldWorksUntil is when the old secret stops working if the request was carried out;
 	// zero if it was to be revoked at once. Extensions counts how often that was put off.
 	OldWorksUntil time.Time `json:"old_works_until,omitzero"`
