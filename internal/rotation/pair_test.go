@@ -41,7 +41,7 @@ func TestPairRotatesTheOneNotInUse(t *testing.T) {
 			if record.TokenID != want.id || record.Facts.ID != want.id || record.Spare.ID != user.id {
 				t.Fatalf("rotation %d: the record says %s is in use, %s known of it, %s of the spare", n, record.TokenID, record.Facts.ID, record.Spare.ID)
 			}
-			if end := record.Last.GraceEndsAt; end.Sub(time.Now()) != 30*time.Minute {
+			if end := record.Last.GraceEndsAt; time.Until(end) != 30*time.Minute {
 				t.Errorf("the replaced credential is promised until %s", end)
 			}
 		}
