@@ -417,7 +417,7 @@ func number(t *testing.T, name string, otherwise int) int {
 	return n
 }
 
-func tail(s string) string { return s[max(len(s)-6000, 0):] }
+func tail(s string) string { return s[max(len(s)-60000, 0):] }
 
 // TestPointsExist arms each point in a build of the daemon's own code: a name that is misspelt
 // here would never strike.

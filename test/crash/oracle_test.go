@@ -26,8 +26,10 @@ type line struct {
 // inDoubtAtStart is what the daemon says of a doubt that it finds.
 const inDoubtAtStart = "the token is in doubt, and has been since before this start"
 
-// slack is what rounding to whole seconds and the way to Cloudflare may take.
-const slack = 1500 * time.Millisecond
+// slack is by how much Cloudflare's end of a grace may lie behind the one that was promised: a
+// second since its clock is known to the second only, one for rounding up to whole seconds, and
+// the way to Cloudflare.
+const slack = 2500 * time.Millisecond
 
 // judge is the oracle. It returns what is wrong, and nothing if all is well.
 func (w *world) judge() []string {
