@@ -51,8 +51,8 @@ e2e: ## the real binary against a real Vault; the first build of it takes minute
 
 ROUNDS ?= 24
 .PHONY: crash
-crash: ## the kill matrix: ROUNDS=500 is all of it; SEED=S ROUND=K plays one round again
-	cd test && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) CRASH_ROUND=$(ROUND) \
+crash: ## the kill matrix: ROUNDS=500 is all of it; SEED=S ROUND=K plays one round again; SEAL=off must find violations
+	cd test && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) CRASH_ROUND=$(ROUND) CRASH_SEAL=$(SEAL) \
 		go test -count=1 -timeout 60m -v -run 'TestCrash$$|TestOracle' ./crash
 
 .PHONY: bench
