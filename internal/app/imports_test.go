@@ -58,10 +58,13 @@ var allowed = map[string][]string{
 	// Adapters import the core. A sink goes through the one session with Vault.
 	"internal/admin":      append([]string{"internal/status"}, core...),
 	"internal/cloudflare": core,
-	"internal/journal":    core,
+	"internal/journal":    append([]string{"internal/journal/boltfile"}, core...),
 	"internal/vault":      core,
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
 	"internal/sink":       append([]string{"internal/vault"}, core...),
+
+	// What proves that a file can be read knows nothing of what is in it.
+	"internal/journal/boltfile": {},
 
 	// Doubles know nothing of the product but how it keeps a secret from being printed;
 	// the suite for sinks has the core's types.
