@@ -1,22 +1,29 @@
 // Package journal keeps on local disk what must survive the daemon: the ledger, with
 // one record for each token, and the issued secrets that are not yet confirmed by every
-// sink, sealed with age.
+// sink, sealed with age. The ledger is a bbolt file; each sealed secret is a file of its
+// own.
 //
-// Guarantees: what a method returned nil for survives a crash of the process and of the
-// machine (bbolt commits with fdatasync). One process at a time: a second one on the
-// same directory is refused. A secret is on disk only as age ciphertext; whoever has
-// the directory but not the identity learns which tokens exist and when they were
-// rotated, and no secret. Erasing removes the reference; the ciphertext's page is
-// overwritten when it is reused.
+// Guarantees, on a file system that overwrites in place (ext4, XFS; not btrfs or ZFS):
+//
+//   - What a method returned nil for survives a crash of the process and of the machine.
+//   - A [Journal.Seal] after a [Journal.Reserve] needs no room: a disk that fills up between
+//     the two cannot stop it, however many tokens are between them at once.
+//   - One process at a time: a second one on the same directory is refused.
+//   - A secret is on disk only as age ciphertext. Whoever has the directory but not the
+//     identity learns which tokens exist and when they were rotated, and no secret.
+//   - What has been damaged on disk is an error that says so, and is not taken for truth: a
+//     truncated file, flipped bits, a page or a record that is missing or of an older state.
+//     That is so when the directory is opened; the ledger's records are checked at every
+//     read. A ledger file that is truncated under a running daemon may end it.
 package journal
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"filippo.io/age"
@@ -26,28 +33,27 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// Format is the version of the file's layout that this code reads and writes.
-const Format = 1
-
-// fileName is the one file in the state directory, beside the identity.
-const fileName = "journal.db"
+// What is in the state directory, beside the identity.
+const (
+	fileName   = "journal.db" // the ledger
+	pendingDir = "pending"    // a file for each sealed secret
+)
 
 // lockTimeout is how long Open waits for another process to let go of the file.
 const lockTimeout = 2 * time.Second
 
-var (
-	metaBucket    = []byte("meta")
-	ledgerBucket  = []byte("ledger")
-	pendingBucket = []byte("pending")
-	formatKey     = []byte("format")
-)
-
 // Journal is an open state directory. It implements [rotation.Ledger] and
 // [rotation.Pending], and is safe for concurrent use.
 type Journal struct {
-	db       *bbolt.DB
-	identity *age.X25519Identity
-	now      func() time.Time
+	db         *bbolt.DB
+	pending    string // the directory of the sealed secrets
+	identity   *age.X25519Identity
+	recipients []age.Recipient // whom secrets are sealed to, ourselves included
+	now        func() time.Time
+
+	mu        sync.Mutex
+	lastWrite time.Time
+	lastErr   error
 }
 
 // Options say where the state is and what seals it.
@@ -58,77 +64,120 @@ type Options struct {
 	// identity.age in Dir, which is made if there is nothing yet that it would have to
 	// open.
 	Identity func() (string, error)
+	// Recipients are age recipients (age1...) that every secret is sealed to beside the
+	// identity. Whoever has the identity of one can open what waits to be delivered.
+	Recipients []string
 	// LockTimeout is how long to wait for another process that has the directory
 	// open. 0: two seconds.
 	LockTimeout time.Duration
 }
 
-// Open opens the state directory, or makes it.
+// Open opens the state directory, or makes it. It refuses one that is damaged, or from
+// which the ledger or the identity has gone while secrets wait that need them.
 func Open(o Options) (*Journal, error) {
 	if o.LockTimeout == 0 {
 		o.LockTimeout = lockTimeout
 	}
+	j := &Journal{pending: filepath.Join(o.Dir, pendingDir), now: time.Now}
 	if err := prepareDir(o.Dir); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(o.Dir, fileName)
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: o.LockTimeout, FreelistType: bbolt.FreelistMapType})
+	isNew, err := checkLedgerFile(o.Dir, o.LockTimeout)
+	if err != nil {
+		return nil, err
+	}
+	j.db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: o.LockTimeout, FreelistType: bbolt.FreelistMapType})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("%s is in use by another process: is a second rotatord running on this state directory?", path)
+		return nil, errInUse(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
-	j := &Journal{db: db, now: time.Now}
-	if err := errors.Join(j.prepare(), syncDir(o.Dir)); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), db.Close())
-	}
-	if j.identity, err = j.loadIdentity(o); err != nil {
-		return nil, errors.Join(err, db.Close())
+	if err := j.open(o, isNew); err != nil {
+		return nil, errors.Join(err, j.db.Close())
 	}
 	return j, nil
 }
 
+func (j *Journal) open(o Options, isNew bool) (err error) {
+	if err := os.Mkdir(j.pending, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("the directory of the sealed secrets: %w", err)
+	}
+	if !isNew {
+		err = j.bringUpToDate(o.Dir)
+	} else if err = errors.Join(j.db.Update(makeBuckets), syncDir(o.Dir)); err != nil {
+		err = fmt.Errorf("making %s: %w", j.db.Path(), err)
+	}
+	if err != nil {
+		return err
+	}
+	if j.identity, err = loadIdentity(o, j.pending); err != nil {
+		return err
+	}
+	if j.recipients, err = parseRecipients(j.identity, o.Recipients); err != nil {
+		return err
+	}
+	return j.sweep()
+}
+
 // Close closes the directory. The Journal must not be used after it.
 func (j *Journal) Close() error { return j.db.Close() }
+
+// LastWrite returns when the journal last wrote to the disk, or tried to, and the error
+// if it failed. The time is zero if nothing was written since it was opened.
+func (j *Journal) LastWrite() (time.Time, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.lastWrite, j.lastErr
+}
+
+// wrote notes how a write went. That a record was changed by somebody else says nothing
+// about the disk.
+func (j *Journal) wrote(err error) error {
+	if !errors.Is(err, rotation.ErrConflict) {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		j.lastWrite, j.lastErr = j.now(), err
+	}
+	return err
+}
+
+// errBusy is in the error about a directory that another process has open.
+var errBusy = errors.New("in use")
+
+func errInUse(path string) error {
+	return fmt.Errorf("%s is %w by another process: is a second rotatord running on this state directory?", path, errBusy)
+}
 
 // prepareDir makes the directory, and refuses one that strangers can look into.
 func prepareDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("the state directory: %w", err)
 	}
-	info, err := os.Stat(dir)
+	if err := refuseOpenToAll("the state directory ", dir, "0700"); err != nil {
+		return err
+	}
+	if err := refuseOpenToAll("", filepath.Join(dir, pendingDir), "0700"); err != nil {
+		return err
+	}
+	return refuseOpenToAll("", filepath.Join(dir, fileName), "0600")
+}
+
+// refuseOpenToAll refuses what every user may look into or change. What is not there is
+// none of it.
+func refuseOpenToAll(what, path, want string) error {
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("the state directory: %w", err)
 	}
 	if mode := info.Mode().Perm(); mode&0o007 != 0 {
-		return fmt.Errorf("the state directory %s is open to every user (mode %04o): run chmod 0700 %s", dir, mode, dir)
+		return fmt.Errorf("%s%s is open to every user (mode %04o): run chmod %s %s", what, path, mode, want, path)
 	}
 	return nil
-}
-
-// prepare makes the buckets of a new file, and refuses the file of a newer version.
-func (j *Journal) prepare() error {
-	return j.db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{metaBucket, ledgerBucket, pendingBucket} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
-		meta := tx.Bucket(metaBucket)
-		stored := meta.Get(formatKey)
-		if stored == nil {
-			return meta.Put(formatKey, fmt.Append(nil, Format))
-		}
-		var format int
-		if _, err := fmt.Sscan(string(stored), &format); err != nil {
-			return fmt.Errorf("the format version %q cannot be read", stored)
-		}
-		if format != Format {
-			return fmt.Errorf("the file has format version %d and this rotatord reads %d: use the version that wrote it", format, Format)
-		}
-		return nil
-	})
 }
 
 // syncDir makes the names in dir durable.
@@ -144,7 +193,7 @@ func syncDir(dir string) error {
 func (j *Journal) Load(_ context.Context, token string) (rotation.Record, error) {
 	var r rotation.Record
 	err := j.db.View(func(tx *bbolt.Tx) (err error) {
-		r, err = decodeRecord(token, tx.Bucket(ledgerBucket).Get([]byte(token)))
+		r, err = decodeRecord(Format, token, tx.Bucket(ledgerBucket).Get([]byte(token)))
 		return err
 	})
 	return r, err
@@ -152,22 +201,22 @@ func (j *Journal) Load(_ context.Context, token string) (rotation.Record, error)
 
 // Save implements [rotation.Ledger].
 func (j *Journal) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
-	err := j.db.Update(func(tx *bbolt.Tx) error {
-		ledger := tx.Bucket(ledgerBucket)
-		stored, err := decodeRecord(r.Token, ledger.Get([]byte(r.Token)))
+	err := j.wrote(j.db.Update(func(tx *bbolt.Tx) error {
+		stored := tx.Bucket(ledgerBucket).Get([]byte(r.Token))
+		before, err := decodeRecord(Format, r.Token, stored)
 		if err != nil {
 			return err
 		}
-		if stored.Revision != r.Revision {
+		if before.Revision != r.Revision {
 			return rotation.ErrConflict
 		}
 		r.Revision++
-		b, err := json.Marshal(r)
+		value, err := encodeRecord(r)
 		if err != nil {
 			return err
 		}
-		return ledger.Put([]byte(r.Token), b)
-	})
+		return putRecord(tx, r.Token, stored, value)
+	}))
 	if err != nil {
 		return rotation.Record{}, err
 	}
@@ -177,44 +226,9 @@ func (j *Journal) Save(_ context.Context, r rotation.Record) (rotation.Record, e
 // All implements [rotation.Ledger].
 func (j *Journal) All(context.Context) ([]rotation.Record, error) {
 	var all []rotation.Record
-	err := j.db.View(func(tx *bbolt.Tx) error {
-		return tx.Bucket(ledgerBucket).ForEach(func(k, v []byte) error {
-			r, err := decodeRecord(string(k), v)
-			all = append(all, r)
-			return err
-		})
+	err := j.db.View(func(tx *bbolt.Tx) (err error) {
+		all, err = readLedger(tx, Format)
+		return err
 	})
 	return all, err
-}
-
-func decodeRecord(token string, b []byte) (r rotation.Record, err error) {
-	if b == nil {
-		return r, nil
-	}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("the ledger record of %s cannot be read: %w", token, err)
-	}
-	if r.Format > rotation.RecordFormat {
-		return r, fmt.Errorf("the ledger record of %s has format version %d and this rotatord reads up to %d: "+
-			"use the version that wrote it", token, r.Format, rotation.RecordFormat)
-	}
-	return rotation.Migrate(r), nil
-}
-
-// ReadLedger reads the ledger without changing anything, for commands that run beside no
-// daemon. It is an error if there is no ledger, or if a daemon has it open.
-func ReadLedger(ctx context.Context, dir string) ([]rotation.Record, error) {
-	path := filepath.Join(dir, fileName)
-	if _, err := os.Stat(path); err != nil {
-		return nil, fmt.Errorf("there is no ledger to read: %w", err)
-	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: 100 * time.Millisecond})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("%s is in use by a running daemon", path)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", path, err)
-	}
-	all, err := (&Journal{db: db}).All(ctx)
-	return all, errors.Join(err, db.Close())
 }
