@@ -14,7 +14,9 @@
 //   - What has been damaged on disk is an error that says so, and is not taken for truth: a
 //     truncated file, flipped bits, a page or a record that is missing or of an older state.
 //     That is so when the directory is opened; the ledger's records are checked at every
-//     read. A ledger file that is truncated under a running daemon may end it.
+//     read. A ledger file that is truncated under a running daemon may end it. And a disk
+//     that confirmed the very last write and lost it is not found out: that is the state
+//     before that write, whole.
 package journal
 
 import (
