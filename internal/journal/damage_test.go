@@ -177,7 +177,7 @@ func TestLostWrites(t *testing.T) {
 	last, refused := states[len(states)-1], 0
 	for s, earlier := range states[:len(states)-1] {
 		for at := 0; at < min(len(earlier), len(last)); at += os.Getpagesize() {
-			if at < 2*os.Getpagesize() && s == len(states)-3 {
+			if at < 2*os.Getpagesize() && s >= len(states)-3 {
 				continue // the very last write, which nothing later contradicts
 			}
 			b := append([]byte(nil), last...)
