@@ -55,6 +55,10 @@ crash: ## the kill matrix: ROUNDS=500 is all of it; SEED=S ROUND=K plays one rou
 	cd test && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) CRASH_ROUND=$(ROUND) CRASH_SEAL=$(SEAL) \
 		go test -count=1 -timeout 60m -v -run 'TestCrash$$|TestOracle' ./crash
 
+.PHONY: fleet
+fleet: ## 50 clients while secrets rotate and things go wrong, and the script beside it; 12 minutes, prints a table
+	cd test/fleet && go test -count=1 -timeout 40m -args -full
+
 .PHONY: bench
 bench: ## benchmarks
 	@[[ -f bench/go.mod ]] || { echo "make bench: bench/go.mod is not there" >&2; exit 1; }
