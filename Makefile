@@ -56,7 +56,7 @@ crash: ## the kill matrix: ROUNDS=500 is all of it; SEED=S ROUND=K plays one rou
 		go test -count=1 -timeout 60m -v -run 'TestCrash$$|TestOracle' ./crash
 
 .PHONY: fleet
-fleet: ## 50 clients while secrets rotate and things go wrong, and the script beside it; 12 minutes, prints a table
+fleet: ## 50 clients while secrets rotate and things go wrong, and a script in its place; 11 minutes, prints a table
 	cd test/fleet && go test -count=1 -timeout 40m -args -full
 
 .PHONY: bench

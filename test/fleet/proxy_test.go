@@ -66,7 +66,7 @@ func (w *world) cloudflare(t *testing.T) string {
 			if w.rotates.strikes(w.scenario.strike, credential) {
 				if w.scenario.killed == unsealed {
 					// Nothing of the answer is on its way before this handler returns.
-					defer w.contestant.answered()
+					defer w.contestant.answered(credential)
 				} else {
 					fault.Kind, fault.Status = w.scenario.answer, w.scenario.status
 				}

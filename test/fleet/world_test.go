@@ -62,6 +62,9 @@ type scenario struct {
 	strike map[int]int
 }
 
+// calm reports whether nothing goes wrong.
+func (s scenario) calm() bool { return s.answer == "" && s.write == nothing && s.killed == never }
+
 // losesAnswers reports whether a secret is issued that nobody can have kept.
 func (s scenario) losesAnswers() bool { return s.answer != "" || s.killed == unsealed }
 
