@@ -120,7 +120,10 @@ func (j *Journal) open(o Options, isNew bool) (err error) {
 	if j.recipients, err = parseRecipients(j.identity, o.Recipients); err != nil {
 		return err
 	}
-	return j.sweep()
+	if err = j.sweep(); err != nil {
+		return err
+	}
+	return j.checkIdentity()
 }
 
 // Close closes the directory. The Journal must not be used after it.

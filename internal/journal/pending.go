@@ -162,7 +162,7 @@ func (j *Journal) Open(_ context.Context, rotationID string) (rotation.Issued, b
 		return rotation.Issued{}, false, nil
 	}
 	if err == nil && p.state == stateDamaged {
-		err = errRotten
+		err = fmt.Errorf("%w: %w", rotation.ErrUnreadable, errRotten)
 	}
 	if err != nil {
 		return rotation.Issued{}, false, fmt.Errorf("the sealed secret of rotation %s: %w", rotationID, err)
@@ -278,6 +278,36 @@ func (j *Journal) sweep() error {
 	return nil
 }
 
+// checkIdentity refuses an identity that cannot open what waits to be delivered: with it the
+// daemon would give those secrets up as lost.
+func (j *Journal) checkIdentity() error {
+	records, err := j.All(context.Background())
+	if err != nil {
+		return err
+	}
+	inHand := unfinished(records)
+	foreign := 0
+	err = forEachPending(j.pending, func(_ string, p pendingFile, damage error) error {
+		if _, waits := inHand[p.key.RotationID]; waits && damage == nil && p.state == stateSealed {
+			if _, err := decrypt(p.ciphertext, j.identity); isForeign(err) {
+				foreign++
+			}
+		}
+		return nil
+	})
+	if err == nil && foreign > 0 {
+		err = fmt.Errorf("%d sealed secrets wait that another age identity has to open: put back the one that the daemon had "+
+			"when they were sealed (state.identity, or %s in the state directory)", foreign, identityFile)
+	}
+	return err
+}
+
+// isForeign reports whether something was sealed to somebody else.
+func isForeign(err error) bool {
+	_, ok := errors.AsType[*age.NoIdentityMatchError](err)
+	return ok
+}
+
 // finishSeal ends a seal that was cut short. The body is written once more, since it may
 // not be durable yet.
 func finishSeal(path string, p pendingFile) error {
@@ -337,7 +367,7 @@ func decrypt(ciphertext []byte, identities ...age.Identity) ([]byte, error) {
 func unseal(rotationID string, ciphertext []byte, identities ...age.Identity) (rotation.Issued, error) {
 	plain, err := decrypt(ciphertext, identities...)
 	if err != nil {
-		return rotation.Issued{}, fmt.Errorf("opening the sealed secret of rotation %s: %w", rotationID, err)
+		return rotation.Issued{}, fmt.Errorf("opening the sealed secret of rotation %s: %w: %w", rotationID, rotation.ErrUnreadable, err)
 	}
 	defer clear(plain)
 	var a sealedAnswer

@@ -1,0 +1,71 @@
+package journal_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"filippo.io/age"
+
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+)
+
+// TestForeignIdentityIsRefused: with another identity the daemon would take what waits to be
+// delivered for lost. What nobody waits for any more does not matter.
+func TestForeignIdentityIsRefused(t *testing.T) {
+	o := journal.Options{Dir: stateDir(t)}
+	j := open(t, o)
+	if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
+		t.Fatal(err)
+	}
+	record, err := j.Save(t.Context(), rotation.Record{
+		Format: rotation.RecordFormat, Token: "ci", TokenID: "uuid", Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R", TokenID: "uuid"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = j.Close()
+	other, _ := age.GenerateX25519Identity()
+	foreign := o
+	foreign.Identity = func() (string, error) { return other.String(), nil }
+	if _, err := journal.Open(foreign); err == nil || !strings.Contains(err.Error(), "1 sealed secrets wait that another age identity has to open") {
+		t.Errorf("%v", err)
+	}
+	j = open(t, o) // nothing was harmed
+	if _, ok, err := j.Open(t.Context(), "R"); !ok || err != nil {
+		t.Fatalf("%t, %v", ok, err)
+	}
+	record.Step, record.Work = rotation.StepIdle, nil
+	if _, err := j.Save(t.Context(), record); err != nil {
+		t.Fatal(err)
+	}
+	_ = j.Close()
+	j = open(t, foreign)
+	if _, ok, err := j.Open(t.Context(), "R"); ok || !errors.Is(err, rotation.ErrUnreadable) {
+		t.Errorf("%t, %v", ok, err)
+	}
+}
+
+// TestRottenSecretIsUnreadable: trying again does not help, and the core is told so.
+func TestRottenSecretIsUnreadable(t *testing.T) {
+	o := journal.Options{Dir: stateDir(t)}
+	j := open(t, o)
+	if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(o.Dir, "pending", "R")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(b)-40] ^= 1
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok, err := j.Open(t.Context(), "R"); ok || !errors.Is(err, rotation.ErrUnreadable) {
+		t.Errorf("%t, %v", ok, err)
+	}
+}
