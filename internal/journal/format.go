@@ -141,7 +141,7 @@ func putFormat(tx *bbolt.Tx) error {
 }
 
 // bringUpToDate reads all of a file that is not new, and migrates one of an older format.
-func (j *Journal) bringUpToDate(dir string) error {
+func (j *Journal) bringUpToDate() error {
 	var format int
 	err := j.db.View(func(tx *bbolt.Tx) (err error) {
 		if format, err = formatOf(tx); err == nil {
@@ -152,7 +152,7 @@ func (j *Journal) bringUpToDate(dir string) error {
 	if err != nil || format == Format {
 		return err
 	}
-	return j.migrate(dir)
+	return j.migrate()
 }
 
 // formatOf returns the version of the layout, and refuses one that is newer or has no

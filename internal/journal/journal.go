@@ -103,11 +103,11 @@ func Open(o Options) (*Journal, error) {
 }
 
 func (j *Journal) open(o Options, isNew bool) (err error) {
-	if err := os.Mkdir(j.pending, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := makeDir(j.pending); err != nil {
 		return fmt.Errorf("the directory of the sealed secrets: %w", err)
 	}
 	if !isNew {
-		err = j.bringUpToDate(o.Dir)
+		err = j.bringUpToDate()
 	} else if err = errors.Join(j.db.Update(makeBuckets), syncDir(o.Dir)); err != nil {
 		err = fmt.Errorf("making %s: %w", j.db.Path(), err)
 	}
@@ -157,7 +157,11 @@ func errInUse(path string) error {
 
 // prepareDir makes the directory, and refuses one that strangers can look into.
 func prepareDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	err := os.MkdirAll(filepath.Dir(dir), 0o700)
+	if err == nil {
+		err = makeDir(dir)
+	}
+	if err != nil {
 		return fmt.Errorf("the state directory: %w", err)
 	}
 	if err := refuseOpenToAll("the state directory ", dir, "0700"); err != nil {
@@ -167,6 +171,16 @@ func prepareDir(dir string) error {
 		return err
 	}
 	return refuseOpenToAll("", filepath.Join(dir, fileName), "0600")
+}
+
+// makeDir makes a directory whose name is durable, unless it is there.
+func makeDir(dir string) error {
+	if err := os.Mkdir(dir, 0o700); errors.Is(err, os.ErrExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
 }
 
 // refuseOpenToAll refuses what every user may look into or change. What is not there is

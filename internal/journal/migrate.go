@@ -67,7 +67,7 @@ func readSealed1(tx *bbolt.Tx) ([]sealed1, error) {
 // migrate turns format 1 into this one. First the sealed answers become files, then one
 // transaction does the rest; a crash in between leaves format 1, and files that are
 // written again. Reservations are not carried over: no answer can come for them any more.
-func (j *Journal) migrate(dir string) error {
+func (j *Journal) migrate() error {
 	var sealed []sealed1
 	err := j.db.View(func(tx *bbolt.Tx) (err error) { sealed, err = readSealed1(tx); return err })
 	for _, s := range sealed {
@@ -75,7 +75,7 @@ func (j *Journal) migrate(dir string) error {
 			err = writeSealed(filepath.Join(j.pending, s.key.RotationID), s.key, s.at, s.ciphertext)
 		}
 	}
-	if err = errors.Join(err, syncDir(dir)); err == nil {
+	if err == nil {
 		err = j.db.Update(migrateLedger)
 	}
 	if err != nil {

@@ -1,0 +1,320 @@
+//go:build linux
+
+package journal_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"rotatord/internal/journal"
+	"rotatord/internal/journal/disktest"
+	"rotatord/internal/rotation"
+)
+
+// onDisks runs a test on each kind of disk.
+func onDisks(t *testing.T, kib int, test func(t *testing.T, d *disktest.Disk, o journal.Options)) {
+	for kind, kib := range map[string]int{disktest.Tmpfs: kib, disktest.Ext4: 4<<10 + kib} {
+		t.Run(kind, func(t *testing.T) {
+			d := disktest.New(t, kind, kib)
+			test(t, d, journal.Options{Dir: filepath.Join(d.Dir, "state")})
+		})
+	}
+}
+
+// TestDiskFull fills the disk before each write of a rotation, one at a time.
+func TestDiskFull(t *testing.T) {
+	for n := range rotationSteps(t, nil) {
+		onDisks(t, 700, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+			j := open(t, o)
+			steps := rotationSteps(t, j)
+			for _, step := range steps[:n] {
+				if err := step.do(); err != nil {
+					t.Fatalf("%s: %v", step.name, err)
+				}
+			}
+			step := steps[n]
+			before, err := j.Load(t.Context(), "ci")
+			if err != nil {
+				t.Fatal(err)
+			}
+			d.Fill()
+			began := time.Now()
+			err = step.do()
+			if step.needsRoom != errors.Is(err, syscall.ENOSPC) || !step.needsRoom && err != nil {
+				t.Errorf("%s on a full disk: %v", step.name, err)
+			}
+			if at, lastErr := j.LastWrite(); (lastErr == nil) != (err == nil) || at.Before(began) {
+				t.Errorf("%s on a full disk: the last write is said to have ended at %v with %v", step.name, at, lastErr)
+			}
+			// Nothing is lost, neither in the process nor for one that is started now.
+			for range 2 {
+				if got, loadErr := j.Load(t.Context(), "ci"); loadErr != nil || err != nil && got.Revision != before.Revision {
+					t.Errorf("%s on a full disk: the ledger has revision %d after %d, %v", step.name, got.Revision, before.Revision, loadErr)
+				}
+				_, sealed, openErr := j.Open(t.Context(), "R")
+				if want := n >= 2 && n <= 4 || n == 5 && err != nil; openErr != nil || sealed != want {
+					t.Errorf("%s on a full disk: the secret is there: %t, %v", step.name, sealed, openErr)
+				}
+				_ = j.Close()
+				j = open(t, o)
+			}
+			// Once there is room, it goes on.
+			d.Free()
+			rest := rotationSteps(t, j)[n:]
+			if err == nil {
+				rest = rest[1:]
+			}
+			for _, step := range rest {
+				if err := step.do(); err != nil {
+					t.Errorf("%s after the disk was full: %v", step.name, err)
+				}
+			}
+			if r, err := j.Load(t.Context(), "ci"); err != nil || r.Step != rotation.StepIdle || r.Failures != len(steps)-1 {
+				t.Errorf("in the end: %+v, %v", r, err)
+			}
+			if left, err := os.ReadDir(filepath.Join(o.Dir, "pending")); err != nil || len(left) != 0 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// writeStep is one write of a rotation.
+type writeStep struct {
+	name      string
+	needsRoom bool
+	do        func() error
+}
+
+// rotationSteps are the writes of a rotation, in the order of the protocol. Each save is of
+// a larger record than the one before, so that no page that is free by chance is enough.
+func rotationSteps(t *testing.T, j *journal.Journal) []writeStep {
+	key := rotation.PendingKey{RotationID: "R", Token: "ci", TokenID: "uuid"}
+	n := 0
+	save := func(step rotation.Step) writeStep {
+		n++
+		size := n
+		return writeStep{"saving " + string(step), true, func() error {
+			r, err := j.Load(t.Context(), "ci")
+			if err != nil {
+				return err
+			}
+			r.Format, r.Token, r.Step, r.Failures = rotation.RecordFormat, "ci", step, 6
+			r.LastError = strings.Repeat("x", size*16<<10)
+			if r.Work = nil; step != rotation.StepIdle {
+				r.Work = &rotation.Work{RotationID: "R"}
+			}
+			_, err = j.Save(t.Context(), r)
+			return err
+		}}
+	}
+	return []writeStep{
+		{"reserving", true, func() error { return j.Reserve(t.Context(), key) }},
+		save(rotation.StepIntent),
+		{"sealing", false, func() error { return j.Seal(t.Context(), key, issued) }},
+		save(rotation.StepSealed), save(rotation.StepStored),
+		{"erasing", false, func() error { return j.Erase(t.Context(), "R") }},
+		save(rotation.StepIdle),
+	}
+}
+
+// TestFiftySealsOnAFullDisk is the promise of Reserve: fifty rotations have their room, the
+// disk fills up, and fifty answers arrive at once.
+func TestFiftySealsOnAFullDisk(t *testing.T) {
+	onDisks(t, 1200, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+		j := open(t, o)
+		id := func(i int) string { return fmt.Sprint("R", i) }
+		for i := range 50 {
+			if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: id(i), Token: fmt.Sprint("ci-", i)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		d.Fill()
+		if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: "ONEMORE", Token: "ci"}); !errors.Is(err, syscall.ENOSPC) {
+			t.Fatalf("the disk is not full: %v", err)
+		}
+		var all sync.WaitGroup
+		for i := range 50 {
+			all.Go(func() {
+				if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: id(i), Token: fmt.Sprint("ci-", i)}, issued); err != nil {
+					t.Errorf("%s: %v", id(i), err)
+				}
+			})
+		}
+		all.Wait()
+		_ = j.Close()
+		j = open(t, o) // on the full disk
+		for i := range 50 {
+			if got, ok, err := j.Open(t.Context(), id(i)); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+				t.Errorf("%s: %t, %v", id(i), ok, err)
+			}
+			if err := j.Erase(t.Context(), id(i)); err != nil {
+				t.Errorf("%s: %v", id(i), err)
+			}
+		}
+	})
+}
+
+// TestFirstStartOnAFullDisk must not leave anything that a second start takes for damage.
+func TestFirstStartOnAFullDisk(t *testing.T) {
+	onDisks(t, 200, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+		d.Fill()
+		if _, err := journal.Open(o); !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("%v", err)
+		}
+		d.Free()
+		open(t, o)
+	})
+}
+
+func TestReadOnlyFileSystem(t *testing.T) {
+	onDisks(t, 300, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+		d.ReadOnly(true)
+		if _, err := journal.Open(o); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "state directory") {
+			t.Errorf("a first start: %v", err)
+		}
+		d.ReadOnly(false)
+		j := open(t, o)
+		if _, err := j.Save(t.Context(), rotation.Record{Token: "ci"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
+			t.Fatal(err)
+		}
+		_ = j.Close()
+		d.ReadOnly(true)
+		if _, err := journal.Open(o); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "journal.db") {
+			t.Errorf("a later start: %v", err)
+		}
+		// Whoever only looks can do so.
+		in, err := journal.Inspect(o.Dir)
+		if err != nil || in.LedgerErr != nil || len(in.Sealed) != 1 {
+			t.Errorf("%+v, %v", in, err)
+		}
+		if err := journal.Drop(o.Dir, "R"); !errors.Is(err, syscall.EROFS) {
+			t.Errorf("Drop: %v", err)
+		}
+		d.ReadOnly(false)
+		if _, ok, err := open(t, o).Open(t.Context(), "R"); err != nil || !ok {
+			t.Errorf("%t, %v", ok, err)
+		}
+	})
+}
+
+// TestPowerCut cuts the power of a disk while a process writes to it, again and again on the
+// same journal. Whatever that process was told was done must be there.
+func TestPowerCut(t *testing.T) {
+	if dir := os.Getenv("JOURNAL_TEST_POWER"); dir != "" {
+		writeUntilTheEnd(t, dir)
+	}
+	if testing.Short() {
+		t.Skip("starts and stops processes")
+	}
+	d := disktest.New(t, disktest.Ext4, 16<<10)
+	dir := filepath.Join(d.Dir, "state")
+	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
+	seen := 0
+	for round := range 12 {
+		cmd := exec.Command(os.Args[0], "-test.run=^TestPowerCut$")
+		cmd.Env = append(os.Environ(), "JOURNAL_TEST_POWER="+dir)
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		delay, cut := time.Duration(200+random.IntN(400))*time.Millisecond, make(chan error, 1)
+		go func() { time.Sleep(delay); cut <- d.CutPower() }()
+		saved, sealed := map[string]int{}, map[string]bool{}
+		for lines := bufio.NewScanner(stdout); lines.Scan(); {
+			// Noted before the next one begins, and each kind by its last word.
+			verb, rest, _ := strings.Cut(lines.Text(), " ")
+			name, number, _ := strings.Cut(rest, " ")
+			switch verb {
+			case "saved":
+				saved[name], _ = strconv.Atoi(number)
+			case "sealed":
+				sealed[name] = true
+			case "erasing":
+				delete(sealed, name)
+			}
+		}
+		if err := errors.Join(<-cut, cmd.Wait()); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		d.Restore()
+		j := open(t, journal.Options{Dir: dir})
+		for token, revision := range saved {
+			if r, err := j.Load(t.Context(), token); err != nil || r.Revision < uint64(revision) {
+				t.Errorf("round %d: %s is at revision %d, and %d was confirmed: %v", round, token, r.Revision, revision, err)
+			}
+		}
+		for id := range sealed {
+			if got, ok, err := j.Open(t.Context(), id); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+				t.Errorf("round %d: the seal of %s was confirmed: %t, %v", round, id, ok, err)
+			}
+		}
+		all, err := j.Sealed()
+		for _, s := range all {
+			err = errors.Join(err, s.Damage, j.Erase(t.Context(), s.RotationID))
+		}
+		if err := errors.Join(err, j.Close()); err != nil {
+			t.Errorf("round %d: %v", round, err)
+		}
+		seen += len(saved) + len(sealed)
+	}
+	if seen < 24 {
+		t.Errorf("only %d writes were confirmed in all, so this proves little", seen)
+	}
+}
+
+// writeUntilTheEnd is the process whose disk is cut off. It says what it was told.
+func writeUntilTheEnd(t *testing.T, dir string) {
+	j, err := journal.Open(journal.Options{Dir: dir})
+	if err != nil {
+		fmt.Println("error", err)
+		os.Exit(1)
+	}
+	var all sync.WaitGroup
+	for worker := range 3 {
+		all.Go(func() {
+			for i := 0; ; i++ {
+				token, id := fmt.Sprint("token-", worker), fmt.Sprintf("R%d-%d-%d", os.Getpid(), worker, i)
+				key := rotation.PendingKey{RotationID: id, Token: token}
+				if j.Reserve(t.Context(), key) != nil || j.Seal(t.Context(), key, issued) != nil {
+					return
+				}
+				fmt.Println("sealed", id)
+				r, err := j.Load(t.Context(), token)
+				if err != nil {
+					return
+				}
+				r.Format, r.Token, r.LastError = rotation.RecordFormat, token, strings.Repeat("x", i%4000)
+				if r, err = j.Save(t.Context(), r); err != nil {
+					return
+				}
+				fmt.Println("saved", token, r.Revision)
+				if i%2 == 0 {
+					fmt.Println("erasing", id)
+					if j.Erase(t.Context(), id) != nil {
+						return
+					}
+				}
+			}
+		})
+	}
+	all.Wait()
+	os.Exit(0)
+}

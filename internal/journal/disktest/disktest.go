@@ -1,0 +1,136 @@
+//go:build linux
+
+// Package disktest gives a test a small disk of its own, which can be filled up to the last
+// byte, made read-only, or cut off from its power.
+//
+// It mounts file systems, which takes the rights of root. Without them a test is skipped, or
+// fails where ROTATORD_REQUIRE_TOOLS=1 says that it must run.
+package disktest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"unsafe"
+)
+
+// The file systems.
+const (
+	Tmpfs = "tmpfs"
+	Ext4  = "ext4" // in a file, with a journal
+)
+
+// Disk is a mounted file system. It is unmounted at the end of the test.
+type Disk struct {
+	// Dir is where it is mounted.
+	Dir string
+
+	t       testing.TB
+	image   string
+	options string
+	kind    string
+}
+
+// New mounts a file system of that many KiB.
+func New(t testing.TB, kind string, kib int) *Disk {
+	t.Helper()
+	d := &Disk{Dir: filepath.Join(t.TempDir(), "disk"), t: t, kind: kind, image: "tmpfs", options: fmt.Sprintf("size=%dk", kib)}
+	if err := os.Mkdir(d.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if kind == Ext4 {
+		d.image, d.options = filepath.Join(filepath.Dir(d.Dir), "image"), "loop"
+		err = errors.Join(os.WriteFile(d.image, nil, 0o600), os.Truncate(d.image, int64(kib)<<10),
+			command("mkfs.ext4", "-q", "-m", "0", d.image))
+	}
+	if err = errors.Join(err, d.mount()); err != nil {
+		const hint = "a disk for this test cannot be mounted (it takes root, and mkfs.ext4 from e2fsprogs): %v"
+		if os.Getenv("ROTATORD_REQUIRE_TOOLS") == "1" {
+			t.Fatalf(hint, err)
+		}
+		t.Skipf(hint, err)
+	}
+	t.Cleanup(func() { _ = command("umount", "--lazy", d.Dir) })
+	return d
+}
+
+func (d *Disk) mount() error { return command("mount", "-t", d.kind, "-o", d.options, d.image, d.Dir) }
+
+func command(name string, args ...string) error {
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %q: %w: %s", name, args, err, out)
+	}
+	return nil
+}
+
+func (d *Disk) filler() string { return filepath.Join(d.Dir, "filler") }
+
+// Fill takes all room that there is.
+func (d *Disk) Fill() {
+	d.t.Helper()
+	f, err := os.OpenFile(d.filler(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, size := range []int{64 << 10, 4 << 10, 1} {
+		for err = nil; err == nil; {
+			if _, err = f.Write(make([]byte, size)); err == nil && size > 1 {
+				err = f.Sync() // so that the file system allocates now, and not when it is convenient
+			}
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			d.t.Fatalf("filling the disk: %v", err)
+		}
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// Free gives back what Fill took.
+func (d *Disk) Free() {
+	d.t.Helper()
+	if err := os.Remove(d.filler()); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// ReadOnly remounts the disk, which no process may have open for writing.
+func (d *Disk) ReadOnly(yes bool) {
+	d.t.Helper()
+	mode := "remount,rw"
+	if yes {
+		mode = "remount,ro"
+	}
+	if err := command("mount", "-o", mode, d.Dir); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// CutPower makes an ext4 disk forget whatever was not made durable, at once, and refuse
+// everything until Restore.
+func (d *Disk) CutPower() error {
+	dir, err := os.Open(d.Dir)
+	if err != nil {
+		return err
+	}
+	const shutdown = 0x8004587d // EXT4_IOC_SHUTDOWN
+	flags := uint32(2)          // without flushing the log
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, dir.Fd(), shutdown, uintptr(unsafe.Pointer(&flags))); errno != 0 {
+		err = os.NewSyscallError("shutting the file system down", errno)
+	}
+	return errors.Join(err, dir.Close())
+}
+
+// Restore mounts a disk whose power was cut, once nobody has it open any more.
+func (d *Disk) Restore() {
+	d.t.Helper()
+	if err := errors.Join(command("umount", d.Dir), d.mount()); err != nil {
+		d.t.Fatal(err)
+	}
+}
