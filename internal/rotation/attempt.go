@@ -54,13 +54,17 @@ func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
 	return err
 }
 
+// graceBlur is by how much the old secret may die before Work.GraceEndsAt, which is the latest
+// that it can: Cloudflare's clock is known to the second, and graces are rounded up to one.
+const graceBlur = 2 * time.Second
+
 // nextDelivery is when a secret in hand is tried again: more often than anything else, and in
 // time to extend the old one's grace if that fails again.
 func (a *attempt) nextDelivery() time.Time {
 	work, now := a.record.Work, a.now().UTC()
 	next := now.Add(min(BackOff(a.record.Failures), maxDeliveryBackOff))
 	if end := work.GraceEndsAt; now.Before(end) && !work.Spare {
-		inTime := end.Add(-time.Duration(work.Grace) / 4)
+		inTime := end.Add(-time.Duration(work.Grace)/4 - graceBlur)
 		if soonest := now.Add(minBackOff); inTime.Before(soonest) {
 			inTime = soonest
 		}

@@ -122,7 +122,7 @@ func (a *attempt) keepOldAlive(ctx context.Context) {
 	grace := time.Duration(work.Grace)
 	switch {
 	case grace == 0, work.Spare, work.GraceEndsAt.IsZero(): // no old secret in use lives on
-	case now.Before(work.GraceEndsAt.Add(-grace / 2)): // there is time yet
+	case now.Before(work.GraceEndsAt.Add(-grace/2 - graceBlur)): // there is time yet
 	case !now.Before(work.GraceEndsAt): // it is dead, and nothing revives it
 	case !now.Before(work.IntentAt.Add(maxOldLife)):
 	default:
