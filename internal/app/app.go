@@ -96,7 +96,7 @@ func (a *App) build() error {
 	if err := web.Validate(a.options.WebConfigFile); err != nil {
 		return fmt.Errorf("--web.config.file: %w", err)
 	}
-	journalOptions := journal.Options{Dir: a.config.State.Dir}
+	journalOptions := journal.Options{Dir: a.config.State.Dir, Recipients: a.config.State.Recipients}
 	if source := a.config.State.Identity; !source.IsZero() {
 		journalOptions.Identity = func() (string, error) {
 			v, err := source.Read()

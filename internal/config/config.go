@@ -49,6 +49,9 @@ type State struct {
 	// Identity is the age identity that seals pending secrets. Zero means the
 	// file identity.age in Dir, which is made on first start.
 	Identity SecretSource
+	// Recipients are age recipients that pending secrets are sealed to beside the
+	// identity.
+	Recipients []string
 }
 
 // Account is one Cloudflare account with the credential to reach it: an API token,

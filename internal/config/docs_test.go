@@ -85,7 +85,7 @@ func TestRawFields(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		"state.shared", "state.recipients", "accounts.NAME.zone_id", "vault.auth.kubernetes", "vault.auth.cert",
+		"state.shared", "accounts.NAME.zone_id", "vault.auth.kubernetes", "vault.auth.cert",
 		"vault.auth.jwt", "tokens.NAME.create", "tokens.NAME.window", "tokens.NAME.renew_before",
 		"tokens.NAME.verify", "tokens.NAME.sinks[].file", "defaults.window", "defaults.verify",
 	} {
@@ -345,7 +345,8 @@ func TestSchemaAgrees(t *testing.T) {
 		"unknown-key", "unknown-key-far", "no-account-id", "no-vault", "no-tokens", "empty-tokens", "no-token-id", "empty-sinks",
 		"empty-sink", "no-sink-path", "log-level", "log-format", "secret-in-file", "secret-both", "secret-neither", "account-id",
 		"token-id", "token-name", "duration-days", "duration-negative", "duration-no-unit", "requests-zero", "requests-too-many",
-		"requests-text", "auth-two", "auth-none", "catch-up", "catch-up-skip", "defaults-id", "not-a-mapping", "admin-socket-relative", "admin-socket-long", "later-*",
+		"requests-text", "auth-two", "auth-none", "catch-up", "catch-up-skip", "defaults-id", "not-a-mapping", "admin-socket-relative", "admin-socket-long",
+		"recipient", "recipient-secret-key", "recipient-twice", "recipients-empty", "later-*",
 	} {
 		paths, _ := filepath.Glob("testdata/bad/" + name + ".yaml")
 		if len(paths) == 0 {
@@ -367,7 +368,7 @@ func TestSchemaAgrees(t *testing.T) {
 // schema library stays out of the daemon.
 func TestImports(t *testing.T) {
 	allowed := []string{
-		"go.yaml.in/yaml/v3", "rotatord/internal/config/raw", "rotatord/internal/scheduler", "rotatord/internal/secret",
+		"filippo.io/age", "go.yaml.in/yaml/v3", "rotatord/internal/config/raw", "rotatord/internal/scheduler", "rotatord/internal/secret",
 	}
 	paths, err := filepath.Glob("*.go")
 	rawPaths, _ := filepath.Glob("raw/*.go")

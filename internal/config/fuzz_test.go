@@ -127,7 +127,7 @@ func spelledOut(cfg *config.Config) object {
 	return given(object{
 		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
 		"log":   object{"level": cfg.Log.Level, "format": cfg.Log.Format},
-		"state": given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity)}),
+		"state": given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients}),
 		"vault": given(object{
 			"address": cfg.Vault.Address, "namespace": cfg.Vault.Namespace, "timeout": cfg.Vault.Timeout.String(), "auth": auth,
 			"tls": given(object{
@@ -142,7 +142,9 @@ func spelledOut(cfg *config.Config) object {
 // given leaves out what is not set.
 func given(o object) object {
 	for key, value := range o {
-		if inner, ok := value.(object); value == "" || ok && len(inner) == 0 {
+		inner, isObject := value.(object)
+		list, isList := value.([]string)
+		if isObject && len(inner) == 0 || isList && len(list) == 0 || !isObject && !isList && value == "" {
 			delete(o, key)
 		}
 	}

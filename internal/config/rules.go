@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"filippo.io/age"
+
 	"rotatord/internal/config/raw"
 )
 
@@ -71,7 +73,33 @@ func (c *checker) checkState() {
 	if !filepath.IsAbs(dir) {
 		c.wrong("state.dir", "must be an absolute path, such as %s: started elsewhere, the daemon would not find its ledger", defaultStateDir)
 	}
-	c.cfg.State = State{Dir: filepath.Clean(dir), Identity: source(c.raw.State.Identity)}
+	c.cfg.State = State{Dir: filepath.Clean(dir), Identity: source(c.raw.State.Identity), Recipients: c.recipients(c.raw.State.Recipients)}
+}
+
+// recipients checks age recipients. Their text is not repeated: it may be a secret key.
+func (c *checker) recipients(in []*string) []string {
+	var out []string
+	for i, text := range in {
+		if text == nil {
+			continue // reported already
+		}
+		path := fmt.Sprintf("state.recipients[%d]", i)
+		recipient, err := age.ParseX25519Recipient(*text)
+		switch {
+		case strings.HasPrefix(strings.ToUpper(*text), "AGE-SECRET-KEY-"):
+			c.wrong(path, "that is a secret key: write the public key (age1...) that belongs to it, and treat this one as disclosed if others can read this file")
+			continue
+		case err != nil:
+			c.wrong(path, "is not an age recipient (age1...): write the public key that age-keygen prints; keys of plugins, of SSH and post-quantum ones are not supported")
+			continue
+		}
+		if first := slices.Index(out, recipient.String()); first >= 0 {
+			c.wrong(path, "stands in the list twice: remove one")
+			continue
+		}
+		out = append(out, recipient.String())
+	}
+	return out
 }
 
 func (c *checker) checkAdminSocket() {

@@ -32,6 +32,8 @@ var misplaced = []string{
 func TestSecretNeverEchoed(t *testing.T) {
 	fields := []string{
 		"state:\n  identity: %s\n" + minimal,
+		"state:\n  recipients: [%s]\n" + minimal,
+		"state:\n  recipients:\n    - %s\n" + minimal,
 		replaced(t, "api_token: {file: /run/cloudflare-token}", "api_token: %s"),
 		replaced(t, "api_token: {file: /run/cloudflare-token}", "api_email: a@b.c\n    api_key: %s"),
 		replaced(t, "    token: {file: /run/vault-token}", "    token: %s"),

@@ -82,8 +82,11 @@ type State struct {
 	Identity Secret `yaml:"identity"`
 	// Not supported yet.
 	Shared Unsupported `yaml:"shared"`
-	// Not supported yet.
-	Recipients Unsupported `yaml:"recipients"`
+	// Further age recipients (age1...) that every pending secret is sealed to, beside
+	// the identity. Default none. Whoever holds the identity of one, a break-glass key
+	// in a safe perhaps, can open what waits in dir with rotatord recover when the
+	// daemon's own identity is gone. It counts for what is sealed from then on.
+	Recipients []*string `yaml:"recipients" hint:"give at least one age recipient (age1...), or remove the key"`
 }
 
 // Account is one Cloudflare account and the credential to reach it: api_token, or

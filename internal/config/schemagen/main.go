@@ -21,9 +21,10 @@ import (
 )
 
 const (
-	// The reader's own rules for names and durations.
-	namePattern     = `^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`
-	durationPattern = `^\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`
+	// The reader's own rules for names, recipients and durations.
+	namePattern      = `^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`
+	recipientPattern = `^age1[02-9ac-hj-np-z]{58}$`
+	durationPattern  = `^\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`
 )
 
 func main() {
@@ -101,6 +102,9 @@ func constrain(schema *jsonschema.Schema) {
 	pair := token.Properties.Value("pair")
 	pair.MinItems, pair.MaxItems, pair.UniqueItems = new(uint64(2)), new(uint64(2)), true
 	pair.Items.Pattern = token.Properties.Value("id").Pattern
+	recipients := schema.Definitions["State"].Properties.Value("recipients")
+	recipients.MinItems, recipients.UniqueItems = new(uint64(1)), true
+	recipients.Items.Pattern = recipientPattern
 	// A duration may be a bare 0, which YAML takes for a number. The keywords of a
 	// field's tag are only read for a plain type, so this comes after them.
 	for _, definition := range schema.Definitions {
