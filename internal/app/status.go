@@ -170,6 +170,11 @@ func (a *App) Ready() []httpapi.Check {
 	checks = append(checks, httpapi.Check{
 		Name: "recovery", OK: left == 0, Detail: fmt.Sprintf("%d unfinished rotations have yet to be looked at", left),
 	})
+	wrote, err := a.journal.LastWrite()
+	checks = append(checks, httpapi.Check{
+		Name: "journal", OK: err == nil,
+		Detail: fmt.Sprintf("the last write to the state directory failed at %s: mend the disk, or make room on it: %v", wrote.UTC().Format(time.RFC3339), err),
+	})
 	var names []string
 	for name := range a.inventoried {
 		names = append(names, name)

@@ -26,6 +26,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"filippo.io/age"
@@ -52,6 +53,8 @@ type Journal struct {
 	identity   *age.X25519Identity
 	recipients []age.Recipient // whom secrets are sealed to, ourselves included
 	now        func() time.Time
+
+	closed atomic.Bool
 
 	mu        sync.Mutex
 	lastWrite time.Time
@@ -126,8 +129,15 @@ func (j *Journal) open(o Options, isNew bool) (err error) {
 	return j.checkIdentity()
 }
 
-// Close closes the directory. The Journal must not be used after it.
-func (j *Journal) Close() error { return j.db.Close() }
+// Close closes the directory. After it every method fails, with one exception: an answer
+// that arrives late, in a process that could not wait for it, is still sealed if it has its
+// reservation. That harms no other process which has the directory open by then.
+func (j *Journal) Close() error {
+	j.closed.Store(true)
+	return j.db.Close()
+}
+
+var errClosed = errors.New("the journal is closed")
 
 // LastWrite returns when the journal last wrote to the disk, or tried to, and the error
 // if it failed. The time is zero if nothing was written since it was opened.

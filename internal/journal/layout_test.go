@@ -247,6 +247,34 @@ func TestSealAgain(t *testing.T) {
 	}
 }
 
+// TestSealAfterClose has an answer arrive when its process has given the directory up.
+func TestSealAfterClose(t *testing.T) {
+	o := journal.Options{Dir: stateDir(t)}
+	j := open(t, o)
+	reserved, not := rotation.PendingKey{RotationID: "R", Token: "ci"}, rotation.PendingKey{RotationID: "NOT", Token: "ci"}
+	if _, err := j.Save(t.Context(), rotation.Record{Token: "ci", Step: rotation.StepIntent, Work: &rotation.Work{RotationID: "R"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(j.Reserve(t.Context(), reserved), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	other := open(t, o)
+	if err := j.Seal(t.Context(), reserved, issued); err != nil {
+		t.Errorf("the answer was lost: %v", err)
+	}
+	if got, ok, err := other.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+		t.Errorf("%t, %v", ok, err)
+	}
+	_, _, openErr := j.Open(t.Context(), "R")
+	for what, err := range map[string]error{
+		"Reserve": j.Reserve(t.Context(), not), "Seal": j.Seal(t.Context(), not, issued), "Erase": j.Erase(t.Context(), "R"), "Open": openErr,
+	} {
+		if err == nil || !strings.Contains(err.Error(), "closed") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestLargeAnswer(t *testing.T) {
 	o := journal.Options{Dir: stateDir(t)}
 	j := open(t, o)

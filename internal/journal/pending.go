@@ -54,6 +54,9 @@ func (j *Journal) Reserve(_ context.Context, key rotation.PendingKey) error {
 	if err != nil {
 		return err
 	}
+	if j.closed.Load() {
+		return errClosed
+	}
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("reserving room for the answer: rotation %s has it already", key.RotationID)
 	}
@@ -95,6 +98,9 @@ func (j *Journal) Seal(_ context.Context, key rotation.PendingKey, issued rotati
 func (j *Journal) seal(path string, key rotation.PendingKey, plain, ciphertext []byte) error {
 	at := j.now()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) && j.closed.Load() {
+		return errClosed
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return writeSealed(path, key, at, ciphertext)
 	}
@@ -154,6 +160,9 @@ func writeSealed(path string, key rotation.PendingKey, at time.Time, ciphertext 
 // Open implements [rotation.Pending].
 func (j *Journal) Open(_ context.Context, rotationID string) (rotation.Issued, bool, error) {
 	path, err := j.path(rotationID)
+	if err == nil && j.closed.Load() {
+		err = errClosed
+	}
 	if err != nil {
 		return rotation.Issued{}, false, err
 	}
@@ -176,6 +185,9 @@ func (j *Journal) Erase(_ context.Context, rotationID string) error {
 	path, err := j.path(rotationID)
 	if err != nil {
 		return err
+	}
+	if j.closed.Load() {
+		return errClosed
 	}
 	return j.wrote(remove(path))
 }
