@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"filippo.io/age"
+
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// makeState is a program that makes the state directory of a daemon that died, for scripts:
+//
+//	ci     waits to be delivered (rotation WAITING), and has an answer that nobody needs
+//	       any more (UNNEEDED)
+//	grid   is in doubt, with an answer of an unknown format (DOUBT)
+//	idle   has nothing sealed
+//
+// Beside it stand break-glass.age, the identity of a further recipient, and stranger.age,
+// which is none.
+func makeState() {
+	if err := writeState(os.Args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func writeState(dir string) error {
+	var breakGlass *age.X25519Identity
+	for _, name := range []string{"stranger.age", "break-glass.age"} {
+		identity, err := age.GenerateX25519Identity()
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(filepath.Dir(dir), name), []byte(identity.String()+"\n"), 0o600); err != nil {
+			return err
+		}
+		breakGlass = identity
+	}
+	j, err := journal.Open(journal.Options{Dir: dir, Recipients: []string{breakGlass.Recipient().String()}})
+	if err != nil {
+		return err
+	}
+	defer j.Close()
+	ctx := context.Background()
+	for _, s := range []struct{ token, tokenID, rotationID, value string }{
+		{"ci", "5eed0000-0000-4000-8000-000000000001", "UNNEEDED", "cfast_unneededUNNEEDEDunneededUNNEEDEDunneeded00000000"},
+		{"ci", "5eed0000-0000-4000-8000-000000000001", "WAITING", "cfast_waitingWAITINGwaitingWAITINGwaitingWAITI00000000"},
+		{"grid", "5eed0000-0000-4000-8000-000000000002", "DOUBT", "of-a-third-format"},
+	} {
+		key := rotation.PendingKey{RotationID: s.rotationID, Token: s.token, TokenID: s.tokenID}
+		err := j.Reserve(ctx, key)
+		if err == nil {
+			err = j.Seal(ctx, key, rotation.Issued{Credential: rotation.Credential{ClientID: s.token + ".access", ClientSecret: secret.New(s.value)}})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, r := range []rotation.Record{
+		{Token: "ci", Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "WAITING", TokenID: "5eed0000-0000-4000-8000-000000000001"}},
+		{Token: "grid", Step: rotation.StepInDoubt, Work: &rotation.Work{RotationID: "DOUBT", TokenID: "5eed0000-0000-4000-8000-000000000002"},
+			Doubt: &rotation.Doubt{Since: time.Now(), Reason: rotation.ReasonUnfamiliarSecret, Detail: "neither of the two known formats", Sealed: true}},
+		{Token: "idle"},
+	} {
+		r.Format, r.Account = rotation.RecordFormat, "prod"
+		if r.Work != nil {
+			r.TokenID = r.Work.TokenID
+		}
+		if _, err := j.Save(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
