@@ -1,0 +1,217 @@
+package crash
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+)
+
+// result is what came of a round.
+type result struct {
+	plan
+	wrong   []string
+	reached bool // the failpoint struck
+	log     string
+	refused int
+	polls   int
+}
+
+// bound of rotate requests in the daemon under test, so that a slow answer need not be slower
+// than the real bound of 20 s.
+const shortBound = "rotate.timeout=bound:1s"
+
+// play runs one round.
+func play(t *testing.T, s *server, p plan, run string, patience time.Duration) result {
+	if needsAlone(p.vault) {
+		s.alone.Lock()
+		defer s.alone.Unlock()
+	} else {
+		s.alone.RLock()
+		defer s.alone.RUnlock()
+	}
+	w := newWorld(t, s, fmt.Sprintf("%s-%d", run, p.number), p)
+	defer w.close()
+	stop := w.poll()
+	res := result{plan: p}
+	if p.incarnations != nil {
+		for _, i := range p.incarnations {
+			w.live(i)
+		}
+	} else {
+		res.reached = w.liveOnce(p)
+	}
+
+	w.healthy()
+	since := time.Now()
+	d := w.start(shortBound)
+	waiting := d.atRest(since, patience)
+	err := d.terminate()
+	stop()
+	switch {
+	case waiting != "":
+		res.wrong = append(res.wrong, "it does not come to rest: "+waiting)
+	case err != nil:
+		res.wrong = append(res.wrong, err.Error())
+	}
+	res.wrong = append(res.wrong, w.judge()...)
+	_, res.log = w.lines()
+	res.refused, res.polls = len(w.refusals), w.polls
+	if len(res.wrong) == 0 {
+		_ = os.RemoveAll(w.dir)
+	}
+	return res
+}
+
+// liveOnce is the first life of the daemon in a round of the matrix.
+func (w *world) liveOnce(p plan) (reached bool) {
+	w.spoil(p.cloudflare, 0)
+	ended := w.whileRotating(p.vault)
+	defer ended()
+	failpoints := shortBound
+	if p.point != "" {
+		failpoints += "," + p.point + "=kill"
+	}
+	if p.sealOff {
+		failpoints += ",seal=off"
+	}
+	d := w.start(failpoints)
+	within := 3500 * time.Millisecond
+	if p.point == "" {
+		within = 2 * time.Second
+	}
+	if d.dies(within) {
+		return true
+	}
+	if p.point == "" {
+		_ = d.terminate()
+	} else {
+		d.kill() // the point is not on the way that this round takes
+	}
+	return false
+}
+
+// live is one life of the daemon in a random round.
+func (w *world) live(i incarnation) {
+	w.spoil(i.cloudflare, -1)
+	ended := w.whileRotating(i.vault)
+	defer ended()
+	d := w.start(strings.TrimSuffix(shortBound+","+i.failpoints, ","))
+	if !d.dies(i.kill) {
+		d.kill()
+	}
+}
+
+// spoil arms a fault for the next rotate request; of one subject, or of any.
+func (w *world) spoil(name string, subject int) {
+	fault := cloudflareFaults[name]
+	if fault == (cfsim.Fault{}) {
+		return
+	}
+	fault.Operation = cfsim.OpRotate
+	if subject >= 0 {
+		fault.Count = 1
+	}
+	if err := w.sim.Inject(fault); err != nil {
+		w.t.Error(err)
+	}
+}
+
+// whileRotating lets Vault misbehave from the next rotate request on, for a while. Call what it
+// returns before the world is to be healthy.
+func (w *world) whileRotating(fault string) (ended func()) {
+	if fault == vaultNormal {
+		return func() {}
+	}
+	var once sync.Once
+	over := make(chan struct{})
+	began := false
+	w.mu.Lock()
+	w.onRotate = func() {
+		once.Do(func() {
+			began = true
+			switch fault {
+			case vaultSealed:
+				w.server.Seal(w.t)
+			case vaultRestarted:
+				w.server.Kill()
+			default:
+				w.proxy.set(fault)
+			}
+			time.AfterFunc(1500*time.Millisecond, func() {
+				switch fault {
+				case vaultSealed:
+					w.server.Unseal(w.t)
+				case vaultRestarted:
+					w.server.Resume(w.t)
+				}
+				close(over)
+			})
+		})
+	}
+	w.mu.Unlock()
+	return func() {
+		w.mu.Lock()
+		w.onRotate = nil
+		w.mu.Unlock()
+		once.Do(func() {})
+		if began {
+			<-over
+		}
+		w.proxy.set(vaultNormal)
+	}
+}
+
+// healthy ends all faults.
+func (w *world) healthy() {
+	w.sim.ClearFaults()
+	w.proxy.set(vaultNormal)
+}
+
+// playAll runs rounds, several at once: they mostly wait. Those that need Vault alone have one
+// of their own.
+func playAll(t *testing.T, all []plan, patience time.Duration, done func(result)) {
+	t.Helper()
+	if _, err := binary(); err != nil {
+		t.Fatal(err)
+	}
+	run := strconv.FormatInt(time.Now().UnixNano(), 36)
+	shared := make(chan plan)
+	alone := make(chan plan, len(all))
+	var workers sync.WaitGroup
+	server := newServer(t)
+	for range 6 {
+		workers.Go(func() {
+			for p := range shared {
+				done(play(t, server, p, run, patience))
+			}
+		})
+	}
+	var others []plan
+	for _, p := range all {
+		if needsAlone(p.vault) {
+			alone <- p
+		} else {
+			others = append(others, p)
+		}
+	}
+	close(alone)
+	if len(alone) > 0 {
+		private := newServer(t)
+		workers.Go(func() {
+			for p := range alone {
+				done(play(t, private, p, run, patience))
+			}
+		})
+	}
+	for _, p := range others {
+		shared <- p
+	}
+	close(shared)
+	workers.Wait()
+}
