@@ -3,6 +3,8 @@ package crash
 import (
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,51 +17,57 @@ import (
 
 // line is what the oracle reads of a log line.
 type line struct {
+	Time       time.Time `json:"time"`
 	Msg        string    `json:"msg"`
 	Token      string    `json:"token"`
 	RotationID string    `json:"rotation_id"`
 	Result     string    `json:"result"`
 	Reason     string    `json:"reason"`
 	Slot       time.Time `json:"slot"`
+	Step       string    `json:"step"`
+	Duration   string    `json:"duration"`
+	Error      string    `json:"error"`
 }
 
 // inDoubtAtStart is what the daemon says of a doubt that it finds.
 const inDoubtAtStart = "the token is in doubt, and has been since before this start"
+
+// raised reports whether a line tells people of a doubt.
+func (l line) raised() bool { return l.Result == "in_doubt" || l.Msg == inDoubtAtStart }
 
 // slack is by how much Cloudflare's end of a grace may lie behind the one that was promised: a
 // second since its clock is known to the second only, one for rounding up to whole seconds, and
 // the way to Cloudflare.
 const slack = 2500 * time.Millisecond
 
-// judge is the oracle. It returns what is wrong, and nothing if all is well.
+// underWay is how long a request was on its way from the intent: the daemon counts a grace from
+// there, and the oracle from the arrival. The log is believed up to the bound that the daemon
+// has for the whole of it.
+func (r request) underWay(token string, lines []line) time.Duration {
+	var intent time.Time
+	for _, l := range lines {
+		if l.Token == token && l.Msg == "step ended" && l.Step == string(rotation.PhaseIntent) && l.Time.Before(r.at) {
+			took, _ := time.ParseDuration(l.Duration)
+			intent = l.Time.Add(-took)
+		}
+	}
+	return min(r.at.Sub(intent), rotateBound) + 20*time.Millisecond
+}
+
+// judge is the oracle. It returns what is wrong, and nothing if all is well. Of what the daemon
+// says it believes only that it said it: what happened, and when, it takes from the simulator
+// and from Vault.
 func (w *world) judge() []string {
 	var wrong []string
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 
 	lines, logs := w.lines()
-	sealed, records, err := w.state()
-	if err != nil {
-		say("the state cannot be read: %v", err)
-		return wrong
-	}
-	for _, r := range records {
-		if r.Step != rotation.StepIdle {
-			say("%s is left at %s", r.Token, r.Step)
-		}
-	}
-	doubted := map[string]map[string]string{} // reasons, by token and rotation
-	slots := map[string]bool{}
+	w.judgeState(lines, say)
+	slots, gone := map[string]bool{}, map[string]bool{}
 	for _, l := range lines {
-		if l.Result == "in_doubt" || l.Msg == "doubt judged" || l.Msg == inDoubtAtStart {
-			if doubted[l.Token] == nil {
-				doubted[l.Token] = map[string]string{}
-			}
-			if l.Reason == rotation.ReasonSealedLost {
-				say("the sealed answer of rotation %s was lost", l.RotationID)
-			}
-			if l.Result == "in_doubt" || l.Msg == inDoubtAtStart || doubted[l.Token][l.RotationID] == "" {
-				doubted[l.Token][l.RotationID] = l.Reason
-			}
+		if l.Reason == rotation.ReasonSealedLost && !gone[l.RotationID] {
+			gone[l.RotationID] = true
+			say("the sealed answer of rotation %s was lost", l.RotationID)
 		}
 		if slot := l.Token + " " + l.Slot.Format(time.RFC3339Nano); l.Msg == "rotated" {
 			if slots[slot] {
@@ -68,27 +76,79 @@ func (w *world) judge() []string {
 			slots[slot] = true
 		}
 	}
-	kept := map[string]int{} // sealed answers that failed validation, by token
-	for _, s := range sealed {
-		token := ""
-		for name, byRotation := range doubted {
-			if reason := byRotation[s.RotationID]; reason == rotation.ReasonAnswerInvalid || reason == rotation.ReasonUnfamiliarSecret {
-				token = name
-			}
+	for _, s := range w.subjects {
+		w.judgeSubject(s, lines, say)
+	}
+	w.judgeLeaks(logs, say)
+	return wrong
+}
+
+// judgeState holds that nothing is left pending but answers that failed validation.
+func (w *world) judgeState(lines []line, say func(string, ...any)) {
+	dir := filepath.Join(w.dir, "state")
+	records, err := journal.ReadLedger(w.t.Context(), dir)
+	if err != nil {
+		say("the ledger cannot be read: %v", err)
+		return
+	}
+	for _, r := range records {
+		if r.Step != rotation.StepIdle {
+			say("%s is left at %s", r.Token, r.Step)
 		}
-		if token == "" {
+	}
+	files, err := os.ReadDir(filepath.Join(dir, "pending")) // before Open, which tidies up
+	if err != nil && !os.IsNotExist(err) {
+		say("what is pending cannot be read: %v", err)
+	}
+	j, err := journal.Open(journal.Options{Dir: dir})
+	if err != nil {
+		say("the journal cannot be opened: %v", err)
+		return
+	}
+	defer j.Close()
+	sealed, err := j.Sealed()
+	if err != nil {
+		say("the journal cannot be read: %v", err)
+	}
+	invalid := map[string]bool{}
+	for _, l := range lines {
+		if l.Reason == rotation.ReasonAnswerInvalid || l.Reason == rotation.ReasonUnfamiliarSecret {
+			invalid[l.RotationID] = true
+		}
+	}
+	for _, s := range sealed {
+		if !invalid[s.RotationID] {
 			say("rotation %s is left sealed", s.RotationID)
 		}
-		kept[token]++
 	}
-	for _, s := range w.subjects {
-		w.judgeSubject(s, len(doubted[s.name]), kept[s.name], say)
+	for _, f := range files {
+		if !slices.ContainsFunc(sealed, func(s journal.Sealed) bool { return s.RotationID == f.Name() }) {
+			say("%s is left in pending/", f.Name())
+		}
+	}
+}
+
+// judgeLeaks looks for every secret in every log and in every file of the state.
+func (w *world) judgeLeaks(logs string, say func(string, ...any)) {
+	where := map[string]string{"a log": logs}
+	err := filepath.WalkDir(filepath.Join(w.dir, "state"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		where[filepath.Base(path)] = string(b)
+		return err
+	})
+	if err != nil {
+		say("the state cannot be read: %v", err)
 	}
 	for _, s := range w.subjects {
 		for _, id := range s.ids {
 			for i, issued := range w.sim.Secrets(id) {
-				if strings.Contains(logs, issued.Value.Reveal()) {
-					say("secret %d of %s stands in a log", i, id)
+				for name, text := range where {
+					if strings.Contains(text, issued.Value.Reveal()) {
+						say("secret %d of %s stands in %s", i, id, name)
+					}
 				}
 			}
 		}
@@ -96,68 +156,106 @@ func (w *world) judge() []string {
 	if secret.Scrub(logs) != logs {
 		say("what looks like a secret stands in a log")
 	}
-	return wrong
 }
 
 // judgeSubject judges one token: what Vault holds, what became of each secret, each rotate.
-func (w *world) judgeSubject(s subject, doubts, kept int, say func(string, ...any)) {
+func (w *world) judgeSubject(s subject, lines []line, say func(string, ...any)) {
 	versions := history(w.t, w.server.Root(w.t), s.path)
 	last := versions[len(versions)-1]
 	if !w.accepted(s, last.clientID, last.secret) {
 		say("%s: what Vault holds is refused", s.name)
 	}
-	inVault := map[secret.Digest]bool{}
 	for i, v := range versions {
-		inVault[digest(v.secret)] = true
-		if v.canary != "kept" {
+		if v.canary != canary {
 			say("%s: version %d has lost what somebody else keeps there", s.name, i+1)
 		}
 	}
-	lost := 0
-	for _, id := range s.ids {
-		for i, issued := range w.sim.Secrets(id) {
-			if i > 0 && !inVault[issued.Digest] { // the first one was there before
-				lost++
-			}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var requests []request
+	for _, r := range w.requests {
+		if slices.Contains(s.ids, r.tokenID) {
+			requests = append(requests, r)
 		}
 	}
-	if lost > doubts {
-		say("%s: %d secrets are unaccounted for, with %d rotations in doubt (%d answers sealed)", s.name, lost, doubts, kept)
-	}
-	w.judgeRequests(s, versions, say)
+	slices.SortFunc(requests, func(a, b request) int { return a.at.Compare(b.at) })
+	lost := w.judgeSecrets(s, requests, versions, lines, say)
+	w.judgeRequests(s, requests, versions, lines, say)
 	w.judgeRefusals(s, lost, say)
 }
 
-// judgeRequests holds that no rotate cut off what consumers had.
-func (w *world) judgeRequests(s subject, versions []version, say func(string, ...any)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, r := range w.requests {
-		if !slices.Contains(s.ids, r.tokenID) || r.after.Rotations == r.before.Rotations {
+// judgeSecrets holds that each secret which was issued reached Vault, or that people were told of
+// its doubt before another request was sent. It returns how many did not reach Vault.
+func (w *world) judgeSecrets(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) (lost int) {
+	told := map[string]int{}
+	for _, r := range requests {
+		if r.carriedOut() {
+			told[r.tokenID]++
+		}
+	}
+	for _, id := range s.ids {
+		if token, _ := w.sim.Token(id); told[id] != token.Rotations {
+			say("%s: the protocol of the requests has %d rotations of %s and Cloudflare %d: the oracle cannot judge", s.name, told[id], id, token.Rotations)
+		}
+	}
+	for i, r := range requests {
+		if !r.carriedOut() || slices.ContainsFunc(versions, func(v version) bool { return digest(v.secret) == r.issued }) {
 			continue
 		}
+		lost++
+		doubt := slices.IndexFunc(lines, func(l line) bool {
+			return l.Token == s.name && l.raised() && l.Time.After(r.at) && (i+1 == len(requests) || l.Time.Before(requests[i+1].at))
+		})
+		if doubt < 0 {
+			say("%s: what was issued at %s never reached Vault, and nobody was told before the next request", s.name, r.at.Format(clock))
+			continue
+		}
+		l := lines[doubt]
+		lateForUs := strings.Contains(l.Error, "deadline exceeded") || strings.Contains(l.Error, "Timeout exceeded")
+		if r.answered && l.Reason == rotation.ReasonOutcomeUnknown && !lateForUs {
+			say("%s: what was answered at %s, whole, was not kept: %s", s.name, r.at.Format(clock), l.Error)
+		}
+	}
+	return lost
+}
+
+// judgeRequests holds that no rotate cut off what consumers had, nor what they were promised.
+func (w *world) judgeRequests(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) {
+	last := map[string]request{} // that was carried out
+	for _, r := range requests {
+		if !r.carriedOut() {
+			continue
+		}
+		made, known := last[r.tokenID] // what made the current secret
+		last[r.tokenID] = r
 		held := versions[0]
 		for _, v := range versions {
 			if v.at.Before(r.at) {
 				held = v
 			}
 		}
-		used := digest(held.secret)
-		left := r.before.PreviousExpiresAt.Sub(r.at)
+		used, age, way := digest(held.secret), r.at.Sub(made.at), made.underWay(s.name, lines)
 		switch {
 		case s.paired() && held.clientID == r.before.ClientID:
 			say("%s: the service token in use was rotated", s.name)
-		case s.paired() || s.grace == 0 || used == r.before.CurrentDigest:
-		case used == r.before.PreviousDigest && left > s.grace/4+slack:
-			say("%s: rotated again although what consumers had was good for another %s (grace %s)", s.name, left, s.grace)
+		case s.paired() || s.grace == 0:
+		case used == r.before.PreviousDigest && known && age < s.grace*3/4-way:
+			say("%s: rotated at %s, %s after a rotation that consumers had not got (grace %s)", s.name, r.at.Format(clock), age, s.grace)
+		case used == r.before.CurrentDigest && known && age < s.grace-way:
+			say("%s: rotated at %s, %s after a rotation that promised a grace of %s", s.name, r.at.Format(clock), age, s.grace)
+		}
+		granted := r.after.PreviousExpiresAt.Sub(r.at)
+		if s.grace > 0 && (granted < s.grace-r.underWay(s.name, lines) || granted > s.grace+slack) {
+			say("%s: rotated at %s with a grace of %s, not %s", s.name, r.at.Format(clock), granted, s.grace)
 		}
 	}
 }
 
+// clock is how times are shown.
+const clock = "15:04:05.000"
+
 // judgeRefusals holds that consumers were refused only where nothing can be done about it.
 func (w *world) judgeRefusals(s subject, lost int, say func(string, ...any)) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	n := 0
 	for _, r := range w.refusals {
 		if r.token == s.name {
@@ -181,20 +279,4 @@ func (w *world) lines() (all []line, text string) {
 		}
 	}
 	return all, logs.String()
-}
-
-// state reads the ledger, and what is sealed.
-func (w *world) state() ([]journal.Sealed, []rotation.Record, error) {
-	dir := filepath.Join(w.dir, "state")
-	records, err := journal.ReadLedger(w.t.Context(), dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	j, err := journal.Open(journal.Options{Dir: dir})
-	if err != nil {
-		return nil, nil, err
-	}
-	defer j.Close()
-	sealed, err := j.Sealed()
-	return sealed, records, err
 }

@@ -55,7 +55,7 @@ type plan struct {
 	frozen            bool            // updated_at does not move on a rotate
 	moved             int             // what the ledger knows of that
 	incarnations      []incarnation   // of a random round
-	sealOff           bool
+	sabotage          sabotage
 }
 
 // incarnation is one life of the daemon in a random round.
@@ -120,12 +120,16 @@ func (p *plan) complete(r *rand.Rand) {
 		return
 	}
 	faults := slices.Sorted(maps.Keys(cloudflareFaults))
+	ofVault := []string{vaultNormal, vaultNormal, vault500, vaultSlow, vaultDenied, vaultConflict, vaultLostWrite}
+	if r.IntN(8) == 0 {
+		ofVault = []string{vaultNormal, vaultSealed, vaultRestarted}
+	}
 	for range 2 + r.IntN(3) {
 		i := incarnation{kill: time.Duration(200+r.IntN(3800)) * time.Millisecond, cloudflare: pick(r, faults...)}
 		if point := pick(r, points()...); point != "" && r.IntN(3) > 0 {
 			i.failpoints = fmt.Sprintf("%s=kill#%d", point, 1+r.IntN(3))
 		}
-		i.vault = pick(r, vaultNormal, vaultNormal, vault500, vaultSlow, vaultDenied, vaultConflict, vaultLostWrite)
+		i.vault = pick(r, ofVault...)
 		p.incarnations = append(p.incarnations, i)
 	}
 }

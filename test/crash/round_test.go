@@ -22,19 +22,15 @@ type result struct {
 	polls   int
 }
 
-// bound of rotate requests in the daemon under test, so that a slow answer need not be slower
+// The bound of rotate requests in the daemon under test, so that a slow answer need not be slower
 // than the real bound of 20 s.
-const shortBound = "rotate.timeout=bound:1s"
+const (
+	rotateBound = time.Second
+	shortBound  = "rotate.timeout=bound:1s"
+)
 
 // play runs one round.
 func play(t *testing.T, s *server, p plan, run string, patience time.Duration) result {
-	if needsAlone(p.vault) {
-		s.alone.Lock()
-		defer s.alone.Unlock()
-	} else {
-		s.alone.RLock()
-		defer s.alone.RUnlock()
-	}
 	w := newWorld(t, s, fmt.Sprintf("%s-%d", run, p.number), p)
 	defer w.close()
 	stop := w.poll()
@@ -48,24 +44,37 @@ func play(t *testing.T, s *server, p plan, run string, patience time.Duration) r
 	}
 
 	w.healthy()
-	since := time.Now()
-	d := w.start(shortBound)
-	waiting := d.atRest(since, patience)
-	err := d.terminate()
-	stop()
-	switch {
-	case waiting != "":
-		res.wrong = append(res.wrong, "it does not come to rest: "+waiting)
-	case err != nil:
-		res.wrong = append(res.wrong, err.Error())
+	if p.sabotage.between != nil {
+		p.sabotage.between(w)
 	}
-	res.wrong = append(res.wrong, w.judge()...)
+	if !p.sabotage.noRecovery {
+		w.recover(patience)
+	}
+	stop()
+	if p.sabotage.before != nil {
+		p.sabotage.before(w)
+	}
+	res.wrong = append(append(res.wrong, w.wrong...), w.judge()...)
 	_, res.log = w.lines()
 	res.refused, res.polls = len(w.refusals), w.polls
 	if len(res.wrong) == 0 {
 		_ = os.RemoveAll(w.dir)
 	}
 	return res
+}
+
+// recover is the last life of the daemon, in a world that is healthy again.
+func (w *world) recover(patience time.Duration) {
+	since := time.Now()
+	d := w.start(shortBound)
+	waiting := d.atRest(since, patience)
+	err := d.terminate()
+	switch {
+	case waiting != "":
+		w.wrong = append(w.wrong, "it does not come to rest: "+waiting)
+	case err != nil:
+		w.wrong = append(w.wrong, err.Error())
+	}
 }
 
 // liveOnce is the first life of the daemon in a round of the matrix.
@@ -77,8 +86,8 @@ func (w *world) liveOnce(p plan) (reached bool) {
 	if p.point != "" {
 		failpoints += "," + p.point + "=kill"
 	}
-	if p.sealOff {
-		failpoints += ",seal=off"
+	if p.sabotage.failpoint != "" {
+		failpoints += "," + p.sabotage.failpoint
 	}
 	d := w.start(failpoints)
 	within := 3500 * time.Millisecond
@@ -86,6 +95,9 @@ func (w *world) liveOnce(p plan) (reached bool) {
 		within = 2 * time.Second
 	}
 	if d.dies(within) {
+		if fate := d.fate(); fate != "" {
+			w.wrong = append(w.wrong, fate)
+		}
 		return true
 	}
 	if p.point == "" {
@@ -104,6 +116,9 @@ func (w *world) live(i incarnation) {
 	d := w.start(strings.TrimSuffix(shortBound+","+i.failpoints, ","))
 	if !d.dies(i.kill) {
 		d.kill()
+	}
+	if fate := d.fate(); fate != "" {
+		w.wrong = append(w.wrong, fate)
 	}
 }
 
@@ -144,13 +159,13 @@ func (w *world) whileRotating(fault string) (ended func()) {
 				w.proxy.set(fault)
 			}
 			time.AfterFunc(1500*time.Millisecond, func() {
+				defer close(over)
 				switch fault {
 				case vaultSealed:
 					w.server.Unseal(w.t)
 				case vaultRestarted:
 					w.server.Resume(w.t)
 				}
-				close(over)
 			})
 		})
 	}
@@ -188,13 +203,13 @@ func playAll(t *testing.T, all []plan, patience time.Duration, done func(result)
 	for range 6 {
 		workers.Go(func() {
 			for p := range shared {
-				done(play(t, server, p, run, patience))
+				done(isolated(p, func() result { return play(t, server, p, run, patience) }))
 			}
 		})
 	}
 	var others []plan
 	for _, p := range all {
-		if needsAlone(p.vault) {
+		if p.needsAlone() {
 			alone <- p
 		} else {
 			others = append(others, p)
@@ -205,7 +220,7 @@ func playAll(t *testing.T, all []plan, patience time.Duration, done func(result)
 		private := newServer(t)
 		workers.Go(func() {
 			for p := range alone {
-				done(play(t, private, p, run, patience))
+				done(isolated(p, func() result { return play(t, private, p, run, patience) }))
 			}
 		})
 	}
@@ -214,4 +229,16 @@ func playAll(t *testing.T, all []plan, patience time.Duration, done func(result)
 	}
 	close(shared)
 	workers.Wait()
+}
+
+// isolated plays a round in a goroutine of its own. A t.Fatal ends that and not the worker, which
+// would leave everybody waiting for it.
+func isolated(p plan, play func() result) result {
+	came := make(chan result, 1)
+	go func() {
+		res := result{plan: p, wrong: []string{"the round was broken off, see above"}}
+		defer func() { came <- res }()
+		res = play()
+	}()
+	return <-came
 }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -17,12 +18,10 @@ import (
 
 const mount = "secret"
 
-// server is a real Vault that several worlds share. A round that seals or restarts it has it
-// alone.
+// server is a real Vault that several worlds share.
 type server struct {
 	*realvault.Vault
 	roleID, secretID string
-	alone            sync.RWMutex
 }
 
 func newServer(t *testing.T) *server {
@@ -49,8 +48,12 @@ const (
 
 var vaultFaults = []string{vaultSealed, vaultRestarted, vault500, vaultSlow, vaultDenied, vaultConflict, vaultLostWrite}
 
-// needsAlone reports whether a fault concerns everybody who uses the server.
-func needsAlone(fault string) bool { return fault == vaultSealed || fault == vaultRestarted }
+// needsAlone reports whether a round does something to the server that concerns everybody who
+// uses it.
+func (p plan) needsAlone() bool {
+	concernsAll := func(fault string) bool { return fault == vaultSealed || fault == vaultRestarted }
+	return concernsAll(p.vault) || slices.ContainsFunc(p.incarnations, func(i incarnation) bool { return concernsAll(i.vault) })
+}
 
 // proxy stands between one daemon and Vault, and misbehaves on the paths of secrets.
 type proxy struct {

@@ -53,7 +53,11 @@ type request struct {
 	at            time.Time
 	tokenID       string
 	before, after cfsim.Token
+	issued        secret.Digest // by this request
+	answered      bool          // the new secret was written to the wire whole
 }
+
+func (r request) carriedOut() bool { return r.after.Rotations > r.before.Rotations }
 
 // refusal is a moment at which the application refused what Vault held.
 type refusal struct {
@@ -79,6 +83,7 @@ type world struct {
 	onRotate func() // runs when a rotate request arrives
 	refusals []refusal
 	polls    int
+	wrong    []string // what a round has found before the oracle is asked
 }
 
 type output struct {
@@ -98,8 +103,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// every is the schedule of all tokens, and calibrated says whether the ledger has seen
-// updated_at move before.
+// every is the schedule of all tokens.
 const every = 4 * time.Second
 
 func newWorld(t *testing.T, s *server, name string, plan plan) *world {
@@ -162,7 +166,7 @@ tokens:
 		}
 		fmt.Fprintf(&c, "  %s: {%s, grace: %s, sinks: [{vault: {mount: %s, path: %s}}]}\n", s.name, which, s.grace, mount, s.path)
 		token, _ := w.sim.Token(s.ids[0])
-		w.write(s.path, map[string]any{"client_id": token.ClientID, "client_secret": w.current(s.ids[0]), "canary": "kept"})
+		w.write(s.path, map[string]any{"client_id": token.ClientID, "client_secret": w.current(s.ids[0]), "canary": canary})
 		record := rotation.Record{
 			Format: rotation.RecordFormat, Token: s.name, TokenID: s.ids[0], Account: "prod",
 			Anchor: time.Now().UTC().Add(-every), Moved: plan.moved,
@@ -177,7 +181,13 @@ tokens:
 	if err := os.WriteFile(w.config(), []byte(c.String()), 0o600); err != nil {
 		w.t.Fatal(err)
 	}
+	if plan.sabotage.between != nil {
+		w.check(os.CopyFS(filepath.Join(w.dir, "state.before"), os.DirFS(filepath.Join(w.dir, "state"))))
+	}
 }
+
+// canary is what somebody else keeps beside the credential.
+const canary = "kept"
 
 func (w *world) config() string { return filepath.Join(w.dir, "config.yaml") }
 
@@ -230,14 +240,34 @@ func (w *world) serveSim(rw http.ResponseWriter, r *http.Request) {
 	}
 	req := request{at: time.Now(), tokenID: id}
 	req.before, _ = w.sim.Token(id)
+	wire := &recorder{ResponseWriter: rw}
 	defer func() {
 		req.after, _ = w.sim.Token(id)
+		if req.carriedOut() {
+			issued := w.sim.Secrets(id)[req.before.Rotations+1]
+			req.issued = issued.Digest
+			req.answered = strings.Contains(wire.body.String(), issued.Value.Reveal())
+		}
 		w.mu.Lock()
 		w.requests = append(w.requests, req)
 		w.mu.Unlock()
 	}()
-	w.sim.ServeHTTP(rw, r)
+	w.sim.ServeHTTP(wire, r)
 }
+
+// recorder keeps what is written to a client.
+type recorder struct {
+	http.ResponseWriter
+	body bytes.Buffer
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.body.Write(b)
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap is for [http.ResponseController].
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // process is one incarnation of the daemon.
 type process struct {
@@ -253,7 +283,7 @@ func (w *world) start(failpoints string) *process {
 		w.t.Fatal(err)
 	}
 	p := &process{cmd: exec.Command(path, "run", "--config", w.config()), log: &output{}, done: make(chan struct{})}
-	p.cmd.Stderr = p.log
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.Env = append(os.Environ(), "ROTATORD_FAILPOINTS="+failpoints)
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)
@@ -271,6 +301,14 @@ func (p *process) dies(within time.Duration) bool {
 	case <-time.After(within):
 		return false
 	}
+}
+
+// fate says how the process ended, and "" if it was by a SIGKILL, as all but the last are to.
+func (p *process) fate() string {
+	if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
+		return ""
+	}
+	return "the daemon ended by itself: " + p.cmd.ProcessState.String()
 }
 
 func (p *process) kill() {

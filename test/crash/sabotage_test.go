@@ -1,0 +1,143 @@
+package crash
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+)
+
+// sabotage makes a round go wrong in a way that the oracle has to find. The zero sabotage does
+// nothing.
+type sabotage struct {
+	failpoint  string       // in the first life
+	between    func(*world) // after the first life
+	noRecovery bool
+	before     func(*world) // the oracle is asked
+}
+
+// noSeal leaves out the commit point.
+var noSeal = sabotage{failpoint: "seal=off"}
+
+// TestOracle plays rounds in which something is broken on purpose, each of the kind that one of
+// the oracle's rules is for. An oracle that finds nothing wrong in them would prove nothing in
+// the others.
+func TestOracle(t *testing.T) {
+	type broken struct {
+		name, point, cloudflare, finds string
+		sabotage
+	}
+	rounds := []broken{
+		{"the seal is left out", "", "normal", "sealed answer", noSeal},
+		{"the seal is left out, killed before the store", "store.before", "normal", "sealed answer", noSeal},
+		{"the state directory is lost with a sealed answer", "ledger.sealed.after", "normal", "never reached Vault, and nobody was told",
+			sabotage{between: (*world).loseState}},
+		{"the state directory is of before the rotation", "commit.after", "normal", "after a rotation that promised a grace",
+			sabotage{between: (*world).restoreState}},
+		{"a script repeats a request whose answer is lost", "rotate.after", "normal", "after a rotation that consumers had not got",
+			sabotage{between: (*world).rotateBlindly}},
+		{"nobody is told of a doubt", "", "answer lost", "nobody was told", sabotage{before: (*world).forgetDoubts}},
+		{"a whole answer is not kept", "", "normal", "was not kept", sabotage{failpoint: "seal=off", before: (*world).blameCloudflare}},
+		{"nobody recovers", "store.before", "normal", "is left at sealed", sabotage{noRecovery: true}},
+		{"a sealed answer is left behind", "store.before", "normal", "is left sealed", sabotage{noRecovery: true}},
+		{"Vault holds what is not accepted", "", "normal", "is refused", sabotage{before: func(w *world) {
+			w.write(w.subjects[0].path, map[string]any{"client_id": "x", "client_secret": "y", "canary": canary})
+		}}},
+		{"a field of somebody else is dropped", "", "normal", "has lost what somebody else keeps there", sabotage{before: func(w *world) {
+			id, value, _ := w.stored(w.subjects[0])
+			w.write(w.subjects[0].path, map[string]any{"client_id": id, "client_secret": value})
+		}}},
+		{"a slot is served twice", "", "normal", "served twice", sabotage{before: func(w *world) { w.logs = append(w.logs, w.logs[0]) }}},
+		{"a secret is logged", "", "normal", "stands in a log", sabotage{before: func(w *world) {
+			fmt.Fprintln(w.logs[0], w.current(w.subjects[0].ids[0]))
+		}}},
+		{"a secret is on disk", "", "normal", "stands in note", sabotage{before: func(w *world) {
+			w.check(os.WriteFile(filepath.Join(w.dir, "state", "note"), []byte(w.current(w.subjects[0].ids[0])), 0o600))
+		}}},
+	}
+	all := make([]plan, len(rounds))
+	for i, b := range rounds {
+		all[i] = plan{
+			number: i, point: b.point, cloudflare: b.cloudflare, vault: vaultNormal, sabotage: b.sabotage,
+			graces: []time.Duration{3 * time.Second}, pairs: []int{0}, moved: 1,
+		}
+	}
+	var mu sync.Mutex
+	violations := 0
+	playAll(t, all, 20*time.Second, func(r result) {
+		mu.Lock()
+		defer mu.Unlock()
+		violations += len(r.wrong)
+		b := rounds[r.number]
+		if !slices.ContainsFunc(r.wrong, func(s string) bool { return strings.Contains(s, b.finds) }) {
+			t.Errorf("%s: the oracle does not find %q but %q\n%s", b.name, b.finds, r.wrong, tail(r.log))
+		}
+		if os.Getenv("CRASH_VERBOSE") != "" {
+			t.Logf("%s:\n  %s", b.name, strings.Join(r.wrong, "\n  "))
+		}
+	})
+	t.Logf("the oracle finds %d violations in %d rounds that were sabotaged", violations, len(all))
+}
+
+func (w *world) check(err error) {
+	w.t.Helper()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// loseState empties the state directory, as a pod without a volume does.
+func (w *world) loseState() { w.check(os.RemoveAll(filepath.Join(w.dir, "state"))) }
+
+// restoreState puts the state back as it was before the first life, as an fsync that does nothing
+// and a power failure do, or a backup.
+func (w *world) restoreState() {
+	w.loseState()
+	w.check(os.CopyFS(filepath.Join(w.dir, "state"), os.DirFS(filepath.Join(w.dir, "state.before"))))
+	w.check(os.Chmod(filepath.Join(w.dir, "state"), 0o700))
+}
+
+// rotateBlindly is what a script with retries does.
+func (w *world) rotateBlindly() {
+	s := w.subjects[0]
+	until := time.Now().Add(s.grace).UTC().Format(time.RFC3339)
+	url := fmt.Sprintf("%s%s/accounts/%s/access/service_tokens/%s/rotate", w.simURL, cfsim.BasePath, cfsim.DefaultAccountID, s.ids[0])
+	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, url, strings.NewReader(`{"previous_client_secret_expires_at":"`+until+`"}`))
+	w.check(err)
+	req.Header.Set("Authorization", "Bearer script")
+	res, err := http.DefaultClient.Do(req)
+	w.check(err)
+	w.check(res.Body.Close())
+	if res.StatusCode != http.StatusOK {
+		w.t.Errorf("the script was answered %s", res.Status)
+	}
+}
+
+// forgetDoubts removes what raises a doubt from all logs.
+func (w *world) forgetDoubts() {
+	for i, log := range w.logs {
+		kept := &output{}
+		for l := range strings.Lines(log.String()) {
+			if !strings.Contains(l, `"result":"in_doubt"`) && !strings.Contains(l, inDoubtAtStart) {
+				fmt.Fprint(kept, l)
+			}
+		}
+		w.logs[i] = kept
+	}
+}
+
+// blameCloudflare has the log say of a lost answer that none came.
+func (w *world) blameCloudflare() {
+	for i, log := range w.logs {
+		blamed := &output{}
+		fmt.Fprint(blamed, strings.ReplaceAll(log.String(), `"reason":"sealed_lost"`, `"reason":"outcome_unknown"`))
+		w.logs[i] = blamed
+	}
+}
