@@ -3,10 +3,8 @@ package crash
 import (
 	"cmp"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 )
@@ -30,32 +28,25 @@ func TestCrash(t *testing.T) {
 		}
 	}
 	t.Logf("seed %d, %d rounds", seed, len(all))
-	began := time.Now()
-	var mu sync.Mutex
-	violations, finished, reached, refused, polls := 0, 0, 0, 0, 0
+	sum := newTally()
 	playAll(t, all, 60*time.Second, func(r result) {
-		mu.Lock()
-		defer mu.Unlock()
-		finished++
-		refused, polls = refused+r.refused, polls+r.polls
-		if r.reached {
-			reached++
+		sum.add(r)
+		if n := sum.rounds(); n%50 == 0 {
+			t.Log(sum)
 		}
-		if finished%50 == 0 {
-			t.Logf("%d rounds, %d violations, %s", finished, violations, time.Since(began).Round(time.Second))
-		}
-		violations += len(r.wrong)
 		if len(r.wrong) > 0 && !sealOff {
 			t.Errorf("%s\n  %s\nagain: make crash SEED=%d ROUND=%d\n%s", r.plan, strings.Join(r.wrong, "\n  "), seed, r.number, tail(r.log))
 		}
 	})
-	t.Logf("%d rounds with seed %d in %s: %d violations; the failpoint struck in %d; %d of %d looks at what Vault held were refused",
-		finished, seed, time.Since(began).Round(time.Second), violations, reached, refused, polls)
-	if sealOff && violations == 0 {
+	t.Logf("seed %d: %s", seed, sum)
+	if sealOff && sum.violations == 0 {
 		t.Error("nothing was found wrong although the seal was switched off: the oracle proves nothing")
 	}
-	if reached == 0 && len(all) > 20 {
+	if sum.kills == 0 && len(all) > 20 {
 		t.Error("no failpoint ever struck: the rounds prove little")
+	}
+	if missed := sum.missed(); len(all) >= matrixSize && !sealOff && len(missed) > 0 {
+		t.Errorf("the whole matrix was played and these points never struck: %s", strings.Join(missed, ", "))
 	}
 }
 
@@ -69,26 +60,3 @@ func number(t *testing.T, name string, otherwise int) int {
 }
 
 func tail(s string) string { return s[max(len(s)-60000, 0):] }
-
-// TestPointsExist arms each point in a build of the daemon's own code: a name that is misspelt
-// here would never strike.
-func TestPointsExist(t *testing.T) {
-	source := ""
-	files, err := filepath.Glob("../../internal/rotation/*.go")
-	if err != nil || len(files) < 5 {
-		t.Fatalf("%v, %v", files, err)
-	}
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		source += string(b)
-	}
-	for _, point := range points() {
-		name, _, _ := strings.Cut(strings.TrimPrefix(point, "ledger."), ".")
-		if name != "" && name != "idle" && !strings.Contains(source, `"`+name+`"`) && !strings.Contains(source, `"`+name+`.`) {
-			t.Errorf("nothing in the core is called %q", name)
-		}
-	}
-}

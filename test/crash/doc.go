@@ -3,22 +3,30 @@
 //
 // The daemon is the real binary, built with the tag failpoint so that SIGKILL strikes at an
 // exact step; Vault is the real one; Cloudflare is the simulator, which lives in the test
-// process so that its truth is at hand. After each round everything is healthy again, the
-// daemon is started once more, and when its tokens are at rest an oracle judges from the
-// outside: the simulator's truth, Vault's version history, the logs of every incarnation and
-// the state directory. It holds that
+// process so that its truth is at hand. A round of the matrix kills a daemon of one token at one
+// point; a random round kills one of three tokens several times, at points and at moments. Then
+// everything is healthy again, the daemon is started once more, and when each of its tokens was
+// rotated again it is stopped and an oracle judges. It knows what the simulator did and when,
+// Vault's version history, the logs of every incarnation and the state directory, and holds that
 //
 //  1. Vault holds a credential that the application accepts;
-//  2. every secret that Cloudflare ever issued is accounted for: it reached Vault, it is
-//     sealed on disk, or its rotation was raised as in doubt;
-//  3. no rotate was repeated while the secret that consumers had still worked, except at the
-//     end of its grace, and no slot was served twice;
+//  2. every secret that Cloudflare issued reached Vault, or its token was raised as in doubt
+//     before the next request was sent; and one that arrived whole was lost to a SIGKILL
+//     between the answer and the seal, or failed validation and is sealed, and in no other way;
+//  3. no rotate was repeated while the secret that consumers had still worked, except in the
+//     last quarter of its grace; none cut a promised grace short; each asked for the grace that
+//     was configured; no slot was served twice;
 //  4. nothing is left pending but answers that failed validation, and every record is at rest;
 //  5. consumers were refused only where a grace of 0 or a lost answer of a single token makes
 //     it unavoidable, and never with a pair;
 //  6. what others keep beside the credential is still there;
-//  7. no secret stands in a log.
+//  7. no secret stands in a log or in a file of the state directory.
 //
-// What it does not prove: a power failure (the kernel outlives the daemon here, so an fsync
-// that is missing would not show), and that the simulator is like Cloudflare.
+// TestOracle breaks something on purpose, in one way for each of these rules, and fails if the
+// oracle does not find it. With the seal left out of the whole matrix (make crash-proof) it has
+// to find violations too.
+//
+// What this does not prove: a power failure (the kernel outlives the daemon here, so an fsync
+// that is missing would not show); that the simulator is like Cloudflare; and the real bound of
+// a rotate request, which is 20 s and is shortened here.
 package crash

@@ -27,6 +27,8 @@ type line struct {
 	Step       string    `json:"step"`
 	Duration   string    `json:"duration"`
 	Error      string    `json:"error"`
+	Point      string    `json:"point"` // of a failpoint
+	Action     string    `json:"action"`
 }
 
 // inDoubtAtStart is what the daemon says of a doubt that it finds.

@@ -45,6 +45,9 @@ var inMatrix = []string{
 	"normal", "answer lost", "500 before", "500 after", "cut in the body", "unreadable", "success: false", "slower than the bound", "wrong client ID",
 }
 
+// matrixSize is the number of rounds that cover every point with every fault of either side.
+var matrixSize = len(points()) * (len(inMatrix) + len(vaultFaults))
+
 // plan is one round.
 type plan struct {
 	number            int

@@ -15,19 +15,16 @@ import (
 // result is what came of a round.
 type result struct {
 	plan
-	wrong   []string
-	reached bool // the failpoint struck
-	log     string
-	refused int
-	polls   int
+	wrong    []string
+	struck   []string // the points at which it was killed
+	log      string
+	refusals []refusal
+	polls    int
 }
 
-// The bound of rotate requests in the daemon under test, so that a slow answer need not be slower
-// than the real bound of 20 s.
-const (
-	rotateBound = time.Second
-	shortBound  = "rotate.timeout=bound:1s"
-)
+// rotateBound is that of rotate requests in the daemon under test, so that a slow answer need not be
+// slower than the real bound of 20 s.
+const rotateBound = time.Second
 
 // play runs one round.
 func play(t *testing.T, s *server, p plan, run string, patience time.Duration) result {
@@ -37,10 +34,10 @@ func play(t *testing.T, s *server, p plan, run string, patience time.Duration) r
 	res := result{plan: p}
 	if p.incarnations != nil {
 		for _, i := range p.incarnations {
-			w.live(i)
+			w.live(i, p.sabotage)
 		}
 	} else {
-		res.reached = w.liveOnce(p)
+		w.liveOnce(p)
 	}
 
 	w.healthy()
@@ -56,7 +53,7 @@ func play(t *testing.T, s *server, p plan, run string, patience time.Duration) r
 	}
 	res.wrong = append(append(res.wrong, w.wrong...), w.judge()...)
 	_, res.log = w.lines()
-	res.refused, res.polls = len(w.refusals), w.polls
+	res.struck, res.refusals, res.polls = w.struck(), w.refusals, w.polls
 	if len(res.wrong) == 0 {
 		_ = os.RemoveAll(w.dir)
 	}
@@ -66,7 +63,7 @@ func play(t *testing.T, s *server, p plan, run string, patience time.Duration) r
 // recover is the last life of the daemon, in a world that is healthy again.
 func (w *world) recover(patience time.Duration) {
 	since := time.Now()
-	d := w.start(shortBound)
+	d := w.start(arm())
 	waiting := d.atRest(since, patience)
 	err := d.terminate()
 	switch {
@@ -78,18 +75,15 @@ func (w *world) recover(patience time.Duration) {
 }
 
 // liveOnce is the first life of the daemon in a round of the matrix.
-func (w *world) liveOnce(p plan) (reached bool) {
+func (w *world) liveOnce(p plan) {
 	w.spoil(p.cloudflare, 0)
 	ended := w.whileRotating(p.vault)
 	defer ended()
-	failpoints := shortBound
+	kill := ""
 	if p.point != "" {
-		failpoints += "," + p.point + "=kill"
+		kill = p.point + "=kill"
 	}
-	if p.sabotage.failpoint != "" {
-		failpoints += "," + p.sabotage.failpoint
-	}
-	d := w.start(failpoints)
+	d := w.start(arm(kill, p.sabotage.failpoint))
 	within := 3500 * time.Millisecond
 	if p.point == "" {
 		within = 2 * time.Second
@@ -98,22 +92,43 @@ func (w *world) liveOnce(p plan) (reached bool) {
 		if fate := d.fate(); fate != "" {
 			w.wrong = append(w.wrong, fate)
 		}
-		return true
+		return
 	}
 	if p.point == "" {
 		_ = d.terminate()
 	} else {
 		d.kill() // the point is not on the way that this round takes
 	}
-	return false
+}
+
+// arm is what the daemon gets to know of failpoints.
+func arm(failpoints ...string) string {
+	all := []string{"rotate.timeout=bound:" + rotateBound.String()}
+	for _, f := range failpoints {
+		if f != "" {
+			all = append(all, f)
+		}
+	}
+	return strings.Join(all, ",")
+}
+
+// struck are the failpoints that killed, as the logs have them.
+func (w *world) struck() (all []string) {
+	lines, _ := w.lines()
+	for _, l := range lines {
+		if l.Msg == "failpoint" && l.Action == "kill" {
+			all = append(all, l.Point)
+		}
+	}
+	return all
 }
 
 // live is one life of the daemon in a random round.
-func (w *world) live(i incarnation) {
+func (w *world) live(i incarnation, broken sabotage) {
 	w.spoil(i.cloudflare, -1)
 	ended := w.whileRotating(i.vault)
 	defer ended()
-	d := w.start(strings.TrimSuffix(shortBound+","+i.failpoints, ","))
+	d := w.start(arm(i.failpoints, broken.failpoint))
 	if !d.dies(i.kill) {
 		d.kill()
 	}

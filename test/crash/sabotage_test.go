@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -100,8 +101,14 @@ func (w *world) loseState() { w.check(os.RemoveAll(filepath.Join(w.dir, "state")
 // and a power failure do, or a backup.
 func (w *world) restoreState() {
 	w.loseState()
-	w.check(os.CopyFS(filepath.Join(w.dir, "state"), os.DirFS(filepath.Join(w.dir, "state.before"))))
-	w.check(os.Chmod(filepath.Join(w.dir, "state"), 0o700))
+	w.copyState("state.before", "state")
+}
+
+func (w *world) copyState(from, to string) {
+	out, err := exec.Command("cp", "-a", filepath.Join(w.dir, from), filepath.Join(w.dir, to)).CombinedOutput()
+	if err != nil {
+		w.t.Fatalf("copying the state: %v\n%s", err, out)
+	}
 }
 
 // rotateBlindly is what a script with retries does.

@@ -63,6 +63,7 @@ func (r request) carriedOut() bool { return r.after.Rotations > r.before.Rotatio
 type refusal struct {
 	at    time.Time
 	token string
+	grace time.Duration
 }
 
 // world is one daemon with its Cloudflare and its part of Vault.
@@ -182,7 +183,7 @@ tokens:
 		w.t.Fatal(err)
 	}
 	if plan.sabotage.between != nil {
-		w.check(os.CopyFS(filepath.Join(w.dir, "state.before"), os.DirFS(filepath.Join(w.dir, "state"))))
+		w.copyState("state", "state.before")
 	}
 }
 
@@ -418,7 +419,7 @@ func (w *world) consume(s subject) {
 	defer w.mu.Unlock()
 	w.polls++
 	if !accepted {
-		w.refusals = append(w.refusals, refusal{time.Now(), s.name})
+		w.refusals = append(w.refusals, refusal{time.Now(), s.name, s.grace})
 	}
 }
 
