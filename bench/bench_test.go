@@ -4,6 +4,7 @@ package bench
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"log/slog"
@@ -86,18 +87,43 @@ func BenchmarkRotation(b *testing.B) {
 	b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "rotations/s")
 }
 
-// BenchmarkSeal is the commit point alone: encryption and one durable write.
+// BenchmarkReserve is what a rotation does before it asks for a secret: a file for the answer,
+// written in full, and made durable with its name.
+func BenchmarkReserve(b *testing.B) {
+	sealing(b, func(j *journal.Journal, key rotation.PendingKey) error { return j.Reserve(b.Context(), key) }, nil)
+}
+
+// BenchmarkSeal is the commit point alone: encryption and two durable writes in place.
 func BenchmarkSeal(b *testing.B) {
+	issued := rotation.Issued{Credential: rotation.Credential{ClientID: "id", ClientSecret: secret.New("cfast_0123")}}
+	sealing(b, func(j *journal.Journal, key rotation.PendingKey) error { return j.Seal(b.Context(), key, issued) },
+		func(j *journal.Journal, key rotation.PendingKey) error { return j.Reserve(b.Context(), key) })
+}
+
+// sealing measures what is done for each rotation, without what is done before it and after.
+func sealing(b *testing.B, do, before func(*journal.Journal, rotation.PendingKey) error) {
 	j, err := journal.Open(journal.Options{Dir: filepath.Join(b.TempDir(), "state")})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer j.Close()
-	issued := rotation.Issued{Credential: rotation.Credential{ClientID: "id", ClientSecret: secret.New("cfast_0123")}}
 	for b.Loop() {
-		if err := j.Seal(b.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
+		key := rotation.PendingKey{RotationID: rand.Text(), Token: "ci"}
+		b.StopTimer()
+		if before != nil {
+			if err := before(j, key); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.StartTimer()
+		if err := do(j, key); err != nil {
 			b.Fatal(err)
 		}
+		b.StopTimer()
+		if err := j.Erase(b.Context(), key.RotationID); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
 	}
 }
 
