@@ -56,9 +56,8 @@ type Journal struct {
 
 	closed atomic.Bool
 
-	mu        sync.Mutex
-	lastWrite time.Time
-	lastErr   error
+	mu     sync.Mutex
+	writes [2]written // the last of records, and the last of answers
 }
 
 // Options say where the state is and what seals it.
@@ -139,21 +138,47 @@ func (j *Journal) Close() error {
 
 var errClosed = errors.New("the journal is closed")
 
-// LastWrite returns when the journal last wrote to the disk, or tried to, and the error
-// if it failed. The time is zero if nothing was written since it was opened.
+// LastWrite returns when the journal last wrote to the disk, or tried to, and the error if
+// that failed. The time is zero if nothing was written since it was opened.
+//
+// Records and sealed answers are looked at by themselves: a full disk often has room for the
+// one and not for the other, and the failure counts.
 func (j *Journal) LastWrite() (time.Time, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.lastWrite, j.lastErr
+	var last written
+	for _, w := range j.writes {
+		if last.err == nil && (w.err != nil || w.at.After(last.at)) {
+			last = w
+		}
+	}
+	return last.at, last.err
 }
 
+// written is how a write went.
+type written struct {
+	at  time.Time
+	err error
+}
+
+// What is written.
+const (
+	writeRecord = iota
+	writeAnswer
+	eraseAnswer
+)
+
 // wrote notes how a write went. That a record was changed by somebody else says nothing
-// about the disk.
-func (j *Journal) wrote(err error) error {
-	if !errors.Is(err, rotation.ErrConflict) {
-		j.mu.Lock()
-		defer j.mu.Unlock()
-		j.lastWrite, j.lastErr = j.now(), err
+// about the disk; nor does erasing say that there is room.
+func (j *Journal) wrote(what int, err error) error {
+	if errors.Is(err, rotation.ErrConflict) {
+		return err
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	slot := &j.writes[min(what, writeAnswer)]
+	if what != eraseAnswer || err != nil || slot.err == nil {
+		*slot = written{j.now(), err}
 	}
 	return err
 }
@@ -230,7 +255,7 @@ func (j *Journal) Load(_ context.Context, token string) (rotation.Record, error)
 
 // Save implements [rotation.Ledger].
 func (j *Journal) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
-	err := j.wrote(j.db.Update(func(tx *bbolt.Tx) error {
+	err := j.wrote(writeRecord, j.db.Update(func(tx *bbolt.Tx) error {
 		stored := tx.Bucket(ledgerBucket).Get([]byte(r.Token))
 		before, err := decodeRecord(Format, r.Token, stored)
 		if err != nil {

@@ -387,4 +387,21 @@ func TestLastWrite(t *testing.T) {
 	if at, err := j.LastWrite(); err == nil || !at.After(good) {
 		t.Errorf("after a write that failed: %v, %v", at, err)
 	}
+	// A record that is written does not show that there is room for an answer.
+	saved.Revision = 1
+	if _, err := j.Save(t.Context(), saved); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.LastWrite(); err == nil {
+		t.Error("the failure is forgotten")
+	}
+	if err := os.Mkdir(filepath.Join(o.Dir, "pending"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: "R"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.LastWrite(); err != nil {
+		t.Errorf("after it was mended: %v", err)
+	}
 }

@@ -62,7 +62,7 @@ func (j *Journal) Reserve(_ context.Context, key rotation.PendingKey) error {
 	}
 	file, err := layOut(key, bodyRoom(len(j.recipients)), frame("mark", []byte(reserved)), nil)
 	if err == nil {
-		err = j.wrote(writeWhole(path, file))
+		err = j.wrote(writeAnswer, writeWhole(path, file))
 	}
 	if err != nil {
 		return fmt.Errorf("reserving room for the answer: %w", err)
@@ -87,7 +87,7 @@ func (j *Journal) Seal(_ context.Context, key rotation.PendingKey, issued rotati
 	defer clear(plain)
 	ciphertext, err := encrypt(plain, j.recipients)
 	if err == nil {
-		err = j.wrote(j.seal(path, key, plain, ciphertext))
+		err = j.wrote(writeAnswer, j.seal(path, key, plain, ciphertext))
 	}
 	if err != nil {
 		return fmt.Errorf("sealing: %w", err)
@@ -189,7 +189,7 @@ func (j *Journal) Erase(_ context.Context, rotationID string) error {
 	if j.closed.Load() {
 		return errClosed
 	}
-	return j.wrote(remove(path))
+	return j.wrote(eraseAnswer, remove(path))
 }
 
 // remove removes a file for good. One that is not there may not be gone for good yet.
