@@ -69,7 +69,7 @@ bench: ## benchmarks
 	cd bench && go test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: tools
-tools: ## install the programs that tests call (promtool, systemd-analyze)
+tools: ## install the programs that tests call (promtool, systemd-analyze, mkfs.ext4)
 	scripts/install-tools.sh
 
 .PHONY: check

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Installs the programs that the tests of deploy/ call, where they are missing:
+# Installs the programs that tests call, where they are missing:
 #
 #   promtool         from Debian's package prometheus, unpacked into .tools/bin. The package
 #                    is not installed: that would start a Prometheus server on this machine.
 #   systemd-analyze  from the package systemd, which needs root.
+#   mkfs.ext4        from the package e2fsprogs, which needs root.
 #
 # Says what it could not do and ends with 0 all the same: a test whose program is missing
 # is skipped, or fails if ROTATORD_REQUIRE_TOOLS=1. Running it again changes nothing.
@@ -41,14 +42,17 @@ install_promtool() {
 	install -m 0755 "$work/root/usr/bin/promtool" "$bin/promtool"
 }
 
-install_systemd() {
+install_package() {
 	if [[ $(id -u) -ne 0 ]]; then
 		say "installing packages needs root"
 		return 1
 	fi
-	local get=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends systemd)
+	local get=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1")
 	"${get[@]}" >&2 || { update_once && "${get[@]}" >&2; }
 }
+
+install_systemd() { install_package systemd; }
+install_e2fsprogs() { install_package e2fsprogs; }
 
 # want PROGRAM FUNCTION: how to get it by hand
 want() {
@@ -65,3 +69,4 @@ want() {
 
 want promtool install_promtool "put the promtool of any Prometheus 2.40 or newer into the PATH"
 want systemd-analyze install_systemd "install systemd 252 or newer"
+want mkfs.ext4 install_e2fsprogs "install e2fsprogs"
