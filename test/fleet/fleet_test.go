@@ -171,7 +171,7 @@ type row struct {
 // table is the results in Markdown: an overview, and every figure.
 func table(rows []row) string {
 	var b strings.Builder
-	b.WriteString("\n| refused calls (longest), secrets lost |")
+	b.WriteString("\n| |")
 	for _, c := range contestants {
 		fmt.Fprintf(&b, " %s |", c.name)
 	}
@@ -183,7 +183,7 @@ func table(rows []row) string {
 		}
 		b.WriteString("\n")
 	}
-	b.WriteString("\n| scenario | contestant | calls | refused | still refused after a fresh read | longest | rotations | lost | locked out | alarms |\n")
+	b.WriteString("\n| scenario | contestant | calls | refused | refused anyway | longest | rotations | lost | locked out | alarms |\n")
 	b.WriteString("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, r := range rows {
 		for i, o := range r.cells {
