@@ -38,6 +38,7 @@ test-short: ## the product's tests that take milliseconds
 .PHONY: test
 test: tools ## all tests: the product with the race detector, deploy/, and against a real Vault
 	go test -race ./...
+	go test -run 'FlippedBits|DamagedHeaders' ./internal/journal
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd test/deploy && go test -count=1 ./...
 	$(MAKE) --no-print-directory e2e

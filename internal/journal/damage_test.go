@@ -74,12 +74,16 @@ func outcome(t *testing.T, what, dir string, ledger []byte, want []rotation.Reco
 	return good
 }
 
+// raceDetector says that the tests that open a journal thousands of times are to be brief. They
+// run in full without it.
+var raceDetector bool
+
 // TestFlippedBits flips single bits and overwrites single bytes all over the ledger's file.
 func TestFlippedBits(t *testing.T) {
 	dir, ledger, want := usedJournal(t)
 	random := rand.New(rand.NewPCG(2026, 11))
 	step := 20
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		step = 150
 	}
 	good, refused := 0, 0
@@ -107,7 +111,7 @@ func TestFlippedBits(t *testing.T) {
 // TestDamagedHeaders flips every single bit of what bbolt follows blindly: the headers of
 // the pages, the two roots, and the first entries of each page.
 func TestDamagedHeaders(t *testing.T) {
-	if testing.Short() {
+	if testing.Short() || raceDetector {
 		t.Skip("opens a journal some ten thousand times")
 	}
 	dir, ledger, want := usedJournal(t)
