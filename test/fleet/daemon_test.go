@@ -108,7 +108,7 @@ func (d *daemon) start(t *testing.T) {
 		d.stopNoMore(syscall.SIGKILL)
 		<-d.ended
 		if t.Failed() {
-			t.Logf("the end of the daemon's log:\n%s", tail(d.text()))
+			t.Logf("what the daemon warned of:\n%s\nthe end of its log:\n%s", warnings(d.text()), tail(d.text()))
 		}
 	})
 }
@@ -248,6 +248,17 @@ func get(url string) string {
 	defer res.Body.Close()
 	b, _ := io.ReadAll(res.Body)
 	return string(b)
+}
+
+// warnings are the lines of a log that are not mere information.
+func warnings(log string) string {
+	var b strings.Builder
+	for line := range strings.Lines(log) {
+		if !strings.Contains(line, `"level":"INFO"`) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
 }
 
 func tail(s string) string { return s[max(len(s)-4000, 0):] }
