@@ -95,6 +95,13 @@ func (m *machine) Fatal(args ...any)         { panic(fmt.Sprint(args...)) }
 func (m *machine) Error(args ...any)         { m.problems = append(m.problems, fmt.Sprint(args...)) }
 func (m *machine) Errorf(f string, a ...any) { m.problems = append(m.problems, fmt.Sprintf(f, a...)) }
 
+// seeLate makes visible what a late request has changed: it ran in a goroutine of its own, and
+// ended before this one went on.
+func (m *machine) seeLate() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+}
+
 // arm turns the scenario's troubles into faults at calls.
 func (m *machine) arm() {
 	again, call, at := 0, "", -1
@@ -149,6 +156,7 @@ func (m *machine) faultOf(f trouble, call string) fault {
 // The rotator's ports, with what must hold at each call.
 
 func (m *machine) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
+	m.seeLate()
 	saved, err := m.world.Save(ctx, r)
 	if err == nil && r.Step == rotation.StepClaimed {
 		m.proven = map[string]bool{}
@@ -189,6 +197,7 @@ func (m *machine) Reserve(ctx context.Context, key rotation.PendingKey) error {
 }
 
 func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
+	m.seeLate()
 	for _, what := range []string{"sink preflight", "reserve", "ready", "intent"} {
 		if !m.proven[what] {
 			m.Errorf("a rotate request left without %s", what)
@@ -301,6 +310,7 @@ func (m *machine) checkRaised(when string) {
 // attempt waits until the token is due and works on it.
 func (m *machine) attempt() {
 	_, died := m.world.advance(m.rotator, m.token)
+	m.seeLate()
 	if died {
 		if m.inHand != "" && !m.sealed(m.inHand) { // it was in memory alone
 			m.mustRaise++
@@ -331,6 +341,7 @@ func (m *machine) restart() {
 
 // happen is what happens between two attempts.
 func (m *machine) happen(what string) {
+	m.seeLate()
 	switch what {
 	case "restart":
 		if m.inHand == "" { // a stop waits for that
@@ -418,6 +429,7 @@ func (m *machine) run() []string {
 // end holds what must be true once nothing goes wrong any more.
 func (m *machine) end() {
 	time.Sleep(2 * time.Minute) // for what is late
+	m.seeLate()
 	record := m.record()
 	used := m.sink.ClientSecret.Reveal()
 	switch {
