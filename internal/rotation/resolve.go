@@ -16,18 +16,25 @@ import (
 // resolve looks at the world and judges the doubt. A resolved token is due again at
 // once, for the slot that it was rotated for.
 func (a *attempt) resolve(ctx context.Context) error {
-	verdict, readErr, err := a.look(ctx)
-	if err != nil {
-		return err
-	}
-	if verdict.Resolved {
-		return a.settle(ctx, verdict)
-	}
-	a.record.NotBefore = verdict.Again.UTC()
-	if err := a.save(ctx, StepInDoubt); err != nil {
+	verdict, readErr, err := a.lookAndAct(ctx)
+	if err != nil || verdict.Resolved {
 		return err
 	}
 	return errors.Join(&InDoubtError{Token: a.token.Name, Reason: verdict.Reason, Again: verdict.Again}, readErr)
+}
+
+// lookAndAct looks at the world and makes durable what the verdict asks for. readErr is of
+// interest only where the doubt stays: it says why no more is known.
+func (a *attempt) lookAndAct(ctx context.Context) (verdict Verdict, readErr, err error) {
+	verdict, readErr, err = a.look(ctx)
+	switch {
+	case err != nil:
+		return verdict, nil, err
+	case verdict.Resolved:
+		return verdict, nil, a.settle(ctx, verdict)
+	}
+	a.record.NotBefore = verdict.Again.UTC()
+	return verdict, readErr, a.save(ctx, StepInDoubt)
 }
 
 // look reads what there is to be known, judges the doubt, and gives the old secret more time
@@ -174,31 +181,17 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 		return record, Verdict{}, fmt.Errorf("%s is %w: its state is %s", t.Name, ErrNotInDoubt, cmp.Or(string(record.Step), "idle"))
 	}
 	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
-	if how == ResolveLook {
-		return a.lookAgain(ctx)
+	if how == ResolveLook { // to an operator it is an answer, and not an error, that a doubt stays
+		verdict, readErr, err := a.lookAndAct(ctx)
+		return a.record, verdict, errors.Join(err, readErr)
 	}
 	verdict, err := operatorVerdict(record, how)
 	if err != nil {
 		return record, Verdict{}, err
 	}
 	a.decide(verdict)
-	if err := a.settle(ctx, verdict); err != nil {
-		return a.record, verdict, err
-	}
-	return a.record, verdict, nil
-}
-
-// lookAgain is resolve for an operator: that a doubt stays is an answer and not an error.
-func (a *attempt) lookAgain(ctx context.Context) (Record, Verdict, error) {
-	verdict, readErr, err := a.look(ctx)
-	if err != nil {
-		return a.record, verdict, err
-	}
-	if verdict.Resolved {
-		return a.record, verdict, a.settle(ctx, verdict)
-	}
-	a.record.NotBefore = verdict.Again.UTC()
-	return a.record, verdict, errors.Join(a.save(ctx, StepInDoubt), readErr)
+	err = a.settle(ctx, verdict)
+	return a.record, verdict, err
 }
 
 // operatorVerdict turns an operator's decision into a verdict, unless what is known says that
