@@ -26,7 +26,7 @@ var meanings = map[string]string{
 	rotation.ReasonSealedLost:         "what was sealed is gone from the disk, or cannot be opened",
 	rotation.ReasonInterrupted:        "the daemon ended between asking and keeping an answer",
 	rotation.ReasonUpdatedAtUnchanged: "nothing was carried out",
-	rotation.ReasonOldSecretRevoked:   "without a grace there is no old secret left to protect",
+	rotation.ReasonOldSecretRevoked:   "there is no old secret left to protect",
 	rotation.ReasonGraceEnding:        "the old secret is about to stop working",
 	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off",
 	rotation.ReasonSettling:           "the request may still be under way",

@@ -84,6 +84,9 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 		if work.GraceEndsAt.After(d.OldWorksUntil) { // it was extended while the secret waited
 			d.OldWorksUntil = work.GraceEndsAt
 		}
+		if dies := a.record.OldDiesBy; !dies.IsZero() { // this grace is that of a secret which was lost
+			d.OldWorksUntil = dies
+		}
 	}
 	a.record.Doubt = d
 	a.record.LastError = cause.Error()

@@ -104,6 +104,10 @@ func settleFor(grace time.Duration) time.Duration {
 // carried out. If it was not, "the previous secret" is an older one, which was promised
 // to be dead by now and must not be revived.
 //
+// While an earlier request's secret is lost and not made up for, the old secret is never
+// given more time, since what Cloudflare keeps as "previous" may be the lost one: it is
+// reissued as soon as that can do no more harm.
+//
 // A secret of an unfamiliar format is delivered in the place of a rotation: should
 // Cloudflare introduce a third format, rotating would bring another one of it.
 func Judge(r Record, e Evidence, now time.Time) Verdict {
@@ -126,7 +130,16 @@ func Judge(r Record, e Evidence, now time.Time) Verdict {
 	reissueAt, halfway := end.Add(-graceMargin(grace)), end.Add(-grace/2)
 	carriedOut := d.CarriedOut || d.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
 	last := r.Work.IntentAt.Add(max(grace, min(doubtStretch*grace, maxOldLife)))
-	stretchable := !e.CannotExtend && end.Before(last)
+	dying := !r.OldDiesBy.IsZero()
+	stretchable := !dying && !e.CannotExtend && end.Before(last)
+	switch settled := d.Since.Add(settleFor(grace)); {
+	case dying && carriedOut:
+		// The second answer in a row is lost: what consumers use was the previous secret, and
+		// died with the request. Only another rotation brings them one that works.
+		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
+	case dying && now.Before(settled):
+		return Verdict{Reason: ReasonSettling, Again: settled}
+	}
 	if carriedOut && stretchable && !now.Before(halfway) && now.Before(end) {
 		return Verdict{Extend: min(grace, last.Sub(now)), CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
 	}

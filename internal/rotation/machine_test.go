@@ -85,6 +85,9 @@ type machine struct {
 	inSink    map[string]bool // every secret that the sink ever held
 	mustRaise int             // rotations that were carried out and whose answer was not kept
 	struck    int             // troubles that have begun
+	quiet     time.Time       // since when nothing has gone wrong any more
+	cutOff    time.Time       // when the last rotate was carried out
+	blind     bool            // it was rotated again, and Cloudflare could not be asked why
 	operator  bool            // an operator has asked for a rotate, whatever it cuts off
 }
 
@@ -127,6 +130,7 @@ func (m *machine) arm() {
 }
 
 func (m *machine) faultOf(f trouble, call string) fault {
+	m.quiet = time.Now()
 	err := errors.New("trouble")
 	if slices.Contains([]string{"rotate", "inspect", "extend", "ready"}, call) {
 		e := &rotation.IssuerError{Class: rotation.Unknown, Operation: call, RetryAfter: 2 * time.Minute}
@@ -214,13 +218,14 @@ func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotat
 	if m.inHand != "" {
 		m.Errorf("rotated again with a secret in hand")
 	}
+	m.blind = m.blind || used == c.previous && m.record().OldDiesBy.IsZero()
 	m.checkRaised("before another rotate")
 	m.ordered = true // the world's own check knows nothing of beliefs
 	issuedBefore := len(m.issued)
 	defer func() {
 		m.ordered = false
 		if len(m.issued) > issuedBefore {
-			m.operator = false
+			m.operator, m.cutOff = false, time.Now()
 			m.believed = c.previousUntil
 			if m.inHand == "" {
 				m.mustRaise++
@@ -307,10 +312,39 @@ func (m *machine) checkRaised(when string) {
 	}
 }
 
+// longestRefusal is how long consumers may be refused once nothing goes wrong any more: a
+// doubt settles for a minute, and the longest back-off is ten.
+const longestRefusal = 12 * time.Minute
+
+// checkRefused holds that consumers are not left with a secret that is refused. Where
+// updated_at stands still, nobody can know that they are.
+func (m *machine) checkRefused() {
+	c, used := &m.world.cfToken, m.sink.ClientSecret.Reveal()
+	overwritten := m.sink.ClientID != c.clientID || !slices.Contains(m.issued, used)
+	if m.scenario.Paired || m.scenario.Frozen || m.blind || overwritten || c.accepted(used) {
+		return
+	}
+	since := m.quiet
+	if m.cutOff.After(since) {
+		since = m.cutOff
+	}
+	if used == c.previous && c.previousUntil.After(since) {
+		since = c.previousUntil
+	}
+	if refused := time.Since(since); refused > longestRefusal {
+		m.Errorf("consumers have been refused for %s", refused)
+	}
+}
+
 // attempt waits until the token is due and works on it.
 func (m *machine) attempt() {
+	answers := len(m.issued)
 	_, died := m.world.advance(m.rotator, m.token)
 	m.seeLate()
+	if len(m.issued) > answers && len(m.issued)-2 < len(m.scenario.Answers) {
+		m.quiet = time.Now()
+	}
+	m.checkRefused()
 	if died {
 		if m.inHand != "" && !m.sealed(m.inHand) { // it was in memory alone
 			m.mustRaise++
@@ -353,6 +387,7 @@ func (m *machine) happen(what string) {
 		// By the same secret, as somebody does who edits another field.
 		m.version++
 	default:
+		time.Sleep(time.Second) // or two rotates would have one updated_at
 		how := rotation.Resolution(what)
 		record := m.record()
 		if record.Step != rotation.StepInDoubt {
@@ -365,7 +400,7 @@ func (m *machine) happen(what string) {
 		if slices.ContainsFunc(m.scenario.Faults, func(f trouble) bool { return f.How == "late" }) && how != rotation.ResolveLook {
 			return // and know that nothing is under way
 		}
-		m.operator = how == rotation.ResolveRotateNow
+		m.operator = m.operator || how == rotation.ResolveRotateNow
 		defer func() {
 			if p := recover(); p != nil {
 				if _, ok := p.(crashed); !ok {
@@ -400,6 +435,7 @@ func (m *machine) run() []string {
 		for _, a := range m.scenario.Acts {
 			if a.At == n {
 				m.happen(a.What)
+				m.quiet = time.Now()
 			}
 		}
 		before := len(m.events)

@@ -478,7 +478,7 @@ func (a *attempt) commit(ctx context.Context) error {
 				a.record.Moved++
 			}
 		}
-		a.record.Work, a.record.Failures, a.record.NotBefore, a.record.LastError = nil, 0, time.Time{}, ""
+		a.record.Work, a.record.Failures, a.record.NotBefore, a.record.LastError, a.record.OldDiesBy = nil, 0, time.Time{}, "", time.Time{}
 		return a.save(ctx, StepIdle)
 	})
 	if err != nil {

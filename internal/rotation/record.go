@@ -83,6 +83,11 @@ type Record struct {
 	// NextTrigger is the trigger of the next rotation, if it is known already.
 	NextTrigger Trigger `json:"next_trigger,omitempty"`
 
+	// OldDiesBy is set from a doubt whose request is known to have been carried out until the
+	// rotation that makes up for it is done: when the secret that consumers use dies at the
+	// latest, whatever later rotations promise. Their graces are those of secrets that nobody has.
+	OldDiesBy time.Time `json:"old_dies_by,omitzero"`
+
 	// Failures counts rotations that failed in a row; NotBefore is when the next try
 	// may begin.
 	Failures  int       `json:"failures,omitempty"`

@@ -40,14 +40,8 @@ func (a *attempt) lookAndAct(ctx context.Context) (verdict Verdict, readErr, err
 // look reads what there is to be known, judges the doubt, and gives the old secret more time
 // if the verdict asks for that. readErr says why Cloudflare could not be asked.
 func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error) {
-	work := a.record.Work
 	var e Evidence
-	if work.Grace > 0 && !work.Spare {
-		facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
-		if readErr = err; err == nil {
-			e.Facts, a.record.Facts = &facts, facts
-		}
-	}
+	e.Facts, readErr = a.inspect(ctx)
 	records, err := a.ledger.All(ctx)
 	if err != nil {
 		return Verdict{}, readErr, fmt.Errorf("%w: %w", ErrLedger, err)
@@ -68,6 +62,22 @@ func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error
 	return verdict, readErr, nil
 }
 
+// inspect asks Cloudflare what the rotate request has changed, where it matters to
+// consumers. nil facts without an error mean that it does not.
+func (a *attempt) inspect(ctx context.Context) (*TokenFacts, error) {
+	work := a.record.Work
+	if work.Grace == 0 || work.Spare {
+		return nil, nil
+	}
+	facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
+	if err != nil {
+		return nil, err
+	}
+	a.record.Facts = facts
+	a.record.Doubt.CarriedOut = a.record.Doubt.CarriedOut || movedWith(work, facts)
+	return &facts, nil
+}
+
 // decide notes a verdict in the record and tells of it.
 func (a *attempt) decide(verdict Verdict) {
 	d := a.record.Doubt
@@ -80,17 +90,20 @@ func (a *attempt) decide(verdict Verdict) {
 
 // settle ends a doubt as the verdict says.
 func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
-	doubt, work := a.record.Doubt, a.record.Work
+	doubt, work, dies := a.record.Doubt, a.record.Work, a.record.OldDiesBy
 	step := StepIdle
 	if verdict.Deliver {
 		step = StepSealed
 	} else {
+		if lost := doubt.CarriedOut || doubt.Answered(); lost && dies.IsZero() && !work.Spare {
+			a.record.OldDiesBy = doubt.OldWorksUntil
+		}
 		a.record.Work = nil
 	}
 	// What remedies a doubt must not wait for its back-off.
 	a.record.Doubt, a.record.NotBefore, a.record.NextTrigger = nil, time.Time{}, verdict.trigger()
 	if err := a.save(ctx, step); err != nil {
-		a.record.Doubt, a.record.Work, a.record.NextTrigger = doubt, work, ""
+		a.record.Doubt, a.record.Work, a.record.NextTrigger, a.record.OldDiesBy = doubt, work, "", dies
 		return err
 	}
 	if !doubt.Sealed {
@@ -128,7 +141,7 @@ func (a *attempt) keepOldAlive(ctx context.Context) {
 	work, now := a.record.Work, a.now()
 	grace := time.Duration(work.Grace)
 	switch {
-	case grace == 0, work.Spare, work.GraceEndsAt.IsZero(): // no old secret in use lives on
+	case grace == 0, work.Spare, work.GraceEndsAt.IsZero(), !a.record.OldDiesBy.IsZero(): // no old secret in use lives on
 	case now.Before(work.GraceEndsAt.Add(-grace/2 - graceBlur)): // there is time yet
 	case !now.Before(work.GraceEndsAt): // it is dead, and nothing revives it
 	case !now.Before(work.IntentAt.Add(maxOldLife)):
@@ -185,7 +198,10 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 		verdict, readErr, err := a.lookAndAct(ctx)
 		return a.record, verdict, errors.Join(err, readErr)
 	}
-	verdict, err := operatorVerdict(record, how)
+	// What Cloudflare shows counts, also where an operator decides. If it cannot be asked the
+	// operator knows more than we do.
+	_, _ = a.inspect(ctx)
+	verdict, err := operatorVerdict(a.record, how)
 	if err != nil {
 		return record, Verdict{}, err
 	}

@@ -360,3 +360,58 @@ func TestRecordsOfFormat1AreMigrated(t *testing.T) {
 		t.Errorf("a record of the present format was changed: %s", diff)
 	}
 }
+
+// TestReissueIsLostToo loses two answers in a row. The second request has cut consumers off,
+// whatever grace it promised: that grace is the first lost secret's.
+func TestReissueIsLostToo(t *testing.T) {
+	const grace = 40 * time.Minute
+	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		unknown := &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}
+		lost := 0
+		w.fault = func(_ int, c string) fault {
+			if c != "rotate" || lost == 2 {
+				return fault{}
+			}
+			lost++
+			return fault{after: unknown}
+		}
+		var cutOff time.Time
+		extensions := 0
+		for range 100 {
+			w.ordered = w.rotates > 0 // the world's own check takes the promise for what it says
+			w.advance(r, token)
+			if !w.accepted(w.sink.ClientSecret.Reveal()) && cutOff.IsZero() {
+				cutOff = time.Now()
+				for _, e := range w.events {
+					if _, ok := e.(rotation.GraceExtended); ok {
+						extensions++
+					}
+				}
+				if w.record().OldDiesBy.IsZero() {
+					t.Error("the ledger does not know when the old secret dies")
+				}
+			}
+			if !cutOff.IsZero() && w.record().Step == rotation.StepIdle && w.record().Last != nil {
+				break
+			}
+		}
+		if cutOff.IsZero() {
+			t.Fatal("consumers were never cut off: this proves nothing")
+		}
+		if refused := w.record().Last.At.Sub(cutOff); refused > time.Minute {
+			t.Errorf("consumers were refused for %s", refused)
+		}
+		for _, e := range w.events {
+			if _, ok := e.(rotation.GraceExtended); ok {
+				extensions--
+			}
+		}
+		if extensions != 0 {
+			t.Error("the grace of a secret that nobody has was extended")
+		}
+		if !w.record().OldDiesBy.IsZero() {
+			t.Error("the ledger still takes the old secret for dying")
+		}
+		w.check("at the end")
+	})
+}
