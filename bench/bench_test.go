@@ -175,7 +175,7 @@ func BenchmarkQueue(b *testing.B) {
 				keys[i] = fmt.Sprint("token-", i)
 			}
 			for b.Loop() {
-				q := scheduler.NewQueue()
+				q := scheduler.NewQueue(nil)
 				start := time.Now().Add(-time.Hour)
 				for i, k := range keys {
 					q.Set(k, start.Add(time.Duration(i*7919%n)*time.Millisecond))

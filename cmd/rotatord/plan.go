@@ -110,8 +110,11 @@ func plan(c *config.Config, records map[string]rotation.Record, count int, now t
 				f.Reason = rotation.DueSlot
 			}
 			firings = append(firings, f)
-			served, _ := token.Timetable.Latest(slot, begins) // later slots that this one serves too
-			slot, begins = token.Timetable.Next(served)
+			if served := token.Timetable.Passed(slot, begins); served.Due > 0 { // later slots that this one serves too
+				slot = served.Last.Slot
+			}
+			next := token.Timetable.Next(slot)
+			slot, begins = next.Slot, next.Begin
 		}
 	}
 	slices.SortStableFunc(firings, func(a, b firing) int { return cmp.Or(a.Begins.Compare(b.Begins), cmp.Compare(a.Token, b.Token)) })

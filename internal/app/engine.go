@@ -54,7 +54,7 @@ type engine struct {
 // engine which steps were reached.
 func newEngine(tokens []rotation.Token, log *slog.Logger) *engine {
 	e := &engine{
-		queue: scheduler.NewQueue(), log: log,
+		queue: scheduler.NewQueue(nil), log: log,
 		slots:  make(map[string]*semaphore.Weighted),
 		tokens: make(map[string]rotation.Token, len(tokens)), records: make(map[string]rotation.Record, len(tokens)),
 		due: make(map[string]rotation.Due, len(tokens)), working: make(map[string]bool), unrecovered: make(map[string]bool), unrecorded: make(map[string]int),

@@ -76,7 +76,8 @@ func dueInDoubt(_ Token, r Record) (Due, bool) {
 // valid no rotation starts, since Cloudflare keeps one previous secret only and
 // rotating again would cut it off early.
 func dueSlot(t Token, r Record) (Due, bool) {
-	slot, begin := t.Timetable.Next(r.Anchor)
+	f := t.Timetable.Next(r.Anchor)
+	slot, begin := f.Slot, f.Begin
 	due := Due{At: begin, Slot: slot, Begin: begin, Trigger: TriggerSchedule, Reason: DueSlot}
 	if r.Failures > 0 {
 		due.Trigger = TriggerRetry

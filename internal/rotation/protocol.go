@@ -156,7 +156,8 @@ func (a *attempt) run(ctx context.Context) error {
 // The ledger's check-and-set lets only one claimant win.
 func (a *attempt) claim(ctx context.Context) error {
 	now := a.now().UTC()
-	slot, n := a.token.Timetable.Latest(a.record.Anchor, now)
+	passed := a.token.Timetable.Passed(a.record.Anchor, now)
+	slot, n := passed.Last.Slot, passed.Due
 	if n == 0 { // the wall clock went back since the slot was found due
 		slot, n = a.due.Slot, 1
 	}

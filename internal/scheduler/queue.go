@@ -18,15 +18,20 @@ const wallClockInterval = 30 * time.Second
 // The zero Queue is not usable; call [NewQueue]. All methods are safe for concurrent
 // use, also from within the fire function.
 type Queue struct {
+	now func() time.Time // the wall clock
+
 	mu      sync.Mutex
 	entries entryHeap
 	byKey   map[string]*entry
 	wake    chan struct{}
 }
 
-// NewQueue returns an empty queue.
-func NewQueue() *Queue {
-	return &Queue{byKey: make(map[string]*entry), wake: make(chan struct{}, 1)}
+// NewQueue returns an empty queue. now is the wall clock; nil means the system's.
+func NewQueue(now func() time.Time) *Queue {
+	if now == nil {
+		now = wallClock
+	}
+	return &Queue{now: now, byKey: make(map[string]*entry), wake: make(chan struct{}, 1)}
 }
 
 // Set makes key fire at the wall-clock time at, once, in place of any time that was
@@ -82,13 +87,13 @@ func (q *Queue) Run(ctx context.Context, fire func(key string, at time.Time), be
 			beat()
 		}
 		for ctx.Err() == nil {
-			key, at, ok := q.popDue(wallClock())
+			key, at, ok := q.popDue(q.now())
 			if !ok {
 				break
 			}
 			fire(key, at)
 		}
-		timer.Reset(q.untilNext(wallClock()))
+		timer.Reset(q.untilNext(q.now()))
 		select {
 		case <-ctx.Done():
 			return

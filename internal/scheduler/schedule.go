@@ -1,13 +1,19 @@
 // Package scheduler decides when.
 //
-// A [Schedule] turns a cron expression into slots; a [Timetable] adds a token's
-// deterministic jitter; a [Queue] keeps one heap of due times and one timer. The
-// package knows nothing about tokens, Cloudflare or Vault, and keeps nothing: the
-// next due time is always computed from what the ledger says was done last, so a
+// A [Schedule] turns a cron expression into slots, a [Freeze] is a period in which nothing
+// may begin, and a [Timetable] puts these together with a token's jitter and window; a
+// [Queue] keeps one heap of due times and one timer, and a [Clock] tells when the wall clock
+// was set. The package knows nothing about tokens, Cloudflare or Vault, and keeps nothing:
+// the next due time is always computed from what the ledger says was done last, so a
 // restart neither forgets a slot nor runs one early.
 //
-// robfig/cron parses the expressions and steps from slot to slot. Its runner is not
-// used: it sleeps on the monotonic clock and forgets everything at a restart.
+// Guarantee: all of it but Queue and Clock is a pure function of its arguments and of the
+// time zone database. The same slot begins at the same moment on every replica and after
+// every restart.
+//
+// robfig/cron parses the expressions and steps from one reading of the clock to the next.
+// Its runner is not used: it sleeps on the monotonic clock, forgets everything at a restart,
+// and skips or repeats runs when clocks are set for daylight saving.
 package scheduler
 
 import (
@@ -25,7 +31,8 @@ var parser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cr
 type Schedule struct {
 	expression string
 	location   *time.Location
-	slots      cron.Schedule
+	fields     cron.Schedule // of readings: see civil.go
+	onTheClock bool          // it goes with the clock, whatever the clock does
 	every      time.Duration // the period of @every, 0 for all others
 }
 
@@ -62,7 +69,7 @@ func Parse(expression string, location *time.Location) (*Schedule, error) {
 		return nil, fmt.Errorf("%q is neither five cron fields (minute hour day-of-month month day-of-week) "+
 			"nor a descriptor such as @weekly or @every 720h: %w", expression, err)
 	}
-	s.slots = parsed
+	s.fields, s.onTheClock = parsed, goesWithTheClock(expression)
 	if s.Next(time.Now()).IsZero() {
 		return nil, fmt.Errorf("%q never comes: no such date in the next five years", expression)
 	}
@@ -79,12 +86,56 @@ func (s *Schedule) Location() *time.Location { return s.location }
 // @every depends on when counting began.
 func (s *Schedule) Interval() time.Duration { return s.every }
 
-// Next returns the first slot strictly after t.
-func (s *Schedule) Next(t time.Time) time.Time {
-	if s.every > 0 {
-		return t.Add(s.every)
+// goesWithTheClock reports whether an expression is for no time of day in particular. ISC
+// cron draws the same line: its minutes or its hours begin with *.
+func goesWithTheClock(expression string) bool {
+	fields := strings.Fields(expression)
+	if len(fields) != 5 {
+		return fields[0] == "@hourly"
 	}
-	return s.slots.Next(t.In(s.location))
+	return strings.ContainsAny(fields[0][:1]+fields[1][:1], "*?")
+}
+
+// Next returns the first slot strictly after t, in the schedule's zone, or the zero time if
+// there is none in the next five years.
+//
+// Where clocks are set for daylight saving, slots are as ISC cron has them. A time of day
+// that is left out comes right after the gap, and one that comes twice is a slot the first
+// time only. An expression whose minutes or hours begin with * is for no time of day: it
+// goes with the clock, and has no slot at times that are left out and two at those that come
+// twice. @every counts elapsed time. Two slots never fall on one moment.
+func (s *Schedule) Next(t time.Time) time.Time {
+	switch {
+	case s.every > 0:
+		return t.Add(s.every)
+	case s.location == time.UTC:
+		return s.fields.Next(t.UTC())
+	case s.onTheClock:
+		return s.nextOnTheClock(t)
+	}
+	for r := readingAt(t, s.location); ; {
+		if r = s.fields.Next(r); r.IsZero() {
+			return time.Time{}
+		}
+		if slot := firstShown(r, s.location); slot.After(t) {
+			return slot
+		} // else the clock was put back since, and shows this reading for the second time
+	}
+}
+
+// nextOnTheClock looks through one stretch of constant offset after the other.
+func (s *Schedule) nextOnTheClock(t time.Time) time.Time {
+	for r := readingAt(t, s.location); ; {
+		_, end := t.In(s.location).ZoneBounds()
+		if r = s.fields.Next(r); r.IsZero() {
+			return time.Time{}
+		}
+		slot := r.Add(-offsetAt(t, s.location))
+		if end.IsZero() || slot.Before(end) {
+			return slot.In(s.location)
+		}
+		t, r = end, readingAt(end, s.location).Add(-1) // the end itself may be a slot
+	}
 }
 
 // SmallestGap is the shortest distance between neighbours among the next n slots

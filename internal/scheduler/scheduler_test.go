@@ -91,7 +91,7 @@ func TestSmallestGap(t *testing.T) {
 	}
 }
 
-func TestLatestCountsSlots(t *testing.T) {
+func TestPassedCountsSlots(t *testing.T) {
 	anchor := at(t, "2026-11-01T00:00:00Z")
 	for _, test := range []struct {
 		expression, now, slot string
@@ -105,9 +105,13 @@ func TestLatestCountsSlots(t *testing.T) {
 		{"@every 1h", "2026-11-03T00:30:00Z", "2026-11-03T00:00:00Z", 48},
 	} {
 		table := scheduler.Timetable{Schedule: mustParse(t, test.expression, "UTC")}
-		slot, n := table.Latest(anchor, at(t, test.now))
-		if !slot.Equal(at(t, test.slot)) || n != test.n {
-			t.Errorf("%s at %s: %s, %d; want %s, %d", test.expression, test.now, slot, n, test.slot, test.n)
+		passed := table.Passed(anchor, at(t, test.now))
+		slot := passed.Last.Slot
+		if passed.Due == 0 {
+			slot = anchor
+		}
+		if !slot.Equal(at(t, test.slot)) || passed.Due != test.n || !passed.Open() && passed.Due > 0 {
+			t.Errorf("%s at %s: %+v; want %s, %d", test.expression, test.now, passed, test.slot, test.n)
 		}
 	}
 }
@@ -125,15 +129,15 @@ func TestJitterIsDeterministicSpreadAndBounded(t *testing.T) {
 		if again := table.Delay(slot.In(time.FixedZone("x", 3600))); again != delay {
 			t.Fatalf("the same slot gave %s and %s", delay, again)
 		}
-		if _, begin := table.Next(slot.Add(-time.Second)); !begin.Equal(slot.Add(delay)) {
-			t.Fatalf("Next begins at %s, not at the slot and its delay", begin)
+		if f := table.Next(slot.Add(-time.Second)); !f.Begin.Equal(slot.Add(delay)) {
+			t.Fatalf("Next begins at %s, not at the slot and its delay", f.Begin)
 		}
 		seen[delay.Truncate(time.Minute)] = true
 	}
 	if len(seen) < 9 {
 		t.Errorf("100 tokens fell into only %d of 10 minutes", len(seen))
 	}
-	if d := (scheduler.Timetable{Key: "x"}).Delay(slot); d != 0 {
+	if d := (&scheduler.Timetable{Key: "x"}).Delay(slot); d != 0 {
 		t.Errorf("without jitter the delay is %s", d)
 	}
 }
@@ -142,7 +146,7 @@ func TestQueueFiresOnTheTick(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		ctx, cancel := context.WithCancel(t.Context())
-		q := scheduler.NewQueue()
+		q := scheduler.NewQueue(nil)
 		var got []string
 		beats := 0
 		q.Set("late", start.Add(2*time.Hour))
@@ -187,7 +191,7 @@ func TestQueueFiresOnTheTick(t *testing.T) {
 func TestQueueStopsAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		q := scheduler.NewQueue()
+		q := scheduler.NewQueue(nil)
 		fired := 0
 		for i := range 10 {
 			q.Set(fmt.Sprint(i), time.Now())

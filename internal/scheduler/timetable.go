@@ -6,43 +6,200 @@ import (
 	"time"
 )
 
-// Timetable is a schedule with one token's jitter. The zero Jitter means none.
+// Timetable is a schedule with all that decides when one token's slots are served. Its
+// fields but Schedule may be zero.
 type Timetable struct {
 	Schedule *Schedule
-	// Jitter is the largest delay after a slot.
+	// Jitter is the largest delay after a slot, or after the end of a freeze.
 	Jitter time.Duration
+	// Window is how long after its beginning a slot may be served. After that it is
+	// missed. 0: until the next one comes.
+	Window time.Duration
+	// SkipMissed says what becomes of missed slots: nothing, or, without it, one rotation
+	// that makes up for all of them.
+	SkipMissed bool
+	// Freezes are when nothing begins.
+	Freezes []Freeze
 	// Key makes the jitter differ between tokens that share a schedule.
 	Key string
 }
 
-// Next returns the first slot after anchor, and when its work may begin.
-func (t Timetable) Next(anchor time.Time) (slot, begin time.Time) {
-	slot = t.Schedule.Next(anchor)
-	return slot, slot.Add(t.Delay(slot))
+// Firing is when a slot is served.
+type Firing struct {
+	// Slot is as the schedule has it; zero if there is no slot in years.
+	Slot time.Time
+	// Begin is when its work may begin: after the jitter, and after a freeze.
+	Begin time.Time
+	// Close is when it is missed; zero if it has no window.
+	Close time.Time
+	// Freeze names the freeze that deferred it; empty if none did.
+	Freeze string
+}
+
+// Next returns the first slot after anchor that is to be served. Slots that a freeze passes
+// over are not.
+func (t *Timetable) Next(anchor time.Time) Firing {
+	slot := t.Schedule.Next(anchor)
+	for range maxFreezes {
+		if slot.IsZero() {
+			break
+		}
+		name, end := t.skips(slot)
+		if name == "" {
+			if f := t.Firing(slot); !f.Begin.IsZero() {
+				return f
+			}
+			break // frozen for good
+		}
+		slot = t.from(slot, end)
+	}
+	return Firing{}
+}
+
+// Firing is when a slot is served that no freeze passes over.
+func (t *Timetable) Firing(slot time.Time) Firing {
+	f := Firing{Slot: slot}
+	f.Begin, f.Freeze = thaw(t.Freezes, slot.Add(t.Delay(slot)), t.Delay(slot))
+	if t.Window > 0 && !f.Begin.IsZero() {
+		f.Close = f.Begin.Add(t.Window)
+	}
+	return f
+}
+
+// skips returns the freeze that passes over a slot, because the slot or the moment after
+// its jitter lies in it, and when that freeze ends; no name if none does.
+func (t *Timetable) skips(slot time.Time) (name string, end time.Time) {
+	for i := range t.Freezes {
+		f := &t.Freezes[i]
+		if !f.Skip {
+			continue
+		}
+		if _, to, ok := f.Around(slot); ok {
+			return f.Name, to
+		}
+		if _, to, ok := f.Around(slot.Add(t.Delay(slot))); ok {
+			return f.Name, to
+		}
+	}
+	return "", time.Time{}
+}
+
+// from returns the first slot after slot that is not before end.
+func (t *Timetable) from(slot, end time.Time) time.Time {
+	if every := t.Schedule.every; every > 0 {
+		slots := max((end.Sub(slot)+every-1)/every, 1)
+		return slot.Add(slots * every)
+	}
+	if next := end.Add(-1); next.After(slot) {
+		slot = next
+	}
+	return t.Schedule.Next(slot)
+}
+
+// Thaw returns the first moment from at on that lies in no freeze, for work on a slot that
+// is late, and the freeze that ends then; no name if that is at itself. The zero time means
+// never.
+func (t *Timetable) Thaw(slot, at time.Time) (time.Time, string) {
+	return thaw(t.Freezes, at, t.Delay(slot))
 }
 
 // Delay is the jitter of a slot. It depends on the key and the slot alone, so that a
 // restart and every replica arrive at the same time, and an exported next time is
 // exact.
-func (t Timetable) Delay(slot time.Time) time.Duration {
-	if t.Jitter <= 0 {
+func (t *Timetable) Delay(slot time.Time) time.Duration { return t.offset("", slot, t.Jitter) }
+
+// offset is a number in [0, limit) that depends on key, purpose and slot alone.
+func (t *Timetable) offset(purpose string, slot time.Time, limit time.Duration) time.Duration {
+	if limit <= 0 {
 		return 0
 	}
-	b := binary.BigEndian.AppendUint64([]byte(t.Key+"\x00"), uint64(slot.Unix()))
+	b := binary.BigEndian.AppendUint64([]byte(purpose+t.Key+"\x00"), uint64(slot.Unix()))
 	sum := sha256.Sum256(b)
-	return time.Duration(binary.BigEndian.Uint64(sum[:8]) % uint64(t.Jitter))
+	return time.Duration(binary.BigEndian.Uint64(sum[:8]) % uint64(limit))
 }
 
-// Latest returns the last slot in (anchor, now] and how many slots there are in that
-// interval. With none it returns anchor and 0.
-func (t Timetable) Latest(anchor, now time.Time) (slot time.Time, n int) {
-	if every := t.Schedule.every; every > 0 {
-		n = max(int(now.Sub(anchor)/every), 0)
-		return anchor.Add(time.Duration(n) * every), n
+// catchUpSpread is over how long the rotations that make up for missed slots are spread,
+// unless the jitter is longer.
+const catchUpSpread = 10 * time.Minute
+
+// CatchUp returns when to serve a slot that is found to be late at now, not because it was
+// tried in vain but because nobody was there: a restart after a long time, a clock that was
+// put forward. Where all tokens are late at once, they must not all begin at once.
+//
+// It is spread over the jitter, over ten minutes if that is more, but over no more than a
+// quarter of the time between the slot and the next, nor beyond closing.
+func (t *Timetable) CatchUp(f Firing, now time.Time) time.Time {
+	limit := max(t.Jitter, catchUpSpread)
+	if next := t.Schedule.Next(f.Slot); !next.IsZero() {
+		limit = min(limit, next.Sub(f.Slot)/4)
 	}
-	slot = anchor
-	for next := t.Schedule.Next(slot); !next.IsZero() && !next.After(now); next = t.Schedule.Next(slot) {
-		slot, n = next, n+1
+	if left := f.Close.Sub(now); left > 0 {
+		limit = min(limit, left)
 	}
-	return slot, n
+	return now.Add(t.offset("catch-up ", f.Slot, limit))
+}
+
+// Passed is what became of the slots after an anchor.
+type Passed struct {
+	// Last is the last slot that is due; zero if none is. What is served now serves it,
+	// and those before it.
+	Last Firing
+	// Due counts the slots that are due.
+	Due int
+	// Frozen counts those before Last that a freeze took away: passed over, or deferred
+	// until the next one came.
+	Frozen int
+	// Missed is the last slot that was missed: its window is over. Zero if none was.
+	// Misses counts those up to it.
+	Missed time.Time
+	Misses int
+}
+
+// Open reports whether Last may still be served, or has yet to begin.
+func (p Passed) Open() bool { return !p.Missed.Equal(p.Last.Slot) }
+
+// Passed looks at the slots in (anchor, now].
+func (t *Timetable) Passed(anchor, now time.Time) Passed {
+	var p Passed
+	anchor = t.passFar(anchor, now, &p)
+	frozen := 0 // passed over since Last
+	for slot := t.Schedule.Next(anchor); !slot.IsZero() && !slot.After(now); slot = t.Schedule.Next(slot) {
+		if name, _ := t.skips(slot); name != "" {
+			frozen++
+			continue
+		}
+		if p.Last.Freeze != "" && !p.Last.Begin.Before(slot) { // it had not begun when this one came
+			frozen++
+			p.Due--
+			if !p.Open() {
+				p.Misses--
+			}
+		}
+		p.Last, p.Frozen, frozen = t.Firing(slot), p.Frozen+frozen, 0
+		p.Due++
+		if closing := p.Last.Close; !closing.IsZero() && now.After(closing) {
+			p.Missed, p.Misses = slot, p.Due
+		}
+	}
+	return p
+}
+
+// passFar counts the slots of @every that are long over, of which there may be millions,
+// and returns the last of them.
+func (t *Timetable) passFar(anchor, now time.Time, p *Passed) time.Time {
+	every := t.Schedule.every
+	if every == 0 || len(t.Freezes) > 0 {
+		return anchor
+	}
+	near := int((t.Window+t.Jitter)/every) + 2 // their window may still be open
+	far := int(now.Sub(anchor)/every) - near
+	if far <= 0 {
+		return anchor
+	}
+	anchor = anchor.Add(time.Duration(far) * every)
+	p.Due, p.Last = far, t.Firing(anchor)
+	if t.Window > 0 {
+		p.Missed, p.Misses = anchor, far
+	}
+	return anchor
 }
