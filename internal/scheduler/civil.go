@@ -1,10 +1,16 @@
 package scheduler
 
-import "time"
+import (
+	"sort"
+	"time"
+)
 
 // A reading is what a clock on the wall of some zone shows, written as a time in UTC, where
 // no clock is ever set. Cron expressions describe readings; this file turns moments into
 // readings and back.
+//
+// It asks for offsets only. time.Time.ZoneBounds would be the tool, but for years that are
+// not in the database's tables it cuts at the turn of the year, and a day early in leap years.
 
 // offsetAt is how far the zone's clocks are ahead of UTC at t.
 func offsetAt(t time.Time, zone *time.Location) time.Duration {
@@ -17,39 +23,39 @@ func readingAt(t time.Time, zone *time.Location) time.Time {
 	return t.UTC().Add(offsetAt(t, zone))
 }
 
-// furthest is more than clocks anywhere are from UTC, or from where they were before.
-const furthest = 26 * time.Hour
-
-// firstShown is when clocks in the zone first show r or, if they never do, the moment at
-// which they are put forward over it. It grows with r.
-func firstShown(r time.Time, zone *time.Location) time.Time {
-	for t := r.Add(-furthest); ; {
-		start, end := t.In(zone).ZoneBounds()
-		shown := r.Add(-offsetAt(t, zone))
-		switch {
-		case !end.IsZero() && !shown.Before(end): // not with this offset
-			t = end
-		case shown.Before(start):
-			return start.In(zone)
-		default:
-			return shown.In(zone)
-		}
+// setBetween returns when in (from, to] the zone's clocks are set, and false if they are not
+// or are back to where they were at to. It looks for one change: nowhere are there two
+// within a day.
+func setBetween(from, to time.Time, zone *time.Location) (time.Time, bool) {
+	before := offsetAt(from, zone)
+	if offsetAt(to, zone) == before {
+		return time.Time{}, false
 	}
+	from = from.Truncate(time.Second) // all changes are at whole ones
+	n := sort.Search(int(to.Sub(from)/time.Second), func(s int) bool {
+		return offsetAt(from.Add(time.Duration(s)*time.Second), zone) != before
+	})
+	return from.Add(time.Duration(n) * time.Second), true
 }
 
-// lastShown is the moment after which clocks in the zone no longer show r: that of its
-// second time if it comes twice, and else the same as firstShown.
-func lastShown(r time.Time, zone *time.Location) time.Time {
-	last := firstShown(r, zone)
-	for t := last; t.Before(last.Add(furthest)); {
-		_, end := t.In(zone).ZoneBounds()
-		if end.IsZero() {
-			break
+// furthest is more than clocks anywhere are ahead of UTC, or behind it.
+const furthest = 15 * time.Hour
+
+// shown returns when clocks in the zone show r: first and last differ if it comes twice. If
+// they never show it, both are the moment at which they are put forward over it. first
+// grows with r.
+func shown(r time.Time, zone *time.Location) (first, last time.Time) {
+	before, after := r.Add(-furthest), r.Add(furthest)
+	first, last = r.Add(-offsetAt(before, zone)), r.Add(-offsetAt(after, zone))
+	if set, ok := setBetween(before, after, zone); ok {
+		switch early, late := first.Before(set), !last.Before(set); {
+		case early && !late:
+			last = first
+		case late && !early:
+			first = last
+		case !early && !late:
+			first, last = set, set
 		}
-		if shown := r.Add(-offsetAt(end, zone)); !shown.Before(end) {
-			last = shown.In(zone)
-		}
-		t = end
 	}
-	return last
+	return first.In(zone), last.In(zone)
 }

@@ -117,7 +117,7 @@ func (s *Schedule) Next(t time.Time) time.Time {
 		if r = s.fields.Next(r); r.IsZero() {
 			return time.Time{}
 		}
-		if slot := firstShown(r, s.location); slot.After(t) {
+		if slot, _ := shown(r, s.location); slot.After(t) {
 			return slot
 		} // else the clock was put back since, and shows this reading for the second time
 	}
@@ -125,14 +125,22 @@ func (s *Schedule) Next(t time.Time) time.Time {
 
 // nextOnTheClock looks through one stretch of constant offset after the other.
 func (s *Schedule) nextOnTheClock(t time.Time) time.Time {
+	const stretch = 24 * time.Hour
 	for r := readingAt(t, s.location); ; {
-		_, end := t.In(s.location).ZoneBounds()
-		if r = s.fields.Next(r); r.IsZero() {
+		next := s.fields.Next(r)
+		if next.IsZero() {
 			return time.Time{}
 		}
-		slot := r.Add(-offsetAt(t, s.location))
-		if end.IsZero() || slot.Before(end) {
+		end, set := setBetween(t, t.Add(stretch), s.location)
+		if !set {
+			end = t.Add(stretch)
+		}
+		slot := next.Add(-offsetAt(t, s.location))
+		if slot.Before(end) {
 			return slot.In(s.location)
+		}
+		if near := slot.Add(-stretch); !set && near.After(end) {
+			end = near // nothing fits until next
 		}
 		t, r = end, readingAt(end, s.location).Add(-1) // the end itself may be a slot
 	}
