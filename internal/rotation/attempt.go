@@ -19,12 +19,15 @@ import (
 func (a *attempt) giveUp(ctx context.Context, result Result, reason string, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	work, now := a.record.Work, a.now().UTC()
-	if e, ok := errors.AsType[*IssuerError](cause); ok && e.Class == Throttled {
+	e, isIssuers := errors.AsType[*IssuerError](cause)
+	switch {
+	case a.manual: // it is not tried again, and what the schedule had in mind stands
+	case isIssuers && e.Class == Throttled:
 		// A 429 says how long to stay away, and is no failure of this token.
 		a.record.NotBefore = now.Add(max(e.RetryAfter, minBackOff))
-	} else {
+	default:
 		a.record.Failures++
-		a.record.NotBefore = now.Add(BackOff(a.record.Failures))
+		a.record.NotBefore = a.nextTry(now)
 	}
 	a.record.Work, a.record.LastError = nil, cause.Error()
 	err := cause
@@ -38,6 +41,21 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 	}
 	a.report(work, result, reason, err)
 	return err
+}
+
+// nextTry is when a slot that failed is tried again: once more before its window is over,
+// whatever the back-off says.
+func (a *attempt) nextTry(now time.Time) time.Time {
+	next := now.Add(BackOff(a.record.Failures))
+	closing := a.token.Timetable.Firing(a.record.Work.Slot).Close
+	if closing.IsZero() || a.record.owed() {
+		return next
+	}
+	left := closing.Add(-minTimeLeft).Sub(now) // spread, as the back-off is
+	if last := now.Add(left - rand.N(max(left/8, 1))); left > minBackOff && last.Before(next) {
+		return last.UTC()
+	}
+	return next
 }
 
 // stall ends an attempt whose rotation stays in hand. The next one goes on at the step

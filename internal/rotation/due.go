@@ -24,9 +24,15 @@ type Token struct {
 type Due struct {
 	At      time.Time
 	Slot    time.Time // the slot to serve; zero when a rotation in hand is continued
-	Begin   time.Time // slot and jitter: when the slot's work could have begun
+	Begin   time.Time // when the slot's work could have begun, after jitter and freeze
+	Close   time.Time // when the slot is missed; zero if it has no window
 	Trigger Trigger
 	Reason  DueReason
+	// Freeze names the freeze that At waits for, or that deferred the slot; empty if none.
+	Freeze string
+	// Held is set if no time is known, and At means nothing: the token is paused until
+	// somebody resumes it, or there is no slot to come.
+	Held bool
 }
 
 // DueReason is a stable code for what decided the time.
@@ -36,30 +42,36 @@ type DueReason string
 const (
 	DueUnfinished DueReason = "unfinished" // a rotation in hand is continued
 	DueInDoubt    DueReason = "in_doubt"   // the doubt is looked at again
-	DueGrace      DueReason = "grace"      // the slot waits for the previous secret's grace
-	DueBackOff    DueReason = "back_off"   // the slot failed and waits for its next try
+	DueReissue    DueReason = "reissue"    // a secret was lost and is made up for, whatever the schedule says
+	DueNever      DueReason = "never"      // the schedule has no slot any more that is not frozen
 	DueSlot       DueReason = "slot"       // the schedule
+	DueCatchUp    DueReason = "catch_up"   // slots passed while nobody ran, and are made up for
+	DueBackOff    DueReason = "back_off"   // the slot failed and waits for its next try
+	DueGrace      DueReason = "grace"      // the slot waits for the previous secret's grace
+	DuePaused     DueReason = "paused"     // an operator has paused the token
+	DueFreeze     DueReason = "freeze"     // the slot waits for the end of a freeze
 )
 
 // dueRules is the ordered chain: the first rule that applies decides.
-var dueRules = []func(Token, Record) (Due, bool){
+var dueRules = []func(Token, Record, Pause) (Due, bool){
 	dueUnfinished,
 	dueInDoubt,
+	dueReissue,
 	dueSlot,
 }
 
-// NextDue says when t is due, given what the ledger knows. It is a pure function of
-// its arguments: a restart at any moment arrives at the same time.
-func NextDue(t Token, r Record) Due {
+// NextDue says when t is due, given what the ledger knows and whether it is paused. It is a
+// pure function of its arguments: a restart at any moment arrives at the same time.
+func NextDue(t Token, r Record, p Pause) Due {
 	for _, rule := range dueRules {
-		if due, ok := rule(t, r); ok {
+		if due, ok := rule(t, r, p); ok {
 			return due
 		}
 	}
 	panic("rotation: the last rule applies always")
 }
 
-func dueUnfinished(_ Token, r Record) (Due, bool) {
+func dueUnfinished(_ Token, r Record, _ Pause) (Due, bool) {
 	switch r.Step {
 	case StepClaimed, StepIntent, StepSealed, StepStored:
 		return Due{At: r.NotBefore, Trigger: TriggerRecovery, Reason: DueUnfinished}, true
@@ -68,25 +80,63 @@ func dueUnfinished(_ Token, r Record) (Due, bool) {
 	}
 }
 
-func dueInDoubt(_ Token, r Record) (Due, bool) {
+func dueInDoubt(_ Token, r Record, _ Pause) (Due, bool) {
 	return Due{At: r.NotBefore, Trigger: TriggerRecovery, Reason: DueInDoubt}, r.Step == StepInDoubt
+}
+
+// dueReissue is for a rotation without which consumers would be stranded. No window, freeze
+// or pause holds it up.
+func dueReissue(t Token, r Record, _ Pause) (Due, bool) {
+	return Due{At: r.NotBefore, Trigger: r.NextTrigger, Reason: DueReissue}, r.owed()
 }
 
 // dueSlot applies always. A promised grace is kept: while the previous secret is still
 // valid no rotation starts, since Cloudflare keeps one previous secret only and
 // rotating again would cut it off early.
-func dueSlot(t Token, r Record) (Due, bool) {
+func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	f := t.Timetable.Next(r.Anchor)
-	slot, begin := f.Slot, f.Begin
-	due := Due{At: begin, Slot: slot, Begin: begin, Trigger: TriggerSchedule, Reason: DueSlot}
-	if r.Failures > 0 {
+	if r.Last != nil && !f.Slot.IsZero() && f.Slot.Equal(r.Last.Slot) { // served already, by a clock that was ahead
+		f = t.Timetable.Next(f.Slot)
+	}
+	due := Due{At: f.Begin, Slot: f.Slot, Begin: f.Begin, Close: f.Close, Trigger: TriggerSchedule, Reason: DueSlot}
+	if f.Slot.IsZero() {
+		due.Held, due.Reason = true, DueNever
+		return due, true
+	}
+	if f.Freeze != "" {
+		due.Reason, due.Freeze = DueFreeze, f.Freeze
+	}
+	switch {
+	case r.Failures > 0 && !r.NotBefore.IsZero():
 		due.Trigger = TriggerRetry
+	case !r.CatchUpAt.IsZero():
+		due.Trigger = TriggerCatchUp
 	}
-	if r.NotBefore.After(due.At) {
-		due.At, due.Reason = r.NotBefore, DueBackOff
+	due.notBefore(r.CatchUpAt, DueCatchUp)
+	due.notBefore(r.NotBefore, DueBackOff)
+	if r.Last != nil {
+		due.notBefore(r.Last.GraceEndsAt, DueGrace)
 	}
-	if r.Last != nil && r.Last.GraceEndsAt.After(due.At) {
-		due.At, due.Reason = r.Last.GraceEndsAt, DueGrace
+	if p.On() {
+		due.notBefore(p.Until, DuePaused)
+		if p.Until.IsZero() {
+			due.Held, due.Reason = true, DuePaused
+			return due, true
+		}
+	}
+	switch at, freeze := t.Timetable.Thaw(f.Slot, due.At); {
+	case freeze == "":
+	case at.IsZero():
+		due.Held, due.Reason = true, DueNever
+	default:
+		due.At, due.Reason, due.Freeze = at, DueFreeze, freeze
 	}
 	return due, true
+}
+
+// notBefore puts a due time off.
+func (d *Due) notBefore(t time.Time, because DueReason) {
+	if t.After(d.At) {
+		d.At, d.Reason, d.Freeze = t, because, ""
+	}
 }

@@ -16,24 +16,94 @@ import (
 // place. That is an error.
 func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 	defer r.lock(t.Name)()
-	record, err := r.load(ctx, t)
+	record, err := r.ledger.Load(ctx, t.Name)
 	if err != nil {
-		return record, err
+		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
-	if record.Revision > 0 && t.Owns(record.TokenID) {
-		if record.Step == StepIdle || record.Step == StepInDoubt || record.NotBefore.IsZero() {
-			return record, nil
+	enrolled, missed, changed, err := r.enrolled(t, record)
+	if err != nil || !changed {
+		return enrolled, err
+	}
+	saved, err := r.ledger.Save(ctx, enrolled)
+	if err == nil && r.observer != nil && missed.Count+missed.Frozen > 0 {
+		r.observer.Observe(missed)
+	}
+	return saved, err
+}
+
+// EnrollAll does the same for many tokens, in few transactions, and returns their records in
+// the order of tokens. If it fails some may be enrolled.
+func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, error) {
+	stored, err := r.ledger.All(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrLedger, err)
+	}
+	byName := make(map[string]Record, len(stored))
+	for _, record := range stored {
+		byName[record.Token] = record
+	}
+	records := make([]Record, len(tokens))
+	var changed []int
+	save := func() error {
+		batch := make([]Record, len(changed))
+		for i, at := range changed {
+			batch[i] = records[at]
 		}
+		saved, err := r.ledger.SaveAll(ctx, batch)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrLedger, err)
+		}
+		for i, at := range changed {
+			records[at] = saved[i]
+		}
+		changed = changed[:0]
+		return nil
+	}
+	for i, t := range tokens {
+		record, missed, change, err := r.enrolled(t, byName[t.Name])
+		if err != nil {
+			return nil, fmt.Errorf("token %s: %w", t.Name, err)
+		}
+		if records[i] = record; change {
+			changed = append(changed, i)
+		}
+		if r.observer != nil && missed.Count+missed.Frozen > 0 {
+			r.observer.Observe(missed)
+		}
+		if len(changed) == enrollBatch {
+			if err := save(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return records, save()
+}
+
+// enrollBatch is how many records are saved in one transaction.
+const enrollBatch = 1000
+
+// enrolled returns the record of a token as it is when the token begins to be scheduled,
+// the slots that were given up, and whether anything of it has to be saved.
+func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsMissed, changed bool, err error) {
+	record, healed, err := r.fit(t, stored)
+	if err != nil {
+		return record, SlotsMissed{}, false, err
+	}
+	if record.Revision == 0 || !t.Owns(record.TokenID) {
+		return Record{
+			Format: RecordFormat, Revision: record.Revision,
+			Token: t.Name, TokenID: t.ID, Account: t.Account, Anchor: r.now().UTC().Truncate(time.Second),
+		}, SlotsMissed{}, true, nil
+	}
+	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
+	if record.Step != StepIdle && record.Step != StepInDoubt && !record.NotBefore.IsZero() {
 		// Whoever restarts the daemon has mended something, or a crash has cost time that a
 		// grace does not have: what is in hand does not wait for its back-off.
-		record.NotBefore = time.Time{}
-		return r.ledger.Save(ctx, record)
+		a.record.NotBefore = time.Time{}
+		return a.record, SlotsMissed{}, true, nil
 	}
-	now := r.now().UTC().Truncate(time.Second)
-	return r.ledger.Save(ctx, Record{
-		Format: RecordFormat, Revision: record.Revision,
-		Token: t.Name, TokenID: t.ID, Account: t.Account, Anchor: now,
-	})
+	missed, changed = a.catchUp()
+	return a.record, missed, changed || healed, nil
 }
 
 // Learn records what an inventory has seen of a token, and returns its record. While a
@@ -67,12 +137,23 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
+	record, _, err = r.fit(t, record)
+	return record, err
+}
+
+// fit refuses a record that does not fit the token, and takes out of it what a wrong clock
+// has left: healed, if there was any.
+func (r *Rotator) fit(t Token, record Record) (_ Record, healed bool, err error) {
 	if record.Step != StepIdle && !t.Owns(record.Work.TokenID) {
-		return record, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+
+		return record, false, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+
 			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name",
 			record.Step, record.Work.TokenID, t.Name, t.ID)
 	}
-	return record, nil
+	record, what := heal(t, record, r.now())
+	if len(what) > 0 && r.observer != nil {
+		r.observer.Observe(ClockHealed{Token: t.Name, What: what})
+	}
+	return record, len(what) > 0, nil
 }
 
 // lock keeps everybody else from a token until the returned function is called.

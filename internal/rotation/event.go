@@ -88,7 +88,19 @@ type DoubtResolved struct {
 // SlotsMissed reports slots that were consumed without a rotation of their own.
 type SlotsMissed struct {
 	Token string
-	Count int
+	Count int // without those that lay in a freeze
+	// Frozen counts those that a freeze took away: passed over, or deferred until the next
+	// one came.
+	Frozen int
+	// GivenUp is set if no rotation makes up for them.
+	GivenUp bool
+}
+
+// ClockHealed reports times in a record that only a clock which was ahead can have put
+// there, and that were taken out.
+type ClockHealed struct {
+	Token string
+	What  []string
 }
 
 // Reached reports that a step of a rotation is durable. Record is the token's record as
@@ -116,6 +128,7 @@ func (DoubtJudged) event()   {}
 func (GraceExtended) event() {}
 func (DoubtResolved) event() {}
 func (SlotsMissed) event()   {}
+func (ClockHealed) event()   {}
 func (Reached) event()       {}
 func (Stuck) event()         {}
 func (SealFailed) event()    {}

@@ -16,7 +16,8 @@ type Issuer interface {
 	// Ready returns nil if a rotate request could leave now: the credential can be
 	// read, the account is not throttled, the request budget has room, and the issuer's
 	// clock is known. It may wait for the budget within ctx, and may read once for the
-	// clock; it changes nothing.
+	// clock; it changes nothing. If the local clock is so far from the issuer's that
+	// slots mean nothing, and only that is wrong, ErrClock is in the error.
 	Ready(ctx context.Context) error
 	// Inspect reads a service token's public facts. It changes nothing and may be
 	// repeated.
@@ -179,6 +180,8 @@ type Ledger interface {
 	// Save stores r if the stored revision is still r.Revision, and returns it with
 	// its new revision; otherwise it changes nothing and returns ErrConflict.
 	Save(ctx context.Context, r Record) (Record, error)
+	// SaveAll does the same for records of different tokens at once: all of them or none.
+	SaveAll(ctx context.Context, all []Record) ([]Record, error)
 	// All returns every record, in no particular order.
 	All(ctx context.Context) ([]Record, error)
 }

@@ -46,10 +46,11 @@ const (
 	movedWithin   = time.Minute     // of the intent, for updated_at to have moved with a rotation
 )
 
-// Options are what a Rotator needs. All fields but Observer and Now are required.
+// Options are what a Rotator needs. All fields but Pauses, Observer and Now are required.
 type Options struct {
 	Ledger   Ledger
 	Pending  Pending
+	Pauses   Pauses           // nil: what is paused is forgotten at a restart
 	Observer Observer         // nil: nobody is told
 	Now      func() time.Time // nil: time.Now
 	Owner    string           // names this process in claims
@@ -69,6 +70,10 @@ type Rotator struct {
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // by token
 	held  map[string]heldAnswer  // answers whose seal failed, by rotation ID
+
+	store   Pauses
+	pauseMu sync.Mutex
+	pauses  map[string]Pause // by token; never changed, but replaced
 }
 
 // New returns a Rotator.
@@ -76,7 +81,10 @@ func New(o Options) *Rotator {
 	r := &Rotator{
 		ledger: o.Ledger, pending: o.Pending, observer: o.Observer, now: o.Now,
 		owner: o.Owner, started: o.Started,
-		locks: make(map[string]*sync.Mutex), held: make(map[string]heldAnswer),
+		locks: make(map[string]*sync.Mutex), held: make(map[string]heldAnswer), store: o.Pauses,
+	}
+	if r.store == nil {
+		r.store = noPauses{}
 	}
 	if r.now == nil {
 		r.now = time.Now
@@ -101,7 +109,7 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 		return record, err
 	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
-	if NextDue(t, record).At.After(a.began) {
+	if due := r.Due(t, record); due.Held || due.At.After(a.began) {
 		return record, nil
 	}
 	if err = a.run(ctx); err != nil && !a.reported && ctx.Err() == nil {
@@ -118,6 +126,7 @@ type attempt struct {
 	began  time.Time
 	due    Due // what is served; zero while a rotation of an earlier attempt is continued
 
+	manual   bool // an operator asked for it
 	claimed  bool // this attempt made the claim that it works under
 	reported bool // an Attempted was told
 }
@@ -129,10 +138,14 @@ func (a *attempt) run(ctx context.Context) error {
 		var err error
 		switch a.record.Step {
 		case StepIdle:
-			if a.due = NextDue(a.token, a.record); a.due.At.After(a.now()) {
+			if a.due = a.Due(a.token, a.record); a.due.Held || a.due.At.After(a.now()) {
 				return nil
 			}
-			err = a.claim(ctx)
+			if missed, any := a.giveUpMissed(); !any {
+				err = a.claim(ctx)
+			} else if err = a.save(ctx, StepIdle); err == nil {
+				a.tellMissed(missed)
+			}
 		case StepClaimed:
 			err = a.rotate(ctx)
 		case StepIntent:
@@ -156,23 +169,22 @@ func (a *attempt) run(ctx context.Context) error {
 // The ledger's check-and-set lets only one claimant win.
 func (a *attempt) claim(ctx context.Context) error {
 	now := a.now().UTC()
-	passed := a.token.Timetable.Passed(a.record.Anchor, now)
-	slot, n := passed.Last.Slot, passed.Due
-	if n == 0 { // the wall clock went back since the slot was found due
-		slot, n = a.due.Slot, 1
-	}
-	trigger := a.due.Trigger
-	switch {
-	case a.record.NextTrigger != "":
-		trigger = a.record.NextTrigger
-	case trigger == TriggerSchedule && a.due.Begin.Before(a.started):
-		trigger = TriggerCatchUp
-	}
+	passed := a.passed(now)
 	work := &Work{
-		RotationID: rand.Text(), TokenID: a.token.ID, Owner: a.owner, Trigger: trigger, Slot: slot.UTC(), Missed: n - 1,
+		RotationID: rand.Text(), TokenID: a.token.ID, Owner: a.owner, Trigger: a.trigger(passed), Slot: passed.Last.Slot.UTC(),
+		Missed: max(passed.Due-1, 0), Frozen: passed.Frozen,
 		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.token.Grace),
 	}
-	a.record.Work, a.record.NextTrigger = work, ""
+	switch {
+	case a.manual, passed.Due == 0 && a.record.owed():
+		work.Slot = now.Truncate(time.Second)
+	case passed.Due == 0: // the wall clock went back since the slot was found due
+		work.Slot = a.due.Slot.UTC()
+	}
+	if passed.Due > 0 && !passed.Open() { // made up for after its window
+		work.Missed++
+	}
+	a.record.Work = work
 	err := a.phase(PhaseClaim, func() error { return a.save(ctx, StepClaimed) })
 	if err != nil {
 		a.record.Work = nil
@@ -250,7 +262,7 @@ func (a *attempt) preflight(ctx context.Context) error {
 		return fmt.Errorf("the journal: %w", err)
 	}
 	// Last, since it may wait for the request budget.
-	if err := a.token.Issuer.Ready(ctx); err != nil {
+	if err := a.token.Issuer.Ready(ctx); err != nil && !(errors.Is(err, ErrClock) && a.unscheduled()) {
 		return err
 	}
 	if left := work.Deadline.Sub(a.now()); left < minTimeLeft {
@@ -458,7 +470,9 @@ func (a *attempt) commit(ctx context.Context) error {
 		if err := a.erase(ctx, work.RotationID); err != nil {
 			return err
 		}
-		a.record.Anchor = work.Slot
+		if work.Slot.After(a.record.Anchor) {
+			a.record.Anchor = work.Slot
+		}
 		a.record.Last = &Done{
 			RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
 			At: a.now().UTC(), Digest: work.Digest, GraceEndsAt: work.GraceEndsAt,
@@ -479,16 +493,15 @@ func (a *attempt) commit(ctx context.Context) error {
 				a.record.Moved++
 			}
 		}
-		a.record.Work, a.record.Failures, a.record.NotBefore, a.record.LastError, a.record.OldDiesBy = nil, 0, time.Time{}, "", time.Time{}
+		a.record.Work, a.record.Failures, a.record.LastError, a.record.NextTrigger = nil, 0, "", ""
+		a.record.NotBefore, a.record.CatchUpAt, a.record.OldDiesBy = time.Time{}, time.Time{}, time.Time{}
 		return a.save(ctx, StepIdle)
 	})
 	if err != nil {
 		a.record = before
 		return a.stall(ctx, "commit", err)
 	}
-	if work.Missed > 0 {
-		a.tell(SlotsMissed{Token: a.token.Name, Count: work.Missed})
-	}
+	a.tellMissed(SlotsMissed{Token: a.token.Name, Count: work.Missed, Frozen: work.Frozen})
 	a.report(work, ResultSuccess, "", nil)
 	return nil
 }

@@ -34,6 +34,10 @@ var ErrConflict = errors.New("the ledger record was changed by somebody else")
 // whose failure the ledger therefore does not count.
 var ErrLedger = errors.New("the ledger could not be read or written")
 
+// ErrClock is in the error of Issuer.Ready if the local clock and the issuer's are so far
+// apart that one of them must be wrong.
+var ErrClock = errors.New("the local clock and Cloudflare's are too far apart")
+
 // ErrUnreadable is in the error of Pending.Open when trying again will not help.
 var ErrUnreadable = errors.New("the sealed answer cannot be opened")
 
@@ -80,8 +84,13 @@ type Record struct {
 	Work  *Work  `json:"work,omitempty"`  // the rotation in hand; nil when idle
 	Doubt *Doubt `json:"doubt,omitempty"` // set while Step is StepInDoubt
 
-	// NextTrigger is the trigger of the next rotation, if it is known already.
+	// NextTrigger is set while a rotation is owed: a secret was lost, or an operator has
+	// decided a doubt, and the next rotation makes up for it. It is that one's trigger.
 	NextTrigger Trigger `json:"next_trigger,omitempty"`
+
+	// CatchUpAt is when the slots that passed while nobody ran are made up for; zero if there
+	// are none.
+	CatchUpAt time.Time `json:"catch_up_at,omitzero"`
 
 	// OldDiesBy is set from a doubt whose request is known to have been carried out until the
 	// rotation that makes up for it is done: when the secret that consumers use dies at the
@@ -123,6 +132,11 @@ func (r Record) GraceEnd() time.Time {
 	return time.Time{}
 }
 
+// owed reports whether a rotation must follow whatever the schedule says.
+func (r Record) owed() bool {
+	return r.NextTrigger != "" || !r.OldDiesBy.IsZero()
+}
+
 // clone returns a copy that shares nothing which a rotation in hand still changes.
 func (r Record) clone() Record {
 	if r.Work != nil {
@@ -144,7 +158,8 @@ type Work struct {
 	Owner      string    `json:"owner"`           // host name and process of the claimant
 	Trigger    Trigger   `json:"trigger"`
 	Slot       time.Time `json:"slot"`             // the due slot that this rotation serves
-	Missed     int       `json:"missed,omitempty"` // slots before it that nobody served
+	Missed     int       `json:"missed,omitempty"` // slots that passed without a rotation of their own
+	Frozen     int       `json:"frozen,omitempty"` // slots before it that a freeze took away
 	Began      time.Time `json:"began"`            // when it was claimed
 	Deadline   time.Time `json:"deadline"`         // no rotate request may leave after it
 	Grace      Grace     `json:"grace"`

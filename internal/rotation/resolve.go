@@ -100,8 +100,9 @@ func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
 		}
 		a.record.Work = nil
 	}
-	// What remedies a doubt must not wait for its back-off.
-	a.record.Doubt, a.record.NotBefore, a.record.NextTrigger = nil, time.Time{}, verdict.trigger()
+	// What remedies a doubt must not wait for its back-off. A slot that it leaves unserved was
+	// tried before.
+	a.record.Doubt, a.record.NotBefore, a.record.NextTrigger = nil, a.now().UTC(), verdict.trigger()
 	if err := a.save(ctx, step); err != nil {
 		a.record.Doubt, a.record.Work, a.record.NextTrigger, a.record.OldDiesBy = doubt, work, "", dies
 		return err

@@ -245,13 +245,13 @@ func TestRestartDoesNotWaitForABackOff(t *testing.T) {
 			w.advance(r, token)
 		}
 		w.fault = nil
-		if due := rotation.NextDue(token, w.record()); time.Until(due.At) < 10*time.Second {
+		if due := rotation.NextDue(token, w.record(), rotation.Pause{}); time.Until(due.At) < 10*time.Second {
 			t.Fatalf("the back-off is only %s: this proves little", time.Until(due.At))
 		}
 		r = w.start()
 		record, err := r.Enroll(t.Context(), token)
-		if err != nil || rotation.NextDue(token, record).At.After(time.Now()) {
-			t.Fatalf("due at %s, %v", rotation.NextDue(token, record).At, err)
+		if err != nil || rotation.NextDue(token, record, rotation.Pause{}).At.After(time.Now()) {
+			t.Fatalf("due at %s, %v", rotation.NextDue(token, record, rotation.Pause{}).At, err)
 		}
 		if _, err := r.Advance(t.Context(), token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("%v", err)

@@ -117,7 +117,7 @@ func TestDowntimeIsCaughtUpOnce(t *testing.T) {
 		if !slices.Contains(w.events, rotation.Event(rotation.SlotsMissed{Token: "ci", Count: 14*24 - 1})) {
 			t.Errorf("the missed slots were not counted: %v", w.events)
 		}
-		if due := rotation.NextDue(token, w.record()); time.Until(due.At) != 30*time.Minute {
+		if due := rotation.NextDue(token, w.record(), rotation.Pause{}); time.Until(due.At) != 30*time.Minute {
 			t.Errorf("next due in %s, want 30m", time.Until(due.At))
 		}
 	})
@@ -130,7 +130,7 @@ func TestGraceIsKept(t *testing.T) {
 			t.Fatal(err)
 		}
 		first := time.Now()
-		due := rotation.NextDue(token, w.record())
+		due := rotation.NextDue(token, w.record(), rotation.Pause{})
 		if due.Reason != rotation.DueGrace || due.At.Sub(first) != 90*time.Minute {
 			t.Fatalf("due %s after the first rotation because of %s", due.At.Sub(first), due.Reason)
 		}

@@ -170,6 +170,18 @@ func (w *world) Save(_ context.Context, r rotation.Record) (rotation.Record, err
 	return r, err
 }
 
+// SaveAll is what the journal does in one transaction.
+func (w *world) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
+	saved := slices.Clone(all)
+	for i, r := range all {
+		var err error
+		if saved[i], err = w.Save(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	return saved, nil
+}
+
 func (w *world) All(ctx context.Context) ([]rotation.Record, error) {
 	var all []rotation.Record
 	for _, name := range slices.Sorted(maps.Keys(w.records)) {
@@ -323,7 +335,7 @@ func (w *world) advance(r *rotation.Rotator, token rotation.Token) (err error, d
 	if loadErr != nil {
 		w.t.Fatal(loadErr)
 	}
-	if wait := time.Until(rotation.NextDue(token, record).At); wait > 0 {
+	if wait := time.Until(rotation.NextDue(token, record, rotation.Pause{}).At); wait > 0 {
 		time.Sleep(wait)
 	}
 	defer func() {

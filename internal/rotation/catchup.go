@@ -1,0 +1,150 @@
+package rotation
+
+import (
+	"context"
+	"time"
+
+	"rotatord/internal/scheduler"
+)
+
+// This file holds what an attempt makes of the slots that passed, what happens to those that
+// passed unserved, and to times in a record that a wrong clock left behind.
+
+// How late a token may be found before it is spread: more than any delay of a process that
+// runs, and for one that was spread before, long enough that a daemon which keeps dying
+// does not put it off for ever.
+const (
+	lateTolerance   = time.Minute
+	spreadTolerance = time.Hour
+)
+
+// CatchUp looks at a token that is found to be late, because nobody ran or the clock was put
+// forward. Missed slots that are not made up for are given up. Those that are get a time of
+// their own, so that tokens which are late together do not all begin together. It rotates
+// nothing, changes nothing for a token that is on time, and returns the record as it stands.
+func (r *Rotator) CatchUp(ctx context.Context, t Token) (Record, error) {
+	defer r.lock(t.Name)()
+	record, err := r.load(ctx, t)
+	if err != nil {
+		return record, err
+	}
+	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
+	missed, changed := a.catchUp()
+	if !changed {
+		return record, nil
+	}
+	saved, err := r.ledger.Save(ctx, a.record)
+	if err != nil {
+		return record, err
+	}
+	a.tellMissed(missed)
+	return saved, nil
+}
+
+// catchUp changes the record of a late token, and returns the slots that it gave up.
+func (a *attempt) catchUp() (missed SlotsMissed, changed bool) {
+	if a.record.Step != StepIdle || a.record.owed() {
+		return SlotsMissed{}, false
+	}
+	now := a.now()
+	due := a.Due(a.token, a.record)
+	if due.Held || now.Sub(due.At) <= lateTolerance {
+		return SlotsMissed{}, false
+	}
+	if missed, changed = a.giveUpMissed(); changed {
+		if due = a.Due(a.token, a.record); due.Held || now.Sub(due.At) <= lateTolerance {
+			return missed, true
+		}
+	}
+	if before := a.record.CatchUpAt; !before.IsZero() && now.Sub(before) < spreadTolerance {
+		return missed, changed
+	}
+	passed := a.passed(now)
+	if passed.Due == 0 {
+		return missed, changed
+	}
+	a.record.CatchUpAt = a.token.Timetable.CatchUp(passed.Last, now).UTC()
+	return missed, true
+}
+
+// giveUpMissed consumes the slots that were missed, if they are not to be made up for.
+func (a *attempt) giveUpMissed() (missed SlotsMissed, any bool) {
+	if !a.token.Timetable.SkipMissed || a.record.owed() {
+		return SlotsMissed{}, false
+	}
+	last := a.passed(a.now()).Missed
+	if last.IsZero() {
+		return SlotsMissed{}, false
+	}
+	passed := a.passed(last)
+	a.record.Anchor, a.record.NotBefore, a.record.CatchUpAt = last.UTC(), time.Time{}, time.Time{}
+	return SlotsMissed{Token: a.token.Name, Count: passed.Due, Frozen: passed.Frozen, GivenUp: true}, true
+}
+
+// passed looks at the slots after the anchor. One that a clock which was ahead has served
+// already, and those before it, are not among them.
+func (a *attempt) passed(now time.Time) scheduler.Passed {
+	anchor := a.record.Anchor
+	if last := a.record.Last; last != nil && last.Slot.After(anchor) && !last.Slot.After(now) {
+		anchor = last.Slot
+	}
+	return a.token.Timetable.Passed(anchor, now)
+}
+
+// trigger is why the rotation that is claimed now begins.
+func (a *attempt) trigger(passed scheduler.Passed) Trigger {
+	switch {
+	case a.manual:
+		return TriggerManual
+	case a.record.NextTrigger != "":
+		return a.record.NextTrigger
+	case a.record.owed():
+		return TriggerRecovery
+	case a.due.Trigger == TriggerSchedule && (a.due.Begin.Before(a.started) || passed.Due > 0 && !passed.Open()):
+		return TriggerCatchUp
+	}
+	return a.due.Trigger
+}
+
+// unscheduled reports whether the clock has no say in this rotation.
+func (a *attempt) unscheduled() bool {
+	return a.record.Work.Trigger == TriggerManual || a.record.Work.Trigger == TriggerRecovery
+}
+
+func (a *attempt) tellMissed(missed SlotsMissed) {
+	if missed.Count > 0 || missed.Frozen > 0 {
+		a.tell(missed)
+	}
+}
+
+// The furthest that times in a record can be ahead of a clock that is right. What is
+// further was written while the clock was ahead, and would hold the token up in silence.
+const (
+	maxAnchorAhead    = 24 * time.Hour
+	maxNotBeforeAhead = 2 * time.Hour
+)
+
+// heal takes times out of a record that only a clock which was ahead can have put there. An
+// anchor that is up to a day ahead is kept, and the token waits: its slots were consumed,
+// and none is served twice. It returns what it changed, in words.
+func heal(t Token, r Record, now time.Time) (Record, []string) {
+	var healed []string
+	change := func(what string, field *time.Time, to time.Time) {
+		healed = append(healed, what+" "+field.UTC().Format(time.RFC3339))
+		*field = to.UTC()
+	}
+	if r.Anchor.Sub(now) > maxAnchorAhead {
+		change("slots were consumed until", &r.Anchor, now.Truncate(time.Second))
+	}
+	if r.NotBefore.Sub(now) > maxNotBeforeAhead {
+		change("nothing was to begin before", &r.NotBefore, time.Time{})
+	}
+	if r.CatchUpAt.Sub(now) > max(t.Timetable.Jitter, lateTolerance+spreadTolerance) {
+		change("missed slots were to be made up for at", &r.CatchUpAt, time.Time{})
+	}
+	if last := r.Last; last != nil && last.GraceEndsAt.Sub(now) > maxOldLife+maxAnchorAhead {
+		r.Last = new(*last)
+		change("the grace was to end at", &r.Last.GraceEndsAt, now.Add(t.Grace))
+	}
+	return r, healed
+}

@@ -1,0 +1,75 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Overrides are what an operator rotates in spite of.
+type Overrides struct {
+	Freeze bool `json:"override_freeze,omitempty"`
+	Pause  bool `json:"override_pause,omitempty"`
+	// Grace lets a rotation cut off a previous secret that was promised more time.
+	Grace bool `json:"override_grace,omitempty"`
+}
+
+// ErrHeldUp is in the error of RotateNow when something speaks against a rotation now.
+var ErrHeldUp = errors.New("not rotated")
+
+// RotateNow rotates a token for an operator, outside of its schedule, and returns its record
+// as it then stands. The error is nil if the new secret was delivered. It has ErrHeldUp in
+// it if something that o does not override speaks against it; then nothing was changed.
+//
+// It is tried once. What fails before a request was sent is not tried again later, when
+// nobody expects it any more; what was sent is finished like any other rotation, and by the
+// daemon if it cannot be finished now. Slots that were due are served by it. For @every the
+// period begins anew.
+func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides) (Record, error) {
+	defer r.lock(t.Name)()
+	record, err := r.load(ctx, t)
+	if err != nil {
+		return record, err
+	}
+	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now(), manual: true}
+	if err := a.mayRotateNow(o); err != nil {
+		return record, err
+	}
+	if err := a.claim(ctx); err != nil {
+		return a.record, err
+	}
+	err = a.run(ctx)
+	return a.record, err
+}
+
+// mayRotateNow returns what speaks against it.
+func (a *attempt) mayRotateNow(o Overrides) error {
+	now, name := a.now(), a.token.Name
+	switch {
+	case a.record.Step == StepInDoubt:
+		return fmt.Errorf("%w: %s is in doubt, and rotating could cut off the secret that works: look at it with rotatord resolve %s", ErrHeldUp, name, name)
+	case a.record.Step != StepIdle:
+		return fmt.Errorf("%w: a rotation of %s is in hand already (%s), and is finished first: see rotatord status %s", ErrHeldUp, name, a.record.Step, name)
+	case a.record.owed():
+		return nil
+	}
+	if pause := a.PauseOf(name); pause.On() && !o.Pause {
+		return fmt.Errorf("%w: %s is paused%s: resume it, or rotate all the same with --override-pause", ErrHeldUp, name, until(pause.Until))
+	}
+	if end, freeze := a.token.Timetable.Thaw(now, now); freeze != "" && !o.Freeze {
+		return fmt.Errorf("%w: the freeze %s lasts%s: wait, or rotate all the same with --override-freeze", ErrHeldUp, freeze, until(end))
+	}
+	if last := a.record.Last; last != nil && now.Before(last.GraceEndsAt) && !o.Grace {
+		return fmt.Errorf("%w: the previous secret of %s was promised to work%s, and rotating now cuts it off: "+
+			"wait, or rotate all the same with --override-grace", ErrHeldUp, name, until(last.GraceEndsAt))
+	}
+	return nil
+}
+
+func until(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return " until " + t.UTC().Format(time.RFC3339)
+}

@@ -1,0 +1,117 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"time"
+)
+
+// Pause is an operator's word that no rotation begins. Those in hand go on, and so does what
+// a doubt needs: a pause must not strand consumers. The zero Pause is none.
+type Pause struct {
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // zero: until it is resumed
+	Reason string    `json:"reason,omitempty"`
+	By     string    `json:"by,omitempty"` // who paused it, as the kernel names them
+}
+
+// On reports whether p is a pause. Whether it is over already is for [NextDue], which knows
+// times but not the time.
+func (p Pause) On() bool { return !p.Since.IsZero() }
+
+// over reports whether p has ended by itself.
+func (p Pause) over(now time.Time) bool { return !p.Until.IsZero() && !now.Before(p.Until) }
+
+// AllTokens stands for all tokens where the name of one is expected.
+const AllTokens = ""
+
+// Pauses keeps pauses over restarts. Implementations are safe for concurrent use and
+// durable: what SavePauses returned nil for survives a crash of the machine.
+type Pauses interface {
+	// LoadPauses returns what was saved last, by token; that of all tokens stands under
+	// AllTokens.
+	LoadPauses(ctx context.Context) (map[string]Pause, error)
+	// SavePauses replaces all of it.
+	SavePauses(ctx context.Context, all map[string]Pause) error
+}
+
+// LoadPauses reads what is paused. Call it once, before anything is due.
+func (r *Rotator) LoadPauses(ctx context.Context) error {
+	all, err := r.store.LoadPauses(ctx)
+	if err != nil {
+		return fmt.Errorf("reading what is paused: %w", err)
+	}
+	r.pauseMu.Lock()
+	defer r.pauseMu.Unlock()
+	r.pauses = all
+	return nil
+}
+
+// PauseOf returns the pause that a token is under, its own or that of all tokens: whichever
+// lasts longer. The pause of AllTokens is that of all tokens alone.
+func (r *Rotator) PauseOf(token string) Pause {
+	r.pauseMu.Lock()
+	defer r.pauseMu.Unlock()
+	now := r.now()
+	own, all := r.pauses[token], r.pauses[AllTokens]
+	switch {
+	case !all.On() || all.over(now):
+		all, own = own, Pause{}
+	case own.On() && !own.over(now) && (own.Until.IsZero() || !all.Until.IsZero() && own.Until.After(all.Until)):
+		return own
+	}
+	if all.over(now) {
+		return Pause{}
+	}
+	return all
+}
+
+// Pauses returns what is paused by name, AllTokens included.
+func (r *Rotator) Pauses() map[string]Pause {
+	r.pauseMu.Lock()
+	defer r.pauseMu.Unlock()
+	all := maps.Clone(r.pauses)
+	maps.DeleteFunc(all, func(_ string, p Pause) bool { return p.over(r.now()) })
+	return all
+}
+
+// Pause pauses a token, or all of them. It takes the place of an earlier pause. A rotation in
+// hand is finished.
+func (r *Rotator) Pause(ctx context.Context, token string, p Pause) error {
+	return r.setPause(ctx, token, &p)
+}
+
+// Resume lifts the pause of a token, or that of all tokens: one does not lift the other. It
+// returns what it lifted, the zero Pause if there was none.
+func (r *Rotator) Resume(ctx context.Context, token string) (Pause, error) {
+	was := r.Pauses()[token]
+	return was, r.setPause(ctx, token, nil)
+}
+
+func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
+	r.pauseMu.Lock()
+	defer r.pauseMu.Unlock()
+	all := maps.Clone(r.pauses)
+	if all == nil {
+		all = make(map[string]Pause)
+	}
+	delete(all, token)
+	if p != nil {
+		all[token] = *p
+	}
+	if err := r.store.SavePauses(ctx, all); err != nil {
+		return fmt.Errorf("%w: saving what is paused: %w", ErrLedger, err)
+	}
+	r.pauses = all
+	return nil
+}
+
+// Due says when a token is due, paused or not.
+func (r *Rotator) Due(t Token, record Record) Due { return NextDue(t, record, r.PauseOf(t.Name)) }
+
+// noPauses is the place of pauses of a Rotator that is given none.
+type noPauses struct{}
+
+func (noPauses) LoadPauses(context.Context) (map[string]Pause, error) { return nil, nil }
+func (noPauses) SavePauses(context.Context, map[string]Pause) error   { return nil }
