@@ -113,7 +113,16 @@ type Token struct {
 	// Grace is how long the previous secret stays valid. Default 24h; 0 revokes
 	// it at once.
 	Grace time.Duration
-	Sinks []Sink
+	// Window is how long after its beginning a slot may be served; after that it is missed.
+	// Default 0: until the next one comes.
+	Window time.Duration
+	// SkipMissed says that missed slots are not made up for (catch_up: skip). Default false:
+	// one rotation makes up for all of them.
+	SkipMissed bool
+	// Freezes are when no rotation begins: the global ones that apply, then its own, each
+	// in the order of the file.
+	Freezes []scheduler.Freeze
+	Sinks   []Sink
 }
 
 // Sink is one place that a secret is written to. Exactly one field is set.
