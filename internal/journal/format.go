@@ -22,9 +22,10 @@ import (
 
 // This file holds the layout of journal.db, and how it is checked.
 
-// Format is the version of the layout that this code writes. It migrates version 1,
-// which had no checksums and kept sealed answers in a bucket, when a directory is opened.
-const Format = 2
+// Format is the version of the layout that this code writes. It migrates older ones when a
+// directory is opened: version 2, which knew no pauses, and version 1, which had no checksums
+// and kept sealed answers in a bucket.
+const Format = 3
 
 var (
 	metaBucket   = []byte("meta")
@@ -152,6 +153,9 @@ func (j *Journal) bringUpToDate() error {
 	if err != nil || format == Format {
 		return err
 	}
+	if format == 2 {
+		return j.db.Update(putFormat)
+	}
 	return j.migrate()
 }
 
@@ -191,6 +195,10 @@ func readLedger(tx *bbolt.Tx, format int) ([]rotation.Record, error) {
 	if err != nil || format == 1 {
 		return all, err
 	}
+	if _, err := getPauses(tx); err != nil {
+		return nil, err
+	}
+	found.countPauses(tx.Bucket(metaBucket).Get(pausesKey), +1)
 	want, err := getTally(tx)
 	if err == nil && want != found {
 		err = errDamaged(tx.DB().Path(), errors.New("the ledger does not hold what was written last"))

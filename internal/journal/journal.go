@@ -45,8 +45,8 @@ const (
 // lockTimeout is how long Open waits for another process to let go of the file.
 const lockTimeout = 2 * time.Second
 
-// Journal is an open state directory. It implements [rotation.Ledger] and
-// [rotation.Pending], and is safe for concurrent use.
+// Journal is an open state directory. It implements [rotation.Ledger], [rotation.Pending] and
+// [rotation.Pauses], and is safe for concurrent use.
 type Journal struct {
 	db         *bbolt.DB
 	pending    string // the directory of the sealed secrets
@@ -255,26 +255,53 @@ func (j *Journal) Load(_ context.Context, token string) (rotation.Record, error)
 
 // Save implements [rotation.Ledger].
 func (j *Journal) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
-	err := j.wrote(writeRecord, j.db.Update(func(tx *bbolt.Tx) error {
-		stored := tx.Bucket(ledgerBucket).Get([]byte(r.Token))
-		before, err := decodeRecord(Format, r.Token, stored)
-		if err != nil {
-			return err
-		}
-		if before.Revision != r.Revision {
-			return rotation.ErrConflict
-		}
-		r.Revision++
-		value, err := encodeRecord(r)
-		if err != nil {
-			return err
-		}
-		return putRecord(tx, r.Token, stored, value)
+	err := j.wrote(writeRecord, j.db.Update(func(tx *bbolt.Tx) (err error) {
+		r, err = saveRecord(tx, r)
+		return err
 	}))
 	if err != nil {
 		return rotation.Record{}, err
 	}
 	return r, nil
+}
+
+// SaveAll implements [rotation.Ledger].
+func (j *Journal) SaveAll(_ context.Context, all []rotation.Record) ([]rotation.Record, error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	saved := make([]rotation.Record, len(all))
+	err := j.wrote(writeRecord, j.db.Update(func(tx *bbolt.Tx) (err error) {
+		for i, r := range all {
+			if saved[i], err = saveRecord(tx, r); err != nil {
+				return fmt.Errorf("%s: %w", r.Token, err)
+			}
+		}
+		return nil
+	}))
+	if err != nil {
+		return nil, err
+	}
+	return saved, nil
+}
+
+// saveRecord puts a record in the place of the one whose revision it has, and returns it with
+// its new one.
+func saveRecord(tx *bbolt.Tx, r rotation.Record) (rotation.Record, error) {
+	stored := tx.Bucket(ledgerBucket).Get([]byte(r.Token))
+	before, err := decodeRecord(Format, r.Token, stored)
+	if err != nil {
+		return r, err
+	}
+	if before.Revision != r.Revision {
+		return r, rotation.ErrConflict
+	}
+	r.Revision++
+	value, err := encodeRecord(r)
+	if err != nil {
+		return r, err
+	}
+	return r, putRecord(tx, r.Token, stored, value)
 }
 
 // All implements [rotation.Ledger].

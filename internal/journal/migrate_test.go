@@ -108,7 +108,7 @@ func TestMigration(t *testing.T) {
 	}
 	defer db.Close()
 	_ = db.View(func(tx *bbolt.Tx) error {
-		if format := string(tx.Bucket([]byte("meta")).Get([]byte("format"))); format != "2" || tx.Bucket([]byte("pending")) != nil {
+		if format := string(tx.Bucket([]byte("meta")).Get([]byte("format"))); format != "3" || tx.Bucket([]byte("pending")) != nil {
 			t.Errorf("the file has format %s, or still holds the sealed answers", format)
 		}
 		return nil

@@ -63,7 +63,7 @@ func TestRefusals(t *testing.T) {
 			[]string{"journal.db is open", "run chmod 0600"}},
 		"identity open to everybody": {func(t *testing.T, dir string) { chmod(t, filepath.Join(dir, "identity.age"), 0o644) },
 			[]string{"identity.age is open", "run chmod 0600"}},
-		"newer version": {func(t *testing.T, dir string) { put(t, dir, "meta", "format", "3") }, []string{"journal.db", "use the version that wrote it"}},
+		"newer version": {func(t *testing.T, dir string) { put(t, dir, "meta", "format", "4") }, []string{"journal.db", "use the version that wrote it"}},
 		"not a journal": {func(t *testing.T, dir string) {
 			write(t, filepath.Join(dir, "journal.db"), bytes.Repeat([]byte("nonsense"), 4096))
 		}, []string{"journal.db is damaged", "no bbolt file", "Restore the state directory from a backup", "rotatord recover"}},
