@@ -19,7 +19,7 @@ const (
 )
 
 // CatchUp looks at a token that is found to be late, because nobody ran or the clock was put
-// forward. Missed slots that are not made up for are given up. Those that are get a time of
+// forward, and at one whose slots a freeze passes over. Those are consumed. Missed slots that are not made up for are given up. Those that are get a time of
 // their own, so that tokens which are late together do not all begin together. It rotates
 // nothing, changes nothing for a token that is on time, and returns the record as it stands.
 func (r *Rotator) CatchUp(ctx context.Context, t Token) (Record, error) {
@@ -47,6 +47,11 @@ func (a *attempt) catchUp() (missed SlotsMissed, changed bool) {
 		return SlotsMissed{}, false
 	}
 	now := a.now()
+	if passed := a.passed(now); passed.Due == 0 && passed.Overs > 0 {
+		// Consumed now, they stay passed over when the freeze is taken out of the configuration.
+		a.record.Anchor = passed.Over.UTC()
+		return SlotsMissed{Token: a.token.Name, Frozen: passed.Overs}, true
+	}
 	due := a.Due(a.token, a.record)
 	if due.Held || now.Sub(due.At) <= lateTolerance {
 		return SlotsMissed{}, false

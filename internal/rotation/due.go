@@ -30,6 +30,9 @@ type Due struct {
 	Reason  DueReason
 	// Freeze names the freeze that At waits for, or that deferred the slot; empty if none.
 	Freeze string
+	// Wake is when to look before At, to consume a slot that a freeze passes over; zero if
+	// there is none.
+	Wake time.Time
 	// Held is set if no time is known, and At means nothing: the token is paused until
 	// somebody resumes it, or there is no slot to come.
 	Held bool
@@ -98,7 +101,7 @@ func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	if r.Last != nil && !f.Slot.IsZero() && f.Slot.Equal(r.Last.Slot) { // served already, by a clock that was ahead
 		f = t.Timetable.Next(f.Slot)
 	}
-	due := Due{At: f.Begin, Slot: f.Slot, Begin: f.Begin, Close: f.Close, Trigger: TriggerSchedule, Reason: DueSlot}
+	due := Due{At: f.Begin, Slot: f.Slot, Begin: f.Begin, Close: f.Close, Wake: f.Over, Trigger: TriggerSchedule, Reason: DueSlot}
 	if f.Slot.IsZero() {
 		due.Held, due.Reason = true, DueNever
 		return due, true

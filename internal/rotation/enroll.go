@@ -92,9 +92,11 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 	if record.Revision == 0 || !t.Owns(record.TokenID) {
 		return Record{
 			Format: RecordFormat, Revision: record.Revision,
-			Token: t.Name, TokenID: t.ID, Account: t.Account, Anchor: r.now().UTC().Truncate(time.Second),
+			Token: t.Name, TokenID: t.ID, Account: t.Account,
+			Anchor: r.now().UTC().Truncate(time.Second), Schedule: scheduleOf(t),
 		}, SlotsMissed{}, true, nil
 	}
+	rescheduled := reschedule(t, &record, r.now())
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
 	if record.Step != StepIdle && record.Step != StepInDoubt && !record.NotBefore.IsZero() {
 		// Whoever restarts the daemon has mended something, or a crash has cost time that a
@@ -103,7 +105,29 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 		return a.record, SlotsMissed{}, true, nil
 	}
 	missed, changed = a.catchUp()
-	return a.record, missed, changed || healed, nil
+	return a.record, missed, changed || healed || rescheduled, nil
+}
+
+// reschedule notes that a token has another schedule than before. The new one is counted from
+// now on: that it would have had slots since the last rotation is no reason to rotate at
+// once. @every is counted from the last rotation whatever was there before.
+func reschedule(t Token, r *Record, now time.Time) bool {
+	schedule := scheduleOf(t)
+	if r.Schedule == schedule {
+		return false
+	}
+	if now = now.UTC().Truncate(time.Second); r.Schedule != "" && t.Timetable.Schedule.Interval() == 0 && now.After(r.Anchor) {
+		r.Anchor, r.CatchUpAt = now, time.Time{}
+		if r.Step == StepIdle {
+			r.NotBefore = time.Time{}
+		}
+	}
+	r.Schedule = schedule
+	return true
+}
+
+func scheduleOf(t Token) string {
+	return t.Timetable.Schedule.String() + " in " + t.Timetable.Schedule.Location().String()
 }
 
 // Learn records what an inventory has seen of a token, and returns its record. While a

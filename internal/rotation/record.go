@@ -79,6 +79,8 @@ type Record struct {
 	// Anchor is where the schedule is counted from: the last slot that was consumed,
 	// or the moment that the token was first seen.
 	Anchor time.Time `json:"anchor"`
+	// Schedule is the one that Anchor is meant for, with its zone.
+	Schedule string `json:"schedule,omitempty"`
 
 	Step  Step   `json:"step,omitempty"`
 	Work  *Work  `json:"work,omitempty"`  // the rotation in hand; nil when idle

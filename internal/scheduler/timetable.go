@@ -34,26 +34,34 @@ type Firing struct {
 	Close time.Time
 	// Freeze names the freeze that deferred it; empty if none did.
 	Freeze string
+	// Over is the first slot before it that a freeze passes over; zero if there is none.
+	Over time.Time
 }
 
 // Next returns the first slot after anchor that is to be served. Slots that a freeze passes
 // over are not.
 func (t *Timetable) Next(anchor time.Time) Firing {
 	slot := t.Schedule.Next(anchor)
+	var over time.Time
 	for range maxFreezes {
 		if slot.IsZero() {
 			break
 		}
 		name, end := t.skips(slot)
 		if name == "" {
-			if f := t.Firing(slot); !f.Begin.IsZero() {
-				return f
+			f := t.Firing(slot)
+			f.Over = over
+			if f.Begin.IsZero() { // frozen for good
+				f.Slot = time.Time{}
 			}
-			break // frozen for good
+			return f
+		}
+		if over.IsZero() {
+			over = slot
 		}
 		slot = t.from(slot, end)
 	}
-	return Firing{}
+	return Firing{Over: over}
 }
 
 // Firing is when a slot is served that no freeze passes over.
@@ -153,6 +161,10 @@ type Passed struct {
 	// Misses counts those up to it.
 	Missed time.Time
 	Misses int
+	// Over is the last slot that a freeze passed over since Last; zero if none. Overs counts
+	// those.
+	Over  time.Time
+	Overs int
 }
 
 // Open reports whether Last may still be served, or has yet to begin.
@@ -162,20 +174,20 @@ func (p Passed) Open() bool { return !p.Missed.Equal(p.Last.Slot) }
 func (t *Timetable) Passed(anchor, now time.Time) Passed {
 	var p Passed
 	anchor = t.passFar(anchor, now, &p)
-	frozen := 0 // passed over since Last
 	for slot := t.Schedule.Next(anchor); !slot.IsZero() && !slot.After(now); slot = t.Schedule.Next(slot) {
 		if name, _ := t.skips(slot); name != "" {
-			frozen++
+			p.Over = slot
+			p.Overs++
 			continue
 		}
 		if p.Last.Freeze != "" && !p.Last.Begin.Before(slot) { // it had not begun when this one came
-			frozen++
+			p.Frozen++
 			p.Due--
 			if !p.Open() {
 				p.Misses--
 			}
 		}
-		p.Last, p.Frozen, frozen = t.Firing(slot), p.Frozen+frozen, 0
+		p.Last, p.Frozen, p.Over, p.Overs = t.Firing(slot), p.Frozen+p.Overs, time.Time{}, 0
 		p.Due++
 		if closing := p.Last.Close; !closing.IsZero() && now.After(closing) {
 			p.Missed, p.Misses = slot, p.Due
