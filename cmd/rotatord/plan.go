@@ -16,7 +16,6 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
-	"rotatord/internal/scheduler"
 )
 
 // maxCount bounds --count: a list that nobody can read should not fill the memory.
@@ -90,11 +89,11 @@ func plan(c *config.Config, records map[string]rotation.Record, count int, now t
 	for _, t := range c.Tokens {
 		record, known := records[t.Name]
 		counted := "ledger"
-		token := rotation.Token{Name: t.Name, ID: t.ID, Partner: t.Partner, Timetable: scheduler.Timetable{Schedule: t.Schedule, Jitter: t.Jitter, Key: t.Name}}
+		token := rotation.Token{Name: t.Name, ID: t.ID, Partner: t.Partner, Grace: t.Grace, Timetable: t.Timetable()}
 		if !known || !token.Owns(record.TokenID) {
 			record, counted = rotation.Record{Anchor: now.UTC().Truncate(time.Second)}, "now"
 		}
-		due := rotation.NextDue(token, record)
+		due := rotation.NextDue(token, record, rotation.Pause{})
 		begins := due.At
 		if begins.Before(now) { // overdue: as soon as a daemon runs
 			begins = now

@@ -26,7 +26,8 @@ func newRun() *cobra.Command {
 		Short: "Run the daemon",
 		Long: `Run the daemon until SIGTERM or SIGINT. Then no new rotation begins, and those in
 hand are finished within --shutdown-timeout; what is cut off by it is continued at the
-next start. A second signal ends the process at once: what was received is on disk, but
+next start. SIGHUP reloads tokens, defaults, freezes and further accounts; a configuration
+that is wrong, or that asks for a restart, is refused as a whole. A second signal ends the process at once: what was received is on disk, but
 the answer to a request that is under way is lost, and its token is then in doubt.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,9 +52,7 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 	if err != nil {
 		return err
 	}
-	for _, w := range c.Warnings {
-		log.Warn("the configuration can be improved", "where", fmt.Sprintf("%s:%d:%d", w.File, w.Line, w.Column), "path", w.Path, "what", w.Message)
-	}
+	warn(log, c)
 	a, err := app.New(app.Options{Config: c, Logger: log, Build: build(), WebConfigFile: webConfig})
 	if err != nil {
 		return err
@@ -61,7 +60,7 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 	a.Start()
 	notify(log, daemon.SdNotifyReady)
 	watchdog(ctx, log, a)
-	defer ignoreHangup(log)()
+	defer reloadOnHangup(ctx, log, a, configPath)()
 
 	var failed error
 	select {
@@ -137,21 +136,59 @@ func watchdog(ctx context.Context, log *slog.Logger, a *app.App) {
 	}()
 }
 
-// ignoreHangup keeps SIGHUP, with which many daemons reload, from ending this one, also
-// while it stops. The returned function gives the signal its default meaning back.
-func ignoreHangup(log *slog.Logger) (stop func()) {
+// reloadOnHangup reads the configuration anew at each SIGHUP, which does not end the daemon,
+// also while it stops. The returned function gives the signal its default meaning back.
+func reloadOnHangup(ctx context.Context, log *slog.Logger, a *app.App, configPath string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		for {
 			select {
-			case <-ended:
+			case <-ctx.Done():
 				return
 			case <-hangup:
-				log.Warn("SIGHUP is ignored: the configuration is read at start only, so restart to apply a change")
+				reload(ctx, log, a, configPath)
 			}
 		}
 	}()
-	return func() { signal.Stop(hangup); close(ended) }
+	return func() { cancel(); <-ended; signal.Stop(hangup) }
+}
+
+// reload takes the configuration as it is in the file now, or says why not.
+func reload(ctx context.Context, log *slog.Logger, a *app.App, configPath string) {
+	c, err := config.Load(configPath)
+	if err != nil {
+		a.Refused()
+		for _, fault := range faultsOf(err) {
+			log.Error("the configuration is not reloaded: the one in force stays", "fault", fault)
+		}
+		return
+	}
+	warn(log, c)
+	if err := a.Reload(ctx, c); err != nil {
+		log.Error("the configuration is not reloaded: the one in force stays", "error", err)
+	}
+}
+
+// faultsOf are the faults of a configuration that could not be loaded, one text each.
+func faultsOf(err error) []string {
+	faults, ok := config.AsFaults(err)
+	if !ok {
+		return []string{err.Error()}
+	}
+	var all []string
+	for _, f := range faults {
+		all = append(all, f.String())
+	}
+	return all
+}
+
+// warn logs what is questionable about a configuration.
+func warn(log *slog.Logger, c *config.Config) {
+	for _, w := range c.Warnings {
+		log.Warn("the configuration can be improved", "where", fmt.Sprintf("%s:%d:%d", w.File, w.Line, w.Column), "path", w.Path, "what", w.Message)
+	}
 }

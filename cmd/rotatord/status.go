@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
 
@@ -65,9 +66,14 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 	doubts := 0
 	for _, t := range o.Tokens {
 		reason := t.Reason
-		if t.Doubt != nil {
+		switch {
+		case t.Doubt != nil:
 			reason = t.Doubt.Reason
 			doubts++
+		case t.Pause != nil:
+			reason = string(rotation.DuePaused)
+		case t.Freeze != "":
+			reason += " " + t.Freeze
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", t.Name, t.State, status.Distance(t.Next, now),
 			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, reason)
@@ -116,7 +122,17 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 		p.line("pair with", "%s, which is not in use now", t.Spare)
 	}
 	p.line("schedule", "%s (%s)", t.Schedule, t.TimeZone)
-	p.line("next", "%s: %s", p.when(t.Next), t.Reason)
+	switch {
+	case t.Next.IsZero():
+		p.line("next", "not planned: %s", t.Reason)
+	case t.Freeze != "":
+		p.line("next", "%s: %s %s", p.when(t.Next), t.Reason, t.Freeze)
+	default:
+		p.line("next", "%s: %s", p.when(t.Next), t.Reason)
+	}
+	if t.Pause != nil {
+		p.line("paused", "%s", p.pause(*t.Pause))
+	}
 	p.line("last success", "%s", p.when(t.LastSuccess))
 	if !t.GraceEnd.IsZero() {
 		p.line("grace ends", "%s", p.when(t.GraceEnd))

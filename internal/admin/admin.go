@@ -31,11 +31,30 @@ import (
 
 // Daemon is what the socket gives access to. It must be safe for concurrent use.
 type Daemon interface {
+	View
+	Orders
+}
+
+// View is what can be looked at.
+type View interface {
 	// Tokens returns all tokens, sorted by name, from memory.
 	Tokens() []status.Token
 	// Pending returns how many sealed secrets wait to be confirmed by a sink, and since
 	// when the oldest does.
 	Pending() (n int, oldest time.Time)
+}
+
+// Orders are what an operator can have done. None of them waits for more than a minute
+// before something is sent to Cloudflare, and none is cut short after that.
+type Orders interface {
+	// Rotate rotates a token outside of its schedule. The error is nil if the new secret was
+	// delivered; it has rotation.ErrHeldUp in it if something speaks against it that o does
+	// not override.
+	Rotate(ctx context.Context, name string, o rotation.Overrides) (Rotated, error)
+	// Pause pauses a token, or with rotation.AllTokens all of them, also those that are
+	// configured later. Resume lifts that. They are durable when they return.
+	Pause(ctx context.Context, name string, p rotation.Pause) (Paused, error)
+	Resume(ctx context.Context, name string) (Paused, error)
 	// Resolve carries out what an operator decides about a token in doubt, and has the
 	// daemon work on the token at once if the doubt is over. It may ask Cloudflare, within
 	// ctx. The error has rotation.ErrNotInDoubt or rotation.ErrUnfit in it if the command
@@ -67,6 +86,52 @@ type Outcome struct {
 	// asked, so that the verdict is that of what was known before.
 	Problem string `json:"problem,omitempty"`
 }
+
+// Rotated is what came of a rotate.
+type Rotated struct {
+	// Token is the token as it stands now.
+	Token status.Token `json:"token"`
+	// RotationID, Digest (of the new secret) and GraceEndsAt are those of the rotation;
+	// GraceEndsAt is zero if the previous secret was revoked at once.
+	RotationID  string        `json:"rotation_id"`
+	Digest      secret.Digest `json:"digest"`
+	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
+}
+
+// Paused is what came of a pause or a resume.
+type Paused struct {
+	// Token is the one that was named; empty if it was all of them.
+	Token string `json:"token,omitempty"`
+	// Pause is what the token is under now, or all tokens are; nil if nothing holds it up.
+	Pause *status.Pause `json:"pause,omitempty"`
+	// Lifted is what a resume lifted; nil if there was nothing.
+	Lifted *status.Pause `json:"lifted,omitempty"`
+	// Next is when the token rotates next; zero if that is not known, or it was all of them.
+	Next time.Time `json:"next,omitzero"`
+	// InHand are the tokens, of those named, whose rotation in hand goes on.
+	InHand []string `json:"in_hand,omitempty"`
+	// ByName are the tokens that are paused by their own names.
+	ByName []string `json:"by_name,omitempty"`
+}
+
+type rotateArgs struct{ rotation.Overrides }
+
+func (a rotateArgs) audit() []any {
+	return []any{"override_freeze", a.Freeze, "override_pause", a.Pause, "override_grace", a.Grace}
+}
+
+type pauseArgs struct {
+	Until  time.Time `json:"until,omitzero"` // zero: until it is resumed
+	Reason string    `json:"reason,omitempty"`
+}
+
+func (a pauseArgs) audit() []any {
+	return []any{"until", a.Until, "reason", secret.Scrub(a.Reason)}
+}
+
+type resumeArgs struct{}
+
+func (resumeArgs) audit() []any { return nil }
 
 // resolveArgs is the body of a resolve.
 type resolveArgs struct {

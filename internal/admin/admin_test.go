@@ -51,6 +51,7 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 type fakeDaemon struct {
 	tokens  []status.Token
 	resolve func(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error)
+	err     error // of the other orders
 
 	mu    sync.Mutex
 	asked []string
@@ -65,6 +66,30 @@ func (d *fakeDaemon) Resolve(ctx context.Context, name string, how rotation.Reso
 	d.asked = append(d.asked, name+" "+string(how))
 	d.mu.Unlock()
 	return d.resolve(ctx, name, how)
+}
+
+func (d *fakeDaemon) ask(format string, args ...any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked = append(d.asked, fmt.Sprintf(format, args...))
+}
+
+func (d *fakeDaemon) Rotate(_ context.Context, name string, o rotation.Overrides) (admin.Rotated, error) {
+	d.ask("rotate %s %+v", name, o)
+	return admin.Rotated{Token: d.tokens[1], RotationID: "R1", Digest: "sha256:d", GraceEndsAt: now}, d.err
+}
+
+func (d *fakeDaemon) Pause(_ context.Context, name string, p rotation.Pause) (admin.Paused, error) {
+	d.ask("pause %q until %s by %s: %s", name, p.Until.Format(time.RFC3339), p.By, p.Reason)
+	if time.Since(p.Since) > time.Minute {
+		d.ask("since %s", p.Since)
+	}
+	return admin.Paused{Token: name, Pause: &status.Pause{Since: now}, InHand: []string{"ci"}}, d.err
+}
+
+func (d *fakeDaemon) Resume(_ context.Context, name string) (admin.Paused, error) {
+	d.ask("resume %q", name)
+	return admin.Paused{Token: name}, d.err
 }
 
 func (d *fakeDaemon) commands() []string {
@@ -242,6 +267,66 @@ func TestResolve(t *testing.T) {
 	}
 	if diff := cmp.Diff([]map[string]any{line("look", "still in doubt: old_secret_works"), line("rotate_now", "resolved: operator_rotate_now")}, got); diff != "" {
 		t.Errorf("the audit log (-want +got):\n%s", diff)
+	}
+}
+
+// TestRotateAndPause gives the orders that are about the schedule, of one token and of all.
+func TestRotateAndPause(t *testing.T) {
+	d := newDaemon()
+	path, log := serve(t, d)
+	client := admin.NewClient(path)
+	until := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	r, err := client.Rotate(t.Context(), "ci", rotation.Overrides{Freeze: true, Grace: true})
+	if err != nil || r.RotationID != "R1" || r.Token.Name != "ci" || !r.GraceEndsAt.Equal(now) || r.Token.LastError != "an answer with "+secret.Redacted {
+		t.Errorf("rotate: %+v, %v", r, err)
+	}
+	p, err := client.Pause(t.Context(), "ci", until, "with "+canary)
+	if err != nil || p.Token != "ci" || p.Pause == nil || len(p.InHand) != 1 {
+		t.Errorf("pause: %+v, %v", p, err)
+	}
+	if _, err := client.Pause(t.Context(), rotation.AllTokens, time.Time{}, ""); err != nil {
+		t.Error(err)
+	}
+	for _, name := range []string{"ci", rotation.AllTokens} {
+		if p, err := client.Resume(t.Context(), name); err != nil || p.Token != name || p.Lifted != nil {
+			t.Errorf("resume: %+v, %v", p, err)
+		}
+	}
+	by := fmt.Sprint("uid ", os.Getuid())
+	if os.Getuid() == 0 {
+		by = "root"
+	}
+	want := []string{
+		"rotate ci {Freeze:true Pause:false Grace:true}",
+		fmt.Sprintf(`pause "ci" until %s by %s: with %s`, until.Format(time.RFC3339), by, secret.Redacted),
+		fmt.Sprintf(`pause "" until 0001-01-01T00:00:00Z by %s: `, by),
+		`resume "ci"`, `resume ""`,
+	}
+	if os.Getuid() == 0 { // whether another user has a name is not for us to say
+		if diff := cmp.Diff(want, d.commands()); diff != "" {
+			t.Errorf("the daemon was asked (-want +got):\n%s", diff)
+		}
+	}
+	lines := log.audit(t)
+	if len(lines) != 5 || lines[0]["override_freeze"] != true || lines[0]["outcome"] != "rotated: R1" || lines[1]["reason"] != "with "+secret.Redacted ||
+		lines[2]["token"] != "(all)" || lines[2]["outcome"] != "paused" || lines[4]["outcome"] != "was not paused" {
+		t.Errorf("the audit log is %v", lines)
+	}
+	if _, err := client.Pause(t.Context(), "ci", now.Add(-time.Hour), ""); err == nil || !strings.Contains(err.Error(), "is over already") {
+		t.Errorf("until the past: %v", err)
+	}
+	for _, reason := range []string{"two\nlines", strings.Repeat("x", 201)} {
+		if _, err := client.Pause(t.Context(), "ci", until, reason); err == nil || !strings.Contains(err.Error(), "one line of at most 200 bytes") {
+			t.Errorf("%q: %v", reason, err)
+		}
+	}
+	if n := len(d.commands()); n != 5 {
+		t.Errorf("the daemon was asked %d times", n)
+	}
+	d.err = fmt.Errorf("%w: the freeze year-end lasts", rotation.ErrHeldUp)
+	_, err = client.Rotate(t.Context(), "ci", rotation.Overrides{})
+	if refused, ok := errors.AsType[*admin.Refused](err); !ok || refused.Code != http.StatusConflict || refused.Message != d.err.Error() {
+		t.Errorf("held up: %v", err)
 	}
 }
 

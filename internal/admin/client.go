@@ -22,8 +22,8 @@ import (
 	"rotatord/internal/secret"
 )
 
-// maxAnswer bounds what a client reads. Ten thousand tokens are below a tenth of it.
-const maxAnswer = 64 << 20
+// maxAnswer bounds what a client reads. A hundred thousand tokens are below half of it.
+const maxAnswer = 256 << 20
 
 // Client talks to a daemon through its socket. Its errors say what to do about them.
 type Client struct {
@@ -68,6 +68,29 @@ func (c *Client) Token(ctx context.Context, name string) (o Overview, err error)
 // Resolve has the daemon resolve a doubt.
 func (c *Client) Resolve(ctx context.Context, name string, how rotation.Resolution) (o Outcome, err error) {
 	return o, c.do(ctx, http.MethodPost, tokenPath(name)+"/resolve", resolveArgs{how}, &o)
+}
+
+// Rotate has the daemon rotate a token now.
+func (c *Client) Rotate(ctx context.Context, name string, o rotation.Overrides) (r Rotated, err error) {
+	return r, c.do(ctx, http.MethodPost, tokenPath(name)+"/rotate", rotateArgs{o}, &r)
+}
+
+// Pause has the daemon pause a token, or with rotation.AllTokens all of them, until then or,
+// if that is zero, until it is resumed.
+func (c *Client) Pause(ctx context.Context, name string, until time.Time, reason string) (p Paused, err error) {
+	return p, c.do(ctx, http.MethodPost, pausePath(name)+"/pause", pauseArgs{until, reason}, &p)
+}
+
+// Resume lifts a pause.
+func (c *Client) Resume(ctx context.Context, name string) (p Paused, err error) {
+	return p, c.do(ctx, http.MethodPost, pausePath(name)+"/resume", resumeArgs{}, &p)
+}
+
+func pausePath(name string) string {
+	if name == rotation.AllTokens {
+		return "/v1"
+	}
+	return tokenPath(name)
 }
 
 func tokenPath(name string) string { return "/v1/tokens/" + url.PathEscape(name) }

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,7 +13,9 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
@@ -60,6 +63,11 @@ func (s *server) handler() *http.ServeMux {
 		serveJSON(w, http.StatusOK, s.overview([]status.Token{token}))
 	})
 	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, "resolve", s.resolve))
+	mux.HandleFunc("POST /v1/tokens/{name}/rotate", command(s, "rotate", s.rotate))
+	for _, of := range []string{"/v1/tokens/{name}", "/v1"} { // one token, or all
+		mux.HandleFunc("POST "+of+"/pause", command(s, "pause", s.pause))
+		mux.HandleFunc("POST "+of+"/resume", command(s, "resume", s.resume))
+	}
 	return mux
 }
 
@@ -99,12 +107,54 @@ func (s *server) resolve(ctx context.Context, token string, args resolveArgs) (a
 	return o, outcome, nil
 }
 
-// command returns the handler of a verb that changes the state of one token. do gets the
-// decoded arguments, and returns the answer and what the audit line says came of it.
+func (s *server) rotate(ctx context.Context, token string, args rotateArgs) (answer any, outcome string, err error) {
+	o, err := s.daemon.Rotate(ctx, token, args.Overrides)
+	if err != nil {
+		return nil, "", err
+	}
+	o.Token = status.Scrubbed([]status.Token{o.Token})[0]
+	return o, "rotated: " + o.RotationID, nil
+}
+
+// maxReason bounds what an operator can say, in bytes.
+const maxReason = 200
+
+func (s *server) pause(ctx context.Context, token string, args pauseArgs) (answer any, outcome string, err error) {
+	now := time.Now().UTC()
+	switch {
+	case len(args.Reason) > maxReason || strings.ContainsFunc(args.Reason, unicode.IsControl):
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("the reason must be one line of at most %d bytes", maxReason)}
+	case !args.Until.IsZero() && !args.Until.After(now):
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("%s is over already: a pause ends in the future", args.Until.UTC().Format(time.RFC3339))}
+	}
+	who, err := peerFrom(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	p := rotation.Pause{Since: now.Truncate(time.Second), Until: args.Until.UTC(), Reason: secret.Scrub(args.Reason), By: who.name()}
+	o, err := s.daemon.Pause(ctx, token, p)
+	return o, "paused", err
+}
+
+func (s *server) resume(ctx context.Context, token string, _ resumeArgs) (answer any, outcome string, err error) {
+	o, err := s.daemon.Resume(ctx, token)
+	outcome = "resumed"
+	if o.Lifted == nil {
+		outcome = "was not paused"
+	}
+	return o, outcome, err
+}
+
+// command returns the handler of a verb that changes the state of one token, or of all if
+// the path names none. do gets the decoded arguments, and returns the answer and what the
+// audit line says came of it.
 func command[Args interface{ audit() []any }](s *server, verb string, do func(ctx context.Context, token string, args Args) (answer any, outcome string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		token := r.PathValue("name")
 		audit := []any{"verb", verb, "token", secret.Scrub(token)}
+		if token == rotation.AllTokens {
+			audit[3] = "(all)"
+		}
 		answer, outcome, err := func() (any, string, error) {
 			who, err := peerFrom(r.Context())
 			if err != nil {
@@ -116,8 +166,10 @@ func command[Args interface{ audit() []any }](s *server, verb string, do func(ct
 				return nil, "", err
 			}
 			audit = append(audit, args.audit()...)
-			if _, err := s.find(token); err != nil {
-				return nil, "", err
+			if token != rotation.AllTokens {
+				if _, err := s.find(token); err != nil {
+					return nil, "", err
+				}
 			}
 			// An order that was given is carried out, also if nobody waits for the answer.
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTime)
@@ -164,7 +216,7 @@ func serveError(w http.ResponseWriter, err error) {
 	switch f, ok := errors.AsType[failure](err); {
 	case ok:
 		code = f.code
-	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit):
+	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit), errors.Is(err, rotation.ErrHeldUp):
 		code = http.StatusConflict
 	case errors.Is(err, context.DeadlineExceeded):
 		code = http.StatusGatewayTimeout
@@ -230,8 +282,20 @@ func peerFrom(ctx context.Context) (peer, error) {
 
 func (p peer) audit() []any {
 	attrs := []any{"uid", p.uid}
-	if u, err := user.LookupId(strconv.FormatUint(uint64(p.uid), 10)); err == nil {
-		attrs = append(attrs, "user", u.Username)
+	if name := p.user(); name != "" {
+		attrs = append(attrs, "user", name)
 	}
 	return append(attrs, "gid", p.gid, "pid", p.pid)
 }
+
+// user is the name of the user; empty if the system knows none.
+func (p peer) user() string {
+	u, err := user.LookupId(strconv.FormatUint(uint64(p.uid), 10))
+	if err != nil {
+		return ""
+	}
+	return u.Username
+}
+
+// name is the user's name or number.
+func (p peer) name() string { return cmp.Or(p.user(), fmt.Sprintf("uid %d", p.uid)) }

@@ -26,7 +26,6 @@ import (
 	"rotatord/internal/httpapi"
 	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
-	"rotatord/internal/scheduler"
 	"rotatord/internal/sink"
 	"rotatord/internal/vault"
 )
@@ -41,30 +40,42 @@ type Options struct {
 	WebConfigFile string
 	// Observer is told what happens, beside metrics and log. nil: nobody.
 	Observer rotation.Observer
+	// Now is the wall clock that slots are read from. nil: the system's.
+	Now func() time.Time
 }
 
 // App is a daemon. Use it once: New, Start, Stop.
 type App struct {
 	options  Options
-	config   *config.Config
+	now      func() time.Time
 	log      *slog.Logger
 	metrics  *httpapi.Metrics
 	journal  *journal.Journal
 	session  *vault.Session
-	accounts map[string]*cloudflare.Client
 	engine   *engine
 	listener net.Listener
 	// adminListener is nil if no admin socket is configured.
 	adminListener net.Listener
 	started       time.Time
 
-	inventoried map[string]*atomic.Bool // by account that has tokens
-	stopping    atomic.Bool
-	failed      chan error
+	stopping atomic.Bool
+	failed   chan error
+
+	reloading sync.Mutex // held by Reload
+	mu        sync.Mutex
+	config    *config.Config // the one in force
+	accounts  map[string]*account
 
 	stopOnce  sync.Once
 	stopErr   error
 	stopSteps []stopStep
+}
+
+// account is a Cloudflare account that tokens are in.
+type account struct {
+	client      *cloudflare.Client
+	inventoried atomic.Bool // it was listed once
+	stop        func(context.Context) error
 }
 
 // stopStep undoes one step of New or Start.
@@ -80,12 +91,15 @@ func New(o Options) (*App, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	a := &App{
-		options: o, config: o.Config, log: o.Logger, started: time.Now(),
-		metrics:     httpapi.NewMetrics(o.Build),
-		accounts:    make(map[string]*cloudflare.Client),
-		inventoried: make(map[string]*atomic.Bool),
-		failed:      make(chan error, 1),
+		options: o, config: o.Config, log: o.Logger, now: o.Now,
+		metrics:  httpapi.NewMetrics(o.Build),
+		accounts: make(map[string]*account),
+		failed:   make(chan error, 1),
 	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	a.started = a.now()
 	if err := a.build(); err != nil {
 		return nil, errors.Join(err, a.Stop(context.Background()))
 	}
@@ -122,18 +136,24 @@ func (a *App) build() error {
 	if a.session, err = vault.New(a.config.Vault, a.log, a.metrics); err != nil {
 		return err
 	}
-	a.engine = newEngine(a.tokens(), a.log)
+	a.engine = newEngine(a.now, a.log)
 	a.engine.rotator = rotation.New(rotation.Options{
-		Ledger: a.journal, Pending: a.journal, Owner: owner(), Started: a.started,
+		Ledger: a.journal, Pending: a.journal, Pauses: a.journal, Owner: owner(), Started: a.started, Now: a.now,
 		Observer: observers(a.metrics, logObserver{a.log}, a.engine, a.options.Observer),
 	})
-	if err := a.checkForgotten(); err != nil {
+	if err := a.engine.rotator.LoadPauses(context.Background()); err != nil {
 		return err
 	}
-	if err := a.engine.enroll(context.Background()); err != nil {
+	if err := a.checkForgotten(a.config); err != nil {
 		return err
 	}
-	a.metrics.Show(a, a.session.Expiry)
+	for name := range accountsOf(a.config) {
+		a.accounts[name] = a.newAccount(a.config.Accounts[name])
+	}
+	if err := a.engine.enroll(context.Background(), a.tokens(a.config, a.accounts)); err != nil {
+		return err
+	}
+	a.metrics.Show(a, a.session.Expiry, a.engine.clock.Drift)
 	a.metrics.ConfigLoaded(a.started)
 	return nil
 }
@@ -142,20 +162,21 @@ func (a *App) build() error {
 // a rotation: nobody would deliver their new secret. One that is there under another name
 // is an error. Rotating it under that name would put the unfinished rotation's secret
 // among the revoked ones, and finishing it later would deliver that dead secret.
-func (a *App) checkForgotten() error {
+func (a *App) checkForgotten(c *config.Config) error {
 	records, err := a.journal.All(context.Background())
 	if err != nil {
 		return err
 	}
-	names := make(map[string]string, len(a.engine.tokens)) // by service token
-	for name, t := range a.engine.tokens {
-		names[t.ID] = name
-		if t.Paired() {
-			names[t.Partner] = name
+	names := make(map[string]string, len(c.Tokens)) // by service token
+	configured := make(map[string]bool, len(c.Tokens))
+	for _, t := range c.Tokens {
+		configured[t.Name], names[t.ID] = true, t.Name
+		if t.Partner != "" {
+			names[t.Partner] = t.Name
 		}
 	}
 	for _, r := range records {
-		if _, configured := a.engine.tokens[r.Token]; configured || r.Step == rotation.StepIdle {
+		if configured[r.Token] || r.Step == rotation.StepIdle {
 			continue
 		}
 		if name, ok := names[r.Work.TokenID]; ok {
@@ -168,19 +189,26 @@ func (a *App) checkForgotten() error {
 	return nil
 }
 
+// accountsOf are the accounts that a configuration's tokens are in.
+func accountsOf(c *config.Config) map[string]bool {
+	used := make(map[string]bool)
+	for _, t := range c.Tokens {
+		used[t.Account] = true
+	}
+	return used
+}
+
+func (a *App) newAccount(c config.Account) *account {
+	return &account{client: cloudflare.New(c, cloudflare.Options{Observer: a.metrics, Logger: a.log})}
+}
+
 // tokens turns the configuration into what the core works with.
-func (a *App) tokens() []rotation.Token {
-	tokens := make([]rotation.Token, 0, len(a.config.Tokens))
-	for _, t := range a.config.Tokens {
-		account, ok := a.accounts[t.Account]
-		if !ok {
-			account = cloudflare.New(a.config.Accounts[t.Account], cloudflare.Options{Observer: a.metrics, Logger: a.log})
-			a.accounts[t.Account] = account
-			a.inventoried[t.Account] = new(atomic.Bool)
-		}
+func (a *App) tokens(c *config.Config, accounts map[string]*account) []rotation.Token {
+	tokens := make([]rotation.Token, 0, len(c.Tokens))
+	for _, t := range c.Tokens {
 		token := rotation.Token{
-			Name: t.Name, Account: t.Account, ID: t.ID, Partner: t.Partner, Grace: t.Grace, Issuer: account,
-			Timetable: scheduler.Timetable{Schedule: t.Schedule, Jitter: t.Jitter, Key: t.Name},
+			Name: t.Name, Account: t.Account, ID: t.ID, Partner: t.Partner, Grace: t.Grace,
+			Timetable: t.Timetable(), Issuer: accounts[t.Account].client,
 		}
 		for _, s := range t.Sinks {
 			token.Sinks = append(token.Sinks, sink.NewVault(a.session, *s.Vault))
@@ -205,15 +233,18 @@ func (a *App) Start() {
 		return web.Serve(a.listener, server, flags, a.log)
 	})
 	a.background("vault session", a.session.Run)
-	for name, client := range a.accounts {
-		a.background("inventory of "+name, func(ctx context.Context) { a.inventory(ctx, name, client) })
+	a.mu.Lock()
+	for name, account := range a.accounts {
+		a.startInventory(name, account)
 	}
+	a.mu.Unlock()
+	a.onStop("inventories", a.stopInventories)
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, and so stopped before it
 		server := admin.NewServer(a, a.log)
 		a.serve("admin", server, func() error { return server.Serve(a.adminListener) })
 	}
-	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.engine.tokens),
+	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.config.Tokens),
 		"address", a.listener.Addr().String(), "admin_socket", a.config.AdminSocket, "state_dir", a.config.State.Dir)
 }
 
@@ -263,12 +294,15 @@ func (a *App) startEngine() {
 	})
 }
 
-// background runs a loop that ends with its context.
-func (a *App) background(name string, run func(context.Context)) {
+// background runs a loop that ends when the App stops.
+func (a *App) background(name string, run func(context.Context)) { a.onStop(name, begin(run)) }
+
+// begin runs a loop that ends with its context, and returns what ends it.
+func begin(run func(context.Context)) (stop func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); run(ctx) }()
-	a.onStop(name, func(bound context.Context) error {
+	return func(bound context.Context) error {
 		cancel()
 		select {
 		case <-ended:
@@ -276,7 +310,7 @@ func (a *App) background(name string, run func(context.Context)) {
 		case <-bound.Done():
 			return bound.Err()
 		}
-	})
+	}
 }
 
 // Stop ends the daemon. No new rotation begins; those in hand are finished within ctx.

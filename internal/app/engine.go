@@ -29,77 +29,110 @@ const (
 	retryCeiling = 30 * time.Second
 )
 
+// clockStep is by how much the wall clock must have been set for every token to be planned
+// anew. A token that is found later than this is late because nobody ran, or because of such
+// a step: the queue itself is never so slow.
+const clockStep = time.Minute
+
 // engine connects when to what: it keeps one due time for each token in the queue, lets
-// the rotator work on those that fire, and asks for the next due time.
+// the rotator work on those that fire, and asks for the next due time. Tokens may come, go
+// and change while it runs; the queue does not pause for that.
 type engine struct {
 	rotator *rotation.Rotator
 	queue   *scheduler.Queue
-	tokens  map[string]rotation.Token
+	clock   *scheduler.Clock
+	now     func() time.Time // the wall clock
 	log     *slog.Logger
-	slots   map[string]*semaphore.Weighted // by account
 	workers sync.WaitGroup
 	beat    atomic.Int64 // Unix nanoseconds of the queue's last sign of life
 
-	mu      sync.Mutex
-	records map[string]rotation.Record
-	due     map[string]rotation.Due
-	working map[string]bool
+	mu     sync.Mutex
+	tokens map[string]*scheduled
+	slots  map[string]*semaphore.Weighted // by account
+}
+
+// scheduled is a token and what is known of it.
+type scheduled struct {
+	token   rotation.Token
+	record  rotation.Record
+	due     rotation.Due
+	working bool
 	// unrecorded counts the failures in a row that the ledger, being what failed, does not.
-	unrecorded map[string]int
-	// unrecovered are the tokens whose unfinished rotation was not looked at yet.
-	unrecovered map[string]bool
+	unrecorded int
+	// unrecovered is set while its unfinished rotation was not looked at yet.
+	unrecovered bool
 }
 
 // newEngine returns an engine whose rotator is still to be set: the rotator tells the
-// engine which steps were reached.
-func newEngine(tokens []rotation.Token, log *slog.Logger) *engine {
-	e := &engine{
-		queue: scheduler.NewQueue(nil), log: log,
-		slots:  make(map[string]*semaphore.Weighted),
-		tokens: make(map[string]rotation.Token, len(tokens)), records: make(map[string]rotation.Record, len(tokens)),
-		due: make(map[string]rotation.Due, len(tokens)), working: make(map[string]bool), unrecovered: make(map[string]bool), unrecorded: make(map[string]int),
+// engine which steps were reached. now is the wall clock.
+func newEngine(now func() time.Time, log *slog.Logger) *engine {
+	return &engine{
+		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, log: log,
+		tokens: make(map[string]*scheduled), slots: make(map[string]*semaphore.Weighted),
 	}
-	for _, t := range tokens {
-		e.tokens[t.Name] = t
-		if e.slots[t.Account] == nil {
-			e.slots[t.Account] = semaphore.NewWeighted(maxInHand)
-		}
-	}
-	return e
 }
 
-// enroll makes every token known to the ledger and queues it. It must have returned
-// before run is called.
-func (e *engine) enroll(ctx context.Context) error {
-	for _, name := range e.names() {
-		record, err := e.rotator.Enroll(ctx, e.tokens[name])
-		if err != nil {
-			return fmt.Errorf("token %s: %w", name, err)
-		}
-		if record.Step != rotation.StepIdle {
-			at := rotation.NextDue(e.tokens[name], record).At
-			// One that waits, in doubt or for a back-off, was looked at already.
-			if !at.After(time.Now()) {
-				e.unrecovered[name] = true
-			}
-			if record.Doubt != nil { // the alarm may have died with the process before this one
-				e.log.Error("the token is in doubt, and has been since before this start", "token", name, "rotation_id", record.Work.RotationID,
-					"reason", record.Doubt.Reason, "since", record.Doubt.Since, "old_works_until", record.Doubt.OldWorksUntil)
-			}
-			e.log.Info("a rotation was left unfinished; it is continued first", "token", name,
-				"rotation_id", record.Work.RotationID, "step", record.Step, "in", max(time.Until(at), 0).Round(time.Second).String())
-		}
-		e.plan(name, record, 0)
+// enroll makes tokens known to the ledger and queues them, in the place of those of the same
+// names. It may be called before run and while it runs.
+func (e *engine) enroll(ctx context.Context, tokens []rotation.Token) error {
+	records, err := e.rotator.EnrollAll(ctx, tokens)
+	if err != nil {
+		return err
+	}
+	for i, token := range tokens {
+		e.add(token, records[i])
 	}
 	return nil
+}
+
+func (e *engine) add(token rotation.Token, record rotation.Record) {
+	e.mu.Lock()
+	s := e.tokens[token.Name]
+	isNew := s == nil
+	if isNew {
+		s = &scheduled{}
+		e.tokens[token.Name] = s
+	}
+	s.token = token
+	if e.slots[token.Account] == nil {
+		e.slots[token.Account] = semaphore.NewWeighted(maxInHand)
+	}
+	if isNew && record.Step != rotation.StepIdle {
+		at := e.rotator.Due(token, record).At
+		// One that waits, in doubt or for a back-off, was looked at already.
+		s.unrecovered = !at.After(e.now())
+		if record.Doubt != nil { // the alarm may have died with the process before this one
+			e.log.Error("the token is in doubt, and has been since before this start", "token", token.Name, "rotation_id", record.Work.RotationID,
+				"reason", record.Doubt.Reason, "since", record.Doubt.Since, "old_works_until", record.Doubt.OldWorksUntil)
+		}
+		e.log.Info("a rotation was left unfinished; it is continued first", "token", token.Name,
+			"rotation_id", record.Work.RotationID, "step", record.Step, "in", max(at.Sub(e.now()), 0).Round(time.Second).String())
+	}
+	e.mu.Unlock()
+	e.plan(token.Name, record, 0)
+}
+
+// remove forgets a token. One that is worked on is finished first by whoever works on it.
+func (e *engine) remove(name string) {
+	e.mu.Lock()
+	delete(e.tokens, name)
+	e.mu.Unlock()
+	e.queue.Remove(name)
 }
 
 // run fires tokens until ctx ends, and returns when no new work will begin. Rotations in
 // hand go on; wait for them with finish.
 func (e *engine) run(ctx context.Context) {
-	e.queue.Run(ctx, func(name string, _ time.Time) {
-		e.workers.Go(func() { e.work(ctx, name) })
-	}, func() { e.beat.Store(time.Now().UnixNano()) })
+	e.queue.Run(ctx, func(name string, at time.Time) {
+		late := e.now().Sub(at) > clockStep
+		e.workers.Go(func() { e.fire(ctx, name, late) })
+	}, func() {
+		e.beat.Store(time.Now().UnixNano())
+		if step := e.clock.Step(); step.Abs() >= clockStep {
+			e.log.Warn("the wall clock was set, or the machine slept: all tokens are planned anew", "step", step.Round(time.Millisecond).String())
+			e.workers.Go(func() { e.replan(ctx) })
+		}
+	})
 }
 
 // finish waits for the rotations in hand within ctx, and returns the names of the tokens
@@ -111,73 +144,154 @@ func (e *engine) finish(ctx context.Context) []string {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		return slices.Sorted(maps.Keys(e.working))
+		return e.names(func(s *scheduled) bool { return s.working })
 	}
 }
 
-func (e *engine) work(ctx context.Context, name string) {
-	token := e.tokens[name]
+// fire does what a token that fired is due for.
+func (e *engine) fire(ctx context.Context, name string, late bool) {
+	s, ok := e.view(name)
+	switch {
+	case !ok:
+	case late || s.due.At.After(e.now()): // nothing is to begin now, but slots have passed
+		e.catchUp(ctx, s.token)
+	default:
+		e.work(ctx, s.token)
+	}
+}
+
+// catchUp looks at a token whose slots passed without being served, and queues it anew.
+func (e *engine) catchUp(ctx context.Context, token rotation.Token) {
+	record, err := e.rotator.CatchUp(ctx, token)
+	if err == nil {
+		if due := e.rotator.Due(token, record); due.Held || due.At.After(e.now()) {
+			e.plan(token.Name, record, 0)
+			return
+		}
+	}
+	e.work(ctx, token) // it needs no time of its own; or the ledger fails, which work knows to handle
+}
+
+// replan looks at all tokens after the wall clock was set.
+func (e *engine) replan(ctx context.Context) {
+	for _, name := range e.names(func(s *scheduled) bool { return !s.working }) {
+		if s, ok := e.view(name); ok && ctx.Err() == nil {
+			if record, err := e.rotator.CatchUp(ctx, s.token); err == nil {
+				e.plan(name, record, 0)
+			}
+		}
+	}
+}
+
+func (e *engine) work(ctx context.Context, token rotation.Token) {
+	e.mu.Lock()
 	slots := e.slots[token.Account]
+	e.mu.Unlock()
 	if slots.Acquire(ctx, 1) != nil {
 		return // stopping: the ledger knows what is due
 	}
 	defer slots.Release(1)
-	e.setWorking(name, true)
+	e.setWorking(token.Name, true)
 	record, err := e.rotator.Advance(ctx, token)
-	e.setWorking(name, false)
+	e.setWorking(token.Name, false)
 	var floor time.Duration
 	if err != nil {
-		floor = min(retryFloor<<min(e.countUnrecorded(name, err), 5), retryCeiling)
+		floor = min(retryFloor<<min(e.countUnrecorded(token.Name, err), 5), retryCeiling)
 		if record.Revision == 0 { // not even loaded
-			record = e.record(name)
+			s, _ := e.view(token.Name)
+			record = s.record
 		}
 	} else {
-		e.countUnrecorded(name, nil)
+		e.countUnrecorded(token.Name, nil)
 	}
-	e.plan(name, record, floor)
+	e.plan(token.Name, record, floor)
 }
 
-// plan queues a token for when it is due next, and not before floor from now.
+// plan queues a token for when it is due next, and not before floor from now. One that was
+// removed meanwhile stays so.
 func (e *engine) plan(name string, record rotation.Record, floor time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if seen := e.records[name]; seen.Revision > record.Revision {
-		record = seen // an inventory has learned more meanwhile
+	s := e.tokens[name]
+	if s == nil {
+		return
 	}
-	due := rotation.NextDue(e.tokens[name], record)
-	if earliest := time.Now().Add(floor); floor > 0 && due.At.Before(earliest) {
+	if s.record.Revision > record.Revision {
+		record = s.record // an inventory has learned more meanwhile
+	}
+	now := e.now()
+	due := e.rotator.Due(s.token, record)
+	if earliest := now.Add(floor); floor > 0 && due.At.Before(earliest) {
 		due.At = earliest
 	}
-	e.records[name], e.due[name] = record, due
-	e.queue.Set(name, due.At)
+	s.record, s.due = record, due
+	switch {
+	case due.Wake.After(now) && (due.Held || due.Wake.Before(due.At)):
+		e.queue.Set(name, due.Wake)
+	case due.Held:
+		e.queue.Remove(name)
+	default:
+		e.queue.Set(name, due.At)
+	}
+}
+
+// replanOne queues a token anew, or with rotation.AllTokens all of them, because what holds
+// it up has changed.
+func (e *engine) replanOne(name string) {
+	names := []string{name}
+	if name == rotation.AllTokens {
+		names = e.names(nil)
+	}
+	for _, name := range names {
+		if s, ok := e.view(name); ok && !s.working {
+			e.plan(name, s.record, 0)
+		}
+	}
 }
 
 // resolve carries out what an operator decides about a token in doubt, and queues it anew:
 // if the doubt is over, what follows begins at once.
 func (e *engine) resolve(ctx context.Context, name string, how rotation.Resolution) (rotation.Record, rotation.Verdict, error) {
-	token, ok := e.tokens[name]
+	s, ok := e.view(name)
 	if !ok {
-		return rotation.Record{}, rotation.Verdict{}, fmt.Errorf("no token %q is configured", name)
+		return rotation.Record{}, rotation.Verdict{}, errNoToken(name)
 	}
-	record, verdict, err := e.rotator.Resolve(ctx, token, how)
+	record, verdict, err := e.rotator.Resolve(ctx, s.token, how)
 	if verdict.Reason != "" && !errors.Is(err, rotation.ErrLedger) { // else the ledger has what it had
 		e.plan(name, record, 0)
 	}
 	return record, verdict, err
 }
 
+// rotateNow rotates a token for an operator.
+func (e *engine) rotateNow(ctx context.Context, name string, o rotation.Overrides) (rotation.Record, error) {
+	s, ok := e.view(name)
+	if !ok {
+		return rotation.Record{}, errNoToken(name)
+	}
+	record, err := e.rotator.RotateNow(ctx, s.token, o)
+	if record.Revision > 0 {
+		e.plan(name, record, 0)
+	}
+	return record, err
+}
+
+func errNoToken(name string) error { return fmt.Errorf("no token %q is configured", name) }
+
 // learn hands what an inventory saw to the rotator.
 func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts) error {
-	record, err := e.rotator.Learn(ctx, e.tokens[name], facts)
+	s, ok := e.view(name)
+	if !ok {
+		return nil
+	}
+	record, err := e.rotator.Learn(ctx, s.token, facts)
 	if err != nil {
 		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if record.Revision > e.records[name].Revision {
-		e.records[name] = record
+	if s := e.tokens[name]; s != nil && record.Revision > s.record.Revision {
+		s.record = record
 	}
 	return nil
 }
@@ -188,18 +302,18 @@ func (e *engine) Observe(event rotation.Event) {
 	if reached, ok := event.(rotation.Reached); ok {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.records[reached.Record.Token] = reached.Record
+		if s := e.tokens[reached.Record.Token]; s != nil {
+			s.record = reached.Record
+		}
 	}
 }
 
 func (e *engine) setWorking(name string, working bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if working {
-		e.working[name] = true
-	} else {
-		delete(e.working, name)
-		delete(e.unrecovered, name)
+	if s := e.tokens[name]; s != nil {
+		s.working = working
+		s.unrecovered = s.unrecovered && working
 	}
 }
 
@@ -208,34 +322,43 @@ func (e *engine) setWorking(name string, working bool) {
 func (e *engine) countUnrecorded(name string, err error) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !errors.Is(err, rotation.ErrLedger) {
-		delete(e.unrecorded, name)
+	s := e.tokens[name]
+	switch {
+	case s == nil:
 		return 0
+	case !errors.Is(err, rotation.ErrLedger):
+		s.unrecorded = 0
+	default:
+		s.unrecorded++
 	}
-	e.unrecorded[name]++
-	return e.unrecorded[name]
+	return s.unrecorded
 }
 
-func (e *engine) record(name string) rotation.Record {
+// view returns what is known of a token now, and false if there is none of that name.
+func (e *engine) view(name string) (scheduled, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.records[name]
-}
-
-// view returns what is known of a token now.
-func (e *engine) view(name string) (rotation.Record, rotation.Due) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	record := e.records[name]
-	record.Failures += e.unrecorded[name]
-	return record, e.due[name]
+	s := e.tokens[name]
+	if s == nil {
+		return scheduled{}, false
+	}
+	return *s, true
 }
 
 // recovering returns how many unfinished rotations were not looked at yet.
 func (e *engine) recovering() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return len(e.unrecovered)
+	return len(e.names(func(s *scheduled) bool { return s.unrecovered }))
 }
 
-func (e *engine) names() []string { return slices.Sorted(maps.Keys(e.tokens)) }
+// names returns the sorted names of the tokens that fit; nil means all.
+func (e *engine) names(fit func(*scheduled) bool) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(e.tokens)) {
+		if fit == nil || fit(e.tokens[name]) {
+			names = append(names, name)
+		}
+	}
+	return names
+}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/config"
 	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
@@ -26,22 +27,22 @@ func TestPlanKeepsWhatWasLearned(t *testing.T) {
 		t.Fatal(err)
 	}
 	token := rotation.Token{Name: "ci", ID: "5eed0000-0000-4000-8000-000000000001", Timetable: scheduler.Timetable{Schedule: schedule}}
-	e := newEngine([]rotation.Token{token}, slog.New(slog.DiscardHandler))
+	e := newEngine(time.Now, slog.New(slog.DiscardHandler))
 	e.rotator = rotation.New(rotation.Options{Ledger: j, Pending: j, Started: time.Now()})
-	if err := e.enroll(t.Context()); err != nil {
+	if err := e.enroll(t.Context(), []rotation.Token{token}); err != nil {
 		t.Fatal(err)
 	}
-	older, due := e.view("ci")
+	older, _ := e.view("ci")
 	if err := e.learn(t.Context(), "ci", rotation.TokenFacts{ID: token.ID, Enabled: true}); err != nil {
 		t.Fatal(err)
 	}
-	e.plan("ci", older, 0)
-	record, again := e.view("ci")
-	if !record.Facts.Enabled || record.Revision != older.Revision+1 {
+	e.plan("ci", older.record, 0)
+	again, _ := e.view("ci")
+	if record := again.record; !record.Facts.Enabled || record.Revision != older.record.Revision+1 {
 		t.Errorf("the view has revision %d and facts %+v", record.Revision, record.Facts)
 	}
-	if !again.At.Equal(due.At) || e.queue.Len() != 1 {
-		t.Errorf("due at %s, want %s; %d entries in the queue, want 1", again.At, due.At, e.queue.Len())
+	if !again.due.At.Equal(older.due.At) || e.queue.Len() != 1 {
+		t.Errorf("due at %s, want %s; %d entries in the queue, want 1", again.due.At, older.due.At, e.queue.Len())
 	}
 }
 
@@ -59,8 +60,7 @@ func TestRenamedInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	with := func(name, id string) error {
-		log := slog.New(slog.DiscardHandler)
-		return (&App{journal: j, log: log, engine: newEngine([]rotation.Token{{Name: name, ID: id}}, log)}).checkForgotten()
+		return (&App{journal: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{{Name: name, ID: id}}})
 	}
 	if err := with("after", id); err == nil || !strings.Contains(err.Error(), "name it before again") {
 		t.Errorf("renamed: %v", err)
@@ -79,15 +79,23 @@ func TestRenamedInTheMiddle(t *testing.T) {
 
 // TestUnrecordedFailuresAreSeen: when the ledger is what fails, it cannot count.
 func TestUnrecordedFailuresAreSeen(t *testing.T) {
-	e := newEngine([]rotation.Token{{Name: "ci"}}, slog.New(slog.DiscardHandler))
+	e := newEngine(time.Now, slog.New(slog.DiscardHandler))
+	e.rotator = rotation.New(rotation.Options{})
+	schedule, err := scheduler.Parse("@daily", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := config.Token{Name: "ci", Schedule: schedule}
+	a := &App{engine: e, config: &config.Config{Tokens: []config.Token{token}}}
+	e.add(rotation.Token{Name: "ci", Timetable: token.Timetable()}, rotation.Record{})
 	for range 3 {
 		e.countUnrecorded("ci", fmt.Errorf("%w: no space", rotation.ErrLedger))
 	}
-	if record, _ := e.view("ci"); record.Failures != 3 {
-		t.Errorf("%d failures are shown", record.Failures)
+	if n := a.token("ci").Failures; n != 3 {
+		t.Errorf("%d failures are shown", n)
 	}
 	e.countUnrecorded("ci", errors.New("counted by the ledger"))
-	if record, _ := e.view("ci"); record.Failures != 0 {
-		t.Errorf("%d failures are shown", record.Failures)
+	if n := a.token("ci").Failures; n != 0 {
+		t.Errorf("%d failures are shown", n)
 	}
 }

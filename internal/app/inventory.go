@@ -2,10 +2,11 @@ package app
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"math/rand/v2"
 	"time"
 
-	"rotatord/internal/cloudflare"
 	"rotatord/internal/rotation"
 )
 
@@ -16,14 +17,31 @@ const (
 	inventoryRetryMax = 5 * time.Minute
 )
 
+// startInventory begins to list an account now and then.
+func (a *App) startInventory(name string, account *account) {
+	account.stop = begin(func(ctx context.Context) { a.inventory(ctx, name, account) })
+}
+
+// stopInventories ends all of them.
+func (a *App) stopInventories(bound context.Context) error {
+	a.mu.Lock()
+	accounts := maps.Clone(a.accounts)
+	a.mu.Unlock()
+	var errs []error
+	for _, account := range accounts {
+		errs = append(errs, account.stop(bound))
+	}
+	return errors.Join(errs...)
+}
+
 // inventory lists an account now and then, until ctx ends. One listing tells of all its
 // tokens: what was before the next rotation, when each expires, whether it is enabled.
-func (a *App) inventory(ctx context.Context, name string, client *cloudflare.Client) {
+func (a *App) inventory(ctx context.Context, name string, account *account) {
 	log := a.log.With("account", name)
 	retry := inventoryRetry
 	for {
 		wait := inventoryInterval - rand.N(inventoryInterval/10)
-		all, err := client.List(ctx)
+		all, err := account.client.List(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -34,7 +52,7 @@ func (a *App) inventory(ctx context.Context, name string, client *cloudflare.Cli
 		default:
 			retry = inventoryRetry
 			a.learn(ctx, name, all)
-			a.inventoried[name].Store(true)
+			account.inventoried.Store(true)
 		}
 		select {
 		case <-ctx.Done():
@@ -50,7 +68,7 @@ func (a *App) learn(ctx context.Context, account string, listed []rotation.Token
 	for _, facts := range listed {
 		byID[facts.ID] = facts
 	}
-	for _, token := range a.config.Tokens {
+	for _, token := range a.inForce().Tokens {
 		if token.Account != account {
 			continue
 		}

@@ -57,7 +57,9 @@ func (l logObserver) Observe(e rotation.Event) {
 	case rotation.Stuck:
 		l.log.Warn("the token could not be worked on", "token", e.Token, "error", e.Err)
 	case rotation.SlotsMissed:
-		l.log.Warn("slots passed without a rotation of their own", "token", e.Token, "count", e.Count)
+		l.log.Warn("slots passed without a rotation of their own", "token", e.Token, "missed", e.Count, "frozen", e.Frozen, "made_up_for", !e.GivenUp)
+	case rotation.ClockHealed:
+		l.log.Warn("the ledger had times that only a clock which was ahead can have put there: they are taken out", "token", e.Token, "what", e.What)
 	case rotation.SealFailed:
 		l.log.Error("a new secret could not be sealed on disk and is held in memory alone: do not stop the daemon, free the disk",
 			"token", e.Token, "rotation_id", e.RotationID, "error", e.Err)

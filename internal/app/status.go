@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -14,30 +15,56 @@ import (
 	"rotatord/internal/status"
 )
 
+// driftBound is by how much the wall clock may have been set since the start.
+const driftBound = 5 * time.Minute
+
 // beatBound is how long the queue may be silent: it gives a sign of life every 30 s.
 const beatBound = 90 * time.Second
 
 // Tokens implements [httpapi.Source] and [admin.Daemon].
 func (a *App) Tokens() []status.Token {
-	all := make([]status.Token, 0, len(a.config.Tokens))
-	for _, t := range a.config.Tokens {
+	tokens := a.inForce().Tokens
+	all := make([]status.Token, 0, len(tokens))
+	for _, t := range tokens {
 		all = append(all, a.show(t))
 	}
 	return all
 }
 
+// inForce is the configuration in force.
+func (a *App) inForce() *config.Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config
+}
+
+// token returns what is shown of a token now.
+func (a *App) token(name string) status.Token {
+	for _, t := range a.inForce().Tokens {
+		if t.Name == name {
+			return a.show(t)
+		}
+	}
+	return status.Token{Name: name}
+}
+
 // show returns what is shown of a token now.
 func (a *App) show(t config.Token) status.Token {
-	record, due := a.engine.view(t.Name)
+	seen, _ := a.engine.view(t.Name)
+	record, due := seen.record, seen.due
 	s := status.Token{
 		Name: t.Name, Account: t.Account, TokenID: record.TokenID, ClientID: record.Facts.ClientID,
 		Strategy: "rotate", Schedule: t.Schedule.String(), TimeZone: t.Schedule.Location().String(),
 		State: stateName(record.Step), Reason: string(due.Reason), Next: due.At.UTC(),
 		Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
 		Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
-		Failures: record.Failures, LastError: record.LastError,
-		Doubt: showDoubt(record), GraceEnd: record.GraceEnd(),
+		Failures: record.Failures + seen.unrecorded, LastError: record.LastError,
+		Doubt: showDoubt(record), GraceEnd: record.GraceEnd(), Freeze: due.Freeze,
 	}
+	if due.Held {
+		s.Next = time.Time{}
+	}
+	s.Pause = showPause(a.engine.rotator.PauseOf(t.Name))
 	if t.Partner != "" {
 		showPair(&s, t, record)
 	}
@@ -92,7 +119,8 @@ func showDoubt(record rotation.Record) *status.Doubt {
 
 // Resolve implements [admin.Daemon].
 func (a *App) Resolve(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error) {
-	before, _ := a.engine.view(name)
+	seen, _ := a.engine.view(name)
+	before := seen.record
 	after, verdict, err := a.engine.resolve(ctx, name, how)
 	if err != nil && (verdict.Reason == "" || errors.Is(err, rotation.ErrLedger)) {
 		return admin.Outcome{}, err
@@ -101,11 +129,7 @@ func (a *App) Resolve(ctx context.Context, name string, how rotation.Resolution)
 	if err != nil {
 		o.Problem = err.Error()
 	}
-	for _, t := range a.config.Tokens {
-		if t.Name == name {
-			o.Token = a.show(t)
-		}
-	}
+	o.Token = a.token(name)
 	if after.Doubt == nil { // what was known of it until now
 		after.Work, after.Doubt = before.Work, before.Doubt
 	}
@@ -155,9 +179,17 @@ func (a *App) Pending() (n int, oldest time.Time) {
 // Live implements [httpapi.Source]: can the daemon schedule?
 func (a *App) Live() []httpapi.Check {
 	silent := time.Since(time.Unix(0, max(a.engine.beat.Load(), a.started.UnixNano())))
+	drift, way := a.engine.clock.Drift(), "ahead"
+	if drift < 0 {
+		way = "back"
+	}
 	return []httpapi.Check{{
 		Name: "scheduler", OK: silent < beatBound,
 		Detail: fmt.Sprintf("no sign of life for %s: restart the daemon", silent.Round(time.Second)),
+	}, {
+		Name: "clock", OK: drift.Abs() < driftBound,
+		Detail: fmt.Sprintf("since the start the wall clock went %s by %s against the monotonic one: it was set, or the machine slept. "+
+			"Restart the daemon once the clock is right", way, drift.Abs().Round(time.Second)),
 	}}
 }
 
@@ -176,13 +208,16 @@ func (a *App) Ready() []httpapi.Check {
 		Detail: fmt.Sprintf("the last write to the state directory failed at %s: mend the disk, or make room on it: %v", wrote.UTC().Format(time.RFC3339), err),
 	})
 	var names []string
-	for name := range a.inventoried {
+	a.mu.Lock()
+	accounts := maps.Clone(a.accounts)
+	a.mu.Unlock()
+	for name := range accounts {
 		names = append(names, name)
 	}
 	slices.Sort(names)
 	for _, name := range names {
 		checks = append(checks, httpapi.Check{
-			Name: "inventory of " + name, OK: a.inventoried[name].Load(),
+			Name: "inventory of " + name, OK: accounts[name].inventoried.Load(),
 			Detail: "the account's service tokens have not been listed yet: see the log, and check the credential and that Cloudflare can be reached",
 		})
 	}

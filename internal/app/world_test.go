@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +50,7 @@ type world struct {
 	vaultURL string
 	dir      string // holds credentials and the state directory
 	tokens   []tokenSpec
+	offset   atomic.Int64 // of the wall clock, in nanoseconds
 
 	mu       sync.Mutex
 	before   map[string]func()      // by operation: runs before the simulator sees a request
@@ -131,6 +133,11 @@ func (w *world) write(name, content string) string {
 		w.t.Fatal(err)
 	}
 	return path
+}
+
+// now is what the daemon's wall clock shows.
+func (w *world) now() time.Time {
+	return time.Now().Add(time.Duration(w.offset.Load()))
 }
 
 func (w *world) stateDir() string { return filepath.Join(w.dir, "state") }
@@ -240,7 +247,7 @@ func (w *world) start(c *config.Config) *daemon {
 	var err error
 	d.App, err = app.New(app.Options{
 		Config: c, Logger: slog.New(slog.NewJSONHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Build: httpapi.Build{Version: "test"}, Observer: d.events,
+		Build: httpapi.Build{Version: "test"}, Observer: d.events, Now: w.now,
 	})
 	if err != nil {
 		w.t.Fatal(err)

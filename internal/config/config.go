@@ -125,6 +125,13 @@ type Token struct {
 	Sinks   []Sink
 }
 
+// Timetable is when the token rotates.
+func (t Token) Timetable() scheduler.Timetable {
+	return scheduler.Timetable{
+		Schedule: t.Schedule, Jitter: t.Jitter, Window: t.Window, SkipMissed: t.SkipMissed, Freezes: t.Freezes, Key: t.Name,
+	}
+}
+
 // Sink is one place that a secret is written to. Exactly one field is set.
 type Sink struct {
 	Vault *VaultSink

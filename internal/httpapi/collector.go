@@ -14,19 +14,21 @@ import (
 type stateCollector struct {
 	source       Source
 	vaultSession func() (expiry time.Time, ok bool)
+	clockDrift   func() time.Duration
 
-	info, lastSuccess, next, expiry, graceEnd, lastSeen, enabled, failures, state *prometheus.Desc
-	pending, pendingOldest, session                                               *prometheus.Desc
+	info, lastSuccess, next, expiry, graceEnd, lastSeen, enabled, paused, failures, state *prometheus.Desc
+	pending, pendingOldest, session, drift                                                *prometheus.Desc
 }
 
 // Show registers the gauges that are read from source. vaultSession returns when the
-// session with Vault ends, zero if it does not, and false without a session.
-func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool)) {
+// session with Vault ends, zero if it does not, and false without a session; clockDrift, by
+// how much the wall clock went ahead of the monotonic one.
+func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clockDrift func() time.Duration) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
 	m.registry.MustRegister(&stateCollector{
-		source: source, vaultSession: vaultSession,
+		source: source, vaultSession: vaultSession, clockDrift: clockDrift,
 		info:          desc("rotatord_token_info", "A configured token; always 1.", "token", "account", "strategy", "schedule"),
 		lastSuccess:   desc("rotatord_token_last_success_timestamp_seconds", "When the token was last rotated with success.", "token"),
 		next:          desc("rotatord_token_next_rotation_timestamp_seconds", "When the token is to be worked on next.", "token"),
@@ -34,10 +36,12 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool)) {
 		graceEnd:      desc("rotatord_token_grace_end_timestamp_seconds", "When the previous secret stops working; absent if it was revoked at once.", "token"),
 		lastSeen:      desc("rotatord_token_last_seen_timestamp_seconds", "When Cloudflare last saw the token used; absent if unknown.", "token"),
 		enabled:       desc("rotatord_token_enabled", "Whether the token is enabled at Cloudflare; absent before it was asked.", "token"),
+		paused:        desc("rotatord_token_paused", "Whether an operator has paused the token, by its name or with all tokens.", "token"),
 		failures:      desc("rotatord_token_consecutive_failures", "Rotation attempts that failed in a row.", "token"),
 		state:         desc("rotatord_token_state", "1 for the state that the token is in, 0 for the others.", "token", "state"),
 		pending:       desc("rotatord_pending_secrets", "Sealed secrets that are not yet confirmed by every sink."),
 		pendingOldest: desc("rotatord_pending_secret_oldest_timestamp_seconds", "When the oldest pending secret was sealed; absent without one."),
+		drift:         desc("rotatord_clock_drift_seconds", "By how much the wall clock went ahead of the monotonic one since the start."),
 		session: desc("rotatord_vault_session_expiry_timestamp_seconds",
 			"When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session."),
 	})
@@ -45,8 +49,8 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool)) {
 
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled,
-		c.failures, c.state, c.pending, c.pendingOldest, c.session} {
+	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled, c.paused,
+		c.failures, c.state, c.pending, c.pendingOldest, c.session, c.drift} {
 		ch <- d
 	}
 }
@@ -71,6 +75,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		if t.Known {
 			gauge(c.enabled, truth(t.Enabled), t.Name)
 		}
+		gauge(c.paused, truth(t.Pause != nil), t.Name)
 		gauge(c.failures, float64(t.Failures), t.Name)
 		for _, state := range status.States {
 			gauge(c.state, truth(state == t.State), t.Name, state)
@@ -79,6 +84,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	n, oldest := c.source.Pending()
 	gauge(c.pending, float64(n))
 	timestamp(c.pendingOldest, oldest)
+	gauge(c.drift, c.clockDrift().Seconds())
 	switch expiry, ok := c.vaultSession(); {
 	case !ok:
 		gauge(c.session, 0)

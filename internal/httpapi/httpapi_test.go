@@ -71,7 +71,7 @@ func busy() *fakeSource {
 func serve(t *testing.T, source httpapi.Source) *httptest.Server {
 	t.Helper()
 	metrics := httpapi.NewMetrics(httpapi.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"})
-	metrics.Show(source, noSession)
+	metrics.Show(source, noSession, noDrift)
 	server := httptest.NewServer(httpapi.Handler(httpapi.Options{
 		Source: source, Gatherer: metrics.Gatherer(), Logger: slog.New(slog.DiscardHandler), Version: "v1.2.3",
 		Now: func() time.Time { return now },

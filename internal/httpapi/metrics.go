@@ -19,6 +19,7 @@ type Metrics struct {
 	stepDuration      *prometheus.HistogramVec
 	lag               prometheus.Histogram
 	slotsMissed       *prometheus.CounterVec
+	slotsFrozen       *prometheus.CounterVec
 	sinkWrites        *prometheus.CounterVec
 	doubtVerdicts     *prometheus.CounterVec
 	graceExtensions   *prometheus.CounterVec
@@ -63,6 +64,7 @@ func NewMetrics(b Build) *Metrics {
 	m.lag = histogram("rotatord_schedule_lag_seconds", "How late rotations began, after slot and jitter.",
 		[]float64{.01, .1, 1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600}).WithLabelValues().(prometheus.Histogram)
 	m.slotsMissed = counter("rotatord_slots_missed_total", "Slots that passed without a rotation of their own.", "token")
+	m.slotsFrozen = counter("rotatord_slots_frozen_total", "Slots that a freeze took away: passed over, or deferred until the next one came.", "token")
 	m.sinkWrites = counter("rotatord_sink_writes_total", "Deliveries to sinks, each confirmed by read-back or failed.", "sink", "result")
 	m.doubtVerdicts = counter("rotatord_doubt_verdicts_total", "Verdicts about tokens in doubt, also those to wait.", "reason")
 	m.graceExtensions = counter("rotatord_grace_extensions_total", "Attempts to give an old secret more time while consumers have no other.", "result")
@@ -89,6 +91,9 @@ func (m *Metrics) ConfigLoaded(at time.Time) {
 	m.reloadSuccessTime.Set(unix(at))
 }
 
+// ConfigRefused records that a new configuration was not taken.
+func (m *Metrics) ConfigRefused() { m.reloadSuccessful.Set(0) }
+
 // Known makes the counters of a token exist at zero, so that the first increase can be
 // seen by rate().
 func (m *Metrics) Known(token string) {
@@ -96,6 +101,14 @@ func (m *Metrics) Known(token string) {
 		m.rotations.WithLabelValues(token, string(rotation.TriggerSchedule), string(result))
 	}
 	m.slotsMissed.WithLabelValues(token)
+	m.slotsFrozen.WithLabelValues(token)
+}
+
+// Forget drops what was counted of a token that is no longer configured.
+func (m *Metrics) Forget(token string) {
+	for _, c := range []*prometheus.CounterVec{m.rotations, m.slotsMissed, m.slotsFrozen} {
+		c.DeletePartialMatch(prometheus.Labels{"token": token})
+	}
 }
 
 // Observe implements [rotation.Observer].
@@ -125,6 +138,7 @@ func (m *Metrics) Observe(e rotation.Event) {
 		m.graceExtensions.WithLabelValues(result).Inc()
 	case rotation.SlotsMissed:
 		m.slotsMissed.WithLabelValues(e.Token).Add(float64(e.Count))
+		m.slotsFrozen.WithLabelValues(e.Token).Add(float64(e.Frozen))
 	}
 }
 

@@ -59,7 +59,7 @@ func exercised() *httpapi.Metrics {
 	m.CloudflareSkew(time.Second)
 	m.VaultRequest("write", "200", time.Second)
 	m.ConfigLoaded(now)
-	m.Show(busy(), sessionUntil(now.Add(time.Hour)))
+	m.Show(busy(), sessionUntil(now.Add(time.Hour)), noDrift)
 	return m
 }
 
@@ -187,7 +187,7 @@ func TestMetricsAtStart(t *testing.T) {
 	m := newMetrics()
 	m.Known("ci-deploy")
 	m.ConfigLoaded(time.UnixMilli(1_700_000_000_250))
-	m.Show(&fakeSource{}, noSession)
+	m.Show(&fakeSource{}, noSession, noDrift)
 	names := []string{"rotatord_build_info", "rotatord_config_last_reload_successful", "rotatord_config_last_reload_success_timestamp_seconds",
 		"rotatord_rotations_total", "rotatord_slots_missed_total", "rotatord_pending_secrets", "rotatord_pending_secret_oldest_timestamp_seconds",
 		"rotatord_vault_session_expiry_timestamp_seconds", "rotatord_sink_writes_total", "rotatord_rotation_duration_seconds",
@@ -339,7 +339,7 @@ func histogram(name, help, label string, below, count int, sum string) string {
 
 func TestMetricsOfTokens(t *testing.T) {
 	m := newMetrics()
-	m.Show(busy(), sessionUntil(time.Unix(1_800_000_000, 0)))
+	m.Show(busy(), sessionUntil(time.Unix(1_800_000_000, 0)), noDrift)
 	expect(t, m, `
 # HELP rotatord_pending_secret_oldest_timestamp_seconds When the oldest pending secret was sealed; absent without one.
 # TYPE rotatord_pending_secret_oldest_timestamp_seconds gauge
@@ -384,7 +384,7 @@ rotatord_vault_session_expiry_timestamp_seconds 1.8e+09
 	// One state is 1, and only one.
 	for _, state := range status.States {
 		m, source := newMetrics(), &fakeSource{tokens: []httpapi.TokenStatus{{Name: "ci", State: state}}}
-		m.Show(source, noSession)
+		m.Show(source, noSession, noDrift)
 		var want strings.Builder
 		want.WriteString("# HELP rotatord_token_state 1 for the state that the token is in, 0 for the others.\n# TYPE rotatord_token_state gauge\n")
 		for _, s := range status.States {
@@ -401,7 +401,7 @@ rotatord_vault_session_expiry_timestamp_seconds 1.8e+09
 // TestSessionWithoutEnd covers a root token, whose session does not end.
 func TestSessionWithoutEnd(t *testing.T) {
 	m := newMetrics()
-	m.Show(&fakeSource{}, sessionUntil(time.Time{}))
+	m.Show(&fakeSource{}, sessionUntil(time.Time{}), noDrift)
 	expect(t, m, `
 # HELP rotatord_vault_session_expiry_timestamp_seconds When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session.
 # TYPE rotatord_vault_session_expiry_timestamp_seconds gauge
@@ -428,3 +428,6 @@ func TestTwoRegistries(t *testing.T) {
 		t.Errorf("the other registry has %d series, %v", n, err)
 	}
 }
+
+// noDrift is a clock that nobody sets.
+func noDrift() time.Duration { return 0 }

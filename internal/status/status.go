@@ -26,7 +26,10 @@ type Token struct {
 	// State is one of [States].
 	State string `json:"state"`
 	// Reason is why the next look at the token comes when it does.
-	Reason      string    `json:"next_reason"`
+	Reason string `json:"next_reason"`
+	// Freeze names the freeze that Next waits for; empty if none.
+	Freeze string `json:"freeze,omitempty"`
+	// Next is when the token is looked at next; zero if no time is known.
 	Next        time.Time `json:"next,omitzero"`
 	LastSuccess time.Time `json:"last_success,omitzero"`
 	GraceEnd    time.Time `json:"grace_end,omitzero"`
@@ -39,6 +42,15 @@ type Token struct {
 	Failures  int    `json:"consecutive_failures"`
 	LastError string `json:"last_error,omitempty"`
 	Doubt     *Doubt `json:"doubt,omitempty"` // while in doubt
+	Pause     *Pause `json:"pause,omitempty"` // while paused, by its name or with all tokens
+}
+
+// Pause is who has paused a token, and why. Until is zero if that is until it is resumed.
+type Pause struct {
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+	By     string    `json:"by,omitempty"`
 }
 
 // States are all values of Token.State.
@@ -91,6 +103,11 @@ func Scrubbed(tokens []Token) []Token {
 			doubt := *t.Doubt
 			doubt.Detail = secret.Scrub(doubt.Detail)
 			t.Doubt = &doubt
+		}
+		if t.Pause != nil {
+			pause := *t.Pause
+			pause.Reason = secret.Scrub(pause.Reason)
+			t.Pause = &pause
 		}
 	}
 	return all

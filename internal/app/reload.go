@@ -1,0 +1,192 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+)
+
+// Reload takes a new configuration while the daemon runs: tokens may come, go and change,
+// and so may freezes and accounts. Nothing pauses for it, and a rotation in hand is finished
+// as it began. If the error is not nil nothing was changed: what asks for a restart, or would
+// drop a rotation in hand, is refused as a whole.
+func (a *App) Reload(ctx context.Context, c *config.Config) error {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	err := a.reload(ctx, c)
+	if err != nil {
+		a.metrics.ConfigRefused()
+		return err
+	}
+	a.metrics.ConfigLoaded(a.now())
+	return nil
+}
+
+// Refused records that a new configuration could not even be read.
+func (a *App) Refused() { a.metrics.ConfigRefused() }
+
+func (a *App) reload(ctx context.Context, c *config.Config) error {
+	before := a.inForce()
+	if err := errors.Join(asksForRestart(before, c), a.checkRemoved(before, c), a.checkForgotten(c)); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	accounts := maps.Clone(a.accounts)
+	a.mu.Unlock()
+	var came, gone []string
+	for name := range accountsOf(c) {
+		if accounts[name] == nil {
+			accounts[name] = a.newAccount(c.Accounts[name])
+			came = append(came, name)
+		}
+	}
+	for name := range accounts {
+		if !accountsOf(c)[name] {
+			gone = append(gone, name)
+		}
+	}
+	old := byName(before.Tokens)
+	var changed []rotation.Token
+	for i, token := range a.tokens(c, accounts) {
+		if was, known := old[token.Name]; !known || !same(was, c.Tokens[i]) {
+			changed = append(changed, token)
+		}
+	}
+	if err := a.enrollWhileRunning(ctx, changed); err != nil {
+		return err
+	}
+	removed := 0
+	now := byName(c.Tokens)
+	for name := range old {
+		if _, kept := now[name]; !kept {
+			a.engine.remove(name)
+			a.metrics.Forget(name)
+			removed++
+		}
+	}
+	var dropped []*account
+	for _, name := range gone {
+		dropped = append(dropped, accounts[name])
+		delete(accounts, name)
+	}
+	a.mu.Lock()
+	a.config, a.accounts = c, accounts
+	for _, name := range came {
+		a.startInventory(name, accounts[name])
+	}
+	a.mu.Unlock()
+	for _, account := range dropped {
+		_ = account.stop(ctx) // one that takes longer ends by itself
+	}
+	a.log.Info("the configuration was reloaded", "tokens", len(c.Tokens), "new_or_changed", len(changed), "removed", removed)
+	return nil
+}
+
+// enrollWhileRunning enrolls tokens one after the other: one that is worked on is waited
+// for, and then its record is not changed under the hands of whoever works on it.
+func (a *App) enrollWhileRunning(ctx context.Context, tokens []rotation.Token) error {
+	var fresh []rotation.Token
+	records := make([]rotation.Record, len(tokens))
+	for i, token := range tokens {
+		if _, known := a.engine.view(token.Name); !known {
+			fresh = append(fresh, token)
+			continue
+		}
+		var err error
+		if records[i], err = a.engine.rotator.Enroll(ctx, token); err != nil {
+			return fmt.Errorf("tokens.%s: %w", token.Name, err)
+		}
+	}
+	if err := a.engine.enroll(ctx, fresh); err != nil {
+		return err
+	}
+	for i, token := range tokens {
+		a.metrics.Known(token.Name)
+		if records[i].Revision > 0 {
+			a.engine.add(token, records[i])
+		}
+	}
+	return nil
+}
+
+// asksForRestart refuses what is read at start only.
+func asksForRestart(before, after *config.Config) error {
+	var changed []string
+	for _, part := range []struct {
+		path          string
+		before, after any
+	}{
+		{"listen", before.Listen, after.Listen},
+		{"admin_socket", before.AdminSocket, after.AdminSocket},
+		{"log", before.Log, after.Log},
+		{"state", before.State, after.State},
+		{"vault", before.Vault, after.Vault},
+	} {
+		if !reflect.DeepEqual(part.before, part.after) {
+			changed = append(changed, part.path)
+		}
+	}
+	used := accountsOf(before)
+	for _, name := range slices.Sorted(maps.Keys(after.Accounts)) {
+		if was, known := before.Accounts[name]; known && used[name] && was != after.Accounts[name] {
+			changed = append(changed, "accounts."+name)
+		}
+	}
+	if len(changed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("a change of %s asks for a restart: tokens, defaults, freezes and further accounts are what can be reloaded", strings.Join(changed, ", "))
+}
+
+// checkRemoved refuses to forget a token in the middle of a rotation.
+func (a *App) checkRemoved(before, after *config.Config) error {
+	now := byName(after.Tokens)
+	var errs []error
+	for _, t := range before.Tokens {
+		if _, kept := now[t.Name]; kept {
+			continue
+		}
+		if seen, ok := a.engine.view(t.Name); ok && (seen.working || seen.record.Step != rotation.StepIdle) {
+			errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in hand (%s), and nobody would finish it: keep the token until it is done",
+				t.Name, stateName(seen.record.Step)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func byName(tokens []config.Token) map[string]config.Token {
+	all := make(map[string]config.Token, len(tokens))
+	for _, t := range tokens {
+		all[t.Name] = t
+	}
+	return all
+}
+
+// same reports whether two tokens are configured alike. Schedules are compared by what they
+// say: they were parsed anew.
+func same(a, b config.Token) bool {
+	if a.Schedule.String() != b.Schedule.String() || a.Schedule.Location().String() != b.Schedule.Location().String() || len(a.Freezes) != len(b.Freezes) {
+		return false
+	}
+	for i := range a.Freezes {
+		x, y := a.Freezes[i], b.Freezes[i]
+		if (x.Schedule == nil) != (y.Schedule == nil) || !x.From.Equal(y.From) || !x.To.Equal(y.To) {
+			return false
+		}
+		if x.Schedule != nil && (x.Schedule.String() != y.Schedule.String() || x.Schedule.Location().String() != y.Schedule.Location().String()) {
+			return false
+		}
+		if x.Name != y.Name || x.Skip != y.Skip || x.Duration != y.Duration {
+			return false
+		}
+	}
+	a.Schedule, b.Schedule, a.Freezes, b.Freezes = nil, nil, nil, nil
+	return reflect.DeepEqual(a, b)
+}
