@@ -56,7 +56,14 @@ type clock struct {
 	low      time.Duration
 	high     time.Duration
 	observed bool
+
+	// When the last answer was here, on the wall clock and on the monotonic one.
+	wall, monotonic time.Time
 }
+
+// maxUnnoticedStep is by how much the wall clock may be set between two answers without
+// their being worth nothing.
+const maxUnnoticedStep = 2 * time.Second
 
 // observe takes in one answer: it was asked for at sent, was here at received, and was
 // dated date.
@@ -70,6 +77,7 @@ func (c *clock) observe(sent, received, date time.Time) {
 		} // else one of the clocks was set: start anew
 	}
 	c.low, c.high, c.observed = low, high, true
+	c.wall, c.monotonic = received.Round(0), received
 }
 
 // bounds are the smallest and the largest difference that fit all answers so far; both 0
@@ -81,9 +89,21 @@ func (c *clock) bounds() (low, high time.Duration) {
 	return c.low, c.high
 }
 
-// known reports whether any answer was seen.
+// known reports whether an answer was seen and is still worth something: the wall clock was
+// not set since, and the machine did not sleep.
 func (c *clock) known() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.observed
+	now := time.Now()
+	step := now.Round(0).Sub(c.wall) - now.Sub(c.monotonic)
+	return c.observed && step.Abs() <= maxUnnoticedStep
+}
+
+// apart is how far the two clocks are from each other, at least.
+func (c *clock) apart() time.Duration {
+	low, high := c.bounds()
+	if low <= 0 && high >= 0 {
+		return 0
+	}
+	return min(low.Abs(), high.Abs())
 }

@@ -97,3 +97,24 @@ func TestClockNarrowsDownAndStartsAnew(t *testing.T) {
 		t.Errorf("after a clock was set the skew is %s", s)
 	}
 }
+
+// TestClockIsUnknownAfterAStep sets the wall clock between two answers.
+func TestClockIsUnknownAfterAStep(t *testing.T) {
+	var c clock
+	see := func() {
+		now := time.Now()
+		c.observe(now, now, now.Truncate(time.Second))
+	}
+	if c.known() {
+		t.Error("it is known before the first answer")
+	}
+	for _, step := range []time.Duration{time.Hour, -time.Hour, 3 * time.Second} {
+		if see(); !c.known() {
+			t.Error("it is not known after an answer")
+		}
+		c.wall = c.wall.Add(-step)
+		if c.known() {
+			t.Errorf("it is still known after a step of %s", step)
+		}
+	}
+}

@@ -61,6 +61,9 @@ type Options struct {
 // readTimeout bounds a listing or a read. The bound of a rotate comes from its caller.
 const readTimeout = 30 * time.Second
 
+// maxApart is how far the local clock may be from Cloudflare's for slots to mean anything.
+const maxApart = 15 * time.Minute
+
 // pageSize of listings.
 const pageSize = 100
 
@@ -104,7 +107,8 @@ func (c *Client) Ready(ctx context.Context) error {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
 	}
 	if !c.clock.known() {
-		// A grace is counted on Cloudflare's clock, and no answer has shown it yet.
+		// A grace is counted on Cloudflare's clock, and no answer has shown it yet, or none since
+		// our own was set.
 		if err := c.admit(ctx, "list"); err != nil {
 			return err
 		}
@@ -113,7 +117,14 @@ func (c *Client) Ready(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.admit(ctx, "rotate")
+	if err := c.admit(ctx, "rotate"); err != nil {
+		return err
+	}
+	if apart := c.clock.apart(); apart > maxApart {
+		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate",
+			Err: fmt.Errorf("%w: by %s, and it is not known which slots have come. Set this machine's clock (NTP)", rotation.ErrClock, apart.Round(time.Second))}
+	}
+	return nil
 }
 
 // admit takes one request out of the budget, waiting for it within ctx.

@@ -393,3 +393,23 @@ func TestThrottledAccountIsLeftAlone(t *testing.T) {
 		})
 	}
 }
+
+// TestReadyRefusesAWrongClock: slots that a clock far from Cloudflare's shows mean nothing.
+func TestReadyRefusesAWrongClock(t *testing.T) {
+	for _, test := range []struct {
+		ahead   time.Duration
+		refused bool
+	}{{0, false}, {14 * time.Minute, false}, {-14 * time.Minute, false}, {16 * time.Minute, true}, {-16 * time.Minute, true}, {-87600 * time.Hour, true}} {
+		url, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Date", time.Now().Add(test.ahead).UTC().Format(http.TimeFormat))
+			answer(200, "application/json", `{"success":true,"errors":[],"messages":[],"result":[]}`)(w, r)
+		})
+		err := client(t, url, cloudflare.Options{}).Ready(t.Context())
+		if refused := errors.Is(err, rotation.ErrClock); refused != test.refused || !refused && err != nil {
+			t.Errorf("Cloudflare's clock is %s ahead: %v", test.ahead, err)
+		}
+		if e, ok := errors.AsType[*rotation.IssuerError](err); test.refused && (!ok || e.Class != rotation.NotCarriedOut) {
+			t.Errorf("%#v", err)
+		}
+	}
+}
