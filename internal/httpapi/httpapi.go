@@ -13,6 +13,7 @@ import (
 	"html/template"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -144,7 +145,7 @@ func servePage(w http.ResponseWriter, o Options) {
 		Pending int
 		Checks  []Check
 		Rows    []row
-	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: o.Source.Ready()}
+	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: slices.Concat(o.Source.Live(), o.Source.Ready())}
 	for _, t := range status.Scrubbed(o.Source.Tokens()) {
 		r := row{TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now)}
 		if t.Doubt != nil {

@@ -58,6 +58,7 @@ func busy() *fakeSource {
 					UpdatedBefore: now.Add(-50 * time.Hour), UpdatedNow: now.Add(-59 * time.Minute), CarriedOut: true, AnswerSealed: true,
 					OldWorksUntil: now.Add(time.Hour), Extensions: 2, Decision: "old_secret_works", DecidedAt: now.Add(-time.Minute),
 				},
+				Freeze: "year-end", Pause: &status.Pause{Since: now.Add(-time.Hour), Until: now.Add(time.Hour), Reason: "a migration", By: "ops"},
 			},
 			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "rotate", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
 		},
@@ -247,6 +248,7 @@ const wantToken = `{
   "time_zone": "Europe/Berlin",
   "state": "in_doubt",
   "next_reason": "in_doubt",
+  "freeze": "year-end",
   "next": "2026-03-01T12:01:30Z",
   "last_success": "2026-02-27T10:00:00Z",
   "grace_end": "2026-03-01T13:00:00Z",
@@ -271,6 +273,12 @@ const wantToken = `{
     "extensions": 2,
     "decision": "old_secret_works",
     "decided_at": "2026-03-01T11:59:00Z"
+  },
+  "pause": {
+    "since": "2026-03-01T11:00:00Z",
+    "until": "2026-03-01T13:00:00Z",
+    "reason": "a migration",
+    "by": "ops"
   }
 }
 `
@@ -293,6 +301,8 @@ func TestPage(t *testing.T) {
 		"<td>2 d ago</td>", "<td>in 1 min 30 s<br>", "<td>in 10 d</td>",
 		"<code>0 4 * * 1</code>", "Europe/Berlin",
 		"<td>new</td>", // nobody knows yet whether it is enabled
+		`<span class="note">in_doubt year-end</span>`, "<td>not planned<br>",
+		`<span class="bad">paused</span> <span class="note">since 2026-03-01 11:00 UTC by ops, until 2026-03-01 13:00 UTC: a migration</span>`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not contain %q", want)
