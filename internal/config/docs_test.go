@@ -86,8 +86,8 @@ func TestRawFields(t *testing.T) {
 	}
 	for _, path := range []string{
 		"state.shared", "accounts.NAME.zone_id", "vault.auth.kubernetes", "vault.auth.cert",
-		"vault.auth.jwt", "tokens.NAME.create", "tokens.NAME.window", "tokens.NAME.renew_before",
-		"tokens.NAME.verify", "tokens.NAME.sinks[].file", "defaults.window", "defaults.verify",
+		"vault.auth.jwt", "tokens.NAME.create", "tokens.NAME.renew_before",
+		"tokens.NAME.verify", "tokens.NAME.sinks[].file", "defaults.renew_before", "defaults.verify",
 	} {
 		if !fields[path].unsupported {
 			t.Errorf("%s is not refused as unsupported", path)
@@ -345,7 +345,7 @@ func TestSchemaAgrees(t *testing.T) {
 		"unknown-key", "unknown-key-far", "no-account-id", "no-vault", "no-tokens", "empty-tokens", "no-token-id", "empty-sinks",
 		"empty-sink", "no-sink-path", "log-level", "log-format", "secret-in-file", "secret-both", "secret-neither", "account-id",
 		"token-id", "token-name", "duration-days", "duration-negative", "duration-no-unit", "requests-zero", "requests-too-many",
-		"requests-text", "auth-two", "auth-none", "catch-up", "catch-up-skip", "defaults-id", "not-a-mapping", "admin-socket-relative", "admin-socket-long",
+		"requests-text", "auth-two", "auth-none", "catch-up", "defaults-id", "not-a-mapping", "admin-socket-relative", "admin-socket-long",
 		"recipient", "recipient-secret-key", "recipient-twice", "recipients-empty", "later-*",
 	} {
 		paths, _ := filepath.Glob("testdata/bad/" + name + ".yaml")

@@ -108,7 +108,10 @@ func spelledOut(cfg *config.Config) object {
 		written := object{
 			"account": token.Account, "id": token.ID, "schedule": token.Schedule.String(),
 			"time_zone": token.Schedule.Location().String(), "jitter": token.Jitter.String(),
-			"grace": token.Grace.String(), "sinks": sinks,
+			"grace": token.Grace.String(), "window": token.Window.String(), "catch_up": "once", "sinks": sinks,
+		}
+		if token.SkipMissed {
+			written["catch_up"] = "skip"
 		}
 		if token.Partner != "" {
 			delete(written, "id")

@@ -27,6 +27,12 @@ const (
 	defaultGrace         = 24 * time.Hour
 )
 
+// What catch_up may be.
+const (
+	catchUpOnce = "once"
+	catchUpSkip = "skip"
+)
+
 // Cloudflare's limit of requests in five minutes.
 const maxRequestsPer5m = 1200
 

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"strconv"
+	"strings"
 	"time"
 
 	"rotatord/internal/scheduler"
@@ -14,17 +16,36 @@ type gap struct {
 	smallest time.Duration
 }
 
-// checkTiming resolves when a token rotates and refuses a grace or a jitter that
-// the schedule leaves no room for.
+// span is a duration that the gaps between slots have to leave room for.
+type span struct {
+	name string
+	choice[time.Duration]
+}
+
+// slots are a token's, before freezes, and what in the file decided on them.
+type slots struct {
+	gap
+	expression choice[string]
+	zone       choice[*time.Location]
+}
+
+// checkTiming resolves when a token rotates and refuses what the schedule leaves no
+// room for.
 func (c *checker) checkTiming(t *Token, own, defaults settings) {
 	zone := choose(c, own, defaults, "time_zone", &own.zone, &defaults.zone, new(time.UTC))
 	expression := choose(c, own, defaults, "schedule", own.schedule, defaults.schedule, nil)
-	grace := choose(c, own, defaults, "grace", own.grace, defaults.grace, new(defaultGrace))
-	jitter := choose(c, own, defaults, "jitter", own.jitter, defaults.jitter, new(time.Duration(0)))
-	t.Grace, t.Jitter = grace.value, jitter.value
+	grace := span{"grace", choose(c, own, defaults, "grace", own.grace, defaults.grace, new(defaultGrace))}
+	window := span{"window", choose(c, own, defaults, "window", own.window, defaults.window, new(time.Duration(0)))}
+	jitter := span{"jitter", choose(c, own, defaults, "jitter", own.jitter, defaults.jitter, new(time.Duration(0)))}
+	catchUp := choose(c, own, defaults, "catch_up", own.catchUp, defaults.catchUp, new(catchUpOnce))
+	t.Grace, t.Window, t.Jitter, t.SkipMissed = grace.value, window.value, jitter.value, catchUp.value == catchUpSkip
 
 	if grace.ok && grace.value == 0 {
 		c.warn(grace.path, "0 revokes the previous secret at once: consumers fail from each rotation until they have read the new one")
+	}
+	if t.SkipMissed && window.ok && window.value == 0 {
+		c.warn(catchUp.path, "skip without a window: a slot is missed only when the next one has come, so the last one before an outage ended "+
+			"is served late all the same; give a window, such as 1h, or write once")
 	}
 	switch {
 	case !expression.ok && expression.path == "":
@@ -39,46 +60,127 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 		return
 	}
 	t.Schedule = g.schedule
-	if g.smallest == 0 {
-		return // one slot in years
-	}
-	slots := short(g.smallest) + ", the smallest gap between two slots of " + expression.value
-	fits := true
-	if grace.ok && grace.value >= g.smallest {
-		fits = false
-		kind := "the grace of "
-		if grace.path == "" {
-			kind = "the default grace of "
-		}
-		c.wrong(blame(grace.path, grace.own, expression.path, expression.own, zone.path, zone.own),
-			"%s%s is not shorter than %s: shorten grace or rotate less often", kind, short(grace.value), slots)
-	}
-	if jitter.ok && jitter.value >= g.smallest {
-		fits = false
-		c.wrong(blame(jitter.path, jitter.own, expression.path, expression.own, zone.path, zone.own),
-			"the jitter of %s is not shorter than %s: shorten jitter or rotate less often", short(jitter.value), slots)
-	}
-	if sum := grace.value + jitter.value; fits && grace.ok && jitter.ok && sum > g.smallest {
-		c.warn(blame(jitter.path, jitter.own, expression.path, expression.own, zone.path, zone.own),
-			"grace and jitter are %s together, longer than %s: rotations will be deferred until the grace has ended; shorten one of them",
-			short(sum), slots)
+	s := slots{g, expression, zone}
+	if g.smallest > 0 { // else it has one slot in years
+		c.checkSpans(s, window, jitter, grace)
+		c.checkWindow(s, window)
 	}
 }
 
-// blame chooses the field at which a conflict between a span, a schedule and its zone
-// is reported: what the token itself says comes before what it inherits.
-func blame(span string, ownSpan bool, schedule string, ownSchedule bool, zone string, ownZone bool) string {
-	switch {
-	case ownSpan:
-		return span
-	case ownSchedule:
-		return schedule
-	case ownZone:
-		return zone
-	case span != "":
-		return span
+// checkSpans compares each of the spans, and then all of them together, to the smallest gap.
+func (c *checker) checkSpans(s slots, window, jitter, grace span) {
+	ok, sum := true, time.Duration(0)
+	spans := []span{window, jitter, grace}
+	for _, p := range spans {
+		if !p.ok {
+			ok = false
+			continue
+		}
+		sum += p.value
+		if p.value < s.smallest {
+			continue
+		}
+		ok = false
+		kind := "the "
+		if p.path == "" {
+			kind = "the default "
+		}
+		c.wrong(s.blame(p), "%s%s of %s is not shorter than %s: shorten %s or rotate less often",
+			kind, p.name, short(p.value), s.describe(), p.name)
 	}
-	return schedule
+	if !ok || sum <= s.smallest || grace.value == 0 {
+		return
+	}
+	var parts, remedies []string
+	for _, p := range spans {
+		if p.value == 0 {
+			continue
+		}
+		parts = append(parts, p.name+" ("+short(p.value)+")")
+		if rest := s.smallest - (sum - p.value); rest > 0 && (p.name != window.name || rest >= shortWindow) {
+			remedies = append(remedies, p.name+" to "+short(rest))
+		}
+	}
+	remedy := "shorten them to " + short(s.smallest) + " together"
+	if len(remedies) > 0 {
+		remedy = "shorten " + strings.Join(remedies, ", or ")
+	}
+	c.warn(s.blame(spans...), "%s are %s together, longer than %s: rotations will be deferred until the grace has ended; %s",
+		list(parts), short(sum), s.describe(), remedy)
+}
+
+// The back-off of package rotation: how long a rotation waits after its first failure, twice
+// that after the second, and so on up to a longest wait.
+const (
+	firstBackOff   = time.Second
+	longestBackOff = 10 * time.Minute
+)
+
+// shortWindow is too short for anything that may go wrong.
+const shortWindow = time.Minute
+
+// checkWindow warns of a window that is over before a rotation that failed was tried often
+// enough, where the schedule leaves room for a longer one.
+func (c *checker) checkWindow(s slots, window span) {
+	enough := longestBackOff
+	if enough >= s.smallest {
+		enough = shortWindow
+	}
+	if !window.ok || window.value == 0 || window.value >= enough || enough >= s.smallest {
+		return
+	}
+	tries, waited := 1, time.Duration(0)
+	for wait := firstBackOff; waited+wait <= window.value; wait *= 2 {
+		tries, waited = tries+1, waited+wait
+	}
+	room := "one try"
+	if tries > 1 {
+		room = strconv.Itoa(tries) + " tries"
+	}
+	c.warn(window.path, "a window of %s has room for %s, since the waits after failures grow from %s to %s: whatever is down for longer "+
+		"makes the slot missed; give %s or more", short(window.value), room, short(firstBackOff), short(longestBackOff), short(enough))
+}
+
+func (s slots) describe() string {
+	return short(s.smallest) + ", the smallest gap between two slots of " + s.expression.value
+}
+
+// blame chooses the field at which a conflict between spans and the slots is reported:
+// what the token itself says comes before what it inherits.
+func (s slots) blame(spans ...span) string {
+	for _, p := range spans {
+		if p.own {
+			return p.path
+		}
+	}
+	if path := s.own(); path != "" {
+		return path
+	}
+	for _, p := range spans {
+		if p.path != "" {
+			return p.path
+		}
+	}
+	return s.expression.path
+}
+
+// own is the field by which the token itself decides on its slots; empty if it inherits all.
+func (s slots) own() string {
+	switch {
+	case s.expression.own:
+		return s.expression.path
+	case s.zone.own:
+		return s.zone.path
+	}
+	return ""
+}
+
+// list joins with commas and a last and.
+func list(parts []string) string {
+	if n := len(parts) - 1; n > 0 {
+		return strings.Join(parts[:n], ", ") + " and " + parts[n]
+	}
+	return strings.Join(parts, "")
 }
 
 // gap parses a schedule and measures its smallest gap over a fixed stretch of time,

@@ -24,6 +24,8 @@ type settings struct {
 	schedule      *string
 	zone          *time.Location
 	jitter, grace *time.Duration
+	window        *time.Duration
+	catchUp       *string
 	sinks         []placedSink
 }
 
@@ -145,7 +147,7 @@ func choose[T any](c *checker, own, defaults settings, field string, ownValue, i
 
 // settings checks each field by itself.
 func (c *checker) settings(base string, in raw.Settings) settings {
-	out := settings{base: base, jitter: (*time.Duration)(in.Jitter)}
+	out := settings{base: base, jitter: (*time.Duration)(in.Jitter), window: (*time.Duration)(in.Window)}
 	if in.Account != nil {
 		if _, ok := c.raw.Accounts[*in.Account]; ok {
 			out.account = in.Account
@@ -171,10 +173,8 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 			out.schedule = in.Schedule
 		}
 	}
-	if in.CatchUp != nil && *in.CatchUp == "skip" {
-		c.wrong(base+".catch_up", "skip is not supported yet: write once, or remove the key, which is the same")
-	} else if in.CatchUp != nil {
-		c.oneOf(base+".catch_up", in.CatchUp, "once", "once")
+	if in.CatchUp != nil {
+		out.catchUp = new(c.oneOf(base+".catch_up", in.CatchUp, catchUpOnce, catchUpOnce, catchUpSkip))
 	}
 	if in.Grace != nil {
 		grace := time.Duration(*in.Grace)

@@ -208,12 +208,15 @@ type Settings struct {
 	// slots. Default 0, on the slot. The delay of a token and slot is always the
 	// same; it spreads many tokens over time.
 	Jitter *Duration `yaml:"jitter" jsonschema:"default=0s"`
-	// Not supported yet.
-	Window Unsupported `yaml:"window"`
-	// What happens with slots that passed while the daemon was down: once makes up
-	// for all of them with one rotation. Default once. The value skip is not
-	// supported yet.
-	CatchUp *string `yaml:"catch_up" jsonschema:"enum=once,default=once"`
+	// How long after its beginning, jitter included, a slot may be served; after that it is
+	// missed. Shorter than the smallest gap between two slots. Default 0: until the next slot
+	// comes. Shorter keeps rotations near the hours that schedule names, and leaves less room
+	// for tries after a failure.
+	Window *Duration `yaml:"window" jsonschema:"default=0s,example=6h"`
+	// What happens with slots that were missed, while the daemon was down perhaps: once makes
+	// up for all of them with one rotation, skip waits for the next slot. Default once. skip
+	// keeps the old secret until then, and is little without a window.
+	CatchUp *string `yaml:"catch_up" jsonschema:"enum=once,enum=skip,default=once"`
 	// How long Cloudflare accepts the previous secret after a rotation: 0, or whole
 	// seconds up to 720h, and shorter than the smallest gap between two slots.
 	// Default 24h. 0 revokes it at once, so consumers fail until they have read the
