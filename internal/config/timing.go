@@ -183,16 +183,19 @@ func list(parts []string) string {
 	return strings.Join(parts, "")
 }
 
-// gap parses a schedule and measures its smallest gap over a fixed stretch of time,
-// so that a file is right or wrong whatever the date. A day on which the clocks
-// change is shorter than others; every change of one year is looked at.
+// measured is how much of a schedule is looked at: a year, and some more, since it need not
+// begin with the year.
+const measured = 400 * 24 * time.Hour
+
+// start is where measuring begins: fixed, so that a file is right or wrong whatever the date.
+var start = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
+
+// gap parses a schedule and measures its smallest gap. A day on which the clocks change is
+// shorter than others; every change of one year is looked at.
 func (c *checker) gap(expression string, zone *time.Location) (gap, error) {
-	// Few slots of a rare schedule cover more than a year already; many of them would
-	// be followed through centuries.
-	const (
-		rareSlots, rareGap = 24, 480 * time.Hour
-		manySlots          = 400
-	)
+	// Few slots of a rare schedule cover the year already; many of them would be followed
+	// through centuries.
+	const fewSlots, manySlots = 24, 400
 	key := gapKey{expression, zone.String()}
 	if g, ok := c.gaps[key]; ok {
 		return g, nil
@@ -201,19 +204,19 @@ func (c *checker) gap(expression string, zone *time.Location) (gap, error) {
 	if err != nil {
 		return gap{}, err
 	}
-	start := time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
-	slots := rareSlots
-	smallest := schedule.SmallestGap(start, slots)
-	if smallest < rareGap {
-		slots = manySlots
+	smallest := schedule.SmallestGap(start, fewSlots)
+	yearly := true
+	if smallest > 0 && smallest*fewSlots < measured {
+		slots := min(int(measured/smallest)+1, manySlots)
 		smallest = schedule.SmallestGap(start, slots)
+		yearly = time.Duration(slots)*smallest >= measured
 	}
-	for t := start; schedule.Interval() == 0; {
+	for t := start; !yearly && schedule.Interval() == 0; {
 		_, change := t.In(zone).ZoneBounds()
 		if change.IsZero() || change.After(start.AddDate(1, 0, 0)) {
 			break
 		}
-		if g := schedule.SmallestGap(change.Add(-48*time.Hour), slots); g > 0 {
+		if g := schedule.SmallestGap(change.Add(-48*time.Hour), manySlots); g > 0 {
 			smallest = min(smallest, g)
 		}
 		t = change
