@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -352,13 +351,14 @@ func (e *engine) recovering() int {
 
 // names returns the sorted names of the tokens that fit; nil means all.
 func (e *engine) names(fit func(*scheduled) bool) []string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	var names []string
-	for _, name := range slices.Sorted(maps.Keys(e.tokens)) {
-		if fit == nil || fit(e.tokens[name]) {
+	e.mu.Lock()
+	for name, s := range e.tokens {
+		if fit == nil || fit(s) {
 			names = append(names, name)
 		}
 	}
+	e.mu.Unlock() // nothing that fires waits for the sorting
+	slices.Sort(names)
 	return names
 }
