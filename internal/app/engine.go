@@ -152,7 +152,8 @@ func (e *engine) fire(ctx context.Context, name string, late bool) {
 	s, ok := e.view(name)
 	switch {
 	case !ok:
-	case late || s.due.At.After(e.now()): // nothing is to begin now, but slots have passed
+	case late, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
+		// Slots have passed, and what was late together must not begin together.
 		e.catchUp(ctx, s.token)
 	default:
 		e.work(ctx, s.token)

@@ -36,13 +36,13 @@ const maxFreezes = 10_000
 // thaw is the first moment from t on that lies in none of the freezes, later by delay if
 // that is not t itself, and the name of the freeze that ends last before it. It is zero if
 // the freezes have no end.
-func thaw(freezes []Freeze, t time.Time, delay time.Duration) (at time.Time, name string) {
+func thaw(freezes []Freeze, t time.Time, delay func() time.Duration) (at time.Time, name string) {
 	at = t
 	for range maxFreezes {
 		thawed := true
 		for i := range freezes {
 			if _, to, ok := freezes[i].Around(at); ok {
-				at, name, thawed = to.Add(delay), freezes[i].Name, false
+				at, name, thawed = to.Add(delay()), freezes[i].Name, false
 			}
 		}
 		if thawed {

@@ -10,7 +10,7 @@ import (
 // fields but Schedule may be zero.
 type Timetable struct {
 	Schedule *Schedule
-	// Jitter is the largest delay after a slot, or after the end of a freeze.
+	// Jitter is the largest delay after a slot.
 	Jitter time.Duration
 	// Window is how long after its beginning a slot may be served. After that it is
 	// missed. 0: until the next one comes.
@@ -67,7 +67,7 @@ func (t *Timetable) Next(anchor time.Time) Firing {
 // Firing is when a slot is served that no freeze passes over.
 func (t *Timetable) Firing(slot time.Time) Firing {
 	f := Firing{Slot: slot}
-	f.Begin, f.Freeze = thaw(t.Freezes, slot.Add(t.Delay(slot)), t.Delay(slot))
+	f.Begin, f.Freeze = thaw(t.Freezes, slot.Add(t.Delay(slot)), func() time.Duration { return t.thawDelay(slot) })
 	if t.Window > 0 && !f.Begin.IsZero() {
 		f.Close = f.Begin.Add(t.Window)
 	}
@@ -106,9 +106,20 @@ func (t *Timetable) from(slot, end time.Time) time.Time {
 
 // Thaw returns the first moment from at on that lies in no freeze, for work on a slot that
 // is late, and the freeze that ends then; no name if that is at itself. The zero time means
-// never.
+// never. As when missed slots are made up for, tokens which wait for the end of one freeze
+// do not all begin at its end: they are spread as [Timetable.CatchUp] spreads them.
 func (t *Timetable) Thaw(slot, at time.Time) (time.Time, string) {
-	return thaw(t.Freezes, at, t.Delay(slot))
+	return thaw(t.Freezes, at, func() time.Duration { return t.thawDelay(slot) })
+}
+
+// Frozen returns the freeze that lasts at at, and when that and those which follow it at once
+// are over; no name if none lasts, and the zero time if that is never.
+func (t *Timetable) Frozen(at time.Time) (end time.Time, name string) {
+	return thaw(t.Freezes, at, func() time.Duration { return 0 })
+}
+
+func (t *Timetable) thawDelay(slot time.Time) time.Duration {
+	return t.offset("thaw ", slot, t.spread(slot))
 }
 
 // Delay is the jitter of a slot. It depends on the key and the slot alone, so that a
@@ -137,14 +148,21 @@ const catchUpSpread = 10 * time.Minute
 // It is spread over the jitter, over ten minutes if that is more, but over no more than a
 // quarter of the time between the slot and the next, nor beyond closing.
 func (t *Timetable) CatchUp(f Firing, now time.Time) time.Time {
-	limit := max(t.Jitter, catchUpSpread)
-	if next := t.Schedule.Next(f.Slot); !next.IsZero() {
-		limit = min(limit, next.Sub(f.Slot)/4)
-	}
+	limit := t.spread(f.Slot)
 	if left := f.Close.Sub(now); left > 0 {
 		limit = min(limit, left)
 	}
 	return now.Add(t.offset("catch-up ", f.Slot, limit))
+}
+
+// spread is over how long tokens are spread that would begin together at another time than
+// that of this slot.
+func (t *Timetable) spread(slot time.Time) time.Duration {
+	limit := max(t.Jitter, catchUpSpread)
+	if next := t.Schedule.Next(slot); !next.IsZero() {
+		limit = min(limit, next.Sub(slot)/4)
+	}
+	return limit
 }
 
 // Passed is what became of the slots after an anchor.
