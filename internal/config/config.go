@@ -120,7 +120,7 @@ type Token struct {
 	// one rotation makes up for all of them.
 	SkipMissed bool
 	// Freezes are when no rotation begins: the global ones that apply, then its own, each
-	// in the order of the file.
+	// in the order of the file. The slice is shared with other tokens and must not be changed.
 	Freezes []scheduler.Freeze
 	Sinks   []Sink
 }

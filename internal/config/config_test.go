@@ -89,6 +89,15 @@ func schedule(t *testing.T, expression, zone string) *scheduler.Schedule {
 	return s
 }
 
+func at(t *testing.T, text string) time.Time {
+	t.Helper()
+	m, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
 // compareSchedules takes two schedules for equal if they say the same.
 var compareSchedules = cmp.Comparer(func(a, b *scheduler.Schedule) bool {
 	return a == b || a != nil && b != nil && a.String() == b.String() && a.Location().String() == b.Location().String()
@@ -157,8 +166,12 @@ defaults:
   grace: 48h
   window: 6h
   catch_up: skip
+  except_freezes: [quarter]
   sinks:
     - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
+freezes:
+  weekend: {schedule: 0 18 * * 5, duration: 62h, time_zone: Europe/Berlin, slots: skip}
+  quarter: {from: 2026-12-20, to: 2027-01-04 06:00:01, slots: defer}
 tokens:
   second: {id: F174E90A-FAFE-4643-BBBC-4A0ED4FC8415}
   first:
@@ -170,6 +183,10 @@ tokens:
     grace: 1h
     window: 0
     catch_up: once
+    except_freezes: [weekend]
+    freezes:
+      weekend: {schedule: "@weekly", duration: 24h}
+      a: {from: 2026-12-20T18:00:00-05:00, to: 2026-12-21T00:00Z, time_zone: Asia/Kathmandu}
     sinks:
       - vault: {mount: kv, path: no}
       - vault: {mount: kv, path: 0x10, fields: {client_id: client_secret, client_secret: client_id}}
@@ -203,6 +220,11 @@ func TestEverything(t *testing.T) {
 			{
 				Name: "first", Account: "digits", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
 				Schedule: schedule(t, "@every 720h", "UTC"), Grace: time.Hour,
+				Freezes: []scheduler.Freeze{
+					{Name: "quarter", From: at(t, "2026-12-20T00:00:00Z"), To: at(t, "2027-01-04T06:00:01Z")},
+					{Name: "weekend", Schedule: schedule(t, "@weekly", "UTC"), Duration: 24 * time.Hour},
+					{Name: "a", From: at(t, "2026-12-20T23:00:00Z"), To: at(t, "2026-12-21T00:00:00Z")},
+				},
 				Sinks: []config.Sink{
 					{Vault: &config.VaultSink{Mount: "kv", Path: "no", ClientIDField: "client_id", ClientSecretField: "client_secret"}},
 					{Vault: &config.VaultSink{Mount: "kv", Path: "0x10", ClientIDField: "client_secret", ClientSecretField: "client_id"}},
@@ -212,6 +234,9 @@ func TestEverything(t *testing.T) {
 				Name: "second", Account: "a.b", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
 				Schedule: schedule(t, "0 4 * * 1", "Europe/Berlin"), Jitter: 10 * time.Minute, Grace: 48 * time.Hour,
 				Window: 6 * time.Hour, SkipMissed: true,
+				Freezes: []scheduler.Freeze{
+					{Name: "weekend", Skip: true, Schedule: schedule(t, "0 18 * * 5", "Europe/Berlin"), Duration: 62 * time.Hour},
+				},
 				Sinks: []config.Sink{
 					{Vault: &config.VaultSink{Mount: "kv/team", Path: "inherited", ClientIDField: "ID", ClientSecretField: "SECRET"}},
 				},

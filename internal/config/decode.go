@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -85,7 +84,7 @@ func (d *decoder) fill(n *yaml.Node, path string, v reflect.Value) {
 	case reflect.Slice:
 		for i, item := range n.Content {
 			entry := reflect.New(v.Type().Elem()).Elem()
-			d.decode(item, fmt.Sprintf("%s[%d]", path, i), "", entry)
+			d.decode(item, itemPath(path, i), "", entry)
 			v.Set(reflect.Append(v, entry))
 		}
 	default:

@@ -113,7 +113,7 @@ func TestReference(t *testing.T) {
 	fields := rawFields()
 	for _, path := range slices.Sorted(maps.Keys(fields)) {
 		f, secretForm := fields[path], regexp.MustCompile(`(api_token|api_key|identity|auth\.token|role_id|secret_id)\.(file|env)$`)
-		if strings.HasPrefix(path, "defaults.") || secretForm.MatchString(path) {
+		if strings.HasPrefix(path, "defaults.") || strings.HasPrefix(path, "tokens.NAME.freezes.") || secretForm.MatchString(path) {
 			continue // described once, for all
 		}
 		row, ok := documented[path]
@@ -146,6 +146,21 @@ func TestReferenceSnippet(t *testing.T) {
 		if !strings.Contains(goldens, ": "+message.ReplaceAllString(line, "")+"\n") {
 			t.Errorf("no such message: %s", line)
 		}
+	}
+}
+
+// TestReferenceFreezes holds that the freezes that the reference shows are right, and are
+// what its comments say.
+func TestReferenceFreezes(t *testing.T) {
+	_, rest, _ := strings.Cut(string(read(t, referencePath)), "```yaml\n")
+	snippet, _, _ := strings.Cut(rest, "```")
+	shown := parse(t, snippet+minimal).Tokens[0].Freezes
+	if len(shown) != 2 || !shown[0].From.Equal(at(t, "2026-12-20T00:00:00+01:00")) || !shown[0].To.Equal(at(t, "2027-01-04T06:00:00+01:00")) {
+		t.Fatalf("the reference shows %+v", shown)
+	}
+	_, until, _ := shown[1].Around(at(t, "2027-06-12T12:00:00+02:00"))
+	if !until.Equal(at(t, "2027-06-14T08:00:00+02:00")) || !shown[1].Skip {
+		t.Errorf("the weekend is over at %s", until)
 	}
 }
 
@@ -214,9 +229,13 @@ func TestExampleAlternatives(t *testing.T) {
 // TestDefaultsAreTrue writes each default that the schema and the reference state
 // into a file that leaves it out. That must change nothing.
 func TestDefaultsAreTrue(t *testing.T) {
-	base := replaced(t, "    token: {file: /run/vault-token}", "    approle: {role_id: {env: A}, secret_id: {env: B}}")
+	base := replaced(t, "    token: {file: /run/vault-token}", "    approle: {role_id: {env: A}, secret_id: {env: B}}",
+		`"@weekly"`, "\"@weekly\"\n    freezes: {f: {from: '2026-12-20', to: '2027-01-04'}}")
+	base = "freezes: {g: {schedule: 0 12 * * 1, duration: 1h}}\n" + base
 	want := parse(t, base)
 	tried := 0
+	names := strings.NewReplacer("accounts.NAME", "accounts.prod", "tokens.NAME.freezes.NAME", "tokens.ci.freezes.f",
+		"defaults.freezes.NAME", "tokens.ci.freezes.f", "tokens.NAME", "tokens.ci", "freezes.NAME", "freezes.g")
 	for path, f := range rawFields() {
 		if f.defaultText == "" {
 			continue
@@ -225,7 +244,7 @@ func TestDefaultsAreTrue(t *testing.T) {
 		if err := yaml.Unmarshal([]byte(base), &document); err != nil {
 			t.Fatal(err)
 		}
-		keys := strings.Split(strings.NewReplacer("accounts.NAME", "accounts.prod", "tokens.NAME", "tokens.ci").Replace(path), ".")
+		keys := strings.Split(names.Replace(path), ".")
 		set(document, keys, f.defaultText)
 		text, err := yaml.Marshal(document)
 		if err != nil {
@@ -329,8 +348,13 @@ func TestSchemaAgrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	valid := func(data []byte) error {
+		var root yaml.Node
 		var document any
-		if err := yaml.Unmarshal(data, &document); err != nil {
+		if err := yaml.Unmarshal(data, &root); err != nil {
+			return err
+		}
+		datesAreText(&root)
+		if err := root.Decode(&document); err != nil {
 			return err
 		}
 		return schema.VisitJSON(document, openapi3.EnableJSONSchema2020())
@@ -346,7 +370,8 @@ func TestSchemaAgrees(t *testing.T) {
 		"empty-sink", "no-sink-path", "log-level", "log-format", "secret-in-file", "secret-both", "secret-neither", "account-id",
 		"token-id", "token-name", "duration-days", "duration-negative", "duration-no-unit", "requests-zero", "requests-too-many",
 		"requests-text", "auth-two", "auth-none", "catch-up", "defaults-id", "not-a-mapping", "admin-socket-relative", "admin-socket-long",
-		"recipient", "recipient-secret-key", "recipient-twice", "recipients-empty", "later-*",
+		"recipient", "recipient-secret-key", "recipient-twice", "recipients-empty", "freeze-both", "freeze-no-to", "freeze-no-schedule", "freeze-neither", "freeze-slots", "freeze-name", "freezes-empty",
+		"freeze-date-form", "except-twice", "except-empty", "later-*",
 	} {
 		paths, _ := filepath.Glob("testdata/bad/" + name + ".yaml")
 		if len(paths) == 0 {
@@ -361,6 +386,16 @@ func TestSchemaAgrees(t *testing.T) {
 	}
 	if refused < 40 {
 		t.Errorf("only %d broken files were tried", refused)
+	}
+}
+
+// datesAreText makes a date what it is to the daemon, and in JSON: text.
+func datesAreText(n *yaml.Node) {
+	if n.ShortTag() == "!!timestamp" {
+		n.Tag = "!!str"
+	}
+	for _, inner := range n.Content {
+		datesAreText(inner)
 	}
 }
 

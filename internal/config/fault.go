@@ -94,3 +94,6 @@ func join(path, key string) string {
 	}
 	return path + "." + key
 }
+
+// itemPath is the path of an entry of the list at path.
+func itemPath(path string, i int) string { return path + "[" + strconv.Itoa(i) + "]" }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
@@ -34,6 +35,7 @@ func FuzzParse(f *testing.F) {
 		}
 	}
 	f.Add([]byte(minimal))
+	f.Add([]byte(everything))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		cfg, err := config.Parse("fuzz.yaml", data)
 		if err == nil {
@@ -113,6 +115,9 @@ func spelledOut(cfg *config.Config) object {
 		if token.SkipMissed {
 			written["catch_up"] = "skip"
 		}
+		if len(token.Freezes) > 0 {
+			written["freezes"] = freezes(token)
+		}
 		if token.Partner != "" {
 			delete(written, "id")
 			written["pair"] = []any{token.ID, token.Partner}
@@ -140,6 +145,31 @@ func spelledOut(cfg *config.Config) object {
 		"accounts": accounts,
 		"tokens":   tokens,
 	})
+}
+
+// freezes writes all freezes of a token as its own, in their order.
+func freezes(token config.Token) *yaml.Node {
+	all := &yaml.Node{Kind: yaml.MappingNode}
+	for _, f := range token.Freezes {
+		written := object{"slots": "defer"}
+		if f.Skip {
+			written["slots"] = "skip"
+		}
+		if f.Schedule != nil {
+			written["schedule"], written["duration"] = f.Schedule.String(), f.Duration.String()
+			written["time_zone"] = f.Schedule.Location().String()
+		} else {
+			written["from"], written["to"] = f.From.Format(time.RFC3339), f.To.Format(time.RFC3339)
+			written["time_zone"] = f.From.Location().String()
+		}
+		var key, value yaml.Node
+		key.SetString(f.Name)
+		if err := value.Encode(written); err != nil {
+			panic(err)
+		}
+		all.Content = append(all.Content, &key, &value)
+	}
+	return all
 }
 
 // given leaves out what is not set.

@@ -34,8 +34,10 @@ func Parse(filename string, data []byte) (*Config, error) {
 			broken: map[string]bool{},
 			merged: map[string]bool{},
 		},
-		cfg:  &Config{File: filename},
-		gaps: map[gapKey]gap{},
+		cfg:     &Config{File: filename},
+		gaps:    map[gapKey]gap{},
+		applied: map[string]bool{},
+		sets:    map[string]*freezeSet{},
 	}
 	if root := c.document(data); root != nil {
 		c.decode(root, "", "", reflect.ValueOf(&c.raw).Elem())
@@ -57,6 +59,9 @@ type checker struct {
 	cfg      *Config
 	warnings []Fault
 	gaps     map[gapKey]gap
+	global   []placedFreeze        // those that are usable
+	applied  map[string]bool       // global freezes that apply to a token, by path
+	sets     map[string]*freezeSet // by the paths of their freezes
 }
 
 func (c *checker) check() {

@@ -47,6 +47,8 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 		c.warn(catchUp.path, "skip without a window: a slot is missed only when the next one has come, so the last one before an outage ended "+
 			"is served late all the same; give a window, such as 1h, or write once")
 	}
+	set := c.freezesOf(own, defaults)
+	t.Freezes = set.freezes
 	switch {
 	case !expression.ok && expression.path == "":
 		c.missing(own.base, "schedule", "say when to rotate, such as \"0 4 * * 1\" or @weekly, here or in defaults")

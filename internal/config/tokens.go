@@ -1,8 +1,6 @@
 package config
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -26,6 +24,8 @@ type settings struct {
 	jitter, grace *time.Duration
 	window        *time.Duration
 	catchUp       *string
+	freezes       []placedFreeze
+	except        []string // names of global freezes
 	sinks         []placedSink
 }
 
@@ -44,14 +44,11 @@ type choice[T any] struct {
 }
 
 func (c *checker) checkTokens() {
+	c.global = c.freezes("freezes", c.raw.Freezes)
 	defaults := c.settings("defaults", c.raw.Defaults.Settings)
-	names := slices.SortedFunc(maps.Keys(c.raw.Tokens), func(a, b string) int {
-		p, q := c.keys[join("tokens", a)], c.keys[join("tokens", b)]
-		return cmp.Or(cmp.Compare(p.line, q.line), cmp.Compare(p.column, q.column))
-	})
 	used := map[string]bool{}
 	ids, places := map[string]string{}, map[string]string{}
-	for _, name := range names {
+	for _, name := range c.inOrder("tokens", maps.Keys(c.raw.Tokens)) {
 		path := join("tokens", name)
 		c.checkName(path, name)
 		if c.broken[path] {
@@ -63,6 +60,7 @@ func (c *checker) checkTokens() {
 		c.cfg.Tokens = append(c.cfg.Tokens, t)
 	}
 	slices.SortFunc(c.cfg.Tokens, func(a, b Token) int { return strings.Compare(a.Name, b.Name) })
+	c.checkFreezesAreUsed()
 	for name := range c.raw.Accounts {
 		if !used[name] {
 			c.warn(join("accounts", name), "is used by no token: remove it, or name it in a token's account")
@@ -156,15 +154,7 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 		}
 	}
 	if in.TimeZone != nil {
-		zone, err := time.LoadLocation(*in.TimeZone)
-		switch {
-		case *in.TimeZone == "Local":
-			c.wrong(base+".time_zone", "Local would change with the host: write the zone's name, such as Europe/Berlin or UTC")
-		case err != nil:
-			c.wrong(base+".time_zone", "%q is no known time zone: write a name such as Europe/Berlin or UTC", *in.TimeZone)
-		default:
-			out.zone = zone
-		}
+		out.zone = c.zone(base+".time_zone", *in.TimeZone)
 	}
 	if in.Schedule != nil {
 		if _, err := scheduler.Parse(*in.Schedule, out.zone); err != nil {
@@ -187,8 +177,24 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 			out.grace = &grace
 		}
 	}
+	out.freezes = c.freezes(base+".freezes", in.Freezes)
+	out.except = c.exceptions(base+".except_freezes", in.ExceptFreezes)
 	out.sinks = c.sinks(base+".sinks", in.Sinks)
 	return out
+}
+
+// zone returns the zone of that name, or reports it and returns nil.
+func (c *checker) zone(path, name string) *time.Location {
+	zone, err := time.LoadLocation(name)
+	switch {
+	case name == "Local":
+		c.wrong(path, "Local would change with the host: write the zone's name, such as Europe/Berlin or UTC")
+	case err != nil:
+		c.wrong(path, "%q is no known time zone: write a name such as Europe/Berlin or UTC", name)
+	default:
+		return zone
+	}
+	return nil
 }
 
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
@@ -202,7 +208,7 @@ func (c *checker) knownAccounts(name string) string {
 func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
 	var out []placedSink
 	for i, sink := range in {
-		item := fmt.Sprintf("%s[%d]", path, i)
+		item := itemPath(path, i)
 		switch {
 		case c.broken[item]:
 		case c.has(item + ".vault"):

@@ -54,6 +54,9 @@ type File struct {
 	Vault Vault `yaml:"vault" jsonschema:"required" hint:"say which Vault the secrets are written to"`
 	// Values for all tokens that do not set the field themselves. Default none.
 	Defaults Defaults `yaml:"defaults"`
+	// Periods in which no rotation begins, by a name of your choice, for all tokens that do
+	// not name them in except_freezes. Default none.
+	Freezes map[string]Freeze `yaml:"freezes" hint:"give at least one freeze, or remove the key"`
 	// The service tokens by a name of your choice, which is also the metric label
 	// and the key in the ledger: renaming an entry starts its history anew. At least
 	// one; no default.
@@ -172,7 +175,8 @@ type AppRole struct {
 }
 
 // Defaults are values for all tokens that do not set the field themselves: any
-// field of a token but id and pair. A list, such as sinks, is replaced, not extended.
+// field of a token but id and pair. What has entries, such as sinks or freezes, is
+// replaced, not extended.
 type Defaults struct {
 	Settings `yaml:",inline"`
 }
@@ -222,6 +226,11 @@ type Settings struct {
 	// Default 24h. 0 revokes it at once, so consumers fail until they have read the
 	// new one; longer gives them time, and gives a thief the same time.
 	Grace *Duration `yaml:"grace" jsonschema:"default=24h"`
+	// Periods in which no rotation of this token begins, by names that no global freeze that
+	// applies to it has, in addition to those. Default none.
+	Freezes map[string]Freeze `yaml:"freezes" hint:"give at least one freeze, or remove the key"`
+	// The names of global freezes that do not apply to this token. Default none: all apply.
+	ExceptFreezes []*string `yaml:"except_freezes" hint:"give at least one name of a global freeze, or remove the key"`
 	// Where the secret is written. At least one, here or in defaults; a rotation is
 	// done when all have confirmed it.
 	Sinks []Sink `yaml:"sinks" hint:"give at least one place that the secret is written to"`
@@ -231,6 +240,34 @@ type Settings struct {
 	RenewBefore Unsupported `yaml:"renew_before"`
 	// Not supported yet.
 	Verify Unsupported `yaml:"verify"`
+}
+
+// Freeze is a period in which no rotation begins: once, with from and to, or again and
+// again, with schedule and duration. Only an operator may override it, by hand.
+type Freeze struct {
+	// When it begins: a date (2026-12-20, its first moment), a date and a time of day
+	// ("2026-12-20 18:00" or 2026-12-20T18:00:00) as clocks in time_zone show it, or the same
+	// with an offset (2026-12-20T18:00:00+01:00, or Z for UTC). Of a time of day that comes
+	// twice when clocks are set, the first. No default; goes with to.
+	From *string `yaml:"from" jsonschema:"example=2026-12-20,example=2026-12-20 18:00,example=2026-12-20T18:00:00+01:00"`
+	// When it is over, in the same forms, after from: a rotation may begin at that very
+	// moment. A date alone is its first moment, so a freeze to 2027-01-04 is over when that
+	// day begins. Of a time of day that comes twice, the last. No default; goes with from.
+	To *string `yaml:"to" jsonschema:"example=2027-01-04,example=2027-01-04 06:00"`
+	// When it begins again and again: five cron fields, or @daily, @weekly and so on, but not
+	// @every, which has nothing here to count from. No default; goes with duration.
+	Schedule *string `yaml:"schedule" jsonschema:"example=0 18 * * 5"`
+	// How long it lasts from each of these times, in whole seconds: more than 0, and shorter
+	// than the smallest gap between two of them, or it would never end. No default; goes with
+	// schedule.
+	Duration *Duration `yaml:"duration" jsonschema:"example=62h"`
+	// The zone that from, to and schedule are read in, by its name in the time zone database.
+	// Default UTC: neither defaults nor the token's own time_zone count here.
+	TimeZone *string `yaml:"time_zone" jsonschema:"default=UTC,example=Europe/Berlin"`
+	// What happens to slots in it: defer serves them when it is over, all of them with one
+	// rotation; skip passes over them. Default defer. skip keeps the old secret until the next
+	// slot after it.
+	Slots *string `yaml:"slots" jsonschema:"enum=defer,enum=skip,default=defer"`
 }
 
 // Sink is one place that a secret is written to. Exactly one of its fields.

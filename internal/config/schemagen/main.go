@@ -21,10 +21,11 @@ import (
 )
 
 const (
-	// The reader's own rules for names, recipients and durations.
+	// The reader's own rules for names, recipients, durations and moments.
 	namePattern      = `^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$`
 	recipientPattern = `^age1[02-9ac-hj-np-z]{58}$`
 	durationPattern  = `^\+?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`
+	momentPattern    = `^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?)?$`
 )
 
 func main() {
@@ -85,8 +86,11 @@ func special(t reflect.Type) *jsonschema.Schema {
 
 // constrain adds what no struct tag can say.
 func constrain(schema *jsonschema.Schema) {
-	for _, key := range []string{"accounts", "tokens"} {
-		named := schema.Properties.Value(key)
+	token, defaults := schema.Definitions["Token"], schema.Definitions["Defaults"]
+	for _, named := range []*jsonschema.Schema{
+		schema.Properties.Value("accounts"), schema.Properties.Value("tokens"), schema.Properties.Value("freezes"),
+		token.Properties.Value("freezes"), defaults.Properties.Value("freezes"),
+	} {
 		named.PropertyNames = &jsonschema.Schema{Pattern: namePattern}
 		named.MinProperties = new(uint64(1))
 	}
@@ -94,10 +98,16 @@ func constrain(schema *jsonschema.Schema) {
 		exactlyOne := schema.Definitions[name]
 		exactlyOne.MinProperties, exactlyOne.MaxProperties = new(uint64(1)), new(uint64(1))
 	}
-	for _, name := range []string{"Token", "Defaults"} {
-		schema.Definitions[name].Properties.Value("sinks").MinItems = new(uint64(1))
+	for _, settings := range []*jsonschema.Schema{token, defaults} {
+		settings.Properties.Value("sinks").MinItems = new(uint64(1))
+		except := settings.Properties.Value("except_freezes")
+		except.MinItems, except.UniqueItems = new(uint64(1)), true
+		except.Items.Pattern = namePattern
 	}
-	token := schema.Definitions["Token"]
+	freeze := schema.Definitions["Freeze"]
+	once, again := []string{"from", "to"}, []string{"schedule", "duration"}
+	freeze.OneOf = []*jsonschema.Schema{{Required: once, Not: anyOf(again)}, {Required: again, Not: anyOf(once)}}
+	freeze.Properties.Value("from").Pattern, freeze.Properties.Value("to").Pattern = momentPattern, momentPattern
 	token.OneOf = []*jsonschema.Schema{{Required: []string{"id"}}, {Required: []string{"pair"}}}
 	pair := token.Properties.Value("pair")
 	pair.MinItems, pair.MaxItems, pair.UniqueItems = new(uint64(2)), new(uint64(2)), true
@@ -115,6 +125,15 @@ func constrain(schema *jsonschema.Schema) {
 			}
 		}
 	}
+}
+
+// anyOf matches a mapping with any of the keys.
+func anyOf(keys []string) *jsonschema.Schema {
+	var schema jsonschema.Schema
+	for _, key := range keys {
+		schema.AnyOf = append(schema.AnyOf, &jsonschema.Schema{Required: []string{key}})
+	}
+	return &schema
 }
 
 // commentsOf returns the comments of the types in source and their fields, as
