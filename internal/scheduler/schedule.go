@@ -19,6 +19,7 @@ package scheduler
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -26,6 +27,10 @@ import (
 )
 
 var parser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
+
+// item is what each part of a field's list may look like. The parser takes more than it
+// understands: "*-5" is * to it, "+5" is 5, and it overlooks that a list has nothing in it.
+var item = regexp.MustCompile(`^([*?]|\w+(-\w+)?)(/\d+)?$`)
 
 // Schedule is a parsed cron expression in a time zone. It is immutable.
 type Schedule struct {
@@ -65,6 +70,9 @@ func Parse(expression string, location *time.Location) (*Schedule, error) {
 		return s, nil
 	}
 	parsed, err := parser.Parse(expression)
+	if err == nil && expression[0] != '@' {
+		err = checkItems(expression)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%q is neither five cron fields (minute hour day-of-month month day-of-week) "+
 			"nor a descriptor such as @weekly or @every 720h: %w", expression, err)
@@ -74,6 +82,17 @@ func Parse(expression string, location *time.Location) (*Schedule, error) {
 		return nil, fmt.Errorf("%q never comes: no such date in the next five years", expression)
 	}
 	return s, nil
+}
+
+func checkItems(expression string) error {
+	for field := range strings.FieldsSeq(expression) {
+		for part := range strings.SplitSeq(field, ",") {
+			if !item.MatchString(part) {
+				return fmt.Errorf("%q in %q is neither * nor a number, a name or a range of them", part, field)
+			}
+		}
+	}
+	return nil
 }
 
 // String returns the expression as it was written.
