@@ -15,8 +15,8 @@ import (
 
 // Reload takes a new configuration while the daemon runs: tokens may come, go and change,
 // and so may freezes and accounts. Nothing pauses for it, and a rotation in hand is finished
-// as it began. If the error is not nil nothing was changed: what asks for a restart, or would
-// drop a rotation in hand, is refused as a whole.
+// as it began. What asks for a restart, or would drop a rotation in hand, is refused as a
+// whole, and the configuration before stays in force.
 func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
@@ -77,6 +77,10 @@ func (a *App) reload(ctx context.Context, c *config.Config) error {
 		delete(accounts, name)
 	}
 	a.mu.Lock()
+	if a.stopping.Load() { // what is started now would not be stopped any more
+		a.mu.Unlock()
+		return errors.New("the daemon is stopping")
+	}
 	a.config, a.accounts = c, accounts
 	for _, name := range came {
 		a.startInventory(name, accounts[name])
