@@ -8,7 +8,7 @@ import "time"
 type Freeze struct {
 	Name string // for messages
 	// Skip says what happens to a slot in it: passed over, or, without Skip, deferred to
-	// its end.
+	// its end. What another freeze has deferred into it is deferred again, and not lost.
 	Skip bool
 
 	From, To time.Time

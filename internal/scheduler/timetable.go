@@ -192,6 +192,7 @@ func (p Passed) Open() bool { return !p.Missed.Equal(p.Last.Slot) }
 func (t *Timetable) Passed(anchor, now time.Time) Passed {
 	var p Passed
 	anchor = t.passFar(anchor, now, &p)
+	missed, misses := p.Missed, p.Misses // before Last
 	for slot := t.Schedule.Next(anchor); !slot.IsZero() && !slot.After(now); slot = t.Schedule.Next(slot) {
 		if name, _ := t.skips(slot); name != "" {
 			p.Over = slot
@@ -202,12 +203,13 @@ func (t *Timetable) Passed(anchor, now time.Time) Passed {
 			p.Frozen++
 			p.Due--
 			if !p.Open() {
-				p.Misses--
+				p.Missed, p.Misses = missed, misses
 			}
 		}
 		p.Last, p.Frozen, p.Over, p.Overs = t.Firing(slot), p.Frozen+p.Overs, time.Time{}, 0
 		p.Due++
 		if closing := p.Last.Close; !closing.IsZero() && now.After(closing) {
+			missed, misses = p.Missed, p.Misses
 			p.Missed, p.Misses = slot, p.Due
 		}
 	}
