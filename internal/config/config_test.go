@@ -170,7 +170,7 @@ defaults:
   sinks:
     - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
 freezes:
-  weekend: {schedule: 0 18 * * 5, duration: 62h, time_zone: Europe/Berlin, slots: skip}
+  weekend: {schedule: 0 18 * * 5, duration: 50h, time_zone: Europe/Berlin, slots: skip}
   quarter: {from: 2026-12-20, to: 2027-01-04 06:00:01, slots: defer}
 tokens:
   second: {id: F174E90A-FAFE-4643-BBBC-4A0ED4FC8415}
@@ -235,7 +235,7 @@ func TestEverything(t *testing.T) {
 				Schedule: schedule(t, "0 4 * * 1", "Europe/Berlin"), Jitter: 10 * time.Minute, Grace: 48 * time.Hour,
 				Window: 6 * time.Hour, SkipMissed: true,
 				Freezes: []scheduler.Freeze{
-					{Name: "weekend", Skip: true, Schedule: schedule(t, "0 18 * * 5", "Europe/Berlin"), Duration: 62 * time.Hour},
+					{Name: "weekend", Skip: true, Schedule: schedule(t, "0 18 * * 5", "Europe/Berlin"), Duration: 50 * time.Hour},
 				},
 				Sinks: []config.Sink{
 					{Vault: &config.VaultSink{Mount: "kv/team", Path: "inherited", ClientIDField: "ID", ClientSecretField: "SECRET"}},

@@ -163,12 +163,6 @@ func (c *checker) exceptions(path string, in []*string) []string {
 	return out
 }
 
-// freezeSet is what applies to one token, or to many alike.
-type freezeSet struct {
-	placed  []placedFreeze
-	freezes []scheduler.Freeze
-}
-
 // freezesOf returns the freezes that apply to a token: those global ones that it does not
 // except, and its own.
 func (c *checker) freezesOf(own, defaults settings) *freezeSet {

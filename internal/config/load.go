@@ -38,6 +38,7 @@ func Parse(filename string, data []byte) (*Config, error) {
 		gaps:    map[gapKey]gap{},
 		applied: map[string]bool{},
 		sets:    map[string]*freezeSet{},
+		frozen:  map[frozenKey]*frozen{},
 	}
 	if root := c.document(data); root != nil {
 		c.decode(root, "", "", reflect.ValueOf(&c.raw).Elem())
@@ -62,6 +63,7 @@ type checker struct {
 	global   []placedFreeze        // those that are usable
 	applied  map[string]bool       // global freezes that apply to a token, by path
 	sets     map[string]*freezeSet // by the paths of their freezes
+	frozen   map[frozenKey]*frozen
 }
 
 func (c *checker) check() {

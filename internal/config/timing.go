@@ -67,6 +67,7 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 		c.checkSpans(s, window, jitter, grace)
 		c.checkWindow(s, window)
 	}
+	c.checkFrozen(own.base, set, s, jitter)
 }
 
 // checkSpans compares each of the spans, and then all of them together, to the smallest gap.

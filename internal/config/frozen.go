@@ -1,0 +1,289 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"rotatord/internal/scheduler"
+)
+
+// This file finds freezes that leave too little of a schedule. Freezes are many tokens', and
+// so are schedules: each pair of both is looked at once, without the jitter of a token.
+
+// longHold is how long freezes may keep a schedule from rotating without a warning.
+const longHold = 60 * 24 * time.Hour
+
+// thawSpread is over how long package scheduler spreads the tokens that wait for the end of a
+// freeze, unless their jitter is longer or a quarter of the gap between their slots shorter.
+const thawSpread = 10 * time.Minute
+
+// freezeSet is what applies to one token, or to many alike.
+type freezeSet struct {
+	placed  []placedFreeze
+	freezes []scheduler.Freeze
+
+	measured bool
+	endless  bool
+	longest  time.Duration // the longest time between freezes that come again; 0: none does
+}
+
+type frozenKey struct {
+	set      *freezeSet
+	schedule *scheduler.Schedule
+}
+
+// frozen is what freezes should not do to a schedule.
+type frozen struct {
+	guilty  []placedFreeze // without any one of them it would not be so
+	fault   bool
+	always  bool // it is so with any other schedule, too
+	message string
+}
+
+// checkFrozen refuses freezes that leave nothing of a schedule, and warns of those that leave
+// nothing of it for long.
+func (c *checker) checkFrozen(own string, set *freezeSet, s slots, jitter span) {
+	if len(set.freezes) == 0 {
+		return
+	}
+	set.measure()
+	spread, least := max(jitter.value, thawSpread), thawSpread
+	if s.smallest > 0 {
+		spread, least = min(spread, s.smallest/4), min(least, s.smallest/4)
+	}
+	var found *frozen
+	if jitter.ok && !set.endless && set.longest > 0 && spread > set.longest {
+		found = set.tight(spread, least)
+	} else {
+		key := frozenKey{set, s.schedule}
+		known := false
+		if found, known = c.frozen[key]; !known {
+			found = set.look(s)
+			c.frozen[key] = found
+		}
+	}
+	switch {
+	case found == nil:
+	case found.fault:
+		c.wrong(found.blame(own, s), "%s", found.message)
+	default:
+		c.warn(found.blame(own, s), "%s", found.message)
+	}
+}
+
+// blame is the field at which it is reported. What the token itself says comes before what
+// it inherits.
+func (f *frozen) blame(own string, s slots) string {
+	for _, guilty := range slices.Backward(f.guilty) {
+		if strings.HasPrefix(guilty.path, own+".") {
+			return guilty.path
+		}
+	}
+	if path := s.own(); path != "" && !f.always {
+		return path
+	}
+	return f.guilty[len(f.guilty)-1].path
+}
+
+// measure looks at the freezes alone.
+func (set *freezeSet) measure() {
+	if set.measured {
+		return
+	}
+	set.measured = true
+	if set.endless = endless(set.freezes); set.endless {
+		return
+	}
+	again := slices.DeleteFunc(slices.Clone(set.freezes), func(f scheduler.Freeze) bool { return f.Schedule == nil })
+	deferring := slices.ContainsFunc(again, func(f scheduler.Freeze) bool { return !f.Skip })
+	if !deferring {
+		return
+	}
+	table := scheduler.Timetable{Freezes: again}
+	const manyFreezes = 400
+	for at, n := start, 0; n < manyFreezes; n++ {
+		free, _ := table.Frozen(at)
+		at = time.Time{}
+		for _, f := range again {
+			if next := f.Schedule.Next(free); !next.IsZero() && (at.IsZero() || next.Before(at)) {
+				at = next
+			}
+		}
+		if at.IsZero() {
+			break // the last one is years away
+		}
+		set.longest = max(set.longest, at.Sub(free))
+	}
+}
+
+// endless reports whether there is no moment outside of the freezes.
+func endless(freezes []scheduler.Freeze) bool {
+	table := scheduler.Timetable{Freezes: freezes}
+	end, _ := table.Frozen(start)
+	return end.IsZero()
+}
+
+// tight is the fault of leaving less time between freezes than tokens are spread over, which
+// is no less than least, whatever their jitter.
+func (set *freezeSet) tight(spread, least time.Duration) *frozen {
+	guilty := slices.DeleteFunc(slices.Clone(set.placed), func(f placedFreeze) bool { return f.Schedule == nil })
+	who, _ := describe(guilty)
+	remedies := []string{"shorten " + pick(guilty, "it", "one of them") + " to leave more than that"}
+	if least <= set.longest {
+		remedies = append(remedies, "jitter to "+short(set.longest))
+	}
+	return &frozen{guilty: guilty, fault: true, always: true, message: fmt.Sprintf(
+		"%s %s no more than %s at a time, and a slot that waits for the end begins up to %s after it, so that it may be put off for ever: %s%s",
+		who, pick(guilty, "leaves", "leave"), short(set.longest), short(spread), strings.Join(remedies, ", or "), orExcept(guilty))}
+}
+
+// look looks at what the freezes leave of a schedule; nil if that is enough.
+func (set *freezeSet) look(s slots) *frozen {
+	if set.endless {
+		guilty := needed(set.placed, endless)
+		who, _ := describe(guilty)
+		return &frozen{guilty: guilty, fault: true, always: true, message: fmt.Sprintf(
+			"no rotation can ever begin: %s follow one another without an end: shorten one of them%s", who, orExcept(guilty))}
+	}
+	every := s.schedule.Interval()
+	anchors, steps := []time.Time{start}, 24
+	if every > 0 { // its slots fall anywhere
+		anchors, steps = nil, 1
+	}
+	for _, f := range set.freezes {
+		begin := f.From
+		if f.Schedule != nil {
+			begin = f.Schedule.Next(start)
+		} else if !f.To.After(start) {
+			continue
+		}
+		if every == 0 {
+			anchors = append(anchors, begin.Add(-1))
+			continue
+		}
+		anchors = append(anchors, begin.Add(-every))
+		if f.Schedule != nil {
+			anchors = append(anchors, begin.Add(f.Duration/2-every))
+		}
+	}
+	for i, anchor := range anchors {
+		if i > 0 {
+			steps = 3
+		}
+		for n := 0; n < steps; n++ {
+			h := holdAfter(s.schedule, set.freezes, anchor)
+			if h.long() {
+				return set.held(s, anchor, h)
+			}
+			anchor = h.until
+		}
+	}
+	return nil
+}
+
+// hold is a time in which a schedule has slots and freezes let none be served.
+type hold struct {
+	from  time.Time // the first of these slots
+	until time.Time // zero: for good
+}
+
+func (h hold) long() bool { return h.until.IsZero() || h.until.Sub(h.from) > longHold }
+
+// holdAfter returns how the first slot after anchor is held up.
+func holdAfter(schedule *scheduler.Schedule, freezes []scheduler.Freeze, anchor time.Time) hold {
+	table := scheduler.Timetable{Schedule: schedule, Freezes: freezes}
+	h := hold{from: schedule.Next(anchor)}
+	if h.from.IsZero() {
+		return hold{anchor, anchor.Add(longHold)} // there is no slot that could be held up
+	}
+	if slot := table.Next(anchor).Slot; !slot.IsZero() {
+		h.until, _ = table.Frozen(slot)
+	}
+	return h
+}
+
+// held words a long hold.
+func (set *freezeSet) held(s slots, anchor time.Time, h hold) *frozen {
+	guilty := needed(set.placed, func(freezes []scheduler.Freeze) bool {
+		return holdAfter(s.schedule, freezes, anchor).long()
+	})
+	who, skips := describe(guilty)
+	remedies := []string{"shorten " + pick(guilty, "it", "one of them")}
+	if skips {
+		remedies = append([]string{"write slots: defer"}, remedies...)
+	}
+	every := s.schedule.Interval() > 0
+	f := &frozen{guilty: guilty}
+	switch {
+	case h.until.IsZero() && every:
+		f.message = fmt.Sprintf("a slot of %s that falls into %s is followed by none outside of %s, and is never served: "+
+			"write slots: defer, or a schedule of five cron fields that lie outside", s.expression.value, who, pick(guilty, "it", "them"))
+		return f
+	case h.until.IsZero():
+		f.fault = true
+		f.message = fmt.Sprintf("no slot of %s is ever served: %s %s over all of them: write slots: defer, or move the schedule out of %s%s",
+			s.expression.value, who, pick(guilty, "passes", "pass"), pick(guilty, "it", "them"), orExcept(guilty))
+		return f
+	}
+	zone := s.schedule.Location()
+	f.message = fmt.Sprintf("no slot of %s %s served from %s to %s, %d days, because of %s: %s%s",
+		s.expression.value, pickIf(every, "may be", "is"), shownMoment(h.from.In(zone)), shownMoment(h.until.In(zone)),
+		int(h.until.Sub(h.from)/(24*time.Hour)), who, strings.Join(remedies, ", or "), orExcept(guilty))
+	return f
+}
+
+// needed leaves out each freeze without which it is still so.
+func needed(placed []placedFreeze, so func([]scheduler.Freeze) bool) []placedFreeze {
+	kept := slices.Clone(placed)
+	for i := 0; i < len(kept); {
+		var without []scheduler.Freeze
+		for j, f := range kept {
+			if j != i {
+				without = append(without, f.Freeze)
+			}
+		}
+		if so(without) {
+			kept = slices.Delete(kept, i, i+1)
+		} else {
+			i++
+		}
+	}
+	return kept
+}
+
+// describe names freezes, with when they are, and reports whether one of them passes over slots.
+func describe(freezes []placedFreeze) (text string, skips bool) {
+	var parts []string
+	for _, f := range freezes {
+		when := "from " + shownMoment(f.From) + " to " + shownMoment(f.To)
+		if f.Schedule != nil {
+			when = short(f.Duration) + " from each " + f.Schedule.String() + ", " + f.Schedule.Location().String()
+		}
+		parts = append(parts, f.Name+" ("+when+")")
+		skips = skips || f.Skip
+	}
+	return pick(freezes, "the freeze ", "the freezes ") + list(parts), skips
+}
+
+func pick(freezes []placedFreeze, one, many string) string {
+	return pickIf(len(freezes) == 1, one, many)
+}
+
+func pickIf(condition bool, yes, no string) string {
+	if condition {
+		return yes
+	}
+	return no
+}
+
+// orExcept is the remedy that is left where one of the freezes is global.
+func orExcept(freezes []placedFreeze) string {
+	for _, f := range freezes {
+		if strings.HasPrefix(f.path, "freezes.") {
+			return ", or except the token from " + f.Name + " (except_freezes)"
+		}
+	}
+	return ""
+}
