@@ -31,8 +31,10 @@ type Config struct {
 	// Tokens are sorted by name.
 	Tokens []Token
 	// Warnings are what will work but deserves a second look, in the order of the
-	// file. Their fields are those of a fault.
+	// file. Their fields are those of a fault. See Lint for those that depend on the date.
 	Warnings []Fault
+
+	notes notes
 }
 
 // Log says how to log.

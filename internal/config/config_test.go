@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
@@ -98,10 +99,14 @@ func at(t *testing.T, text string) time.Time {
 	return m
 }
 
-// compareSchedules takes two schedules for equal if they say the same.
-var compareSchedules = cmp.Comparer(func(a, b *scheduler.Schedule) bool {
-	return a == b || a != nil && b != nil && a.String() == b.String() && a.Location().String() == b.Location().String()
-})
+// sameConfig takes two schedules for equal if they say the same, and two configurations
+// whatever the places in their files are.
+var sameConfig = cmp.Options{
+	cmp.Comparer(func(a, b *scheduler.Schedule) bool {
+		return a == b || a != nil && b != nil && a.String() == b.String() && a.Location().String() == b.Location().String()
+	}),
+	cmpopts.IgnoreUnexported(config.Config{}),
+}
 
 func TestDefaults(t *testing.T) {
 	want := &config.Config{
@@ -130,7 +135,7 @@ func TestDefaults(t *testing.T) {
 			}}},
 		}},
 	}
-	if diff := cmp.Diff(want, parse(t, minimal), compareSchedules); diff != "" {
+	if diff := cmp.Diff(want, parse(t, minimal), sameConfig); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
@@ -247,7 +252,7 @@ func TestEverything(t *testing.T) {
 		t.Errorf("warnings: %q, want only the one about api_key", lines(got.Warnings))
 	}
 	got.Warnings = nil
-	if diff := cmp.Diff(want, got, compareSchedules); diff != "" {
+	if diff := cmp.Diff(want, got, sameConfig); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

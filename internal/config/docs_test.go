@@ -255,7 +255,7 @@ func TestDefaultsAreTrue(t *testing.T) {
 			t.Errorf("%s: its default is refused: %v", path, err)
 			continue
 		}
-		if diff := cmp.Diff(want, cfg, compareSchedules); diff != "" {
+		if diff := cmp.Diff(want, cfg, sameConfig); diff != "" {
 			t.Errorf("%s: %s is not the default (-default +written):\n%s", path, f.defaultText, diff)
 		}
 		tried++

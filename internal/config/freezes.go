@@ -48,6 +48,7 @@ func (c *checker) freezes(base string, in map[string]raw.Freeze) []placedFreeze 
 			out = append(out, placedFreeze{path, f})
 		}
 	}
+	c.placed = append(c.placed, out...)
 	return out
 }
 

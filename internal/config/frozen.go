@@ -27,6 +27,9 @@ type freezeSet struct {
 	measured bool
 	endless  bool
 	longest  time.Duration // the longest time between freezes that come again; 0: none does
+
+	users []user
+	index map[*scheduler.Schedule]int // into users
 }
 
 type frozenKey struct {

@@ -48,6 +48,7 @@ func Parse(filename string, data []byte) (*Config, error) {
 		return nil, Faults(ordered(c.faults))
 	}
 	c.cfg.Warnings = ordered(c.warnings)
+	c.takeNotes()
 	return c.cfg, nil
 }
 
@@ -61,6 +62,7 @@ type checker struct {
 	warnings []Fault
 	gaps     map[gapKey]gap
 	global   []placedFreeze        // those that are usable
+	placed   []placedFreeze        // these, and all others
 	applied  map[string]bool       // global freezes that apply to a token, by path
 	sets     map[string]*freezeSet // by the paths of their freezes
 	frozen   map[frozenKey]*frozen

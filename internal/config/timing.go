@@ -68,6 +68,7 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 		c.checkWindow(s, window)
 	}
 	c.checkFrozen(own.base, set, s, jitter)
+	set.usedBy(s.schedule, jitter.value)
 }
 
 // checkSpans compares each of the spans, and then all of them together, to the smallest gap.

@@ -1,0 +1,147 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"rotatord/internal/scheduler"
+)
+
+// notes are what Lint and ExpiryFault need to know of the file.
+type notes struct {
+	freezes []placedFreeze // all that are usable, in the order of the file
+	sets    []*freezeSet
+	places  map[string]position // of these freezes, and of the tokens' entries, by path
+}
+
+// takeNotes keeps what is needed after all else is forgotten.
+func (c *checker) takeNotes() {
+	n := notes{freezes: c.placed, places: make(map[string]position, len(c.placed)+len(c.cfg.Tokens))}
+	for _, f := range c.placed {
+		n.places[f.path] = c.values[f.path]
+	}
+	for _, t := range c.cfg.Tokens {
+		path := join("tokens", t.Name)
+		n.places[path] = c.keys[path]
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.sets)) {
+		n.sets = append(n.sets, c.sets[key])
+	}
+	c.cfg.notes = n
+}
+
+// user is a schedule that freezes apply to, with the largest jitter of its tokens.
+type user struct {
+	schedule *scheduler.Schedule
+	jitter   time.Duration
+}
+
+// usedBy notes a token that the freezes apply to.
+func (set *freezeSet) usedBy(schedule *scheduler.Schedule, jitter time.Duration) {
+	if len(set.freezes) == 0 {
+		return
+	}
+	i, known := set.index[schedule]
+	if !known {
+		if set.index == nil {
+			set.index = map[*scheduler.Schedule]int{}
+		}
+		i = len(set.users)
+		set.index[schedule] = i
+		set.users = append(set.users, user{schedule: schedule})
+	}
+	set.users[i].jitter = max(set.users[i].jitter, jitter)
+}
+
+// lintYears is how far Lint looks ahead.
+const lintYears = 2
+
+// Lint returns what deserves a second look at now, though it did not when the file was
+// written, or will not for ever: freezes that are over, and freezes that no token has a slot
+// in. It is not in Warnings, since those depend on the file alone.
+func (c *Config) Lint(now time.Time) []Fault {
+	r := report{file: c.File}
+	until := now.AddDate(lintYears, 0, 0)
+	for _, f := range c.notes.freezes {
+		at := c.notes.places[f.path]
+		switch {
+		case f.Schedule == nil && !f.To.After(now):
+			r.addf(at, f.path, "is over since %s: remove it", shownMoment(f.To))
+		case c.notes.idle(f, now, until):
+			who, _ := describe([]placedFreeze{f})
+			r.addf(at, f.path, "%s covers no slot of any token that it applies to before %s: move it, or remove it", who, shownMoment(until.UTC().Truncate(time.Second)))
+		}
+	}
+	return ordered(r.faults)
+}
+
+// idle reports whether no slot between now and until, jitter included, lies in f, though it
+// applies to a token. Where finding out takes too long, it says no.
+func (n *notes) idle(f placedFreeze, now, until time.Time) bool {
+	used, budget := false, 100_000
+	for _, set := range n.sets {
+		if !slices.ContainsFunc(set.placed, func(g placedFreeze) bool { return g.path == f.path }) {
+			continue
+		}
+		for _, u := range set.users {
+			if used = true; covers(f.Freeze, u, now, until, &budget) {
+				return false
+			}
+		}
+	}
+	return used
+}
+
+// covers reports whether a slot of u between now and until lies in f. It goes from a freeze to
+// the next slot, and from a slot to the next freeze.
+func covers(f scheduler.Freeze, u user, now, until time.Time, budget *int) bool {
+	if u.schedule.Interval() > 0 {
+		return true // its slots may fall anywhere
+	}
+	for t := now; *budget > 0; *budget-- {
+		from, to := f.From, f.To
+		if f.Schedule != nil {
+			from = f.Schedule.Next(t.Add(-f.Duration))
+			to = from.Add(f.Duration)
+		}
+		if from.IsZero() || !from.Before(until) || !to.After(t) {
+			return false
+		}
+		if t.After(from) {
+			from = t
+		}
+		slot := u.schedule.Next(from.Add(-u.jitter - 1))
+		switch {
+		case slot.IsZero() || !slot.Before(until):
+			return false
+		case slot.Before(to):
+			return true
+		}
+		t = slot
+	}
+	return true
+}
+
+// ExpiryFault reports the service token id of a token's entry if it ends, at expires, before
+// the next rotation at next: a rotation renews the secret and not the token. A time that is
+// not known is zero.
+func (c *Config) ExpiryFault(token, id string, now, next, expires time.Time) (Fault, bool) {
+	over := !expires.After(now)
+	if expires.IsZero() || !over && (next.IsZero() || next.Before(expires)) {
+		return Fault{}, false
+	}
+	const renew = "renew it in the Cloudflare dashboard, or by API (POST .../access/service_tokens/%s/refresh)"
+	path := join("tokens", token)
+	at, ok := c.notes.places[path]
+	if !ok {
+		at = position{1, 1}
+	}
+	r := report{file: c.File}
+	ended := expires.UTC().Format(time.RFC3339)
+	if over {
+		return r.fault(at, path, "the service token itself has ended at %s, and a rotation renews its secret alone: "+renew, ended, id), true
+	}
+	return r.fault(at, path, "the next rotation begins at %s, and the service token itself ends at %s already: "+renew+", or rotate more often",
+		next.UTC().Format(time.RFC3339), ended, id), true
+}
