@@ -1,13 +1,18 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/config"
+	"rotatord/internal/rotation"
 )
 
 func newCheck() *cobra.Command {
@@ -16,13 +21,15 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration",
-		Long: `Check the configuration without touching anything: no network, no state. All faults
-are reported at once, with their places. Warnings do not fail the check, and neither do
-secrets that cannot be read here, since a check may run elsewhere than the daemon.`,
+		Long: `Check the configuration without touching anything: there is no network, and the ledger
+is read only, where there is one and no daemon has it open, for what it knows of the ends of
+service tokens. All faults are reported at once, with their places. Warnings do not fail the
+check, and neither do secrets that cannot be read here, since a check may run elsewhere than
+the daemon.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format == "json" {
-				return checkJSON(configPath, cmd.OutOrStdout())
+				return checkJSON(cmd.Context(), configPath, cmd.OutOrStdout())
 			}
 			c, err := loadConfig(configPath, cmd.ErrOrStderr())
 			if err != nil {
@@ -30,6 +37,11 @@ secrets that cannot be read here, since a check may run elsewhere than the daemo
 			}
 			for _, w := range warnings(c) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+			}
+			if faults := expiryFaults(cmd.Context(), c, time.Now()); len(faults) > 0 {
+				fmt.Fprintln(cmd.ErrOrStderr(), faults.Error())
+				fmt.Fprintf(cmd.ErrOrStderr(), "rotatord: %d fault(s) in %s and the ledger\n", len(faults), configPath)
+				return errReported
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "%s: good: %d token(s), %d account(s)\n", configPath, len(c.Tokens), len(c.Accounts))
 			return nil
@@ -41,7 +53,7 @@ secrets that cannot be read here, since a check may run elsewhere than the daemo
 }
 
 // checkJSON prints the outcome as one object and ends with exit code 1 on faults.
-func checkJSON(path string, stdout io.Writer) error {
+func checkJSON(ctx context.Context, path string, stdout io.Writer) error {
 	result := struct {
 		File     string   `json:"file"`
 		Good     bool     `json:"good"`
@@ -49,16 +61,18 @@ func checkJSON(path string, stdout io.Writer) error {
 		Warnings []string `json:"warnings"`
 	}{File: path, Faults: []string{}, Warnings: []string{}}
 	c, err := config.Load(path)
-	if faults, ok := config.AsFaults(err); ok {
-		for _, f := range faults {
-			result.Faults = append(result.Faults, f.String())
-		}
-	} else if err != nil {
+	faults, ok := config.AsFaults(err)
+	if err != nil && !ok {
 		return err
-	} else {
-		result.Good = true
-		result.Warnings = append(result.Warnings, warnings(c)...)
 	}
+	if err == nil {
+		result.Warnings = append(result.Warnings, warnings(c)...)
+		faults = expiryFaults(ctx, c, time.Now())
+	}
+	for _, f := range faults {
+		result.Faults = append(result.Faults, f.String())
+	}
+	result.Good = len(faults) == 0
 	encoder := json.NewEncoder(stdout)
 	encoder.SetIndent("", "  ")
 	if err := encoder.Encode(result); err != nil {
@@ -70,10 +84,36 @@ func checkJSON(path string, stdout io.Writer) error {
 	return nil
 }
 
-// warnings are what the loader found questionable, and the secrets that cannot be read.
+// expiryFaults are the tokens that end before their next rotation. There are none where the
+// ledger cannot be read, for want of one or because a daemon has it open.
+func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.Faults {
+	records, _ := ledgerOf(ctx, c)
+	var faults config.Faults
+	for _, t := range c.Tokens {
+		token := rotation.Token{Name: t.Name, ID: t.ID, Partner: t.Partner, Grace: t.Grace, Timetable: t.Timetable()}
+		record, known := records[t.Name]
+		if !known || !token.Owns(record.TokenID) {
+			continue
+		}
+		next := rotation.NextDue(token, record, rotation.Pause{}).At
+		if next.Before(now) && (!next.IsZero() || record.Step != rotation.StepIdle) { // as soon as a daemon runs
+			next = now
+		}
+		for _, facts := range []rotation.TokenFacts{record.Facts, record.Spare} {
+			if fault, late := c.ExpiryFault(t.Name, facts.ID, now, next, facts.ExpiresAt); late {
+				faults = append(faults, fault)
+			}
+		}
+	}
+	slices.SortStableFunc(faults, func(a, b config.Fault) int { return cmp.Compare(a.Line, b.Line) })
+	return faults
+}
+
+// warnings are what the loader found questionable, by itself or at this time, and the secrets
+// that cannot be read.
 func warnings(c *config.Config) []string {
 	var all []string
-	for _, w := range c.Warnings {
+	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {
 		all = append(all, w.String())
 	}
 	secrets := map[string]config.SecretSource{}

@@ -151,7 +151,7 @@ func (set *freezeSet) look(s slots) *frozen {
 			"no rotation can ever begin: %s follow one another without an end: shorten one of them%s", who, orExcept(guilty))}
 	}
 	every := s.schedule.Interval()
-	anchors, steps := []time.Time{start}, 24
+	anchors, steps := []time.Time{start}, 12
 	if every > 0 { // its slots fall anywhere
 		anchors, steps = nil, 1
 	}
@@ -173,7 +173,7 @@ func (set *freezeSet) look(s slots) *frozen {
 	}
 	for i, anchor := range anchors {
 		if i > 0 {
-			steps = 3
+			steps = 2
 		}
 		for n := 0; n < steps; n++ {
 			h := holdAfter(s.schedule, set.freezes, anchor)
