@@ -100,9 +100,8 @@ func (set *freezeSet) measure() {
 		return
 	}
 	again := slices.DeleteFunc(slices.Clone(set.freezes), func(f scheduler.Freeze) bool { return f.Schedule == nil })
-	deferring := slices.ContainsFunc(again, func(f scheduler.Freeze) bool { return !f.Skip })
-	if !deferring {
-		return
+	if !slices.ContainsFunc(again, func(f scheduler.Freeze) bool { return !f.Skip }) {
+		return // none defers
 	}
 	table := scheduler.Timetable{Freezes: again}
 	const manyFreezes = 400
@@ -157,10 +156,13 @@ func (set *freezeSet) look(s slots) *frozen {
 	}
 	for _, f := range set.freezes {
 		begin := f.From
-		if f.Schedule != nil {
+		switch {
+		case f.Schedule != nil:
 			begin = f.Schedule.Next(start)
-		} else if !f.To.After(start) {
+		case !f.To.After(start):
 			continue
+		case begin.Before(start):
+			begin = start
 		}
 		if every == 0 {
 			anchors = append(anchors, begin.Add(-1))
@@ -213,28 +215,42 @@ func (set *freezeSet) held(s slots, anchor time.Time, h hold) *frozen {
 		return holdAfter(s.schedule, freezes, anchor).long()
 	})
 	who, skips := describe(guilty)
-	remedies := []string{"shorten " + pick(guilty, "it", "one of them")}
-	if skips {
-		remedies = append([]string{"write slots: defer"}, remedies...)
+	it := pick(guilty, "it", "them")
+	expression, every := s.expression.value, s.schedule.Interval() > 0
+	var remedies []string
+	if skips && !holdAfter(s.schedule, deferring(guilty), anchor).long() {
+		remedies = append(remedies, "write slots: defer")
 	}
-	every := s.schedule.Interval() > 0
 	f := &frozen{guilty: guilty}
 	switch {
 	case h.until.IsZero() && every:
-		f.message = fmt.Sprintf("a slot of %s that falls into %s is followed by none outside of %s, and is never served: "+
-			"write slots: defer, or a schedule of five cron fields that lie outside", s.expression.value, who, pick(guilty, "it", "them"))
-		return f
+		f.message = fmt.Sprintf("a slot of %s that falls into %s is followed by none outside of %s, and is never served: ", expression, who, it)
+		remedies = append(remedies, "write a schedule of five cron fields that lie outside of "+it)
 	case h.until.IsZero():
 		f.fault = true
-		f.message = fmt.Sprintf("no slot of %s is ever served: %s %s over all of them: write slots: defer, or move the schedule out of %s%s",
-			s.expression.value, who, pick(guilty, "passes", "pass"), pick(guilty, "it", "them"), orExcept(guilty))
-		return f
+		f.message = fmt.Sprintf("no slot of %s is ever served: %s %s over all of them: ", expression, who, pick(guilty, "passes", "pass"))
+		remedies = append(remedies, "move the schedule out of "+it)
+	default:
+		zone, served := s.schedule.Location(), "is"
+		if every {
+			served = "may be"
+		}
+		f.message = fmt.Sprintf("no slot of %s %s served from %s to %s, %d days, because of %s: ", expression, served,
+			shownMoment(h.from.In(zone)), shownMoment(h.until.In(zone)), int(h.until.Sub(h.from)/(24*time.Hour)), who)
+		remedies = append(remedies, "shorten "+pick(guilty, "it", "one of them"))
 	}
-	zone := s.schedule.Location()
-	f.message = fmt.Sprintf("no slot of %s %s served from %s to %s, %d days, because of %s: %s%s",
-		s.expression.value, pickIf(every, "may be", "is"), shownMoment(h.from.In(zone)), shownMoment(h.until.In(zone)),
-		int(h.until.Sub(h.from)/(24*time.Hour)), who, strings.Join(remedies, ", or "), orExcept(guilty))
+	f.message += strings.Join(remedies, ", or ") + orExcept(guilty)
 	return f
+}
+
+// deferring are the freezes if all of them deferred slots.
+func deferring(placed []placedFreeze) []scheduler.Freeze {
+	var freezes []scheduler.Freeze
+	for _, f := range placed {
+		f.Skip = false
+		freezes = append(freezes, f.Freeze)
+	}
+	return freezes
 }
 
 // needed leaves out each freeze without which it is still so.
@@ -271,14 +287,10 @@ func describe(freezes []placedFreeze) (text string, skips bool) {
 }
 
 func pick(freezes []placedFreeze, one, many string) string {
-	return pickIf(len(freezes) == 1, one, many)
-}
-
-func pickIf(condition bool, yes, no string) string {
-	if condition {
-		return yes
+	if len(freezes) == 1 {
+		return one
 	}
-	return no
+	return many
 }
 
 // orExcept is the remedy that is left where one of the freezes is global.

@@ -44,9 +44,12 @@ func TestHeldUp(t *testing.T) {
 		{"@every that a freeze holds up", "@every 24h", "x: {from: 2027-01-01, to: 2027-04-01}",
 			[]string{"1:14: freezes.x: no slot of @every 24h may be served from 2027-01-01 00:00:00Z to 2027-04-01 00:00:00Z, 90 days, because of " +
 				"the freeze x (from 2027-01-01 00:00:00Z to 2027-04-01 00:00:00Z): shorten it, or except the token from x (except_freezes)"}},
+		{"passed over for long, and it would last as long", "0 4 * * *", "x: {from: 2026-12-01, to: 2027-03-01, slots: skip}",
+			[]string{"1:14: freezes.x: no slot of 0 4 * * * is served from 2026-12-01 04:00:00Z to 2027-03-01 04:00:00Z, 90 days, because of " +
+				"the freeze x (from 2026-12-01 00:00:00Z to 2027-03-01 00:00:00Z): shorten it, or except the token from x (except_freezes)"}},
 		{"@every that stays in a freeze", "@every 24h", "x: {schedule: 0 4 * * *, duration: 1h, slots: skip}",
 			[]string{"1:14: freezes.x: a slot of @every 24h that falls into the freeze x (1h from each 0 4 * * *, UTC) is followed by none outside of it, " +
-				"and is never served: write slots: defer, or a schedule of five cron fields that lie outside"}},
+				"and is never served: write slots: defer, or write a schedule of five cron fields that lie outside of it, or except the token from x (except_freezes)"}},
 		{"@every that a freeze defers", "@every 24h", "x: {schedule: 0 4 * * *, duration: 1h}", nil},
 		{"@every that moves on", "@every 25h", "x: {schedule: 0 4 * * *, duration: 1h, slots: skip}", nil},
 	} {
