@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -188,7 +189,7 @@ func faultsOf(err error) []string {
 
 // warn logs what is questionable about a configuration.
 func warn(log *slog.Logger, c *config.Config) {
-	for _, w := range c.Warnings {
+	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {
 		log.Warn("the configuration can be improved", "where", fmt.Sprintf("%s:%d:%d", w.File, w.Line, w.Column), "path", w.Path, "what", w.Message)
 	}
 }

@@ -96,4 +96,13 @@ func (a *App) learnOne(ctx context.Context, name, account, id string, listed map
 	if err := a.engine.learn(ctx, name, facts); err != nil {
 		log.Error("the ledger could not be written", "error", err)
 	}
+	if seen, ok := a.engine.view(name); ok {
+		next := seen.due.At
+		if seen.due.Held {
+			next = time.Time{}
+		}
+		if fault, late := a.inForce().ExpiryFault(name, id, a.now(), next, facts.ExpiresAt); late {
+			log.Warn(fault.Message, "next", next, "expires", facts.ExpiresAt)
+		}
+	}
 }
