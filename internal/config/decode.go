@@ -28,6 +28,8 @@ type decoder struct {
 	keys   map[string]position // of the keys
 	broken map[string]bool     // mappings and lists that could not be read or are empty
 	merged map[string]bool     // mappings with a merge key, which may stand for any field
+
+	fields map[reflect.Type]map[string]reflect.StructField // what fieldsOf found before
 }
 
 // has reports whether the file says anything about path.
@@ -157,7 +159,11 @@ func kind(n *yaml.Node) string {
 
 // object decodes into a struct of package raw.
 func (d *decoder) object(n *yaml.Node, path string, v reflect.Value) {
-	fields := fieldsOf(v.Type())
+	fields, known := d.fields[v.Type()]
+	if !known {
+		fields = fieldsOf(v.Type())
+		d.fields[v.Type()] = fields
+	}
 	d.pairs(n, path, true, func(key string, k, value *yaml.Node) {
 		f, ok := fields[key]
 		if !ok {

@@ -33,6 +33,7 @@ func Parse(filename string, data []byte) (*Config, error) {
 			keys:   map[string]position{},
 			broken: map[string]bool{},
 			merged: map[string]bool{},
+			fields: map[reflect.Type]map[string]reflect.StructField{},
 		},
 		cfg:     &Config{File: filename},
 		gaps:    map[gapKey]gap{},
