@@ -125,7 +125,9 @@ func TestSystemdUnit(t *testing.T) {
 		"RuntimeDirectory":     "rotatord",
 		"RuntimeDirectoryMode": "0750",
 		"Restart":              "on-failure",
-		"LimitCORE":            "0",
+		// It also fires when the clock was set, and then a rotation may be in hand.
+		"WatchdogSignal": "SIGTERM",
+		"LimitCORE":      "0",
 	} {
 		if got := u.one(t, key); got != want {
 			t.Errorf("%s=%s, want %s", key, got, want)
@@ -141,8 +143,14 @@ func TestSystemdUnit(t *testing.T) {
 	if families := strings.Fields(u.one(t, "RestrictAddressFamilies")); !slices.Contains(families, "AF_UNIX") {
 		t.Errorf("RestrictAddressFamilies=%q has no AF_UNIX: sd_notify cannot work", families)
 	}
-	if exec := strings.Fields(u.one(t, "ExecPaths")); !slices.Contains(exec, command[0]) {
-		t.Errorf("ExecPaths=%q does not allow %s", exec, command[0])
+	if signal := strings.Fields(u.one(t, "ExecReload")); !slices.Equal(signal[1:], []string{"-HUP", "$MAINPID"}) {
+		t.Errorf("ExecReload=%q does not send the signal that the daemon reloads at", signal)
+	}
+	for _, key := range []string{"ExecStart", "ExecReload"} {
+		program := strings.Fields(u.one(t, key))[0]
+		if exec := strings.Fields(u.one(t, "ExecPaths")); !slices.Contains(exec, program) && !strings.HasPrefix(program, "+") {
+			t.Errorf("%s: ExecPaths=%q does not allow %s", key, exec, program)
+		}
 	}
 }
 
