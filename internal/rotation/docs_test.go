@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
 )
 
 const cyclePath = "../../docs/rotation-cycle.md"
@@ -117,31 +118,218 @@ func stateOf(s rotation.Step) string {
 
 // TestReasonCodesAreDocumented compares the codes in the source with those in the document.
 func TestReasonCodesAreDocumented(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "doubt.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var codes []string
-	ast.Inspect(file, func(n ast.Node) bool {
-		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, "Reason") {
-			codes = append(codes, strings.Trim(v.Values[0].(*ast.BasicLit).Value, `"`))
-		}
-		return true
-	})
+	codes := constants(t, "doubt.go", "Reason")
 	if len(codes) < 10 {
 		t.Fatalf("found only %v", codes)
 	}
-	_, section, ok := strings.Cut(cycle(t), "## Reason codes")
-	if !ok {
-		t.Fatal("the section is not there")
-	}
-	var documented []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(section, -1) {
-		documented = append(documented, m[1])
-	}
+	documented := firstCells(section(t, "## Reason codes"))
 	slices.Sort(codes)
 	slices.Sort(documented)
 	if diff := cmp.Diff(codes, documented); diff != "" {
 		t.Errorf("(-source +documented)\n%s", diff)
+	}
+}
+
+// TestDueReasonsAreDocumented does the same for what decides when a token is due, and for
+// the order of the rules.
+func TestDueReasonsAreDocumented(t *testing.T) {
+	codes := constants(t, "due.go", "Due")
+	if len(codes) < 10 {
+		t.Fatalf("found only %v", codes)
+	}
+	if diff := cmp.Diff(codes, firstCells(section(t, "## When it begins"))); diff != "" {
+		t.Errorf("(-source +documented)\n%s", diff)
+	}
+}
+
+// constants are the values of the string constants in a source file whose names begin so.
+func constants(t *testing.T, path, prefix string) (values []string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, prefix) && len(v.Values) == 1 {
+			values = append(values, strings.Trim(v.Values[0].(*ast.BasicLit).Value, `"`))
+		}
+		return true
+	})
+	return values
+}
+
+// section is the text between a heading and the next of any level.
+func section(t *testing.T, heading string) string {
+	t.Helper()
+	_, text, ok := strings.Cut(cycle(t), "\n"+heading+"\n")
+	if !ok {
+		t.Fatalf("the section %q is not there", heading)
+	}
+	text, _, _ = strings.Cut(text, "\n##")
+	return text
+}
+
+// firstCells are the codes that rows of tables begin with.
+func firstCells(text string) (codes []string) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(text, -1) {
+		codes = append(codes, m[1])
+	}
+	return codes
+}
+
+// work is something that a token can be due for, or be told to do.
+type work struct {
+	name string
+	// prepare has it come up, so that it would go on now.
+	prepare func(w *world, token rotation.Token, r *rotation.Rotator)
+	// wentOn reports whether it did, given what the world was asked for since.
+	wentOn func(w *world, calls []string) bool
+	manual bool
+	once   bool // catch_up: once and not skip
+}
+
+func rotated(_ *world, calls []string) bool { return slices.Contains(calls, "rotate") }
+
+var works = []work{
+	{name: "a slot", wentOn: rotated, prepare: untilDue},
+	{name: "its next try after a failure", wentOn: rotated, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failOnce("sink preflight", fault{before: errors.New("x")})
+		w.advance(r, token)
+		untilDue(w, token, r)
+	}},
+	{name: "making up for missed slots", wentOn: rotated, once: true, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
+		time.Sleep(5*time.Hour + time.Minute)
+		if record, err := r.CatchUp(w.t.Context(), token); err != nil || r.Due(token, record).Reason != rotation.DueCatchUp {
+			w.t.Fatal(r.Due(token, record), err)
+		}
+		untilDue(w, token, r)
+	}},
+	{name: "a reissue", wentOn: rotated, prepare: func(w *world, _ rotation.Token, _ *rotation.Rotator) {
+		w.change(func(r *rotation.Record) { r.NextTrigger = rotation.TriggerRecovery })
+	}},
+	{name: "the delivery of a secret in hand", prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failOnce("sink store", fault{before: errors.New("x")})
+		w.advance(r, token)
+		untilDue(w, token, r)
+	}, wentOn: func(w *world, _ []string) bool { return w.sink.ClientSecret.Reveal() == w.current }},
+	{name: "a look at a doubt", prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failOnce("rotate", fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
+		w.advance(r, token)
+		untilDue(w, token, r)
+	}, wentOn: func(_ *world, calls []string) bool { return slices.Contains(calls, "inspect") }},
+	{name: "`rotatord rotate`", wentOn: rotated, manual: true, prepare: func(*world, rotation.Token, *rotation.Rotator) {}},
+}
+
+// holds are what may stand in the way, in the order of the columns. The first is nothing.
+var holds = []func(w *world, token *rotation.Token, r *rotation.Rotator){
+	func(*world, *rotation.Token, *rotation.Rotator) {},
+	func(_ *world, token *rotation.Token, _ *rotation.Rotator) {
+		// It begins now, so a slot that was tried before lies before it.
+		token.Timetable.Freezes = []scheduler.Freeze{{Name: "f", From: time.Now(), To: time.Now().Add(48 * time.Hour)}}
+	},
+	func(w *world, token *rotation.Token, r *rotation.Rotator) {
+		if err := r.Pause(w.t.Context(), token.Name, rotation.Pause{Since: time.Now()}); err != nil {
+			w.t.Fatal(err)
+		}
+	},
+	func(_ *world, token *rotation.Token, _ *rotation.Rotator) {
+		token.Timetable.Window = time.Minute
+		time.Sleep(2 * time.Minute)
+	},
+	func(w *world, _ *rotation.Token, _ *rotation.Rotator) {
+		w.change(func(r *rotation.Record) { r.Last = &rotation.Done{GraceEndsAt: time.Now().Add(24 * time.Hour)} })
+	},
+	func(w *world, _ *rotation.Token, _ *rotation.Rotator) {
+		w.fault = func(_ int, call string) fault {
+			if call == "ready" {
+				return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}}
+			}
+			return fault{}
+		}
+	},
+}
+
+// TestWhatHoldsUpWhatIsDocumented lets all that a token can be due for meet all that can
+// stand in its way, and compares what comes of it with the table.
+func TestWhatHoldsUpWhatIsDocumented(t *testing.T) {
+	var rows []string
+	for _, work := range works {
+		row := []string{work.name}
+		for column, hold := range holds {
+			switch outcome := outcomeOf(t, work, hold); {
+			case column > 0:
+				row = append(row, outcome)
+			case outcome != "goes on":
+				t.Fatalf("%s: nothing stands in its way, and it is %q", work.name, outcome)
+			}
+		}
+		rows = append(rows, "| "+strings.Join(row, " | ")+" |")
+	}
+	var documented []string
+	for line := range strings.Lines(section(t, "### What holds up what")) {
+		if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| |") && !strings.HasPrefix(line, "| ---") {
+			documented = append(documented, strings.TrimSpace(line))
+		}
+	}
+	if diff := cmp.Diff(rows, documented); diff != "" {
+		t.Errorf("docs/rotation-cycle.md says otherwise (-seen +documented):\n%s\nthe whole table as seen:\n%s", diff, strings.Join(rows, "\n"))
+	}
+}
+
+// outcomeOf is what comes of work when something stands in its way, as the table has it.
+func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rotation.Rotator)) (outcome string) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token.Timetable.SkipMissed = !work.once
+		work.prepare(w, token, r)
+		hold(w, &token, r)
+		calls := len(w.calls)
+		var err error
+		if work.manual {
+			_, err = r.RotateNow(w.t.Context(), token, rotation.Overrides{})
+		} else {
+			_, err = r.Advance(w.t.Context(), token)
+		}
+		missed := slices.ContainsFunc(w.events, func(e rotation.Event) bool {
+			m, ok := e.(rotation.SlotsMissed)
+			return ok && m.GivenUp
+		})
+		switch {
+		case errors.Is(err, rotation.ErrHeldUp):
+			outcome = "refused"
+		case missed:
+			outcome = "missed"
+		case work.wentOn(w, w.calls[calls:]):
+			outcome = "goes on"
+		default:
+			outcome = "waits"
+		}
+	})
+	return outcome
+}
+
+// untilDue waits until the token is due.
+func untilDue(w *world, token rotation.Token, r *rotation.Rotator) {
+	time.Sleep(time.Until(r.Due(token, w.record()).At))
+}
+
+// failOnce has one call fail, the first of that name.
+func (w *world) failOnce(name string, f fault) {
+	failed := false
+	w.fault = func(_ int, call string) fault {
+		if failed || call != name {
+			return fault{}
+		}
+		failed = true
+		return f
+	}
+}
+
+// change changes the token's record in the ledger.
+func (w *world) change(do func(*rotation.Record)) {
+	w.t.Helper()
+	record := w.record()
+	do(&record)
+	if _, err := w.Save(w.t.Context(), record); err != nil {
+		w.t.Fatal(err)
 	}
 }
