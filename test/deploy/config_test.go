@@ -8,6 +8,29 @@ import (
 	"rotatord/internal/config"
 )
 
+// TestRunbookFreezes reads the freezes that the runbook shows, with the configuration that
+// is shipped for systemd.
+func TestRunbookFreezes(t *testing.T) {
+	blocks := fenced(readFile(t, "docs/runbook.md"), "yaml")
+	if len(blocks) != 1 {
+		t.Fatalf("%d YAML blocks in the runbook, want the freezes alone", len(blocks))
+	}
+	path := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(path, []byte(fencedConfig(t)+blocks[0]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, w := range c.Warnings {
+		t.Errorf("%s", w)
+	}
+	if n := len(c.Tokens[0].Freezes); n != 2 {
+		t.Errorf("%d freezes apply to the token", n)
+	}
+}
+
 // Every configuration that is shipped is one that the daemon starts with, and has
 // nothing to warn of.
 func TestShippedConfigurations(t *testing.T) {
