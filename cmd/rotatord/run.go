@@ -45,6 +45,9 @@ the answer to a request that is under way is lost, and its token is then in doub
 }
 
 func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeout time.Duration, stderr io.Writer) error {
+	hangup := make(chan os.Signal, 1) // from the beginning: one that comes early must not end the daemon
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	c, err := loadConfig(configPath, stderr)
 	if err != nil {
 		return err
@@ -61,7 +64,7 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 	a.Start()
 	notify(log, daemon.SdNotifyReady)
 	watchdog(ctx, log, a)
-	defer reloadOnHangup(ctx, log, a, configPath)()
+	defer reloadOn(ctx, hangup, log, a, configPath)()
 
 	var failed error
 	select {
@@ -137,12 +140,9 @@ func watchdog(ctx context.Context, log *slog.Logger, a *app.App) {
 	}()
 }
 
-// reloadOnHangup reads the configuration anew at each SIGHUP, which does not end the daemon,
-// also while it stops. The returned function gives the signal its default meaning back.
-func reloadOnHangup(ctx context.Context, log *slog.Logger, a *app.App, configPath string) (stop func()) {
+// reloadOn reads the configuration anew at each signal. The returned function ends that.
+func reloadOn(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, a *app.App, configPath string) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -155,7 +155,7 @@ func reloadOnHangup(ctx context.Context, log *slog.Logger, a *app.App, configPat
 			}
 		}
 	}()
-	return func() { cancel(); <-ended; signal.Stop(hangup) }
+	return func() { cancel(); <-ended }
 }
 
 // reload takes the configuration as it is in the file now, or says why not.

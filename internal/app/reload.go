@@ -34,7 +34,7 @@ func (a *App) Refused() { a.metrics.ConfigRefused() }
 
 func (a *App) reload(ctx context.Context, c *config.Config) error {
 	before := a.inForce()
-	if err := errors.Join(asksForRestart(before, c), a.checkRemoved(before, c), a.checkForgotten(c)); err != nil {
+	if err := errors.Join(asksForRestart(before, c), a.checkInHand(before, c), a.checkForgotten(c)); err != nil {
 		return err
 	}
 	a.mu.Lock()
@@ -149,18 +149,22 @@ func asksForRestart(before, after *config.Config) error {
 	return fmt.Errorf("a change of %s asks for a restart: tokens, defaults, freezes and further accounts are what can be reloaded", strings.Join(changed, ", "))
 }
 
-// checkRemoved refuses to forget a token in the middle of a rotation.
-func (a *App) checkRemoved(before, after *config.Config) error {
+// checkInHand refuses to forget a service token in the middle of a rotation, whether its entry
+// is gone or names another one now.
+func (a *App) checkInHand(before, after *config.Config) error {
 	now := byName(after.Tokens)
 	var errs []error
-	for _, t := range before.Tokens {
-		if _, kept := now[t.Name]; kept {
+	for _, was := range before.Tokens {
+		is, kept := now[was.Name]
+		if kept && is.ID == was.ID && is.Partner == was.Partner {
 			continue
 		}
-		if seen, ok := a.engine.view(t.Name); ok && (seen.working || seen.record.Step != rotation.StepIdle) {
-			errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in hand (%s), and nobody would finish it: keep the token until it is done",
-				t.Name, stateName(seen.record.Step)))
+		seen, ok := a.engine.view(was.Name)
+		if !ok || !seen.working && seen.record.Step == rotation.StepIdle {
+			continue
 		}
+		errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in hand (%s), and nobody would finish it: keep the entry as it is until that is done",
+			was.Name, stateName(seen.record.Step)))
 	}
 	return errors.Join(errs...)
 }
