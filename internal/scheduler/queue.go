@@ -36,6 +36,7 @@ func NewQueue(now func() time.Time) *Queue {
 // Set makes key fire at the wall-clock time at, once, in place of any time that was
 // set before. A time in the past fires at once.
 func (q *Queue) Set(key string, at time.Time) {
+	at = at.Round(0) // two that have a monotonic reading would be compared by it
 	q.mu.Lock()
 	e, ok := q.byKey[key]
 	if ok {
