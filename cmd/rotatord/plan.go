@@ -21,12 +21,16 @@ const (
 	maxCount = 10_000
 	// maxPlanned bounds what all tokens have together, but two for each are always had.
 	maxPlanned = 250_000
+	// maxEvents bounds a calendar. Programs that subscribe to one give up long before that.
+	maxEvents = 50_000
 	// maxYears is how far from now a plan may be asked for. Time zones and calendars change.
 	maxYears = 100
+	// calendarDays is how far a calendar reaches by itself.
+	calendarDays = 90
 )
 
 func newPlan() *cobra.Command {
-	var configPath, from, until string
+	var configPath, from, until, calendar string
 	var format outputFormat
 	var count int
 	cmd := &cobra.Command{
@@ -46,12 +50,20 @@ Without --until, --count says how many rotations of each token are shown, by def
 --from only those that begin from then on. A --from that is not in the future leaves the
 ledger aside and shows what the schedules alone have planned.
 
+--calendar writes an iCalendar file to subscribe to, by default of the next 90 days. It takes
+the place of FILE in one step, so a web server never serves half of it; - is standard output.
+
 -o json prints an array; docs/plan.md describes its fields and the codes of the warnings.`,
 		Example: `  rotatord plan --count 5
-  rotatord plan --from 2027-03-01T00:00:00Z --until 2027-04-01T00:00:00+02:00`,
+  rotatord plan --from 2027-03-01T00:00:00Z --until 2027-04-01T00:00:00+02:00
+  rotatord plan --calendar /var/www/rotations.ics`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o, err := planOptions(cmd.Flags().Changed, from, until, count, time.Now())
+			given := cmd.Flags().Changed
+			if given("calendar") && (given("output") || calendar == "") {
+				return usagef("--calendar wants a file, or - for standard output, and is a format of its own: leave out -o")
+			}
+			o, err := planOptions(given, from, until, count, time.Now())
 			if err != nil {
 				return err
 			}
@@ -66,7 +78,12 @@ ledger aside and shows what the schedules alone have planned.
 			if note != "" && format != "json" {
 				fmt.Fprintln(cmd.ErrOrStderr(), "note:", note)
 			}
-			if format == "json" {
+			switch {
+			case calendar == "-":
+				return writeCalendar(cmd.OutOrStdout(), c, p, o)
+			case given("calendar"):
+				return saveCalendar(calendar, c, p, o)
+			case format == "json":
 				return p.printJSON(cmd.OutOrStdout())
 			}
 			return p.print(cmd.OutOrStdout())
@@ -75,9 +92,11 @@ ledger aside and shows what the schedules alone have planned.
 	configFlag(cmd, &configPath)
 	outputFlag(cmd, &format)
 	flags := cmd.Flags()
-	flags.IntVarP(&count, "count", "n", 1, "how many rotations of each token; with --until by default all")
+	flags.IntVarP(&count, "count", "n", 1, "how many rotations of each token; with --until or --calendar by default all")
 	flags.StringVar(&from, "from", "", "show what begins at this `time` or later, such as 2027-03-01T00:00:00Z")
 	flags.StringVar(&until, "until", "", "show what begins at this `time` or earlier")
+	flags.StringVar(&calendar, "calendar", "", "write an iCalendar `file` instead; - for standard output")
+	_ = cmd.MarkFlagFilename("calendar", "ics")
 	return cmd
 }
 
@@ -108,7 +127,17 @@ func planOptions(given func(flag string) bool, from, until string, count int, no
 			return r, err
 		}
 	}
-	if given("until") && !given("count") {
+	if given("calendar") {
+		r.most = maxEvents
+	}
+	switch {
+	case given("calendar") && !given("until") && !given("count"):
+		begin := now
+		if given("from") {
+			begin = r.from
+		}
+		r.until, r.count = begin.AddDate(0, 0, calendarDays).UTC().Truncate(time.Second), 0
+	case given("until") && !given("count"):
 		r.count = 0
 	}
 	switch {
