@@ -73,6 +73,10 @@ type world struct {
 	sink       rotation.Credential
 	version    int
 
+	paused map[string]rotation.Pause
+	// offset is that of the daemon's wall clock, which somebody has set.
+	offset time.Duration
+
 	calls []string
 	// fault decides about the n-th call, counted from 0. nil: no faults.
 	fault func(n int, call string) fault
@@ -194,6 +198,14 @@ func (w *world) All(ctx context.Context) ([]rotation.Record, error) {
 	return all, nil
 }
 
+func (w *world) LoadPauses(context.Context) (map[string]rotation.Pause, error) {
+	return maps.Clone(w.paused), nil
+}
+
+func (w *world) SavePauses(_ context.Context, all map[string]rotation.Pause) error {
+	return w.do("save pauses", func() error { w.paused = maps.Clone(all); return nil })
+}
+
 func (w *world) Reserve(_ context.Context, key rotation.PendingKey) error {
 	return w.do("reserve", func() error { w.reserved[key.RotationID] = true; return nil })
 }
@@ -249,7 +261,7 @@ func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued ro
 			Facts:      c.facts(),
 		}
 		if req.Grace > 0 {
-			issued.GraceEndsAt = c.previousUntil
+			issued.GraceEndsAt = c.previousUntil.Add(w.offset)
 		}
 		if w.wrongClientID {
 			issued.ClientID = "another"
@@ -326,8 +338,17 @@ func (w *world) token(grace time.Duration) rotation.Token {
 
 // start is a new process on the same world.
 func (w *world) start() *rotation.Rotator {
-	return rotation.New(rotation.Options{Ledger: w, Pending: w, Observer: w, Owner: fmt.Sprint(time.Now().UnixNano()), Started: time.Now()})
+	r := rotation.New(rotation.Options{
+		Ledger: w, Pending: w, Pauses: w, Observer: w, Owner: fmt.Sprint(time.Now().UnixNano()), Started: w.now(), Now: w.now,
+	})
+	if err := r.LoadPauses(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+	return r
 }
+
+// now is what the daemon's wall clock shows.
+func (w *world) now() time.Time { return time.Now().Add(w.offset) }
 
 // advance waits until the token is due and works on it. died reports a crash.
 func (w *world) advance(r *rotation.Rotator, token rotation.Token) (err error, died bool) {

@@ -1,0 +1,212 @@
+package rotation_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rotatord/internal/rotation"
+)
+
+var everything = rotation.Overrides{Freeze: true, Pause: true, Grace: true}
+
+// TestRotateNow rotates outside of the schedule. Slots to come stay.
+func TestRotateNow(t *testing.T) {
+	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 10 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		time.Sleep(20*time.Minute + 500*time.Millisecond)
+		record, err := r.RotateNow(t.Context(), token, rotation.Overrides{})
+		if err != nil || record.Last.Digest != w.sink.ClientSecret.Digest() || w.sink.ClientSecret.Reveal() != w.current {
+			t.Fatalf("%v, %+v", err, record)
+		}
+		if !record.Last.GraceEndsAt.Equal(w.now().Add(10*time.Minute)) || record.Last.Trigger != rotation.TriggerManual {
+			t.Errorf("%+v", record.Last)
+		}
+		w.serve(r, token, "01 02:00:00")
+		w.wantBegan("manual at 01 00:20:00 for 01 00:20:00", "schedule at 01 01:00:00 for 01 01:00:00", "schedule at 01 02:00:00 for 01 02:00:00")
+		w.wantMissed()
+	})
+}
+
+// TestRotateNowCountsEveryAnew: the period of @every begins with it.
+func TestRotateNowCountsEveryAnew(t *testing.T) {
+	scheduled(t, "@every 1h", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		time.Sleep(20 * time.Minute)
+		if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}); err != nil {
+			t.Fatal(err)
+		}
+		w.serve(r, token, "01 02:30:00")
+		w.wantBegan("manual at 01 00:20:00 for 01 00:20:00", "schedule at 01 01:20:00 for 01 01:20:00", "schedule at 01 02:20:00 for 01 02:20:00")
+	})
+}
+
+// TestRotateNowIsRefused: what speaks against it is said, with what to do, and is overridden
+// by just its own flag.
+func TestRotateNowIsRefused(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		prepare func(w *world, token *rotation.Token, r *rotation.Rotator)
+		want    string
+		by      rotation.Overrides
+	}{
+		{"paused", func(w *world, _ *rotation.Token, r *rotation.Rotator) { w.pause(r, "ci", "") },
+			"not rotated: ci is paused: resume it, or rotate all the same with --override-pause", rotation.Overrides{Pause: true}},
+		{"paused for a time", func(w *world, _ *rotation.Token, r *rotation.Rotator) { w.pause(r, rotation.AllTokens, "01 06:00:00") },
+			"not rotated: ci is paused until 2000-01-01T06:00:00Z: resume it, or rotate all the same with --override-pause", rotation.Overrides{Pause: true}},
+		{"frozen", func(_ *world, token *rotation.Token, _ *rotation.Rotator) {
+			token.Timetable.Freezes = append(freeze("01 00:00:00", "01 04:00:00", true), freeze("01 03:00:00", "01 05:00:00", false)...)
+		}, "not rotated: the freeze move lasts until 2000-01-01T05:00:00Z: wait, or rotate all the same with --override-freeze", rotation.Overrides{Freeze: true}},
+		{"grace", func(w *world, token *rotation.Token, r *rotation.Rotator) {
+			token.Grace = 10 * time.Minute
+			if _, err := r.RotateNow(w.t.Context(), *token, rotation.Overrides{}); err != nil {
+				w.t.Fatal(err)
+			}
+			time.Sleep(9 * time.Minute)
+		}, "not rotated: the previous secret of ci was promised to work until 2000-01-01T00:30:00Z, and rotating now cuts it off: " +
+			"wait, or rotate all the same with --override-grace", rotation.Overrides{Grace: true}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			scheduled(t, "0 9 * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+				time.Sleep(20 * time.Minute)
+				test.prepare(w, &token, r)
+				before, rotates := w.record(), w.rotates
+				others := rotation.Overrides{Freeze: !test.by.Freeze, Pause: !test.by.Pause, Grace: !test.by.Grace}
+				for _, o := range []rotation.Overrides{{}, others} {
+					record, err := r.RotateNow(t.Context(), token, o)
+					if !errors.Is(err, rotation.ErrHeldUp) || err.Error() != test.want {
+						t.Errorf("%+v: %v\nwant %s", o, err, test.want)
+					}
+					if diff := cmp.Diff(before, record); diff != "" || w.rotates != rotates || w.record().Revision != before.Revision {
+						t.Errorf("something was changed: %s", diff)
+					}
+				}
+				w.ordered = true // it is known what that cuts off
+				if _, err := r.RotateNow(t.Context(), token, test.by); err != nil || w.rotates != rotates+1 {
+					t.Errorf("%+v: %v", test.by, err)
+				}
+			})
+		})
+	}
+}
+
+// TestRotateNowInTheMiddle: one in hand is finished first, and a doubt is nothing to rotate
+// into, whatever is overridden.
+func TestRotateNowInTheMiddle(t *testing.T) {
+	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failing("sink store", "01 01:20:00")
+		w.serve(r, token, "01 01:05:00")
+		_, err := r.RotateNow(t.Context(), token, everything)
+		if want := "not rotated: a rotation of ci is in hand already (sealed), and is finished first: see rotatord status ci"; err == nil || err.Error() != want {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+		w.serve(r, token, "01 01:30:00")
+		w.wantBegan("schedule at 01 01:00:00 for 01 01:00:00")
+	})
+	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, c string) fault {
+			if c == "rotate" {
+				return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
+			}
+			return fault{}
+		}
+		w.serve(r, token, "01 01:05:00")
+		_, err := r.RotateNow(t.Context(), token, everything)
+		if want := "not rotated: ci is in doubt, and rotating could cut off the secret that works: look at it with rotatord resolve ci"; err == nil || err.Error() != want {
+			t.Errorf("%v\nwant %s", err, want)
+		}
+		if w.rotates != 1 {
+			t.Errorf("%d rotates", w.rotates)
+		}
+	})
+}
+
+// TestRotateNowFails: it is not tried again later, and what the schedule had in mind stands.
+func TestRotateNowFails(t *testing.T) {
+	for _, backOff := range []bool{false, true} {
+		scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+			w.failing("sink preflight", "01 01:50:00")
+			want := []string{"manual/skipped/preflight"}
+			if backOff { // the slot waits for its next try
+				w.serve(r, token, "01 01:30:00")
+				want = append(w.attempts(), want...)
+			} else {
+				time.Sleep(20 * time.Minute)
+			}
+			before, due := w.record(), r.Due(token, w.record())
+			record, err := r.RotateNow(t.Context(), token, rotation.Overrides{})
+			if err == nil || !strings.Contains(err.Error(), "vault is sealed") || errors.Is(err, rotation.ErrHeldUp) {
+				t.Errorf("%v", err)
+			}
+			if record.Step != rotation.StepIdle || record.Failures != before.Failures || !record.Anchor.Equal(before.Anchor) || record.LastError == "" {
+				t.Errorf("%+v", record)
+			}
+			if diff := cmp.Diff(due, r.Due(token, record)); diff != "" {
+				t.Errorf("what the schedule had in mind changed:\n%s", diff)
+			}
+			if diff := cmp.Diff(want, w.attempts()); diff != "" {
+				t.Error(diff)
+			}
+			if len(w.reserved) != 0 {
+				t.Error("a reservation was left behind")
+			}
+			w.serve(r, token, "01 02:00:00")
+			if w.rotates != 2 { // the slots of one and of two o'clock
+				t.Errorf("%d rotates: %q", w.rotates, w.began())
+			}
+		})
+	}
+}
+
+// TestRotateNowDuringBackOff serves the slot that waits for its next try.
+func TestRotateNowDuringBackOff(t *testing.T) {
+	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failing("sink preflight", "01 01:29:00")
+		w.serve(r, token, "01 01:28:00")
+		if record := w.record(); record.Failures < 8 || !record.NotBefore.After(clock("01 01:30:00")) {
+			t.Fatalf("%+v", record)
+		}
+		time.Sleep(clock("01 01:29:00").Sub(w.now()))
+		record, err := r.RotateNow(t.Context(), token, rotation.Overrides{})
+		if err != nil || record.Failures != 0 || !record.NotBefore.IsZero() || !record.Anchor.Equal(clock("01 01:29:00")) {
+			t.Errorf("%v, %+v", err, record)
+		}
+		w.serve(r, token, "01 02:00:00")
+		if w.rotates != 2 || !w.record().Last.Slot.Equal(clock("01 02:00:00")) {
+			t.Errorf("%q", w.began())
+		}
+		w.wantMissed()
+	})
+}
+
+// TestRotateNowMakesUpForALoss: where a rotation is owed nothing holds an operator up, who
+// brings consumers what they lack.
+func TestRotateNowMakesUpForALoss(t *testing.T) {
+	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, c string) fault {
+			switch {
+			case c == "rotate" && w.rotates == 0:
+				return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
+			case c == "sink preflight" && w.rotates == 1 && w.now().Before(clock("01 01:10:00")):
+				return fault{before: errors.New("vault is sealed")}
+			}
+			return fault{}
+		}
+		w.serve(r, token, "01 01:00:00")
+		w.ordered = true
+		if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveRotateNow); err != nil {
+			t.Fatal(err)
+		}
+		w.serve(r, token, "01 01:09:00")
+		if w.rotates != 1 || w.record().NextTrigger != rotation.TriggerManual {
+			t.Fatalf("%+v", w.record())
+		}
+		w.pause(r, rotation.AllTokens, "")
+		token.Timetable.Freezes = freeze("01 01:00:00", "02 00:00:00", false)
+		time.Sleep(clock("01 01:10:00").Sub(w.now()))
+		if record, err := r.RotateNow(t.Context(), token, rotation.Overrides{}); err != nil || record.NextTrigger != "" || w.sink.ClientSecret.Reveal() != w.current {
+			t.Errorf("%v, %+v", err, record)
+		}
+	})
+}
