@@ -149,7 +149,7 @@ const catchUpSpread = 10 * time.Minute
 // quarter of the time between the slot and the next, nor beyond closing.
 func (t *Timetable) CatchUp(f Firing, now time.Time) time.Time {
 	limit := t.spread(f.Slot)
-	if left := f.Close.Sub(now); left > 0 {
+	if left := f.Close.Sub(now); left >= 0 {
 		limit = min(limit, left)
 	}
 	return now.Add(t.offset("catch-up ", f.Slot, limit))

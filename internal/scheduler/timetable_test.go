@@ -143,6 +143,15 @@ func TestCatchUpIsSpread(t *testing.T) {
 	}
 }
 
+// TestCatchUpAtTheEndOfTheWindow: in its last moment there is no time left to spread it.
+func TestCatchUpAtTheEndOfTheWindow(t *testing.T) {
+	table := scheduler.Timetable{Schedule: mustParse(t, "0 4 * * *", "UTC"), Window: time.Hour, Key: "ci"}
+	f := table.Firing(at(t, "2026-11-24T04:00:00Z"))
+	if begin := table.CatchUp(f, f.Close); !begin.Equal(f.Close) {
+		t.Errorf("%s, and the window is over at %s", begin, f.Close)
+	}
+}
+
 // TestDaylightSaving is the rule in small; see TestISC for ten zones and twenty years.
 func TestDaylightSaving(t *testing.T) {
 	const spring, autumn = "2026-03-28T12:00:00Z", "2026-10-24T12:00:00Z"
