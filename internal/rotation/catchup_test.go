@@ -3,6 +3,7 @@ package rotation_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,6 +198,65 @@ func TestClockPutForward(t *testing.T) {
 			"catch_up at "+record.CatchUpAt.Format("02 15:04:05")+" for 01 06:00:00", "schedule at 01 07:00:00 for 01 07:00:00")
 		w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 4})
 	})
+}
+
+// TestClockWasAhead: slots that were consumed by a clock that was ahead are waited for, but not
+// for more than a day.
+func TestClockWasAhead(t *testing.T) {
+	for _, ahead := range []time.Duration{20 * time.Hour, 400 * 24 * time.Hour} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprint(ahead, " restart=", restart), func(t *testing.T) {
+				scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+					w.offset = ahead
+					record, err := r.CatchUp(t.Context(), token)
+					if err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(record.CatchUpAt.Sub(w.now()))
+					if _, err := r.Advance(t.Context(), token); err != nil || w.rotates != 1 {
+						t.Fatalf("%v, %d rotates", err, w.rotates)
+					}
+					consumed := w.record().Anchor
+					w.offset = 0
+					// Some time passes until somebody looks.
+					time.Sleep(clock("01 00:20:00").Sub(w.now()))
+					if restart {
+						r = w.start()
+						_, err = r.Enroll(t.Context(), token)
+					} else {
+						_, err = r.CatchUp(t.Context(), token)
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					w.serve(r, token, "02 00:00:00")
+					healed := slices.ContainsFunc(w.events, func(e rotation.Event) bool { _, ok := e.(rotation.ClockHealed); return ok })
+					if ahead < 24*time.Hour {
+						// Until 20:00 all slots were consumed.
+						if w.rotates != 1+4 || healed || w.began()[1] != "schedule at 01 21:00:00 for 01 21:00:00" {
+							t.Errorf("healed: %t, %q", healed, w.began())
+						}
+						return
+					}
+					if w.rotates != 1+24 || !healed || w.began()[1] != "schedule at 01 01:00:00 for 01 01:00:00" {
+						t.Errorf("consumed until %s, healed: %t, %q", consumed, healed, w.began())
+					}
+					told := 0
+					for _, e := range w.events {
+						if e, ok := e.(rotation.ClockHealed); ok {
+							told++
+							if len(e.What) == 0 || !strings.HasPrefix(e.What[0], "slots were consumed until 2001-02-04T") {
+								t.Errorf("%q", e.What)
+							}
+						}
+					}
+					if told != 1 {
+						t.Errorf("told of %d times", told)
+					}
+				})
+			})
+		}
+	}
 }
 
 // TestHealing takes out of a record what only a clock that was ahead can have put there, and

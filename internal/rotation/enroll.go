@@ -161,8 +161,16 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
-	record, _, err = r.fit(t, record)
-	return record, err
+	record, healed, err := r.fit(t, record)
+	if err != nil || !healed {
+		return record, err
+	}
+	// At once: slots are counted from now on, and not from each time anew that it is looked at.
+	saved, err := r.ledger.Save(ctx, record)
+	if err != nil {
+		return record, fmt.Errorf("%w: saving the record of %s: %w", ErrLedger, t.Name, err)
+	}
+	return saved, nil
 }
 
 // fit refuses a record that does not fit the token, and takes out of it what a wrong clock
