@@ -72,6 +72,20 @@ func (a *attempt) catchUp() (missed SlotsMissed, changed bool) {
 	return missed, true
 }
 
+// nowFrozen reports whether a freeze lasts that began since the rotation was due, which is
+// come to only now. Then it has the rotation wait for the end of that freeze.
+func (a *attempt) nowFrozen() bool {
+	if a.record.owed() {
+		return false
+	}
+	now := a.now()
+	if _, freeze := a.token.Timetable.Frozen(now); freeze == "" {
+		return false
+	}
+	a.record.CatchUpAt = now.UTC()
+	return true
+}
+
 // giveUpMissed consumes the slots that were missed, if they are not to be made up for.
 func (a *attempt) giveUpMissed() (missed SlotsMissed, any bool) {
 	if !a.token.Timetable.SkipMissed || a.record.owed() {

@@ -141,6 +141,9 @@ func (a *attempt) run(ctx context.Context) error {
 			if a.due = a.Due(a.token, a.record); a.due.Held || a.due.At.After(a.now()) {
 				return nil
 			}
+			if a.nowFrozen() { // it will be due anew when that is over
+				return a.save(ctx, StepIdle)
+			}
 			if missed, any := a.giveUpMissed(); !any {
 				err = a.claim(ctx)
 			} else if err = a.save(ctx, StepIdle); err == nil {

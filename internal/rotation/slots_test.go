@@ -244,6 +244,40 @@ func TestRetryWaitsForTheFreeze(t *testing.T) {
 	})
 }
 
+// TestFrozenSinceItWasDue: a token that is come to a little late is not rotated in a freeze
+// that has begun meanwhile.
+func TestFrozenSinceItWasDue(t *testing.T) {
+	for name, served := range map[string]string{"due": "01 04:00:00", "catching up": "01 16:00:00"} {
+		t.Run(name, func(t *testing.T) {
+			scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+				time.Sleep(clock(served).Sub(w.now()))
+				if name == "catching up" { // it has a time of its own, and the daemon dies before
+					record, err := w.start().Enroll(t.Context(), token)
+					if err != nil || record.CatchUpAt.IsZero() {
+						t.Fatalf("%v, %+v", err, record)
+					}
+					time.Sleep(record.CatchUpAt.Sub(w.now()))
+				}
+				token.Timetable.Freezes = []scheduler.Freeze{{Name: "move", From: w.now().Add(10 * time.Second), To: w.now().Add(5 * time.Hour)}}
+				time.Sleep(30 * time.Second)
+				r = w.start()
+				if _, err := r.Enroll(t.Context(), token); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := r.Advance(t.Context(), token); err != nil || w.rotates != 0 {
+					t.Fatalf("it was rotated in a freeze: %v", err)
+				}
+				due := r.Due(token, w.record())
+				if end := token.Timetable.Freezes[0].To; due.At.Before(end) || due.At.After(end.Add(10*time.Minute)) || due.Reason != rotation.DueFreeze {
+					t.Errorf("%+v", due)
+				}
+				w.serve(r, token, "02 03:00:00")
+				w.wantBegan("catch_up at " + due.At.Format("02 15:04:05") + " for 01 04:00:00")
+			})
+		})
+	}
+}
+
 // TestPassedOverStaysPassedOver: slots that a freeze passes over are consumed as they pass. That
 // the freeze is over, and taken out of the configuration, is no reason to rotate.
 func TestPassedOverStaysPassedOver(t *testing.T) {
