@@ -42,6 +42,23 @@ func TestRotateNowCountsEveryAnew(t *testing.T) {
 	})
 }
 
+// TestRotateNowServesWhatWasDue: slots that waited are not made up for again.
+func TestRotateNowServesWhatWasDue(t *testing.T) {
+	scheduled(t, "0 * * * *", func(token *rotation.Token) {
+		token.Timetable.Freezes = freeze("01 02:30:00", "01 03:30:00", true)
+	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		w.pause(r, "ci", "")
+		w.serve(r, token, "01 03:15:00") // two slots are due since, and one was passed over
+		if _, err := r.RotateNow(t.Context(), token, everything); err != nil {
+			t.Fatal(err)
+		}
+		w.resume(r, "ci")
+		w.serve(r, token, "01 04:00:00")
+		w.wantBegan("manual at 01 03:15:00 for 01 03:15:00", "schedule at 01 04:00:00 for 01 04:00:00")
+		w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1, Frozen: 1})
+	})
+}
+
 // TestRotateNowIsRefused: what speaks against it is said, with what to do, and is overridden
 // by just its own flag.
 func TestRotateNowIsRefused(t *testing.T) {

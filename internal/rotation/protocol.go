@@ -187,6 +187,9 @@ func (a *attempt) claim(ctx context.Context) error {
 	if passed.Due > 0 && !passed.Open() { // made up for after its window
 		work.Missed++
 	}
+	if passed.Overs > 0 && !work.Slot.Before(passed.Over) {
+		work.Frozen += passed.Overs
+	}
 	a.record.Work = work
 	err := a.phase(PhaseClaim, func() error { return a.save(ctx, StepClaimed) })
 	if err != nil {
