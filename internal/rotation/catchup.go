@@ -100,14 +100,9 @@ func (a *attempt) giveUpMissed() (missed SlotsMissed, any bool) {
 	return SlotsMissed{Token: a.token.Name, Count: passed.Due, Frozen: passed.Frozen, GivenUp: true}, true
 }
 
-// passed looks at the slots after the anchor. One that a clock which was ahead has served
-// already, and those before it, are not among them.
+// passed looks at the slots after the anchor.
 func (a *attempt) passed(now time.Time) scheduler.Passed {
-	anchor := a.record.Anchor
-	if last := a.record.Last; last != nil && last.Slot.After(anchor) && !last.Slot.After(now) {
-		anchor = last.Slot
-	}
-	return a.token.Timetable.Passed(anchor, now)
+	return a.token.Timetable.Passed(a.record.Anchor, now)
 }
 
 // trigger is why the rotation that is claimed now begins.
@@ -160,6 +155,11 @@ func heal(t Token, r Record, now time.Time) (Record, []string) {
 	}
 	if r.CatchUpAt.Sub(now) > max(t.Timetable.Jitter, lateTolerance+spreadTolerance) {
 		change("missed slots were to be made up for at", &r.CatchUpAt, time.Time{})
+	}
+	if last := r.Last; last != nil && last.Slot.After(r.Anchor) && !last.Slot.After(now) {
+		// What was taken for the future has come: slots up to the one that was served then are
+		// consumed.
+		r.Anchor = last.Slot
 	}
 	if last := r.Last; last != nil && last.GraceEndsAt.Sub(now) > maxOldLife+maxAnchorAhead {
 		r.Last = new(*last)

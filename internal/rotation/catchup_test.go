@@ -306,6 +306,60 @@ func TestHealing(t *testing.T) {
 	}
 }
 
+// TestFutureCame: a clock was put back by days, and is put right again. What was consumed
+// before that is not made up for.
+func TestFutureCame(t *testing.T) {
+	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		w.serve(r, token, "01 03:10:00")
+		w.offset -= 48 * time.Hour
+		record, err := r.CatchUp(t.Context(), token)
+		if err != nil || !record.Anchor.Equal(w.now()) {
+			t.Fatalf("%v, counted from %s", err, record.Anchor)
+		}
+		time.Sleep(10 * time.Second)
+		w.offset += 48 * time.Hour
+		w.serve(r, token, "01 04:30:00")
+		w.wantBegan("schedule at 01 01:00:00 for 01 01:00:00", "schedule at 01 02:00:00 for 01 02:00:00",
+			"schedule at 01 03:00:00 for 01 03:00:00", "schedule at 01 04:00:00 for 01 04:00:00")
+		w.wantMissed()
+	})
+}
+
+// TestServedInTheFuture: after healing slots are counted from now on, but the one that was
+// served last is not served again when it comes.
+func TestServedInTheFuture(t *testing.T) {
+	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		w.offset = 48 * time.Hour
+		w.serve(r, token, "03 04:20:00") // at first what the clock stepped over, and then 3 January
+		if !w.record().Last.Slot.Equal(clock("03 04:00:00")) {
+			t.Fatalf("%q", w.began())
+		}
+		rotates := w.rotates
+		w.offset = 0 // 1 January again
+		if _, err := r.CatchUp(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Pause(t.Context(), "ci", rotation.Pause{Since: w.now(), Until: clock("03 03:00:00")}); err != nil {
+			t.Fatal(err)
+		}
+		record := w.record()
+		if due := r.Due(token, record); due.Slot.Equal(record.Last.Slot) {
+			t.Errorf("due again: %+v", due)
+		}
+		if err := r.Pause(t.Context(), "ci", rotation.Pause{Since: w.now(), Until: clock("03 05:00:00")}); err != nil {
+			t.Fatal(err)
+		}
+		w.serve(r, token, "04 03:00:00")
+		if w.rotates != rotates {
+			t.Errorf("rotated again: %q", w.began())
+		}
+		w.serve(r, token, "04 04:00:00")
+		if w.rotates != rotates+1 {
+			t.Errorf("%d rotates more", w.rotates-rotates)
+		}
+	})
+}
+
 // TestClockIsFarFromCloudflares: while nobody knows which slots have come no scheduled rotation
 // begins; one that an operator asks for does, and so does what a doubt needs.
 func TestClockIsFarFromCloudflares(t *testing.T) {

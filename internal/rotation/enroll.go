@@ -181,11 +181,12 @@ func (r *Rotator) fit(t Token, record Record) (_ Record, healed bool, err error)
 			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name",
 			record.Step, record.Work.TokenID, t.Name, t.ID)
 	}
+	before := record.Anchor
 	record, what := heal(t, record, r.now())
 	if len(what) > 0 && r.observer != nil {
 		r.observer.Observe(ClockHealed{Token: t.Name, What: what})
 	}
-	return record, len(what) > 0, nil
+	return record, len(what) > 0 || !record.Anchor.Equal(before), nil
 }
 
 // lock keeps everybody else from a token until the returned function is called.
