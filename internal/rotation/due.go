@@ -110,7 +110,7 @@ func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 		due.Reason, due.Freeze = DueFreeze, f.Freeze
 	}
 	switch {
-	case r.Failures > 0 && !r.NotBefore.IsZero():
+	case r.Failures > 0 && !r.NotBefore.IsZero() && !r.NotBefore.Before(f.Begin): // else another slot failed
 		due.Trigger = TriggerRetry
 	case !r.CatchUpAt.IsZero():
 		due.Trigger = TriggerCatchUp

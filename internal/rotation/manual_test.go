@@ -197,6 +197,50 @@ func TestRotateNowDuringBackOff(t *testing.T) {
 	})
 }
 
+// TestRotateNowGetsNoAnswer: what was sent may have been carried out, and is resolved like any
+// other.
+func TestRotateNowGetsNoAnswer(t *testing.T) {
+	for _, carriedOut := range []bool{false, true} {
+		scheduled(t, "0 9 * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+			time.Sleep(time.Hour)
+			if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}); err != nil { // shows that updated_at moves
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			lost, asked := &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}, false
+			w.fault = func(_ int, c string) fault {
+				if c != "rotate" || asked {
+					return fault{}
+				}
+				if asked = true; carriedOut {
+					return fault{after: lost}
+				}
+				return fault{before: lost}
+			}
+			record, err := r.RotateNow(t.Context(), token, rotation.Overrides{})
+			if err == nil || record.Step != rotation.StepInDoubt || record.Work.Trigger != rotation.TriggerManual {
+				t.Fatalf("%v, %+v", err, record)
+			}
+			w.serve(r, token, "01 08:00:00")
+			began := w.began()[2:]
+			if !carriedOut { // nothing was, and nobody expects it any more
+				if len(began) != 0 || w.rotates != 1 || w.record().Step != rotation.StepIdle {
+					t.Errorf("%d rotates: %q, %+v", w.rotates, began, w.record())
+				}
+				w.serve(r, token, "01 09:00:00")
+				if began := w.began()[2:]; len(began) != 1 || began[0] != "schedule at 01 09:00:00 for 01 09:00:00" {
+					t.Errorf("%q", began)
+				}
+				return
+			}
+			// It is kept alive for three graces, and made up for a quarter of one before.
+			if len(began) != 1 || began[0] != "recovery at 01 03:50:00 for 01 03:50:00" || w.sink.ClientSecret.Reveal() != w.current {
+				t.Errorf("%q", began)
+			}
+		})
+	}
+}
+
 // TestRotateNowMakesUpForALoss: where a rotation is owed nothing holds an operator up, who
 // brings consumers what they lack.
 func TestRotateNowMakesUpForALoss(t *testing.T) {
