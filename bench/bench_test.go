@@ -158,7 +158,7 @@ func BenchmarkRecover(b *testing.B) {
 					b.Fatal(len(all), err)
 				}
 				for _, r := range all {
-					fmt.Fprint(io.Discard, rotation.NextDue(token, r).At)
+					fmt.Fprint(io.Discard, rotation.NextDue(token, r, rotation.Pause{}).At)
 				}
 				_ = j.Close()
 			}
