@@ -152,7 +152,7 @@ func (e *engine) fire(ctx context.Context, name string, late bool) {
 	s, ok := e.view(name)
 	switch {
 	case !ok:
-	case late, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
+	case late, s.due.Held, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
 		// Slots have passed, and what was late together must not begin together.
 		e.catchUp(ctx, s.token)
 	default:
@@ -221,18 +221,26 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	}
 	now := e.now()
 	due := e.rotator.Due(s.token, record)
-	if earliest := now.Add(floor); floor > 0 && due.At.Before(earliest) {
-		due.At = earliest
+	wake := due.Wake // at once, if it passed while something else was waited for
+	if earliest := now.Add(floor); floor > 0 {
+		due.At, wake = latest(due.At, earliest), latest(wake, earliest)
 	}
 	s.record, s.due = record, due
 	switch {
-	case due.Wake.After(now) && (due.Held || due.Wake.Before(due.At)):
-		e.queue.Set(name, due.Wake)
+	case (due.Wake.After(now) || !due.Wake.IsZero() && due.Slot.After(now)) && (due.Held || wake.Before(due.At)):
+		e.queue.Set(name, wake)
 	case due.Held:
 		e.queue.Remove(name)
 	default:
 		e.queue.Set(name, due.At)
 	}
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // replanOne queues a token anew, or with rotation.AllTokens all of them, because what holds

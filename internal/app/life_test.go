@@ -1,0 +1,286 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+	_ "time/tzdata"
+
+	"pgregory.net/rapid"
+
+	"rotatord/internal/rotation"
+)
+
+// life is how one token is configured, and all that happens to it and to its daemon.
+type life struct {
+	Expression, Zone      string
+	Start                 string // what the wall clock shows at the beginning
+	Jitter, Window, Grace time.Duration
+	Skip                  bool // missed slots are not made up for
+	Freezes               []freezing
+	Guard                 bool          // the issuer does not work for a clock that is far from its own
+	Slow                  time.Duration // how long Vault and the issuer take each
+	Acts                  []act
+}
+
+type freezing struct {
+	From             time.Duration // since the start
+	Expression, Zone string        // again and again, in place of From
+	Length           time.Duration
+	Skip             bool
+}
+
+// act is what happens after some time.
+type act struct {
+	After time.Duration
+	What  string
+	For   time.Duration
+}
+
+// calm reports whether nothing happens that could keep a slot from being served at its time.
+func (l life) calm() bool {
+	for _, a := range l.Acts {
+		if a.What != "nothing" {
+			return false
+		}
+	}
+	return len(l.Freezes) == 0
+}
+
+// settling is how long it takes until all is served: the longest wait after a failure and the
+// longest spread, and what a clock that was put back may add.
+func (l life) settling() time.Duration {
+	settling := 35*time.Minute + l.Jitter
+	if slices.ContainsFunc(l.Acts, func(a act) bool { return strings.HasSuffix(a.What, "step") || a.What == "right" }) {
+		settling += 2 * time.Hour
+	}
+	return settling
+}
+
+// pace is what goes together: how often a token is due, and how fast things happen to it.
+type pace struct {
+	gap         time.Duration
+	acts        int // at most
+	expressions []string
+	freezes     []freezing // that come again and again
+}
+
+var paces = []pace{{
+	5 * time.Minute, 10,
+	[]string{"@every 3m", "@every 7m30s", "*/5 * * * *", "*/10 * * * *", "7,22,37,52 * * * *", "@every 61s", "0,1,30 * * * *"},
+	[]freezing{{Expression: "20 * * * *", Length: 12 * time.Minute}, {Expression: "*/15 * * * *", Length: 6 * time.Minute}},
+}, {
+	time.Hour, 10,
+	[]string{"@every 1h", "0 * * * *", "30 * * * *", "@hourly", "15 */2 * * *", "30 1-3 * * *", "@every 47m", "0,30 0-6 * * *"},
+	[]freezing{{Expression: "0 */6 * * *", Length: 90 * time.Minute}, {Expression: "30 2 * * *", Length: 3 * time.Hour}, {Expression: "59 * * * *", Length: 2 * time.Minute}},
+}, {
+	24 * time.Hour, 5,
+	[]string{"30 2 * * *", "0 0 * * *", "@daily", "0,30 2 * * *", "@every 24h", "0 4 * * 1", "30 1,2,3 * * *"},
+	[]freezing{{Expression: "0 18 * * 5", Length: 60 * time.Hour}, {Expression: "0 2 * * *", Length: 2 * time.Hour}},
+}}
+
+// beginnings are moments around which clocks are set, and some at which nothing is.
+var beginnings = map[string][]string{
+	"Europe/Berlin":       {"2026-03-28T23:10:00Z", "2026-10-24T22:50:07Z"},
+	"America/New_York":    {"2026-03-08T04:30:00Z", "2026-11-01T03:59:00Z"},
+	"Australia/Lord_Howe": {"2026-04-04T13:00:00Z", "2026-10-03T13:31:00Z"},
+	"America/Sao_Paulo":   {"2018-11-04T01:00:00Z", "2018-02-17T23:30:30Z"},
+	"Asia/Kathmandu":      {"2026-05-05T05:05:05Z"},
+	"UTC":                 {"2026-11-24T12:00:00Z", "2028-02-28T22:00:00Z"},
+}
+
+// drawLife draws all before anything runs, so that a failing one shrinks.
+func drawLife(t *rapid.T) life {
+	pace := paces[rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2}).Draw(t, "pace")]
+	zone := rapid.SampledFrom([]string{"UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo", "Asia/Kathmandu"})
+	l := life{Expression: rapid.SampledFrom(pace.expressions).Draw(t, "expression"), Zone: zone.Draw(t, "zone")}
+	l.Start = rapid.SampledFrom(beginnings[l.Zone]).Draw(t, "start")
+	part := func(name string, parts ...int) time.Duration {
+		return (pace.gap * time.Duration(rapid.SampledFrom(parts).Draw(t, name)) / 100).Truncate(time.Second)
+	}
+	l.Jitter = part("jitter", 0, 0, 5, 20, 40)
+	l.Window = part("window", 0, 0, 10, 30, 70)
+	l.Grace = part("grace", 0, 0, 5, 30, 60, 150)
+	l.Skip = rapid.Bool().Draw(t, "skip")
+	l.Guard = rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "guard")
+	l.Slow = rapid.SampledFrom([]time.Duration{0, 0, 0, 2 * time.Second}).Draw(t, "slow")
+	l.Freezes = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) freezing {
+		f := freezing{From: part("from", 0, 90, 100, 210, 777), Length: part("length", 10, 100, 350)}
+		if rapid.Bool().Draw(t, "again") {
+			f = rapid.SampledFrom(pace.freezes).Draw(t, "freeze")
+			f.Zone = zone.Draw(t, "zone")
+		}
+		f.Skip = rapid.Bool().Draw(t, "skip")
+		return f
+	}), 0, 2).Draw(t, "freezes")
+	l.Acts = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) act { return drawAct(t, pace) }), 0, pace.acts).Draw(t, "acts")
+	if rapid.SampledFrom([]bool{false, false, false, false, false, false, false, true}).Draw(t, "calm") {
+		l.Freezes = nil
+		for i := range l.Acts {
+			l.Acts[i].What = "nothing"
+		}
+	}
+	for i, a := range l.Acts {
+		// They may have to wait for a rotation, at a mutex, and no time passes in a bubble then.
+		if l.Slow > 0 && (strings.HasSuffix(a.What, "step") || a.What == "right" || strings.HasPrefix(a.What, "rotate")) {
+			l.Acts[i] = act{After: a.After, What: "nothing"}
+		}
+	}
+	return l
+}
+
+// drawAct draws what happens next. Times are such that things often meet.
+func drawAct(t *rapid.T, p pace) act {
+	scaled := func(name string, least, most int) time.Duration {
+		parts := time.Duration(rapid.IntRange(least, most).Draw(t, name))
+		d := (p.gap * parts / 20).Truncate(time.Minute)
+		return d + rapid.SampledFrom([]time.Duration{0, 0, time.Second, 20 * time.Second, 31 * time.Second, 50 * time.Second}).Draw(t, "and")
+	}
+	a := act{After: scaled("after", 0, 60), What: rapid.SampledFrom([]string{
+		"nothing", "restart", "down", "down", "down", "step", "step", "step", "absurd step", "right", "pause", "pause for", "pause all", "pause all for",
+		"resume", "resume all", "rotate", "rotate all the same", "refused", "not sent", "throttled", "sink", "store", "ledger",
+	}).Draw(t, "what")}
+	switch a.What {
+	case "down":
+		a.For = scaled("for", 0, 400)
+	case "pause for", "pause all for", "refused", "not sent", "throttled", "sink", "store", "ledger":
+		a.For = scaled("for", 1, 60)
+	case "step":
+		a.For = time.Duration(rapid.IntRange(1, 720).Draw(t, "minutes")) * time.Minute
+		if p.gap < time.Hour && rapid.Bool().Draw(t, "small") {
+			a.For = time.Duration(rapid.IntRange(1, 1200).Draw(t, "seconds")) * time.Second
+		}
+	case "absurd step":
+		a.For = 300 * p.gap * time.Duration(rapid.IntRange(1, 10).Draw(t, "times")) // a day to years
+	}
+	if strings.HasSuffix(a.What, "step") && rapid.Bool().Draw(t, "back") {
+		a.For = -a.For
+	}
+	return a
+}
+
+// live lives through a life, and returns what was wrong.
+func (w *living) live() []string {
+	w.seen, w.paused = make(map[string]int), make(map[string]rotation.Pause)
+	w.up()
+	first := w.record.Anchor
+	for _, a := range w.life.Acts {
+		time.Sleep(a.After)
+		synctest.Wait()
+		w.checkMakingUp()
+		w.settle()
+		w.seen[a.What]++
+		w.happen(a)
+		if len(w.problems) > 0 {
+			break
+		}
+	}
+	// Whatever was wrong passes, and there is time for everything.
+	w.troubleUntil = time.Time{}
+	w.happen(act{What: "resume"})
+	w.happen(act{What: "resume all"})
+	if w.life.Guard {
+		w.happen(act{What: "right"})
+	}
+	time.Sleep(w.life.settling())
+	synctest.Wait()
+	w.checkMakingUp()
+	w.stop()
+	w.end(first)
+	return w.problems
+}
+
+func (w *living) happen(a act) {
+	ctx := context.Background()
+	name := "ci"
+	if strings.Contains(a.What, "all") {
+		name = rotation.AllTokens
+	}
+	switch a.What {
+	case "nothing":
+	case "restart", "down":
+		w.stop()
+		time.Sleep(a.For)
+		if a.For > 0 {
+			w.expectMakingUp()
+		}
+		w.up()
+	case "step", "absurd step":
+		w.offset, w.makesUp = w.offset+a.For, nil
+	case "right":
+		w.offset, w.makesUp = w.right, nil
+	case "pause", "pause all", "pause for", "pause all for":
+		p := rotation.Pause{Since: w.wall()}
+		if a.For > 0 {
+			p.Until = w.wall().Add(a.For)
+		}
+		must(w.engine.rotator.Pause(ctx, name, p))
+		w.paused[name] = p
+		w.engine.replanOne(name)
+	case "resume", "resume all":
+		_, err := w.engine.rotator.Resume(ctx, name)
+		must(err)
+		delete(w.paused, name)
+		w.engine.replanOne(name)
+	case "rotate", "rotate all the same":
+		w.rotateNow(ctx, a.What == "rotate all the same")
+	default:
+		w.trouble, w.troubleUntil = a.What, time.Now().Add(a.For)
+	}
+}
+
+// rotateNow is an operator who rotates.
+func (w *living) rotateNow(ctx context.Context, override bool) {
+	r, now := w.record, w.wall()
+	held := r.Step != rotation.StepIdle
+	if !override {
+		held = held || w.isPaused() || w.isFrozen(now, false) || r.Last != nil && now.Before(r.Last.GraceEndsAt)
+	}
+	_, err := w.engine.rotateNow(ctx, "ci", rotation.Overrides{Freeze: override, Pause: override, Grace: override})
+	if refused := errors.Is(err, rotation.ErrHeldUp); refused != held && !w.is("ledger") {
+		w.wrong("an operator's rotation: %v", err)
+	}
+	w.seen[fmt.Sprintf("rotated by an operator: %t", err == nil)]++
+}
+
+// lifeChecks is how many lives TestLives lives through, unless -rapid.checks says otherwise.
+var lifeChecks = "3000"
+
+// TestLives lives through thousands of random lives of a token, in the daemon's own engine:
+// whatever the schedule, its jitter and window, freezes and pauses, downtimes, a wall clock
+// that is set and failures that pass, each slot is served at most once, and exactly once
+// unless skip, a freeze or a pause says otherwise. A failing life is made as small as it
+// goes, and kept in testdata/rapid to be run again.
+func TestLives(t *testing.T) {
+	if testing.Short() {
+		lifeChecks = "300"
+	}
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+		if err := checks.Value.Set(lifeChecks); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen := map[string]int{}
+	rapid.Check(t, func(rt *rapid.T) {
+		l := drawLife(rt)
+		var problems []string
+		var w *living
+		synctest.Test(t, func(*testing.T) {
+			w = newLiving(l)
+			problems = w.live()
+		})
+		for what, n := range w.seen {
+			seen[what] += n
+		}
+		if len(problems) > 0 {
+			rt.Fatalf("%s\n%+v", strings.Join(problems, "\n"), l)
+		}
+	})
+	t.Logf("%v", seen)
+}

@@ -1,0 +1,265 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
+	"rotatord/internal/secret"
+)
+
+// This file holds the world of one life: a wall clock that is set, an issuer, a sink, and a
+// ledger in memory, with troubles that pass. What must hold stands in life_oracle_test.go.
+
+const livingID = "5eed0000-0000-4000-8000-000000000001"
+
+// living is a life while it is lived, by the engine of the daemon. Its methods are the ports
+// of the rotator.
+type living struct {
+	life   life
+	token  rotation.Token
+	offset time.Duration // of the wall clock from the bubble's, which is the issuer's
+	right  time.Duration // what it is when the clock is right
+
+	engine *engine
+	stop   func() // ends the process
+
+	record rotation.Record
+	sealed map[string]rotation.Issued
+	stored rotation.Credential
+	pauses map[string]rotation.Pause
+	issued int
+
+	trouble      string // what is wrong, until troubleUntil on the bubble's clock
+	troubleUntil time.Time
+	looks        int // since lookedAt
+	lookedAt     time.Time
+
+	oracle
+}
+
+func newLiving(l life) *living {
+	w := &living{life: l, sealed: make(map[string]rotation.Issued), pauses: make(map[string]rotation.Pause)}
+	w.offset = l.start().Sub(time.Now())
+	w.right = w.offset
+	w.token = rotation.Token{
+		Name: "ci", Account: "prod", ID: livingID, Grace: l.Grace, Timetable: l.timetable(), Issuer: w, Sinks: []rotation.Sink{livingSink{w}},
+	}
+	return w
+}
+
+// wall is what the wall clock shows.
+func (w *living) wall() time.Time { return time.Now().Round(0).Add(w.offset).UTC() }
+
+// up starts a process on what the one before it has left.
+func (w *living) up() {
+	if w.trouble == "ledger" { // or it does not start
+		w.troubleUntil = time.Time{}
+	}
+	log := slog.New(slog.DiscardHandler)
+	w.engine = newEngine(w.wall, log)
+	w.engine.rotator = rotation.New(rotation.Options{
+		Ledger: w, Pending: w, Pauses: w, Observer: observers(w.engine, w), Now: w.wall, Started: w.wall(), Owner: "life",
+	})
+	must(w.engine.rotator.LoadPauses(context.Background()))
+	must(w.engine.enroll(context.Background(), []rotation.Token{w.token}))
+	ctx, cancel := context.WithCancel(context.Background())
+	ran := make(chan struct{})
+	go func() { defer close(ran); w.engine.run(ctx) }()
+	w.stop = func() { cancel(); <-ran; w.engine.workers.Wait() }
+}
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// is reports whether a trouble lasts.
+func (w *living) is(trouble string) bool {
+	return w.trouble == trouble && time.Now().Before(w.troubleUntil)
+}
+
+func (w *living) Load(context.Context, string) (rotation.Record, error) {
+	if now := time.Now(); !now.Equal(w.lookedAt) {
+		w.lookedAt, w.looks = now, 0
+	}
+	if w.looks++; w.looks > 200 { // else it would go on for ever: no time passes
+		w.wrong("the daemon looks at the token again and again, and does nothing")
+	}
+	if w.looks > 200 || w.is("ledger") {
+		return rotation.Record{}, errors.New("input/output error")
+	}
+	return unshared(w.record), nil
+}
+
+// unshared returns a copy of a record that shares nothing which is changed in place.
+func unshared(r rotation.Record) rotation.Record {
+	if r.Work != nil {
+		r.Work = new(*r.Work)
+	}
+	if r.Doubt != nil {
+		r.Doubt = new(*r.Doubt)
+	}
+	if r.Last != nil {
+		r.Last = new(*r.Last)
+	}
+	return r
+}
+
+func (w *living) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
+	switch {
+	case w.is("ledger"):
+		return r, errors.New("input/output error")
+	case w.record.Revision != r.Revision:
+		return r, rotation.ErrConflict
+	}
+	r.Revision++
+	before := w.record
+	w.record = unshared(r)
+	w.saved(before, w.record)
+	return r, nil
+}
+
+func (w *living) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
+	for i, r := range all {
+		saved, err := w.Save(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = saved
+	}
+	return all, nil
+}
+
+func (w *living) All(context.Context) ([]rotation.Record, error) {
+	if w.record.Revision == 0 {
+		return nil, nil
+	}
+	return []rotation.Record{unshared(w.record)}, nil
+}
+
+func (w *living) LoadPauses(context.Context) (map[string]rotation.Pause, error) { return w.pauses, nil }
+
+func (w *living) SavePauses(_ context.Context, all map[string]rotation.Pause) error {
+	w.pauses = maps.Clone(all)
+	return nil
+}
+
+func (w *living) Reserve(context.Context, rotation.PendingKey) error { return nil }
+
+func (w *living) Seal(_ context.Context, key rotation.PendingKey, issued rotation.Issued) error {
+	w.sealed[key.RotationID] = issued
+	return nil
+}
+
+func (w *living) Open(_ context.Context, id string) (rotation.Issued, bool, error) {
+	issued, ok := w.sealed[id]
+	return issued, ok, nil
+}
+
+func (w *living) Erase(_ context.Context, id string) error {
+	delete(w.sealed, id)
+	return nil
+}
+
+// maxApart is how far the wall clock may be from the issuer's for it to work, if it looks.
+const maxApart = 15 * time.Minute
+
+func (w *living) skewed() bool { return (w.offset - w.right).Abs() > maxApart }
+
+func (w *living) Ready(context.Context) error {
+	if w.life.Guard && w.skewed() {
+		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: rotation.ErrClock}
+	}
+	return nil
+}
+
+func (w *living) facts() rotation.TokenFacts {
+	return rotation.TokenFacts{ID: livingID, ClientID: "life.access", Enabled: true}
+}
+
+func (w *living) Inspect(context.Context, string) (rotation.TokenFacts, error) { return w.facts(), nil }
+
+func (w *living) Rotate(_ context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
+	time.Sleep(w.life.Slow)
+	for trouble, class := range map[string]rotation.Class{
+		"refused": rotation.Refused, "not sent": rotation.NotCarriedOut, "throttled": rotation.Throttled,
+	} {
+		if w.is(trouble) {
+			return rotation.Issued{}, &rotation.IssuerError{Class: class, Operation: "rotate", RetryAfter: 5 * time.Minute}
+		}
+	}
+	w.requested()
+	w.issued++
+	issued := rotation.Issued{
+		Credential: rotation.Credential{ClientID: "life.access", ClientSecret: secret.New(fmt.Sprintf("cfast_%048d", w.issued))}, Facts: w.facts(),
+	}
+	if req.Grace > 0 {
+		issued.GraceEndsAt = w.wall().Add(req.Grace)
+	}
+	return issued, nil
+}
+
+func (w *living) ExtendGrace(_ context.Context, _ string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
+	return w.facts(), w.wall().Add(grace), nil
+}
+
+type livingSink struct{ *living }
+
+func (s livingSink) Name() string { return "memory:sink" }
+
+func (s livingSink) state() rotation.Stored {
+	return rotation.Stored{Exists: true, Version: 1, ClientID: s.stored.ClientID, Digest: s.stored.ClientSecret.Digest()}
+}
+
+func (s livingSink) Preflight(context.Context) (rotation.Stored, error) {
+	time.Sleep(s.life.Slow)
+	if s.is("sink") {
+		return rotation.Stored{}, errors.New("vault is sealed")
+	}
+	return s.state(), nil
+}
+
+func (s livingSink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (rotation.Stored, error) {
+	if s.is("sink") || s.is("store") {
+		return rotation.Stored{}, errors.New("vault is sealed")
+	}
+	s.stored = c
+	return s.state(), nil
+}
+
+// timetable is the one that is configured.
+func (l life) timetable() scheduler.Timetable {
+	t := scheduler.Timetable{Schedule: parsed(l.Expression, l.Zone), Jitter: l.Jitter, Window: l.Window, SkipMissed: l.Skip, Key: "ci"}
+	for i, f := range l.Freezes {
+		freeze := scheduler.Freeze{Name: fmt.Sprint("freeze ", i), Skip: f.Skip}
+		if f.Expression == "" {
+			freeze.From = l.start().Add(f.From)
+			freeze.To = freeze.From.Add(f.Length)
+		} else {
+			freeze.Schedule, freeze.Duration = parsed(f.Expression, f.Zone), f.Length
+		}
+		t.Freezes = append(t.Freezes, freeze)
+	}
+	return t
+}
+
+func parsed(expression, zone string) *scheduler.Schedule {
+	location, err := time.LoadLocation(zone)
+	must(err)
+	s, err := scheduler.Parse(expression, location)
+	must(err)
+	return s
+}
+
+func (l life) start() time.Time {
+	at, err := time.Parse(time.RFC3339, l.Start)
+	must(err)
+	return at
+}
