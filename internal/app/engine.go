@@ -163,11 +163,13 @@ func (e *engine) fire(ctx context.Context, name string, late bool) {
 // catchUp looks at a token whose slots passed without being served, and queues it anew.
 func (e *engine) catchUp(ctx context.Context, token rotation.Token) {
 	record, err := e.rotator.CatchUp(ctx, token)
-	if err == nil {
-		if due := e.rotator.Due(token, record); due.Held || due.At.After(e.now()) {
-			e.plan(token.Name, record, 0)
-			return
+	if due := e.rotator.Due(token, record); record.Revision > 0 && (due.Held || due.At.After(e.now())) {
+		var floor time.Duration
+		if err != nil { // the ledger cannot be written
+			floor = retryCeiling
 		}
+		e.plan(token.Name, record, floor)
+		return
 	}
 	e.work(ctx, token) // it needs no time of its own; or the ledger fails, which work knows to handle
 }
@@ -221,26 +223,28 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	}
 	now := e.now()
 	due := e.rotator.Due(s.token, record)
-	wake := due.Wake // at once, if it passed while something else was waited for
-	if earliest := now.Add(floor); floor > 0 {
-		due.At, wake = latest(due.At, earliest), latest(wake, earliest)
+	if earliest := now.Add(floor); floor > 0 && due.At.Before(earliest) {
+		due.At = earliest
+	}
+	wake := due.Wake
+	switch { // it may have passed while something else was waited for
+	case wake.IsZero(), wake.After(now):
+	case due.Slot.IsZero():
+		wake = now.Add(retryCeiling)
+	case !due.Slot.After(now):
+		wake = time.Time{} // it is consumed with the slot that is due
+	case floor > 0:
+		wake = now.Add(floor)
 	}
 	s.record, s.due = record, due
 	switch {
-	case (due.Wake.After(now) || !due.Wake.IsZero() && due.Slot.After(now)) && (due.Held || wake.Before(due.At)):
+	case !wake.IsZero() && (due.Held || wake.Before(due.At)):
 		e.queue.Set(name, wake)
 	case due.Held:
 		e.queue.Remove(name)
 	default:
 		e.queue.Set(name, due.At)
 	}
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 // replanOne queues a token anew, or with rotation.AllTokens all of them, because what holds

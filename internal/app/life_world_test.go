@@ -58,7 +58,7 @@ func (w *living) wall() time.Time { return time.Now().Round(0).Add(w.offset).UTC
 
 // up starts a process on what the one before it has left.
 func (w *living) up() {
-	if w.trouble == "ledger" { // or it does not start
+	if w.trouble == "ledger" || w.trouble == "disk" { // or it does not start
 		w.troubleUntil = time.Time{}
 	}
 	log := slog.New(slog.DiscardHandler)
@@ -114,7 +114,7 @@ func unshared(r rotation.Record) rotation.Record {
 
 func (w *living) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
 	switch {
-	case w.is("ledger"):
+	case w.is("ledger"), w.is("disk"):
 		return r, errors.New("input/output error")
 	case w.record.Revision != r.Revision:
 		return r, rotation.ErrConflict
