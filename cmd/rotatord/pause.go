@@ -155,6 +155,8 @@ func printPaused(w io.Writer, o admin.Paused, now time.Time) error {
 func printResumed(w io.Writer, o admin.Paused, now time.Time) error {
 	p := &page{now: now}
 	switch {
+	case o.Lifted == nil && o.Token == rotation.AllTokens:
+		p.title("no pause of all tokens was in force")
 	case o.Lifted == nil:
 		p.title("%s not paused", subject(o.Token))
 	default:

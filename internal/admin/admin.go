@@ -126,7 +126,11 @@ type pauseArgs struct {
 }
 
 func (a pauseArgs) audit() []any {
-	return []any{"until", a.Until, "reason", secret.Scrub(a.Reason)}
+	attrs := []any{"reason", secret.Scrub(a.Reason)}
+	if !a.Until.IsZero() {
+		attrs = append(attrs, "until", a.Until)
+	}
+	return attrs
 }
 
 type resumeArgs struct{}

@@ -124,6 +124,8 @@ func (s *server) pause(ctx context.Context, token string, args pauseArgs) (answe
 	switch {
 	case len(args.Reason) > maxReason || strings.ContainsFunc(args.Reason, unicode.IsControl):
 		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("the reason must be one line of at most %d bytes", maxReason)}
+	case args.Until.UTC().Year() > 9999:
+		return nil, "", failure{http.StatusBadRequest, "a pause ends before the year 10000, or not by itself"}
 	case !args.Until.IsZero() && !args.Until.After(now):
 		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("%s is over already: a pause ends in the future", args.Until.UTC().Format(time.RFC3339))}
 	}
@@ -139,7 +141,10 @@ func (s *server) pause(ctx context.Context, token string, args pauseArgs) (answe
 func (s *server) resume(ctx context.Context, token string, _ resumeArgs) (answer any, outcome string, err error) {
 	o, err := s.daemon.Resume(ctx, token)
 	outcome = "resumed"
-	if o.Lifted == nil {
+	if err == nil && o.Lifted == nil {
+		if _, err := s.find(token); err != nil && token != rotation.AllTokens {
+			return nil, "", err
+		}
 		outcome = "was not paused"
 	}
 	return o, outcome, err
@@ -166,7 +171,7 @@ func command[Args interface{ audit() []any }](s *server, verb string, do func(ct
 				return nil, "", err
 			}
 			audit = append(audit, args.audit()...)
-			if token != rotation.AllTokens {
+			if token != rotation.AllTokens && verb != "resume" { // a pause may be older than the configuration
 				if _, err := s.find(token); err != nil {
 					return nil, "", err
 				}

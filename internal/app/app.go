@@ -66,6 +66,8 @@ type App struct {
 	config    *config.Config // the one in force
 	accounts  map[string]*account
 
+	stopBeginning func(context.Context) error
+
 	stopOnce  sync.Once
 	stopErr   error
 	stopSteps []stopStep
@@ -168,15 +170,22 @@ func (a *App) checkForgotten(c *config.Config) error {
 		return err
 	}
 	names := make(map[string]string, len(c.Tokens)) // by service token
-	configured := make(map[string]bool, len(c.Tokens))
+	configured := make(map[string]rotation.Token, len(c.Tokens))
 	for _, t := range c.Tokens {
-		configured[t.Name], names[t.ID] = true, t.Name
+		configured[t.Name], names[t.ID] = rotation.Token{ID: t.ID, Partner: t.Partner}, t.Name
 		if t.Partner != "" {
 			names[t.Partner] = t.Name
 		}
 	}
 	for _, r := range records {
-		if configured[r.Token] || r.Step == rotation.StepIdle {
+		if r.Step == rotation.StepIdle {
+			continue
+		}
+		if t, ok := configured[r.Token]; ok {
+			if !t.Owns(r.Work.TokenID) {
+				return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of service token %s under this name: "+
+					"set its id back until that rotation is done, or use another name", r.Token, r.Step, r.Work.TokenID)
+			}
 			continue
 		}
 		if name, ok := names[r.Work.TokenID]; ok {
@@ -244,6 +253,7 @@ func (a *App) Start() {
 		server := admin.NewServer(a, a.log)
 		a.serve("admin", server, func() error { return server.Serve(a.adminListener) })
 	}
+	a.onStop("beginning rotations", a.stopBeginning) // before those that an operator has in hand are waited for
 	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.config.Tokens),
 		"address", a.listener.Addr().String(), "admin_socket", a.config.AdminSocket, "state_dir", a.config.State.Dir)
 }
@@ -281,9 +291,8 @@ func (a *App) startEngine() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan struct{})
 	go func() { defer close(ran); a.engine.run(ctx) }()
+	a.stopBeginning = func(context.Context) error { cancel(); <-ran; return nil }
 	a.onStop("rotations", func(bound context.Context) error {
-		cancel()
-		<-ran
 		if left := a.engine.finish(bound); len(left) > 0 {
 			a.log.Warn("rotations were still in hand at the shutdown timeout; they are continued at the next start", "tokens", left)
 		}

@@ -43,11 +43,14 @@ type engine struct {
 	now     func() time.Time // the wall clock
 	log     *slog.Logger
 	workers sync.WaitGroup
-	beat    atomic.Int64 // Unix nanoseconds of the queue's last sign of life
+	born    time.Time
+	beat    atomic.Int64 // the queue's last sign of life, in nanoseconds since born
 
 	mu     sync.Mutex
 	tokens map[string]*scheduled
 	slots  map[string]*semaphore.Weighted // by account
+	late   []string                       // tokens whose slots passed, to be looked at together
+	atLate bool                           // somebody is at it
 }
 
 // scheduled is a token and what is known of it.
@@ -55,7 +58,9 @@ type scheduled struct {
 	token   rotation.Token
 	record  rotation.Record
 	due     rotation.Due
-	working bool
+	working int // rotations of it that are under way, or about to be
+	// enrolling is set from when a reload has brought or changed it until the ledger knows.
+	enrolling bool
 	// unrecorded counts the failures in a row that the ledger, being what failed, does not.
 	unrecorded int
 	// unrecovered is set while its unfinished rotation was not looked at yet.
@@ -66,7 +71,7 @@ type scheduled struct {
 // engine which steps were reached. now is the wall clock.
 func newEngine(now func() time.Time, log *slog.Logger) *engine {
 	return &engine{
-		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, log: log,
+		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, born: time.Now(), log: log,
 		tokens: make(map[string]*scheduled), slots: make(map[string]*semaphore.Weighted),
 	}
 }
@@ -111,22 +116,13 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 	e.plan(token.Name, record, 0)
 }
 
-// remove forgets a token. One that is worked on is finished first by whoever works on it.
-func (e *engine) remove(name string) {
-	e.mu.Lock()
-	delete(e.tokens, name)
-	e.mu.Unlock()
-	e.queue.Remove(name)
-}
-
 // run fires tokens until ctx ends, and returns when no new work will begin. Rotations in
 // hand go on; wait for them with finish.
 func (e *engine) run(ctx context.Context) {
 	e.queue.Run(ctx, func(name string, at time.Time) {
-		late := e.now().Sub(at) > clockStep
-		e.workers.Go(func() { e.fire(ctx, name, late) })
+		e.fire(ctx, name, e.now().Sub(at) > clockStep)
 	}, func() {
-		e.beat.Store(time.Now().UnixNano())
+		e.beat.Store(int64(time.Since(e.born)))
 		if step := e.clock.Step(); step.Abs() >= clockStep {
 			e.log.Warn("the wall clock was set, or the machine slept: all tokens are planned anew", "step", step.Round(time.Millisecond).String())
 			e.workers.Go(func() { e.replan(ctx) })
@@ -143,59 +139,113 @@ func (e *engine) finish(ctx context.Context) []string {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return e.names(func(s *scheduled) bool { return s.working })
+		return e.names(func(s *scheduled) bool { return s.working > 0 })
 	}
 }
 
-// fire does what a token that fired is due for.
+// fire has done what a token that fired is due for.
 func (e *engine) fire(ctx context.Context, name string, late bool) {
 	s, ok := e.view(name)
 	switch {
 	case !ok:
 	case late, s.due.Held, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
 		// Slots have passed, and what was late together must not begin together.
-		e.catchUp(ctx, s.token)
+		e.catchUp(ctx, name)
 	default:
-		e.work(ctx, s.token)
+		e.workers.Go(func() { e.work(ctx, name) })
 	}
 }
 
-// catchUp looks at a token whose slots passed without being served, and queues it anew.
-func (e *engine) catchUp(ctx context.Context, token rotation.Token) {
-	record, err := e.rotator.CatchUp(ctx, token)
-	if due := e.rotator.Due(token, record); record.Revision > 0 && (due.Held || due.At.After(e.now())) {
-		var floor time.Duration
-		if err != nil { // the ledger cannot be written
-			floor = retryCeiling
-		}
-		e.plan(token.Name, record, floor)
-		return
+// catchUp has the tokens looked at whose slots passed without being served, and queued anew.
+// There may be very many at once: those that come while some are looked at are next, and
+// all of them are one write.
+func (e *engine) catchUp(ctx context.Context, names ...string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.late = append(e.late, names...)
+	if !e.atLate && len(e.late) > 0 {
+		e.atLate = true
+		e.workers.Go(func() { e.catchUpLate(ctx) })
 	}
-	e.work(ctx, token) // it needs no time of its own; or the ledger fails, which work knows to handle
+}
+
+func (e *engine) catchUpLate(ctx context.Context) {
+	for {
+		e.mu.Lock()
+		var tokens []rotation.Token
+		for _, name := range e.late {
+			if s := e.tokens[name]; s != nil && !s.enrolling {
+				tokens = append(tokens, s.token)
+			}
+		}
+		e.late = nil
+		e.atLate = len(tokens) > 0 && ctx.Err() == nil
+		if !e.atLate {
+			e.mu.Unlock()
+			return
+		}
+		e.mu.Unlock()
+		records, err := e.rotator.CatchUpAll(ctx, tokens)
+		if err != nil {
+			e.log.Warn("slots that passed could not be looked at", "error", err)
+		}
+		for _, token := range tokens {
+			record, known := records[token.Name]
+			if due := e.rotator.Due(token, record); known && (due.Held || due.At.After(e.now())) {
+				e.plan(token.Name, record, 0)
+				continue
+			}
+			e.workers.Go(func() { e.work(ctx, token.Name) }) // it is due now, or was not looked at
+		}
+	}
 }
 
 // replan looks at all tokens after the wall clock was set.
 func (e *engine) replan(ctx context.Context) {
-	for _, name := range e.names(func(s *scheduled) bool { return !s.working }) {
-		if s, ok := e.view(name); ok && ctx.Err() == nil {
-			if record, err := e.rotator.CatchUp(ctx, s.token); err == nil {
-				e.plan(name, record, 0)
-			}
-		}
+	e.catchUp(ctx, e.names(func(s *scheduled) bool { return s.working == 0 })...)
+}
+
+// begin returns a token as it is configured now, for work that no reload may take from under
+// its hands until end is called; false if there is none of that name, or its record is not
+// ready.
+func (e *engine) begin(name string) (rotation.Token, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.tokens[name]
+	if s == nil || s.enrolling {
+		return rotation.Token{}, false
+	}
+	s.working++
+	return s.token, true
+}
+
+func (e *engine) end(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.tokens[name]; s != nil {
+		s.working--
+		s.unrecovered = false
 	}
 }
 
-func (e *engine) work(ctx context.Context, token rotation.Token) {
+func (e *engine) work(ctx context.Context, name string) {
+	s, ok := e.view(name)
+	if !ok {
+		return
+	}
 	e.mu.Lock()
-	slots := e.slots[token.Account]
+	slots := e.slots[s.token.Account]
 	e.mu.Unlock()
 	if slots.Acquire(ctx, 1) != nil {
 		return // stopping: the ledger knows what is due
 	}
 	defer slots.Release(1)
-	e.setWorking(token.Name, true)
+	token, ok := e.begin(name)
+	if !ok {
+		return // it was taken away while this waited; or a reload plans it anew
+	}
 	record, err := e.rotator.Advance(ctx, token)
-	e.setWorking(token.Name, false)
+	e.end(name)
 	var floor time.Duration
 	if err != nil {
 		floor = min(retryFloor<<min(e.countUnrecorded(token.Name, err), 5), retryCeiling)
@@ -215,7 +265,7 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.tokens[name]
-	if s == nil {
+	if s == nil || s.enrolling {
 		return
 	}
 	if s.record.Revision > record.Revision {
@@ -255,7 +305,7 @@ func (e *engine) replanOne(name string) {
 		names = e.names(nil)
 	}
 	for _, name := range names {
-		if s, ok := e.view(name); ok && !s.working {
+		if s, ok := e.view(name); ok && s.working == 0 {
 			e.plan(name, s.record, 0)
 		}
 	}
@@ -264,11 +314,12 @@ func (e *engine) replanOne(name string) {
 // resolve carries out what an operator decides about a token in doubt, and queues it anew:
 // if the doubt is over, what follows begins at once.
 func (e *engine) resolve(ctx context.Context, name string, how rotation.Resolution) (rotation.Record, rotation.Verdict, error) {
-	s, ok := e.view(name)
+	token, ok := e.begin(name)
 	if !ok {
 		return rotation.Record{}, rotation.Verdict{}, errNoToken(name)
 	}
-	record, verdict, err := e.rotator.Resolve(ctx, s.token, how)
+	defer e.end(name)
+	record, verdict, err := e.rotator.Resolve(ctx, token, how)
 	if verdict.Reason != "" && !errors.Is(err, rotation.ErrLedger) { // else the ledger has what it had
 		e.plan(name, record, 0)
 	}
@@ -277,23 +328,28 @@ func (e *engine) resolve(ctx context.Context, name string, how rotation.Resoluti
 
 // rotateNow rotates a token for an operator.
 func (e *engine) rotateNow(ctx context.Context, name string, o rotation.Overrides) (rotation.Record, error) {
-	s, ok := e.view(name)
+	token, ok := e.begin(name)
 	if !ok {
 		return rotation.Record{}, errNoToken(name)
 	}
-	record, err := e.rotator.RotateNow(ctx, s.token, o)
+	e.workers.Add(1) // a stop waits for it as for any other
+	defer e.workers.Done()
+	defer e.end(name)
+	record, err := e.rotator.RotateNow(ctx, token, o)
 	if record.Revision > 0 {
 		e.plan(name, record, 0)
 	}
 	return record, err
 }
 
-func errNoToken(name string) error { return fmt.Errorf("no token %q is configured", name) }
+func errNoToken(name string) error {
+	return fmt.Errorf("no token %q is configured, or a reload is just bringing it", name)
+}
 
 // learn hands what an inventory saw to the rotator.
 func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts) error {
 	s, ok := e.view(name)
-	if !ok {
+	if !ok || s.enrolling {
 		return nil
 	}
 	record, err := e.rotator.Learn(ctx, s.token, facts)
@@ -317,15 +373,6 @@ func (e *engine) Observe(event rotation.Event) {
 		if s := e.tokens[reached.Record.Token]; s != nil {
 			s.record = reached.Record
 		}
-	}
-}
-
-func (e *engine) setWorking(name string, working bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s := e.tokens[name]; s != nil {
-		s.working = working
-		s.unrecovered = s.unrecovered && working
 	}
 }
 

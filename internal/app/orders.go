@@ -61,7 +61,7 @@ func (a *App) paused(name string) admin.Paused {
 		o.Next = a.token(name).Next
 	}
 	o.InHand = a.engine.names(func(s *scheduled) bool {
-		return (name == rotation.AllTokens || s.token.Name == name) && (s.working || s.record.Step != rotation.StepIdle)
+		return (name == rotation.AllTokens || s.token.Name == name) && (s.working > 0 || s.record.Step != rotation.StepIdle)
 	})
 	for _, token := range slices.Sorted(maps.Keys(a.engine.rotator.Pauses())) {
 		if token != rotation.AllTokens {

@@ -34,88 +34,67 @@ func (a *App) Refused() { a.metrics.ConfigRefused() }
 
 func (a *App) reload(ctx context.Context, c *config.Config) error {
 	before := a.inForce()
-	if err := errors.Join(asksForRestart(before, c), a.checkInHand(before, c), a.checkForgotten(c)); err != nil {
+	if err := errors.Join(asksForRestart(before, c), a.checkForgotten(c)); err != nil {
 		return err
 	}
 	a.mu.Lock()
 	accounts := maps.Clone(a.accounts)
 	a.mu.Unlock()
 	var came, gone []string
-	for name := range accountsOf(c) {
+	used := accountsOf(c)
+	for name := range used {
 		if accounts[name] == nil {
 			accounts[name] = a.newAccount(c.Accounts[name])
 			came = append(came, name)
 		}
 	}
 	for name := range accounts {
-		if !accountsOf(c)[name] {
+		if !used[name] {
 			gone = append(gone, name)
 		}
 	}
-	old := byName(before.Tokens)
+	old, now := byName(before.Tokens), byName(c.Tokens)
 	var changed []rotation.Token
 	for i, token := range a.tokens(c, accounts) {
 		if was, known := old[token.Name]; !known || !same(was, c.Tokens[i]) {
 			changed = append(changed, token)
 		}
 	}
-	if err := a.enrollWhileRunning(ctx, changed); err != nil {
-		return err
-	}
-	removed := 0
-	now := byName(c.Tokens)
+	var removed []string
 	for name := range old {
 		if _, kept := now[name]; !kept {
-			a.engine.remove(name)
-			a.metrics.Forget(name)
-			removed++
+			removed = append(removed, name)
 		}
-	}
-	var dropped []*account
-	for _, name := range gone {
-		dropped = append(dropped, accounts[name])
-		delete(accounts, name)
 	}
 	a.mu.Lock()
 	if a.stopping.Load() { // what is started now would not be stopped any more
 		a.mu.Unlock()
 		return errors.New("the daemon is stopping")
 	}
+	if err := a.engine.exchange(changed, removed); err != nil {
+		a.mu.Unlock()
+		return err
+	}
+	var dropped []*account
+	for _, name := range gone {
+		dropped = append(dropped, accounts[name])
+		delete(accounts, name)
+	}
 	a.config, a.accounts = c, accounts
 	for _, name := range came {
 		a.startInventory(name, accounts[name])
 	}
 	a.mu.Unlock()
+	a.log.Info("the configuration was reloaded", "tokens", len(c.Tokens), "new_or_changed", len(changed), "removed", len(removed))
+	for _, token := range changed {
+		a.metrics.Known(token.Name)
+	}
+	for _, name := range removed {
+		a.metrics.Forget(name)
+	}
+	a.engine.settle(ctx, changed)
 	for _, account := range dropped {
 		_ = account.stop(ctx) // one that takes longer ends by itself
-	}
-	a.log.Info("the configuration was reloaded", "tokens", len(c.Tokens), "new_or_changed", len(changed), "removed", removed)
-	return nil
-}
-
-// enrollWhileRunning enrolls tokens one after the other: one that is worked on is waited
-// for, and then its record is not changed under the hands of whoever works on it.
-func (a *App) enrollWhileRunning(ctx context.Context, tokens []rotation.Token) error {
-	var fresh []rotation.Token
-	records := make([]rotation.Record, len(tokens))
-	for i, token := range tokens {
-		if _, known := a.engine.view(token.Name); !known {
-			fresh = append(fresh, token)
-			continue
-		}
-		var err error
-		if records[i], err = a.engine.rotator.Enroll(ctx, token); err != nil {
-			return fmt.Errorf("tokens.%s: %w", token.Name, err)
-		}
-	}
-	if err := a.engine.enroll(ctx, fresh); err != nil {
-		return err
-	}
-	for i, token := range tokens {
-		a.metrics.Known(token.Name)
-		if records[i].Revision > 0 {
-			a.engine.add(token, records[i])
-		}
 	}
 	return nil
 }
@@ -147,26 +126,6 @@ func asksForRestart(before, after *config.Config) error {
 		return nil
 	}
 	return fmt.Errorf("a change of %s asks for a restart: tokens, defaults, freezes and further accounts are what can be reloaded", strings.Join(changed, ", "))
-}
-
-// checkInHand refuses to forget a service token in the middle of a rotation, whether its entry
-// is gone or names another one now.
-func (a *App) checkInHand(before, after *config.Config) error {
-	now := byName(after.Tokens)
-	var errs []error
-	for _, was := range before.Tokens {
-		is, kept := now[was.Name]
-		if kept && is.ID == was.ID && is.Partner == was.Partner {
-			continue
-		}
-		seen, ok := a.engine.view(was.Name)
-		if !ok || !seen.working && seen.record.Step == rotation.StepIdle {
-			continue
-		}
-		errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in hand (%s), and nobody would finish it: keep the entry as it is until that is done",
-			was.Name, stateName(seen.record.Step)))
-	}
-	return errors.Join(errs...)
 }
 
 func byName(tokens []config.Token) map[string]config.Token {

@@ -181,7 +181,7 @@ func (a *App) Pending() (n int, oldest time.Time) {
 
 // Live implements [httpapi.Source]: can the daemon schedule?
 func (a *App) Live() []httpapi.Check {
-	silent := time.Since(time.Unix(0, max(a.engine.beat.Load(), a.started.UnixNano())))
+	silent := time.Since(a.engine.born) - time.Duration(a.engine.beat.Load()) // monotonic: it says nothing of the wall clock
 	drift, way := a.engine.clock.Drift(), "ahead"
 	if drift < 0 {
 		way = "back"

@@ -2,6 +2,8 @@ package rotation
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"time"
 
 	"rotatord/internal/scheduler"
@@ -39,6 +41,52 @@ func (r *Rotator) CatchUp(ctx context.Context, t Token) (Record, error) {
 	}
 	a.tellMissed(missed)
 	return saved, nil
+}
+
+// CatchUpAll does the same for many tokens, in few transactions. It leaves out those that are
+// being worked on, and returns the records of the others by name. If it fails nothing was
+// changed for some of them.
+func (r *Rotator) CatchUpAll(ctx context.Context, tokens []Token) (map[string]Record, error) {
+	records := make(map[string]Record, len(tokens))
+	for batch := range slices.Chunk(tokens, enrollBatch) {
+		if err := r.catchUpBatch(ctx, batch, records); err != nil {
+			return records, err
+		}
+	}
+	return records, nil
+}
+
+func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[string]Record) error {
+	var changed []Record
+	var passed []SlotsMissed
+	for _, t := range tokens {
+		l := r.lockOf(t.Name)
+		if _, twice := records[t.Name]; twice || !l.TryLock() {
+			continue
+		}
+		defer l.Unlock()
+		record, err := r.load(ctx, t)
+		if err != nil {
+			continue // whoever works on it says so
+		}
+		a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
+		missed, change := a.catchUp()
+		if records[t.Name] = a.record; change {
+			changed, passed = append(changed, a.record), append(passed, missed)
+		}
+	}
+	saved, err := r.ledger.SaveAll(ctx, changed)
+	if err != nil {
+		for _, record := range changed {
+			delete(records, record.Token)
+		}
+		return fmt.Errorf("%w: %w", ErrLedger, err)
+	}
+	for i, record := range saved {
+		records[record.Token] = record
+		(&attempt{Rotator: r}).tellMissed(passed[i])
+	}
+	return nil
 }
 
 // catchUp changes the record of a late token, and returns the slots that it gave up.

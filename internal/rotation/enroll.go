@@ -44,6 +44,7 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 	}
 	records := make([]Record, len(tokens))
 	var changed []int
+	var passed []SlotsMissed
 	save := func() error {
 		batch := make([]Record, len(changed))
 		for i, at := range changed {
@@ -56,7 +57,10 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 		for i, at := range changed {
 			records[at] = saved[i]
 		}
-		changed = changed[:0]
+		for _, missed := range passed {
+			r.observer.Observe(missed)
+		}
+		changed, passed = changed[:0], passed[:0]
 		return nil
 	}
 	for i, t := range tokens {
@@ -68,7 +72,7 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 			changed = append(changed, i)
 		}
 		if r.observer != nil && missed.Count+missed.Frozen > 0 {
-			r.observer.Observe(missed)
+			passed = append(passed, missed)
 		}
 		if len(changed) == enrollBatch {
 			if err := save(); err != nil {

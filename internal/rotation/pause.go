@@ -90,9 +90,11 @@ func (r *Rotator) Resume(ctx context.Context, token string) (Pause, error) {
 }
 
 func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
+	r.pausing.Lock() // one after the other; nobody who asks what is paused waits for the disk
+	defer r.pausing.Unlock()
 	r.pauseMu.Lock()
-	defer r.pauseMu.Unlock()
 	all := maps.Clone(r.pauses)
+	r.pauseMu.Unlock()
 	if all == nil {
 		all = make(map[string]Pause)
 	}
@@ -103,6 +105,8 @@ func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
 	if err := r.store.SavePauses(ctx, all); err != nil {
 		return fmt.Errorf("%w: saving what is paused: %w", ErrLedger, err)
 	}
+	r.pauseMu.Lock()
+	defer r.pauseMu.Unlock()
 	r.pauses = all
 	return nil
 }

@@ -72,6 +72,7 @@ type Rotator struct {
 	held  map[string]heldAnswer  // answers whose seal failed, by rotation ID
 
 	store   Pauses
+	pausing sync.Mutex // held while they are saved
 	pauseMu sync.Mutex
 	pauses  map[string]Pause // by token; never changed, but replaced
 }
