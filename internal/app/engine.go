@@ -190,9 +190,13 @@ func (e *engine) catchUpLate(ctx context.Context) {
 			e.log.Warn("slots that passed could not be looked at", "error", err)
 		}
 		for _, token := range tokens {
-			record, known := records[token.Name]
-			if due := e.rotator.Due(token, record); known && (due.Held || due.At.After(e.now())) {
-				e.plan(token.Name, record, 0)
+			record, looked := records[token.Name]
+			var floor time.Duration
+			if s, ok := e.view(token.Name); ok && !looked && err != nil { // its record could not be written
+				record, floor = s.record, retryCeiling
+			}
+			if due := e.rotator.Due(token, record); (looked || floor > 0) && (due.Held || due.At.After(e.now())) {
+				e.plan(token.Name, record, floor)
 				continue
 			}
 			e.workers.Go(func() { e.work(ctx, token.Name) }) // it is due now, or was not looked at
