@@ -205,7 +205,7 @@ func (w *living) requested() {
 	if w.skewed() {
 		w.wrong("%s rotates with a clock that is %s from the issuer's", w.pending.trigger, w.offset-w.right)
 	}
-	if left := w.graceEnds.Sub(time.Now()); left > 2*maxApart {
+	if left := time.Until(w.graceEnds); left > 2*maxApart {
 		w.wrong("%s cuts off a secret that was promised %s more", w.pending.trigger, left)
 	}
 }

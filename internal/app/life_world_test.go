@@ -45,7 +45,7 @@ type living struct {
 
 func newLiving(l life) *living {
 	w := &living{life: l, sealed: make(map[string]rotation.Issued), pauses: make(map[string]rotation.Pause)}
-	w.offset = l.start().Sub(time.Now())
+	w.offset = time.Until(l.start())
 	w.right = w.offset
 	w.token = rotation.Token{
 		Name: "ci", Account: "prod", ID: livingID, Grace: l.Grace, Timetable: l.timetable(), Issuer: w, Sinks: []rotation.Sink{livingSink{w}},

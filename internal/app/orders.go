@@ -23,7 +23,7 @@ func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides) (ad
 		case rotation.StepInDoubt:
 			err = fmt.Errorf("nobody knows whether Cloudflare carried it out: %w. The token is in doubt, and the old secret is left alone: see rotatord resolve %s", err, name)
 		case rotation.StepSealed, rotation.StepStored:
-			err = fmt.Errorf("Cloudflare has rotated the token, and its new secret is not in every sink yet: %w. "+
+			err = fmt.Errorf("rotated at Cloudflare, but the new secret is not in every sink yet: %w. "+
 				"It is safe, and the daemon delivers it as soon as it can: see rotatord status %s", err, name)
 		case rotation.StepIdle:
 			err = fmt.Errorf("nothing was rotated: %w", err)

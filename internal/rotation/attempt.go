@@ -153,6 +153,16 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 	return nil
 }
 
+// saveOr saves the record of a token that is idle. If that fails the record in memory is the
+// one before: what is not durable did not happen, and is done at the next attempt.
+func (a *attempt) saveOr(ctx context.Context, before Record) error {
+	err := a.save(ctx, StepIdle)
+	if err != nil {
+		a.record = before
+	}
+	return err
+}
+
 // erase gives up what is kept of a rotation's answer.
 func (a *attempt) erase(ctx context.Context, rotationID string) error {
 	failpoint.Reach("erase.before")

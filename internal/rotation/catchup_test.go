@@ -93,7 +93,7 @@ func TestTwoWeeksDown(t *testing.T) {
 					return w.decoded[a.Name].CatchUpAt.Compare(w.decoded[b.Name].CatchUpAt)
 				})
 				for _, token := range order {
-					time.Sleep(w.decoded[token.Name].CatchUpAt.Sub(time.Now()))
+					time.Sleep(time.Until(w.decoded[token.Name].CatchUpAt))
 					if _, err := r.Advance(t.Context(), token); err != nil {
 						t.Fatal(err)
 					}
@@ -155,7 +155,7 @@ func TestDyingDaemonCatchesUp(t *testing.T) {
 		time.Sleep(28 * time.Hour)
 		for range 2 {
 			record, err := w.start().Enroll(t.Context(), token)
-			if after := record.CatchUpAt.Sub(time.Now()); err != nil || after < 0 || after > 10*time.Minute {
+			if after := time.Until(record.CatchUpAt); err != nil || after < 0 || after > 10*time.Minute {
 				t.Fatalf("%v, %s", err, after)
 			}
 			time.Sleep(2 * time.Hour)

@@ -142,12 +142,13 @@ func (a *attempt) run(ctx context.Context) error {
 			if a.due = a.Due(a.token, a.record); a.due.Held || a.due.At.After(a.now()) {
 				return nil
 			}
+			before := a.record
 			if a.nowFrozen() { // it will be due anew when that is over
-				return a.save(ctx, StepIdle)
+				return a.saveOr(ctx, before)
 			}
 			if missed, any := a.giveUpMissed(); !any {
 				err = a.claim(ctx)
-			} else if err = a.save(ctx, StepIdle); err == nil {
+			} else if err = a.saveOr(ctx, before); err == nil {
 				a.tellMissed(missed)
 			}
 		case StepClaimed:

@@ -249,7 +249,7 @@ func TestRetryWaitsForTheFreeze(t *testing.T) {
 func TestFrozenSinceItWasDue(t *testing.T) {
 	for name, served := range map[string]string{"due": "01 04:00:00", "catching up": "01 16:00:00"} {
 		t.Run(name, func(t *testing.T) {
-			scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+			scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
 				time.Sleep(clock(served).Sub(w.now()))
 				if name == "catching up" { // it has a time of its own, and the daemon dies before
 					record, err := w.start().Enroll(t.Context(), token)
@@ -260,7 +260,7 @@ func TestFrozenSinceItWasDue(t *testing.T) {
 				}
 				token.Timetable.Freezes = []scheduler.Freeze{{Name: "move", From: w.now().Add(10 * time.Second), To: w.now().Add(5 * time.Hour)}}
 				time.Sleep(30 * time.Second)
-				r = w.start()
+				r := w.start()
 				if _, err := r.Enroll(t.Context(), token); err != nil {
 					t.Fatal(err)
 				}
