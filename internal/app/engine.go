@@ -191,12 +191,16 @@ func (e *engine) catchUpLate(ctx context.Context) {
 		}
 		for _, token := range tokens {
 			record, looked := records[token.Name]
-			var floor time.Duration
-			if s, ok := e.view(token.Name); ok && !looked && err != nil { // its record could not be written
-				record, floor = s.record, retryCeiling
+			if !looked && err != nil { // its record could not be read or written
+				s, _ := e.view(token.Name)
+				record = s.record
 			}
-			if due := e.rotator.Due(token, record); (looked || floor > 0) && (due.Held || due.At.After(e.now())) {
-				e.plan(token.Name, record, floor)
+			switch due := e.rotator.Due(token, record); {
+			case looked && (due.Held || due.At.After(e.now())):
+				e.plan(token.Name, record, 0)
+				continue
+			case err != nil && (due.Held || due.At.After(e.now())):
+				e.queue.Set(token.Name, e.now().Add(retryCeiling)) // and is looked at again
 				continue
 			}
 			e.workers.Go(func() { e.work(ctx, token.Name) }) // it is due now, or was not looked at
