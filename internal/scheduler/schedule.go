@@ -11,8 +11,7 @@
 // time zone database. The same slot begins at the same moment on every replica and after
 // every restart.
 //
-// robfig/cron parses the expressions and steps from one reading of the clock to the next.
-// Its runner is not used: it sleeps on the monotonic clock, forgets everything at a restart,
+// robfig/cron parses the expressions. Its runner is not used: it sleeps on the monotonic clock, forgets everything at a restart,
 // and skips or repeats runs when clocks are set for daylight saving.
 package scheduler
 
@@ -36,7 +35,7 @@ var item = regexp.MustCompile(`^([*?]|\w+(-\w+)?)(/\d+)?$`)
 type Schedule struct {
 	expression string
 	location   *time.Location
-	fields     cron.Schedule // of readings: see civil.go
+	fields     *fields       // of readings: see fields.go and civil.go
 	onTheClock bool          // it goes with the clock, whatever the clock does
 	every      time.Duration // the period of @every, 0 for all others
 }
@@ -77,7 +76,7 @@ func Parse(expression string, location *time.Location) (*Schedule, error) {
 		return nil, fmt.Errorf("%q is neither five cron fields (minute hour day-of-month month day-of-week) "+
 			"nor a descriptor such as @weekly or @every 720h: %w", expression, err)
 	}
-	s.fields, s.onTheClock = parsed, goesWithTheClock(expression)
+	s.fields, s.onTheClock = fieldsOf(parsed.(*cron.SpecSchedule)), goesWithTheClock(expression)
 	if s.Next(time.Now()).IsZero() {
 		return nil, fmt.Errorf("%q never comes: no such date in the next five years", expression)
 	}
@@ -128,12 +127,12 @@ func (s *Schedule) Next(t time.Time) time.Time {
 	case s.every > 0:
 		return t.Add(s.every)
 	case s.location == time.UTC:
-		return s.fields.Next(t.UTC())
+		return s.fields.next(t.UTC())
 	case s.onTheClock:
 		return s.nextOnTheClock(t)
 	}
 	for r := readingAt(t, s.location); ; {
-		if r = s.fields.Next(r); r.IsZero() {
+		if r = s.fields.next(r); r.IsZero() {
 			return time.Time{}
 		}
 		if slot, _ := shown(r, s.location); slot.After(t) {
@@ -146,7 +145,7 @@ func (s *Schedule) Next(t time.Time) time.Time {
 func (s *Schedule) nextOnTheClock(t time.Time) time.Time {
 	const stretch = 24 * time.Hour
 	for r := readingAt(t, s.location); ; {
-		next := s.fields.Next(r)
+		next := s.fields.next(r)
 		if next.IsZero() {
 			return time.Time{}
 		}
