@@ -11,8 +11,9 @@
 // time zone database. The same slot begins at the same moment on every replica and after
 // every restart.
 //
-// robfig/cron parses the expressions. Its runner is not used: it sleeps on the monotonic clock, forgets everything at a restart,
-// and skips or repeats runs when clocks are set for daylight saving.
+// robfig/cron parses the expressions. Its runner is not used: it sleeps on the monotonic
+// clock, forgets everything at a restart, and skips or repeats runs when clocks are set for
+// daylight saving.
 package scheduler
 
 import (
