@@ -21,8 +21,8 @@ import (
 )
 
 // withSocket is the world's configuration with an admin socket, and a client for it.
-func (w *world) withSocket() (*config.Config, *admin.Client) {
-	c := w.config()
+func (w *world) withSocket(extra ...string) (*config.Config, *admin.Client) {
+	c := w.config(extra...)
 	c.AdminSocket = filepath.Join(w.dir, "admin.sock")
 	return c, admin.NewClient(c.AdminSocket)
 }

@@ -203,7 +203,7 @@ func (w *living) requested() {
 		return
 	}
 	if w.skewed() {
-		w.wrong("%s rotates with a clock that is %s from the issuer's", w.pending.trigger, w.offset-w.right)
+		w.wrong("%s rotates with a clock that is %s from the issuer's", w.pending.trigger, w.wrongBy())
 	}
 	if left := time.Until(w.graceEnds); left > 2*maxApart {
 		w.wrong("%s cuts off a secret that was promised %s more", w.pending.trigger, left)
@@ -298,7 +298,7 @@ func (w *living) expectMakingUp() {
 	undisturbed := len(w.life.Freezes) == 0 && w.life.Slow == 0 && !w.isPaused() && !time.Now().Before(w.troubleUntil) &&
 		before.Step == rotation.StepIdle && before.Failures == 0 && before.NotBefore.IsZero() && before.CatchUpAt.IsZero() && !(w.life.Guard && w.skewed()) &&
 		(before.Last == nil || !now.Before(before.Last.GraceEndsAt)) && !before.Anchor.After(now)
-	if !undisturbed || s.n == 0 {
+	if !undisturbed || s.n == 0 || w.next(s.last).Sub(s.last) <= w.life.Jitter {
 		return
 	}
 	w.makesUp = &makesUp{after: after, last: s.last, from: now, until: now.Add(max(10*time.Minute, w.life.Jitter)), claims: len(w.claims)}
@@ -339,6 +339,9 @@ func (w *living) end(first time.Time) {
 	now, r := w.wall(), w.record
 	if r.Step != rotation.StepIdle {
 		w.wrong("the rotation in hand is not finished: %s, %s", r.Step, r.LastError)
+	}
+	if ahead := r.Anchor.Sub(now); ahead > 24*time.Hour {
+		w.wrong("slots are consumed until %s, by a clock that was ahead", r.Anchor)
 	}
 	if left := w.between(w.counted(r), now); left.n > 0 && left.last.IsZero() {
 		w.wrong("%d slots that a freeze has passed over since %s are not consumed", left.n, r.Anchor)

@@ -73,16 +73,16 @@ type pace struct {
 
 var paces = []pace{{
 	5 * time.Minute, 10,
-	[]string{"@every 3m", "@every 7m30s", "*/5 * * * *", "*/10 * * * *", "7,22,37,52 * * * *", "@every 61s", "0,1,30 * * * *"},
+	[]string{"@every 3m", "@every 7m30s", "*/5 * * * *", "*/10 * * * *", "7,22,37,52 * * * *", "@every 61s", "2,8,33 * * * *"},
 	[]freezing{{Expression: "20 * * * *", Length: 12 * time.Minute}, {Expression: "*/15 * * * *", Length: 6 * time.Minute}},
 }, {
 	time.Hour, 10,
 	[]string{"@every 1h", "0 * * * *", "30 * * * *", "@hourly", "15 */2 * * *", "30 1-3 * * *", "@every 47m", "0,30 0-6 * * *"},
-	[]freezing{{Expression: "0 */6 * * *", Length: 90 * time.Minute}, {Expression: "30 2 * * *", Length: 3 * time.Hour}, {Expression: "59 * * * *", Length: 2 * time.Minute}},
+	[]freezing{{Expression: "0 */6 * * *", Length: 90 * time.Minute}, {Expression: "30 2 * * *", Length: 3 * time.Hour}, {Expression: "59 */2 * * *", Length: 2 * time.Minute}},
 }, {
 	24 * time.Hour, 5,
 	[]string{"30 2 * * *", "0 0 * * *", "@daily", "0,30 2 * * *", "@every 24h", "0 4 * * 1", "30 1,2,3 * * *"},
-	[]freezing{{Expression: "0 18 * * 5", Length: 60 * time.Hour}, {Expression: "0 2 * * *", Length: 2 * time.Hour}},
+	[]freezing{{Expression: "0 18 * * 5", Length: 60 * time.Hour}, {Expression: "0 2 * * 1-5", Length: 2 * time.Hour}},
 }}
 
 // beginnings are moments around which clocks are set, and some at which nothing is.
@@ -169,27 +169,30 @@ func drawAct(t *rapid.T, p pace) act {
 func (w *living) live() []string {
 	w.seen, w.paused = make(map[string]int), make(map[string]rotation.Pause)
 	w.up()
+	w.pass(0)
 	first := w.record.Anchor
 	for _, a := range w.life.Acts {
-		time.Sleep(a.After)
-		synctest.Wait()
+		w.pass(a.After)
 		w.checkMakingUp()
 		w.settle()
 		w.seen[a.What]++
 		w.happen(a)
+		w.pass(0)
 		if len(w.problems) > 0 {
 			break
 		}
 	}
 	// Whatever was wrong passes, and there is time for everything.
 	w.troubleUntil = time.Time{}
-	w.happen(act{What: "resume"})
-	w.happen(act{What: "resume all"})
 	if w.life.Guard {
 		w.happen(act{What: "right"})
+		w.pass(time.Minute)
 	}
-	time.Sleep(w.life.settling())
-	synctest.Wait()
+	for _, what := range []string{"resume", "resume all"} {
+		w.happen(act{What: what})
+		w.pass(0)
+	}
+	w.pass(w.life.settling())
 	w.checkMakingUp()
 	w.stop()
 	w.end(first)
@@ -212,21 +215,23 @@ func (w *living) happen(a act) {
 		}
 		w.up()
 	case "step", "absurd step":
-		w.offset, w.makesUp = w.offset+a.For, nil
+		w.makesUp = nil
+		w.set(w.right + w.wrongBy() + a.For)
 	case "right":
-		w.offset, w.makesUp = w.right, nil
+		w.makesUp = nil
+		w.set(w.right)
 	case "pause", "pause all", "pause for", "pause all for":
 		p := rotation.Pause{Since: w.wall()}
 		if a.For > 0 {
 			p.Until = w.wall().Add(a.For)
 		}
-		must(w.engine.rotator.Pause(ctx, name, p))
 		w.paused[name] = p
+		must(w.engine.rotator.Pause(ctx, name, p))
 		w.engine.replanOne(name)
 	case "resume", "resume all":
+		delete(w.paused, name)
 		_, err := w.engine.rotator.Resume(ctx, name)
 		must(err)
-		delete(w.paused, name)
 		w.engine.replanOne(name)
 	case "rotate", "rotate all the same":
 		w.rotateNow(ctx, a.What == "rotate all the same")
@@ -243,6 +248,7 @@ func (w *living) rotateNow(ctx context.Context, override bool) {
 		held = held || w.isPaused() || w.isFrozen(now, false) || r.Last != nil && now.Before(r.Last.GraceEndsAt)
 	}
 	_, err := w.engine.rotateNow(ctx, "ci", rotation.Overrides{Freeze: override, Pause: override, Grace: override})
+	w.pass(0)
 	if refused := errors.Is(err, rotation.ErrHeldUp); refused != held && !w.is("ledger") && !w.is("disk") {
 		w.wrong("an operator's rotation: %v", err)
 	}
@@ -250,12 +256,12 @@ func (w *living) rotateNow(ctx context.Context, override bool) {
 }
 
 // lifeChecks is how many lives TestLives lives through, unless -rapid.checks says otherwise.
-var lifeChecks = "600"
+var lifeChecks = "2000"
 
 // raceDetector is set where each life takes ten times as long.
 var raceDetector bool
 
-// TestLives lives through hundreds of random lives of a token, in the daemon's own engine:
+// TestLives lives through thousands of random lives of a token, in the daemon's own engine:
 // whatever the schedule, its jitter and window, freezes and pauses, downtimes, a wall clock
 // that is set and failures that pass, each slot is served at most once, and exactly once
 // unless skip, a freeze or a pause says otherwise. A failing life is made as small as it
@@ -264,7 +270,9 @@ func TestLives(t *testing.T) {
 	if testing.Short() || raceDetector {
 		lifeChecks = "100"
 	}
-	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
+	checks := flag.Lookup("rapid.checks")
+	all := checks.Value.String() == checks.DefValue && lifeChecks == "2000"
+	if checks.Value.String() == checks.DefValue {
 		if err := checks.Value.Set(lifeChecks); err != nil {
 			t.Fatal(err)
 		}
@@ -285,5 +293,64 @@ func TestLives(t *testing.T) {
 			rt.Fatalf("%s\n%+v", strings.Join(problems, "\n"), l)
 		}
 	})
+	for _, what := range []string{
+		"calm slots", "claimed schedule", "claimed catch_up", "claimed retry", "claimed manual", "given up", "passed over", "healed",
+		"made up for after the window", "made up for after a downtime: true", "made up for after a downtime: false",
+		"rotated by an operator: true", "rotated by an operator: false",
+		"failed/refused", "failed/not_carried_out", "failed/throttled", "failed/store", "skipped/preflight", "skipped/claim",
+	} {
+		if seen[what] == 0 && all && !t.Failed() {
+			t.Errorf("%s did not happen once: the lives prove less than they seem to", what)
+		}
+	}
 	t.Logf("%v", seen)
+}
+
+// TestLivesThatWentWrong lives again what TestLives once found fault with.
+func TestLivesThatWentWrong(t *testing.T) {
+	hourly := []freezing{{Expression: "59 * * * *", Zone: "UTC", Length: 2 * time.Minute, Skip: true}}
+	for name, l := range map[string]life{
+		"every slot is passed over": {Expression: "0 * * * *", Freezes: hourly},
+		"one is passed over while others are made up for": {
+			Expression: "@every 1h", Freezes: []freezing{{Expression: "0 */6 * * *", Zone: "UTC", Length: 90 * time.Minute, Skip: true}},
+			Acts: []act{{After: time.Hour, What: "down", For: 17*time.Hour + 55*time.Minute}},
+		},
+		"one is passed over while the disk is full": {
+			Expression: "@every 20m", Freezes: []freezing{{From: 30 * time.Minute, Length: 20 * time.Minute, Skip: true}},
+			Acts: []act{{After: 39 * time.Minute, What: "disk", For: 10 * time.Minute}, {After: 15 * time.Minute, What: "nothing"}},
+		},
+		"one is given up while the disk is full": {
+			Expression: "@every 1h", Window: 6 * time.Minute, Skip: true,
+			Acts: []act{{What: "disk", For: 69 * time.Minute}, {After: 70 * time.Minute, What: "nothing"}},
+		},
+		"a freeze begins while the disk is full": {
+			Expression: "*/5 * * * *", Freezes: []freezing{{From: 301 * time.Second, Length: time.Hour}},
+			Acts: []act{{After: 4 * time.Minute, What: "disk", For: 20 * time.Minute}},
+		},
+		"a clock that was years ahead": {
+			Expression: "@every 3m", Acts: []act{
+				{After: time.Minute, What: "absurd step", For: 400 * time.Hour}, {After: 20 * time.Minute, What: "right"}, {After: time.Hour, What: "nothing"},
+			},
+		},
+		"a clock that was days back": {
+			Expression: "@every 3m", Acts: []act{{After: 3 * time.Minute, What: "absurd step", For: -48 * time.Hour}, {After: 31 * time.Second, What: "right"}},
+		},
+		"a clock that was days back while the disk was full": {
+			Expression: "@every 3m", Acts: []act{
+				{What: "absurd step", For: -50 * time.Hour}, {What: "disk", For: time.Minute}, {After: 31 * time.Second, What: "resume"},
+			},
+		},
+		"a restart in the last moment of a window": {
+			Expression: "@every 3m", Window: 90 * time.Second, Skip: true, Acts: []act{{After: time.Minute, What: "down", For: 210 * time.Second}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l.Zone, l.Start = "UTC", "2026-11-24T12:00:00Z"
+			synctest.Test(t, func(t *testing.T) {
+				if problems := newLiving(l).live(); len(problems) > 0 {
+					t.Errorf("%s\n%+v", strings.Join(problems, "\n"), l)
+				}
+			})
+		})
+	}
 }

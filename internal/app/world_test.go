@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -178,7 +179,7 @@ func (w *world) due(name, grace string) tokenSpec {
 }
 
 // config is the configuration of this world, read by the real loader. extra lines replace
-// those of the same top-level key.
+// those of the same top-level key, or come in addition.
 func (w *world) config(extra ...string) *config.Config {
 	w.t.Helper()
 	sections := []string{
@@ -191,10 +192,10 @@ func (w *world) config(extra ...string) *config.Config {
 	}
 	for _, line := range extra {
 		key, _, _ := strings.Cut(line, ":")
-		for i := range sections {
-			if strings.HasPrefix(sections[i], key+":") {
-				sections[i] = line
-			}
+		if i := slices.IndexFunc(sections, func(s string) bool { return strings.HasPrefix(s, key+":") }); i >= 0 {
+			sections[i] = line
+		} else {
+			sections = append(sections, line)
 		}
 	}
 	var text strings.Builder
