@@ -268,7 +268,7 @@ var raceDetector bool
 // goes, and kept in testdata/rapid to be run again.
 func TestLives(t *testing.T) {
 	if testing.Short() || raceDetector {
-		lifeChecks = "100"
+		lifeChecks = "25"
 	}
 	checks := flag.Lookup("rapid.checks")
 	all := checks.Value.String() == checks.DefValue && lifeChecks == "2000"

@@ -503,6 +503,7 @@ func (a *attempt) commit(ctx context.Context) error {
 		}
 		a.record.Work, a.record.Failures, a.record.LastError, a.record.NextTrigger = nil, 0, "", ""
 		a.record.NotBefore, a.record.CatchUpAt, a.record.OldDiesBy = time.Time{}, time.Time{}, time.Time{}
+		a.record, _ = heal(a.token, a.record, a.now()) // the clock may have been put back since the claim
 		return a.save(ctx, StepIdle)
 	})
 	if err != nil {
