@@ -338,6 +338,7 @@ func (m *machine) checkRefused() {
 
 // attempt waits until the token is due and works on it.
 func (m *machine) attempt() {
+	m.seeLate()
 	answers := len(m.issued)
 	_, died := m.world.advance(m.rotator, m.token)
 	m.seeLate()
