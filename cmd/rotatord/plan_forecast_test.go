@@ -48,7 +48,7 @@ func (w *kindWorld) Rotate(_ context.Context, r rotation.RotateRequest) (rotatio
 	return issued, nil
 }
 
-func (w *kindWorld) ExtendGrace(context.Context, string, time.Duration) (rotation.TokenFacts, time.Time, error) {
+func (w *kindWorld) SetGrace(context.Context, string, time.Duration) (rotation.TokenFacts, time.Time, error) {
 	panic("nobody's grace needs to be extended")
 }
 

@@ -234,7 +234,7 @@ func (w *living) Rotate(_ context.Context, req rotation.RotateRequest) (rotation
 	return issued, nil
 }
 
-func (w *living) ExtendGrace(_ context.Context, _ string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
+func (w *living) SetGrace(_ context.Context, _ string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
 	return w.facts(), w.wall().Add(grace), nil
 }
 

@@ -230,9 +230,9 @@ func (c *Client) graceEnd(grace time.Duration) (theirs, ours time.Time) {
 	return theirs, theirs.Add(-low)
 }
 
-// ExtendGrace implements [rotation.Issuer]. The request names no version of the secret, so
+// SetGrace implements [rotation.Issuer]. The request names no version of the secret, so
 // it cannot rotate.
-func (c *Client) ExtendGrace(ctx context.Context, tokenID string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
+func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
 	if err := c.admit(ctx, "update"); err != nil {
 		return rotation.TokenFacts{}, time.Time{}, err
 	}

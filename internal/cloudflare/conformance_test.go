@@ -68,7 +68,7 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 	}
 	// The last rotation's grace of an hour is moved, both ways, and nothing is rotated.
 	for _, grace := range []time.Duration{48 * time.Hour, time.Minute} {
-		facts, until, err := c.ExtendGrace(t.Context(), id, grace)
+		facts, until, err := c.SetGrace(t.Context(), id, grace)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -86,7 +86,7 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 
 	for name, call := range map[string]func() error{
 		"get":    func() error { _, err := c.Inspect(t.Context(), tokenID); return err },
-		"update": func() error { _, _, err := c.ExtendGrace(t.Context(), tokenID, time.Hour); return err },
+		"update": func() error { _, _, err := c.SetGrace(t.Context(), tokenID, time.Hour); return err },
 		"rotate": func() error { _, err := c.Rotate(t.Context(), rotation.RotateRequest{TokenID: tokenID}); return err },
 	} {
 		if e, ok := errors.AsType[*rotation.IssuerError](call()); !ok || e.Class != rotation.Refused || e.Status != 404 || e.Operation != name {

@@ -60,7 +60,8 @@ type State struct {
 // or an e-mail address with a global API key.
 type Account struct {
 	Name      string // the name in the configuration
-	AccountID string // 32 hex digits
+	// Exactly one of AccountID and ZoneID, 32 hex digits.
+	AccountID, ZoneID string
 	APIToken  SecretSource
 	APIEmail  string
 	APIKey    SecretSource
@@ -70,6 +71,8 @@ type Account struct {
 	// RequestsPer5m is the budget of requests in five minutes for this
 	// credential. Default 1000; Cloudflare's own limit is 1200.
 	RequestsPer5m int
+	// InventoryEvery is how often the service tokens are listed. Default 1h.
+	InventoryEvery time.Duration
 }
 
 // Vault is the one Vault that secrets are written to.
@@ -105,7 +108,12 @@ type AppRole struct {
 type Token struct {
 	Name    string // the name in the configuration, and the metric label
 	Account string // the name of an Account
-	ID      string // Cloudflare's UUID of the service token, in lower case
+	ID      string // Cloudflare's UUID of the service token, in lower case; empty with Create
+	// Create says how the service token is made if there is none; nil if ID names it.
+	Create *Create
+	// Replace is strategy: replace. Each rotation makes a new service token, and deletes the
+	// old one after the grace.
+	Replace bool
 	// Partner is the UUID of the second service token of a pair, of which ID is the one
 	// that was in use when the pair was made; empty for a single token.
 	Partner  string
@@ -125,6 +133,33 @@ type Token struct {
 	// in the order of the file. The slice is shared with other tokens and must not be changed.
 	Freezes []scheduler.Freeze
 	Sinks   []Sink
+	// RenewBefore is how long before its end the service token itself is renewed. Default 0:
+	// never.
+	RenewBefore time.Duration
+	// RenewFor is how long it lives from a renewal on: a Go duration, or empty for a year, as
+	// Cloudflare's refresh has it. Default: the duration of Create, or empty.
+	RenewFor string
+	// Verify says where a new secret is tried; nil for nowhere.
+	Verify *Verify
+	// Heal is outside_rotation: rotate. Default false: alarm only.
+	Heal bool
+}
+
+// Create is how a service token is made.
+type Create struct {
+	Name     string
+	Duration string // a Go duration or "forever". Default 8760h.
+	Adopt    bool   // one of that name is taken over. Default false: an error.
+}
+
+// Verify is an application behind Access.
+type Verify struct {
+	URL string
+	// Header is the one header that carries the whole credential, for applications with
+	// read_service_tokens_from_header. Default empty: the two usual headers.
+	Header string
+	// Within is how long Cloudflare's edge may take to accept a new secret. Default 1m.
+	Within time.Duration
 }
 
 // Timetable is when the token rotates.

@@ -18,6 +18,32 @@ type Token struct {
 	Timetable scheduler.Timetable
 	Issuer    Issuer
 	Sinks     []Sink
+
+	// Create says how the service token is made if there is none; nil if ID names it.
+	Create *Creation
+	// Replace says that each rotation makes a new service token and deletes the old one after
+	// the grace, since a zone's cannot be rotated.
+	Replace bool
+	Maker   Maker // needed for Create and Replace
+	// RenewBefore is how long before its end the service token is renewed; 0 for never. It
+	// gets RenewFor from then on: a Go duration, or empty for a year.
+	RenewBefore time.Duration
+	RenewFor    string
+	Renewer     Renewer // needed for RenewBefore
+	// Prober tries a new secret; nil if nobody does. VerifyWithin is how long the edge may
+	// take to know it.
+	Prober       Prober
+	VerifyWithin time.Duration
+	// Heal says that a rotation by somebody else is made up for by one of our own.
+	Heal bool
+}
+
+// Creation is how a service token is made.
+type Creation struct {
+	Name     string
+	Duration string // a Go duration or "forever"; empty for a year
+	// Adopt takes over a service token of that name that is there already.
+	Adopt bool
 }
 
 // Due says when a token is to be looked at next, and why then.

@@ -3,6 +3,7 @@ package rotation
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,11 +26,63 @@ type Issuer interface {
 	// Rotate sends exactly one rotate request, never a second, whatever happens to
 	// the first. The caller's ctx bounds how long the answer is waited for.
 	Rotate(ctx context.Context, req RotateRequest) (Issued, error)
-	// ExtendGrace moves the end of the previous secret's validity to grace from now,
-	// counted on the issuer's clock, and issues nothing. It returns the new end on the
-	// local clock and the facts after it. It may be repeated.
-	ExtendGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error)
+	// SetGrace moves the end of the previous secret's validity to grace from now, counted on
+	// the issuer's clock, and issues nothing; 0 revokes that secret at once. It returns the
+	// new end on the local clock and the facts after it. It may be repeated.
+	SetGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error)
 }
+
+// Maker makes and removes service tokens. One that can rotate need not be one, and one that
+// is need not be able to rotate: a zone's service tokens can only be replaced. Contexts and
+// errors are as for [Issuer], whose Ready admits the requests.
+type Maker interface {
+	// Find returns all service tokens of exactly that name, which need not be unique. It
+	// changes nothing and may be repeated.
+	Find(ctx context.Context, name string) ([]TokenFacts, error)
+	// Create sends exactly one create request, never a second, as Rotate does. The answer's
+	// Facts have the ID of what was made; it has no previous secret.
+	Create(ctx context.Context, req CreateRequest) (Issued, error)
+	// Delete removes a service token. It may be repeated: one that is gone is no error. If a
+	// policy still names the token, ErrInUse is in the error.
+	Delete(ctx context.Context, tokenID string) error
+}
+
+// CreateRequest asks for a new service token.
+type CreateRequest struct {
+	Name     string
+	Duration string // a Go duration or "forever"; empty for the issuer's own default, a year
+}
+
+// ErrInUse is in the error of Maker.Delete if a policy names the service token.
+var ErrInUse = errors.New("a policy still names the service token")
+
+// ErrGone is in the error of an Issuer if there is no service token of that ID.
+var ErrGone = errors.New("there is no such service token")
+
+// Renewer gives service tokens, not their secrets, more time.
+type Renewer interface {
+	// Renew counts the service token's life anew from now on: duration, or a year if that is
+	// empty. Its secrets stay as they are. It returns the facts after it, and may be repeated.
+	Renew(ctx context.Context, tokenID, duration string) (TokenFacts, error)
+}
+
+// Prober tries a credential where consumers will use it. It is bound to one token, safe for
+// concurrent use, and never puts a secret into an error.
+type Prober interface {
+	// Probe sends one request and says what it proves. err says why it proves nothing, or
+	// what was answered; it is nil for ProbeGood alone.
+	Probe(ctx context.Context, c Credential) (Probe, error)
+}
+
+// Probe is what one request with a credential proves about it.
+type Probe int
+
+// What a probe proves.
+const (
+	ProbeUnknown Probe = iota // nothing: no answer, a redirect to a login, a failing application
+	ProbeGood                 // the credential is accepted
+	ProbeBad                  // the credential is refused, which may be so only until the edge knows it
+)
 
 // RotateRequest asks for a new client secret.
 type RotateRequest struct {
@@ -46,6 +99,8 @@ type TokenFacts struct {
 	ClientID   string    `json:"client_id,omitempty"`
 	Name       string    `json:"name,omitempty"`
 	Enabled    bool      `json:"enabled,omitempty"`
+	Duration   string    `json:"duration,omitempty"` // a Go duration or "forever"
+	CreatedAt  time.Time `json:"created_at,omitzero"`
 	ExpiresAt  time.Time `json:"expires_at,omitzero"` // end of the token itself; zero for "forever"
 	UpdatedAt  time.Time `json:"updated_at,omitzero"`
 	LastSeenAt time.Time `json:"last_seen_at,omitzero"`
@@ -61,6 +116,10 @@ func (f TokenFacts) updatedBy(answer TokenFacts) TokenFacts {
 	if !answer.UpdatedAt.IsZero() {
 		f.UpdatedAt = answer.UpdatedAt
 	}
+	if !answer.CreatedAt.IsZero() {
+		f.CreatedAt = answer.CreatedAt
+	}
+	f.Duration = cmp.Or(answer.Duration, f.Duration)
 	return f
 }
 
@@ -111,7 +170,7 @@ func (c Class) String() string {
 // IssuerError is a failed request to the issuer.
 type IssuerError struct {
 	Class      Class
-	Operation  string        // "rotate", "get", "list", "update"
+	Operation  string        // "rotate", "create", "get", "list", "update", "refresh", "delete", "verify"
 	Status     int           // HTTP status, 0 if there was no answer
 	Code       int           // the issuer's own error code, 0 if it gave none
 	Message    string        // the issuer's own message, scrubbed

@@ -122,7 +122,7 @@ func (a *attempt) extendGrace(ctx context.Context, grace time.Duration) (time.Ti
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	failpoint.Reach("extend.before")
-	facts, until, err := a.token.Issuer.ExtendGrace(ctx, work.TokenID, grace)
+	facts, until, err := a.token.Issuer.SetGrace(ctx, work.TokenID, grace)
 	failpoint.Reach("extend.after")
 	if err != nil {
 		// It may have moved updated_at all the same, so what is known of that is void.

@@ -274,7 +274,7 @@ func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued ro
 	return issued, nil
 }
 
-func (w *world) ExtendGrace(_ context.Context, id string, grace time.Duration) (facts rotation.TokenFacts, until time.Time, err error) {
+func (w *world) SetGrace(_ context.Context, id string, grace time.Duration) (facts rotation.TokenFacts, until time.Time, err error) {
 	err = w.do("extend", func() error {
 		c := w.of(id)
 		c.updatedAt = time.Now().UTC()

@@ -1,0 +1,29 @@
+package rotation
+
+import "context"
+
+// Urgency says in which order requests share a budget that is short: a larger one goes first.
+type Urgency int
+
+// The urgencies. What no urgency was said of is routine.
+const (
+	UrgencyRoutine Urgency = iota // listings and renewals, which can wait for days
+	UrgencySlot                   // a slot of the schedule
+	UrgencyCatchUp                // slots that passed are made up for
+	UrgencyClosing                // the window of the slot is nearly over
+	UrgencyManual                 // an operator waits for it
+	UrgencyDoubt                  // consumers may be about to be cut off
+)
+
+type urgencyKey struct{}
+
+// WithUrgency returns a context whose requests to an issuer are that urgent.
+func WithUrgency(ctx context.Context, u Urgency) context.Context {
+	return context.WithValue(ctx, urgencyKey{}, u)
+}
+
+// UrgencyOf returns how urgent the requests of ctx are.
+func UrgencyOf(ctx context.Context) Urgency {
+	u, _ := ctx.Value(urgencyKey{}).(Urgency)
+	return u
+}
