@@ -59,12 +59,12 @@ type State struct {
 // Account is one Cloudflare account with the credential to reach it: an API token,
 // or an e-mail address with a global API key.
 type Account struct {
-	Name      string // the name in the configuration
+	Name string // the name in the configuration
 	// Exactly one of AccountID and ZoneID, 32 hex digits.
 	AccountID, ZoneID string
-	APIToken  SecretSource
-	APIEmail  string
-	APIKey    SecretSource
+	APIToken          SecretSource
+	APIEmail          string
+	APIKey            SecretSource
 	// BaseURL is the API's address without a trailing slash. Default
 	// https://api.cloudflare.com/client/v4.
 	BaseURL string
