@@ -48,7 +48,7 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 func (a *attempt) nextTry(now time.Time) time.Time {
 	next := now.Add(BackOff(a.record.Failures))
 	closing := a.token.Timetable.Firing(a.record.Work.Slot).Close
-	if closing.IsZero() || a.record.owed() {
+	if closing.IsZero() || a.unbound() {
 		return next
 	}
 	left := closing.Add(-minTimeLeft).Sub(now) // spread, as the back-off is
@@ -61,8 +61,13 @@ func (a *attempt) nextTry(now time.Time) time.Time {
 // stall ends an attempt whose rotation stays in hand. The next one goes on at the step
 // that was reached.
 func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
+	return a.stallUntil(ctx, reason, cause, time.Time{})
+}
+
+// stallUntil does so with a time for the next attempt; the zero time for the usual one.
+func (a *attempt) stallUntil(ctx context.Context, reason string, cause error, next time.Time) error {
 	a.record.Failures++
-	a.record.NotBefore = a.nextDelivery()
+	a.record.NotBefore = a.nextDelivery(next)
 	a.record.LastError = cause.Error()
 	err := cause
 	if saveErr := a.save(context.WithoutCancel(ctx), a.record.Step); saveErr != nil {
@@ -76,12 +81,14 @@ func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
 // that it can: Cloudflare's clock is known to the second, and graces are rounded up to one.
 const graceBlur = 2 * time.Second
 
-// nextDelivery is when a secret in hand is tried again: more often than anything else, and in
-// time to extend the old one's grace if that fails again.
-func (a *attempt) nextDelivery() time.Time {
+// nextDelivery is when a secret in hand is tried again: at next or, if that is zero, more often
+// than anything else, and in time to extend the old one's grace if that fails again.
+func (a *attempt) nextDelivery(next time.Time) time.Time {
 	work, now := a.record.Work, a.now().UTC()
-	next := now.Add(min(BackOff(a.record.Failures), maxDeliveryBackOff))
-	if end := work.GraceEndsAt; now.Before(end) && !work.Spare {
+	if next.IsZero() {
+		next = now.Add(min(BackOff(a.record.Failures), maxDeliveryBackOff))
+	}
+	if end := work.GraceEndsAt; now.Before(end) && !work.apart() {
 		inTime := end.Add(-time.Duration(work.Grace)/4 - graceBlur)
 		if soonest := now.Add(minBackOff); inTime.Before(soonest) {
 			inTime = soonest
@@ -97,7 +104,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	now := a.now().UTC()
 	work := a.record.Work
 	d := &Doubt{Since: now, Reason: reason, Detail: cause.Error(), Sealed: sealed}
-	if grace := time.Duration(work.Grace); grace > 0 && !work.Spare {
+	if grace := time.Duration(work.Grace); grace > 0 && !work.apart() {
 		d.OldWorksUntil = work.IntentAt.Add(grace)
 		if work.GraceEndsAt.After(d.OldWorksUntil) { // it was extended while the secret waited
 			d.OldWorksUntil = work.GraceEndsAt
@@ -137,7 +144,9 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 	before := a.record.Step
 	a.record.Format, a.record.Step = RecordFormat, step
 	a.record.Token, a.record.Account = a.token.Name, a.token.Account
-	if !a.token.Owns(a.record.TokenID) {
+	if a.token.dynamic() {
+		a.record.Origin = a.token.Origin()
+	} else if !a.token.Owns(a.record.TokenID) {
 		a.record.TokenID = a.token.ID
 	}
 	point := "ledger." + cmp.Or(string(step), "idle")

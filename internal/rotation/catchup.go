@@ -91,7 +91,7 @@ func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[
 
 // catchUp changes the record of a late token, and returns the slots that it gave up.
 func (a *attempt) catchUp() (missed SlotsMissed, changed bool) {
-	if a.record.Step != StepIdle || a.record.owed() {
+	if a.record.Step != StepIdle || a.unbound() {
 		return SlotsMissed{}, false
 	}
 	now := a.now()
@@ -123,7 +123,7 @@ func (a *attempt) catchUp() (missed SlotsMissed, changed bool) {
 // nowFrozen reports whether a freeze lasts that began since the rotation was due, which is
 // come to only now. Then it has the rotation wait for the end of that freeze.
 func (a *attempt) nowFrozen() bool {
-	if a.record.owed() {
+	if a.unbound() && (a.record.Order == nil || a.record.Order.Freeze || a.record.owed()) {
 		return false
 	}
 	now := a.now()
@@ -136,7 +136,7 @@ func (a *attempt) nowFrozen() bool {
 
 // giveUpMissed consumes the slots that were missed, if they are not to be made up for.
 func (a *attempt) giveUpMissed() (missed SlotsMissed, any bool) {
-	if !a.token.Timetable.SkipMissed || a.record.owed() {
+	if !a.token.Timetable.SkipMissed || a.unbound() {
 		return SlotsMissed{}, false
 	}
 	last := a.passed(a.now()).Missed
@@ -146,6 +146,11 @@ func (a *attempt) giveUpMissed() (missed SlotsMissed, any bool) {
 	passed := a.passed(last)
 	a.record.Anchor, a.record.NotBefore, a.record.CatchUpAt = last.UTC(), time.Time{}, time.Time{}
 	return SlotsMissed{Token: a.token.Name, Count: passed.Due, Frozen: passed.Frozen, GivenUp: true}, true
+}
+
+// unbound reports whether what is due next has nothing to do with slots.
+func (a *attempt) unbound() bool {
+	return a.record.owed() || a.record.Order != nil || a.token.Create != nil && a.record.TokenID == ""
 }
 
 // passed looks at the slots after the anchor.
@@ -170,7 +175,8 @@ func (a *attempt) trigger(passed scheduler.Passed) Trigger {
 
 // unscheduled reports whether the clock has no say in this rotation.
 func (a *attempt) unscheduled() bool {
-	return a.record.Work.Trigger == TriggerManual || a.record.Work.Trigger == TriggerRecovery
+	t := a.record.Work.Trigger
+	return t == TriggerManual || t == TriggerRecovery || t == TriggerCreate
 }
 
 func (a *attempt) tellMissed(missed SlotsMissed) {
@@ -203,6 +209,13 @@ func heal(t Token, r Record, now time.Time) (Record, []string) {
 	}
 	if r.CatchUpAt.Sub(now) > max(t.Timetable.Jitter, lateTolerance+spreadTolerance) {
 		change("missed slots were to be made up for at", &r.CatchUpAt, time.Time{})
+	}
+	if r.Order != nil && r.Order.Since.Sub(now) > lateTolerance {
+		r.Order = new(*r.Order)
+		change("it was ordered at", &r.Order.Since, now)
+	}
+	if r.Renewal.NotBefore.Sub(now) > maxNotBeforeAhead {
+		change("it was not to be renewed before", &r.Renewal.NotBefore, time.Time{})
 	}
 	if last := r.Last; last != nil && last.Slot.After(r.Anchor) && !last.Slot.After(now) {
 		// What was taken for the future has come: slots up to the one that was served then are

@@ -381,12 +381,12 @@ func TestClockIsFarFromCloudflares(t *testing.T) {
 		if w.rotates != 0 || len(attempts) < 5 || attempts[0] != "schedule/skipped/preflight" || w.record().Failures != len(attempts) {
 			t.Fatalf("%d rotates: %q", w.rotates, attempts)
 		}
-		if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}); err != nil || w.rotates != 1 {
+		if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}, "ops"); err != nil || w.rotates != 1 {
 			t.Fatalf("an operator: %v, %d rotates", err, w.rotates)
 		}
 		time.Sleep(40 * time.Minute)
 		lose = true
-		if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}); err == nil || w.record().Step != rotation.StepInDoubt {
+		if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}, "ops"); err == nil || w.record().Step != rotation.StepInDoubt {
 			t.Fatalf("%v, %+v", err, w.record())
 		}
 		lose = false

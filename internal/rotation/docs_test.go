@@ -285,7 +285,7 @@ func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rota
 		calls := len(w.calls)
 		var err error
 		if work.manual {
-			_, err = r.RotateNow(w.t.Context(), token, rotation.Overrides{})
+			_, err = r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops")
 		} else {
 			_, err = r.Advance(w.t.Context(), token)
 		}

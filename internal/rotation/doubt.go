@@ -18,10 +18,17 @@ const (
 	ReasonOldSecretWorks     = "old_secret_works"     // wait: rotating again would kill it
 	ReasonSettling           = "settling"             // wait: the request may still be under way
 	ReasonSpare              = "spare"                // pair: what was rotated is not in use, so do it again
-	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair: wait for an operator, what is in use works on
+	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair or new token: wait for an operator, what is in use works on
+	ReasonMadeAndLost        = "made_and_lost"        // a service token was made, and its secret is lost
+	ReasonNotMade            = "not_made"             // no service token was made: back to due
+	ReasonCannotLook         = "cannot_look"          // wait: it is not known whether a service token was made
 	ReasonOperatorRotateNow  = "operator_rotate_now"  // an operator had it reissued
 	ReasonOperatorNotRotated = "operator_not_rotated" // an operator knows that nothing was carried out
 	ReasonOperatorDeliver    = "operator_deliver"     // an operator had the sealed answer delivered
+
+	// Why a secret that was delivered is not taken as good, or no longer is.
+	ReasonUnverified     = "unverified"      // it is refused where it was tried
+	ReasonOperatorAccept = "operator_accept" // an operator took it as good
 )
 
 // Verdict is what to do about a token in doubt.
@@ -62,6 +69,10 @@ type Evidence struct {
 	// Trusted says whether on this account an unchanged updated_at proves that no
 	// rotation took place.
 	Trusted bool
+	// Made is the service token that the request in doubt was to make, nil if there is none;
+	// Looked, that it was looked for.
+	Made   *TokenFacts
+	Looked bool
 	// CannotExtend is set if extending the grace was tried now, in vain.
 	CannotExtend bool
 }
@@ -113,6 +124,8 @@ func settleFor(grace time.Duration) time.Duration {
 func Judge(r Record, e Evidence, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
 	switch {
+	case r.Work.Makes != "":
+		return judgeMade(r, e, now)
 	case r.Work.Spare && d.deliverable():
 		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
 	case r.Work.Spare && now.Before(d.Since.Add(settleFor(grace))):

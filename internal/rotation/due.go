@@ -72,6 +72,8 @@ const (
 	DueUnfinished DueReason = "unfinished" // a rotation in hand is continued
 	DueInDoubt    DueReason = "in_doubt"   // the doubt is looked at again
 	DueReissue    DueReason = "reissue"    // a secret was lost and is made up for, whatever the schedule says
+	DueOrdered    DueReason = "ordered"    // an operator has ordered it, and it is kept at until it is done
+	DueCreate     DueReason = "create"     // the service token is yet to be made
 	DueNever      DueReason = "never"      // the schedule has no slot any more that is not frozen
 	DueSlot       DueReason = "slot"       // the schedule
 	DueCatchUp    DueReason = "catch_up"   // slots passed while nobody ran, and are made up for
@@ -86,6 +88,8 @@ var dueRules = []func(Token, Record, Pause) (Due, bool){
 	dueUnfinished,
 	dueInDoubt,
 	dueReissue,
+	dueOrdered,
+	dueCreate,
 	dueSlot,
 }
 
@@ -119,6 +123,40 @@ func dueReissue(t Token, r Record, _ Pause) (Due, bool) {
 	return Due{At: r.NotBefore, Trigger: r.NextTrigger, Reason: DueReissue}, r.owed()
 }
 
+// dueOrdered is for a rotation that an operator has ordered. What the order does not override
+// holds it up.
+func dueOrdered(t Token, r Record, p Pause) (Due, bool) {
+	if r.Order == nil {
+		return Due{}, false
+	}
+	due := Due{At: r.Order.Since, Trigger: TriggerManual, Reason: DueOrdered}
+	due.notBefore(r.NotBefore, DueBackOff)
+	if r.Last != nil && !r.Order.Grace {
+		due.notBefore(r.Last.GraceEndsAt, DueGrace)
+	}
+	if p.On() && !r.Order.Pause && due.pausedBy(p) {
+		return due, true
+	}
+	if !r.Order.Freeze {
+		due.notBefore(r.CatchUpAt, due.Reason)
+		due.thaw(t, r.Order.Since)
+	}
+	return due, true
+}
+
+// dueCreate is for a service token that is not there yet. Nobody uses it, so neither slots nor
+// freezes bind it.
+func dueCreate(t Token, r Record, p Pause) (Due, bool) {
+	if t.Create == nil || r.TokenID != "" {
+		return Due{}, false
+	}
+	due := Due{At: r.NotBefore, Trigger: TriggerCreate, Reason: DueCreate}
+	if p.On() {
+		due.pausedBy(p)
+	}
+	return due, true
+}
+
 // dueSlot applies always. A promised grace is kept: while the previous secret is still
 // valid no rotation starts, since Cloudflare keeps one previous secret only and
 // rotating again would cut it off early.
@@ -146,21 +184,30 @@ func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	if r.Last != nil {
 		due.notBefore(r.Last.GraceEndsAt, DueGrace)
 	}
-	if p.On() {
-		due.notBefore(p.Until, DuePaused)
-		if p.Until.IsZero() {
-			due.Held, due.Reason = true, DuePaused
-			return due, true
-		}
-	}
-	switch at, freeze := t.Timetable.Thaw(f.Slot, due.At); {
-	case freeze == "":
-	case at.IsZero():
-		due.Held, due.Reason = true, DueNever
-	default:
-		due.At, due.Reason, due.Freeze = at, DueFreeze, freeze
+	if !p.On() || !due.pausedBy(p) {
+		due.thaw(t, f.Slot)
 	}
 	return due, true
+}
+
+// pausedBy puts a due time off until a pause is over, and reports whether that is not known.
+func (d *Due) pausedBy(p Pause) (held bool) {
+	d.notBefore(p.Until, DuePaused)
+	if p.Until.IsZero() {
+		d.Held, d.Reason = true, DuePaused
+	}
+	return d.Held
+}
+
+// thaw puts a due time off until no freeze lasts.
+func (d *Due) thaw(t Token, slot time.Time) {
+	switch at, freeze := t.Timetable.Thaw(slot, d.At); {
+	case freeze == "":
+	case at.IsZero():
+		d.Held, d.Reason = true, DueNever
+	default:
+		d.At, d.Reason, d.Freeze = at, DueFreeze, freeze
+	}
 }
 
 // notBefore puts a due time off.

@@ -93,14 +93,21 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 	if err != nil {
 		return record, SlotsMissed{}, false, err
 	}
-	if record.Revision == 0 || !t.Owns(record.TokenID) {
+	if record.Revision == 0 || !t.Fits(record) {
+		origin := ""
+		if t.dynamic() {
+			origin = t.Origin()
+		}
 		return Record{
 			Format: RecordFormat, Revision: record.Revision,
-			Token: t.Name, TokenID: t.ID, Account: t.Account,
+			Token: t.Name, TokenID: t.ID, Account: t.Account, Origin: origin, Replaced: record.Replaced,
 			Anchor: r.now().UTC().Truncate(time.Second), Schedule: scheduleOf(t),
 		}, SlotsMissed{}, true, nil
 	}
 	rescheduled := reschedule(t, &record, r.now())
+	if t.dynamic() && record.Origin != t.Origin() { // it was rotated before, and is replaced from now on
+		record.Origin, rescheduled = t.Origin(), true
+	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
 	if record.Step != StepIdle && record.Step != StepInDoubt && !record.NotBefore.IsZero() {
 		// Whoever restarts the daemon has mended something, or a crash has cost time that a
@@ -134,31 +141,6 @@ func scheduleOf(t Token) string {
 	return t.Timetable.Schedule.String() + " in " + t.Timetable.Schedule.Location().String()
 }
 
-// Learn records what an inventory has seen of a token, and returns its record. While a
-// rotation is in hand its own view of the token counts, and Learn changes nothing. Nor
-// does it wait for one that is being worked on, which would hold up all other tokens of
-// the account; it returns a zero Record then.
-func (r *Rotator) Learn(ctx context.Context, t Token, facts TokenFacts) (Record, error) {
-	l := r.lockOf(t.Name)
-	if !l.TryLock() {
-		return Record{}, nil
-	}
-	defer l.Unlock()
-	record, err := r.load(ctx, t)
-	if err != nil || record.Step != StepIdle {
-		return record, err
-	}
-	known := &record.Facts
-	if t.Paired() && facts.ID != record.TokenID {
-		known = &record.Spare
-	}
-	if *known == facts {
-		return record, nil
-	}
-	*known = facts
-	return r.ledger.Save(ctx, record)
-}
-
 // load reads a token's record and refuses one that this code must not work on.
 func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	record, err := r.ledger.Load(ctx, t.Name)
@@ -180,7 +162,7 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 // fit refuses a record that does not fit the token, and takes out of it what a wrong clock
 // has left: healed, if there was any.
 func (r *Rotator) fit(t Token, record Record) (_ Record, healed bool, err error) {
-	if record.Step != StepIdle && !t.Owns(record.Work.TokenID) {
+	if record.Step != StepIdle && !t.Owes(record) {
 		return record, false, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+
 			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name",
 			record.Step, record.Work.TokenID, t.Name, t.ID)

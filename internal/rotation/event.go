@@ -24,6 +24,7 @@ const (
 	PhaseRotate    Phase = "rotate"
 	PhaseSeal      Phase = "seal"
 	PhaseStore     Phase = "store"
+	PhaseVerify    Phase = "verify"
 	PhaseCommit    Phase = "commit"
 )
 
@@ -121,14 +122,67 @@ type SealFailed struct {
 	Err        error
 }
 
-func (PhaseEnded) event()    {}
-func (SinkWritten) event()   {}
-func (Attempted) event()     {}
-func (DoubtJudged) event()   {}
-func (GraceExtended) event() {}
-func (DoubtResolved) event() {}
-func (SlotsMissed) event()   {}
-func (ClockHealed) event()   {}
-func (Reached) event()       {}
-func (Stuck) event()         {}
-func (SealFailed) event()    {}
+// Adopted reports that a service token which was to be made was there, and was taken over.
+type Adopted struct {
+	Token   string
+	TokenID string
+}
+
+// Probed reports what a new secret was found to be where it was tried: not each time that it
+// is tried, but when that leads to something.
+type Probed struct {
+	Token      string
+	RotationID string
+	Probe      Probe
+	Err        error // nil if it is good
+}
+
+// Renewed reports a renewal, or why it failed. ExpiresAt is the service token's end after it.
+type Renewed struct {
+	Token     string
+	TokenID   string
+	ExpiresAt time.Time
+	Err       error
+}
+
+// ReplacedDeleted reports that a service token whose place another took was deleted, or why not.
+type ReplacedDeleted struct {
+	Token   string
+	TokenID string
+	Err     error
+}
+
+// RotatedOutside reports that somebody else has rotated a service token: nothing that
+// Cloudflare shows of it is different but when it was changed.
+type RotatedOutside struct {
+	Token   string
+	TokenID string
+	At      time.Time // as Cloudflare has it
+	Heals   bool      // a rotation of our own makes up for it
+}
+
+// ChangedOutside reports that somebody else has changed a service token: its name, its life, or
+// whether it is enabled.
+type ChangedOutside struct {
+	Token   string
+	TokenID string
+	At      time.Time
+}
+
+func (Adopted) event()         {}
+func (Probed) event()          {}
+func (Renewed) event()         {}
+func (ReplacedDeleted) event() {}
+func (RotatedOutside) event()  {}
+func (ChangedOutside) event()  {}
+func (PhaseEnded) event()      {}
+func (SinkWritten) event()     {}
+func (Attempted) event()       {}
+func (DoubtJudged) event()     {}
+func (GraceExtended) event()   {}
+func (DoubtResolved) event()   {}
+func (SlotsMissed) event()     {}
+func (ClockHealed) event()     {}
+func (Reached) event()         {}
+func (Stuck) event()           {}
+func (SealFailed) event()      {}

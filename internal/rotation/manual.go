@@ -13,6 +13,17 @@ type Overrides struct {
 	Pause  bool `json:"override_pause,omitempty"`
 	// Grace lets a rotation cut off a previous secret that was promised more time.
 	Grace bool `json:"override_grace,omitempty"`
+	// RevokeNow revokes the previous secret with the rotation, since somebody else may have it.
+	// It takes all of the above with it.
+	RevokeNow bool `json:"revoke_now,omitempty"`
+}
+
+// all returns what o comes to.
+func (o Overrides) all() Overrides {
+	if o.RevokeNow {
+		o.Freeze, o.Pause, o.Grace = true, true, true
+	}
+	return o
 }
 
 // ErrHeldUp is in the error of RotateNow when something speaks against a rotation now.
@@ -26,15 +37,33 @@ var ErrHeldUp = errors.New("not rotated")
 // nobody expects it any more; what was sent is finished like any other rotation, and by the
 // daemon if it cannot be finished now. Slots that were due are served by it. For @every the
 // period begins anew.
-func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides) (Record, error) {
+//
+// With RevokeNow it is an [Order] of by's: what fails is tried again, for as long as it takes,
+// and of a pair both are rotated, one after the other.
+func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string) (Record, error) {
 	defer r.lock(t.Name)()
 	record, err := r.load(ctx, t)
 	if err != nil {
 		return record, err
 	}
-	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now(), manual: true}
+	o = o.all()
+	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now(), manual: !o.RevokeNow}
 	if err := a.mayRotateNow(o); err != nil {
 		return record, err
+	}
+	if o.RevokeNow {
+		if err := a.order(ctx, o, by); err != nil {
+			return record, err
+		}
+		for err == nil && a.record.Order != nil && a.record.Step == StepIdle {
+			left := a.record.Order.Left
+			a.claimed, a.reported = false, false
+			err = a.run(ctx)
+			if a.record.Order != nil && a.record.Order.Left == left {
+				break // the rest is the daemon's
+			}
+		}
+		return a.record, err
 	}
 	if err := a.claim(ctx); err != nil {
 		return a.record, err
@@ -51,6 +80,8 @@ func (a *attempt) mayRotateNow(o Overrides) error {
 		return fmt.Errorf("%w: %s is in doubt, and rotating could cut off the secret that works: look at it with rotatord resolve %s", ErrHeldUp, name, name)
 	case a.record.Step != StepIdle:
 		return fmt.Errorf("%w: a rotation of %s is in hand already (%s), and is finished first: see rotatord status %s", ErrHeldUp, name, a.record.Step, name)
+	case a.token.Create != nil && a.record.TokenID == "":
+		return fmt.Errorf("%w: the service token of %s is not made yet: see rotatord status %s", ErrHeldUp, name, name)
 	case a.record.owed():
 		return nil
 	}

@@ -6,7 +6,9 @@
 // process, so the protocol in this file makes each step durable before it takes the
 // next, and recovery after a crash runs the very same code:
 //
-//	due ── claim ── preflight ── intent ── ROTATE ── sealed ── stored ── done
+//	due ── claim ── preflight ── intent ── ROTATE ── sealed ── stored ── verified ── done
+//
+// A service token that is made, or replaced by a new one, goes the same way (make.go).
 //
 // Guarantees, whatever fails and wherever the process dies:
 //
@@ -110,6 +112,9 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 		return record, err
 	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
+	if any, err := a.chores(ctx); any { // what else is due is found to be so again
+		return a.record, err
+	}
 	if due := r.Due(t, record); due.Held || due.At.After(a.began) {
 		return record, nil
 	}
@@ -127,9 +132,11 @@ type attempt struct {
 	began  time.Time
 	due    Due // what is served; zero while a rotation of an earlier attempt is continued
 
-	manual   bool // an operator asked for it
+	manual   bool // an operator asked for it, once
 	claimed  bool // this attempt made the claim that it works under
 	reported bool // an Attempted was told
+
+	made *TokenFacts // in doubt about a service token that was to be made: it, if it is there
 }
 
 // run goes from step to step until the rotation is done or a step fails. Each step
@@ -158,6 +165,9 @@ func (a *attempt) run(ctx context.Context) error {
 		case StepSealed:
 			err = a.store(ctx)
 		case StepStored:
+			if verified, err := a.verify(ctx); err != nil || !verified {
+				return err
+			}
 			return a.commit(ctx)
 		case StepInDoubt:
 			err = a.resolve(ctx)
@@ -176,12 +186,15 @@ func (a *attempt) claim(ctx context.Context) error {
 	now := a.now().UTC()
 	passed := a.passed(now)
 	work := &Work{
-		RotationID: rand.Text(), TokenID: a.token.ID, Owner: a.owner, Trigger: a.trigger(passed), Slot: passed.Last.Slot.UTC(),
+		RotationID: rand.Text(), Owner: a.owner, Trigger: a.trigger(passed), Slot: passed.Last.Slot.UTC(),
 		Missed: max(passed.Due-1, 0), Frozen: passed.Frozen,
-		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.token.Grace),
+		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.grace()),
+	}
+	if work.Makes = a.makes(work.RotationID); work.Makes == "" {
+		work.TokenID = a.token.ServiceToken(a.record)
 	}
 	switch {
-	case a.manual, passed.Due == 0 && a.record.owed():
+	case a.manual, a.record.Order != nil, a.due.Reason == DueCreate, passed.Due == 0 && a.record.owed():
 		work.Slot = now.Truncate(time.Second)
 	case passed.Due == 0: // the wall clock went back since the slot was found due
 		work.Slot = a.due.Slot.UTC()
@@ -216,6 +229,9 @@ func (a *attempt) rotate(ctx context.Context) error {
 		if ctx.Err() != nil { // the daemon stops: nobody's failure
 			return errors.Join(ctx.Err(), a.release(ctx))
 		}
+		if errors.Is(err, errAdopted) {
+			return a.adopt(ctx)
+		}
 		return a.giveUp(ctx, ResultSkipped, "preflight", err)
 	}
 	if err := a.phase(PhaseIntent, func() error { return a.intent(ctx) }); err != nil {
@@ -231,7 +247,7 @@ func (a *attempt) rotate(ctx context.Context) error {
 		deadline := earlier(work.Deadline, a.now().Add(failpoint.Bound("rotate.timeout", rotateTimeout)))
 		bounded, cancel := context.WithTimeout(ctx, deadline.Sub(a.now()))
 		defer cancel()
-		issued, err = a.token.Issuer.Rotate(bounded, RotateRequest{TokenID: work.TokenID, Grace: a.token.Grace})
+		issued, err = a.request(bounded)
 		return err
 	})
 	if err != nil {
@@ -261,11 +277,15 @@ func (a *attempt) preflight(ctx context.Context) error {
 			return err
 		}
 	}
-	facts, err := a.knownFacts(ctx, work.TokenID)
-	if err != nil {
+	if work.Makes == "" {
+		facts, err := a.knownFacts(ctx, work.TokenID)
+		if err != nil {
+			return err
+		}
+		work.Before = *facts
+	} else if err := a.mayMake(ctx); err != nil {
 		return err
 	}
-	work.Before = *facts
 	if err := a.pending.Reserve(ctx, a.pendingKey()); err != nil {
 		return fmt.Errorf("the journal: %w", err)
 	}
@@ -326,6 +346,9 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 	work.Digest = issued.ClientSecret.Digest()
 	work.After = issued.Facts
 	work.GraceEndsAt = issued.GraceEndsAt.UTC()
+	if work.Makes != "" {
+		work.TokenID = issued.Facts.ID
+	}
 	if reason, err := validate(work.Before, issued); err != nil {
 		return a.doubt(ctx, reason, true, err)
 	}
@@ -340,6 +363,8 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 // validate judges an answer. The envelope was judged by the issuer.
 func validate(before TokenFacts, issued Issued) (reason string, err error) {
 	switch {
+	case issued.ClientID == "":
+		return ReasonAnswerInvalid, errors.New("the answer has no client ID")
 	case before.ClientID != "" && issued.ClientID != before.ClientID:
 		return ReasonAnswerInvalid, fmt.Errorf("the answer is for client ID %q, not %q", issued.ClientID, before.ClientID)
 	case issued.Facts.ID != "" && issued.Facts.ID != before.ID && before.ID != "":
@@ -384,6 +409,9 @@ func (a *attempt) store(ctx context.Context) error {
 		return a.stall(ctx, "journal", err)
 	case !ok:
 		return a.doubt(ctx, ReasonSealedLost, false, errors.New("the sealed secret is not in the state directory any more"))
+	}
+	if err := a.identifyMade(ctx, issued); err != nil {
+		return a.stall(ctx, "identify", err)
 	}
 	if err := a.phase(PhaseStore, func() error { return a.deliver(ctx, issued.Credential) }); err != nil {
 		if !errors.Is(err, errSuperseded) {
@@ -483,10 +511,14 @@ func (a *attempt) commit(ctx context.Context) error {
 		}
 		a.record.Last = &Done{
 			RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
-			At: a.now().UTC(), Digest: work.Digest, GraceEndsAt: work.GraceEndsAt,
+			At: a.now().UTC(), Digest: work.Digest, GraceEndsAt: work.GraceEndsAt, AskedAt: work.IntentAt,
+			Unverified: work.Verification.unproven(),
 		}
-		if work.Spare {
+		switch {
+		case work.Spare:
 			a.switchToSpare()
+		case work.Makes != "":
+			a.takePlace()
 		}
 		a.record.Facts = work.Before.updatedBy(work.After)
 		if work.TouchedAt.After(a.record.Facts.UpdatedAt) {
@@ -502,7 +534,8 @@ func (a *attempt) commit(ctx context.Context) error {
 			}
 		}
 		a.record.Work, a.record.Failures, a.record.LastError, a.record.NextTrigger = nil, 0, "", ""
-		a.record.NotBefore, a.record.CatchUpAt, a.record.OldDiesBy = time.Time{}, time.Time{}, time.Time{}
+		a.record.NotBefore, a.record.CatchUpAt, a.record.OldDiesBy, a.record.Outside = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		a.carriedOut(work)
 		a.record, _ = heal(a.token, a.record, a.now()) // the clock may have been put back since the claim
 		return a.save(ctx, StepIdle)
 	})

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"rotatord/internal/secret"
@@ -9,12 +10,13 @@ import (
 
 // RecordFormat is the version of the ledger's record format that this code writes. It
 // reads older ones by Migrate. Newer ones are refused by whoever decodes them.
-const RecordFormat = 2
+const RecordFormat = 3
 
 // Migrate turns a record of an older format into one of RecordFormat. A zero Record stays
 // one.
 //
-// Format 1 knew no pairs: what a rotation worked on was the token of the record.
+// Format 1 knew no pairs: what a rotation worked on was the token of the record. Format 2 knew
+// no service tokens that are made, no orders and no verification.
 func Migrate(r Record) Record {
 	if r.Format == 1 {
 		if r.Work != nil {
@@ -23,6 +25,9 @@ func Migrate(r Record) Record {
 			r.Work = &work
 		}
 		r.Format = 2
+	}
+	if r.Format == 2 {
+		r.Format = 3
 	}
 	return r
 }
@@ -65,6 +70,7 @@ const (
 	TriggerRetry    Trigger = "retry"    // the slot failed before
 	TriggerRecovery Trigger = "recovery" // continued, or reissued, after a crash or a doubt
 	TriggerManual   Trigger = "manual"   // an operator asked for it
+	TriggerCreate   Trigger = "create"   // the service token is made, with its first secret
 )
 
 // Record is what the ledger knows about one token. A zero Record is a token never
@@ -73,8 +79,12 @@ type Record struct {
 	Format   int    `json:"format"`
 	Revision uint64 `json:"revision"`
 	Token    string `json:"token"`    // config name
-	TokenID  string `json:"token_id"` // Cloudflare's UUID; of a pair, the one in use
+	TokenID  string `json:"token_id"` // Cloudflare's UUID; of a pair, the one in use; empty if it is yet to be made
 	Account  string `json:"account"`  // config name of the account
+
+	// Origin is what the configuration named when TokenID was chosen, for tokens whose ID it
+	// does not know. See Token.Fits.
+	Origin string `json:"origin,omitempty"`
 
 	// Anchor is where the schedule is counted from: the last slot that was consumed,
 	// or the moment that the token was first seen.
@@ -99,6 +109,9 @@ type Record struct {
 	// latest, whatever later rotations promise. Their graces are those of secrets that nobody has.
 	OldDiesBy time.Time `json:"old_dies_by,omitzero"`
 
+	// Order is set while an operator's order to rotate is not carried out.
+	Order *Order `json:"order,omitempty"`
+
 	// Failures counts rotations that failed in a row; NotBefore is when the next try
 	// may begin.
 	Failures  int       `json:"failures,omitempty"`
@@ -108,6 +121,15 @@ type Record struct {
 	Last  *Done      `json:"last,omitempty"` // the last rotation that succeeded
 	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare
 	Spare TokenFacts `json:"spare,omitzero"` // of a pair, those of the one not in use
+
+	// Replaced are service tokens whose place others took, and which are to be deleted.
+	Replaced []Replaced `json:"replaced,omitempty"`
+	Renewal  Renewal    `json:"renewal,omitzero"`
+
+	// Outside is when somebody else rotated the token, until a rotation of our own is done.
+	// Healed is when one of our own last made up for that.
+	Outside time.Time `json:"outside,omitzero"`
+	Healed  time.Time `json:"healed,omitzero"`
 
 	// Moved and Still count the confirmed rotations in which updated_at did, and did
 	// not, move. Whether it moves is nowhere documented, so an unchanged updated_at
@@ -122,7 +144,7 @@ type Record struct {
 // else of the last one. Zero means that no secret is in its grace.
 func (r Record) GraceEnd() time.Time {
 	switch {
-	case r.Work != nil && r.Work.Spare: // what consumers use is not touched
+	case r.Work != nil && r.Work.apart(): // what consumers use is not touched
 	case r.Step == StepInDoubt:
 		return r.Doubt.OldWorksUntil
 	case r.Step == StepSealed, r.Step == StepStored:
@@ -149,14 +171,20 @@ func (r Record) clone() Record {
 		doubt := *r.Doubt
 		r.Doubt = &doubt
 	}
+	if r.Order != nil {
+		order := *r.Order
+		r.Order = &order
+	}
+	r.Replaced = slices.Clone(r.Replaced)
 	return r
 }
 
 // Work is a rotation in hand.
 type Work struct {
 	RotationID string    `json:"rotation_id"`
-	TokenID    string    `json:"token_id"`        // the service token that is rotated
+	TokenID    string    `json:"token_id"`        // the service token that is rotated; empty until one is made
 	Spare      bool      `json:"spare,omitempty"` // it is the one of a pair that is not in use
+	Makes      string    `json:"makes,omitempty"` // the name of the service token that is made; empty for a rotate
 	Owner      string    `json:"owner"`           // host name and process of the claimant
 	Trigger    Trigger   `json:"trigger"`
 	Slot       time.Time `json:"slot"`             // the due slot that this rotation serves
@@ -178,7 +206,13 @@ type Work struct {
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
 	// TouchedAt is updated_at after our own last extension of the grace.
 	TouchedAt time.Time `json:"touched_at,omitzero"`
+
+	Verification Verification `json:"verification,omitzero"`
 }
+
+// apart reports whether what consumers use is not touched by this rotation: it renews the one
+// of a pair that is not in use, or makes a service token of its own.
+func (w *Work) apart() bool { return w.Spare || w.Makes != "" }
 
 // Grace is a duration that is kept in text, so that the ledger can be read.
 type Grace time.Duration
@@ -221,4 +255,8 @@ type Done struct {
 	At          time.Time     `json:"at"`
 	Digest      secret.Digest `json:"digest"`
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
+	AskedAt     time.Time     `json:"asked_at,omitzero"` // when the request left
+	// Unverified says why nobody knows whether the secret is accepted, where that was to be
+	// tried; empty if it is, or if it was not to be tried.
+	Unverified string `json:"unverified,omitempty"`
 }

@@ -41,7 +41,12 @@ func (a *attempt) lookAndAct(ctx context.Context) (verdict Verdict, readErr, err
 // if the verdict asks for that. readErr says why Cloudflare could not be asked.
 func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error) {
 	var e Evidence
-	e.Facts, readErr = a.inspect(ctx)
+	if a.record.Work.Makes != "" {
+		e.Made, readErr = a.lookForMade(ctx)
+		e.Looked = readErr == nil
+	} else {
+		e.Facts, readErr = a.inspect(ctx)
+	}
 	records, err := a.ledger.All(ctx)
 	if err != nil {
 		return Verdict{}, readErr, fmt.Errorf("%w: %w", ErrLedger, err)
@@ -58,6 +63,7 @@ func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error
 		e.CannotExtend, readErr = err != nil, errors.Join(readErr, err)
 		verdict = Judge(a.record, e, a.now())
 	}
+	a.made = e.Made
 	a.decide(verdict)
 	return verdict, readErr, nil
 }
@@ -90,13 +96,16 @@ func (a *attempt) decide(verdict Verdict) {
 
 // settle ends a doubt as the verdict says.
 func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
-	doubt, work, dies := a.record.Doubt, a.record.Work, a.record.OldDiesBy
+	before, doubt, work := a.record, a.record.Doubt, a.record.Work
 	step := StepIdle
 	if verdict.Deliver {
 		step = StepSealed
 	} else {
-		if lost := doubt.CarriedOut || doubt.Answered(); lost && dies.IsZero() && !work.Spare {
+		if lost := doubt.CarriedOut || doubt.Answered(); lost && a.record.OldDiesBy.IsZero() && !work.apart() {
 			a.record.OldDiesBy = doubt.OldWorksUntil
+		}
+		if a.made != nil {
+			a.keepMade(*a.made)
 		}
 		a.record.Work = nil
 	}
@@ -104,7 +113,7 @@ func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
 	// tried before.
 	a.record.Doubt, a.record.NotBefore, a.record.NextTrigger = nil, a.now().UTC(), verdict.trigger()
 	if err := a.save(ctx, step); err != nil {
-		a.record.Doubt, a.record.Work, a.record.NextTrigger, a.record.OldDiesBy = doubt, work, "", dies
+		a.record = before
 		return err
 	}
 	if !doubt.Sealed {
@@ -142,7 +151,7 @@ func (a *attempt) keepOldAlive(ctx context.Context) {
 	work, now := a.record.Work, a.now()
 	grace := time.Duration(work.Grace)
 	switch {
-	case grace == 0, work.Spare, work.GraceEndsAt.IsZero(), !a.record.OldDiesBy.IsZero(): // no old secret in use lives on
+	case grace == 0, work.apart(), work.GraceEndsAt.IsZero(), !a.record.OldDiesBy.IsZero(): // no old secret in use lives on
 	case now.Before(work.GraceEndsAt.Add(-grace/2 - graceBlur)): // there is time yet
 	case !now.Before(work.GraceEndsAt): // it is dead, and nothing revives it
 	case !now.Before(work.IntentAt.Add(maxOldLife)):
@@ -174,6 +183,7 @@ const (
 	ResolveRotateNow        Resolution = "rotate_now"         // take it as carried out and lost: reissue at once
 	ResolveAssumeNotRotated Resolution = "assume_not_rotated" // the operator knows that it was not carried out
 	ResolveDeliver          Resolution = "deliver"            // deliver the sealed answer although it failed validation
+	ResolveAccept           Resolution = "accept"             // take a new secret as good that was refused where it was tried
 )
 
 // ErrNotInDoubt is in the error of Resolve when there is no doubt to resolve.
@@ -191,6 +201,9 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 	if err != nil {
 		return record, Verdict{}, err
 	}
+	if record.Step == StepStored && record.Work.Verification.Probes > 0 {
+		return r.resolveUnverified(ctx, t, record, how)
+	}
 	if record.Step != StepInDoubt {
 		return record, Verdict{}, fmt.Errorf("%s is %w: its state is %s", t.Name, ErrNotInDoubt, cmp.Or(string(record.Step), "idle"))
 	}
@@ -201,7 +214,11 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 	}
 	// What Cloudflare shows counts, also where an operator decides. If it cannot be asked the
 	// operator knows more than we do.
-	_, _ = a.inspect(ctx)
+	if record.Work.Makes != "" {
+		a.made, _ = a.lookForMade(ctx)
+	} else {
+		_, _ = a.inspect(ctx)
+	}
 	verdict, err := operatorVerdict(a.record, how)
 	if err != nil {
 		return record, Verdict{}, err
@@ -230,7 +247,27 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 				"only one whose secret has an unfamiliar format, or that could not be opened before", ErrUnfit, r.Token)
 		}
 		return Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorDeliver}, nil
+	case ResolveAccept:
+		return Verdict{}, fmt.Errorf("%w: there is no delivered secret of %s that is refused where it was tried", ErrUnfit, r.Token)
 	default:
 		return Verdict{}, fmt.Errorf("%w: %q is no resolution", ErrUnfit, how)
 	}
+}
+
+// resolveUnverified does so for a token whose new secret is refused where it was tried.
+func (r *Rotator) resolveUnverified(ctx context.Context, t Token, record Record, how Resolution) (Record, Verdict, error) {
+	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
+	verdict := Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorAccept}
+	switch how {
+	case ResolveAccept:
+	case ResolveRotateNow:
+		verdict = Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
+	case ResolveLook:
+		return record, Verdict{Reason: ReasonUnverified, Again: record.NotBefore}, nil
+	default:
+		return record, Verdict{}, fmt.Errorf("%w: the rotation of %s is known to be carried out and delivered; its secret is refused where it was tried: "+
+			"resolve it with --accept or --rotate-now", ErrUnfit, t.Name)
+	}
+	err := a.acceptUnverified(ctx, how == ResolveRotateNow)
+	return a.record, verdict, err
 }

@@ -1,0 +1,181 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// This file holds what is done for a token beside its rotations: the service token itself is
+// renewed before it ends, and those whose place others took are deleted. It is done while no
+// rotation is in hand. Each may be repeated, so neither needs steps of its own.
+
+// Renewal is what is known of renewals that fail, and of the last that did not.
+type Renewal struct {
+	At        time.Time `json:"at,omitzero"` // of the last that succeeded
+	Failures  int       `json:"failures,omitempty"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	LastError string    `json:"last_error,omitempty"`
+}
+
+// maxChoreBackOff is the longest wait after a chore that failed: it is tried again for as long
+// as it takes.
+const maxChoreBackOff = time.Hour
+
+func choreBackOff(failures int) time.Duration {
+	return min(BackOff(failures)<<min(max(failures-8, 0), 3), maxChoreBackOff)
+}
+
+// NextChore is when there is something to be done for a token beside its rotations; the zero
+// time if there is nothing. Like [NextDue] it depends on its arguments alone.
+func NextChore(t Token, r Record) time.Time {
+	if r.Step != StepIdle {
+		return time.Time{}
+	}
+	next := time.Time{}
+	for _, replaced := range r.Replaced {
+		next = sooner(next, later(replaced.At, replaced.NotBefore))
+	}
+	if at := RenewsAt(t, r); !at.IsZero() {
+		next = sooner(next, at)
+	}
+	return next
+}
+
+// RenewsAt is when the service token, or one of the two of a pair, is to be renewed; the zero
+// time if never.
+func RenewsAt(t Token, r Record) (next time.Time) {
+	for _, facts := range []TokenFacts{r.Facts, r.Spare} {
+		if at := t.renewAt(facts); !at.IsZero() {
+			next = sooner(next, later(at, r.Renewal.NotBefore))
+		}
+	}
+	return next
+}
+
+// renewAt is when a service token is to be renewed; zero if never.
+func (t Token) renewAt(f TokenFacts) time.Time {
+	if t.RenewBefore == 0 || f.ID == "" || f.ExpiresAt.IsZero() || f.Duration == forever {
+		return time.Time{}
+	}
+	return f.ExpiresAt.Add(-t.RenewBefore)
+}
+
+// forever is the duration of a service token that does not end.
+const forever = "forever"
+
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+// chores does what is to be done by now, and reports whether there was any.
+func (a *attempt) chores(ctx context.Context) (any bool, err error) {
+	next := NextChore(a.token, a.record)
+	if next.IsZero() || next.After(a.now()) {
+		return false, nil
+	}
+	return true, errors.Join(a.deleteReplaced(ctx), a.renew(ctx))
+}
+
+// deleteReplaced deletes the service tokens whose time has come.
+func (a *attempt) deleteReplaced(ctx context.Context) error {
+	var left []Replaced
+	var errs []error
+	now := a.now().UTC()
+	for _, old := range a.record.Replaced {
+		if later(old.At, old.NotBefore).After(now) {
+			left = append(left, old)
+			continue
+		}
+		err := a.token.Maker.Delete(ctx, old.TokenID)
+		a.tell(ReplacedDeleted{Token: a.token.Name, TokenID: old.TokenID, Err: err})
+		if err != nil {
+			old.Failures++
+			old.NotBefore, old.LastError = now.Add(choreBackOff(old.Failures)), err.Error()
+			left = append(left, old)
+			errs = append(errs, fmt.Errorf("deleting the service token %s that was replaced: %w", old.TokenID, err))
+		}
+	}
+	before := a.record
+	a.record.Replaced = left
+	return errors.Join(errors.Join(errs...), a.saveOr(ctx, before))
+}
+
+// renew renews what is about to end. It never shortens the life of a service token.
+func (a *attempt) renew(ctx context.Context) error {
+	var errs []error
+	before := a.record
+	changed, now := false, a.now().UTC()
+	for _, facts := range []*TokenFacts{&a.record.Facts, &a.record.Spare} {
+		if at := a.token.renewAt(*facts); at.IsZero() || later(at, a.record.Renewal.NotBefore).After(now) {
+			continue
+		}
+		changed = true
+		if err := a.renewOne(ctx, facts); err != nil {
+			a.record.Renewal.Failures++
+			a.record.Renewal.LastError = err.Error()
+			a.record.Renewal.NotBefore = now.Add(choreBackOff(a.record.Renewal.Failures))
+			errs = append(errs, fmt.Errorf("renewing the service token %s: %w", facts.ID, err))
+		} else {
+			a.record.Renewal = Renewal{At: now}
+		}
+	}
+	if !changed {
+		return nil
+	}
+	return errors.Join(errors.Join(errs...), a.saveOr(ctx, before))
+}
+
+// renewOne renews one service token. What is known of it is looked at first, since a listing
+// may be hours old and somebody may have given it more time, or made it eternal.
+func (a *attempt) renewOne(ctx context.Context, facts *TokenFacts) (err error) {
+	defer func() {
+		a.tell(Renewed{Token: a.token.Name, TokenID: facts.ID, ExpiresAt: facts.ExpiresAt, Err: err})
+	}()
+	now, err := a.token.Issuer.Inspect(ctx, facts.ID)
+	if err != nil {
+		return err
+	}
+	if news := a.notice(facts, now); news != nil {
+		a.tell(news)
+	}
+	if at := a.token.renewAt(*facts); at.IsZero() || at.After(a.now()) {
+		return nil
+	}
+	if d, isDuration := a.token.renewFor(); isDuration && !a.now().Add(d).After(facts.ExpiresAt) {
+		return fmt.Errorf("renewing it for %s would shorten its life, which lasts until %s: give it a longer renew_for", d, facts.ExpiresAt.Format(time.RFC3339))
+	}
+	renewed, err := a.token.Renewer.Renew(ctx, facts.ID, a.token.RenewFor)
+	if err != nil {
+		if classOf(err) == Unknown {
+			facts.UpdatedAt = time.Time{} // it may have moved
+		}
+		return err
+	}
+	before := facts.ExpiresAt
+	*facts = facts.updatedBy(renewed)
+	if !facts.ExpiresAt.After(before) {
+		return fmt.Errorf("it was renewed, and still ends at %s", facts.ExpiresAt.Format(time.RFC3339))
+	}
+	return nil
+}
+
+// renewFor is how long a renewal lasts; without a duration that is a year.
+func (t Token) renewFor() (d time.Duration, ok bool) {
+	if t.RenewFor == "" {
+		return 0, false
+	}
+	d, err := time.ParseDuration(t.RenewFor)
+	return d, err == nil
+}

@@ -1,0 +1,91 @@
+package rotation
+
+import (
+	"context"
+	"time"
+)
+
+// This file holds what an inventory teaches: what a service token is like at Cloudflare, and
+// whether somebody else has rotated it.
+
+// What says that a change was our own, or about as old as our own last one: answers and clocks
+// are seconds apart.
+const ownChange = 2 * time.Minute
+
+// healOnce is the time in which a rotation by somebody else is made up for once at most: two
+// that rotate the same service token must not chase each other.
+const healOnce = 24 * time.Hour
+
+// Learn records what an inventory has seen of a token, and returns its record. While a
+// rotation is in hand its own view of the token counts, and Learn changes nothing. Nor
+// does it wait for one that is being worked on, which would hold up all other tokens of
+// the account; it returns a zero Record then.
+//
+// A listing that was under way while the token was rotated does not undo what that showed.
+func (r *Rotator) Learn(ctx context.Context, t Token, facts TokenFacts) (Record, error) {
+	l := r.lockOf(t.Name)
+	if !l.TryLock() {
+		return Record{}, nil
+	}
+	defer l.Unlock()
+	record, err := r.load(ctx, t)
+	if err != nil || record.Step != StepIdle {
+		return record, err
+	}
+	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
+	known := &a.record.Facts
+	if t.Paired() && facts.ID != record.TokenID {
+		known = &a.record.Spare
+	}
+	if facts.UpdatedAt.Before(known.UpdatedAt) { // it is older, or its times are coarser
+		facts.UpdatedAt = known.UpdatedAt
+	}
+	if *known == facts {
+		return record, nil
+	}
+	news := a.notice(known, facts)
+	saved, err := r.ledger.Save(ctx, a.record)
+	if err == nil && news != nil {
+		a.tell(news)
+	}
+	return saved, err
+}
+
+// notice takes in what a service token is like now. It returns an event if that shows a change
+// that was not our own. Which one it was cannot be seen: Cloudflare shows that something was
+// changed, and when. If nothing that it shows is different, the secret was.
+func (a *attempt) notice(known *TokenFacts, now TokenFacts) Event {
+	before := *known
+	*known = now
+	switch {
+	case before.UpdatedAt.IsZero() || !now.UpdatedAt.After(before.UpdatedAt):
+		return nil
+	case a.ours(now.UpdatedAt):
+		return nil
+	case now.LastSeenAt.After(before.LastSeenAt) && now.LastSeenAt.Sub(now.UpdatedAt).Abs() <= time.Second:
+		return nil // it was used, and nobody says that this does not move it
+	case before.Name != now.Name, before.Enabled != now.Enabled, before.Duration != "" && before.Duration != now.Duration,
+		!before.ExpiresAt.Equal(now.ExpiresAt):
+		return ChangedOutside{Token: a.token.Name, TokenID: now.ID, At: now.UpdatedAt}
+	case a.record.Still > 0:
+		// On this account a rotation was seen to leave updated_at alone, so its moving says nothing.
+		return ChangedOutside{Token: a.token.Name, TokenID: now.ID, At: now.UpdatedAt}
+	}
+	news := RotatedOutside{Token: a.token.Name, TokenID: now.ID, At: now.UpdatedAt}
+	a.record.Outside = now.UpdatedAt.UTC()
+	if a.token.Heal && !a.record.owed() && a.now().Sub(a.record.Healed) > healOnce {
+		// Consumers read a secret that is, or soon will be, dead.
+		a.record.NextTrigger, a.record.NotBefore, a.record.Healed = TriggerRecovery, a.now().UTC(), a.now().UTC()
+		news.Heals = true
+	}
+	return news
+}
+
+// ours reports whether a change at that time was our own: a rotation or a renewal whose answer
+// did not show updated_at.
+func (a *attempt) ours(at time.Time) bool {
+	if last := a.record.Last; last != nil && (at.Sub(last.AskedAt).Abs() < ownChange || at.Sub(last.At).Abs() < ownChange) {
+		return true
+	}
+	return at.Sub(a.record.Renewal.At).Abs() < ownChange
+}

@@ -1,0 +1,248 @@
+package rotation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// This file holds service tokens that rotatord makes: the first one of an entry with a
+// Creation, and of strategy replace one for each rotation. They go through the same steps as
+// a rotate, with one create request in its place. What consumers use meanwhile is not touched,
+// so a doubt about such a request never cuts anybody off, and it is settled by the name: what
+// was made can be found by it, and its lost secret is of use to nobody.
+
+// Replaced is a service token whose place another one took.
+type Replaced struct {
+	TokenID string    `json:"token_id"`
+	At      time.Time `json:"at"` // when it is to be deleted: at the end of the grace
+	// Failures counts the deletions that failed in a row, NotBefore is when the next may be
+	// tried, and LastError says what went wrong.
+	Failures  int       `json:"failures,omitempty"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	LastError string    `json:"last_error,omitempty"`
+}
+
+// dynamic reports whether the ledger, and not the configuration, knows which service token it is.
+func (t Token) dynamic() bool { return t.Create != nil || t.Replace }
+
+// Origin is what the configuration names a token by that is not a pair.
+func (t Token) Origin() string {
+	if t.Create != nil {
+		return "made as " + t.Create.Name
+	}
+	return t.ID
+}
+
+// Fits reports whether r is a record of the service token, or one of the two, that t is about.
+func (t Token) Fits(r Record) bool {
+	return t.Owns(r.TokenID) || t.dynamic() && r.Origin == t.Origin()
+}
+
+// Owes reports whether the rotation in hand that r holds is one of t.
+func (t Token) Owes(r Record) bool {
+	if t.dynamic() {
+		return t.Fits(r)
+	}
+	return t.Owns(r.Work.TokenID)
+}
+
+// ServiceToken is the UUID that a rotation works on, given what the ledger knows; empty if it
+// is yet to be made. Of a pair it is the one that stands first.
+func (t Token) ServiceToken(r Record) string {
+	if t.dynamic() {
+		return r.TokenID
+	}
+	return t.ID
+}
+
+// makes is the name of the service token that the rotation which begins now is to make; empty
+// if it is to rotate one. The first has exactly the name that the configuration gives. Those
+// that take its place have one of their own each, so that they can be told apart.
+func (a *attempt) makes(rotationID string) string {
+	t := a.token
+	switch {
+	case t.Create != nil && a.record.TokenID == "":
+		return t.Create.Name
+	case !t.Replace:
+		return ""
+	}
+	name := t.Name
+	if t.Create != nil {
+		name = t.Create.Name
+	} else if a.record.Facts.Name != "" {
+		name = withoutSuffix(a.record.Facts.Name)
+	}
+	return name + suffixMark + strings.ToLower(rotationID[:min(len(rotationID), suffixLength)])
+}
+
+// The suffix of a service token's name that took another one's place.
+const (
+	suffixMark   = "-"
+	suffixLength = 10
+)
+
+// withoutSuffix is the name that one with such a suffix was made from.
+func withoutSuffix(name string) string {
+	i := strings.LastIndex(name, suffixMark)
+	if i <= 0 || len(name)-i-len(suffixMark) != suffixLength || strings.Trim(name[i+1:], "abcdefghijklmnopqrstuvwxyz234567") != "" {
+		return name
+	}
+	return name[:i]
+}
+
+// errAdopted ends an attempt that found the service token which it was to make.
+var errAdopted = errors.New("a service token of that name was adopted")
+
+// mayMake proves that making the service token makes no second one. It returns errAdopted if
+// it is there and was taken over.
+func (a *attempt) mayMake(ctx context.Context) error {
+	work, create := a.record.Work, a.token.Create
+	if create == nil || a.record.TokenID != "" {
+		return nil // the name that a replacement gets is nobody else's
+	}
+	found, err := a.token.Maker.Find(ctx, work.Makes)
+	found = slices.DeleteFunc(found, func(f TokenFacts) bool { // one whose secret was lost
+		return slices.ContainsFunc(a.record.Replaced, func(r Replaced) bool { return r.TokenID == f.ID })
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(found) == 0:
+		return nil
+	case !create.Adopt:
+		return fmt.Errorf("a service token named %q is there already (%s), and none is made beside it: write id: %s in place of create, "+
+			"or adopt: true to take it over, or choose another name", work.Makes, listIDs(found), found[0].ID)
+	case len(found) > 1:
+		return fmt.Errorf("%d service tokens are named %q (%s), and it is not known which to adopt: write the id of one in place of create",
+			len(found), work.Makes, listIDs(found))
+	}
+	a.record.TokenID, a.record.Facts = found[0].ID, found[0]
+	return errAdopted
+}
+
+func listIDs(all []TokenFacts) string {
+	var ids []string
+	for _, f := range all {
+		ids = append(ids, f.ID)
+	}
+	return strings.Join(ids, ", ")
+}
+
+// adopt ends the attempt with the service token that it found. Its secret is not known: like
+// that of any other token that exists, it is rotated in its first slot.
+func (a *attempt) adopt(ctx context.Context) error {
+	if err := a.release(ctx); err != nil {
+		return err
+	}
+	a.tell(Adopted{Token: a.token.Name, TokenID: a.record.TokenID})
+	return nil
+}
+
+// request sends the one request of a rotation.
+func (a *attempt) request(ctx context.Context) (Issued, error) {
+	work := a.record.Work
+	if work.Makes == "" {
+		return a.token.Issuer.Rotate(ctx, RotateRequest{TokenID: work.TokenID, Grace: time.Duration(work.Grace)})
+	}
+	return a.token.Maker.Create(ctx, CreateRequest{Name: work.Makes, Duration: a.lifetime()})
+}
+
+// lifetime is how long a service token lives that is made now: as configured, or as long as
+// the one whose place it takes.
+func (a *attempt) lifetime() string {
+	if a.token.Create != nil {
+		return a.token.Create.Duration
+	}
+	return cmp.Or(a.token.RenewFor, a.record.Facts.Duration)
+}
+
+// identifyMade notes which service token was made, where that is not known yet. An answer that was cut off may have the
+// secret and not the ID; the name tells it.
+func (a *attempt) identifyMade(ctx context.Context, issued Issued) error {
+	work := a.record.Work
+	if work.TokenID != "" {
+		return nil
+	}
+	found, err := a.token.Maker.Find(ctx, work.Makes)
+	if err != nil {
+		return fmt.Errorf("asking for the ID of the service token that was made: %w", err)
+	}
+	for _, f := range found {
+		if f.ClientID == issued.ClientID {
+			work.TokenID = f.ID
+			return nil
+		}
+	}
+	return fmt.Errorf("there is no service token %q with the client ID of the answer yet", work.Makes)
+}
+
+// takePlace ends a rotation that has made a service token: consumers now find that one. The
+// one whose place it took is deleted when the grace is over.
+func (a *attempt) takePlace() {
+	work := a.record.Work
+	if old := a.record.TokenID; old != "" && old != work.TokenID {
+		at := a.record.Last.At.Add(time.Duration(work.Grace))
+		a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: old, At: at})
+		a.record.Last.GraceEndsAt = time.Time{}
+		if work.Grace > 0 {
+			a.record.Last.GraceEndsAt = at
+		}
+	}
+	a.record.TokenID, a.record.Renewal = work.TokenID, Renewal{}
+}
+
+// maxMadeBefore is how long before its request, on the issuer's clock, what it made may seem
+// to have been made.
+const maxMadeBefore = 15 * time.Minute
+
+// lookForMade asks whether the service token of a doubt was made.
+func (a *attempt) lookForMade(ctx context.Context) (found *TokenFacts, err error) {
+	work := a.record.Work
+	all, err := a.token.Maker.Find(ctx, work.Makes)
+	all = slices.DeleteFunc(all, func(f TokenFacts) bool { // from before the request
+		return !f.CreatedAt.IsZero() && work.IntentAt.Sub(f.CreatedAt) > maxMadeBefore
+	})
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	if len(all) > 1 {
+		return nil, fmt.Errorf("%d service tokens are named %q (%s), although one at most was made: delete those that nobody uses",
+			len(all), work.Makes, listIDs(all))
+	}
+	a.record.Doubt.CarriedOut = true
+	return &all[0], nil
+}
+
+// keepMade makes of a service token whose secret was lost what is of most use: the first of its
+// entry is kept, and gets a secret by a rotation; one that was to take another's place is
+// deleted, and so is one that cannot be rotated.
+func (a *attempt) keepMade(made TokenFacts) {
+	if a.record.TokenID == "" && !a.token.Replace {
+		a.record.TokenID, a.record.Facts = made.ID, made
+		return
+	}
+	a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: made.ID, At: a.now().UTC()})
+}
+
+// judgeMade decides about a doubt whose request was to make a service token.
+func judgeMade(r Record, e Evidence, now time.Time) Verdict {
+	d := r.Doubt
+	settled := d.Since.Add(settleFor(time.Duration(r.Work.Grace)))
+	switch {
+	case d.deliverable():
+		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
+	case now.Before(settled):
+		return Verdict{Reason: ReasonSettling, CarriedOut: e.Made != nil, Again: settled}
+	case e.Made != nil:
+		return Verdict{Resolved: true, CarriedOut: true, Reason: ReasonMadeAndLost}
+	case !e.Looked:
+		return Verdict{Reason: ReasonCannotLook, Again: now.Add(settleTime)}
+	default:
+		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonNotMade}
+	}
+}

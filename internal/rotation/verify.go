@@ -1,0 +1,113 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// This file holds how a new secret is tried after every sink has it, and before the rotation is
+// done. A secret that is refused there keeps its rotation in hand: the old one, which consumers
+// may still have, is kept alive, and nothing is rotated until the new one is accepted or an
+// operator has decided.
+
+// Verification is what is known of a new secret that is tried.
+type Verification struct {
+	Since  time.Time `json:"since,omitzero"` // when it was first tried in vain
+	Probes int       `json:"probes,omitempty"`
+	Last   Probe     `json:"last,omitempty"`
+	Error  string    `json:"error,omitempty"` // what the last probe was answered
+	// Accepted is set if an operator has taken the secret as good.
+	Accepted bool `json:"accepted,omitempty"`
+}
+
+// Refused reports whether the secret was refused where consumers will use it, for longer than
+// the edge may take to know it.
+func (v Verification) Refused(within time.Duration, now time.Time) bool {
+	return v.Last == ProbeBad && !v.Accepted && !v.Since.IsZero() && now.Sub(v.Since) >= within
+}
+
+// unproven says why the secret is not proven to work; empty if it is, or was not to be.
+func (v Verification) unproven() string {
+	if v.Probes == 0 {
+		return ""
+	}
+	if v.Accepted {
+		return "an operator took it as good: " + v.Error
+	}
+	return v.Error
+}
+
+const (
+	firstProbeWait   = time.Second
+	longestProbeWait = 10 * time.Second // while the edge may not know the secret yet
+	// maxProbeBackOff is the longest wait for an application that refuses a new secret.
+	maxProbeBackOff = 5 * time.Minute
+)
+
+// verify tries the new secret, and reports whether the rotation may end. While the edge may not
+// know the secret yet, that it is refused is no failure: it is tried again soon.
+func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
+	work := a.record.Work
+	v := &work.Verification
+	if a.token.Prober == nil || v.Accepted {
+		return true, nil
+	}
+	ctx = context.WithoutCancel(ctx)
+	issued, ok, err := a.pending.Open(ctx, work.RotationID)
+	switch {
+	case err != nil:
+		return false, a.stall(ctx, "journal", err)
+	case !ok: // it was erased already: the process ended between that and the end of the rotation
+		return true, nil
+	}
+	var probe Probe
+	probeErr := a.phase(PhaseVerify, func() (err error) {
+		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+		defer cancel()
+		probe, err = a.token.Prober.Probe(bounded, issued.Credential)
+		return err
+	})
+	if probe == ProbeGood {
+		*v = Verification{}
+		a.tell(Probed{Token: a.token.Name, RotationID: work.RotationID, Probe: probe})
+		return true, nil
+	}
+	if probeErr == nil {
+		probeErr = errors.New("the probe proved nothing")
+	}
+	now := a.now().UTC()
+	v.Probes++
+	v.Last, v.Error = probe, probeErr.Error()
+	if v.Since.IsZero() {
+		v.Since = now
+	}
+	if wait := min(firstProbeWait<<min(v.Probes-1, 10), longestProbeWait); now.Add(wait).Sub(v.Since) <= a.token.VerifyWithin {
+		a.record.NotBefore = now.Add(wait)
+		return false, a.save(ctx, StepStored)
+	}
+	a.tell(Probed{Token: a.token.Name, RotationID: work.RotationID, Probe: probe, Err: probeErr})
+	if probe == ProbeUnknown || !now.Before(work.IntentAt.Add(maxOldLife)) {
+		return true, nil // nothing speaks against it, or no old secret can be kept any longer
+	}
+	a.keepOldAlive(ctx)
+	err = fmt.Errorf("the new secret is in every sink, and is refused where it was tried: %w", probeErr)
+	return false, a.stallUntil(ctx, "verify", err, now.Add(min(BackOff(a.record.Failures+1), maxProbeBackOff)))
+}
+
+// acceptUnverified has a rotation end whose secret is refused: an operator knows better, or
+// wants another one.
+func (a *attempt) acceptUnverified(ctx context.Context, again bool) error {
+	before := a.record.clone()
+	a.record.Work.Verification.Accepted = true
+	a.record.NotBefore = a.now().UTC()
+	if again {
+		a.record.Order = &Order{Since: a.record.NotBefore, Overrides: Overrides{Freeze: true, Pause: true, Grace: true}, Left: 1}
+	}
+	if err := a.save(ctx, StepStored); err != nil {
+		a.record = before
+		return err
+	}
+	return nil
+}
