@@ -230,15 +230,29 @@ func (s *Simulator) refresh(t *token, _ *request, now time.Time) reply {
 	return success(http.StatusOK, t.result())
 }
 
-// verify tells whether the API token is active. It is always asked with one, because
+// verifyResult is what the API shows of an API token.
+type verifyResult struct {
+	ID        string         `json:"id"`
+	Status    APITokenStatus `json:"status"`
+	NotBefore time.Time      `json:"not_before,omitzero"`
+	ExpiresOn time.Time      `json:"expires_on,omitzero"`
+}
+
+// verify tells what has become of the API token. It is always asked with one, because
 // authentication comes first; a global API key is not a token.
-func (s *Simulator) verify(r *request, _ time.Time) reply {
+func (s *Simulator) verify(r *request, now time.Time) reply {
 	if !r.credential.bearer {
 		return failure(http.StatusUnauthorized, codeAuthentication, "Authentication error")
 	}
 	sum := sha256.Sum256([]byte(r.credential.digest))
-	rep := success(http.StatusOK, map[string]string{"id": hex.EncodeToString(sum[:16]), "status": "active"})
-	rep.messages = []apiError{{Code: 10000, Message: "This API Token is valid and active"}}
+	status, accepted := s.behaviour.apiToken(now)
+	rep := success(http.StatusOK, verifyResult{
+		ID: hex.EncodeToString(sum[:16]), Status: status,
+		NotBefore: s.behaviour.APITokenNotBefore.UTC(), ExpiresOn: s.behaviour.APITokenExpiresOn.UTC(),
+	})
+	if accepted {
+		rep.messages = []apiError{{Code: 10000, Message: "This API Token is valid and active"}}
+	}
 	return rep
 }
 

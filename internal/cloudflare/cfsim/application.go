@@ -1,6 +1,7 @@
 package cfsim
 
 import (
+	"encoding/json"
 	"net/http"
 	"regexp"
 	"strings"
@@ -26,13 +27,29 @@ func (s *Simulator) serveApplication(w http.ResponseWriter, r *http.Request) {
 	if uuidShape.MatchString(first) {
 		only = strings.ToLower(first)
 	}
-	clientID := r.Header.Get("CF-Access-Client-Id")
-	clientSecret := secret.New(r.Header.Get("CF-Access-Client-Secret"))
+	clientID, clientSecret := s.serviceToken(r.Header)
 
 	req := &request{op: OpApp, tokenID: s.tokenOfClient(clientID)}
 	fault := s.takeFault(OpApp, req.tokenID)
 	rep := fault.strike(r.Context(), func() reply { return s.admit(clientID, clientSecret, only) })
 	s.send(w, req, rep, fault, allowance{})
+}
+
+// serviceToken finds the service token that a request presents.
+func (s *Simulator) serviceToken(h http.Header) (clientID string, clientSecret secret.Value) {
+	clientID, clientSecret = h.Get("CF-Access-Client-Id"), secret.New(h.Get("CF-Access-Client-Secret"))
+	custom := string(s.Behaviour().TokenHeader)
+	if custom == "" || clientID != "" || !clientSecret.IsZero() {
+		return clientID, clientSecret
+	}
+	var both struct {
+		ID     string `json:"cf-access-client-id"`
+		Secret string `json:"cf-access-client-secret"`
+	}
+	if err := json.Unmarshal([]byte(h.Get(custom)), &both); err != nil {
+		return "", secret.Value{} // whatever else the header is for, it is no service token
+	}
+	return both.ID, secret.New(both.Secret)
 }
 
 func (s *Simulator) tokenOfClient(clientID string) string {
@@ -56,7 +73,7 @@ func (s *Simulator) admit(clientID string, clientSecret secret.Value, only strin
 		used = s.judge(t, clientSecret, now)
 	}
 	if used != usedNone {
-		t.lastSeenAt = now
+		t.lastSeenAt = now // saved with the next change: a file for each request would be too dear
 	}
 	switch {
 	case used != usedNone && (only == "" || only == t.id):

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"time"
 )
 
 // Stats count what happened since the simulator began.
@@ -67,36 +68,10 @@ func (s *Simulator) Stats() Stats {
 	return out
 }
 
-// routeControl serves what the Go methods do, as JSON:
-//
-//	GET    /_sim/stats                Stats
-//	GET    /_sim/tokens               [Token]
-//	PUT    /_sim/tokens/{id}/policy   {"in_policy": true}
-//	GET    /_sim/faults               [Fault]
-//	POST   /_sim/faults               Fault
-//	DELETE /_sim/faults
-//	GET    /_sim/behaviour            Behaviour
-//	PUT    /_sim/behaviour            Behaviour; an absent field is off
+// routeControl serves what the Go methods do, as JSON. docs/simulator.md describes it.
 func (s *Simulator) routeControl() {
 	s.mux.HandleFunc("GET /_sim/stats", func(w http.ResponseWriter, _ *http.Request) {
 		writeControl(w, http.StatusOK, s.Stats())
-	})
-	s.mux.HandleFunc("GET /_sim/tokens", func(w http.ResponseWriter, _ *http.Request) {
-		writeControl(w, http.StatusOK, s.Tokens())
-	})
-	s.mux.HandleFunc("PUT /_sim/tokens/{id}/policy", func(w http.ResponseWriter, r *http.Request) {
-		var body struct {
-			InPolicy *bool `json:"in_policy"`
-		}
-		if err := readControl(w, r, &body); err != nil || body.InPolicy == nil {
-			writeControlError(w, http.StatusBadRequest, errors.Join(err, errors.New(`want {"in_policy": true} or false`)))
-			return
-		}
-		if err := s.SetInPolicy(r.PathValue("id"), *body.InPolicy); err != nil {
-			writeControlError(w, http.StatusNotFound, err)
-			return
-		}
-		w.WriteHeader(http.StatusNoContent)
 	})
 	s.mux.HandleFunc("GET /_sim/faults", func(w http.ResponseWriter, _ *http.Request) {
 		writeControl(w, http.StatusOK, s.Faults())
@@ -129,6 +104,72 @@ func (s *Simulator) routeControl() {
 		s.SetBehaviour(b)
 		writeControl(w, http.StatusOK, b)
 	})
+	s.routeControlOfTokens()
+}
+
+// routeControlOfTokens serves what happens behind a client's back.
+func (s *Simulator) routeControlOfTokens() {
+	s.mux.HandleFunc("GET /_sim/tokens", func(w http.ResponseWriter, _ *http.Request) {
+		writeControl(w, http.StatusOK, s.Tokens())
+	})
+	s.mux.HandleFunc("POST /_sim/tokens", func(w http.ResponseWriter, r *http.Request) {
+		var p CreateParams
+		if err := readControl(w, r, &p); err != nil {
+			writeControlError(w, http.StatusBadRequest, err)
+			return
+		}
+		t, _, err := s.Create(p)
+		writeToken(w, http.StatusCreated, t, err)
+	})
+	s.mux.HandleFunc("PUT /_sim/tokens/{id}", func(w http.ResponseWriter, r *http.Request) {
+		var e Edit
+		if err := readControl(w, r, &e); err != nil {
+			writeControlError(w, http.StatusBadRequest, err)
+			return
+		}
+		t, err := s.Edit(r.PathValue("id"), e)
+		writeToken(w, http.StatusOK, t, err)
+	})
+	s.mux.HandleFunc("DELETE /_sim/tokens/{id}", func(w http.ResponseWriter, r *http.Request) {
+		writeToken(w, http.StatusNoContent, Token{}, s.Delete(r.PathValue("id")))
+	})
+	s.mux.HandleFunc("POST /_sim/tokens/{id}/rotate", func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			Grace Duration `json:"grace"`
+		}
+		if err := readControl(w, r, &body); err != nil {
+			writeControlError(w, http.StatusBadRequest, err)
+			return
+		}
+		t, _, err := s.Rotate(r.PathValue("id"), time.Duration(body.Grace))
+		writeToken(w, http.StatusOK, t, err)
+	})
+	s.mux.HandleFunc("PUT /_sim/tokens/{id}/policy", func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			InPolicy *bool `json:"in_policy"`
+		}
+		if err := readControl(w, r, &body); err != nil || body.InPolicy == nil {
+			writeControlError(w, http.StatusBadRequest, errors.Join(err, errors.New(`want {"in_policy": true} or false`)))
+			return
+		}
+		writeToken(w, http.StatusNoContent, Token{}, s.SetInPolicy(r.PathValue("id"), *body.InPolicy))
+	})
+}
+
+// writeToken answers with a token, or with what stood against the change.
+func writeToken(w http.ResponseWriter, status int, t Token, err error) {
+	switch {
+	case errors.Is(err, errNoToken):
+		writeControlError(w, http.StatusNotFound, err)
+	case errors.Is(err, errNotSaved):
+		writeControlError(w, http.StatusInternalServerError, err)
+	case err != nil:
+		writeControlError(w, http.StatusBadRequest, err)
+	case status == http.StatusNoContent:
+		w.WriteHeader(status)
+	default:
+		writeControl(w, status, t)
+	}
 }
 
 // readControl reads one JSON value and nothing else. Unknown fields are errors: a fault

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,9 +25,14 @@ func isCleanPath(p string) bool { return p != BasePath && path.Clean(p) == strin
 
 // credential is who asks. Its digest is empty if nobody was named.
 type credential struct {
-	bearer bool
-	digest secret.Digest
+	bearer   bool
+	readOnly bool
+	digest   secret.Digest
 }
+
+// readingOperations change nothing. OpUnknown is among them since a route that does not
+// exist is no matter of permissions.
+var readingOperations = []string{OpList, OpGet, OpVerify, OpUnknown}
 
 // serve runs one request of the API through rate limit, authentication, faults and
 // the operation, in this order. A nil operation is a route that does not exist.
@@ -57,10 +63,24 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, req *request, 
 		rep := fault.strike(r.Context(), func() reply {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			return do(req, s.apiNow())
+			return s.carryOut(req, do)
 		})
 		s.send(w, req, rep, fault, left)
 	}
+}
+
+// carryOut does what a request asks for. A change is in the state file before anybody
+// hears of it, whatever a fault makes of the answer. The caller holds mu.
+func (s *Simulator) carryOut(req *request, do operation) reply {
+	rep := do(req, s.apiNow())
+	if rep.status >= 300 || slices.Contains(readingOperations, req.op) {
+		return rep
+	}
+	if err := s.save(); err != nil {
+		s.log.Error("the state file cannot be written: what was just done is in memory only", "error", err)
+		return failure(http.StatusInternalServerError, codeInternal, "the simulator cannot write its state file")
+	}
+	return rep
 }
 
 // authenticate names the credential, and refuses it if it is none or not the one that
@@ -68,6 +88,9 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, req *request, 
 func (s *Simulator) authenticate(r *http.Request, op string) (credential, *reply) {
 	o := s.options
 	only := !o.APIToken.IsZero() || !o.APIKey.IsZero()
+	s.mu.Lock()
+	status, accepted := s.behaviour.apiToken(s.apiNow())
+	s.mu.Unlock()
 	refuse := func(c credential) (credential, *reply) {
 		rep := failure(http.StatusForbidden, codeUnauthorized, "Unauthorized to access requested resource")
 		if op == OpVerify {
@@ -77,8 +100,13 @@ func (s *Simulator) authenticate(r *http.Request, op string) (credential, *reply
 	}
 	if scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " "); strings.EqualFold(scheme, "Bearer") {
 		if v := secret.New(strings.TrimSpace(token)); !v.IsZero() {
-			c := credential{bearer: true, digest: v.Digest()}
-			if only && !v.Equal(o.APIToken) {
+			c := credential{bearer: true, digest: v.Digest(), readOnly: v.Equal(o.ReadOnlyToken)}
+			switch {
+			case only && !c.readOnly && !v.Equal(o.APIToken), status == APITokenRevoked:
+				return refuse(c)
+			case op == OpVerify: // tells what has become of the token
+				return c, nil
+			case !accepted, c.readOnly && !slices.Contains(readingOperations, op):
 				return refuse(c)
 			}
 			return c, nil

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"rotatord/internal/secret"
 )
 
 // Kind is what a fault does.
@@ -128,6 +130,12 @@ func (f Fault) complete() (Fault, error) {
 	if f.Count == 0 {
 		f.Count = 1
 	}
+	if f.Count < 0 {
+		f.Count = -1
+	}
+	if f.TokenID != "" && !uuidShape.MatchString(f.TokenID) {
+		return f, fmt.Errorf("token %q is not the ID of one: want a UUID", secret.Scrub(f.TokenID))
+	}
 	if f.Delay < 0 {
 		return f, fmt.Errorf("delay %s is negative", time.Duration(f.Delay))
 	}
@@ -136,6 +144,9 @@ func (f Fault) complete() (Fault, error) {
 		if f.Status == 0 && f.Delay > 0 {
 			f.Kind = KindDelay
 		}
+	}
+	if err := f.checkAnswer(); err != nil {
+		return f, err
 	}
 	_, mutates := mutations[f.Kind]
 	switch {
@@ -152,6 +163,23 @@ func (f Fault) complete() (Fault, error) {
 		return f, fmt.Errorf("kind %q does not go with the application", f.Kind)
 	}
 	return f.completeKind(mutates)
+}
+
+// checkAnswer refuses what does not go with the kind, and would be without effect.
+func (f Fault) checkAnswer() error {
+	switch {
+	case f.Status != 0 && f.Kind != KindStatus && f.Kind != KindGarbage:
+		return fmt.Errorf("a status goes with the kinds status and garbage, not with %s", f.Kind)
+	case f.RetryAfter != 0 && f.Kind != KindStatus:
+		return fmt.Errorf("a time to retry after goes with the kind status, not with %s", f.Kind)
+	case f.RetryAfter < 0:
+		return fmt.Errorf("%d seconds to retry after are less than none", f.RetryAfter)
+	case (f.Code != 0 || f.Message != "") && f.Kind != KindStatus && f.Kind != KindRefuse:
+		return fmt.Errorf("a code or message goes with the kinds status and refuse, not with %s", f.Kind)
+	case f.Code != 0 && f.Code < 1000:
+		return fmt.Errorf("code %d is none of Cloudflare's, which are 1000 or more", f.Code)
+	}
+	return nil
 }
 
 func (f Fault) completeKind(mutates bool) (Fault, error) {

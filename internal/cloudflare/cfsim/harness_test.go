@@ -48,11 +48,16 @@ type rig struct {
 
 func newRig(t *testing.T, o cfsim.Options) *rig {
 	t.Helper()
-	r := &rig{T: t, clock: &clock{now: epoch}}
+	c := &clock{now: epoch}
 	if o.Now == nil {
-		o.Now = r.clock.Now
+		o.Now = c.Now
 	}
-	r.sim = cfsim.New(o)
+	return serveRig(t, cfsim.New(o), c)
+}
+
+func serveRig(t *testing.T, sim *cfsim.Simulator, c *clock) *rig {
+	t.Helper()
+	r := &rig{T: t, sim: sim, clock: c}
 	server := httptest.NewServer(r.sim.Handler())
 	t.Cleanup(server.Close)
 	r.url, r.http = server.URL, server.Client()

@@ -29,15 +29,36 @@ func seedClientID(i int) string {
 }
 
 // random invents IDs and secrets. It is not safe for concurrent use.
-type random struct{ source io.Reader }
+type random struct {
+	source io.Reader
+	seeded *rand.ChaCha8 // the source, if a seed was given
+}
 
 func newRandom(seed uint64) *random {
 	if seed == 0 {
-		return &random{crand.Reader}
+		return &random{source: crand.Reader}
 	}
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
-	return &random{rand.NewChaCha8(key)}
+	seeded := rand.NewChaCha8(key)
+	return &random{source: seeded, seeded: seeded}
+}
+
+// position tells how far a seeded source has come. It is nil without a seed.
+func (r *random) position() []byte {
+	if r.seeded == nil {
+		return nil
+	}
+	b, _ := r.seeded.MarshalBinary() // it has no way to fail
+	return b
+}
+
+// moveTo goes to where position was, and reports whether there is such a place.
+func (r *random) moveTo(position []byte) bool {
+	if r.seeded == nil {
+		return len(position) == 0
+	}
+	return r.seeded.UnmarshalBinary(position) == nil
 }
 
 func (r *random) read(b []byte) {

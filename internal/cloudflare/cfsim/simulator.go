@@ -38,6 +38,10 @@ type Options struct {
 	APIToken secret.Value
 	APIEmail string
 	APIKey   secret.Value
+	// ReadOnlyToken is a bearer token that is accepted besides, and may list, get and
+	// verify; what changes anything is refused with 403 and code 9109, as if it had the
+	// permission to read service tokens and not to write them. Zero means none.
+	ReadOnlyToken secret.Value
 	// SeedTokens is how many service tokens exist from the beginning: seeded-0001 and
 	// so on, with the IDs of SeedTokenID, valid for a year. Zero means none.
 	SeedTokens int
@@ -52,26 +56,6 @@ type Options struct {
 	Behaviour Behaviour
 	// Logger gets one debug line for each request, without any secret. Nil discards.
 	Logger *slog.Logger
-}
-
-// Behaviour switches what nobody publishes about Cloudflare, and what goes wrong all
-// the time rather than for a number of requests.
-type Behaviour struct {
-	// ClockSkew is added to the API's clock: its Date header, the timestamps of
-	// tokens, and what it compares expiries with. The rate limit counts durations and
-	// does not care. Zero means no skew.
-	ClockSkew Duration `json:"clock_skew,omitzero"`
-	// FrozenUpdatedAt leaves updated_at alone when a secret is rotated.
-	FrozenUpdatedAt bool `json:"frozen_updated_at,omitempty"`
-	// KeepAllPrevious keeps every previous secret until its own expiry, rather than
-	// only the last one.
-	KeepAllPrevious bool `json:"keep_all_previous,omitempty"`
-	// PropagationDelay is how long a new secret takes to be accepted by the
-	// application. Zero means that it is accepted at once.
-	PropagationDelay Duration `json:"propagation_delay,omitzero"`
-	// LoginRedirect makes the application answer as organisations did before strict
-	// service-token authentication: 302 to a login page in place of 401 and 403.
-	LoginRedirect bool `json:"login_redirect,omitempty"`
 }
 
 // Simulator is one Cloudflare. It is an http.Handler and safe for concurrent use. Any
@@ -90,10 +74,18 @@ type Simulator struct {
 	byClient  map[string]*token
 	faults    []*Fault
 	stats     Stats
+	stateFile string // empty: everything is in memory only
 }
 
-// New makes a simulator with its seeded tokens.
+// New makes a simulator with its seeded tokens, which keeps everything in memory. See
+// [Open] for one that does not.
 func New(o Options) *Simulator {
+	s := newSimulator(o)
+	s.addSeedTokens()
+	return s
+}
+
+func newSimulator(o Options) *Simulator {
 	o.AccountID = cmp.Or(o.AccountID, DefaultAccountID)
 	o.RateLimit = cmp.Or(o.RateLimit, DefaultRateLimit)
 	if o.Now == nil {
@@ -113,22 +105,29 @@ func New(o Options) *Simulator {
 		byClient:  map[string]*token{},
 		stats:     newStats(),
 	}
+	s.routeAPI()
+	s.routeControl()
+	s.mux.HandleFunc("/app/", s.serveApplication)
+	return s
+}
+
+// addSeedTokens makes those of the seeded tokens that there never were.
+func (s *Simulator) addSeedTokens() {
 	now := s.apiNow()
-	for i := 1; i <= o.SeedTokens; i++ {
+	for i := 1; i <= s.options.SeedTokens; i++ {
+		if s.byID[SeedTokenID(i)] != nil {
+			continue
+		}
 		s.addToken(newToken{
 			id:       SeedTokenID(i),
 			clientID: seedClientID(i),
-			owner:    owner{accounts, o.AccountID},
+			owner:    owner{accounts, s.options.AccountID},
 			name:     fmt.Sprintf("seeded-%04d", i),
 			duration: defaultDuration,
 			enabled:  true,
 			version:  1,
 		}, now)
 	}
-	s.routeAPI()
-	s.routeControl()
-	s.mux.HandleFunc("/app/", s.serveApplication)
-	return s
 }
 
 // ServeHTTP implements http.Handler. Faults that break the connection panic with
@@ -144,34 +143,7 @@ func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Handler returns the simulator as an http.Handler.
 func (s *Simulator) Handler() http.Handler { return s }
 
-// Behaviour returns what is assumed of Cloudflare at the moment.
-func (s *Simulator) Behaviour() Behaviour {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.behaviour
-}
-
-// SetBehaviour changes what is assumed of Cloudflare from now on.
-func (s *Simulator) SetBehaviour(b Behaviour) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.behaviour = b
-}
-
 // apiNow is the time on the API's clock. The caller holds mu, or is New.
 func (s *Simulator) apiNow() time.Time {
 	return s.options.Now().Add(time.Duration(s.behaviour.ClockSkew)).UTC()
-}
-
-// Duration is a time.Duration that reads and writes as text such as "1m30s".
-type Duration time.Duration
-
-// MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *Duration) UnmarshalText(b []byte) error {
-	parsed, err := time.ParseDuration(string(b))
-	*d = Duration(parsed)
-	return err
 }

@@ -2,7 +2,6 @@ package cfsim
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"rotatord/internal/secret"
@@ -75,10 +74,14 @@ func (s *Simulator) addToken(n newToken, now time.Time) *token {
 		secrets: []*issued{{value: s.random.clientSecret(), at: now}},
 	}
 	t.renew(n.duration, now)
+	s.keep(t)
+	return t
+}
+
+func (s *Simulator) keep(t *token) {
 	s.tokens = append(s.tokens, t)
 	s.byID[t.id] = t
 	s.byClient[t.clientID] = t
-	return t
 }
 
 // renew counts a checked duration from now.
@@ -273,58 +276,4 @@ func (s *Simulator) Secrets(id string) []Secret {
 		})
 	}
 	return out
-}
-
-// CreateParams say which token Create makes.
-type CreateParams struct {
-	// Name is required.
-	Name string
-	// AccountID or ZoneID own it. If both are empty, Options.AccountID does.
-	AccountID, ZoneID string
-	// Duration is a Go duration or "forever". Empty means 8760h.
-	Duration string
-	// Disabled makes it useless until an update enables it.
-	Disabled bool
-}
-
-// Create makes a token without a request, and without counting one.
-func (s *Simulator) Create(p CreateParams) (Token, secret.Value, error) {
-	o := owner{accounts, p.AccountID}
-	switch {
-	case p.AccountID != "" && p.ZoneID != "":
-		return Token{}, secret.Value{}, errors.New("creating a service token: it belongs to an account or a zone, not to both")
-	case p.ZoneID != "":
-		o = owner{zones, p.ZoneID}
-	case p.AccountID == "":
-		o.id = s.options.AccountID
-	}
-	if !isIdentifier(o.id) {
-		return Token{}, secret.Value{}, fmt.Errorf("creating a service token: %q is not an account or zone ID of 32 hex digits", o.id)
-	}
-	if p.Duration == "" {
-		p.Duration = defaultDuration
-	}
-	if p.Name == "" {
-		return Token{}, secret.Value{}, errors.New("creating a service token: it needs a name")
-	}
-	if err := checkDuration(p.Duration); err != nil {
-		return Token{}, secret.Value{}, fmt.Errorf("creating a service token: %w", err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.addToken(newToken{owner: o, name: p.Name, duration: p.Duration, enabled: !p.Disabled, version: 1}, s.apiNow())
-	return t.view(), t.current().value, nil
-}
-
-// SetInPolicy says whether an Access policy refers to the token, in which case it
-// cannot be deleted.
-func (s *Simulator) SetInPolicy(id string, in bool) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.byID[id]
-	if t == nil || t.deleted {
-		return fmt.Errorf("there is no service token %s", id)
-	}
-	t.inPolicy = in
-	return nil
 }

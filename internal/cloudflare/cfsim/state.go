@@ -1,0 +1,243 @@
+package cfsim
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"rotatord/internal/secret"
+)
+
+// stateFormat and stateVersion begin a state file.
+const (
+	stateFormat  = "rotatord-simulator"
+	stateVersion = 1
+)
+
+// stateFile is what stands in a state file. SHA256 is of State, byte by byte.
+type stateFile struct {
+	Format  string          `json:"format"`
+	Version int             `json:"version"`
+	SHA256  string          `json:"sha256"`
+	State   json.RawMessage `json:"state"`
+}
+
+// savedState is what outlives the process. Left out are faults, which belong to a
+// rehearsal and not to an account, the statistics, and how much of the rate limit is used.
+type savedState struct {
+	Seed      uint64       `json:"seed"`
+	Random    []byte       `json:"random,omitempty"` // where the source is; absent without a seed
+	Behaviour Behaviour    `json:"behaviour"`
+	Tokens    []savedToken `json:"tokens"` // deleted ones included
+}
+
+type savedToken struct {
+	ID         string        `json:"id"`
+	ClientID   string        `json:"client_id"`
+	OwnerKind  string        `json:"owner_kind"`
+	OwnerID    string        `json:"owner_id"`
+	Name       string        `json:"name"`
+	Duration   string        `json:"duration"`
+	Enabled    bool          `json:"enabled"`
+	Version    float64       `json:"client_secret_version"`
+	CreatedAt  time.Time     `json:"created_at"`
+	UpdatedAt  time.Time     `json:"updated_at"`
+	ExpiresAt  time.Time     `json:"expires_at,omitzero"`
+	LastSeenAt time.Time     `json:"last_seen_at,omitzero"`
+	Rotations  int           `json:"rotations"`
+	InPolicy   bool          `json:"in_policy"`
+	Deleted    bool          `json:"deleted"`
+	Secrets    []savedSecret `json:"secrets"` // the last one is current
+}
+
+type savedSecret struct {
+	Value      string    `json:"value"`
+	At         time.Time `json:"issued_at"`
+	Superseded bool      `json:"superseded,omitempty"`
+	Until      time.Time `json:"until,omitzero"`
+}
+
+// Open makes a simulator that keeps its tokens, their secrets and its behaviour in a file.
+// If the file is there, it goes on from it: Options.Behaviour is then not used, and of the
+// seeded tokens those are made that never were. With a seed it goes on inventing where it
+// was, so that a run in two parts gives what one run would have given.
+//
+// Each change is in the file before its answer is sent, by a new file that takes the old
+// one's place, except that the time at which a token was last seen is written with the next
+// change or by Close. The file holds the made-up secrets in clear and has mode 0600. One
+// simulator at a time may have it.
+//
+// A file that is damaged, of a newer version or made with another seed is an error that
+// says what to do, and the file is left as it is.
+func Open(o Options, path string) (*Simulator, error) {
+	if path == "" {
+		return nil, errors.New("opening the simulator's state: no file is named")
+	}
+	s := newSimulator(o)
+	s.stateFile = path
+	content, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, fmt.Errorf("opening the simulator's state: %w", err)
+	default:
+		if err := s.restore(content); err != nil {
+			return nil, fmt.Errorf("opening the simulator's state: %s: %w", path, err)
+		}
+	}
+	s.addSeedTokens()
+	return s, s.save()
+}
+
+// Close saves what was not worth a file of its own. The simulator can still be used. It
+// does nothing for one that New made.
+func (s *Simulator) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.save()
+}
+
+// errDamaged says what to do about a file that cannot be read.
+var errDamaged = errors.New("it is damaged: put a copy in its place, or move it away to begin anew with other secrets")
+
+// errNotSaved means that something was done and is in memory only.
+var errNotSaved = errors.New("saving the simulator's state")
+
+// restore takes the place up where a file left it.
+func (s *Simulator) restore(content []byte) error {
+	var file stateFile
+	if err := json.Unmarshal(content, &file); err != nil {
+		return errDamaged
+	}
+	if file.Format != stateFormat {
+		return errors.New("it is no state file of the simulator: name another one")
+	}
+	if file.Version > stateVersion {
+		return fmt.Errorf("it has version %d and this program knows up to %d: use the newer rotatord that wrote it, or another file",
+			file.Version, stateVersion)
+	}
+	if sum := sha256.Sum256(file.State); file.Version < 1 || hex.EncodeToString(sum[:]) != file.SHA256 {
+		return errDamaged
+	}
+	var state savedState
+	if err := strict(file.State, &state); err != nil {
+		return errDamaged
+	}
+	if o := &s.options; o.Seed == 0 {
+		o.Seed = state.Seed
+	} else if o.Seed != state.Seed {
+		return fmt.Errorf("it was made with seed %d and not with %d: leave the seed away to go on with it, or use another file", state.Seed, o.Seed)
+	}
+	if s.random = newRandom(s.options.Seed); !s.random.moveTo(state.Random) {
+		return errDamaged
+	}
+	s.behaviour = state.Behaviour
+	for _, saved := range state.Tokens {
+		t, err := saved.token()
+		if err != nil || s.byID[t.id] != nil || s.byClient[t.clientID] != nil {
+			return errDamaged
+		}
+		s.keep(t)
+	}
+	return nil
+}
+
+// strict decodes JSON whose fields are all known.
+func strict(content []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(content))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}
+
+// token checks what a program that never wrote it could have put there.
+func (saved savedToken) token() (*token, error) {
+	o := owner{saved.OwnerKind, saved.OwnerID}
+	if !uuidShape.MatchString(saved.ID) || saved.ClientID == "" || len(saved.Secrets) == 0 || !isIdentifier(o.id) ||
+		o.kind != accounts && o.kind != zones || checkDuration(saved.Duration) != nil {
+		return nil, errDamaged
+	}
+	t := &token{
+		id: saved.ID, clientID: saved.ClientID, owner: o, name: saved.Name, duration: saved.Duration, enabled: saved.Enabled,
+		version: saved.Version, createdAt: saved.CreatedAt, updatedAt: saved.UpdatedAt, expiresAt: saved.ExpiresAt,
+		lastSeenAt: saved.LastSeenAt, rotations: saved.Rotations, inPolicy: saved.InPolicy, deleted: saved.Deleted,
+	}
+	for i, s := range saved.Secrets {
+		if s.Value == "" || s.Superseded == (i == len(saved.Secrets)-1) {
+			return nil, errDamaged
+		}
+		t.secrets = append(t.secrets, &issued{value: secret.New(s.Value), at: s.At, superseded: s.Superseded, until: s.Until})
+	}
+	return t, nil
+}
+
+func (t *token) saved() savedToken {
+	saved := savedToken{
+		ID: t.id, ClientID: t.clientID, OwnerKind: t.owner.kind, OwnerID: t.owner.id, Name: t.name, Duration: t.duration,
+		Enabled: t.enabled, Version: t.version, CreatedAt: t.createdAt, UpdatedAt: t.updatedAt, ExpiresAt: t.expiresAt,
+		LastSeenAt: t.lastSeenAt, Rotations: t.rotations, InPolicy: t.inPolicy, Deleted: t.deleted,
+	}
+	for _, i := range t.secrets {
+		saved.Secrets = append(saved.Secrets, savedSecret{Value: i.value.Reveal(), At: i.at, Superseded: i.superseded, Until: i.until})
+	}
+	return saved
+}
+
+// save writes the state file, if there is one. The caller holds mu.
+func (s *Simulator) save() error {
+	if s.stateFile == "" {
+		return nil
+	}
+	state := savedState{Seed: s.options.Seed, Random: s.random.position(), Behaviour: s.behaviour, Tokens: []savedToken{}}
+	for _, t := range s.tokens {
+		state.Tokens = append(state.Tokens, t.saved())
+	}
+	encoded := encode(state)
+	sum := sha256.Sum256(encoded)
+	content := encode(stateFile{Format: stateFormat, Version: stateVersion, SHA256: hex.EncodeToString(sum[:]), State: encoded})
+	if err := replaceFile(s.stateFile, append(content, '\n')); err != nil {
+		return fmt.Errorf("%w: %w", errNotSaved, err)
+	}
+	return nil
+}
+
+// saveOrLog saves on behalf of a caller who cannot be told of an error.
+func (s *Simulator) saveOrLog() {
+	if err := s.save(); err != nil {
+		s.log.Error("the state file cannot be written: what was just done is in memory only", "error", err)
+	}
+}
+
+// replaceFile gives a file another content, so that after a crash it has the old or the
+// new one. Its mode is 0600 afterwards.
+func replaceFile(path string, content []byte) error {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err // a crash may have left one
+	}
+	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(fresh))
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
