@@ -8,17 +8,20 @@
 // [Simulator.Tokens] and [Simulator.Secrets] tell what really happened, so a test
 // compares what a client believes with the truth.
 //
-// The simulator keeps everything in memory and asks for no credential on its control
-// paths. It is for rehearsals, not for anything exposed to a network. It never logs a
-// secret, and after the answer that shows a secret once it gives out digests only,
-// except to Go callers of [Simulator.Secrets].
+// The simulator keeps everything in memory, or with [Open] in a file besides, and asks for
+// no credential on its control paths. It is for rehearsals, not for anything exposed to a
+// network. It never logs a secret, and after the answer that shows a secret once it gives
+// out digests only, except to Go callers and to the state file, whose mode is 0600.
+//
+// It is deterministic: with a seed and an injected clock the same requests get the same
+// answers, byte by byte, and so they do if it is started anew from its file in between.
 //
 // # Paths
 //
 //	/client/v4/   the API
 //	/app/         an application behind Access that admits every valid service token
 //	/app/{uuid}   the same, but only that service token is authorised there
-//	/_sim/        control: stats, tokens, faults, behaviour
+//	/_sim/        control: stats, tokens, faults, behaviour; see docs/simulator.md
 //
 // # Documented behaviour
 //
@@ -29,6 +32,9 @@
 //   - the envelope: success, errors, messages, result; failures are 4XX with a null
 //     result;
 //   - authentication by bearer token, or by X-Auth-Email with X-Auth-Key;
+//   - verify shows whether an API token is active, disabled or expired, its expires_on and
+//     its not_before;
+//   - a token that may read service tokens and not write them is refused with 9109;
 //   - a client secret is shown in the answer to create or rotate and never again; its
 //     shape is cfast_, 40 alphanumerics and an 8-character checksum;
 //   - rotate keeps the previous secret until previous_client_secret_expires_at and
@@ -38,13 +44,14 @@
 //     it to one year from now;
 //   - enabled: false stops the current and the previous secret until enabled again;
 //   - delete is refused with code 12139 while a policy refers to the token;
-//   - list takes name, search, page and per_page (at most 1000), and total_count
-//     counts without the search parameters;
+//   - list takes name, search, page and per_page (1000 if absent, and at most), and
+//     total_count counts without the search parameters;
 //   - 1200 requests in five minutes for each credential; past it every request is
 //     refused for five minutes with 429 and Retry-After; every answer carries
 //     Ratelimit and Ratelimit-Policy;
 //   - Access answers 401 to a token that cannot authenticate and 403 to a valid one
-//     that is not authorised there.
+//     that is not authorised there; one that is told to read service tokens from another
+//     header takes both halves from it as JSON.
 //
 // # Assumed behaviour
 //
@@ -54,6 +61,11 @@
 //     it early (*);
 //   - updated_at moves on create, update, rotate and refresh (*);
 //   - a new secret works at once everywhere (*);
+//   - verify answers 200 for an API token that is disabled, expired or not valid yet, and
+//     401 with code 1000 for one that is unknown or revoked; every other call then gets
+//     403 with 9109 (*: which of them the API token is);
+//   - of an application that reads a custom header, the two usual headers count where both
+//     are there;
 //   - the API's clock agrees with everybody else's (*);
 //   - rotate does not move expires_at; no answer shows client_secret_version;
 //   - every rotation raises the version by one or to the version asked for; a version
@@ -68,6 +80,7 @@
 //     of their creation;
 //   - a token belongs to the account or zone that it was made under, and is not found
 //     under any other;
+//   - what is refused for want of a permission counts against the rate limit;
 //   - the rate limit counts in fixed windows that begin with the first request;
 //   - the codes and messages of errors other than 7003, 9109, 10000 and 12139, which
 //     of those comes with 401 and which with 403, and all messages of Access itself;
