@@ -24,13 +24,19 @@ const (
 // cfToken is a service token at Cloudflare.
 type cfToken struct {
 	id, clientID      string
+	name, duration    string
+	createdAt         time.Time
+	expiresAt         time.Time
 	current, previous string
 	previousUntil     time.Time
 	updatedAt         time.Time
 }
 
 func (c *cfToken) facts() rotation.TokenFacts {
-	return rotation.TokenFacts{ID: c.id, ClientID: c.clientID, Enabled: true, UpdatedAt: c.updatedAt}
+	return rotation.TokenFacts{
+		ID: c.id, ClientID: c.clientID, Name: c.name, Duration: c.duration, Enabled: true, UpdatedAt: c.updatedAt,
+		CreatedAt: c.createdAt, ExpiresAt: c.expiresAt,
+	}
 }
 
 // accepted reports whether a client with s gets in now.
@@ -63,6 +69,11 @@ type world struct {
 	secretOf        func(n int) string
 	// ordered is set while an operator has asked for a rotate whatever it cuts off.
 	ordered bool
+	// made are the service tokens that were made, in order, and gone those that were deleted.
+	made    []*cfToken
+	gone    map[string]bool
+	inUse   map[string]bool // policies name these
+	creates int
 
 	records map[string][]byte
 	decoded map[string]rotation.Record // of records
@@ -234,6 +245,11 @@ func (w *world) Ready(context.Context) error { return w.do("ready", func() error
 func (w *world) of(id string) *cfToken {
 	if id == partnerID {
 		return &w.partner
+	}
+	for _, c := range w.made {
+		if c.id == id {
+			return c
+		}
 	}
 	return &w.cfToken
 }

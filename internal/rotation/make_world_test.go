@@ -1,0 +1,162 @@
+package rotation_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// This file holds a Cloudflare that makes and deletes service tokens, and renews them.
+
+func (w *world) Find(_ context.Context, name string) (found []rotation.TokenFacts, err error) {
+	err = w.do("find", func() error {
+		for _, c := range w.made {
+			if c.name == name && !w.gone[c.id] {
+				found = append(found, c.facts())
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+func (w *world) Create(_ context.Context, req rotation.CreateRequest) (issued rotation.Issued, err error) {
+	err = w.do("create", func() error {
+		w.creates++
+		now := time.Now().UTC()
+		c := &cfToken{
+			id: fmt.Sprintf("00000000-0000-4000-8000-%012d", w.creates), clientID: fmt.Sprintf("made%d.access", w.creates),
+			name: req.Name, duration: req.Duration, createdAt: now, updatedAt: now, current: w.secretOf(len(w.issued)),
+		}
+		w.issued = append(w.issued, c.current)
+		w.made = append(w.made, c)
+		issued = rotation.Issued{Credential: rotation.Credential{ClientID: c.clientID, ClientSecret: secret.New(c.current)}, Facts: c.facts()}
+		return nil
+	})
+	if err != nil {
+		return rotation.Issued{}, err
+	}
+	return issued, nil
+}
+
+func (w *world) Delete(_ context.Context, id string) error {
+	return w.do("delete", func() error {
+		if w.inUse[id] {
+			return &rotation.IssuerError{Class: rotation.Refused, Operation: "delete", Status: 409, Code: 12139, Err: rotation.ErrInUse}
+		}
+		c := w.of(id)
+		if c.current == w.sink.ClientSecret.Reveal() {
+			w.t.Error("the service token that consumers use was deleted")
+		}
+		w.gone[id] = true
+		return nil
+	})
+}
+
+func (w *world) Renew(_ context.Context, id, duration string) (facts rotation.TokenFacts, err error) {
+	err = w.do("renew", func() error {
+		c, now := w.of(id), time.Now().UTC()
+		c.expiresAt = now.AddDate(1, 0, 0)
+		if duration != "" {
+			d, err := time.ParseDuration(duration)
+			if err != nil {
+				return err
+			}
+			c.expiresAt = now.Add(d)
+		}
+		c.updatedAt = now
+		facts = c.facts()
+		return nil
+	})
+	return facts, err
+}
+
+// Probe answers as an application behind Access does.
+func (w *world) Probe(_ context.Context, c rotation.Credential) (probe rotation.Probe, err error) {
+	err = w.do("probe", func() error {
+		probe = rotation.ProbeBad
+		for _, token := range append([]*cfToken{&w.cfToken, &w.partner}, w.made...) {
+			if token.clientID == c.ClientID && !w.gone[token.id] && token.accepted(c.ClientSecret.Reveal()) {
+				probe = rotation.ProbeGood
+				return nil
+			}
+		}
+		return fmt.Errorf("401")
+	})
+	return probe, err
+}
+
+// left are the service tokens that were made and not deleted.
+func (w *world) left() (left []*cfToken) {
+	for _, c := range w.made {
+		if !w.gone[c.id] {
+			left = append(left, c)
+		}
+	}
+	return left
+}
+
+// made returns a token that is made at first, as change has it, in a world whose sink is empty.
+func inMaking(t *testing.T, change func(*rotation.Token), test func(w *world, token rotation.Token, r *rotation.Rotator)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.gone, w.inUse, w.sink = map[string]bool{}, map[string]bool{}, rotation.Credential{}
+		token := w.token(20 * time.Minute)
+		token.ID, token.Create, token.Maker, token.Renewer = "", &rotation.Creation{Name: "ci", Duration: "8760h"}, w, w
+		if change != nil {
+			change(&token)
+		}
+		r := w.start()
+		if _, err := r.Enroll(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		w.calls = nil
+		test(w, token, r)
+	})
+}
+
+// settle goes on, over crashes, until the token waits for a slot and nothing else is due.
+func (w *world) settle(r *rotation.Rotator, token rotation.Token) *rotation.Rotator {
+	w.t.Helper()
+	for range 40 {
+		record := w.record()
+		due := rotation.NextDue(token, record, rotation.Pause{})
+		chore := rotation.NextChore(token, record)
+		switch {
+		case !chore.IsZero() && !chore.After(due.At):
+			time.Sleep(time.Until(chore))
+		case record.Step == rotation.StepIdle && (due.Reason == rotation.DueSlot || due.Reason == rotation.DueGrace):
+			return r
+		default:
+			time.Sleep(time.Until(due.At))
+		}
+		if _, died := w.try(r, token); died {
+			r = w.start()
+			if _, err := r.Enroll(w.t.Context(), token); err != nil {
+				w.t.Fatal(err)
+			}
+		}
+	}
+	w.t.Errorf("it does not come to rest: %+v", w.record())
+	return r
+}
+
+// try advances a token once, and reports a crash.
+func (w *world) try(r *rotation.Rotator, token rotation.Token) (err error, died bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			if _, ok := p.(crashed); !ok {
+				panic(p)
+			}
+			died = true
+		}
+	}()
+	_, err = r.Advance(w.t.Context(), token)
+	return err, false
+}
