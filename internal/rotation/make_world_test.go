@@ -78,8 +78,8 @@ func (w *world) Renew(_ context.Context, id, duration string) (facts rotation.To
 
 // Probe answers as an application behind Access does.
 func (w *world) Probe(_ context.Context, c rotation.Credential) (probe rotation.Probe, err error) {
+	probe = rotation.ProbeBad
 	err = w.do("probe", func() error {
-		probe = rotation.ProbeBad
 		for _, token := range append([]*cfToken{&w.cfToken, &w.partner}, w.made...) {
 			if token.clientID == c.ClientID && !w.gone[token.id] && token.accepted(c.ClientSecret.Reveal()) {
 				probe = rotation.ProbeGood

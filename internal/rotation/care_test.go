@@ -1,0 +1,272 @@
+package rotation_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+)
+
+// expiring has the service token end in that time, and be renewed so long before.
+func expiring(w *world, r *rotation.Rotator, token rotation.Token, in, before time.Duration) rotation.Token {
+	w.t.Helper()
+	token.Renewer, token.RenewBefore = w, before
+	w.expiresAt = time.Now().Add(in).UTC()
+	if _, err := r.Learn(w.t.Context(), token, w.facts()); err != nil {
+		w.t.Fatal(err)
+	}
+	return token
+}
+
+// care waits until there is something to be done beside rotations, and has it done.
+func (w *world) care(r *rotation.Rotator, token rotation.Token) error {
+	time.Sleep(time.Until(rotation.NextChore(token, w.record())))
+	_, err := r.Advance(w.t.Context(), token)
+	return err
+}
+
+func TestRenewal(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = expiring(w, r, token, 100*24*time.Hour, 30*24*time.Hour)
+		if at := rotation.NextChore(token, w.record()); time.Until(at) != 70*24*time.Hour {
+			t.Fatal("it is renewed in", time.Until(at))
+		}
+		if err := w.care(r, token); err != nil || time.Until(w.record().Facts.ExpiresAt) < 364*24*time.Hour || w.rotates > 0 {
+			t.Error(err, w.record())
+		}
+		if at := rotation.RenewsAt(token, w.record()); time.Until(at) < 334*24*time.Hour {
+			t.Error("it is renewed again in", time.Until(at))
+		}
+		// The listing after it shows our own change, and is no alarm.
+		if record, err := r.Learn(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
+			t.Error(record, err)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // with a duration
+		token.RenewFor = "2160h"
+		token = expiring(w, r, token, 10*24*time.Hour, 30*24*time.Hour)
+		if err := w.care(r, token); err != nil || time.Until(w.record().Facts.ExpiresAt) != 90*24*time.Hour {
+			t.Error(err, w.record().Facts)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // one that does not end
+		w.duration = "forever"
+		token = expiring(w, r, token, 10*24*time.Hour, 30*24*time.Hour)
+		if at := rotation.NextChore(token, w.record()); !at.IsZero() {
+			t.Error("a token without an end is renewed at", at)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // never shortened
+		token.RenewFor = "24h"
+		token = expiring(w, r, token, 10*24*time.Hour, 30*24*time.Hour)
+		if err := w.care(r, token); err == nil || !strings.Contains(err.Error(), "shorten") || w.count("renew") > 0 || w.record().Renewal.Failures != 1 {
+			t.Error(err, w.record().Renewal)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // somebody else was first
+		token = expiring(w, r, token, 40*24*time.Hour, 30*24*time.Hour)
+		w.expiresAt = w.expiresAt.AddDate(1, 0, 0)
+		if err := w.care(r, token); err != nil || w.count("renew") > 0 || !w.record().Facts.ExpiresAt.Equal(w.expiresAt) {
+			t.Error(err, w.record())
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // failures, and a lost answer
+		token = expiring(w, r, token, 40*24*time.Hour, 30*24*time.Hour)
+		n := 0
+		w.fault = func(_ int, c string) fault {
+			if c != "renew" {
+				return fault{}
+			}
+			if n++; n == 12 {
+				return fault{after: &rotation.IssuerError{Class: rotation.Unknown}}
+			}
+			if n < 12 {
+				return fault{before: &rotation.IssuerError{Class: rotation.Refused, Status: 403}}
+			}
+			return fault{}
+		}
+		start := time.Now().Add(10 * 24 * time.Hour)
+		for n < 12 {
+			if err := w.care(r, token); err == nil {
+				t.Fatal("it did not fail")
+			}
+		}
+		if took := time.Since(start); took < time.Hour || took > 8*time.Hour || w.record().Step != rotation.StepIdle {
+			t.Error("12 tries took", took)
+		}
+		if err := w.care(r, token); err != nil || w.count("renew") != 12 { // it looks first, and sees that it was renewed
+			t.Error(err, w.count("renew"))
+		}
+		if record := w.record(); record.Facts.ExpiresAt.IsZero() || !record.Outside.IsZero() {
+			t.Errorf("%+v", record)
+		}
+	})
+}
+
+// TestRotatedOutside: somebody else rotates, and nothing that is shown is different but when.
+func TestRotatedOutside(t *testing.T) {
+	outside := func(w *world) (n int) {
+		for _, e := range w.events {
+			if _, ok := e.(rotation.RotatedOutside); ok {
+				n++
+			}
+		}
+		return n
+	}
+	learn := func(w *world, r *rotation.Rotator, token rotation.Token) rotation.Record {
+		record, err := r.Learn(w.t.Context(), token, w.facts())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return record
+	}
+	byHand := func(w *world) {
+		time.Sleep(10 * time.Minute)
+		w.previous, w.previousUntil = w.current, time.Now().Add(time.Hour)
+		w.current, w.updatedAt = "by hand", time.Now().UTC()
+		time.Sleep(10 * time.Minute)
+	}
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.advance(r, token)
+		learn(w, r, token)
+		byHand(w)
+		if record := learn(w, r, token); !record.Outside.Equal(w.updatedAt) || outside(w) != 1 || record.NextTrigger != "" {
+			t.Fatalf("%+v, %d alarms", record, outside(w))
+		}
+		learn(w, r, token)
+		if outside(w) != 1 {
+			t.Error("the alarm is told twice")
+		}
+		w.ordered = true
+		if err, _ := w.advance(r, token); err != nil || !w.record().Outside.IsZero() {
+			t.Error("our own rotation does not end it", err)
+		}
+	})
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // healed, once a day
+		token.Heal, w.ordered = true, true
+		w.advance(r, token)
+		byHand(w)
+		if record := learn(w, r, token); record.NextTrigger != rotation.TriggerRecovery || rotation.NextDue(token, record, rotation.Pause{}).Reason != rotation.DueReissue {
+			t.Fatalf("%+v", record)
+		}
+		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
+			t.Error(err)
+		}
+		byHand(w)
+		if record := learn(w, r, token); record.NextTrigger != "" || record.Outside.IsZero() {
+			t.Errorf("it chases the other one: %+v", record)
+		}
+	})
+	for name, edit := range map[string]func(w *world){
+		"a change of the name":     func(w *world) { w.name = "another" },
+		"a renewal":                func(w *world) { w.expiresAt = time.Now().AddDate(1, 0, 0).UTC() },
+		"a change of the duration": func(w *world) { w.duration = "24h" },
+	} {
+		inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			w.duration = "8760h"
+			learn(w, r, token)
+			time.Sleep(time.Hour)
+			edit(w)
+			w.updatedAt = time.Now().UTC()
+			if record := learn(w, r, token); outside(w) > 0 || !record.Outside.IsZero() {
+				t.Errorf("%s is taken for a rotation", name)
+			}
+		})
+	}
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // a listing that was under way
+		before := w.facts()
+		w.advance(r, token)
+		if record, err := r.Learn(w.t.Context(), token, before); err != nil || !record.Facts.UpdatedAt.Equal(w.updatedAt) || outside(w) > 0 {
+			t.Error(record, err)
+		}
+		if learn(w, r, token); outside(w) > 0 {
+			t.Error("our own rotation is taken for another's")
+		}
+	})
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // where updated_at stays
+		w.frozenUpdatedAt = true
+		w.advance(r, token)
+		byHand(w)
+		if learn(w, r, token); outside(w) > 0 {
+			t.Error("where a rotation leaves updated_at alone its moving says nothing")
+		}
+	})
+}
+
+func TestRevokePrevious(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		if _, err := r.RevokePrevious(w.t.Context(), token); !errors.Is(err, rotation.ErrNoPrevious) {
+			t.Error(err)
+		}
+		old := w.current
+		w.advance(r, token)
+		if !w.accepted(old) {
+			t.Fatal("no grace")
+		}
+		record, err := r.RevokePrevious(w.t.Context(), token)
+		if err != nil || w.accepted(old) || record.Last.GraceEndsAt.After(time.Now()) || !w.accepted(w.sink.ClientSecret.Reveal()) {
+			t.Error(record, err)
+		}
+		if record, err := r.Learn(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
+			t.Error("our own change is taken for another's", err)
+		}
+		if due := rotation.NextDue(token, w.record(), rotation.Pause{}); due.Reason != rotation.DueSlot {
+			t.Error(due.Reason)
+		}
+	})
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // while consumers may need it
+		w.failOnce("sink store", fault{before: errors.New("x")})
+		w.advance(r, token)
+		if _, err := r.RevokePrevious(w.t.Context(), token); !errors.Is(err, rotation.ErrHeldUp) || !w.accepted(w.sink.ClientSecret.Reveal()) {
+			t.Error(err)
+		}
+		if _, err := r.ExtendGrace(w.t.Context(), token, time.Hour); !errors.Is(err, rotation.ErrHeldUp) {
+			t.Error(err)
+		}
+	})
+	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		w.advance(r, token)
+		if record, err := r.RevokePrevious(w.t.Context(), token); err != nil || !w.gone[w.made[0].id] || len(record.Replaced) > 0 {
+			t.Error(record, err)
+		}
+	})
+}
+
+func TestExtendGrace(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		old := w.current
+		w.advance(r, token)
+		if _, err := r.ExtendGrace(w.t.Context(), token, 10*time.Minute); !errors.Is(err, rotation.ErrNoPrevious) || !strings.Contains(err.Error(), "earlier") {
+			t.Error("a grace is shortened:", err)
+		}
+		record, err := r.ExtendGrace(w.t.Context(), token, 3*time.Hour)
+		if err != nil || time.Until(record.Last.GraceEndsAt) != 3*time.Hour {
+			t.Fatal(record, err)
+		}
+		if due := rotation.NextDue(token, record, rotation.Pause{}); due.Reason != rotation.DueGrace || time.Until(due.At) != 3*time.Hour {
+			t.Error("the next rotation does not wait for it:", due)
+		}
+		time.Sleep(3*time.Hour - time.Second)
+		if !w.accepted(old) {
+			t.Error("the old secret died early")
+		}
+		time.Sleep(2 * time.Second)
+		if _, err := r.ExtendGrace(w.t.Context(), token, time.Hour); !errors.Is(err, rotation.ErrNoPrevious) || !strings.Contains(err.Error(), "revived") {
+			t.Error(err)
+		}
+		if _, err := r.ExtendGrace(w.t.Context(), token, 31*24*time.Hour); err == nil {
+			t.Error("31 days are granted")
+		}
+	})
+	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		w.advance(r, token)
+		record, err := r.ExtendGrace(w.t.Context(), token, 50*time.Minute)
+		if err != nil || time.Until(rotation.NextChore(token, record)) != 50*time.Minute {
+			t.Error(record, err)
+		}
+	})
+}

@@ -1,0 +1,167 @@
+package rotation_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
+)
+
+// TestRevokeNow: the secret that somebody else may have is dead when it returns, whatever stands
+// in the way of an ordinary rotation.
+func TestRevokeNow(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.advance(r, token)
+		w.ordered = true
+		token.Timetable.Freezes = []scheduler.Freeze{{Name: "f", From: time.Now().Add(-time.Hour), To: time.Now().Add(48 * time.Hour)}}
+		if err := r.Pause(w.t.Context(), token.Name, rotation.Pause{Since: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		leaked, older := w.current, w.previous
+		record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+		if err != nil || record.Order != nil || w.accepted(leaked) || w.accepted(older) || w.sink.ClientSecret.Reveal() != w.current || !record.GraceEnd().IsZero() {
+			t.Fatal(record, err)
+		}
+		if record.Last.Trigger != rotation.TriggerManual {
+			t.Error(record.Last.Trigger)
+		}
+	})
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		leaked := w.current
+		record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+		if err != nil || record.Order != nil || w.rotates != 2 || w.accepted(leaked) {
+			t.Fatal(record, err, w.rotates)
+		}
+		w.check("after both were rotated")
+	})
+	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+		if err != nil || record.Order != nil || w.creates != 2 {
+			t.Fatal(record, err)
+		}
+		if err := w.care(r, token); err != nil || !w.gone[w.made[0].id] || time.Since(record.Last.At) > time.Second {
+			t.Error("the leaked one is still there", err)
+		}
+	})
+}
+
+// TestOrderIsKeptAt has each call of a rotation that was ordered fail, or the process die, before
+// it and after it: in the end the secret that was leaked is dead, and consumers have a good one.
+func TestOrderIsKeptAt(t *testing.T) {
+	for _, paired := range []bool{false, true} {
+		run := inBubble
+		if paired {
+			run = inPair
+		}
+		var calls []string
+		run(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+			calls = w.calls
+		})
+		for n, call := range calls {
+			for _, f := range []fault{
+				{before: &rotation.IssuerError{Class: rotation.NotCarriedOut}}, {after: &rotation.IssuerError{Class: rotation.Unknown}},
+				{before: errors.New("x"), crash: true}, {after: errors.New("x"), crash: true},
+			} {
+				run(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+					w.ordered = true
+					leaked := w.current
+					w.fault = func(i int, _ string) fault {
+						if i == n {
+							return f
+						}
+						return fault{}
+					}
+					func() {
+						defer func() { _ = recover() }()
+						_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+					}()
+					if f.crash {
+						r = w.start()
+						if _, err := r.Enroll(w.t.Context(), token); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if n == 0 && (f.before != nil) { // the order itself was not taken
+						return
+					}
+					start := time.Now()
+					for range 12 {
+						if record := w.record(); record.Order != nil || record.Step != rotation.StepIdle || rotation.NextDue(token, record, rotation.Pause{}).Reason == rotation.DueReissue {
+							w.advance(r, token)
+						}
+					}
+					if record := w.record(); record.Order != nil || record.Step != rotation.StepIdle || w.cfToken.accepted(leaked) || time.Since(start) > 5*time.Minute {
+						t.Errorf("pair %t, %s (%d) %+v: after %s the record is %+v; the leaked secret is accepted: %t", paired, call, n, f, time.Since(start), record, w.cfToken.accepted(leaked))
+					}
+					w.check("at the end")
+				})
+			}
+		}
+	}
+}
+
+// TestOrderAll: the order is durable, waits for what it does not override, is not given twice,
+// and can be taken back.
+func TestOrderAll(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.advance(r, token)
+		quick := token
+		quick.Name, quick.Grace = "quick", time.Minute
+		if _, err := r.Enroll(w.t.Context(), quick); err != nil {
+			t.Fatal(err)
+		}
+		all := r.OrderAll(w.t.Context(), []rotation.Token{token, quick}, rotation.Overrides{}, "ops")
+		if len(all) != 2 || all[0].Token != "quick" || all[1].Token != "ci" || all[0].Err != nil || all[1].Err != nil {
+			t.Fatalf("not those with the least grace first: %+v", all)
+		}
+		if due := rotation.NextDue(token, all[1].Record, rotation.Pause{}); due.Reason != rotation.DueGrace || time.Until(due.At) != 30*time.Minute {
+			t.Error("it does not wait for the grace:", due)
+		}
+		given := w.record().Order
+		time.Sleep(time.Minute)
+		if again := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{}, "others"); *again[0].Record.Order != *given {
+			t.Errorf("the order was given anew: %+v", again[0].Record.Order)
+		}
+		more := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{RevokeNow: true}, "others")[0].Record
+		if due := rotation.NextDue(token, more, rotation.Pause{}); !more.Order.RevokeNow || due.Reason != rotation.DueOrdered || due.At.After(time.Now()) {
+			t.Errorf("a stronger order does not count: %+v %+v", more.Order, due)
+		}
+		if changed, err := r.CancelOrders(w.t.Context(), []rotation.Token{token, quick}); err != nil || len(changed) != 2 || w.record().Order != nil {
+			t.Error(changed, err)
+		}
+		if changed, err := r.CancelOrders(w.t.Context(), []rotation.Token{token}); err != nil || len(changed) != 0 {
+			t.Error(changed, err)
+		}
+		if rotates := w.rotates; rotates != 1 {
+			t.Error(rotates, "rotates")
+		}
+	})
+}
+
+// TestOrderOnADoubt: a leaked secret must die also where nobody knows whether it was rotated.
+func TestOrderOnADoubt(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		old := w.current
+		w.failOnce("rotate", fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
+		w.advance(r, token)
+		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); !errors.Is(err, rotation.ErrHeldUp) || !strings.Contains(err.Error(), "resolve") {
+			t.Error(err)
+		}
+		ordered := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{RevokeNow: true}, "ops")
+		if ordered[0].Err != nil || ordered[0].Record.Step != rotation.StepIdle {
+			t.Fatalf("%+v", ordered)
+		}
+		w.ordered = true
+		for range 3 {
+			w.advance(r, token)
+		}
+		if w.record().Order != nil || w.accepted(old) || w.sink.ClientSecret.Reveal() != w.current {
+			t.Errorf("%+v", w.record())
+		}
+	})
+}

@@ -1,0 +1,234 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// verifying has new secrets tried, and the edge take a while to know them.
+func verifying(w *world, token rotation.Token) rotation.Token {
+	w.gone = map[string]bool{}
+	token.Prober, token.VerifyWithin = w, time.Minute
+	return token
+}
+
+func (w *world) count(call string) (n int) {
+	for _, c := range w.calls {
+		if c == call {
+			n++
+		}
+	}
+	return n
+}
+
+// probes are the outcomes that were told.
+func (w *world) probed() (all []rotation.Probe) {
+	for _, e := range w.events {
+		if p, ok := e.(rotation.Probed); ok {
+			all = append(all, p.Probe)
+		}
+	}
+	return all
+}
+
+// TestVerified: a secret that is accepted is tried once, after every sink has it and before the
+// sealed answer is erased.
+func TestVerified(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = verifying(w, token)
+		if err, _ := w.advance(r, token); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(w.calls, ", "); !strings.HasSuffix(got, "sink store, save stored, probe, erase, save ") {
+			t.Error(got)
+		}
+		if record := w.record(); record.Last == nil || record.Last.Unverified != "" || !slices.Equal(w.probed(), []rotation.Probe{rotation.ProbeGood}) {
+			t.Errorf("%+v, %v", record.Last, w.probed())
+		}
+	})
+}
+
+// TestEdgeTakesTime: that a new secret is refused at first is no failure.
+func TestEdgeTakesTime(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = verifying(w, token)
+		slow := time.Now().Add(time.Hour + 20*time.Second)
+		w.fault = func(_ int, c string) fault {
+			if c == "probe" && time.Now().Before(slow) {
+				return fault{before: errors.New("401")}
+			}
+			return fault{}
+		}
+		for range 20 {
+			if err, _ := w.advance(r, token); err != nil {
+				t.Fatal(err)
+			}
+			if record := w.record(); record.Failures > 0 {
+				t.Fatal("it counts as a failure")
+			} else if record.Step == rotation.StepIdle {
+				break
+			}
+		}
+		if took := time.Since(slow.Add(-20 * time.Second)); w.record().Last == nil || took > 31*time.Second || w.count("probe") > 8 || w.count("rotate") != 1 {
+			t.Errorf("it took %s and %d probes; %+v", took, w.count("probe"), w.record())
+		}
+		if w.record().Last.Unverified != "" || len(w.attempts()) != 1 {
+			t.Error(w.record().Last.Unverified, w.attempts())
+		}
+	})
+}
+
+// TestRefusedSecretKeepsTheOldOneAlive: Cloudflare answered with a secret that is refused. The old
+// one works on for as long as can be, nothing is rotated, and an operator ends it.
+func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
+	bad := func(w *world, token rotation.Token, r *rotation.Rotator, days int) (rotation.Token, string) {
+		token = verifying(w, token)
+		old := w.current
+		w.fault = func(_ int, c string) fault {
+			if c == "sink store" && w.rotates == 1 {
+				w.current = "another" // what Cloudflare knows is not what it answered
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		for until := time.Now().Add(time.Duration(days) * 24 * time.Hour); time.Now().Before(until) && w.record().Step == rotation.StepStored; {
+			w.advance(r, token)
+			if !w.accepted(old) && time.Now().Before(until.Add(-time.Minute)) && days < 30 {
+				w.t.Errorf("after %s the old secret is dead", time.Since(until.Add(-time.Duration(days)*24*time.Hour)))
+				break
+			}
+		}
+		return token, old
+	}
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token, _ = bad(w, token, r, 2)
+		record := w.record()
+		if record.Step != rotation.StepStored || w.rotates != 1 || record.Failures == 0 || !record.Work.Verification.Refused(time.Minute, time.Now()) {
+			t.Fatalf("%d rotates, %+v", w.rotates, record)
+		}
+		if n := w.count("probe"); n < 300 || n > 2000 {
+			t.Errorf("%d probes in two days", n)
+		}
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveAssumeNotRotated); !errors.Is(err, rotation.ErrUnfit) {
+			t.Error(err)
+		}
+		if _, v, err := r.Resolve(w.t.Context(), token, rotation.ResolveAccept); err != nil || v.Reason != rotation.ReasonOperatorAccept {
+			t.Fatal(v, err)
+		}
+		if err, _ := w.advance(r, token); err != nil || w.record().Step != rotation.StepIdle || !strings.Contains(w.record().Last.Unverified, "operator") || w.rotates != 1 {
+			t.Error(err, w.record())
+		}
+	})
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token, _ = bad(w, token, r, 1)
+		w.ordered = true
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil {
+			t.Fatal(err)
+		}
+		for w.record().Order != nil || w.record().Step != rotation.StepIdle {
+			w.advance(r, token)
+		}
+		if record := w.record(); record.Order != nil || w.rotates != 2 || w.sink.ClientSecret.Reveal() != w.current || record.Last.Unverified != "" {
+			t.Errorf("%d rotates, %+v", w.rotates, record)
+		}
+	})
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		bad(w, token, r, 32)
+		if record := w.record(); record.Step != rotation.StepIdle || record.Last.Unverified == "" || record.Last.AskedAt.IsZero() || time.Since(record.Last.AskedAt) < 29*24*time.Hour {
+			t.Errorf("after a month it goes on: %+v", record)
+		}
+	})
+}
+
+// TestUnprovenSecret: an application that cannot be asked proves nothing, and holds nothing up
+// for longer than the edge may take.
+func TestUnprovenSecret(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = verifying(w, token)
+		w.fault = func(_ int, c string) fault {
+			if c == "probe" {
+				return fault{before: errors.New("no route to host")}
+			}
+			return fault{}
+		}
+		token.Prober = unknowing{w}
+		start := time.Now().Add(time.Hour)
+		for w.record().Last == nil {
+			if err, _ := w.advance(r, token); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(start); took > 70*time.Second || w.record().Last.Unverified != "no route to host" || !slices.Equal(w.probed(), []rotation.Probe{rotation.ProbeUnknown}) {
+			t.Error(took, w.record().Last, w.probed())
+		}
+	})
+}
+
+// TestCrashWhileVerifying: the process dies before and after each probe and at the end.
+func TestCrashWhileVerifying(t *testing.T) {
+	for _, call := range []string{"save stored", "probe", "erase", "save "} {
+		for _, f := range []fault{{before: errors.New("x"), crash: true}, {after: errors.New("x"), crash: true}} {
+			inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				token = verifying(w, token)
+				w.failOnce(call, f)
+				if _, died := w.advance(r, token); !died {
+					t.Fatal("it did not die at", call)
+				}
+				r = w.start()
+				if _, err := r.Enroll(w.t.Context(), token); err != nil {
+					t.Fatal(err)
+				}
+				for range 3 {
+					if w.record().Step != rotation.StepIdle {
+						w.advance(r, token)
+					}
+				}
+				if record := w.record(); record.Step != rotation.StepIdle || record.Last == nil || record.Last.Unverified != "" || w.rotates != 1 || len(w.pending) > 0 {
+					t.Errorf("%s: %+v, %d rotates", call, record, w.rotates)
+				}
+			})
+		}
+	}
+}
+
+// TestReplacedTokenOutlivesRefusal: with strategy replace the old service token is kept for as
+// long as the new one is refused.
+func TestReplacedTokenOutlivesRefusal(t *testing.T) {
+	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		first := w.made[0]
+		token = verifying(w, token)
+		w.fault = func(_ int, c string) fault {
+			if c == "sink store" {
+				w.made[1].current = "another"
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		w.sink.ClientSecret = secret.New(first.current) // which the test's Cloudflare watches
+		for until := time.Now().Add(10 * time.Hour); time.Now().Before(until); {
+			w.advance(r, token)
+		}
+		if w.gone[first.id] || w.creates != 2 || w.record().Step != rotation.StepStored {
+			t.Errorf("gone %v, %d creates, %s", w.gone, w.creates, w.record().Step)
+		}
+	})
+}
+
+// unknowing is an application of which a failure proves nothing.
+type unknowing struct{ *world }
+
+func (u unknowing) Probe(ctx context.Context, c rotation.Credential) (rotation.Probe, error) {
+	probe, err := u.world.Probe(ctx, c)
+	if probe != rotation.ProbeGood {
+		probe = rotation.ProbeUnknown
+	}
+	return probe, err
+}
