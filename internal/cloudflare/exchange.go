@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -39,17 +40,20 @@ type apiMessage struct {
 }
 
 type resultInfo struct {
+	PerPage    int `json:"per_page"`
 	TotalCount int `json:"total_count"`
 }
 
 // tokenResult is a service token as answers show it. The SDK's own types lack
-// updated_at and last_seen_at.
+// created_at, updated_at and last_seen_at.
 type tokenResult struct {
 	ID           string       `json:"id"`
 	ClientID     string       `json:"client_id"`
 	ClientSecret secretString `json:"client_secret"`
 	Name         string       `json:"name"`
 	Enabled      *bool        `json:"enabled"`
+	Duration     string       `json:"duration"`
+	CreatedAt    timestamp    `json:"created_at"`
 	ExpiresAt    timestamp    `json:"expires_at"`
 	UpdatedAt    timestamp    `json:"updated_at"`
 	LastSeenAt   timestamp    `json:"last_seen_at"`
@@ -58,7 +62,8 @@ type tokenResult struct {
 func (r tokenResult) facts() rotation.TokenFacts {
 	return rotation.TokenFacts{
 		ID: r.ID, ClientID: r.ClientID, Name: r.Name,
-		Enabled:   r.Enabled == nil || *r.Enabled, // older answers do not show it
+		Enabled:  r.Enabled == nil || *r.Enabled, // older answers do not show it
+		Duration: r.Duration, CreatedAt: r.CreatedAt.Time,
 		ExpiresAt: r.ExpiresAt.Time, UpdatedAt: r.UpdatedAt.Time, LastSeenAt: r.LastSeenAt.Time,
 	}
 }
@@ -180,6 +185,7 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 		if e.Message == "" {
 			e.Message = http.StatusText(r.status)
 		}
+		e.Err = meaning(e)
 		if r.status == http.StatusTooManyRequests {
 			e.Class, e.RetryAfter = rotation.Throttled, retryAfter(r.header)
 		}
@@ -187,8 +193,8 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	}
 	switch {
 	case r.err != nil:
-		if result, ok := salvage(r.body); ok && operation == "rotate" && r.status < 300 {
-			c.log.Warn("the answer to a rotate was cut off, but the secret had arrived whole", "error", scrubbed(r.err))
+		if result, ok := salvage(r.body); ok && shown(operation) && r.status < 300 {
+			c.log.Warn("the answer was cut off, but the secret had arrived whole", "operation", operation, "error", scrubbed(r.err))
 			return envelope{Success: true, Result: result}, nil
 		}
 		return fail(rotation.Unknown, "the answer was cut off", scrubbed(r.err))
@@ -204,6 +210,30 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 		return fail(rotation.Unknown, message, nil)
 	}
 	return answer, nil
+}
+
+// shown reports whether an answer to operation shows a client secret.
+func shown(operation string) bool { return operation == "rotate" || operation == "create" }
+
+// Codes of Cloudflare's that decide something.
+const (
+	codeInvalidToken = 1000  // verify: no such API token, at this place
+	codeNoRoute      = 7003  // the account or zone is wrong, or the path
+	codeInUse        = 12139 // a policy names the service token
+)
+
+// meaning is the sentinel of a refusal that says more than no. A 404 is about the service
+// token only if it is Cloudflare's own and about no path: what a proxy does not find is not
+// gone.
+func meaning(e *rotation.IssuerError) error {
+	switch {
+	case e.Status == http.StatusNotFound && e.Code != 0 && e.Code != codeNoRoute &&
+		slices.Contains([]string{"get", "rotate", "refresh", "update", "delete"}, e.Operation):
+		return rotation.ErrGone
+	case e.Operation == "delete" && e.Code == codeInUse:
+		return rotation.ErrInUse
+	}
+	return nil
 }
 
 // salvage takes out of an answer that was cut off those fields of its result that arrived

@@ -1,0 +1,45 @@
+package cloudflare
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cloudflare/cloudflare-go/v7/option"
+	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
+
+	"rotatord/internal/rotation"
+)
+
+// Create implements [rotation.Maker]. The request was admitted by Ready. An answer that was
+// cut off right after the secret may be without the ID of what was made.
+func (c *Client) Create(ctx context.Context, req rotation.CreateRequest) (rotation.Issued, error) {
+	var params zero_trust.AccessServiceTokenNewParams
+	c.own(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
+	set(&params.Name.Value, &params.Name.Present, req.Name)
+	if req.Duration != "" {
+		set(&params.Duration.Value, &params.Duration.Present, req.Duration)
+	}
+	return c.issue(ctx, "create", func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+		_, err := s.New(ctx, params, opts...)
+		return err
+	})
+}
+
+// Delete implements [rotation.Maker].
+func (c *Client) Delete(ctx context.Context, tokenID string) error {
+	if err := c.admit(ctx, "delete"); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	var params zero_trust.AccessServiceTokenDeleteParams
+	c.own(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
+	_, err := c.exchange(ctx, "delete", c.read, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+		_, err := s.Delete(ctx, tokenID, params, opts...)
+		return err
+	})
+	if errors.Is(err, rotation.ErrGone) {
+		return nil
+	}
+	return err
+}
