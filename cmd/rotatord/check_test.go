@@ -100,8 +100,9 @@ func TestCheckExpiry(t *testing.T) {
 	const renew = "renew it in the Cloudflare dashboard, or by API (POST .../access/service_tokens/5eed0000-0000-4000-8000-00000000000"
 	want := []string{
 		path + ":11:3: tokens.soon: the next rotation begins at " + at(240*time.Hour) + ", and the service token itself ends at " + at(239*time.Hour) +
-			" already: " + renew + "1/refresh), or rotate more often",
-		path + ":17:3: tokens.over: the service token itself has ended at " + at(-time.Hour) + ", and a rotation renews its secret alone: " + renew + "4/refresh)",
+			" already: set renew_before, or " + renew + "1/refresh), or rotate more often",
+		path + ":17:3: tokens.over: the service token itself has ended at " + at(-time.Hour) + ", and a rotation renews its secret alone: " + renew +
+			"4/refresh), and set renew_before, which does so in time",
 	}
 	stdout, stderr, err := run()
 	if !errors.Is(err, errReported) || stdout != "" || !strings.HasSuffix(stderr, want[0]+"\n"+want[1]+"\nrotatord: 2 fault(s) in "+path+" and the ledger\n") {

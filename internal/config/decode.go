@@ -171,9 +171,6 @@ func (d *decoder) object(n *yaml.Node, path string, v reflect.Value) {
 			return
 		}
 		d.decode(value, join(path, key), f.Tag.Get("hint"), v.FieldByIndex(f.Index))
-		if other := f.Tag.Get("for"); other != "" {
-			d.written(join(path, other), at(k))
-		}
 	})
 	for _, key := range slices.Sorted(maps.Keys(fields)) {
 		f := fields[key]
@@ -186,7 +183,7 @@ func (d *decoder) object(n *yaml.Node, path string, v reflect.Value) {
 // unknown reports an unknown key. The known one that was probably meant then counts
 // as written, so that it is not reported as missing too.
 func (d *decoder) unknown(p position, path, key string, t reflect.Type, fields map[string]reflect.StructField) {
-	if t == reflect.TypeFor[raw.Defaults]() && (key == "id" || key == "pair") {
+	if t == reflect.TypeFor[raw.Defaults]() && (key == "id" || key == "pair" || key == "create") {
 		d.addf(p, join(path, key), "names service tokens of one entry: write it into that entry of tokens")
 		return
 	}
@@ -243,6 +240,12 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 			return
 		}
 		*target = &i
+	case **bool:
+		if n.ShortTag() != "!!bool" || n.Value != "true" && n.Value != "false" {
+			d.addf(at(n), path, "must be true or false, without quotes")
+			return
+		}
+		*target = new(n.Value == "true")
 	case **raw.Duration:
 		parsed, err := time.ParseDuration(n.Value)
 		switch {

@@ -85,15 +85,13 @@ func TestRawFields(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		"state.shared", "accounts.NAME.zone_id", "vault.auth.kubernetes", "vault.auth.cert",
-		"vault.auth.jwt", "tokens.NAME.create", "tokens.NAME.renew_before",
-		"tokens.NAME.verify", "tokens.NAME.sinks[].file", "defaults.renew_before", "defaults.verify",
+		"state.shared", "vault.auth.kubernetes", "vault.auth.cert", "vault.auth.jwt", "tokens.NAME.sinks[].file", "defaults.sinks[].file",
 	} {
 		if !fields[path].unsupported {
 			t.Errorf("%s is not refused as unsupported", path)
 		}
 	}
-	for _, path := range []string{"defaults.id", "defaults.pair"} {
+	for _, path := range []string{"defaults.id", "defaults.pair", "defaults.create"} {
 		if _, ok := fields[path]; ok {
 			t.Errorf("%s is taken", path)
 		}
@@ -217,9 +215,11 @@ func TestExampleAlternatives(t *testing.T) {
 	}
 	// Alternatives exclude each other; nothing else may be wrong.
 	want := []string{
+		"accounts.prod.zone_id: stands beside account_id: keep account_id for service tokens of the account, or zone_id for those of one zone",
 		"accounts.prod.api_key: stands beside api_token: keep one credential, api_token or api_email with api_key",
 		"vault.auth: has two methods: keep exactly one of approle and token",
 		"tokens.ci-deploy.pair: stands beside id: keep id for a single service token, or pair for two",
+		"tokens.ci-deploy.create: stands beside id: keep create for a service token that is to be made, or id for what exists",
 	}
 	if diff := cmp.Diff(want, messages); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, shown)
@@ -230,12 +230,18 @@ func TestExampleAlternatives(t *testing.T) {
 // into a file that leaves it out. That must change nothing.
 func TestDefaultsAreTrue(t *testing.T) {
 	base := replaced(t, "    token: {file: /run/vault-token}", "    approle: {role_id: {env: A}, secret_id: {env: B}}",
-		`"@weekly"`, "\"@weekly\"\n    freezes: {f: {from: '2026-12-20', to: '2027-01-04'}}")
-	base = "freezes: {g: {schedule: 0 12 * * 1, duration: 1h}}\n" + base
+		`"@weekly"`, "\"@weekly\"\n    freezes: {f: {from: '2026-12-20', to: '2027-01-04'}}\n    verify: {url: 'https://app.example.com'}")
+	base = "freezes: {g: {schedule: 0 12 * * 1, duration: 1h}}\n" + base + `  made:
+    account: prod
+    create: {name: made}
+    schedule: "@weekly"
+    sinks: [{vault: {mount: secret, path: access/made}}]
+`
 	want := parse(t, base)
 	tried := 0
 	names := strings.NewReplacer("accounts.NAME", "accounts.prod", "tokens.NAME.freezes.NAME", "tokens.ci.freezes.f",
-		"defaults.freezes.NAME", "tokens.ci.freezes.f", "tokens.NAME", "tokens.ci", "freezes.NAME", "freezes.g")
+		"defaults.freezes.NAME", "tokens.ci.freezes.f", "tokens.NAME.create", "tokens.made.create", "defaults.verify", "tokens.ci.verify",
+		"tokens.NAME", "tokens.ci", "freezes.NAME", "freezes.g")
 	for path, f := range rawFields() {
 		if f.defaultText == "" {
 			continue
@@ -260,7 +266,7 @@ func TestDefaultsAreTrue(t *testing.T) {
 		}
 		tried++
 	}
-	if tried < 15 {
+	if tried < 25 {
 		t.Errorf("only %d defaults were tried", tried)
 	}
 }
@@ -285,6 +291,8 @@ func set(o object, keys []string, text string) {
 	var value any = text
 	if number, err := strconv.Atoi(text); err == nil {
 		value = number
+	} else if flag, err := strconv.ParseBool(text); err == nil {
+		value = flag
 	}
 	o[keys[len(keys)-1]] = value
 }
@@ -371,7 +379,9 @@ func TestSchemaAgrees(t *testing.T) {
 		"token-id", "token-name", "duration-days", "duration-negative", "duration-no-unit", "requests-zero", "requests-too-many",
 		"requests-text", "auth-two", "auth-none", "catch-up", "defaults-id", "not-a-mapping", "admin-socket-relative", "admin-socket-long",
 		"recipient", "recipient-secret-key", "recipient-twice", "recipients-empty", "freeze-both", "freeze-no-to", "freeze-no-schedule", "freeze-neither", "freeze-slots", "freeze-name", "freezes-empty",
-		"freeze-date-form", "except-twice", "except-empty", "later-*",
+		"freeze-date-form", "except-twice", "except-empty", "later-*", "zone-id", "zone-beside-account", "strategy", "outside-rotation", "create-beside-id", "create-no-name",
+		"create-empty", "create-text", "create-long-name", "create-duration", "create-duration-zero", "create-adopt", "defaults-create",
+		"renew-for-forever", "verify-no-url", "verify-text", "verify-header",
 	} {
 		paths, _ := filepath.Glob("testdata/bad/" + name + ".yaml")
 		if len(paths) == 0 {

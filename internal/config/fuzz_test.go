@@ -97,6 +97,7 @@ func spelledOut(cfg *config.Config) object {
 		accounts[name] = given(object{
 			"account_id": a.AccountID, "api_token": source(a.APIToken), "api_email": a.APIEmail,
 			"api_key": source(a.APIKey), "base_url": a.BaseURL, "requests_per_5m": a.RequestsPer5m,
+			"zone_id": a.ZoneID, "inventory_every": a.InventoryEvery.String(),
 		})
 	}
 	for _, token := range cfg.Tokens {
@@ -108,9 +109,22 @@ func spelledOut(cfg *config.Config) object {
 			}})
 		}
 		written := object{
-			"account": token.Account, "id": token.ID, "schedule": token.Schedule.String(),
+			"account": token.Account, "schedule": token.Schedule.String(),
 			"time_zone": token.Schedule.Location().String(), "jitter": token.Jitter.String(),
 			"grace": token.Grace.String(), "window": token.Window.String(), "catch_up": "once", "sinks": sinks,
+			"strategy": "rotate", "renew_before": token.RenewBefore.String(), "outside_rotation": "alarm",
+		}
+		if token.Replace {
+			written["strategy"] = "replace"
+		}
+		if token.Heal {
+			written["outside_rotation"] = "rotate"
+		}
+		if token.RenewFor != "" {
+			written["renew_for"] = token.RenewFor
+		}
+		if v := token.Verify; v != nil {
+			written["verify"] = given(object{"url": v.URL, "header": v.Header, "within": v.Within.String()})
 		}
 		if token.SkipMissed {
 			written["catch_up"] = "skip"
@@ -118,9 +132,13 @@ func spelledOut(cfg *config.Config) object {
 		if len(token.Freezes) > 0 {
 			written["freezes"] = freezes(token)
 		}
-		if token.Partner != "" {
-			delete(written, "id")
+		switch {
+		case token.Create != nil:
+			written["create"] = object{"name": token.Create.Name, "duration": token.Create.Duration, "adopt": token.Create.Adopt}
+		case token.Partner != "":
 			written["pair"] = []any{token.ID, token.Partner}
+		default:
+			written["id"] = token.ID
 		}
 		tokens[token.Name] = written
 	}

@@ -3,6 +3,7 @@ package config
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"rotatord/internal/scheduler"
@@ -124,14 +125,28 @@ func covers(f scheduler.Freeze, u user, now, until time.Time, budget *int) bool 
 }
 
 // ExpiryFault reports the service token id of a token's entry if it ends, at expires, before
-// the next rotation at next: a rotation renews the secret and not the token. A time that is
-// not known is zero.
+// the next rotation at next and is not renewed before that: a rotation renews the secret and
+// not the token. A time that is not known is zero.
 func (c *Config) ExpiryFault(token, id string, now, next, expires time.Time) (Fault, bool) {
 	over := !expires.After(now)
 	if expires.IsZero() || !over && (next.IsZero() || next.Before(expires)) {
 		return Fault{}, false
 	}
-	const renew = "renew it in the Cloudflare dashboard, or by API (POST .../access/service_tokens/%s/refresh)"
+	i, known := slices.BinarySearchFunc(c.Tokens, token, func(t Token, name string) int { return strings.Compare(t.Name, name) })
+	renewed := known && c.Tokens[i].RenewBefore > 0
+	if renewed && !over {
+		return Fault{}, false
+	}
+	renew := "renew it in the Cloudflare dashboard, or by API (POST .../access/service_tokens/%s/refresh)"
+	if known && c.Accounts[c.Tokens[i].Account].ZoneID != "" {
+		renew = "renew it in the Cloudflare dashboard, or by API (PUT .../access/service_tokens/%s, with a duration)"
+	}
+	switch {
+	case !over:
+		renew = "set renew_before, or " + renew
+	case !renewed:
+		renew += ", and set renew_before, which does so in time"
+	}
 	path := join("tokens", token)
 	at, ok := c.notes.places[path]
 	if !ok {

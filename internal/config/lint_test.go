@@ -80,19 +80,30 @@ func TestLintWithoutFile(t *testing.T) {
 }
 
 func TestExpiryFault(t *testing.T) {
-	const id = "f174e90a-fafe-4643-bbbc-4a0ed4fc8415"
-	cfg, now := parse(t, minimal), at(t, "2026-11-24T12:00:00Z")
-	for _, test := range []struct{ name, next, expires, want string }{
-		{"in time", "2026-11-30T04:00:00Z", "2026-11-30T04:00:01Z", ""},
-		{"unknown, or for ever", "2026-11-30T04:00:00Z", "", ""},
-		{"no rotation at all", "", "2026-11-30T04:00:00Z", ""},
-		{"too late", "2026-11-30T04:00:00Z", "2026-11-29T23:00:00-05:00", "10:3: tokens.ci: the next rotation begins at 2026-11-30T04:00:00Z, " +
-			"and the service token itself ends at 2026-11-30T04:00:00Z already: renew it in the Cloudflare dashboard, " +
-			"or by API (POST .../access/service_tokens/" + id + "/refresh), or rotate more often"},
-		{"over already", "2026-11-30T04:00:00Z", "2026-11-24T12:00:00Z", "10:3: tokens.ci: the service token itself has ended at 2026-11-24T12:00:00Z, " +
-			"and a rotation renews its secret alone: renew it in the Cloudflare dashboard, or by API (POST .../access/service_tokens/" + id + "/refresh)"},
-		{"over already, and no rotation", "", "2026-11-24T12:00:00Z", "10:3: tokens.ci: the service token itself has ended at 2026-11-24T12:00:00Z, " +
-			"and a rotation renews its secret alone: renew it in the Cloudflare dashboard, or by API (POST .../access/service_tokens/" + id + "/refresh)"},
+	const (
+		id      = "f174e90a-fafe-4643-bbbc-4a0ed4fc8415"
+		late    = "10:3: tokens.ci: the next rotation begins at 2026-11-30T04:00:00Z, and the service token itself ends at 2026-11-30T04:00:00Z already: "
+		over    = "10:3: tokens.ci: the service token itself has ended at 2026-11-24T12:00:00Z, and a rotation renews its secret alone: "
+		byHand  = "renew it in the Cloudflare dashboard, or by API (POST .../access/service_tokens/" + id + "/refresh)"
+		ofZone  = "renew it in the Cloudflare dashboard, or by API (PUT .../access/service_tokens/" + id + ", with a duration)"
+		inTime  = ", and set renew_before, which does so in time"
+		remains = ", or rotate more often"
+	)
+	// Each is as long as minimal up to the entry of the token.
+	renewed := replaced(t, `"@weekly"`, "\"@weekly\"\n    renew_before: 1h")
+	zone := replaced(t, "account_id:", "zone_id:", `"@weekly"`, "\"@weekly\"\n    strategy: replace")
+	now := at(t, "2026-11-24T12:00:00Z")
+	for _, test := range []struct{ name, text, next, expires, want string }{
+		{"in time", minimal, "2026-11-30T04:00:00Z", "2026-11-30T04:00:01Z", ""},
+		{"unknown, or for ever", minimal, "2026-11-30T04:00:00Z", "", ""},
+		{"no rotation at all", minimal, "", "2026-11-30T04:00:00Z", ""},
+		{"too late", minimal, "2026-11-30T04:00:00Z", "2026-11-29T23:00:00-05:00", late + "set renew_before, or " + byHand + remains},
+		{"over already", minimal, "2026-11-30T04:00:00Z", "2026-11-24T12:00:00Z", over + byHand + inTime},
+		{"over already, and no rotation", minimal, "", "2026-11-24T12:00:00Z", over + byHand + inTime},
+		{"renewed before that", renewed, "2026-11-30T04:00:00Z", "2026-11-24T12:00:01Z", ""},
+		{"over although it was to be renewed", renewed, "2026-11-30T04:00:00Z", "2026-11-24T12:00:00Z", over + byHand},
+		{"of a zone, too late", zone, "2026-11-30T04:00:00Z", "2026-11-30T04:00:00Z", late + "set renew_before, or " + ofZone + remains},
+		{"of a zone, over already", zone, "", "2026-11-24T12:00:00Z", over + ofZone + inTime},
 	} {
 		var next, expires time.Time
 		if test.next != "" {
@@ -101,7 +112,7 @@ func TestExpiryFault(t *testing.T) {
 		if test.expires != "" {
 			expires = at(t, test.expires)
 		}
-		fault, found := cfg.ExpiryFault("ci", id, now, next, expires)
+		fault, found := parse(t, test.text).ExpiryFault("ci", id, now, next, expires)
 		got := ""
 		if found {
 			got = lines([]config.Fault{fault})[0]
@@ -109,5 +120,9 @@ func TestExpiryFault(t *testing.T) {
 		if diff := cmp.Diff(test.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}
+	}
+	// A token that the configuration does not know is reported all the same.
+	if _, found := new(config.Config).ExpiryFault("ci", id, now, now, now); !found {
+		t.Error("a token of no file is not reported")
 	}
 }

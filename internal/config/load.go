@@ -35,11 +35,12 @@ func Parse(filename string, data []byte) (*Config, error) {
 			merged: map[string]bool{},
 			fields: map[reflect.Type]map[string]reflect.StructField{},
 		},
-		cfg:     &Config{File: filename},
-		gaps:    map[gapKey]gap{},
-		applied: map[string]bool{},
-		sets:    map[string]*freezeSet{},
-		frozen:  map[frozenKey]*frozen{},
+		cfg:      &Config{File: filename},
+		gaps:     map[gapKey]gap{},
+		applied:  map[string]bool{},
+		sets:     map[string]*freezeSet{},
+		frozen:   map[frozenKey]*frozen{},
+		renewals: map[string]bool{},
 	}
 	if root := c.document(data); root != nil {
 		c.decode(root, "", "", reflect.ValueOf(&c.raw).Elem())
@@ -67,6 +68,7 @@ type checker struct {
 	applied  map[string]bool       // global freezes that apply to a token, by path
 	sets     map[string]*freezeSet // by the paths of their freezes
 	frozen   map[frozenKey]*frozen
+	renewals map[string]bool // renew_for in the file, by path: is there a renew_before that goes with it?
 }
 
 func (c *checker) check() {

@@ -25,16 +25,25 @@ const (
 	defaultRequestsPer5m = 1000
 	defaultVaultTimeout  = 30 * time.Second
 	defaultGrace         = 24 * time.Hour
+	defaultInventory     = time.Hour
 )
 
-// What catch_up may be.
+// What catch_up and outside_rotation may be.
 const (
-	catchUpOnce = "once"
-	catchUpSkip = "skip"
+	catchUpOnce   = "once"
+	catchUpSkip   = "skip"
+	outsideAlarm  = "alarm"
+	outsideRotate = "rotate"
 )
 
 // Cloudflare's limit of requests in five minutes.
 const maxRequestsPer5m = 1200
+
+// How often service tokens may be listed.
+const (
+	shortestInventory = time.Minute
+	longestInventory  = 24 * time.Hour
+)
 
 // maxSocketPath is the longest path that the system takes for a unix socket, in bytes.
 const maxSocketPath = 107
@@ -45,9 +54,9 @@ const maxSocketPath = 107
 var validName = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$`)
 
 var (
-	validAccountID = regexp.MustCompile(`^[0-9a-f]{32}$`)
-	validUUID      = regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
-	validHost      = regexp.MustCompile(`^[A-Za-z0-9._:%-]*$`)
+	validScopeID = regexp.MustCompile(`^[0-9a-f]{32}$`) // of an account or a zone
+	validUUID    = regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	validHost    = regexp.MustCompile(`^[A-Za-z0-9._:%-]*$`)
 )
 
 func (c *checker) checkListen() {
@@ -147,28 +156,49 @@ func (c *checker) checkAccounts() {
 		path := join("accounts", name)
 		c.checkName(path, name)
 		account := Account{
-			Name:          name,
-			AccountID:     strings.ToLower(or(in.AccountID, "")),
-			APIToken:      source(in.APIToken),
-			APIEmail:      or(in.APIEmail, ""),
-			APIKey:        source(in.APIKey),
-			BaseURL:       c.url(path+".base_url", or(in.BaseURL, defaultBaseURL), "credential"),
-			RequestsPer5m: or(in.RequestsPer5m, defaultRequestsPer5m),
-		}
-		if in.AccountID != nil && !validAccountID.MatchString(account.AccountID) {
-			c.wrong(path+".account_id", "must be 32 hex digits, as in the URL of the Cloudflare dashboard; this has %d characters",
-				len([]rune(account.AccountID)))
+			Name:           name,
+			AccountID:      c.scopeID(path+".account_id", in.AccountID),
+			ZoneID:         c.scopeID(path+".zone_id", in.ZoneID),
+			APIToken:       source(in.APIToken),
+			APIEmail:       or(in.APIEmail, ""),
+			APIKey:         source(in.APIKey),
+			BaseURL:        c.url(path+".base_url", or(in.BaseURL, defaultBaseURL), "credential"),
+			RequestsPer5m:  or(in.RequestsPer5m, defaultRequestsPer5m),
+			InventoryEvery: time.Duration(or(in.InventoryEvery, raw.Duration(defaultInventory))),
 		}
 		if n := account.RequestsPer5m; n < 1 || n > maxRequestsPer5m {
 			c.wrong(path+".requests_per_5m", "must be 1 to %d, the number that Cloudflare accepts: it is %d", maxRequestsPer5m, n)
+		}
+		if d := account.InventoryEvery; d < shortestInventory || d > longestInventory {
+			c.wrong(path+".inventory_every", "must be %s to %s: it is %s", short(shortestInventory), short(longestInventory), short(d))
 		}
 		if account.APIEmail != "" && !strings.Contains(account.APIEmail, "@") {
 			c.wrong(path+".api_email", "must be an e-mail address")
 		}
 		if !c.broken[path] {
+			c.checkScope(path)
 			c.checkCredential(path)
 		}
 		c.cfg.Accounts[name] = account
+	}
+}
+
+// scopeID returns the id of an account or a zone in lower case, and reports what is none.
+func (c *checker) scopeID(path string, value *string) string {
+	id := strings.ToLower(or(value, ""))
+	if value != nil && !validScopeID.MatchString(id) {
+		c.wrong(path, "must be 32 hex digits, as in the URL of the Cloudflare dashboard; this has %d characters", len([]rune(id)))
+	}
+	return id
+}
+
+func (c *checker) checkScope(path string) {
+	switch account, zone := c.has(path+".account_id"), c.has(path+".zone_id"); {
+	case account && zone:
+		c.wrong(path+".zone_id", "stands beside account_id: keep account_id for service tokens of the account, or zone_id for those of one zone")
+	case !account && !zone:
+		c.missing(path, "account_id", "give the account's id, 32 hex digits, from the URL of the Cloudflare dashboard; "+
+			"or zone_id, for service tokens of one zone")
 	}
 }
 
@@ -195,18 +225,24 @@ func (c *checker) checkCredential(path string) {
 // url checks the address of something that a credential is sent to, and returns it
 // without slashes at its end. Its text is not repeated: it may hold a password.
 func (c *checker) url(path, text, credential string) string {
+	c.checkURL(path, text, credential, false)
+	return strings.TrimRight(text, "/")
+}
+
+func (c *checker) checkURL(path, text, credential string, query bool) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
 		c.wrong(path, "must be an absolute URL, such as https://host.example.com")
 	case u.User != nil:
 		c.wrong(path, "must not contain a user or password: credentials have fields of their own")
-	case u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#"):
+	case query && strings.Contains(text, "#"):
+		c.wrong(path, "must not have a fragment (#), which is never sent: remove it")
+	case !query && (u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#")):
 		c.wrong(path, "must not have a query (?) or fragment (#): remove it")
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
 		c.wrong(path, "would send the %s in the clear: use https (plain http is for localhost, 127.0.0.0/8 and ::1)", credential)
 	}
-	return strings.TrimRight(text, "/")
 }
 
 func isLoopback(host string) bool {

@@ -40,7 +40,10 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 	catchUp := choose(c, own, defaults, "catch_up", own.catchUp, defaults.catchUp, new(catchUpOnce))
 	t.Grace, t.Window, t.Jitter, t.SkipMissed = grace.value, window.value, jitter.value, catchUp.value == catchUpSkip
 
-	if grace.ok && grace.value == 0 {
+	switch {
+	case grace.ok && grace.value == 0 && t.Replace:
+		c.warn(grace.path, "0 deletes the old service token at once: consumers fail from each rotation until they have read the new client ID and secret")
+	case grace.ok && grace.value == 0:
 		c.warn(grace.path, "0 revokes the previous secret at once: consumers fail from each rotation until they have read the new one")
 	}
 	if t.SkipMissed && window.ok && window.value == 0 {
@@ -66,6 +69,7 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 	if g.smallest > 0 { // else it has one slot in years
 		c.checkSpans(s, window, jitter, grace)
 		c.checkWindow(s, window)
+		c.checkLife(t, own.base, s)
 	}
 	c.checkFrozen(own.base, set, s, jitter)
 	set.usedBy(s.schedule, jitter.value)

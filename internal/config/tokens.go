@@ -19,6 +19,7 @@ const maxGrace = 720 * time.Hour
 type settings struct {
 	base          string // the path of the mapping
 	account       *string
+	strategy      *string
 	schedule      *string
 	zone          *time.Location
 	jitter, grace *time.Duration
@@ -27,6 +28,10 @@ type settings struct {
 	freezes       []placedFreeze
 	except        []string // names of global freezes
 	sinks         []placedSink
+	renewBefore   *time.Duration
+	renewFor      *time.Duration
+	verify        *Verify
+	outside       *string
 }
 
 // placedSink is a sink and where it stands in the file.
@@ -61,6 +66,7 @@ func (c *checker) checkTokens() {
 	}
 	slices.SortFunc(c.cfg.Tokens, func(a, b Token) int { return strings.Compare(a.Name, b.Name) })
 	c.checkFreezesAreUsed()
+	c.checkRenewalsAreUsed()
 	for name := range c.raw.Accounts {
 		if !used[name] {
 			c.warn(join("accounts", name), "is used by no token: remove it, or name it in a token's account")
@@ -80,6 +86,12 @@ func (c *checker) token(name, path string, defaults settings, places map[string]
 		c.missing(path, "account", "name an entry of accounts, here or in defaults; %s", c.knownAccounts(""))
 	}
 	t.Account = account.value
+	c.checkStrategy(&t, own, defaults)
+	c.checkRenewal(&t, own, defaults)
+	if verify := choose(c, own, defaults, "verify", own.verify, defaults.verify, nil); verify.ok {
+		t.Verify = new(verify.value)
+	}
+	t.Heal = choose(c, own, defaults, "outside_rotation", own.outside, defaults.outside, new(outsideAlarm)).value == outsideRotate
 
 	if !c.has(path+".sinks") && !c.has("defaults.sinks") {
 		c.missing(path, "sinks", "give at least one place that the secret is written to, here or in defaults")
@@ -91,38 +103,6 @@ func (c *checker) token(name, path string, defaults settings, places map[string]
 	c.checkPlaces(sinks, places)
 	c.checkTiming(&t, own, defaults)
 	return t
-}
-
-// identify checks which service token, or which two, an entry is about.
-func (c *checker) identify(t *Token, path string, in raw.Token) {
-	switch hasID, hasPair := c.has(path+".id"), c.has(path+".pair"); {
-	case hasID && hasPair:
-		c.wrong(path+".pair", "stands beside id: keep id for a single service token, or pair for two")
-	case hasPair && !c.broken[path+".pair"] && len(in.Pair) != 2:
-		c.wrong(path+".pair", "must name exactly two service tokens, not %d: first the one in use, then the other", len(in.Pair))
-	case hasPair && !c.broken[path+".pair"]:
-		t.ID, t.Partner = c.uuid(path+".pair[0]", in.Pair[0]), c.uuid(path+".pair[1]", in.Pair[1])
-		if t.ID == t.Partner && t.ID != "" {
-			c.wrong(path+".pair[1]", "is the same service token as the first: a pair needs two")
-		}
-	case hasID:
-		t.ID = c.uuid(path+".id", in.ID)
-	case !hasPair:
-		c.missing(path, "id", "give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two")
-	}
-}
-
-// uuid returns a UUID in lower case, and reports whatever is none.
-func (c *checker) uuid(path string, value *string) string {
-	if value == nil {
-		return ""
-	}
-	id := strings.ToLower(*value)
-	if !validUUID.MatchString(id) {
-		c.wrong(path, "must be the UUID of a service token, such as f174e90a-fafe-4643-bbbc-4a0ed4fc8415")
-		return ""
-	}
-	return id
 }
 
 // choose takes a token's own value, then the inherited one, then the built-in one.
@@ -176,6 +156,18 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 		default:
 			out.grace = &grace
 		}
+	}
+	if in.Strategy != nil {
+		if s := c.oneOf(base+".strategy", in.Strategy, strategyRotate, strategyRotate, strategyReplace); s == strategyRotate || s == strategyReplace {
+			out.strategy = &s
+		}
+	}
+	if in.OutsideRotation != nil {
+		out.outside = new(c.oneOf(base+".outside_rotation", in.OutsideRotation, outsideAlarm, outsideAlarm, outsideRotate))
+	}
+	out.renewBefore, out.renewFor = c.renewal(base, in)
+	if c.has(base+".verify") && !c.broken[base+".verify"] {
+		out.verify = c.verify(base+".verify", in.Verify)
 	}
 	out.freezes = c.freezes(base+".freezes", in.Freezes)
 	out.except = c.exceptions(base+".except_freezes", in.ExceptFreezes)
@@ -276,34 +268,4 @@ func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
 			c.wrong(path, "writes to %q, and so does %s (line %d): give each its own path", place, first, c.values[first].line)
 		}
 	}
-}
-
-// checkTwin refuses a second entry for one service token.
-func (c *checker) checkTwin(path string, t Token, ids map[string]string) {
-	accountID := c.cfg.Accounts[t.Account].AccountID
-	if accountID == "" {
-		return
-	}
-	places := map[string]string{path + ".id": t.ID}
-	if t.Partner != "" {
-		places = map[string]string{path + ".pair[0]": t.ID, path + ".pair[1]": t.Partner}
-	}
-	for _, place := range slices.Sorted(maps.Keys(places)) {
-		id := places[place]
-		first, taken := ids[accountID+" "+id]
-		switch {
-		case id == "":
-		case !taken:
-			ids[accountID+" "+id] = place
-		case entryOf(first) == path: // reported already
-		default:
-			c.wrong(place, "is the same service token as %s (line %d): keep one entry, with all its sinks",
-				entryOf(first), c.values[first].line)
-		}
-	}
-}
-
-// entryOf is the path of the entry that the path of an id or of a pair's item is in.
-func entryOf(path string) string {
-	return path[:strings.LastIndex(path, ".")]
 }

@@ -53,6 +53,26 @@ func TestWarnings(t *testing.T) {
 			[]string{"1:22: defaults.catch_up: skip without a window: a slot is missed only when the next one has come, so the last one before an outage " +
 				"ended is served late all the same; give a window, such as 1h, or write once"}},
 		{"skip with a window", "defaults: {catch_up: skip, window: 1h}\n" + minimal, nil},
+		{"replace", replaced(t, `"@weekly"`, "\"@weekly\"\n    strategy: replace"),
+			[]string{"14:15: tokens.ci.strategy: each rotation makes a new service token, with a new ID and client ID: a policy that names the old one " +
+				"does not let the new one in, so use one for any valid service token (any_valid_service_token), or add the new one by hand before the " +
+				"grace ends; while a policy names the old one, Cloudflare refuses to delete it (12139); consumers must read the client ID too"}},
+		{"rotate for one", "defaults: {strategy: replace}\n" + replaced(t, `"@weekly"`, "\"@weekly\"\n    strategy: rotate"), nil},
+		{"grace 0, and replace in defaults", "defaults: {strategy: replace}\n" + replaced(t, `"@weekly"`, "\"@weekly\"\n    grace: 0"),
+			[]string{"1:22: defaults.strategy: each rotation makes a new service token, with a new ID and client ID: a policy that names the old one " +
+				"does not let the new one in, so use one for any valid service token (any_valid_service_token), or add the new one by hand before the " +
+				"grace ends; while a policy names the old one, Cloudflare refuses to delete it (12139); consumers must read the client ID too",
+				"15:12: tokens.ci.grace: 0 deletes the old service token at once: consumers fail from each rotation until they have read the new client ID and secret"}},
+		{"renew_for alone", "defaults: {renew_for: 1440h}\n" + minimal,
+			[]string{"1:23: defaults.renew_for: has no effect without renew_before: set that too, or remove it"}},
+		{"renew_for beside renew_before 0", replaced(t, `"@weekly"`, "\"@weekly\"\n    renew_for: 1440h\n    renew_before: 0"),
+			[]string{"14:16: tokens.ci.renew_for: has no effect without renew_before: set that too, or remove it"}},
+		{"renew_for of use to one", "defaults: {renew_for: 1440h}\n" + replaced(t, `"@weekly"`, "\"@weekly\"\n    renew_before: 720h") + `  other:
+    account: prod
+    create: {name: other, duration: forever}
+    schedule: "@weekly"
+    sinks: [{vault: {mount: secret, path: access/other}}]
+`, nil},
 		{"unused account", replaced(t, "vault:\n", "  spare:\n    account_id: 123e105f4ecef8ad9ca31a8372d0c353\n    api_token: {env: T}\nvault:\n"),
 			[]string{"6:5: accounts.spare: is used by no token: remove it, or name it in a token's account"}},
 		{"global key", replaced(t, "api_token: {", "api_email: ops@example.com\n    api_key: {"),

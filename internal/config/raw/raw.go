@@ -7,8 +7,8 @@
 //
 // Scalars are pointers, so that an absent field differs from an empty one. Tags:
 // yaml is the key, jsonschema the keywords of the schema ("required" is enforced by
-// the reader too), hint ends the message about a field that is missing, empty or not
-// supported yet; for names the field that an unsupported one would stand for.
+// the reader too), and hint ends the message about a field that is missing, empty or
+// not supported yet.
 package raw
 
 import "time"
@@ -92,15 +92,17 @@ type State struct {
 	Recipients []*string `yaml:"recipients" hint:"give at least one age recipient (age1...), or remove the key"`
 }
 
-// Account is one Cloudflare account and the credential to reach it: api_token, or
-// api_email with api_key.
+// Account is where service tokens are, a Cloudflare account or one of its zones, and the
+// credential to reach it: account_id or zone_id, and api_token, or api_email with api_key.
 type Account struct {
-	// Cloudflare's id of the account, 32 hex digits. Required.
-	AccountID *string `yaml:"account_id" jsonschema:"required,pattern=^[0-9a-fA-F]{32}$" hint:"give the account's id, 32 hex digits, from the URL of the Cloudflare dashboard"`
-	// Not supported yet.
-	ZoneID Unsupported `yaml:"zone_id" hint:"and give account_id" for:"account_id"`
+	// Cloudflare's id of the account, 32 hex digits. Required, unless there is a zone_id.
+	AccountID *string `yaml:"account_id" jsonschema:"pattern=^[0-9a-fA-F]{32}$"`
+	// Cloudflare's id of a zone, 32 hex digits, in place of account_id, for service tokens
+	// that belong to that zone alone. No default. Cloudflare cannot rotate those, so their
+	// strategy must be replace.
+	ZoneID *string `yaml:"zone_id" jsonschema:"pattern=^[0-9a-fA-F]{32}$"`
 	// A Cloudflare API token with the permission "Access: Service Tokens Write" on
-	// the account. No default. It can do that one thing, so prefer it to api_key.
+	// the account or zone. No default. It can do that one thing, so prefer it to api_key.
 	APIToken Secret `yaml:"api_token"`
 	// The e-mail address of the user whom api_key belongs to. No default.
 	APIEmail *string `yaml:"api_email"`
@@ -114,6 +116,10 @@ type Account struct {
 	// Cloudflare refuses more than 1200 for all clients of one user together; the
 	// rest is left to those others.
 	RequestsPer5m *int `yaml:"requests_per_5m" jsonschema:"minimum=1,maximum=1200,default=1000"`
+	// How often the service tokens are listed, 1m to 24h, to see which are gone, disabled,
+	// about to end, unused, or rotated by somebody else. Default 1h. Such alarms come that
+	// late; each listing costs one request for each page of tokens.
+	InventoryEvery *Duration `yaml:"inventory_every" jsonschema:"default=1h"`
 }
 
 // Vault is the one Vault that secrets are written to.
@@ -175,8 +181,8 @@ type AppRole struct {
 }
 
 // Defaults are values for all tokens that do not set the field themselves: any
-// field of a token but id and pair. What has entries, such as sinks or freezes, is
-// replaced, not extended.
+// field of a token but id, pair and create. What has entries, such as sinks or freezes,
+// is replaced, not extended.
 type Defaults struct {
 	Settings `yaml:",inline"`
 }
@@ -184,7 +190,7 @@ type Defaults struct {
 // Token is one service token of Cloudflare Access and what happens with it.
 type Token struct {
 	// Cloudflare's UUID of the service token, which must exist already. Required,
-	// unless there is a pair.
+	// unless there is a pair or create.
 	ID *string `yaml:"id" jsonschema:"pattern=^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
 	// The UUIDs of two service tokens behind one credential, in place of id: first
 	// the one that is in use now. Both must exist and be allowed by the same Access
@@ -192,8 +198,25 @@ type Token struct {
 	// the sinks to it, so that nothing that goes wrong can cut consumers off; the
 	// price is a second token, and that a replaced secret lives until the next
 	// rotation.
-	Pair     []*string `yaml:"pair" hint:"give the UUIDs of two service tokens, first the one in use"`
+	Pair []*string `yaml:"pair" hint:"give the UUIDs of two service tokens, first the one in use"`
+	// How to make the service token, in place of id: it is made at the first start, its
+	// first secret is written to the sinks, and the ledger knows its UUID from then on.
+	Create   Create `yaml:"create" hint:"give the name of the service token, such as {name: ci-deploy}"`
 	Settings `yaml:",inline"`
+}
+
+// Create says how a service token is made.
+type Create struct {
+	// Its name at Cloudflare, 1 to 255 characters. Required. No two entries may make service
+	// tokens of one name in one account.
+	Name *string `yaml:"name" jsonschema:"required,minLength=1,maxLength=255,example=ci-deploy" hint:"give the name that the service token gets at Cloudflare"`
+	// How long it lives, unless it is renewed: a duration of more than 0, or forever. Default
+	// 8760h, a year. forever spares you renewals, and leaves a token that is forgotten at work.
+	Duration *string `yaml:"duration" jsonschema:"default=8760h,example=forever"`
+	// What happens if there is a service token of that name already: true takes it over, and
+	// the next rotation gives it a new secret; false is an error. Default false, since it may be
+	// in use by somebody else.
+	Adopt *bool `yaml:"adopt" jsonschema:"default=false"`
 }
 
 // Settings are the fields that may stand in a token and in defaults.
@@ -234,12 +257,41 @@ type Settings struct {
 	// Where the secret is written. At least one, here or in defaults; a rotation is
 	// done when all have confirmed it.
 	Sinks []Sink `yaml:"sinks" hint:"give at least one place that the secret is written to"`
-	// Not supported yet.
-	Create Unsupported `yaml:"create" hint:"and give the id of a service token that exists" for:"id"`
-	// Not supported yet.
-	RenewBefore Unsupported `yaml:"renew_before"`
-	// Not supported yet.
-	Verify Unsupported `yaml:"verify"`
+	// How a secret is made new: rotate gives the service token a new client secret; replace
+	// makes a new service token, with a new client ID, and deletes the old one after the grace.
+	// Default rotate. replace is for service tokens of a zone, which cannot be rotated; what
+	// names the old one, Access policies above all, does not know the new one.
+	Strategy *string `yaml:"strategy" jsonschema:"enum=rotate,enum=replace,default=rotate"`
+	// The service token itself is renewed when it ends within this, up to 8760h. Default 0:
+	// never, and it stops working at its end however often its secret was rotated. Longer
+	// leaves more time to notice that renewals fail.
+	RenewBefore *Duration `yaml:"renew_before" jsonschema:"default=0s,example=720h"`
+	// How long it lives from a renewal on; longer than renew_before. Default the duration of
+	// create, or a year. A renewal never shortens its life and never makes it last forever.
+	RenewFor *Duration `yaml:"renew_for" jsonschema:"example=8760h"`
+	// An application behind Access at which a new secret is tried before a rotation is done.
+	// Default none: what is read back from the sinks is proof enough.
+	Verify Verify `yaml:"verify"`
+	// What happens when somebody else has rotated the service token, so that the sinks hold a
+	// secret that is replaced: alarm tells you, rotate also makes up for it with a rotation of
+	// its own. Default alarm. rotate repairs consumers without you, and cuts off at the end of
+	// its grace whoever has that other secret.
+	OutsideRotation *string `yaml:"outside_rotation" jsonschema:"enum=alarm,enum=rotate,default=alarm"`
+}
+
+// Verify is an application behind Access at which new secrets are tried.
+type Verify struct {
+	// Its URL, https, in the same organisation as the service token. Required. It gets a GET
+	// request after each rotation; a redirect is not followed. Plain http is accepted for this
+	// host only. A query is sent as it stands, so it must not hold a secret.
+	URL *string `yaml:"url" jsonschema:"required,format=uri,example=https://app.example.com/health" hint:"give the URL of an application behind Access"`
+	// The header that carries client ID and secret together, where the application has
+	// read_service_tokens_from_header set to it. Default none: the headers CF-Access-Client-Id
+	// and CF-Access-Client-Secret.
+	Header *string `yaml:"header" jsonschema:"example=Authorization"`
+	// How long Cloudflare's edge may take to accept a new secret, up to 10m: so long a refusal
+	// is not believed, and the request is repeated. Default 1m. 0 is one try.
+	Within *Duration `yaml:"within" jsonschema:"default=1m"`
 }
 
 // Freeze is a period in which no rotation begins: once, with from and to, or again and

@@ -108,7 +108,10 @@ func constrain(schema *jsonschema.Schema) {
 	once, again := []string{"from", "to"}, []string{"schedule", "duration"}
 	freeze.OneOf = []*jsonschema.Schema{{Required: once, Not: anyOf(again)}, {Required: again, Not: anyOf(once)}}
 	freeze.Properties.Value("from").Pattern, freeze.Properties.Value("to").Pattern = momentPattern, momentPattern
-	token.OneOf = []*jsonschema.Schema{{Required: []string{"id"}}, {Required: []string{"pair"}}}
+	token.OneOf = []*jsonschema.Schema{{Required: []string{"id"}}, {Required: []string{"pair"}}, {Required: []string{"create"}}}
+	schema.Definitions["Account"].OneOf = []*jsonschema.Schema{{Required: []string{"account_id"}}, {Required: []string{"zone_id"}}}
+	schema.Definitions["Create"].Properties.Value("duration").Pattern = "^forever$|" + durationPattern
+	schema.Definitions["Verify"].Properties.Value("header").Pattern = "^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"
 	pair := token.Properties.Value("pair")
 	pair.MinItems, pair.MaxItems, pair.UniqueItems = new(uint64(2)), new(uint64(2)), true
 	pair.Items.Pattern = token.Properties.Value("id").Pattern

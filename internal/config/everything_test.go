@@ -1,0 +1,179 @@
+package config_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rotatord/internal/config"
+	"rotatord/internal/scheduler"
+)
+
+// everything sets every supported field to something that is not its default, and
+// in its least tidy accepted form.
+const everything = `listen: :0
+admin_socket: /run//rotatord/./admin.sock
+log: {level: debug, format: text}
+state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}}
+accounts:
+  a.b:
+    account_id: 023E105F4ECEF8AD9CA31A8372D0C353
+    api_email: ops@example.com
+    api_key: {env: CF_KEY}
+    base_url: http://[::1]:8080/client/v4/
+    requests_per_5m: 1200
+    inventory_every: 24h
+  digits:
+    account_id: 01234567890123456789012345678901
+    api_token: {file: token}
+  zone:
+    zone_id: 123E105F4ECEF8AD9CA31A8372D0C353
+    api_token: {file: token}
+    inventory_every: 1m
+vault:
+  address: HTTPS://vault.example.com/
+  namespace: /team/a/
+  timeout: 1m30s
+  tls: {ca_file: /ca.pem, cert_file: /cert.pem, key_file: /key.pem, server_name: vault.internal}
+  auth:
+    approle: {mount: /auth-mount/, role_id: {file: /role}, secret_id: {env: SECRET_ID}}
+defaults:
+  account: a.b
+  schedule: 0 4 * * 1
+  time_zone: Europe/Berlin
+  jitter: 10m
+  grace: 48h
+  window: 6h
+  catch_up: skip
+  except_freezes: [quarter]
+  strategy: replace
+  renew_before: 720h
+  renew_for: 1440h
+  verify: {url: "https://app.example.com/health?a=b", header: authorization, within: 0}
+  outside_rotation: rotate
+  sinks:
+    - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
+freezes:
+  weekend: {schedule: 0 18 * * 5, duration: 50h, time_zone: Europe/Berlin, slots: skip}
+  quarter: {from: 2026-12-20, to: 2027-01-04 06:00:01, slots: defer}
+tokens:
+  second: {id: F174E90A-FAFE-4643-BBBC-4A0ED4FC8415}
+  first:
+    account: digits
+    id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415
+    schedule: "@every 720h"
+    time_zone: UTC
+    jitter: 0
+    grace: 1h
+    window: 0
+    catch_up: once
+    except_freezes: [weekend]
+    strategy: rotate
+    renew_before: 0
+    renew_for: 87600h0m0s
+    verify: {url: "http://[::1]:8080"}
+    outside_rotation: alarm
+    freezes:
+      weekend: {schedule: "@weekly", duration: 24h}
+      a: {from: 2026-12-20T18:00:00-05:00, to: 2026-12-21T00:00Z, time_zone: Asia/Kathmandu}
+    sinks:
+      - vault: {mount: kv, path: no}
+      - vault: {mount: kv, path: 0x10, fields: {client_id: client_secret, client_secret: client_id}}
+  third:
+    create: {name: A name, duration: 1000h30m0s, adopt: true}
+    sinks: [{vault: {mount: kv, path: third}}]
+    renew_for: 721h
+  fourth:
+    account: zone
+    create: {name: A name, duration: forever, adopt: false}
+    sinks: [{vault: {mount: kv, path: fourth}}]
+    renew_before: 0
+  fifth:
+    account: zone
+    id: 3F2B8A52-1D0E-4C3C-9A54-7D0C0F6F2B11
+    sinks: [{vault: {mount: kv, path: fifth}}]
+`
+
+func TestEverything(t *testing.T) {
+	got := parse(t, everything)
+	inheriting := func(token config.Token) config.Token {
+		token.Schedule, token.Jitter, token.Grace = schedule(t, "0 4 * * 1", "Europe/Berlin"), 10*time.Minute, 48*time.Hour
+		token.Window, token.SkipMissed, token.Replace, token.Heal = 6*time.Hour, true, true, true
+		token.Freezes = []scheduler.Freeze{
+			{Name: "weekend", Skip: true, Schedule: schedule(t, "0 18 * * 5", "Europe/Berlin"), Duration: 50 * time.Hour},
+		}
+		token.Verify = &config.Verify{URL: "https://app.example.com/health?a=b", Header: "authorization"}
+		if token.Sinks == nil {
+			token.Sinks = []config.Sink{{Vault: &config.VaultSink{
+				Mount: "kv", Path: token.Name, ClientIDField: "client_id", ClientSecretField: "client_secret",
+			}}}
+		}
+		return token
+	}
+	want := &config.Config{
+		File:   "test.yaml",
+		Listen: ":0", AdminSocket: "/run/rotatord/admin.sock",
+		Log:   config.Log{Level: "debug", Format: "text"},
+		State: config.State{Dir: "/srv/rotatord", Identity: config.SecretSource{Env: "AGE_IDENTITY"}},
+		Accounts: map[string]config.Account{
+			"a.b": {
+				Name: "a.b", AccountID: "023e105f4ecef8ad9ca31a8372d0c353", APIEmail: "ops@example.com",
+				APIKey: config.SecretSource{Env: "CF_KEY"}, BaseURL: "http://[::1]:8080/client/v4", RequestsPer5m: 1200,
+				InventoryEvery: 24 * time.Hour,
+			},
+			"digits": {
+				Name: "digits", AccountID: "01234567890123456789012345678901", APIToken: config.SecretSource{File: "token"},
+				BaseURL: "https://api.cloudflare.com/client/v4", RequestsPer5m: 1000, InventoryEvery: time.Hour,
+			},
+			"zone": {
+				Name: "zone", ZoneID: "123e105f4ecef8ad9ca31a8372d0c353", APIToken: config.SecretSource{File: "token"},
+				BaseURL: "https://api.cloudflare.com/client/v4", RequestsPer5m: 1000, InventoryEvery: time.Minute,
+			},
+		},
+		Vault: config.Vault{
+			Address: "HTTPS://vault.example.com", Namespace: "team/a", Timeout: 90 * time.Second,
+			TLS: config.TLS{CAFile: "/ca.pem", CertFile: "/cert.pem", KeyFile: "/key.pem", ServerName: "vault.internal"},
+			Auth: config.VaultAuth{AppRole: &config.AppRole{
+				Mount: "auth-mount", RoleID: config.SecretSource{File: "/role"}, SecretID: config.SecretSource{Env: "SECRET_ID"},
+			}},
+		},
+		Tokens: []config.Token{
+			inheriting(config.Token{
+				Name: "fifth", Account: "zone", ID: "3f2b8a52-1d0e-4c3c-9a54-7d0c0f6f2b11", RenewBefore: 720 * time.Hour, RenewFor: "1440h",
+			}),
+			{
+				Name: "first", Account: "digits", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
+				Schedule: schedule(t, "@every 720h", "UTC"), Grace: time.Hour, RenewFor: "87600h",
+				Verify: &config.Verify{URL: "http://[::1]:8080", Within: time.Minute},
+				Freezes: []scheduler.Freeze{
+					{Name: "quarter", From: at(t, "2026-12-20T00:00:00Z"), To: at(t, "2027-01-04T06:00:01Z")},
+					{Name: "weekend", Schedule: schedule(t, "@weekly", "UTC"), Duration: 24 * time.Hour},
+					{Name: "a", From: at(t, "2026-12-20T23:00:00Z"), To: at(t, "2026-12-21T00:00:00Z")},
+				},
+				Sinks: []config.Sink{
+					{Vault: &config.VaultSink{Mount: "kv", Path: "no", ClientIDField: "client_id", ClientSecretField: "client_secret"}},
+					{Vault: &config.VaultSink{Mount: "kv", Path: "0x10", ClientIDField: "client_secret", ClientSecretField: "client_id"}},
+				},
+			},
+			inheriting(config.Token{Name: "fourth", Account: "zone", Create: &config.Create{Name: "A name", Duration: "forever"}, RenewFor: "1440h"}),
+			inheriting(config.Token{
+				Name: "second", Account: "a.b", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415", RenewBefore: 720 * time.Hour, RenewFor: "1440h",
+				Sinks: []config.Sink{
+					{Vault: &config.VaultSink{Mount: "kv/team", Path: "inherited", ClientIDField: "ID", ClientSecretField: "SECRET"}},
+				},
+			}),
+			inheriting(config.Token{
+				Name: "third", Account: "a.b", Create: &config.Create{Name: "A name", Duration: "1000h30m", Adopt: true},
+				RenewBefore: 720 * time.Hour, RenewFor: "721h",
+			}),
+		},
+	}
+	if len(got.Warnings) != 3 {
+		t.Errorf("warnings: %q, want only those about api_key, replace and the renew_for that is of no use", lines(got.Warnings))
+	}
+	got.Warnings = nil
+	if diff := cmp.Diff(want, got, sameConfig); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

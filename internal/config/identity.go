@@ -1,0 +1,165 @@
+package config
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"rotatord/internal/config/raw"
+)
+
+// What strategy may be.
+const (
+	strategyRotate  = "rotate"
+	strategyReplace = "replace"
+)
+
+const (
+	// defaultLife is Cloudflare's own default for a service token.
+	defaultLife = "8760h"
+	// forever is the duration of a service token that does not end.
+	forever = "forever"
+	// maxTokenName is in characters.
+	maxTokenName = 255
+)
+
+// identify checks which service token, or which two, an entry is about, or how to make it.
+func (c *checker) identify(t *Token, path string, in raw.Token) {
+	hasID, hasPair, hasCreate := c.has(path+".id"), c.has(path+".pair"), c.has(path+".create")
+	if hasCreate && (hasID || hasPair) {
+		other := "id"
+		if !hasID {
+			other = "pair"
+		}
+		c.wrong(path+".create", "stands beside %s: keep create for a service token that is to be made, or %s for what exists", other, other)
+	}
+	switch {
+	case hasID && hasPair:
+		c.wrong(path+".pair", "stands beside id: keep id for a single service token, or pair for two")
+	case hasPair && !c.broken[path+".pair"] && len(in.Pair) != 2:
+		c.wrong(path+".pair", "must name exactly two service tokens, not %d: first the one in use, then the other", len(in.Pair))
+	case hasPair && !c.broken[path+".pair"]:
+		t.ID, t.Partner = c.uuid(path+".pair[0]", in.Pair[0]), c.uuid(path+".pair[1]", in.Pair[1])
+		if t.ID == t.Partner && t.ID != "" {
+			c.wrong(path+".pair[1]", "is the same service token as the first: a pair needs two")
+		}
+	case hasID:
+		t.ID = c.uuid(path+".id", in.ID)
+	case hasCreate && !c.broken[path+".create"]:
+		t.Create = c.create(path+".create", in.Create)
+	case !hasPair && !hasCreate:
+		c.missing(path, "id", "give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two; "+
+			"or create, to have one made")
+	}
+}
+
+// create checks how a service token is made.
+func (c *checker) create(path string, in raw.Create) *Create {
+	out := &Create{Name: or(in.Name, ""), Duration: defaultLife, Adopt: or(in.Adopt, false)}
+	if n := utf8.RuneCountInString(out.Name); n > maxTokenName {
+		c.wrong(path+".name", "has %d characters: at most %d", n, maxTokenName)
+	}
+	if in.Duration == nil {
+		return out
+	}
+	switch life, err := time.ParseDuration(*in.Duration); {
+	case *in.Duration == forever:
+		out.Duration = forever
+	case err != nil:
+		c.wrong(path+".duration", "%q is neither a duration, such as 8760h (a year), nor forever", *in.Duration)
+	case life <= 0:
+		c.wrong(path+".duration", "must be more than 0: write a duration such as 8760h (a year), or forever")
+	default:
+		out.Duration = short(life)
+	}
+	return out
+}
+
+// checkStrategy resolves how a secret is made new, and refuses what Cloudflare cannot do.
+func (c *checker) checkStrategy(t *Token, own, defaults settings) {
+	strategy := choose(c, own, defaults, "strategy", own.strategy, defaults.strategy, new(strategyRotate))
+	t.Replace = strategy.value == strategyReplace
+	pair := own.base + ".pair"
+	switch ofZone := c.ofZone(t.Account); {
+	case ofZone && c.has(pair):
+		c.wrong(pair, "cannot be rotated, since account %s is a zone and Cloudflare's rotate call exists for accounts only: "+
+			"write id or create, with strategy: replace", t.Account)
+	case !strategy.ok: // reported
+	case ofZone && !t.Replace && strategy.own:
+		c.wrong(strategy.path, "cannot rotate, since account %s is a zone and Cloudflare's rotate call exists for accounts only: "+
+			"write replace", t.Account)
+	case ofZone && !t.Replace:
+		c.missing(own.base, "strategy", "account %s is a zone, and Cloudflare's rotate call exists for accounts only: "+
+			"write strategy: replace", t.Account)
+	case t.Replace && c.has(pair) && strategy.own:
+		c.wrong(strategy.path, "stands beside pair, whose two service tokens take turns: remove it, or write id or create in place of pair")
+	case t.Replace && c.has(pair):
+		c.wrong(pair, "takes turns, and strategy (line %d) replaces: write strategy: rotate here, or id or create in place of pair",
+			c.values[strategy.path].line)
+	case t.Replace:
+		c.warn(strategy.path, "each rotation makes a new service token, with a new ID and client ID: a policy that names the old one does not let "+
+			"the new one in, so use one for any valid service token (any_valid_service_token), or add the new one by hand before the grace ends; "+
+			"while a policy names the old one, Cloudflare refuses to delete it (12139); consumers must read the client ID too")
+	}
+}
+
+// ofZone reports whether an entry of accounts is a zone. One that is both, by mistake, is not.
+func (c *checker) ofZone(account string) bool {
+	path := join("accounts", account)
+	return c.has(path+".zone_id") && !c.has(path+".account_id")
+}
+
+// uuid returns a UUID in lower case, and reports whatever is none.
+func (c *checker) uuid(path string, value *string) string {
+	if value == nil {
+		return ""
+	}
+	id := strings.ToLower(*value)
+	if !validUUID.MatchString(id) {
+		c.wrong(path, "must be the UUID of a service token, such as f174e90a-fafe-4643-bbbc-4a0ed4fc8415")
+		return ""
+	}
+	return id
+}
+
+// checkTwin refuses a second entry for one service token, and a second one that would make
+// a service token of the same name. seen has the place of each so far.
+func (c *checker) checkTwin(path string, t Token, seen map[string]string) {
+	account := c.cfg.Accounts[t.Account]
+	scope := cmp.Or(account.AccountID, account.ZoneID)
+	if scope == "" {
+		return
+	}
+	places := map[string]string{path + ".id": t.ID}
+	what := "is the same service token as %s (line %d): keep one entry, with all its sinks"
+	switch {
+	case t.Partner != "":
+		places = map[string]string{path + ".pair[0]": t.ID, path + ".pair[1]": t.Partner}
+	case t.Create != nil && t.Create.Name != "":
+		places = map[string]string{path + ".create.name": "made as " + t.Create.Name}
+		what = "is also the name in %s (line %d), so both would take the service token that is made first for their own: choose another name"
+	}
+	for _, place := range slices.Sorted(maps.Keys(places)) {
+		id := places[place]
+		first, taken := seen[scope+" "+id]
+		switch {
+		case id == "":
+		case !taken:
+			seen[scope+" "+id] = place
+		case entryOf(first) == path: // reported already
+		default:
+			c.wrong(place, what, entryOf(first), c.values[first].line)
+		}
+	}
+}
+
+// entryOf is the path of the entry that the path of an id, of a pair's item or of a name is in.
+func entryOf(path string) string {
+	if entry, made := strings.CutSuffix(path, ".create.name"); made {
+		return entry
+	}
+	return path[:strings.LastIndex(path, ".")]
+}

@@ -1,0 +1,108 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"rotatord/internal/config/raw"
+)
+
+// maxRenewBefore is a year, what a renewal gives by default.
+const maxRenewBefore = 8760 * time.Hour
+
+// renewal checks renew_before and renew_for, each by itself.
+func (c *checker) renewal(base string, in raw.Settings) (before, life *time.Duration) {
+	before, life = (*time.Duration)(in.RenewBefore), (*time.Duration)(in.RenewFor)
+	if before != nil && *before > maxRenewBefore {
+		c.wrong(base+".renew_before", "%s is too long: at most %s (a year)", short(*before), short(maxRenewBefore))
+		before = nil
+	}
+	if life != nil && *life == 0 {
+		c.wrong(base+".renew_for", "must be more than 0: write a duration such as 8760h, or remove the key")
+		life = nil
+	}
+	return before, life
+}
+
+// checkRenewal resolves when a service token is renewed and how long it lives then, and
+// refuses what would renew it all the time, or never.
+func (c *checker) checkRenewal(t *Token, own, defaults settings) {
+	before := choose(c, own, defaults, "renew_before", own.renewBefore, defaults.renewBefore, new(time.Duration(0)))
+	life := choose(c, own, defaults, "renew_for", own.renewFor, defaults.renewFor, nil)
+	t.RenewBefore = before.value
+	switch {
+	case life.ok:
+		t.RenewFor = short(life.value)
+	case t.Create != nil && t.Create.Duration != forever:
+		t.RenewFor = t.Create.Duration
+	case t.Create == nil && c.ofZone(t.Account):
+		t.RenewFor = defaultLife // Cloudflare's refresh, which needs none, exists for accounts only
+	}
+	if life.path != "" {
+		c.renewals[life.path] = c.renewals[life.path] || !before.ok || before.value > 0
+	}
+	if before.value == 0 {
+		return
+	}
+	made := own.base + ".create.duration"
+	if t.Create != nil && t.Create.Duration == forever {
+		if before.own {
+			c.wrong(before.path, "leaves nothing to do, since the service token is made to last forever (line %d): remove it, or give create a duration",
+				c.values[made].line)
+		} else {
+			c.wrong(made, "forever leaves nothing to renew, and renew_before (line %d) is inherited: write renew_before: 0 here, or give a duration",
+				c.values[before.path].line)
+		}
+		return
+	}
+	blame := func(other string, own bool) string {
+		if before.own || !own {
+			return before.path
+		}
+		return other
+	}
+	const remedy = "shorten renew_before, or lengthen "
+	switch {
+	case life.ok && before.value >= life.value:
+		c.wrong(blame(life.path, life.own), "renew_before of %s is not shorter than renew_for of %s: the service token would be renewed all the time; "+
+			remedy+"renew_for", short(before.value), short(life.value))
+	case t.Create != nil && before.value >= t.Create.life():
+		c.wrong(blame(made, c.has(made)), "renew_before of %s is not shorter than the %s that create makes the service token last: "+
+			"it would be renewed as soon as it is made; "+remedy+"create.duration", short(before.value), t.Create.Duration)
+	case t.Create == nil && !life.ok && before.value >= maxRenewBefore:
+		c.wrong(before.path, "%s is not shorter than the year that a renewal gives: the service token would be renewed all the time; "+
+			remedy+"it by renew_for", short(before.value))
+	}
+}
+
+// life is how long the service token lasts; 0 if it does not end.
+func (c *Create) life() time.Duration {
+	d, err := time.ParseDuration(c.Duration)
+	if err != nil {
+		return 0 // forever
+	}
+	return d
+}
+
+// checkLife refuses a service token that is made to end before its first slot.
+func (c *checker) checkLife(t *Token, base string, s slots) {
+	if t.Create == nil || t.RenewBefore > 0 || t.Create.life() == 0 || t.Create.life() > s.smallest {
+		return
+	}
+	path := base + ".create.duration"
+	if !c.has(path) {
+		path = s.expression.path
+	}
+	c.wrong(path, "the service token would last %s, and that is not longer than %s: give create a longer duration, set renew_before, or rotate more often",
+		t.Create.Duration, s.describe())
+}
+
+// checkRenewalsAreUsed warns of each renew_for that no renew_before goes with.
+func (c *checker) checkRenewalsAreUsed() {
+	for _, path := range slices.Sorted(maps.Keys(c.renewals)) {
+		if !c.renewals[path] {
+			c.warn(path, "has no effect without renew_before: set that too, or remove it")
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"rotatord/internal/config/raw"
+	"rotatord/internal/secret"
+)
+
+const (
+	defaultWithin = time.Minute
+	maxWithin     = 10 * time.Minute
+)
+
+// verify checks where a new secret is tried.
+func (c *checker) verify(path string, in raw.Verify) *Verify {
+	out := &Verify{URL: or(in.URL, ""), Header: or(in.Header, ""), Within: time.Duration(or(in.Within, raw.Duration(defaultWithin)))}
+	if in.URL != nil {
+		c.checkURL(path+".url", out.URL, "client secret", true)
+	}
+	if in.Header != nil {
+		c.checkHeader(path+".header", out.Header)
+	}
+	if out.Within > maxWithin {
+		c.wrong(path+".within", "%s is too long: at most %s, and an edge that refuses a secret for longer is not late", short(out.Within), short(maxWithin))
+	}
+	return out
+}
+
+// travel are headers by which a request finds its way, or is kept apart from the next one: a
+// credential there would break it, or go astray.
+var travel = []string{
+	"connection", "content-length", "cookie", "expect", "forwarded", "host", "keep-alive", "proxy-authorization", "proxy-connection",
+	"set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via",
+}
+
+// checkHeader checks the name of the one header that a credential is sent in. The name is not
+// repeated: somebody may have written the header's value.
+func (c *checker) checkHeader(path, text string) {
+	name := strings.ToLower(text)
+	switch {
+	case secret.Scrub(text) != text:
+		c.wrong(path, "looks like a secret itself: write the name of the header that carries it, such as Authorization")
+	case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~") != "":
+		c.wrong(path, "must be the name of an HTTP header, such as Authorization: letters, digits and dashes")
+	case name == "cf-access-client-id" || name == "cf-access-client-secret":
+		c.wrong(path, "is one of the two headers that are used without this key: remove it")
+	case slices.Contains(travel, name) || strings.HasPrefix(name, "cf-"):
+		c.wrong(path, "is a header that has another meaning on the way: write the one that the application has in read_service_tokens_from_header, "+
+			"such as Authorization")
+	}
+}
