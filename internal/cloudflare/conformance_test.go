@@ -1,16 +1,22 @@
 package cloudflare_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/cloudflare/openapitest"
+	"rotatord/internal/config"
 	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
 )
 
 // TestClientAgainstTheSimulator holds every request of ours, and every answer, against
@@ -83,14 +89,138 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 	if n := simulator.Stats().Rotations[id]; n != 3 {
 		t.Errorf("%d rotations for three requests", n)
 	}
+}
 
-	for name, call := range map[string]func() error{
-		"get":    func() error { _, err := c.Inspect(t.Context(), tokenID); return err },
-		"update": func() error { _, _, err := c.SetGrace(t.Context(), tokenID, time.Hour); return err },
-		"rotate": func() error { _, err := c.Rotate(t.Context(), rotation.RotateRequest{TokenID: tokenID}); return err },
-	} {
-		if e, ok := errors.AsType[*rotation.IssuerError](call()); !ok || e.Class != rotation.Refused || e.Status != 404 || e.Operation != name {
-			t.Errorf("%s of a token that does not exist: %v", name, e)
+// everyCall is each method of the client that may send something, on a service token that is
+// there. TestEveryCallConforms fails if one is not listed.
+var everyCall = map[string]func(ctx context.Context, c *cloudflare.Client, id string) error{
+	"Ready": func(ctx context.Context, c *cloudflare.Client, _ string) error { return c.Ready(ctx) },
+	"Inspect": func(ctx context.Context, c *cloudflare.Client, id string) error {
+		_, err := c.Inspect(ctx, id)
+		return err
+	},
+	"List": func(ctx context.Context, c *cloudflare.Client, _ string) error {
+		_, err := c.List(ctx)
+		return err
+	},
+	"Find": func(ctx context.Context, c *cloudflare.Client, _ string) error {
+		_, err := c.Find(ctx, "a name with spaces & more")
+		return err
+	},
+	"Rotate": func(ctx context.Context, c *cloudflare.Client, id string) error {
+		_, err := c.Rotate(ctx, rotation.RotateRequest{TokenID: id})
+		return err
+	},
+	"Rotate with grace": func(ctx context.Context, c *cloudflare.Client, id string) error {
+		_, err := c.Rotate(ctx, rotation.RotateRequest{TokenID: id, Grace: time.Hour})
+		return err
+	},
+	"SetGrace": func(ctx context.Context, c *cloudflare.Client, id string) error {
+		_, _, err := c.SetGrace(ctx, id, time.Hour)
+		return err
+	},
+	"SetGrace to nothing": func(ctx context.Context, c *cloudflare.Client, id string) error {
+		_, _, err := c.SetGrace(ctx, id, 0)
+		return err
+	},
+	"Renew": func(ctx context.Context, c *cloudflare.Client, id string) error {
+		_, err := c.Renew(ctx, id, "")
+		return err
+	},
+	"Renew for ever": func(ctx context.Context, c *cloudflare.Client, id string) error {
+		_, err := c.Renew(ctx, id, "forever")
+		return err
+	},
+	"Create": func(ctx context.Context, c *cloudflare.Client, _ string) error {
+		_, err := c.Create(ctx, rotation.CreateRequest{Name: "new"})
+		return err
+	},
+	"Create for a time": func(ctx context.Context, c *cloudflare.Client, _ string) error {
+		_, err := c.Create(ctx, rotation.CreateRequest{Name: "new", Duration: "720h"})
+		return err
+	},
+	"Delete": func(ctx context.Context, c *cloudflare.Client, id string) error { return c.Delete(ctx, id) },
+	"VerifyCredential": func(ctx context.Context, c *cloudflare.Client, _ string) error {
+		_, err := c.VerifyCredential(ctx)
+		return err
+	},
+}
+
+// TestEveryCallConforms makes every call of the client, for accounts and zones, with each kind
+// of credential, and with each way to fail that the simulator has. What is sent and what is
+// answered is what Cloudflare's document says; the document has no operation that is not
+// tried; and the client has no method that is not.
+func TestEveryCallConforms(t *testing.T) {
+	methods := reflect.TypeFor[*cloudflare.Client]()
+	for method := range methods.Methods() {
+		if method.Type.NumIn() < 2 || method.Type.In(1) != reflect.TypeFor[context.Context]() {
+			continue // it cannot send anything
 		}
+		if _, ok := everyCall[method.Name]; !ok {
+			t.Errorf("the client's method %s is not among everyCall", method.Name)
+		}
+	}
+
+	var coverage openapitest.Coverage
+	accounts := map[string]config.Account{
+		"user token":    {AccountID: accountID, APIToken: secretFile(t, apiToken)},
+		"account token": {AccountID: accountID, APIToken: secretFile(t, "cfat_"+apiToken)},
+		"global key":    {AccountID: accountID, APIEmail: "a@b.c", APIKey: secretFile(t, "key")},
+		"zone":          {ZoneID: zoneID, APIToken: secretFile(t, apiToken)},
+	}
+	for failure, x := range map[string]struct {
+		options cfsim.Options
+		fault   cfsim.Fault
+		spare   []string // calls that do not fail
+	}{
+		"nothing": {},
+		"403":     {options: cfsim.Options{APIToken: secret.New("another")}},
+		"429":     {fault: cfsim.Fault{Status: 429, RetryAfter: 300}},
+		"400":     {fault: cfsim.Fault{Status: 400}},
+		"401":     {fault: cfsim.Fault{Status: 401}},
+		"404":     {fault: cfsim.Fault{Status: 404}, spare: []string{"Delete"}},
+		"12139":   {fault: cfsim.Fault{Status: 409, Code: 12139}},
+		"503":     {fault: cfsim.Fault{Status: 503, When: cfsim.After}},
+		"dropped": {fault: cfsim.Fault{Kind: cfsim.KindDrop}},
+		"cut":     {fault: cfsim.Fault{Kind: cfsim.KindCut, When: cfsim.After}},
+	} {
+		for kind, account := range accounts {
+			x.options.RateLimit = -1
+			simulator := cfsim.New(x.options)
+			account.Name, account.BaseURL, account.RequestsPer5m = "prod", "https://simulator.example"+cfsim.BasePath, 1000
+			o := cloudflare.Options{WrapTransport: func(http.RoundTripper) http.RoundTripper {
+				return openapitest.Transport(t, simulator.RoundTripper(), openapitest.Covering(&coverage))
+			}}
+			for name, call := range everyCall {
+				made, _, err := simulator.Create(cfsim.CreateParams{Name: "there", AccountID: account.AccountID, ZoneID: account.ZoneID})
+				if err != nil {
+					t.Fatal(err)
+				}
+				simulator.ClearFaults()
+				if x.fault != (cfsim.Fault{}) {
+					x.fault.Count = -1
+					if err := simulator.Inject(x.fault); err != nil {
+						t.Fatal(err)
+					}
+				}
+				err = call(t.Context(), cloudflare.New(account, o), made.ID)
+				good := failure == "nothing" || slices.Contains(x.spare, name) || kind == "global key" && name == "VerifyCredential"
+				if kind == "zone" && strings.HasPrefix(name, "Rotate") {
+					good = false
+				}
+				if (err == nil) != good {
+					t.Errorf("%s, %s, %s: %v", failure, kind, name, err)
+				}
+				if e, ok := errors.AsType[*rotation.IssuerError](err); err != nil && (!ok || e.Operation == "") {
+					t.Errorf("%s, %s, %s: %v is no IssuerError", failure, kind, name, err)
+				}
+			}
+			if n := simulator.Stats().Count(cfsim.OpUnknown); n != 0 {
+				t.Errorf("%s, %s: %d requests for what the simulator does not have", failure, kind, n)
+			}
+		}
+	}
+	if missing := coverage.Missing(t); len(missing) > 0 {
+		t.Errorf("Cloudflare's document has what the client was not seen to do:\n%s", strings.Join(missing, "\n"))
 	}
 }

@@ -47,8 +47,14 @@ var wanted = []string{
 	"/user/tokens/verify",
 }
 
-// router finds the operation of a request. It is made once in a process.
-var router = sync.OnceValues(func() (routers.Router, error) {
+// specification finds the operation of a request.
+type specification struct {
+	routers.Router
+	paths map[string]*openapi3.PathItem
+}
+
+// router is made once in a process.
+var router = sync.OnceValues(func() (*specification, error) {
 	spec, err := embeddedSpec()
 	if err != nil {
 		return nil, fmt.Errorf("finding Cloudflare's OpenAPI document: %w", err)
@@ -108,7 +114,7 @@ type document struct {
 }
 
 // newRouter cuts the document down, parses what is left and makes it strict.
-func newRouter(spec []byte) (routers.Router, error) {
+func newRouter(spec []byte) (*specification, error) {
 	small, err := cutDown(spec)
 	if err != nil {
 		return nil, err
@@ -124,8 +130,12 @@ func newRouter(spec []byte) (routers.Router, error) {
 	}
 	// The document's own examples and siblings of $ref do not all follow the standard;
 	// neither matters here.
-	return legacy.NewRouter(doc, openapi3.DisableExamplesValidation(), openapi3.DisableSchemaDefaultsValidation(),
+	found, err := legacy.NewRouter(doc, openapi3.DisableExamplesValidation(), openapi3.DisableSchemaDefaultsValidation(),
 		openapi3.AllowExtraSiblingFields("description", "title", "type", "readOnly", "example", "minLength", "x-stainless-skip"))
+	if err != nil {
+		return nil, err
+	}
+	return &specification{found, doc.Paths.Map()}, nil
 }
 
 // cutDown keeps the wanted paths and all that they refer to.

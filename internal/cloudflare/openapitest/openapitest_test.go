@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -201,3 +202,39 @@ func TestDocumentMissing(t *testing.T) {
 type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestCoverage: an operation counts once it has succeeded, for accounts and zones apart.
+func TestCoverage(t *testing.T) {
+	var c Coverage
+	all := c.Missing(t)
+	const verify = "GET /user/tokens/verify"
+	if len(all) != 14 || !slices.Contains(all, verify) { // five for accounts, five for zones, four for one of them
+		t.Errorf("the document's operations are:\n%s", strings.Join(all, "\n"))
+	}
+	status := 403
+	tr := Transport(t, roundTripFunc(func(r *http.Request) (*http.Response, error) {
+		return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+	}), RequestsOnly(), Covering(&c))
+	for _, x := range []struct {
+		status int
+		url    string
+		gone   string
+	}{
+		{403, tokens, ""},
+		{200, tokens, "GET /accounts/{account_or_zone_id}/access/service_tokens"},
+		{200, strings.Replace(tokens, "/accounts/", "/zones/", 1), "GET /zones/{account_or_zone_id}/access/service_tokens"},
+		{200, "https://api.cloudflare.com/client/v4/user/tokens/verify", verify},
+	} {
+		status = x.status
+		req, _ := http.NewRequestWithContext(t.Context(), "GET", x.url, nil)
+		req.Header.Set("Authorization", "Bearer t")
+		if _, err := tr.RoundTrip(req); err != nil {
+			t.Fatal(err)
+		}
+		want := slices.DeleteFunc(slices.Clone(all), func(name string) bool { return name == x.gone })
+		if got := c.Missing(t); !slices.Equal(got, want) {
+			t.Errorf("after %d from %s these are missing:\n%s", x.status, x.url, strings.Join(got, "\n"))
+		}
+		all = want
+	}
+}

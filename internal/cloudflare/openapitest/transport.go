@@ -51,8 +51,9 @@ func Transport(t testing.TB, base http.RoundTripper, options ...Option) http.Rou
 type transport struct {
 	report       func(format string, args ...any)
 	base         http.RoundTripper
-	router       routers.Router
+	router       *specification
 	requestsOnly bool
+	coverage     *Coverage
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -69,6 +70,9 @@ func (tr *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		tr.deviation("request", req, err)
 	}
 	resp, err := tr.base.RoundTrip(sent)
+	if err == nil && input != nil {
+		tr.coverage.note(input.Route, input.PathParams, resp.StatusCode)
+	}
 	if err != nil || tr.requestsOnly || input == nil {
 		return resp, err
 	}
