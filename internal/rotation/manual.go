@@ -52,7 +52,7 @@ func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string
 		return record, err
 	}
 	if o.RevokeNow {
-		if err := a.order(ctx, o, by); err != nil {
+		if err := a.order(ctx, o, by, 0); err != nil {
 			return record, err
 		}
 		for err == nil && a.record.Order != nil && a.record.Step == StepIdle {

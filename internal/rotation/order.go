@@ -44,7 +44,7 @@ func (a *attempt) carriedOut(work *Work) {
 
 // order returns a token's record with an order in it. A doubt does not stand in the way of one
 // that revokes: the old secret is to die, whatever became of the request.
-func (a *attempt) order(ctx context.Context, o Overrides, by string) error {
+func (a *attempt) order(ctx context.Context, o Overrides, by string, after time.Duration) error {
 	o = o.all()
 	if a.record.Step == StepInDoubt && o.RevokeNow {
 		verdict := Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
@@ -56,7 +56,7 @@ func (a *attempt) order(ctx context.Context, o Overrides, by string) error {
 			return err
 		}
 	}
-	given := &Order{Since: a.now().UTC(), By: by, Overrides: o, Left: 1}
+	given := &Order{Since: a.now().Add(after).UTC(), By: by, Overrides: o, Left: 1}
 	if a.token.Paired() && o.RevokeNow {
 		given.Left = 2 // the one in use is rotated when it no longer is
 	}
@@ -84,14 +84,16 @@ func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by 
 	slices.SortStableFunc(tokens, func(a, b Token) int {
 		return cmp.Or(cmp.Compare(a.Grace, b.Grace), cmp.Compare(a.Name, b.Name))
 	})
-	for _, t := range tokens {
-		record, err := r.orderOne(ctx, t, o, by)
+	for i, t := range tokens {
+		record, err := r.orderOne(ctx, t, o, by, time.Duration(i)*time.Microsecond)
 		all = append(all, Ordered{Token: t.Name, Record: record, Err: err})
 	}
 	return all
 }
 
-func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string) (Record, error) {
+// orderOne orders one token; after says how far behind the first it comes, so that the order
+// among them outlives a restart.
+func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string, after time.Duration) (Record, error) {
 	defer r.lock(t.Name)()
 	record, err := r.load(ctx, t)
 	if err != nil {
@@ -101,7 +103,7 @@ func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string)
 		return record, nil
 	}
 	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
-	if err := a.order(ctx, o, by); err != nil {
+	if err := a.order(ctx, o, by, after); err != nil {
 		return record, err
 	}
 	return a.record, nil

@@ -122,6 +122,9 @@ func TestOrderAll(t *testing.T) {
 		if due := rotation.NextDue(token, all[1].Record, rotation.Pause{}); due.Reason != rotation.DueGrace || time.Until(due.At) != 30*time.Minute {
 			t.Error("it does not wait for the grace:", due)
 		}
+		if first, second := all[0].Record.Order.Since, all[1].Record.Order.Since; !first.Before(second) || second.Sub(first) > time.Second {
+			t.Error("the ledger does not say which comes first:", first, second)
+		}
 		given := w.record().Order
 		time.Sleep(time.Minute)
 		if again := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{}, "others"); *again[0].Record.Order != *given {
