@@ -17,6 +17,7 @@ type stateCollector struct {
 	clockDrift   func() time.Duration
 
 	info, lastSuccess, next, expiry, graceEnd, lastSeen, enabled, paused, failures, state *prometheus.Desc
+	gone, outside, verifyFailing, replaced, ordersPending                                 *prometheus.Desc
 	pending, pendingOldest, session, drift                                                *prometheus.Desc
 }
 
@@ -39,6 +40,11 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 		paused:        desc("rotatord_token_paused", "Whether an operator has paused the token, by its name or with all tokens.", "token"),
 		failures:      desc("rotatord_token_consecutive_failures", "Rotation attempts that failed in a row.", "token"),
 		state:         desc("rotatord_token_state", "1 for the state that the token is in, 0 for the others.", "token", "state"),
+		gone:          desc("rotatord_token_gone", "Whether the last inventory did not have the service token.", "token"),
+		outside:       desc("rotatord_token_out_of_band_timestamp_seconds", "When somebody else rotated the token; absent after a rotation of our own.", "token"),
+		verifyFailing: desc("rotatord_token_verify_failing", "Whether a new secret in every sink is refused where it is tried; absent where none is tried.", "token"),
+		replaced:      desc("rotatord_replaced_tokens", "Service tokens whose place others took and which are still to be deleted; absent for other strategies.", "token"),
+		ordersPending: desc("rotatord_orders_pending", "Tokens with an order to be rotated that is not carried out.", "account"),
 		pending:       desc("rotatord_pending_secrets", "Sealed secrets that are not yet confirmed by every sink."),
 		pendingOldest: desc("rotatord_pending_secret_oldest_timestamp_seconds", "When the oldest pending secret was sealed; absent without one."),
 		drift:         desc("rotatord_clock_drift_seconds", "By how much the wall clock went ahead of the monotonic one since the start."),
@@ -50,7 +56,7 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled, c.paused,
-		c.failures, c.state, c.pending, c.pendingOldest, c.session, c.drift} {
+		c.failures, c.state, c.gone, c.outside, c.verifyFailing, c.replaced, c.ordersPending, c.pending, c.pendingOldest, c.session, c.drift} {
 		ch <- d
 	}
 }
@@ -65,7 +71,17 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(d, unix(t), labels...)
 		}
 	}
+	orders := map[string]int{}
 	for _, t := range c.source.Tokens() {
+		orders[t.Account] += count(t.Order != nil)
+		gauge(c.gone, truth(t.Gone), t.Name)
+		timestamp(c.outside, t.Outside, t.Name)
+		if t.Verifies {
+			gauge(c.verifyFailing, truth(t.Verification != nil && t.Verification.Refused), t.Name)
+		}
+		if t.Strategy == "replace" {
+			gauge(c.replaced, float64(t.Replaced), t.Name)
+		}
 		gauge(c.info, 1, t.Name, t.Account, t.Strategy, t.Schedule)
 		timestamp(c.lastSuccess, t.LastSuccess, t.Name)
 		timestamp(c.next, t.Next, t.Name)
@@ -81,6 +97,9 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(c.state, truth(state == t.State), t.Name, state)
 		}
 	}
+	for account, n := range orders {
+		gauge(c.ordersPending, float64(n), account)
+	}
 	n, oldest := c.source.Pending()
 	gauge(c.pending, float64(n))
 	timestamp(c.pendingOldest, oldest)
@@ -95,7 +114,9 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-func truth(b bool) float64 {
+func truth(b bool) float64 { return float64(count(b)) }
+
+func count(b bool) int {
 	if b {
 		return 1
 	}

@@ -138,6 +138,7 @@ func servePage(w http.ResponseWriter, o Options) {
 		TokenStatus
 		NextIn, LastAgo, ExpiresIn string
 		OldWorksIn                 string // in doubt: until the old secret stops working
+		RenewsIn                   string
 	}
 	data := struct {
 		Version string
@@ -148,6 +149,7 @@ func servePage(w http.ResponseWriter, o Options) {
 	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: slices.Concat(o.Source.Live(), o.Source.Ready())}
 	for _, t := range status.Scrubbed(o.Source.Tokens()) {
 		r := row{TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now)}
+		r.RenewsIn = status.Distance(t.Renews, now)
 		if t.Doubt != nil {
 			r.OldWorksIn = status.Distance(t.Doubt.OldWorksUntil, now)
 		}

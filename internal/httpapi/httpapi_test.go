@@ -59,8 +59,12 @@ func busy() *fakeSource {
 					OldWorksUntil: now.Add(time.Hour), Extensions: 2, Decision: "old_secret_works", DecidedAt: now.Add(-time.Minute),
 				},
 				Freeze: "year-end", Pause: &status.Pause{Since: now.Add(-time.Hour), Until: now.Add(time.Hour), Reason: "a migration", By: "ops"},
+				Gone: true, Outside: now.Add(-2 * time.Hour), Renews: now.Add(48 * time.Hour), RenewalError: "refused", Verifies: true,
+				Order:        &status.Order{Since: now.Add(-time.Minute), By: "root", RevokeNow: true, Left: 1},
+				Verification: &status.Verification{Since: now.Add(-10 * time.Minute), Probes: 7, Refused: true, Error: "HTTP 401"},
+				Unverified:   "no route to host",
 			},
-			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "rotate", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
+			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "replace", Replaced: 2, ReplacedError: "in a policy", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
 		},
 		pending: 2, oldest: now.Add(-time.Hour),
 		live:  []httpapi.Check{{Name: "scheduler", OK: true, Detail: "silent"}},
@@ -279,7 +283,25 @@ const wantToken = `{
     "until": "2026-03-01T13:00:00Z",
     "reason": "a migration",
     "by": "ops"
-  }
+  },
+  "order": {
+    "since": "2026-03-01T11:59:00Z",
+    "by": "root",
+    "revoke_now": true,
+    "left": 1
+  },
+  "gone": true,
+  "rotated_outside": "2026-03-01T10:00:00Z",
+  "renews": "2026-03-03T12:00:00Z",
+  "renewal_error": "refused",
+  "verifies": true,
+  "verification": {
+    "since": "2026-03-01T11:50:00Z",
+    "probes": 7,
+    "refused": true,
+    "error": "HTTP 401"
+  },
+  "unverified": "no route to host"
 }
 `
 
@@ -294,13 +316,18 @@ func TestPage(t *testing.T) {
 		"version v1.2.3", "2026-03-01 12:00:00 UTC",
 		`<p class="bad">inventory of prod: not yet</p>`,
 		`<p class="bad">2 sealed secret(s) not yet confirmed by every sink</p>`,
-		`<td>ci-deploy<br><span class="bad">disabled</span></td>`,
+		`<td>ci-deploy<br><span class="bad">disabled</span><br><span class="bad">gone`,
+		`<span class="bad">rotated by somebody else</span> <span class="note">2026-03-01 10:00:00 UTC</span>`,
+		`<span class="bad">the new secret is refused where it is tried</span> <span class="note">since 2026-03-01 11:50:00 UTC, 7 tries: HTTP 401</span>`,
+		`<span class="bad">ordered to be rotated</span> <span class="note">2026-03-01 11:59:00 UTC by root</span>`,
+		`<span class="note">is renewed in 2 d</span><br><span class="bad">refused</span>`, "2 replaced, to be deleted: in a policy</span>",
+		`<span class="note">not proven to work: no route to host</span>`,
 		`<span class="bad">in_doubt</span>`, "cloudflare rotate: unknown",
 		"outcome_unknown since 2026-03-01 11:00:00 UTC, old_secret_works: the connection broke; an answer is sealed</span>",
 		"the old secret works until 2026-03-01 13:00:00 UTC (in 1 h 0 min)</span>",
-		"<td>2 d ago</td>", "<td>in 1 min 30 s<br>", "<td>in 10 d</td>",
+		"<td>2 d ago<br>", "<td>in 1 min 30 s<br>", "<td>in 10 d<br>",
 		"<code>0 4 * * 1</code>", "Europe/Berlin",
-		"<td>new</td>", // nobody knows yet whether it is enabled
+		"<td>new\n", // nobody knows yet whether it is enabled
 		`<span class="note">in_doubt year-end</span>`, "<td>not planned<br>",
 		`<span class="bad">paused</span> <span class="note">since 2026-03-01 11:00 UTC by ops, until 2026-03-01 13:00 UTC: a migration</span>`,
 	} {
@@ -364,6 +391,8 @@ func TestNoSecretIsShown(t *testing.T) {
 		for i := range source.tokens {
 			source.tokens[i].LastError = "an answer with " + value + " in it"
 			source.tokens[i].Doubt = &status.Doubt{Detail: "the detail has " + value + " in it"}
+			source.tokens[i].RenewalError, source.tokens[i].ReplacedError, source.tokens[i].Unverified = "renewal "+value, "replaced "+value, "unverified "+value
+			source.tokens[i].Verification = &status.Verification{Error: "probe " + value}
 		}
 		server := serve(t, source)
 		for _, path := range append([]string{"/api/v1/tokens/" + value, "/nosuch/" + value}, paths...) {

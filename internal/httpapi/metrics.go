@@ -23,6 +23,10 @@ type Metrics struct {
 	sinkWrites        *prometheus.CounterVec
 	doubtVerdicts     *prometheus.CounterVec
 	graceExtensions   *prometheus.CounterVec
+	outOfBand         *prometheus.CounterVec
+	renewals          *prometheus.CounterVec
+	verifications     *prometheus.CounterVec
+	inventorySuccess  *prometheus.GaugeVec
 	cfRequests        *prometheus.CounterVec
 	cfDuration        *prometheus.HistogramVec
 	cfRemaining       *prometheus.GaugeVec
@@ -68,6 +72,10 @@ func NewMetrics(b Build) *Metrics {
 	m.sinkWrites = counter("rotatord_sink_writes_total", "Deliveries to sinks, each confirmed by read-back or failed.", "sink", "result")
 	m.doubtVerdicts = counter("rotatord_doubt_verdicts_total", "Verdicts about tokens in doubt, also those to wait.", "reason")
 	m.graceExtensions = counter("rotatord_grace_extensions_total", "Attempts to give an old secret more time while consumers have no other.", "result")
+	m.outOfBand = counter("rotatord_token_out_of_band_rotations_total", "Rotations by somebody else that an inventory has shown.", "token")
+	m.renewals = counter("rotatord_renewals_total", "Renewals of service tokens, not of their secrets.", "token", "result")
+	m.verifications = counter("rotatord_verifications_total", "What new secrets were found to be where they were tried.", "token", "result")
+	m.inventorySuccess = gauge("rotatord_inventory_success_timestamp_seconds", "When the account's service tokens were last listed.", "account")
 	m.cfRequests = counter("rotatord_cloudflare_requests_total", "Requests to Cloudflare's API by operation and HTTP status.", "operation", "code")
 	m.cfDuration = histogram("rotatord_cloudflare_request_duration_seconds", "Duration of requests to Cloudflare's API.", seconds, "operation")
 	m.cfRemaining = gauge("rotatord_cloudflare_ratelimit_remaining", "Requests left in Cloudflare's present window, as last told.", "account")
@@ -102,11 +110,17 @@ func (m *Metrics) Known(token string) {
 	}
 	m.slotsMissed.WithLabelValues(token)
 	m.slotsFrozen.WithLabelValues(token)
+	m.outOfBand.WithLabelValues(token)
+}
+
+// Inventoried records that an account's service tokens were listed.
+func (m *Metrics) Inventoried(account string, at time.Time) {
+	m.inventorySuccess.WithLabelValues(account).Set(unix(at))
 }
 
 // Forget drops what was counted of a token that is no longer configured.
 func (m *Metrics) Forget(token string) {
-	for _, c := range []*prometheus.CounterVec{m.rotations, m.slotsMissed, m.slotsFrozen} {
+	for _, c := range []*prometheus.CounterVec{m.rotations, m.slotsMissed, m.slotsFrozen, m.outOfBand, m.renewals, m.verifications} {
 		c.DeletePartialMatch(prometheus.Labels{"token": token})
 	}
 }
@@ -117,11 +131,7 @@ func (m *Metrics) Observe(e rotation.Event) {
 	case rotation.PhaseEnded:
 		m.stepDuration.WithLabelValues(string(e.Phase)).Observe(e.Duration.Seconds())
 	case rotation.SinkWritten:
-		result := "success"
-		if e.Err != nil {
-			result = "failed"
-		}
-		m.sinkWrites.WithLabelValues(sinkKind(e.Sink), result).Inc()
+		m.sinkWrites.WithLabelValues(sinkKind(e.Sink), resultOf(e.Err)).Inc()
 	case rotation.Attempted:
 		m.rotations.WithLabelValues(e.Token, string(e.Trigger), string(e.Result)).Inc()
 		m.rotationDuration.WithLabelValues(string(e.Result)).Observe(e.Duration.Seconds())
@@ -131,16 +141,27 @@ func (m *Metrics) Observe(e rotation.Event) {
 	case rotation.DoubtJudged:
 		m.doubtVerdicts.WithLabelValues(e.Reason).Inc()
 	case rotation.GraceExtended:
-		result := "success"
-		if e.Err != nil {
-			result = "failed"
-		}
-		m.graceExtensions.WithLabelValues(result).Inc()
+		m.graceExtensions.WithLabelValues(resultOf(e.Err)).Inc()
+	case rotation.RotatedOutside:
+		m.outOfBand.WithLabelValues(e.Token).Inc()
+	case rotation.Renewed:
+		m.renewals.WithLabelValues(e.Token, resultOf(e.Err)).Inc()
+	case rotation.Probed:
+		m.verifications.WithLabelValues(e.Token, probeResults[e.Probe]).Inc()
 	case rotation.SlotsMissed:
 		m.slotsMissed.WithLabelValues(e.Token).Add(float64(e.Count))
 		m.slotsFrozen.WithLabelValues(e.Token).Add(float64(e.Frozen))
 	}
 }
+
+func resultOf(err error) string {
+	if err != nil {
+		return "failed"
+	}
+	return "success"
+}
+
+var probeResults = map[rotation.Probe]string{rotation.ProbeGood: "good", rotation.ProbeBad: "bad", rotation.ProbeUnknown: "unknown"}
 
 // sinkKind is the part of a sink's name before the colon: a bounded label.
 func sinkKind(name string) string {

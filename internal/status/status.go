@@ -43,6 +43,41 @@ type Token struct {
 	LastError string `json:"last_error,omitempty"`
 	Doubt     *Doubt `json:"doubt,omitempty"` // while in doubt
 	Pause     *Pause `json:"pause,omitempty"` // while paused, by its name or with all tokens
+	Order     *Order `json:"order,omitempty"` // while an order to rotate is not carried out
+
+	// Gone is set if the last inventory did not have the service token.
+	Gone bool `json:"gone,omitempty"`
+	// Outside is when somebody else rotated the token, until it is rotated anew; else zero.
+	Outside time.Time `json:"rotated_outside,omitzero"`
+	// Replaced counts the service tokens whose place others took and which are still to be
+	// deleted; ReplacedError says why that failed last.
+	Replaced      int    `json:"replaced,omitempty"`
+	ReplacedError string `json:"replaced_error,omitempty"`
+	// Renews is when the service token itself is renewed; zero if never. RenewalError says why
+	// that failed last.
+	Renews       time.Time `json:"renews,omitzero"`
+	RenewalError string    `json:"renewal_error,omitempty"`
+	// Verifies is set if a new secret is tried where it is used; Verification, while that one in
+	// hand is not accepted; Unverified says why the last one could not be tried.
+	Verifies     bool          `json:"verifies,omitempty"`
+	Verification *Verification `json:"verification,omitempty"`
+	Unverified   string        `json:"unverified,omitempty"`
+}
+
+// Order is an operator's word that a token is to be rotated.
+type Order struct {
+	Since     time.Time `json:"since"`
+	By        string    `json:"by,omitempty"`
+	RevokeNow bool      `json:"revoke_now,omitempty"`
+	Left      int       `json:"left"` // rotations still to be done
+}
+
+// Verification is what is known of a new secret that is tried in vain.
+type Verification struct {
+	Since   time.Time `json:"since"`
+	Probes  int       `json:"probes"`
+	Refused bool      `json:"refused"` // for longer than the edge may take to know it
+	Error   string    `json:"error"`
 }
 
 // Pause is who has paused a token, and why. Until is zero if that is until it is resumed.
@@ -68,8 +103,10 @@ type Doubt struct {
 	RotationID string    `json:"rotation_id"`
 	// TokenID is the service token whose rotation is in doubt. Of a pair it is the one that
 	// is not in use, and Spare is set: what consumers have was not touched.
-	TokenID string `json:"token_id"`
+	TokenID string `json:"token_id,omitempty"`
 	Spare   bool   `json:"spare,omitempty"`
+	// Makes is the name of the service token that was to be made; empty if one was to be rotated.
+	Makes string `json:"makes,omitempty"`
 	// AskedAt is when the request left, or would have. UpdatedBefore and UpdatedNow are
 	// updated_at at Cloudflare as it was read before that, and last.
 	AskedAt       time.Time `json:"asked_at,omitzero"`
@@ -99,6 +136,12 @@ func Scrubbed(tokens []Token) []Token {
 	for i := range all {
 		t := &all[i]
 		t.LastError = secret.Scrub(t.LastError)
+		t.RenewalError, t.ReplacedError, t.Unverified = secret.Scrub(t.RenewalError), secret.Scrub(t.ReplacedError), secret.Scrub(t.Unverified)
+		if t.Verification != nil {
+			verification := *t.Verification
+			verification.Error = secret.Scrub(verification.Error)
+			t.Verification = &verification
+		}
 		if t.Doubt != nil {
 			doubt := *t.Doubt
 			doubt.Detail = secret.Scrub(doubt.Detail)
