@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rotatord/internal/app"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 )
@@ -90,9 +91,9 @@ func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.F
 	records, _ := ledgerOf(ctx, c)
 	var faults config.Faults
 	for _, t := range c.Tokens {
-		token := rotation.Token{Name: t.Name, ID: t.ID, Partner: t.Partner, Grace: t.Grace, Timetable: t.Timetable()}
+		token := app.PlannedToken(t)
 		record, known := records[t.Name]
-		if !known || !token.Owns(record.TokenID) {
+		if !known || !token.Fits(record) {
 			continue
 		}
 		next := rotation.NextDue(token, record, rotation.Pause{}).At

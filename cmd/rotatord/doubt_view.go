@@ -35,6 +35,11 @@ var meanings = map[string]string{
 	rotation.ReasonOperatorRotateNow:  "an operator has it rotated again",
 	rotation.ReasonOperatorNotRotated: "an operator knows that nothing was carried out",
 	rotation.ReasonOperatorDeliver:    "an operator has the sealed answer delivered",
+	rotation.ReasonMadeAndLost:        "a service token was made, and nobody has its secret",
+	rotation.ReasonNotMade:            "no service token was made",
+	rotation.ReasonCannotLook:         "Cloudflare could not be asked whether a service token was made",
+	rotation.ReasonUnverified:         "the new secret is in every sink, and is refused where it is tried",
+	rotation.ReasonOperatorAccept:     "an operator takes the new secret as good",
 }
 
 // page is text for people: titles with lines below them.
@@ -100,9 +105,13 @@ func (p *page) doubt(d status.Doubt) {
 	if d.Detail != "" {
 		p.line("detail", "%s", d.Detail)
 	}
-	p.line("rotation", "%s of the service token %s, asked for %s", d.RotationID, d.TokenID, p.when(d.AskedAt))
-	p.line("updated_at", "before: %s", p.when(d.UpdatedBefore))
-	p.line("", "last read: %s", p.when(d.UpdatedNow))
+	if d.Makes != "" {
+		p.line("rotation", "%s, which was to make the service token %q, asked for %s", d.RotationID, d.Makes, p.when(d.AskedAt))
+	} else {
+		p.line("rotation", "%s of the service token %s, asked for %s", d.RotationID, d.TokenID, p.when(d.AskedAt))
+		p.line("updated_at", "before: %s", p.when(d.UpdatedBefore))
+		p.line("", "last read: %s", p.when(d.UpdatedNow))
+	}
 	if d.CarriedOut {
 		p.line("Cloudflare", "shows that the rotation was carried out")
 	}
@@ -118,6 +127,8 @@ func (p *page) doubt(d status.Doubt) {
 // oldSecret says how long consumers can go on with what they have.
 func (p *page) oldSecret(d status.Doubt) string {
 	switch {
+	case d.Makes != "":
+		return "not touched: what consumers use, if anything, works on"
 	case d.Spare:
 		return "not touched: consumers use the other service token of the pair"
 	case d.OldWorksUntil.IsZero():
@@ -164,4 +175,27 @@ func (p *page) choices(name string, d status.Doubt) {
 		p.choice(command+" --assume-not-rotated", "Only if you know, such as from Cloudflare's audit log, that it was not carried out: "+
 			"the slot is served again at once."+cutOff)
 	}
+}
+
+// verification says what is known of a new secret that is tried in vain.
+func (p *page) verification(t status.Token) {
+	v := t.Verification
+	if v == nil {
+		return
+	}
+	state := "not accepted yet, which may take the edge a moment"
+	if v.Refused {
+		state = "REFUSED: the old secret is kept alive, and nothing is rotated"
+	}
+	p.line("verification", "%s", state)
+	p.line("tried", "%d times since %s", v.Probes, p.when(v.Since))
+	p.line("answer", "%s", v.Error)
+}
+
+// verificationChoices are what an operator can decide about it.
+func (p *page) verificationChoices(name string) {
+	p.title("what you can decide")
+	command := "rotatord resolve " + name
+	p.choice(command+" --accept", "Take the new secret as good: the application is at fault, or its policy. The old secret is not kept alive any longer.")
+	p.choice(command+" --rotate-now", "Take the new secret as bad, and rotate again. This CUTS OFF the old secret: consumers fail until they have read the new one from the sinks.")
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"time"
 
+	"rotatord/internal/app"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
@@ -90,9 +91,7 @@ func (f *forecaster) forecast(ctx context.Context, c *config.Token) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	o := &outlook{forecaster: f, config: c, token: rotation.Token{
-		Name: c.Name, Account: c.Account, ID: c.ID, Partner: c.Partner, Grace: c.Grace, Timetable: c.Timetable(),
-	}}
+	o := &outlook{forecaster: f, config: c, token: app.PlannedToken(*c)}
 	if conflict := o.begin(ctx); conflict != nil { // the daemon would not start
 		e := o.entry(planHeld, rotation.Due{Reason: rotation.DueUnfinished})
 		e.warn(warnLedger, "conflict with the ledger", "%v", conflict)
@@ -109,7 +108,7 @@ func (f *forecaster) forecast(ctx context.Context, c *config.Token) error {
 // begin finds out where the token is counted from.
 func (o *outlook) begin(ctx context.Context) error {
 	known, ok := o.ledger[o.token.Name]
-	ok = ok && o.token.Owns(known.TokenID)
+	ok = ok && o.token.Fits(known)
 	o.clock, o.counted = o.now, "ledger"
 	if !ok && !o.from.IsZero() {
 		o.counted = "from"
@@ -219,6 +218,10 @@ func (o *outlook) succeed(due rotation.Due, at time.Time, passed scheduler.Passe
 	default:
 		slot = due.Slot
 	}
+	if o.token.Create != nil && r.TokenID == "" { // nothing is replaced by the first
+		r.TokenID, graceEnds = "to be made", time.Time{}
+	}
+	r.Order = nil
 	r.Anchor = latest(r.Anchor, slot.UTC())
 	r.Last = &rotation.Done{Slot: slot.UTC(), At: at.UTC(), GraceEndsAt: graceEnds.UTC()}
 	r.Step, r.Work, r.Doubt = rotation.StepIdle, nil, nil

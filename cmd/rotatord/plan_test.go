@@ -245,7 +245,7 @@ func TestPlanIsDocumented(t *testing.T) {
 	}
 	want := []string{
 		warnGrace, warnFreeze, warnMerges, warnWindow, warnMissed, warnSkips, warnExpired, warnOverdue, warnPaused, warnDoubt, warnInHand,
-		warnReissue, warnFailing, warnNever, warnEstimate, warnLedger,
+		warnReissue, warnOrdered, warnCreate, warnFailing, warnNever, warnEstimate, warnLedger,
 	}
 	for field := range reflect.TypeFor[shownPlan]().Fields() {
 		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")

@@ -32,6 +32,8 @@ const (
 	warnDoubt    = "in_doubt"
 	warnInHand   = "unfinished"
 	warnReissue  = "reissue"
+	warnOrdered  = "ordered"
+	warnCreate   = "create"
 	warnFailing  = "failing"
 	warnNever    = "no_slot"
 	warnEstimate = "estimated"
@@ -63,6 +65,10 @@ func (o *outlook) explain(e *planned, due rotation.Due, pause rotation.Pause, at
 			"see rotatord resolve", rfc(r.Doubt.Since))
 	case rotation.DueReissue:
 		e.warn(warnReissue, "reissue", "a secret was lost and is made up for, whatever the schedule says")
+	case rotation.DueOrdered:
+		e.warn(warnOrdered, "ordered", "an operator has ordered it at %s, and it is kept at until it is done", rfc(r.Order.Since))
+	case rotation.DueCreate:
+		e.warn(warnCreate, "is made", "the service token is made, with its first secret")
 	default:
 		o.explainSlot(e, due, pause, at, passed)
 	}

@@ -14,7 +14,7 @@ import (
 func newResolve() *cobra.Command {
 	var at socketFlags
 	var format outputFormat
-	var rotateNow, notRotated, deliver bool
+	var rotateNow, notRotated, deliver, accept bool
 	cmd := &cobra.Command{
 		Use:   "resolve NAME",
 		Short: "Look at a token in doubt again, or decide about it",
@@ -35,11 +35,17 @@ With a flag the operator decides, and the daemon acts on it at once:
   --deliver             Deliver the sealed answer, whose secret has an unfamiliar format or
                         which could not be opened before.
 
+A token whose new secret is in every sink, and is refused where verify tries it, is not in doubt;
+what an operator can decide about it is --rotate-now, and
+
+  --accept              Take the new secret as good: the application is at fault. The old one
+                        is not kept alive any longer.
+
 Each use is in the daemon's log with the user who gave it. The exit code is 1 if the token is
 not in doubt, if the daemon refuses or cannot be reached, and if it could not look.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			how, err := resolution(rotateNow, notRotated, deliver)
+			how, err := resolution(rotateNow, notRotated, deliver, accept)
 			if err != nil {
 				return err
 			}
@@ -68,23 +74,24 @@ not in doubt, if the daemon refuses or cannot be reached, and if it could not lo
 	flags.BoolVar(&rotateNow, "rotate-now", false, "rotate again at once; cuts off an old secret that still works")
 	flags.BoolVar(&notRotated, "assume-not-rotated", false, "the rotation was not carried out: rotate again as due")
 	flags.BoolVar(&deliver, "deliver", false, "deliver the sealed answer although its secret looks unfamiliar")
+	flags.BoolVar(&accept, "accept", false, "take a new secret as good that is refused where it is tried")
 	return cmd
 }
 
 // resolution is what the flags mean.
-func resolution(rotateNow, notRotated, deliver bool) (rotation.Resolution, error) {
+func resolution(rotateNow, notRotated, deliver, accept bool) (rotation.Resolution, error) {
 	how, n := rotation.ResolveLook, 0
 	for _, flag := range []struct {
 		set bool
 		how rotation.Resolution
-	}{{rotateNow, rotation.ResolveRotateNow}, {notRotated, rotation.ResolveAssumeNotRotated}, {deliver, rotation.ResolveDeliver}} {
+	}{{rotateNow, rotation.ResolveRotateNow}, {notRotated, rotation.ResolveAssumeNotRotated}, {deliver, rotation.ResolveDeliver}, {accept, rotation.ResolveAccept}} {
 		if flag.set {
 			how = flag.how
 			n++
 		}
 	}
 	if n > 1 {
-		return "", usagef("--rotate-now, --assume-not-rotated and --deliver exclude each other")
+		return "", usagef("--rotate-now, --assume-not-rotated, --deliver and --accept exclude each other")
 	}
 	return how, nil
 }
@@ -93,6 +100,14 @@ func resolution(rotateNow, notRotated, deliver bool) (rotation.Resolution, error
 func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 	p := &page{now: now}
 	name := o.Token.Name
+	if o.Doubt.Reason == "" { // it was no doubt
+		p.title("%s: %s", name, meaning(o.Reason))
+		p.verification(o.Token)
+		if !o.Resolved {
+			p.verificationChoices(name)
+		}
+		return p.print(w)
+	}
 	if !o.Resolved {
 		p.title("%s stays in doubt: %s", name, meaning(o.Reason))
 		p.doubt(o.Doubt)

@@ -1,26 +1,39 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
 	"rotatord/internal/rotation"
+	"rotatord/internal/status"
 )
 
+// rotateFlags are what rotate is told.
+type rotateFlags struct {
+	at        socketFlags
+	format    outputFormat
+	overrides rotation.Overrides
+	all       bool
+	account   string
+	cancel    bool
+	detach    bool
+}
+
 func newRotate() *cobra.Command {
-	var at socketFlags
-	var format outputFormat
-	var o rotation.Overrides
+	var f rotateFlags
 	cmd := &cobra.Command{
-		Use:   "rotate NAME",
-		Short: "Rotate a token now, outside of its schedule",
-		Long: `Have the running daemon rotate a token now, and wait until its new secret is delivered. It
-is tried once: what fails before anything was sent is not tried again later. Slots that were
-due are served by it, and those to come stay, except that @every is counted from now.
+		Use:   "rotate NAME | --all --account ACCOUNT",
+		Short: "Rotate a token now, or all tokens of an account",
+		Long: `Have the running daemon rotate a token now, outside of its schedule, and wait until its new
+secret is delivered. It is tried once: what fails before anything was sent is not tried again
+later. Slots that were due are served by it, and those to come stay, except that @every is
+counted from now.
 
 It is refused, and nothing is changed, if
 
@@ -29,40 +42,189 @@ It is refused, and nothing is changed, if
   the previous secret is    --override-grace   rotates all the same, and CUTS OFF consumers
   still in its grace                           that have not read the present secret yet
 
+For a secret that somebody else may have:
+
+  --revoke-now   revokes the previous secret with the rotation, whatever stands in the way:
+                 consumers fail until they have read the new one. Of a pair both are rotated.
+                 It is kept at, over failures and restarts of the daemon, until it is done.
+
+For a Vault that somebody else may have read, all tokens of an account, with the overrides above
+or with --revoke-now:
+
+  --all --account ACCOUNT            those with the least grace first, within the request budget.
+                                     The orders are in the daemon's ledger: this command shows how
+                                     far they are, and may be interrupted and given again.
+  --all --account ACCOUNT --detach   give the orders and do not wait
+  --all --account ACCOUNT --cancel   take back those that are not carried out
+
 Each use is in the daemon's log with the user who gave it.`,
-		Args: cobra.ExactArgs(1),
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := at.client(cmd, cmd.ErrOrStderr())
+			if err := f.check(args); err != nil {
+				return err
+			}
+			client, err := f.at.client(cmd, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			r, err := client.Rotate(cmd.Context(), args[0], o)
+			if f.all {
+				return f.rotateAll(cmd.Context(), client, cmd.OutOrStdout())
+			}
+			r, err := client.Rotate(cmd.Context(), args[0], f.overrides)
 			if err != nil {
 				return err
 			}
-			if format == "json" {
+			if f.format == "json" {
 				return printJSON(cmd.OutOrStdout(), r)
 			}
 			return printRotated(cmd.OutOrStdout(), r, time.Now())
 		},
 	}
-	at.add(cmd)
-	outputFlag(cmd, &format)
+	f.at.add(cmd)
+	outputFlag(cmd, &f.format)
 	flags := cmd.Flags()
-	flags.BoolVar(&o.Freeze, "override-freeze", false, "rotate although a freeze lasts")
-	flags.BoolVar(&o.Pause, "override-pause", false, "rotate although the token is paused")
-	flags.BoolVar(&o.Grace, "override-grace", false, "rotate although that cuts the previous secret off")
+	flags.BoolVar(&f.overrides.Freeze, "override-freeze", false, "rotate although a freeze lasts")
+	flags.BoolVar(&f.overrides.Pause, "override-pause", false, "rotate although the token is paused")
+	flags.BoolVar(&f.overrides.Grace, "override-grace", false, "rotate although that cuts the previous secret off")
+	flags.BoolVar(&f.overrides.RevokeNow, "revoke-now", false, "revoke the previous secret at once; includes the overrides")
+	flags.BoolVar(&f.all, "all", false, "all tokens of --account")
+	flags.StringVar(&f.account, "account", "", "the `account` of --all, by its name in the configuration")
+	flags.BoolVar(&f.cancel, "cancel", false, "with --all: take back the orders that are not carried out")
+	flags.BoolVar(&f.detach, "detach", false, "with --all: do not wait until all are carried out")
 	return cmd
+}
+
+// check refuses what does not go together.
+func (f *rotateFlags) check(args []string) error {
+	switch {
+	case f.all && len(args) > 0:
+		return usagef("--all and the name of a token exclude each other")
+	case f.all && f.account == "":
+		return usagef("--all needs --account: it is for a secret store that somebody has read, and an account has one credential")
+	case f.all && f.cancel && f.overrides != rotation.Overrides{}:
+		return usagef("--cancel takes orders back, so nothing is overridden")
+	case f.all:
+		return nil
+	case f.account != "" || f.cancel || f.detach:
+		return usagef("--account, --cancel and --detach go with --all")
+	case len(args) == 0:
+		return usagef("give the name of a token, or --all --account ACCOUNT")
+	}
+	return nil
+}
+
+// progressPause is how often the daemon is asked how far the orders are.
+const progressPause = time.Second
+
+// rotateAll orders all tokens of an account, and shows how far that is.
+func (f *rotateFlags) rotateAll(ctx context.Context, client *admin.Client, w io.Writer) error {
+	if f.cancel {
+		p, err := client.CancelAll(ctx, f.account)
+		if err != nil {
+			return err
+		}
+		if f.format == "json" {
+			return printJSON(w, p)
+		}
+		fmt.Fprintf(w, "%d order(s) taken back; rotations in hand are finished\n", p.Cancelled)
+		return nil
+	}
+	p, err := client.RotateAll(ctx, f.account, f.overrides)
+	if err != nil {
+		return err
+	}
+	began, problems := time.Now(), p.Problems
+	first := len(p.Left)
+	for shown := -1; len(p.Left) > 0 && !f.detach; {
+		if f.format == "text" && len(p.Left) != shown {
+			shown = len(p.Left)
+			fmt.Fprintln(w, progressLine(p, first, began, time.Now()))
+		}
+		if err := sleep(ctx, progressPause); err != nil {
+			fmt.Fprintf(w, "%d of %d are left; the daemon goes on. Give the same command again to watch.\n", len(p.Left), first)
+			return errReported
+		}
+		if p, err = client.Progress(ctx, f.account); err != nil {
+			return fmt.Errorf("%w. The orders stand in the daemon's ledger: give the same command again", err)
+		}
+	}
+	p.Problems = problems
+	if f.format == "json" {
+		err = printJSON(w, p)
+	} else {
+		err = printProgress(w, p, first, time.Now())
+	}
+	if err == nil && len(problems) > 0 {
+		err = fmt.Errorf("%d token(s) could not be ordered: give the same command again", len(problems))
+	}
+	return err
+}
+
+// progressLine says how far the orders are.
+func progressLine(p admin.Progress, first int, began, now time.Time) string {
+	done := first - len(p.Left)
+	line := fmt.Sprintf("%s  %d of %d rotated", now.UTC().Format("15:04:05"), done, first)
+	if done > 0 {
+		left := now.Sub(began) / time.Duration(done) * time.Duration(len(p.Left))
+		line += ", about " + strings.TrimPrefix(status.Distance(now.Add(left), now), "in ") + " to go"
+	}
+	if waiting := p.Left[0]; waiting.LastError != "" {
+		line += fmt.Sprintf("; %s: %s", waiting.Token, waiting.LastError)
+	}
+	return line
+}
+
+// printProgress says what came of the orders, or what is left of them.
+func printProgress(w io.Writer, p admin.Progress, first int, now time.Time) error {
+	out := &page{now: now}
+	switch {
+	case len(p.Left) == 0 && first == 0:
+		out.title("no token of %s is to be rotated", p.Account)
+	case len(p.Left) == 0:
+		out.title("all of them were rotated: %d token(s) of %s", first, p.Account)
+	default:
+		out.title("%d of %d token(s) of %s are to be rotated", len(p.Left), p.Tokens, p.Account)
+	}
+	for _, l := range p.Left {
+		out.line(l.Token, "%s", nextOf(out, l.Next, l.Reason)+ifSet(", the last error: %s", l.LastError))
+	}
+	for _, problem := range p.Problems {
+		out.text("not ordered: %s", problem)
+	}
+	return out.print(w)
+}
+
+// sleep waits, unless ctx ends before that.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
 }
 
 func printRotated(w io.Writer, r admin.Rotated, now time.Time) error {
 	p := &page{now: now}
 	p.title("%s was rotated", r.Token.Name)
 	p.line("new secret", "%s, confirmed by every sink", r.Digest)
+	switch {
+	case r.Verifying:
+		p.line("verification", "not accepted yet where it is tried, which may take a moment: see rotatord status %s", r.Token.Name)
+	case r.Unverified != "":
+		p.line("verification", "not proven to work: %s", r.Unverified)
+	case r.Token.Verifies:
+		p.line("verification", "accepted where it was tried")
+	}
 	if r.GraceEndsAt.IsZero() {
 		p.line("previous secret", "revoked")
 	} else {
 		p.line("previous secret", "works until %s", p.when(r.GraceEndsAt))
+	}
+	if r.Ordered {
+		p.line("order", "stands: another rotation follows")
 	}
 	p.line("next", "%s", nextOf(p, r.Token.Next, r.Token.Reason))
 	return p.print(w)

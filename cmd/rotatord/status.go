@@ -133,12 +133,28 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	if t.Pause != nil {
 		p.line("paused", "%s", p.pause(*t.Pause))
 	}
-	p.line("last success", "%s", p.when(t.LastSuccess))
+	if t.Order != nil {
+		p.line("ordered", "%s%s, to be rotated %d time(s)%s", p.when(t.Order.Since), ifSet(" by %s", t.Order.By), t.Order.Left, revoking(t.Order.RevokeNow))
+	}
+	p.line("last success", "%s%s", p.when(t.LastSuccess), ifSet("; not proven to work: %s", t.Unverified))
+	p.verification(t)
+	if !t.Outside.IsZero() {
+		p.line("rotated outside", "%s by somebody else: rotatord rotate %s brings the sinks a secret that works", p.when(t.Outside), t.Name)
+	}
+	if t.Gone {
+		p.line("GONE", "the account has no service token of this id: correct the configuration")
+	}
+	if t.Replaced > 0 {
+		p.line("to be deleted", "%d service token(s) that were replaced%s", t.Replaced, ifSet(", the last error: %s", t.ReplacedError))
+	}
 	if !t.GraceEnd.IsZero() {
 		p.line("grace ends", "%s", p.when(t.GraceEnd))
 	}
 	if t.Known {
 		p.line("token expires", "%s", p.when(t.Expiry))
+		if !t.Renews.IsZero() {
+			p.line("token renews", "%s%s", p.when(t.Renews), ifSet(", the last error: %s", t.RenewalError))
+		}
 		p.line("last used", "%s", p.when(t.LastSeen))
 		if !t.Enabled {
 			p.line("disabled", "at Cloudflare, which refuses the present secret and the previous one")
@@ -146,11 +162,21 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	}
 	p.line("failures", "%d in a row%s", t.Failures, ifSet(", the last: %s", t.LastError))
 	p.line("pending secrets", "of all tokens: %s", pending(o, now))
+	if t.Verification != nil && t.Verification.Refused {
+		p.verificationChoices(t.Name)
+	}
 	if t.Doubt != nil {
 		p.doubt(*t.Doubt)
 		p.choices(t.Name, *t.Doubt)
 	}
 	return p.print(w)
+}
+
+func revoking(now bool) string {
+	if now {
+		return ", and the previous secret revoked"
+	}
+	return ""
 }
 
 // ifSet puts text into a format, unless it is empty.

@@ -22,6 +22,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"rotatord/internal/rotation"
@@ -42,15 +43,22 @@ type View interface {
 	// Pending returns how many sealed secrets wait to be confirmed by a sink, and since
 	// when the oldest does.
 	Pending() (n int, oldest time.Time)
+	// Progress says how far an account's orders are carried out, from memory. The error has
+	// ErrNoAccount in it if there is no such account.
+	Progress(account string) (Progress, error)
 }
+
+// ErrNoAccount is in an error about an account that is not configured.
+var ErrNoAccount = errors.New("no account")
 
 // Orders are what an operator can have done. None of them waits for more than a minute
 // before something is sent to Cloudflare, and none is cut short after that.
 type Orders interface {
-	// Rotate rotates a token outside of its schedule. The error is nil if the new secret was
-	// delivered; it has rotation.ErrHeldUp in it if something speaks against it that o does
+	Emergency
+	// Rotate rotates a token outside of its schedule, for by. The error is nil if the new secret
+	// was delivered; it has rotation.ErrHeldUp in it if something speaks against it that o does
 	// not override.
-	Rotate(ctx context.Context, name string, o rotation.Overrides) (Rotated, error)
+	Rotate(ctx context.Context, name string, o rotation.Overrides, by string) (Rotated, error)
 	// Pause pauses a token, or with rotation.AllTokens all of them, also those that are
 	// configured later. Resume lifts that. They are durable when they return.
 	Pause(ctx context.Context, name string, p rotation.Pause) (Paused, error)
@@ -60,6 +68,19 @@ type Orders interface {
 	// ctx. The error has rotation.ErrNotInDoubt or rotation.ErrUnfit in it if the command
 	// was refused, and is nil if the token merely stays in doubt.
 	Resolve(ctx context.Context, name string, how rotation.Resolution) (Outcome, error)
+}
+
+// Emergency is what an operator can have done about secrets that others may have.
+type Emergency interface {
+	// RotateAll orders all tokens of an account to be rotated, for by, and returns as soon as
+	// the orders are durable. CancelAll takes back those that are not carried out.
+	RotateAll(ctx context.Context, account string, o rotation.Overrides, by string) (Progress, error)
+	CancelAll(ctx context.Context, account string) (Progress, error)
+	// RevokePrevious revokes a token's previous secret, and ExtendGrace keeps it for this long
+	// from now. Their errors have rotation.ErrHeldUp or rotation.ErrNoPrevious in them if
+	// nothing was changed for that reason.
+	RevokePrevious(ctx context.Context, name string) (Grace, error)
+	ExtendGrace(ctx context.Context, name string, grace time.Duration) (Grace, error)
 }
 
 // Overview is what status shows: all tokens, or the one that was asked for.
@@ -96,6 +117,42 @@ type Rotated struct {
 	RotationID  string        `json:"rotation_id"`
 	Digest      secret.Digest `json:"digest"`
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
+	// Verifying is set if the secret is in every sink, and not yet accepted where it is tried.
+	Verifying bool `json:"verifying,omitempty"`
+	// Unverified says why it could not be tried; empty if it was accepted, or was not to be.
+	Unverified string `json:"unverified,omitempty"`
+	// Ordered is set if the order stands: another rotation follows.
+	Ordered bool `json:"ordered,omitempty"`
+}
+
+// Progress is how far the orders of an account are carried out.
+type Progress struct {
+	Account string `json:"account"`
+	// Tokens counts all that are configured in the account.
+	Tokens int `json:"tokens"`
+	// Left are those that are still to be rotated, sorted by name. Since is when the oldest of
+	// their orders was given; zero if there is none.
+	Left  []Left    `json:"left"`
+	Since time.Time `json:"since,omitzero"`
+	// Cancelled counts the orders that were taken back.
+	Cancelled int `json:"cancelled,omitempty"`
+	// Problems are tokens that could not be ordered, and why.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Left is a token that is still to be rotated.
+type Left struct {
+	Token     string    `json:"token"`
+	State     string    `json:"state"`
+	Next      time.Time `json:"next,omitzero"`
+	Reason    string    `json:"next_reason,omitempty"`
+	LastError string    `json:"last_error,omitempty"`
+}
+
+// Grace is what came of revoke-previous and extend-grace.
+type Grace struct {
+	Token  status.Token `json:"token"`
+	EndsAt time.Time    `json:"ends_at,omitzero"` // when the previous secret stops working, or did
 }
 
 // Paused is what came of a pause or a resume.
@@ -117,8 +174,22 @@ type Paused struct {
 type rotateArgs struct{ rotation.Overrides }
 
 func (a rotateArgs) audit() []any {
-	return []any{"override_freeze", a.Freeze, "override_pause", a.Pause, "override_grace", a.Grace}
+	return []any{"override_freeze", a.Freeze, "override_pause", a.Pause, "override_grace", a.Grace, "revoke_now", a.RevokeNow}
 }
+
+type cancelArgs struct{}
+
+func (cancelArgs) audit() []any { return nil }
+
+type revokeArgs struct{}
+
+func (revokeArgs) audit() []any { return nil }
+
+type extendArgs struct {
+	Seconds int64 `json:"seconds"`
+}
+
+func (a extendArgs) audit() []any { return []any{"seconds", a.Seconds} }
 
 type pauseArgs struct {
 	Until  time.Time `json:"until,omitzero"` // zero: until it is resumed

@@ -74,7 +74,39 @@ func (d *fakeDaemon) ask(format string, args ...any) {
 	d.asked = append(d.asked, fmt.Sprintf(format, args...))
 }
 
-func (d *fakeDaemon) Rotate(_ context.Context, name string, o rotation.Overrides) (admin.Rotated, error) {
+func (d *fakeDaemon) Progress(account string) (admin.Progress, error) {
+	if account != "prod" {
+		return admin.Progress{}, fmt.Errorf("%w %q is configured", admin.ErrNoAccount, account)
+	}
+	return admin.Progress{Account: account, Tokens: 3, Left: []admin.Left{{Token: "ci", LastError: "it is " + canary}}}, nil
+}
+
+func (d *fakeDaemon) RotateAll(_ context.Context, account string, o rotation.Overrides, by string) (admin.Progress, error) {
+	d.ask("rotate all of %s %+v by %t", account, o, by != "")
+	p, err := d.Progress(account)
+	p.Problems = []string{"db: " + canary}
+	return p, errors.Join(d.err, err)
+}
+
+func (d *fakeDaemon) CancelAll(_ context.Context, account string) (admin.Progress, error) {
+	d.ask("cancel all of %s", account)
+	return admin.Progress{Account: account, Cancelled: 2}, d.err
+}
+
+func (d *fakeDaemon) RevokePrevious(_ context.Context, name string) (admin.Grace, error) {
+	d.ask("revoke the previous secret of %s", name)
+	return admin.Grace{Token: d.tokens[1], EndsAt: now}, d.err
+}
+
+func (d *fakeDaemon) ExtendGrace(_ context.Context, name string, grace time.Duration) (admin.Grace, error) {
+	d.ask("extend the grace of %s by %s", name, grace)
+	return admin.Grace{Token: d.tokens[1], EndsAt: now}, d.err
+}
+
+func (d *fakeDaemon) Rotate(_ context.Context, name string, o rotation.Overrides, by string) (admin.Rotated, error) {
+	if by == "" {
+		d.ask("nobody asks for it")
+	}
 	d.ask("rotate %s %+v", name, o)
 	return admin.Rotated{Token: d.tokens[1], RotationID: "R1", Digest: "sha256:d", GraceEndsAt: now}, d.err
 }
@@ -270,6 +302,69 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// TestEmergency gives the orders for secrets that others may have: of one account, and about
+// previous secrets.
+func TestEmergency(t *testing.T) {
+	d := newDaemon()
+	path, log := serve(t, d)
+	client := admin.NewClient(path)
+	p, err := client.RotateAll(t.Context(), "prod", rotation.Overrides{RevokeNow: true})
+	if err != nil || p.Tokens != 3 || len(p.Left) != 1 || p.Left[0].LastError != "it is "+secret.Redacted || p.Problems[0] != "db: "+secret.Redacted {
+		t.Errorf("rotate all: %+v, %v", p, err)
+	}
+	if p, err := client.Progress(t.Context(), "prod"); err != nil || len(p.Left) != 1 || p.Left[0].LastError != "it is "+secret.Redacted {
+		t.Errorf("progress: %+v, %v", p, err)
+	}
+	for _, unknown := range []func() error{
+		func() error { _, err := client.Progress(t.Context(), "nope"); return err },
+		func() error { _, err := client.RotateAll(t.Context(), "nope", rotation.Overrides{}); return err },
+	} {
+		if refused, ok := errors.AsType[*admin.Refused](unknown()); !ok || refused.Code != http.StatusNotFound {
+			t.Error("an account that is not configured:", unknown())
+		}
+	}
+	if p, err := client.CancelAll(t.Context(), "prod"); err != nil || p.Cancelled != 2 {
+		t.Errorf("cancel: %+v, %v", p, err)
+	}
+	if g, err := client.RevokePrevious(t.Context(), "ci"); err != nil || !g.EndsAt.Equal(now) || g.Token.LastError != "an answer with "+secret.Redacted {
+		t.Errorf("revoke-previous: %+v, %v", g, err)
+	}
+	if g, err := client.ExtendGrace(t.Context(), "ci", 90*time.Minute); err != nil || !g.EndsAt.Equal(now) {
+		t.Errorf("extend-grace: %+v, %v", g, err)
+	}
+	for _, grace := range []time.Duration{0, -time.Hour, 721 * time.Hour} {
+		if _, err := client.ExtendGrace(t.Context(), "ci", grace); err == nil {
+			t.Errorf("a grace of %s is granted", grace)
+		}
+	}
+	d.err = fmt.Errorf("%w: there is none", rotation.ErrNoPrevious)
+	if _, err := client.RevokePrevious(t.Context(), "ci"); err == nil {
+		t.Error("a refusal is no error")
+	} else if refused, ok := errors.AsType[*admin.Refused](err); !ok || refused.Code != http.StatusConflict {
+		t.Error(err)
+	}
+	want := []string{
+		"rotate all of prod {Freeze:false Pause:false Grace:false RevokeNow:true} by true",
+		"rotate all of nope {Freeze:false Pause:false Grace:false RevokeNow:false} by true",
+		"cancel all of prod", "revoke the previous secret of ci", "extend the grace of ci by 1h30m0s", "revoke the previous secret of ci",
+	}
+	if diff := cmp.Diff(want, d.commands()); diff != "" {
+		t.Errorf("the daemon was asked (-want +got):\n%s", diff)
+	}
+	var verbs []string
+	for _, l := range log.audit(t) {
+		verbs = append(verbs, fmt.Sprint(l["verb"], " ", l["token"], " ", l["account"], ": ", l["outcome"]))
+	}
+	wantAudit := []string{
+		"rotate-all (all) prod: ordered: 1 of 3 tokens are to be rotated", "rotate-all (all) nope: refused", "cancel-all (all) prod: cancelled: 2 orders",
+		"revoke-previous ci <nil>: the previous secret was revoked", "extend-grace ci <nil>: the previous secret works until " + now.UTC().Format(time.RFC3339),
+		"extend-grace ci <nil>: refused", "extend-grace ci <nil>: refused", "extend-grace ci <nil>: refused", "revoke-previous ci <nil>: refused",
+	}
+	if diff := cmp.Diff(wantAudit, verbs); diff != "" {
+		t.Errorf("the audit log (-want +got):\n%s", diff)
+	}
+}
+
 // TestRotateAndPause gives the orders that are about the schedule, of one token and of all.
 func TestRotateAndPause(t *testing.T) {
 	d := newDaemon()
@@ -297,7 +392,7 @@ func TestRotateAndPause(t *testing.T) {
 		by = "root"
 	}
 	want := []string{
-		"rotate ci {Freeze:true Pause:false Grace:true}",
+		"rotate ci {Freeze:true Pause:false Grace:true RevokeNow:false}",
 		fmt.Sprintf(`pause "ci" until %s by %s: with %s`, until.Format(time.RFC3339), by, secret.Redacted),
 		fmt.Sprintf(`pause "" until 0001-01-01T00:00:00Z by %s: `, by),
 		`resume "ci"`, `resume ""`,
@@ -381,7 +476,7 @@ func TestMalformed(t *testing.T) {
 		{"POST", resolve, `{"how": "look", "force": true}`, 400, `unknown field "force"`},
 		{"POST", resolve, `{"how": "look"} {"how": "rotate_now"}`, 400, "something stands behind the object"},
 		{"POST", resolve, `{"how": "look"} x`, 400, "something stands behind the object"},
-		{"POST", resolve, `{}`, 400, `how is "", and must be one of ["look" "rotate_now" "assume_not_rotated" "deliver"]`},
+		{"POST", resolve, `{}`, 400, `how is "", and must be one of ["look" "rotate_now" "assume_not_rotated" "deliver" "accept"]`},
 		{"POST", resolve, `{"how": "LOOK"}`, 400, `how is "LOOK"`},
 		{"POST", resolve, `{"how": "` + canary + `"}`, 400, `how is "` + secret.Redacted + `"`},
 		{"POST", resolve, `{"how": "` + strings.Repeat("a", 5000) + `"}`, 413, "the body has more than 4096 bytes"},

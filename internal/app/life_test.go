@@ -247,7 +247,7 @@ func (w *living) rotateNow(ctx context.Context, override bool) {
 	if !override {
 		held = held || w.isPaused() || w.isFrozen(now, false) || r.Last != nil && now.Before(r.Last.GraceEndsAt)
 	}
-	_, err := w.engine.rotateNow(ctx, "ci", rotation.Overrides{Freeze: override, Pause: override, Grace: override})
+	_, err := w.engine.rotateNow(ctx, "ci", rotation.Overrides{Freeze: override, Pause: override, Grace: override}, "ops")
 	w.pass(0)
 	if refused := errors.Is(err, rotation.ErrHeldUp); refused != held && !w.is("ledger") && !w.is("disk") {
 		w.wrong("an operator's rotation: %v", err)

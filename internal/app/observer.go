@@ -52,6 +52,35 @@ func (l logObserver) Observe(e rotation.Event) {
 			l.log.Warn("the old secret's grace was extended, since consumers have nothing else yet",
 				"token", e.Token, "rotation_id", e.RotationID, "until", e.Until)
 		}
+	case rotation.Probed:
+		switch e.Probe {
+		case rotation.ProbeGood:
+			l.log.Info("the new secret is accepted where it was tried", "token", e.Token, "rotation_id", e.RotationID)
+		case rotation.ProbeBad:
+			l.log.Error("the new secret is refused where it was tried: the old one is kept alive, and nothing is rotated until the new one is accepted or somebody decides",
+				"token", e.Token, "rotation_id", e.RotationID, "error", e.Err)
+		default:
+			l.log.Warn("the new secret could not be tried, and nothing speaks against it", "token", e.Token, "rotation_id", e.RotationID, "error", e.Err)
+		}
+	case rotation.Adopted:
+		l.log.Warn("a service token of the name that was to be made is there, and was adopted", "token", e.Token, "token_id", e.TokenID)
+	case rotation.Renewed:
+		if e.Err != nil {
+			l.log.Error("the service token could not be renewed", "token", e.Token, "token_id", e.TokenID, "expires", e.ExpiresAt, "error", e.Err)
+		} else {
+			l.log.Info("the service token was renewed", "token", e.Token, "token_id", e.TokenID, "expires", e.ExpiresAt)
+		}
+	case rotation.ReplacedDeleted:
+		if e.Err != nil {
+			l.log.Error("a service token that was replaced could not be deleted", "token", e.Token, "token_id", e.TokenID, "error", e.Err)
+		} else {
+			l.log.Info("a service token that was replaced was deleted", "token", e.Token, "token_id", e.TokenID)
+		}
+	case rotation.RotatedOutside:
+		l.log.Error("somebody else rotated the service token: the secret in the sinks is dead, or will be when the grace that they gave it is over",
+			"token", e.Token, "token_id", e.TokenID, "at", e.At, "made_up_for", e.Heals)
+	case rotation.ChangedOutside:
+		l.log.Warn("somebody else changed the service token", "token", e.Token, "token_id", e.TokenID, "at", e.At)
 	case rotation.DoubtResolved:
 		l.log.Warn("doubt resolved", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason, "after", e.After.Round(time.Millisecond).String())
 	case rotation.Stuck:

@@ -6,31 +6,144 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
 
 // Rotate implements [admin.Orders].
-func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides) (admin.Rotated, error) {
-	record, err := a.engine.rotateNow(ctx, name, o)
+func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides, by string) (admin.Rotated, error) {
+	record, err := a.engine.rotateNow(ctx, name, o, by)
 	if errors.Is(err, rotation.ErrHeldUp) {
 		return admin.Rotated{}, err
+	}
+	kept := ""
+	if record.Order != nil {
+		kept = fmt.Sprintf(". The order stands, and the daemon keeps at it: see rotatord status %s", name)
 	}
 	if err != nil {
 		switch record.Step {
 		case rotation.StepInDoubt:
-			err = fmt.Errorf("nobody knows whether Cloudflare carried it out: %w. The token is in doubt, and the old secret is left alone: see rotatord resolve %s", err, name)
+			err = fmt.Errorf("nobody knows whether Cloudflare carried it out: %w. The token is in doubt, and the old secret is left alone: see rotatord resolve %s%s", err, name, kept)
 		case rotation.StepSealed, rotation.StepStored:
-			err = fmt.Errorf("rotated at Cloudflare, but the new secret is not in every sink yet: %w. "+
-				"It is safe, and the daemon delivers it as soon as it can: see rotatord status %s", err, name)
+			err = fmt.Errorf("rotated at Cloudflare, but the new secret is not in every sink yet, or is refused where it was tried: %w. "+
+				"It is safe, and the daemon goes on with it: see rotatord status %s%s", err, name, kept)
 		case rotation.StepIdle:
-			err = fmt.Errorf("nothing was rotated: %w", err)
+			err = fmt.Errorf("nothing was rotated: %w%s", err, kept)
 		}
 		return admin.Rotated{}, err
 	}
-	return admin.Rotated{Token: a.token(name), RotationID: record.Last.RotationID, Digest: record.Last.Digest, GraceEndsAt: record.Last.GraceEndsAt}, nil
+	rotated := admin.Rotated{Token: a.token(name), Ordered: record.Order != nil}
+	switch {
+	case record.Step != rotation.StepIdle: // it is tried where it is used, for a while
+		rotated.RotationID, rotated.Digest, rotated.GraceEndsAt = record.Work.RotationID, record.Work.Digest, record.Work.GraceEndsAt
+		rotated.Verifying = true
+	case record.Last != nil:
+		rotated.RotationID, rotated.Digest, rotated.GraceEndsAt = record.Last.RotationID, record.Last.Digest, record.Last.GraceEndsAt
+		rotated.Unverified = record.Last.Unverified
+	}
+	return rotated, nil
+}
+
+// RotateAll implements [admin.Orders].
+func (a *App) RotateAll(ctx context.Context, account string, o rotation.Overrides, by string) (admin.Progress, error) {
+	tokens, err := a.tokensOf(account)
+	if err != nil {
+		return admin.Progress{}, err
+	}
+	progress := admin.Progress{Account: account}
+	for _, ordered := range a.engine.rotator.OrderAll(ctx, tokens, o, by) {
+		if ordered.Err != nil {
+			progress.Problems = append(progress.Problems, fmt.Sprintf("%s: %v", ordered.Token, ordered.Err))
+		} else {
+			a.engine.plan(ordered.Token, ordered.Record, 0)
+		}
+	}
+	a.addProgress(&progress)
+	return progress, nil
+}
+
+// CancelAll implements [admin.Orders].
+func (a *App) CancelAll(ctx context.Context, account string) (admin.Progress, error) {
+	tokens, err := a.tokensOf(account)
+	if err != nil {
+		return admin.Progress{}, err
+	}
+	changed, err := a.engine.rotator.CancelOrders(ctx, tokens)
+	for _, record := range changed {
+		a.engine.plan(record.Token, record, 0)
+	}
+	progress := admin.Progress{Account: account, Cancelled: len(changed)}
+	a.addProgress(&progress)
+	return progress, err
+}
+
+// Progress implements [admin.View].
+func (a *App) Progress(account string) (admin.Progress, error) {
+	if _, err := a.tokensOf(account); err != nil {
+		return admin.Progress{}, err
+	}
+	progress := admin.Progress{Account: account}
+	a.addProgress(&progress)
+	return progress, nil
+}
+
+// addProgress says how far the orders of an account are carried out.
+func (a *App) addProgress(p *admin.Progress) {
+	for _, t := range a.Tokens() {
+		if t.Account != p.Account {
+			continue
+		}
+		p.Tokens++
+		if t.Order == nil {
+			continue
+		}
+		left := admin.Left{Token: t.Name, State: t.State, Next: t.Next, Reason: t.Reason, LastError: t.LastError}
+		if p.Since.IsZero() || t.Order.Since.Before(p.Since) {
+			p.Since = t.Order.Since
+		}
+		p.Left = append(p.Left, left)
+	}
+}
+
+// tokensOf are the tokens of an account, as they are configured now.
+func (a *App) tokensOf(account string) ([]rotation.Token, error) {
+	c := a.inForce()
+	if _, ok := c.Accounts[account]; !ok {
+		return nil, fmt.Errorf("%w %q is configured: %s", admin.ErrNoAccount, account, config.Suggest(account, slices.Collect(maps.Keys(c.Accounts))))
+	}
+	var tokens []rotation.Token
+	for _, t := range c.Tokens {
+		if seen, ok := a.engine.view(t.Name); ok && t.Account == account && !seen.enrolling {
+			tokens = append(tokens, seen.token)
+		}
+	}
+	return tokens, nil
+}
+
+// RevokePrevious implements [admin.Orders].
+func (a *App) RevokePrevious(ctx context.Context, name string) (admin.Grace, error) {
+	return a.changeGrace(name, func(t rotation.Token) (rotation.Record, error) {
+		return a.engine.rotator.RevokePrevious(rotation.WithUrgency(ctx, rotation.UrgencyManual), t)
+	})
+}
+
+// ExtendGrace implements [admin.Orders].
+func (a *App) ExtendGrace(ctx context.Context, name string, grace time.Duration) (admin.Grace, error) {
+	return a.changeGrace(name, func(t rotation.Token) (rotation.Record, error) {
+		return a.engine.rotator.ExtendGrace(rotation.WithUrgency(ctx, rotation.UrgencyManual), t, grace)
+	})
+}
+
+func (a *App) changeGrace(name string, order func(rotation.Token) (rotation.Record, error)) (admin.Grace, error) {
+	record, err := a.engine.do(name, order)
+	if err != nil {
+		return admin.Grace{}, err
+	}
+	return admin.Grace{Token: a.token(name), EndsAt: record.GraceEnd()}, nil
 }
 
 // Pause implements [admin.Orders].

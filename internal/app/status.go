@@ -1,6 +1,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,9 +70,31 @@ func (a *App) show(t config.Token) status.Token {
 		showPair(&s, t, record)
 	}
 	if record.Last != nil {
-		s.LastSuccess = record.Last.At
+		s.LastSuccess, s.Unverified = record.Last.At, record.Last.Unverified
 	}
+	a.showCare(&s, t, seen)
 	return s
+}
+
+// showCare shows what is done for a token beside its rotations, and what an inventory found.
+func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
+	record := seen.record
+	if t.Replace {
+		s.Strategy = "replace"
+	}
+	s.Gone, s.Outside, s.Verifies = seen.gone, record.Outside, t.Verify != nil
+	if o := record.Order; o != nil {
+		s.Order = &status.Order{Since: o.Since, By: o.By, RevokeNow: o.RevokeNow, Left: o.Left}
+	}
+	s.Replaced = len(record.Replaced)
+	for _, old := range record.Replaced {
+		s.ReplacedError = cmp.Or(s.ReplacedError, old.LastError)
+	}
+	s.Renews, s.RenewalError = rotation.RenewsAt(seen.token, record), record.Renewal.LastError
+	if work := record.Work; work != nil && work.Verification.Probes > 0 {
+		v := work.Verification
+		s.Verification = &status.Verification{Since: v.Since, Probes: v.Probes, Refused: v.Refused(seen.token.VerifyWithin, a.now()), Error: v.Error}
+	}
 }
 
 // showPair shows of two service tokens what concerns whoever watches: the end that comes
@@ -106,12 +129,12 @@ func showDoubt(record rotation.Record) *status.Doubt {
 	}
 	shown := &status.Doubt{
 		Reason: d.Reason, Detail: d.Detail, Since: d.Since, RotationID: work.RotationID,
-		TokenID: work.TokenID, Spare: work.Spare,
+		TokenID: work.TokenID, Spare: work.Spare, Makes: work.Makes,
 		AskedAt: work.IntentAt, UpdatedBefore: work.Before.UpdatedAt, UpdatedNow: facts.UpdatedAt,
 		CarriedOut: d.CarriedOut || d.Answered(), AnswerSealed: d.Sealed, Deliverable: d.MayDeliver(), OldWorksUntil: d.OldWorksUntil, Extensions: d.Extensions,
 		Decision: d.Decision, DecidedAt: d.DecidedAt,
 	}
-	if work.Spare {
+	if work.Spare || work.Makes != "" {
 		shown.OldWorksUntil = time.Time{} // nobody uses it
 	}
 	return shown

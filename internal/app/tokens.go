@@ -42,6 +42,11 @@ func (e *engine) exchange(changed []rotation.Token, removed []string) error {
 	return nil
 }
 
+// sameIdentity reports whether two tokens are about the same service token, in the same way.
+func sameIdentity(a, b rotation.Token) bool {
+	return a.ID == b.ID && a.Partner == b.Partner && a.Replace == b.Replace && a.Origin() == b.Origin()
+}
+
 // mayExchange refuses to forget a service token in the middle of a rotation, whether its entry
 // is gone or names another one now. e.mu must be held.
 func (e *engine) mayExchange(changed []rotation.Token, removed []string) error {
@@ -56,7 +61,7 @@ func (e *engine) mayExchange(changed []rotation.Token, removed []string) error {
 		check(name)
 	}
 	for _, token := range changed {
-		if s := e.tokens[token.Name]; s != nil && (s.token.ID != token.ID || s.token.Partner != token.Partner) {
+		if s := e.tokens[token.Name]; s != nil && !sameIdentity(s.token, token) {
 			check(token.Name)
 		}
 	}
@@ -107,7 +112,7 @@ func (e *engine) settleOne(ctx context.Context, token rotation.Token) {
 func (e *engine) settled(token rotation.Token, record rotation.Record) {
 	e.mu.Lock()
 	s := e.tokens[token.Name]
-	current := s != nil && s.token.ID == token.ID && s.token.Timetable.Schedule == token.Timetable.Schedule
+	current := s != nil && sameIdentity(s.token, token) && s.token.Timetable.Schedule == token.Timetable.Schedule
 	if current {
 		s.enrolling = false
 	}

@@ -63,6 +63,7 @@ type world struct {
 type tokenSpec struct {
 	Name, ID, Schedule, Grace string
 	Partner                   string // of a pair
+	Which, Rest               string // in place of the ID, and further fields
 }
 
 func newWorld(t *testing.T) *world {
@@ -204,6 +205,12 @@ func (w *world) config(extra ...string) *config.Config {
 		which := "id: " + spec.ID
 		if spec.Partner != "" {
 			which = fmt.Sprintf("pair: [%s, %s]", spec.ID, spec.Partner)
+		}
+		if spec.Which != "" {
+			which = spec.Which
+		}
+		if spec.Rest != "" {
+			which += ", " + spec.Rest
 		}
 		fmt.Fprintf(&text, "  %s: {%s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
 			spec.Name, which, spec.Schedule, spec.Grace, spec.Name)

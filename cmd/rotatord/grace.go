@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rotatord/internal/admin"
+)
+
+func newRevokePrevious() *cobra.Command {
+	var at socketFlags
+	var format outputFormat
+	cmd := &cobra.Command{
+		Use:   "revoke-previous NAME",
+		Short: "Revoke a token's previous secret before its grace is over",
+		Long: `Have the running daemon revoke the previous secret of a token now, whatever grace it was
+promised. Consumers that have not read the present secret yet are refused from then on. With
+strategy replace the service token whose place was taken is deleted.
+
+It is refused while a rotation is in hand or in doubt, since consumers may need the old secret.
+It may be given again.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client, err := at.client(cmd, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			g, err := client.RevokePrevious(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return printGrace(cmd.OutOrStdout(), format, g, "the previous secret of %s was revoked", time.Now())
+		},
+	}
+	at.add(cmd)
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func newExtendGrace() *cobra.Command {
+	var at socketFlags
+	var format outputFormat
+	cmd := &cobra.Command{
+		Use:   "extend-grace NAME DURATION",
+		Short: "Keep a token's previous secret working for longer",
+		Long: `Have the running daemon keep the previous secret of a token working for DURATION from now, such
+as 12h, at most 720h. A grace is never shortened, and a secret that is dead is not revived. The
+next rotation waits for the new end.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			grace, err := time.ParseDuration(args[1])
+			if err != nil || grace < time.Second {
+				return usagef("%q is no duration of a second or more: write one such as 12h (a day is 24h)", args[1])
+			}
+			client, err := at.client(cmd, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			g, err := client.ExtendGrace(cmd.Context(), args[0], grace)
+			if err != nil {
+				return err
+			}
+			return printGrace(cmd.OutOrStdout(), format, g, "the previous secret of %s is kept", time.Now())
+		},
+	}
+	at.add(cmd)
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func printGrace(w io.Writer, format outputFormat, g admin.Grace, title string, now time.Time) error {
+	if format == "json" {
+		return printJSON(w, g)
+	}
+	p := &page{now: now}
+	p.title(title, g.Token.Name)
+	if g.EndsAt.After(now) {
+		p.line("works until", "%s", p.when(g.EndsAt))
+	}
+	p.line("next", "%s", nextOf(p, g.Token.Next, g.Token.Reason))
+	if g.Token.ReplacedError != "" {
+		return fmt.Errorf("a service token that was replaced could not be deleted: %s", g.Token.ReplacedError)
+	}
+	return p.print(w)
+}
