@@ -1,109 +1,419 @@
 package cloudflare
 
 import (
+	"container/heap"
 	"context"
+	"errors"
+	"fmt"
+	"math"
 	"sync"
 	"time"
 
-	"golang.org/x/time/rate"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
 )
+
+// This file holds the budget of requests that all users of one credential share. What is
+// known of Cloudflare's own count, and of others who use the credential, stands in
+// budget_window.go.
+//
+// Guarantee: whatever the answers say, or if they say nothing, no more requests than
+// requests_per_5m are at Cloudflare within any five minutes. A request counts from when it
+// may leave until five minutes after its answer was here, so how long it was on its way is
+// of no matter.
 
 // budgetWindow is the window of Cloudflare's rate limit, and its documented penalty.
 const budgetWindow = 5 * time.Minute
 
-// budget keeps one credential below its number of requests in any five minutes. A
-// bucket that holds b and refills at r lets at most b + r·window through in any window,
-// wherever Cloudflare's own begins: half of the budget may go at once, the rest is
-// spread.
+const (
+	// ticketLife is how long a request may take from its admission to its sending. One that
+	// was not sent by then never will be: the deadline of its claim is over.
+	ticketLife = 150 * time.Second
+	// lookAgain bounds for how long a budget goes by what it knew: what is kept for others
+	// shrinks with the time that they have left.
+	lookAgain = time.Second
+)
+
+// Budgets are the budgets of all credentials that the clients of one process use. The zero
+// value is not usable; call [NewBudgets].
+type Budgets struct {
+	mu   sync.Mutex
+	all  map[budgetKey]*budget
+	used map[*Client]budgetKey // what each used last
+}
+
+// budgetKey says what is counted together at Cloudflare.
+type budgetKey struct {
+	baseURL    string
+	credential secret.Digest
+}
+
+// NewBudgets returns an empty set.
+func NewBudgets() *Budgets {
+	return &Budgets{all: make(map[budgetKey]*budget), used: make(map[*Client]budgetKey)}
+}
+
+// of returns the budget of what a client uses now.
+func (s *Budgets) of(c *Client, key budgetKey) *budget {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was, known := s.used[c]; known && was == key {
+		return s.all[key]
+	}
+	s.leave(c)
+	b := s.all[key]
+	if b == nil {
+		b = newBudget(c.account.RequestsPer5m)
+		s.all[key] = b
+	}
+	s.used[c] = key
+	b.join(c, c.account.RequestsPer5m)
+	return b
+}
+
+// leave takes a client out of the budget that it used, which lives on for as long as what
+// was spent of it counts. s.mu must be held.
+func (s *Budgets) leave(c *Client) {
+	if b := s.all[s.used[c]]; b != nil {
+		b.leave(c)
+	}
+	delete(s.used, c)
+	for key, b := range s.all {
+		if b.idle() {
+			delete(s.all, key)
+		}
+	}
+}
+
+// budget is what one credential has. It admits requests by urgency, then in the order in
+// which they came.
 type budget struct {
-	limiter *rate.Limiter
+	mu      sync.Mutex
+	users   map[*Client]int // the limit that each one's account sets
+	limit   int             // the smallest of them
+	ended   []time.Time     // when requests were over, oldest first, while they count
+	flying  int             // sent, and not over
+	tickets []time.Time     // admitted and not sent: when they were admitted
+	window  window
+	blocked time.Time // until when nothing may be sent
 
-	mu           sync.Mutex
-	blockedUntil time.Time
+	credit   float64 // what the pace has let through and nobody took
+	creditAt time.Time
+	granted  time.Time // the last time that one was admitted
+
+	waiting waiters
+	arrived int
+	timer   *time.Timer
 }
 
-func newBudget(perWindow int) *budget {
-	burst := max(perWindow/2, 1)
-	spread := max(perWindow-burst, 1)
-	return &budget{limiter: rate.NewLimiter(rate.Limit(float64(spread)/budgetWindow.Seconds()), burst)}
+func newBudget(limit int) *budget {
+	return &budget{limit: limit, users: make(map[*Client]int)}
 }
 
-// take waits for one request's worth within ctx. It returns at once if ctx would end
-// before that.
-func (b *budget) take(ctx context.Context) error { return b.limiter.Wait(ctx) }
+// errNoRoom says that the budget has no room soon enough.
+type errNoRoom struct {
+	wait    time.Duration // at least
+	blocked bool          // because Cloudflare said so
+}
 
-// block lets nothing through for d. It never shortens an earlier block.
-func (b *budget) block(d time.Duration) {
+func (e *errNoRoom) Error() string {
+	return fmt.Sprintf("there is no room before %s from now", e.wait.Round(time.Second))
+}
+
+func (b *budget) join(c *Client, limit int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if until := time.Now().Add(d); until.After(b.blockedUntil) {
-		b.blockedUntil = until
-	}
+	b.users[c] = limit
+	b.setLimit()
 }
 
-// blocked is how long nothing may be sent, 0 if it may.
-func (b *budget) blocked() time.Duration {
+func (b *budget) leave(c *Client) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return max(time.Until(b.blockedUntil), 0)
+	delete(b.users, c)
+	b.setLimit()
 }
 
-// clock estimates how far Cloudflare's clock is ahead of ours, from the Date header of
-// its answers. Date has whole seconds, so one answer gives an interval of a second and
-// the time the answer took; intervals of later answers narrow it down.
-type clock struct {
-	mu       sync.Mutex
-	low      time.Duration
-	high     time.Duration
-	observed bool
-
-	// When the last answer was here, on the wall clock and on the monotonic one.
-	wall, monotonic time.Time
-}
-
-// maxUnnoticedStep is by how much the wall clock may be set between two answers without
-// their being worth nothing.
-const maxUnnoticedStep = 2 * time.Second
-
-// observe takes in one answer: it was asked for at sent, was here at received, and was
-// dated date.
-func (c *clock) observe(sent, received, date time.Time) {
-	low, high := date.Sub(received.Round(0)), date.Add(time.Second).Sub(sent.Round(0))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.observed {
-		if l, h := max(low, c.low), min(high, c.high); l <= h {
-			low, high = l, h
-		} // else one of the clocks was set: start anew
+func (b *budget) setLimit() {
+	first := true
+	for _, limit := range b.users {
+		if first || limit < b.limit {
+			b.limit, first = limit, false
+		}
 	}
-	c.low, c.high, c.observed = low, high, true
-	c.wall, c.monotonic = received.Round(0), received
+	b.pump(time.Now())
 }
 
-// bounds are the smallest and the largest difference that fit all answers so far; both 0
-// before the first. Counting a grace on Cloudflare's clock takes the largest, so that it
-// is never too short; saying when it has ended on ours takes the smallest.
-func (c *clock) bounds() (low, high time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.low, c.high
-}
-
-// known reports whether an answer was seen and is still worth something: the wall clock was
-// not set since, and the machine did not sleep.
-func (c *clock) known() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// idle reports whether nobody uses it and nothing that was spent counts any more.
+func (b *budget) idle() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	now := time.Now()
-	step := now.Round(0).Sub(c.wall) - now.Sub(c.monotonic)
-	return c.observed && step.Abs() <= maxUnnoticedStep
+	return len(b.users) == 0 && b.spent(now) == 0 && len(b.waiting) == 0 && !now.Before(b.blocked)
 }
 
-// apart is how far the two clocks are from each other, at least.
-func (c *clock) apart() time.Duration {
-	low, high := c.bounds()
-	if low <= 0 && high >= 0 {
+// take waits for one request's worth within ctx. It returns at once if ctx would end before
+// that for certain, or if Cloudflare asked to be left alone. Who took one sends one request,
+// by begin, or none.
+func (b *budget) take(ctx context.Context) error {
+	b.mu.Lock()
+	now := time.Now()
+	urgency := rotation.UrgencyOf(ctx)
+	if left := b.blocked.Sub(now); left > 0 {
+		b.mu.Unlock()
+		return &errNoRoom{left, true}
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		if wait := b.atLeast(now, urgency); wait > deadline.Sub(now) {
+			b.mu.Unlock()
+			return &errNoRoom{wait: wait}
+		}
+	}
+	b.arrived++
+	w := &waiter{urgency: urgency, arrived: b.arrived, admitted: make(chan error, 1)}
+	heap.Push(&b.waiting, w)
+	b.pump(now)
+	b.mu.Unlock()
+	select {
+	case err := <-w.admitted:
+		return err
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now = time.Now()
+	if w.place >= 0 {
+		heap.Remove(&b.waiting, w.place)
+	} else if <-w.admitted == nil && len(b.tickets) > 0 { // just now, and for nothing
+		b.tickets = b.tickets[:len(b.tickets)-1]
+	}
+	wait := b.atLeast(now, urgency)
+	b.pump(now)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return &errNoRoom{wait: max(wait, lookAgain)}
+	}
+	return ctx.Err()
+}
+
+// begin says that a request is sent now, and returns what is to be called with its answer.
+func (b *budget) begin() (end func(answer)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	// The last ticket: those that nobody will use then stay below, and expire.
+	if n := len(b.tickets); n > 0 {
+		b.tickets = b.tickets[:n-1]
+	}
+	b.flying++
+	sent := time.Now()
+	return func(a answer) { b.end(sent, a) }
+}
+
+// answer is what became of a request.
+type answer struct {
+	unsent   bool          // it never left
+	throttle time.Duration // how long Cloudflare wants to be left alone, 0 if it does not
+	limit    ratelimit     // what its headers say
+}
+
+func (b *budget) end(sent time.Time, a answer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	b.flying--
+	if !a.unsent {
+		b.ended = append(b.ended, now)
+		b.spent(now) // forgets
+		b.window.observe(observation{sent: sent, at: now, ratelimit: a.limit}, b.ended, b.flying, b.limit)
+	}
+	if until := now.Add(a.throttle); a.throttle > 0 && until.After(b.blocked) { // never shortened
+		b.blocked = until
+	}
+	b.pump(now)
+}
+
+// spent is how many requests count now. b.mu must be held, as for all below.
+func (b *budget) spent(now time.Time) int {
+	old := 0
+	for old < len(b.ended) && now.Sub(b.ended[old]) >= budgetWindow {
+		old++
+	}
+	if b.ended = b.ended[old:]; len(b.ended) == 0 {
+		b.ended = nil // and the memory before it
+	}
+	old = 0
+	for old < len(b.tickets) && now.Sub(b.tickets[old]) >= ticketLife {
+		old++
+	}
+	b.tickets = b.tickets[old:]
+	return len(b.ended) + b.pending()
+}
+
+// pending is how many were admitted and have no answer.
+func (b *budget) pending() int { return b.flying + len(b.tickets) }
+
+// keptBack is what is left for what is more urgent: a hundredth, for operators and doubts.
+func (b *budget) keptBack(u rotation.Urgency) int {
+	if u >= rotation.UrgencyManual {
 		return 0
 	}
-	return min(low.Abs(), high.Abs())
+	return b.limit / 100
+}
+
+// full is how long the hard bound lets nothing through.
+func (b *budget) full(now time.Time, u rotation.Urgency) time.Duration {
+	over := b.spent(now) + b.keptBack(u) - b.limit
+	switch {
+	case over < 0:
+		return 0
+	case over < len(b.ended):
+		return budgetWindow - now.Sub(b.ended[over])
+	default:
+		return lookAgain // of those under way, none counts for less than five minutes more
+	}
+}
+
+// atLeast is how long a request has to wait for certain.
+func (b *budget) atLeast(now time.Time, u rotation.Urgency) time.Duration {
+	return max(b.blocked.Sub(now), b.full(now, u), b.window.over(now, b.pending()+b.keptBack(u)))
+}
+
+// delay is how long to wait before the next request is admitted, or before looking again; 0
+// if it may be admitted now.
+func (b *budget) delay(now time.Time, u rotation.Urgency) time.Duration {
+	if wait := max(b.blocked.Sub(now), b.full(now, u)); wait > 0 {
+		return wait
+	}
+	pace := b.window.pace(now, b.pending(), b.keptBack(u), b.limit)
+	if pace.probe { // one tells of a new window, and the others wait for what it says
+		if b.pending() == 0 || now.Sub(b.granted) >= lookAgain {
+			return 0
+		}
+		return lookAgain - now.Sub(b.granted)
+	}
+	b.credit = min(b.credit+pace.rate*now.Sub(b.creditAt).Seconds(), maxBurst)
+	b.creditAt = now
+	switch {
+	case pace.room && b.credit >= 1:
+		return 0
+	case pace.room && pace.rate > 0:
+		wait := time.Duration((1 - b.credit) / pace.rate * float64(time.Second))
+		return min(max(wait, time.Millisecond), lookAgain)
+	case pace.trickle > 0 && now.Sub(b.granted) >= pace.trickle:
+		return 0
+	default:
+		return lookAgain
+	}
+}
+
+// pump admits those that may go now, and sees to it that somebody looks again at the others.
+func (b *budget) pump(now time.Time) {
+	for len(b.waiting) > 0 {
+		if left := b.blocked.Sub(now); left > 0 { // nobody need wait to be told
+			heap.Pop(&b.waiting).(*waiter).admitted <- &errNoRoom{left, true}
+			continue
+		}
+		wait := b.delay(now, b.waiting[0].urgency)
+		if wait > 0 {
+			b.lookIn(wait)
+			return
+		}
+		b.credit = max(b.credit-1, 0)
+		b.granted = now
+		b.tickets = append(b.tickets, now)
+		b.window.sent(now)
+		heap.Pop(&b.waiting).(*waiter).admitted <- nil
+	}
+}
+
+func (b *budget) lookIn(d time.Duration) {
+	if b.timer == nil {
+		b.timer = time.AfterFunc(d, func() {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.pump(time.Now())
+		})
+		return
+	}
+	b.timer.Reset(d)
+}
+
+// room is how many requests of that urgency can be expected to be admitted within d, and how
+// long nothing will be for certain.
+func (b *budget) room(d time.Duration, u rotation.Urgency) (requests int, wait time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if wait := b.atLeast(now, u); wait > 0 {
+		return 0, wait
+	}
+	hard := b.limit - b.keptBack(u) - b.spent(now)
+	for _, ended := range b.ended {
+		if budgetWindow-now.Sub(ended) > d {
+			break
+		}
+		hard++
+	}
+	return max(min(hard, b.window.room(now, d, b.pending(), b.keptBack(u), b.limit)), 0), 0
+}
+
+// waiter is a request that waits to be admitted.
+type waiter struct {
+	urgency  rotation.Urgency
+	arrived  int
+	place    int // in the heap; -1 once it was taken out
+	admitted chan error
+}
+
+// waiters is a heap: the most urgent first, then the one that came first.
+type waiters []*waiter
+
+func (w waiters) Len() int { return len(w) }
+func (w waiters) Less(i, j int) bool {
+	if w[i].urgency != w[j].urgency {
+		return w[i].urgency > w[j].urgency
+	}
+	return w[i].arrived < w[j].arrived
+}
+func (w waiters) Swap(i, j int) {
+	w[i], w[j] = w[j], w[i]
+	w[i].place, w[j].place = i, j
+}
+func (w *waiters) Push(x any) {
+	one := x.(*waiter)
+	one.place = len(*w)
+	*w = append(*w, one)
+}
+func (w *waiters) Pop() any {
+	last := len(*w) - 1
+	one := (*w)[last]
+	(*w)[last] = nil
+	*w = (*w)[:last]
+	one.place = -1
+	return one
+}
+
+// budget returns the one of the credential as it is now.
+func (c *Client) budget() (*budget, error) {
+	source, path := c.account.APIToken, "api_token"
+	if source.IsZero() {
+		source, path = c.account.APIKey, "api_key"
+	}
+	value, err := source.Read()
+	if err != nil {
+		return nil, fmt.Errorf("accounts.%s.%s: %w", c.account.Name, path, err)
+	}
+	if path == "api_key" {
+		value = secret.New(c.account.APIEmail + "\n" + value.Reveal())
+	}
+	return c.budgets.of(c, budgetKey{c.account.BaseURL, value.Digest()}), nil
+}
+
+// Room says how many requests of that urgency can be expected to be admitted within d, and if
+// none, for how long at least none will be.
+func (c *Client) Room(d time.Duration, u rotation.Urgency) (requests int, wait time.Duration) {
+	b, err := c.budget()
+	if err != nil {
+		return math.MaxInt, 0 // whoever sends a request is told
+	}
+	return b.room(d, u)
 }

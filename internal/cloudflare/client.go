@@ -11,6 +11,7 @@ package cloudflare
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -42,7 +43,7 @@ type Client struct {
 	account  config.Account
 	observer Observer
 	log      *slog.Logger
-	budget   *budget
+	budgets  *Budgets
 	clock    clock
 	rotate   http.RoundTripper // a connection for each request, rotate and create
 	read     http.RoundTripper
@@ -52,6 +53,8 @@ type Client struct {
 type Options struct {
 	Observer Observer     // nil: nobody is told
 	Logger   *slog.Logger // nil: silent
+	// Budgets are shared by all clients that may have a credential in common. nil: one's own.
+	Budgets *Budgets
 	// WrapTransport, if set, is put around both transports, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
 }
@@ -73,8 +76,11 @@ func New(account config.Account, o Options) *Client {
 	}
 	c := &Client{
 		account: account, observer: o.Observer, log: o.Logger.With("account", account.Name),
-		budget: newBudget(account.RequestsPer5m),
-		rotate: rotateTransport(), read: readTransport(),
+		budgets: o.Budgets,
+		rotate:  rotateTransport(), read: readTransport(),
+	}
+	if c.budgets == nil {
+		c.budgets = NewBudgets()
 	}
 	if o.WrapTransport != nil {
 		c.rotate, c.read = o.WrapTransport(c.rotate), o.WrapTransport(c.read)
@@ -123,17 +129,28 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
-// admit takes one request out of the budget, waiting for it within ctx.
+// admit takes one request out of the credential's budget, waiting for it within ctx. The
+// request is then sent by exchange.
 func (c *Client) admit(ctx context.Context, operation string) error {
-	if left := c.budget.blocked(); left > 0 {
-		return &rotation.IssuerError{Class: rotation.Throttled, Operation: operation, RetryAfter: left,
-			Message: "nothing was sent: Cloudflare asked to be left alone"}
+	b, err := c.budget()
+	if err != nil {
+		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
 	}
-	if err := c.budget.take(ctx); err != nil {
+	err = b.take(ctx)
+	none, isNone := errors.AsType[*errNoRoom](err)
+	switch {
+	case err == nil:
+		return nil
+	case isNone && none.blocked:
+		return &rotation.IssuerError{Class: rotation.Throttled, Operation: operation, RetryAfter: none.wait,
+			Message: "nothing was sent: Cloudflare asked to be left alone"}
+	case isNone:
+		return &rotation.IssuerError{Class: rotation.Throttled, Operation: operation, RetryAfter: none.wait,
+			Message: "nothing was sent: the budget of requests in five minutes is spent"}
+	default:
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation,
 			Err: fmt.Errorf("waiting for the budget of %d requests in five minutes: %w", c.account.RequestsPer5m, err)}
 	}
-	return nil
 }
 
 // set sets an optional parameter of the SDK. Its own constructor for them is in its root

@@ -129,34 +129,40 @@ func (c *Client) exchange(ctx context.Context, operation string, rt http.RoundTr
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}),
 	)...)
+	budget, err := c.budget()
+	if err != nil {
+		return envelope{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
+	}
 	start := time.Now()
+	end := budget.begin()
 	sdkErr := do(service, nil)
 	c.observer.CloudflareRequest(operation, statusLabel(recorder.status), time.Since(start))
-	c.learn(recorder, start)
+	end(c.learn(recorder, start))
 	return c.judge(operation, recorder, sdkErr)
 }
 
 // learn takes from an answer's headers what they say about the clock and the budget.
-func (c *Client) learn(r *recorder, start time.Time) {
+func (c *Client) learn(r *recorder, start time.Time) answer {
 	if r.header == nil {
-		return
+		return answer{unsent: !r.connected.Load()}
 	}
 	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
 		c.clock.observe(start, time.Now(), date)
 		_, skew := c.clock.bounds()
 		c.observer.CloudflareSkew(skew)
 	}
-	if remaining, reset, ok := parseRatelimit(r.header.Get("Ratelimit")); ok {
-		c.observer.CloudflareBudget(c.account.Name, remaining)
-		if remaining == 0 && r.status != http.StatusTooManyRequests {
-			c.budget.block(reset)
-		}
+	a := answer{limit: readRatelimit(r.header)}
+	if a.limit.said {
+		c.observer.CloudflareBudget(c.account.Name, a.limit.left)
 	}
-	if r.status == http.StatusTooManyRequests {
-		wait := retryAfter(r.header)
-		c.budget.block(wait)
-		c.observer.CloudflareThrottled(c.account.Name, wait)
+	switch {
+	case r.status == http.StatusTooManyRequests:
+		a.throttle = retryAfter(r.header)
+		c.observer.CloudflareThrottled(c.account.Name, a.throttle)
+	case a.limit.said && a.limit.left == 0:
+		a.throttle = a.limit.reset
 	}
+	return a
 }
 
 // judge decides what an exchange came to. This is where a failure is classified, and
@@ -331,24 +337,6 @@ const maxWait = time.Hour
 
 func wait(seconds int) time.Duration {
 	return time.Duration(min(max(seconds, 0), int(maxWait/time.Second))) * time.Second
-}
-
-// parseRatelimit reads `"default";r=<left>;t=<seconds>`.
-func parseRatelimit(header string) (remaining int, reset time.Duration, ok bool) {
-	for part := range strings.SplitSeq(header, ";") {
-		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
-		n, err := strconv.Atoi(value)
-		if err != nil {
-			continue
-		}
-		switch key {
-		case "r":
-			remaining, ok = n, true
-		case "t":
-			reset = wait(n)
-		}
-	}
-	return remaining, reset, ok
 }
 
 // describeJSON says what is wrong with a document without quoting from it.

@@ -9,8 +9,9 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// pageSize of listings.
-const pageSize = 100
+// pageSize of listings is the largest that Cloudflare's OpenAPI document allows. A server that
+// gives fewer is asked for more pages.
+const pageSize = 1000
 
 // Inspect implements [rotation.Issuer].
 func (c *Client) Inspect(ctx context.Context, tokenID string) (rotation.TokenFacts, error) {
