@@ -65,6 +65,7 @@ type App struct {
 	mu        sync.Mutex
 	config    *config.Config // the one in force
 	accounts  map[string]*account
+	budgets   *cloudflare.Budgets
 
 	stopBeginning func(context.Context) error
 
@@ -96,8 +97,8 @@ func New(o Options) (*App, error) {
 	a := &App{
 		options: o, config: o.Config, log: o.Logger, now: o.Now,
 		metrics:  httpapi.NewMetrics(o.Build),
-		accounts: make(map[string]*account),
-		failed:   make(chan error, 1),
+		accounts: make(map[string]*account), budgets: cloudflare.NewBudgets(),
+		failed: make(chan error, 1),
 	}
 	if a.now == nil {
 		a.now = time.Now
@@ -211,7 +212,9 @@ func accountsOf(c *config.Config) map[string]bool {
 }
 
 func (a *App) newAccount(c config.Account) *account {
-	return &account{client: cloudflare.New(c, cloudflare.Options{Observer: a.metrics, Logger: a.log}), every: c.InventoryEvery}
+	return &account{
+		client: cloudflare.New(c, cloudflare.Options{Observer: a.metrics, Logger: a.log, Budgets: a.budgets}), every: c.InventoryEvery,
+	}
 }
 
 // tokens turns the configuration into what the core works with.

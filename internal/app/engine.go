@@ -10,16 +10,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
-
-// maxInHand is how many rotations of one account may be in hand at once. Cloudflare's
-// budget is the narrower bound; this one limits connections and memory. Each account has
-// its own, so that one which answers slowly, or must be left alone, holds up no other.
-const maxInHand = 16
 
 // retryFloor keeps a token that cannot even write its ledger record from being tried
 // without a pause; the pause doubles up to retryCeiling.
@@ -48,9 +41,9 @@ type engine struct {
 
 	mu     sync.Mutex
 	tokens map[string]*scheduled
-	slots  map[string]*semaphore.Weighted // by account
-	late   []string                       // tokens whose slots passed, to be looked at together
-	atLate bool                           // somebody is at it
+	turns  map[string]*turns // by account
+	late   []string          // tokens whose slots passed, to be looked at together
+	atLate bool              // somebody is at it
 }
 
 // scheduled is a token and what is known of it.
@@ -74,7 +67,7 @@ type scheduled struct {
 func newEngine(now func() time.Time, log *slog.Logger) *engine {
 	return &engine{
 		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, born: time.Now(), log: log,
-		tokens: make(map[string]*scheduled), slots: make(map[string]*semaphore.Weighted),
+		tokens: make(map[string]*scheduled), turns: make(map[string]*turns),
 	}
 }
 
@@ -100,9 +93,7 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 		e.tokens[token.Name] = s
 	}
 	s.token = token
-	if e.slots[token.Account] == nil {
-		e.slots[token.Account] = semaphore.NewWeighted(maxInHand)
-	}
+	e.takesTurns(token)
 	if isNew && record.Step != rotation.StepIdle {
 		at := e.rotator.Due(token, record).At
 		// One that waits, in doubt or for a back-off, was looked at already.
@@ -116,6 +107,14 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 	}
 	e.mu.Unlock()
 	e.plan(token.Name, record, 0)
+}
+
+// takesTurns makes sure that there are turns for a token's account. e.mu must be held.
+func (e *engine) takesTurns(token rotation.Token) {
+	if e.turns[token.Account] == nil {
+		e.turns[token.Account] = newTurns(e.now)
+	}
+	e.turns[token.Account].rationedBy(token.Issuer)
 }
 
 // run fires tokens until ctx ends, and returns when no new work will begin. Rotations in
@@ -246,17 +245,18 @@ func (e *engine) work(ctx context.Context, name string) {
 		return
 	}
 	e.mu.Lock()
-	slots := e.slots[s.token.Account]
+	turns := e.turns[s.token.Account]
 	e.mu.Unlock()
-	if slots.Acquire(ctx, 1) != nil {
+	urgency, release, err := turns.take(ctx, turnOf(s, e.now()))
+	if err != nil {
 		return // stopping: the ledger knows what is due
 	}
-	defer slots.Release(1)
+	defer release()
 	token, ok := e.begin(name)
 	if !ok {
 		return // it was taken away while this waited; or a reload plans it anew
 	}
-	record, err := e.rotator.Advance(ctx, token)
+	record, err := e.rotator.Advance(rotation.WithUrgency(ctx, urgency), token)
 	e.end(name)
 	var floor time.Duration
 	if err != nil {

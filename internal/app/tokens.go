@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"rotatord/internal/rotation"
 )
 
@@ -35,9 +33,7 @@ func (e *engine) exchange(changed []rotation.Token, removed []string) error {
 		}
 		s.token, s.enrolling = token, true
 		e.queue.Remove(token.Name)
-		if e.slots[token.Account] == nil {
-			e.slots[token.Account] = semaphore.NewWeighted(maxInHand)
-		}
+		e.takesTurns(token)
 	}
 	return nil
 }

@@ -32,6 +32,8 @@ const (
 	// lookAgain bounds for how long a budget goes by what it knew: what is kept for others
 	// shrinks with the time that they have left.
 	lookAgain = time.Second
+	// soon is for how long what is urgent can wait, if it comes at a bad moment.
+	soon = 30 * time.Second
 )
 
 // Budgets are the budgets of all credentials that the clients of one process use. The zero
@@ -259,17 +261,24 @@ func (b *budget) keptBack(u rotation.Urgency) int {
 	return b.limit / 100
 }
 
-// full is how long the hard bound lets nothing through.
+// full is how long the hard bound lets nothing through. What is kept back may be spent if as
+// much comes free soon.
 func (b *budget) full(now time.Time, u rotation.Urgency) time.Duration {
-	over := b.spent(now) + b.keptBack(u) - b.limit
-	switch {
-	case over < 0:
-		return 0
-	case over < len(b.ended):
-		return budgetWindow - now.Sub(b.ended[over])
-	default:
-		return lookAgain // of those under way, none counts for less than five minutes more
+	over := b.spent(now) - b.limit
+	wait := time.Duration(0)
+	for _, must := range []struct {
+		over int
+		in   time.Duration
+	}{{over, 0}, {over + b.keptBack(u), soon}} {
+		switch {
+		case must.over < 0:
+		case must.over < len(b.ended):
+			wait = max(wait, budgetWindow-now.Sub(b.ended[must.over])-must.in)
+		default:
+			wait = max(wait, lookAgain) // of those under way, none counts for less than five minutes more
+		}
 	}
+	return wait
 }
 
 // atLeast is how long a request has to wait for certain.

@@ -171,11 +171,16 @@ func all(t *testing.T, n int, clients ...*Client) time.Duration {
 			for i := range jobs {
 				if _, err := clients[i%len(clients)].Inspect(t.Context(), cfsim.SeedTokenID(1)); err != nil {
 					t.Errorf("request %d after %s: %v", i, time.Since(start), err)
+					for range jobs { // it is over
+					}
 				}
 			}
 		})
 	}
 	for i := range n {
+		if t.Failed() {
+			break
+		}
 		jobs <- i
 	}
 	close(jobs)
@@ -204,7 +209,7 @@ func TestBurstIsDoneInTime(t *testing.T) {
 			}
 		}
 	}
-	inBursts := func(each int, from time.Duration) func(*cloud, <-chan struct{}) {
+	inBursts := func(each, parallel int, from time.Duration) func(*cloud, <-chan struct{}) {
 		return func(c *cloud, end <-chan struct{}) {
 			next := time.After(from)
 			for {
@@ -213,11 +218,17 @@ func TestBurstIsDoneInTime(t *testing.T) {
 					return
 				case <-next:
 					next = time.After(budgetWindow)
-					for range each {
-						if c.another() == 0 { // it keeps to what is left
-							break
-						}
+					var workers sync.WaitGroup
+					for range parallel {
+						workers.Go(func() {
+							for range each / parallel {
+								if c.another() < 3*parallel { // it keeps to what is left
+									return
+								}
+							}
+						})
 					}
+					workers.Wait()
 				}
 			}
 		}
@@ -233,13 +244,16 @@ func TestBurstIsDoneInTime(t *testing.T) {
 		{"alone with the default limit", 1000, 1000, nil, 1.03},
 		{"half is taken evenly", quota, quota / 2, evenly(quota / 2), 1.03},
 		{"half is taken evenly, default limit", 1000, quota / 2, evenly(quota / 2), 1.03},
-		{"half is taken in bursts at the beginning", 1000, quota / 2, inBursts(quota/2, time.Second), 1.1},
-		{"half is taken in bursts in the middle", 1000, quota / 2, inBursts(quota/2, 150*time.Second), 1.1},
-		{"half is taken in bursts at the end", 1000, quota / 2, inBursts(quota/2, 270*time.Second), 1.1},
+		{"half is taken in bursts at the beginning", 1000, quota / 2, inBursts(quota/2, 20, time.Second), 1.1},
+		{"half is taken in bursts in the middle", 1000, quota / 2, inBursts(quota/2, 20, 150*time.Second), 1.1},
+		{"half is taken in bursts at the end", 1000, quota / 2, inBursts(quota/2, 20, 270*time.Second), 1.1},
+		{"half is taken in long bursts", 1000, quota / 2, inBursts(quota/2, 1, 100*time.Second), 1.1},
+		{"half is taken in long bursts at the end", 1000, quota / 2, inBursts(quota/2, 1, 270*time.Second), 1.1},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newCloud(quota)
+				began := time.Now()
 				end := make(chan struct{})
 				var other sync.WaitGroup
 				if test.others != nil {
@@ -251,6 +265,11 @@ func TestBurstIsDoneInTime(t *testing.T) {
 				ideal := budgetWindow * time.Duration((n-1)/test.share)
 				ratio := took.Seconds() / ideal.Seconds()
 				t.Logf("%s, ideal %s: %.3f; %d refused", took, ideal, ratio, c.denied)
+				var per [12]int
+				for _, at := range c.sent {
+					per[min(int(at.Sub(began)/budgetWindow), 11)]++
+				}
+				t.Log(per)
 				if c.denied > 0 {
 					t.Errorf("%d requests were refused", c.denied)
 				}

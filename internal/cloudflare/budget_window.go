@@ -3,6 +3,7 @@ package cloudflare
 import (
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -135,10 +136,8 @@ func (w *window) observe(o observation, ended []time.Time, flying, limit int) {
 			w.lost = 0
 		}
 	}
-	own := 0
-	for own < len(ended) && !ended[len(ended)-1-own].Before(w.begin) {
-		own++
-	}
+	first, _ := slices.BinarySearchFunc(ended, w.begin, time.Time.Compare)
+	own := len(ended) - first
 	if w.quota == 0 { // whatever was used before the first answer was used by others
 		w.quota = o.quota
 		if w.quota == 0 {
@@ -222,7 +221,9 @@ func (w *window) share(now time.Time, pending, back, limit int) (requests float6
 		}
 		return float64(limit - back - w.oursSent), left
 	}
-	left = w.ends.Sub(now)
+	if left = w.ends.Sub(now); left < soon {
+		back = 0
+	}
 	requests = float64(w.left-w.lost-pending-back) - w.keep(now, limit)
 	if w.grows {
 		left = min(left, w.length/10)
@@ -244,7 +245,7 @@ func (w *window) pace(now time.Time, pending, back, limit int) pace {
 	}
 	requests, left := w.share(now, pending, back, limit)
 	p := pace{room: requests >= 1, rate: w.rateOf(requests, left, limit)}
-	if !w.silent && w.left-w.lost-pending-back > guard {
+	if unseen := w.rate() * now.Sub(w.leftAt).Seconds(); !w.silent && w.left-w.lost-pending-back-int(unseen) > w.quota/20 {
 		p.trickle = w.length * 100 / time.Duration(max(limit, 100))
 	}
 	return p
@@ -254,7 +255,7 @@ func (w *window) pace(now time.Time, pending, back, limit int) pace {
 // and the rest early.
 func (w *window) rateOf(requests float64, left time.Duration, limit int) float64 {
 	tail := min(float64(limit)/20*left.Seconds()/budgetWindow.Seconds(), max(requests, 0))
-	return min((front*(max(requests, 0)-tail)+tail)/max(left, time.Second).Seconds(), maxRate)
+	return min((front*(max(requests, 0)-tail)+tail)/max(left, time.Second).Seconds(), max(maxRate, float64(limit)/budgetWindow.Seconds()))
 }
 
 // over is how long nothing is left for certain.

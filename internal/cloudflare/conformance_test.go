@@ -22,7 +22,7 @@ import (
 // TestClientAgainstTheSimulator holds every request of ours, and every answer, against
 // Cloudflare's own OpenAPI document.
 func TestClientAgainstTheSimulator(t *testing.T) {
-	simulator := cfsim.New(cfsim.Options{SeedTokens: 250})
+	simulator := cfsim.New(cfsim.Options{SeedTokens: 1250})
 	server := httptest.NewServer(simulator)
 	t.Cleanup(server.Close)
 	var o told
@@ -38,7 +38,7 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 	for _, f := range all {
 		seen[f.ID] = f
 	}
-	if len(all) != 250 || len(seen) != 250 || o.requests["list 200"] != 3 {
+	if len(all) != 1250 || len(seen) != 1250 || o.requests["list 200"] != 2 {
 		t.Errorf("listed %d tokens, %d of them different, in %d requests", len(all), len(seen), o.requests["list 200"])
 	}
 
