@@ -1,0 +1,363 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cloudflare/cloudflare-go/v7/option"
+	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
+
+	"rotatord/internal/cloudflare"
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
+)
+
+// This file has thousands of tokens rotate under Cloudflare's limit, in simulated time: by
+// the daemon's own engine, rotator and client, and by the loop that one would write instead.
+// `make bench` shows the tables; docs/benchmarks.md has them.
+
+const (
+	limitQuota  = 1200                   // of Cloudflare, in five minutes
+	limitWindow = 5 * time.Minute        // of Cloudflare
+	limitTakes  = 200 * time.Millisecond // a request to Cloudflare
+	limitToken  = "token-of-the-test"
+)
+
+// limited is a Cloudflare with its limit, and a memory that stands for ledger, disk and Vault.
+type limited struct {
+	sim *cfsim.Simulator
+
+	mu       sync.Mutex
+	records  map[string]rotation.Record
+	sealed   map[string]rotation.Issued
+	requests map[string]int // by who made them, and "... refused"
+	done     []time.Time    // rotations
+	failed   map[string]int // attempts that came to nothing, by result and reason
+}
+
+func newLimited(tokens int) *limited {
+	return &limited{
+		sim:     cfsim.New(cfsim.Options{SeedTokens: tokens, RateLimit: limitQuota, Seed: 7}),
+		records: make(map[string]rotation.Record), sealed: make(map[string]rotation.Issued),
+		requests: make(map[string]int), failed: make(map[string]int),
+	}
+}
+
+// limitedBy is the way of somebody to Cloudflare.
+type limitedBy struct {
+	*limited
+	who string
+}
+
+func (l limitedBy) RoundTrip(r *http.Request) (*http.Response, error) {
+	time.Sleep(limitTakes / 2)
+	res, err := l.sim.RoundTripper().RoundTrip(r)
+	time.Sleep(limitTakes / 2)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.requests[l.who]++; err == nil && res.StatusCode == http.StatusTooManyRequests {
+		l.requests[l.who+" refused"]++
+	}
+	return res, err
+}
+
+// other is somebody who takes half of the limit, evenly, until ctx ends.
+func (l *limited) other(ctx context.Context) {
+	tick := time.NewTicker(limitWindow / (limitQuota / 2))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			req, err := http.NewRequest(http.MethodGet, "http://sim"+cfsim.BasePath+"/user/tokens/verify", nil)
+			must(err)
+			req.Header.Set("Authorization", "Bearer "+limitToken)
+			_, err = limitedBy{l, "other"}.RoundTrip(req)
+			must(err)
+		}
+	}
+}
+
+func (l *limited) account(t *testing.T, perWindow int) config.Account {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "token")
+	must(os.WriteFile(path, []byte(limitToken), 0o600))
+	return config.Account{Name: "prod", AccountID: cfsim.DefaultAccountID, BaseURL: "http://sim" + cfsim.BasePath,
+		APIToken: config.SecretSource{File: path}, RequestsPer5m: perWindow}
+}
+
+func (l *limited) Load(_ context.Context, token string) (rotation.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return unshared(l.records[token]), nil
+}
+
+func (l *limited) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.records[r.Token].Revision != r.Revision {
+		return r, rotation.ErrConflict
+	}
+	r.Revision++
+	l.records[r.Token] = unshared(r)
+	return r, nil
+}
+
+func (l *limited) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
+	for i, r := range all {
+		saved, err := l.Save(ctx, r)
+		if err != nil {
+			return nil, err
+		}
+		all[i] = saved
+	}
+	return all, nil
+}
+
+func (l *limited) All(context.Context) ([]rotation.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.records)), nil
+}
+
+func (l *limited) Reserve(context.Context, rotation.PendingKey) error { return nil }
+
+func (l *limited) Seal(_ context.Context, key rotation.PendingKey, issued rotation.Issued) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.sealed[key.RotationID] = issued
+	return nil
+}
+
+func (l *limited) Open(_ context.Context, id string) (rotation.Issued, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	issued, ok := l.sealed[id]
+	return issued, ok, nil
+}
+
+func (l *limited) Erase(_ context.Context, id string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.sealed, id)
+	return nil
+}
+
+func (l *limited) Observe(e rotation.Event) {
+	if a, ok := e.(rotation.Attempted); ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if a.Result == rotation.ResultSuccess {
+			l.done = append(l.done, time.Now())
+		} else {
+			l.failed[string(a.Result)+"/"+a.Reason]++
+		}
+	}
+}
+
+// limitedSink is a Vault that takes ten milliseconds.
+type limitedSink struct{}
+
+func (limitedSink) Name() string { return "memory:sink" }
+
+func (limitedSink) Preflight(context.Context) (rotation.Stored, error) {
+	time.Sleep(10 * time.Millisecond)
+	return rotation.Stored{Exists: true, Version: 1}, nil
+}
+
+func (limitedSink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (rotation.Stored, error) {
+	time.Sleep(10 * time.Millisecond)
+	return rotation.Stored{Exists: true, Version: 2, ClientID: c.ClientID, Digest: c.ClientSecret.Digest()}, nil
+}
+
+// run starts a daemon without its files and listeners: engine, rotator, client and inventory.
+// tokens are n of the same schedule.
+func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedule, jitter time.Duration) (stop func()) {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	client := cloudflare.New(l.account(t, perWindow), cloudflare.Options{
+		WrapTransport: func(http.RoundTripper) http.RoundTripper { return limitedBy{l, "rotatord"} },
+	})
+	a := &App{log: log, now: time.Now, config: &config.Config{}, engine: newEngine(time.Now, log)}
+	a.engine.rotator = rotation.New(rotation.Options{Ledger: l, Pending: l, Observer: observers(a.engine, l), Owner: "test", Started: time.Now()})
+	tokens := make([]rotation.Token, n)
+	for i := range tokens {
+		name := fmt.Sprintf("token-%04d", i+1)
+		table := scheduler.Timetable{Schedule: schedule, Jitter: jitter, Key: name}
+		tokens[i] = rotation.Token{Name: name, Account: "prod", ID: cfsim.SeedTokenID(i + 1), Timetable: table, Issuer: client, Sinks: []rotation.Sink{limitedSink{}}}
+		a.config.Tokens = append(a.config.Tokens, config.Token{Name: name, Account: "prod", ID: cfsim.SeedTokenID(i + 1), Schedule: schedule, Jitter: jitter})
+	}
+	must(a.engine.enroll(t.Context(), tokens))
+	account := &account{client: client}
+	a.startInventory("prod", account)
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan struct{})
+	go func() { defer close(ran); a.engine.run(ctx) }()
+	return func() {
+		cancel()
+		<-ran
+		a.engine.workers.Wait()
+		must(account.stop(context.Background()))
+	}
+}
+
+// limitResult is what came of 5,000 tokens that are due at once.
+type limitResult struct {
+	took            time.Duration // until the last was rotated, or given up
+	rotated, gaveUp int
+	refused, others int // 429s: ours, and those of who shares the credential
+	requests        int
+}
+
+func (l *limited) result(took time.Duration) limitResult {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := limitResult{took: took, refused: l.requests["rotatord refused"] + l.requests["loop refused"], others: l.requests["other refused"]}
+	r.requests = l.requests["rotatord"] + l.requests["loop"]
+	for _, n := range l.sim.Stats().Rotations {
+		if n > 0 {
+			r.rotated++
+		}
+	}
+	return r
+}
+
+// byRotatord has the daemon rotate n tokens whose slot comes at the same moment.
+func byRotatord(t *testing.T, n, perWindow int, shared bool) (r limitResult) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimited(n)
+		at := time.Now().Add(30 * time.Minute)
+		stop := l.run(t, n, perWindow, parsed(fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour()), "UTC"), 0)
+		ctx, cancel := context.WithCancel(t.Context())
+		var others sync.WaitGroup
+		if shared {
+			others.Go(func() { l.other(ctx) })
+		}
+		start := time.Now().Truncate(time.Minute).Add(30 * time.Minute)
+		for deadline := start.Add(3 * time.Hour); len(l.finished()) < n && time.Now().Before(deadline); {
+			time.Sleep(time.Second)
+		}
+		cancel()
+		others.Wait()
+		stop()
+		done := l.finished()
+		r = l.result(done[len(done)-1].Sub(start))
+		r.gaveUp = n - len(done)
+		if len(l.failed) > 0 {
+			t.Errorf("attempts that came to nothing: %v", l.failed)
+		}
+	})
+	return r
+}
+
+func (l *limited) finished() []time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.done
+}
+
+// byLoop has a loop over the tokens rotate them through the SDK: as it comes, with its two
+// retries, or patiently, with Retry-After obeyed and another try.
+func byLoop(t *testing.T, n int, patient, shared bool) (r limitResult) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLimited(n)
+		ctx, cancel := context.WithCancel(t.Context())
+		var others sync.WaitGroup
+		if shared {
+			others.Go(func() { l.other(ctx) })
+			time.Sleep(limitWindow) // it has been there before
+		}
+		options := []option.RequestOption{
+			option.WithBaseURL("http://sim" + cfsim.BasePath + "/"), option.WithAPIToken(limitToken),
+			option.WithHTTPClient(&http.Client{Transport: limitedBy{l, "loop"}}),
+		}
+		if patient {
+			options = append(options, option.WithMaxRetries(0))
+		}
+		service := zero_trust.NewAccessServiceTokenService(options...)
+		var params zero_trust.AccessServiceTokenRotateParams
+		params.AccountID.Value, params.AccountID.Present = cfsim.DefaultAccountID, true
+		start, gaveUp := time.Now(), 0
+		for i := 1; i <= n; i++ {
+			_, err := service.Rotate(t.Context(), cfsim.SeedTokenID(i), params)
+			if e, ok := errors.AsType[*zero_trust.Error](err); patient && ok && e.StatusCode == http.StatusTooManyRequests {
+				wait, _ := time.ParseDuration(e.Response.Header.Get("Retry-After") + "s")
+				time.Sleep(wait)
+				i--
+			} else if err != nil {
+				gaveUp++
+			}
+		}
+		r = l.result(time.Since(start))
+		r.gaveUp = gaveUp
+		cancel()
+		others.Wait()
+	})
+	return r
+}
+
+// TestUnderTheLimit holds what the daemon needs for 5,000 tokens that are due at once against
+// the best that could be: of each window, all that others leave, at its very beginning.
+func TestUnderTheLimit(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	const n = 5000
+	row := func(what string, share int, r limitResult) float64 {
+		best := limitWindow * time.Duration((n-1)/share)
+		t.Logf("%-36s %9s  %.3f of the best, %.3f of evenly; %d rotated, %d given up, 429s: %d, others' %d; %d requests", what, r.took.Round(time.Second),
+			r.took.Seconds()/best.Seconds(), r.took.Seconds()/(limitWindow.Seconds()*n/float64(share)), r.rotated, r.gaveUp, r.refused, r.others, r.requests)
+		return r.took.Seconds() / best.Seconds()
+	}
+	for _, shared := range []bool{false, true} {
+		share, who := limitQuota, "alone"
+		if shared {
+			share, who = limitQuota/2, "half is taken"
+		}
+		r := byRotatord(t, n, limitQuota, shared)
+		if ratio := row("rotatord, "+who, share, r); ratio > 1.03 || r.refused+r.others+r.gaveUp > 0 || r.rotated != n {
+			t.Errorf("%s: %+v, %.3f of the best time", who, r, ratio)
+		}
+		row("loop with the SDK as it is, "+who, share, byLoop(t, n, false, shared))
+		row("patient loop, "+who, share, byLoop(t, n, true, shared))
+	}
+}
+
+// TestRequestsForEachRotation counts a week's requests of 1,000 tokens.
+func TestRequestsForEachRotation(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	for _, test := range []struct {
+		schedule string
+		most     float64
+	}{{"0 4 * * *", 1.05}, {"0 4 * * 1", 2}} {
+		synctest.Test(t, func(t *testing.T) {
+			const n = 1000
+			l := newLimited(n)
+			stop := l.run(t, n, 1000, parsed(test.schedule, "UTC"), 30*time.Minute)
+			time.Sleep(7 * 24 * time.Hour)
+			stop()
+			rotations, requests := len(l.done), l.requests["rotatord"]
+			each := float64(requests) / float64(rotations)
+			t.Logf("%s: %d requests for %d rotations: %.3f", test.schedule, requests, rotations, each)
+			if each > test.most || l.requests["rotatord refused"] > 0 || len(l.failed) > 0 {
+				t.Errorf("%.3f requests for each, want at most %.2f; %d refused; %v", each, test.most, l.requests["rotatord refused"], l.failed)
+			}
+		})
+	}
+}
