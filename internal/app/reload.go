@@ -95,6 +95,7 @@ func (a *App) reload(ctx context.Context, c *config.Config) error {
 	a.engine.settle(ctx, changed)
 	for _, account := range dropped {
 		_ = account.stop(ctx) // one that takes longer ends by itself
+		account.client.Close()
 	}
 	return nil
 }

@@ -109,15 +109,25 @@ func (t *turns) take(ctx context.Context, one turn) (u rotation.Urgency, release
 	select {
 	case <-one.granted:
 	case <-ctx.Done():
-		t.mu.Lock()
-		if one.place[0] >= 0 {
-			t.leave(&one)
-			t.mu.Unlock()
-			return 0, nil, ctx.Err()
+	}
+	if err := ctx.Err(); err != nil {
+		if !t.giveUp(&one) {
+			t.release(&one)
 		}
-		t.mu.Unlock()
+		return 0, nil, err
 	}
 	return one.urgency, func() { t.release(&one) }, nil
+}
+
+// giveUp takes a turn out that still waits, or returns false.
+func (t *turns) giveUp(one *turn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if one.place[0] < 0 {
+		return false
+	}
+	t.leave(one)
+	return true
 }
 
 func (t *turns) release(one *turn) {

@@ -68,8 +68,10 @@ func (s *Budgets) of(c *Client, key budgetKey) *budget {
 		b = newBudget(c.account.RequestsPer5m)
 		s.all[key] = b
 	}
-	s.used[c] = key
-	b.join(c, c.account.RequestsPer5m)
+	if !c.closed.Load() { // else it only ends what it has in hand
+		s.used[c] = key
+		b.join(c, c.account.RequestsPer5m)
+	}
 	return b
 }
 
@@ -213,6 +215,7 @@ func (b *budget) begin() (end func(answer)) {
 // answer is what became of a request.
 type answer struct {
 	unsent   bool          // it never left
+	answered bool          // something came back
 	throttle time.Duration // how long Cloudflare wants to be left alone, 0 if it does not
 	limit    ratelimit     // what its headers say
 }
@@ -225,7 +228,7 @@ func (b *budget) end(sent time.Time, a answer) {
 	if !a.unsent {
 		b.ended = append(b.ended, now)
 		b.spent(now) // forgets
-		b.window.observe(observation{sent: sent, at: now, ratelimit: a.limit}, b.ended, b.flying, b.limit)
+		b.window.observe(observation{sent: sent, at: now, answered: a.answered, ratelimit: a.limit}, b.ended, b.flying, b.limit)
 	}
 	if until := now.Add(a.throttle); a.throttle > 0 && until.After(b.blocked) { // never shortened
 		b.blocked = until
@@ -283,7 +286,7 @@ func (b *budget) full(now time.Time, u rotation.Urgency) time.Duration {
 
 // atLeast is how long a request has to wait for certain.
 func (b *budget) atLeast(now time.Time, u rotation.Urgency) time.Duration {
-	return max(b.blocked.Sub(now), b.full(now, u), b.window.over(now, b.pending()+b.keptBack(u)))
+	return max(b.blocked.Sub(now), b.full(now, u), b.window.over(now, b.pending(), b.keptBack(u)))
 }
 
 // delay is how long to wait before the next request is admitted, or before looking again; 0
@@ -292,7 +295,7 @@ func (b *budget) delay(now time.Time, u rotation.Urgency) time.Duration {
 	if wait := max(b.blocked.Sub(now), b.full(now, u)); wait > 0 {
 		return wait
 	}
-	pace := b.window.pace(now, b.pending(), b.keptBack(u), b.limit)
+	pace := b.window.pace(now, len(b.ended), b.pending(), b.keptBack(u), b.limit)
 	if pace.probe { // one tells of a new window, and the others wait for what it says
 		if b.pending() == 0 || now.Sub(b.granted) >= lookAgain {
 			return 0
@@ -362,7 +365,7 @@ func (b *budget) room(d time.Duration, u rotation.Urgency) (requests int, wait t
 		}
 		hard++
 	}
-	return max(min(hard, b.window.room(now, d, b.pending(), b.keptBack(u), b.limit)), 0), 0
+	return max(min(hard, b.window.room(now, d, len(b.ended), b.pending(), b.keptBack(u), b.limit)), 0), 0
 }
 
 // waiter is a request that waits to be admitted.
@@ -415,6 +418,14 @@ func (c *Client) budget() (*budget, error) {
 		value = secret.New(c.account.APIEmail + "\n" + value.Reveal())
 	}
 	return c.budgets.of(c, budgetKey{c.account.BaseURL, value.Digest()}), nil
+}
+
+// Close takes the client out of the budget that it shares. What it has in hand may go on.
+func (c *Client) Close() {
+	c.closed.Store(true)
+	c.budgets.mu.Lock()
+	defer c.budgets.mu.Unlock()
+	c.budgets.leave(c)
 }
 
 // Room says how many requests of that urgency can be expected to be admitted within d, and if

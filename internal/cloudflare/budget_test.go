@@ -3,18 +3,16 @@ package cloudflare
 import (
 	"context"
 	"errors"
-	"fmt"
+	"math"
 	"net/http"
-	"os"
-	"path/filepath"
 	"slices"
+
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
-	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 )
 
@@ -77,213 +75,258 @@ func TestBudgetGivesUpAtOnceWhenItWouldTakeTooLong(t *testing.T) {
 	})
 }
 
-// TestRetryAfterIsNeverShortened has two answers say how long to stay away.
-func TestRetryAfterIsNeverShortened(t *testing.T) {
+// TestRetryAfter: nothing is sent before the time that Cloudflare asked for is over, who waits
+// is told at once, and a later answer does not shorten it.
+func TestRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBudget(10)
-		b.begin()(answer{throttle: 5 * time.Minute})
-		b.begin()(answer{throttle: time.Second})
-		var none *errNoRoom
-		for _, left := range []time.Duration{5 * time.Minute, time.Minute, time.Second} {
-			time.Sleep(4*time.Minute*time.Duration(min(1, 5*time.Minute-left)) - 0)
-			_ = left
+		c := newCloud(1200)
+		client, beside := c.shared(t, 4)
+		waits := make(chan error)
+		spend(t, client.mustBudget(t), time.Second, 300*time.Millisecond) // all four
+		go func() { waits <- client.Ready(rotation.WithUrgency(t.Context(), rotation.UrgencyDoubt)) }()
+		synctest.Wait()
+		start := time.Now()
+		client.mustBudget(t).begin()(answer{answered: true, throttle: budgetWindow})
+		client.mustBudget(t).begin()(answer{answered: true, throttle: time.Second})
+		for what, err := range map[string]error{
+			"who waited": <-waits, "a new one": client.Ready(t.Context()), "another account's": beside.Ready(rotation.WithUrgency(t.Context(), rotation.UrgencyDoubt)),
+		} {
+			e, ok := errors.AsType[*rotation.IssuerError](err)
+			if !ok || e.Class != rotation.Throttled || e.RetryAfter != budgetWindow || time.Since(start) != 0 {
+				t.Errorf("%s was told %v after %s", what, err, time.Since(start))
+			}
 		}
-		time.Sleep(time.Minute)
-		if err := b.take(t.Context()); err != nil {
-			t.Errorf("after five minutes: %v", err)
+		if requests, wait := client.Room(time.Hour, rotation.UrgencyDoubt); requests != 0 || wait != budgetWindow {
+			t.Errorf("room for %d, and a wait of %s", requests, wait)
 		}
-		_ = none
+		time.Sleep(budgetWindow - time.Nanosecond)
+		if err := client.Ready(t.Context()); err == nil {
+			t.Error("admitted a moment too early")
+		}
+		time.Sleep(time.Nanosecond)
+		if err := client.Ready(t.Context()); err != nil || time.Since(start) > budgetWindow+c.takes {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
 	})
 }
 
-// cloud is a simulated Cloudflare that takes a while to answer.
-type cloud struct {
-	sim   *cfsim.Simulator
-	takes time.Duration
-
-	mu     sync.Mutex
-	sent   []time.Time // by clients of the budget
-	denied int         // 429s, whoever got them
-	change func(http.Header)
-}
-
-func newCloud(quota int) *cloud {
-	return &cloud{sim: cfsim.New(cfsim.Options{SeedTokens: 1, RateLimit: quota}), takes: 200 * time.Millisecond}
-}
-
-// RoundTrip implements http.RoundTripper for clients.
-func (c *cloud) RoundTrip(r *http.Request) (*http.Response, error) {
-	c.mu.Lock()
-	c.sent = append(c.sent, time.Now())
-	c.mu.Unlock()
-	return c.reach(r)
-}
-
-func (c *cloud) reach(r *http.Request) (*http.Response, error) {
-	time.Sleep(c.takes / 2)
-	res, err := c.sim.RoundTripper().RoundTrip(r)
-	time.Sleep(c.takes / 2)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err == nil && res.StatusCode == http.StatusTooManyRequests {
-		c.denied++
-	}
-	if err == nil && c.change != nil {
-		c.change(res.Header)
-	}
-	return res, err
-}
-
-// another makes one request with the same credential, and returns what is left.
-func (c *cloud) another() int {
-	req, _ := http.NewRequest(http.MethodGet, "http://sim"+cfsim.BasePath+"/user/tokens/verify", nil)
-	req.Header.Set("Authorization", "Bearer "+testToken)
-	res, err := c.reach(req)
-	if err != nil {
-		panic(err)
-	}
-	return readRatelimit(res.Header).left
-}
-
-const testToken = "token-of-the-test"
-
-// client returns one of an account that uses the credential.
-func (c *cloud) client(t *testing.T, name string, limit int, budgets *Budgets) *Client {
+func (c *Client) mustBudget(t *testing.T) *budget {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(path, []byte(testToken), 0o600); err != nil {
+	b, err := c.budget()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return New(config.Account{Name: name, AccountID: cfsim.DefaultAccountID, BaseURL: "http://sim" + cfsim.BasePath,
-		APIToken: config.SecretSource{File: path}, RequestsPer5m: limit},
-		Options{Budgets: budgets, WrapTransport: func(http.RoundTripper) http.RoundTripper { return c }})
+	return b
 }
 
-// all makes n requests as fast as the budget allows, 16 at a time, and returns how long that
-// took.
-func all(t *testing.T, n int, clients ...*Client) time.Duration {
-	t.Helper()
-	start := time.Now()
-	var workers sync.WaitGroup
-	jobs := make(chan int)
-	for range 16 {
-		workers.Go(func() {
-			for i := range jobs {
-				if _, err := clients[i%len(clients)].Inspect(t.Context(), cfsim.SeedTokenID(1)); err != nil {
-					t.Errorf("request %d after %s: %v", i, time.Since(start), err)
-					for range jobs { // it is over
-					}
-				}
+// TestUrgentFirst: who waits is served by urgency, then in the order of coming, and a little
+// is kept back for doubts and operators.
+func TestUrgentFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 200
+		b := newBudget(limit)
+		admit := func(u rotation.Urgency) bool {
+			ctx, cancel := context.WithTimeout(rotation.WithUrgency(t.Context(), u), 2*budgetWindow/3)
+			defer cancel()
+			if b.take(ctx) != nil {
+				return false
 			}
-		})
-	}
-	for i := range n {
-		if t.Failed() {
-			break
+			end := b.begin()
+			time.Sleep(10 * time.Millisecond)
+			end(answer{})
+			return true
 		}
-		jobs <- i
-	}
-	close(jobs)
-	workers.Wait()
-	return time.Since(start)
+		start := time.Now()
+		for spent := 0; admit(rotation.UrgencySlot); spent++ {
+			if spent > limit {
+				t.Fatal("more than the limit")
+			}
+		}
+		for i := range limit / 100 {
+			if !admit(rotation.UrgencyManual) {
+				t.Errorf("the %d. urgent one was not admitted after %s", i+1, time.Since(start))
+			}
+		}
+		b = newBudget(1)
+		b.begin()(answer{})
+		var mu sync.Mutex
+		var order []rotation.Urgency
+		var all sync.WaitGroup
+		for _, u := range []rotation.Urgency{rotation.UrgencySlot, rotation.UrgencyRoutine, rotation.UrgencyDoubt, rotation.UrgencyClosing,
+			rotation.UrgencyManual, rotation.UrgencyCatchUp, rotation.UrgencyDoubt, rotation.UrgencySlot} {
+			all.Go(func() {
+				if err := b.take(rotation.WithUrgency(t.Context(), u)); err != nil {
+					t.Error(err)
+				}
+				b.begin()(answer{})
+				mu.Lock()
+				order = append(order, u)
+				mu.Unlock()
+			})
+			synctest.Wait()
+		}
+		all.Wait()
+		if len(order) != 8 || !slices.IsSortedFunc(order, func(x, y rotation.Urgency) int { return int(y - x) }) {
+			t.Errorf("served in the order %v", order)
+		}
+	})
 }
 
-// TestBurstIsDoneInTime has 5,000 requests at once, alone and beside others, and holds the
-// time against the best that could be: all that is left of each window at its beginning.
-func TestBurstIsDoneInTime(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it takes seconds")
-	}
-	const n, quota = 5000, 1200
-	evenly := func(each int) func(*cloud, <-chan struct{}) {
-		return func(c *cloud, end <-chan struct{}) {
-			tick := time.NewTicker(budgetWindow / time.Duration(each))
-			defer tick.Stop()
-			for {
-				select {
-				case <-end:
-					return
-				case <-tick.C:
-					c.another()
-				}
+// TestWhoLeavesTakesNothing: a request whose context ends gives its place away, also if it was
+// admitted in that very moment, and one that was admitted and never sent is forgotten.
+func TestWhoLeavesTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(2)
+		for range 2 {
+			if err := b.take(t.Context()); err != nil { // and is never sent
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		left := make(chan error)
+		go func() { left <- b.take(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("who left was told %v", err)
+		}
+		start := time.Now()
+		if err := b.take(t.Context()); err != nil || time.Since(start) > ticketLife {
+			t.Errorf("%v after %s", err, time.Since(start))
+		}
+		b = newBudget(1)
+		for range 3 { // whichever of both is seen first
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if b.take(ctx) == nil {
+				b.begin()(answer{unsent: true})
 			}
 		}
-	}
-	inBursts := func(each, parallel int, from time.Duration) func(*cloud, <-chan struct{}) {
-		return func(c *cloud, end <-chan struct{}) {
-			next := time.After(from)
-			for {
-				select {
-				case <-end:
-					return
-				case <-next:
-					next = time.After(budgetWindow)
-					var workers sync.WaitGroup
-					for range parallel {
-						workers.Go(func() {
-							for range each / parallel {
-								if c.another() < 3*parallel { // it keeps to what is left
-									return
-								}
-							}
-						})
-					}
-					workers.Wait()
-				}
-			}
+		if n := b.spent(time.Now()); n != 0 {
+			t.Errorf("%d are spent by requests that were not sent", n)
 		}
-	}
-	for _, test := range []struct {
-		name   string
-		limit  int
-		share  int // of the quota, that others leave
-		others func(*cloud, <-chan struct{})
-		within float64
+	})
+}
+
+// TestSharedByAccounts: accounts of one credential have one budget, the smaller one; another
+// credential and another API have their own, and who has left counts no more.
+func TestSharedByAccounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(-1)
+		large, small := c.shared(t, 1000)
+		small.account.RequestsPer5m = 10
+		if large.mustBudget(t) != small.mustBudget(t) || large.mustBudget(t).limit != 10 {
+			t.Errorf("two budgets, or not the smaller one: %d", large.mustBudget(t).limit)
+		}
+		other, _ := c.shared(t, 1000)
+		other.budgets, other.account.BaseURL = large.budgets, "http://elsewhere"
+		if other.mustBudget(t) == large.mustBudget(t) {
+			t.Error("two APIs share a budget")
+		}
+		all(t, 15, large, small)
+		if most := fullest(c.sent); most > 10 {
+			t.Errorf("%d requests in five minutes", most)
+		}
+		small.Close()
+		if limit := large.mustBudget(t).limit; limit != 1000 {
+			t.Errorf("the limit is still %d", limit)
+		}
+		before := large.mustBudget(t)
+		before.begin()(answer{})
+		large.replaceCredential(t)
+		if after := large.mustBudget(t); after == before || after.spent(time.Now()) != 0 {
+			t.Error("a new credential has the budget of the old one")
+		}
+		time.Sleep(2 * budgetWindow)
+		other.replaceCredential(t)
+		other.mustBudget(t)
+		if n := len(large.budgets.all); n != 2 {
+			t.Errorf("%d budgets are kept, want the two in use", n)
+		}
+	})
+}
+
+// TestHeadersThatLie: whatever the headers say or leave out, the limit holds, and requests get
+// through.
+func TestHeadersThatLie(t *testing.T) {
+	for name, test := range map[string]struct {
+		headers [2]string
+		least   int // in 20 minutes
 	}{
-		{"alone", quota, quota, nil, 1.03},
-		{"alone with the default limit", 1000, 1000, nil, 1.03},
-		{"half is taken evenly", quota, quota / 2, evenly(quota / 2), 1.03},
-		{"half is taken evenly, default limit", 1000, quota / 2, evenly(quota / 2), 1.03},
-		{"half is taken in bursts at the beginning", 1000, quota / 2, inBursts(quota/2, 20, time.Second), 1.1},
-		{"half is taken in bursts in the middle", 1000, quota / 2, inBursts(quota/2, 20, 150*time.Second), 1.1},
-		{"half is taken in bursts at the end", 1000, quota / 2, inBursts(quota/2, 20, 270*time.Second), 1.1},
-		{"half is taken in long bursts", 1000, quota / 2, inBursts(quota/2, 1, 100*time.Second), 1.1},
-		{"half is taken in long bursts at the end", 1000, quota / 2, inBursts(quota/2, 1, 270*time.Second), 1.1},
+		"absent":             {[2]string{"", ""}, 300},
+		"garbage":            {[2]string{"\x00;;r=;t=x", "q=w"}, 300},
+		"no end":             {[2]string{`"default";r=5`, ""}, 300},
+		"negative":           {[2]string{`"default";r=-5;t=-9`, `"default";q=-1;w=-1`}, 300},
+		"too much left":      {[2]string{`"default";r=999999999;t=300`, `"default";q=1200;w=300`}, 300},
+		"a huge quota":       {[2]string{`"default";r=999999;t=300`, `"default";q=1000000;w=300`}, 300},
+		"another quota":      {[2]string{`"default";r=1000;t=300`, `"default";q=1000000;w=300`}, 4},
+		"never ends":         {[2]string{`"default";r=1000;t=99999999999`, `"default";q=1200;w=99999999999`}, 20},
+		"ends at once":       {[2]string{`"default";r=1000;t=0`, `"default";q=1200;w=300`}, 300},
+		"overflows":          {[2]string{`"default";r=99999999999999999999;t=9`, `"default";q=1;w=1`}, 300},
+		"several policies":   {[2]string{`"burst";r=1;t=1, "default";r=900;t=300`, `"burst";q=10;w=1, "default";q=1200;w=300`}, 20},
+		"nothing, all along": {[2]string{`"default";r=0;t=300`, `"default";q=1200;w=300`}, 4},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c := newCloud(quota)
-				began := time.Now()
-				end := make(chan struct{})
-				var other sync.WaitGroup
-				if test.others != nil {
-					other.Go(func() { test.others(c, end) })
+				c := newCloud(-1)
+				c.change = func(h http.Header) {
+					h.Set("Ratelimit", test.headers[0])
+					h.Set("Ratelimit-Policy", test.headers[1])
 				}
-				took := all(t, n, c.client(t, "prod", test.limit, nil))
-				close(end)
-				other.Wait()
-				ideal := budgetWindow * time.Duration((n-1)/test.share)
-				ratio := took.Seconds() / ideal.Seconds()
-				t.Logf("%s, ideal %s: %.3f; %d refused", took, ideal, ratio, c.denied)
-				var per [12]int
-				for _, at := range c.sent {
-					per[min(int(at.Sub(began)/budgetWindow), 11)]++
+				client, _ := c.shared(t, 100)
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+				defer cancel()
+				for ctx.Err() == nil {
+					if _, err := client.Inspect(ctx, cfsim.SeedTokenID(1)); err != nil {
+						time.Sleep(time.Second)
+					}
 				}
-				t.Log(per)
-				if c.denied > 0 {
-					t.Errorf("%d requests were refused", c.denied)
-				}
-				if ratio > test.within {
-					t.Errorf("it took %.3f of the best time, want at most %.2f", ratio, test.within)
-				}
-				if most := fullest(c.sent); most > test.limit {
-					t.Errorf("%d requests within five minutes", most)
+				if most := fullest(c.sent); most > 100 || len(c.sent) < test.least {
+					t.Errorf("%d requests in five minutes, %d in all", most, len(c.sent))
 				}
 			})
 		})
 	}
 }
 
-var _ = slices.Max[[]int]
-var _ = fmt.Sprint
-var _ rotation.Class
+// TestSlidingWindow has a Cloudflare that counts the last five minutes. Until that is seen, one
+// window that is spent is waited out.
+func TestSlidingWindow(t *testing.T) {
+	for _, reset := range []time.Duration{budgetWindow, 0} { // all is back, or the next one is
+		synctest.Test(t, func(t *testing.T) {
+			var w sliding
+			w.reset = reset
+			c := newCloud(-1)
+			c.change = w.count
+			took := all(t, 3000, c.client(t, "prod", 1200, nil))
+			if w.denied > 0 {
+				t.Errorf("%d refused", w.denied)
+			}
+			if ratio := took.Seconds() / (2 * budgetWindow).Seconds(); ratio > 1.6 {
+				t.Errorf("it took %s, %.3f of the best time", took, ratio)
+			}
+		})
+	}
+}
+
+// sliding counts what was asked for in the last five minutes. Its caller serialises.
+type sliding struct {
+	at     []time.Time
+	reset  time.Duration
+	denied int
+}
+
+func (w *sliding) count(h http.Header) {
+	now := time.Now()
+	w.at = slices.DeleteFunc(w.at, func(at time.Time) bool { return now.Sub(at) >= budgetWindow })
+	if w.at = append(w.at, now); len(w.at) > 1200 {
+		w.denied++
+	}
+	reset := w.reset
+	if reset == 0 {
+		reset = budgetWindow - now.Sub(w.at[0])
+	}
+	h.Set("Ratelimit", `"default";r=`+itoa(max(1200-len(w.at), 0))+`;t=`+itoa(int(math.Ceil(reset.Seconds()))))
+	h.Set("Ratelimit-Policy", `"default";q=1200;w=300`)
+}

@@ -54,10 +54,17 @@ func readRatelimit(h http.Header) ratelimit {
 	return l
 }
 
-// parameters are the whole numbers among a header's parameters.
+// parameters are the whole numbers among the parameters of a header's item "default", or of
+// its first one.
 func parameters(header string) map[string]int {
+	item := ""
+	for next := range strings.SplitSeq(header, ",") {
+		if next = strings.TrimSpace(next); item == "" || strings.HasPrefix(next, `"default"`) {
+			item = next
+		}
+	}
 	all := make(map[string]int)
-	for part := range strings.SplitSeq(header, ";") {
+	for part := range strings.SplitSeq(item, ";") {
 		key, value, _ := strings.Cut(strings.TrimSpace(part), "=")
 		if n, err := strconv.Atoi(value); err == nil {
 			all[key] = n
@@ -69,6 +76,7 @@ func parameters(header string) map[string]int {
 // observation is one answer.
 type observation struct {
 	sent, at time.Time
+	answered bool
 	ratelimit
 }
 
@@ -79,9 +87,11 @@ type window struct {
 	quota       int // of all who use the credential
 	left        int // as of the answer that was processed last, as far as can be told
 	leftAt      time.Time
+	endedAt     int // how many of ours counted then
 	lost        int // requests that told nothing, and may have been counted since
 	lostAt      time.Time
-	grows       bool // what is left grew in the middle of it: Cloudflare's window slides
+	least       int  // was left in it at some time
+	grows       bool // what is left grew in the middle of one: Cloudflare's windows slide
 
 	others int    // what others have used in it, at least
 	trail  []mark // of others
@@ -107,7 +117,7 @@ func (w *window) known(now time.Time) bool { return now.Before(w.ends) }
 // flying is how many are not.
 func (w *window) observe(o observation, ended []time.Time, flying, limit int) {
 	if !o.said {
-		w.silent = w.silent || !w.known(o.at)
+		w.silent = w.silent || o.answered && !w.known(o.at)
 		w.lost, w.lostAt = w.lost+1, o.at
 		return
 	}
@@ -127,16 +137,21 @@ func (w *window) observe(o observation, ended []time.Time, flying, limit int) {
 		if apart < 0 || !w.known(o.at) {
 			w.ends, w.begin = ends, ends.Add(-length)
 		}
-		later := !o.sent.Before(w.leftAt)
-		w.grows = w.grows || later && o.left > w.left
-		if later || o.left < w.left {
+		if o.left < w.left || !o.sent.Before(w.leftAt) {
 			w.left, w.leftAt = o.left, o.at
 		}
+		w.least = min(w.least, w.left)
+		w.grows = w.grows || w.left > w.least+w.quota/20
 		if !o.sent.Before(w.lostAt) {
 			w.lost = 0
 		}
 	}
-	first, _ := slices.BinarySearchFunc(ended, w.begin, time.Time.Compare)
+	since := w.begin
+	if w.grows {
+		since = o.at.Add(-w.length)
+	}
+	w.endedAt = len(ended)
+	first, _ := slices.BinarySearchFunc(ended, since, time.Time.Compare)
 	own := len(ended) - first
 	if w.quota == 0 { // whatever was used before the first answer was used by others
 		w.quota = o.quota
@@ -164,15 +179,15 @@ func (w *window) observe(o observation, ended []time.Time, flying, limit int) {
 func (w *window) open(o observation, ends time.Time, length time.Duration) {
 	if !w.ends.IsZero() {
 		used := w.others
-		if unseen := w.ends.Sub(w.leftAt); unseen > w.length/20 { // nobody saw its end
+		if unseen := w.ends.Sub(w.leftAt); unseen > w.length/20 && !w.grows { // nobody saw its end
 			used = max(used+int(w.rate()*unseen.Seconds()), w.usual(o.at)/2)
 		}
 		w.before[1] = w.before[0]
 		w.before[0].ends, w.before[0].used = w.ends, min(used, w.quota)
 	}
 	w.ends, w.begin, w.length = ends, ends.Add(-length), length
-	w.quota, w.left, w.leftAt = o.quota, o.left, o.at
-	w.lost, w.grows, w.others = 0, false, 0
+	w.quota, w.left, w.leftAt, w.least = o.quota, o.left, o.at, o.left
+	w.lost, w.others = 0, 0
 	w.trail = append(w.trail[:0], mark{w.begin, 0})
 }
 
@@ -213,7 +228,7 @@ func (w *window) keep(now time.Time, limit int) float64 {
 
 // share is what is ours of the window, beyond what is under way or kept back, and how long
 // it is meant for.
-func (w *window) share(now time.Time, pending, back, limit int) (requests float64, left time.Duration) {
+func (w *window) share(now time.Time, ended, pending, back, limit int) (requests float64, left time.Duration) {
 	if w.silent {
 		left = budgetWindow - now.Sub(w.ours)
 		if left <= 0 {
@@ -225,7 +240,8 @@ func (w *window) share(now time.Time, pending, back, limit int) (requests float6
 		back = 0
 	}
 	requests = float64(w.left-w.lost-pending-back) - w.keep(now, limit)
-	if w.grows {
+	if w.grows { // what is over for us is back, and does not wait for the end
+		requests += float64(w.endedAt - ended)
 		left = min(left, w.length/10)
 	}
 	return requests, left
@@ -239,13 +255,13 @@ type pace struct {
 	trickle time.Duration // so that we see what goes on
 }
 
-func (w *window) pace(now time.Time, pending, back, limit int) pace {
+func (w *window) pace(now time.Time, ended, pending, back, limit int) pace {
 	if !w.silent && !w.known(now) {
 		return pace{probe: true}
 	}
-	requests, left := w.share(now, pending, back, limit)
+	requests, left := w.share(now, ended, pending, back, limit)
 	p := pace{room: requests >= 1, rate: w.rateOf(requests, left, limit)}
-	if unseen := w.rate() * now.Sub(w.leftAt).Seconds(); !w.silent && w.left-w.lost-pending-back-int(unseen) > w.quota/20 {
+	if unseen := w.rate() * now.Sub(w.leftAt).Seconds(); !w.silent && w.left-w.lost-pending-back-int(unseen) > limit/20+guard {
 		p.trickle = w.length * 100 / time.Duration(max(limit, 100))
 	}
 	return p
@@ -259,19 +275,23 @@ func (w *window) rateOf(requests float64, left time.Duration, limit int) float64
 }
 
 // over is how long nothing is left for certain.
-func (w *window) over(now time.Time, reserved int) time.Duration {
-	if w.silent || w.grows || !w.known(now) || w.left-w.lost-reserved > guard {
+func (w *window) over(now time.Time, pending, back int) time.Duration {
+	left := w.ends.Sub(now)
+	if left < soon {
+		back = 0
+	}
+	if w.silent || w.grows || left <= 0 || w.left-w.lost-pending-back > guard {
 		return 0
 	}
-	return w.ends.Sub(now)
+	return left
 }
 
 // room is how many requests can be expected to be admitted within d.
-func (w *window) room(now time.Time, d time.Duration, pending, back, limit int) int {
+func (w *window) room(now time.Time, d time.Duration, ended, pending, back, limit int) int {
 	if !w.silent && !w.known(now) {
 		return limit
 	}
-	requests, left := w.share(now, pending, back, limit)
+	requests, left := w.share(now, ended, pending, back, limit)
 	if d >= left { // the next one begins
 		return limit
 	}

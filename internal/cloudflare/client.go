@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"rotatord/internal/config"
@@ -44,6 +45,7 @@ type Client struct {
 	observer Observer
 	log      *slog.Logger
 	budgets  *Budgets
+	closed   atomic.Bool
 	clock    clock
 	rotate   http.RoundTripper // a connection for each request, rotate and create
 	read     http.RoundTripper

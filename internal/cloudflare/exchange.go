@@ -151,7 +151,7 @@ func (c *Client) learn(r *recorder, start time.Time) answer {
 		_, skew := c.clock.bounds()
 		c.observer.CloudflareSkew(skew)
 	}
-	a := answer{limit: readRatelimit(r.header)}
+	a := answer{answered: true, limit: readRatelimit(r.header)}
 	if a.limit.said {
 		c.observer.CloudflareBudget(c.account.Name, a.limit.left)
 	}
