@@ -80,7 +80,7 @@ func TestCreateAndAdopt(t *testing.T) {
 	w.entry("taken", "create: {name: there}", "")
 	c, client := w.withSocket()
 	d := w.start(c)
-	w.eventually("it is made and stored", func() bool { return w.accepted("ci") })
+	w.eventually("it is made and stored", func() bool { return w.accepted("ci") && d.status("ci").State == "idle" })
 	w.eventually("the other is adopted", func() bool { return d.status("old").TokenID == old.ID })
 	made := w.named("ci-deploy")
 	if len(made) != 1 || made[0].Duration != "720h" {
@@ -117,7 +117,7 @@ func TestReplaceInAZone(t *testing.T) {
 	account := fmt.Sprintf("accounts: {sim: {zone_id: %s, api_token: {file: %s/cloudflare-api-token}, base_url: %s}}", zone, w.dir, w.simURL+cfsim.BasePath)
 	c, client := w.withSocket(account)
 	d := w.start(c)
-	w.eventually("it is made and stored", func() bool { return w.accepted("edge") })
+	w.eventually("it is made and stored", func() bool { return w.accepted("edge") && d.status("edge").State == "idle" })
 	firstID, firstSecret := w.inVault("edge")
 	r, err := client.Rotate(t.Context(), "edge", rotation.Overrides{})
 	if err != nil || !w.accepted("edge") {

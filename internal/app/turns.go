@@ -218,8 +218,13 @@ func turnOf(s scheduled, now time.Time) turn {
 	case rotation.StepInDoubt:
 		return turn{urgency: rotation.UrgencyDoubt}
 	}
+	if !s.chore.IsZero() && !s.chore.After(now) { // it is done first, and what else is due asks again
+		return turn{urgency: rotation.UrgencyRoutine}
+	}
 	one := turn{urgency: rotation.UrgencySlot, close: s.due.Close}
 	switch {
+	case s.due.Reason == rotation.DueOrdered: // those that were ordered together come in that order
+		return turn{urgency: rotation.UrgencyManual, close: s.record.Order.Since}
 	case s.due.Trigger == rotation.TriggerManual:
 		one.urgency = rotation.UrgencyManual
 	case s.due.Reason == rotation.DueReissue:

@@ -65,13 +65,13 @@ func (c *Client) graceEnd(grace time.Duration) (theirs, ours time.Time) {
 // SetGrace implements [rotation.Issuer]. The request names no version of the secret, so
 // it cannot rotate.
 func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
-	if err := c.admit(ctx, "update"); err != nil {
-		return rotation.TokenFacts{}, time.Time{}, err
-	}
 	if !c.clock.known() { // the end is told on Cloudflare's clock
 		if _, err := c.Inspect(ctx, tokenID); err != nil {
 			return rotation.TokenFacts{}, time.Time{}, err
 		}
+	}
+	if err := c.admit(ctx, "update"); err != nil {
+		return rotation.TokenFacts{}, time.Time{}, err
 	}
 	var params zero_trust.AccessServiceTokenUpdateParams
 	theirs, ours := c.graceEnd(grace)
