@@ -1,0 +1,206 @@
+package cloudflare
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/rotation"
+)
+
+// traffic is what a budget lives through: our own requests, and others with the credential.
+type traffic struct {
+	Quota, Limit int
+	Takes        [2]time.Duration // a request, at least and at most
+	Lost         int              // percent of our requests, whose answers are lost
+	Rushes       []rush
+	Others       []neighbour
+	Seed         uint64
+}
+
+// rush is a number of requests of ours that are due at once.
+type rush struct {
+	At       time.Duration
+	Requests int
+	Parallel int
+	Urgency  rotation.Urgency
+}
+
+// neighbour is somebody else with the credential. It never uses more in five minutes than our
+// limit leaves, or else it is polite: it spreads what it sees is left, and takes half of that.
+type neighbour struct {
+	At     time.Duration
+	Polite bool
+	Burst  int // at once, again and again
+}
+
+func drawTraffic(t *rapid.T) traffic {
+	quota := rapid.IntRange(60, 300).Draw(t, "quota")
+	r := traffic{Quota: quota, Limit: rapid.IntRange(quota/4, quota*5/6).Draw(t, "limit"), Seed: rapid.Uint64().Draw(t, "seed")}
+	r.Takes[0] = rapid.SampledFrom([]time.Duration{time.Millisecond, 50 * time.Millisecond, 300 * time.Millisecond}).Draw(t, "takes")
+	r.Takes[1] = r.Takes[0] * time.Duration(rapid.IntRange(1, 8).Draw(t, "up to"))
+	r.Lost = rapid.SampledFrom([]int{0, 0, 3, 30}).Draw(t, "lost")
+	minutes := func(name string, most int) time.Duration {
+		return time.Duration(rapid.IntRange(0, most*60).Draw(t, name)) * time.Second
+	}
+	r.Rushes = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) rush {
+		return rush{minutes("at", 25), rapid.IntRange(1, 2*quota).Draw(t, "requests"), rapid.IntRange(1, 20).Draw(t, "parallel"),
+			rotation.Urgency(rapid.IntRange(0, 5).Draw(t, "urgency"))}
+	}), 1, 4).Draw(t, "rushes")
+	r.Others = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) neighbour {
+		return neighbour{minutes("at", 15), rapid.Bool().Draw(t, "polite"), rapid.IntRange(1, 20).Draw(t, "burst")}
+	}), 0, 2).Draw(t, "others")
+	for i := range r.Others { // two of them would have to know of each other
+		r.Others[i].Polite = r.Others[i].Polite && len(r.Others) == 1
+	}
+	return r
+}
+
+// flow is a traffic while it flows.
+type flow struct {
+	traffic
+	cloud  *cloud
+	budget *budget
+
+	mu      sync.Mutex
+	random  *rand.Rand
+	arrived []time.Time // ours
+	denied  []string
+	done    int
+}
+
+// request makes one, and returns what its answer says.
+func (f *flow) request(who string) http.Header {
+	f.mu.Lock()
+	way, back := f.takes(), f.takes()
+	f.mu.Unlock()
+	time.Sleep(way)
+	req, _ := http.NewRequest(http.MethodGet, "http://sim"+cfsim.BasePath+"/user/tokens/verify", nil)
+	req.Header.Set("Authorization", "Bearer "+testToken)
+	res, err := f.cloud.sim.RoundTripper().RoundTrip(req)
+	if err != nil {
+		panic(err)
+	}
+	f.mu.Lock()
+	if who == "we" {
+		f.arrived = append(f.arrived, time.Now())
+	}
+	if res.StatusCode == http.StatusTooManyRequests {
+		f.denied = append(f.denied, fmt.Sprintf("%s at %s", who, time.Now().Format(time.TimeOnly)))
+	}
+	f.mu.Unlock()
+	time.Sleep(back)
+	return res.Header
+}
+
+func (f *flow) takes() time.Duration {
+	return (f.Takes[0] + time.Duration(f.random.Int64N(int64(f.Takes[1]-f.Takes[0])+1))) / 2
+}
+
+// ours makes the requests of a rush.
+func (f *flow) ours(t *testing.T, r rush) {
+	ctx := rotation.WithUrgency(t.Context(), r.Urgency)
+	var workers sync.WaitGroup
+	for i := range r.Parallel {
+		workers.Go(func() {
+			for range (r.Requests + i) / r.Parallel {
+				if err := f.budget.take(ctx); err != nil {
+					return // somebody was denied, which is told
+				}
+				end := f.budget.begin()
+				h := f.request("we")
+				f.mu.Lock()
+				f.done++
+				lost := f.random.IntN(100) < f.Lost
+				f.mu.Unlock()
+				if lost {
+					end(answer{})
+				} else {
+					end(answer{answered: true, limit: readRatelimit(h)})
+				}
+			}
+		})
+	}
+	workers.Wait()
+}
+
+// other makes requests of somebody else until the end.
+func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
+	limit := newBudget(max(share, 1)) // it knows what it may do
+	for {
+		var pause time.Duration
+		burst := min(n.Burst, share)
+		if n.Polite {
+			burst = 1
+		}
+		for range burst {
+			limit.mu.Lock()
+			pause = limit.full(time.Now(), rotation.UrgencyDoubt)
+			limit.mu.Unlock()
+			if !n.Polite && pause > 0 {
+				break
+			}
+			done := limit.begin()
+			left := readRatelimit(f.request("another"))
+			done(answer{})
+			if n.Polite { // the next one when half of what is left would be spent evenly
+				pause = left.reset + time.Second
+				if left.left > f.Quota/10 {
+					pause = 2 * left.reset / time.Duration(left.left)
+				}
+			}
+		}
+		if !n.Polite {
+			pause = max(pause, time.Duration(n.Burst)*7*time.Second)
+		}
+		select {
+		case <-end:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// TestRandomTraffic: whatever comes when, no more of our requests than the limit arrive within
+// any five minutes, and nobody is refused while the others keep to what is left to them.
+func TestRandomTraffic(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		r := drawTraffic(rt)
+		var f *flow
+		synctest.Test(t, func(t *testing.T) {
+			f = &flow{traffic: r, cloud: newCloud(r.Quota), budget: newBudget(r.Limit), random: rand.New(rand.NewPCG(r.Seed, 0))}
+			f.budget.join(nil, r.Limit)
+			var ours, others sync.WaitGroup
+			end := make(chan struct{})
+			for _, n := range r.Others {
+				others.Go(func() {
+					time.Sleep(n.At)
+					f.other(n, (r.Quota-r.Limit)/len(r.Others)-1, end)
+				})
+			}
+			for _, rush := range r.Rushes {
+				ours.Go(func() {
+					time.Sleep(rush.At)
+					f.ours(t, rush)
+				})
+			}
+			ours.Wait()
+			close(end)
+			others.Wait()
+		})
+		want := 0
+		for _, rush := range r.Rushes {
+			want += rush.Requests
+		}
+		if most := fullest(f.arrived); most > r.Limit || len(f.denied) > 0 || f.done != want {
+			rt.Fatalf("%d of %d requests, at most %d in five minutes, refused: %v\n%+v", f.done, want, most, f.denied, r)
+		}
+	})
+}
