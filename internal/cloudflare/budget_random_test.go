@@ -34,11 +34,13 @@ type rush struct {
 }
 
 // neighbour is somebody else with the credential. It never uses more in five minutes than our
-// limit leaves, or else it is polite: it spreads what it sees is left, and takes half of that.
+// limit leaves; or it is polite, and takes half of what it sees is left, spread over the time;
+// or it is steady, has been there for a while, and takes what it always takes.
 type neighbour struct {
 	At     time.Duration
 	Polite bool
 	Burst  int // at once, again and again
+	Steady int // in five minutes; 0: it is not
 }
 
 func drawTraffic(t *rapid.T) traffic {
@@ -55,10 +57,17 @@ func drawTraffic(t *rapid.T) traffic {
 			rotation.Urgency(rapid.IntRange(0, 5).Draw(t, "urgency"))}
 	}), 1, 4).Draw(t, "rushes")
 	r.Others = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) neighbour {
-		return neighbour{minutes("at", 15), rapid.Bool().Draw(t, "polite"), rapid.IntRange(1, 20).Draw(t, "burst")}
+		return neighbour{At: minutes("at", 15), Polite: rapid.Bool().Draw(t, "polite"), Burst: rapid.IntRange(1, 20).Draw(t, "burst")}
 	}), 0, 2).Draw(t, "others")
 	for i := range r.Others { // two of them would have to know of each other
 		r.Others[i].Polite = r.Others[i].Polite && len(r.Others) == 1
+	}
+	if rapid.Bool().Draw(t, "steady") {
+		r.Limit = rapid.IntRange(quota/4, quota).Draw(t, "whole limit")
+		r.Others = []neighbour{{Steady: rapid.IntRange(quota/10, quota*2/3).Draw(t, "takes")}}
+		for i := range r.Rushes {
+			r.Rushes[i].At += budgetWindow
+		}
 	}
 	return r
 }
@@ -68,6 +77,7 @@ type flow struct {
 	traffic
 	cloud  *cloud
 	budget *budget
+	began  time.Time
 
 	mu      sync.Mutex
 	random  *rand.Rand
@@ -134,6 +144,18 @@ func (f *flow) ours(t *testing.T, r rush) {
 // other makes requests of somebody else until the end.
 func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
 	limit := newBudget(max(share, 1)) // it knows what it may do
+	for i := 0; n.Steady > 0; i++ {
+		each := budgetWindow / time.Duration(n.Steady)
+		f.mu.Lock()
+		next := time.Duration(i)*each + time.Duration(f.random.Int64N(int64(each))) - time.Since(f.began)
+		f.mu.Unlock()
+		select {
+		case <-end:
+			return
+		case <-time.After(next):
+			f.request("another")
+		}
+	}
 	for {
 		var pause time.Duration
 		burst := min(n.Burst, share)
@@ -175,7 +197,7 @@ func TestRandomTraffic(t *testing.T) {
 		r := drawTraffic(rt)
 		var f *flow
 		synctest.Test(t, func(t *testing.T) {
-			f = &flow{traffic: r, cloud: newCloud(r.Quota), budget: newBudget(r.Limit), random: rand.New(rand.NewPCG(r.Seed, 0))}
+			f = &flow{traffic: r, cloud: newCloud(r.Quota), budget: newBudget(r.Limit), began: time.Now(), random: rand.New(rand.NewPCG(r.Seed, 0))}
 			f.budget.join(nil, r.Limit)
 			var ours, others sync.WaitGroup
 			end := make(chan struct{})
