@@ -337,6 +337,42 @@ func TestUnderTheLimit(t *testing.T) {
 	}
 }
 
+// TestLeftAlone: somebody else brings the penalty on the credential. One of our requests is
+// refused, nothing is sent for five minutes, and the tokens that are due meanwhile wait without
+// any attempt.
+func TestLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 200
+		l := newLimited(n)
+		at := time.Now().Add(30 * time.Minute)
+		stop := l.run(t, n, limitQuota, parsed(fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour()), "UTC"), 0)
+		time.Sleep(time.Until(at.Truncate(time.Minute)) - 10*time.Second)
+		for range limitQuota + 1 {
+			req, err := http.NewRequest(http.MethodGet, "http://sim"+cfsim.BasePath+"/user/tokens/verify", nil)
+			must(err)
+			req.Header.Set("Authorization", "Bearer "+limitToken)
+			_, err = l.sim.RoundTripper().RoundTrip(req)
+			must(err)
+		}
+		penalty := time.Now()
+		time.Sleep(10 * time.Minute)
+		stop()
+		if len(l.done) != n || l.requests["rotatord refused"] != 1 {
+			t.Errorf("%d of %d were rotated, with %d requests refused", len(l.done), n, l.requests["rotatord refused"])
+		}
+		if slices.MinFunc(l.done, time.Time.Compare).Sub(penalty) < limitWindow {
+			t.Error("one was rotated while Cloudflare had to be left alone")
+		}
+		tries := 0
+		for _, n := range l.failed {
+			tries += n
+		}
+		if tries > maxInHand { // those that had begun
+			t.Errorf("attempts that came to nothing: %v", l.failed)
+		}
+	})
+}
+
 // TestRequestsForEachRotation counts a week's requests of 1,000 tokens.
 func TestRequestsForEachRotation(t *testing.T) {
 	if testing.Short() {

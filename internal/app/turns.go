@@ -92,18 +92,8 @@ func (t *turns) rationedBy(issuer rotation.Issuer) {
 // take waits for a turn within ctx. On success it returns how urgent that has become, and
 // release must be called.
 func (t *turns) take(ctx context.Context, one turn) (u rotation.Urgency, release func(), err error) {
-	one.granted, one.place = make(chan struct{}), [2]int{-1, -1}
 	t.mu.Lock()
-	t.asked++
-	one.asked = t.asked
-	one.queue = &t.remote
-	if one.local {
-		one.queue = &t.local
-	}
-	heap.Push(one.queue, &one)
-	if !one.closing.IsZero() {
-		heap.Push(&t.closing, &one)
-	}
+	t.push(&one)
 	t.pump()
 	t.mu.Unlock()
 	select {
@@ -140,7 +130,21 @@ func (t *turns) release(one *turn) {
 	t.pump()
 }
 
-// leave takes a turn out of where it waits. t.mu must be held, as for all below.
+// push lets a turn wait. t.mu must be held, as for all below.
+func (t *turns) push(one *turn) {
+	t.asked++
+	one.asked, one.granted, one.place = t.asked, make(chan struct{}), [2]int{-1, -1}
+	one.queue = &t.remote
+	if one.local {
+		one.queue = &t.local
+	}
+	heap.Push(one.queue, one)
+	if !one.closing.IsZero() {
+		heap.Push(&t.closing, one)
+	}
+}
+
+// leave takes a turn out of where it waits.
 func (t *turns) leave(one *turn) {
 	heap.Remove(one.queue, one.place[0])
 	if one.place[1] >= 0 {

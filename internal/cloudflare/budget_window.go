@@ -191,7 +191,8 @@ func (w *window) open(o observation, ends time.Time, length time.Duration) {
 	w.trail = append(w.trail[:0], mark{w.begin, 0})
 }
 
-// usual is the most that others used in a window not long ago.
+// usual is the most that others used in a window not long ago, but no more than half: who takes
+// more must be seen to do so.
 func (w *window) usual(now time.Time) int {
 	most := 0
 	for _, b := range w.before {
@@ -199,7 +200,7 @@ func (w *window) usual(now time.Time) int {
 			most = max(most, b.used)
 		}
 	}
-	return most
+	return min(most, w.quota/2)
 }
 
 // rate is how many requests others make in a second.
