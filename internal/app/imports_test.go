@@ -56,6 +56,7 @@ var allowed = map[string][]string{
 	"internal/config/schemagen": {"internal/config/raw"},
 
 	// Adapters import the core. A sink goes through the one session with Vault.
+	"internal/access":     core,
 	"internal/admin":      append([]string{"internal/status"}, core...),
 	"internal/cloudflare": core,
 	"internal/journal":    append([]string{"internal/journal/boltfile"}, core...),
