@@ -20,6 +20,7 @@ import (
 
 	"github.com/prometheus/exporter-toolkit/web"
 
+	"rotatord/internal/access"
 	"rotatord/internal/admin"
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
@@ -66,6 +67,7 @@ type App struct {
 	config    *config.Config // the one in force
 	accounts  map[string]*account
 	budgets   *cloudflare.Budgets
+	probes    *access.Client
 
 	stopBeginning func(context.Context) error
 
@@ -97,7 +99,7 @@ func New(o Options) (*App, error) {
 	a := &App{
 		options: o, config: o.Config, log: o.Logger, now: o.Now,
 		metrics:  httpapi.NewMetrics(o.Build),
-		accounts: make(map[string]*account), budgets: cloudflare.NewBudgets(),
+		accounts: make(map[string]*account), budgets: cloudflare.NewBudgets(), probes: access.New(access.Options{Logger: o.Logger}),
 		failed: make(chan error, 1),
 	}
 	if a.now == nil {
@@ -224,6 +226,9 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) []rotation.
 		client := accounts[t.Account].client
 		token := PlannedToken(t)
 		token.Issuer, token.Maker, token.Renewer = client, client, client
+		if t.Verify != nil {
+			token.Prober, token.VerifyWithin = a.probes.Prober(t.Name, *t.Verify), t.Verify.Within
+		}
 		for _, s := range t.Sinks {
 			token.Sinks = append(token.Sinks, sink.NewVault(a.session, *s.Vault))
 		}

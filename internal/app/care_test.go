@@ -144,6 +144,46 @@ func TestReplaceInAZone(t *testing.T) {
 	}
 }
 
+// TestVerifyOverHTTP tries new secrets at an application behind Access.
+func TestVerifyOverHTTP(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.token("good", "@weekly", "1h")
+	w.token("bad", "@weekly", "1h")
+	for i := range w.tokens {
+		w.tokens[i].Rest = fmt.Sprintf("verify: {url: %s/app/, within: 0s}", w.simURL)
+	}
+	bad := w.tokens[1]
+	c, client := w.withSocket()
+	d := w.start(c)
+	r, err := client.Rotate(t.Context(), "good", rotation.Overrides{})
+	if err != nil || r.Unverified != "" || r.Verifying {
+		t.Fatal(r, err)
+	}
+	d.wantMetric(`rotatord_verifications_total{result="good",token="good"}`, 1)
+	d.wantMetric(`rotatord_token_verify_failing{token="good"}`, 0)
+
+	if err := w.sim.Inject(cfsim.Fault{Operation: cfsim.OpApp, TokenID: bad.ID, Kind: cfsim.KindStatus, Status: 401, Count: -1}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = client.Rotate(t.Context(), "bad", rotation.Overrides{})
+	w.refused(err, http.StatusInternalServerError, "refused where it was tried")
+	s := d.status("bad")
+	if s.State != "stored" || s.Verification == nil || !s.Verification.Refused || !strings.Contains(s.Verification.Error, "401") {
+		t.Errorf("%+v %+v", s, s.Verification)
+	}
+	d.wantMetric(`rotatord_token_verify_failing{token="bad"}`, 1)
+	o, err := client.Resolve(t.Context(), "bad", rotation.ResolveAccept)
+	if err != nil || !o.Resolved || o.Reason != rotation.ReasonOperatorAccept {
+		t.Error(o, err)
+	}
+	w.eventually("it is done", func() bool {
+		s := d.status("bad")
+		return s.State == "idle" && strings.Contains(s.Unverified, "operator")
+	})
+	d.wantMetric(`rotatord_token_verify_failing{token="bad"}`, 0)
+}
+
 // TestInventoryAlarms: gone, disabled, about to end, and rotated by somebody else.
 func TestInventoryAlarms(t *testing.T) {
 	t.Parallel()

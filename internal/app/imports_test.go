@@ -75,7 +75,7 @@ var allowed = map[string][]string{
 	"internal/vault/vaulttest":        {"internal/secret"},
 	"internal/sink/sinktest":          core,
 
-	"internal/app": append([]string{"internal/admin", "internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/status", "internal/vault"}, core...),
 	"cmd/rotatord": append([]string{"internal/admin", "internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal",
 		"internal/status", "internal/vault/vaulttest"}, core...),
 }
