@@ -21,6 +21,7 @@ import (
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -192,7 +193,7 @@ func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedu
 	client := cloudflare.New(l.account(t, perWindow), cloudflare.Options{
 		WrapTransport: func(http.RoundTripper) http.RoundTripper { return limitedBy{l, "rotatord"} },
 	})
-	a := &App{log: log, now: time.Now, config: &config.Config{}, engine: newEngine(time.Now, log)}
+	a := &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log)}
 	a.engine.rotator = rotation.New(rotation.Options{Ledger: l, Pending: l, Observer: observers(a.engine, l), Owner: "test", Started: time.Now()})
 	tokens := make([]rotation.Token, n)
 	for i := range tokens {
@@ -202,7 +203,7 @@ func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedu
 		a.config.Tokens = append(a.config.Tokens, config.Token{Name: name, Account: "prod", ID: cfsim.SeedTokenID(i + 1), Schedule: schedule, Jitter: jitter})
 	}
 	must(a.engine.enroll(t.Context(), tokens))
-	account := &account{client: client}
+	account := &account{client: client, every: time.Hour}
 	a.startInventory("prod", account)
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan struct{})
