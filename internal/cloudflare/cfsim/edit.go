@@ -129,3 +129,27 @@ func (s *Simulator) Delete(id string) error {
 	_, err := s.change(id, func(t *token, _ time.Time) { t.deleted = true })
 	return err
 }
+
+// Age makes everything older by d: what was to happen in d happens now. The clock stays
+// where it is, so that programs which share it see time pass without waiting for it. What is
+// used up of the rate limit is forgotten.
+func (s *Simulator) Age(d time.Duration) error {
+	s.limit.reset()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	back := func(times ...*time.Time) {
+		for _, t := range times {
+			if !t.IsZero() {
+				*t = t.Add(-d)
+			}
+		}
+	}
+	back(&s.behaviour.APITokenExpiresOn, &s.behaviour.APITokenNotBefore)
+	for _, t := range s.tokens {
+		back(&t.createdAt, &t.updatedAt, &t.expiresAt, &t.lastSeenAt)
+		for _, i := range t.secrets {
+			back(&i.at, &i.until)
+		}
+	}
+	return s.save()
+}

@@ -123,3 +123,34 @@ func TestTokenHeader(t *testing.T) {
 		t.Errorf("an application that was not told of a header takes it: %d", a.status)
 	}
 }
+
+// TestAge: a grace and an API token end in time that nobody waited for.
+func TestAge(t *testing.T) {
+	r := newRig(t, cfsim.Options{SeedTokens: 1, RateLimit: 3, Behaviour: cfsim.Behaviour{APITokenExpiresOn: epoch.Add(2 * time.Hour)}})
+	id := cfsim.SeedTokenID(1)
+	first := r.first(id)
+	r.rotated(id, time.Hour)
+	r.wantUse(id, first, 200, "previous")
+	before, _ := r.sim.Token(id)
+	if err := r.sim.Age(time.Hour - time.Second); err != nil {
+		t.Fatal(err)
+	}
+	r.wantUse(id, first, 200, "previous")
+	if err := r.sim.Age(time.Second); err != nil {
+		t.Fatal(err)
+	}
+	r.wantUse(id, first, 401, "")
+	after, _ := r.sim.Token(id)
+	if !after.UpdatedAt.Equal(before.UpdatedAt.Add(-time.Hour)) || !after.ExpiresAt.Equal(before.ExpiresAt.Add(-time.Hour)) {
+		t.Errorf("%+v, then %+v", before, after)
+	}
+	for range 3 { // with the one above that would be one too many
+		r.get(id)
+	}
+	if err := r.sim.Age(time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if a := r.api("GET", tokensPath, ""); a.status != 403 {
+		t.Errorf("an API token that has expired: status %d", a.status)
+	}
+}

@@ -75,6 +75,13 @@ func (l *limiter) forget(now time.Time) {
 	}
 }
 
+// reset forgets what was counted.
+func (l *limiter) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.windows)
+}
+
 // set writes the headers that every answer carries.
 func (a allowance) set(h http.Header) {
 	if a.quota == 0 {
