@@ -130,6 +130,13 @@ func (s *Simulator) Delete(id string) error {
 	return err
 }
 
+// Now is the time on the API's clock.
+func (s *Simulator) Now() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.apiNow()
+}
+
 // Age makes everything older by d: what was to happen in d happens now. The clock stays
 // where it is, so that programs which share it see time pass without waiting for it. What is
 // used up of the rate limit is forgotten.

@@ -1,0 +1,196 @@
+package drill
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/secret"
+)
+
+// consumers call the application behind Access with what they find in the sinks: of each
+// token one that reads its first sink before each call, and one that still has what was there
+// when the disaster began.
+type consumers struct {
+	stage  *stage
+	client *http.Client
+
+	mu   sync.Mutex // held while one looks
+	all  map[string]*consumer
+	stop chan struct{}
+	done chan struct{}
+}
+
+type consumer struct {
+	sink config.VaultSink
+	now  credential // as read last
+	old  credential // as it was when the disaster began
+
+	refusedSince time.Duration // since the disaster began; -1: it is not refused
+	refused      time.Duration
+	oldDied      time.Duration // -1: it works
+	seen         map[secret.Digest]bool
+}
+
+// credential is a service token as a client has it.
+type credential struct {
+	id    string
+	value secret.Value
+}
+
+// pause is between two calls.
+const pause = 50 * time.Millisecond
+
+func newConsumers(st *stage) *consumers {
+	c := &consumers{stage: st, all: map[string]*consumer{}, client: &http.Client{Transport: st.sim.RoundTripper()}}
+	for _, p := range st.sample.tokens {
+		c.all[p.name] = &consumer{sink: p.sinks[0], refusedSince: -1, oldDied: -1, seen: map[secret.Digest]bool{}}
+	}
+	return c
+}
+
+// begin begins to call, and to take notes: the disaster begins.
+func (c *consumers) begin() {
+	for _, one := range c.all {
+		one.now = c.read(one)
+		one.old = one.now
+	}
+	c.stop, c.done = make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(c.done)
+		ticker := time.NewTicker(pause)
+		defer ticker.Stop()
+		for {
+			c.look()
+			select {
+			case <-c.stop:
+				return
+			case <-ticker.C:
+			}
+		}
+	}()
+}
+
+func (c *consumers) end() {
+	if c.stop != nil {
+		close(c.stop)
+		<-c.done
+		c.stop = nil
+	}
+}
+
+// read reads what is in the sink. A consumer that cannot read keeps what it had.
+func (c *consumers) read(one *consumer) credential {
+	data := c.stage.vault.Read(one.sink.Mount, one.sink.Path)
+	id, _ := data[one.sink.ClientIDField].(string)
+	value, _ := data[one.sink.ClientSecretField].(string)
+	if value == "" {
+		return one.now
+	}
+	v := secret.New(value)
+	one.seen[v.Digest()] = true
+	return credential{id, v}
+}
+
+// between does something between two calls of all consumers, right before and after it.
+func (c *consumers) between(do func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stop == nil {
+		return do()
+	}
+	c.lookLocked()
+	err := do()
+	c.lookLocked()
+	return err
+}
+
+// look makes one call for each consumer.
+func (c *consumers) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lookLocked()
+}
+
+func (c *consumers) lookLocked() {
+	for _, one := range c.all {
+		one.now = c.read(one)
+		accepted, at := c.call(one.now), c.stage.elapsed()
+		switch {
+		case !accepted && one.refusedSince < 0:
+			one.refusedSince = c.died(one.now, at)
+		case accepted && one.refusedSince >= 0:
+			one.refused += at - one.refusedSince
+			one.refusedSince = -1
+		}
+		if one.oldDied < 0 && !c.call(one.old) {
+			one.oldDied = c.died(one.old, at)
+		}
+	}
+}
+
+// died is when a credential that is refused now stopped working, since the disaster began: in
+// the middle of hours that nobody waited for, perhaps.
+func (c *consumers) died(with credential, now time.Duration) time.Duration {
+	for _, s := range c.stage.sim.Secrets(c.stage.tokenOf(with.id)) {
+		if s.Value.Equal(with.value) && !s.ExpiresAt.IsZero() {
+			return max(now-c.stage.sim.Now().Sub(s.ExpiresAt), 0)
+		}
+	}
+	return now
+}
+
+// tokenOf is the ID of the service token that has a client ID.
+func (st *stage) tokenOf(clientID string) string { return st.clients[clientID] }
+
+// call reports whether the application accepts a credential.
+func (c *consumers) call(with credential) bool {
+	req, err := http.NewRequest(http.MethodGet, "http://simulator/app/", nil)
+	if err != nil {
+		return false
+	}
+	req.Header.Set("CF-Access-Client-Id", with.id)
+	req.Header.Set("CF-Access-Client-Secret", with.value.Reveal())
+	res, err := c.client.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	return res.StatusCode == http.StatusOK
+}
+
+// result is what one consumer saw, up to now.
+type result struct {
+	refused   time.Duration
+	works     bool          // what it has now
+	oldDied   time.Duration // -1: it works
+	rotations int
+	rotatedAt time.Duration // the first of them
+	neverSeen int
+}
+
+func (c *consumers) result(p player) result {
+	c.look()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	one := c.all[p.name]
+	r := result{refused: one.refused, works: one.refusedSince < 0, oldDied: one.oldDied}
+	if !r.works {
+		r.refused += c.stage.elapsed() - one.refusedSince
+	}
+	for _, id := range p.ids {
+		all := c.stage.sim.Secrets(id)
+		for _, s := range all[min(c.stage.issued[id], len(all)):] {
+			at := c.stage.elapsed() - c.stage.sim.Now().Sub(s.IssuedAt)
+			if r.rotations == 0 || at < r.rotatedAt {
+				r.rotatedAt = at
+			}
+			r.rotations++
+			if !one.seen[s.Digest] {
+				r.neverSeen++
+			}
+		}
+	}
+	return r
+}

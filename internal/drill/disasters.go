@@ -1,0 +1,258 @@
+package drill
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+)
+
+// disaster is one of those that are played.
+type disaster struct {
+	name, what string
+	// strike brings it about, before the slot comes. How long it lasts stands in lasts; zero
+	// means that it is over by itself, or never.
+	strike func(*stage) error
+	lasts  func(*sample) time.Duration
+	lift   func(*stage) error
+	ends   string // what lift is, for the report
+	// kill says when the daemon dies: once its channel is closed. It is called before the
+	// daemon is started, in a process of its own.
+	kill func(*stage) <-chan struct{}
+
+	operator string
+	alerts   []string // those that fire for the time that it lasts, if that is half an hour
+	// What may happen without a promise being broken.
+	rotations int  // carried out for each token, besides the one that is due
+	loses     bool // an answer does not arrive, and the secret in it is gone
+	fatal     bool // consumers are cut off by the disaster itself, and rotatord cannot help
+}
+
+// hours is a disaster that lasts long enough to matter.
+func hours(s *sample) time.Duration { return s.outage() }
+
+func minutes(n int) func(*sample) time.Duration {
+	return func(*sample) time.Duration { return time.Duration(n) * time.Minute }
+}
+
+// fault arms one fault for each service token that may be rotated.
+func fault(text string) func(*stage) error {
+	return func(st *stage) error {
+		for _, p := range st.sample.tokens {
+			for _, id := range p.ids {
+				f, err := cfsim.ParseFault(text)
+				if err != nil {
+					return err
+				}
+				f.TokenID = id
+				if err := st.sim.Inject(f); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+}
+
+// edit changes every service token behind the daemon's back.
+func edit(e cfsim.Edit) func(*stage) error {
+	return func(st *stage) error {
+		for _, p := range st.sample.tokens {
+			for _, id := range p.ids {
+				if _, err := st.sim.Edit(id, e); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+}
+
+// behave changes what is assumed of Cloudflare, and then does something else.
+func behave(change func(*cfsim.Behaviour), then ...func(*stage) error) func(*stage) error {
+	return func(st *stage) error {
+		b := st.sim.Behaviour()
+		change(&b)
+		st.sim.SetBehaviour(b)
+		for _, do := range then {
+			if err := do(st); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+const inDoubtOperator = "Nothing has to be done in a hurry: the old secret is kept alive as long as that is possible, and a new one is made before it " +
+	"dies. `rotatord resolve NAME --rotate-now` does it at once, if consumers can stand that the old secret dies with it. Runbook: RotatordTokenInDoubt."
+
+const (
+	vaultFailing      = "RotatordVaultFailing"
+	cloudflareFailing = "RotatordCloudflareFailing"
+)
+
+var disasters = []disaster{
+	{
+		name: "lost-answer", what: "Cloudflare rotates, and the connection breaks before its answer",
+		strike: fault("rotate:drop:after"), rotations: 1, loses: true, operator: inDoubtOperator,
+	},
+	{
+		name: "500-before", what: "Cloudflare answers 500 and has not rotated",
+		strike: fault("rotate:status=500:before"), operator: "Nothing: it is found out that nothing was rotated, and the slot is served.",
+	},
+	{
+		name: "500-after", what: "Cloudflare answers 500 and has rotated",
+		strike: fault("rotate:status=500:after"), rotations: 1, loses: true, operator: inDoubtOperator,
+	},
+	{
+		name: "cut-body", what: "the connection breaks in the middle of the new secret",
+		strike: fault("rotate:cut:after"), rotations: 1, loses: true, operator: inDoubtOperator,
+	},
+	{
+		name: "garbage", what: "the answer to the rotation is a page of HTML",
+		strike: fault("rotate:garbage:after"), rotations: 1, loses: true, operator: inDoubtOperator,
+	},
+	{
+		name: "throttled", what: "Cloudflare answers 429: come back in five minutes",
+		strike: fault("rotate:status=429:retry-after=300"), operator: "Look for who else uses the API token. Runbook: RotatordCloudflareThrottled.",
+	},
+	{
+		name: "slow-answer", what: "the answer takes three seconds",
+		strike: fault("rotate:delay=3s:after"), operator: "Nothing.",
+	},
+	{
+		name: "clock-skew", what: "Cloudflare's clock is ten minutes behind this machine's",
+		strike:   behave(func(b *cfsim.Behaviour) { b.ClockSkew = cfsim.Duration(-10 * time.Minute) }),
+		operator: "Set this machine's clock. The grace is counted on Cloudflare's, so consumers lose nothing. Runbook: RotatordClockSkew.",
+		alerts:   []string{"RotatordClockSkew"}, lasts: minutes(60), ends: "the clock is set",
+		lift: behave(func(b *cfsim.Behaviour) { b.ClockSkew = 0 }),
+	},
+	{
+		name: "clock-wrong", what: "this machine's clock is an hour from Cloudflare's",
+		strike:   behave(func(b *cfsim.Behaviour) { b.ClockSkew = cfsim.Duration(time.Hour) }),
+		operator: "Set this machine's clock: until then no scheduled rotation begins. Runbook: RotatordClockSkew.",
+		alerts:   []string{"RotatordClockSkew"}, lasts: minutes(60), ends: "the clock is set",
+		lift: behave(func(b *cfsim.Behaviour) { b.ClockSkew = 0 }),
+	},
+	{
+		name: "many-previous", what: "an answer is lost, and Cloudflare turns out to keep every previous secret",
+		strike:    behave(func(b *cfsim.Behaviour) { b.KeepAllPrevious = true }, fault("rotate:drop:after")),
+		rotations: 1, loses: true, operator: inDoubtOperator,
+	},
+	{
+		name: "updated-at-frozen", what: "an answer is lost, and updated_at does not tell that Cloudflare has rotated",
+		strike:    behave(func(b *cfsim.Behaviour) { b.FrozenUpdatedAt = true }, fault("rotate:drop:after")),
+		rotations: 1, loses: true, operator: inDoubtOperator,
+	},
+	{
+		name: "vault-sealed", what: "Vault is sealed when the slot comes",
+		strike: func(st *stage) error { st.vault.Seal(true); return nil },
+		lasts:  hours, lift: func(st *stage) error { st.vault.Seal(false); return nil }, ends: "Vault is unsealed",
+		operator: "Unseal Vault. Nothing was rotated meanwhile. Runbook: RotatordVaultFailing.", alerts: []string{vaultFailing},
+	},
+	{
+		name: "vault-sealed-midway", what: "Vault is sealed between Cloudflare's answer and the write",
+		strike: sealAtRotate,
+		lasts:  hours, lift: func(st *stage) error { st.atCloudflare.set(nil); st.vault.Seal(false); return nil }, ends: "Vault is unsealed",
+		operator: "Unseal Vault, and do not delete the state directory: it holds the only copy of the new secret. Runbook: RotatordSecretPending.",
+		alerts:   []string{vaultFailing},
+	},
+	{
+		name: "vault-denied", what: "the Vault policy lost the right to write",
+		strike: func(st *stage) error { st.vault.ReadOnly(true); return nil },
+		lasts:  hours, lift: func(st *stage) error { st.vault.ReadOnly(false); return nil }, ends: "the policy is put right",
+		operator: "Put the policy right: deploy/vault has it. Nothing was rotated meanwhile.",
+	},
+	{
+		name: "kill", what: "the daemon is killed while the new secret is on its way to Vault",
+		kill: killAtWrite, operator: "Start it again, on the same state directory: it goes on where it was. Runbook: The daemon is gone and a secret is sealed.",
+	},
+	{
+		name: "kill-in-flight", what: "the daemon is killed while Cloudflare's answer is on its way",
+		kill: killInFlight, rotations: 1, loses: true, operator: inDoubtOperator,
+	},
+	{
+		name: "token-deleted", what: "somebody has deleted the service token",
+		strike: func(st *stage) error {
+			for _, p := range st.sample.tokens {
+				for _, id := range p.ids {
+					if err := st.sim.Delete(id); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		},
+		fatal: true, operator: "Make another service token, put its ID into the configuration and into the policies. Until then its consumers are locked out.",
+	},
+	{
+		name: "token-disabled", what: "somebody has disabled the service token",
+		strike: edit(cfsim.Edit{Enabled: new(bool)}), fatal: true,
+		operator: "Enable it at Cloudflare, or find out who disabled it and why. Runbook: RotatordTokenDisabled.",
+	},
+	{
+		name: "api-token-revoked", what: "the API token is revoked",
+		strike: behave(func(b *cfsim.Behaviour) { b.APITokenStatus = cfsim.APITokenRevoked }),
+		lasts:  hours, lift: behave(func(b *cfsim.Behaviour) { b.APITokenStatus = cfsim.APITokenActive }), ends: "another API token is put in its place",
+		operator: "Make another API token and put it into the file: it is read anew for each request. Runbook: RotatordCloudflareFailing.",
+		alerts:   []string{cloudflareFailing},
+	},
+	{
+		name: "expired", what: "the service token has come to its end of life: rotating it is not renewing it",
+		strike: func(st *stage) error {
+			past := time.Now().Add(-time.Minute)
+			return edit(cfsim.Edit{ExpiresAt: &past})(st)
+		},
+		fatal: true, operator: "Renew it at Cloudflare, or let renew_before do it in time. Runbook: RotatordTokenExpiresVerySoon.",
+	},
+}
+
+// killAtWrite is closed when the new secret of each token is about to be written.
+func killAtWrite(st *stage) <-chan struct{} {
+	reached, all := st.countTokens()
+	st.atVault.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if r.Method == http.MethodGet || !strings.Contains(r.URL.Path, "/data/") {
+			next.ServeHTTP(w, r)
+			return
+		}
+		reached()
+		<-r.Context().Done() // until the daemon is gone
+	})
+	return all
+}
+
+// killInFlight is closed when Cloudflare has rotated each token and no answer has arrived.
+func killInFlight(st *stage) <-chan struct{} {
+	reached, all := st.countTokens()
+	st.atCloudflare.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if !isRotate(r) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(discarded{http.Header{}}, r)
+		reached()
+		<-r.Context().Done() // until the daemon is gone
+	})
+	return all
+}
+
+// sealAtRotate seals Vault when a rotate request arrives, which is after the preflight.
+func sealAtRotate(st *stage) error {
+	st.atCloudflare.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if isRotate(r) {
+			st.vault.Seal(true)
+		}
+		next.ServeHTTP(w, r)
+	})
+	return nil
+}
+
+func isRotate(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/rotate") }
+
+// discarded is an answer that nobody gets.
+type discarded struct{ header http.Header }
+
+func (d discarded) Header() http.Header         { return d.header }
+func (d discarded) Write(b []byte) (int, error) { return len(b), nil }
+func (d discarded) WriteHeader(int)             {}

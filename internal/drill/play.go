@@ -1,0 +1,233 @@
+package drill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"rotatord/internal/status"
+)
+
+// patience bounds every wait for the daemon. Nothing that it does takes longer.
+const patience = 60 * time.Second
+
+// maxJumps is how often time is made to pass: a disaster that has not come to its end by then
+// never will.
+const maxJumps = 120
+
+// play plays one disaster on a stage of its own.
+func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
+	o := Outcome{Name: d.name, What: d.what, Operator: d.operator, Tokens: []TokenOutcome{}}
+	if d.lasts != nil {
+		o.Ends = fmt.Sprintf("%s after %s", d.ends, Duration(d.lasts(s)))
+	}
+	st, err := newStage(s, program)
+	if err == nil {
+		err = st.prepare(ctx)
+		if err == nil {
+			err = st.playOut(ctx, d)
+		}
+		if st.notes != nil {
+			o.Tokens = st.judge(d)
+		}
+		err = errors.Join(err, st.close())
+	}
+	if err != nil {
+		o.Error = err.Error()
+	}
+	return o
+}
+
+// prepare rotates every token once in peace, as it has been for a long time, and lets time
+// pass until its next slot.
+func (st *stage) prepare(ctx context.Context) error {
+	if err := st.start(); err != nil {
+		return err
+	}
+	err := st.wait(ctx, func(t status.Token) bool { return !t.LastSuccess.IsZero() && t.State == "idle" })
+	if err != nil {
+		return fmt.Errorf("before the disaster: %w", err)
+	}
+	return st.age(st.sample.every)
+}
+
+// playOut lets the disaster come about, and time pass until all is well again or will never
+// be.
+func (st *stage) playOut(ctx context.Context, d disaster) error {
+	for id := range st.issued {
+		st.issued[id] = len(st.sim.Secrets(id))
+	}
+	st.begin()
+	st.notes = newNotes(st)
+	st.consumers.begin()
+	if d.strike != nil {
+		if err := d.strike(st); err != nil {
+			return err
+		}
+	}
+	if d.kill != nil {
+		if err := st.killed(ctx, d.kill(st)); err != nil {
+			return err
+		}
+		st.notes.all("the daemon is killed, and started again")
+		st.atCloudflare.set(nil)
+		st.atVault.set(nil)
+	}
+	if err := st.start(); err != nil {
+		return err
+	}
+	lasts, lifted := time.Duration(0), d.lasts == nil
+	if !lifted {
+		lasts = d.lasts(st.sample)
+	}
+	for range maxJumps {
+		if err := st.rest(ctx); err != nil {
+			return err
+		}
+		tokens := st.tokens()
+		if lifted && st.over(tokens, d) {
+			return st.aftermath(ctx, d, tokens)
+		}
+		if target := st.target(tokens, lasts, lifted); target > 0 {
+			var firing []string
+			if !lifted && target > 25*time.Minute { // a ratio over 15 minutes, for 10
+				firing = d.alerts
+			}
+			st.notes.passes(tokens, target, firing)
+			if err := st.age(target); err != nil {
+				return err
+			}
+			if !lifted && st.elapsed() >= lasts {
+				lifted = true
+				st.notes.all(d.ends)
+				if err := d.lift(st); err != nil {
+					return err
+				}
+			}
+			if err := st.start(); err != nil {
+				return err
+			}
+		}
+	}
+	return fmt.Errorf("it did not come to an end within %d looks at the world", maxJumps)
+}
+
+// aftermath lets an hour pass after a disaster that stays, so that everything is noticed.
+func (st *stage) aftermath(ctx context.Context, d disaster, tokens map[string]status.Token) error {
+	if !d.fatal {
+		return nil
+	}
+	st.notes.passes(tokens, time.Hour, nil)
+	if err := st.age(time.Hour); err != nil {
+		return err
+	}
+	if err := st.start(); err != nil {
+		return err
+	}
+	if err := st.rest(ctx); err != nil {
+		return err
+	}
+	st.notes.passes(st.tokens(), time.Hour, d.alerts)
+	return nil
+}
+
+// wait waits until a condition holds of each token.
+func (st *stage) wait(ctx context.Context, holds func(status.Token) bool) error {
+	deadline := time.After(patience)
+	for {
+		left := 0
+		for _, t := range st.tokens() {
+			if !holds(t) {
+				left++
+			}
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case err := <-st.daemon.Failed():
+			return err
+		case <-deadline:
+			return fmt.Errorf("the daemon was still at %d tokens after %s", left, patience)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// near is how soon a look at a token comes that is waited for in real time.
+const near = 2 * time.Second
+
+// rest waits until the daemon has nothing to do for a while.
+func (st *stage) rest(ctx context.Context) error {
+	return st.wait(ctx, func(t status.Token) bool {
+		switch {
+		case t.State == "claimed", t.State == "intent":
+			return false
+		case t.Next.IsZero(): // nothing to come; or what is in hand is begun with at once
+			return t.State == "idle"
+		}
+		return time.Until(t.Next) > near
+	})
+}
+
+// over reports whether nothing will change any more that matters.
+func (st *stage) over(tokens map[string]status.Token, d disaster) bool {
+	for _, t := range tokens {
+		rotated := t.State == "idle" && t.Failures == 0 && t.LastSuccess.After(time.Now().Add(-st.elapsed()))
+		if !rotated && (!d.fatal || t.Failures < 3) {
+			return false
+		}
+	}
+	return true
+}
+
+// target is how much time may pass until something happens to one of the tokens.
+func (st *stage) target(tokens map[string]status.Token, lasts time.Duration, lifted bool) time.Duration {
+	var all []time.Duration
+	if !lifted {
+		all = append(all, lasts-st.elapsed())
+	}
+	for _, p := range st.sample.tokens {
+		t := tokens[p.name]
+		rotated := t.State == "idle" && t.Failures == 0 && t.LastSuccess.After(time.Now().Add(-st.elapsed()))
+		if !rotated {
+			all = append(all, looks(t, p.grace, lifted)...)
+		}
+	}
+	all = slices.DeleteFunc(all, func(d time.Duration) bool { return d <= 0 })
+	if len(all) == 0 {
+		return 0
+	}
+	return slices.Min(all)
+}
+
+// looks are those moments, from now on, in which the daemon does something for a token that
+// changes anything. It looks more often than that; only that nothing of it is seen.
+func looks(t status.Token, grace time.Duration, lifted bool) []time.Duration {
+	next := time.Until(t.Next)
+	switch {
+	case t.Next.IsZero():
+		return nil
+	case t.Doubt != nil:
+		settled := time.Until(t.Doubt.Since.Add(time.Minute))
+		if end := t.Doubt.OldWorksUntil; settled <= 0 && !end.IsZero() {
+			halfway, last := time.Until(end.Add(-grace/2)), time.Until(end.Add(-min(grace/4, time.Hour)))
+			return []time.Duration{halfway, last, max(next, last)}
+		}
+		return []time.Duration{max(settled, next)}
+	case t.State == "sealed" && !t.GraceEnd.IsZero():
+		halfway := time.Until(t.GraceEnd.Add(-grace/2)) - time.Second
+		if lifted {
+			return []time.Duration{next}
+		}
+		return []time.Duration{halfway}
+	case lifted:
+		return []time.Duration{next}
+	default: // it waits for the end of the disaster
+		return nil
+	}
+}

@@ -1,0 +1,349 @@
+package drill
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"sync"
+	"time"
+
+	"rotatord/internal/app"
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/config"
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+	"rotatord/internal/status"
+	"rotatord/internal/vault/vaulttest"
+)
+
+// stage is what one disaster is played on.
+type stage struct {
+	sample  *sample
+	program Program
+	dir     string
+	config  *config.Config
+	sim     *cfsim.Simulator
+	vault   *vaulttest.Server
+
+	atCloudflare, atVault *gate
+	servers               []*http.Server
+
+	daemon    *app.App
+	consumers *consumers
+	notes     *notes
+	clients   map[string]string // IDs of service tokens by client ID
+	issued    map[string]int    // how many secrets each had when the disaster began
+
+	mu    sync.Mutex
+	began time.Time     // when the disaster did, on the real clock
+	aged  time.Duration // since then
+}
+
+// gate stands before a server.
+type gate struct {
+	next http.Handler
+	mu   sync.Mutex
+	do   func(w http.ResponseWriter, r *http.Request, next http.Handler)
+}
+
+// set has do stand in for the server; nil opens the gate again.
+func (g *gate) set(do func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.do = do
+}
+
+// ServeHTTP implements http.Handler.
+func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.mu.Lock()
+	do := g.do
+	g.mu.Unlock()
+	if do == nil {
+		g.next.ServeHTTP(w, r)
+		return
+	}
+	do(w, r, g.next)
+}
+
+// newStage sets a Cloudflare and a Vault up in which the tokens of the sample exist, as
+// consumers have them.
+func newStage(s *sample, program Program) (_ *stage, err error) {
+	st := &stage{
+		sample: s, program: program, sim: cfsim.New(cfsim.Options{RateLimit: -1}),
+		clients: map[string]string{}, issued: map[string]int{},
+	}
+	var mounts []vaulttest.Mount
+	for _, m := range s.mounts() {
+		mounts = append(mounts, vaulttest.Mount{Path: m, Version: 2})
+	}
+	const token = "rehearsal"
+	st.vault = vaulttest.New(vaulttest.Options{RootToken: token, Mounts: mounts})
+	if st.dir, err = os.MkdirTemp("", "rotatord-drill-"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, st.close())
+		}
+	}()
+	st.atCloudflare, st.atVault = &gate{next: st.sim}, &gate{next: st.vault}
+	simURL, err := st.serve(st.atCloudflare)
+	if err != nil {
+		return nil, err
+	}
+	vaultURL, err := st.serve(st.atVault)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range s.tokens {
+		if err := st.make(p); err != nil {
+			return nil, err
+		}
+	}
+	text, err := s.configuration(st.dir, simURL+cfsim.BasePath, vaultURL)
+	if err != nil {
+		return nil, err
+	}
+	for name, content := range map[string][]byte{configFile: text, vaultTokenFile: []byte(token), apiTokenFile: []byte(token)} {
+		if err := os.WriteFile(filepath.Join(st.dir, name), content, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	if st.config, err = config.Load(filepath.Join(st.dir, configFile)); err != nil {
+		return nil, fmt.Errorf("the configuration of the drill: %w", err)
+	}
+	st.consumers = newConsumers(st)
+	return st, st.anchor()
+}
+
+// make makes a token's service tokens, and puts what consumers use into its sinks.
+func (st *stage) make(p player) error {
+	for i, id := range p.ids {
+		made, value, err := st.sim.Create(cfsim.CreateParams{ID: id, Name: fmt.Sprintf("%s-%d", p.name, i+1), AccountID: st.sample.accounts[p.account]})
+		if err != nil {
+			return err
+		}
+		st.clients[made.ClientID], st.issued[id] = id, 0
+		if i > 0 {
+			continue
+		}
+		for _, s := range p.sinks {
+			st.vault.Write(s.Mount, s.Path, map[string]any{s.ClientIDField: made.ClientID, s.ClientSecretField: value.Reveal()})
+		}
+	}
+	return nil
+}
+
+// serve serves h on a free port of the loopback interface.
+func (st *stage) serve(h http.Handler) (address string, err error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+	st.servers = append(st.servers, server)
+	go func() { _ = server.Serve(listener) }()
+	return "http://" + listener.Addr().String(), nil
+}
+
+// anchor writes a ledger in which the slot of every token came a moment ago.
+func (st *stage) anchor() error {
+	return st.withLedger(func(j *journal.Journal) error {
+		for _, p := range st.sample.tokens {
+			_, err := j.Save(context.Background(), rotation.Record{
+				Format: rotation.RecordFormat, Token: p.name, TokenID: p.ids[0], Account: p.account,
+				Anchor: time.Now().Add(-st.sample.every - time.Second).UTC().Truncate(time.Second),
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (st *stage) withLedger(do func(*journal.Journal) error) error {
+	j, err := journal.Open(journal.Options{Dir: filepath.Join(st.dir, stateDir)})
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(j), j.Close())
+}
+
+// start starts the daemon.
+func (st *stage) start() error {
+	options := app.Options{Config: st.config}
+	if st.notes != nil { // nobody asks what happens before the disaster
+		options.Observer = st.notes
+	}
+	daemon, err := app.New(options)
+	if err != nil {
+		return err
+	}
+	st.daemon = daemon
+	daemon.Start()
+	return nil
+}
+
+// stop stops the daemon, if it runs, and lets what it has in hand finish.
+func (st *stage) stop() error {
+	if st.daemon == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	daemon := st.daemon
+	st.daemon = nil
+	return daemon.Stop(ctx)
+}
+
+// killed runs the daemon in a process of its own, and kills it when that is closed.
+func (st *stage) killed(ctx context.Context, when <-chan struct{}) error {
+	log, err := os.Create(filepath.Join(st.dir, "killed.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := &exec.Cmd{
+		Path: st.program.Path, Args: []string{st.program.Name, "run", "--config", filepath.Join(st.dir, configFile)}, Stderr: log,
+		Env: []string{"GORACE=atexit_sleep_ms=0"}, // nothing that leads to a real Vault
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-when:
+		err = cmd.Process.Kill()
+	case err := <-ended:
+		return fmt.Errorf("the daemon ended before it was killed: %w: %s", err, lastLine(log.Name()))
+	case <-time.After(patience):
+		err = errors.Join(errors.New("the daemon did not come to where it was to be killed"), cmd.Process.Kill())
+	case <-ctx.Done():
+		err = errors.Join(ctx.Err(), cmd.Process.Kill())
+	}
+	<-ended
+	return err
+}
+
+func lastLine(path string) (last string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		last = lines.Text()
+	}
+	return secret.Scrub(last)
+}
+
+// countTokens returns what is called for each token once, and a channel that is closed when
+// it was called for all.
+func (st *stage) countTokens() (reached func(), all <-chan struct{}) {
+	var mu sync.Mutex
+	left, done := len(st.sample.tokens), make(chan struct{})
+	return func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if left--; left == 0 {
+			close(done)
+		}
+	}, done
+}
+
+// elapsed is how long ago the disaster began, hours that nobody waited for included.
+func (st *stage) elapsed() time.Duration {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.aged + time.Since(st.began)
+}
+
+// begin begins to count.
+func (st *stage) begin() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.began, st.aged = time.Now(), 0
+}
+
+// age lets time pass while the daemon does not run.
+func (st *stage) age(d time.Duration) error {
+	d = max(d, 0).Truncate(time.Second) + time.Second // updated_at and the like have no fractions to lose
+	if err := st.stop(); err != nil {
+		return err
+	}
+	err := st.withLedger(func(j *journal.Journal) error {
+		records, err := j.All(context.Background())
+		if err != nil {
+			return err
+		}
+		for i := range records {
+			shift(reflect.ValueOf(&records[i]).Elem(), -d)
+		}
+		_, err = j.SaveAll(context.Background(), records)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return st.consumers.between(func() error { // for them, it is one moment
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		st.aged += d
+		return st.sim.Age(d)
+	})
+}
+
+var timeType = reflect.TypeFor[time.Time]()
+
+// shift moves all times in v that are not zero.
+func shift(v reflect.Value, d time.Duration) {
+	switch {
+	case v.Type() == timeType:
+		if t := v.Interface().(time.Time); !t.IsZero() {
+			v.Set(reflect.ValueOf(t.Add(d)))
+		}
+	case v.Kind() == reflect.Pointer && !v.IsNil():
+		shift(v.Elem(), d)
+	case v.Kind() == reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				shift(v.Field(i), d)
+			}
+		}
+	case v.Kind() == reflect.Slice:
+		for i := range v.Len() {
+			shift(v.Index(i), d)
+		}
+	}
+}
+
+// tokens is what the daemon shows of them.
+func (st *stage) tokens() map[string]status.Token {
+	all := map[string]status.Token{}
+	for _, t := range status.Scrubbed(st.daemon.Tokens()) {
+		all[t.Name] = t
+	}
+	return all
+}
+
+func (st *stage) close() error {
+	err := st.stop()
+	if st.consumers != nil {
+		st.consumers.end()
+	}
+	for _, s := range st.servers {
+		_ = s.Close()
+	}
+	return errors.Join(err, os.RemoveAll(st.dir))
+}
