@@ -76,7 +76,10 @@ var allowed = map[string][]string{
 	"internal/sink/sinktest":          core,
 
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/status", "internal/vault"}, core...),
-	"cmd/rotatord": append([]string{"internal/admin", "internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal",
+	// The drill runs the whole daemon against the doubles.
+	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",
+		"internal/vault/vaulttest"}, core...),
+	"cmd/rotatord": append([]string{"internal/admin", "internal/app", "internal/cloudflare/cfsim", "internal/drill", "internal/httpapi", "internal/journal",
 		"internal/status", "internal/vault/vaulttest"}, core...),
 }
 

@@ -55,22 +55,28 @@ type Report struct {
 
 // Violated reports whether any disaster broke a promise, or could not be played.
 func (r Report) Violated() bool {
-	return slices.ContainsFunc(r.Disasters, func(o Outcome) bool { return o.Error != "" || o.violated() })
+	return slices.ContainsFunc(r.Disasters, func(o Outcome) bool { return o.Error != "" || o.Broken() > 0 })
 }
 
 // Outcome is how one disaster went.
 type Outcome struct {
-	Name     string         `json:"name"`
-	What     string         `json:"what"`               // what happens
-	Ends     string         `json:"ends,omitempty"`     // what ends it, and when
-	Operator string         `json:"operator,omitempty"` // what is for an operator to do
-	Tokens   []TokenOutcome `json:"tokens"`
+	Name     string `json:"name"`
+	What     string `json:"what"`               // what happens
+	Ends     string `json:"ends,omitempty"`     // what ends it, and when
+	Operator string `json:"operator,omitempty"` // what is for an operator to do
+	// Fatal is set if the disaster itself locks consumers out, and rotatord cannot help.
+	Fatal  bool           `json:"fatal,omitempty"`
+	Tokens []TokenOutcome `json:"tokens"`
 	// Error says why it could not be played to its end. That is a fault of the drill.
 	Error string `json:"error,omitempty"`
 }
 
-func (o Outcome) violated() bool {
-	return slices.ContainsFunc(o.Tokens, func(t TokenOutcome) bool { return len(t.Violations) > 0 })
+// Broken is how many promises were broken.
+func (o Outcome) Broken() (n int) {
+	for _, t := range o.Tokens {
+		n += len(t.Violations)
+	}
+	return n
 }
 
 // TokenOutcome is what became of one token.
@@ -102,7 +108,9 @@ type Moment struct {
 type Duration time.Duration
 
 // MarshalText implements encoding.TextMarshaler.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+func (d Duration) MarshalText() ([]byte, error) {
+	return []byte(time.Duration(d).Round(10 * time.Millisecond).String()), nil
+}
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (d *Duration) UnmarshalText(b []byte) error {
@@ -117,14 +125,23 @@ func (d Duration) String() string {
 	case v < 10*time.Second:
 		return fmt.Sprintf("%.1f s", v.Seconds())
 	case v < 2*time.Minute:
-		return fmt.Sprintf("%d s", int(v.Seconds()))
-	case v < time.Hour:
-		return fmt.Sprintf("%d min", int(v.Minutes()))
-	case v < 48*time.Hour:
-		return fmt.Sprintf("%d h %d min", int(v.Hours()), int(v.Minutes())%60)
+		return fmt.Sprintf("%d s", int(v.Round(time.Second).Seconds()))
+	case v < 99*time.Minute:
+		return units(v.Round(time.Minute), time.Minute, "min", 0, "")
+	case v < 100*time.Hour:
+		return units(v.Round(time.Minute), time.Hour, "h", time.Minute, "min")
 	default:
-		return fmt.Sprintf("%d d %d h", int(v.Hours())/24, int(v.Hours())%24)
+		return units(v.Round(time.Hour), 24*time.Hour, "d", time.Hour, "h")
 	}
+}
+
+// units writes d in a large unit, and the rest of it in a small one, if there is any.
+func units(d, large time.Duration, largeName string, small time.Duration, smallName string) string {
+	s := fmt.Sprintf("%d %s", d/large, largeName)
+	if rest := d % large; small > 0 && rest >= small {
+		s += fmt.Sprintf(" %d %s", rest/small, smallName)
+	}
+	return s
 }
 
 // Names of all disasters, with what happens in each.
@@ -192,10 +209,13 @@ func choose(names []string) ([]disaster, error) {
 		chosen = append(chosen, disasters[i])
 	}
 	if len(unknown) > 0 {
-		return nil, fmt.Errorf("there is no disaster named %s: --list shows those that there are", strings.Join(unknown, ", "))
+		return nil, fmt.Errorf("%w named %s", ErrUnknown, strings.Join(unknown, ", "))
 	}
 	return chosen, nil
 }
+
+// ErrUnknown is in the error of Run if there is no disaster of a name.
+var ErrUnknown = errors.New("there is no disaster")
 
 // errNothing says that the configuration has nothing to play with.
 var errNothing = errors.New("no token of the configuration can take part: only tokens of an account, with an id or a pair, are rehearsed")

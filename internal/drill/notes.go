@@ -96,7 +96,7 @@ func (n *notes) Observe(event rotation.Event) {
 		n.add(e.Token, fmt.Sprintf("the old secret's grace is extended: it works for another %s", left))
 		n.forget(e.Token) // each of them is news
 	case rotation.SlotsMissed:
-		n.add(e.Token, fmt.Sprintf("%d slots have passed without a rotation", e.Count))
+		n.add(e.Token, fmt.Sprintf("slots that have passed without a rotation of their own: %d", e.Count))
 	case rotation.SinkWritten:
 		if e.Err != nil {
 			n.alert(e.Token, "RotatordSinkWritesFailing")

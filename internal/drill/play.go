@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/httpapi"
 	"rotatord/internal/status"
 )
 
@@ -19,7 +20,7 @@ const maxJumps = 120
 
 // play plays one disaster on a stage of its own.
 func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
-	o := Outcome{Name: d.name, What: d.what, Operator: d.operator, Tokens: []TokenOutcome{}}
+	o := Outcome{Name: d.name, What: d.what, Operator: d.operator, Fatal: d.fatal, Tokens: []TokenOutcome{}}
 	if d.lasts != nil {
 		o.Ends = fmt.Sprintf("%s after %s", d.ends, Duration(d.lasts(s)))
 	}
@@ -129,8 +130,15 @@ func (st *stage) aftermath(ctx context.Context, d disaster, tokens map[string]st
 	if err := st.rest(ctx); err != nil {
 		return err
 	}
+	for end := time.Now().Add(5 * time.Second); !st.ready() && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	}
 	st.notes.passes(st.tokens(), time.Hour, d.alerts)
 	return nil
+}
+
+// ready reports whether the daemon has seen what there is at Cloudflare.
+func (st *stage) ready() bool {
+	return !slices.ContainsFunc(st.daemon.Ready(), func(c httpapi.Check) bool { return !c.OK })
 }
 
 // wait waits until a condition holds of each token.

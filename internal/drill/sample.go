@@ -85,10 +85,10 @@ func (s *sample) note(limit, unfit, alike int) {
 			"Graces and windows are its own.", Duration(s.every)),
 		"Hours pass by making everything older while the daemon is stopped, so it is restarted more often than it would be.")
 	if alike > 0 {
-		s.notes = append(s.notes, fmt.Sprintf("%d tokens that differ from one in the sample in name, ID, path or schedule only are left out.", alike))
+		s.notes = append(s.notes, fmt.Sprintf("Left out because they differ from one that takes part in name, ID, path or schedule only: %d.", alike))
 	}
 	if unfit > 0 {
-		s.notes = append(s.notes, fmt.Sprintf("%d tokens are left out that are made by rotatord, belong to a zone or have no sink in Vault.", unfit))
+		s.notes = append(s.notes, fmt.Sprintf("Left out because they are made by rotatord, belong to a zone or have no sink in Vault: %d.", unfit))
 	}
 	if len(s.tokens) > limit {
 		slices.SortStableFunc(s.tokens, func(a, b player) int { return cmp.Compare(a.grace, b.grace) })
@@ -113,7 +113,7 @@ func (s *sample) outage() time.Duration {
 	}
 	d := longest * 3 / 4
 	if shortest > 0 {
-		d = min(d, 8*shortest)
+		d = min(d, 18*shortest)
 	}
 	return max(d, 30*time.Minute).Truncate(time.Second)
 }

@@ -128,7 +128,7 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 // make makes a token's service tokens, and puts what consumers use into its sinks.
 func (st *stage) make(p player) error {
 	for i, id := range p.ids {
-		made, value, err := st.sim.Create(cfsim.CreateParams{ID: id, Name: fmt.Sprintf("%s-%d", p.name, i+1), AccountID: st.sample.accounts[p.account]})
+		made, value, err := st.sim.Create(cfsim.CreateParams{ID: id, Name: fmt.Sprintf("%s-%d", p.name, i+1), AccountID: st.sample.accounts[p.account], Duration: "forever"})
 		if err != nil {
 			return err
 		}
