@@ -166,7 +166,7 @@ var disasters = []disaster{
 	},
 	{
 		name: "kill", what: "the daemon is killed while the new secret is on its way to Vault",
-		kill: killAtWrite, operator: "Start it again, on the same state directory: it goes on where it was. After ten minutes without it RotatordAbsent fires. "+
+		kill: killAtWrite, operator: "Start it again, on the same state directory: it goes on where it was. After ten minutes without it RotatordAbsent fires. " +
 			"Runbook: The daemon is gone and a secret is sealed.",
 	},
 	{

@@ -34,18 +34,24 @@ func newNotes(st *stage) *notes {
 
 // add notes something, unless it is what was noted before.
 func (n *notes) add(token, what string, detail ...string) {
-	at := n.stage.elapsed()
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.last[token] == what {
-		return
-	}
+	said := n.last[token] == what
 	n.last[token] = what
+	n.mu.Unlock()
 	for _, d := range detail {
 		if d != "" {
 			what += ": " + d
 		}
 	}
+	if !said {
+		n.append(token, what)
+	}
+}
+
+func (n *notes) append(token, what string) {
+	at := n.stage.elapsed()
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.story[token] = append(n.story[token], Moment{After: Duration(at), What: what})
 }
 
@@ -93,8 +99,7 @@ func (n *notes) Observe(event rotation.Event) {
 			return
 		}
 		left := Duration(time.Until(e.Until).Round(time.Second))
-		n.add(e.Token, fmt.Sprintf("the old secret's grace is extended: it works for another %s", left))
-		n.forget(e.Token) // each of them is news
+		n.append(e.Token, fmt.Sprintf("the old secret's grace is extended: it works for another %s", left)) // each time is news
 	case rotation.SlotsMissed:
 		n.add(e.Token, fmt.Sprintf("slots that have passed without a rotation of their own: %d", e.Count))
 	case rotation.SinkWritten:
@@ -104,12 +109,6 @@ func (n *notes) Observe(event rotation.Event) {
 	case rotation.SealFailed:
 		n.add(e.Token, "the new secret cannot be sealed on disk", text(e.Err))
 	}
-}
-
-func (n *notes) forget(token string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.last, token)
 }
 
 func (n *notes) attempted(e rotation.Attempted) {
