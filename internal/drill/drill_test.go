@@ -2,41 +2,54 @@ package drill_test
 
 import (
 	"encoding/json"
-	"os"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"rotatord/internal/config"
 	"rotatord/internal/drill"
 )
 
-const text = `
+// configuration has tokens of three kinds, and one that is like another.
+const configuration = `
 accounts:
-  prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, api_token: {file: /nonexistent/token}}
-vault: {address: "https://vault.invalid:8200", auth: {token: {env: NOT_SET}}}
-defaults: {account: prod, schedule: "0 4 * * 1"}
+  prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, base_url: %[1]s, api_token: {file: /nonexistent/token}}
+vault: {address: %[1]s, auth: {token: {file: /nonexistent/vault-token}}}
+state: {dir: /nonexistent/state}
+defaults: {account: prod, schedule: "0 4 * * 1", jitter: 10m}
 tokens:
-  ci: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, grace: 24h, window: 6h, sinks: [{vault: {mount: secret, path: access/ci}}]}
-  other: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8416, grace: 24h, window: 6h, sinks: [{vault: {mount: secret, path: access/other}}]}
+  single: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, grace: 24h, window: 6h, sinks: [{vault: {mount: secret, path: access/ci}}]}
+  twin: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8416, grace: 24h, window: 6h, sinks: [{vault: {mount: secret, path: access/other}}]}
   at-once: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8417, grace: 0s, sinks: [{vault: {mount: secret, path: access/at-once}}]}
-  both:
+  pair:
     pair: [f174e90a-fafe-4643-bbbc-4a0ed4fc8418, f174e90a-fafe-4643-bbbc-4a0ed4fc8419]
     grace: 1h
     sinks: [{vault: {mount: kv, path: both, fields: {client_id: ID, client_secret: SECRET}}}]
 `
 
-func load(t *testing.T, text string) *config.Config {
+// load reads a configuration whose addresses are those of a server that must not be asked.
+func load(t *testing.T) *config.Config {
 	t.Helper()
-	c, err := config.Parse("config.yaml", []byte(text))
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		t.Errorf("something that the configuration names was asked: %s %s", r.Method, r.URL)
+	}))
+	t.Cleanup(server.Close)
+	c, err := config.Parse("config.yaml", fmt.Appendf(nil, configuration, server.URL))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// program builds rotatord.
-func program(t *testing.T) drill.Program {
+// rotatord builds the program.
+func rotatord(t *testing.T) drill.Program {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "rotatord")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "rotatord/cmd/rotatord").CombinedOutput(); err != nil {
@@ -45,15 +58,126 @@ func program(t *testing.T) drill.Program {
 	return drill.Program{Path: path, Name: "rotatord"}
 }
 
-func TestTry(t *testing.T) {
-	var only []string
-	if name := os.Getenv("ONLY"); name != "" {
-		only = []string{name}
+// expected is what must have become of a token.
+type expected struct {
+	rotations, neverSeen int
+	died                 time.Duration // of the old secret, to a minute; -1: it works
+	alerts               []string
+	story                string // is part of it
+}
+
+// What must have become of the single token, whose grace is 24 h.
+var single = map[string]expected{
+	"lost-answer":       {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "grace is extended"},
+	"500-before":        {1, 0, -1, nil, "nothing was rotated"},
+	"500-after":         {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "HTTP 500"},
+	"cut-body":          {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "cut off"},
+	"garbage":           {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "not the JSON"},
+	"throttled":         {1, 0, -1, []string{"RotatordCloudflareThrottled"}, "retry after 5m0s"},
+	"slow-answer":       {1, 0, -1, nil, "rotated"},
+	"clock-skew":        {1, 0, -1, []string{"RotatordClockSkew"}, "the clock is set"},
+	"clock-wrong":       {1, 0, -1, []string{"RotatordClockSkew", "RotatordRotationFailing"}, "too far apart"},
+	"many-previous":     {2, 1, -1, []string{"RotatordTokenInDoubt"}, "about to die"},
+	"updated-at-frozen": {2, 1, 23 * time.Hour, []string{"RotatordTokenInDoubt"}, "about to die"},
+	"vault-sealed":      {1, 0, -1, []string{"RotatordRotationFailing", "RotatordVaultFailing"}, "nothing is sent to Cloudflare"},
+	"vault-sealed-midway": {1, 0, -1, []string{"RotatordRotationFailing", "RotatordSecretPending", "RotatordSinkWritesFailing", "RotatordVaultFailing"},
+		"grace is extended"},
+	"vault-denied":      {1, 0, -1, []string{"RotatordRotationFailing"}, "does not allow update"},
+	"kill":              {1, 0, -1, nil, "killed, and started again"},
+	"kill-in-flight":    {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "the process ended before an answer was kept"},
+	"token-deleted":     {0, 0, 0, []string{"RotatordRotationFailing"}, "service_token_not_found"},
+	"token-disabled":    {1, 0, 0, []string{"RotatordTokenDisabled"}, "rotated"},
+	"api-token-revoked": {1, 0, -1, []string{"RotatordCloudflareFailing", "RotatordRotationFailing"}, "another API token"},
+	"expired":           {1, 0, 0, []string{"RotatordTokenExpiresVerySoon"}, "rotated"},
+}
+
+// TestDisasters plays all of them: nothing that the configuration names is asked, no promise
+// is broken, and what becomes of the tokens is what docs/drill.md says.
+func TestDisasters(t *testing.T) {
+	t.Parallel()
+	o := drill.Options{Only: []string{"500-before", "throttled", "clock-skew"}, AtOnce: 8}
+	if !testing.Short() {
+		o = drill.Options{Program: rotatord(t), AtOnce: 8}
 	}
-	report, err := drill.Run(t.Context(), load(t, text), drill.Options{Program: program(t), Only: only})
+	report, err := drill.Run(t.Context(), load(t), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, _ := json.MarshalIndent(report, "", " ")
-	t.Logf("%s", out)
+	if want := []string{"at-once", "pair", "single"}; !slices.Equal(report.Sample, want) || report.Tokens != 4 {
+		t.Errorf("%v of %d take part, want %v", report.Sample, report.Tokens, want)
+	}
+	if report.Violated() {
+		t.Error("a promise was broken")
+	}
+	for _, d := range report.Disasters {
+		if d.Error != "" || len(d.Tokens) != 3 {
+			t.Errorf("%s: %d tokens, %s", d.Name, len(d.Tokens), d.Error)
+			continue
+		}
+		for _, got := range d.Tokens {
+			if len(got.Violations) > 0 {
+				t.Errorf("%s: %s: %q", d.Name, got.Token, got.Violations)
+			}
+			switch got.Token {
+			case "single":
+				single[d.Name].check(t, d.Name, got)
+			case "pair": // consumers never notice, but for what cuts them off by itself
+				if got.Rotations > 2 || !d.Fatal && (got.Refused != 0 || got.OldDied != nil) {
+					t.Errorf("%s: pair: %d rotations, locked out for %s, the old secret died after %v", d.Name, got.Rotations, got.Refused, got.OldDied)
+				}
+			}
+		}
+	}
+	if want := len(o.Only); want > 0 && len(report.Disasters) != want || want == 0 && len(report.Disasters) != len(single) {
+		t.Errorf("%d disasters were played", len(report.Disasters))
+	}
+	encoded, err := json.Marshal(report)
+	if err != nil || strings.Contains(string(encoded), "cfast_") || !strings.Contains(string(encoded), "in doubt") {
+		t.Errorf("the report holds a secret, or nothing: %v", err)
+	}
+	var again drill.Report
+	if err := json.Unmarshal(encoded, &again); err != nil || len(again.Disasters) != len(report.Disasters) {
+		t.Errorf("the report cannot be read: %v", err)
+	}
+}
+
+func (want expected) check(t *testing.T, name string, got drill.TokenOutcome) {
+	t.Helper()
+	died := time.Duration(-1)
+	if got.OldDied != nil {
+		died = time.Duration(*got.OldDied).Round(time.Minute)
+	}
+	if got.Rotations != want.rotations || got.NeverSeen != want.neverSeen || died != want.died {
+		t.Errorf("%s: %d rotations, %d secrets never seen, the old one died after %s; want %+v", name, got.Rotations, got.NeverSeen, died, want)
+	}
+	if !slices.Equal(got.Alerts, want.alerts) && len(got.Alerts)+len(want.alerts) > 0 {
+		t.Errorf("%s: alerts %v, want %v", name, got.Alerts, want.alerts)
+	}
+	var story strings.Builder
+	for _, m := range got.Story {
+		fmt.Fprintln(&story, m.What)
+	}
+	if want.story == "" || !strings.Contains(story.String(), want.story) {
+		t.Errorf("%s: the story does not say %q:\n%s", name, want.story, story.String())
+	}
+}
+
+func TestRunRefuses(t *testing.T) {
+	c := load(t)
+	if _, err := drill.Run(t.Context(), c, drill.Options{Only: []string{"kill", "flood", "fire"}}); !errors.Is(err, drill.ErrUnknown) || !strings.Contains(err.Error(), "flood, fire") {
+		t.Errorf("unknown disasters: %v", err)
+	}
+	if _, err := drill.Run(t.Context(), &config.Config{}, drill.Options{}); err == nil || !strings.Contains(err.Error(), "no token") {
+		t.Errorf("no tokens: %v", err)
+	}
+	report, err := drill.Run(t.Context(), c, drill.Options{Only: []string{"kill"}})
+	if err != nil || len(report.Disasters) != 0 || !strings.Contains(strings.Join(report.Notes, " "), "there is no program to run") {
+		t.Errorf("kill without a program: %v, %v", report, err)
+	}
+	if report, err = drill.Run(t.Context(), c, drill.Options{Only: []string{"kill"}, Program: drill.Program{Path: "/bin/false", Name: "false"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := report.Disasters[0].Error; !strings.Contains(got, "ended before it was killed") || !report.Violated() {
+		t.Errorf("a program that does not run: %q", got)
+	}
 }

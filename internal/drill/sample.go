@@ -40,7 +40,7 @@ func (p player) kind() string {
 func sampleOf(c *config.Config, limit int) (*sample, error) {
 	s := &sample{accounts: map[string]string{}}
 	kinds := map[string]bool{}
-	unfit, alike := 0, 0
+	unfit, alike, more := 0, 0, 0
 	for _, t := range c.Tokens {
 		account := c.Accounts[t.Account]
 		if t.ID == "" || t.Replace || account.AccountID == "" {
@@ -60,6 +60,9 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 			unfit++
 			continue
 		}
+		if t.Verify != nil || t.RenewBefore > 0 || t.Heal {
+			more++
+		}
 		if kinds[p.kind()] {
 			alike++
 			continue
@@ -72,12 +75,12 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 	if len(s.tokens) == 0 {
 		return nil, errNothing
 	}
-	s.note(cmp.Or(max(limit, 0), 8), unfit, alike)
+	s.note(cmp.Or(max(limit, 0), 8), unfit, alike, more)
 	return s, nil
 }
 
 // note says in what the rehearsal differs from the configuration.
-func (s *sample) note(limit, unfit, alike int) {
+func (s *sample) note(limit, unfit, alike, more int) {
 	s.every = s.every.Truncate(time.Second)
 	s.notes = append(s.notes,
 		"Cloudflare is a simulator, and Vault a KV server of version 2 inside this process. Neither the real ones nor their credentials were used.",
@@ -89,6 +92,9 @@ func (s *sample) note(limit, unfit, alike int) {
 	}
 	if unfit > 0 {
 		s.notes = append(s.notes, fmt.Sprintf("Left out because they are made by rotatord, belong to a zone or have no sink in Vault: %d.", unfit))
+	}
+	if more > 0 {
+		s.notes = append(s.notes, "What the configuration says of verify, renew_before and outside_rotation is not rehearsed.")
 	}
 	if len(s.tokens) > limit {
 		slices.SortStableFunc(s.tokens, func(a, b player) int { return cmp.Compare(a.grace, b.grace) })

@@ -1,0 +1,237 @@
+package drill
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+	"rotatord/internal/status"
+)
+
+func sampleOfOne(t *testing.T, more string) *sample {
+	t.Helper()
+	c, err := config.Parse("config.yaml", []byte(`
+accounts: {prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, api_token: {env: NOT_SET}}}
+vault: {address: "https://vault.invalid", auth: {token: {env: NOT_SET}}}
+defaults: {account: prod, schedule: "0 4 * * 1"}
+tokens:
+  ci: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, grace: 24h, sinks: [{vault: {mount: secret, path: ci}}]}
+`+more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := sampleOf(c, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestLossIsFound takes the only copy of a secret away, and the drill must notice.
+func TestLossIsFound(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	t.Parallel()
+	d := disaster{
+		name: "state lost", strike: sealAtRotate, lasts: minutes(30), lift: func(st *stage) error {
+			st.atCloudflare.set(nil)
+			st.vault.Seal(false)
+			if err := os.RemoveAll(filepath.Join(st.dir, stateDir)); err != nil {
+				return err
+			}
+			return st.age(25 * time.Hour) // past the grace, with nothing that would extend it
+		},
+	}
+	o := play(t.Context(), d, sampleOfOne(t, ""), Program{})
+	if len(o.Tokens) != 1 || o.Broken() == 0 {
+		t.Fatalf("nothing was noticed: %+v", o)
+	}
+	got := strings.Join(o.Tokens[0].Violations, "\n")
+	for _, want := range []string{"no sink ever had: 1, where", "locked out for"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%s does not say %q", got, want)
+		}
+	}
+}
+
+func TestViolations(t *testing.T) {
+	const day = 24 * time.Hour
+	good := result{works: true, oldDied: -1, rotations: 1}
+	for name, x := range map[string]struct {
+		disaster disaster
+		grace    time.Duration
+		change   func(*result)
+		state    string
+		want     string // empty: none is broken
+	}{
+		"all is well":                 {},
+		"a moment":                    {change: func(r *result) { r.refused = tolerated }},
+		"locked out":                  {change: func(r *result) { r.refused = tolerated + 1 }, want: "locked out"},
+		"locked out, and no promise":  {grace: -1, change: func(r *result) { r.refused = day }},
+		"does not work":               {change: func(r *result) { r.works = false }, want: "does not work"},
+		"does not work, no grace":     {grace: -1, change: func(r *result) { r.works = false }, want: "does not work"},
+		"fatal":                       {disaster: disaster{fatal: true}, change: func(r *result) { r.works, r.refused, r.oldDied = false, day, 0 }},
+		"rotated twice":               {change: func(r *result) { r.rotations = 2 }, want: "rotated 2 times, where 1 would do"},
+		"rotated twice, and must":     {disaster: disaster{rotations: 1}, change: func(r *result) { r.rotations = 2 }},
+		"fatal, and rotated twice":    {disaster: disaster{fatal: true}, change: func(r *result) { r.rotations = 2 }, want: "rotated 2 times"},
+		"a secret is gone":            {change: func(r *result) { r.neverSeen = 1 }, want: "no sink ever had"},
+		"an answer was lost":          {disaster: disaster{loses: true}, change: func(r *result) { r.neverSeen = 1 }},
+		"two are gone":                {disaster: disaster{loses: true}, change: func(r *result) { r.neverSeen = 2 }, want: "no sink ever had"},
+		"stuck":                       {state: "sealed", want: `still in the state "sealed"`},
+		"grace cut short":             {change: func(r *result) { r.rotatedAt, r.oldDied = time.Hour, day }, want: "the old secret died 23 h after the rotation"},
+		"grace kept":                  {change: func(r *result) { r.rotatedAt, r.oldDied = time.Hour, day+time.Hour }},
+		"grace kept but for the last": {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 23 * time.Hour }},
+		"grace cut shorter":           {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 22 * time.Hour }, want: "died 22 h after"},
+		"died by itself":              {change: func(r *result) { r.rotations, r.oldDied = 0, day }, want: "nobody had rotated it"},
+	} {
+		r, p, state := good, player{grace: day}, "idle"
+		if x.change != nil {
+			x.change(&r)
+		}
+		if x.grace < 0 {
+			p.grace = 0
+		}
+		if x.state != "" {
+			state = x.state
+		}
+		switch got := violations(x.disaster, p, r, state); {
+		case x.want == "" && len(got) > 0:
+			t.Errorf("%s: %q", name, got)
+		case x.want != "" && (len(got) != 1 || !strings.Contains(got[0], x.want)):
+			t.Errorf("%s: %q, want one that says %q", name, got, x.want)
+		}
+	}
+}
+
+// TestShift moves every time of a record, and nothing else.
+func TestShift(t *testing.T) {
+	at := time.Date(2026, 11, 2, 4, 0, 0, 0, time.UTC)
+	record := func(at time.Time) rotation.Record {
+		return rotation.Record{
+			Token: "ci", Anchor: at, NotBefore: at, OldDiesBy: at, Revision: 7,
+			Work:  &rotation.Work{Began: at, Deadline: at, Grace: 5, Before: rotation.TokenFacts{UpdatedAt: at}, GraceEndsAt: at},
+			Doubt: &rotation.Doubt{Since: at, OldWorksUntil: at, Extensions: 2}, Last: &rotation.Done{At: at, GraceEndsAt: at},
+			Facts: rotation.TokenFacts{ID: "x", ExpiresAt: at}, CatchUpAt: time.Time{},
+		}
+	}
+	got := record(at)
+	shift(reflect.ValueOf(&got).Elem(), -time.Hour)
+	if want := record(at.Add(-time.Hour)); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func TestSample(t *testing.T) {
+	var more strings.Builder
+	for i := range 6 {
+		fmt.Fprintf(&more, "  t%d: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc842%d, grace: %dh, window: 30m, sinks: [{vault: {mount: m%d, path: p%d}}]}\n", i, i, i+1, i%2, i)
+	}
+	s := sampleOfOne(t, more.String())
+	var graces []time.Duration
+	for _, p := range s.tokens {
+		graces = append(graces, p.grace)
+	}
+	if want := []time.Duration{time.Hour, 4 * time.Hour, 24 * time.Hour}; !slices.Equal(graces, want) {
+		t.Errorf("graces %v, want %v", graces, want)
+	}
+	if !strings.Contains(strings.Join(s.notes, "\n"), "Of 7 tokens that differ, 3 take part.") {
+		t.Errorf("notes: %q", s.notes)
+	}
+	if got := s.outage(); got != 18*time.Hour {
+		t.Errorf("an outage of %s", got)
+	}
+	if s.every != 7*24*time.Hour {
+		t.Errorf("a slot every %s", s.every)
+	}
+	content, err := s.configuration("/dir", "http://127.0.0.1:1/client/v4", "http://127.0.0.1:2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Parse("config.yaml", content)
+	if err != nil || len(c.Tokens) != 3 || c.Accounts["prod"].BaseURL != "http://127.0.0.1:1/client/v4" {
+		t.Errorf("%v in\n%s", err, content)
+	}
+}
+
+// TestAlertsExist: every alert that a report can name has a rule and a section in the runbook.
+func TestAlertsExist(t *testing.T) {
+	rules, err := os.ReadFile("../../deploy/prometheus/rotatord.rules.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	runbook, err := os.ReadFile("../../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]bool{}
+	for _, name := range files {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, alert := range regexp.MustCompile(`\bRotatord[A-Z][A-Za-z]+`).FindAllString(string(content), -1) {
+			named[alert] = true
+		}
+	}
+	for alert := range named {
+		if !strings.Contains(string(rules), "- alert: "+alert+"\n") || !strings.Contains(string(runbook), "\n## "+alert+"\n") {
+			t.Errorf("%s has no rule, or no section in the runbook", alert)
+		}
+	}
+	if len(named) < 12 {
+		t.Errorf("only %d alerts are named", len(named))
+	}
+}
+
+func TestAlertsOf(t *testing.T) {
+	now := time.Date(2026, 11, 2, 4, 0, 0, 0, time.UTC)
+	for name, x := range map[string]struct {
+		token status.Token
+		after time.Duration
+		want  []string
+	}{
+		"fine":                {status.Token{State: "idle"}, 24 * time.Hour, nil},
+		"doubt, at first":     {status.Token{Doubt: &status.Doubt{Since: now}}, time.Minute, nil},
+		"doubt":               {status.Token{Doubt: &status.Doubt{Since: now}}, 2 * time.Minute, []string{"RotatordTokenInDoubt"}},
+		"sealed":              {status.Token{State: "sealed", GraceEnd: now.Add(24 * time.Hour)}, 12 * time.Minute, []string{"RotatordSecretPending"}},
+		"sealed, soon dead":   {status.Token{State: "sealed", GraceEnd: now.Add(90 * time.Minute)}, 6 * time.Minute, []string{"RotatordSecretPendingGraceEnding"}},
+		"sealed of a pair":    {status.Token{State: "sealed", Strategy: "pair"}, 6 * time.Minute, nil},
+		"failing":             {status.Token{Failures: 3}, 5 * time.Minute, []string{"RotatordRotationFailing"}},
+		"failed twice":        {status.Token{Failures: 2}, time.Hour, nil},
+		"disabled":            {status.Token{Known: true}, 10 * time.Minute, []string{"RotatordTokenDisabled"}},
+		"unknown":             {status.Token{}, 10 * time.Minute, nil},
+		"expires in a week":   {status.Token{Expiry: now.Add(7 * 24 * time.Hour)}, time.Hour, []string{"RotatordTokenExpiresSoon"}},
+		"expires tomorrow":    {status.Token{Expiry: now.Add(24 * time.Hour)}, time.Hour, []string{"RotatordTokenExpiresVerySoon"}},
+		"expires in a month":  {status.Token{Expiry: now.Add(30 * 24 * time.Hour)}, time.Hour, nil},
+		"sealed without time": {status.Token{State: "sealed", GraceEnd: now.Add(24 * time.Hour)}, time.Minute, nil},
+	} {
+		if got := alertsOf(x.token, now, x.after); !slices.Equal(got, x.want) {
+			t.Errorf("%s: %v, want %v", name, got, x.want)
+		}
+	}
+}
+
+func TestDurationInWords(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0.0 s", 1234 * time.Millisecond: "1.2 s", 59*time.Second + 700*time.Millisecond: "60 s", 10 * time.Minute: "10 min",
+		98 * time.Minute: "98 min", 24*time.Hour - time.Second: "24 h", 71*time.Hour + 90*time.Second: "71 h 2 min",
+		7 * 24 * time.Hour: "7 d", 170 * time.Hour: "7 d 2 h",
+	} {
+		if got := Duration(d).String(); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+}
