@@ -28,11 +28,11 @@ func newDrill() *cobra.Command {
 and report what would have happened: an answer that is lost, a Vault that is sealed between
 the rotation and the write, a daemon that is killed, and so on.
 
-Nothing real is touched: addresses and credentials in the configuration are not read. In
+Nothing real is touched: addresses in the configuration are not used, credentials not read. In
 their place stand a Cloudflare simulator and a KV server inside this process, new for each
 disaster, and before them runs the real daemon. A consumer that reads each secret from
 the KV server calls an application behind Access the whole time; another one keeps the old
-secret as long as it works. Hours pass in an instant. All of it takes about half a minute.
+secret as long as it works. Hours pass in an instant. It takes ten seconds to half a minute.
 
 For each disaster it says how often Cloudflare rotated, which secrets never arrived, how
 long consumers were locked out, which alerts would fire and what is for you to do. It exits

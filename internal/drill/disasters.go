@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/vault/vaulttest"
 )
 
 // disaster is one of those that are played.
@@ -163,6 +164,14 @@ var disasters = []disaster{
 		strike: func(st *stage) error { st.vault.ReadOnly(true); return nil },
 		lasts:  hours, lift: func(st *stage) error { st.vault.ReadOnly(false); return nil }, ends: "the policy is put right",
 		operator: "Put the policy right: deploy/vault has it. Nothing was rotated meanwhile.",
+	},
+	{
+		name: "vault-answer-lost", what: "Vault writes the new secret, and the connection breaks before its answer",
+		strike: func(st *stage) error {
+			st.vault.Inject(vaulttest.Fault{Count: len(st.sample.tokens), After: true})
+			return nil
+		},
+		operator: "Nothing: what is in Vault is read back and found to be right.",
 	},
 	{
 		name: "kill", what: "the daemon is killed while the new secret is on its way to Vault",

@@ -2,8 +2,8 @@
 // would have happened.
 //
 // Guarantee: nothing real is touched. Of the configuration it takes the names, the IDs, the
-// graces, the windows and where the sinks write to; addresses and credentials are never read,
-// and in their place stand a Cloudflare simulator and a KV server inside this process, new
+// graces, the windows and where the sinks write to. Addresses are not used, credentials are
+// not read, and in their place stand a Cloudflare simulator and a KV server inside this process, new
 // for each disaster. The daemon is the real one ([rotatord/internal/app]), and for the
 // disasters in which it dies the real program in a process of its own.
 //

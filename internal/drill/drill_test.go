@@ -83,6 +83,7 @@ var single = map[string]expected{
 	"vault-sealed-midway": {1, 0, -1, []string{"RotatordRotationFailing", "RotatordSecretPending", "RotatordSinkWritesFailing", "RotatordVaultFailing"},
 		"grace is extended"},
 	"vault-denied":      {1, 0, -1, []string{"RotatordRotationFailing"}, "does not allow update"},
+	"vault-answer-lost": {1, 0, -1, nil, "rotated"},
 	"kill":              {1, 0, -1, nil, "killed, and started again"},
 	"kill-in-flight":    {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "the process ended before an answer was kept"},
 	"token-deleted":     {0, 0, 0, []string{"RotatordRotationFailing"}, "service_token_not_found"},
