@@ -48,8 +48,8 @@ docs/drill.md explains the report.`,
 			if list {
 				return printDisasters(cmd.OutOrStdout(), format)
 			}
-			if o.Tokens < 1 {
-				return usagef("--tokens must be at least 1, not %d", o.Tokens)
+			if o.Tokens < 1 || o.Tokens > drill.MaxTokens {
+				return usagef("--tokens must be between 1 and %d, not %d", drill.MaxTokens, o.Tokens)
 			}
 			c, err := loadConfig(configPath, cmd.ErrOrStderr())
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 // disaster is one of those that are played.
 type disaster struct {
 	name, what string
+	before     func(*stage) // what has always been so
 	// strike brings it about, before the slot comes. How long it lasts stands in lasts; zero
 	// means that it is over by itself, or never.
 	strike func(*stage) error
@@ -70,17 +71,12 @@ func edit(e cfsim.Edit) func(*stage) error {
 	}
 }
 
-// behave changes what is assumed of Cloudflare, and then does something else.
-func behave(change func(*cfsim.Behaviour), then ...func(*stage) error) func(*stage) error {
+// behave changes what is assumed of Cloudflare.
+func behave(change func(*cfsim.Behaviour)) func(*stage) error {
 	return func(st *stage) error {
 		b := st.sim.Behaviour()
 		change(&b)
 		st.sim.SetBehaviour(b)
-		for _, do := range then {
-			if err := do(st); err != nil {
-				return err
-			}
-		}
 		return nil
 	}
 }
@@ -138,12 +134,14 @@ var disasters = []disaster{
 	},
 	{
 		name: "many-previous", what: "an answer is lost, and Cloudflare turns out to keep every previous secret",
-		strike:    behave(func(b *cfsim.Behaviour) { b.KeepAllPrevious = true }, fault("rotate:drop:after")),
+		before:    func(st *stage) { st.sim.SetBehaviour(cfsim.Behaviour{KeepAllPrevious: true}) },
+		strike:    fault("rotate:drop:after"),
 		rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
-		name: "updated-at-frozen", what: "an answer is lost, and updated_at does not tell that Cloudflare has rotated",
-		strike:    behave(func(b *cfsim.Behaviour) { b.FrozenUpdatedAt = true }, fault("rotate:drop:after")),
+		name: "updated-at-frozen", what: "an answer is lost, and updated_at never tells that Cloudflare has rotated",
+		before:    func(st *stage) { st.sim.SetBehaviour(cfsim.Behaviour{FrozenUpdatedAt: true}) },
+		strike:    fault("rotate:drop:after"),
 		rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
@@ -247,11 +245,18 @@ func killInFlight(st *stage) <-chan struct{} {
 	return all
 }
 
-// sealAtRotate seals Vault when a rotate request arrives, which is after the preflight.
+// sealAtRotate seals Vault when a rotate request of each token has arrived, which is after
+// the preflight of the last one.
 func sealAtRotate(st *stage) error {
+	reached, all := st.countTokens()
 	st.atCloudflare.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		if isRotate(r) {
-			st.vault.Seal(true)
+			reached()
+			select {
+			case <-all:
+				st.vault.Seal(true)
+			case <-r.Context().Done():
+			}
 		}
 		next.ServeHTTP(w, r)
 	})

@@ -35,9 +35,14 @@ type Options struct {
 	Program Program
 	// AtOnce is how many disasters are played at the same time. 0 means 4.
 	AtOnce int
-	// Tokens is how many tokens of the configuration take part at most. 0 means 8.
+	// Tokens is how many tokens of the configuration take part at most, up to MaxTokens. 0
+	// means 8.
 	Tokens int
 }
+
+// MaxTokens is how many tokens can take part: as many as the daemon rotates at once, since
+// some disasters come when it is in the middle of all of them.
+const MaxTokens = 16
 
 // Program is a file that can be run, and the name that it is called by.
 type Program struct{ Path, Name string }
@@ -160,7 +165,7 @@ func Run(ctx context.Context, c *config.Config, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	s, err := sampleOf(c, o.Tokens)
+	s, err := sampleOf(c, min(o.Tokens, MaxTokens))
 	if err != nil {
 		return Report{}, err
 	}

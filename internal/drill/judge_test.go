@@ -149,7 +149,7 @@ func TestSample(t *testing.T) {
 	if got := s.outage(); got != 18*time.Hour {
 		t.Errorf("an outage of %s", got)
 	}
-	if s.every != 7*24*time.Hour {
+	if s.every != 7*24*time.Hour+time.Minute {
 		t.Errorf("a slot every %s", s.every)
 	}
 	content, err := s.configuration("/dir", "http://127.0.0.1:1/client/v4", "http://127.0.0.1:2")

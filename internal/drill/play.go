@@ -26,6 +26,9 @@ func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 	}
 	st, err := newStage(s, program)
 	if err == nil {
+		if d.before != nil {
+			d.before(st)
+		}
 		err = st.prepare(ctx)
 		if err == nil {
 			err = st.playOut(ctx, d)

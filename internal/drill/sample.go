@@ -70,7 +70,7 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 		kinds[p.kind()] = true
 		s.tokens = append(s.tokens, p)
 		s.accounts[t.Account] = account.AccountID
-		s.every = max(s.every, t.Schedule.SmallestGap(time.Now(), 50), t.Window+time.Minute, t.Grace+time.Minute)
+		s.every = max(s.every, t.Schedule.SmallestGap(time.Now(), 50), t.Window)
 	}
 	if len(s.tokens) == 0 {
 		return nil, errNothing
@@ -81,10 +81,10 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 
 // note says in what the rehearsal differs from the configuration.
 func (s *sample) note(limit, unfit, alike, more int) {
-	s.every = s.every.Truncate(time.Second)
+	s.every = (max(s.every, s.longestStory()) + time.Minute).Truncate(time.Minute)
 	s.notes = append(s.notes,
 		"Cloudflare is a simulator, and Vault a KV server of version 2 inside this process. Neither the real ones nor their credentials were used.",
-		fmt.Sprintf("Each token has a slot when the disaster begins, and its next ones every %s; its own schedule, jitter and freezes are left out. "+
+		fmt.Sprintf("Each token has a slot when the disaster begins, and the next one %s later; its own schedule, jitter and freezes are left out. "+
 			"Graces and windows are its own.", Duration(s.every)),
 		"Hours pass by making everything older while the daemon is stopped, so it is restarted more often than it would be.")
 	if alike > 0 {
@@ -122,6 +122,16 @@ func (s *sample) outage() time.Duration {
 		d = min(d, 18*shortest)
 	}
 	return max(d, 30*time.Minute).Truncate(time.Second)
+}
+
+// longestStory is how long it takes until all is well again: a doubt lasts for three graces,
+// and a service is away for less than one. No other slot is to come meanwhile.
+func (s *sample) longestStory() time.Duration {
+	d := s.outage() + 12*time.Hour // back-offs, and disasters that last an hour
+	for _, p := range s.tokens {
+		d = max(d, 3*p.grace+time.Hour)
+	}
+	return d
 }
 
 // mounts are those that the sinks write to.
