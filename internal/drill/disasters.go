@@ -81,8 +81,9 @@ func behave(change func(*cfsim.Behaviour)) func(*stage) error {
 	}
 }
 
-const inDoubtOperator = "Nothing has to be done in a hurry: the old secret is kept alive as long as that is possible, and a new one is made before it " +
-	"dies. `rotatord resolve NAME --rotate-now` does it at once, if consumers can stand that the old secret dies with it. Runbook: RotatordTokenInDoubt."
+const inDoubtOperator = "Nothing has to be done in a hurry: the old secret is kept alive as long as that is possible, " +
+	"and a new one is made before it dies. `rotatord resolve NAME --rotate-now` does it at once, if consumers can stand that " +
+	"the old secret dies with it. Runbook: RotatordTokenInDoubt."
 
 const (
 	vaultFailing      = "RotatordVaultFailing"
@@ -120,9 +121,10 @@ var disasters = []disaster{
 	},
 	{
 		name: "clock-skew", what: "Cloudflare's clock is ten minutes behind this machine's",
-		strike:   behave(func(b *cfsim.Behaviour) { b.ClockSkew = cfsim.Duration(-10 * time.Minute) }),
-		operator: "Set this machine's clock. The grace is counted on Cloudflare's, so consumers lose nothing. Runbook: RotatordClockSkew.",
-		alerts:   []string{"RotatordClockSkew"}, lasts: minutes(60), ends: "the clock is set",
+		strike: behave(func(b *cfsim.Behaviour) { b.ClockSkew = cfsim.Duration(-10 * time.Minute) }),
+		operator: "Set this machine's clock. The grace is counted on Cloudflare's, so consumers lose nothing. " +
+			"Runbook: RotatordClockSkew.",
+		alerts: []string{"RotatordClockSkew"}, lasts: minutes(60), ends: "the clock is set",
 		lift: behave(func(b *cfsim.Behaviour) { b.ClockSkew = 0 }),
 	},
 	{
@@ -153,9 +155,11 @@ var disasters = []disaster{
 	{
 		name: "vault-sealed-midway", what: "Vault is sealed between Cloudflare's answer and the write",
 		strike: sealAtRotate,
-		lasts:  hours, lift: func(st *stage) error { st.atCloudflare.set(nil); st.vault.Seal(false); return nil }, ends: "Vault is unsealed",
-		operator: "Unseal Vault, and do not delete the state directory: it holds the only copy of the new secret. Runbook: RotatordSecretPending.",
-		alerts:   []string{vaultFailing},
+		lasts:  hours, ends: "Vault is unsealed",
+		lift: func(st *stage) error { st.atCloudflare.set(nil); st.vault.Seal(false); return nil },
+		operator: "Unseal Vault, and do not delete the state directory: it holds the only copy of the new secret. " +
+			"Runbook: RotatordSecretPending.",
+		alerts: []string{vaultFailing},
 	},
 	{
 		name: "vault-denied", what: "the Vault policy lost the right to write",
@@ -173,8 +177,9 @@ var disasters = []disaster{
 	},
 	{
 		name: "kill", what: "the daemon is killed while the new secret is on its way to Vault",
-		kill: killAtWrite, operator: "Start it again, on the same state directory: it goes on where it was. After ten minutes without it RotatordAbsent fires. " +
-			"Runbook: The daemon is gone and a secret is sealed.",
+		kill: killAtWrite,
+		operator: "Start it again, on the same state directory: it goes on where it was. After ten minutes without it " +
+			"RotatordAbsent fires. Runbook: The daemon is gone and a secret is sealed.",
 	},
 	{
 		name: "kill-in-flight", what: "the daemon is killed while Cloudflare's answer is on its way",
@@ -192,7 +197,9 @@ var disasters = []disaster{
 			}
 			return nil
 		},
-		fatal: true, operator: "Make another service token, put its ID into the configuration and into the policies. Until then its consumers are locked out.",
+		fatal: true,
+		operator: "Make another service token, put its ID into the configuration and into the policies. Until then its " +
+			"consumers are locked out.",
 	},
 	{
 		name: "token-disabled", what: "somebody has disabled the service token",
@@ -202,9 +209,11 @@ var disasters = []disaster{
 	{
 		name: "api-token-revoked", what: "the API token is revoked",
 		strike: behave(func(b *cfsim.Behaviour) { b.APITokenStatus = cfsim.APITokenRevoked }),
-		lasts:  hours, lift: behave(func(b *cfsim.Behaviour) { b.APITokenStatus = cfsim.APITokenActive }), ends: "another API token is put in its place",
-		operator: "Make another API token and put it into the file: it is read anew for each request. Runbook: RotatordCloudflareFailing.",
-		alerts:   []string{cloudflareFailing},
+		lasts:  hours, ends: "another API token is put in its place",
+		lift: behave(func(b *cfsim.Behaviour) { b.APITokenStatus = cfsim.APITokenActive }),
+		operator: "Make another API token and put it into the file: it is read anew for each request. " +
+			"Runbook: RotatordCloudflareFailing.",
+		alerts: []string{cloudflareFailing},
 	},
 	{
 		name: "expired", what: "the service token has come to its end of life: rotating it is not renewing it",

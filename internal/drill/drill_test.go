@@ -124,7 +124,8 @@ func TestDisasters(t *testing.T) {
 				single[d.Name].check(t, d.Name, got)
 			case "pair": // consumers never notice, but for what cuts them off by itself
 				if got.Rotations > 2 || !d.Fatal && (got.Refused != 0 || got.OldDied != nil) {
-					t.Errorf("%s: pair: %d rotations, locked out for %s, the old secret died after %v", d.Name, got.Rotations, got.Refused, got.OldDied)
+					t.Errorf("%s: pair: %d rotations, locked out for %s, the old secret died after %v",
+						d.Name, got.Rotations, got.Refused, got.OldDied)
 				}
 			}
 		}
@@ -165,7 +166,8 @@ func (want expected) check(t *testing.T, name string, got drill.TokenOutcome) {
 
 func TestRunRefuses(t *testing.T) {
 	c := load(t)
-	if _, err := drill.Run(t.Context(), c, drill.Options{Only: []string{"kill", "flood", "fire"}}); !errors.Is(err, drill.ErrUnknown) || !strings.Contains(err.Error(), "flood, fire") {
+	_, err := drill.Run(t.Context(), c, drill.Options{Only: []string{"kill", "flood", "fire"}})
+	if !errors.Is(err, drill.ErrUnknown) || !strings.Contains(err.Error(), "flood, fire") {
 		t.Errorf("unknown disasters: %v", err)
 	}
 	if _, err := drill.Run(t.Context(), &config.Config{}, drill.Options{}); err == nil || !strings.Contains(err.Error(), "no token") {
@@ -175,7 +177,8 @@ func TestRunRefuses(t *testing.T) {
 	if err != nil || len(report.Disasters) != 0 || !strings.Contains(strings.Join(report.Notes, " "), "there is no program to run") {
 		t.Errorf("kill without a program: %v, %v", report, err)
 	}
-	if report, err = drill.Run(t.Context(), c, drill.Options{Only: []string{"kill"}, Program: drill.Program{Path: "/bin/false", Name: "false"}}); err != nil {
+	nothing := drill.Program{Path: "/bin/false", Name: "false"}
+	if report, err = drill.Run(t.Context(), c, drill.Options{Only: []string{"kill"}, Program: nothing}); err != nil {
 		t.Fatal(err)
 	}
 	if got := report.Disasters[0].Error; !strings.Contains(got, "ended before it was killed") || !report.Violated() {

@@ -47,7 +47,8 @@ func violations(d disaster, p player, r result, state string) []string {
 		mayLose = 1
 	}
 	breaks(r.rotations > 1+d.rotations, "Cloudflare rotated %d times, where %d would do", r.rotations, 1+d.rotations)
-	breaks(r.neverSeen > mayLose, "secrets that Cloudflare issued and no sink ever had: %d, where answers that were lost explain %d", r.neverSeen, mayLose)
+	breaks(r.neverSeen > mayLose,
+		"secrets that Cloudflare issued and no sink ever had: %d, where answers that were lost explain %d", r.neverSeen, mayLose)
 	if d.fatal {
 		return broken // the disaster cuts consumers off, whatever rotatord does
 	}

@@ -83,9 +83,10 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 func (s *sample) note(limit, unfit, alike, more int) {
 	s.every = (max(s.every, s.longestStory()) + time.Minute).Truncate(time.Minute)
 	s.notes = append(s.notes,
-		"Cloudflare is a simulator, and Vault a KV server of version 2 inside this process. Neither the real ones nor their credentials were used.",
-		fmt.Sprintf("Each token has a slot when the disaster begins, and the next one %s later; its own schedule, jitter and freezes are left out. "+
-			"Graces and windows are its own.", Duration(s.every)),
+		"Cloudflare is a simulator, and Vault a KV server of version 2 inside this process. "+
+			"Neither the real ones nor their credentials were used.",
+		fmt.Sprintf("Each token has a slot when the disaster begins, and the next one %s later; its own schedule, jitter "+
+			"and freezes are left out. Graces and windows are its own.", Duration(s.every)),
 		"Hours pass by making everything older while the daemon is stopped, so it is restarted more often than it would be.")
 	if alike > 0 {
 		s.notes = append(s.notes, fmt.Sprintf("Left out because they differ from one that takes part in name, ID, path or schedule only: %d.", alike))
