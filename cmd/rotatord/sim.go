@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -177,20 +178,24 @@ func (f *simFlags) run(ctx context.Context, simulator *cfsim.Simulator, stdout i
 	if err != nil {
 		return err
 	}
+	var b strings.Builder // written at once, for whoever waits for it
 	address := "http://" + listener.Addr().String()
-	fmt.Fprintf(stdout, "Cloudflare simulator\n  base_url:     %s%s\n  application:  %s/app/\n  control:      %s/_sim/stats  /_sim/tokens  /_sim/faults  /_sim/behaviour\n",
+	fmt.Fprintf(&b, "Cloudflare simulator\n  base_url:     %s%s\n  application:  %s/app/\n  control:      %s/_sim/stats  /_sim/tokens  /_sim/faults  /_sim/behaviour\n",
 		address, cfsim.BasePath, address, address)
 	if f.state != "" {
-		fmt.Fprintf(stdout, "  state:        %s, with its made-up secrets in clear\n", f.state)
+		fmt.Fprintf(&b, "  state:        %s, with its made-up secrets in clear\n", f.state)
 	}
 	for _, fault := range simulator.Faults() {
-		fmt.Fprintf(stdout, "  fault:        %s\n", fault)
+		fmt.Fprintf(&b, "  fault:        %s\n", fault)
 	}
 	for i := range min(f.options.SeedTokens, 5) {
-		fmt.Fprintf(stdout, "  token:        %s  account %s\n", cfsim.SeedTokenID(i+1), f.options.AccountID)
+		fmt.Fprintf(&b, "  token:        %s  account %s\n", cfsim.SeedTokenID(i+1), f.options.AccountID)
 	}
 	if f.options.SeedTokens > 5 {
-		fmt.Fprintf(stdout, "  token:        ... up to %s\n", cfsim.SeedTokenID(f.options.SeedTokens))
+		fmt.Fprintf(&b, "  token:        ... up to %s\n", cfsim.SeedTokenID(f.options.SeedTokens))
+	}
+	if _, err := io.WriteString(stdout, b.String()); err != nil {
+		return errors.Join(err, listener.Close())
 	}
 	server := &http.Server{Handler: simulator, ReadHeaderTimeout: 10 * time.Second}
 	return serveUntil(ctx, server, listener)

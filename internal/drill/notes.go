@@ -120,7 +120,7 @@ func (n *notes) attempted(e rotation.Attempted) {
 	case e.Result == rotation.ResultSuccess:
 		what := "rotated, and every sink has confirmed the new secret"
 		if e.Trigger == rotation.TriggerRecovery && e.Record.Last.Trigger == rotation.TriggerRecovery {
-			what = "rotated once more, to make up for the lost secret; every sink has confirmed it"
+			what = "rotated to make up for a secret that is or may be lost, and every sink has confirmed the new one"
 		}
 		if left := time.Until(e.Record.Last.GraceEndsAt); left > 0 {
 			what += fmt.Sprintf(". The previous secret works for another %s", Duration(left.Round(time.Second)))
