@@ -1,6 +1,7 @@
 package drill_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -161,6 +162,21 @@ func (want expected) check(t *testing.T, name string, got drill.TokenOutcome) {
 	}
 	if want.story == "" || !strings.Contains(story.String(), want.story) {
 		t.Errorf("%s: the story does not say %q:\n%s", name, want.story, story.String())
+	}
+}
+
+// TestInterrupted: a drill that is broken off accuses nobody.
+func TestInterrupted(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	report, err := drill.Run(ctx, load(t), drill.Options{Only: []string{"throttled", "lost-answer"}})
+	if err != nil || len(report.Disasters) != 2 || !report.Violated() {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	for _, d := range report.Disasters {
+		if d.Broken() != 0 || !strings.Contains(d.Error, context.Canceled.Error()) {
+			t.Errorf("%+v", d)
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 		if err == nil {
 			err = st.playOut(ctx, d)
 		}
-		if st.notes != nil {
+		if st.notes != nil && ctx.Err() == nil { // else nothing can be said: it was in the middle of it
 			o.Tokens = st.judge(d)
 		}
 		err = errors.Join(err, st.close())
