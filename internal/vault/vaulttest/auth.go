@@ -72,8 +72,15 @@ func (s *Server) serveLogin(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serveAuth(w http.ResponseWriter, token string) {
 	respond(w, http.StatusOK, map[string]any{"auth": map[string]any{
 		"client_token": token, "lease_duration": s.leaseOf(token).left(), "renewable": s.leaseOf(token).ttl > 0,
-		"policies": []string{"default", "rotatord"},
+		"policies": s.policies(token),
 	}})
+}
+
+func (s *Server) policies(token string) []string {
+	if token == s.options.RootToken {
+		return []string{"root"}
+	}
+	return []string{"default", "rotatord"}
 }
 
 // leaseOf returns a token's lease, one without end for the root token.
@@ -90,7 +97,8 @@ func (s *Server) serveLookup(w http.ResponseWriter, token string) {
 	if !l.until.IsZero() {
 		end = l.until.UTC().Format(time.RFC3339Nano)
 	}
-	succeed(w, map[string]any{"ttl": l.left(), "expire_time": end, "renewable": l.ttl > 0, "type": "service"})
+	succeed(w, map[string]any{"ttl": l.left(), "expire_time": end, "renewable": l.ttl > 0, "type": "service",
+		"policies": s.policies(token)})
 }
 
 func (s *Server) serveRenew(w http.ResponseWriter, token string) {

@@ -47,6 +47,7 @@ type Server struct {
 	mu       sync.Mutex
 	sealed   bool
 	readOnly bool
+	policy   func(path string) []string
 	secrets  map[string]*entry // by mount and path
 	tokens   map[string]*lease
 	faults   []*Fault
@@ -103,6 +104,14 @@ func (s *Server) ReadOnly(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.readOnly = on
+}
+
+// SetPolicy says what capabilities a token is told to have at a path; nil for create, read and
+// update everywhere. It changes what is told, and not what may be done.
+func (s *Server) SetPolicy(policy func(path string) []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.policy = policy
 }
 
 // RevokeAll revokes all tokens but the root token.
@@ -246,7 +255,9 @@ func (s *Server) serveCapabilities(w http.ResponseWriter, r *http.Request) {
 	}
 	data := map[string]any{"capabilities": capabilities}
 	for _, p := range body.Paths {
-		data[p] = capabilities
+		if data[p] = capabilities; s.policy != nil {
+			data[p] = s.policy(p)
+		}
 	}
 	succeed(w, data)
 }

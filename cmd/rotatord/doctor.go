@@ -1,0 +1,79 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"rotatord/internal/doctor"
+)
+
+func newDoctor() *cobra.Command {
+	var configPath string
+	var format outputFormat
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Look at all that rotations depend on, online",
+		Long: `Look at all that rotations depend on: whether each Cloudflare credential is active, until when,
+and may list; whether the configured service tokens are there; this machine's clock and the rate limit;
+whether the login at Vault works, and its policy allows what is needed and no more; and the state
+directory. Nothing is changed anywhere, so that a credential may write is not proven. Run it as the
+user that the daemon runs as: it reads the same credentials. It ends with exit code 1 if anything is
+bad; warnings do not fail it. docs/doctor.md explains each code.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := loadConfig(configPath, cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			records, ledgerErr := ledgerOf(cmd.Context(), c)
+			if errors.Is(ledgerErr, fs.ErrNotExist) {
+				ledgerErr = nil // nothing was ever rotated here
+			}
+			findings := doctor.Examine(cmd.Context(), doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr})
+			if format == "json" {
+				err = doctorJSON(cmd.OutOrStdout(), configPath, findings)
+			} else {
+				doctorText(cmd.OutOrStdout(), findings)
+			}
+			if err == nil && doctor.Worst(findings) == doctor.Bad {
+				return errReported
+			}
+			return err
+		},
+	}
+	configFlag(cmd, &configPath)
+	outputFlag(cmd, &format)
+	return cmd
+}
+
+func doctorJSON(w io.Writer, path string, findings []doctor.Finding) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(struct {
+		File     string           `json:"file"`
+		Good     bool             `json:"good"`
+		Findings []doctor.Finding `json:"findings"`
+	}{path, doctor.Worst(findings) != doctor.Bad, findings})
+}
+
+// doctorText prints one line for each finding, and what to do below it.
+func doctorText(w io.Writer, findings []doctor.Finding) {
+	subjects := 0
+	count := map[doctor.Level]int{}
+	for _, f := range findings {
+		subjects = max(subjects, len(f.Subject))
+		count[f.Level]++
+	}
+	for _, f := range findings {
+		fmt.Fprintf(w, "%-7s  %-*s  %s\n", f.Level, subjects, f.Subject, f.Message)
+		if f.Advice != "" {
+			fmt.Fprintf(w, "%-7s  %-*s  → %s\n", "", subjects, "", f.Advice)
+		}
+	}
+	fmt.Fprintf(w, "%d bad, %d warning(s), %d good\n", count[doctor.Bad], count[doctor.Warning], count[doctor.Good])
+}

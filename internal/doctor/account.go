@@ -1,0 +1,255 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"rotatord/internal/cloudflare"
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+)
+
+const (
+	// apart is how far the clocks may be from each other without a word, and tooFar where the
+	// daemon begins no rotation any more.
+	apart  = 30 * time.Second
+	tooFar = 15 * time.Minute
+	// accountTime bounds all that is asked of one account.
+	accountTime = time.Minute
+	// permission is what an API token needs.
+	permission = "Access: Service Tokens Write"
+)
+
+// account looks at one account: its credential, what it may do, the clock and the rate limit.
+func (e *examination) account(ctx context.Context, a config.Account) {
+	subject := "accounts." + a.Name
+	source, field := a.APIToken, ".api_token"
+	if source.IsZero() {
+		source, field = a.APIKey, ".api_key"
+	}
+	if _, err := source.Read(); err != nil {
+		e.add(Bad, CredentialUnreadable, subject+field, err.Error(), "make it readable for the user that the daemon runs as; doctor must run as that user")
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, accountTime)
+	defer cancel()
+	heard := &headers{wrapped: e.WrapTransport}
+	client := cloudflare.New(a, cloudflare.Options{WrapTransport: heard.wrap})
+	listed, listErr := client.List(ctx)
+	if listErr == nil {
+		byID := make(map[string]rotation.TokenFacts, len(listed))
+		for _, facts := range listed {
+			byID[facts.ID] = facts
+		}
+		e.listed[a.Name] = byID
+	}
+	if !e.reached(subject, a, listErr) {
+		return
+	}
+	credential, err := client.VerifyCredential(ctx)
+	e.credential(subject+field, credential, err, listErr == nil)
+	e.listing(subject, a, len(listed), listErr)
+	if listErr == nil {
+		e.write(subject, a)
+	}
+	e.clock(subject, heard)
+	e.budget(subject, a, heard)
+}
+
+// reached says why the account could not be asked at all, and then false.
+func (e *examination) reached(subject string, a config.Account, err error) bool {
+	failure, ok := errors.AsType[*rotation.IssuerError](err)
+	switch {
+	case err == nil:
+		return true
+	case ok && failure.Class == rotation.Throttled:
+		e.add(Bad, AccountThrottled, subject, err.Error(), "wait; and lower requests_per_5m, since somebody else uses this credential or its user's")
+		return false
+	case !ok || failure.Status == 0:
+		e.add(Bad, AccountUnreachable, subject, err.Error(), "look at DNS, proxy and firewall between here and "+a.BaseURL)
+		return false
+	default:
+		return true
+	}
+}
+
+// credential judges what Cloudflare says of the credential.
+func (e *examination) credential(subject string, c cloudflare.Credential, err error, works bool) {
+	now, what := e.Now(), "the "+string(c.Kind)
+	switch {
+	case err != nil && works:
+		e.add(Warning, CredentialNotVerified, subject, "it works, and Cloudflare does not say until when: "+err.Error(),
+			"nothing, if it is an account API token of an account that is not named here; else create one anew")
+	case err != nil:
+		e.add(Bad, CredentialRefused, subject, err.Error(), "put an API token there that is active")
+	case c.Kind == cloudflare.GlobalKey:
+		e.add(Warning, CredentialGlobalKey, subject, "a global API key can do whatever its user can, and does not end",
+			"use an api_token that may do one thing: "+permission)
+	case c.Status != "active":
+		e.add(Bad, CredentialInactive, subject, fmt.Sprintf("%s is %s", what, c.Status), "enable it, or replace it by one that is active")
+	case c.NotBefore.After(now):
+		e.add(Bad, CredentialNotYet, subject, fmt.Sprintf("%s is not valid before %s", what, clear(c.NotBefore)), "wait, or replace it")
+	case c.ExpiresAt.IsZero():
+		e.add(Warning, CredentialWithoutEnd, subject, what+" is active and has no end", "give it one, so that a copy which somebody keeps is worth nothing one day")
+	case c.ExpiresAt.Before(now.Add(soon)):
+		e.add(Warning, CredentialEndsSoon, subject, fmt.Sprintf("%s ends at %s", what, clear(c.ExpiresAt)), "replace it before that: no rotation works afterwards")
+	default:
+		e.add(Good, CredentialActive, subject, fmt.Sprintf("%s is active until %s", what, clear(c.ExpiresAt)), "")
+	}
+}
+
+// listing says what came of the one request that needs a permission.
+func (e *examination) listing(subject string, a config.Account, n int, err error) {
+	failure, _ := errors.AsType[*rotation.IssuerError](err)
+	owner := "account_id"
+	if a.ZoneID != "" {
+		owner = "zone_id"
+	}
+	switch {
+	case err == nil:
+		e.add(Good, ListAllowed, subject, fmt.Sprintf("its %d service token(s) may be listed", n), "")
+	case failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden:
+		e.add(Bad, ListRefused, subject, err.Error(), "give the API token the permission "+permission+", on this "+strings.TrimSuffix(owner, "_id"))
+	case failure.Status == http.StatusNotFound:
+		e.add(Bad, AccountUnknown, subject+"."+owner, err.Error(), "correct "+owner)
+	default:
+		e.add(Bad, ListFailed, subject, err.Error(), "try again; if it stays so, look at base_url and at any proxy")
+	}
+}
+
+// write says what is known of the permission to write, which no request shows that does not
+// use it: Cloudflare does not tell an API token its own permissions.
+func (e *examination) write(subject string, a config.Account) {
+	var last time.Time
+	for _, r := range e.Records {
+		if r.Account == a.Name && r.Last != nil && r.Last.At.After(last) {
+			last = r.Last.At
+		}
+	}
+	switch {
+	case !last.IsZero():
+		e.add(Good, WriteSeen, subject, "the last rotation succeeded at "+clear(last)+
+			": it might write then. That it still may is not proven without writing", "")
+	default:
+		message := "whether it may write is not proven without writing"
+		if e.LedgerErr != nil {
+			message += ", and the ledger cannot tell: " + e.LedgerErr.Error()
+		} else {
+			message += ": no rotation was done yet"
+		}
+		e.add(Warning, WriteUnproven, subject, message,
+			"look at the API token's permissions ("+permission+"); a first rotation that is refused changes nothing")
+	}
+}
+
+func (e *examination) clock(subject string, h *headers) {
+	skew, ok := h.skew()
+	switch {
+	case !ok:
+	case skew.Abs() > tooFar:
+		e.add(Bad, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's: no scheduled rotation begins", skew.Abs().Round(time.Second)), "set the clock (NTP)")
+	case skew.Abs() > apart:
+		e.add(Warning, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's", skew.Abs().Round(time.Second)), "set the clock (NTP)")
+	default:
+		e.add(Good, ClockGood, subject, "this machine's clock and Cloudflare's agree", "")
+	}
+}
+
+func (e *examination) budget(subject string, a config.Account, h *headers) {
+	left, quota, ok := h.limit()
+	switch {
+	case !ok:
+	case quota > 0 && a.RequestsPer5m > quota:
+		e.add(Warning, BudgetTooLarge, subject+".requests_per_5m",
+			fmt.Sprintf("it is %d, and Cloudflare takes %d in five minutes", a.RequestsPer5m, quota), "lower it")
+	case left < a.RequestsPer5m/10:
+		e.add(Warning, BudgetShared, subject+".requests_per_5m",
+			fmt.Sprintf("only %d requests are left of the %d that Cloudflare takes in five minutes", left, quota),
+			"find out who else uses this credential or its user's, or lower requests_per_5m")
+	default:
+		e.add(Good, BudgetGood, subject+".requests_per_5m", fmt.Sprintf("%d of the %d requests that Cloudflare takes in five minutes are left", left, quota), "")
+	}
+}
+
+// headers keeps what the headers of answers say.
+type headers struct {
+	wrapped func(http.RoundTripper) http.RoundTripper
+
+	mu          sync.Mutex
+	low, high   time.Duration // Cloudflare's clock is ahead by something in between
+	dated       bool
+	left, quota int
+	limited     bool
+}
+
+func (h *headers) wrap(next http.RoundTripper) http.RoundTripper {
+	if h.wrapped != nil {
+		next = h.wrapped(next)
+	}
+	return listener{h, next}
+}
+
+type listener struct {
+	*headers
+	next http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (l listener) RoundTrip(r *http.Request) (*http.Response, error) {
+	sent := time.Now()
+	res, err := l.next.RoundTrip(r)
+	if err == nil {
+		l.hear(res.Header, sent, time.Now())
+	}
+	return res, err
+}
+
+func (h *headers) hear(header http.Header, sent, received time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if date, err := http.ParseTime(header.Get("Date")); err == nil { // in whole seconds
+		h.low, h.high, h.dated = date.Sub(received), date.Add(time.Second).Sub(sent), true
+	}
+	if left, ok := parameter(header.Get("Ratelimit"), "r"); ok {
+		h.left, h.limited = left, true
+	}
+	if quota, ok := parameter(header.Get("Ratelimit-Policy"), "q"); ok {
+		h.quota = quota
+	}
+}
+
+// skew is by how much Cloudflare's clock is ahead, at least.
+func (h *headers) skew() (time.Duration, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.low <= 0 && h.high >= 0 {
+		return 0, h.dated
+	}
+	if h.low > 0 {
+		return h.low, h.dated
+	}
+	return h.high, h.dated
+}
+
+func (h *headers) limit() (left, quota int, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.left, h.quota, h.limited
+}
+
+// parameter reads a number out of a header such as `"default";q=1200;w=300`.
+func parameter(header, name string) (int, bool) {
+	for part := range strings.SplitSeq(header, ";") {
+		if key, value, _ := strings.Cut(strings.TrimSpace(part), "="); key == name {
+			n, err := strconv.Atoi(value)
+			return n, err == nil
+		}
+	}
+	return 0, false
+}

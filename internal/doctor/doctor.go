@@ -1,0 +1,161 @@
+// Package doctor looks at everything that rotatord depends on, and says what is wrong and
+// what to do about it.
+//
+// Guarantees: it changes nothing anywhere. Cloudflare is asked to verify the credential and
+// to list, never to rotate, make or change; Vault is logged in to and asked what the session
+// may do, and the secrets' paths are read as before each rotation; the state directory is
+// looked at from outside. It reads credentials as the daemon does, and no finding holds a
+// secret. What cannot be proven without changing something is said to be unproven.
+package doctor
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+)
+
+// Level says how much a finding matters.
+type Level string
+
+// The levels. Bad means that rotations will fail, or do already.
+const (
+	Good    Level = "good"
+	Warning Level = "warning"
+	Bad     Level = "bad"
+)
+
+// Finding is one thing that was looked at.
+type Finding struct {
+	Level Level `json:"level"`
+	// Code is stable; docs/doctor.md lists them all.
+	Code Code `json:"code"`
+	// Subject is what it is about, by its path in the configuration.
+	Subject string `json:"subject"`
+	Message string `json:"message"`
+	// Advice is what to do; empty if there is nothing to do.
+	Advice string `json:"advice,omitempty"`
+}
+
+// Options are what an examination needs. Config is required.
+type Options struct {
+	Config *config.Config
+	// Records are those of the ledger by token, nil if it cannot be read; LedgerErr says why.
+	Records   map[string]rotation.Record
+	LedgerErr error
+	Now       func() time.Time // nil: time.Now
+	// WrapTransport is put around what reaches Cloudflare, for tests.
+	WrapTransport func(http.RoundTripper) http.RoundTripper
+}
+
+// examination is one run.
+type examination struct {
+	Options
+	findings []Finding
+	// listed are the service tokens of each account that could be listed, by ID.
+	listed map[string]map[string]rotation.TokenFacts
+	root   bool // the session with Vault may do everything
+}
+
+// Examine looks at everything. It never fails: what could not be looked at is a finding.
+func Examine(ctx context.Context, o Options) []Finding {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	e := &examination{Options: o, listed: map[string]map[string]rotation.TokenFacts{}}
+	for _, name := range slices.Sorted(maps.Keys(o.Config.Accounts)) {
+		e.account(ctx, o.Config.Accounts[name])
+	}
+	e.tokens()
+	e.vault(ctx)
+	e.state()
+	return e.findings
+}
+
+// Worst is the highest level among findings.
+func Worst(findings []Finding) Level {
+	worst := Good
+	for _, f := range findings {
+		if f.Level == Bad || f.Level == Warning && worst == Good {
+			worst = f.Level
+		}
+	}
+	return worst
+}
+
+// add notes a finding. advice may be empty.
+func (e *examination) add(level Level, code Code, subject, message, advice string) {
+	e.findings = append(e.findings, Finding{level, code, subject, message, advice})
+}
+
+// soon is how far ahead an end is warned of.
+const soon = 30 * 24 * time.Hour
+
+// clear is how a time stands in a message.
+func clear(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
+
+// Code is a stable name of a finding.
+type Code string
+
+// The codes, in the order in which they are looked at. docs/doctor.md explains each.
+const (
+	CredentialUnreadable  Code = "credential_unreadable"
+	CredentialActive      Code = "credential_active"
+	CredentialInactive    Code = "credential_inactive"
+	CredentialRefused     Code = "credential_refused"
+	CredentialNotVerified Code = "credential_not_verified"
+	CredentialNotYet      Code = "credential_not_yet"
+	CredentialEndsSoon    Code = "credential_ends_soon"
+	CredentialWithoutEnd  Code = "credential_without_end"
+	CredentialGlobalKey   Code = "credential_global_key"
+
+	AccountUnreachable Code = "account_unreachable"
+	AccountThrottled   Code = "account_throttled"
+	AccountUnknown     Code = "account_unknown"
+	ListAllowed        Code = "list_allowed"
+	ListRefused        Code = "list_refused"
+	ListFailed         Code = "list_failed"
+	WriteSeen          Code = "write_seen"
+	WriteUnproven      Code = "write_unproven"
+	ClockGood          Code = "clock_good"
+	ClockApart         Code = "clock_apart"
+	BudgetGood         Code = "budget_good"
+	BudgetTooLarge     Code = "budget_too_large"
+	BudgetShared       Code = "budget_shared"
+
+	TokensGood      Code = "tokens_good"
+	TokenGone       Code = "token_gone"
+	TokenElsewhere  Code = "token_elsewhere"
+	TokenDisabled   Code = "token_disabled"
+	TokenEnded      Code = "token_ended"
+	TokenEndsSoon   Code = "token_ends_soon"
+	TokenNameTaken  Code = "token_name_taken"
+	TokenNotLooked  Code = "token_not_looked_at"
+	TokenToBeMade   Code = "token_to_be_made"
+	TokenZoneRotate Code = "token_of_a_zone"
+
+	VaultLogin       Code = "vault_login"
+	VaultSession     Code = "vault_session"
+	VaultSessionEnds Code = "vault_session_ends"
+	VaultLookup      Code = "vault_lookup_refused"
+	VaultRoot        Code = "vault_root"
+	VaultAdmin       Code = "vault_admin"
+	VaultMount       Code = "vault_mount"
+	VaultMountBad    Code = "vault_mount_unusable"
+	SinksGood        Code = "sinks_good"
+	SinkUnusable     Code = "sink_unusable"
+	SinkPartial      Code = "sink_partial"
+	SinkExcess       Code = "sink_excess"
+	VaultWide        Code = "vault_wide"
+
+	StateGood     Code = "state_good"
+	StateMissing  Code = "state_missing"
+	StateUnusable Code = "state_unusable"
+	StateOpen     Code = "state_open"
+	StateLow      Code = "state_low_space"
+	StateVolatile Code = "state_volatile"
+)

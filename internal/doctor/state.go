@@ -1,0 +1,78 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+const (
+	// lowSpace is warned of; with less than noSpace no answer has room for long.
+	lowSpace = 100 << 20
+	noSpace  = 4 << 20
+)
+
+// disk is what is known of a directory beyond its mode.
+type disk struct {
+	known    bool
+	writable bool
+	free     uint64
+	// volatile names a file system that may not survive a restart, copies one where
+	// overwriting takes room.
+	volatile, copies string
+}
+
+// state looks at the state directory from outside: a daemon may have it open.
+func (e *examination) state() {
+	const subject = "state.dir"
+	dir := e.Config.State.Dir
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		e.parent(subject, dir)
+		return
+	case err != nil:
+		e.add(Bad, StateUnusable, subject, err.Error(), "let the daemon's user reach it; doctor must run as that user")
+		return
+	case !info.IsDir():
+		e.add(Bad, StateUnusable, subject, dir+" is not a directory", "name a directory, or remove the file")
+		return
+	case info.Mode().Perm()&0o007 != 0:
+		e.add(Bad, StateOpen, subject, fmt.Sprintf("%s has mode %04o: others may enter it, and the daemon refuses that", dir, info.Mode().Perm()), "chmod 0700 "+dir)
+		return
+	}
+	e.disk(subject, dir, diskOf(dir))
+}
+
+// parent looks at where the daemon would make the directory.
+func (e *examination) parent(subject, dir string) {
+	above := filepath.Dir(dir)
+	if info, err := os.Stat(above); err == nil && info.IsDir() && diskOf(above).writable {
+		e.add(Warning, StateMissing, subject, dir+" does not exist", "nothing, if the daemon never ran here: it makes the directory")
+		return
+	}
+	e.add(Warning, StateMissing, subject, dir+" does not exist, and this user may not make it", "make it with mode 0700 for the daemon's user, or let systemd do so")
+}
+
+func (e *examination) disk(subject, dir string, d disk) {
+	free := fmt.Sprintf("%d MiB are free", d.free>>20)
+	switch {
+	case !d.known:
+		e.add(Good, StateGood, subject, dir+" is there; this system does not say more", "")
+	case !d.writable:
+		e.add(Bad, StateUnusable, subject, "this user may not write to "+dir, "give it to the daemon's user; doctor must run as that user")
+	case d.free < noSpace:
+		e.add(Bad, StateLow, subject, dir+": "+free, "make room: no rotation begins without it")
+	case d.free < lowSpace:
+		e.add(Warning, StateLow, subject, dir+": "+free, "make room")
+	case d.volatile != "":
+		e.add(Warning, StateVolatile, subject, fmt.Sprintf("%s is on %s, which may not survive a restart: a secret that waits there would be lost", dir, d.volatile),
+			"use a disk that survives")
+	case d.copies != "":
+		e.add(Good, StateGood, subject, fmt.Sprintf("%s can be written, and %s. On %s overwriting takes room: keep some free", dir, free, d.copies), "")
+	default:
+		e.add(Good, StateGood, subject, dir+" can be written, and "+free, "")
+	}
+}

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package doctor
+
+// diskOf knows nothing here.
+func diskOf(string) disk { return disk{} }

@@ -1,0 +1,241 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/sink"
+	"rotatord/internal/vault"
+)
+
+// vaultTime bounds all that is asked of Vault, and capabilityBatch how many paths are asked
+// about at once.
+const (
+	vaultTime       = 2 * time.Minute
+	capabilityBatch = 200
+)
+
+// What nobody may do who rotates secrets, and a place on each mount where nobody has one.
+const nobodysPath = "rotatord-doctor/nobody"
+
+var adminPaths = []string{"sys/policies/acl/rotatord-doctor", "sys/mounts/rotatord-doctor", "auth/token/create", "sys/auth/rotatord-doctor"}
+
+// place is a secret in Vault, and the entry that writes there.
+type place struct {
+	config.VaultSink
+	subject string
+}
+
+// vault looks at the session, the mounts, and what the policies allow.
+func (e *examination) vault(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, vaultTime)
+	defer cancel()
+	session, err := vault.New(e.Config.Vault, slog.New(slog.DiscardHandler), nil)
+	if err != nil {
+		e.add(Bad, VaultLogin, "vault", err.Error(), "")
+		return
+	}
+	running, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() { defer close(ended); session.Run(running) }()
+	defer func() { stop(); <-ended }()
+	if err := session.Ready(ctx, 0); err != nil {
+		e.add(Bad, VaultLogin, "vault", err.Error(), "look at vault.address, vault.tls and vault.auth")
+		return
+	}
+	e.session(ctx, session)
+	versions := map[string]int{}
+	var places []place
+	for _, t := range e.Config.Tokens {
+		for i, s := range t.Sinks {
+			if s.Vault == nil {
+				continue
+			}
+			places = append(places, place{*s.Vault, fmt.Sprintf("tokens.%s.sinks[%d]", t.Name, i)})
+		}
+	}
+	for _, p := range places {
+		if _, asked := versions[p.Mount]; asked {
+			continue
+		}
+		version, err := session.KVVersion(ctx, p.Mount)
+		if versions[p.Mount] = version; err != nil {
+			e.add(Bad, VaultMountBad, "vault", err.Error(), "correct the mount, or let the policy allow the paths of the sinks")
+			continue
+		}
+		e.add(Good, VaultMount, "vault", fmt.Sprintf("%s/ is KV version %d", p.Mount, version), "")
+	}
+	e.places(ctx, session, places, versions)
+}
+
+// session says how long the session lasts and what it is.
+func (e *examination) session(ctx context.Context, s *vault.Session) {
+	self, err := s.Read(ctx, "auth/token/lookup-self")
+	if err != nil || self == nil {
+		e.add(Warning, VaultLookup, "vault.auth", fmt.Sprintf("the session works, and may not look at itself: %v", err),
+			"let its policy allow read at auth/token/lookup-self, so that the daemon can tell an expired session from a missing right")
+		return
+	}
+	ttl, _ := self.TokenTTL()
+	renewable, _ := self.TokenIsRenewable()
+	policies, _ := self.TokenPolicies()
+	kind := "token"
+	if e.Config.Vault.Auth.AppRole != nil {
+		kind = "approle"
+	}
+	forEver := ttl == 0 && self.Data["expire_time"] == nil
+	switch message := fmt.Sprintf("logged in by %s, for %s", kind, ttl.Round(time.Second)); {
+	case forEver:
+		e.add(Good, VaultSession, "vault.auth", "logged in by "+kind+", without an end", "")
+	case renewable:
+		e.add(Good, VaultSession, "vault.auth", message+", renewable", "")
+	case kind == "approle":
+		e.add(Good, VaultSession, "vault.auth", message+"; not renewable, so the daemon logs in anew each time", "")
+	default:
+		e.add(Warning, VaultSessionEnds, "vault.auth", message+", and not renewable", "whoever makes this token must replace the file before that")
+	}
+	if e.root = slices.Contains(policies, "root"); e.root {
+		e.add(Warning, VaultRoot, "vault.auth", "the session has the policy root: it may do everything", "use deploy/vault/rotatord-policy.hcl and an AppRole")
+	}
+}
+
+// places compares what the session may do with what rotatord needs.
+func (e *examination) places(ctx context.Context, s *vault.Session, places []place, versions map[string]int) {
+	good, looked := 0, 0
+	asked := slices.Clone(adminPaths)
+	var usable []place
+	for _, p := range places {
+		if versions[p.Mount] == 0 {
+			continue
+		}
+		usable = append(usable, p)
+		asked = append(asked, dataPath(p.VaultSink, versions, p.Path), metadataPath(p.VaultSink, versions, p.Path), dataPath(p.VaultSink, versions, nobodysPath))
+	}
+	may, err := capabilities(ctx, s, asked)
+	if err != nil {
+		e.add(Bad, SinkUnusable, "vault", err.Error(), "let the policy allow update at sys/capabilities-self: rotatord asks before each rotation whether it may write")
+		return
+	}
+	for _, p := range usable {
+		looked++
+		if e.place(ctx, s, p, may[dataPath(p.VaultSink, versions, p.Path)], may[metadataPath(p.VaultSink, versions, p.Path)]) {
+			good++
+		}
+	}
+	if good > 0 {
+		e.add(Good, SinksGood, "vault", fmt.Sprintf("%d of %d path(s) can be read, created and updated, and no more", good, looked), "")
+	}
+	if e.root {
+		return // that says it all
+	}
+	for _, mount := range mountsOf(usable) {
+		sink := config.VaultSink{Mount: mount}
+		if has := beyond(may[dataPath(sink, versions, nobodysPath)]); len(has) > 0 {
+			e.add(Warning, VaultWide, "vault", fmt.Sprintf("the policy allows %s at any path of %s/", strings.Join(has, ", "), mount),
+				"narrow it to the paths of the sinks, as deploy/vault/rotatord-policy.hcl does")
+		}
+	}
+	var admin []string
+	for _, path := range adminPaths {
+		if len(beyond(may[path])) > 0 {
+			admin = append(admin, path)
+		}
+	}
+	if len(admin) > 0 {
+		e.add(Warning, VaultAdmin, "vault", "the session may do what only an administrator should: "+strings.Join(admin, ", "), "use a policy of rotatord's own")
+	}
+}
+
+// place looks at one path, and reports whether nothing is wrong with it.
+func (e *examination) place(ctx context.Context, s *vault.Session, p place, data, metadata []string) bool {
+	where := p.Mount + "/" + p.Path
+	if _, err := sink.NewVault(s, p.VaultSink).Preflight(ctx); err != nil {
+		e.add(Bad, SinkUnusable, p.subject, err.Error(), "let the policy allow create, read and update there")
+		return false
+	}
+	root := slices.Contains(data, "root") // which is a finding of its own
+	fine := true
+	for _, need := range []string{"create", "update"} {
+		if !root && !slices.Contains(data, need) {
+			fine = false
+			e.add(Warning, SinkPartial, p.subject, fmt.Sprintf("the policy does not allow %s at %s, which is needed once the secret is there, or is gone", need, where),
+				"let it allow create, read and update")
+		}
+	}
+	var excess []string
+	for _, capability := range []string{"delete", "list", "sudo"} {
+		if slices.Contains(data, capability) {
+			excess = append(excess, capability)
+		}
+	}
+	for _, capability := range []string{"create", "update", "delete", "patch", "sudo"} {
+		if slices.Contains(metadata, capability) {
+			excess = append(excess, capability+" of the metadata")
+		}
+	}
+	if len(excess) > 0 {
+		fine = false
+		e.add(Warning, SinkExcess, p.subject, fmt.Sprintf("the policy allows more than rotatord needs at %s: %s", where, strings.Join(excess, ", ")),
+			"take it away: create, read and update are all that is used")
+	}
+	return fine
+}
+
+// beyond is what a list of capabilities allows at all.
+func beyond(capabilities []string) []string {
+	return slices.DeleteFunc(slices.Clone(capabilities), func(c string) bool { return c == "deny" })
+}
+
+func dataPath(s config.VaultSink, versions map[string]int, path string) string {
+	if versions[s.Mount] == 2 {
+		return s.Mount + "/data/" + path
+	}
+	return s.Mount + "/" + path
+}
+
+// metadataPath is where KV version 2 keeps what destroys a secret with all its versions;
+// version 1 has nothing of the kind.
+func metadataPath(s config.VaultSink, versions map[string]int, path string) string {
+	if versions[s.Mount] == 2 {
+		return s.Mount + "/metadata/" + path
+	}
+	return ""
+}
+
+func mountsOf(places []place) (mounts []string) {
+	for _, p := range places {
+		mounts = append(mounts, p.Mount)
+	}
+	slices.Sort(mounts)
+	return slices.Compact(mounts)
+}
+
+// capabilities asks what the session may do at paths.
+func capabilities(ctx context.Context, s *vault.Session, paths []string) (map[string][]string, error) {
+	paths = slices.DeleteFunc(slices.Clone(paths), func(p string) bool { return p == "" })
+	slices.Sort(paths)
+	all := map[string][]string{}
+	for batch := range slices.Chunk(slices.Compact(paths), capabilityBatch) {
+		answer, err := s.Write(ctx, "sys/capabilities-self", map[string]any{"paths": batch})
+		if err != nil {
+			return nil, fmt.Errorf("asking what the session may do: %w", err)
+		}
+		if answer == nil {
+			continue
+		}
+		for _, path := range batch {
+			list, _ := answer.Data[path].([]any)
+			for _, c := range list {
+				if name, ok := c.(string); ok {
+					all[path] = append(all[path], name)
+				}
+			}
+		}
+	}
+	return all, nil
+}
