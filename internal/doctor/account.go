@@ -136,14 +136,11 @@ func (e *examination) write(subject string, a config.Account) {
 	case !last.IsZero():
 		e.add(Good, WriteSeen, subject, "the last rotation succeeded at "+clear(last)+
 			": it might write then. That it still may is not proven without writing", "")
+	case e.LedgerErr != nil:
+		e.add(Good, WriteUnproven, subject, "whether it may write is not proven without writing; rotatord status shows the last rotations. "+
+			"The ledger cannot be asked: "+e.LedgerErr.Error(), "")
 	default:
-		message := "whether it may write is not proven without writing"
-		if e.LedgerErr != nil {
-			message += ", and the ledger cannot tell: " + e.LedgerErr.Error()
-		} else {
-			message += ": no rotation was done yet"
-		}
-		e.add(Warning, WriteUnproven, subject, message,
+		e.add(Warning, WriteUnproven, subject, "whether it may write is not proven without writing, and no rotation was done yet",
 			"look at the API token's permissions ("+permission+"); a first rotation that is refused changes nothing")
 	}
 }

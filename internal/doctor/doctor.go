@@ -50,6 +50,8 @@ type Options struct {
 	Now       func() time.Time // nil: time.Now
 	// WrapTransport is put around what reaches Cloudflare, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
+	// disk asks the system about a directory; nil: diskOf.
+	disk func(dir string) disk
 }
 
 // examination is one run.
@@ -65,6 +67,9 @@ type examination struct {
 func Examine(ctx context.Context, o Options) []Finding {
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.disk == nil {
+		o.disk = diskOf
 	}
 	e := &examination{Options: o, listed: map[string]map[string]rotation.TokenFacts{}}
 	for _, name := range slices.Sorted(maps.Keys(o.Config.Accounts)) {

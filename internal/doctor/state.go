@@ -43,20 +43,20 @@ func (e *examination) state() {
 		e.add(Bad, StateOpen, subject, fmt.Sprintf("%s has mode %04o: others may enter it, and the daemon refuses that", dir, info.Mode().Perm()), "chmod 0700 "+dir)
 		return
 	}
-	e.disk(subject, dir, diskOf(dir))
+	e.room(subject, dir, e.disk(dir))
 }
 
 // parent looks at where the daemon would make the directory.
 func (e *examination) parent(subject, dir string) {
 	above := filepath.Dir(dir)
-	if info, err := os.Stat(above); err == nil && info.IsDir() && diskOf(above).writable {
+	if info, err := os.Stat(above); err == nil && info.IsDir() && e.disk(above).writable {
 		e.add(Warning, StateMissing, subject, dir+" does not exist", "nothing, if the daemon never ran here: it makes the directory")
 		return
 	}
 	e.add(Warning, StateMissing, subject, dir+" does not exist, and this user may not make it", "make it with mode 0700 for the daemon's user, or let systemd do so")
 }
 
-func (e *examination) disk(subject, dir string, d disk) {
+func (e *examination) room(subject, dir string, d disk) {
 	free := fmt.Sprintf("%d MiB are free", d.free>>20)
 	switch {
 	case !d.known:

@@ -1,0 +1,326 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+)
+
+// ills are what can be wrong, and the finding that says so. Each begins with a healthy world,
+// which has the same findings but good ones.
+var ills = map[string]struct {
+	make    func(w *world)
+	level   Level
+	code    Code
+	subject string
+	says    string
+}{
+	"nothing": {func(*world) {}, Good, CredentialActive, "accounts.prod.api_token", "user API token is active until"},
+	"credential file is gone": {func(w *world) {
+		w.account(func(a *config.Account) { a.APIToken.File = "/nonexistent/token" })
+	}, Bad, CredentialUnreadable, "accounts.prod.api_token", "no such file"},
+	"key file is gone": {func(w *world) {
+		w.account(func(a *config.Account) {
+			a.APIToken, a.APIEmail, a.APIKey = config.SecretSource{}, "a@b.c", config.SecretSource{File: "/nonexistent/key"}
+		})
+	}, Bad, CredentialUnreadable, "accounts.prod.api_key", "no such file"},
+	"disabled": {func(w *world) { w.behave(cfsim.Behaviour{APITokenStatus: cfsim.APITokenDisabled}) }, Bad, CredentialInactive, "accounts.prod.api_token", "is disabled"},
+	"expired":  {func(w *world) { w.behave(cfsim.Behaviour{APITokenStatus: cfsim.APITokenExpired}) }, Bad, CredentialInactive, "accounts.prod.api_token", "is expired"},
+	"revoked":  {func(w *world) { w.behave(cfsim.Behaviour{APITokenStatus: cfsim.APITokenRevoked}) }, Bad, CredentialRefused, "accounts.prod.api_token", "HTTP 401"},
+	"not yet": {func(w *world) { w.behave(cfsim.Behaviour{APITokenNotBefore: time.Now().Add(time.Hour)}) }, Bad, CredentialNotYet,
+		"accounts.prod.api_token", "not valid before"},
+	"not to be verified": {func(w *world) { w.inject(cfsim.Fault{Operation: "verify", Status: 403}) }, Warning, CredentialNotVerified, "accounts.prod.api_token", "it works"},
+	"ends soon": {func(w *world) { w.behave(cfsim.Behaviour{APITokenExpiresOn: time.Now().Add(29 * 24 * time.Hour)}) }, Warning, CredentialEndsSoon,
+		"accounts.prod.api_token", "ends at"},
+	"without an end": {func(w *world) { w.behave(cfsim.Behaviour{}) }, Warning, CredentialWithoutEnd, "accounts.prod.api_token", "no end"},
+	"global key": {func(w *world) {
+		w.sim = nil // another one, which takes any credential
+		server := httptest.NewServer(cfsim.New(cfsim.Options{SeedTokens: 2}))
+		w.Cleanup(server.Close)
+		w.account(func(a *config.Account) {
+			a.APIToken, a.APIEmail, a.APIKey, a.BaseURL = config.SecretSource{}, "a@b.c", w.file("key", "key-CANARY"), server.URL+cfsim.BasePath
+		})
+	}, Warning, CredentialGlobalKey, "accounts.prod.api_key", "whatever its user can"},
+
+	"unreachable":   {func(w *world) { w.account(func(a *config.Account) { a.BaseURL = "http://127.0.0.1:1/client/v4" }) }, Bad, AccountUnreachable, "accounts.prod", "no connection"},
+	"throttled":     {func(w *world) { w.inject(cfsim.Fault{Status: 429, RetryAfter: 300}) }, Bad, AccountThrottled, "accounts.prod", "retry after 5m"},
+	"may not list":  {func(w *world) { w.inject(cfsim.Fault{Operation: "list", Status: 403}) }, Bad, ListRefused, "accounts.prod", "HTTP 403"},
+	"wrong account": {func(w *world) { w.inject(cfsim.Fault{Operation: "list", Status: 404, Code: 7003}) }, Bad, AccountUnknown, "accounts.prod.account_id", "7003"},
+	"failing":       {func(w *world) { w.inject(cfsim.Fault{Operation: "list", Status: 503}) }, Bad, ListFailed, "accounts.prod", "HTTP 503"},
+	"may list":      {func(*world) {}, Good, ListAllowed, "accounts.prod", "its 2 service token(s)"},
+	"has written":   {func(*world) {}, Good, WriteSeen, "accounts.prod", "not proven without writing"},
+	"never written": {func(w *world) { w.Records = nil }, Warning, WriteUnproven, "accounts.prod", "no rotation was done yet"},
+	"ledger is open": {func(w *world) { w.Records, w.LedgerErr = nil, errors.New("it is open") }, Good, WriteUnproven, "accounts.prod",
+		"The ledger cannot be asked: it is open"},
+	"clock is right":   {func(*world) {}, Good, ClockGood, "accounts.prod", "agree"},
+	"clock is off":     {func(w *world) { w.skew(-time.Minute) }, Warning, ClockApart, "accounts.prod", "from Cloudflare's"},
+	"clock is far off": {func(w *world) { w.skew(time.Hour) }, Bad, ClockApart, "accounts.prod", "no scheduled rotation begins"},
+	"rate limit":       {func(*world) {}, Good, BudgetGood, "accounts.prod.requests_per_5m", "of the 1200 requests"},
+	"smaller limit": {func(w *world) {
+		w.WrapTransport = reply(func(h http.Header) { h.Set("Ratelimit-Policy", `"default";q=600;w=300`) }).wrap
+	}, Warning, BudgetTooLarge, "accounts.prod.requests_per_5m", "it is 1000, and Cloudflare takes 600"},
+	"shared limit": {func(w *world) {
+		w.WrapTransport = reply(func(h http.Header) { h.Set("Ratelimit", `"default";r=7;t=100`) }).wrap
+	}, Warning, BudgetShared, "accounts.prod.requests_per_5m", "only 7 requests are left of the 1200"},
+
+	"good tokens": {func(*world) {}, Good, TokensGood, "accounts.prod", "2 of 2"},
+	"token is gone": {func(w *world) { w.config.Tokens[0].ID = "00000000-0000-4000-8000-000000000000" }, Bad, TokenGone, "tokens.one",
+		"prod has no service token 00000000"},
+	"partner is gone": {func(w *world) { w.config.Tokens[0].Partner = "00000000-0000-4000-8000-000000000000" }, Bad, TokenGone, "tokens.one",
+		"prod has no service token 00000000"},
+	"token is elsewhere": {func(w *world) {
+		other := w.config.Accounts["prod"]
+		other.Name, other.AccountID = "other", otherID
+		w.config.Accounts["other"] = other
+		w.config.Tokens[0].ID = w.made(cfsim.CreateParams{Name: "x", AccountID: otherID})
+	}, Bad, TokenElsewhere, "tokens.one", "is not in prod but in other"},
+	"token is disabled": {func(w *world) { w.config.Tokens[1].ID = w.made(cfsim.CreateParams{Name: "x", Disabled: true}) }, Bad, TokenDisabled, "tokens.two", "is disabled"},
+	"token has ended":   {func(w *world) { w.config.Tokens[1].ID = w.made(cfsim.CreateParams{Name: "x", Duration: "1ns"}) }, Bad, TokenEnded, "tokens.two", "ended at"},
+	"token ends soon":   {func(w *world) { w.config.Tokens[1].ID = w.made(cfsim.CreateParams{Name: "x", Duration: "48h"}) }, Warning, TokenEndsSoon, "tokens.two", "ends at"},
+	"token is renewed": {func(w *world) {
+		w.config.Tokens[1].ID, w.config.Tokens[1].RenewBefore = w.made(cfsim.CreateParams{Name: "x", Duration: "48h"}), time.Hour
+	}, Good, TokensGood, "accounts.prod", "2 of 2"},
+	"to be made": {func(w *world) { w.create(config.Create{Name: "new"}) }, Good, TokenToBeMade, "tokens.one", "it will be made"},
+	"to be adopted": {func(w *world) { w.create(config.Create{Name: "seeded-0001", Adopt: true}) }, Good, TokenToBeMade, "tokens.one",
+		cfsim.SeedTokenID(1) + " will be adopted"},
+	"name is taken": {func(w *world) { w.create(config.Create{Name: "seeded-0001"}) }, Bad, TokenNameTaken, "tokens.one", cfsim.SeedTokenID(1)},
+	"name is taken twice": {func(w *world) {
+		w.made(cfsim.CreateParams{Name: "seeded-0001"})
+		w.create(config.Create{Name: "seeded-0001", Adopt: true})
+	}, Bad, TokenNameTaken, "tokens.one", "2 service tokens"},
+	"made by us": {func(w *world) {
+		w.create(config.Create{Name: "seeded-0001"})
+		w.Records["one"] = rotation.Record{Account: "prod", TokenID: cfsim.SeedTokenID(1), Last: w.Records["one"].Last}
+	}, Good, TokensGood, "accounts.prod", "2 of 2"},
+	"made, ledger is open": {func(w *world) {
+		w.create(config.Create{Name: "seeded-0001"})
+		w.Records, w.LedgerErr = nil, errors.New("it is open")
+	}, Good, TokenNotLooked, "tokens.one", "it is open"},
+	"zone": {func(w *world) {
+		zone := w.config.Accounts["prod"]
+		zone.Name, zone.AccountID, zone.ZoneID = "zone", "", otherID
+		w.config.Accounts["zone"] = zone
+		w.config.Tokens[0].Account, w.config.Tokens[0].ID = "zone", w.made(cfsim.CreateParams{Name: "x", ZoneID: otherID})
+	}, Bad, TokenZoneRotate, "tokens.one", "rotates those of accounts only"},
+
+	"Vault is away":     {func(w *world) { w.config.Vault.Address = "http://127.0.0.1:1" }, Bad, VaultLogin, "vault", "cannot be reached"},
+	"Vault is sealed":   {func(w *world) { w.vault.Seal(true) }, Bad, VaultLogin, "vault", "sealed"},
+	"CA file is gone":   {func(w *world) { w.config.Vault.TLS.CAFile = "/nonexistent/ca" }, Bad, VaultLogin, "vault", "no such file"},
+	"secret ID is gone": {func(w *world) { w.config.Vault.Auth.AppRole.SecretID.File = "/nonexistent/id" }, Bad, VaultLogin, "vault", "no such file"},
+	"session":           {func(*world) {}, Good, VaultSession, "vault.auth", "logged in by approle, for 1h0m0s, renewable"},
+	"session cannot be renewed": {func(w *world) {
+		w.vaultAuth(func(r *http.Request) any {
+			return map[string]any{"ttl": 600, "expire_time": "2030-01-01T00:00:00Z", "renewable": false, "policies": []string{"rotatord"}}
+		})
+	}, Warning, VaultSessionEnds, "vault.auth", "for 10m0s, and not renewable"},
+	"session may not look": {func(w *world) { w.vaultAuth(func(*http.Request) any { return nil }) }, Warning, VaultLookup, "vault.auth", "may not look at itself"},
+	"root": {func(w *world) {
+		token := w.file("root", vaultToken)
+		w.config.Vault.Auth = config.VaultAuth{Token: &token}
+		w.vault.SetPolicy(func(string) []string { return []string{"root"} })
+	}, Warning, VaultRoot, "vault.auth", "root"},
+	"administrator": {func(w *world) { w.vault.SetPolicy(also("auth/token/create", "update")) }, Warning, VaultAdmin, "vault", "auth/token/create"},
+	"mount":         {func(*world) {}, Good, VaultMount, "vault", "secret/ is KV version 2"},
+	"no mount":      {func(w *world) { w.config.Tokens[0].Sinks = inVault("nosuch", "x") }, Bad, VaultMountBad, "vault", "nosuch"},
+	"sinks":         {func(*world) {}, Good, SinksGood, "vault", "2 of 2"},
+	"may not ask":   {func(w *world) { w.forbid("sys/capabilities-self") }, Bad, SinkUnusable, "vault", "denied permission"},
+	"may not write": {func(w *world) { w.vault.SetPolicy(also("secret/data/access/one", "read")) }, Bad, SinkUnusable, "tokens.one.sinks[0]", "does not allow create"},
+	"may not update": {func(w *world) { w.vault.SetPolicy(also("old/access/two", "create", "read")) }, Warning, SinkPartial, "tokens.two.sinks[0]",
+		"does not allow update at old/access/two"},
+	"may delete": {func(w *world) {
+		w.vault.SetPolicy(also("secret/data/access/one", "create", "read", "update", "delete", "list", "sudo"))
+	}, Warning, SinkExcess,
+		"tokens.one.sinks[0]", "delete, list, sudo"},
+	"may destroy": {func(w *world) { w.vault.SetPolicy(also("secret/metadata/access/one", "delete", "read", "list")) }, Warning, SinkExcess,
+		"tokens.one.sinks[0]", ": delete of the metadata"},
+	"may read metadata": {func(w *world) { w.vault.SetPolicy(also("secret/metadata/access/one", "read", "list")) }, Good, SinksGood, "vault", "2 of 2"},
+	"whole mount":       {func(w *world) { w.vault.SetPolicy(also("secret/data/"+nobodysPath, "read")) }, Warning, VaultWide, "vault", "read at any path of secret/"},
+
+	"state":             {func(*world) {}, Good, StateGood, "state.dir", "1024 MiB are free"},
+	"no state":          {func(w *world) { w.remove() }, Warning, StateMissing, "state.dir", "does not exist"},
+	"no state, nowhere": {func(w *world) { w.config.State.Dir = "/nonexistent/a/b" }, Warning, StateMissing, "state.dir", "may not make it"},
+	"state is a file": {func(w *world) {
+		w.remove()
+		if err := os.WriteFile(w.config.State.Dir, nil, 0o600); err != nil {
+			w.Fatal(err)
+		}
+	}, Bad, StateUnusable, "state.dir", "not a directory"},
+	"state is open": {func(w *world) {
+		if err := os.Chmod(w.config.State.Dir, 0o755); err != nil {
+			w.Fatal(err)
+		}
+	}, Bad, StateOpen, "state.dir", "mode 0755"},
+	"state is not ours": {func(w *world) { w.on(disk{known: true, free: 1 << 30}) }, Bad, StateUnusable, "state.dir", "may not write"},
+	"state is full":     {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 20}) }, Bad, StateLow, "state.dir", "1 MiB are free"},
+	"state gets full":   {func(w *world) { w.on(disk{known: true, writable: true, free: 50 << 20}) }, Warning, StateLow, "state.dir", "50 MiB are free"},
+	"state in memory": {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 30, volatile: "x"}) }, Warning, StateVolatile, "state.dir",
+		"may not survive"},
+	"state on btrfs": {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 30, copies: "btrfs"}) }, Good, StateGood, "state.dir", "On btrfs"},
+	"other system":   {func(w *world) { w.on(disk{}) }, Good, StateGood, "state.dir", "does not say more"},
+}
+
+// TestFindings makes one thing wrong at a time. That is found, with its code, level and place;
+// nothing else is; nothing is changed; and no secret is told.
+func TestFindings(t *testing.T) {
+	seen := map[Code]bool{}
+	for name, ill := range ills {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			ill.make(w)
+			findings := Examine(t.Context(), w.Options)
+			found := false
+			for _, f := range findings {
+				seen[f.Code] = true
+				text := fmt.Sprintf("%+v", f)
+				if f.Code == ill.code && f.Level == ill.level && f.Subject == ill.subject && strings.Contains(f.Message, ill.says) {
+					found = true
+				}
+				if strings.Contains(text, "CANARY") {
+					t.Errorf("a secret is told: %s", text)
+				}
+				if f.Level != Good && (f.Message == "" || f.Advice == "" && f.Code != VaultLogin) {
+					t.Errorf("it says nothing, or not what to do: %s", text)
+				}
+			}
+			if !found {
+				t.Errorf("no %s %s about %s with %q in:\n%+v", ill.level, ill.code, ill.subject, ill.says, findings)
+			}
+			if worst := Worst(findings); ill.level == Good && worst != Good {
+				t.Errorf("the worst is %s:\n%+v", worst, findings)
+			}
+			if n := w.vault.Writes(); n != 0 {
+				t.Errorf("%d secrets were written", n)
+			}
+			if w.sim != nil {
+				stats := w.sim.Stats()
+				for _, op := range []string{cfsim.OpCreate, cfsim.OpUpdate, cfsim.OpDelete, cfsim.OpRotate, cfsim.OpRefresh} {
+					if n := stats.Count(op); n != 0 {
+						t.Errorf("%d requests for %s", n, op)
+					}
+				}
+			}
+		})
+	}
+	for _, code := range codes(t) {
+		if !seen[code] {
+			t.Errorf("nothing made the finding %s", code)
+		}
+	}
+}
+
+// TestHealthyIsGood: a world with nothing wrong has no other findings than good ones. The one
+// warning that a sane installation keeps would be read by nobody.
+func TestHealthyIsGood(t *testing.T) {
+	w := newWorld(t)
+	if findings := Examine(t.Context(), w.Options); Worst(findings) != Good || len(findings) < 10 {
+		t.Errorf("%+v", findings)
+	}
+	w.config.Accounts["prod"] = config.Account{Name: "prod", APIToken: config.SecretSource{File: "/nonexistent"}}
+	if worst := Worst(Examine(t.Context(), w.Options)); worst != Bad {
+		t.Errorf("the worst is %s", worst)
+	}
+}
+
+// TestEndsInTime: an examination whose time is over says what it could not look at.
+func TestEndsInTime(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var got []Code
+	for _, f := range Examine(ctx, w.Options) {
+		got = append(got, f.Code)
+	}
+	if !slices.Contains(got, AccountUnreachable) || !slices.Contains(got, VaultLogin) {
+		t.Errorf("%v", got)
+	}
+}
+
+// codes are all that the package has.
+func codes(t *testing.T) (all []Code) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "doctor.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if kind, ok := spec.Type.(*ast.Ident); ok && kind.Name == "Code" {
+			value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, Code(value))
+		}
+		return true
+	})
+	if len(all) < 40 {
+		t.Fatalf("only %d codes were found", len(all))
+	}
+	return all
+}
+
+// TestCodesAreDocumented: docs/doctor.md has each code with a level that it comes with, and no
+// other.
+func TestCodesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile("../../docs/doctor.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[Code]string{}
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| ([a-z, ]+) \\|").FindAllStringSubmatch(string(page), -1) {
+		documented[Code(row[1])] = row[2]
+	}
+	all := codes(t)
+	for _, code := range all {
+		levels := map[Level]bool{}
+		for _, ill := range ills {
+			if ill.code == code {
+				levels[ill.level] = true
+			}
+		}
+		var want []string
+		for _, level := range []Level{Bad, Warning, Good} {
+			if levels[level] {
+				want = append(want, string(level))
+			}
+		}
+		if got := documented[code]; got != strings.Join(want, ", ") {
+			t.Errorf("%s is documented as %q, and comes as %q", code, got, strings.Join(want, ", "))
+		}
+		delete(documented, code)
+	}
+	if len(documented) > 0 {
+		t.Errorf("documented, and never found: %v", documented)
+	}
+}
+
+// TestDiskOf: the system answers about a directory that is there.
+func TestDiskOf(t *testing.T) {
+	dir := t.TempDir()
+	if d := diskOf(dir); d.known && (!d.writable || d.free == 0) {
+		t.Errorf("%+v", d)
+	}
+	if d := diskOf(filepath.Join(dir, "nosuch")); d.known {
+		t.Errorf("%+v", d)
+	}
+}
