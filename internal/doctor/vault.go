@@ -127,11 +127,15 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 			good++
 		}
 	}
+	noMore := ", and no more"
+	if e.root {
+		noMore = "" // which is a finding of its own
+	}
 	if good > 0 {
-		e.add(Good, SinksGood, "vault", fmt.Sprintf("%d of %d path(s) can be read, created and updated, and no more", good, looked), "")
+		e.add(Good, SinksGood, "vault", fmt.Sprintf("%d of %d path(s) can be read, created and updated%s", good, looked, noMore), "")
 	}
 	if e.root {
-		return // that says it all
+		return
 	}
 	for _, mount := range mountsOf(usable) {
 		sink := config.VaultSink{Mount: mount}

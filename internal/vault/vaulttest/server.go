@@ -107,7 +107,7 @@ func (s *Server) ReadOnly(on bool) {
 }
 
 // SetPolicy says what capabilities a token is told to have at a path; nil for create, read and
-// update everywhere. It changes what is told, and not what may be done.
+// update everywhere, or root. It changes what is told, and not what may be done.
 func (s *Server) SetPolicy(policy func(path string) []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -213,7 +213,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case path == "auth/token/renew-self":
 		s.serveRenew(w, token)
 	case path == "sys/capabilities-self":
-		s.serveCapabilities(w, r)
+		s.serveCapabilities(w, r, token)
 	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
 		s.serveMount(w, strings.TrimPrefix(path, "sys/internal/ui/mounts/"))
 	default:
@@ -243,15 +243,18 @@ func (s *Server) serveMount(w http.ResponseWriter, path string) {
 	succeed(w, map[string]any{"type": "kv", "path": m.Path + "/", "options": options})
 }
 
-func (s *Server) serveCapabilities(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveCapabilities(w http.ResponseWriter, r *http.Request, token string) {
 	var body struct{ Paths []string }
 	if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
 	capabilities := []string{"create", "read", "update"}
-	if s.readOnly {
+	switch {
+	case s.readOnly:
 		capabilities = []string{"read"}
+	case token == s.options.RootToken:
+		capabilities = []string{"root"}
 	}
 	data := map[string]any{"capabilities": capabilities}
 	for _, p := range body.Paths {
