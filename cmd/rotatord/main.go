@@ -88,8 +88,8 @@ Exit codes: 0 good, 1 failed, 2 wrong usage.`,
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(newRun(), newCheck(), newDoctor(), newPlan(), newStatus(), newRotate(), newRevokePrevious(), newExtendGrace(), newPause(), newResume(),
-		newResolve(), newRecover(), newSim(), newDrill(), newDemo(), newVersion())
+	root.AddCommand(newRun(), newCheck(), newDoctor(), newImport(), newPlan(), newStatus(), newRotate(), newRevokePrevious(), newExtendGrace(), newPause(),
+		newResume(), newResolve(), newRecover(), newSim(), newDrill(), newDemo(), newVersion())
 	root.SetHelpCommand(newHelp(root))
 	return root
 }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rotatord/internal/cloudflare"
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+)
+
+// importOptions are the flags of import.
+type importOptions struct {
+	configPath   string
+	configGiven  bool
+	account      string
+	accountID    string
+	zoneID       string
+	apiTokenFile string
+	baseURL      string
+	out          string
+
+	schedule, mount, prefix string
+}
+
+func newImport() *cobra.Command {
+	var o importOptions
+	cmd := &cobra.Command{
+		Use:   "import",
+		Short: "Write the service tokens of an account as a configuration file",
+		Long: `Write the service tokens of an account as a configuration file, to standard output or to a new
+file. Cloudflare is asked to list, and nothing is changed anywhere. The account is one of --config's
+file, which gives Vault too, or is named by --account-id (or --zone-id) and --api-token-file. Service
+tokens that --config's file has already are left out.
+
+Each entry has a place in Vault made from its name, and a comment that says what speaks against
+rotating it: look through them before you run the daemon with it.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.configGiven = cmd.Flags().Changed("config")
+			if err := o.check(); err != nil {
+				return err
+			}
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), time.Now())
+		},
+	}
+	configFlag(cmd, &o.configPath)
+	flags := cmd.Flags()
+	flags.StringVar(&o.account, "account", "", "`name` of the account, in --config's file or, with an ID, for the new one")
+	flags.StringVar(&o.accountID, "account-id", "", "Cloudflare's `id` of an account that is in no configuration yet")
+	flags.StringVar(&o.zoneID, "zone-id", "", "Cloudflare's `id` of a zone, in place of --account-id")
+	flags.StringVar(&o.apiTokenFile, "api-token-file", "", "`file` with the API token for --account-id or --zone-id")
+	flags.StringVar(&o.baseURL, "base-url", "", "`address` of the API for --account-id or --zone-id, such as that of rotatord sim")
+	flags.StringVar(&o.out, "out", "", "new `file` to write to, in place of standard output; it must not exist")
+	flags.StringVar(&o.schedule, "schedule", "0 4 * * 1", "schedule of all tokens")
+	flags.StringVar(&o.mount, "mount", "secret", "KV `mount` that the secrets are written to")
+	flags.StringVar(&o.prefix, "path-prefix", "access", "`path` in it, to which each token's name is added")
+	_ = cmd.MarkFlagFilename("api-token-file")
+	return cmd
+}
+
+// check refuses flags that do not go together.
+func (o *importOptions) check() error {
+	alone := o.accountID != "" || o.zoneID != ""
+	switch {
+	case o.accountID != "" && o.zoneID != "":
+		return usagef("--account-id and --zone-id exclude each other")
+	case alone && o.apiTokenFile == "":
+		return usagef("--api-token-file is missing: it goes with --account-id and --zone-id")
+	case !alone && (o.apiTokenFile != "" || o.baseURL != ""):
+		return usagef("--api-token-file and --base-url go with --account-id or --zone-id: the account of a configuration has its own")
+	case !alone && o.account == "":
+		return usagef("say which account: --account NAME of --config's file, or --account-id ID with --api-token-file FILE")
+	}
+	if alone && o.account == "" {
+		o.account = "main"
+	}
+	return nil
+}
+
+func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now time.Time) error {
+	var known *config.Config // what is configured already
+	if o.accountID == "" && o.zoneID == "" || o.configGiven {
+		var err error
+		if known, err = loadConfig(o.configPath, stderr); err != nil {
+			return err
+		}
+	}
+	draft, err := o.draft(known)
+	if err != nil {
+		return err
+	}
+	// The loader judges the account before a credential is sent to it, by a file with one made-up token.
+	probe, err := config.Parse("import", []byte(draft.render([]importedToken{{name: "probe", id: "00000000-0000-4000-8000-000000000000"}}, 0)))
+	if err != nil {
+		return fmt.Errorf("these options make no configuration that can be loaded:\n%w", err)
+	}
+	listed, err := cloudflare.New(probe.Accounts[o.account], cloudflare.Options{}).List(ctx)
+	if err != nil {
+		return err
+	}
+	fresh := slices.DeleteFunc(slices.Clone(listed), func(f rotation.TokenFacts) bool { return configured(known, f) })
+	left := len(listed) - len(fresh)
+	if len(fresh) == 0 {
+		return fmt.Errorf("there is nothing to import: %d service token(s), of which %d are in %s already", len(listed), left, o.configPath)
+	}
+	text := draft.render(nameAll(fresh, takenNames(known), now), left)
+	if _, err := config.Parse("import", []byte(text)); err != nil {
+		return fmt.Errorf("what was made of the account cannot be loaded:\n%w", err)
+	}
+	if err := o.write(stdout, text); err != nil {
+		return err
+	}
+	fmt.Fprintf(stderr, "%d service token(s) written, %d configured already\n", len(fresh), left)
+	return nil
+}
+
+// draft is the file without its tokens.
+func (o *importOptions) draft(known *config.Config) (importDraft, error) {
+	d := importDraft{schedule: o.schedule, mount: o.mount, prefix: strings.Trim(o.prefix, "/")}
+	if o.accountID != "" || o.zoneID != "" {
+		d.account = config.Account{
+			Name: o.account, AccountID: o.accountID, ZoneID: o.zoneID, BaseURL: o.baseURL, APIToken: config.SecretSource{File: o.apiTokenFile},
+		}
+	} else {
+		var found bool
+		if d.account, found = known.Accounts[o.account]; !found {
+			return d, usagef("%s has no account %q: it has %s", o.configPath, o.account, strings.Join(sortedKeys(known.Accounts), ", "))
+		}
+	}
+	if known != nil {
+		d.vault = &known.Vault
+	}
+	return d, nil
+}
+
+// configured reports whether a configuration has a service token, or would make one of its name.
+func configured(c *config.Config, f rotation.TokenFacts) bool {
+	return c != nil && slices.ContainsFunc(c.Tokens, func(t config.Token) bool {
+		return t.ID == f.ID || t.Partner == f.ID || t.Create != nil && t.Create.Name == f.Name
+	})
+}
+
+func takenNames(c *config.Config) map[string]bool {
+	taken := map[string]bool{}
+	if c != nil {
+		for _, t := range c.Tokens {
+			taken[t.Name] = true
+		}
+	}
+	return taken
+}
+
+// write puts the text where it is wanted. It never overwrites, and leaves no half a file.
+func (o *importOptions) write(stdout io.Writer, text string) error {
+	if o.out == "" {
+		_, err := io.WriteString(stdout, text)
+		return err
+	}
+	f, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s exists, and is not overwritten: remove it, or choose another name", o.out)
+	} else if err != nil {
+		return err
+	}
+	_, err = io.WriteString(f, text)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, os.Remove(o.out))
+	}
+	return nil
+}

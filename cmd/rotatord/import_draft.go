@@ -1,0 +1,195 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+)
+
+const (
+	maxName = 63 // of an entry, as the configuration has it
+	// unusedFor is how long nobody may have used a service token without a word.
+	unusedFor = 60 * 24 * time.Hour
+	// endsSoon is how far ahead its end is warned of.
+	endsSoon = 60 * 24 * time.Hour
+)
+
+// importedToken is one entry of the file.
+type importedToken struct {
+	name, id string
+	comments []string
+}
+
+// nameAll gives each service token a name that can stand in a configuration, and that no other
+// has, and says in comments what speaks against rotating it. The order is that of the names.
+func nameAll(all []rotation.TokenFacts, taken map[string]bool, now time.Time) []importedToken {
+	all = slices.Clone(all)
+	slices.SortFunc(all, func(a, b rotation.TokenFacts) int {
+		return cmp.Or(cmp.Compare(entryName(a), entryName(b)), a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	same := map[string]int{}
+	for _, f := range all {
+		same[f.Name]++
+	}
+	tokens := make([]importedToken, 0, len(all))
+	for _, f := range all {
+		name := entryName(f)
+		for n := 2; taken[name]; n++ {
+			suffix := fmt.Sprintf("-%d", n)
+			base := entryName(f)
+			name = strings.TrimRight(base[:min(len(base), maxName-len(suffix))], "-._") + suffix
+		}
+		taken[name] = true
+		tokens = append(tokens, importedToken{name: name, id: f.ID, comments: remarks(f, same[f.Name], now)})
+	}
+	return tokens
+}
+
+// entryName makes a name of what the service token is called: what may not stand in one becomes
+// a dash.
+func entryName(f rotation.TokenFacts) string {
+	var b strings.Builder
+	for _, r := range strings.ToLower(f.Name) {
+		switch {
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9', r == '.', r == '_':
+			b.WriteRune(r)
+		case !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+	}
+	name := strings.Trim(b.String(), "-._")
+	name = strings.TrimRight(name[:min(len(name), maxName)], "-._")
+	return cmp.Or(name, "token-"+f.ID[:min(len(f.ID), 8)])
+}
+
+// remarks are what somebody should know who lets a service token be rotated.
+func remarks(f rotation.TokenFacts, same int, now time.Time) []string {
+	day := func(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+	seen := "never used"
+	if !f.LastSeenAt.IsZero() {
+		seen = "last used " + day(f.LastSeenAt)
+	}
+	ends := "does not end"
+	if !f.ExpiresAt.IsZero() {
+		ends = "ends " + day(f.ExpiresAt)
+	}
+	// A name may hold anything: quoted it stays in its line.
+	all := []string{fmt.Sprintf("%s, %s, %s", strconv.QuoteToASCII(f.Name), seen, ends)}
+	last := f.LastSeenAt
+	if last.IsZero() {
+		last = f.CreatedAt
+	}
+	if !last.IsZero() && now.Sub(last) > unusedFor {
+		all = append(all, fmt.Sprintf("UNUSED for %d days: who would miss it?", int(now.Sub(last)/(24*time.Hour))))
+	}
+	switch {
+	case f.ExpiresAt.IsZero():
+	case !f.ExpiresAt.After(now):
+		all = append(all, "ENDED: renew it at Cloudflare, which a rotation does not, or remove this entry")
+	case f.ExpiresAt.Sub(now) < endsSoon:
+		all = append(all, "ENDS SOON: renew it at Cloudflare, which a rotation does not")
+	}
+	if !f.Enabled {
+		all = append(all, "DISABLED: enable it, or remove this entry")
+	}
+	if same > 1 {
+		all = append(all, fmt.Sprintf("SAME NAME: %d service tokens are called so", same))
+	}
+	return all
+}
+
+// importDraft is the file without its tokens.
+type importDraft struct {
+	account                 config.Account
+	vault                   *config.Vault // nil: not known
+	schedule, mount, prefix string
+}
+
+// render writes the file. left is how many service tokens are not in it.
+func (d importDraft) render(tokens []importedToken, left int) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("# Written by rotatord import: %d service token(s) of %s. %d more are configured already.", len(tokens), d.account.Name, left)
+	line("# Look at each entry's comment and its place in Vault, then run: rotatord check, and rotatord doctor.")
+	line("accounts:")
+	line("  %s:", d.account.Name)
+	if d.account.ZoneID != "" {
+		line("    zone_id: %s", strconv.Quote(d.account.ZoneID))
+	} else {
+		line("    account_id: %s", strconv.Quote(d.account.AccountID))
+	}
+	if d.account.APIToken.IsZero() {
+		line("    api_email: %s", strconv.Quote(d.account.APIEmail))
+		line("    api_key: %s", sourceYAML(d.account.APIKey))
+	} else {
+		line("    api_token: %s", sourceYAML(d.account.APIToken))
+	}
+	if d.account.BaseURL != "" {
+		line("    base_url: %s", strconv.Quote(d.account.BaseURL))
+	}
+	if d.account.RequestsPer5m != 0 {
+		line("    requests_per_5m: %d", d.account.RequestsPer5m)
+	}
+	d.renderVault(line)
+	line("defaults:")
+	line("  account: %s", d.account.Name)
+	line("  schedule: %s", strconv.Quote(d.schedule))
+	if d.account.ZoneID != "" {
+		line("  strategy: replace   # Cloudflare rotates service tokens of accounts only")
+	}
+	line("tokens:")
+	for _, t := range tokens {
+		for _, comment := range t.comments {
+			line("  # %s", comment)
+		}
+		line("  %s:", strconv.Quote(t.name))
+		line("    id: %s", strconv.Quote(t.id))
+		line("    sinks: [{vault: {mount: %s, path: %s}}]", strconv.Quote(d.mount), strconv.Quote(path.Join(d.prefix, t.name)))
+	}
+	return b.String()
+}
+
+func (d importDraft) renderVault(line func(string, ...any)) {
+	line("vault:")
+	if d.vault == nil {
+		line("  address: https://vault.example.com:8200   # your Vault")
+		line("  auth:")
+		line("    approle: {role_id: {file: /etc/rotatord/vault-role-id}, secret_id: {file: /etc/rotatord/vault-secret-id}}")
+		return
+	}
+	v := *d.vault
+	line("  address: %s", strconv.Quote(v.Address))
+	if v.Namespace != "" {
+		line("  namespace: %s", strconv.Quote(v.Namespace))
+	}
+	line("  timeout: %s", v.Timeout)
+	if v.TLS != (config.TLS{}) {
+		line("  tls:")
+		for _, field := range [][2]string{{"ca_file", v.TLS.CAFile}, {"cert_file", v.TLS.CertFile}, {"key_file", v.TLS.KeyFile}, {"server_name", v.TLS.ServerName}} {
+			if field[1] != "" {
+				line("    %s: %s", field[0], strconv.Quote(field[1]))
+			}
+		}
+	}
+	line("  auth:")
+	if role := v.Auth.AppRole; role != nil {
+		line("    approle: {mount: %s, role_id: %s, secret_id: %s}", strconv.Quote(role.Mount), sourceYAML(role.RoleID), sourceYAML(role.SecretID))
+	} else if v.Auth.Token != nil {
+		line("    token: %s", sourceYAML(*v.Auth.Token))
+	}
+}
+
+// sourceYAML says where a secret is.
+func sourceYAML(s config.SecretSource) string {
+	if s.Env != "" {
+		return "{env: " + strconv.Quote(s.Env) + "}"
+	}
+	return "{file: " + strconv.Quote(s.File) + "}"
+}

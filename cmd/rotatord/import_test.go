@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+)
+
+var importDay = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+
+// TestImportedNames makes names of all kinds of names, each its own.
+func TestImportedNames(t *testing.T) {
+	long := strings.Repeat("a", 70)
+	var all []rotation.TokenFacts
+	for i, name := range []string{"CI deploy", "ci/deploy", "ci-deploy", "  ", "Ünïcödé", "a\nb: {evil: true}", "..", long, long, "--x--", "ok_1.2", "ci-deploy-2"} {
+		all = append(all, rotation.TokenFacts{ID: fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), Name: name, CreatedAt: importDay.Add(time.Duration(i) * time.Hour)})
+	}
+	got := map[string]string{}
+	for _, imported := range nameAll(all, map[string]bool{"ok_1.2": true}, importDay) {
+		got[imported.id[6:8]] = imported.name
+	}
+	want := map[string]string{
+		"00": "ci-deploy", "01": "ci-deploy-2", "02": "ci-deploy-3", "03": "token-00000003", "04": "n-c-d", "05": "a-b-evil-true",
+		"06": "token-00000006", "07": long[:63], "08": long[:61] + "-2", "09": "x", "10": "ok_1.2-2", "11": "ci-deploy-2-2",
+	}
+	for id, name := range want {
+		if got[id] != name {
+			t.Errorf("%s became %q, want %q", id, got[id], name)
+		}
+	}
+}
+
+// TestImportLoads: whatever service tokens are called, the file loads, and has each of them.
+func TestImportLoads(t *testing.T) {
+	draft := importDraft{
+		account:  config.Account{Name: "main", AccountID: cfsim.DefaultAccountID, APIToken: config.SecretSource{File: "to\"ken"}},
+		schedule: "@weekly", mount: "secret", prefix: "access",
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		names := rapid.SliceOfN(rapid.OneOf(rapid.String(), rapid.StringMatching(`[a-zA-Z0-9._ -]{0,70}`), rapid.SampledFrom([]string{"a", "a-2", "A"})), 1, 12).Draw(t, "names")
+		var all []rotation.TokenFacts
+		for i, name := range names {
+			all = append(all, rotation.TokenFacts{
+				ID: fmt.Sprintf("%08d-0000-4000-8000-000000000000", i), Name: name, Enabled: i%2 == 0,
+				ExpiresAt: importDay.Add(time.Duration(i-2) * 40 * 24 * time.Hour),
+			})
+		}
+		text := draft.render(nameAll(all, map[string]bool{}, importDay), 3)
+		c, err := config.Parse("import.yaml", []byte(text))
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		ids := map[string]bool{}
+		for _, token := range c.Tokens {
+			ids[token.ID] = true
+			if token.Sinks[0].Vault.Path != "access/"+token.Name || token.Account != "main" {
+				t.Errorf("%+v", token)
+			}
+		}
+		if len(ids) != len(all) {
+			t.Errorf("%d of %d were written:\n%s", len(ids), len(all), text)
+		}
+	})
+}
+
+// TestImportRemarks says what speaks against rotating a service token.
+func TestImportRemarks(t *testing.T) {
+	days := func(n int) time.Time { return importDay.AddDate(0, 0, n) }
+	for name, test := range map[string]struct {
+		facts rotation.TokenFacts
+		same  int
+		want  []string
+	}{
+		"all is well": {rotation.TokenFacts{Name: "x", Enabled: true, LastSeenAt: days(-1), ExpiresAt: days(300)}, 1,
+			[]string{`"x", last used 2026-11-23, ends 2027-09-20`}},
+		"new": {rotation.TokenFacts{Name: "x", Enabled: true, CreatedAt: days(-3)}, 1, []string{`"x", never used, does not end`}},
+		"unused": {rotation.TokenFacts{Name: "x", Enabled: true, CreatedAt: days(-90)}, 1,
+			[]string{`"x", never used, does not end`, "UNUSED for 90 days: who would miss it?"}},
+		"everything": {rotation.TokenFacts{Name: "x\n", LastSeenAt: days(-61), ExpiresAt: days(5)}, 2,
+			[]string{`"x\n", last used 2026-09-24, ends 2026-11-29`, "UNUSED for 61 days: who would miss it?",
+				"ENDS SOON: renew it at Cloudflare, which a rotation does not", "DISABLED: enable it, or remove this entry",
+				"SAME NAME: 2 service tokens are called so"}},
+		"ended": {rotation.TokenFacts{Name: "x", Enabled: true, LastSeenAt: days(-9), ExpiresAt: days(-5)}, 1,
+			[]string{`"x", last used 2026-11-15, ends 2026-11-19`, "ENDED: renew it at Cloudflare, which a rotation does not, or remove this entry"}},
+	} {
+		if got := remarks(test.facts, test.same, importDay); !slices.Equal(got, test.want) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
+// TestImportKeepsVault: an account of a configuration brings its credential and its Vault.
+func TestImportKeepsVault(t *testing.T) {
+	simulator := cfsim.New(cfsim.Options{SeedTokens: 5})
+	server := httptest.NewServer(simulator)
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	t.Setenv("IMPORT_KEY", "a-key")
+	path := filepath.Join(dir, "config.yaml")
+	before := fmt.Sprintf(`
+accounts:
+  prod: {account_id: %s, api_email: a@b.c, api_key: {env: IMPORT_KEY}, base_url: %s%s, requests_per_5m: 77}
+vault:
+  address: https://vault.internal:8200
+  namespace: team/a
+  timeout: 7s
+  tls: {ca_file: /ca.pem, cert_file: /c.pem, key_file: /k.pem, server_name: v}
+  auth: {approle: {mount: approle/x, role_id: {file: /r}, secret_id: {env: S}}}
+defaults: {account: prod, schedule: "@daily", grace: 1h}
+tokens:
+  seeded-0002: {id: %s, sinks: [{vault: {mount: secret, path: a}}]}
+  pair: {pair: [%s, %s], sinks: [{vault: {mount: secret, path: b}}]}
+`, cfsim.DefaultAccountID, server.URL, cfsim.BasePath, cfsim.SeedTokenID(1), cfsim.SeedTokenID(3), cfsim.SeedTokenID(4))
+	if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"import", "-c", path, "--account", "prod", "--mount", "kv", "--path-prefix", "/x/y/", "--schedule", "@monthly"},
+		strings.NewReader(""), &stdout, &stderr); code != exitGood || stderr.String() != "2 service token(s) written, 3 configured already\n" {
+		t.Fatalf("exit code %d: %s", code, stderr.String())
+	}
+	old, err := config.Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Parse("imported.yaml", stdout.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(old.Vault, c.Vault); diff != "" {
+		t.Errorf("Vault has changed:\n%s", diff)
+	}
+	if c.Accounts["prod"] != old.Accounts["prod"] {
+		t.Errorf("the account became %+v", c.Accounts["prod"])
+	}
+	var names []string
+	for _, token := range c.Tokens {
+		names = append(names, token.Name+" "+token.ID+" "+token.Sinks[0].Vault.Mount+" "+token.Sinks[0].Vault.Path)
+	}
+	// The name seeded-0002 stands for another one there.
+	want := []string{"seeded-0002-2 " + cfsim.SeedTokenID(2) + " kv x/y/seeded-0002-2", "seeded-0005 " + cfsim.SeedTokenID(5) + " kv x/y/seeded-0005"}
+	if !slices.Equal(names, want) {
+		t.Errorf("%q", names)
+	}
+	for _, op := range []string{cfsim.OpCreate, cfsim.OpUpdate, cfsim.OpDelete, cfsim.OpRotate, cfsim.OpRefresh} {
+		if n := simulator.Stats().Count(op); n != 0 {
+			t.Errorf("%d requests for %s", n, op)
+		}
+	}
+}
