@@ -27,6 +27,7 @@ const (
 	// rateOver is the time over which the rate of others is measured, and rateAtLeast the
 	// shortest that says anything.
 	rateOver, rateAtLeast = time.Minute, 10 * time.Second
+	lately                = 15 * time.Second
 )
 
 // ratelimit is what an answer's headers say of the limit.
@@ -203,13 +204,21 @@ func (w *window) usual(now time.Time) int {
 	return min(most, w.quota/2)
 }
 
-// rate is how many requests others make in a second.
+// rate is how many requests others make in a second, as seen for a minute. If that was a burst,
+// and hardly any came of late, it is what can be behind those few.
 func (w *window) rate() float64 {
 	if len(w.trail) == 0 || w.grows {
 		return 0
 	}
 	first, last := w.trail[0], w.trail[len(w.trail)-1]
-	return float64(last.others-first.others) / max(last.at.Sub(first.at), rateAtLeast).Seconds()
+	rate := float64(last.others-first.others) / max(last.at.Sub(first.at), rateAtLeast).Seconds()
+	for _, m := range slices.Backward(w.trail) {
+		if over := last.at.Sub(m.at); over >= lately {
+			n := float64(last.others - m.others)
+			return min(rate, (n+2*math.Sqrt(n)+3)/over.Seconds())
+		}
+	}
+	return rate
 }
 
 // keep is what is left to others until the window ends: what they took in the windows before,
@@ -220,8 +229,8 @@ func (w *window) keep(now time.Time, limit int) float64 {
 	usual := w.usual(now)
 	expected := max(float64(usual-w.others), float64(w.quota)/100*left.Seconds()/w.length.Seconds(), 0)
 	// What no limit would let them go on with is no rate, but a burst. If they have one in
-	// each window, it is over.
-	if more := w.rate() * left.Seconds(); more <= float64(w.quota) || float64(w.others) > 1.1*float64(usual) {
+	// each window, it is over. Those since the last answer are not in what it says is left.
+	if more := w.rate() * w.ends.Sub(w.leftAt).Seconds(); more <= float64(w.quota) || float64(w.others) > 1.1*float64(usual) {
 		expected = max(expected, more)
 	}
 	return max(expected+2*math.Sqrt(expected), float64(w.quota-limit-w.others)) + guard
@@ -260,9 +269,11 @@ func (w *window) pace(now time.Time, ended, pending, back, limit int) pace {
 	if !w.silent && !w.known(now) {
 		return pace{probe: true}
 	}
-	requests, left := w.share(now, ended, pending, back, limit)
-	p := pace{room: requests >= 1, rate: w.rateOf(requests, left, limit)}
-	if unseen := w.rate() * now.Sub(w.leftAt).Seconds(); !w.silent && w.left-w.lost-pending-back-int(unseen) > limit/20+guard {
+	requests, until := w.share(now, ended, pending, back, limit)
+	p := pace{room: requests >= 1, rate: w.rateOf(requests, until, limit)}
+	left := w.left - w.lost - pending - back
+	unseen := int(w.rate() * now.Sub(w.leftAt).Seconds())
+	if !w.silent && (left-unseen > limit/20+guard || left > limit/10+guard && now.Sub(w.leftAt) >= soon) {
 		p.trickle = w.length * 100 / time.Duration(max(limit, 100))
 	}
 	return p
