@@ -77,6 +77,9 @@ func (a *attempt) makes(rotationID string) string {
 	} else if a.record.Facts.Name != "" {
 		name = withoutSuffix(a.record.Facts.Name)
 	}
+	if base := []rune(name); len(base) > maxBase {
+		name = string(base[:maxBase])
+	}
 	return name + suffixMark + strings.ToLower(rotationID[:min(len(rotationID), suffixLength)])
 }
 
@@ -84,6 +87,7 @@ func (a *attempt) makes(rotationID string) string {
 const (
 	suffixMark   = "-"
 	suffixLength = 10
+	maxBase      = 240 // characters; with the suffix it is below what a configured name may have
 )
 
 // withoutSuffix is the name that one with such a suffix was made from.
