@@ -117,7 +117,11 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	p.title("%s", t.Name)
 	p.line("state", "%s", t.State)
 	p.line("account", "%s", t.Account)
-	p.line("service token", "%s%s", t.TokenID, ifSet(" (client ID %s)", t.ClientID))
+	if t.TokenID == "" {
+		p.line("service token", "not made yet")
+	} else {
+		p.line("service token", "%s%s", t.TokenID, ifSet(" (client ID %s)", t.ClientID))
+	}
 	if t.Spare != "" {
 		p.line("pair with", "%s, which is not in use now", t.Spare)
 	}

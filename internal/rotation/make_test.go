@@ -21,6 +21,9 @@ func TestCreate(t *testing.T) {
 		if len(w.made) != 1 || w.made[0].name != "ci" || w.made[0].duration != "8760h" || w.sink.ClientSecret.Reveal() != w.made[0].current {
 			t.Fatalf("made %v, the sink has %v", w.made, w.sink.ClientID)
 		}
+		if !record.Facts.Enabled || record.Facts.ClientID != w.made[0].clientID {
+			t.Errorf("it is taken for disabled: %+v", record.Facts)
+		}
 		if record.TokenID != w.made[0].id || record.Last.Trigger != rotation.TriggerCreate || !record.GraceEnd().IsZero() || len(record.Replaced) > 0 {
 			t.Errorf("the record is %+v", record)
 		}

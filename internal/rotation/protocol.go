@@ -521,6 +521,10 @@ func (a *attempt) commit(ctx context.Context) error {
 			a.takePlace()
 		}
 		a.record.Facts = work.Before.updatedBy(work.After)
+		if work.Makes != "" { // whose answer shows all that there is
+			a.record.Facts = work.After
+			a.record.Facts.ID = work.TokenID
+		}
 		if work.TouchedAt.After(a.record.Facts.UpdatedAt) {
 			a.record.Facts.UpdatedAt = work.TouchedAt
 		}
