@@ -66,10 +66,11 @@ fleet: ## 50 clients while secrets rotate and things go wrong, and a script in i
 	cd test/fleet && go test -count=1 -timeout 40m -args -full
 
 .PHONY: bench
-bench: ## benchmarks, and schedulers side by side in a table; FULL=1 with robfig/cron at 100,000 entries too
+bench: ## benchmarks, schedulers side by side, thousands of tokens under Cloudflare's limit; FULL=1 with robfig/cron at 100,000 entries
 	@[[ -f bench/go.mod ]] || { echo "make bench: bench/go.mod is not there" >&2; exit 1; }
 	cd bench && go test -run '^$$' -bench . -benchmem ./...
 	cd bench && go test -count=1 -timeout 20m -v -run 'TestSchedulers$$' . -args -table $(if $(FULL),-full)
+	go test -count=1 -v -run 'TestUnderTheLimit$$|TestRequestsForEachRotation$$' ./internal/app
 
 .PHONY: tools
 tools: ## install the programs that tests call (promtool, systemd-analyze, mkfs.ext4)

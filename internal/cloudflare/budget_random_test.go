@@ -1,6 +1,7 @@
 package cloudflare
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -193,11 +194,17 @@ func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
 // TestRandomTraffic: whatever comes when, no more of our requests than the limit arrive within
 // any five minutes, and nobody is refused while the others keep to what is left to them.
 func TestRandomTraffic(t *testing.T) {
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue && (testing.Short() || raceDetector) {
+		if err := checks.Value.Set("15"); err != nil {
+			t.Fatal(err)
+		}
+	}
 	rapid.Check(t, func(rt *rapid.T) {
 		r := drawTraffic(rt)
 		var f *flow
 		synctest.Test(t, func(t *testing.T) {
-			f = &flow{traffic: r, cloud: newCloud(r.Quota), budget: newBudget(r.Limit), began: time.Now(), random: rand.New(rand.NewPCG(r.Seed, 0))}
+			f = &flow{traffic: r, cloud: newCloud(r.Quota), budget: newBudget(r.Limit), began: time.Now()}
+			f.random = rand.New(rand.NewPCG(r.Seed, 0))
 			f.budget.join(nil, r.Limit)
 			var ours, others sync.WaitGroup
 			end := make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"sync"
 	"testing"
@@ -89,7 +90,8 @@ func TestRetryAfter(t *testing.T) {
 		client.mustBudget(t).begin()(answer{answered: true, throttle: budgetWindow})
 		client.mustBudget(t).begin()(answer{answered: true, throttle: time.Second})
 		for what, err := range map[string]error{
-			"who waited": <-waits, "a new one": client.Ready(t.Context()), "another account's": beside.Ready(rotation.WithUrgency(t.Context(), rotation.UrgencyDoubt)),
+			"who waited": <-waits, "a new one": client.Ready(t.Context()),
+			"another account's": beside.Ready(rotation.WithUrgency(t.Context(), rotation.UrgencyDoubt)),
 		} {
 			e, ok := errors.AsType[*rotation.IssuerError](err)
 			if !ok || e.Class != rotation.Throttled || e.RetryAfter != budgetWindow || time.Since(start) != 0 {
@@ -327,6 +329,6 @@ func (w *sliding) count(h http.Header) {
 	if reset == 0 {
 		reset = budgetWindow - now.Sub(w.at[0])
 	}
-	h.Set("Ratelimit", `"default";r=`+itoa(max(1200-len(w.at), 0))+`;t=`+itoa(int(math.Ceil(reset.Seconds()))))
+	h.Set("Ratelimit", `"default";r=`+strconv.Itoa(max(1200-len(w.at), 0))+`;t=`+strconv.Itoa(int(math.Ceil(reset.Seconds()))))
 	h.Set("Ratelimit-Policy", `"default";q=1200;w=300`)
 }
