@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
 	"rotatord/internal/secret"
 )
@@ -130,15 +131,22 @@ func (c *consumers) lookLocked() {
 	}
 }
 
+// uses is the service token that consumers of p have now.
+func (c *consumers) uses(p player) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.stage.tokenOf(c.all[p.name].now.id)
+}
+
 // died is when a credential that is refused now stopped working, since the disaster began: in
 // the middle of hours that nobody waited for, perhaps.
 func (c *consumers) died(with credential, now time.Duration) time.Duration {
 	for _, s := range c.stage.sim.Secrets(c.stage.tokenOf(with.id)) {
-		if s.Value.Equal(with.value) && !s.ExpiresAt.IsZero() {
+		if s.Value.Equal(with.value) && s.Status == cfsim.StatusDead {
 			return max(now-c.stage.sim.Now().Sub(s.ExpiresAt), 0)
 		}
 	}
-	return now
+	return now // it is the service token that does not work
 }
 
 // tokenOf is the ID of the service token that has a client ID.

@@ -13,6 +13,7 @@ import (
 type disaster struct {
 	name, what string
 	before     func(*stage) // what has always been so
+	early      bool         // it comes long before the slot, and not with it
 	// strike brings it about, before the slot comes. How long it lasts stands in lasts; zero
 	// means that it is over by itself, or never.
 	strike func(*stage) error
@@ -28,6 +29,7 @@ type disaster struct {
 	// What may happen without a promise being broken.
 	rotations int  // carried out for each token, besides the one that is due
 	loses     bool // an answer does not arrive, and the secret in it is gone
+	outside   bool // somebody else cuts consumers off; how soon they are helped is up to the configuration
 	fatal     bool // consumers are cut off by the disaster itself, and rotatord cannot help
 }
 
@@ -205,6 +207,20 @@ var disasters = []disaster{
 		name: "token-disabled", what: "somebody has disabled the service token",
 		strike: edit(cfsim.Edit{Enabled: new(bool)}), fatal: true,
 		operator: "Enable it at Cloudflare, or find out who disabled it and why. Runbook: RotatordTokenDisabled.",
+	},
+	{
+		name: "rotated-outside", what: "somebody else rotates the service token long before its slot, with a grace of an hour",
+		early: true, outside: true, rotations: 1, loses: true,
+		strike: func(st *stage) error {
+			for _, p := range st.sample.tokens {
+				if _, _, err := st.sim.Rotate(st.consumers.uses(p), time.Hour); err != nil {
+					return err
+				}
+			}
+			return st.age(30 * time.Minute) // the inventory comes once an hour
+		},
+		operator: "Find out who it was. Without outside_rotation: rotate, `rotatord rotate NAME` before that hour is over: " +
+			"then it ends for consumers, until the next slot.",
 	},
 	{
 		name: "api-token-revoked", what: "the API token is revoked",

@@ -50,7 +50,7 @@ type Program struct{ Path, Name string }
 // Report is what would have happened.
 type Report struct {
 	// Tokens is how many the configuration has, Sample those that took part: one of each
-	// combination of account, strategy, grace, window and number of sinks.
+	// combination of account, strategy, grace, window, outside_rotation and number of sinks.
 	Tokens int      `json:"tokens"`
 	Sample []string `json:"sample"`
 	// Notes say in what the rehearsal differs from the configuration.

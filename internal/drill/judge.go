@@ -54,8 +54,8 @@ func violations(d disaster, p player, r result, state string) []string {
 	}
 	breaks(!r.works, "what Vault holds in the end does not work")
 	breaks(state != "idle", "in the end the token is still in the state %q", state)
-	if p.grace == 0 {
-		return broken // nothing was promised to consumers
+	if p.grace == 0 || d.outside {
+		return broken // nothing was promised to consumers, or nothing that could be kept
 	}
 	breaks(r.refused > tolerated, "consumers that read Vault before each call were locked out for %s", Duration(r.refused))
 	promised := p.grace

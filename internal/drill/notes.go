@@ -106,6 +106,12 @@ func (n *notes) Observe(event rotation.Event) {
 		if e.Err != nil {
 			n.alert(e.Token, "RotatordSinkWritesFailing")
 		}
+	case rotation.RotatedOutside:
+		what := "it finds that somebody else has rotated, and raises the alarm"
+		if e.Heals {
+			what = "it finds that somebody else has rotated, and makes up for it"
+		}
+		n.add(e.Token, what)
 	case rotation.SealFailed:
 		n.add(e.Token, "the new secret cannot be sealed on disk", text(e.Err))
 	}

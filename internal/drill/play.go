@@ -29,7 +29,7 @@ func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 		if d.before != nil {
 			d.before(st)
 		}
-		err = st.prepare(ctx)
+		err = st.prepare(ctx, d.early)
 		if err == nil {
 			err = st.playOut(ctx, d)
 		}
@@ -45,14 +45,17 @@ func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 }
 
 // prepare rotates every token once in peace, as it has been for a long time, and lets time
-// pass until its next slot.
-func (st *stage) prepare(ctx context.Context) error {
+// pass until its next slot, or half of that.
+func (st *stage) prepare(ctx context.Context, half bool) error {
 	if err := st.start(); err != nil {
 		return err
 	}
 	err := st.wait(ctx, func(t status.Token) bool { return !t.LastSuccess.IsZero() && t.State == "idle" })
 	if err != nil {
 		return fmt.Errorf("before the disaster: %w", err)
+	}
+	if half {
+		return st.age(st.sample.every / 2)
 	}
 	return st.age(st.sample.every)
 }
@@ -87,6 +90,9 @@ func (st *stage) playOut(ctx context.Context, d disaster) error {
 		lasts = d.lasts(st.sample)
 	}
 	for range maxJumps {
+		if d.early {
+			st.look()
+		}
 		if err := st.rest(ctx); err != nil {
 			return err
 		}
@@ -133,15 +139,17 @@ func (st *stage) aftermath(ctx context.Context, d disaster, tokens map[string]st
 	if err := st.rest(ctx); err != nil {
 		return err
 	}
-	for end := time.Now().Add(5 * time.Second); !st.ready() && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-	}
+	st.look()
 	st.notes.passes(st.tokens(), time.Hour, d.alerts)
 	return nil
 }
 
-// ready reports whether the daemon has seen what there is at Cloudflare.
-func (st *stage) ready() bool {
-	return !slices.ContainsFunc(st.daemon.Ready(), func(c httpapi.Check) bool { return !c.OK })
+// look waits until the daemon has seen what there is at Cloudflare, if it can.
+func (st *stage) look() {
+	failed := func(c httpapi.Check) bool { return !c.OK }
+	for end := time.Now().Add(5 * time.Second); slices.ContainsFunc(st.daemon.Ready(), failed) && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // wait waits until a condition holds of each token.

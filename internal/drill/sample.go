@@ -26,6 +26,7 @@ type player struct {
 	ids           []string // two of a pair, first the one in use
 	grace, window time.Duration
 	skipMissed    bool
+	heal          bool
 	sinks         []config.VaultSink
 }
 
@@ -33,7 +34,7 @@ func (p player) paired() bool { return len(p.ids) == 2 }
 
 // kind is what makes two tokens behave alike in a disaster.
 func (p player) kind() string {
-	return fmt.Sprint(p.account, p.paired(), p.grace, p.window, p.skipMissed, len(p.sinks))
+	return fmt.Sprint(p.account, p.paired(), p.grace, p.window, p.skipMissed, p.heal, len(p.sinks))
 }
 
 // sampleOf takes what the drill needs from a configuration, and nothing else.
@@ -47,7 +48,8 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 			unfit++
 			continue
 		}
-		p := player{name: t.Name, account: t.Account, ids: []string{t.ID}, grace: t.Grace, window: t.Window, skipMissed: t.SkipMissed}
+		p := player{name: t.Name, account: t.Account, ids: []string{t.ID}, grace: t.Grace, window: t.Window,
+			skipMissed: t.SkipMissed, heal: t.Heal}
 		if t.Partner != "" {
 			p.ids = append(p.ids, t.Partner)
 		}
@@ -60,7 +62,7 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 			unfit++
 			continue
 		}
-		if t.Verify != nil || t.RenewBefore > 0 || t.Heal {
+		if t.Verify != nil || t.RenewBefore > 0 {
 			more++
 		}
 		if kinds[p.kind()] {
@@ -95,7 +97,7 @@ func (s *sample) note(limit, unfit, alike, more int) {
 		s.notes = append(s.notes, fmt.Sprintf("Left out because they are made by rotatord, belong to a zone or have no sink in Vault: %d.", unfit))
 	}
 	if more > 0 {
-		s.notes = append(s.notes, "What the configuration says of verify, renew_before and outside_rotation is not rehearsed.")
+		s.notes = append(s.notes, "What the configuration says of verify and renew_before is not rehearsed.")
 	}
 	if len(s.tokens) > limit {
 		slices.SortStableFunc(s.tokens, func(a, b player) int { return cmp.Compare(a.grace, b.grace) })
@@ -174,6 +176,9 @@ func (s *sample) configuration(dir, simURL, vaultURL string) ([]byte, error) {
 		}
 		if p.skipMissed {
 			t["catch_up"] = "skip"
+		}
+		if p.heal {
+			t["outside_rotation"] = "rotate"
 		}
 		var sinks []m
 		for _, sink := range p.sinks {
