@@ -41,7 +41,13 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 	retry := inventoryRetry
 	for {
 		wait := account.every - rand.N(account.every/10)
-		all, err := account.client.List(ctx)
+		urgent := ctx
+		if !account.inventoried.Load() {
+			// The first tells of all tokens what would else be asked for each: it must not wait
+			// behind what is due.
+			urgent = rotation.WithUrgency(ctx, rotation.UrgencyManual)
+		}
+		all, err := account.client.List(urgent)
 		switch {
 		case ctx.Err() != nil:
 			return
