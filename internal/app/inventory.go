@@ -95,6 +95,16 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 		}
 		log := a.log.With("token", t.Name, "account", t.Account, "token_id", id)
 		facts, there := listed[id]
+		if !there && !seen.gone { // a listing may miss one that was moved between its pages
+			asked, err := seen.token.Issuer.Inspect(ctx, id)
+			switch {
+			case err == nil:
+				facts, there = asked, true
+			case !errors.Is(err, rotation.ErrGone):
+				log.Warn("the account's listing does not have the service token, and it could not be asked for", "error", err)
+				continue
+			}
+		}
 		if !there {
 			gone = true
 			log.Error("the account has no service token with this id any more, or never had: its secret works nowhere, and its rotations fail until the configuration is corrected")
