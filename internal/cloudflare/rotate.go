@@ -70,6 +70,7 @@ func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Durati
 			return rotation.TokenFacts{}, time.Time{}, err
 		}
 	}
+	// Last: what was admitted and is not sent yet holds others up.
 	if err := c.admit(ctx, "update"); err != nil {
 		return rotation.TokenFacts{}, time.Time{}, err
 	}
