@@ -137,6 +137,9 @@ func (d importDraft) render(tokens []importedToken, left int) string {
 	if d.account.RequestsPer5m != 0 {
 		line("    requests_per_5m: %d", d.account.RequestsPer5m)
 	}
+	if d.account.InventoryEvery != 0 {
+		line("    inventory_every: %s", d.account.InventoryEvery)
+	}
 	d.renderVault(line)
 	line("defaults:")
 	line("  account: %s", d.account.Name)

@@ -76,6 +76,34 @@ func TestImportLoads(t *testing.T) {
 	})
 }
 
+// TestImportOfAZone: its service tokens are replaced, since they cannot be rotated.
+func TestImportOfAZone(t *testing.T) {
+	simulator := cfsim.New(cfsim.Options{})
+	server := httptest.NewServer(simulator)
+	t.Cleanup(server.Close)
+	const zone = "0123456789abcdef0123456789abcdef"
+	made, _, err := simulator.Create(cfsim.CreateParams{Name: "zoned", ZoneID: zone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("made-up"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	if code := run([]string{"import", "--zone-id", zone, "--api-token-file", token, "--base-url", server.URL + cfsim.BasePath},
+		strings.NewReader(""), &stdout, &stderr); code != exitGood {
+		t.Fatalf("exit code %d: %s", code, stderr.String())
+	}
+	c, err := config.Parse("imported.yaml", stdout.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Accounts["main"].ZoneID != zone || len(c.Tokens) != 1 || c.Tokens[0].ID != made.ID || !c.Tokens[0].Replace {
+		t.Errorf("%+v", c.Tokens)
+	}
+}
+
 // TestImportRemarks says what speaks against rotating a service token.
 func TestImportRemarks(t *testing.T) {
 	days := func(n int) time.Time { return importDay.AddDate(0, 0, n) }
@@ -112,7 +140,7 @@ func TestImportKeepsVault(t *testing.T) {
 	path := filepath.Join(dir, "config.yaml")
 	before := fmt.Sprintf(`
 accounts:
-  prod: {account_id: %s, api_email: a@b.c, api_key: {env: IMPORT_KEY}, base_url: %s%s, requests_per_5m: 77}
+  prod: {account_id: %s, api_email: a@b.c, api_key: {env: IMPORT_KEY}, base_url: %s%s, requests_per_5m: 77, inventory_every: 20m}
 vault:
   address: https://vault.internal:8200
   namespace: team/a

@@ -34,7 +34,8 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 		source, field = a.APIKey, ".api_key"
 	}
 	if _, err := source.Read(); err != nil {
-		e.add(Bad, CredentialUnreadable, subject+field, err.Error(), "make it readable for the user that the daemon runs as; doctor must run as that user")
+		e.add(Bad, CredentialUnreadable, subject+field, err.Error(),
+			"make it readable for the user that the daemon runs as; doctor must run as that user")
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountTime)
@@ -69,7 +70,8 @@ func (e *examination) reached(subject string, a config.Account, err error) bool 
 	case err == nil:
 		return true
 	case ok && failure.Class == rotation.Throttled:
-		e.add(Bad, AccountThrottled, subject, err.Error(), "wait; and lower requests_per_5m, since somebody else uses this credential or its user's")
+		e.add(Bad, AccountThrottled, subject, err.Error(),
+			"wait; and lower requests_per_5m, since somebody else uses this credential or its user's")
 		return false
 	case !ok || failure.Status == 0:
 		e.add(Bad, AccountUnreachable, subject, err.Error(), "look at DNS, proxy and firewall between here and "+a.BaseURL)
@@ -96,9 +98,11 @@ func (e *examination) credential(subject string, c cloudflare.Credential, err er
 	case c.NotBefore.After(now):
 		e.add(Bad, CredentialNotYet, subject, fmt.Sprintf("%s is not valid before %s", what, clear(c.NotBefore)), "wait, or replace it")
 	case c.ExpiresAt.IsZero():
-		e.add(Warning, CredentialWithoutEnd, subject, what+" is active and has no end", "give it one, so that a copy which somebody keeps is worth nothing one day")
+		e.add(Warning, CredentialWithoutEnd, subject, what+" is active and has no end",
+			"give it one, so that a copy which somebody keeps is worth nothing one day")
 	case c.ExpiresAt.Before(now.Add(soon)):
-		e.add(Warning, CredentialEndsSoon, subject, fmt.Sprintf("%s ends at %s", what, clear(c.ExpiresAt)), "replace it before that: no rotation works afterwards")
+		e.add(Warning, CredentialEndsSoon, subject, fmt.Sprintf("%s ends at %s", what, clear(c.ExpiresAt)),
+			"replace it before that: no rotation works afterwards")
 	default:
 		e.add(Good, CredentialActive, subject, fmt.Sprintf("%s is active until %s", what, clear(c.ExpiresAt)), "")
 	}
@@ -115,7 +119,8 @@ func (e *examination) listing(subject string, a config.Account, n int, err error
 	case err == nil:
 		e.add(Good, ListAllowed, subject, fmt.Sprintf("its %d service token(s) may be listed", n), "")
 	case failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden:
-		e.add(Bad, ListRefused, subject, err.Error(), "give the API token the permission "+permission+", on this "+strings.TrimSuffix(owner, "_id"))
+		e.add(Bad, ListRefused, subject, err.Error(),
+			"give the API token the permission "+permission+", on this "+strings.TrimSuffix(owner, "_id"))
 	case failure.Status == http.StatusNotFound:
 		e.add(Bad, AccountUnknown, subject+"."+owner, err.Error(), "correct "+owner)
 	default:
@@ -150,9 +155,11 @@ func (e *examination) clock(subject string, h *headers) {
 	switch {
 	case !ok:
 	case skew.Abs() > tooFar:
-		e.add(Bad, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's: no scheduled rotation begins", skew.Abs().Round(time.Second)), "set the clock (NTP)")
+		e.add(Bad, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's: no scheduled rotation begins", skew.Abs().Round(time.Second)),
+			"set the clock (NTP)")
 	case skew.Abs() > apart:
-		e.add(Warning, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's", skew.Abs().Round(time.Second)), "set the clock (NTP)")
+		e.add(Warning, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's", skew.Abs().Round(time.Second)),
+			"set the clock (NTP)")
 	default:
 		e.add(Good, ClockGood, subject, "this machine's clock and Cloudflare's agree", "")
 	}
@@ -170,7 +177,8 @@ func (e *examination) budget(subject string, a config.Account, h *headers) {
 			fmt.Sprintf("only %d requests are left of the %d that Cloudflare takes in five minutes", left, quota),
 			"find out who else uses this credential or its user's, or lower requests_per_5m")
 	default:
-		e.add(Good, BudgetGood, subject+".requests_per_5m", fmt.Sprintf("%d of the %d requests that Cloudflare takes in five minutes are left", left, quota), "")
+		e.add(Good, BudgetGood, subject+".requests_per_5m", fmt.Sprintf("%d of the %d requests that Cloudflare takes in five minutes are left", left, quota),
+			"")
 	}
 }
 

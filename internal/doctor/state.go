@@ -40,7 +40,8 @@ func (e *examination) state() {
 		e.add(Bad, StateUnusable, subject, dir+" is not a directory", "name a directory, or remove the file")
 		return
 	case info.Mode().Perm()&0o007 != 0:
-		e.add(Bad, StateOpen, subject, fmt.Sprintf("%s has mode %04o: others may enter it, and the daemon refuses that", dir, info.Mode().Perm()), "chmod 0700 "+dir)
+		e.add(Bad, StateOpen, subject, fmt.Sprintf("%s has mode %04o: others may enter it, and the daemon refuses that", dir, info.Mode().Perm()),
+			"chmod 0700 "+dir)
 		return
 	}
 	e.room(subject, dir, e.disk(dir))
@@ -53,7 +54,8 @@ func (e *examination) parent(subject, dir string) {
 		e.add(Warning, StateMissing, subject, dir+" does not exist", "nothing, if the daemon never ran here: it makes the directory")
 		return
 	}
-	e.add(Warning, StateMissing, subject, dir+" does not exist, and this user may not make it", "make it with mode 0700 for the daemon's user, or let systemd do so")
+	e.add(Warning, StateMissing, subject, dir+" does not exist, and this user may not make it",
+		"make it with mode 0700 for the daemon's user, or let systemd do so")
 }
 
 func (e *examination) room(subject, dir string, d disk) {
@@ -71,7 +73,8 @@ func (e *examination) room(subject, dir string, d disk) {
 		e.add(Warning, StateVolatile, subject, fmt.Sprintf("%s is on %s, which may not survive a restart: a secret that waits there would be lost", dir, d.volatile),
 			"use a disk that survives")
 	case d.copies != "":
-		e.add(Good, StateGood, subject, fmt.Sprintf("%s can be written, and %s. On %s overwriting takes room: keep some free", dir, free, d.copies), "")
+		e.add(Good, StateGood, subject, fmt.Sprintf("%s can be written, and %s. On %s overwriting takes room: keep some free", dir, free, d.copies),
+			"")
 	default:
 		e.add(Good, StateGood, subject, dir+" can be written, and "+free, "")
 	}

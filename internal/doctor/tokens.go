@@ -87,22 +87,26 @@ func (e *examination) toBeMade(subject string, c config.Create, listed map[strin
 func (e *examination) missing(subject, account, id string) {
 	for _, other := range slices.Sorted(maps.Keys(e.listed)) {
 		if _, ok := e.listed[other][id]; ok {
-			e.add(Bad, TokenElsewhere, subject, fmt.Sprintf("the service token %s is not in %s but in %s", id, account, other), "write account: "+other)
+			e.add(Bad, TokenElsewhere, subject, fmt.Sprintf("the service token %s is not in %s but in %s", id, account, other),
+				"write account: "+other)
 			return
 		}
 	}
-	e.add(Bad, TokenGone, subject, fmt.Sprintf("%s has no service token %s", account, id), "correct the id, or make it anew: its rotations fail")
+	e.add(Bad, TokenGone, subject, fmt.Sprintf("%s has no service token %s", account, id),
+		"correct the id, or make it anew: its rotations fail")
 }
 
 func (e *examination) facts(subject string, t config.Token, f rotation.TokenFacts) {
 	now := e.Now()
 	if !f.Enabled {
-		e.add(Bad, TokenDisabled, subject, fmt.Sprintf("the service token %s is disabled", f.ID), "enable it, or remove the entry: nobody can use its secrets")
+		e.add(Bad, TokenDisabled, subject, fmt.Sprintf("the service token %s is disabled", f.ID),
+			"enable it, or remove the entry: nobody can use its secrets")
 	}
 	switch {
 	case f.ExpiresAt.IsZero():
 	case !f.ExpiresAt.After(now):
-		e.add(Bad, TokenEnded, subject, fmt.Sprintf("the service token %s ended at %s", f.ID, clear(f.ExpiresAt)), "renew it at Cloudflare: a rotation does not")
+		e.add(Bad, TokenEnded, subject, fmt.Sprintf("the service token %s ended at %s", f.ID, clear(f.ExpiresAt)),
+			"renew it at Cloudflare: a rotation does not")
 	case f.ExpiresAt.Before(now.Add(soon)) && t.RenewBefore == 0:
 		e.add(Warning, TokenEndsSoon, subject, fmt.Sprintf("the service token %s ends at %s, and a rotation does not move that", f.ID, clear(f.ExpiresAt)),
 			"set renew_before, or renew it at Cloudflare")

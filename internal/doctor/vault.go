@@ -97,10 +97,12 @@ func (e *examination) session(ctx context.Context, s *vault.Session) {
 	case kind == "approle":
 		e.add(Good, VaultSession, "vault.auth", message+"; not renewable, so the daemon logs in anew each time", "")
 	default:
-		e.add(Warning, VaultSessionEnds, "vault.auth", message+", and not renewable", "whoever makes this token must replace the file before that")
+		e.add(Warning, VaultSessionEnds, "vault.auth", message+", and not renewable",
+			"whoever makes this token must replace the file before that")
 	}
 	if e.root = slices.Contains(policies, "root"); e.root {
-		e.add(Warning, VaultRoot, "vault.auth", "the session has the policy root: it may do everything", "use deploy/vault/rotatord-policy.hcl and an AppRole")
+		e.add(Warning, VaultRoot, "vault.auth", "the session has the policy root: it may do everything",
+			"use deploy/vault/rotatord-policy.hcl and an AppRole")
 	}
 }
 
@@ -118,7 +120,8 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 	}
 	may, err := capabilities(ctx, s, asked)
 	if err != nil {
-		e.add(Bad, SinkUnusable, "vault", err.Error(), "let the policy allow update at sys/capabilities-self: rotatord asks before each rotation whether it may write")
+		e.add(Bad, SinkUnusable, "vault", err.Error(),
+			"let the policy allow update at sys/capabilities-self: rotatord asks before each rotation whether it may write")
 		return
 	}
 	for _, p := range usable {
@@ -151,7 +154,8 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 		}
 	}
 	if len(admin) > 0 {
-		e.add(Warning, VaultAdmin, "vault", "the session may do what only an administrator should: "+strings.Join(admin, ", "), "use a policy of rotatord's own")
+		e.add(Warning, VaultAdmin, "vault", "the session may do what only an administrator should: "+strings.Join(admin, ", "),
+			"use a policy of rotatord's own")
 	}
 }
 
