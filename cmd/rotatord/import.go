@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -127,8 +128,12 @@ func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now t
 func (o *importOptions) draft(known *config.Config) (importDraft, error) {
 	d := importDraft{schedule: o.schedule, mount: o.mount, prefix: strings.Trim(o.prefix, "/")}
 	if o.accountID != "" || o.zoneID != "" {
+		tokenFile, err := filepath.Abs(o.apiTokenFile) // the daemon has a working directory of its own
+		if err != nil {
+			return d, err
+		}
 		d.account = config.Account{
-			Name: o.account, AccountID: o.accountID, ZoneID: o.zoneID, BaseURL: o.baseURL, APIToken: config.SecretSource{File: o.apiTokenFile},
+			Name: o.account, AccountID: o.accountID, ZoneID: o.zoneID, BaseURL: o.baseURL, APIToken: config.SecretSource{File: tokenFile},
 		}
 	} else {
 		var found bool
