@@ -33,7 +33,7 @@ func TestPlanKeepsWhatWasLearned(t *testing.T) {
 		t.Fatal(err)
 	}
 	older, _ := e.view("ci")
-	if err := e.learn(t.Context(), "ci", rotation.TokenFacts{ID: token.ID, Enabled: true}); err != nil {
+	if err := e.learn(t.Context(), "ci", rotation.TokenFacts{ID: token.ID, Enabled: true}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	e.plan("ci", older.record, 0)

@@ -47,6 +47,7 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 			// behind what is due.
 			urgent = rotation.WithUrgency(ctx, rotation.UrgencyManual)
 		}
+		began := a.now()
 		all, err := account.client.List(urgent)
 		switch {
 		case ctx.Err() != nil:
@@ -57,7 +58,7 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 			log.Warn("the account's service tokens could not be listed", "error", err, "retry_in", wait.String())
 		default:
 			retry = inventoryRetry
-			a.learn(ctx, name, all)
+			a.learn(ctx, name, all, began)
 			account.inventoried.Store(true)
 			a.metrics.Inventoried(name, a.now())
 		}
@@ -69,21 +70,21 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 	}
 }
 
-// learn compares what was listed with what is configured.
-func (a *App) learn(ctx context.Context, account string, listed []rotation.TokenFacts) {
+// learn compares what was listed, from that time on, with what is configured.
+func (a *App) learn(ctx context.Context, account string, listed []rotation.TokenFacts, began time.Time) {
 	byID := make(map[string]rotation.TokenFacts, len(listed))
 	for _, facts := range listed {
 		byID[facts.ID] = facts
 	}
 	for _, token := range a.inForce().Tokens {
 		if token.Account == account {
-			a.learnToken(ctx, token, byID)
+			a.learnToken(ctx, token, byID, began)
 		}
 	}
 }
 
 // learnToken compares the service token of one entry, or the two of a pair, with what was listed.
-func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts) {
+func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts, began time.Time) {
 	seen, ok := a.engine.view(t.Name)
 	if !ok || seen.enrolling {
 		return
@@ -113,7 +114,7 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 		if !facts.Enabled {
 			log.Warn("the service token is disabled at Cloudflare, which refuses its secrets")
 		}
-		if err := a.engine.learn(ctx, t.Name, facts); err != nil {
+		if err := a.engine.learn(ctx, t.Name, facts, began); err != nil {
 			log.Error("the ledger could not be written", "error", err)
 		}
 		if fault, late := a.inForce().ExpiryFault(t.Name, id, a.now(), nextOf(seen), facts.ExpiresAt); late {
@@ -133,12 +134,18 @@ func nextOf(seen scheduled) time.Time {
 
 // learn hands what an inventory saw to the rotator, and plans the token anew: it may have to be
 // renewed, or to make up for a rotation by somebody else.
-func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts) error {
+func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts, listed time.Time) error {
 	s, ok := e.view(name)
 	if !ok || s.enrolling {
 		return nil
 	}
-	record, err := e.rotator.Learn(ctx, s.token, facts)
+	learn := e.rotator.Learn
+	if s.record.Step == rotation.StepInDoubt {
+		learn = func(ctx context.Context, t rotation.Token, facts rotation.TokenFacts) (rotation.Record, error) {
+			return e.rotator.Witness(ctx, t, facts, listed)
+		}
+	}
+	record, err := learn(ctx, s.token, facts)
 	if err != nil {
 		return err
 	}

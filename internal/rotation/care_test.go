@@ -270,3 +270,55 @@ func TestExtendGrace(t *testing.T) {
 		}
 	})
 }
+
+// TestInventoryIsAWitness: an inventory that began when the request could no longer be under way
+// settles a doubt, and nobody is asked for the token by itself.
+func TestInventoryIsAWitness(t *testing.T) {
+	doubt := func(w *world, token rotation.Token, r *rotation.Rotator, f fault) (before rotation.TokenFacts) {
+		w.advance(r, token) // which shows that updated_at moves
+		time.Sleep(time.Until(w.record().Last.GraceEndsAt))
+		before = w.facts()
+		w.failOnce("rotate", f)
+		w.advance(r, token)
+		if w.record().Step != rotation.StepInDoubt {
+			t.Fatal(w.record().Step)
+		}
+		w.calls = nil
+		return before
+	}
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // it was carried out
+		doubt(w, token, r, fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
+		time.Sleep(30 * time.Second)
+		if record, err := r.Witness(w.t.Context(), token, w.facts(), time.Now()); err != nil || record.Doubt.CarriedOut {
+			t.Error("a listing that is too early counts", err)
+		}
+		time.Sleep(time.Minute)
+		record, err := r.Witness(w.t.Context(), token, w.facts(), time.Now())
+		if err != nil || !record.Doubt.CarriedOut || record.NotBefore.After(time.Now()) {
+			t.Fatal(record, err)
+		}
+		if _, err := r.Advance(w.t.Context(), token); err == nil || w.count("inspect") > 0 || w.record().Doubt.Decision != rotation.ReasonOldSecretWorks {
+			t.Error(err, w.calls, w.record().Doubt)
+		}
+		if again, err := r.Witness(w.t.Context(), token, w.facts(), record.Doubt.ListedAt); err != nil || again.Revision != w.record().Revision {
+			t.Error("the same listing counts twice", err)
+		}
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveLook); err != nil || w.count("inspect") != 1 {
+			t.Error("an operator's look asks nobody", err)
+		}
+		time.Sleep(11 * time.Minute)
+		if w.advance(r, token); w.count("inspect") != 2 {
+			t.Error("an old listing counts")
+		}
+	})
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // it was not
+		before := doubt(w, token, r, fault{before: &rotation.IssuerError{Class: rotation.Unknown}})
+		time.Sleep(2 * time.Minute)
+		if _, err := r.Witness(w.t.Context(), token, before, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Advance(w.t.Context(), token); err != nil || w.count("inspect") > 0 || w.record().Step != rotation.StepIdle {
+			t.Error(err, w.calls, w.record())
+		}
+	})
+}

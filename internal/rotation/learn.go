@@ -89,3 +89,36 @@ func (a *attempt) ours(at time.Time) bool {
 	}
 	return at.Sub(a.record.Renewal.At).Abs() < ownChange
 }
+
+// Witness shows a doubt what an inventory has seen of its service token, and returns the record.
+// The doubt is then looked at at once, without a request of its own. listed is when the
+// inventory began: one that began while the request could still be under way says nothing. Of a
+// service token that was to be made it says nothing either, since that is found by its name.
+func (r *Rotator) Witness(ctx context.Context, t Token, facts TokenFacts, listed time.Time) (Record, error) {
+	l := r.lockOf(t.Name)
+	if !l.TryLock() {
+		return Record{}, nil
+	}
+	defer l.Unlock()
+	record, err := r.load(ctx, t)
+	if err != nil || record.Step != StepInDoubt {
+		return record, err
+	}
+	record = record.clone()
+	d, work := record.Doubt, record.Work
+	if work.apart() || work.Grace == 0 || facts.ID != work.TokenID || listed.Before(d.Since.Add(settleTime)) || !listed.After(d.ListedAt) {
+		return record, nil
+	}
+	d.CarriedOut = d.CarriedOut || movedWith(work, facts)
+	d.ListedAt, record.Facts, record.NotBefore = listed.UTC(), facts, r.now().UTC()
+	return r.ledger.Save(ctx, record)
+}
+
+// listed are the facts that an inventory has shown of a doubt not long ago; nil if none has.
+func (a *attempt) listed() *TokenFacts {
+	d := a.record.Doubt
+	if d.ListedAt.IsZero() || a.now().Sub(d.ListedAt) >= doubtRecheck || a.record.Facts.ID != a.record.Work.TokenID {
+		return nil
+	}
+	return new(a.record.Facts)
+}

@@ -240,6 +240,9 @@ type Doubt struct {
 	OldWorksUntil time.Time `json:"old_works_until,omitzero"`
 	// CarriedOut is set once Cloudflare has shown that the request was carried out.
 	CarriedOut bool `json:"carried_out,omitempty"`
+	// ListedAt is when the last inventory began that has shown the token since, at a time when
+	// the request could no longer be under way.
+	ListedAt time.Time `json:"listed_at,omitzero"`
 	// Extensions counts how often the old secret's grace was extended.
 	Extensions int `json:"extensions,omitempty"`
 	// Decision is the reason code of the last verdict, and DecidedAt when it was given.

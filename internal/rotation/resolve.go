@@ -44,7 +44,7 @@ func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error
 	if a.record.Work.Makes != "" {
 		e.Made, readErr = a.lookForMade(ctx)
 		e.Looked = readErr == nil
-	} else {
+	} else if e.Facts = a.listed(); e.Facts == nil || a.manual {
 		e.Facts, readErr = a.inspect(ctx)
 	}
 	records, err := a.ledger.All(ctx)
@@ -208,6 +208,7 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 		return record, Verdict{}, fmt.Errorf("%s is %w: its state is %s", t.Name, ErrNotInDoubt, cmp.Or(string(record.Step), "idle"))
 	}
 	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
+	a.manual = true
 	if how == ResolveLook { // to an operator it is an answer, and not an error, that a doubt stays
 		verdict, readErr, err := a.lookAndAct(ctx)
 		return a.record, verdict, errors.Join(err, readErr)
