@@ -18,5 +18,6 @@
 //
 // The points are PHASE.before and PHASE.after for each phase of a rotation, LEDGER STEP
 // .before and .after as "ledger.sealed.before" for each write to the ledger, and
-// "erase.before" and "erase.after".
+// so for what else is done on the way: "erase", "extend", "find" (a service token by its
+// name) and "delete" (one that was replaced).
 package failpoint

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"rotatord/internal/failpoint"
 )
 
 // This file holds what is done for a token beside its rotations: the service token itself is
@@ -98,7 +100,9 @@ func (a *attempt) deleteReplaced(ctx context.Context) error {
 			left = append(left, old)
 			continue
 		}
+		failpoint.Reach("delete.before")
 		err := a.token.Maker.Delete(ctx, old.TokenID)
+		failpoint.Reach("delete.after")
 		a.tell(ReplacedDeleted{Token: a.token.Name, TokenID: old.TokenID, Err: err})
 		if err != nil {
 			old.Failures++

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"rotatord/internal/failpoint"
 )
 
 // This file holds service tokens that rotatord makes: the first one of an entry with a
@@ -99,6 +101,14 @@ func withoutSuffix(name string) string {
 	return name[:i]
 }
 
+// find asks which service tokens have that name.
+func (a *attempt) find(ctx context.Context, name string) ([]TokenFacts, error) {
+	failpoint.Reach("find.before")
+	found, err := a.token.Maker.Find(ctx, name)
+	failpoint.Reach("find.after")
+	return found, err
+}
+
 // errAdopted ends an attempt that found the service token which it was to make.
 var errAdopted = errors.New("a service token of that name was adopted")
 
@@ -109,7 +119,7 @@ func (a *attempt) mayMake(ctx context.Context) error {
 	if create == nil || a.record.TokenID != "" {
 		return nil // the name that a replacement gets is nobody else's
 	}
-	found, err := a.token.Maker.Find(ctx, work.Makes)
+	found, err := a.find(ctx, work.Makes)
 	found = slices.DeleteFunc(found, func(f TokenFacts) bool { // one whose secret was lost
 		return slices.ContainsFunc(a.record.Replaced, func(r Replaced) bool { return r.TokenID == f.ID })
 	})
@@ -172,7 +182,7 @@ func (a *attempt) identifyMade(ctx context.Context, issued Issued) error {
 	if work.TokenID != "" {
 		return nil
 	}
-	found, err := a.token.Maker.Find(ctx, work.Makes)
+	found, err := a.find(ctx, work.Makes)
 	if err != nil {
 		return fmt.Errorf("asking for the ID of the service token that was made: %w", err)
 	}
@@ -207,7 +217,7 @@ const maxMadeBefore = 15 * time.Minute
 // lookForMade asks whether the service token of a doubt was made.
 func (a *attempt) lookForMade(ctx context.Context) (found *TokenFacts, err error) {
 	work := a.record.Work
-	all, err := a.token.Maker.Find(ctx, work.Makes)
+	all, err := a.find(ctx, work.Makes)
 	all = slices.DeleteFunc(all, func(f TokenFacts) bool { // from before the request
 		return !f.CreatedAt.IsZero() && work.IntentAt.Sub(f.CreatedAt) > maxMadeBefore
 	})
