@@ -145,7 +145,7 @@ func (w *world) judgeLeaks(logs string, say func(string, ...any)) {
 		say("the state cannot be read: %v", err)
 	}
 	for _, s := range w.subjects {
-		for _, id := range s.ids {
+		for _, id := range w.idsOf(s) {
 			for i, issued := range w.sim.Secrets(id) {
 				for name, text := range where {
 					if strings.Contains(text, issued.Value.Reveal()) {
@@ -163,20 +163,25 @@ func (w *world) judgeLeaks(logs string, say func(string, ...any)) {
 // judgeSubject judges one token: what Vault holds, what became of each secret, each rotate.
 func (w *world) judgeSubject(s subject, lines []line, say func(string, ...any)) {
 	versions := history(w.t, w.server.Root(w.t), s.path)
+	if len(versions) == 0 {
+		say("%s: Vault holds nothing", s.name)
+		return
+	}
 	last := versions[len(versions)-1]
 	if !w.accepted(s, last.clientID, last.secret) {
 		say("%s: what Vault holds is refused", s.name)
 	}
 	for i, v := range versions {
-		if v.canary != canary {
+		if !s.kind.absent() && v.canary != canary {
 			say("%s: version %d has lost what somebody else keeps there", s.name, i+1)
 		}
 	}
+	ids := w.idsOf(s)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var requests []request
 	for _, r := range w.requests {
-		if slices.Contains(s.ids, r.tokenID) {
+		if slices.Contains(ids, r.tokenID) {
 			requests = append(requests, r)
 		}
 	}
@@ -184,19 +189,21 @@ func (w *world) judgeSubject(s subject, lines []line, say func(string, ...any)) 
 	lost := w.judgeSecrets(s, requests, versions, lines, say)
 	w.judgeRequests(s, requests, versions, lines, say)
 	w.judgeRefusals(s, lost, say)
+	w.judgeProbes(s, requests, versions, say)
+	w.judgeMade(s, requests, versions, say)
 }
 
 // judgeSecrets holds that each secret which was issued reached Vault, or that people were told of
-// its doubt before another request was sent. It returns how many did not reach Vault.
+// its doubt before another request was sent. It returns how many of those that a rotate issued did not.
 func (w *world) judgeSecrets(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) (lost int) {
 	told := map[string]int{}
 	for _, r := range requests {
-		if r.carriedOut() {
+		if r.carriedOut() && !r.makes {
 			told[r.tokenID]++
 		}
 	}
 	for _, id := range s.ids {
-		if token, _ := w.sim.Token(id); told[id] != token.Rotations {
+		if token, ok := w.sim.Token(id); ok && told[id] != token.Rotations {
 			say("%s: the protocol of the requests has %d rotations of %s and Cloudflare %d: the oracle cannot judge", s.name, told[id], id, token.Rotations)
 		}
 	}
@@ -204,7 +211,9 @@ func (w *world) judgeSecrets(s subject, requests []request, versions []version, 
 		if !r.carriedOut() || slices.ContainsFunc(versions, func(v version) bool { return digest(v.secret) == r.issued }) {
 			continue
 		}
-		lost++
+		if !r.makes { // nobody used what was made, and it took nothing from anybody
+			lost++
+		}
 		doubt := slices.IndexFunc(lines, func(l line) bool {
 			return l.Token == s.name && l.raised() && l.Time.After(r.at) && (i+1 == len(requests) || l.Time.Before(requests[i+1].at))
 		})
@@ -230,17 +239,19 @@ func (w *world) judgeRequests(s subject, requests []request, versions []version,
 		}
 		made, known := last[r.tokenID] // what made the current secret
 		last[r.tokenID] = r
-		held := versions[0]
-		for _, v := range versions {
-			if v.at.Before(r.at) {
-				held = v
-			}
+		switch {
+		case r.makes:
+			continue
+		case s.kind.inZone():
+			say("%s: a service token of a zone was rotated", s.name)
 		}
+		known = known && !made.makes // the first secret promised nothing about another one
+		held := heldAt(versions, r.at)
 		used, age, way := digest(held.secret), r.at.Sub(made.at), made.underWay(s.name, lines)
 		switch {
-		case s.paired() && held.clientID == r.before.ClientID:
+		case s.kind == pair && held.clientID == r.before.ClientID:
 			say("%s: the service token in use was rotated", s.name)
-		case s.paired() || s.grace == 0:
+		case s.kind == pair || s.grace == 0:
 		case used == r.before.PreviousDigest && known && age < s.grace*3/4-way:
 			say("%s: rotated at %s, %s after a rotation that consumers had not got (grace %s)", s.name, r.at.Format(clock), age, s.grace)
 		case used == r.before.CurrentDigest && known && age < s.grace-way:
@@ -264,8 +275,8 @@ func (w *world) judgeRefusals(s subject, lost int, say func(string, ...any)) {
 			n++
 		}
 	}
-	if n > 0 && (s.paired() || s.grace > 0 && lost == 0) {
-		say("%s: what Vault held was refused %d times (grace %s, pair %t)", s.name, n, s.grace, s.paired())
+	if n > 0 && (s.kind.apart() || s.grace > 0 && lost == 0) {
+		say("%s: what Vault held was refused %d times (grace %s, %s)", s.name, n, s.grace, s.kind)
 	}
 }
 

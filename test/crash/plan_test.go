@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
@@ -14,7 +15,7 @@ import (
 func points() []string {
 	all := []string{""}
 	for _, step := range []string{
-		"claim", "preflight", "intent", "rotate", "seal", "store", "commit", "erase", "extend",
+		"claim", "preflight", "intent", "rotate", "seal", "store", "verify", "commit", "erase", "extend", "find", "delete",
 		"ledger.claimed", "ledger.intent", "ledger.sealed", "ledger.stored", "ledger.idle", "ledger.in_doubt",
 	} {
 		all = append(all, step+".before", step+".after")
@@ -45,21 +46,78 @@ var inMatrix = []string{
 	"normal", "answer lost", "500 before", "500 after", "cut in the body", "unreadable", "success: false", "slower than the bound", "wrong client ID",
 }
 
-// matrixSize is the number of rounds that cover every point with every fault of either side.
-var matrixSize = len(points()) * (len(inMatrix) + len(vaultFaults))
+// What Cloudflare and Vault do in the matrix to service tokens that are made.
+var (
+	inMatrixOfMade = []string{"normal", "answer lost", "500 before", "500 after", "cut in the body"}
+	vaultOfMade    = []string{vault500, vaultLostWrite}
+)
+
+// matrix covers every point with every fault of either side for service tokens that are rotated,
+// and with those that matter most for those that are made.
+func matrix() (all []plan) {
+	for _, point := range points() {
+		step, _, _ := strings.Cut(point, ".")
+		if step != "find" && step != "delete" {
+			for _, fault := range inMatrix {
+				all = append(all, plan{point: point, cloudflare: fault, vault: vaultNormal})
+			}
+			for _, fault := range vaultFaults {
+				all = append(all, plan{point: point, cloudflare: "normal", vault: fault})
+			}
+		}
+		if step != "extend" { // what consumers use is not touched
+			for _, fault := range inMatrixOfMade {
+				all = append(all, plan{point: point, cloudflare: fault, vault: vaultNormal, makes: true})
+			}
+			for _, fault := range vaultOfMade {
+				all = append(all, plan{point: point, cloudflare: "normal", vault: fault, makes: true})
+			}
+		}
+	}
+	return all
+}
+
+var matrixSize = len(matrix())
 
 // plan is one round.
 type plan struct {
 	number            int
 	point             string
 	cloudflare, vault string
-	graces            []time.Duration // of each token
-	pairs             []int           // 1 for a pair
-	frozen            bool            // updated_at does not move on a rotate
-	moved             int             // what the ledger knows of that
-	incarnations      []incarnation   // of a random round
+	makes             bool // service tokens are made
+	tokens            []entry
+	frozen            bool          // updated_at does not move on a rotate
+	moved             int           // what the ledger knows of that
+	incarnations      []incarnation // of a random round
 	sabotage          sabotage
 }
+
+// entry is one token of the configuration.
+type entry struct {
+	kind  kind
+	grace time.Duration
+	// verifies has new secrets tried; refused, by an application that refuses them for a while.
+	verifies, refused bool
+}
+
+// kind is which service tokens an entry is about.
+type kind string
+
+const (
+	single     kind = "single"
+	pair       kind = "pair"
+	made       kind = "made"         // at the first start, and rotated from then on
+	madeInZone kind = "made in zone" // at the first start, and replaced from then on
+	replaced   kind = "replaced"     // is there, in a zone, and replaced from then on
+)
+
+func (k kind) inZone() bool { return k == madeInZone || k == replaced }
+
+// absent reports whether there is no service token, and nothing in Vault, to begin with.
+func (k kind) absent() bool { return k == made || k == madeInZone }
+
+// apart reports whether what consumers use is not touched by a rotation.
+func (k kind) apart() bool { return k == pair || k.inZone() }
 
 // incarnation is one life of the daemon in a random round.
 type incarnation struct {
@@ -71,24 +129,16 @@ type incarnation struct {
 
 func (p plan) String() string {
 	if p.incarnations != nil {
-		return fmt.Sprintf("round %d: random %+v, graces %v, pairs %v, frozen %t", p.number, p.incarnations, p.graces, p.pairs, p.frozen)
+		return fmt.Sprintf("round %d: random %+v, tokens %+v, frozen %t", p.number, p.incarnations, p.tokens, p.frozen)
 	}
-	return fmt.Sprintf("round %d: killed at %q, Cloudflare %q, Vault %q, graces %v, pairs %v, frozen %t, moved %d",
-		p.number, p.point, p.cloudflare, p.vault, p.graces, p.pairs, p.frozen, p.moved)
+	return fmt.Sprintf("round %d: killed at %q, Cloudflare %q, Vault %q, tokens %+v, frozen %t, moved %d",
+		p.number, p.point, p.cloudflare, p.vault, p.tokens, p.frozen, p.moved)
 }
 
 // plans makes n rounds: first the matrix, in an order that covers much early, then random
 // ones. The same seed makes the same rounds, whatever n is.
 func plans(n int, seed uint64) []plan {
-	var all []plan
-	for _, point := range points() {
-		for _, fault := range inMatrix {
-			all = append(all, plan{point: point, cloudflare: fault, vault: vaultNormal})
-		}
-		for _, fault := range vaultFaults {
-			all = append(all, plan{point: point, cloudflare: "normal", vault: fault})
-		}
-	}
+	all := matrix()
 	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	for len(all) < n {
 		all = append(all, plan{incarnations: []incarnation{}})
@@ -102,18 +152,36 @@ func plans(n int, seed uint64) []plan {
 
 func pick[T any](r *rand.Rand, from ...T) T { return from[r.IntN(len(from))] }
 
+// entry draws a token that comes by the point of the round.
+func (p *plan) entry(r *rand.Rand) entry {
+	e := entry{kind: pick(r, single, single, single, pair), grace: pick(r, 0, 2*time.Second, 3*time.Second, 3*time.Second)}
+	step, _, _ := strings.Cut(p.point, ".")
+	switch {
+	case step == "delete":
+		e.kind = replaced
+	case step == "find":
+		e.kind = pick(r, made, madeInZone)
+	case p.makes, p.incarnations != nil && r.IntN(2) == 0:
+		e.kind = pick(r, made, madeInZone, replaced)
+	}
+	switch { // a doubt without a grace is left alone for a minute
+	case e.kind == pair:
+		e.grace = 2 * time.Second
+	case e.kind != single:
+		e.grace = pick(r, 2*time.Second, 3*time.Second)
+	}
+	e.verifies = step == "verify" || r.IntN(4) == 0
+	e.refused = e.verifies && r.IntN(3) == 0
+	return e
+}
+
 func (p *plan) complete(r *rand.Rand) {
 	tokens := 1
 	if p.incarnations != nil {
 		tokens = 3
 	}
 	for range tokens {
-		pair := pick(r, 0, 0, 0, 1)
-		grace := pick(r, 0, 2*time.Second, 3*time.Second, 3*time.Second)
-		if pair == 1 {
-			grace = 2 * time.Second
-		}
-		p.pairs, p.graces = append(p.pairs, pair), append(p.graces, grace)
+		p.tokens = append(p.tokens, p.entry(r))
 	}
 	p.frozen, p.moved = r.IntN(4) == 0, r.IntN(2)
 	if p.frozen {

@@ -85,8 +85,11 @@ func (w *world) liveOnce(p plan) {
 	}
 	d := w.start(arm(kill, p.sabotage.failpoint))
 	within := 3500 * time.Millisecond
-	if p.point == "" {
+	switch {
+	case p.point == "":
 		within = 2 * time.Second
+	case strings.HasPrefix(p.point, "delete."): // when a grace is over
+		within = 6 * time.Second
 	}
 	if d.dies(within) {
 		if fate := d.fate(); fate != "" {
@@ -137,22 +140,27 @@ func (w *world) live(i incarnation, broken sabotage) {
 	}
 }
 
-// spoil arms a fault for the next rotate request; of one subject, or of any.
+// spoil arms a fault for the next request that issues a secret; of one subject, or of any.
 func (w *world) spoil(name string, subject int) {
 	fault := cloudflareFaults[name]
 	if fault == (cfsim.Fault{}) {
 		return
 	}
-	fault.Operation = cfsim.OpRotate
+	operations := []string{cfsim.OpRotate, cfsim.OpCreate}
 	if subject >= 0 {
-		fault.Count = 1
+		fault.Count, operations = 1, []string{w.subjects[subject].first()}
 	}
-	if err := w.sim.Inject(fault); err != nil {
-		w.t.Error(err)
+	for _, fault.Operation = range operations {
+		if fault.Operation == cfsim.OpCreate && fault.Kind == cfsim.KindWrongClientID {
+			continue // nothing is known that it could be compared with
+		}
+		if err := w.sim.Inject(fault); err != nil {
+			w.t.Error(err)
+		}
 	}
 }
 
-// whileRotating lets Vault misbehave from the next rotate request on, for a while. Call what it
+// whileRotating lets Vault misbehave from the next request for a secret on, for a while. Call what it
 // returns before the world is to be healthy.
 func (w *world) whileRotating(fault string) (ended func()) {
 	if fault == vaultNormal {

@@ -34,40 +34,54 @@ func TestOracle(t *testing.T) {
 	type broken struct {
 		name, point, cloudflare, finds string
 		sabotage
+		entry
 	}
+	const grace = 3 * time.Second
 	rounds := []broken{
-		{"the seal is left out", "", "normal", "sealed answer", noSeal},
-		{"the seal is left out, killed before the store", "store.before", "normal", "sealed answer", noSeal},
+		{"the seal is left out", "", "normal", "sealed answer", noSeal, entry{}},
+		{"the seal is left out, killed before the store", "store.before", "normal", "sealed answer", noSeal, entry{}},
 		{"the state directory is lost with a sealed answer", "ledger.sealed.after", "normal", "never reached Vault, and nobody was told",
-			sabotage{between: (*world).loseState}},
+			sabotage{between: (*world).loseState}, entry{}},
 		{"the state directory is of before the rotation", "commit.after", "normal", "after a rotation that promised a grace",
-			sabotage{between: (*world).restoreState}},
+			sabotage{between: (*world).restoreState}, entry{}},
 		{"a script repeats a request whose answer is lost", "rotate.after", "normal", "after a rotation that consumers had not got",
-			sabotage{between: (*world).rotateBlindly}},
-		{"nobody is told of a doubt", "", "answer lost", "nobody was told", sabotage{before: (*world).forgetDoubts}},
-		{"a whole answer is not kept", "", "normal", "was not kept", sabotage{failpoint: "seal=off", before: (*world).blameCloudflare}},
-		{"nobody recovers", "store.before", "normal", "is left at sealed", sabotage{noRecovery: true}},
-		{"a sealed answer is left behind", "store.before", "normal", "is left sealed", sabotage{noRecovery: true}},
+			sabotage{between: (*world).rotateBlindly}, entry{}},
+		{"nobody is told of a doubt", "", "answer lost", "nobody was told", sabotage{before: (*world).forgetDoubts}, entry{}},
+		{"a whole answer is not kept", "", "normal", "was not kept", sabotage{failpoint: "seal=off", before: (*world).blameCloudflare}, entry{}},
+		{"nobody recovers", "store.before", "normal", "is left at sealed", sabotage{noRecovery: true}, entry{}},
+		{"a sealed answer is left behind", "store.before", "normal", "is left sealed", sabotage{noRecovery: true}, entry{}},
 		{"Vault holds what is not accepted", "", "normal", "is refused", sabotage{before: func(w *world) {
 			w.write(w.subjects[0].path, map[string]any{"client_id": "x", "client_secret": "y", "canary": canary})
-		}}},
+		}}, entry{}},
 		{"a field of somebody else is dropped", "", "normal", "has lost what somebody else keeps there", sabotage{before: func(w *world) {
 			id, value, _ := w.stored(w.subjects[0])
 			w.write(w.subjects[0].path, map[string]any{"client_id": id, "client_secret": value})
-		}}},
-		{"a slot is served twice", "", "normal", "served twice", sabotage{before: func(w *world) { w.logs = append(w.logs, w.logs[0]) }}},
+		}}, entry{}},
+		{"a slot is served twice", "", "normal", "served twice", sabotage{before: func(w *world) { w.logs = append(w.logs, w.logs[0]) }}, entry{}},
 		{"a secret is logged", "", "normal", "stands in a log", sabotage{before: func(w *world) {
 			fmt.Fprintln(w.logs[0], w.current(w.subjects[0].ids[0]))
-		}}},
+		}}, entry{}},
 		{"a secret is on disk", "", "normal", "stands in note", sabotage{before: func(w *world) {
 			w.check(os.WriteFile(filepath.Join(w.dir, "state", "note"), []byte(w.current(w.subjects[0].ids[0])), 0o600))
-		}}},
+		}}, entry{}},
+		{"the seal is left out, and a service token is made", "", "normal", "sealed answer", noSeal, entry{kind: made, grace: grace}},
+		{"the state directory is of before one took another's place", "commit.after", "normal", "is left that nobody knows of",
+			sabotage{between: (*world).restoreState}, entry{kind: replaced, grace: grace}},
+		{"a script makes one that is there", "", "normal", "was made 2 times", sabotage{before: (*world).makeAgain}, entry{kind: made, grace: grace}},
+		{"a script deletes the one in use", "", "normal", "in use was deleted",
+			sabotage{before: func(w *world) { w.deleteAt(-1) }}, entry{kind: madeInZone, grace: grace}},
+		{"a script deletes the one that was replaced", "commit.after", "normal", "after another took its place",
+			sabotage{between: func(w *world) { w.deleteAt(0) }}, entry{kind: replaced, grace: grace}},
+		{"a new secret is not tried", "", "normal", "never accepted where it was to be tried",
+			sabotage{before: func(w *world) { clear(w.accepts) }}, entry{kind: single, grace: grace, verifies: true}},
 	}
 	all := make([]plan, len(rounds))
 	for i, b := range rounds {
+		if b.kind == "" {
+			b.entry = entry{kind: single, grace: grace}
+		}
 		all[i] = plan{
-			number: i, point: b.point, cloudflare: b.cloudflare, vault: vaultNormal, sabotage: b.sabotage,
-			graces: []time.Duration{3 * time.Second}, pairs: []int{0}, moved: 1,
+			number: i, point: b.point, cloudflare: b.cloudflare, vault: vaultNormal, sabotage: b.sabotage, tokens: []entry{b.entry}, moved: 1,
 		}
 	}
 	var mu sync.Mutex
@@ -115,14 +129,35 @@ func (w *world) copyState(from, to string) {
 func (w *world) rotateBlindly() {
 	s := w.subjects[0]
 	until := time.Now().Add(s.grace).UTC().Format(time.RFC3339)
-	url := fmt.Sprintf("%s%s/accounts/%s/access/service_tokens/%s/rotate", w.simURL, cfsim.BasePath, cfsim.DefaultAccountID, s.ids[0])
-	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, url, strings.NewReader(`{"previous_client_secret_expires_at":"`+until+`"}`))
+	w.script(http.MethodPost, "/accounts/"+cfsim.DefaultAccountID+"/access/service_tokens/"+s.ids[0]+"/rotate",
+		`{"previous_client_secret_expires_at":"`+until+`"}`)
+}
+
+// makeAgain is what a script does that never looks.
+func (w *world) makeAgain() {
+	w.script(http.MethodPost, "/accounts/"+cfsim.DefaultAccountID+"/access/service_tokens", `{"name":"`+w.subjects[0].name+`"}`)
+}
+
+// deleteAt deletes the service token that stood in a version of what Vault holds; -1 is the last.
+func (w *world) deleteAt(n int) {
+	versions := history(w.t, w.server.Root(w.t), w.subjects[0].path)
+	clientID := versions[(n+len(versions))%len(versions)].clientID
+	for _, t := range w.sim.Tokens() {
+		if t.ClientID == clientID {
+			w.script(http.MethodDelete, "/zones/"+zoneID+"/access/service_tokens/"+t.ID, "")
+		}
+	}
+}
+
+// script sends one request to Cloudflare that is not the daemon's.
+func (w *world) script(method, path, body string) {
+	req, err := http.NewRequestWithContext(w.t.Context(), method, w.simURL+cfsim.BasePath+path, strings.NewReader(body))
 	w.check(err)
 	req.Header.Set("Authorization", "Bearer script")
 	res, err := http.DefaultClient.Do(req)
 	w.check(err)
 	w.check(res.Body.Close())
-	if res.StatusCode != http.StatusOK {
+	if res.StatusCode > 299 {
 		w.t.Errorf("the script was answered %s", res.Status)
 	}
 }

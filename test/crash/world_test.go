@@ -40,24 +40,23 @@ var binary = sync.OnceValues(func() (string, error) {
 
 // subject is one token of the configuration.
 type subject struct {
-	name  string
-	ids   []string // one service token, or the two of a pair
-	grace time.Duration
-	path  string
+	entry
+	name string   // also that of a service token which is made, or begins it
+	ids  []string // one service token, the two of a pair, or none that is there to begin with
+	path string
 }
 
-func (s subject) paired() bool { return len(s.ids) == 2 }
-
-// request is one rotate request as Cloudflare saw it, with its own state before and after.
+// request is one request for a secret as Cloudflare saw it, with its own state before and after.
 type request struct {
 	at            time.Time
 	tokenID       string
+	makes         bool // it is a create and not a rotate
 	before, after cfsim.Token
 	issued        secret.Digest // by this request
 	answered      bool          // the new secret was written to the wire whole
 }
 
-func (r request) carriedOut() bool { return r.after.Rotations > r.before.Rotations }
+func (r request) carriedOut() bool { return r.makes || r.after.Rotations > r.before.Rotations }
 
 // refusal is a moment at which the application refused what Vault held.
 type refusal struct {
@@ -81,7 +80,10 @@ type world struct {
 
 	mu       sync.Mutex
 	requests []request
-	onRotate func() // runs when a rotate request arrives
+	deletes  []deletion
+	accepts  map[secret.Digest]bool // new secrets that the application was tried with, and accepted
+	refusing time.Time              // until when it refuses those that are tried
+	onRotate func()                 // runs when a request for a secret arrives
 	refusals []refusal
 	polls    int
 	wrong    []string // what a round has found before the oracle is asked
@@ -109,17 +111,11 @@ const every = 4 * time.Second
 
 func newWorld(t *testing.T, s *server, name string, plan plan) *world {
 	t.Helper()
-	w := &world{t: t, server: s, dir: t.TempDir()}
-	n := 0
-	for i, grace := range plan.graces {
-		sub := subject{name: fmt.Sprintf("token-%d", i), grace: grace, path: fmt.Sprintf("access/%s/token-%d", name, i)}
-		for range 1 + plan.pairs[i] {
-			n++
-			sub.ids = append(sub.ids, cfsim.SeedTokenID(n))
-		}
-		w.subjects = append(w.subjects, sub)
+	w := &world{t: t, server: s, dir: t.TempDir(), accepts: map[secret.Digest]bool{}}
+	w.sim = cfsim.New(cfsim.Options{RateLimit: -1, Behaviour: cfsim.Behaviour{FrozenUpdatedAt: plan.frozen}})
+	for i, e := range plan.tokens {
+		w.subjects = append(w.subjects, w.subject(e, fmt.Sprintf("token-%d", i), name))
 	}
-	w.sim = cfsim.New(cfsim.Options{SeedTokens: n, RateLimit: -1, Behaviour: cfsim.Behaviour{FrozenUpdatedAt: plan.frozen}})
 	sim := httptest.NewUnstartedServer(http.HandlerFunc(w.serveSim))
 	w.proxy = newProxy(s.Address)
 	w.proxy.human = w.humanWrite
@@ -155,21 +151,22 @@ func (w *world) prepare(plan plan) {
 	fmt.Fprintf(&c, `listen: 127.0.0.1:0
 log: {level: debug}
 state: {dir: %[1]s/state}
-accounts: {prod: {account_id: %[2]s, api_token: {file: %[1]s/api-token}, base_url: %[3]s, requests_per_5m: 1200}}
+accounts:
+  prod: {account_id: %[2]s, api_token: {file: %[1]s/api-token}, base_url: %[3]s, requests_per_5m: 1200}
+  edge: {zone_id: %[6]s, api_token: {file: %[1]s/api-token}, base_url: %[3]s, requests_per_5m: 1200}
 vault: {address: %[4]s, timeout: 1s, auth: {approle: {role_id: {file: %[1]s/role-id}, secret_id: {file: %[1]s/secret-id}}}}
 defaults: {account: prod, schedule: "@every %[5]s"}
 tokens:
-`, w.dir, cfsim.DefaultAccountID, w.simURL+cfsim.BasePath, w.proxyURL, every)
+`, w.dir, cfsim.DefaultAccountID, w.simURL+cfsim.BasePath, w.proxyURL, every, zoneID)
 	for _, s := range w.subjects {
-		which := "id: " + s.ids[0]
-		if s.paired() {
-			which = fmt.Sprintf("pair: [%s]", strings.Join(s.ids, ", "))
+		fmt.Fprintf(&c, "  %s: {%s, grace: %s, sinks: [{vault: {mount: %s, path: %s}}]}\n", s.name, w.which(s), s.grace, mount, s.path)
+		if s.kind.absent() {
+			continue
 		}
-		fmt.Fprintf(&c, "  %s: {%s, grace: %s, sinks: [{vault: {mount: %s, path: %s}}]}\n", s.name, which, s.grace, mount, s.path)
 		token, _ := w.sim.Token(s.ids[0])
 		w.write(s.path, map[string]any{"client_id": token.ClientID, "client_secret": w.current(s.ids[0]), "canary": canary})
 		record := rotation.Record{
-			Format: rotation.RecordFormat, Token: s.name, TokenID: s.ids[0], Account: "prod",
+			Format: rotation.RecordFormat, Token: s.name, TokenID: s.ids[0], Account: s.account(),
 			Anchor: time.Now().UTC().Add(-every), Moved: plan.moved,
 		}
 		if _, err := j.Save(w.t.Context(), record); err != nil {
@@ -224,51 +221,6 @@ func (w *world) humanWrite(apiPath string) {
 	data["human"] = fmt.Sprint(time.Now().UnixNano())
 	w.write(path, data)
 }
-
-// serveSim is Cloudflare, with a protocol of the rotate requests.
-func (w *world) serveSim(rw http.ResponseWriter, r *http.Request) {
-	id, rotate := strings.CutSuffix(r.URL.Path, "/rotate")
-	if !rotate {
-		w.sim.ServeHTTP(rw, r)
-		return
-	}
-	id = id[strings.LastIndexByte(id, '/')+1:]
-	w.mu.Lock()
-	hook := w.onRotate
-	w.mu.Unlock()
-	if hook != nil {
-		hook()
-	}
-	req := request{at: time.Now(), tokenID: id}
-	req.before, _ = w.sim.Token(id)
-	wire := &recorder{ResponseWriter: rw}
-	defer func() {
-		req.after, _ = w.sim.Token(id)
-		if req.carriedOut() {
-			issued := w.sim.Secrets(id)[req.before.Rotations+1]
-			req.issued = issued.Digest
-			req.answered = strings.Contains(wire.body.String(), issued.Value.Reveal())
-		}
-		w.mu.Lock()
-		w.requests = append(w.requests, req)
-		w.mu.Unlock()
-	}()
-	w.sim.ServeHTTP(wire, r)
-}
-
-// recorder keeps what is written to a client.
-type recorder struct {
-	http.ResponseWriter
-	body bytes.Buffer
-}
-
-func (r *recorder) Write(b []byte) (int, error) {
-	r.body.Write(b)
-	return r.ResponseWriter.Write(b)
-}
-
-// Unwrap is for [http.ResponseController].
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // process is one incarnation of the daemon.
 type process struct {
@@ -336,6 +288,7 @@ type tokenStatus struct {
 	State       string    `json:"state"`
 	LastSuccess time.Time `json:"last_success"`
 	LastError   string    `json:"last_error"`
+	Replaced    int       `json:"replaced"`
 }
 
 // status asks a running daemon; nil if it cannot be asked.
@@ -364,9 +317,11 @@ func (p *process) status() []tokenStatus {
 }
 
 // atRest waits until every token was rotated with success after the start of this process, and
+// was once without service tokens that are to be deleted. It
 // returns what the others are at if that takes too long.
 func (p *process) atRest(since time.Time, within time.Duration) string {
 	var waiting string
+	tidy := map[string]bool{}
 	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		all := p.status()
 		waiting = ""
@@ -374,8 +329,10 @@ func (p *process) atRest(since time.Time, within time.Duration) string {
 			waiting = "the daemon does not answer"
 		}
 		for _, s := range all {
-			if s.State != "idle" || !s.LastSuccess.After(since) {
-				waiting += fmt.Sprintf("%s: %s, last success %s, %s; ", s.Name, s.State, s.LastSuccess.Format(time.TimeOnly), s.LastError)
+			rotated := s.State == "idle" && s.LastSuccess.After(since)
+			tidy[s.Name] = tidy[s.Name] || rotated && s.Replaced == 0
+			if !rotated || !tidy[s.Name] {
+				waiting += fmt.Sprintf("%s: %s, last success %s, %d replaced, %s; ", s.Name, s.State, s.LastSuccess.Format(time.TimeOnly), s.Replaced, s.LastError)
 			}
 		}
 		if waiting == "" {

@@ -1,0 +1,90 @@
+package crash
+
+import (
+	"path/filepath"
+	"slices"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+)
+
+// heldAt is what consumers found in Vault at a time; zero if nothing.
+func heldAt(versions []version, at time.Time) (held version) {
+	for _, v := range versions {
+		if v.at.Before(at) {
+			held = v
+		}
+	}
+	return held
+}
+
+// judgeProbes holds that a secret which was to be tried was accepted before anything else was
+// asked for, and at the end.
+func (w *world) judgeProbes(s subject, requests []request, versions []version, say func(string, ...any)) {
+	if !s.verifies {
+		return
+	}
+	for _, r := range requests {
+		stored := slices.ContainsFunc(versions, func(v version) bool { return digest(v.secret) == r.issued })
+		if r.carriedOut() && stored && !w.accepts[r.issued] {
+			say("%s: what was issued at %s was delivered, and never accepted where it was to be tried", s.name, r.at.Format(clock))
+		}
+	}
+}
+
+// judgeMade judges service tokens that are made: none too many is left, none is deleted that
+// consumers use or were promised, and the first is made once.
+func (w *world) judgeMade(s subject, requests []request, versions []version, say func(string, ...any)) {
+	if s.first() == cfsim.OpRotate {
+		return
+	}
+	records, err := journal.ReadLedger(w.t.Context(), filepath.Join(w.dir, "state"))
+	at := slices.IndexFunc(records, func(r rotation.Record) bool { return r.Token == s.name })
+	if err != nil || at < 0 {
+		say("%s: the ledger does not know it: %v", s.name, err)
+		return
+	}
+	record := records[at]
+	if len(record.Replaced) > 1 { // the daemon was seen without any, and may have gone on
+		say("%s: %d service tokens are still to be deleted", s.name, len(record.Replaced))
+	}
+	used, isThere := w.sim.Token(record.TokenID)
+	if last := versions[len(versions)-1]; !isThere || used.ClientID != last.clientID {
+		say("%s: the ledger knows another service token than the one that Vault holds", s.name)
+	}
+	for _, t := range w.sim.Tokens() {
+		known := t.ID == record.TokenID || slices.ContainsFunc(record.Replaced, func(r rotation.Replaced) bool { return r.TokenID == t.ID })
+		if s.owns(t.Name) && !known {
+			say("%s: the service token %s is left that nobody knows of", s.name, t.Name)
+		}
+	}
+	first := 0
+	for _, r := range requests {
+		stored := slices.ContainsFunc(versions, func(v version) bool { return digest(v.secret) == r.issued })
+		if r.makes && r.after.Name == s.name && (stored || s.kind == made) { // in a zone a lost one is made again
+			first++
+		}
+	}
+	if first > 1 {
+		say("%s: its first service token was made %d times", s.name, first)
+	}
+	for _, d := range w.deletes {
+		if !s.owns(d.token.Name) {
+			continue
+		}
+		if heldAt(versions, d.at).clientID == d.token.ClientID {
+			say("%s: the service token in use was deleted", s.name)
+		}
+		left := time.Time{} // when consumers found another one in its place
+		for i, v := range versions[:len(versions)-1] {
+			if v.clientID == d.token.ClientID && versions[i+1].clientID != v.clientID {
+				left = versions[i+1].at
+			}
+		}
+		if age := d.at.Sub(left); !left.IsZero() && age < s.grace {
+			say("%s: a service token was deleted %s after another took its place (grace %s)", s.name, age, s.grace)
+		}
+	}
+}
