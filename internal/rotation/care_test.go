@@ -132,7 +132,7 @@ func TestRotatedOutside(t *testing.T) {
 		w.advance(r, token)
 		learn(w, r, token)
 		byHand(w)
-		if record := learn(w, r, token); !record.Outside.Equal(w.updatedAt) || outside(w) != 1 || record.NextTrigger != "" {
+		if record := learn(w, r, token); !record.Outside.Equal(w.updatedAt) || outside(w) != 1 || record.Order != nil {
 			t.Fatalf("%+v, %d alarms", record, outside(w))
 		}
 		learn(w, r, token)
@@ -148,14 +148,19 @@ func TestRotatedOutside(t *testing.T) {
 		token.Heal, w.ordered = true, true
 		w.advance(r, token)
 		byHand(w)
-		if record := learn(w, r, token); record.NextTrigger != rotation.TriggerRecovery || rotation.NextDue(token, record, rotation.Pause{}).Reason != rotation.DueReissue {
+		record := learn(w, r, token)
+		due := rotation.NextDue(token, record, rotation.Pause{})
+		if record.Order == nil || due.Reason != rotation.DueOrdered || due.Trigger != rotation.TriggerRecovery || due.At.After(time.Now()) {
 			t.Fatalf("%+v", record)
+		}
+		if due := rotation.NextDue(token, record, rotation.Pause{Since: time.Now()}); !due.Held {
+			t.Error("a pause does not hold it up:", due)
 		}
 		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
 			t.Error(err)
 		}
 		byHand(w)
-		if record := learn(w, r, token); record.NextTrigger != "" || record.Outside.IsZero() {
+		if record := learn(w, r, token); record.Order != nil || record.Outside.IsZero() {
 			t.Errorf("it chases the other one: %+v", record)
 		}
 	})

@@ -129,7 +129,7 @@ func dueOrdered(t Token, r Record, p Pause) (Due, bool) {
 	if r.Order == nil {
 		return Due{}, false
 	}
-	due := Due{At: r.Order.Since, Trigger: TriggerManual, Reason: DueOrdered}
+	due := Due{At: r.Order.Since, Trigger: r.Order.trigger(), Reason: DueOrdered}
 	due.notBefore(r.NotBefore, DueBackOff)
 	if r.Last != nil && !r.Order.Grace {
 		due.notBefore(r.Last.GraceEndsAt, DueGrace)

@@ -73,9 +73,11 @@ func (a *attempt) notice(known *TokenFacts, now TokenFacts) Event {
 	}
 	news := RotatedOutside{Token: a.token.Name, TokenID: now.ID, At: now.UpdatedAt}
 	a.record.Outside = now.UpdatedAt.UTC()
-	if a.token.Heal && !a.record.owed() && a.now().Sub(a.record.Healed) > healOnce {
-		// Consumers read a secret that is, or soon will be, dead.
-		a.record.NextTrigger, a.record.NotBefore, a.record.Healed = TriggerRecovery, a.now().UTC(), a.now().UTC()
+	if now := a.now().UTC(); a.token.Heal && !a.record.owed() && a.record.Order == nil && now.Sub(a.record.Healed) > healOnce {
+		// Consumers read a secret that is, or soon will be, dead. Our own promise of a grace is void
+		// with it. A pause or a freeze holds this up: somebody may be at work by hand.
+		a.record.Order = &Order{Since: now, By: "rotatord", Heals: true, Overrides: Overrides{Grace: true}, Left: 1}
+		a.record.NotBefore, a.record.Healed = time.Time{}, now
 		news.Heals = true
 	}
 	return news

@@ -18,6 +18,16 @@ type Order struct {
 	// Left is how many rotations are still to be done: one, or for a pair whose secret in use
 	// must die one for each.
 	Left int `json:"left"`
+	// Heals is set if nobody gave it, but a rotation by somebody else is made up for.
+	Heals bool `json:"heals,omitempty"`
+}
+
+// trigger is that of the rotations that carry it out.
+func (o *Order) trigger() Trigger {
+	if o.Heals {
+		return TriggerRecovery
+	}
+	return TriggerManual
 }
 
 // grace is how long the previous secret works after the rotation that begins now.
@@ -99,7 +109,7 @@ func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string,
 	if err != nil {
 		return record, err
 	}
-	if record.Order != nil && (record.Order.RevokeNow || !o.RevokeNow) {
+	if record.Order != nil && !record.Order.Heals && (record.Order.RevokeNow || !o.RevokeNow) {
 		return record, nil
 	}
 	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
