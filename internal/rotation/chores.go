@@ -100,9 +100,7 @@ func (a *attempt) deleteReplaced(ctx context.Context) error {
 			left = append(left, old)
 			continue
 		}
-		failpoint.Reach("delete.before")
-		err := a.token.Maker.Delete(ctx, old.TokenID)
-		failpoint.Reach("delete.after")
+		err := a.deleteOne(ctx, &old)
 		a.tell(ReplacedDeleted{Token: a.token.Name, TokenID: old.TokenID, Err: err})
 		if err != nil {
 			old.Failures++
@@ -114,6 +112,39 @@ func (a *attempt) deleteReplaced(ctx context.Context) error {
 	before := a.record
 	a.record.Replaced = left
 	return errors.Join(errors.Join(errs...), a.saveOr(ctx, before))
+}
+
+// deleteOne deletes a service token that was replaced, unless a sink holds it: consumers read the
+// sinks, and what stands there may have got there in another way than the ledger knows. It came
+// from an answer that could not be sealed, or somebody put it back.
+func (a *attempt) deleteOne(ctx context.Context, old *Replaced) error {
+	if old.TokenID == a.record.TokenID {
+		return errors.New("it is the one that is in use")
+	}
+	if old.ClientID == "" {
+		facts, err := a.token.Issuer.Inspect(ctx, old.TokenID)
+		switch {
+		case errors.Is(err, ErrGone):
+			return nil
+		case err != nil:
+			return err
+		}
+		old.ClientID = facts.ClientID
+	}
+	for _, sink := range a.token.Sinks {
+		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+		stored, err := sink.Preflight(bounded)
+		cancel()
+		switch {
+		case err != nil:
+			return fmt.Errorf("sink %s does not say whether consumers still find it there: %w", sink.Name(), err)
+		case stored.ClientID == old.ClientID:
+			return fmt.Errorf("sink %s still holds it, and it is kept until a rotation has written another one", sink.Name())
+		}
+	}
+	failpoint.Reach("delete.before")
+	defer failpoint.Reach("delete.after")
+	return a.token.Maker.Delete(ctx, old.TokenID)
 }
 
 // renew renews what is about to end. It never shortens the life of a service token.

@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -100,13 +101,16 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 		}
 		return Record{
 			Format: RecordFormat, Revision: record.Revision,
-			Token: t.Name, TokenID: t.ID, Account: t.Account, Origin: origin, Replaced: record.Replaced,
+			Token: t.Name, TokenID: t.ID, Account: t.Account, Origin: origin, Replaced: replacedBy(t, t.ID, record.Replaced),
 			Anchor: r.now().UTC().Truncate(time.Second), Schedule: scheduleOf(t),
 		}, SlotsMissed{}, true, nil
 	}
 	rescheduled := reschedule(t, &record, r.now())
 	if t.dynamic() && record.Origin != t.Origin() { // it was rotated before, and is replaced from now on
 		record.Origin, rescheduled = t.Origin(), true
+	}
+	if kept := replacedBy(t, record.TokenID, record.Replaced); len(kept) < len(record.Replaced) {
+		record.Replaced, rescheduled = kept, true
 	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
 	if record.Step != StepIdle && record.Step != StepInDoubt && !record.NotBefore.IsZero() {
@@ -117,6 +121,14 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 	}
 	missed, changed = a.catchUp()
 	return a.record, missed, changed || healed || rescheduled, nil
+}
+
+// replacedBy is what is to be deleted once inUse has the place: not what the configuration names
+// again.
+func replacedBy(t Token, inUse string, replaced []Replaced) []Replaced {
+	return slices.DeleteFunc(slices.Clone(replaced), func(r Replaced) bool {
+		return r.TokenID == inUse || !t.dynamic() && t.Owns(r.TokenID)
+	})
 }
 
 // reschedule notes that a token has another schedule than before. The new one is counted from

@@ -20,8 +20,10 @@ import (
 
 // Replaced is a service token whose place another one took.
 type Replaced struct {
-	TokenID string    `json:"token_id"`
-	At      time.Time `json:"at"` // when it is to be deleted: at the end of the grace
+	TokenID string `json:"token_id"`
+	// ClientID is by which it is recognized in a sink; empty if that is not known yet.
+	ClientID string    `json:"client_id,omitempty"`
+	At       time.Time `json:"at"` // when it is to be deleted: at the end of the grace
 	// Failures counts the deletions that failed in a row, NotBefore is when the next may be
 	// tried, and LastError says what went wrong.
 	Failures  int       `json:"failures,omitempty"`
@@ -201,13 +203,36 @@ func (a *attempt) takePlace() {
 	work := a.record.Work
 	if old := a.record.TokenID; old != "" && old != work.TokenID {
 		at := a.record.Last.At.Add(time.Duration(work.Grace))
-		a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: old, At: at})
+		for i := range a.record.Replaced { // one that was kept because it was found in a sink
+			if r := &a.record.Replaced[i]; r.ClientID != "" && work.found(r.ClientID) {
+				r.At, r.NotBefore = at, time.Time{}
+			}
+		}
+		a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: old, ClientID: a.record.Facts.clientOf(old), At: at})
 		a.record.Last.GraceEndsAt = time.Time{}
 		if work.Grace > 0 {
 			a.record.Last.GraceEndsAt = at
 		}
 	}
 	a.record.TokenID, a.record.Renewal = work.TokenID, Renewal{}
+}
+
+// found reports whether a sink held that client ID before the rotation.
+func (w *Work) found(clientID string) bool {
+	for _, stored := range w.BeforeSink {
+		if stored.ClientID == clientID {
+			return true
+		}
+	}
+	return false
+}
+
+// clientOf is the client ID if the facts are those of that service token, else empty.
+func (f TokenFacts) clientOf(id string) string {
+	if f.ID != id {
+		return ""
+	}
+	return f.ClientID
 }
 
 // maxMadeBefore is how long before its request, on the issuer's clock, what it made may seem
@@ -240,7 +265,7 @@ func (a *attempt) keepMade(made TokenFacts) {
 		a.record.TokenID, a.record.Facts = made.ID, made
 		return
 	}
-	a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: made.ID, At: a.now().UTC()})
+	a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: made.ID, ClientID: made.ClientID, At: a.now().UTC()})
 }
 
 // judgeMade decides about a doubt whose request was to make a service token.

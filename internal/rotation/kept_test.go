@@ -1,0 +1,111 @@
+package rotation_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+)
+
+// This file holds that a service token which consumers may use is not deleted, whatever the
+// ledger takes it for.
+
+// live does what is due for that long.
+func (w *world) live(r *rotation.Rotator, token rotation.Token, d time.Duration) {
+	for end := time.Now().Add(d); ; {
+		at := rotation.NextDue(token, w.record(), rotation.Pause{}).At
+		if chore := rotation.NextChore(token, w.record()); !chore.IsZero() && chore.Before(at) {
+			at = chore
+		}
+		if at.After(end) {
+			time.Sleep(time.Until(end))
+			return
+		}
+		time.Sleep(max(time.Until(at), time.Millisecond))
+		_, _ = r.Advance(w.t.Context(), token)
+	}
+}
+
+func replacing(token *rotation.Token) { token.Replace = true }
+
+// TestUnsealedAndDelivered: the disk refuses the seal, so the new credential is delivered from
+// memory, and the process dies with what it held. The service token is in the sink: it is not
+// among those whose secret nobody has.
+func TestUnsealedAndDelivered(t *testing.T) {
+	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		w.fault = func(_ int, c string) fault {
+			if c == "seal" {
+				return fault{before: errors.New("no space left on device")}
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		unsealed := w.made[1]
+		if w.sink.ClientID != unsealed.clientID {
+			t.Fatal("it was not delivered from memory")
+		}
+		w.fault = nil
+		r = w.start()
+		if _, err := r.Enroll(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		for w.sink.ClientID == unsealed.clientID && !w.gone[unsealed.id] { // Delete watches the sink
+			if record := w.record(); record.Step == rotation.StepIdle && rotation.NextDue(token, record, rotation.Pause{}).Reason == rotation.DueSlot {
+				t.Fatalf("it rests: %+v", record)
+			}
+			w.advance(r, token)
+		}
+		w.live(r, token, 20*time.Minute-time.Second)
+		if w.gone[unsealed.id] {
+			t.Fatal("who had read it was cut off early")
+		}
+		w.live(r, token, time.Minute)
+		if left := w.left(); len(left) != 1 || left[0].clientID != w.sink.ClientID {
+			t.Errorf("%d are left", len(left))
+		}
+	})
+}
+
+// TestPutBack: somebody puts an earlier credential back into the sink, in a rollback of its own.
+func TestPutBack(t *testing.T) {
+	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		before := w.sink
+		w.advance(r, token)
+		w.sink = before
+		if err := w.care(r, token); err == nil || w.gone[w.made[0].id] {
+			t.Fatal("what the sink holds was deleted", err)
+		}
+		w.live(r, token, 90*time.Minute)
+		if len(w.left()) != 1 {
+			t.Error(len(w.left()), "are left")
+		}
+	})
+}
+
+// TestConfiguredBack: an operator gives up strategy replace within the grace, and names the first
+// service token again: it is in use from then on, and not one that was replaced.
+func TestConfiguredBack(t *testing.T) {
+	for _, partner := range []string{"", partnerID} {
+		inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			w.gone, w.inUse = map[string]bool{}, map[string]bool{}
+			token.Maker = w
+			replace := token
+			replace.Replace = true
+			if _, err := r.Enroll(t.Context(), replace); err != nil {
+				t.Fatal(err)
+			}
+			w.advance(r, replace)
+			token.Partner = partner
+			if record, err := r.Enroll(t.Context(), token); err != nil || record.TokenID != tokenID {
+				t.Fatal(record, err)
+			}
+			w.live(r, token, 3*time.Hour)
+			if w.gone[tokenID] || w.sink.ClientID == w.made[0].clientID {
+				t.Error("the service token that is configured was deleted; the sink has", w.sink.ClientID)
+			}
+		})
+	}
+}
