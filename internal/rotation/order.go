@@ -55,7 +55,6 @@ func (a *attempt) carriedOut(work *Work) {
 // order returns a token's record with an order in it. A doubt does not stand in the way of one
 // that revokes: the old secret is to die, whatever became of the request.
 func (a *attempt) order(ctx context.Context, o Overrides, by string, after time.Duration) error {
-	o = o.all()
 	if a.record.Step == StepInDoubt && o.RevokeNow {
 		verdict := Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
 		if a.record.Work.Makes != "" {
@@ -66,6 +65,13 @@ func (a *attempt) order(ctx context.Context, o Overrides, by string, after time.
 			return err
 		}
 	}
+	a.give(o, by, after)
+	return a.save(ctx, a.record.Step)
+}
+
+// give puts an order into the record.
+func (a *attempt) give(o Overrides, by string, after time.Duration) {
+	o = o.all()
 	given := &Order{Since: a.now().Add(after).UTC(), By: by, Overrides: o, Left: 1}
 	if a.token.Paired() && o.RevokeNow {
 		given.Left = 2 // the one in use is rotated when it no longer is
@@ -74,7 +80,6 @@ func (a *attempt) order(ctx context.Context, o Overrides, by string, after time.
 	if a.record.Step == StepIdle {
 		a.record.NotBefore = time.Time{} // it is not kept waiting by what failed before
 	}
-	return a.save(ctx, a.record.Step)
 }
 
 // Ordered is what became of one token when all of an account were ordered to be rotated.
@@ -89,27 +94,76 @@ type Ordered struct {
 // then on, those with the least grace first. One that has an order which is not carried out
 // keeps it, so that giving the same order twice goes on with the first.
 func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by string) []Ordered {
-	all := make([]Ordered, 0, len(tokens))
 	tokens = slices.Clone(tokens)
 	slices.SortStableFunc(tokens, func(a, b Token) int {
 		return cmp.Or(cmp.Compare(a.Grace, b.Grace), cmp.Compare(a.Name, b.Name))
 	})
+	all := make([]Ordered, len(tokens))
 	for i, t := range tokens {
-		record, err := r.orderOne(ctx, t, o, by, time.Duration(i)*time.Microsecond)
-		all = append(all, Ordered{Token: t.Name, Record: record, Err: err})
+		all[i].Token = t.Name
+	}
+	for first := 0; first < len(tokens); first += enrollBatch {
+		last := min(first+enrollBatch, len(tokens))
+		alone := r.orderBatch(ctx, tokens[first:last], all[first:last], o, by, first)
+		for _, i := range alone {
+			all[first+i].Record, all[first+i].Err = r.orderOne(ctx, tokens[first+i], o, by, nth(first+i))
+		}
 	}
 	return all
 }
 
-// orderOne orders one token; after says how far behind the first it comes, so that the order
-// among them outlives a restart.
+// nth is how far behind the first of those that are ordered together one of them comes, so that
+// the order among them outlives a restart.
+func nth(i int) time.Duration { return time.Duration(i) * time.Microsecond }
+
+// orderBatch orders what needs no look at the world in one transaction, and returns which do, or
+// are being worked on, or could not be saved together. offset is how many came before.
+func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered, o Overrides, by string, offset int) (alone []int) {
+	var batch []Record
+	var which []int
+	for i, t := range tokens {
+		l := r.lockOf(t.Name)
+		if !l.TryLock() {
+			alone = append(alone, i)
+			continue
+		}
+		defer l.Unlock()
+		record, err := r.load(ctx, t)
+		switch {
+		case err != nil, record.Step == StepInDoubt:
+			alone = append(alone, i)
+		case record.keeps(o):
+			out[i].Record = record
+		default:
+			a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
+			a.give(o, by, nth(offset+i))
+			batch, which = append(batch, a.record), append(which, i)
+		}
+	}
+	saved, err := r.ledger.SaveAll(ctx, batch)
+	if err != nil { // somebody else came between, perhaps
+		return append(alone, which...)
+	}
+	for n, i := range which {
+		out[i].Record = saved[n]
+		(&attempt{Rotator: r}).tell(Reached{saved[n].clone()})
+	}
+	return alone
+}
+
+// keeps reports whether an order like o is there already.
+func (r Record) keeps(o Overrides) bool {
+	return r.Order != nil && !r.Order.Heals && (r.Order.RevokeNow || !o.RevokeNow)
+}
+
+// orderOne orders one token, as the one that comes that long after the first.
 func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string, after time.Duration) (Record, error) {
 	defer r.lock(t.Name)()
 	record, err := r.load(ctx, t)
 	if err != nil {
 		return record, err
 	}
-	if record.Order != nil && !record.Order.Heals && (record.Order.RevokeNow || !o.RevokeNow) {
+	if record.keeps(o) {
 		return record, nil
 	}
 	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
