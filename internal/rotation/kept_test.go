@@ -48,7 +48,7 @@ func TestUnsealedAndDelivered(t *testing.T) {
 		}
 		w.fault = nil
 		r = w.start()
-		if _, err := r.Enroll(t.Context(), token); err != nil {
+		if _, err := r.Enroll(w.t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
 		for w.sink.ClientID == unsealed.clientID && !w.gone[unsealed.id] { // Delete watches the sink
@@ -94,12 +94,12 @@ func TestConfiguredBack(t *testing.T) {
 			token.Maker = w
 			replace := token
 			replace.Replace = true
-			if _, err := r.Enroll(t.Context(), replace); err != nil {
+			if _, err := r.Enroll(w.t.Context(), replace); err != nil {
 				t.Fatal(err)
 			}
 			w.advance(r, replace)
 			token.Partner = partner
-			if record, err := r.Enroll(t.Context(), token); err != nil || record.TokenID != tokenID {
+			if record, err := r.Enroll(w.t.Context(), token); err != nil || record.TokenID != tokenID {
 				t.Fatal(record, err)
 			}
 			w.live(r, token, 3*time.Hour)

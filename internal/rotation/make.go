@@ -122,9 +122,7 @@ func (a *attempt) mayMake(ctx context.Context) error {
 		return nil // the name that a replacement gets is nobody else's
 	}
 	found, err := a.find(ctx, work.Makes)
-	found = slices.DeleteFunc(found, func(f TokenFacts) bool { // one whose secret was lost
-		return slices.ContainsFunc(a.record.Replaced, func(r Replaced) bool { return r.TokenID == f.ID })
-	})
+	found = a.withoutReplaced(found)
 	switch {
 	case err != nil:
 		return err
@@ -139,6 +137,13 @@ func (a *attempt) mayMake(ctx context.Context) error {
 	}
 	a.record.TokenID, a.record.Facts = found[0].ID, found[0]
 	return errAdopted
+}
+
+// withoutReplaced takes out those that are to be deleted: their secrets were lost.
+func (a *attempt) withoutReplaced(found []TokenFacts) []TokenFacts {
+	return slices.DeleteFunc(found, func(f TokenFacts) bool {
+		return slices.ContainsFunc(a.record.Replaced, func(r Replaced) bool { return r.TokenID == f.ID })
+	})
 }
 
 func listIDs(all []TokenFacts) string {
@@ -235,17 +240,11 @@ func (f TokenFacts) clientOf(id string) string {
 	return f.ClientID
 }
 
-// maxMadeBefore is how long before its request, on the issuer's clock, what it made may seem
-// to have been made.
-const maxMadeBefore = 15 * time.Minute
-
 // lookForMade asks whether the service token of a doubt was made.
 func (a *attempt) lookForMade(ctx context.Context) (found *TokenFacts, err error) {
 	work := a.record.Work
 	all, err := a.find(ctx, work.Makes)
-	all = slices.DeleteFunc(all, func(f TokenFacts) bool { // from before the request
-		return !f.CreatedAt.IsZero() && work.IntentAt.Sub(f.CreatedAt) > maxMadeBefore
-	})
+	all = a.withoutReplaced(all) // there was no other one before the request
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
@@ -255,6 +254,20 @@ func (a *attempt) lookForMade(ctx context.Context) (found *TokenFacts, err error
 	}
 	a.record.Doubt.CarriedOut = true
 	return &all[0], nil
+}
+
+// seekMade does so before a doubt ends by an operator's word. What may yet be made, or may be there
+// and cannot be seen, would be left behind with a name that nobody looks for any more.
+func (a *attempt) seekMade(ctx context.Context) (err error) {
+	d := a.record.Doubt
+	if settled := d.Since.Add(settleFor(time.Duration(a.record.Work.Grace))); !d.Answered() && a.now().Before(settled) {
+		return fmt.Errorf("%w: the request to make %q may still be under way until %s. What consumers use works on: wait until then",
+			ErrUnfit, a.record.Work.Makes, settled.Format(time.RFC3339))
+	}
+	if a.made, err = a.lookForMade(ctx); err != nil {
+		return fmt.Errorf("%w: it cannot be seen whether %q was made, and what consumers use works on: %w", ErrUnfit, a.record.Work.Makes, err)
+	}
+	return nil
 }
 
 // keepMade makes of a service token whose secret was lost what is of most use: the first of its
@@ -273,7 +286,7 @@ func judgeMade(r Record, e Evidence, now time.Time) Verdict {
 	d := r.Doubt
 	settled := d.Since.Add(settleFor(time.Duration(r.Work.Grace)))
 	switch {
-	case d.deliverable():
+	case d.deliverable() && (r.Order == nil || !r.Order.RevokeNow):
 		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
 	case now.Before(settled):
 		return Verdict{Reason: ReasonSettling, CarriedOut: e.Made != nil, Again: settled}

@@ -57,12 +57,13 @@ func (a *attempt) carriedOut(work *Work) {
 func (a *attempt) order(ctx context.Context, o Overrides, by string, after time.Duration) error {
 	if a.record.Step == StepInDoubt && o.RevokeNow {
 		verdict := Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
-		if a.record.Work.Makes != "" {
-			a.made, _ = a.lookForMade(ctx)
-		}
-		a.decide(verdict)
-		if err := a.settle(ctx, verdict); err != nil {
-			return err
+		if a.record.Work.Makes != "" && a.seekMade(ctx) != nil {
+			a.record.NotBefore = time.Time{} // it ends by itself, and the order is carried out then
+		} else {
+			a.decide(verdict)
+			if err := a.settle(ctx, verdict); err != nil {
+				return err
+			}
 		}
 	}
 	a.give(o, by, after)

@@ -215,10 +215,13 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 	}
 	// What Cloudflare shows counts, also where an operator decides. If it cannot be asked the
 	// operator knows more than we do.
-	if record.Work.Makes != "" {
-		a.made, _ = a.lookForMade(ctx)
-	} else {
+	switch {
+	case record.Work.Makes == "":
 		_, _ = a.inspect(ctx)
+	case how == ResolveRotateNow, how == ResolveAssumeNotRotated:
+		if err := a.seekMade(ctx); err != nil {
+			return record, Verdict{}, err
+		}
 	}
 	verdict, err := operatorVerdict(a.record, how)
 	if err != nil {
