@@ -190,7 +190,29 @@ func (a *attempt) tellMissed(missed SlotsMissed) {
 const (
 	maxAnchorAhead    = 24 * time.Hour
 	maxNotBeforeAhead = 2 * time.Hour
+	maxInHandAhead    = maxBackOff + 2*time.Minute // while a secret is in hand it is looked at more often
 )
+
+// healWork does so for the rotation in hand: what is measured from such a time would not be over
+// before the clock comes to it once more, and the old secret would die meanwhile.
+func healWork(r *Record, now time.Time, change func(what string, field *time.Time, to time.Time)) {
+	w := r.Work
+	if w == nil {
+		return
+	}
+	if v := w.Verification; v.Since.Sub(now) > lateTolerance {
+		r.Work = new(*r.Work)
+		change("its secret was first refused at", &r.Work.Verification.Since, now)
+	}
+	if latest := now.Add(time.Duration(w.Grace)); w.GraceEndsAt.Sub(latest) > ownChange {
+		r.Work = new(*r.Work)
+		change("the old secret was to work until", &r.Work.GraceEndsAt, latest)
+	}
+	if d := r.Doubt; d != nil && d.Since.Sub(now) > lateTolerance {
+		r.Doubt = new(*d)
+		change("it was in doubt since", &r.Doubt.Since, now)
+	}
+}
 
 // heal takes times out of a record that only a clock which was ahead can have put there. An
 // anchor that is up to a day ahead is kept, and the token waits: its slots were consumed,
@@ -204,9 +226,10 @@ func heal(t Token, r Record, now time.Time) (Record, []string) {
 	if r.Anchor.Sub(now) > maxAnchorAhead {
 		change("slots were consumed until", &r.Anchor, now.Truncate(time.Second))
 	}
-	if r.NotBefore.Sub(now) > maxNotBeforeAhead {
+	if ahead := r.NotBefore.Sub(now); ahead > maxNotBeforeAhead || r.Step != StepIdle && ahead > maxInHandAhead {
 		change("nothing was to begin before", &r.NotBefore, time.Time{})
 	}
+	healWork(&r, now, change)
 	if r.CatchUpAt.Sub(now) > max(t.Timetable.Jitter, lateTolerance+spreadTolerance) {
 		change("missed slots were to be made up for at", &r.CatchUpAt, time.Time{})
 	}

@@ -57,7 +57,11 @@ func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 	ctx = context.WithoutCancel(ctx)
 	issued, ok, err := a.pending.Open(ctx, work.RotationID)
 	switch {
+	case errors.Is(err, ErrUnreadable) && v.Last != ProbeBad: // it cannot be tried any more, and every sink has it
+		v.Probes, v.Error = v.Probes+1, err.Error()
+		return true, nil
 	case err != nil:
+		a.keepOldAlive(ctx)
 		return false, a.stall(ctx, "journal", err)
 	case !ok: // it was erased already: the process ended between that and the end of the rotation
 		return true, nil
@@ -88,7 +92,7 @@ func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 		return false, a.save(ctx, StepStored)
 	}
 	a.tell(Probed{Token: a.token.Name, RotationID: work.RotationID, Probe: probe, Err: probeErr})
-	if probe == ProbeUnknown || !now.Before(work.IntentAt.Add(maxOldLife)) {
+	if probe == ProbeUnknown || !work.apart() && !now.Before(work.IntentAt.Add(maxOldLife)) {
 		return true, nil // nothing speaks against it, or no old secret can be kept any longer
 	}
 	a.keepOldAlive(ctx)

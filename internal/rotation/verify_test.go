@@ -232,3 +232,85 @@ func (u unknowing) Probe(ctx context.Context, c rotation.Credential) (rotation.P
 	}
 	return probe, err
 }
+
+// TestUnreadableWhileVerifying: every sink has the new secret, and the sealed copy cannot be opened
+// any more. It cannot be tried, and holds nothing up.
+func TestUnreadableWhileVerifying(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = verifying(w, token)
+		w.failOnce("probe", fault{before: errors.New("401"), crash: true})
+		w.advance(r, token)
+		w.unreadable = true
+		r = w.start()
+		for range 5 {
+			w.advance(r, token)
+		}
+		if record := w.record(); record.Last == nil || !strings.Contains(record.Last.Unverified, "opened") || w.rotates > 2 {
+			t.Errorf("%s: %+v", record.LastError, record)
+		}
+	})
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // one that was refused
+		token = verifying(w, token)
+		old := w.current
+		w.fault = func(_ int, c string) fault {
+			if c == "probe" {
+				return fault{before: errors.New("401")}
+			}
+			return fault{}
+		}
+		for end := time.Now().Add(time.Hour + 5*time.Minute); time.Now().Before(end); {
+			w.advance(r, token)
+		}
+		w.unreadable = true
+		w.live(r, token, 10*time.Hour)
+		if record := w.record(); record.Step != rotation.StepStored || !w.accepted(old) {
+			t.Errorf("the old secret is accepted: %t; %+v", w.accepted(old), record)
+		}
+	})
+}
+
+// TestClockPutBackWhileVerifying: the wall clock was ahead when the new secret was first refused.
+func TestClockPutBackWhileVerifying(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = verifying(w, token)
+		old := w.current
+		w.fault = func(_ int, c string) fault {
+			if c == "probe" {
+				return fault{before: errors.New("401")}
+			}
+			return fault{}
+		}
+		time.Sleep(time.Hour)
+		w.offset = 90 * time.Minute
+		w.advance(r, token)
+		w.offset = 0
+		for range 480 {
+			time.Sleep(10 * time.Second)
+			_, _ = r.Advance(w.t.Context(), token)
+		}
+		if record := w.record(); !w.accepted(old) || record.Failures == 0 {
+			t.Errorf("nobody is told, and the old secret is accepted: %t; %+v", w.accepted(old), record.Work)
+		}
+	})
+}
+
+// TestRefusedReplacement: no life of a secret bounds that of a service token whose place another
+// one took, so a month of refusals is no reason to delete it.
+func TestRefusedReplacement(t *testing.T) {
+	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		token = verifying(w, token)
+		w.fault = func(_ int, c string) fault {
+			if c == "probe" {
+				return fault{before: errors.New("401")}
+			}
+			return fault{}
+		}
+		w.live(r, token, 65*time.Minute)
+		time.Sleep(31 * 24 * time.Hour)
+		w.live(r, token, time.Hour)
+		if w.gone[w.made[0].id] || w.record().Step != rotation.StepStored {
+			t.Errorf("the one that works was deleted: %+v", w.record())
+		}
+	})
+}
