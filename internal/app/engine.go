@@ -150,12 +150,12 @@ func (e *engine) fire(ctx context.Context, name string, late bool) {
 	switch {
 	case !ok:
 	case !s.chore.IsZero() && !s.chore.After(e.now()): // what else is due is planned anew after it
-		e.workers.Go(func() { e.work(ctx, name) })
+		e.begins(ctx, name)
 	case late, s.due.Held, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
 		// Slots have passed, and what was late together must not begin together.
 		e.catchUp(ctx, name)
 	default:
-		e.workers.Go(func() { e.work(ctx, name) })
+		e.begins(ctx, name)
 	}
 }
 
@@ -206,7 +206,7 @@ func (e *engine) catchUpLate(ctx context.Context) {
 				e.queue.Set(token.Name, e.now().Add(retryCeiling)) // and is looked at again
 				continue
 			}
-			e.workers.Go(func() { e.work(ctx, token.Name) }) // it is due now, or was not looked at
+			e.begins(ctx, token.Name) // it is due now, or was not looked at
 		}
 	}
 }
@@ -239,7 +239,8 @@ func (e *engine) end(name string) {
 	}
 }
 
-func (e *engine) work(ctx context.Context, name string) {
+// begins asks for a turn for what a token is due for, and has it done then.
+func (e *engine) begins(ctx context.Context, name string) {
 	s, ok := e.view(name)
 	if !ok {
 		return
@@ -247,7 +248,12 @@ func (e *engine) work(ctx context.Context, name string) {
 	e.mu.Lock()
 	turns := e.turns[s.token.Account]
 	e.mu.Unlock()
-	urgency, release, err := turns.take(ctx, turnOf(s, e.now()))
+	wait := turns.ask(turnOf(s, e.now()))
+	e.workers.Go(func() { e.work(ctx, name, wait) })
+}
+
+func (e *engine) work(ctx context.Context, name string, turn func(context.Context) (rotation.Urgency, func(), error)) {
+	urgency, release, err := turn(ctx)
 	if err != nil {
 		return // stopping: the ledger knows what is due
 	}

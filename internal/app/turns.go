@@ -89,24 +89,29 @@ func (t *turns) rationedBy(issuer rotation.Issuer) {
 	}
 }
 
-// take waits for a turn within ctx. On success it returns how urgent that has become, and
-// release must be called.
-func (t *turns) take(ctx context.Context, one turn) (u rotation.Urgency, release func(), err error) {
+// ask asks for a turn, and returns what waits for it within a context. On success that returns
+// how urgent it has become, and release must be called; it is to be called in any case. Those
+// who ask one after the other come in that order also where turns are free.
+func (t *turns) ask(one turn) (wait func(context.Context) (u rotation.Urgency, release func(), err error)) {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.push(&one)
 	t.pump()
-	t.mu.Unlock()
+	return func(ctx context.Context) (rotation.Urgency, func(), error) { return t.await(ctx, &one) }
+}
+
+func (t *turns) await(ctx context.Context, one *turn) (u rotation.Urgency, release func(), err error) {
 	select {
 	case <-one.granted:
 	case <-ctx.Done():
 	}
 	if err := ctx.Err(); err != nil {
-		if !t.giveUp(&one) {
-			t.release(&one)
+		if !t.giveUp(one) {
+			t.release(one)
 		}
 		return 0, nil, err
 	}
-	return one.urgency, func() { t.release(&one) }, nil
+	return one.urgency, func() { t.release(one) }, nil
 }
 
 // giveUp takes a turn out that still waits, or returns false.

@@ -38,7 +38,7 @@ type queue struct {
 
 func (q *queue) ask(ctx context.Context, who int, one turn) {
 	go func() {
-		_, release, err := q.take(ctx, one)
+		_, release, err := q.turns.ask(one)(ctx)
 		if err != nil {
 			return
 		}
@@ -206,4 +206,34 @@ func TestTurnOf(t *testing.T) {
 			t.Errorf("%s: urgency %d, local %t, closing %s", name, one.urgency, one.local, one.closing)
 		}
 	}
+}
+
+// TestTurnsKeepTheirOrder: those who ask first get the turns that are free, whoever is the first to
+// wait.
+func TestTurnsKeepTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		q := &queue{turns: newTurns(time.Now)}
+		const most = maxInHand + maxUrgentMore
+		var waits []func()
+		for i := range 2 * most {
+			wait := q.turns.ask(turn{urgency: rotation.UrgencyManual, close: time.Now().Add(time.Duration(i))})
+			waits = append(waits, func() {
+				if _, _, err := wait(ctx); err == nil {
+					q.mu.Lock()
+					defer q.mu.Unlock()
+					q.order = append(q.order, i)
+				}
+			})
+		}
+		for _, wait := range slices.Backward(waits) {
+			go wait()
+		}
+		var first []int
+		for i := range most {
+			first = append(first, i)
+		}
+		q.want(t, "of those who asked together", first...)
+	})
 }
