@@ -107,6 +107,11 @@ func drawLife(t *rapid.T) life {
 	l.Jitter = part("jitter", 0, 0, 5, 20, 40)
 	l.Window = part("window", 0, 0, 10, 30, 70)
 	l.Grace = part("grace", 0, 0, 5, 30, 60, 150)
+	// What is not shorter than the smallest gap is refused with the configuration.
+	smallest := parsed(l.Expression, l.Zone).SmallestGap(l.start(), 400)
+	for _, span := range []*time.Duration{&l.Jitter, &l.Window, &l.Grace} {
+		*span = min(*span, smallest-time.Second)
+	}
 	l.Skip = rapid.Bool().Draw(t, "skip")
 	l.Guard = rapid.SampledFrom([]bool{false, false, false, true}).Draw(t, "guard")
 	l.Slow = rapid.SampledFrom([]time.Duration{0, 0, 0, 2 * time.Second}).Draw(t, "slow")

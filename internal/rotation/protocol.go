@@ -502,12 +502,18 @@ func (a *attempt) deliverUnsealed(ctx context.Context, issued Issued, sealErr er
 func (a *attempt) commit(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	before, work := a.record, a.record.Work
+	var healed []string
 	err := a.phase(PhaseCommit, func() error {
 		if err := a.erase(ctx, work.RotationID); err != nil {
 			return err
 		}
-		if work.Slot.After(a.record.Anchor) {
+		switch now := a.now().UTC(); {
+		case !work.Slot.After(a.record.Anchor):
+		case work.Slot.Sub(now) <= maxAnchorAhead:
 			a.record.Anchor = work.Slot
+		default: // the clock was put back by days since the claim: what was consumed stays so
+			healed = append(healed, "a slot was served at "+work.Slot.Format(time.RFC3339))
+			a.record.Anchor = later(a.record.Anchor, now.Truncate(time.Second))
 		}
 		a.record.Last = &Done{
 			RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
@@ -540,12 +546,16 @@ func (a *attempt) commit(ctx context.Context) error {
 		a.record.Work, a.record.Failures, a.record.LastError, a.record.NextTrigger = nil, 0, "", ""
 		a.record.NotBefore, a.record.CatchUpAt, a.record.OldDiesBy, a.record.Outside = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 		a.carriedOut(work)
-		a.record, _ = heal(a.token, a.record, a.now()) // the clock may have been put back since the claim
+		record, what := heal(a.token, a.record, a.now()) // the clock may have been put back since the claim
+		a.record, healed = record, append(healed, what...)
 		return a.save(ctx, StepIdle)
 	})
 	if err != nil {
 		a.record = before
 		return a.stall(ctx, "commit", err)
+	}
+	if len(healed) > 0 {
+		a.tell(ClockHealed{Token: a.token.Name, What: healed})
 	}
 	a.tellMissed(SlotsMissed{Token: a.token.Name, Count: work.Missed, Frozen: work.Frozen})
 	a.report(work, ResultSuccess, "", nil)
