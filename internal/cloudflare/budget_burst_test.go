@@ -216,3 +216,47 @@ func TestBurstIsDoneInTime(t *testing.T) {
 		})
 	}
 }
+
+// TestRestartInARush: a process that begins in the middle of a rush takes what its predecessor
+// has sent for somebody else's. It looks for a while whether they go on, and no longer.
+func TestRestartInARush(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(1200)
+		rush := all(t, 200, c.client(t, "prod", 1000, nil))
+		took := all(t, 60, c.client(t, "prod", 1000, nil))
+		t.Logf("200 requests in %s, and after a restart 60 in %s", rush, took)
+		if took > 20*time.Second || c.denied > 0 {
+			t.Errorf("after a restart 60 requests take %s; %d were refused", took, c.denied)
+		}
+	})
+}
+
+// TestStartBesideSomebodySteady: a process that begins late in a window leaves to somebody who
+// has been at it evenly what they will go on to take.
+func TestStartBesideSomebodySteady(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCloud(1200)
+		end := make(chan struct{})
+		var other sync.WaitGroup
+		other.Go(func() {
+			tick := time.NewTicker(budgetWindow / 1100)
+			defer tick.Stop()
+			for {
+				select {
+				case <-end:
+					return
+				case <-tick.C:
+					c.another()
+				}
+			}
+		})
+		time.Sleep(4 * time.Minute)
+		took := all(t, 300, c.client(t, "prod", 1000, nil))
+		close(end)
+		other.Wait()
+		t.Logf("300 requests in %s", took)
+		if c.denied > 0 {
+			t.Errorf("%d requests were refused", c.denied)
+		}
+	})
+}

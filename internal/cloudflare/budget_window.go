@@ -96,6 +96,7 @@ type window struct {
 
 	others int    // what others have used in it, at least
 	trail  []mark // of others
+	guess  bool   // the first of them: nobody saw how what was used before was spread
 	before [2]struct {
 		ends time.Time
 		used int
@@ -171,13 +172,14 @@ func (w *window) observe(o observation, ended []time.Time, flying, limit int) {
 	} else {
 		w.trail[n-1].others = w.others
 	}
-	for len(w.trail) > 2 && o.at.Sub(w.trail[1].at) >= rateOver {
-		w.trail = w.trail[1:]
+	for len(w.trail) > 2 && (o.at.Sub(w.trail[1].at) >= rateOver || w.guess && o.at.Sub(w.trail[1].at) >= rateAtLeast) {
+		w.trail, w.guess = w.trail[1:], false
 	}
 }
 
 // open begins a window anew, and remembers what others used in the one before.
 func (w *window) open(o observation, ends time.Time, length time.Duration) {
+	w.guess = w.ends.IsZero() // it may have been a rush of the process before this one
 	if !w.ends.IsZero() {
 		used := w.others
 		if unseen := w.ends.Sub(w.leftAt); unseen > w.length/20 && !w.grows { // nobody saw its end
@@ -275,6 +277,9 @@ func (w *window) pace(now time.Time, ended, pending, back, limit int) pace {
 	unseen := int(w.rate() * now.Sub(w.leftAt).Seconds())
 	if !w.silent && (left-unseen > limit/20+guard || left > limit/10+guard && now.Sub(w.leftAt) >= soon) {
 		p.trickle = w.length * 100 / time.Duration(max(limit, 100))
+		if w.guess { // it is soon seen
+			p.trickle = min(p.trickle, rateAtLeast/2)
+		}
 	}
 	return p
 }
