@@ -54,7 +54,7 @@ e2e: ## the real binary against a real Vault; the first build of it takes minute
 ROUNDS ?= 24
 CRASH := cd test && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) CRASH_ROUND=$(ROUND)
 .PHONY: crash
-crash: ## the kill matrix: ROUNDS=550 is all of it and some; SEED=S ROUND=K plays one round again
+crash: ## the kill matrix: ROUNDS=830 is all of it and some; SEED=S ROUND=K plays one round again
 	$(CRASH) go test -count=1 -timeout 60m -v -run 'TestCrash$$' ./crash
 
 .PHONY: crash-proof

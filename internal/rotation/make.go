@@ -103,11 +103,15 @@ func withoutSuffix(name string) string {
 	return name[:i]
 }
 
-// find asks which service tokens have that name.
+// find asks which service tokens have that name. Those whose secret was lost, and which are yet to
+// be deleted, are left out.
 func (a *attempt) find(ctx context.Context, name string) ([]TokenFacts, error) {
 	failpoint.Reach("find.before")
 	found, err := a.token.Maker.Find(ctx, name)
 	failpoint.Reach("find.after")
+	found = slices.DeleteFunc(found, func(f TokenFacts) bool {
+		return slices.ContainsFunc(a.record.Replaced, func(r Replaced) bool { return r.TokenID == f.ID })
+	})
 	return found, err
 }
 
@@ -122,7 +126,6 @@ func (a *attempt) mayMake(ctx context.Context) error {
 		return nil // the name that a replacement gets is nobody else's
 	}
 	found, err := a.find(ctx, work.Makes)
-	found = a.withoutReplaced(found)
 	switch {
 	case err != nil:
 		return err
@@ -137,13 +140,6 @@ func (a *attempt) mayMake(ctx context.Context) error {
 	}
 	a.record.TokenID, a.record.Facts = found[0].ID, found[0]
 	return errAdopted
-}
-
-// withoutReplaced takes out those that are to be deleted: their secrets were lost.
-func (a *attempt) withoutReplaced(found []TokenFacts) []TokenFacts {
-	return slices.DeleteFunc(found, func(f TokenFacts) bool {
-		return slices.ContainsFunc(a.record.Replaced, func(r Replaced) bool { return r.TokenID == f.ID })
-	})
 }
 
 func listIDs(all []TokenFacts) string {
@@ -244,7 +240,6 @@ func (f TokenFacts) clientOf(id string) string {
 func (a *attempt) lookForMade(ctx context.Context) (found *TokenFacts, err error) {
 	work := a.record.Work
 	all, err := a.find(ctx, work.Makes)
-	all = a.withoutReplaced(all) // there was no other one before the request
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}

@@ -267,3 +267,33 @@ func (w *world) settleUntil(r *rotation.Rotator, token rotation.Token, step rota
 	w.t.Fatal("it does not get to " + string(step))
 	return r
 }
+
+// TestMakingLosesAnswersInARow: the answer to the request that makes up for a lost one is lost
+// too, while the service token of the first is still there.
+func TestMakingLosesAnswersInARow(t *testing.T) {
+	for _, replace := range []bool{false, true} {
+		for name, f := range map[string]fault{
+			"answer lost": {after: &rotation.IssuerError{Class: rotation.Unknown}},
+			"crash after": {after: errors.New("x"), crash: true},
+		} {
+			t.Run(fmt.Sprintf("replace %t/%s", replace, name), func(t *testing.T) {
+				inMaking(t, func(token *rotation.Token) { token.Replace = replace }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+					lost := 0
+					w.fault = func(_ int, call string) fault {
+						if call != "create" || lost == 3 {
+							return fault{}
+						}
+						if lost++; lost < 3 {
+							return fault{after: &rotation.IssuerError{Class: rotation.Unknown}}
+						}
+						return f
+					}
+					w.settle(r, token)
+					if left := w.left(); len(left) != 1 || left[0].current != w.sink.ClientSecret.Reveal() || replace && lost != 3 {
+						t.Errorf("%d service tokens are left, the sink has %s; calls %q", len(left), w.sink.ClientID, w.calls)
+					}
+				})
+			})
+		}
+	}
+}
