@@ -20,7 +20,8 @@
 //     was configured; no slot was served twice;
 //  4. nothing is left pending but answers that failed validation, and every record is at rest;
 //  5. consumers were refused only where a grace of 0 or a lost answer of a single token makes
-//     it unavoidable, and never with a pair or one that is replaced;
+//     it unavoidable, and never with a pair or one that is replaced; or where
+//     nobody was there to deliver for half a grace, on a machine that is slow: such are counted;
 //  6. what others keep beside the credential is still there;
 //  7. no secret stands in a log or in a file of the state directory;
 //  8. of what is made none too many is left, each entry's first one is made once, none is deleted

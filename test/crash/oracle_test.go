@@ -275,9 +275,32 @@ func (w *world) judgeRefusals(s subject, lost int, say func(string, ...any)) {
 			n++
 		}
 	}
-	if n > 0 && (s.kind.apart() || s.grace > 0 && lost == 0) {
+	if n == 0 || !s.kind.apart() && (s.grace == 0 || lost > 0) {
+		return
+	}
+	// Where no daemon that reaches Vault was there for half a grace, nobody could deliver in time.
+	if down := w.longestDown(); !s.kind.apart() && down > s.grace/2 {
+		w.excused = append(w.excused, fmt.Sprintf("%s: refused %d times, and no daemon was there for %s of a grace of %s", s.name, n, down, s.grace))
+	} else {
 		say("%s: what Vault held was refused %d times (grace %s, %s)", s.name, n, s.grace, s.kind)
 	}
+}
+
+// longestDown is the longest time from the end of a daemon to when the next one reached Vault.
+func (w *world) longestDown() (longest time.Duration) {
+	var died time.Time
+	for _, p := range w.lives {
+		for l := range strings.Lines(p.log.String()) {
+			var parsed line
+			if json.Unmarshal([]byte(l), &parsed) == nil && parsed.Msg == "logged in to Vault" && !died.IsZero() {
+				longest, died = max(longest, parsed.Time.Sub(died)), time.Time{}
+			}
+		}
+		if died.IsZero() { // else this one never reached it
+			died = p.died
+		}
+	}
+	return longest
 }
 
 func (w *world) lines() (all []line, text string) {

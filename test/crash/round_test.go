@@ -20,6 +20,7 @@ type result struct {
 	log      string
 	refusals []refusal
 	polls    int
+	excused  []string
 }
 
 // rotateBound is that of rotate requests in the daemon under test, so that a slow answer need not be
@@ -53,7 +54,7 @@ func play(t *testing.T, s *server, p plan, run string, patience time.Duration) r
 	}
 	res.wrong = append(append(res.wrong, w.wrong...), w.judge()...)
 	_, res.log = w.lines()
-	res.struck, res.refusals, res.polls = w.struck(), w.refusals, w.polls
+	res.struck, res.refusals, res.polls, res.excused = w.struck(), w.refusals, w.polls, w.excused
 	if len(res.wrong) == 0 {
 		_ = os.RemoveAll(w.dir)
 	}

@@ -19,6 +19,7 @@ type tally struct {
 	kills      int            // failpoints that struck
 	struck     map[string]int // by point
 	polls      int
+	excused    int // rounds in which the machine was too slow for a grace
 	refused    int
 	refusedBy  map[string]int // what Cloudflare did to a token that is none of a pair
 }
@@ -34,6 +35,9 @@ func (s *tally) add(r result) {
 	s.violations += len(r.wrong)
 	if len(r.wrong) > 0 {
 		s.bad++
+	}
+	if len(r.excused) > 0 {
+		s.excused++
 	}
 	for _, point := range r.struck {
 		s.kills++
@@ -71,6 +75,9 @@ func (s *tally) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d rounds in %s: %d violations in %d of them; %d kills at %d of %d points; %d of %d looks at what Vault held were refused",
 		s.finished, time.Since(s.began).Round(time.Second), s.violations, s.bad, s.kills, len(s.struck), len(points())-1, s.refused, s.polls)
+	if s.excused > 0 {
+		fmt.Fprintf(&b, " (in %d rounds since no daemon was there in time)", s.excused)
+	}
 	for i, class := range slices.Sorted(maps.Keys(s.refusedBy)) {
 		separator := map[bool]string{true: ": ", false: "; "}[i == 0]
 		fmt.Fprintf(&b, "%s%s %d", separator, class, s.refusedBy[class])

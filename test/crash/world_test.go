@@ -76,6 +76,8 @@ type world struct {
 	proxyURL string
 	subjects []subject
 	logs     []*output // of each incarnation
+	lives    []*process
+	excused  []string // refusals that were due to the machine
 	close    func()
 
 	mu       sync.Mutex
@@ -227,6 +229,7 @@ type process struct {
 	cmd  *exec.Cmd
 	log  *output
 	done chan struct{}
+	died time.Time // once done is closed
 }
 
 func (w *world) start(failpoints string) *process {
@@ -241,8 +244,12 @@ func (w *world) start(failpoints string) *process {
 	if err := p.cmd.Start(); err != nil {
 		w.t.Fatal(err)
 	}
-	w.logs = append(w.logs, p.log)
-	go func() { _ = p.cmd.Wait(); close(p.done) }()
+	w.logs, w.lives = append(w.logs, p.log), append(w.lives, p)
+	go func() {
+		_ = p.cmd.Wait()
+		p.died = time.Now()
+		close(p.done)
+	}()
 	return p
 }
 
