@@ -220,10 +220,9 @@ func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotat
 	}
 	m.blind = m.blind || used == c.previous && m.record().OldDiesBy.IsZero()
 	m.checkRaised("before another rotate")
-	m.ordered = true // the world's own check knows nothing of beliefs
+	m.ordered = true // the world's own check knows nothing of beliefs, and comes late with a late request
 	issuedBefore := len(m.issued)
 	defer func() {
-		m.ordered = false
 		if len(m.issued) > issuedBefore {
 			m.operator, m.cutOff = false, time.Now()
 			m.believed = c.previousUntil
