@@ -203,6 +203,10 @@ func (a *attempt) renewOne(ctx context.Context, facts *TokenFacts) (err error) {
 	if !facts.ExpiresAt.After(before) {
 		return fmt.Errorf("it was renewed, and still ends at %s", facts.ExpiresAt.Format(time.RFC3339))
 	}
+	if at := a.token.renewAt(*facts); !at.IsZero() && !at.After(a.now()) { // it would be renewed without end
+		return fmt.Errorf("it was renewed, and ends at %s, which is within renew_before again: make that shorter, or renew_for longer",
+			facts.ExpiresAt.Format(time.RFC3339))
+	}
 	return nil
 }
 

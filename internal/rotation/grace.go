@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -22,13 +23,16 @@ func (r *Rotator) RevokePrevious(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return a.record, err
 	}
-	now := a.now()
+	now, last := a.now(), a.record.Last
+	// A secret of the service token in use: not one whose service token was replaced.
+	own := last != nil && !last.GraceEndsAt.IsZero() && !a.record.replacedUntil(last.GraceEndsAt) && (!t.Replace || now.Before(last.GraceEndsAt))
 	switch {
-	case t.Replace && len(a.record.Replaced) > 0:
+	case own:
+	case len(a.record.Replaced) > 0:
 		return a.deleteNow(ctx)
 	case t.Replace:
 		return a.record, fmt.Errorf("%w: no service token that was replaced by %s is left", ErrNoPrevious, t.Name)
-	case a.record.Last == nil || a.record.Last.GraceEndsAt.IsZero():
+	default:
 		return a.record, fmt.Errorf("%w: no previous secret of %s is known to work: it was never rotated by this ledger, or without a grace", ErrNoPrevious, t.Name)
 	}
 	// One whose grace is over is revoked all the same: its end is what we know, and not what
@@ -38,11 +42,19 @@ func (r *Rotator) RevokePrevious(ctx context.Context, t Token) (Record, error) {
 		return a.record, err
 	}
 	a.record.Facts = a.record.Facts.updatedBy(facts)
-	last := *a.record.Last
-	last.GraceEndsAt = earlier(last.GraceEndsAt, now.UTC())
-	a.record.Last = &last
+	revoked := *last
+	revoked.GraceEndsAt = earlier(last.GraceEndsAt, now.UTC())
+	a.record.Last = &revoked
+	if len(a.record.Replaced) > 0 {
+		return a.deleteNow(ctx)
+	}
 	err = a.save(ctx, StepIdle)
 	return a.record, err
+}
+
+// replacedUntil reports whether a service token that was replaced was promised until then.
+func (r Record) replacedUntil(end time.Time) bool {
+	return slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.At.Equal(end) })
 }
 
 // ExtendGrace lets the previous secret of a token live for this long from now. It never
@@ -65,7 +77,7 @@ func (r *Rotator) ExtendGrace(ctx context.Context, t Token, grace time.Duration)
 		return a.record, fmt.Errorf("%w: the previous secret of %s works until %s already, and that would be earlier", ErrNoPrevious, t.Name, last.GraceEndsAt.Format(time.RFC3339))
 	}
 	extended := *last
-	if t.Replace {
+	if a.record.replacedUntil(last.GraceEndsAt) {
 		extended.GraceEndsAt = now.Add(grace).UTC()
 		for i := range a.record.Replaced {
 			if r := &a.record.Replaced[i]; r.At.Equal(last.GraceEndsAt) {

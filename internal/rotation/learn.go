@@ -34,7 +34,11 @@ func (r *Rotator) Learn(ctx context.Context, t Token, facts TokenFacts) (Record,
 	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
 	known := &a.record.Facts
-	if t.Paired() && facts.ID != record.TokenID {
+	switch {
+	case facts.ID == t.ServiceToken(record) && !t.Paired():
+	case !t.Owns(facts.ID) || !t.Paired(): // its place was taken since it was listed
+		return record, nil
+	case facts.ID != record.TokenID:
 		known = &a.record.Spare
 	}
 	if facts.UpdatedAt.Before(known.UpdatedAt) { // it is older, or its times are coarser

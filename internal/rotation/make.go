@@ -79,28 +79,23 @@ func (a *attempt) makes(rotationID string) string {
 	if t.Create != nil {
 		name = t.Create.Name
 	} else if a.record.Facts.Name != "" {
-		name = withoutSuffix(a.record.Facts.Name)
+		name = a.record.Facts.Name
+		if last := a.record.Last; last != nil { // which gave it the suffix that it has, if it has one
+			name = strings.TrimSuffix(name, suffix(last.RotationID))
+		}
 	}
 	if base := []rune(name); len(base) > maxBase {
 		name = string(base[:maxBase])
 	}
-	return name + suffixMark + strings.ToLower(rotationID[:min(len(rotationID), suffixLength)])
+	return name + suffix(rotationID)
 }
 
-// The suffix of a service token's name that took another one's place.
-const (
-	suffixMark   = "-"
-	suffixLength = 10
-	maxBase      = 240 // characters; with the suffix it is below what a configured name may have
-)
+// maxBase bounds a name, in characters: with its suffix it is below what a configured one may have.
+const maxBase = 240
 
-// withoutSuffix is the name that one with such a suffix was made from.
-func withoutSuffix(name string) string {
-	i := strings.LastIndex(name, suffixMark)
-	if i <= 0 || len(name)-i-len(suffixMark) != suffixLength || strings.Trim(name[i+1:], "abcdefghijklmnopqrstuvwxyz234567") != "" {
-		return name
-	}
-	return name[:i]
+// suffix is that of the name of a service token which a rotation puts in another one's place.
+func suffix(rotationID string) string {
+	return "-" + strings.ToLower(rotationID[:min(len(rotationID), 10)])
 }
 
 // find asks which service tokens have that name. Those whose secret was lost, and which are yet to

@@ -107,6 +107,9 @@ func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
 		if a.made != nil {
 			a.keepMade(*a.made)
 		}
+		if !verdict.NotCarriedOut {
+			a.voidUpdatedAt()
+		}
 		a.record.Work = nil
 	}
 	// What remedies a doubt must not wait for its back-off. A slot that it leaves unserved was
@@ -123,6 +126,16 @@ func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
 	}
 	a.tell(DoubtResolved{Token: a.token.Name, RotationID: work.RotationID, Reason: verdict.Reason, After: a.now().Sub(doubt.Since)})
 	return nil
+}
+
+// voidUpdatedAt forgets when the service token was last changed, where only our own request can
+// have changed it since and nobody looked: it would be taken for somebody else's.
+func (a *attempt) voidUpdatedAt() {
+	for _, facts := range []*TokenFacts{&a.record.Facts, &a.record.Spare} {
+		if work := a.record.Work; facts.ID == work.TokenID && facts.UpdatedAt.Equal(work.Before.UpdatedAt) {
+			facts.UpdatedAt = time.Time{}
+		}
+	}
 }
 
 // extendGrace lets the old secret live for this long from now.
