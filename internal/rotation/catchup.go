@@ -240,6 +240,16 @@ func heal(t Token, r Record, now time.Time) (Record, []string) {
 	if r.Renewal.NotBefore.Sub(now) > maxNotBeforeAhead {
 		change("it was not to be renewed before", &r.Renewal.NotBefore, time.Time{})
 	}
+	r.Replaced = slices.Clone(r.Replaced)
+	for i := range r.Replaced {
+		old := &r.Replaced[i]
+		if old.NotBefore.Sub(now) > maxChoreBackOff {
+			change("what was replaced was not to be deleted before", &old.NotBefore, time.Time{})
+		}
+		if old.At.Sub(now) > maxOldLife+maxAnchorAhead {
+			change("what was replaced was to be deleted at", &old.At, now.Add(t.Grace))
+		}
+	}
 	if last := r.Last; last != nil && last.Slot.After(r.Anchor) && !last.Slot.After(now) {
 		// What was taken for the future has come: slots up to the one that was served then are
 		// consumed.

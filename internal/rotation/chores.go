@@ -142,6 +142,11 @@ func (a *attempt) deleteOne(ctx context.Context, old *Replaced) error {
 			return fmt.Errorf("sink %s still holds it, and it is kept until a rotation has written another one", sink.Name())
 		}
 	}
+	if old.Promised {
+		if err := a.token.Issuer.Ready(ctx); errors.Is(err, ErrClock) {
+			return err
+		}
+	}
 	failpoint.Reach("delete.before")
 	defer failpoint.Reach("delete.after")
 	return a.token.Maker.Delete(ctx, old.TokenID)

@@ -131,7 +131,8 @@ func (a *attempt) setGrace(ctx context.Context, grace time.Duration) (TokenFacts
 func (a *attempt) deleteNow(ctx context.Context) (Record, error) {
 	now := a.now().UTC()
 	for i := range a.record.Replaced {
-		a.record.Replaced[i].At, a.record.Replaced[i].NotBefore = now, time.Time{}
+		old := &a.record.Replaced[i]
+		old.At, old.NotBefore, old.Promised = now, time.Time{}, false
 	}
 	if a.record.Last != nil && a.record.Last.GraceEndsAt.After(now) {
 		last := *a.record.Last

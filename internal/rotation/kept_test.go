@@ -109,3 +109,63 @@ func TestConfiguredBack(t *testing.T) {
 		})
 	}
 }
+
+// clockSet is what is done when the wall clock was set.
+func clockSet(w *world, token rotation.Token, r *rotation.Rotator) {
+	if _, err := r.CatchUp(w.t.Context(), token); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestClockAhead: a grace that is over on a clock which is known to be wrong is not over. What was
+// to be deleted at a time that a wrong clock gave is deleted once the clock is right.
+func TestClockAhead(t *testing.T) {
+	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		w.advance(r, token)
+		w.offset = 2 * time.Hour
+		w.fault = func(_ int, c string) fault {
+			if c == "ready" {
+				return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}}
+			}
+			return fault{}
+		}
+		if _, err := r.Advance(w.t.Context(), token); !errors.Is(err, rotation.ErrClock) || w.gone[w.made[0].id] {
+			t.Fatalf("deleted: %t, %v", w.gone[w.made[0].id], err)
+		}
+		w.offset, w.fault = 0, nil
+		clockSet(w, token, r)
+		w.live(r, token, 50*time.Minute)
+		if len(w.left()) != 1 {
+			t.Errorf("%d are left: %+v", len(w.left()), w.record().Replaced)
+		}
+	})
+	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		w.offset = 100 * 24 * time.Hour
+		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil {
+			t.Fatal(err)
+		}
+		w.offset = 0
+		clockSet(w, token, r)
+		w.live(r, token, 50*time.Minute)
+		if !w.gone[w.made[0].id] {
+			t.Errorf("%+v", w.record().Replaced)
+		}
+	})
+	// What is to be revoked does not wait for a clock.
+	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		w.advance(r, token)
+		w.offset = 2 * time.Hour
+		w.fault = func(_ int, c string) fault {
+			if c == "ready" {
+				return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}}
+			}
+			return fault{}
+		}
+		if _, err := r.RevokePrevious(w.t.Context(), token); err != nil || !w.gone[w.made[0].id] {
+			t.Error(err)
+		}
+	})
+}

@@ -24,6 +24,9 @@ type Replaced struct {
 	// ClientID is by which it is recognized in a sink; empty if that is not known yet.
 	ClientID string    `json:"client_id,omitempty"`
 	At       time.Time `json:"at"` // when it is to be deleted: at the end of the grace
+	// Promised is set if consumers were promised it until then: a clock that is wrong does not end
+	// that.
+	Promised bool `json:"promised,omitempty"`
 	// Failures counts the deletions that failed in a row, NotBefore is when the next may be
 	// tried, and LastError says what went wrong.
 	Failures  int       `json:"failures,omitempty"`
@@ -201,10 +204,10 @@ func (a *attempt) takePlace() {
 		at := a.record.Last.At.Add(time.Duration(work.Grace))
 		for i := range a.record.Replaced { // one that was kept because it was found in a sink
 			if r := &a.record.Replaced[i]; r.ClientID != "" && work.found(r.ClientID) {
-				r.At, r.NotBefore = at, time.Time{}
+				r.At, r.NotBefore, r.Promised = at, time.Time{}, work.Grace > 0
 			}
 		}
-		a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: old, ClientID: a.record.Facts.clientOf(old), At: at})
+		a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: old, ClientID: a.record.Facts.clientOf(old), At: at, Promised: work.Grace > 0})
 		a.record.Last.GraceEndsAt = time.Time{}
 		if work.Grace > 0 {
 			a.record.Last.GraceEndsAt = at

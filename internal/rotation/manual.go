@@ -26,6 +26,14 @@ func (o Overrides) all() Overrides {
 	return o
 }
 
+// with returns what o and another come to.
+func (o Overrides) with(other Overrides) Overrides {
+	return Overrides{
+		Freeze: o.Freeze || other.Freeze, Pause: o.Pause || other.Pause, Grace: o.Grace || other.Grace,
+		RevokeNow: o.RevokeNow || other.RevokeNow,
+	}.all()
+}
+
 // ErrHeldUp is in the error of RotateNow when something speaks against a rotation now.
 var ErrHeldUp = errors.New("not rotated")
 

@@ -91,9 +91,18 @@ type Ordered struct {
 	Err    error
 }
 
+// widen lets the order that a token has override more. It stays the same order.
+func (a *attempt) widen(ctx context.Context, o Overrides) error {
+	order := *a.record.Order
+	order.Overrides = order.with(o)
+	a.record.Order = &order
+	return a.save(ctx, a.record.Step)
+}
+
 // OrderAll orders many tokens to be rotated, durably, and returns at once: they are due from
 // then on, those with the least grace first. One that has an order which is not carried out
-// keeps it, so that giving the same order twice goes on with the first.
+// keeps it, so that giving the same order twice goes on with the first; it overrides what either
+// does.
 func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by string) []Ordered {
 	tokens = slices.Clone(tokens)
 	slices.SortStableFunc(tokens, func(a, b Token) int {
@@ -131,10 +140,8 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 		defer l.Unlock()
 		record, err := r.load(ctx, t)
 		switch {
-		case err != nil, record.Step == StepInDoubt:
+		case err != nil, record.Step == StepInDoubt, record.keeps(o):
 			alone = append(alone, i)
-		case record.keeps(o):
-			out[i].Record = record
 		default:
 			a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
 			a.give(o, by, nth(offset+i))
@@ -152,7 +159,7 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 	return alone
 }
 
-// keeps reports whether an order like o is there already.
+// keeps reports whether there is an order already that one with these overrides goes on with.
 func (r Record) keeps(o Overrides) bool {
 	return r.Order != nil && !r.Order.Heals && (r.Order.RevokeNow || !o.RevokeNow)
 }
@@ -164,10 +171,16 @@ func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string,
 	if err != nil {
 		return record, err
 	}
-	if record.keeps(o) {
-		return record, nil
-	}
 	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
+	if record.keeps(o) {
+		if had := record.Order; had.with(o) == had.Overrides {
+			return record, nil
+		}
+		if err := a.widen(ctx, o); err != nil {
+			return record, err
+		}
+		return a.record, nil
+	}
 	if err := a.order(ctx, o, by, after); err != nil {
 		return record, err
 	}

@@ -168,3 +168,57 @@ func TestOrderOnADoubt(t *testing.T) {
 		}
 	})
 }
+
+// TestOrderWithMore: an order that is held up is given once more, and overrides what it waits for.
+func TestOrderWithMore(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token.Timetable.Freezes = []scheduler.Freeze{{Name: "f", From: time.Now().Add(-time.Hour), To: time.Now().Add(48 * time.Hour)}}
+		first := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{Grace: true}, "ops")[0].Record
+		if due := rotation.NextDue(token, first, rotation.Pause{}); due.Reason != rotation.DueFreeze {
+			t.Fatal(due.Reason)
+		}
+		time.Sleep(time.Minute)
+		again := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{Freeze: true}, "others")[0].Record
+		if due := rotation.NextDue(token, again, rotation.Pause{}); due.Reason != rotation.DueOrdered || due.At.After(time.Now()) {
+			t.Error("it is still held up:", due.Reason)
+		}
+		if !again.Order.Since.Equal(first.Order.Since) || !again.Order.Grace {
+			t.Errorf("%+v", again.Order)
+		}
+	})
+}
+
+// TestRefusedOrder: an operator has a secret reissued that is refused, while a leaked one of the
+// pair is still to be revoked: both are done.
+func TestRefusedOrder(t *testing.T) {
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = verifying(w, token)
+		w.fault = func(_ int, c string) fault {
+			if c == "probe" {
+				return fault{before: errors.New("401")}
+			}
+			return fault{}
+		}
+		leaked := w.current
+		for end := time.Now().Add(time.Hour + 5*time.Minute); time.Now().Before(end); {
+			w.advance(r, token)
+		}
+		if ordered := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{RevokeNow: true}, "ops"); ordered[0].Err != nil || ordered[0].Record.Step != rotation.StepStored {
+			t.Fatalf("%+v", ordered)
+		}
+		w.fault = nil
+		w.ordered = true
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			if record := w.record(); record.Order != nil || record.Step != rotation.StepIdle {
+				w.advance(r, token)
+			}
+		}
+		if w.cfToken.accepted(leaked) || w.record().Order != nil {
+			t.Errorf("the leaked secret is accepted: %t; %+v", w.cfToken.accepted(leaked), w.record().Order)
+		}
+		w.check("at the end")
+	})
+}

@@ -107,7 +107,12 @@ func (a *attempt) acceptUnverified(ctx context.Context, again bool) error {
 	a.record.Work.Verification.Accepted = true
 	a.record.NotBefore = a.now().UTC()
 	if again {
-		a.record.Order = &Order{Since: a.record.NotBefore, Overrides: Overrides{Freeze: true, Pause: true, Grace: true}, Left: 1}
+		order := Order{Left: 1}
+		if a.record.Order != nil { // which has not been carried out either
+			order = *a.record.Order
+		}
+		order.Since, order.Overrides = a.record.NotBefore, order.with(Overrides{Freeze: true, Pause: true, Grace: true})
+		a.record.Order = &order
 	}
 	if err := a.save(ctx, StepStored); err != nil {
 		a.record = before
