@@ -47,7 +47,9 @@ var ErrHeldUp = errors.New("not rotated")
 // period begins anew.
 //
 // With RevokeNow it is an [Order] of by's: what fails is tried again, for as long as it takes,
-// and of a pair both are rotated, one after the other.
+// and of a pair both are rotated, one after the other. Neither a doubt nor a rotation in hand
+// stands in its way: the first is settled by it, and the second is finished before it, which
+// the error says.
 func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string) (Record, error) {
 	defer r.lock(t.Name)()
 	record, err := r.load(ctx, t)
@@ -62,6 +64,9 @@ func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string
 	if o.RevokeNow {
 		if err := a.order(ctx, o, by, 0); err != nil {
 			return record, err
+		}
+		if a.record.Step != StepIdle {
+			return a.record, fmt.Errorf("a rotation of %s was in hand already (%s), and is finished first", t.Name, a.record.Step)
 		}
 		for err == nil && a.record.Order != nil && a.record.Step == StepIdle {
 			left := a.record.Order.Left
@@ -84,6 +89,8 @@ func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string
 func (a *attempt) mayRotateNow(o Overrides) error {
 	now, name := a.now(), a.token.Name
 	switch {
+	case o.RevokeNow && a.record.Step != StepIdle:
+		return nil
 	case a.record.Step == StepInDoubt:
 		return fmt.Errorf("%w: %s is in doubt, and rotating could cut off the secret that works: look at it with rotatord resolve %s", ErrHeldUp, name, name)
 	case a.record.Step != StepIdle:

@@ -2,7 +2,6 @@ package rotation_test
 
 import (
 	"errors"
-	"strings"
 	"testing"
 	"time"
 
@@ -146,24 +145,63 @@ func TestOrderAll(t *testing.T) {
 	})
 }
 
-// TestOrderOnADoubt: a leaked secret must die also where nobody knows whether it was rotated.
+// TestOrderOnADoubt: a leaked secret must die also where nobody knows whether it was rotated, and
+// where it was not: what is known of a doubt ends nothing here.
 func TestOrderOnADoubt(t *testing.T) {
+	give := map[string]func(w *world, r *rotation.Rotator, token rotation.Token) error{
+		"one": func(w *world, r *rotation.Rotator, token rotation.Token) error {
+			_, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+			return err
+		},
+		"all": func(w *world, r *rotation.Rotator, token rotation.Token) error {
+			return r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{RevokeNow: true}, "ops")[0].Err
+		},
+	}
+	for name, order := range give {
+		for when, f := range map[string]fault{
+			"done":     {after: &rotation.IssuerError{Class: rotation.Unknown}},
+			"not done": {before: &rotation.IssuerError{Class: rotation.Unknown}},
+		} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+					old := w.current
+					w.failOnce("rotate", f)
+					w.advance(r, token)
+					if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{Grace: true}, "ops"); !errors.Is(err, rotation.ErrHeldUp) {
+						t.Error("a doubt stands in the way of what does not revoke:", err)
+					}
+					w.ordered = true
+					if err := order(w, r, token); err != nil {
+						t.Fatal(err)
+					}
+					for range 3 {
+						w.advance(r, token)
+					}
+					if w.record().Order != nil || w.accepted(old) || w.sink.ClientSecret.Reveal() != w.current {
+						t.Errorf("%+v", w.record())
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestRevokeNowInHand: a secret that waits for its sink is delivered first, and the order stands.
+func TestRevokeNowInHand(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		old := w.current
-		w.failOnce("rotate", fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
+		w.failOnce("sink store", fault{before: errors.New("sealed")})
 		w.advance(r, token)
-		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); !errors.Is(err, rotation.ErrHeldUp) || !strings.Contains(err.Error(), "resolve") {
-			t.Error(err)
-		}
-		ordered := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{RevokeNow: true}, "ops")
-		if ordered[0].Err != nil || ordered[0].Record.Step != rotation.StepIdle {
-			t.Fatalf("%+v", ordered)
-		}
 		w.ordered = true
+		record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+		if err == nil || errors.Is(err, rotation.ErrHeldUp) || record.Step != rotation.StepSealed || record.Order == nil {
+			t.Fatal(record, err)
+		}
+		lost := w.current
 		for range 3 {
 			w.advance(r, token)
 		}
-		if w.record().Order != nil || w.accepted(old) || w.sink.ClientSecret.Reveal() != w.current {
+		if w.record().Order != nil || w.accepted(old) || w.accepted(lost) || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("%+v", w.record())
 		}
 	})
