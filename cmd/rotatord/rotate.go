@@ -23,6 +23,7 @@ type rotateFlags struct {
 	account   string
 	cancel    bool
 	detach    bool
+	watch     bool
 }
 
 func newRotate() *cobra.Command {
@@ -53,8 +54,10 @@ or with --revoke-now:
 
   --all --account ACCOUNT            those with the least grace first, within the request budget.
                                      The orders are in the daemon's ledger: this command shows how
-                                     far they are, and may be interrupted and given again.
-  --all --account ACCOUNT --detach   give the orders and do not wait
+                                     far they are, and may be interrupted. Given again it rotates
+                                     once more what was rotated already.
+  --all --account ACCOUNT --watch    give no orders, and show how far the given ones are
+  --all --account ACCOUNT --detach   give the orders and do not wait; with --watch list what is left
   --all --account ACCOUNT --cancel   take back those that are not carried out
 
 Each use is in the daemon's log with the user who gave it.`,
@@ -91,6 +94,7 @@ Each use is in the daemon's log with the user who gave it.`,
 	flags.StringVar(&f.account, "account", "", "the `account` of --all, by its name in the configuration")
 	flags.BoolVar(&f.cancel, "cancel", false, "with --all: take back the orders that are not carried out")
 	flags.BoolVar(&f.detach, "detach", false, "with --all: do not wait until all are carried out")
+	flags.BoolVar(&f.watch, "watch", false, "with --all: give no orders, and show how far the given ones are")
 	return cmd
 }
 
@@ -103,10 +107,12 @@ func (f *rotateFlags) check(args []string) error {
 		return usagef("--all needs --account: it is for a secret store that somebody has read, and an account has one credential")
 	case f.all && f.cancel && f.overrides != rotation.Overrides{}:
 		return usagef("--cancel takes orders back, so nothing is overridden")
+	case f.all && f.watch && (f.cancel || f.overrides != rotation.Overrides{}):
+		return usagef("--watch gives no orders, so it takes none back and overrides nothing")
 	case f.all:
 		return nil
-	case f.account != "" || f.cancel || f.detach:
-		return usagef("--account, --cancel and --detach go with --all")
+	case f.account != "" || f.cancel || f.detach || f.watch:
+		return usagef("--account, --cancel, --detach and --watch go with --all")
 	case len(args) == 0:
 		return usagef("give the name of a token, or --all --account ACCOUNT")
 	}
@@ -129,7 +135,13 @@ func (f *rotateFlags) rotateAll(ctx context.Context, client *admin.Client, w io.
 		fmt.Fprintf(w, "%d order(s) taken back; rotations in hand are finished\n", p.Cancelled)
 		return nil
 	}
-	p, err := client.RotateAll(ctx, f.account, f.overrides)
+	var p admin.Progress
+	var err error
+	if f.watch {
+		p, err = client.Progress(ctx, f.account)
+	} else {
+		p, err = client.RotateAll(ctx, f.account, f.overrides)
+	}
 	if err != nil {
 		return err
 	}
@@ -141,18 +153,18 @@ func (f *rotateFlags) rotateAll(ctx context.Context, client *admin.Client, w io.
 			fmt.Fprintln(w, progressLine(p, first, began, time.Now()))
 		}
 		if err := sleep(ctx, progressPause); err != nil {
-			fmt.Fprintf(w, "%d of %d are left; the daemon goes on. Give the same command again to watch.\n", len(p.Left), first)
+			fmt.Fprintf(w, "%d of %d are left; the daemon goes on. Watch it: rotatord rotate --all --account %s --watch\n", len(p.Left), first, f.account)
 			return errReported
 		}
 		if p, err = client.Progress(ctx, f.account); err != nil {
-			return fmt.Errorf("%w. The orders stand in the daemon's ledger: give the same command again", err)
+			return fmt.Errorf("%w. The orders stand in the daemon's ledger: see how far they are with rotatord rotate --all --account %s --watch", err, f.account)
 		}
 	}
 	p.Problems = problems
 	if f.format == "json" {
 		err = printJSON(w, p)
 	} else {
-		err = printProgress(w, p, first, time.Now())
+		err = printProgress(w, p, first, f.watch, time.Now())
 	}
 	if err == nil && len(problems) > 0 {
 		err = fmt.Errorf("%d token(s) could not be ordered: give the same command again", len(problems))
@@ -170,14 +182,18 @@ func progressLine(p admin.Progress, first int, began, now time.Time) string {
 	}
 	if waiting := p.Left[0]; waiting.LastError != "" {
 		line += fmt.Sprintf("; %s: %s", waiting.Token, waiting.LastError)
+	} else if waiting.Next.Sub(now) > time.Minute {
+		line += fmt.Sprintf("; %s waits until %s: %s", waiting.Token, waiting.Next.UTC().Format(time.RFC3339), waiting.Reason)
 	}
 	return line
 }
 
 // printProgress says what came of the orders, or what is left of them.
-func printProgress(w io.Writer, p admin.Progress, first int, now time.Time) error {
+func printProgress(w io.Writer, p admin.Progress, first int, watched bool, now time.Time) error {
 	out := &page{now: now}
 	switch {
+	case len(p.Left) == 0 && first == 0 && watched:
+		out.title("no order is left of %s", p.Account)
 	case len(p.Left) == 0 && first == 0:
 		out.title("no token of %s is to be rotated", p.Account)
 	case len(p.Left) == 0:

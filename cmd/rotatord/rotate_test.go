@@ -1,0 +1,38 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/admin"
+)
+
+// TestProgressLine: whoever waits for orders is told what holds them up.
+func TestProgressLine(t *testing.T) {
+	now := time.Date(2026, 12, 20, 20, 0, 10, 0, time.UTC)
+	left := admin.Left{Token: "ci", State: "idle", Next: now.Add(time.Second), Reason: "ordered"}
+	frozen, failing := left, left
+	frozen.Next, frozen.Reason = time.Date(2027, 1, 4, 5, 0, 0, 0, time.UTC), "freeze"
+	failing.LastError = "Vault is sealed"
+	for want, l := range map[string]admin.Left{
+		"20:00:10  1 of 2 rotated, about 10 s to go":                                              left,
+		"20:00:10  1 of 2 rotated, about 10 s to go; ci: Vault is sealed":                         failing,
+		"20:00:10  1 of 2 rotated, about 10 s to go; ci waits until 2027-01-04T05:00:00Z: freeze": frozen,
+	} {
+		if got := progressLine(admin.Progress{Left: []admin.Left{l}}, 2, now.Add(-10*time.Second), now); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestProgressIsWatched: a look at orders that are carried out does not say that there are no tokens.
+func TestProgressIsWatched(t *testing.T) {
+	var out strings.Builder
+	if err := printProgress(&out, admin.Progress{Account: "prod", Tokens: 3}, 0, true, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "no order is left of prod\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
