@@ -16,8 +16,8 @@ import (
 // tokenOrAll is the argument of commands that are about one token or all of them.
 type tokenOrAll struct{ all bool }
 
-func (t *tokenOrAll) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&t.all, "all", false, "all tokens, also those that are configured later")
+func (t *tokenOrAll) add(cmd *cobra.Command, all string) {
+	cmd.Flags().BoolVar(&t.all, "all", false, all)
 }
 
 // name is the token that is meant, or rotation.AllTokens.
@@ -74,7 +74,7 @@ A pause of all tokens and that of one are kept apart: one does not lift the othe
 	}
 	at.add(cmd)
 	outputFlag(cmd, &format)
-	which.add(cmd)
+	which.add(cmd, "all tokens, also those that are configured later")
 	flags := cmd.Flags()
 	flags.StringVar(&reason, "reason", "", "why, for those who see it paused")
 	flags.DurationVar(&length, "for", 0, "how long, such as 48h; by default until it is resumed")
@@ -133,7 +133,7 @@ one rotation makes up for all of them, at a time of its own within the next minu
 	}
 	at.add(cmd)
 	outputFlag(cmd, &format)
-	which.add(cmd)
+	which.add(cmd, "lift the pause of all tokens; those that were paused by name stay so")
 	return cmd
 }
 

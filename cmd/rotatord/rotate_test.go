@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/status"
 )
 
 // TestProgressLine: whoever waits for orders is told what holds them up.
@@ -34,5 +35,35 @@ func TestProgressIsWatched(t *testing.T) {
 	}
 	if got, want := out.String(), "no order is left of prod\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// TestStatusHasAlarms: whoever looks at all tokens sees what somebody has to act on.
+func TestStatusHasAlarms(t *testing.T) {
+	now := time.Now()
+	o := admin.Overview{Tokens: []status.Token{
+		{Name: "fine"},
+		{Name: "a", Outside: now},
+		{Name: "b", Gone: true},
+		{Name: "c", Verification: &status.Verification{Refused: true}},
+		{Name: "d", Verification: &status.Verification{}},
+		{Name: "e", Order: &status.Order{}},
+		{Name: "f", Order: &status.Order{}},
+	}}
+	var out strings.Builder
+	if err := printTokens(&out, o, now); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"\n1 rotated by somebody else: ", "\n1 gone at Cloudflare: ", "\n1 with a new secret that is refused ", "\n2 ordered to be rotated, and not done yet: "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is missing in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "in doubt") {
+		t.Error(out.String())
+	}
+	out.Reset()
+	if err := printTokens(&out, admin.Overview{Tokens: o.Tokens[:1]}, now); err != nil || strings.Count(out.String(), "\n") != 2 {
+		t.Error(err, out.String())
 	}
 }

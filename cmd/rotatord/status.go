@@ -63,13 +63,11 @@ func printJSON(w io.Writer, v any) error {
 func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "TOKEN\tSTATE\tNEXT\tLAST SUCCESS\tGRACE ENDS\tFAILURES\tREASON")
-	doubts := 0
 	for _, t := range o.Tokens {
 		reason := t.Reason
 		switch {
 		case t.Doubt != nil:
 			reason = t.Doubt.Reason
-			doubts++
 		case t.Pause != nil:
 			reason = string(rotation.DuePaused)
 		case t.Freeze != "":
@@ -82,14 +80,35 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 		return err
 	}
 	var notes strings.Builder
-	if doubts > 0 {
-		fmt.Fprintf(&notes, "\n%d in doubt: rotatord status NAME says what is known, rotatord resolve NAME looks again.\n", doubts)
+	for _, a := range alarms {
+		n := 0
+		for _, t := range o.Tokens {
+			if a.is(t) {
+				n++
+			}
+		}
+		if n > 0 {
+			fmt.Fprintf(&notes, "\n%d %s\n", n, a.text)
+		}
 	}
 	if o.PendingSecrets > 0 {
 		fmt.Fprintf(&notes, "\n%s\n", pending(o, now))
 	}
 	_, err := io.WriteString(w, notes.String())
 	return err
+}
+
+// alarms are what somebody has to look at, and the columns of the table have no room for.
+var alarms = []struct {
+	is   func(status.Token) bool
+	text string
+}{
+	{func(t status.Token) bool { return t.Doubt != nil }, "in doubt: rotatord status NAME says what is known, rotatord resolve NAME looks again."},
+	{func(t status.Token) bool { return t.Gone }, "gone at Cloudflare: the account has no such service token any more."},
+	{func(t status.Token) bool { return !t.Outside.IsZero() }, "rotated by somebody else: rotatord status NAME says when, rotatord rotate NAME puts it right."},
+	{func(t status.Token) bool { return t.Verification != nil && t.Verification.Refused },
+		"with a new secret that is refused where it is tried: rotatord resolve NAME says what can be decided."},
+	{func(t status.Token) bool { return t.Order != nil }, "ordered to be rotated, and not done yet: rotatord status NAME says what holds it up."},
 }
 
 // graceEnd leaves out graces that are over.
