@@ -208,6 +208,12 @@ func (a *attempt) takePlace() {
 			}
 		}
 		a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: old, ClientID: a.record.Facts.clientOf(old), At: at, Promised: work.Grace > 0})
+		if o := a.record.Order; o != nil && o.RevokeNow && work.Grace == 0 { // whoever has the old secret may have those before it
+			for i := range a.record.Replaced {
+				r := &a.record.Replaced[i]
+				r.At, r.NotBefore, r.Promised = at, time.Time{}, false
+			}
+		}
 		a.record.Last.GraceEndsAt = time.Time{}
 		if work.Grace > 0 {
 			a.record.Last.GraceEndsAt = at

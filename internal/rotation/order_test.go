@@ -46,6 +46,18 @@ func TestRevokeNow(t *testing.T) {
 			t.Error("the leaked one is still there", err)
 		}
 	})
+	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.settle(r, token)
+		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil || w.gone[w.made[0].id] {
+			t.Fatal("it has no grace", err)
+		}
+		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); err != nil || w.creates != 3 {
+			t.Fatal(err)
+		}
+		if err := w.care(r, token); err != nil || !w.gone[w.made[0].id] || !w.gone[w.made[1].id] {
+			t.Error("one that was replaced before is still in its grace", err, w.gone)
+		}
+	})
 }
 
 // TestOrderIsKeptAt has each call of a rotation that was ordered fail, or the process die, before
