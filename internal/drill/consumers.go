@@ -30,7 +30,7 @@ type consumer struct {
 
 	refusedSince time.Duration // since the disaster began; -1: it is not refused
 	refused      time.Duration
-	oldDied      time.Duration // -1: it works
+	oldDied      time.Duration // -1: it works, or there was none
 	seen         map[secret.Digest]bool
 }
 
@@ -116,7 +116,9 @@ func (c *consumers) look() {
 
 func (c *consumers) lookLocked() {
 	for _, one := range c.all {
-		one.now = c.read(one)
+		if one.now = c.read(one); one.now.value.IsZero() { // there is none yet
+			continue
+		}
 		accepted, at := c.call(one.now), c.stage.elapsed()
 		switch {
 		case !accepted && one.refusedSince < 0:
@@ -125,7 +127,7 @@ func (c *consumers) lookLocked() {
 			one.refused += at - one.refusedSince
 			one.refusedSince = -1
 		}
-		if one.oldDied < 0 && !c.call(one.old) {
+		if one.oldDied < 0 && !one.old.value.IsZero() && !c.call(one.old) {
 			one.oldDied = c.died(one.old, at)
 		}
 	}
@@ -149,11 +151,11 @@ func (c *consumers) died(with credential, now time.Duration) time.Duration {
 	return now // it is the service token that does not work
 }
 
-// tokenOf is the ID of the service token that has a client ID.
-func (st *stage) tokenOf(clientID string) string { return st.clients[clientID] }
-
 // call reports whether the application accepts a credential.
 func (c *consumers) call(with credential) bool {
+	if c.stage.edge.refuses(with) {
+		return false
+	}
 	req, err := http.NewRequest(http.MethodGet, "http://simulator/app/", nil)
 	if err != nil {
 		return false
@@ -172,10 +174,13 @@ func (c *consumers) call(with credential) bool {
 type result struct {
 	refused   time.Duration
 	works     bool          // what it has now
-	oldDied   time.Duration // -1: it works
-	rotations int
+	oldDied   time.Duration // -1: it works, or there was none
+	rotations int           // secrets that were issued, those of service tokens that were made included
 	rotatedAt time.Duration // the first of them
 	neverSeen int
+	made      int  // service tokens
+	left      int  // service tokens that there are in the end
+	inUse     bool // one was to be deleted that a sink named
 }
 
 func (c *consumers) result(p player) result {
@@ -183,13 +188,23 @@ func (c *consumers) result(p player) result {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	one := c.all[p.name]
-	r := result{refused: one.refused, works: one.refusedSince < 0, oldDied: one.oldDied}
-	if !r.works {
+	r := result{refused: one.refused, works: one.refusedSince < 0 && !one.now.value.IsZero(), oldDied: one.oldDied}
+	if one.refusedSince >= 0 {
 		r.refused += c.stage.elapsed() - one.refusedSince
 	}
-	for _, id := range p.ids {
-		all := c.stage.sim.Secrets(id)
-		for _, s := range all[min(c.stage.issued[id], len(all)):] {
+	c.stage.mu.Lock()
+	r.inUse = c.stage.deleted[p.name]
+	c.stage.mu.Unlock()
+	for _, t := range c.stage.belongings(p) {
+		before, old := c.stage.issued[t.ID]
+		if !old {
+			r.made++
+		}
+		if _, there := c.stage.sim.Token(t.ID); there {
+			r.left++
+		}
+		all := c.stage.sim.Secrets(t.ID)
+		for _, s := range all[min(before, len(all)):] {
 			at := c.stage.elapsed() - c.stage.sim.Now().Sub(s.IssuedAt)
 			if r.rotations == 0 || at < r.rotatedAt {
 				r.rotatedAt = at

@@ -2,6 +2,7 @@ package drill
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,8 +13,11 @@ import (
 // disaster is one of those that are played.
 type disaster struct {
 	name, what string
-	before     func(*stage) // what has always been so
-	early      bool         // it comes long before the slot, and not with it
+	before     func(*stage)      // what has always been so
+	early      bool              // it comes long before the slot, and not with it
+	only       func(player) bool // the tokens that it is about; nil: all
+	first      bool              // their service tokens are yet to be made
+	renews     bool              // their service tokens end, and are renewed
 	// strike brings it about, before the slot comes. How long it lasts stands in lasts; zero
 	// means that it is over by itself, or never.
 	strike func(*stage) error
@@ -30,6 +34,7 @@ type disaster struct {
 	rotations int  // carried out for each token, besides the one that is due
 	loses     bool // an answer does not arrive, and the secret in it is gone
 	outside   bool // somebody else cuts consumers off; how soon they are helped is up to the configuration
+	refuses   bool // what is new is refused everywhere for as long as it lasts
 	fatal     bool // consumers are cut off by the disaster itself, and rotatord cannot help
 }
 
@@ -40,12 +45,18 @@ func minutes(n int) func(*sample) time.Duration {
 	return func(*sample) time.Duration { return time.Duration(n) * time.Minute }
 }
 
-// fault arms one fault for each service token that may be rotated.
+// fault arms a fault of the operation that rotates for each service token that may be rotated.
+// Where one is made in its place, that is what the fault strikes.
 func fault(text string) func(*stage) error {
 	return func(st *stage) error {
 		for _, p := range st.sample.tokens {
-			for _, id := range p.ids {
-				f, err := cfsim.ParseFault(text)
+			targets := st.inUse(p)
+			operation := cfsim.OpRotate
+			if p.replace || len(targets) == 0 {
+				targets, operation = []string{""}, cfsim.OpCreate
+			}
+			for _, id := range targets {
+				f, err := cfsim.ParseFault(operation + ":" + text)
 				if err != nil {
 					return err
 				}
@@ -63,7 +74,7 @@ func fault(text string) func(*stage) error {
 func edit(e cfsim.Edit) func(*stage) error {
 	return func(st *stage) error {
 		for _, p := range st.sample.tokens {
-			for _, id := range p.ids {
+			for _, id := range st.inUse(p) {
 				if _, err := st.sim.Edit(id, e); err != nil {
 					return err
 				}
@@ -92,34 +103,38 @@ const (
 	cloudflareFailing = "RotatordCloudflareFailing"
 )
 
-var disasters = []disaster{
+// disasters are all that there are, in the order in which they are played.
+var disasters = slices.Concat(ofAll, ofMade, ofVerified, ofRenewed)
+
+// ofAll are those that every token may meet with.
+var ofAll = []disaster{
 	{
 		name: "lost-answer", what: "Cloudflare rotates, and the connection breaks before its answer",
-		strike: fault("rotate:drop:after"), rotations: 1, loses: true, operator: inDoubtOperator,
+		strike: fault("drop:after"), rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
 		name: "500-before", what: "Cloudflare answers 500 and has not rotated",
-		strike: fault("rotate:status=500:before"), operator: "Nothing: it is found out that nothing was rotated, and the slot is served.",
+		strike: fault("status=500:before"), operator: "Nothing: it is found out that nothing was rotated, and the slot is served.",
 	},
 	{
 		name: "500-after", what: "Cloudflare answers 500 and has rotated",
-		strike: fault("rotate:status=500:after"), rotations: 1, loses: true, operator: inDoubtOperator,
+		strike: fault("status=500:after"), rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
 		name: "cut-body", what: "the connection breaks in the middle of the new secret",
-		strike: fault("rotate:cut:after"), rotations: 1, loses: true, operator: inDoubtOperator,
+		strike: fault("cut:after"), rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
 		name: "garbage", what: "the answer to the rotation is a page of HTML",
-		strike: fault("rotate:garbage:after"), rotations: 1, loses: true, operator: inDoubtOperator,
+		strike: fault("garbage:after"), rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
 		name: "throttled", what: "Cloudflare answers 429: come back in five minutes",
-		strike: fault("rotate:status=429:retry-after=300"), operator: "Look for who else uses the API token. Runbook: RotatordCloudflareThrottled.",
+		strike: fault("status=429:retry-after=300"), operator: "Look for who else uses the API token. Runbook: RotatordCloudflareThrottled.",
 	},
 	{
 		name: "slow-answer", what: "the answer takes three seconds",
-		strike: fault("rotate:delay=3s:after"), operator: "Nothing.",
+		strike: fault("delay=3s:after"), operator: "Nothing.",
 	},
 	{
 		name: "clock-skew", what: "Cloudflare's clock is ten minutes behind this machine's",
@@ -138,14 +153,14 @@ var disasters = []disaster{
 	},
 	{
 		name: "many-previous", what: "an answer is lost, and Cloudflare turns out to keep every previous secret",
-		before:    func(st *stage) { st.sim.SetBehaviour(cfsim.Behaviour{KeepAllPrevious: true}) },
-		strike:    fault("rotate:drop:after"),
+		before:    func(st *stage) { _ = behave(func(b *cfsim.Behaviour) { b.KeepAllPrevious = true })(st) },
+		strike:    fault("drop:after"),
 		rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
 		name: "updated-at-frozen", what: "an answer is lost, and updated_at never tells that Cloudflare has rotated",
-		before:    func(st *stage) { st.sim.SetBehaviour(cfsim.Behaviour{FrozenUpdatedAt: true}) },
-		strike:    fault("rotate:drop:after"),
+		before:    func(st *stage) { _ = behave(func(b *cfsim.Behaviour) { b.FrozenUpdatedAt = true })(st) },
+		strike:    fault("drop:after"),
 		rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
@@ -191,7 +206,7 @@ var disasters = []disaster{
 		name: "token-deleted", what: "somebody has deleted the service token",
 		strike: func(st *stage) error {
 			for _, p := range st.sample.tokens {
-				for _, id := range p.ids {
+				for _, id := range st.inUse(p) {
 					if err := st.sim.Delete(id); err != nil {
 						return err
 					}
@@ -201,7 +216,7 @@ var disasters = []disaster{
 		},
 		fatal: true,
 		operator: "Make another service token, put its ID into the configuration and into the policies. Until then its " +
-			"consumers are locked out.",
+			"consumers are locked out; with strategy: replace, until the next slot. Runbook: RotatordTokenGone.",
 	},
 	{
 		name: "token-disabled", what: "somebody has disabled the service token",
@@ -259,7 +274,7 @@ func killAtWrite(st *stage) <-chan struct{} {
 func killInFlight(st *stage) <-chan struct{} {
 	reached, all := st.countTokens()
 	st.atCloudflare.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		if !isRotate(r) {
+		if !isIssue(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -275,7 +290,7 @@ func killInFlight(st *stage) <-chan struct{} {
 func sealAtRotate(st *stage) error {
 	reached, all := st.countTokens()
 	st.atCloudflare.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		if isRotate(r) {
+		if isIssue(r) {
 			reached()
 			select {
 			case <-all:
@@ -288,7 +303,10 @@ func sealAtRotate(st *stage) error {
 	return nil
 }
 
-func isRotate(r *http.Request) bool { return strings.HasSuffix(r.URL.Path, "/rotate") }
+// isIssue reports whether a request asks for a new secret: to rotate, or to make a service token.
+func isIssue(r *http.Request) bool {
+	return r.Method == http.MethodPost && (strings.HasSuffix(r.URL.Path, "/rotate") || strings.HasSuffix(r.URL.Path, "/service_tokens"))
+}
 
 // discarded is an answer that nobody gets.
 type discarded struct{ header http.Header }

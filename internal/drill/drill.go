@@ -2,10 +2,11 @@
 // would have happened.
 //
 // Guarantee: nothing real is touched. Of the configuration it takes the names, the IDs, the
-// graces, the windows and where the sinks write to. Addresses are not used, credentials are
-// not read, and in their place stand a Cloudflare simulator and a KV server inside this process, new
-// for each disaster. The daemon is the real one ([rotatord/internal/app]), and for the
-// disasters in which it dies the real program in a process of its own.
+// graces, the windows, what else the tokens are set to, and where the sinks write to. Addresses
+// are not used, credentials are not read, and in their place stand a Cloudflare simulator, an
+// application behind Access and a KV server inside this process, new for each disaster: no
+// request goes to a verify.url. The daemon is the real one ([rotatord/internal/app]), and for
+// the disasters in which it dies the real program in a process of its own.
 //
 // Nobody waits for a grace of 24 hours: time passes by making the world older. The daemon is
 // stopped, all times in its ledger and in the simulator are moved into the past, and it is
@@ -50,7 +51,7 @@ type Program struct{ Path, Name string }
 // Report is what would have happened.
 type Report struct {
 	// Tokens is how many the configuration has, Sample those that took part: one of each
-	// combination of account, strategy, grace, window, outside_rotation and number of sinks.
+	// combination of account and those settings that make a difference in a disaster.
 	Tokens int      `json:"tokens"`
 	Sample []string `json:"sample"`
 	// Notes say in what the rehearsal differs from the configuration.
@@ -87,17 +88,28 @@ func (o Outcome) Broken() (n int) {
 // TokenOutcome is what became of one token.
 type TokenOutcome struct {
 	Token string `json:"token"`
-	// Rotations that Cloudflare carried out since the disaster began.
+	// Strategy is rotate, replace or pair.
+	Strategy string `json:"strategy"`
+	// First is set if the service token was yet to be made when the disaster began.
+	First bool `json:"first,omitempty"`
+	// Rotations that Cloudflare carried out since the disaster began. That it made a service
+	// token counts as one, since each brings a secret.
 	Rotations int `json:"rotations"`
+	// Made counts the service tokens that rotatord made since then, Left those that there are in
+	// the end. Both are 0 for those that it does not make.
+	Made int `json:"service_tokens_made,omitempty"`
+	Left int `json:"service_tokens_left,omitempty"`
 	// NeverSeen counts secrets that Cloudflare issued and that no sink ever had.
 	NeverSeen int `json:"secrets_never_delivered"`
 	// Refused is how long a consumer that reads Vault before each request was locked out.
 	Refused Duration `json:"consumer_refused"`
 	// OldDied is how long after the disaster began the secret of before was first refused;
-	// nil if it still works.
+	// nil if it still works, or if there was none.
 	OldDied *Duration `json:"old_secret_died_after,omitempty"`
-	State   string    `json:"state"` // at the end
-	Alerts  []string  `json:"alerts"`
+	// Works is whether in the end consumers of Vault are accepted.
+	Works  bool     `json:"works"`
+	State  string   `json:"state"` // at the end
+	Alerts []string `json:"alerts"`
 	// Promises that were broken. Empty is good.
 	Violations []string `json:"violations"`
 	Story      []Moment `json:"story"`
@@ -177,6 +189,17 @@ func Run(ctx context.Context, c *config.Config, o Options) (Report, error) {
 		chosen = slices.DeleteFunc(chosen, func(d disaster) bool { return d.kill != nil })
 		report.Notes = append(report.Notes, "The disasters in which the daemon is killed were left out: there is no program to run.")
 	}
+	var idle []string
+	chosen = slices.DeleteFunc(chosen, func(d disaster) bool {
+		nobody := len(s.those(d.only).tokens) == 0
+		if nobody {
+			idle = append(idle, d.name)
+		}
+		return nobody
+	})
+	if len(idle) > 0 {
+		report.Notes = append(report.Notes, "Not played, since they are about settings that no token has: "+strings.Join(idle, ", ")+".")
+	}
 	if o.AtOnce <= 0 {
 		o.AtOnce = 4
 	}
@@ -223,4 +246,4 @@ func choose(names []string) ([]disaster, error) {
 var ErrUnknown = errors.New("there is no disaster")
 
 // errNothing says that the configuration has nothing to play with.
-var errNothing = errors.New("no token of the configuration can take part: only tokens of an account, with an id or a pair, are rehearsed")
+var errNothing = errors.New("no token of the configuration can take part: none has a sink in Vault")

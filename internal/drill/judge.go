@@ -22,6 +22,10 @@ func (st *stage) judge(d disaster) []TokenOutcome {
 		r := st.consumers.result(p)
 		t := TokenOutcome{
 			Token: p.name, Rotations: r.rotations, NeverSeen: r.neverSeen, Refused: Duration(r.refused), State: tokens[p.name].State,
+			Strategy: p.strategy(), Works: r.works, First: d.first,
+		}
+		if p.makes() {
+			t.Made, t.Left = r.made, r.left
 		}
 		t.Story, t.Alerts = st.notes.storyOf(p.name)
 		if r.oldDied >= 0 {
@@ -47,6 +51,9 @@ func violations(d disaster, p player, r result, state string) []string {
 		mayLose = 1
 	}
 	breaks(r.rotations > 1+d.rotations, "Cloudflare rotated %d times, where %d would do", r.rotations, 1+d.rotations)
+	breaks(r.inUse, "a service token was to be deleted while a sink named it")
+	breaks(p.makes() && r.left > 1, "in the end there are %d service tokens, of which consumers use one", r.left)
+	breaks(!p.replace && !d.first && r.made > 0 || !p.replace && r.made > 1, "rotatord made %d service tokens that nobody needs", r.made)
 	breaks(r.neverSeen > mayLose,
 		"secrets that Cloudflare issued and no sink ever had: %d, where answers that were lost explain %d", r.neverSeen, mayLose)
 	if d.fatal {
@@ -57,7 +64,7 @@ func violations(d disaster, p player, r result, state string) []string {
 	if p.grace == 0 || d.outside {
 		return broken // nothing was promised to consumers, or nothing that could be kept
 	}
-	breaks(r.refused > tolerated, "consumers that read Vault before each call were locked out for %s", Duration(r.refused))
+	breaks(r.refused > tolerated && !d.refuses, "consumers that read Vault before each call were locked out for %s", Duration(r.refused))
 	promised := p.grace
 	if d.loses { // it is made up for by another rotation shortly before the grace ends
 		promised -= min(p.grace/4, time.Hour)

@@ -152,7 +152,7 @@ func TestSample(t *testing.T) {
 	if s.every != 7*24*time.Hour+time.Minute {
 		t.Errorf("a slot every %s", s.every)
 	}
-	content, err := s.configuration("/dir", "http://127.0.0.1:1/client/v4", "http://127.0.0.1:2")
+	content, err := s.configuration("/dir", "http://127.0.0.1:1/client/v4", "http://127.0.0.1:2", "http://127.0.0.1:3/app/")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,11 +21,12 @@ type notes struct {
 	mu     sync.Mutex
 	story  map[string][]Moment
 	last   map[string]string // what was noted last, without details
+	tried  map[string]int    // renewals and deletions
 	alerts map[string]map[string]bool
 }
 
 func newNotes(st *stage) *notes {
-	n := &notes{stage: st, story: map[string][]Moment{}, last: map[string]string{}, alerts: map[string]map[string]bool{}}
+	n := &notes{stage: st, story: map[string][]Moment{}, last: map[string]string{}, tried: map[string]int{}, alerts: map[string]map[string]bool{}}
 	for _, p := range st.sample.tokens {
 		n.alerts[p.name] = map[string]bool{}
 	}
@@ -82,6 +83,25 @@ func (n *notes) storyOf(token string) (story []Moment, alerts []string) {
 	return story, alerts
 }
 
+// chores is how many renewals and deletions were tried, by token.
+func (n *notes) chores() map[string]int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return maps.Clone(n.tried)
+}
+
+// chore notes one of them.
+func (n *notes) chore(token, done, failed string, err error) {
+	n.mu.Lock()
+	n.tried[token]++
+	n.mu.Unlock()
+	if err != nil {
+		n.add(token, failed, text(err))
+		return
+	}
+	n.add(token, done)
+}
+
 // Observe implements [rotation.Observer].
 func (n *notes) Observe(event rotation.Event) {
 	switch e := event.(type) {
@@ -112,6 +132,13 @@ func (n *notes) Observe(event rotation.Event) {
 			what = "it finds that somebody else has rotated, and makes up for it"
 		}
 		n.add(e.Token, what)
+	case rotation.Probed:
+		n.add(e.Token, probes[e.Probe], text(e.Err))
+	case rotation.ReplacedDeleted:
+		n.chore(e.Token, "a service token that is in use no more is deleted", "a service token that is in use no more cannot be deleted", e.Err)
+	case rotation.Renewed:
+		lasts := Duration(time.Until(e.ExpiresAt).Round(time.Minute))
+		n.chore(e.Token, fmt.Sprintf("the service token is renewed: it lasts for another %s", lasts), "the service token cannot be renewed", e.Err)
 	case rotation.SealFailed:
 		n.add(e.Token, "the new secret cannot be sealed on disk", text(e.Err))
 	}
@@ -122,25 +149,45 @@ func (n *notes) attempted(e rotation.Attempted) {
 	if isIssuers && refused.Class == rotation.Throttled && refused.RetryAfter > time.Minute {
 		n.alert(e.Token, "RotatordCloudflareThrottled")
 	}
+	makes := e.Record.Work != nil && e.Record.Work.Makes != ""
 	switch {
 	case e.Result == rotation.ResultSuccess:
 		what := "rotated, and every sink has confirmed the new secret"
-		if e.Trigger == rotation.TriggerRecovery && e.Record.Last.Trigger == rotation.TriggerRecovery {
+		if replaces := n.replaces(e.Token); replaces || e.Trigger == rotation.TriggerCreate {
+			what = "a service token is made, and every sink has confirmed its secret"
+		} else if e.Trigger == rotation.TriggerRecovery && e.Record.Last.Trigger == rotation.TriggerRecovery {
 			what = "rotated to make up for a secret that is or may be lost, and every sink has confirmed the new one"
 		}
 		if left := time.Until(e.Record.Last.GraceEndsAt); left > 0 {
 			what += fmt.Sprintf(". The previous secret works for another %s", Duration(left.Round(time.Second)))
 		}
 		n.add(e.Token, what)
+	case e.Result == rotation.ResultInDoubt && makes:
+		n.add(e.Token, "it is in doubt whether Cloudflare has made a service token", text(e.Err))
 	case e.Result == rotation.ResultInDoubt:
 		n.add(e.Token, "it is in doubt whether Cloudflare has rotated, and the old secret is left alone", text(e.Err))
 	case e.Result == rotation.ResultSkipped:
 		n.add(e.Token, "nothing is sent to Cloudflare", text(e.Err))
+	case e.Record.Step == rotation.StepStored:
+		n.add(e.Token, "the rotation is not done, and the old secret is kept alive", text(e.Err))
+	case e.Record.Step != rotation.StepIdle && makes:
+		n.add(e.Token, "Cloudflare has made a service token, its secret is sealed on disk, and cannot be delivered yet", text(e.Err))
 	case e.Record.Step != rotation.StepIdle:
 		n.add(e.Token, "Cloudflare has rotated, the new secret is sealed on disk, and cannot be delivered yet", text(e.Err))
 	default:
 		n.add(e.Token, "Cloudflare refuses, and nothing is rotated", text(e.Err))
 	}
+}
+
+func (n *notes) replaces(token string) bool {
+	return slices.ContainsFunc(n.stage.sample.tokens, func(p player) bool { return p.name == token && p.replace })
+}
+
+// probes are what trying a new secret has shown.
+var probes = map[rotation.Probe]string{
+	rotation.ProbeGood:    "the application accepts the new secret",
+	rotation.ProbeBad:     "the application refuses the new secret",
+	rotation.ProbeUnknown: "trying the new secret at the application proves nothing",
 }
 
 // text is an error on one line.
@@ -163,6 +210,9 @@ var verdicts = map[string]string{
 	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off, which works: it waits",
 	rotation.ReasonSettling:           "the request may still be under way: it waits",
 	rotation.ReasonSpare:              "of the pair the one in doubt is not in use, so it rotates it again",
+	rotation.ReasonMadeAndLost:        "a service token was made, and its secret is lost",
+	rotation.ReasonNotMade:            "no service token was made, so it is still to be made",
+	rotation.ReasonCannotLook:         "it is not known whether a service token was made: it waits",
 }
 
 func verdict(reason string) string {
@@ -192,10 +242,15 @@ func alertsOf(t status.Token, now time.Time, d time.Duration) (alerts []string) 
 	}
 	then := now.Add(d)
 	fires("RotatordTokenInDoubt", t.Doubt != nil && then.Sub(t.Doubt.Since) >= 2*time.Minute)
-	fires("RotatordSecretPending", t.State == "sealed" && d > 11*time.Minute)
+	fires("RotatordSecretPending", (t.State == "sealed" || t.State == "stored") && d > 11*time.Minute)
 	fires("RotatordSecretPendingGraceEnding",
 		t.State == "sealed" && t.Strategy != "pair" && d > 5*time.Minute && t.GraceEnd.Sub(then) < 2*time.Hour-5*time.Minute)
 	fires("RotatordRotationFailing", t.Failures >= 3 && d >= 5*time.Minute)
+	fires("RotatordVerifyFailing", t.Verification != nil && t.Verification.Refused && d >= time.Minute)
+	fires("RotatordTokenGone", t.Gone && d >= 5*time.Minute)
+	fires("RotatordTokenRotatedOutside", !t.Outside.IsZero() && d >= 5*time.Minute)
+	fires("RotatordRenewalFailing", t.RenewalError != "" && d >= 10*time.Minute)
+	fires("RotatordOldTokenNotDeleted", d >= time.Hour && (t.Replaced > 1 || t.Replaced > 0 && t.State == "idle" && !t.GraceEnd.After(now)))
 	fires("RotatordTokenDisabled", t.Known && !t.Enabled && d >= 10*time.Minute)
 	left := t.Expiry.Sub(then)
 	fires("RotatordTokenExpiresVerySoon", !t.Expiry.IsZero() && left < 3*24*time.Hour && d >= 15*time.Minute)

@@ -21,6 +21,8 @@ const maxJumps = 120
 // play plays one disaster on a stage of its own.
 func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 	o := Outcome{Name: d.name, What: d.what, Operator: d.operator, Fatal: d.fatal, Tokens: []TokenOutcome{}}
+	s = s.those(d.only)
+	s.renews = d.renews
 	if d.lasts != nil {
 		o.Ends = fmt.Sprintf("%s after %s", d.ends, Duration(d.lasts(s)))
 	}
@@ -29,7 +31,7 @@ func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 		if d.before != nil {
 			d.before(st)
 		}
-		err = st.prepare(ctx, d.early)
+		err = st.prepare(ctx, d)
 		if err == nil {
 			err = st.playOut(ctx, d)
 		}
@@ -45,26 +47,40 @@ func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 }
 
 // prepare rotates every token once in peace, as it has been for a long time, and lets time
-// pass until its next slot, or half of that.
-func (st *stage) prepare(ctx context.Context, half bool) error {
-	if err := st.start(); err != nil {
-		return err
+// pass until its next slot, or half of that. What rotatord makes is made, and then rotated.
+func (st *stage) prepare(ctx context.Context, d disaster) error {
+	rounds := 1
+	switch {
+	case d.first:
+		return nil // it is yet to be made
+	case slices.ContainsFunc(st.sample.tokens, func(p player) bool { return p.create }):
+		rounds = 2
 	}
-	err := st.wait(ctx, func(t status.Token) bool { return !t.LastSuccess.IsZero() && t.State == "idle" })
-	if err != nil {
-		return fmt.Errorf("before the disaster: %w", err)
+	for i := range rounds {
+		began := time.Now()
+		if err := st.start(); err != nil {
+			return err
+		}
+		err := st.wait(ctx, func(t status.Token) bool { return t.LastSuccess.After(began) && t.State == "idle" })
+		if err != nil {
+			return fmt.Errorf("before the disaster: %w", err)
+		}
+		pause := st.sample.every
+		if d.early && i == rounds-1 {
+			pause /= 2
+		}
+		if err := st.age(pause); err != nil {
+			return err
+		}
 	}
-	if half {
-		return st.age(st.sample.every / 2)
-	}
-	return st.age(st.sample.every)
+	return nil
 }
 
 // playOut lets the disaster come about, and time pass until all is well again or will never
 // be.
 func (st *stage) playOut(ctx context.Context, d disaster) error {
-	for id := range st.issued {
-		st.issued[id] = len(st.sim.Secrets(id))
+	for _, t := range st.sim.AllTokens() {
+		st.issued[t.ID] = len(st.sim.Secrets(t.ID))
 	}
 	st.begin()
 	st.notes = newNotes(st)
@@ -90,7 +106,7 @@ func (st *stage) playOut(ctx context.Context, d disaster) error {
 		lasts = d.lasts(st.sample)
 	}
 	for range maxJumps {
-		if d.early {
+		if d.early || d.renews {
 			st.look()
 		}
 		if err := st.rest(ctx); err != nil {
@@ -182,8 +198,11 @@ const near = 2 * time.Second
 
 // rest waits until the daemon has nothing to do for a while.
 func (st *stage) rest(ctx context.Context) error {
+	began, tried := time.Now(), st.notes.chores()
 	return st.wait(ctx, func(t status.Token) bool {
 		switch {
+		case choreDue(t) && time.Since(began) < near && st.notes.chores()[t.Name] == tried[t.Name]:
+			return false // it may wait for a back-off, too
 		case t.State == "claimed", t.State == "intent":
 			return false
 		case t.Next.IsZero(): // nothing to come; or what is in hand is begun with at once
@@ -193,11 +212,24 @@ func (st *stage) rest(ctx context.Context) error {
 	})
 }
 
+// choreDue reports whether there is something to be done for a token beside its rotations.
+func choreDue(t status.Token) bool {
+	now := time.Now()
+	return t.State == "idle" && (t.Replaced > 0 && !t.GraceEnd.After(now) || !t.Renews.IsZero() && !t.Renews.After(now))
+}
+
+// settled reports whether a token was rotated since the disaster began, and all else that
+// followed from that is done: the service token that it replaced is gone, and the present one
+// does not end soon.
+func (st *stage) settled(t status.Token) bool {
+	rotated := t.State == "idle" && t.Failures == 0 && t.LastSuccess.After(time.Now().Add(-st.elapsed()))
+	return rotated && t.Replaced == 0 && t.RenewalError == "" && !choreDue(t)
+}
+
 // over reports whether nothing will change any more that matters.
 func (st *stage) over(tokens map[string]status.Token, d disaster) bool {
 	for _, t := range tokens {
-		rotated := t.State == "idle" && t.Failures == 0 && t.LastSuccess.After(time.Now().Add(-st.elapsed()))
-		if !rotated && (!d.fatal || t.Failures < 3) {
+		if !st.settled(t) && (!d.fatal || t.Failures < 3) {
 			return false
 		}
 	}
@@ -212,9 +244,11 @@ func (st *stage) target(tokens map[string]status.Token, lasts time.Duration, lif
 	}
 	for _, p := range st.sample.tokens {
 		t := tokens[p.name]
-		rotated := t.State == "idle" && t.Failures == 0 && t.LastSuccess.After(time.Now().Add(-st.elapsed()))
-		if !rotated {
+		if !st.settled(t) {
 			all = append(all, looks(t, p.grace, lifted)...)
+		}
+		if !t.Renews.IsZero() && t.RenewalError == "" {
+			all = append(all, time.Until(t.Renews))
 		}
 	}
 	all = slices.DeleteFunc(all, func(d time.Duration) bool { return d <= 0 })
@@ -224,11 +258,22 @@ func (st *stage) target(tokens map[string]status.Token, lasts time.Duration, lif
 	return slices.Min(all)
 }
 
+// choreBackOff is how long it takes at most until a chore that failed is tried again.
+const choreBackOff = time.Hour
+
 // looks are those moments, from now on, in which the daemon does something for a token that
 // changes anything. It looks more often than that; only that nothing of it is seen.
 func looks(t status.Token, grace time.Duration, lifted bool) []time.Duration {
 	next := time.Until(t.Next)
 	switch {
+	case t.State == "idle" && t.Failures == 0 && (t.Replaced > 0 || t.RenewalError != ""):
+		if end := time.Until(t.GraceEnd); t.Replaced > 0 && end > 0 {
+			return []time.Duration{end}
+		}
+		if lifted {
+			return []time.Duration{choreBackOff}
+		}
+		return nil
 	case t.Next.IsZero():
 		return nil
 	case t.Doubt != nil:
@@ -238,7 +283,7 @@ func looks(t status.Token, grace time.Duration, lifted bool) []time.Duration {
 			return []time.Duration{halfway, last, max(next, last)}
 		}
 		return []time.Duration{max(settled, next)}
-	case t.State == "sealed" && !t.GraceEnd.IsZero():
+	case (t.State == "sealed" || t.State == "stored") && !t.GraceEnd.IsZero():
 		halfway := time.Until(t.GraceEnd.Add(-grace/2)) - time.Second
 		if lifted {
 			return []time.Duration{next}

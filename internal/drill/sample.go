@@ -15,43 +15,101 @@ import (
 // sample is what of a configuration takes part. It holds nothing that leads to anything real.
 type sample struct {
 	tokens   []player
-	accounts map[string]string // account IDs by name
-	every    time.Duration     // between two slots
+	accounts map[string]owner
+	every    time.Duration // between two slots
 	notes    []string
+	// What the disaster asks for: service tokens that end and are renewed, in place of such as
+	// last forever.
+	renews bool
 }
+
+// owner is an account or a zone, by its ID.
+type owner struct{ account, zone string }
 
 // player is a token that takes part.
 type player struct {
 	name, account string
-	ids           []string // two of a pair, first the one in use
+	ids           []string // two of a pair, first the one in use; none if it is made
 	grace, window time.Duration
 	skipMissed    bool
 	heal          bool
 	sinks         []config.VaultSink
+
+	create      bool
+	life        string // of what is made
+	replace     bool
+	renewBefore time.Duration
+	renewFor    string
+	verify      *verification
+}
+
+// verification is how new secrets are tried. There is no URL in it: that is the drill's own,
+// so that no request can go to the real application.
+type verification struct {
+	header string
+	within time.Duration
 }
 
 func (p player) paired() bool { return len(p.ids) == 2 }
 
+// makes reports whether service tokens of p are made by rotatord.
+func (p player) makes() bool { return p.create || p.replace }
+
+// strategy is how its secret is made new, in a word.
+func (p player) strategy() string {
+	switch {
+	case p.paired():
+		return "pair"
+	case p.replace:
+		return "replace"
+	default:
+		return "rotate"
+	}
+}
+
+// traits are what disasters of their own are about.
+func (p player) traits() string {
+	return fmt.Sprint(p.strategy(), p.create, p.verify != nil, p.renewBefore > 0)
+}
+
 // kind is what makes two tokens behave alike in a disaster.
 func (p player) kind() string {
-	return fmt.Sprint(p.account, p.paired(), p.grace, p.window, p.skipMissed, p.heal, len(p.sinks))
+	verify := verification{}
+	if p.verify != nil {
+		verify = *p.verify
+	}
+	return fmt.Sprint(p.account, p.traits(), p.grace, p.window, p.skipMissed, p.heal, len(p.sinks), verify, p.life, p.renewBefore, p.renewFor)
+}
+
+// those returns a sample of the tokens that fit; nil fits all.
+func (s *sample) those(fit func(player) bool) *sample {
+	c := *s
+	if fit != nil {
+		c.tokens = slices.DeleteFunc(slices.Clone(s.tokens), func(p player) bool { return !fit(p) })
+	}
+	return &c
 }
 
 // sampleOf takes what the drill needs from a configuration, and nothing else.
 func sampleOf(c *config.Config, limit int) (*sample, error) {
-	s := &sample{accounts: map[string]string{}}
+	s := &sample{accounts: map[string]owner{}}
 	kinds := map[string]bool{}
-	unfit, alike, more := 0, 0, 0
+	unfit, alike := 0, 0
 	for _, t := range c.Tokens {
-		account := c.Accounts[t.Account]
-		if t.ID == "" || t.Replace || account.AccountID == "" {
-			unfit++
-			continue
+		p := player{
+			name: t.Name, account: t.Account, grace: t.Grace, window: t.Window, skipMissed: t.SkipMissed, heal: t.Heal,
+			replace: t.Replace, renewBefore: t.RenewBefore, renewFor: t.RenewFor,
 		}
-		p := player{name: t.Name, account: t.Account, ids: []string{t.ID}, grace: t.Grace, window: t.Window,
-			skipMissed: t.SkipMissed, heal: t.Heal}
-		if t.Partner != "" {
-			p.ids = append(p.ids, t.Partner)
+		for _, id := range []string{t.ID, t.Partner} {
+			if id != "" {
+				p.ids = append(p.ids, id)
+			}
+		}
+		if t.Create != nil {
+			p.create, p.life = true, t.Create.Duration
+		}
+		if t.Verify != nil {
+			p.verify = &verification{header: t.Verify.Header, within: t.Verify.Within}
 		}
 		for _, sink := range t.Sinks {
 			if sink.Vault != nil {
@@ -62,27 +120,24 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 			unfit++
 			continue
 		}
-		if t.Verify != nil || t.RenewBefore > 0 {
-			more++
-		}
 		if kinds[p.kind()] {
 			alike++
 			continue
 		}
 		kinds[p.kind()] = true
 		s.tokens = append(s.tokens, p)
-		s.accounts[t.Account] = account.AccountID
+		s.accounts[t.Account] = owner{c.Accounts[t.Account].AccountID, c.Accounts[t.Account].ZoneID}
 		s.every = max(s.every, t.Schedule.SmallestGap(time.Now(), 50), t.Window)
 	}
 	if len(s.tokens) == 0 {
 		return nil, errNothing
 	}
-	s.note(cmp.Or(max(limit, 0), 8), unfit, alike, more)
+	s.note(cmp.Or(max(limit, 0), 8), unfit, alike)
 	return s, nil
 }
 
 // note says in what the rehearsal differs from the configuration.
-func (s *sample) note(limit, unfit, alike, more int) {
+func (s *sample) note(limit, unfit, alike int) {
 	s.every = (max(s.every, s.longestStory()) + time.Minute).Truncate(time.Minute)
 	s.notes = append(s.notes,
 		"Cloudflare is a simulator, and Vault a KV server of version 2 inside this process. "+
@@ -94,20 +149,47 @@ func (s *sample) note(limit, unfit, alike, more int) {
 		s.notes = append(s.notes, fmt.Sprintf("Left out because they differ from one that takes part in name, ID, path or schedule only: %d.", alike))
 	}
 	if unfit > 0 {
-		s.notes = append(s.notes, fmt.Sprintf("Left out because they are made by rotatord, belong to a zone or have no sink in Vault: %d.", unfit))
-	}
-	if more > 0 {
-		s.notes = append(s.notes, "What the configuration says of verify and renew_before is not rehearsed.")
+		s.notes = append(s.notes, fmt.Sprintf("Left out because they have no sink in Vault: %d.", unfit))
 	}
 	if len(s.tokens) > limit {
-		slices.SortStableFunc(s.tokens, func(a, b player) int { return cmp.Compare(a.grace, b.grace) })
-		var kept []player // evenly, from the shortest grace to the longest
-		for i := range limit {
-			kept = append(kept, s.tokens[i*(len(s.tokens)-1)/max(limit-1, 1)])
-		}
 		s.notes = append(s.notes, fmt.Sprintf("Of %d tokens that differ, %d take part.", len(s.tokens), limit))
-		s.tokens = kept
+		s.tokens = chosen(s.tokens, limit)
 	}
+}
+
+// chosen takes some evenly, from the shortest grace to the longest, and then sees to it that
+// there is one of each kind of token that disasters are about, if there is room.
+func chosen(all []player, limit int) []player {
+	slices.SortStableFunc(all, func(a, b player) int { return cmp.Compare(a.grace, b.grace) })
+	var kept []player
+	count := map[string]int{}
+	for i := range limit {
+		p := all[i*(len(all)-1)/max(limit-1, 1)]
+		kept = append(kept, p)
+		count[p.traits()]++
+	}
+	for _, p := range all {
+		if count[p.traits()] > 0 {
+			continue
+		}
+		i := slices.IndexFunc(kept, func(k player) bool { return count[k.traits()] > 1 })
+		if i < 0 {
+			break
+		}
+		count[kept[i].traits()]--
+		count[p.traits()]++
+		kept[i] = p
+	}
+	return kept
+}
+
+// life is how long the service tokens of p last. But for the disasters that are about their
+// end, none has one: months pass in a drill.
+func (s *sample) life(p player) string {
+	if !s.renews {
+		return "forever"
+	}
+	return cmp.Or(p.life, p.renewFor, "8760h")
 }
 
 // outage is how long a service is away: long enough that the longest grace has to be
@@ -157,19 +239,45 @@ const (
 	stateDir       = "state"
 )
 
-// configuration is what the daemon runs with. It leads to the two addresses and to dir.
-func (s *sample) configuration(dir, simURL, vaultURL string) ([]byte, error) {
+// configuration is what the daemon runs with. It leads to the three addresses and to dir.
+func (s *sample) configuration(dir, simURL, vaultURL, appURL string) ([]byte, error) {
 	type m = map[string]any
 	accounts, tokens := m{}, m{}
 	for name, id := range s.accounts {
-		accounts[name] = m{"account_id": id, "api_token": m{"file": filepath.Join(dir, apiTokenFile)}, "base_url": simURL}
+		if !slices.ContainsFunc(s.tokens, func(p player) bool { return p.account == name }) {
+			continue
+		}
+		accounts[name] = m{"account_id": id.account, "api_token": m{"file": filepath.Join(dir, apiTokenFile)}, "base_url": simURL}
+		if id.zone != "" {
+			delete(accounts[name].(m), "account_id")
+			accounts[name].(m)["zone_id"] = id.zone
+		}
 	}
 	for _, p := range s.tokens {
 		t := m{"account": p.account, "schedule": "@every " + s.every.String(), "grace": p.grace.String()}
-		if p.paired() {
+		switch {
+		case p.create:
+			t["create"] = m{"name": p.name, "duration": s.life(p)}
+		case p.paired():
 			t["pair"] = p.ids
-		} else {
+		default:
 			t["id"] = p.ids[0]
+		}
+		if p.replace {
+			t["strategy"] = "replace"
+		}
+		if s.renews {
+			t["renew_before"] = p.renewBefore.String()
+			if p.renewFor != "" {
+				t["renew_for"] = p.renewFor
+			}
+		}
+		if v := p.verify; v != nil {
+			verify := m{"url": appURL, "within": v.within.String()}
+			if v.header != "" {
+				verify["header"] = v.header
+			}
+			t["verify"] = verify
 		}
 		if p.window > 0 {
 			t["window"] = p.window.String()

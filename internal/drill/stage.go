@@ -35,17 +35,18 @@ type stage struct {
 	vault   *vaulttest.Server
 
 	atCloudflare, atVault *gate
+	edge                  *edge
 	servers               []*http.Server
 
 	daemon    *app.App
 	consumers *consumers
 	notes     *notes
-	clients   map[string]string // IDs of service tokens by client ID
-	issued    map[string]int    // how many secrets each had when the disaster began
+	issued    map[string]int // how many secrets each service token had when the disaster began
 
-	mu    sync.Mutex
-	began time.Time     // when the disaster did, on the real clock
-	aged  time.Duration // since then
+	mu      sync.Mutex
+	began   time.Time       // when the disaster did, on the real clock
+	aged    time.Duration   // since then
+	deleted map[string]bool // tokens whose service token was to be deleted while a sink named it
 }
 
 // gate stands before a server.
@@ -79,7 +80,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func newStage(s *sample, program Program) (_ *stage, err error) {
 	st := &stage{
 		sample: s, program: program, sim: cfsim.New(cfsim.Options{RateLimit: -1}),
-		clients: map[string]string{}, issued: map[string]int{},
+		issued: map[string]int{}, deleted: map[string]bool{},
 	}
 	var mounts []vaulttest.Mount
 	for _, m := range s.mounts() {
@@ -95,7 +96,8 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 			err = errors.Join(err, st.close())
 		}
 	}()
-	st.atCloudflare, st.atVault = &gate{next: st.sim}, &gate{next: st.vault}
+	st.atCloudflare, st.atVault = &gate{next: st.guarded(st.sim)}, &gate{next: st.vault}
+	st.edge = newEdge(st)
 	simURL, err := st.serve(st.atCloudflare)
 	if err != nil {
 		return nil, err
@@ -104,12 +106,16 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
+	appURL, err := st.serve(st.edge)
+	if err != nil {
+		return nil, err
+	}
 	for _, p := range s.tokens {
 		if err := st.make(p); err != nil {
 			return nil, err
 		}
 	}
-	text, err := s.configuration(st.dir, simURL+cfsim.BasePath, vaultURL)
+	text, err := s.configuration(st.dir, simURL+cfsim.BasePath, vaultURL, appURL+appPath)
 	if err != nil {
 		return nil, err
 	}
@@ -123,24 +129,6 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 	}
 	st.consumers = newConsumers(st)
 	return st, st.anchor()
-}
-
-// make makes a token's service tokens, and puts what consumers use into its sinks.
-func (st *stage) make(p player) error {
-	for i, id := range p.ids {
-		made, value, err := st.sim.Create(cfsim.CreateParams{ID: id, Name: fmt.Sprintf("%s-%d", p.name, i+1), AccountID: st.sample.accounts[p.account], Duration: "forever"})
-		if err != nil {
-			return err
-		}
-		st.clients[made.ClientID], st.issued[id] = id, 0
-		if i > 0 {
-			continue
-		}
-		for _, s := range p.sinks {
-			st.vault.Write(s.Mount, s.Path, map[string]any{s.ClientIDField: made.ClientID, s.ClientSecretField: value.Reveal()})
-		}
-	}
-	return nil
 }
 
 // serve serves h on a free port of the loopback interface.
@@ -159,11 +147,16 @@ func (st *stage) serve(h http.Handler) (address string, err error) {
 func (st *stage) anchor() error {
 	return st.withLedger(func(j *journal.Journal) error {
 		for _, p := range st.sample.tokens {
-			_, err := j.Save(context.Background(), rotation.Record{
-				Format: rotation.RecordFormat, Token: p.name, TokenID: p.ids[0], Account: p.account,
+			record := rotation.Record{
+				Format: rotation.RecordFormat, Token: p.name, Account: p.account,
 				Anchor: time.Now().Add(-st.sample.every - time.Second).UTC().Truncate(time.Second),
-			})
-			if err != nil {
+			}
+			if p.create {
+				record.Origin = rotation.Token{Create: &rotation.Creation{Name: p.name}}.Origin()
+			} else {
+				record.TokenID = p.ids[0]
+			}
+			if _, err := j.Save(context.Background(), record); err != nil {
 				return err
 			}
 		}

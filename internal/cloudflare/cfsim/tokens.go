@@ -219,6 +219,18 @@ func (s *Simulator) Tokens() []Token {
 	return out
 }
 
+// AllTokens returns every token that there ever was, deleted ones included, in order of
+// creation. [Simulator.Token] tells which of them are left.
+func (s *Simulator) AllTokens() []Token {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Token, 0, len(s.tokens))
+	for _, t := range s.tokens {
+		out = append(out, t.view())
+	}
+	return out
+}
+
 // Token returns one token, and false if there is none or it was deleted.
 func (s *Simulator) Token(id string) (Token, bool) {
 	s.mu.Lock()

@@ -1,0 +1,147 @@
+package drill
+
+import (
+	"slices"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+)
+
+// This file holds the disasters that concern those tokens alone that have a setting.
+
+func isMade(p player) bool     { return p.create }
+func isReplaced(p player) bool { return p.replace }
+func isVerified(p player) bool { return p.verify != nil }
+func isRenewed(p player) bool  { return p.renewBefore > 0 }
+
+// ofMade are those of service tokens that rotatord makes.
+var ofMade = []disaster{
+	{
+		name: "create-answer-lost", what: "Cloudflare makes the first service token, and the connection breaks before its answer",
+		only: isMade, first: true, strike: fault("drop:after"), rotations: 1, loses: true,
+		operator: "Nothing: it is found by its name. With strategy: rotate it is kept and gets another secret; with " +
+			"strategy: replace it is deleted, and another one is made.",
+	},
+	{
+		name: "create-killed", what: "the daemon is killed while the answer with the first service token is on its way",
+		only: isMade, first: true, kill: killInFlight, rotations: 1, loses: true,
+		operator: "Start it again, on the same state directory. The service token is found by its name. Runbook: RotatordTokenInDoubt.",
+	},
+	{
+		name: "old-token-in-policy", what: "a policy names the service token, so that Cloudflare refuses to delete it once it is replaced",
+		only:   isReplaced,
+		strike: inPolicy(true), lift: inPolicy(false), ends: "the policy does not name it any more",
+		lasts: func(s *sample) time.Duration { return s.longestGrace() + 3*time.Hour },
+		operator: "Let the policy name the new service token, or any valid one: those of the old one work until it is deleted, " +
+			"and the new one is let in nowhere else. Runbook: RotatordOldTokenNotDeleted.",
+	},
+}
+
+// inPolicy has a policy name every service token that is in use when the disaster begins, or none.
+func inPolicy(in bool) func(*stage) error {
+	return func(st *stage) error {
+		for id := range st.issued {
+			if _, there := st.sim.Token(id); !there {
+				continue
+			}
+			named := in && slices.ContainsFunc(st.sample.tokens, func(p player) bool { return slices.Contains(st.inUse(p), id) })
+			if err := st.sim.SetInPolicy(id, named); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// edgeDelay is how long an edge takes that is slow, and not so slow that consumers are locked out
+// for longer than is tolerated.
+const edgeDelay = 3 * time.Second
+
+// ofVerified are those of tokens with verify.
+var ofVerified = []disaster{
+	{
+		name: "edge-slow", what: "Cloudflare's edge takes up to three seconds to accept the new secret",
+		only: func(p player) bool { return isVerified(p) && p.verify.within >= time.Second },
+		strike: func(st *stage) error {
+			delay := edgeDelay
+			for _, p := range st.sample.tokens {
+				delay = min(delay, p.verify.within/2)
+			}
+			st.edge.slow(delay)
+			return nil
+		},
+		operator: "Nothing: it is tried again until verify.within is over.",
+	},
+	{
+		name: "new-secret-refused", what: "the application answers 401 to the new secret",
+		only: isVerified, refuses: true,
+		strike: func(st *stage) error { st.edge.slow(0); return nil },
+		lasts:  hours, lift: func(st *stage) error { st.edge.quick(); return nil }, ends: "the application accepts it",
+		operator: "Find out whether the application is at fault or the secret: `rotatord resolve NAME --accept`, or --rotate-now. " +
+			"The old secret is kept alive meanwhile. Runbook: RotatordVerifyFailing.",
+	},
+	{
+		name: "application-down", what: "the application at verify.url answers 502",
+		only:   isVerified,
+		strike: func(st *stage) error { st.edge.away(true); return nil },
+		operator: "Mend the application. That it is down proves nothing of the secret, so the rotation is done, and counted as " +
+			"unproven.",
+	},
+}
+
+// ofRenewed are those of tokens with renew_before.
+var ofRenewed = []disaster{
+	{
+		name: "token-about-to-end", what: "the service token ends sooner than renew_before",
+		only: isRenewed, renews: true, strike: aboutToEnd,
+		operator: "Nothing: it is renewed.",
+	},
+	{
+		name: "renewal-refused", what: "the service token ends sooner than renew_before, and Cloudflare refuses to renew it",
+		only: isRenewed, renews: true,
+		strike: func(st *stage) error {
+			for _, text := range []string{"refresh:status=403:count=always", "update:status=403:count=always"} {
+				f, err := cfsim.ParseFault(text)
+				if err == nil {
+					err = st.sim.Inject(f)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return aboutToEnd(st)
+		},
+		lasts: func(s *sample) time.Duration { return min(hours(s), s.shortestRenewal()/2) },
+		lift:  func(st *stage) error { st.sim.ClearFaults(); return nil }, ends: "Cloudflare renews it again",
+		operator: "Find out why Cloudflare refuses: the permissions of the API token, most likely. When the service token ends, its " +
+			"consumers are locked out. Runbook: RotatordRenewalFailing.",
+	},
+}
+
+// aboutToEnd leaves every service token nine tenths of the time in which it is to be renewed.
+func aboutToEnd(st *stage) error {
+	for _, p := range st.sample.tokens {
+		end := st.sim.Now().Add(p.renewBefore / 10 * 9)
+		for _, id := range st.inUse(p) {
+			if _, err := st.sim.Edit(id, cfsim.Edit{ExpiresAt: &end}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (s *sample) longestGrace() (d time.Duration) {
+	for _, p := range s.tokens {
+		d = max(d, p.grace)
+	}
+	return d
+}
+
+func (s *sample) shortestRenewal() time.Duration {
+	d := s.tokens[0].renewBefore
+	for _, p := range s.tokens {
+		d = min(d, p.renewBefore)
+	}
+	return d
+}
