@@ -1,7 +1,9 @@
 package rotation_test
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -325,5 +327,55 @@ func TestInventoryIsAWitness(t *testing.T) {
 		if _, err := r.Advance(w.t.Context(), token); err != nil || w.count("inspect") > 0 || w.record().Step != rotation.StepIdle {
 			t.Error(err, w.calls, w.record())
 		}
+	})
+}
+
+// TestStopIsNoFailure: a deletion or a renewal that the daemon's stop cuts short is tried again
+// at the next start, at once, and nobody is told that it failed.
+func TestStopIsNoFailure(t *testing.T) {
+	stopped := func(w *world, r *rotation.Rotator, token rotation.Token, call string) {
+		w.t.Helper()
+		time.Sleep(time.Until(rotation.NextChore(token, w.record())))
+		ctx, stop := context.WithCancel(w.t.Context())
+		w.fault = func(_ int, name string) fault {
+			if name != call {
+				return fault{}
+			}
+			stop()
+			return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: context.Canceled}}
+		}
+		before := len(w.events)
+		if _, err := r.Advance(ctx, token); !errors.Is(err, context.Canceled) {
+			w.t.Error("a stop:", err)
+		}
+		w.fault = nil
+		for _, event := range w.events[before:] {
+			switch event.(type) {
+			case rotation.ReplacedDeleted, rotation.Renewed:
+				w.t.Errorf("somebody was told of %+v", event)
+			}
+		}
+		record := w.record()
+		if record.Renewal.Failures != 0 || slices.ContainsFunc(record.Replaced, func(o rotation.Replaced) bool { return o.Failures > 0 }) ||
+			rotation.NextChore(token, record).After(time.Now()) {
+			w.t.Errorf("it counts as a failure: %+v, %+v", record.Replaced, record.Renewal)
+		}
+		if err := w.care(r, token); err != nil || !rotation.NextChore(token, w.record()).IsZero() && time.Until(rotation.NextChore(token, w.record())) < time.Hour {
+			w.t.Error("it is not done by the next start", err)
+		}
+	}
+	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		for range 2 {
+			if err, _ := w.advance(r, token); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if stopped(w, r, token, "delete"); len(w.left()) != 1 {
+			t.Errorf("%d service tokens are left", len(w.left()))
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = expiring(w, r, token, 100*24*time.Hour, 30*24*time.Hour)
+		stopped(w, r, token, "renew")
 	})
 }

@@ -101,6 +101,11 @@ func (a *attempt) deleteReplaced(ctx context.Context) error {
 			continue
 		}
 		err := a.deleteOne(ctx, &old)
+		if err != nil && ctx.Err() != nil { // the daemon stops: nobody's failure
+			left = append(left, old)
+			errs = append(errs, ctx.Err())
+			continue
+		}
 		a.tell(ReplacedDeleted{Token: a.token.Name, TokenID: old.TokenID, Err: err})
 		if err != nil {
 			old.Failures++
@@ -162,7 +167,9 @@ func (a *attempt) renew(ctx context.Context) error {
 			continue
 		}
 		changed = true
-		if err := a.renewOne(ctx, facts); err != nil {
+		if err := a.renewOne(ctx, facts); err != nil && ctx.Err() != nil { // the daemon stops: nobody's failure
+			errs = append(errs, err)
+		} else if err != nil {
 			a.record.Renewal.Failures++
 			a.record.Renewal.LastError = err.Error()
 			a.record.Renewal.NotBefore = now.Add(choreBackOff(a.record.Renewal.Failures))
@@ -181,7 +188,9 @@ func (a *attempt) renew(ctx context.Context) error {
 // may be hours old and somebody may have given it more time, or made it eternal.
 func (a *attempt) renewOne(ctx context.Context, facts *TokenFacts) (err error) {
 	defer func() {
-		a.tell(Renewed{Token: a.token.Name, TokenID: facts.ID, ExpiresAt: facts.ExpiresAt, Err: err})
+		if err == nil || ctx.Err() == nil {
+			a.tell(Renewed{Token: a.token.Name, TokenID: facts.ID, ExpiresAt: facts.ExpiresAt, Err: err})
+		}
 	}()
 	now, err := a.token.Issuer.Inspect(ctx, facts.ID)
 	if err != nil {
