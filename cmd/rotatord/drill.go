@@ -29,8 +29,8 @@ and report what would have happened: an answer that is lost, a Vault that is sea
 the rotation and the write, a daemon that is killed, and so on.
 
 Nothing real is touched: addresses in the configuration are not used, credentials not read. In
-their place stand a Cloudflare simulator and a KV server inside this process, new for each
-disaster, and before them runs the real daemon. A consumer that reads each secret from
+their place stand a Cloudflare simulator, an application behind Access and a KV server inside
+this process, new for each disaster, and before them runs the real daemon. A consumer that reads each secret from
 the KV server calls an application behind Access the whole time; another one keeps the old
 secret as long as it works. Hours pass in an instant. It takes ten seconds to half a minute.
 
@@ -134,6 +134,8 @@ func printDrill(w io.Writer, r drill.Report, story bool) error {
 		fmt.Fprintf(&b, ": %s\n", counted(broken, "PROMISE WAS BROKEN", "PROMISES WERE BROKEN"))
 	case unplayed > 0:
 		fmt.Fprintf(&b, ": %d could not be played to the end\n", unplayed)
+	case len(r.Disasters) == 0:
+		b.WriteString(": nothing was played\n")
 	default:
 		b.WriteString(": every promise was kept\n")
 	}
@@ -188,15 +190,28 @@ const aMoment = drill.Duration(500 * time.Millisecond)
 
 // becameOf is what became of a token, on one line.
 func becameOf(d drill.Outcome, t drill.TokenOutcome) string {
-	parts := []string{map[int]string{0: "not rotated", 1: "rotated once", 2: "rotated twice"}[t.Rotations]}
-	if t.Rotations > 2 {
-		parts[0] = fmt.Sprintf("rotated %d times", t.Rotations)
+	done := "rotated"
+	if t.Strategy == "replace" {
+		done = "replaced"
+	}
+	if t.First {
+		done = "made"
+	}
+	parts := []string{map[int]string{0: "not " + done, 1: done + " once", 2: done + " twice"}[t.Rotations]}
+	switch {
+	case t.Rotations > 2:
+		parts[0] = fmt.Sprintf("%s %d times", done, t.Rotations)
+	case t.First && t.Rotations == 2 && t.Made == 1:
+		parts[0] = "made once, and given another secret"
+	}
+	if t.Left > 0 {
+		parts = append(parts, counted(t.Left, "service token in the end", "service tokens in the end"))
 	}
 	if t.NeverSeen > 0 {
 		parts = append(parts, counted(t.NeverSeen, "secret never arrived", "secrets never arrived"))
 	}
 	switch {
-	case d.Fatal:
+	case d.Fatal && !t.Works:
 		parts = append(parts, "consumers are locked out until that is mended")
 	case t.Refused == 0:
 		parts = append(parts, "consumers of Vault never locked out")
@@ -206,7 +221,7 @@ func becameOf(d drill.Outcome, t drill.TokenOutcome) string {
 		parts = append(parts, fmt.Sprintf("consumers of Vault locked out for %s", t.Refused))
 	}
 	switch {
-	case d.Fatal:
+	case d.Fatal && !t.Works, t.First:
 	case t.OldDied == nil:
 		parts = append(parts, "the old secret still works")
 	case *t.OldDied < aMoment:

@@ -93,12 +93,12 @@ var ofVerified = []disaster{
 var ofRenewed = []disaster{
 	{
 		name: "token-about-to-end", what: "the service token ends sooner than renew_before",
-		only: isRenewed, renews: true, strike: aboutToEnd,
+		only: isRenewed, renews: true, early: true, strike: aboutToEnd,
 		operator: "Nothing: it is renewed.",
 	},
 	{
 		name: "renewal-refused", what: "the service token ends sooner than renew_before, and Cloudflare refuses to renew it",
-		only: isRenewed, renews: true,
+		only: isRenewed, renews: true, early: true,
 		strike: func(st *stage) error {
 			for _, text := range []string{"refresh:status=403:count=always", "update:status=403:count=always"} {
 				f, err := cfsim.ParseFault(text)

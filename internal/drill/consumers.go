@@ -180,6 +180,7 @@ type result struct {
 	neverSeen int
 	made      int  // service tokens
 	left      int  // service tokens that there are in the end
+	ends      bool // the one in use ends sooner than it is to be renewed
 	inUse     bool // one was to be deleted that a sink named
 }
 
@@ -202,6 +203,8 @@ func (c *consumers) result(p player) result {
 		}
 		if _, there := c.stage.sim.Token(t.ID); there {
 			r.left++
+			used := t.ClientID == one.now.id || p.paired()
+			r.ends = r.ends || c.stage.sample.renews && used && t.ExpiresAt.Sub(c.stage.sim.Now()) < p.renewBefore
 		}
 		all := c.stage.sim.Secrets(t.ID)
 		for _, s := range all[min(before, len(all)):] {

@@ -56,6 +56,7 @@ func violations(d disaster, p player, r result, state string) []string {
 	breaks(!p.replace && !d.first && r.made > 0 || !p.replace && r.made > 1, "rotatord made %d service tokens that nobody needs", r.made)
 	breaks(r.neverSeen > mayLose,
 		"secrets that Cloudflare issued and no sink ever had: %d, where answers that were lost explain %d", r.neverSeen, mayLose)
+	breaks(r.ends, "the service token ends, and was not renewed")
 	if d.fatal {
 		return broken // the disaster cuts consumers off, whatever rotatord does
 	}

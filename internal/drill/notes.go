@@ -133,6 +133,9 @@ func (n *notes) Observe(event rotation.Event) {
 		}
 		n.add(e.Token, what)
 	case rotation.Probed:
+		if e.Probe == rotation.ProbeBad {
+			return // the attempt says so
+		}
 		n.add(e.Token, probes[e.Probe], text(e.Err))
 	case rotation.ReplacedDeleted:
 		n.chore(e.Token, "a service token that is in use no more is deleted", "a service token that is in use no more cannot be deleted", e.Err)
@@ -186,7 +189,6 @@ func (n *notes) replaces(token string) bool {
 // probes are what trying a new secret has shown.
 var probes = map[rotation.Probe]string{
 	rotation.ProbeGood:    "the application accepts the new secret",
-	rotation.ProbeBad:     "the application refuses the new secret",
 	rotation.ProbeUnknown: "trying the new secret at the application proves nothing",
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rotatord/internal/httpapi"
+	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
 
@@ -69,9 +70,29 @@ func (st *stage) prepare(ctx context.Context, d disaster) error {
 		if d.early && i == rounds-1 {
 			pause /= 2
 		}
+		if slices.ContainsFunc(st.sample.tokens, player.makes) {
+			if err := st.tidyUp(ctx); err != nil {
+				return err
+			}
+			pause -= st.sample.longestGrace()
+		}
 		if err := st.age(pause); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// tidyUp lets the grace pass, and the service tokens whose place others took be deleted.
+func (st *stage) tidyUp(ctx context.Context) error {
+	if err := st.age(st.sample.longestGrace()); err != nil {
+		return err
+	}
+	if err := st.start(); err != nil {
+		return err
+	}
+	if err := st.wait(ctx, func(t status.Token) bool { return t.Replaced == 0 }); err != nil {
+		return fmt.Errorf("before the disaster, deleting what was replaced: %w", err)
 	}
 	return nil
 }
@@ -116,7 +137,7 @@ func (st *stage) playOut(ctx context.Context, d disaster) error {
 		if lifted && st.over(tokens, d) {
 			return st.aftermath(ctx, d, tokens)
 		}
-		if target := st.target(tokens, lasts, lifted); target > 0 {
+		if target := st.target(d, tokens, lasts, lifted); target > 0 {
 			var firing []string
 			if !lifted && target > 25*time.Minute { // a ratio over 15 minutes, for 10
 				firing = d.alerts
@@ -196,13 +217,23 @@ func (st *stage) wait(ctx context.Context, holds func(status.Token) bool) error 
 // near is how soon a look at a token comes that is waited for in real time.
 const near = 2 * time.Second
 
+// queued is how long something may wait for others that are due as well.
+const queued = 10 * time.Second
+
 // rest waits until the daemon has nothing to do for a while.
 func (st *stage) rest(ctx context.Context) error {
 	began, tried := time.Now(), st.notes.chores()
 	return st.wait(ctx, func(t status.Token) bool {
+		waited := time.Since(began)
 		switch {
-		case choreDue(t) && time.Since(began) < near && st.notes.chores()[t.Name] == tried[t.Name]:
-			return false // it may wait for a back-off, too
+		case st.choreDue(t) && t.ReplacedError+t.RenewalError == "" && waited < queued:
+			return false
+		case st.choreDue(t) && st.notes.chores()[t.Name] == tried[t.Name] && waited < near:
+			return false // not for long, since it failed before: it may wait for its back-off
+		case t.Reason == string(rotation.DueCreate) && t.Next.IsZero():
+			return false
+		case t.State == "idle" && waited > queued: // it waits for Cloudflare, which asked to be left alone
+			return true
 		case t.State == "claimed", t.State == "intent":
 			return false
 		case t.Next.IsZero(): // nothing to come; or what is in hand is begun with at once
@@ -213,9 +244,13 @@ func (st *stage) rest(ctx context.Context) error {
 }
 
 // choreDue reports whether there is something to be done for a token beside its rotations.
-func choreDue(t status.Token) bool {
+func (st *stage) choreDue(t status.Token) bool {
 	now := time.Now()
-	return t.State == "idle" && (t.Replaced > 0 && !t.GraceEnd.After(now) || !t.Renews.IsZero() && !t.Renews.After(now))
+	inGrace := 0
+	if t.GraceEnd.After(now) {
+		inGrace = 1
+	}
+	return t.State == "idle" && (t.Replaced > inGrace || !t.Renews.IsZero() && !t.Renews.After(now))
 }
 
 // settled reports whether a token was rotated since the disaster began, and all else that
@@ -223,7 +258,7 @@ func choreDue(t status.Token) bool {
 // does not end soon.
 func (st *stage) settled(t status.Token) bool {
 	rotated := t.State == "idle" && t.Failures == 0 && t.LastSuccess.After(time.Now().Add(-st.elapsed()))
-	return rotated && t.Replaced == 0 && t.RenewalError == "" && !choreDue(t)
+	return rotated && t.Replaced == 0 && t.RenewalError == "" && !st.choreDue(t)
 }
 
 // over reports whether nothing will change any more that matters.
@@ -237,14 +272,14 @@ func (st *stage) over(tokens map[string]status.Token, d disaster) bool {
 }
 
 // target is how much time may pass until something happens to one of the tokens.
-func (st *stage) target(tokens map[string]status.Token, lasts time.Duration, lifted bool) time.Duration {
+func (st *stage) target(d disaster, tokens map[string]status.Token, lasts time.Duration, lifted bool) time.Duration {
 	var all []time.Duration
 	if !lifted {
 		all = append(all, lasts-st.elapsed())
 	}
 	for _, p := range st.sample.tokens {
 		t := tokens[p.name]
-		if !st.settled(t) {
+		if !st.settled(t) && (!d.fatal || t.Failures < 3) {
 			all = append(all, looks(t, p.grace, lifted)...)
 		}
 		if !t.Renews.IsZero() && t.RenewalError == "" {
@@ -266,7 +301,7 @@ const choreBackOff = time.Hour
 func looks(t status.Token, grace time.Duration, lifted bool) []time.Duration {
 	next := time.Until(t.Next)
 	switch {
-	case t.State == "idle" && t.Failures == 0 && (t.Replaced > 0 || t.RenewalError != ""):
+	case t.State == "idle" && t.Failures == 0 && (t.Replaced > 0 || t.RenewalError != "" || !t.Renews.IsZero() && !t.Renews.After(time.Now())):
 		if end := time.Until(t.GraceEnd); t.Replaced > 0 && end > 0 {
 			return []time.Duration{end}
 		}
