@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -35,14 +36,40 @@ tokens:
     sinks: [{vault: {mount: kv, path: both, fields: {client_id: ID, client_secret: SECRET}}}]
 `
 
+// settings has tokens with the settings that disasters of their own are about.
+const settings = `
+accounts:
+  prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, base_url: %[1]s, api_token: {file: /nonexistent/token}}
+  zone: {zone_id: 123e105f4ecef8ad9ca31a8372d0c353, base_url: %[1]s, api_token: {file: /nonexistent/token}}
+vault: {address: %[1]s, auth: {token: {file: /nonexistent/vault-token}}}
+state: {dir: /nonexistent/state}
+defaults: {account: prod, schedule: "0 4 * * 1", jitter: 10m, verify: {url: "%[1]s/health?q=canary"}}
+tokens:
+  single: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, grace: 24h, renew_before: 720h, sinks: [{vault: {mount: secret, path: access/ci}}]}
+  made:
+    create: {name: the-made-one, duration: 2000h}
+    grace: 12h
+    renew_before: 200h
+    verify: {url: "%[1]s/app/", header: Authorization, within: 2m}
+    sinks: [{vault: {mount: secret, path: access/made}}]
+  edge:
+    account: zone
+    id: f174e90a-fafe-4643-bbbc-4a0ed4fc8420
+    strategy: replace
+    grace: 24h
+    verify: {url: "%[1]s", header: X-Token}
+    sinks: [{vault: {mount: secret, path: access/edge}}]
+  made-edge: {create: {name: made-edge}, strategy: replace, grace: 0s, renew_before: 100h, sinks: [{vault: {mount: secret, path: access/made-edge}}]}
+`
+
 // load reads a configuration whose addresses are those of a server that must not be asked.
-func load(t *testing.T) *config.Config {
+func load(t *testing.T, text string) *config.Config {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		t.Errorf("something that the configuration names was asked: %s %s", r.Method, r.URL)
 	}))
 	t.Cleanup(server.Close)
-	c, err := config.Parse("config.yaml", fmt.Appendf(nil, configuration, server.URL))
+	c, err := config.Parse("config.yaml", fmt.Appendf(nil, text, server.URL))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,9 +114,9 @@ var single = map[string]expected{
 	"vault-answer-lost": {1, 0, -1, nil, "rotated"},
 	"kill":              {1, 0, -1, nil, "killed, and started again"},
 	"kill-in-flight":    {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "the process ended before an answer was kept"},
-	"token-deleted":     {0, 0, 0, []string{"RotatordRotationFailing"}, "service_token_not_found"},
+	"token-deleted":     {0, 0, 0, []string{"RotatordRotationFailing", "RotatordTokenGone"}, "service_token_not_found"},
 	"token-disabled":    {1, 0, 0, []string{"RotatordTokenDisabled"}, "rotated"},
-	"rotated-outside":   {2, 1, time.Hour, nil, "raises the alarm"},
+	"rotated-outside":   {2, 1, time.Hour, []string{"RotatordTokenRotatedOutside"}, "raises the alarm"},
 	"api-token-revoked": {1, 0, -1, []string{"RotatordCloudflareFailing", "RotatordRotationFailing"}, "another API token"},
 	"expired":           {1, 0, 0, []string{"RotatordTokenExpiresVerySoon"}, "rotated"},
 }
@@ -102,7 +129,7 @@ func TestDisasters(t *testing.T) {
 	if !testing.Short() {
 		o = drill.Options{Program: rotatord(t), AtOnce: 8}
 	}
-	report, err := drill.Run(t.Context(), load(t), o)
+	report, err := drill.Run(t.Context(), load(t, configuration), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +159,9 @@ func TestDisasters(t *testing.T) {
 			}
 		}
 	}
+	if !testing.Short() && !strings.Contains(strings.Join(report.Notes, "\n"), "settings that no token has: create-answer-lost, create-killed, old-token-in-policy, edge-slow,") {
+		t.Errorf("notes: %q", report.Notes)
+	}
 	if want := len(o.Only); want > 0 && len(report.Disasters) != want || want == 0 && len(report.Disasters) != len(single) {
 		t.Errorf("%d disasters were played", len(report.Disasters))
 	}
@@ -143,6 +173,108 @@ func TestDisasters(t *testing.T) {
 	if err := json.Unmarshal(encoded, &again); err != nil || len(again.Disasters) != len(report.Disasters) {
 		t.Errorf("the report cannot be read: %v", err)
 	}
+}
+
+// became is what must have become of a token that has settings.
+type became struct {
+	rotations, neverSeen, made, left int
+	died                             time.Duration // of the old secret, to a minute; -1: it works, or there was none
+	refused                          time.Duration // consumers of Vault, to an hour
+	story                            string        // is part of it
+}
+
+var withSettings = map[string]map[string]became{
+	"lost-answer": {
+		"made": {2, 1, 0, 1, 35 * time.Hour, 0, "grace is extended"},
+		"edge": {2, 1, 2, 1, 24*time.Hour + time.Minute, 0, "a service token was made, and its secret is lost"},
+	},
+	"vault-sealed-midway": {
+		"edge":      {1, 0, 1, 1, 42 * time.Hour, 0, "cannot be delivered yet"},
+		"made-edge": {1, 0, 1, 1, 18 * time.Hour, 0, "cannot be delivered yet"},
+	},
+	"kill": {"edge": {1, 0, 1, 1, 24 * time.Hour, 0, "killed, and started again"}},
+	"token-deleted": {
+		"made": {0, 0, 0, 0, 0, time.Hour, "service_token_not_found"},
+		"edge": {1, 0, 1, 1, 0, 0, "a service token is made"},
+	},
+	"create-answer-lost": {
+		"made":      {2, 1, 1, 1, -1, 0, "rotated to make up"},
+		"made-edge": {2, 1, 2, 1, -1, 0, "in use no more is deleted"},
+	},
+	"create-killed": {
+		"made":      {2, 1, 1, 1, -1, 0, "the process ended before an answer was kept"},
+		"made-edge": {2, 1, 2, 1, -1, 0, "in use no more is deleted"},
+	},
+	"old-token-in-policy": {"edge": {1, 0, 1, 1, 27 * time.Hour, 0, "code 12139"}},
+	"edge-slow":           {"single": {1, 0, 0, 0, 24 * time.Hour, 0, "accepts the new secret"}, "made": {1, 0, 0, 1, 12 * time.Hour, 0, "rotated"}},
+	"new-secret-refused": {
+		"single": {1, 0, 0, 0, 36 * time.Hour, 18 * time.Hour, "grace is extended"},
+		"made":   {1, 0, 0, 1, 24 * time.Hour, 18 * time.Hour, "HTTP 401"},
+		"edge":   {1, 0, 1, 1, 42 * time.Hour, 18 * time.Hour, "HTTP 401"},
+	},
+	"application-down":   {"single": {1, 0, 0, 0, 24 * time.Hour, 0, "HTTP 502"}},
+	"token-about-to-end": {"single": {1, 0, 0, 0, -1, 0, "lasts for another 365 d"}, "made": {1, 0, 0, 1, -1, 0, "lasts for another 83 d 8 h"}},
+	"renewal-refused":    {"single": {1, 0, 0, 0, -1, 0, "HTTP 403"}, "made-edge": {1, 0, 1, 1, 84 * time.Hour, 0, "HTTP 403"}},
+}
+
+// rings are the alerts that must fire.
+var rings = map[string]string{
+	"old-token-in-policy": "RotatordOldTokenNotDeleted", "new-secret-refused": "RotatordVerifyFailing", "renewal-refused": "RotatordRenewalFailing",
+	"token-deleted": "RotatordTokenGone", "create-answer-lost": "", "edge-slow": "", "application-down": "", "token-about-to-end": "", "kill": "",
+}
+
+// TestSettings plays those disasters that are about settings, and some others with service tokens
+// that rotatord makes. The applications that the configuration names are not asked.
+func TestSettings(t *testing.T) {
+	t.Parallel()
+	o := drill.Options{Only: []string{"token-about-to-end"}, AtOnce: 8}
+	if !testing.Short() {
+		o.Program, o.Only = rotatord(t), slices.Sorted(maps.Keys(withSettings))
+	}
+	report, err := drill.Run(t.Context(), load(t, settings), o)
+	if err != nil || len(report.Disasters) != len(o.Only) || len(report.Sample) != 4 {
+		t.Fatalf("%d disasters with %v, %v", len(report.Disasters), report.Sample, err)
+	}
+	for _, d := range report.Disasters {
+		if d.Error != "" || len(d.Tokens) == 0 {
+			t.Errorf("%s: %d tokens, %s", d.Name, len(d.Tokens), d.Error)
+		}
+		found := 0
+		var alerts []string
+		for _, got := range d.Tokens {
+			if len(got.Violations) > 0 {
+				t.Errorf("%s: %s: %q", d.Name, got.Token, got.Violations)
+			}
+			alerts = append(alerts, got.Alerts...)
+			if want, any := withSettings[d.Name][got.Token]; any {
+				found++
+				want.check(t, d.Name, got)
+			}
+		}
+		if found != len(withSettings[d.Name]) {
+			t.Errorf("%s: of %d tokens %d took part", d.Name, len(withSettings[d.Name]), found)
+		}
+		if want, any := rings[d.Name]; any && (want == "" && len(alerts) > 0 || want != "" && !slices.Contains(alerts, want)) {
+			t.Errorf("%s: alerts %v, want %s", d.Name, alerts, want)
+		}
+	}
+}
+
+func (want became) check(t *testing.T, name string, got drill.TokenOutcome) {
+	t.Helper()
+	is := became{got.Rotations, got.NeverSeen, got.Made, got.Left, -1, time.Duration(got.Refused).Round(time.Hour), want.story}
+	if got.OldDied != nil {
+		is.died = time.Duration(*got.OldDied).Round(time.Minute)
+	}
+	if is != want {
+		t.Errorf("%s: %s: %+v, want %+v", name, got.Token, is, want)
+	}
+	for _, m := range got.Story {
+		if strings.Contains(m.What, want.story) {
+			return
+		}
+	}
+	t.Errorf("%s: %s: the story does not say %q: %v", name, got.Token, want.story, got.Story)
 }
 
 func (want expected) check(t *testing.T, name string, got drill.TokenOutcome) {
@@ -170,7 +302,7 @@ func (want expected) check(t *testing.T, name string, got drill.TokenOutcome) {
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	report, err := drill.Run(ctx, load(t), drill.Options{Only: []string{"throttled", "lost-answer"}})
+	report, err := drill.Run(ctx, load(t, configuration), drill.Options{Only: []string{"throttled", "lost-answer"}})
 	if err != nil || len(report.Disasters) != 2 || !report.Violated() {
 		t.Fatalf("%+v, %v", report, err)
 	}
@@ -182,7 +314,7 @@ func TestInterrupted(t *testing.T) {
 }
 
 func TestRunRefuses(t *testing.T) {
-	c := load(t)
+	c := load(t, configuration)
 	_, err := drill.Run(t.Context(), c, drill.Options{Only: []string{"kill", "flood", "fire"}})
 	if !errors.Is(err, drill.ErrUnknown) || !strings.Contains(err.Error(), "flood, fire") {
 		t.Errorf("unknown disasters: %v", err)

@@ -2,6 +2,7 @@ package drill
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
@@ -70,6 +72,7 @@ func TestViolations(t *testing.T) {
 		disaster disaster
 		grace    time.Duration
 		change   func(*result)
+		player   player
 		state    string
 		want     string // empty: none is broken
 	}{
@@ -91,9 +94,18 @@ func TestViolations(t *testing.T) {
 		"grace kept":                  {change: func(r *result) { r.rotatedAt, r.oldDied = time.Hour, day+time.Hour }},
 		"grace kept but for the last": {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 23 * time.Hour }},
 		"grace cut shorter":           {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 22 * time.Hour }, want: "died 22 h after"},
+		"replaced":                    {player: player{replace: true}, change: func(r *result) { r.made, r.left = 1, 1 }},
+		"a second one is left":        {player: player{replace: true}, change: func(r *result) { r.made, r.left = 1, 2 }, want: "there are 2 service tokens"},
+		"made, and then rotated":      {player: player{create: true}, disaster: disaster{first: true}, change: func(r *result) { r.made, r.left = 1, 1 }},
+		"made twice":                  {player: player{create: true}, disaster: disaster{first: true}, change: func(r *result) { r.made = 2 }, want: "made 2 service tokens"},
+		"made again":                  {player: player{create: true}, change: func(r *result) { r.made = 1 }, want: "made 1 service tokens"},
+		"deleted while in use":        {player: player{replace: true}, change: func(r *result) { r.inUse = true }, want: "while a sink named it"},
+		"not renewed":                 {change: func(r *result) { r.ends = true }, want: "was not renewed"},
+		"refused by the disaster":     {disaster: disaster{refuses: true}, change: func(r *result) { r.refused = day }},
 		"died by itself":              {change: func(r *result) { r.rotations, r.oldDied = 0, day }, want: "nobody had rotated it"},
 	} {
-		r, p, state := good, player{grace: day}, "idle"
+		r, p, state := good, x.player, "idle"
+		p.grace = day
 		if x.change != nil {
 			x.change(&r)
 		}
@@ -216,6 +228,14 @@ func TestAlertsOf(t *testing.T) {
 		"expires in a week":   {status.Token{Expiry: now.Add(7 * 24 * time.Hour)}, time.Hour, []string{"RotatordTokenExpiresSoon"}},
 		"expires tomorrow":    {status.Token{Expiry: now.Add(24 * time.Hour)}, time.Hour, []string{"RotatordTokenExpiresVerySoon"}},
 		"expires in a month":  {status.Token{Expiry: now.Add(30 * 24 * time.Hour)}, time.Hour, nil},
+		"refused":             {status.Token{Verification: &status.Verification{Refused: true}}, time.Minute, []string{"RotatordVerifyFailing"}},
+		"tried, in vain":      {status.Token{Verification: &status.Verification{}}, time.Hour, nil},
+		"gone":                {status.Token{Gone: true}, 5 * time.Minute, []string{"RotatordTokenGone"}},
+		"rotated outside":     {status.Token{Outside: now}, 5 * time.Minute, []string{"RotatordTokenRotatedOutside"}},
+		"not renewed":         {status.Token{RenewalError: "refused"}, 10 * time.Minute, []string{"RotatordRenewalFailing"}},
+		"not deleted":         {status.Token{State: "idle", Replaced: 1}, time.Hour, []string{"RotatordOldTokenNotDeleted"}},
+		"two not deleted":     {status.Token{State: "idle", Replaced: 2, GraceEnd: now.Add(time.Hour)}, time.Hour, []string{"RotatordOldTokenNotDeleted"}},
+		"in its grace":        {status.Token{State: "idle", Replaced: 1, GraceEnd: now.Add(time.Hour)}, time.Hour, nil},
 		"sealed without time": {status.Token{State: "sealed", GraceEnd: now.Add(24 * time.Hour)}, time.Minute, nil},
 	} {
 		if got := alertsOf(x.token, now, x.after); !slices.Equal(got, x.want) {
@@ -233,5 +253,100 @@ func TestDurationInWords(t *testing.T) {
 		if got := Duration(d).String(); got != want {
 			t.Errorf("%s: %s, want %s", d, got, want)
 		}
+	}
+}
+
+// TestSampleOfKinds: where there is no room for all, there is one of each kind that disasters
+// are about.
+func TestSampleOfKinds(t *testing.T) {
+	s := sampleOfOne(t, `
+  t1: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8421, grace: 1h, sinks: [{vault: {mount: m, path: p1}}]}
+  t2: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8422, grace: 2h, sinks: [{vault: {mount: m, path: p2}}]}
+  t3: {create: {name: t3}, grace: 3h, sinks: [{vault: {mount: m, path: p3}}]}
+  t4: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8424, grace: 4h, strategy: replace, sinks: [{vault: {mount: m, path: p4}}]}
+`)
+	var names []string
+	for _, p := range s.tokens {
+		names = append(names, p.name)
+	}
+	if slices.Sort(names); len(names) != 3 || !slices.Contains(names, "t3") || !slices.Contains(names, "t4") {
+		t.Errorf("%v take part", names)
+	}
+}
+
+// TestApplicationIsOurs: the application that new secrets are tried at is the drill's own, which
+// takes every header that the configuration names, and nothing else of it is known.
+func TestApplicationIsOurs(t *testing.T) {
+	s := sampleOfOne(t, `
+  t1:
+    id: f174e90a-fafe-4643-bbbc-4a0ed4fc8421
+    verify: {url: "https://app.invalid/health", header: Authorization, within: 7s}
+    sinks: [{vault: {mount: m, path: p1}}]
+  t2: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8422, verify: {url: "https://app.invalid", header: X-Token}, sinks: [{vault: {mount: m, path: p2}}]}
+`)
+	st, err := newStage(s, Program{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := st.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if kept := fmt.Sprintf("%+v", *s); strings.Contains(kept, "invalid") {
+		t.Errorf("an address of the configuration is kept: %s", kept)
+	}
+	url := ""
+	for _, token := range st.config.Tokens {
+		if v := token.Verify; v != nil {
+			url = v.URL
+		}
+		if token.Name == "t1" && (token.Verify.Header != "Authorization" || token.Verify.Within != 7*time.Second) {
+			t.Errorf("%+v", token.Verify)
+		}
+	}
+	if !strings.HasPrefix(url, "http://127.0.0.1:") || !strings.HasSuffix(url, "/app/") {
+		t.Fatalf("new secrets are tried at %q", url)
+	}
+	_, value, err := st.sim.Create(cfsim.CreateParams{Name: "x", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8499"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, _ := st.sim.Token("f174e90a-fafe-4643-bbbc-4a0ed4fc8499")
+	try := func(header, secret string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set(header, fmt.Sprintf(`{"cf-access-client-id": %q, "cf-access-client-secret": %q}`, made.ClientID, secret))
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := res.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		return res.StatusCode
+	}
+	for header, want := range map[string]int{"Authorization": 200, "X-Token": 200, "X-Other": 401} {
+		if got := try(header, value.Reveal()); got != want {
+			t.Errorf("%s: HTTP %d, want %d", header, got, want)
+		}
+		if got := try(header, "wrong"); got != 401 {
+			t.Errorf("%s: HTTP %d for a wrong secret", header, got)
+		}
+	}
+	if st.edge.slow(0); try("X-Token", value.Reveal()) != 200 {
+		t.Error("a slow edge refuses what it knows")
+	}
+	_, fresh, err := st.sim.Rotate(made.ID, time.Hour)
+	if err != nil || try("X-Token", fresh.Reveal()) != 401 {
+		t.Error("a slow edge accepts what is new", err)
+	}
+	if st.edge.quick(); try("Authorization", fresh.Reveal()) != 200 {
+		t.Error("it never knows it")
+	}
+	if st.edge.away(true); try("X-Token", fresh.Reveal()) != http.StatusBadGateway {
+		t.Error("it is there")
 	}
 }

@@ -154,3 +154,18 @@ func TestAge(t *testing.T) {
 		t.Errorf("an API token that has expired: status %d", a.status)
 	}
 }
+
+// TestAllTokens: a deleted one is there, and Token tells that it is none.
+func TestAllTokens(t *testing.T) {
+	sim := cfsim.New(cfsim.Options{SeedTokens: 2})
+	if err := sim.Delete(cfsim.SeedTokenID(1)); err != nil {
+		t.Fatal(err)
+	}
+	all, left := sim.AllTokens(), sim.Tokens()
+	if len(all) != 2 || all[0].ID != cfsim.SeedTokenID(1) || len(left) != 1 || all[1] != left[0] {
+		t.Errorf("all are %+v, and %+v are left", all, left)
+	}
+	if _, there := sim.Token(all[0].ID); there {
+		t.Error("the deleted one is there")
+	}
+}
