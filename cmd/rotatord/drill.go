@@ -32,7 +32,7 @@ Nothing real is touched: addresses in the configuration are not used, credential
 their place stand a Cloudflare simulator, an application behind Access and a KV server inside
 this process, new for each disaster, and before them runs the real daemon. A consumer that reads each secret from
 the KV server calls an application behind Access the whole time; another one keeps the old
-secret as long as it works. Hours pass in an instant. It takes ten seconds to half a minute.
+secret as long as it works. Hours pass in an instant. It takes from ten seconds to a minute.
 
 For each disaster it says how often Cloudflare rotated, which secrets never arrived, how
 long consumers were locked out, which alerts would fire and what is for you to do. It exits

@@ -32,8 +32,8 @@ var ofMade = []disaster{
 		only:   isReplaced,
 		strike: inPolicy(true), lift: inPolicy(false), ends: "the policy does not name it any more",
 		lasts: func(s *sample) time.Duration { return s.longestGrace() + 3*time.Hour },
-		operator: "Let the policy name the new service token, or any valid one: those of the old one work until it is deleted, " +
-			"and the new one is let in nowhere else. Runbook: RotatordOldTokenNotDeleted.",
+		operator: "Let the policy name the new service token, or any valid one: else it does not let the new one in, and the old " +
+			"one works until it is deleted. Runbook: RotatordOldTokenNotDeleted.",
 	},
 }
 
@@ -76,7 +76,7 @@ var ofVerified = []disaster{
 		name: "new-secret-refused", what: "the application answers 401 to the new secret",
 		only: isVerified, refuses: true,
 		strike: func(st *stage) error { st.edge.slow(0); return nil },
-		lasts:  hours, lift: func(st *stage) error { st.edge.quick(); return nil }, ends: "the application accepts it",
+		lasts:  hours, lift: func(st *stage) error { st.edge.quick(); return nil }, ends: "the application is mended",
 		operator: "Find out whether the application is at fault or the secret: `rotatord resolve NAME --accept`, or --rotate-now. " +
 			"The old secret is kept alive meanwhile. Runbook: RotatordVerifyFailing.",
 	},

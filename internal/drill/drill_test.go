@@ -194,7 +194,7 @@ var withSettings = map[string]map[string]became{
 	},
 	"kill": {"edge": {1, 0, 1, 1, 24 * time.Hour, 0, "killed, and started again"}},
 	"token-deleted": {
-		"made": {0, 0, 0, 0, 0, time.Hour, "service_token_not_found"},
+		"made": {0, 0, 0, 0, 0, 25 * time.Hour, "service_token_not_found"},
 		"edge": {1, 0, 1, 1, 0, 0, "a service token is made"},
 	},
 	"create-answer-lost": {

@@ -280,7 +280,7 @@ func (st *stage) target(d disaster, tokens map[string]status.Token, lasts time.D
 	for _, p := range st.sample.tokens {
 		t := tokens[p.name]
 		if !st.settled(t) && (!d.fatal || t.Failures < 3) {
-			all = append(all, looks(t, p.grace, lifted)...)
+			all = append(all, looks(t, p, lifted)...)
 		}
 		if !t.Renews.IsZero() && t.RenewalError == "" {
 			all = append(all, time.Until(t.Renews))
@@ -298,8 +298,8 @@ const choreBackOff = time.Hour
 
 // looks are those moments, from now on, in which the daemon does something for a token that
 // changes anything. It looks more often than that; only that nothing of it is seen.
-func looks(t status.Token, grace time.Duration, lifted bool) []time.Duration {
-	next := time.Until(t.Next)
+func looks(t status.Token, p player, lifted bool) []time.Duration {
+	next, grace := time.Until(t.Next), p.grace
 	switch {
 	case t.State == "idle" && t.Failures == 0 && (t.Replaced > 0 || t.RenewalError != "" || !t.Renews.IsZero() && !t.Renews.After(time.Now())):
 		if end := time.Until(t.GraceEnd); t.Replaced > 0 && end > 0 {
@@ -318,6 +318,8 @@ func looks(t status.Token, grace time.Duration, lifted bool) []time.Duration {
 			return []time.Duration{halfway, last, max(next, last)}
 		}
 		return []time.Duration{max(settled, next)}
+	case t.Verification != nil && !t.Verification.Refused && p.verify != nil: // until a refusal is believed
+		return []time.Duration{max(next, p.verify.within-time.Since(t.Verification.Since))}
 	case (t.State == "sealed" || t.State == "stored") && !t.GraceEnd.IsZero():
 		halfway := time.Until(t.GraceEnd.Add(-grace/2)) - time.Second
 		if lifted {
