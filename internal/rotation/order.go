@@ -78,8 +78,12 @@ func (a *attempt) give(o Overrides, by string, after time.Duration) {
 		given.Left = 2 // the one in use is rotated when it no longer is
 	}
 	a.record.Order = given
-	if a.record.Step == StepIdle {
+	switch {
+	case a.record.Step == StepIdle:
 		a.record.NotBefore = time.Time{} // it is not kept waiting by what failed before
+	case a.record.Step == StepStored && o.RevokeNow && a.record.Work.Verification.Probes > 0:
+		// A secret that is refused would keep the old one alive, which is to die.
+		a.record.Work.Verification.Accepted, a.record.NotBefore = true, time.Time{}
 	}
 }
 

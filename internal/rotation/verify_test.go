@@ -139,6 +139,36 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 			t.Errorf("%d rotates, %+v", w.rotates, record)
 		}
 	})
+	for name, order := range map[string]func(w *world, token rotation.Token, r *rotation.Rotator){
+		"all": func(w *world, token rotation.Token, r *rotation.Rotator) {
+			r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{RevokeNow: true}, "ops")
+		},
+		"one": func(w *world, token rotation.Token, r *rotation.Rotator) {
+			if record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); err == nil || record.Order == nil {
+				w.t.Error(err, record)
+			}
+		},
+		"one, and again": func(w *world, token rotation.Token, r *rotation.Rotator) {
+			_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+			if record, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil || !record.Order.RevokeNow || record.Order.By != "ops" {
+				w.t.Error("an order to revoke became a weaker one", err, record.Order)
+			}
+		},
+	} {
+		t.Run("an order to revoke "+name, func(t *testing.T) {
+			inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				token, old := bad(w, token, r, 1)
+				w.ordered = true
+				order(w, token, r)
+				for range 5 {
+					w.advance(r, token)
+				}
+				if record := w.record(); record.Step != rotation.StepIdle || record.Order != nil || w.accepted(old) || w.sink.ClientSecret.Reveal() != w.current {
+					t.Errorf("%d rotates, %+v", w.rotates, record)
+				}
+			})
+		})
+	}
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		bad(w, token, r, 32)
 		if record := w.record(); record.Step != rotation.StepIdle || record.Last.Unverified == "" || record.Last.AskedAt.IsZero() || time.Since(record.Last.AskedAt) < 29*24*time.Hour {
