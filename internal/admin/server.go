@@ -165,7 +165,7 @@ func (s *server) revokePrevious(ctx context.Context, token string, _ revokeArgs)
 
 func (s *server) extendGrace(ctx context.Context, token string, args extendArgs) (answer any, outcome string, err error) {
 	if args.Seconds <= 0 || args.Seconds > int64(maxGrace/time.Second) {
-		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("a grace is extended by 1 to %d seconds", int64(maxGrace/time.Second))}
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("a grace is extended by at least a second, and by %gh at most", maxGrace.Hours())}
 	}
 	o, err := s.daemon.ExtendGrace(ctx, token, time.Duration(args.Seconds)*time.Second)
 	o.Token = status.Scrubbed([]status.Token{o.Token})[0]

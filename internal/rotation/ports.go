@@ -191,7 +191,7 @@ func (e *IssuerError) Error() string {
 		s += ": " + e.Message
 	}
 	if e.RetryAfter > 0 {
-		s += fmt.Sprintf(" (retry after %s)", e.RetryAfter)
+		s += fmt.Sprintf(" (retry after %s)", e.RetryAfter.Round(time.Second))
 	}
 	if e.Err != nil {
 		s += ": " + e.Err.Error()
