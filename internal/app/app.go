@@ -173,7 +173,7 @@ func (a *App) checkForgotten(c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	names := make(map[string]string, len(c.Tokens)) // by service token
+	names := make(map[string]string, len(c.Tokens)) // by service token, or by how one is made
 	configured := make(map[string]rotation.Token, len(c.Tokens))
 	for _, t := range c.Tokens {
 		configured[t.Name] = identityOf(t)
@@ -181,6 +181,9 @@ func (a *App) checkForgotten(c *config.Config) error {
 			if id != "" {
 				names[id] = t.Name
 			}
+		}
+		if t.Create != nil {
+			names[t.Account+" "+configured[t.Name].Origin()] = t.Name
 		}
 	}
 	for _, r := range records {
@@ -194,7 +197,15 @@ func (a *App) checkForgotten(c *config.Config) error {
 			}
 			continue
 		}
-		if name, ok := names[r.Work.TokenID]; ok && r.Work.TokenID != "" {
+		ids := []string{r.Work.TokenID}
+		if r.Origin != "" { // the configuration may name it by what it was at first
+			ids = append(ids, r.TokenID, r.Origin, r.Account+" "+r.Origin)
+		}
+		for _, by := range ids {
+			name, ok := names[by]
+			if !ok {
+				continue
+			}
 			return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of this service token under the name %s: "+
 				"name it %s again until that rotation is done", name, r.Step, r.Token, r.Token)
 		}

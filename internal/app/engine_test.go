@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -98,4 +99,90 @@ func TestUnrecordedFailuresAreSeen(t *testing.T) {
 	if n := a.token("ci").Failures; n != 0 {
 		t.Errorf("%d failures are shown", n)
 	}
+}
+
+// TestRenamedInTheMaking: nor must one that is just made, which the configuration names by its name.
+func TestRenamedInTheMaking(t *testing.T) {
+	const id = "5eed0000-0000-4000-8000-000000000001"
+	made := config.Token{Name: "after", Account: "prod", Create: &config.Create{Name: "ci", Adopt: true}}
+	other := made
+	other.Account = "other"
+	for _, test := range []struct {
+		record  rotation.Record
+		token   config.Token
+		refused bool
+	}{
+		{rotation.Record{Origin: "made as ci", Account: "prod"}, made, true},
+		{rotation.Record{Origin: "made as ci", Account: "prod"}, other, false},
+		{rotation.Record{Origin: id, TokenID: "another", Account: "prod"}, config.Token{Name: "after", ID: id, Replace: true}, true},
+	} {
+		j, err := journal.Open(journal.Options{Dir: t.TempDir() + "/state"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer j.Close()
+		test.record.Token, test.record.Step, test.record.Work = "before", rotation.StepSealed, &rotation.Work{RotationID: "R", Makes: "ci"}
+		if _, err := j.Save(t.Context(), test.record); err != nil {
+			t.Fatal(err)
+		}
+		err = (&App{journal: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{test.token}})
+		if refused := err != nil && strings.Contains(err.Error(), "name it before again"); refused != test.refused {
+			t.Errorf("%+v: %v", test.token, err)
+		}
+	}
+}
+
+// TestListedBeforeItWasMade: a listing that began before the service token was made says nothing of
+// it, and what one says of the one before it is no word about this one.
+func TestListedBeforeItWasMade(t *testing.T) {
+	j, err := journal.Open(journal.Options{Dir: t.TempDir() + "/state"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	schedule, err := scheduler.Parse("@every 1h", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	token := rotation.Token{Name: "ci", Account: "prod", ID: "a", Replace: true, Issuer: goneIssuer{}, Timetable: scheduler.Timetable{Schedule: schedule}}
+	entry := config.Token{Name: "ci", Account: "prod", ID: "a", Replace: true, Schedule: schedule}
+	var log strings.Builder
+	a := &App{journal: j, log: slog.New(slog.NewTextHandler(&log, nil)), options: Options{Now: time.Now}, config: &config.Config{Tokens: []config.Token{entry}}}
+	a.engine = newEngine(time.Now, a.log)
+	a.engine.rotator = rotation.New(rotation.Options{Ledger: j, Pending: j, Started: begun})
+	if err := a.engine.enroll(t.Context(), []rotation.Token{token}); err != nil {
+		t.Fatal(err)
+	}
+	gone := func() bool { s, _ := a.engine.view("ci"); return s.gone }
+	a.learnToken(t.Context(), entry, nil, begun)
+	if !gone() {
+		t.Fatal("one that is gone is not noticed")
+	}
+	seen, _ := a.engine.view("ci")
+	record := seen.record
+	record.TokenID, record.Last = "b", &rotation.Done{At: begun.Add(time.Second)}
+	if record, err = j.Save(t.Context(), record); err != nil {
+		t.Fatal(err)
+	}
+	a.engine.Observe(rotation.Reached{Record: record})
+	if gone() {
+		t.Error("the one in its place is shown as gone")
+	}
+	log.Reset()
+	a.learnToken(t.Context(), entry, nil, begun)
+	if gone() || log.Len() > 0 {
+		t.Error("a listing from before it was made has it gone:", log.String())
+	}
+	a.learnToken(t.Context(), entry, nil, begun.Add(time.Minute))
+	if !gone() {
+		t.Error("that it is gone later is not noticed")
+	}
+}
+
+// goneIssuer has no service tokens.
+type goneIssuer struct{ rotation.Issuer }
+
+func (goneIssuer) Inspect(context.Context, string) (rotation.TokenFacts, error) {
+	return rotation.TokenFacts{}, rotation.ErrGone
 }

@@ -96,6 +96,9 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 		}
 		log := a.log.With("token", t.Name, "account", t.Account, "token_id", id)
 		facts, there := listed[id]
+		if !there && seen.madeSince(began) {
+			continue // a listing takes minutes where the budget is short
+		}
 		if !there && !seen.gone { // a listing may miss one that was moved between its pages
 			asked, err := seen.token.Issuer.Inspect(ctx, id)
 			switch {
@@ -122,6 +125,11 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 		}
 	}
 	a.engine.setGone(t.Name, gone)
+}
+
+// madeSince reports whether the service token may have been made since then.
+func (s scheduled) madeSince(then time.Time) bool {
+	return (s.token.Create != nil || s.token.Replace) && s.record.Last != nil && !s.record.Last.At.Before(then)
 }
 
 // nextOf is when a token is looked at next; zero if that is not known.

@@ -50,11 +50,14 @@ func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides, by 
 
 // RotateAll implements [admin.Orders].
 func (a *App) RotateAll(ctx context.Context, account string, o rotation.Overrides, by string) (admin.Progress, error) {
-	tokens, err := a.tokensOf(account)
+	tokens, left, err := a.tokensOf(account)
 	if err != nil {
 		return admin.Progress{}, err
 	}
 	progress := admin.Progress{Account: account}
+	for _, name := range left {
+		progress.Problems = append(progress.Problems, fmt.Sprintf("%s: a reload is just bringing it: give the order once more", name))
+	}
 	for _, ordered := range a.engine.rotator.OrderAll(ctx, tokens, o, by) {
 		if ordered.Err != nil {
 			progress.Problems = append(progress.Problems, fmt.Sprintf("%s: %v", ordered.Token, ordered.Err))
@@ -68,7 +71,7 @@ func (a *App) RotateAll(ctx context.Context, account string, o rotation.Override
 
 // CancelAll implements [admin.Orders].
 func (a *App) CancelAll(ctx context.Context, account string) (admin.Progress, error) {
-	tokens, err := a.tokensOf(account)
+	tokens, _, err := a.tokensOf(account)
 	if err != nil {
 		return admin.Progress{}, err
 	}
@@ -83,7 +86,7 @@ func (a *App) CancelAll(ctx context.Context, account string) (admin.Progress, er
 
 // Progress implements [admin.View].
 func (a *App) Progress(account string) (admin.Progress, error) {
-	if _, err := a.tokensOf(account); err != nil {
+	if _, _, err := a.tokensOf(account); err != nil {
 		return admin.Progress{}, err
 	}
 	progress := admin.Progress{Account: account}
@@ -109,19 +112,23 @@ func (a *App) addProgress(p *admin.Progress) {
 	}
 }
 
-// tokensOf are the tokens of an account, as they are configured now.
-func (a *App) tokensOf(account string) ([]rotation.Token, error) {
+// tokensOf are the tokens of an account, as they are configured now, and the names of those that
+// the ledger does not know yet.
+func (a *App) tokensOf(account string) (tokens []rotation.Token, left []string, err error) {
 	c := a.inForce()
 	if _, ok := c.Accounts[account]; !ok {
-		return nil, fmt.Errorf("%w %q is configured: %s", admin.ErrNoAccount, account, config.Suggest(account, slices.Collect(maps.Keys(c.Accounts))))
+		return nil, nil, fmt.Errorf("%w %q is configured: %s", admin.ErrNoAccount, account, config.Suggest(account, slices.Collect(maps.Keys(c.Accounts))))
 	}
-	var tokens []rotation.Token
 	for _, t := range c.Tokens {
-		if seen, ok := a.engine.view(t.Name); ok && t.Account == account && !seen.enrolling {
+		switch seen, ok := a.engine.view(t.Name); {
+		case t.Account != account:
+		case !ok || seen.enrolling:
+			left = append(left, t.Name)
+		default:
 			tokens = append(tokens, seen.token)
 		}
 	}
-	return tokens, nil
+	return tokens, left, nil
 }
 
 // RevokePrevious implements [admin.Orders].

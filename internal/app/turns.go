@@ -228,8 +228,27 @@ func turnOf(s scheduled, now time.Time) turn {
 		return turn{urgency: rotation.UrgencyDoubt}
 	}
 	if !s.chore.IsZero() && !s.chore.After(now) { // it is done first, and what else is due asks again
-		return turn{urgency: rotation.UrgencyRoutine}
+		return choreTurn(s, now)
 	}
+	return rotationTurn(s, now)
+}
+
+// choreTurn is that of what is to be done beside rotations. It holds up no rotation that is due,
+// and what was leaked is revoked like what was ordered.
+func choreTurn(s scheduled, now time.Time) turn {
+	one := turn{urgency: rotation.UrgencyRoutine}
+	if !s.due.Held && !s.due.At.After(now) {
+		one = rotationTurn(s, now)
+	}
+	for _, old := range s.record.Replaced {
+		if !old.Promised && !old.At.After(now) && !old.NotBefore.After(now) {
+			one.urgency = max(one.urgency, rotation.UrgencyManual)
+		}
+	}
+	return one
+}
+
+func rotationTurn(s scheduled, now time.Time) turn {
 	one := turn{urgency: rotation.UrgencySlot, close: s.due.Close}
 	switch {
 	case s.due.Reason == rotation.DueOrdered: // those that were ordered together come in that order

@@ -237,3 +237,31 @@ func TestTurnsKeepTheirOrder(t *testing.T) {
 		q.want(t, "of those who asked together", first...)
 	})
 }
+
+// TestTurnsOfChores: what is to be done beside rotations waits for all others, but not what revokes
+// a leaked secret, and it does not hold up a rotation that is due.
+func TestTurnsOfChores(t *testing.T) {
+	now := time.Now()
+	chore := scheduled{chore: now, due: rotation.Due{At: now.Add(time.Hour)}}
+	ordered := chore
+	ordered.due = rotation.Due{At: now, Trigger: rotation.TriggerManual, Reason: rotation.DueOrdered}
+	ordered.record.Order = &rotation.Order{Since: now}
+	graced, revoked, failed := chore, chore, chore
+	graced.record.Replaced = []rotation.Replaced{{At: now, Promised: true}}
+	revoked.record.Replaced = []rotation.Replaced{{At: now}}
+	failed.record.Replaced = []rotation.Replaced{{At: now, NotBefore: now.Add(time.Minute)}}
+	for name, test := range map[string]struct {
+		of   scheduled
+		want rotation.Urgency
+	}{
+		"a renewal":            {chore, rotation.UrgencyRoutine},
+		"beside an order":      {ordered, rotation.UrgencyManual},
+		"the end of a grace":   {graced, rotation.UrgencyRoutine},
+		"a revocation":         {revoked, rotation.UrgencyManual},
+		"one that has to wait": {failed, rotation.UrgencyRoutine},
+	} {
+		if got := turnOf(test.of, now); got.urgency != test.want || got.local {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
