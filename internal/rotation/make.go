@@ -176,8 +176,8 @@ func (a *attempt) lifetime() string {
 	return cmp.Or(a.token.RenewFor, a.record.Facts.Duration)
 }
 
-// identifyMade notes which service token was made, where that is not known yet. An answer that was cut off may have the
-// secret and not the ID; the name tells it.
+// identifyMade notes which service token was made, where that is not known yet. An answer that was
+// cut off may have the secret and not the ID; the name tells it.
 func (a *attempt) identifyMade(ctx context.Context, issued Issued) error {
 	work := a.record.Work
 	if work.TokenID != "" {
