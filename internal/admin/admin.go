@@ -97,7 +97,7 @@ type Outcome struct {
 	// Token is the token as it stands now.
 	Token status.Token `json:"token"`
 	// Doubt is what is known of the doubt, whether it is over or not.
-	Doubt status.Doubt `json:"doubt"`
+	Doubt status.Doubt `json:"doubt,omitzero"`
 	// Resolved is set if the doubt is over, and Delivers with it if the sealed answer is
 	// delivered in the place of a rotation. Reason is the verdict's reason code.
 	Resolved bool   `json:"resolved"`
@@ -135,7 +135,7 @@ type Progress struct {
 	Left  []Left    `json:"left"`
 	Since time.Time `json:"since,omitzero"`
 	// Cancelled counts the orders that were taken back.
-	Cancelled int `json:"cancelled,omitempty"`
+	Cancelled int `json:"cancelled"`
 	// Problems are tokens that could not be ordered, and why.
 	Problems []string `json:"problems,omitempty"`
 }

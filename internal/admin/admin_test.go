@@ -662,3 +662,12 @@ func TestNoDaemon(t *testing.T) {
 		t.Errorf("a redirect: %v", err)
 	}
 }
+
+// TestOutcomeIsStable: programs read a count that is zero, and no doubt where there is none.
+func TestOutcomeIsStable(t *testing.T) {
+	for want, v := range map[string]any{`"cancelled":0`: admin.Progress{}, `"resolved":false`: admin.Outcome{}} {
+		if text, err := json.Marshal(v); err != nil || !strings.Contains(string(text), want) || strings.Contains(string(text), `"doubt"`) {
+			t.Errorf("%s, %v: want %s in it, and no doubt", text, err, want)
+		}
+	}
+}
