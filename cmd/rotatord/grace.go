@@ -21,7 +21,7 @@ promised. Consumers that have not read the present secret yet are refused from t
 strategy replace the service token whose place was taken is deleted.
 
 It is refused while a rotation is in hand or in doubt, since consumers may need the old secret.
-It may be given again.`,
+Where it failed it may be given again; where nothing is left to revoke, the exit code is 1.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := at.client(cmd, cmd.ErrOrStderr())

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -113,7 +114,9 @@ func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now t
 	if len(fresh) == 0 {
 		return fmt.Errorf("there is nothing to import: %d service token(s), of which %d are in %s already", len(listed), left, o.configPath)
 	}
-	text := draft.render(nameAll(fresh, takenNames(known), now), left)
+	tokens := nameAll(fresh, takenNames(known), now)
+	remarkReplacements(known, o.account, fresh, tokens)
+	text := draft.render(tokens, left)
 	if _, err := config.Parse("import", []byte(text)); err != nil {
 		return fmt.Errorf("what was made of the account cannot be loaded:\n%w", err)
 	}
@@ -152,6 +155,23 @@ func configured(c *config.Config, f rotation.TokenFacts) bool {
 	return c != nil && slices.ContainsFunc(c.Tokens, func(t config.Token) bool {
 		return t.ID == f.ID || t.Partner == f.ID || t.Create != nil && t.Create.Name == f.Name
 	})
+}
+
+// madeByReplacing is what strategy: replace calls what it makes: a name and a suffix of its own.
+var madeByReplacing = regexp.MustCompile(`^.+-[a-z2-7]{10}$`)
+
+// remarkReplacements says of which service tokens only the ledger knows whether an entry has them,
+// or had them and is about to delete them.
+func remarkReplacements(c *config.Config, account string, listed []rotation.TokenFacts, tokens []importedToken) {
+	if c == nil || !slices.ContainsFunc(c.Tokens, func(t config.Token) bool { return t.Account == account && t.Replace }) {
+		return
+	}
+	for i := range tokens {
+		if slices.ContainsFunc(listed, func(f rotation.TokenFacts) bool { return f.ID == tokens[i].id && madeByReplacing.MatchString(f.Name) }) {
+			tokens[i].comments = append(tokens[i].comments,
+				"its name is of the kind that strategy: replace gives: leave it out if that made it, which rotatord status NAME and the ledger know")
+		}
+	}
 }
 
 func takenNames(c *config.Config) map[string]bool {

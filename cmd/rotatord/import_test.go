@@ -43,6 +43,19 @@ func TestImportedNames(t *testing.T) {
 	}
 }
 
+// TestImportRemarksReplacements: what an entry with strategy: replace made is in no configuration.
+func TestImportRemarksReplacements(t *testing.T) {
+	listed := []rotation.TokenFacts{{ID: "1", Name: "edge-4nq7zzb2ka"}, {ID: "2", Name: "edge"}, {ID: "3", Name: "edge-4nq7zzb2k1"}}
+	c := &config.Config{Tokens: []config.Token{{Account: "main", Replace: true}}}
+	for account, want := range map[string]int{"main": 1, "other": 0} {
+		tokens := []importedToken{{id: "3"}, {id: "2"}, {id: "1"}}
+		remarkReplacements(c, account, listed, tokens)
+		if got := len(tokens[2].comments); got != want || len(tokens[0].comments)+len(tokens[1].comments) != 0 {
+			t.Errorf("%s: %+v", account, tokens)
+		}
+	}
+}
+
 // TestImportLoads: whatever service tokens are called, the file loads, and has each of them.
 func TestImportLoads(t *testing.T) {
 	draft := importDraft{
