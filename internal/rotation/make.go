@@ -189,7 +189,7 @@ func (a *attempt) identifyMade(ctx context.Context, issued Issued) error {
 	}
 	for _, f := range found {
 		if f.ClientID == issued.ClientID {
-			work.TokenID = f.ID
+			work.TokenID, work.After = f.ID, f
 			return nil
 		}
 	}
@@ -199,21 +199,28 @@ func (a *attempt) identifyMade(ctx context.Context, issued Issued) error {
 // takePlace ends a rotation that has made a service token: consumers now find that one. The
 // one whose place it took is deleted when the grace is over.
 func (a *attempt) takePlace() {
-	work := a.record.Work
+	work, promised := a.record.Work, false
+	at := a.record.Last.At
+	if work.Grace > 0 { // on the issuer's clock too, since ours may have been behind
+		at = later(at, work.After.CreatedAt.UTC()).Add(time.Duration(work.Grace))
+	}
+	for i := range a.record.Replaced { // one that was kept because it was found in a sink
+		if r := &a.record.Replaced[i]; r.ClientID != "" && work.found(r.ClientID) {
+			r.At, r.NotBefore, r.Promised = at, time.Time{}, work.Grace > 0
+			promised = true
+		}
+	}
 	if old := a.record.TokenID; old != "" && old != work.TokenID {
-		at := a.record.Last.At.Add(time.Duration(work.Grace))
-		for i := range a.record.Replaced { // one that was kept because it was found in a sink
-			if r := &a.record.Replaced[i]; r.ClientID != "" && work.found(r.ClientID) {
-				r.At, r.NotBefore, r.Promised = at, time.Time{}, work.Grace > 0
-			}
-		}
 		a.record.Replaced = append(a.record.Replaced, Replaced{TokenID: old, ClientID: a.record.Facts.clientOf(old), At: at, Promised: work.Grace > 0})
-		if o := a.record.Order; o != nil && o.RevokeNow && work.Grace == 0 { // whoever has the old secret may have those before it
-			for i := range a.record.Replaced {
-				r := &a.record.Replaced[i]
-				r.At, r.NotBefore, r.Promised = at, time.Time{}, false
-			}
+		promised = true
+	}
+	if o := a.record.Order; o != nil && o.RevokeNow && work.Grace == 0 { // whoever has the old secret may have those before it
+		for i := range a.record.Replaced {
+			r := &a.record.Replaced[i]
+			r.At, r.NotBefore, r.Promised = at, time.Time{}, false
 		}
+	}
+	if promised {
 		a.record.Last.GraceEndsAt = time.Time{}
 		if work.Grace > 0 {
 			a.record.Last.GraceEndsAt = at
