@@ -226,7 +226,8 @@ func heal(t Token, r Record, now time.Time) (Record, []string) {
 	if r.Anchor.Sub(now) > maxAnchorAhead {
 		change("slots were consumed until", &r.Anchor, now.Truncate(time.Second))
 	}
-	if ahead := r.NotBefore.Sub(now); ahead > maxNotBeforeAhead || r.Step != StepIdle && ahead > maxInHandAhead {
+	inHand := r.Step == StepSealed || r.Step == StepStored
+	if ahead := r.NotBefore.Sub(now); ahead > maxNotBeforeAhead || inHand && ahead > maxInHandAhead {
 		change("nothing was to begin before", &r.NotBefore, time.Time{})
 	}
 	healWork(&r, now, change)
