@@ -194,9 +194,9 @@ func TestPlanOfWhatIsInTrouble(t *testing.T) {
 		"in doubt": {
 			planToken(t), rotated(func(r *rotation.Record) {
 				inHand(rotation.StepInDoubt)(r)
-				r.Doubt, r.NotBefore, r.Failures, r.LastError = &rotation.Doubt{Since: at(1, 11), OldWorksUntil: at(1, 23)}, at(1, 13), 1, "reset"
+				r.Doubt, r.NotBefore, r.Failures, r.LastError = &rotation.Doubt{Since: at(1, 11), OldWorksUntil: at(1, 23)}, at(1, 12).Add(8*time.Minute), 1, "reset"
 			}),
-			[]string{"2027-06-01T13:00:00Z in_doubt in_doubt,failing", "2027-06-02T04:00:00Z slot"},
+			[]string{"2027-06-01T12:08:00Z in_doubt in_doubt,failing", "2027-06-02T04:00:00Z slot"},
 		},
 		"not delivered yet": {
 			planToken(t), rotated(inHand(rotation.StepSealed)), []string{"2027-06-01T12:00:00Z unfinished unfinished", "2027-06-02T04:00:00Z slot"},
