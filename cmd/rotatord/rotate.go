@@ -54,8 +54,8 @@ or with --revoke-now:
 
   --all --account ACCOUNT            those with the least grace first, within the request budget.
                                      The orders are in the daemon's ledger: this command shows how
-                                     far they are, and may be interrupted. Given again it rotates
-                                     once more what was rotated already.
+                                     far they are, and may be interrupted. Given again while some
+                                     are left it goes on with them.
   --all --account ACCOUNT --watch    give no orders, and show how far the given ones are
   --all --account ACCOUNT --detach   give the orders and do not wait; with --watch list what is left
   --all --account ACCOUNT --cancel   take back those that are not carried out

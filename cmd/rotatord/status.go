@@ -153,6 +153,9 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	default:
 		p.line("next", "%s: %s", p.when(t.Next), t.Reason)
 	}
+	if t.Waiting && t.Next.Before(now) {
+		p.line("waits", "for its turn: others of its account are in hand, or the request budget has no room yet")
+	}
 	if t.Pause != nil {
 		p.line("paused", "%s", p.pause(*t.Pause))
 	}

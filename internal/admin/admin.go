@@ -77,8 +77,8 @@ type Emergency interface {
 	RotateAll(ctx context.Context, account string, o rotation.Overrides, by string) (Progress, error)
 	CancelAll(ctx context.Context, account string) (Progress, error)
 	// RevokePrevious revokes a token's previous secret, and ExtendGrace keeps it for this long
-	// from now. Their errors have rotation.ErrHeldUp or rotation.ErrNoPrevious in them if
-	// nothing was changed for that reason.
+	// from now. Their errors have rotation.ErrNoPrevious in them if nothing was changed
+	// for that reason.
 	RevokePrevious(ctx context.Context, name string) (Grace, error)
 	ExtendGrace(ctx context.Context, name string, grace time.Duration) (Grace, error)
 }

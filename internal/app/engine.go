@@ -53,6 +53,7 @@ type scheduled struct {
 	due     rotation.Due
 	chore   time.Time // when there is something to be done beside rotations; zero if never
 	gone    bool      // the last inventory did not have the service token
+	waiting bool      // for its turn
 	working int       // rotations of it that are under way, or about to be
 	// enrolling is set from when a reload has brought or changed it until the ledger knows.
 	enrolling bool
@@ -227,6 +228,7 @@ func (e *engine) begin(name string) (rotation.Token, bool) {
 		return rotation.Token{}, false
 	}
 	s.working++
+	s.waiting = false
 	return s.token, true
 }
 
@@ -247,6 +249,9 @@ func (e *engine) begins(ctx context.Context, name string) {
 	}
 	e.mu.Lock()
 	turns := e.turns[s.token.Account]
+	if now := e.tokens[name]; now != nil {
+		now.waiting = true
+	}
 	e.mu.Unlock()
 	wait := turns.ask(turnOf(s, e.now()))
 	e.workers.Go(func() { e.work(ctx, name, wait) })

@@ -82,6 +82,7 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 	if t.Replace {
 		s.Strategy = "replace"
 	}
+	s.Waiting = seen.waiting
 	s.Gone, s.Outside, s.Verifies = seen.gone, record.Outside, t.Verify != nil
 	if o := record.Order; o != nil {
 		s.Order = &status.Order{Since: o.Since, By: o.By, RevokeNow: o.RevokeNow, Left: o.Left}
@@ -186,7 +187,7 @@ func (a *App) Pending() (n int, oldest time.Time) {
 	// resolved. They wait for nothing.
 	inHand := make(map[string]bool)
 	for _, r := range records {
-		if r.Work != nil {
+		if r.Work != nil && r.Step != rotation.StepStored { // which every sink has
 			inHand[r.Work.RotationID] = true
 		}
 	}

@@ -226,10 +226,10 @@ func TestRevokePrevious(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // while consumers may need it
 		w.failOnce("sink store", fault{before: errors.New("x")})
 		w.advance(r, token)
-		if _, err := r.RevokePrevious(w.t.Context(), token); !errors.Is(err, rotation.ErrHeldUp) || !w.accepted(w.sink.ClientSecret.Reveal()) {
+		if _, err := r.RevokePrevious(w.t.Context(), token); !errors.Is(err, rotation.ErrNoPrevious) || !w.accepted(w.sink.ClientSecret.Reveal()) {
 			t.Error(err)
 		}
-		if _, err := r.ExtendGrace(w.t.Context(), token, time.Hour); !errors.Is(err, rotation.ErrHeldUp) {
+		if _, err := r.ExtendGrace(w.t.Context(), token, time.Hour); !errors.Is(err, rotation.ErrNoPrevious) {
 			t.Error(err)
 		}
 	})

@@ -11,7 +11,7 @@ import (
 // This file holds what an operator does about the previous secret after a rotation.
 
 // ErrNoPrevious is in the error of RevokePrevious and ExtendGrace if there is no previous secret
-// that could be revoked or kept.
+// that could be revoked or kept, or consumers may need it.
 var ErrNoPrevious = errors.New("nothing was changed")
 
 // RevokePrevious revokes the previous secret of a token now, whatever grace it was promised.
@@ -105,13 +105,13 @@ func (r *Rotator) grown(ctx context.Context, t Token) (*attempt, error) {
 	switch {
 	case err != nil:
 	case record.Step == StepInDoubt:
-		err = fmt.Errorf("%w: %s is in doubt, and its old secret may be the only one that works: rotatord resolve %s", ErrHeldUp, t.Name, t.Name)
+		err = fmt.Errorf("%w: %s is in doubt, and its old secret may be the only one that works: rotatord resolve %s", ErrNoPrevious, t.Name, t.Name)
 	case record.Step != StepIdle:
-		err = fmt.Errorf("%w: a rotation of %s is in hand (%s), and consumers may need its old secret until that is done", ErrHeldUp, t.Name, record.Step)
+		err = fmt.Errorf("%w: a rotation of %s is in hand (%s), and consumers may need its old secret until that is done", ErrNoPrevious, t.Name, record.Step)
 	case record.owed():
-		err = fmt.Errorf("%w: a secret of %s was lost and is about to be made up for", ErrHeldUp, t.Name)
+		err = fmt.Errorf("%w: a secret of %s was lost and is about to be made up for", ErrNoPrevious, t.Name)
 	case t.Paired():
-		err = fmt.Errorf("%w: of a pair the one that was replaced works until its own turn comes: rotatord rotate %s --revoke-now renews both", ErrHeldUp, t.Name)
+		err = fmt.Errorf("%w: of a pair the one that was replaced works until its own turn comes: rotatord rotate %s --revoke-now renews both", ErrNoPrevious, t.Name)
 	}
 	return a, err
 }

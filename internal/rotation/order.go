@@ -106,7 +106,7 @@ func (a *attempt) widen(ctx context.Context, o Overrides) error {
 // OrderAll orders many tokens to be rotated, durably, and returns at once: they are due from
 // then on, those with the least grace first. One that has an order which is not carried out
 // keeps it, so that giving the same order twice goes on with the first; it overrides what either
-// does.
+// does. While some of an order are left, those that it has rotated are not ordered again either.
 func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by string) []Ordered {
 	tokens = slices.Clone(tokens)
 	slices.SortStableFunc(tokens, func(a, b Token) int {
@@ -116,14 +116,40 @@ func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by 
 	for i, t := range tokens {
 		all[i].Token = t.Name
 	}
+	since := r.orderedSince(ctx, tokens, o)
 	for first := 0; first < len(tokens); first += enrollBatch {
 		last := min(first+enrollBatch, len(tokens))
-		alone := r.orderBatch(ctx, tokens[first:last], all[first:last], o, by, first)
+		alone := r.orderBatch(ctx, tokens[first:last], all[first:last], o, by, first, since)
 		for _, i := range alone {
 			all[first+i].Record, all[first+i].Err = r.orderOne(ctx, tokens[first+i], o, by, nth(first+i))
 		}
 	}
 	return all
+}
+
+// orderedSince is when those of the orders like o were given, among these tokens, that are not all
+// carried out; the zero time if there are none.
+func (r *Rotator) orderedSince(ctx context.Context, tokens []Token, o Overrides) (since time.Time) {
+	records, err := r.ledger.All(ctx)
+	if err != nil {
+		return time.Time{} // whoever loads one of them says so
+	}
+	asked := make(map[string]bool, len(tokens))
+	for _, t := range tokens {
+		asked[t.Name] = true
+	}
+	for _, record := range records {
+		if asked[record.Token] && record.keeps(o) {
+			since = sooner(since, record.Order.Since)
+		}
+	}
+	return since
+}
+
+// hasDone reports whether a token was rotated as o asks for since then.
+func (t Token) hasDone(r Record, o Overrides, since time.Time) bool {
+	return !since.IsZero() && r.Order == nil && r.Step == StepIdle && r.Last != nil && !r.Last.AskedAt.Before(since) &&
+		(!o.RevokeNow || t.Paired() || r.Last.GraceEndsAt.IsZero())
 }
 
 // nth is how far behind the first of those that are ordered together one of them comes, so that
@@ -132,7 +158,8 @@ func nth(i int) time.Duration { return time.Duration(i) * time.Microsecond }
 
 // orderBatch orders what needs no look at the world in one transaction, and returns which do, or
 // are being worked on, or could not be saved together. offset is how many came before.
-func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered, o Overrides, by string, offset int) (alone []int) {
+func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered, o Overrides, by string, offset int,
+	since time.Time) (alone []int) {
 	var batch []Record
 	var which []int
 	for i, t := range tokens {
@@ -146,6 +173,8 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 		switch {
 		case err != nil, record.Step == StepInDoubt, record.keeps(o):
 			alone = append(alone, i)
+		case t.hasDone(record, o, since):
+			out[i].Record = record
 		default:
 			a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
 			a.give(o, by, nth(offset+i))

@@ -272,3 +272,35 @@ func TestRefusedOrder(t *testing.T) {
 		w.check("at the end")
 	})
 }
+
+// TestOrderAllGoesOn: while some of an order are left, giving it again rotates nobody twice.
+func TestOrderAllGoesOn(t *testing.T) {
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		other := token
+		other.Name = "other"
+		if _, err := r.Enroll(w.t.Context(), other); err != nil {
+			t.Fatal(err)
+		}
+		all, o := []rotation.Token{token, other}, rotation.Overrides{RevokeNow: true}
+		r.OrderAll(w.t.Context(), all, o, "ops")
+		w.ordered = true
+		time.Sleep(time.Millisecond)
+		if _, err := r.Advance(w.t.Context(), token); err != nil || w.record().Order != nil {
+			t.Fatal(err, w.record().Order)
+		}
+		time.Sleep(time.Minute)
+		for _, again := range r.OrderAll(w.t.Context(), all, o, "ops") {
+			if (again.Record.Order == nil) != (again.Token == "ci") || again.Err != nil {
+				t.Errorf("%s: %+v, %v", again.Token, again.Record.Order, again.Err)
+			}
+		}
+		if _, err := r.CancelOrders(w.t.Context(), all); err != nil {
+			t.Fatal(err)
+		}
+		for _, anew := range r.OrderAll(w.t.Context(), all, o, "ops") { // none is left, so it is another order
+			if anew.Record.Order == nil {
+				t.Errorf("%s is not ordered anew", anew.Token)
+			}
+		}
+	})
+}

@@ -45,6 +45,9 @@ type Token struct {
 	Pause     *Pause `json:"pause,omitempty"` // while paused, by its name or with all tokens
 	Order     *Order `json:"order,omitempty"` // while an order to rotate is not carried out
 
+	// Waiting is set if the token is due and waits for its turn: others of its account are in hand,
+	// or its requests would not be let through soon.
+	Waiting bool `json:"waiting,omitempty"`
 	// Gone is set if the last inventory did not have the service token.
 	Gone bool `json:"gone,omitempty"`
 	// Outside is when somebody else rotated the token, until it is rotated anew; else zero.
