@@ -71,7 +71,7 @@ func TestNoSecretComesOut(t *testing.T) {
 		"an echo as a bad header": {"http://" + tcp(t, echo("HTTP/1.1 200 OK\r\n")) + "/" + query, "no answer"},
 		"an echo as a length":     {"http://" + tcp(t, echo("HTTP/1.1 200 OK\r\nContent-Length: "+canary+"\r\n\r\n")) + "/" + query, "no answer"},
 		"headers sent back":       {echoing + "/" + query, "HTTP 302"},
-		"closed at once":          {"http://" + tcp(t, func(net.Conn) {}) + "/" + query, "no answer: "},
+		"closed at once":          {"http://" + tcp(t, func(net.Conn) {}) + "/" + query, "no answer"},
 		"not TLS":                 {"https://" + tcp(t, echo("")) + "/" + query, "no answer"},
 		"a stranger's certificate": {
 			trusted.URL + "/" + query, "no answer: tls: failed to verify certificate: x509: certificate signed by unknown authority",

@@ -251,13 +251,9 @@ func TestRotateAllResumes(t *testing.T) {
 	c, client := w.withSocket()
 	d := w.start(c)
 	w.eventually("it is ready", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
-	seen := 0
 	halt := make(chan struct{})
 	w.on("rotate", func() {
-		w.mu.Lock()
-		seen = len(w.requests["rotate"])
-		w.mu.Unlock()
-		if seen > n/2 {
+		if len(w.seen("rotate")) > n/2 {
 			select {
 			case <-halt:
 			case <-w.released:
