@@ -406,18 +406,15 @@ func (w *waiters) Pop() any {
 
 // budget returns the one of the credential as it is now.
 func (c *Client) budget() (*budget, error) {
-	source, path := c.account.APIToken, "api_token"
-	if source.IsZero() {
-		source, path = c.account.APIKey, "api_key"
-	}
-	value, err := source.Read()
+	login, err := c.login()
 	if err != nil {
-		return nil, fmt.Errorf("accounts.%s.%s: %w", c.account.Name, path, err)
+		return nil, err
 	}
-	if path == "api_key" {
-		value = secret.New(c.account.APIEmail + "\n" + value.Reveal())
-	}
-	return c.budgets.of(c, budgetKey{c.account.BaseURL, value.Digest()}), nil
+	return c.budgetOf(login), nil
+}
+
+func (c *Client) budgetOf(l login) *budget {
+	return c.budgets.of(c, budgetKey{c.account.BaseURL, l.digest()})
 }
 
 // Close takes the client out of the budget that it shares. What it has in hand may go on.

@@ -107,7 +107,7 @@ func readTransport() *http.Transport {
 
 // Ready implements [rotation.Issuer].
 func (c *Client) Ready(ctx context.Context) error {
-	if _, err := c.credential(); err != nil {
+	if _, err := c.login(); err != nil {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
 	}
 	if !c.clock.known() {

@@ -14,22 +14,42 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
 	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
 )
 
-// credential reads the configured credential as it is now.
-func (c *Client) credential() ([]option.RequestOption, error) {
-	if !c.account.APIToken.IsZero() {
-		token, err := c.account.APIToken.Read()
-		if err != nil {
-			return nil, fmt.Errorf("accounts.%s.api_token: %w", c.account.Name, err)
-		}
-		return []option.RequestOption{option.WithAPIToken(token.Reveal())}, nil
+// login is the configured credential as it was read: an API token, or with an email a global
+// API key.
+type login struct {
+	value secret.Value
+	email string
+}
+
+// login reads the credential as it is now. The error says where it is configured.
+func (c *Client) login() (login, error) {
+	source, field, email := c.account.APIToken, "api_token", ""
+	if source.IsZero() {
+		source, field, email = c.account.APIKey, "api_key", c.account.APIEmail
 	}
-	key, err := c.account.APIKey.Read()
+	value, err := source.Read()
 	if err != nil {
-		return nil, fmt.Errorf("accounts.%s.api_key: %w", c.account.Name, err)
+		return login{}, fmt.Errorf("accounts.%s.%s: %w", c.account.Name, field, err)
 	}
-	return []option.RequestOption{option.WithAPIEmail(c.account.APIEmail), option.WithAPIKey(key.Reveal())}, nil
+	return login{value, email}, nil
+}
+
+func (l login) options() []option.RequestOption {
+	if l.email != "" {
+		return []option.RequestOption{option.WithAPIEmail(l.email), option.WithAPIKey(l.value.Reveal())}
+	}
+	return []option.RequestOption{option.WithAPIToken(l.value.Reveal())}
+}
+
+// digest is that of what Cloudflare counts requests by.
+func (l login) digest() secret.Digest {
+	if l.email != "" {
+		return secret.New(l.email + "\n" + l.value.Reveal()).Digest()
+	}
+	return l.value.Digest()
 }
 
 // CredentialKind is what a credential is.
@@ -68,22 +88,18 @@ const accountTokenPrefix = "cfat_"
 // at the other's: unless the token's form shows what it is, both are asked. It changes
 // nothing. Of a global API key nothing can be asked: only its Kind is returned.
 func (c *Client) VerifyCredential(ctx context.Context) (Credential, error) {
-	if c.account.APIToken.IsZero() {
-		if _, err := c.credential(); err != nil {
-			return Credential{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "verify", Err: err}
-		}
-		return Credential{Kind: GlobalKey}, nil
-	}
-	token, err := c.account.APIToken.Read()
-	if err != nil {
-		err = fmt.Errorf("accounts.%s.api_token: %w", c.account.Name, err)
+	login, err := c.login()
+	switch {
+	case err != nil:
 		return Credential{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "verify", Err: err}
+	case login.email != "":
+		return Credential{Kind: GlobalKey}, nil
 	}
 	kinds := []CredentialKind{UserToken, AccountToken}
 	switch {
 	case c.account.AccountID == "": // the account of a zone is not known
 		kinds = kinds[:1]
-	case strings.HasPrefix(token.Reveal(), accountTokenPrefix):
+	case strings.HasPrefix(login.value.Reveal(), accountTokenPrefix):
 		kinds = []CredentialKind{AccountToken, UserToken}
 	}
 	var first error

@@ -116,12 +116,12 @@ func decodeResult(operation string, answer envelope, result any) error {
 // and sends the request; the answer is taken from the wire by a recorder, because the
 // SDK drops it when a deadline passes while it arrives, and does not look at "success".
 func (c *Client) exchange(ctx context.Context, operation string, rt http.RoundTripper, do sdkCall) (envelope, error) {
-	credential, err := c.credential()
+	login, err := c.login()
 	if err != nil {
 		return envelope{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
 	}
 	recorder := &recorder{next: rt}
-	service := zero_trust.NewAccessServiceTokenService(append(credential,
+	service := zero_trust.NewAccessServiceTokenService(append(login.options(),
 		option.WithBaseURL(c.account.BaseURL+"/"),
 		option.WithMaxRetries(0),
 		option.WithHTTPClient(&http.Client{
@@ -129,12 +129,8 @@ func (c *Client) exchange(ctx context.Context, operation string, rt http.RoundTr
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}),
 	)...)
-	budget, err := c.budget()
-	if err != nil {
-		return envelope{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
-	}
 	start := time.Now()
-	end := budget.begin()
+	end := c.budgetOf(login).begin() // of the credential that is sent, whatever has taken its place since
 	sdkErr := do(service, nil)
 	c.observer.CloudflareRequest(operation, statusLabel(recorder.status), time.Since(start))
 	end(c.learn(recorder, start))
