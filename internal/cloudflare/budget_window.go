@@ -55,6 +55,17 @@ func readRatelimit(h http.Header) ratelimit {
 	return l
 }
 
+// RateLimit says how many requests Cloudflare's last answer about it left to all who use the
+// credential, and out of how many in a window; quota is 0 if that was not said, and ok is
+// false if nothing was.
+func (c *Client) RateLimit() (left, quota int, ok bool) {
+	l := c.limit.Load()
+	if l == nil {
+		return 0, 0, false
+	}
+	return l.left, l.quota, true
+}
+
 // parameters are the whole numbers among the parameters of a header's item "default", or of
 // its first one.
 func parameters(header string) map[string]int {

@@ -47,7 +47,8 @@ type Client struct {
 	budgets  *Budgets
 	closed   atomic.Bool
 	clock    clock
-	rotate   http.RoundTripper // a connection for each request, rotate and create
+	limit    atomic.Pointer[ratelimit] // what was said of it last; nil: nothing
+	rotate   http.RoundTripper         // a connection for each request, rotate and create
 	read     http.RoundTripper
 }
 
@@ -65,8 +66,8 @@ type Options struct {
 // caller.
 const readTimeout = 30 * time.Second
 
-// maxApart is how far the local clock may be from Cloudflare's for slots to mean anything.
-const maxApart = 15 * time.Minute
+// MaxApart is how far the local clock may be from Cloudflare's for slots to mean anything.
+const MaxApart = 15 * time.Minute
 
 // New returns a client. It sends nothing and reads no credential yet.
 func New(account config.Account, o Options) *Client {
@@ -124,7 +125,7 @@ func (c *Client) Ready(ctx context.Context) error {
 	if err := c.admit(ctx, "rotate"); err != nil {
 		return err
 	}
-	if apart := c.clock.apart(); apart > maxApart {
+	if apart := c.clock.apart(); apart > MaxApart {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate",
 			Err: fmt.Errorf("%w: by %s, and it is not known which slots have come. Set this machine's clock (NTP)", rotation.ErrClock, apart.Round(time.Second))}
 	}

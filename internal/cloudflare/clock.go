@@ -56,6 +56,19 @@ func (c *clock) known() bool {
 	return c.observed && step.Abs() <= maxUnnoticedStep
 }
 
+// Apart says by how much the local clock and Cloudflare's differ, at least, as far as the
+// answers so far show it; ok is false before the first.
+func (c *Client) Apart() (apart time.Duration, ok bool) {
+	return c.clock.apart(), c.clock.seen()
+}
+
+// seen reports whether there was an answer.
+func (c *clock) seen() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.observed
+}
+
 // apart is how far the two clocks are from each other, at least.
 func (c *clock) apart() time.Duration {
 	low, high := c.bounds()

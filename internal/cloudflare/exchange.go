@@ -149,6 +149,7 @@ func (c *Client) learn(r *recorder, start time.Time) answer {
 	}
 	a := answer{answered: true, limit: readRatelimit(r.header)}
 	if a.limit.said {
+		c.limit.Store(&a.limit)
 		c.observer.CloudflareBudget(c.account.Name, a.limit.left)
 	}
 	switch {

@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"rotatord/internal/cloudflare"
@@ -16,10 +14,8 @@ import (
 )
 
 const (
-	// apart is how far the clocks may be from each other without a word, and tooFar where the
-	// daemon begins no rotation any more.
-	apart  = 30 * time.Second
-	tooFar = 15 * time.Minute
+	// apart is how far the clocks may be from each other without a word.
+	apart = 30 * time.Second
 	// accountTime bounds all that is asked of one account.
 	accountTime = time.Minute
 	// permission is what an API token needs.
@@ -40,8 +36,7 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountTime)
 	defer cancel()
-	heard := &headers{wrapped: e.WrapTransport}
-	client := cloudflare.New(a, cloudflare.Options{WrapTransport: heard.wrap})
+	client := cloudflare.New(a, cloudflare.Options{WrapTransport: e.WrapTransport})
 	listed, listErr := client.List(ctx)
 	if listErr == nil {
 		byID := make(map[string]rotation.TokenFacts, len(listed))
@@ -59,8 +54,8 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	if listErr == nil {
 		e.write(subject, a)
 	}
-	e.clock(subject, heard)
-	e.budget(subject, a, heard)
+	e.clock(subject, client)
+	e.budget(subject, a, client)
 }
 
 // reached says why the account could not be asked at all, and then false.
@@ -150,23 +145,23 @@ func (e *examination) write(subject string, a config.Account) {
 	}
 }
 
-func (e *examination) clock(subject string, h *headers) {
-	skew, ok := h.skew()
+func (e *examination) clock(subject string, client *cloudflare.Client) {
+	skew, ok := client.Apart()
 	switch {
 	case !ok:
-	case skew.Abs() > tooFar:
-		e.add(Bad, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's: no scheduled rotation begins", skew.Abs().Round(time.Second)),
+	case skew > cloudflare.MaxApart:
+		e.add(Bad, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's: no scheduled rotation begins", skew.Round(time.Second)),
 			"set the clock (NTP)")
-	case skew.Abs() > apart:
-		e.add(Warning, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's", skew.Abs().Round(time.Second)),
+	case skew > apart:
+		e.add(Warning, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's", skew.Round(time.Second)),
 			"set the clock (NTP)")
 	default:
 		e.add(Good, ClockGood, subject, "this machine's clock and Cloudflare's agree", "")
 	}
 }
 
-func (e *examination) budget(subject string, a config.Account, h *headers) {
-	left, quota, ok := h.limit()
+func (e *examination) budget(subject string, a config.Account, client *cloudflare.Client) {
+	left, quota, ok := client.RateLimit()
 	switch {
 	case !ok:
 	case quota > 0 && a.RequestsPer5m > quota:
@@ -180,81 +175,4 @@ func (e *examination) budget(subject string, a config.Account, h *headers) {
 		e.add(Good, BudgetGood, subject+".requests_per_5m", fmt.Sprintf("%d of the %d requests that Cloudflare takes in five minutes are left", left, quota),
 			"")
 	}
-}
-
-// headers keeps what the headers of answers say.
-type headers struct {
-	wrapped func(http.RoundTripper) http.RoundTripper
-
-	mu          sync.Mutex
-	low, high   time.Duration // Cloudflare's clock is ahead by something in between
-	dated       bool
-	left, quota int
-	limited     bool
-}
-
-func (h *headers) wrap(next http.RoundTripper) http.RoundTripper {
-	if h.wrapped != nil {
-		next = h.wrapped(next)
-	}
-	return listener{h, next}
-}
-
-type listener struct {
-	*headers
-	next http.RoundTripper
-}
-
-// RoundTrip implements http.RoundTripper.
-func (l listener) RoundTrip(r *http.Request) (*http.Response, error) {
-	sent := time.Now()
-	res, err := l.next.RoundTrip(r)
-	if err == nil {
-		l.hear(res.Header, sent, time.Now())
-	}
-	return res, err
-}
-
-func (h *headers) hear(header http.Header, sent, received time.Time) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if date, err := http.ParseTime(header.Get("Date")); err == nil { // in whole seconds
-		h.low, h.high, h.dated = date.Sub(received), date.Add(time.Second).Sub(sent), true
-	}
-	if left, ok := parameter(header.Get("Ratelimit"), "r"); ok {
-		h.left, h.limited = left, true
-	}
-	if quota, ok := parameter(header.Get("Ratelimit-Policy"), "q"); ok {
-		h.quota = quota
-	}
-}
-
-// skew is by how much Cloudflare's clock is ahead, at least.
-func (h *headers) skew() (time.Duration, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.low <= 0 && h.high >= 0 {
-		return 0, h.dated
-	}
-	if h.low > 0 {
-		return h.low, h.dated
-	}
-	return h.high, h.dated
-}
-
-func (h *headers) limit() (left, quota int, ok bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.left, h.quota, h.limited
-}
-
-// parameter reads a number out of a header such as `"default";q=1200;w=300`.
-func parameter(header, name string) (int, bool) {
-	for part := range strings.SplitSeq(header, ";") {
-		if key, value, _ := strings.Cut(strings.TrimSpace(part), "="); key == name {
-			n, err := strconv.Atoi(value)
-			return n, err == nil
-		}
-	}
-	return 0, false
 }
