@@ -218,7 +218,7 @@ func (o *outlook) succeed(due rotation.Due, at time.Time, passed scheduler.Passe
 	default:
 		slot = due.Slot
 	}
-	if o.token.Create != nil && r.TokenID == "" { // nothing is replaced by the first
+	if o.token.Unmade(*r) { // nothing is replaced by the first
 		r.TokenID, graceEnds = "to be made", time.Time{}
 	}
 	r.Order = nil

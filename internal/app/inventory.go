@@ -129,7 +129,7 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 
 // madeSince reports whether the service token may have been made since then.
 func (s scheduled) madeSince(then time.Time) bool {
-	return (s.token.Create != nil || s.token.Replace) && s.record.Last != nil && !s.record.Last.At.Before(then)
+	return s.token.Dynamic() && s.record.Last != nil && !s.record.Last.At.Before(then)
 }
 
 // nextOf is when a token is looked at next; zero if that is not known.
@@ -147,13 +147,13 @@ func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFac
 	if !ok || s.enrolling {
 		return nil
 	}
-	learn := e.rotator.Learn
+	var record rotation.Record
+	var err error
 	if s.record.Step == rotation.StepInDoubt {
-		learn = func(ctx context.Context, t rotation.Token, facts rotation.TokenFacts) (rotation.Record, error) {
-			return e.rotator.Witness(ctx, t, facts, listed)
-		}
+		record, err = e.rotator.Witness(ctx, s.token, facts, listed)
+	} else {
+		record, err = e.rotator.Learn(ctx, s.token, facts)
 	}
-	record, err := learn(ctx, s.token, facts)
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func showDoubt(record rotation.Record) *status.Doubt {
 		CarriedOut: d.CarriedOut || d.Answered(), AnswerSealed: d.Sealed, Deliverable: d.MayDeliver(), OldWorksUntil: d.OldWorksUntil, Extensions: d.Extensions,
 		Decision: d.Decision, DecidedAt: d.DecidedAt,
 	}
-	if work.Spare || work.Makes != "" {
+	if work.Apart() {
 		shown.OldWorksUntil = time.Time{} // nobody uses it
 	}
 	return shown

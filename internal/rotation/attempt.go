@@ -88,7 +88,7 @@ func (a *attempt) nextDelivery(next time.Time) time.Time {
 	if next.IsZero() {
 		next = now.Add(min(BackOff(a.record.Failures), maxDeliveryBackOff))
 	}
-	if end := work.GraceEndsAt; now.Before(end) && !work.apart() {
+	if end := work.GraceEndsAt; now.Before(end) && !work.Apart() {
 		inTime := end.Add(-time.Duration(work.Grace)/4 - graceBlur)
 		if soonest := now.Add(minBackOff); inTime.Before(soonest) {
 			inTime = soonest
@@ -104,7 +104,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	now := a.now().UTC()
 	work := a.record.Work
 	d := &Doubt{Since: now, Reason: reason, Detail: cause.Error(), Sealed: sealed}
-	if grace := time.Duration(work.Grace); grace > 0 && !work.apart() {
+	if grace := time.Duration(work.Grace); grace > 0 && !work.Apart() {
 		d.OldWorksUntil = work.IntentAt.Add(grace)
 		if work.GraceEndsAt.After(d.OldWorksUntil) { // it was extended while the secret waited
 			d.OldWorksUntil = work.GraceEndsAt
@@ -144,7 +144,7 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 	before := a.record.Step
 	a.record.Format, a.record.Step = RecordFormat, step
 	a.record.Token, a.record.Account = a.token.Name, a.token.Account
-	if a.token.dynamic() {
+	if a.token.Dynamic() {
 		a.record.Origin = a.token.Origin()
 	} else if !a.token.Owns(a.record.TokenID) {
 		a.record.TokenID = a.token.ID

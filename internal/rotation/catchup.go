@@ -150,7 +150,7 @@ func (a *attempt) giveUpMissed() (missed SlotsMissed, any bool) {
 
 // unbound reports whether what is due next has nothing to do with slots.
 func (a *attempt) unbound() bool {
-	return a.record.owed() || a.record.Order != nil || a.token.Create != nil && a.record.TokenID == ""
+	return a.record.owed() || a.record.Order != nil || a.token.Unmade(a.record)
 }
 
 // passed looks at the slots after the anchor.
@@ -247,7 +247,7 @@ func heal(t Token, r Record, now time.Time) (Record, []string) {
 		if old.NotBefore.Sub(now) > maxChoreBackOff {
 			change("what was replaced was not to be deleted before", &old.NotBefore, time.Time{})
 		}
-		if old.At.Sub(now) > maxOldLife+maxAnchorAhead {
+		if old.At.Sub(now) > MaxGrace+maxAnchorAhead {
 			change("what was replaced was to be deleted at", &old.At, now.Add(t.Grace))
 		}
 	}
@@ -256,7 +256,7 @@ func heal(t Token, r Record, now time.Time) (Record, []string) {
 		// consumed.
 		r.Anchor = last.Slot
 	}
-	if last := r.Last; last != nil && last.GraceEndsAt.Sub(now) > maxOldLife+maxAnchorAhead {
+	if last := r.Last; last != nil && last.GraceEndsAt.Sub(now) > MaxGrace+maxAnchorAhead {
 		r.Last = new(*last)
 		change("the grace was to end at", &r.Last.GraceEndsAt, now.Add(t.Grace))
 	}

@@ -86,10 +86,11 @@ const (
 	// doubtStretch is how many times its promised grace an old secret may live while its
 	// token is in doubt: time for an operator, and a bound for a secret that was to die.
 	doubtStretch = 3
-	// maxOldLife bounds it in any case. It is the longest grace that Cloudflare's
-	// dashboard offers.
-	maxOldLife = 30 * 24 * time.Hour
 )
+
+// MaxGrace is the longest grace, and bounds the life of an old secret in any case. It is the
+// longest that Cloudflare's dashboard offers.
+const MaxGrace = 30 * 24 * time.Hour
 
 // graceMargin is how long before the end of the grace a token in doubt is reissued. If the
 // request in doubt was carried out, reissuing cuts the old secret off at once, so the
@@ -142,7 +143,7 @@ func Judge(r Record, e Evidence, now time.Time) Verdict {
 	end := d.OldWorksUntil
 	reissueAt, halfway := end.Add(-graceMargin(grace)), end.Add(-grace/2)
 	carriedOut := d.CarriedOut || d.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
-	last := r.Work.IntentAt.Add(max(grace, min(doubtStretch*grace, maxOldLife)))
+	last := r.Work.IntentAt.Add(max(grace, min(doubtStretch*grace, MaxGrace)))
 	dying := !r.OldDiesBy.IsZero()
 	stretchable := !dying && !e.CannotExtend && end.Before(last)
 	switch settled := d.Since.Add(settleFor(grace)); {

@@ -147,7 +147,7 @@ func dueOrdered(t Token, r Record, p Pause) (Due, bool) {
 // dueCreate is for a service token that is not there yet. Nobody uses it, so neither slots nor
 // freezes bind it.
 func dueCreate(t Token, r Record, p Pause) (Due, bool) {
-	if t.Create == nil || r.TokenID != "" {
+	if !t.Unmade(r) {
 		return Due{}, false
 	}
 	due := Due{At: r.NotBefore, Trigger: TriggerCreate, Reason: DueCreate}

@@ -96,7 +96,7 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 	}
 	if record.Revision == 0 || !t.Fits(record) {
 		origin := ""
-		if t.dynamic() {
+		if t.Dynamic() {
 			origin = t.Origin()
 		}
 		return Record{
@@ -106,7 +106,7 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 		}, SlotsMissed{}, true, nil
 	}
 	rescheduled := reschedule(t, &record, r.now())
-	if t.dynamic() && record.Origin != t.Origin() { // it was rotated before, and is replaced from now on
+	if t.Dynamic() && record.Origin != t.Origin() { // it was rotated before, and is replaced from now on
 		record.Origin, rescheduled = t.Origin(), true
 	}
 	if kept := replacedBy(t, record.TokenID, record.Replaced); len(kept) < len(record.Replaced) {
@@ -127,7 +127,7 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 // again.
 func replacedBy(t Token, inUse string, replaced []Replaced) []Replaced {
 	return slices.DeleteFunc(slices.Clone(replaced), func(r Replaced) bool {
-		return r.TokenID == inUse || !t.dynamic() && t.Owns(r.TokenID)
+		return r.TokenID == inUse || !t.Dynamic() && t.Owns(r.TokenID)
 	})
 }
 

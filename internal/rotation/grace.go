@@ -71,8 +71,8 @@ func (r *Rotator) ExtendGrace(ctx context.Context, t Token, grace time.Duration)
 		return a.record, fmt.Errorf("%w: %s has no previous secret that could be kept: it was never rotated by this ledger, or without a grace", ErrNoPrevious, t.Name)
 	case !now.Before(last.GraceEndsAt):
 		return a.record, fmt.Errorf("%w: the previous secret of %s stopped working at %s, and cannot be revived", ErrNoPrevious, t.Name, last.GraceEndsAt.Format(time.RFC3339))
-	case grace > maxOldLife:
-		return a.record, fmt.Errorf("%w: a grace is at most %s", ErrNoPrevious, maxOldLife)
+	case grace > MaxGrace:
+		return a.record, fmt.Errorf("%w: a grace is at most %s", ErrNoPrevious, MaxGrace)
 	case now.Add(grace).Before(last.GraceEndsAt):
 		return a.record, fmt.Errorf("%w: the previous secret of %s works until %s already, and that would be earlier", ErrNoPrevious, t.Name, last.GraceEndsAt.Format(time.RFC3339))
 	}

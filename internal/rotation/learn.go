@@ -112,7 +112,7 @@ func (r *Rotator) Witness(ctx context.Context, t Token, facts TokenFacts, listed
 	}
 	record = record.clone()
 	d, work := record.Doubt, record.Work
-	if work.apart() || work.Grace == 0 || facts.ID != work.TokenID || listed.Before(d.Since.Add(settleTime)) || !listed.After(d.ListedAt) {
+	if work.Apart() || work.Grace == 0 || facts.ID != work.TokenID || listed.Before(d.Since.Add(settleTime)) || !listed.After(d.ListedAt) {
 		return record, nil
 	}
 	d.CarriedOut = d.CarriedOut || movedWith(work, facts)

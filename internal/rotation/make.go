@@ -34,8 +34,11 @@ type Replaced struct {
 	LastError string    `json:"last_error,omitempty"`
 }
 
-// dynamic reports whether the ledger, and not the configuration, knows which service token it is.
-func (t Token) dynamic() bool { return t.Create != nil || t.Replace }
+// Dynamic reports whether the ledger, and not the configuration, knows which service token it is.
+func (t Token) Dynamic() bool { return t.Create != nil || t.Replace }
+
+// Unmade reports whether the service token is still to be made, for the first time.
+func (t Token) Unmade(r Record) bool { return t.Create != nil && r.TokenID == "" }
 
 // Origin is what the configuration names a token by that is not a pair.
 func (t Token) Origin() string {
@@ -47,12 +50,12 @@ func (t Token) Origin() string {
 
 // Fits reports whether r is a record of the service token, or one of the two, that t is about.
 func (t Token) Fits(r Record) bool {
-	return t.Owns(r.TokenID) || t.dynamic() && r.Origin == t.Origin()
+	return t.Owns(r.TokenID) || t.Dynamic() && r.Origin == t.Origin()
 }
 
 // Owes reports whether the rotation in hand that r holds is one of t.
 func (t Token) Owes(r Record) bool {
-	if t.dynamic() {
+	if t.Dynamic() {
 		return t.Fits(r)
 	}
 	return t.Owns(r.Work.TokenID)
@@ -61,7 +64,7 @@ func (t Token) Owes(r Record) bool {
 // ServiceToken is the UUID that a rotation works on, given what the ledger knows; empty if it
 // is yet to be made. Of a pair it is the one that stands first.
 func (t Token) ServiceToken(r Record) string {
-	if t.dynamic() {
+	if t.Dynamic() {
 		return r.TokenID
 	}
 	return t.ID
@@ -73,7 +76,7 @@ func (t Token) ServiceToken(r Record) string {
 func (a *attempt) makes(rotationID string) string {
 	t := a.token
 	switch {
-	case t.Create != nil && a.record.TokenID == "":
+	case t.Unmade(a.record):
 		return t.Create.Name
 	case !t.Replace:
 		return ""

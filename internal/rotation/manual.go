@@ -95,7 +95,7 @@ func (a *attempt) mayRotateNow(o Overrides) error {
 		return fmt.Errorf("%w: %s is in doubt, and rotating could cut off the secret that works: look at it with rotatord resolve %s", ErrHeldUp, name, name)
 	case a.record.Step != StepIdle:
 		return fmt.Errorf("%w: a rotation of %s is in hand already (%s), and is finished first: see rotatord status %s", ErrHeldUp, name, a.record.Step, name)
-	case a.token.Create != nil && a.record.TokenID == "":
+	case a.token.Unmade(a.record):
 		return fmt.Errorf("%w: the service token of %s is not made yet: see rotatord status %s", ErrHeldUp, name, name)
 	case a.record.owed():
 		return nil

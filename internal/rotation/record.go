@@ -144,7 +144,7 @@ type Record struct {
 // else of the last one. Zero means that no secret is in its grace.
 func (r Record) GraceEnd() time.Time {
 	switch {
-	case r.Work != nil && r.Work.apart(): // what consumers use is not touched
+	case r.Work != nil && r.Work.Apart(): // what consumers use is not touched
 	case r.Step == StepInDoubt:
 		return r.Doubt.OldWorksUntil
 	case r.Step == StepSealed, r.Step == StepStored:
@@ -210,9 +210,9 @@ type Work struct {
 	Verification Verification `json:"verification,omitzero"`
 }
 
-// apart reports whether what consumers use is not touched by this rotation: it renews the one
+// Apart reports whether what consumers use is not touched by this rotation: it renews the one
 // of a pair that is not in use, or makes a service token of its own.
-func (w *Work) apart() bool { return w.Spare || w.Makes != "" }
+func (w *Work) Apart() bool { return w.Spare || w.Makes != "" }
 
 // Grace is a duration that is kept in text, so that the ledger can be read.
 type Grace time.Duration

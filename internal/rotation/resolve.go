@@ -101,7 +101,7 @@ func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
 	if verdict.Deliver {
 		step = StepSealed
 	} else {
-		if lost := doubt.CarriedOut || doubt.Answered(); lost && a.record.OldDiesBy.IsZero() && !work.apart() {
+		if lost := doubt.CarriedOut || doubt.Answered(); lost && a.record.OldDiesBy.IsZero() && !work.Apart() {
 			a.record.OldDiesBy = doubt.OldWorksUntil
 		}
 		if a.made != nil {
@@ -164,10 +164,10 @@ func (a *attempt) keepOldAlive(ctx context.Context) {
 	work, now := a.record.Work, a.now()
 	grace := time.Duration(work.Grace)
 	switch {
-	case grace == 0, work.apart(), work.GraceEndsAt.IsZero(), !a.record.OldDiesBy.IsZero(): // no old secret in use lives on
+	case grace == 0, work.Apart(), work.GraceEndsAt.IsZero(), !a.record.OldDiesBy.IsZero(): // no old secret in use lives on
 	case now.Before(work.GraceEndsAt.Add(-grace/2 - graceBlur)): // there is time yet
 	case !now.Before(work.GraceEndsAt): // it is dead, and nothing revives it
-	case !now.Before(work.IntentAt.Add(maxOldLife)):
+	case !now.Before(work.IntentAt.Add(MaxGrace)):
 	default:
 		if until, err := a.extendGrace(ctx, grace); err == nil {
 			work.GraceEndsAt = until
