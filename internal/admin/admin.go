@@ -177,13 +177,10 @@ func (a rotateArgs) audit() []any {
 	return []any{"override_freeze", a.Freeze, "override_pause", a.Pause, "override_grace", a.Grace, "revoke_now", a.RevokeNow}
 }
 
-type cancelArgs struct{}
+// noArgs is the body of a command that says all with its path.
+type noArgs struct{}
 
-func (cancelArgs) audit() []any { return nil }
-
-type revokeArgs struct{}
-
-func (revokeArgs) audit() []any { return nil }
+func (noArgs) audit() []any { return nil }
 
 type extendArgs struct {
 	Seconds int64 `json:"seconds"`
@@ -203,10 +200,6 @@ func (a pauseArgs) audit() []any {
 	}
 	return attrs
 }
-
-type resumeArgs struct{}
-
-func (resumeArgs) audit() []any { return nil }
 
 // resolveArgs is the body of a resolve.
 type resolveArgs struct {

@@ -82,7 +82,7 @@ func (c *Client) RotateAll(ctx context.Context, account string, o rotation.Overr
 
 // CancelAll has the daemon take back the orders of an account that are not carried out.
 func (c *Client) CancelAll(ctx context.Context, account string) (p Progress, err error) {
-	return p, c.do(ctx, http.MethodPost, accountPath(account)+"/cancel", cancelArgs{}, &p)
+	return p, c.do(ctx, http.MethodPost, accountPath(account)+"/cancel", noArgs{}, &p)
 }
 
 // Progress returns how far an account's orders are carried out.
@@ -92,7 +92,7 @@ func (c *Client) Progress(ctx context.Context, account string) (p Progress, err 
 
 // RevokePrevious has the daemon revoke a token's previous secret.
 func (c *Client) RevokePrevious(ctx context.Context, name string) (g Grace, err error) {
-	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/revoke-previous", revokeArgs{}, &g)
+	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/revoke-previous", noArgs{}, &g)
 }
 
 // ExtendGrace has the daemon keep a token's previous secret for this long from now, in whole
@@ -111,7 +111,7 @@ func (c *Client) Pause(ctx context.Context, name string, until time.Time, reason
 
 // Resume lifts a pause.
 func (c *Client) Resume(ctx context.Context, name string) (p Paused, err error) {
-	return p, c.do(ctx, http.MethodPost, pausePath(name)+"/resume", resumeArgs{}, &p)
+	return p, c.do(ctx, http.MethodPost, pausePath(name)+"/resume", noArgs{}, &p)
 }
 
 func pausePath(name string) string {

@@ -110,7 +110,7 @@ func (s *server) resolve(ctx context.Context, token string, args resolveArgs) (a
 	if err != nil {
 		return nil, "", err
 	}
-	o.Token = status.Scrubbed([]status.Token{o.Token})[0]
+	o.Token = o.Token.Scrubbed()
 	o.Doubt.Detail, o.Problem = secret.Scrub(o.Doubt.Detail), secret.Scrub(o.Problem)
 	outcome = "still in doubt: " + o.Reason
 	if o.Resolved {
@@ -128,7 +128,7 @@ func (s *server) rotate(ctx context.Context, token string, args rotateArgs) (ans
 	if err != nil {
 		return nil, "", err
 	}
-	o.Token, o.Unverified = status.Scrubbed([]status.Token{o.Token})[0], secret.Scrub(o.Unverified)
+	o.Token, o.Unverified = o.Token.Scrubbed(), secret.Scrub(o.Unverified)
 	return o, "rotated: " + o.RotationID, nil
 }
 
@@ -141,7 +141,7 @@ func (s *server) rotateAll(ctx context.Context, account string, args rotateArgs)
 	return scrubbedProgress(p), fmt.Sprintf("ordered: %d of %d tokens are to be rotated", len(p.Left), p.Tokens), err
 }
 
-func (s *server) cancelAll(ctx context.Context, account string, _ cancelArgs) (answer any, outcome string, err error) {
+func (s *server) cancelAll(ctx context.Context, account string, _ noArgs) (answer any, outcome string, err error) {
 	p, err := s.daemon.CancelAll(ctx, account)
 	return scrubbedProgress(p), fmt.Sprintf("cancelled: %d orders", p.Cancelled), err
 }
@@ -157,23 +157,20 @@ func scrubbedProgress(p Progress) Progress {
 	return p
 }
 
-func (s *server) revokePrevious(ctx context.Context, token string, _ revokeArgs) (answer any, outcome string, err error) {
+func (s *server) revokePrevious(ctx context.Context, token string, _ noArgs) (answer any, outcome string, err error) {
 	o, err := s.daemon.RevokePrevious(ctx, token)
-	o.Token = status.Scrubbed([]status.Token{o.Token})[0]
+	o.Token = o.Token.Scrubbed()
 	return o, "the previous secret was revoked", err
 }
 
 func (s *server) extendGrace(ctx context.Context, token string, args extendArgs) (answer any, outcome string, err error) {
-	if args.Seconds <= 0 || args.Seconds > int64(maxGrace/time.Second) {
-		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("a grace is extended by at least a second, and by %gh at most", maxGrace.Hours())}
+	if args.Seconds <= 0 || args.Seconds > int64(rotation.MaxGrace/time.Second) {
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("a grace is extended by at least a second, and by %gh at most", rotation.MaxGrace.Hours())}
 	}
 	o, err := s.daemon.ExtendGrace(ctx, token, time.Duration(args.Seconds)*time.Second)
-	o.Token = status.Scrubbed([]status.Token{o.Token})[0]
+	o.Token = o.Token.Scrubbed()
 	return o, "the previous secret works until " + o.EndsAt.UTC().Format(time.RFC3339), err
 }
-
-// maxGrace is the longest that a previous secret can be kept from now.
-const maxGrace = 30 * 24 * time.Hour
 
 // maxReason bounds what an operator can say, in bytes.
 const maxReason = 200
@@ -197,7 +194,7 @@ func (s *server) pause(ctx context.Context, token string, args pauseArgs) (answe
 	return o, "paused", err
 }
 
-func (s *server) resume(ctx context.Context, token string, _ resumeArgs) (answer any, outcome string, err error) {
+func (s *server) resume(ctx context.Context, token string, _ noArgs) (answer any, outcome string, err error) {
 	o, err := s.daemon.Resume(ctx, token)
 	outcome = "resumed"
 	if err == nil && o.Lifted == nil {

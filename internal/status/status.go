@@ -131,32 +131,36 @@ type Doubt struct {
 	DecidedAt time.Time `json:"decided_at,omitzero"`
 }
 
-// Scrubbed returns tokens fit to be shown: whatever looks like a client secret is taken out
-// of texts that come from elsewhere. It changes nothing that belongs to its argument, and
-// the result is never nil.
+// Scrubbed returns tokens fit to be shown: see [Token.Scrubbed]. The result is never nil.
 func Scrubbed(tokens []Token) []Token {
-	all := append([]Token{}, tokens...)
-	for i := range all {
-		t := &all[i]
-		t.LastError = secret.Scrub(t.LastError)
-		t.RenewalError, t.ReplacedError, t.Unverified = secret.Scrub(t.RenewalError), secret.Scrub(t.ReplacedError), secret.Scrub(t.Unverified)
-		if t.Verification != nil {
-			verification := *t.Verification
-			verification.Error = secret.Scrub(verification.Error)
-			t.Verification = &verification
-		}
-		if t.Doubt != nil {
-			doubt := *t.Doubt
-			doubt.Detail = secret.Scrub(doubt.Detail)
-			t.Doubt = &doubt
-		}
-		if t.Pause != nil {
-			pause := *t.Pause
-			pause.Reason = secret.Scrub(pause.Reason)
-			t.Pause = &pause
-		}
+	all := make([]Token, 0, len(tokens))
+	for _, t := range tokens {
+		all = append(all, t.Scrubbed())
 	}
 	return all
+}
+
+// Scrubbed returns the token fit to be shown: whatever looks like a client secret is taken out
+// of texts that come from elsewhere. It changes nothing that belongs to t.
+func (t Token) Scrubbed() Token {
+	t.LastError = secret.Scrub(t.LastError)
+	t.RenewalError, t.ReplacedError, t.Unverified = secret.Scrub(t.RenewalError), secret.Scrub(t.ReplacedError), secret.Scrub(t.Unverified)
+	if t.Verification != nil {
+		verification := *t.Verification
+		verification.Error = secret.Scrub(verification.Error)
+		t.Verification = &verification
+	}
+	if t.Doubt != nil {
+		doubt := *t.Doubt
+		doubt.Detail = secret.Scrub(doubt.Detail)
+		t.Doubt = &doubt
+	}
+	if t.Pause != nil {
+		pause := *t.Pause
+		pause.Reason = secret.Scrub(pause.Reason)
+		t.Pause = &pause
+	}
+	return t
 }
 
 // Distance says how far t is from now in the one or two units that a reader needs.
