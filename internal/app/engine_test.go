@@ -15,18 +15,22 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// TestPlanKeepsWhatWasLearned has an inventory come between the end of an attempt and the
-// planning of the next: the attempt's older record must not take its place.
-func TestPlanKeepsWhatWasLearned(t *testing.T) {
+// openJournal opens an empty one, which is closed with the test.
+func openJournal(t *testing.T) *journal.Journal {
+	t.Helper()
 	j, err := journal.Open(journal.Options{Dir: t.TempDir() + "/state"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer j.Close()
-	schedule, err := scheduler.Parse("@every 1h", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { _ = j.Close() })
+	return j
+}
+
+// TestPlanKeepsWhatWasLearned has an inventory come between the end of an attempt and the
+// planning of the next: the attempt's older record must not take its place.
+func TestPlanKeepsWhatWasLearned(t *testing.T) {
+	j := openJournal(t)
+	schedule := parsed("@every 1h", "UTC")
 	token := rotation.Token{Name: "ci", ID: "5eed0000-0000-4000-8000-000000000001", Timetable: scheduler.Timetable{Schedule: schedule}}
 	e := newEngine(time.Now, slog.New(slog.DiscardHandler))
 	e.rotator = rotation.New(rotation.Options{Ledger: j, Pending: j, Started: time.Now()})
@@ -51,11 +55,7 @@ func TestPlanKeepsWhatWasLearned(t *testing.T) {
 // name, where the unfinished one would overwrite what comes after it.
 func TestRenamedInTheMiddle(t *testing.T) {
 	const id = "5eed0000-0000-4000-8000-000000000001"
-	j, err := journal.Open(journal.Options{Dir: t.TempDir() + "/state"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer j.Close()
+	j := openJournal(t)
 	record, err := j.Save(t.Context(), rotation.Record{Token: "before", TokenID: id, Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R", TokenID: id}})
 	if err != nil {
 		t.Fatal(err)
@@ -82,10 +82,7 @@ func TestRenamedInTheMiddle(t *testing.T) {
 func TestUnrecordedFailuresAreSeen(t *testing.T) {
 	e := newEngine(time.Now, slog.New(slog.DiscardHandler))
 	e.rotator = rotation.New(rotation.Options{})
-	schedule, err := scheduler.Parse("@daily", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	schedule := parsed("@daily", "UTC")
 	token := config.Token{Name: "ci", Schedule: schedule}
 	a := &App{engine: e, config: &config.Config{Tokens: []config.Token{token}}}
 	e.add(rotation.Token{Name: "ci", Timetable: token.Timetable()}, rotation.Record{})
@@ -116,16 +113,12 @@ func TestRenamedInTheMaking(t *testing.T) {
 		{rotation.Record{Origin: "made as ci", Account: "prod"}, other, false},
 		{rotation.Record{Origin: id, TokenID: "another", Account: "prod"}, config.Token{Name: "after", ID: id, Replace: true}, true},
 	} {
-		j, err := journal.Open(journal.Options{Dir: t.TempDir() + "/state"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer j.Close()
+		j := openJournal(t)
 		test.record.Token, test.record.Step, test.record.Work = "before", rotation.StepSealed, &rotation.Work{RotationID: "R", Makes: "ci"}
 		if _, err := j.Save(t.Context(), test.record); err != nil {
 			t.Fatal(err)
 		}
-		err = (&App{journal: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{test.token}})
+		err := (&App{journal: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{test.token}})
 		if refused := err != nil && strings.Contains(err.Error(), "name it before again"); refused != test.refused {
 			t.Errorf("%+v: %v", test.token, err)
 		}
@@ -135,15 +128,8 @@ func TestRenamedInTheMaking(t *testing.T) {
 // TestListedBeforeItWasMade: a listing that began before the service token was made says nothing of
 // it, and what one says of the one before it is no word about this one.
 func TestListedBeforeItWasMade(t *testing.T) {
-	j, err := journal.Open(journal.Options{Dir: t.TempDir() + "/state"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer j.Close()
-	schedule, err := scheduler.Parse("@every 1h", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	j := openJournal(t)
+	schedule := parsed("@every 1h", "UTC")
 	begun := time.Now()
 	token := rotation.Token{Name: "ci", Account: "prod", ID: "a", Replace: true, Issuer: goneIssuer{}, Timetable: scheduler.Timetable{Schedule: schedule}}
 	entry := config.Token{Name: "ci", Account: "prod", ID: "a", Replace: true, Schedule: schedule}
@@ -162,7 +148,8 @@ func TestListedBeforeItWasMade(t *testing.T) {
 	seen, _ := a.engine.view("ci")
 	record := seen.record
 	record.TokenID, record.Last = "b", &rotation.Done{At: begun.Add(time.Second)}
-	if record, err = j.Save(t.Context(), record); err != nil {
+	record, err := j.Save(t.Context(), record)
+	if err != nil {
 		t.Fatal(err)
 	}
 	a.engine.Observe(rotation.Reached{Record: record})

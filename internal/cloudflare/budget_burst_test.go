@@ -123,6 +123,22 @@ func all(t *testing.T, n int, clients ...*Client) time.Duration {
 // raceDetector is set where all takes ten times as long.
 var raceDetector bool
 
+// evenly is somebody else who makes so many requests in each window.
+func evenly(each int) func(*cloud, <-chan struct{}) {
+	return func(c *cloud, end <-chan struct{}) {
+		tick := time.NewTicker(budgetWindow / time.Duration(each))
+		defer tick.Stop()
+		for {
+			select {
+			case <-end:
+				return
+			case <-tick.C:
+				c.another()
+			}
+		}
+	}
+}
+
 // TestBurstIsDoneInTime has some 5,000 requests at once, alone and beside others, and holds the
 // time against the best that could be: all that is left of each window at its beginning.
 func TestBurstIsDoneInTime(t *testing.T) {
@@ -130,20 +146,6 @@ func TestBurstIsDoneInTime(t *testing.T) {
 		t.Skip("it takes seconds")
 	}
 	const quota = 1200
-	evenly := func(each int) func(*cloud, <-chan struct{}) {
-		return func(c *cloud, end <-chan struct{}) {
-			tick := time.NewTicker(budgetWindow / time.Duration(each))
-			defer tick.Stop()
-			for {
-				select {
-				case <-end:
-					return
-				case <-tick.C:
-					c.another()
-				}
-			}
-		}
-	}
 	inBursts := func(each, parallel int, from time.Duration) func(*cloud, <-chan struct{}) {
 		return func(c *cloud, end <-chan struct{}) {
 			next := time.After(from)
@@ -238,18 +240,7 @@ func TestStartBesideSomebodySteady(t *testing.T) {
 		c := newCloud(1200)
 		end := make(chan struct{})
 		var other sync.WaitGroup
-		other.Go(func() {
-			tick := time.NewTicker(budgetWindow / 1100)
-			defer tick.Stop()
-			for {
-				select {
-				case <-end:
-					return
-				case <-tick.C:
-					c.another()
-				}
-			}
-		})
+		other.Go(func() { evenly(1100)(c, end) })
 		time.Sleep(4 * time.Minute)
 		took := all(t, 300, c.client(t, "prod", 1000, nil))
 		close(end)

@@ -240,12 +240,7 @@ var holds = []func(w *world, token *rotation.Token, r *rotation.Rotator){
 		w.change(func(r *rotation.Record) { r.Last = &rotation.Done{GraceEndsAt: time.Now().Add(24 * time.Hour)} })
 	},
 	func(w *world, _ *rotation.Token, _ *rotation.Rotator) {
-		w.fault = func(_ int, call string) fault {
-			if call == "ready" {
-				return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}}
-			}
-			return fault{}
-		}
+		w.failAll("ready", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}})
 	},
 }
 
@@ -310,18 +305,6 @@ func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rota
 // untilDue waits until the token is due.
 func untilDue(w *world, token rotation.Token, r *rotation.Rotator) {
 	time.Sleep(time.Until(r.Due(token, w.record()).At))
-}
-
-// failOnce has one call fail, the first of that name.
-func (w *world) failOnce(name string, f fault) {
-	failed := false
-	w.fault = func(_ int, call string) fault {
-		if failed || call != name {
-			return fault{}
-		}
-		failed = true
-		return f
-	}
 }
 
 // change changes the token's record in the ledger.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -31,14 +30,6 @@ type factoryLife struct {
 }
 
 func drawFactory(t *rapid.T) factoryLife {
-	fault := rapid.Custom(func(t *rapid.T) trouble {
-		return trouble{
-			Gap:    rapid.IntRange(0, 20).Draw(t, "gap"),
-			How:    rapid.SampledFrom([]string{"before", "after", "crash before", "crash after", "late"}).Draw(t, "how"),
-			Class:  rapid.SampledFrom([]rotation.Class{rotation.Unknown, rotation.NotCarriedOut, rotation.Refused, rotation.Throttled}).Draw(t, "class"),
-			Repeat: rapid.SampledFrom([]int{0, 0, 0, 1, 5}).Draw(t, "repeat"),
-		}
-	})
 	happening := rapid.Custom(func(t *rapid.T) act {
 		return act{
 			At: rapid.IntRange(1, 12).Draw(t, "at"),
@@ -53,7 +44,7 @@ func drawFactory(t *rapid.T) factoryLife {
 		Grace:  rapid.SampledFrom([]time.Duration{0, 20 * time.Minute}).Draw(t, "grace"),
 		Verify: rapid.Bool().Draw(t, "verify"),
 		Cut:    rapid.Bool().Draw(t, "cut"),
-		Faults: rapid.SliceOfN(fault, 0, 4).Draw(t, "faults"),
+		Faults: rapid.SliceOfN(drawTrouble(20), 0, 4).Draw(t, "faults"),
 		Acts:   rapid.SliceOfN(happening, 0, 4).Draw(t, "acts"),
 	}
 }
@@ -61,22 +52,16 @@ func drawFactory(t *rapid.T) factoryLife {
 // factory is what stands between the rotator and the world.
 type factory struct {
 	*world
-	life     factoryLife
-	token    rotation.Token
-	rotator  *rotation.Rotator
-	problems []string
-	struck   int
-	side     rotation.Credential  // what the second sink holds
-	left     map[string]time.Time // when a client ID was last in a sink
-	revoked  bool                 // an operator has cut somebody off
-	late     time.Time            // until when a request may be under way that nobody waits for
+	findings
+	troubles
+	life    factoryLife
+	token   rotation.Token
+	rotator *rotation.Rotator
+	side    rotation.Credential  // what the second sink holds
+	left    map[string]time.Time // when a client ID was last in a sink
+	revoked bool                 // an operator has cut somebody off
+	late    time.Time            // until when a request may be under way that nobody waits for
 }
-
-func (m *factory) Helper()                   {}
-func (m *factory) Context() context.Context  { return context.Background() }
-func (m *factory) Fatal(args ...any)         { panic(fmt.Sprint(args...)) }
-func (m *factory) Error(args ...any)         { m.problems = append(m.problems, fmt.Sprint(args...)) }
-func (m *factory) Errorf(f string, a ...any) { m.problems = append(m.problems, fmt.Sprintf(f, a...)) }
 
 // maxApart is from where on a clock is known to be wrong.
 const maxApart = 5 * time.Minute
@@ -157,51 +142,16 @@ func (m *factory) put(held *rotation.Credential, c rotation.Credential) {
 }
 
 func (m *factory) arm() {
-	again, call, at := 0, "", -1
-	m.world.fault = func(n int, now string) fault {
-		if again > 0 && now == call {
-			again--
-			return m.faultOf(m.life.Faults[m.struck-1], now)
-		}
-		if m.struck == len(m.life.Faults) {
-			return fault{}
-		}
-		f := m.life.Faults[m.struck]
-		if at < 0 {
-			at = n + f.Gap
-		}
-		if n < at {
-			return fault{}
-		}
-		m.struck++
-		again, call, at = f.Repeat, now, -1
-		return m.faultOf(f, now)
+	m.troubles = troubles{
+		all: m.life.Faults, issuer: []string{"create", "find", "delete", "inspect", "ready"},
+		strike: func(how, call string) (late bool) {
+			if late = how == "late" && call == "create"; late {
+				m.late = time.Now().Add(lateBy + time.Second)
+			}
+			return late
+		},
 	}
-}
-
-func (m *factory) faultOf(f trouble, call string) fault {
-	err := errors.New("trouble")
-	if slices.Contains([]string{"create", "find", "delete", "inspect", "ready"}, call) {
-		e := &rotation.IssuerError{Class: rotation.Unknown, Operation: call, RetryAfter: 2 * time.Minute}
-		if f.How == "before" {
-			e.Class = f.Class
-		}
-		err = e
-	}
-	switch f.How {
-	case "after":
-		return fault{after: err}
-	case "crash before":
-		return fault{before: err, crash: true}
-	case "crash after":
-		return fault{after: err, crash: true}
-	case "late":
-		if call == "create" {
-			m.late = time.Now().Add(31 * time.Second)
-			return fault{before: err, late: 30 * time.Second}
-		}
-	}
-	return fault{before: err}
+	m.world.fault = m.troubles.next()
 }
 
 func (m *factory) restart() {

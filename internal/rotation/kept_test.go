@@ -35,12 +35,7 @@ func replacing(token *rotation.Token) { token.Replace = true }
 func TestUnsealedAndDelivered(t *testing.T) {
 	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.settle(r, token)
-		w.fault = func(_ int, c string) fault {
-			if c == "seal" {
-				return fault{before: errors.New("no space left on device")}
-			}
-			return fault{}
-		}
+		w.failAll("seal", fault{before: errors.New("no space left on device")})
 		w.advance(r, token)
 		unsealed := w.made[1]
 		if w.sink.ClientID != unsealed.clientID {
@@ -124,12 +119,7 @@ func TestClockAhead(t *testing.T) {
 		r = w.settle(r, token)
 		w.advance(r, token)
 		w.offset = 2 * time.Hour
-		w.fault = func(_ int, c string) fault {
-			if c == "ready" {
-				return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}}
-			}
-			return fault{}
-		}
+		w.failAll("ready", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}})
 		if _, err := r.Advance(w.t.Context(), token); !errors.Is(err, rotation.ErrClock) || w.gone[w.made[0].id] {
 			t.Fatalf("deleted: %t, %v", w.gone[w.made[0].id], err)
 		}
@@ -158,12 +148,7 @@ func TestClockAhead(t *testing.T) {
 		r = w.settle(r, token)
 		w.advance(r, token)
 		w.offset = 2 * time.Hour
-		w.fault = func(_ int, c string) fault {
-			if c == "ready" {
-				return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}}
-			}
-			return fault{}
-		}
+		w.failAll("ready", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}})
 		if _, err := r.RevokePrevious(w.t.Context(), token); err != nil || !w.gone[w.made[0].id] {
 			t.Error(err)
 		}

@@ -2,9 +2,7 @@ package rotation_test
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -27,14 +25,6 @@ type scenario struct {
 	Acts    []act
 }
 
-// trouble strikes one call, and those of the same kind that follow it.
-type trouble struct {
-	Gap    int // calls since the trouble before
-	How    string
-	Class  rotation.Class // of a rotate that fails before it is carried out
-	Repeat int
-}
-
 // act is what happens between two attempts.
 type act struct {
 	At   int // attempt
@@ -43,14 +33,6 @@ type act struct {
 
 // draw makes a scenario. All is drawn before anything runs, so that a failing one shrinks.
 func draw(t *rapid.T) scenario {
-	fault := rapid.Custom(func(t *rapid.T) trouble {
-		return trouble{
-			Gap:    rapid.IntRange(0, 14).Draw(t, "gap"),
-			How:    rapid.SampledFrom([]string{"before", "after", "crash before", "crash after", "late"}).Draw(t, "how"),
-			Class:  rapid.SampledFrom([]rotation.Class{rotation.Unknown, rotation.NotCarriedOut, rotation.Refused, rotation.Throttled}).Draw(t, "class"),
-			Repeat: rapid.SampledFrom([]int{0, 0, 0, 1, 5}).Draw(t, "repeat"),
-		}
-	})
 	happening := rapid.Custom(func(t *rapid.T) act {
 		return act{
 			At: rapid.IntRange(1, 6).Draw(t, "at"),
@@ -64,7 +46,7 @@ func draw(t *rapid.T) scenario {
 		Paired:  rapid.Bool().Draw(t, "paired"),
 		Grace:   rapid.SampledFrom([]time.Duration{0, 10 * time.Minute, 40 * time.Minute}).Draw(t, "grace"),
 		Frozen:  rapid.Bool().Draw(t, "frozen"),
-		Faults:  rapid.SliceOfN(fault, 0, 4).Draw(t, "faults"),
+		Faults:  rapid.SliceOfN(drawTrouble(14), 0, 4).Draw(t, "faults"),
 		Answers: rapid.SliceOfN(rapid.SampledFrom([]string{"", "", "wrong client", "damaged", "unfamiliar", "empty"}), 0, 2).Draw(t, "answers"),
 		Acts:    rapid.SliceOfN(happening, 0, 2).Draw(t, "acts"),
 	}
@@ -74,29 +56,22 @@ func draw(t *rapid.T) scenario {
 // call, what must never be otherwise.
 type machine struct {
 	*world
+	findings
+	troubles
 	scenario scenario
 	token    rotation.Token
 	rotator  *rotation.Rotator
-	problems []string
 
 	proven    map[string]bool // since the claim, by this process
 	believed  time.Time       // until when the old secret works, as far as the ledger knows
 	inHand    string          // a secret that was received and not sealed yet
 	inSink    map[string]bool // every secret that the sink ever held
 	mustRaise int             // rotations that were carried out and whose answer was not kept
-	struck    int             // troubles that have begun
 	quiet     time.Time       // since when nothing has gone wrong any more
 	cutOff    time.Time       // when the last rotate was carried out
 	blind     bool            // it was rotated again, and Cloudflare could not be asked why
 	operator  bool            // an operator has asked for a rotate, whatever it cuts off
 }
-
-// machine is what its world reports to.
-func (m *machine) Helper()                   {}
-func (m *machine) Context() context.Context  { return context.Background() }
-func (m *machine) Fatal(args ...any)         { panic(fmt.Sprint(args...)) }
-func (m *machine) Error(args ...any)         { m.problems = append(m.problems, fmt.Sprint(args...)) }
-func (m *machine) Errorf(f string, a ...any) { m.problems = append(m.problems, fmt.Sprintf(f, a...)) }
 
 // seeLate makes visible what a late request has changed: it ran in a goroutine of its own, and
 // ended before this one went on.
@@ -107,54 +82,19 @@ func (m *machine) seeLate() {
 
 // arm turns the scenario's troubles into faults at calls.
 func (m *machine) arm() {
-	again, call, at := 0, "", -1
-	m.world.fault = func(n int, now string) fault {
-		if again > 0 && now == call {
-			again--
-			return m.faultOf(m.scenario.Faults[m.struck-1], now)
-		}
-		if m.struck == len(m.scenario.Faults) {
-			return fault{}
-		}
-		f := m.scenario.Faults[m.struck]
-		if at < 0 {
-			at = n + f.Gap
-		}
-		if n < at {
-			return fault{}
-		}
-		m.struck++
-		again, call, at = f.Repeat, now, -1
-		return m.faultOf(f, now)
+	m.troubles = troubles{
+		all: m.scenario.Faults, issuer: []string{"rotate", "inspect", "extend", "ready"},
+		strike: func(how, call string) (late bool) {
+			m.quiet = time.Now()
+			// Without a grace consumers are down already and the daemon does not wait for a late
+			// request, which the documentation says.
+			if late = how == "late" && call == "rotate" && (m.scenario.Grace > 0 || m.scenario.Paired); late {
+				m.mustRaise++
+			}
+			return late
+		},
 	}
-}
-
-func (m *machine) faultOf(f trouble, call string) fault {
-	m.quiet = time.Now()
-	err := errors.New("trouble")
-	if slices.Contains([]string{"rotate", "inspect", "extend", "ready"}, call) {
-		e := &rotation.IssuerError{Class: rotation.Unknown, Operation: call, RetryAfter: 2 * time.Minute}
-		if f.How == "before" {
-			e.Class = f.Class
-		}
-		err = e
-	}
-	switch f.How {
-	case "after":
-		return fault{after: err}
-	case "crash before":
-		return fault{before: err, crash: true}
-	case "crash after":
-		return fault{after: err, crash: true}
-	case "late":
-		// Without a grace consumers are down already and the daemon does not wait for a late
-		// request, which the documentation says.
-		if call == "rotate" && (m.scenario.Grace > 0 || m.scenario.Paired) {
-			m.mustRaise++
-			return fault{before: err, late: 30 * time.Second}
-		}
-	}
-	return fault{before: err}
+	m.world.fault = m.troubles.next()
 }
 
 // The rotator's ports, with what must hold at each call.

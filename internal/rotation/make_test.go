@@ -241,12 +241,7 @@ func TestReplaceTakesOverFromRotate(t *testing.T) {
 			t.Error("a restart forgets which service token it is", again.TokenID, err)
 		}
 		// A rotation that is in hand stays with the strategy that it began with.
-		w.fault = func(_ int, c string) fault {
-			if c == "sink store" {
-				return fault{before: errors.New("sealed")}
-			}
-			return fault{}
-		}
+		w.failAll("sink store", fault{before: errors.New("sealed")})
 		r = w.settleUntil(r, token, rotation.StepSealed)
 		token.Replace = false
 		if _, err := r.Enroll(w.t.Context(), token); err == nil || !strings.Contains(err.Error(), "unfinished rotation") {

@@ -122,12 +122,7 @@ func TestRotateNowInTheMiddle(t *testing.T) {
 		w.wantBegan("schedule at 01 01:00:00 for 01 01:00:00")
 	})
 	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.fault = func(_ int, c string) fault {
-			if c == "rotate" {
-				return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
-			}
-			return fault{}
-		}
+		w.failAll("rotate", fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}})
 		w.serve(r, token, "01 01:05:00")
 		_, err := r.RotateNow(t.Context(), token, everything, "ops")
 		if want := "not rotated: ci is in doubt, and rotating could cut off the secret that works: look at it with rotatord resolve ci"; err == nil || err.Error() != want {

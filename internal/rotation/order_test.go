@@ -243,12 +243,7 @@ func TestOrderWithMore(t *testing.T) {
 func TestRefusedOrder(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
-		w.fault = func(_ int, c string) fault {
-			if c == "probe" {
-				return fault{before: errors.New("401")}
-			}
-			return fault{}
-		}
+		w.failAll("probe", fault{before: errors.New("401")})
 		leaked := w.current
 		for end := time.Now().Add(time.Hour + 5*time.Minute); time.Now().Before(end); {
 			w.advance(r, token)

@@ -156,12 +156,7 @@ func (s namedSink) Name() string { return s.name }
 func TestAdoptingASingleTokenIntoAPair(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
-		w.fault = func(_ int, c string) fault {
-			if c == "sink store" {
-				return fault{before: errors.New("sealed")}
-			}
-			return fault{}
-		}
+		w.failAll("sink store", fault{before: errors.New("sealed")})
 		w.advance(r, token) // unfinished
 		w.fault = nil
 		pair := token

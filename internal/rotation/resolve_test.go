@@ -127,12 +127,7 @@ func TestResolvingSurvivesACrash(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.lostAnswer(true)
 		w.advance(r, token)
-		w.fault = func(_ int, c string) fault {
-			if c == "save claimed" {
-				return fault{before: errors.New("x"), crash: true}
-			}
-			return fault{}
-		}
+		w.failAll("save claimed", fault{before: errors.New("x"), crash: true})
 		w.ordered = true
 		if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveRotateNow); err != nil {
 			t.Fatal(err)
@@ -158,12 +153,7 @@ func TestOldSecretIsKeptAliveWhileTheSinkIsAway(t *testing.T) {
 		t.Run(away.String(), func(t *testing.T) {
 			inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 				old := w.current
-				w.fault = func(_ int, c string) fault {
-					if c == "sink store" {
-						return fault{before: errors.New("sealed")}
-					}
-					return fault{}
-				}
+				w.failAll("sink store", fault{before: errors.New("sealed")})
 				w.advance(r, token)
 				failed := time.Now()
 				for time.Since(failed) < away {
@@ -193,12 +183,7 @@ func TestOldSecretIsKeptAliveWhileTheSinkIsAway(t *testing.T) {
 // the grace, which moves updated_at as a rotation does.
 func TestOwnExtensionIsNotTakenForARotation(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.fault = func(_ int, c string) fault {
-			if c == "sink store" {
-				return fault{before: errors.New("sealed")}
-			}
-			return fault{}
-		}
+		w.failAll("sink store", fault{before: errors.New("sealed")})
 		w.advance(r, token)
 		for failed := time.Now(); time.Since(failed) < 2*time.Hour; {
 			w.advance(r, token)
@@ -216,12 +201,7 @@ func TestOwnExtensionIsNotTakenForARotation(t *testing.T) {
 func TestDeliveryIsTriedInTimeToExtendTheGrace(t *testing.T) {
 	inBubble(t, 8*time.Second, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		old := w.current
-		w.fault = func(_ int, c string) fault {
-			if c == "sink store" {
-				return fault{before: errors.New("sealed")}
-			}
-			return fault{}
-		}
+		w.failAll("sink store", fault{before: errors.New("sealed")})
 		w.advance(r, token)
 		for failed := time.Now(); time.Since(failed) < 10*time.Minute; {
 			w.advance(r, token)
@@ -235,12 +215,7 @@ func TestDeliveryIsTriedInTimeToExtendTheGrace(t *testing.T) {
 // TestRestartDoesNotWaitForABackOff: a secret in hand is tried at once by the next process.
 func TestRestartDoesNotWaitForABackOff(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.fault = func(_ int, c string) fault {
-			if c == "sink store" {
-				return fault{before: errors.New("sealed")}
-			}
-			return fault{}
-		}
+		w.failAll("sink store", fault{before: errors.New("sealed")})
 		for range 6 {
 			w.advance(r, token)
 		}
@@ -300,12 +275,7 @@ func TestSealedAnswerIsLost(t *testing.T) {
 		for _, grace := range []time.Duration{0, 40 * time.Minute} {
 			t.Run(fmt.Sprint("unreadable=", unreadable, " grace=", grace), func(t *testing.T) {
 				inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
-					w.fault = func(_ int, c string) fault {
-						if c == "sink store" {
-							return fault{before: errors.New("sealed")}
-						}
-						return fault{}
-					}
+					w.failAll("sink store", fault{before: errors.New("sealed")})
 					w.advance(r, token)
 					w.fault = nil
 					id := w.record().Work.RotationID

@@ -144,12 +144,7 @@ func TestNothingIsSentUnlessPreflightPasses(t *testing.T) {
 	for _, call := range []string{"save claimed", "sink preflight", "reserve", "ready", "save intent"} {
 		t.Run(call, func(t *testing.T) {
 			inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
-				w.fault = func(_ int, c string) fault {
-					if c == call {
-						return fault{before: errors.New("disk full")}
-					}
-					return fault{}
-				}
+				w.failAll(call, fault{before: errors.New("disk full")})
 				for range 5 {
 					if err, _ := w.advance(r, token); err == nil || !strings.Contains(err.Error(), "disk full") {
 						t.Fatalf("error %v", err)
@@ -181,12 +176,7 @@ func TestProvenFailuresAreRetried(t *testing.T) {
 	} {
 		t.Run(reason, func(t *testing.T) {
 			inBubble(t, 10*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-				w.fault = func(_ int, c string) fault {
-					if c == "rotate" {
-						return fault{before: &rotation.IssuerError{Class: class, Operation: "rotate", RetryAfter: 5 * time.Minute}}
-					}
-					return fault{}
-				}
+				w.failAll("rotate", fault{before: &rotation.IssuerError{Class: class, Operation: "rotate", RetryAfter: 5 * time.Minute}})
 				if err, _ := w.advance(r, token); err == nil {
 					t.Fatal("no error")
 				}
@@ -292,12 +282,7 @@ func TestUnknownOutcomeThatWasNothing(t *testing.T) {
 				if err, _ := w.advance(r, token); err != nil { // calibrates
 					t.Fatal(err)
 				}
-				w.fault = func(_ int, c string) fault {
-					if c == "rotate" {
-						return fault{before: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
-					}
-					return fault{}
-				}
+				w.failAll("rotate", fault{before: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}})
 				w.advance(r, token)
 				w.fault = nil
 				doubted := time.Now()
@@ -528,12 +513,7 @@ func TestSupersededSecretIsNotDelivered(t *testing.T) {
 	for _, rotated := range []bool{false, true} {
 		t.Run(fmt.Sprint("rotated by somebody=", rotated), func(t *testing.T) {
 			inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
-				w.fault = func(_ int, c string) fault {
-					if c == "sink store" {
-						return fault{before: errors.New("sealed")}
-					}
-					return fault{}
-				}
+				w.failAll("sink store", fault{before: errors.New("sealed")})
 				w.advance(r, token)
 				w.fault = nil
 				ours := w.current
@@ -578,12 +558,7 @@ func TestUnwritableLedgerIsSaid(t *testing.T) {
 
 func TestRenamedTokenIsNotMixedUp(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.fault = func(_ int, c string) fault {
-			if c == "sink store" {
-				return fault{before: errors.New("sealed")}
-			}
-			return fault{}
-		}
+		w.failAll("sink store", fault{before: errors.New("sealed")})
 		w.advance(r, token)
 		other := token
 		other.ID = "00000000-0000-4000-8000-000000000000"

@@ -182,12 +182,7 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 func TestUnprovenSecret(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
-		w.fault = func(_ int, c string) fault {
-			if c == "probe" {
-				return fault{before: errors.New("no route to host")}
-			}
-			return fault{}
-		}
+		w.failAll("probe", fault{before: errors.New("no route to host")})
 		token.Prober = unknowing{w}
 		start := time.Now().Add(time.Hour)
 		for w.record().Last == nil {
@@ -282,12 +277,7 @@ func TestUnreadableWhileVerifying(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // one that was refused
 		token = verifying(w, token)
 		old := w.current
-		w.fault = func(_ int, c string) fault {
-			if c == "probe" {
-				return fault{before: errors.New("401")}
-			}
-			return fault{}
-		}
+		w.failAll("probe", fault{before: errors.New("401")})
 		for end := time.Now().Add(time.Hour + 5*time.Minute); time.Now().Before(end); {
 			w.advance(r, token)
 		}
@@ -304,12 +294,7 @@ func TestClockPutBackWhileVerifying(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
 		old := w.current
-		w.fault = func(_ int, c string) fault {
-			if c == "probe" {
-				return fault{before: errors.New("401")}
-			}
-			return fault{}
-		}
+		w.failAll("probe", fault{before: errors.New("401")})
 		time.Sleep(time.Hour)
 		w.offset = 90 * time.Minute
 		w.advance(r, token)
@@ -330,12 +315,7 @@ func TestRefusedReplacement(t *testing.T) {
 	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.settle(r, token)
 		token = verifying(w, token)
-		w.fault = func(_ int, c string) fault {
-			if c == "probe" {
-				return fault{before: errors.New("401")}
-			}
-			return fault{}
-		}
+		w.failAll("probe", fault{before: errors.New("401")})
 		w.live(r, token, 65*time.Minute)
 		time.Sleep(31 * 24 * time.Hour)
 		w.live(r, token, time.Hour)

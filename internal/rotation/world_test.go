@@ -105,6 +105,28 @@ type fault struct {
 	late time.Duration
 }
 
+// failOnce has one call fail, the first of that name.
+func (w *world) failOnce(name string, f fault) {
+	failed := false
+	w.fault = func(_ int, call string) fault {
+		if failed || call != name {
+			return fault{}
+		}
+		failed = true
+		return f
+	}
+}
+
+// failAll has every call of that name fail from now on.
+func (w *world) failAll(call string, f fault) {
+	w.fault = func(_ int, now string) fault {
+		if now == call {
+			return f
+		}
+		return fault{}
+	}
+}
+
 type crashed struct{}
 
 func newWorld(t reporter) *world {
