@@ -7,12 +7,13 @@ type Urgency int
 
 // The urgencies. What no urgency was said of is routine.
 const (
-	UrgencyRoutine Urgency = iota // listings and renewals, which can wait for days
-	UrgencySlot                   // a slot of the schedule
-	UrgencyCatchUp                // slots that passed are made up for
-	UrgencyClosing                // the window of the slot is nearly over
-	UrgencyManual                 // an operator waits for it
-	UrgencyDoubt                  // consumers may be about to be cut off
+	UrgencyRoutine   Urgency = iota // listings and renewals, which can wait for days
+	UrgencySlot                     // a slot of the schedule
+	UrgencyCatchUp                  // slots that passed are made up for
+	UrgencyClosing                  // the window of the slot is nearly over
+	UrgencyManual                   // an operator waits for it
+	UrgencyDoubt                    // consumers may be cut off some day
+	UrgencyEmergency                // consumers are cut off, or will be before the next try
 )
 
 type urgencyKey struct{}
