@@ -28,6 +28,13 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 	default:
 		a.record.Failures++
 		a.record.NotBefore = a.nextTry(now)
+		if a.record.Lost != nil { // consumers have only the old secret, or none
+			wait := emergencyWait
+			if isIssuers && e.Class == Refused {
+				wait = refusedWait
+			}
+			a.record.NotBefore = a.hasten(now.Add(pendingWait(a.record.Failures, time.Duration(a.record.Lost.Grace))), wait)
+		}
 	}
 	a.record.Work, a.record.LastError = nil, cause.Error()
 	err := cause
@@ -77,25 +84,18 @@ func (a *attempt) stallUntil(ctx context.Context, reason string, cause error, ne
 	return err
 }
 
-// graceBlur is by how much the old secret may die before Work.GraceEndsAt, which is the latest
-// that it can: Cloudflare's clock is known to the second, and graces are rounded up to one.
-const graceBlur = 2 * time.Second
-
-// nextDelivery is when a secret in hand is tried again: at next or, if that is zero, more often
-// than anything else, and in time to extend the old one's grace if that fails again.
+// nextDelivery is when a secret in hand is tried again: at next or, if that is zero, after a wait that
+// stays far below the old secret's grace.
 func (a *attempt) nextDelivery(next time.Time) time.Time {
-	work, now := a.record.Work, a.now().UTC()
+	now, grace := a.now().UTC(), time.Duration(a.record.Work.Grace)
 	if next.IsZero() {
-		next = now.Add(min(BackOff(a.record.Failures), maxDeliveryBackOff))
+		next = now.Add(pendingWait(a.record.Failures, grace))
 	}
-	if end := work.GraceEndsAt; now.Before(end) && !work.Apart() {
-		inTime := end.Add(-time.Duration(work.Grace)/4 - graceBlur)
-		if soonest := now.Add(minBackOff); inTime.Before(soonest) {
-			inTime = soonest
-		}
-		next = earlier(next, inTime)
+	if a.overlaps() && grace > 0 { // and in time to extend the old secret again
+		extend := a.record.Work.GraceEndsAt.Add(-grace / 2)
+		next = earlier(next, later(extend, now.Add(minBackOff)))
 	}
-	return next
+	return a.hasten(next, emergencyWait)
 }
 
 // doubt records that nobody knows whether the rotate request was carried out.
@@ -109,14 +109,22 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 		if work.GraceEndsAt.After(d.OldWorksUntil) { // it was extended while the secret waited
 			d.OldWorksUntil = work.GraceEndsAt
 		}
-		if dies := a.record.OldDiesBy; !dies.IsZero() { // this grace is that of a secret which was lost
+		if lost := a.record.Lost; lost != nil && !lost.Until.IsZero() { // this grace may be that of a secret which was lost
+			d.OldWorksUntil = earlier(d.OldWorksUntil, lost.Until)
+		}
+		if dies := a.record.OldDiesBy; !dies.IsZero() { // and here it is
 			d.OldWorksUntil = dies
 		}
 	}
 	a.record.Doubt = d
 	a.record.LastError = cause.Error()
 	a.record.Failures++
-	a.record.NotBefore = now.Add(BackOff(a.record.Failures))
+	// The first look comes at once. Where it leads to another request straight away, as without a
+	// grace, or when answers are lost again and again, the waits grow.
+	a.record.NotBefore = now
+	if work.Grace == 0 || a.record.Lost != nil || work.Apart() {
+		a.record.NotBefore = now.Add(min(BackOff(a.record.Failures), maxPendingWait))
+	}
 	err := cause
 	if saveErr := a.save(ctx, StepInDoubt); saveErr != nil {
 		// The ledger still says "intent", which comes to the same at the next attempt.
@@ -211,8 +219,6 @@ func (a *attempt) tell(e Event) {
 const (
 	minBackOff = time.Second
 	maxBackOff = 10 * time.Minute
-	// maxDeliveryBackOff is the longest wait for a sink with a secret in hand.
-	maxDeliveryBackOff = 30 * time.Second
 )
 
 // BackOff is how long to wait after the n-th failure in a row, counted from 1: it

@@ -73,18 +73,22 @@ type Evidence struct {
 	// Looked, that it was looked for.
 	Made   *TokenFacts
 	Looked bool
+	// Unread is set if Cloudflare could not be asked.
+	Unread bool
 	// CannotExtend is set if extending the grace was tried now, in vain.
 	CannotExtend bool
 }
 
-// The oracle is asked once a request that was under way when we lost sight of it must
-// have been carried out or dropped; after that, now and again until the grace ends.
+// The oracle is asked at once, once more when a request that was under way when we lost sight of it
+// must have been carried out or dropped, and then now and again until the grace ends.
 const (
-	settleTime     = time.Minute
-	doubtRecheck   = 10 * time.Minute
-	maxGraceMargin = time.Hour
-	// doubtStretch is how many times its promised grace an old secret may live while its
-	// token is in doubt: time for an operator, and a bound for a secret that was to die.
+	settleTime   = time.Minute
+	doubtRecheck = 10 * time.Minute
+	// unreadPatience is for how long a lost reissue waits for Cloudflare to be readable before it
+	// is taken as carried out.
+	unreadPatience = 5 * time.Minute
+	// doubtStretch is how many graces an operator has to decide about a doubt whose request was
+	// carried out. After them the secret is reissued.
 	doubtStretch = 3
 )
 
@@ -92,18 +96,23 @@ const (
 // longest that Cloudflare's dashboard offers.
 const MaxGrace = 30 * 24 * time.Hour
 
-// graceMargin is how long before the end of the grace a token in doubt is reissued. If the
-// request in doubt was carried out, reissuing cuts the old secret off at once, so the
-// margin is no overlap: it is time for failing attempts, taken from an operator's.
-func graceMargin(grace time.Duration) time.Duration { return min(grace/4, maxGraceMargin) }
+// reissueMargin is how long before the end of the grace a token in doubt is reissued: time for a
+// sink, a session or a daemon to come back, in which the old secret works on. If the request in
+// doubt was carried out, reissuing cuts the old secret off at once, so the margin is no overlap.
+func reissueMargin(grace time.Duration) time.Duration { return grace / 2 }
 
-// settleFor is how long a pair settles. A grace that is shorter than the settling time, as in
+// settleFor is how long a request can still be under way. A grace that is shorter than that, as in
 // a demonstration, does not allow it in full.
 func settleFor(grace time.Duration) time.Duration {
 	if grace == 0 {
 		return settleTime
 	}
-	return min(settleTime, grace-graceMargin(grace))
+	return min(settleTime, grace-reissueMargin(grace))
+}
+
+// lookSoon is the wait until the next look where the last one has not told what it could have.
+func lookSoon(grace time.Duration) time.Duration {
+	return min(doubtRecheck/2, max(grace/64, time.Second))
 }
 
 // Judge decides about a token in doubt.
@@ -112,69 +121,102 @@ func settleFor(grace time.Duration) time.Duration {
 // works. Rotating would make a lost secret the "previous" one and cut the old one off.
 // Of a pair the one that is rotated is not in use, so the rule does not hold it up.
 //
-// The old secret is given more time only where Cloudflare shows that the request was
-// carried out. If it was not, "the previous secret" is an older one, which was promised
-// to be dead by now and must not be revived.
-//
-// While an earlier request's secret is lost and not made up for, the old secret is never
-// given more time, since what Cloudflare keeps as "previous" may be the lost one: it is
-// reissued as soon as that can do no more harm.
-//
 // A secret of an unfamiliar format is delivered in the place of a rotation: should
 // Cloudflare introduce a third format, rotating would bring another one of it.
 func Judge(r Record, e Evidence, now time.Time) Verdict {
-	d, grace := r.Doubt, time.Duration(r.Work.Grace)
 	switch {
 	case r.Work.Makes != "":
 		return judgeMade(r, e, now)
-	case r.Work.Spare && d.deliverable():
-		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
-	case r.Work.Spare && now.Before(d.Since.Add(settleFor(grace))):
-		// Nobody is kept waiting, and a request that is still under way could undo what
-		// would be delivered now.
-		return Verdict{Reason: ReasonSettling, Again: d.Since.Add(settleFor(grace))}
 	case r.Work.Spare:
-		return Verdict{Resolved: true, Reason: ReasonSpare}
-	case grace == 0:
+		return judgeSpare(r, now)
+	case r.Work.Grace == 0:
 		// Either nothing was carried out, and rotating is what was wanted, or the old
 		// secret died with the request, and only rotating brings a working one.
-		return Verdict{Resolved: true, Deliver: d.deliverable(), Reason: ReasonOldSecretRevoked}
+		return Verdict{Resolved: true, Deliver: r.Doubt.deliverable(), Reason: ReasonOldSecretRevoked}
 	}
-	end := d.OldWorksUntil
-	reissueAt, halfway := end.Add(-graceMargin(grace)), end.Add(-grace/2)
-	carriedOut := d.CarriedOut || d.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
-	last := r.Work.IntentAt.Add(max(grace, min(doubtStretch*grace, MaxGrace)))
-	dying := !r.OldDiesBy.IsZero()
-	stretchable := !dying && !e.CannotExtend && end.Before(last)
-	switch settled := d.Since.Add(settleFor(grace)); {
-	case dying && carriedOut:
-		// The second answer in a row is lost: what consumers use was the previous secret, and
-		// died with the request. Only another rotation brings them one that works.
-		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
-	case dying && now.Before(settled):
+	carriedOut := r.Doubt.CarriedOut || r.Doubt.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
+	if !r.OldDiesBy.IsZero() {
+		return judgeLostReissue(r, e, carriedOut, now)
+	}
+	return judgeGrace(r, e, carriedOut, now)
+}
+
+// judgeSpare judges the doubt about the one of a pair that nobody uses.
+func judgeSpare(r Record, now time.Time) Verdict {
+	settled := r.Doubt.Since.Add(settleFor(time.Duration(r.Work.Grace)))
+	switch {
+	case r.Doubt.deliverable():
+		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
+	case now.Before(settled):
+		// Nobody is kept waiting, and a request that is still under way could undo what
+		// would be delivered now.
 		return Verdict{Reason: ReasonSettling, Again: settled}
 	}
-	if carriedOut && stretchable && !now.Before(halfway) && now.Before(end) {
-		return Verdict{Extend: min(grace, last.Sub(now)), CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
+	return Verdict{Resolved: true, Reason: ReasonSpare}
+}
+
+// judgeLostReissue judges the doubt about a rotation that was to make up for a lost secret. If it
+// was carried out, what consumers use was the previous secret, and died with the request: only
+// another rotation brings them one that works. So it is never waited for longer than it takes to know.
+func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
+	d, grace := r.Doubt, time.Duration(r.Work.Grace)
+	settled := d.Since.Add(settleFor(grace))
+	switch {
+	case carriedOut:
+		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
+	case now.Before(settled):
+		return Verdict{Reason: ReasonSettling, Again: earlier(settled, now.Add(lookSoon(grace)))}
+	case e.unmoved(r):
+		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
+	case e.Unread && now.Before(earlier(settled.Add(unreadPatience), d.OldWorksUntil)):
+		return Verdict{Reason: ReasonOldSecretWorks, Again: now.Add(lookSoon(grace))}
 	}
-	if !now.Before(reissueAt) {
+	return Verdict{Resolved: true, Reason: ReasonGraceEnding}
+}
+
+// judgeGrace judges the doubt about a token whose old secret works on for a while.
+//
+// The old secret is given more time as soon as Cloudflare shows that the request was carried out,
+// and not before: if it was not, "the previous secret" is an older one, which was promised to be
+// dead by now and must not be revived.
+func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
+	d, grace := r.Doubt, time.Duration(r.Work.Grace)
+	if carriedOut && !e.CannotExtend {
+		if by := extendBy(grace, d.OldWorksUntil, r.Work.IntentAt, d.Extensions > 0, now); by > 0 {
+			return Verdict{Extend: by, CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
+		}
+	}
+	settled, reissueAt := d.Since.Add(settleFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
+	if carriedOut {
+		reissueAt = earlier(reissueAt, r.Work.IntentAt.Add(doubtStretch*grace))
+	}
+	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: now.Add(doubtRecheck)}
+	switch reached := !now.Before(reissueAt); {
+	case !carriedOut && now.Before(settled): // a request that is still under way could undo a reissue
+		return Verdict{Reason: ReasonSettling, Again: earlier(settled, now.Add(lookSoon(grace)))}
+	case !carriedOut && e.unmoved(r): // where an answer came, even an invalid one, something was issued
+		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
+	case reached && e.Unread && !carriedOut && now.Before(d.OldWorksUntil):
+		// While Cloudflare cannot be asked it cannot be rotated either. Once it can, it says whether
+		// the old secret may be extended instead.
+		wait.Again = earlier(now.Add(lookSoon(grace)), d.OldWorksUntil)
+		return wait
+	case reached:
 		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: carriedOut, Reason: ReasonGraceEnding}
 	}
-	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: earlier(now.Add(doubtRecheck), reissueAt)}
-	if e.CannotExtend {
-		wait.Again = earlier(now.Add(settleTime), reissueAt)
-	} else if stretchable && now.Before(halfway) {
-		wait.Again = earlier(wait.Again, halfway)
+	if carriedOut { // look again when it is time to extend
+		wait.Again = earlier(wait.Again, d.OldWorksUntil.Add(-grace*3/4))
 	}
-	if settled := d.Since.Add(settleTime); !carriedOut && now.Before(settled) {
-		wait.Reason, wait.Again = ReasonSettling, earlier(wait.Again, settled)
-		return wait
+	if e.Unread || e.CannotExtend || !wait.Again.After(now) {
+		wait.Again = now.Add(lookSoon(grace))
 	}
-	// Where an answer came, even an invalid one, something was issued.
-	if e.Trusted && !carriedOut && e.Facts != nil && unchanged(r.Work.Before, *e.Facts) {
-		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
-	}
+	wait.Again = earlier(wait.Again, reissueAt)
 	return wait
+}
+
+// unmoved reports whether the world shows that the request in doubt was not carried out.
+func (e Evidence) unmoved(r Record) bool {
+	return e.Trusted && e.Facts != nil && unchanged(r.Work.Before, *e.Facts)
 }
 
 // movedWith reports whether updated_at moved together with the rotate request.

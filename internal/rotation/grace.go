@@ -43,7 +43,7 @@ func (r *Rotator) RevokePrevious(ctx context.Context, t Token) (Record, error) {
 	}
 	a.record.Facts = a.record.Facts.updatedBy(facts)
 	revoked := *last
-	revoked.GraceEndsAt = earlier(last.GraceEndsAt, now.UTC())
+	revoked.GraceEndsAt, revoked.Revoked = earlier(last.GraceEndsAt, now.UTC()), true
 	a.record.Last = &revoked
 	if len(a.record.Replaced) > 0 {
 		return a.deleteNow(ctx)

@@ -149,7 +149,7 @@ func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotat
 	}
 	m.proven = map[string]bool{} // one intent, one request
 	c, used := m.of(req.TokenID), m.sink.ClientSecret.Reveal()
-	if used == c.previous && time.Now().Before(c.previousUntil) && time.Until(m.believed) > req.Grace/4 && !m.operator {
+	if used == c.previous && time.Now().Before(c.previousUntil) && c.tooEarly(m.believed) && !m.operator {
 		m.Errorf("rotated again while the old secret, which is the one that the sink holds, still worked")
 	}
 	if m.scenario.Paired && used == c.current {

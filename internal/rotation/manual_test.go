@@ -228,8 +228,8 @@ func TestRotateNowGetsNoAnswer(t *testing.T) {
 				}
 				return
 			}
-			// It is kept alive for three graces, and made up for a quarter of one before.
-			if len(began) != 1 || began[0] != "recovery at 01 03:50:00 for 01 03:50:00" || w.sink.ClientSecret.Reveal() != w.current {
+			// It is kept alive, and made up for after three graces.
+			if len(began) != 1 || began[0] != "recovery at 01 04:00:00 for 01 04:00:00" || w.sink.ClientSecret.Reveal() != w.current {
 				t.Errorf("%q", began)
 			}
 		})

@@ -72,6 +72,7 @@ type Rotator struct {
 	mu    sync.Mutex
 	locks map[string]*sync.Mutex // by token
 	held  map[string]heldAnswer  // answers whose seal failed, by rotation ID
+	kept  map[string]time.Time   // until when old secrets were extended, by rotation ID
 
 	store   Pauses
 	pausing sync.Mutex // held while they are saved
@@ -84,7 +85,7 @@ func New(o Options) *Rotator {
 	r := &Rotator{
 		ledger: o.Ledger, pending: o.Pending, observer: o.Observer, now: o.Now,
 		owner: o.Owner, started: o.Started,
-		locks: make(map[string]*sync.Mutex), held: make(map[string]heldAnswer), store: o.Pauses,
+		locks: make(map[string]*sync.Mutex), held: make(map[string]heldAnswer), kept: make(map[string]time.Time), store: o.Pauses,
 	}
 	if r.store == nil {
 		r.store = noPauses{}
@@ -112,6 +113,9 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 		return record, err
 	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
+	if withoutBackOff(ctx) && (record.Step != StepIdle || record.owed()) {
+		a.record.NotBefore, record.NotBefore = time.Time{}, time.Time{}
+	}
 	if any, err := a.chores(ctx); any { // what else is due is found to be so again
 		return a.record, err
 	}
@@ -120,6 +124,9 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	}
 	if err = a.run(ctx); err != nil && !a.reported && ctx.Err() == nil {
 		a.tell(Stuck{Token: t.Name, Err: err})
+	}
+	if err != nil && ctx.Err() == nil {
+		a.keepLostAlive(ctx)
 	}
 	return a.record, err
 }
@@ -262,7 +269,11 @@ func (a *attempt) rotate(ctx context.Context) error {
 // preflight proves that the answer could be kept and delivered, before it is asked for.
 func (a *attempt) preflight(ctx context.Context) error {
 	work := a.record.Work
-	ctx, cancel := context.WithTimeout(ctx, max(work.Deadline.Sub(a.now())-minTimeLeft, 0))
+	bound := max(work.Deadline.Sub(a.now())-minTimeLeft, 0)
+	if lost := a.record.Lost; lost != nil { // a peer that hangs must not keep the old secret from being extended
+		bound = min(bound, storeTimeout, max(time.Duration(lost.Grace)/4, minTimeLeft))
+	}
+	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	work.BeforeSink = make(map[string]Stored, len(a.token.Sinks))
 	for _, sink := range a.token.Sinks {
@@ -345,7 +356,7 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 	work.SealedAt = a.now().UTC()
 	work.Digest = issued.ClientSecret.Digest()
 	work.After = issued.Facts
-	work.GraceEndsAt = issued.GraceEndsAt.UTC()
+	work.GraceEndsAt = later(work.GraceEndsAt, issued.GraceEndsAt.UTC())
 	if work.Makes != "" {
 		work.TokenID = issued.Facts.ID
 	}
@@ -419,6 +430,7 @@ func (a *attempt) store(ctx context.Context) error {
 		}
 		return a.stall(ctx, "store", err)
 	}
+	a.restoreGrace(ctx)
 	if err := a.save(ctx, StepStored); err != nil {
 		return a.stall(ctx, "ledger", err)
 	}
@@ -494,7 +506,12 @@ func (a *attempt) deliverUnsealed(ctx context.Context, issued Issued, sealErr er
 	if _, invalid := validate(a.record.Work.Before, issued); invalid != nil {
 		return a.stall(ctx, "seal", errors.Join(err, invalid))
 	}
-	return a.stall(ctx, "seal", errors.Join(err, a.deliver(ctx, issued.Credential)))
+	if undelivered := a.deliver(ctx, issued.Credential); undelivered != nil {
+		a.record.Work.GraceEndsAt = later(a.record.Work.GraceEndsAt, issued.GraceEndsAt.UTC())
+		a.keepOldAlive(ctx)
+		err = errors.Join(err, undelivered)
+	}
+	return a.stall(ctx, "seal", err)
 }
 
 // commit ends the rotation. The sealed secret is erased only now that the ledger says
@@ -545,6 +562,7 @@ func (a *attempt) commit(ctx context.Context) error {
 		}
 		a.record.Work, a.record.Failures, a.record.LastError, a.record.NextTrigger = nil, 0, "", ""
 		a.record.NotBefore, a.record.CatchUpAt, a.record.OldDiesBy, a.record.Outside = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+		a.record.Lost = nil
 		a.carriedOut(work)
 		record, what := heal(a.token, a.record, a.now()) // the clock may have been put back since the claim
 		a.record, healed = record, append(healed, what...)
@@ -553,6 +571,10 @@ func (a *attempt) commit(ctx context.Context) error {
 	if err != nil {
 		a.record = before
 		return a.stall(ctx, "commit", err)
+	}
+	a.dropKept(work.RotationID)
+	if before.Lost != nil {
+		a.dropKept(before.Lost.RotationID)
 	}
 	if len(healed) > 0 {
 		a.tell(ClockHealed{Token: a.token.Name, What: healed})

@@ -109,6 +109,10 @@ type Record struct {
 	// latest, whatever later rotations promise. Their graces are those of secrets that nobody has.
 	OldDiesBy time.Time `json:"old_dies_by,omitzero"`
 
+	// Lost is set from a doubt whose secret was lost, or may have been, until the rotation that makes up
+	// for it is done.
+	Lost *Lost `json:"lost,omitempty"`
+
 	// Order is set while an operator's order to rotate is not carried out.
 	Order *Order `json:"order,omitempty"`
 
@@ -149,6 +153,8 @@ func (r Record) GraceEnd() time.Time {
 		return r.Doubt.OldWorksUntil
 	case r.Step == StepSealed, r.Step == StepStored:
 		return r.Work.GraceEndsAt
+	case r.Lost != nil:
+		return r.Lost.Until
 	}
 	if r.Last != nil {
 		return r.Last.GraceEndsAt
@@ -158,7 +164,7 @@ func (r Record) GraceEnd() time.Time {
 
 // owed reports whether a rotation must follow whatever the schedule says.
 func (r Record) owed() bool {
-	return r.NextTrigger != "" || !r.OldDiesBy.IsZero()
+	return r.NextTrigger != "" || !r.OldDiesBy.IsZero() || r.Lost != nil
 }
 
 // clone returns a copy that shares nothing which a rotation in hand still changes.
@@ -259,6 +265,7 @@ type Done struct {
 	Digest      secret.Digest `json:"digest"`
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
 	AskedAt     time.Time     `json:"asked_at,omitzero"` // when the request left
+	Revoked     bool          `json:"revoked,omitempty"` // an operator has ended the previous secret early
 	// Unverified says why nobody knows whether the secret is accepted, where that was to be
 	// tried; empty if it is, or if it was not to be tried.
 	Unverified string `json:"unverified,omitempty"`

@@ -34,6 +34,9 @@ func (a *attempt) lookAndAct(ctx context.Context) (verdict Verdict, readErr, err
 		return verdict, nil, a.settle(ctx, verdict)
 	}
 	a.record.NotBefore = verdict.Again.UTC()
+	if readErr != nil { // else there is nothing that would be there sooner
+		a.record.NotBefore = a.hasten(a.record.NotBefore, emergencyWait)
+	}
 	return verdict, readErr, a.save(ctx, StepInDoubt)
 }
 
@@ -51,11 +54,14 @@ func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error
 	if err != nil {
 		return Verdict{}, readErr, fmt.Errorf("%w: %w", ErrLedger, err)
 	}
-	e.Trusted = oracleTrusted(records, a.token.Account)
+	e.Trusted, e.Unread = oracleTrusted(records, a.token.Account), readErr != nil
+	if d := a.record.Doubt; !d.OldWorksUntil.IsZero() { // the ledger may not have been writable
+		d.OldWorksUntil = later(d.OldWorksUntil, a.keptUntil(a.record.Work.RotationID))
+	}
 	verdict = Judge(a.record, e, a.now())
 	a.record.Doubt.CarriedOut = a.record.Doubt.CarriedOut || verdict.CarriedOut
 	if verdict.Extend > 0 {
-		until, err := a.extendGrace(ctx, verdict.Extend)
+		until, err := a.extendGrace(ctx, a.record.Work.RotationID, a.record.Work.TokenID, verdict.Extend)
 		if err == nil {
 			a.record.Doubt.OldWorksUntil = until
 			a.record.Doubt.Extensions++
@@ -101,13 +107,11 @@ func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
 	if verdict.Deliver {
 		step = StepSealed
 	} else {
-		if lost := doubt.CarriedOut || doubt.Answered(); lost && a.record.OldDiesBy.IsZero() && !work.Apart() {
-			a.record.OldDiesBy = doubt.OldWorksUntil
-		}
 		if a.made != nil {
 			a.keepMade(*a.made)
 		}
 		if !verdict.NotCarriedOut {
+			a.owesAnother(doubt, work)
 			a.voidUpdatedAt()
 		}
 		a.record.Work = nil
@@ -138,41 +142,26 @@ func (a *attempt) voidUpdatedAt() {
 	}
 }
 
-// extendGrace lets the old secret live for this long from now.
-func (a *attempt) extendGrace(ctx context.Context, grace time.Duration) (time.Time, error) {
-	work := a.record.Work
+// extendGrace lets the old secret, the previous one of that service token, live for this long from now.
+func (a *attempt) extendGrace(ctx context.Context, rotationID, tokenID string, grace time.Duration) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	failpoint.Reach("extend.before")
-	facts, until, err := a.token.Issuer.SetGrace(ctx, work.TokenID, grace)
+	facts, until, err := a.token.Issuer.SetGrace(ctx, tokenID, grace)
 	failpoint.Reach("extend.after")
 	if err != nil {
 		// It may have moved updated_at all the same, so what is known of that is void.
 		a.record.Facts.UpdatedAt = time.Time{}
 		err = fmt.Errorf("extending the grace of the old secret: %w", err)
 	} else {
-		work.TouchedAt = facts.UpdatedAt
-		a.record.Facts = a.record.Facts.updatedBy(facts)
-	}
-	a.tell(GraceExtended{Token: a.token.Name, RotationID: work.RotationID, Until: until, Err: err})
-	return until.UTC(), err
-}
-
-// keepOldAlive extends the grace of the old secret while the new one cannot be delivered:
-// until then consumers have nothing else.
-func (a *attempt) keepOldAlive(ctx context.Context) {
-	work, now := a.record.Work, a.now()
-	grace := time.Duration(work.Grace)
-	switch {
-	case grace == 0, work.Apart(), work.GraceEndsAt.IsZero(), !a.record.OldDiesBy.IsZero(): // no old secret in use lives on
-	case now.Before(work.GraceEndsAt.Add(-grace/2 - graceBlur)): // there is time yet
-	case !now.Before(work.GraceEndsAt): // it is dead, and nothing revives it
-	case !now.Before(work.IntentAt.Add(MaxGrace)):
-	default:
-		if until, err := a.extendGrace(ctx, grace); err == nil {
-			work.GraceEndsAt = until
+		if a.record.Work != nil {
+			a.record.Work.TouchedAt = facts.UpdatedAt
 		}
+		a.record.Facts = a.record.Facts.updatedBy(facts)
+		a.keep(rotationID, until.UTC())
 	}
+	a.tell(GraceExtended{Token: a.token.Name, RotationID: rotationID, Until: until, Err: err})
+	return until.UTC(), err
 }
 
 // InDoubtError says that a token stays in doubt, why, and until when.

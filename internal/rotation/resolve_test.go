@@ -214,7 +214,7 @@ func TestDeliveryIsTriedInTimeToExtendTheGrace(t *testing.T) {
 
 // TestRestartDoesNotWaitForABackOff: a secret in hand is tried at once by the next process.
 func TestRestartDoesNotWaitForABackOff(t *testing.T) {
-	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+	inBubble(t, 24*time.Hour, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink store", fault{before: errors.New("sealed")})
 		for range 6 {
 			w.advance(r, token)

@@ -215,12 +215,12 @@ func TestUnknownOutcomeWaitsForTheGrace(t *testing.T) {
 	const grace = 40 * time.Minute
 	for name, test := range map[string]struct {
 		frozen, refuseExtension bool
-		want                    time.Duration // from the doubt to the reissue: a margin of a quarter before the end
+		want                    time.Duration // from the doubt to the reissue
 		extensions              int
 	}{
-		"extended":          {want: 3*grace - grace/4, extensions: 4},
-		"not shown":         {frozen: true, want: grace - grace/4},
-		"refused to extend": {refuseExtension: true, want: grace - grace/4},
+		"extended":          {want: 3 * grace, extensions: 12}, // at once, and then whenever a quarter is over
+		"not shown":         {frozen: true, want: grace / 2},
+		"refused to extend": {refuseExtension: true, want: grace / 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -291,7 +291,7 @@ func TestUnknownOutcomeThatWasNothing(t *testing.T) {
 				}
 				want := time.Minute // the settling time
 				if frozen {
-					want = 30 * time.Minute // the oracle is not trusted
+					want = 20 * time.Minute // the oracle is not trusted
 				}
 				if waited := time.Since(doubted); waited != want {
 					t.Errorf("resolved after %s, want %s", waited, want)

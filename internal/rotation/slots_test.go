@@ -362,7 +362,7 @@ func TestReissueIsNotHeldUp(t *testing.T) {
 			}
 		}
 		w.serve(r, token, "02 12:00:00")
-		w.wantBegan("schedule at 01 04:00:00 for 01 04:00:00", "recovery at 01 04:30:00 for 01 04:00:00")
+		w.wantBegan("schedule at 01 04:00:00 for 01 04:00:00", "recovery at 01 04:20:00 for 01 04:00:00")
 		if w.rotates != 2 || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("%d rotates", w.rotates)
 		}

@@ -28,3 +28,15 @@ func UrgencyOf(ctx context.Context) Urgency {
 	u, _ := ctx.Value(urgencyKey{}).(Urgency)
 	return u
 }
+
+type withoutBackOffKey struct{}
+
+// WithoutBackOff returns a context in which Advance does not wait for the back-off of a token whose
+// secret is pending: what it failed for may be there again.
+func WithoutBackOff(ctx context.Context) context.Context {
+	return context.WithValue(ctx, withoutBackOffKey{}, true)
+}
+
+func withoutBackOff(ctx context.Context) bool {
+	return ctx.Value(withoutBackOffKey{}) != nil
+}
