@@ -102,7 +102,8 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 		return Record{
 			Format: RecordFormat, Revision: record.Revision,
 			Token: t.Name, TokenID: t.ID, Account: t.Account, Origin: origin, Replaced: replacedBy(t, t.ID, record.Replaced),
-			Anchor: r.now().UTC().Truncate(time.Second), Schedule: scheduleOf(t),
+			Abandoned: record.Abandoned,
+			Anchor:    r.now().UTC().Truncate(time.Second), Schedule: scheduleOf(t),
 		}, SlotsMissed{}, true, nil
 	}
 	rescheduled := reschedule(t, &record, r.now())

@@ -115,7 +115,7 @@ func TestRotateNowInTheMiddle(t *testing.T) {
 		w.failing("sink store", "01 01:20:00")
 		w.serve(r, token, "01 01:05:00")
 		_, err := r.RotateNow(t.Context(), token, everything, "ops")
-		if want := "not rotated: a rotation of ci is in hand already (sealed), and is finished first: see rotatord status ci"; err == nil || err.Error() != want {
+		if want := "not rotated: a rotation of ci is in progress (sealed since 2000-01-01T01:00:00Z: sink memory:sink: vault is sealed): rotatord status ci"; err == nil || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 		w.serve(r, token, "01 01:30:00")
@@ -125,7 +125,7 @@ func TestRotateNowInTheMiddle(t *testing.T) {
 		w.failAll("rotate", fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}})
 		w.serve(r, token, "01 01:05:00")
 		_, err := r.RotateNow(t.Context(), token, everything, "ops")
-		if want := "not rotated: ci is in doubt, and rotating could cut off the secret that works: look at it with rotatord resolve ci"; err == nil || err.Error() != want {
+		if want := "not rotated: ci is in doubt since 2000-01-01T01:00:00Z, and rotating could cut off the secret that works: rotatord resolve ci"; err == nil || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 		if w.rotates != 1 {

@@ -137,6 +137,9 @@ type attempt struct {
 	reported bool // an Attempted was told
 
 	made *TokenFacts // in doubt about a service token that was to be made: it, if it is there
+
+	overtaker *Overtaken // what this attempt found in the sinks in the place of our secret
+	seen      TokenFacts // what Cloudflare showed then
 }
 
 // run goes from step to step until the rotation is done or a step fails. Each step
@@ -413,12 +416,17 @@ func (a *attempt) store(ctx context.Context) error {
 	if err := a.identifyMade(ctx, issued); err != nil {
 		return a.stall(ctx, "identify", err)
 	}
+	a.overtaker = nil
 	if err := a.phase(PhaseStore, func() error { return a.deliver(ctx, issued.Credential) }); err != nil {
-		if !errors.Is(err, errSuperseded) {
+		switch {
+		case a.overtaker != nil:
+			return a.overtaken(ctx, issued, err)
+		case a.record.Work.Overtaken == nil && !a.record.revokes():
 			a.keepOldAlive(ctx)
 		}
 		return a.stall(ctx, "store", err)
 	}
+	a.record.Work.Overtaken = nil
 	if err := a.save(ctx, StepStored); err != nil {
 		return a.stall(ctx, "ledger", err)
 	}
@@ -450,7 +458,7 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 			return err
 		}
 		if fresh && now.Digest != base.Digest && now.Digest != c.ClientSecret.Digest() {
-			if err := a.notSuperseded(ctx); err != nil {
+			if err := a.notOvertaken(ctx, sink.Name(), now); err != nil {
 				return err
 			}
 		}
@@ -462,26 +470,6 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 	}
 	if stored.Digest != c.ClientSecret.Digest() || stored.ClientID != c.ClientID {
 		return errors.New("the sink confirmed something else than what was delivered")
-	}
-	return nil
-}
-
-// errSuperseded is in the error of a delivery that was refused because somebody else has
-// rotated the token meanwhile.
-var errSuperseded = errors.New("ours is kept sealed and not delivered, since it may have been replaced")
-
-// notSuperseded is asked when somebody else has put another secret into the sink since the
-// intent. If Cloudflare has changed the token since our answer too, ours is probably no
-// longer the one that works, and delivering it would lock consumers out.
-func (a *attempt) notSuperseded(ctx context.Context) error {
-	work := a.record.Work
-	facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
-	if err != nil {
-		return fmt.Errorf("the sink holds a secret that is not ours, and Cloudflare could not be asked whether ours is the last: %w", err)
-	}
-	if facts.UpdatedAt.After(work.After.UpdatedAt) && facts.UpdatedAt.After(work.TouchedAt) {
-		return fmt.Errorf("the sink holds a secret that is not ours, and the token was changed at Cloudflare at %s, after our rotation: %w",
-			facts.UpdatedAt.Format(time.RFC3339), errSuperseded)
 	}
 	return nil
 }
@@ -504,7 +492,7 @@ func (a *attempt) commit(ctx context.Context) error {
 	before, work := a.record, a.record.Work
 	var healed []string
 	err := a.phase(PhaseCommit, func() error {
-		if err := a.erase(ctx, work.RotationID); err != nil {
+		if err := errors.Join(a.erase(ctx, work.RotationID), a.eraseAbandoned(ctx)); err != nil {
 			return err
 		}
 		switch now := a.now().UTC(); {

@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,9 @@ import (
 // resolve looks at the world and judges the doubt. A resolved token is due again at
 // once, for the slot that it was rotated for.
 func (a *attempt) resolve(ctx context.Context) error {
+	if done, err := a.overruled(ctx); done {
+		return err
+	}
 	verdict, readErr, err := a.lookAndAct(ctx)
 	if err != nil || verdict.Resolved {
 		return err
@@ -169,6 +171,7 @@ func (a *attempt) keepOldAlive(ctx context.Context) {
 	case !now.Before(work.GraceEndsAt): // it is dead, and nothing revives it
 	case !now.Before(work.IntentAt.Add(MaxGrace)):
 	default:
+		a.noteChangeBefore(ctx)
 		if until, err := a.extendGrace(ctx, grace); err == nil {
 			work.GraceEndsAt = until
 		}
@@ -197,7 +200,11 @@ const (
 	ResolveAssumeNotRotated Resolution = "assume_not_rotated" // the operator knows that it was not carried out
 	ResolveDeliver          Resolution = "deliver"            // deliver the sealed answer although it failed validation
 	ResolveAccept           Resolution = "accept"             // take a new secret as good that was refused where it was tried
+	ResolveDrop             Resolution = "drop"               // give the new secret up: another one took its place, or the token is gone
 )
+
+// Resolutions are all of them.
+var Resolutions = []Resolution{ResolveLook, ResolveRotateNow, ResolveAssumeNotRotated, ResolveDeliver, ResolveAccept, ResolveDrop}
 
 // ErrNotInDoubt is in the error of Resolve when there is no doubt to resolve.
 var ErrNotInDoubt = errors.New("not in doubt")
@@ -205,9 +212,9 @@ var ErrNotInDoubt = errors.New("not in doubt")
 // ErrUnfit is in the error of Resolve when what is known speaks against the resolution.
 var ErrUnfit = errors.New("the resolution does not fit what is known")
 
-// Resolve carries out what an operator decides about a token in doubt. It returns the record
-// as it then stands and the verdict. It rotates and delivers nothing by itself: a resolved
-// token is due at once, and Advance does the rest.
+// Resolve carries out what an operator decides about a token in doubt, or about another rotation in
+// progress that needs a decision. It returns the record as it then stands and the verdict. It
+// rotates and delivers nothing by itself: a resolved token is due at once, and Advance does the rest.
 func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record, Verdict, error) {
 	defer r.lock(t.Name)()
 	record, err := r.load(ctx, t)
@@ -218,7 +225,10 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 		return r.resolveUnverified(ctx, t, record, how)
 	}
 	if record.Step != StepInDoubt {
-		return record, Verdict{}, fmt.Errorf("%s is %w: its state is %s", t.Name, ErrNotInDoubt, cmp.Or(string(record.Step), "idle"))
+		return r.resolveInProgress(ctx, t, record, how)
+	}
+	if how == ResolveDrop {
+		return r.dropDoubt(ctx, t, record)
 	}
 	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
 	a.manual = true
@@ -261,11 +271,12 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 	case ResolveDeliver:
 		if !d.MayDeliver() {
 			return Verdict{}, fmt.Errorf("%w: there is no sealed answer for %s that could be delivered: "+
-				"only one whose secret has an unfamiliar format, or that could not be opened before", ErrUnfit, r.Token)
+				"only one whose secret has an unfamiliar format, or that could not be opened before. See rotatord resolve %s", ErrUnfit, r.Token, r.Token)
 		}
 		return Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorDeliver}, nil
 	case ResolveAccept:
-		return Verdict{}, fmt.Errorf("%w: there is no delivered secret of %s that is refused where it was tried", ErrUnfit, r.Token)
+		return Verdict{}, fmt.Errorf("%w: --accept is for a secret that was delivered and is refused where it was tried, and %s is in doubt: rotatord resolve %s",
+			ErrUnfit, r.Token, r.Token)
 	default:
 		return Verdict{}, fmt.Errorf("%w: %q is no resolution", ErrUnfit, how)
 	}
@@ -283,7 +294,7 @@ func (r *Rotator) resolveUnverified(ctx context.Context, t Token, record Record,
 		return record, Verdict{Reason: ReasonUnverified, Again: record.NotBefore}, nil
 	default:
 		return record, Verdict{}, fmt.Errorf("%w: the rotation of %s is known to be carried out and delivered; its secret is refused where it was tried: "+
-			"resolve it with --accept or --rotate-now", ErrUnfit, t.Name)
+			"rotatord resolve %s --accept, or --rotate-now", ErrUnfit, t.Name, t.Name)
 	}
 	err := a.acceptUnverified(ctx, how == ResolveRotateNow)
 	return a.record, verdict, err
