@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +74,10 @@ func (a *attempt) mayNotResolve(state State) error {
 	case StateClaimed, StateIntent:
 		return fmt.Errorf("%s is %w: a rotation of it is in progress (%s)%s: rotatord status %s", name, ErrNotInDoubt, state, because(a.record), name)
 	}
-	return fmt.Errorf("%s is %w: its state is %s", name, ErrNotInDoubt, cmp.Or(string(a.record.Step), "idle"))
+	if state == StateIdle {
+		return fmt.Errorf("%s is %w: its state is idle", name, ErrNotInDoubt)
+	}
+	return fmt.Errorf("%s is %w: its state is %s%s: rotatord status %s", name, ErrNotInDoubt, state, because(a.record), name)
 }
 
 // because is why a rotation does not go on; empty if nothing has failed.
@@ -100,7 +102,7 @@ func (a *attempt) drop(ctx context.Context) (Verdict, error) {
 	}
 	if a.record.Work.Overtaken == nil {
 		return Verdict{}, fmt.Errorf("%w: the new secret of %s waits for its sinks%s, and nothing shows that another one took its place, so it is not given up. "+
-			"Mend the sink, or configure another one and reload", ErrUnfit, a.token.Name, because(a.record))
+			"Mend the sink, or configure another one and reload: rotatord status %s", ErrUnfit, a.token.Name, because(a.record), a.token.Name)
 	}
 	for _, sink := range a.token.Sinks {
 		if err := a.holdsAnother(ctx, sink); err != nil {

@@ -243,6 +243,20 @@ func (r *Rotator) CancelOrders(ctx context.Context, tokens []Token) ([]Record, e
 	return changed, errors.Join(errs...)
 }
 
+// ErrNoOrder is in the error of CancelOrder if there is no order that could be taken back.
+var ErrNoOrder = errors.New("no rotation was ordered")
+
+// CancelOrder takes back the order of one token. What is in progress is finished.
+func (r *Rotator) CancelOrder(ctx context.Context, t Token) (Record, error) {
+	record, err := r.cancelOrder(ctx, t)
+	if err == nil && record.Revision == 0 {
+		if record, err = r.ledger.Load(ctx, t.Name); err == nil {
+			err = fmt.Errorf("%w for %s, so there is nothing to take back: rotatord status %s", ErrNoOrder, t.Name, t.Name)
+		}
+	}
+	return record, err
+}
+
 // cancelOrder returns a zero Record if there was no order.
 func (r *Rotator) cancelOrder(ctx context.Context, t Token) (Record, error) {
 	defer r.lock(t.Name)()

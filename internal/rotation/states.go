@@ -117,7 +117,7 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 			{resolve, "Try to deliver it now."},
 			{resolve + " --drop", "Only if the service token was deleted at Cloudflare: give the secret up."},
 		}
-		if end := record.Work.GraceEndsAt; !record.Work.Apart() && !end.IsZero() {
+		if end := record.Work.GraceEndsAt; !record.Work.Apart() && !end.IsZero() && !now.Gone {
 			exits = append(exits,
 				Exit{"rotatord extend-grace " + t.Name + " 24h", "Keep the old secret, which consumers use until then, working for longer. The daemon does so by itself."},
 				Exit{"rotatord revoke-previous " + t.Name + " --override-in-use", "If the old secret has leaked and the sink stays away: revoke it now. CONSUMERS FAIL until they can read the new one."})
@@ -157,10 +157,13 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 }
 
 func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit {
-	exits := []Exit{
-		{resolve, "Look again now, and show what is known."},
-		{resolve + " --rotate-now", "Take its secret as lost, and rotate again at once. If the rotation was carried out, this CUTS OFF the old secret."},
+	exits := []Exit{{resolve, "Look again now, and show what is known."}}
+	if record.Work != nil && record.Work.Makes != "" {
+		exits = append(exits, Exit{"", "It ends by itself, a minute after the request, once Cloudflare says whether the service token was made."},
+			Exit{resolve + " --rotate-now", "Only if it stays in doubt after that: take its secret as lost, and have another one made."})
+		return append(exits, leaked)
 	}
+	exits = append(exits, Exit{resolve + " --rotate-now", "Take its secret as lost, and rotate again at once. If the rotation was carried out, this CUTS OFF the old secret."})
 	if record.Doubt.MayDeliver() {
 		exits = append(exits, Exit{resolve + " --deliver", "Deliver the sealed answer to the sinks."})
 	}
@@ -168,7 +171,7 @@ func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit
 		exits = append(exits, Exit{resolve + " --assume-not-rotated", "Only if you know that it was not carried out: the slot is served again at once."})
 	}
 	if now.Gone {
-		exits = append(exits, Exit{resolve + " --drop", "The service token is gone: end the doubt, so that the entry can name another one."})
+		return append(exits, Exit{resolve + " --drop", "The service token is gone: end the doubt, so that the entry can name another one."})
 	}
 	return append(exits, leaked)
 }
