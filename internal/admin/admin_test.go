@@ -93,8 +93,13 @@ func (d *fakeDaemon) CancelAll(_ context.Context, account string) (admin.Progres
 	return admin.Progress{Account: account, Cancelled: 2}, d.err
 }
 
-func (d *fakeDaemon) RevokePrevious(_ context.Context, name string) (admin.Grace, error) {
-	d.ask("revoke the previous secret of %s", name)
+func (d *fakeDaemon) Cancel(_ context.Context, name string) (admin.Cancelled, error) {
+	d.ask("cancel the order of %s", name)
+	return admin.Cancelled{Token: d.tokens[1]}, d.err
+}
+
+func (d *fakeDaemon) RevokePrevious(_ context.Context, name string, inUse bool) (admin.Grace, error) {
+	d.ask("revoke the previous secret of %s%s", name, map[bool]string{true: " in use"}[inUse])
 	return admin.Grace{Token: d.tokens[1], EndsAt: now}, d.err
 }
 

@@ -177,8 +177,9 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 func (r *Rotator) fit(t Token, record Record) (_ Record, healed bool, err error) {
 	if record.Step != StepIdle && !t.Owes(record) {
 		return record, false, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+
-			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name",
-			record.Step, record.Work.TokenID, t.Name, t.ID)
+			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name. "+
+			"If that service token was deleted, set it back and end the rotation with rotatord resolve %s --drop",
+			record.Step, record.Work.TokenID, t.Name, t.ID, t.Name)
 	}
 	before := record.Anchor
 	record, what := heal(t, record, r.now())

@@ -103,7 +103,7 @@ func (r *Rotator) ExtendGrace(ctx context.Context, t Token, grace time.Duration)
 	last, now := a.record.Last, a.now()
 	switch {
 	case last == nil || last.GraceEndsAt.IsZero():
-		return a.record, fmt.Errorf("%w: %s has no previous secret that could be kept: it was never rotated by this ledger, or without a grace", ErrNoPrevious, t.Name)
+		return a.record, fmt.Errorf("%w: %s has no previous secret that could be kept: it was never rotated by this ledger, or without a grace: rotatord status %s", ErrNoPrevious, t.Name, t.Name)
 	case !now.Before(last.GraceEndsAt):
 		return a.record, fmt.Errorf("%w: the previous secret of %s stopped working at %s, and cannot be revived", ErrNoPrevious, t.Name, last.GraceEndsAt.Format(time.RFC3339))
 	case grace > MaxGrace:

@@ -218,12 +218,14 @@ func TestOwnExtensionDoesNotHideARotation(t *testing.T) {
 // TestDropIsProven: our secret is given up only if every sink holds another whole one.
 func TestDropIsProven(t *testing.T) {
 	for what, change := range map[string]func(w *world){
-		"holds no secret":                           func(w *world) { w.sink = rotation.Credential{} },
-		"still holds the secret from before":        func(w *world) { w.sink.ClientSecret = secret.New(w.secretOf(0)) },
-		"does not hold a whole secret":              func(w *world) { w.sink.ClientSecret = secret.New("cfast_short") },
-		"holds a secret for another client ID":      func(w *world) { w.sink.ClientID = "another.access" },
-		"could not be read":                         func(w *world) { w.failAll("sink preflight", fault{before: errors.New("403")}) },
-		"Cloudflare could not be asked":             func(w *world) { w.failAll("inspect", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut}}) },
+		"holds no secret":                      func(w *world) { w.sink = rotation.Credential{} },
+		"still holds the secret from before":   func(w *world) { w.sink.ClientSecret = secret.New(w.secretOf(0)) },
+		"does not hold a whole secret":         func(w *world) { w.sink.ClientSecret = secret.New("cfast_short") },
+		"holds a secret for another client ID": func(w *world) { w.sink.ClientID = "another.access" },
+		"could not be read":                    func(w *world) { w.failAll("sink preflight", fault{before: errors.New("403")}) },
+		"Cloudflare could not be asked": func(w *world) {
+			w.failAll("inspect", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut}})
+		},
 		"holds the new secret already, and the rot": func(w *world) { w.sink = w.pending[w.record().Work.RotationID].Credential },
 	} {
 		t.Run(what, func(t *testing.T) {

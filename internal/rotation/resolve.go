@@ -234,6 +234,9 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 	a.manual = true
 	if how == ResolveLook { // to an operator it is an answer, and not an error, that a doubt stays
 		verdict, readErr, err := a.lookAndAct(ctx)
+		if errors.Is(readErr, ErrGone) {
+			readErr = fmt.Errorf("%w. If the service token was deleted: rotatord resolve %s --drop", readErr, t.Name)
+		}
 		return a.record, verdict, errors.Join(err, readErr)
 	}
 	// What Cloudflare shows counts, also where an operator decides. If it cannot be asked the
@@ -265,7 +268,8 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 	case ResolveAssumeNotRotated:
 		if d.Answered() || d.CarriedOut {
 			return Verdict{}, fmt.Errorf("%w: Cloudflare has shown that the rotation of %s was carried out, so it cannot be taken as not rotated: "+
-				"reissue with --rotate-now when consumers can bear it, or leave it to be reissued before the grace ends", ErrUnfit, r.Token)
+				"have another one made with rotatord resolve %s --rotate-now when consumers can bear it, or leave that to the daemon, which does it before the grace ends",
+				ErrUnfit, r.Token, r.Token)
 		}
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonOperatorNotRotated}, nil
 	case ResolveDeliver:

@@ -102,6 +102,9 @@ func (r *Rotator) Exits(t Token, record Record, now Troubles) []Exit {
 
 // exitsOf are those of a state.
 func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
+	if state == StateIdle {
+		return nil
+	}
 	resolve, leaked := "rotatord resolve "+t.Name, Exit{
 		"rotatord rotate " + t.Name + " --revoke-now",
 		"If a secret has leaked: this goes before whatever is in progress, and is tried until it is done.",
@@ -215,6 +218,14 @@ func firstFailing(all []Replaced) *Replaced {
 		}
 	}
 	return nil
+}
+
+// PausedByName reports whether the pause that a token is under is its own, and not the one of all.
+func (r *Rotator) PausedByName(token string) bool {
+	now := r.PauseOf(token)
+	r.pauseMu.Lock()
+	defer r.pauseMu.Unlock()
+	return now.On() && now == r.pauses[token]
 }
 
 // Expired reports whether a service token has ended by now.

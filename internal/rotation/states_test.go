@@ -285,11 +285,11 @@ var allTyped = [][]typed{{
 		return p.r.ExtendGrace(p.t.Context(), p.token, 2*time.Hour)
 	})},
 	{"pause", granting(func(p *facing) (rotation.Record, error) {
-		return p.record(), p.r.Pause(p.t.Context(), p.token.Name, rotation.Pause{Since: time.Now()})
+		return rotation.Record{}, p.r.Pause(p.t.Context(), p.token.Name, rotation.Pause{Since: time.Now()})
 	})},
 	{"resume", granting(func(p *facing) (rotation.Record, error) {
 		_, err := p.r.Resume(p.t.Context(), p.token.Name)
-		return p.record(), err
+		return rotation.Record{}, err
 	})},
 }}
 

@@ -328,6 +328,9 @@ func notThere(operation string) error {
 
 func (w *world) SetGrace(_ context.Context, id string, grace time.Duration) (facts rotation.TokenFacts, until time.Time, err error) {
 	err = w.do("extend", func() error {
+		if w.gone[id] {
+			return notThere("update")
+		}
 		c := w.of(id)
 		c.updatedAt = time.Now().UTC()
 		if time.Now().Before(c.previousUntil) { // a dead secret stays dead
