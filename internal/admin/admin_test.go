@@ -481,7 +481,7 @@ func TestMalformed(t *testing.T) {
 		{"POST", resolve, `{"how": "look", "force": true}`, 400, `unknown field "force"`},
 		{"POST", resolve, `{"how": "look"} {"how": "rotate_now"}`, 400, "something stands behind the object"},
 		{"POST", resolve, `{"how": "look"} x`, 400, "something stands behind the object"},
-		{"POST", resolve, `{}`, 400, `how is "", and must be one of ["look" "rotate_now" "assume_not_rotated" "deliver" "accept"]`},
+		{"POST", resolve, `{}`, 400, `how is "", and must be one of ["look" "rotate_now" "assume_not_rotated" "deliver" "accept" "drop"]`},
 		{"POST", resolve, `{"how": "LOOK"}`, 400, `how is "LOOK"`},
 		{"POST", resolve, `{"how": "` + canary + `"}`, 400, `how is "` + secret.Redacted + `"`},
 		{"POST", resolve, `{"how": "` + strings.Repeat("a", 5000) + `"}`, 413, "the body has more than 4096 bytes"},

@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -15,6 +16,9 @@ import (
 	"rotatord/internal/scheduler"
 	"rotatord/internal/secret"
 )
+
+// update rewrites the tables of docs/states.md with what is seen.
+var update = flag.Bool("update", false, "rewrite the tables of docs/states.md")
 
 // faced is a state that an operator can be faced with, as a row of the tables in docs/states.md.
 type faced struct {
@@ -379,9 +383,10 @@ func (p *facing) troubles() rotation.Troubles {
 }
 
 // TestStatesAreDocumented has every command typed in every state, and compares what comes of it with
-// the tables of docs/states.md.
+// the tables of docs/states.md. With -update it rewrites them.
 func TestStatesAreDocumented(t *testing.T) {
-	b, err := os.ReadFile("../../docs/states.md")
+	const path = "../../docs/states.md"
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -402,8 +407,17 @@ func TestStatesAreDocumented(t *testing.T) {
 		if !strings.Contains(string(b), strings.Join(rows, "\n")+"\n") {
 			_, documented, _ := strings.Cut(string(b), rows[0]+"\n")
 			documented, _, _ = strings.Cut(documented, "\n\n")
+			if *update && documented != "" {
+				b = []byte(strings.Replace(string(b), documented, strings.Join(rows[1:], "\n"), 1))
+				continue
+			}
 			t.Errorf("table %d of docs/states.md is another (-seen +documented):\n%s\nas seen:\n%s", i+1,
 				cmp.Diff(rows[1:], strings.Split(documented, "\n")), strings.Join(rows, "\n"))
+		}
+	}
+	if *update {
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
