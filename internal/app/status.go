@@ -115,7 +115,7 @@ func (a *App) toDo(t config.Token, seen scheduled) (all []status.ToDo) {
 	spare := record.Spare
 	now := rotation.Troubles{
 		Gone: seen.gone, Disabled: facts.ID != "" && !facts.Enabled || spare.ID != "" && !spare.Enabled,
-		Expired: facts.Expired(a.now()) || t.Partner != "" && spare.Expired(a.now()),
+		Expired: facts.Expired(a.engine.now()) || t.Partner != "" && spare.Expired(a.engine.now()),
 		Pause:   a.engine.rotator.PauseOf(t.Name), PausedAll: !a.engine.rotator.PausedByName(t.Name), Freeze: seen.due.Freeze,
 	}
 	if seen.due.Reason != rotation.DueFreeze { // it was deferred by one that is over
