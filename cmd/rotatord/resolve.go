@@ -129,6 +129,7 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 		p.doubt(o.Doubt)
 		p.next(o.Token, o.Doubt)
 		p.choices(name, o.Doubt)
+		p.toDo(besideDoubt(o.Token))
 		return p.print(w)
 	}
 	p.title("%s is no longer in doubt: %s", name, meaning(o.Reason))

@@ -196,13 +196,18 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	case t.Doubt != nil:
 		p.doubt(*t.Doubt)
 		p.choices(t.Name, *t.Doubt)
-		p.toDo(slices.DeleteFunc(slices.Clone(t.ToDo), func(do status.ToDo) bool { // the rest is shown above
-			return strings.HasPrefix(do.Command, "rotatord resolve "+t.Name) && !strings.HasSuffix(do.Command, "--drop")
-		}))
+		p.toDo(besideDoubt(t))
 	default:
 		p.toDo(t.ToDo)
 	}
 	return p.print(w)
+}
+
+// besideDoubt is what can be done about a token in doubt beside what page.choices shows.
+func besideDoubt(t status.Token) []status.ToDo {
+	return slices.DeleteFunc(slices.Clone(t.ToDo), func(do status.ToDo) bool {
+		return strings.HasPrefix(do.Command, "rotatord resolve "+t.Name) && !strings.HasSuffix(do.Command, "--drop")
+	})
 }
 
 func revoking(now bool) string {

@@ -138,7 +138,10 @@ func (a *attempt) overtaken(ctx context.Context, issued Issued, cause error) err
 		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonHeals}, false)
 	}
 	a.record.NotBefore, a.record.LastError = now.Add(overtakenRecheck), cause.Error()
-	if !known {
+	if a.sinkFailed { // that one is tried again as always
+		a.record.NotBefore = now.Add(min(BackOff(a.record.Failures+1), maxDeliveryBackOff))
+	}
+	if known = known && !a.sinkFailed; !known {
 		a.record.Failures++
 	}
 	err := error(&OvertakenError{Token: a.token.Name, Detail: cause.Error(), Again: a.record.NotBefore})

@@ -138,8 +138,9 @@ type attempt struct {
 
 	made *TokenFacts // in doubt about a service token that was to be made: it, if it is there
 
-	overtaker *Overtaken // what this attempt found in the sinks in the place of our secret
-	seen      TokenFacts // what Cloudflare showed then
+	overtaker  *Overtaken // what this attempt found in the sinks in the place of our secret
+	seen       TokenFacts // what Cloudflare showed then
+	sinkFailed bool       // another sink failed
 }
 
 // run goes from step to step until the rotation is done or a step fails. Each step
@@ -416,7 +417,7 @@ func (a *attempt) store(ctx context.Context) error {
 	if err := a.identifyMade(ctx, issued); err != nil {
 		return a.stall(ctx, "identify", err)
 	}
-	a.overtaker = nil
+	a.overtaker, a.sinkFailed = nil, false
 	if err := a.phase(PhaseStore, func() error { return a.deliver(ctx, issued.Credential) }); err != nil {
 		switch {
 		case a.overtaker != nil:
@@ -438,7 +439,10 @@ func (a *attempt) deliver(ctx context.Context, c Credential) error {
 	var failed []error
 	for _, sink := range a.token.Sinks {
 		err := a.deliverTo(ctx, sink, c)
-		a.tell(SinkWritten{Token: a.token.Name, Sink: sink.Name(), Err: err})
+		if !errors.Is(err, errOvertaken) { // then nothing was written, and nothing is wrong with the sink
+			a.tell(SinkWritten{Token: a.token.Name, Sink: sink.Name(), Err: err})
+			a.sinkFailed = a.sinkFailed || err != nil
+		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("sink %s: %w", sink.Name(), err))
 		}

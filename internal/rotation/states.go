@@ -103,7 +103,10 @@ func (r *Rotator) Exits(t Token, record Record, now Troubles) []Exit {
 // exitsOf are those of a state.
 func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 	if state == StateIdle {
-		return nil
+		if record.Failures == 0 || now.Gone {
+			return nil
+		}
+		return []Exit{{"", "The last attempt failed: mend what the last error names. It is tried again by itself, and rotatord rotate " + t.Name + " tries it now."}}
 	}
 	resolve, leaked := "rotatord resolve "+t.Name, Exit{
 		"rotatord rotate " + t.Name + " --revoke-now",
@@ -138,6 +141,7 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 		return exits
 	case StateUnverified:
 		return []Exit{
+			{"", "It is tried again by itself: Cloudflare's edge may need a moment to know a new secret, and an application may be mended."},
 			{resolve + " --accept", "Take the new secret as good: the application is at fault, or its policy. The old secret is not kept alive any longer."},
 			{resolve + " --rotate-now", "Take the new secret as bad, and rotate again. This CUTS OFF the old secret: consumers fail until they have read the new one from the sinks."},
 			leaked,
@@ -190,6 +194,9 @@ func exitsFrom(t Token, record Record, now Troubles) (exits []Exit) {
 	}
 	if now.Expired {
 		exits = append(exits, Exit{"", "The service token itself has ended: refresh it in Cloudflare's dashboard, and set renew_before."})
+	}
+	if record.Renewal.Failures > 0 {
+		exits = append(exits, Exit{"", "Renewing the service token fails: mend what its error names, or refresh the service token in Cloudflare's dashboard."})
 	}
 	if !record.Outside.IsZero() {
 		exits = append(exits, Exit{"rotatord rotate " + t.Name, "Another person or program rotated the token: this brings the sinks a secret that works."})

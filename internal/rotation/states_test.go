@@ -130,6 +130,9 @@ var allFaced = []faced{
 		}
 	}},
 	{name: "gone at Cloudflare", state: rotation.StateIdle, in: single, gone: true, operator: true, prepare: func(p *facing) { p.gone[tokenID] = true }},
+	{name: "idle, the last attempt failed: Vault is away", state: rotation.StateIdle, in: single, prepare: func(p *facing) {
+		p.away("sink preflight", "connection refused")
+	}, mend: back},
 	{name: "not made yet: the name is taken", state: rotation.StateUnmade, in: created, prepare: func(p *facing) {
 		if _, err := p.Create(p.t.Context(), rotation.CreateRequest{Name: "ci"}); err != nil {
 			p.t.Fatal(err)
