@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"rotatord/internal/secret"
@@ -151,7 +152,12 @@ func (a *attempt) isGone(ctx context.Context) (bool, error) {
 	work := a.record.Work
 	if work.TokenID == "" { // one that was made, and whose answer did not say its ID
 		found, err := a.find(ctx, work.Makes)
-		return err == nil && len(found) == 0, err
+		if err != nil || len(found) == 0 {
+			return err == nil, err
+		}
+		issued, ok, err := a.pending.Open(ctx, work.RotationID)
+		ours := func(f TokenFacts) bool { return f.ClientID == issued.ClientID }
+		return err == nil && ok && !slices.ContainsFunc(found, ours), err
 	}
 	facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
 	if errors.Is(err, ErrGone) {

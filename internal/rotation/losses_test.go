@@ -99,6 +99,35 @@ func (p *facing) ended(f faced) (err error) {
 	return err
 }
 
+// TestMadeServiceTokenIsNotFound: the answer did not say which service token was made, and the one of
+// that name is another one by now. The secret is given up, since nobody can use it.
+func TestMadeServiceTokenIsNotFound(t *testing.T) {
+	inMaking(t, nil, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failAll("sink store", fault{before: errors.New("permission denied")})
+		w.advance(r, token)
+		w.fault = nil
+		w.change(func(r *rotation.Record) { r.Work.TokenID, r.Work.After = "", rotation.TokenFacts{} })
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); !errors.Is(err, rotation.ErrUnfit) {
+			t.Fatal("a good secret was given up:", err)
+		}
+		w.made[0].clientID = "another.access"
+		for range 5 {
+			w.advance(r, token)
+		}
+		if record := w.record(); record.Step != rotation.StepSealed {
+			t.Fatal(record)
+		}
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); err != nil {
+			t.Fatal(err)
+		}
+		w.gone[w.made[0].id] = true // its name is taken until then
+		w.settle(r, token)
+		if w.creates != 2 || w.sink.ClientSecret.Reveal() != w.made[1].current {
+			t.Errorf("%d made, %+v", w.creates, w.record())
+		}
+	})
+}
+
 // TestMadeServiceTokenIsDeletedInTheMiddle: the secret of a service token that was made waits for its
 // sink, and the service token is deleted. It is given up, and another one is made.
 func TestMadeServiceTokenIsDeletedInTheMiddle(t *testing.T) {

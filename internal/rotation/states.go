@@ -119,7 +119,7 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 		return []Exit{{"", "Make the daemon's disk writable, and do not stop the daemon until then: it goes on by itself."}}
 	case StateSealed:
 		exits := []Exit{
-			{"", "Mend the sink that the last error names, or configure another one and reload: delivery is tried again at least every 30 s."},
+			{"", "Mend what the last error names, most often the sink, or configure another sink and reload: delivery is tried again at least every 30 s."},
 			{resolve, "Try to deliver it now."},
 			{resolve + " --drop", "Only if the service token was deleted at Cloudflare: give the secret up."},
 		}

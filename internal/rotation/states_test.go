@@ -199,6 +199,11 @@ var allFaced = []faced{
 		p.away("erase", "input/output error")
 	}, mend: back},
 	{name: "stored: the new secret is refused", state: rotation.StateUnverified, in: single, operator: true, prepare: func(p *facing) { p.refuse() }},
+	{name: "stored: the new secret is refused, and cannot be opened any more", state: rotation.StateUnverified, in: single, operator: true, prepare: func(p *facing) {
+		p.refuse()
+		p.unreadable = true
+		p.advance(p.r, p.token)
+	}, mend: func(p *facing) { p.unreadable = false }},
 	{name: "in doubt, carried out", state: rotation.StateDoubt, in: single, prepare: func(p *facing) { p.lose("rotate") }},
 	{name: "in doubt, shown to be carried out", state: rotation.StateDoubt, in: single, prepare: func(p *facing) {
 		p.lose("rotate")
