@@ -194,9 +194,12 @@ func (p *page) overtaken(t status.Token) {
 	if len(o.Sinks) > 0 {
 		p.line("", "by what is in %s", strings.Join(o.Sinks, ", "))
 	}
-	if o.Gone {
+	switch {
+	case o.Gone:
 		p.line("Cloudflare", "has no such service token any more")
-	} else {
+	case o.ChangedAt.IsZero():
+		p.line("Cloudflare", "does not show whether the service token was rotated after us")
+	default:
 		p.line("Cloudflare", "changed the service token %s, after this rotation", p.when(o.ChangedAt))
 	}
 	if o.Tried != "" {

@@ -27,7 +27,8 @@ type Overtaken struct {
 	Since time.Time `json:"since"` // when it was found
 	// Sinks are those that hold another secret, with the digest of it.
 	Sinks map[string]secret.Digest `json:"sinks"`
-	// ChangedAt is when the service token was changed at Cloudflare after our rotation; zero if Gone.
+	// ChangedAt is when the service token was changed at Cloudflare after our rotation; zero if Gone, and
+	// if Cloudflare does not show it.
 	ChangedAt time.Time `json:"changed_at,omitzero"`
 	// Gone is set if Cloudflare has no such service token any more.
 	Gone bool `json:"gone,omitempty"`
@@ -72,7 +73,7 @@ func (a *attempt) notOvertaken(ctx context.Context, sink string, now Stored) err
 	if !gone {
 		a.noteChange(facts)
 	}
-	if !gone && work.ChangedAt.IsZero() {
+	if !gone && work.ChangedAt.IsZero() && work.wouldShow(facts) {
 		return nil
 	}
 	if a.overtaker == nil {
@@ -81,11 +82,24 @@ func (a *attempt) notOvertaken(ctx context.Context, sink string, now Stored) err
 	a.overtaker.Sinks[sink] = now.Digest
 	a.seen = facts
 	why := "the token was changed at Cloudflare at " + work.ChangedAt.Format(time.RFC3339) + ", after our rotation"
-	if gone {
+	switch {
+	case gone:
 		why = "there is no such service token at Cloudflare any more"
 		a.overtaker.ChangedAt = time.Time{}
+	case work.ChangedAt.IsZero():
+		why = "Cloudflare does not show whether the token was rotated after us: our own rotation left updated_at alone"
 	}
 	return fmt.Errorf("the sink holds a secret that is not ours, and %s: %w", why, errOvertaken)
+}
+
+// wouldShow reports whether a rotation by others would be seen in the facts: our own has moved
+// updated_at. A service token that this rotation has made is new, and what it replaces is to go.
+func (w *Work) wouldShow(facts TokenFacts) bool {
+	before, after := w.Before.UpdatedAt, w.After.UpdatedAt
+	if after.IsZero() { // the answer did not say
+		after = facts.UpdatedAt
+	}
+	return w.Makes != "" || !before.IsZero() && after.After(before)
 }
 
 // noteChange remembers that the service token was changed at Cloudflare after our answer, and not

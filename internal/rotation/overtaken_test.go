@@ -215,6 +215,26 @@ func TestOwnExtensionDoesNotHideARotation(t *testing.T) {
 	})
 }
 
+// TestWhereCloudflareShowsNothing: our own rotation left updated_at alone, so nobody can tell whether
+// the token was rotated since. What is in the sink is not overwritten.
+func TestWhereCloudflareShowsNothing(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.frozenUpdatedAt = true
+		w.failAll("sink store", fault{before: errors.New("permission denied")})
+		w.advance(r, token)
+		at := w.updatedAt
+		w.rotateOutside(time.Hour)
+		w.updatedAt, w.fault = at, nil
+		w.advance(r, token)
+		if o := w.record().Work; o == nil || o.Overtaken == nil || !o.Overtaken.ChangedAt.IsZero() || w.sink.ClientSecret.Reveal() != w.current {
+			t.Fatalf("a secret that works was overwritten: %+v", w.record())
+		}
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); err != nil || w.record().Step != rotation.StepIdle {
+			t.Error(err)
+		}
+	})
+}
+
 // TestDropIsProven: our secret is given up only if every sink holds another whole one.
 func TestDropIsProven(t *testing.T) {
 	for what, change := range map[string]func(w *world){

@@ -85,7 +85,7 @@ type Order struct {
 type Overtaken struct {
 	Since     time.Time `json:"since"`
 	Sinks     []string  `json:"sinks"`               // those that hold a later one
-	ChangedAt time.Time `json:"changed_at,omitzero"` // of the service token, after our rotation; zero if it is gone
+	ChangedAt time.Time `json:"changed_at,omitzero"` // of the service token, after our rotation; zero if it is gone, or if that cannot be seen
 	Gone      bool      `json:"gone,omitempty"`      // Cloudflare has no such service token
 	Tried     string    `json:"tried,omitempty"`     // what requests with both secrets have shown
 }
