@@ -406,11 +406,12 @@ func TestStatesAreDocumented(t *testing.T) {
 		rows := []string{"| state | " + strings.Join(names, " | ") + " |"}
 		rows = append(rows, "| --- |"+strings.Repeat(" --- |", len(group)))
 		for _, f := range allFaced {
-			row := "| " + f.name + " |"
+			var row strings.Builder
+			row.WriteString("| " + f.name + " |")
 			for _, command := range group {
-				f.face(t, func(p *facing) { row += " " + p.outcome(command) + " |" })
+				f.face(t, func(p *facing) { row.WriteString(" " + p.outcome(command) + " |") })
 			}
-			rows = append(rows, row)
+			rows = append(rows, row.String())
 		}
 		if !strings.Contains(string(b), strings.Join(rows, "\n")+"\n") {
 			_, documented, _ := strings.Cut(string(b), rows[0]+"\n")
