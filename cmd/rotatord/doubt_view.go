@@ -38,6 +38,13 @@ var meanings = map[string]string{
 	rotation.ReasonMadeAndLost:        "a service token was made, and nobody has its secret",
 	rotation.ReasonNotMade:            "no service token was made",
 	rotation.ReasonCannotLook:         "Cloudflare could not be asked whether a service token was made",
+	rotation.ReasonUndelivered:        "the new secret waits for its sinks, and is tried again now",
+	rotation.ReasonOvertaken:          "the token was rotated by others, and a sink holds their secret: the new one is kept sealed",
+	rotation.ReasonOursWorks:          "the secret in the sinks is refused where it was tried, and ours is accepted",
+	rotation.ReasonTheirsWorks:        "the secret in the sinks is accepted where it was tried",
+	rotation.ReasonLeakOrder:          "an order to revoke overrides it",
+	rotation.ReasonHeals:              "outside_rotation has the token rotated again",
+	rotation.ReasonOperatorDrop:       "an operator gave the new secret up",
 	rotation.ReasonUnverified:         "the new secret is in every sink, and is refused where it is tried",
 	rotation.ReasonOperatorAccept:     "an operator takes the new secret as good",
 }
@@ -177,6 +184,44 @@ func (p *page) choices(name string, d status.Doubt) {
 	}
 }
 
+// overtaken says what is known of a new secret that was overtaken.
+func (p *page) overtaken(t status.Token) {
+	o := t.Overtaken
+	if o == nil {
+		return
+	}
+	p.line("overtaken", "since %s: a sink holds another secret, so the new one is kept sealed and not delivered", p.when(o.Since))
+	if len(o.Sinks) > 0 {
+		p.line("", "by what is in %s", strings.Join(o.Sinks, ", "))
+	}
+	switch {
+	case o.Gone:
+		p.line("Cloudflare", "has no such service token any more")
+	case o.ChangedAt.IsZero():
+		p.line("Cloudflare", "does not show whether the service token was rotated after us")
+	default:
+		p.line("Cloudflare", "changed the service token %s, after this rotation", p.when(o.ChangedAt))
+	}
+	if o.Tried != "" {
+		p.line("tried", "%s", o.Tried)
+	}
+}
+
+// toDo is what can be done about a token.
+func (p *page) toDo(all []status.ToDo) {
+	if len(all) == 0 {
+		return
+	}
+	p.title("what you can do")
+	for _, do := range all {
+		if do.Command == "" {
+			p.text("%s", do.Does)
+		} else {
+			p.choice(do.Command, do.Does)
+		}
+	}
+}
+
 // verification says what is known of a new secret that is tried in vain.
 func (p *page) verification(t status.Token) {
 	v := t.Verification
@@ -190,12 +235,4 @@ func (p *page) verification(t status.Token) {
 	p.line("verification", "%s", state)
 	p.line("tried", "%d times since %s", v.Probes, p.when(v.Since))
 	p.line("answer", "%s", v.Error)
-}
-
-// verificationChoices are what an operator can decide about it.
-func (p *page) verificationChoices(name string) {
-	p.title("what you can decide")
-	command := "rotatord resolve " + name
-	p.choice(command+" --accept", "Take the new secret as good: the application is at fault, or its policy. The old secret is not kept alive any longer.")
-	p.choice(command+" --rotate-now", "Take the new secret as bad, and rotate again. This CUTS OFF the old secret: consumers fail until they have read the new one from the sinks.")
 }

@@ -13,6 +13,7 @@ import (
 func newRevokePrevious() *cobra.Command {
 	var at socketFlags
 	var format outputFormat
+	var inUse bool
 	cmd := &cobra.Command{
 		Use:   "revoke-previous NAME",
 		Short: "Revoke a token's previous secret before its grace is over",
@@ -21,6 +22,11 @@ promised. Consumers that have not read the present secret yet are refused from t
 strategy replace the service token whose place was taken is deleted.
 
 It is refused while a rotation is in hand or in doubt, since consumers may need the old secret.
+
+  --override-in-use   revokes it even so, where it is known to be the previous secret at Cloudflare:
+                      CONSUMERS FAIL until they can read the new one. It is for a secret that has
+                      leaked while the new one cannot be delivered.
+
 Where it failed it may be given again; where nothing is left to revoke, the exit code is 1.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -28,7 +34,11 @@ Where it failed it may be given again; where nothing is left to revoke, the exit
 			if err != nil {
 				return err
 			}
-			g, err := client.RevokePrevious(cmd.Context(), args[0])
+			revoke := client.RevokePrevious
+			if inUse {
+				revoke = client.RevokeInUse
+			}
+			g, err := revoke(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -37,6 +47,7 @@ Where it failed it may be given again; where nothing is left to revoke, the exit
 	}
 	at.add(cmd)
 	outputFlag(cmd, &format)
+	cmd.Flags().BoolVar(&inUse, "override-in-use", false, "revoke it although consumers may have no other secret yet")
 	return cmd
 }
 
@@ -48,7 +59,8 @@ func newExtendGrace() *cobra.Command {
 		Short: "Keep a token's previous secret working for longer",
 		Long: `Have the running daemon keep the previous secret of a token working for DURATION from now, such
 as 12h, at most 720h. A grace is never shortened, and a secret that is dead is not revived. The
-next rotation waits for the new end.`,
+next rotation waits for the new end. While a new secret cannot be delivered it keeps the old one,
+which consumers use until then.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			grace, err := time.ParseDuration(args[1])

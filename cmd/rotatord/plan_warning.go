@@ -59,6 +59,10 @@ func (o *outlook) explain(e *planned, due rotation.Due, pause rotation.Pause, at
 	r := &o.record
 	switch due.Reason {
 	case rotation.DueUnfinished:
+		if o := r.Work.Overtaken; o != nil {
+			e.warn(warnInHand, "overtaken", "a new secret was overtaken, found at %s, and nothing is rotated until an operator decides: see rotatord status", rfc(o.Since))
+			break
+		}
 		e.warn(warnInHand, "unfinished", "a rotation is in hand since %s, and is finished first", rfc(r.Work.Began))
 	case rotation.DueInDoubt:
 		e.warn(warnDoubt, "in doubt", "in doubt since %s: nobody knows whether its rotation was carried out, and what follows is a guess: "+

@@ -26,7 +26,8 @@ Nothing is changed, except by --drop. It refuses a directory that a daemon has o
 
   --reveal NAME   decrypt one secret and print it to standard output; NAME is that of a
                   token, or a rotation ID
-  --drop ID       delete one that no unfinished rotation needs, for good
+  --drop ID       delete one that no unfinished rotation needs, for good; with --unfinished
+                  also one that a rotation needs: its token will be in doubt (sealed_lost)
 
 The identity is identity.age in the directory. With --identity it can be another one: a
 break-glass key that state.recipients named, or what state.identity was.`,
@@ -39,6 +40,8 @@ break-glass key that state.recipients named, or what state.identity was.`,
 				return usagef("--reveal and --drop exclude each other: what is dropped is gone")
 			case o.identity != "" && o.reveal == "":
 				return usagef("--identity goes with --reveal")
+			case o.unfinished && o.drop == "":
+				return usagef("--unfinished goes with --drop")
 			case o.drop != "" && o.format != "text":
 				return usagef("--drop prints nothing: leave out --output")
 			case o.drop != "":
@@ -60,6 +63,7 @@ break-glass key that state.recipients named, or what state.identity was.`,
 	flags.StringVar(&o.identity, "identity", "", "age identity `file` (default identity.age in the state directory)")
 	flags.StringVar(&o.reveal, "reveal", "", "print the secret of this `token` or rotation")
 	flags.StringVar(&o.drop, "drop", "", "delete the secret of this `rotation` for good")
+	flags.BoolVar(&o.unfinished, "unfinished", false, "with --drop: also one that an unfinished rotation needs")
 	_ = cmd.MarkFlagDirname("state-dir")
 	_ = cmd.MarkFlagFilename("identity")
 	outputFlag(cmd, &o.format)
@@ -69,6 +73,7 @@ break-glass key that state.recipients named, or what state.identity was.`,
 type recoverOptions struct {
 	dir, identity, reveal, drop string
 	format                      outputFormat
+	unfinished                  bool
 }
 
 // found is one sealed secret and what is known about it.
@@ -77,7 +82,7 @@ type found struct {
 	RotationID string    `json:"rotation_id"`
 	SealedAt   time.Time `json:"sealed_at"`
 	TokenID    string    `json:"token_id,omitempty"`
-	// State is waiting, in_doubt, unneeded, unknown or damaged.
+	// State is waiting, overtaken, in_doubt, unneeded, unknown or damaged.
 	State  string `json:"state"`
 	Detail string `json:"detail"`
 	Do     string `json:"do"`
@@ -102,9 +107,17 @@ func describe(in *journal.Inspection) []found {
 		case needed && r.Step == rotation.StepInDoubt:
 			f.State, f.Detail = "in_doubt", cmp.Or(r.Doubt.Reason, "unknown")+": "+r.Doubt.Detail
 			f.Do = "start a daemon on this directory, which resolves it; or reveal it and try it"
+		case needed && r.Work.Overtaken != nil:
+			f.State, f.Detail = "overtaken", "it was not delivered, because a sink holds a later secret: the token was rotated by others, or is gone"
+			f.Do = fmt.Sprintf("start a daemon on this directory and decide: rotatord resolve %s --drop, --deliver or --rotate-now; "+
+				"without a daemon, compare it with what is in Vault", r.Token)
 		case needed:
 			f.State, f.Detail = "waiting", "it waits to be delivered; the ledger says "+string(r.Step)
 			f.Do = "start a daemon on this directory, which delivers it; or reveal it and write it to Vault"
+		case in.Abandoned[s.RotationID] != "":
+			f.Token = in.Abandoned[s.RotationID]
+			f.State, f.Detail = "unneeded", "it was given up for another secret, and is erased when the next rotation of "+f.Token+" is done"
+			f.Do = "nothing; or drop it, once it is certain that nobody uses it"
 		default:
 			f.State, f.Detail = "unneeded", "it belongs to no unfinished rotation: its answer failed validation, or it was superseded"
 			f.Do = "drop it, once it is certain that nobody uses it"
@@ -185,7 +198,11 @@ func reveal(stdout io.Writer, o recoverOptions, in *journal.Inspection, all []fo
 }
 
 func dropSealed(stderr io.Writer, o recoverOptions) error {
-	if err := journal.Drop(o.dir, o.drop); err != nil {
+	drop := journal.Drop
+	if o.unfinished {
+		drop = journal.DropUnfinished
+	}
+	if err := drop(o.dir, o.drop); err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "the sealed secret of rotation %s is deleted\n", o.drop)

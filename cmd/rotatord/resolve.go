@@ -14,10 +14,10 @@ import (
 func newResolve() *cobra.Command {
 	var at socketFlags
 	var format outputFormat
-	var rotateNow, notRotated, deliver, accept bool
+	var rotateNow, notRotated, deliver, accept, drop bool
 	cmd := &cobra.Command{
 		Use:   "resolve NAME",
-		Short: "Look at a token in doubt again, or decide about it",
+		Short: "Decide about a token in doubt, or whose new secret cannot be delivered",
 		Long: `Have the running daemon look at a token in doubt again, now, and show what is known, what
 it concludes, and what an operator can decide. A token is in doubt if a rotate request was
 sent and nobody knows whether it was carried out.
@@ -41,11 +41,23 @@ what an operator can decide about it is --rotate-now, and
   --accept              Take the new secret as good: the application is at fault. The old one
                         is not kept alive any longer.
 
-Each use is in the daemon's log with the user who gave it. The exit code is 1 if the token is
-not in doubt, if the daemon refuses or cannot be reached, and if it could not look.`,
+A token whose new secret was overtaken is not in doubt either: while the secret waited for a
+sink, the token was rotated by others, and the sink holds their secret. Ours is kept sealed and is not
+written over theirs. What an operator can decide about it:
+
+  --drop        Theirs is the right one: end the rotation. It is refused unless every sink holds
+                another whole secret of the token. Ours stays sealed until a later rotation is
+                done. It also ends a rotation or a doubt whose service token is gone.
+  --deliver     Ours is the right one: write it over what the sinks hold now.
+  --rotate-now  Rotate again over both.
+
+Without a flag, a new secret that waits for a sink is tried again now.
+
+Each use is in the daemon's log with the user who gave it. The exit code is 1 if there is nothing
+to decide, if the daemon refuses or cannot be reached, and if it could not look.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			how, err := resolution(rotateNow, notRotated, deliver, accept)
+			how, err := resolution(rotateNow, notRotated, deliver, accept, drop)
 			if err != nil {
 				return err
 			}
@@ -75,23 +87,24 @@ not in doubt, if the daemon refuses or cannot be reached, and if it could not lo
 	flags.BoolVar(&notRotated, "assume-not-rotated", false, "the rotation was not carried out: rotate again as due")
 	flags.BoolVar(&deliver, "deliver", false, "deliver the sealed answer although its secret looks unfamiliar")
 	flags.BoolVar(&accept, "accept", false, "take a new secret as good that is refused where it is tried")
+	flags.BoolVar(&drop, "drop", false, "give up a new secret that was overtaken, or whose service token is gone")
 	return cmd
 }
 
 // resolution is what the flags mean.
-func resolution(rotateNow, notRotated, deliver, accept bool) (rotation.Resolution, error) {
+func resolution(rotateNow, notRotated, deliver, accept, drop bool) (rotation.Resolution, error) {
 	how, n := rotation.ResolveLook, 0
 	for _, flag := range []struct {
 		set bool
 		how rotation.Resolution
-	}{{rotateNow, rotation.ResolveRotateNow}, {notRotated, rotation.ResolveAssumeNotRotated}, {deliver, rotation.ResolveDeliver}, {accept, rotation.ResolveAccept}} {
+	}{{rotateNow, rotation.ResolveRotateNow}, {notRotated, rotation.ResolveAssumeNotRotated}, {deliver, rotation.ResolveDeliver}, {accept, rotation.ResolveAccept}, {drop, rotation.ResolveDrop}} {
 		if flag.set {
 			how = flag.how
 			n++
 		}
 	}
 	if n > 1 {
-		return "", usagef("--rotate-now, --assume-not-rotated, --deliver and --accept exclude each other")
+		return "", usagef("--rotate-now, --assume-not-rotated, --deliver, --accept and --drop exclude each other")
 	}
 	return how, nil
 }
@@ -103,8 +116,11 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 	if o.Doubt.Reason == "" { // it was no doubt
 		p.title("%s: %s", name, meaning(o.Reason))
 		p.verification(o.Token)
+		p.overtaken(o.Token)
 		if !o.Resolved {
-			p.verificationChoices(name)
+			p.toDo(o.Token.ToDo)
+		} else {
+			p.text("See how it goes: rotatord status %s", name)
 		}
 		return p.print(w)
 	}
@@ -113,6 +129,7 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 		p.doubt(o.Doubt)
 		p.next(o.Token, o.Doubt)
 		p.choices(name, o.Doubt)
+		p.toDo(besideDoubt(o.Token))
 		return p.print(w)
 	}
 	p.title("%s is no longer in doubt: %s", name, meaning(o.Reason))
@@ -121,6 +138,8 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 	switch {
 	case o.Delivers:
 		p.text("The sealed answer is delivered to the sinks now.")
+	case o.Reason == rotation.ReasonOperatorDrop:
+		p.text("The service token is gone, so nothing follows: give the entry another one.")
 	case o.Reason == rotation.ReasonUpdatedAtUnchanged, o.Reason == rotation.ReasonOperatorNotRotated:
 		p.text("The slot is due again and is served now.")
 	default:

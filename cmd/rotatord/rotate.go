@@ -48,6 +48,9 @@ For a secret that somebody else may have:
   --revoke-now   revokes the previous secret with the rotation, whatever stands in the way:
                  consumers fail until they have read the new one. Of a pair both are rotated.
                  It is kept at, over failures and restarts of the daemon, until it is done.
+                 A doubt, and a new secret that is refused or was overtaken, are settled by it.
+                 A new secret that can still be delivered is delivered first.
+  --cancel       takes the order back.
 
 For a Vault that somebody else may have read, all tokens of an account, with the overrides above
 or with --revoke-now:
@@ -69,6 +72,9 @@ Each use is in the daemon's log with the user who gave it.`,
 			client, err := f.at.client(cmd, cmd.ErrOrStderr())
 			if err != nil {
 				return err
+			}
+			if f.cancel && !f.all {
+				return f.cancelOne(cmd.Context(), client, cmd.OutOrStdout(), args[0])
 			}
 			if f.all {
 				return f.rotateAll(cmd.Context(), client, cmd.OutOrStdout())
@@ -92,7 +98,7 @@ Each use is in the daemon's log with the user who gave it.`,
 	flags.BoolVar(&f.overrides.RevokeNow, "revoke-now", false, "revoke the previous secret at once; includes the overrides")
 	flags.BoolVar(&f.all, "all", false, "all tokens of --account")
 	flags.StringVar(&f.account, "account", "", "the `account` of --all, by its name in the configuration")
-	flags.BoolVar(&f.cancel, "cancel", false, "with --all: take back the orders that are not carried out")
+	flags.BoolVar(&f.cancel, "cancel", false, "take back the order that is not carried out, or with --all those of the account")
 	flags.BoolVar(&f.detach, "detach", false, "with --all: do not wait until all are carried out")
 	flags.BoolVar(&f.watch, "watch", false, "with --all: give no orders, and show how far the given ones are")
 	return cmd
@@ -111,12 +117,29 @@ func (f *rotateFlags) check(args []string) error {
 		return usagef("--watch gives no orders, so it takes none back and overrides nothing")
 	case f.all:
 		return nil
-	case f.account != "" || f.cancel || f.detach || f.watch:
-		return usagef("--account, --cancel, --detach and --watch go with --all")
+	case f.account != "" || f.detach || f.watch:
+		return usagef("--account, --detach and --watch go with --all")
+	case f.cancel && f.overrides != rotation.Overrides{}:
+		return usagef("--cancel takes an order back, so nothing is overridden")
 	case len(args) == 0:
 		return usagef("give the name of a token, or --all --account ACCOUNT")
 	}
 	return nil
+}
+
+// cancelOne takes the order of one token back.
+func (f *rotateFlags) cancelOne(ctx context.Context, client *admin.Client, w io.Writer, name string) error {
+	o, err := client.Cancel(ctx, name)
+	if err != nil {
+		return err
+	}
+	if f.format == "json" {
+		return printJSON(w, o)
+	}
+	p := &page{now: time.Now()}
+	p.title("the order for %s was taken back; a rotation in progress is finished", name)
+	p.line("next", "%s", nextOf(p, o.Token.Next, o.Token.Reason))
+	return p.print(w)
 }
 
 // progressPause is how often the daemon is asked how far the orders are.

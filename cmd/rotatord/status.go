@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -104,7 +105,9 @@ var alarms = []struct {
 	text string
 }{
 	{func(t status.Token) bool { return t.Doubt != nil }, "in doubt: rotatord status NAME says what is known, rotatord resolve NAME looks again."},
-	{func(t status.Token) bool { return t.Gone }, "gone at Cloudflare: the account has no such service token any more."},
+	{func(t status.Token) bool { return t.Overtaken != nil },
+		"with a new secret that was overtaken and is not delivered: rotatord status NAME says what can be decided."},
+	{func(t status.Token) bool { return t.Gone }, "gone at Cloudflare: the account has no such service token any more: rotatord status NAME says what to do."},
 	{func(t status.Token) bool { return !t.Outside.IsZero() }, "rotated by somebody else: rotatord status NAME says when, rotatord rotate NAME puts it right."},
 	{func(t status.Token) bool { return t.Verification != nil && t.Verification.Refused },
 		"with a new secret that is refused where it is tried: rotatord resolve NAME says what can be decided."},
@@ -164,6 +167,7 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	}
 	p.line("last success", "%s%s", p.when(t.LastSuccess), ifSet("; not proven to work: %s", t.Unverified))
 	p.verification(t)
+	p.overtaken(t)
 	if !t.Outside.IsZero() {
 		p.line("rotated outside", "%s by somebody else: rotatord rotate %s brings the sinks a secret that works", p.when(t.Outside), t.Name)
 	}
@@ -188,14 +192,22 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	}
 	p.line("failures", "%d in a row%s", t.Failures, ifSet(", the last: %s", t.LastError))
 	p.line("pending secrets", "of all tokens: %s", pending(o, now))
-	if t.Verification != nil && t.Verification.Refused {
-		p.verificationChoices(t.Name)
-	}
-	if t.Doubt != nil {
+	switch {
+	case t.Doubt != nil:
 		p.doubt(*t.Doubt)
 		p.choices(t.Name, *t.Doubt)
+		p.toDo(besideDoubt(t))
+	default:
+		p.toDo(t.ToDo)
 	}
 	return p.print(w)
+}
+
+// besideDoubt is what can be done about a token in doubt beside what page.choices shows.
+func besideDoubt(t status.Token) []status.ToDo {
+	return slices.DeleteFunc(slices.Clone(t.ToDo), func(do status.ToDo) bool {
+		return strings.HasPrefix(do.Command, "rotatord resolve "+t.Name) && !strings.HasSuffix(do.Command, "--drop")
+	})
 }
 
 func revoking(now bool) string {

@@ -63,8 +63,8 @@ type Orders interface {
 	// configured later. Resume lifts that. They are durable when they return.
 	Pause(ctx context.Context, name string, p rotation.Pause) (Paused, error)
 	Resume(ctx context.Context, name string) (Paused, error)
-	// Resolve carries out what an operator decides about a token in doubt, and has the
-	// daemon work on the token at once if the doubt is over. It may ask Cloudflare, within
+	// Resolve carries out what an operator decides about a token in doubt, or whose new secret is
+	// refused or was overtaken, and has the daemon work on the token at once if that is over. It may ask Cloudflare, within
 	// ctx. The error has rotation.ErrNotInDoubt or rotation.ErrUnfit in it if the command
 	// was refused, and is nil if the token merely stays in doubt.
 	Resolve(ctx context.Context, name string, how rotation.Resolution) (Outcome, error)
@@ -76,10 +76,13 @@ type Emergency interface {
 	// the orders are durable. CancelAll takes back those that are not carried out.
 	RotateAll(ctx context.Context, account string, o rotation.Overrides, by string) (Progress, error)
 	CancelAll(ctx context.Context, account string) (Progress, error)
+	// Cancel takes back the order of one token. The error has rotation.ErrNoOrder in it if there is
+	// none.
+	Cancel(ctx context.Context, name string) (Cancelled, error)
 	// RevokePrevious revokes a token's previous secret, and ExtendGrace keeps it for this long
-	// from now. Their errors have rotation.ErrNoPrevious in them if nothing was changed
-	// for that reason.
-	RevokePrevious(ctx context.Context, name string) (Grace, error)
+	// from now. With inUse the secret is revoked even if consumers may have no other yet. Their
+	// errors have rotation.ErrNoPrevious in them if nothing was changed for that reason.
+	RevokePrevious(ctx context.Context, name string, inUse bool) (Grace, error)
 	ExtendGrace(ctx context.Context, name string, grace time.Duration) (Grace, error)
 }
 
@@ -170,6 +173,18 @@ type Paused struct {
 	// ByName are the tokens that are paused by their own names.
 	ByName []string `json:"by_name,omitempty"`
 }
+
+// Cancelled is what came of taking an order back.
+type Cancelled struct {
+	Token status.Token `json:"token"` // as it stands now
+}
+
+// revokeArgs is the body of a revoke-previous.
+type revokeArgs struct {
+	InUse bool `json:"override_in_use,omitempty"`
+}
+
+func (a revokeArgs) audit() []any { return []any{"override_in_use", a.InUse} }
 
 type rotateArgs struct{ rotation.Overrides }
 

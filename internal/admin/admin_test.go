@@ -93,8 +93,13 @@ func (d *fakeDaemon) CancelAll(_ context.Context, account string) (admin.Progres
 	return admin.Progress{Account: account, Cancelled: 2}, d.err
 }
 
-func (d *fakeDaemon) RevokePrevious(_ context.Context, name string) (admin.Grace, error) {
-	d.ask("revoke the previous secret of %s", name)
+func (d *fakeDaemon) Cancel(_ context.Context, name string) (admin.Cancelled, error) {
+	d.ask("cancel the order of %s", name)
+	return admin.Cancelled{Token: d.tokens[1]}, d.err
+}
+
+func (d *fakeDaemon) RevokePrevious(_ context.Context, name string, inUse bool) (admin.Grace, error) {
+	d.ask("revoke the previous secret of %s%s", name, map[bool]string{true: " in use"}[inUse])
 	return admin.Grace{Token: d.tokens[1], EndsAt: now}, d.err
 }
 
@@ -329,6 +334,12 @@ func TestEmergency(t *testing.T) {
 	if g, err := client.RevokePrevious(t.Context(), "ci"); err != nil || !g.EndsAt.Equal(now) || g.Token.LastError != "an answer with "+secret.Redacted {
 		t.Errorf("revoke-previous: %+v, %v", g, err)
 	}
+	if g, err := client.RevokeInUse(t.Context(), "ci"); err != nil || !g.EndsAt.Equal(now) {
+		t.Errorf("revoke-previous --override-in-use: %+v, %v", g, err)
+	}
+	if o, err := client.Cancel(t.Context(), "ci"); err != nil || o.Token.LastError != "an answer with "+secret.Redacted {
+		t.Errorf("cancel of one: %+v, %v", o, err)
+	}
 	if g, err := client.ExtendGrace(t.Context(), "ci", 90*time.Minute); err != nil || !g.EndsAt.Equal(now) {
 		t.Errorf("extend-grace: %+v, %v", g, err)
 	}
@@ -346,7 +357,7 @@ func TestEmergency(t *testing.T) {
 	want := []string{
 		"rotate all of prod {Freeze:false Pause:false Grace:false RevokeNow:true} by true",
 		"rotate all of nope {Freeze:false Pause:false Grace:false RevokeNow:false} by true",
-		"cancel all of prod", "revoke the previous secret of ci", "extend the grace of ci by 1h30m0s", "revoke the previous secret of ci",
+		"cancel all of prod", "revoke the previous secret of ci", "revoke the previous secret of ci in use", "cancel the order of ci", "extend the grace of ci by 1h30m0s", "revoke the previous secret of ci",
 	}
 	if diff := cmp.Diff(want, d.commands()); diff != "" {
 		t.Errorf("the daemon was asked (-want +got):\n%s", diff)
@@ -357,7 +368,8 @@ func TestEmergency(t *testing.T) {
 	}
 	wantAudit := []string{
 		"rotate-all (all) prod: ordered: 1 of 3 tokens are to be rotated", "rotate-all (all) nope: refused", "cancel-all (all) prod: cancelled: 2 orders",
-		"revoke-previous ci <nil>: the previous secret was revoked", "extend-grace ci <nil>: the previous secret works until " + now.UTC().Format(time.RFC3339),
+		"revoke-previous ci <nil>: the previous secret was revoked", "revoke-previous ci <nil>: the previous secret was revoked",
+		"cancel ci <nil>: the order was taken back", "extend-grace ci <nil>: the previous secret works until " + now.UTC().Format(time.RFC3339),
 		"extend-grace ci <nil>: refused", "extend-grace ci <nil>: refused", "extend-grace ci <nil>: refused", "revoke-previous ci <nil>: refused",
 	}
 	if diff := cmp.Diff(wantAudit, verbs); diff != "" {
@@ -476,7 +488,7 @@ func TestMalformed(t *testing.T) {
 		{"POST", resolve, `{"how": "look", "force": true}`, 400, `unknown field "force"`},
 		{"POST", resolve, `{"how": "look"} {"how": "rotate_now"}`, 400, "something stands behind the object"},
 		{"POST", resolve, `{"how": "look"} x`, 400, "something stands behind the object"},
-		{"POST", resolve, `{}`, 400, `how is "", and must be one of ["look" "rotate_now" "assume_not_rotated" "deliver" "accept"]`},
+		{"POST", resolve, `{}`, 400, `how is "", and must be one of ["look" "rotate_now" "assume_not_rotated" "deliver" "accept" "drop"]`},
 		{"POST", resolve, `{"how": "LOOK"}`, 400, `how is "LOOK"`},
 		{"POST", resolve, `{"how": "` + canary + `"}`, 400, `how is "` + secret.Redacted + `"`},
 		{"POST", resolve, `{"how": "` + strings.Repeat("a", 5000) + `"}`, 413, "the body has more than 4096 bytes"},

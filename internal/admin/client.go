@@ -90,9 +90,19 @@ func (c *Client) Progress(ctx context.Context, account string) (p Progress, err 
 	return p, c.do(ctx, http.MethodGet, accountPath(account)+"/progress", nil, &p)
 }
 
+// Cancel has the daemon take back the order of one token.
+func (c *Client) Cancel(ctx context.Context, name string) (o Cancelled, err error) {
+	return o, c.do(ctx, http.MethodPost, tokenPath(name)+"/cancel", noArgs{}, &o)
+}
+
 // RevokePrevious has the daemon revoke a token's previous secret.
 func (c *Client) RevokePrevious(ctx context.Context, name string) (g Grace, err error) {
-	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/revoke-previous", noArgs{}, &g)
+	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/revoke-previous", revokeArgs{}, &g)
+}
+
+// RevokeInUse does so although consumers may have no other secret yet.
+func (c *Client) RevokeInUse(ctx context.Context, name string) (g Grace, err error) {
+	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/revoke-previous", revokeArgs{InUse: true}, &g)
 }
 
 // ExtendGrace has the daemon keep a token's previous secret for this long from now, in whole

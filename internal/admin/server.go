@@ -64,6 +64,7 @@ func (s *server) handler() *http.ServeMux {
 	})
 	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, "resolve", s.resolve))
 	mux.HandleFunc("POST /v1/tokens/{name}/rotate", command(s, "rotate", s.rotate))
+	mux.HandleFunc("POST /v1/tokens/{name}/cancel", command(s, "cancel", s.cancel))
 	mux.HandleFunc("POST /v1/tokens/{name}/revoke-previous", command(s, "revoke-previous", s.revokePrevious))
 	mux.HandleFunc("POST /v1/tokens/{name}/extend-grace", command(s, "extend-grace", s.extendGrace))
 	mux.HandleFunc("POST /v1/accounts/{account}/rotate", command(s, "rotate-all", s.rotateAll))
@@ -102,9 +103,8 @@ func (s *server) find(name string) (status.Token, error) {
 }
 
 func (s *server) resolve(ctx context.Context, token string, args resolveArgs) (answer any, outcome string, err error) {
-	known := []rotation.Resolution{rotation.ResolveLook, rotation.ResolveRotateNow, rotation.ResolveAssumeNotRotated, rotation.ResolveDeliver, rotation.ResolveAccept}
-	if !slices.Contains(known, args.How) {
-		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("how is %q, and must be one of %q", args.How, known)}
+	if !slices.Contains(rotation.Resolutions, args.How) {
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("how is %q, and must be one of %q", args.How, rotation.Resolutions)}
 	}
 	o, err := s.daemon.Resolve(ctx, token, args.How)
 	if err != nil {
@@ -112,9 +112,13 @@ func (s *server) resolve(ctx context.Context, token string, args resolveArgs) (a
 	}
 	o.Token = o.Token.Scrubbed()
 	o.Doubt.Detail, o.Problem = secret.Scrub(o.Doubt.Detail), secret.Scrub(o.Problem)
-	outcome = "still in doubt: " + o.Reason
-	if o.Resolved {
+	switch {
+	case o.Resolved:
 		outcome = "resolved: " + o.Reason
+	case o.Doubt.Reason == "":
+		outcome = "still in progress: " + o.Reason
+	default:
+		outcome = "still in doubt: " + o.Reason
 	}
 	return o, outcome, nil
 }
@@ -157,8 +161,14 @@ func scrubbedProgress(p Progress) Progress {
 	return p
 }
 
-func (s *server) revokePrevious(ctx context.Context, token string, _ noArgs) (answer any, outcome string, err error) {
-	o, err := s.daemon.RevokePrevious(ctx, token)
+func (s *server) cancel(ctx context.Context, token string, _ noArgs) (answer any, outcome string, err error) {
+	o, err := s.daemon.Cancel(ctx, token)
+	o.Token = o.Token.Scrubbed()
+	return o, "the order was taken back", err
+}
+
+func (s *server) revokePrevious(ctx context.Context, token string, args revokeArgs) (answer any, outcome string, err error) {
+	o, err := s.daemon.RevokePrevious(ctx, token, args.InUse)
 	o.Token = o.Token.Scrubbed()
 	return o, "the previous secret was revoked", err
 }
@@ -282,7 +292,8 @@ func serveError(w http.ResponseWriter, err error) {
 		code = f.code
 	case errors.Is(err, ErrNoAccount):
 		code = http.StatusNotFound
-	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit), errors.Is(err, rotation.ErrHeldUp), errors.Is(err, rotation.ErrNoPrevious):
+	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit), errors.Is(err, rotation.ErrHeldUp), errors.Is(err, rotation.ErrNoPrevious),
+		errors.Is(err, rotation.ErrNoOrder):
 		code = http.StatusConflict
 	case errors.Is(err, context.DeadlineExceeded):
 		code = http.StatusGatewayTimeout

@@ -193,7 +193,8 @@ func (a *App) checkForgotten(c *config.Config) error {
 		if t, ok := configured[r.Token]; ok {
 			if !t.Owes(r) {
 				return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of service token %s under this name: "+
-					"set its id back until that rotation is done, or use another name", r.Token, r.Step, r.Work.TokenID)
+					"set its id back until that rotation is done, or use another name. If that service token was deleted, set it back and end the rotation "+
+					"with rotatord resolve %s --drop", r.Token, r.Step, r.Work.TokenID, r.Token)
 			}
 			continue
 		}
@@ -209,7 +210,8 @@ func (a *App) checkForgotten(c *config.Config) error {
 			return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of this service token under the name %s: "+
 				"name it %s again until that rotation is done", name, r.Step, r.Token, r.Token)
 		}
-		a.log.Error("a rotation is unfinished and its token is no longer configured: put it back into the configuration until the rotation is done",
+		a.log.Error("a rotation is unfinished and its token is no longer configured: put it back into the configuration until the rotation is done. "+
+			"If that cannot be, stop the daemon and give its sealed secret up: rotatord recover --drop ROTATION --unfinished",
 			"token", r.Token, "token_id", r.Work.TokenID, "account", r.Account, "step", r.Step, "rotation_id", r.Work.RotationID)
 	}
 	return nil

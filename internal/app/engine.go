@@ -103,6 +103,10 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 			e.log.Error("the token is in doubt, and has been since before this start", "token", token.Name, "rotation_id", record.Work.RotationID,
 				"reason", record.Doubt.Reason, "since", record.Doubt.Since, "old_works_until", record.Doubt.OldWorksUntil)
 		}
+		if work := record.Work; work != nil && work.Overtaken != nil {
+			e.log.Error("the new secret of the token was overtaken, and has been since before this start: an operator has to decide: rotatord status "+token.Name,
+				"token", token.Name, "rotation_id", work.RotationID, "since", work.Overtaken.Since)
+		}
 		e.log.Info("a rotation was left unfinished; it is continued first", "token", token.Name,
 			"rotation_id", record.Work.RotationID, "step", record.Step, "in", max(at.Sub(e.now()), 0).Round(time.Second).String())
 	}

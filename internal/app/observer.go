@@ -81,6 +81,8 @@ func (l logObserver) Observe(e rotation.Event) {
 			"token", e.Token, "token_id", e.TokenID, "at", e.At, "made_up_for", e.Heals)
 	case rotation.ChangedOutside:
 		l.log.Warn("somebody else changed the service token", "token", e.Token, "token_id", e.TokenID, "at", e.At)
+	case rotation.OvertakenEnded:
+		l.log.Warn("it was decided about a sealed secret that was overtaken, or whose service token is gone", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason)
 	case rotation.DoubtResolved:
 		l.log.Warn("doubt resolved", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason, "after", e.After.Round(time.Millisecond).String())
 	case rotation.Stuck:
@@ -118,6 +120,8 @@ func (l logObserver) attempted(e rotation.Attempted) {
 		l.log.Error("nobody knows whether the secret was rotated: the token is in doubt, and the old secret is left alone", attrs...)
 	case e.Result == rotation.ResultSkipped:
 		l.log.Warn("rotation skipped: nothing was sent to Cloudflare", attrs...)
+	case e.Reason == rotation.ReasonOvertaken:
+		l.log.Error("a new secret was overtaken and is not delivered: another one is in the sinks, and an operator has to decide: rotatord status "+e.Token, attrs...)
 	case e.Record.Step != rotation.StepIdle:
 		l.log.Error("a new secret waits to be delivered", attrs...)
 	default:

@@ -17,12 +17,15 @@ import (
 // Rotate implements [admin.Orders].
 func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides, by string) (admin.Rotated, error) {
 	record, err := a.engine.rotateNow(ctx, name, o, by)
-	if errors.Is(err, rotation.ErrHeldUp) {
+	if errors.Is(err, rotation.ErrHeldUp) || errors.Is(err, rotation.ErrFinishedFirst) {
 		return admin.Rotated{}, err
+	}
+	if errors.Is(err, rotation.ErrGone) {
+		err = fmt.Errorf("%w: in the configuration give the entry the id of another service token, or create in place of id, and reload", err)
 	}
 	kept := ""
 	if record.Order != nil {
-		kept = fmt.Sprintf(". The order stands, and the daemon keeps at it: see rotatord status %s", name)
+		kept = fmt.Sprintf(". The order stands, and the daemon keeps at it: see rotatord status %s. To take it back: rotatord rotate %s --cancel", name, name)
 	}
 	if err != nil {
 		switch record.Step {
@@ -131,9 +134,18 @@ func (a *App) tokensOf(account string) (tokens []rotation.Token, left []string, 
 	return tokens, left, nil
 }
 
+// Cancel implements [admin.Orders].
+func (a *App) Cancel(ctx context.Context, name string) (admin.Cancelled, error) {
+	_, err := a.engine.do(name, func(t rotation.Token) (rotation.Record, error) { return a.engine.rotator.CancelOrder(ctx, t) })
+	return admin.Cancelled{Token: a.token(name)}, err
+}
+
 // RevokePrevious implements [admin.Orders].
-func (a *App) RevokePrevious(ctx context.Context, name string) (admin.Grace, error) {
+func (a *App) RevokePrevious(ctx context.Context, name string, inUse bool) (admin.Grace, error) {
 	return a.changeGrace(name, func(t rotation.Token) (rotation.Record, error) {
+		if inUse {
+			return a.engine.rotator.RevokeInUse(rotation.WithUrgency(ctx, rotation.UrgencyManual), t)
+		}
 		return a.engine.rotator.RevokePrevious(rotation.WithUrgency(ctx, rotation.UrgencyManual), t)
 	})
 }

@@ -434,7 +434,7 @@ func TestReloadKeepsWhatIsInHand(t *testing.T) {
 	all := w.tokens
 	w.tokens = all[1:]
 	err := d.reload(nil)
-	if want := "tokens.ci: a rotation is in hand (intent), and nobody would finish it: keep the entry as it is until that is done"; err == nil || err.Error() != want {
+	if want := "tokens.ci: a rotation is in hand (intent), and nobody would finish it: keep the entry as it is until that is done. rotatord status ci says how to end it"; err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}
 	d.wantMetric("rotatord_config_last_reload_successful", 0)

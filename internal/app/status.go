@@ -56,7 +56,7 @@ func (a *App) show(t config.Token) status.Token {
 	s := status.Token{
 		Name: t.Name, Account: t.Account, TokenID: record.TokenID, ClientID: record.Facts.ClientID,
 		Strategy: "rotate", Schedule: t.Schedule.String(), TimeZone: t.Schedule.Location().String(),
-		State: stateName(record.Step), Reason: string(due.Reason), Next: due.At.UTC(),
+		State: shownState(record), Reason: string(due.Reason), Next: due.At.UTC(),
 		Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
 		Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
 		Failures: record.Failures + seen.unrecorded, LastError: record.LastError,
@@ -84,6 +84,8 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 	}
 	s.Waiting = seen.waiting
 	s.Gone, s.Outside, s.Verifies = seen.gone, record.Outside, t.Verify != nil
+	s.Overtaken = showOvertaken(record)
+	s.ToDo = a.toDo(t, seen)
 	if o := record.Order; o != nil {
 		s.Order = &status.Order{Since: o.Since, By: o.By, RevokeNow: o.RevokeNow, Left: o.Left}
 	}
@@ -96,6 +98,33 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 		v := work.Verification
 		s.Verification = &status.Verification{Since: v.Since, Probes: v.Probes, Refused: v.Refused(seen.token.VerifyWithin, a.now()), Error: v.Error}
 	}
+}
+
+// showOvertaken shows why a sealed secret is not delivered; nil if none was overtaken.
+func showOvertaken(record rotation.Record) *status.Overtaken {
+	if record.Work == nil || record.Work.Overtaken == nil {
+		return nil
+	}
+	o := record.Work.Overtaken
+	return &status.Overtaken{Since: o.Since, Sinks: slices.Sorted(maps.Keys(o.Sinks)), ChangedAt: o.ChangedAt, Gone: o.Gone, Tried: o.Tried}
+}
+
+// toDo is what an operator can do about a token; nil if nobody has to do anything.
+func (a *App) toDo(t config.Token, seen scheduled) (all []status.ToDo) {
+	record, facts := seen.record, seen.record.Facts
+	spare := record.Spare
+	now := rotation.Troubles{
+		Gone: seen.gone, Disabled: facts.ID != "" && !facts.Enabled || spare.ID != "" && !spare.Enabled,
+		Expired: facts.Expired(a.engine.now()) || t.Partner != "" && spare.Expired(a.engine.now()),
+		Pause:   a.engine.rotator.PauseOf(t.Name), PausedAll: !a.engine.rotator.PausedByName(t.Name), Freeze: seen.due.Freeze,
+	}
+	if seen.due.Reason != rotation.DueFreeze { // it was deferred by one that is over
+		now.Freeze = ""
+	}
+	for _, exit := range a.engine.rotator.Exits(seen.token, record, now) {
+		all = append(all, status.ToDo{Command: exit.Command, Does: exit.Does})
+	}
+	return all
 }
 
 // showPair shows of two service tokens what concerns whoever watches: the end that comes
@@ -163,6 +192,14 @@ func (a *App) Resolve(ctx context.Context, name string, how rotation.Resolution)
 		o.Doubt.Decision, o.Doubt.DecidedAt = verdict.Reason, time.Now().UTC()
 	}
 	return o, nil
+}
+
+// shownState is one of [status.States].
+func shownState(record rotation.Record) string {
+	if record.Step == rotation.StepSealed && record.Work.Overtaken != nil {
+		return status.Overtook
+	}
+	return stateName(record.Step)
 }
 
 func stateName(s rotation.Step) string {

@@ -49,8 +49,8 @@ func (e *engine) mayExchange(changed []rotation.Token, removed []string) error {
 	var errs []error
 	check := func(name string) {
 		if s := e.tokens[name]; s != nil && (s.working > 0 || s.record.Step != rotation.StepIdle) {
-			errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in hand (%s), and nobody would finish it: keep the entry as it is until that is done",
-				name, stateName(s.record.Step)))
+			errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in hand (%s), and nobody would finish it: keep the entry as it is until that is done. rotatord status %s says how to end it",
+				name, shownState(s.record), name))
 		}
 	}
 	for _, name := range removed {

@@ -244,6 +244,7 @@ func alertsOf(t status.Token, now time.Time, d time.Duration) (alerts []string) 
 	}
 	then := now.Add(d)
 	fires("RotatordTokenInDoubt", t.Doubt != nil && then.Sub(t.Doubt.Since) >= 2*time.Minute)
+	fires("RotatordSecretOvertaken", t.State == status.Overtook && d >= time.Minute)
 	fires("RotatordSecretPending", (t.State == "sealed" || t.State == "stored") && d > 11*time.Minute)
 	fires("RotatordSecretPendingGraceEnding",
 		t.State == "sealed" && t.Strategy != "pair" && d > 5*time.Minute && t.GraceEnd.Sub(then) < 2*time.Hour-5*time.Minute)

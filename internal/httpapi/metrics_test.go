@@ -170,6 +170,9 @@ func TestStates(t *testing.T) {
 	want := []string{"idle"}
 	for _, step := range []rotation.Step{rotation.StepClaimed, rotation.StepIntent, rotation.StepSealed, rotation.StepStored, rotation.StepInDoubt} {
 		want = append(want, string(step))
+		if step == rotation.StepSealed { // of which one that was overtaken is a state of its own
+			want = append(want, string(rotation.StateOvertaken))
+		}
 	}
 	if !slices.Equal(status.States, want) {
 		t.Errorf("the states are %v, and the core has %v", status.States, want)

@@ -67,6 +67,8 @@ type Inspection struct {
 	Sealed []Sealed
 	// InHand are the records with an unfinished rotation, by its ID.
 	InHand map[string]rotation.Record
+	// Abandoned are the names of the tokens whose rotation was given up with its answer sealed, by its ID.
+	Abandoned map[string]string
 	// LedgerErr is nil, or why the ledger could not be read and InHand is unknown.
 	LedgerErr error
 
@@ -85,7 +87,7 @@ func Inspect(dir string) (*Inspection, error) {
 		if err != nil {
 			return err
 		}
-		in.InHand = unfinished(records)
+		in.InHand, in.Abandoned = unfinished(records), abandoned(records)
 		if format == 1 {
 			return in.addBucket(tx)
 		}
@@ -157,18 +159,25 @@ func ReadIdentities(path string) ([]age.Identity, error) {
 // Drop deletes one sealed secret for good. It refuses while a daemon runs, and if an
 // unfinished rotation needs the secret, unless that is damaged and cannot help it any more.
 // Without a ledger nothing is known to need it.
-func Drop(dir, rotationID string) error {
+func Drop(dir, rotationID string) error { return dropSealed(dir, rotationID, false) }
+
+// DropUnfinished does so although an unfinished rotation needs the secret. The next daemon finds it
+// missing, and takes the token for in doubt. It is for a secret that nothing can open any more, or
+// whose token is no longer configured.
+func DropUnfinished(dir, rotationID string) error { return dropSealed(dir, rotationID, true) }
+
+func dropSealed(dir, rotationID string, unfinishedToo bool) error {
 	if !validID.MatchString(rotationID) {
 		return fmt.Errorf("%q is no rotation ID: it must be letters and digits", rotationID)
 	}
 	path := filepath.Join(dir, pendingDir, rotationID)
-	drop := func(needed bool) error {
+	drop := func(needed *rotation.Record) error {
 		p, damage := readPending(path)
 		switch {
 		case errors.Is(damage, fs.ErrNotExist):
 			return fmt.Errorf("nothing is sealed for rotation %s", rotationID)
-		case damage == nil && needed && p.state != stateDamaged:
-			return fmt.Errorf("rotation %s is unfinished and needs its sealed secret: start the daemon and let it deliver", rotationID)
+		case damage == nil && needed != nil && p.state != stateDamaged && !unfinishedToo:
+			return errNeeded(*needed)
 		}
 		return remove(path)
 	}
@@ -181,11 +190,37 @@ func Drop(dir, rotationID string) error {
 		if err != nil {
 			return err
 		}
-		_, needed := unfinished(records)[rotationID]
-		return drop(needed)
+		if record, needed := unfinished(records)[rotationID]; needed {
+			return drop(&record)
+		}
+		return drop(nil)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
-		return drop(false)
+		return drop(nil)
 	}
 	return err
+}
+
+// errNeeded says what ends a rotation whose sealed secret is not dropped.
+func errNeeded(r rotation.Record) error {
+	how := "start the daemon and let it deliver"
+	switch {
+	case r.Step == rotation.StepInDoubt:
+		how = "start the daemon and decide with rotatord resolve " + r.Token
+	case r.Work.Overtaken != nil:
+		how = fmt.Sprintf("start the daemon and decide with rotatord resolve %s --drop, --deliver or --rotate-now", r.Token)
+	}
+	return fmt.Errorf("rotation %s is unfinished and needs its sealed secret: %s. If that cannot be (nothing can open it, or %s is no longer configured), "+
+		"add --unfinished: the token will be in doubt, and another secret is made for it", r.Work.RotationID, how, r.Token)
+}
+
+// abandoned are the names of the tokens that have given a rotation up, by its ID.
+func abandoned(records []rotation.Record) map[string]string {
+	all := make(map[string]string)
+	for _, r := range records {
+		for _, id := range r.Abandoned {
+			all[id] = r.Token
+		}
+	}
+	return all
 }

@@ -309,7 +309,9 @@ func (j *Journal) checkIdentity() error {
 	})
 	if err == nil && foreign > 0 {
 		err = fmt.Errorf("%d sealed secrets wait that another age identity has to open: put back the one that the daemon had "+
-			"when they were sealed (state.identity, or %s in the state directory)", foreign, identityFile)
+			"when they were sealed (state.identity, or %s in the state directory). If it is lost for good, read them with the key of one of state.recipients "+
+			"(rotatord recover --reveal), or give them up (rotatord recover --drop ID --unfinished): their tokens will be in doubt, and other secrets are made",
+			foreign, identityFile)
 	}
 	return err
 }
@@ -385,7 +387,7 @@ func unseal(rotationID string, ciphertext []byte, identities ...age.Identity) (r
 	var a sealedAnswer
 	if err := json.Unmarshal(plain, &a); err != nil {
 		// The decoder's error may quote what it read.
-		return rotation.Issued{}, fmt.Errorf("the sealed secret of rotation %s is not in the format of this version", rotationID)
+		return rotation.Issued{}, fmt.Errorf("%w: the sealed secret of rotation %s is not in the format of this version", rotation.ErrUnreadable, rotationID)
 	}
 	return rotation.Issued{
 		Credential:  rotation.Credential{ClientID: a.ClientID, ClientSecret: secret.New(a.ClientSecret)},

@@ -67,7 +67,7 @@ func (r Record) CutOffAt() time.Time {
 	switch {
 	case r.Step != StepIdle && (w == nil || w.Apart()): // what consumers use is not touched
 		return time.Time{}
-	case r.Step == StepStored && !refused: // consumers find the new secret
+	case r.Step == StepStored && !refused, r.Step == StepSealed && w.Overtaken != nil: // consumers find another secret
 		return time.Time{}
 	case r.Step == StepSealed || r.Step == StepStored:
 		if lost != nil || w.GraceEndsAt.IsZero() { // the old secret ended with the request
@@ -142,14 +142,15 @@ func (r *Rotator) dropKept(rotationIDs ...string) {
 }
 
 // keepOldAlive extends the old secret while the new one cannot be delivered: until then consumers
-// have nothing else.
+// have nothing else. One that an operator has ordered to end is not extended.
 func (a *attempt) keepOldAlive(ctx context.Context) {
 	work := a.record.Work
-	if !a.overlaps() || a.revokes() {
+	if !a.overlaps() || a.record.revokes() {
 		return
 	}
 	work.GraceEndsAt = later(work.GraceEndsAt, a.keptUntil(work.RotationID))
 	if by := extendBy(time.Duration(work.Grace), work.GraceEndsAt, work.IntentAt, true, a.now()); by > 0 {
+		a.noteChangeBefore(ctx)
 		if until, err := a.extendGrace(ctx, work.RotationID, work.TokenID, by); err == nil {
 			work.GraceEndsAt = until
 		}
@@ -160,11 +161,8 @@ func (a *attempt) keepOldAlive(ctx context.Context) {
 // Cloudflare keeps as the previous one.
 func (a *attempt) overlaps() bool {
 	work := a.record.Work
-	return !work.Apart() && !work.GraceEndsAt.IsZero() && a.record.OldDiesBy.IsZero() && a.record.Lost == nil
+	return !work.Apart() && !work.GraceEndsAt.IsZero() && a.record.OldDiesBy.IsZero() && a.record.Lost == nil && work.Overtaken == nil
 }
-
-// revokes reports whether an operator has ordered the old secret to end: then nothing extends it.
-func (a *attempt) revokes() bool { return a.record.Order != nil && a.record.Order.RevokeNow }
 
 // restoreGrace gives consumers a whole grace from now on to read a secret that was delivered late.
 // If that fails they have what is left.
@@ -178,7 +176,7 @@ func (a *attempt) restoreGrace(ctx context.Context) {
 func (a *attempt) keepLostAlive(ctx context.Context) {
 	l, last := a.record.Lost, a.record.Last
 	switch {
-	case l == nil, a.record.Step != StepIdle && a.record.Step != StepClaimed, !l.CutOff.IsZero(), a.revokes():
+	case l == nil, a.record.Step != StepIdle && a.record.Step != StepClaimed, !l.CutOff.IsZero(), a.record.revokes():
 		return
 	case a.record.OldDiesBy.IsZero() && last != nil && (last.Revoked || last.GraceEndsAt.IsZero()):
 		return

@@ -138,12 +138,13 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 // release gives up a claim whose request never left, without counting a failure.
 func (a *attempt) release(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	id := a.record.Work.RotationID
+	work := a.record.Work
 	a.record.Work = nil
 	if err := a.save(ctx, StepIdle); err != nil {
+		a.record.Work = work
 		return fmt.Errorf("giving up a claim: %w", err)
 	}
-	return a.erase(ctx, id)
+	return a.erase(ctx, work.RotationID)
 }
 
 // save makes the record durable at the given step. If that fails the record's step in

@@ -38,13 +38,13 @@ func TestTwoWeeksDown(t *testing.T) {
 				tokens := w.many(n, func(token *rotation.Token) {
 					token.Timetable.Schedule, token.Timetable.Window, token.Timetable.SkipMissed = daily, time.Hour, skip
 				})
-				if _, err := w.start().EnrollAll(t.Context(), tokens); err != nil {
+				if _, err := w.start().EnrollAll(w.t.Context(), tokens); err != nil {
 					t.Fatal(err)
 				}
 				time.Sleep(down + 6*time.Hour)
 				started := time.Now()
 				r := w.start()
-				records, err := r.EnrollAll(t.Context(), tokens)
+				records, err := r.EnrollAll(w.t.Context(), tokens)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -58,7 +58,7 @@ func TestTwoWeeksDown(t *testing.T) {
 							t.Fatalf("%+v", missed[i])
 						}
 					}
-					if again, err := w.start().EnrollAll(t.Context(), tokens); err != nil || len(w.slotsMissed()) != n || again[0].Revision != records[0].Revision {
+					if again, err := w.start().EnrollAll(w.t.Context(), tokens); err != nil || len(w.slotsMissed()) != n || again[0].Revision != records[0].Revision {
 						t.Errorf("a second start: %v, %d told of", err, len(w.slotsMissed()))
 					}
 					return
@@ -81,7 +81,7 @@ func TestTwoWeeksDown(t *testing.T) {
 				}
 				time.Sleep(20 * time.Second) // a second start changes nothing of it
 				r = w.start()
-				if records, err = r.EnrollAll(t.Context(), tokens); err != nil {
+				if records, err = r.EnrollAll(w.t.Context(), tokens); err != nil {
 					t.Fatal(err)
 				}
 				for i, token := range tokens {
@@ -94,7 +94,7 @@ func TestTwoWeeksDown(t *testing.T) {
 				})
 				for _, token := range order {
 					time.Sleep(time.Until(w.decoded[token.Name].CatchUpAt))
-					if _, err := r.Advance(t.Context(), token); err != nil {
+					if _, err := r.Advance(w.t.Context(), token); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -129,7 +129,7 @@ func TestDyingDaemonCatchesUp(t *testing.T) {
 		var first time.Time
 		for start := range 20 {
 			r := w.start()
-			record, err := r.Enroll(t.Context(), token)
+			record, err := r.Enroll(w.t.Context(), token)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +141,7 @@ func TestDyingDaemonCatchesUp(t *testing.T) {
 				t.Fatalf("start %d: due at %s, and before at %s", start, due.At, first)
 			}
 			if !due.At.After(time.Now()) {
-				if _, err := r.Advance(t.Context(), token); err != nil || w.rotates != 1 {
+				if _, err := r.Advance(w.t.Context(), token); err != nil || w.rotates != 1 {
 					t.Fatal("it is not rotated")
 				}
 				return
@@ -154,7 +154,7 @@ func TestDyingDaemonCatchesUp(t *testing.T) {
 	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
 		time.Sleep(28 * time.Hour)
 		for range 2 {
-			record, err := w.start().Enroll(t.Context(), token)
+			record, err := w.start().Enroll(w.t.Context(), token)
 			if after := time.Until(record.CatchUpAt); err != nil || after < 0 || after > 10*time.Minute {
 				t.Fatalf("%v, %s", err, after)
 			}
@@ -168,7 +168,7 @@ func TestClockPutBack(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.serve(r, token, "01 03:00:30")
 		w.offset -= 2 * time.Hour
-		if _, err := r.CatchUp(t.Context(), token); err != nil {
+		if _, err := r.CatchUp(w.t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
 		w.serve(r, token, "01 03:59:59")
@@ -189,7 +189,7 @@ func TestClockPutForward(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.serve(r, token, "01 01:30:00")
 		w.offset += 5 * time.Hour
-		record, err := r.CatchUp(t.Context(), token)
+		record, err := r.CatchUp(w.t.Context(), token)
 		if after := record.CatchUpAt.Sub(w.now()); err != nil || after < 0 || after > 10*time.Minute {
 			t.Fatalf("%v, %s", err, after)
 		}
@@ -208,12 +208,12 @@ func TestClockWasAhead(t *testing.T) {
 			t.Run(fmt.Sprint(ahead, " restart=", restart), func(t *testing.T) {
 				scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 					w.offset = ahead
-					record, err := r.CatchUp(t.Context(), token)
+					record, err := r.CatchUp(w.t.Context(), token)
 					if err != nil {
 						t.Fatal(err)
 					}
 					time.Sleep(record.CatchUpAt.Sub(w.now()))
-					if _, err := r.Advance(t.Context(), token); err != nil || w.rotates != 1 {
+					if _, err := r.Advance(w.t.Context(), token); err != nil || w.rotates != 1 {
 						t.Fatalf("%v, %d rotates", err, w.rotates)
 					}
 					consumed := w.record().Anchor
@@ -222,9 +222,9 @@ func TestClockWasAhead(t *testing.T) {
 					time.Sleep(clock("01 00:20:00").Sub(w.now()))
 					if restart {
 						r = w.start()
-						_, err = r.Enroll(t.Context(), token)
+						_, err = r.Enroll(w.t.Context(), token)
 					} else {
-						_, err = r.CatchUp(t.Context(), token)
+						_, err = r.CatchUp(w.t.Context(), token)
 					}
 					if err != nil {
 						t.Fatal(err)
@@ -287,11 +287,11 @@ func TestHealing(t *testing.T) {
 				record := w.record()
 				record.Anchor = now
 				test.spoil(&record, now)
-				if _, err := w.Save(t.Context(), record); err != nil {
+				if _, err := w.Save(w.t.Context(), record); err != nil {
 					t.Fatal(err)
 				}
 				r := w.start()
-				enrolled, err := r.Enroll(t.Context(), token)
+				enrolled, err := r.Enroll(w.t.Context(), token)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -312,7 +312,7 @@ func TestFutureCame(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.serve(r, token, "01 03:10:00")
 		w.offset -= 48 * time.Hour
-		record, err := r.CatchUp(t.Context(), token)
+		record, err := r.CatchUp(w.t.Context(), token)
 		if err != nil || !record.Anchor.Equal(w.now()) {
 			t.Fatalf("%v, counted from %s", err, record.Anchor)
 		}
@@ -336,17 +336,17 @@ func TestServedInTheFuture(t *testing.T) {
 		}
 		rotates := w.rotates
 		w.offset = 0 // 1 January again
-		if _, err := r.CatchUp(t.Context(), token); err != nil {
+		if _, err := r.CatchUp(w.t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Pause(t.Context(), "ci", rotation.Pause{Since: w.now(), Until: clock("03 03:00:00")}); err != nil {
+		if err := r.Pause(w.t.Context(), "ci", rotation.Pause{Since: w.now(), Until: clock("03 03:00:00")}); err != nil {
 			t.Fatal(err)
 		}
 		record := w.record()
 		if due := r.Due(token, record); due.Slot.Equal(record.Last.Slot) {
 			t.Errorf("due again: %+v", due)
 		}
-		if err := r.Pause(t.Context(), "ci", rotation.Pause{Since: w.now(), Until: clock("03 05:00:00")}); err != nil {
+		if err := r.Pause(w.t.Context(), "ci", rotation.Pause{Since: w.now(), Until: clock("03 05:00:00")}); err != nil {
 			t.Fatal(err)
 		}
 		w.serve(r, token, "04 03:00:00")
@@ -381,12 +381,12 @@ func TestClockIsFarFromCloudflares(t *testing.T) {
 		if w.rotates != 0 || len(attempts) < 5 || attempts[0] != "schedule/skipped/preflight" || w.record().Failures != len(attempts) {
 			t.Fatalf("%d rotates: %q", w.rotates, attempts)
 		}
-		if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}, "ops"); err != nil || w.rotates != 1 {
+		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil || w.rotates != 1 {
 			t.Fatalf("an operator: %v, %d rotates", err, w.rotates)
 		}
 		time.Sleep(40 * time.Minute)
 		lose = true
-		if _, err := r.RotateNow(t.Context(), token, rotation.Overrides{}, "ops"); err == nil || w.record().Step != rotation.StepInDoubt {
+		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err == nil || w.record().Step != rotation.StepInDoubt {
 			t.Fatalf("%v, %+v", err, w.record())
 		}
 		lose = false
@@ -423,7 +423,7 @@ func TestChangedSchedule(t *testing.T) {
 				before := w.rotates
 				token.Timetable.Schedule = mustParse(t, test.after)
 				r = w.start()
-				if _, err := r.Enroll(t.Context(), token); err != nil {
+				if _, err := r.Enroll(w.t.Context(), token); err != nil {
 					t.Fatal(err)
 				}
 				due := r.Due(token, w.record())
@@ -433,11 +433,11 @@ func TestChangedSchedule(t *testing.T) {
 				if late := due.Slot.Before(w.now()); late != (due.Reason == rotation.DueCatchUp) {
 					t.Errorf("%+v", due)
 				}
-				if _, err := r.Advance(t.Context(), token); err != nil || w.rotates != before {
+				if _, err := r.Advance(w.t.Context(), token); err != nil || w.rotates != before {
 					t.Errorf("rotated at once: %v", err)
 				}
 				revision := w.record().Revision
-				if _, err := w.start().Enroll(t.Context(), token); err != nil || w.record().Revision != revision {
+				if _, err := w.start().Enroll(w.t.Context(), token); err != nil || w.record().Revision != revision {
 					t.Errorf("a second start changes it again: %v", err)
 				}
 			})
@@ -451,7 +451,7 @@ func TestChangedScheduleForgetsTheBackOff(t *testing.T) {
 		w.failing("sink preflight", "01 04:10:00")
 		w.serve(r, token, "01 04:09:00")
 		token.Timetable.Schedule = mustParse(t, "0 6 * * *")
-		if _, err := r.Enroll(t.Context(), token); err != nil {
+		if _, err := r.Enroll(w.t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
 		if due := r.Due(token, w.record()); !due.At.Equal(clock("01 06:00:00")) || due.Reason != rotation.DueSlot {

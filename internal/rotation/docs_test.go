@@ -151,7 +151,9 @@ func constants(t *testing.T, path, prefix string) (values []string) {
 	}
 	ast.Inspect(file, func(n ast.Node) bool {
 		if v, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(v.Names[0].Name, prefix) && len(v.Values) == 1 {
-			values = append(values, strings.Trim(v.Values[0].(*ast.BasicLit).Value, `"`))
+			if literal, ok := v.Values[0].(*ast.BasicLit); ok {
+				values = append(values, strings.Trim(literal.Value, `"`))
+			}
 		}
 		return true
 	})

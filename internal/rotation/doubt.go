@@ -26,6 +26,15 @@ const (
 	ReasonOperatorNotRotated = "operator_not_rotated" // an operator knows that nothing was carried out
 	ReasonOperatorDeliver    = "operator_deliver"     // an operator had the sealed answer delivered
 
+	// Why a sealed secret is not delivered, or how that ended.
+	ReasonUndelivered  = "undelivered"   // it waits for a sink
+	ReasonOvertaken    = "overtaken"     // the token was rotated by others, and a sink holds their secret
+	ReasonOursWorks    = "ours_works"    // the one in the sinks is refused where it was tried, and ours is accepted
+	ReasonTheirsWorks  = "theirs_works"  // the one in the sinks is accepted where it was tried
+	ReasonLeakOrder    = "leak_order"    // an order to revoke overrides it
+	ReasonHeals        = "heals"         // outside_rotation has the token rotated again
+	ReasonOperatorDrop = "operator_drop" // an operator gave ours up
+
 	// Why a secret that was delivered is not taken as good, or no longer is.
 	ReasonUnverified     = "unverified"      // it is refused where it was tried
 	ReasonOperatorAccept = "operator_accept" // an operator took it as good
@@ -55,7 +64,7 @@ func (v Verdict) trigger() Trigger {
 	switch {
 	case v.Deliver, v.NotCarriedOut:
 		return ""
-	case v.Reason == ReasonOperatorRotateNow:
+	case v.Reason == ReasonOperatorRotateNow, v.Reason == ReasonLeakOrder:
 		return TriggerManual
 	default:
 		return TriggerRecovery
@@ -181,12 +190,13 @@ func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verd
 // dead by now and must not be revived.
 func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
-	if carriedOut && !e.CannotExtend {
+	settled, reissueAt := d.Since.Add(settleFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
+	decided := carriedOut && !now.Before(r.Work.IntentAt.Add(doubtStretch*grace)) // by time, in the place of an operator
+	if carriedOut && !e.CannotExtend && !(decided && now.Before(reissueAt)) {
 		if by := extendBy(grace, d.OldWorksUntil, r.Work.IntentAt, d.Extensions > 0, now); by > 0 {
 			return Verdict{Extend: by, CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
 		}
 	}
-	settled, reissueAt := d.Since.Add(settleFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
 	if carriedOut {
 		reissueAt = earlier(reissueAt, r.Work.IntentAt.Add(doubtStretch*grace))
 	}

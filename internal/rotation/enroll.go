@@ -102,7 +102,8 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 		return Record{
 			Format: RecordFormat, Revision: record.Revision,
 			Token: t.Name, TokenID: t.ID, Account: t.Account, Origin: origin, Replaced: replacedBy(t, t.ID, record.Replaced),
-			Anchor: r.now().UTC().Truncate(time.Second), Schedule: scheduleOf(t),
+			Abandoned: record.Abandoned,
+			Anchor:    r.now().UTC().Truncate(time.Second), Schedule: scheduleOf(t),
 		}, SlotsMissed{}, true, nil
 	}
 	rescheduled := reschedule(t, &record, r.now())
@@ -176,8 +177,9 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 func (r *Rotator) fit(t Token, record Record) (_ Record, healed bool, err error) {
 	if record.Step != StepIdle && !t.Owes(record) {
 		return record, false, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+
-			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name",
-			record.Step, record.Work.TokenID, t.Name, t.ID)
+			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name. "+
+			"If that service token was deleted, set it back and end the rotation with rotatord resolve %s --drop",
+			record.Step, record.Work.TokenID, t.Name, t.ID, t.Name)
 	}
 	before := record.Anchor
 	record, what := heal(t, record, r.now())

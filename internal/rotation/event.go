@@ -86,6 +86,14 @@ type DoubtResolved struct {
 	After      time.Duration // since the doubt arose
 }
 
+// OvertakenEnded reports what became of a sealed secret that was overtaken, or that belongs to a
+// service token which is gone: Reason says why it is delivered after all, or was given up.
+type OvertakenEnded struct {
+	Token      string
+	RotationID string
+	Reason     string
+}
+
 // SlotsMissed reports slots that were consumed without a rotation of their own.
 type SlotsMissed struct {
 	Token string
@@ -169,6 +177,7 @@ type ChangedOutside struct {
 	At      time.Time
 }
 
+func (OvertakenEnded) event()  {}
 func (Adopted) event()         {}
 func (Probed) event()          {}
 func (Renewed) event()         {}

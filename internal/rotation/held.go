@@ -41,6 +41,42 @@ func (r *Rotator) isHeld(id string) (Issued, bool) {
 	return answer.issued, ok
 }
 
+// noteDelivery notes, before a secret that could not be sealed is delivered from memory, how it can be
+// told from others. Should the process die, the sinks have the only copies of it. If the ledger cannot
+// be written either, the rotation will be in doubt then.
+func (a *attempt) noteDelivery(ctx context.Context, issued Issued) {
+	work := a.record.Work
+	work.Digest, work.After = issued.ClientSecret.Digest(), issued.Facts
+	work.GraceEndsAt = later(work.GraceEndsAt, issued.GraceEndsAt.UTC())
+	_ = a.save(ctx, StepIntent)
+}
+
+// readBack returns the answer of a rotation that was delivered from memory, as a sink holds it. An
+// error says that a sink which may hold it cannot be read now.
+func (a *attempt) readBack(ctx context.Context) (issued Issued, ok bool, err error) {
+	work := a.record.Work
+	if work.Digest == "" {
+		return issued, false, nil
+	}
+	var unread []error
+	for _, sink := range a.token.Sinks {
+		reader, can := sink.(SinkReader)
+		if !can {
+			continue
+		}
+		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+		c, err := reader.ReadBack(bounded)
+		cancel()
+		switch {
+		case err != nil:
+			unread = append(unread, fmt.Errorf("sink %s may hold the only copy of the new secret and cannot be read: %w", sink.Name(), err))
+		case c.ClientSecret.Digest() == work.Digest:
+			return Issued{Credential: c, Facts: work.After, GraceEndsAt: work.GraceEndsAt}, true, nil
+		}
+	}
+	return issued, false, errors.Join(unread...)
+}
+
 // SealHeld tries once more to seal what is in memory alone, before the process ends. Call
 // it when nothing is worked on any more. The error names each rotation whose secret will be
 // lost with the process.

@@ -2,6 +2,8 @@ package rotation_test
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,37 +32,53 @@ func (w *world) live(r *rotation.Rotator, token rotation.Token, d time.Duration)
 func replacing(token *rotation.Token) { token.Replace = true }
 
 // TestUnsealedAndDelivered: the disk refuses the seal, so the new credential is delivered from
-// memory, and the process dies with what it held. The service token is in the sink: it is not
-// among those whose secret nobody has.
+// memory, and the process dies with what it held. The next one finds it in the sink, and ends the
+// rotation with it. Where the ledger could not be written either, the token is in doubt, but the
+// service token in the sink is not among those whose secret nobody has.
 func TestUnsealedAndDelivered(t *testing.T) {
-	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		r = w.settle(r, token)
-		w.failAll("seal", fault{before: errors.New("no space left on device")})
-		w.advance(r, token)
-		unsealed := w.made[1]
-		if w.sink.ClientID != unsealed.clientID {
-			t.Fatal("it was not delivered from memory")
-		}
-		w.fault = nil
-		r = w.start()
-		if _, err := r.Enroll(w.t.Context(), token); err != nil {
-			t.Fatal(err)
-		}
-		for w.sink.ClientID == unsealed.clientID && !w.gone[unsealed.id] { // Delete watches the sink
-			if record := w.record(); record.Step == rotation.StepIdle && rotation.NextDue(token, record, rotation.Pause{}).Reason == rotation.DueSlot {
-				t.Fatalf("it rests: %+v", record)
-			}
-			w.advance(r, token)
-		}
-		w.live(r, token, 20*time.Minute-time.Second)
-		if w.gone[unsealed.id] {
-			t.Fatal("who had read it was cut off early")
-		}
-		w.live(r, token, time.Minute)
-		if left := w.left(); len(left) != 1 || left[0].clientID != w.sink.ClientID {
-			t.Errorf("%d are left", len(left))
-		}
-	})
+	for _, noted := range []bool{true, false} {
+		t.Run(fmt.Sprint("noted=", noted), func(t *testing.T) {
+			inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				r = w.settle(r, token)
+				w.fault = func(_ int, call string) fault {
+					if call == "seal" || !noted && len(w.made) > 1 && strings.HasPrefix(call, "save") {
+						return fault{before: errors.New("no space left on device")}
+					}
+					return fault{}
+				}
+				w.advance(r, token)
+				unsealed := w.made[1]
+				if w.sink.ClientID != unsealed.clientID {
+					t.Fatal("it was not delivered from memory")
+				}
+				w.fault = nil
+				r = w.start()
+				if _, err := r.Enroll(w.t.Context(), token); err != nil {
+					t.Fatal(err)
+				}
+				if noted {
+					w.advance(r, token)
+					if record := w.record(); record.Step != rotation.StepIdle || record.TokenID != unsealed.id || len(w.made) != 2 || len(w.pending) != 0 {
+						t.Fatalf("%d made, %d sealed, %+v", len(w.made), len(w.pending), record)
+					}
+				}
+				for !noted && w.sink.ClientID == unsealed.clientID && !w.gone[unsealed.id] { // Delete watches the sink
+					if record := w.record(); record.Step == rotation.StepIdle && rotation.NextDue(token, record, rotation.Pause{}).Reason == rotation.DueSlot {
+						t.Fatalf("it rests: %+v", record)
+					}
+					w.advance(r, token)
+				}
+				w.live(r, token, 20*time.Minute-time.Second)
+				if w.gone[unsealed.id] {
+					t.Fatal("who had read it was cut off early")
+				}
+				w.live(r, token, time.Minute)
+				if left := w.left(); len(left) != 1 || left[0].clientID != w.sink.ClientID {
+					t.Errorf("%d are left", len(left))
+				}
+			})
+		})
+	}
 }
 
 // TestPutBack: somebody puts an earlier credential back into the sink, in a rollback of its own.

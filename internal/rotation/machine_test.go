@@ -109,7 +109,7 @@ func (m *machine) Save(ctx context.Context, r rotation.Record) (rotation.Record,
 		}
 	}
 	switch {
-	case err != nil:
+	case m.record().Revision != r.Revision+1: // not kept; only the answer may be lost
 	case r.Doubt != nil: // with the extensions that the ledger knows of
 		m.believed = r.Doubt.OldWorksUntil
 	case r.Work != nil && !r.Work.GraceEndsAt.IsZero():

@@ -270,11 +270,11 @@ func (a *attempt) lookForMade(ctx context.Context) (found *TokenFacts, err error
 func (a *attempt) seekMade(ctx context.Context) (err error) {
 	d := a.record.Doubt
 	if settled := d.Since.Add(settleFor(time.Duration(a.record.Work.Grace))); !d.Answered() && a.now().Before(settled) {
-		return fmt.Errorf("%w: the request to make %q may still be under way until %s. What consumers use works on: wait until then",
-			ErrUnfit, a.record.Work.Makes, settled.Format(time.RFC3339))
+		return fmt.Errorf("%w: the request to make %q may still be under way until %s. What consumers use works on: wait until then, and look with rotatord resolve %s",
+			ErrUnfit, a.record.Work.Makes, settled.Format(time.RFC3339), a.token.Name)
 	}
 	if a.made, err = a.lookForMade(ctx); err != nil {
-		return fmt.Errorf("%w: it cannot be seen whether %q was made, and what consumers use works on: %w", ErrUnfit, a.record.Work.Makes, err)
+		return fmt.Errorf("%w: it cannot be seen whether %q was made, and what consumers use works on: %w. Look again with rotatord resolve %s", ErrUnfit, a.record.Work.Makes, err, a.token.Name)
 	}
 	return nil
 }

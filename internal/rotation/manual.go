@@ -47,9 +47,9 @@ var ErrHeldUp = errors.New("not rotated")
 // period begins anew.
 //
 // With RevokeNow it is an [Order] of by's: what fails is tried again, for as long as it takes,
-// and of a pair both are rotated, one after the other. Neither a doubt nor a rotation in hand
-// stands in its way: the first is settled by it, and the second is finished before it, which
-// the error says.
+// and of a pair both are rotated, one after the other. It settles a doubt, accepts a secret that is
+// refused where it was tried, and gives up one that was overtaken. Only a rotation whose new secret
+// can still be delivered is finished before it: then ErrFinishedFirst is in the error.
 func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string) (Record, error) {
 	defer r.lock(t.Name)()
 	record, err := r.load(ctx, t)
@@ -66,7 +66,7 @@ func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string
 			return record, err
 		}
 		if a.record.Step != StepIdle {
-			return a.record, fmt.Errorf("a rotation of %s was in hand already (%s), and is finished first", t.Name, a.record.Step)
+			return a.record, a.finishedFirst()
 		}
 		for err == nil && a.record.Order != nil && a.record.Step == StepIdle {
 			left := a.record.Order.Left
@@ -91,12 +91,13 @@ func (a *attempt) mayRotateNow(o Overrides) error {
 	switch {
 	case o.RevokeNow && a.record.Step != StepIdle:
 		return nil
-	case a.record.Step == StepInDoubt:
-		return fmt.Errorf("%w: %s is in doubt, and rotating could cut off the secret that works: look at it with rotatord resolve %s", ErrHeldUp, name, name)
 	case a.record.Step != StepIdle:
-		return fmt.Errorf("%w: a rotation of %s is in hand already (%s), and is finished first: see rotatord status %s", ErrHeldUp, name, a.record.Step, name)
+		return a.inProgress()
 	case a.token.Unmade(a.record):
-		return fmt.Errorf("%w: the service token of %s is not made yet: see rotatord status %s", ErrHeldUp, name, name)
+		if pause := a.PauseOf(name); pause.On() {
+			return fmt.Errorf("%w: the service token of %s is not made yet, and it is paused%s: rotatord status %s says how to resume it", ErrHeldUp, name, until(pause.Until), name)
+		}
+		return fmt.Errorf("%w: the service token of %s is not made yet, which comes by itself%s: rotatord status %s", ErrHeldUp, name, because(a.record), name)
 	case a.record.owed():
 		return nil
 	}
@@ -111,6 +112,56 @@ func (a *attempt) mayRotateNow(o Overrides) error {
 			"wait, or rotate all the same with --override-grace", ErrHeldUp, name, until(last.GraceEndsAt))
 	}
 	return nil
+}
+
+// ErrFinishedFirst is in the error of RotateNow if the order stands and is carried out after a
+// rotation that is in progress.
+var ErrFinishedFirst = errors.New("it is ordered, and is done after the rotation in progress")
+
+// finishedFirst says what an order that revokes waits for, and what can be done until then.
+func (a *attempt) finishedFirst() error {
+	name := a.token.Name
+	how := fmt.Sprintf("see rotatord status %s", name)
+	if end := a.inUse(); end != nil && a.now().Before(*end) {
+		how = fmt.Sprintf("to revoke the old secret before that, although consumers cannot read the new one yet: rotatord revoke-previous %s --override-in-use", name)
+	}
+	return fmt.Errorf("%w (%s since %s%s): %s", ErrFinishedFirst, a.StateOf(a.token, a.record), a.since(), because(a.record), how)
+}
+
+// since is when the state of a rotation in progress began, as far as it is known.
+func (a *attempt) since() string {
+	work, at := a.record.Work, time.Time{}
+	switch {
+	case a.record.Doubt != nil:
+		at = a.record.Doubt.Since
+	case work.Overtaken != nil:
+		at = work.Overtaken.Since
+	case a.record.Step == StepStored && !work.Verification.Since.IsZero():
+		at = work.Verification.Since
+	case !work.SealedAt.IsZero():
+		at = work.SealedAt
+	default:
+		at = work.Began
+	}
+	return at.UTC().Format(time.RFC3339)
+}
+
+// inProgress says why a rotation in progress is not rotated into, and what to type.
+func (a *attempt) inProgress() error {
+	name, state := a.token.Name, a.StateOf(a.token, a.record)
+	text := ""
+	switch state {
+	case StateDoubt:
+		text = fmt.Sprintf("%s is in doubt since %s, and rotating could cut off the secret that works: rotatord resolve %s", name, a.since(), name)
+	case StateOvertaken:
+		text = fmt.Sprintf("the new secret of %s was overtaken (since %s%s): rotatord resolve %s, and --drop, --deliver or --rotate-now", name, a.since(), because(a.record), name)
+	case StateUnverified:
+		text = fmt.Sprintf("the new secret of %s is in every sink and not accepted where it is tried (since %s%s): rotatord resolve %s, and --accept or --rotate-now",
+			name, a.since(), because(a.record), name)
+	default:
+		text = fmt.Sprintf("a rotation of %s is in progress (%s since %s%s): rotatord status %s", name, state, a.since(), because(a.record), name)
+	}
+	return fmt.Errorf("%w: %s", ErrHeldUp, text)
 }
 
 func until(t time.Time) string {

@@ -52,9 +52,14 @@ func (a *attempt) carriedOut(work *Work) {
 	}
 }
 
-// order returns a token's record with an order in it. A doubt does not stand in the way of one
-// that revokes: the old secret is to die, whatever became of the request.
+// order returns a token's record with an order in it. Neither a doubt nor a secret that was overtaken
+// stands in the way of one that revokes: the old secret is to die, whatever became of the request.
 func (a *attempt) order(ctx context.Context, o Overrides, by string, after time.Duration) error {
+	if a.record.Step == StepSealed && a.record.Work.Overtaken != nil && o.RevokeNow {
+		if err := a.abandon(ctx, Verdict{Resolved: true, Reason: ReasonLeakOrder}, false); err != nil {
+			return err
+		}
+	}
 	if a.record.Step == StepInDoubt && o.RevokeNow {
 		verdict := Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
 		if a.record.Work.Makes != "" && a.seekMade(ctx) != nil {
@@ -84,6 +89,8 @@ func (a *attempt) give(o Overrides, by string, after time.Duration) {
 	case a.record.Step == StepStored && o.RevokeNow && a.record.Work.Verification.Probes > 0:
 		// A secret that is refused would keep the old one alive, which is to die.
 		a.record.Work.Verification.Accepted, a.record.NotBefore = true, time.Time{}
+	case o.RevokeNow && a.record.Step != StepInDoubt: // it waits for this rotation alone, which is tried at once
+		a.record.NotBefore = time.Time{}
 	}
 }
 
@@ -171,7 +178,7 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 		defer l.Unlock()
 		record, err := r.load(ctx, t)
 		switch {
-		case err != nil, record.Step == StepInDoubt, record.keeps(o):
+		case err != nil, record.Step == StepInDoubt, record.Step == StepSealed, record.keeps(o):
 			alone = append(alone, i)
 		case t.hasDone(record, o, since):
 			out[i].Record = record
@@ -234,6 +241,20 @@ func (r *Rotator) CancelOrders(ctx context.Context, tokens []Token) ([]Record, e
 		}
 	}
 	return changed, errors.Join(errs...)
+}
+
+// ErrNoOrder is in the error of CancelOrder if there is no order that could be taken back.
+var ErrNoOrder = errors.New("no rotation was ordered")
+
+// CancelOrder takes back the order of one token. What is in progress is finished.
+func (r *Rotator) CancelOrder(ctx context.Context, t Token) (Record, error) {
+	record, err := r.cancelOrder(ctx, t)
+	if err == nil && record.Revision == 0 {
+		if record, err = r.ledger.Load(ctx, t.Name); err == nil {
+			err = fmt.Errorf("%w for %s, so there is nothing to take back: rotatord status %s", ErrNoOrder, t.Name, t.Name)
+		}
+	}
+	return record, err
 }
 
 // cancelOrder returns a zero Record if there was no order.

@@ -92,7 +92,7 @@ func TestPairKeepsAnUnfamiliarSecret(t *testing.T) {
 		if w.rotates != 1 || w.sink.ClientSecret.Reveal() != used || w.record().Doubt.Decision != rotation.ReasonUnfamiliarKept {
 			t.Fatalf("%d rotates, decision %v", w.rotates, w.record().Doubt)
 		}
-		if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveDeliver); err != nil {
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDeliver); err != nil {
 			t.Fatal(err)
 		}
 		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.partner.current {
@@ -162,7 +162,7 @@ func TestAdoptingASingleTokenIntoAPair(t *testing.T) {
 		pair := token
 		pair.ID, pair.Partner = partnerID, tokenID // the order does not matter
 		r = w.start()
-		if record, err := r.Enroll(t.Context(), pair); err != nil || record.Last == nil || record.Work.TokenID != tokenID {
+		if record, err := r.Enroll(w.t.Context(), pair); err != nil || record.Last == nil || record.Work.TokenID != tokenID {
 			t.Fatalf("%+v, %v", record, err)
 		}
 		if err, _ := w.advance(r, pair); err != nil || w.rotates != 2 || w.sink.ClientSecret.Reveal() != w.current {
@@ -175,7 +175,7 @@ func TestAdoptingASingleTokenIntoAPair(t *testing.T) {
 		// And back again, to the one that is in use.
 		single := token
 		single.ID = partnerID
-		if record, err := w.start().Enroll(t.Context(), single); err != nil || record.Last == nil {
+		if record, err := w.start().Enroll(w.t.Context(), single); err != nil || record.Last == nil {
 			t.Errorf("%+v, %v", record, err)
 		}
 	})

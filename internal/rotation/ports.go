@@ -221,6 +221,13 @@ type Sink interface {
 	Store(ctx context.Context, c Credential, base Stored) (Stored, error)
 }
 
+// SinkReader is a [Sink] that can say what it holds, secret included. It is asked only to try a
+// secret that has overtaken ours, and to prove that it is a whole one.
+type SinkReader interface {
+	// ReadBack returns the credential that the sink holds now, the zero Credential if there is none.
+	ReadBack(ctx context.Context) (Credential, error)
+}
+
 // Stored is what a sink holds. The zero Stored is an empty place.
 type Stored struct {
 	Exists   bool          `json:"exists,omitempty"`

@@ -144,6 +144,10 @@ type attempt struct {
 	reported bool // an Attempted was told
 
 	made *TokenFacts // in doubt about a service token that was to be made: it, if it is there
+
+	overtaker  *Overtaken // what this attempt found in the sinks in the place of our secret
+	seen       TokenFacts // what Cloudflare showed then
+	sinkFailed bool       // another sink failed
 }
 
 // run goes from step to step until the rotation is done or a step fails. Each step
@@ -404,6 +408,12 @@ func (a *attempt) recoverIntent(ctx context.Context) error {
 	case ok:
 		return a.sealed(ctx, issued)
 	}
+	if issued, ok, err := a.readBack(ctx); err != nil {
+		a.keepOldAlive(ctx)
+		return a.stall(ctx, "sink", err)
+	} else if ok {
+		return a.seal(ctx, issued)
+	}
 	return a.doubt(ctx, ReasonInterrupted, false, errors.New("the process ended before an answer was kept"))
 }
 
@@ -424,13 +434,16 @@ func (a *attempt) store(ctx context.Context) error {
 	if err := a.identifyMade(ctx, issued); err != nil {
 		return a.stall(ctx, "identify", err)
 	}
+	a.overtaker, a.sinkFailed = nil, false
 	if err := a.phase(PhaseStore, func() error { return a.deliver(ctx, issued.Credential) }); err != nil {
-		if !errors.Is(err, errSuperseded) {
-			a.keepOldAlive(ctx)
+		if a.overtaker != nil {
+			return a.overtaken(ctx, issued, err)
 		}
+		a.keepOldAlive(ctx)
 		return a.stall(ctx, "store", err)
 	}
 	a.restoreGrace(ctx)
+	a.record.Work.Overtaken = nil
 	if err := a.save(ctx, StepStored); err != nil {
 		return a.stall(ctx, "ledger", err)
 	}
@@ -442,7 +455,10 @@ func (a *attempt) deliver(ctx context.Context, c Credential) error {
 	var failed []error
 	for _, sink := range a.token.Sinks {
 		err := a.deliverTo(ctx, sink, c)
-		a.tell(SinkWritten{Token: a.token.Name, Sink: sink.Name(), Err: err})
+		if !errors.Is(err, errOvertaken) { // then nothing was written, and nothing is wrong with the sink
+			a.tell(SinkWritten{Token: a.token.Name, Sink: sink.Name(), Err: err})
+			a.sinkFailed = a.sinkFailed || err != nil
+		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("sink %s: %w", sink.Name(), err))
 		}
@@ -462,7 +478,7 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 			return err
 		}
 		if fresh && now.Digest != base.Digest && now.Digest != c.ClientSecret.Digest() {
-			if err := a.notSuperseded(ctx); err != nil {
+			if err := a.notOvertaken(ctx, sink.Name(), now); err != nil {
 				return err
 			}
 		}
@@ -478,26 +494,6 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 	return nil
 }
 
-// errSuperseded is in the error of a delivery that was refused because somebody else has
-// rotated the token meanwhile.
-var errSuperseded = errors.New("ours is kept sealed and not delivered, since it may have been replaced")
-
-// notSuperseded is asked when somebody else has put another secret into the sink since the
-// intent. If Cloudflare has changed the token since our answer too, ours is probably no
-// longer the one that works, and delivering it would lock consumers out.
-func (a *attempt) notSuperseded(ctx context.Context) error {
-	work := a.record.Work
-	facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
-	if err != nil {
-		return fmt.Errorf("the sink holds a secret that is not ours, and Cloudflare could not be asked whether ours is the last: %w", err)
-	}
-	if facts.UpdatedAt.After(work.After.UpdatedAt) && facts.UpdatedAt.After(work.TouchedAt) {
-		return fmt.Errorf("the sink holds a secret that is not ours, and the token was changed at Cloudflare at %s, after our rotation: %w",
-			facts.UpdatedAt.Format(time.RFC3339), errSuperseded)
-	}
-	return nil
-}
-
 // deliverUnsealed is the way out when the disk fails in the one moment in which it must
 // not: the answer is delivered from memory, since that is the only other safe place,
 // and stays in memory so that the next attempt can seal it.
@@ -506,8 +502,8 @@ func (a *attempt) deliverUnsealed(ctx context.Context, issued Issued, sealErr er
 	if _, invalid := validate(a.record.Work.Before, issued); invalid != nil {
 		return a.stall(ctx, "seal", errors.Join(err, invalid))
 	}
+	a.noteDelivery(ctx, issued)
 	if undelivered := a.deliver(ctx, issued.Credential); undelivered != nil {
-		a.record.Work.GraceEndsAt = later(a.record.Work.GraceEndsAt, issued.GraceEndsAt.UTC())
 		a.keepOldAlive(ctx)
 		err = errors.Join(err, undelivered)
 	}
@@ -521,7 +517,7 @@ func (a *attempt) commit(ctx context.Context) error {
 	before, work := a.record, a.record.Work
 	var healed []string
 	err := a.phase(PhaseCommit, func() error {
-		if err := a.erase(ctx, work.RotationID); err != nil {
+		if err := errors.Join(a.erase(ctx, work.RotationID), a.eraseAbandoned(ctx)); err != nil {
 			return err
 		}
 		switch now := a.now().UTC(); {

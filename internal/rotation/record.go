@@ -15,6 +15,9 @@ const RecordFormat = 3
 // Migrate turns a record of an older format into one of RecordFormat. A zero Record stays
 // one.
 //
+// Fields that an older rotatord can ignore without harm are added without a new format: what is not
+// known of Work.Overtaken is found out again, and what is not known of Abandoned stays sealed.
+//
 // Format 1 knew no pairs: what a rotation worked on was the token of the record. Format 2 knew
 // no service tokens that are made, no orders and no verification.
 func Migrate(r Record) Record {
@@ -130,6 +133,10 @@ type Record struct {
 	Replaced []Replaced `json:"replaced,omitempty"`
 	Renewal  Renewal    `json:"renewal,omitzero"`
 
+	// Abandoned are rotations that were given up with their answer sealed. The answers are erased
+	// when a later rotation is done: until then one of them may be the only copy of a good secret.
+	Abandoned []string `json:"abandoned,omitempty"`
+
 	// Outside is when somebody else rotated the token, until a rotation of our own is done.
 	// Healed is when one of our own last made up for that.
 	Outside time.Time `json:"outside,omitzero"`
@@ -166,6 +173,9 @@ func (r Record) GraceEnd() time.Time {
 func (r Record) owed() bool {
 	return r.NextTrigger != "" || !r.OldDiesBy.IsZero() || r.Lost != nil
 }
+
+// revokes reports whether an order is pending that the old secret is to die: it is not kept alive then.
+func (r Record) revokes() bool { return r.Order != nil && r.Order.RevokeNow }
 
 // clone returns a copy that shares nothing which a rotation in hand still changes.
 func (r Record) clone() Record {
@@ -214,6 +224,11 @@ type Work struct {
 	TouchedAt time.Time `json:"touched_at,omitzero"`
 
 	Verification Verification `json:"verification,omitzero"`
+
+	// ChangedAt is updated_at of a change at Cloudflare after our answer that was not our own; zero if
+	// none was seen. Overtaken is set while the sealed secret is not delivered because of it.
+	ChangedAt time.Time  `json:"changed_at,omitzero"`
+	Overtaken *Overtaken `json:"overtaken,omitempty"`
 }
 
 // Apart reports whether what consumers use is not touched by this rotation: it renews the one

@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,9 @@ import (
 // resolve looks at the world and judges the doubt. A resolved token is due again at
 // once, for the slot that it was rotated for.
 func (a *attempt) resolve(ctx context.Context) error {
+	if done, err := a.overruled(ctx); done {
+		return err
+	}
 	verdict, readErr, err := a.lookAndAct(ctx)
 	if err != nil || verdict.Resolved {
 		return err
@@ -54,7 +56,7 @@ func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error
 	if err != nil {
 		return Verdict{}, readErr, fmt.Errorf("%w: %w", ErrLedger, err)
 	}
-	e.Trusted, e.Unread = oracleTrusted(records, a.token.Account), readErr != nil
+	e.Trusted, e.Unread = oracleTrusted(records, a.token.Account), readErr != nil && !errors.Is(readErr, ErrGone)
 	if d := a.record.Doubt; !d.OldWorksUntil.IsZero() { // the ledger may not have been writable
 		d.OldWorksUntil = later(d.OldWorksUntil, a.keptUntil(a.record.Work.RotationID))
 	}
@@ -186,7 +188,11 @@ const (
 	ResolveAssumeNotRotated Resolution = "assume_not_rotated" // the operator knows that it was not carried out
 	ResolveDeliver          Resolution = "deliver"            // deliver the sealed answer although it failed validation
 	ResolveAccept           Resolution = "accept"             // take a new secret as good that was refused where it was tried
+	ResolveDrop             Resolution = "drop"               // give the new secret up: another one took its place, or the token is gone
 )
+
+// Resolutions are all of them.
+var Resolutions = []Resolution{ResolveLook, ResolveRotateNow, ResolveAssumeNotRotated, ResolveDeliver, ResolveAccept, ResolveDrop}
 
 // ErrNotInDoubt is in the error of Resolve when there is no doubt to resolve.
 var ErrNotInDoubt = errors.New("not in doubt")
@@ -194,9 +200,9 @@ var ErrNotInDoubt = errors.New("not in doubt")
 // ErrUnfit is in the error of Resolve when what is known speaks against the resolution.
 var ErrUnfit = errors.New("the resolution does not fit what is known")
 
-// Resolve carries out what an operator decides about a token in doubt. It returns the record
-// as it then stands and the verdict. It rotates and delivers nothing by itself: a resolved
-// token is due at once, and Advance does the rest.
+// Resolve carries out what an operator decides about a token in doubt, or about another rotation in
+// progress that needs a decision. It returns the record as it then stands and the verdict. It
+// rotates and delivers nothing by itself: a resolved token is due at once, and Advance does the rest.
 func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record, Verdict, error) {
 	defer r.lock(t.Name)()
 	record, err := r.load(ctx, t)
@@ -207,12 +213,18 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 		return r.resolveUnverified(ctx, t, record, how)
 	}
 	if record.Step != StepInDoubt {
-		return record, Verdict{}, fmt.Errorf("%s is %w: its state is %s", t.Name, ErrNotInDoubt, cmp.Or(string(record.Step), "idle"))
+		return r.resolveInProgress(ctx, t, record, how)
+	}
+	if how == ResolveDrop {
+		return r.dropDoubt(ctx, t, record)
 	}
 	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
 	a.manual = true
 	if how == ResolveLook { // to an operator it is an answer, and not an error, that a doubt stays
 		verdict, readErr, err := a.lookAndAct(ctx)
+		if errors.Is(readErr, ErrGone) {
+			readErr = fmt.Errorf("%w. If the service token was deleted: rotatord resolve %s --drop", readErr, t.Name)
+		}
 		return a.record, verdict, errors.Join(err, readErr)
 	}
 	// What Cloudflare shows counts, also where an operator decides. If it cannot be asked the
@@ -244,17 +256,19 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 	case ResolveAssumeNotRotated:
 		if d.Answered() || d.CarriedOut {
 			return Verdict{}, fmt.Errorf("%w: Cloudflare has shown that the rotation of %s was carried out, so it cannot be taken as not rotated: "+
-				"reissue with --rotate-now when consumers can bear it, or leave it to be reissued before the grace ends", ErrUnfit, r.Token)
+				"have another one made with rotatord resolve %s --rotate-now when consumers can bear it, or leave that to the daemon, which does it before the grace ends",
+				ErrUnfit, r.Token, r.Token)
 		}
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonOperatorNotRotated}, nil
 	case ResolveDeliver:
 		if !d.MayDeliver() {
 			return Verdict{}, fmt.Errorf("%w: there is no sealed answer for %s that could be delivered: "+
-				"only one whose secret has an unfamiliar format, or that could not be opened before", ErrUnfit, r.Token)
+				"only one whose secret has an unfamiliar format, or that could not be opened before. See rotatord resolve %s", ErrUnfit, r.Token, r.Token)
 		}
 		return Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorDeliver}, nil
 	case ResolveAccept:
-		return Verdict{}, fmt.Errorf("%w: there is no delivered secret of %s that is refused where it was tried", ErrUnfit, r.Token)
+		return Verdict{}, fmt.Errorf("%w: --accept is for a secret that was delivered and is refused where it was tried, and %s is in doubt: rotatord resolve %s",
+			ErrUnfit, r.Token, r.Token)
 	default:
 		return Verdict{}, fmt.Errorf("%w: %q is no resolution", ErrUnfit, how)
 	}
@@ -272,7 +286,7 @@ func (r *Rotator) resolveUnverified(ctx context.Context, t Token, record Record,
 		return record, Verdict{Reason: ReasonUnverified, Again: record.NotBefore}, nil
 	default:
 		return record, Verdict{}, fmt.Errorf("%w: the rotation of %s is known to be carried out and delivered; its secret is refused where it was tried: "+
-			"resolve it with --accept or --rotate-now", ErrUnfit, t.Name)
+			"rotatord resolve %s --accept, or --rotate-now", ErrUnfit, t.Name, t.Name)
 	}
 	err := a.acceptUnverified(ctx, how == ResolveRotateNow)
 	return a.record, verdict, err

@@ -61,18 +61,18 @@ func TestOperatorResolvesADoubt(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
-				if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveRotateNow); !errors.Is(err, rotation.ErrNotInDoubt) {
+				if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); !errors.Is(err, rotation.ErrNotInDoubt) {
 					t.Errorf("resolving nothing: %v", err)
 				}
 				w.lostAnswer(test.carriedOut)
 				w.advance(r, token)
 				if test.looked {
-					if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveLook); err != nil {
+					if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveLook); err != nil {
 						t.Fatal(err)
 					}
 				}
 				w.ordered = test.how == rotation.ResolveRotateNow
-				record, verdict, err := r.Resolve(t.Context(), token, test.how)
+				record, verdict, err := r.Resolve(w.t.Context(), token, test.how)
 				if test.want != nil {
 					if !errors.Is(err, test.want) || w.record().Step != rotation.StepInDoubt {
 						t.Fatalf("%v, step %q", err, w.record().Step)
@@ -113,7 +113,7 @@ func TestOperatorDeliversAnUnfamiliarSecret(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.secretOf = func(n int) string { return fmt.Sprint("a third format ", n) }
 		w.advance(r, token)
-		if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveDeliver); err != nil {
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDeliver); err != nil {
 			t.Fatal(err)
 		}
 		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.current || w.rotates != 1 || len(w.pending) != 0 {
@@ -129,7 +129,7 @@ func TestResolvingSurvivesACrash(t *testing.T) {
 		w.advance(r, token)
 		w.failAll("save claimed", fault{before: errors.New("x"), crash: true})
 		w.ordered = true
-		if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveRotateNow); err != nil {
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil {
 			t.Fatal(err)
 		}
 		if _, died := w.advance(r, token); !died {
@@ -224,11 +224,11 @@ func TestRestartDoesNotWaitForABackOff(t *testing.T) {
 			t.Fatalf("the back-off is only %s: this proves little", time.Until(due.At))
 		}
 		r = w.start()
-		record, err := r.Enroll(t.Context(), token)
+		record, err := r.Enroll(w.t.Context(), token)
 		if err != nil || rotation.NextDue(token, record, rotation.Pause{}).At.After(time.Now()) {
 			t.Fatalf("due at %s, %v", rotation.NextDue(token, record, rotation.Pause{}).At, err)
 		}
-		if _, err := r.Advance(t.Context(), token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
+		if _, err := r.Advance(w.t.Context(), token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("%v", err)
 		}
 	})
@@ -290,7 +290,7 @@ func TestSealedAnswerIsLost(t *testing.T) {
 					if grace > 0 && unreadable {
 						// The identity is put back, and an operator says so.
 						w.unreadable = false
-						if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveDeliver); err != nil {
+						if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDeliver); err != nil {
 							t.Fatal(err)
 						}
 						if err, _ := w.advance(r, token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {
@@ -384,4 +384,36 @@ func TestReissueIsLostToo(t *testing.T) {
 		}
 		w.check("at the end")
 	})
+}
+
+// TestDeliveredFromMemoryIsFoundInTheSink: the disk refuses the seal, the secret is delivered from memory, and
+// the process dies. The next one reads the secret back from the sink, and rotates nothing.
+func TestDeliveredFromMemoryIsFoundInTheSink(t *testing.T) {
+	for _, sinkAway := range []bool{false, true} {
+		t.Run(fmt.Sprint("sink away=", sinkAway), func(t *testing.T) {
+			inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				w.failAll("seal", fault{before: errors.New("no space left on device")})
+				w.advance(r, token)
+				w.fault = nil
+				r = w.start()
+				if sinkAway {
+					old := w.previous
+					w.failAll("sink read back", fault{before: errors.New("vault is sealed")})
+					for died := time.Now(); time.Since(died) < 3*time.Hour; {
+						w.advance(r, token)
+						if !w.accepted(old) {
+							t.Fatal("the old secret died while the new one could not be read back")
+						}
+					}
+					w.fault = nil
+				}
+				for w.record().Step != rotation.StepIdle {
+					w.advance(r, token)
+				}
+				if w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current || len(w.pending) != 0 || slices.Contains(w.attempts(), "schedule/in_doubt/interrupted") {
+					t.Errorf("%d rotates, %d sealed, %q", w.rotates, len(w.pending), w.attempts())
+				}
+			})
+		})
+	}
 }

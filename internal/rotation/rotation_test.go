@@ -23,10 +23,10 @@ func inBubble(t *testing.T, grace time.Duration, test func(w *world, token rotat
 		w := newWorld(t)
 		token := w.token(grace)
 		r := w.start()
-		if _, err := r.Enroll(t.Context(), token); err != nil {
+		if _, err := r.Enroll(w.t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.Learn(t.Context(), token, w.facts()); err != nil {
+		if _, err := r.Learn(w.t.Context(), token, w.facts()); err != nil {
 			t.Fatal(err)
 		}
 		w.calls = nil
@@ -413,11 +413,11 @@ func TestHeldSecretIsSealedAtTheEnd(t *testing.T) {
 			return fault{}
 		}
 		w.advance(r, token)
-		if err := r.SealHeld(t.Context()); err == nil || r.Held() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
+		if err := r.SealHeld(w.t.Context()); err == nil || r.Held() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
 			t.Fatalf("%v, %d held", err, r.Held())
 		}
 		w.fault = nil
-		if err := r.SealHeld(t.Context()); err != nil || r.Held() != 0 || len(w.pending) != 1 {
+		if err := r.SealHeld(w.t.Context()); err != nil || r.Held() != 0 || len(w.pending) != 1 {
 			t.Fatalf("%v, %d held, %d sealed", err, r.Held(), len(w.pending))
 		}
 		if err, _ := w.advance(w.start(), token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {

@@ -293,12 +293,21 @@ func (w *world) of(id string) *cfToken {
 }
 
 func (w *world) Inspect(_ context.Context, id string) (facts rotation.TokenFacts, err error) {
-	err = w.do("inspect", func() error { facts = w.of(id).facts(); return nil })
+	err = w.do("inspect", func() error {
+		if w.gone[id] {
+			return notThere("get")
+		}
+		facts = w.of(id).facts()
+		return nil
+	})
 	return facts, err
 }
 
 func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued rotation.Issued, err error) {
 	err = w.do("rotate", func() error {
+		if w.gone[req.TokenID] {
+			return notThere("rotate")
+		}
 		w.rotates++
 		c, used := w.of(req.TokenID), w.sink.ClientSecret.Reveal()
 		if used == c.previous && c.tooEarly(c.previousUntil) && !w.ordered {
@@ -327,8 +336,16 @@ func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued ro
 	return issued, nil
 }
 
+// notThere is Cloudflare's answer about a service token that was deleted.
+func notThere(operation string) error {
+	return &rotation.IssuerError{Class: rotation.Refused, Operation: operation, Status: 404, Err: rotation.ErrGone}
+}
+
 func (w *world) SetGrace(_ context.Context, id string, grace time.Duration) (facts rotation.TokenFacts, until time.Time, err error) {
 	err = w.do("extend", func() error {
+		if w.gone[id] {
+			return notThere("update")
+		}
 		c := w.of(id)
 		c.updatedAt = time.Now().UTC()
 		if time.Now().Before(c.previousUntil) { // a dead secret stays dead
@@ -363,6 +380,12 @@ func (s memorySink) Store(_ context.Context, c rotation.Credential, _ rotation.S
 		return nil
 	})
 	return st, err
+}
+
+// ReadBack implements [rotation.SinkReader].
+func (s memorySink) ReadBack(context.Context) (c rotation.Credential, err error) {
+	err = s.do("sink read back", func() error { c = s.sink; return nil })
+	return c, err
 }
 
 func (w *world) Observe(e rotation.Event) { w.events = append(w.events, e) }

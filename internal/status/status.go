@@ -8,6 +8,7 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"rotatord/internal/secret"
@@ -45,6 +46,11 @@ type Token struct {
 	Pause     *Pause `json:"pause,omitempty"` // while paused, by its name or with all tokens
 	Order     *Order `json:"order,omitempty"` // while an order to rotate is not carried out
 
+	// Overtaken says why a sealed secret is not delivered, while the state is "overtaken".
+	Overtaken *Overtaken `json:"overtaken,omitempty"`
+	// ToDo is what ends the state or what holds it up, empty if nobody has to do anything.
+	ToDo []ToDo `json:"to_do,omitempty"`
+
 	// Waiting is set if the token is due and waits for its turn: others of its account are in hand,
 	// or its requests would not be let through soon.
 	Waiting bool `json:"waiting,omitempty"`
@@ -75,6 +81,22 @@ type Order struct {
 	Left      int       `json:"left"` // rotations still to be done
 }
 
+// Overtaken is a sealed secret that is not delivered, because a sink holds a later one.
+type Overtaken struct {
+	Since     time.Time `json:"since"`
+	Sinks     []string  `json:"sinks"`               // those that hold a later one
+	ChangedAt time.Time `json:"changed_at,omitzero"` // of the service token, after our rotation; zero if it is gone, or if that cannot be seen
+	Gone      bool      `json:"gone,omitempty"`      // Cloudflare has no such service token
+	Tried     string    `json:"tried,omitempty"`     // what requests with both secrets have shown
+}
+
+// ToDo is something that an operator can do. Command is empty if it is done elsewhere or comes by
+// itself.
+type ToDo struct {
+	Command string `json:"command,omitempty"`
+	Does    string `json:"does"`
+}
+
 // Verification is what is known of a new secret that is tried in vain.
 type Verification struct {
 	Since   time.Time `json:"since"`
@@ -92,7 +114,11 @@ type Pause struct {
 }
 
 // States are all values of Token.State.
-var States = []string{"idle", "claimed", "intent", "sealed", "stored", InDoubt}
+var States = []string{"idle", "claimed", "intent", "sealed", Overtook, "stored", InDoubt}
+
+// Overtook is the state of a token whose sealed secret is not delivered, because a sink holds a later
+// one.
+const Overtook = "overtaken"
 
 // InDoubt is the state of a token of which nobody knows whether it was rotated.
 const InDoubt = "in_doubt"
@@ -154,6 +180,15 @@ func (t Token) Scrubbed() Token {
 		doubt := *t.Doubt
 		doubt.Detail = secret.Scrub(doubt.Detail)
 		t.Doubt = &doubt
+	}
+	if t.Overtaken != nil {
+		overtaken := *t.Overtaken
+		overtaken.Tried = secret.Scrub(overtaken.Tried)
+		t.Overtaken = &overtaken
+	}
+	t.ToDo = slices.Clone(t.ToDo)
+	for i := range t.ToDo {
+		t.ToDo[i].Does = secret.Scrub(t.ToDo[i].Does)
 	}
 	if t.Pause != nil {
 		pause := *t.Pause

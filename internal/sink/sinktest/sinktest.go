@@ -72,7 +72,33 @@ type testCase struct {
 	run   func(t *testing.T, h Harness)
 }
 
+func canReadBack(h Harness) bool {
+	_, can := h.Sink.(rotation.SinkReader)
+	return can
+}
+
 var suite = []testCase{
+	{"what it holds can be read back", canReadBack, func(t *testing.T, h Harness) {
+		reader := h.Sink.(rotation.SinkReader)
+		if c, err := reader.ReadBack(t.Context()); err != nil || c.ClientID != "" || !c.ClientSecret.IsZero() {
+			t.Errorf("an empty place holds a credential for %q: %v", c.ClientID, err)
+		}
+		want := credential(1)
+		if _, err := h.Sink.Store(t.Context(), want, preflight(t, h)); err != nil {
+			t.Fatal(err)
+		}
+		if c, err := reader.ReadBack(t.Context()); err != nil || c.ClientID != want.ClientID || !c.ClientSecret.Equal(want.ClientSecret) {
+			t.Errorf("another credential was read back: %v", err)
+		}
+		if h.FailReads == nil {
+			return
+		}
+		h.FailReads(t, 1) // the one after the next
+		_, _ = reader.ReadBack(t.Context())
+		if c, err := reader.ReadBack(t.Context()); err == nil || !c.ClientSecret.IsZero() {
+			t.Error("a read that fails is not an error")
+		}
+	}},
 	{"an empty place", nil, func(t *testing.T, h Harness) {
 		before := preflight(t, h)
 		if before.Exists || before.Digest != "" {

@@ -1,0 +1,404 @@
+package rotation_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// rotateOutside is another person who rotates the service token, with this grace, and stores the new
+// secret in the sink.
+func (w *world) rotateOutside(grace time.Duration) {
+	time.Sleep(2 * time.Second)
+	c := w.of(tokenID)
+	c.previous, c.previousUntil = c.current, time.Now().Add(grace)
+	c.current, c.updatedAt = w.secretOf(500+len(w.issued)), time.Now().UTC()
+	w.issued = append(w.issued, c.current)
+	w.sink = rotation.Credential{ClientID: c.clientID, ClientSecret: secret.New(c.current)}
+	w.version++
+}
+
+// overtake has a sealed secret overtaken while Vault refuses writes, and found to be so.
+func (w *world) overtake(r *rotation.Rotator, token rotation.Token, grace time.Duration) {
+	w.t.Helper()
+	w.failAll("sink store", fault{before: errors.New("permission denied")})
+	w.advance(r, token)
+	w.rotateOutside(grace)
+	w.fault = nil
+	w.advance(r, token)
+	if work := w.record().Work; work == nil || work.Overtaken == nil {
+		w.t.Fatal("it was not overtaken")
+	}
+}
+
+// rest lets the daemon work for as long as it takes.
+func (w *world) rest(r *rotation.Rotator, token rotation.Token, n int) {
+	for range n {
+		if record := w.record(); record.Step == rotation.StepIdle && rotation.NextDue(token, record, rotation.Pause{}).At.Sub(time.Now()) > 10*time.Minute {
+			return
+		}
+		w.advance(r, token)
+	}
+}
+
+// TestOvertakenIsToldOnce: a secret that was overtaken is a state of its own. It is looked at again
+// quietly, and the record says durably what is known.
+func TestOvertakenIsToldOnce(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.overtake(r, token, time.Hour)
+		found := *w.record().Work.Overtaken
+		if record := w.record(); r.StateOf(token, record) != rotation.StateOvertaken || found.ChangedAt.IsZero() || len(found.Sinks) != 1 || !found.Since.Equal(time.Now()) {
+			t.Fatalf("%+v", found)
+		}
+		attempts, events, failures := len(w.attempts()), len(w.events), w.record().Failures
+		for range 20 {
+			if err, _ := w.advance(r, token); err == nil || !strings.Contains(err.Error(), "overtaken") {
+				t.Fatal(err)
+			}
+		}
+		if len(w.attempts()) != attempts || w.record().Failures != failures || !w.record().Work.Overtaken.Since.Equal(found.Since) {
+			t.Errorf("it was told again: %v, %d failures", w.attempts()[attempts:], w.record().Failures)
+		}
+		for _, e := range w.events[events:] {
+			if _, stuck := e.(rotation.Stuck); stuck {
+				t.Fatal("it was told as stuck")
+			}
+		}
+		if time.Since(found.Since) > 2*time.Hour || len(w.pending) != 1 {
+			t.Error(time.Since(found.Since), len(w.pending))
+		}
+		if attempt := w.attempts()[attempts-1]; attempt != "schedule/failed/overtaken" {
+			t.Error(attempt)
+		}
+		r = w.start() // the next process knows it too
+		record, err := r.Enroll(w.t.Context(), token)
+		if err != nil || r.StateOf(token, record) != rotation.StateOvertaken {
+			t.Error(err)
+		}
+		if w.sink.ClientSecret.Reveal() != w.current {
+			t.Error("the secret that works was overwritten")
+		}
+	})
+}
+
+// TestOvertakenEndsByItself: our secret or the one from before is put back, or the sink is emptied.
+func TestOvertakenEndsByItself(t *testing.T) {
+	for _, what := range []string{"ours", "the one from before", "nothing"} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				before := w.sink
+				w.overtake(r, token, time.Hour)
+				ours := w.pending[w.record().Work.RotationID].Credential
+				w.sink = map[string]rotation.Credential{"ours": ours, "the one from before": before}[what]
+				if err, _ := w.advance(r, token); err != nil || w.record().Step != rotation.StepIdle || !w.sink.ClientSecret.Equal(ours.ClientSecret) || len(w.pending) != 0 {
+					t.Errorf("%v, %+v", err, w.record())
+				}
+			})
+		})
+	}
+}
+
+// TestVerifyDecidesWhoOvertook: requests with both secrets show which one works.
+func TestVerifyDecidesWhoOvertook(t *testing.T) {
+	t.Run("theirs", func(t *testing.T) {
+		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			token = verifying(w, token)
+			w.failAll("sink store", fault{before: errors.New("permission denied")})
+			w.advance(r, token)
+			w.rotateOutside(time.Hour) // ours is accepted too, until then
+			w.fault = nil
+			if err, _ := w.advance(r, token); err != nil || w.record().Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != w.current {
+				t.Errorf("%v, %+v", err, w.record())
+			}
+			if len(w.record().Abandoned) != 1 || len(w.pending) != 1 || w.rotates != 1 {
+				t.Errorf("%+v, %d pending", w.record(), len(w.pending))
+			}
+			if record, err := r.Learn(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
+				t.Error("what is known is taken for news:", record.Outside, err)
+			}
+			w.advance(r, token) // the next slot
+			if w.rotates != 2 || len(w.pending) != 0 || len(w.record().Abandoned) != 0 {
+				t.Errorf("%d rotates, %d pending", w.rotates, len(w.pending))
+			}
+			w.check("at the end")
+		})
+	})
+	t.Run("ours", func(t *testing.T) {
+		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			token = verifying(w, token)
+			w.failAll("sink store", fault{before: errors.New("permission denied")})
+			w.advance(r, token)
+			ours := w.current
+			time.Sleep(2 * time.Second)
+			w.updatedAt, w.sink.ClientSecret = time.Now().UTC(), secret.New(w.secretOf(900)) // an edit, and a wrong secret
+			w.fault = nil
+			w.advance(r, token)
+			if w.sink.ClientSecret.Reveal() == ours {
+				t.Error("the edge was given no time to know the other secret")
+			}
+			w.rest(r, token, 5)
+			if record := w.record(); record.Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != ours || len(w.pending) != 0 {
+				t.Errorf("%+v", record)
+			}
+		})
+	})
+	t.Run("neither can be told", func(t *testing.T) {
+		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			token = verifying(w, token)
+			w.overtakeUnknown(r, token)
+			w.advance(r, token)
+			if o := w.record().Work.Overtaken; o == nil || o.Tried == "" {
+				t.Errorf("%+v", w.record())
+			}
+		})
+	})
+}
+
+// overtakeUnknown does so while no probe proves anything.
+func (w *world) overtakeUnknown(r *rotation.Rotator, token rotation.Token) {
+	w.failAll("sink store", fault{before: errors.New("permission denied")})
+	w.advance(r, token)
+	w.rotateOutside(time.Hour)
+	token.Prober = nil
+	w.fault = nil
+	w.advance(r, token)
+	w.failAll("sink read back", fault{before: errors.New("permission denied")})
+}
+
+// TestOutsideRotationHealsWhatWasOvertaken: with outside_rotation: rotate the token is rotated again.
+func TestOutsideRotationHealsWhatWasOvertaken(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token.Heal = true
+		w.failAll("sink store", fault{before: errors.New("permission denied")})
+		w.advance(r, token)
+		w.rotateOutside(time.Hour)
+		w.fault = nil
+		theirs := w.current
+		w.ordered = true
+		w.advance(r, token)
+		if w.rotates != 2 || w.record().Step != rotation.StepIdle || !w.accepted(theirs) || len(w.pending) != 0 {
+			t.Errorf("%d rotates, %+v", w.rotates, w.record())
+		}
+		w.check("at the end")
+	})
+}
+
+// TestOwnExtensionDoesNotHideARotation: while the sink was away another person rotated the token, and
+// then the daemon extended the grace, which moves updated_at as well. Theirs must not be overwritten.
+func TestOwnExtensionDoesNotHideARotation(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failAll("sink preflight", fault{before: errors.New("connection refused")})
+		w.fault = func(_ int, c string) fault {
+			if w.rotates > 0 && strings.HasPrefix(c, "sink") {
+				return fault{before: errors.New("connection refused")}
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		w.rotateOutside(24 * time.Hour)
+		theirs := w.current
+		for failed := time.Now(); time.Since(failed) < time.Hour; {
+			w.advance(r, token)
+		}
+		if w.count("extend") == 0 {
+			t.Fatal("nothing was extended: this proves nothing")
+		}
+		w.fault = nil
+		w.advance(r, token)
+		if w.sink.ClientSecret.Reveal() != theirs || w.record().Work == nil || w.record().Work.Overtaken == nil {
+			t.Errorf("the secret that works was overwritten with one that is the previous: %+v", w.record())
+		}
+	})
+}
+
+// TestWhereCloudflareShowsNothing: our own rotation left updated_at alone, so nobody can tell whether
+// the token was rotated since. What is in the sink is not overwritten.
+func TestWhereCloudflareShowsNothing(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.frozenUpdatedAt = true
+		w.failAll("sink store", fault{before: errors.New("permission denied")})
+		w.advance(r, token)
+		at := w.updatedAt
+		w.rotateOutside(time.Hour)
+		w.updatedAt, w.fault = at, nil
+		w.advance(r, token)
+		if o := w.record().Work; o == nil || o.Overtaken == nil || !o.Overtaken.ChangedAt.IsZero() || w.sink.ClientSecret.Reveal() != w.current {
+			t.Fatalf("a secret that works was overwritten: %+v", w.record())
+		}
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); err != nil || w.record().Step != rotation.StepIdle {
+			t.Error(err)
+		}
+	})
+}
+
+// TestDropIsProven: our secret is given up only if every sink holds another whole one.
+func TestDropIsProven(t *testing.T) {
+	for what, change := range map[string]func(w *world){
+		"holds no secret":                      func(w *world) { w.sink = rotation.Credential{} },
+		"still holds the secret from before":   func(w *world) { w.sink.ClientSecret = secret.New(w.secretOf(0)) },
+		"does not hold a whole secret":         func(w *world) { w.sink.ClientSecret = secret.New("cfast_short") },
+		"holds a secret for another client ID": func(w *world) { w.sink.ClientID = "another.access" },
+		"could not be read":                    func(w *world) { w.failAll("sink preflight", fault{before: errors.New("403")}) },
+		"Cloudflare could not be asked": func(w *world) {
+			w.failAll("inspect", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut}})
+		},
+		"holds the new secret already, and the rot": func(w *world) { w.sink = w.pending[w.record().Work.RotationID].Credential },
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				w.overtake(r, token, time.Hour)
+				change(w)
+				_, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop)
+				if !errors.Is(err, rotation.ErrUnfit) || !strings.Contains(err.Error(), what) || w.record().Step != rotation.StepSealed || len(w.pending) != 1 {
+					t.Errorf("%v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestDeliverHoldsForOneSecret: an operator has ours delivered over theirs, and not over one that
+// comes after the decision.
+func TestDeliverHoldsForOneSecret(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.overtake(r, token, time.Hour)
+		if _, verdict, err := r.Resolve(w.t.Context(), token, rotation.ResolveDeliver); err != nil || !verdict.Deliver {
+			t.Fatal(verdict, err)
+		}
+		w.rotateOutside(time.Hour)
+		w.advance(r, token)
+		if o := w.record().Work; o == nil || o.Overtaken == nil || o.Overtaken.Deliver || w.sink.ClientSecret.Reveal() != w.current {
+			t.Fatalf("a later secret was overwritten: %+v", w.record())
+		}
+		ours := w.pending[w.record().Work.RotationID].ClientSecret
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDeliver); err != nil {
+			t.Fatal(err)
+		}
+		if err, _ := w.advance(r, token); err != nil || !w.sink.ClientSecret.Equal(ours) || w.record().Step != rotation.StepIdle {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestSecretOfADeletedServiceToken: a secret waits for its sink, and the service token is deleted.
+// Nothing of it works any more; an operator gives it up, and the entry can name another one.
+func TestSecretOfADeletedServiceToken(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failAll("sink store", fault{before: errors.New("permission denied")})
+		w.advance(r, token)
+		w.gone = map[string]bool{tokenID: true}
+		other := token
+		other.ID = partnerID
+		if _, err := r.Enroll(w.t.Context(), other); err == nil {
+			t.Fatal("a rotation in progress was forgotten")
+		}
+		record, verdict, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop)
+		if err != nil || verdict.Reason != rotation.ReasonOperatorDrop || record.Step != rotation.StepIdle || len(w.pending) != 1 {
+			t.Fatal(record, verdict, err)
+		}
+		w.fault = nil
+		if record, err = r.Enroll(w.t.Context(), other); err != nil || record.TokenID != partnerID || len(record.Abandoned) != 1 {
+			t.Fatal(record, err)
+		}
+		if record, err := r.RotateNow(w.t.Context(), other, rotation.Overrides{}, "ops"); err != nil || len(w.pending) != 0 {
+			t.Error(record, err)
+		}
+	})
+}
+
+// TestLeakOrderIsGivenBeforeTheDoubt: the process dies with the request under way, and an order to
+// revoke waits. The doubt that comes of it is not waited out.
+func TestLeakOrderIsGivenBeforeTheDoubt(t *testing.T) {
+	inBubble(t, 24*time.Hour, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		leaked := w.current
+		w.failAll("rotate", fault{after: errors.New("x"), crash: true})
+		if _, died := w.advance(r, token); !died {
+			t.Fatal("it survived")
+		}
+		w.fault = nil
+		r = w.start()
+		if _, err := r.Enroll(w.t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); !errors.Is(err, rotation.ErrFinishedFirst) {
+			t.Fatal(err)
+		}
+		w.ordered = true
+		ordered := time.Now()
+		w.rest(r, token, 10)
+		if record := w.record(); record.Order != nil || w.accepted(leaked) || time.Since(ordered) > time.Minute {
+			t.Errorf("after %s the leaked secret is accepted: %t; %+v", time.Since(ordered), w.accepted(leaked), record)
+		}
+		w.check("at the end")
+	})
+}
+
+// TestLeakedSecretIsRevokedWhileTheSinkIsAway: the order waits for the sink alone, the leaked secret is
+// no longer kept alive, and an operator can end it at once.
+func TestLeakedSecretIsRevokedWhileTheSinkIsAway(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		leaked := w.current
+		w.failAll("sink store", fault{before: errors.New("permission denied")})
+		w.advance(r, token)
+		_, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+		if !errors.Is(err, rotation.ErrFinishedFirst) || !strings.Contains(err.Error(), "rotatord revoke-previous ci --override-in-use") || !strings.Contains(err.Error(), "permission denied") {
+			t.Fatal(err)
+		}
+		if _, err := r.RevokePrevious(w.t.Context(), token); !errors.Is(err, rotation.ErrNoPrevious) || !strings.Contains(err.Error(), "--override-in-use") || !w.accepted(leaked) {
+			t.Error(err)
+		}
+		if _, err := r.RevokeInUse(w.t.Context(), token); err != nil || w.accepted(leaked) {
+			t.Error("the leaked secret works:", err)
+		}
+		w.fault = nil
+		w.rest(r, token, 5)
+		if record := w.record(); record.Step != rotation.StepIdle || record.Order != nil || w.rotates != 2 {
+			t.Errorf("%+v", record)
+		}
+		w.check("at the end")
+	})
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		leaked := w.current
+		w.failAll("sink store", fault{before: errors.New("permission denied")})
+		w.advance(r, token)
+		_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+		for began := time.Now(); time.Since(began) < time.Hour; {
+			w.advance(r, token)
+		}
+		if w.accepted(leaked) {
+			t.Error("a leaked secret is kept alive")
+		}
+	})
+}
+
+// TestLeakOrderDoesNotWaitForAVerdict: the secret that is tried is replaced anyway.
+func TestLeakOrderDoesNotWaitForAVerdict(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = verifying(w, token)
+		leaked := w.current
+		failed := 0
+		w.fault = func(_ int, c string) fault {
+			if c == "sink store" && failed == 0 {
+				failed++
+				return fault{before: errors.New("503")}
+			}
+			if c == "probe" && w.rotates == 1 {
+				return fault{before: errors.New("401")}
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		time.Sleep(time.Millisecond)
+		_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
+		w.ordered = true
+		w.rest(r, token, 4)
+		if record := w.record(); record.Order != nil || record.Step != rotation.StepIdle || w.accepted(leaked) || w.rotates != 2 {
+			t.Errorf("%+v", record)
+		}
+	})
+}

@@ -1,0 +1,241 @@
+package rotation
+
+import (
+	"fmt"
+	"time"
+)
+
+// This file names what an operator can be faced with, and what can be typed then. Every state has an
+// exit: it ends by itself, or a command or an edit ends it. docs/states.md shows the whole table, and
+// a test makes it from this code.
+
+// State is how far a token is, as an operator needs to know it: a [Step], or a part of one that needs
+// something else.
+type State string
+
+// The states.
+const (
+	StateIdle       State = "idle"       // nothing is to be done before the next slot
+	StateUnmade     State = "unmade"     // the service token is yet to be made
+	StateOwed       State = "owed"       // a secret was lost, and the rotation that makes up for it has not succeeded
+	StateOrdered    State = "ordered"    // an operator has ordered a rotation that is not done
+	StateClaimed    State = "claimed"    // a rotation began, and nothing was asked of Cloudflare
+	StateIntent     State = "intent"     // a request may have left
+	StateUnsealed   State = "unsealed"   // the new secret is in memory alone, because the disk refused it
+	StateSealed     State = "sealed"     // the new secret waits for its sinks
+	StateOvertaken  State = "overtaken"  // a sink holds a secret that is later than the new one
+	StateStored     State = "stored"     // the new secret is in every sink, and the rotation is about to end
+	StateUnverified State = "unverified" // the new secret is in every sink, and not accepted where it is tried
+	StateDoubt      State = "in_doubt"   // nobody knows whether the request was carried out
+)
+
+// States are all of them, in the order of a rotation.
+var States = []State{
+	StateIdle, StateUnmade, StateOwed, StateOrdered, StateClaimed, StateIntent, StateUnsealed, StateSealed, StateOvertaken,
+	StateStored, StateUnverified, StateDoubt,
+}
+
+// StateOf is the state of a token whose record is r.
+func (r *Rotator) StateOf(t Token, record Record) State {
+	switch record.Step {
+	case StepIdle:
+		switch {
+		case record.owed():
+			return StateOwed
+		case record.Order != nil:
+			return StateOrdered
+		case t.Unmade(record):
+			return StateUnmade
+		}
+		return StateIdle
+	case StepClaimed:
+		return StateClaimed
+	case StepIntent:
+		if _, held := r.isHeld(record.Work.RotationID); held {
+			return StateUnsealed
+		}
+		return StateIntent
+	case StepSealed:
+		if record.Work.Overtaken != nil {
+			return StateOvertaken
+		}
+		return StateSealed
+	case StepStored:
+		if record.Work.Verification.Probes > 0 && !record.Work.Verification.Accepted {
+			return StateUnverified
+		}
+		return StateStored
+	case StepInDoubt:
+		return StateDoubt
+	}
+	return State(record.Step) // one of a newer version; it has no exit here
+}
+
+// Exit is something that ends a state or what holds it up.
+type Exit struct {
+	// Command is what to type; empty if it is done elsewhere, or comes by itself.
+	Command string `json:"command,omitempty"`
+	// Does says what it does, or what to do.
+	Does string `json:"does"`
+}
+
+// Troubles are what is known of a token beside its record.
+type Troubles struct {
+	Gone     bool // Cloudflare has no such service token
+	Disabled bool // Cloudflare refuses its secrets
+	Expired  bool // the service token itself has ended
+	Pause    Pause
+	// PausedAll is set if that pause is the one of all tokens.
+	PausedAll bool
+	Freeze    string // the freeze that its next rotation waits for
+}
+
+// Exits are what ends the state of a token, those that come by themselves first. It is empty for a
+// token that needs nobody.
+func (r *Rotator) Exits(t Token, record Record, now Troubles) []Exit {
+	exits := append(exitsOf(r.StateOf(t, record), t, record, now), exitsFrom(t, record, now)...)
+	if record.Step == StepIdle && record.Order != nil {
+		exits = append(exits, Exit{"rotatord rotate " + t.Name + " --cancel", "Take the order back."})
+	}
+	return exits
+}
+
+// exitsOf are those of a state.
+func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
+	if state == StateIdle {
+		if record.Failures == 0 || now.Gone {
+			return nil
+		}
+		return []Exit{{"", "The last attempt failed: mend what the last error names. It is tried again by itself, and rotatord rotate " + t.Name + " tries it now."}}
+	}
+	resolve, leaked := "rotatord resolve "+t.Name, Exit{
+		"rotatord rotate " + t.Name + " --revoke-now",
+		"If a secret has leaked: this goes before whatever is in progress, and is tried until it is done.",
+	}
+	switch state {
+	case StateClaimed, StateIntent:
+		return []Exit{{"", "It goes on by itself within a minute or two. If it does not, mend what the last error names."}}
+	case StateUnsealed:
+		return []Exit{{"", "Make the daemon's disk writable, and do not stop the daemon until then: it goes on by itself."}}
+	case StateSealed:
+		exits := []Exit{
+			{"", "Mend what the last error names, most often the sink, or configure another sink and reload: delivery is tried again at least every 30 s."},
+			{resolve, "Try to deliver it now."},
+			{resolve + " --drop", "Only if the service token was deleted at Cloudflare: give the secret up."},
+		}
+		if end := record.Work.GraceEndsAt; !record.Work.Apart() && !end.IsZero() && !now.Gone {
+			exits = append(exits,
+				Exit{"rotatord extend-grace " + t.Name + " 24h", "Keep the old secret, which consumers use until then, working for longer. The daemon does so by itself."},
+				Exit{"rotatord revoke-previous " + t.Name + " --override-in-use", "If the old secret has leaked and the sink stays away: revoke it now. CONSUMERS FAIL until they can read the new one."})
+		}
+		return exits
+	case StateOvertaken:
+		exits := []Exit{
+			{resolve, "Look again now. If the sink holds our secret or the one from before again, the rotation goes on by itself."},
+			{resolve + " --drop", "The secret in the sinks is the right one: end this rotation. Ours stays sealed until a later rotation is done."},
+			{resolve + " --deliver", "Ours is the right one: write it over what the sinks hold."},
+		}
+		if !record.Work.Overtaken.Gone {
+			exits = append(exits, Exit{resolve + " --rotate-now", "Rotate again over both: the sinks get a secret that works. The one in them keeps working for the grace, if it is the current one."}, leaked)
+		}
+		return exits
+	case StateUnverified:
+		return []Exit{
+			{"", "It is tried again by itself: Cloudflare's edge may need a moment to know a new secret, and an application may be mended."},
+			{resolve + " --accept", "Take the new secret as good: the application is at fault, or its policy. The old secret is not kept alive any longer."},
+			{resolve + " --rotate-now", "Take the new secret as bad, and rotate again. This CUTS OFF the old secret: consumers fail until they have read the new one from the sinks."},
+			leaked,
+		}
+	case StateStored:
+		return []Exit{{"", "It ends by itself. If it does not, the last error says why: most often the daemon's disk is full."}}
+	case StateDoubt:
+		return doubtExits(resolve, record, now, leaked)
+	case StateOwed:
+		if now.Gone {
+			return nil
+		}
+		return []Exit{{"rotatord rotate " + t.Name, "A secret was lost, and another one is made by itself: this tries it now. If it fails, mend what the error names."}}
+	case StateOrdered:
+		return []Exit{{"", "It is carried out by itself, when what the next line says is over and the last error is mended."}}
+	case StateUnmade:
+		return []Exit{{"", "The service token is made by itself. If it is not, mend what the last error names."}}
+	}
+	return nil
+}
+
+func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit {
+	exits := []Exit{{resolve, "Look again now, and show what is known."}}
+	if record.Work != nil && record.Work.Makes != "" {
+		exits = append(exits, Exit{"", "It ends by itself, a minute after the request, once Cloudflare says whether the service token was made."},
+			Exit{resolve + " --rotate-now", "Only if it stays in doubt after that: take its secret as lost, and have another one made."})
+		return append(exits, leaked)
+	}
+	exits = append(exits, Exit{resolve + " --rotate-now", "Take its secret as lost, and rotate again at once. If the rotation was carried out, this CUTS OFF the old secret."})
+	if record.Doubt.MayDeliver() {
+		exits = append(exits, Exit{resolve + " --deliver", "Deliver the sealed answer to the sinks."})
+	}
+	if !record.Doubt.CarriedOut && !record.Doubt.Answered() {
+		exits = append(exits, Exit{resolve + " --assume-not-rotated", "Only if you know that it was not carried out: the slot is served again at once."})
+	}
+	if now.Gone {
+		return append(exits, Exit{resolve + " --drop", "The service token is gone: end the doubt, so that the entry can name another one."})
+	}
+	return append(exits, leaked)
+}
+
+// exitsFrom are those from troubles that any state can have.
+func exitsFrom(t Token, record Record, now Troubles) (exits []Exit) {
+	if now.Gone {
+		exits = append(exits, Exit{"", "The account has no such service token: in the configuration give the entry the id of another one, " +
+			"or create in place of id, and reload. A rotation in progress must end before that."})
+	}
+	if now.Disabled {
+		exits = append(exits, Exit{"", "Enable the service token in Cloudflare's dashboard: until then all its secrets are refused."})
+	}
+	if now.Expired {
+		exits = append(exits, Exit{"", "The service token itself has ended: refresh it in Cloudflare's dashboard, and set renew_before."})
+	}
+	if record.Renewal.Failures > 0 {
+		exits = append(exits, Exit{"", "Renewing the service token fails: mend what its error names, or refresh the service token in Cloudflare's dashboard."})
+	}
+	if !record.Outside.IsZero() {
+		exits = append(exits, Exit{"rotatord rotate " + t.Name, "Another person or program rotated the token: this brings the sinks a secret that works."})
+	}
+	if now.Pause.On() {
+		resume := "rotatord resume " + t.Name
+		if now.PausedAll {
+			resume = "rotatord resume --all"
+		}
+		exits = append(exits, Exit{resume, "Lift the pause."})
+	}
+	if now.Freeze != "" {
+		exits = append(exits, Exit{"rotatord rotate " + t.Name + " --override-freeze", "Rotate although the freeze " + now.Freeze + " lasts."})
+	}
+	if old := firstFailing(record.Replaced); old != nil {
+		exits = append(exits, Exit{"rotatord revoke-previous " + t.Name, fmt.Sprintf("Try again to delete the service token %s that was replaced. "+
+			"If a policy names it, change the policy first; if a sink holds it, rotate again.", old.TokenID)})
+	}
+	return exits
+}
+
+func firstFailing(all []Replaced) *Replaced {
+	for i := range all {
+		if all[i].Failures > 0 {
+			return &all[i]
+		}
+	}
+	return nil
+}
+
+// PausedByName reports whether the pause that a token is under is its own, and not the one of all.
+func (r *Rotator) PausedByName(token string) bool {
+	now := r.PauseOf(token)
+	r.pauseMu.Lock()
+	defer r.pauseMu.Unlock()
+	return now.On() && now == r.pauses[token]
+}
+
+// Expired reports whether a service token has ended by now.
+func (f TokenFacts) Expired(now time.Time) bool {
+	return !f.ExpiresAt.IsZero() && f.Duration != forever && !now.Before(f.ExpiresAt)
+}
