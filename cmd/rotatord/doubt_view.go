@@ -23,6 +23,7 @@ var meanings = map[string]string{
 	rotation.ReasonOutcomeUnknown:     "the request left and no usable answer came",
 	rotation.ReasonAnswerInvalid:      "an answer came, for another client or without a usable secret",
 	rotation.ReasonUnfamiliarSecret:   "an answer came with a secret of neither known format",
+	rotation.ReasonOddAnswer:          "an answer came with a good secret, and something else in it speaks against it",
 	rotation.ReasonSealedLost:         "what was sealed is gone from the disk, or cannot be opened",
 	rotation.ReasonInterrupted:        "the daemon ended between asking and keeping an answer",
 	rotation.ReasonUpdatedAtUnchanged: "nothing was carried out",

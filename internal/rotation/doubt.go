@@ -8,6 +8,7 @@ const (
 	ReasonOutcomeUnknown   = "outcome_unknown"   // the request left and no usable answer came
 	ReasonAnswerInvalid    = "answer_invalid"    // an answer came for another client, or without a secret
 	ReasonUnfamiliarSecret = "unfamiliar_secret" // an answer came with a secret of neither known format
+	ReasonOddAnswer        = "odd_answer"        // an answer came with a good secret, and something else in it speaks against it
 	ReasonInterrupted      = "interrupted"       // the process ended between intent and seal
 	ReasonSealedLost       = "sealed_lost"       // what was sealed is gone from disk, or cannot be opened
 
@@ -183,8 +184,11 @@ func movedWith(w *Work, now TokenFacts) bool {
 }
 
 // deliverable reports whether the sealed answer may be delivered although it did not pass:
-// it is for the right client, and its secret merely looks unfamiliar.
-func (d *Doubt) deliverable() bool { return d.Sealed && d.Reason == ReasonUnfamiliarSecret }
+// it is for the right client, and its secret merely looks unfamiliar, or something around it is
+// not as documented. Rotating again would most likely bring another such answer.
+func (d *Doubt) deliverable() bool {
+	return d.Sealed && (d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer)
+}
 
 // MayDeliver reports whether an operator may have the sealed answer delivered. One that could
 // not be opened may be readable by now: an identity was put back.
@@ -194,7 +198,7 @@ func (d *Doubt) MayDeliver() bool {
 
 // Answered reports whether an answer came, so that something was issued for certain.
 func (d *Doubt) Answered() bool {
-	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonSealedLost
+	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer || d.Reason == ReasonSealedLost
 }
 
 func unchanged(before, after TokenFacts) bool {

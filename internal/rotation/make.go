@@ -165,7 +165,7 @@ func (a *attempt) adopt(ctx context.Context) error {
 func (a *attempt) request(ctx context.Context) (Issued, error) {
 	work := a.record.Work
 	if work.Makes == "" {
-		return a.token.Issuer.Rotate(ctx, RotateRequest{TokenID: work.TokenID, Grace: time.Duration(work.Grace)})
+		return a.token.Issuer.Rotate(ctx, RotateRequest{TokenID: work.TokenID, ClientID: work.Before.ClientID, Grace: time.Duration(work.Grace)})
 	}
 	return a.token.Maker.Create(ctx, CreateRequest{Name: work.Makes, Duration: a.lifetime()})
 }
