@@ -126,12 +126,34 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
+// clockTimeout bounds how long is waited for Cloudflare's clock where that is not worth more.
+const clockTimeout = 3 * time.Second
+
 // ReadClock asks for as many answers as are needed to know Cloudflare's clock, with a request that
 // is cheap and changes nothing: for none if it is known. Where they do not tell it, because they have
 // no Date or contradict each other, the local clock has to do, and it is not asked again for a while.
-// The error is nil also then.
+// The error is nil also then, and if an earlier answer has shown no great difference.
 func (c *Client) ReadClock(ctx context.Context) error {
-	for range c.clock.wanting() {
+	wanting := c.clock.wanting()
+	if wanting == 0 {
+		return nil
+	}
+	confirming := c.clock.close()
+	if confirming { // a listing that hangs must not hold up a rotation
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, clockTimeout)
+		defer cancel()
+	}
+	err := c.askForDates(ctx, wanting)
+	c.clock.asked()
+	if confirming {
+		return nil
+	}
+	return err
+}
+
+func (c *Client) askForDates(ctx context.Context, n int) error {
+	for range n {
 		if err := c.admit(ctx, "list"); err != nil {
 			return err
 		}
@@ -142,7 +164,6 @@ func (c *Client) ReadClock(ctx context.Context) error {
 			break
 		}
 	}
-	c.clock.asked()
 	return nil
 }
 

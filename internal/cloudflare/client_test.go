@@ -88,19 +88,19 @@ func TestRotateFailuresAreClassified(t *testing.T) {
 		requests int64
 		want     string
 	}{
-		"hung up":               {hangUp, rotation.Unknown, 0, 1, "no answer came"},
-		"cut off":               {cutOff, rotation.Unknown, 0, 1, "the answer was cut off"},
-		"500":                   {answer(500, asJSON, refusal), rotation.Unknown, 0, 1, "HTTP 500"},
-		"502 from a proxy":      {answer(502, "text/html", "<html>"+part), rotation.Unknown, 0, 1, "HTTP 502"},
-		"408":                   {answer(408, asJSON, refusal), rotation.Unknown, 0, 1, "HTTP 408"},
-		"409":                   {answer(409, asJSON, refusal), rotation.Refused, 10000, 1, "code 10000"},
-		"403":                   {answer(403, asJSON, refusal), rotation.Refused, 10000, 1, "Authentication error"},
-		"403 from a proxy":      {answer(403, "text/html", "<html>no</html>"), rotation.Refused, 0, 1, "Forbidden"},
-		"error with a secret":   {answer(400, asJSON, strings.Replace(refusal, "Authentication error", part, 1)), rotation.Refused, 10000, 1, "[redacted]"},
-		"redirect":              {answer(307, asJSON, ""), rotation.Unknown, 0, 1, "HTTP 307"},
-		"success false":         {answer(200, asJSON, refusal), rotation.Unknown, 0, 1, "success: false (code 10000: Authentication error)"},
-		"not JSON":              {answer(200, "text/html", "<html>"+part), rotation.Unknown, 0, 1, "not the JSON of Cloudflare's API: syntax error at byte 1 (it is text/html)"},
-		"empty":                 {answer(200, asJSON, ""), rotation.Unknown, 0, 1, "not the JSON"},
+		"hung up":             {hangUp, rotation.Unknown, 0, 1, "no answer came"},
+		"cut off":             {cutOff, rotation.Unknown, 0, 1, "the answer was cut off"},
+		"500":                 {answer(500, asJSON, refusal), rotation.Unknown, 0, 1, "HTTP 500"},
+		"502 from a proxy":    {answer(502, "text/html", "<html>"+part), rotation.Unknown, 0, 1, "HTTP 502"},
+		"408":                 {answer(408, asJSON, refusal), rotation.Unknown, 0, 1, "HTTP 408"},
+		"409":                 {answer(409, asJSON, refusal), rotation.Refused, 10000, 1, "code 10000"},
+		"403":                 {answer(403, asJSON, refusal), rotation.Refused, 10000, 1, "Authentication error"},
+		"403 from a proxy":    {answer(403, "text/html", "<html>no</html>"), rotation.Refused, 0, 1, "Forbidden"},
+		"error with a secret": {answer(400, asJSON, strings.Replace(refusal, "Authentication error", part, 1)), rotation.Refused, 10000, 1, "[redacted]"},
+		"redirect":            {answer(307, asJSON, ""), rotation.Unknown, 0, 1, "HTTP 307"},
+		"success false":       {answer(200, asJSON, refusal), rotation.Unknown, 0, 1, "success: false (code 10000: Authentication error)"},
+		"not JSON":            {answer(200, "text/html", "<html>"+part), rotation.Unknown, 0, 1, "not the JSON of Cloudflare's API: syntax error at byte 1 (it is text/html)"},
+		"empty":               {answer(200, asJSON, ""), rotation.Unknown, 0, 1, "not the JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url, requests := serve(t, func(w http.ResponseWriter, r *http.Request) {

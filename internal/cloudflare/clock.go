@@ -212,6 +212,14 @@ func (c *clock) wanting() int {
 	return agreeFar
 }
 
+// close reports whether the last answer has shown no great difference, though others would have to
+// agree.
+func (c *clock) close() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.samples) > 0 && !c.stepped(time.Now()) && c.samples[len(c.samples)-1].distance() <= MaxApart
+}
+
 // asked notes that answers were asked for.
 func (c *clock) asked() {
 	c.mu.Lock()

@@ -90,7 +90,7 @@ func (w wanted) choose(found []finding, text string) rotation.Issued {
 		bound = len(found) == 1 && (w.clientID != "" && strings.Contains(text, w.clientID) || w.tokenID != "" && strings.Contains(text, w.tokenID))
 	}
 	issued := rotation.Issued{Credential: rotation.Credential{ClientID: facts.ClientID, ClientSecret: f.secret}, Facts: facts}
-	if issued.ClientID == "" && bound { // it never changes
+	if issued.ClientID == "" && (bound || !w.contradicts(o) && isNewFormat(f.secret)) { // it never changes
 		issued.ClientID = w.clientID
 	}
 	var objections []string
@@ -120,6 +120,12 @@ func (w wanted) choose(found []finding, text string) rotation.Issued {
 	}
 	issued.Objection = strings.Join(objections, "; ")
 	return issued
+}
+
+// isNewFormat reports whether a secret can be nothing but a client secret of Access. One of the older
+// format looks like any digest.
+func isNewFormat(v secret.Value) bool {
+	return secret.WellFormed(v) && strings.HasPrefix(v.Reveal(), "cfast_")
 }
 
 // reportsErrors reports whether an answer has errors and does not say that it succeeded.

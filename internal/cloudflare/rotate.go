@@ -60,9 +60,6 @@ func (c *Client) graceEnd(grace time.Duration) (theirs, ours time.Time) {
 	return theirs, ours
 }
 
-// clockTimeout bounds how long an extension waits for Cloudflare's clock.
-const clockTimeout = 5 * time.Second
-
 // SetGrace implements [rotation.Issuer]. The request names no version of the secret, so
 // it cannot rotate.
 func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {

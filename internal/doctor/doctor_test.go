@@ -113,6 +113,7 @@ var ills = map[string]struct {
 		w.create(config.Create{Name: "seeded-0001"})
 		w.Records, w.LedgerErr = nil, errors.New("it is open")
 	}, Good, TokenNotLooked, "tokens.one", "it is open"},
+	"an entry cannot be read": {func(w *world) { w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-null"}) }, Warning, ListOdd, "accounts.prod", "1 entries"},
 	"zone": {func(w *world) {
 		zone := w.config.Accounts["prod"]
 		zone.Name, zone.AccountID, zone.ZoneID = "zone", "", otherID
