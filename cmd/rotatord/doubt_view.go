@@ -37,6 +37,7 @@ var meanings = map[string]string{
 	rotation.ReasonOperatorNotRotated: "an operator knows that nothing was carried out",
 	rotation.ReasonOperatorDeliver:    "an operator has the sealed answer delivered",
 	rotation.ReasonMadeAndLost:        "a service token was made, and nobody has its secret",
+	rotation.ReasonMadeAndSealed:      "a service token was made, and the sealed answer is about it",
 	rotation.ReasonNotMade:            "no service token was made",
 	rotation.ReasonCannotLook:         "Cloudflare could not be asked whether a service token was made",
 	rotation.ReasonUnverified:         "the new secret is in every sink, and is refused where it is tried",

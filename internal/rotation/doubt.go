@@ -21,6 +21,7 @@ const (
 	ReasonSpare              = "spare"                // pair: what was rotated is not in use, so do it again
 	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair or new token: wait for an operator, what is in use works on
 	ReasonMadeAndLost        = "made_and_lost"        // a service token was made, and its secret is lost
+	ReasonMadeAndSealed      = "made_and_sealed"      // a service token was made, and the sealed answer is about it
 	ReasonNotMade            = "not_made"             // no service token was made: back to due
 	ReasonCannotLook         = "cannot_look"          // wait: it is not known whether a service token was made
 	ReasonOperatorRotateNow  = "operator_rotate_now"  // an operator had it reissued
