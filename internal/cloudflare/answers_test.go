@@ -1,8 +1,10 @@
 package cloudflare_test
 
 import (
+	"context"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/secret"
@@ -221,4 +224,51 @@ func TestListingsAreDocumented(t *testing.T) {
 			t.Errorf("%s: %s; %s: %v", row[0], inventory, create, err)
 		}
 	}
+}
+
+// TestOddAnswersInARealJournal: the same with answers that are sealed on disk, where the process dies
+// right behind the seal. The next one finds the answer and judges the same.
+func TestOddAnswersInARealJournal(t *testing.T) {
+	for shape, want := range map[string]string{"bom": "", "gzip-twice": "", "status-500": rotation.ReasonOddAnswer, "second-secret": rotation.ReasonOddAnswer} {
+		j, err := journal.Open(journal.Options{Dir: filepath.Join(t.TempDir(), "state")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = j.Close() })
+		dying := &dyingJournal{Pending: j}
+		w := newShapedWorld(t, cfsim.OpRotate, shape, time.Hour, ledgerAndPending{j, dying})
+		func() {
+			defer func() { _ = recover() }()
+			_, _ = w.rotator.Advance(t.Context(), w.token)
+		}()
+		if !dying.died || w.delivered() {
+			t.Fatalf("%s: it has not died behind the seal", shape)
+		}
+		w.start(ledgerAndPending{j, j})
+		record, err := w.rotator.Advance(t.Context(), w.token)
+		if want == "" {
+			if err != nil || !w.delivered() {
+				t.Errorf("%s: %v", shape, err)
+			}
+			continue
+		}
+		truth, _ := w.truth()
+		if all, _ := w.kept(t, record); record.Doubt == nil || record.Doubt.Reason != want || !slices.Contains(all, truth.CurrentDigest) {
+			t.Errorf("%s: %+v: %v", shape, record.Doubt, err)
+		}
+	}
+}
+
+// dyingJournal dies once it has sealed an answer.
+type dyingJournal struct {
+	rotation.Pending
+	died bool
+}
+
+func (d *dyingJournal) Seal(ctx context.Context, key rotation.PendingKey, issued rotation.Issued) error {
+	if err := d.Pending.Seal(ctx, key, issued); err != nil {
+		return err
+	}
+	d.died = true
+	panic("the process dies")
 }
