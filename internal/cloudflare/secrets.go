@@ -84,6 +84,8 @@ type scan struct {
 	found []finding
 	// refused is set if an object says success: false.
 	refused bool
+	// effort is how many bytes may still be read in search of the end of strings that have none.
+	effort int
 }
 
 const (
@@ -104,8 +106,8 @@ var (
 // findSecrets returns the different client secrets in a body, in the order of their standing,
 // and whether the answer says that it is a refusal.
 func findSecrets(body []byte) (found []finding, refused bool) {
-	var s scan
 	text := string(body)
+	s := scan{effort: 4*len(text) + 1<<20}
 	s.everywhere(text)
 	if strings.Contains(text, "&quot;") || strings.Contains(text, "&#") {
 		s.everywhere(html.UnescapeString(text))
@@ -201,9 +203,10 @@ func (s *scan) read(text string, root *object, inside int) {
 			}
 			key = ""
 			i++
-		case c == '"':
+		case c == '"' && s.effort > 0:
 			quoted, ended := stringAt(text[i:])
 			if !ended {
+				s.effort -= len(quoted)
 				if rest := unquote(text[i+1:] + `"`); isSecretKey(key) && secret.WellFormed(secret.New(rest)) {
 					s.add(finding{secret: secret.New(rest), object: top, cut: true})
 				}
@@ -258,7 +261,8 @@ func (o *object) fill() {
 	o.parent.filled[o.key] = true
 }
 
-// stringAt returns the JSON string that text begins with, and whether it has an end.
+// stringAt returns the JSON string that text begins with, and whether it has an end; without one,
+// what was read of it.
 func stringAt(text string) (quoted string, ended bool) {
 	for i := 1; i < len(text); i++ {
 		switch text[i] {
@@ -267,10 +271,10 @@ func stringAt(text string) (quoted string, ended bool) {
 		case '"':
 			return text[:i+1], true
 		case '\n': // no JSON string has one: the quotation mark was not the start of a string
-			return "", false
+			return text[:i], false
 		}
 	}
-	return "", false
+	return text, false
 }
 
 // unquote undoes the escapes of a JSON string that is given without its first quotation mark.
