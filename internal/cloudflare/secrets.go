@@ -279,6 +279,9 @@ func stringAt(text string) (quoted string, ended bool) {
 
 // unquote undoes the escapes of a JSON string that is given without its first quotation mark.
 func unquote(rest string) string {
+	if !strings.Contains(rest, `\`) {
+		return strings.TrimSuffix(rest, `"`)
+	}
 	var said string
 	if json.Unmarshal([]byte(`"`+rest), &said) != nil {
 		return strings.TrimSuffix(rest, `"`)
@@ -288,7 +291,7 @@ func unquote(rest string) string {
 
 // fold makes one of the ways to write a key: client_secret, clientSecret, Client-Secret.
 func fold(key string) string {
-	return strings.NewReplacer("_", "", "-", "").Replace(strings.ToLower(key))
+	return strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(key, "_", ""), "-", ""))
 }
 
 func isSecretKey(folded string) bool { return folded == "clientsecret" }

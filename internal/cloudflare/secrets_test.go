@@ -74,10 +74,10 @@ func TestFindSecrets(t *testing.T) {
 
 // TestSearchIsBounded: a body that is made to keep us busy, or to fill the memory, does neither.
 func TestSearchIsBounded(t *testing.T) {
-	const size = 1 << 18
+	const size = 1 << 16
 	var bomb bytes.Buffer
 	w := gzip.NewWriter(&bomb)
-	_, _ = w.Write(make([]byte, 64*size))
+	_, _ = w.Write(make([]byte, 16*size))
 	_ = w.Close()
 	for name, body := range map[string][]byte{
 		"opening braces":    bytes.Repeat([]byte("{"), size),
