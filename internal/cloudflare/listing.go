@@ -25,8 +25,8 @@ const (
 	// pageSize of listings is the largest that Cloudflare's OpenAPI document allows. A server that
 	// gives fewer is asked for more pages.
 	pageSize = 1000
-	// maxPages bounds a listing of which nobody says how long it is.
-	maxPages = 1000
+	// maxPages bounds a listing, and maxUntold one that does not say how long it is.
+	maxPages, maxUntold = 1000, 100
 	// listAttempts is how often a listing is begun at most. It is begun again when a service token
 	// was deleted while it was read: those behind it then move up, and one of them may have moved
 	// to a page that was read already.
@@ -108,8 +108,8 @@ func (c *Client) listOnce(ctx context.Context) (listing Listing, moved bool, err
 	seen := map[string]bool{}
 	total, said, shrank := 0, false, false
 	for page := 1; ; page++ {
-		if page > maxPages {
-			return Listing{}, false, unusable("list", fmt.Sprintf("the listing has no end: %d pages were read", maxPages))
+		if page > maxPages || page > maxUntold && !said {
+			return Listing{}, false, unusable("list", fmt.Sprintf("the listing has no end: %d pages were read", page-1))
 		}
 		if err := c.admit(ctx, "list"); err != nil {
 			return Listing{}, false, err
