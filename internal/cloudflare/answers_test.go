@@ -50,8 +50,10 @@ func newShapedWorld(t *testing.T, operation, shape string, grace time.Duration, 
 	if operation == cfsim.OpList {
 		fault.Count, operation = -1, cfsim.OpCreate
 	}
-	if err := w.simulator.Inject(fault); err != nil {
-		t.Fatal(err)
+	if shape != "" {
+		if err := w.simulator.Inject(fault); err != nil {
+			t.Fatal(err)
+		}
 	}
 	schedule, err := scheduler.Parse("@every 24h", time.UTC)
 	if err != nil {

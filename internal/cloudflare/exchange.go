@@ -127,7 +127,7 @@ func (c *Client) callToken(ctx context.Context, operation, tokenID string, do sd
 	if !strings.EqualFold(result.ID, tokenID) {
 		shown := "about no service token"
 		if result.ID != "" {
-			shown = fmt.Sprintf("about the service token %q", secret.Scrub(result.ID))
+			shown = fmt.Sprintf("about the service token %q", shortened(secret.Scrub(result.ID), 64))
 		}
 		return rotation.TokenFacts{}, unusable(operation, fmt.Sprintf("the answer is %s, and %s was asked for", shown, tokenID))
 	}

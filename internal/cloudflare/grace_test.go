@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare"
+	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/rotation"
 )
 
@@ -120,5 +121,43 @@ func TestPromisedGraceHolds(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestManualRotationOnAWrongClock: an operator rotates while one of the clocks is far off. The previous
+// secret works for the whole grace, and what is reported is no less.
+func TestManualRotationOnAWrongClock(t *testing.T) {
+	for _, skew := range []time.Duration{0, -10 * time.Minute, 10 * time.Minute, -48 * time.Hour, 48 * time.Hour} {
+		w := newShapedWorld(t, cfsim.OpRotate, "", 24*time.Hour, inMemory())
+		w.passed = 0
+		w.simulator.SetBehaviour(cfsim.Behaviour{ClockSkew: cfsim.Duration(skew)})
+		before := time.Now()
+		record, err := w.rotator.RotateNow(t.Context(), w.token, rotation.Overrides{}, "ops")
+		if err != nil || record.Last == nil {
+			t.Fatalf("skew %s: %v", skew, err)
+		}
+		truth, _ := w.truth()
+		if kept := truth.PreviousExpiresAt.Sub(truth.UpdatedAt); kept < 24*time.Hour {
+			t.Errorf("skew %s: the previous secret is kept for %s", skew, kept)
+		}
+		if reported := record.Last.GraceEndsAt.Sub(before); reported < 24*time.Hour || reported > 24*time.Hour+20*time.Minute {
+			t.Errorf("skew %s: it is reported to work for %s", skew, reported)
+		}
+		if old := w.simulator.Secrets(w.token.ID)[0]; old.Status == cfsim.StatusDead {
+			t.Errorf("skew %s: it is dead", skew)
+		}
+		if record, err = w.rotator.ExtendGrace(t.Context(), w.token, 48*time.Hour); err != nil {
+			t.Fatalf("skew %s: %v", skew, err)
+		}
+		truth, _ = w.truth()
+		if kept := truth.PreviousExpiresAt.Sub(truth.UpdatedAt); kept < 48*time.Hour {
+			t.Errorf("skew %s: extended, the previous secret is kept for %s", skew, kept)
+		}
+		if _, err := w.rotator.RevokePrevious(t.Context(), w.token); err != nil {
+			t.Fatalf("skew %s: %v", skew, err)
+		}
+		if old := w.simulator.Secrets(w.token.ID)[0]; old.Status != cfsim.StatusDead {
+			t.Errorf("skew %s: revoked, it is %s", skew, old.Status)
+		}
 	}
 }
