@@ -32,7 +32,7 @@ With a flag the operator decides, and the daemon acts on it at once:
   --assume-not-rotated  You know that the rotation was not carried out: the slot is due
                         again and served at once. If you are wrong, the old secret is cut
                         off as above.
-  --deliver             Deliver the sealed answer, whose secret has an unfamiliar format or
+  --deliver             Deliver the sealed answer, which is odd, whose secret has an unfamiliar format or
                         which could not be opened before.
 
 A token whose new secret is in every sink, and is refused where verify tries it, is not in doubt;
@@ -73,7 +73,7 @@ not in doubt, if the daemon refuses or cannot be reached, and if it could not lo
 	flags := cmd.Flags()
 	flags.BoolVar(&rotateNow, "rotate-now", false, "rotate again at once; cuts off an old secret that still works")
 	flags.BoolVar(&notRotated, "assume-not-rotated", false, "the rotation was not carried out: rotate again as due")
-	flags.BoolVar(&deliver, "deliver", false, "deliver the sealed answer although its secret looks unfamiliar")
+	flags.BoolVar(&deliver, "deliver", false, "deliver the sealed answer although its secret looks unfamiliar, or the answer is odd")
 	flags.BoolVar(&accept, "accept", false, "take a new secret as good that is refused where it is tried")
 	return cmd
 }
