@@ -32,8 +32,9 @@ With a flag the operator decides, and the daemon acts on it at once:
   --assume-not-rotated  You know that the rotation was not carried out: the slot is due
                         again and served at once. If you are wrong, the old secret is cut
                         off as above.
-  --deliver             Deliver the sealed answer, which is odd, whose secret has an unfamiliar format or
-                        which could not be opened before.
+  --deliver             Deliver the sealed answer, whose secret has an unfamiliar format, or
+                        which is odd around a good secret, or which could not be opened
+                        before.
 
 A token whose new secret is in every sink, and is refused where verify tries it, is not in doubt;
 what an operator can decide about it is --rotate-now, and

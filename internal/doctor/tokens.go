@@ -59,6 +59,9 @@ func (e *examination) token(t config.Token, listed map[string]rotation.TokenFact
 		} else if what, ok := e.odd[t.Account].Odd[id]; ok {
 			e.add(Warning, ListOdd, subject, fmt.Sprintf("the service token %s is there, and its entry cannot be read: %s", id, what),
 				"look at it in Cloudflare's dashboard, and at any proxy")
+		} else if n := e.odd[t.Account].Nameless; n > 0 {
+			e.add(Warning, ListOdd, subject, fmt.Sprintf("whether the service token %s is there cannot be told: %d entries of the listing cannot be read", id, n),
+				"look at it in Cloudflare's dashboard, and at any proxy")
 		} else {
 			e.missing(subject, t.Account, id)
 		}
