@@ -105,10 +105,14 @@ func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now t
 	if err != nil {
 		return fmt.Errorf("these options make no configuration that can be loaded:\n%w", err)
 	}
-	listed, err := cloudflare.New(probe.Accounts[o.account], cloudflare.Options{}).List(ctx)
+	listing, err := cloudflare.New(probe.Accounts[o.account], cloudflare.Options{}).List(ctx)
 	if err != nil {
 		return err
 	}
+	if what := listing.Unreadable(); what != "" {
+		fmt.Fprintln(stderr, "note:", what)
+	}
+	listed := listing.Tokens
 	fresh := slices.DeleteFunc(slices.Clone(listed), func(f rotation.TokenFacts) bool { return configured(known, f) })
 	left := len(listed) - len(fresh)
 	if len(fresh) == 0 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -166,6 +167,13 @@ type credential struct {
 	RotationID   string `json:"rotation_id"`
 	ClientID     string `json:"client_id"`
 	ClientSecret string `json:"client_secret"`
+	// Others are more secrets that the same answer showed.
+	Others []otherCredential `json:"others,omitempty"`
+}
+
+type otherCredential struct {
+	ClientID     string `json:"client_id,omitempty"`
+	ClientSecret string `json:"client_secret"`
 }
 
 func reveal(stdout io.Writer, o recoverOptions, in *journal.Inspection, all []found) error {
@@ -190,10 +198,19 @@ func reveal(stdout io.Writer, o recoverOptions, in *journal.Inspection, all []fo
 	if err != nil {
 		return err
 	}
-	if o.format == "json" {
-		return printJSON(stdout, credential{matches[0].Token, matches[0].RotationID, issued.ClientID, issued.ClientSecret.Reveal()})
+	c := credential{matches[0].Token, matches[0].RotationID, issued.ClientID, issued.ClientSecret.Reveal(), nil}
+	for _, other := range issued.Others {
+		c.Others = append(c.Others, otherCredential{other.ClientID, other.ClientSecret.Reveal()})
 	}
-	_, err = fmt.Fprintf(stdout, "CF_ACCESS_CLIENT_ID=%s\nCF_ACCESS_CLIENT_SECRET=%s\n", issued.ClientID, issued.ClientSecret.Reveal())
+	if o.format == "json" {
+		return printJSON(stdout, c)
+	}
+	_, err = fmt.Fprintf(stdout, "CF_ACCESS_CLIENT_ID=%s\nCF_ACCESS_CLIENT_SECRET=%s\n", c.ClientID, c.ClientSecret)
+	for i, other := range c.Others {
+		_, otherErr := fmt.Fprintf(stdout, "# The answer showed another secret too. Client ID: %s\nCF_ACCESS_CLIENT_SECRET_%d=%s\n",
+			cmp.Or(other.ClientID, "not said"), i+2, other.ClientSecret)
+		err = errors.Join(err, otherErr)
+	}
 	return err
 }
 

@@ -18,7 +18,7 @@ import (
 //
 //	ci     waits to be delivered (rotation WAITING), and has an answer that nobody needs
 //	       any more (UNNEEDED)
-//	grid   is in doubt, with an answer of an unknown format (DOUBT)
+//	grid   is in doubt, with an answer of an unknown format that shows two secrets (DOUBT)
 //	idle   has nothing sealed
 //
 // Beside it stand break-glass.age, the identity of a further recipient, and stranger.age,
@@ -56,7 +56,11 @@ func writeState(dir string) error {
 		key := rotation.PendingKey{RotationID: s.rotationID, Token: s.token, TokenID: s.tokenID}
 		err := j.Reserve(ctx, key)
 		if err == nil {
-			err = j.Seal(ctx, key, rotation.Issued{Credential: rotation.Credential{ClientID: s.token + ".access", ClientSecret: secret.New(s.value)}})
+			issued := rotation.Issued{Credential: rotation.Credential{ClientID: s.token + ".access", ClientSecret: secret.New(s.value)}}
+			if s.token == "grid" {
+				issued.Others = []rotation.Credential{{ClientSecret: secret.New("another-one")}}
+			}
+			err = j.Seal(ctx, key, issued)
 		}
 		if err != nil {
 			return err

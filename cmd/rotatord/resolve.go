@@ -32,8 +32,9 @@ With a flag the operator decides, and the daemon acts on it at once:
   --assume-not-rotated  You know that the rotation was not carried out: the slot is due
                         again and served at once. If you are wrong, the old secret is cut
                         off as above.
-  --deliver             Deliver the sealed answer, whose secret has an unfamiliar format or
-                        which could not be opened before.
+  --deliver             Deliver the sealed answer, whose secret has an unfamiliar format, or
+                        which is odd around a good secret, or which could not be opened
+                        before.
 
 A token whose new secret is in every sink, and is refused where verify tries it, is not in doubt;
 what an operator can decide about it is --rotate-now, and
@@ -85,7 +86,7 @@ to decide, if the daemon refuses or cannot be reached, and if it could not look.
 	flags := cmd.Flags()
 	flags.BoolVar(&rotateNow, "rotate-now", false, "rotate again at once; cuts off an old secret that still works")
 	flags.BoolVar(&notRotated, "assume-not-rotated", false, "the rotation was not carried out: rotate again as due")
-	flags.BoolVar(&deliver, "deliver", false, "deliver the sealed answer although its secret looks unfamiliar")
+	flags.BoolVar(&deliver, "deliver", false, "deliver the sealed answer although its secret looks unfamiliar, or the answer is odd")
 	flags.BoolVar(&accept, "accept", false, "take a new secret as good that is refused where it is tried")
 	flags.BoolVar(&drop, "drop", false, "give up a new secret that was overtaken, or whose service token is gone")
 	return cmd

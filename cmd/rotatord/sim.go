@@ -37,7 +37,7 @@ Given --fault OPERATION:WHAT[:before|:after][:KEY=VALUE...], the next requests g
 
 OPERATION is create, list, get, update, delete, rotate, refresh, verify, app, or * for all of
 the API. WHAT is drop, cut, garbage, refuse, wrong_client_id, wrong_token_id, missing_secret,
-malformed_secret, status=STATUS or delay=DURATION. KEY is count (a number, or always), token,
+malformed_secret, status=STATUS, shape=NAME or delay=DURATION. KEY is count (a number, or always), token,
 delay, status, retry-after, code or message. Without before or after it strikes before, except
 for the four that change an answer.
 

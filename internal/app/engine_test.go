@@ -141,7 +141,7 @@ func TestListedBeforeItWasMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := func() bool { s, _ := a.engine.view("ci"); return s.gone }
-	a.learnToken(t.Context(), entry, nil, begun)
+	a.learnToken(t.Context(), entry, nil, listing{whole: true, began: begun})
 	if !gone() {
 		t.Fatal("one that is gone is not noticed")
 	}
@@ -157,11 +157,11 @@ func TestListedBeforeItWasMade(t *testing.T) {
 		t.Error("the one in its place is shown as gone")
 	}
 	log.Reset()
-	a.learnToken(t.Context(), entry, nil, begun)
+	a.learnToken(t.Context(), entry, nil, listing{whole: true, began: begun})
 	if gone() || log.Len() > 0 {
 		t.Error("a listing from before it was made has it gone:", log.String())
 	}
-	a.learnToken(t.Context(), entry, nil, begun.Add(time.Minute))
+	a.learnToken(t.Context(), entry, nil, listing{whole: true, began: begun.Add(time.Minute)})
 	if !gone() {
 		t.Error("that it is gone later is not noticed")
 	}

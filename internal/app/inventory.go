@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 )
@@ -49,17 +50,24 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 		}
 		began := a.now()
 		all, err := account.client.List(urgent)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case err != nil:
+		}
+		if err != nil {
 			wait = retry
 			retry = min(2*retry, inventoryRetryMax)
-			log.Warn("the account's service tokens could not be listed", "error", err, "retry_in", wait.String())
-		default:
-			retry = inventoryRetry
-			a.learn(ctx, name, all, began)
+			log.Warn("the account's service tokens could not be listed", "error", err, "listed", len(all.Tokens), "retry_in", wait.String())
+		}
+		if what := all.Unreadable(); what != "" {
+			log.Warn("the account's listing has entries that cannot be read; the others are used", "error", what)
+		}
+		// A part of a listing tells of what it has, and of nothing else.
+		if err == nil || len(all.Tokens) > 0 {
+			a.learn(ctx, name, listing{all, err == nil, began})
 			account.inventoried.Store(true)
+		}
+		if err == nil {
+			retry = inventoryRetry
 			a.metrics.Inventoried(name, a.now())
 		}
 		select {
@@ -70,25 +78,33 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 	}
 }
 
-// learn compares what was listed, from that time on, with what is configured.
-func (a *App) learn(ctx context.Context, account string, listed []rotation.TokenFacts, began time.Time) {
-	byID := make(map[string]rotation.TokenFacts, len(listed))
-	for _, facts := range listed {
+// listing is what an inventory has seen.
+type listing struct {
+	cloudflare.Listing
+	whole bool      // what it does not have is not there
+	began time.Time // what was made later may be missing
+}
+
+// learn compares what was listed with what is configured.
+func (a *App) learn(ctx context.Context, account string, seen listing) {
+	byID := make(map[string]rotation.TokenFacts, len(seen.Tokens))
+	for _, facts := range seen.Tokens {
 		byID[facts.ID] = facts
 	}
 	for _, token := range a.inForce().Tokens {
 		if token.Account == account {
-			a.learnToken(ctx, token, byID, began)
+			a.learnToken(ctx, token, byID, seen)
 		}
 	}
 }
 
 // learnToken compares the service token of one entry, or the two of a pair, with what was listed.
-func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts, began time.Time) {
+func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts, from listing) {
 	seen, ok := a.engine.view(t.Name)
 	if !ok || seen.enrolling {
 		return
 	}
+	unknown := false
 	gone := false
 	for _, id := range []string{seen.token.ServiceToken(seen.record), t.Partner} {
 		if id == "" { // no pair, or it is yet to be made
@@ -96,7 +112,15 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 		}
 		log := a.log.With("token", t.Name, "account", t.Account, "token_id", id)
 		facts, there := listed[id]
-		if !there && seen.madeSince(began) {
+		if what, odd := from.Odd[id]; odd {
+			log.Warn("the service token is there, but its entry in the account's listing cannot be read: when it expires, and whether it is enabled, is not watched", "error", what)
+			continue
+		}
+		if !there && !from.whole {
+			unknown = true
+			continue
+		}
+		if !there && seen.madeSince(from.began) {
 			continue // a listing takes minutes where the budget is short
 		}
 		if !there && !seen.gone { // a listing may miss one that was moved between its pages
@@ -117,14 +141,16 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 		if !facts.Enabled {
 			log.Warn("the service token is disabled at Cloudflare, which refuses its secrets")
 		}
-		if err := a.engine.learn(ctx, t.Name, facts, began); err != nil {
+		if err := a.engine.learn(ctx, t.Name, facts, from.began); err != nil {
 			log.Error("the ledger could not be written", "error", err)
 		}
 		if fault, late := a.inForce().ExpiryFault(t.Name, id, a.now(), nextOf(seen), facts.ExpiresAt); late {
 			log.Warn(fault.Message, "next", nextOf(seen), "expires", facts.ExpiresAt)
 		}
 	}
-	a.engine.setGone(t.Name, gone)
+	if !unknown || gone { // a part of a listing neither raises that alarm nor ends it
+		a.engine.setGone(t.Name, gone)
+	}
 }
 
 // madeSince reports whether the service token may have been made since then.

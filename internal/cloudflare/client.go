@@ -96,6 +96,8 @@ func New(account config.Account, o Options) *Client {
 func rotateTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DisableKeepAlives = true
+	// Bodies are unpacked by us: the transport drops one whose Content-Encoding is wrong.
+	t.DisableCompression = true
 	t.ForceAttemptHTTP2 = false
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
@@ -111,23 +113,56 @@ func (c *Client) Ready(ctx context.Context) error {
 	if _, err := c.login(); err != nil {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
 	}
-	if !c.clock.known() {
-		// A grace is counted on Cloudflare's clock, and no answer has shown it yet, or none since
-		// our own was set.
-		if err := c.admit(ctx, "list"); err != nil {
-			return err
-		}
-		var results []tokenResult
-		if _, err := c.listPage(ctx, 1, "", &results); err != nil {
-			return err
-		}
+	if err := c.ReadClock(ctx); err != nil {
+		return err
 	}
 	if err := c.admit(ctx, "rotate"); err != nil {
 		return err
 	}
-	if apart := c.clock.apart(); apart > MaxApart {
+	if apart, ok := c.Apart(); ok && apart > MaxApart {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate",
 			Err: fmt.Errorf("%w: by %s, and it is not known which slots have come. Set this machine's clock (NTP)", rotation.ErrClock, apart.Round(time.Second))}
+	}
+	return nil
+}
+
+// clockTimeout bounds how long is waited for Cloudflare's clock where that is not worth more.
+const clockTimeout = 3 * time.Second
+
+// ReadClock asks for as many answers as are needed to know Cloudflare's clock, with a request that
+// is cheap and changes nothing: for none if it is known. Where they do not tell it, because they have
+// no Date or contradict each other, the local clock has to do, and it is not asked again for a while.
+// The error is nil also then, and if an earlier answer has shown no great difference.
+func (c *Client) ReadClock(ctx context.Context) error {
+	wanting := c.clock.wanting()
+	if wanting == 0 {
+		return nil
+	}
+	confirming := c.clock.close()
+	if confirming { // a listing that hangs must not hold up a rotation
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, clockTimeout)
+		defer cancel()
+	}
+	err := c.askForDates(ctx, wanting)
+	c.clock.asked()
+	if confirming {
+		return nil
+	}
+	return err
+}
+
+func (c *Client) askForDates(ctx context.Context, n int) error {
+	for range n {
+		if err := c.admit(ctx, "list"); err != nil {
+			return err
+		}
+		if _, err := c.askForPage(ctx, 1, 1); err != nil {
+			return err
+		}
+		if c.clock.wanting() == 0 {
+			break
+		}
 	}
 	return nil
 }

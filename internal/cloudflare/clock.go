@@ -1,79 +1,242 @@
 package cloudflare
 
 import (
+	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 )
 
-// clock estimates how far Cloudflare's clock is ahead of ours, from the Date header of
-// its answers. Date has whole seconds, so one answer gives an interval of a second and
-// the time the answer took; intervals of later answers narrow it down.
+// clock estimates how far Cloudflare's clock is ahead of ours, from the Date headers of its answers.
+//
+// One header proves nothing: a proxy may have a wrong clock, and a cache answers with an old date.
+// So an estimate needs answers that agree, and it is this one:
+//
+//   - Answers that are close to the local clock and agree with each other: two clocks that were set
+//     by different people then show the same. Answers that are far off beside them are ignored.
+//   - Else, if most answers agree on a time that is far off, the local clock is wrong.
+//   - Else nothing is known, and the local clock has to do.
+//
+// Date has whole seconds, so one answer gives an interval of a second and the time that the answer
+// took. Intervals of answers that agree narrow each other down.
 type clock struct {
-	mu       sync.Mutex
-	low      time.Duration
-	high     time.Duration
-	observed bool
+	mu      sync.Mutex
+	samples []sample // the last ones, in their order
 
 	// When the last answer was here, on the wall clock and on the monotonic one.
 	wall, monotonic time.Time
+	// askedAt is when answers were last asked for that did not tell.
+	askedAt time.Time
 }
 
-// maxUnnoticedStep is by how much the wall clock may be set between two answers without
-// their being worth nothing.
-const maxUnnoticedStep = 2 * time.Second
+// sample is one answer: by how much Cloudflare's clock is ahead, at least and at most.
+type sample struct{ low, high time.Duration }
 
-// observe takes in one answer: it was asked for at sent, was here at received, and was
-// dated date.
+const (
+	// maxSamples is how many answers count.
+	maxSamples = 16
+	// agreeNear and agreeFar are how many answers have to agree about a clock that is close to the
+	// local one, and about one that is not.
+	agreeNear, agreeFar = 2, 3
+	// edgeBlur is by how much the clocks of Cloudflare's machines may differ.
+	edgeBlur = time.Second
+	// maxOffset is the largest difference of the clocks that a grace is corrected by. It would
+	// otherwise keep a secret alive for years. A machine whose clock is further off cannot verify
+	// certificates either.
+	maxOffset = 30 * 24 * time.Hour
+	// askAgain is how long an answer is not asked for again where earlier ones did not tell.
+	askAgain = 5 * time.Minute
+	// maxUnnoticedStep is by how much the wall clock may be set between two answers without
+	// their being worth nothing.
+	maxUnnoticedStep = 2 * time.Second
+)
+
+// dateOf is the time at which an answer was made. ok is false if it does not say so, or says
+// something that no clock shows, or if the answer comes from a cache and is older.
+func dateOf(h http.Header) (date time.Time, ok bool) {
+	if age := strings.TrimSpace(h.Get("Age")); age != "" {
+		if seconds, err := strconv.Atoi(age); err != nil || seconds != 0 {
+			return time.Time{}, false
+		}
+	}
+	for _, header := range []string{"CF-Cache-Status", "X-Cache"} {
+		for _, served := range []string{"HIT", "STALE", "UPDATING", "REVALIDATED"} {
+			if strings.Contains(strings.ToUpper(h.Get(header)), served) {
+				return time.Time{}, false
+			}
+		}
+	}
+	if len(h.Values("Date")) != 1 {
+		return time.Time{}, false
+	}
+	date, err := http.ParseTime(h.Get("Date"))
+	return date, err == nil && plausible(date)
+}
+
+// observe takes in one answer: it was asked for at sent, was here at received, and was dated date.
 func (c *clock) observe(sent, received, date time.Time) {
-	low, high := date.Sub(received.Round(0)), date.Add(time.Second).Sub(sent.Round(0))
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.observed {
-		if l, h := max(low, c.low), min(high, c.high); l <= h {
-			low, high = l, h
-		} // else one of the clocks was set: start anew
+	if c.stepped(received) {
+		c.samples = nil
 	}
-	c.low, c.high, c.observed = low, high, true
+	c.samples = append(c.samples, sample{within(date.Sub(received.Round(0))), within(date.Add(time.Second).Sub(sent.Round(0)))})
+	if len(c.samples) > maxSamples {
+		c.samples = c.samples[len(c.samples)-maxSamples:]
+	}
 	c.wall, c.monotonic = received.Round(0), received
 }
 
-// bounds are the smallest and the largest difference that fit all answers so far; both 0
-// before the first. Counting a grace on Cloudflare's clock takes the largest, so that it
-// is never too short; saying when it has ended on ours takes the smallest.
+// within keeps a difference small enough to be calculated with: 100 years.
+func within(d time.Duration) time.Duration {
+	const century = 100 * 365 * 24 * time.Hour
+	return min(max(d, -century), century)
+}
+
+// stepped reports whether the local clock was set since the last answer, or the machine slept: the
+// answers before it then say nothing.
+func (c *clock) stepped(now time.Time) bool {
+	if len(c.samples) == 0 {
+		return false
+	}
+	step := now.Round(0).Sub(c.wall) - now.Sub(c.monotonic)
+	return step.Abs() > maxUnnoticedStep
+}
+
+// cluster is a number of answers that agree.
+type cluster struct {
+	sample
+	n int
+}
+
+// distance is how far the clock that a cluster shows is from the local one, at least.
+func (s sample) distance() time.Duration {
+	if s.low <= 0 && s.high >= 0 {
+		return 0
+	}
+	return min(s.low.Abs(), s.high.Abs())
+}
+
+// clusters are the answers by what they agree on, beginning with that of the last answer. The
+// caller holds mu.
+func (c *clock) clusters(near bool) (all []cluster) {
+next:
+	for i := len(c.samples) - 1; i >= 0; i-- {
+		s := c.samples[i]
+		if (s.distance() <= MaxApart) != near {
+			continue
+		}
+		for k := range all {
+			known := &all[k]
+			low, high := max(s.low, known.low), min(s.high, known.high)
+			switch {
+			case low <= high:
+			case low-high <= edgeBlur: // they do not meet, and are as close as two machines' clocks
+				low, high = high, low
+			default:
+				continue
+			}
+			known.low, known.high = low, high
+			known.n++
+			continue next
+		}
+		all = append(all, cluster{s, 1})
+	}
+	return all
+}
+
+// estimates are what Cloudflare's clock may show, the newest first; none if it is not known.
+// The caller holds mu.
+func (c *clock) estimates() (all []cluster) {
+	if c.stepped(time.Now()) {
+		return nil
+	}
+	for _, near := range c.clusters(true) {
+		if near.n >= agreeNear {
+			all = append(all, near)
+		}
+	}
+	if len(all) > 0 {
+		return all
+	}
+	for _, far := range c.clusters(false) {
+		if far.n >= agreeFar && 2*far.n > len(c.samples) {
+			return []cluster{far}
+		}
+	}
+	return nil
+}
+
+// bounds are the smallest and the largest difference that is plausible, for the end of a grace;
+// both 0 if nothing is known, or if what is known is beyond maxOffset.
 func (c *clock) bounds() (low, high time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.low, c.high
+	for i, e := range c.estimates() {
+		if e.distance() > maxOffset {
+			continue
+		}
+		if i == 0 {
+			low, high = e.low, e.high
+		}
+		low, high = min(low, e.low), max(high, e.high)
+	}
+	return low, high
 }
 
-// known reports whether an answer was seen and is still worth something: the wall clock was
-// not set since, and the machine did not sleep.
-func (c *clock) known() bool {
+// skew is how far Cloudflare's clock is ahead, at most. ok is false while that is not known.
+func (c *clock) skew() (skew time.Duration, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if all := c.estimates(); len(all) > 0 {
+		return all[0].high, true
+	}
+	return 0, false
+}
+
+// wanting is how many more answers may have to be asked for until the clock is known; 0 if it is
+// known, or if asking did not help not long ago.
+func (c *clock) wanting() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
-	step := now.Round(0).Sub(c.wall) - now.Sub(c.monotonic)
-	return c.observed && step.Abs() <= maxUnnoticedStep
+	switch {
+	case c.stepped(now):
+		return agreeFar
+	case len(c.estimates()) > 0, !c.askedAt.IsZero() && now.Sub(c.askedAt) < askAgain:
+		return 0
+	case len(c.samples) > 0 && c.samples[len(c.samples)-1].distance() <= MaxApart:
+		return agreeNear
+	}
+	return agreeFar
 }
 
-// Apart says by how much the local clock and Cloudflare's differ, at least, as far as the
-// answers so far show it; ok is false before the first.
-func (c *Client) Apart() (apart time.Duration, ok bool) {
-	return c.clock.apart(), c.clock.seen()
-}
-
-// seen reports whether there was an answer.
-func (c *clock) seen() bool {
+// close reports whether the last answer has shown no great difference, though others would have to
+// agree.
+func (c *clock) close() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.observed
+	return len(c.samples) > 0 && !c.stepped(time.Now()) && c.samples[len(c.samples)-1].distance() <= MaxApart
 }
 
-// apart is how far the two clocks are from each other, at least.
-func (c *clock) apart() time.Duration {
-	low, high := c.bounds()
-	if low <= 0 && high >= 0 {
-		return 0
+// asked notes that answers were asked for.
+func (c *clock) asked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.askedAt = time.Time{}
+	if len(c.estimates()) == 0 {
+		c.askedAt = time.Now()
 	}
-	return min(low.Abs(), high.Abs())
+}
+
+// Apart says by how much the local clock and Cloudflare's differ, at least, as far as answers that
+// agree show it. ok is false if too few do.
+func (c *Client) Apart() (apart time.Duration, ok bool) {
+	c.clock.mu.Lock()
+	defer c.clock.mu.Unlock()
+	if all := c.clock.estimates(); len(all) > 0 {
+		return all[0].distance(), true
+	}
+	return 0, false
 }

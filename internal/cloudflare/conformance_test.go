@@ -30,10 +30,11 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 		return openapitest.Transport(t, rt)
 	}})
 
-	all, err := c.List(t.Context())
+	listing, err := c.List(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	all := listing.Tokens
 	seen := map[string]rotation.TokenFacts{}
 	for _, f := range all {
 		seen[f.ID] = f
@@ -94,7 +95,8 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 // everyCall is each method of the client that may send something, on a service token that is
 // there. TestEveryCallConforms fails if one is not listed.
 var everyCall = map[string]func(ctx context.Context, c *cloudflare.Client, id string) error{
-	"Ready": func(ctx context.Context, c *cloudflare.Client, _ string) error { return c.Ready(ctx) },
+	"Ready":     func(ctx context.Context, c *cloudflare.Client, _ string) error { return c.Ready(ctx) },
+	"ReadClock": func(ctx context.Context, c *cloudflare.Client, _ string) error { return c.ReadClock(ctx) },
 	"Inspect": func(ctx context.Context, c *cloudflare.Client, id string) error {
 		_, err := c.Inspect(ctx, id)
 		return err

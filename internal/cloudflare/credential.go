@@ -132,8 +132,7 @@ func (c *Client) verify(ctx context.Context, kind CredentialKind) (Credential, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	var result credentialResult
-	err := c.call(ctx, "verify", c.read, &result, func(s *zero_trust.AccessServiceTokenService, _ []option.RequestOption) error {
+	answer, err := c.exchange(ctx, "verify", c.read, func(s *zero_trust.AccessServiceTokenService, _ []option.RequestOption) error {
 		if kind == UserToken {
 			_, err := user.NewTokenService(s.Options...).Verify(ctx)
 			return err
@@ -143,5 +142,15 @@ func (c *Client) verify(ctx context.Context, kind CredentialKind) (Credential, e
 		_, err := accounts.NewTokenService(s.Options...).Verify(ctx, params)
 		return err
 	})
-	return Credential{Kind: kind, Status: result.Status, NotBefore: result.NotBefore.Time, ExpiresAt: result.ExpiresOn.Time}, err
+	if err != nil {
+		return Credential{}, err
+	}
+	var result credentialResult
+	if err := decodeResult("verify", answer, &result); err != nil {
+		return Credential{}, err
+	}
+	if result.Status == "" {
+		return Credential{}, unusable("verify", "the answer does not say whether the API token is active")
+	}
+	return Credential{Kind: kind, Status: result.Status, NotBefore: result.NotBefore.Time, ExpiresAt: result.ExpiresOn.Time}, nil
 }

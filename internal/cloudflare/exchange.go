@@ -28,10 +28,34 @@ const maxBody = 8 << 20
 
 // envelope is what every answer is wrapped in.
 type envelope struct {
-	Success    bool            `json:"success"`
-	Errors     []apiMessage    `json:"errors"`
+	Success    truth           `json:"success"`
+	Errors     apiMessages     `json:"errors"`
 	Result     json.RawMessage `json:"result"`
-	ResultInfo resultInfo      `json:"result_info"`
+	ResultInfo json.RawMessage `json:"result_info"` // of listings
+}
+
+// truth is true for the word true, also where it stands as text.
+type truth bool
+
+func (t *truth) UnmarshalJSON(b []byte) error {
+	*t = truth(isTrue(strings.Trim(string(b), `"`)))
+	return nil
+}
+
+// apiMessages are the errors of an answer. What has another shape than is documented is taken as
+// no error that could be quoted: whether the answer is a failure, its status and success say.
+type apiMessages []apiMessage
+
+func (m *apiMessages) UnmarshalJSON(b []byte) error {
+	var all []json.RawMessage
+	_ = json.Unmarshal(b, &all)
+	for _, raw := range all {
+		var one apiMessage
+		if json.Unmarshal(raw, &one) == nil && one != (apiMessage{}) {
+			*m = append(*m, one)
+		}
+	}
+	return nil
 }
 
 type apiMessage struct {
@@ -39,47 +63,27 @@ type apiMessage struct {
 	Message string `json:"message"`
 }
 
-type resultInfo struct {
-	PerPage    int `json:"per_page"`
-	TotalCount int `json:"total_count"`
-}
-
 // tokenResult is a service token as answers show it. The SDK's own types lack
-// created_at, updated_at and last_seen_at.
+// created_at, updated_at and last_seen_at. Client secrets are found in another way: secrets.go.
 type tokenResult struct {
-	ID           string       `json:"id"`
-	ClientID     string       `json:"client_id"`
-	ClientSecret secretString `json:"client_secret"`
-	Name         string       `json:"name"`
-	Enabled      *bool        `json:"enabled"`
-	Duration     string       `json:"duration"`
-	CreatedAt    timestamp    `json:"created_at"`
-	ExpiresAt    timestamp    `json:"expires_at"`
-	UpdatedAt    timestamp    `json:"updated_at"`
-	LastSeenAt   timestamp    `json:"last_seen_at"`
+	ID         string    `json:"id"`
+	ClientID   string    `json:"client_id"`
+	Name       string    `json:"name"`
+	Enabled    *bool     `json:"enabled"`
+	Duration   string    `json:"duration"`
+	CreatedAt  timestamp `json:"created_at"`
+	ExpiresAt  timestamp `json:"expires_at"`
+	UpdatedAt  timestamp `json:"updated_at"`
+	LastSeenAt timestamp `json:"last_seen_at"`
 }
 
 func (r tokenResult) facts() rotation.TokenFacts {
 	return rotation.TokenFacts{
 		ID: r.ID, ClientID: r.ClientID, Name: r.Name,
 		Enabled:  r.Enabled == nil || *r.Enabled, // older answers do not show it
-		Duration: r.Duration, CreatedAt: r.CreatedAt.Time,
-		ExpiresAt: r.ExpiresAt.Time, UpdatedAt: r.UpdatedAt.Time, LastSeenAt: r.LastSeenAt.Time,
+		Duration: r.Duration, CreatedAt: r.CreatedAt.past(),
+		ExpiresAt: r.ExpiresAt.Time, UpdatedAt: r.UpdatedAt.past(), LastSeenAt: r.LastSeenAt.past(),
 	}
-}
-
-// secretString decodes straight into a value that cannot be printed.
-type secretString struct{ secret.Value }
-
-func (s *secretString) UnmarshalJSON(b []byte) error {
-	var text *string
-	if err := json.Unmarshal(b, &text); err != nil {
-		return errors.New("client_secret is not a string") // the decoder's error could quote it
-	}
-	if text != nil {
-		s.Value = secret.New(*text)
-	}
-	return nil
 }
 
 // timestamp is a time that may be null, empty or absent. One that cannot be read is
@@ -87,38 +91,83 @@ func (s *secretString) UnmarshalJSON(b []byte) error {
 type timestamp struct{ time.Time }
 
 func (t *timestamp) UnmarshalJSON(b []byte) error {
-	if parsed, err := time.Parse(`"`+time.RFC3339+`"`, string(b)); err == nil {
-		t.Time = parsed.UTC()
+	*t = timestamp{}
+	parsed, err := time.Parse(`"`+time.RFC3339+`"`, string(b))
+	if parsed = parsed.UTC(); err == nil && parsed.Year() >= 1 && parsed.Year() <= 9999 { // else the ledger could not keep it
+		t.Time = parsed
 	}
 	return nil
 }
+
+// past is the time of something that has happened; zero if it cannot have. A time such as one in
+// the year 9999 would be the latest for ever, and hide every later change.
+func (t timestamp) past() time.Time {
+	if !plausible(t.Time) {
+		return time.Time{}
+	}
+	return t.Time
+}
+
+// plausible reports whether a clock may show this time, be it a clock that is wrong.
+func plausible(t time.Time) bool { return t.Year() >= 2000 && t.Year() < 2200 }
 
 type sdkCall func(*zero_trust.AccessServiceTokenService, []option.RequestOption) error
 
-// call makes one request and decodes its result.
-func (c *Client) call(ctx context.Context, operation string, rt http.RoundTripper, result any, do sdkCall) error {
-	answer, err := c.exchange(ctx, operation, rt, do)
+// callToken makes one request that is answered with the service token that it names, and returns
+// what is shown of it. An answer about none, or about another, is no answer: it may be a proxy's.
+func (c *Client) callToken(ctx context.Context, operation, tokenID string, do sdkCall) (rotation.TokenFacts, error) {
+	answer, err := c.exchange(ctx, operation, c.read, do)
 	if err != nil {
-		return err
+		return rotation.TokenFacts{}, err
 	}
-	return decodeResult(operation, answer, result)
+	var result tokenResult
+	if err := decodeResult(operation, answer, &result); err != nil {
+		return rotation.TokenFacts{}, err
+	}
+	if !strings.EqualFold(result.ID, tokenID) {
+		shown := "about no service token"
+		if result.ID != "" {
+			shown = fmt.Sprintf("about the service token %q", shortened(secret.Scrub(result.ID), 64))
+		}
+		return rotation.TokenFacts{}, unusable(operation, fmt.Sprintf("the answer is %s, and %s was asked for", shown, tokenID))
+	}
+	result.ID = tokenID
+	return result.facts(), nil
 }
 
+// decodeResult reads the result of an answer. Of one that is null, or not there, nothing can be
+// read.
 func decodeResult(operation string, answer envelope, result any) error {
+	if len(answer.Result) == 0 || string(answer.Result) == "null" {
+		return unusable(operation, "the answer has no result")
+	}
 	if err := json.Unmarshal(answer.Result, result); err != nil {
-		return &rotation.IssuerError{Class: rotation.Unknown, Operation: operation, Status: http.StatusOK,
-			Message: "the result of the answer cannot be read: " + describeJSON(err)}
+		return unusable(operation, "the result of the answer cannot be read: "+describeJSON(err))
 	}
 	return nil
 }
 
-// exchange makes one request through the SDK and judges what came back. The SDK builds
-// and sends the request; the answer is taken from the wire by a recorder, because the
-// SDK drops it when a deadline passes while it arrives, and does not look at "success".
+// unusable is the error for an answer with status 200 that does not say what was asked.
+func unusable(operation, message string) error {
+	return &rotation.IssuerError{Class: rotation.Unknown, Operation: operation, Status: http.StatusOK, Message: message}
+}
+
+// exchange makes one request through the SDK and judges what came back.
 func (c *Client) exchange(ctx context.Context, operation string, rt http.RoundTripper, do sdkCall) (envelope, error) {
+	r, sdkErr, err := c.send(ctx, operation, rt, do)
+	if err != nil {
+		return envelope{}, err
+	}
+	return c.judge(operation, r, sdkErr)
+}
+
+// send makes one request through the SDK, which builds and sends it. The answer is taken from the
+// wire by a recorder, because the SDK drops it when a deadline passes while it arrives, and does
+// not look at "success". err is set if nothing was sent; what the SDK made of the answer is sdkErr.
+func (c *Client) send(ctx context.Context, operation string, rt http.RoundTripper, do sdkCall) (r *recorder, sdkErr, err error) {
 	login, err := c.login()
 	if err != nil {
-		return envelope{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
+		return nil, nil, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
 	}
 	recorder := &recorder{next: rt}
 	service := zero_trust.NewAccessServiceTokenService(append(login.options(),
@@ -131,10 +180,10 @@ func (c *Client) exchange(ctx context.Context, operation string, rt http.RoundTr
 	)...)
 	start := time.Now()
 	end := c.budgetOf(login).begin() // of the credential that is sent, whatever has taken its place since
-	sdkErr := do(service, nil)
+	sdkErr = do(service, nil)
 	c.observer.CloudflareRequest(operation, statusLabel(recorder.status), time.Since(start))
 	end(c.learn(recorder, start))
-	return c.judge(operation, recorder, sdkErr)
+	return recorder, sdkErr, nil
 }
 
 // learn takes from an answer's headers what they say about the clock and the budget.
@@ -142,10 +191,11 @@ func (c *Client) learn(r *recorder, start time.Time) answer {
 	if r.header == nil {
 		return answer{unsent: !r.connected.Load()}
 	}
-	if date, err := http.ParseTime(r.header.Get("Date")); err == nil {
+	if date, ok := dateOf(r.header); ok {
 		c.clock.observe(start, time.Now(), date)
-		_, skew := c.clock.bounds()
-		c.observer.CloudflareSkew(skew)
+		if skew, ok := c.clock.skew(); ok {
+			c.observer.CloudflareSkew(skew)
+		}
 	}
 	a := answer{answered: true, limit: readRatelimit(r.header)}
 	if a.limit.said {
@@ -196,16 +246,12 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	}
 	switch {
 	case r.err != nil:
-		if result, ok := salvage(r.body); ok && shown(operation) && r.status < 300 {
-			c.log.Warn("the answer was cut off, but the secret had arrived whole", "operation", operation, "error", scrubbed(r.err))
-			return envelope{Success: true, Result: result}, nil
-		}
 		return fail(rotation.Unknown, "the answer was cut off", scrubbed(r.err))
 	case r.status < 200 || r.status > 299:
 		return fail(rotation.Unknown, http.StatusText(r.status), nil)
 	case decodeErr != nil:
 		return fail(rotation.Unknown, "the answer is not the JSON of Cloudflare's API: "+describeJSON(decodeErr)+mediaType(r.header), nil)
-	case !answer.Success:
+	case !bool(answer.Success):
 		message := "the answer says success: false"
 		if len(answer.Errors) > 0 {
 			message = fmt.Sprintf("%s (code %d: %s)", message, answer.Errors[0].Code, answer.Errors[0].Message)
@@ -214,9 +260,6 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	}
 	return answer, nil
 }
-
-// shown reports whether an answer to operation shows a client secret.
-func shown(operation string) bool { return operation == "rotate" || operation == "create" }
 
 // Codes of Cloudflare's that decide something.
 const (
@@ -237,47 +280,6 @@ func meaning(e *rotation.IssuerError) error {
 		return rotation.ErrInUse
 	}
 	return nil
-}
-
-// salvage takes out of an answer that was cut off those fields of its result that arrived
-// whole. It is of use only if the client secret is among them: that one will not be shown
-// again.
-func salvage(body []byte) (result json.RawMessage, ok bool) {
-	d := json.NewDecoder(bytes.NewReader(body))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, false
-	}
-	for {
-		key, err := d.Token()
-		if err != nil {
-			return nil, false
-		}
-		if key == "result" {
-			break
-		}
-		var skipped json.RawMessage
-		if err := d.Decode(&skipped); err != nil || key == "success" && string(skipped) != "true" {
-			return nil, false
-		}
-	}
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
-		return nil, false
-	}
-	start := d.InputOffset() - 1
-	end := start + 1
-	for {
-		key, err := d.Token()
-		if err != nil || key == json.Delim('}') {
-			break
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			break
-		}
-		end = d.InputOffset()
-		ok = ok || key == "client_secret"
-	}
-	return append(bytes.Clone(body[start:end]), '}'), ok
 }
 
 // recorder sends a request and keeps what came back.
@@ -303,6 +305,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	r.status, r.header = res.StatusCode, res.Header
 	r.body, r.err = io.ReadAll(io.LimitReader(res.Body, maxBody))
+	r.body = unpack(r.body, maxBody)
 	closeErr := res.Body.Close()
 	if r.err != nil {
 		return nil, errors.Join(r.err, closeErr)

@@ -2,12 +2,16 @@ package cloudflare
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/cloudflare/cloudflare-go/v7/option"
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
 	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
 )
 
 // Create implements [rotation.Maker]. The request was admitted by Ready. An answer that was
@@ -19,7 +23,7 @@ func (c *Client) Create(ctx context.Context, req rotation.CreateRequest) (rotati
 	if req.Duration != "" {
 		set(&params.Duration.Value, &params.Duration.Present, req.Duration)
 	}
-	return c.issue(ctx, "create", func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+	return c.issue(ctx, "create", wanted{name: req.Name}, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
 		_, err := s.New(ctx, params, opts...)
 		return err
 	})
@@ -34,12 +38,20 @@ func (c *Client) Delete(ctx context.Context, tokenID string) error {
 	defer cancel()
 	var params zero_trust.AccessServiceTokenDeleteParams
 	c.own(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
-	_, err := c.exchange(ctx, "delete", c.read, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+	answer, err := c.exchange(ctx, "delete", c.read, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
 		_, err := s.Delete(ctx, tokenID, params, opts...)
 		return err
 	})
 	if errors.Is(err, rotation.ErrGone) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	// Cloudflare names what it deleted. Where it does not, success must do; another name is a lie.
+	var result tokenResult
+	if err := json.Unmarshal(answer.Result, &result); err == nil && result.ID != "" && !strings.EqualFold(result.ID, tokenID) {
+		return unusable("delete", fmt.Sprintf("the answer is about the service token %q, and %s was to be deleted", shortened(secret.Scrub(result.ID), 64), tokenID))
+	}
+	return nil
 }

@@ -24,7 +24,7 @@ func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotati
 		expires, graceEndsAt = c.graceEnd(req.Grace)
 		set(&params.PreviousClientSecretExpiresAt.Value, &params.PreviousClientSecretExpiresAt.Present, expires)
 	}
-	issued, err := c.issue(ctx, "rotate", func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+	issued, err := c.issue(ctx, "rotate", wanted{tokenID: req.TokenID, clientID: req.ClientID}, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
 		_, err := s.Rotate(ctx, req.TokenID, params, opts...)
 		return err
 	})
@@ -34,42 +34,40 @@ func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotati
 	return issued, err
 }
 
-// issue makes the one request that is answered with a client secret.
-func (c *Client) issue(ctx context.Context, operation string, do sdkCall) (rotation.Issued, error) {
-	var result tokenResult
-	err := c.call(ctx, operation, c.rotate, &result, do)
-	if err != nil && result.ClientSecret.IsZero() {
-		return rotation.Issued{}, err
-	}
-	// An answer that holds a secret is an answer, whatever else of it cannot be read.
-	return rotation.Issued{
-		Credential: rotation.Credential{ClientID: result.ClientID, ClientSecret: result.ClientSecret.Value},
-		Facts:      result.facts(),
-	}, nil
-}
-
-// graceEnd is when a grace that begins now ends: as it is told to Cloudflare, on its clock,
-// and on ours. It is rounded up to the second, since the SDK sends no fractions: a promised
-// grace is never cut short. No grace at all is rounded down, so that the end has passed
-// there.
+// graceEnd is when a grace that begins now ends: as it is told to Cloudflare, on its clock, and
+// until when the previous secret may then work on ours.
+//
+// A promised grace holds whichever of the two clocks is right: it is told as the later of the two,
+// and what is told is never earlier than the local time and the grace. It is rounded up to the
+// second, since the SDK sends no fractions. No grace at all is rounded down, so that its end has
+// passed there.
+//
+// On the local clock the secret works until theirs at the latest by the earliest plausible clock of
+// Cloudflare's: rotations that have to wait for its end wait until then, but not for longer than
+// MaxApart more than was promised.
 func (c *Client) graceEnd(grace time.Duration) (theirs, ours time.Time) {
 	low, high := c.clock.bounds()
+	now := time.Now()
 	if grace <= 0 {
-		theirs = time.Now().Add(low).UTC().Truncate(time.Second)
-	} else {
-		theirs = time.Now().Add(high + grace + time.Second - 1).UTC().Truncate(time.Second)
+		theirs = now.Add(low).UTC().Truncate(time.Second)
+		return theirs, theirs.Add(-low)
 	}
-	return theirs, theirs.Add(-low)
+	theirs = now.Add(max(high, 0) + grace + time.Second - 1).UTC().Truncate(time.Second)
+	ours = theirs.Add(-low)
+	if latest := now.Add(grace + time.Second).Add(MaxApart); ours.After(latest) {
+		ours = latest
+	}
+	return theirs, ours
 }
 
 // SetGrace implements [rotation.Issuer]. The request names no version of the secret, so
 // it cannot rotate.
 func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
-	if !c.clock.known() { // the end is told on Cloudflare's clock
-		if _, err := c.Inspect(ctx, tokenID); err != nil {
-			return rotation.TokenFacts{}, time.Time{}, err
-		}
-	}
+	// The end is told on Cloudflare's clock. Not to know it must not keep a secret from being
+	// extended: the local clock then has to do.
+	asking, cancel := context.WithTimeout(ctx, clockTimeout)
+	_ = c.ReadClock(asking)
+	cancel()
 	// Last: what was admitted and is not sent yet holds others up.
 	if err := c.admit(ctx, "update"); err != nil {
 		return rotation.TokenFacts{}, time.Time{}, err
@@ -111,12 +109,10 @@ func (c *Client) refresh(ctx context.Context, tokenID string) (rotation.TokenFac
 	defer cancel()
 	var params zero_trust.AccessServiceTokenRefreshParams
 	set(&params.AccountID.Value, &params.AccountID.Present, c.account.AccountID)
-	var result tokenResult
-	err := c.call(ctx, "refresh", c.read, &result, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+	return c.callToken(ctx, "refresh", tokenID, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
 		_, err := s.Refresh(ctx, tokenID, params, opts...)
 		return err
 	})
-	return result.facts(), err
 }
 
 // update changes what params say, and nothing else. It was admitted.
@@ -124,10 +120,8 @@ func (c *Client) update(ctx context.Context, tokenID string, params zero_trust.A
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	c.own(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
-	var result tokenResult
-	err := c.call(ctx, "update", c.read, &result, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+	return c.callToken(ctx, "update", tokenID, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
 		_, err := s.Update(ctx, tokenID, params, opts...)
 		return err
 	})
-	return result.facts(), err
 }

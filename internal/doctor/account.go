@@ -39,21 +39,22 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	client := cloudflare.New(a, cloudflare.Options{WrapTransport: e.WrapTransport})
 	listed, listErr := client.List(ctx)
 	if listErr == nil {
-		byID := make(map[string]rotation.TokenFacts, len(listed))
-		for _, facts := range listed {
+		byID := make(map[string]rotation.TokenFacts, len(listed.Tokens))
+		for _, facts := range listed.Tokens {
 			byID[facts.ID] = facts
 		}
-		e.listed[a.Name] = byID
+		e.listed[a.Name], e.odd[a.Name] = byID, listed
 	}
 	if !e.reached(subject, a, listErr) {
 		return
 	}
 	credential, err := client.VerifyCredential(ctx)
 	e.credential(subject+field, credential, err, listErr == nil)
-	e.listing(subject, a, len(listed), listErr)
+	e.listing(subject, a, listed, listErr)
 	if listErr == nil {
 		e.write(subject, a)
 	}
+	_ = client.ReadClock(ctx) // that it is not known is no finding
 	e.clock(subject, client)
 	e.budget(subject, a, client)
 }
@@ -104,7 +105,7 @@ func (e *examination) credential(subject string, c cloudflare.Credential, err er
 }
 
 // listing says what came of the one request that needs a permission.
-func (e *examination) listing(subject string, a config.Account, n int, err error) {
+func (e *examination) listing(subject string, a config.Account, listed cloudflare.Listing, err error) {
 	failure, _ := errors.AsType[*rotation.IssuerError](err)
 	owner := "account_id"
 	if a.ZoneID != "" {
@@ -112,7 +113,10 @@ func (e *examination) listing(subject string, a config.Account, n int, err error
 	}
 	switch {
 	case err == nil:
-		e.add(Good, ListAllowed, subject, fmt.Sprintf("its %d service token(s) may be listed", n), "")
+		e.add(Good, ListAllowed, subject, fmt.Sprintf("its %d service token(s) may be listed", len(listed.Tokens)), "")
+		if what := listed.Unreadable(); what != "" {
+			e.add(Warning, ListOdd, subject, what, "look at these service tokens in Cloudflare's dashboard, and at any proxy: of them nothing is watched")
+		}
 	case failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden:
 		e.add(Bad, ListRefused, subject, err.Error(),
 			"give the API token the permission "+permission+", on this "+strings.TrimSuffix(owner, "_id"))

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 )
@@ -60,7 +61,9 @@ type examination struct {
 	findings []Finding
 	// listed are the service tokens of each account that could be listed, by ID.
 	listed map[string]map[string]rotation.TokenFacts
-	root   bool // the session with Vault may do everything
+	// odd are the same listings, for what cannot be read in them.
+	odd  map[string]cloudflare.Listing
+	root bool // the session with Vault may do everything
 }
 
 // Examine looks at everything. It never fails: what could not be looked at is a finding.
@@ -71,7 +74,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	if o.disk == nil {
 		o.disk = diskOf
 	}
-	e := &examination{Options: o, listed: map[string]map[string]rotation.TokenFacts{}}
+	e := &examination{Options: o, listed: map[string]map[string]rotation.TokenFacts{}, odd: map[string]cloudflare.Listing{}}
 	for _, name := range slices.Sorted(maps.Keys(o.Config.Accounts)) {
 		e.account(ctx, o.Config.Accounts[name])
 	}
@@ -124,6 +127,7 @@ const (
 	ListAllowed        Code = "list_allowed"
 	ListRefused        Code = "list_refused"
 	ListFailed         Code = "list_failed"
+	ListOdd            Code = "list_odd"
 	WriteSeen          Code = "write_seen"
 	WriteUnproven      Code = "write_unproven"
 	ClockGood          Code = "clock_good"

@@ -113,6 +113,18 @@ var ills = map[string]struct {
 		w.create(config.Create{Name: "seeded-0001"})
 		w.Records, w.LedgerErr = nil, errors.New("it is open")
 	}, Good, TokenNotLooked, "tokens.one", "it is open"},
+	"ours cannot be read": {func(w *world) { w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-no-name"}) }, Warning, ListOdd, "tokens.one",
+		"is there, and its entry cannot be read"},
+	"ours may be the one": {func(w *world) {
+		w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-null"})
+		w.config.Tokens[0].ID = otherID
+	},
+		Warning, ListOdd, "tokens.one", "cannot be told"},
+	"the name may be taken": {func(w *world) {
+		w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-null"})
+		w.create(config.Create{Name: "new"})
+	}, Warning, ListOdd, "tokens.one", "cannot be told"},
+	"an entry cannot be read": {func(w *world) { w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-null"}) }, Warning, ListOdd, "accounts.prod", "1 entries"},
 	"zone": {func(w *world) {
 		zone := w.config.Accounts["prod"]
 		zone.Name, zone.AccountID, zone.ZoneID = "zone", "", otherID

@@ -49,20 +49,26 @@ func (e *examination) token(t config.Token, listed map[string]rotation.TokenFact
 			e.add(Good, TokenNotLooked, subject, "which service token it is now only the ledger knows: "+e.LedgerErr.Error(), "")
 			return
 		case t.Create != nil:
-			e.toBeMade(subject, *t.Create, listed)
+			e.toBeMade(subject, t.Account, *t.Create, listed)
 			return
 		}
 	}
 	for _, id := range ids {
 		if facts, ok := listed[id]; ok {
 			e.facts(subject, t, facts)
+		} else if what, ok := e.odd[t.Account].Odd[id]; ok {
+			e.add(Warning, ListOdd, subject, fmt.Sprintf("the service token %s is there, and its entry cannot be read: %s", id, what),
+				"look at it in Cloudflare's dashboard, and at any proxy")
+		} else if n := e.odd[t.Account].Nameless; n > 0 {
+			e.add(Warning, ListOdd, subject, fmt.Sprintf("whether the service token %s is there cannot be told: %d entries of the listing cannot be read", id, n),
+				"look at it in Cloudflare's dashboard, and at any proxy")
 		} else {
 			e.missing(subject, t.Account, id)
 		}
 	}
 }
 
-func (e *examination) toBeMade(subject string, c config.Create, listed map[string]rotation.TokenFacts) {
+func (e *examination) toBeMade(subject, account string, c config.Create, listed map[string]rotation.TokenFacts) {
 	var found []string
 	for id, facts := range listed {
 		if facts.Name == c.Name {
@@ -70,7 +76,10 @@ func (e *examination) toBeMade(subject string, c config.Create, listed map[strin
 		}
 	}
 	slices.Sort(found)
-	switch {
+	switch odd := e.odd[account].Unreadable(); {
+	case len(found) == 0 && odd != "":
+		e.add(Warning, ListOdd, subject, fmt.Sprintf("whether a service token is named %q already cannot be told: %s", c.Name, odd),
+			"look at these service tokens in Cloudflare's dashboard: until they can be read none is made")
 	case len(found) == 0:
 		e.add(Good, TokenToBeMade, subject, fmt.Sprintf("no service token is named %q yet: it will be made", c.Name), "")
 	case !c.Adopt:

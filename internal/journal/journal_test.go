@@ -146,6 +146,31 @@ func TestSealedSecretSurvivesAndIsNotReadable(t *testing.T) {
 	}
 }
 
+// TestSealKeepsWhatSpeaksAgainstTheAnswer: a process that finds it after a crash judges the same, and
+// what else the answer showed can be recovered. A full answer of that kind fits in what was reserved.
+func TestSealKeepsWhatSpeaksAgainstTheAnswer(t *testing.T) {
+	j := open(t, journal.Options{Dir: stateDir(t)})
+	full := issued
+	full.Facts.Name, full.Objection = strings.Repeat("n", 255), strings.Repeat("o", 303)
+	for range 4 {
+		full.Others = append(full.Others, rotation.Credential{ClientID: strings.Repeat("c", 60), ClientSecret: secret.New(canary)})
+	}
+	key := rotation.PendingKey{RotationID: "R", Token: "ci"}
+	if err := j.Reserve(t.Context(), key); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the same once more changes nothing
+		if err := j.Seal(t.Context(), key, full); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, ok, err := j.Open(t.Context(), "R")
+	if err != nil || !ok || got.Objection != full.Objection || len(got.Others) != 4 ||
+		got.Others[3].ClientID != full.Others[3].ClientID || !got.Others[3].ClientSecret.Equal(secret.New(canary)) {
+		t.Errorf("opened %+v, %t, %v", got, ok, err)
+	}
+}
+
 func TestLostIdentity(t *testing.T) {
 	o := journal.Options{Dir: stateDir(t)}
 	j := open(t, o)

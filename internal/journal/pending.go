@@ -26,6 +26,36 @@ type sealedAnswer struct {
 	ClientSecret string              `json:"client_secret"`
 	Facts        rotation.TokenFacts `json:"facts"`
 	GraceEndsAt  time.Time           `json:"grace_ends_at,omitzero"`
+	Objection    string              `json:"objection,omitempty"`
+	Others       []sealedOther       `json:"others,omitempty"`
+}
+
+// sealedOther is one more secret that the same answer showed.
+type sealedOther struct {
+	ClientID     string `json:"client_id,omitempty"`
+	ClientSecret string `json:"client_secret"`
+}
+
+func sealed(issued rotation.Issued) sealedAnswer {
+	a := sealedAnswer{
+		ClientID: issued.ClientID, ClientSecret: issued.ClientSecret.Reveal(),
+		Facts: issued.Facts, GraceEndsAt: issued.GraceEndsAt, Objection: issued.Objection,
+	}
+	for _, other := range issued.Others {
+		a.Others = append(a.Others, sealedOther{other.ClientID, other.ClientSecret.Reveal()})
+	}
+	return a
+}
+
+func (a sealedAnswer) issued() rotation.Issued {
+	issued := rotation.Issued{
+		Credential: rotation.Credential{ClientID: a.ClientID, ClientSecret: secret.New(a.ClientSecret)},
+		Facts:      a.Facts, GraceEndsAt: a.GraceEndsAt, Objection: a.Objection,
+	}
+	for _, other := range a.Others {
+		issued.Others = append(issued.Others, rotation.Credential{ClientID: other.ClientID, ClientSecret: secret.New(other.ClientSecret)})
+	}
+	return issued
 }
 
 // Sealed is one pending secret, without the secret.
@@ -77,10 +107,7 @@ func (j *Journal) Seal(_ context.Context, key rotation.PendingKey, issued rotati
 	if err != nil {
 		return err
 	}
-	plain, err := json.Marshal(sealedAnswer{
-		ClientID: issued.ClientID, ClientSecret: issued.ClientSecret.Reveal(),
-		Facts: issued.Facts, GraceEndsAt: issued.GraceEndsAt,
-	})
+	plain, err := json.Marshal(sealed(issued))
 	if err != nil {
 		return err
 	}
@@ -389,9 +416,5 @@ func unseal(rotationID string, ciphertext []byte, identities ...age.Identity) (r
 		// The decoder's error may quote what it read.
 		return rotation.Issued{}, fmt.Errorf("%w: the sealed secret of rotation %s is not in the format of this version", rotation.ErrUnreadable, rotationID)
 	}
-	return rotation.Issued{
-		Credential:  rotation.Credential{ClientID: a.ClientID, ClientSecret: secret.New(a.ClientSecret)},
-		Facts:       a.Facts,
-		GraceEndsAt: a.GraceEndsAt,
-	}, nil
+	return a.issued(), nil
 }

@@ -193,6 +193,10 @@ const (
 	maxInHandAhead    = maxBackOff + 2*time.Minute // while a secret is in hand it is looked at more often
 )
 
+// maxGraceLonger is by how much the previous secret may work longer than was promised: an issuer whose
+// clock is behind ours, by 15 minutes at most, is told the later of the two clocks.
+const maxGraceLonger = 15*time.Minute + ownChange
+
 // healWork does so for the rotation in hand: what is measured from such a time would not be over
 // before the clock comes to it once more, and the old secret would die meanwhile.
 func healWork(r *Record, now time.Time, change func(what string, field *time.Time, to time.Time)) {
@@ -204,7 +208,7 @@ func healWork(r *Record, now time.Time, change func(what string, field *time.Tim
 		r.Work = new(*r.Work)
 		change("its secret was first refused at", &r.Work.Verification.Since, now)
 	}
-	if latest := now.Add(time.Duration(w.Grace)); w.GraceEndsAt.Sub(latest) > ownChange {
+	if latest := now.Add(time.Duration(w.Grace)); w.GraceEndsAt.Sub(latest) > maxGraceLonger {
 		r.Work = new(*r.Work)
 		change("the old secret was to work until", &r.Work.GraceEndsAt, latest)
 	}

@@ -8,6 +8,7 @@ const (
 	ReasonOutcomeUnknown   = "outcome_unknown"   // the request left and no usable answer came
 	ReasonAnswerInvalid    = "answer_invalid"    // an answer came for another client, or without a secret
 	ReasonUnfamiliarSecret = "unfamiliar_secret" // an answer came with a secret of neither known format
+	ReasonOddAnswer        = "odd_answer"        // an answer came with a good secret, and something else in it speaks against it
 	ReasonInterrupted      = "interrupted"       // the process ended between intent and seal
 	ReasonSealedLost       = "sealed_lost"       // what was sealed is gone from disk, or cannot be opened
 
@@ -20,6 +21,7 @@ const (
 	ReasonSpare              = "spare"                // pair: what was rotated is not in use, so do it again
 	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair or new token: wait for an operator, what is in use works on
 	ReasonMadeAndLost        = "made_and_lost"        // a service token was made, and its secret is lost
+	ReasonMadeAndSealed      = "made_and_sealed"      // a service token was made, and the sealed answer is about it
 	ReasonNotMade            = "not_made"             // no service token was made: back to due
 	ReasonCannotLook         = "cannot_look"          // wait: it is not known whether a service token was made
 	ReasonOperatorRotateNow  = "operator_rotate_now"  // an operator had it reissued
@@ -235,8 +237,11 @@ func movedWith(w *Work, now TokenFacts) bool {
 }
 
 // deliverable reports whether the sealed answer may be delivered although it did not pass:
-// it is for the right client, and its secret merely looks unfamiliar.
-func (d *Doubt) deliverable() bool { return d.Sealed && d.Reason == ReasonUnfamiliarSecret }
+// it is for the right client, and its secret merely looks unfamiliar, or something around it is
+// not as documented. Rotating again would most likely bring another such answer.
+func (d *Doubt) deliverable() bool {
+	return d.Sealed && (d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer)
+}
 
 // MayDeliver reports whether an operator may have the sealed answer delivered. One that could
 // not be opened may be readable by now: an identity was put back.
@@ -246,7 +251,7 @@ func (d *Doubt) MayDeliver() bool {
 
 // Answered reports whether an answer came, so that something was issued for certain.
 func (d *Doubt) Answered() bool {
-	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonSealedLost
+	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer || d.Reason == ReasonSealedLost
 }
 
 func unchanged(before, after TokenFacts) bool {

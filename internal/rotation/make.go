@@ -165,7 +165,7 @@ func (a *attempt) adopt(ctx context.Context) error {
 func (a *attempt) request(ctx context.Context) (Issued, error) {
 	work := a.record.Work
 	if work.Makes == "" {
-		return a.token.Issuer.Rotate(ctx, RotateRequest{TokenID: work.TokenID, Grace: time.Duration(work.Grace)})
+		return a.token.Issuer.Rotate(ctx, RotateRequest{TokenID: work.TokenID, ClientID: work.Before.ClientID, Grace: time.Duration(work.Grace)})
 	}
 	return a.token.Maker.Create(ctx, CreateRequest{Name: work.Makes, Duration: a.lifetime()})
 }
@@ -205,7 +205,10 @@ func (a *attempt) takePlace() {
 	work, promised := a.record.Work, false
 	at := a.record.Last.At
 	if work.Grace > 0 { // on the issuer's clock too, since ours may have been behind
-		at = later(at, work.After.CreatedAt.UTC()).Add(time.Duration(work.Grace))
+		if made := work.After.CreatedAt.UTC(); made.After(at) && made.Sub(at) <= MaxGrace { // else no clock shows it
+			at = made
+		}
+		at = at.Add(time.Duration(work.Grace))
 	}
 	for i := range a.record.Replaced { // one that was kept because it was found in a sink
 		if r := &a.record.Replaced[i]; r.ClientID != "" && work.found(r.ClientID) {
@@ -295,6 +298,11 @@ func judgeMade(r Record, e Evidence, now time.Time) Verdict {
 	d := r.Doubt
 	settled := d.Since.Add(settleFor(time.Duration(r.Work.Grace)))
 	switch {
+	case d.Sealed && d.Reason == ReasonOddAnswer && e.Made != nil && e.Made.ID == r.Work.TokenID && e.Made.ClientID == r.Work.After.ClientID:
+		// Cloudflare has what the answer said: whatever spoke against it, the secret is the first one.
+		return Verdict{Resolved: true, Deliver: true, CarriedOut: true, Reason: ReasonMadeAndSealed}
+	case d.Reason == ReasonOddAnswer && now.Before(settled):
+		return Verdict{Reason: ReasonSettling, CarriedOut: e.Made != nil, Again: settled}
 	case d.deliverable() && (r.Order == nil || !r.Order.RevokeNow):
 		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
 	case now.Before(settled):

@@ -87,6 +87,9 @@ const (
 // RotateRequest asks for a new client secret.
 type RotateRequest struct {
 	TokenID string
+	// ClientID is the service token's, by which its secret is recognized in an answer that is not
+	// as documented. Empty if it is not known.
+	ClientID string
 	// Grace is how long the previous secret stays valid, counted on the issuer's
 	// clock. 0 revokes it at once.
 	Grace time.Duration
@@ -128,9 +131,17 @@ type Issued struct {
 	Credential
 	// Facts as the answer shows them: it shows no Enabled, and maybe no ExpiresAt.
 	Facts TokenFacts
-	// GraceEndsAt is when the previous secret stops working, on the local clock and
-	// rounded up to be safe; zero if it was revoked at once.
+	// GraceEndsAt is until when the previous secret may still work, on the local clock: what
+	// waits for its end waits until then. It works for the whole grace that was asked for, counted
+	// from the request, and this is never earlier than that. Zero if it was revoked at once.
 	GraceEndsAt time.Time
+	// Objection says what speaks against the answer although it shows a complete secret, such as
+	// a status of 500. It is sealed with the secret, so that a process which finds it after a crash
+	// judges the same. Empty if nothing does.
+	Objection string
+	// Others are more client secrets that the answer shows. They are sealed with it, in case the
+	// one that was chosen is wrong. ClientID is empty where none stands beside the secret.
+	Others []Credential
 }
 
 // Credential is what a client of Access needs.

@@ -364,6 +364,9 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 	if work.Makes != "" {
 		work.TokenID = issued.Facts.ID
 	}
+	if work.replayed(issued) {
+		return a.doubt(ctx, ReasonOutcomeUnknown, false, errors.New("the answer shows the secret that a sink holds already: something between here and Cloudflare repeats an earlier answer"))
+	}
 	if reason, err := validate(work.Before, issued); err != nil {
 		return a.doubt(ctx, reason, true, err)
 	}
@@ -375,9 +378,23 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 	return nil
 }
 
-// validate judges an answer. The envelope was judged by the issuer.
+// replayed reports whether an answer shows the secret that a sink held before the request. Each
+// request brings a new one, so that one is not the answer to it. The sealed copy is of no use.
+func (w *Work) replayed(issued Issued) bool {
+	for _, stored := range w.BeforeSink {
+		if stored.Digest != "" && stored.Digest == issued.ClientSecret.Digest() {
+			return true
+		}
+	}
+	return false
+}
+
+// validate judges an answer. What is around the secret was judged by the issuer: its objection
+// counts last, since the other reasons say more.
 func validate(before TokenFacts, issued Issued) (reason string, err error) {
 	switch {
+	case issued.ClientID == "" && issued.Objection != "":
+		return ReasonAnswerInvalid, fmt.Errorf("the answer has no client ID: %s", issued.Objection)
 	case issued.ClientID == "":
 		return ReasonAnswerInvalid, errors.New("the answer has no client ID")
 	case before.ClientID != "" && issued.ClientID != before.ClientID:
@@ -386,6 +403,8 @@ func validate(before TokenFacts, issued Issued) (reason string, err error) {
 		return ReasonAnswerInvalid, fmt.Errorf("the answer is for token %q, not %q", issued.Facts.ID, before.ID)
 	case secret.Damaged(issued.ClientSecret):
 		return ReasonAnswerInvalid, errors.New("the answer's client secret is a damaged form of a known format")
+	case issued.Objection != "":
+		return ReasonOddAnswer, fmt.Errorf("the answer shows a client secret, and %s", issued.Objection)
 	case !secret.WellFormed(issued.ClientSecret):
 		return ReasonUnfamiliarSecret, errors.New("the answer's client secret has neither of the two known formats")
 	}
@@ -499,7 +518,7 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 // and stays in memory so that the next attempt can seal it.
 func (a *attempt) deliverUnsealed(ctx context.Context, issued Issued, sealErr error) error {
 	err := fmt.Errorf("sealing the answer: %w", sealErr)
-	if _, invalid := validate(a.record.Work.Before, issued); invalid != nil {
+	if _, invalid := validate(a.record.Work.Before, issued); invalid != nil || a.record.Work.replayed(issued) {
 		return a.stall(ctx, "seal", errors.Join(err, invalid))
 	}
 	a.noteDelivery(ctx, issued)

@@ -126,7 +126,7 @@ func (s *Session) logIn(ctx context.Context) (*api.Secret, error) {
 	s.client.SetToken(auth.Auth.ClientToken)
 	s.loggedIn, s.loginAt, s.err = true, time.Now(), nil
 	s.setExpiry(auth.Auth.LeaseDuration)
-	s.log.Info("logged in to Vault", "method", s.login.name(), "lease", (time.Duration(auth.Auth.LeaseDuration) * time.Second).String(),
+	s.log.Info("logged in to Vault", "method", s.login.name(), "lease", seconds(auth.Auth.LeaseDuration).String(),
 		"renewable", auth.Auth.Renewable)
 	return auth, nil
 }
@@ -155,7 +155,7 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 		case out := <-renewed:
 			s.mu.Lock()
 			// This token has an end, so no time left is not "for ever" here.
-			s.expiry = time.Now().Add(time.Duration(out.Secret.Auth.LeaseDuration) * time.Second)
+			s.expiry = time.Now().Add(seconds(out.Secret.Auth.LeaseDuration))
 			s.mu.Unlock()
 		case err := <-done:
 			if err != nil {
@@ -256,11 +256,19 @@ func (s *Session) judge(err error) error {
 func (s *Session) ended() bool { return !s.expiry.IsZero() && !time.Now().Before(s.expiry) }
 
 // setExpiry counts a lease from now. The caller holds mu.
-func (s *Session) setExpiry(seconds int) {
+func (s *Session) setExpiry(lease int) {
 	s.expiry = time.Time{}
-	if seconds > 0 {
-		s.expiry = time.Now().Add(time.Duration(seconds) * time.Second)
+	if lease > 0 {
+		s.expiry = time.Now().Add(seconds(lease))
 	}
+}
+
+// maxLease is longer than any lease that is meant. A number beyond it would overflow a duration, and
+// the session would have ended before it began.
+const maxLease = 100 * 365 * 24 * time.Hour
+
+func seconds(n int) time.Duration {
+	return time.Duration(min(max(n, 0), int(maxLease/time.Second))) * time.Second
 }
 
 func sleep(ctx context.Context, d time.Duration) {

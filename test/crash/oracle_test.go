@@ -114,7 +114,7 @@ func (w *world) judgeState(lines []line, say func(string, ...any)) {
 	}
 	invalid := map[string]bool{}
 	for _, l := range lines {
-		if l.Reason == rotation.ReasonAnswerInvalid || l.Reason == rotation.ReasonUnfamiliarSecret {
+		if l.Reason == rotation.ReasonAnswerInvalid || l.Reason == rotation.ReasonUnfamiliarSecret || l.Reason == rotation.ReasonOddAnswer {
 			invalid[l.RotationID] = true
 		}
 	}

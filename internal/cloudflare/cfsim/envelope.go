@@ -105,6 +105,8 @@ type reply struct {
 	raw  string // in place of the envelope, as text/html
 	cut  bool   // break the connection in the middle of the body
 	drop bool   // break the connection in place of an answer
+
+	shape string // one of Shapes; empty for the documented one
 }
 
 func success(status int, result any) reply { return reply{status: status, result: result} }

@@ -151,6 +151,10 @@ func (s *Simulator) send(w http.ResponseWriter, req *request, rep reply, fault *
 	if rep.raw != "" {
 		h.Set("Content-Type", "text/html; charset=UTF-8")
 	}
+	if rep.shape != "" {
+		rep.shaped(rep.shape).write(w)
+		return
+	}
 	write(w, rep.status, rep.body(), rep.cut)
 }
 

@@ -27,6 +27,7 @@ const (
 	KindWrongTokenID    Kind = "wrong_token_id"   // the answer names another token
 	KindMissingSecret   Kind = "missing_secret"   // the answer has no client_secret
 	KindMalformedSecret Kind = "malformed_secret" // the client_secret has lost its end
+	KindShape           Kind = "shape"            // the answer is in the form that Fault.Shape names
 )
 
 // mutations change one field of an answer.
@@ -67,6 +68,8 @@ type Fault struct {
 	// Status of the answer, from 400 to 599 for KindStatus. For KindGarbage it may be
 	// any from 200 and defaults to 200.
 	Status int `json:"status,omitempty"`
+	// Shape is one of Shapes, for KindShape.
+	Shape string `json:"shape,omitempty"`
 	// RetryAfter in seconds, for KindStatus. Zero means no such header.
 	RetryAfter int `json:"retry_after,omitempty"`
 	// Code and Message of the error, for KindStatus and KindRefuse. Zero means what
@@ -141,7 +144,10 @@ func (f Fault) complete() (Fault, error) {
 	}
 	if f.Kind == "" {
 		f.Kind = KindStatus
-		if f.Status == 0 && f.Delay > 0 {
+		switch {
+		case f.Shape != "":
+			f.Kind = KindShape
+		case f.Status == 0 && f.Delay > 0:
 			f.Kind = KindDelay
 		}
 	}
@@ -149,6 +155,7 @@ func (f Fault) complete() (Fault, error) {
 		return f, err
 	}
 	_, mutates := mutations[f.Kind]
+	mutates = mutates || f.Kind == KindShape
 	switch {
 	case f.When == "" && mutates:
 		f.When = After
@@ -170,6 +177,8 @@ func (f Fault) checkAnswer() error {
 	switch {
 	case f.Status != 0 && f.Kind != KindStatus && f.Kind != KindGarbage:
 		return fmt.Errorf("a status goes with the kinds status and garbage, not with %s", f.Kind)
+	case f.Shape != "" && f.Kind != KindShape:
+		return fmt.Errorf("a shape goes with the kind shape, not with %s", f.Kind)
 	case f.RetryAfter != 0 && f.Kind != KindStatus:
 		return fmt.Errorf("a time to retry after goes with the kind status, not with %s", f.Kind)
 	case f.RetryAfter < 0:
@@ -198,6 +207,10 @@ func (f Fault) completeKind(mutates bool) (Fault, error) {
 	case KindDelay:
 		if f.Delay <= 0 {
 			return f, fmt.Errorf("kind %q needs a delay", f.Kind)
+		}
+	case KindShape:
+		if _, ok := shapes[f.Shape]; !ok {
+			return f, fmt.Errorf("shape %q is none of %s", f.Shape, strings.Join(Shapes(), ", "))
 		}
 	case KindRefuse, KindDrop, KindCut:
 	default:
@@ -292,6 +305,10 @@ func (f *Fault) disturb(rep reply) reply {
 		rep.cut = true
 	case KindGarbage:
 		rep = reply{status: f.Status, raw: "<html><head><title>cloudflare</title></head><body>please stand by</body></html>\n"}
+	case KindShape:
+		if !rep.drop {
+			rep.shape = f.Shape
+		}
 	case KindDelay:
 	default:
 		if t, ok := rep.result.(tokenResult); ok {

@@ -20,6 +20,7 @@ var plainKinds = slices.Concat([]Kind{KindDrop, KindCut, KindGarbage, KindRefuse
 // refuse, wrong_client_id, wrong_token_id, missing_secret or malformed_secret, or
 // status=STATUS, or delay=DURATION. The keys are the remaining ones of
 //
+//	shape=NAME           an answer that is carried out, and is not as documented: one of Shapes
 //	status=500           of the answer, with garbage
 //	delay=3s             wait before, or after, doing the rest
 //	count=3              how many requests it strikes; always for all of them
@@ -81,7 +82,7 @@ func (f *Fault) setPart(name, value string, isKey bool) (what string, err error)
 		f.Kind = Kind(name)
 		return "kind", nil
 	}
-	return "", fmt.Errorf("%q is not known: use %s, status=STATUS or delay=DURATION, then before or after, then KEY=VALUE", name, joinKinds())
+	return "", fmt.Errorf("%q is not known: use %s, status=STATUS, shape=NAME or delay=DURATION, then before or after, then KEY=VALUE", name, joinKinds())
 }
 
 func joinKinds() string {
@@ -102,6 +103,11 @@ func (f *Fault) setKey(key, value string) error {
 		return nil
 	}
 	switch key {
+	case "shape":
+		if value == "" {
+			return fmt.Errorf("shape=: want the name of one, such as bom")
+		}
+		f.Shape = value
 	case "status":
 		return number(&f.Status, "a status such as 503")
 	case "retry_after":
@@ -129,7 +135,7 @@ func (f *Fault) setKey(key, value string) error {
 		}
 		f.Message = value
 	default:
-		return fmt.Errorf("there is no key %s: use count, token, delay, status, retry-after, code or message", key)
+		return fmt.Errorf("there is no key %s: use count, token, delay, shape, status, retry-after, code or message", key)
 	}
 	return nil
 }
@@ -145,6 +151,9 @@ func (f Fault) String() string {
 	}
 	if f.Status != 0 {
 		fmt.Fprintf(&b, ":status=%d", f.Status)
+	}
+	if f.Shape != "" {
+		fmt.Fprintf(&b, ":shape=%s", f.Shape)
 	}
 	if f.Delay != 0 {
 		fmt.Fprintf(&b, ":delay=%s", time.Duration(f.Delay))

@@ -61,7 +61,7 @@ func TestParseFaultSaysWhatWouldBeRight(t *testing.T) {
 		"rotate:drop:status=500":            "a status goes with the kinds status and garbage, not with drop",
 		"rotate:drop:count=0":               "count=0: want a number of at least 1, or always",
 		"rotate:drop:count=-1":              "count=-1: want",
-		"rotate:drop:times=3":               "there is no key times: use count, token, delay, status, retry-after, code or message",
+		"rotate:drop:times=3":               "there is no key times: use count, token, delay, shape, status, retry-after, code or message",
 		"rotate:delay=soon":                 "want a duration such as 3s",
 		"rotate:delay=-1s":                  "want a duration such as 3s",
 		"rotate:drop:token=":                "want the UUID",

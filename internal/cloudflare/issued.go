@@ -1,0 +1,186 @@
+package cloudflare
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// wanted is what the answer to a rotate or create request must be about. Fields that are not
+// known are empty.
+type wanted struct{ tokenID, clientID, name string }
+
+// issue makes the one request that is answered with a client secret. Whatever came back, a
+// complete secret in it is returned and not lost: what speaks against the answer is then in
+// Issued.Objection. The error is nil if there is a secret.
+func (c *Client) issue(ctx context.Context, operation string, want wanted, do sdkCall) (rotation.Issued, error) {
+	r, sdkErr, err := c.send(ctx, operation, c.rotate, do)
+	if err != nil {
+		return rotation.Issued{}, err
+	}
+	answer, judged := c.judge(operation, r, sdkErr)
+	found, refused := findSecrets(r.body)
+	if len(found) == 0 {
+		if judged != nil {
+			return rotation.Issued{}, judged
+		}
+		var result tokenResult
+		_ = json.Unmarshal(answer.Result, &result) // it has no secret: what else it has is told and decides nothing
+		return rotation.Issued{Credential: rotation.Credential{ClientID: result.ClientID}, Facts: result.facts()}, nil
+	}
+	issued := want.choose(found, string(r.body))
+	var objections []string
+	if issued.Objection != "" {
+		objections = append(objections, issued.Objection)
+	}
+	if refused {
+		objections = append(objections, "it says success: false")
+	}
+	if ok := r.status >= 200 && r.status <= 299; !ok || refused {
+		objections = append(objections, judgedText(judged, r.status))
+	}
+	issued.Objection = shortened(secret.Scrub(strings.Join(objections, "; ")), maxObjection)
+	if judged != nil || issued.Objection != "" {
+		c.log.Warn("the answer is not as documented, but a complete secret is in it", "operation", operation, "status", r.status,
+			"error", judged, "objection", cmp.Or(issued.Objection, "none"))
+	}
+	return issued, nil
+}
+
+// shortened cuts text at a whole character.
+func shortened(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "..."
+}
+
+func judgedText(judged error, status int) string {
+	if judged != nil {
+		return judged.Error()
+	}
+	return fmt.Sprintf("HTTP %d", status)
+}
+
+// maxOthers bounds what is kept beside the secret that was chosen, and maxObjection what is said of
+// the answer, in bytes: both are sealed with it, in the room that was reserved.
+const maxOthers, maxObjection = 4, 300
+
+// choose decides which of the secrets in an answer is the one that was asked for. The others are
+// kept beside it. Issued.Objection says why it may be the wrong one.
+func (w wanted) choose(found []finding, text string) rotation.Issued {
+	best := 0
+	for i := range found {
+		if w.score(found[i]) >= w.score(found[best]) { // of equals the last: JSON decoders take it too
+			best = i
+		}
+	}
+	f := found[best]
+	o, facts := f.object, f.object.facts()
+	if strings.EqualFold(facts.ID, w.tokenID) {
+		facts.ID = w.tokenID
+	}
+	bound := w.isAbout(o) || o.isResult()
+	if o == nil { // plain text names no fields, but it may name the service token
+		bound = len(found) == 1 && (w.clientID != "" && strings.Contains(text, w.clientID) || w.tokenID != "" && strings.Contains(text, w.tokenID))
+	}
+	issued := rotation.Issued{Credential: rotation.Credential{ClientID: facts.ClientID, ClientSecret: f.secret}, Facts: facts}
+	if issued.ClientID == "" && (bound || !w.contradicts(o) && isNewFormat(f.secret)) { // it never changes
+		issued.ClientID = w.clientID
+	}
+	var objections []string
+	for i, other := range found {
+		if i == best {
+			continue
+		}
+		if len(issued.Others) == maxOthers {
+			continue
+		}
+		issued.Others = append(issued.Others, rotation.Credential{ClientID: other.object.string("clientid"), ClientSecret: other.secret})
+		if !w.contradicts(other.object) && !(w.score(f) >= certain && w.score(other) < certain) {
+			objections = append(objections, "it shows several client secrets")
+		}
+	}
+	if len(objections) > 1 {
+		objections = objections[:1]
+	}
+	switch {
+	case f.cut:
+		objections = append(objections, "it ended with the secret")
+	case !bound && !w.contradicts(o):
+		objections = append(objections, "it does not say which service token the secret is of")
+	}
+	if o.reportsErrors() {
+		objections = append(objections, "it reports errors and no success")
+	}
+	issued.Objection = strings.Join(objections, "; ")
+	return issued
+}
+
+// isNewFormat reports whether a secret can be nothing but a client secret of Access. One of the older
+// format looks like any digest.
+func isNewFormat(v secret.Value) bool {
+	return secret.WellFormed(v) && strings.HasPrefix(v.Reveal(), "cfast_")
+}
+
+// reportsErrors reports whether an answer has errors and does not say that it succeeded.
+func (o *object) reportsErrors() (errors bool) {
+	for ; o != nil; o = o.parent {
+		if isTrue(o.fields["success"]) {
+			return false
+		}
+		errors = errors || o.filled["errors"] || o.string("errors") != ""
+	}
+	return errors
+}
+
+// isAbout reports whether an object names what was asked for.
+func (w wanted) isAbout(o *object) bool {
+	if o == nil || w.contradicts(o) {
+		return false
+	}
+	id, clientID, name := o.string("id"), o.string("clientid"), o.string("name")
+	switch {
+	case w.tokenID != "" && strings.EqualFold(id, w.tokenID), w.clientID != "" && clientID == w.clientID:
+		return true
+	case w.tokenID != "": // its names can be changed by others
+		return false
+	}
+	return name != "" && name == w.name
+}
+
+// contradicts reports whether an object names something else than what was asked for.
+func (w wanted) contradicts(o *object) bool {
+	if o == nil {
+		return false
+	}
+	id, clientID, name := o.string("id"), o.string("clientid"), o.string("name")
+	return id != "" && w.tokenID != "" && !strings.EqualFold(id, w.tokenID) ||
+		clientID != "" && w.clientID != "" && clientID != w.clientID ||
+		name != "" && w.tokenID == "" && w.name != "" && name != w.name
+}
+
+// certain is the score of a secret that stands where it should, in the object that names what was
+// asked for.
+const certain = 6
+
+func (w wanted) score(f finding) (n int) {
+	switch {
+	case w.contradicts(f.object):
+		return -1
+	case w.isAbout(f.object):
+		n = 4
+	}
+	if f.object.isResult() {
+		n += 2
+	}
+	if secret.WellFormed(f.secret) {
+		n++
+	}
+	return n
+}

@@ -1,0 +1,313 @@
+package cloudflare
+
+import (
+	"encoding/json"
+	"html"
+	"regexp"
+	"strings"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// This file finds client secrets in answers. Cloudflare shows a secret once, so what stands
+// around it must not decide whether it is found: whatever is wrong with an answer, a complete
+// secret in it is sealed first, and the answer is judged afterwards (issued.go).
+//
+// The scanner reads JSON the way that a person does. It does not mind text before or after a
+// document, several documents, a document that ends too early or that starts too late, or one
+// document inside a string of another.
+
+// finding is a client secret that stands in an answer.
+type finding struct {
+	secret secret.Value
+	// object is the JSON object that it is a field of; nil if it stands in plain text.
+	object *object
+	// cut is set if the answer ended before anything showed that the secret was over. It is
+	// complete all the same, because both known formats have a fixed length.
+	cut bool
+}
+
+// object is a JSON object or list, as far as it arrived.
+type object struct {
+	parent *object
+	key    string            // of its parent, folded; empty in a list
+	list   bool              // it is a list
+	fields map[string]string // by folded key: strings unquoted, other values as they stand
+	text   map[string]bool   // keys of fields that are strings
+	filled map[string]bool   // keys of lists and objects that have something in them
+}
+
+func (o *object) set(key, value string, isText bool) {
+	if key == "" {
+		return
+	}
+	if o.fields == nil {
+		o.fields, o.text = map[string]string{}, map[string]bool{}
+	}
+	o.fields[key], o.text[key] = value, isText
+}
+
+// string is a field that is a string; empty if there is none.
+func (o *object) string(key string) string {
+	if o == nil || !o.text[key] {
+		return ""
+	}
+	return o.fields[key]
+}
+
+// isResult reports whether o is where Cloudflare documents the service token to be: under
+// result, in the object that is the whole answer.
+func (o *object) isResult() bool {
+	return o != nil && o.key == "result" && o.parent != nil && !o.parent.list && o.parent.parent != nil && o.parent.parent.parent == nil
+}
+
+// facts are what an answer shows of a service token.
+func (o *object) facts() rotation.TokenFacts {
+	if o == nil {
+		return rotation.TokenFacts{}
+	}
+	at := func(key string) (t timestamp) {
+		_ = t.UnmarshalJSON([]byte(`"` + o.string(key) + `"`)) // one that cannot be read is absent
+		return t
+	}
+	return rotation.TokenFacts{
+		ID: o.string("id"), ClientID: o.string("clientid"), Name: o.string("name"), Duration: o.string("duration"),
+		Enabled:   o.fields["enabled"] != "false",
+		CreatedAt: at("createdat").past(), ExpiresAt: at("expiresat").Time,
+		UpdatedAt: at("updatedat").past(), LastSeenAt: at("lastseenat").past(),
+	}
+}
+
+// scan is one search for client secrets.
+type scan struct {
+	found []finding
+	// refused is set if an object says success: false.
+	refused bool
+	// effort is how many bytes may still be read in search of the end of strings that have none.
+	effort int
+}
+
+const (
+	maxNesting  = 64 // of objects; what is deeper is taken as part of its parent
+	maxInside   = 4  // documents inside strings of documents
+	maxFindings = 16
+	maxStarts   = 8 // places at which a search begins again
+)
+
+// Client secrets in plain text: the newer format anywhere, the older one, which any digest looks
+// like, only behind its name.
+var (
+	bareSecret  = regexp.MustCompile(`cfast_[A-Za-z0-9]{48}`)
+	namedSecret = regexp.MustCompile(`(?i)client[_-]?secret[^A-Za-z0-9]{1,24}([0-9a-f]{64})`)
+	documents   = regexp.MustCompile(`[{\[]\s*["{\[]`)
+)
+
+// findSecrets returns the different client secrets in a body, in the order of their standing,
+// and whether the answer says that it is a refusal.
+func findSecrets(body []byte) (found []finding, refused bool) {
+	text := string(body)
+	s := scan{effort: 4*len(text) + 1<<20}
+	s.everywhere(text)
+	if strings.Contains(text, "&quot;") || strings.Contains(text, "&#") {
+		s.everywhere(html.UnescapeString(text))
+	}
+	if strings.Contains(text, `\"`) {
+		s.everywhere(strings.ReplaceAll(text, `\"`, `"`))
+	}
+	s.plain(text)
+	return s.found, s.refused
+}
+
+// everywhere reads text from its beginning, and again from places where a document may begin: a
+// single quotation mark before it would make strings of what stands between strings.
+func (s *scan) everywhere(text string) {
+	s.read(text, &object{}, 0)
+	if len(s.found) > 0 {
+		return
+	}
+	for _, at := range documents.FindAllStringIndex(text, maxStarts) {
+		if at[0] > 0 {
+			s.read(text[at[0]:], &object{}, 0)
+		}
+	}
+}
+
+// plain looks for secrets that are no field of any object.
+func (s *scan) plain(text string) {
+	for _, at := range append(bareSecret.FindAllStringIndex(text, maxFindings), named(text)...) {
+		before, after := byte(' '), byte(' ')
+		if at[0] > 0 {
+			before = text[at[0]-1]
+		}
+		if at[1] < len(text) {
+			after = text[at[1]]
+		}
+		if !isWord(before) && !isWord(after) { // else it is a part of something longer
+			s.add(finding{secret: secret.New(text[at[0]:at[1]]), cut: at[1] == len(text)})
+		}
+	}
+}
+
+func named(text string) (all [][]int) {
+	for _, at := range namedSecret.FindAllStringSubmatchIndex(text, maxFindings) {
+		all = append(all, at[2:4])
+	}
+	return all
+}
+
+func isWord(c byte) bool {
+	return c == '_' || '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
+}
+
+// add keeps a finding unless its secret was found before, in an object.
+func (s *scan) add(f finding) {
+	for i, known := range s.found {
+		if known.secret.Equal(f.secret) {
+			if known.object == nil || known.cut && !f.cut {
+				s.found[i] = f
+			}
+			return
+		}
+	}
+	if len(s.found) < maxFindings {
+		s.found = append(s.found, f)
+	}
+}
+
+// read scans text, whose outermost objects stand in root.
+func (s *scan) read(text string, root *object, inside int) {
+	top, key, depth, over := root, "", 0, 0
+	value := func(v string, isText bool) {
+		s.value(top, key, v, isText, inside)
+		key = ""
+	}
+	for i := 0; i < len(text); {
+		switch c := text[i]; {
+		case c == '{' || c == '[':
+			if depth == maxNesting {
+				over++
+			} else {
+				top.fill()
+				top = &object{parent: top, key: key, list: c == '['}
+				depth++
+			}
+			key = ""
+			i++
+		case c == '}' || c == ']':
+			if over > 0 {
+				over--
+			} else if depth > 0 {
+				top = top.parent
+				depth--
+			}
+			key = ""
+			i++
+		case c == '"' && s.effort > 0:
+			quoted, ended := stringAt(text[i:])
+			if !ended {
+				s.effort -= len(quoted)
+				if rest := unquote(text[i+1:] + `"`); isSecretKey(key) && secret.WellFormed(secret.New(rest)) {
+					s.add(finding{secret: secret.New(rest), object: top, cut: true})
+				}
+				i++
+				continue
+			}
+			i += len(quoted)
+			said := unquote(quoted[1:])
+			if next := strings.TrimLeft(text[i:min(len(text), i+64)], " \t\r\n"); strings.HasPrefix(next, ":") {
+				key = fold(said)
+			} else {
+				value(said, true)
+			}
+		case isWord(c) || c == '-':
+			end := i + 1
+			for end < len(text) && (isWord(text[end]) || text[end] == '.' || text[end] == '+' || text[end] == '-') {
+				end++
+			}
+			value(text[i:end], false)
+			i = end
+		default:
+			if c == ',' {
+				key = ""
+			}
+			i++
+		}
+	}
+}
+
+// value takes in a value that is neither an object nor a list.
+func (s *scan) value(in *object, key, v string, isText bool, inside int) {
+	in.set(key, v, isText)
+	in.fill()
+	switch {
+	case isText && isSecretKey(key) && v != "":
+		s.add(finding{secret: secret.New(v), object: in})
+	case key == "success" && isFalse(v):
+		s.refused = true
+	case isText && inside < maxInside && strings.ContainsAny(v, "{[") && strings.Contains(v, `"`):
+		s.read(v, &object{parent: in, key: key}, inside+1)
+	}
+}
+
+// fill notes that o has something in it.
+func (o *object) fill() {
+	if o.parent == nil || o.key == "" {
+		return
+	}
+	if o.parent.filled == nil {
+		o.parent.filled = map[string]bool{}
+	}
+	o.parent.filled[o.key] = true
+}
+
+// stringAt returns the JSON string that text begins with, and whether it has an end; without one,
+// what was read of it.
+func stringAt(text string) (quoted string, ended bool) {
+	for i := 1; i < len(text); i++ {
+		switch text[i] {
+		case '\\':
+			i++
+		case '"':
+			return text[:i+1], true
+		case '\n': // no JSON string has one: the quotation mark was not the start of a string
+			return text[:i], false
+		}
+	}
+	return text, false
+}
+
+// unquote undoes the escapes of a JSON string that is given without its first quotation mark.
+func unquote(rest string) string {
+	if !strings.Contains(rest, `\`) {
+		return strings.TrimSuffix(rest, `"`)
+	}
+	var said string
+	if json.Unmarshal([]byte(`"`+rest), &said) != nil {
+		return strings.TrimSuffix(rest, `"`)
+	}
+	return said
+}
+
+// fold makes one of the ways to write a key: client_secret, clientSecret, Client-Secret.
+func fold(key string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(key, "_", ""), "-", ""))
+}
+
+func isSecretKey(folded string) bool { return folded == "clientsecret" }
+
+func isFalse(v string) bool {
+	switch strings.ToLower(v) {
+	case "false", "0", "no":
+		return true
+	}
+	return false
+}
+
+func isTrue(v string) bool {
+	switch strings.ToLower(v) {
+	case "true", "1", "yes":
+		return true
+	}
+	return false
+}
