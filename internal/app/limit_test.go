@@ -42,6 +42,7 @@ const (
 type limited struct {
 	sim   *cfsim.Simulator
 	every time.Duration // a listing; an hour if it is 0
+	takes time.Duration // a request to Cloudflare; limitTakes if it is 0
 
 	mu       sync.Mutex
 	records  map[string]rotation.Record
@@ -66,9 +67,9 @@ type limitedBy struct {
 }
 
 func (l limitedBy) RoundTrip(r *http.Request) (*http.Response, error) {
-	time.Sleep(limitTakes / 2)
+	time.Sleep(cmp.Or(l.takes, limitTakes) / 2)
 	res, err := l.sim.RoundTripper().RoundTrip(r)
-	time.Sleep(limitTakes / 2)
+	time.Sleep(cmp.Or(l.takes, limitTakes) / 2)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.requests[l.who]++; err == nil && res.StatusCode == http.StatusTooManyRequests {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,9 +14,9 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file holds the budget of requests that all users of one credential share. What is
+// This file holds the budget of requests that all clients of one credential share. What is
 // known of Cloudflare's own count, and of others who use the credential, stands in
-// budget_window.go.
+// budget_window.go, and how fast requests may leave in budget_pace.go.
 //
 // Guarantee: whatever the answers say, or if they say nothing, no more requests than
 // requests_per_5m are at Cloudflare within any five minutes. A request counts from when it
@@ -32,8 +33,11 @@ const (
 	// lookAgain bounds for how long a budget goes by what it knew: what is kept for others
 	// shrinks with the time that they have left.
 	lookAgain = time.Second
-	// soon is for how long what is urgent can wait, if it comes at a bad moment.
-	soon = 30 * time.Second
+	// urgentWait is for how long what is urgent can wait, if it comes at a bad moment.
+	urgentWait = 30 * time.Second
+	// refusalWaitMin is the shortest wait after a 429 that names no time in the future, or that
+	// follows another. It doubles with each further one, up to Cloudflare's documented penalty.
+	refusalWaitMin = 5 * time.Second
 )
 
 // Budgets are the budgets of all credentials that the clients of one process use. The zero
@@ -72,6 +76,8 @@ func (s *Budgets) of(c *Client, key budgetKey) *budget {
 		s.used[c] = key
 		b.join(c, c.account.RequestsPer5m)
 	}
+	b.countEarlier(c.earlier)
+	c.earlier = nil
 	return b
 }
 
@@ -100,6 +106,10 @@ type budget struct {
 	tickets []time.Time     // admitted and not sent: when they were admitted
 	window  window
 	blocked time.Time // until when nothing may be sent
+
+	refusals  int       // 429s in a row
+	refusedAt time.Time // when the last of them came
+	unclear   bool      // it named no time in the future
 
 	credit   float64 // what the pace has let through and nobody took
 	creditAt time.Time
@@ -146,6 +156,25 @@ func (b *budget) setLimit() {
 		}
 	}
 	b.pump(time.Now())
+}
+
+// countEarlier counts requests that this process did not send, but an earlier one of ours.
+func (b *budget) countEarlier(at []time.Time) {
+	if len(at) == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	for _, ended := range at {
+		if ended.After(now) { // the clock was set back since
+			ended = now
+		}
+		b.ended = append(b.ended, ended)
+	}
+	slices.SortFunc(b.ended, time.Time.Compare)
+	b.spent(now) // forgets what is too old to count
+	b.pump(now)
 }
 
 // idle reports whether nobody uses it and nothing that was spent counts any more.
@@ -199,8 +228,9 @@ func (b *budget) take(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// begin says that a request is sent now, and returns what is to be called with its answer.
-func (b *budget) begin() (end func(answer)) {
+// begin says that a request is sent now, and returns what is to be called with its answer. That
+// returns how long nothing will be sent from then on, and by how much the answer prolonged it.
+func (b *budget) begin() (end func(answer) (blocked, more time.Duration)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// The last ticket: those that nobody will use then stay below, and expire.
@@ -209,18 +239,19 @@ func (b *budget) begin() (end func(answer)) {
 	}
 	b.flying++
 	sent := time.Now()
-	return func(a answer) { b.end(sent, a) }
+	return func(a answer) (blocked, more time.Duration) { return b.end(sent, a) }
 }
 
 // answer is what became of a request.
 type answer struct {
 	unsent   bool          // it never left
 	answered bool          // something came back
-	throttle time.Duration // how long Cloudflare wants to be left alone, 0 if it does not
+	refused  bool          // by a 429
+	throttle time.Duration // how long Cloudflare wants to be left alone, 0 if it does not say
 	limit    ratelimit     // what its headers say
 }
 
-func (b *budget) end(sent time.Time, a answer) {
+func (b *budget) end(sent time.Time, a answer) (blocked, more time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -228,12 +259,37 @@ func (b *budget) end(sent time.Time, a answer) {
 	if !a.unsent {
 		b.ended = append(b.ended, now)
 		b.spent(now) // forgets
-		b.window.observe(observation{sent: sent, at: now, answered: a.answered, ratelimit: a.limit}, b.ended, b.flying, b.limit)
+		b.window.observe(observation{sent: sent, at: now, answered: a.answered, ratelimit: a.limit}, b.ended, b.flying)
 	}
-	if until := now.Add(a.throttle); a.throttle > 0 && until.After(b.blocked) { // never shortened
+	wait, before := b.waitAfter(sent, now, a), max(b.blocked.Sub(now), 0)
+	if until := now.Add(wait); wait > 0 && until.After(b.blocked) { // never shortened
 		b.blocked = until
 	}
+	blocked = max(b.blocked.Sub(now), 0)
 	b.pump(now)
+	return blocked, blocked - before
+}
+
+// waitAfter is how long nothing may be sent after an answer. Cloudflare says so itself, but a
+// server that refuses again and again, and each time says "now" or "in a second", must not be
+// asked at that pace for ever.
+func (b *budget) waitAfter(sent, now time.Time, a answer) time.Duration {
+	if !a.refused {
+		if a.answered && sent.After(b.refusedAt) && !b.unclear {
+			b.refusals = 0
+		}
+		return a.throttle
+	}
+	if !sent.Before(b.refusedAt) { // else it was under way together with one that was refused
+		if now.Sub(b.blocked) >= budgetWindow {
+			b.refusals = 0
+		}
+		b.refusals, b.refusedAt, b.unclear = b.refusals+1, now, a.throttle <= 0
+	}
+	if b.refusals < 2 && a.throttle > 0 {
+		return a.throttle
+	}
+	return max(a.throttle, min(refusalWaitMin<<min(max(b.refusals-1, 0), 10), budgetWindow))
 }
 
 // spent is how many requests count now. b.mu must be held, as for all below.
@@ -272,7 +328,7 @@ func (b *budget) full(now time.Time, u rotation.Urgency) time.Duration {
 	for _, must := range []struct {
 		over int
 		in   time.Duration
-	}{{over, 0}, {over + b.keptBack(u), soon}} {
+	}{{over, 0}, {over + b.keptBack(u), urgentWait}} {
 		switch {
 		case must.over < 0:
 		case must.over < len(b.ended):
@@ -286,17 +342,25 @@ func (b *budget) full(now time.Time, u rotation.Urgency) time.Duration {
 
 // atLeast is how long a request has to wait for certain.
 func (b *budget) atLeast(now time.Time, u rotation.Urgency) time.Duration {
-	return max(b.blocked.Sub(now), b.full(now, u), b.window.over(now, b.pending(), b.keptBack(u)))
+	wait := max(b.blocked.Sub(now), b.full(now, u))
+	if u < rotation.UrgencyEmergency {
+		wait = max(wait, b.window.over(now, b.pending(), b.keptBack(u), b.limit))
+	}
+	return wait
 }
 
 // delay is how long to wait before the next request is admitted, or before looking again; 0
-// if it may be admitted now.
+// if it may be admitted now. An emergency does not wait for estimates: only Cloudflare's own
+// refusal and requests_per_5m hold it up.
 func (b *budget) delay(now time.Time, u rotation.Urgency) time.Duration {
 	if wait := max(b.blocked.Sub(now), b.full(now, u)); wait > 0 {
 		return wait
 	}
+	if u >= rotation.UrgencyEmergency {
+		return 0
+	}
 	pace := b.window.pace(now, len(b.ended), b.pending(), b.keptBack(u), b.limit)
-	if pace.probe { // one tells of a new window, and the others wait for what it says
+	if pace.oneByOne {
 		if b.pending() == 0 || now.Sub(b.granted) >= lookAgain {
 			return 0
 		}
@@ -307,11 +371,11 @@ func (b *budget) delay(now time.Time, u rotation.Urgency) time.Duration {
 	switch {
 	case pace.room && b.credit >= 1:
 		return 0
+	case pace.learn > 0 && now.Sub(b.granted) >= pace.learn:
+		return 0
 	case pace.room && pace.rate > 0:
 		wait := time.Duration((1 - b.credit) / pace.rate * float64(time.Second))
 		return min(max(wait, time.Millisecond), lookAgain)
-	case pace.trickle > 0 && now.Sub(b.granted) >= pace.trickle:
-		return 0
 	default:
 		return lookAgain
 	}
@@ -365,7 +429,10 @@ func (b *budget) room(d time.Duration, u rotation.Urgency) (requests int, wait t
 		}
 		hard++
 	}
-	return max(min(hard, b.window.room(now, d, len(b.ended), b.pending(), b.keptBack(u), b.limit)), 0), 0
+	if u < rotation.UrgencyEmergency {
+		hard = min(hard, b.window.room(now, d, len(b.ended), b.pending(), b.keptBack(u), b.limit))
+	}
+	return max(hard, 0), 0
 }
 
 // waiter is a request that waits to be admitted.
@@ -415,6 +482,15 @@ func (c *Client) budget() (*budget, error) {
 
 func (c *Client) budgetOf(l login) *budget {
 	return c.budgets.of(c, budgetKey{c.account.BaseURL, l.digest()})
+}
+
+// CountEarlier counts requests of the account that an earlier process has sent at these times,
+// as the ledger knows them. Without that they look like another user's of the credential. Call
+// it before the client is used.
+func (c *Client) CountEarlier(at []time.Time) {
+	c.budgets.mu.Lock()
+	defer c.budgets.mu.Unlock()
+	c.earlier = append(c.earlier, at...)
 }
 
 // Close takes the client out of the budget that it shares. What it has in hand may go on.

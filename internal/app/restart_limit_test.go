@@ -1,0 +1,42 @@
+package app
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestRestartsDoNotStall restarts a daemon again and again right after its rotations. The ledger
+// knows only the last request of each token, so most of what the processes before have sent
+// looks like another user of the credential. Every process must begin to rotate within seconds,
+// and go on, because Cloudflare still allows hundreds of requests.
+func TestRestartsDoNotStall(t *testing.T) {
+	for _, limit := range []int{50, 300, 1000, limitQuota, 1500} {
+		t.Run(fmt.Sprint(limit), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const n, most = 20, 12 * time.Second
+				l := newLimited(n)
+				l.takes = 10 * time.Millisecond
+				for range min(10, limit/(n+1)) {
+					stop := l.run(t, n, limit, parsed("@every 3s", "UTC"), 0)
+					last, longest := time.Now(), time.Duration(0)
+					before := len(l.finished())
+					for seen := before; seen < before+n && longest < 10*time.Minute; time.Sleep(10 * time.Millisecond) {
+						if now := len(l.finished()); now > seen {
+							last, seen = time.Now(), now
+						}
+						longest = max(longest, time.Since(last))
+					}
+					if longest > most {
+						t.Errorf("after a restart nothing was rotated for %s, with %d requests sent so far", longest, l.requests["rotatord"])
+					}
+					stop()
+				}
+				if l.requests["rotatord refused"] > 0 {
+					t.Errorf("%d requests were refused", l.requests["rotatord refused"])
+				}
+			})
+		})
+	}
+}
