@@ -209,8 +209,12 @@ func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedu
 		a.config.Tokens = append(a.config.Tokens, config.Token{Name: name, Account: "prod", ID: id, Schedule: schedule, Jitter: jitter})
 	}
 	must(a.engine.enroll(t.Context(), tokens))
-	account := &account{client: client, every: cmp.Or(l.every, time.Hour)}
-	a.startInventory("prod", account)
+	listed := &account{client: client, every: cmp.Or(l.every, time.Hour)}
+	a.accounts = map[string]*account{"prod": listed}
+	records, err := l.All(t.Context())
+	must(err)
+	a.countEarlier(records)
+	a.startInventory("prod", listed)
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan struct{})
 	go func() { defer close(ran); a.engine.run(ctx) }()
@@ -218,7 +222,7 @@ func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedu
 		cancel()
 		<-ran
 		a.engine.workers.Wait()
-		must(account.stop(context.Background()))
+		must(listed.stop(context.Background()))
 	}
 }
 

@@ -40,3 +40,28 @@ func TestRestartsDoNotStall(t *testing.T) {
 		})
 	}
 }
+
+// TestRestartKeepsToRequestsPer5m: what the ledger shows of the process before counts against
+// requests_per_5m.
+func TestRestartKeepsToRequestsPer5m(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit, listings = 100, 1 // of the process before: the ledger does not know them
+		l := newLimited(160)
+		at := time.Now().Truncate(time.Minute).Add(5 * time.Minute)
+		schedule := parsed(fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour()), "UTC")
+		start := func(n int) (stop func()) { return l.run(t, n, limit, schedule, 0) }
+		stop := start(160)
+		time.Sleep(time.Until(at.Add(30 * time.Second)))
+		stop()
+		before := len(l.finished())
+		stop = start(160)
+		time.Sleep(time.Until(at.Add(limitWindow)))
+		stop()
+		if n := len(l.finished()); before < 20 || n <= before || n > limit {
+			t.Errorf("%d rotations before the restart, %d within five minutes", before, n)
+		}
+		if n := l.requests["rotatord"]; n > limit+2*listings {
+			t.Errorf("%d requests", n)
+		}
+	})
+}
