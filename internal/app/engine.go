@@ -113,7 +113,9 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 // takesTurns makes sure that there are turns for a token's account. e.mu must be held.
 func (e *engine) takesTurns(token rotation.Token) {
 	if e.turns[token.Account] == nil {
-		e.turns[token.Account] = newTurns(e.now)
+		turns := newTurns(e.now)
+		turns.delay.log = e.log.With("account", token.Account)
+		e.turns[token.Account] = turns
 	}
 	e.turns[token.Account].rationedBy(token.Issuer)
 }

@@ -192,11 +192,18 @@ func (limitedSink) Store(_ context.Context, c rotation.Credential, _ rotation.St
 // tokens are n of the same schedule.
 func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedule, jitter time.Duration) (stop func()) {
 	t.Helper()
+	_, stop = l.start(t, n, perWindow, schedule, jitter)
+	return stop
+}
+
+// start does so, and returns it.
+func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Schedule, jitter time.Duration) (a *App, stop func()) {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	client := cloudflare.New(l.account(t, perWindow), cloudflare.Options{
 		WrapTransport: func(http.RoundTripper) http.RoundTripper { return limitedBy{l, "rotatord"} },
 	})
-	a := &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log)}
+	a = &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log)}
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: l, Pending: l, Observer: observers(a.engine, l), Owner: "test", Started: time.Now(),
 	})
@@ -218,7 +225,7 @@ func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedu
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan struct{})
 	go func() { defer close(ran); a.engine.run(ctx) }()
-	return func() {
+	return a, func() {
 		cancel()
 		<-ran
 		a.engine.workers.Wait()

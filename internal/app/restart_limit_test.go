@@ -15,10 +15,10 @@ func TestRestartsDoNotStall(t *testing.T) {
 	for _, limit := range []int{50, 300, 1000, limitQuota, 1500} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				const n, most = 20, 12 * time.Second
+				n, most := min(20, limit/5), 12*time.Second
 				l := newLimited(n)
 				l.takes = 10 * time.Millisecond
-				for range min(10, limit/(n+1)) {
+				for range min(10, limit/(2*n+1)) { // requests_per_5m leaves room for all of them
 					stop := l.run(t, n, limit, parsed("@every 3s", "UTC"), 0)
 					last, longest := time.Now(), time.Duration(0)
 					before := len(l.finished())

@@ -83,6 +83,9 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 		s.Strategy = "replace"
 	}
 	s.Waiting = seen.waiting
+	if what, until := a.engine.waitsFor(seen); what != "" {
+		s.WaitsFor, s.WaitsUntil = what, until.UTC()
+	}
 	s.Gone, s.Outside, s.Verifies = seen.gone, record.Outside, t.Verify != nil
 	if o := record.Order; o != nil {
 		s.Order = &status.Order{Since: o.Since, By: o.By, RevokeNow: o.RevokeNow, Left: o.Left}

@@ -106,6 +106,7 @@ type budget struct {
 	tickets []time.Time     // admitted and not sent: when they were admitted
 	window  window
 	blocked time.Time // until when nothing may be sent
+	byLimit bool      // because no request was left, and not because of a 429
 
 	refusals  int       // 429s in a row
 	refusedAt time.Time // when the last of them came
@@ -263,7 +264,7 @@ func (b *budget) end(sent time.Time, a answer) (blocked, more time.Duration) {
 	}
 	wait, before := b.waitAfter(sent, now, a), max(b.blocked.Sub(now), 0)
 	if until := now.Add(wait); wait > 0 && until.After(b.blocked) { // never shortened
-		b.blocked = until
+		b.blocked, b.byLimit = until, !a.refused
 	}
 	blocked = max(b.blocked.Sub(now), 0)
 	b.pump(now)
@@ -435,6 +436,43 @@ func (b *budget) room(d time.Duration, u rotation.Urgency) (requests int, wait t
 	return max(hard, 0), 0
 }
 
+// heldUp says in words what holds up a request of that urgency now, and until when if that is
+// known; "" if nothing does.
+func (b *budget) heldUp(u rotation.Urgency) (why string, until time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, w := time.Now(), &b.window
+	if now.Before(b.blocked) {
+		if b.byLimit {
+			return "Cloudflare says that no request is left", b.blocked
+		}
+		return "Cloudflare asked to be left alone: 429", b.blocked
+	}
+	if wait := b.full(now, u); wait > 0 {
+		return fmt.Sprintf("requests_per_5m: %d requests were sent in the last five minutes", b.spent(now)), now.Add(wait)
+	}
+	if u >= rotation.UrgencyEmergency {
+		return "", time.Time{}
+	}
+	left := fmt.Sprintf("Cloudflare says that %d of %d requests are left", w.left, w.quota)
+	if wait := w.over(now, b.pending(), b.keptBack(u), b.limit); wait > 0 {
+		return left, w.ends
+	}
+	pace := w.pace(now, len(b.ended), b.pending(), b.keptBack(u), b.limit)
+	switch {
+	case pace.oneByOne:
+		return "", time.Time{}
+	case pace.room && pace.rate >= 1:
+		return "", time.Time{}
+	case pace.room:
+		return "the requests are spread over five minutes", time.Time{}
+	case pace.learn > 0:
+		return fmt.Sprintf("%s, which others seem to need: one request every %s until then", left, pace.learn), w.ends
+	default:
+		return left + ", which others seem to need", w.ends
+	}
+}
+
 // waiter is a request that waits to be admitted.
 type waiter struct {
 	urgency  rotation.Urgency
@@ -509,4 +547,16 @@ func (c *Client) Room(d time.Duration, u rotation.Urgency) (requests int, wait t
 		return math.MaxInt, 0 // whoever sends a request is told
 	}
 	return b.room(d, u)
+}
+
+// HeldUp says in words what holds up requests of that urgency now, and until when if that is
+// known; "" if nothing does. It goes by the credential that was used last, and reads no file.
+func (c *Client) HeldUp(u rotation.Urgency) (why string, until time.Time) {
+	c.budgets.mu.Lock()
+	b := c.budgets.all[c.budgets.used[c]]
+	c.budgets.mu.Unlock()
+	if b == nil {
+		return "", time.Time{}
+	}
+	return b.heldUp(u)
 }
