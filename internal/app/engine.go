@@ -234,6 +234,24 @@ func (e *engine) begin(name string) (rotation.Token, bool) {
 	return s.token, true
 }
 
+// beginAlone does the same for a token that nothing else works on. While something does, it is looked
+// at again soon: a turn that only waited for the token itself would hold up other tokens.
+func (e *engine) beginAlone(name string) (rotation.Token, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.tokens[name]
+	if s == nil || s.enrolling {
+		return rotation.Token{}, false
+	}
+	s.waiting = false
+	if s.working > 0 {
+		e.queue.Set(name, e.now().Add(retryFloor))
+		return rotation.Token{}, false
+	}
+	s.working++
+	return s.token, true
+}
+
 func (e *engine) end(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -265,9 +283,9 @@ func (e *engine) work(ctx context.Context, name string, turn func(context.Contex
 		return // stopping: the ledger knows what is due
 	}
 	defer release()
-	token, ok := e.begin(name)
+	token, ok := e.beginAlone(name)
 	if !ok {
-		return // it was taken away while this waited; or a reload plans it anew
+		return // it was taken away while this waited; or a reload plans it anew; or it is worked on
 	}
 	record, err := e.rotator.Advance(rotation.WithUrgency(ctx, urgency), token)
 	e.end(name)
