@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,8 +21,7 @@ type refuser struct {
 	status     func(n int) int // of the n-th request, counted from 1; nil: 429
 	retryAfter []string
 	body       string
-
-	requests int
+	requests   int
 }
 
 func (r *refuser) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -126,7 +126,7 @@ func TestRefusedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, o := &refuser{retryAfter: []string{"0"}}, &told{}
 		slow := client(t, "http://cloudflare.test/client/v4", cloudflare.Options{Observer: o,
-			WrapTransport: func(http.RoundTripper) http.RoundTripper { return slowly{r} }})
+			WrapTransport: func(http.RoundTripper) http.RoundTripper { return slowly{r, new(sync.Mutex)} }})
 		errs := make(chan error)
 		for range 16 {
 			go func() {
@@ -145,11 +145,16 @@ func TestRefusedTogether(t *testing.T) {
 	})
 }
 
-// slowly takes a second.
-type slowly struct{ *refuser }
+// slowly takes a second, and may be used by several at once.
+type slowly struct {
+	*refuser
+	mu *sync.Mutex
+}
 
 func (s slowly) RoundTrip(req *http.Request) (*http.Response, error) {
 	time.Sleep(time.Second)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.refuser.RoundTrip(req)
 }
 
