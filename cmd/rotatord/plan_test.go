@@ -274,7 +274,7 @@ func TestPlanIsBounded(t *testing.T) {
 	if err != nil || len(p) != 4 {
 		t.Fatalf("%d entries, want two that are skipped and two rotations: %v", len(p), err)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
+	if took := time.Since(begun); took > time.Minute {
 		t.Errorf("it took %s", took)
 	}
 	if want := noon.AddDate(8, 1, 0); !p[2].begins.Equal(want) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -73,6 +74,8 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 			reason = string(rotation.DuePaused)
 		case t.Freeze != "":
 			reason += " " + t.Freeze
+		case t.WaitsFor != "":
+			reason += ", waits"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", t.Name, t.State, status.Distance(t.Next, now),
 			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, reason)
@@ -92,6 +95,7 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 			fmt.Fprintf(&notes, "\n%d %s\n", n, a.text)
 		}
 	}
+	writeWaits(&notes, o.Tokens, now)
 	if o.PendingSecrets > 0 {
 		fmt.Fprintf(&notes, "\n%s\n", pending(o, now))
 	}
@@ -112,6 +116,32 @@ var alarms = []struct {
 	{func(t status.Token) bool { return t.Verification != nil && t.Verification.Refused },
 		"with a new secret that is refused where it is tried: rotatord resolve NAME says what can be decided."},
 	{func(t status.Token) bool { return t.Order != nil }, "ordered to be rotated, and not done yet: rotatord status NAME says what holds it up."},
+}
+
+// writeWaits says how many tokens wait for what. All that wait for the same are one line, with the
+// latest end that any of them is told.
+func writeWaits(w io.Writer, tokens []status.Token, now time.Time) {
+	counts, until := make(map[string]int), make(map[string]time.Time)
+	for _, t := range tokens {
+		if t.WaitsFor == "" {
+			continue
+		}
+		counts[t.WaitsFor]++
+		if t.WaitsUntil.After(until[t.WaitsFor]) {
+			until[t.WaitsFor] = t.WaitsUntil
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(counts)) {
+		fmt.Fprintf(w, "\n%d due and waiting for %s%s.\n", counts[what], what, ifSet(", until %s", whenKnown(until[what], now)))
+	}
+}
+
+// whenKnown is a time as it is shown, or "" if it is zero.
+func whenKnown(t, now time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return (&page{now: now}).when(t)
 }
 
 // graceEnd leaves out graces that are over.
@@ -156,8 +186,8 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	default:
 		p.line("next", "%s: %s", p.when(t.Next), t.Reason)
 	}
-	if t.Waiting && t.Next.Before(now) {
-		p.line("waits", "for its turn: others of its account are in hand, or the request budget has no room yet")
+	if t.WaitsFor != "" {
+		p.line("waits for", "%s%s", t.WaitsFor, ifSet(", until %s", whenKnown(t.WaitsUntil, now)))
 	}
 	if t.Pause != nil {
 		p.line("paused", "%s", p.pause(*t.Pause))

@@ -189,7 +189,7 @@ func serve(t *testing.T, d admin.Daemon) (path string, log *buffer) {
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if err := server.Shutdown(ctx); err != nil {
 			t.Errorf("stopping the server: %v", err)
@@ -557,7 +557,7 @@ func TestHangingUp(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("the daemon's context has ended: %v", err)
 	}
-	for end := time.Now().Add(10 * time.Second); len(log.audit(t)) == 0 && time.Now().Before(end); {
+	for end := time.Now().Add(2 * time.Minute); len(log.audit(t)) == 0 && time.Now().Before(end); {
 		time.Sleep(5 * time.Millisecond)
 	}
 	if lines := log.audit(t); len(lines) != 1 || lines[0]["outcome"] != "resolved: operator_rotate_now" {

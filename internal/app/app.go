@@ -156,6 +156,11 @@ func (a *App) build() error {
 	for name := range accountsOf(a.config) {
 		a.accounts[name] = a.newAccount(a.config.Accounts[name])
 	}
+	records, err := a.journal.All(context.Background())
+	if err != nil {
+		return err
+	}
+	a.countEarlier(records)
 	if err := a.engine.enroll(context.Background(), a.tokens(a.config, a.accounts)); err != nil {
 		return err
 	}

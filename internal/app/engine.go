@@ -117,7 +117,9 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 // takesTurns makes sure that there are turns for a token's account. e.mu must be held.
 func (e *engine) takesTurns(token rotation.Token) {
 	if e.turns[token.Account] == nil {
-		e.turns[token.Account] = newTurns(e.now)
+		turns := newTurns(e.now)
+		turns.delay.log = e.log.With("account", token.Account)
+		e.turns[token.Account] = turns
 	}
 	e.turns[token.Account].rationedBy(token.Issuer)
 }
@@ -236,6 +238,24 @@ func (e *engine) begin(name string) (rotation.Token, bool) {
 	return s.token, true
 }
 
+// beginAlone does the same for a token that nothing else works on. While something does, it is looked
+// at again soon: a turn that only waited for the token itself would hold up other tokens.
+func (e *engine) beginAlone(name string) (rotation.Token, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.tokens[name]
+	if s == nil || s.enrolling {
+		return rotation.Token{}, false
+	}
+	s.waiting = false
+	if s.working > 0 {
+		e.queue.Set(name, e.now().Add(retryFloor))
+		return rotation.Token{}, false
+	}
+	s.working++
+	return s.token, true
+}
+
 func (e *engine) end(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -267,9 +287,9 @@ func (e *engine) work(ctx context.Context, name string, turn func(context.Contex
 		return // stopping: the ledger knows what is due
 	}
 	defer release()
-	token, ok := e.begin(name)
+	token, ok := e.beginAlone(name)
 	if !ok {
-		return // it was taken away while this waited; or a reload plans it anew
+		return // it was taken away while this waited; or a reload plans it anew; or it is worked on
 	}
 	record, err := e.rotator.Advance(rotation.WithUrgency(ctx, urgency), token)
 	e.end(name)

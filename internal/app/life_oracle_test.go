@@ -305,7 +305,8 @@ func (w *living) settle() {
 func (w *living) expectMakingUp() {
 	before, now, after := w.record, w.wall(), w.counted(w.record)
 	s := w.between(after, now)
-	undisturbed := len(w.life.Freezes) == 0 && w.life.Slow == 0 && !w.isPaused() && !time.Now().Before(w.troubleUntil) &&
+	_, troubleUntil := w.troubled()
+	undisturbed := len(w.life.Freezes) == 0 && w.life.Slow == 0 && !w.isPaused() && !time.Now().Before(troubleUntil) &&
 		before.Step == rotation.StepIdle && before.Failures == 0 && before.NotBefore.IsZero() && before.CatchUpAt.IsZero() && !(w.life.Guard && w.skewed()) &&
 		(before.Last == nil || !now.Before(before.Last.GraceEndsAt)) && !before.Anchor.After(now)
 	if !undisturbed || s.n == 0 || w.next(s.last).Sub(s.last) <= w.life.Jitter {

@@ -188,7 +188,7 @@ func (w *living) live() []string {
 		}
 	}
 	// Whatever was wrong passes, and there is time for everything.
-	w.troubleUntil = time.Time{}
+	w.setTrouble("", time.Time{})
 	if w.life.Guard {
 		w.happen(act{What: "right"})
 		w.pass(time.Minute)
@@ -241,7 +241,7 @@ func (w *living) happen(a act) {
 	case "rotate", "rotate all the same":
 		w.rotateNow(ctx, a.What == "rotate all the same")
 	default:
-		w.trouble, w.troubleUntil = a.What, time.Now().Add(a.For)
+		w.setTrouble(a.What, time.Now().Add(a.For))
 	}
 }
 

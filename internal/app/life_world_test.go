@@ -40,7 +40,8 @@ type living struct {
 	pauses map[string]rotation.Pause
 	issued int
 
-	trouble      string // what is wrong, until troubleUntil on the bubble's clock
+	troubleMu    sync.Mutex
+	trouble      string // what is wrong, until troubleUntil on the bubble's clock; both under troubleMu
 	troubleUntil time.Time
 	looks        int // since lookedAt
 	lookedAt     time.Time
@@ -78,8 +79,8 @@ func (w *living) pass(d time.Duration) {
 
 // up starts a process on what the one before it has left.
 func (w *living) up() {
-	if w.trouble == "ledger" || w.trouble == "disk" { // or it does not start
-		w.troubleUntil = time.Time{}
+	if trouble, _ := w.troubled(); trouble == "ledger" || trouble == "disk" { // or it does not start
+		w.setTrouble(trouble, time.Time{})
 	}
 	log := slog.New(slog.DiscardHandler)
 	w.engine = newEngine(w.wall, log)
@@ -102,7 +103,21 @@ func must(err error) {
 
 // is reports whether a trouble lasts.
 func (w *living) is(trouble string) bool {
-	return w.trouble == trouble && time.Now().Before(w.troubleUntil)
+	what, until := w.troubled()
+	return what == trouble && time.Now().Before(until)
+}
+
+// troubled returns the last trouble, and until when it lasts.
+func (w *living) troubled() (what string, until time.Time) {
+	w.troubleMu.Lock()
+	defer w.troubleMu.Unlock()
+	return w.trouble, w.troubleUntil
+}
+
+func (w *living) setTrouble(what string, until time.Time) {
+	w.troubleMu.Lock()
+	defer w.troubleMu.Unlock()
+	w.trouble, w.troubleUntil = what, until
 }
 
 func (w *living) Load(context.Context, string) (rotation.Record, error) {

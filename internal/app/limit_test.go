@@ -42,6 +42,7 @@ const (
 type limited struct {
 	sim   *cfsim.Simulator
 	every time.Duration // a listing; an hour if it is 0
+	takes time.Duration // a request to Cloudflare; limitTakes if it is 0
 
 	mu       sync.Mutex
 	records  map[string]rotation.Record
@@ -66,9 +67,9 @@ type limitedBy struct {
 }
 
 func (l limitedBy) RoundTrip(r *http.Request) (*http.Response, error) {
-	time.Sleep(limitTakes / 2)
+	time.Sleep(cmp.Or(l.takes, limitTakes) / 2)
 	res, err := l.sim.RoundTripper().RoundTrip(r)
-	time.Sleep(limitTakes / 2)
+	time.Sleep(cmp.Or(l.takes, limitTakes) / 2)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.requests[l.who]++; err == nil && res.StatusCode == http.StatusTooManyRequests {
@@ -191,11 +192,18 @@ func (limitedSink) Store(_ context.Context, c rotation.Credential, _ rotation.St
 // tokens are n of the same schedule.
 func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedule, jitter time.Duration) (stop func()) {
 	t.Helper()
+	_, stop = l.start(t, n, perWindow, schedule, jitter)
+	return stop
+}
+
+// start does so, and returns it.
+func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Schedule, jitter time.Duration) (a *App, stop func()) {
+	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	client := cloudflare.New(l.account(t, perWindow), cloudflare.Options{
 		WrapTransport: func(http.RoundTripper) http.RoundTripper { return limitedBy{l, "rotatord"} },
 	})
-	a := &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log)}
+	a = &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log)}
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: l, Pending: l, Observer: observers(a.engine, l), Owner: "test", Started: time.Now(),
 	})
@@ -208,16 +216,20 @@ func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedu
 		a.config.Tokens = append(a.config.Tokens, config.Token{Name: name, Account: "prod", ID: id, Schedule: schedule, Jitter: jitter})
 	}
 	must(a.engine.enroll(t.Context(), tokens))
-	account := &account{client: client, every: cmp.Or(l.every, time.Hour)}
-	a.startInventory("prod", account)
+	listed := &account{client: client, every: cmp.Or(l.every, time.Hour)}
+	a.accounts = map[string]*account{"prod": listed}
+	records, err := l.All(t.Context())
+	must(err)
+	a.countEarlier(records)
+	a.startInventory("prod", listed)
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan struct{})
 	go func() { defer close(ran); a.engine.run(ctx) }()
-	return func() {
+	return a, func() {
 		cancel()
 		<-ran
 		a.engine.workers.Wait()
-		must(account.stop(context.Background()))
+		must(listed.stop(context.Background()))
 	}
 }
 

@@ -83,6 +83,9 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 		s.Strategy = "replace"
 	}
 	s.Waiting = seen.waiting
+	if what, until := a.engine.waitsFor(seen); what != "" {
+		s.WaitsFor, s.WaitsUntil = what, until.UTC()
+	}
 	s.Gone, s.Outside, s.Verifies = seen.gone, record.Outside, t.Verify != nil
 	s.Overtaken = showOvertaken(record)
 	s.ToDo = a.toDo(t, seen)

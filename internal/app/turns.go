@@ -42,6 +42,7 @@ type turns struct {
 	closing turnQueue // those among both that become more urgent at some time, by that time
 	asked   int
 	timer   *time.Timer
+	delay   delay
 }
 
 // budgeted is an issuer that says how many requests of that urgency it will let through
@@ -86,6 +87,9 @@ func (t *turns) rationedBy(issuer rotation.Issuer) {
 	defer t.mu.Unlock()
 	if b, ok := issuer.(budgeted); ok {
 		t.room = b.Room
+	}
+	if b, ok := issuer.(explained); ok {
+		t.delay.heldUp = b.HeldUp
 	}
 }
 
@@ -183,7 +187,11 @@ func (t *turns) next() *turn {
 	if len(t.local.all) > 0 && t.fits(t.local.all[0]) {
 		return t.local.all[0]
 	}
-	if len(t.remote.all) == 0 || !t.fits(t.remote.all[0]) {
+	if len(t.remote.all) == 0 {
+		t.delay.over(t.now())
+		return nil
+	}
+	if !t.fits(t.remote.all[0]) {
 		return nil
 	}
 	one := t.remote.all[0]
@@ -192,8 +200,10 @@ func (t *turns) next() *turn {
 	}
 	requests, wait := t.room(roomWithin, one.urgency)
 	if t.asking < requests {
+		t.delay.granted(t.now())
 		return one
 	}
+	t.delay.seen(t.now(), one.urgency, len(t.remote.all))
 	t.lookIn(min(cmp.Or(wait, roomAgain), roomAgain))
 	return nil
 }

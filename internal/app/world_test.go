@@ -39,8 +39,9 @@ const (
 	vaultToken = "canary-of-the-vault-token"
 )
 
-// patience bounds every wait for something that is to happen.
-const patience = 15 * time.Second
+// patience bounds every wait for something that is to happen. It is far longer than that takes on a
+// loaded machine: only a daemon that hangs reaches it.
+const patience = 2 * time.Minute
 
 // world is a Cloudflare and a Vault, and a state directory.
 type world struct {

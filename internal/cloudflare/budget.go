@@ -5,17 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
+	"slices"
 	"sync"
 	"time"
 
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 )
 
-// This file holds the budget of requests that all users of one credential share. What is
+// This file holds the budget of requests that all clients of one credential share. What is
 // known of Cloudflare's own count, and of others who use the credential, stands in
-// budget_window.go.
+// budget_window.go, and how fast requests may leave in budget_pace.go.
 //
 // Guarantee: whatever the answers say, or if they say nothing, no more requests than
 // requests_per_5m are at Cloudflare within any five minutes. A request counts from when it
@@ -32,62 +31,12 @@ const (
 	// lookAgain bounds for how long a budget goes by what it knew: what is kept for others
 	// shrinks with the time that they have left.
 	lookAgain = time.Second
-	// soon is for how long what is urgent can wait, if it comes at a bad moment.
-	soon = 30 * time.Second
+	// urgentWait is for how long what is urgent can wait, if it comes at a bad moment.
+	urgentWait = 30 * time.Second
+	// refusalWaitMin is the shortest wait after a 429 that names no time in the future, or that
+	// follows another. It doubles with each further one, up to Cloudflare's documented penalty.
+	refusalWaitMin = 5 * time.Second
 )
-
-// Budgets are the budgets of all credentials that the clients of one process use. The zero
-// value is not usable; call [NewBudgets].
-type Budgets struct {
-	mu   sync.Mutex
-	all  map[budgetKey]*budget
-	used map[*Client]budgetKey // what each used last
-}
-
-// budgetKey says what is counted together at Cloudflare.
-type budgetKey struct {
-	baseURL    string
-	credential secret.Digest
-}
-
-// NewBudgets returns an empty set.
-func NewBudgets() *Budgets {
-	return &Budgets{all: make(map[budgetKey]*budget), used: make(map[*Client]budgetKey)}
-}
-
-// of returns the budget of what a client uses now.
-func (s *Budgets) of(c *Client, key budgetKey) *budget {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if was, known := s.used[c]; known && was == key {
-		return s.all[key]
-	}
-	s.leave(c)
-	b := s.all[key]
-	if b == nil {
-		b = newBudget(c.account.RequestsPer5m)
-		s.all[key] = b
-	}
-	if !c.closed.Load() { // else it only ends what it has in hand
-		s.used[c] = key
-		b.join(c, c.account.RequestsPer5m)
-	}
-	return b
-}
-
-// leave takes a client out of the budget that it used, which lives on for as long as what
-// was spent of it counts. s.mu must be held.
-func (s *Budgets) leave(c *Client) {
-	if b := s.all[s.used[c]]; b != nil {
-		b.leave(c)
-	}
-	delete(s.used, c)
-	for key, b := range s.all {
-		if b.idle() {
-			delete(s.all, key)
-		}
-	}
-}
 
 // budget is what one credential has. It admits requests by urgency, then in the order in
 // which they came.
@@ -100,6 +49,11 @@ type budget struct {
 	tickets []time.Time     // admitted and not sent: when they were admitted
 	window  window
 	blocked time.Time // until when nothing may be sent
+	byLimit bool      // because no request was left, and not because of a 429
+
+	refusals  int       // 429s in a row
+	refusedAt time.Time // when the last of them came
+	unclear   bool      // it named no time in the future
 
 	credit   float64 // what the pace has let through and nobody took
 	creditAt time.Time
@@ -146,6 +100,25 @@ func (b *budget) setLimit() {
 		}
 	}
 	b.pump(time.Now())
+}
+
+// countEarlier counts requests that this process did not send, but an earlier one of ours.
+func (b *budget) countEarlier(at []time.Time) {
+	if len(at) == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	for _, ended := range at {
+		if ended.After(now) { // the clock was set back since
+			ended = now
+		}
+		b.ended = append(b.ended, ended)
+	}
+	slices.SortFunc(b.ended, time.Time.Compare)
+	b.spent(now) // forgets what is too old to count
+	b.pump(now)
 }
 
 // idle reports whether nobody uses it and nothing that was spent counts any more.
@@ -199,8 +172,9 @@ func (b *budget) take(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// begin says that a request is sent now, and returns what is to be called with its answer.
-func (b *budget) begin() (end func(answer)) {
+// begin says that a request is sent now, and returns what is to be called with its answer. That
+// returns how long nothing will be sent from then on, and by how much the answer prolonged it.
+func (b *budget) begin() (end func(answer) (blocked, more time.Duration)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	// The last ticket: those that nobody will use then stay below, and expire.
@@ -209,18 +183,19 @@ func (b *budget) begin() (end func(answer)) {
 	}
 	b.flying++
 	sent := time.Now()
-	return func(a answer) { b.end(sent, a) }
+	return func(a answer) (blocked, more time.Duration) { return b.end(sent, a) }
 }
 
 // answer is what became of a request.
 type answer struct {
 	unsent   bool          // it never left
 	answered bool          // something came back
-	throttle time.Duration // how long Cloudflare wants to be left alone, 0 if it does not
+	refused  bool          // by a 429
+	throttle time.Duration // how long Cloudflare wants to be left alone, 0 if it does not say
 	limit    ratelimit     // what its headers say
 }
 
-func (b *budget) end(sent time.Time, a answer) {
+func (b *budget) end(sent time.Time, a answer) (blocked, more time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -228,12 +203,37 @@ func (b *budget) end(sent time.Time, a answer) {
 	if !a.unsent {
 		b.ended = append(b.ended, now)
 		b.spent(now) // forgets
-		b.window.observe(observation{sent: sent, at: now, answered: a.answered, ratelimit: a.limit}, b.ended, b.flying, b.limit)
+		b.window.observe(observation{sent: sent, at: now, answered: a.answered, ratelimit: a.limit}, b.ended, b.flying)
 	}
-	if until := now.Add(a.throttle); a.throttle > 0 && until.After(b.blocked) { // never shortened
-		b.blocked = until
+	wait, before := b.waitAfter(sent, now, a), max(b.blocked.Sub(now), 0)
+	if until := now.Add(wait); wait > 0 && until.After(b.blocked) { // never shortened
+		b.blocked, b.byLimit = until, !a.refused
 	}
+	blocked = max(b.blocked.Sub(now), 0)
 	b.pump(now)
+	return blocked, blocked - before
+}
+
+// waitAfter is how long nothing may be sent after an answer. Cloudflare says so itself, but a
+// server that refuses again and again, and each time says "now" or "in a second", must not be
+// asked at that pace for ever.
+func (b *budget) waitAfter(sent, now time.Time, a answer) time.Duration {
+	if !a.refused {
+		if a.answered && sent.After(b.refusedAt) && !b.unclear {
+			b.refusals = 0
+		}
+		return a.throttle
+	}
+	if !sent.Before(b.refusedAt) { // else it was under way together with one that was refused
+		if now.Sub(b.blocked) >= budgetWindow {
+			b.refusals = 0
+		}
+		b.refusals, b.refusedAt, b.unclear = b.refusals+1, now, a.throttle <= 0
+	}
+	if b.refusals < 2 && a.throttle > 0 {
+		return a.throttle
+	}
+	return max(a.throttle, min(refusalWaitMin<<min(max(b.refusals-1, 0), 10), budgetWindow))
 }
 
 // spent is how many requests count now. b.mu must be held, as for all below.
@@ -272,7 +272,7 @@ func (b *budget) full(now time.Time, u rotation.Urgency) time.Duration {
 	for _, must := range []struct {
 		over int
 		in   time.Duration
-	}{{over, 0}, {over + b.keptBack(u), soon}} {
+	}{{over, 0}, {over + b.keptBack(u), urgentWait}} {
 		switch {
 		case must.over < 0:
 		case must.over < len(b.ended):
@@ -286,17 +286,25 @@ func (b *budget) full(now time.Time, u rotation.Urgency) time.Duration {
 
 // atLeast is how long a request has to wait for certain.
 func (b *budget) atLeast(now time.Time, u rotation.Urgency) time.Duration {
-	return max(b.blocked.Sub(now), b.full(now, u), b.window.over(now, b.pending(), b.keptBack(u)))
+	wait := max(b.blocked.Sub(now), b.full(now, u))
+	if u < rotation.UrgencyEmergency {
+		wait = max(wait, b.window.over(now, b.pending(), b.keptBack(u), b.limit))
+	}
+	return wait
 }
 
 // delay is how long to wait before the next request is admitted, or before looking again; 0
-// if it may be admitted now.
+// if it may be admitted now. An emergency does not wait for estimates: only Cloudflare's own
+// refusal and requests_per_5m hold it up.
 func (b *budget) delay(now time.Time, u rotation.Urgency) time.Duration {
 	if wait := max(b.blocked.Sub(now), b.full(now, u)); wait > 0 {
 		return wait
 	}
+	if u >= rotation.UrgencyEmergency {
+		return 0
+	}
 	pace := b.window.pace(now, len(b.ended), b.pending(), b.keptBack(u), b.limit)
-	if pace.probe { // one tells of a new window, and the others wait for what it says
+	if pace.oneByOne {
 		if b.pending() == 0 || now.Sub(b.granted) >= lookAgain {
 			return 0
 		}
@@ -307,11 +315,11 @@ func (b *budget) delay(now time.Time, u rotation.Urgency) time.Duration {
 	switch {
 	case pace.room && b.credit >= 1:
 		return 0
+	case pace.learn > 0 && now.Sub(b.granted) >= pace.learn:
+		return 0
 	case pace.room && pace.rate > 0:
 		wait := time.Duration((1 - b.credit) / pace.rate * float64(time.Second))
 		return min(max(wait, time.Millisecond), lookAgain)
-	case pace.trickle > 0 && now.Sub(b.granted) >= pace.trickle:
-		return 0
 	default:
 		return lookAgain
 	}
@@ -365,7 +373,47 @@ func (b *budget) room(d time.Duration, u rotation.Urgency) (requests int, wait t
 		}
 		hard++
 	}
-	return max(min(hard, b.window.room(now, d, len(b.ended), b.pending(), b.keptBack(u), b.limit)), 0), 0
+	if u < rotation.UrgencyEmergency {
+		hard = min(hard, b.window.room(now, d, len(b.ended), b.pending(), b.keptBack(u), b.limit))
+	}
+	return max(hard, 0), 0
+}
+
+// heldUp says in words what holds up a request of that urgency now, and until when if that is
+// known; "" if nothing does.
+func (b *budget) heldUp(u rotation.Urgency) (why string, until time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now, w := time.Now(), &b.window
+	if now.Before(b.blocked) {
+		if b.byLimit {
+			return "Cloudflare says that no request is left", b.blocked
+		}
+		return "Cloudflare asked to be left alone: 429", b.blocked
+	}
+	if wait := b.full(now, u); wait > 0 {
+		return fmt.Sprintf("requests_per_5m: %d requests were sent in the last five minutes", b.spent(now)), now.Add(wait)
+	}
+	if u >= rotation.UrgencyEmergency {
+		return "", time.Time{}
+	}
+	left := fmt.Sprintf("Cloudflare says that %d of %d requests are left", w.left, w.quota)
+	if wait := w.over(now, b.pending(), b.keptBack(u), b.limit); wait > 0 {
+		return left, w.ends
+	}
+	pace := w.pace(now, len(b.ended), b.pending(), b.keptBack(u), b.limit)
+	switch {
+	case pace.oneByOne:
+		return "", time.Time{}
+	case pace.room && pace.rate >= 1:
+		return "", time.Time{}
+	case pace.room:
+		return "the requests are spread over five minutes", time.Time{}
+	case pace.learn > 0:
+		return fmt.Sprintf("%s, which others seem to need: one request every %s until then", left, pace.learn), w.ends
+	default:
+		return left + ", which others seem to need", w.ends
+	}
 }
 
 // waiter is a request that waits to be admitted.
@@ -402,35 +450,4 @@ func (w *waiters) Pop() any {
 	*w = (*w)[:last]
 	one.place = -1
 	return one
-}
-
-// budget returns the one of the credential as it is now.
-func (c *Client) budget() (*budget, error) {
-	login, err := c.login()
-	if err != nil {
-		return nil, err
-	}
-	return c.budgetOf(login), nil
-}
-
-func (c *Client) budgetOf(l login) *budget {
-	return c.budgets.of(c, budgetKey{c.account.BaseURL, l.digest()})
-}
-
-// Close takes the client out of the budget that it shares. What it has in hand may go on.
-func (c *Client) Close() {
-	c.closed.Store(true)
-	c.budgets.mu.Lock()
-	defer c.budgets.mu.Unlock()
-	c.budgets.leave(c)
-}
-
-// Room says how many requests of that urgency can be expected to be admitted within d, and if
-// none, for how long at least none will be.
-func (c *Client) Room(d time.Duration, u rotation.Urgency) (requests int, wait time.Duration) {
-	b, err := c.budget()
-	if err != nil {
-		return math.MaxInt, 0 // whoever sends a request is told
-	}
-	return b.room(d, u)
 }

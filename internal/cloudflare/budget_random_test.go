@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -191,14 +192,21 @@ func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
 	}
 }
 
+// fewChecks has rapid make fewer checks where time is short, unless somebody has set how many.
+func fewChecks(t *testing.T, n int) {
+	t.Helper()
+	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue && (testing.Short() || raceDetector) {
+		if err := checks.Value.Set(strconv.Itoa(n)); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = checks.Value.Set(checks.DefValue) })
+	}
+}
+
 // TestRandomTraffic: whatever comes when, no more of our requests than the limit arrive within
 // any five minutes, and nobody is refused while the others keep to what is left to them.
 func TestRandomTraffic(t *testing.T) {
-	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue && (testing.Short() || raceDetector) {
-		if err := checks.Value.Set("15"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	fewChecks(t, 15)
 	rapid.Check(t, func(rt *rapid.T) {
 		r := drawTraffic(rt)
 		var f *flow

@@ -7,8 +7,8 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -155,7 +155,7 @@ func TestUrgentFirst(t *testing.T) {
 		var order []rotation.Urgency
 		var all sync.WaitGroup
 		for _, u := range []rotation.Urgency{rotation.UrgencySlot, rotation.UrgencyRoutine, rotation.UrgencyDoubt, rotation.UrgencyClosing,
-			rotation.UrgencyManual, rotation.UrgencyCatchUp, rotation.UrgencyDoubt, rotation.UrgencySlot} {
+			rotation.UrgencyManual, rotation.UrgencyCatchUp, rotation.UrgencyEmergency, rotation.UrgencyDoubt, rotation.UrgencySlot} {
 			all.Go(func() {
 				if err := b.take(rotation.WithUrgency(t.Context(), u)); err != nil {
 					t.Error(err)
@@ -168,8 +168,60 @@ func TestUrgentFirst(t *testing.T) {
 			synctest.Wait()
 		}
 		all.Wait()
-		if len(order) != 8 || !slices.IsSortedFunc(order, func(x, y rotation.Urgency) int { return int(y - x) }) {
+		if len(order) != 9 || !slices.IsSortedFunc(order, func(x, y rotation.Urgency) int { return int(y - x) }) {
 			t.Errorf("served in the order %v", order)
+		}
+	})
+}
+
+// TestEmergency: consumers are cut off, and the estimates say to wait. An emergency goes first and
+// at once. Only Cloudflare's refusal and requests_per_5m hold it up.
+func TestEmergency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 200
+		b := newBudget(limit)
+		said := func(left int) answer {
+			return answer{answered: true, limit: ratelimit{said: true, left: left, reset: budgetWindow, quota: 1200, length: budgetWindow}}
+		}
+		at := func(u rotation.Urgency) time.Duration {
+			start := time.Now()
+			if err := b.take(rotation.WithUrgency(t.Context(), u)); err != nil {
+				t.Error(err)
+			}
+			return time.Since(start)
+		}
+		b.begin()(said(1)) // others have used the rest
+		var others atomic.Int32
+		var all sync.WaitGroup
+		for _, u := range []rotation.Urgency{rotation.UrgencySlot, rotation.UrgencyManual, rotation.UrgencyDoubt} {
+			all.Go(func() {
+				at(u)
+				others.Add(1)
+				b.begin()(said(1000))
+			})
+			synctest.Wait()
+		}
+		for n := range 50 {
+			if requests, wait := b.room(30*time.Second, rotation.UrgencyEmergency); requests != limit-n-1 || wait != 0 {
+				t.Errorf("room for %d emergencies, after %s", requests, wait)
+			}
+			if waited := at(rotation.UrgencyEmergency); waited > 0 || others.Load() > 0 {
+				t.Fatalf("emergency %d waited %s, after %d others", n+1, waited, others.Load())
+			}
+			b.begin()(said(0))
+		}
+		all.Wait()
+		for b.spent(time.Now()) < limit {
+			at(rotation.UrgencyEmergency)
+			b.begin()(said(1000))
+		}
+		if waited := at(rotation.UrgencyEmergency); waited == 0 {
+			t.Error("more than requests_per_5m were sent")
+		}
+		b.begin()(answer{answered: true, refused: true, throttle: time.Minute})
+		var none *errNoRoom
+		if err := b.take(rotation.WithUrgency(t.Context(), rotation.UrgencyEmergency)); !errors.As(err, &none) || !none.blocked || none.wait != time.Minute {
+			t.Errorf("while Cloudflare asks to be left alone: %v", err)
 		}
 	})
 }

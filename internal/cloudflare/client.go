@@ -30,8 +30,8 @@ type Observer interface {
 	CloudflareRequest(operation, code string, d time.Duration)
 	// CloudflareBudget reports how many requests Cloudflare says are left.
 	CloudflareBudget(account string, remaining int)
-	// CloudflareThrottled reports a refusal because of the rate limit, and for how
-	// long the account is left alone.
+	// CloudflareThrottled reports a refusal because of the rate limit, and for how much
+	// longer than before the account is left alone.
 	CloudflareThrottled(account string, d time.Duration)
 	// CloudflareSkew reports how far Cloudflare's clock is ahead of the local one, at
 	// most: up to a second more than it is.
@@ -46,6 +46,7 @@ type Client struct {
 	log      *slog.Logger
 	budgets  *Budgets
 	closed   atomic.Bool
+	earlier  []time.Time // requests of an earlier process that its budget does not count yet; under budgets.mu
 	clock    clock
 	limit    atomic.Pointer[ratelimit] // what was said of it last; nil: nothing
 	rotate   http.RoundTripper         // a connection for each request, rotate and create

@@ -334,9 +334,21 @@ func (o *told) CloudflareRequest(operation, code string, _ time.Duration) {
 	}
 	o.requests[operation+" "+code]++
 }
-func (o *told) CloudflareBudget(_ string, remaining int)      { o.remaining = remaining }
-func (o *told) CloudflareThrottled(_ string, d time.Duration) { o.throttled += d }
-func (o *told) CloudflareSkew(d time.Duration)                { o.skew = d }
+func (o *told) CloudflareBudget(_ string, remaining int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.remaining = remaining
+}
+func (o *told) CloudflareThrottled(_ string, d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.throttled += d
+}
+func (o *told) CloudflareSkew(d time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.skew = d
+}
 
 func TestThrottledAccountIsLeftAlone(t *testing.T) {
 	for name, test := range map[string]struct {

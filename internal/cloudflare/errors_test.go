@@ -123,19 +123,21 @@ var troubles = map[string]trouble{
 	"the deadline passed while the answer was awaited": underContext(func(ctx context.Context) (context.Context, context.CancelFunc) {
 		return context.WithTimeout(ctx, 20*time.Millisecond)
 	}),
-	"a zone's service token":                 {zone: true},
-	"HTTP 400":                               refusing(400, 12130),
-	"HTTP 401, code 10000":                   refusing(401, 10000),
-	"HTTP 401, code 1000":                    refusing(401, 1000),
-	"HTTP 403, code 9109":                    refusing(403, 9109),
-	"HTTP 404, code 7003":                    refusing(404, 7003),
-	"HTTP 404, no such service token":        refusing(404, 12133),
-	"HTTP 405":                               refusing(405, 10405),
-	"HTTP 408":                               refusing(408, 10408),
-	"HTTP 409":                               refusing(409, 12130),
-	"HTTP 409, code 12139":                   refusing(409, 12139),
-	"HTTP 429 with Retry-After":              refusing(429, 10429, "Retry-After", "7"),
-	"HTTP 429 without Retry-After":           refusing(429, 10429),
+	"a zone's service token":          {zone: true},
+	"HTTP 400":                        refusing(400, 12130),
+	"HTTP 401, code 10000":            refusing(401, 10000),
+	"HTTP 401, code 1000":             refusing(401, 1000),
+	"HTTP 403, code 9109":             refusing(403, 9109),
+	"HTTP 404, code 7003":             refusing(404, 7003),
+	"HTTP 404, no such service token": refusing(404, 12133),
+	"HTTP 405":                        refusing(405, 10405),
+	"HTTP 408":                        refusing(408, 10408),
+	"HTTP 409":                        refusing(409, 12130),
+	"HTTP 409, code 12139":            refusing(409, 12139),
+	"HTTP 429 with Retry-After":       refusing(429, 10429, "Retry-After", "7"),
+	"HTTP 429 without Retry-After":    refusing(429, 10429),
+	"HTTP 429 with a Retry-After that is over": {answers: append(refusing(429, 10429, "Retry-After", "0").answers,
+		refusing(429, 10429, "Retry-After", "Fri, 31 Dec 1999 23:59:59 GMT").answers...)},
 	"HTTP 4xx that is not Cloudflare's JSON": {answers: slices.Concat(each(400, 407).answers, each(413, 413).answers, each(499, 499).answers)},
 	"HTTP 500":                               refusing(500, 10001),
 	"HTTP 502, 503, 504":                     each(502, 504),
@@ -296,7 +298,8 @@ func TestErrorsAreDocumented(t *testing.T) {
 					t.Errorf("%s of a %s, number %d: %s, documented is %s: %v", what, operation, n, got, class, err)
 				}
 				e, _ := errors.AsType[*rotation.IssuerError](err)
-				wait := map[string]time.Duration{"HTTP 429 with Retry-After": 7 * time.Second, "HTTP 429 without Retry-After": 5 * time.Minute}[what]
+				wait := map[string]time.Duration{"HTTP 429 with Retry-After": 7 * time.Second, "HTTP 429 without Retry-After": 5 * time.Minute,
+					"HTTP 429 with a Retry-After that is over": 5 * time.Second}[what]
 				if e != nil && (e.Operation != operation || e.RetryAfter != wait) {
 					t.Errorf("%s of a %s: operation %q, retry after %s", what, operation, e.Operation, e.RetryAfter)
 				}

@@ -2,6 +2,7 @@ package cloudflare
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -182,7 +182,11 @@ func (c *Client) send(ctx context.Context, operation string, rt http.RoundTrippe
 	end := c.budgetOf(login).begin() // of the credential that is sent, whatever has taken its place since
 	sdkErr = do(service, nil)
 	c.observer.CloudflareRequest(operation, statusLabel(recorder.status), time.Since(start))
-	end(c.learn(recorder, start))
+	blocked, more := end(c.learn(recorder, start))
+	if recorder.status == http.StatusTooManyRequests {
+		recorder.retryAfter = blocked
+		c.observer.CloudflareThrottled(c.account.Name, more)
+	}
 	return recorder, sdkErr, nil
 }
 
@@ -204,10 +208,9 @@ func (c *Client) learn(r *recorder, start time.Time) answer {
 	}
 	switch {
 	case r.status == http.StatusTooManyRequests:
-		a.throttle = retryAfter(r.header)
-		c.observer.CloudflareThrottled(c.account.Name, a.throttle)
+		a.refused, a.throttle = true, retryAfter(r.header, r.body)
 	case a.limit.said && a.limit.left == 0:
-		a.throttle = a.limit.reset
+		a.throttle = min(a.limit.reset, cmp.Or(a.limit.length, budgetWindow))
 	}
 	return a
 }
@@ -240,7 +243,7 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 		}
 		e.Err = meaning(e)
 		if r.status == http.StatusTooManyRequests {
-			e.Class, e.RetryAfter = rotation.Throttled, retryAfter(r.header)
+			e.Class, e.RetryAfter = rotation.Throttled, r.retryAfter
 		}
 		return envelope{}, e
 	}
@@ -286,6 +289,8 @@ func meaning(e *rotation.IssuerError) error {
 type recorder struct {
 	next http.RoundTripper
 
+	retryAfter time.Duration // after a 429: how long nothing is sent from then on
+
 	connected atomic.Bool // a connection was had: bytes of the request may have left
 	status    int         // 0 if no answer began
 	header    http.Header
@@ -312,31 +317,6 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	res.Body = io.NopCloser(bytes.NewReader(r.body))
 	return res, nil
-}
-
-// retryAfter reads the header in both forms that HTTP knows. Without a usable one it is
-// Cloudflare's documented penalty of five minutes.
-func retryAfter(h http.Header) time.Duration {
-	value := h.Get("Retry-After")
-	if seconds, err := strconv.Atoi(value); err == nil && seconds >= 0 {
-		return wait(seconds)
-	}
-	if at, err := http.ParseTime(value); err == nil {
-		now := time.Now()
-		if date, err := http.ParseTime(h.Get("Date")); err == nil {
-			now = date
-		}
-		return min(max(at.Sub(now), 0), maxWait)
-	}
-	return budgetWindow
-}
-
-// maxWait is the longest that a header can make us leave an account alone: one wrong
-// header must not stop it for good, nor overflow a duration.
-const maxWait = time.Hour
-
-func wait(seconds int) time.Duration {
-	return time.Duration(min(max(seconds, 0), int(maxWait/time.Second))) * time.Second
 }
 
 // describeJSON says what is wrong with a document without quoting from it.

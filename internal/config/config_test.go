@@ -300,7 +300,7 @@ func TestRareSchedule(t *testing.T) {
 		if (err == nil) != fits {
 			t.Errorf("%s: got %v; a jitter of 28 days should fit: %t", expression, err, fits)
 		}
-		if spent := time.Since(started); spent > 5*time.Second {
+		if spent := time.Since(started); spent > time.Minute {
 			t.Errorf("%s took %s", expression, spent)
 		}
 	}

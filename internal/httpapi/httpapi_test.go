@@ -63,6 +63,7 @@ func busy() *fakeSource {
 				Order:        &status.Order{Since: now.Add(-time.Minute), By: "root", RevokeNow: true, Left: 1},
 				Verification: &status.Verification{Since: now.Add(-10 * time.Minute), Probes: 7, Refused: true, Error: "HTTP 401"},
 				Unverified:   "no route to host",
+				Waiting:      true, WaitsFor: "Cloudflare's request limit", WaitsUntil: now.Add(3 * time.Minute),
 			},
 			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "replace", Replaced: 2, ReplacedError: "in a policy", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
 		},
@@ -290,6 +291,9 @@ const wantToken = `{
     "revoke_now": true,
     "left": 1
   },
+  "waiting": true,
+  "waits_for": "Cloudflare's request limit",
+  "waits_until": "2026-03-01T12:03:00Z",
   "gone": true,
   "rotated_outside": "2026-03-01T10:00:00Z",
   "renews": "2026-03-03T12:00:00Z",
@@ -329,6 +333,7 @@ func TestPage(t *testing.T) {
 		"<code>0 4 * * 1</code>", "Europe/Berlin",
 		"<td>new\n", // nobody knows yet whether it is enabled
 		`<span class="note">in_doubt year-end</span>`, "<td>not planned<br>",
+		`<span class="note">waits for Cloudflare&#39;s request limit, until 2026-03-01 12:03:00 UTC</span>`,
 		`<span class="bad">paused</span> <span class="note">since 2026-03-01 11:00 UTC by ops, until 2026-03-01 13:00 UTC: a migration</span>`,
 	} {
 		if !strings.Contains(body, want) {

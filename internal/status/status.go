@@ -54,6 +54,10 @@ type Token struct {
 	// Waiting is set if the token is due and waits for its turn: others of its account are in hand,
 	// or its requests would not be let through soon.
 	Waiting bool `json:"waiting,omitempty"`
+	// WaitsFor says in words what holds up a token that is due: its turn, or Cloudflare's request
+	// limit. WaitsUntil is until when; zero if that is not known, or if nothing holds it up.
+	WaitsFor   string    `json:"waits_for,omitempty"`
+	WaitsUntil time.Time `json:"waits_until,omitzero"`
 	// Gone is set if the last inventory did not have the service token.
 	Gone bool `json:"gone,omitempty"`
 	// Outside is when somebody else rotated the token, until it is rotated anew; else zero.

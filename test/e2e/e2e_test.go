@@ -228,8 +228,12 @@ func TestVaultAway(t *testing.T) {
 	d := w.run(t)
 	eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 10 })
 	w.vault.Kill()
-	time.Sleep(2 * time.Second) // what was in hand got stuck by now
-	stuck := w.stats(t)
+	var stuck stats // what was in hand gets stuck within seconds
+	eventually(t, 20*time.Second, "no request for two seconds", func() bool {
+		stuck = w.stats(t)
+		time.Sleep(2 * time.Second)
+		return w.stats(t).requests("rotate") == stuck.requests("rotate")
+	})
 	if d.status(t, "/livez") != 200 {
 		t.Error("not alive because Vault is away")
 	}
@@ -256,17 +260,17 @@ func TestVaultAway(t *testing.T) {
 	}
 }
 
-// TestThrottled: Cloudflare answers 429 with Retry-After: 5, and then well.
+// TestThrottled: Cloudflare answers 429 with Retry-After: 15, and then well.
 func TestThrottled(t *testing.T) {
 	w := newWorld(t, options{tokens: 5, schedule: "@every 2s", grace: time.Second})
 	d := w.run(t)
 	eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 5 })
-	w.inject(t, `{"operation":"rotate","kind":"status","status":429,"retry_after":5,"count":1}`)
+	w.inject(t, `{"operation":"rotate","kind":"status","status":429,"retry_after":15,"count":1}`)
 	eventually(t, 20*time.Second, "the 429", func() bool { return w.stats(t).Requests["rotate"]["429"] == 1 })
 	throttled := time.Now()
 	time.Sleep(300 * time.Millisecond) // requests that were under way at that moment
 	before := w.stats(t)
-	time.Sleep(time.Until(throttled.Add(4500 * time.Millisecond)))
+	time.Sleep(time.Until(throttled.Add(8 * time.Second)))
 	if now := w.stats(t); now.requests("rotate") != before.requests("rotate") || now.requests("list") != before.requests("list") {
 		t.Errorf("requests were sent within Retry-After: %v, then %v", before.Requests, now.Requests)
 	}
@@ -280,8 +284,8 @@ func TestThrottled(t *testing.T) {
 		return true
 	})
 	exposition := get(t, d.url+"/metrics")
-	if got := metric(exposition, `rotatord_cloudflare_throttled_seconds_total{account="prod"}`); got != 5 {
-		t.Errorf("rotatord_cloudflare_throttled_seconds_total is %v, want 5", got)
+	if got := metric(exposition, `rotatord_cloudflare_throttled_seconds_total{account="prod"}`); got != 15 {
+		t.Errorf("rotatord_cloudflare_throttled_seconds_total is %v, want 15", got)
 	}
 	if code := d.terminate(t); code != 0 {
 		t.Errorf("exit code %d", code)

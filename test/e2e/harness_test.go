@@ -29,6 +29,10 @@ const (
 	apiToken  = "e2e-api-token"
 )
 
+// patience bounds every wait for something that is to happen. It is far longer than that takes on a
+// loaded machine: only a program that hangs reaches it.
+const patience = 2 * time.Minute
+
 // binary is built once.
 var binary = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "rotatord-e2e-")
@@ -98,8 +102,8 @@ func (p *process) terminate(t *testing.T) int {
 	}
 	select {
 	case <-p.done:
-	case <-time.After(40 * time.Second):
-		t.Fatalf("did not stop within 40 s of SIGTERM; its log ends with\n%s", tail(p.errs.String()))
+	case <-time.After(patience):
+		t.Fatalf("did not stop within 2 min of SIGTERM; its log ends with\n%s", tail(p.errs.String()))
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
@@ -377,8 +381,11 @@ func (w *world) agree(t *testing.T) {
 	}
 }
 
+// eventually waits for a condition. within is what it takes on a quiet machine at most; a loaded one
+// has patience.
 func eventually(t *testing.T, within time.Duration, what string, condition func() bool) {
 	t.Helper()
+	within = max(within, patience)
 	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if condition() {
 			return

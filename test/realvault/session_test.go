@@ -30,12 +30,12 @@ func works(t *testing.T, s *vault.Session) error {
 func eventuallyWorks(t *testing.T, s *vault.Session, after string) {
 	t.Helper()
 	var err error
-	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if err = works(t, s); err == nil {
 			return
 		}
 	}
-	t.Fatalf("no session 40 s after %s: %v", after, err)
+	t.Fatalf("no session 2 min after %s: %v", after, err)
 }
 
 // TestSession: leases of the real Vault are renewed, and replaced when they end or when the
@@ -155,7 +155,7 @@ func TestUpgradedMount(t *testing.T) {
 	}
 	var now rotation.Stored
 	var err error
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if now, err = s.Preflight(t.Context()); err == nil {
 			break // it refuses requests while it upgrades
 		}

@@ -1,0 +1,141 @@
+package app
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/journal"
+	"rotatord/internal/rotation"
+)
+
+// explaining is an issuer with a budget that says what holds it up.
+type explaining struct{ *roomy }
+
+func (e explaining) HeldUp(rotation.Urgency) (string, time.Time) {
+	if e.mu.Lock(); time.Now().Before(e.until) {
+		defer e.mu.Unlock()
+		return "Cloudflare asked to be left alone: 429", e.until
+	}
+	e.mu.Unlock()
+	return "", time.Time{}
+}
+
+// TestWaitsAreExplained: a waiting token's status says what it waits for, and the log says once
+// that rotations wait for the limit, and once that they no longer do.
+func TestWaitsAreExplained(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		until := time.Now().Add(5 * time.Minute)
+		q := &queue{turns: newTurns(time.Now)}
+		q.delay.log = slog.New(slog.NewTextHandler(&log, nil)).With("account", "prod")
+		q.rationedBy(explaining{&roomy{requests: 1000, until: until}})
+		slot := turn{urgency: rotation.UrgencySlot}
+		want := func(what string, end time.Time) {
+			t.Helper()
+			if got, gotEnd := q.waitsFor(slot, "prod"); got != what || !gotEnd.Equal(end) {
+				t.Errorf("it waits for %q until %s, want %q until %s", got, gotEnd, what, end)
+			}
+		}
+		for i := range maxInHand + 3 {
+			q.ask(t.Context(), i, slot)
+		}
+		time.Sleep(tellDelayAfter - time.Second)
+		if log.Len() > 0 {
+			t.Errorf("the log says too early %s", log.String())
+		}
+		want("Cloudflare's request limit (Cloudflare asked to be left alone: 429)", until)
+		time.Sleep(10 * time.Minute)
+		if n := len(q.got()); n != maxInHand {
+			t.Fatalf("%d in hand", n)
+		}
+		want("its turn: 16 rotations of account prod are in progress", time.Time{})
+		for range maxInHand + 3 {
+			q.end()
+			q.got()
+		}
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		begins := fmt.Sprintf(`msg="rotations of the account wait for Cloudflare's request limit" account=prod waiting=19 reason="Cloudflare asked to be left alone: 429" until=%s`,
+			until.UTC().Format(time.RFC3339))
+		if len(lines) != 2 || !strings.Contains(lines[0], begins) || !strings.Contains(lines[1], "no longer wait for Cloudflare's request limit") {
+			t.Errorf("the log says\n%s", log.String())
+		}
+	})
+}
+
+// TestStatusSaysWhatIsWaitedFor has Cloudflare refuse one request. What is due then, and the token
+// whose request it was, wait for the end of the penalty, and their status says so.
+func TestStatusSaysWhatIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 40
+		l := newLimited(n)
+		at := time.Now().Truncate(time.Minute).Add(30 * time.Minute)
+		a, stop := l.start(t, n, limitQuota, parsed(fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour()), "UTC"), 0)
+		time.Sleep(time.Until(at) - time.Minute)
+		for range limitQuota {
+			req, err := http.NewRequest(http.MethodGet, "http://sim/client/v4/user/tokens/verify", nil)
+			must(err)
+			req.Header.Set("Authorization", "Bearer "+limitToken)
+			_, err = l.sim.RoundTripper().RoundTrip(req)
+			must(err)
+		}
+		time.Sleep(time.Until(at) + 20*time.Second)
+		explained := 0
+		for _, token := range a.config.Tokens {
+			s := a.show(token)
+			if s.WaitsFor == "Cloudflare's request limit (Cloudflare asked to be left alone: 429)" && s.WaitsUntil.After(time.Now()) &&
+				s.WaitsUntil.Before(at.Add(limitWindow+10*time.Second)) {
+				explained++
+			} else if len(l.failed) == 0 || s.LastError == "" {
+				t.Errorf("%s, %s, %q: waits for %q until %s", s.Name, s.State, s.LastError, s.WaitsFor, s.WaitsUntil)
+			}
+		}
+		if explained < n-maxInHand {
+			t.Errorf("of %d tokens, %d are explained", n, explained)
+		}
+		time.Sleep(10 * time.Minute)
+		for _, token := range a.config.Tokens {
+			if s := a.show(token); s.WaitsFor != "" || !s.WaitsUntil.IsZero() {
+				t.Errorf("afterwards %s waits for %q", s.Name, s.WaitsFor)
+			}
+		}
+		stop()
+	})
+}
+
+// TestEarlierRequestsCount: a daemon that starts tells its budgets what the ledger shows of the one
+// before.
+func TestEarlierRequestsCount(t *testing.T) {
+	dir := t.TempDir()
+	must(os.WriteFile(filepath.Join(dir, "token"), []byte("a-token"), 0o600))
+	source := config.SecretSource{File: filepath.Join(dir, "token")}
+	c := &config.Config{
+		Listen: "127.0.0.1:0", State: config.State{Dir: filepath.Join(dir, "state")},
+		Accounts: map[string]config.Account{"prod": {Name: "prod", APIToken: source, RequestsPer5m: 50}},
+		Vault:    config.Vault{Address: "http://127.0.0.1:1", Auth: config.VaultAuth{Token: &source}},
+		Tokens:   []config.Token{{Name: "ci", Account: "prod", ID: "5eed0000-0000-4000-8000-000000000001", Schedule: parsed("@weekly", "UTC")}},
+	}
+	j, err := journal.Open(journal.Options{Dir: c.State.Dir})
+	must(err)
+	at := time.Now().UTC().Add(-time.Minute)
+	_, err = j.Save(t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: "ci", Account: "prod", TokenID: c.Tokens[0].ID,
+		Last: &rotation.Done{RotationID: "R1", AskedAt: at, At: at.Add(time.Second)}})
+	must(err)
+	must(j.Close())
+	a, err := New(Options{Config: c})
+	must(err)
+	defer func() { must(a.Stop(t.Context())) }()
+	for within, want := range map[time.Duration]int{time.Second: 49, 5 * time.Minute: 50} {
+		if requests, _ := a.accounts["prod"].client.Room(within, rotation.UrgencyEmergency); requests != want {
+			t.Errorf("room for %d requests within %s, want %d", requests, within, want)
+		}
+	}
+}

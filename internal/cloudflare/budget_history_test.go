@@ -1,0 +1,255 @@
+package cloudflare
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"rotatord/internal/rotation"
+)
+
+// history is what a budget may live through, with restarts of our own process.
+type history struct {
+	Quota, Limit int
+	Slides       bool          // Cloudflare counts the last five minutes
+	Takes        time.Duration // a request, at most
+	Lives        []life        // of our process, one after the other
+	Told         bool          // each process learns what the one before has sent
+	Others       int           // requests of others in five minutes
+	Burst        int           // of them at once; 1 is evenly
+	OthersFrom   time.Duration
+	OthersUntil  time.Duration
+	Lost         int    // percent of our requests whose answers are lost
+	Missing      int    // percent of the answers without headers
+	Lie          string // what every Ratelimit header says instead of the truth
+	Seed         uint64
+}
+
+// life is one process: for how long it runs, and how much of that time it has requests waiting.
+type life struct {
+	Lasts time.Duration
+	Busy  int // percent
+}
+
+func drawHistory(t *rapid.T) history {
+	seconds := func(name string, least, most int) time.Duration {
+		return time.Duration(rapid.IntRange(least, most).Draw(t, name)) * time.Second
+	}
+	h := history{
+		Quota: 1200, Limit: rapid.SampledFrom([]int{50, 300, 1000, 1200, 1500}).Draw(t, "limit"),
+		Slides: rapid.Bool().Draw(t, "slides"), Told: rapid.Bool().Draw(t, "told"),
+		Takes:   rapid.SampledFrom([]time.Duration{5 * time.Millisecond, 200 * time.Millisecond, 2 * time.Second}).Draw(t, "takes"),
+		Lost:    rapid.SampledFrom([]int{0, 0, 3, 30}).Draw(t, "lost"),
+		Missing: rapid.SampledFrom([]int{0, 0, 0, 20, 100}).Draw(t, "missing"),
+		Lie:     rapid.SampledFrom([]string{"", "", "", "", `"default";r=900;t=300`, `"default";r=900;t=0`, `"default";r=150;t=99999`}).Draw(t, "lie"),
+		Others:  rapid.SampledFrom([]int{0, 0, 100, 600, 1100}).Draw(t, "others"),
+		Burst:   rapid.SampledFrom([]int{1, 1, 50, 400}).Draw(t, "burst"),
+		Seed:    rapid.Uint64().Draw(t, "seed"),
+	}
+	h.OthersFrom = seconds("others from", 0, 400)
+	h.OthersUntil = h.OthersFrom + seconds("others for", 0, 600)
+	h.Lives = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) life {
+		return life{seconds("lasts", 1, 150), rapid.SampledFrom([]int{10, 50, 100}).Draw(t, "busy")}
+	}), 1, 8).Draw(t, "lives")
+	return h
+}
+
+// historyWorld is a history while it happens.
+type historyWorld struct {
+	history
+	mu      sync.Mutex
+	random  *rand.Rand
+	counted []time.Time // what Cloudflare counts, of all
+	ends    time.Time   // of its window
+	penalty time.Time
+	arrived []time.Time // our requests
+	earlier []time.Time // when our requests were over, as a ledger knows it
+	denied  int         // of ours
+	idle    time.Duration
+	worst   string // the longest wait that had no reason
+	noRoom  string // when no rotation could begin, without a reason
+}
+
+// arrive is one request at Cloudflare, and returns its answer.
+func (w *historyWorld) arrive() (http.Header, bool) {
+	now, h := time.Now(), make(http.Header)
+	if now.Before(w.penalty) {
+		return h, false
+	}
+	if w.Slides {
+		w.counted = slices.DeleteFunc(w.counted, func(at time.Time) bool { return now.Sub(at) >= budgetWindow })
+		w.ends = now.Add(budgetWindow)
+	} else if !now.Before(w.ends) {
+		w.counted, w.ends = nil, now.Add(budgetWindow)
+	}
+	w.counted = append(w.counted, now)
+	if len(w.counted) > w.Quota {
+		w.penalty, w.counted = now.Add(budgetWindow), nil
+		return h, false
+	}
+	if w.random.IntN(100) >= w.Missing {
+		h.Set("Ratelimit", fmt.Sprintf(`"default";r=%d;t=%d`, w.Quota-len(w.counted), int((w.ends.Sub(now)+time.Second-1)/time.Second)))
+		h.Set("Ratelimit-Policy", fmt.Sprintf(`"default";q=%d;w=300`, w.Quota))
+		if w.Lie != "" {
+			h.Set("Ratelimit", w.Lie)
+		}
+	}
+	return h, true
+}
+
+// ours sends requests of our process for as long as ctx lasts.
+func (w *historyWorld) ours(ctx context.Context, b *budget) {
+	for ctx.Err() == nil {
+		err := b.take(rotation.WithUrgency(ctx, rotation.UrgencySlot))
+		if none, ok := errors.AsType[*errNoRoom](err); ok && none.wait > 0 {
+			select {
+			case <-ctx.Done():
+			case <-time.After(none.wait):
+			}
+		}
+		if err != nil {
+			continue
+		}
+		end := b.begin()
+		w.mu.Lock()
+		way := time.Duration(w.random.Int64N(int64(w.Takes)))
+		w.mu.Unlock()
+		time.Sleep(way)
+		w.mu.Lock()
+		h, ok := w.arrive()
+		lost := w.random.IntN(100) < w.Lost
+		w.arrived = append(w.arrived, time.Now())
+		if !ok {
+			w.denied++
+		}
+		w.mu.Unlock()
+		time.Sleep(w.Takes - way)
+		w.mu.Lock()
+		w.earlier = append(w.earlier, time.Now())
+		w.mu.Unlock()
+		switch {
+		case lost:
+			end(answer{})
+		case !ok:
+			end(answer{answered: true, refused: true, throttle: budgetWindow})
+		default:
+			end(answer{answered: true, limit: readRatelimit(h)})
+		}
+	}
+}
+
+// watch measures how long requests wait while nothing forbids to send one: Cloudflare has said
+// that a tenth of our limit is left, has not asked to be left alone, and requests_per_5m is not
+// spent.
+func (w *historyWorld) watch(ctx context.Context, b *budget) {
+	const look = 250 * time.Millisecond
+	idle, was := time.Duration(0), time.Time{}
+	for ctx.Err() == nil {
+		time.Sleep(look)
+		now := time.Now()
+		b.mu.Lock()
+		plenty := !b.window.known(now) || b.window.left-b.pending() > min(w.Limit, w.Quota)/10+w.Limit/100+reserveMin
+		forbidden := now.Before(b.blocked) || b.full(now, rotation.UrgencySlot) > 0 || b.window.on
+		if len(b.waiting) == 0 || !b.granted.Equal(was) || !plenty || forbidden {
+			idle, was = 0, b.granted
+		} else if idle += look; idle > w.idle {
+			w.idle = idle
+			w.worst = fmt.Sprintf("%s without a request at %s, %d of %d left, others %d", idle, now.Format(time.TimeOnly),
+				b.window.left, b.window.quota, b.window.used)
+		}
+		b.mu.Unlock()
+		if requests, wait := b.room(30*time.Second, rotation.UrgencySlot); plenty && !forbidden && requests < 1 && w.noRoom == "" {
+			w.noRoom = fmt.Sprintf("at %s no rotation may begin, for %s", now.Format(time.TimeOnly), wait)
+		}
+	}
+}
+
+// others sends what other users of the credential send.
+func (w *historyWorld) others(ctx context.Context) {
+	if w.Others == 0 {
+		return
+	}
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(w.OthersFrom):
+	}
+	burst := min(w.Burst, w.Others)
+	every := budgetWindow * time.Duration(burst) / time.Duration(w.Others)
+	for end := time.Now().Add(w.OthersUntil - w.OthersFrom); time.Now().Before(end); {
+		w.mu.Lock()
+		for range burst {
+			w.arrive()
+		}
+		w.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
+}
+
+func (w *historyWorld) run(t *testing.T) {
+	all, endOthers := context.WithCancel(t.Context())
+	var others sync.WaitGroup
+	others.Go(func() { w.others(all) })
+	for _, l := range w.Lives {
+		b := newBudget(w.Limit)
+		b.join(nil, w.Limit)
+		if w.Told {
+			b.countEarlier(w.earlier)
+		}
+		const turn = 20 * time.Second // busy for a part of each
+		for left := l.Lasts; left > 0; left -= turn {
+			ctx, stop := context.WithTimeout(t.Context(), min(left, turn*time.Duration(l.Busy)/100))
+			var workers sync.WaitGroup
+			for range 16 {
+				workers.Go(func() { w.ours(ctx, b) })
+			}
+			workers.Go(func() { w.watch(ctx, b) })
+			<-ctx.Done()
+			stop()
+			workers.Wait()
+			time.Sleep(min(left, turn) * time.Duration(100-l.Busy) / 100)
+		}
+	}
+	endOthers()
+	others.Wait()
+}
+
+// TestNeverSoCarefulThatItStopsLearning: whatever came before, requests wait for no longer than
+// seconds while Cloudflare says that there is plenty left. What is admitted keeps to
+// requests_per_5m, and in an honest world nobody is refused.
+func TestNeverSoCarefulThatItStopsLearning(t *testing.T) {
+	fewChecks(t, 10)
+	const most = 12 * time.Second
+	rapid.Check(t, func(rt *rapid.T) {
+		w := &historyWorld{history: drawHistory(rt)}
+		w.random = rand.New(rand.NewPCG(w.Seed, 0))
+		synctest.Test(t, w.run)
+		slices.SortFunc(w.arrived, time.Time.Compare)
+		if w.idle > most {
+			rt.Fatalf("%s\n%+v", w.worst, w.history)
+		}
+		if w.noRoom != "" {
+			rt.Fatalf("%s\n%+v", w.noRoom, w.history)
+		}
+		if sent := fullest(w.arrived); sent > w.Limit && (w.Told || len(w.Lives) == 1) {
+			rt.Fatalf("%d requests in five minutes\n%+v", sent, w.history)
+		}
+		honest := w.Missing == 0 && w.Lie == "" && w.Lost < 5 && (w.Others == 0 || w.Told && w.Others+w.Burst+w.Limit <= w.Quota)
+		if honest && w.denied > 0 {
+			rt.Fatalf("%d requests were refused\n%+v", w.denied, w.history)
+		}
+	})
+}
