@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -75,24 +77,25 @@ func (e *examination) vault(ctx context.Context) {
 
 // session says how long the session lasts and what it is.
 func (e *examination) session(ctx context.Context, s *vault.Session) {
-	self, err := s.Read(ctx, "auth/token/lookup-self")
-	if err != nil || self == nil {
+	self, err := s.LookUp(ctx)
+	switch {
+	case vault.StatusOf(err) == http.StatusForbidden:
 		e.add(Warning, VaultLookup, "vault.auth", fmt.Sprintf("the session works, and may not look at itself: %v", err),
 			"let its policy allow read at auth/token/lookup-self, so that the daemon can tell an expired session from a missing right")
 		return
+	case err != nil:
+		e.add(Bad, VaultLookup, "vault.auth", fmt.Sprintf("the login worked, and what Vault says of the session cannot be used: %v", err),
+			"look at what is between here and vault.address")
+		return
 	}
-	ttl, _ := self.TokenTTL()
-	renewable, _ := self.TokenIsRenewable()
-	policies, _ := self.TokenPolicies()
 	kind := "token"
 	if e.Config.Vault.Auth.AppRole != nil {
 		kind = "approle"
 	}
-	forEver := ttl == 0 && self.Data["expire_time"] == nil
-	switch message := fmt.Sprintf("logged in by %s, for %s", kind, ttl.Round(time.Second)); {
-	case forEver:
+	switch message := fmt.Sprintf("logged in by %s, for %s", kind, self.TTL); {
+	case self.Forever:
 		e.add(Good, VaultSession, "vault.auth", "logged in by "+kind+", without an end", "")
-	case renewable:
+	case self.Renewable:
 		e.add(Good, VaultSession, "vault.auth", message+", renewable", "")
 	case kind == "approle":
 		e.add(Good, VaultSession, "vault.auth", message+"; not renewable, so the daemon logs in anew each time", "")
@@ -100,7 +103,7 @@ func (e *examination) session(ctx context.Context, s *vault.Session) {
 		e.add(Warning, VaultSessionEnds, "vault.auth", message+", and not renewable",
 			"whoever makes this token must replace the file before that")
 	}
-	if e.root = slices.Contains(policies, "root"); e.root {
+	if e.root = slices.Contains(self.Policies, "root"); e.root {
 		e.add(Warning, VaultRoot, "vault.auth", "the session has the policy root: it may do everything",
 			"use deploy/vault/rotatord-policy.hcl and an AppRole")
 	}
@@ -229,21 +232,11 @@ func capabilities(ctx context.Context, s *vault.Session, paths []string) (map[st
 	slices.Sort(paths)
 	all := map[string][]string{}
 	for batch := range slices.Chunk(slices.Compact(paths), capabilityBatch) {
-		answer, err := s.Write(ctx, "sys/capabilities-self", map[string]any{"paths": batch})
+		answer, err := s.Capabilities(ctx, batch)
 		if err != nil {
-			return nil, fmt.Errorf("asking what the session may do: %w", err)
+			return nil, err
 		}
-		if answer == nil {
-			continue
-		}
-		for _, path := range batch {
-			list, _ := answer.Data[path].([]any)
-			for _, c := range list {
-				if name, ok := c.(string); ok {
-					all[path] = append(all[path], name)
-				}
-			}
-		}
+		maps.Copy(all, answer)
 	}
 	return all, nil
 }

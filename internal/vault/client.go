@@ -1,59 +1,56 @@
 package vault
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/vault/api"
-
 	"rotatord/internal/config"
-	"rotatord/internal/secret"
+	"rotatord/internal/peer"
 )
 
-// newClient builds the API client from the configuration alone. The library reads the
-// environment wherever a field is left open, so every field that matters is set.
-func newClient(c config.Vault, observer Observer) (*api.Client, error) {
+const (
+	// MaxBody is how many bytes of an answer are read. Vault's integrated storage takes no
+	// entry above 1 MiB.
+	MaxBody = 2 << 20
+	// maxRedirects is how often one request is sent again because a standby redirects it.
+	maxRedirects = 2
+)
+
+// client sends requests to one Vault. It takes nothing from the environment but the proxy for
+// https, follows no redirect except a standby's, and reads a bounded answer.
+type client struct {
+	base      *url.URL
+	namespace string
+	timeout   time.Duration // of one request, the body of its answer included
+	transport http.RoundTripper
+	observer  Observer // may be nil
+}
+
+func newClient(c config.Vault, observer Observer) (*client, error) {
+	base, err := url.Parse(c.Address)
+	if err != nil || base.Host == "" {
+		return nil, fmt.Errorf("address: %q cannot be read as a URL", c.Address)
+	}
 	tlsConfig, err := newTLS(c.TLS)
 	if err != nil {
 		return nil, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport := peer.Transport()
 	transport.TLSClientConfig = tlsConfig
-	client, err := api.NewClient(&api.Config{
-		Address:    c.Address,
-		Timeout:    c.Timeout,
-		MaxRetries: 0, // a repeated write is ours to decide
-		CloneToken: false,
-		HttpClient: &http.Client{
-			Transport: observed{transport, observer},
-			// As the library wants it: it follows redirects itself.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	})
-	if err != nil {
-		// With all fields set, what is left to fail is the environment.
-		return nil, fmt.Errorf("%w (a VAULT_* environment variable that cannot be parsed stops the client "+
-			"library, although rotatord uses none of them: unset it)", err)
-	}
-	forgetEnvironment(client, c.Namespace)
-	return client, nil
-}
-
-// forgetEnvironment drops what the library took from VAULT_TOKEN, VAULT_NAMESPACE and
-// VAULT_HEADERS, which it reads for each new client and each clone.
-func forgetEnvironment(client *api.Client, namespace string) {
-	client.ClearToken()
-	client.SetHeaders(http.Header{api.RequestHeaderName: {"true"}})
-	if namespace != "" {
-		client.SetNamespace(namespace)
-	}
+	// A body must not grow when it is unpacked.
+	transport.DisableCompression = true
+	return &client{base: base, namespace: c.Namespace, timeout: c.Timeout, transport: transport, observer: observer}, nil
 }
 
 func newTLS(c config.TLS) (*tls.Config, error) {
@@ -78,96 +75,151 @@ func newTLS(c config.TLS) (*tls.Config, error) {
 	return t, nil
 }
 
-// observed tells the observer of each request.
-type observed struct {
-	next     http.RoundTripper
-	observer Observer
+// request is one request to Vault.
+type request struct {
+	method string
+	path   string // without /v1/
+	token  string // empty for a login
+	body   any    // nil for none
+	index  string // X-Vault-Index; empty for none
+	name   string // its operation, if it is not what the path says
 }
 
-// RoundTrip implements http.RoundTripper.
-func (o observed) RoundTrip(r *http.Request) (*http.Response, error) {
-	start := time.Now()
-	res, err := o.next.RoundTrip(r)
-	code := "error"
-	if err == nil {
-		code = strconv.Itoa(res.StatusCode)
-	}
-	if o.observer != nil {
-		o.observer.VaultRequest(operationOf(r), code, time.Since(start))
-	}
-	return res, err
-}
-
-// operationOf names a request for metrics: a small, fixed set.
-func operationOf(r *http.Request) string {
-	path := strings.TrimPrefix(r.URL.Path, "/v1/")
+// operation names a request for metrics and errors: a small, fixed set.
+func (r request) operation() string {
 	switch {
-	case strings.HasPrefix(path, "auth/") && strings.HasSuffix(path, "/login"):
+	case r.name != "":
+		return r.name
+	case strings.HasPrefix(r.path, "auth/") && strings.HasSuffix(r.path, "/login"):
 		return "login"
-	case path == "auth/token/renew-self":
+	case r.path == pathRenew:
 		return "renew"
-	case path == "auth/token/lookup-self":
+	case r.path == pathLookup:
 		return "lookup"
-	case path == "sys/capabilities-self":
+	case r.path == pathCapabilities:
 		return "capabilities"
-	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
+	case strings.HasPrefix(r.path, pathMounts):
 		return "mounts"
-	case r.Method == http.MethodGet:
+	case r.method == http.MethodGet:
 		return "read"
 	default:
 		return "write"
 	}
 }
 
-// StatusOf returns the HTTP status that an error came with, 0 if no answer came.
-func StatusOf(err error) int {
-	if e, ok := errors.AsType[*api.ResponseError](err); ok {
-		return e.StatusCode
-	}
-	return 0
+// Paths of Vault's API that are used, beside those of secrets and logins.
+const (
+	pathLookup       = "auth/token/lookup-self"
+	pathRenew        = "auth/token/renew-self"
+	pathCapabilities = "sys/capabilities-self"
+	// pathMounts is what vault's own command line uses; every token with a policy for
+	// something below a mount may read it.
+	pathMounts = "sys/internal/ui/mounts/"
+)
+
+// answered is an answer whose body was read.
+type answered struct {
+	*http.Response
+	content []byte
 }
 
-// describe says in an operator's words what a failed request means, and keeps the cause.
-func describe(err error, hint string) error {
-	var e *describedError
-	if errors.As(err, &e) {
-		return err
+// do sends a request once and decodes the answer, which is nil, without an error, if a write
+// was answered by 204, or a read by Vault's own 404. Errors are described.
+func (c *client) do(ctx context.Context, r request) (*Secret, error) {
+	a, err := c.send(ctx, r)
+	if err != nil {
+		return nil, describe(r, err)
 	}
-	text := ""
-	switch status := StatusOf(err); {
-	case status == http.StatusServiceUnavailable:
-		text = "Vault is sealed or in maintenance"
-	case status == http.StatusForbidden:
-		text = "Vault denied permission"
-	case status == http.StatusTooManyRequests || status == 473:
-		text = "Vault cannot answer now (standby, or its rate limit)"
-	case status >= 500:
-		text = "Vault failed"
-	case status == 0:
-		text = "Vault cannot be reached"
-	default:
-		text = "Vault refused the request"
+	decoded, err := decode(r, a)
+	if err != nil {
+		return nil, describe(r, err)
 	}
-	if response, ok := errors.AsType[*api.ResponseError](err); ok {
-		text += fmt.Sprintf(" (HTTP %d: %s)", response.StatusCode, strings.Join(response.Errors, "; "))
-	} else {
-		text += ": " + err.Error()
-	}
-	if status := StatusOf(err); hint != "" && (status == http.StatusBadRequest || status == http.StatusForbidden) {
-		text += ": " + hint
-	}
-	return &describedError{text: secret.Scrub(text), cause: err}
+	return decoded, nil
 }
 
-type describedError struct {
-	text  string
-	cause error
+// send sends a request once, or up to three times if a standby redirects it, and reads the
+// answer. An answer that redirects elsewhere, or is too large, is an error; any other is not,
+// whatever its status.
+func (c *client) send(ctx context.Context, r request) (answered, error) {
+	if c.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+		defer cancel()
+	}
+	if strings.ContainsFunc(r.token, func(b rune) bool { return b < '!' || b > '~' }) {
+		return answered{}, &describedError{text: "the token has characters that no token may have"}
+	}
+	var body []byte
+	if r.body != nil {
+		var err error
+		if body, err = json.Marshal(r.body); err != nil { // its text could quote the body
+			return answered{}, &describedError{text: "the request cannot be written as JSON"}
+		}
+	}
+	for redirects := 0; ; redirects++ {
+		a, err := c.roundTrip(ctx, r, body)
+		switch {
+		case err != nil:
+			return answered{}, err
+		case !peer.IsRedirect(a.StatusCode):
+			return a, nil
+		case !fromStandby(a.Response):
+			return answered{}, peer.Redirected("Vault", a.StatusCode, a.Request.URL, a.Header.Get("Location"))
+		case redirects == maxRedirects:
+			return answered{}, fmt.Errorf("%s redirected to itself %d times: is no node behind this address active?", c.base.Host, redirects+1)
+		}
+	}
 }
 
-func (e *describedError) Error() string { return e.text }
-func (e *describedError) Unwrap() error { return e.cause }
+// fromStandby reports whether an answer is that of a standby which names the address that it
+// was asked at: behind that address, another node may answer next. The same request is then
+// sent there again. A redirect to any other place, by any other method or to any other path is
+// not one of these, and nothing is sent there.
+func fromStandby(res *http.Response) bool {
+	asked := res.Request.URL
+	to, err := url.Parse(res.Header.Get("Location"))
+	return err == nil && res.StatusCode == http.StatusTemporaryRedirect && to.User == nil &&
+		peer.Origin(to) == peer.Origin(asked) && to.EscapedPath() == asked.EscapedPath() && to.RawQuery == ""
+}
 
-// unreadable is a credential that could not even be presented.
-func unreadable(path string, err error) error {
-	return &describedError{text: path + ": " + err.Error(), cause: err}
+// roundTrip goes to the transport directly: an http.Client would follow redirects.
+func (c *client) roundTrip(ctx context.Context, r request, body []byte) (answered, error) {
+	address := *c.base
+	address.Path, address.RawPath = path.Join(c.base.Path, "/v1", r.path), ""
+	req, err := http.NewRequestWithContext(ctx, r.method, address.String(), bytes.NewReader(body))
+	if err != nil {
+		return answered{}, err
+	}
+	for name, value := range map[string]string{
+		"User-Agent":        "rotatord",
+		"X-Vault-Request":   "true", // an agent can be told to ask for it
+		"X-Vault-Token":     r.token,
+		"X-Vault-Namespace": c.namespace,
+		"X-Vault-Index":     r.index,
+	} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	start, code := time.Now(), "error"
+	defer func() {
+		if c.observer != nil {
+			c.observer.VaultRequest(r.operation(), code, time.Since(start))
+		}
+	}()
+	res, err := c.transport.RoundTrip(req)
+	if err != nil {
+		return answered{}, err
+	}
+	defer res.Body.Close()
+	code = strconv.Itoa(res.StatusCode)
+	res.Request = req
+	if peer.IsRedirect(res.StatusCode) {
+		return answered{res, nil}, nil
+	}
+	content, err := peer.ReadBody(res.Body, MaxBody)
+	return answered{res, content}, err
 }

@@ -1,11 +1,12 @@
 // Package vault holds one authenticated session with HashiCorp Vault, shared by all sinks.
 //
-// Guarantees: the session is renewed before it ends, and logged in anew when it cannot be
+// Guarantees: the session is renewed before it ends, and logged in again when it cannot be
 // renewed, was revoked, or its credential was replaced; losing it is repaired without a
-// restart. A request is sent once: whether to repeat it is the caller's decision. The
-// configuration file alone decides: VAULT_* environment variables have no effect, except
-// that the library refuses to start with one that it cannot read. No error contains a
-// token or a secret.
+// restart. A request is sent once: whether to repeat it is the caller's decision. It is sent to
+// the configured address and nowhere else: redirects are not followed. An answer is bounded, and
+// is checked before it is believed: one that is empty, endless, or not Vault's is an error. The
+// configuration file alone decides: VAULT_* environment variables have no effect. No error
+// contains a token or a secret.
 package vault
 
 import (
@@ -18,7 +19,6 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/hashicorp/vault/api"
 
 	"rotatord/internal/config"
 )
@@ -37,6 +37,9 @@ const (
 	pause        = 10 * time.Second
 	loginTimeout = 30 * time.Second
 	maxLoginWait = 15 * time.Second
+	// minSession is how long a session must last for the next login to follow at once, or half
+	// of its lease if that is less.
+	minSession = time.Second
 )
 
 // Session is one login at one Vault. It is safe for concurrent use.
@@ -44,12 +47,13 @@ type Session struct {
 	config   config.Vault
 	login    authMethod
 	log      *slog.Logger
-	client   *api.Client
+	client   *client
 	refused  chan struct{} // a request was refused with 403
 	pause    time.Duration // the constant; shorter in tests
 	attempts chan struct{} // closed after the first login, good or bad
 
 	mu       sync.Mutex
+	token    string
 	loggedIn bool
 	loginAt  time.Time
 	expiry   time.Time      // zero: does not end
@@ -74,11 +78,14 @@ func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) 
 func (s *Session) Run(ctx context.Context) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 500*time.Millisecond, maxLoginWait
-	var auth *api.Secret // of a login that replaced the session while it was kept
+	var next *lease // of a login that replaced the session while it was kept
 	for first := true; ctx.Err() == nil; first = false {
+		var l lease
 		var err error
-		if auth == nil {
-			auth, err = s.logIn(ctx)
+		if next != nil {
+			l = *next
+		} else {
+			l, err = s.logIn(ctx)
 		}
 		if first {
 			close(s.attempts)
@@ -87,63 +94,58 @@ func (s *Session) Run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			next := wait.NextBackOff()
-			s.log.Warn("logging in to Vault failed", "error", err, "retry_in", next.Round(time.Millisecond).String())
-			sleep(ctx, next)
+			pause := wait.NextBackOff()
+			s.log.Warn("logging in to Vault failed", "error", err, "retry_in", pause.Round(time.Millisecond).String())
+			sleep(ctx, pause)
 			continue
 		}
-		wait.Reset()
+		begun := time.Now()
 		var reason string
-		if auth, reason = s.keep(ctx, auth); ctx.Err() == nil {
-			s.log.Info("the session with Vault ended", "reason", reason)
+		if next, reason = s.keep(ctx, l); ctx.Err() != nil {
+			return
 		}
+		s.log.Info("the session with Vault ended", "reason", reason)
+		if next != nil || time.Since(begun) >= l.enough() {
+			wait.Reset()
+			continue
+		}
+		sleep(ctx, wait.NextBackOff()) // a token that dies at once must not cause one login after the other
 	}
 }
 
 // logIn takes a token and makes it the session's.
-func (s *Session) logIn(ctx context.Context) (*api.Secret, error) {
+func (s *Session) logIn(ctx context.Context) (lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	// Its own client: while the login is under way, others may still use the old token.
-	client, err := s.client.Clone()
-	if err != nil {
-		return nil, err
-	}
-	forgetEnvironment(client, s.config.Namespace)
-	auth, err := s.login.logIn(ctx, client)
-	if err == nil && (auth == nil || auth.Auth == nil || auth.Auth.ClientToken == "") {
-		err = errors.New("the answer to the login has no token")
-	}
+	begun := time.Now()
+	l, err := s.login.logIn(ctx, s.client)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
+		err = hinted(err, s.login.hint())
 		// An older token may still be good; only its end ends the session.
 		if !s.loggedIn || s.ended() {
-			s.loggedIn, s.err = false, describe(err, s.login.hint())
+			s.loggedIn, s.err = false, err
 		}
-		return nil, describe(err, s.login.hint())
+		return lease{}, err
 	}
-	s.client.SetToken(auth.Auth.ClientToken)
-	s.loggedIn, s.loginAt, s.err = true, time.Now(), nil
-	s.setExpiry(auth.Auth.LeaseDuration)
-	s.log.Info("logged in to Vault", "method", s.login.name(), "lease", (time.Duration(auth.Auth.LeaseDuration) * time.Second).String(),
-		"renewable", auth.Auth.Renewable)
-	return auth, nil
+	s.token, s.loggedIn, s.loginAt, s.err = l.token, true, time.Now(), nil
+	s.expiry = time.Time{}
+	if !l.forever {
+		s.expiry = begun.Add(l.ttl)
+	}
+	s.log.Info("logged in to Vault", "method", s.login.name(), "lease", l.ttl.String(), "renewable", l.renewable)
+	return l, nil
 }
 
 // keep renews the session until it ends, and returns why it did. If a new login took its
 // place meanwhile it is returned too; the old one is renewed until then.
-func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret, reason string) {
-	// Without a lease the token does not end, and there is nothing to watch.
-	renewed, done := (<-chan *api.RenewOutput)(nil), (<-chan error)(nil)
-	if auth.Auth.LeaseDuration > 0 {
-		watcher, err := s.client.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: auth})
-		if err != nil {
-			return nil, err.Error()
-		}
-		go watcher.Start()
-		defer watcher.Stop()
-		renewed, done = watcher.RenewCh(), watcher.DoneCh()
+func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string) {
+	renewal := newRenewal(l)
+	due := time.NewTimer(renewal.wait())
+	defer due.Stop()
+	if l.forever { // there is nothing to renew
+		due.Stop()
 	}
 	changed := time.NewTicker(s.pause)
 	defer changed.Stop()
@@ -152,16 +154,11 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 		select {
 		case <-ctx.Done():
 			return nil, "stopping"
-		case out := <-renewed:
-			s.mu.Lock()
-			// This token has an end, so no time left is not "for ever" here.
-			s.expiry = time.Now().Add(time.Duration(out.Secret.Auth.LeaseDuration) * time.Second)
-			s.mu.Unlock()
-		case err := <-done:
-			if err != nil {
-				return nil, "it could not be renewed: " + describe(err, "").Error()
+		case <-due.C:
+			if reason := s.renew(ctx, renewal); reason != "" {
+				return nil, reason
 			}
-			return nil, "it cannot be renewed any further"
+			due.Reset(renewal.wait())
 		case <-s.refused:
 			// A policy that lacks something refuses as well. Only a dead token is replaced.
 			if s.dead(ctx) {
@@ -172,7 +169,7 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 				continue
 			}
 			if next, err := s.logIn(ctx); err == nil {
-				return next, "the credential was replaced"
+				return &next, "the credential was replaced"
 			} else if retry = true; ctx.Err() == nil { // Vault may have been away
 				s.log.Warn("the credential was replaced, and logging in with the new one failed", "error", err)
 			}
@@ -185,7 +182,7 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 func (s *Session) dead(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	if _, err := s.client.Auth().Token().LookupSelfWithContext(ctx); StatusOf(err) != http.StatusForbidden {
+	if _, err := s.client.lookUp(ctx, s.currentToken()); !denied(err) {
 		return false // it is valid, or Vault cannot say so now
 	}
 	s.mu.Lock()
@@ -221,24 +218,56 @@ func (s *Session) Expiry() (time.Time, bool) {
 	return s.expiry, s.loggedIn && !s.ended()
 }
 
-// Read reads a path. It returns nil if there is nothing there.
-func (s *Session) Read(ctx context.Context, path string) (*api.Secret, error) {
-	secret, err := s.client.Logical().ReadWithContext(ctx, path)
-	return secret, s.judge(err)
+// Read reads a path. It returns nil if Vault says that nothing is there.
+func (s *Session) Read(ctx context.Context, path string) (*Secret, error) {
+	answer, err := s.client.do(ctx, request{method: http.MethodGet, path: path, token: s.currentToken()})
+	return answer, s.judge(err)
 }
 
-// Write writes to a path.
-func (s *Session) Write(ctx context.Context, path string, data map[string]any) (*api.Secret, error) {
-	secret, err := s.client.Logical().WriteWithContext(ctx, path, data)
-	return secret, s.judge(err)
+// Write writes to a path. It returns nil if Vault answers with 204, as to a write to KV version 1.
+func (s *Session) Write(ctx context.Context, path string, data map[string]any) (*Secret, error) {
+	answer, err := s.client.do(ctx, request{method: http.MethodPut, path: path, token: s.currentToken(), body: data})
+	return answer, s.judge(err)
 }
 
-// judge describes an error, and starts a new login if the token may have been revoked.
+// Capabilities asks what the session may do at each path.
+func (s *Session) Capabilities(ctx context.Context, paths []string) (map[string][]string, error) {
+	answer, err := s.Write(ctx, pathCapabilities, map[string]any{"paths": paths})
+	if err == nil && (answer == nil || answer.Data == nil) {
+		err = foreign("an answer without data")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking what the session may do (capabilities-self): %w", err)
+	}
+	all := make(map[string][]string, len(paths))
+	for _, path := range paths {
+		list, ok := answer.Data[path].([]any)
+		if !ok {
+			return nil, fmt.Errorf("asking what the session may do (capabilities-self): %w", foreign("an answer without a list for "+path))
+		}
+		for _, c := range list {
+			name, ok := c.(string)
+			if !ok {
+				return nil, fmt.Errorf("asking what the session may do (capabilities-self): %w", foreign("a capability that is not a name"))
+			}
+			all[path] = append(all[path], name)
+		}
+	}
+	return all, nil
+}
+
+func (s *Session) currentToken() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.token
+}
+
+// judge returns err, and has the token looked at if it may have been revoked.
 func (s *Session) judge(err error) error {
 	if err == nil {
 		return nil
 	}
-	if StatusOf(err) == http.StatusForbidden {
+	if denied(err) {
 		s.mu.Lock()
 		old := time.Since(s.loginAt) > s.pause
 		s.mu.Unlock()
@@ -249,19 +278,11 @@ func (s *Session) judge(err error) error {
 			}
 		}
 	}
-	return describe(err, "")
+	return err
 }
 
 // ended reports whether the lease has run out. The caller holds mu.
 func (s *Session) ended() bool { return !s.expiry.IsZero() && !time.Now().Before(s.expiry) }
-
-// setExpiry counts a lease from now. The caller holds mu.
-func (s *Session) setExpiry(seconds int) {
-	s.expiry = time.Time{}
-	if seconds > 0 {
-		s.expiry = time.Now().Add(time.Duration(seconds) * time.Second)
-	}
-}
 
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
