@@ -37,7 +37,7 @@ type Request struct {
 // else is an error, described as those of Read and Write: a redirect, another status, and an
 // answer of more than [MaxBody].
 func (s *Session) Exchange(ctx context.Context, r Request) (Answer, error) {
-	sent := request{method: http.MethodGet, path: r.Path, token: s.currentToken(), index: r.Index, name: r.Operation}
+	sent := request{method: http.MethodGet, path: r.Path, token: s.currentToken(), index: r.Index, called: r.Operation}
 	if r.Body != nil {
 		sent.method, sent.body = http.MethodPut, r.Body
 	}

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"sync"
 	"time"
@@ -80,11 +79,8 @@ func (a *appRoleAuth) logIn(ctx context.Context, client *client) (lease, error) 
 	a.used.set(secretID)
 	l, err := client.lease(ctx, request{method: http.MethodPut, path: "auth/" + a.config.Mount + "/login",
 		body: map[string]any{"role_id": roleID.Reveal(), "secret_id": secretID.Reveal()}})
-	if err != nil {
-		return lease{}, fmt.Errorf("login: %w", err)
-	}
-	l.forever = l.ttl == 0 // Vault gives no token that has ended
-	return l, nil
+	l.forever = err == nil && l.ttl == 0 // Vault gives no token that has ended
+	return l, err
 }
 
 func (a *appRoleAuth) changed() bool { return a.used.differs(a.config.SecretID) }

@@ -82,14 +82,14 @@ type request struct {
 	token  string // empty for a login
 	body   any    // nil for none
 	index  string // X-Vault-Index; empty for none
-	name   string // its operation, if it is not what the path says
+	called string // its operation, if it is not what the path says
 }
 
 // operation names a request for metrics and errors: a small, fixed set.
 func (r request) operation() string {
 	switch {
-	case r.name != "":
-		return r.name
+	case r.called != "":
+		return r.called
 	case strings.HasPrefix(r.path, "auth/") && strings.HasSuffix(r.path, "/login"):
 		return "login"
 	case r.path == pathRenew:

@@ -66,7 +66,7 @@ func describe(r request, err error) error {
 	if _, ok := errors.AsType[*describedError](err); ok {
 		return err
 	}
-	text := meaning(err)
+	text := r.meaning(err)
 	for _, sent := range r.secrets() {
 		text = strings.ReplaceAll(text, sent, secret.Redacted)
 	}
@@ -77,7 +77,8 @@ func describe(r request, err error) error {
 	return &describedError{text: text, cause: err}
 }
 
-func meaning(err error) string {
+// meaning starts with the operation where another server than Vault may have answered.
+func (r request) meaning(err error) string {
 	if response, ok := errors.AsType[*ResponseError](err); ok {
 		return meaningOf(response.Status) + " (" + response.Error() + ")"
 	}
@@ -86,13 +87,27 @@ func meaning(err error) string {
 	var other *foreignError
 	switch {
 	case errors.As(err, &redirect), errors.As(err, &large), errors.As(err, &other):
-		return err.Error()
+		return r.name() + ": " + err.Error()
 	case errors.Is(err, context.DeadlineExceeded):
-		return "Vault cannot be reached: no whole answer in time: " + err.Error()
+		return "Vault cannot be reached: it gave no complete answer in time (" + err.Error() + ")"
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return "Vault cannot be reached: the connection was closed before the whole answer had come (" + err.Error() + ")"
+		return "Vault cannot be reached: the connection was closed before the answer was complete (" + err.Error() + ")"
 	}
 	return "Vault cannot be reached: " + err.Error()
+}
+
+// name is the request's name in errors, as Vault's documentation has it where that is short.
+func (r request) name() string {
+	switch operation := r.operation(); operation {
+	case "renew":
+		return "renew-self"
+	case "lookup":
+		return "lookup-self"
+	case "capabilities":
+		return "capabilities-self"
+	default:
+		return operation
+	}
 }
 
 func meaningOf(status int) string {

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"fmt"
+	"net/http"
 )
 
 // KVVersion returns the version, 1 or 2, of the KV secrets engine mounted at mount. It is
@@ -14,9 +15,12 @@ func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 	if ok {
 		return version, nil
 	}
-	info, err := s.Read(ctx, pathMounts+mount)
+	r := request{method: http.MethodGet, path: pathMounts + mount, token: s.currentToken()}
+	info, err := s.client.do(ctx, r)
 	if err == nil && info != nil {
-		version, err = kvVersion(mount, info.Data)
+		if version, err = kvVersion(mount, info.Data); err != nil {
+			err = describe(r, err)
+		}
 	}
 	switch {
 	case err != nil:
@@ -24,7 +28,7 @@ func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 		if denied(err) {
 			hint = " (does the mount exist, and does the policy allow anything below it?)"
 		}
-		return 0, fmt.Errorf("asking which KV version is mounted at %s/: %w%s", mount, err, hint)
+		return 0, fmt.Errorf("asking which KV version is mounted at %s/: %w%s", mount, s.judge(err), hint)
 	case info == nil:
 		return 0, fmt.Errorf("nothing is mounted at %s/", mount)
 	}

@@ -232,23 +232,34 @@ func (s *Session) Write(ctx context.Context, path string, data map[string]any) (
 
 // Capabilities asks what the session may do at each path.
 func (s *Session) Capabilities(ctx context.Context, paths []string) (map[string][]string, error) {
-	answer, err := s.Write(ctx, pathCapabilities, map[string]any{"paths": paths})
-	if err == nil && (answer == nil || answer.Data == nil) {
-		err = foreign("an answer without data")
+	r := request{method: http.MethodPut, path: pathCapabilities, token: s.currentToken(), body: map[string]any{"paths": paths}}
+	answer, err := s.client.do(ctx, r)
+	var all map[string][]string
+	if err == nil {
+		if all, err = capabilitiesFrom(answer, paths); err != nil {
+			err = describe(r, err)
+		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("asking what the session may do (capabilities-self): %w", err)
+		return nil, fmt.Errorf("asking what the session may do: %w", s.judge(err))
+	}
+	return all, nil
+}
+
+func capabilitiesFrom(a *Secret, paths []string) (map[string][]string, error) {
+	if a == nil || a.Data == nil {
+		return nil, foreign("an answer without data")
 	}
 	all := make(map[string][]string, len(paths))
 	for _, path := range paths {
-		list, ok := answer.Data[path].([]any)
+		list, ok := a.Data[path].([]any)
 		if !ok {
-			return nil, fmt.Errorf("asking what the session may do (capabilities-self): %w", foreign("an answer without a list for "+path))
+			return nil, foreign("an answer without a list for " + path)
 		}
 		for _, c := range list {
 			name, ok := c.(string)
 			if !ok {
-				return nil, fmt.Errorf("asking what the session may do (capabilities-self): %w", foreign("a capability that is not a name"))
+				return nil, foreign("an answer in which a capability is not a name")
 			}
 			all[path] = append(all[path], name)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -27,14 +26,14 @@ func (s *Session) LookUp(ctx context.Context) (Self, error) {
 func (c *client) lookUp(ctx context.Context, token string) (Self, error) {
 	r := request{method: http.MethodGet, path: pathLookup, token: token}
 	answer, err := c.do(ctx, r)
-	if err == nil {
-		var self Self
-		if self, err = selfFrom(answer); err == nil {
-			return self, nil
-		}
-		err = describe(r, err)
+	if err != nil {
+		return Self{}, err
 	}
-	return Self{}, fmt.Errorf("lookup-self: %w", err)
+	self, err := selfFrom(answer)
+	if err != nil {
+		return Self{}, describe(r, err)
+	}
+	return self, nil
 }
 
 func selfFrom(a *Secret) (self Self, err error) {
@@ -101,11 +100,8 @@ func (c *client) lease(ctx context.Context, r request) (lease, error) {
 // renew extends the token's lease. Its answer is a lease that ends, however short it is.
 func (c *client) renew(ctx context.Context, token string) (lease, error) {
 	l, err := c.lease(ctx, request{method: http.MethodPut, path: pathRenew, token: token, body: map[string]any{}})
-	if err != nil {
-		return lease{}, fmt.Errorf("renew-self: %w", err)
-	}
 	l.token = token
-	return l, nil
+	return l, err
 }
 
 // leaseFrom reads the auth part of an answer to a login or a renewal.
@@ -114,11 +110,11 @@ func leaseFrom(a *Secret) (lease, error) {
 	case a == nil:
 		return lease{}, foreign("HTTP 204 without a body")
 	case a.auth == nil && a.wrapped:
-		return lease{}, errors.New("the answer is wrapped, and rotatord did not ask for that: does a proxy add X-Vault-Wrap-TTL?")
+		return lease{}, foreign("a wrapped answer, which rotatord did not ask for: does a proxy add X-Vault-Wrap-TTL?")
 	case a.auth == nil:
 		return lease{}, foreign("an answer without auth")
 	case a.auth["mfa_requirement"] != nil:
-		return lease{}, errors.New("Vault asks for a second factor (MFA), which a daemon does not have: exempt its role from MFA")
+		return lease{}, &describedError{text: "Vault asks for a second factor (MFA), which a daemon does not have: exempt its role from MFA"}
 	}
 	l := lease{}
 	var ok bool
