@@ -56,14 +56,14 @@ var allowed = map[string][]string{
 	"internal/config/schemagen": {"internal/config/raw"},
 
 	// What bounds an answer is the same for every peer.
-	"internal/peer": {"internal/secret"},
+	"internal/outbound": {"internal/secret"},
 
 	// Adapters import the core. A sink goes through the one session with Vault.
-	"internal/access":     append([]string{"internal/peer"}, core...),
-	"internal/admin":      append([]string{"internal/peer", "internal/status"}, core...),
-	"internal/cloudflare": append([]string{"internal/peer"}, core...),
+	"internal/access":     append([]string{"internal/outbound"}, core...),
+	"internal/admin":      append([]string{"internal/outbound", "internal/status"}, core...),
+	"internal/cloudflare": append([]string{"internal/outbound"}, core...),
 	"internal/journal":    append([]string{"internal/journal/boltfile"}, core...),
-	"internal/vault":      append([]string{"internal/peer"}, core...),
+	"internal/vault":      append([]string{"internal/outbound"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
 	"internal/sink":       append([]string{"internal/vault"}, core...),
 

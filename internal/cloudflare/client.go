@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/outbound"
 	"rotatord/internal/rotation"
 )
 
@@ -94,7 +95,7 @@ func New(account config.Account, o Options) *Client {
 // rotateTransport never reuses a connection. On a reused one the transport may send a
 // request a second time when the server has just closed it; and HTTP/2 would share one.
 func rotateTransport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+	t := outbound.Transport()
 	t.DisableKeepAlives = true
 	t.ForceAttemptHTTP2 = false
 	t.Protocols = new(http.Protocols)
@@ -102,9 +103,7 @@ func rotateTransport() *http.Transport {
 	return t
 }
 
-func readTransport() *http.Transport {
-	return http.DefaultTransport.(*http.Transport).Clone()
-}
+func readTransport() *http.Transport { return outbound.Transport() }
 
 // Ready implements [rotation.Issuer].
 func (c *Client) Ready(ctx context.Context) error {

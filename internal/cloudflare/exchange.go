@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/option"
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
+	"rotatord/internal/outbound"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -201,6 +203,8 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 			return envelope{Success: true, Result: result}, nil
 		}
 		return fail(rotation.Unknown, "the answer was cut off", scrubbed(r.err))
+	case outbound.IsRedirect(r.status):
+		return fail(rotation.Unknown, outbound.Redirected("Cloudflare's API", r.status, r.asked, r.header.Get("Location")).Error(), nil)
 	case r.status < 200 || r.status > 299:
 		return fail(rotation.Unknown, http.StatusText(r.status), nil)
 	case decodeErr != nil:
@@ -285,6 +289,7 @@ type recorder struct {
 	next http.RoundTripper
 
 	connected atomic.Bool // a connection was had: bytes of the request may have left
+	asked     *url.URL    // where the request went
 	status    int         // 0 if no answer began
 	header    http.Header
 	body      []byte
@@ -301,8 +306,8 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 		r.err = err
 		return nil, err
 	}
-	r.status, r.header = res.StatusCode, res.Header
-	r.body, r.err = io.ReadAll(io.LimitReader(res.Body, maxBody))
+	r.asked, r.status, r.header = req.URL, res.StatusCode, res.Header
+	r.body, r.err = outbound.ReadBody(res.Body, maxBody)
 	closeErr := res.Body.Close()
 	if r.err != nil {
 		return nil, errors.Join(r.err, closeErr)

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
-	"rotatord/internal/peer"
+	"rotatord/internal/outbound"
 )
 
 const (
@@ -46,7 +46,7 @@ func newClient(c config.Vault, observer Observer) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	transport := peer.Transport()
+	transport := outbound.Transport()
 	transport.TLSClientConfig = tlsConfig
 	// A body must not grow when it is unpacked.
 	transport.DisableCompression = true
@@ -161,10 +161,10 @@ func (c *client) send(ctx context.Context, r request) (answered, error) {
 		switch {
 		case err != nil:
 			return answered{}, err
-		case !peer.IsRedirect(a.StatusCode):
+		case !outbound.IsRedirect(a.StatusCode):
 			return a, nil
 		case !fromStandby(a.Response):
-			return answered{}, peer.Redirected("Vault", a.StatusCode, a.Request.URL, a.Header.Get("Location"))
+			return answered{}, outbound.Redirected("Vault", a.StatusCode, a.Request.URL, a.Header.Get("Location"))
 		case redirects == maxRedirects:
 			return answered{}, fmt.Errorf("%s redirected to itself %d times: is no node behind this address active?", c.base.Host, redirects+1)
 		}
@@ -179,7 +179,7 @@ func fromStandby(res *http.Response) bool {
 	asked := res.Request.URL
 	to, err := url.Parse(res.Header.Get("Location"))
 	return err == nil && res.StatusCode == http.StatusTemporaryRedirect && to.User == nil &&
-		peer.Origin(to) == peer.Origin(asked) && to.EscapedPath() == asked.EscapedPath() && to.RawQuery == ""
+		outbound.Origin(to) == outbound.Origin(asked) && to.EscapedPath() == asked.EscapedPath() && to.RawQuery == ""
 }
 
 // roundTrip goes to the transport directly: an http.Client would follow redirects.
@@ -217,9 +217,9 @@ func (c *client) roundTrip(ctx context.Context, r request, body []byte) (answere
 	defer res.Body.Close()
 	code = strconv.Itoa(res.StatusCode)
 	res.Request = req
-	if peer.IsRedirect(res.StatusCode) {
+	if outbound.IsRedirect(res.StatusCode) {
 		return answered{res, nil}, nil
 	}
-	content, err := peer.ReadBody(res.Body, MaxBody)
+	content, err := outbound.ReadBody(res.Body, MaxBody)
 	return answered{res, content}, err
 }

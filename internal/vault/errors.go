@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"rotatord/internal/peer"
+	"rotatord/internal/outbound"
 	"rotatord/internal/secret"
 )
 
@@ -82,8 +82,8 @@ func (r request) meaning(err error) string {
 	if response, ok := errors.AsType[*ResponseError](err); ok {
 		return meaningOf(response.Status) + " (" + response.Error() + ")"
 	}
-	var redirect *peer.RedirectError
-	var large *peer.TooLargeError
+	var redirect *outbound.RedirectError
+	var large *outbound.TooLargeError
 	var other *foreignError
 	switch {
 	case errors.As(err, &redirect), errors.As(err, &large), errors.As(err, &other):

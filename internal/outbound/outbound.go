@@ -1,11 +1,11 @@
-// Package peer is what all HTTP clients of rotatord have in common. A peer is a server that
+// Package outbound is what all HTTP clients of rotatord have in common. A peer is a server that
 // rotatord asks: Vault, Cloudflare's API, an application behind Access, the daemon's socket.
 //
 // Guarantees: nothing is sent to a host that the configuration does not name, whatever a peer
 // answers. A proxy of the environment gets a CONNECT request for an https address and nothing
 // else, so it sees a host name and no credential. An answer takes a bounded amount of memory.
 // No error quotes what a peer sent, except the host of a redirect.
-package peer
+package outbound
 
 import (
 	"fmt"
