@@ -93,13 +93,11 @@ func New(account config.Account, o Options) *Client {
 }
 
 // rotateTransport never reuses a connection. On a reused one the transport may send a
-// request a second time when the server has just closed it; and HTTP/2 would share one.
+// request a second time when the server has just closed it. (HTTP/2 would share one; no
+// transport of ours speaks it.)
 func rotateTransport() *http.Transport {
 	t := outbound.Transport()
 	t.DisableKeepAlives = true
-	t.ForceAttemptHTTP2 = false
-	t.Protocols = new(http.Protocols)
-	t.Protocols.SetHTTP1(true)
 	return t
 }
 

@@ -303,8 +303,8 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	})
 	res, err := r.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		r.err = err
-		return nil, err
+		r.err = outbound.Unquoted(err)
+		return nil, r.err
 	}
 	r.asked, r.status, r.header = req.URL, res.StatusCode, res.Header
 	r.body, r.err = outbound.ReadBody(res.Body, maxBody)

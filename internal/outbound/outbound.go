@@ -8,6 +8,7 @@
 package outbound
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,12 +23,24 @@ import (
 // included. The answers of Vault and Cloudflare have about 2 KiB.
 const MaxHeader = 256 << 10
 
+// idle is how many unused connections are kept to one host.
+const idle = 8
+
 // Transport returns a new transport with the bounds of this package. It is Go's default one
 // otherwise. Bodies are not bounded by it: use [ReadBody].
+//
+// It speaks HTTP/1.1 only. Go's HTTP/2 client logs each header that it sends, and so each
+// credential, if the environment has GODEBUG=http2debug=2.
 func Transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxResponseHeaderBytes = MaxHeader
+	t.MaxIdleConnsPerHost = idle
 	t.Proxy = tunnel(http.ProxyFromEnvironment)
+	t.ForceAttemptHTTP2 = false
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	// The clone would offer h2 to the server, and could not speak it.
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	return t
 }
 
@@ -41,6 +54,31 @@ func tunnel(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*u
 		return proxy(r)
 	}
 }
+
+// Unquoted returns err without what the other side sent. Go's HTTP client quotes an answer that
+// it cannot read, and a server or proxy may answer with the request that it got.
+func Unquoted(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	for _, quoting := range []string{"malformed ", "bad Content-Length", "transfer encoding"} {
+		if i := strings.Index(text, quoting); i >= 0 {
+			if at := strings.IndexByte(text[i:], '"'); at >= 0 {
+				return &unquotedError{strings.TrimRight(text[:i+at], ": "), err}
+			}
+		}
+	}
+	return err
+}
+
+type unquotedError struct {
+	text  string
+	cause error
+}
+
+func (e *unquotedError) Error() string { return e.text }
+func (e *unquotedError) Unwrap() error { return e.cause }
 
 // TooLargeError is an answer whose body is larger than it may be.
 type TooLargeError struct {

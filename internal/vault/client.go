@@ -212,7 +212,7 @@ func (c *client) roundTrip(ctx context.Context, r request, body []byte) (answere
 	}()
 	res, err := c.transport.RoundTrip(req)
 	if err != nil {
-		return answered{}, err
+		return answered{}, outbound.Unquoted(err)
 	}
 	defer res.Body.Close()
 	code = strconv.Itoa(res.StatusCode)
