@@ -64,7 +64,7 @@ func Unquoted(err error) error {
 	text := err.Error()
 	for _, quoting := range []string{"malformed ", "bad Content-Length", "transfer encoding"} {
 		if i := strings.Index(text, quoting); i >= 0 {
-			if at := strings.IndexByte(text[i:], '"'); at >= 0 {
+			if at := strings.IndexAny(text[i:], `":`); at >= 0 {
 				return &unquotedError{strings.TrimRight(text[:i+at], ": "), err}
 			}
 		}

@@ -170,11 +170,12 @@ func endless(w io.Writer, start, more string) error {
 func TestUnquoted(t *testing.T) {
 	for text, want := range map[string]string{
 		`net/http: HTTP/1.x transport connection broken: malformed MIME header line: "X-Vault-Token: hvs.CANARY"`: "net/http: HTTP/1.x transport connection broken: malformed MIME header line",
-		`malformed HTTP response "GET /CANARY"`:   "malformed HTTP response",
-		`bad Content-Length "CANARY"`:             "bad Content-Length",
-		`unsupported transfer encoding: "CANARY"`: "unsupported transfer encoding",
-		`dial tcp: lookup "x": no such host`:      `dial tcp: lookup "x": no such host`,
-		"malformed HTTP response":                 "malformed HTTP response",
+		`malformed HTTP response "GET /CANARY"`:      "malformed HTTP response",
+		"malformed MIME header initial line: CANARY": "malformed MIME header initial line",
+		`bad Content-Length "CANARY"`:                "bad Content-Length",
+		`unsupported transfer encoding: "CANARY"`:    "unsupported transfer encoding",
+		`dial tcp: lookup "x": no such host`:         `dial tcp: lookup "x": no such host`,
+		"malformed HTTP response":                    "malformed HTTP response",
 	} {
 		err := errors.New(text)
 		if got := Unquoted(err); got.Error() != want || !errors.Is(got, err) {

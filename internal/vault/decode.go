@@ -64,7 +64,7 @@ func decodeRefusal(r request, a answered) (*Secret, error) {
 		if body.Data != nil {
 			return &Secret{Data: body.Data}, nil
 		}
-		if body.Errors != nil {
+		if body.Errors != nil && len(body.Warnings) == 0 {
 			return nil, nil // Vault's own words for nothing
 		}
 	}

@@ -153,7 +153,7 @@ func (r request) secrets() (all []string) {
 
 // shortestSecret keeps words such as "true", which may be beside a secret, from being taken out
 // of errors.
-const shortestSecret = 8
+const shortestSecret = 6
 
 type describedError struct {
 	text  string
