@@ -163,7 +163,11 @@ func (c *Client) do(ctx context.Context, method, path string, args, answer any) 
 		}
 		return &Refused{Code: res.StatusCode, Message: secret.Scrub(refusal.Error)}
 	}
-	if err := json.Unmarshal(content, answer); err != nil {
+	err = errors.New("it is not an object")
+	if bytes.HasPrefix(content, []byte("{")) { // null would be read as an answer that says nothing
+		err = json.Unmarshal(content, answer)
+	}
+	if err != nil {
 		return fmt.Errorf("the answer of the daemon at %s cannot be read: has it the same version as the command? %w", c.path, err)
 	}
 	return nil
