@@ -28,9 +28,10 @@ const (
 )
 
 // client sends requests to one Vault. It takes nothing from the environment but the proxy for
-// https, follows no redirect except a standby's, and reads a bounded answer.
+// https, follows no redirect except a standby's to a named node, and reads a bounded answer.
 type client struct {
 	base      *url.URL
+	nodes     []*url.URL // of the same cluster, which a standby may redirect to
 	namespace string
 	timeout   time.Duration // of one request, the body of its answer included
 	transport http.RoundTripper
@@ -42,6 +43,14 @@ func newClient(c config.Vault, observer Observer) (*client, error) {
 	if err != nil || base.Host == "" {
 		return nil, fmt.Errorf("address: %q cannot be read as a URL", c.Address)
 	}
+	var nodes []*url.URL
+	for _, address := range c.Nodes {
+		node, err := url.Parse(address)
+		if err != nil || node.Host == "" {
+			return nil, fmt.Errorf("nodes: %q cannot be read as a URL", address)
+		}
+		nodes = append(nodes, node)
+	}
 	tlsConfig, err := newTLS(c.TLS)
 	if err != nil {
 		return nil, err
@@ -50,7 +59,7 @@ func newClient(c config.Vault, observer Observer) (*client, error) {
 	transport.TLSClientConfig = tlsConfig
 	// A body must not grow when it is unpacked.
 	transport.DisableCompression = true
-	return &client{base: base, namespace: c.Namespace, timeout: c.Timeout, transport: transport, observer: observer}, nil
+	return &client{base: base, nodes: nodes, namespace: c.Namespace, timeout: c.Timeout, transport: transport, observer: observer}, nil
 }
 
 func newTLS(c config.TLS) (*tls.Config, error) {
@@ -156,37 +165,50 @@ func (c *client) send(ctx context.Context, r request) (answered, error) {
 			return answered{}, &describedError{text: "the request cannot be written as JSON"}
 		}
 	}
+	at := c.base
 	for redirects := 0; ; redirects++ {
-		a, err := c.roundTrip(ctx, r, body)
+		a, err := c.roundTrip(ctx, r, at, body)
+		if err != nil || !outbound.IsRedirect(a.StatusCode) {
+			return a, err
+		}
+		to := c.standby(a.Response, r)
 		switch {
-		case err != nil:
-			return answered{}, err
-		case !outbound.IsRedirect(a.StatusCode):
-			return a, nil
-		case !fromStandby(a.Response):
+		case to == nil:
 			return answered{}, outbound.Redirected("Vault", a.StatusCode, a.Request.URL, a.Header.Get("Location"))
 		case redirects == maxRedirects:
-			return answered{}, fmt.Errorf("%s redirected to itself %d times: is no node behind this address active?", c.base.Host, redirects+1)
+			return answered{}, fmt.Errorf("%d nodes in a row redirected, the last one %s to %s: is no node of the cluster active?", redirects+1, at.Host, to.Host)
 		}
+		at = to
 	}
 }
 
-// fromStandby reports whether an answer is that of a standby which names the address that it
-// was asked at: behind that address, another node may answer next. The same request is then
-// sent there again. A redirect to any other place, by any other method or to any other path is
-// not one of these, and nothing is sent there.
-func fromStandby(res *http.Response) bool {
-	asked := res.Request.URL
+// standby returns where the active node is, if an answer is that of a standby which says so, and
+// the configuration names that place. Else it returns nil: a redirect to any other place, by any
+// other status or to any other path is not followed, nor one that gives up TLS.
+func (c *client) standby(res *http.Response, r request) *url.URL {
 	to, err := url.Parse(res.Header.Get("Location"))
-	return err == nil && res.StatusCode == http.StatusTemporaryRedirect && to.User == nil &&
-		outbound.Origin(to) == outbound.Origin(asked) && to.EscapedPath() == asked.EscapedPath() && to.RawQuery == ""
+	if err != nil || res.StatusCode != http.StatusTemporaryRedirect || to.User != nil || to.RawQuery != "" {
+		return nil
+	}
+	for _, known := range append([]*url.URL{c.base}, c.nodes...) {
+		if outbound.Origin(to) == outbound.Origin(known) && to.EscapedPath() == r.at(known).EscapedPath() &&
+			(known.Scheme == "https" || res.Request.URL.Scheme != "https") {
+			return known
+		}
+	}
+	return nil
+}
+
+// at returns the URL of a request to one node.
+func (r request) at(node *url.URL) *url.URL {
+	address := *node
+	address.Path, address.RawPath = path.Join(node.Path, "/v1", r.path), ""
+	return &address
 }
 
 // roundTrip goes to the transport directly: an http.Client would follow redirects.
-func (c *client) roundTrip(ctx context.Context, r request, body []byte) (answered, error) {
-	address := *c.base
-	address.Path, address.RawPath = path.Join(c.base.Path, "/v1", r.path), ""
-	req, err := http.NewRequestWithContext(ctx, r.method, address.String(), bytes.NewReader(body))
+func (c *client) roundTrip(ctx context.Context, r request, at *url.URL, body []byte) (answered, error) {
+	req, err := http.NewRequestWithContext(ctx, r.method, r.at(at).String(), bytes.NewReader(body))
 	if err != nil {
 		return answered{}, err
 	}

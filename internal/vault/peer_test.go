@@ -153,7 +153,7 @@ func TestStandby(t *testing.T) {
 				t.Errorf("%s came with another token or body", r.URL)
 			}
 			if asked.Add(1) <= standbys {
-				w.Header().Set("Location", strings.Replace(web.URL, "127.0.0.1", "127.0.0.1", 1)+r.URL.EscapedPath())
+				w.Header().Set("Location", web.URL+r.URL.EscapedPath())
 				w.WriteHeader(http.StatusTemporaryRedirect)
 				return
 			}
@@ -163,13 +163,64 @@ func TestStandby(t *testing.T) {
 		if standbys <= maxRedirects && err != nil {
 			t.Errorf("behind %d standbys: %v", standbys, err)
 		}
-		if standbys > maxRedirects && (err == nil || !strings.Contains(err.Error(), "redirected to itself 3 times: is no node behind this address active?")) {
+		if standbys > maxRedirects && (err == nil || !strings.Contains(err.Error(), "3 nodes in a row redirected, the last one")) {
 			t.Errorf("behind %d standbys: %v", standbys, err)
 		}
 		if n := asked.Load(); n != min(standbys, maxRedirects)+1 {
 			t.Errorf("behind %d standbys: %d requests", standbys, n)
 		}
 		web.Close()
+	}
+}
+
+// TestNodes: a standby is followed to a node that the configuration names, by 307 and to the same
+// path, and nowhere else.
+func TestNodes(t *testing.T) {
+	for name, test := range map[string]struct {
+		named    bool
+		status   int
+		location string
+		followed bool
+	}{
+		"named":            {true, 307, "NODE/v1/kv/data/x", true},
+		"not named":        {false, 307, "NODE/v1/kv/data/x", false},
+		"by another way":   {true, 302, "NODE/v1/kv/data/x", false},
+		"for good":         {true, 308, "NODE/v1/kv/data/x", false},
+		"to a login":       {true, 307, "NODE/ui/", false},
+		"to another path":  {true, 307, "NODE/v1/kv/data/y", false},
+		"with a query":     {true, 307, "NODE/v1/kv/data/x?x=y", false},
+		"with a user":      {true, 307, "http://x:y@HOST/v1/kv/data/x", false},
+		"to another port":  {true, 307, "http://127.0.0.1:1/v1/kv/data/x", false},
+		"by https":         {true, 307, "https://HOST/v1/kv/data/x", false},
+		"in other letters": {true, 307, "HTTP://HOST/v1/kv/data/x", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got atomic.Int64
+			node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				got.Add(1)
+				_, _ = io.WriteString(w, `{"data":{"version":1}}`)
+			}))
+			defer node.Close()
+			location := strings.NewReplacer("NODE", node.URL, "HOST", strings.TrimPrefix(node.URL, "http://")).Replace(test.location)
+			web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Location", location)
+				w.WriteHeader(test.status)
+			}))
+			defer web.Close()
+			source := file(t, rootToken)
+			c := config.Vault{Address: web.URL, Timeout: 5 * time.Second, Auth: config.VaultAuth{Token: &source}}
+			if test.named {
+				c.Nodes = []string{node.URL}
+			}
+			s, err := New(c, slog.New(slog.DiscardHandler), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = s.Write(t.Context(), "kv/data/x", map[string]any{"data": map[string]any{"client_secret": canary}})
+			if test.followed != (err == nil) || test.followed != (got.Load() == 1) {
+				t.Errorf("%v; the node got %d requests", err, got.Load())
+			}
+		})
 	}
 }
 
