@@ -37,17 +37,23 @@ type Request struct {
 // else is an error, described as those of Read and Write: a redirect, another status, and an
 // answer of more than [MaxBody].
 func (s *Session) Exchange(ctx context.Context, r Request) (Answer, error) {
+	answer, err := s.exchange(ctx, r)
+	return answer, s.judge(err)
+}
+
+// exchange is Exchange for requests whose refusal says nothing of the token.
+func (s *Session) exchange(ctx context.Context, r Request) (Answer, error) {
 	sent := request{method: http.MethodGet, path: r.Path, token: s.currentToken(), index: r.Index, called: r.Operation}
 	if r.Body != nil {
 		sent.method, sent.body = http.MethodPut, r.Body
 	}
 	a, err := s.client.send(ctx, sent)
 	if err != nil {
-		return Answer{}, s.judge(describe(sent, err))
+		return Answer{}, describe(sent, err)
 	}
 	if a.StatusCode >= 400 && a.StatusCode != http.StatusNotFound {
 		_, err := decodeRefusal(sent, a)
-		return Answer{}, s.judge(describe(sent, err))
+		return Answer{}, describe(sent, err)
 	}
 	answer := Answer{Status: a.StatusCode, Body: a.content}
 	answer.ContentType, _, _ = mime.ParseMediaType(a.Header.Get("Content-Type"))

@@ -237,6 +237,7 @@ var oddAnswers = []string{
 	`200 {"wrap_info":{"token":"hvs.x","ttl":60}}`, `200 {"auth":null,"wrap_info":{"token":"hvs.x"}}`,
 	`200 {"data":{"ttl":"1h"}}`, `200 {"data":{"ttl":true}}`, `200 {"data":{"ttl":-1}}`, `200 {"data":{"ttl":[]}}`, `200 {"data":{"ttl":1.5}}`, `200 {"data":{"ttl":null}}`,
 	`200 {"data":{"ttl":1,"renewable":"x"}}`, `200 {"data":{"ttl":1,"policies":"root"}}`, `200 {"data":{"ttl":1,"policies":[1]}}`,
+	`200 {"data":{"ttl":1,"num_uses":"x"}}`, `200 {"data":{"ttl":1,"num_uses":1.5}}`,
 	`200 {"data":{"type":7}}`, `200 {"data":{"type":null}}`, `200 {"data":{"type":"kv","options":[]}}`, `200 {"data":{"type":"kv","options":{"version":"3"}}}`,
 	`200 {"data":{"kv/data/x":"update"}}`, `200 {"data":{"kv/data/x":[1]}}`, `200 {"data":{"kv/data/x":{}}}`,
 	"200 " + strings.Repeat("[", 1<<20), `200 {"data":` + strings.Repeat(`{"a":`, 20000), `200 {} {}`, `200 {}x`,
@@ -299,7 +300,7 @@ func taken(operation, answer string) bool {
 		return false
 	case "lookup-self", "lookup-self at login":
 		_, number := data["ttl"].(float64)
-		return number && data["ttl"] == 1.0 && data["renewable"] == nil && data["policies"] == nil
+		return number && data["ttl"] == 1.0 && data["renewable"] == nil && data["policies"] == nil && data["num_uses"] == nil
 	}
 	return false
 }

@@ -226,7 +226,11 @@ func (s *Session) Read(ctx context.Context, path string) (*Secret, error) {
 
 // Write writes to a path. It returns nil if Vault answers with 204, as to a write to KV version 1.
 func (s *Session) Write(ctx context.Context, path string, data map[string]any) (*Secret, error) {
-	answer, err := s.client.do(ctx, request{method: http.MethodPut, path: path, token: s.currentToken(), body: data})
+	r := request{method: http.MethodPut, path: path, token: s.currentToken()}
+	if data != nil {
+		r.body = data
+	}
+	answer, err := s.client.do(ctx, r)
 	return answer, s.judge(err)
 }
 

@@ -15,6 +15,10 @@ type Self struct {
 	Forever   bool          // it does not end
 	Renewable bool
 	Policies  []string
+	// Limited is set if the token is good for a number of requests only, and Uses is how many
+	// are left.
+	Limited bool
+	Uses    int
 }
 
 // LookUp asks Vault about the session's token.
@@ -49,6 +53,9 @@ func selfFrom(a *Secret) (self Self, err error) {
 	if self.Renewable, err = boolean(a.Data, "renewable"); err != nil {
 		return Self{}, err
 	}
+	if self.Limited, self.Uses, err = usesFrom(a.Data["num_uses"]); err != nil {
+		return Self{}, err
+	}
 	for _, name := range []string{"policies", "identity_policies"} {
 		list, ok := a.Data[name].([]any)
 		if !ok && a.Data[name] != nil {
@@ -63,6 +70,20 @@ func selfFrom(a *Secret) (self Self, err error) {
 		}
 	}
 	return self, nil
+}
+
+// usesFrom reads num_uses. Vault counts down to 1, and calls the last use -1, since 0 means that
+// there is no limit.
+func usesFrom(value any) (limited bool, left int, err error) {
+	if value == nil {
+		return false, 0, nil
+	}
+	number, ok := value.(json.Number)
+	n, err := strconv.Atoi(number.String())
+	if !ok || err != nil {
+		return false, 0, foreign("an answer whose num_uses is not a number")
+	}
+	return n != 0, max(n, 0), nil
 }
 
 // lease is a token and how long it lasts.
