@@ -36,46 +36,42 @@ func idleSession(t *testing.T, address string, appRole bool) *Session {
 	return s
 }
 
+// sessions are one with each way to log in.
+type sessions struct{ token, appRole *Session }
+
+func sessionsAt(t *testing.T, address string) sessions {
+	return sessions{idleSession(t, address, false), idleSession(t, address, true)}
+}
+
 // operations are all requests that a session sends.
-var operations = map[string]func(context.Context, *testing.T, string) error{
-	"login": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, true).logIn(ctx)
+var operations = map[string]func(context.Context, sessions) error{
+	"login":                func(ctx context.Context, s sessions) error { _, err := s.appRole.logIn(ctx); return err },
+	"lookup-self":          func(ctx context.Context, s sessions) error { _, err := s.token.LookUp(ctx); return err },
+	"lookup-self at login": func(ctx context.Context, s sessions) error { _, err := s.token.logIn(ctx); return err },
+	"renew-self": func(ctx context.Context, s sessions) error {
+		_, err := s.token.client.renew(ctx, rootToken)
 		return err
 	},
-	"lookup-self": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).LookUp(ctx)
+	"mounts": func(ctx context.Context, s sessions) error {
+		s.token.ForgetKVVersion("kv")
+		_, err := s.token.KVVersion(ctx, "kv")
 		return err
 	},
-	"lookup-self at login": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).logIn(ctx)
+	"capabilities-self": func(ctx context.Context, s sessions) error {
+		_, err := s.token.Capabilities(ctx, []string{"kv/data/x"})
 		return err
 	},
-	"renew-self": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).client.renew(ctx, rootToken)
+	"read": func(ctx context.Context, s sessions) error { _, err := s.token.Read(ctx, "kv/data/x"); return err },
+	"write": func(ctx context.Context, s sessions) error {
+		_, err := s.token.Write(ctx, "kv/data/x", map[string]any{"data": map[string]any{"client_secret": canary}})
 		return err
 	},
-	"mounts": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).KVVersion(ctx, "kv")
+	"exchange read": func(ctx context.Context, s sessions) error {
+		_, err := s.token.Exchange(ctx, Request{Path: "kv/data/x"})
 		return err
 	},
-	"capabilities-self": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).Capabilities(ctx, []string{"kv/data/x"})
-		return err
-	},
-	"read": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).Read(ctx, "kv/data/x")
-		return err
-	},
-	"write": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).Write(ctx, "kv/data/x", map[string]any{"data": map[string]any{"client_secret": canary}})
-		return err
-	},
-	"exchange read": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).Exchange(ctx, Request{Path: "kv/data/x"})
-		return err
-	},
-	"exchange write": func(ctx context.Context, t *testing.T, address string) error {
-		_, err := idleSession(t, address, false).Exchange(ctx, Request{Path: "kv/data/x", Body: map[string]any{"client_secret": canary}})
+	"exchange write": func(ctx context.Context, s sessions) error {
+		_, err := s.token.Exchange(ctx, Request{Path: "kv/data/x", Body: map[string]any{"client_secret": canary}})
 		return err
 	},
 }
@@ -121,9 +117,10 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 				w.Header().Set("Refresh", "0; url="+elsewhere.URL)
 				w.WriteHeader(status)
 			}))
+			at := sessionsAt(t, web.URL)
 			for operation, do := range operations {
 				asked.Store(0)
-				err := do(t.Context(), t, web.URL)
+				err := do(t.Context(), at)
 				want := replace(test.want, "")
 				if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "private") ||
 					strings.Contains(err.Error(), "CANARY") || len(err.Error()) > 1000 {
@@ -159,7 +156,7 @@ func TestStandby(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, `{"data":{"version":1}}`)
 		}))
-		err := operations["write"](t.Context(), t, web.URL)
+		err := operations["write"](t.Context(), sessionsAt(t, web.URL))
 		if standbys <= maxRedirects && err != nil {
 			t.Errorf("behind %d standbys: %v", standbys, err)
 		}
@@ -265,10 +262,11 @@ func oddServer(t *testing.T) (address string, set func(string)) {
 // panics. An error names the operation, or says in Vault's own words what is wrong.
 func TestOddAnswers(t *testing.T) {
 	address, set := oddServer(t)
+	at := sessionsAt(t, address)
 	for _, answer := range oddAnswers {
 		set(answer)
 		for operation, do := range operations {
-			err := do(t.Context(), t, address)
+			err := do(t.Context(), at)
 			switch {
 			case raw(operation) && (answer[0] == '2' || strings.HasPrefix(answer, "404")):
 				if err != nil {
@@ -335,6 +333,7 @@ func TestLeaseNumbers(t *testing.T) {
 // TestRandomAnswers throws what a random walk makes of good answers at each operation.
 func TestRandomAnswers(t *testing.T) {
 	address, set := oddServer(t)
+	at := sessionsAt(t, address)
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	bases := []string{
@@ -355,7 +354,7 @@ func TestRandomAnswers(t *testing.T) {
 		}
 		set(fmt.Sprintf("%d %s", status, b))
 		for operation, do := range operations {
-			if err := do(t.Context(), t, address); err != nil && strings.Contains(err.Error(), "CANARY") {
+			if err := do(t.Context(), at); err != nil && strings.Contains(err.Error(), "CANARY") {
 				t.Errorf("seed %d: %s: %d %s: %v", seed, operation, status, b, err)
 			}
 		}
@@ -399,7 +398,7 @@ func TestEndlessAnswers(t *testing.T) {
 			defer web.Close()
 			for _, operation := range []string{"login", "lookup-self", "read", "exchange write"} {
 				written.Store(0)
-				err := operations[operation](t.Context(), t, web.URL)
+				err := operations[operation](t.Context(), sessionsAt(t, web.URL))
 				if err == nil || strings.Contains(err.Error(), "CANARY") || len(err.Error()) > maxText+500 {
 					t.Errorf("%s: %.300v", operation, err)
 				}
@@ -463,8 +462,9 @@ func TestEcho(t *testing.T) {
 				_, _ = io.WriteString(conn, start+echo+"\r\n\r\n")
 			}
 		}))
+		at := sessionsAt(t, web.URL)
 		for operation, do := range operations {
-			if err := do(t.Context(), t, web.URL); err == nil || strings.Contains(err.Error(), "CANARY") || strings.Contains(err.Error(), roleID) {
+			if err := do(t.Context(), at); err == nil || strings.Contains(err.Error(), "CANARY") || strings.Contains(err.Error(), roleID) {
 				t.Errorf("%s, %s: %v", form, operation, err)
 			}
 		}
