@@ -185,7 +185,7 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	if r.status >= 400 && r.status < 500 && r.status != http.StatusRequestTimeout {
 		e := &rotation.IssuerError{Class: rotation.Refused, Operation: operation, Status: r.status}
 		if len(answer.Errors) > 0 {
-			e.Code, e.Message = answer.Errors[0].Code, secret.Scrub(answer.Errors[0].Message)
+			e.Code, e.Message = answer.Errors[0].Code, said(answer.Errors[0].Message)
 		}
 		if e.Message == "" {
 			e.Message = http.StatusText(r.status)
@@ -212,7 +212,7 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	case !answer.Success:
 		message := "the answer says success: false"
 		if len(answer.Errors) > 0 {
-			message = fmt.Sprintf("%s (code %d: %s)", message, answer.Errors[0].Code, answer.Errors[0].Message)
+			message = fmt.Sprintf("%s (code %d: %s)", message, answer.Errors[0].Code, said(answer.Errors[0].Message))
 		}
 		return fail(rotation.Unknown, message, nil)
 	}
@@ -357,6 +357,18 @@ func mediaType(h http.Header) string {
 		return " (it is " + t + ")"
 	}
 	return ""
+}
+
+// maxSaid is how many bytes of a message are kept: a server may put anything there.
+const maxSaid = 1000
+
+// said is a message as it may be shown, logged and stored.
+func said(message string) string {
+	message = secret.Scrub(message)
+	if len(message) > maxSaid {
+		message = strings.ToValidUTF8(message[:maxSaid], "") + "..."
+	}
+	return message
 }
 
 func unlessSame(err, other error) error {

@@ -132,6 +132,13 @@ func TestEndlessAnswers(t *testing.T) {
 			}
 		}
 	}
+	for _, status := range []int{200, 400} {
+		long := `{"success":false,"errors":[{"code":1,"message":"` + strings.Repeat("x", 4<<20) + `"}]}`
+		url, _ := serve(t, answer(status, "application/json", long))
+		if _, err := client(t, url, cloudflare.Options{}).Inspect(t.Context(), tokenID); err == nil || len(err.Error()) > 2000 {
+			t.Errorf("HTTP %d with a long message: an error of %d bytes", status, len(fmt.Sprint(err)))
+		}
+	}
 	// A secret that came before the rest did not end is kept.
 	url, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, err := fmt.Fprint(w, strings.Replace(goodBody, `}}`, `,"x":"`, 1))
