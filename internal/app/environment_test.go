@@ -75,7 +75,7 @@ func environmentRead(t *testing.T) map[string]string {
 		if len(parts) < 3 {
 			continue
 		}
-		for _, file := range strings.Fields(parts[2]) {
+		for file := range strings.FieldsSeq(parts[2]) {
 			source, err := os.ReadFile(filepath.Join(parts[1], file))
 			if err != nil {
 				t.Fatal(err)

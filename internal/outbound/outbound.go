@@ -69,8 +69,14 @@ func Unquoted(err error) error {
 			}
 		}
 	}
+	if len(text) > maxError { // the words of a proxy that refuses to connect
+		return &unquotedError{strings.ToValidUTF8(text[:maxError], "") + "...", err}
+	}
 	return err
 }
+
+// maxError is how many bytes of an error are kept.
+const maxError = 1000
 
 type unquotedError struct {
 	text  string

@@ -156,7 +156,7 @@ func (c *client) send(ctx context.Context, r request) (answered, error) {
 		defer cancel()
 	}
 	if strings.ContainsFunc(r.token, func(b rune) bool { return b < '!' || b > '~' }) {
-		return answered{}, &describedError{text: "the token has characters that no token may have"}
+		return answered{}, &describedError{text: "vault.auth: the token has characters that no token may have: a space, a line break, or one that is not ASCII"}
 	}
 	var body []byte
 	if r.body != nil {

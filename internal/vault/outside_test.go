@@ -90,3 +90,17 @@ func TestLoginPageInFrontOfVault(t *testing.T) {
 		t.Errorf("the login page got %d requests", n)
 	}
 }
+
+// TestTokenWithALineBreak: what cannot be a token is not sent, and not repeated.
+func TestTokenWithALineBreak(t *testing.T) {
+	for _, token := range []string{"hvs.CANARY\nhvs.second", "hvs.CANARY x", "hvs.CANARY\u00e9"} {
+		source := file(t, token)
+		s, o, _ := startSession(t, config.Vault{Address: "http://127.0.0.1:1", Auth: config.VaultAuth{Token: &source}})
+		if err := s.Ready(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "characters that no token may have") || strings.Contains(err.Error(), "CANARY") {
+			t.Errorf("%v", err)
+		}
+		if n := o.count("lookup error"); n != 0 {
+			t.Errorf("%d requests were sent", n)
+		}
+	}
+}
