@@ -1,9 +1,15 @@
 package vault
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
+	"io"
 	"mime"
 	"net/http"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // maxIndex bounds X-Vault-Index, in bytes: it goes back to Vault as it came.
@@ -41,23 +47,35 @@ func (s *Session) Exchange(ctx context.Context, r Request) (Answer, error) {
 	return answer, s.judge(err)
 }
 
+// exchangeKey is the context key of the Request that a request over the wire belongs to.
+type exchangeKey struct{}
+
 // exchange is Exchange for requests whose refusal says nothing of the token.
 func (s *Session) exchange(ctx context.Context, r Request) (Answer, error) {
-	sent := request{method: http.MethodGet, path: r.Path, token: s.currentToken(), index: r.Index, called: r.Operation}
-	if r.Body != nil {
-		sent.method, sent.body = http.MethodPut, r.Body
+	ctx = context.WithValue(ctx, exchangeKey{}, r)
+	logical := s.client.session.Logical()
+	var res *api.Response
+	var err error
+	if r.Body == nil {
+		res, err = logical.ReadRawWithContext(ctx, r.Path)
+	} else {
+		body, encodeErr := json.Marshal(r.Body)
+		if encodeErr != nil { // its text could quote the body
+			return Answer{}, &describedError{text: "the request cannot be written as JSON"}
+		}
+		res, err = logical.WriteRawWithContext(ctx, r.Path, body)
 	}
-	a, err := s.client.send(ctx, sent)
+	if res == nil || res.Response == nil || err != nil && res.StatusCode != http.StatusNotFound {
+		return Answer{}, plain(cmp.Or(err, errors.New("no answer came")))
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body) // which the transport has read within its limit
 	if err != nil {
-		return Answer{}, describe(sent, err)
+		return Answer{}, plain(err)
 	}
-	if a.StatusCode >= 400 && a.StatusCode != http.StatusNotFound {
-		_, err := decodeRefusal(sent, a)
-		return Answer{}, describe(sent, err)
-	}
-	answer := Answer{Status: a.StatusCode, Body: a.content}
-	answer.ContentType, _, _ = mime.ParseMediaType(a.Header.Get("Content-Type"))
-	if index := a.Header.Get("X-Vault-Index"); len(index) <= maxIndex {
+	answer := Answer{Status: res.StatusCode, Body: body}
+	answer.ContentType, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if index := res.Header.Get(api.HeaderIndex); len(index) <= maxIndex {
 		answer.Index = index
 	}
 	return answer, nil

@@ -2,9 +2,11 @@ package vault
 
 import (
 	"context"
-	"net/http"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/hashicorp/vault/api/auth/approle"
 
 	"rotatord/internal/config"
 	"rotatord/internal/secret"
@@ -14,7 +16,7 @@ import (
 type authMethod interface {
 	name() string
 	// logIn returns a token and how long it lasts.
-	logIn(ctx context.Context, client *client) (lease, error)
+	logIn(ctx context.Context, library *api.Client) (lease, error)
 	// changed reports whether the credential is another one than at the last login.
 	changed() bool
 	// hint says what to look at if a login is refused.
@@ -37,13 +39,17 @@ type tokenAuth struct {
 func (t *tokenAuth) name() string { return "token" }
 func (t *tokenAuth) hint() string { return "is the token in " + t.source.String() + " still valid?" }
 
-func (t *tokenAuth) logIn(ctx context.Context, client *client) (lease, error) {
+func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
 	token, err := t.source.Read()
 	if err != nil {
 		return lease{}, unreadable("vault.auth.token", err)
 	}
 	t.used.set(token)
-	self, err := client.lookUp(ctx, token.Reveal())
+	if !sendable(token.Reveal()) {
+		return lease{}, &describedError{text: "vault.auth.token: the token has characters that no token may have: a space, a line break, or one that is not ASCII"}
+	}
+	library.SetToken(token.Reveal())
+	self, err := lookUp(ctx, library)
 	switch {
 	case err != nil:
 		return lease{}, err
@@ -67,7 +73,7 @@ func (a *appRoleAuth) hint() string {
 	return "are role_id and secret_id right, not expired, and is approle mounted at auth/" + a.config.Mount + "?"
 }
 
-func (a *appRoleAuth) logIn(ctx context.Context, client *client) (lease, error) {
+func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
 	roleID, err := a.config.RoleID.Read()
 	if err != nil {
 		return lease{}, unreadable("vault.auth.approle.role_id", err)
@@ -77,10 +83,17 @@ func (a *appRoleAuth) logIn(ctx context.Context, client *client) (lease, error) 
 		return lease{}, unreadable("vault.auth.approle.secret_id", err)
 	}
 	a.used.set(secretID)
-	l, err := client.lease(ctx, request{method: http.MethodPut, path: "auth/" + a.config.Mount + "/login",
-		body: map[string]any{"role_id": roleID.Reveal(), "secret_id": secretID.Reveal()}})
-	l.forever = err == nil && l.ttl == 0 // Vault gives no token that has ended
-	return l, err
+	method, err := approle.NewAppRoleAuth(roleID.Reveal(), &approle.SecretID{FromString: secretID.Reveal()}, approle.WithMountPath(a.config.Mount))
+	if err != nil {
+		return lease{}, unreadable("vault.auth.approle", err)
+	}
+	answer, err := library.Auth().Login(ctx, method)
+	if err != nil {
+		return lease{}, plain(err)
+	}
+	l := leaseOf(answer)
+	l.forever = l.ttl == 0 // Vault gives no token that has ended
+	return l, nil
 }
 
 func (a *appRoleAuth) changed() bool { return a.used.differs(a.config.SecretID) }

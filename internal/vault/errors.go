@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 
 	"rotatord/internal/outbound"
@@ -96,20 +95,6 @@ func (r request) meaning(err error) string {
 	return "Vault cannot be reached: " + err.Error()
 }
 
-// name is the request's name in errors, as Vault's documentation has it where that is short.
-func (r request) name() string {
-	switch operation := r.operation(); operation {
-	case "renew":
-		return "renew-self"
-	case "lookup":
-		return "lookup-self"
-	case "capabilities":
-		return "capabilities-self"
-	default:
-		return operation
-	}
-}
-
 func meaningOf(status int) string {
 	switch {
 	case status == http.StatusServiceUnavailable:
@@ -125,36 +110,6 @@ func meaningOf(status int) string {
 	}
 }
 
-// secrets are the parts of a request that no error may repeat.
-func (r request) secrets() (all []string) {
-	add := func(s string) {
-		if s != "" {
-			all = append(all, s)
-		}
-	}
-	add(r.token)
-	var walk func(any)
-	walk = func(v any) {
-		switch v := v.(type) {
-		case string:
-			if len(v) >= shortestSecret {
-				add(v)
-			}
-		case map[string]any:
-			for _, inner := range v {
-				walk(inner)
-			}
-		}
-	}
-	walk(r.body)
-	slices.SortFunc(all, func(a, b string) int { return len(b) - len(a) }) // one may be part of another
-	return all
-}
-
-// shortestSecret keeps words such as "true", which may be beside a secret, from being taken out
-// of errors.
-const shortestSecret = 6
-
 type describedError struct {
 	text  string
 	cause error
@@ -162,6 +117,18 @@ type describedError struct {
 
 func (e *describedError) Error() string { return e.text }
 func (e *describedError) Unwrap() error { return e.cause }
+
+// plain returns the error of the transport without what the library and net/http put around it:
+// the URL of the request, and words that say nothing more.
+func plain(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*describedError](err); ok {
+		return e
+	}
+	return &describedError{text: secret.Scrub("Vault's client library: " + err.Error()), cause: err}
+}
 
 // hinted adds a hint to the error of a login that Vault refused.
 func hinted(err error, hint string) error {

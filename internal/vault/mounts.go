@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"fmt"
-	"net/http"
 )
 
 // KVVersion returns the version, 1 or 2, of the KV secrets engine mounted at mount. It is
@@ -15,11 +14,11 @@ func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 	if ok {
 		return version, nil
 	}
-	r := request{method: http.MethodGet, path: pathMounts + mount, token: s.currentToken()}
-	info, err := s.client.do(ctx, r)
+	info, err := s.client.session.Logical().ReadWithContext(ctx, pathMounts+mount)
+	err = plain(err)
 	if err == nil && info != nil {
 		if version, err = kvVersion(mount, info.Data); err != nil {
-			err = describe(r, err)
+			err = describe(request{operation: "mounts"}, err)
 		}
 	}
 	switch {

@@ -32,7 +32,8 @@ func idleSession(t *testing.T, address string, appRole bool) *Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.token, s.loggedIn = rootToken, true
+	s.client.session.SetToken(rootToken)
+	s.loggedIn = true
 	return s
 }
 
@@ -49,8 +50,8 @@ var operations = map[string]func(context.Context, sessions) error{
 	"lookup-self":          func(ctx context.Context, s sessions) error { _, err := s.token.LookUp(ctx); return err },
 	"lookup-self at login": func(ctx context.Context, s sessions) error { _, err := s.token.logIn(ctx); return err },
 	"renew-self": func(ctx context.Context, s sessions) error {
-		_, err := s.token.client.renew(ctx, rootToken)
-		return err
+		_, err := s.token.client.session.Auth().Token().RenewTokenAsSelfWithContext(ctx, rootToken, 0)
+		return plain(err)
 	},
 	"mounts": func(ctx context.Context, s sessions) error {
 		s.token.ForgetKVVersion("kv")
@@ -429,7 +430,7 @@ func TestSlowBody(t *testing.T) {
 	}))
 	defer web.Close()
 	s := idleSession(t, web.URL, false)
-	s.client.timeout = 100 * time.Millisecond
+	s.client.transport.timeout = 100 * time.Millisecond
 	if _, err := s.Read(t.Context(), "kv/data/x"); err == nil || !strings.Contains(err.Error(), "no complete answer in time") {
 		t.Errorf("%v", err)
 	}

@@ -31,7 +31,7 @@ func keepFor(t *testing.T, d time.Duration, vault inMemory) (s *Session) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.client.transport, s.pause = vault, 10*time.Minute
+	s.client.transport.next, s.pause = vault, 10*time.Minute
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	s.Run(ctx)
@@ -53,9 +53,9 @@ func TestRenewal(t *testing.T) {
 	}{
 		"renewable without a maximum": {time.Hour, 0, true, 200, 1, 46},
 		"renewable with a maximum":    {time.Hour, 6 * time.Hour, true, 200, 5, 45},
-		"not renewable":               {time.Hour, time.Hour, false, 200, 31, 0},
-		"renewing is not allowed":     {time.Hour, time.Hour, true, 403, 31, 31},
-		"renewing fails":              {time.Hour, time.Hour, true, 500, 31, 600},
+		"not renewable":               {time.Hour, time.Hour, false, 200, 35, 0},
+		"renewing is not allowed":     {time.Hour, time.Hour, true, 403, 35, 35},
+		"renewing fails":              {time.Hour, time.Hour, true, 500, 35, 600},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

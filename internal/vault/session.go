@@ -14,11 +14,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"github.com/hashicorp/vault/api"
 
 	"rotatord/internal/config"
 )
@@ -53,7 +53,6 @@ type Session struct {
 	attempts chan struct{} // closed after the first login, good or bad
 
 	mu       sync.Mutex
-	token    string
 	loggedIn bool
 	loginAt  time.Time
 	expiry   time.Time      // zero: does not end
@@ -118,7 +117,8 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	begun := time.Now()
-	l, err := s.login.logIn(ctx, s.client)
+	s.client.login.ClearToken() // nothing of an older login is sent with this one
+	l, err := s.login.logIn(ctx, s.client.login)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
@@ -129,7 +129,8 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 		}
 		return lease{}, err
 	}
-	s.token, s.loggedIn, s.loginAt, s.err = l.token, true, time.Now(), nil
+	s.client.session.SetToken(l.token)
+	s.loggedIn, s.loginAt, s.err = true, time.Now(), nil
 	s.expiry = time.Time{}
 	if !l.forever {
 		s.expiry = begun.Add(l.ttl)
@@ -141,11 +142,19 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 // keep renews the session until it ends, and returns why it did. If a new login took its
 // place meanwhile it is returned too; the old one is renewed until then.
 func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string) {
-	renewal := newRenewal(l)
-	due := time.NewTimer(renewal.wait())
-	defer due.Stop()
-	if l.forever { // there is nothing to renew
-		due.Stop()
+	var done <-chan error
+	if !l.forever { // else there is nothing to watch
+		watcher, err := s.client.session.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: l.watched()})
+		if err != nil {
+			return nil, err.Error()
+		}
+		done = watcher.DoneCh()
+		// Who watches also ends a renewal that is under way: the watcher takes no context.
+		watching, cancel := context.WithCancel(ctx)
+		s.client.transport.keeper.Store(&keeper{watching, func(begun time.Time, l2 lease, err error) { s.renewed(watching, l.token, begun, l2, err) }})
+		var ended sync.WaitGroup
+		ended.Go(watcher.Start)
+		defer func() { watcher.Stop(); cancel(); ended.Wait() }()
 	}
 	changed := time.NewTicker(s.pause)
 	defer changed.Stop()
@@ -154,11 +163,11 @@ func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string
 		select {
 		case <-ctx.Done():
 			return nil, "stopping"
-		case <-due.C:
-			if reason := s.renew(ctx, renewal); reason != "" {
-				return nil, reason
+		case err := <-done:
+			if err != nil {
+				return nil, "it could not be renewed: " + plain(err).Error()
 			}
-			due.Reset(renewal.wait())
+			return nil, "it cannot be renewed any further"
 		case <-s.refused:
 			// A policy that lacks something refuses as well. Only a dead token is replaced.
 			if s.dead(ctx) {
@@ -177,12 +186,31 @@ func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string
 	}
 }
 
+// renewed takes what came of a renewal of the token, which the lifetime watcher sent.
+func (s *Session) renewed(watching context.Context, token string, begun time.Time, l lease, err error) {
+	switch {
+	case watching.Err() != nil:
+	case err == nil:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.currentToken() == token { // no other login has taken its place
+			// This token has an end, so no time left is not "for ever" here.
+			s.expiry = begun.Add(l.ttl)
+		}
+	case denied(err):
+		s.log.Warn("Vault refused to renew the session: it is logged in again before its end", "error", err)
+		s.suspect() // the token may be dead
+	default: // the watcher tries again while there is time
+		s.log.Warn("renewing the session with Vault failed", "error", err)
+	}
+}
+
 // dead reports whether Vault says that the session's token is not valid. If so there is no
 // session any more, however long its lease would have lasted.
 func (s *Session) dead(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	if _, err := s.client.lookUp(ctx, s.currentToken()); !denied(err) {
+	if _, err := lookUp(ctx, s.client.session); !denied(err) {
 		return false // it is valid, or Vault cannot say so now
 	}
 	s.mu.Lock()
@@ -219,29 +247,26 @@ func (s *Session) Expiry() (time.Time, bool) {
 }
 
 // Read reads a path. It returns nil if Vault says that nothing is there.
-func (s *Session) Read(ctx context.Context, path string) (*Secret, error) {
-	answer, err := s.client.do(ctx, request{method: http.MethodGet, path: path, token: s.currentToken()})
-	return answer, s.judge(err)
+func (s *Session) Read(ctx context.Context, path string) (*api.Secret, error) {
+	answer, err := s.client.session.Logical().ReadWithContext(ctx, path)
+	return answer, s.judge(plain(err))
 }
 
 // Write writes to a path. It returns nil if Vault answers with 204, as to a write to KV version 1.
-func (s *Session) Write(ctx context.Context, path string, data map[string]any) (*Secret, error) {
-	r := request{method: http.MethodPut, path: path, token: s.currentToken()}
-	if data != nil {
-		r.body = data
-	}
-	answer, err := s.client.do(ctx, r)
-	return answer, s.judge(err)
+func (s *Session) Write(ctx context.Context, path string, data map[string]any) (*api.Secret, error) {
+	answer, err := s.client.session.Logical().WriteWithContext(ctx, path, data)
+	return answer, s.judge(plain(err))
 }
 
 // Capabilities asks what the session may do at each path.
 func (s *Session) Capabilities(ctx context.Context, paths []string) (map[string][]string, error) {
-	r := request{method: http.MethodPut, path: pathCapabilities, token: s.currentToken(), body: map[string]any{"paths": paths}}
-	answer, err := s.client.do(ctx, r)
+	// The library's own method asks for one path only.
+	answer, err := s.client.session.Logical().WriteWithContext(ctx, pathCapabilities, map[string]any{"paths": paths})
+	err = plain(err)
 	var all map[string][]string
 	if err == nil {
 		if all, err = capabilitiesFrom(answer, paths); err != nil {
-			err = describe(r, err)
+			err = describe(request{operation: "capabilities"}, err)
 		}
 	}
 	if err != nil {
@@ -250,7 +275,7 @@ func (s *Session) Capabilities(ctx context.Context, paths []string) (map[string]
 	return all, nil
 }
 
-func capabilitiesFrom(a *Secret, paths []string) (map[string][]string, error) {
+func capabilitiesFrom(a *api.Secret, paths []string) (map[string][]string, error) {
 	if a == nil || a.Data == nil {
 		return nil, foreign("an answer without data")
 	}
@@ -271,11 +296,7 @@ func capabilitiesFrom(a *Secret, paths []string) (map[string][]string, error) {
 	return all, nil
 }
 
-func (s *Session) currentToken() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.token
-}
+func (s *Session) currentToken() string { return s.client.session.Token() }
 
 // judge returns err, and has the token looked at if it may have been revoked.
 func (s *Session) judge(err error) error {
@@ -287,13 +308,18 @@ func (s *Session) judge(err error) error {
 		old := time.Since(s.loginAt) > s.pause
 		s.mu.Unlock()
 		if old {
-			select {
-			case s.refused <- struct{}{}:
-			default:
-			}
+			s.suspect()
 		}
 	}
 	return err
+}
+
+// suspect has the token looked at.
+func (s *Session) suspect() {
+	select {
+	case s.refused <- struct{}{}:
+	default:
+	}
 }
 
 // ended reports whether the lease has run out. The caller holds mu.

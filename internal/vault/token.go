@@ -4,9 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"net/http"
+	"math"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/hashicorp/vault/api"
 )
 
 // Self is what Vault says of the token in use.
@@ -23,53 +26,41 @@ type Self struct {
 
 // LookUp asks Vault about the session's token.
 func (s *Session) LookUp(ctx context.Context) (Self, error) {
-	self, err := s.client.lookUp(ctx, s.currentToken())
+	self, err := lookUp(ctx, s.client.session)
 	return self, s.judge(err)
 }
 
-func (c *client) lookUp(ctx context.Context, token string) (Self, error) {
-	r := request{method: http.MethodGet, path: pathLookup, token: token}
-	answer, err := c.do(ctx, r)
+func lookUp(ctx context.Context, library *api.Client) (Self, error) {
+	answer, err := library.Auth().Token().LookupSelfWithContext(ctx)
 	if err != nil {
-		return Self{}, err
+		return Self{}, plain(err)
 	}
 	self, err := selfFrom(answer)
 	if err != nil {
-		return Self{}, describe(r, err)
+		return Self{}, describe(request{operation: "lookup"}, err)
 	}
 	return self, nil
 }
 
-func selfFrom(a *Secret) (self Self, err error) {
+func selfFrom(a *api.Secret) (self Self, err error) {
 	if a == nil || a.Data == nil {
 		return Self{}, foreign("an answer without data")
 	}
+	// The library's TokenTTL takes a missing number for 0.
 	if self.TTL, err = seconds(a.Data, "ttl"); err != nil {
 		return Self{}, err
 	}
 	// Vault tells whole seconds: a token in its last one has a ttl of 0, as has one that does
 	// not end. Only the latter has no expire_time.
 	self.Forever = self.TTL == 0 && a.Data["expire_time"] == nil
-	if self.Renewable, err = boolean(a.Data, "renewable"); err != nil {
-		return Self{}, err
+	if self.Renewable, err = a.TokenIsRenewable(); err != nil {
+		return Self{}, foreign("an answer whose renewable is neither true nor false")
 	}
-	if self.Limited, self.Uses, err = usesFrom(a.Data["num_uses"]); err != nil {
-		return Self{}, err
+	if self.Policies, err = a.TokenPolicies(); err != nil {
+		return Self{}, foreign("an answer whose policies are not names")
 	}
-	for _, name := range []string{"policies", "identity_policies"} {
-		list, ok := a.Data[name].([]any)
-		if !ok && a.Data[name] != nil {
-			return Self{}, foreign("an answer whose " + name + " is not a list")
-		}
-		for _, p := range list {
-			policy, ok := p.(string)
-			if !ok {
-				return Self{}, foreign("an answer whose " + name + " are not names")
-			}
-			self.Policies = append(self.Policies, policy)
-		}
-	}
-	return self, nil
+	self.Limited, self.Uses, err = usesFrom(a.Data["num_uses"])
+	return self, err
 }
 
 // usesFrom reads num_uses. Vault counts down to 1, and calls the last use -1, since 0 means that
@@ -105,49 +96,56 @@ func (l lease) enough() time.Duration {
 // maxLease is what a longer lease is taken for. It keeps times in range.
 const maxLease = 100 * 365 * 24 * time.Hour
 
-// lease sends a request that is answered with a lease.
-func (c *client) lease(ctx context.Context, r request) (lease, error) {
-	answer, err := c.do(ctx, r)
-	if err != nil {
-		return lease{}, err
-	}
-	l, err := leaseFrom(answer)
-	if err != nil {
-		return lease{}, describe(r, err)
-	}
-	return l, nil
-}
+// leased reports whether an answer must give a token and its lease.
+func (r request) leased() bool { return r.operation == "login" || r.operation == "renew" }
 
-// renew extends the token's lease. Its answer is a lease that ends, however short it is.
-func (c *client) renew(ctx context.Context, token string) (lease, error) {
-	l, err := c.lease(ctx, request{method: http.MethodPut, path: pathRenew, token: token, body: map[string]any{}})
-	l.token = token
-	return l, err
-}
-
-// leaseFrom reads the auth part of an answer to a login or a renewal.
-func leaseFrom(a *Secret) (lease, error) {
+// judgeLease judges the auth part of an answer to a login or a renewal. The lifetime watcher would
+// panic, renew without an end, or log in at once on a lease that is no time.
+func judgeLease(auth map[string]any, wrapped bool) error {
 	switch {
-	case a == nil:
-		return lease{}, foreign("HTTP 204 without a body")
-	case a.auth == nil && a.wrapped:
-		return lease{}, foreign("a wrapped answer, which rotatord did not ask for: does a proxy add X-Vault-Wrap-TTL?")
-	case a.auth == nil:
-		return lease{}, foreign("an answer without auth")
-	case a.auth["mfa_requirement"] != nil:
-		return lease{}, &describedError{text: "Vault asks for a second factor (MFA), which a daemon does not have: exempt its role from MFA"}
+	case auth == nil && wrapped:
+		return foreign("a wrapped answer, which rotatord did not ask for: does a proxy add X-Vault-Wrap-TTL?")
+	case auth == nil:
+		return foreign("an answer without auth")
+	case auth["mfa_requirement"] != nil:
+		return &describedError{text: "Vault asks for a second factor (MFA), which a daemon does not have: exempt its role from MFA"}
 	}
-	l := lease{}
-	var ok bool
-	if l.token, ok = a.auth["client_token"].(string); !ok || l.token == "" {
-		return lease{}, foreign("an answer without a client_token")
+	token, ok := auth["client_token"].(string)
+	switch {
+	case !ok || token == "":
+		return foreign("an answer without a client_token")
+	case !sendable(token):
+		return foreign("an answer whose client_token has characters that no token may have")
 	}
-	var err error
-	if l.ttl, err = seconds(a.auth, "lease_duration"); err != nil {
-		return lease{}, err
+	if _, err := seconds(auth, "lease_duration"); err != nil {
+		return err
 	}
-	l.renewable, err = boolean(a.auth, "renewable")
-	return l, err
+	if n, err := auth["lease_duration"].(json.Number).Int64(); err != nil || n > math.MaxInt64/int64(time.Second) {
+		return foreign("an answer whose lease_duration is longer than 292 years")
+	}
+	if _, ok := auth["renewable"].(bool); !ok && auth["renewable"] != nil {
+		return foreign("an answer whose renewable is neither true nor false")
+	}
+	return nil
+}
+
+// leaseOf reads a proven answer to a login or a renewal.
+func leaseOf(a *api.Secret) lease {
+	return lease{
+		token: a.Auth.ClientToken, ttl: min(time.Duration(a.Auth.LeaseDuration)*time.Second, maxLease), renewable: a.Auth.Renewable,
+	}
+}
+
+// watched is the lease as the library's lifetime watcher takes it.
+func (l lease) watched() *api.Secret {
+	return &api.Secret{Auth: &api.SecretAuth{
+		ClientToken: l.token, LeaseDuration: int(min(int64(l.ttl/time.Second), math.MaxInt)), Renewable: l.renewable,
+	}}
+}
+
+// sendable reports whether a header can carry a token.
+func sendable(token string) bool {
+	return !strings.ContainsFunc(token, func(b rune) bool { return b < '!' || b > '~' })
 }
 
 // seconds reads a number of seconds that must be there.
@@ -165,13 +163,4 @@ func seconds(from map[string]any, name string) (time.Duration, error) {
 		return maxLease, nil
 	}
 	return time.Duration(n) * time.Second, nil
-}
-
-// boolean reads a flag, false if it is not there.
-func boolean(from map[string]any, name string) (bool, error) {
-	value, ok := from[name].(bool)
-	if !ok && from[name] != nil {
-		return false, foreign("an answer whose " + name + " is neither true nor false")
-	}
-	return value, nil
 }
