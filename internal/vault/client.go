@@ -32,7 +32,7 @@ func newClient(c config.Vault, observer Observer) (*api.Client, error) {
 		MaxRetries: 0, // a repeated write is ours to decide
 		CloneToken: false,
 		HttpClient: &http.Client{
-			Transport: observed{transport, observer},
+			Transport: exchanged{observed{transport, observer}},
 			// As the library wants it: it follows redirects itself.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -101,6 +101,9 @@ func (o observed) RoundTrip(r *http.Request) (*http.Response, error) {
 // operationOf names a request for metrics: a small, fixed set.
 func operationOf(r *http.Request) string {
 	path := strings.TrimPrefix(r.URL.Path, "/v1/")
+	if request, ok := requestOf(r.Context()); ok && request.Operation != "" {
+		return request.Operation
+	}
 	switch {
 	case strings.HasPrefix(path, "auth/") && strings.HasSuffix(path, "/login"):
 		return "login"
