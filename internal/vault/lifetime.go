@@ -32,9 +32,9 @@ type mountLifetime struct {
 }
 
 // DeleteVersionAfter returns how long a version that is written now lives before Vault deletes it
-// by itself; 0 if it stays. known is false if the policy does not allow to read both the mount's
-// configuration and the secret's metadata: the answer is exact or there is none. mount is of KV
-// version 2.
+// by itself; 0 if it stays. mount is of KV version 2. The answer is exact if the policy allows to
+// read the mount's configuration and the secret's metadata. If it allows only the first, a
+// lifetime that is set for the mount is the longest possible, and without one known is false.
 func (s *Session) DeleteVersionAfter(ctx context.Context, mount, path string) (after time.Duration, known bool) {
 	config := s.mountLifetime(ctx, mount)
 	switch {
@@ -47,7 +47,7 @@ func (s *Session) DeleteVersionAfter(ctx context.Context, mount, path string) (a
 	refused := time.Now().Before(s.lifetimes.metadata[mount])
 	s.lifetimes.mu.Unlock()
 	if refused {
-		return 0, false
+		return config.after, config.after > 0
 	}
 	own, status := s.deleteAfter(ctx, mount+"/metadata/"+path)
 	switch {
@@ -55,10 +55,10 @@ func (s *Session) DeleteVersionAfter(ctx context.Context, mount, path string) (a
 		s.lifetimes.mu.Lock()
 		s.lifetimes.metadata[mount] = time.Now().Add(refusalKept)
 		s.lifetimes.mu.Unlock()
-		return 0, false
+		return config.after, config.after > 0
 	case status == http.StatusNotFound: // no version and no settings yet: the mount's apply
 	case status != http.StatusOK:
-		return 0, false
+		return config.after, config.after > 0
 	}
 	// As Vault has it: the shorter of the two that are set.
 	if own > 0 && (config.after == 0 || own < config.after) {

@@ -94,7 +94,9 @@ type Fault struct {
 	After bool
 	// Status is what is answered; 0 breaks the connection.
 	Status int
-	// Body and ContentType are answered with Status, in place of an error of Vault's form.
+	// Body and ContentType are answered with Status, as they are and even if they are empty, in
+	// place of an error of Vault's form, if Verbatim is set.
+	Verbatim          bool
 	Body, ContentType string
 	// Back answers a read of a secret of version 2 from a state that is so many versions old, as
 	// a node does that is behind.
@@ -154,6 +156,13 @@ func (s *Server) Inject(f Fault) {
 	defer s.mu.Unlock()
 	f.Count = max(f.Count, 1)
 	s.faults = append(s.faults, &f)
+}
+
+// ClearFaults takes back all faults that have not struck yet.
+func (s *Server) ClearFaults() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
 }
 
 // Logins and Writes count logins that succeeded and secrets that were written.
@@ -524,7 +533,7 @@ func strike(w http.ResponseWriter, f *Fault) {
 	if f.Status == 0 {
 		panic(http.ErrAbortHandler)
 	}
-	if f.Body == "" && f.ContentType == "" {
+	if !f.Verbatim {
 		fail(w, f.Status, "injected fault")
 		return
 	}
