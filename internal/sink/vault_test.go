@@ -108,6 +108,7 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 				server.Inject(vaulttest.Fault{Reads: true, Count: n, Back: 1})
 			}
 		}
+		h.ShortLife = time.Millisecond
 		h.DeleteAfter = func(_ *testing.T, after time.Duration) { server.DeleteVersionAfter(mount.Path, path, after) }
 		h.Delete = func(*testing.T) { server.Delete(mount.Path, path) }
 		h.DuringNextWrite = func(_ *testing.T, do func()) { server.Inject(vaulttest.Fault{Do: do}) }

@@ -346,7 +346,7 @@ var answers = []testCase{
 		}
 	}},
 	{"a version that has deleted itself", func(h Harness) bool { return h.DeleteAfter != nil }, func(t *testing.T, h Harness) {
-		h.DeleteAfter(t, time.Millisecond)
+		h.DeleteAfter(t, h.ShortLife)
 		_, _ = h.Sink.Store(t.Context(), credential(1), rotation.Stored{}) // it may be gone when it is read back
 		h.DeleteAfter(t, 0)
 		var now rotation.Stored

@@ -48,6 +48,8 @@ type Harness struct {
 	Stale func(t *testing.T, skip, n int)
 	// DeleteAfter has the place delete what is written from then on after some time.
 	DeleteAfter func(t *testing.T, after time.Duration)
+	// ShortLife is the shortest time that DeleteAfter takes.
+	ShortLife time.Duration
 	// KV is the version of the KV engine; 0 for a sink that is none.
 	KV int
 	// FailReads makes the next n reads fail.

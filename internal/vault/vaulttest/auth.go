@@ -44,6 +44,15 @@ func (s *Server) LimitUses(token string, uses int) {
 	s.tokens[token].uses = uses
 }
 
+// SetNumUses sets token_num_uses of the role, for tokens that are made from then on.
+func (s *Server) SetNumUses(uses int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	role := *s.options.AppRole
+	role.NumUses = uses
+	s.options.AppRole = &role
+}
+
 // AddToken makes a token that ends after ttl, and can be renewed until maxTTL after now;
 // 0 means that it does not end, or can always be renewed.
 func (s *Server) AddToken(ttl, maxTTL time.Duration) string {
