@@ -53,13 +53,13 @@ func TestVersionThatDeletesItself(t *testing.T) {
 				token.Timetable.Schedule = mustParse(t, "0 4 * * *")
 				var err error
 				if test.manual {
-					_, err = r.RotateNow(t.Context(), token, rotation.Overrides{Freeze: true, Pause: true, Grace: true}, "ops")
+					_, err = r.RotateNow(w.t.Context(), token, rotation.Overrides{Freeze: true, Pause: true, Grace: true}, "ops")
 				} else {
-					if _, err := r.Enroll(t.Context(), token); err != nil {
+					if _, err := r.Enroll(w.t.Context(), token); err != nil {
 						t.Fatal(err)
 					}
 					time.Sleep(time.Until(rotation.NextDue(token, w.record(), rotation.Pause{}).At))
-					_, err = r.Advance(t.Context(), token)
+					_, err = r.Advance(w.t.Context(), token)
 				}
 				if rotated := w.rotates == 1; rotated != test.rotates || (err == nil) != test.rotates {
 					t.Errorf("rotated %d times, want %t: %v", w.rotates, test.rotates, err)
