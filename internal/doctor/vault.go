@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/scheduler"
 	"rotatord/internal/sink"
 	"rotatord/internal/vault"
 )
@@ -30,7 +31,8 @@ var adminPaths = []string{"sys/policies/acl/rotatord-doctor", "sys/mounts/rotato
 // place is a secret in Vault, and the entry that writes there.
 type place struct {
 	config.VaultSink
-	subject string
+	subject   string
+	timetable scheduler.Timetable
 }
 
 // vault looks at the session, the mounts, and what the policies allow.
@@ -58,7 +60,7 @@ func (e *examination) vault(ctx context.Context) {
 			if s.Vault == nil {
 				continue
 			}
-			places = append(places, place{*s.Vault, fmt.Sprintf("tokens.%s.sinks[%d]", t.Name, i)})
+			places = append(places, place{*s.Vault, fmt.Sprintf("tokens.%s.sinks[%d]", t.Name, i), t.Timetable()})
 		}
 	}
 	for _, p := range places {
@@ -88,6 +90,7 @@ func (e *examination) session(ctx context.Context, s *vault.Session) {
 			"look at what is between here and vault.address")
 		return
 	}
+	e.uses(self)
 	kind := "token"
 	if e.Config.Vault.Auth.AppRole != nil {
 		kind = "approle"
@@ -165,12 +168,13 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 // place looks at one path, and reports whether nothing is wrong with it.
 func (e *examination) place(ctx context.Context, s *vault.Session, p place, data, metadata []string) bool {
 	where := p.Mount + "/" + p.Path
-	if _, err := sink.NewVault(s, p.VaultSink).Preflight(ctx); err != nil {
+	stored, err := sink.NewVault(s, p.VaultSink).Preflight(ctx)
+	if err != nil {
 		e.add(Bad, SinkUnusable, p.subject, err.Error(), "let the policy allow create, read and update there")
 		return false
 	}
 	root := slices.Contains(data, "root") // which is a finding of its own
-	fine := true
+	fine := e.lasting(p, stored)
 	for _, need := range []string{"create", "update"} {
 		if !root && !slices.Contains(data, need) {
 			fine = false

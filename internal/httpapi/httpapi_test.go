@@ -63,6 +63,7 @@ func busy() *fakeSource {
 				Order:        &status.Order{Since: now.Add(-time.Minute), By: "root", RevokeNow: true, Left: 1},
 				Verification: &status.Verification{Since: now.Add(-10 * time.Minute), Probes: 7, Refused: true, Error: "HTTP 401"},
 				Unverified:   "no route to host",
+				Deletions:    []status.Deletion{{Sink: "vault:secret/access/ci", At: now.Add(20 * time.Hour)}},
 			},
 			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "replace", Replaced: 2, ReplacedError: "in a policy", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
 		},
@@ -290,6 +291,12 @@ const wantToken = `{
     "revoke_now": true,
     "left": 1
   },
+  "deletions": [
+    {
+      "sink": "vault:secret/access/ci",
+      "at": "2026-03-02T08:00:00Z"
+    }
+  ],
   "gone": true,
   "rotated_outside": "2026-03-01T10:00:00Z",
   "renews": "2026-03-03T12:00:00Z",

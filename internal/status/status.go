@@ -45,6 +45,8 @@ type Token struct {
 	Pause     *Pause `json:"pause,omitempty"` // while paused, by its name or with all tokens
 	Order     *Order `json:"order,omitempty"` // while an order to rotate is not carried out
 
+	// Deletions are the sinks that will delete what they hold by themselves, as last seen.
+	Deletions []Deletion `json:"deletions,omitempty"`
 	// Waiting is set if the token is due and waits for its turn: others of its account are in hand,
 	// or its requests would not be let through soon.
 	Waiting bool `json:"waiting,omitempty"`
@@ -65,6 +67,12 @@ type Token struct {
 	Verifies     bool          `json:"verifies,omitempty"`
 	Verification *Verification `json:"verification,omitempty"`
 	Unverified   string        `json:"unverified,omitempty"`
+}
+
+// Deletion is when a sink deletes by itself what it holds: Vault's delete_version_after.
+type Deletion struct {
+	Sink string    `json:"sink"` // its name, such as "vault:secret/access/ci"
+	At   time.Time `json:"at"`   // in the past, it has done so
 }
 
 // Order is an operator's word that a token is to be rotated.

@@ -26,7 +26,7 @@ import (
 // Observer is told of requests, for metrics. It must be safe for concurrent use.
 type Observer interface {
 	// VaultRequest reports one request. operation is login, renew, lookup, capabilities,
-	// mounts, read or write; code is the HTTP status, or "error" if no answer came.
+	// mounts, lifetime, probe, read or write; code is the HTTP status, or "error" if no answer came.
 	VaultRequest(operation, code string, d time.Duration)
 }
 
@@ -44,13 +44,16 @@ const (
 
 // Session is one login at one Vault. It is safe for concurrent use.
 type Session struct {
-	config   config.Vault
-	login    authMethod
-	log      *slog.Logger
-	client   *client
-	refused  chan struct{} // a request was refused with 403
-	pause    time.Duration // the constant; shorter in tests
-	attempts chan struct{} // closed after the first login, good or bad
+	config    config.Vault
+	login     authMethod
+	log       *slog.Logger
+	client    *client
+	refused   chan struct{}   // a request was refused with 403
+	again     chan chan error // of callers who need a new login; each gets its error
+	uses      uses
+	lifetimes lifetimes
+	pause     time.Duration // the constant; shorter in tests
+	attempts  chan struct{} // closed after the first login, good or bad
 
 	mu       sync.Mutex
 	loggedIn bool
@@ -68,7 +71,9 @@ func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) 
 	}
 	return &Session{
 		config: c, login: methodOf(c.Auth), log: log.With("vault", c.Address), client: client, pause: pause,
-		refused: make(chan struct{}, 1), attempts: make(chan struct{}), versions: make(map[string]int),
+		refused: make(chan struct{}, 1), again: make(chan chan error), uses: uses{semaphore: make(chan struct{}, 1)},
+		lifetimes: lifetimes{configs: make(map[string]mountLifetime), metadata: make(map[string]time.Time)},
+		attempts:  make(chan struct{}), versions: make(map[string]int),
 		err: errors.New("not logged in yet"),
 	}, nil
 }
@@ -172,6 +177,12 @@ func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string
 			// A policy that lacks something refuses as well. Only a dead token is replaced.
 			if s.dead(ctx) {
 				return nil, "a request was refused, and the token is no longer valid"
+			}
+		case reply := <-s.again:
+			next, err := s.logIn(ctx)
+			reply <- err
+			if err == nil {
+				return &next, "its token had too few uses left"
 			}
 		case <-changed.C:
 			if !retry && !s.login.changed() {
