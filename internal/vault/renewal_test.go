@@ -130,3 +130,71 @@ func TestNoLoginAfterTheOther(t *testing.T) {
 		})
 	}
 }
+
+// hanging answers a login, and no renewal until its context ends.
+type hanging struct{ canceled atomic.Int64 }
+
+func (h *hanging) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasSuffix(r.URL.Path, "/login") {
+		return inMemory(func(*http.Request) (int, string) { return 200, leaseBody(time.Hour, true) }).RoundTrip(r)
+	}
+	<-r.Context().Done()
+	h.canceled.Add(1)
+	return nil, r.Context().Err()
+}
+
+// TestShutdownDuringARenewal: the lifetime watcher takes no context, and still nothing waits for
+// a renewal that is not answered.
+func TestShutdownDuringARenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begun, h := time.Now(), &hanging{}
+		auth := config.VaultAuth{AppRole: &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}}
+		s, err := New(config.Vault{Address: "http://127.0.0.1:1", Timeout: time.Hour, Auth: auth}, slog.New(slog.DiscardHandler), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.client.transport.next = h
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		s.Run(ctx)
+		if took := time.Since(begun); took != time.Minute || h.canceled.Load() != 1 {
+			t.Errorf("it ended after %s, with %d renewals that were ended", took, h.canceled.Load())
+		}
+	})
+}
+
+// TestLateRenewal: the answer to a renewal of the token before does not change the session's end,
+// and a lease begins when it was asked for.
+func TestLateRenewal(t *testing.T) {
+	s := idleSession(t, "http://127.0.0.1:1", false)
+	begun := time.Now().Add(-time.Minute)
+	s.renewed("hvs.before", begun, lease{ttl: time.Hour}, nil)
+	if end, _ := s.Expiry(); !end.IsZero() {
+		t.Errorf("the session ends at %s by the renewal of another token", end)
+	}
+	s.renewed(rootToken, begun, lease{ttl: time.Hour}, nil)
+	if end, _ := s.Expiry(); !end.Equal(begun.Add(time.Hour)) {
+		t.Errorf("the session ends at %s, want %s", end, begun.Add(time.Hour))
+	}
+}
+
+// TestOddRenewals: whatever answers a renewal, nothing panics, nothing loops, and the session goes on.
+func TestOddRenewals(t *testing.T) {
+	for _, answer := range oddAnswers {
+		synctest.Test(t, func(t *testing.T) {
+			requests := 0
+			keepFor(t, 2*time.Hour, func(r *http.Request) (int, string) {
+				requests++
+				if strings.HasSuffix(r.URL.Path, "/login") {
+					return 200, leaseBody(time.Hour, true)
+				}
+				var status int
+				_, _ = fmt.Sscan(answer[:3], &status)
+				return status, answer[4:]
+			})
+			if requests < 3 || requests > 100 {
+				t.Errorf("%.80q: %d requests in two hours", answer, requests)
+			}
+		})
+	}
+}

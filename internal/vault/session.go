@@ -154,9 +154,12 @@ func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string
 			return nil, err.Error()
 		}
 		done = watcher.DoneCh()
-		// Who watches also ends a renewal that is under way: the watcher takes no context.
 		watching, cancel := context.WithCancel(ctx)
-		s.client.transport.keeper.Store(&keeper{watching, func(begun time.Time, l2 lease, err error) { s.renewed(watching, l.token, begun, l2, err) }})
+		s.client.transport.keeper.Store(&keeper{watching, func(begun time.Time, renewed lease, err error) {
+			if watching.Err() == nil {
+				s.renewed(l.token, begun, renewed, err)
+			}
+		}})
 		var ended sync.WaitGroup
 		ended.Go(watcher.Start)
 		defer func() { watcher.Stop(); cancel(); ended.Wait() }()
@@ -198,9 +201,8 @@ func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string
 }
 
 // renewed takes what came of a renewal of the token, which the lifetime watcher sent.
-func (s *Session) renewed(watching context.Context, token string, begun time.Time, l lease, err error) {
+func (s *Session) renewed(token string, begun time.Time, l lease, err error) {
 	switch {
-	case watching.Err() != nil:
 	case err == nil:
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -210,7 +212,7 @@ func (s *Session) renewed(watching context.Context, token string, begun time.Tim
 		}
 	case denied(err):
 		s.log.Warn("Vault refused to renew the session: it is logged in again before its end", "error", err)
-		s.suspect() // the token may be dead
+		_ = s.judge(err) // a token without the default policy may not renew itself, also right after its login
 	default: // the watcher tries again while there is time
 		s.log.Warn("renewing the session with Vault failed", "error", err)
 	}
@@ -319,18 +321,13 @@ func (s *Session) judge(err error) error {
 		old := time.Since(s.loginAt) > s.pause
 		s.mu.Unlock()
 		if old {
-			s.suspect()
+			select {
+			case s.refused <- struct{}{}:
+			default:
+			}
 		}
 	}
 	return err
-}
-
-// suspect has the token looked at.
-func (s *Session) suspect() {
-	select {
-	case s.refused <- struct{}{}:
-	default:
-	}
 }
 
 // ended reports whether the lease has run out. The caller holds mu.
