@@ -13,7 +13,6 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/hashicorp/vault/api"
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/app"
@@ -150,8 +149,8 @@ func (d *demo) setUp(ctx context.Context) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	vaultToken := os.Getenv(api.EnvVaultToken)
-	if d.vaultAddr = os.Getenv(api.EnvVaultAddress); d.vaultAddr != "" {
+	vaultToken := os.Getenv("VAULT_TOKEN")
+	if d.vaultAddr = os.Getenv("VAULT_ADDR"); d.vaultAddr != "" {
 		if vaultToken == "" {
 			return nil, errors.New("VAULT_ADDR is set and VAULT_TOKEN is not: set both to use that Vault, or neither")
 		}

@@ -3,23 +3,22 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
-	"github.com/hashicorp/vault/api"
-
 	"rotatord/internal/config"
 	"rotatord/internal/secret"
+	"rotatord/internal/vault"
 )
 
 // demoConsumer is what a machine behind Access does: read the secret from Vault, and call
 // the application with it.
 type demoConsumer struct {
 	tokens     []demoToken
-	kv         *api.KVv2
+	vault      *vault.Session
+	app        *http.Client
 	appAddress string
 
 	mu   sync.Mutex
@@ -35,28 +34,23 @@ type consumed struct {
 }
 
 func newDemoConsumer(d *demo, c *config.Config) (*demoConsumer, error) {
-	conf := api.DefaultConfig()
-	if conf.Error != nil {
-		return nil, conf.Error
-	}
-	conf.Address = d.vaultAddr
-	client, err := api.NewClient(conf)
+	session, err := vault.New(c.Vault, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return nil, err
 	}
-	token, err := os.ReadFile(filepath.Join(d.dir, "vault-token"))
-	if err != nil {
-		return nil, err
-	}
-	client.SetToken(string(token))
 	base := c.Accounts["simulated"].BaseURL
 	return &demoConsumer{
-		tokens: d.tokens, kv: client.KVv2(demoMount), seen: map[string]consumed{},
+		tokens: d.tokens, vault: session, seen: map[string]consumed{},
+		// A redirect would take the credential to another place.
+		app:        &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		appAddress: base[:len(base)-len("/client/v4")] + "/app/",
 	}, nil
 }
 
 func (c *demoConsumer) run(ctx context.Context) {
+	var session sync.WaitGroup
+	session.Go(func() { c.vault.Run(ctx) })
+	defer session.Wait()
 	ticker := time.NewTicker(200 * time.Millisecond)
 	defer ticker.Stop()
 	for {
@@ -72,12 +66,13 @@ func (c *demoConsumer) run(ctx context.Context) {
 }
 
 func (c *demoConsumer) consume(ctx context.Context, t demoToken) {
-	stored, err := c.kv.Get(ctx, "rotatord-demo/"+t.Name)
-	if err != nil {
+	stored, err := c.vault.Read(ctx, demoMount+"/data/rotatord-demo/"+t.Name)
+	if err != nil || stored == nil {
 		return // not written yet, or Vault is away: there is nothing to present
 	}
-	id, _ := stored.Data["client_id"].(string)
-	value, _ := stored.Data["client_secret"].(string)
+	fields, _ := stored.Data["data"].(map[string]any)
+	id, _ := fields["client_id"].(string)
+	value, _ := fields["client_secret"].(string)
 	if value == "" {
 		return
 	}
@@ -104,7 +99,7 @@ func (c *demoConsumer) call(ctx context.Context, tokenID, clientID, clientSecret
 	}
 	req.Header.Set("CF-Access-Client-Id", clientID)
 	req.Header.Set("CF-Access-Client-Secret", clientSecret)
-	res, err := http.DefaultClient.Do(req)
+	res, err := c.app.Do(req)
 	if err != nil {
 		return 0, err
 	}

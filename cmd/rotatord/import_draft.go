@@ -169,6 +169,12 @@ func (d importDraft) renderVault(line func(string, ...any)) {
 	}
 	v := *d.vault
 	line("  address: %s", strconv.Quote(v.Address))
+	if len(v.Nodes) > 0 {
+		line("  nodes:")
+		for _, node := range v.Nodes {
+			line("    - %s", strconv.Quote(node))
+		}
+	}
 	if v.Namespace != "" {
 		line("  namespace: %s", strconv.Quote(v.Namespace))
 	}

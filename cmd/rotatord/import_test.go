@@ -156,6 +156,7 @@ accounts:
   prod: {account_id: %s, api_email: a@b.c, api_key: {env: IMPORT_KEY}, base_url: %s%s, requests_per_5m: 77, inventory_every: 20m}
 vault:
   address: https://vault.internal:8200
+  nodes: [https://vault-1.internal:8200]
   namespace: team/a
   timeout: 7s
   tls: {ca_file: /ca.pem, cert_file: /c.pem, key_file: /k.pem, server_name: v}

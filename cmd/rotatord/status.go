@@ -210,6 +210,9 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	if !t.GraceEnd.IsZero() {
 		p.line("grace ends", "%s", p.when(t.GraceEnd))
 	}
+	for _, d := range t.Deletions {
+		p.line("DELETES ITSELF", "%s: the version in %s, by delete_version_after: see docs/vault.md", p.when(d.At), d.Sink)
+	}
 	if t.Known {
 		p.line("token expires", "%s", p.when(t.Expiry))
 		if !t.Renews.IsZero() {

@@ -11,8 +11,20 @@ path "secret/data/access/*" {
 #   capabilities = ["create", "read", "update"]
 # }
 
-# Before each rotation rotatord asks whether it may write, so that no secret is asked for
-# that could not be stored.
+# See whether the mount deletes versions by itself (delete_version_after), so that no rotation
+# ends in a version that is gone before the next one. rotatord works without it, and then
+# learns of it when it has written.
+path "secret/config" {
+  capabilities = ["read"]
+}
+
+# The same for settings of single secrets. It costs one more request for each rotation.
+# path "secret/metadata/access/*" {
+#   capabilities = ["read"]
+# }
+
+# Ask whether rotatord may write: before each rotation in a mount of KV version 1, and in
+# rotatord doctor. In version 2 the write itself is tried, with a check-and-set that cannot match.
 path "sys/capabilities-self" {
   capabilities = ["update"]
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/outbound"
 	"rotatord/internal/rotation"
 )
 
@@ -60,10 +61,9 @@ func New(o Options) *Client {
 	return c
 }
 
-// newTransport is Go's usual one, proxies of the environment included, but for connections that
-// are kept and for bodies that grow when they are unpacked.
+// newTransport keeps no connection, and unpacks no body that would grow.
 func newTransport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+	t := outbound.Transport()
 	t.DisableKeepAlives = true
 	t.DisableCompression = true
 	t.MaxResponseHeaderBytes = maxHeader

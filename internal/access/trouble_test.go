@@ -103,11 +103,12 @@ func TestNoSecretComesOut(t *testing.T) {
 	}
 }
 
-// TestTLS holds that a certificate which is trusted is enough, over HTTP/2 as well.
+// TestTLS holds that a certificate which is trusted is enough, and that a server which offers
+// HTTP/2 is asked over HTTP/1.1.
 func TestTLS(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
 		server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.ProtoMajor == 2 != h2 {
+			if r.ProtoMajor != 1 {
 				t.Errorf("%s", r.Proto)
 			}
 			if r.Header.Get("CF-Access-Client-Secret") != canary {
@@ -117,7 +118,7 @@ func TestTLS(t *testing.T) {
 		server.EnableHTTP2 = h2
 		server.StartTLS()
 		client := access.New(access.Options{WrapTransport: func(inner http.RoundTripper) http.RoundTripper {
-			inner.(*http.Transport).TLSClientConfig = server.Client().Transport.(*http.Transport).TLSClientConfig
+			inner.(*http.Transport).TLSClientConfig.RootCAs = server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 			return inner
 		}})
 		if got, err := client.Prober("ci", config.Verify{URL: server.URL}).Probe(t.Context(), credential); got != rotation.ProbeGood {

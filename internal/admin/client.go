@@ -18,12 +18,17 @@ import (
 	"syscall"
 	"time"
 
+	"rotatord/internal/outbound"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
 
-// maxAnswer bounds what a client reads. A hundred thousand tokens are below half of it.
-const maxAnswer = 256 << 20
+// maxAnswer is how many bytes of an answer a client reads: a hundred thousand tokens are below
+// half of it. maxError is the same for an answer that is an error.
+const (
+	maxAnswer = 256 << 20
+	maxError  = 64 << 10
+)
 
 // Client talks to a daemon through its socket. Its errors say what to do about them.
 type Client struct {
@@ -37,7 +42,9 @@ func NewClient(path string) *Client {
 		// Longer than the daemon takes at most: its answer, even a late one, says more.
 		Timeout: commandTime + 30*time.Second,
 		Transport: &http.Transport{
-			DisableKeepAlives: true,
+			DisableKeepAlives:      true,
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: outbound.MaxHeader,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return new(net.Dialer).DialContext(ctx, "unix", path)
 			},
@@ -151,9 +158,13 @@ func (c *Client) do(ctx context.Context, method, path string, args, answer any) 
 		return c.explain(err)
 	}
 	defer res.Body.Close()
-	content, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	limit := int64(maxAnswer)
+	if res.StatusCode != http.StatusOK {
+		limit = maxError
+	}
+	content, err := outbound.ReadBody(res.Body, limit)
 	if err != nil {
-		return fmt.Errorf("reading the daemon's answer: %w", err)
+		return fmt.Errorf("reading the answer at %s: %w", c.path, err)
 	}
 	if res.StatusCode != http.StatusOK {
 		var refusal errorAnswer
@@ -162,7 +173,11 @@ func (c *Client) do(ctx context.Context, method, path string, args, answer any) 
 		}
 		return &Refused{Code: res.StatusCode, Message: secret.Scrub(refusal.Error)}
 	}
-	if err := json.Unmarshal(content, answer); err != nil {
+	err = errors.New("it is not an object")
+	if bytes.HasPrefix(content, []byte("{")) { // null would be read as an answer that says nothing
+		err = json.Unmarshal(content, answer)
+	}
+	if err != nil {
 		return fmt.Errorf("the answer of the daemon at %s cannot be read: has it the same version as the command? %w", c.path, err)
 	}
 	return nil

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -263,10 +264,16 @@ func command[Args interface{ audit() []any }](s *server, verb string, do func(ct
 // decode reads exactly one JSON object without unknown fields.
 func decode[Args any](body io.Reader) (args Args, err error) {
 	decoder := json.NewDecoder(body)
-	decoder.DisallowUnknownFields()
-	if err = decoder.Decode(&args); err == nil {
+	var object json.RawMessage
+	if err = decoder.Decode(&object); err == nil {
 		if _, end := decoder.Token(); !errors.Is(end, io.EOF) {
 			err = errors.New("something stands behind the object")
+		} else if object[0] != '{' { // null would mean a command without any argument
+			err = errors.New("it is not an object")
+		} else {
+			strict := json.NewDecoder(bytes.NewReader(object))
+			strict.DisallowUnknownFields()
+			err = strict.Decode(&args)
 		}
 	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {

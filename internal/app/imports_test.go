@@ -55,12 +55,15 @@ var allowed = map[string][]string{
 	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret"},
 	"internal/config/schemagen": {"internal/config/raw"},
 
+	// What bounds an answer is the same for every peer.
+	"internal/outbound": {"internal/secret"},
+
 	// Adapters import the core. A sink goes through the one session with Vault.
-	"internal/access":     core,
-	"internal/admin":      append([]string{"internal/status"}, core...),
-	"internal/cloudflare": core,
+	"internal/access":     append([]string{"internal/outbound"}, core...),
+	"internal/admin":      append([]string{"internal/outbound", "internal/status"}, core...),
+	"internal/cloudflare": append([]string{"internal/outbound"}, core...),
 	"internal/journal":    append([]string{"internal/journal/boltfile"}, core...),
-	"internal/vault":      core,
+	"internal/vault":      append([]string{"internal/outbound"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
 	"internal/sink":       append([]string{"internal/vault"}, core...),
 
@@ -81,7 +84,7 @@ var allowed = map[string][]string{
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",
 		"internal/vault/vaulttest"}, core...),
 	"cmd/rotatord": append([]string{"internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/httpapi", "internal/journal",
-		"internal/status", "internal/vault/vaulttest"}, core...),
+		"internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 
 var core = []string{"internal/config", "internal/rotation", "internal/scheduler", "internal/secret"}

@@ -83,6 +83,12 @@ func (l logObserver) Observe(e rotation.Event) {
 		l.log.Warn("somebody else changed the service token", "token", e.Token, "token_id", e.TokenID, "at", e.At)
 	case rotation.OvertakenEnded:
 		l.log.Warn("it was decided about a sealed secret that was overtaken, or whose service token is gone", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason)
+	case rotation.VersionDeletes:
+		attrs := []any{"token", e.Token, "sink", e.Sink, "deleted_at", e.At}
+		if !e.NeededUntil.IsZero() {
+			attrs = append(attrs, "needed_until", e.NeededUntil)
+		}
+		l.log.Error("the sink will delete the new version by itself before the next rotation: consumers will find nothing then. Switch delete_version_after off", attrs...)
 	case rotation.DoubtResolved:
 		l.log.Warn("doubt resolved", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason, "after", e.After.Round(time.Millisecond).String())
 	case rotation.Stuck:

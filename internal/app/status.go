@@ -96,6 +96,11 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 	for _, old := range record.Replaced {
 		s.ReplacedError = cmp.Or(s.ReplacedError, old.LastError)
 	}
+	for _, sink := range seen.token.Sinks { // others may be left in the record, of a configuration before
+		if at := record.Deletes[sink.Name()]; !at.IsZero() {
+			s.Deletions = append(s.Deletions, status.Deletion{Sink: sink.Name(), At: at})
+		}
+	}
 	s.Renews, s.RenewalError = rotation.RenewsAt(seen.token, record), record.Renewal.LastError
 	if work := record.Work; work != nil && work.Verification.Probes > 0 {
 		v := work.Verification

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/outbound"
 	"rotatord/internal/rotation"
 )
 
@@ -93,21 +94,17 @@ func New(account config.Account, o Options) *Client {
 }
 
 // rotateTransport never reuses a connection. On a reused one the transport may send a
-// request a second time when the server has just closed it; and HTTP/2 would share one.
+// request a second time when the server has just closed it. (HTTP/2 would share one; no
+// transport of ours speaks it.)
 func rotateTransport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+	t := outbound.Transport()
 	t.DisableKeepAlives = true
 	// Bodies are unpacked by us: the transport drops one whose Content-Encoding is wrong.
 	t.DisableCompression = true
-	t.ForceAttemptHTTP2 = false
-	t.Protocols = new(http.Protocols)
-	t.Protocols.SetHTTP1(true)
 	return t
 }
 
-func readTransport() *http.Transport {
-	return http.DefaultTransport.(*http.Transport).Clone()
-}
+func readTransport() *http.Transport { return outbound.Transport() }
 
 // Ready implements [rotation.Issuer].
 func (c *Client) Ready(ctx context.Context) error {

@@ -11,6 +11,7 @@ import (
 	"mime"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/option"
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
+	"rotatord/internal/outbound"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -236,7 +238,7 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	if r.status >= 400 && r.status < 500 && r.status != http.StatusRequestTimeout {
 		e := &rotation.IssuerError{Class: rotation.Refused, Operation: operation, Status: r.status}
 		if len(answer.Errors) > 0 {
-			e.Code, e.Message = answer.Errors[0].Code, secret.Scrub(answer.Errors[0].Message)
+			e.Code, e.Message = answer.Errors[0].Code, said(answer.Errors[0].Message)
 		}
 		if e.Message == "" {
 			e.Message = http.StatusText(r.status)
@@ -250,6 +252,8 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	switch {
 	case r.err != nil:
 		return fail(rotation.Unknown, "the answer was cut off", scrubbed(r.err))
+	case outbound.IsRedirect(r.status):
+		return fail(rotation.Unknown, outbound.Redirected("Cloudflare's API", r.status, r.asked, r.header.Get("Location")).Error(), nil)
 	case r.status < 200 || r.status > 299:
 		return fail(rotation.Unknown, http.StatusText(r.status), nil)
 	case decodeErr != nil:
@@ -257,7 +261,7 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	case !bool(answer.Success):
 		message := "the answer says success: false"
 		if len(answer.Errors) > 0 {
-			message = fmt.Sprintf("%s (code %d: %s)", message, answer.Errors[0].Code, answer.Errors[0].Message)
+			message = fmt.Sprintf("%s (code %d: %s)", message, answer.Errors[0].Code, said(answer.Errors[0].Message))
 		}
 		return fail(rotation.Unknown, message, nil)
 	}
@@ -292,6 +296,7 @@ type recorder struct {
 	retryAfter time.Duration // after a 429: how long nothing is sent from then on
 
 	connected atomic.Bool // a connection was had: bytes of the request may have left
+	asked     *url.URL    // where the request went
 	status    int         // 0 if no answer began
 	header    http.Header
 	body      []byte
@@ -305,11 +310,11 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	})
 	res, err := r.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		r.err = err
-		return nil, err
+		r.err = outbound.Unquoted(err)
+		return nil, r.err
 	}
-	r.status, r.header = res.StatusCode, res.Header
-	r.body, r.err = io.ReadAll(io.LimitReader(res.Body, maxBody))
+	r.asked, r.status, r.header = req.URL, res.StatusCode, res.Header
+	r.body, r.err = outbound.ReadBody(res.Body, maxBody)
 	r.body = unpack(r.body, maxBody)
 	closeErr := res.Body.Close()
 	if r.err != nil {
@@ -335,6 +340,18 @@ func mediaType(h http.Header) string {
 		return " (it is " + t + ")"
 	}
 	return ""
+}
+
+// maxSaid is how many bytes of a message are kept: a server may put anything there.
+const maxSaid = 1000
+
+// said is a message as it may be shown, logged and stored.
+func said(message string) string {
+	message = secret.Scrub(message)
+	if len(message) > maxSaid {
+		message = strings.ToValidUTF8(message[:maxSaid], "") + "..."
+	}
+	return message
 }
 
 func unlessSame(err, other error) error {

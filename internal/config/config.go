@@ -77,7 +77,9 @@ type Account struct {
 
 // Vault is the one Vault that secrets are written to.
 type Vault struct {
-	Address   string
+	Address string
+	// Nodes are further URLs that a standby may redirect to, without a path.
+	Nodes     []string
 	Namespace string
 	TLS       TLS
 	// Timeout of one request. Default 30s.

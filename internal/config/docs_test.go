@@ -381,7 +381,7 @@ func TestSchemaAgrees(t *testing.T) {
 		"recipient", "recipient-secret-key", "recipient-twice", "recipients-empty", "freeze-both", "freeze-no-to", "freeze-no-schedule", "freeze-neither", "freeze-slots", "freeze-name", "freezes-empty",
 		"freeze-date-form", "except-twice", "except-empty", "later-*", "zone-id", "zone-beside-account", "strategy", "outside-rotation", "create-beside-id", "create-no-name",
 		"create-empty", "create-text", "create-long-name", "create-duration", "create-duration-zero", "create-adopt", "defaults-create",
-		"renew-for-forever", "verify-no-url", "verify-text", "verify-header",
+		"renew-for-forever", "verify-no-url", "verify-text", "verify-header", "vault-nodes-empty",
 	} {
 		paths, _ := filepath.Glob("testdata/bad/" + name + ".yaml")
 		if len(paths) == 0 {

@@ -33,6 +33,7 @@ accounts:
     inventory_every: 1m
 vault:
   address: HTTPS://vault.example.com/
+  nodes: [https://vault-1.example.com:8200/, https://vault-2.example.com]
   namespace: /team/a/
   timeout: 1m30s
   tls: {ca_file: /ca.pem, cert_file: /cert.pem, key_file: /key.pem, server_name: vault.internal}
@@ -132,7 +133,7 @@ func TestEverything(t *testing.T) {
 			},
 		},
 		Vault: config.Vault{
-			Address: "HTTPS://vault.example.com", Namespace: "team/a", Timeout: 90 * time.Second,
+			Address: "HTTPS://vault.example.com", Nodes: []string{"https://vault-1.example.com:8200", "https://vault-2.example.com"}, Namespace: "team/a", Timeout: 90 * time.Second,
 			TLS: config.TLS{CAFile: "/ca.pem", CertFile: "/cert.pem", KeyFile: "/key.pem", ServerName: "vault.internal"},
 			Auth: config.VaultAuth{AppRole: &config.AppRole{
 				Mount: "auth-mount", RoleID: config.SecretSource{File: "/role"}, SecretID: config.SecretSource{Env: "SECRET_ID"},

@@ -155,7 +155,7 @@ func spelledOut(cfg *config.Config) object {
 		"log":   object{"level": cfg.Log.Level, "format": cfg.Log.Format},
 		"state": given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients}),
 		"vault": given(object{
-			"address": cfg.Vault.Address, "namespace": cfg.Vault.Namespace, "timeout": cfg.Vault.Timeout.String(), "auth": auth,
+			"address": cfg.Vault.Address, "nodes": cfg.Vault.Nodes, "namespace": cfg.Vault.Namespace, "timeout": cfg.Vault.Timeout.String(), "auth": auth,
 			"tls": given(object{
 				"ca_file": tls.CAFile, "cert_file": tls.CertFile, "key_file": tls.KeyFile, "server_name": tls.ServerName,
 			}),

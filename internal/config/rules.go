@@ -269,6 +269,7 @@ func (c *checker) checkVault() {
 	if in.Address != nil {
 		c.checkAddress(*in.Address)
 	}
+	c.cfg.Vault.Nodes = c.nodes(in.Nodes)
 	if c.cfg.Vault.Timeout <= 0 {
 		c.wrong("vault.timeout", "must be more than 0: a request without an end would hold up its token for ever")
 	}
@@ -291,6 +292,34 @@ func (c *checker) checkAddress(text string) {
 	case strings.HasPrefix(strings.ToLower(address), "http:") && c.cfg.Vault.TLS != (TLS{}):
 		c.wrong("vault.tls", "has no effect on plain http: make vault.address https, or remove tls")
 	}
+}
+
+// nodes checks the further addresses of the Vault.
+func (c *checker) nodes(in []*string) []string {
+	var out []string
+	for i, text := range in {
+		if text == nil {
+			continue // reported already
+		}
+		path := fmt.Sprintf("vault.nodes[%d]", i)
+		before := len(c.faults)
+		node := c.url(path, *text, "Vault token")
+		if len(c.faults) > before {
+			continue
+		}
+		u, err := url.Parse(node)
+		switch {
+		case err != nil || u.Path != "":
+			c.wrong(path, "must not have a path: give the scheme, the host and the port, such as https://vault-2.example.com:8200")
+		case u.Scheme == "http" && !strings.HasPrefix(strings.ToLower(c.cfg.Vault.Address), "http:"):
+			c.wrong(path, "is plain http, and vault.address is https: a redirect there is never followed")
+		case slices.Contains(out, node):
+			c.wrong(path, "stands in the list twice: remove one")
+		default:
+			out = append(out, node)
+		}
+	}
+	return out
 }
 
 func (c *checker) checkVaultAuth() {

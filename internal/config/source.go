@@ -43,7 +43,7 @@ func (s SecretSource) Read() (secret.Value, error) {
 		}
 		content = string(b)
 	case s.Env != "":
-		content = os.Getenv(s.Env)
+		content = variable(s.Env)
 	default:
 		return secret.Value{}, errors.New("no secret source is configured")
 	}

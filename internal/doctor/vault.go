@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/scheduler"
 	"rotatord/internal/sink"
 	"rotatord/internal/vault"
 )
@@ -28,7 +31,8 @@ var adminPaths = []string{"sys/policies/acl/rotatord-doctor", "sys/mounts/rotato
 // place is a secret in Vault, and the entry that writes there.
 type place struct {
 	config.VaultSink
-	subject string
+	subject   string
+	timetable scheduler.Timetable
 }
 
 // vault looks at the session, the mounts, and what the policies allow.
@@ -56,7 +60,7 @@ func (e *examination) vault(ctx context.Context) {
 			if s.Vault == nil {
 				continue
 			}
-			places = append(places, place{*s.Vault, fmt.Sprintf("tokens.%s.sinks[%d]", t.Name, i)})
+			places = append(places, place{*s.Vault, fmt.Sprintf("tokens.%s.sinks[%d]", t.Name, i), t.Timetable()})
 		}
 	}
 	for _, p := range places {
@@ -75,24 +79,26 @@ func (e *examination) vault(ctx context.Context) {
 
 // session says how long the session lasts and what it is.
 func (e *examination) session(ctx context.Context, s *vault.Session) {
-	self, err := s.Read(ctx, "auth/token/lookup-self")
-	if err != nil || self == nil {
+	self, err := s.LookUp(ctx)
+	switch {
+	case vault.StatusOf(err) == http.StatusForbidden:
 		e.add(Warning, VaultLookup, "vault.auth", fmt.Sprintf("the session works, and may not look at itself: %v", err),
 			"let its policy allow read at auth/token/lookup-self, so that the daemon can tell an expired session from a missing right")
 		return
+	case err != nil:
+		e.add(Bad, VaultLookup, "vault.auth", fmt.Sprintf("the login worked, and what Vault says of the session cannot be used: %v", err),
+			"look at what is between here and vault.address")
+		return
 	}
-	ttl, _ := self.TokenTTL()
-	renewable, _ := self.TokenIsRenewable()
-	policies, _ := self.TokenPolicies()
+	e.uses(self)
 	kind := "token"
 	if e.Config.Vault.Auth.AppRole != nil {
 		kind = "approle"
 	}
-	forEver := ttl == 0 && self.Data["expire_time"] == nil
-	switch message := fmt.Sprintf("logged in by %s, for %s", kind, ttl.Round(time.Second)); {
-	case forEver:
+	switch message := fmt.Sprintf("logged in by %s, for %s", kind, self.TTL); {
+	case self.Forever:
 		e.add(Good, VaultSession, "vault.auth", "logged in by "+kind+", without an end", "")
-	case renewable:
+	case self.Renewable:
 		e.add(Good, VaultSession, "vault.auth", message+", renewable", "")
 	case kind == "approle":
 		e.add(Good, VaultSession, "vault.auth", message+"; not renewable, so the daemon logs in anew each time", "")
@@ -100,7 +106,7 @@ func (e *examination) session(ctx context.Context, s *vault.Session) {
 		e.add(Warning, VaultSessionEnds, "vault.auth", message+", and not renewable",
 			"whoever makes this token must replace the file before that")
 	}
-	if e.root = slices.Contains(policies, "root"); e.root {
+	if e.root = slices.Contains(self.Policies, "root"); e.root {
 		e.add(Warning, VaultRoot, "vault.auth", "the session has the policy root: it may do everything",
 			"use deploy/vault/rotatord-policy.hcl and an AppRole")
 	}
@@ -162,12 +168,13 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 // place looks at one path, and reports whether nothing is wrong with it.
 func (e *examination) place(ctx context.Context, s *vault.Session, p place, data, metadata []string) bool {
 	where := p.Mount + "/" + p.Path
-	if _, err := sink.NewVault(s, p.VaultSink).Preflight(ctx); err != nil {
+	stored, err := sink.NewVault(s, p.VaultSink).Preflight(ctx)
+	if err != nil {
 		e.add(Bad, SinkUnusable, p.subject, err.Error(), "let the policy allow create, read and update there")
 		return false
 	}
 	root := slices.Contains(data, "root") // which is a finding of its own
-	fine := true
+	fine := e.lasting(p, stored)
 	for _, need := range []string{"create", "update"} {
 		if !root && !slices.Contains(data, need) {
 			fine = false
@@ -229,21 +236,11 @@ func capabilities(ctx context.Context, s *vault.Session, paths []string) (map[st
 	slices.Sort(paths)
 	all := map[string][]string{}
 	for batch := range slices.Chunk(slices.Compact(paths), capabilityBatch) {
-		answer, err := s.Write(ctx, "sys/capabilities-self", map[string]any{"paths": batch})
+		answer, err := s.Capabilities(ctx, batch)
 		if err != nil {
-			return nil, fmt.Errorf("asking what the session may do: %w", err)
+			return nil, err
 		}
-		if answer == nil {
-			continue
-		}
-		for _, path := range batch {
-			list, _ := answer.Data[path].([]any)
-			for _, c := range list {
-				if name, ok := c.(string); ok {
-					all[path] = append(all[path], name)
-				}
-			}
-		}
+		maps.Copy(all, answer)
 	}
 	return all, nil
 }

@@ -44,7 +44,10 @@ type credential struct {
 const pause = 50 * time.Millisecond
 
 func newConsumers(st *stage) *consumers {
-	c := &consumers{stage: st, all: map[string]*consumer{}, client: &http.Client{Transport: st.sim.RoundTripper()}}
+	c := &consumers{stage: st, all: map[string]*consumer{}, client: &http.Client{
+		Transport:     st.sim.RoundTripper(),
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
 	for _, p := range st.sample.tokens {
 		c.all[p.name] = &consumer{sink: p.sinks[0], refusedSince: -1, oldDied: -1, seen: map[secret.Digest]bool{}}
 	}

@@ -18,7 +18,7 @@ type stateCollector struct {
 
 	info, lastSuccess, next, expiry, graceEnd, lastSeen, enabled, paused, failures, state *prometheus.Desc
 	gone, outside, verifyFailing, replaced, ordersPending                                 *prometheus.Desc
-	pending, pendingOldest, session, drift                                                *prometheus.Desc
+	pending, pendingOldest, session, drift, versionDeletes                                *prometheus.Desc
 }
 
 // Show registers the gauges that are read from source. vaultSession returns when the
@@ -45,6 +45,8 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 		verifyFailing: desc("rotatord_token_verify_failing", "Whether a new secret in every sink is refused where it is tried; absent where none is tried.", "token"),
 		replaced:      desc("rotatord_replaced_tokens", "Service tokens whose place others took and which are still to be deleted; absent for other strategies.", "token"),
 		ordersPending: desc("rotatord_orders_pending", "Tokens with an order to be rotated that is not carried out.", "account"),
+		versionDeletes: desc("rotatord_sink_version_deletion_timestamp_seconds",
+			"When a sink deletes by itself what it holds; absent if it keeps it.", "token", "sink"),
 		pending:       desc("rotatord_pending_secrets", "Sealed secrets that are not yet confirmed by every sink."),
 		pendingOldest: desc("rotatord_pending_secret_oldest_timestamp_seconds", "When the oldest pending secret was sealed; absent without one."),
 		drift:         desc("rotatord_clock_drift_seconds", "By how much the wall clock went ahead of the monotonic one since the start."),
@@ -56,7 +58,8 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 // Describe implements prometheus.Collector.
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled, c.paused,
-		c.failures, c.state, c.gone, c.outside, c.verifyFailing, c.replaced, c.ordersPending, c.pending, c.pendingOldest, c.session, c.drift} {
+		c.failures, c.state, c.gone, c.outside, c.verifyFailing, c.replaced, c.ordersPending, c.pending, c.pendingOldest, c.session, c.drift,
+		c.versionDeletes} {
 		ch <- d
 	}
 }
@@ -88,6 +91,9 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		timestamp(c.expiry, t.Expiry, t.Name)
 		timestamp(c.graceEnd, t.GraceEnd, t.Name)
 		timestamp(c.lastSeen, t.LastSeen, t.Name)
+		for _, d := range t.Deletions {
+			timestamp(c.versionDeletes, d.At, t.Name, d.Sink)
+		}
 		if t.Known {
 			gauge(c.enabled, truth(t.Enabled), t.Name)
 		}

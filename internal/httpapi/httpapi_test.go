@@ -64,6 +64,7 @@ func busy() *fakeSource {
 				Verification: &status.Verification{Since: now.Add(-10 * time.Minute), Probes: 7, Refused: true, Error: "HTTP 401"},
 				Unverified:   "no route to host",
 				Waiting:      true, WaitsFor: "Cloudflare's request limit", WaitsUntil: now.Add(3 * time.Minute),
+				Deletions: []status.Deletion{{Sink: "vault:secret/access/ci", At: now.Add(20 * time.Hour)}},
 			},
 			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "replace", Replaced: 2, ReplacedError: "in a policy", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
 		},
@@ -291,6 +292,12 @@ const wantToken = `{
     "revoke_now": true,
     "left": 1
   },
+  "deletions": [
+    {
+      "sink": "vault:secret/access/ci",
+      "at": "2026-03-02T08:00:00Z"
+    }
+  ],
   "waiting": true,
   "waits_for": "Cloudflare's request limit",
   "waits_until": "2026-03-01T12:03:00Z",

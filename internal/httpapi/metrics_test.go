@@ -412,6 +412,9 @@ rotatord_orders_pending{account="prod"} 1
 # HELP rotatord_replaced_tokens Service tokens whose place others took and which are still to be deleted; absent for other strategies.
 # TYPE rotatord_replaced_tokens gauge
 rotatord_replaced_tokens{token="new"} 2
+# HELP rotatord_sink_version_deletion_timestamp_seconds When a sink deletes by itself what it holds; absent if it keeps it.
+# TYPE rotatord_sink_version_deletion_timestamp_seconds gauge
+rotatord_sink_version_deletion_timestamp_seconds{sink="vault:secret/access/ci",token="ci-deploy"} 1.7724384e+09
 # HELP rotatord_token_gone Whether the last inventory did not have the service token.
 # TYPE rotatord_token_gone gauge
 rotatord_token_gone{token="ci-deploy"} 1
@@ -422,7 +425,7 @@ rotatord_token_out_of_band_timestamp_seconds{token="ci-deploy"} 1.7723592e+09
 # HELP rotatord_token_verify_failing Whether a new secret in every sink is refused where it is tried; absent where none is tried.
 # TYPE rotatord_token_verify_failing gauge
 rotatord_token_verify_failing{token="ci-deploy"} 1
-`, "rotatord_orders_pending", "rotatord_replaced_tokens", "rotatord_token_gone", "rotatord_token_out_of_band_timestamp_seconds", "rotatord_token_verify_failing")
+`, "rotatord_orders_pending", "rotatord_replaced_tokens", "rotatord_sink_version_deletion_timestamp_seconds", "rotatord_token_gone", "rotatord_token_out_of_band_timestamp_seconds", "rotatord_token_verify_failing")
 
 	// One state is 1, and only one.
 	for _, state := range status.States {

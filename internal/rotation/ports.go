@@ -245,6 +245,20 @@ type Stored struct {
 	Version  int           `json:"version,omitempty"` // 0 where the sink has no versions
 	ClientID string        `json:"client_id,omitempty"`
 	Digest   secret.Digest `json:"digest,omitempty"` // of the client secret; empty if none
+
+	// WrittenAt is when this version was written, and DeletesAt when the sink itself deletes it,
+	// or has deleted it. Both are zero where the sink does not say; DeletesAt also if it stays.
+	WrittenAt time.Time `json:"written_at,omitzero"`
+	DeletesAt time.Time `json:"deletes_at,omitzero"`
+	// DeleteAfter is how long a version that is written now would live before the sink deletes
+	// it, as Preflight knows it; 0 if it stays, or if nothing is known.
+	DeleteAfter time.Duration `json:"delete_after,omitempty"`
+}
+
+// Looker is a sink that can say what it holds without proving that it can be written. A delivery
+// that is tried again needs no more: the write itself will show the rest.
+type Looker interface {
+	Look(ctx context.Context) (Stored, error)
 }
 
 // Ledger remembers, for each token, what was done last and what is in hand.

@@ -286,6 +286,10 @@ func (a *attempt) preflight(ctx context.Context) error {
 			return fmt.Errorf("sink %s: %w", sink.Name(), err)
 		}
 		work.BeforeSink[sink.Name()] = stored
+		a.noteDeletion(sink.Name(), stored)
+		if err := a.requireLasting(sink.Name(), stored); err != nil {
+			return fmt.Errorf("sink %s: %w", sink.Name(), err)
+		}
 	}
 	if a.token.Paired() {
 		if err := a.chooseSpare(ctx); err != nil {
@@ -492,7 +496,7 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 	// In the attempt that did the preflight its reading is still good, and the sink merges
 	// what was written since. A later attempt looks again.
 	if !fresh || !a.claimed {
-		now, err := sink.Preflight(ctx)
+		now, err := lookAt(ctx, sink)
 		if err != nil {
 			return err
 		}
@@ -510,6 +514,8 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential) error 
 	if stored.Digest != c.ClientSecret.Digest() || stored.ClientID != c.ClientID {
 		return errors.New("the sink confirmed something else than what was delivered")
 	}
+	a.noteDeletion(sink.Name(), stored)
+	a.warnOfDeletion(sink.Name(), stored)
 	return nil
 }
 

@@ -129,6 +129,10 @@ type Record struct {
 	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare
 	Spare TokenFacts `json:"spare,omitzero"` // of a pair, those of the one not in use
 
+	// Deletes says when a sink deletes by itself what it holds, by the sink's name; without an
+	// entry for those that keep it, as last seen. The map is never changed, but replaced.
+	Deletes map[string]time.Time `json:"deletes,omitempty"`
+
 	// Replaced are service tokens whose place others took, and which are to be deleted.
 	Replaced []Replaced `json:"replaced,omitempty"`
 	Renewal  Renewal    `json:"renewal,omitzero"`

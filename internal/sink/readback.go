@@ -16,7 +16,7 @@ func (v *Vault) ReadBack(ctx context.Context) (rotation.Credential, error) {
 	if err != nil {
 		return rotation.Credential{}, err
 	}
-	now, err := v.read(ctx, kv)
+	now, err := v.read(ctx, kv, "")
 	if err != nil {
 		return rotation.Credential{}, err
 	}

@@ -8,12 +8,10 @@ package sink
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -30,13 +28,16 @@ const (
 	// until the next attempt, and conflictPause how long to wait for each.
 	maxConflicts  = 8
 	conflictPause = 50 * time.Millisecond
+	// requestsPerSink is how many requests a rotation sends for one sink at most, without a
+	// series of conflicts: 7 when all goes well.
+	requestsPerSink = 12
 )
 
 // Vault is one secret in a KV mount of version 1 or 2. It implements [rotation.Sink].
 //
-// On version 2 every write is check-and-set, so nobody's write is lost, and mounts with
-// cas_required work. Version 1 has no check-and-set: a write by somebody else in the
-// moment between our reading and our writing is lost there, and only there.
+// On version 2 every write is check-and-set, so no other writer's change is lost, and mounts with
+// cas_required work. Version 1 has no check-and-set: a change that another writer makes between
+// our reading and our writing is lost there, and only there.
 type Vault struct {
 	session *vault.Session
 	config  config.VaultSink
@@ -50,69 +51,79 @@ func NewVault(session *vault.Session, c config.VaultSink) *Vault {
 // Name implements [rotation.Sink].
 func (v *Vault) Name() string { return "vault:" + v.config.Mount + "/" + v.config.Path }
 
-// content is a secret as it was read: all its fields, and its version.
-type content struct {
-	fields  map[string]any // nil if there is nothing, or if the latest version is deleted
-	version int            // of KV version 2; also of a deleted latest version
-}
-
 func (v *Vault) stored(c content) rotation.Stored {
-	s := rotation.Stored{Exists: c.fields != nil, Version: c.version}
+	s := rotation.Stored{Exists: c.fields != nil, Version: c.version, WrittenAt: c.written, DeletesAt: c.deletes}
 	s.ClientID, _ = c.fields[v.config.ClientIDField].(string)
 	value, _ := c.fields[v.config.ClientSecretField].(string)
 	s.Digest = secret.New(value).Digest()
 	return s
 }
 
-// Preflight implements [rotation.Sink].
+// Preflight implements [rotation.Sink]. In KV version 2 it proves the write with the request that
+// the write will be, except that its check-and-set cannot match.
 func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
-	if err := v.session.Ready(ctx, sessionMargin); err != nil {
+	if err := v.session.ReadyFor(ctx, sessionMargin, requestsPerSink); err != nil {
 		return rotation.Stored{}, err
 	}
-	// Asked anew for each rotation. A mount can be upgraded to version 2 at any time, and by
-	// the rules of version 1 every secret in it would then seem absent, and none be writable.
-	v.session.ForgetKVVersion(v.config.Mount)
-	kv, err := v.session.KVVersion(ctx, v.config.Mount)
+	kv, now, err := v.look(ctx)
 	if err != nil {
 		return rotation.Stored{}, err
 	}
-	now, err := v.read(ctx, kv)
-	if err != nil {
+	if err := v.textOnly(kv, now); err != nil {
 		return rotation.Stored{}, err
 	}
-	return v.stored(now), v.writable(ctx, kv, now)
+	s := v.stored(now)
+	if kv == 1 {
+		return s, v.mayWrite(ctx, kv, now)
+	}
+	if after, known := v.session.DeleteVersionAfter(ctx, v.config.Mount, v.config.Path); known {
+		s.DeleteAfter = after
+	} else if s.Exists && s.DeletesAt.After(s.WrittenAt) {
+		// A version that is there and has a time of deletion was given it when it was written.
+		s.DeleteAfter = s.DeletesAt.Sub(s.WrittenAt)
+	}
+	return s, v.probe(ctx, kv, now)
 }
 
-// writable asks Vault whether the token may write here. It is the only proof there is
-// without writing.
-func (v *Vault) writable(ctx context.Context, kv int, now content) error {
-	path := v.path(kv)
-	answer, err := v.session.Write(ctx, "sys/capabilities-self", map[string]any{"paths": []string{path}})
-	if err != nil {
-		return fmt.Errorf("asking what the token may do at %s: %w", path, err)
+// Look implements [rotation.Looker].
+func (v *Vault) Look(ctx context.Context) (rotation.Stored, error) {
+	if err := v.session.Ready(ctx, 0); err != nil {
+		return rotation.Stored{}, err
 	}
-	var have []string
-	if answer != nil {
-		list, _ := answer.Data[path].([]any)
-		for _, c := range list {
-			if name, ok := c.(string); ok {
-				have = append(have, name)
-			}
+	_, now, err := v.look(ctx)
+	if err != nil {
+		return rotation.Stored{}, err
+	}
+	return v.stored(now), nil
+}
+
+// look asks for the KV version of the mount and for what is stored. It asks for the version each
+// time: a mount can be upgraded to version 2 at any time, and by the rules of version 1 no secret
+// in it could be read or written then.
+func (v *Vault) look(ctx context.Context) (kv int, now content, err error) {
+	v.session.ForgetKVVersion(v.config.Mount)
+	if kv, err = v.session.KVVersion(ctx, v.config.Mount); err != nil {
+		return 0, content{}, err
+	}
+	now, err = v.read(ctx, kv, "")
+	return kv, now, err
+}
+
+// textOnly refuses a place where one of our two fields holds something that rotatord cannot have
+// written: a number or an object belongs to another program, and would be overwritten.
+func (v *Vault) textOnly(kv int, now content) error {
+	for _, name := range []string{v.config.ClientIDField, v.config.ClientSecretField} {
+		switch now.fields[name].(type) {
+		case nil, string:
+		default:
+			return fmt.Errorf("the field %s at %s does not hold a text: does another program use it? Correct fields in the configuration, or remove the field",
+				name, v.path(kv))
 		}
 	}
-	// Which of the two Vault asks for depends on whether there is something already.
-	need := "create"
-	if now.fields != nil || now.version > 0 {
-		need = "update"
-	}
-	if slices.Contains(have, "root") || slices.Contains(have, need) {
-		return nil
-	}
-	return fmt.Errorf("the policy does not allow %s at %s (it allows: %s): add to it\n  path %q { capabilities = [\"create\", \"read\", \"update\"] }",
-		need, path, strings.Join(have, ", "), path)
+	return nil
 }
 
-// Store implements [rotation.Sink]. It reads again rather than trust the base: the write is
+// Store implements [rotation.Sink]. It reads again instead of trusting the base: the write is
 // then check-and-set against the very fields that it keeps.
 func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Stored) (stored rotation.Stored, err error) {
 	defer func() {
@@ -127,22 +138,22 @@ func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Sto
 	if err != nil {
 		return rotation.Stored{}, err
 	}
+	now, err := v.read(ctx, kv, "")
+	if err != nil {
+		return rotation.Stored{}, err
+	}
 	for range maxConflicts {
-		now, err := v.read(ctx, kv)
-		if err != nil {
-			return rotation.Stored{}, err
-		}
 		if v.holds(now, c) {
 			return v.stored(now), nil
 		}
-		writeErr := v.write(ctx, kv, now, c)
+		w, writeErr := v.write(ctx, kv, now, c)
 		if writeErr != nil && refused(writeErr) && !conflict(writeErr) {
 			return rotation.Stored{}, fmt.Errorf("writing %s: %w", v.path(kv), writeErr)
 		}
 		// Whatever the answer was, or if none came: what is there now decides.
-		after, err := v.read(ctx, kv)
-		if err != nil {
-			return rotation.Stored{}, errors.Join(writeErr, fmt.Errorf("reading back: %w", err))
+		after, readErr := v.readBack(ctx, kv, now, w, writeErr, c)
+		if readErr != nil {
+			return rotation.Stored{}, errors.Join(writeErr, fmt.Errorf("reading back: %w", readErr))
 		}
 		if v.holds(after, c) {
 			return v.stored(after), nil
@@ -152,11 +163,16 @@ func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Sto
 			// written, so the next attempt can begin with a reading like this one.
 			return rotation.Stored{}, fmt.Errorf("writing %s: %w", v.path(kv), writeErr)
 		}
-		if err := pause(ctx); err != nil {
+		if w.version > 0 && after.version == w.version {
+			return rotation.Stored{}, fmt.Errorf("%s does not hold what was written: Vault says that it wrote version %d, and version %d reads back with other fields",
+				v.path(kv), w.version, after.version)
+		}
+		if err := pause(ctx, conflictPause); err != nil {
 			return rotation.Stored{}, err
 		}
+		now = after
 	}
-	return rotation.Stored{}, fmt.Errorf("%s was changed by somebody else %d times in a row while it was to be written", v.path(kv), maxConflicts)
+	return rotation.Stored{}, fmt.Errorf("another writer changed %s %d times in a row, each time between reading and writing it", v.path(kv), maxConflicts)
 }
 
 func (v *Vault) holds(c content, want rotation.Credential) bool {
@@ -172,43 +188,51 @@ func (v *Vault) path(kv int) string {
 	return v.config.Mount + "/" + v.config.Path
 }
 
-func (v *Vault) read(ctx context.Context, kv int) (content, error) {
-	answer, err := v.session.Read(ctx, v.path(kv))
+// read reads what is stored. index is that of a write which the answer must not be older than;
+// empty if there is none.
+func (v *Vault) read(ctx context.Context, kv int, index string) (content, error) {
+	answer, err := v.session.Exchange(ctx, vault.Request{Path: v.path(kv), Index: index})
 	if err != nil {
 		return content{}, fmt.Errorf("reading %s: %w", v.path(kv), err)
 	}
-	if answer == nil {
-		return content{}, nil
-	}
-	if kv == 1 {
-		return content{fields: answer.Data}, nil
-	}
-	var c content
-	c.fields, _ = answer.Data["data"].(map[string]any) // null if the version is deleted
-	metadata, _ := answer.Data["metadata"].(map[string]any)
-	number, _ := metadata["version"].(json.Number)
-	version, err := number.Int64()
+	c, err := readAnswer(kv, answer)
 	if err != nil {
-		return content{}, fmt.Errorf("reading %s: the answer has no version: is %s/ a KV mount of version 2?", v.path(kv), v.config.Mount)
+		return content{}, fmt.Errorf("reading %s: %w", v.path(kv), err)
 	}
-	c.version = int(version)
 	return c, nil
 }
 
+// written is what the answer to a write says; zero if none came, or if it says nothing.
+type written struct {
+	version int    // 0 in KV version 1
+	index   string // see [vault.Answer]
+}
+
 // write puts our two fields among those that are there.
-func (v *Vault) write(ctx context.Context, kv int, now content, c rotation.Credential) error {
+func (v *Vault) write(ctx context.Context, kv int, now content, c rotation.Credential) (written, error) {
+	answer, err := v.session.Exchange(ctx, vault.Request{Path: v.path(kv), Body: v.body(kv, now, c, now.version)})
+	if err != nil {
+		return written{}, err
+	}
+	version, err := writeAnswer(kv, answer)
+	if err != nil {
+		return written{}, err
+	}
+	return written{version, answer.Index}, nil
+}
+
+// body is what is sent to write c beside the fields that are there.
+func (v *Vault) body(kv int, now content, c rotation.Credential, cas int) map[string]any {
 	fields := maps.Clone(now.fields)
 	if fields == nil {
 		fields = make(map[string]any, 2)
 	}
 	fields[v.config.ClientIDField] = c.ClientID
 	fields[v.config.ClientSecretField] = c.ClientSecret.Reveal()
-	body := fields
 	if kv == 2 {
-		body = map[string]any{"data": fields, "options": map[string]any{"cas": now.version}}
+		return map[string]any{"data": fields, "options": map[string]any{"cas": cas}}
 	}
-	_, err := v.session.Write(ctx, v.path(kv), body)
-	return err
+	return fields
 }
 
 // refused reports whether Vault answered that it did not write.
@@ -217,13 +241,13 @@ func refused(err error) bool {
 	return status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
 }
 
-// conflict reports whether somebody else wrote since we read.
+// conflict reports whether another writer wrote since we read, or whether we read an old state.
 func conflict(err error) bool {
-	return vault.StatusOf(err) == http.StatusBadRequest && strings.Contains(err.Error(), "check-and-set")
+	return vault.StatusOf(err) == http.StatusBadRequest && strings.Contains(err.Error(), "check-and-set parameter did not match")
 }
 
-func pause(ctx context.Context) error {
-	timer := time.NewTimer(conflictPause)
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():

@@ -65,8 +65,18 @@ func TestVaultSink(t *testing.T) {
 func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vaulttest.Mount, path string) sinktest.Harness {
 	written := server.Writes()
 	humans := 0
-	t.Cleanup(func() { server.ReadOnly(false) })
+	t.Cleanup(func() { server.ReadOnly(false); server.SetRefusal(nil); server.ClearFaults() })
 	h := sinktest.Harness{
+		KV: mount.Version,
+		AnswerNext: func(_ *testing.T, r sinktest.Replaced) {
+			server.ClearFaults()
+			reads, probes := r.To == sinktest.Read, r.To == sinktest.Probe
+			if r.Skip > 0 {
+				server.Inject(vaulttest.Fault{Reads: reads, Probes: probes, Count: r.Skip, Do: func() {}})
+			}
+			server.Inject(vaulttest.Fault{Reads: reads, Probes: probes, Count: r.Count, After: r.CarryOut,
+				Status: r.Status, Body: r.Body, ContentType: r.ContentType, Verbatim: true})
+		},
 		Sink: sink.NewVault(v, config.VaultSink{Mount: mount.Path, Path: path,
 			ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField}),
 		Fields:     func(*testing.T) map[string]any { return server.Read(mount.Path, path) },
@@ -86,6 +96,20 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 		},
 	}
 	if mount.Version == 2 {
+		h.DenyParameters = func(*testing.T) {
+			server.SetRefusal(func(_, _ string, body map[string]any) bool { return body["options"] != nil })
+		}
+		h.Stale = func(_ *testing.T, skip, n int) {
+			server.ClearFaults()
+			if skip > 0 {
+				server.Inject(vaulttest.Fault{Reads: true, Count: skip, Do: func() {}})
+			}
+			if n > 0 {
+				server.Inject(vaulttest.Fault{Reads: true, Count: n, Back: 1})
+			}
+		}
+		h.ShortLife = time.Millisecond
+		h.DeleteAfter = func(_ *testing.T, after time.Duration) { server.DeleteVersionAfter(mount.Path, path, after) }
 		h.Delete = func(*testing.T) { server.Delete(mount.Path, path) }
 		h.DuringNextWrite = func(_ *testing.T, do func()) { server.Inject(vaulttest.Fault{Do: do}) }
 		// Version 1 has nothing against a late write.

@@ -51,6 +51,8 @@ type Token struct {
 	// ToDo is what ends the state or what holds it up, empty if nobody has to do anything.
 	ToDo []ToDo `json:"to_do,omitempty"`
 
+	// Deletions are the sinks that will delete what they hold by themselves, as last seen.
+	Deletions []Deletion `json:"deletions,omitempty"`
 	// Waiting is set if the token is due and waits for its turn: others of its account are in hand,
 	// or its requests would not be let through soon.
 	Waiting bool `json:"waiting,omitempty"`
@@ -75,6 +77,12 @@ type Token struct {
 	Verifies     bool          `json:"verifies,omitempty"`
 	Verification *Verification `json:"verification,omitempty"`
 	Unverified   string        `json:"unverified,omitempty"`
+}
+
+// Deletion is when a sink deletes by itself what it holds: Vault's delete_version_after.
+type Deletion struct {
+	Sink string    `json:"sink"` // its name, such as "vault:secret/access/ci"
+	At   time.Time `json:"at"`   // in the past, it has done so
 }
 
 // Order is an operator's word that a token is to be rotated.

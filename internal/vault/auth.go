@@ -2,7 +2,6 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"sync"
 	"time"
 
@@ -16,8 +15,8 @@ import (
 // authMethod is a way to get a token.
 type authMethod interface {
 	name() string
-	// logIn returns a secret with a token, its lease and whether it can be renewed.
-	logIn(ctx context.Context, client *api.Client) (*api.Secret, error)
+	// logIn returns a token and how long it lasts.
+	logIn(ctx context.Context, library *api.Client) (lease, error)
 	// changed reports whether the credential is another one than at the last login.
 	changed() bool
 	// hint says what to look at if a login is refused.
@@ -40,31 +39,24 @@ type tokenAuth struct {
 func (t *tokenAuth) name() string { return "token" }
 func (t *tokenAuth) hint() string { return "is the token in " + t.source.String() + " still valid?" }
 
-func (t *tokenAuth) logIn(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
 	token, err := t.source.Read()
 	if err != nil {
-		return nil, unreadable("vault.auth.token", err)
+		return lease{}, unreadable("vault.auth.token", err)
 	}
 	t.used.set(token)
-	client.SetToken(token.Reveal())
-	self, err := client.Auth().Token().LookupSelfWithContext(ctx)
-	if err != nil {
-		return nil, err
+	if !sendable(token.Reveal()) {
+		return lease{}, &describedError{text: "vault.auth.token: the token has characters that no token may have: a space, a line break, or one that is not ASCII"}
 	}
-	ttl, err := self.TokenTTL()
-	if err != nil {
-		return nil, errors.New("the token's time to live cannot be read")
+	library.SetToken(token.Reveal())
+	self, err := lookUp(ctx, library)
+	switch {
+	case err != nil:
+		return lease{}, err
+	case self.TTL < time.Second && !self.Forever:
+		return lease{}, &describedError{text: "vault.auth.token: the token has expired"}
 	}
-	if ttl < time.Second && self.Data["expire_time"] != nil {
-		return nil, &describedError{text: "vault.auth.token: the token has expired"}
-	}
-	renewable, err := self.TokenIsRenewable()
-	if err != nil {
-		return nil, errors.New("whether the token is renewable cannot be read")
-	}
-	return &api.Secret{Auth: &api.SecretAuth{
-		ClientToken: token.Reveal(), LeaseDuration: int(ttl.Seconds()), Renewable: renewable,
-	}}, nil
+	return lease{token: token.Reveal(), ttl: self.TTL, forever: self.Forever, renewable: self.Renewable}, nil
 }
 
 func (t *tokenAuth) changed() bool { return t.used.differs(t.source) }
@@ -81,23 +73,27 @@ func (a *appRoleAuth) hint() string {
 	return "are role_id and secret_id right, not expired, and is approle mounted at auth/" + a.config.Mount + "?"
 }
 
-func (a *appRoleAuth) logIn(ctx context.Context, client *api.Client) (*api.Secret, error) {
+func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
 	roleID, err := a.config.RoleID.Read()
 	if err != nil {
-		return nil, unreadable("vault.auth.approle.role_id", err)
+		return lease{}, unreadable("vault.auth.approle.role_id", err)
 	}
 	secretID, err := a.config.SecretID.Read()
 	if err != nil {
-		return nil, unreadable("vault.auth.approle.secret_id", err)
+		return lease{}, unreadable("vault.auth.approle.secret_id", err)
 	}
 	a.used.set(secretID)
-	method, err := approle.NewAppRoleAuth(roleID.Reveal(), &approle.SecretID{FromString: secretID.Reveal()},
-		approle.WithMountPath(a.config.Mount))
+	method, err := approle.NewAppRoleAuth(roleID.Reveal(), &approle.SecretID{FromString: secretID.Reveal()}, approle.WithMountPath(a.config.Mount))
 	if err != nil {
-		return nil, err
+		return lease{}, unreadable("vault.auth.approle", err)
 	}
-	client.ClearToken()
-	return client.Auth().Login(ctx, method)
+	answer, err := library.Auth().Login(ctx, method)
+	if err != nil {
+		return lease{}, plain(err)
+	}
+	l := leaseOf(answer)
+	l.forever = l.ttl == 0 // Vault gives no token that has ended
+	return l, nil
 }
 
 func (a *appRoleAuth) changed() bool { return a.used.differs(a.config.SecretID) }

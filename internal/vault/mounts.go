@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"fmt"
-	"net/http"
 )
 
 // KVVersion returns the version, 1 or 2, of the KV secrets engine mounted at mount. It is
@@ -15,30 +14,51 @@ func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 	if ok {
 		return version, nil
 	}
-	// The endpoint that vault's own command line uses; every token with a policy for
-	// something below the mount may read it.
-	info, err := s.Read(ctx, "sys/internal/ui/mounts/"+mount)
-	if err != nil {
+	info, err := s.client.session.Logical().ReadWithContext(ctx, pathMounts+mount)
+	err = plain(err)
+	if err == nil && info != nil {
+		if version, err = kvVersion(mount, info.Data); err != nil {
+			err = describe(request{operation: "mounts"}, err)
+		}
+	}
+	switch {
+	case err != nil:
 		hint := ""
-		if StatusOf(err) == http.StatusForbidden {
+		if denied(err) {
 			hint = " (does the mount exist, and does the policy allow anything below it?)"
 		}
-		return 0, fmt.Errorf("asking which KV version is mounted at %s/: %w%s", mount, err, hint)
-	}
-	if info == nil {
+		return 0, fmt.Errorf("asking which KV version is mounted at %s/: %w%s", mount, s.judge(err), hint)
+	case info == nil:
 		return 0, fmt.Errorf("nothing is mounted at %s/", mount)
-	}
-	if kind, _ := info.Data["type"].(string); kind != "kv" && kind != "generic" {
-		return 0, fmt.Errorf("%s/ is a mount of type %q, not kv", mount, kind)
-	}
-	version = 1
-	if options, ok := info.Data["options"].(map[string]any); ok && options["version"] == "2" {
-		version = 2
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.versions[mount] = version
 	return version, nil
+}
+
+// kvVersion reads the version of a mount from what Vault says of it.
+func kvVersion(mount string, data map[string]any) (int, error) {
+	kind, ok := data["type"].(string)
+	switch {
+	case !ok:
+		return 0, foreign("an answer without the type of the mount")
+	case kind != "kv" && kind != "generic":
+		return 0, &describedError{text: fmt.Sprintf("%s/ is a mount of type %q, not kv", mount, kind)}
+	case data["options"] == nil:
+		return 1, nil
+	}
+	options, ok := data["options"].(map[string]any)
+	if !ok {
+		return 0, foreign("an answer whose options are not an object")
+	}
+	switch options["version"] {
+	case nil, "1":
+		return 1, nil
+	case "2":
+		return 2, nil
+	}
+	return 0, &describedError{text: fmt.Sprintf("%s/ is of a KV version that rotatord does not know", mount)}
 }
 
 // ForgetKVVersion drops what was detected: the mount may have been upgraded.

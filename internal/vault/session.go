@@ -1,11 +1,12 @@
 // Package vault holds one authenticated session with HashiCorp Vault, shared by all sinks.
 //
-// Guarantees: the session is renewed before it ends, and logged in anew when it cannot be
+// Guarantees: the session is renewed before it ends, and logged in again when it cannot be
 // renewed, was revoked, or its credential was replaced; losing it is repaired without a
-// restart. A request is sent once: whether to repeat it is the caller's decision. The
-// configuration file alone decides: VAULT_* environment variables have no effect, except
-// that the library refuses to start with one that it cannot read. No error contains a
-// token or a secret.
+// restart. A request is sent once: whether to repeat it is the caller's decision. It is sent to
+// the configured address and nowhere else: redirects are not followed. An answer is bounded, and
+// is checked before it is believed: one that is empty, endless, or not Vault's is an error. The
+// configuration file alone decides: VAULT_* environment variables have no effect. No error
+// contains a token or a secret.
 package vault
 
 import (
@@ -13,7 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -26,7 +26,7 @@ import (
 // Observer is told of requests, for metrics. It must be safe for concurrent use.
 type Observer interface {
 	// VaultRequest reports one request. operation is login, renew, lookup, capabilities,
-	// mounts, read or write; code is the HTTP status, or "error" if no answer came.
+	// mounts, lifetime, probe, read or write; code is the HTTP status, or "error" if no answer came.
 	VaultRequest(operation, code string, d time.Duration)
 }
 
@@ -37,17 +37,23 @@ const (
 	pause        = 10 * time.Second
 	loginTimeout = 30 * time.Second
 	maxLoginWait = 15 * time.Second
+	// minSession is how long a session must last for the next login to follow at once, or half
+	// of its lease if that is less.
+	minSession = time.Second
 )
 
 // Session is one login at one Vault. It is safe for concurrent use.
 type Session struct {
-	config   config.Vault
-	login    authMethod
-	log      *slog.Logger
-	client   *api.Client
-	refused  chan struct{} // a request was refused with 403
-	pause    time.Duration // the constant; shorter in tests
-	attempts chan struct{} // closed after the first login, good or bad
+	config    config.Vault
+	login     authMethod
+	log       *slog.Logger
+	client    *client
+	refused   chan struct{}   // a request was refused with 403
+	again     chan chan error // of callers who need a new login; each gets its error
+	uses      uses
+	lifetimes lifetimes
+	pause     time.Duration // the constant; shorter in tests
+	attempts  chan struct{} // closed after the first login, good or bad
 
 	mu       sync.Mutex
 	loggedIn bool
@@ -65,7 +71,9 @@ func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) 
 	}
 	return &Session{
 		config: c, login: methodOf(c.Auth), log: log.With("vault", c.Address), client: client, pause: pause,
-		refused: make(chan struct{}, 1), attempts: make(chan struct{}), versions: make(map[string]int),
+		refused: make(chan struct{}, 1), again: make(chan chan error), uses: uses{semaphore: make(chan struct{}, 1)},
+		lifetimes: lifetimes{configs: make(map[string]mountLifetime), metadata: make(map[string]time.Time)},
+		attempts:  make(chan struct{}), versions: make(map[string]int),
 		err: errors.New("not logged in yet"),
 	}, nil
 }
@@ -74,11 +82,14 @@ func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) 
 func (s *Session) Run(ctx context.Context) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 500*time.Millisecond, maxLoginWait
-	var auth *api.Secret // of a login that replaced the session while it was kept
+	var next *lease // of a login that replaced the session while it was kept
 	for first := true; ctx.Err() == nil; first = false {
+		var l lease
 		var err error
-		if auth == nil {
-			auth, err = s.logIn(ctx)
+		if next != nil {
+			l = *next
+		} else {
+			l, err = s.logIn(ctx)
 		}
 		if first {
 			close(s.attempts)
@@ -87,63 +98,71 @@ func (s *Session) Run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			next := wait.NextBackOff()
-			s.log.Warn("logging in to Vault failed", "error", err, "retry_in", next.Round(time.Millisecond).String())
-			sleep(ctx, next)
+			pause := wait.NextBackOff()
+			s.log.Warn("logging in to Vault failed", "error", err, "retry_in", pause.Round(time.Millisecond).String())
+			sleep(ctx, pause)
 			continue
 		}
-		wait.Reset()
+		begun := time.Now()
 		var reason string
-		if auth, reason = s.keep(ctx, auth); ctx.Err() == nil {
-			s.log.Info("the session with Vault ended", "reason", reason)
+		if next, reason = s.keep(ctx, l); ctx.Err() != nil {
+			return
 		}
+		s.log.Info("the session with Vault ended", "reason", reason)
+		if next != nil || time.Since(begun) >= l.enough() {
+			wait.Reset()
+			continue
+		}
+		sleep(ctx, wait.NextBackOff()) // a token that dies at once must not cause one login after the other
 	}
 }
 
 // logIn takes a token and makes it the session's.
-func (s *Session) logIn(ctx context.Context) (*api.Secret, error) {
+func (s *Session) logIn(ctx context.Context) (lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	// Its own client: while the login is under way, others may still use the old token.
-	client, err := s.client.Clone()
-	if err != nil {
-		return nil, err
-	}
-	forgetEnvironment(client, s.config.Namespace)
-	auth, err := s.login.logIn(ctx, client)
-	if err == nil && (auth == nil || auth.Auth == nil || auth.Auth.ClientToken == "") {
-		err = errors.New("the answer to the login has no token")
-	}
+	begun := time.Now()
+	s.client.login.ClearToken() // nothing of an older login is sent with this one
+	l, err := s.login.logIn(ctx, s.client.login)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
+		err = hinted(err, s.login.hint())
 		// An older token may still be good; only its end ends the session.
 		if !s.loggedIn || s.ended() {
-			s.loggedIn, s.err = false, describe(err, s.login.hint())
+			s.loggedIn, s.err = false, err
 		}
-		return nil, describe(err, s.login.hint())
+		return lease{}, err
 	}
-	s.client.SetToken(auth.Auth.ClientToken)
+	s.client.session.SetToken(l.token)
 	s.loggedIn, s.loginAt, s.err = true, time.Now(), nil
-	s.setExpiry(auth.Auth.LeaseDuration)
-	s.log.Info("logged in to Vault", "method", s.login.name(), "lease", seconds(auth.Auth.LeaseDuration).String(),
-		"renewable", auth.Auth.Renewable)
-	return auth, nil
+	s.expiry = time.Time{}
+	if !l.forever {
+		s.expiry = begun.Add(l.ttl)
+	}
+	s.log.Info("logged in to Vault", "method", s.login.name(), "lease", l.ttl.String(), "renewable", l.renewable)
+	return l, nil
 }
 
 // keep renews the session until it ends, and returns why it did. If a new login took its
 // place meanwhile it is returned too; the old one is renewed until then.
-func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret, reason string) {
-	// Without a lease the token does not end, and there is nothing to watch.
-	renewed, done := (<-chan *api.RenewOutput)(nil), (<-chan error)(nil)
-	if auth.Auth.LeaseDuration > 0 {
-		watcher, err := s.client.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: auth})
+func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string) {
+	var done <-chan error
+	if !l.forever { // else there is nothing to watch
+		watcher, err := s.client.session.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: l.watched()})
 		if err != nil {
 			return nil, err.Error()
 		}
-		go watcher.Start()
-		defer watcher.Stop()
-		renewed, done = watcher.RenewCh(), watcher.DoneCh()
+		done = watcher.DoneCh()
+		watching, cancel := context.WithCancel(ctx)
+		s.client.transport.keeper.Store(&keeper{watching, func(begun time.Time, renewed lease, err error) {
+			if watching.Err() == nil {
+				s.renewed(l.token, begun, renewed, err)
+			}
+		}})
+		var ended sync.WaitGroup
+		ended.Go(watcher.Start)
+		defer func() { watcher.Stop(); cancel(); ended.Wait() }()
 	}
 	changed := time.NewTicker(s.pause)
 	defer changed.Stop()
@@ -152,14 +171,9 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 		select {
 		case <-ctx.Done():
 			return nil, "stopping"
-		case out := <-renewed:
-			s.mu.Lock()
-			// This token has an end, so no time left is not "for ever" here.
-			s.expiry = time.Now().Add(seconds(out.Secret.Auth.LeaseDuration))
-			s.mu.Unlock()
 		case err := <-done:
 			if err != nil {
-				return nil, "it could not be renewed: " + describe(err, "").Error()
+				return nil, "it could not be renewed: " + plain(err).Error()
 			}
 			return nil, "it cannot be renewed any further"
 		case <-s.refused:
@@ -167,16 +181,40 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 			if s.dead(ctx) {
 				return nil, "a request was refused, and the token is no longer valid"
 			}
+		case reply := <-s.again:
+			next, err := s.logIn(ctx)
+			reply <- err
+			if err == nil {
+				return &next, "its token had too few uses left"
+			}
 		case <-changed.C:
 			if !retry && !s.login.changed() {
 				continue
 			}
 			if next, err := s.logIn(ctx); err == nil {
-				return next, "the credential was replaced"
+				return &next, "the credential was replaced"
 			} else if retry = true; ctx.Err() == nil { // Vault may have been away
 				s.log.Warn("the credential was replaced, and logging in with the new one failed", "error", err)
 			}
 		}
+	}
+}
+
+// renewed takes what came of a renewal of the token, which the lifetime watcher sent.
+func (s *Session) renewed(token string, begun time.Time, l lease, err error) {
+	switch {
+	case err == nil:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.currentToken() == token { // no other login has taken its place
+			// This token has an end, so no time left is not "for ever" here.
+			s.expiry = begun.Add(l.ttl)
+		}
+	case denied(err):
+		s.log.Warn("Vault refused to renew the session: it is logged in again before its end", "error", err)
+		_ = s.judge(err) // a token without the default policy may not renew itself, also right after its login
+	default: // the watcher tries again while there is time
+		s.log.Warn("renewing the session with Vault failed", "error", err)
 	}
 }
 
@@ -185,7 +223,7 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 func (s *Session) dead(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	if _, err := s.client.Auth().Token().LookupSelfWithContext(ctx); StatusOf(err) != http.StatusForbidden {
+	if _, err := lookUp(ctx, s.client.session); !denied(err) {
 		return false // it is valid, or Vault cannot say so now
 	}
 	s.mu.Lock()
@@ -221,24 +259,64 @@ func (s *Session) Expiry() (time.Time, bool) {
 	return s.expiry, s.loggedIn && !s.ended()
 }
 
-// Read reads a path. It returns nil if there is nothing there.
+// Read reads a path. It returns nil if Vault says that nothing is there.
 func (s *Session) Read(ctx context.Context, path string) (*api.Secret, error) {
-	secret, err := s.client.Logical().ReadWithContext(ctx, path)
-	return secret, s.judge(err)
+	answer, err := s.client.session.Logical().ReadWithContext(ctx, path)
+	return answer, s.judge(plain(err))
 }
 
-// Write writes to a path.
+// Write writes to a path. It returns nil if Vault answers with 204, as to a write to KV version 1.
 func (s *Session) Write(ctx context.Context, path string, data map[string]any) (*api.Secret, error) {
-	secret, err := s.client.Logical().WriteWithContext(ctx, path, data)
-	return secret, s.judge(err)
+	answer, err := s.client.session.Logical().WriteWithContext(ctx, path, data)
+	return answer, s.judge(plain(err))
 }
 
-// judge describes an error, and starts a new login if the token may have been revoked.
+// Capabilities asks what the session may do at each path.
+func (s *Session) Capabilities(ctx context.Context, paths []string) (map[string][]string, error) {
+	// The library's own method asks for one path only.
+	answer, err := s.client.session.Logical().WriteWithContext(ctx, pathCapabilities, map[string]any{"paths": paths})
+	err = plain(err)
+	var all map[string][]string
+	if err == nil {
+		if all, err = capabilitiesFrom(answer, paths); err != nil {
+			err = describe(request{operation: "capabilities"}, err)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking what the session may do: %w", s.judge(err))
+	}
+	return all, nil
+}
+
+func capabilitiesFrom(a *api.Secret, paths []string) (map[string][]string, error) {
+	if a == nil || a.Data == nil {
+		return nil, foreign("an answer without data")
+	}
+	all := make(map[string][]string, len(paths))
+	for _, path := range paths {
+		list, ok := a.Data[path].([]any)
+		if !ok {
+			return nil, foreign("an answer without a list for " + path)
+		}
+		for _, c := range list {
+			name, ok := c.(string)
+			if !ok {
+				return nil, foreign("an answer in which a capability is not a name")
+			}
+			all[path] = append(all[path], name)
+		}
+	}
+	return all, nil
+}
+
+func (s *Session) currentToken() string { return s.client.session.Token() }
+
+// judge returns err, and has the token looked at if it may have been revoked.
 func (s *Session) judge(err error) error {
 	if err == nil {
 		return nil
 	}
-	if StatusOf(err) == http.StatusForbidden {
+	if denied(err) {
 		s.mu.Lock()
 		old := time.Since(s.loginAt) > s.pause
 		s.mu.Unlock()
@@ -249,27 +327,11 @@ func (s *Session) judge(err error) error {
 			}
 		}
 	}
-	return describe(err, "")
+	return err
 }
 
 // ended reports whether the lease has run out. The caller holds mu.
 func (s *Session) ended() bool { return !s.expiry.IsZero() && !time.Now().Before(s.expiry) }
-
-// setExpiry counts a lease from now. The caller holds mu.
-func (s *Session) setExpiry(lease int) {
-	s.expiry = time.Time{}
-	if lease > 0 {
-		s.expiry = time.Now().Add(seconds(lease))
-	}
-}
-
-// maxLease is longer than any lease that is meant. A number beyond it would overflow a duration, and
-// the session would have ended before it began.
-const maxLease = 100 * 365 * 24 * time.Hour
-
-func seconds(n int) time.Duration {
-	return time.Duration(min(max(n, 0), int(maxLease/time.Second))) * time.Second
-}
 
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -258,26 +259,56 @@ func TestNoSession(t *testing.T) {
 	}
 }
 
+// TestEnvironmentIsNotRead looks at each header of each kind of request. The library reads most
+// variables when a client is made, and VAULT_WRAP_TTL for each request.
 func TestEnvironmentIsNotRead(t *testing.T) {
-	var tokens, namespaces []string
+	var mu sync.Mutex
+	sent := map[string]string{} // the headers by path
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		tokens, namespaces = append(tokens, r.Header.Get("X-Vault-Token")), append(namespaces, r.Header.Get("X-Vault-Namespace"))
-		fmt.Fprint(w, `{"data":{"ttl":0,"renewable":false}}`)
+		mu.Lock()
+		defer mu.Unlock()
+		var headers []string
+		for name, values := range r.Header {
+			headers = append(headers, name+"="+strings.Join(values, ","))
+		}
+		slices.Sort(headers)
+		sent[strings.TrimPrefix(r.URL.Path, "/v1/")] = strings.Join(headers, " ")
+		fmt.Fprint(w, `{"data":{"ttl":0,"renewable":false},"auth":{"client_token":"hvs.root-CANARY","lease_duration":60,"renewable":true}}`)
 	}))
 	t.Cleanup(web.Close)
-	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
-	t.Setenv("VAULT_TOKEN", "from-the-environment")
-	t.Setenv("VAULT_NAMESPACE", "from-the-environment")
-	source := file(t, rootToken)
-	s, _, _ := startSession(t, config.Vault{Address: web.URL, Namespace: "team", Auth: config.VaultAuth{Token: &source}})
+	for name, value := range map[string]string{
+		"VAULT_ADDR": "http://127.0.0.1:1", "VAULT_AGENT_ADDR": "http://127.0.0.1:1", "VAULT_TOKEN": "elsewhere", "VAULT_NAMESPACE": "elsewhere", "VAULT_WRAP_TTL": "60s",
+		"VAULT_HEADERS": `{"X-Leak":"x"}`, "VAULT_MFA": "x", "VAULT_RATE_LIMIT": "not a number", "VAULT_PROXY_ADDR": "http://127.0.0.1:1", "VAULT_SRV_LOOKUP": "true",
+	} {
+		t.Setenv(name, value)
+	}
+	c := config.Vault{Address: web.URL, Namespace: "team", Auth: config.VaultAuth{AppRole: &config.AppRole{
+		Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID),
+	}}}
+	s, o, _ := startSession(t, c)
 	if err := s.Ready(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := s.Read(t.Context(), "x"); err != nil {
 		t.Fatal(err)
 	}
-	if fmt.Sprint(tokens, namespaces) != fmt.Sprintf("[%s %s] [team team]", rootToken, rootToken) {
-		t.Errorf("sent tokens %v and namespaces %v", tokens, namespaces)
+	if _, err := s.Exchange(t.Context(), Request{Path: "y", Index: "i"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a renewal", func() bool { return o.count("renew 200") > 0 })
+	mu.Lock()
+	defer mu.Unlock()
+	const always, token = "User-Agent=rotatord ", "X-Vault-Token=" + rootToken
+	for path, want := range map[string]string{
+		"auth/approle/login": always + "X-Vault-Namespace=team X-Vault-Request=true",
+		pathRenew:            always + "X-Vault-Namespace=team X-Vault-Request=true " + token,
+		"x":                  always + "X-Vault-Namespace=team X-Vault-Request=true " + token,
+		"y":                  always + "X-Vault-Index=i X-Vault-Namespace=team X-Vault-Request=true " + token,
+	} {
+		got := sent[path]
+		if i := strings.Index(got, "User-Agent="); i < 0 || got[i:] != want {
+			t.Errorf("%s came with %s, want %s", path, got, want)
+		}
 	}
 }
 

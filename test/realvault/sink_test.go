@@ -33,6 +33,8 @@ type unreliable struct {
 	reads  int                                               // reads to let pass, then failing
 	fails  int
 	writes int
+	stale  func(w http.ResponseWriter, r *http.Request) bool // true: it has answered a read
+	answer *sinktest.Replaced
 }
 
 func newUnreliable(t *testing.T, target string) (*unreliable, string) {
@@ -48,7 +50,50 @@ func newUnreliable(t *testing.T, target string) (*unreliable, string) {
 }
 
 func isSecret(r *http.Request) bool {
-	return !strings.HasPrefix(r.URL.Path, "/v1/sys/") && !strings.HasPrefix(r.URL.Path, "/v1/auth/")
+	return !strings.HasPrefix(r.URL.Path, "/v1/sys/") && !strings.HasPrefix(r.URL.Path, "/v1/auth/") &&
+		!strings.HasSuffix(r.URL.Path, "/config") && !strings.Contains(r.URL.Path, "/metadata/")
+}
+
+// kindOf returns the kind of a request for a secret, whose body can still be read after it.
+func kindOf(r *http.Request) string {
+	if r.Method == http.MethodGet {
+		return sinktest.Read
+	}
+	body, _ := io.ReadAll(r.Body) // what is missing Vault will refuse
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	if bytes.Contains(body, []byte(`"cas":-1`)) {
+		return sinktest.Probe
+	}
+	return sinktest.Write
+}
+
+// replaced answers a request as the test wants it, and reports whether it did.
+func (p *unreliable) replaced(w http.ResponseWriter, r *http.Request, kind string) bool {
+	p.mu.Lock()
+	a := p.answer
+	if a == nil || a.To != kind {
+		p.mu.Unlock()
+		return false
+	}
+	if a.Skip > 0 {
+		a.Skip--
+		p.mu.Unlock()
+		return false
+	}
+	if a.Count--; a.Count <= 0 {
+		p.answer = nil
+	}
+	p.mu.Unlock()
+	if a.CarryOut {
+		p.forward(httptest.NewRecorder(), r)
+	}
+	w.Header()["Content-Type"] = nil
+	if a.ContentType != "" {
+		w.Header().Set("Content-Type", a.ContentType)
+	}
+	w.WriteHeader(a.Status)
+	_, _ = io.WriteString(w, a.Body) // the client went away
+	return true
 }
 
 func (p *unreliable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -56,8 +101,24 @@ func (p *unreliable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.proxy.ServeHTTP(w, r)
 		return
 	}
+	kind := kindOf(r)
+	if p.replaced(w, r, kind) {
+		return
+	}
 	p.mu.Lock()
+	if kind == sinktest.Probe { // neither counted nor hit by what is meant for writes
+		p.mu.Unlock()
+		p.proxy.ServeHTTP(w, r)
+		return
+	}
 	if r.Method == http.MethodGet {
+		if stale := p.stale; stale != nil {
+			p.mu.Unlock()
+			if !stale(w, r) {
+				p.proxy.ServeHTTP(w, r)
+			}
+			return
+		}
 		switch {
 		case p.fails > 0 && p.reads == 0:
 			p.fails--
@@ -175,6 +236,18 @@ func TestVaultSink(t *testing.T) {
 				h := at.harness(proxy)
 				h.Sink = sink.NewVault(session, config.VaultSink{Mount: at.mount, Path: at.path,
 					ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField})
+				if mount.version == 2 {
+					h.DenyParameters = func(t *testing.T) {
+						put := func(policy string) {
+							if err := v.Root(t).Sys().PutPolicy("rotatord", policy); err != nil {
+								t.Error(err)
+							}
+						}
+						put(strings.Replace(policy, `"create", "read", "update"]`, `"create", "read", "update"]
+  denied_parameters = { "options" = [] }`, 1))
+						t.Cleanup(func() { put(policy) })
+					}
+				}
 				h.Deny = func(t *testing.T) {
 					if err := v.Root(t).Sys().PutPolicy("rotatord", readOnly); err != nil {
 						t.Fatal(err)
@@ -210,6 +283,13 @@ func (p place) harness(proxy *unreliable) sinktest.Harness {
 	humans := 0
 	before := proxy.written()
 	h := sinktest.Harness{
+		KV: p.version,
+		AnswerNext: func(t *testing.T, r sinktest.Replaced) {
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			proxy.answer = &r
+			t.Cleanup(func() { proxy.mu.Lock(); proxy.answer = nil; proxy.mu.Unlock() })
+		},
 		Fields:   func(t *testing.T) map[string]any { fields, _ := p.read(t); return fields },
 		Versions: func(*testing.T) int { return proxy.written() - before },
 		HumanWrite: func(t *testing.T, fields map[string]any) {
@@ -244,6 +324,40 @@ func (p place) harness(proxy *unreliable) sinktest.Harness {
 		},
 	}
 	if p.version == 2 {
+		h.Stale = func(t *testing.T, skip, n int) {
+			stale := func(w http.ResponseWriter, r *http.Request) bool {
+				proxy.mu.Lock()
+				skipped := skip > 0
+				if skipped {
+					skip--
+				} else {
+					n--
+				}
+				done := n < 0
+				proxy.mu.Unlock()
+				if skipped || done {
+					return false
+				}
+				_, version := p.read(t)
+				if version < 2 {
+					w.WriteHeader(http.StatusNotFound)
+					_, _ = io.WriteString(w, `{"errors":[]}`)
+					return true
+				}
+				r.URL.RawQuery = fmt.Sprintf("version=%d", version-1)
+				return false
+			}
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			proxy.stale = stale
+			t.Cleanup(func() { proxy.mu.Lock(); proxy.stale = nil; proxy.mu.Unlock() })
+		}
+		h.ShortLife = time.Second // Vault's own unit
+		h.DeleteAfter = func(t *testing.T, after time.Duration) {
+			if _, err := p.v.Root(t).Logical().Write(p.mount+"/metadata/"+p.path, map[string]any{"delete_version_after": after.String()}); err != nil {
+				t.Fatal(err)
+			}
+		}
 		h.Versions = func(t *testing.T) int { _, version := p.read(t); return version - humans }
 		h.Delete = func(t *testing.T) {
 			if _, err := p.v.Root(t).Logical().Delete(p.data()); err != nil {

@@ -127,6 +127,11 @@ type Vault struct {
 	// The server's URL, without /v1. Required. Plain http is accepted for this host
 	// only, such as an agent or a test server.
 	Address *string `yaml:"address" jsonschema:"required,format=uri,example=https://vault.example.com:8200" hint:"give the server's URL, such as https://vault.example.com:8200"`
+	// The URLs of nodes of the same cluster (their api_addr), without a path. Default
+	// none. A standby that redirects (307) is followed to them and to address, and
+	// nowhere else: whoever is named here gets the Vault token and the secrets. Most
+	// clusters need none, because standbys forward requests.
+	Nodes []*string `yaml:"nodes" hint:"give the URL of at least one node, or remove the key"`
 	// The namespace (Vault Enterprise, HCP). Default the root namespace.
 	Namespace *string `yaml:"namespace"`
 	// TLS to the server. Default: the system's certificate authorities and no client

@@ -118,6 +118,8 @@ func constrain(schema *jsonschema.Schema) {
 	recipients := schema.Definitions["State"].Properties.Value("recipients")
 	recipients.MinItems, recipients.UniqueItems = new(uint64(1)), true
 	recipients.Items.Pattern = recipientPattern
+	nodes := schema.Definitions["Vault"].Properties.Value("nodes")
+	nodes.MinItems, nodes.UniqueItems, nodes.Items.Format = new(uint64(1)), true, "uri"
 	// A duration may be a bare 0, which YAML takes for a number. The keywords of a
 	// field's tag are only read for a plain type, so this comes after them.
 	for _, definition := range schema.Definitions {

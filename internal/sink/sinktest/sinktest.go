@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,18 @@ type Harness struct {
 	HoldNextWrite func(t *testing.T) (arrive func())
 	// Deny takes away the right to write.
 	Deny func(t *testing.T)
+	// DenyParameters leaves the right to write, and refuses every write for its parameters.
+	DenyParameters func(t *testing.T)
+	// AnswerNext replaces some of the next answers.
+	AnswerNext func(t *testing.T, a Replaced)
+	// Stale answers reads, after the first skip, from a state that is one version old: the next n.
+	Stale func(t *testing.T, skip, n int)
+	// DeleteAfter has the place delete what is written from then on after some time.
+	DeleteAfter func(t *testing.T, after time.Duration)
+	// ShortLife is the shortest time that DeleteAfter takes.
+	ShortLife time.Duration
+	// KV is the version of the KV engine; 0 for a sink that is none.
+	KV int
 	// FailReads makes the next n reads fail.
 	FailReads func(t *testing.T, n int)
 }
@@ -55,7 +68,7 @@ func credential(n int) rotation.Credential {
 
 // Run runs the suite. make returns a new place for each test.
 func Run(t *testing.T, make func(t *testing.T) Harness) {
-	for _, test := range suite {
+	for _, test := range slices.Concat(suite, answers) {
 		t.Run(test.name, func(t *testing.T) {
 			h := make(t)
 			if test.needs != nil && !test.needs(h) {
@@ -173,6 +186,9 @@ var suite = []testCase{
 		if before.Exists || before.Digest != "" {
 			t.Errorf("a deleted secret is seen as %+v", before)
 		}
+		if h.KV == 2 && before.Version != 1 {
+			t.Errorf("a deleted version 1 is seen as version %d: a check-and-set against that cannot match", before.Version)
+		}
 		want(t, h, store(t, h, credential(2), before), credential(2))
 	}},
 	{"the answer to a write is lost", func(h Harness) bool { return h.LoseNextAnswer != nil }, func(t *testing.T, h Harness) {
@@ -252,6 +268,9 @@ var suite = []testCase{
 			t.Fatalf("%d conflicts, %v: want an error after a few", n, err)
 		}
 		clean(t, err)
+		if !strings.Contains(err.Error(), "another writer changed") {
+			t.Errorf("real conflicts are called %v", err)
+		}
 		if h.Fields(t)["note"] != fmt.Sprint(n) || h.Versions(t) != 0 {
 			t.Errorf("after %d conflicts the note is %v, and the sink wrote %d versions", n, h.Fields(t)["note"], h.Versions(t))
 		}
@@ -266,6 +285,13 @@ var suite = []testCase{
 			clean(t, err)
 		}
 		want(t, h, store(t, h, credential(2), before), credential(2))
+	}},
+	{"a denied parameter", func(h Harness) bool { return h.DenyParameters != nil }, func(t *testing.T, h Harness) {
+		h.DenyParameters(t)
+		_, err := h.Sink.Preflight(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "denied_parameters") {
+			t.Errorf("Preflight: %v, want an error that names what a policy can forbid", err)
+		}
 	}},
 	{"no right to write", func(h Harness) bool { return h.Deny != nil }, func(t *testing.T, h Harness) {
 		h.Deny(t)

@@ -19,6 +19,40 @@ func (s *Server) valid(token string) bool {
 	return l != nil && (l.until.IsZero() || time.Now().Before(l.until))
 }
 
+// use spends one use of a token, and reports whether it may be used now. The token of the last use
+// still shows it as -1, as Vault does, and is gone for the next request. The caller holds mu.
+func (s *Server) use(token string) bool {
+	if !s.valid(token) {
+		return false
+	}
+	switch l := s.tokens[token]; {
+	case l == nil || l.uses == 0:
+	case l.uses < 0:
+		return false
+	case l.uses == 1:
+		l.uses = -1
+	default:
+		l.uses--
+	}
+	return true
+}
+
+// LimitUses limits how many requests a token is still good for.
+func (s *Server) LimitUses(token string, uses int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens[token].uses = uses
+}
+
+// SetNumUses sets token_num_uses of the role, for tokens that are made from then on.
+func (s *Server) SetNumUses(uses int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	role := *s.options.AppRole
+	role.NumUses = uses
+	s.options.AppRole = &role
+}
+
 // AddToken makes a token that ends after ttl, and can be renewed until maxTTL after now;
 // 0 means that it does not end, or can always be renewed.
 func (s *Server) AddToken(ttl, maxTTL time.Duration) string {
@@ -65,6 +99,7 @@ func (s *Server) serveLogin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token := s.addToken(role.TTL, role.MaxTTL)
+	s.tokens[token].uses = role.NumUses
 	s.logins++
 	s.serveAuth(w, token)
 }
@@ -98,7 +133,7 @@ func (s *Server) serveLookup(w http.ResponseWriter, token string) {
 		end = l.until.UTC().Format(time.RFC3339Nano)
 	}
 	succeed(w, map[string]any{"ttl": l.left(), "expire_time": end, "renewable": l.ttl > 0, "type": "service",
-		"policies": s.policies(token)})
+		"policies": s.policies(token), "num_uses": l.uses})
 }
 
 func (s *Server) serveRenew(w http.ResponseWriter, token string) {

@@ -11,6 +11,7 @@ package vaulttest
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -31,6 +32,9 @@ type Mount struct {
 	Path        string
 	Version     int // 1 or 2
 	CASRequired bool
+	// DeleteVersionAfter is the mount's delete_version_after; negative switches it off for every
+	// secret, as Vault has it.
+	DeleteVersionAfter time.Duration
 }
 
 // AppRole is the one role of auth/approle.
@@ -38,6 +42,7 @@ type AppRole struct {
 	RoleID, SecretID string
 	TTL              time.Duration // of its tokens; 0: they do not end
 	MaxTTL           time.Duration // renewing ends here; 0: never
+	NumUses          int           // token_num_uses of its tokens; 0: without a limit
 }
 
 // Server is the server. It is an http.Handler and safe for concurrent use.
@@ -48,15 +53,21 @@ type Server struct {
 	sealed   bool
 	readOnly bool
 	policy   func(path string) []string
+	refuses  func(method, path string, body map[string]any) bool
 	secrets  map[string]*entry // by mount and path
 	tokens   map[string]*lease
 	faults   []*Fault
 	logins   int
 	writes   int
+	probes   int
 }
 
-// entry is one secret with all its versions; version 1 of KV has only the last.
-type entry struct{ versions []version }
+// entry is one secret with all its versions; version 1 of KV has only the last. It may be
+// without any, if only its metadata were written.
+type entry struct {
+	versions    []version
+	deleteAfter time.Duration // its own delete_version_after
+}
 
 type version struct {
 	data    map[string]any // nil if deleted
@@ -68,18 +79,28 @@ type version struct {
 type lease struct {
 	ttl, maxTTL time.Duration
 	made, until time.Time // until is zero if it does not end
+	uses        int       // requests that it is still good for; 0 if that is not limited
 }
 
-// Fault is something to go wrong with the next writes.
+// Fault is something to go wrong with the next writes. A write that cannot match (cas -1), by which
+// rotatord proves that it may write, is not one of them.
 type Fault struct {
 	// Count is how many requests it strikes; 0 means one.
 	Count int
-	// Reads makes it strike reads of secrets rather than writes.
-	Reads bool
+	// Reads makes it strike reads of secrets rather than writes, and Probes writes that cannot
+	// match.
+	Reads, Probes bool
 	// After carries the request out before it fails.
 	After bool
 	// Status is what is answered; 0 breaks the connection.
 	Status int
+	// Body and ContentType are answered with Status, as they are and even if they are empty, in
+	// place of an error of Vault's form, if Verbatim is set.
+	Verbatim          bool
+	Body, ContentType string
+	// Back answers a read of a secret of version 2 from a state that is so many versions old, as
+	// a node does that is behind.
+	Back int
 	// Do, if set, runs before the request is carried out: a human, for example, or a wait.
 	Do func()
 	// Done, if set, is called after the request was carried out.
@@ -106,12 +127,20 @@ func (s *Server) ReadOnly(on bool) {
 	s.readOnly = on
 }
 
-// SetPolicy says what capabilities a token is told to have at a path; nil for create, read and
-// update everywhere, or root. It changes what is told, and not what may be done.
+// SetPolicy says what capabilities a token has at a path; nil for create, read and update
+// everywhere, or root. Reads and writes of secrets, metadata and configurations need them.
 func (s *Server) SetPolicy(policy func(path string) []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.policy = policy
+}
+
+// SetRefusal says which requests for secrets are refused whatever the capabilities say, as by
+// allowed_parameters; nil for none.
+func (s *Server) SetRefusal(refuses func(method, path string, body map[string]any) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refuses = refuses
 }
 
 // RevokeAll revokes all tokens but the root token.
@@ -129,21 +158,57 @@ func (s *Server) Inject(f Fault) {
 	s.faults = append(s.faults, &f)
 }
 
+// ClearFaults takes back all faults that have not struck yet.
+func (s *Server) ClearFaults() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
 // Logins and Writes count logins that succeeded and secrets that were written.
 func (s *Server) Logins() int { s.mu.Lock(); defer s.mu.Unlock(); return s.logins }
 
 // Writes counts the writes that were carried out, by whomever.
 func (s *Server) Writes() int { s.mu.Lock(); defer s.mu.Unlock(); return s.writes }
 
+// Probes counts the writes that cannot match, allowed or not. They are not among Writes.
+func (s *Server) Probes() int { s.mu.Lock(); defer s.mu.Unlock(); return s.probes }
+
 // Read returns the fields of a secret, nil if there is none.
 func (s *Server) Read(mount, path string) map[string]any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.secrets[mount+"/"+path]
-	if e == nil {
+	if e == nil || len(e.versions) == 0 {
 		return nil
 	}
 	return maps.Clone(e.versions[len(e.versions)-1].data)
+}
+
+// DeleteVersionAfter sets the delete_version_after of one secret; of all secrets of the mount, if
+// path is empty. It counts for versions that are written from then on.
+func (s *Server) DeleteVersionAfter(mount, path string, after time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if path != "" {
+		s.entry(mount + "/" + path).deleteAfter = after
+		return
+	}
+	for i := range s.options.Mounts {
+		if s.options.Mounts[i].Path == mount {
+			s.options.Mounts[i].DeleteVersionAfter = after
+		}
+	}
+}
+
+// entry returns the entry of a secret, and makes it if there is none. The caller holds mu.
+func (s *Server) entry(key string) *entry {
+	e := s.secrets[key]
+	if e == nil {
+		e = &entry{}
+		s.secrets[key] = e
+	}
+	return e
 }
 
 // SetVersion makes a mount one of KV version 1 or 2, as an upgrade does.
@@ -161,27 +226,37 @@ func (s *Server) SetVersion(mount string, version int) {
 func (s *Server) Write(mount, path string, data map[string]any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(mount+"/"+path, data)
+	s.put(s.mountNamed(mount), mount+"/"+path, data)
+}
+
+// mountNamed returns a mount. The caller holds mu.
+func (s *Server) mountNamed(path string) Mount {
+	m, _, _ := s.mountOf(path + "/")
+	return m
 }
 
 // Delete deletes the latest version of a secret.
 func (s *Server) Delete(mount, path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if e := s.secrets[mount+"/"+path]; e != nil {
+	if e := s.secrets[mount+"/"+path]; e != nil && len(e.versions) > 0 {
 		last := &e.versions[len(e.versions)-1]
 		last.data, last.deleted = nil, time.Now()
 	}
 }
 
 // put appends a version. The caller holds mu.
-func (s *Server) put(key string, data map[string]any) int {
-	e := s.secrets[key]
-	if e == nil {
-		e = &entry{}
-		s.secrets[key] = e
+func (s *Server) put(m Mount, key string, data map[string]any) int {
+	e := s.entry(key)
+	v := version{data: maps.Clone(data), created: time.Now()}
+	after := m.DeleteVersionAfter
+	if own := e.deleteAfter; own > 0 && (after == 0 || after > own) { // negative: switched off
+		after = own
 	}
-	e.versions = append(e.versions, version{data: maps.Clone(data), created: time.Now()})
+	if m.Version == 2 && after > 0 {
+		v.deleted = v.created.Add(after)
+	}
+	e.versions = append(e.versions, v)
 	s.writes++
 	return len(e.versions)
 }
@@ -203,7 +278,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token := r.Header.Get("X-Vault-Token")
-	if !s.valid(token) {
+	if !s.use(token) {
 		fail(w, http.StatusForbidden, "permission denied", "invalid token")
 		return
 	}
@@ -269,34 +344,58 @@ func (s *Server) serveCapabilities(w http.ResponseWriter, r *http.Request, token
 func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string) {
 	m, rest, ok := s.mountOf(path)
 	if !ok {
-		fail(w, http.StatusNotFound, "no handler for route \""+path+"\"")
+		fail(w, http.StatusNotFound, "no handler for route \""+path+"\". route entry not found.")
 		return
 	}
+	reading := r.Method == http.MethodGet
 	if m.Version == 2 {
-		if rest, ok = strings.CutPrefix(rest, "data/"); !ok {
-			fail(w, http.StatusNotFound)
+		kind, name, _ := strings.Cut(rest, "/")
+		switch {
+		case kind == "data" && name != "":
+			rest = name
+		case (kind == "config" && name == "" || kind == "metadata" && name != "") && reading:
+			s.serveSettings(w, m, path, name)
+			return
+		default:
+			respond(w, http.StatusNotFound, map[string]any{"request_id": "1", "data": nil, "warnings": []string{"Invalid path for a versioned K/V secrets engine."}})
 			return
 		}
 	}
-	key, reading := m.Path+"/"+rest, r.Method == http.MethodGet
-	f := s.takeFault(reading)
+	var body map[string]any
+	if !reading {
+		decoder := json.NewDecoder(r.Body)
+		decoder.UseNumber()
+		if err := decoder.Decode(&body); err != nil {
+			fail(w, http.StatusBadRequest, err.Error())
+			return
+		}
+	}
+	key, probe := m.Path+"/"+rest, m.Version == 2 && isProbe(body)
+	if probe {
+		s.probes++
+	}
+	f := s.takeFault(reading, probe)
 	if f != nil && f.Do != nil {
 		s.mu.Unlock()
 		f.Do()
 		s.mu.Lock()
 	}
-	if f != nil && f.Do == nil && !f.After {
+	if f != nil && f.Do == nil && !f.After && f.Back == 0 {
 		strike(w, f)
 		return
 	}
 	answer := &recorder{header: http.Header{}, status: http.StatusOK}
 	switch {
-	case reading:
-		s.get(answer, m, key)
-	case s.readOnly:
+	case !s.allowed(r, path, key, body):
 		fail(answer, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+	case reading:
+		back := 0
+		if f != nil {
+			back = f.Back
+		}
+		s.get(answer, m, key, back)
 	default:
-		s.set(answer, m, key, r)
+		s.set(answer, m, key, body)
 	}
 	if f != nil && f.Done != nil {
 		f.Done()
@@ -310,26 +409,72 @@ func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string
 	_, _ = w.Write(answer.body)
 }
 
-func (s *Server) get(w http.ResponseWriter, m Mount, key string) {
+// isProbe reports whether a write cannot match.
+func isProbe(body map[string]any) bool {
+	options, _ := body["options"].(map[string]any)
+	cas, _ := options["cas"].(json.Number)
+	return cas == "-1"
+}
+
+// allowed reports whether the policy allows a request for a secret. The caller holds mu.
+func (s *Server) allowed(r *http.Request, path, key string, body map[string]any) bool {
+	need := "read"
+	if r.Method != http.MethodGet {
+		if need = "create"; s.secrets[key] != nil {
+			need = "update"
+		}
+		if s.readOnly {
+			return false
+		}
+	}
+	return s.can(path, need) && (s.refuses == nil || !s.refuses(r.Method, path, body))
+}
+
+// can reports whether the policy has a capability at a path. The caller holds mu.
+func (s *Server) can(path, capability string) bool {
+	if s.policy == nil {
+		return true
+	}
+	have := s.policy(path)
+	return slices.Contains(have, capability) || slices.Contains(have, "root")
+}
+
+// serveSettings answers for the configuration of a mount, or for the metadata of a secret.
+func (s *Server) serveSettings(w http.ResponseWriter, m Mount, path, name string) {
+	if !s.can(path, "read") {
+		fail(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+		return
+	}
+	if name == "" {
+		succeed(w, map[string]any{"cas_required": m.CASRequired, "delete_version_after": m.DeleteVersionAfter.String(), "max_versions": 0})
+		return
+	}
+	e := s.secrets[m.Path+"/"+name]
+	if e == nil {
+		fail(w, http.StatusNotFound)
+		return
+	}
+	succeed(w, map[string]any{"current_version": len(e.versions), "delete_version_after": e.deleteAfter.String()})
+}
+
+// get reads a secret as it was some versions ago.
+func (s *Server) get(w http.ResponseWriter, m Mount, key string, back int) {
 	e := s.secrets[key]
+	if e == nil || len(e.versions)-back <= 0 {
+		fail(w, http.StatusNotFound)
+		return
+	}
+	number := len(e.versions) - back
+	last := e.versions[number-1]
 	switch {
-	case e == nil:
+	case m.Version == 1 && last.data == nil:
 		fail(w, http.StatusNotFound)
 	case m.Version == 1:
-		if data := e.versions[len(e.versions)-1].data; data != nil {
-			succeed(w, data)
-		} else {
-			fail(w, http.StatusNotFound)
-		}
+		succeed(w, last.data)
+	case last.data == nil || !last.deleted.IsZero() && last.deleted.Before(time.Now()):
+		respond(w, http.StatusNotFound, map[string]any{"data": map[string]any{"data": nil, "metadata": metadata(number, last)}})
 	default:
-		last := e.versions[len(e.versions)-1]
-		body := map[string]any{"data": last.data, "metadata": metadata(len(e.versions), last)}
-		if last.data == nil {
-			body["data"] = nil
-			respond(w, http.StatusNotFound, map[string]any{"data": body})
-			return
-		}
-		succeed(w, body)
+		succeed(w, map[string]any{"data": last.data, "metadata": metadata(number, last)})
 	}
 }
 
@@ -342,16 +487,9 @@ func metadata(number int, v version) map[string]any {
 		"deletion_time": deleted, "destroyed": false, "custom_metadata": nil}
 }
 
-func (s *Server) set(w http.ResponseWriter, m Mount, key string, r *http.Request) {
-	decoder := json.NewDecoder(r.Body)
-	decoder.UseNumber()
-	var body map[string]any
-	if err := decoder.Decode(&body); err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
-		return
-	}
+func (s *Server) set(w http.ResponseWriter, m Mount, key string, body map[string]any) {
 	if m.Version == 1 {
-		s.put(key, body)
+		s.put(m, key, body)
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
@@ -374,13 +512,13 @@ func (s *Server) set(w http.ResponseWriter, m Mount, key string, r *http.Request
 		fail(w, http.StatusBadRequest, "check-and-set parameter did not match the current version")
 		return
 	}
-	number := s.put(key, data)
+	number := s.put(m, key, data)
 	succeed(w, metadata(number, s.secrets[key].versions[number-1]))
 }
 
-func (s *Server) takeFault(reading bool) *Fault {
+func (s *Server) takeFault(reading, probe bool) *Fault {
 	for i, f := range s.faults {
-		if f.Reads != reading {
+		if f.Reads != reading || f.Probes != probe {
 			continue
 		}
 		if f.Count--; f.Count == 0 {
@@ -395,5 +533,15 @@ func strike(w http.ResponseWriter, f *Fault) {
 	if f.Status == 0 {
 		panic(http.ErrAbortHandler)
 	}
-	fail(w, f.Status, "injected fault")
+	if !f.Verbatim {
+		fail(w, f.Status, "injected fault")
+		return
+	}
+	if f.ContentType != "" {
+		w.Header().Set("Content-Type", f.ContentType)
+	} else {
+		w.Header()["Content-Type"] = nil
+	}
+	w.WriteHeader(f.Status)
+	_, _ = io.WriteString(w, f.Body) // the client went away
 }

@@ -1,0 +1,65 @@
+package doctor
+
+import (
+	"fmt"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/vault"
+)
+
+// lasting looks at whether Vault deletes by itself what a place holds, or what is written there
+// next, and reports whether it does not.
+func (e *examination) lasting(p place, s rotation.Stored) bool {
+	now := e.Now()
+	next, after := e.neededUntil(p, now)
+	const advice = "switch delete_version_after off at the secret and at the mount, and write the version again: docs/vault.md#a-version-that-deletes-itself"
+	switch {
+	case s.Exists && !s.DeletesAt.IsZero() && (next.IsZero() || s.DeletesAt.Before(next)):
+		e.add(Bad, SinkDeletes, p.subject, fmt.Sprintf("Vault deletes version %d of %s/%s by itself at %s (delete_version_after), before it is rotated",
+			s.Version, p.Mount, p.Path, clear(s.DeletesAt)), advice)
+	case s.DeleteAfter > 0 && (after.IsZero() || next.Add(s.DeleteAfter).Before(after)):
+		e.add(Bad, SinkDeletes, p.subject, fmt.Sprintf("Vault deletes each version of %s/%s by itself after %s (delete_version_after), before the next rotation: scheduled rotations are refused",
+			p.Mount, p.Path, s.DeleteAfter), advice)
+	case s.DeleteAfter > 0:
+		e.add(Warning, SinkDeletes, p.subject, fmt.Sprintf("Vault deletes each version of %s/%s by itself after %s (delete_version_after): if rotations fail for as long, consumers find nothing",
+			p.Mount, p.Path, s.DeleteAfter), advice)
+	default:
+		return true
+	}
+	return false
+}
+
+// neededUntil returns until when the present version is needed, and the one after it: the latest
+// moments at which the next two rotations may begin. Zero means for ever.
+func (e *examination) neededUntil(p place, now time.Time) (present, following time.Time) {
+	timetable := p.timetable
+	if timetable.Schedule == nil {
+		return time.Time{}, time.Time{}
+	}
+	first := timetable.Next(now)
+	if first.Slot.IsZero() {
+		return time.Time{}, time.Time{}
+	}
+	present = first.Begin
+	if !first.Close.IsZero() {
+		present = first.Close
+	}
+	second := timetable.Next(first.Slot)
+	if second.Slot.IsZero() {
+		return present, time.Time{}
+	}
+	following = second.Begin
+	if !second.Close.IsZero() {
+		following = second.Close
+	}
+	return present, following
+}
+
+// uses says whether the session is good for a limited number of requests only.
+func (e *examination) uses(self vault.Self) {
+	if self.Limited {
+		e.add(Warning, VaultSessionUses, "vault.auth", fmt.Sprintf("the session is good for %d more request(s) (token_num_uses): the daemon logs in again and again, and refuses to rotate where it cannot", self.Uses),
+			"set token_num_uses to 0 at the role, or use a token without a limit")
+	}
+}

@@ -1,0 +1,180 @@
+// Package outbound is what all HTTP clients of rotatord have in common. A peer is a server that
+// rotatord asks: Vault, Cloudflare's API, an application behind Access, the daemon's socket.
+//
+// Guarantees: nothing is sent to a host that the configuration does not name, whatever a peer
+// answers. A proxy of the environment gets a CONNECT request for an https address and nothing
+// else, so it sees a host name and no credential. An answer takes a bounded amount of memory.
+// No error quotes what a peer sent, except the host of a redirect.
+package outbound
+
+import (
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"unicode"
+
+	"rotatord/internal/secret"
+)
+
+// MaxHeader is how many bytes of headers an answer may have, those of 1xx answers before it
+// included. The answers of Vault and Cloudflare have about 2 KiB.
+const MaxHeader = 256 << 10
+
+// idle is how many unused connections are kept to one host.
+const idle = 8
+
+// Transport returns a new transport with the bounds of this package. It is Go's default one
+// otherwise. Bodies are not bounded by it: use [ReadBody].
+//
+// It speaks HTTP/1.1 only. Go's HTTP/2 client logs each header that it sends, and so each
+// credential, if the environment has GODEBUG=http2debug=2.
+func Transport() *http.Transport {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.MaxResponseHeaderBytes = MaxHeader
+	t.MaxIdleConnsPerHost = idle
+	t.Proxy = tunnel(http.ProxyFromEnvironment)
+	t.ForceAttemptHTTP2 = false
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	// The clone would offer h2 to the server, and could not speak it.
+	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	return t
+}
+
+// tunnel uses a proxy for https only. Through a proxy, a plain http request would show its
+// headers and its body.
+func tunnel(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
+	return func(r *http.Request) (*url.URL, error) {
+		if r.URL.Scheme != "https" {
+			return nil, nil
+		}
+		return proxy(r)
+	}
+}
+
+// Unquoted returns err without what the other side sent. Go's HTTP client quotes an answer that
+// it cannot read, and a server or proxy may answer with the request that it got.
+func Unquoted(err error) error {
+	if err == nil {
+		return nil
+	}
+	text := err.Error()
+	for _, quoting := range []string{"malformed ", "bad Content-Length", "transfer encoding"} {
+		if i := strings.Index(text, quoting); i >= 0 {
+			if at := strings.IndexAny(text[i:], `":`); at >= 0 {
+				return &unquotedError{strings.TrimRight(text[:i+at], ": "), err}
+			}
+		}
+	}
+	if len(text) > maxError { // the words of a proxy that refuses to connect
+		return &unquotedError{strings.ToValidUTF8(text[:maxError], "") + "...", err}
+	}
+	return err
+}
+
+// maxError is how many bytes of an error are kept.
+const maxError = 1000
+
+type unquotedError struct {
+	text  string
+	cause error
+}
+
+func (e *unquotedError) Error() string { return e.text }
+func (e *unquotedError) Unwrap() error { return e.cause }
+
+// TooLargeError is an answer whose body is larger than it may be.
+type TooLargeError struct {
+	Limit int64 // in bytes
+}
+
+// Error implements error.
+func (e *TooLargeError) Error() string {
+	size := fmt.Sprintf("%d bytes", e.Limit)
+	if e.Limit >= 1<<20 {
+		size = fmt.Sprintf("%d MiB", e.Limit>>20)
+	} else if e.Limit >= 1<<10 {
+		size = fmt.Sprintf("%d KiB", e.Limit>>10)
+	}
+	return "the answer is larger than " + size + ": is something else at this address?"
+}
+
+// ReadBody reads a body of at most limit bytes. It returns what it read in any case, and a
+// [TooLargeError] if there is more.
+func ReadBody(body io.Reader, limit int64) ([]byte, error) {
+	content, err := io.ReadAll(io.LimitReader(body, limit+1))
+	if int64(len(content)) > limit {
+		return content[:limit], &TooLargeError{limit}
+	}
+	return content, err
+}
+
+// RedirectError is an answer that redirects, and that was not followed.
+type RedirectError struct {
+	Status int
+	// From is the host that answered, To where it redirects: a host, after its scheme if that
+	// changes. To is empty if the answer does not say where, or says it in a way that cannot be
+	// read. Neither has a path or a query: they may hold a secret.
+	From, To string
+	// Peer is what should have answered, such as Vault.
+	Peer string
+}
+
+// Error implements error.
+func (e *RedirectError) Error() string {
+	to := "redirected to " + e.To
+	if e.To == "" {
+		to = "redirected without a readable address"
+	}
+	return fmt.Sprintf("%s %s: is an SSO policy in front of %s? (HTTP %d; nothing was sent there)", e.From, to, e.Peer, e.Status)
+}
+
+// IsRedirect reports whether a status is a redirect of any kind.
+func IsRedirect(status int) bool { return status >= 300 && status <= 399 }
+
+// Redirected returns the error for a redirect that answers a request to asked. location is the
+// value of its header.
+func Redirected(peer string, status int, asked *url.URL, location string) *RedirectError {
+	e := &RedirectError{Status: status, From: printable(asked.Host), Peer: peer}
+	if location == "" {
+		return e
+	}
+	to, err := asked.Parse(location)
+	if err != nil || to.Host == "" {
+		return e
+	}
+	e.To = printable(to.Host)
+	if to.Scheme != asked.Scheme {
+		e.To = printable(to.Scheme + "://" + to.Host)
+	}
+	return e
+}
+
+// maxShown is how many bytes of a host are shown.
+const maxShown = 200
+
+// printable is a host as it may be shown.
+func printable(host string) string {
+	host = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, host)
+	if len(host) > maxShown {
+		host = strings.ToValidUTF8(host[:maxShown], "") + "..."
+	}
+	return secret.Scrub(host)
+}
+
+// Origin is the scheme, host and port of a URL, written in one way.
+func Origin(u *url.URL) string {
+	scheme, port := strings.ToLower(u.Scheme), u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80", "https": "443"}[scheme]
+	}
+	return scheme + "://" + strings.ToLower(u.Hostname()) + ":" + port
+}

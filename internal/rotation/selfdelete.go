@@ -1,0 +1,114 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+)
+
+// This file is about sinks that delete what is written to them after some time, as Vault's KV
+// version 2 does with delete_version_after. A version that is gone before the next rotation leaves
+// consumers with nothing, while everything looks good.
+
+// lastingMargin is how much longer than until the next rotation a version must live.
+const lastingMargin = 10 * time.Minute
+
+// ErrDeletesItself is in the error of a rotation that was refused because the sink would delete the
+// new version before the next rotation.
+var ErrDeletesItself = errors.New("nothing was rotated, since consumers would find nothing")
+
+// neededUntil is until when a version that is written now is needed: the latest moment at which
+// the rotation that replaces it may begin. The zero time is for ever, if no slot is to come.
+func (a *attempt) neededUntil() time.Time {
+	now := a.now()
+	next := a.token.Timetable.Next(later(a.record.Work.Slot, now))
+	until := next.Begin
+	if next.Slot.IsZero() {
+		return time.Time{}
+	}
+	if !next.Close.IsZero() {
+		until = next.Close
+	}
+	// A slot waits for the grace of the rotation before it.
+	return later(until, now.Add(time.Duration(a.record.Work.Grace))).Add(lastingMargin).UTC()
+}
+
+// requireLasting refuses a rotation whose new version the sink would delete before the next one.
+// Refusing harms nobody: what is stored stays until its own end, and Cloudflare's secret with it.
+// But a rotation that an operator asked for, that replaces a lost or leaked secret, or whose
+// consumers find nothing even now, goes on: it is needed whatever comes later, and noteDeletion
+// raises the alarm.
+func (a *attempt) requireLasting(sink string, s Stored) error {
+	if s.DeleteAfter <= 0 {
+		return nil
+	}
+	switch a.record.Work.Trigger {
+	case TriggerManual, TriggerRecovery:
+		return nil
+	}
+	if !s.Exists && s.Version > 0 {
+		return nil
+	}
+	until := a.neededUntil()
+	if dies := a.now().Add(s.DeleteAfter); !until.IsZero() && !dies.Before(until) {
+		return nil
+	}
+	by := "there is no next rotation"
+	if !until.IsZero() {
+		by = "the next rotation may begin as late as " + until.Add(-lastingMargin).Format(time.RFC3339)
+	}
+	return fmt.Errorf("a version that is written now is deleted by itself after %s, and %s: %w. Switch delete_version_after off, "+
+		"and write the present version again, so that it stays too: see docs/vault.md#a-version-that-deletes-itself",
+		s.DeleteAfter.Round(time.Second), by, ErrDeletesItself)
+}
+
+// noteDeletion keeps in the record when what a sink holds is deleted by itself. The record is not
+// saved here.
+func (a *attempt) noteDeletion(sink string, s Stored) {
+	at := s.DeletesAt
+	if !s.Exists {
+		at = time.Time{}
+	}
+	if a.record.Deletes[sink].Equal(at) {
+		return
+	}
+	deletes := maps.Clone(a.record.Deletes) // copies of the record share it
+	if deletes == nil {
+		deletes = make(map[string]time.Time, 1)
+	}
+	if deletes[sink] = at.UTC(); at.IsZero() {
+		delete(deletes, sink)
+	}
+	a.record.Deletes = deletes
+}
+
+// warnOfDeletion tells of a version that was just stored and will not last.
+func (a *attempt) warnOfDeletion(sink string, s Stored) {
+	if s.DeletesAt.IsZero() {
+		return
+	}
+	if until := a.neededUntil(); until.IsZero() || s.DeletesAt.Before(until) {
+		a.tell(VersionDeletes{Token: a.token.Name, Sink: sink, At: s.DeletesAt, NeededUntil: until})
+	}
+}
+
+// lookAt returns what a sink holds, for a delivery that is tried again.
+func lookAt(ctx context.Context, sink Sink) (Stored, error) {
+	if l, ok := sink.(Looker); ok {
+		return l.Look(ctx)
+	}
+	return sink.Preflight(ctx)
+}
+
+// VersionDeletes reports that the sink will delete the version that was just stored before the next
+// rotation can have replaced it. NeededUntil is zero if no rotation is to come.
+type VersionDeletes struct {
+	Token       string
+	Sink        string
+	At          time.Time
+	NeededUntil time.Time
+}
+
+func (VersionDeletes) event() {}

@@ -1,0 +1,76 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+)
+
+// lifetimeSink is a sink whose versions live for a while, and which knows that beforehand if
+// foretold is set.
+type lifetimeSink struct {
+	rotation.Sink
+	after    time.Duration
+	foretold bool
+}
+
+func (s lifetimeSink) Preflight(ctx context.Context) (rotation.Stored, error) {
+	stored, err := s.Sink.Preflight(ctx)
+	if s.foretold {
+		stored.DeleteAfter = s.after
+	}
+	return stored, err
+}
+
+func (s lifetimeSink) Store(ctx context.Context, c rotation.Credential, base rotation.Stored) (rotation.Stored, error) {
+	stored, err := s.Sink.Store(ctx, c, base)
+	stored.WrittenAt = time.Now().UTC()
+	stored.DeletesAt = stored.WrittenAt.Add(s.after)
+	return stored, err
+}
+
+// A rotation of the schedule whose version would be gone before the next one is not begun. If that
+// is known only once it is written, or if an operator asked for it, the alarm is raised.
+func TestVersionThatDeletesItself(t *testing.T) {
+	const grace = 40 * time.Minute
+	for name, test := range map[string]struct {
+		after             time.Duration
+		foretold, manual  bool
+		rotates, deletion bool
+	}{
+		"known, too short":             {time.Hour, true, false, false, false},
+		"known, an operator's":         {time.Hour, true, true, true, true},
+		"known, long enough":           {1000 * time.Hour, true, false, true, true},
+		"not known before the writing": {time.Hour, false, false, true, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				sink := token.Sinks[0]
+				token.Sinks = []rotation.Sink{lifetimeSink{sink, test.after, test.foretold}}
+				token.Timetable.Schedule = mustParse(t, "0 4 * * *")
+				var err error
+				if test.manual {
+					_, err = r.RotateNow(w.t.Context(), token, rotation.Overrides{Freeze: true, Pause: true, Grace: true}, "ops")
+				} else {
+					if _, err := r.Enroll(w.t.Context(), token); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Until(rotation.NextDue(token, w.record(), rotation.Pause{}).At))
+					_, err = r.Advance(w.t.Context(), token)
+				}
+				if rotated := w.rotates == 1; rotated != test.rotates || (err == nil) != test.rotates {
+					t.Errorf("rotated %d times, want %t: %v", w.rotates, test.rotates, err)
+				}
+				if !test.rotates && !errors.Is(err, rotation.ErrDeletesItself) {
+					t.Errorf("refused with %v", err)
+				}
+				if at := w.record().Deletes[sink.Name()]; at.IsZero() == test.deletion {
+					t.Errorf("the record has the version deleted at %s", at)
+				}
+			})
+		})
+	}
+}

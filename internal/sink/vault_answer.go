@@ -1,0 +1,243 @@
+package sink
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"rotatord/internal/secret"
+	"rotatord/internal/vault"
+)
+
+// This file says what Vault's answers about a secret mean. It is strict: only an answer that Vault
+// gives is believed. A proxy, a login page or a cache that answers in Vault's place must never
+// look like an empty place, because rotatord would then rotate and find out too late.
+
+// content is a secret as it was read: all its fields, and its version.
+type content struct {
+	fields  map[string]any // nil if there is nothing, or if the latest version is deleted
+	version int            // of KV version 2, also of a deleted latest version; 0 if there is none
+	written time.Time      // when this version was written; zero in KV version 1
+	// deletes is when Vault deletes this version, or has deleted it; zero if that is not planned.
+	deletes time.Time
+}
+
+// foreign is an answer that Vault does not give, or not to this request.
+type foreign struct{ text string }
+
+func (f *foreign) Error() string { return f.text }
+
+// notVaults describes an answer by its status and media type, never by its content.
+func notVaults(a vault.Answer, what string) error {
+	kind := a.ContentType
+	if kind == "" {
+		kind = "none"
+	}
+	return &foreign{fmt.Sprintf("Vault answered %d %s (content type %s): is something else at this address?", a.Status, what, secret.Scrub(kind))}
+}
+
+// envelope is the part of every JSON answer of Vault that is looked at. The raw fields are nil if
+// they are missing.
+type envelope struct {
+	Errors   []string        `json:"errors"`
+	Warnings []string        `json:"warnings"`
+	Data     json.RawMessage `json:"data"`
+	WrapInfo json.RawMessage `json:"wrap_info"`
+	fields   int             // how many fields the answer has
+}
+
+// openEnvelope decodes an answer, whose body must be one JSON object and nothing else.
+func openEnvelope(a vault.Answer) (envelope, error) {
+	if len(bytes.TrimSpace(a.Body)) == 0 {
+		return envelope{}, notVaults(a, "with an empty body")
+	}
+	var all map[string]json.RawMessage
+	if err := decodeOne(a.Body, &all); err != nil || all == nil {
+		return envelope{}, notVaults(a, "with a body that is not a JSON object")
+	}
+	var e envelope
+	if err := decodeOne(a.Body, &e); err != nil {
+		return envelope{}, notVaults(a, "with JSON of another form than Vault's")
+	}
+	e.fields = len(all)
+	return e, nil
+}
+
+// decodeOne decodes exactly one JSON value, and leaves numbers as they are written.
+func decodeOne(body []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one value")
+	}
+	return nil
+}
+
+func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+
+// readAnswer says what an answer to a read shows. Its errors name what came.
+func readAnswer(kv int, a vault.Answer) (content, error) {
+	switch a.Status {
+	case http.StatusOK:
+	case http.StatusNotFound:
+		return absent(kv, a)
+	default:
+		return content{}, notVaults(a, "to a read, which Vault does not")
+	}
+	e, err := openEnvelope(a)
+	switch {
+	case err != nil:
+		return content{}, err
+	case len(e.Errors) > 0:
+		return content{}, notVaults(a, "with errors in it")
+	case isNull(e.Data) && !isNull(e.WrapInfo):
+		return content{}, &foreign{"Vault wrapped the answer: does a policy demand a wrapping TTL (min_wrapping_ttl) here?"}
+	case isNull(e.Data):
+		return content{}, notVaults(a, "with no KV data")
+	}
+	if kv == 1 {
+		var fields map[string]any
+		if err := decodeOne(e.Data, &fields); err != nil {
+			return content{}, notVaults(a, "with KV data of another type")
+		}
+		return content{fields: fields}, nil
+	}
+	c, err := versioned(a, e.Data)
+	if err == nil && c.fields == nil {
+		err = &foreign{fmt.Sprintf("Vault answered 200 with version %d, and without its data: was null written there? Write the fields again, or delete this version", c.version)}
+	}
+	return c, err
+}
+
+// absent says what a 404 means. Vault has two of them for a secret that is not there: no errors,
+// and (KV version 2) the metadata of a deleted or destroyed version.
+func absent(kv int, a vault.Answer) (content, error) {
+	e, err := openEnvelope(a)
+	switch {
+	case err != nil:
+		return content{}, err
+	case slices.ContainsFunc(e.Errors, func(text string) bool { return strings.Contains(text, "no handler for route") }):
+		return content{}, &foreign{"Vault has no mount there (404: no handler for route): is the mount's name right, and was it not disabled?"}
+	case len(e.Errors) > 0:
+		return content{}, &foreign{"Vault answered 404: " + secret.Scrub(strings.Join(e.Errors, "; "))}
+	case e.Errors != nil && e.fields == 1:
+		return content{}, nil
+	case kv == 2 && !isNull(e.Data):
+		c, err := versioned(a, e.Data)
+		if err == nil && c.fields != nil {
+			err = notVaults(a, "with the fields of a secret")
+		}
+		return c, err
+	case len(e.Warnings) > 0:
+		return content{}, &foreign{"Vault answered 404: " + secret.Scrub(strings.Join(e.Warnings, "; "))}
+	}
+	return content{}, notVaults(a, "which is not Vault's own: it does not say that nothing is stored")
+}
+
+// versionMetadata is what KV version 2 says of one version.
+type versionMetadata struct {
+	Version  json.RawMessage `json:"version"` // json.Number would take a string too
+	Created  string          `json:"created_time"`
+	Deletion string          `json:"deletion_time"`
+}
+
+// times returns when the version was written and when it is deleted.
+func (m versionMetadata) times() (written, deletes time.Time, err error) {
+	for _, t := range []struct {
+		name, text string
+		into       *time.Time
+	}{{"created_time", m.Created, &written}, {"deletion_time", m.Deletion, &deletes}} {
+		if t.text == "" {
+			continue
+		}
+		if *t.into, err = time.Parse(time.RFC3339Nano, t.text); err != nil {
+			return written, deletes, errors.New("a " + t.name + " that is not a time")
+		}
+		*t.into = t.into.UTC()
+	}
+	return written, deletes, nil
+}
+
+// versioned decodes the data of an answer of KV version 2. The fields are nil if its data are null.
+func versioned(a vault.Answer, raw json.RawMessage) (content, error) {
+	var body struct {
+		Data     json.RawMessage `json:"data"`
+		Metadata json.RawMessage `json:"metadata"`
+	}
+	if err := decodeOne(raw, &body); err != nil {
+		return content{}, notVaults(a, "with KV data of another type")
+	}
+	if isNull(body.Metadata) {
+		return content{}, notVaults(a, "with KV data that have no metadata: is this a KV mount of version 2?")
+	}
+	var c content
+	if !isNull(body.Data) {
+		if err := decodeOne(body.Data, &c.fields); err != nil {
+			return content{}, notVaults(a, "with fields that are not a JSON object")
+		}
+	}
+	version, written, deletes, err := metadataOf(body.Metadata)
+	if err != nil {
+		return content{}, notVaults(a, "with "+err.Error())
+	}
+	c.version, c.written, c.deletes = version, written, deletes
+	return c, nil
+}
+
+// metadataOf decodes a version's metadata. Its errors complete the sentence "Vault answered with".
+func metadataOf(raw json.RawMessage) (version int, written, deletes time.Time, err error) {
+	var m versionMetadata
+	if err := decodeOne(raw, &m); err != nil {
+		return 0, written, deletes, errors.New("metadata of another form than Vault's")
+	}
+	version, err = strconv.Atoi(string(m.Version))
+	if err != nil || version < 1 {
+		return 0, written, deletes, errors.New("a version that is not a positive number")
+	}
+	written, deletes, err = m.times()
+	return version, written, deletes, err
+}
+
+// writeAnswer says which version a write made; 0 in KV version 1. An error means that the answer
+// does not say that anything was written, and not that nothing was.
+func writeAnswer(kv int, a vault.Answer) (version int, err error) {
+	switch {
+	case kv == 1 && a.Status == http.StatusNoContent:
+		return 0, nil
+	case kv == 1 && a.Status == http.StatusOK: // with warnings
+		_, err := openEnvelope(a)
+		return 0, err
+	case a.Status == http.StatusNotFound:
+		_, err := absent(kv, a)
+		if err == nil {
+			err = notVaults(a, "to a write")
+		}
+		return 0, err
+	case a.Status != http.StatusOK:
+		return 0, notVaults(a, "to a write, which Vault does not")
+	}
+	e, err := openEnvelope(a)
+	switch {
+	case err != nil:
+		return 0, err
+	case len(e.Errors) > 0:
+		return 0, notVaults(a, "with errors in it")
+	case isNull(e.Data):
+		return 0, notVaults(a, "to a write, and named no version")
+	}
+	version, _, _, err = metadataOf(e.Data)
+	if err != nil {
+		return 0, notVaults(a, "to a write with "+err.Error())
+	}
+	return version, nil
+}

@@ -1,0 +1,74 @@
+package sink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/vault"
+)
+
+const (
+	// staleBound is how long reading back waits for a node of Vault that is behind, if the
+	// context does not end before; the pauses between reads grow from the first to the last.
+	staleBound      = 10 * time.Second
+	firstStalePause = 50 * time.Millisecond
+	lastStalePause  = time.Second
+)
+
+// errStale is in the error of a read-back that shows an older state than the one that Vault
+// itself has named.
+var errStale = errors.New("a stale read")
+
+// readBack reads what is there after a write, or after a write that was refused by its
+// check-and-set. before is what was read before the write, w and writeErr are its answer. A
+// standby, a replica or a cache may answer from an older state: then it reads again, and does not
+// take the old state for another writer's.
+func (v *Vault) readBack(ctx context.Context, kv int, before content, w written, writeErr error, c rotation.Credential) (content, error) {
+	wait := firstStalePause
+	for deadline := time.Now().Add(staleBound); ; wait = min(2*wait, lastStalePause) {
+		after, err := v.read(ctx, kv, w.index)
+		if err == nil {
+			if v.holds(after, c) {
+				return after, nil
+			}
+			if err = stale(kv, before, after, w, writeErr); err == nil {
+				return after, nil
+			}
+			err = fmt.Errorf("%s: %w", v.path(kv), err)
+		} else if vault.StatusOf(err) == http.StatusPreconditionFailed {
+			err = fmt.Errorf("%w: %w: the node that answered does not have the write yet", err, errStale)
+		}
+		if !errors.Is(err, errStale) {
+			return content{}, err
+		}
+		if time.Now().Add(wait).After(deadline) {
+			return content{}, fmt.Errorf("%w; it did not catch up within %s", err, staleBound)
+		}
+		if ended := pause(ctx, wait); ended != nil {
+			return content{}, fmt.Errorf("%w; it did not catch up in time: %w", err, ended)
+		}
+	}
+}
+
+// stale says in which way a read-back is older than what Vault has said, nil if it is not.
+func stale(kv int, before, after content, w written, writeErr error) error {
+	const from = "from a standby, a replica or a cache"
+	switch {
+	case kv == 1:
+		if writeErr == nil && reflect.DeepEqual(before.fields, after.fields) {
+			return fmt.Errorf("it shows the fields from before the write, which Vault has confirmed: %w %s", errStale, from)
+		}
+	case writeErr == nil && after.version < w.version:
+		return fmt.Errorf("it shows version %d, but version %d was written: %w %s", after.version, w.version, errStale, from)
+	case after.version < before.version:
+		return fmt.Errorf("it shows version %d, but version %d was read before: %w %s", after.version, before.version, errStale, from)
+	case writeErr != nil && conflict(writeErr) && after.version == before.version:
+		return fmt.Errorf("it shows version %d, and Vault's check-and-set says that another version is the current one: %w %s", after.version, errStale, from)
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package vault
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// maxIndex bounds X-Vault-Index, in bytes: it goes back to Vault as it came.
+const maxIndex = 4 << 10
+
+// Answer is one answer to a request for a secret, before anything is concluded from it.
+type Answer struct {
+	Status int
+	// ContentType is the media type without its parameters; empty if the header is missing.
+	ContentType string
+	// Index is where Vault Enterprise was in its log when it answered; empty otherwise. A read
+	// that carries it is not answered from an older state: see [Request.Index].
+	Index string
+	// Body is the whole body, which may hold secrets.
+	Body []byte
+}
+
+// Request is what [Session.Exchange] sends.
+type Request struct {
+	Path string // without /v1/
+	// Body makes it a write; nil makes it a read.
+	Body map[string]any
+	// Index asks for a state that is not older than this one; empty for any. A node of Vault
+	// Enterprise that is behind answers 412.
+	Index string
+	// Operation is the request's name in metrics; empty for "read" or "write".
+	Operation string
+}
+
+// Exchange sends one request and returns the answer as it came: a success or 404. Everything
+// else is an error, described as those of Read and Write: a redirect, another status, and an
+// answer of more than [MaxBody].
+func (s *Session) Exchange(ctx context.Context, r Request) (Answer, error) {
+	answer, err := s.exchange(ctx, r)
+	return answer, s.judge(err)
+}
+
+// exchangeKey is the context key of the Request that a request over the wire belongs to.
+type exchangeKey struct{}
+
+// exchange is Exchange for requests whose refusal says nothing of the token.
+func (s *Session) exchange(ctx context.Context, r Request) (Answer, error) {
+	ctx = context.WithValue(ctx, exchangeKey{}, r)
+	logical := s.client.session.Logical()
+	var res *api.Response
+	var err error
+	if r.Body == nil {
+		res, err = logical.ReadRawWithContext(ctx, r.Path)
+	} else {
+		body, encodeErr := json.Marshal(r.Body)
+		if encodeErr != nil { // its text could quote the body
+			return Answer{}, &describedError{text: "the request cannot be written as JSON"}
+		}
+		res, err = logical.WriteRawWithContext(ctx, r.Path, body)
+	}
+	if res == nil || res.Response == nil || err != nil && res.StatusCode != http.StatusNotFound {
+		return Answer{}, plain(cmp.Or(err, errors.New("no answer came")))
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body) // which the transport has read within its limit
+	if err != nil {
+		return Answer{}, plain(err)
+	}
+	answer := Answer{Status: res.StatusCode, Body: body}
+	answer.ContentType, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if index := res.Header.Get(api.HeaderIndex); len(index) <= maxIndex {
+		answer.Index = index
+	}
+	return answer, nil
+}

@@ -1,0 +1,124 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	// configKept is how long the answer about a mount's configuration is used, so that a
+	// rotation costs no request for it.
+	configKept = 10 * time.Minute
+	// refusalKept is how long a policy that does not allow the question is not asked again.
+	refusalKept = time.Hour
+)
+
+// lifetimes is what is known of delete_version_after, by mount. It is safe for concurrent use.
+type lifetimes struct {
+	mu       sync.Mutex
+	configs  map[string]mountLifetime
+	metadata map[string]time.Time // until when the metadata of a mount's secrets are not asked for
+}
+
+// mountLifetime is the delete_version_after of a mount; unknown where the policy does not allow to
+// read it.
+type mountLifetime struct {
+	known bool
+	after time.Duration // negative: switched off for every secret of the mount
+	until time.Time     // when it is asked again
+}
+
+// DeleteVersionAfter returns how long a version that is written now lives before Vault deletes it
+// by itself; 0 if it stays. mount is of KV version 2. The answer is exact if the policy allows to
+// read the mount's configuration and the secret's metadata. If it allows only the first, a
+// lifetime that is set for the mount is the longest possible, and without one known is false.
+func (s *Session) DeleteVersionAfter(ctx context.Context, mount, path string) (after time.Duration, known bool) {
+	config := s.mountLifetime(ctx, mount)
+	switch {
+	case !config.known:
+		return 0, false
+	case config.after < 0:
+		return 0, true
+	}
+	s.lifetimes.mu.Lock()
+	refused := time.Now().Before(s.lifetimes.metadata[mount])
+	s.lifetimes.mu.Unlock()
+	if refused {
+		return config.after, config.after > 0
+	}
+	own, status := s.deleteAfter(ctx, mount+"/metadata/"+path)
+	switch {
+	case status == http.StatusForbidden:
+		s.lifetimes.mu.Lock()
+		s.lifetimes.metadata[mount] = time.Now().Add(refusalKept)
+		s.lifetimes.mu.Unlock()
+		return config.after, config.after > 0
+	case status == http.StatusNotFound: // no version and no settings yet: the mount's apply
+	case status != http.StatusOK:
+		return config.after, config.after > 0
+	}
+	// As Vault has it: the shorter of the two that are set.
+	if own > 0 && (config.after == 0 || own < config.after) {
+		return own, true
+	}
+	return config.after, true
+}
+
+// mountLifetime returns what is known of a mount, and asks if that is too old.
+func (s *Session) mountLifetime(ctx context.Context, mount string) mountLifetime {
+	s.lifetimes.mu.Lock()
+	have, ok := s.lifetimes.configs[mount]
+	s.lifetimes.mu.Unlock()
+	now := time.Now()
+	if ok && now.Before(have.until) {
+		return have
+	}
+	after, status := s.deleteAfter(ctx, mount+"/config")
+	switch status {
+	case http.StatusOK:
+		have = mountLifetime{known: true, after: after, until: now.Add(configKept)}
+	case http.StatusForbidden:
+		have = mountLifetime{until: now.Add(refusalKept)}
+	default:
+		return mountLifetime{} // no answer, or a strange one: it is asked again
+	}
+	s.lifetimes.mu.Lock()
+	defer s.lifetimes.mu.Unlock()
+	s.lifetimes.configs[mount] = have
+	return have
+}
+
+// deleteAfter reads one delete_version_after. status is 0 if no answer came, or one that Vault
+// does not give.
+func (s *Session) deleteAfter(ctx context.Context, path string) (after time.Duration, status int) {
+	answer, err := s.exchange(ctx, Request{Path: path, Operation: "lifetime"})
+	if err != nil {
+		return 0, StatusOf(err)
+	}
+	if answer.Status == http.StatusNotFound {
+		// Vault says only this of a secret without metadata; a proxy's 404 says nothing.
+		var none struct {
+			Errors []string `json:"errors"`
+		}
+		if json.Unmarshal(answer.Body, &none) == nil && none.Errors != nil && len(none.Errors) == 0 {
+			return 0, http.StatusNotFound
+		}
+		return 0, 0
+	}
+	var body struct {
+		Data struct {
+			After *string `json:"delete_version_after"`
+		} `json:"data"`
+	}
+	if answer.Status != http.StatusOK || json.Unmarshal(answer.Body, &body) != nil || body.Data.After == nil {
+		return 0, 0
+	}
+	after, err = time.ParseDuration(*body.Data.After)
+	if err != nil {
+		return 0, 0
+	}
+	return after, http.StatusOK
+}

@@ -1,0 +1,166 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// Self is what Vault says of the token in use.
+type Self struct {
+	TTL       time.Duration // what is left; 0 in its last second, or if Forever
+	Forever   bool          // it does not end
+	Renewable bool
+	Policies  []string
+	// Limited is set if the token is good for a number of requests only, and Uses is how many
+	// are left.
+	Limited bool
+	Uses    int
+}
+
+// LookUp asks Vault about the session's token.
+func (s *Session) LookUp(ctx context.Context) (Self, error) {
+	self, err := lookUp(ctx, s.client.session)
+	return self, s.judge(err)
+}
+
+func lookUp(ctx context.Context, library *api.Client) (Self, error) {
+	answer, err := library.Auth().Token().LookupSelfWithContext(ctx)
+	if err != nil {
+		return Self{}, plain(err)
+	}
+	self, err := selfFrom(answer)
+	if err != nil {
+		return Self{}, describe(request{operation: "lookup"}, err)
+	}
+	return self, nil
+}
+
+func selfFrom(a *api.Secret) (self Self, err error) {
+	if a == nil || a.Data == nil {
+		return Self{}, foreign("an answer without data")
+	}
+	// The library's TokenTTL takes a missing number for 0.
+	if self.TTL, err = seconds(a.Data, "ttl"); err != nil {
+		return Self{}, err
+	}
+	// Vault tells whole seconds: a token in its last one has a ttl of 0, as has one that does
+	// not end. Only the latter has no expire_time.
+	self.Forever = self.TTL == 0 && a.Data["expire_time"] == nil
+	if self.Renewable, err = a.TokenIsRenewable(); err != nil {
+		return Self{}, foreign("an answer whose renewable is neither true nor false")
+	}
+	if self.Policies, err = a.TokenPolicies(); err != nil {
+		return Self{}, foreign("an answer whose policies are not names")
+	}
+	self.Limited, self.Uses, err = usesFrom(a.Data["num_uses"])
+	return self, err
+}
+
+// usesFrom reads num_uses. Vault counts down to 1, and calls the last use -1, since 0 means that
+// there is no limit.
+func usesFrom(value any) (limited bool, left int, err error) {
+	if value == nil {
+		return false, 0, nil
+	}
+	number, ok := value.(json.Number)
+	n, err := strconv.Atoi(number.String())
+	if !ok || err != nil {
+		return false, 0, foreign("an answer whose num_uses is not a number")
+	}
+	return n != 0, max(n, 0), nil
+}
+
+// lease is a token and how long it lasts.
+type lease struct {
+	token     string
+	ttl       time.Duration // from the answer on
+	forever   bool          // it does not end; ttl is 0
+	renewable bool
+}
+
+// enough is how long a session must last that is not thought to have failed.
+func (l lease) enough() time.Duration {
+	if l.forever {
+		return minSession
+	}
+	return min(minSession, l.ttl/2)
+}
+
+// maxLease is what a longer lease is taken for. It keeps times in range.
+const maxLease = 100 * 365 * 24 * time.Hour
+
+// leased reports whether an answer must give a token and its lease.
+func (r request) leased() bool { return r.operation == "login" || r.operation == "renew" }
+
+// judgeLease judges the auth part of an answer to a login or a renewal. The lifetime watcher would
+// panic, renew without an end, or log in at once on a lease that is no time.
+func judgeLease(auth map[string]any, wrapped bool) error {
+	switch {
+	case auth == nil && wrapped:
+		return foreign("a wrapped answer, which rotatord did not ask for: does a proxy add X-Vault-Wrap-TTL?")
+	case auth == nil:
+		return foreign("an answer without auth")
+	case auth["mfa_requirement"] != nil:
+		return &describedError{text: "Vault asks for a second factor (MFA), which a daemon does not have: exempt its role from MFA"}
+	}
+	token, ok := auth["client_token"].(string)
+	switch {
+	case !ok || token == "":
+		return foreign("an answer without a client_token")
+	case !sendable(token):
+		return foreign("an answer whose client_token has characters that no token may have")
+	}
+	if _, err := seconds(auth, "lease_duration"); err != nil {
+		return err
+	}
+	if n, err := auth["lease_duration"].(json.Number).Int64(); err != nil || n > math.MaxInt64/int64(time.Second) {
+		return foreign("an answer whose lease_duration is longer than 292 years")
+	}
+	if _, ok := auth["renewable"].(bool); !ok && auth["renewable"] != nil {
+		return foreign("an answer whose renewable is neither true nor false")
+	}
+	return nil
+}
+
+// leaseOf reads a proven answer to a login or a renewal.
+func leaseOf(a *api.Secret) lease {
+	return lease{
+		token: a.Auth.ClientToken, ttl: min(time.Duration(a.Auth.LeaseDuration)*time.Second, maxLease), renewable: a.Auth.Renewable,
+	}
+}
+
+// watched is the lease as the library's lifetime watcher takes it.
+func (l lease) watched() *api.Secret {
+	return &api.Secret{Auth: &api.SecretAuth{
+		ClientToken: l.token, LeaseDuration: int(min(int64(l.ttl/time.Second), math.MaxInt)), Renewable: l.renewable,
+	}}
+}
+
+// sendable reports whether a header can carry a token.
+func sendable(token string) bool {
+	return !strings.ContainsFunc(token, func(b rune) bool { return b < '!' || b > '~' })
+}
+
+// seconds reads a number of seconds that must be there.
+func seconds(from map[string]any, name string) (time.Duration, error) {
+	value, there := from[name]
+	if !there || value == nil {
+		return 0, foreign("an answer without " + name)
+	}
+	number, ok := value.(json.Number)
+	n, err := strconv.ParseInt(number.String(), 10, 64)
+	switch {
+	case !ok || err != nil && !errors.Is(err, strconv.ErrRange) || n < 0:
+		return 0, foreign("an answer whose " + name + " is not a number of seconds")
+	case err != nil || n > int64(maxLease/time.Second): // ParseInt saturates
+		return maxLease, nil
+	}
+	return time.Duration(n) * time.Second, nil
+}

@@ -1,0 +1,190 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"rotatord/internal/outbound"
+)
+
+const (
+	// MaxBody is how many bytes of an answer are read. Vault's integrated storage takes no
+	// entry above 1 MiB.
+	MaxBody = 2 << 20
+	// maxRedirects is how often one request is sent again because a standby redirects it.
+	maxRedirects = 2
+)
+
+// transport carries the requests of the client library, and does what the library does not: it
+// follows no redirect except a standby's to a named node, it bounds an answer in size and in
+// time, and it returns an error in place of each answer that is not one of Vault's. So the
+// library sees complete answers that it cannot misread: a success, or a 404 that means "nothing".
+// All errors are described, and hold nothing of what was sent.
+type transport struct {
+	next     http.RoundTripper
+	base     *url.URL
+	nodes    []*url.URL    // of the same cluster, which a standby may redirect to
+	timeout  time.Duration // of one request, the body of its answer included; 0 for none
+	observer Observer      // may be nil
+	keeper   atomic.Pointer[keeper]
+}
+
+// keeper is told of the renewals that the library's lifetime watcher sends. The watcher has no
+// context of its own, and keeps the errors to itself.
+type keeper struct {
+	ctx context.Context // ends renewals that are under way
+	// renewed is called after each try. A lease begins at begun, not when the answer came.
+	renewed func(begun time.Time, l lease, err error)
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	if t.timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, t.timeout)
+		defer cancel()
+	}
+	// Relative to the base, which may have a path.
+	at := strings.TrimPrefix(r.URL.Path, strings.TrimSuffix(t.base.Path, "/"))
+	sent := request{method: r.Method, operation: operationOf(r.Method, strings.TrimPrefix(at, "/v1/")), token: r.Header.Get("X-Vault-Token")}
+	exchanged, raw := r.Context().Value(exchangeKey{}).(Request)
+	if sent.raw = raw; exchanged.Operation != "" {
+		sent.operation = exchanged.Operation
+	}
+	var err error
+	if r.Body != nil {
+		sent.body, err = io.ReadAll(r.Body) // it is in memory: the library encoded it
+		_ = r.Body.Close()
+		if err != nil {
+			return nil, describe(sent, err)
+		}
+	}
+	k := t.keeper.Load()
+	if sent.operation != "renew" || k == nil {
+		res, _, err := t.exchange(ctx, r, sent, at)
+		return res, err
+	}
+	defer context.AfterFunc(k.ctx, cancel)()
+	begun := time.Now()
+	res, renewal, err := t.exchange(ctx, r, sent, at)
+	var l lease
+	if err == nil {
+		l = leaseOf(renewal)
+	}
+	k.renewed(begun, l, err)
+	if err != nil && !denied(err) {
+		// The watcher looks for these words in whatever went wrong, and renews no more.
+		err = &describedError{text: strings.ReplaceAll(err.Error(), "permission denied", "permission not given"), cause: err}
+	}
+	return res, err
+}
+
+// exchange sends a request once, or up to three times if a standby redirects it, and returns a
+// proven answer whose body was read, also decoded unless its caller judges it.
+func (t *transport) exchange(ctx context.Context, r *http.Request, sent request, at string) (*http.Response, *api.Secret, error) {
+	a, err := t.send(ctx, r, sent, at)
+	if err != nil {
+		return nil, nil, describe(sent, err)
+	}
+	decoded, err := judge(sent, a)
+	if err != nil {
+		return nil, nil, describe(sent, err)
+	}
+	a.Request, a.Body, a.ContentLength = r, io.NopCloser(bytes.NewReader(a.content)), int64(len(a.content))
+	return a.Response, decoded, nil
+}
+
+// answered is an answer whose body was read.
+type answered struct {
+	*http.Response
+	content []byte
+}
+
+// send returns the answer of the node that does not redirect. One that redirects elsewhere, or is
+// too large, is an error; any other is not, whatever its status.
+func (t *transport) send(ctx context.Context, r *http.Request, sent request, at string) (answered, error) {
+	node := t.base
+	for redirects := 0; ; redirects++ {
+		a, err := t.once(ctx, r, sent, onNode(node, at))
+		if err != nil || !outbound.IsRedirect(a.StatusCode) {
+			return a, err
+		}
+		to := t.standby(a.Response, at)
+		switch {
+		case to == nil:
+			return answered{}, outbound.Redirected("Vault", a.StatusCode, a.Request.URL, a.Header.Get("Location"))
+		case redirects == maxRedirects:
+			return answered{}, fmt.Errorf("%d nodes in a row redirected, the last one %s to %s: is no node of the cluster active?", redirects+1, node.Host, to.Host)
+		}
+		node = to
+	}
+}
+
+// standby returns where the active node is, if an answer is that of a standby which says so, and
+// the configuration names that place. Else it returns nil: a redirect to any other place, by any
+// other status or to any other path is not followed, nor one that gives up TLS.
+func (t *transport) standby(res *http.Response, at string) *url.URL {
+	to, err := url.Parse(res.Header.Get("Location"))
+	if err != nil || res.StatusCode != http.StatusTemporaryRedirect || to.User != nil || to.RawQuery != "" {
+		return nil
+	}
+	for _, known := range append([]*url.URL{t.base}, t.nodes...) {
+		if outbound.Origin(to) == outbound.Origin(known) && to.EscapedPath() == onNode(known, at).EscapedPath() &&
+			(known.Scheme == "https" || res.Request.URL.Scheme != "https") {
+			return known
+		}
+	}
+	return nil
+}
+
+// onNode returns the URL of a request to one node.
+func onNode(node *url.URL, at string) *url.URL {
+	address := *node
+	address.Path, address.RawPath = path.Join(node.Path, at), ""
+	return &address
+}
+
+// once sends a request to one node.
+func (t *transport) once(ctx context.Context, r *http.Request, sent request, to *url.URL) (answered, error) {
+	req := r.Clone(ctx)
+	req.URL, req.Host = to, to.Host
+	req.Body, req.ContentLength = http.NoBody, int64(len(sent.body))
+	if len(sent.body) > 0 {
+		req.Body = io.NopCloser(bytes.NewReader(sent.body))
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if exchanged, ok := r.Context().Value(exchangeKey{}).(Request); ok && exchanged.Index != "" {
+		req.Header.Set(api.HeaderIndex, exchanged.Index)
+	}
+	req.GetBody = nil // nothing is sent again by itself
+	start, code := time.Now(), "error"
+	defer func() {
+		if t.observer != nil {
+			t.observer.VaultRequest(sent.operation, code, time.Since(start))
+		}
+	}()
+	res, err := t.next.RoundTrip(req)
+	if err != nil {
+		return answered{}, outbound.Unquoted(err)
+	}
+	defer res.Body.Close()
+	code = strconv.Itoa(res.StatusCode)
+	res.Request = req
+	if outbound.IsRedirect(res.StatusCode) {
+		return answered{res, nil}, nil
+	}
+	content, err := outbound.ReadBody(res.Body, MaxBody)
+	return answered{res, content}, err
+}
