@@ -160,7 +160,7 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, a 
 
 // reload takes the configuration as it is in the file now, or says why not.
 func reload(ctx context.Context, log *slog.Logger, a *app.App, configPath string) {
-	c, err := config.Load(configPath)
+	c, err := config.LoadWithin(ctx, configPath)
 	if err != nil {
 		a.Refused()
 		for _, fault := range faultsOf(err) {

@@ -104,6 +104,7 @@ var alarms = []struct {
 	text string
 }{
 	{func(t status.Token) bool { return t.Doubt != nil }, "in doubt: rotatord status NAME says what is known, rotatord resolve NAME looks again."},
+	{func(t status.Token) bool { return t.AccountError != "" }, "in an account whose credential cannot be read: rotatord status NAME says why."},
 	{func(t status.Token) bool { return t.Gone }, "gone at Cloudflare: the account has no such service token any more."},
 	{func(t status.Token) bool { return !t.Outside.IsZero() }, "rotated by somebody else: rotatord status NAME says when, rotatord rotate NAME puts it right."},
 	{func(t status.Token) bool { return t.Verification != nil && t.Verification.Refused },
@@ -136,6 +137,9 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	p.title("%s", t.Name)
 	p.line("state", "%s", t.State)
 	p.line("account", "%s", t.Account)
+	if t.AccountError != "" {
+		p.line("CREDENTIAL", "the account's cannot be read, so nothing can be done for the token: %s", t.AccountError)
+	}
 	if t.TokenID == "" {
 		p.line("service token", "not made yet")
 	} else {

@@ -127,7 +127,7 @@ func TestNewFailsCleanly(t *testing.T) {
 		{name: "identity that is none", want: "the configured age identity is not an age X25519 identity", extra: func(w *world) string {
 			return fmt.Sprintf("state: {dir: %s, identity: {file: %s}}", w.stateDir(), w.write("identity", "AGE-SECRET-KEY-1NONSENSE"))
 		}},
-		{name: "identity that is not there", want: "the configured age identity: reading a secret", extra: func(w *world) string {
+		{name: "identity that is not there", want: "the configured age identity: reading ", extra: func(w *world) string {
 			return fmt.Sprintf("state: {dir: %s, identity: {file: /nonexistent/identity}}", w.stateDir())
 		}},
 		{name: "port in use", want: "address already in use", extra: func(*world) string { return "listen: " + taken.Addr().String() }},

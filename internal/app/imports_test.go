@@ -49,18 +49,19 @@ var allowed = map[string][]string{
 	"internal/secret":           {},
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
+	"internal/smallfile":        {},
 	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
 	"internal/status":           {"internal/secret"},
 	"internal/config/raw":       {},
-	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret"},
+	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret", "internal/smallfile"},
 	"internal/config/schemagen": {"internal/config/raw"},
 
 	// Adapters import the core. A sink goes through the one session with Vault.
 	"internal/access":     core,
 	"internal/admin":      append([]string{"internal/status"}, core...),
-	"internal/cloudflare": core,
-	"internal/journal":    append([]string{"internal/journal/boltfile"}, core...),
-	"internal/vault":      core,
+	"internal/cloudflare": append([]string{"internal/smallfile"}, core...),
+	"internal/journal":    append([]string{"internal/journal/boltfile", "internal/smallfile"}, core...),
+	"internal/vault":      append([]string{"internal/smallfile"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
 	"internal/sink":       append([]string{"internal/vault"}, core...),
 

@@ -73,7 +73,19 @@ func (a *App) show(t config.Token) status.Token {
 		s.LastSuccess, s.Unverified = record.Last.At, record.Last.Unverified
 	}
 	a.showCare(&s, t, seen)
+	if account := a.accountOf(t.Account); account != nil {
+		if err := account.client.CredentialError(); err != nil {
+			s.AccountError = err.Error()
+		}
+	}
 	return s
+}
+
+// accountOf returns an account by its name, nil if no token is in it.
+func (a *App) accountOf(name string) *account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.accounts[name]
 }
 
 // showCare shows what is done for a token beside its rotations, and what an inventory found.
@@ -243,7 +255,11 @@ func (a *App) Ready() []httpapi.Check {
 	}
 	slices.Sort(names)
 	for _, name := range names {
+		unreadable := accounts[name].client.CredentialError()
 		checks = append(checks, httpapi.Check{
+			Name: "credential of " + name, OK: unreadable == nil,
+			Detail: fmt.Sprintf("none of the account's tokens can be rotated: %v", unreadable),
+		}, httpapi.Check{
 			Name: "inventory of " + name, OK: accounts[name].inventoried.Load(),
 			Detail: "the account's service tokens have not been listed yet: see the log, and check the credential and that Cloudflare can be reached",
 		})

@@ -405,8 +405,8 @@ func (w *waiters) Pop() any {
 }
 
 // budget returns the one of the credential as it is now.
-func (c *Client) budget() (*budget, error) {
-	login, err := c.login()
+func (c *Client) budget(ctx context.Context) (*budget, error) {
+	login, err := c.readLogin(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -426,11 +426,13 @@ func (c *Client) Close() {
 }
 
 // Room says how many requests of that urgency can be expected to be admitted within d, and if
-// none, for how long at least none will be.
+// none, for how long at least none will be. The scheduler asks, so it reads no file.
 func (c *Client) Room(d time.Duration, u rotation.Urgency) (requests int, wait time.Duration) {
-	b, err := c.budget()
-	if err != nil {
-		return math.MaxInt, 0 // whoever sends a request is told
+	c.last.mu.Lock()
+	login, known := c.last.login, c.last.known
+	c.last.mu.Unlock()
+	if !known {
+		return math.MaxInt, 0 // whoever sends a request reads it, or is told why it cannot be read
 	}
-	return b.room(d, u)
+	return c.budgetOf(login).room(d, u)
 }

@@ -45,6 +45,7 @@ type Client struct {
 	observer Observer
 	log      *slog.Logger
 	budgets  *Budgets
+	last     lastLogin
 	closed   atomic.Bool
 	clock    clock
 	limit    atomic.Pointer[ratelimit] // what was said of it last; nil: nothing
@@ -108,7 +109,7 @@ func readTransport() *http.Transport {
 
 // Ready implements [rotation.Issuer].
 func (c *Client) Ready(ctx context.Context) error {
-	if _, err := c.login(); err != nil {
+	if _, err := c.readLogin(ctx); err != nil {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
 	}
 	if !c.clock.known() {
@@ -135,7 +136,7 @@ func (c *Client) Ready(ctx context.Context) error {
 // admit takes one request out of the credential's budget, waiting for it within ctx. The
 // request is then sent by exchange.
 func (c *Client) admit(ctx context.Context, operation string) error {
-	b, err := c.budget()
+	b, err := c.budget(ctx)
 	if err != nil {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
 	}

@@ -1,12 +1,14 @@
 package config
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 
 	"rotatord/internal/secret"
+	"rotatord/internal/smallfile"
 )
 
 // SecretSource says where a secret is: in a file, or in an environment variable.
@@ -30,18 +32,23 @@ func (s SecretSource) String() string {
 	return "none"
 }
 
-// Read returns the secret as it is now. A file is read anew at each call, so that a
-// credential can be replaced without a restart; white space around it is dropped.
-// An empty secret is an error.
-func (s SecretSource) Read() (secret.Value, error) {
+// Read returns the secret as it is now. It is [SecretSource.ReadWithin] without a context.
+func (s SecretSource) Read() (secret.Value, error) { return s.ReadWithin(context.Background()) }
+
+// ReadWithin returns the secret as it is now. A file is read again at each call, so that a
+// credential can be replaced without a restart; white space around it is dropped. An empty
+// secret is an error. It takes no longer than ctx and [smallfile.Wait], whatever the file is
+// and whatever it is on; [smallfile.ErrHangs] is in the error if it was not read in time.
+func (s SecretSource) ReadWithin(ctx context.Context) (secret.Value, error) {
 	var content string
 	switch {
 	case s.File != "":
-		b, err := os.ReadFile(s.File)
+		b, err := smallfile.Read(ctx, s.File, smallfile.MaxSecret)
 		if err != nil {
-			return secret.Value{}, fmt.Errorf("reading a secret: %w", err)
+			return secret.Value{}, err
 		}
 		content = string(b)
+		clear(b)
 	case s.Env != "":
 		content = os.Getenv(s.Env)
 	default:

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"strings"
 
 	"filippo.io/age"
+
+	"rotatord/internal/smallfile"
 )
 
 // identityFile is where the identity is kept that the daemon makes for itself.
@@ -24,7 +27,7 @@ func loadIdentity(o Options, pending string) (*age.X25519Identity, error) {
 		return parseIdentity("the configured age identity", text)
 	}
 	path := filepath.Join(o.Dir, identityFile)
-	b, err := os.ReadFile(path)
+	b, err := smallfile.Read(context.Background(), path, smallfile.MaxSecret)
 	switch {
 	case err == nil:
 		if err := refuseOpenToAll("", path, "0600"); err != nil {
@@ -32,7 +35,7 @@ func loadIdentity(o Options, pending string) (*age.X25519Identity, error) {
 		}
 		return parseIdentity(path, string(b))
 	case !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("reading the age identity: %w", err)
+		return nil, fmt.Errorf("the age identity: %w", err)
 	}
 	sealed, err := listSealed(pending)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"rotatord/internal/journal/boltfile"
 	"rotatord/internal/rotation"
+	"rotatord/internal/smallfile"
 )
 
 // This file holds what is done with a state directory that no daemon has open. Nothing of it
@@ -138,7 +139,7 @@ func IdentityFile(dir string) string { return filepath.Join(dir, identityFile) }
 // ReadIdentities reads an age identity file: that of a state directory, or that of one of
 // the other recipients.
 func ReadIdentities(path string) ([]age.Identity, error) {
-	b, err := os.ReadFile(path)
+	b, err := smallfile.ReadOrPipe(context.Background(), path, smallfile.MaxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("the age identity: %w", err)
 	}

@@ -18,6 +18,7 @@ import (
 
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/smallfile"
 )
 
 // sealedAnswer is what is encrypted. It is the only place where a secret is marshalled.
@@ -255,8 +256,11 @@ func forEachPending(dir string, do func(path string, p pendingFile, damage error
 	return nil
 }
 
+// maxPending bounds the file of a sealed secret. One has 8 KiB and a little for each recipient.
+const maxPending = 16 << 20
+
 func readPending(path string) (pendingFile, error) {
-	b, err := os.ReadFile(path)
+	b, err := smallfile.Read(context.Background(), path, maxPending)
 	if err != nil {
 		return pendingFile{key: rotation.PendingKey{RotationID: filepath.Base(path)}}, err
 	}

@@ -19,7 +19,7 @@ type authMethod interface {
 	// logIn returns a secret with a token, its lease and whether it can be renewed.
 	logIn(ctx context.Context, client *api.Client) (*api.Secret, error)
 	// changed reports whether the credential is another one than at the last login.
-	changed() bool
+	changed(ctx context.Context) bool
 	// hint says what to look at if a login is refused.
 	hint() string
 }
@@ -41,7 +41,7 @@ func (t *tokenAuth) name() string { return "token" }
 func (t *tokenAuth) hint() string { return "is the token in " + t.source.String() + " still valid?" }
 
 func (t *tokenAuth) logIn(ctx context.Context, client *api.Client) (*api.Secret, error) {
-	token, err := t.source.Read()
+	token, err := t.source.ReadWithin(ctx)
 	if err != nil {
 		return nil, unreadable("vault.auth.token", err)
 	}
@@ -67,7 +67,7 @@ func (t *tokenAuth) logIn(ctx context.Context, client *api.Client) (*api.Secret,
 	}}, nil
 }
 
-func (t *tokenAuth) changed() bool { return t.used.differs(t.source) }
+func (t *tokenAuth) changed(ctx context.Context) bool { return t.used.differs(ctx, t.source) }
 
 // appRoleAuth logs in with a role ID and a secret ID.
 type appRoleAuth struct {
@@ -82,11 +82,11 @@ func (a *appRoleAuth) hint() string {
 }
 
 func (a *appRoleAuth) logIn(ctx context.Context, client *api.Client) (*api.Secret, error) {
-	roleID, err := a.config.RoleID.Read()
+	roleID, err := a.config.RoleID.ReadWithin(ctx)
 	if err != nil {
 		return nil, unreadable("vault.auth.approle.role_id", err)
 	}
-	secretID, err := a.config.SecretID.Read()
+	secretID, err := a.config.SecretID.ReadWithin(ctx)
 	if err != nil {
 		return nil, unreadable("vault.auth.approle.secret_id", err)
 	}
@@ -100,7 +100,9 @@ func (a *appRoleAuth) logIn(ctx context.Context, client *api.Client) (*api.Secre
 	return client.Auth().Login(ctx, method)
 }
 
-func (a *appRoleAuth) changed() bool { return a.used.differs(a.config.SecretID) }
+func (a *appRoleAuth) changed(ctx context.Context) bool {
+	return a.used.differs(ctx, a.config.SecretID)
+}
 
 // lastUsed remembers the digest of the credential that was last used.
 type lastUsed struct {
@@ -116,8 +118,8 @@ func (l *lastUsed) set(v secret.Value) {
 
 // differs reports whether source holds something else now. A source that cannot be read
 // at the moment has not changed.
-func (l *lastUsed) differs(source config.SecretSource) bool {
-	v, err := source.Read()
+func (l *lastUsed) differs(ctx context.Context, source config.SecretSource) bool {
+	v, err := source.ReadWithin(ctx)
 	if err != nil {
 		return false
 	}

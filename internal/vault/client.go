@@ -1,12 +1,12 @@
 package vault
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +15,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/secret"
+	"rotatord/internal/smallfile"
 )
 
 // newClient builds the API client from the configuration alone. The library reads the
@@ -59,7 +60,7 @@ func forgetEnvironment(client *api.Client, namespace string) {
 func newTLS(c config.TLS) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
+		pem, err := smallfile.Read(context.Background(), c.CAFile, smallfile.MaxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("tls.ca_file: %w", err)
 		}
@@ -69,13 +70,26 @@ func newTLS(c config.TLS) (*tls.Config, error) {
 		}
 	}
 	if c.CertFile != "" || c.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		pair, err := readKeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("tls.cert_file and key_file: %w", err)
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
+}
+
+func readKeyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := smallfile.Read(context.Background(), certFile, smallfile.MaxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := smallfile.Read(context.Background(), keyFile, smallfile.MaxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer clear(key)
+	return tls.X509KeyPair(cert, key)
 }
 
 // observed tells the observer of each request.

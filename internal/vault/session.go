@@ -168,7 +168,7 @@ func (s *Session) keep(ctx context.Context, auth *api.Secret) (next *api.Secret,
 				return nil, "a request was refused, and the token is no longer valid"
 			}
 		case <-changed.C:
-			if !retry && !s.login.changed() {
+			if !retry && !s.login.changed(ctx) {
 				continue
 			}
 			if next, err := s.logIn(ctx); err == nil {
