@@ -129,6 +129,13 @@ func clearStale(path string) error {
 
 // peerOf asks the kernel who is at the other end.
 func peerOf(c net.Conn) (peer, error) {
+	for { // what limits connections wraps them
+		wrapped, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = wrapped.NetConn()
+	}
 	unix, ok := c.(*net.UnixConn)
 	if !ok {
 		return peer{}, fmt.Errorf("a %T has no peer credentials", c)

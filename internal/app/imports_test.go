@@ -50,6 +50,7 @@ var allowed = map[string][]string{
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
 	"internal/smallfile":        {},
+	"internal/connlimit":        {},
 	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
 	"internal/status":           {"internal/secret"},
 	"internal/config/raw":       {},
@@ -77,7 +78,8 @@ var allowed = map[string][]string{
 	"internal/sink/sinktest":          core,
 
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/sink", "internal/vault"}, core...),
-	"internal/app":    append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/connlimit", "internal/httpapi", "internal/journal",
+		"internal/sink", "internal/smallfile", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon against the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",
 		"internal/vault/vaulttest"}, core...),

@@ -55,6 +55,7 @@ type Journal struct {
 	now        func() time.Time
 
 	closed atomic.Bool
+	spare  spare
 
 	mu     sync.Mutex
 	writes [2]written // the last of records, and the last of answers
@@ -98,8 +99,9 @@ func Open(o Options) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
+	j.spare.keep()
 	if err := j.open(o, isNew); err != nil {
-		return nil, errors.Join(err, j.db.Close())
+		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
 }
@@ -133,7 +135,7 @@ func (j *Journal) open(o Options, isNew bool) (err error) {
 // reservation. That harms no other process which has the directory open by then.
 func (j *Journal) Close() error {
 	j.closed.Store(true)
-	return j.db.Close()
+	return errors.Join(j.db.Close(), j.spare.drop())
 }
 
 var errClosed = errors.New("the journal is closed")

@@ -88,7 +88,7 @@ func (j *Journal) Seal(_ context.Context, key rotation.PendingKey, issued rotati
 	defer clear(plain)
 	ciphertext, err := encrypt(plain, j.recipients)
 	if err == nil {
-		err = j.wrote(writeAnswer, j.seal(path, key, plain, ciphertext))
+		err = j.wrote(writeAnswer, j.spare.use(func() error { return j.seal(path, key, plain, ciphertext) }))
 	}
 	if err != nil {
 		return fmt.Errorf("sealing: %w", err)

@@ -56,6 +56,13 @@ func ReadOrPipe(ctx context.Context, path string, limit int64) ([]byte, error) {
 	})
 }
 
+// Within does something that reads path in its own way, and gives up after [Wait], as a read of
+// this package does.
+func Within(ctx context.Context, path string, do func() error) error {
+	_, err := read(ctx, path, func() ([]byte, error) { return nil, do() })
+	return err
+}
+
 // stuck are the reads that did not come back in time, by path. It belongs to the process, as do
 // the threads that those reads hold.
 var stuck = struct {
