@@ -312,7 +312,7 @@ func (a *App) Start() {
 		MaxHeaderBytes: 16 << 10, ConnState: a.listener.ConnState,
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
 	}
-	a.serve("http", pageTime, server, func() error {
+	a.serve("http", pageTime, a.listener, server, func() error {
 		flags := &web.FlagConfig{WebConfigFile: &a.options.WebConfigFile}
 		return web.Serve(a.listener, server, flags, a.log)
 	})
@@ -327,7 +327,7 @@ func (a *App) Start() {
 	if a.adminListener != nil { // after the engine, and so stopped before it
 		server := admin.NewServer(a, a.log)
 		server.ConnState = a.adminListener.ConnState
-		a.serve("admin", orderTime, server, func() error { return server.Serve(a.adminListener) })
+		a.serve("admin", orderTime, a.adminListener, server, func() error { return server.Serve(a.adminListener) })
 	}
 	a.onStop("beginning rotations", a.stopBeginning) // before those that an operator has in hand are waited for
 	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.config.Tokens),
@@ -335,7 +335,7 @@ func (a *App) Start() {
 }
 
 // serve runs a server until the App is stopped. Requests in hand may then finish within that time.
-func (a *App) serve(name string, within time.Duration, server *http.Server, run func() error) {
+func (a *App) serve(name string, within time.Duration, l *connlimit.Listener, server *http.Server, run func() error) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -346,6 +346,8 @@ func (a *App) serve(name string, within time.Duration, server *http.Server, run 
 	a.onStop(name, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
+		// The server waits for connections that were just opened, although nothing may come of them.
+		defer time.AfterFunc(quietTime, l.CloseIdle).Stop()
 		if err := server.Shutdown(ctx); err != nil {
 			a.log.Warn("requests were cut off by the stop", "server", name)
 			_ = server.Close() // a client that is slow does not hold up the stop
@@ -360,6 +362,7 @@ func (a *App) serve(name string, within time.Duration, server *http.Server, run 
 const (
 	pageTime  = 3 * time.Second
 	orderTime = time.Minute
+	quietTime = 200 * time.Millisecond // for a client that has not sent its request yet
 )
 
 // closing closes a listener that a server may have closed before.

@@ -111,6 +111,22 @@ func (l *Listener) Open() int {
 	return len(l.conns)
 }
 
+// CloseIdle closes the connections on which no request is under way. A server that is shut down
+// waits some seconds for those that were just opened.
+func (l *Listener) CloseIdle() {
+	l.mu.Lock()
+	var idle []*conn
+	for c := range l.conns {
+		if !c.busy {
+			idle = append(idle, c)
+		}
+	}
+	l.mu.Unlock()
+	for _, c := range idle {
+		_ = c.Close()
+	}
+}
+
 // ConnState is for [http.Server.ConnState].
 func (l *Listener) ConnState(c net.Conn, state http.ConnState) {
 	if t, ok := c.(*tls.Conn); ok {
