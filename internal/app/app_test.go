@@ -269,7 +269,7 @@ func TestReadiness(t *testing.T) {
 	w.eventually("the rotation is under way", func() bool { return len(w.seen("rotate")) == 1 })
 	openList()
 	w.eventually("it becomes ready", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
-	if _, body := d.get("/readyz?verbose"); body != "[+] running: ok\n[+] recovery: ok\n[+] journal: ok\n[+] credential of sim: ok\n[+] inventory of sim: ok\nok\n" {
+	if _, body := d.get("/readyz?verbose"); body != "[+] running: ok\n[+] recovery: ok\n[+] ledger: ok\n[+] journal: ok\n[+] credential of sim: ok\n[+] inventory of sim: ok\nok\n" {
 		t.Errorf("ready: %s", body)
 	}
 	openRotate()

@@ -51,6 +51,7 @@ var allowed = map[string][]string{
 	"internal/failpoint":        {},
 	"internal/smallfile":        {},
 	"internal/connlimit":        {},
+	"internal/ownpath":          {},
 	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
 	"internal/status":           {"internal/secret"},
 	"internal/config/raw":       {},
@@ -59,9 +60,9 @@ var allowed = map[string][]string{
 
 	// Adapters import the core. A sink goes through the one session with Vault.
 	"internal/access":     core,
-	"internal/admin":      append([]string{"internal/status"}, core...),
+	"internal/admin":      append([]string{"internal/ownpath", "internal/status"}, core...),
 	"internal/cloudflare": append([]string{"internal/smallfile"}, core...),
-	"internal/journal":    append([]string{"internal/journal/boltfile", "internal/smallfile"}, core...),
+	"internal/journal":    append([]string{"internal/journal/boltfile", "internal/ownpath", "internal/smallfile"}, core...),
 	"internal/vault":      append([]string{"internal/smallfile"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
 	"internal/sink":       append([]string{"internal/vault"}, core...),

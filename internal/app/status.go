@@ -241,6 +241,8 @@ func (a *App) Ready() []httpapi.Check {
 	checks = append(checks, httpapi.Check{
 		Name: "recovery", OK: left == 0, Detail: fmt.Sprintf("%d unfinished rotations have yet to be looked at", left),
 	})
+	present := a.journal.Present()
+	checks = append(checks, httpapi.Check{Name: "ledger", OK: present == nil, Detail: fmt.Sprint(present)})
 	wrote, err := a.journal.LastWrite()
 	checks = append(checks, httpapi.Check{
 		Name: "journal", OK: err == nil,

@@ -14,6 +14,7 @@ import (
 	"go.etcd.io/bbolt"
 
 	"rotatord/internal/journal/boltfile"
+	"rotatord/internal/ownpath"
 	"rotatord/internal/rotation"
 	"rotatord/internal/smallfile"
 )
@@ -41,6 +42,8 @@ func readOnly(dir string, do func(tx *bbolt.Tx, format int) error) error {
 	path := filepath.Join(dir, fileName)
 	if info, err := os.Stat(path); err != nil {
 		return fmt.Errorf("there is no ledger to read: %w", err)
+	} else if !info.Mode().IsRegular() {
+		return errDamaged(path, errors.New("it is "+ownpath.Kind(info.Mode())+" and no file"))
 	} else if info.Size() == 0 {
 		return errDamaged(path, errors.New("it is empty"))
 	}

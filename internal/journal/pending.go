@@ -58,6 +58,9 @@ func (j *Journal) Reserve(_ context.Context, key rotation.PendingKey) error {
 	if j.closed.Load() {
 		return errClosed
 	}
+	if err := j.Present(); err != nil { // what is written to a ledger that was deleted is lost
+		return fmt.Errorf("reserving room for the answer: %w", err)
+	}
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("reserving room for the answer: rotation %s has it already", key.RotationID)
 	}
