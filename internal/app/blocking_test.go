@@ -5,15 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"rotatord/internal/admin"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/rotation"
+	"rotatord/internal/vault/vaulttest"
 )
 
 // fifo puts a named pipe in a path, at which whoever opens it waits for a writer.
@@ -146,4 +150,68 @@ func TestCredentialsOfAllKinds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDoctorAsksTheDaemon: with a secret ID that can be used once, Vault is looked at through the
+// daemon's session, and nobody logs in a second time.
+func TestDoctorAsksTheDaemon(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.vault = vaulttest.New(vaulttest.Options{Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}},
+		AppRole: &vaulttest.AppRole{RoleID: "role", SecretID: vaultToken, TTL: time.Hour, NumUses: 1}})
+	w.vault.SetPolicy(func(path string) []string {
+		if path == "secret/data/access/ci" {
+			return []string{"create", "read", "update"}
+		}
+		return []string{"deny"}
+	})
+	server := httptest.NewServer(w.vault)
+	t.Cleanup(server.Close)
+	w.write("role-id", "role")
+	w.due("ci", "0s")
+	socket := filepath.Join(w.dir, "run", "admin.sock")
+	d := w.start(w.config("admin_socket: "+socket, fmt.Sprintf("vault: {address: %s, auth: {approle: {role_id: {file: %s}, secret_id: {file: %s}}}}", server.URL,
+		filepath.Join(w.dir, "role-id"), filepath.Join(w.dir, "vault-token"))))
+	w.eventually("it rotates", func() bool { return len(d.events.of("ci", rotation.ResultSuccess)) == 1 })
+	for range 3 {
+		got, err := admin.NewClient(socket).LookAtVault(t.Context())
+		var codes []string
+		for _, f := range got.Findings {
+			codes = append(codes, f.Code)
+		}
+		if err != nil || !slices.Contains(codes, "vault_session") || !slices.Contains(codes, "vault_mount") || !slices.Contains(codes, "sinks_good") {
+			t.Errorf("%v, %v", codes, err)
+		}
+	}
+	if n := w.vault.Logins(); n != 1 {
+		t.Errorf("%d logins", n)
+	}
+}
+
+// TestLedgerIsDeletedUnderTheDaemon: the daemon says so, and begins no rotation whose record would be
+// lost.
+func TestLedgerIsDeletedUnderTheDaemon(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.token("ci", "@every 720h", "0s")
+	socket := filepath.Join(w.dir, "admin.sock")
+	d := w.start(w.config("admin_socket: " + socket))
+	w.eventually("it is ready", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
+	ledger := filepath.Join(w.stateDir(), "journal.db")
+	if err := os.Rename(ledger, ledger+".gone"); err != nil {
+		t.Fatal(err)
+	}
+	if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "[-] ledger: the ledger was deleted under the running daemon") {
+		t.Errorf("%d %s", code, body)
+	}
+	if _, err := admin.NewClient(socket).Rotate(t.Context(), "ci", rotation.Overrides{}); err == nil || !strings.Contains(err.Error(), "was deleted under") {
+		t.Errorf("a rotation began: %v", err)
+	}
+	if n := len(w.seen("rotate")); n != 0 {
+		t.Errorf("%d rotate requests", n)
+	}
+	if err := os.Rename(ledger+".gone", ledger); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("it is ready again", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
 }

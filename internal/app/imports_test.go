@@ -79,7 +79,7 @@ var allowed = map[string][]string{
 	"internal/sink/sinktest":          core,
 
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/sink", "internal/vault"}, core...),
-	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/connlimit", "internal/httpapi", "internal/journal",
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/journal",
 		"internal/sink", "internal/smallfile", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon against the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",

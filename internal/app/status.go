@@ -11,6 +11,7 @@ import (
 
 	"rotatord/internal/admin"
 	"rotatord/internal/config"
+	"rotatord/internal/doctor"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
@@ -213,6 +214,15 @@ func (a *App) Pending() (n int, oldest time.Time) {
 	}
 	// And those that could not even be sealed.
 	return n + a.engine.rotator.Held(), oldest
+}
+
+// LookAtVault implements [admin.Daemon].
+func (a *App) LookAtVault(ctx context.Context) []admin.Finding {
+	var all []admin.Finding
+	for _, f := range doctor.Vault(ctx, a.inForce(), a.session) {
+		all = append(all, admin.Finding{Level: string(f.Level), Code: string(f.Code), Subject: f.Subject, Message: f.Message, Advice: f.Advice})
+	}
+	return all
 }
 
 // Live implements [httpapi.Source]: can the daemon schedule?

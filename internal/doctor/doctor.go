@@ -2,9 +2,10 @@
 // what to do about it.
 //
 // Guarantees: it changes nothing anywhere. Cloudflare is asked to verify the credential and
-// to list, never to rotate, make or change; Vault is logged in to and asked what the session
-// may do, and the secrets' paths are read as before each rotation; the state directory is
-// looked at from outside. It reads credentials as the daemon does, and no finding holds a
+// to list, never to rotate, make or change. Vault is asked what the session may do, and the
+// secrets' paths are read as before each rotation; the session is that of a running daemon, or
+// with AppRole, if [Options].LogIn asks for it, one of its own that is revoked afterwards. The
+// state directory is looked at from outside. It reads credentials as the daemon does, and no finding holds a
 // secret. What cannot be proven without changing something is said to be unproven.
 package doctor
 
@@ -47,6 +48,11 @@ type Options struct {
 	// Records are those of the ledger by token, nil if it cannot be read; LedgerErr says why.
 	Records   map[string]rotation.Record
 	LedgerErr error
+	// LogIn has doctor log in to Vault by AppRole itself, which uses up one use of the secret_id.
+	LogIn bool
+	// AskDaemon asks a running daemon to look at Vault through its session; nil: there is no way to
+	// one.
+	AskDaemon func(context.Context) ([]Finding, error)
 	Now       func() time.Time // nil: time.Now
 	// WrapTransport is put around what reaches Cloudflare, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
@@ -144,6 +150,8 @@ const (
 	TokenZoneRotate Code = "token_of_a_zone"
 
 	VaultLogin       Code = "vault_login"
+	VaultNotTried    Code = "vault_login_not_tried"
+	VaultNotRevoked  Code = "vault_session_not_revoked"
 	VaultSession     Code = "vault_session"
 	VaultSessionEnds Code = "vault_session_ends"
 	VaultLookup      Code = "vault_lookup_refused"

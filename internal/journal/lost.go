@@ -103,18 +103,18 @@ func (j *Journal) mark(dir string) error {
 	if _, err := checkOwnFile(path); err != nil {
 		return err
 	}
-	f, err := lockFile(path)
+	f, err := lockFile(path, lockTimeout)
 	j.marked = f
 	return err
 }
 
 // lockFile takes a lock that ends with the file's being closed.
-func lockFile(path string) (*os.File, error) {
+func lockFile(path string, wait time.Duration) (*os.File, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	for end := time.Now().Add(lockTimeout); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(wait); ; time.Sleep(10 * time.Millisecond) {
 		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			return f, nil
@@ -169,7 +169,7 @@ func BeginAgain(dir string) (Begun, error) {
 	}
 	if mark := filepath.Join(dir, markFile); ownpath.Check(mark) == nil {
 		if _, err := checkOwnFile(mark); err == nil {
-			held, err := lockFile(mark)
+			held, err := lockFile(mark, inspectTimeout)
 			if err != nil {
 				return Begun{}, err
 			}
