@@ -29,7 +29,6 @@ import (
 	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/sink"
-	"rotatord/internal/smallfile"
 	"rotatord/internal/vault"
 )
 
@@ -187,18 +186,6 @@ func (a *App) listen() error {
 // fewDescriptors is less than one account needs at most, with its share for clients.
 const fewDescriptors = 256
 
-// validateWebConfig checks the file, and what it names, with the library that uses it. That
-// reads without a bound, so its time is bounded here.
-func validateWebConfig(path string) error {
-	if path == "" {
-		return nil
-	}
-	if _, err := smallfile.Read(context.Background(), path, smallfile.MaxPEM); err != nil {
-		return err
-	}
-	return smallfile.Within(context.Background(), path, func() error { return web.Validate(path) })
-}
-
 // checkForgotten looks for tokens that were taken out of the configuration in the middle of
 // a rotation: nobody would deliver their new secret. One that is there under another name
 // is an error. Rotating it under that name would put the unfinished rotation's secret
@@ -316,6 +303,9 @@ func (a *App) Start() {
 		flags := &web.FlagConfig{WebConfigFile: &a.options.WebConfigFile}
 		return web.Serve(a.listener, server, flags, a.log)
 	})
+	if a.options.WebConfigFile != "" {
+		a.background("web configuration", a.watchWebConfig)
+	}
 	a.background("vault session", a.session.Run)
 	a.mu.Lock()
 	for name, account := range a.accounts {

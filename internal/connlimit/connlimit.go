@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -55,6 +56,7 @@ type Listener struct {
 
 	closed chan struct{}
 	once   sync.Once
+	away   atomic.Bool
 
 	mu     sync.Mutex
 	conns  map[*conn]struct{}
@@ -80,6 +82,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.Listener.Accept()
 		switch {
+		case err == nil && l.away.Load():
+			_ = c.Close()
+			continue
 		case err == nil:
 			if wrapped := l.admit(c); wrapped != nil {
 				return wrapped, nil
@@ -103,6 +108,9 @@ func (l *Listener) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return l.Listener.Close()
 }
+
+// TurnAway closes new connections at once while on is set, and lets nobody serve them.
+func (l *Listener) TurnAway(on bool) { l.away.Store(on) }
 
 // Open returns how many connections are open.
 func (l *Listener) Open() int {

@@ -203,3 +203,18 @@ func TestCloseEndsTheWait(t *testing.T) {
 		}
 	})
 }
+
+// TestTurnAway: nobody is served while clients are turned away, and all are afterwards.
+func TestTurnAway(t *testing.T) {
+	l, url, client, _ := server(t, 8, false)
+	for _, away := range []bool{true, false} {
+		l.TurnAway(away)
+		res, err := client.Get(url)
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		if (err != nil) != away {
+			t.Errorf("turned away %t: %v", away, err)
+		}
+	}
+}
