@@ -12,6 +12,7 @@ import (
 
 	"rotatord/internal/admin"
 	"rotatord/internal/doctor"
+	"rotatord/internal/journal"
 )
 
 func newDoctor() *cobra.Command {
@@ -39,7 +40,7 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 			if errors.Is(ledgerErr, fs.ErrNotExist) {
 				ledgerErr = nil // nothing was ever rotated here
 			}
-			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, LogIn: logIn}
+			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: journal.Refusal(c.State.Dir), LogIn: logIn}
 			if c.AdminSocket != "" {
 				o.AskDaemon = askDaemon(admin.NewClient(c.AdminSocket))
 			}

@@ -48,6 +48,8 @@ type Options struct {
 	// Records are those of the ledger by token, nil if it cannot be read; LedgerErr says why.
 	Records   map[string]rotation.Record
 	LedgerErr error
+	// StateErr is why a daemon would not start on the state directory; nil if it would.
+	StateErr error
 	// LogIn has doctor log in to Vault by AppRole itself, which uses up one use of the secret_id.
 	LogIn bool
 	// AskDaemon asks a running daemon to look at Vault through its session; nil: there is no way to
@@ -169,6 +171,7 @@ const (
 	StateMissing  Code = "state_missing"
 	StateUnusable Code = "state_unusable"
 	StateOpen     Code = "state_open"
+	StateRefused  Code = "state_refused"
 	StateLow      Code = "state_low_space"
 	StateVolatile Code = "state_volatile"
 )

@@ -180,6 +180,7 @@ var ills = map[string]struct {
 			w.Fatal(err)
 		}
 	}, Bad, StateOpen, "state.dir", "mode 0755"},
+	"state is refused":  {func(w *world) { w.StateErr = errors.New("journal.db is missing") }, Bad, StateRefused, "state.dir", "journal.db is missing"},
 	"state is not ours": {func(w *world) { w.on(disk{known: true, free: 1 << 30}) }, Bad, StateUnusable, "state.dir", "may not write"},
 	"state is full":     {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 20}) }, Bad, StateLow, "state.dir", "1 MiB are free"},
 	"state gets full":   {func(w *world) { w.on(disk{known: true, writable: true, free: 50 << 20}) }, Warning, StateLow, "state.dir", "50 MiB are free"},

@@ -209,7 +209,7 @@ func errInUse(path string) error {
 	return fmt.Errorf("%s is %w by another process: is a second rotatord running on this state directory?", path, errBusy)
 }
 
-// prepareDir makes the directory, and refuses one that others can look into or change.
+// prepareDir makes the directory, and refuses it as checkDir does.
 func prepareDir(dir string) error {
 	err := os.MkdirAll(filepath.Dir(dir), 0o700)
 	if err == nil {
@@ -218,6 +218,11 @@ func prepareDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("the state directory: %w", err)
 	}
+	return checkDir(dir)
+}
+
+// checkDir refuses a directory that others can look into or change.
+func checkDir(dir string) error {
 	pending := filepath.Join(dir, pendingDir)
 	for _, path := range []string{dir, pending} {
 		if err := ownpath.Check(path); err != nil {

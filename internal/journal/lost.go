@@ -145,6 +145,22 @@ func (j *Journal) Present() error {
 	return nil
 }
 
+// Refusal returns why no daemon would start on a state directory, as far as can be told from outside;
+// nil if nothing speaks against it, or a daemon runs. It changes nothing.
+func Refusal(dir string) error {
+	if _, err := os.Lstat(dir); err != nil {
+		return nil // a daemon makes it
+	}
+	err := checkDir(dir)
+	if err == nil {
+		_, err = checkLedgerFile(dir, inspectTimeout)
+	}
+	if errors.Is(err, errBusy) {
+		return nil
+	}
+	return err
+}
+
 // Begun is what BeginAgain has done.
 type Begun struct {
 	// Aside is the directory that the old ledger and the sealed secrets were moved to; empty if

@@ -111,6 +111,9 @@ func TestLostLedger(t *testing.T) {
 						t.Errorf("%q is not in: %v", want, err)
 					}
 				}
+				if refusal := journal.Refusal(o.Dir); refusal == nil || refusal.Error() != err.Error() {
+					t.Errorf("from outside: %v", refusal)
+				}
 				if in, err := journal.Inspect(o.Dir); err != nil || in.LedgerErr == nil || len(in.Sealed) != 0 {
 					t.Errorf("Inspect: %+v, %v", in, err)
 				}
@@ -179,7 +182,7 @@ func TestBeginAgainRefuses(t *testing.T) {
 	if _, err := journal.BeginAgain(o.Dir); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("beside a daemon: %v", err)
 	}
-	if err := j.Present(); err != nil {
+	if err := errors.Join(j.Present(), journal.Refusal(o.Dir), journal.Refusal(filepath.Join(o.Dir, "none"))); err != nil {
 		t.Error(err)
 	}
 	remove(t, filepath.Join(o.Dir, "journal.db"))
