@@ -85,7 +85,7 @@ var allowed = map[string][]string{
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",
 		"internal/vault/vaulttest"}, core...),
 	"cmd/rotatord": append([]string{"internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/httpapi", "internal/journal",
-		"internal/status", "internal/vault/vaulttest"}, core...),
+		"internal/ownpath", "internal/smallfile", "internal/status", "internal/vault/vaulttest"}, core...),
 }
 
 var core = []string{"internal/config", "internal/rotation", "internal/scheduler", "internal/secret"}

@@ -189,6 +189,11 @@ func Drop(dir, rotationID string) error {
 		return drop(needed)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
+		unlock, err := lockMark(dir) // a daemon may run whose ledger was deleted under it
+		if err != nil {
+			return err
+		}
+		defer unlock()
 		return drop(false)
 	}
 	return err

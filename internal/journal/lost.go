@@ -183,15 +183,11 @@ func BeginAgain(dir string) (Begun, error) {
 	if err := checkBeginAgain(dir, path); err != nil {
 		return Begun{}, err
 	}
-	if mark := filepath.Join(dir, markFile); ownpath.Check(mark) == nil {
-		if _, err := checkOwnFile(mark); err == nil {
-			held, err := lockFile(mark, inspectTimeout)
-			if err != nil {
-				return Begun{}, err
-			}
-			defer held.Close()
-		}
+	unlock, err := lockMark(dir)
+	if err != nil {
+		return Begun{}, err
 	}
+	defer unlock()
 	begun, err := moveAside(dir)
 	if err != nil {
 		return begun, fmt.Errorf("moving the old ledger aside: %w", err)
@@ -200,6 +196,23 @@ func BeginAgain(dir string) (Begun, error) {
 		return begun, err
 	}
 	return begun, likeItsDirectory(dir, path)
+}
+
+// lockMark holds off a daemon while unlock is not called, and is an error if one runs. Without a mark,
+// or one that can be opened, it does nothing.
+func lockMark(dir string) (unlock func(), err error) {
+	path := filepath.Join(dir, markFile)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() {
+		return func() {}, nil
+	}
+	f, err := lockFile(path, inspectTimeout)
+	if errors.Is(err, fs.ErrPermission) {
+		return func() {}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = f.Close() }, nil
 }
 
 // checkBeginAgain refuses where there is no need for a new ledger.

@@ -189,6 +189,9 @@ func TestBeginAgainRefuses(t *testing.T) {
 	if _, err := journal.BeginAgain(o.Dir); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("beside a daemon without its ledger: %v", err)
 	}
+	if err := journal.Drop(o.Dir, "R"); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("Drop: %v", err)
+	}
 	if err := j.Present(); err == nil || !strings.Contains(err.Error(), "deleted under the running daemon") {
 		t.Errorf("the daemon does not notice: %v", err)
 	}
