@@ -102,7 +102,10 @@ func prepareDir(dir string) error {
 			return fmt.Errorf("the directory %s does not exist and cannot be made: %w: make it, for the daemon's user (RuntimeDirectory= under systemd)", dir, err)
 		}
 	}
-	return ownpath.Check(dir)
+	if err := ownpath.Check(dir); err != nil {
+		return fmt.Errorf("%w; or let admin_socket name a socket in a directory below it, which rotatord makes", err)
+	}
+	return nil
 }
 
 // lockDir takes a lock on a directory that ends with the process, if nothing else ends it.

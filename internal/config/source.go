@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"rotatord/internal/secret"
 	"rotatord/internal/smallfile"
@@ -43,12 +44,10 @@ func (s SecretSource) ReadWithin(ctx context.Context) (secret.Value, error) {
 	var content string
 	switch {
 	case s.File != "":
-		b, err := smallfile.Read(ctx, s.File, smallfile.MaxSecret)
-		if err != nil {
+		var err error
+		if content, err = s.readFile(ctx); err != nil {
 			return secret.Value{}, err
 		}
-		content = string(b)
-		clear(b)
 	case s.Env != "":
 		content = os.Getenv(s.Env)
 	default:
@@ -59,4 +58,25 @@ func (s SecretSource) ReadWithin(ctx context.Context) (secret.Value, error) {
 		return secret.Value{}, fmt.Errorf("the secret in %s is empty or not set", s)
 	}
 	return secret.New(content), nil
+}
+
+// emptyPause is for how long a file may be empty because somebody is writing it over.
+const emptyPause = 50 * time.Millisecond
+
+func (s SecretSource) readFile(ctx context.Context) (string, error) {
+	for again := true; ; again = false {
+		b, err := smallfile.Read(ctx, s.File, smallfile.MaxSecret)
+		if err != nil {
+			return "", err
+		}
+		content := strings.TrimSpace(string(b))
+		clear(b)
+		if content != "" || !again {
+			return content, nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(emptyPause):
+		}
+	}
 }
