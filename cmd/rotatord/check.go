@@ -117,6 +117,20 @@ func warnings(c *config.Config) []string {
 	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {
 		all = append(all, w.String())
 	}
+	secrets := secretsOf(c)
+	for _, path := range sortedKeys(secrets) {
+		if secrets[path].IsZero() {
+			continue
+		}
+		if _, err := secrets[path].Read(); err != nil {
+			all = append(all, fmt.Sprintf("%s: %s: %v", c.File, path, err))
+		}
+	}
+	return all
+}
+
+// secretsOf are the places of all secrets, by path in the configuration. Some are not configured.
+func secretsOf(c *config.Config) map[string]config.SecretSource {
 	secrets := map[string]config.SecretSource{}
 	for name, a := range c.Accounts {
 		secrets["accounts."+name+".api_token"] = a.APIToken
@@ -129,13 +143,5 @@ func warnings(c *config.Config) []string {
 		secrets["vault.auth.token"] = *token
 	}
 	secrets["state.identity"] = c.State.Identity
-	for _, path := range sortedKeys(secrets) {
-		if secrets[path].IsZero() {
-			continue
-		}
-		if _, err := secrets[path].Read(); err != nil {
-			all = append(all, fmt.Sprintf("%s: %s: %v", c.File, path, err))
-		}
-	}
-	return all
+	return secrets
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,11 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rotatord/internal/admin"
 	"rotatord/internal/doctor"
+	"rotatord/internal/journal"
 )
 
 func newDoctor() *cobra.Command {
 	var configPath string
+	var logIn bool
 	var format outputFormat
 	cmd := &cobra.Command{
 		Use:   "doctor",
@@ -21,7 +25,9 @@ func newDoctor() *cobra.Command {
 		Long: `Look at all that rotations depend on: whether each Cloudflare credential is active, until when,
 and may list; whether the configured service tokens are there; this machine's clock and the rate limit;
 whether the login at Vault works, and its policy allows what is needed and no more; and the state
-directory. Nothing is changed anywhere, so that a credential may write is not proven. Run it as the
+directory. Nothing is changed anywhere, so that a credential may write is not proven. With AppRole,
+Vault is looked at through the running daemon (admin_socket): a login would use up one use of the
+secret_id, so doctor does that only with --login. Run it as the
 user that the daemon runs as: it reads the same credentials. It ends with exit code 1 if anything is
 bad; warnings do not fail it. docs/doctor.md explains each code.`,
 		Args: cobra.NoArgs,
@@ -34,7 +40,11 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 			if errors.Is(ledgerErr, fs.ErrNotExist) {
 				ledgerErr = nil // nothing was ever rotated here
 			}
-			findings := doctor.Examine(cmd.Context(), doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr})
+			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: journal.Refusal(c.State.Dir), LogIn: logIn}
+			if c.AdminSocket != "" {
+				o.AskDaemon = askDaemon(admin.NewClient(c.AdminSocket))
+			}
+			findings := doctor.Examine(cmd.Context(), o)
 			if format == "json" {
 				err = doctorJSON(cmd.OutOrStdout(), configPath, findings)
 			} else {
@@ -46,9 +56,22 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&logIn, "login", false, "log in to Vault by AppRole, which uses up one use of the secret_id, and revoke that session afterwards")
 	configFlag(cmd, &configPath)
 	outputFlag(cmd, &format)
 	return cmd
+}
+
+// askDaemon has a running daemon look at Vault.
+func askDaemon(client *admin.Client) func(context.Context) ([]doctor.Finding, error) {
+	return func(ctx context.Context) ([]doctor.Finding, error) {
+		answer, err := client.LookAtVault(ctx)
+		var all []doctor.Finding
+		for _, f := range answer.Findings {
+			all = append(all, doctor.Finding{Level: doctor.Level(f.Level), Code: doctor.Code(f.Code), Subject: f.Subject, Message: f.Message, Advice: f.Advice})
+		}
+		return all, err
+	}
 }
 
 func doctorJSON(w io.Writer, path string, findings []doctor.Finding) error {

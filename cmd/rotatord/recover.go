@@ -23,12 +23,16 @@ func newRecover() *cobra.Command {
 		Short: "Look into the state directory of a daemon that is gone",
 		Long: `List the secrets that Cloudflare issued and that are sealed in a state directory, or in
 a copy of one, and what to do about each. A damaged or missing ledger does not stop it.
-Nothing is changed, except by --drop. It refuses a directory that a daemon has open.
+Nothing is changed, except by --drop and --new-ledger. It refuses a directory that a daemon has open.
 
   --reveal NAME   decrypt one secret and print it to standard output; NAME is that of a
                   token, or a rotation ID
   --drop ID       delete one that no unfinished rotation needs, for good; with --unfinished
                   also one that a rotation needs: its token will be in doubt (sealed_lost)
+  --new-ledger    begin a new ledger where journal.db is lost or damaged and there is no backup. Then
+                  nobody knows which rotations are in doubt and which graces were promised: read
+                  "The ledger is lost" in docs/runbook.md first. What is left of the old ledger
+                  and the sealed secrets are moved aside, and not deleted
 
 The identity is identity.age in the directory. With --identity it can be another one: a
 break-glass key that state.recipients named, or what state.identity was.`,
@@ -43,6 +47,10 @@ break-glass key that state.recipients named, or what state.identity was.`,
 				return usagef("--identity goes with --reveal")
 			case o.unfinished && o.drop == "":
 				return usagef("--unfinished goes with --drop")
+			case o.newLedger && (o.reveal != "" || o.drop != "" || o.identity != "" || o.format != "text"):
+				return usagef("--new-ledger goes with --state-dir alone")
+			case o.newLedger:
+				return beginAgain(cmd.ErrOrStderr(), o.dir)
 			case o.drop != "" && o.format != "text":
 				return usagef("--drop prints nothing: leave out --output")
 			case o.drop != "":
@@ -65,6 +73,7 @@ break-glass key that state.recipients named, or what state.identity was.`,
 	flags.StringVar(&o.reveal, "reveal", "", "print the secret of this `token` or rotation")
 	flags.StringVar(&o.drop, "drop", "", "delete the secret of this `rotation` for good")
 	flags.BoolVar(&o.unfinished, "unfinished", false, "with --drop: also one that an unfinished rotation needs")
+	flags.BoolVar(&o.newLedger, "new-ledger", false, "begin a new ledger in the place of one that is lost")
 	_ = cmd.MarkFlagDirname("state-dir")
 	_ = cmd.MarkFlagFilename("identity")
 	outputFlag(cmd, &o.format)
@@ -73,6 +82,7 @@ break-glass key that state.recipients named, or what state.identity was.`,
 
 type recoverOptions struct {
 	dir, identity, reveal, drop string
+	newLedger                   bool
 	format                      outputFormat
 	unfinished                  bool
 }
@@ -223,5 +233,22 @@ func dropSealed(stderr io.Writer, o recoverOptions) error {
 		return err
 	}
 	fmt.Fprintf(stderr, "the sealed secret of rotation %s is deleted\n", o.drop)
+	return nil
+}
+
+// beginAgain makes a new ledger, and says what that means.
+func beginAgain(stderr io.Writer, dir string) error {
+	begun, err := journal.BeginAgain(dir)
+	if begun.Aside != "" {
+		fmt.Fprintf(stderr, "what was left was moved to %s\n", begun.Aside)
+	}
+	if err != nil {
+		return err
+	}
+	if begun.Sealed > 0 {
+		fmt.Fprintf(stderr, "%d sealed secret(s) are there, and no daemon delivers them: look at them with\n  rotatord recover --state-dir %s\n"+
+			"and reveal one with --reveal ROTATION --identity %s\n", begun.Sealed, begun.Aside, journal.IdentityFile(dir))
+	}
+	fmt.Fprintf(stderr, "%s has a new ledger: the next daemon begins with it. It does not know of doubts, graces and pauses from before.\n", dir)
 	return nil
 }

@@ -17,6 +17,8 @@ import (
 
 	"rotatord/internal/app"
 	"rotatord/internal/config"
+	"rotatord/internal/ownpath"
+	"rotatord/internal/smallfile"
 )
 
 func newRun() *cobra.Command {
@@ -57,6 +59,7 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 		return err
 	}
 	warn(log, c)
+	warnOfOthers(ctx, log, c)
 	a, err := app.New(app.Options{Config: c, Logger: log, Build: build(), WebConfigFile: webConfig})
 	if err != nil {
 		return err
@@ -160,7 +163,7 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, a 
 
 // reload takes the configuration as it is in the file now, or says why not.
 func reload(ctx context.Context, log *slog.Logger, a *app.App, configPath string) {
-	c, err := config.Load(configPath)
+	c, err := config.LoadWithin(ctx, configPath)
 	if err != nil {
 		a.Refused()
 		for _, fault := range faultsOf(err) {
@@ -169,6 +172,7 @@ func reload(ctx context.Context, log *slog.Logger, a *app.App, configPath string
 		return
 	}
 	warn(log, c)
+	warnOfOthers(ctx, log, c)
 	if err := a.Reload(ctx, c); err != nil {
 		log.Error("the configuration is not reloaded: the one in force stays", "error", err)
 	}
@@ -191,5 +195,21 @@ func faultsOf(err error) []string {
 func warn(log *slog.Logger, c *config.Config) {
 	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {
 		log.Warn("the configuration can be improved", "where", fmt.Sprintf("%s:%d:%d", w.File, w.Line, w.Column), "path", w.Path, "what", w.Message)
+	}
+}
+
+// warnOfOthers logs which files other users can change: who writes to them decides where secrets go.
+func warnOfOthers(ctx context.Context, log *slog.Logger, c *config.Config) {
+	paths := map[string]string{"--config": c.File}
+	for where, source := range secretsOf(c) {
+		if source.File != "" {
+			paths[where] = source.File
+		}
+	}
+	for _, where := range sortedKeys(paths) {
+		err := smallfile.Within(ctx, paths[where], func() error { return ownpath.Check(paths[where]) })
+		if err != nil && !errors.Is(err, smallfile.ErrHangs) { // which whoever reads it says
+			log.Warn("other users can change a file that the daemon relies on", "path", where, "error", err)
+		}
 	}
 }

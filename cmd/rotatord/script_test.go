@@ -47,6 +47,7 @@ func TestMain(m *testing.M) {
 //	await FILE REGEXP [VAR]             wait until FILE matches; VAR gets the first group
 //	get STATUS URL [NAME:VALUE...]      an HTTP GET with headers; the body is stdout
 //	lastline FILE REGEXP                the last line of FILE matches
+//	idle N tcp|unix ADDRESS             connect so often, and say nothing until the script ends
 //	listening VAR                       VAR gets an address on which somebody listens
 func TestScripts(t *testing.T) {
 	const glob = "testdata/script/*.txtar"
@@ -65,7 +66,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": scriptExits, "start": scriptStart, "terminate": scriptTerminate, "await": scriptAwait,
-			"get": scriptGet, "lastline": scriptLastLine, "listening": scriptListening,
+			"get": scriptGet, "lastline": scriptLastLine, "listening": scriptListening, "idle": scriptIdle,
 		},
 	})
 }
@@ -247,6 +248,21 @@ func scriptListening(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Defer(func() { _ = listener.Close() })
 	ts.Setenv(args[0], listener.Addr().String())
+}
+
+func scriptIdle(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 3, "idle N tcp|unix ADDRESS")
+	n, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	address := args[2]
+	if args[1] == "unix" {
+		address = ts.MkAbs(address)
+	}
+	for range n {
+		c, err := net.DialTimeout(args[1], address, patience)
+		ts.Check(err)
+		ts.Defer(func() { _ = c.Close() })
+	}
 }
 
 // TestHelp asks every command for help, in both ways.

@@ -109,6 +109,7 @@ var alarms = []struct {
 	text string
 }{
 	{func(t status.Token) bool { return t.Doubt != nil }, "in doubt: rotatord status NAME says what is known, rotatord resolve NAME looks again."},
+	{func(t status.Token) bool { return t.AccountError != "" }, "in an account whose credential cannot be read: rotatord status NAME says why."},
 	{func(t status.Token) bool { return t.Overtaken != nil },
 		"with a new secret that was overtaken and is not delivered: rotatord status NAME says what can be decided."},
 	{func(t status.Token) bool { return t.Gone }, "gone at Cloudflare: the account has no such service token any more: rotatord status NAME says what to do."},
@@ -169,6 +170,9 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	p.title("%s", t.Name)
 	p.line("state", "%s", t.State)
 	p.line("account", "%s", t.Account)
+	if t.AccountError != "" {
+		p.line("CREDENTIAL", "the account's cannot be read, so nothing can be done for the token: %s", t.AccountError)
+	}
 	if t.TokenID == "" {
 		p.line("service token", "not made yet")
 	} else {

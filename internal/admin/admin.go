@@ -46,7 +46,27 @@ type View interface {
 	// Progress says how far an account's orders are carried out, from memory. The error has
 	// ErrNoAccount in it if there is no such account.
 	Progress(account string) (Progress, error)
+	// LookAtVault says what is right and wrong with Vault, as rotatord doctor does, through the
+	// daemon's own session. It changes nothing, and ends with ctx.
+	LookAtVault(ctx context.Context) []Finding
 }
+
+// Finding is one thing that was looked at, as package doctor has it.
+type Finding struct {
+	Level   string `json:"level"`
+	Code    string `json:"code"`
+	Subject string `json:"subject"`
+	Message string `json:"message"`
+	Advice  string `json:"advice,omitempty"`
+}
+
+// Findings are the answer to a look at Vault.
+type Findings struct {
+	Findings []Finding `json:"findings"`
+}
+
+// ErrUnsupported is in the error of a client whose daemon does not know the request.
+var ErrUnsupported = errors.New("the daemon does not support this request; its version may differ from this command's")
 
 // ErrNoAccount is in an error about an account that is not configured.
 var ErrNoAccount = errors.New("no account")

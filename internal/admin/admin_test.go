@@ -59,6 +59,10 @@ type fakeDaemon struct {
 
 func (d *fakeDaemon) Tokens() []status.Token { return d.tokens }
 
+func (d *fakeDaemon) LookAtVault(context.Context) []admin.Finding {
+	return []admin.Finding{{Level: "bad", Code: "vault_login", Subject: "vault", Message: "refused cfast_" + strings.Repeat("Ab12", 12), Advice: "look"}}
+}
+
 func (d *fakeDaemon) Pending() (int, time.Time) { return 2, now }
 
 func (d *fakeDaemon) Resolve(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error) {
@@ -681,5 +685,29 @@ func TestOutcomeIsStable(t *testing.T) {
 		if text, err := json.Marshal(v); err != nil || !strings.Contains(string(text), want) || strings.Contains(string(text), `"doubt"`) {
 			t.Errorf("%s, %v: want %s in it, and no doubt", text, err, want)
 		}
+	}
+}
+
+// TestLookAtVault: the findings come through, without what looks like a secret; and a daemon that is
+// older says so.
+func TestLookAtVault(t *testing.T) {
+	path, _ := serve(t, newDaemon())
+	got, err := admin.NewClient(path).LookAtVault(t.Context())
+	if err != nil || len(got.Findings) != 1 || got.Findings[0].Code != "vault_login" || !strings.Contains(got.Findings[0].Message, secret.Redacted) {
+		t.Errorf("%+v, %v", got, err)
+	}
+	older := filepath.Join(t.TempDir(), "older.sock")
+	l, err := net.Listen("unix", older)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = io.WriteString(w, `{"error":"the daemon knows no such request"}`)
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	if _, err := admin.NewClient(older).LookAtVault(t.Context()); !errors.Is(err, admin.ErrUnsupported) {
+		t.Errorf("%v", err)
 	}
 }

@@ -118,6 +118,15 @@ func (c *Client) ExtendGrace(ctx context.Context, name string, grace time.Durati
 	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/extend-grace", extendArgs{int64(grace / time.Second)}, &g)
 }
 
+// LookAtVault has the daemon look at Vault through its session.
+func (c *Client) LookAtVault(ctx context.Context) (f Findings, err error) {
+	err = c.do(ctx, http.MethodGet, "/v1/vault", nil, &f)
+	if refused, ok := errors.AsType[*Refused](err); ok && refused.Code == http.StatusNotFound {
+		err = ErrUnsupported
+	}
+	return f, err
+}
+
 func accountPath(account string) string { return "/v1/accounts/" + url.PathEscape(account) }
 
 // Pause has the daemon pause a token, or with rotation.AllTokens all of them, until then or,

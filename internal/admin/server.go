@@ -78,6 +78,16 @@ func (s *server) handler() *http.ServeMux {
 		}
 		serveJSON(w, http.StatusOK, scrubbedProgress(progress))
 	})
+	mux.HandleFunc("GET /v1/vault", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), commandTime)
+		defer cancel()
+		all := Findings{Findings: []Finding{}}
+		for _, f := range s.daemon.LookAtVault(ctx) {
+			f.Message = secret.Scrub(f.Message)
+			all.Findings = append(all.Findings, f)
+		}
+		serveJSON(w, http.StatusOK, all)
+	})
 	for _, of := range []string{"/v1/tokens/{name}", "/v1"} { // one token, or all
 		mux.HandleFunc("POST "+of+"/pause", command(s, "pause", s.pause))
 		mux.HandleFunc("POST "+of+"/resume", command(s, "resume", s.resume))

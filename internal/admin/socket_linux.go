@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"rotatord/internal/ownpath"
 )
 
 const socketMode = 0o660
@@ -25,6 +27,9 @@ func Listen(path string) (net.Listener, error) {
 }
 
 func listen(path string) (net.Listener, error) {
+	if err := prepareDir(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
 	// Two daemons that start at once must not take each other's new socket for a stale
 	// one: whoever holds the directory's lock looks, replaces and binds alone.
 	unlock, err := lockDir(filepath.Dir(path))
@@ -85,6 +90,24 @@ func (l *listener) Close() error {
 	return os.Remove(l.path)
 }
 
+// dirMode is that of a directory that is made for the socket: who may use the socket may enter.
+const dirMode = 0o750
+
+// prepareDir makes the directory of the socket if its parent is there, and refuses one in which
+// others could put a socket of theirs in the place of ours.
+func prepareDir(dir string) error {
+	if err := os.Mkdir(dir, dirMode); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
+		// It may be there, below a directory that only its makers may write to.
+		if _, statErr := os.Stat(dir); statErr != nil {
+			return fmt.Errorf("the directory %s does not exist and cannot be made: %w: make it, for the daemon's user (RuntimeDirectory= under systemd)", dir, err)
+		}
+	}
+	if err := ownpath.Check(dir); err != nil {
+		return fmt.Errorf("%w; or let admin_socket name a socket in a directory below it, which rotatord makes", err)
+	}
+	return nil
+}
+
 // lockDir takes a lock on a directory that ends with the process, if nothing else ends it.
 func lockDir(dir string) (unlock func(), err error) {
 	d, err := os.Open(dir)
@@ -129,6 +152,13 @@ func clearStale(path string) error {
 
 // peerOf asks the kernel who is at the other end.
 func peerOf(c net.Conn) (peer, error) {
+	for { // what limits connections wraps them
+		wrapped, ok := c.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		c = wrapped.NetConn()
+	}
 	unix, ok := c.(*net.UnixConn)
 	if !ok {
 		return peer{}, fmt.Errorf("a %T has no peer credentials", c)

@@ -145,9 +145,58 @@ func TestForeignIsLeft(t *testing.T) {
 }
 
 func TestDirectoryMustExist(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "nosuch")
+	dir := filepath.Join(t.TempDir(), "nosuch", "run")
 	if _, err := Listen(filepath.Join(dir, "admin.sock")); err == nil || !strings.HasPrefix(err.Error(), "admin_socket: the directory "+dir+" does not exist: make it") {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+// TestDirectoryIsMade: the directory of the socket is made where its parent is, for those who may
+// use the socket.
+func TestDirectoryIsMade(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	l, err := Listen(filepath.Join(dir, "admin.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm()&^0o750 != 0 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
+
+// TestDirectoryOfOthers: where another user could put a socket in the place of ours, there is none.
+func TestDirectoryOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		mode uint32
+		want string // empty: it is fine
+	}{{0o700, ""}, {0o750, ""}, {0o755, ""}, {0o1777, ""}, {0o777, "every user (mode 0777)"}, {0o2777, "every user"}, {0o702, "every user"}} {
+		if err := syscall.Chmod(dir, test.mode); err != nil {
+			t.Fatal(err)
+		}
+		for _, dir := range []string{dir, link} {
+			l, err := Listen(filepath.Join(dir, "admin.sock"))
+			if err == nil {
+				_ = l.Close()
+			}
+			if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), dir)) {
+				t.Errorf("%s with mode %o: %v, want %q", dir, test.mode, err, test.want)
+			}
+		}
+	}
+	if os.Geteuid() != 0 {
+		return // only root can give files to other users
+	}
+	if err := errors.Join(syscall.Chmod(dir, 0o700), os.Lchown(link, 1001, 1001)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(filepath.Join(link, "admin.sock")); err == nil || !strings.Contains(err.Error(), "symbolic link that belongs to uid 1001") {
+		t.Errorf("behind a link of another user: %v", err)
 	}
 }
 

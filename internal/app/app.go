@@ -24,6 +24,7 @@ import (
 	"rotatord/internal/admin"
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
+	"rotatord/internal/connlimit"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
@@ -54,9 +55,9 @@ type App struct {
 	journal  *journal.Journal
 	session  *vault.Session
 	engine   *engine
-	listener net.Listener
+	listener *connlimit.Listener
 	// adminListener is nil if no admin socket is configured.
-	adminListener net.Listener
+	adminListener *connlimit.Listener
 	started       time.Time
 
 	stopping atomic.Bool
@@ -113,7 +114,7 @@ func New(o Options) (*App, error) {
 }
 
 func (a *App) build() error {
-	if err := web.Validate(a.options.WebConfigFile); err != nil {
+	if err := validateWebConfig(a.options.WebConfigFile); err != nil {
 		return fmt.Errorf("--web.config.file: %w", err)
 	}
 	journalOptions := journal.Options{Dir: a.config.State.Dir, Recipients: a.config.State.Recipients}
@@ -129,15 +130,8 @@ func (a *App) build() error {
 	}
 	a.onStop("journal", func(context.Context) error { return a.journal.Close() })
 
-	if a.listener, err = net.Listen("tcp", a.config.Listen); err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	a.onStop("listener", closing(a.listener))
-	if path := a.config.AdminSocket; path != "" {
-		if a.adminListener, err = admin.Listen(path); err != nil {
-			return err
-		}
-		a.onStop("admin socket", closing(a.adminListener))
+	if err := a.listen(); err != nil {
+		return err
 	}
 	if a.session, err = vault.New(a.config.Vault, a.log, a.metrics); err != nil {
 		return err
@@ -168,6 +162,34 @@ func (a *App) build() error {
 	a.metrics.ConfigLoaded(a.started)
 	return nil
 }
+
+// listen opens the listeners, with a share of the file descriptors for each.
+func (a *App) listen() error {
+	descriptors := connlimit.Descriptors()
+	limits := connlimit.LimitsFor(descriptors)
+	if descriptors < fewDescriptors {
+		a.log.Warn("this process may have few open files, so it serves few clients and works on few tokens at once: set LimitNOFILE= or ulimit -n higher",
+			"open_files", descriptors, "wanted", fewDescriptors, "http_connections", limits.HTTP, "admin_connections", limits.Admin)
+	}
+	l, err := net.Listen("tcp", a.config.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	a.listener = connlimit.New(l, limits.HTTP, a.log)
+	a.onStop("listener", closing(a.listener))
+	if path := a.config.AdminSocket; path != "" {
+		l, err := admin.Listen(path)
+		if err != nil {
+			return err
+		}
+		a.adminListener = connlimit.New(l, limits.Admin, a.log)
+		a.onStop("admin socket", closing(a.adminListener))
+	}
+	return nil
+}
+
+// fewDescriptors is less than one account needs at most, with its share for clients.
+const fewDescriptors = 256
 
 // checkForgotten looks for tokens that were taken out of the configuration in the middle of
 // a rotation: nobody would deliver their new secret. One that is there under another name
@@ -281,12 +303,16 @@ func (a *App) Start() {
 			Source: a, Gatherer: a.metrics.Gatherer(), Logger: a.log, Version: a.options.Build.Version, Now: time.Now,
 		}),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 16 << 10, ConnState: a.listener.ConnState,
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
 	}
-	a.serve("http", server, func() error {
+	a.serve("http", pageTime, a.listener, server, func() error {
 		flags := &web.FlagConfig{WebConfigFile: &a.options.WebConfigFile}
 		return web.Serve(a.listener, server, flags, a.log)
 	})
+	if a.options.WebConfigFile != "" {
+		a.background("web configuration", a.watchWebConfig)
+	}
 	a.background("vault session", a.session.Run)
 	a.mu.Lock()
 	for name, account := range a.accounts {
@@ -297,15 +323,16 @@ func (a *App) Start() {
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, and so stopped before it
 		server := admin.NewServer(a, a.log)
-		a.serve("admin", server, func() error { return server.Serve(a.adminListener) })
+		server.ConnState = a.adminListener.ConnState
+		a.serve("admin", orderTime, a.adminListener, server, func() error { return server.Serve(a.adminListener) })
 	}
 	a.onStop("beginning rotations", a.stopBeginning) // before those that an operator has in hand are waited for
 	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.config.Tokens),
 		"address", a.listener.Addr().String(), "admin_socket", a.config.AdminSocket, "state_dir", a.config.State.Dir)
 }
 
-// serve runs a server until the App is stopped. Requests in hand may then finish.
-func (a *App) serve(name string, server *http.Server, run func() error) {
+// serve runs a server until the App is stopped. Requests in hand may then finish within that time.
+func (a *App) serve(name string, within time.Duration, l *connlimit.Listener, server *http.Server, run func() error) {
 	served := make(chan struct{})
 	go func() {
 		defer close(served)
@@ -314,14 +341,26 @@ func (a *App) serve(name string, server *http.Server, run func() error) {
 		}
 	}()
 	a.onStop(name, func(ctx context.Context) error {
-		err := server.Shutdown(ctx)
-		if err != nil {
-			_ = server.Close() // somebody holds a connection: that is their loss
+		ctx, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		// The server waits for connections that were just opened, although nothing may come of them.
+		defer time.AfterFunc(quietTime, l.CloseIdle).Stop()
+		if err := server.Shutdown(ctx); err != nil {
+			a.log.Warn("requests were cut off by the stop", "server", name)
+			_ = server.Close() // a client that is slow does not hold up the stop
 		}
 		<-served
-		return err
+		return nil
 	})
 }
+
+// How long what a server does for a client may hold up a stop: pages are read again, while an order
+// is carried out.
+const (
+	pageTime  = 3 * time.Second
+	orderTime = time.Minute
+	quietTime = 200 * time.Millisecond // for a client that has not sent its request yet
+)
 
 // closing closes a listener that a server may have closed before.
 func closing(l net.Listener) func(context.Context) error {

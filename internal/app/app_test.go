@@ -127,11 +127,11 @@ func TestNewFailsCleanly(t *testing.T) {
 		{name: "identity that is none", want: "the configured age identity is not an age X25519 identity", extra: func(w *world) string {
 			return fmt.Sprintf("state: {dir: %s, identity: {file: %s}}", w.stateDir(), w.write("identity", "AGE-SECRET-KEY-1NONSENSE"))
 		}},
-		{name: "identity that is not there", want: "the configured age identity: reading a secret", extra: func(w *world) string {
+		{name: "identity that is not there", want: "the configured age identity: reading ", extra: func(w *world) string {
 			return fmt.Sprintf("state: {dir: %s, identity: {file: /nonexistent/identity}}", w.stateDir())
 		}},
 		{name: "port in use", want: "address already in use", extra: func(*world) string { return "listen: " + taken.Addr().String() }},
-		{name: "CA file that is not there", want: "vault: tls.ca_file: open /nonexistent/ca.pem", extra: func(w *world) string {
+		{name: "CA file that is not there", want: "vault: tls.ca_file: reading /nonexistent/ca.pem", extra: func(w *world) string {
 			return fmt.Sprintf("vault: {address: https://127.0.0.1:1, auth: {token: {file: %s}}, tls: {ca_file: /nonexistent/ca.pem}}", w.write("vault-token", vaultToken))
 		}},
 		{name: "web configuration that is not there", want: "--web.config.file", web: "/nonexistent/web.yaml"},
@@ -264,7 +264,7 @@ func TestReadiness(t *testing.T) {
 	w.eventually("the rotation is under way", func() bool { return len(w.seen("rotate")) == 1 })
 	openList()
 	w.eventually("it becomes ready", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
-	if _, body := d.get("/readyz?verbose"); body != "[+] running: ok\n[+] recovery: ok\n[+] journal: ok\n[+] inventory of sim: ok\nok\n" {
+	if _, body := d.get("/readyz?verbose"); body != "[+] running: ok\n[+] recovery: ok\n[+] ledger: ok\n[+] journal: ok\n[+] credential of sim: ok\n[+] inventory of sim: ok\nok\n" {
 		t.Errorf("ready: %s", body)
 	}
 	openRotate()

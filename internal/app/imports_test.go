@@ -49,10 +49,13 @@ var allowed = map[string][]string{
 	"internal/secret":           {},
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
+	"internal/smallfile":        {},
+	"internal/connlimit":        {},
+	"internal/ownpath":          {},
 	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
 	"internal/status":           {"internal/secret"},
 	"internal/config/raw":       {},
-	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret"},
+	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret", "internal/smallfile"},
 	"internal/config/schemagen": {"internal/config/raw"},
 
 	// What bounds an answer is the same for every peer.
@@ -60,10 +63,10 @@ var allowed = map[string][]string{
 
 	// Adapters import the core. A sink goes through the one session with Vault.
 	"internal/access":     append([]string{"internal/outbound"}, core...),
-	"internal/admin":      append([]string{"internal/outbound", "internal/status"}, core...),
-	"internal/cloudflare": append([]string{"internal/outbound"}, core...),
-	"internal/journal":    append([]string{"internal/journal/boltfile"}, core...),
-	"internal/vault":      append([]string{"internal/outbound"}, core...),
+	"internal/admin":      append([]string{"internal/outbound", "internal/ownpath", "internal/status"}, core...),
+	"internal/cloudflare": append([]string{"internal/outbound", "internal/smallfile"}, core...),
+	"internal/journal":    append([]string{"internal/journal/boltfile", "internal/ownpath", "internal/smallfile"}, core...),
+	"internal/vault":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
 	"internal/sink":       append([]string{"internal/vault"}, core...),
 
@@ -79,12 +82,13 @@ var allowed = map[string][]string{
 	"internal/sink/sinktest":          core,
 
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/sink", "internal/vault"}, core...),
-	"internal/app":    append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/httpapi", "internal/journal", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/journal",
+		"internal/sink", "internal/smallfile", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon against the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",
 		"internal/vault/vaulttest"}, core...),
 	"cmd/rotatord": append([]string{"internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/httpapi", "internal/journal",
-		"internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
+		"internal/ownpath", "internal/smallfile", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 
 var core = []string{"internal/config", "internal/rotation", "internal/scheduler", "internal/secret"}

@@ -18,9 +18,11 @@ const (
 	inventoryRetryMax = 5 * time.Minute
 )
 
-// startInventory begins to list an account now and then.
+// startInventory begins to list an account now and then, and to look at its credential.
 func (a *App) startInventory(name string, account *account) {
-	account.stop = begin(func(ctx context.Context) { a.inventory(ctx, name, account) })
+	stopWatch := begin(account.client.WatchCredential)
+	stopList := begin(func(ctx context.Context) { a.inventory(ctx, name, account) })
+	account.stop = func(bound context.Context) error { return errors.Join(stopList(bound), stopWatch(bound)) }
 }
 
 // stopInventories ends all of them.

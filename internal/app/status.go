@@ -11,6 +11,7 @@ import (
 
 	"rotatord/internal/admin"
 	"rotatord/internal/config"
+	"rotatord/internal/doctor"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
@@ -73,7 +74,19 @@ func (a *App) show(t config.Token) status.Token {
 		s.LastSuccess, s.Unverified = record.Last.At, record.Last.Unverified
 	}
 	a.showCare(&s, t, seen)
+	if account := a.accountOf(t.Account); account != nil {
+		if err := account.client.CredentialError(); err != nil {
+			s.AccountError = err.Error()
+		}
+	}
 	return s
+}
+
+// accountOf returns an account by its name, nil if no token is in it.
+func (a *App) accountOf(name string) *account {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.accounts[name]
 }
 
 // showCare shows what is done for a token beside its rotations, and what an inventory found.
@@ -248,6 +261,15 @@ func (a *App) Pending() (n int, oldest time.Time) {
 	return n + a.engine.rotator.Held(), oldest
 }
 
+// LookAtVault implements [admin.Daemon].
+func (a *App) LookAtVault(ctx context.Context) []admin.Finding {
+	var all []admin.Finding
+	for _, f := range doctor.Vault(ctx, a.inForce(), a.session) {
+		all = append(all, admin.Finding{Level: string(f.Level), Code: string(f.Code), Subject: f.Subject, Message: f.Message, Advice: f.Advice})
+	}
+	return all
+}
+
 // Live implements [httpapi.Source]: can the daemon schedule?
 func (a *App) Live() []httpapi.Check {
 	silent := time.Since(a.engine.born) - time.Duration(a.engine.beat.Load()) // monotonic: it says nothing of the wall clock
@@ -274,6 +296,8 @@ func (a *App) Ready() []httpapi.Check {
 	checks = append(checks, httpapi.Check{
 		Name: "recovery", OK: left == 0, Detail: fmt.Sprintf("%d unfinished rotations have yet to be looked at", left),
 	})
+	present := a.journal.Present()
+	checks = append(checks, httpapi.Check{Name: "ledger", OK: present == nil, Detail: fmt.Sprint(present)})
 	wrote, err := a.journal.LastWrite()
 	checks = append(checks, httpapi.Check{
 		Name: "journal", OK: err == nil,
@@ -288,7 +312,11 @@ func (a *App) Ready() []httpapi.Check {
 	}
 	slices.Sort(names)
 	for _, name := range names {
+		unreadable := accounts[name].client.CredentialError()
 		checks = append(checks, httpapi.Check{
+			Name: "credential of " + name, OK: unreadable == nil,
+			Detail: fmt.Sprintf("none of the account's tokens can be rotated: %v", unreadable),
+		}, httpapi.Check{
 			Name: "inventory of " + name, OK: accounts[name].inventoried.Load(),
 			Detail: "the account's service tokens have not been listed yet: see the log, and check the credential and that Cloudflare can be reached",
 		})

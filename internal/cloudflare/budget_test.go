@@ -114,7 +114,7 @@ func TestRetryAfter(t *testing.T) {
 
 func (c *Client) mustBudget(t *testing.T) *budget {
 	t.Helper()
-	b, err := c.budget()
+	b, err := c.budget(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

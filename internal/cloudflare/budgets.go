@@ -1,6 +1,7 @@
 package cloudflare
 
 import (
+	"context"
 	"math"
 	"sync"
 	"time"
@@ -67,8 +68,8 @@ func (s *Budgets) leave(c *Client) {
 }
 
 // budget returns the one of the credential as it is now.
-func (c *Client) budget() (*budget, error) {
-	login, err := c.login()
+func (c *Client) budget(ctx context.Context) (*budget, error) {
+	login, err := c.readLogin(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -97,13 +98,15 @@ func (c *Client) Close() {
 }
 
 // Room says how many requests of that urgency can be expected to be admitted within d, and if
-// none, for how long at least none will be.
+// none, for how long at least none will be. The scheduler asks, so it reads no file.
 func (c *Client) Room(d time.Duration, u rotation.Urgency) (requests int, wait time.Duration) {
-	b, err := c.budget()
-	if err != nil {
-		return math.MaxInt, 0 // whoever sends a request is told
+	c.last.mu.Lock()
+	login, known := c.last.login, c.last.known
+	c.last.mu.Unlock()
+	if !known {
+		return math.MaxInt, 0 // whoever sends a request reads it, or is told why it cannot be read
 	}
-	return b.room(d, u)
+	return c.budgetOf(login).room(d, u)
 }
 
 // HeldUp says in words what holds up requests of that urgency now, and until when if that is

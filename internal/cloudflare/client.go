@@ -46,6 +46,7 @@ type Client struct {
 	observer Observer
 	log      *slog.Logger
 	budgets  *Budgets
+	last     lastLogin
 	closed   atomic.Bool
 	earlier  []time.Time // requests of an earlier process that its budget does not count yet; under budgets.mu
 	clock    clock
@@ -108,7 +109,7 @@ func readTransport() *http.Transport { return outbound.Transport() }
 
 // Ready implements [rotation.Issuer].
 func (c *Client) Ready(ctx context.Context) error {
-	if _, err := c.login(); err != nil {
+	if _, err := c.readLogin(ctx); err != nil {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
 	}
 	if err := c.ReadClock(ctx); err != nil {
@@ -168,7 +169,7 @@ func (c *Client) askForDates(ctx context.Context, n int) error {
 // admit takes one request out of the credential's budget, waiting for it within ctx. The
 // request is then sent by exchange.
 func (c *Client) admit(ctx context.Context, operation string) error {
-	b, err := c.budget()
+	b, err := c.budget(ctx)
 	if err != nil {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
 	}

@@ -158,6 +158,9 @@ func TestEveryCallConforms(t *testing.T) {
 		if method.Type.NumIn() < 2 || method.Type.In(1) != reflect.TypeFor[context.Context]() {
 			continue // it cannot send anything
 		}
+		if method.Name == "WatchCredential" {
+			continue // it reads a file
+		}
 		if _, ok := everyCall[method.Name]; !ok {
 			t.Errorf("the client's method %s is not among everyCall", method.Name)
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cloudflare/cloudflare-go/v7/accounts"
@@ -15,6 +16,7 @@ import (
 
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/smallfile"
 )
 
 // login is the configured credential as it was read: an API token, or with an email a global
@@ -24,17 +26,91 @@ type login struct {
 	email string
 }
 
-// login reads the credential as it is now. The error says where it is configured.
+// lastLogin is the credential as it was read last. It exists so that nothing in a hurry has to
+// read a file: a mount that hangs would stop it.
+type lastLogin struct {
+	mu    sync.Mutex
+	known bool  // login is usable
+	login login // as it was read last
+	err   error // why the last read failed; nil if it did not, or there was none yet
+	read  bool  // there was one
+}
+
+// CredentialError returns why the credential could not be read when that was last tried, and
+// nil if it could be, or was not tried yet. It reads nothing.
+func (c *Client) CredentialError() error {
+	c.last.mu.Lock()
+	defer c.last.mu.Unlock()
+	return c.last.err
+}
+
+// credentialEvery is how often a credential is read that no request asks for.
+const credentialEvery = 30 * time.Second
+
+// WatchCredential reads the credential now and then until ctx ends, so that one which cannot be
+// read is noticed before a rotation needs it.
+func (c *Client) WatchCredential(ctx context.Context) {
+	for {
+		_, _ = c.readLogin(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(credentialEvery):
+		}
+	}
+}
+
+// login returns the credential as it was read last. It reads it only if it never was.
 func (c *Client) login() (login, error) {
+	c.last.mu.Lock()
+	l, known, err, read := c.last.login, c.last.known, c.last.err, c.last.read
+	c.last.mu.Unlock()
+	switch {
+	case known:
+		return l, nil
+	case read:
+		return login{}, err
+	}
+	return c.readLogin(context.Background())
+}
+
+// readLogin reads the credential as it is now, within ctx and the time that a read may take. The
+// error says where it is configured. While a file cannot be read because its file system
+// hangs, what it held before counts; a file that is gone or empty is no credential.
+func (c *Client) readLogin(ctx context.Context) (login, error) {
 	source, field, email := c.account.APIToken, "api_token", ""
 	if source.IsZero() {
 		source, field, email = c.account.APIKey, "api_key", c.account.APIEmail
 	}
-	value, err := source.Read()
+	value, err := source.ReadWithin(ctx)
 	if err != nil {
-		return login{}, fmt.Errorf("accounts.%s.%s: %w", c.account.Name, field, err)
+		err = fmt.Errorf("accounts.%s.%s: %w", c.account.Name, field, err)
+		if ctx.Err() != nil { // nobody waits for it any more, and it says nothing about the file
+			return login{}, err
+		}
 	}
-	return login{value, email}, nil
+	c.last.mu.Lock()
+	defer c.last.mu.Unlock()
+	was := c.last.err
+	c.last.read, c.last.err = true, err
+	switch {
+	case err == nil:
+		c.last.login, c.last.known = login{value, email}, true
+		if was != nil {
+			c.log.Info("the account's credential can be read again")
+		}
+		return c.last.login, nil
+	case was == nil || was.Error() != err.Error():
+		c.log.Error("the account's credential cannot be read: none of its tokens can be rotated until it can",
+			"error", err, "last_known_is_used", c.last.known && errors.Is(err, smallfile.ErrHangs))
+	}
+	if !errors.Is(err, smallfile.ErrHangs) {
+		c.last.login, c.last.known = login{}, false
+	}
+	if c.last.known {
+		return c.last.login, nil
+	}
+	return login{}, err
 }
 
 func (l login) options() []option.RequestOption {
@@ -88,7 +164,7 @@ const accountTokenPrefix = "cfat_"
 // at the other's: unless the token's form shows what it is, both are asked. It changes
 // nothing. Of a global API key nothing can be asked: only its Kind is returned.
 func (c *Client) VerifyCredential(ctx context.Context) (Credential, error) {
-	login, err := c.login()
+	login, err := c.readLogin(ctx)
 	switch {
 	case err != nil:
 		return Credential{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "verify", Err: err}

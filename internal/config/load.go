@@ -1,11 +1,12 @@
 package config
 
 import (
+	"context"
 	"fmt"
-	"os"
 	"reflect"
 
 	"rotatord/internal/config/raw"
+	"rotatord/internal/smallfile"
 )
 
 //go:generate go run ./schemagen -out ../../docs/config.schema.json
@@ -13,10 +14,14 @@ import (
 // Load reads and checks the configuration file at path. It reads that one file: no
 // secret is fetched, nothing remote is asked. When the file could be read and is
 // wrong, the error is of type [Faults].
-func Load(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
+func Load(path string) (*Config, error) { return LoadWithin(context.Background(), path) }
+
+// LoadWithin is Load that gives up when ctx ends. It never takes much longer than
+// [smallfile.Wait], whatever the file is.
+func LoadWithin(ctx context.Context, path string) (*Config, error) {
+	data, err := smallfile.ReadOrPipe(ctx, path, smallfile.MaxConfig)
 	if err != nil {
-		return nil, fmt.Errorf("reading the configuration: %w (--config FILE says which file it is)", err)
+		return nil, fmt.Errorf("the configuration: %w (--config FILE says which file it is)", err)
 	}
 	return Parse(path, data)
 }

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"rotatord/internal/config"
 	"rotatord/internal/secret"
@@ -136,4 +138,22 @@ func TestSecretSourceRead(t *testing.T) {
 			t.Errorf("String() = %q, want %q", source.String(), want)
 		}
 	}
+}
+
+// TestSecretIsWrittenOver: a file that is empty for a moment, because it is written over in place, is
+// not taken for an empty one.
+func TestSecretIsWrittenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(time.Millisecond)
+			_ = os.WriteFile(path, []byte("second"), 0o600)
+		}()
+		if v, err := (config.SecretSource{File: path}).Read(); err != nil || v.Reveal() != "second" {
+			t.Error(err)
+		}
+	})
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -8,6 +10,7 @@ import (
 
 	"rotatord/internal/config/raw"
 	"rotatord/internal/scheduler"
+	"rotatord/internal/smallfile"
 )
 
 // Longest grace. A secret that was replaced a month ago and still works is an
@@ -177,10 +180,17 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 
 // zone returns the zone of that name, or reports it and returns nil.
 func (c *checker) zone(path, name string) *time.Location {
-	zone, err := time.LoadLocation(name)
+	// It is read from the system's files, or whatever ZONEINFO names.
+	var zone *time.Location
+	err := smallfile.Within(context.Background(), "the time zone "+name, func() (err error) {
+		zone, err = time.LoadLocation(name)
+		return err
+	})
 	switch {
 	case name == "Local":
 		c.wrong(path, "Local would change with the host: write the zone's name, such as Europe/Berlin or UTC")
+	case errors.Is(err, smallfile.ErrHangs):
+		c.wrong(path, "%v", err)
 	case err != nil:
 		c.wrong(path, "%q is no known time zone: write a name such as Europe/Berlin or UTC", name)
 	default:

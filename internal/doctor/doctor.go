@@ -2,9 +2,10 @@
 // what to do about it.
 //
 // Guarantees: it changes nothing anywhere. Cloudflare is asked to verify the credential and
-// to list, never to rotate, make or change; Vault is logged in to and asked what the session
-// may do, and the secrets' paths are read as before each rotation; the state directory is
-// looked at from outside. It reads credentials as the daemon does, and no finding holds a
+// to list, never to rotate, make or change. Vault is asked what the session may do, and the
+// secrets' paths are read as before each rotation; the session is that of a running daemon, or
+// with AppRole, if [Options].LogIn asks for it, one of its own that is revoked afterwards. The
+// state directory is looked at from outside. It reads credentials as the daemon does, and no finding holds a
 // secret. What cannot be proven without changing something is said to be unproven.
 package doctor
 
@@ -48,6 +49,13 @@ type Options struct {
 	// Records are those of the ledger by token, nil if it cannot be read; LedgerErr says why.
 	Records   map[string]rotation.Record
 	LedgerErr error
+	// StateErr is why a daemon would not start on the state directory; nil if it would.
+	StateErr error
+	// LogIn has doctor log in to Vault by AppRole itself, which uses up one use of the secret_id.
+	LogIn bool
+	// AskDaemon asks a running daemon to look at Vault through its session; nil: there is no way to
+	// one.
+	AskDaemon func(context.Context) ([]Finding, error)
 	Now       func() time.Time // nil: time.Now
 	// WrapTransport is put around what reaches Cloudflare, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
@@ -148,6 +156,8 @@ const (
 	TokenZoneRotate Code = "token_of_a_zone"
 
 	VaultLogin       Code = "vault_login"
+	VaultNotTried    Code = "vault_login_not_tried"
+	VaultNotRevoked  Code = "vault_session_not_revoked"
 	VaultSession     Code = "vault_session"
 	VaultSessionEnds Code = "vault_session_ends"
 	VaultSessionUses Code = "vault_session_uses"
@@ -167,6 +177,7 @@ const (
 	StateMissing  Code = "state_missing"
 	StateUnusable Code = "state_unusable"
 	StateOpen     Code = "state_open"
+	StateRefused  Code = "state_refused"
 	StateLow      Code = "state_low_space"
 	StateVolatile Code = "state_volatile"
 )

@@ -137,7 +137,20 @@ var ills = map[string]struct {
 	"Vault is sealed":   {func(w *world) { w.vault.Seal(true) }, Bad, VaultLogin, "vault", "sealed"},
 	"CA file is gone":   {func(w *world) { w.config.Vault.TLS.CAFile = "/nonexistent/ca" }, Bad, VaultLogin, "vault", "no such file"},
 	"secret ID is gone": {func(w *world) { w.config.Vault.Auth.AppRole.SecretID.File = "/nonexistent/id" }, Bad, VaultLogin, "vault", "no such file"},
-	"session":           {func(*world) {}, Good, VaultSession, "vault.auth", "logged in by approle, for 1h0m0s, renewable"},
+	"nobody logged in":  {func(w *world) { w.LogIn = false }, Warning, VaultNotTried, "vault", "uses up one use of the secret_id"},
+	"the daemon cannot be asked": {func(w *world) {
+		w.LogIn, w.AskDaemon = false, func(context.Context) ([]Finding, error) { return nil, errors.New("it is not running") }
+	}, Warning, VaultNotTried, "vault", "it is not running"},
+	"nobody logged in, and could not": {func(w *world) {
+		w.LogIn, w.config.Vault.Auth.AppRole.SecretID.File = false, "/nonexistent/id"
+	}, Bad, CredentialUnreadable, "vault.auth.approle.secret_id", "no such file"},
+	"the daemon is asked": {func(w *world) {
+		w.LogIn, w.AskDaemon = false, func(context.Context) ([]Finding, error) {
+			return []Finding{{Level: Good, Code: VaultSession, Subject: "vault.auth", Message: "of the daemon"}}, nil
+		}
+	}, Good, VaultSession, "vault.auth", "of the daemon"},
+	"may not be revoked": {func(w *world) { w.forbid("auth/token/revoke-self") }, Warning, VaultNotRevoked, "vault.auth", "revoking the session"},
+	"session":            {func(*world) {}, Good, VaultSession, "vault.auth", "logged in by approle, for 1h0m0s, renewable"},
 	"session cannot be renewed": {func(w *world) {
 		w.vaultAuth(func(r *http.Request) any {
 			return map[string]any{"ttl": 600, "expire_time": "2030-01-01T00:00:00Z", "renewable": false, "policies": []string{"rotatord"}}
@@ -198,6 +211,7 @@ var ills = map[string]struct {
 			w.Fatal(err)
 		}
 	}, Bad, StateOpen, "state.dir", "mode 0755"},
+	"state is refused":  {func(w *world) { w.StateErr = errors.New("journal.db is missing") }, Bad, StateRefused, "state.dir", "journal.db is missing"},
 	"state is not ours": {func(w *world) { w.on(disk{known: true, free: 1 << 30}) }, Bad, StateUnusable, "state.dir", "may not write"},
 	"state is full":     {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 20}) }, Bad, StateLow, "state.dir", "1 MiB are free"},
 	"state gets full":   {func(w *world) { w.on(disk{known: true, writable: true, free: 50 << 20}) }, Warning, StateLow, "state.dir", "50 MiB are free"},
@@ -267,6 +281,26 @@ func TestHealthyIsGood(t *testing.T) {
 	w.config.Accounts["prod"] = config.Account{Name: "prod", APIToken: config.SecretSource{File: "/nonexistent"}}
 	if worst := Worst(Examine(t.Context(), w.Options)); worst != Bad {
 		t.Errorf("the worst is %s", worst)
+	}
+}
+
+// TestSecretIDIsNotUsedUp: a secret ID that can be used once is left for the daemon, unless doctor
+// is told to log in; and then no session stays behind.
+func TestSecretIDIsNotUsedUp(t *testing.T) {
+	w := newWorld(t)
+	w.LogIn = false
+	for range 3 {
+		Examine(t.Context(), w.Options)
+	}
+	if n := w.vault.Logins(); n != 0 {
+		t.Errorf("%d logins", n)
+	}
+	w.LogIn = true
+	if findings := Examine(t.Context(), w.Options); Worst(findings) != Good {
+		t.Errorf("%+v", findings)
+	}
+	if logins, left := w.vault.Logins(), w.vault.Sessions(); logins != 1 || left != 0 {
+		t.Errorf("%d logins, and %d sessions stay behind", logins, left)
 	}
 }
 

@@ -44,6 +44,10 @@ func (e *examination) state() {
 			"chmod 0700 "+dir)
 		return
 	}
+	if e.StateErr != nil {
+		e.add(Bad, StateRefused, subject, "the daemon refuses it: "+e.StateErr.Error(), "docs/runbook.md, \"The ledger is lost\", has a line for each reason")
+		return
+	}
 	e.room(subject, dir, e.disk(dir))
 }
 

@@ -35,23 +35,71 @@ type place struct {
 	timetable scheduler.Timetable
 }
 
-// vault looks at the session, the mounts, and what the policies allow.
+// vault looks at Vault: through the session of a running daemon if there is one, and else through
+// one of its own. Logging in by AppRole uses up one use of the secret_id, which may have no
+// other, so that is done only if it was asked for.
 func (e *examination) vault(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, vaultTime)
 	defer cancel()
+	approle := e.Config.Vault.Auth.AppRole
+	if approle != nil && !e.LogIn {
+		why := "no running daemon could be asked: admin_socket is not configured"
+		if e.AskDaemon != nil {
+			findings, err := e.AskDaemon(ctx)
+			if err == nil {
+				e.findings = append(e.findings, findings...)
+				return
+			}
+			why = "no running daemon could be asked: " + err.Error()
+		}
+		e.notTried(*approle, why)
+		return
+	}
 	session, err := vault.New(e.Config.Vault, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		e.add(Bad, VaultLogin, "vault", err.Error(), "")
 		return
 	}
-	running, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() { defer close(ended); session.Run(running) }()
-	defer func() { stop(); <-ended }()
-	if err := session.Ready(ctx, 0); err != nil {
-		e.add(Bad, VaultLogin, "vault", err.Error(), "look at vault.address, vault.tls and vault.auth")
+	if err := session.LogInOnce(ctx); err != nil {
+		e.add(Bad, VaultLogin, "vault", "no session with Vault: "+err.Error(), "look at vault.address, vault.tls and vault.auth")
 		return
 	}
+	e.through(ctx, session)
+	if err := session.Revoke(ctx); err != nil {
+		e.add(Warning, VaultNotRevoked, "vault.auth", err.Error(), "nothing: it ends by itself when its lease does")
+	}
+}
+
+// notTried says that nobody logged in, and why.
+func (e *examination) notTried(a config.AppRole, why string) {
+	for _, part := range []struct {
+		field  string
+		source config.SecretSource
+	}{{"role_id", a.RoleID}, {"secret_id", a.SecretID}} {
+		if _, err := part.source.Read(); err != nil {
+			e.add(Bad, CredentialUnreadable, "vault.auth.approle."+part.field, err.Error(),
+				"make it readable for the user that the daemon runs as; doctor must run as that user")
+		}
+	}
+	e.add(Warning, VaultNotTried, "vault", "Vault was not looked at: logging in uses up one use of the secret_id, which may have no other; and "+why,
+		"run doctor beside the daemon; or with --login, if the secret_id has a use to spare")
+}
+
+// Vault looks at Vault through the session of a running daemon, and logs in to nothing.
+func Vault(ctx context.Context, c *config.Config, session *vault.Session) []Finding {
+	ctx, cancel := context.WithTimeout(ctx, vaultTime)
+	defer cancel()
+	e := &examination{Options: Options{Config: c}}
+	if err := session.Ready(ctx, 0); err != nil {
+		e.add(Bad, VaultLogin, "vault", err.Error(), "look at vault.address, vault.tls and vault.auth, and at the daemon's log")
+		return e.findings
+	}
+	e.through(ctx, session)
+	return e.findings
+}
+
+// through looks at the session, the mounts, and what the policies allow.
+func (e *examination) through(ctx context.Context, session *vault.Session) {
 	e.session(ctx, session)
 	versions := map[string]int{}
 	var places []place

@@ -63,6 +63,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.Options = Options{
 		Config:  w.config,
+		LogIn:   true,
 		Records: map[string]rotation.Record{"one": {Account: "prod", Last: &rotation.Done{At: time.Now().Add(-time.Hour)}}},
 		disk:    func(string) disk { return disk{known: true, writable: true, free: 1 << 30} },
 	}

@@ -17,6 +17,7 @@ import (
 	bolterrors "go.etcd.io/bbolt/errors"
 
 	"rotatord/internal/journal/boltfile"
+	"rotatord/internal/ownpath"
 	"rotatord/internal/rotation"
 )
 
@@ -53,43 +54,37 @@ func (t *tally) count(token string, value []byte, sign int) {
 }
 
 // checkLedgerFile proves that the ledger's file can be read, and reports whether there is
-// nothing in it yet. While secrets wait, a ledger that has gone is no new one: it said
-// whose they are and how far their rotations had come.
+// nothing in it yet. A ledger that has gone is not a new one: it knew which rotations are in
+// doubt, which graces were promised, and whose the sealed secrets are.
 func checkLedgerFile(dir string, timeout time.Duration) (isNew bool, err error) {
 	path := filepath.Join(dir, fileName)
-	info, err := os.Stat(path)
+	info, err := checkOwnFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		isNew = true
+		return true, checkNew(dir, "missing", usedBefore(dir))
 	case err != nil:
-		return false, fmt.Errorf("the ledger: %w", err)
-	case info.Size() == 0:
-		for _, other := range []string{identityFile, pendingDir} {
-			if _, err := os.Stat(filepath.Join(dir, other)); err == nil {
-				return false, fmt.Errorf("%s is empty although %s is there, so it cannot be new: restore it from a backup. "+
-					"Only if this state directory was never used, remove it", path, other)
-			}
-		}
-		isNew = true
-	default:
-		err := withSharedLock(path, timeout, func(_ *bbolt.DB, found boltfile.Info) error {
-			isNew = found.Transactions == 0
-			return nil
-		})
-		if err != nil {
-			return false, err
-		}
+		return false, fmt.Errorf("the ledger: %w", ownpath.Denied(path, err))
 	}
-	if !isNew {
-		return false, nil
+	if err := refuseOpenToAll("", path, "0600"); err != nil {
+		return false, err
 	}
-	sealed, err := listSealed(filepath.Join(dir, pendingDir))
-	if err == nil && len(sealed) > 0 {
-		err = fmt.Errorf("%s is gone or new, and %d sealed secrets wait in %s that it must know of: restore it from a backup. "+
-			"If there is none, look at them with rotatord recover --state-dir %s, bring them to where they belong, and drop them",
-			path, len(sealed), filepath.Join(dir, pendingDir), dir)
+	if info.Size() == 0 {
+		return true, checkNew(dir, "empty", usedBefore(dir))
 	}
-	return isNew, err
+	err = withSharedLock(path, timeout, func(_ *bbolt.DB, found boltfile.Info) error {
+		isNew = found.Transactions == 0
+		return nil
+	})
+	if err != nil || !isNew {
+		return false, err
+	}
+	// A first start that was cut short leaves such a file. What comes after the first
+	// transaction shows that it is not that.
+	evidence := madeIdentity(dir)
+	if _, err := os.Lstat(filepath.Join(dir, markFile)); err == nil {
+		evidence = markFile
+	}
+	return true, checkNew(dir, "new", evidence)
 }
 
 // withSharedLock checks a ledger's file while no daemon has it open, and calls do with it
@@ -100,7 +95,7 @@ func withSharedLock(path string, timeout time.Duration, do func(*bbolt.DB, boltf
 		return errInUse(path)
 	}
 	if errors.Is(openErr, fs.ErrNotExist) || errors.Is(openErr, fs.ErrPermission) {
-		return fmt.Errorf("opening the ledger: %w", openErr)
+		return fmt.Errorf("opening the ledger: %w", ownpath.Denied(path, openErr))
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -123,8 +118,9 @@ func withSharedLock(path string, timeout time.Duration, do func(*bbolt.DB, boltf
 
 func errDamaged(path string, cause error) error {
 	dir := filepath.Dir(path)
-	return fmt.Errorf("%s is damaged: %w. Restore the state directory from a backup. If there is none, move the file aside and start anew; "+
-		"sealed secrets are not in it but in %s, and rotatord recover --state-dir %s shows them", path, cause, filepath.Join(dir, pendingDir), dir)
+	return fmt.Errorf("%s is damaged: %w. Restore the state directory from a backup. If there is none, look at the sealed secrets, which are in %s, "+
+		"with rotatord recover --state-dir %s; then rotatord recover --state-dir %s --new-ledger puts all aside and begins a new ledger",
+		path, cause, filepath.Join(dir, pendingDir), dir, dir)
 }
 
 // makeBuckets lays out a new file.

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,10 +9,16 @@ import (
 	"strings"
 
 	"filippo.io/age"
+
+	"rotatord/internal/ownpath"
+	"rotatord/internal/smallfile"
 )
 
 // identityFile is where the identity is kept that the daemon makes for itself.
 const identityFile = "identity.age"
+
+// identityMadeHere is how an identity begins that the daemon has made.
+const identityMadeHere = "# made by rotatord"
 
 // loadIdentity reads the identity, or makes it on first start. It is never made anew
 // while there are secrets that only the lost one can open.
@@ -24,15 +31,15 @@ func loadIdentity(o Options, pending string) (*age.X25519Identity, error) {
 		return parseIdentity("the configured age identity", text)
 	}
 	path := filepath.Join(o.Dir, identityFile)
-	b, err := os.ReadFile(path)
+	b, err := smallfile.Read(context.Background(), path, smallfile.MaxSecret)
 	switch {
 	case err == nil:
-		if err := refuseOpenToAll("", path, "0600"); err != nil {
+		if err := errors.Join(ownpath.Check(path), refuseOpenToAll("", path, "0600")); err != nil {
 			return nil, err
 		}
 		return parseIdentity(path, string(b))
 	case !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("reading the age identity: %w", err)
+		return nil, fmt.Errorf("the age identity: %w", ownpath.Denied(path, err))
 	}
 	sealed, err := listSealed(pending)
 	if err != nil {
@@ -81,7 +88,7 @@ func makeIdentity(dir, path string) (*age.X25519Identity, error) {
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf("# made by rotatord; it opens the sealed secrets in this directory\n# public key: %s\n%s\n", identity.Recipient(), identity)
+	text := fmt.Sprintf(identityMadeHere+"; it opens the sealed secrets in this directory\n# public key: %s\n%s\n", identity.Recipient(), identity)
 	if err := writeWhole(path, []byte(text)); err != nil {
 		return nil, fmt.Errorf("making the age identity: %w", err)
 	}

@@ -14,7 +14,9 @@ import (
 	"go.etcd.io/bbolt"
 
 	"rotatord/internal/journal/boltfile"
+	"rotatord/internal/ownpath"
 	"rotatord/internal/rotation"
+	"rotatord/internal/smallfile"
 )
 
 // This file holds what is done with a state directory that no daemon has open. Nothing of it
@@ -40,6 +42,8 @@ func readOnly(dir string, do func(tx *bbolt.Tx, format int) error) error {
 	path := filepath.Join(dir, fileName)
 	if info, err := os.Stat(path); err != nil {
 		return fmt.Errorf("there is no ledger to read: %w", err)
+	} else if !info.Mode().IsRegular() {
+		return errDamaged(path, errors.New("it is "+ownpath.Kind(info.Mode())+" and no file"))
 	} else if info.Size() == 0 {
 		return errDamaged(path, errors.New("it is empty"))
 	}
@@ -140,7 +144,7 @@ func IdentityFile(dir string) string { return filepath.Join(dir, identityFile) }
 // ReadIdentities reads an age identity file: that of a state directory, or that of one of
 // the other recipients.
 func ReadIdentities(path string) ([]age.Identity, error) {
-	b, err := os.ReadFile(path)
+	b, err := smallfile.ReadOrPipe(context.Background(), path, smallfile.MaxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("the age identity: %w", err)
 	}
@@ -196,6 +200,11 @@ func dropSealed(dir, rotationID string, unfinishedToo bool) error {
 		return drop(nil)
 	})
 	if errors.Is(err, fs.ErrNotExist) {
+		unlock, err := lockMark(dir) // a daemon may run whose ledger was deleted under it
+		if err != nil {
+			return err
+		}
+		defer unlock()
 		return drop(nil)
 	}
 	return err

@@ -33,6 +33,7 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"rotatord/internal/ownpath"
 	"rotatord/internal/rotation"
 )
 
@@ -55,6 +56,9 @@ type Journal struct {
 	now        func() time.Time
 
 	closed atomic.Bool
+	spare  spare
+	opened os.FileInfo // of the ledger's file
+	marked *os.File    // locked while the journal is open; nil if there was no room for it
 
 	mu     sync.Mutex
 	writes [2]written // the last of records, and the last of answers
@@ -98,22 +102,32 @@ func Open(o Options) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)
 	}
+	j.spare.keep()
 	if err := j.open(o, isNew); err != nil {
-		return nil, errors.Join(err, j.db.Close())
+		return nil, errors.Join(err, j.Close())
 	}
 	return j, nil
 }
 
 func (j *Journal) open(o Options, isNew bool) (err error) {
+	if isNew {
+		if err := errors.Join(j.db.Update(makeBuckets), syncDir(o.Dir)); err != nil {
+			return fmt.Errorf("making %s: %w", j.db.Path(), err)
+		}
+	}
+	// After the ledger is whole: it shows from then on that there was one.
 	if err := makeDir(j.pending); err != nil {
 		return fmt.Errorf("the directory of the sealed secrets: %w", err)
 	}
 	if !isNew {
-		err = j.bringUpToDate()
-	} else if err = errors.Join(j.db.Update(makeBuckets), syncDir(o.Dir)); err != nil {
-		err = fmt.Errorf("making %s: %w", j.db.Path(), err)
+		if err := j.bringUpToDate(); err != nil {
+			return err
+		}
 	}
-	if err != nil {
+	if err := j.mark(o.Dir); err != nil {
+		return err
+	}
+	if j.opened, err = os.Stat(j.db.Path()); err != nil {
 		return err
 	}
 	if j.identity, err = loadIdentity(o, j.pending); err != nil {
@@ -133,7 +147,12 @@ func (j *Journal) open(o Options, isNew bool) (err error) {
 // reservation. That harms no other process which has the directory open by then.
 func (j *Journal) Close() error {
 	j.closed.Store(true)
-	return j.db.Close()
+	var err error
+	if j.marked != nil { // first: who waits for the ledger looks at this next
+		err = j.marked.Close()
+		j.marked = nil
+	}
+	return errors.Join(err, j.db.Close(), j.spare.drop())
 }
 
 var errClosed = errors.New("the journal is closed")
@@ -190,7 +209,7 @@ func errInUse(path string) error {
 	return fmt.Errorf("%s is %w by another process: is a second rotatord running on this state directory?", path, errBusy)
 }
 
-// prepareDir makes the directory, and refuses one that strangers can look into.
+// prepareDir makes the directory, and refuses it as checkDir does.
 func prepareDir(dir string) error {
 	err := os.MkdirAll(filepath.Dir(dir), 0o700)
 	if err == nil {
@@ -199,13 +218,24 @@ func prepareDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("the state directory: %w", err)
 	}
+	return checkDir(dir)
+}
+
+// checkDir refuses a directory that others can look into or change.
+func checkDir(dir string) error {
+	pending := filepath.Join(dir, pendingDir)
+	for _, path := range []string{dir, pending} {
+		if err := ownpath.Check(path); err != nil {
+			return fmt.Errorf("the state directory: %w", err)
+		}
+		if info, err := os.Stat(path); err == nil && !info.IsDir() {
+			return fmt.Errorf("the state directory: %s is %s and must be a directory: move it away", path, ownpath.Kind(info.Mode()))
+		}
+	}
 	if err := refuseOpenToAll("the state directory ", dir, "0700"); err != nil {
 		return err
 	}
-	if err := refuseOpenToAll("", filepath.Join(dir, pendingDir), "0700"); err != nil {
-		return err
-	}
-	return refuseOpenToAll("", filepath.Join(dir, fileName), "0600")
+	return refuseOpenToAll("", pending, "0700")
 }
 
 // makeDir makes a directory whose name is durable, unless it is there.

@@ -123,8 +123,8 @@ func TestSealedSecretSurvivesAndIsNotReadable(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil || files != 3 {
-		t.Fatalf("%d files, want the ledger, the identity and the sealed secret: %v", files, err)
+	if err != nil || files != 4 {
+		t.Fatalf("%d files, want the ledger and its mark, the identity and the sealed secret: %v", files, err)
 	}
 
 	j = open(t, o)

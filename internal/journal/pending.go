@@ -18,6 +18,7 @@ import (
 
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/smallfile"
 )
 
 // sealedAnswer is what is encrypted. It is the only place where a secret is marshalled.
@@ -87,6 +88,9 @@ func (j *Journal) Reserve(_ context.Context, key rotation.PendingKey) error {
 	if j.closed.Load() {
 		return errClosed
 	}
+	if err := j.Present(); err != nil { // what is written to a ledger that was deleted is lost
+		return fmt.Errorf("reserving room for the answer: %w", err)
+	}
 	if _, err := os.Lstat(path); err == nil {
 		return fmt.Errorf("reserving room for the answer: rotation %s has it already", key.RotationID)
 	}
@@ -114,7 +118,7 @@ func (j *Journal) Seal(_ context.Context, key rotation.PendingKey, issued rotati
 	defer clear(plain)
 	ciphertext, err := encrypt(plain, j.recipients)
 	if err == nil {
-		err = j.wrote(writeAnswer, j.seal(path, key, plain, ciphertext))
+		err = j.wrote(writeAnswer, j.spare.use(func() error { return j.seal(path, key, plain, ciphertext) }))
 	}
 	if err != nil {
 		return fmt.Errorf("sealing: %w", err)
@@ -282,8 +286,11 @@ func forEachPending(dir string, do func(path string, p pendingFile, damage error
 	return nil
 }
 
+// maxPending bounds the file of a sealed secret. One has 8 KiB and a little for each recipient.
+const maxPending = 16 << 20
+
 func readPending(path string) (pendingFile, error) {
-	b, err := os.ReadFile(path)
+	b, err := smallfile.Read(context.Background(), path, maxPending)
 	if err != nil {
 		return pendingFile{key: rotation.PendingKey{RotationID: filepath.Base(path)}}, err
 	}

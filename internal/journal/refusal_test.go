@@ -91,9 +91,9 @@ func TestRefusals(t *testing.T) {
 		"a record without its checksum": {func(t *testing.T, dir string) { put(t, dir, "ledger", "ci", `{"format":2,"token":"ci"}`) },
 			[]string{"record of ci in journal.db is damaged", "wrong checksum"}},
 		"empty ledger": {func(t *testing.T, dir string) { write(t, filepath.Join(dir, "journal.db"), nil) },
-			[]string{"journal.db is empty although", "restore it from a backup"}},
+			[]string{"journal.db is empty, and 1 sealed secrets wait", "restore it from a backup"}},
 		"lost ledger": {func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "journal.db")) },
-			[]string{"journal.db is gone or new, and 1 sealed secrets wait", "restore it from a backup", "rotatord recover --state-dir"}},
+			[]string{"journal.db is missing, and 1 sealed secrets wait", "restore it from a backup", "rotatord recover --state-dir"}},
 		"lost identity": {func(t *testing.T, dir string) { remove(t, filepath.Join(dir, "identity.age")) },
 			[]string{"1 sealed secrets wait that only it can open"}},
 	} {
@@ -154,13 +154,13 @@ func TestStartsAnew(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T, dir string){
 		"nothing": func(*testing.T, string) {},
 		"an identity that an operator provided": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "identity.age"), read(t, "testdata/format1/identity.age"))
+			write(t, filepath.Join(dir, "identity.age"), ofAnOperator(t))
 		},
 		"a first start that was cut short before anything was written": func(t *testing.T, dir string) {
 			write(t, filepath.Join(dir, "journal.db"), nil)
 		},
 		"a first start that was cut short before its first transaction": func(t *testing.T, dir string) {
-			write(t, filepath.Join(dir, "identity.age"), read(t, "testdata/format1/identity.age"))
+			write(t, filepath.Join(dir, "identity.age"), ofAnOperator(t))
 			db, err := bbolt.Open(filepath.Join(dir, "journal.db"), 0o600, nil)
 			if err != nil {
 				t.Fatal(err)
@@ -176,6 +176,13 @@ func TestStartsAnew(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ofAnOperator is an identity as age-keygen writes it.
+func ofAnOperator(t *testing.T) []byte {
+	t.Helper()
+	_, rest, _ := bytes.Cut(read(t, "testdata/format1/identity.age"), []byte("\n"))
+	return append([]byte("# created: 2026-11-28T12:00:00Z\n"), rest...)
 }
 
 func TestNewerRecord(t *testing.T) {

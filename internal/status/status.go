@@ -42,9 +42,13 @@ type Token struct {
 	Enabled   bool   `json:"enabled"`
 	Failures  int    `json:"consecutive_failures"`
 	LastError string `json:"last_error,omitempty"`
-	Doubt     *Doubt `json:"doubt,omitempty"` // while in doubt
-	Pause     *Pause `json:"pause,omitempty"` // while paused, by its name or with all tokens
-	Order     *Order `json:"order,omitempty"` // while an order to rotate is not carried out
+	// AccountError is why the credential of the token's account cannot be read, so that nothing
+	// can be done for the token; empty if it can be.
+	AccountError string `json:"account_error,omitempty"`
+
+	Doubt *Doubt `json:"doubt,omitempty"` // while in doubt
+	Pause *Pause `json:"pause,omitempty"` // while paused, by its name or with all tokens
+	Order *Order `json:"order,omitempty"` // while an order to rotate is not carried out
 
 	// Overtaken says why a sealed secret is not delivered, while the state is "overtaken".
 	Overtaken *Overtaken `json:"overtaken,omitempty"`
@@ -181,7 +185,7 @@ func Scrubbed(tokens []Token) []Token {
 // Scrubbed returns the token fit to be shown: whatever looks like a client secret is taken out
 // of texts that come from elsewhere. It changes nothing that belongs to t.
 func (t Token) Scrubbed() Token {
-	t.LastError = secret.Scrub(t.LastError)
+	t.LastError, t.AccountError = secret.Scrub(t.LastError), secret.Scrub(t.AccountError)
 	t.RenewalError, t.ReplacedError, t.Unverified = secret.Scrub(t.RenewalError), secret.Scrub(t.ReplacedError), secret.Scrub(t.Unverified)
 	if t.Verification != nil {
 		verification := *t.Verification

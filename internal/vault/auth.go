@@ -18,7 +18,7 @@ type authMethod interface {
 	// logIn returns a token and how long it lasts.
 	logIn(ctx context.Context, library *api.Client) (lease, error)
 	// changed reports whether the credential is another one than at the last login.
-	changed() bool
+	changed(ctx context.Context) bool
 	// hint says what to look at if a login is refused.
 	hint() string
 }
@@ -40,7 +40,7 @@ func (t *tokenAuth) name() string { return "token" }
 func (t *tokenAuth) hint() string { return "is the token in " + t.source.String() + " still valid?" }
 
 func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
-	token, err := t.source.Read()
+	token, err := t.source.ReadWithin(ctx)
 	if err != nil {
 		return lease{}, unreadable("vault.auth.token", err)
 	}
@@ -59,7 +59,7 @@ func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, erro
 	return lease{token: token.Reveal(), ttl: self.TTL, forever: self.Forever, renewable: self.Renewable}, nil
 }
 
-func (t *tokenAuth) changed() bool { return t.used.differs(t.source) }
+func (t *tokenAuth) changed(ctx context.Context) bool { return t.used.differs(ctx, t.source) }
 
 // appRoleAuth logs in with a role ID and a secret ID.
 type appRoleAuth struct {
@@ -74,11 +74,11 @@ func (a *appRoleAuth) hint() string {
 }
 
 func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
-	roleID, err := a.config.RoleID.Read()
+	roleID, err := a.config.RoleID.ReadWithin(ctx)
 	if err != nil {
 		return lease{}, unreadable("vault.auth.approle.role_id", err)
 	}
-	secretID, err := a.config.SecretID.Read()
+	secretID, err := a.config.SecretID.ReadWithin(ctx)
 	if err != nil {
 		return lease{}, unreadable("vault.auth.approle.secret_id", err)
 	}
@@ -96,7 +96,9 @@ func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, er
 	return l, nil
 }
 
-func (a *appRoleAuth) changed() bool { return a.used.differs(a.config.SecretID) }
+func (a *appRoleAuth) changed(ctx context.Context) bool {
+	return a.used.differs(ctx, a.config.SecretID)
+}
 
 // lastUsed remembers the digest of the credential that was last used.
 type lastUsed struct {
@@ -112,8 +114,8 @@ func (l *lastUsed) set(v secret.Value) {
 
 // differs reports whether source holds something else now. A source that cannot be read
 // at the moment has not changed.
-func (l *lastUsed) differs(source config.SecretSource) bool {
-	v, err := source.Read()
+func (l *lastUsed) differs(ctx context.Context, source config.SecretSource) bool {
+	v, err := source.ReadWithin(ctx)
 	if err != nil {
 		return false
 	}

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"os"
 
 	"github.com/hashicorp/vault/api"
 
 	"rotatord/internal/config"
 	"rotatord/internal/outbound"
+	"rotatord/internal/smallfile"
 )
 
 // client is HashiCorp's client library for one Vault, on a transport of ours.
@@ -95,7 +95,7 @@ func newTransport(c config.Vault, observer Observer) (*transport, error) {
 func newTLS(c config.TLS) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
+		pem, err := smallfile.Read(context.Background(), c.CAFile, smallfile.MaxPEM)
 		if err != nil {
 			return nil, fmt.Errorf("tls.ca_file: %w", err)
 		}
@@ -105,11 +105,24 @@ func newTLS(c config.TLS) (*tls.Config, error) {
 		}
 	}
 	if c.CertFile != "" || c.KeyFile != "" {
-		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
+		pair, err := readKeyPair(c.CertFile, c.KeyFile)
 		if err != nil {
 			return nil, fmt.Errorf("tls.cert_file and key_file: %w", err)
 		}
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
+}
+
+func readKeyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := smallfile.Read(context.Background(), certFile, smallfile.MaxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := smallfile.Read(context.Background(), keyFile, smallfile.MaxPEM)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer clear(key)
+	return tls.X509KeyPair(cert, key)
 }

@@ -188,7 +188,7 @@ func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string
 				return &next, "its token had too few uses left"
 			}
 		case <-changed.C:
-			if !retry && !s.login.changed() {
+			if !retry && !s.login.changed(ctx) {
 				continue
 			}
 			if next, err := s.logIn(ctx); err == nil {

@@ -233,7 +233,7 @@ func TestNoSession(t *testing.T) {
 		"wrong secret ID": {func(_ *vaulttest.Server, c *config.Vault) { c.Auth.AppRole.SecretID = file(t, "wrong-CANARY") }, "are role_id and secret_id right"},
 		"no such file": {func(_ *vaulttest.Server, c *config.Vault) {
 			c.Auth.AppRole.RoleID = config.SecretSource{File: "/nowhere"}
-		}, "vault.auth.approle.role_id: reading a secret"},
+		}, "vault.auth.approle.role_id: reading "},
 		"sealed":    {func(s *vaulttest.Server, _ *config.Vault) { s.Seal(true) }, "Vault is sealed"},
 		"not there": {func(_ *vaulttest.Server, c *config.Vault) { c.Address = "http://127.0.0.1:1" }, "Vault cannot be reached"},
 	} {

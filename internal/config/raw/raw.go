@@ -40,7 +40,7 @@ type File struct {
 	// but token names are. Port 0 takes any free port.
 	Listen *string `yaml:"listen" jsonschema:"default=127.0.0.1:9321,example=:9321"`
 	// The unix socket at which rotatord status and rotatord resolve reach the running
-	// daemon, as an absolute path of at most 107 bytes, in a directory that exists.
+	// daemon, as an absolute path of at most 107 bytes, in a directory that others cannot write to.
 	// Default none: then those commands have nothing to talk to. The user and the
 	// group of the daemon may use it, and root.
 	AdminSocket *string `yaml:"admin_socket" jsonschema:"pattern=^/,maxLength=107,example=/run/rotatord/admin.sock"`

@@ -94,7 +94,7 @@ func (s *Server) serveLogin(w http.ResponseWriter, r *http.Request) {
 	}
 	role := s.options.AppRole
 	if err := json.NewDecoder(r.Body).Decode(&body); err != nil || role == nil ||
-		body.RoleID != role.RoleID || body.SecretID != role.SecretID {
+		body.RoleID != role.RoleID || body.SecretID != role.SecretID || role.SecretIDUses > 0 && s.logins >= role.SecretIDUses {
 		fail(w, http.StatusBadRequest, "invalid role or secret ID")
 		return
 	}

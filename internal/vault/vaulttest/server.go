@@ -43,6 +43,7 @@ type AppRole struct {
 	TTL              time.Duration // of its tokens; 0: they do not end
 	MaxTTL           time.Duration // renewing ends here; 0: never
 	NumUses          int           // token_num_uses of its tokens; 0: without a limit
+	SecretIDUses     int           // how often the secret ID can be used (secret_id_num_uses); 0: always
 }
 
 // Server is the server. It is an http.Handler and safe for concurrent use.
@@ -168,6 +169,9 @@ func (s *Server) ClearFaults() {
 // Logins and Writes count logins that succeeded and secrets that were written.
 func (s *Server) Logins() int { s.mu.Lock(); defer s.mu.Unlock(); return s.logins }
 
+// Sessions counts the tokens that are not revoked, but for the root token.
+func (s *Server) Sessions() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.tokens) }
+
 // Writes counts the writes that were carried out, by whomever.
 func (s *Server) Writes() int { s.mu.Lock(); defer s.mu.Unlock(); return s.writes }
 
@@ -285,6 +289,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case path == "auth/token/lookup-self":
 		s.serveLookup(w, token)
+	case path == "auth/token/revoke-self":
+		delete(s.tokens, token)
+		w.WriteHeader(http.StatusNoContent)
 	case path == "auth/token/renew-self":
 		s.serveRenew(w, token)
 	case path == "sys/capabilities-self":

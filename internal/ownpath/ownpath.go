@@ -1,0 +1,121 @@
+// Package ownpath decides whether files and directories belong to the daemon alone.
+//
+// The threat is another user of the machine: who can write to the state directory can take the
+// ledger away, and who can write to the directory of the admin socket can put another socket
+// there, to which operators then talk.
+package ownpath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+// What is looked at. Tests replace it.
+type process struct {
+	uid, gid int
+	groups   []int
+}
+
+func current() process {
+	groups, _ := os.Getgroups() // without them only its own group counts
+	return process{os.Geteuid(), os.Getegid(), groups}
+}
+
+// Check returns an error if users other than the daemon's own and root can change what a path
+// leads to: because it or the symbolic link at its end belongs to another user, or because
+// its mode lets others write. What is not there is no error.
+//
+// A group may write in two cases. It is the group that the process runs under. Or the owner is
+// root and the process is in the group: that is how Kubernetes gives a volume to a pod.
+//
+// Where a directory is sticky, others may write to it, and still not replace what is ours.
+func Check(path string) error { return check(path, current()) }
+
+func check(path string, p process) error {
+	link, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if link.Mode().Type() == fs.ModeSymlink {
+		if owner, _ := ownerOf(link); owner != 0 && owner != p.uid {
+			return fmt.Errorf("%s is a symbolic link that belongs to uid %d, who can let it lead elsewhere: let root or uid %d own it (chown -h)", path, owner, p.uid)
+		}
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s is a symbolic link that leads nowhere: is what it leads to not mounted?", path)
+	}
+	if err != nil {
+		return err
+	}
+	owner, group := ownerOf(info)
+	mode := info.Mode()
+	sticky := mode&fs.ModeSticky != 0 && mode.IsDir()
+	switch perm := mode.Perm(); {
+	case owner != 0 && owner != p.uid:
+		return fmt.Errorf("%s belongs to uid %d, who can change it, while this process runs as uid %d: run chown %d %s, or run rotatord as its owner",
+			path, owner, p.uid, p.uid, path)
+	case perm&0o002 != 0 && !sticky:
+		return fmt.Errorf("%s can be changed by every user (mode %04o): run chmod o-w %s", path, perm, path)
+	case perm&0o020 != 0 && !sticky && group != p.gid && (owner != 0 || !slices.Contains(p.groups, group)):
+		return fmt.Errorf("%s can be changed by the group %d (mode %04o), which is not the group of this process: run chmod g-w %s", path, group, perm, path)
+	}
+	return nil
+}
+
+// Owner returns the user and the group that a path belongs to.
+func Owner(path string) (uid, gid int, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, 0, err
+	}
+	uid, gid = ownerOf(info)
+	return uid, gid, nil
+}
+
+// ownerOf returns the user and the group of a file.
+func ownerOf(info fs.FileInfo) (uid, gid int) {
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok { // no system that rotatord runs on
+		return os.Geteuid(), os.Getegid()
+	}
+	return int(stat.Uid), int(stat.Gid)
+}
+
+// Kind names what something is, for messages: a regular file, a directory and so on.
+func Kind(mode fs.FileMode) string {
+	switch mode.Type() {
+	case 0:
+		return "a regular file"
+	case fs.ModeDir:
+		return "a directory"
+	case fs.ModeNamedPipe:
+		return "a named pipe (FIFO)"
+	case fs.ModeSocket:
+		return "a socket"
+	case fs.ModeSymlink:
+		return "a symbolic link"
+	}
+	return "a device"
+}
+
+// Denied explains an error that says permission denied, by whose the file is; other errors are
+// returned as they are.
+func Denied(path string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	whose := ""
+	if uid, _, statErr := Owner(path); statErr == nil {
+		whose = " It belongs to uid " + strconv.Itoa(uid) + "."
+	}
+	return fmt.Errorf("%w: this process runs as uid %d.%s Run rotatord as its owner, or give the file to that user (chown)", err, os.Geteuid(), whose)
+}
