@@ -52,6 +52,7 @@ type App struct {
 	now      func() time.Time
 	log      *slog.Logger
 	metrics  *httpapi.Metrics
+	returns  *returns
 	journal  *journal.Journal
 	session  *vault.Session
 	engine   *engine
@@ -106,6 +107,7 @@ func New(o Options) (*App, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
+	a.returns = newReturns(a.now, func() { a.engine.hurry() })
 	a.started = a.now()
 	if err := a.build(); err != nil {
 		return nil, errors.Join(err, a.Stop(context.Background()))
@@ -133,13 +135,13 @@ func (a *App) build() error {
 	if err := a.listen(); err != nil {
 		return err
 	}
-	if a.session, err = vault.New(a.config.Vault, a.log, a.metrics); err != nil {
+	if a.session, err = vault.New(a.config.Vault, a.log, vaultReturns{a.metrics, a.returns}); err != nil {
 		return err
 	}
 	a.engine = newEngine(a.now, a.log)
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.journal, Pending: a.journal, Pauses: a.journal, Owner: owner(), Started: a.started, Now: a.now,
-		Observer: observers(a.metrics, logObserver{a.log}, a.engine, a.options.Observer),
+		Observer: observers(a.metrics, logObserver{a.log}, a.engine, a.returns, a.options.Observer),
 	})
 	if err := a.engine.rotator.LoadPauses(context.Background()); err != nil {
 		return err
@@ -255,7 +257,7 @@ func accountsOf(c *config.Config) map[string]bool {
 
 func (a *App) newAccount(c config.Account) *account {
 	return &account{
-		client: cloudflare.New(c, cloudflare.Options{Observer: a.metrics, Logger: a.log, Budgets: a.budgets}), every: c.InventoryEvery,
+		client: cloudflare.New(c, cloudflare.Options{Observer: cloudflareReturns{a.metrics, a.returns}, Logger: a.log, Budgets: a.budgets}), every: c.InventoryEvery,
 	}
 }
 

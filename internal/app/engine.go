@@ -19,6 +19,8 @@ import (
 const (
 	retryFloor   = time.Second
 	retryCeiling = 30 * time.Second
+	// emergencyFloor is the longest such pause while consumers are cut off, or will be soon.
+	emergencyFloor = 3 * time.Second
 )
 
 // clockStep is by how much the wall clock must have been set for every token to be planned
@@ -55,6 +57,7 @@ type scheduled struct {
 	gone    bool      // the last inventory did not have the service token
 	waiting bool      // for its turn
 	working int       // rotations of it that are under way, or about to be
+	hurried bool      // something that was missing has returned: its back-off does not count
 	// enrolling is set from when a reload has brought or changed it until the ledger knows.
 	enrolling bool
 	// unrecorded counts the failures in a row that the ledger, being what failed, does not.
@@ -240,20 +243,35 @@ func (e *engine) begin(name string) (rotation.Token, bool) {
 
 // beginAlone does the same for a token that nothing else works on. While something does, it is looked
 // at again soon: a turn that only waited for the token itself would hold up other tokens.
-func (e *engine) beginAlone(name string) (rotation.Token, bool) {
+func (e *engine) beginAlone(name string) (token rotation.Token, hurried, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.tokens[name]
 	if s == nil || s.enrolling {
-		return rotation.Token{}, false
+		return rotation.Token{}, false, false
 	}
 	s.waiting = false
 	if s.working > 0 {
 		e.queue.Set(name, e.now().Add(retryFloor))
-		return rotation.Token{}, false
+		return rotation.Token{}, false, false
 	}
 	s.working++
-	return s.token, true
+	hurried, s.hurried = s.hurried, false
+	return s.token, hurried, true
+}
+
+// hurry has all tokens tried now whose secret is pending: what they wait for has returned.
+func (e *engine) hurry() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.now()
+	for name, s := range e.tokens {
+		if !s.record.Pending() || s.working > 0 || s.waiting || s.enrolling || !s.due.At.After(now) {
+			continue
+		}
+		s.hurried, s.due.At = true, now
+		e.queue.Set(name, now)
+	}
 }
 
 func (e *engine) end(name string) {
@@ -287,11 +305,15 @@ func (e *engine) work(ctx context.Context, name string, turn func(context.Contex
 		return // stopping: the ledger knows what is due
 	}
 	defer release()
-	token, ok := e.beginAlone(name)
+	token, hurried, ok := e.beginAlone(name)
 	if !ok {
 		return // it was taken away while this waited; or a reload plans it anew; or it is worked on
 	}
-	record, err := e.rotator.Advance(rotation.WithUrgency(ctx, urgency), token)
+	ctx = rotation.WithUrgency(ctx, urgency)
+	if hurried {
+		ctx = rotation.WithoutBackOff(ctx)
+	}
+	record, err := e.rotator.Advance(ctx, token)
 	e.end(name)
 	var floor time.Duration
 	if err != nil {
@@ -299,6 +321,9 @@ func (e *engine) work(ctx context.Context, name string, turn func(context.Contex
 		if record.Revision == 0 { // not even loaded
 			s, _ := e.view(token.Name)
 			record = s.record
+		}
+		if record.Emergency(e.now()) {
+			floor = min(floor, emergencyFloor)
 		}
 	} else {
 		e.countUnrecorded(token.Name, nil)

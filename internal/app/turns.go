@@ -27,6 +27,9 @@ const (
 	roomAgain  = 5 * time.Second
 )
 
+// expiryEmergency is how long before a service token ends its renewal goes first in every queue.
+const expiryEmergency = 2 * time.Minute
+
 // turns hand out the account's turns by urgency, then to those whose window ends first, then
 // in the order of asking. Nobody gets one who could not but wait for Cloudflare: thousands
 // of tokens that are due while an account must be left alone claim nothing and try nothing.
@@ -54,9 +57,10 @@ type budgeted interface {
 // turn is one that is asked for.
 type turn struct {
 	urgency rotation.Urgency
-	local   bool      // it sends no requests to the issuer
-	close   time.Time // when its window ends; zero for never
-	closing time.Time // from when on that is near; zero for never, or if it is so already
+	local   bool             // it sends no requests to the issuer
+	close   time.Time        // when its window ends; zero for never
+	closing time.Time        // from when on it is more urgent; zero for never, or if it is so already
+	then    rotation.Urgency // how urgent it is then
 	asked   int
 	granted chan struct{}
 	queue   *turnQueue
@@ -165,7 +169,7 @@ func (t *turns) leave(one *turn) {
 func (t *turns) pump() {
 	for now := t.now(); len(t.closing.all) > 0 && !t.closing.all[0].closing.After(now); {
 		one := heap.Pop(&t.closing).(*turn)
-		one.urgency = max(one.urgency, rotation.UrgencyClosing)
+		one.urgency = max(one.urgency, one.then)
 		heap.Fix(one.queue, one.place[0])
 	}
 	for {
@@ -199,7 +203,7 @@ func (t *turns) next() *turn {
 		return one
 	}
 	requests, wait := t.room(roomWithin, one.urgency)
-	if t.asking < requests {
+	if t.asking < requests || requests > 0 && one.urgency >= rotation.UrgencyEmergency {
 		t.delay.granted(t.now())
 		return one
 	}
@@ -212,6 +216,9 @@ func (t *turns) next() *turn {
 func (t *turns) fits(one *turn) bool {
 	most := maxInHand
 	if one.urgency >= rotation.UrgencyManual {
+		most += maxUrgentMore
+	}
+	if one.urgency >= rotation.UrgencyEmergency {
 		most += maxUrgentMore
 	}
 	return t.inHand < most
@@ -231,6 +238,18 @@ func (t *turns) lookIn(d time.Duration) {
 
 // turnOf is what a token that is due asks for.
 func turnOf(s scheduled, now time.Time) turn {
+	one := pendingTurn(s, now)
+	switch at := s.record.EmergencyAt(); {
+	case at.IsZero():
+	case !at.After(now):
+		one.urgency, one.closing = rotation.UrgencyEmergency, time.Time{}
+	default:
+		one.closing, one.then = at, rotation.UrgencyEmergency
+	}
+	return one
+}
+
+func pendingTurn(s scheduled, now time.Time) turn {
 	switch s.record.Step {
 	case rotation.StepIntent, rotation.StepSealed, rotation.StepStored:
 		return turn{urgency: rotation.UrgencyDoubt, local: true} // what was answered, if anything, is here
@@ -249,6 +268,9 @@ func choreTurn(s scheduled, now time.Time) turn {
 	one := turn{urgency: rotation.UrgencyRoutine}
 	if !s.due.Held && !s.due.At.After(now) {
 		one = rotationTurn(s, now)
+	}
+	if end := s.record.Facts.ExpiresAt; !end.IsZero() && end.Sub(now) < expiryEmergency { // it is to be renewed
+		one.urgency = rotation.UrgencyEmergency
 	}
 	for _, old := range s.record.Replaced {
 		if !old.Promised && !old.At.After(now) && !old.NotBefore.After(now) {
@@ -271,6 +293,7 @@ func rotationTurn(s scheduled, now time.Time) turn {
 		one.urgency = rotation.UrgencyCatchUp
 	}
 	if !one.close.IsZero() {
+		one.then = rotation.UrgencyClosing
 		one.closing = one.close.Add(-max(one.close.Sub(s.due.Begin)/10, time.Minute))
 		if !one.closing.After(now) {
 			one.urgency, one.closing = max(one.urgency, rotation.UrgencyClosing), time.Time{}

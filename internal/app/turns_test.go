@@ -120,15 +120,15 @@ func TestTurnsGoByUrgency(t *testing.T) {
 		}
 		gone, leave := context.WithCancel(t.Context())
 		for i, one := range []turn{
-			{urgency: rotation.UrgencySlot},                                                                           // 0
-			{urgency: rotation.UrgencySlot, close: now.Add(2 * time.Hour)},                                            // 1
-			{urgency: rotation.UrgencySlot, close: now.Add(time.Hour)},                                                // 2
-			{urgency: rotation.UrgencyCatchUp},                                                                        // 3
-			{urgency: rotation.UrgencySlot},                                                                           // 4
-			{urgency: rotation.UrgencySlot, close: now.Add(3 * time.Minute), closing: now.Add(30 * time.Second)},      // 5: becomes urgent
-			{urgency: rotation.UrgencySlot, close: now.Add(4 * time.Minute), closing: now.Add(3500 * time.Second)},    // 6
-			{urgency: rotation.UrgencyClosing, close: now.Add(time.Minute)},                                           // 7
-			{urgency: rotation.UrgencySlot, close: now.Add(time.Millisecond), closing: now.Add(10 * time.Nanosecond)}, // 8: leaves
+			{urgency: rotation.UrgencySlot},                                // 0
+			{urgency: rotation.UrgencySlot, close: now.Add(2 * time.Hour)}, // 1
+			{urgency: rotation.UrgencySlot, close: now.Add(time.Hour)},     // 2
+			{urgency: rotation.UrgencyCatchUp},                             // 3
+			{urgency: rotation.UrgencySlot},                                // 4
+			{urgency: rotation.UrgencySlot, close: now.Add(3 * time.Minute), closing: now.Add(30 * time.Second), then: rotation.UrgencyClosing},      // 5: becomes urgent
+			{urgency: rotation.UrgencySlot, close: now.Add(4 * time.Minute), closing: now.Add(3500 * time.Second), then: rotation.UrgencyClosing},    // 6
+			{urgency: rotation.UrgencyClosing, close: now.Add(time.Minute)},                                                                          // 7
+			{urgency: rotation.UrgencySlot, close: now.Add(time.Millisecond), closing: now.Add(10 * time.Nanosecond), then: rotation.UrgencyClosing}, // 8: leaves
 		} {
 			ctx := t.Context()
 			if i == 8 {

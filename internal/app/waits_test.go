@@ -2,8 +2,10 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -133,6 +135,18 @@ func TestEarlierRequestsCount(t *testing.T) {
 	a, err := New(Options{Config: c})
 	must(err)
 	defer func() { must(a.Stop(t.Context())) }()
+	watched := make(chan struct{}) // the credential is read by whoever watches it, and not by Room
+	watching, stop := context.WithCancel(t.Context())
+	defer func() { stop(); <-watched }()
+	go func() { defer close(watched); a.accounts["prod"].client.WatchCredential(watching) }()
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		if requests, _ := a.accounts["prod"].client.Room(time.Second, rotation.UrgencyEmergency); requests < math.MaxInt {
+			break
+		}
+		if time.Since(begun) > 2*time.Minute {
+			t.Fatal("the credential is not read")
+		}
+	}
 	for within, want := range map[time.Duration]int{time.Second: 49, 5 * time.Minute: 50} {
 		if requests, _ := a.accounts["prod"].client.Room(within, rotation.UrgencyEmergency); requests != want {
 			t.Errorf("room for %d requests within %s, want %d", requests, within, want)

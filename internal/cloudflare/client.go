@@ -50,6 +50,7 @@ type Client struct {
 	closed   atomic.Bool
 	earlier  []time.Time // requests of an earlier process that its budget does not count yet; under budgets.mu
 	clock    clock
+	asking   chan struct{}             // held while the clock is asked for: one does it for all
 	limit    atomic.Pointer[ratelimit] // what was said of it last; nil: nothing
 	rotate   http.RoundTripper         // a connection for each request, rotate and create
 	read     http.RoundTripper
@@ -83,7 +84,7 @@ func New(account config.Account, o Options) *Client {
 	c := &Client{
 		account: account, observer: o.Observer, log: o.Logger.With("account", account.Name),
 		budgets: o.Budgets,
-		rotate:  rotateTransport(), read: readTransport(),
+		rotate:  rotateTransport(), read: readTransport(), asking: make(chan struct{}, 1),
 	}
 	if c.budgets == nil {
 		c.budgets = NewBudgets()
@@ -133,8 +134,17 @@ const clockTimeout = 3 * time.Second
 // no Date or contradict each other, the local clock has to do, and it is not asked again for a while.
 // The error is nil also then, and if an earlier answer has shown no great difference.
 func (c *Client) ReadClock(ctx context.Context) error {
+	if c.clock.wanting() == 0 {
+		return nil
+	}
+	select {
+	case c.asking <- struct{}{}:
+		defer func() { <-c.asking }()
+	case <-ctx.Done():
+		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "list", Err: ctx.Err()}
+	}
 	wanting := c.clock.wanting()
-	if wanting == 0 {
+	if wanting == 0 { // others have asked meanwhile
 		return nil
 	}
 	confirming := c.clock.close()

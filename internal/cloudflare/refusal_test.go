@@ -64,7 +64,7 @@ func TestRefusedForEver(t *testing.T) {
 					start := time.Now()
 					for time.Since(start) < 30*time.Minute {
 						err := call(t.Context(), c, tokenID)
-						if err == nil && operation == "Ready" { // it sends nothing once the clock is known
+						if err == nil && (operation == "Ready" || operation == "ReadClock") { // it sends nothing once the clock is known
 							err = everyCall["Rotate"](t.Context(), c, tokenID)
 						}
 						e, ok := errors.AsType[*rotation.IssuerError](err)

@@ -89,7 +89,7 @@ func (e *examination) notTried(a config.AppRole, why string) {
 func Vault(ctx context.Context, c *config.Config, session *vault.Session) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, vaultTime)
 	defer cancel()
-	e := &examination{Options: Options{Config: c}}
+	e := &examination{Options: Options{Config: c, Now: time.Now}}
 	if err := session.Ready(ctx, 0); err != nil {
 		e.add(Bad, VaultLogin, "vault", err.Error(), "look at vault.address, vault.tls and vault.auth, and at the daemon's log")
 		return e.findings

@@ -93,9 +93,21 @@ func (r Record) CutOffAt() time.Time {
 // Emergency reports whether consumers are cut off, or will be within emergencyAhead. Such a token
 // is tried every few seconds, and goes first in every queue.
 func (r Record) Emergency(now time.Time) bool {
-	at := r.CutOffAt()
-	return !at.IsZero() && !now.Before(at.Add(-emergencyAhead))
+	at := r.EmergencyAt()
+	return !at.IsZero() && !now.Before(at)
 }
+
+// EmergencyAt returns from when on that is so; zero for never.
+func (r Record) EmergencyAt() time.Time {
+	if at := r.CutOffAt(); !at.IsZero() {
+		return at.Add(-emergencyAhead)
+	}
+	return time.Time{}
+}
+
+// Pending reports whether a rotation is in progress or owed, so that it is worth trying again when
+// something that was missing has returned.
+func (r Record) Pending() bool { return r.Step != StepIdle || r.owed() }
 
 // hasten returns next, or an earlier time if consumers cannot wait that long.
 func (a *attempt) hasten(next time.Time, wait time.Duration) time.Time {
@@ -103,8 +115,8 @@ func (a *attempt) hasten(next time.Time, wait time.Duration) time.Time {
 	if a.record.Emergency(now) {
 		return earlier(next, now.Add(wait-rand.N(wait/4)))
 	}
-	if at := a.record.CutOffAt(); !at.IsZero() {
-		return earlier(next, at.Add(-emergencyAhead))
+	if !a.record.EmergencyAt().IsZero() {
+		return earlier(next, a.record.EmergencyAt())
 	}
 	return next
 }

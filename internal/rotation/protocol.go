@@ -113,7 +113,7 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 		return record, err
 	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
-	if withoutBackOff(ctx) && (record.Step != StepIdle || record.owed()) {
+	if withoutBackOff(ctx) && record.Pending() {
 		a.record.NotBefore, record.NotBefore = time.Time{}, time.Time{}
 	}
 	if any, err := a.chores(ctx); any { // what else is due is found to be so again

@@ -1,0 +1,109 @@
+package app
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rotatord/internal/httpapi"
+	"rotatord/internal/rotation"
+)
+
+// TestReturnsHurryWhatIsPending: whatever was missing and is there again, it is noticed once, and not more
+// often than every few seconds.
+func TestReturnsHurryWhatIsPending(t *testing.T) {
+	ledgerFails := rotation.Stuck{Token: "ci", Err: rotation.ErrLedger}
+	for name, test := range map[string]struct{ away, back func(*returns) }{
+		"Vault is sealed": {
+			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("write", "503", 0) },
+			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("read", "404", 0) },
+		},
+		"no session": {
+			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("login", "400", 0) },
+			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("login", "200", 0) },
+		},
+		"Cloudflare": {
+			func(r *returns) {
+				cloudflareReturns{httpapi.NewMetrics(httpapi.Build{}), r}.CloudflareRequest("list", "error", 0)
+			},
+			func(r *returns) {
+				cloudflareReturns{httpapi.NewMetrics(httpapi.Build{}), r}.CloudflareRequest("rotate", "403", 0)
+			},
+		},
+		"the disk": {func(r *returns) { r.Observe(ledgerFails) }, func(r *returns) { r.Observe(rotation.Reached{}) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hurried := 0
+				r := newReturns(time.Now, func() { hurried++ })
+				expect := func(what string, want int) {
+					t.Helper()
+					time.Sleep(hurryAfter)
+					synctest.Wait()
+					if hurried != want {
+						t.Errorf("%s: hurried %d times, want %d", what, hurried, want)
+					}
+				}
+				test.back(r)
+				expect("it was never away", 0)
+				test.away(r)
+				test.away(r)
+				expect("it is away", 0)
+				test.back(r)
+				test.back(r)
+				expect("it is back", 1)
+				test.away(r)
+				test.back(r)
+				expect("a moment later", 1)
+				time.Sleep(hurryEvery)
+				test.back(r)
+				expect("and it stayed", 2)
+			})
+		})
+	}
+}
+
+// TestHurriedTokensAreTriedNow: those whose secret is pending, and no others.
+func TestHurriedTokensAreTriedNow(t *testing.T) {
+	later := time.Now().Add(time.Hour)
+	e := newEngine(time.Now, nil)
+	for name, s := range map[string]*scheduled{
+		"sealed":  {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}},
+		"owed":    {record: rotation.Record{Lost: &rotation.Lost{}}, due: rotation.Due{At: later}},
+		"idle":    {due: rotation.Due{At: later}},
+		"working": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, working: 1},
+		"waiting": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, waiting: true},
+	} {
+		e.tokens[name] = s
+	}
+	e.hurry()
+	for name, s := range e.tokens {
+		if want := name == "sealed" || name == "owed"; s.hurried != want || s.due.At.Equal(later) == want {
+			t.Errorf("%s: hurried=%t, due in %s", name, s.hurried, time.Until(s.due.At))
+		}
+	}
+}
+
+// TestEmergencyGoesFirst: a token whose consumers are cut off, or will be soon, asks for a turn before all
+// others, also if it becomes one while it waits.
+func TestEmergencyGoesFirst(t *testing.T) {
+	now := time.Now()
+	lost := func(until time.Time) rotation.Record {
+		return rotation.Record{Lost: &rotation.Lost{At: now, Until: until}}
+	}
+	for name, test := range map[string]struct {
+		s       scheduled
+		urgency rotation.Urgency
+		then    rotation.Urgency
+	}{
+		"cut off":      {scheduled{record: lost(now.Add(-time.Hour)), due: rotation.Due{Reason: rotation.DueReissue}}, rotation.UrgencyEmergency, 0},
+		"soon":         {scheduled{record: lost(now.Add(time.Minute)), due: rotation.Due{Reason: rotation.DueReissue}}, rotation.UrgencyEmergency, 0},
+		"later":        {scheduled{record: lost(now.Add(time.Hour)), due: rotation.Due{Reason: rotation.DueReissue}}, rotation.UrgencyDoubt, rotation.UrgencyEmergency},
+		"about to end": {scheduled{record: rotation.Record{Facts: rotation.TokenFacts{ExpiresAt: now.Add(time.Minute)}}, chore: now}, rotation.UrgencyEmergency, 0},
+	} {
+		one := turnOf(test.s, now)
+		if one.urgency != test.urgency || one.then != test.then || one.then != 0 && !one.closing.Equal(now.Add(58*time.Minute)) {
+			t.Errorf("%s: %+v", name, one)
+		}
+	}
+}
