@@ -96,24 +96,24 @@ type expected struct {
 
 // What must have become of the single token, whose grace is 24 h.
 var single = map[string]expected{
-	"lost-answer":       {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "grace is extended"},
+	"lost-answer":       {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "grace is extended"},
 	"500-before":        {1, 0, -1, nil, "nothing was rotated"},
-	"500-after":         {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "HTTP 500"},
-	"cut-body":          {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "cut off"},
-	"garbage":           {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "not the JSON"},
+	"500-after":         {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "HTTP 500"},
+	"cut-body":          {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "cut off"},
+	"garbage":           {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "not the JSON"},
 	"throttled":         {1, 0, -1, []string{"RotatordCloudflareThrottled"}, "retry after 5m0s"},
 	"slow-answer":       {1, 0, -1, nil, "rotated"},
 	"clock-skew":        {1, 0, -1, []string{"RotatordClockSkew"}, "the clock is set"},
 	"clock-wrong":       {1, 0, -1, []string{"RotatordClockSkew", "RotatordRotationFailing"}, "too far apart"},
 	"many-previous":     {2, 1, -1, []string{"RotatordTokenInDoubt"}, "about to die"},
-	"updated-at-frozen": {2, 1, 23 * time.Hour, []string{"RotatordTokenInDoubt"}, "about to die"},
+	"updated-at-frozen": {2, 1, 12 * time.Hour, []string{"RotatordTokenInDoubt"}, "about to die"},
 	"vault-sealed":      {1, 0, -1, []string{"RotatordRotationFailing", "RotatordVaultFailing"}, "nothing is sent to Cloudflare"},
 	"vault-sealed-midway": {1, 0, -1, []string{"RotatordRotationFailing", "RotatordSecretPending", "RotatordSinkWritesFailing", "RotatordVaultFailing"},
 		"grace is extended"},
 	"vault-denied":      {1, 0, -1, []string{"RotatordRotationFailing"}, "does not allow update"},
 	"vault-answer-lost": {1, 0, -1, nil, "rotated"},
 	"kill":              {1, 0, -1, nil, "killed, and started again"},
-	"kill-in-flight":    {2, 1, 71 * time.Hour, []string{"RotatordTokenInDoubt"}, "the process ended before an answer was kept"},
+	"kill-in-flight":    {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "the process ended before an answer was kept"},
 	"token-deleted":     {0, 0, 0, []string{"RotatordRotationFailing", "RotatordTokenGone"}, "service_token_not_found"},
 	"token-disabled":    {1, 0, 0, []string{"RotatordTokenDisabled"}, "rotated"},
 	"rotated-outside":   {2, 1, time.Hour, []string{"RotatordTokenRotatedOutside"}, "raises the alarm"},
@@ -185,7 +185,7 @@ type became struct {
 
 var withSettings = map[string]map[string]became{
 	"lost-answer": {
-		"made": {2, 1, 0, 1, 35 * time.Hour, 0, "grace is extended"},
+		"made": {2, 1, 0, 1, 36 * time.Hour, 0, "grace is extended"},
 		"edge": {2, 1, 2, 1, 24*time.Hour + time.Minute, 0, "a service token was made, and its secret is lost"},
 	},
 	"vault-sealed-midway": {
