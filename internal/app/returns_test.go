@@ -1,6 +1,7 @@
 package app
 
 import (
+	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,15 +68,13 @@ func TestReturnsHurryWhatIsPending(t *testing.T) {
 func TestHurriedTokensAreTriedNow(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	e := newEngine(time.Now, nil)
-	for name, s := range map[string]*scheduled{
+	maps.Copy(e.tokens, map[string]*scheduled{
 		"sealed":  {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}},
 		"owed":    {record: rotation.Record{Lost: &rotation.Lost{}}, due: rotation.Due{At: later}},
 		"idle":    {due: rotation.Due{At: later}},
 		"working": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, working: 1},
 		"waiting": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, waiting: true},
-	} {
-		e.tokens[name] = s
-	}
+	})
 	e.hurry()
 	for name, s := range e.tokens {
 		if want := name == "sealed" || name == "owed"; s.hurried != want || s.due.At.Equal(later) == want {

@@ -38,7 +38,7 @@ func (w *world) overtake(r *rotation.Rotator, token rotation.Token, grace time.D
 // rest lets the daemon work for as long as it takes.
 func (w *world) rest(r *rotation.Rotator, token rotation.Token, n int) {
 	for range n {
-		if record := w.record(); record.Step == rotation.StepIdle && rotation.NextDue(token, record, rotation.Pause{}).At.Sub(time.Now()) > 10*time.Minute {
+		if record := w.record(); record.Step == rotation.StepIdle && time.Until(rotation.NextDue(token, record, rotation.Pause{}).At) > 10*time.Minute {
 			return
 		}
 		w.advance(r, token)
