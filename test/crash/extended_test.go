@@ -3,6 +3,7 @@ package crash
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"sync"
 	"time"
 )
@@ -119,6 +120,12 @@ const emergencySlack = 8 * time.Second
 // judgeRuns holds that consumers were not refused for longer than a restart and a few seconds where one
 // answer was lost, and not two in a row.
 func (w *world) judgeRuns(s subject, inARow int, say func(string, ...any)) {
+	if os.Getenv("CRASH_VERBOSE") != "" {
+		for _, r := range w.runs {
+			w.t.Logf("%s: refused for %s from %s on (grace %s, %s, %d answers lost in a row, no daemon for %s at most)",
+				s.path, r.to.Sub(r.from), r.from.Format(clock), s.grace, s.kind, inARow, w.longestDown())
+		}
+	}
 	if inARow != 1 || s.grace == 0 || s.kind.apart() {
 		return
 	}

@@ -197,7 +197,7 @@ func (p *plan) complete(r *rand.Rand) {
 	if p.extended != nil {
 		// Of a token that others have not confirmed to move, an answer that is lost leaves the doubt open.
 		p.frozen, p.moved = false, 1
-		p.tokens[0] = entry{kind: single, grace: pick(r, 4*time.Second, 5*time.Second)}
+		p.tokens[0] = entry{kind: single, grace: 3 * time.Second}
 		p.extended.complete(r, p.tokens[0].grace)
 	}
 	if p.incarnations == nil {
