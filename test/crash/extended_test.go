@@ -124,6 +124,10 @@ func (w *world) judgeRuns(s subject, inARow int, say func(string, ...any)) {
 		for _, r := range w.runs {
 			w.t.Logf("%s: refused for %s from %s on (grace %s, %s, %d answers lost in a row, no daemon for %s at most)",
 				s.path, r.to.Sub(r.from), r.from.Format(clock), s.grace, s.kind, inARow, w.longestDown())
+			if r.to.Sub(r.from) > time.Second {
+				_, log := w.lines()
+				w.t.Log(tail(log))
+			}
 		}
 	}
 	if inARow != 1 || s.grace == 0 || s.kind.apart() {

@@ -369,7 +369,15 @@ func (w *world) poll() (stop func()) {
 			}
 		}
 	})
-	return func() { close(ended); all.Wait() }
+	return func() {
+		close(ended)
+		all.Wait()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, s := range w.subjects { // what is refused to the last
+			w.noteRun(s.name, true, time.Now())
+		}
+	}
 }
 
 func (w *world) consume(s subject) {
