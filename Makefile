@@ -52,9 +52,9 @@ e2e: ## the real binary against a real Vault; the first build of it takes minute
 	cd test && go test -count=1 -timeout 25m ./...
 
 ROUNDS ?= 24
-CRASH := cd test && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) CRASH_ROUND=$(ROUND)
+CRASH := cd test && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) CRASH_ROUND=$(ROUND) CRASH_EXTENDED=$(EXTENDED)
 .PHONY: crash
-crash: ## the kill matrix: ROUNDS=830 is all of it and some; SEED=S ROUND=K plays one round again
+crash: ## the kill matrix: ROUNDS=890 is all of it and some; SEED=S ROUND=K plays one round again; EXTENDED=1 only the ends of extended graces
 	$(CRASH) go test -count=1 -timeout 60m -v -run 'TestCrash$$' ./crash
 
 .PHONY: crash-proof
@@ -64,6 +64,11 @@ crash-proof: ## the test of that test: the same ROUNDS with the seal left out, a
 .PHONY: fleet
 fleet: ## 50 clients while secrets rotate and things go wrong, and a script in its place; 11 minutes, prints a table
 	cd test/fleet && go test -count=1 -timeout 40m -args -full
+
+RUNS ?= 5
+.PHONY: outages
+outages: ## what Vault holds while the daemon and Vault are killed in turn; RUNS of two minutes, prints a table; SEED=S
+	cd test/fleet && go test -count=1 -timeout 60m -run 'TestOutages$$' -args -full -outages-runs $(RUNS) -outages-seed $(or $(SEED),1)
 
 .PHONY: bench
 bench: ## benchmarks, schedulers side by side, thousands of tokens under Cloudflare's limit; FULL=1 with robfig/cron at 100,000 entries

@@ -3,13 +3,15 @@ package crash
 import (
 	"cmp"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 )
 
-// TestCrash is `make crash ROUNDS=N SEED=S`, and with ROUND=K that one alone.
+// TestCrash is `make crash ROUNDS=N SEED=S`, with ROUND=K that one alone, and with EXTENDED=1 only
+// those about the end of an extended grace.
 func TestCrash(t *testing.T) {
 	rounds := 24
 	if testing.Short() {
@@ -20,6 +22,10 @@ func TestCrash(t *testing.T) {
 	all := plans(rounds, seed)
 	if only := number(t, "CRASH_ROUND", -1); only >= 0 {
 		all = plans(max(rounds, only+1), seed)[only : only+1]
+	}
+	if os.Getenv("CRASH_EXTENDED") != "" {
+		all = slices.DeleteFunc(plans(max(rounds, matrixSize), seed), func(p plan) bool { return p.extended == nil })
+		all = all[:min(rounds, len(all))]
 	}
 	sealOff := os.Getenv("CRASH_SEAL") == "off" // then violations are what is wanted
 	if sealOff {

@@ -7,7 +7,9 @@
 // point; a random round kills one of three tokens several times, at points and at moments. A token
 // is one that is rotated, a pair, one that is made at the first start, or one of a zone that is
 // replaced each time, and its new secrets may be tried at an application that refuses them for
-// a while. Then everything is healthy again, the daemon is started once more, and when each of its
+// a while. Some rounds of the matrix are about the end of an extended grace: one answer is lost, and
+// when the reissue is due the sink is away for short times, so that preflights fail in a row, and the
+// daemon is killed then. Then everything is healthy again, the daemon is started once more, and when each of its
 // tokens was rotated again, and what it replaced is deleted, it is stopped and an oracle judges. It knows what the simulator did and when,
 // Vault's version history, the logs of every incarnation and the state directory, and holds that
 //
@@ -22,6 +24,8 @@
 //  5. consumers were refused only where a grace of 0 or a lost answer of a single token makes
 //     it unavoidable, and never with a pair or one that is replaced; or where
 //     nobody was there to deliver for half a grace, on a machine that is slow: such are counted;
+//     and after one lost answer, unless the next one is lost as well, they were refused for no longer
+//     than a restart and a few seconds;
 //  6. what others keep beside the credential is still there;
 //  7. no secret stands in a log or in a file of the state directory;
 //  8. of what is made none too many is left, each entry's first one is made once, none is deleted

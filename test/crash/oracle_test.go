@@ -186,7 +186,8 @@ func (w *world) judgeSubject(s subject, lines []line, say func(string, ...any)) 
 		}
 	}
 	slices.SortFunc(requests, func(a, b request) int { return a.at.Compare(b.at) })
-	lost := w.judgeSecrets(s, requests, versions, lines, say)
+	lost, inARow := w.judgeSecrets(s, requests, versions, lines, say)
+	w.judgeRuns(s, inARow, say)
 	w.judgeRequests(s, requests, versions, lines, say)
 	w.judgeRefusals(s, lost, say)
 	w.judgeProbes(s, requests, versions, say)
@@ -194,8 +195,10 @@ func (w *world) judgeSubject(s subject, lines []line, say func(string, ...any)) 
 }
 
 // judgeSecrets holds that each secret which was issued reached Vault, or that people were told of
-// its doubt before another request was sent. It returns how many of those that a rotate issued did not.
-func (w *world) judgeSecrets(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) (lost int) {
+// its doubt before another request was sent. It returns how many of those that a rotate issued did not,
+// and how many at most in a row.
+func (w *world) judgeSecrets(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) (lost, inARow int) {
+	row := 0 // of the last requests that were carried out
 	told := map[string]int{}
 	for _, r := range requests {
 		if r.carriedOut() && !r.makes {
@@ -208,11 +211,17 @@ func (w *world) judgeSecrets(s subject, requests []request, versions []version, 
 		}
 	}
 	for i, r := range requests {
-		if !r.carriedOut() || slices.ContainsFunc(versions, func(v version) bool { return digest(v.secret) == r.issued }) {
+		if !r.carriedOut() {
+			continue
+		}
+		if slices.ContainsFunc(versions, func(v version) bool { return digest(v.secret) == r.issued }) {
+			row = 0
 			continue
 		}
 		if !r.makes { // nobody used what was made, and it took nothing from anybody
 			lost++
+			row++
+			inARow = max(inARow, row)
 		}
 		doubt := slices.IndexFunc(lines, func(l line) bool {
 			return l.Token == s.name && l.raised() && l.Time.After(r.at) && (i+1 == len(requests) || l.Time.Before(requests[i+1].at))
@@ -227,7 +236,7 @@ func (w *world) judgeSecrets(s subject, requests []request, versions []version, 
 			say("%s: what was answered at %s, whole, was not kept: %s", s.name, r.at.Format(clock), l.Error)
 		}
 	}
-	return lost
+	return lost, inARow
 }
 
 // judgeRequests holds that no rotate cut off what consumers had, nor what they were promised.

@@ -74,6 +74,9 @@ func matrix() (all []plan) {
 			}
 		}
 	}
+	for range extendedRounds {
+		all = append(all, plan{cloudflare: "normal", vault: vaultNormal, extended: &extended{}})
+	}
 	return all
 }
 
@@ -89,6 +92,7 @@ type plan struct {
 	frozen            bool          // updated_at does not move on a rotate
 	moved             int           // what the ledger knows of that
 	incarnations      []incarnation // of a random round
+	extended          *extended     // of a round about the end of an extended grace
 	sabotage          sabotage
 }
 
@@ -130,6 +134,9 @@ type incarnation struct {
 func (p plan) String() string {
 	if p.incarnations != nil {
 		return fmt.Sprintf("round %d: random %+v, tokens %+v, frozen %t", p.number, p.incarnations, p.tokens, p.frozen)
+	}
+	if p.extended != nil {
+		return fmt.Sprintf("round %d: %v, tokens %+v, frozen %t, moved %d", p.number, p.extended, p.tokens, p.frozen, p.moved)
 	}
 	return fmt.Sprintf("round %d: killed at %q, Cloudflare %q, Vault %q, tokens %+v, frozen %t, moved %d",
 		p.number, p.point, p.cloudflare, p.vault, p.tokens, p.frozen, p.moved)
@@ -186,6 +193,12 @@ func (p *plan) complete(r *rand.Rand) {
 	p.frozen, p.moved = r.IntN(4) == 0, r.IntN(2)
 	if p.frozen {
 		p.moved = 0
+	}
+	if p.extended != nil {
+		// Of a token that others have not confirmed to move, an answer that is lost leaves the doubt open.
+		p.frozen, p.moved = false, 1
+		p.tokens[0] = entry{kind: single, grace: 3 * time.Second}
+		p.extended.complete(r, p.tokens[0].grace)
 	}
 	if p.incarnations == nil {
 		return

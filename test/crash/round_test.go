@@ -21,6 +21,7 @@ type result struct {
 	refusals []refusal
 	polls    int
 	excused  []string
+	longest  time.Duration // for which consumers were refused after a single lost answer
 }
 
 // rotateBound is that of rotate requests in the daemon under test, so that a slow answer need not be
@@ -33,7 +34,9 @@ func play(t *testing.T, s *server, p plan, run string, patience time.Duration) r
 	defer w.close()
 	stop := w.poll()
 	res := result{plan: p}
-	if p.incarnations != nil {
+	if p.extended != nil {
+		w.liveExtended(p.extended)
+	} else if p.incarnations != nil {
 		for _, i := range p.incarnations {
 			w.live(i, p.sabotage)
 		}
@@ -55,6 +58,7 @@ func play(t *testing.T, s *server, p plan, run string, patience time.Duration) r
 	res.wrong = append(append(res.wrong, w.wrong...), w.judge()...)
 	_, res.log = w.lines()
 	res.struck, res.refusals, res.polls, res.excused = w.struck(), w.refusals, w.polls, w.excused
+	res.longest = w.longestRun
 	if len(res.wrong) == 0 {
 		_ = os.RemoveAll(w.dir)
 	}

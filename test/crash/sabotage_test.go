@@ -72,6 +72,9 @@ func TestOracle(t *testing.T) {
 			sabotage{before: func(w *world) { w.deleteAt(-1) }}, entry{kind: madeInZone, grace: grace}},
 		{"a script deletes the one that was replaced", "commit.after", "normal", "after another took its place",
 			sabotage{between: func(w *world) { w.deleteAt(0) }}, entry{kind: replaced, grace: grace}},
+		{"consumers wait for long after one lost answer", "", "answer lost", "after one lost answer", sabotage{before: func(w *world) {
+			w.runs = append(w.runs, refusalRun{w.subjects[0].name, time.Now().Add(-time.Hour), time.Now()})
+		}}, entry{}},
 		{"a new secret is not tried", "", "normal", "never accepted where it was to be tried",
 			sabotage{before: func(w *world) { clear(w.accepts) }}, entry{kind: single, grace: grace, verifies: true}},
 	}

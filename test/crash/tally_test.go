@@ -21,6 +21,7 @@ type tally struct {
 	polls      int
 	excused    int // rounds in which the machine was too slow for a grace
 	refused    int
+	longest    time.Duration  // for which consumers were refused after a single lost answer
 	refusedBy  map[string]int // what Cloudflare did to a token that is none of a pair
 }
 
@@ -45,10 +46,14 @@ func (s *tally) add(r result) {
 	}
 	s.polls += r.polls
 	s.refused += len(r.refusals)
+	s.longest = max(s.longest, r.longest)
 	for _, refused := range r.refusals {
 		class := "mixed faults"
 		if r.incarnations == nil {
 			class = r.cloudflare
+			if r.extended != nil {
+				class = "end of an extended grace"
+			}
 		}
 		if refused.grace == 0 {
 			class += ", grace 0"
@@ -77,6 +82,9 @@ func (s *tally) String() string {
 		s.finished, time.Since(s.began).Round(time.Second), s.violations, s.bad, s.kills, len(s.struck), len(points())-1, s.refused, s.polls)
 	if s.excused > 0 {
 		fmt.Fprintf(&b, " (in %d rounds since no daemon was there in time)", s.excused)
+	}
+	if s.longest > 0 {
+		fmt.Fprintf(&b, ", after one lost answer for %s at most", s.longest.Round(10*time.Millisecond))
 	}
 	for i, class := range slices.Sorted(maps.Keys(s.refusedBy)) {
 		separator := map[bool]string{true: ": ", false: "; "}[i == 0]

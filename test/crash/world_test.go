@@ -87,8 +87,12 @@ type world struct {
 	refusing time.Time              // until when it refuses those that are tried
 	onRotate func()                 // runs when a request for a secret arrives
 	refusals []refusal
+	runs     []refusalRun // of refusals
 	polls    int
-	wrong    []string // what a round has found before the oracle is asked
+
+	refusedSince map[string]time.Time // by token
+	longestRun   time.Duration        // of refusals after a single lost answer
+	wrong        []string             // what a round has found before the oracle is asked
 }
 
 type output struct {
@@ -113,7 +117,7 @@ const every = 4 * time.Second
 
 func newWorld(t *testing.T, s *server, name string, plan plan) *world {
 	t.Helper()
-	w := &world{t: t, server: s, dir: t.TempDir(), accepts: map[secret.Digest]bool{}}
+	w := &world{t: t, server: s, dir: t.TempDir(), accepts: map[secret.Digest]bool{}, refusedSince: map[string]time.Time{}}
 	w.sim = cfsim.New(cfsim.Options{RateLimit: -1, Behaviour: cfsim.Behaviour{FrozenUpdatedAt: plan.frozen}})
 	for i, e := range plan.tokens {
 		w.subjects = append(w.subjects, w.subject(e, fmt.Sprintf("token-%d", i), name))
@@ -365,7 +369,15 @@ func (w *world) poll() (stop func()) {
 			}
 		}
 	})
-	return func() { close(ended); all.Wait() }
+	return func() {
+		close(ended)
+		all.Wait()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, s := range w.subjects { // what is refused to the last
+			w.noteRun(s.name, true, time.Now())
+		}
+	}
 }
 
 func (w *world) consume(s subject) {
@@ -382,6 +394,7 @@ func (w *world) consume(s subject) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.polls++
+	w.noteRun(s.name, accepted, time.Now())
 	if !accepted {
 		w.refusals = append(w.refusals, refusal{time.Now(), s.name, s.grace})
 	}

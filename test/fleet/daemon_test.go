@@ -45,6 +45,7 @@ type daemon struct {
 	process  *os.Process
 	stopping bool
 	url      string
+	started  int // how often it was ready
 	inDoubt  int
 	extended int // the graces of old secrets
 	errors   int
@@ -63,6 +64,7 @@ accounts:
     account_id: %[2]s
     api_token: {file: "%[1]s/api-token"}
     base_url: %[3]s
+    requests_per_5m: 1200
 vault:
   address: %[4]s
   auth: {approle: {role_id: {file: "%[1]s/role-id"}, secret_id: {file: "%[1]s/secret-id"}}}
@@ -163,6 +165,7 @@ func (d *daemon) read(line string) {
 	switch {
 	case l.Msg == "rotatord is running":
 		d.url = "http://" + l.Address
+		d.started++
 	case l.Result == "in_doubt":
 		d.inDoubt++
 		d.errors++
@@ -225,6 +228,13 @@ func (d *daemon) alarms() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.errors
+}
+
+// startCount is how often the daemon was ready.
+func (d *daemon) startCount() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.started
 }
 
 func (d *daemon) doubts() int {

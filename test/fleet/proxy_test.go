@@ -60,6 +60,10 @@ func (w *world) cloudflare(t *testing.T) string {
 			w.sim.ServeHTTP(rw, r)
 			return
 		}
+		if w.outages != nil {
+			w.outages.rotate(t, rw, r, id, credential)
+			return
+		}
 		time.Sleep(beforeRotate)
 		fault := cfsim.Fault{Kind: cfsim.KindDelay}
 		if w.scenario.answer != "" || w.scenario.killed == unsealed {
@@ -98,6 +102,10 @@ func (w *world) vaultProxy(t *testing.T) string {
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		path, data := strings.CutPrefix(r.URL.Path, "/v1/"+mount+"/data/")
+		if data && w.outages != nil && w.outages.isAway(w.byPath[path]) {
+			http.Error(rw, `{"errors":["internal error"]}`, http.StatusInternalServerError)
+			return
+		}
 		write := data && (r.Method == http.MethodPut || r.Method == http.MethodPost)
 		if !write {
 			proxy.ServeHTTP(rw, r)
@@ -112,7 +120,7 @@ func (w *world) vaultProxy(t *testing.T) string {
 		default:
 			done := make(chan struct{})
 			select {
-			case w.outages <- done:
+			case w.takeAway <- done:
 				<-done
 			case <-r.Context().Done():
 			}

@@ -86,8 +86,9 @@ type world struct {
 	oneToken      bool // behind each credential, and so the application can insist on it
 
 	rotates, writes ordinals
-	outages         chan chan struct{} // a write waits for Vault to be taken away
+	takeAway        chan chan struct{} // a write waits for Vault to be taken away
 	kills           int
+	outages         *outages // nil but in TestOutages
 }
 
 func path(name string) string { return "access/" + name }
@@ -105,7 +106,7 @@ func newWorld(t *testing.T, p pace, s scenario, pairs bool) *world {
 	t.Helper()
 	n := len(p.periods)
 	w := &world{
-		pace: p, scenario: s, oneToken: !pairs, dir: t.TempDir(), outages: make(chan chan struct{}),
+		pace: p, scenario: s, oneToken: !pairs, dir: t.TempDir(), takeAway: make(chan chan struct{}),
 		byTokenID: map[string]int{}, byPath: map[string]int{},
 		vault: realvault.Start(t),
 		sim:   cfsim.New(cfsim.Options{SeedTokens: 2 * n, RateLimit: -1, APIToken: secret.New(apiToken)}),
@@ -194,7 +195,7 @@ func (w *world) disturb(t *testing.T) {
 		case <-kill:
 			w.contestant.kill()
 			w.kills++
-		case waiting := <-w.outages:
+		case waiting := <-w.takeAway:
 			w.outage(t, waiting)
 		case <-time.After(time.Until(end)):
 			return
