@@ -261,7 +261,7 @@ func (w *world) judgeRequests(s subject, requests []request, versions []version,
 		case s.kind == pair && held.clientID == r.before.ClientID:
 			say("%s: the service token in use was rotated", s.name)
 		case s.kind == pair || s.grace == 0:
-		case used == r.before.PreviousDigest && known && age < s.grace*3/4-way:
+		case used == r.before.PreviousDigest && known && age < s.grace/2-way:
 			say("%s: rotated at %s, %s after a rotation that consumers had not got (grace %s)", s.name, r.at.Format(clock), age, s.grace)
 		case used == r.before.CurrentDigest && known && age < s.grace-way:
 			say("%s: rotated at %s, %s after a rotation that promised a grace of %s", s.name, r.at.Format(clock), age, s.grace)
