@@ -84,6 +84,10 @@ func (r Record) CutOffAt() time.Time {
 		return r.Doubt.OldWorksUntil
 	case r.Step == StepInDoubt:
 		return w.IntentAt
+	case r.Step == StepIntent && w.Delivered:
+		return time.Time{}
+	case r.Step == StepIntent && !w.GraceEndsAt.IsZero(): // it is held in memory, and the old one may have been extended
+		return w.GraceEndsAt
 	case r.Step == StepIntent:
 		return w.IntentAt.Add(time.Duration(w.Grace))
 	}

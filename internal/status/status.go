@@ -93,7 +93,7 @@ type Token struct {
 // Endangered reports whether consumers are cut off or about to be, and not only for the moment that every
 // rotation takes.
 func (t Token) Endangered() bool {
-	return t.Emergency && (t.Failures > 0 || t.Verification != nil)
+	return t.Emergency && (t.Failures > 0 || t.Verification != nil && t.Verification.Refused)
 }
 
 // Deletion is when a sink deletes by itself what it holds: Vault's delete_version_after.
