@@ -28,7 +28,7 @@ var meanings = map[string]string{
 	rotation.ReasonInterrupted:        "the daemon ended between asking and keeping an answer",
 	rotation.ReasonUpdatedAtUnchanged: "nothing was carried out",
 	rotation.ReasonOldSecretRevoked:   "there is no old secret left to protect",
-	rotation.ReasonGraceEnding:        "the old secret is about to stop working",
+	rotation.ReasonGraceEnding:        "half of the grace is left, or three graces are over",
 	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off",
 	rotation.ReasonSettling:           "the request may still be under way",
 	rotation.ReasonSpare:              "what was rotated is not in use",
@@ -158,8 +158,8 @@ func (p *page) next(t status.Token, d status.Doubt) {
 	p.title("what comes next")
 	p.text("rotatord looks again at %s.", p.when(t.Next))
 	if !d.Spare && d.OldWorksUntil.After(p.now) {
-		p.text("It rotates the token again shortly before the old secret stops working. Where Cloudflare shows that the rotation " +
-			"was carried out, it first puts that moment off, within bounds.")
+		p.text("Where Cloudflare shows that the rotation was carried out, it extends the old secret, and rotates the token again three " +
+			"graces after the request. Where nothing shows it, it rotates again when half of the grace is left.")
 	}
 }
 

@@ -27,8 +27,9 @@ With a flag the operator decides, and the daemon acts on it at once:
   --rotate-now          Take the rotation as carried out and its secret as lost: rotate
                         again. While the old secret still works, this CUTS IT OFF if the
                         rotation was carried out: consumers fail until they have read the
-                        new secret. Without this flag it is done by itself shortly before
-                        the old secret stops working.
+                        new secret. Without this flag it is done by itself three graces
+                        after the request if Cloudflare shows that it was carried out,
+                        and else when half of the grace is left.
   --assume-not-rotated  You know that the rotation was not carried out: the slot is due
                         again and served at once. If you are wrong, the old secret is cut
                         off as above.

@@ -49,12 +49,16 @@ func TestStatusHasAlarms(t *testing.T) {
 		{Name: "d", Verification: &status.Verification{}},
 		{Name: "e", Order: &status.Order{}},
 		{Name: "f", Order: &status.Order{}},
+		{Name: "g", ReissueOwed: now, CutOffAt: now.Add(time.Hour), Failures: 1},
+		{Name: "h", ReissueOwed: now, CutOffAt: now.Add(-time.Hour), Emergency: true, Failures: 1},
+		{Name: "i", CutOffAt: now, Emergency: true}, // for a moment, as in every rotation
 	}}
 	var out strings.Builder
 	if err := printTokens(&out, o, now); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"\n1 rotated by somebody else: ", "\n1 gone at Cloudflare: ", "\n1 with a new secret that is refused ", "\n2 ordered to be rotated, and not done yet: "} {
+	for _, want := range []string{"\n1 rotated by somebody else: ", "\n1 gone at Cloudflare: ", "\n1 with a new secret that is refused ", "\n2 ordered to be rotated, and not done yet: ",
+		"\n2 with a lost secret that is not made up for yet: ", "\n1 whose consumers have no secret that works, "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is missing in\n%s", want, out.String())
 		}
@@ -65,5 +69,24 @@ func TestStatusHasAlarms(t *testing.T) {
 	out.Reset()
 	if err := printTokens(&out, admin.Overview{Tokens: o.Tokens[:1]}, now); err != nil || strings.Count(out.String(), "\n") != 2 {
 		t.Error(err, out.String())
+	}
+}
+
+// TestStatusShowsDanger: until when consumers have a secret that works, or since when they have none.
+func TestStatusShowsDanger(t *testing.T) {
+	now := time.Now()
+	for want, token := range map[string]status.Token{
+		"consumers        have a secret that works until":            {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
+		"CUT OFF          consumers have no secret that works since": {CutOffAt: now.Add(-time.Minute), Emergency: true, Failures: 1},
+		"reissue owed     since":                                     {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
+	} {
+		var out strings.Builder
+		if err := printToken(&out, token, admin.Overview{}, now); err != nil || !strings.Contains(out.String(), want) {
+			t.Errorf("%v, %q is missing in\n%s", err, want, out.String())
+		}
+	}
+	var out strings.Builder
+	if err := printToken(&out, status.Token{CutOffAt: now, Emergency: true}, admin.Overview{}, now); err != nil || strings.Contains(out.String(), "CUT OFF") {
+		t.Errorf("%v: the moment that every rotation takes is no alarm:\n%s", err, out.String())
 	}
 }

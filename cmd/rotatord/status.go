@@ -108,6 +108,10 @@ var alarms = []struct {
 	is   func(status.Token) bool
 	text string
 }{
+	{status.Token.Endangered,
+		"whose consumers have no secret that works, or will have none within two minutes: rotatord status NAME says since or until when."},
+	{func(t status.Token) bool { return !t.ReissueOwed.IsZero() },
+		"with a lost secret that is not made up for yet: rotatord status NAME says until when the old one works."},
 	{func(t status.Token) bool { return t.Doubt != nil }, "in doubt: rotatord status NAME says what is known, rotatord resolve NAME looks again."},
 	{func(t status.Token) bool { return t.AccountError != "" }, "in an account whose credential cannot be read: rotatord status NAME says why."},
 	{func(t status.Token) bool { return t.Overtaken != nil },
@@ -199,6 +203,7 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	if t.Order != nil {
 		p.line("ordered", "%s%s, to be rotated %d time(s)%s", p.when(t.Order.Since), ifSet(" by %s", t.Order.By), t.Order.Left, revoking(t.Order.RevokeNow))
 	}
+	p.danger(t)
 	p.line("last success", "%s%s", p.when(t.LastSuccess), ifSet("; not proven to work: %s", t.Unverified))
 	p.verification(t)
 	p.overtaken(t)
@@ -238,6 +243,21 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 		p.toDo(t.ToDo)
 	}
 	return p.print(w)
+}
+
+// danger says since when consumers have no secret that works, or until when they have one while a lost
+// secret is owed.
+func (p *page) danger(t status.Token) {
+	if !t.ReissueOwed.IsZero() {
+		p.line("reissue owed", "since %s: a secret was lost, and another one is to take its place", p.when(t.ReissueOwed))
+	}
+	switch {
+	case t.CutOffAt.IsZero() || t.ReissueOwed.IsZero() && !t.Endangered():
+	case !t.CutOffAt.After(p.now):
+		p.line("CUT OFF", "consumers have no secret that works since %s", p.when(t.CutOffAt))
+	default:
+		p.line("consumers", "have a secret that works until %s, unless it is extended", p.when(t.CutOffAt))
+	}
 }
 
 // besideDoubt is what can be done about a token in doubt beside what page.choices shows.

@@ -121,7 +121,17 @@ func (l logObserver) attempted(e rotation.Attempted) {
 		return
 	}
 	attrs = append(attrs, "reason", e.Reason, "error", e.Err, "next_try", e.Record.NotBefore, "step", stateName(e.Record.Step))
+	if e.Record.Lost != nil {
+		attrs = append(attrs, "owed_since", e.Record.Lost.Since)
+	}
+	l.failed(e, attrs)
+}
+
+// failed writes the line of an attempt that did not succeed.
+func (l logObserver) failed(e rotation.Attempted, attrs []any) {
 	switch {
+	case e.Record.Lost != nil && e.Record.Step == rotation.StepIdle:
+		l.owed(e.Record, attrs)
 	case e.Result == rotation.ResultInDoubt:
 		l.log.Error("nobody knows whether the secret was rotated: the token is in doubt, and the old secret is left alone", attrs...)
 	case e.Result == rotation.ResultSkipped:
@@ -132,5 +142,20 @@ func (l logObserver) attempted(e rotation.Attempted) {
 		l.log.Error("a new secret waits to be delivered", attrs...)
 	default:
 		l.log.Warn("rotation failed: Cloudflare did not carry it out", attrs...)
+	}
+}
+
+// owed writes the line of an attempt that could not make up for a lost secret. Nothing is in hand, but
+// consumers have only the old secret, or none: that is more than a failed rotation.
+func (l logObserver) owed(record rotation.Record, attrs []any) {
+	const what = "a lost secret could not be made up for yet: "
+	until := record.CutOffAt()
+	switch {
+	case !until.After(time.Now()):
+		l.log.Error(what+"consumers have no secret that works", append(attrs, "since", until)...)
+	case record.KeepsLostAlive():
+		l.log.Error(what+"the old secret is kept alive", append(attrs, "old_works_until", until)...)
+	default:
+		l.log.Error(what+"consumers have the old secret, which is not extended", append(attrs, "old_works_until", until)...)
 	}
 }

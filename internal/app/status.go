@@ -95,6 +95,7 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 	if t.Replace {
 		s.Strategy = "replace"
 	}
+	showDanger(s, record, a.engine.now())
 	s.Waiting = seen.waiting
 	if what, until := a.engine.waitsFor(seen); what != "" {
 		s.WaitsFor, s.WaitsUntil = what, until.UTC()
@@ -118,6 +119,14 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 	if work := record.Work; work != nil && work.Verification.Probes > 0 {
 		v := work.Verification
 		s.Verification = &status.Verification{Since: v.Since, Probes: v.Probes, Refused: v.Refused(seen.token.VerifyWithin, a.now()), Error: v.Error}
+	}
+}
+
+// showDanger shows since when a reissue is owed, and until when consumers have a secret that works.
+func showDanger(s *status.Token, record rotation.Record, now time.Time) {
+	s.CutOffAt, s.Emergency = record.CutOffAt(), record.Emergency(now)
+	if record.Lost != nil {
+		s.ReissueOwed = record.Lost.Since
 	}
 }
 

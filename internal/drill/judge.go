@@ -67,7 +67,7 @@ func violations(d disaster, p player, r result, state string) []string {
 	}
 	breaks(r.refused > tolerated && !d.refuses, "consumers that read Vault before each call were locked out for %s", Duration(r.refused))
 	promised := p.grace
-	if d.loses { // it is made up for by another rotation, with half of the grace left at the latest
+	if d.loses { // it is made up for by another rotation when half of the grace is left
 		promised -= p.grace / 2
 	}
 	const rounding = 2 * time.Second // graces are told to Cloudflare in whole seconds

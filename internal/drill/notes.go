@@ -208,7 +208,7 @@ func text(err error) string {
 var verdicts = map[string]string{
 	rotation.ReasonUpdatedAtUnchanged: "nothing was rotated, so the slot is still to be served",
 	rotation.ReasonOldSecretRevoked:   "the old secret is dead, so it rotates again at once",
-	rotation.ReasonGraceEnding:        "the old secret is about to die, so it rotates again",
+	rotation.ReasonGraceEnding:        "half of the grace is left, or three graces are over, so it rotates again",
 	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off, which works: it waits",
 	rotation.ReasonSettling:           "the request may still be under way: it waits",
 	rotation.ReasonSpare:              "of the pair the one in doubt is not in use, so it rotates it again",

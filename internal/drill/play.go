@@ -314,8 +314,8 @@ func looks(t status.Token, p player, lifted bool) []time.Duration {
 	case t.Doubt != nil:
 		settled := time.Until(t.Doubt.Since.Add(time.Minute))
 		if end := t.Doubt.OldWorksUntil; settled <= 0 && !end.IsZero() {
-			halfway, last := time.Until(end.Add(-grace/2)), time.Until(end.Add(-min(grace/4, time.Hour)))
-			return []time.Duration{halfway, last, max(next, last)}
+			quarter, half := time.Until(end.Add(-grace*3/4)), time.Until(end.Add(-grace/2))
+			return []time.Duration{quarter, half, max(next, half)}
 		}
 		return []time.Duration{max(settled, next)}
 	case t.Verification != nil && !t.Verification.Refused && p.verify != nil: // until a refusal is believed

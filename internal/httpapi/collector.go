@@ -18,7 +18,7 @@ type stateCollector struct {
 
 	info, lastSuccess, next, expiry, graceEnd, lastSeen, enabled, paused, failures, state *prometheus.Desc
 	gone, outside, verifyFailing, replaced, ordersPending                                 *prometheus.Desc
-	pending, pendingOldest, session, drift, versionDeletes                                *prometheus.Desc
+	pending, pendingOldest, session, drift, versionDeletes, reissueOwed, cutOff           *prometheus.Desc
 }
 
 // Show registers the gauges that are read from source. vaultSession returns when the
@@ -30,11 +30,15 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 	}
 	m.registry.MustRegister(&stateCollector{
 		source: source, vaultSession: vaultSession, clockDrift: clockDrift,
-		info:          desc("rotatord_token_info", "A configured token; always 1.", "token", "account", "strategy", "schedule"),
-		lastSuccess:   desc("rotatord_token_last_success_timestamp_seconds", "When the token was last rotated with success.", "token"),
-		next:          desc("rotatord_token_next_rotation_timestamp_seconds", "When the token is to be worked on next.", "token"),
-		expiry:        desc("rotatord_token_expiry_timestamp_seconds", "When the service token itself expires; absent if never or unknown.", "token"),
-		graceEnd:      desc("rotatord_token_grace_end_timestamp_seconds", "When the previous secret stops working; absent if it was revoked at once.", "token"),
+		info:        desc("rotatord_token_info", "A configured token; always 1.", "token", "account", "strategy", "schedule"),
+		lastSuccess: desc("rotatord_token_last_success_timestamp_seconds", "When the token was last rotated with success.", "token"),
+		next:        desc("rotatord_token_next_rotation_timestamp_seconds", "When the token is to be worked on next.", "token"),
+		expiry:      desc("rotatord_token_expiry_timestamp_seconds", "When the service token itself expires; absent if never or unknown.", "token"),
+		graceEnd:    desc("rotatord_token_grace_end_timestamp_seconds", "When the previous secret stops working; absent if it was revoked at once.", "token"),
+		reissueOwed: desc("rotatord_token_reissue_owed_timestamp_seconds",
+			"Since when a lost secret waits to be made up for; absent if none does.", "token"),
+		cutOff: desc("rotatord_token_cutoff_timestamp_seconds",
+			"When consumers are left without a secret that works unless the pending work is done before; absent if none is pending that threatens them.", "token"),
 		lastSeen:      desc("rotatord_token_last_seen_timestamp_seconds", "When Cloudflare last saw the token used; absent if unknown.", "token"),
 		enabled:       desc("rotatord_token_enabled", "Whether the token is enabled at Cloudflare; absent before it was asked.", "token"),
 		paused:        desc("rotatord_token_paused", "Whether an operator has paused the token, by its name or with all tokens.", "token"),
@@ -59,7 +63,7 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled, c.paused,
 		c.failures, c.state, c.gone, c.outside, c.verifyFailing, c.replaced, c.ordersPending, c.pending, c.pendingOldest, c.session, c.drift,
-		c.versionDeletes} {
+		c.versionDeletes, c.reissueOwed, c.cutOff} {
 		ch <- d
 	}
 }
@@ -90,6 +94,8 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		timestamp(c.next, t.Next, t.Name)
 		timestamp(c.expiry, t.Expiry, t.Name)
 		timestamp(c.graceEnd, t.GraceEnd, t.Name)
+		timestamp(c.reissueOwed, t.ReissueOwed, t.Name)
+		timestamp(c.cutOff, t.CutOffAt, t.Name)
 		timestamp(c.lastSeen, t.LastSeen, t.Name)
 		for _, d := range t.Deletions {
 			timestamp(c.versionDeletes, d.At, t.Name, d.Sink)

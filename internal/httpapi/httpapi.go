@@ -139,6 +139,7 @@ func servePage(w http.ResponseWriter, o Options) {
 		NextIn, LastAgo, ExpiresIn string
 		OldWorksIn                 string // in doubt: until the old secret stops working
 		RenewsIn                   string
+		CutOff                     bool // consumers have no secret that works
 	}
 	data := struct {
 		Version string
@@ -150,6 +151,7 @@ func servePage(w http.ResponseWriter, o Options) {
 	for _, t := range status.Scrubbed(o.Source.Tokens()) {
 		r := row{TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now)}
 		r.RenewsIn = status.Distance(t.Renews, now)
+		r.CutOff = !t.CutOffAt.IsZero() && !t.CutOffAt.After(now)
 		if t.Doubt != nil {
 			r.OldWorksIn = status.Distance(t.Doubt.OldWorksUntil, now)
 		}

@@ -415,6 +415,9 @@ rotatord_replaced_tokens{token="new"} 2
 # HELP rotatord_sink_version_deletion_timestamp_seconds When a sink deletes by itself what it holds; absent if it keeps it.
 # TYPE rotatord_sink_version_deletion_timestamp_seconds gauge
 rotatord_sink_version_deletion_timestamp_seconds{sink="vault:secret/access/ci",token="ci-deploy"} 1.7724384e+09
+# HELP rotatord_token_cutoff_timestamp_seconds When consumers are left without a secret that works unless the pending work is done before; absent if none is pending that threatens them.
+# TYPE rotatord_token_cutoff_timestamp_seconds gauge
+rotatord_token_cutoff_timestamp_seconds{token="ci-deploy"} 1.77236634e+09
 # HELP rotatord_token_gone Whether the last inventory did not have the service token.
 # TYPE rotatord_token_gone gauge
 rotatord_token_gone{token="ci-deploy"} 1
@@ -422,10 +425,14 @@ rotatord_token_gone{token="new"} 0
 # HELP rotatord_token_out_of_band_timestamp_seconds When somebody else rotated the token; absent after a rotation of our own.
 # TYPE rotatord_token_out_of_band_timestamp_seconds gauge
 rotatord_token_out_of_band_timestamp_seconds{token="ci-deploy"} 1.7723592e+09
+# HELP rotatord_token_reissue_owed_timestamp_seconds Since when a lost secret waits to be made up for; absent if none does.
+# TYPE rotatord_token_reissue_owed_timestamp_seconds gauge
+rotatord_token_reissue_owed_timestamp_seconds{token="ci-deploy"} 1.7723646e+09
 # HELP rotatord_token_verify_failing Whether a new secret in every sink is refused where it is tried; absent where none is tried.
 # TYPE rotatord_token_verify_failing gauge
 rotatord_token_verify_failing{token="ci-deploy"} 1
-`, "rotatord_orders_pending", "rotatord_replaced_tokens", "rotatord_sink_version_deletion_timestamp_seconds", "rotatord_token_gone", "rotatord_token_out_of_band_timestamp_seconds", "rotatord_token_verify_failing")
+`, "rotatord_orders_pending", "rotatord_replaced_tokens", "rotatord_sink_version_deletion_timestamp_seconds", "rotatord_token_gone", "rotatord_token_out_of_band_timestamp_seconds", "rotatord_token_verify_failing",
+		"rotatord_token_cutoff_timestamp_seconds", "rotatord_token_reissue_owed_timestamp_seconds")
 
 	// One state is 1, and only one.
 	for _, state := range status.States {

@@ -84,6 +84,10 @@ func (r Record) CutOffAt() time.Time {
 		return r.Doubt.OldWorksUntil
 	case r.Step == StepInDoubt:
 		return w.IntentAt
+	case r.Step == StepIntent && w.Delivered:
+		return time.Time{}
+	case r.Step == StepIntent && !w.GraceEndsAt.IsZero(): // it is held in memory, and the old one may have been extended
+		return w.GraceEndsAt
 	case r.Step == StepIntent:
 		return w.IntentAt.Add(time.Duration(w.Grace))
 	}
@@ -182,15 +186,24 @@ func (a *attempt) restoreGrace(ctx context.Context) {
 	a.keepOldAlive(ctx)
 }
 
-// keepLostAlive extends the old secret while the rotation that makes up for a lost one cannot be
-// carried out. Where nobody knows whether the lost request was carried out, the previous secret may
-// be an older one, which is not to be revived if it was revoked.
-func (a *attempt) keepLostAlive(ctx context.Context) {
-	l, last := a.record.Lost, a.record.Last
+// KeepsLostAlive reports whether the old secret is extended while the rotation that makes up for a lost
+// one cannot be carried out. Where nobody knows whether the lost request was carried out, the previous
+// secret may be an older one, which is not to be revived if it was revoked.
+func (r Record) KeepsLostAlive() bool {
+	l, last := r.Lost, r.Last
 	switch {
-	case l == nil, a.record.Step != StepIdle && a.record.Step != StepClaimed, !l.CutOff.IsZero(), a.record.revokes():
-		return
-	case a.record.OldDiesBy.IsZero() && last != nil && (last.Revoked || last.GraceEndsAt.IsZero()):
+	case l == nil, l.Grace == 0, r.Step != StepIdle && r.Step != StepClaimed, !l.CutOff.IsZero(), r.revokes():
+		return false
+	case r.OldDiesBy.IsZero() && last != nil && (last.Revoked || last.GraceEndsAt.IsZero()):
+		return false
+	}
+	return true
+}
+
+// keepLostAlive extends the old secret as long as [Record.KeepsLostAlive] says so.
+func (a *attempt) keepLostAlive(ctx context.Context) {
+	l := a.record.Lost
+	if !a.record.KeepsLostAlive() {
 		return
 	}
 	by := extendBy(time.Duration(l.Grace), later(l.Until, a.keptUntil(l.RotationID)), l.At, true, a.now())

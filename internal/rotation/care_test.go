@@ -107,6 +107,59 @@ func TestRenewal(t *testing.T) {
 	})
 }
 
+// TestRenewalIsDenserTowardsTheEnd: Cloudflare is away until after the end, and every back-off has grown.
+func TestRenewalIsDenserTowardsTheEnd(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = expiring(w, r, token, 31*24*time.Hour, 30*24*time.Hour)
+		end := w.record().Facts.ExpiresAt
+		w.fault = func(_ int, c string) fault {
+			if c == "renew" {
+				return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Status: 503}}
+			}
+			return fault{}
+		}
+		for time.Since(end) < 20*time.Minute {
+			if err := w.care(r, token); err == nil {
+				t.Fatal("it did not fail")
+			}
+			left, wait := time.Until(end), time.Until(rotation.NextChore(token, w.record()))
+			want := time.Hour
+			switch {
+			case left < -10*time.Minute:
+				want = 30 * time.Second
+			case left <= 2*time.Minute:
+				want = 3 * time.Second
+			default:
+				want = min(want, left/8+time.Second)
+			}
+			if wait <= 0 || wait > want {
+				t.Fatalf("with %s left the next try comes in %s, want %s at most", left, wait, want)
+			}
+		}
+		w.fault = nil
+		if err := w.care(r, token); err != nil || !w.record().Facts.ExpiresAt.After(time.Now()) {
+			t.Error(err, w.record().Facts)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // a person has to change something
+		token = expiring(w, r, token, time.Minute, 30*24*time.Hour)
+		w.fault = func(_ int, c string) fault {
+			if c == "renew" {
+				return fault{before: &rotation.IssuerError{Class: rotation.Refused, Status: 403}}
+			}
+			return fault{}
+		}
+		for range 8 {
+			if err := w.care(r, token); err == nil {
+				t.Fatal("it did not fail")
+			}
+		}
+		if wait := time.Until(rotation.NextChore(token, w.record())); wait != 10*time.Second {
+			t.Error("it is tried again in", wait)
+		}
+	})
+}
+
 // TestRotatedOutside: somebody else rotates, and nothing that is shown is different but when.
 func TestRotatedOutside(t *testing.T) {
 	outside := func(w *world) (n int) {

@@ -29,6 +29,26 @@ func choreBackOff(failures int) time.Duration {
 	return min(BackOff(failures)<<min(max(failures-8, 0), 3), maxChoreBackOff)
 }
 
+// After the end of a service token that could not be renewed it is tried every few seconds for lateRenewal,
+// and then every lateRenewalWait: all its consumers are locked out.
+const (
+	lateRenewal     = 10 * time.Minute
+	lateRenewalWait = 30 * time.Second
+)
+
+// renewalBackOff is how long to wait after a renewal that failed, of a service token that ends in left. The
+// closer the end, the denser the tries; soon is the wait at the end itself.
+func renewalBackOff(failures int, left, soon time.Duration) time.Duration {
+	wait := choreBackOff(failures)
+	switch {
+	case left < -lateRenewal:
+		return min(wait, lateRenewalWait)
+	case left <= emergencyAhead:
+		return min(wait, soon)
+	}
+	return min(wait, max(left/8, soon))
+}
+
 // NextChore is when there is something to be done for a token beside its rotations; the zero
 // time if there is nothing. Like [NextDue] it depends on its arguments alone.
 func NextChore(t Token, r Record) time.Time {
@@ -167,12 +187,16 @@ func (a *attempt) renew(ctx context.Context) error {
 			continue
 		}
 		changed = true
+		ctx := ctx
+		if facts.ExpiresAt.Sub(now) <= emergencyAhead {
+			ctx = WithUrgency(ctx, UrgencyEmergency)
+		}
 		if err := a.renewOne(ctx, facts); err != nil && ctx.Err() != nil { // the daemon stops: nobody's failure
 			errs = append(errs, err)
 		} else if err != nil {
 			a.record.Renewal.Failures++
 			a.record.Renewal.LastError = err.Error()
-			a.record.Renewal.NotBefore = now.Add(choreBackOff(a.record.Renewal.Failures))
+			a.record.Renewal.NotBefore = a.nextRenewal(err)
 			errs = append(errs, fmt.Errorf("renewing the service token %s: %w", facts.ID, err))
 		} else {
 			a.record.Renewal = Renewal{At: now}
@@ -182,6 +206,23 @@ func (a *attempt) renew(ctx context.Context) error {
 		return nil
 	}
 	return errors.Join(errors.Join(errs...), a.saveOr(ctx, before))
+}
+
+// nextRenewal is when a renewal that failed is tried again. One wait counts for both of a pair, so the one
+// that ends first decides.
+func (a *attempt) nextRenewal(cause error) time.Time {
+	now, soon := a.now().UTC(), emergencyWait
+	if e, isIssuers := errors.AsType[*IssuerError](cause); !isIssuers || e.Class == Refused { // a person has to change something first
+		soon = refusedWait
+	}
+	end := a.record.Facts.ExpiresAt
+	if spare := a.record.Spare; !a.token.renewAt(spare).IsZero() {
+		end = sooner(spare.ExpiresAt, end)
+	}
+	if errors.Is(cause, errStillNear) { // it lives on for as long as a renewal lasts
+		return now.Add(min(choreBackOff(a.record.Renewal.Failures), max(end.Sub(now)/2, soon)))
+	}
+	return now.Add(renewalBackOff(a.record.Renewal.Failures, end.Sub(now), soon))
 }
 
 // renewOne renews one service token. What is known of it is looked at first, since a listing
@@ -218,11 +259,14 @@ func (a *attempt) renewOne(ctx context.Context, facts *TokenFacts) (err error) {
 		return fmt.Errorf("it was renewed, and still ends at %s", facts.ExpiresAt.Format(time.RFC3339))
 	}
 	if at := a.token.renewAt(*facts); !at.IsZero() && !at.After(a.now()) { // it would be renewed without end
-		return fmt.Errorf("it was renewed, and ends at %s, which is within renew_before again: make that shorter, or renew_for longer",
-			facts.ExpiresAt.Format(time.RFC3339))
+		return fmt.Errorf("it was renewed, and ends at %s, %w: make that shorter, or renew_for longer",
+			facts.ExpiresAt.Format(time.RFC3339), errStillNear)
 	}
 	return nil
 }
+
+// errStillNear is in the error of a renewal that succeeded, and has to be repeated soon.
+var errStillNear = errors.New("which is within renew_before again")
 
 // renewFor is how long a renewal lasts; without a duration that is a year.
 func (t Token) renewFor() (d time.Duration, ok bool) {

@@ -15,7 +15,7 @@ const (
 	// Why it is no longer, or still, in doubt.
 	ReasonUpdatedAtUnchanged = "updated_at_unchanged" // not carried out: back to due
 	ReasonOldSecretRevoked   = "old_secret_revoked"   // grace 0: the old secret is dead already
-	ReasonGraceEnding        = "grace_ending"         // the old secret is about to die
+	ReasonGraceEnding        = "grace_ending"         // half of the grace is left, or three graces are over
 	ReasonOldSecretWorks     = "old_secret_works"     // wait: rotating again would kill it
 	ReasonSettling           = "settling"             // wait: the request may still be under way
 	ReasonSpare              = "spare"                // pair: what was rotated is not in use, so do it again

@@ -19,7 +19,7 @@
 //     it was not carried out.
 //   - An unknown outcome makes the token "in doubt". It is resolved by looking at the
 //     world ([Judge]). It is not rotated again while the old secret may still work, until
-//     shortly before that secret's grace ends.
+//     half of that secret's grace is left or three graces are over.
 //
 // The package reaches the world through the ports in ports.go and imports no adapter.
 package rotation
@@ -531,6 +531,8 @@ func (a *attempt) deliverUnsealed(ctx context.Context, issued Issued, sealErr er
 	if undelivered := a.deliver(ctx, issued.Credential); undelivered != nil {
 		a.keepOldAlive(ctx)
 		err = errors.Join(err, undelivered)
+	} else {
+		a.record.Work.Delivered = true
 	}
 	return a.stall(ctx, "seal", err)
 }

@@ -227,6 +227,9 @@ type Work struct {
 	// TouchedAt is updated_at after our own last extension of the grace.
 	TouchedAt time.Time `json:"touched_at,omitzero"`
 
+	// Delivered is set if every sink has the secret although it could not be sealed.
+	Delivered bool `json:"delivered,omitempty"`
+
 	Verification Verification `json:"verification,omitzero"`
 
 	// ChangedAt is updated_at of a change at Cloudflare after our answer that was not our own; zero if

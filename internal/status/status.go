@@ -64,6 +64,13 @@ type Token struct {
 	// limit. WaitsUntil is until when; zero if that is not known, or if nothing holds it up.
 	WaitsFor   string    `json:"waits_for,omitempty"`
 	WaitsUntil time.Time `json:"waits_until,omitzero"`
+	// ReissueOwed is since when a rotation is owed that makes up for a lost secret; zero if none is.
+	ReissueOwed time.Time `json:"reissue_owed_since,omitzero"`
+	// CutOffAt is when consumers are left without a secret that works unless the pending work is done
+	// before; in the past, they have none now. Zero if no pending work threatens them.
+	CutOffAt time.Time `json:"cut_off_at,omitzero"`
+	// Emergency is set if CutOffAt is at most two minutes away: the token is tried every few seconds.
+	Emergency bool `json:"emergency,omitempty"`
 	// Gone is set if the last inventory did not have the service token.
 	Gone bool `json:"gone,omitempty"`
 	// Outside is when somebody else rotated the token, until it is rotated anew; else zero.
@@ -81,6 +88,12 @@ type Token struct {
 	Verifies     bool          `json:"verifies,omitempty"`
 	Verification *Verification `json:"verification,omitempty"`
 	Unverified   string        `json:"unverified,omitempty"`
+}
+
+// Endangered reports whether consumers are cut off or about to be, and not only for the moment that every
+// rotation takes.
+func (t Token) Endangered() bool {
+	return t.Emergency && (t.Failures > 0 || t.Verification != nil && t.Verification.Refused)
 }
 
 // Deletion is when a sink deletes by itself what it holds: Vault's delete_version_after.
