@@ -265,7 +265,7 @@ func (w *world) refuse(t *testing.T, d *daemon, name string) *daemon {
 		s := d.token(t, name)
 		return s.State == "stored" && s.Verification != nil && s.Verification.Refused
 	})
-	w.says(t, 1, "is in hand", "revoke-previous", name)
+	w.says(t, 1, "is in progress", "revoke-previous", name)
 	w.says(t, 0, "", "resolve", name, "--accept")
 	eventually(t, 10*time.Second, "the end of the rotation", func() bool { return d.token(t, name).State == "idle" })
 	if s := d.token(t, name); !strings.Contains(s.Unverified, "operator") || w.stats(t).Rotations[w.tokenID(name)] != before {
