@@ -93,7 +93,7 @@ func TestViolations(t *testing.T) {
 		"grace cut short":             {change: func(r *result) { r.rotatedAt, r.oldDied = time.Hour, day }, want: "the old secret died 23 h after the rotation"},
 		"grace kept":                  {change: func(r *result) { r.rotatedAt, r.oldDied = time.Hour, day+time.Hour }},
 		"grace kept but for the last": {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 23 * time.Hour }},
-		"grace cut shorter":           {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 22 * time.Hour }, want: "died 22 h after"},
+		"grace cut shorter":           {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 11 * time.Hour }, want: "died 11 h after"},
 		"replaced":                    {player: player{replace: true}, change: func(r *result) { r.made, r.left = 1, 1 }},
 		"a second one is left":        {player: player{replace: true}, change: func(r *result) { r.made, r.left = 1, 2 }, want: "there are 2 service tokens"},
 		"made, and then rotated":      {player: player{create: true}, disaster: disaster{first: true}, change: func(r *result) { r.made, r.left = 1, 1 }},
