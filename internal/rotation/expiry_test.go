@@ -2,14 +2,96 @@ package rotation_test
 
 import (
 	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"rotatord/internal/rotation"
 )
 
-// What a secret that is pending must not let happen to the one in use: the rows of the table in
-// docs/rotation-cycle.md that no other test is behind.
+// expiryTests are the tests behind each row of the table "Where a secret in use can expire while work is
+// pending" in docs/rotation-cycle.md. Those of this file are for the rows that had none.
+var expiryTests = map[string][]string{
+	"in doubt, shown to be carried out":      {"TestExtendedAsSoonAsItIsKnown", "TestUnknownOutcomeWaitsForTheGrace"},
+	"in doubt, nothing shows it":             {"TestUnknownOutcomeWaitsForTheGrace", "TestAmbiguousLossKeepsWhatWasNotRevoked"},
+	"reissue owed":                           {"TestOwedReissueKeepsTheOldSecretAlive", "TestKeptAliveForThirtyDays", "TestNobodyIsStranded"},
+	"sealed, and a sink is away":             {"TestSealedKeepsTheOldSecretAlive", "TestOldSecretIsKeptAliveWhileTheSinkIsAway", "TestLateDeliveryGivesAWholeGrace"},
+	"sealed, and the journal cannot be read": {"TestSealedInAJournalThatCannotBeRead", "TestSealedAnswerIsLost"},
+	"unsealed: the disk refuses the seal":    {"TestSealedKeepsTheOldSecretAlive", "TestUnsealedAndDeliveredIsNoCutOff"},
+	"the ledger cannot be written":           {"TestOwedReissueKeepsTheOldSecretAlive", "TestDeliveredThoughTheLedgerFails"},
+	"stored, and `verify` is refused":        {"TestRefusedByVerifyKeepsTheOldSecretAlive", "TestRefusedSecretKeepsTheOldOneAlive"},
+	"the answer to a reissue is lost too":    {"TestReissueIsLostToo"},
+	"`--revoke-now`, or `grace: 0`":          {"TestNothingExtendsWhatIsToDie", "TestEmergencyIsTriedEveryFewSeconds"},
+	"overtaken":                              {"TestOvertakenIsToldOnce", "TestOwnExtensionDoesNotHideARotation"},
+	"the renewal of the service token fails": {"TestRenewalIsDenserTowardsTheEnd"},
+	"the service token ends while a rotation is sealed, stored, or in doubt and shown to be carried out": {"TestRenewedMeanwhile"},
+	"a pair, whatever is pending":                           {"TestPairDoubtIsNoTrouble", "TestPairSurvivesEverything"},
+	"`create` and `strategy: replace`, whatever is pending": {"TestMakingSurvivesEverything", "TestReplacedTokenOutlivesRefusal"},
+	"the daemon is down":                                    {"TestOwedReissueKeepsTheOldSecretAlive", "TestNobodyIsStranded"},
+}
+
+// TestExpiryTableIsTested: each row of the table has a test behind it that exists.
+func TestExpiryTableIsTested(t *testing.T) {
+	content, err := os.ReadFile("../../docs/rotation-cycle.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(content), "\n## Where a secret in use can expire while work is pending\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	var rows []string
+	for line := range strings.Lines(section) {
+		if cell, ok := strings.CutPrefix(line, "| "); ok && !strings.HasPrefix(line, "| ---") && !strings.HasPrefix(line, "| pending |") {
+			cell, _, _ = strings.Cut(cell, " |")
+			rows = append(rows, cell)
+		}
+	}
+	slices.Sort(rows)
+	if want := slices.Sorted(maps.Keys(expiryTests)); !slices.Equal(rows, want) {
+		t.Errorf("the table has the rows\n%q, and tests are named for\n%q", rows, want)
+	}
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code strings.Builder
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code.Write(text)
+	}
+	for row, tests := range expiryTests {
+		for _, name := range tests {
+			if !strings.Contains(code.String(), "\nfunc "+name+"(t *testing.T)") {
+				t.Errorf("%s: there is no test %s", row, name)
+			}
+		}
+	}
+}
+
+// TestSealedInAJournalThatCannotBeRead: what is sealed is there and cannot be read for now, which is not
+// known to be a loss.
+func TestSealedInAJournalThatCannotBeRead(t *testing.T) {
+	const grace = 40 * time.Minute
+	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		time.Sleep(time.Hour)
+		w.failOnce("sink store", fault{before: errors.New("away")})
+		w.advance(r, token)
+		w.unopened = errors.New("input/output error")
+		if refused := w.endure(r, token, 10*grace, nil); refused > 0 || w.rotates != 1 || w.record().Step != rotation.StepSealed {
+			t.Errorf("refused for %s, %d rotates, %+v", refused, w.rotates, w.record())
+		}
+		w.unopened = nil
+		if refused := w.endure(r, token, 2*time.Minute, nil); refused > 0 || w.sink.ClientSecret.Reveal() != w.current {
+			t.Errorf("refused for %s, %+v", refused, w.record())
+		}
+	})
+}
 
 // TestSealedKeepsTheOldSecretAlive: a sink is away for many graces, with or without a disk for the seal.
 func TestSealedKeepsTheOldSecretAlive(t *testing.T) {
