@@ -244,6 +244,8 @@ func alertsOf(t status.Token, now time.Time, d time.Duration) (alerts []string) 
 	}
 	then := now.Add(d)
 	fires("RotatordTokenInDoubt", t.Doubt != nil && then.Sub(t.Doubt.Since) >= 2*time.Minute)
+	fires("RotatordConsumersCutOff", !t.CutOffAt.IsZero() && d >= time.Minute && then.Sub(t.CutOffAt) >= time.Minute)
+	fires("RotatordReissueDelayed", !t.ReissueOwed.IsZero() && d >= time.Minute && then.Sub(t.ReissueOwed) > 6*time.Minute)
 	fires("RotatordSecretOvertaken", t.State == status.Overtook && d >= time.Minute)
 	fires("RotatordSecretPending", (t.State == "sealed" || t.State == "stored") && d > 11*time.Minute)
 	fires("RotatordSecretPendingGraceEnding",

@@ -321,11 +321,11 @@ func looks(t status.Token, p player, lifted bool) []time.Duration {
 	case t.Verification != nil && !t.Verification.Refused && p.verify != nil: // until a refusal is believed
 		return []time.Duration{max(next, p.verify.within-time.Since(t.Verification.Since))}
 	case (t.State == "sealed" || t.State == "stored") && !t.GraceEnd.IsZero():
-		halfway := time.Until(t.GraceEnd.Add(-grace/2)) - time.Second
+		quarter := time.Until(t.GraceEnd.Add(-grace*3/4)) + time.Second // it is over
 		if lifted {
 			return []time.Duration{next}
 		}
-		return []time.Duration{halfway}
+		return []time.Duration{quarter}
 	case lifted:
 		return []time.Duration{next}
 	default: // it waits for the end of the disaster

@@ -11,7 +11,7 @@ import (
 
 // This file holds what is done for a token beside its rotations: the service token itself is
 // renewed before it ends, and those whose place others took are deleted. It is done while no
-// rotation is in hand. Each may be repeated, so neither needs steps of its own.
+// rotation is in hand, but for a renewal that cannot wait any longer. Each may be repeated, so neither needs steps of its own.
 
 // Renewal is what is known of renewals that fail, and of the last that did not.
 type Renewal struct {
@@ -53,7 +53,7 @@ func renewalBackOff(failures int, left, soon time.Duration) time.Duration {
 // time if there is nothing. Like [NextDue] it depends on its arguments alone.
 func NextChore(t Token, r Record) time.Time {
 	if r.Step != StepIdle {
-		return time.Time{}
+		return renewsMeanwhile(t, r)
 	}
 	next := time.Time{}
 	for _, replaced := range r.Replaced {
@@ -71,6 +71,27 @@ func RenewsAt(t Token, r Record) (next time.Time) {
 	for _, facts := range []TokenFacts{r.Facts, r.Spare} {
 		if at := t.renewAt(facts); !at.IsZero() {
 			next = sooner(next, later(at, r.Renewal.NotBefore))
+		}
+	}
+	return next
+}
+
+// renewsMeanwhile is when the service token is to be renewed while a rotation is in progress, which can take
+// weeks: when a quarter of renew_before is left. Zero if never. While nobody knows whether the request of a doubt
+// was carried out it is not renewed, because that moves updated_at, which may yet show it.
+func renewsMeanwhile(t Token, r Record) (next time.Time) {
+	switch {
+	case r.Step == StepSealed || r.Step == StepStored:
+		if r.Work.Makes != "" || r.Work.Overtaken != nil { // what consumers find is replaced, or changed by others
+			return time.Time{}
+		}
+	case r.Step == StepInDoubt && (r.Doubt.CarriedOut || r.Doubt.Answered()) && !r.Work.Apart():
+	default:
+		return time.Time{}
+	}
+	for _, facts := range []TokenFacts{r.Facts, r.Spare} {
+		if at := t.renewAt(facts); !at.IsZero() {
+			next = sooner(next, later(at.Add(t.RenewBefore*3/4), r.Renewal.NotBefore))
 		}
 	}
 	return next
@@ -106,6 +127,9 @@ func (a *attempt) chores(ctx context.Context) (any bool, err error) {
 	next := NextChore(a.token, a.record)
 	if next.IsZero() || next.After(a.now()) {
 		return false, nil
+	}
+	if a.record.Step != StepIdle {
+		return true, a.renewMeanwhile(ctx)
 	}
 	return true, errors.Join(a.deleteReplaced(ctx), a.renew(ctx))
 }
@@ -181,9 +205,12 @@ func (a *attempt) deleteOne(ctx context.Context, old *Replaced) error {
 func (a *attempt) renew(ctx context.Context) error {
 	var errs []error
 	before := a.record
-	changed, now := false, a.now().UTC()
+	changed, now, ahead := false, a.now().UTC(), time.Duration(0)
+	if a.record.Step != StepIdle {
+		ahead = a.token.RenewBefore * 3 / 4
+	}
 	for _, facts := range []*TokenFacts{&a.record.Facts, &a.record.Spare} {
-		if at := a.token.renewAt(*facts); at.IsZero() || later(at, a.record.Renewal.NotBefore).After(now) {
+		if at := a.token.renewAt(*facts); at.IsZero() || later(at.Add(ahead), a.record.Renewal.NotBefore).After(now) {
 			continue
 		}
 		changed = true
@@ -205,7 +232,19 @@ func (a *attempt) renew(ctx context.Context) error {
 	if !changed {
 		return nil
 	}
-	return errors.Join(errors.Join(errs...), a.saveOr(ctx, before))
+	err := a.save(ctx, a.record.Step)
+	if err != nil {
+		a.record = before
+	}
+	return errors.Join(errors.Join(errs...), err)
+}
+
+// renewMeanwhile renews while a rotation is in progress. A peer that hangs must not hold that up.
+func (a *attempt) renewMeanwhile(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	a.record = a.record.clone() // so that renew can go back to what it was
+	return a.renew(ctx)
 }
 
 // nextRenewal is when a renewal that failed is tried again. One wait counts for both of a pair, so the one
@@ -237,8 +276,17 @@ func (a *attempt) renewOne(ctx context.Context, facts *TokenFacts) (err error) {
 	if err != nil {
 		return err
 	}
-	if news := a.notice(facts, now); news != nil {
-		a.tell(news)
+	inHand := a.record.Work != nil && a.record.Work.TokenID == facts.ID
+	switch {
+	case inHand: // our own request has changed it since
+		if a.record.Step == StepSealed {
+			a.noteChange(now)
+		}
+		*facts = now
+	default:
+		if news := a.notice(facts, now); news != nil {
+			a.tell(news)
+		}
 	}
 	if at := a.token.renewAt(*facts); at.IsZero() || at.After(a.now()) {
 		return nil
@@ -255,6 +303,9 @@ func (a *attempt) renewOne(ctx context.Context, facts *TokenFacts) (err error) {
 	}
 	before := facts.ExpiresAt
 	*facts = facts.updatedBy(renewed)
+	if inHand {
+		a.record.Work.TouchedAt = later(a.record.Work.TouchedAt, renewed.UpdatedAt)
+	}
 	if !facts.ExpiresAt.After(before) {
 		return fmt.Errorf("it was renewed, and still ends at %s", facts.ExpiresAt.Format(time.RFC3339))
 	}

@@ -560,6 +560,7 @@ func (a *attempt) commit(ctx context.Context) error {
 			At: a.now().UTC(), Digest: work.Digest, GraceEndsAt: work.GraceEndsAt, AskedAt: work.IntentAt,
 			Unverified: work.Verification.unproven(),
 		}
+		renewed := a.record.factsOf(work.TokenID)
 		switch {
 		case work.Spare:
 			a.switchToSpare()
@@ -570,6 +571,9 @@ func (a *attempt) commit(ctx context.Context) error {
 		if work.Makes != "" { // whose answer shows all that there is
 			a.record.Facts = work.After
 			a.record.Facts.ID = work.TokenID
+		}
+		if a.record.Renewal.At.After(work.IntentAt) && renewed.ExpiresAt.After(a.record.Facts.ExpiresAt) { // meanwhile
+			a.record.Facts.ExpiresAt, a.record.Facts.Duration = renewed.ExpiresAt, renewed.Duration
 		}
 		if work.TouchedAt.After(a.record.Facts.UpdatedAt) {
 			a.record.Facts.UpdatedAt = work.TouchedAt

@@ -173,6 +173,16 @@ func (r Record) GraceEnd() time.Time {
 	return time.Time{}
 }
 
+// factsOf returns what is known of that service token; zero if nothing is.
+func (r Record) factsOf(tokenID string) TokenFacts {
+	for _, facts := range []TokenFacts{r.Facts, r.Spare} {
+		if facts.ID == tokenID {
+			return facts
+		}
+	}
+	return TokenFacts{}
+}
+
 // owed reports whether a rotation must follow whatever the schedule says.
 func (r Record) owed() bool {
 	return r.NextTrigger != "" || !r.OldDiesBy.IsZero() || r.Lost != nil

@@ -96,6 +96,8 @@ type world struct {
 	pending map[string]rotation.Issued
 	// unreadable is set if nothing of it can be opened.
 	unreadable bool
+	// unopened is why nothing of it can be read now; nil if it can be.
+	unopened error
 	reserved   map[string]bool
 	sink       rotation.Credential
 	version    int
@@ -267,6 +269,9 @@ func (w *world) Open(_ context.Context, id string) (rotation.Issued, bool, error
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	issued, ok := w.pending[id]
+	if w.unopened != nil {
+		return rotation.Issued{}, false, w.unopened
+	}
 	if ok && w.unreadable {
 		return rotation.Issued{}, false, rotation.ErrUnreadable
 	}
