@@ -84,8 +84,9 @@ type issuance struct {
 
 // strike is a time in which the daemon or Vault was away.
 type strike struct {
-	what     string
-	from, to time.Time
+	what       string
+	credential int // -1 for all
+	from, to   time.Time
 }
 
 // refusalKind is why a sample was refused.
@@ -97,6 +98,8 @@ const (
 	// cutOff: a reissue after a lost answer was carried out, and ended the old secret. The new one is on
 	// its way to Vault: in an answer, in the daemon's memory, or sealed.
 	cutOff refusalKind = "cut off"
+	// interrupted: the same, and the daemon, Vault or the path of the sink was taken away at that moment.
+	interrupted refusalKind = "interrupted"
 	// secondLost: the same, but the answer of that reissue did not survive a SIGKILL, so another one is needed.
 	secondLost refusalKind = "second lost"
 	// notRead: Vault holds a good secret already, and the client could not read it since Vault was away.
@@ -108,7 +111,8 @@ type outage struct {
 	credential int
 	kind       refusalKind
 	from, to   time.Time
-	during     string // what was killed at the time
+	samples    int
+	during     string // what was away at the time
 }
 
 // loses decides about the answer of a rotation that was carried out. One in seven is lost, and never
@@ -174,6 +178,7 @@ func (o *outages) watchGraces(ctx context.Context) {
 				o.struckFor[held] = true
 				o.away[credential] = time.Now().Add(sinkAway)
 				o.sinks++
+				o.strikes = append(o.strikes, strike{"sink", credential, time.Now(), time.Now().Add(sinkAway)})
 			}
 			o.mu.Unlock()
 		}
@@ -192,25 +197,24 @@ func (o *outages) sample(ctx context.Context, t *testing.T, credential int) {
 		has    credentialRead
 		since  time.Time // of the first refusal in a row
 		kind   refusalKind
-		cached []time.Time // refused while Vault was away
+		n      int // refused in a row
+		cached int // of them while Vault was away
 	)
 	end := func(at time.Time) {
 		if !since.IsZero() {
-			o.end(outage{credential: credential, kind: kind, from: since, to: at})
+			o.end(outage{credential: credential, kind: kind, from: since, to: at, samples: n})
 		}
-		since, kind = time.Time{}, ""
+		since, kind, n = time.Time{}, "", 0
 	}
 	for ; ctx.Err() == nil; sleep(ctx, samplePause) {
 		began := time.Now()
 		now, err := c.read()
 		fresh := err == nil
 		if fresh {
-			if len(cached) > 0 && now != has.credential && kind == cutOff {
-				// Vault was given the new secret before the client could read it.
-				o.reclassify(len(cached), kind, notRead)
-				kind = notRead
+			if cached > 0 && cached == n && now != has.credential && kind == cutOff {
+				kind = notRead // Vault was given the new secret before the client could read it
 			}
-			cached = nil
+			cached = 0
 			has = credentialRead{now, true}
 			o.saw(credential, now)
 		} else if !has.ok {
@@ -243,9 +247,9 @@ func (o *outages) sample(ctx context.Context, t *testing.T, credential int) {
 		if kind == cutOff && why == secondLost {
 			kind = why
 		}
-		o.refuse(kind)
+		n++
 		if !fresh {
-			cached = append(cached, began)
+			cached++
 		}
 	}
 	end(time.Now())
@@ -271,19 +275,6 @@ func (o *outages) count(fresh bool) {
 	}
 }
 
-func (o *outages) refuse(kind refusalKind) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.refused[kind]++
-}
-
-func (o *outages) reclassify(n int, from, to refusalKind) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.refused[from] -= n
-	o.refused[to] += n
-}
-
 // why says what ended a secret that is refused: the simulator knows it.
 func (o *outages) why(credential int, c credential, at time.Time) refusalKind {
 	o.mu.Lock()
@@ -305,15 +296,27 @@ func (o *outages) why(credential int, c credential, at time.Time) refusalKind {
 func (o *outages) end(e outage) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.longest[e.kind] = max(o.longest[e.kind], e.to.Sub(e.from))
-	var during []string
-	for _, s := range o.strikes {
-		if s.from.Before(e.to) && s.to.After(e.from.Add(-samplePause)) {
-			during = append(during, s.what)
-		}
-	}
-	e.during = strings.Join(during, ", ")
 	o.ended = append(o.ended, e)
+}
+
+// classify says of each outage what was away at the time, and adds up. It is called at the end, when
+// all strikes are known.
+func (o *outages) classify() {
+	for i := range o.ended {
+		e := &o.ended[i]
+		var during []string
+		for _, s := range o.strikes {
+			if s.from.Before(e.to) && s.to.After(e.from.Add(-samplePause)) && (s.credential < 0 || s.credential == e.credential) {
+				during = append(during, s.what)
+			}
+		}
+		e.during = strings.Join(during, ", ")
+		if e.kind == cutOff && len(during) > 0 {
+			e.kind = interrupted
+		}
+		o.refused[e.kind] += e.samples
+		o.longest[e.kind] = max(o.longest[e.kind], e.to.Sub(e.from))
+	}
 }
 
 // disturb kills the daemon and Vault in turn.
@@ -328,7 +331,7 @@ func (o *outages) disturb(t *testing.T) {
 			return
 		}
 		time.Sleep(next)
-		s := strike{what: "daemon", from: time.Now()}
+		s := strike{what: "daemon", credential: -1, from: time.Now()}
 		if n%2 == 0 {
 			starts := d.startCount()
 			d.kill()
@@ -425,8 +428,11 @@ func playOutages(t *testing.T, p outagePace, seed uint64, strategy string) outag
 		}
 	}
 	r := outageRow{seed: seed, strategy: strategy, kills: w.kills, outages: o}
+	o.classify()
 	for _, s := range o.strikes {
-		r.slowest = max(r.slowest, s.to.Sub(s.from))
+		if s.what != "sink" {
+			r.slowest = max(r.slowest, s.to.Sub(s.from))
+		}
 		if s.what == "Vault" {
 			r.vaults++
 		}
@@ -442,7 +448,7 @@ func playOutages(t *testing.T, p outagePace, seed uint64, strategy string) outag
 func (o *outages) judge(t *testing.T, r outageRow) {
 	t.Helper()
 	for _, e := range o.ended {
-		t.Logf("%s: %s from %s for %s, killed then: %q", o.w.names[e.credential], e.kind, e.from.UTC().Format("15:04:05.000"),
+		t.Logf("%s: %s from %s for %s, away at the time: %q", o.w.names[e.credential], e.kind, e.from.UTC().Format("15:04:05.000"),
 			e.to.Sub(e.from).Round(time.Millisecond), e.during)
 	}
 	if r.kills < 3 || r.vaults < 3 || o.lost == 0 || r.rotated < o.pace.tokens {
@@ -462,7 +468,7 @@ func (o *outages) judge(t *testing.T, r outageRow) {
 	}
 	// The old secret is cut off by a reissue. The new one is in Vault when the daemon or Vault is back.
 	bound := r.slowest + emergencySlack
-	for _, kind := range []refusalKind{cutOff, secondLost} {
+	for _, kind := range []refusalKind{cutOff, interrupted, secondLost} {
 		if o.longest[kind] > bound {
 			t.Errorf("what Vault held was refused for %s (%s), longer than %s", o.longest[kind], kind, bound)
 		}
@@ -479,11 +485,11 @@ func outageTable(rows []outageRow) string {
 		return strings.Compare(b.strategy+fmt.Sprintf("%09d", 999999-a.seed), a.strategy+fmt.Sprintf("%09d", 999999-b.seed))
 	})
 	var b strings.Builder
-	b.WriteString("\n| tokens | seed | kills | Vault away | slowest | sink away | rotations | answers lost | samples | expired | cut off | second lost | not read |\n")
-	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	b.WriteString("\n| tokens | seed | kills | Vault away | slowest | sink away | rotations | answers lost | samples | expired | cut off | interrupted | second lost | not read |\n")
+	b.WriteString("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, r := range rows {
 		fmt.Fprintf(&b, "| %s | %d | %d | %d | %s | %d | %d | %d | %d |", r.strategy, r.seed, r.kills, r.vaults, tenths(r.slowest), r.sinks, r.rotated, r.lost, r.samples)
-		for _, kind := range []refusalKind{expired, cutOff, secondLost, notRead} {
+		for _, kind := range []refusalKind{expired, cutOff, interrupted, secondLost, notRead} {
 			fmt.Fprintf(&b, " %s |", r.cell(kind))
 		}
 		b.WriteString("\n")
