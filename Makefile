@@ -62,7 +62,7 @@ crash-proof: ## the test of that test: the same ROUNDS with the seal left out, a
 	$(CRASH) CRASH_SEAL=off go test -count=1 -timeout 60m -v -run 'TestCrash$$|TestOracle$$' ./crash
 
 .PHONY: fleet
-fleet: ## 50 clients while secrets rotate and things go wrong, and a script in its place; 11 minutes, prints a table
+fleet: ## 50 clients while secrets rotate and things go wrong, and a script in its place; 13 minutes, prints a table
 	cd test/fleet && go test -count=1 -timeout 40m -args -full
 
 RUNS ?= 5

@@ -56,6 +56,10 @@ type daemon struct {
 
 func (d *daemon) config() string {
 	w := d.w
+	limit := ""
+	if w.outages != nil { // up to three requests for each rotation, and those of each start
+		limit = "    requests_per_5m: 1200\n"
+	}
 	var c strings.Builder
 	fmt.Fprintf(&c, `listen: 127.0.0.1:0
 state: {dir: "%[1]s/state"}
@@ -64,13 +68,12 @@ accounts:
     account_id: %[2]s
     api_token: {file: "%[1]s/api-token"}
     base_url: %[3]s
-    requests_per_5m: 1200
-vault:
+%[6]svault:
   address: %[4]s
   auth: {approle: {role_id: {file: "%[1]s/role-id"}, secret_id: {file: "%[1]s/secret-id"}}}
 defaults: {account: prod, grace: %[5]s}
 tokens:
-`, w.dir, cfsim.DefaultAccountID, w.cloudflareURL, w.vaultURL, w.pace.grace)
+`, w.dir, cfsim.DefaultAccountID, w.cloudflareURL, w.vaultURL, w.pace.grace, limit)
 	for i, name := range w.names {
 		id := "id: " + cfsim.SeedTokenID(i+1)
 		if d.pairs {
