@@ -209,7 +209,7 @@ var withSettings = map[string]map[string]became{
 	"edge-slow":           {"single": {1, 0, 0, 0, 24 * time.Hour, 0, "accepts the new secret"}, "made": {1, 0, 0, 1, 12 * time.Hour, 0, "rotated"}},
 	"new-secret-refused": {
 		"single": {1, 0, 0, 0, 36 * time.Hour, 18 * time.Hour, "grace is extended"},
-		"made":   {1, 0, 0, 1, 24 * time.Hour, 18 * time.Hour, "HTTP 401"},
+		"made":   {1, 0, 0, 1, 27 * time.Hour, 18 * time.Hour, "HTTP 401"},
 		"edge":   {1, 0, 1, 1, 42 * time.Hour, 18 * time.Hour, "HTTP 401"},
 	},
 	"application-down":   {"single": {1, 0, 0, 0, 24 * time.Hour, 0, "HTTP 502"}},

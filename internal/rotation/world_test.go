@@ -98,9 +98,9 @@ type world struct {
 	unreadable bool
 	// unopened is why nothing of it can be read now; nil if it can be.
 	unopened error
-	reserved   map[string]bool
-	sink       rotation.Credential
-	version    int
+	reserved map[string]bool
+	sink     rotation.Credential
+	version  int
 
 	paused map[string]rotation.Pause
 	// offset is that of the daemon's wall clock, which somebody has set.
