@@ -76,6 +76,8 @@ func (r Record) CutOffAt() time.Time {
 		return w.GraceEndsAt
 	case lost != nil && !lost.CutOff.IsZero():
 		return lost.CutOff
+	case lost != nil && (r.Step == StepIntent || r.Step == StepInDoubt): // if it was carried out, it cut the old secret off
+		return w.IntentAt
 	case lost != nil && lost.Until.IsZero():
 		return lost.At
 	case lost != nil:

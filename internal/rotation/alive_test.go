@@ -349,3 +349,45 @@ func TestNobodyIsStranded(t *testing.T) {
 		})
 	})
 }
+
+// TestInterruptedReissueOfAShortGrace: a daemon dies between the intent of a reissue and the request, with half of
+// the old secret's grace left. The doubt about it is over before the old secret ends.
+func TestInterruptedReissueOfAShortGrace(t *testing.T) {
+	for _, grace := range []time.Duration{4 * time.Second, 7 * time.Second, time.Minute, 10 * time.Minute} {
+		t.Run(grace.String(), func(t *testing.T) {
+			now := time.Now()
+			before := rotation.TokenFacts{UpdatedAt: now.Add(-grace)}
+			ends := now.Add(grace / 2)
+			r := rotation.Record{
+				Step: rotation.StepInDoubt, OldDiesBy: ends,
+				Work:  &rotation.Work{Grace: rotation.Grace(grace), IntentAt: now, Before: before},
+				Doubt: &rotation.Doubt{Since: now, Reason: rotation.ReasonInterrupted, OldWorksUntil: ends},
+			}
+			evidence := rotation.Evidence{Facts: &before, Trusted: true}
+			if v := rotation.Judge(r, evidence, now); v.Resolved {
+				t.Errorf("resolved at once: %+v", v)
+			}
+			if v := rotation.Judge(r, evidence, ends.Add(-grace/4)); !v.Resolved || !v.NotCarriedOut {
+				t.Errorf("a quarter of the grace before the old secret ends it is not resolved: %+v", v)
+			}
+		})
+	}
+}
+
+// TestSecondLostAnswerIsLookedAtSoon: preflights have failed many times when the reissue is carried out at last,
+// and its answer is lost too. The wait that has grown does not hold up the one that consumers need now.
+func TestSecondLostAnswerIsLookedAtSoon(t *testing.T) {
+	const grace = 10 * time.Minute
+	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		time.Sleep(time.Hour) // until the first slot
+		all := []outage{{"sink", 3*grace - time.Minute, 20 * time.Minute}}
+		w.outages(all, map[int]bool{0: true, 1: true})
+		refused := w.endure(r, token, 7*grace, all)
+		if w.rotates < 3 {
+			t.Fatalf("%d requests were sent: this proves nothing", w.rotates)
+		}
+		if refused == 0 || refused > 10*time.Second {
+			t.Errorf("consumers were refused for %s", refused)
+		}
+	})
+}

@@ -125,6 +125,9 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	if work.Grace == 0 || a.record.Lost != nil || work.Apart() {
 		a.record.NotBefore = now.Add(min(BackOff(a.record.Failures), maxPendingWait))
 	}
+	if !work.Apart() && a.record.Lost != nil { // consumers may be cut off by now
+		a.record.NotBefore = a.hasten(a.record.NotBefore, emergencyWait)
+	}
 	err := cause
 	if saveErr := a.save(ctx, StepInDoubt); saveErr != nil {
 		// The ledger still says "intent", which comes to the same at the next attempt.

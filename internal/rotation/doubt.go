@@ -171,7 +171,8 @@ func judgeSpare(r Record, now time.Time) Verdict {
 // another rotation brings them one that works. So it is never waited for longer than it takes to know.
 func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
-	settled := d.Since.Add(settleFor(grace))
+	// A reissue starts with half of a grace left, so waiting for half of it would outlast the old secret.
+	settled := d.Since.Add(min(settleTime, grace/4))
 	switch {
 	case carriedOut:
 		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
