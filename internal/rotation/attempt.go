@@ -119,8 +119,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	a.record.Doubt = d
 	a.record.LastError = cause.Error()
 	a.record.Failures++
-	// The first look comes at once. Where it leads to another request straight away, as without a
-	// grace, or when answers are lost again and again, the waits grow.
+	// The first look comes at once, except where it leads to another request straight away.
 	a.record.NotBefore = now
 	if work.Grace == 0 || a.record.Lost != nil || work.Apart() {
 		a.record.NotBefore = now.Add(min(BackOff(a.record.Failures), maxPendingWait))

@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
+
+	"rotatord/internal/secret"
 )
 
 // heldAnswer is a received answer that is in memory alone.
@@ -55,8 +58,8 @@ func (a *attempt) noteDelivery(ctx context.Context, issued Issued) {
 // error says that a sink which may hold it cannot be read now.
 func (a *attempt) readBack(ctx context.Context) (issued Issued, ok bool, err error) {
 	work := a.record.Work
-	if work.Digest == "" {
-		return issued, false, nil
+	if work.Digest == "" { // the ledger could not be written before the delivery, or there was none
+		return a.foundInSink(ctx)
 	}
 	var unread []error
 	for _, sink := range a.token.Sinks {
@@ -75,6 +78,38 @@ func (a *attempt) readBack(ctx context.Context) (issued Issued, ok bool, err err
 		}
 	}
 	return issued, false, errors.Join(unread...)
+}
+
+// foundInSink returns the answer of a rotation that may have been delivered from memory while the ledger
+// could not be written: a sink has held another whole secret of the same client since the intent, and
+// Cloudflare shows that the request was carried out. An error says that Cloudflare cannot be asked now.
+func (a *attempt) foundInSink(ctx context.Context) (issued Issued, ok bool, err error) {
+	work := a.record.Work
+	for _, sink := range a.token.Sinks {
+		reader, can := sink.(SinkReader)
+		before, known := work.BeforeSink[sink.Name()]
+		if !can || !known || work.Makes != "" || work.Before.ClientID == "" {
+			continue
+		}
+		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+		c, err := reader.ReadBack(bounded)
+		cancel()
+		if err != nil || c.ClientID != work.Before.ClientID || c.ClientSecret.Digest() == before.Digest || !secret.WellFormed(c.ClientSecret) {
+			continue
+		}
+		facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
+		switch class := classOf(err); {
+		case err == nil && movedWith(work, facts):
+			end := work.IntentAt.Add(time.Duration(work.Grace))
+			if work.Grace == 0 {
+				end = time.Time{}
+			}
+			return Issued{Credential: c, Facts: facts, GraceEndsAt: end}, true, nil
+		case err != nil && (class == Unknown || class == NotCarriedOut || class == Throttled):
+			return issued, false, fmt.Errorf("sink %s holds a secret that may be the new one, and Cloudflare could not be asked: %w", sink.Name(), err)
+		}
+	}
+	return issued, false, nil
 }
 
 // SealHeld tries once more to seal what is in memory alone, before the process ends. Call

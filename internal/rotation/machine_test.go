@@ -229,6 +229,10 @@ func (s machineSink) Store(ctx context.Context, c rotation.Credential, base rota
 	return memorySink{s.world}.Store(ctx, c, base)
 }
 
+func (s machineSink) ReadBack(ctx context.Context) (rotation.Credential, error) {
+	return memorySink{s.world}.ReadBack(ctx)
+}
+
 // checkRaised wants an alarm for each rotation that was carried out and not kept.
 func (m *machine) checkRaised(when string) {
 	raised := map[string]bool{}
@@ -286,7 +290,7 @@ func (m *machine) attempt() {
 	}
 	m.checkRefused()
 	if died {
-		if m.inHand != "" && !m.sealed(m.inHand) { // it was in memory alone
+		if m.inHand != "" && !m.sealed(m.inHand) && !m.inSink[m.inHand] { // it was in memory alone
 			m.mustRaise++
 		}
 		m.inHand = ""

@@ -417,3 +417,26 @@ func TestDeliveredFromMemoryIsFoundInTheSink(t *testing.T) {
 		})
 	}
 }
+
+// TestDeliveredFromMemoryWhileNothingCouldBeWritten: neither the seal nor the ledger could be written, the
+// secret was delivered from memory, and the process died. What the sink holds since then is ours if
+// Cloudflare shows that the request was carried out.
+func TestDeliveredFromMemoryWhileNothingCouldBeWritten(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.fault = func(_ int, call string) fault {
+			if call == "seal" || w.rotates > 0 && strings.HasPrefix(call, "save") {
+				return fault{before: errors.New("no space left on device")}
+			}
+			return fault{}
+		}
+		w.advance(r, token)
+		w.failOnce("inspect", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "get"}})
+		r = w.start()
+		for begun := time.Now(); w.record().Step != rotation.StepIdle && time.Since(begun) < time.Hour; {
+			w.advance(r, token)
+		}
+		if w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current || len(w.pending) != 0 || w.record().Last == nil {
+			t.Errorf("%d rotates, %d sealed, %+v", w.rotates, len(w.pending), w.record())
+		}
+	})
+}
