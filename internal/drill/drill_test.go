@@ -89,7 +89,7 @@ func rotatord(t *testing.T) drill.Program {
 // expected is what must have become of a token.
 type expected struct {
 	rotations, neverSeen int
-	died                 time.Duration // of the old secret, to a minute; -1: it works
+	died                 time.Duration // of the old secret, within diedWithin; -1: it works
 	alerts               []string
 	story                string // is part of it
 }
@@ -178,7 +178,7 @@ func TestDisasters(t *testing.T) {
 // became is what must have become of a token that has settings.
 type became struct {
 	rotations, neverSeen, made, left int
-	died                             time.Duration // of the old secret, to a minute; -1: it works, or there was none
+	died                             time.Duration // of the old secret, within diedWithin; -1: it works, or there was none
 	refused                          time.Duration // consumers of Vault, to an hour
 	story                            string        // is part of it
 }
@@ -260,11 +260,18 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// diedWithin is how far the end of the old secret may be from what is expected: the drill steps from one look of
+// the daemon to the next, and a machine that is busy makes it look once more.
+const diedWithin = 5 * time.Minute
+
 func (want became) check(t *testing.T, name string, got drill.TokenOutcome) {
 	t.Helper()
 	is := became{got.Rotations, got.NeverSeen, got.Made, got.Left, -1, time.Duration(got.Refused).Round(time.Hour), want.story}
 	if got.OldDied != nil {
 		is.died = time.Duration(*got.OldDied).Round(time.Minute)
+		if want.died >= 0 && (is.died-want.died).Abs() <= diedWithin {
+			is.died = want.died
+		}
 	}
 	if is != want {
 		t.Errorf("%s: %s: %+v, want %+v", name, got.Token, is, want)
@@ -283,7 +290,7 @@ func (want expected) check(t *testing.T, name string, got drill.TokenOutcome) {
 	if got.OldDied != nil {
 		died = time.Duration(*got.OldDied).Round(time.Minute)
 	}
-	if got.Rotations != want.rotations || got.NeverSeen != want.neverSeen || died != want.died {
+	if got.Rotations != want.rotations || got.NeverSeen != want.neverSeen || (died-want.died).Abs() > diedWithin || (died < 0) != (want.died < 0) {
 		t.Errorf("%s: %d rotations, %d secrets never seen, the old one died after %s; want %+v", name, got.Rotations, got.NeverSeen, died, want)
 	}
 	if !slices.Equal(got.Alerts, want.alerts) && len(got.Alerts)+len(want.alerts) > 0 {

@@ -101,19 +101,21 @@ func (m *machine) arm() {
 
 func (m *machine) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
 	m.seeLate()
+	defer func() { // also if the process dies with the answer
+		switch {
+		case m.record().Revision != r.Revision+1: // not kept; only the answer may be lost
+		case r.Doubt != nil: // with the extensions that the ledger knows of
+			m.believed = r.Doubt.OldWorksUntil
+		case r.Work != nil && !r.Work.GraceEndsAt.IsZero():
+			m.believed = r.Work.GraceEndsAt
+		}
+	}()
 	saved, err := m.world.Save(ctx, r)
 	if err == nil && r.Step == rotation.StepClaimed {
 		m.proven = map[string]bool{}
 		if end := m.promised(r); r.Work.Trigger != rotation.TriggerRecovery && r.Work.Trigger != rotation.TriggerManual && time.Now().Before(end) {
 			m.Errorf("claimed for %s although the last grace was promised until %s", r.Work.Trigger, end)
 		}
-	}
-	switch {
-	case m.record().Revision != r.Revision+1: // not kept; only the answer may be lost
-	case r.Doubt != nil: // with the extensions that the ledger knows of
-		m.believed = r.Doubt.OldWorksUntil
-	case r.Work != nil && !r.Work.GraceEndsAt.IsZero():
-		m.believed = r.Work.GraceEndsAt
 	}
 	if err == nil && r.Step == rotation.StepIntent {
 		m.proven["intent"] = true
