@@ -19,8 +19,6 @@ import (
 const (
 	retryFloor   = time.Second
 	retryCeiling = 30 * time.Second
-	// emergencyFloor is the longest such pause while consumers are cut off, or will be soon.
-	emergencyFloor = 3 * time.Second
 )
 
 // clockStep is by how much the wall clock must have been set for every token to be planned
@@ -323,7 +321,7 @@ func (e *engine) work(ctx context.Context, name string, turn func(context.Contex
 			record = s.record
 		}
 		if record.Emergency(e.now()) {
-			floor = min(floor, emergencyFloor)
+			floor = min(floor, rotation.EmergencyWait)
 		}
 	} else {
 		e.countUnrecorded(token.Name, nil)

@@ -27,9 +27,6 @@ const (
 	roomAgain  = 5 * time.Second
 )
 
-// expiryEmergency is how long before a service token ends its renewal goes first in every queue.
-const expiryEmergency = 2 * time.Minute
-
 // turns hand out the account's turns by urgency, then to those whose window ends first, then
 // in the order of asking. Nobody gets one who could not but wait for Cloudflare: thousands
 // of tokens that are due while an account must be left alone claim nothing and try nothing.
@@ -269,7 +266,7 @@ func choreTurn(s scheduled, now time.Time) turn {
 	if !s.due.Held && !s.due.At.After(now) {
 		one = rotationTurn(s, now)
 	}
-	if end := s.record.Facts.ExpiresAt; !end.IsZero() && end.Sub(now) < expiryEmergency { // it is to be renewed
+	if end := s.record.Facts.ExpiresAt; !end.IsZero() && end.Sub(now) < rotation.EmergencyAhead { // it is to be renewed
 		one.urgency = rotation.UrgencyEmergency
 	}
 	for _, old := range s.record.Replaced {

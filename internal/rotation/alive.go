@@ -48,12 +48,12 @@ func extendBy(grace time.Duration, until, sent time.Time, extended bool, now tim
 
 // Emergencies.
 const (
-	// emergencyAhead is how long before consumers are cut off a token becomes an emergency. No
+	// EmergencyAhead is how long before consumers are cut off a token becomes an emergency. No
 	// other wait of a token whose secret is pending is as long.
-	emergencyAhead = 2 * time.Minute
-	// emergencyWait is between two tries of an emergency. It does not grow. Where Cloudflare has
+	EmergencyAhead = 2 * time.Minute
+	// EmergencyWait is between two tries of an emergency. It does not grow. Where Cloudflare has
 	// refused the request it is refusedWait: a person has to change something first.
-	emergencyWait = 3 * time.Second
+	EmergencyWait = 3 * time.Second
 	refusedWait   = 10 * time.Second
 	// maxPendingWait is the longest wait between two tries while a secret is owed or in hand.
 	maxPendingWait = 30 * time.Second
@@ -96,7 +96,7 @@ func (r Record) CutOffAt() time.Time {
 	return time.Time{}
 }
 
-// Emergency reports whether consumers are cut off, or will be within emergencyAhead. Such a token
+// Emergency reports whether consumers are cut off, or will be within EmergencyAhead. Such a token
 // is tried every few seconds, and goes first in every queue.
 func (r Record) Emergency(now time.Time) bool {
 	at := r.EmergencyAt()
@@ -106,7 +106,7 @@ func (r Record) Emergency(now time.Time) bool {
 // EmergencyAt returns from when on that is so; zero for never.
 func (r Record) EmergencyAt() time.Time {
 	if at := r.CutOffAt(); !at.IsZero() {
-		return at.Add(-emergencyAhead)
+		return at.Add(-EmergencyAhead)
 	}
 	return time.Time{}
 }
@@ -180,12 +180,6 @@ func (a *attempt) keepOldAlive(ctx context.Context) {
 func (a *attempt) overlaps() bool {
 	work := a.record.Work
 	return !work.Apart() && !work.GraceEndsAt.IsZero() && a.record.OldDiesBy.IsZero() && a.record.Lost == nil && work.Overtaken == nil
-}
-
-// restoreGrace gives consumers a whole grace from now on to read a secret that was delivered late.
-// If that fails they have what is left.
-func (a *attempt) restoreGrace(ctx context.Context) {
-	a.keepOldAlive(ctx)
 }
 
 // KeepsLostAlive reports whether the old secret is extended while the rotation that makes up for a lost

@@ -29,7 +29,7 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 		a.record.Failures++
 		a.record.NotBefore = a.nextTry(now)
 		if a.record.Lost != nil { // consumers have only the old secret, or none
-			wait := emergencyWait
+			wait := EmergencyWait
 			if isIssuers && e.Class == Refused {
 				wait = refusedWait
 			}
@@ -95,7 +95,7 @@ func (a *attempt) nextDelivery(next time.Time) time.Time {
 		extend := a.record.Work.GraceEndsAt.Add(-grace / 2)
 		next = earlier(next, later(extend, now.Add(minBackOff)))
 	}
-	return a.hasten(next, emergencyWait)
+	return a.hasten(next, EmergencyWait)
 }
 
 // doubt records that nobody knows whether the rotate request was carried out.
@@ -125,7 +125,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 		a.record.NotBefore = now.Add(min(BackOff(a.record.Failures), maxPendingWait))
 	}
 	if !work.Apart() && a.record.Lost != nil { // consumers may be cut off by now
-		a.record.NotBefore = a.hasten(a.record.NotBefore, emergencyWait)
+		a.record.NotBefore = a.hasten(a.record.NotBefore, EmergencyWait)
 	}
 	err := cause
 	if saveErr := a.save(ctx, StepInDoubt); saveErr != nil {

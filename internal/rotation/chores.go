@@ -43,7 +43,7 @@ func renewalBackOff(failures int, left, soon time.Duration) time.Duration {
 	switch {
 	case left < -lateRenewal:
 		return min(wait, lateRenewalWait)
-	case left <= emergencyAhead:
+	case left <= EmergencyAhead:
 		return min(wait, soon)
 	}
 	return min(wait, max(left/8, soon))
@@ -215,7 +215,7 @@ func (a *attempt) renew(ctx context.Context) error {
 		}
 		changed = true
 		ctx := ctx
-		if facts.ExpiresAt.Sub(now) <= emergencyAhead {
+		if facts.ExpiresAt.Sub(now) <= EmergencyAhead {
 			ctx = WithUrgency(ctx, UrgencyEmergency)
 		}
 		if err := a.renewOne(ctx, facts); err != nil && ctx.Err() != nil { // the daemon stops: nobody's failure
@@ -250,7 +250,7 @@ func (a *attempt) renewMeanwhile(ctx context.Context) error {
 // nextRenewal is when a renewal that failed is tried again. One wait counts for both of a pair, so the one
 // that ends first decides.
 func (a *attempt) nextRenewal(cause error) time.Time {
-	now, soon := a.now().UTC(), emergencyWait
+	now, soon := a.now().UTC(), EmergencyWait
 	if e, isIssuers := errors.AsType[*IssuerError](cause); !isIssuers || e.Class == Refused { // a person has to change something first
 		soon = refusedWait
 	}

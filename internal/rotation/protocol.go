@@ -465,7 +465,7 @@ func (a *attempt) store(ctx context.Context) error {
 		a.keepOldAlive(ctx)
 		return a.stall(ctx, "store", err)
 	}
-	a.restoreGrace(ctx)
+	a.keepOldAlive(ctx) // who reads a secret that was delivered late has a whole grace for it; if that fails, what is left
 	a.record.Work.Overtaken = nil
 	if err := a.save(ctx, StepStored); err != nil {
 		return a.stall(ctx, "ledger", err)

@@ -37,7 +37,7 @@ func (a *attempt) lookAndAct(ctx context.Context) (verdict Verdict, readErr, err
 	}
 	a.record.NotBefore = verdict.Again.UTC()
 	if readErr != nil { // else there is nothing that would be there sooner
-		a.record.NotBefore = a.hasten(a.record.NotBefore, emergencyWait)
+		a.record.NotBefore = a.hasten(a.record.NotBefore, EmergencyWait)
 	}
 	return verdict, readErr, a.save(ctx, StepInDoubt)
 }
