@@ -61,8 +61,9 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// printTokens prints a line for each token.
+// printTokens prints what is wrong, and then a line for each token.
 func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
+	printTroubles(w, troubles(o, now), now)
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "TOKEN\tSTATE\tNEXT\tLAST SUCCESS\tGRACE ENDS\tFAILURES\tREASON")
 	for _, t := range o.Tokens {
@@ -77,23 +78,21 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 		case t.WaitsFor != "":
 			reason += ", waits"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", t.Name, t.State, status.Distance(t.Next, now),
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", t.Name, shownState(t, now), status.Distance(t.Next, now),
 			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, reason)
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	var notes strings.Builder
-	for _, a := range alarms {
-		n := 0
-		for _, t := range o.Tokens {
-			if a.is(t) {
-				n++
-			}
+	ordered := 0
+	for _, t := range o.Tokens {
+		if t.Order != nil {
+			ordered++
 		}
-		if n > 0 {
-			fmt.Fprintf(&notes, "\n%d %s\n", n, a.text)
-		}
+	}
+	if ordered > 0 {
+		fmt.Fprintf(&notes, "\n%d ordered to be rotated, and not done yet: rotatord status NAME says what holds it up.\n", ordered)
 	}
 	writeWaits(&notes, o.Tokens, now)
 	if o.PendingSecrets > 0 {
@@ -103,24 +102,38 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 	return err
 }
 
-// alarms are what somebody has to look at, and the columns of the table have no room for.
-var alarms = []struct {
-	is   func(status.Token) bool
-	text string
-}{
-	{status.Token.Endangered,
-		"whose consumers have no secret that works, or will have none within two minutes: rotatord status NAME says since or until when."},
-	{func(t status.Token) bool { return !t.ReissueOwed.IsZero() },
-		"with a lost secret that is not made up for yet: rotatord status NAME says until when the old one works."},
-	{func(t status.Token) bool { return t.Doubt != nil }, "in doubt: rotatord status NAME says what is known, rotatord resolve NAME looks again."},
-	{func(t status.Token) bool { return t.AccountError != "" }, "in an account whose credential cannot be read: rotatord status NAME says why."},
-	{func(t status.Token) bool { return t.Overtaken != nil },
-		"with a new secret that was overtaken and is not delivered: rotatord status NAME says what can be decided."},
-	{func(t status.Token) bool { return t.Gone }, "gone at Cloudflare: the account has no such service token any more: rotatord status NAME says what to do."},
-	{func(t status.Token) bool { return !t.Outside.IsZero() }, "rotated by somebody else: rotatord status NAME says when, rotatord rotate NAME puts it right."},
-	{func(t status.Token) bool { return t.Verification != nil && t.Verification.Refused },
-		"with a new secret that is refused where it is tried: rotatord resolve NAME says what can be decided."},
-	{func(t status.Token) bool { return t.Order != nil }, "ordered to be rotated, and not done yet: rotatord status NAME says what holds it up."},
+// printTroubles prints what is wrong, the worst first, and what to do about it.
+func printTroubles(w io.Writer, troubles []status.Trouble, now time.Time) {
+	if len(troubles) == 0 {
+		return
+	}
+	for _, t := range troubles {
+		fmt.Fprintf(w, "%-8s  %s\n%-8s  to do: %s\n", strings.ToUpper(string(t.Severity)), t.Line(now), "", t.ToDo)
+	}
+	fmt.Fprintln(w)
+}
+
+// troubles is what is wrong, as the daemon says. One that is older than this command does not.
+func troubles(o admin.Overview, now time.Time) []status.Trouble {
+	if o.Troubles == nil {
+		return status.Troubles(o.Tokens, o.Checks, now)
+	}
+	return o.Troubles
+}
+
+// shownState is the state of a token, or the trouble that it is in.
+func shownState(t status.Token, now time.Time) string {
+	kinds := t.Troubles
+	if kinds == nil { // the daemon is older than this command
+		kinds = t.TroubleKinds(now)
+	}
+	switch {
+	case len(kinds) == 0 || kinds[0] == t.State:
+		return t.State
+	case t.State == "idle", t.State == "":
+		return kinds[0]
+	}
+	return t.State + ", " + kinds[0]
 }
 
 // writeWaits says how many tokens wait for what. All that wait for the same are one line, with the
@@ -170,9 +183,10 @@ func pending(o admin.Overview, now time.Time) string {
 
 // printToken prints everything about one token.
 func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) error {
+	printTroubles(w, troubles(o, now), now)
 	p := &page{now: now}
 	p.title("%s", t.Name)
-	p.line("state", "%s", t.State)
+	p.line("state", "%s", shownState(t, now))
 	p.line("account", "%s", t.Account)
 	if t.AccountError != "" {
 		p.line("CREDENTIAL", "the account's cannot be read, so nothing can be done for the token: %s", t.AccountError)

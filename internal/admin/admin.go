@@ -40,6 +40,8 @@ type Daemon interface {
 type View interface {
 	// Tokens returns all tokens, sorted by name, from memory.
 	Tokens() []status.Token
+	// Checks returns what was last found of what rotations need, from memory.
+	Checks() []status.Check
 	// Pending returns how many sealed secrets wait to be confirmed by a sink, and since
 	// when the oldest does.
 	Pending() (n int, oldest time.Time)
@@ -108,6 +110,10 @@ type Emergency interface {
 
 // Overview is what status shows: all tokens, or the one that was asked for.
 type Overview struct {
+	// Troubles is what is wrong, the worst first: with the tokens, and with what rotations need.
+	Troubles []status.Trouble `json:"troubles"`
+	// Checks is what was last found of what rotations need.
+	Checks []status.Check `json:"checks"`
 	Tokens []status.Token `json:"tokens"`
 	// PendingSecrets counts, of all tokens, the secrets that were received and not yet
 	// confirmed by every sink; PendingSince is when the oldest of them was.

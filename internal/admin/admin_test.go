@@ -65,6 +65,10 @@ func (d *fakeDaemon) LookAtVault(context.Context) []admin.Finding {
 
 func (d *fakeDaemon) Pending() (int, time.Time) { return 2, now }
 
+func (d *fakeDaemon) Checks() []status.Check {
+	return []status.Check{{Name: status.CheckVault, OK: true, LookedAt: now}}
+}
+
 func (d *fakeDaemon) Resolve(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error) {
 	d.mu.Lock()
 	d.asked = append(d.asked, name+" "+string(how))
@@ -240,7 +244,11 @@ func TestOverview(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := admin.Overview{Tokens: status.Scrubbed(d.tokens), PendingSecrets: 2, PendingSince: now}
+	want := admin.Overview{Tokens: status.Scrubbed(d.tokens), PendingSecrets: 2, PendingSince: now, Checks: d.Checks(),
+		Troubles: status.Troubles(d.tokens, d.Checks(), time.Now())}
+	if len(want.Troubles) != 1 || want.Troubles[0].Kind != "in_doubt" {
+		t.Errorf("the troubles are %+v", want.Troubles)
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("all (-want +got):\n%s", diff)
 	}
@@ -446,13 +454,19 @@ func TestRefused(t *testing.T) {
 	d := newDaemon()
 	path, log := serve(t, d)
 	for i, c := range []struct {
-		err  error
-		code int
+		err     error
+		code    int
+		outcome string
 	}{
-		{fmt.Errorf("ci is %w: its state is idle, %s", rotation.ErrNotInDoubt, canary), http.StatusConflict},
-		{fmt.Errorf("%w: it was carried out, %s", rotation.ErrUnfit, canary), http.StatusConflict},
-		{fmt.Errorf("%w: disk full, %s", rotation.ErrLedger, canary), http.StatusInternalServerError},
-		{fmt.Errorf("asking %s: %w", canary, context.DeadlineExceeded), http.StatusGatewayTimeout},
+		{fmt.Errorf("ci is %w: its state is idle, %s", rotation.ErrNotInDoubt, canary), http.StatusConflict, "refused"},
+		{fmt.Errorf("%w: it was carried out, %s", rotation.ErrUnfit, canary), http.StatusConflict, "refused"},
+		{fmt.Errorf("%w: disk full, %s", rotation.ErrLedger, canary), http.StatusInternalServerError, "failed: the ledger could not be written"},
+		{fmt.Errorf("asking %s: %w", canary, context.DeadlineExceeded), http.StatusGatewayTimeout, "failed: it did not end in time"},
+		{&rotation.IssuerError{Class: rotation.Unknown, Message: canary}, http.StatusInternalServerError, "failed: it is not known whether Cloudflare carried it out"},
+		{&rotation.IssuerError{Class: rotation.NotCarriedOut, Message: canary}, http.StatusInternalServerError, "failed: nothing was sent to Cloudflare"},
+		{&rotation.IssuerError{Class: rotation.Refused, Message: canary}, http.StatusInternalServerError, "failed: Cloudflare refused it"},
+		{&admin.Unfinished{Outcome: "rotated: the new secret is not in every sink yet", Err: errors.New(canary)}, http.StatusInternalServerError,
+			"rotated: the new secret is not in every sink yet"},
 	} {
 		d.resolve = func(context.Context, string, rotation.Resolution) (admin.Outcome, error) {
 			return admin.Outcome{}, c.err
@@ -466,7 +480,7 @@ func TestRefused(t *testing.T) {
 			t.Errorf("the answer holds a secret: %s", body)
 		}
 		lines := log.audit(t)
-		if len(lines) != 2*(i+1) || lines[2*i]["outcome"] != "refused" || lines[2*i]["error"] != secret.Scrub(c.err.Error()) || lines[2*i]["how"] != "deliver" {
+		if len(lines) != 2*(i+1) || lines[2*i]["outcome"] != c.outcome || lines[2*i]["error"] != secret.Scrub(c.err.Error()) || lines[2*i]["how"] != "deliver" {
 			t.Errorf("%v: the audit log is %v", c.err, lines)
 		}
 	}

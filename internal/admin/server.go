@@ -96,7 +96,8 @@ func (s *server) handler() *http.ServeMux {
 }
 
 func (s *server) overview(tokens []status.Token) Overview {
-	o := Overview{Tokens: status.Scrubbed(tokens)}
+	o := Overview{Tokens: status.Scrubbed(tokens), Checks: s.daemon.Checks()}
+	o.Troubles = append([]status.Trouble{}, status.Troubles(o.Tokens, o.Checks, time.Now())...)
 	o.PendingSecrets, o.PendingSince = s.daemon.Pending()
 	return o
 }
@@ -262,13 +263,50 @@ func command[Args interface{ audit() []any }](s *server, verb string, do func(ct
 			return do(ctx, cmp.Or(account, token), args)
 		}()
 		if err != nil {
-			s.log.Info("admin command", append(audit, "outcome", "refused", "error", secret.Scrub(err.Error()))...)
+			s.log.Info("admin command", append(audit, "outcome", outcomeOf(err), "error", secret.Scrub(err.Error()))...)
 			serveError(w, err)
 			return
 		}
 		s.log.Info("admin command", append(audit, "outcome", outcome)...)
 		serveJSON(w, http.StatusOK, answer)
 	}
+}
+
+// Unfinished is the error of a command that was begun and has not done all that it was to do.
+type Unfinished struct {
+	Outcome string // for the audit line
+	Err     error
+}
+
+// Error implements error.
+func (e *Unfinished) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Unfinished) Unwrap() error { return e.Err }
+
+// outcomeOf is what the audit line says came of a command that returned an error. Only what was not begun
+// at all was refused.
+func outcomeOf(err error) string {
+	if e, ok := errors.AsType[*Unfinished](err); ok {
+		return e.Outcome
+	}
+	switch {
+	case errors.Is(err, rotation.ErrLedger):
+		return "failed: the ledger could not be written"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "failed: it did not end in time"
+	}
+	if e, ok := errors.AsType[*rotation.IssuerError](err); ok {
+		switch e.Class {
+		case rotation.Unknown:
+			return "failed: it is not known whether Cloudflare carried it out"
+		case rotation.NotCarriedOut:
+			return "failed: nothing was sent to Cloudflare"
+		default:
+			return "failed: Cloudflare refused it"
+		}
+	}
+	return "refused"
 }
 
 // decode reads exactly one JSON object without unknown fields.

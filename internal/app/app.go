@@ -27,6 +27,7 @@ import (
 	"rotatord/internal/connlimit"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/journal"
+	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
 	"rotatord/internal/sink"
 	"rotatord/internal/vault"
@@ -53,6 +54,7 @@ type App struct {
 	log      *slog.Logger
 	metrics  *httpapi.Metrics
 	returns  *returns
+	ahead    *precheck.Watch
 	journal  *journal.Journal
 	session  *vault.Session
 	engine   *engine
@@ -61,8 +63,9 @@ type App struct {
 	adminListener *connlimit.Listener
 	started       time.Time
 
-	stopping atomic.Bool
-	failed   chan error
+	stopping  atomic.Bool
+	refusedAt atomic.Pointer[time.Time] // when the last reload was refused; nil if it was not
+	failed    chan error
 
 	reloading sync.Mutex // held by Reload
 	mu        sync.Mutex
@@ -107,7 +110,8 @@ func New(o Options) (*App, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	a.returns = newReturns(a.now, func() { a.engine.hurry() })
+	a.returns = newReturns(a.now, func() { a.engine.hurry(); a.ahead.Again() })
+	a.ahead = precheck.New(a.now, a.toldOf)
 	a.started = a.now()
 	if err := a.build(); err != nil {
 		return nil, errors.Join(err, a.Stop(context.Background()))
@@ -322,6 +326,7 @@ func (a *App) Start() {
 	}
 	a.mu.Unlock()
 	a.onStop("inventories", a.stopInventories)
+	a.lookAhead()
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, and so stopped before it
 		server := admin.NewServer(a, a.log)

@@ -250,7 +250,7 @@ func TestReadiness(t *testing.T) {
 	d := w.start(w.config())
 
 	w.eventually("the inventory is under way", func() bool { return len(w.seen("list")) == 1 })
-	if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.HasPrefix(body, "[-] inventory of sim: ") {
+	if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "[-] inventory of sim: ") {
 		t.Errorf("before the inventory: %d %s", code, body)
 	}
 	if code, body := d.get("/livez?verbose"); code != http.StatusOK || body != "[+] scheduler: ok\n[+] clock: ok\nok\n" {
@@ -264,9 +264,11 @@ func TestReadiness(t *testing.T) {
 	w.eventually("the rotation is under way", func() bool { return len(w.seen("rotate")) == 1 })
 	openList()
 	w.eventually("it becomes ready", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
-	if _, body := d.get("/readyz?verbose"); body != "[+] running: ok\n[+] recovery: ok\n[+] ledger: ok\n[+] journal: ok\n[+] credential of sim: ok\n[+] inventory of sim: ok\nok\n" {
-		t.Errorf("ready: %s", body)
-	}
+	w.eventually("all was looked at", func() bool {
+		_, body := d.get("/readyz?verbose")
+		return body == "[+] running: ok\n[+] recovery: ok\n[+] ledger: ok\n[+] journal: ok\n[+] Cloudflare account sim: ok\n[+] sink vault:secret: ok\n[+] Vault: ok\n"+
+			"[+] credential of sim: ok\n[+] inventory of sim: ok\nok\n"
+	})
 	openRotate()
 	w.eventually("the rotation is done", func() bool { return w.delivered(ci) && !d.status("ci").LastSuccess.IsZero() })
 }

@@ -58,8 +58,10 @@ type scheduled struct {
 	hurried bool      // something that was missing has returned: its back-off does not count
 	// enrolling is set from when a reload has brought or changed it until the ledger knows.
 	enrolling bool
-	// unrecorded counts the failures in a row that the ledger, being what failed, does not.
-	unrecorded int
+	// unrecorded counts the failures in a row that the ledger, being what failed, does not;
+	// unrecordedErr is the last of them, nil if there is none.
+	unrecorded    int
+	unrecordedErr error
 	// unrecovered is set while its unfinished rotation was not looked at yet.
 	unrecovered bool
 }
@@ -457,9 +459,10 @@ func (e *engine) countUnrecorded(name string, err error) int {
 	case s == nil:
 		return 0
 	case !errors.Is(err, rotation.ErrLedger):
-		s.unrecorded = 0
+		s.unrecorded, s.unrecordedErr = 0, nil
 	default:
 		s.unrecorded++
+		s.unrecordedErr = err
 	}
 	return s.unrecorded
 }

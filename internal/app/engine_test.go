@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,12 +90,13 @@ func TestUnrecordedFailuresAreSeen(t *testing.T) {
 	for range 3 {
 		e.countUnrecorded("ci", fmt.Errorf("%w: no space", rotation.ErrLedger))
 	}
-	if n := a.token("ci").Failures; n != 3 {
-		t.Errorf("%d failures are shown", n)
+	shown := a.token("ci")
+	if shown.Failures != 3 || !strings.Contains(shown.LastError, "no space") || shown.LastCause != "ledger" || !slices.Equal(shown.Troubles, []string{"failing"}) {
+		t.Errorf("shown: %d failures, %q, %q, %q", shown.Failures, shown.LastError, shown.LastCause, shown.Troubles)
 	}
 	e.countUnrecorded("ci", errors.New("counted by the ledger"))
-	if n := a.token("ci").Failures; n != 0 {
-		t.Errorf("%d failures are shown", n)
+	if shown := a.token("ci"); shown.Failures != 0 || shown.LastError != "" || shown.Troubles != nil {
+		t.Errorf("shown: %d failures, %q, %q", shown.Failures, shown.LastError, shown.Troubles)
 	}
 }
 

@@ -54,6 +54,7 @@ var allowed = map[string][]string{
 	"internal/ownpath":          {},
 	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
 	"internal/status":           {"internal/secret"},
+	"internal/precheck":         {"internal/rotation", "internal/secret", "internal/status"},
 	"internal/config/raw":       {},
 	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret", "internal/smallfile"},
 	"internal/config/schemagen": {"internal/config/raw"},
@@ -83,7 +84,7 @@ var allowed = map[string][]string{
 
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/sink", "internal/vault"}, core...),
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/journal",
-		"internal/sink", "internal/smallfile", "internal/status", "internal/vault"}, core...),
+		"internal/precheck", "internal/sink", "internal/smallfile", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon against the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",
 		"internal/vault/vaulttest"}, core...),

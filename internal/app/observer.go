@@ -120,7 +120,11 @@ func (l logObserver) attempted(e rotation.Attempted) {
 		l.log.Info("rotated", attrs...)
 		return
 	}
-	attrs = append(attrs, "reason", e.Reason, "error", e.Err, "next_try", e.Record.NotBefore, "step", stateName(e.Record.Step))
+	attrs = append(attrs, "reason", e.Reason, "error", e.Err)
+	if next := e.Record.NotBefore; !next.IsZero() { // an operator's rotation is not tried again by itself
+		attrs = append(attrs, "next_try", next)
+	}
+	attrs = append(attrs, "step", stateName(e.Record.Step))
 	if e.Record.Lost != nil {
 		attrs = append(attrs, "owed_since", e.Record.Lost.Since)
 	}

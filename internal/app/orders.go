@@ -28,16 +28,22 @@ func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides, by 
 		kept = fmt.Sprintf(". The order stands, and the daemon keeps at it: see rotatord status %s. To take it back: rotatord rotate %s --cancel", name, name)
 	}
 	if err != nil {
+		outcome := "failed: nothing was rotated"
 		switch record.Step {
 		case rotation.StepInDoubt:
+			outcome = "in doubt: it is not known whether Cloudflare carried it out"
 			err = fmt.Errorf("nobody knows whether Cloudflare carried it out: %w. The token is in doubt, and the old secret is left alone: see rotatord resolve %s%s", err, name, kept)
 		case rotation.StepSealed, rotation.StepStored:
+			outcome = "rotated: the new secret is not in every sink yet"
+			if record.Step == rotation.StepStored {
+				outcome = "rotated: the new secret is in every sink, and the rotation has not ended yet"
+			}
 			err = fmt.Errorf("rotated at Cloudflare, but the new secret is not in every sink yet, or is refused where it was tried: %w. "+
 				"It is safe, and the daemon goes on with it: see rotatord status %s%s", err, name, kept)
 		case rotation.StepIdle:
 			err = fmt.Errorf("nothing was rotated: %w%s", err, kept)
 		}
-		return admin.Rotated{}, err
+		return admin.Rotated{}, &admin.Unfinished{Outcome: outcome, Err: err}
 	}
 	rotated := admin.Rotated{Token: a.token(name), Ordered: record.Order != nil}
 	switch {

@@ -22,15 +22,21 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	defer a.reloading.Unlock()
 	err := a.reload(ctx, c)
 	if err != nil {
-		a.metrics.ConfigRefused()
+		a.Refused()
 		return err
 	}
 	a.metrics.ConfigLoaded(a.now())
+	a.refusedAt.Store(nil)
+	a.ahead.Set(a.checksAhead())
 	return nil
 }
 
 // Refused records that a new configuration could not even be read.
-func (a *App) Refused() { a.metrics.ConfigRefused() }
+func (a *App) Refused() {
+	at := a.now().UTC()
+	a.refusedAt.Store(&at)
+	a.metrics.ConfigRefused()
+}
 
 func (a *App) reload(ctx context.Context, c *config.Config) error {
 	before := a.inForce()

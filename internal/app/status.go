@@ -60,11 +60,14 @@ func (a *App) show(t config.Token) status.Token {
 		State: shownState(record), Reason: string(due.Reason), Next: due.At.UTC(),
 		Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
 		Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
-		Failures: record.Failures + seen.unrecorded, LastError: record.LastError,
+		Failures: record.Failures + seen.unrecorded, LastError: record.LastError, LastCause: record.LastCause,
 		Doubt: showDoubt(record), GraceEnd: record.GraceEnd(), Freeze: due.Freeze,
 	}
 	if due.Held {
 		s.Next = time.Time{}
+	}
+	if seen.unrecordedErr != nil {
+		s.LastError, s.LastCause = seen.unrecordedErr.Error(), ledgerCause(seen.unrecordedErr)
 	}
 	s.Pause = showPause(a.engine.rotator.PauseOf(t.Name))
 	if t.Partner != "" {
@@ -79,7 +82,16 @@ func (a *App) show(t config.Token) status.Token {
 			s.AccountError = err.Error()
 		}
 	}
+	s.Troubles = s.TroubleKinds(a.engine.now())
 	return s
+}
+
+// ledgerCause is the cause of an error of the ledger.
+func ledgerCause(err error) string {
+	if cause := rotation.CauseOf(err); cause != rotation.CauseOther {
+		return cause
+	}
+	return "ledger"
 }
 
 // accountOf returns an account by its name, nil if no token is in it.
@@ -282,18 +294,23 @@ func (a *App) LookAtVault(ctx context.Context) []admin.Finding {
 // Live implements [httpapi.Source]: can the daemon schedule?
 func (a *App) Live() []httpapi.Check {
 	silent := time.Since(a.engine.born) - time.Duration(a.engine.beat.Load()) // monotonic: it says nothing of the wall clock
-	drift, way := a.engine.clock.Drift(), "ahead"
-	if drift < 0 {
-		way = "back"
-	}
+	drift := a.engine.clock.Drift()
 	return []httpapi.Check{{
 		Name: "scheduler", OK: silent < beatBound,
 		Detail: fmt.Sprintf("no sign of life for %s: restart the daemon", silent.Round(time.Second)),
 	}, {
 		Name: "clock", OK: drift.Abs() < driftBound,
-		Detail: fmt.Sprintf("since the start the wall clock went %s by %s against the monotonic one: it was set, or the machine slept. "+
-			"Restart the daemon once the clock is right", way, drift.Abs().Round(time.Second)),
+		Detail: driftDetail(drift),
 	}}
+}
+
+func driftDetail(drift time.Duration) string {
+	way := "ahead"
+	if drift < 0 {
+		way = "back"
+	}
+	return fmt.Sprintf("since the start the wall clock went %s by %s against the monotonic one: it was set, or the machine slept. "+
+		"Restart the daemon once the clock is right", way, drift.Abs().Round(time.Second))
 }
 
 // Ready implements [httpapi.Source].
@@ -307,11 +324,13 @@ func (a *App) Ready() []httpapi.Check {
 	})
 	present := a.journal.Present()
 	checks = append(checks, httpapi.Check{Name: "ledger", OK: present == nil, Detail: fmt.Sprint(present)})
-	wrote, err := a.journal.LastWrite()
-	checks = append(checks, httpapi.Check{
-		Name: "journal", OK: err == nil,
-		Detail: fmt.Sprintf("the last write to the state directory failed at %s: mend the disk, or make room on it: %v", wrote.UTC().Format(time.RFC3339), err),
-	})
+	checks = append(checks, a.readyToWrite())
+	for _, c := range a.ahead.Results() {
+		switch c.Name {
+		case status.CheckVault, status.CheckSink, status.CheckCloudflare: // the others are below
+			checks = append(checks, httpapi.Check{Name: c.Title(), OK: c.OK, Detail: c.Detail})
+		}
+	}
 	var names []string
 	a.mu.Lock()
 	accounts := maps.Clone(a.accounts)
@@ -331,4 +350,17 @@ func (a *App) Ready() []httpapi.Check {
 		})
 	}
 	return checks
+}
+
+// readyToWrite is whether the state directory can be written, as the last write has shown. At the start it
+// is not ready before it was tried.
+func (a *App) readyToWrite() httpapi.Check {
+	wrote, err := a.journal.LastWrite()
+	check := httpapi.Check{Name: "journal", OK: err == nil && !wrote.IsZero(), Detail: "the state directory was not written to yet"}
+	if err != nil {
+		check.Detail = fmt.Sprintf("the last write to the state directory failed at %s: mend the disk, or make room on it: %v", wrote.UTC().Format(time.RFC3339), err)
+	} else if hangs, failing := a.ahead.Failing(status.CheckStateDirectory, ""); failing {
+		check.OK, check.Detail = false, "the state directory cannot be written: "+hangs.Detail
+	}
+	return check
 }

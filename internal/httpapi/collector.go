@@ -1,11 +1,13 @@
 package httpapi
 
 import (
+	"cmp"
 	"math"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
 
@@ -19,6 +21,7 @@ type stateCollector struct {
 	info, lastSuccess, next, expiry, graceEnd, lastSeen, enabled, paused, failures, state *prometheus.Desc
 	gone, outside, verifyFailing, replaced, ordersPending                                 *prometheus.Desc
 	pending, pendingOldest, session, drift, versionDeletes, reissueOwed, cutOff           *prometheus.Desc
+	lastFailure, doubt, checkOK, checkFailing                                             *prometheus.Desc
 }
 
 // Show registers the gauges that are read from source. vaultSession returns when the
@@ -54,6 +57,11 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 		pending:       desc("rotatord_pending_secrets", "Sealed secrets that are not yet confirmed by every sink."),
 		pendingOldest: desc("rotatord_pending_secret_oldest_timestamp_seconds", "When the oldest pending secret was sealed; absent without one."),
 		drift:         desc("rotatord_clock_drift_seconds", "By how much the wall clock went ahead of the monotonic one since the start."),
+		lastFailure:   desc("rotatord_token_last_failure_info", "Why the last attempt failed; 1, and absent after one that did not.", "token", "reason"),
+		doubt:         desc("rotatord_token_doubt_info", "What was last concluded about a token in doubt; 1, and absent for others.", "token", "reason"),
+		checkOK:       desc("rotatord_check_ok", "Whether something that rotations need was there when it was last looked at.", "check", "subject"),
+		checkFailing: desc("rotatord_check_failing_since_timestamp_seconds",
+			"Since when something that rotations need has been missing; absent while it is there.", "check", "subject", "reason"),
 		session: desc("rotatord_vault_session_expiry_timestamp_seconds",
 			"When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session."),
 	})
@@ -63,7 +71,7 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled, c.paused,
 		c.failures, c.state, c.gone, c.outside, c.verifyFailing, c.replaced, c.ordersPending, c.pending, c.pendingOldest, c.session, c.drift,
-		c.versionDeletes, c.reissueOwed, c.cutOff} {
+		c.versionDeletes, c.reissueOwed, c.cutOff, c.lastFailure, c.doubt, c.checkOK, c.checkFailing} {
 		ch <- d
 	}
 }
@@ -105,12 +113,25 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		gauge(c.paused, truth(t.Pause != nil), t.Name)
 		gauge(c.failures, float64(t.Failures), t.Name)
+		if t.Failures > 0 {
+			gauge(c.lastFailure, 1, t.Name, cmp.Or(t.LastCause, rotation.CauseOther))
+		}
+		if t.Doubt != nil {
+			gauge(c.doubt, 1, t.Name, cmp.Or(t.Doubt.Decision, t.Doubt.Reason))
+		}
 		for _, state := range status.States {
 			gauge(c.state, truth(state == t.State), t.Name, state)
 		}
 	}
 	for account, n := range orders {
 		gauge(c.ordersPending, float64(n), account)
+	}
+	for _, check := range c.source.Checks() {
+		gauge(c.checkOK, truth(check.OK), check.Name, check.Subject)
+		if !check.OK {
+			// One that cannot say since when has failed since before this scrape.
+			gauge(c.checkFailing, unix(check.Since), check.Name, check.Subject, cmp.Or(check.Reason, rotation.CauseOther))
+		}
 	}
 	n, oldest := c.source.Pending()
 	gauge(c.pending, float64(n))

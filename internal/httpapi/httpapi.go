@@ -38,6 +38,8 @@ type Check struct {
 type Source interface {
 	// Tokens returns all tokens, sorted by name.
 	Tokens() []TokenStatus
+	// Checks returns what was last found of what rotations need.
+	Checks() []status.Check
 	// Pending returns how many sealed secrets wait to be confirmed by a sink, and
 	// since when the oldest does.
 	Pending() (n int, oldest time.Time)
@@ -134,6 +136,10 @@ var page = template.Must(template.New("status").Parse(pageText))
 func servePage(w http.ResponseWriter, o Options) {
 	pending, _ := o.Source.Pending()
 	now := o.Now()
+	type trouble struct {
+		Severity   status.Severity
+		Line, ToDo string
+	}
 	type row struct {
 		TokenStatus
 		NextIn, LastAgo, ExpiresIn string
@@ -146,9 +152,15 @@ func servePage(w http.ResponseWriter, o Options) {
 		Now     time.Time
 		Pending int
 		Checks  []Check
-		Rows    []row
+		// Troubles are the same lines that rotatord status prints.
+		Troubles []trouble
+		Rows     []row
 	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: slices.Concat(o.Source.Live(), o.Source.Ready())}
-	for _, t := range status.Scrubbed(o.Source.Tokens()) {
+	tokens := status.Scrubbed(o.Source.Tokens())
+	for _, t := range status.Troubles(tokens, o.Source.Checks(), now) {
+		data.Troubles = append(data.Troubles, trouble{t.Severity, t.Line(now), t.ToDo})
+	}
+	for _, t := range tokens {
 		r := row{TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now)}
 		r.RenewsIn = status.Distance(t.Renews, now)
 		r.CutOff = !t.CutOffAt.IsZero() && !t.CutOffAt.After(now)

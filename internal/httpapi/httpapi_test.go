@@ -31,10 +31,12 @@ type fakeSource struct {
 	pending     int
 	oldest      time.Time
 	live, ready []httpapi.Check
+	checks      []status.Check
 }
 
 func (s *fakeSource) Tokens() []httpapi.TokenStatus { return s.tokens }
 func (s *fakeSource) Pending() (int, time.Time)     { return s.pending, s.oldest }
+func (s *fakeSource) Checks() []status.Check        { return s.checks }
 func (s *fakeSource) Live() []httpapi.Check         { return s.live }
 func (s *fakeSource) Ready() []httpapi.Check        { return s.ready }
 func noSession() (expiry time.Time, ok bool)        { return time.Time{}, false }
@@ -69,10 +71,23 @@ func busy() *fakeSource {
 			},
 			{Name: "new", Account: "prod", TokenID: "5eed0000-0000-4000-8000-000000000001", Strategy: "replace", Replaced: 2, ReplacedError: "in a policy", Schedule: "@weekly", TimeZone: "UTC", State: "idle"},
 		},
+		checks:  checks(),
 		pending: 2, oldest: now.Add(-time.Hour),
 		live:  []httpapi.Check{{Name: "scheduler", OK: true, Detail: "silent"}},
 		ready: []httpapi.Check{{Name: "running", OK: true, Detail: "stopping"}, {Name: "inventory of prod", OK: true, Detail: "not yet"}},
 	}
+}
+
+// checks are one of each kind, of which some fail.
+func checks() (all []status.Check) {
+	for i, name := range status.CheckNames {
+		check := status.Check{Name: name, LookedAt: now, OK: i%2 == 1, Stops: true}
+		if !check.OK {
+			check.Since, check.Reason, check.Detail = now.Add(-time.Minute), "sealed", "it is not there"
+		}
+		all = append(all, check)
+	}
+	return all
 }
 
 // serve serves a source, with metrics, on a real connection.
@@ -329,6 +344,8 @@ func TestPage(t *testing.T) {
 	}
 	for _, want := range []string{
 		"version v1.2.3", "2026-03-01 12:00:00 UTC",
+		`<p><span class="bad">critical: Vault: it is not there (since 2026-03-01 11:59:00 UTC, 1 min 0 s ago)</span><br><span class="note">To do: no rotation begins until Vault`,
+		`<p><span class="bad">critical: ci-deploy: disabled at Cloudflare: its clients are locked out, whatever secret they have</span>`,
 		`<p class="bad">inventory of prod: not yet</p>`,
 		`<p class="bad">2 sealed secret(s) not yet confirmed by every sink</p>`,
 		`<td>ci-deploy<br><span class="bad">disabled</span><br><span class="bad">gone`,
@@ -350,7 +367,7 @@ func TestPage(t *testing.T) {
 		`<span class="bad">paused</span> <span class="note">since 2026-03-01 11:00 UTC by ops, until 2026-03-01 13:00 UTC: a migration</span>`,
 	} {
 		if !strings.Contains(body, want) {
-			t.Errorf("the page does not contain %q", want)
+			t.Errorf("the page does not contain %q\n%s", want, body)
 		}
 	}
 	source.tokens[0].Doubt.OldWorksUntil = time.Time{}

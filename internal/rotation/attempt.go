@@ -36,7 +36,8 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 			a.record.NotBefore = a.hasten(now.Add(pendingWait(a.record.Failures, time.Duration(a.record.Lost.Grace))), wait)
 		}
 	}
-	a.record.Work, a.record.LastError = nil, cause.Error()
+	a.record.Work = nil
+	a.noteError(reason, cause)
 	err := cause
 	if saveErr := a.save(ctx, StepIdle); saveErr != nil {
 		// The ledger keeps the earlier step. "Claimed" is given up at the next attempt;
@@ -48,6 +49,14 @@ func (a *attempt) giveUp(ctx context.Context, result Result, reason string, caus
 	}
 	a.report(work, result, reason, err)
 	return err
+}
+
+// noteError notes what went wrong. reason is where, for errors that do not say their cause.
+func (a *attempt) noteError(reason string, cause error) {
+	a.record.LastError = cause.Error()
+	if a.record.LastCause = CauseOf(cause); a.record.LastCause == CauseOther {
+		a.record.LastCause = reason
+	}
 }
 
 // nextTry is when a slot that failed is tried again: once more before its window is over,
@@ -75,7 +84,7 @@ func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
 func (a *attempt) stallUntil(ctx context.Context, reason string, cause error, next time.Time) error {
 	a.record.Failures++
 	a.record.NotBefore = a.nextDelivery(next)
-	a.record.LastError = cause.Error()
+	a.noteError(reason, cause)
 	err := cause
 	if saveErr := a.save(context.WithoutCancel(ctx), a.record.Step); saveErr != nil {
 		err = errors.Join(cause, saveErr)
@@ -117,7 +126,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 		}
 	}
 	a.record.Doubt = d
-	a.record.LastError = cause.Error()
+	a.noteError(reason, cause)
 	a.record.Failures++
 	// The first look comes at once, except where it leads to another request straight away.
 	a.record.NotBefore = now

@@ -151,7 +151,8 @@ func (a *attempt) overtaken(ctx context.Context, issued Issued, cause error) err
 		a.record.Healed = now
 		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonHeals}, false)
 	}
-	a.record.NotBefore, a.record.LastError = now.Add(overtakenRecheck), cause.Error()
+	a.record.NotBefore = now.Add(overtakenRecheck)
+	a.record.LastError, a.record.LastCause = cause.Error(), ReasonOvertaken
 	if a.sinkFailed { // that one is tried again as always
 		a.record.NotBefore = now.Add(pendingWait(a.record.Failures+1, time.Duration(work.Grace)))
 	}
@@ -268,7 +269,7 @@ func (a *attempt) abandon(ctx context.Context, verdict Verdict, served bool) err
 	if o := work.Overtaken; served && o != nil && len(o.Sinks) < len(a.token.Sinks) {
 		a.record.Outside = o.ChangedAt // another sink still has a secret that is dead or will be
 	}
-	a.record.Work, a.record.Doubt, a.record.Failures, a.record.LastError = nil, nil, 0, ""
+	a.record.Work, a.record.Doubt, a.record.Failures, a.record.LastError, a.record.LastCause = nil, nil, 0, "", ""
 	a.record.NotBefore, a.record.CatchUpAt, a.record.NextTrigger = time.Time{}, time.Time{}, ""
 	if !served {
 		a.record.NextTrigger = verdict.trigger()

@@ -587,7 +587,7 @@ func (a *attempt) commit(ctx context.Context) error {
 				a.record.Moved++
 			}
 		}
-		a.record.Work, a.record.Failures, a.record.LastError, a.record.NextTrigger = nil, 0, "", ""
+		a.record.Work, a.record.Failures, a.record.LastError, a.record.LastCause, a.record.NextTrigger = nil, 0, "", "", ""
 		a.record.NotBefore, a.record.CatchUpAt, a.record.OldDiesBy, a.record.Outside = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 		a.record.Lost = nil
 		a.carriedOut(work)

@@ -124,6 +124,8 @@ type Record struct {
 	Failures  int       `json:"failures,omitempty"`
 	NotBefore time.Time `json:"not_before,omitzero"`
 	LastError string    `json:"last_error,omitempty"`
+	// LastCause is LastError in one stable word: see [CauseOf]. Empty if there is no error.
+	LastCause string `json:"last_cause,omitempty"`
 
 	Last  *Done      `json:"last,omitempty"` // the last rotation that succeeded
 	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare

@@ -42,6 +42,10 @@ type Token struct {
 	Enabled   bool   `json:"enabled"`
 	Failures  int    `json:"consecutive_failures"`
 	LastError string `json:"last_error,omitempty"`
+	// LastCause is LastError in one stable word, such as "sealed" or "no_space".
+	LastCause string `json:"last_cause,omitempty"`
+	// Troubles are the kinds of trouble that the token is in, the worst first: see [Kinds].
+	Troubles []string `json:"troubles,omitempty"`
 	// AccountError is why the credential of the token's account cannot be read, so that nothing
 	// can be done for the token; empty if it can be.
 	AccountError string `json:"account_error,omitempty"`
@@ -233,6 +237,9 @@ func Distance(t, now time.Time) string {
 		return "–"
 	}
 	d := t.Sub(now).Round(time.Second)
+	if d == 0 {
+		return "now"
+	}
 	in, ago := "in ", ""
 	if d < 0 {
 		d, in, ago = -d, "", " ago"

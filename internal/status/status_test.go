@@ -14,8 +14,9 @@ func TestDistance(t *testing.T) {
 		from time.Duration
 		want string
 	}{
-		{0, "in 0 s"},
-		{400 * time.Millisecond, "in 0 s"},
+		{0, "now"},
+		{400 * time.Millisecond, "now"},
+		{-400 * time.Millisecond, "now"},
 		{600 * time.Millisecond, "in 1 s"},
 		{59 * time.Second, "in 59 s"},
 		{59*time.Second + 700*time.Millisecond, "in 1 min 0 s"},

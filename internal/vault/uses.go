@@ -17,6 +17,7 @@ type uses struct {
 	semaphore chan struct{} // of capacity 1
 	login     time.Time     // the login that the rest is about
 	unlimited bool
+	limited   bool // it is known; neither is set before Vault was asked
 	promises  []promise
 }
 
@@ -55,12 +56,7 @@ func (s *Session) ReadyFor(ctx context.Context, atLeast time.Duration, requests 
 
 // promiseUses promises that many requests to the caller, or returns errFewUses.
 func (s *Session) promiseUses(ctx context.Context, requests int) error {
-	s.mu.Lock()
-	login := s.loginAt
-	s.mu.Unlock()
-	if !s.uses.login.Equal(login) {
-		s.uses.login, s.uses.unlimited, s.uses.promises = login, false, nil
-	}
+	s.ofThisLogin()
 	if s.uses.unlimited {
 		return nil
 	}
@@ -68,8 +64,7 @@ func (s *Session) promiseUses(ctx context.Context, requests int) error {
 	if err != nil {
 		return err
 	}
-	if !limited {
-		s.uses.unlimited = true
+	if s.uses.limited, s.uses.unlimited = limited, !limited; !limited {
 		return nil
 	}
 	now, promised := time.Now(), 0
@@ -86,6 +81,40 @@ func (s *Session) promiseUses(ctx context.Context, requests int) error {
 	}
 	s.uses.promises = append(s.uses.promises, promise{requests, now.Add(promiseTime)})
 	return nil
+}
+
+// ofThisLogin forgets what is known of an earlier login. The caller holds the semaphore.
+func (s *Session) ofThisLogin() {
+	s.mu.Lock()
+	login := s.loginAt
+	s.mu.Unlock()
+	if !s.uses.login.Equal(login) {
+		s.uses.login, s.uses.limited, s.uses.unlimited, s.uses.promises = login, false, false, nil
+	}
+}
+
+// Limited reports whether the token is good for a limited number of requests (token_num_uses). It asks
+// Vault once for each login.
+func (s *Session) Limited(ctx context.Context) (bool, error) {
+	if err := s.Ready(ctx, 0); err != nil {
+		return false, err
+	}
+	select {
+	case s.uses.semaphore <- struct{}{}:
+		defer func() { <-s.uses.semaphore }()
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	s.ofThisLogin()
+	if s.uses.limited || s.uses.unlimited {
+		return s.uses.limited, nil
+	}
+	_, limited, err := s.usesLeft(ctx)
+	if err != nil {
+		return false, err
+	}
+	s.uses.limited, s.uses.unlimited = limited, !limited
+	return limited, nil
 }
 
 // usesLeft asks Vault how many requests the token is still good for. A token that may not look

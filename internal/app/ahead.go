@@ -1,0 +1,253 @@
+package app
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"rotatord/internal/journal"
+	"rotatord/internal/precheck"
+	"rotatord/internal/rotation"
+	"rotatord/internal/status"
+	"rotatord/internal/vault"
+)
+
+// This file looks ahead: at all that the next rotation will need, long before it is due.
+
+// How often each thing is looked at while all is well, and for how long at most.
+const (
+	diskEvery       = time.Minute
+	diskTimeout     = 10 * time.Second
+	credentialEvery = 15 * time.Second
+	vaultEvery      = time.Minute
+	sinkEvery       = 5 * time.Minute
+	remoteTimeout   = 30 * time.Second
+	accountEvery    = 2 * time.Minute
+	// accountSpread keeps all accounts together from more than 50 requests in five minutes: they
+	// may share one credential and its limit.
+	accountSpread = 6 * time.Second
+	// sessionLasts is how long the session must last not to be about to end.
+	sessionLasts = 10 * time.Second
+)
+
+// lookAhead begins to look at what rotations need.
+func (a *App) lookAhead() {
+	a.ahead.Set(a.checksAhead())
+	a.onStop("looking ahead", a.ahead.Close)
+}
+
+// toldOf logs what a check has found. What is about a clock or a credential is logged where it is seen.
+func (a *App) toldOf(c status.Check) {
+	attrs := []any{"check", c.Name}
+	if c.Subject != "" {
+		attrs = append(attrs, "subject", c.Subject)
+	}
+	switch {
+	case c.OK:
+		a.log.Info("what rotations need is there again", attrs...)
+	case c.Stops:
+		a.log.Error("the next rotation could not begin: something that it needs is missing", append(attrs, "reason", c.Reason, "error", c.Detail)...)
+	default:
+		a.log.Warn("something that rotations need is about to be missing", append(attrs, "reason", c.Reason, "error", c.Detail)...)
+	}
+}
+
+// checksAhead are the checks for the configuration in force.
+func (a *App) checksAhead() []precheck.Check {
+	checks := []precheck.Check{
+		{Name: status.CheckStateDirectory, Every: diskEvery, Timeout: diskTimeout, Stops: true, Look: a.journal.Prove},
+		{Name: status.CheckDiskSpace, Every: diskEvery, Timeout: diskTimeout, Look: func(context.Context) error {
+			return journal.Space(a.inForce().State.Dir)
+		}},
+		{Name: status.CheckVault, Every: vaultEvery, Timeout: remoteTimeout, Stops: true, Look: a.lookAtVaultAhead},
+	}
+	for _, mount := range a.mounts() {
+		next := &nextSink{}
+		checks = append(checks, precheck.Check{Name: status.CheckSink, Subject: mount, Every: sinkEvery, Timeout: remoteTimeout, Stops: true,
+			Look: func(ctx context.Context) error { return a.lookAtSink(ctx, mount, next) }})
+	}
+	a.mu.Lock()
+	accounts := maps.Clone(a.accounts)
+	a.mu.Unlock()
+	every := max(accountEvery, time.Duration(len(accounts))*accountSpread)
+	for _, name := range slices.Sorted(maps.Keys(accounts)) {
+		client := accounts[name].client
+		checks = append(checks,
+			precheck.Check{Name: status.CheckCredential, Subject: name, Every: credentialEvery, Timeout: diskTimeout, Stops: true,
+				Look: func(context.Context) error { return client.CredentialError() }},
+			precheck.Check{Name: status.CheckCloudflare, Subject: name, Every: every, Timeout: remoteTimeout, Stops: true,
+				Look: func(ctx context.Context) error { return a.lookAtAccount(ctx, name) }})
+	}
+	return checks
+}
+
+// lookAtVaultAhead returns why no secret could be stored in Vault now.
+func (a *App) lookAtVaultAhead(ctx context.Context) error {
+	if err := a.session.CheckSeal(ctx); err != nil {
+		return err
+	}
+	a.returns.saw("Vault", true)
+	return a.session.Ready(ctx, sessionLasts)
+}
+
+// mounts are the places that the sinks of the configuration in force are in, by kind and mount.
+func (a *App) mounts() []string {
+	all := make(map[string]bool)
+	for _, t := range a.inForce().Tokens {
+		for _, s := range t.Sinks {
+			all["vault:"+s.Vault.Mount] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// nextSink is where the check of a mount goes on. One look is at one sink, and sinks take turns, those
+// whose tokens are due next first; one that fails is looked at until it is good.
+type nextSink struct {
+	round  map[string]bool // by token: looked at in this round
+	failed string          // the token whose sink failed last; empty if none did
+}
+
+// lookAtSink proves that one of the sinks in a mount could be written to now. The request is the one
+// that a rotation sends before it begins: it writes nothing.
+func (a *App) lookAtSink(ctx context.Context, mount string, next *nextSink) error {
+	if _, failing := a.ahead.Failing(status.CheckVault, ""); failing {
+		return fmt.Errorf("%w: Vault is looked at first", precheck.ErrNothingLearned)
+	}
+	if limited, err := a.session.Limited(ctx); limited || err != nil {
+		// Each use of such a session is for a rotation.
+		return fmt.Errorf("%w: the session's uses are limited", errors.Join(err, precheck.ErrNothingLearned))
+	}
+	name, sink := a.sinkToLookAt(mount, next)
+	if sink == nil {
+		return nil
+	}
+	_, err := sink.Preflight(ctx)
+	if err != nil && ctx.Err() == nil {
+		next.failed = name
+		return fmt.Errorf("%s, of token %s: %w", sink.Name(), name, err)
+	}
+	if err == nil {
+		next.failed = ""
+	}
+	return err
+}
+
+// sinkToLookAt returns the sink of a mount whose turn it is, and its token; nil if the mount has none.
+func (a *App) sinkToLookAt(mount string, next *nextSink) (name string, sink rotation.Sink) {
+	type candidate struct {
+		name string
+		at   time.Time
+		sink rotation.Sink
+	}
+	var best *candidate
+	for again := false; ; again = true {
+		for _, t := range a.inForce().Tokens {
+			seen, ok := a.engine.view(t.Name)
+			if !ok || next.round[t.Name] && t.Name != next.failed {
+				continue
+			}
+			for i, s := range t.Sinks {
+				if i >= len(seen.token.Sinks) || "vault:"+s.Vault.Mount != mount {
+					continue
+				}
+				c := candidate{t.Name, seen.due.At, seen.token.Sinks[i]}
+				if t.Name == next.failed {
+					return c.name, c.sink
+				}
+				if best == nil || c.at.Before(best.at) {
+					best = &c
+				}
+			}
+		}
+		if best != nil || again {
+			break
+		}
+		next.round = nil // all had their turn
+	}
+	if best == nil {
+		return "", nil
+	}
+	if next.round == nil {
+		next.round = make(map[string]bool)
+	}
+	next.round[best.name] = true
+	return best.name, best.sink
+}
+
+// lookAtAccount reads the service token of the account that is due next, or looks for the one that is
+// to be made. It proves that Cloudflare can be reached and takes the credential. What only the one
+// service token lacks is left to the inventory.
+func (a *App) lookAtAccount(ctx context.Context, account string) error {
+	if _, failing := a.ahead.Failing(status.CheckCredential, account); failing {
+		return fmt.Errorf("%w: the credential cannot be read", precheck.ErrNothingLearned)
+	}
+	token, id := a.tokenToLookAt(account)
+	var err error
+	switch {
+	case token.Issuer == nil:
+		return precheck.ErrNothingLearned // a reload is under way
+	case id != "":
+		_, err = token.Issuer.Inspect(ctx, id)
+	default:
+		_, err = token.Maker.Find(ctx, token.Create.Name)
+	}
+	e, isIssuers := errors.AsType[*rotation.IssuerError](err)
+	switch {
+	case err == nil, errors.Is(err, rotation.ErrGone):
+		return nil
+	case isIssuers && e.Class == rotation.Throttled, // it has an alert of its own
+		isIssuers && e.Status == 0 && e.Class == rotation.NotCarriedOut && ctx.Err() != nil: // it waited for the budget
+		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
+	}
+	return err
+}
+
+// tokenToLookAt returns the token of an account that is due next, and its service token if there is one.
+func (a *App) tokenToLookAt(account string) (token rotation.Token, id string) {
+	var best scheduled
+	for _, t := range a.inForce().Tokens {
+		if t.Account != account {
+			continue
+		}
+		if seen, ok := a.engine.view(t.Name); ok && (best.token.Issuer == nil || seen.due.At.Before(best.due.At)) {
+			best = seen
+		}
+	}
+	return best.token, best.token.ServiceToken(best.record)
+}
+
+// Checks implements [httpapi.Source] and [admin.Daemon]: what was found ahead, and what the daemon knows
+// of itself.
+func (a *App) Checks() []status.Check {
+	all := a.ahead.Results()
+	now := a.now().UTC()
+	add := func(c status.Check, fault error) {
+		if c.LookedAt, c.OK = now, fault == nil; !c.OK {
+			c.Reason, c.Detail = cmp.Or(c.Reason, rotation.CauseOf(fault)), fault.Error()
+		} else {
+			c.Reason, c.Since = "", time.Time{}
+		}
+		all = append(all, c)
+	}
+	var fault error
+	if at := a.refusedAt.Load(); at != nil {
+		fault = errors.New("the last reload was refused: the configuration before it is in force. See the log, or run rotatord check")
+		add(status.Check{Name: status.CheckConfiguration, Since: *at, Reason: "refused"}, fault)
+	} else {
+		add(status.Check{Name: status.CheckConfiguration}, nil)
+	}
+	fault = nil
+	if drift := a.engine.clock.Drift(); drift.Abs() >= driftBound {
+		fault = errors.New(driftDetail(drift))
+	}
+	add(status.Check{Name: status.CheckClock, Reason: "set"}, fault)
+	return all
+}
+
+// vaultSealStatus reports whether a request is the one that a sealed Vault answers as well.
+func vaultSealStatus(operation string) bool { return operation == vault.OperationSealStatus }

@@ -1,0 +1,236 @@
+// Package precheck looks now and then at everything that the next rotation will need, so that a
+// fault is known long before a slot comes.
+//
+// Guarantees: every check runs by itself, so one that hangs holds up no other and is reported as
+// failing. A check that could not learn anything leaves the result before it as it was. Nothing
+// that a check does costs a secret, and nothing waits for a check.
+package precheck
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+	"rotatord/internal/status"
+)
+
+const (
+	// retryEvery is how often a check that fails is repeated, if that is sooner than its period:
+	// whoever has mended something wants to see it.
+	retryEvery = 15 * time.Second
+	// hangsAfter is how long after its timeout a check may still run before it counts as failed.
+	hangsAfter = 5 * time.Second
+)
+
+// ErrNothingLearned is in the error of a check that says nothing, neither good nor bad: because it was
+// cut off, or waits for something that another check reports. The result before it stays.
+var ErrNothingLearned = errors.New("nothing was learned")
+
+// Check is one thing to look at. All fields but Subject are required.
+type Check struct {
+	// Name is the kind of check, one of [status.CheckNames]; Subject is what it is about, and empty
+	// where there is only one. Together they identify the check, and are labels of metrics.
+	Name, Subject string
+	// Every is the time between two looks while all is well.
+	Every time.Duration
+	// Timeout ends a look. One that goes on beyond it is reported as failing.
+	Timeout time.Duration
+	// Stops is set if no rotation that needs the subject can begin while the check fails.
+	Stops bool
+	// Look returns nil if a rotation would find what it needs. It obeys its context if it can.
+	Look func(ctx context.Context) error
+}
+
+type key struct{ name, subject string }
+
+// Watch runs checks. It is safe for concurrent use. Use it once: New, Set, Close.
+type Watch struct {
+	now     func() time.Time
+	changed func(status.Check)
+
+	mu      sync.Mutex
+	closed  bool
+	running map[key]*running
+	loops   sync.WaitGroup
+}
+
+// running is a check with its last result. The lock of Watch guards result and began.
+type running struct {
+	check  Check
+	result status.Check
+	began  time.Time // of the look that is under way; zero if none is
+	again  chan struct{}
+	stop   context.CancelFunc
+}
+
+// New returns a Watch without checks. now is the wall clock, nil for the system's. changed is told
+// when a check begins to fail, fails for another reason, or is good again; it must not block. It
+// may be nil.
+func New(now func() time.Time, changed func(status.Check)) *Watch {
+	if now == nil {
+		now = time.Now
+	}
+	if changed == nil {
+		changed = func(status.Check) {}
+	}
+	return &Watch{now: now, changed: changed, running: make(map[key]*running)}
+}
+
+// Set replaces the checks. Those that were there before, by name and subject, go on as they are; new
+// ones look at once. It does nothing after Close.
+func (w *Watch) Set(checks []Check) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
+	wanted := make(map[key]bool, len(checks))
+	for _, c := range checks {
+		k := key{c.Name, c.Subject}
+		wanted[k] = true
+		if w.running[k] != nil {
+			continue
+		}
+		ctx, stop := context.WithCancel(context.Background())
+		r := &running{check: c, again: make(chan struct{}, 1), stop: stop,
+			result: status.Check{Name: c.Name, Subject: c.Subject, Stops: c.Stops}}
+		w.running[k] = r
+		w.loops.Go(func() { w.loop(ctx, r) })
+	}
+	for k, r := range w.running {
+		if !wanted[k] {
+			r.stop()
+			delete(w.running, k)
+		}
+	}
+}
+
+// Close ends all checks, and waits within ctx for those that are under way. Results stay.
+func (w *Watch) Close(ctx context.Context) error {
+	w.mu.Lock()
+	w.closed = true
+	for _, r := range w.running {
+		r.stop()
+	}
+	w.mu.Unlock()
+	ended := make(chan struct{})
+	go func() { w.loops.Wait(); close(ended) }()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Again has the checks that fail looked at now: something that was missing may be back.
+func (w *Watch) Again() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range w.running {
+		if !r.result.OK && !r.result.LookedAt.IsZero() {
+			select {
+			case r.again <- struct{}{}:
+			default:
+			}
+		}
+	}
+}
+
+// Results returns the last result of each check that was looked at, sorted by name and subject.
+func (w *Watch) Results() []status.Check {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []status.Check
+	for _, r := range w.running {
+		if result := r.known(w.now()); !result.LookedAt.IsZero() {
+			all = append(all, result)
+		}
+	}
+	slices.SortFunc(all, func(a, b status.Check) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Subject, b.Subject))
+	})
+	return all
+}
+
+// Failing returns the last result of one check, and false if it is good or was not looked at.
+func (w *Watch) Failing(name, subject string) (status.Check, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	r := w.running[key{name, subject}]
+	if r == nil {
+		return status.Check{}, false
+	}
+	result := r.known(w.now())
+	return result, !result.OK && !result.LookedAt.IsZero()
+}
+
+// known is the last result, or that the look which is under way hangs. The caller holds the lock.
+func (r *running) known(now time.Time) status.Check {
+	result := r.result
+	if r.began.IsZero() || now.Sub(r.began) < r.check.Timeout+hangsAfter {
+		return result
+	}
+	if result.OK || result.LookedAt.IsZero() {
+		result.Since = r.began
+	}
+	result.OK, result.LookedAt, result.Reason = false, now.UTC(), "hangs"
+	result.Detail = "it has not come to an end within " + r.check.Timeout.String()
+	return result
+}
+
+// loop looks at one check until ctx ends.
+func (w *Watch) loop(ctx context.Context, r *running) {
+	for {
+		ok := w.look(ctx, r)
+		wait := r.check.Every
+		if !ok {
+			wait = min(wait, retryEvery)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		case <-r.again:
+		}
+	}
+}
+
+// look looks once, and reports whether all was well.
+func (w *Watch) look(ctx context.Context, r *running) bool {
+	w.mu.Lock()
+	r.began = w.now().UTC()
+	w.mu.Unlock()
+	bounded, cancel := context.WithTimeout(ctx, r.check.Timeout)
+	err := r.check.Look(bounded)
+	cancel()
+	w.mu.Lock()
+	before := r.known(w.now())
+	r.began = time.Time{}
+	if ctx.Err() != nil || errors.Is(err, ErrNothingLearned) {
+		w.mu.Unlock()
+		return before.OK
+	}
+	after := status.Check{Name: r.check.Name, Subject: r.check.Subject, Stops: r.check.Stops, LookedAt: w.now().UTC(), OK: err == nil}
+	if err != nil {
+		after.Reason, after.Detail, after.Since = rotation.CauseOf(err), secret.Scrub(err.Error()), after.LookedAt
+		if !before.OK && !before.LookedAt.IsZero() {
+			after.Since = before.Since
+		}
+	}
+	r.result = after
+	w.mu.Unlock()
+	// At first all is taken to be well, so that only a fault is news.
+	if wasOK := before.OK || before.LookedAt.IsZero(); after.OK != wasOK || after.Reason != before.Reason {
+		if before.LookedAt.IsZero() && after.OK {
+			return true
+		}
+		w.changed(after)
+	}
+	return after.OK
+}

@@ -1,0 +1,69 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"syscall"
+)
+
+// Cause is an error that says in one stable word what is wrong, such as "sealed". The words are labels of
+// metrics: there are few of them, and none comes from elsewhere.
+type Cause interface {
+	error
+	Cause() string
+}
+
+// CauseOther is the cause of an error that does not say one.
+const CauseOther = "other"
+
+// CauseOf returns in one word what is wrong. An error of the disk names itself; of others the first in the
+// chain that is a [Cause] counts.
+func CauseOf(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return "no_space"
+	case errors.Is(err, syscall.EROFS):
+		return "read_only"
+	case errors.Is(err, syscall.EIO):
+		return "disk_error"
+	}
+	if e, ok := errors.AsType[Cause](err); ok {
+		return e.Cause()
+	}
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, fs.ErrPermission):
+		return "no_permission"
+	case errors.Is(err, fs.ErrNotExist):
+		return "missing"
+	}
+	return CauseOther
+}
+
+// Cause implements [Cause].
+func (e *IssuerError) Cause() string {
+	if errors.Is(e.Err, ErrClock) {
+		return "clock"
+	}
+	if errors.Is(e.Err, ErrGone) {
+		return "gone"
+	}
+	if inner, ok := errors.AsType[Cause](e.Err); ok {
+		return inner.Cause()
+	}
+	switch {
+	case e.Class == Throttled:
+		return "throttled"
+	case e.Status >= 500:
+		return "server_error"
+	case e.Status >= 400:
+		return "refused"
+	case e.Status != 0:
+		return "odd_answer"
+	case errors.Is(e.Err, context.DeadlineExceeded):
+		return "timeout"
+	}
+	return "unreachable"
+}

@@ -1,0 +1,55 @@
+package status
+
+import "time"
+
+// The names of checks: what rotations need, and the daemon itself.
+const (
+	CheckStateDirectory = "state_directory" // ledger and sealed secrets can be written
+	CheckDiskSpace      = "disk_space"      // room is left on the disk of the state directory
+	CheckVault          = "vault"           // Vault answers, is unsealed, and there is a session
+	CheckSink           = "sink"            // a write to a sink is proven to be possible
+	CheckCloudflare     = "cloudflare"      // the account's service tokens can be read
+	CheckCredential     = "credential"      // the account's credential can be read from its file
+	CheckConfiguration  = "configuration"   // the last reload was taken
+	CheckClock          = "clock"           // the wall clock was not set since the start
+)
+
+// CheckNames are all of them.
+var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckVault, CheckSink, CheckCloudflare, CheckCredential,
+	CheckConfiguration, CheckClock}
+
+// Check is the last result of a check.
+type Check struct {
+	// Name is one of [CheckNames]. Subject is what the check is about, such as the name of an
+	// account; empty where there is only one.
+	Name    string `json:"check"`
+	Subject string `json:"subject,omitempty"`
+	OK      bool   `json:"ok"`
+	// Stops is set if no rotation that needs the subject can begin while the check fails.
+	Stops bool `json:"stops_rotations,omitempty"`
+	// LookedAt is when it was last looked at.
+	LookedAt time.Time `json:"looked_at,omitzero"`
+	// Since is when the check began to fail. Reason is why in one word that does not change, and
+	// Detail in a sentence. All are empty while it is good.
+	Since  time.Time `json:"failing_since,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+	Detail string    `json:"detail,omitempty"`
+}
+
+// Title names the check and its subject.
+func (c Check) Title() string {
+	title := checkTitles[c.Name]
+	if title == "" {
+		title = c.Name
+	}
+	if c.Subject != "" {
+		title += " " + c.Subject
+	}
+	return title
+}
+
+var checkTitles = map[string]string{
+	CheckStateDirectory: "state directory", CheckDiskSpace: "disk space", CheckVault: "Vault", CheckSink: "sink",
+	CheckCloudflare: "Cloudflare account", CheckCredential: "credential of account", CheckConfiguration: "configuration",
+	CheckClock: "clock",
+}

@@ -1,0 +1,295 @@
+package status
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Severity says how soon an operator must act.
+type Severity string
+
+// The severities, as the alerting rules have them.
+const (
+	// Critical: clients are, or soon will be, locked out, or rotations that are due cannot begin.
+	Critical Severity = "critical"
+	// Warning: the next working day is soon enough.
+	Warning Severity = "warning"
+)
+
+// Trouble is something that an operator has to know before anything else.
+type Trouble struct {
+	Severity Severity `json:"severity"`
+	// Kind is one of [Kinds], or "check" for something that rotations need.
+	Kind string `json:"kind"`
+	// Check is the check that fails, if Kind is "check".
+	Check *Check `json:"failing_check,omitempty"`
+	// Tokens are the names of the tokens that are in this trouble, sorted; of a check, none.
+	Tokens []string `json:"tokens,omitempty"`
+	// What says what is wrong, and ToDo what to do about it.
+	What string `json:"what"`
+	ToDo string `json:"to_do"`
+	// Until is when the first of the tokens loses the last secret that works for its clients, and
+	// Since is since when the first of them is in this trouble. Zero if that is not known.
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+// How long before its end a service token is in trouble, and before the end of a grace or a due
+// rotation that is held up. The alerting rules have the same times.
+const (
+	expiresSoon     = 14 * 24 * time.Hour
+	expiresVerySoon = 3 * 24 * time.Hour
+	graceEnding     = 2 * time.Hour
+	dueSoon         = 6 * time.Hour
+)
+
+// kind is a kind of trouble of a token.
+type kind struct {
+	name     string
+	severity Severity
+	what     string // after the names of the tokens
+	toDo     string // NAME stands for a token
+	is       func(t Token, now time.Time) bool
+	since    func(Token) time.Time // nil: not known
+	until    func(Token) time.Time // nil: not known
+}
+
+// kinds are all kinds of trouble, the worst first.
+var kinds = []kind{
+	{"cut_off", Critical, "clients have no secret that works, or will have none within two minutes",
+		"rotatord tries every few seconds: rotatord status NAME says what it lacks",
+		func(t Token, _ time.Time) bool { return t.Endangered() }, nil, func(t Token) time.Time { return t.CutOffAt }},
+	{"gone", Critical, "Cloudflare has no such service token any more: its clients are locked out",
+		"make a service token, put its id into the configuration, and reload",
+		func(t Token, _ time.Time) bool { return t.Gone }, nil, nil},
+	{"disabled", Critical, "disabled at Cloudflare: its clients are locked out, whatever secret they have",
+		"find out who disabled it, and enable it in Cloudflare's dashboard",
+		func(t Token, _ time.Time) bool { return t.Known && !t.Enabled }, nil, nil},
+	{"expired", Critical, "the service token has expired: its clients are locked out, whatever secret they have",
+		"renew it in Cloudflare's dashboard, then set renew_before",
+		func(t Token, now time.Time) bool { return !t.Expiry.IsZero() && !t.Expiry.After(now) }, func(t Token) time.Time { return t.Expiry }, nil},
+	{"rotated_outside", Critical, "rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends",
+		"rotatord rotate NAME gives the sinks a secret that works",
+		func(t Token, _ time.Time) bool { return !t.Outside.IsZero() }, func(t Token) time.Time { return t.Outside }, nil},
+	{"in_doubt", Critical, "in doubt: a rotate request was sent, and it is not known whether Cloudflare carried it out",
+		"rotatord resolve NAME looks again, and says what can be decided",
+		func(t Token, _ time.Time) bool { return t.Doubt != nil }, func(t Token) time.Time { return t.Doubt.Since }, oldWorksUntil},
+	{"overtaken", Critical, "its new secret is not delivered, because a sink holds a later one",
+		"rotatord status NAME says what can be decided",
+		func(t Token, _ time.Time) bool { return t.Overtaken != nil }, func(t Token) time.Time { return t.Overtaken.Since }, nil},
+	{"refused", Critical, "its new secret is in every sink, and is refused where it is tried",
+		"rotatord resolve NAME says what can be decided",
+		func(t Token, _ time.Time) bool { return t.Verification != nil && t.Verification.Refused },
+		func(t Token) time.Time { return t.Verification.Since }, func(t Token) time.Time { return t.GraceEnd }},
+	{"reissue_owed", Critical, "a secret was lost, and the rotation that replaces it has not succeeded yet",
+		"rotatord status NAME says why, and how long clients have a secret that works",
+		func(t Token, _ time.Time) bool { return !t.ReissueOwed.IsZero() }, func(t Token) time.Time { return t.ReissueOwed }, func(t Token) time.Time { return t.CutOffAt }},
+	{"not_sealed", Critical, "a new secret may be in memory only",
+		"do not stop the daemon; make its disk writable: rotatord status NAME says what failed",
+		func(t Token, _ time.Time) bool { return t.State == "intent" && t.Failures > 0 }, nil, nil},
+	{"grace_ending", Critical, "its new secret is not in its sinks, and the previous one stops working within two hours",
+		"rotatord status NAME says which sink cannot be written",
+		func(t Token, now time.Time) bool {
+			return notDelivered(t) && graceEnds(t, now)
+		}, nil, func(t Token) time.Time { return t.GraceEnd }},
+	{"version_deletes", Critical, "a sink will delete its secret before it is rotated again",
+		"switch delete_version_after off: docs/vault.md",
+		func(t Token, _ time.Time) bool { return !t.deletes().IsZero() }, nil, Token.deletes},
+	{"expires_very_soon", Critical, "the service token expires within three days: then its clients are locked out",
+		"renew it in Cloudflare's dashboard, then set renew_before",
+		func(t Token, now time.Time) bool { return expiresWithin(t, now, 0, expiresVerySoon) }, nil, func(t Token) time.Time { return t.Expiry }},
+	{"not_delivered", Warning, "its new secret is not in every sink yet; the previous one works until its grace ends",
+		"rotatord status NAME says which sink cannot be written",
+		func(t Token, now time.Time) bool {
+			return notDelivered(t) && !graceEnds(t, now)
+		}, nil, func(t Token) time.Time { return t.GraceEnd }},
+	{"failing", Warning, "its rotations fail; its present secret works on",
+		"rotatord status NAME has the last error; the next attempt comes by itself",
+		func(t Token, _ time.Time) bool {
+			return t.Failures > 0 && t.Doubt == nil && t.Overtaken == nil && t.State != "sealed" && t.State != "intent" && t.ReissueOwed.IsZero()
+		}, nil, nil},
+	{"renewal_failing", Warning, "the service token could not be renewed before its end",
+		"rotatord status NAME has the last error",
+		func(t Token, _ time.Time) bool { return t.RenewalError != "" }, nil, func(t Token) time.Time { return t.Expiry }},
+	{"expires_soon", Warning, "the service token expires within 14 days, and rotating its secret does not renew it",
+		"set renew_before, or renew it in Cloudflare's dashboard",
+		func(t Token, now time.Time) bool { return expiresWithin(t, now, expiresVerySoon, expiresSoon) }, nil, func(t Token) time.Time { return t.Expiry }},
+	{"not_deleted", Warning, "a service token that was replaced cannot be deleted: its secret works on",
+		"rotatord status NAME has the last error; most often an Access policy still names it",
+		func(t Token, _ time.Time) bool { return t.ReplacedError != "" }, nil, nil},
+	{"unverified", Warning, "its last secret could not be tried where it is used",
+		"rotatord status NAME says why",
+		func(t Token, _ time.Time) bool { return t.Unverified != "" }, nil, nil},
+}
+
+// Kinds are the names of all kinds of trouble that a token can be in, the worst first.
+func Kinds() []string {
+	var all []string
+	for _, k := range kinds {
+		all = append(all, k.name)
+	}
+	return all
+}
+
+// oldWorksUntil is when the clients' secret stops working if a rotation in doubt was carried out. That of a
+// spare touches no client.
+func oldWorksUntil(t Token) time.Time {
+	if t.Doubt.Spare {
+		return time.Time{}
+	}
+	return t.Doubt.OldWorksUntil
+}
+
+func notDelivered(t Token) bool { return t.State == "sealed" && t.Failures > 0 }
+
+// graceEnds reports whether the previous secret, which clients still have, stops working soon.
+func graceEnds(t Token, now time.Time) bool {
+	return t.Strategy != "pair" && !t.GraceEnd.IsZero() && t.GraceEnd.Sub(now) <= graceEnding
+}
+
+func expiresWithin(t Token, now time.Time, from, to time.Duration) bool {
+	left := t.Expiry.Sub(now)
+	return !t.Expiry.IsZero() && left > from && left <= to && (t.Renews.IsZero() || t.RenewalError != "" || left <= expiresVerySoon)
+}
+
+// deletes is when the first of its sinks deletes what it holds before the next rotation; zero if none does.
+func (t Token) deletes() (first time.Time) {
+	for _, d := range t.Deletions {
+		// While rotations fail, the next one says only when the next attempt comes.
+		before := t.Next.IsZero() || t.Failures > 0 || d.At.Before(t.Next)
+		if before && (first.IsZero() || d.At.Before(first)) {
+			first = d.At
+		}
+	}
+	return first
+}
+
+// TroubleKinds returns the kinds of trouble that the token is in, the worst first; nil if none.
+func (t Token) TroubleKinds(now time.Time) (all []string) {
+	for _, k := range kinds {
+		if k.is(t, now) {
+			all = append(all, k.name)
+		}
+	}
+	return all
+}
+
+// Troubles returns what is wrong with tokens and with what rotations need, the worst first; tokens in the
+// same trouble are one entry. It is nil if nothing is.
+func Troubles(tokens []Token, checks []Check, now time.Time) []Trouble {
+	var all []Trouble
+	for _, k := range kinds {
+		trouble := Trouble{Severity: k.severity, Kind: k.name, What: k.what, ToDo: k.toDo}
+		for _, t := range tokens {
+			if !k.is(t, now) {
+				continue
+			}
+			trouble.Tokens = append(trouble.Tokens, t.Name)
+			if k.since != nil {
+				trouble.Since = earliest(trouble.Since, k.since(t))
+			}
+			if k.until != nil {
+				trouble.Until = earliest(trouble.Until, k.until(t))
+			}
+		}
+		if len(trouble.Tokens) == 0 {
+			continue
+		}
+		slices.Sort(trouble.Tokens)
+		if len(trouble.Tokens) == 1 {
+			trouble.ToDo = strings.ReplaceAll(trouble.ToDo, "NAME", trouble.Tokens[0])
+		}
+		all = append(all, trouble)
+	}
+	for _, c := range checks {
+		if !c.OK {
+			all = append(all, ofCheck(c, tokens, now))
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Trouble) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
+	return all
+}
+
+func rank(s Severity) int {
+	if s == Critical {
+		return 0
+	}
+	return 1
+}
+
+// ofCheck is the trouble of a check that fails. It is critical once a rotation is due that cannot begin.
+func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
+	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Since: c.Since}
+	if !c.Stops {
+		return trouble
+	}
+	var next time.Time
+	for _, t := range tokens {
+		if concerns(c, t) {
+			next = earliest(next, t.Next)
+		}
+	}
+	if !next.IsZero() && next.Sub(now) <= dueSoon {
+		trouble.Severity = Critical
+	}
+	return trouble
+}
+
+// concerns reports whether rotations of a token need what a check looks at.
+func concerns(c Check, t Token) bool {
+	return c.Name != CheckCloudflare && c.Name != CheckCredential || t.Account == c.Subject
+}
+
+var checkToDo = map[string]string{
+	CheckStateDirectory: "no rotation begins until the state directory can be written: make room on its disk, or mend it",
+	CheckDiskSpace:      "make room before the disk is full",
+	CheckVault:          "no rotation begins until Vault can be used: unseal it, or mend the way to it or the login",
+	CheckSink:           "no rotation of such a token begins until its sink can be written: rotatord doctor says what the policy lacks",
+	CheckCloudflare:     "no rotation of the account begins until Cloudflare takes its credential: rotatord doctor says what is wrong with it",
+	CheckCredential:     "no rotation of the account begins until its credential can be read: correct the file",
+	CheckConfiguration:  "correct the configuration, then reload",
+	CheckClock:          "set the clock (NTP), then restart the daemon",
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// maxNames is how many names of tokens stand in one line.
+const maxNames = 5
+
+// Line says in one line what the trouble is, of which tokens, and since and until when.
+func (t Trouble) Line(now time.Time) string {
+	var b strings.Builder
+	switch {
+	case t.Check != nil:
+		b.WriteString(t.Check.Title())
+	case len(t.Tokens) > maxNames:
+		fmt.Fprintf(&b, "%d tokens (%s and %d more)", len(t.Tokens), strings.Join(t.Tokens[:maxNames-1], ", "), len(t.Tokens)-maxNames+1)
+	default:
+		b.WriteString(strings.Join(t.Tokens, ", "))
+	}
+	fmt.Fprintf(&b, ": %s", t.What)
+	var times []string
+	if !t.Since.IsZero() {
+		times = append(times, "since "+at(t.Since, now))
+	}
+	if !t.Until.IsZero() {
+		times = append(times, "until "+at(t.Until, now))
+	}
+	if len(times) > 0 {
+		fmt.Fprintf(&b, " (%s)", strings.Join(times, ", "))
+	}
+	return b.String()
+}
+
+// at is a time, and how far it is from now.
+func at(t, now time.Time) string {
+	return t.UTC().Format("2006-01-02 15:04:05 MST") + ", " + Distance(t, now)
+}
