@@ -40,13 +40,14 @@ func (a *App) lookAhead() {
 	a.onStop("looking ahead", a.ahead.Close)
 }
 
-// toldOf logs what a check has found. What is about a clock or a credential is logged where it is seen.
+// toldOf logs what a check has found.
 func (a *App) toldOf(c status.Check) {
 	attrs := []any{"check", c.Name}
 	if c.Subject != "" {
 		attrs = append(attrs, "subject", c.Subject)
 	}
 	switch {
+	case c.Name == status.CheckCredential: // it was logged where it was read
 	case c.OK:
 		a.log.Info("what rotations need is there again", attrs...)
 	case c.Stops:
@@ -59,7 +60,7 @@ func (a *App) toldOf(c status.Check) {
 // checksAhead are the checks for the configuration in force.
 func (a *App) checksAhead() []precheck.Check {
 	checks := []precheck.Check{
-		{Name: status.CheckStateDirectory, Every: diskEvery, Timeout: diskTimeout, Stops: true, Look: a.journal.Prove},
+		{Name: status.CheckStateDirectory, Every: diskEvery, Timeout: diskTimeout, Stops: true, Look: a.lookAtState},
 		{Name: status.CheckDiskSpace, Every: diskEvery, Timeout: diskTimeout, Look: func(context.Context) error {
 			return journal.Space(a.inForce().State.Dir)
 		}},
@@ -83,6 +84,19 @@ func (a *App) checksAhead() []precheck.Check {
 				Look: func(ctx context.Context) error { return a.lookAtAccount(ctx, name) }})
 	}
 	return checks
+}
+
+// lookAtState writes what a rotation would write. While one is in hand its own writes are the proof, and
+// nothing may take its room.
+func (a *App) lookAtState(ctx context.Context) error {
+	err := a.journal.Present()
+	if busy := len(a.engine.names(func(s *scheduled) bool { return s.working > 0 })) > 0; err == nil && busy {
+		_, err = a.journal.LastWrite()
+	} else if err == nil {
+		err = a.journal.Prove(ctx)
+		a.returns.saw("ledger", err == nil)
+	}
+	return err
 }
 
 // lookAtVaultAhead returns why no secret could be stored in Vault now.
@@ -115,8 +129,8 @@ type nextSink struct {
 // lookAtSink proves that one of the sinks in a mount could be written to now. The request is the one
 // that a rotation sends before it begins: it writes nothing.
 func (a *App) lookAtSink(ctx context.Context, mount string, next *nextSink) error {
-	if _, failing := a.ahead.Failing(status.CheckVault, ""); failing {
-		return fmt.Errorf("%w: Vault is looked at first", precheck.ErrNothingLearned)
+	if err := a.lookAtVaultAhead(ctx); err != nil { // the check of Vault says so
+		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
 	}
 	if limited, err := a.session.Limited(ctx); limited || err != nil {
 		// Each use of such a session is for a rotation.
@@ -224,7 +238,18 @@ func (a *App) tokenToLookAt(account string) (token rotation.Token, id string) {
 // Checks implements [httpapi.Source] and [admin.Daemon]: what was found ahead, and what the daemon knows
 // of itself.
 func (a *App) Checks() []status.Check {
-	all := a.ahead.Results()
+	// A fault is shown once: not also where it is only felt.
+	all := slices.DeleteFunc(a.ahead.Results(), func(c status.Check) bool {
+		cause, subject := "", ""
+		switch c.Name {
+		case status.CheckSink:
+			cause = status.CheckVault
+		case status.CheckCloudflare:
+			cause, subject = status.CheckCredential, c.Subject
+		}
+		_, failing := a.ahead.Failing(cause, subject)
+		return !c.OK && failing
+	})
 	now := a.now().UTC()
 	add := func(c status.Check, fault error) {
 		if c.LookedAt, c.OK = now, fault == nil; !c.OK {

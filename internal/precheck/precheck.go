@@ -128,12 +128,19 @@ func (w *Watch) Close(ctx context.Context) error {
 	}
 }
 
-// Again has the checks that fail looked at now: something that was missing may be back.
+// LookNow has all checks looked at now.
+func (w *Watch) LookNow() { w.wake(func(*running) bool { return true }) }
+
+// Again has those looked at now that fail: something that was missing may be back.
 func (w *Watch) Again() {
+	w.wake(func(r *running) bool { return !r.result.OK && !r.result.LookedAt.IsZero() })
+}
+
+func (w *Watch) wake(fit func(*running) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.running {
-		if !r.result.OK && !r.result.LookedAt.IsZero() {
+		if fit(r) {
 			select {
 			case r.again <- struct{}{}:
 			default:

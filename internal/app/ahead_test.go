@@ -1,0 +1,218 @@
+package app_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/config"
+	"rotatord/internal/status"
+)
+
+// check is what was found last about one thing; the zero Check before it was looked at.
+func (d *daemon) check(name string) status.Check {
+	for _, c := range d.App.Checks() {
+		if c.Name == name {
+			return c
+		}
+	}
+	return status.Check{}
+}
+
+// troubles are what rotatord status begins with.
+func (d *daemon) troubles() []status.Trouble {
+	return status.Troubles(d.Tokens(), d.App.Checks(), d.w.now())
+}
+
+// TestFaultsAreSeenBeforeASlot breaks, one at a time, each thing that a rotation needs, while no slot is
+// near. It is seen in the metrics, in readiness and in the first lines of status, it sends no rotate
+// request and writes nothing to Vault, and it ends when it is mended.
+func TestFaultsAreSeenBeforeASlot(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		check, subject, reason, detail string
+		fault, mend                    func(w *world)
+	}{
+		"Vault is sealed": {status.CheckVault, "", "sealed", "Vault is sealed",
+			func(w *world) { w.vault.Seal(true) }, func(w *world) { w.vault.Seal(false) }},
+		"a policy without update": {status.CheckSink, "vault:secret", "refused", "vault:secret/access/ci, of token ci",
+			func(w *world) { w.vault.SetPolicy(func(string) []string { return []string{"read"} }) }, func(w *world) { w.vault.SetPolicy(nil) }},
+		"the Vault token was revoked": {status.CheckSink, "vault:secret", "refused", "Vault denied permission",
+			func(w *world) { w.vault.RevokeAll() }, nil},
+		"the API token was revoked": {status.CheckCloudflare, "sim", "refused", "cloudflare get: refused (HTTP 403)",
+			func(w *world) { w.sim.SetBehaviour(cfsim.Behaviour{APITokenStatus: cfsim.APITokenRevoked}) },
+			func(w *world) { w.sim.SetBehaviour(cfsim.Behaviour{}) }},
+		"Cloudflare fails": {status.CheckCloudflare, "sim", "server_error", "HTTP 502",
+			func(w *world) {
+				if err := w.sim.Inject(cfsim.Fault{Kind: cfsim.KindStatus, Status: 502, When: cfsim.Before, Operation: "get", Count: -1}); err != nil {
+					w.t.Fatal(err)
+				}
+			}, func(w *world) { w.sim.ClearFaults() }},
+		"the ledger was deleted": {status.CheckStateDirectory, "", "missing", "the ledger was deleted under the running daemon",
+			func(w *world) {
+				if err := os.Rename(w.ledger(), w.ledger()+".away"); err != nil {
+					w.t.Fatal(err)
+				}
+			}, func(w *world) {
+				if err := os.Rename(w.ledger()+".away", w.ledger()); err != nil {
+					w.t.Fatal(err)
+				}
+			}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			w.token("ci", "@weekly", "1h")
+			w.write("vault-token", w.vault.AddToken(time.Hour, time.Hour)) // which can be revoked
+			d := w.start(w.config())
+			w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK && len(d.Ahead()) == 6 })
+			if got := d.troubles(); len(got) != 0 {
+				t.Errorf("troubles before: %+v", got)
+			}
+			writes := w.vault.Writes()
+
+			test.fault(w)
+			w.eventually("it is seen", func() bool { d.LookAhead(); return d.check(test.check).Reason != "" })
+			c := d.check(test.check)
+			if c.OK || !c.Stops || c.Subject != test.subject || c.Reason != test.reason || !strings.Contains(c.Detail, test.detail) || c.Since.IsZero() {
+				t.Errorf("the check is %+v", c)
+			}
+			if got := d.troubles(); len(got) != 1 || got[0].Severity != status.Warning || got[0].Check == nil || got[0].Check.Name != test.check {
+				t.Errorf("troubles: %+v", got)
+			}
+			labels := `{check="` + test.check + `",subject="` + test.subject + `"}`
+			d.wantMetric("rotatord_check_ok"+labels, 0)
+			if since, ok := d.metric("rotatord_check_failing_since_timestamp_seconds" + strings.TrimSuffix(strings.Replace(labels, ",subject", `,reason="`+test.reason+`",subject`, 1), "")); !ok || since == 0 {
+				t.Errorf("the metric says %v, %v", since, ok)
+			}
+			if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, test.detail) {
+				t.Errorf("ready: %d %s", code, body)
+			}
+			if _, body := d.get("/"); !strings.Contains(body, "warning: "+c.Title()+": ") {
+				t.Errorf("the page does not say it: %s", body)
+			}
+			if lines := d.logged("the next rotation could not begin: something that it needs is missing"); len(lines) != 1 || lines[0]["check"] != test.check {
+				t.Errorf("logged: %v", lines)
+			}
+			if n := w.vault.Writes() - writes; n != 0 || len(w.seen("rotate")) != 0 {
+				t.Errorf("the checks wrote %d times and rotated %d times", n, len(w.seen("rotate")))
+			}
+			if test.mend == nil {
+				return
+			}
+			test.mend(w)
+			w.eventually("it is mended", func() bool { d.LookAhead(); code, _ := d.get("/readyz"); return code == http.StatusOK })
+			w.eventually("the end is logged", func() bool { return len(d.logged("what rotations need is there again")) == 1 })
+			if got := d.troubles(); len(got) != 0 {
+				t.Errorf("troubles after: %+v", got)
+			}
+		})
+	}
+}
+
+// ledger is the file of the ledger.
+func (w *world) ledger() string {
+	w.t.Helper()
+	found, err := filepath.Glob(filepath.Join(w.stateDir(), "journal.db*"))
+	if err != nil || len(found) != 1 {
+		w.t.Fatal(found, err)
+	}
+	return strings.TrimSuffix(found[0], ".away")
+}
+
+// TestFullDiskIsSeenAtTheStart: without a due slot, and by a daemon that has written nothing yet.
+func TestFullDiskIsSeenAtTheStart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	disk := w.onDisk(400)
+	w.token("ci", "@weekly", "1h")
+	d := w.start(w.config())
+	w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
+	d.stop()
+	disk.Fill()
+	d = w.start(w.config())
+	w.eventually("it is seen", func() bool { return d.check(status.CheckStateDirectory).Reason == "no_space" })
+	if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "[-] journal: ") {
+		t.Errorf("ready: %d %s", code, body)
+	}
+	w.eventually("the room is seen", func() bool { return d.check(status.CheckDiskSpace).Reason == "no_space" })
+	disk.Free()
+	w.eventually("it is mended", func() bool { d.LookAhead(); return d.check(status.CheckStateDirectory).OK })
+}
+
+// TestChecksOfALimitedSession: each use of such a session is for a rotation.
+func TestChecksOfALimitedSession(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.token("ci", "@weekly", "1h")
+	token := w.vault.AddToken(time.Hour, time.Hour)
+	w.vault.LimitUses(token, 100)
+	w.write("vault-token", token)
+	d := w.start(w.config())
+	w.eventually("the others were looked at", func() bool {
+		code, _ := d.get("/readyz")
+		return code == http.StatusOK && d.check(status.CheckVault).OK
+	})
+	for range 20 {
+		d.LookAhead()
+		w.eventually("all was looked at", func() bool { return d.check(status.CheckCloudflare).OK })
+	}
+	if probes := w.vault.Probes(); probes != 0 {
+		t.Errorf("%d writes were proven", probes)
+	}
+	if c := d.check(status.CheckSink); c != (status.Check{}) {
+		t.Errorf("the sink is said to be %+v", c)
+	}
+}
+
+// TestReloadChangesChecks: accounts and mounts come and go, and a reload that was refused is a trouble.
+func TestReloadChangesChecks(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.token("ci", "@weekly", "1h")
+	d := w.start(w.config())
+	names := func() (all []string) {
+		for _, c := range d.App.Checks() {
+			all = append(all, c.Title())
+		}
+		return all
+	}
+	w.eventually("all was looked at", func() bool { return len(d.Ahead()) == 6 })
+	if err := d.reload(func(c *config.Config) { c.Tokens[0].Sinks[0].Vault.Mount = "kv" }); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("the other mount is looked at", func() bool { return slices.Contains(names(), "sink vault:kv") })
+	if slices.Contains(names(), "sink vault:secret") {
+		t.Errorf("the checks are %q", names())
+	}
+	if err := d.reload(func(c *config.Config) { c.Listen = "127.0.0.1:1" }); err == nil {
+		t.Fatal("it was taken")
+	}
+	if c := d.check(status.CheckConfiguration); c.OK || c.Stops || c.Reason != "refused" || c.Since.IsZero() {
+		t.Errorf("after a reload that was refused: %+v", c)
+	}
+	if err := d.reload(nil); err != nil {
+		t.Fatal(err)
+	}
+	if c := d.check(status.CheckConfiguration); !c.OK || c.Reason != "" {
+		t.Errorf("after one that was taken: %+v", c)
+	}
+}
+
+// TestCredentialIsChecked: one that cannot be read is a trouble of its own, and Cloudflare is not asked.
+func TestCredentialIsChecked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.token("ci", "@weekly", "1h")
+	w.write("cloudflare-api-token", "")
+	d := w.start(w.config())
+	w.eventually("it is seen", func() bool { d.LookAhead(); return d.check(status.CheckCredential).Detail != "" })
+	if c := d.check(status.CheckCloudflare); c.Detail != "" && !strings.Contains(c.Detail, "empty") {
+		t.Errorf("Cloudflare is said to be %+v", c)
+	}
+}
