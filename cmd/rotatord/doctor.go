@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
 	"rotatord/internal/doctor"
 	"rotatord/internal/journal"
+	"rotatord/internal/status"
 )
 
 func newDoctor() *cobra.Command {
@@ -42,7 +44,12 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 			}
 			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: journal.Refusal(c.State.Dir), LogIn: logIn}
 			if c.AdminSocket != "" {
-				o.AskDaemon = askDaemon(admin.NewClient(c.AdminSocket))
+				client := admin.NewClient(c.AdminSocket)
+				o.AskDaemon = askDaemon(client)
+				o.AskTroubles = func(ctx context.Context) ([]status.Trouble, error) {
+					all, err := client.Tokens(ctx)
+					return troubles(all, time.Now()), err
+				}
 			}
 			findings := doctor.Examine(cmd.Context(), o)
 			if format == "json" {

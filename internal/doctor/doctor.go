@@ -19,6 +19,7 @@ import (
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
+	"rotatord/internal/status"
 )
 
 // Level says how much a finding matters.
@@ -56,7 +57,9 @@ type Options struct {
 	// AskDaemon asks a running daemon to look at Vault through its session; nil: there is no way to
 	// one.
 	AskDaemon func(context.Context) ([]Finding, error)
-	Now       func() time.Time // nil: time.Now
+	// AskTroubles asks a running daemon what is wrong with rotations; nil: there is no way to one.
+	AskTroubles func(context.Context) ([]status.Trouble, error)
+	Now         func() time.Time // nil: time.Now
 	// WrapTransport is put around what reaches Cloudflare, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
 	// disk asks the system about a directory; nil: diskOf.
@@ -87,6 +90,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 		e.account(ctx, o.Config.Accounts[name])
 	}
 	e.tokens()
+	e.troubles(ctx)
 	e.vault(ctx)
 	e.state()
 	return e.findings
@@ -154,6 +158,15 @@ const (
 	TokenNotLooked  Code = "token_not_looked_at"
 	TokenToBeMade   Code = "token_to_be_made"
 	TokenZoneRotate Code = "token_of_a_zone"
+
+	DaemonGood     Code = "daemon_finds_no_trouble"
+	DaemonTrouble  Code = "daemon_trouble"
+	TokenInDoubt   Code = "token_in_doubt"
+	TokenOvertaken Code = "token_overtaken"
+	TokenPending   Code = "token_secret_pending"
+	TokenOwed      Code = "token_reissue_owed"
+	TokenOutside   Code = "token_rotated_outside"
+	TokenFailing   Code = "token_failing"
 
 	VaultLogin       Code = "vault_login"
 	VaultNotTried    Code = "vault_login_not_tried"

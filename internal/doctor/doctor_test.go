@@ -22,6 +22,7 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
+	"rotatord/internal/status"
 )
 
 // ills are what can be wrong, and the finding that says so. Each begins with a healthy world,
@@ -33,6 +34,45 @@ var ills = map[string]struct {
 	subject string
 	says    string
 }{
+	"the daemon finds nothing": {func(w *world) { w.daemon() }, Good, DaemonGood, "the running daemon", "no trouble"},
+	"the daemon finds what doctor sees": {func(w *world) {
+		w.daemon(status.Trouble{Severity: status.Critical, Kind: "disabled", Tokens: []string{"one"}, What: "disabled", ToDo: "enable it"})
+	}, Good, DaemonGood, "the running daemon", "no trouble"},
+	"in doubt at the daemon": {func(w *world) {
+		w.daemon(status.Troubles([]status.Token{{Name: "one", State: status.InDoubt, Doubt: &status.Doubt{}}}, nil, time.Now())...)
+	}, Bad, DaemonTrouble, "tokens.one", "the daemon says: one: in doubt: a rotate request was sent"},
+	"the daemon cannot write": {func(w *world) {
+		w.daemon(status.Troubles(nil, []status.Check{{Name: status.CheckStateDirectory, Stops: true, Detail: "no space left"}}, time.Now())...)
+	}, Warning, DaemonTrouble, "the running daemon", "the daemon says: state directory: no space left"},
+	"in doubt in the ledger": {func(w *world) {
+		w.record(func(r *rotation.Record) {
+			r.Step, r.Doubt, r.Work = rotation.StepInDoubt, &rotation.Doubt{OldWorksUntil: time.Now().Add(time.Hour)}, &rotation.Work{}
+		})
+	}, Bad, TokenInDoubt, "tokens.one", "If it was, clients can work until"},
+	"the request has left": {func(w *world) {
+		w.record(func(r *rotation.Record) { r.Step, r.Work = rotation.StepIntent, &rotation.Work{} })
+	}, Bad, TokenInDoubt, "tokens.one", "it is not known whether Cloudflare carried it out"},
+	"overtaken in the ledger": {func(w *world) {
+		w.record(func(r *rotation.Record) {
+			r.Step, r.Work = rotation.StepSealed, &rotation.Work{Overtaken: &rotation.Overtaken{}}
+		})
+	}, Bad, TokenOvertaken, "tokens.one", "a sink holds a later one"},
+	"a secret waits": {func(w *world) {
+		w.record(func(r *rotation.Record) {
+			r.Step, r.Work, r.LastError = rotation.StepSealed, &rotation.Work{GraceEndsAt: time.Now().Add(5 * time.Hour)}, "Vault is sealed"
+		})
+	}, Warning, TokenPending, "tokens.one", ": Vault is sealed"},
+	"a secret waits and the grace ends": {func(w *world) {
+		w.record(func(r *rotation.Record) {
+			r.Step, r.Work = rotation.StepSealed, &rotation.Work{GraceEndsAt: time.Now().Add(time.Hour)}
+		})
+	}, Bad, TokenPending, "tokens.one", "the previous one works until"},
+	"a secret was lost": {func(w *world) { w.record(func(r *rotation.Record) { r.Lost = &rotation.Lost{} }) }, Bad, TokenOwed, "tokens.one", "a secret was lost"},
+	"rotated by others": {func(w *world) { w.record(func(r *rotation.Record) { r.Outside = time.Now() }) }, Bad, TokenOutside, "tokens.one", "rotated by others"},
+	"its attempts fail": {func(w *world) {
+		w.record(func(r *rotation.Record) { r.Failures, r.LastError = 3, "Vault is sealed" })
+	}, Warning, TokenFailing, "tokens.one", "its last 3 attempt(s) failed: Vault is sealed"},
+
 	"nothing": {func(*world) {}, Good, CredentialActive, "accounts.prod.api_token", "user API token is active until"},
 	"credential file is gone": {func(w *world) {
 		w.account(func(a *config.Account) { a.APIToken.File = "/nonexistent/token" })

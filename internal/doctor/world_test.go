@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/status"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -98,6 +100,19 @@ func (w *world) file(name, content string) config.SecretSource {
 		w.Fatal(err)
 	}
 	return config.SecretSource{File: path}
+}
+
+// daemon has a daemon run that finds those troubles.
+func (w *world) daemon(troubles ...status.Trouble) {
+	w.AskTroubles = func(context.Context) ([]status.Trouble, error) { return troubles, nil }
+}
+
+// record changes what the ledger has of a token.
+func (w *world) record(change func(*rotation.Record)) {
+	r := w.Records["one"]
+	r.Token = "one"
+	change(&r)
+	w.Records["one"] = r
 }
 
 func (w *world) behave(b cfsim.Behaviour) { w.sim.SetBehaviour(b) }

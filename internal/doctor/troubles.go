@@ -1,0 +1,93 @@
+package doctor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+	"rotatord/internal/status"
+)
+
+// seenHere are the kinds of trouble that doctor finds by itself, from what Cloudflare and Vault show now.
+var seenHere = []string{"gone", "disabled", "expired", "expires_very_soon", "expires_soon", "version_deletes"}
+
+// troubles says what is wrong with rotations: as a running daemon sees it or, if none can be asked, as the
+// ledger has it.
+func (e *examination) troubles(ctx context.Context) {
+	if e.AskTroubles != nil {
+		troubles, err := e.AskTroubles(ctx)
+		if err == nil {
+			e.fromDaemon(troubles)
+			return
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(e.Records)) {
+		e.fromLedger(e.Records[name])
+	}
+}
+
+func (e *examination) fromDaemon(troubles []status.Trouble) {
+	before := len(e.findings)
+	for _, t := range troubles {
+		if slices.Contains(seenHere, t.Kind) {
+			continue
+		}
+		level, subject := Warning, "the running daemon"
+		if t.Severity == status.Critical {
+			level = Bad
+		}
+		if len(t.Tokens) == 1 {
+			subject = "tokens." + t.Tokens[0]
+		}
+		e.add(level, DaemonTrouble, subject, "the daemon says: "+t.Line(e.Now()), t.ToDo)
+	}
+	if len(e.findings) == before {
+		e.add(Good, DaemonGood, "the running daemon", "it finds no trouble with rotations", "")
+	}
+}
+
+// fromLedger looks at what a daemon that does not run has left.
+func (e *examination) fromLedger(r rotation.Record) {
+	subject := "tokens." + r.Token
+	const start = "start the daemon, which continues the rotation"
+	because := ""
+	if r.LastError != "" {
+		because = ": " + secret.Scrub(r.LastError)
+	}
+	switch {
+	case r.Doubt != nil || r.Step == rotation.StepIntent:
+		until := ""
+		if r.Doubt != nil && !r.Doubt.OldWorksUntil.IsZero() {
+			until = fmt.Sprintf(" If it was, clients can work until %s.", clear(r.Doubt.OldWorksUntil))
+		}
+		e.add(Bad, TokenInDoubt, subject, "the last rotate request was sent, and it is not known whether Cloudflare carried it out."+until,
+			start+", and see rotatord status "+r.Token)
+	case r.Work != nil && r.Work.Overtaken != nil:
+		e.add(Bad, TokenOvertaken, subject, "its new secret is not delivered, because a sink holds a later one",
+			"start the daemon, and see rotatord status "+r.Token)
+	case r.Step == rotation.StepSealed:
+		level, until := Warning, ""
+		if end := r.GraceEnd(); !end.IsZero() {
+			until = fmt.Sprintf("; the previous one works until %s", clear(end))
+			if end.Sub(e.Now()) < graceEnding {
+				level = Bad
+			}
+		}
+		e.add(level, TokenPending, subject, "its new secret is sealed in the state directory, and not in every sink"+until+because, start+"; keep the disk")
+	case r.Lost != nil:
+		e.add(Bad, TokenOwed, subject, "a secret was lost, and the rotation that replaces it has not succeeded yet"+because, start)
+	case !r.Outside.IsZero():
+		e.add(Bad, TokenOutside, subject, "it was rotated by others at "+clear(r.Outside)+": the secret in its sinks is dead, or will be",
+			"start the daemon, then rotatord rotate "+r.Token)
+	case r.Failures > 0:
+		e.add(Warning, TokenFailing, subject, fmt.Sprintf("its last %d attempt(s) failed%s", r.Failures, because),
+			"mend what the error names; the next attempt comes by itself once the daemon runs")
+	}
+}
+
+// graceEnding is how long before the end of a grace a secret that waits is urgent.
+const graceEnding = 2 * time.Hour
