@@ -67,19 +67,19 @@ func (b *bench) after(d time.Duration, want status.Check) {
 	}
 }
 
-var full = fmt.Errorf("writing: %w", syscall.ENOSPC)
+var errFull = fmt.Errorf("writing: %w", syscall.ENOSPC)
 
 // TestFaultIsSeenAndEnds: a fault is seen at the next look, is repeated sooner, keeps its beginning while it
 // lasts, and is told once.
 func TestFaultIsSeenAndEnds(t *testing.T) {
 	inBubble(t, func(b *bench) {
 		b.after(0, status.Check{OK: true})
-		b.is(full)
+		b.is(errFull)
 		b.after(59*time.Second, status.Check{OK: true})
-		b.after(time.Second, status.Check{Since: time.Now().UTC().Add(time.Second), Reason: "no_space", Detail: full.Error()})
+		b.after(time.Second, status.Check{Since: time.Now().UTC().Add(time.Second), Reason: "no_space", Detail: errFull.Error()})
 		since := time.Now().UTC()
 		looks := b.looks.Load()
-		b.after(time.Minute, status.Check{Since: since, Reason: "no_space", Detail: full.Error()})
+		b.after(time.Minute, status.Check{Since: since, Reason: "no_space", Detail: errFull.Error()})
 		if n := b.looks.Load() - looks; n != 4 {
 			t.Errorf("it was looked at %d times in the minute after it failed", n)
 		}
@@ -109,10 +109,10 @@ func TestFaultIsSeenAndEnds(t *testing.T) {
 func TestFirstLookFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{t: t}
-		b.is(full)
+		b.is(errFull)
 		b.watch = precheck.New(nil, func(c status.Check) { b.told = append(b.told, c.Reason) })
 		b.watch.Set([]precheck.Check{b.check()})
-		b.after(0, status.Check{Since: time.Now().UTC(), Reason: "no_space", Detail: full.Error()})
+		b.after(0, status.Check{Since: time.Now().UTC(), Reason: "no_space", Detail: errFull.Error()})
 		if _, failing := b.watch.Failing(status.CheckVault, ""); !failing || len(b.told) != 1 {
 			t.Errorf("failing: %t, told: %v", failing, b.told)
 		}
@@ -151,11 +151,11 @@ func TestHangingCheck(t *testing.T) {
 // TestNothingLearned: what a look did not find out changes nothing.
 func TestNothingLearned(t *testing.T) {
 	inBubble(t, func(b *bench) {
-		b.is(full)
-		b.after(time.Minute, status.Check{Since: time.Now().UTC().Add(time.Minute), Reason: "no_space", Detail: full.Error()})
+		b.is(errFull)
+		b.after(time.Minute, status.Check{Since: time.Now().UTC().Add(time.Minute), Reason: "no_space", Detail: errFull.Error()})
 		since := time.Now().UTC()
 		b.is(fmt.Errorf("%w: another check fails", precheck.ErrNothingLearned))
-		b.after(15*time.Second, status.Check{Since: since, Reason: "no_space", Detail: full.Error()})
+		b.after(15*time.Second, status.Check{Since: since, Reason: "no_space", Detail: errFull.Error()})
 	})
 }
 

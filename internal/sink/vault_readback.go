@@ -30,6 +30,7 @@ var errStale = errors.New("a stale read")
 // take the old state for another writer's.
 func (v *Vault) readBack(ctx context.Context, kv int, before content, w written, writeErr error, c rotation.Credential) (content, error) {
 	wait := firstStalePause
+	var seen error // in what way the last answer that came was stale
 	for deadline := time.Now().Add(staleBound); ; wait = min(2*wait, lastStalePause) {
 		after, err := v.read(ctx, kv, w.index)
 		if err == nil {
@@ -44,8 +45,12 @@ func (v *Vault) readBack(ctx context.Context, kv int, before content, w written,
 			err = fmt.Errorf("%w: %w: the node that answered does not have the write yet", err, errStale)
 		}
 		if !errors.Is(err, errStale) {
+			if seen != nil && ctx.Err() != nil { // what was seen says more than that the time was over
+				err = fmt.Errorf("%w; it did not catch up in time: %w", seen, err)
+			}
 			return content{}, err
 		}
+		seen = err
 		if time.Now().Add(wait).After(deadline) {
 			return content{}, fmt.Errorf("%w; it did not catch up within %s", err, staleBound)
 		}
