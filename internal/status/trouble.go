@@ -109,7 +109,7 @@ var kinds = []kind{
 	{"failing", Warning, "its rotations fail; its present secret works on",
 		"rotatord status NAME has the last error; the next attempt comes by itself",
 		func(t Token, _ time.Time) bool {
-			return t.Failures > 0 && t.Doubt == nil && t.Overtaken == nil && t.State != "sealed" && t.State != "intent" && t.ReissueOwed.IsZero()
+			return t.Failures > 0 && t.Doubt == nil && t.Overtaken == nil && t.State != "sealed" && t.State != "intent" && t.ReissueOwed.IsZero() && !t.Endangered()
 		}, nil, nil},
 	{"renewal_failing", Warning, "the service token could not be renewed before its end",
 		"rotatord status NAME has the last error",

@@ -1,0 +1,141 @@
+package status_test
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/status"
+)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// inTrouble is a token for each kind of trouble.
+var inTrouble = map[string]status.Token{
+	"cut_off":           {CutOffAt: noon, Emergency: true, Failures: 1},
+	"gone":              {Gone: true},
+	"disabled":          {Known: true},
+	"expired":           {Expiry: noon},
+	"rotated_outside":   {Outside: noon},
+	"in_doubt":          {State: status.InDoubt, Failures: 1, Doubt: &status.Doubt{OldWorksUntil: noon.Add(time.Hour)}},
+	"overtaken":         {State: status.Overtook, Failures: 1, Overtaken: &status.Overtaken{}},
+	"refused":           {State: "stored", Verification: &status.Verification{Refused: true}},
+	"reissue_owed":      {ReissueOwed: noon, Failures: 1},
+	"not_sealed":        {State: "intent", Failures: 1},
+	"grace_ending":      {State: "sealed", Failures: 1, GraceEnd: noon.Add(2 * time.Hour)},
+	"version_deletes":   {Next: noon.Add(2 * time.Hour), Deletions: []status.Deletion{{At: noon.Add(time.Hour)}}},
+	"expires_very_soon": {Expiry: noon.Add(72 * time.Hour), Renews: noon.Add(time.Hour)},
+	"not_delivered":     {State: "sealed", Failures: 1, GraceEnd: noon.Add(2*time.Hour + time.Second)},
+	"failing":           {Failures: 1, State: "idle"},
+	"renewal_failing":   {RenewalError: "refused"},
+	"expires_soon":      {Expiry: noon.Add(14 * 24 * time.Hour)},
+	"not_deleted":       {Replaced: 1, ReplacedError: "in a policy"},
+	"unverified":        {Unverified: "no route"},
+}
+
+// TestKinds: each kind is recognised alone, and the runbook explains it with its severity and a section
+// that is there.
+func TestKinds(t *testing.T) {
+	runbook, err := os.ReadFile("../../docs/runbook.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string][]string{}
+	var order []string
+	for _, row := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\| (critical|warning) \\| [^|]+ \\| \\[[^]]+\\]\\(([^)]*)\\) \\|$").FindAllStringSubmatch(string(runbook), -1) {
+		documented[row[1]] = row[2:]
+		order = append(order, row[1])
+	}
+	if !slices.Equal(order, status.Kinds()) {
+		t.Errorf("the runbook has the kinds %q, want %q", order, status.Kinds())
+	}
+	if len(inTrouble) != len(status.Kinds()) {
+		t.Errorf("%d tokens for %d kinds", len(inTrouble), len(status.Kinds()))
+	}
+	headings := regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllStringSubmatch(string(runbook), -1)
+	for kind, token := range inTrouble {
+		token.Name = "ci"
+		if got := token.TroubleKinds(noon); !slices.Equal(got, []string{kind}) {
+			t.Errorf("%s is recognised as %q", kind, got)
+		}
+		all := status.Troubles([]status.Token{{Name: "fine"}, token}, nil, noon)
+		if len(all) != 1 || all[0].Kind != kind || !slices.Equal(all[0].Tokens, []string{"ci"}) || all[0].ToDo == "" || strings.Contains(all[0].ToDo, "NAME") ||
+			!strings.HasPrefix(all[0].Line(noon), "ci: "+all[0].What) {
+			t.Errorf("%s: %+v", kind, all)
+			continue
+		}
+		row := documented[kind]
+		if row == nil || row[0] != string(all[0].Severity) {
+			t.Errorf("%s is %s, and the runbook has %q", kind, all[0].Severity, row)
+			continue
+		}
+		if anchor, own := strings.CutPrefix(row[1], "#"); own && !slices.ContainsFunc(headings, func(h []string) bool { return strings.EqualFold(h[1], anchor) }) {
+			t.Errorf("%s leads to a section that is not there: %s", kind, anchor)
+		}
+	}
+}
+
+// TestNoTrouble: what every rotation passes through, and what is taken care of, is none.
+func TestNoTrouble(t *testing.T) {
+	for name, token := range map[string]status.Token{
+		"fresh":             {State: "idle"},
+		"a rotation":        {State: "sealed", GraceEnd: noon.Add(time.Hour)},
+		"a moment":          {State: "intent", CutOffAt: noon, Emergency: true},
+		"is renewed before": {Expiry: noon.Add(100 * time.Hour), Renews: noon.Add(time.Hour)},
+		"enabled":           {Known: true, Enabled: true, Expiry: noon.Add(15 * 24 * time.Hour)},
+		"paused":            {Pause: &status.Pause{}},
+		"deletes later":     {Next: noon.Add(time.Hour), Deletions: []status.Deletion{{At: noon.Add(2 * time.Hour)}}},
+	} {
+		if got := status.Troubles([]status.Token{token}, []status.Check{{Name: status.CheckVault, OK: true}}, noon); got != nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if pair := (status.Token{Strategy: "pair", State: "sealed", Failures: 1, GraceEnd: noon.Add(time.Minute)}); !slices.Equal(pair.TroubleKinds(noon), []string{"not_delivered"}) {
+		t.Errorf("a pair: %q", pair.TroubleKinds(noon))
+	}
+}
+
+// TestChecksAreTroubles: one that stops rotations is critical once one of those is due soon.
+func TestChecksAreTroubles(t *testing.T) {
+	soon, late := status.Token{Name: "soon", Account: "a", Next: noon.Add(6 * time.Hour)}, status.Token{Name: "late", Account: "b", Next: noon.Add(6*time.Hour + time.Second)}
+	for _, test := range []struct {
+		check  status.Check
+		tokens []status.Token
+		want   status.Severity
+	}{
+		{status.Check{Name: status.CheckVault, Stops: true}, []status.Token{late}, status.Warning},
+		{status.Check{Name: status.CheckVault, Stops: true}, []status.Token{late, soon}, status.Critical},
+		{status.Check{Name: status.CheckCloudflare, Subject: "b", Stops: true}, []status.Token{late, soon}, status.Warning},
+		{status.Check{Name: status.CheckCloudflare, Subject: "a", Stops: true}, []status.Token{late, soon}, status.Critical},
+		{status.Check{Name: status.CheckDiskSpace}, []status.Token{soon}, status.Warning},
+		{status.Check{Name: status.CheckVault, Stops: true}, nil, status.Warning},
+	} {
+		if all := status.Troubles(test.tokens, []status.Check{test.check}, noon); len(all) != 1 || all[0].Severity != test.want || all[0].Kind != "check" || all[0].Check.Name != test.check.Name {
+			t.Errorf("%+v: %+v", test.check, all)
+		}
+	}
+	for _, name := range status.CheckNames {
+		all := status.Troubles(nil, []status.Check{{Name: name, Detail: "it is broken"}}, noon)
+		if len(all) != 1 || all[0].ToDo == "" || strings.Contains(all[0].Line(noon), "_") {
+			t.Errorf("%s: %+v", name, all)
+		}
+	}
+}
+
+// TestManyTokensAreOneLine: the same trouble of a whole fleet does not fill the screen.
+func TestManyTokensAreOneLine(t *testing.T) {
+	var tokens []status.Token
+	for _, name := range []string{"f", "e", "d", "c", "b", "a"} {
+		tokens = append(tokens, status.Token{Name: name, Outside: noon.Add(-time.Hour)})
+	}
+	line := status.Troubles(tokens, nil, noon)[0].Line(noon)
+	if want := "6 tokens (a, b, c, d and 2 more): rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends (since 2026-03-01 11:00:00 UTC, 1 h 0 min ago)"; line != want {
+		t.Errorf("%s\nwant\n%s", line, want)
+	}
+	if line := status.Troubles(tokens[:2], nil, noon)[0].Line(noon); !strings.HasPrefix(line, "e, f: ") {
+		t.Error(line)
+	}
+}
