@@ -74,7 +74,7 @@ CRITICAL  c: its new secret is in every sink, and is refused where it is tried
           to do: rotatord resolve c says what can be decided
 CRITICAL  g, h: a secret was lost, and the rotation that replaces it has not succeeded yet (since 2026-03-01 12:00:00 UTC, now, until 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
           to do: rotatord status NAME says why, and how long clients have a secret that works
-CRITICAL  Vault: Vault is sealed (since 2026-03-01 11:57:00 UTC, 3 min 0 s ago)
+CRITICAL  Vault is sealed (since 2026-03-01 11:57:00 UTC, 3 min 0 s ago)
           to do: no rotation begins until Vault can be used: unseal it, or mend the way to it or the login
 WARNING   j: its rotations fail; its present secret works on
           to do: rotatord status j has the last error; the next attempt comes by itself

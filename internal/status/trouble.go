@@ -275,7 +275,12 @@ func (t Trouble) Line(now time.Time) string {
 	default:
 		b.WriteString(strings.Join(t.Tokens, ", "))
 	}
-	fmt.Fprintf(&b, ": %s", t.What)
+	if of := b.String(); t.Check != nil && strings.HasPrefix(t.What, of+" ") {
+		b.Reset() // it says so itself
+		b.WriteString(t.What)
+	} else {
+		b.WriteString(": " + t.What)
+	}
 	var times []string
 	if !t.Since.IsZero() {
 		times = append(times, "since "+at(t.Since, now))
