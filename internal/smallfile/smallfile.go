@@ -247,7 +247,7 @@ func explain(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		advice = ": put the file there, or correct the path"
 	case errors.Is(err, fs.ErrPermission):
-		advice = ": let the user who runs rotatord read it"
+		advice = denied(path)
 	}
 	return fmt.Errorf("reading %s: %w%s", path, cause, advice)
 }
