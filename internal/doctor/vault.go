@@ -52,7 +52,7 @@ func (e *examination) vault(ctx context.Context) {
 			}
 			why = "no running daemon could be asked: " + err.Error()
 		}
-		e.notTried(ctx, *approle, why)
+		e.notTried(*approle, why)
 		return
 	}
 	session, err := vault.New(e.Config.Vault, slog.New(slog.DiscardHandler), nil)
@@ -71,13 +71,13 @@ func (e *examination) vault(ctx context.Context) {
 }
 
 // notTried says that nobody logged in, and why.
-func (e *examination) notTried(ctx context.Context, a config.AppRole, why string) {
+func (e *examination) notTried(a config.AppRole, why string) {
 	for _, part := range []struct {
 		field  string
 		source config.SecretSource
 		kind   config.Kind
 	}{{"role_id", a.RoleID, config.RoleID}, {"secret_id", a.SecretID, config.SecretID}} {
-		e.readable(ctx, "vault.auth.approle."+part.field, part.source, part.kind)
+		e.readable("vault.auth.approle."+part.field, part.source, part.kind)
 	}
 	e.add(Warning, VaultNotTried, "vault", "Vault was not looked at: logging in uses up one use of the secret_id, which may have no other; and "+why,
 		"run doctor beside the daemon; or with --login, if the secret_id has a use to spare")
