@@ -38,7 +38,7 @@ func TestCredentialOfAnotherKind(t *testing.T) {
 		var log bytes.Buffer
 		wire := &refusing{}
 		c := New(config.Account{Name: "prod", AccountID: "a", APIToken: config.SecretSource{File: path}, RequestsPer5m: 100}, Options{
-			Log: slog.New(slog.NewTextHandler(&log, nil)), WrapTransport: func(http.RoundTripper) http.RoundTripper { return wire },
+			Logger: slog.New(slog.NewTextHandler(&log, nil)), WrapTransport: func(http.RoundTripper) http.RoundTripper { return wire },
 		})
 		want = "accounts.prod.api_token: the secret in file " + path + " " + want
 		_, listErr := c.List(t.Context())
