@@ -134,6 +134,7 @@ func (c *checker) checkAgain(path string, in raw.Freeze, zone *time.Location, f 
 		return
 	}
 	f.Schedule = g.schedule
+	c.checkDays(path+".schedule", g.schedule)
 	if g.smallest > 0 && f.Duration >= g.smallest {
 		c.wrong(path+".duration", "%s is not shorter than %s, the smallest gap between two times of %s, so the freeze would never end: "+
 			"shorten it, or let it begin less often", short(f.Duration), short(g.smallest), *in.Schedule)
