@@ -120,10 +120,15 @@ func (k Kind) document(value string) string {
 		return fmt.Sprintf("is a key or a certificate (%s): it must hold the %s alone", what, k)
 	case markup.MatchString(value):
 		return fmt.Sprintf("is an HTML or XML page, perhaps of a login or an error: it must hold the %s alone", k)
-	case strings.HasPrefix(value, "{") && strings.HasSuffix(value, "}") && !strings.HasPrefix(value, "{{"), json.Valid([]byte(value)) && strings.HasPrefix(value, "["):
+	case looksLikeJSON(value) && (json.Valid([]byte(value)) || !k.chosen()):
 		return k.jsonProblem(value)
 	}
 	return ""
+}
+
+func looksLikeJSON(value string) bool {
+	return strings.HasPrefix(value, "{") && strings.HasSuffix(value, "}") && !strings.HasPrefix(value, "{{") ||
+		strings.HasPrefix(value, "[") && strings.HasSuffix(value, "]")
 }
 
 // jsonFields are names under which a secret stands in JSON, and what Vault's own answers have.
@@ -186,7 +191,7 @@ func (k Kind) wrapping(value string) string {
 	switch {
 	case opens && closes:
 		return fmt.Sprintf("has quotes around it: write the %s without them", k)
-	case opens, closes:
+	case !k.chosen() && (opens || closes):
 		return fmt.Sprintf("has a quote at one end: write the %s without it", k)
 	case placeholder.MatchString(value):
 		return fmt.Sprintf("is a placeholder or a variable that nothing has replaced: write the %s itself", k)
@@ -244,7 +249,7 @@ type form struct {
 // forms are tried in this order.
 var forms = []form{
 	{regexp.MustCompile(`^cfast_`), "the client secret of a service token", nil, nil, ""},
-	{regexp.MustCompile(`^[0-9a-f]{64}$`), "like the client secret of a service token", nil, []Kind{APIToken, GlobalKey, VaultToken}, ""},
+	{regexp.MustCompile(`^[0-9a-f]{64}$`), "like the client secret of a service token", nil, []Kind{APIToken, GlobalKey}, ""},
 	{regexp.MustCompile(`^[0-9a-f]{32}\.access$`), "the client ID of a service token", nil, nil, ""},
 	{regexp.MustCompile(`^cf[ua]t_`), "a Cloudflare API token", []Kind{APIToken}, nil, "name it in api_token, without api_email"},
 	{regexp.MustCompile(`^(cfk_|[0-9a-f]{37}$)`), "a global API key of Cloudflare", []Kind{GlobalKey}, nil, "name it in api_key, with api_email"},

@@ -19,9 +19,9 @@ var good = map[config.Kind][]string{
 		"x", "made-up", "cfut_" + strings.Repeat("Ab1", 16), "cfat_" + strings.Repeat("Ab1", 16), strings.Repeat("aB_-9", 8), "token=", "Zm9v==",
 	},
 	config.GlobalKey:   {"key-1", "cfk_" + strings.Repeat("Ab1", 16), strings.Repeat("0", 37)},
-	config.VaultToken:  {"root", "hvs.CAESIabc_-DEF", "hvb.AAAA", "s.abcdefghijklmnopqrstuvwx", "s.abcdefghijklmnopqrstuvwx.ns1", "f174e90a-fafe-4643-bbbc-4a0ed4fc8415", "b.AAAA"},
+	config.VaultToken:  {"root", strings.Repeat("1f", 32), "hvs.CAESIabc_-DEF", "hvb.AAAA", "s.abcdefghijklmnopqrstuvwx", "s.abcdefghijklmnopqrstuvwx.ns1", "f174e90a-fafe-4643-bbbc-4a0ed4fc8415", "b.AAAA"},
 	config.RoleID:      {"f174e90a-fafe-4643-bbbc-4a0ed4fc8415", "my role", "rotatord", "a=b", "größe"},
-	config.SecretID:    {"f174e90a-fafe-4643-bbbc-4a0ed4fc8415", "a custom one: with = and such", strings.Repeat("ab", 32)},
+	config.SecretID:    {"f174e90a-fafe-4643-bbbc-4a0ed4fc8415", "a custom one: with = and such", `ends with"`, "{braces}", strings.Repeat("ab", 32)},
 	config.AgeIdentity: {identity, "# created: 2026-01-01T00:00:00Z\n# public key: age1x\n" + identity, "\r\n# x\r\n" + identity + "\r\n"},
 }
 

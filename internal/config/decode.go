@@ -63,7 +63,11 @@ func (d *decoder) decode(n *yaml.Node, path, hint string, v reflect.Value) {
 		d.broken[path] = true
 	case isNull(n):
 		d.broken[path] = true
-		d.addf(at(n), path, "has no value: give one, or remove the key%s", prefixed("; ", hint))
+		home := ""
+		if n.Value == "~" {
+			home = " (~ alone is no value to YAML, and no home directory)"
+		}
+		d.addf(at(n), path, "has no value%s: give one, or remove the key%s", home, prefixed("; ", hint))
 	case n.Kind != wanted:
 		d.broken[path] = true
 		d.addf(at(n), path, "must be %s, not %s%s", wording, kind(n), otherKind(n, v.Kind()))
@@ -132,6 +136,9 @@ func (d *decoder) pairs(n *yaml.Node, path string, echo bool, each func(key stri
 			d.addf(at(k), path, "a merge key (<<) is not accepted: write the fields out, or use defaults")
 			continue
 		case !d.literal(k, path):
+			continue
+		case k.Kind == yaml.ScalarNode && isNull(k) && k.Value != "":
+			d.addf(at(k), path, "a key must be plain text, and null or ~ is none to YAML: put quotes around it, or choose another name")
 			continue
 		case k.Kind != yaml.ScalarNode || isNull(k) || k.Value == "":
 			d.addf(at(k), path, "a key must be plain text")

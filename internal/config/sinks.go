@@ -39,10 +39,12 @@ func (c *checker) checkMount(path, mount string) {
 	first, rest, _ := strings.Cut(mount, "/")
 	last := mount[strings.LastIndex(mount, "/")+1:]
 	switch {
+	case mount != last && last == "data":
+		c.wrong(path, "must not end in /data: that is part of the API's path, not of the mount, and is added where it is needed")
 	case first == "v1" && rest != "":
-		c.wrong(path, "must not begin with v1/: that is part of the API's path, and is added where it is needed: write %q", rest)
-	case mount != last && (last == "data" || last == "metadata"):
-		c.wrong(path, "must not end in /%s: that is part of the API's path, not of the mount, and is added where it is needed", last)
+		c.warn(path, "begins with v1/, which is part of the API's path and is added where it is needed: write %q, if the mount is not named so", rest)
+	case mount != last && last == "metadata":
+		c.warn(path, "ends in /metadata, which is part of the API's path and is added where it is needed: leave it out, if the mount is not named so")
 	case slices.Contains(systemMounts, first):
 		c.wrong(path, "is Vault's own and no KV mount: write the mount of a KV secrets engine, as vault secrets list shows it")
 	}
@@ -63,10 +65,8 @@ func (c *checker) checkKVPath(path string, sink *VaultSink) {
 	first, below, _ := strings.Cut(sink.Path, "/")
 	second, deeper, _ := strings.Cut(below, "/")
 	switch {
-	case first == "v1" && below != "":
-		c.wrong(path, "must not begin with v1/: write the path below the mount alone, as vault kv put takes it")
-	case strings.HasPrefix(sink.Path, "ui/vault/"):
-		c.wrong(path, "is a path of Vault's web interface: write the path below the mount alone, as vault kv put takes it")
+	case first == "v1" && below != "", strings.HasPrefix(sink.Path, "ui/vault/"):
+		c.warn(path, "looks like a path of Vault's API or web interface: write the path below the mount alone, as vault kv put takes it, if that is not meant")
 	case rest != sink.Path:
 		c.warn(path, "begins with the name of the mount, so that the secret is at %q: write %q, if that is not meant", sink.Mount+"/"+sink.Path, rest)
 	case second == "data" && deeper != "":
@@ -82,12 +82,11 @@ func (c *checker) segments(path, text string) string {
 	case strings.Contains(text, "://"):
 		c.wrong(path, "is a URL: write the path alone, such as access/ci-deploy")
 		return trimmed
-	case template.MatchString(text), strings.ContainsAny(text, "<>"):
-		c.wrong(path, "has a variable, a template or a placeholder in it, and none is filled in here: write the name out")
+	case template.MatchString(text):
+		c.wrong(path, "has a variable or a template in it, and none is filled in here: write the name out")
 		return trimmed
-	case strings.ContainsAny(text, "?#*"):
-		c.wrong(path, "has one of ? # * in it, which mean something else in URLs and policies: write names of letters, digits, dashes and dots")
-		return trimmed
+	case strings.ContainsAny(text, "?#*<>"):
+		c.warn(path, "has one of ? # * < > in it, which are something else in URLs, policies and placeholders: write letters, digits, dashes and dots, if that is not meant")
 	}
 	for segment := range strings.SplitSeq(trimmed, "/") {
 		problem := ""

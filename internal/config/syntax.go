@@ -69,7 +69,9 @@ func controlCharacter(data []byte) position {
 }
 
 var (
-	directive  = regexp.MustCompile(`^%(YAML|TAG)\b *([0-9.]*)`)
+	directive  = regexp.MustCompile(`^%(?:YAML +(\d\.\d))?`)
+	bracketed  = regexp.MustCompile(`[:-] +(\[[0-9a-fA-F.]*:[0-9a-fA-F:.]*\]:\d+)\s*$`)
+	bracket    = regexp.MustCompile(`(?:^ *|[:-] +)([\[{])`)
 	indentTab  = regexp.MustCompile(`^ *\t`)
 	reserved   = regexp.MustCompile("(^ *|[:,\\[{-] +)([*@`%])")
 	unclosed   = regexp.MustCompile(`(^ *|[:-] +)("(?:[^"\\]|\\.)*|'(?:[^']|'')*)$`)
@@ -85,10 +87,10 @@ func column(line string, at int) int { return utf8.RuneCountInString(line[:at]) 
 
 // lineFault looks for what one line alone shows to be wrong. hint is empty if nothing is.
 func lineFault(line string) (at int, hint string) {
-	if found := directive.FindStringSubmatch(line); found != nil && found[1] == "YAML" && found[2] != "1.1" {
-		return 1, "this line declares a version of YAML that is not read: remove it"
+	if found := directive.FindStringSubmatch(line); found != nil && found[1] != "" && found[1] != "1.1" {
+		return 1, "this line declares YAML " + found[1] + ", and the file is read as YAML 1.1: remove it"
 	} else if found != nil {
-		return 1, "a line that begins with % must be followed by a line ---: remove it"
+		return 1, "a line that begins with % is a directive of YAML, and none is needed: remove it"
 	}
 	if found := indentTab.FindStringIndex(line); found != nil {
 		return column(line, found[1]-1), "a tab in the indentation: indent with spaces"
@@ -96,11 +98,33 @@ func lineFault(line string) (at int, hint string) {
 	if found := unclosed.FindStringSubmatchIndex(line); found != nil {
 		return column(line, found[4]), "the quote that opens here is not closed on its line: close it"
 	}
+	if found := bracketed.FindStringSubmatchIndex(line); found != nil {
+		return column(line, found[2]), fmt.Sprintf("a value that begins with [ is a list to YAML: put quotes around it: %q", line[found[2]:found[3]])
+	}
+	if found := bracket.FindStringSubmatchIndex(line); found != nil && isOpen(line[found[2]:]) {
+		return column(line, found[2]), "the bracket that opens here is not closed: close it"
+	}
 	if found := reserved.FindStringSubmatchIndex(line); found != nil {
 		from := found[4]
 		return column(line, from), reservedHint(line[:from], line[from:])
 	}
 	return 0, ""
+}
+
+// isOpen reports whether more brackets open than close, quotes aside.
+func isOpen(text string) bool {
+	open := 0
+	for _, c := range text {
+		switch c {
+		case '"', '\'':
+			return false
+		case '[', '{':
+			open++
+		case ']', '}':
+			open--
+		}
+	}
+	return open > 0
 }
 
 // reservedHint is about a value that begins with a character which YAML keeps for itself.

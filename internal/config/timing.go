@@ -160,7 +160,11 @@ func (c *checker) checkWindow(s slots, window span) {
 }
 
 func (s slots) describe() string {
-	return short(s.smallest) + ", the smallest gap between two slots of " + s.expression.value
+	text := short(s.smallest) + ", the smallest gap between two slots of " + s.expression.value
+	if words := s.schedule.EitherDay(); words != "" {
+		text += " (" + words + ")"
+	}
+	return text
 }
 
 // blame chooses the field at which a conflict between spans and the slots is reported:

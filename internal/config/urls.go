@@ -29,6 +29,8 @@ func (c *checker) checkURL(path, text, credential string, query bool) {
 		c.wrong(path, "must not have a fragment (#), which is never sent: remove it")
 	case !query && (u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#")):
 		c.wrong(path, "must not have a query (?) or fragment (#): remove it")
+	case strings.EqualFold(u.Host, "https:"), strings.EqualFold(u.Host, "http:"):
+		c.wrong(path, "has its scheme twice: remove one https://")
 	case badPort(u):
 		c.wrong(path, "must have a port of 1 to 65535 behind the host's colon, or neither the colon nor a port")
 	case hostProblem(u.Hostname()) != "":
@@ -52,6 +54,8 @@ func urlHint(text string) string {
 	switch {
 	case template.MatchString(text), strings.Contains(text, "$"):
 		return "variables and templates are not expanded here"
+	case strings.HasPrefix(text, "//"):
+		return "begin it with https:"
 	case strings.HasPrefix(text, "/"), found != nil && strings.EqualFold(found[1], "unix"):
 		return "a unix socket is not supported yet"
 	case strings.ContainsFunc(text, unicode.IsSpace):
@@ -84,21 +88,21 @@ func badPort(u *url.URL) bool {
 
 // hostProblem says why a host cannot be one; empty if it may be.
 func hostProblem(host string) string {
-	if address, err := netip.ParseAddr(host); err == nil {
-		if address.IsUnspecified() {
-			return "names no host: " + host + " is where servers listen; write the address that they are reached at"
-		}
+	if _, err := netip.ParseAddr(host); err == nil {
 		return ""
 	}
 	switch {
-	case strings.ContainsFunc(host, func(c rune) bool { return c > unicode.MaxASCII }):
-		return "has a host name that is not ASCII: write it as DNS has it (xn--...)"
 	case strings.ContainsAny(host, "${}"):
 		return "has a variable or a template in its host: they are not expanded here"
-	case strings.Contains(host, ".."), strings.HasPrefix(host, "."), strings.Trim(strings.ToLower(host), "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "":
+	case strings.Contains(host, ".."), strings.HasPrefix(host, "."), strings.ContainsFunc(host, badInHost):
 		return "has a host name that none can have: letters, digits, dashes and single dots"
 	}
 	return ""
+}
+
+// badInHost reports what is in no name. Others than ASCII are encoded before they are looked up.
+func badInHost(c rune) bool {
+	return c <= unicode.MaxASCII && c != '.' && c != '-' && c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c)
 }
 
 func isLoopback(host string) bool {
@@ -142,10 +146,10 @@ func (c *checker) checkAddress(text string) {
 	switch {
 	case strings.HasSuffix(address, "/v1"):
 		c.wrong("vault.address", "must not end in /v1: that is added to every request")
-	case slices.Contains(parts, "ui"):
+	case len(parts) > 1 && (parts[1] == "ui" || parts[len(parts)-1] == "ui"):
 		c.wrong("vault.address", "must not have /ui, which is the web interface: write the scheme, the host and the port alone, such as https://vault.example.com:8200")
-	case slices.Contains(parts, "v1"):
-		c.wrong("vault.address", "must not have /v1 and a path of the API: write the scheme, the host and the port alone, such as https://vault.example.com:8200")
+	case len(parts) > 1 && parts[1] == "v1":
+		c.warn("vault.address", "looks like the URL of an API call, and /v1 is added to every request: write the scheme, the host and the port alone, if Vault is not below that path")
 	case strings.HasPrefix(strings.ToLower(address), "http:") && c.cfg.Vault.TLS != (TLS{}):
 		c.wrong("vault.tls", "has no effect on plain http: make vault.address https, or remove tls")
 	}

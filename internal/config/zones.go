@@ -26,12 +26,12 @@ func (c *checker) zone(where, name string) *time.Location {
 		if warning := fixedZones[name]; warning != "" {
 			c.warn(where, "%s", warning)
 		} else if found := etcZone.FindStringSubmatch(name); found != nil {
-			words := "behind"
+			sign := "-"
 			if found[1] == "-" {
-				words = "ahead of"
+				sign = "+"
 			}
-			c.warn(where, "%s is %s hours %s UTC, since the sign is the other way round there, and has no daylight saving: write a name such as Europe/Berlin, if that is not meant",
-				name, found[2], words)
+			c.warn(where, "%s is UTC%s%s all year, since the sign is the other way round there, without daylight saving: write a name such as Europe/Berlin, if that is not meant",
+				name, sign, found[2])
 		}
 		return zone
 	}

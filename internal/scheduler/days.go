@@ -15,7 +15,8 @@ func (s *Schedule) EitherDay() string {
 		return ""
 	}
 	dates := runs(s.fields.dom, 1, 31, ordinal)
-	days := runs(s.fields.dow, 0, 6, func(n int) string { return time.Weekday(n).String() })
+	week := s.fields.dow | s.fields.dow&1<<sunday // which ends with Sunday
+	days := runs(week, 1, sunday, func(n int) string { return time.Weekday(n % sunday).String() })
 	words := fmt.Sprintf("on the %s of the month and also on every %s", and(dates), and(days))
 	if s.fields.month != 1<<13-2 {
 		words += ", in " + and(runs(s.fields.month, 1, 12, func(n int) string { return time.Month(n).String() }))

@@ -162,7 +162,7 @@ func TestEitherDay(t *testing.T) {
 		"0 4 1 * 1":            "on the 1st of the month and also on every Monday",
 		"0 4 1-7 * SUN":        "on the 1st to 7th of the month and also on every Sunday",
 		"0 4 1,2,3,15 * 1-5":   "on the 1st to 3rd and 15th of the month and also on every Monday to Friday",
-		"0 4 11,12,13 6,7 0,6": "on the 11th to 13th of the month and also on every Sunday and Saturday, in June and July",
+		"0 4 11,12,13 6,7 0,6": "on the 11th to 13th of the month and also on every Saturday and Sunday, in June and July",
 		"0 4 21,22,23 * 7":     "on the 21st to 23rd of the month and also on every Sunday",
 		"0 4 2,4,31 1-3,12 5":  "on the 2nd, 4th and 31st of the month and also on every Friday, in January to March and December",
 		"0 4 1 * *":            "", "0 4 * * 1": "", "0 4 ? * 1": "", "@weekly": "", "@every 1h": "", "* * * * *": "",
