@@ -36,6 +36,17 @@ func (r *report) document(data []byte) *yaml.Node {
 	return documents[0]
 }
 
+// CheckSyntax reports what keeps a file of YAML, of any shape, from being read at all. The error is
+// of type [Faults] and repeats nothing of the file.
+func CheckSyntax(filename string, data []byte) error {
+	r := report{file: filename}
+	if _, err := documents(data); err == nil {
+		return nil
+	}
+	r.document(data)
+	return Faults(r.faults)
+}
+
 // documents returns the root of each document.
 func documents(data []byte) ([]*yaml.Node, error) {
 	var roots []*yaml.Node

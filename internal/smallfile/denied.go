@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -84,4 +85,29 @@ func groupName(gid int) string {
 		return g.Name
 	}
 	return strconv.Itoa(gid)
+}
+
+// absent says what is not there, if that is not the file itself.
+func absent(path string) string {
+	if target, err := os.Readlink(path); err == nil {
+		return ": it is a symbolic link to " + target + ", which is not there"
+	}
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return ""
+	}
+	missing := ""
+	for dir := filepath.Dir(whole); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		missing = dir
+	}
+	switch {
+	case missing == "":
+		return ""
+	case strings.HasPrefix(whole, "/run/credentials/"):
+		return ": there is no directory " + missing + ", which systemd makes for a unit while that runs"
+	}
+	return ": there is no directory " + missing
 }

@@ -245,7 +245,7 @@ func explain(path string, err error) error {
 	advice := ""
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		advice = ": put the file there, or correct the path"
+		advice = absent(path) + ": put the file there, or correct the path"
 	case errors.Is(err, fs.ErrPermission):
 		advice = denied(path)
 	}
