@@ -17,7 +17,7 @@ var edits = []struct {
 	with  []string
 }{
 	{"schedule", `"@weekly"`, "%s", []string{
-		"* * * * *", "*/5 4 * * *", "@daily", "@every 720h", "0 4 * * 1", "0 4 * * 7", "0 4 1 * 1", "0 4 1 * 1\n    grace: 1h", "0 4 1-7 * SUN\n    grace: 1h", "0 4 13 10 FRI-SUN\n    grace: 1h", "0 4 1 * SAT-MON",
+		"* * * * *", "*/5 4 * * *", "*/30 * * * sat", "* * * * * *", "*Password", "@daily", "@every 720h", "0 4 * * 1", "0 4 * * 7", "0 4 1 * 1", "0 4 1 * 1\n    grace: 1h", "0 4 1-7 * SUN\n    grace: 1h", "0 4 13 10 FRI-SUN\n    grace: 1h", "0 4 1 * SAT-MON",
 		"0 0 4 * * ?", "0 24 * * *", "H 4 * * *", "Mon *-*-* 04:00", `"CRON_TZ=Europe/Berlin 0 4 * * 1"`, `"@every 30d"`, "weekly",
 	}},
 	{"grace", `"@weekly"`, "\"@weekly\"\n    grace: %s", []string{

@@ -77,7 +77,7 @@ var (
 	unclosed   = regexp.MustCompile(`(^ *|[:-] +)("(?:[^"\\]|\\.)*|'(?:[^']|'')*)$`)
 	noSpace    = regexp.MustCompile(`^( *(?:- +)*[A-Za-z_][A-Za-z0-9_.-]*:)[^\s/:]`)
 	withValue  = regexp.MustCompile(`^ *(?:- +)*[^\s:]+: +[^\s#]`)
-	safeCron   = regexp.MustCompile(`^(\*(?:/\d{1,2})?(?: [0-9*/,-]+){4})(?:$|[\s,}\]])`)
+	safeCron   = regexp.MustCompile(`^(\*(?:/\d{1,2})?(?: (?:[0-9*/,?-]|(?i:sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec))+){3,6})(?:$|[\s,}\]])`)
 	safeNamed  = regexp.MustCompile(`^(@(?:hourly|daily|midnight|weekly|monthly|yearly|annually|reboot|every [0-9hms.]{1,12}))(?:$|[\s,}\]])`)
 	secondPair = regexp.MustCompile(`^ *(?:- +)*[^\s:]+: +[^\s"'{\[].*?(:)(?: |$)`)
 )
