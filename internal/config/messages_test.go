@@ -49,6 +49,7 @@ var edits = []struct {
 		"~/token", "$CREDENTIALS_DIRECTORY/token", `"${CREDENTIALS_DIRECTORY}/token"`, `"%d/token"`, `"%h/token"`, "token", "./token", "/run/", "file:///run/token", `'C:\token'`, `"/run/token "`, `"/run/token\n"`,
 	}},
 	{"env", "{file: /run/cloudflare-token}", "{env: %s}", []string{"$CF_TOKEN", `"${CF_TOKEN}"`, "CF_TOKEN=x", "/run/token", "CF-TOKEN", "1CF"}},
+	{"approle", "token: {file: /run/vault-token}", "approle: {role_id: {file: /run/role}, secret_id: %s}", []string{"{file: /run/role}", "{env: ROLE}", "/run/secret", "{file: ~/secret}"}},
 	{"ca_file", "  auth:", "  tls: {ca_file: %s}\n  auth:", []string{"~/ca.pem", "ca.pem", "$HOME/ca.pem", "/etc/ssl/", "/etc/ssl/ca.pem"}},
 	{"address", "https://vault.example.com:8200", "%s", []string{
 		"https://vault.example.com:8200/", "https://vault.example.com:8200/prefix", "https://vault.example.com:8200/ui", "https://vault.example.com:8200/ui/vault/secrets",

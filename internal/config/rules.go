@@ -280,6 +280,9 @@ func (c *checker) checkVaultAuth() {
 		if in.AppRole.Mount != nil {
 			c.segments(path+".approle.mount", *in.AppRole.Mount)
 		}
+		if role := c.cfg.Vault.Auth.AppRole; role.RoleID == role.SecretID && !role.RoleID.IsZero() {
+			c.warn(path+".approle.secret_id", "names the same place as role_id: they are two different values")
+		}
 	case token:
 		c.cfg.Vault.Auth.Token = new(c.source(path+".token", in.Token))
 	case !c.has(path+".kubernetes") && !c.has(path+".cert") && !c.has(path+".jwt"):

@@ -20,16 +20,16 @@ func syntaxFault(data []byte, err error) (position, string) {
 	if strings.HasPrefix(problem, "control characters are not allowed") {
 		return controlCharacter(data), "a control character: remove it"
 	}
-	line := syntaxErrorLine(data, err)
-	text := lineAt(data, line)
+	line, lines := syntaxErrorLine(data, err), bytes.Split(data, []byte("\n"))
+	text := lineAt(lines, line)
 	if at, hint := lineFault(text); hint != "" {
 		return position{line, at}, hint
 	}
 	if strings.HasPrefix(problem, "mapping values are not allowed") {
 		above := line - 1
-		for ; above > 1 && isBlank(lineAt(data, above)); above-- {
+		for ; above > 1 && isBlank(lineAt(lines, above)); above-- {
 		}
-		if at, hint := colonFault(text, lineAt(data, above)); hint != "" {
+		if at, hint := colonFault(text, lineAt(lines, above)); hint != "" {
 			if at < 0 {
 				return position{above, -at}, hint
 			}
@@ -40,8 +40,7 @@ func syntaxFault(data []byte, err error) (position, string) {
 }
 
 // lineAt returns a line, from 1 on, without its end.
-func lineAt(data []byte, n int) string {
-	lines := bytes.Split(data, []byte("\n"))
+func lineAt(lines [][]byte, n int) string {
 	if n < 1 || n > len(lines) {
 		return ""
 	}
