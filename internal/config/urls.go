@@ -198,7 +198,7 @@ func listenHint(text string) string {
 		return "a colon is missing before the port: write :" + text + ", or 127.0.0.1:" + text
 	case template.MatchString(text), strings.Contains(text, "$"):
 		return "variables and templates are not expanded here"
-	case host == "*":
+	case host == "*" && allDigits.MatchString(port):
 		return "write :" + port
 	case strings.Count(text, ":") > 1 && !strings.Contains(text, "["):
 		return "an IPv6 address stands in brackets, as in [::1]:9321"
