@@ -224,9 +224,9 @@ func (k Kind) shape(value string) string {
 	case len(value) > maxCredential:
 		return fmt.Sprintf("has %d bytes, more than any %s: is it the right file?", len(value), k)
 	case strings.ContainsFunc(value, unicode.IsControl):
-		return fmt.Sprintf("has a control character in it, such as a tab or an escape sequence of a terminal: write the %s anew", k)
+		return fmt.Sprintf("has a control character in it, such as a tab or an escape sequence of a terminal: write the %s again", k)
 	case strings.ContainsFunc(value, func(c rune) bool { return unicode.Is(unicode.Cf, c) }):
-		return fmt.Sprintf("has an invisible character in it, as texts that were copied from a page do: write the %s anew", k)
+		return fmt.Sprintf("has an invisible character in it, as texts that were copied from a page do: write the %s again", k)
 	case k.chosen():
 		return ""
 	case strings.ContainsFunc(value, unicode.IsSpace):

@@ -65,7 +65,7 @@ func (d *decoder) decode(n *yaml.Node, path, hint string, v reflect.Value) {
 		d.broken[path] = true
 		home := ""
 		if n.Value == "~" {
-			home = " (~ alone is no value to YAML, and no home directory)"
+			home = " (to YAML, ~ alone means null and not a home directory)"
 		}
 		d.addf(at(n), path, "has no value%s: give one, or remove the key%s", home, prefixed("; ", hint))
 	case n.Kind != wanted:
@@ -138,7 +138,7 @@ func (d *decoder) pairs(n *yaml.Node, path string, echo bool, each func(key stri
 		case !d.literal(k, path):
 			continue
 		case k.Kind == yaml.ScalarNode && isNull(k) && k.Value != "":
-			d.addf(at(k), path, "a key must be plain text, and null or ~ is none to YAML: put quotes around it, or choose another name")
+			d.addf(at(k), path, "a key must be plain text, and YAML takes null and ~ for no value: put quotes around it, or choose another name")
 			continue
 		case k.Kind != yaml.ScalarNode || isNull(k) || k.Value == "":
 			d.addf(at(k), path, "a key must be plain text")

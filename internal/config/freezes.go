@@ -152,7 +152,7 @@ func (c *checker) exceptions(path string, in []*string) []string {
 		if _, ok := c.raw.Freezes[*name]; !ok {
 			if unread := c.has("freezes") && len(c.raw.Freezes) == 0; !unread && !c.merged[""] {
 				_, hint := suggest(*name, slices.Collect(maps.Keys(c.raw.Freezes)))
-				c.wrong(item, "%q is no entry of the freezes at the top of the file: %s", *name, hint)
+				c.wrong(item, "%q is not an entry of the freezes at the top of the file: %s", *name, hint)
 			}
 			continue
 		}

@@ -95,7 +95,7 @@ func TestReferenceSchedules(t *testing.T) {
 		t.Errorf("it does not say %q", words)
 	}
 	if parsed("0 4 */2 * 1").EitherDay() == "" || !strings.Contains(text, "(`*/2`)") {
-		t.Error("a step is no restriction")
+		t.Error("a step does not restrict")
 	}
 	for _, other := range []string{"L", "W", "#", "H"} {
 		if _, err := scheduler.Parse("0 4 "+other+" * *", nil); err == nil || !strings.Contains(text, "`"+other+"`") {

@@ -143,7 +143,7 @@ func (c *checker) source(path string, s raw.Secret) SecretSource {
 // checkName reports a name that cannot be used.
 func (c *checker) checkName(path, name string) {
 	if !validName.MatchString(name) {
-		c.addf(c.keys[path], path, "is no usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, "+
+		c.addf(c.keys[path], path, "is not a usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, "+
 			"with a letter or digit at both ends%s", prefixed(": such as ", usableName(name)))
 	}
 }

@@ -130,7 +130,7 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 		if _, ok := c.raw.Accounts[*in.Account]; ok {
 			out.account = in.Account
 		} else if !c.broken["accounts"] && c.has("accounts") {
-			c.wrong(base+".account", "%q is no entry of accounts: %s", *in.Account, c.knownAccounts(*in.Account))
+			c.wrong(base+".account", "%q is not an entry of accounts: %s", *in.Account, c.knownAccounts(*in.Account))
 		}
 	}
 	if in.TimeZone != nil {

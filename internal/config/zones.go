@@ -21,7 +21,7 @@ func (c *checker) zone(where, name string) *time.Location {
 	case errors.Is(err, smallfile.ErrHangs):
 		c.wrong(where, "%v", err)
 	case err != nil:
-		c.wrong(where, "%q is no known time zone: %s", name, zoneHint(name))
+		c.wrong(where, "%q is not a known time zone: %s", name, zoneHint(name))
 	default:
 		if warning := fixedZones[name]; warning != "" {
 			c.warn(where, "%s", warning)

@@ -132,7 +132,7 @@ var quartz = regexp.MustCompile(`(?i)^(\d*L|L-\d+|\d+W|LW|L|\w+L|\w+#\d)$`)
 // strange says what is wrong with a part of a field that is neither a number nor a name nor a range.
 func (f cronField) strange(part string) string {
 	if i := strings.IndexFunc(part, func(c rune) bool { return c > unicode.MaxASCII }); i >= 0 {
-		return fmt.Sprintf("%q has a character that only looks like one of cron's: type *, - and the digits anew", part)
+		return fmt.Sprintf("%q has a character that only looks like one of cron's: type *, - and the digits again", part)
 	}
 	for i, name := range f.names { // MONDAY
 		long := time.Weekday(i).String()

@@ -67,8 +67,8 @@ func TestExpressionFaults(t *testing.T) {
 		"0 4 15W * *":                  wrong + `day-of-month: "15W" is of Quartz or Spring (L, W and # for the last or the nth day), which cron does not have: days of the month are 1 to 31`,
 		"0 4 ? * 1#2":                  wrong + `day-of-week: "1#2" is of Quartz or Spring (L, W and # for the last or the nth day), which cron does not have: days of the week are 0 to 7 or SUN to SAT, and Sunday is 0, 7 or SUN`,
 		"0 4 ? * FRIL":                 wrong + `day-of-week: "FRIL" is of Quartz or Spring (L, W and # for the last or the nth day), which cron does not have: days of the week are 0 to 7 or SUN to SAT, and Sunday is 0, 7 or SUN`,
-		"0 4 * * 1–5":                  wrong + `day-of-week: "1–5" has a character that only looks like one of cron's: type *, - and the digits anew`,
-		"0 4 ＊ * 1":                    wrong + `day-of-month: "＊" has a character that only looks like one of cron's: type *, - and the digits anew`,
+		"0 4 * * 1–5":                  wrong + `day-of-week: "1–5" has a character that only looks like one of cron's: type *, - and the digits again`,
+		"0 4 ＊ * 1":                    wrong + `day-of-month: "＊" has a character that only looks like one of cron's: type *, - and the digits again`,
 		"0 4 * * 1,,3":                 wrong + `day-of-week: a list has an empty part: remove the comma that is too much`,
 		"0 4 * * mon-":                 wrong + `day-of-week: "mon-" is neither * nor a number, a name or a range of them: days of the week are 0 to 7 or SUN to SAT, and Sunday is 0, 7 or SUN`,
 	} {

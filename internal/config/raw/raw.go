@@ -23,7 +23,7 @@ type Unsupported struct{}
 // Exactly one of file and env.
 type Secret struct {
 	// A file that holds the secret and nothing else: no quotes, no name before it. It is
-	// read anew each time the secret is needed, so a credential can be replaced without a
+	// read again each time the secret is needed, so a credential can be replaced without a
 	// restart; white space around it is dropped. Nothing in the path is expanded (~, $NAME).
 	// No default. Prefer it to env: a process cannot hide its environment from others of
 	// the same user.
