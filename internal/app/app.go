@@ -126,7 +126,7 @@ func (a *App) build() error {
 	journalOptions := journal.Options{Dir: a.config.State.Dir, Recipients: a.config.State.Recipients}
 	if source := a.config.State.Identity; !source.IsZero() {
 		journalOptions.Identity = func() (string, error) {
-			v, err := source.Read()
+			v, err := source.ReadAs(context.Background(), config.AgeIdentity)
 			return v.Reveal(), err
 		}
 	}

@@ -3,12 +3,17 @@ package app
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v3"
 
+	"rotatord/internal/config"
 	"rotatord/internal/smallfile"
 )
 
@@ -27,7 +32,49 @@ func validateWebConfig(path string) error {
 	if err := readableWebConfig(context.Background(), path); err != nil {
 		return err
 	}
-	return smallfile.Within(context.Background(), path, func() error { return web.Validate(path) })
+	if err := judgeWebConfig(path); err != nil {
+		return err
+	}
+	err := smallfile.Within(context.Background(), path, func() error { return web.Validate(path) })
+	if err != nil {
+		return fmt.Errorf("%s: %s (https://prometheus.io/docs/prometheus/latest/configuration/https/ describes the file)", path, withoutValues(err))
+	}
+	return nil
+}
+
+var (
+	bcryptHash  = regexp.MustCompile(`^\$2[abxy]?\$\d\d\$[./A-Za-z0-9]{53}$`)
+	quotedValue = regexp.MustCompile("`[^`]*`|\"[^\"]*\"")
+)
+
+// judgeWebConfig says what the library would not, or would with a part of a password: what is
+// not valid YAML, and which password is not a hash.
+func judgeWebConfig(path string) error {
+	text, err := smallfile.Read(context.Background(), path, smallfile.MaxPEM)
+	if err != nil {
+		return err
+	}
+	if err := config.CheckSyntax(path, text); err != nil {
+		return err
+	}
+	var file struct {
+		Users map[string]yaml.Node `yaml:"basic_auth_users"`
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		return nil // of another shape, which the library says
+	}
+	for _, user := range slices.Sorted(maps.Keys(file.Users)) {
+		if hash := file.Users[user]; !bcryptHash.MatchString(hash.Value) {
+			return fmt.Errorf("%s:%d:%d: basic_auth_users: the password of %q is not a bcrypt hash: write what htpasswd -nBC 10 %s prints behind the colon, in quotes",
+				path, hash.Line, hash.Column, user, user)
+		}
+	}
+	return nil
+}
+
+// withoutValues is the text of an error on one line, without what it quotes.
+func withoutValues(err error) string {
+	return quotedValue.ReplaceAllString(strings.Join(strings.Fields(err.Error()), " "), "a value")
 }
 
 // readableWebConfig reads the file and what it names, as the library does.

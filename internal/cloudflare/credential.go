@@ -14,6 +14,7 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/user"
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
+	"rotatord/internal/config"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/smallfile"
@@ -76,13 +77,14 @@ func (c *Client) login() (login, error) {
 
 // readLogin reads the credential as it is now, within ctx and the time that a read may take. The
 // error says where it is configured. While a file cannot be read because its file system
-// hangs, what it held before counts; a file that is gone or empty is no credential.
+// hangs, what it held before counts; a file that is gone, empty or holds something else is no
+// credential.
 func (c *Client) readLogin(ctx context.Context) (login, error) {
-	source, field, email := c.account.APIToken, "api_token", ""
+	source, kind, field, email := c.account.APIToken, config.APIToken, "api_token", ""
 	if source.IsZero() {
-		source, field, email = c.account.APIKey, "api_key", c.account.APIEmail
+		source, kind, field, email = c.account.APIKey, config.GlobalKey, "api_key", c.account.APIEmail
 	}
-	value, err := source.ReadWithin(ctx)
+	value, err := source.ReadAs(ctx, kind)
 	if err != nil {
 		err = fmt.Errorf("accounts.%s.%s: %w", c.account.Name, field, err)
 		if ctx.Err() != nil { // nobody waits for it any more, and it says nothing about the file

@@ -232,7 +232,7 @@ func TestSamePaths(t *testing.T) {
 		`17:5: tokens.a.id: is missing: give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two; or create, to have one made`,
 		`17:5: tokens.a.schedule: is missing: say when to rotate, such as "0 4 * * 1" or @weekly, here or in defaults`,
 		`17:5: tokens.a.sinks: is missing: give at least one place that the secret is written to, here or in defaults`,
-		`18:12: tokens.a.grace: "1d" is not a duration: write a number with a unit, such as 90s, 10m or 24h (a day is 24h)`,
+		`18:12: tokens.a.grace: "1d" is not a duration: write 24h (units are h, m and s; a day is 24h)`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"rotatord/internal/config/raw"
+	"rotatord/internal/scheduler"
 	"rotatord/internal/secret"
 )
 
@@ -60,10 +63,14 @@ func (d *decoder) decode(n *yaml.Node, path, hint string, v reflect.Value) {
 		d.broken[path] = true
 	case isNull(n):
 		d.broken[path] = true
-		d.addf(at(n), path, "has no value: give one, or remove the key%s", prefixed("; ", hint))
+		home := ""
+		if n.Value == "~" {
+			home = " (to YAML, ~ alone means null and not a home directory)"
+		}
+		d.addf(at(n), path, "has no value%s: give one, or remove the key%s", home, prefixed("; ", hint))
 	case n.Kind != wanted:
 		d.broken[path] = true
-		d.addf(at(n), path, "must be %s, not %s", wording, kind(n))
+		d.addf(at(n), path, "must be %s, not %s%s", wording, kind(n), otherKind(n, v.Kind()))
 	case len(n.Content) == 0 && (v.Kind() == reflect.Map || v.Kind() == reflect.Slice):
 		d.broken[path] = true
 		d.addf(at(n), path, "is empty: %s", hint)
@@ -130,6 +137,9 @@ func (d *decoder) pairs(n *yaml.Node, path string, echo bool, each func(key stri
 			continue
 		case !d.literal(k, path):
 			continue
+		case k.Kind == yaml.ScalarNode && isNull(k) && k.Value != "":
+			d.addf(at(k), path, "a key must be plain text, and YAML takes null and ~ for no value: put quotes around it, or choose another name")
+			continue
 		case k.Kind != yaml.ScalarNode || isNull(k) || k.Value == "":
 			d.addf(at(k), path, "a key must be plain text")
 			continue
@@ -147,9 +157,25 @@ func (d *decoder) pairs(n *yaml.Node, path string, echo bool, each func(key stri
 	}
 }
 
+// otherKind ends the message about a list in place of a mapping, or the other way round.
+func otherKind(n *yaml.Node, wanted reflect.Kind) string {
+	switch {
+	case wanted == reflect.Map && n.Kind == yaml.SequenceNode:
+		return ": begin each entry with its name and a colon in place of the dash"
+	case wanted == reflect.Slice && n.Kind == yaml.MappingNode:
+		return ": write a dash before each entry"
+	case wanted == reflect.Slice && n.Kind == yaml.ScalarNode:
+		return ": write [ ] around it, or a dash before it on a line of its own"
+	}
+	return ""
+}
+
 func kind(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:
+		if n.Style&yaml.FlowStyle != 0 && len(n.Content) == 2 && n.Content[0].Kind == yaml.MappingNode {
+			return "a template that nothing has filled in ({{ ... }})"
+		}
 		return "a mapping"
 	case yaml.SequenceNode:
 		return "a list"
@@ -250,7 +276,7 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 		parsed, err := time.ParseDuration(n.Value)
 		switch {
 		case err != nil:
-			d.addf(at(n), path, "%q is not a duration: write a number with a unit, such as 90s, 10m or 24h (a day is 24h)", n.Value)
+			d.addf(at(n), path, "%s", notADuration(n.Value))
 		case parsed < 0:
 			d.addf(at(n), path, "must not be negative: write 0 or a duration such as 10m")
 		default:
@@ -259,6 +285,23 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 	default:
 		panic("config: no decoding for " + v.Type().String())
 	}
+}
+
+// tooLong are durations that a time.Duration cannot hold.
+var tooLong = regexp.MustCompile(`^\+?(\d+(\.\d*)?(h|m|s|ms|us|ns))+$`)
+
+// notADuration says what to write in its place.
+func notADuration(text string) string {
+	hint := scheduler.DurationHint(text)
+	switch negative, isNegative := strings.CutPrefix(text, "-"); {
+	case isNegative && scheduler.DurationHint(negative) != "":
+		return "must not be negative: write 0 or a duration such as 10m"
+	case tooLong.MatchString(text):
+		return fmt.Sprintf("%q is longer than 292 years: write a shorter duration, such as 720h", text)
+	case hint != "":
+		return fmt.Sprintf("%q is not a duration: write %s (units are h, m and s; a day is 24h)", text, hint)
+	}
+	return fmt.Sprintf("%q is not a duration: write a number with a unit, such as 90s, 10m or 24h (a day is 24h)", text)
 }
 
 // badText says what is wrong with any text, whatever field it is for.
@@ -323,7 +366,7 @@ func (d *decoder) secretPlace(n *yaml.Node, path string) *string {
 	case secret.Scrub(n.Value) != n.Value:
 		problem = "looks like a secret itself: put it into a file of its own or an environment variable, and " + secretForm
 	case strings.HasSuffix(path, ".env") && !isVariable(n.Value):
-		problem = "must be the name of an environment variable: letters, digits and underscores, no digit first"
+		problem = "must be the name of an environment variable: letters, digits and underscores, no digit first" + variableHint(n.Value)
 	default:
 		problem = badText(n.Value)
 	}
@@ -332,6 +375,19 @@ func (d *decoder) secretPlace(n *yaml.Node, path string) *string {
 		return nil
 	}
 	return &n.Value
+}
+
+// variableHint ends the message about what is not the name of a variable. It repeats nothing.
+func variableHint(s string) string {
+	switch {
+	case strings.HasPrefix(s, "$"):
+		return "; leave out the $ and brackets"
+	case strings.Contains(s, "="):
+		return "; its value is set where the daemon is started, and not here"
+	case strings.Contains(s, "/"):
+		return "; for the path of a file write {file: PATH}"
+	}
+	return ""
 }
 
 func isVariable(s string) bool {

@@ -33,9 +33,9 @@ func WithoutEnvironment(prefix string, f func()) {
 	f()
 }
 
-// variable returns the value of a variable, empty if there is none.
-func variable(name string) string {
+// variable returns the value of a variable, and whether there is one.
+func variable(name string) (value string, set bool) {
 	environment.RLock()
 	defer environment.RUnlock()
-	return os.Getenv(name)
+	return os.LookupEnv(name)
 }

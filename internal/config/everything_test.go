@@ -26,10 +26,10 @@ accounts:
     inventory_every: 24h
   digits:
     account_id: 01234567890123456789012345678901
-    api_token: {file: token}
+    api_token: {file: /run/token}
   zone:
     zone_id: 123E105F4ECEF8AD9CA31A8372D0C353
-    api_token: {file: token}
+    api_token: {file: /run/token}
     inventory_every: 1m
 vault:
   address: HTTPS://vault.example.com/
@@ -124,11 +124,11 @@ func TestEverything(t *testing.T) {
 				InventoryEvery: 24 * time.Hour,
 			},
 			"digits": {
-				Name: "digits", AccountID: "01234567890123456789012345678901", APIToken: config.SecretSource{File: "token"},
+				Name: "digits", AccountID: "01234567890123456789012345678901", APIToken: config.SecretSource{File: "/run/token"},
 				BaseURL: "https://api.cloudflare.com/client/v4", RequestsPer5m: 1000, InventoryEvery: time.Hour,
 			},
 			"zone": {
-				Name: "zone", ZoneID: "123e105f4ecef8ad9ca31a8372d0c353", APIToken: config.SecretSource{File: "token"},
+				Name: "zone", ZoneID: "123e105f4ecef8ad9ca31a8372d0c353", APIToken: config.SecretSource{File: "/run/token"},
 				BaseURL: "https://api.cloudflare.com/client/v4", RequestsPer5m: 1000, InventoryEvery: time.Minute,
 			},
 		},

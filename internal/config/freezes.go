@@ -134,6 +134,7 @@ func (c *checker) checkAgain(path string, in raw.Freeze, zone *time.Location, f 
 		return
 	}
 	f.Schedule = g.schedule
+	c.checkDays(path+".schedule", g.schedule)
 	if g.smallest > 0 && f.Duration >= g.smallest {
 		c.wrong(path+".duration", "%s is not shorter than %s, the smallest gap between two times of %s, so the freeze would never end: "+
 			"shorten it, or let it begin less often", short(f.Duration), short(g.smallest), *in.Schedule)
@@ -151,7 +152,7 @@ func (c *checker) exceptions(path string, in []*string) []string {
 		if _, ok := c.raw.Freezes[*name]; !ok {
 			if unread := c.has("freezes") && len(c.raw.Freezes) == 0; !unread && !c.merged[""] {
 				_, hint := suggest(*name, slices.Collect(maps.Keys(c.raw.Freezes)))
-				c.wrong(item, "%q is no entry of the freezes at the top of the file: %s", *name, hint)
+				c.wrong(item, "%q is not an entry of the freezes at the top of the file: %s", *name, hint)
 			}
 			continue
 		}

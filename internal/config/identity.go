@@ -2,13 +2,17 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"rotatord/internal/config/raw"
+	"rotatord/internal/scheduler"
+	"rotatord/internal/secret"
 )
 
 // What strategy may be.
@@ -69,7 +73,7 @@ func (c *checker) create(path string, in raw.Create) *Create {
 	case *in.Duration == forever:
 		out.Duration = forever
 	case err != nil:
-		c.wrong(path+".duration", "%q is neither a duration, such as 8760h (a year), nor forever", *in.Duration)
+		c.wrong(path+".duration", "%q is neither a duration, such as 8760h (a year), nor forever%s", *in.Duration, prefixed(": write ", scheduler.DurationHint(*in.Duration)))
 	case life <= 0:
 		c.wrong(path+".duration", "must be more than 0: write a duration such as 8760h (a year), or forever")
 	default:
@@ -119,10 +123,55 @@ func (c *checker) uuid(path string, value *string) string {
 	}
 	id := strings.ToLower(*value)
 	if !validUUID.MatchString(id) {
-		c.wrong(path, "must be the UUID of a service token, such as f174e90a-fafe-4643-bbbc-4a0ed4fc8415")
+		c.wrong(path, "must be the UUID of a service token, such as f174e90a-fafe-4643-bbbc-4a0ed4fc8415%s", prefixed("; this ", c.uuidHint(id)))
 		return ""
 	}
 	return id
+}
+
+var (
+	clientID   = regexp.MustCompile(`^[0-9a-f]{32}\.access$`)
+	bareUUID   = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	framedUUID = regexp.MustCompile(`^(\{|urn:uuid:)[0-9a-f-]{36}\}?$`)
+)
+
+// uuidHint says what stands in the place of a service token's UUID.
+func (c *checker) uuidHint(id string) string {
+	switch {
+	case clientID.MatchString(id):
+		return "is a client ID (it ends in .access), and the UUID is another one: rotatord import writes it, and the API lists it as id"
+	case bareUUID.MatchString(id):
+		for _, a := range c.cfg.Accounts {
+			if a.AccountID == id || a.ZoneID == id {
+				return "is the id of the account or zone " + a.Name
+			}
+		}
+		return "is the id of an account or a zone, or lacks its dashes: 8, 4, 4, 4 and 12 digits with a dash between them"
+	case framedUUID.MatchString(id):
+		return "has something around it: remove it"
+	case strings.HasPrefix(id, "cfast_"), secret.Scrub(id) != id:
+		return "looks like a client secret, which is never written here: treat it as disclosed if others can read this file"
+	case validName.MatchString(id) && !strings.ContainsAny(id, ".-0123456789"):
+		return "looks like a name: rotatord import writes the UUID of each service token; to have one made, write create"
+	}
+	return ""
+}
+
+// scopeHint says what stands in the place of the id of an account or a zone.
+func scopeHint(id string) string {
+	switch {
+	case validUUID.MatchString(id):
+		return "is a UUID, as service tokens have"
+	case clientID.MatchString(id):
+		return "is the client ID of a service token"
+	case strings.Contains(id, "@"):
+		return "is an e-mail address"
+	case strings.Contains(id, "/"):
+		return "is a path or a URL: write the 32 digits in it alone"
+	case len([]rune(id)) == 32:
+		return "has 32 characters, and some are not 0 to 9 or a to f"
+	}
+	return fmt.Sprintf("has %d characters", len([]rune(id)))
 }
 
 // checkTwin refuses a second entry for one service token, and a second one that would make

@@ -3,8 +3,6 @@ package config
 import (
 	"fmt"
 	"net"
-	"net/netip"
-	"net/url"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,6 +13,7 @@ import (
 	"filippo.io/age"
 
 	"rotatord/internal/config/raw"
+	"rotatord/internal/secret"
 )
 
 // The built-in defaults.
@@ -56,6 +55,7 @@ var validName = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$`)
 var (
 	validScopeID = regexp.MustCompile(`^[0-9a-f]{32}$`) // of an account or a zone
 	validUUID    = regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	notInNames   = regexp.MustCompile(`[^a-z0-9._-]+`)
 	validHost    = regexp.MustCompile(`^[A-Za-z0-9._:%-]*$`)
 )
 
@@ -64,7 +64,7 @@ func (c *checker) checkListen() {
 	host, port, err := net.SplitHostPort(c.cfg.Listen)
 	if n, convErr := strconv.ParseUint(port, 10, 16); err != nil || convErr != nil || strconv.FormatUint(n, 10) != port ||
 		!validHost.MatchString(host) {
-		c.wrong("listen", "must be host:port without a scheme, such as %s, or :9321 for all interfaces", defaultListen)
+		c.wrong("listen", "must be host:port without a scheme, such as %s, or :9321 for all interfaces%s", defaultListen, prefixed(": ", listenHint(c.cfg.Listen)))
 	}
 }
 
@@ -85,10 +85,8 @@ func (c *checker) oneOf(path string, value *string, otherwise string, accepted .
 
 func (c *checker) checkState() {
 	dir := or(c.raw.State.Dir, defaultStateDir)
-	if !filepath.IsAbs(dir) {
-		c.wrong("state.dir", "must be an absolute path, such as %s: started elsewhere, the daemon would not find its ledger", defaultStateDir)
-	}
-	c.cfg.State = State{Dir: filepath.Clean(dir), Identity: source(c.raw.State.Identity), Recipients: c.recipients(c.raw.State.Recipients)}
+	c.absolute("state.dir", dir, "must be an absolute path, such as "+defaultStateDir+": started elsewhere, the daemon would not find its ledger")
+	c.cfg.State = State{Dir: filepath.Clean(dir), Identity: c.source("state.identity", c.raw.State.Identity), Recipients: c.recipients(c.raw.State.Recipients)}
 }
 
 // recipients checks age recipients. Their text is not repeated: it may be a secret key.
@@ -125,8 +123,7 @@ func (c *checker) checkAdminSocket() {
 	text := *c.raw.AdminSocket
 	c.cfg.AdminSocket = filepath.Clean(text)
 	switch {
-	case !filepath.IsAbs(text):
-		c.wrong(path, "must be an absolute path, such as /run/rotatord/admin.sock: the commands would look for it elsewhere than the daemon")
+	case !c.absolute(path, text, "must be an absolute path, such as /run/rotatord/admin.sock: the commands would look for it elsewhere than the daemon"):
 	case strings.HasSuffix(text, "/"), strings.HasSuffix(text, "/."), strings.HasSuffix(text, "/.."):
 		c.wrong(path, "names a directory: give the file in it, such as /run/rotatord/admin.sock")
 	case len(text) > maxSocketPath:
@@ -138,16 +135,30 @@ func (c *checker) checkAdminSocket() {
 	}
 }
 
-func source(s raw.Secret) SecretSource {
-	return SecretSource{File: or(s.File, ""), Env: or(s.Env, "")}
+// source returns where a secret is.
+func (c *checker) source(path string, s raw.Secret) SecretSource {
+	return SecretSource{File: c.filePath(path+".file", s.File), Env: or(s.Env, "")}
 }
 
 // checkName reports a name that cannot be used.
 func (c *checker) checkName(path, name string) {
 	if !validName.MatchString(name) {
-		c.addf(c.keys[path], path, "is no usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, "+
-			"with a letter or digit at both ends")
+		c.addf(c.keys[path], path, "is not a usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, "+
+			"with a letter or digit at both ends%s", prefixed(": such as ", usableName(name)))
 	}
+}
+
+// usableName is the nearest name that can be used; empty if there is none. A name that may be a
+// secret has none, since a changed one would not be recognised any more.
+func usableName(name string) string {
+	if len(name) > 63 || secret.Scrub(name) != name {
+		return ""
+	}
+	usable := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(name), "-"), "-._")
+	if validName.MatchString(usable) {
+		return usable
+	}
+	return ""
 }
 
 func (c *checker) checkAccounts() {
@@ -159,10 +170,10 @@ func (c *checker) checkAccounts() {
 			Name:           name,
 			AccountID:      c.scopeID(path+".account_id", in.AccountID),
 			ZoneID:         c.scopeID(path+".zone_id", in.ZoneID),
-			APIToken:       source(in.APIToken),
+			APIToken:       c.source(path+".api_token", in.APIToken),
 			APIEmail:       or(in.APIEmail, ""),
-			APIKey:         source(in.APIKey),
-			BaseURL:        c.url(path+".base_url", or(in.BaseURL, defaultBaseURL), "credential"),
+			APIKey:         c.source(path+".api_key", in.APIKey),
+			BaseURL:        c.baseURL(path+".base_url", or(in.BaseURL, defaultBaseURL)),
 			RequestsPer5m:  or(in.RequestsPer5m, defaultRequestsPer5m),
 			InventoryEvery: time.Duration(or(in.InventoryEvery, raw.Duration(defaultInventory))),
 		}
@@ -187,7 +198,7 @@ func (c *checker) checkAccounts() {
 func (c *checker) scopeID(path string, value *string) string {
 	id := strings.ToLower(or(value, ""))
 	if value != nil && !validScopeID.MatchString(id) {
-		c.wrong(path, "must be 32 hex digits, as in the URL of the Cloudflare dashboard; this has %d characters", len([]rune(id)))
+		c.wrong(path, "must be 32 hex digits, as in the URL of the Cloudflare dashboard; this %s", scopeHint(id))
 	}
 	return id
 }
@@ -222,44 +233,14 @@ func (c *checker) checkCredential(path string) {
 	}
 }
 
-// url checks the address of something that a credential is sent to, and returns it
-// without slashes at its end. Its text is not repeated: it may hold a password.
-func (c *checker) url(path, text, credential string) string {
-	c.checkURL(path, text, credential, false)
-	return strings.TrimRight(text, "/")
-}
-
-func (c *checker) checkURL(path, text, credential string, query bool) {
-	u, err := url.Parse(text)
-	switch {
-	case err != nil || u.Host == "" || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
-		c.wrong(path, "must be an absolute URL, such as https://host.example.com")
-	case u.User != nil:
-		c.wrong(path, "must not contain a user or password: credentials have fields of their own")
-	case query && strings.Contains(text, "#"):
-		c.wrong(path, "must not have a fragment (#), which is never sent: remove it")
-	case !query && (u.RawQuery != "" || u.ForceQuery || strings.Contains(text, "#")):
-		c.wrong(path, "must not have a query (?) or fragment (#): remove it")
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		c.wrong(path, "would send the %s in the clear: use https (plain http is for localhost, 127.0.0.0/8 and ::1)", credential)
-	}
-}
-
-func isLoopback(host string) bool {
-	if strings.EqualFold(host, "localhost") {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
-}
-
 func (c *checker) checkVault() {
 	in := c.raw.Vault
 	c.cfg.Vault = Vault{
 		Namespace: strings.Trim(or(in.Namespace, ""), "/"),
 		Timeout:   time.Duration(or(in.Timeout, raw.Duration(defaultVaultTimeout))),
 		TLS: TLS{
-			CAFile: or(in.TLS.CAFile, ""), CertFile: or(in.TLS.CertFile, ""), KeyFile: or(in.TLS.KeyFile, ""),
+			CAFile: c.filePath("vault.tls.ca_file", in.TLS.CAFile), CertFile: c.filePath("vault.tls.cert_file", in.TLS.CertFile),
+			KeyFile:    c.filePath("vault.tls.key_file", in.TLS.KeyFile),
 			ServerName: or(in.TLS.ServerName, ""),
 		},
 	}
@@ -281,47 +262,6 @@ func (c *checker) checkVault() {
 	c.checkVaultAuth()
 }
 
-func (c *checker) checkAddress(text string) {
-	before := len(c.faults)
-	address := c.url("vault.address", text, "Vault token")
-	c.cfg.Vault.Address = address
-	switch {
-	case len(c.faults) > before:
-	case strings.HasSuffix(address, "/v1"):
-		c.wrong("vault.address", "must not end in /v1: that is added to every request")
-	case strings.HasPrefix(strings.ToLower(address), "http:") && c.cfg.Vault.TLS != (TLS{}):
-		c.wrong("vault.tls", "has no effect on plain http: make vault.address https, or remove tls")
-	}
-}
-
-// nodes checks the further addresses of the Vault.
-func (c *checker) nodes(in []*string) []string {
-	var out []string
-	for i, text := range in {
-		if text == nil {
-			continue // reported already
-		}
-		path := fmt.Sprintf("vault.nodes[%d]", i)
-		before := len(c.faults)
-		node := c.url(path, *text, "Vault token")
-		if len(c.faults) > before {
-			continue
-		}
-		u, err := url.Parse(node)
-		switch {
-		case err != nil || u.Path != "":
-			c.wrong(path, "must not have a path: give the scheme, the host and the port, such as https://vault-2.example.com:8200")
-		case u.Scheme == "http" && !strings.HasPrefix(strings.ToLower(c.cfg.Vault.Address), "http:"):
-			c.wrong(path, "is plain http, and vault.address is https: a redirect there is never followed")
-		case slices.Contains(out, node):
-			c.wrong(path, "stands in the list twice: remove one")
-		default:
-			out = append(out, node)
-		}
-	}
-	return out
-}
-
 func (c *checker) checkVaultAuth() {
 	const path = "vault.auth"
 	if !c.has(path) || c.broken[path] {
@@ -335,33 +275,17 @@ func (c *checker) checkVaultAuth() {
 	case role:
 		c.cfg.Vault.Auth.AppRole = &AppRole{
 			Mount:  strings.Trim(or(in.AppRole.Mount, "approle"), "/"),
-			RoleID: source(in.AppRole.RoleID), SecretID: source(in.AppRole.SecretID),
+			RoleID: c.source(path+".approle.role_id", in.AppRole.RoleID), SecretID: c.source(path+".approle.secret_id", in.AppRole.SecretID),
 		}
 		if in.AppRole.Mount != nil {
 			c.segments(path+".approle.mount", *in.AppRole.Mount)
 		}
+		if role := c.cfg.Vault.Auth.AppRole; role.RoleID == role.SecretID && !role.RoleID.IsZero() {
+			c.warn(path+".approle.secret_id", "names the same place as role_id: they are two different values")
+		}
 	case token:
-		c.cfg.Vault.Auth.Token = new(source(in.Token))
+		c.cfg.Vault.Auth.Token = new(c.source(path+".token", in.Token))
 	case !c.has(path+".kubernetes") && !c.has(path+".cert") && !c.has(path+".jwt"):
 		c.wrong(path, "has no method: give exactly one of approle and token")
 	}
-}
-
-// segments checks a path in Vault and returns it without slashes at its ends.
-func (c *checker) segments(path, text string) string {
-	trimmed := strings.Trim(text, "/")
-	for segment := range strings.SplitSeq(trimmed, "/") {
-		problem := ""
-		switch segment {
-		case "":
-			problem = "an empty part"
-		case ".", "..":
-			problem = fmt.Sprintf("the part %q", segment)
-		default:
-			continue
-		}
-		c.wrong(path, "has %s: write names with single slashes between them, such as access/ci-deploy", problem)
-		break
-	}
-	return trimmed
 }

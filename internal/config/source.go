@@ -35,11 +35,18 @@ func (s SecretSource) String() string {
 // Read returns the secret as it is now. It is [SecretSource.ReadWithin] without a context.
 func (s SecretSource) Read() (secret.Value, error) { return s.ReadWithin(context.Background()) }
 
-// ReadWithin returns the secret as it is now. A file is read again at each call, so that a
-// credential can be replaced without a restart; white space around it is dropped. An empty
-// secret is an error. It takes no longer than ctx and [smallfile.Wait], whatever the file is
-// and whatever it is on; [smallfile.ErrHangs] is in the error if it was not read in time.
+// ReadWithin is [SecretSource.ReadAs] for a secret of any kind.
 func (s SecretSource) ReadWithin(ctx context.Context) (secret.Value, error) {
+	return s.ReadAs(ctx, AnySecret)
+}
+
+// ReadAs returns the secret as it is now. A file is read again at each call, so that a
+// credential can be replaced without a restart; white space around it is dropped. An empty
+// secret is an error, and so is one that cannot be of that kind: it would be refused after it
+// was sent, or what stands there in its place would be. The error says what is wrong, and
+// repeats nothing of it. It takes no longer than ctx and [smallfile.Wait], whatever the file is
+// and whatever it is on; [smallfile.ErrHangs] is in the error if it was not read in time.
+func (s SecretSource) ReadAs(ctx context.Context, kind Kind) (secret.Value, error) {
 	var content string
 	switch {
 	case s.File != "":
@@ -48,16 +55,28 @@ func (s SecretSource) ReadWithin(ctx context.Context) (secret.Value, error) {
 			return secret.Value{}, err
 		}
 	case s.Env != "":
-		content = variable(s.Env)
+		var set bool
+		if content, set = variable(s.Env); !set {
+			return secret.Value{}, fmt.Errorf("%s is not set: set it where the daemon is started, or name a file with {file: PATH}", s)
+		}
 	default:
 		return secret.Value{}, errors.New("no secret source is configured")
 	}
-	content = strings.TrimSpace(content)
-	if content == "" {
-		return secret.Value{}, fmt.Errorf("the secret in %s is empty or not set", s)
+	if strings.TrimSpace(content) == "" {
+		return secret.Value{}, fmt.Errorf("the secret in %s is empty: write the %s there", s, kind)
 	}
-	return secret.New(content), nil
+	value, problem := kind.inspect(content)
+	if problem != "" {
+		return secret.Value{}, &ContentError{fmt.Sprintf("the secret in %s %s", s, problem)}
+	}
+	return secret.New(value), nil
 }
+
+// A ContentError is about a secret that could be read and is of no use: it is not of its kind,
+// or has something around it. Nothing of the secret is in it.
+type ContentError struct{ text string }
+
+func (e *ContentError) Error() string { return e.text }
 
 // emptyPause is for how long a file may be empty because somebody is writing it over.
 const emptyPause = 50 * time.Millisecond
@@ -68,9 +87,9 @@ func (s SecretSource) readFile(ctx context.Context) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		content := strings.TrimSpace(string(b))
+		content := string(b)
 		clear(b)
-		if content != "" || !again {
+		if strings.TrimSpace(content) != "" || !again {
 			return content, nil
 		}
 		select {

@@ -65,6 +65,7 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 		return
 	}
 	t.Schedule = g.schedule
+	c.checkDays(expression.path, g.schedule)
 	s := slots{g, expression, zone}
 	if g.smallest > 0 { // else it has one slot in years
 		c.checkSpans(s, window, jitter, grace)
@@ -73,6 +74,15 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 	}
 	c.checkFrozen(own.base, set, s, jitter)
 	set.usedBy(s.schedule, jitter.value)
+}
+
+// checkDays warns of an expression that names days of the month and of the week: cron takes
+// either, and many who write it mean both.
+func (c *checker) checkDays(path string, schedule *scheduler.Schedule) {
+	if words := schedule.EitherDay(); words != "" {
+		c.warn(path, "%q comes %s: cron takes either where both are given; write * in one of the two fields, if only the other is meant",
+			schedule.String(), words)
+	}
 }
 
 // checkSpans compares each of the spans, and then all of them together, to the smallest gap.
@@ -150,7 +160,11 @@ func (c *checker) checkWindow(s slots, window span) {
 }
 
 func (s slots) describe() string {
-	return short(s.smallest) + ", the smallest gap between two slots of " + s.expression.value
+	text := short(s.smallest) + ", the smallest gap between two slots of " + s.expression.value
+	if words := s.schedule.EitherDay(); words != "" {
+		text += " (" + words + ")"
+	}
+	return text
 }
 
 // blame chooses the field at which a conflict between spans and the slots is reported:

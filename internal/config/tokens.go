@@ -1,8 +1,6 @@
 package config
 
 import (
-	"context"
-	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -10,7 +8,6 @@ import (
 
 	"rotatord/internal/config/raw"
 	"rotatord/internal/scheduler"
-	"rotatord/internal/smallfile"
 )
 
 // Longest grace. A secret that was replaced a month ago and still works is an
@@ -133,7 +130,7 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 		if _, ok := c.raw.Accounts[*in.Account]; ok {
 			out.account = in.Account
 		} else if !c.broken["accounts"] && c.has("accounts") {
-			c.wrong(base+".account", "%q is no entry of accounts: %s", *in.Account, c.knownAccounts(*in.Account))
+			c.wrong(base+".account", "%q is not an entry of accounts: %s", *in.Account, c.knownAccounts(*in.Account))
 		}
 	}
 	if in.TimeZone != nil {
@@ -178,27 +175,6 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 	return out
 }
 
-// zone returns the zone of that name, or reports it and returns nil.
-func (c *checker) zone(path, name string) *time.Location {
-	// It is read from the system's files, or whatever ZONEINFO names.
-	var zone *time.Location
-	err := smallfile.Within(context.Background(), "the time zone "+name, func() (err error) {
-		zone, err = time.LoadLocation(name)
-		return err
-	})
-	switch {
-	case name == "Local":
-		c.wrong(path, "Local would change with the host: write the zone's name, such as Europe/Berlin or UTC")
-	case errors.Is(err, smallfile.ErrHangs):
-		c.wrong(path, "%v", err)
-	case err != nil:
-		c.wrong(path, "%q is no known time zone: write a name such as Europe/Berlin or UTC", name)
-	default:
-		return zone
-	}
-	return nil
-}
-
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 func (c *checker) knownAccounts(name string) string {
@@ -220,44 +196,6 @@ func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
 		}
 	}
 	return out
-}
-
-func (c *checker) vaultSink(path string, in raw.VaultSink) *VaultSink {
-	out := &VaultSink{
-		ClientIDField:     or(in.Fields.ClientID, "client_id"),
-		ClientSecretField: or(in.Fields.ClientSecret, "client_secret"),
-	}
-	if in.Mount != nil {
-		out.Mount = c.segments(path+".mount", *in.Mount)
-		if strings.HasSuffix(out.Mount, "/data") {
-			c.wrong(path+".mount", "must not end in /data: that is part of the API's path, not of the mount, and is added where it is needed")
-		}
-	}
-	if in.Path != nil {
-		out.Path = c.segments(path+".path", *in.Path)
-		c.checkKVPath(path+".path", out)
-	}
-	switch idPath, secretPath := path+".fields.client_id", path+".fields.client_secret"; {
-	case out.ClientIDField != out.ClientSecretField:
-	case c.has(secretPath) && in.Fields.ClientSecret != nil:
-		c.wrong(secretPath, "is also the name of the client id's field: the two must differ")
-	case c.has(idPath):
-		c.wrong(idPath, "is also the name of the client secret's field: the two must differ")
-	}
-	return out
-}
-
-// checkKVPath catches paths that were copied from an API call or a policy.
-func (c *checker) checkKVPath(path string, sink *VaultSink) {
-	rest := strings.TrimPrefix(sink.Path, sink.Mount+"/")
-	for _, prefix := range []string{"data/", "metadata/"} {
-		below, found := strings.CutPrefix(rest, prefix)
-		if !found {
-			continue
-		}
-		c.wrong(path, "must not begin with %q: write the path as vault kv put takes it, %q; the rest is added where it is needed",
-			strings.TrimSuffix(sink.Path, below), below)
-	}
 }
 
 // checkPlaces refuses two writers to one place. places has the path in the file of

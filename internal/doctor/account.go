@@ -22,16 +22,28 @@ const (
 	permission = "Access: Service Tokens Write"
 )
 
+// readable reports whether a credential can be read and is of its kind.
+func (e *examination) readable(subject string, source config.SecretSource, kind config.Kind) bool {
+	_, err := source.ReadAs(context.Background(), kind) // also where time is up: it takes little
+	if err == nil {
+		return true
+	}
+	advice := "make it readable for the user that the daemon runs as; doctor must run as that user"
+	if _, malformed := errors.AsType[*config.ContentError](err); malformed {
+		advice = "correct it; nothing was sent"
+	}
+	e.add(Bad, CredentialUnreadable, subject, err.Error(), advice)
+	return false
+}
+
 // account looks at one account: its credential, what it may do, the clock and the rate limit.
 func (e *examination) account(ctx context.Context, a config.Account) {
 	subject := "accounts." + a.Name
-	source, field := a.APIToken, ".api_token"
+	source, kind, field := a.APIToken, config.APIToken, ".api_token"
 	if source.IsZero() {
-		source, field = a.APIKey, ".api_key"
+		source, kind, field = a.APIKey, config.GlobalKey, ".api_key"
 	}
-	if _, err := source.Read(); err != nil {
-		e.add(Bad, CredentialUnreadable, subject+field, err.Error(),
-			"make it readable for the user that the daemon runs as; doctor must run as that user")
+	if !e.readable(subject+field, source, kind) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountTime)

@@ -77,6 +77,9 @@ var ills = map[string]struct {
 	"credential file is gone": {func(w *world) {
 		w.account(func(a *config.Account) { a.APIToken.File = "/nonexistent/token" })
 	}, Bad, CredentialUnreadable, "accounts.prod.api_token", "no such file"},
+	"credential in quotes": {func(w *world) {
+		w.account(func(a *config.Account) { a.APIToken = w.file("quoted", `"token-CANARY"`) })
+	}, Bad, CredentialUnreadable, "accounts.prod.api_token", "has quotes around it: write the API token without them"},
 	"key file is gone": {func(w *world) {
 		w.account(func(a *config.Account) {
 			a.APIToken, a.APIEmail, a.APIKey = config.SecretSource{}, "a@b.c", config.SecretSource{File: "/nonexistent/key"}

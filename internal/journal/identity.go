@@ -39,7 +39,7 @@ func loadIdentity(o Options, pending string) (*age.X25519Identity, error) {
 		}
 		return parseIdentity(path, string(b))
 	case !errors.Is(err, os.ErrNotExist):
-		return nil, fmt.Errorf("the age identity: %w", ownpath.Denied(path, err))
+		return nil, fmt.Errorf("the age identity: %w", err)
 	}
 	sealed, err := listSealed(pending)
 	if err != nil {

@@ -19,7 +19,7 @@ package scheduler
 import (
 	"errors"
 	"fmt"
-	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,10 +27,6 @@ import (
 )
 
 var parser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor)
-
-// item is what each part of a field's list may look like. The parser takes more than it
-// understands: "*-5" is * to it, "+5" is 5, and it overlooks that a list has nothing in it.
-var item = regexp.MustCompile(`^([*?]|\w+(-\w+)?)(/\d+)?$`)
 
 // Schedule is a parsed cron expression in a time zone. It is immutable.
 type Schedule struct {
@@ -42,40 +38,38 @@ type Schedule struct {
 }
 
 // Parse reads a five-field cron expression, a descriptor such as @weekly, or
-// "@every DURATION" with a whole number of seconds of at least one. location says
-// in which zone the fields are read; nil means UTC. @every ignores it.
+// "@every DURATION" with a whole number of seconds of at least one. Sunday is 0, 7 or SUN.
+// location says in which zone the fields are read; nil means UTC. @every ignores it.
 func Parse(expression string, location *time.Location) (*Schedule, error) {
 	if location == nil {
 		location = time.UTC
 	}
 	expression = strings.TrimSpace(expression)
-	switch {
-	case expression == "":
-		return nil, errors.New("the schedule is empty")
-	case strings.HasPrefix(expression, "TZ="), strings.HasPrefix(expression, "CRON_TZ="):
-		return nil, errors.New("a zone inside the expression is not accepted: use time_zone")
-	case expression == "@reboot":
-		return nil, errors.New("@reboot is not accepted: a restart must never rotate")
+	if problem := refused(expression); problem != "" {
+		return nil, errors.New(problem)
 	}
 	s := &Schedule{expression: expression, location: location}
-	if period, ok := strings.CutPrefix(expression, "@every "); ok {
-		d, err := time.ParseDuration(strings.TrimSpace(period))
-		if err != nil {
-			return nil, fmt.Errorf("@every wants a duration such as 720h, not %q", strings.TrimSpace(period))
+	if period, ok := strings.CutPrefix(expression, "@every"); ok {
+		var err error
+		if s.every, err = parsePeriod(period); err != nil {
+			return nil, err
 		}
-		if d < time.Second || d%time.Second != 0 {
-			return nil, fmt.Errorf("@every wants whole seconds, at least 1s, not %s", d)
-		}
-		s.every = d
 		return s, nil
 	}
-	parsed, err := parser.Parse(expression)
-	if err == nil && expression[0] != '@' {
-		err = checkItems(expression)
+	text, err := expression, error(nil)
+	if expression[0] == '@' {
+		if !slices.Contains(descriptors, expression) {
+			err = unknownDescriptor(expression)
+		}
+	} else {
+		text, err = readable(expression)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%q is neither five cron fields (minute hour day-of-month month day-of-week) "+
-			"nor a descriptor such as @weekly or @every 720h: %w", expression, err)
+		return nil, err
+	}
+	parsed, err := parser.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%q is neither five cron fields (%s) nor a descriptor such as @weekly or @every 720h: %w", expression, fieldNames, err)
 	}
 	s.fields, s.onTheClock = fieldsOf(parsed.(*cron.SpecSchedule)), goesWithTheClock(expression)
 	if s.Next(time.Now()).IsZero() {
@@ -84,15 +78,38 @@ func Parse(expression string, location *time.Location) (*Schedule, error) {
 	return s, nil
 }
 
-func checkItems(expression string) error {
-	for field := range strings.FieldsSeq(expression) {
-		for part := range strings.SplitSeq(field, ",") {
-			if !item.MatchString(part) {
-				return fmt.Errorf("%q in %q is neither * nor a number, a name or a range of them", part, field)
-			}
-		}
+// refused says why something that a cron takes is not taken here.
+func refused(expression string) string {
+	zone, isZone := strings.CutPrefix(strings.TrimPrefix(expression, "CRON_"), "TZ=")
+	switch {
+	case expression == "":
+		return "the schedule is empty"
+	case isZone:
+		zone, rest, _ := strings.Cut(zone, " ")
+		return fmt.Sprintf("a zone inside the expression is not accepted: use time_zone (schedule: %q, time_zone: %q)", strings.TrimSpace(rest), zone)
+	case strings.EqualFold(expression, "@reboot"):
+		return "@reboot is not accepted: a restart must never rotate"
 	}
-	return nil
+	return ""
+}
+
+// parsePeriod reads what follows @every.
+func parsePeriod(text string) (time.Duration, error) {
+	period := strings.TrimSpace(text)
+	d, err := time.ParseDuration(period)
+	switch hint := DurationHint(period); {
+	case err == nil && text[0] != ' ':
+		return 0, fmt.Errorf("a space is missing: write @every %s", period)
+	case period == "":
+		return 0, errors.New("@every wants a duration: write one behind it, such as @every 720h")
+	case err != nil && hint != "":
+		return 0, fmt.Errorf("@every wants a duration such as 720h, not %q: write %s", period, hint)
+	case err != nil:
+		return 0, fmt.Errorf("@every wants a duration such as 720h, not %q", period)
+	case d < time.Second || d%time.Second != 0:
+		return 0, fmt.Errorf("@every wants whole seconds, at least 1s, not %s", d)
+	}
+	return d, nil
 }
 
 // String returns the expression as it was written.

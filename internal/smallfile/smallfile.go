@@ -245,9 +245,9 @@ func explain(path string, err error) error {
 	advice := ""
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		advice = ": put the file there, or correct the path"
+		advice = absent(path) + ": put the file there, or correct the path"
 	case errors.Is(err, fs.ErrPermission):
-		advice = ": let the user who runs rotatord read it"
+		advice = denied(path)
 	}
 	return fmt.Errorf("reading %s: %w%s", path, cause, advice)
 }

@@ -40,14 +40,11 @@ func (t *tokenAuth) name() string { return "token" }
 func (t *tokenAuth) hint() string { return "is the token in " + t.source.String() + " still valid?" }
 
 func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
-	token, err := t.source.ReadWithin(ctx)
+	token, err := t.source.ReadAs(ctx, config.VaultToken)
 	if err != nil {
 		return lease{}, unreadable("vault.auth.token", err)
 	}
 	t.used.set(token)
-	if !sendable(token.Reveal()) {
-		return lease{}, &describedError{text: "vault.auth.token: the token has characters that no token may have: a space, a line break, or one that is not ASCII"}
-	}
 	library.SetToken(token.Reveal())
 	self, err := lookUp(ctx, library)
 	switch {
@@ -59,7 +56,9 @@ func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, erro
 	return lease{token: token.Reveal(), ttl: self.TTL, forever: self.Forever, renewable: self.Renewable}, nil
 }
 
-func (t *tokenAuth) changed(ctx context.Context) bool { return t.used.differs(ctx, t.source) }
+func (t *tokenAuth) changed(ctx context.Context) bool {
+	return t.used.differs(ctx, t.source, config.VaultToken)
+}
 
 // appRoleAuth logs in with a role ID and a secret ID.
 type appRoleAuth struct {
@@ -74,11 +73,11 @@ func (a *appRoleAuth) hint() string {
 }
 
 func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
-	roleID, err := a.config.RoleID.ReadWithin(ctx)
+	roleID, err := a.config.RoleID.ReadAs(ctx, config.RoleID)
 	if err != nil {
 		return lease{}, unreadable("vault.auth.approle.role_id", err)
 	}
-	secretID, err := a.config.SecretID.ReadWithin(ctx)
+	secretID, err := a.config.SecretID.ReadAs(ctx, config.SecretID)
 	if err != nil {
 		return lease{}, unreadable("vault.auth.approle.secret_id", err)
 	}
@@ -97,7 +96,7 @@ func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, er
 }
 
 func (a *appRoleAuth) changed(ctx context.Context) bool {
-	return a.used.differs(ctx, a.config.SecretID)
+	return a.used.differs(ctx, a.config.SecretID, config.SecretID)
 }
 
 // lastUsed remembers the digest of the credential that was last used.
@@ -114,8 +113,8 @@ func (l *lastUsed) set(v secret.Value) {
 
 // differs reports whether source holds something else now. A source that cannot be read
 // at the moment has not changed.
-func (l *lastUsed) differs(ctx context.Context, source config.SecretSource) bool {
-	v, err := source.ReadWithin(ctx)
+func (l *lastUsed) differs(ctx context.Context, source config.SecretSource, kind config.Kind) bool {
+	v, err := source.ReadAs(ctx, kind)
 	if err != nil {
 		return false
 	}

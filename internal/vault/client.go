@@ -12,7 +12,6 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/outbound"
-	"rotatord/internal/smallfile"
 )
 
 // client is HashiCorp's client library for one Vault, on a transport of ours.
@@ -95,7 +94,7 @@ func newTransport(c config.Vault, observer Observer) (*transport, error) {
 func newTLS(c config.TLS) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
 	if c.CAFile != "" {
-		pem, err := smallfile.Read(context.Background(), c.CAFile, smallfile.MaxPEM)
+		pem, err := readPEM(c.CAFile, false)
 		if err != nil {
 			return nil, fmt.Errorf("tls.ca_file: %w", err)
 		}
@@ -112,17 +111,4 @@ func newTLS(c config.TLS) (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
-}
-
-func readKeyPair(certFile, keyFile string) (tls.Certificate, error) {
-	cert, err := smallfile.Read(context.Background(), certFile, smallfile.MaxPEM)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	key, err := smallfile.Read(context.Background(), keyFile, smallfile.MaxPEM)
-	if err != nil {
-		return tls.Certificate{}, err
-	}
-	defer clear(key)
-	return tls.X509KeyPair(cert, key)
 }

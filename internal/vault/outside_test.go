@@ -93,10 +93,13 @@ func TestLoginPageInFrontOfVault(t *testing.T) {
 
 // TestTokenWithALineBreak: what cannot be a token is not sent, and not repeated.
 func TestTokenWithALineBreak(t *testing.T) {
-	for _, token := range []string{"hvs.CANARY\nhvs.second", "hvs.CANARY x", "hvs.CANARY\u00e9"} {
+	for token, want := range map[string]string{
+		"hvs.CANARY\nhvs.second": "has 2 lines", "hvs.CANARY x": "has a space in it", "hvs.CANARY\u00e9": "has a character in it that no Vault token has (not ASCII)", "hvs.CANARY\x7f": "has a control character",
+		"cfut_CANARY": "is a Cloudflare API token", `{"wrap_info": {"token": "CANARY"}}`: "is a wrapped answer of Vault",
+	} {
 		source := file(t, token)
 		s, o, _ := startSession(t, config.Vault{Address: "http://127.0.0.1:1", Auth: config.VaultAuth{Token: &source}})
-		if err := s.Ready(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "characters that no token may have") || strings.Contains(err.Error(), "CANARY") {
+		if err := s.Ready(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "vault.auth.token: the secret in "+source.String()+" "+want) || strings.Contains(err.Error(), "CANARY") {
 			t.Errorf("%v", err)
 		}
 		if n := o.count("lookup error"); n != 0 {

@@ -22,10 +22,11 @@ type Unsupported struct{}
 // Secret says where a secret is. A secret never stands in the configuration itself.
 // Exactly one of file and env.
 type Secret struct {
-	// A file that holds the secret and nothing else. It is read anew each time the
-	// secret is needed, so a credential can be replaced without a restart; white
-	// space around it is dropped. No default. Prefer it to env: a process cannot
-	// hide its environment from others of the same user.
+	// A file that holds the secret and nothing else: no quotes, no name before it. It is
+	// read again each time the secret is needed, so a credential can be replaced without a
+	// restart; white space around it is dropped. Nothing in the path is expanded (~, $NAME).
+	// No default. Prefer it to env: a process cannot hide its environment from others of
+	// the same user.
 	File *string `yaml:"file"`
 	// The name of an environment variable. It is fixed when the daemon starts: a
 	// new value needs a restart. No default.
@@ -124,7 +125,7 @@ type Account struct {
 
 // Vault is the one Vault that secrets are written to.
 type Vault struct {
-	// The server's URL, without /v1. Required. Plain http is accepted for this host
+	// The server's URL, without /v1 or /ui. Required. Plain http is accepted for this host
 	// only, such as an agent or a test server.
 	Address *string `yaml:"address" jsonschema:"required,format=uri,example=https://vault.example.com:8200" hint:"give the server's URL, such as https://vault.example.com:8200"`
 	// The URLs of nodes of the same cluster (their api_addr), without a path. Default
@@ -228,10 +229,11 @@ type Create struct {
 type Settings struct {
 	// The name of an entry of accounts. Required here or in defaults.
 	Account *string `yaml:"account"`
-	// When to rotate: five cron fields (minute hour day-of-month month day-of-week),
-	// @hourly, @daily, @weekly, @monthly, @yearly, or @every with a duration, counted
-	// from the last rotation. Required here or in defaults. Often is safer against a
-	// leaked secret and harder on slow consumers.
+	// When to rotate: five cron fields (minute hour day-of-month month day-of-week, of
+	// which Sunday is 0, 7 or SUN), @hourly, @daily, @weekly, @monthly, @yearly, or @every
+	// with a duration, counted from the last rotation. In quotes if it begins with * or @.
+	// Required here or in defaults. Often is safer against a leaked secret and harder on
+	// slow consumers.
 	Schedule *string `yaml:"schedule" jsonschema:"example=0 4 * * 1,example=@weekly,example=@every 720h"`
 	// The zone that schedule is read in, by its name in the time zone database, such
 	// as Europe/Berlin. Default UTC, which has no daylight saving to trip over.

@@ -59,6 +59,11 @@ EXPRESSIONS = """
 */15 2 * * *
 */45 0,23 * mar,nov *
 50 */2 25-31,1-7 3,10 *
+0 4 * * 7
+30 2 * * 5-7
+5 0 * * fri-sun
+30 2 * * 1-7/2
+0 3 1-7 * mon,6-7
 """.strip().splitlines()
 
 DAY = 24 * 60  # all times are whole minutes since 1970, of UTC or as the clocks show them
@@ -76,6 +81,9 @@ FROM, UNTIL = minutes(2015, 1, 1), minutes(2036, 1, 1)
 # Expressions
 
 
+SUNDAY = 7  # and 0
+
+
 def expand(field, lowest, highest, names=""):
     """The numbers that a field stands for, as a set."""
     chosen = set()
@@ -87,6 +95,8 @@ def expand(field, lowest, highest, names=""):
         else:
             first = number(first, lowest, names)
             last = number(last, lowest, names) if last else first
+            if last < first and highest == SUNDAY:  # a week that ends with sun
+                last += SUNDAY
         assert lowest <= first <= last <= highest, field
         chosen.update(range(first, last + 1, int(step or 1)))
     return chosen
@@ -113,7 +123,7 @@ class Expression:
         self.times = sorted(h * 60 + m for h in expand(hour, 0, 23) for m in expand(minute, 0, 59))
         doms = expand(dom, 1, 31)
         months = expand(month, 1, 12, "jan feb mar apr may jun jul aug sep oct nov dec")
-        dows = expand(dow, 0, 6, "sun mon tue wed thu fri sat")
+        dows = {day % SUNDAY for day in expand(dow, 0, SUNDAY, "sun mon tue wed thu fri sat")}
         self.days = set()
         for day in range(FROM // DAY - 10, UNTIL // DAY + 10):
             date = EPOCH + datetime.timedelta(days=day)

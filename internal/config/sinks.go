@@ -1,0 +1,105 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"rotatord/internal/config/raw"
+)
+
+func (c *checker) vaultSink(path string, in raw.VaultSink) *VaultSink {
+	out := &VaultSink{
+		ClientIDField:     or(in.Fields.ClientID, "client_id"),
+		ClientSecretField: or(in.Fields.ClientSecret, "client_secret"),
+	}
+	if in.Mount != nil {
+		out.Mount = c.segments(path+".mount", *in.Mount)
+		c.checkMount(path+".mount", out.Mount)
+	}
+	if in.Path != nil {
+		out.Path = c.segments(path+".path", *in.Path)
+		c.checkKVPath(path+".path", out)
+	}
+	switch idPath, secretPath := path+".fields.client_id", path+".fields.client_secret"; {
+	case out.ClientIDField != out.ClientSecretField:
+	case c.has(secretPath) && in.Fields.ClientSecret != nil:
+		c.wrong(secretPath, "is also the name of the client id's field: the two must differ")
+	case c.has(idPath):
+		c.wrong(idPath, "is also the name of the client secret's field: the two must differ")
+	}
+	return out
+}
+
+// systemMounts are Vault's own, and no KV mounts.
+var systemMounts = []string{"sys", "identity", "cubbyhole", "auth"}
+
+// checkMount catches what is more than a mount, or another one than a KV mount.
+func (c *checker) checkMount(path, mount string) {
+	first, rest, _ := strings.Cut(mount, "/")
+	last := mount[strings.LastIndex(mount, "/")+1:]
+	switch {
+	case mount != last && last == "data":
+		c.wrong(path, "must not end in /data: that is part of the API's path, not of the mount, and is added where it is needed")
+	case first == "v1" && rest != "":
+		c.warn(path, "begins with v1/, which is part of the API's path and is added where it is needed: write %q, if the mount is not named so", rest)
+	case mount != last && last == "metadata":
+		c.warn(path, "ends in /metadata, which is part of the API's path and is added where it is needed: leave it out, if the mount is not named so")
+	case slices.Contains(systemMounts, first):
+		c.wrong(path, "is Vault's own and no KV mount: write the mount of a KV secrets engine, as vault secrets list shows it")
+	}
+}
+
+// checkKVPath catches paths that were copied from an API call, a policy or the web interface.
+func (c *checker) checkKVPath(path string, sink *VaultSink) {
+	rest := strings.TrimPrefix(sink.Path, sink.Mount+"/")
+	for _, prefix := range []string{"data/", "metadata/"} {
+		below, found := strings.CutPrefix(rest, prefix)
+		if !found {
+			continue
+		}
+		c.wrong(path, "must not begin with %q: write the path as vault kv put takes it, %q; the rest is added where it is needed",
+			strings.TrimSuffix(sink.Path, below), below)
+		return
+	}
+	first, below, _ := strings.Cut(sink.Path, "/")
+	second, deeper, _ := strings.Cut(below, "/")
+	switch {
+	case first == "v1" && below != "", strings.HasPrefix(sink.Path, "ui/vault/"):
+		c.warn(path, "looks like a path of Vault's API or web interface: write the path below the mount alone, as vault kv put takes it, if that is not meant")
+	case rest != sink.Path:
+		c.warn(path, "begins with the name of the mount, so that the secret is at %q: write %q, if that is not meant", sink.Mount+"/"+sink.Path, rest)
+	case second == "data" && deeper != "":
+		c.warn(path, "looks like the path of an API call, MOUNT/data/PATH, and the secret is at %q: write mount: %s and path: %s, if that is not meant",
+			sink.Mount+"/"+sink.Path, first, deeper)
+	}
+}
+
+// segments checks a path in Vault and returns it without slashes at its ends.
+func (c *checker) segments(path, text string) string {
+	trimmed := strings.Trim(text, "/")
+	switch {
+	case strings.Contains(text, "://"):
+		c.wrong(path, "is a URL: write the path alone, such as access/ci-deploy")
+		return trimmed
+	case template.MatchString(text):
+		c.wrong(path, "has a variable or a template in it, and none is filled in here: write the name out")
+		return trimmed
+	case strings.ContainsAny(text, "?#*<>"):
+		c.warn(path, "has one of ? # * < > in it, which are something else in URLs, policies and placeholders: write letters, digits, dashes and dots, if that is not meant")
+	}
+	for segment := range strings.SplitSeq(trimmed, "/") {
+		problem := ""
+		switch segment {
+		case "":
+			problem = "an empty part"
+		case ".", "..":
+			problem = fmt.Sprintf("the part %q", segment)
+		default:
+			continue
+		}
+		c.wrong(path, "has %s: write names with single slashes between them, such as access/ci-deploy", problem)
+		break
+	}
+	return trimmed
+}

@@ -1,0 +1,113 @@
+package smallfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// denied says whose a file is that this process may not read, and as whom it runs; or, if it is
+// a directory above the file that it may not enter, whose that is.
+func denied(path string) string {
+	uid, gid := os.Geteuid(), os.Getegid()
+	self := userName(uid) + ", group " + groupName(gid)
+	what, at, bit := "the file", path, "r"
+	info, err := os.Stat(path)
+	if err != nil {
+		if at, info = closed(path); info == nil {
+			return ": let the user who runs rotatord read it; this process runs as " + self
+		}
+		what, bit = "the directory "+at, "x"
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok { // no system that rotatord runs on
+		return ": let the user who runs rotatord read it; this process runs as " + self
+	}
+	whose := fmt.Sprintf(": %s belongs to %s, group %s, with mode %04o, and this process runs as %s: ",
+		what, userName(int(stat.Uid)), groupName(int(stat.Gid)), info.Mode().Perm(), self)
+	groups, _ := os.Getgroups() // without them only its own group counts
+	if allows(info.Mode().Perm(), stat, bit, uid, gid, groups) {
+		return whose + "the mode allows it, so look for SELinux, AppArmor, access control lists, or ProtectHome and the like in a systemd unit"
+	}
+	return fmt.Sprintf("%slet the process in, as with chgrp %s %s && chmod g+%s %s", whose, groupName(gid), at, bit, at)
+}
+
+// allows reports whether the mode lets a process read a file or enter a directory.
+func allows(mode fs.FileMode, stat *syscall.Stat_t, bit string, uid, gid int, groups []int) bool {
+	want := fs.FileMode(0o4)
+	if bit == "x" {
+		want = 0o1
+	}
+	switch {
+	case uid == 0:
+		return true
+	case int(stat.Uid) == uid:
+		want <<= 6
+	case int(stat.Gid) == gid || slices.Contains(groups, int(stat.Gid)):
+		want <<= 3
+	}
+	return mode&want != 0
+}
+
+// closed finds the first directory on the way to path that does not let this process through.
+func closed(path string) (string, fs.FileInfo) {
+	if absolute, err := filepath.Abs(path); err == nil {
+		path = absolute
+	}
+	for below, dir := path, filepath.Dir(path); dir != below; below, dir = dir, filepath.Dir(dir) {
+		if _, err := os.Stat(below); !errors.Is(err, fs.ErrPermission) {
+			continue
+		}
+		if info, err := os.Stat(dir); err == nil {
+			return dir, info
+		}
+	}
+	return "", nil
+}
+
+// userName is the name of a user with the number.
+func userName(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
+		return fmt.Sprintf("%s (uid %d)", u.Username, uid)
+	}
+	return fmt.Sprintf("uid %d", uid)
+}
+
+func groupName(gid int) string {
+	if g, err := user.LookupGroupId(strconv.Itoa(gid)); err == nil {
+		return g.Name
+	}
+	return strconv.Itoa(gid)
+}
+
+// absent says what is not there, if that is not the file itself.
+func absent(path string) string {
+	if target, err := os.Readlink(path); err == nil {
+		return ": it is a symbolic link to " + target + ", which is not there"
+	}
+	whole, err := filepath.Abs(path)
+	if err != nil {
+		return ""
+	}
+	missing := ""
+	for dir := filepath.Dir(whole); dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		missing = dir
+	}
+	switch {
+	case missing == "":
+		return ""
+	case strings.HasPrefix(whole, "/run/credentials/"):
+		return ": there is no directory " + missing + ", which systemd makes for a unit while that runs"
+	}
+	return ": there is no directory " + missing
+}

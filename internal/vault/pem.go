@@ -1,0 +1,83 @@
+package vault
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/pem"
+	"fmt"
+	"strings"
+
+	"rotatord/internal/smallfile"
+)
+
+// readPEM reads a file that must hold a certificate, or a private key. The error names the file
+// and says what it holds instead; nothing of a key is in it.
+func readPEM(path string, key bool) ([]byte, error) {
+	content, err := smallfile.Read(context.Background(), path, smallfile.MaxPEM)
+	if err != nil {
+		return nil, err
+	}
+	if problem := pemProblem(content, key); problem != "" {
+		clear(content)
+		return nil, fmt.Errorf("%s %s", path, problem)
+	}
+	return content, nil
+}
+
+// pemProblem says why content does not hold what is wanted; empty if it may.
+func pemProblem(content []byte, key bool) string {
+	wanted := "PEM certificate"
+	if key {
+		wanted = "PEM private key"
+	}
+	holds := "holds no " + wanted
+	switch begin := bytes.Index(content, []byte("-----BEGIN ")); {
+	case len(bytes.TrimSpace(content)) == 0:
+		return holds + ": it is empty"
+	case begin < 0 && content[0] == 0x30:
+		return holds + ": it is DER or PKCS#12, and must be PEM (-----BEGIN ...): convert it with openssl"
+	case begin < 0:
+		return holds + ": it has no line -----BEGIN ..."
+	}
+	var other string
+	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
+		isKey := strings.HasSuffix(block.Type, "PRIVATE KEY")
+		switch {
+		case key && isKey && (strings.HasPrefix(block.Type, "ENCRYPTED") || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED")):
+			return "is encrypted with a passphrase, which a daemon has nobody to ask for: write it without one, as openssl pkey does, and protect it by its mode"
+		case key && block.Type == "OPENSSH PRIVATE KEY":
+			return holds + ": it is a key of OpenSSH"
+		case key == isKey && (key || block.Type == "CERTIFICATE"):
+			return ""
+		case isKey:
+			other = ": it is a private key"
+		case block.Type == "CERTIFICATE":
+			other = ": it is a certificate"
+		}
+	}
+	switch {
+	case bytes.HasPrefix(content, []byte("\xef\xbb\xbf")):
+		other = ": it begins with a byte order mark (BOM): save it without one"
+	case other == "":
+		other = ": it is another kind of PEM, or damaged"
+	}
+	return holds + other
+}
+
+func readKeyPair(certFile, keyFile string) (tls.Certificate, error) {
+	cert, err := readPEM(certFile, false)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := readPEM(keyFile, true)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer clear(key)
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("%s and %s: %w", certFile, keyFile, err)
+	}
+	return pair, nil
+}
