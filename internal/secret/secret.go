@@ -100,10 +100,6 @@ var damaged = regexp.MustCompile(`^(?:cfast_.*|[0-9a-fA-F]+)$`)
 // formed: too short, too long, or with a character that does not belong.
 func Damaged(v Value) bool { return !WellFormed(v) && damaged.MatchString(v.Reveal()) }
 
-// Scrub replaces whatever looks like a client secret in text that comes from
-// elsewhere, such as the body of an unexpected answer.
-func Scrub(s string) string { return clientSecret.ReplaceAllString(s, Redacted) }
-
 // WellFormed reports whether v has one of the two published formats. The checksum
 // of the newer one is not verified: its algorithm is not published.
 func WellFormed(v Value) bool { return wellFormed.MatchString(v.Reveal()) }
