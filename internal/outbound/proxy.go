@@ -52,8 +52,8 @@ func proxyVariable() string {
 // proxyName is a proxy without its user and password.
 func proxyName(proxy *url.URL) string { return printable.Line(proxy.Scheme+"://"+proxy.Host, maxShown) }
 
-// Route says how requests to a URL leave this machine, for an error: by which proxy, or that there is
-// none.
+// Route names the proxy through which requests to a URL leave this machine, for an error; it is empty if
+// there is none.
 func Route(asked *url.URL) string {
 	proxy, err := proxyFor(asked)
 	switch {
@@ -62,7 +62,7 @@ func Route(asked *url.URL) string {
 	case proxy != nil:
 		return "the proxy " + proxyName(proxy) + " of " + proxyVariable()
 	}
-	return "no proxy of the environment"
+	return ""
 }
 
 // ProxyError is a proxy that does not let a request through, so that nothing was sent to whoever it

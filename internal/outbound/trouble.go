@@ -121,8 +121,8 @@ func (p Peer) certificateHint(e *tls.CertificateVerificationError, asked, proxy 
 	if p.TLS == "" {
 		trust = "add its authority to this machine's (SSL_CERT_FILE)"
 	}
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](e); ok && invalid.Reason == x509.Expired && leaf != nil {
-		now := time.Now()
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](e); ok && invalid.Reason == x509.Expired {
+		leaf, now := invalid.Cert, time.Now()
 		what := fmt.Sprintf("the certificate of %s ended at %s", host, leaf.NotAfter.UTC().Format(time.RFC3339))
 		if now.Before(leaf.NotBefore) {
 			what = fmt.Sprintf("the certificate of %s begins at %s", host, leaf.NotBefore.UTC().Format(time.RFC3339))
