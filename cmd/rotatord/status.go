@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -77,8 +78,8 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 		case t.WaitsFor != "":
 			reason += ", waits"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", t.Name, t.State, status.Distance(t.Next, now),
-			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, reason)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(t.Name), cell(t.State), status.Distance(t.Next, now),
+			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, cell(reason))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -102,6 +103,9 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 	_, err := io.WriteString(w, notes.String())
 	return err
 }
+
+// cell is a text as it may stand in a table: on one line, and in its column.
+func cell(text string) string { return printable.Line(text, 200) }
 
 // alarms are what somebody has to look at, and the columns of the table have no room for.
 var alarms = []struct {

@@ -14,8 +14,8 @@ import (
 	"strings"
 	"unicode"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 )
 
 const userAgent = "rotatord" // by which firewalls and logs may know us
@@ -105,10 +105,13 @@ func reason(err error) error {
 	return errors.New("no answer that can be read")
 }
 
+// maxMessage is how many bytes of an error are kept.
+const maxMessage = 1000
+
 // failed is an error about the request to p's URL. It is one line and has no secret.
 func (p *Prober) failed(format string, args ...any) error {
 	message := fmt.Sprintf("verify.url %s: %s", shown(p.url), fmt.Sprintf(format, args...))
-	return errors.New(secret.Scrub(strings.Join(strings.Fields(message), " ")))
+	return errors.New(printable.Line(message, maxMessage))
 }
 
 // shown is a URL without what may be meant for the application alone.
@@ -117,5 +120,5 @@ func shown(address string) string {
 	if err != nil {
 		return "(unreadable)"
 	}
-	return secret.Scrub((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String())
+	return printable.Line((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String(), maxMessage)
 }

@@ -79,7 +79,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	orders := map[string]int{}
-	for _, t := range c.source.Tokens() {
+	for _, t := range status.Scrubbed(c.source.Tokens()) {
 		orders[t.Account] += count(t.Order != nil)
 		gauge(c.gone, truth(t.Gone), t.Name)
 		timestamp(c.outside, t.Outside, t.Name)

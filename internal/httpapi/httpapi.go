@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/status"
 )
 
@@ -84,6 +85,9 @@ func withSecurityHeaders(next http.Handler) http.Handler {
 	})
 }
 
+// maxDetail is how many bytes of what a check says are shown.
+const maxDetail = 4000
+
 // serveChecks answers 200 if all checks are good, else 503 and the names of those that
 // are not; with ?verbose, always all of them.
 func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
@@ -98,7 +102,7 @@ func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
 	for _, c := range checks {
 		switch {
 		case !c.OK:
-			fmt.Fprintf(w, "[-] %s: %s\n", c.Name, c.Detail)
+			fmt.Fprintf(w, "[-] %s: %s\n", c.Name, printable.Line(c.Detail, maxDetail))
 		case r.URL.Query().Has("verbose"):
 			fmt.Fprintf(w, "[+] %s: ok\n", c.Name)
 		}
@@ -147,7 +151,7 @@ func servePage(w http.ResponseWriter, o Options) {
 		Pending int
 		Checks  []Check
 		Rows    []row
-	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: slices.Concat(o.Source.Live(), o.Source.Ready())}
+	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: printable.Copy(slices.Concat(o.Source.Live(), o.Source.Ready()))}
 	for _, t := range status.Scrubbed(o.Source.Tokens()) {
 		r := row{TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now)}
 		r.RenewsIn = status.Distance(t.Renews, now)

@@ -85,12 +85,8 @@ func (v Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 // LogValue implements slog.LogValuer.
 func (v Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
 
-// Both published formats of an Access client secret: "cfast_" with 40 alphanumerics
-// and an 8-character checksum (since August 2026), and 64 hex digits before that.
-var clientSecret = regexp.MustCompile(`cfast_[A-Za-z0-9]{20,}|[0-9a-fA-F]{64,}`)
-
-// wellFormed is the exact shape; clientSecret above is wider because a truncated
-// or lengthened secret must be scrubbed too.
+// wellFormed are both published formats of an Access client secret: "cfast_" with 40 alphanumerics and an
+// 8-character checksum (since August 2026), and 64 hex digits before that.
 var wellFormed = regexp.MustCompile(`^(?:cfast_[A-Za-z0-9]{48}|[0-9a-f]{64})$`)
 
 // damaged is what begins or looks like a known format.
