@@ -54,13 +54,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	case errors.Is(err, errReported):
 		return exitFailed
 	case !started, isUsage(err):
-		fmt.Fprintf(stderr, "rotatord: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		fmt.Fprintf(stderr, "rotatord: %s\nRun '%s --help' for usage.\n", indented(err), cmd.CommandPath())
 		return exitUsage
 	default:
-		fmt.Fprintf(stderr, "rotatord: %v\n", err)
+		fmt.Fprintf(stderr, "rotatord: %s\n", indented(err))
 		return exitFailed
 	}
 }
+
+// indented is an error whose further lines stand below its first one, so that none looks like one of ours.
+func indented(err error) string { return strings.ReplaceAll(err.Error(), "\n", "\n  ") }
 
 // errReported ends a command with exit code 1 that has already said why.
 var errReported = errors.New("reported")
