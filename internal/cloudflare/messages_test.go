@@ -146,6 +146,43 @@ func TestForeignAnswersAreNamed(t *testing.T) {
 	}
 }
 
+// TestWhatAnErrorSaysIsDocumented provokes each row of the table in docs/cloudflare-errors.md.
+func TestWhatAnErrorSaysIsDocumented(t *testing.T) {
+	answers := map[string]struct {
+		status            int
+		contentType, body string
+		header            []string
+	}{
+		"several errors":                            {403, "application/json", `{"success":false,"errors":[{"code":9109,"message":"Unauthorized"},{"code":9110,"message":"Ask an administrator"}]}`, nil},
+		"an `error_chain`":                          {400, "application/json", `{"success":false,"errors":[{"code":6003,"message":"Invalid request headers","error_chain":[{"code":6111,"message":"Invalid format for Authorization header"}]}]}`, nil},
+		"a `source.pointer`":                        {400, "application/json", `{"success":false,"errors":[{"code":12130,"message":"is too long","source":{"pointer":"/duration"}}]}`, nil},
+		"a `documentation_url`":                     {403, "application/json", `{"success":false,"errors":[{"code":10000,"message":"Authentication error","documentation_url":"https://developers.cloudflare.com/fundamentals/api/troubleshooting/"}]}`, nil},
+		"a login page, a captive portal":            {200, "text/html", "<title>Sign in to Contoso</title>", nil},
+		"Cloudflare's firewall (1020)":              {403, "text/html", "<title>Access denied</title>Error 1020", []string{"CF-Ray", "8f2c1b7e9d3a4c5b-FRA"}},
+		"Cloudflare's rate limit by address (1015)": {429, "text/plain", "error code: 1015", []string{"CF-Ray", "8f-FRA"}},
+		"an error of the edge as RFC 9457 has it":   {522, "application/json", `{"title":"Error 522: Connection timed out","status":522,"detail":"The origin did not answer.","error_code":522,"error_name":"connection_timed_out"}`, nil},
+		"a proxy that wants a login":                {407, "text/html", "", nil},
+		"HTTP 511":                                  {511, "text/html", "", nil},
+		"plain http to a port with TLS":             {400, "text/plain", "Client sent an HTTP request to an HTTPS server.", nil},
+		"an empty body":                             {200, "application/json", "", nil},
+	}
+	for _, row := range rowsOf(t, "what came | the error has") {
+		answer, known := answers[row[0]]
+		if !known {
+			t.Errorf("%q is documented, and not known here", row[0])
+			continue
+		}
+		delete(answers, row[0])
+		err := everyCall["Rotate"](t.Context(), oneAnswer(t, answer.status, answer.contentType, answer.body, answer.header...), serviceToken)
+		if want := strings.Trim(row[1], "`"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v\nwant %q in it", row[0], err, want)
+		}
+	}
+	if len(answers) > 0 {
+		t.Errorf("not documented: %v", answers)
+	}
+}
+
 // TestNoBodyIsQuotedThatMayShowASecret: an answer to rotate may have a secret of a form that nobody knows
 // yet, so only the title of a page is quoted from it.
 func TestNoBodyIsQuotedThatMayShowASecret(t *testing.T) {

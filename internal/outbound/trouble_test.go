@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +96,7 @@ func TestNoAnswerIsExplained(t *testing.T) {
 	noServer.DialContext = func(context.Context, string, string) (net.Conn, error) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "i/o timeout", Name: "vault.example.com", IsTimeout: true}}
 	}
+	var all []string
 	port := strings.TrimPrefix(secure.URL, "https://127.0.0.1:")
 	for name, test := range map[string]struct {
 		transport *http.Transport
@@ -114,11 +117,37 @@ func TestNoAnswerIsExplained(t *testing.T) {
 		"hung up":               {Transport(), "http://" + raw(t, ""), nil},
 	} {
 		got := ask(t, test.transport, test.address)
+		all = append(all, got)
 		for _, want := range test.want {
 			if !strings.Contains(got, want) {
 				t.Errorf("%s: %s\nwant %q in it", name, got, want)
 			}
 		}
+	}
+	documented(t, "the error has | look at", all)
+}
+
+// documented holds that each text in the first column of a table of the documentation is in one of the errors.
+func documented(t *testing.T, columns string, errors []string) {
+	t.Helper()
+	doc, err := os.ReadFile("../../docs/cloudflare-errors.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, found := strings.Cut(string(doc), "| "+columns+" |\n| --- | --- |\n")
+	rows := 0
+	for line := range strings.Lines(table) {
+		if !found || !strings.HasPrefix(line, "| `") {
+			break
+		}
+		rows++
+		text := strings.Split(line, "`")[1]
+		if !slices.ContainsFunc(errors, func(e string) bool { return strings.Contains(e, text) }) {
+			t.Errorf("%q is documented, and in no error", text)
+		}
+	}
+	if rows < 9 {
+		t.Errorf("only %d rows of %q", rows, columns)
 	}
 }
 
@@ -144,6 +173,7 @@ func TestProxyIsNamed(t *testing.T) {
 	secure := httptest.NewTLSServer(http.NotFoundHandler())
 	defer secure.Close()
 	const user = "scott:CANARY-PASSWORD@"
+	var all []string
 	for name, test := range map[string]struct {
 		variable, value string
 		want            []string
@@ -168,6 +198,7 @@ func TestProxyIsNamed(t *testing.T) {
 			}
 			t.Setenv(test.variable, test.value)
 			got := ask(t, Transport(), "https://vault.example.com:8200/v1/x")
+			all = append(all, got)
 			for _, want := range test.want {
 				if !strings.Contains(got, want) {
 					t.Errorf("%s\nwant %q in it", got, want)
@@ -178,6 +209,7 @@ func TestProxyIsNamed(t *testing.T) {
 			}
 		})
 	}
+	documented(t, "the error has | do", all)
 }
 
 func TestRoute(t *testing.T) {
