@@ -84,8 +84,11 @@ func (p Peer) hint(err error, asked *url.URL) string {
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "this machine has no route to " + at + ": look at its network"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		if proxy != nil {
+		switch {
+		case proxy != nil:
 			return "it went through " + Route(asked) + ": is that a proxy, and is its scheme right?"
+		case asked.Scheme == "http" && strings.HasSuffix(asked.Port(), "443"): // 443 and 8443, where TLS is usual
+			return host + " hung up: does it speak TLS? Then write https:// in " + p.Address
 		}
 	}
 	return ""

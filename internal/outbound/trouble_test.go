@@ -97,6 +97,11 @@ func TestNoAnswerIsExplained(t *testing.T) {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "i/o timeout", Name: "vault.example.com", IsTimeout: true}}
 	}
 	var all []string
+	closing := raw(t, "")
+	hangingUp := Transport()
+	hangingUp.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, closing)
+	}
 	port := strings.TrimPrefix(secure.URL, "https://127.0.0.1:")
 	for name, test := range map[string]struct {
 		transport *http.Transport
@@ -115,6 +120,7 @@ func TestNoAnswerIsExplained(t *testing.T) {
 		"no such name":          {unresolved, "https://vault.exmaple.com/", []string{"no such host", "is vault.address spelled right", "/etc/resolv.conf"}},
 		"no name server":        {noServer, "https://vault.example.com/", []string{"name server does not answer"}},
 		"hung up":               {Transport(), "http://" + raw(t, ""), nil},
+		"hung up at a TLS port": {hangingUp, "http://vault.example.com:8443/", []string{"hung up: does it speak TLS? Then write https:// in vault.address"}},
 	} {
 		got := ask(t, test.transport, test.address)
 		all = append(all, got)

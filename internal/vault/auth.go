@@ -22,7 +22,7 @@ type authMethod interface {
 	// changed reports whether the credential is another one than at the last login.
 	changed(ctx context.Context) bool
 	// hint says what to look at if a login is refused.
-	hint() string
+	hint(namespace string) string
 }
 
 func methodOf(a config.VaultAuth) authMethod {
@@ -39,9 +39,9 @@ type tokenAuth struct {
 }
 
 func (t *tokenAuth) name() string { return "token" }
-func (t *tokenAuth) hint() string {
+func (t *tokenAuth) hint(namespace string) string {
 	return "is the token in " + t.source.String() + " still valid? One that may not look itself up is not used, since nobody would know when it ends. " +
-		"A wrapping token must be unwrapped first (vault unwrap), and is good for one request only."
+		"A wrapping token must be unwrapped first (vault unwrap), and is good for one request only." + askNamespace(namespace)
 }
 
 func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
@@ -74,12 +74,12 @@ type appRoleAuth struct {
 
 func (a *appRoleAuth) name() string { return "approle" }
 
-func (a *appRoleAuth) hint() string {
+func (a *appRoleAuth) hint(namespace string) string {
 	if a.used.isToken() {
 		return "the secret_id in " + a.config.SecretID.String() + " looks like a token of Vault, such as a wrapping token: unwrap it first " +
-			"(VAULT_TOKEN=WRAPPING-TOKEN vault unwrap -field=secret_id), and put what comes out there."
+			"(VAULT_TOKEN=WRAPPING-TOKEN vault unwrap -field=secret_id), and put what comes out there"
 	}
-	return "are role_id and secret_id right, not expired, and is approle mounted at auth/" + a.config.Mount + "?"
+	return "are role_id and secret_id right, not expired, and is approle mounted at auth/" + a.config.Mount + "?" + askNamespace(namespace)
 }
 
 func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {

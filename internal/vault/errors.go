@@ -191,16 +191,20 @@ func plain(err error) error {
 }
 
 // hinted adds to the error of a login that Vault refused what to look at.
-func hinted(err error, hint, namespace string) error {
+func hinted(err error, hint string) error {
 	e, ok := errors.AsType[*ResponseError](err)
 	if !ok || e.Foreign || !slices.Contains([]int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound}, e.Status) {
 		return err
 	}
-	where := "Is it in a namespace? Then set vault.namespace (admin on HCP)"
-	if namespace != "" {
-		where = fmt.Sprintf("Is it in the namespace %q (vault.namespace)?", namespace)
+	return &describedError{text: err.Error() + ": " + hint, cause: err}
+}
+
+// askNamespace asks whether the namespace is right.
+func askNamespace(namespace string) string {
+	if namespace == "" {
+		return " Is it in a namespace? Then set vault.namespace (admin on HCP)"
 	}
-	return &describedError{text: err.Error() + ": " + hint + " " + where, cause: err}
+	return fmt.Sprintf(" Is it in the namespace %q (vault.namespace)?", namespace)
 }
 
 // unreadable is a credential that could not even be presented.

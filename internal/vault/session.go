@@ -127,7 +127,7 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		err = hinted(err, s.login.hint(), s.config.Namespace)
+		err = hinted(err, s.login.hint(s.config.Namespace))
 		// An older token may still be good; only its end ends the session.
 		if !s.loggedIn || s.ended() {
 			s.loggedIn, s.err = false, err
