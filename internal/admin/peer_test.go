@@ -84,8 +84,12 @@ func TestAnswersOfTheSocketAreMadePrintable(t *testing.T) {
 			fmt.Fprint(w, `{"error":"`+hostile+`"}`)
 			return
 		}
+		if strings.HasSuffix(r.URL.Path, "progress") {
+			fmt.Fprint(w, `{"account":"`+hostile+`","problems":["`+hostile+`"],"left":[{"last_error":"`+hostile+`"}]}`)
+			return
+		}
 		fmt.Fprint(w, `{"tokens":[{"name":"`+hostile+`","client_id":"`+hostile+`","doubt":{"detail":"`+hostile+`"},"to_do":[{"does":"`+hostile+`"}]}],`+
-			`"findings":[{"message":"`+hostile+`","advice":"`+hostile+`"}],"problems":["`+hostile+`"],"left":[{"last_error":"`+hostile+`"}]}`)
+			`"findings":[{"message":"`+hostile+`","advice":"`+hostile+`"}]}`)
 	})}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()
