@@ -124,6 +124,18 @@ func hostileFacts(w http.ResponseWriter, _ *http.Request, good *httptest.Respons
 	_, _ = w.Write(b)
 }
 
+// hostileIDs makes an answer about a service token one about another, with a hostile name.
+func hostileIDs(w http.ResponseWriter, _ *http.Request, good *httptest.ResponseRecorder) {
+	var body map[string]any
+	_ = json.Unmarshal(good.Body.Bytes(), &body)
+	if result, ok := body["result"].(map[string]any); ok {
+		result["id"], result["client_id"], result["name"] = hostile, hostile, hostile
+	}
+	b, _ := json.Marshal(body)
+	w.WriteHeader(good.Code)
+	_, _ = w.Write(b)
+}
+
 // onlyThen tampers with some operations, and passes the others through.
 func onlyThen(match string, how func(http.ResponseWriter, *http.Request, *httptest.ResponseRecorder)) func(http.ResponseWriter, *http.Request, *httptest.ResponseRecorder) {
 	at := regexp.MustCompile(match)
@@ -143,6 +155,8 @@ type harness struct {
 	format            string // of the log
 	cloudflare, vault *tamperer
 	seen              map[string]bool // commands whose output had the canary
+	canary            string
+	ownText           bool // the canary is an argument of the command
 }
 
 func TestNothingFromElsewhereSteersTheTerminal(t *testing.T) {
@@ -157,6 +171,7 @@ func TestNothingFromElsewhereSteersTheTerminal(t *testing.T) {
 		"errors of Cloudflare":    {answerWith(403, "application/json", hostileErrors()), asItIs},
 		"a success that is none":  {answerWith(200, "application/json", hostileErrors()), asItIs},
 		"rotate in doubt":         {onlyThen("/rotate$", answerWith(500, "application/json", hostileErrors())), asItIs},
+		"another client":          {onlyThen("/rotate$", hostileIDs), asItIs},
 		"a page for rotate":       {onlyThen("/rotate$", answerWith(502, "text/html", hostilePage)), asItIs},
 		"a page of Cloudflare":    {answerWith(403, "text/html\u202e", hostilePage), asItIs},
 		"a problem of the edge":   {answerWith(522, "application/problem+json", string(problem)), asItIs},
@@ -180,9 +195,32 @@ func TestNothingFromElsewhereSteersTheTerminal(t *testing.T) {
 	}
 }
 
+// TestCredentialsWithEscapesAreNotShown: what a credential's file holds is no more shown than the credential would be.
+func TestCredentialsWithEscapesAreNotShown(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a daemon for each case")
+	}
+	for _, file := range []string{"api-token", "vault-token"} {
+		t.Run(file, func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, "json")
+			h.cloudflare.set(asItIs)
+			h.vault.set(asItIs)
+			if err := os.WriteFile(filepath.Join(h.dir, file), []byte(strings.ReplaceAll(hostile, "CANARY", "KEPT")), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			h.canary = "KEPT"
+			h.play()
+			for name := range h.seen {
+				t.Errorf("%s shows what is in the file", name)
+			}
+		})
+	}
+}
+
 func newHarness(t *testing.T, format string) *harness {
 	t.Helper()
-	h := &harness{t: t, format: format, dir: t.TempDir(), seen: map[string]bool{}}
+	h := &harness{t: t, format: format, canary: "CANARY", dir: t.TempDir(), seen: map[string]bool{}}
 	if len(h.dir) > 80 { // a socket's path is short
 		short, err := os.MkdirTemp("", "rd")
 		if err != nil {
@@ -250,10 +288,12 @@ func (h *harness) play() {
 	} {
 		h.command(strings.Fields(args)...)
 	}
-	h.command("pause", "ci", "--reason", hostile)
+	h.ownText = true
+	h.command("pause", "ci", "--reason", hostileArgument)
 	h.command("status", hostileArgument)
 	h.command("rotate", hostileArgument)
 	h.command("check", "-c", hostileArgument)
+	h.ownText = false
 	h.pages(log.find(h, `address"?[=:]"?(127\.0\.0\.1:\d+)`))
 	_ = daemon.Process.Signal(syscall.SIGTERM)
 	_ = daemon.Wait()
@@ -267,6 +307,8 @@ func (h *harness) play() {
 	}
 	h.command("recover", "--state-dir", filepath.Join(h.dir, "state"))
 	h.command("recover", "--state-dir", filepath.Join(h.dir, "state"), "-o", "json")
+	h.command("recover", "--state-dir", filepath.Join(h.dir, "state"), "--reveal", "ci")
+	h.command("recover", "--state-dir", filepath.Join(h.dir, "state"), "--reveal", "ci", "-o", "json")
 	h.command("plan", "-o", "json")
 }
 
@@ -392,7 +434,7 @@ func (h *harness) clean(name string, out []byte) {
 			h.t.Errorf("%s: a line is forged: %q", name, line)
 		}
 	}
-	if strings.Contains(text, "CANARY") {
+	if strings.Contains(text, h.canary) && !h.ownText {
 		h.seen[name] = true
 	}
 }
