@@ -187,7 +187,7 @@ func TestNothingFromElsewhereSteersTheTerminal(t *testing.T) {
 			h := newHarness(t, map[bool]string{true: "json", false: "text"}[len(name)%2 == 0])
 			h.cloudflare.set(test.cloudflare)
 			h.vault.set(test.vault)
-			h.play()
+			h.play(name == "facts" || name == "another client" || name == "errors of Cloudflare")
 			if len(h.seen) == 0 {
 				t.Error("nothing that is hostile was shown at all, so this proves nothing")
 			}
@@ -210,7 +210,7 @@ func TestCredentialsWithEscapesAreNotShown(t *testing.T) {
 				t.Fatal(err)
 			}
 			h.canary = "KEPT"
-			h.play()
+			h.play(false)
 			for name := range h.seen {
 				t.Errorf("%s shows what is in the file", name)
 			}
@@ -265,8 +265,8 @@ tokens:
 	return h
 }
 
-// play runs a daemon, all commands and all pages, and looks at everything that they print.
-func (h *harness) play() {
+// play runs a daemon, all commands or the most telling ones, and all pages, and looks at everything that they print.
+func (h *harness) play(all bool) {
 	config := filepath.Join(h.dir, "config.yaml")
 	var log lockedBuffer
 	daemon := exec.CommandContext(h.t.Context(), h.program, "run", "-c", config)
@@ -281,19 +281,23 @@ func (h *harness) play() {
 		}
 		return err == nil
 	})
-	for _, args := range []string{
-		"rotate ci", "rotate ci -o json", "resolve ci", "status", "status ci", "status -o json", "status ci -o json", "doctor", "doctor -o json",
-		"plan", "plan -o json", "plan --calendar -", "check", "rotate --all --account prod --detach", "rotate --all --account prod --cancel",
-		"revoke-previous ci", "extend-grace ci 2h", "pause ci --reason x", "resume ci", "status nobody", "import --account prod", "import --account prod -c nowhere.yaml",
-	} {
+	commands := []string{"rotate ci", "resolve ci", "status", "status ci", "status ci -o json", "doctor", "plan", "import --account prod"}
+	if all {
+		commands = append(commands, "rotate ci -o json", "status -o json", "doctor -o json", "plan -o json", "plan --calendar -", "check",
+			"rotate --all --account prod --detach", "rotate --all --account prod --cancel", "revoke-previous ci", "extend-grace ci 2h",
+			"pause ci --reason x", "resume ci", "status nobody")
+	}
+	for _, args := range commands {
 		h.command(strings.Fields(args)...)
 	}
-	h.ownText = true
-	h.command("pause", "ci", "--reason", hostileArgument)
-	h.command("status", hostileArgument)
-	h.command("rotate", hostileArgument)
-	h.command("check", "-c", hostileArgument)
-	h.ownText = false
+	if all {
+		h.ownText = true
+		h.command("pause", "ci", "--reason", hostileArgument)
+		h.command("status", hostileArgument)
+		h.command("rotate", hostileArgument)
+		h.command("check", "-c", hostileArgument)
+		h.ownText = false
+	}
 	h.pages(log.find(h, `address"?[=:]"?(127\.0\.0\.1:\d+)`))
 	_ = daemon.Process.Signal(syscall.SIGTERM)
 	_ = daemon.Wait()
@@ -307,9 +311,11 @@ func (h *harness) play() {
 	}
 	h.command("recover", "--state-dir", filepath.Join(h.dir, "state"))
 	h.command("recover", "--state-dir", filepath.Join(h.dir, "state"), "-o", "json")
-	h.command("recover", "--state-dir", filepath.Join(h.dir, "state"), "--reveal", "ci")
-	h.command("recover", "--state-dir", filepath.Join(h.dir, "state"), "--reveal", "ci", "-o", "json")
-	h.command("plan", "-o", "json")
+	if all {
+		h.command("recover", "--state-dir", filepath.Join(h.dir, "state"), "--reveal", "ci")
+		h.command("recover", "--state-dir", filepath.Join(h.dir, "state"), "--reveal", "ci", "-o", "json")
+		h.command("plan", "-o", "json")
+	}
 }
 
 // hostileArgument has no NUL, which no argument can have.

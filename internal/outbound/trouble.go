@@ -83,7 +83,8 @@ func (p Peer) hint(err error, asked *url.URL) string {
 		return "nothing listens at " + at + ": is " + p.Name + " running there, and are host and port in " + p.Address + " right?"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "this machine has no route to " + at + ": look at its network"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
+		strings.Contains(err.Error(), "server closed idle connection"):
 		switch {
 		case proxy != nil:
 			return "it went through " + Route(asked) + ": is that a proxy, and is its scheme right?"
