@@ -18,6 +18,7 @@ import (
 	"rotatord/internal/app"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/printable"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -112,7 +113,7 @@ func runDemo(ctx context.Context, stdout io.Writer, plain bool) (err error) {
 
 	view := newDemoView(stdout, plain, d)
 	daemon, err := app.New(app.Options{
-		Config: c, Logger: slog.New(slog.NewJSONHandler(logFile, nil)), Build: build(), Observer: view,
+		Config: c, Logger: slog.New(slog.NewJSONHandler(printable.NewWriter(logFile), nil)), Build: build(), Observer: view,
 	})
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"rotatord/internal/app"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 )
 
@@ -37,8 +38,8 @@ const recentLines = 8
 
 func newDemoView(out io.Writer, plain bool, d *demo) *demoView {
 	v := &demoView{out: out, demo: d, rotations: map[string]int{}, began: time.Now()}
-	if f, ok := out.(*os.File); ok && !plain {
-		v.terminal = term.IsTerminal(int(f.Fd()))
+	if terminal := printable.Unescaped(out); !plain && isTerminal(terminal) {
+		v.terminal, v.out = true, terminal // what is drawn has escapes of our own
 	}
 	return v
 }
@@ -123,7 +124,7 @@ func (v *demoView) draw() {
 	v.mu.Unlock()
 	screen.WriteString("\nCtrl-C to stop\n")
 	// Each line is cleared to its end, so that nothing is left of a longer one.
-	fmt.Fprint(v.out, "\x1b[H"+strings.ReplaceAll(screen.String(), "\n", "\x1b[K\n")+"\x1b[J")
+	fmt.Fprint(v.out, "\x1b[H"+strings.ReplaceAll(printable.Escaped(screen.String()), "\n", "\x1b[K\n")+"\x1b[J")
 }
 
 func (v *demoView) table(w io.Writer) {
@@ -164,7 +165,13 @@ func (v *demoView) end() {
 	fmt.Fprintf(&summary, "\n%d rotations in %s with %d rotate requests to Cloudflare.\n"+
 		"The consumers called the application %d times: %d accepted, %d refused.\n",
 		total, time.Since(v.began).Round(time.Second), requests, accepted+refused, accepted, refused)
-	fmt.Fprint(v.out, summary.String())
+	fmt.Fprint(v.out, printable.Escaped(summary.String()))
+}
+
+// isTerminal reports whether w is a terminal.
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // short is the beginning of a digest, enough to see that it changes.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -100,9 +101,10 @@ func doctorText(w io.Writer, findings []doctor.Finding) {
 		count[f.Level]++
 	}
 	for _, f := range findings {
-		fmt.Fprintf(w, "%-7s  %-*s  %s\n", f.Level, subjects, f.Subject, f.Message)
+		below := "\n" + strings.Repeat(" ", 7+2+subjects+2) // where the lines of a message stand
+		fmt.Fprintf(w, "%-7s  %-*s  %s\n", f.Level, subjects, f.Subject, strings.ReplaceAll(f.Message, "\n", below))
 		if f.Advice != "" {
-			fmt.Fprintf(w, "%-7s  %-*s  → %s\n", "", subjects, "", f.Advice)
+			fmt.Fprintf(w, "%-7s  %-*s  → %s\n", "", subjects, "", strings.ReplaceAll(f.Advice, "\n", below))
 		}
 	}
 	fmt.Fprintf(w, "%d bad, %d warning(s), %d good\n", count[doctor.Bad], count[doctor.Warning], count[doctor.Good])

@@ -64,8 +64,11 @@ func (p *page) title(format string, args ...any) {
 	fmt.Fprintf(&p.b, format+"\n", args...)
 }
 
+// line is a name with its value. The lines of a value that has several stand below each other, so that
+// none looks like one of ours.
 func (p *page) line(name, format string, args ...any) {
-	fmt.Fprintf(&p.b, "  %-17s%s\n", name, fmt.Sprintf(format, args...))
+	value := strings.ReplaceAll(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), "\n", "\n"+strings.Repeat(" ", 19))
+	fmt.Fprintf(&p.b, "  %-17s%s\n", name, value)
 }
 
 // text is a paragraph, broken into lines.

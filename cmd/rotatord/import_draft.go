@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 )
 
 const (
-	maxName = 63 // of an entry, as the configuration has it
+	maxName      = 63  // of an entry, as the configuration has it
+	maxShownName = 200 // how many bytes of a service token's name stand in its comment
 	// unusedFor is how long nobody may have used a service token without a word.
 	unusedFor = 60 * 24 * time.Hour
 	// endsSoon is how far ahead its end is warned of.
@@ -81,7 +83,8 @@ func remarks(f rotation.TokenFacts, same int, now time.Time) []string {
 		ends = "ends " + day(f.ExpiresAt)
 	}
 	// A name may hold anything: quoted it stays in its line.
-	all := []string{fmt.Sprintf("%s, %s, %s", strconv.QuoteToASCII(f.Name), seen, ends)}
+	name := printable.Shortened(printable.Text(strconv.Quote(f.Name)), maxShownName)
+	all := []string{fmt.Sprintf("%s, %s, %s", name, seen, ends)}
 	last := f.LastSeenAt
 	if last.IsZero() {
 		last = f.CreatedAt

@@ -134,6 +134,13 @@ func TestImportRemarks(t *testing.T) {
 			[]string{`"x\n", last used 2026-09-24, ends 2026-11-29`, "UNUSED for 61 days: who would miss it?",
 				"ENDS SOON: renew it at Cloudflare, which a rotation does not", "DISABLED: enable it, or remove this entry",
 				"SAME NAME: 2 service tokens are called so"}},
+		"letters": {rotation.TokenFacts{Name: "Zażółć 日本", Enabled: true, LastSeenAt: days(-1)}, 1, []string{`"Zażółć 日本", last used 2026-11-23, does not end`}},
+		"hostile": {rotation.TokenFacts{Name: "'\"#: \x1b[2J\u202e\u2028\u3164\U000e0041\x9b\n- evil", Enabled: true, LastSeenAt: days(-1)}, 1,
+			[]string{`"'\"#: \x1b[2J\u202e\u2028\u3164\U000e0041\x9b\n- evil", last used 2026-11-23, does not end`}},
+		"a secret": {rotation.TokenFacts{Name: "cfat_Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4zAb7cDe0f", Enabled: true, LastSeenAt: days(-1)}, 1,
+			[]string{`"[redacted]", last used 2026-11-23, does not end`}},
+		"long": {rotation.TokenFacts{Name: strings.Repeat("n", 5000), Enabled: true, LastSeenAt: days(-1)}, 1,
+			[]string{`"` + strings.Repeat("n", 199) + `..., last used 2026-11-23, does not end`}},
 		"ended": {rotation.TokenFacts{Name: "x", Enabled: true, LastSeenAt: days(-9), ExpiresAt: days(-5)}, 1,
 			[]string{`"x", last used 2026-11-15, ends 2026-11-19`, "ENDED: renew it at Cloudflare, which a rotation does not, or remove this entry"}},
 	} {

@@ -14,6 +14,8 @@ import (
 	_ "time/tzdata" // zones are known wherever the binary runs
 
 	"github.com/spf13/cobra"
+
+	"rotatord/internal/printable"
 )
 
 // Exit codes, as the README documents them.
@@ -34,6 +36,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	// A second signal is not waited for: from the first one on, the default applies.
 	context.AfterFunc(ctx, stop)
 
+	// Whatever is printed may have text in it that comes from elsewhere.
+	safeOut, safeErr := printable.NewWriter(stdout), printable.NewWriter(stderr)
+	defer func() { _, _ = safeOut.Close(), safeErr.Close() }() // nobody is left to be told
+	stdout, stderr = safeOut, safeErr
 	started := false // whether the command line was understood
 	root := newRoot()
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
@@ -48,13 +54,16 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	case errors.Is(err, errReported):
 		return exitFailed
 	case !started, isUsage(err):
-		fmt.Fprintf(stderr, "rotatord: %v\nRun '%s --help' for usage.\n", err, cmd.CommandPath())
+		fmt.Fprintf(stderr, "rotatord: %s\nRun '%s --help' for usage.\n", indented(err), cmd.CommandPath())
 		return exitUsage
 	default:
-		fmt.Fprintf(stderr, "rotatord: %v\n", err)
+		fmt.Fprintf(stderr, "rotatord: %s\n", indented(err))
 		return exitFailed
 	}
 }
+
+// indented is an error whose further lines stand below its first one, so that none looks like one of ours.
+func indented(err error) string { return strings.ReplaceAll(err.Error(), "\n", "\n  ") }
 
 // errReported ends a command with exit code 1 that has already said why.
 var errReported = errors.New("reported")

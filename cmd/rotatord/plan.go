@@ -13,6 +13,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/journal"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 )
 
@@ -80,7 +81,7 @@ the place of FILE in one step, so a web server never serves half of it; - is sta
 			}
 			switch {
 			case calendar == "-":
-				return writeCalendar(cmd.OutOrStdout(), c, p, o)
+				return writeCalendar(printable.Unescaped(cmd.OutOrStdout()), c, p, o)
 			case given("calendar"):
 				return saveCalendar(calendar, c, p, o)
 			case format == "json":

@@ -2,13 +2,11 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"time"
-	"unicode"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
-	"rotatord/internal/secret"
 )
 
 // planWarning is something about an entry that deserves a look.
@@ -41,18 +39,11 @@ const (
 )
 
 func (e *planned) warn(code, brief, format string, args ...any) {
-	e.warnings = append(e.warnings, planWarning{code, printable(fmt.Sprintf(format, args...)), brief})
+	e.warnings = append(e.warnings, planWarning{code, printable.Line(fmt.Sprintf(format, args...), maxWarning), brief})
 }
 
-// printable keeps a text from elsewhere on one line, and from steering a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, s)
-}
+// maxWarning is how many bytes of a warning are shown.
+const maxWarning = 2000
 
 // explain adds the warnings of a rotation that begins at that time.
 func (o *outlook) explain(e *planned, due rotation.Due, pause rotation.Pause, at time.Time, passed scheduler.Passed) {
@@ -78,7 +69,7 @@ func (o *outlook) explain(e *planned, due rotation.Due, pause rotation.Pause, at
 	}
 	if r.Failures > 0 {
 		e.warn(warnFailing, fmt.Sprintf("%d failed", r.Failures), "it has failed, %d in a row, the last time with: %s",
-			r.Failures, secret.Scrub(r.LastError))
+			r.Failures, r.LastError)
 	}
 	for _, expiry := range []time.Time{r.Facts.ExpiresAt, r.Spare.ExpiresAt} {
 		if !expiry.IsZero() && at.After(expiry) {
@@ -124,7 +115,7 @@ func (o *outlook) explainSlot(e *planned, due rotation.Due, pause rotation.Pause
 }
 
 func (e *planned) paused(pause rotation.Pause, until string) {
-	e.warn(warnPaused, "paused", "paused%s, %s%s", ifSet(" by %s", pause.By), until, ifSet(": %s", secret.Scrub(pause.Reason)))
+	e.warn(warnPaused, "paused", "paused%s, %s%s", ifSet(" by %s", pause.By), until, ifSet(": %s", pause.Reason))
 }
 
 // deferred warns of what a slot waits for, if it is a matter of seconds at least.

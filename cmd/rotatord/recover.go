@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/journal"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 )
 
@@ -165,8 +166,8 @@ func printFound(w io.Writer, all []found) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "TOKEN\tROTATION\tSEALED AT\tSERVICE TOKEN\tSTATE")
 	for _, f := range all {
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", cmp.Or(f.Token, "?"), f.RotationID, f.SealedAt.Format(time.RFC3339),
-			cmp.Or(f.TokenID, "?"), strings.ReplaceAll(f.State, "_", " "))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", cell(cmp.Or(f.Token, "?")), cell(f.RotationID), f.SealedAt.Format(time.RFC3339),
+			cell(cmp.Or(f.TokenID, "?")), strings.ReplaceAll(f.State, "_", " "))
 	}
 	return table.Flush()
 }
@@ -215,10 +216,25 @@ func reveal(stdout io.Writer, o recoverOptions, in *journal.Inspection, all []fo
 	if o.format == "json" {
 		return printJSON(stdout, c)
 	}
-	_, err = fmt.Fprintf(stdout, "CF_ACCESS_CLIENT_ID=%s\nCF_ACCESS_CLIENT_SECRET=%s\n", c.ClientID, c.ClientSecret)
+	return printCredential(printable.Unescaped(stdout), c)
+}
+
+// printCredential prints a credential as variables. A secret is not altered: stdout must not escape it.
+// One that would steer a terminal is not printed to one.
+func printCredential(stdout io.Writer, c credential) error {
+	secrets := []string{c.ClientSecret}
+	for _, other := range c.Others {
+		secrets = append(secrets, other.ClientSecret)
+	}
+	for _, s := range secrets {
+		if isTerminal(stdout) && (!printable.IsPlain(s) || strings.ContainsAny(s, "\n\t")) {
+			return errors.New("the secret has characters that would steer your terminal: send the output to a file, or use --output json, which escapes them")
+		}
+	}
+	_, err := fmt.Fprintf(stdout, "CF_ACCESS_CLIENT_ID=%s\nCF_ACCESS_CLIENT_SECRET=%s\n", cell(c.ClientID), c.ClientSecret)
 	for i, other := range c.Others {
 		_, otherErr := fmt.Fprintf(stdout, "# The answer showed another secret too. Client ID: %s\nCF_ACCESS_CLIENT_SECRET_%d=%s\n",
-			cmp.Or(other.ClientID, "not said"), i+2, other.ClientSecret)
+			cell(cmp.Or(other.ClientID, "not said")), i+2, other.ClientSecret)
 		err = errors.Join(err, otherErr)
 	}
 	return err

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -78,8 +79,8 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 		case t.WaitsFor != "":
 			reason += ", waits"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", t.Name, shownState(t, now), status.Distance(t.Next, now),
-			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, reason)
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(t.Name), cell(shownState(t, now)), status.Distance(t.Next, now),
+			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, cell(reason))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -108,7 +109,7 @@ func printTroubles(w io.Writer, troubles []status.Trouble, now time.Time) {
 		return
 	}
 	for _, t := range troubles {
-		fmt.Fprintf(w, "%-8s  %s\n%-8s  to do: %s\n", strings.ToUpper(string(t.Severity)), t.Line(now), "", t.ToDo)
+		fmt.Fprintf(w, "%-8s  %s\n%-8s  to do: %s\n", cell(strings.ToUpper(string(t.Severity))), printable.Line(t.Line(now), 2000), "", printable.Line(t.ToDo, 500))
 	}
 	fmt.Fprintln(w)
 }
@@ -134,6 +135,11 @@ func shownState(t status.Token, now time.Time) string {
 		return kinds[0]
 	}
 	return t.State + ", " + kinds[0]
+}
+
+// cell is a text as it may stand in a table: on one line, and in its column.
+func cell(text string) string {
+	return printable.Line(text, 200)
 }
 
 // writeWaits says how many tokens wait for what. All that wait for the same are one line, with the

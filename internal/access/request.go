@@ -14,8 +14,9 @@ import (
 	"strings"
 	"unicode"
 
+	"rotatord/internal/outbound"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 )
 
 const userAgent = "rotatord" // by which firewalls and logs may know us
@@ -72,7 +73,7 @@ func (c *Client) get(ctx context.Context, address string, header http.Header) (i
 	case err != nil && ctx.Err() != nil:
 		return 0, fmt.Errorf("no answer: %w", ctx.Err())
 	case err != nil:
-		return 0, reason(err)
+		return 0, reason(err, req.URL)
 	}
 	// The status is all that counts. What follows is read for the sake of the other side, which
 	// may take a connection that is cut for a fault.
@@ -81,23 +82,21 @@ func (c *Client) get(ctx context.Context, address string, header http.Header) (i
 	return resp.StatusCode, nil
 }
 
+// peer is an application as errors name it.
+var peer = outbound.Peer{Name: "the application", Address: "verify.url"}
+
 // reason words why there was no answer. Only errors whose text is about names, addresses and
 // certificates are repeated: others quote what the other side sent, which may be an echo.
-func reason(err error) error {
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return fmt.Errorf("no answer: %w", dns)
-	}
-	if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return fmt.Errorf("no answer: %w", certificate)
-	}
-	if alert, ok := errors.AsType[tls.AlertError](err); ok {
-		return fmt.Errorf("no answer: %w", alert)
+func reason(err error, asked *url.URL) error {
+	_, isDNS := errors.AsType[*net.DNSError](err)
+	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
+	_, isConnection := errors.AsType[*net.OpError](err)
+	_, isProxy := errors.AsType[*outbound.ProxyError](err)
+	if isDNS || isCertificate || isConnection || isProxy {
+		return fmt.Errorf("no answer: %w", peer.Explained(err, asked))
 	}
 	if _, ok := errors.AsType[tls.RecordHeaderError](err); ok {
 		return errors.New("no answer: the server does not speak TLS")
-	}
-	if op, ok := errors.AsType[*net.OpError](err); ok {
-		return fmt.Errorf("no answer: %w", op)
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("no answer: the connection was closed")
@@ -105,10 +104,13 @@ func reason(err error) error {
 	return errors.New("no answer that can be read")
 }
 
+// maxMessage is how many bytes of an error are kept.
+const maxMessage = 1000
+
 // failed is an error about the request to p's URL. It is one line and has no secret.
 func (p *Prober) failed(format string, args ...any) error {
 	message := fmt.Sprintf("verify.url %s: %s", shown(p.url), fmt.Sprintf(format, args...))
-	return errors.New(secret.Scrub(strings.Join(strings.Fields(message), " ")))
+	return errors.New(printable.Line(message, maxMessage))
 }
 
 // shown is a URL without what may be meant for the application alone.
@@ -117,5 +119,5 @@ func shown(address string) string {
 	if err != nil {
 		return "(unreadable)"
 	}
-	return secret.Scrub((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String())
+	return printable.Line((&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String(), maxMessage)
 }

@@ -77,7 +77,7 @@ func TestNoSecretComesOut(t *testing.T) {
 			trusted.URL + "/" + query, "no answer: tls: failed to verify certificate: x509: certificate signed by unknown authority",
 		},
 		"nobody there":        {"http://127.0.0.1:1/" + query, "no answer: dial tcp 127.0.0.1:1: connect: connection refused"},
-		"no such name":        {"https://rotatord.invalid/" + query, "no answer: lookup rotatord.invalid"},
+		"no such name":        {"https://rotatord.invalid/" + query, "no answer: dial tcp: lookup rotatord.invalid"},
 		"a path with escapes": {"http://127.0.0.1:1/100%25%2Fd" + query, "verify.url http://127.0.0.1:1/100%25%2Fd: no answer: "},
 		"unreadable":          {"http://[::1/" + query, "verify.url (unreadable): the URL cannot be read"},
 	} {

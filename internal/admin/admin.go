@@ -25,6 +25,7 @@ import (
 	"errors"
 	"time"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/status"
@@ -235,7 +236,7 @@ type pauseArgs struct {
 }
 
 func (a pauseArgs) audit() []any {
-	attrs := []any{"reason", secret.Scrub(a.Reason)}
+	attrs := []any{"reason", printable.Line(a.Reason, maxReason)}
 	if !a.Until.IsZero() {
 		attrs = append(attrs, "until", a.Until)
 	}
@@ -247,7 +248,7 @@ type resolveArgs struct {
 	How rotation.Resolution `json:"how"`
 }
 
-func (a resolveArgs) audit() []any { return []any{"how", secret.Scrub(string(a.How))} }
+func (a resolveArgs) audit() []any { return []any{"how", printable.Line(string(a.How), maxName)} }
 
 // errorAnswer is the body of every answer that is not 200.
 type errorAnswer struct {

@@ -19,8 +19,8 @@ import (
 	"time"
 
 	"rotatord/internal/outbound"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 )
 
 // maxAnswer is how many bytes of an answer a client reads: a hundred thousand tokens are below
@@ -178,9 +178,9 @@ func (c *Client) do(ctx context.Context, method, path string, args, answer any) 
 	if res.StatusCode != http.StatusOK {
 		var refusal errorAnswer
 		if json.Unmarshal(content, &refusal) != nil || refusal.Error == "" {
-			return fmt.Errorf("whatever listens at %s answered %s and is no rotatord: check the path", c.path, res.Status)
+			return fmt.Errorf("whatever listens at %s answered %s and is no rotatord: check the path", c.path, printable.Line(res.Status, maxName))
 		}
-		return &Refused{Code: res.StatusCode, Message: secret.Scrub(refusal.Error)}
+		return &Refused{Code: res.StatusCode, Message: printable.Text(refusal.Error)}
 	}
 	err = errors.New("it is not an object")
 	if bytes.HasPrefix(content, []byte("{")) { // null would be read as an answer that says nothing
@@ -189,6 +189,7 @@ func (c *Client) do(ctx context.Context, method, path string, args, answer any) 
 	if err != nil {
 		return fmt.Errorf("the answer of the daemon at %s cannot be read: has it the same version as the command? %w", c.path, err)
 	}
+	printable.InPlace(answer)
 	return nil
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/printable"
+	"rotatord/internal/rotation"
 )
 
 // TestForeignServer: what a client makes of a server at the socket that is not rotatord. It counts
@@ -65,6 +67,53 @@ func TestForeignServer(t *testing.T) {
 				t.Errorf("the server could write %d MiB", n>>20)
 			}
 		})
+	}
+}
+
+// TestAnswersOfTheSocketAreMadePrintable: what a server at the socket says cannot steer a terminal, whatever it is.
+func TestAnswersOfTheSocketAreMadePrintable(t *testing.T) {
+	const hostile = `\u001b[2J\u202e\u009b\u200b hvs.Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4zA`
+	path := filepath.Join(t.TempDir(), "s.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "rotate") {
+			w.WriteHeader(http.StatusConflict)
+			fmt.Fprint(w, `{"error":"`+hostile+`"}`)
+			return
+		}
+		if strings.HasSuffix(r.URL.Path, "progress") {
+			fmt.Fprint(w, `{"account":"`+hostile+`","problems":["`+hostile+`"],"left":[{"last_error":"`+hostile+`"}]}`)
+			return
+		}
+		fmt.Fprint(w, `{"tokens":[{"name":"`+hostile+`","client_id":"`+hostile+`","doubt":{"detail":"`+hostile+`"},"to_do":[{"does":"`+hostile+`"}]}],`+
+			`"findings":[{"message":"`+hostile+`","advice":"`+hostile+`"}]}`)
+	})}
+	go func() { _ = server.Serve(l) }()
+	defer server.Close()
+	c := admin.NewClient(path)
+	tokens, err := c.Tokens(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	vault, err := c.LookAtVault(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	progress, err := c.Progress(t.Context(), "prod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, refused := c.Rotate(t.Context(), "ci", rotation.Overrides{})
+	for what, text := range map[string]string{
+		"tokens": fmt.Sprintf("%v %v %v", tokens.Tokens, *tokens.Tokens[0].Doubt, tokens.Tokens[0].ToDo), "findings": fmt.Sprintf("%v", vault), "progress": fmt.Sprintf("%v", progress),
+		"refusal": fmt.Sprint(refused),
+	} {
+		if !printable.IsPlain(text) || !strings.Contains(text, `\x1b[2J\u202e`) || strings.Contains(text, "hvs.") {
+			t.Errorf("%s: %q", what, text)
+		}
 	}
 }
 

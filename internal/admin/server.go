@@ -19,8 +19,8 @@ import (
 	"unicode"
 
 	"rotatord/internal/config"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 	"rotatord/internal/status"
 )
 
@@ -83,8 +83,7 @@ func (s *server) handler() *http.ServeMux {
 		defer cancel()
 		all := Findings{Findings: []Finding{}}
 		for _, f := range s.daemon.LookAtVault(ctx) {
-			f.Message = secret.Scrub(f.Message)
-			all.Findings = append(all.Findings, f)
+			all.Findings = append(all.Findings, printable.Copy(f))
 		}
 		serveJSON(w, http.StatusOK, all)
 	})
@@ -122,8 +121,7 @@ func (s *server) resolve(ctx context.Context, token string, args resolveArgs) (a
 	if err != nil {
 		return nil, "", err
 	}
-	o.Token = o.Token.Scrubbed()
-	o.Doubt.Detail, o.Problem = secret.Scrub(o.Doubt.Detail), secret.Scrub(o.Problem)
+	o = printable.Copy(o)
 	switch {
 	case o.Resolved:
 		outcome = "resolved: " + o.Reason
@@ -144,8 +142,7 @@ func (s *server) rotate(ctx context.Context, token string, args rotateArgs) (ans
 	if err != nil {
 		return nil, "", err
 	}
-	o.Token, o.Unverified = o.Token.Scrubbed(), secret.Scrub(o.Unverified)
-	return o, "rotated: " + o.RotationID, nil
+	return printable.Copy(o), "rotated: " + o.RotationID, nil
 }
 
 func (s *server) rotateAll(ctx context.Context, account string, args rotateArgs) (answer any, outcome string, err error) {
@@ -163,26 +160,19 @@ func (s *server) cancelAll(ctx context.Context, account string, _ noArgs) (answe
 }
 
 func scrubbedProgress(p Progress) Progress {
-	p.Left, p.Problems = append([]Left{}, p.Left...), slices.Clone(p.Problems)
-	for i := range p.Left {
-		p.Left[i].LastError = secret.Scrub(p.Left[i].LastError)
-	}
-	for i := range p.Problems {
-		p.Problems[i] = secret.Scrub(p.Problems[i])
-	}
+	p = printable.Copy(p)
+	p.Left = append([]Left{}, p.Left...) // never null
 	return p
 }
 
 func (s *server) cancel(ctx context.Context, token string, _ noArgs) (answer any, outcome string, err error) {
 	o, err := s.daemon.Cancel(ctx, token)
-	o.Token = o.Token.Scrubbed()
-	return o, "the order was taken back", err
+	return printable.Copy(o), "the order was taken back", err
 }
 
 func (s *server) revokePrevious(ctx context.Context, token string, args revokeArgs) (answer any, outcome string, err error) {
 	o, err := s.daemon.RevokePrevious(ctx, token, args.InUse)
-	o.Token = o.Token.Scrubbed()
-	return o, "the previous secret was revoked", err
+	return printable.Copy(o), "the previous secret was revoked", err
 }
 
 func (s *server) extendGrace(ctx context.Context, token string, args extendArgs) (answer any, outcome string, err error) {
@@ -190,12 +180,11 @@ func (s *server) extendGrace(ctx context.Context, token string, args extendArgs)
 		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("a grace is extended by at least a second, and by %gh at most", rotation.MaxGrace.Hours())}
 	}
 	o, err := s.daemon.ExtendGrace(ctx, token, time.Duration(args.Seconds)*time.Second)
-	o.Token = o.Token.Scrubbed()
-	return o, "the previous secret works until " + o.EndsAt.UTC().Format(time.RFC3339), err
+	return printable.Copy(o), "the previous secret works until " + o.EndsAt.UTC().Format(time.RFC3339), err
 }
 
-// maxReason bounds what an operator can say, in bytes.
-const maxReason = 200
+// maxReason bounds what an operator can say, and maxName a name in a request that is logged, in bytes.
+const maxReason, maxName = 200, 200
 
 func (s *server) pause(ctx context.Context, token string, args pauseArgs) (answer any, outcome string, err error) {
 	now := time.Now().UTC()
@@ -211,7 +200,7 @@ func (s *server) pause(ctx context.Context, token string, args pauseArgs) (answe
 	if err != nil {
 		return nil, "", err
 	}
-	p := rotation.Pause{Since: now.Truncate(time.Second), Until: args.Until.UTC(), Reason: secret.Scrub(args.Reason), By: who.name()}
+	p := rotation.Pause{Since: now.Truncate(time.Second), Until: args.Until.UTC(), Reason: printable.Line(args.Reason, maxReason), By: who.name()}
 	o, err := s.daemon.Pause(ctx, token, p)
 	return o, "paused", err
 }
@@ -234,12 +223,12 @@ func (s *server) resume(ctx context.Context, token string, _ noArgs) (answer any
 func command[Args interface{ audit() []any }](s *server, verb string, do func(ctx context.Context, token string, args Args) (answer any, outcome string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		token, account := r.PathValue("name"), r.PathValue("account")
-		audit := []any{"verb", verb, "token", secret.Scrub(token)}
+		audit := []any{"verb", verb, "token", printable.Line(token, maxName)}
 		if token == rotation.AllTokens {
 			audit[3] = "(all)"
 		}
 		if account != "" {
-			audit = append(audit, "account", secret.Scrub(account))
+			audit = append(audit, "account", printable.Line(account, maxName))
 		}
 		answer, outcome, err := func() (any, string, error) {
 			who, err := peerFrom(r.Context())
@@ -263,7 +252,7 @@ func command[Args interface{ audit() []any }](s *server, verb string, do func(ct
 			return do(ctx, cmp.Or(account, token), args)
 		}()
 		if err != nil {
-			s.log.Info("admin command", append(audit, "outcome", outcomeOf(err), "error", secret.Scrub(err.Error()))...)
+			s.log.Info("admin command", append(audit, "outcome", outcomeOf(err), "error", printable.Text(err.Error()))...)
 			serveError(w, err)
 			return
 		}
@@ -353,7 +342,7 @@ func serveError(w http.ResponseWriter, err error) {
 	case errors.Is(err, context.DeadlineExceeded):
 		code = http.StatusGatewayTimeout
 	}
-	serveJSON(w, code, errorAnswer{secret.Scrub(err.Error())})
+	serveJSON(w, code, errorAnswer{printable.Text(err.Error())})
 }
 
 func serveJSON(w http.ResponseWriter, code int, v any) {

@@ -19,6 +19,8 @@ import (
 // expression.
 var computed = map[string][]string{
 	"rotatord/internal/config name":                             {}, // what the configuration names
+	"rotatord/internal/outbound name":                           {"HTTPS_PROXY", "https_proxy"},
+	"rotatord/internal/outbound proxyVariable()":                {"HTTPS_PROXY", "https_proxy"},
 	"github.com/hashicorp/go-secure-stdlib/parseutil envKey":    {}, // of ParsePath, which nothing calls
 	"github.com/hashicorp/vault/api/auth/approle a.secretIDEnv": {}, // rotatord passes the value itself
 	"golang.org/x/net/http/httpproxy n":                         {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"},

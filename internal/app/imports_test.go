@@ -47,20 +47,21 @@ func list(t *testing.T, patterns ...string) map[string]goPackage {
 var allowed = map[string][]string{
 	// The core imports no adapter.
 	"internal/secret":           {},
+	"internal/printable":        {"internal/secret"},
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
 	"internal/smallfile":        {},
 	"internal/connlimit":        {},
 	"internal/ownpath":          {},
 	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
-	"internal/status":           {"internal/secret"},
-	"internal/precheck":         {"internal/rotation", "internal/secret", "internal/status"},
+	"internal/status":           {"internal/printable"},
+	"internal/precheck":         {"internal/printable", "internal/rotation", "internal/status"},
 	"internal/config/raw":       {},
-	"internal/config":           {"internal/config/raw", "internal/scheduler", "internal/secret", "internal/smallfile"},
+	"internal/config":           {"internal/config/raw", "internal/printable", "internal/scheduler", "internal/secret", "internal/smallfile"},
 	"internal/config/schemagen": {"internal/config/raw"},
 
 	// What bounds an answer is the same for every peer.
-	"internal/outbound": {"internal/secret"},
+	"internal/outbound": {"internal/printable"},
 
 	// Adapters import the core. A sink goes through the one session with Vault.
 	"internal/access":     append([]string{"internal/outbound"}, core...),
@@ -92,7 +93,7 @@ var allowed = map[string][]string{
 		"internal/ownpath", "internal/smallfile", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 
-var core = []string{"internal/config", "internal/rotation", "internal/scheduler", "internal/secret"}
+var core = []string{"internal/config", "internal/printable", "internal/rotation", "internal/scheduler", "internal/secret"}
 
 func TestImports(t *testing.T) {
 	found := 0

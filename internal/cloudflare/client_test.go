@@ -99,8 +99,8 @@ func TestRotateFailuresAreClassified(t *testing.T) {
 		"error with a secret": {answer(400, asJSON, strings.Replace(refusal, "Authentication error", part, 1)), rotation.Refused, 10000, 1, "[redacted]"},
 		"redirect":            {answer(307, asJSON, ""), rotation.Unknown, 0, 1, "HTTP 307"},
 		"success false":       {answer(200, asJSON, refusal), rotation.Unknown, 0, 1, "success: false (code 10000: Authentication error)"},
-		"not JSON":            {answer(200, "text/html", "<html>"+part), rotation.Unknown, 0, 1, "not the JSON of Cloudflare's API: syntax error at byte 1 (it is text/html)"},
-		"empty":               {answer(200, asJSON, ""), rotation.Unknown, 0, 1, "not the JSON"},
+		"not JSON":            {answer(200, "text/html", "<html>"+part), rotation.Unknown, 0, 1, "the answer is not from Cloudflare's API: text/html, no CF-Ray: a proxy, a captive portal or a login page answered"},
+		"empty":               {answer(200, asJSON, ""), rotation.Unknown, 0, 1, "the answer is not from Cloudflare's API: an empty body"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url, requests := serve(t, func(w http.ResponseWriter, r *http.Request) {

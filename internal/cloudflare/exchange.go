@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"mime"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -21,8 +20,8 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
 	"rotatord/internal/outbound"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 )
 
 // maxBody is more than a page of the largest listing takes.
@@ -30,8 +29,8 @@ const maxBody = 8 << 20
 
 // envelope is what every answer is wrapped in.
 type envelope struct {
-	Success    truth           `json:"success"`
-	Errors     apiMessages     `json:"errors"`
+	Success    *truth          `json:"success"` // nil if the answer does not say
+	Errors     apiErrors       `json:"errors"`
 	Result     json.RawMessage `json:"result"`
 	ResultInfo json.RawMessage `json:"result_info"` // of listings
 }
@@ -42,27 +41,6 @@ type truth bool
 func (t *truth) UnmarshalJSON(b []byte) error {
 	*t = truth(isTrue(strings.Trim(string(b), `"`)))
 	return nil
-}
-
-// apiMessages are the errors of an answer. What has another shape than is documented is taken as
-// no error that could be quoted: whether the answer is a failure, its status and success say.
-type apiMessages []apiMessage
-
-func (m *apiMessages) UnmarshalJSON(b []byte) error {
-	var all []json.RawMessage
-	_ = json.Unmarshal(b, &all)
-	for _, raw := range all {
-		var one apiMessage
-		if json.Unmarshal(raw, &one) == nil && one != (apiMessage{}) {
-			*m = append(*m, one)
-		}
-	}
-	return nil
-}
-
-type apiMessage struct {
-	Code    int    `json:"code"`
-	Message string `json:"message"`
 }
 
 // tokenResult is a service token as answers show it. The SDK's own types lack
@@ -129,7 +107,7 @@ func (c *Client) callToken(ctx context.Context, operation, tokenID string, do sd
 	if !strings.EqualFold(result.ID, tokenID) {
 		shown := "about no service token"
 		if result.ID != "" {
-			shown = fmt.Sprintf("about the service token %q", shortened(secret.Scrub(result.ID), 64))
+			shown = fmt.Sprintf("about the service token %q", printable.Line(result.ID, maxID))
 		}
 		return rotation.TokenFacts{}, unusable(operation, fmt.Sprintf("the answer is %s, and %s was asked for", shown, tokenID))
 	}
@@ -171,7 +149,7 @@ func (c *Client) send(ctx context.Context, operation string, rt http.RoundTrippe
 	if err != nil {
 		return nil, nil, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
 	}
-	recorder := &recorder{next: rt}
+	recorder := &recorder{next: rt, login: login}
 	service := zero_trust.NewAccessServiceTokenService(append(login.options(),
 		option.WithBaseURL(c.account.BaseURL+"/"),
 		option.WithMaxRetries(0),
@@ -217,57 +195,6 @@ func (c *Client) learn(r *recorder, start time.Time) answer {
 	return a
 }
 
-// judge decides what an exchange came to. This is where a failure is classified, and
-// the rule is: "not carried out" and "refused" need proof, all else is unknown.
-func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, error) {
-	fail := func(class rotation.Class, message string, err error) (envelope, error) {
-		return envelope{}, &rotation.IssuerError{Class: class, Operation: operation, Status: r.status,
-			Message: secret.Scrub(message), Err: err}
-	}
-	switch {
-	case r.status == 0 && !r.connected.Load():
-		if sdkErr == nil {
-			sdkErr = errors.New("nothing was sent")
-		}
-		return fail(rotation.NotCarriedOut, "no connection was made", scrubbed(errors.Join(r.err, unlessSame(sdkErr, r.err))))
-	case r.status == 0:
-		return fail(rotation.Unknown, "the request was sent and no answer came", scrubbed(r.err))
-	}
-	var answer envelope
-	decodeErr := json.Unmarshal(r.body, &answer)
-	if r.status >= 400 && r.status < 500 && r.status != http.StatusRequestTimeout {
-		e := &rotation.IssuerError{Class: rotation.Refused, Operation: operation, Status: r.status}
-		if len(answer.Errors) > 0 {
-			e.Code, e.Message = answer.Errors[0].Code, said(answer.Errors[0].Message)
-		}
-		if e.Message == "" {
-			e.Message = http.StatusText(r.status)
-		}
-		e.Err = meaning(e)
-		if r.status == http.StatusTooManyRequests {
-			e.Class, e.RetryAfter = rotation.Throttled, r.retryAfter
-		}
-		return envelope{}, e
-	}
-	switch {
-	case r.err != nil:
-		return fail(rotation.Unknown, "the answer was cut off", scrubbed(r.err))
-	case outbound.IsRedirect(r.status):
-		return fail(rotation.Unknown, outbound.Redirected("Cloudflare's API", r.status, r.asked, r.header.Get("Location")).Error(), nil)
-	case r.status < 200 || r.status > 299:
-		return fail(rotation.Unknown, http.StatusText(r.status), nil)
-	case decodeErr != nil:
-		return fail(rotation.Unknown, "the answer is not the JSON of Cloudflare's API: "+describeJSON(decodeErr)+mediaType(r.header), nil)
-	case !bool(answer.Success):
-		message := "the answer says success: false"
-		if len(answer.Errors) > 0 {
-			message = fmt.Sprintf("%s (code %d: %s)", message, answer.Errors[0].Code, said(answer.Errors[0].Message))
-		}
-		return fail(rotation.Unknown, message, nil)
-	}
-	return answer, nil
-}
-
 // Codes of Cloudflare's that decide something.
 const (
 	codeInvalidToken = 1000  // verify: no such API token, at this place
@@ -291,7 +218,8 @@ func meaning(e *rotation.IssuerError) error {
 
 // recorder sends a request and keeps what came back.
 type recorder struct {
-	next http.RoundTripper
+	next  http.RoundTripper
+	login login // that was sent, and that no error may repeat
 
 	retryAfter time.Duration // after a 429: how long nothing is sent from then on
 
@@ -310,7 +238,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	})
 	res, err := r.next.RoundTrip(req.WithContext(ctx))
 	if err != nil {
-		r.err = outbound.Unquoted(err)
+		r.err = peer.Explained(err, req.URL)
 		return nil, r.err
 	}
 	r.asked, r.status, r.header = req.URL, res.StatusCode, res.Header
@@ -335,41 +263,9 @@ func describeJSON(err error) string {
 	return "unexpected content"
 }
 
-func mediaType(h http.Header) string {
-	if t, _, err := mime.ParseMediaType(h.Get("Content-Type")); err == nil && t != "application/json" {
-		return " (it is " + t + ")"
-	}
-	return ""
-}
-
-// maxSaid is how many bytes of a message are kept: a server may put anything there.
-const maxSaid = 1000
-
-// said is a message as it may be shown, logged and stored.
-func said(message string) string {
-	message = secret.Scrub(message)
-	if len(message) > maxSaid {
-		message = strings.ToValidUTF8(message[:maxSaid], "") + "..."
-	}
-	return message
-}
-
 func unlessSame(err, other error) error {
 	if errors.Is(err, other) || other != nil && strings.Contains(err.Error(), other.Error()) {
 		return nil
 	}
 	return err
 }
-
-// scrubbed keeps an error for errors.Is, and its text free of anything secret.
-func scrubbed(err error) error {
-	if err == nil {
-		return nil
-	}
-	return &scrubbedError{err}
-}
-
-type scrubbedError struct{ err error }
-
-func (e *scrubbedError) Error() string { return secret.Scrub(e.err.Error()) }
-func (e *scrubbedError) Unwrap() error { return e.err }

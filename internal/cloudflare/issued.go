@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -44,20 +45,12 @@ func (c *Client) issue(ctx context.Context, operation string, want wanted, do sd
 	if ok := r.status >= 200 && r.status <= 299; !ok || refused {
 		objections = append(objections, judgedText(judged, r.status))
 	}
-	issued.Objection = shortened(secret.Scrub(strings.Join(objections, "; ")), maxObjection)
+	issued.Objection = printable.Line(strings.Join(objections, "; "), maxObjection)
 	if judged != nil || issued.Objection != "" {
 		c.log.Warn("the answer is not as documented, but a complete secret is in it", "operation", operation, "status", r.status,
 			"error", judged, "objection", cmp.Or(issued.Objection, "none"))
 	}
 	return issued, nil
-}
-
-// shortened cuts text at a whole character.
-func shortened(text string, limit int) string {
-	if len(text) <= limit {
-		return text
-	}
-	return strings.ToValidUTF8(text[:limit], "") + "..."
 }
 
 func judgedText(judged error, status int) string {

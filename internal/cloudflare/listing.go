@@ -13,8 +13,8 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/option"
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 )
 
 // This file reads listings. What a listing does not have is believed to be absent: a service
@@ -55,7 +55,7 @@ func (l Listing) Unreadable() string {
 		return ""
 	}
 	for id, what := range l.Odd {
-		return fmt.Sprintf("%d entries of the listing cannot be read, such as %s: %s", l.unreadable(), shortened(secret.Scrub(id), 64), what)
+		return fmt.Sprintf("%d entries of the listing cannot be read, such as %s: %s", l.unreadable(), printable.Line(id, maxID), what)
 	}
 	return fmt.Sprintf("%d entries of the listing cannot be read", l.unreadable())
 }

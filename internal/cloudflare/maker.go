@@ -10,8 +10,8 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/option"
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 )
 
 // Create implements [rotation.Maker]. The request was admitted by Ready. An answer that was
@@ -51,7 +51,7 @@ func (c *Client) Delete(ctx context.Context, tokenID string) error {
 	// Cloudflare names what it deleted. Where it does not, success must do; another name is a lie.
 	var result tokenResult
 	if err := json.Unmarshal(answer.Result, &result); err == nil && result.ID != "" && !strings.EqualFold(result.ID, tokenID) {
-		return unusable("delete", fmt.Sprintf("the answer is about the service token %q, and %s was to be deleted", shortened(secret.Scrub(result.ID), 64), tokenID))
+		return unusable("delete", fmt.Sprintf("the answer is about the service token %q, and %s was to be deleted", printable.Line(result.ID, maxID), tokenID))
 	}
 	return nil
 }

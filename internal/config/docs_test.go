@@ -413,7 +413,7 @@ func datesAreText(n *yaml.Node) {
 // schema library stays out of the daemon.
 func TestImports(t *testing.T) {
 	allowed := []string{
-		"filippo.io/age", "go.yaml.in/yaml/v3", "rotatord/internal/config/raw", "rotatord/internal/scheduler", "rotatord/internal/secret",
+		"filippo.io/age", "go.yaml.in/yaml/v3", "rotatord/internal/config/raw", "rotatord/internal/printable", "rotatord/internal/scheduler", "rotatord/internal/secret",
 		"rotatord/internal/smallfile",
 	}
 	paths, err := filepath.Glob("*.go")

@@ -11,7 +11,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"rotatord/internal/secret"
+	"rotatord/internal/printable"
 )
 
 // Fault is one thing that is wrong with a configuration file, or, in
@@ -77,7 +77,7 @@ func (r *report) addf(at position, path, format string, args ...any) {
 func (r *report) fault(at position, path, format string, args ...any) Fault {
 	return Fault{
 		File: r.file, Line: at.line, Column: at.column,
-		Path: secret.Scrub(path), Message: secret.Scrub(fmt.Sprintf(format, args...)),
+		Path: printable.Text(path), Message: printable.Text(fmt.Sprintf(format, args...)),
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -109,7 +110,7 @@ func Worst(findings []Finding) Level {
 
 // add notes a finding. advice may be empty.
 func (e *examination) add(level Level, code Code, subject, message, advice string) {
-	e.findings = append(e.findings, Finding{level, code, subject, message, advice})
+	e.findings = append(e.findings, printable.Copy(Finding{level, code, subject, message, advice}))
 }
 
 // soon is how far ahead an end is warned of.

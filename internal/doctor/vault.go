@@ -129,7 +129,8 @@ func (e *examination) session(ctx context.Context, s *vault.Session) {
 	switch {
 	case vault.StatusOf(err) == http.StatusForbidden:
 		e.add(Warning, VaultLookup, "vault.auth", fmt.Sprintf("the session works, and may not look at itself: %v", err),
-			"let its policy allow read at auth/token/lookup-self, so that the daemon can tell an expired session from a missing right")
+			`add to its policy: path "auth/token/lookup-self" { capabilities = ["read"] }. Rotations go on without it; but the daemon cannot tell a revoked `+
+				"session from a missing right, so each request that Vault refuses makes it log in again, which uses up one use of the secret_id")
 		return
 	case err != nil:
 		e.add(Bad, VaultLookup, "vault.auth", fmt.Sprintf("the login worked, and what Vault says of the session cannot be used: %v", err),

@@ -100,7 +100,7 @@ var single = map[string]expected{
 	"500-before":        {1, 0, -1, nil, "nothing was rotated"},
 	"500-after":         {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "HTTP 500"},
 	"cut-body":          {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "cut off"},
-	"garbage":           {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "not the JSON"},
+	"garbage":           {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "not from Cloudflare's API"},
 	"throttled":         {1, 0, -1, []string{"RotatordCloudflareThrottled"}, "retry after 5m0s"},
 	"slow-answer":       {1, 0, -1, nil, "rotated"},
 	"clock-skew":        {1, 0, -1, []string{"RotatordClockSkew"}, "the clock is set"},

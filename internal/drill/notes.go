@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 	"rotatord/internal/status"
 )
 
@@ -197,11 +196,7 @@ func text(err error) string {
 	if err == nil {
 		return ""
 	}
-	line := strings.Join(strings.Fields(secret.Scrub(err.Error())), " ")
-	if runes := []rune(line); len(runes) > 200 {
-		line = string(runes[:200]) + "…"
-	}
-	return line
+	return printable.Line(err.Error(), 200)
 }
 
 // verdicts in words.

@@ -19,8 +19,8 @@ import (
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
 	"rotatord/internal/journal"
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 	"rotatord/internal/status"
 	"rotatord/internal/vault/vaulttest"
 )
@@ -238,7 +238,7 @@ func lastLine(path string) (last string) {
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		last = lines.Text()
 	}
-	return secret.Scrub(last)
+	return printable.Text(last)
 }
 
 // countTokens returns what is called for each token once, and a channel that is closed when

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -88,6 +89,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	orders := map[string]int{}
 	for _, t := range c.source.Tokens() {
+		t.Name, t.Account, t.Schedule = printable.Escaped(t.Name), printable.Escaped(t.Account), printable.Escaped(t.Schedule) // labels
 		orders[t.Account] += count(t.Order != nil)
 		gauge(c.gone, truth(t.Gone), t.Name)
 		timestamp(c.outside, t.Outside, t.Name)
@@ -106,7 +108,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		timestamp(c.cutOff, t.CutOffAt, t.Name)
 		timestamp(c.lastSeen, t.LastSeen, t.Name)
 		for _, d := range t.Deletions {
-			timestamp(c.versionDeletes, d.At, t.Name, d.Sink)
+			timestamp(c.versionDeletes, d.At, t.Name, printable.Escaped(d.Sink))
 		}
 		if t.Known {
 			gauge(c.enabled, truth(t.Enabled), t.Name)

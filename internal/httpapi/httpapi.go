@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/status"
 )
 
@@ -86,6 +87,9 @@ func withSecurityHeaders(next http.Handler) http.Handler {
 	})
 }
 
+// maxDetail is how many bytes of what a check says are shown.
+const maxDetail = 4000
+
 // serveChecks answers 200 if all checks are good, else 503 and the names of those that
 // are not; with ?verbose, always all of them.
 func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
@@ -100,7 +104,7 @@ func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
 	for _, c := range checks {
 		switch {
 		case !c.OK:
-			fmt.Fprintf(w, "[-] %s: %s\n", c.Name, c.Detail)
+			fmt.Fprintf(w, "[-] %s: %s\n", c.Name, printable.Line(c.Detail, maxDetail))
 		case r.URL.Query().Has("verbose"):
 			fmt.Fprintf(w, "[+] %s: ok\n", c.Name)
 		}
@@ -155,9 +159,9 @@ func servePage(w http.ResponseWriter, o Options) {
 		// Troubles are the same lines that rotatord status prints.
 		Troubles []trouble
 		Rows     []row
-	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: slices.Concat(o.Source.Live(), o.Source.Ready())}
+	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: printable.Copy(slices.Concat(o.Source.Live(), o.Source.Ready()))}
 	tokens := status.Scrubbed(o.Source.Tokens())
-	for _, t := range status.Troubles(tokens, o.Source.Checks(), now) {
+	for _, t := range status.Troubles(tokens, printable.Copy(o.Source.Checks()), now) {
 		data.Troubles = append(data.Troubles, trouble{t.Severity, t.Line(now), t.ToDo})
 	}
 	for _, t := range tokens {

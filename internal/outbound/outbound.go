@@ -4,7 +4,8 @@
 // Guarantees: nothing is sent to a host that the configuration does not name, whatever a peer
 // answers. A proxy of the environment gets a CONNECT request for an https address and nothing
 // else, so it sees a host name and no credential. An answer takes a bounded amount of memory.
-// No error quotes what a peer sent, except the host of a redirect.
+// No error quotes what a peer sent, except the host of a redirect, the names in a certificate, and
+// the title or the first words of a page, all of them cleaned.
 package outbound
 
 import (
@@ -14,9 +15,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"unicode"
 
-	"rotatord/internal/secret"
+	"rotatord/internal/printable"
 )
 
 // MaxHeader is how many bytes of headers an answer may have, those of 1xx answers before it
@@ -31,28 +31,21 @@ const idle = 8
 //
 // It speaks HTTP/1.1 only. Go's HTTP/2 client logs each header that it sends, and so each
 // credential, if the environment has GODEBUG=http2debug=2.
+//
+// A proxy of the environment is used for https only. Through a proxy, a plain http request would show
+// its headers and its body.
 func Transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxResponseHeaderBytes = MaxHeader
 	t.MaxIdleConnsPerHost = idle
-	t.Proxy = tunnel(http.ProxyFromEnvironment)
+	t.Proxy = func(r *http.Request) (*url.URL, error) { return proxyFor(r.URL) }
+	t.OnProxyConnectResponse = connected
 	t.ForceAttemptHTTP2 = false
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
 	// The clone would offer h2 to the server, and could not speak it.
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	return t
-}
-
-// tunnel uses a proxy for https only. Through a proxy, a plain http request would show its
-// headers and its body.
-func tunnel(proxy func(*http.Request) (*url.URL, error)) func(*http.Request) (*url.URL, error) {
-	return func(r *http.Request) (*url.URL, error) {
-		if r.URL.Scheme != "https" {
-			return nil, nil
-		}
-		return proxy(r)
-	}
 }
 
 // Unquoted returns err without what the other side sent. Go's HTTP client quotes an answer that
@@ -69,8 +62,8 @@ func Unquoted(err error) error {
 			}
 		}
 	}
-	if len(text) > maxError { // the words of a proxy that refuses to connect
-		return &unquotedError{strings.ToValidUTF8(text[:maxError], "") + "...", err}
+	if len(text) > maxError || !printable.IsPlain(text) {
+		return &unquotedError{printable.Shortened(printable.Escaped(text), maxError), err}
 	}
 	return err
 }
@@ -138,7 +131,7 @@ func IsRedirect(status int) bool { return status >= 300 && status <= 399 }
 // Redirected returns the error for a redirect that answers a request to asked. location is the
 // value of its header.
 func Redirected(peer string, status int, asked *url.URL, location string) *RedirectError {
-	e := &RedirectError{Status: status, From: printable(asked.Host), Peer: peer}
+	e := &RedirectError{Status: status, From: printable.Line(asked.Host, maxShown), Peer: peer}
 	if location == "" {
 		return e
 	}
@@ -146,29 +139,15 @@ func Redirected(peer string, status int, asked *url.URL, location string) *Redir
 	if err != nil || to.Host == "" {
 		return e
 	}
-	e.To = printable(to.Host)
+	e.To = printable.Line(to.Host, maxShown)
 	if to.Scheme != asked.Scheme {
-		e.To = printable(to.Scheme + "://" + to.Host)
+		e.To = printable.Line(to.Scheme+"://"+to.Host, maxShown)
 	}
 	return e
 }
 
 // maxShown is how many bytes of a host are shown.
 const maxShown = 200
-
-// printable is a host as it may be shown.
-func printable(host string) string {
-	host = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, host)
-	if len(host) > maxShown {
-		host = strings.ToValidUTF8(host[:maxShown], "") + "..."
-	}
-	return secret.Scrub(host)
-}
 
 // Origin is the scheme, host and port of a URL, written in one way.
 func Origin(u *url.URL) string {

@@ -8,7 +8,6 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -18,18 +17,19 @@ import (
 )
 
 func TestProxyIsForHTTPSOnly(t *testing.T) {
-	through := &url.URL{Scheme: "http", Host: "proxy.example:3128"}
-	proxy := tunnel(func(*http.Request) (*url.URL, error) { return through, nil })
-	for address, want := range map[string]*url.URL{
-		"https://vault.example/":   through,
-		"http://localhost:8200/":   nil,
-		"http://LOCALHOST:8200/":   nil, // which Go itself takes for a name like any other
-		"http://127.0.0.1:8200/":   nil,
-		"http://vault.example:80/": nil,
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"} {
+		t.Setenv(name, "http://proxy.example:3128")
+	}
+	for address, through := range map[string]bool{
+		"https://vault.example/":   true,
+		"http://localhost:8200/":   false,
+		"http://LOCALHOST:8200/":   false, // which Go itself takes for a name like any other
+		"http://127.0.0.1:8200/":   false,
+		"http://vault.example:80/": false,
 	} {
 		r := httptest.NewRequest(http.MethodGet, address, nil)
-		if got, err := proxy(r); err != nil || got != want {
-			t.Errorf("%s goes through %v (%v), want %v", address, got, err, want)
+		if got, err := Transport().Proxy(r); err != nil || (got != nil) != through || through && got.Host != "proxy.example:3128" {
+			t.Errorf("%s goes through %v (%v), want a proxy: %t", address, got, err, through)
 		}
 	}
 }

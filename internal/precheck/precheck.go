@@ -14,8 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 	"rotatord/internal/status"
 )
 
@@ -225,7 +225,7 @@ func (w *Watch) look(ctx context.Context, r *running) bool {
 	}
 	after := status.Check{Name: r.check.Name, Subject: r.check.Subject, Stops: r.check.Stops, LookedAt: w.now().UTC(), OK: err == nil}
 	if err != nil {
-		after.Reason, after.Detail, after.Since = rotation.CauseOf(err), secret.Scrub(err.Error()), after.LookedAt
+		after.Reason, after.Detail, after.Since = rotation.CauseOf(err), printable.Text(err.Error()), after.LookedAt
 		if !before.OK && !before.LookedAt.IsZero() {
 			after.Since = before.Since
 		}

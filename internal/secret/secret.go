@@ -85,12 +85,8 @@ func (v Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 // LogValue implements slog.LogValuer.
 func (v Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
 
-// Both published formats of an Access client secret: "cfast_" with 40 alphanumerics
-// and an 8-character checksum (since August 2026), and 64 hex digits before that.
-var clientSecret = regexp.MustCompile(`cfast_[A-Za-z0-9]{20,}|[0-9a-fA-F]{64,}`)
-
-// wellFormed is the exact shape; clientSecret above is wider because a truncated
-// or lengthened secret must be scrubbed too.
+// wellFormed are both published formats of an Access client secret: "cfast_" with 40 alphanumerics and an
+// 8-character checksum (since August 2026), and 64 hex digits before that.
 var wellFormed = regexp.MustCompile(`^(?:cfast_[A-Za-z0-9]{48}|[0-9a-f]{64})$`)
 
 // damaged is what begins or looks like a known format.
@@ -99,10 +95,6 @@ var damaged = regexp.MustCompile(`^(?:cfast_.*|[0-9a-fA-F]+)$`)
 // Damaged reports whether v looks like one of the two published formats and is not well
 // formed: too short, too long, or with a character that does not belong.
 func Damaged(v Value) bool { return !WellFormed(v) && damaged.MatchString(v.Reveal()) }
-
-// Scrub replaces whatever looks like a client secret in text that comes from
-// elsewhere, such as the body of an unexpected answer.
-func Scrub(s string) string { return clientSecret.ReplaceAllString(s, Redacted) }
 
 // WellFormed reports whether v has one of the two published formats. The checksum
 // of the newer one is not verified: its algorithm is not published.

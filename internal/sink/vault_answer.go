@@ -2,6 +2,7 @@ package sink
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"rotatord/internal/secret"
+	"rotatord/internal/printable"
 	"rotatord/internal/vault"
 )
 
@@ -34,13 +35,13 @@ type foreign struct{ text string }
 
 func (f *foreign) Error() string { return f.text }
 
-// notVaults describes an answer by its status and media type, never by its content.
+// maxKind is how many bytes of a content type are shown, and maxWords of Vault's words.
+const maxKind, maxWords = 200, 1000
+
+// notVaults describes an answer by its status, its media type and the title of a page.
 func notVaults(a vault.Answer, what string) error {
-	kind := a.ContentType
-	if kind == "" {
-		kind = "none"
-	}
-	return &foreign{fmt.Sprintf("Vault answered %d %s (content type %s): is something else at this address?", a.Status, what, secret.Scrub(kind))}
+	kind := cmp.Or(a.Seen, a.ContentType, "none")
+	return &foreign{fmt.Sprintf("Vault answered %d %s (content type %s): is something else at this address?", a.Status, what, printable.Line(kind, maxKind))}
 }
 
 // envelope is the part of every JSON answer of Vault that is looked at. The raw fields are nil if
@@ -129,7 +130,7 @@ func absent(kv int, a vault.Answer) (content, error) {
 	case slices.ContainsFunc(e.Errors, func(text string) bool { return strings.Contains(text, "no handler for route") }):
 		return content{}, &foreign{"Vault has no mount there (404: no handler for route): is the mount's name right, and was it not disabled?"}
 	case len(e.Errors) > 0:
-		return content{}, &foreign{"Vault answered 404: " + secret.Scrub(strings.Join(e.Errors, "; "))}
+		return content{}, &foreign{"Vault answered 404: " + printable.Line(strings.Join(e.Errors, "; "), maxWords)}
 	case e.Errors != nil && e.fields == 1:
 		return content{}, nil
 	case kv == 2 && !isNull(e.Data):
@@ -139,7 +140,7 @@ func absent(kv int, a vault.Answer) (content, error) {
 		}
 		return c, err
 	case len(e.Warnings) > 0:
-		return content{}, &foreign{"Vault answered 404: " + secret.Scrub(strings.Join(e.Warnings, "; "))}
+		return content{}, &foreign{"Vault answered 404: " + printable.Line(strings.Join(e.Warnings, "; "), maxWords)}
 	}
 	return content{}, notVaults(a, "which is not Vault's own: it does not say that nothing is stored")
 }

@@ -8,10 +8,9 @@ package status
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
-	"rotatord/internal/secret"
+	"rotatord/internal/printable"
 )
 
 // Token is what is shown of one token. Zero times are unknown or do not apply.
@@ -199,37 +198,9 @@ func Scrubbed(tokens []Token) []Token {
 	return all
 }
 
-// Scrubbed returns the token fit to be shown: whatever looks like a client secret is taken out
-// of texts that come from elsewhere. It changes nothing that belongs to t.
-func (t Token) Scrubbed() Token {
-	t.LastError, t.AccountError = secret.Scrub(t.LastError), secret.Scrub(t.AccountError)
-	t.RenewalError, t.ReplacedError, t.Unverified = secret.Scrub(t.RenewalError), secret.Scrub(t.ReplacedError), secret.Scrub(t.Unverified)
-	if t.Verification != nil {
-		verification := *t.Verification
-		verification.Error = secret.Scrub(verification.Error)
-		t.Verification = &verification
-	}
-	if t.Doubt != nil {
-		doubt := *t.Doubt
-		doubt.Detail = secret.Scrub(doubt.Detail)
-		t.Doubt = &doubt
-	}
-	if t.Overtaken != nil {
-		overtaken := *t.Overtaken
-		overtaken.Tried = secret.Scrub(overtaken.Tried)
-		t.Overtaken = &overtaken
-	}
-	t.ToDo = slices.Clone(t.ToDo)
-	for i := range t.ToDo {
-		t.ToDo[i].Does = secret.Scrub(t.ToDo[i].Does)
-	}
-	if t.Pause != nil {
-		pause := *t.Pause
-		pause.Reason = secret.Scrub(pause.Reason)
-		t.Pause = &pause
-	}
-	return t
-}
+// Scrubbed returns the token fit to be shown: in every text of it, what looks like a credential is taken
+// out and what steers a terminal is escaped. It changes nothing that belongs to t.
+func (t Token) Scrubbed() Token { return printable.Copy(t) }
 
 // Distance says how far t is from now in the one or two units that a reader needs.
 func Distance(t, now time.Time) string {

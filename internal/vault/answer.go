@@ -10,6 +10,8 @@ import (
 	"net/http"
 
 	"github.com/hashicorp/vault/api"
+
+	"rotatord/internal/outbound"
 )
 
 // maxIndex bounds X-Vault-Index, in bytes: it goes back to Vault as it came.
@@ -23,6 +25,8 @@ type Answer struct {
 	// Index is where Vault Enterprise was in its log when it answered; empty otherwise. A read
 	// that carries it is not answered from an older state: see [Request.Index].
 	Index string
+	// Seen is what may be shown of an answer that is not Vault's: its content type, and the title of a page.
+	Seen string
 	// Body is the whole body, which may hold secrets.
 	Body []byte
 }
@@ -56,10 +60,12 @@ func (s *Session) exchange(ctx context.Context, r Request) (Answer, error) {
 	logical := s.client.session.Logical()
 	var res *api.Response
 	var err error
+	sent := request{token: s.currentToken()}
 	if r.Body == nil {
 		res, err = logical.ReadRawWithContext(ctx, r.Path)
 	} else {
 		body, encodeErr := json.Marshal(r.Body)
+		sent.body = body
 		if encodeErr != nil { // its text could quote the body
 			return Answer{}, &describedError{text: "the request cannot be written as JSON"}
 		}
@@ -74,7 +80,9 @@ func (s *Session) exchange(ctx context.Context, r Request) (Answer, error) {
 		return Answer{}, plain(err)
 	}
 	answer := Answer{Status: res.StatusCode, Body: body}
-	answer.ContentType, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type"))
+	if answer.ContentType, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type")); answer.ContentType != "application/json" {
+		answer.Seen = outbound.ReadPage(res.Header, body).Shown(false, sent.cleaned)
+	}
 	if index := res.Header.Get(api.HeaderIndex); len(index) <= maxIndex {
 		answer.Index = index
 	}

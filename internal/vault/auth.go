@@ -2,6 +2,8 @@ package vault
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,7 +22,7 @@ type authMethod interface {
 	// changed reports whether the credential is another one than at the last login.
 	changed(ctx context.Context) bool
 	// hint says what to look at if a login is refused.
-	hint() string
+	hint(namespace string) string
 }
 
 func methodOf(a config.VaultAuth) authMethod {
@@ -37,7 +39,10 @@ type tokenAuth struct {
 }
 
 func (t *tokenAuth) name() string { return "token" }
-func (t *tokenAuth) hint() string { return "is the token in " + t.source.String() + " still valid?" }
+func (t *tokenAuth) hint(namespace string) string {
+	return "is the token in " + t.source.String() + " still valid? One that may not look itself up is not used, since nobody would know when it ends. " +
+		"A wrapping token must be unwrapped first (vault unwrap), and is good for one request only." + askNamespace(namespace)
+}
 
 func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
 	token, err := t.source.ReadAs(ctx, config.VaultToken)
@@ -68,8 +73,12 @@ type appRoleAuth struct {
 
 func (a *appRoleAuth) name() string { return "approle" }
 
-func (a *appRoleAuth) hint() string {
-	return "are role_id and secret_id right, not expired, and is approle mounted at auth/" + a.config.Mount + "?"
+func (a *appRoleAuth) hint(namespace string) string {
+	if a.used.isToken() {
+		return "the secret_id in " + a.config.SecretID.String() + " looks like a token of Vault, such as a wrapping token: unwrap it first " +
+			"(VAULT_TOKEN=WRAPPING-TOKEN vault unwrap -field=secret_id), and put what comes out there"
+	}
+	return "are role_id and secret_id right, not expired, and is approle mounted at auth/" + a.config.Mount + "?" + askNamespace(namespace)
 }
 
 func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
@@ -103,12 +112,24 @@ func (a *appRoleAuth) changed(ctx context.Context) bool {
 type lastUsed struct {
 	mu     sync.Mutex
 	digest secret.Digest
+	token  bool // it looks like a token of Vault
 }
 
 func (l *lastUsed) set(v secret.Value) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.digest = v.Digest()
+	l.token = slices.ContainsFunc(tokenPrefixes, func(prefix string) bool { return strings.HasPrefix(v.Reveal(), prefix) })
+}
+
+// tokenPrefixes are how tokens of Vault begin, wrapping tokens among them: since version 1.10, and before.
+var tokenPrefixes = []string{"hvs.", "s."}
+
+// isToken reports whether the credential looks like a token of Vault, as a wrapping token is one.
+func (l *lastUsed) isToken() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.token
 }
 
 // differs reports whether source holds something else now. A source that cannot be read

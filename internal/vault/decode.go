@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"mime"
 	"net/http"
 
 	"github.com/hashicorp/vault/api"
+
+	"rotatord/internal/outbound"
 )
 
 // judge proves that an answer is one of Vault's: a 200 with a JSON object, a 204 for a write, or
@@ -27,9 +28,9 @@ func judge(r request, a answered) (*api.Secret, error) {
 	case a.StatusCode == http.StatusNoContent && r.leased():
 		return nil, foreign("HTTP 204 without a body")
 	case a.StatusCode != http.StatusOK:
-		return nil, foreign(fmt.Sprintf("HTTP %d, which Vault does not answer to this", a.StatusCode))
+		return nil, r.foreign(fmt.Sprintf("HTTP %d, which Vault does not answer to this", a.StatusCode), a)
 	case len(bytes.TrimSpace(a.content)) == 0:
-		return nil, foreign("HTTP 200 with an empty body")
+		return nil, r.foreign("HTTP 200 with an empty body", a)
 	}
 	var body struct {
 		Data map[string]any  `json:"data"`
@@ -37,7 +38,7 @@ func judge(r request, a answered) (*api.Secret, error) {
 		Wrap json.RawMessage `json:"wrap_info"`
 	}
 	if err := decodeObject(a.content, &body); err != nil {
-		return nil, foreign("HTTP 200 with " + err.Error() + mediaType(a.Header))
+		return nil, r.foreign("HTTP 200 with "+err.Error(), a)
 	}
 	if r.leased() {
 		if err := judgeLease(body.Auth, len(body.Wrap) > 0 && string(body.Wrap) != "null"); err != nil {
@@ -49,7 +50,7 @@ func judge(r request, a answered) (*api.Secret, error) {
 	case err != nil: // its text could quote the answer
 		return nil, foreign("HTTP 200 with a body that has a field of the wrong type")
 	case decoded == nil || body.Data == nil && decoded.Data != nil: // the library takes any object for data
-		return nil, foreign("HTTP 200 with an object that has none of Vault's fields")
+		return nil, r.foreign("HTTP 200 with an object that has none of Vault's fields", a)
 	}
 	return decoded, nil
 }
@@ -65,7 +66,8 @@ func judgeRefusal(r request, a answered) error {
 	}
 	e := &ResponseError{Status: a.StatusCode}
 	if err := decodeObject(a.content, &body); err != nil || body.Errors == nil && len(body.Data) == 0 && len(body.Warnings) == 0 {
-		e.Foreign, e.mediaType = true, mediaType(a.Header)
+		page := outbound.ReadPage(a.Header, a.content)
+		e.Foreign, e.page, e.advice = true, page.Shown(false, r.cleaned), r.advice(a.StatusCode, page)
 		return e
 	}
 	if body.Errors != nil {
@@ -79,7 +81,9 @@ func judgeRefusal(r request, a answered) error {
 		}
 		return nil
 	}
-	e.Errors = append(e.Errors, body.Warnings...)
+	for _, warning := range body.Warnings {
+		e.Errors = append(e.Errors, "warning: "+warning)
+	}
 	return e
 }
 
@@ -100,11 +104,4 @@ func decodeObject(content []byte, into any) error {
 		return errors.New("text after its JSON")
 	}
 	return nil
-}
-
-func mediaType(h http.Header) string {
-	if t, _, err := mime.ParseMediaType(h.Get("Content-Type")); err == nil && t != "application/json" && len(t) < 100 {
-		return " (it is " + t + ")"
-	}
-	return ""
 }

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"rotatord/internal/outbound"
-	"rotatord/internal/secret"
+	"rotatord/internal/printable"
 )
 
 // ResponseError is an answer with an HTTP status of 400 or above.
@@ -20,25 +21,80 @@ type ResponseError struct {
 	// Foreign is set if the body is not in Vault's form: a proxy or something else answered.
 	Foreign bool
 
-	mediaType string
+	page, advice string // what answered then, and what to look at
 }
 
 // Error implements error.
 func (e *ResponseError) Error() string {
 	if e.Foreign {
-		return fmt.Sprintf("HTTP %d, and not in Vault's words%s: did a proxy answer?", e.Status, e.mediaType)
+		text := fmt.Sprintf("HTTP %d, and not in Vault's words (%s): did a proxy answer?", e.Status, e.page)
+		if e.advice != "" {
+			text += " " + e.advice
+		}
+		return text
 	}
-	return fmt.Sprintf("HTTP %d: %s", e.Status, strings.Join(e.Errors, "; "))
+	said := make([]string, len(e.Errors))
+	for i := range said {
+		said[i] = strings.TrimSpace(e.Errors[i])
+	}
+	return fmt.Sprintf("HTTP %d: %s", e.Status, strings.Join(said, "; "))
+}
+
+// says reports whether Vault's words have a text in them.
+func (e *ResponseError) says(text string) bool {
+	return slices.ContainsFunc(e.Errors, func(said string) bool { return strings.Contains(said, text) })
 }
 
 // foreignError is an answer that Vault does not give.
-type foreignError struct{ what string }
+type foreignError struct{ what, advice string }
 
-func foreign(what string) error { return &foreignError{what} }
+func foreign(what string) error { return &foreignError{what: what} }
+
+// peer is Vault as errors name it.
+var peer = outbound.Peer{Name: "Vault", Address: "vault.address", TLS: "vault.tls"}
+
+// foreign is the same with what can be seen of the answer, and what to look at. Of a page its title is shown
+// and nothing else: it may repeat what was sent.
+func (r request) foreign(what string, a answered) error {
+	page := outbound.ReadPage(a.Header, a.content)
+	if shown := page.Shown(false, r.cleaned); shown != "application/json" {
+		what += " (it is " + shown + ")"
+	}
+	return &foreignError{what, r.advice(a.StatusCode, page)}
+}
+
+// advice says what to look at where something else than Vault has answered.
+func (r request) advice(status int, page outbound.Page) string {
+	if r.asked == nil {
+		return ""
+	}
+	way := ""
+	if proxy := outbound.Route(r.asked); proxy != "" {
+		way = ", which was asked through " + proxy
+	}
+	switch {
+	case page.PlainOnTLS:
+		return "The server speaks TLS and was asked in plain http: write https:// in vault.address"
+	case slices.Contains(strings.Split(strings.TrimSuffix(r.asked.Path, "/v1/"+r.path), "/"), "ui"):
+		return "vault.address ends with the path of Vault's pages, /ui: take it away"
+	case status == http.StatusProxyAuthRequired:
+		return "A proxy in between wants a user and a password" + way
+	case status == http.StatusNetworkAuthenticationRequired:
+		return "This network wants a login first (a captive portal)"
+	}
+	return fmt.Sprintf("Look at vault.address (%s%s) and at a login page or a load balancer in front of it", printable.Line(r.asked.Host, maxHost), way)
+}
+
+// maxHost is how many bytes of a host are shown.
+const maxHost = 200
 
 // Error implements error.
 func (e *foreignError) Error() string {
-	return "the answer is not one of Vault's (" + e.what + "): is something else at this address?"
+	text := "the answer is not one of Vault's (" + e.what + "): is something else at this address?"
+	if e.advice != "" {
+		text += " " + e.advice
+	}
+	return text
 }
 
 // StatusOf returns the HTTP status that an error came with, 0 if no answer came, or none that
@@ -65,21 +121,13 @@ func describe(r request, err error) error {
 	if _, ok := errors.AsType[*describedError](err); ok {
 		return err
 	}
-	text := r.meaning(err)
-	for _, sent := range r.secrets() {
-		text = strings.ReplaceAll(text, sent, secret.Redacted)
-	}
-	text = secret.Scrub(text)
-	if len(text) > maxText {
-		text = strings.ToValidUTF8(text[:maxText], "") + "..."
-	}
-	return &describedError{text: text, cause: err}
+	return &describedError{text: printable.Line(r.cleaned(r.meaning(err)), maxText), cause: err}
 }
 
 // meaning starts with the operation where another server than Vault may have answered.
 func (r request) meaning(err error) string {
 	if response, ok := errors.AsType[*ResponseError](err); ok {
-		return meaningOf(response.Status) + " (" + response.Error() + ")"
+		return meaningOf(response.Status) + " (" + response.Error() + ")" + r.missing(response)
 	}
 	var redirect *outbound.RedirectError
 	var large *outbound.TooLargeError
@@ -93,6 +141,18 @@ func (r request) meaning(err error) string {
 		return "Vault cannot be reached: the connection was closed before the answer was complete (" + err.Error() + ")"
 	}
 	return "Vault cannot be reached: " + err.Error()
+}
+
+// missing says what the policy may lack where Vault denied permission.
+func (r request) missing(e *ResponseError) string {
+	stanza := r.stanza()
+	switch {
+	case e.Status != http.StatusForbidden || e.Foreign || stanza == "":
+		return ""
+	case e.says("invalid token"):
+		return ": the token is not valid, or not any more"
+	}
+	return ": its policy lacks " + stanza + ", unless the token is not valid any more"
 }
 
 func meaningOf(status int) string {
@@ -127,15 +187,24 @@ func plain(err error) error {
 	if e, ok := errors.AsType[*describedError](err); ok {
 		return e
 	}
-	return &describedError{text: secret.Scrub("Vault's client library: " + err.Error()), cause: err}
+	return &describedError{text: printable.Line("Vault's client library: "+err.Error(), maxText), cause: err}
 }
 
-// hinted adds a hint to the error of a login that Vault refused.
+// hinted adds to the error of a login that Vault refused what to look at.
 func hinted(err error, hint string) error {
-	if status := StatusOf(err); hint != "" && (status == http.StatusBadRequest || status == http.StatusForbidden) {
-		return &describedError{text: err.Error() + ": " + hint, cause: err}
+	e, ok := errors.AsType[*ResponseError](err)
+	if !ok || e.Foreign || !slices.Contains([]int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound}, e.Status) {
+		return err
 	}
-	return err
+	return &describedError{text: err.Error() + ": " + hint, cause: err}
+}
+
+// askNamespace asks whether the namespace is right.
+func askNamespace(namespace string) string {
+	if namespace == "" {
+		return " Is it in a namespace? Then set vault.namespace (admin on HCP)"
+	}
+	return fmt.Sprintf(" Is it in the namespace %q (vault.namespace)?", namespace)
 }
 
 // unreadable is a credential that could not even be presented.

@@ -2,9 +2,13 @@ package vault
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
+
+	"rotatord/internal/secret"
 )
 
 // Paths of Vault's API that are used, beside those of secrets and logins.
@@ -24,6 +28,10 @@ type request struct {
 	raw       bool   // the caller judges the answer: see [Session.Exchange]
 	token     string // empty for a login
 	body      []byte // JSON; empty for none
+	path      string // of the API, without /v1/
+	// asked is the URL, and namespace Vault's, if one is configured.
+	asked     *url.URL
+	namespace string
 }
 
 // operationOf names a request for metrics and errors: a small, fixed set.
@@ -58,6 +66,32 @@ func (r request) name() string {
 	default:
 		return r.operation
 	}
+}
+
+// stanza is what a policy must have for a request, in Vault's language; empty where that is not one path:
+// a login needs none, of a mount anything below it will do, and the sink has its own for the probe.
+func (r request) stanza() string {
+	need := ""
+	switch r.operation {
+	case "lookup", "read", "lifetime":
+		need = `"read"`
+	case "renew", "capabilities":
+		need = `"update"`
+	case "write":
+		need = `"create", "update"`
+	}
+	if need == "" || r.path == "" {
+		return ""
+	}
+	return fmt.Sprintf("path %q { capabilities = [%s] }", r.path, need)
+}
+
+// cleaned is a text without what was sent, which the other side may send back.
+func (r request) cleaned(text string) string {
+	for _, sent := range r.secrets() {
+		text = strings.ReplaceAll(text, sent, secret.Redacted)
+	}
+	return text
 }
 
 // shortestSecret keeps words such as "true", which may be beside a secret, from being taken out

@@ -127,7 +127,7 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		err = hinted(err, s.login.hint())
+		err = hinted(err, s.login.hint(s.config.Namespace))
 		// An older token may still be good; only its end ends the session.
 		if !s.loggedIn || s.ended() {
 			s.loggedIn, s.err = false, err
@@ -228,7 +228,7 @@ func (s *Session) dead(ctx context.Context) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.loggedIn, s.err = false, errors.New("the token was revoked, and a new login is under way")
+	s.loggedIn, s.err = false, errors.New("the token was revoked, or may not look itself up ("+request{operation: "lookup", path: pathLookup}.stanza()+"), and a new login is under way")
 	return true
 }
 

@@ -58,7 +58,8 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	// Relative to the base, which may have a path.
 	at := strings.TrimPrefix(r.URL.Path, strings.TrimSuffix(t.base.Path, "/"))
-	sent := request{method: r.Method, operation: operationOf(r.Method, strings.TrimPrefix(at, "/v1/")), token: r.Header.Get("X-Vault-Token")}
+	sent := request{method: r.Method, operation: operationOf(r.Method, strings.TrimPrefix(at, "/v1/")), token: r.Header.Get("X-Vault-Token"),
+		path: strings.TrimPrefix(at, "/v1/"), asked: r.URL, namespace: r.Header.Get("X-Vault-Namespace")}
 	exchanged, raw := r.Context().Value(exchangeKey{}).(Request)
 	if sent.raw = raw; exchanged.Operation != "" {
 		sent.operation = exchanged.Operation
@@ -177,7 +178,7 @@ func (t *transport) once(ctx context.Context, r *http.Request, sent request, to 
 	}()
 	res, err := t.next.RoundTrip(req)
 	if err != nil {
-		return answered{}, outbound.Unquoted(err)
+		return answered{}, peer.Explained(err, to)
 	}
 	defer res.Body.Close()
 	code = strconv.Itoa(res.StatusCode)

@@ -1,0 +1,150 @@
+package cloudflare
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"rotatord/internal/outbound"
+	"rotatord/internal/printable"
+	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
+)
+
+// peer is Cloudflare as errors name it.
+var peer = outbound.Peer{Name: "Cloudflare's API", Address: "base_url"}
+
+const (
+	// maxSaid is how many bytes of what an answer says are kept, and maxID of an ID in it: a server may
+	// put anything there.
+	maxSaid, maxID = 1000, 64
+)
+
+// judge decides what an exchange came to. This is where a failure is classified, and
+// the rule is: "not carried out" and "refused" need proof, all else is unknown.
+func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, error) {
+	fail := func(class rotation.Class, message string, err error) (envelope, error) {
+		return envelope{}, &rotation.IssuerError{Class: class, Operation: operation, Status: r.status,
+			Message: printable.Line(r.cleaned(message), maxSaid), Err: err}
+	}
+	switch {
+	case r.status == 0 && !r.connected.Load():
+		if sdkErr == nil {
+			sdkErr = errors.New("nothing was sent")
+		}
+		return fail(rotation.NotCarriedOut, "no connection was made", r.clean(errors.Join(r.err, unlessSame(sdkErr, r.err))))
+	case r.status == 0:
+		return fail(rotation.Unknown, "the request was sent and no answer came", r.clean(r.err))
+	}
+	var answer envelope
+	decodeErr := json.Unmarshal(r.body, &answer)
+	fromAPI := decodeErr == nil && (answer.Success != nil || len(answer.Errors) > 0)
+	if r.status >= 400 && r.status < 500 && r.status != http.StatusRequestTimeout {
+		return envelope{}, c.refusal(operation, r, answer, fromAPI)
+	}
+	switch {
+	case r.err != nil:
+		return fail(rotation.Unknown, "the answer was cut off", r.clean(r.err))
+	case outbound.IsRedirect(r.status):
+		return fail(rotation.Unknown, outbound.Redirected("Cloudflare's API", r.status, r.asked, r.header.Get("Location")).Error(), nil)
+	case r.status < 200 || r.status > 299:
+		return fail(rotation.Unknown, joined(statusText(r.status), r.says(operation, answer, fromAPI)), nil)
+	case decodeErr != nil && bytes.HasPrefix(bytes.TrimSpace(r.body), []byte("{")): // it began as JSON
+		return fail(rotation.Unknown, "the answer is not the JSON of Cloudflare's API: "+describeJSON(decodeErr), nil)
+	case !fromAPI:
+		return fail(rotation.Unknown, "the answer is "+r.foreign(operation), nil)
+	case answer.Success == nil || !bool(*answer.Success):
+		message := "the answer says success: false"
+		if answer.Success == nil {
+			message = "the answer does not say success: true"
+		}
+		if len(answer.Errors) > 0 {
+			message += " (" + answer.Errors.text(true) + ")"
+		}
+		return fail(rotation.Unknown, message, nil)
+	}
+	return answer, nil
+}
+
+// refusal is the error for a status of 4xx.
+func (c *Client) refusal(operation string, r *recorder, answer envelope, fromAPI bool) error {
+	e := &rotation.IssuerError{Class: rotation.Refused, Operation: operation, Status: r.status}
+	message := ""
+	if len(answer.Errors) > 0 {
+		e.Code, message = answer.Errors[0].Code, answer.Errors.text(false)
+	}
+	if message == "" {
+		message = statusText(r.status)
+	}
+	if !fromAPI {
+		message = joined(message, r.foreign(operation))
+	}
+	e.Message = printable.Line(r.cleaned(message), maxSaid)
+	e.Err = meaning(e)
+	if r.status == http.StatusTooManyRequests {
+		e.Class, e.RetryAfter = rotation.Throttled, r.retryAfter
+	}
+	return e
+}
+
+// says is what an answer says that is a failure by its status.
+func (r *recorder) says(operation string, answer envelope, fromAPI bool) string {
+	if fromAPI {
+		return answer.Errors.text(true)
+	}
+	return r.foreign(operation)
+}
+
+// cleaned is a text without the credential that was sent, which the other side may send back.
+func (r *recorder) cleaned(text string) string {
+	if sent := r.login.value.Reveal(); len(sent) >= shortestSent {
+		text = strings.ReplaceAll(text, sent, secret.Redacted)
+	}
+	return text
+}
+
+// shortestSent keeps a credential that is a word, as in a rehearsal, from being taken out of errors.
+const shortestSent = 8
+
+// clean keeps an error for errors.Is, and its text fit to be shown.
+func (r *recorder) clean(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &cleanError{printable.Line(r.cleaned(err.Error()), 2*maxSaid), err}
+}
+
+type cleanError struct {
+	text  string
+	cause error
+}
+
+func (e *cleanError) Error() string { return e.text }
+func (e *cleanError) Unwrap() error { return e.cause }
+
+// joined puts a colon between two texts, unless one of them is empty.
+func joined(first, second string) string {
+	if first == "" || second == "" {
+		return first + second
+	}
+	return first + ": " + second
+}
+
+// edgeStatus are the statuses of Cloudflare's edge, in its own words.
+var edgeStatus = map[int]string{
+	520: "Web server returns an unknown error", 521: "Web server is down", 522: "Connection timed out", 523: "Origin is unreachable",
+	524: "A timeout occurred", 525: "SSL handshake failed", 526: "Invalid SSL certificate", 530: "Cloudflare could not reach the origin",
+}
+
+func statusText(status int) string {
+	if text := http.StatusText(status); text != "" {
+		return text
+	}
+	if text := edgeStatus[status]; text != "" {
+		return text
+	}
+	return "HTTP " + strconv.Itoa(status)
+}

@@ -1,0 +1,65 @@
+package printable
+
+import "reflect"
+
+// Copy returns a copy of v in which every text is one that may be shown: see [Text]. It follows pointers,
+// lists, maps and exported fields, and changes nothing that belongs to v. What is added to a type later is
+// covered too.
+func Copy[T any](v T) T {
+	var result T
+	reflect.ValueOf(&result).Elem().Set(copied(reflect.ValueOf(&v).Elem()))
+	return result
+}
+
+// InPlace does the same with what a pointer points to.
+func InPlace(pointer any) {
+	to := reflect.ValueOf(pointer).Elem()
+	to.Set(copied(to))
+}
+
+func copied(v reflect.Value) reflect.Value {
+	result := reflect.New(v.Type()).Elem()
+	result.Set(v)
+	switch v.Kind() {
+	case reflect.String:
+		result.SetString(Text(v.String()))
+	case reflect.Pointer, reflect.Interface:
+		if v.IsNil() {
+			break
+		}
+		inner := copied(v.Elem())
+		if v.Kind() == reflect.Interface {
+			result.Set(inner)
+			break
+		}
+		result.Set(reflect.New(v.Type().Elem()))
+		result.Elem().Set(inner)
+	case reflect.Slice:
+		if v.IsNil() {
+			break
+		}
+		result.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
+		for i := range v.Len() {
+			result.Index(i).Set(copied(v.Index(i)))
+		}
+	case reflect.Array:
+		for i := range v.Len() {
+			result.Index(i).Set(copied(v.Index(i)))
+		}
+	case reflect.Map:
+		if v.IsNil() {
+			break
+		}
+		result.Set(reflect.MakeMapWithSize(v.Type(), v.Len()))
+		for key, value := range v.Seq2() {
+			result.SetMapIndex(copied(key), copied(value))
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				result.Field(i).Set(copied(v.Field(i)))
+			}
+		}
+	}
+	return result
+}
