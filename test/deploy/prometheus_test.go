@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"rotatord/deploy/prometheus"
 )
 
 type ruleFile struct {
@@ -44,6 +46,17 @@ func rules(t *testing.T) (alerts []rule, recorded []rule) {
 		t.Fatal("no alerts")
 	}
 	return alerts, recorded
+}
+
+// recordedNames are the series that recording rules make.
+func recordedNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	_, recording := rules(t)
+	for _, r := range recording {
+		names[r.Record] = true
+	}
+	return names
 }
 
 func TestPromtoolCheckRules(t *testing.T) {
@@ -128,10 +141,9 @@ func TestEveryAlertIsTested(t *testing.T) {
 func TestAlerts(t *testing.T) {
 	metrics, values := metricTable(t)
 	alerts, recording := rules(t)
-	recorded, names := map[string]bool{}, map[string]bool{}
+	recorded, names := recordedNames(t), map[string]bool{}
 	for _, r := range recording {
-		recorded[r.Record] = true
-		for _, fault := range checkExpr(r.Expr, metrics, values, nil) {
+		for _, fault := range checkExpr(r.Expr, metrics, values, recorded) {
 			t.Errorf("%s: %s", r.Record, fault)
 		}
 	}
@@ -151,8 +163,13 @@ func TestAlerts(t *testing.T) {
 				t.Errorf("%s: the %s %q tells nobody anything", a.Alert, key, a.Annotations[key])
 			}
 		}
-		if got, want := a.Annotations["runbook_url"], "docs/runbook.md#"+strings.ToLower(a.Alert); got != want {
+		if got, want := a.Annotations["runbook_url"], prometheus.RunbookURL+"#"+strings.ToLower(a.Alert); got != want {
 			t.Errorf("%s: runbook_url %q, want %q", a.Alert, got, want)
+		}
+		for _, expr := range queriesOf(a) {
+			for _, fault := range checkExpr(expr, metrics, values, recorded) {
+				t.Errorf("%s: a query in its annotations: %s", a.Alert, fault)
+			}
 		}
 	}
 	for name := range recorded {
@@ -160,9 +177,92 @@ func TestAlerts(t *testing.T) {
 		for _, a := range alerts {
 			used = used || strings.Contains(a.Expr, name)
 		}
+		for _, r := range recording {
+			used = used || r.Record != name && strings.Contains(r.Expr, name)
+		}
 		if !used {
 			t.Errorf("%s is recorded, and no alert uses it", name)
 		}
+	}
+}
+
+// queriesOf returns the queries in the annotations of an alert, with a value in the place of
+// each verb.
+func queriesOf(a rule) (queries []string) {
+	for _, text := range a.Annotations {
+		for _, match := range regexp.MustCompile(`printf "([^"]*)"`).FindAllStringSubmatch(text, -1) {
+			queries = append(queries, regexp.MustCompile(`%(\[\d\])?q`).ReplaceAllString(match[1], `"x"`))
+		}
+	}
+	return queries
+}
+
+// Of every alert about a token something is kept while its daemon is down, and those about
+// failures say why.
+func TestAlertsAboutTokens(t *testing.T) {
+	alerts, _ := rules(t)
+	kept, reasons := 0, 0
+	for _, a := range alerts {
+		aboutToken := strings.Contains(a.Annotations["summary"], "$labels.token")
+		if aboutToken && a.Labels["severity"] == "critical" && a.Alert != "RotatordTokenManagedTwice" {
+			kept++
+			if !strings.Contains(a.Expr, "token:rotatord_trouble:kept") {
+				t.Errorf("%s ends when its daemon does: %s", a.Alert, a.Expr)
+			}
+			if !strings.Contains(a.Annotations["description"], "No running rotatord reports") {
+				t.Errorf("%s does not say that its daemon is down", a.Alert)
+			}
+		}
+		for _, expr := range queriesOf(a) {
+			if strings.Contains(expr, "rotatord_token_last_failure_info") || strings.Contains(expr, "rotatord_token_doubt_info") ||
+				strings.Contains(expr, "rotatord_check_failing_since") {
+				reasons++
+				break
+			}
+		}
+	}
+	if kept < 12 || reasons < 8 {
+		t.Errorf("%d alerts are kept, and %d give a reason: this test shows nothing", kept, reasons)
+	}
+}
+
+// What `rotatord rules` prints with another address is accepted by Prometheus, and every
+// address in it leads to a section of the runbook.
+func TestRulesWithRunbookURL(t *testing.T) {
+	const address = "https://wiki.example.org/x/rotatord?a=b&c=%20d"
+	content, err := prometheus.Rules(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	headings := map[string]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(readFile(t, "docs/runbook.md"), -1) {
+		headings[strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
+	}
+	var file ruleFile
+	if err := yaml.Unmarshal([]byte(content), &file); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, group := range file.Groups {
+		for _, r := range group.Rules {
+			if r.Alert == "" {
+				continue
+			}
+			found++
+			if anchor, ok := strings.CutPrefix(r.Annotations["runbook_url"], address+"#"); !ok || !headings[anchor] {
+				t.Errorf("%s: %s leads nowhere", r.Alert, r.Annotations["runbook_url"])
+			}
+		}
+	}
+	if alerts, _ := rules(t); found != len(alerts) {
+		t.Errorf("%d alerts, want %d", found, len(alerts))
+	}
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, tool(t, "promtool"), "check", "rules", path); err != nil {
+		t.Errorf("promtool check rules: %v\n%s", err, out)
 	}
 }
 
@@ -211,10 +311,11 @@ func TestRunbook(t *testing.T) {
 	}
 	// Queries in the text must work, as those of the alerts do.
 	metrics, values := metricTable(t)
+	recorded := recordedNames(t)
 	queries := 0
 	for _, match := range regexp.MustCompile("`([^`\n]*rotatord_[^`\n]*)`").FindAllStringSubmatch(runbook, -1) {
 		queries++
-		for _, fault := range checkExpr(match[1], metrics, values, nil) {
+		for _, fault := range checkExpr(match[1], metrics, values, recorded) {
 			t.Errorf("%s: %s", match[1], fault)
 		}
 	}
