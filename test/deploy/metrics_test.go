@@ -97,7 +97,7 @@ func checkExpr(expr string, metrics map[string]metric, values map[string][]strin
 		return []string{err.Error()}
 	}
 	var faults []string
-	known := map[string]bool{"job": true, "instance": true, "le": true}
+	known := map[string]bool{"job": true, "instance": true, "le": true, "trouble": true} // trouble is of recording rules
 	for _, m := range metrics {
 		for _, l := range m.labels {
 			known[l] = true
@@ -113,7 +113,9 @@ func checkExpr(expr string, metrics map[string]metric, values map[string][]strin
 	parser.Inspect(parsed, func(node parser.Node, _ []parser.Node) error {
 		switch node := node.(type) {
 		case *parser.AggregateExpr:
-			grouping(node.Grouping)
+			if !node.Without { // a target may have more labels, such as pod
+				grouping(node.Grouping)
+			}
 		case *parser.BinaryExpr:
 			if node.VectorMatching != nil {
 				grouping(node.VectorMatching.MatchingLabels)

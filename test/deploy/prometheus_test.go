@@ -1,9 +1,11 @@
 package deploy
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -186,12 +188,12 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
-// queriesOf returns the queries in the annotations of an alert, with a value in the place of
+// queriesOf returns the queries in the annotations of an alert, with a matcher in the place of
 // each verb.
 func queriesOf(a rule) (queries []string) {
 	for _, text := range a.Annotations {
 		for _, match := range regexp.MustCompile(`printf "([^"]*)"`).FindAllStringSubmatch(text, -1) {
-			queries = append(queries, regexp.MustCompile(`%(\[\d\])?q`).ReplaceAllString(match[1], `"x"`))
+			queries = append(queries, regexp.MustCompile(`=%(\[\d\])?q`).ReplaceAllString(match[1], `=~".*"`))
 		}
 	}
 	return queries
@@ -263,6 +265,98 @@ func TestRulesWithRunbookURL(t *testing.T) {
 	}
 	if out, err := run(t, tool(t, "promtool"), "check", "rules", path); err != nil {
 		t.Errorf("promtool check rules: %v\n%s", err, out)
+	}
+}
+
+// docs/metrics.md names every series that is recorded, and every trouble that the rules know.
+func TestRecordedSeriesAreDocumented(t *testing.T) {
+	_, section, _ := strings.Cut(readFile(t, "docs/metrics.md"), "\n## Recorded series\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	table, text, _ := strings.Cut(section, "`trouble` is one of")
+	for name := range recordedNames(t) {
+		if !strings.Contains(table, "`"+name+"`") {
+			t.Errorf("docs/metrics.md does not name %s", name)
+		}
+	}
+	alerts, recording := rules(t)
+	known := map[string]bool{}
+	for _, r := range recording {
+		if r.Record != "instance_token:rotatord_trouble:now" {
+			continue
+		}
+		if trouble := r.Labels["trouble"]; trouble != "" {
+			known[trouble] = true
+		} else if states := regexp.MustCompile(`state=~"([a-z_|]+)"`).FindStringSubmatch(r.Expr); states != nil {
+			for _, state := range strings.Split(states[1], "|") {
+				known[state] = true
+			}
+		}
+	}
+	documented := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(text, -1) {
+		documented[m[1]] = true
+	}
+	if !maps.Equal(known, documented) || len(known) < 13 {
+		t.Errorf("the rules know the troubles %v, docs/metrics.md %v", known, documented)
+	}
+	for _, a := range alerts {
+		for _, m := range regexp.MustCompile(`trouble="([a-z_]+)"`).FindAllStringSubmatch(a.Expr, -1) {
+			if !known[m[1]] {
+				t.Errorf("%s asks for the trouble %s, which nothing records", a.Alert, m[1])
+			}
+		}
+	}
+}
+
+// The inhibitions in the runbook name alerts that exist, and hold back none that is more severe.
+func TestInhibitions(t *testing.T) {
+	blocks := fenced(readFile(t, "docs/runbook.md"), "yaml")
+	var config struct {
+		Rules []struct {
+			Source []string `yaml:"source_matchers"`
+			Target []string `yaml:"target_matchers"`
+			Equal  []string `yaml:"equal"`
+		} `yaml:"inhibit_rules"`
+	}
+	for _, block := range blocks {
+		if strings.HasPrefix(block, "inhibit_rules:") {
+			if err := yaml.Unmarshal([]byte(block), &config); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(config.Rules) < 4 {
+		t.Fatalf("%d inhibitions were found", len(config.Rules))
+	}
+	severity := map[string]string{}
+	alerts, _ := rules(t)
+	for _, a := range alerts {
+		severity[a.Alert] = a.Labels["severity"]
+	}
+	names := func(matchers []string) (found []string) {
+		for _, m := range matchers {
+			if strings.HasPrefix(m, "alertname") {
+				found = append(found, regexp.MustCompile(`Rotatord\w+`).FindAllString(m, -1)...)
+			}
+		}
+		return found
+	}
+	for _, r := range config.Rules {
+		if len(names(r.Source)) == 0 || len(names(r.Target)) == 0 || !slices.Contains(r.Equal, "job") {
+			t.Errorf("an inhibition without a source, a target or a job: %+v", r)
+		}
+		for _, source := range names(r.Source) {
+			for _, target := range names(r.Target) {
+				switch {
+				case severity[source] == "" || severity[target] == "":
+					t.Errorf("%s or %s is not an alert", source, target)
+				case severity[source] == "warning" && severity[target] == "critical":
+					t.Errorf("%s, a warning, holds back the critical %s", source, target)
+				case source == target:
+					t.Errorf("%s holds itself back", source)
+				}
+			}
+		}
 	}
 }
 
