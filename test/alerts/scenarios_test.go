@@ -19,6 +19,7 @@ type scenario struct {
 	name     string
 	what     string
 	disk     string // the state directory is on a small disk of this kind
+	schedule string // of the token; empty for one that is due in 30 days
 	ownVault bool
 	alone    bool // with a Prometheus of its own: it is the only rotatord there is
 	provoke  func(t *testing.T, s *site)
@@ -34,6 +35,9 @@ var scenarios = []scenario{
 		provoke: func(_ *testing.T, s *site) { s.disk.Break() }},
 	{name: "vault-sealed", what: "Vault is sealed", ownVault: true,
 		provoke: func(t *testing.T, s *site) { s.vault.Seal(t) }},
+	{name: "vault-sealed-due", what: "Vault is sealed four hours before a rotation; the daemon killed at RotatordCannotRotate", ownVault: true,
+		schedule: "@every 4h", provoke: func(t *testing.T, s *site) { s.vault.Seal(t) },
+		thenAt: "RotatordCannotRotate", then: func(_ *testing.T, s *site) { s.daemon.end(syscall.SIGKILL) }},
 	{name: "vault-gone", what: "Vault is gone (its process is killed)", ownVault: true,
 		provoke: func(_ *testing.T, s *site) { s.vault.Kill() }},
 	{name: "api-token-revoked", what: "the API token is revoked", provoke: func(t *testing.T, s *site) {

@@ -161,6 +161,10 @@ func newSite(t *testing.T, program string, sc scenario, shared *realvault.Vault)
 }
 
 func (s *site) yaml() string {
+	schedule, grace := "@every 720h", "24h"
+	if s.schedule != "" {
+		schedule, grace = s.schedule, "1h"
+	}
 	return fmt.Sprintf(`listen: %[1]s
 admin_socket: %[2]s/run/admin.sock
 state: {dir: %[3]s}
@@ -172,10 +176,10 @@ accounts:
 vault:
   address: %[7]s
   auth: {approle: {role_id: {file: %[2]s/role-id}, secret_id: {file: %[2]s/secret-id}}}
-defaults: {account: %[4]s, schedule: "@every 720h", grace: 24h}
+defaults: {account: %[4]s, schedule: "%[10]s", grace: %[11]s}
 tokens:
   %[4]s: {id: %[8]s, sinks: [{vault: {mount: %[9]s, path: access/%[4]s}}]}
-`, s.listen, s.dir, s.state(), s.name, accountID, s.simURL, s.vault.Address, tokenID, mount)
+`, s.listen, s.dir, s.state(), s.name, accountID, s.simURL, s.vault.Address, tokenID, mount, schedule, grace)
 }
 
 func (s *site) write(t *testing.T, name, content string) string {
