@@ -70,6 +70,12 @@ RUNS ?= 5
 outages: ## what Vault holds while the daemon and Vault are killed in turn; RUNS of two minutes, prints a table; SEED=S
 	cd test/fleet && go test -count=1 -timeout 60m -run 'TestOutages$$' -args -full -outages-runs $(RUNS) -outages-seed $(or $(SEED),1)
 
+WITHIN ?= 80m
+.PHONY: alerts
+alerts: tools ## how long each failure takes to raise an alert, with a real Prometheus; needs root; WITHIN=80m; BINARY and RULES of another version
+	cd test/alerts && go test -count=1 -timeout 2h -v -run 'TestAlerts$$' . -args -full -within $(WITHIN) \
+		$(if $(BINARY),-binary $(abspath $(BINARY))) $(if $(RULES),-rules $(abspath $(RULES)))
+
 .PHONY: bench
 bench: ## benchmarks, schedulers side by side, thousands of tokens under Cloudflare's limit; FULL=1 with robfig/cron at 100,000 entries
 	@[[ -f bench/go.mod ]] || { echo "make bench: bench/go.mod is not there" >&2; exit 1; }
@@ -78,7 +84,7 @@ bench: ## benchmarks, schedulers side by side, thousands of tokens under Cloudfl
 	go test -count=1 -v -run 'TestUnderTheLimit$$|TestRequestsForEachRotation$$' ./internal/app
 
 .PHONY: tools
-tools: ## install the programs that tests call (promtool, systemd-analyze, mkfs.ext4)
+tools: ## install the programs that tests call (promtool, prometheus, systemd-analyze, mkfs.ext4)
 	scripts/install-tools.sh
 
 .PHONY: check

@@ -2,7 +2,7 @@
 # Installs the programs that tests call, where they are missing:
 #
 #   promtool         from Debian's package prometheus, unpacked into .tools/bin. The package
-#                    is not installed: that would start a Prometheus server on this machine.
+#   prometheus       is not installed: that would start a Prometheus server on this machine.
 #   systemd-analyze  from the package systemd, which needs root.
 #   mkfs.ext4        from the package e2fsprogs, which needs root.
 #
@@ -29,8 +29,9 @@ update_once() {
 	apt-get update -qq >&2
 }
 
-install_promtool() {
-	local work
+# install_prometheus unpacks the server and promtool, which come in one package.
+install_prometheus() {
+	local work program
 	work=$(mktemp -d)
 	# shellcheck disable=SC2064  # the directory of now
 	trap "rm -rf '$work'" RETURN
@@ -39,7 +40,9 @@ install_promtool() {
 	fetch_prometheus || { update_once && fetch_prometheus; } || return 1
 	dpkg-deb --extract "$work"/prometheus_*.deb "$work/root" || return 1
 	mkdir -p "$bin"
-	install -m 0755 "$work/root/usr/bin/promtool" "$bin/promtool"
+	for program in promtool prometheus; do
+		install -m 0755 "$work/root/usr/bin/$program" "$bin/$program" || return 1
+	done
 }
 
 install_package() {
@@ -67,6 +70,7 @@ want() {
 	fi
 }
 
-want promtool install_promtool "put the promtool of any Prometheus 2.40 or newer into the PATH"
+want promtool install_prometheus "put the promtool of any Prometheus 2.40 or newer into the PATH"
+want prometheus install_prometheus "put the server of any Prometheus 2.40 or newer into the PATH"
 want systemd-analyze install_systemd "install systemd 252 or newer"
 want mkfs.ext4 install_e2fsprogs "install e2fsprogs"

@@ -60,6 +60,11 @@ func TestScripts(t *testing.T) {
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Setup: func(env *testscript.Env) error {
+			rules, err := filepath.Abs("../../deploy/prometheus/rotatord.rules.yaml")
+			if err != nil {
+				return err
+			}
+			env.Setenv("RULES", rules)
 			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Values[childrenKey{}] = map[string]*child{}
 			return nil

@@ -223,7 +223,7 @@ func TestAlertsOf(t *testing.T) {
 		"sealed of a pair":    {status.Token{State: "sealed", Strategy: "pair"}, 6 * time.Minute, nil},
 		"failing":             {status.Token{Failures: 3}, 5 * time.Minute, []string{"RotatordRotationFailing"}},
 		"failed twice":        {status.Token{Failures: 2}, time.Hour, nil},
-		"disabled":            {status.Token{Known: true}, 10 * time.Minute, []string{"RotatordTokenDisabled"}},
+		"disabled":            {status.Token{Known: true}, 5 * time.Minute, []string{"RotatordTokenDisabled"}},
 		"unknown":             {status.Token{}, 10 * time.Minute, nil},
 		"expires in a week":   {status.Token{Expiry: now.Add(7 * 24 * time.Hour)}, time.Hour, []string{"RotatordTokenExpiresSoon"}},
 		"expires tomorrow":    {status.Token{Expiry: now.Add(24 * time.Hour)}, time.Hour, []string{"RotatordTokenExpiresVerySoon"}},

@@ -1,13 +1,17 @@
 package deploy
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"rotatord/deploy/prometheus"
 )
 
 type ruleFile struct {
@@ -44,6 +48,17 @@ func rules(t *testing.T) (alerts []rule, recorded []rule) {
 		t.Fatal("no alerts")
 	}
 	return alerts, recorded
+}
+
+// recordedNames are the series that recording rules make.
+func recordedNames(t *testing.T) map[string]bool {
+	t.Helper()
+	names := map[string]bool{}
+	_, recording := rules(t)
+	for _, r := range recording {
+		names[r.Record] = true
+	}
+	return names
 }
 
 func TestPromtoolCheckRules(t *testing.T) {
@@ -128,10 +143,9 @@ func TestEveryAlertIsTested(t *testing.T) {
 func TestAlerts(t *testing.T) {
 	metrics, values := metricTable(t)
 	alerts, recording := rules(t)
-	recorded, names := map[string]bool{}, map[string]bool{}
+	recorded, names := recordedNames(t), map[string]bool{}
 	for _, r := range recording {
-		recorded[r.Record] = true
-		for _, fault := range checkExpr(r.Expr, metrics, values, nil) {
+		for _, fault := range checkExpr(r.Expr, metrics, values, recorded) {
 			t.Errorf("%s: %s", r.Record, fault)
 		}
 	}
@@ -151,8 +165,13 @@ func TestAlerts(t *testing.T) {
 				t.Errorf("%s: the %s %q tells nobody anything", a.Alert, key, a.Annotations[key])
 			}
 		}
-		if got, want := a.Annotations["runbook_url"], "docs/runbook.md#"+strings.ToLower(a.Alert); got != want {
+		if got, want := a.Annotations["runbook_url"], prometheus.RunbookURL+"#"+strings.ToLower(a.Alert); got != want {
 			t.Errorf("%s: runbook_url %q, want %q", a.Alert, got, want)
+		}
+		for _, expr := range queriesOf(a) {
+			for _, fault := range checkExpr(expr, metrics, values, recorded) {
+				t.Errorf("%s: a query in its annotations: %s", a.Alert, fault)
+			}
 		}
 	}
 	for name := range recorded {
@@ -160,8 +179,183 @@ func TestAlerts(t *testing.T) {
 		for _, a := range alerts {
 			used = used || strings.Contains(a.Expr, name)
 		}
+		for _, r := range recording {
+			used = used || r.Record != name && strings.Contains(r.Expr, name)
+		}
 		if !used {
 			t.Errorf("%s is recorded, and no alert uses it", name)
+		}
+	}
+}
+
+// queriesOf returns the queries in the annotations of an alert, with a matcher in the place of
+// each verb.
+func queriesOf(a rule) (queries []string) {
+	for _, text := range a.Annotations {
+		for _, match := range regexp.MustCompile(`printf "([^"]*)"`).FindAllStringSubmatch(text, -1) {
+			queries = append(queries, regexp.MustCompile(`=%(\[\d\])?q`).ReplaceAllString(match[1], `=~".*"`))
+		}
+	}
+	return queries
+}
+
+// Of every alert about a token something is kept while its daemon is down, and those about
+// failures say why.
+func TestAlertsAboutTokens(t *testing.T) {
+	alerts, _ := rules(t)
+	kept, reasons := 0, 0
+	for _, a := range alerts {
+		aboutToken := strings.Contains(a.Annotations["summary"], "$labels.token")
+		if aboutToken && a.Labels["severity"] == "critical" && a.Alert != "RotatordTokenManagedTwice" {
+			kept++
+			if !strings.Contains(a.Expr, "token:rotatord_trouble:kept") {
+				t.Errorf("%s ends when its daemon does: %s", a.Alert, a.Expr)
+			}
+			if !strings.Contains(a.Annotations["description"], "No running rotatord reports") {
+				t.Errorf("%s does not say that its daemon is down", a.Alert)
+			}
+		}
+		for _, expr := range queriesOf(a) {
+			if strings.Contains(expr, "rotatord_token_last_failure_info") || strings.Contains(expr, "rotatord_token_doubt_info") ||
+				strings.Contains(expr, "rotatord_check_failing_since") {
+				reasons++
+				break
+			}
+		}
+	}
+	if kept < 12 || reasons < 8 {
+		t.Errorf("%d alerts are kept, and %d give a reason: this test shows nothing", kept, reasons)
+	}
+}
+
+// What `rotatord rules` prints with another address is accepted by Prometheus, and every
+// address in it leads to a section of the runbook.
+func TestRulesWithRunbookURL(t *testing.T) {
+	const address = "https://wiki.example.org/x/rotatord?a=b&c=%20d"
+	content, err := prometheus.Rules(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	headings := map[string]bool{}
+	for _, heading := range regexp.MustCompile(`(?m)^## (.*)$`).FindAllStringSubmatch(readFile(t, "docs/runbook.md"), -1) {
+		headings[strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
+	}
+	var file ruleFile
+	if err := yaml.Unmarshal([]byte(content), &file); err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, group := range file.Groups {
+		for _, r := range group.Rules {
+			if r.Alert == "" {
+				continue
+			}
+			found++
+			if anchor, ok := strings.CutPrefix(r.Annotations["runbook_url"], address+"#"); !ok || !headings[anchor] {
+				t.Errorf("%s: %s leads nowhere", r.Alert, r.Annotations["runbook_url"])
+			}
+		}
+	}
+	if alerts, _ := rules(t); found != len(alerts) {
+		t.Errorf("%d alerts, want %d", found, len(alerts))
+	}
+	path := filepath.Join(t.TempDir(), "rules.yaml")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := run(t, tool(t, "promtool"), "check", "rules", path); err != nil {
+		t.Errorf("promtool check rules: %v\n%s", err, out)
+	}
+}
+
+// docs/metrics.md names every series that is recorded, and every trouble that the rules know.
+func TestRecordedSeriesAreDocumented(t *testing.T) {
+	_, section, _ := strings.Cut(readFile(t, "docs/metrics.md"), "\n## Recorded series\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	table, text, _ := strings.Cut(section, "`trouble` is one of")
+	for name := range recordedNames(t) {
+		if !strings.Contains(table, "`"+name+"`") {
+			t.Errorf("docs/metrics.md does not name %s", name)
+		}
+	}
+	alerts, recording := rules(t)
+	known := map[string]bool{}
+	for _, r := range recording {
+		if r.Record != "instance_token:rotatord_trouble:now" {
+			continue
+		}
+		if trouble := r.Labels["trouble"]; trouble != "" {
+			known[trouble] = true
+		} else if states := regexp.MustCompile(`state=~"([a-z_|]+)"`).FindStringSubmatch(r.Expr); states != nil {
+			for _, state := range strings.Split(states[1], "|") {
+				known[state] = true
+			}
+		}
+	}
+	documented := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(text, -1) {
+		documented[m[1]] = true
+	}
+	if !maps.Equal(known, documented) || len(known) < 13 {
+		t.Errorf("the rules know the troubles %v, docs/metrics.md %v", known, documented)
+	}
+	for _, a := range alerts {
+		for _, m := range regexp.MustCompile(`trouble="([a-z_]+)"`).FindAllStringSubmatch(a.Expr, -1) {
+			if !known[m[1]] {
+				t.Errorf("%s asks for the trouble %s, which nothing records", a.Alert, m[1])
+			}
+		}
+	}
+}
+
+// The inhibitions in the runbook name alerts that exist, and hold back none that is more severe.
+func TestInhibitions(t *testing.T) {
+	blocks := fenced(readFile(t, "docs/runbook.md"), "yaml")
+	var config struct {
+		Rules []struct {
+			Source []string `yaml:"source_matchers"`
+			Target []string `yaml:"target_matchers"`
+			Equal  []string `yaml:"equal"`
+		} `yaml:"inhibit_rules"`
+	}
+	for _, block := range blocks {
+		if strings.HasPrefix(block, "inhibit_rules:") {
+			if err := yaml.Unmarshal([]byte(block), &config); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(config.Rules) < 4 {
+		t.Fatalf("%d inhibitions were found", len(config.Rules))
+	}
+	severity := map[string]string{}
+	alerts, _ := rules(t)
+	for _, a := range alerts {
+		severity[a.Alert] = a.Labels["severity"]
+	}
+	names := func(matchers []string) (found []string) {
+		for _, m := range matchers {
+			if strings.HasPrefix(m, "alertname") {
+				found = append(found, regexp.MustCompile(`Rotatord\w+`).FindAllString(m, -1)...)
+			}
+		}
+		return found
+	}
+	for _, r := range config.Rules {
+		if len(names(r.Source)) == 0 || len(names(r.Target)) == 0 || !slices.Contains(r.Equal, "job") {
+			t.Errorf("an inhibition without a source, a target or a job: %+v", r)
+		}
+		for _, source := range names(r.Source) {
+			for _, target := range names(r.Target) {
+				switch {
+				case severity[source] == "" || severity[target] == "":
+					t.Errorf("%s or %s is not an alert", source, target)
+				case severity[source] == "warning" && severity[target] == "critical":
+					t.Errorf("%s, a warning, holds back the critical %s", source, target)
+				case source == target:
+					t.Errorf("%s holds itself back", source)
+				}
+			}
 		}
 	}
 }
@@ -211,10 +405,11 @@ func TestRunbook(t *testing.T) {
 	}
 	// Queries in the text must work, as those of the alerts do.
 	metrics, values := metricTable(t)
+	recorded := recordedNames(t)
 	queries := 0
 	for _, match := range regexp.MustCompile("`([^`\n]*rotatord_[^`\n]*)`").FindAllStringSubmatch(runbook, -1) {
 		queries++
-		for _, fault := range checkExpr(match[1], metrics, values, nil) {
+		for _, fault := range checkExpr(match[1], metrics, values, recorded) {
 			t.Errorf("%s: %s", match[1], fault)
 		}
 	}

@@ -112,6 +112,26 @@ func (d *Disk) ReadOnly(yes bool) {
 	}
 }
 
+// Break makes an ext4 disk read-only as the kernel does when it finds a fault in it: at once,
+// and whatever is open.
+func (d *Disk) Break() {
+	d.t.Helper()
+	if err := command("mount", "-o", "remount,errors=remount-ro", d.Dir); err != nil {
+		d.t.Fatal(err)
+	}
+	var stat syscall.Stat_t
+	if err := syscall.Stat(d.Dir, &stat); err != nil {
+		d.t.Fatal(err)
+	}
+	device, err := filepath.EvalSymlinks(fmt.Sprintf("/sys/dev/block/%d:%d", stat.Dev>>8, stat.Dev&0xff)) // a loop device
+	if err == nil {
+		err = os.WriteFile(filepath.Join("/sys/fs/ext4", filepath.Base(device), "trigger_fs_error"), []byte("a test broke it"), 0)
+	}
+	if err != nil {
+		d.t.Fatal(err)
+	}
+}
+
 // CutPower makes an ext4 disk forget whatever was not made durable, at once, and refuse
 // everything until Restore.
 func (d *Disk) CutPower() error {

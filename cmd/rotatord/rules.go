@@ -1,0 +1,70 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"rotatord/deploy/prometheus"
+)
+
+const rulesHelp = `Print the Prometheus alert rules of this version, with the address of your copy of the
+runbook in every alert's runbook_url:
+
+  rotatord rules --runbook-url https://wiki.example.org/rotatord/runbook > rotatord.rules.yaml
+
+Each alert adds its section to the address, such as #rotatordabsent: the headings of docs/runbook.md
+in lower case. Print the rules again after each upgrade: they belong to the metrics of this version.`
+
+func newRules() *cobra.Command {
+	var runbook, out string
+	cmd := &cobra.Command{
+		Use:   "rules",
+		Short: "Print the Prometheus alert rules, with the address of your runbook",
+		Long:  rulesHelp,
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return printRules(runbook, out, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringVar(&runbook, "runbook-url", prometheus.RunbookURL, "`address` of your copy of docs/runbook.md, without the # part")
+	cmd.Flags().StringVar(&out, "out", "", "`file` to write to, in place of standard output; one that is there is replaced")
+	_ = cmd.MarkFlagFilename("out", "yaml", "yml")
+	return cmd
+}
+
+func printRules(runbook, out string, stdout, stderr io.Writer) error {
+	rules, err := prometheus.Rules(runbook)
+	if err != nil {
+		return usagef("--runbook-url: %v", err)
+	}
+	if runbook == prometheus.RunbookURL {
+		fmt.Fprintf(stderr, "rotatord: runbook_url in these rules is a placeholder: give the address of your copy of docs/runbook.md with --runbook-url\n")
+	}
+	if out == "" {
+		_, err = io.WriteString(stdout, rules)
+		return err
+	}
+	return replaceFile(out, rules)
+}
+
+// replaceFile writes a file that others may read. They see the content before or the new one.
+func replaceFile(path, content string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(f, content)
+	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
