@@ -155,6 +155,9 @@ func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now t
 	if err != nil {
 		return fmt.Errorf("these options make no configuration that can be loaded:\n%w", err)
 	}
+	if _, err := systemPlaces().relocate(probe, ""); err != nil { // it is asked with the credential as it lies here
+		return err
+	}
 	listing, err := o.client(probe.Accounts[o.account]).List(ctx)
 	if err != nil {
 		return err

@@ -214,7 +214,7 @@ tokens:
 func TestImportLeavesRoom(t *testing.T) {
 	for _, schedule := range []string{
 		"0 4 * * 1", "@weekly", "@daily", "@hourly", "@monthly", "@yearly", "30 2 1 * *", "0 4 * * 1,3", "*/5 * * * *", "*/20 * * * *",
-		"0 0 29 2 *", "@every 1m", "@every 13m", "@every 25m", "@every 25h", "@every 47h", "@every 720h", "@every 2s",
+		"0 0 29 2 *", "@every 1m", "@every 13m", "@every 25m", "@every 25h", "@every 47h", "@every 720h", "@every 20s",
 	} {
 		p, err := placeFor(forSystemd, "", "")
 		if err != nil {

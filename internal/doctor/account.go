@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -29,9 +31,7 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	if source.IsZero() {
 		source, field = a.APIKey, ".api_key"
 	}
-	if _, err := source.Read(); err != nil {
-		e.add(Bad, CredentialUnreadable, subject+field, err.Error(),
-			"make it readable for the user that the daemon runs as; doctor must run as that user")
+	if !e.canRead(subject+field, source) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountTime)
@@ -50,6 +50,10 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	}
 	credential, err := client.VerifyCredential(ctx)
 	e.credential(subject+field, credential, err, listErr == nil)
+	if credential.Kind == cloudflare.UserToken {
+		e.add(Warning, CredentialUserToken, subject+field, "it is an API token of a user: it ends when that user leaves the account, and all of that user's tokens share one rate limit",
+			"use an account API token (Manage Account → Account API Tokens), which belongs to the account and has a rate limit of its own")
+	}
 	e.listing(subject, a, listed, listErr)
 	if listErr == nil {
 		e.write(subject, a)
@@ -57,6 +61,21 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	_ = client.ReadClock(ctx) // that it is not known is no finding
 	e.clock(subject, client)
 	e.budget(subject, a, client)
+}
+
+// canRead reports whether a credential can be read, and says why it cannot.
+func (e *examination) canRead(subject string, source config.SecretSource) bool {
+	_, err := source.Read()
+	if err == nil {
+		return true
+	}
+	advice := "make it readable for the user that the daemon runs as; doctor must run as that user, or as root"
+	if dir := filepath.Dir(source.File); handedOver(source.File) && errors.Is(err, fs.ErrNotExist) {
+		advice = "nothing, if the unit does not run yet: systemd makes " + dir + " when it starts it. Run doctor as root, or with --credentials DIR, " +
+			"where DIR is the directory that LoadCredential= takes the files from"
+	}
+	e.add(Bad, CredentialUnreadable, subject, err.Error(), advice)
+	return false
 }
 
 // reached says why the account could not be asked at all, and then false.

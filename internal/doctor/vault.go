@@ -76,10 +76,7 @@ func (e *examination) notTried(a config.AppRole, why string) {
 		field  string
 		source config.SecretSource
 	}{{"role_id", a.RoleID}, {"secret_id", a.SecretID}} {
-		if _, err := part.source.Read(); err != nil {
-			e.add(Bad, CredentialUnreadable, "vault.auth.approle."+part.field, err.Error(),
-				"make it readable for the user that the daemon runs as; doctor must run as that user")
-		}
+		e.canRead("vault.auth.approle."+part.field, part.source)
 	}
 	e.add(Warning, VaultNotTried, "vault", "Vault was not looked at: logging in uses up one use of the secret_id, which may have no other; and "+why,
 		"run doctor beside the daemon; or with --login, if the secret_id has a use to spare")
