@@ -46,9 +46,9 @@ func TestCredentialsBeforeTheStart(t *testing.T) {
 				}
 			}
 			text := fmt.Sprintf(`
-accounts: {main: {account_id: %s, api_token: {file: %[2]s/api-token}}}
-vault: {address: https://v.example.com, tls: {ca_file: %[2]s/ca.pem}, auth: {approle: {role_id: {file: %[2]s/role-id}, secret_id: {file: /elsewhere}}}}
-state: {identity: {file: %[2]s/identity}}
+accounts: {main: {account_id: %s, api_token: {file: "%[2]s/api-token"}}}
+vault: {address: https://v.example.com, tls: {ca_file: "%[2]s/ca.pem"}, auth: {approle: {role_id: {file: "%[2]s/role-id"}, secret_id: {file: /elsewhere}}}}
+state: {identity: {file: "%[2]s/identity"}}
 defaults: {account: main, schedule: "@weekly"}
 tokens: {a: {id: %[3]s, sinks: [{vault: {mount: secret, path: a}}]}}
 `, cfsim.DefaultAccountID, filepath.Join(p.runtime, unit), cfsim.SeedTokenID(1))
