@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -208,7 +209,7 @@ func warnOfOthers(ctx context.Context, log *slog.Logger, c *config.Config) {
 	}
 	for _, where := range sortedKeys(paths) {
 		err := smallfile.Within(ctx, paths[where], func() error { return ownpath.Check(paths[where]) })
-		if err != nil && !errors.Is(err, smallfile.ErrHangs) { // which whoever reads it says
+		if err != nil && !errors.Is(err, smallfile.ErrHangs) && !errors.Is(err, fs.ErrPermission) { // which whoever reads it says
 			log.Warn("other users can change a file that the daemon relies on", "path", where, "error", err)
 		}
 	}

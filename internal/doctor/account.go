@@ -70,7 +70,10 @@ func (e *examination) canRead(subject string, source config.SecretSource) bool {
 		return true
 	}
 	advice := "make it readable for the user that the daemon runs as; doctor must run as that user, or as root"
-	if dir := filepath.Dir(source.File); handedOver(source.File) && errors.Is(err, fs.ErrNotExist) {
+	switch dir := filepath.Dir(source.File); {
+	case handedOver(source.File) && errors.Is(err, fs.ErrPermission):
+		advice = "run doctor as root: systemd lets nobody else but the service read it"
+	case handedOver(source.File) && errors.Is(err, fs.ErrNotExist):
 		advice = "nothing, if the unit does not run yet: systemd makes " + dir + " when it starts it. Run doctor as root, or with --credentials DIR, " +
 			"where DIR is the directory that LoadCredential= takes the files from"
 	}

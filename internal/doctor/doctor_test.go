@@ -263,6 +263,15 @@ var ills = map[string]struct {
 	"state is not ours": {func(w *world) { w.on(disk{known: true, free: 1 << 30}) }, Bad, StateUnusable, "state.dir", "may not write"},
 	"state is full":     {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 20}) }, Bad, StateLow, "state.dir", "1 MiB are free"},
 	"state gets full":   {func(w *world) { w.on(disk{known: true, writable: true, free: 50 << 20}) }, Warning, StateLow, "state.dir", "50 MiB are free"},
+	"state of a third user": {func(w *world) {
+		w.User = &ServiceUser{UID: 64000, GID: 64000}
+		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
+		if os.Geteuid() == 0 {
+			if err := os.Chown(w.config.State.Dir, 64001, 64001); err != nil {
+				w.Fatal(err)
+			}
+		}
+	}, Bad, StateUnusable, "state.dir", "and the daemon runs as uid 64000"},
 	"state in memory": {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 30, volatile: "x"}) }, Warning, StateVolatile, "state.dir",
 		"may not survive"},
 	"state on btrfs": {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 30, copies: "btrfs"}) }, Good, StateGood, "state.dir", "On btrfs"},

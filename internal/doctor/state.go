@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"rotatord/internal/ownpath"
 )
 
 const (
@@ -46,6 +48,11 @@ func (e *examination) state() {
 	case info.Mode().Perm()&0o007 != 0:
 		e.add(Bad, StateOpen, subject, fmt.Sprintf("%s has mode %04o: others may enter it, and the daemon refuses that", dir, info.Mode().Perm()),
 			"chmod 0700 "+dir)
+		return
+	}
+	if owner, _, err := ownpath.Owner(dir); err == nil && e.User != nil && owner != e.User.UID && owner != 0 {
+		e.add(Bad, StateUnusable, subject, fmt.Sprintf("%s belongs to uid %d, and the daemon runs as uid %d", dir, owner, e.User.UID),
+			fmt.Sprintf("chown -R %d %s", e.User.UID, dir))
 		return
 	}
 	if e.StateErr != nil {
