@@ -129,11 +129,11 @@ func warnings(c *config.Config) []string {
 	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {
 		all = append(all, w.String())
 	}
-	notStarted, later := systemPlaces().notStarted(c)
-	all = append(all, notStarted...)
+	unseen, outOfSight := systemPlaces().outOfSight(c)
+	all = append(all, unseen...)
 	secrets := secretsOf(c)
 	for _, path := range sortedKeys(secrets) {
-		if secrets[path].IsZero() || later[secrets[path].File] {
+		if secrets[path].IsZero() || outOfSight[secrets[path].File] {
 			continue
 		}
 		if _, err := secrets[path].Read(); err != nil {

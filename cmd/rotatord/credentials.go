@@ -86,12 +86,15 @@ func missing(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// notStarted says of each unit that does not run, for a user who cannot look elsewhere, that its
-// credentials were not looked at; and which they are.
-func (p credentialPlaces) notStarted(c *config.Config) (warnings []string, files map[string]bool) {
+// outOfSight says of each unit's credentials that this user cannot look at them, because the unit does
+// not run, or because systemd lets the service alone do so; and which they are.
+func (p credentialPlaces) outOfSight(c *config.Config) (warnings []string, files map[string]bool) {
 	files = map[string]bool{}
 	for _, dir := range p.directories(c) {
-		if !missing(dir) {
+		why := "systemd puts them there when it starts the unit; before that run check as root, or with --credentials DIR"
+		if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) {
+			why = "systemd lets only root and the service read them: run check as root"
+		} else if !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		n := 0
@@ -101,8 +104,7 @@ func (p credentialPlaces) notStarted(c *config.Config) (warnings []string, files
 				n++
 			}
 		}
-		warnings = append(warnings, fmt.Sprintf("%s: %d credential(s) in %s were not looked at: systemd puts them there when it starts the unit; "+
-			"before that run check as root, or with --credentials DIR", c.File, n, dir))
+		warnings = append(warnings, fmt.Sprintf("%s: %d credential(s) in %s were not looked at: %s", c.File, n, dir, why))
 	}
 	return warnings, files
 }

@@ -19,13 +19,13 @@ func TestCredentialsBeforeTheStart(t *testing.T) {
 		running, root, noSources bool
 		flag                     bool
 		read                     string // the directory that is read
-		notStarted               int
+		outOfSight               int
 	}{
 		"root, before the start":              {root: true, read: "sources"},
 		"root, running":                       {root: true, running: true, read: "run/" + unit},
-		"another user, before the start":      {read: "run/" + unit, notStarted: 1},
+		"another user, before the start":      {read: "run/" + unit, outOfSight: 1},
 		"another user, running":               {running: true, read: "run/" + unit},
-		"no sources":                          {root: true, noSources: true, read: "run/" + unit, notStarted: 1},
+		"no sources":                          {root: true, noSources: true, read: "run/" + unit, outOfSight: 1},
 		"by the flag, before the start":       {flag: true, read: "flag"},
 		"by the flag, running":                {flag: true, running: true, read: "flag"},
 		"by the flag, running, and with root": {flag: true, running: true, root: true, read: "flag"},
@@ -72,8 +72,8 @@ tokens: {a: {id: %[3]s, sinks: [{vault: {mount: secret, path: a}}]}}
 			if isMoved := !strings.HasPrefix(test.read, "run/"); len(moved) > 0 != isMoved || isMoved && (moved[0].To != filepath.Join(dir, test.read) || moved[0].Asked != test.flag) {
 				t.Errorf("%+v", moved)
 			}
-			warnings, files := p.notStarted(c)
-			if len(warnings) != test.notStarted || len(files) != 4*test.notStarted {
+			warnings, files := p.outOfSight(c)
+			if len(warnings) != test.outOfSight || len(files) != 4*test.outOfSight {
 				t.Errorf("%q, %v", warnings, files)
 			}
 		})
