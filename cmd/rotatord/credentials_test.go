@@ -84,7 +84,7 @@ tokens: {a: {id: %[3]s, sinks: [{vault: {mount: secret, path: a}}]}}
 // for, is wrong usage.
 func TestCredentialsThatAreNowhere(t *testing.T) {
 	c := &config.Config{File: "x.yaml", Accounts: map[string]config.Account{"main": {APIToken: config.SecretSource{File: "/etc/token"}}}}
-	for dir, want := range map[string]string{"/nonexistent": "no such file", "/etc/hostname": "not a directory", t.TempDir(): "x.yaml names no file in /run/credentials/UNIT"} {
+	for dir, want := range map[string]string{filepath.Join(t.TempDir(), "none"): "no such file", "/etc/hostname": "not a directory", t.TempDir(): "x.yaml names no file in /run/credentials/UNIT"} {
 		if _, err := systemPlaces().relocate(c, dir); err == nil || !isUsage(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", dir, err)
 		}
