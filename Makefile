@@ -41,11 +41,11 @@ COMPLETIONS := bash:bash-completion/completions/rotatord zsh:zsh/site-functions/
 .PHONY: install
 install: ## install binary, unit, completions and the directories of the configuration; PREFIX=/usr/local, DESTDIR=
 	@[[ -x $(BINARY) ]] || { echo "make install: there is no $(BINARY): run make build first" >&2; exit 1; }
-	@for d in $(BINDIR) $(UNITDIR) /etc/rotatord; do [[ -d $(DESTDIR)$$d ]] || (set -x; install -d -m 0755 $(DESTDIR)$$d); done
+	@umask 022; for d in $(BINDIR) $(UNITDIR) /etc/rotatord; do [[ -d $(DESTDIR)$$d ]] || (set -x; install -d -m 0755 $(DESTDIR)$$d); done
 	@[[ -d $(DESTDIR)/etc/rotatord/credentials ]] || (set -x; install -d -m 0700 $(DESTDIR)/etc/rotatord/credentials)
 	install -m 0755 $(BINARY) $(DESTDIR)$(BINDIR)/rotatord
 	sed 's|/usr/local/bin/rotatord|$(BINDIR)/rotatord|' deploy/systemd/rotatord.service | install -m 0644 /dev/stdin $(DESTDIR)$(UNITDIR)/rotatord.service
-	@for c in $(COMPLETIONS); do \
+	@umask 022; for c in $(COMPLETIONS); do \
 		d="$(DESTDIR)$(SHARE)/$$(dirname "$${c#*:}")"; [[ -d $$d ]] || install -d -m 0755 "$$d"; \
 		$(BINARY) completion "$${c%%:*}" | install -m 0644 /dev/stdin "$(DESTDIR)$(SHARE)/$${c#*:}"; \
 	done
