@@ -42,7 +42,7 @@ the answer to a request that is under way is lost, and its token is then in doub
 		},
 	}
 	configFlag(cmd, &configPath)
-	cmd.Flags().StringVar(&webConfig, "web.config.file", "", "Prometheus web configuration `file` for TLS and basic authentication")
+	cmd.Flags().StringVar(&webConfig, "web.config.file", "", "Prometheus web configuration `file` for TLS and basic authentication; /livez and /readyz need no password")
 	cmd.Flags().DurationVar(&shutdownTimeout, "shutdown-timeout", 30*time.Second, "how long a rotation in hand may take to finish")
 	return cmd
 }
