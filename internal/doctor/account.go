@@ -63,21 +63,29 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	e.budget(subject, a, client)
 }
 
-// canRead reports whether a credential can be read, and says why it cannot.
+func (e *examination) exists(path string) bool {
+	_, err := e.stat(path)
+	return err == nil
+}
+
+// canRead reports whether a credential can be read, and says why it cannot. What systemd hands to the
+// unit alone says nothing about the service where this user cannot see it.
 func (e *examination) canRead(subject string, source config.SecretSource) bool {
 	_, err := source.Read()
 	if err == nil {
 		return true
 	}
-	advice := "make it readable for the user that the daemon runs as; doctor must run as that user, or as root"
+	level, advice := Bad, "make it readable for the user that the daemon runs as; doctor must run as that user, or as root"
 	switch dir := filepath.Dir(source.File); {
 	case handedOver(source.File) && errors.Is(err, fs.ErrPermission):
-		advice = "run doctor as root: systemd lets nobody else but the service read it"
+		level, advice = Warning, "run doctor as root: systemd lets nobody else but the service read it"
+	case handedOver(source.File) && errors.Is(err, fs.ErrNotExist) && e.exists(dir):
+		advice = "let the unit hand it over: LoadCredential=" + filepath.Base(source.File) + ":FILE; then restart it"
 	case handedOver(source.File) && errors.Is(err, fs.ErrNotExist):
-		advice = "nothing, if the unit does not run yet: systemd makes " + dir + " when it starts it. Run doctor as root, or with --credentials DIR, " +
+		level, advice = Warning, "nothing, if the unit does not run yet: systemd makes "+dir+" when it starts it. Run doctor as root, or with --credentials DIR, "+
 			"where DIR is the directory that LoadCredential= takes the files from"
 	}
-	e.add(Bad, CredentialUnreadable, subject, err.Error(), advice)
+	e.add(level, CredentialUnreadable, subject, err.Error(), advice)
 	return false
 }
 

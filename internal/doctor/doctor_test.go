@@ -221,6 +221,16 @@ var ills = map[string]struct {
 	}, Good, CredentialsElsewhere, "credentials", "as --credentials says"},
 	"credentials before the first start, as another user": {func(w *world) {
 		w.account(func(a *config.Account) { a.APIToken.File = "/run/credentials/rotatord-nonexistent.service/token" })
+	}, Warning, CredentialUnreadable, "accounts.prod.api_token", "no such file"},
+	"credential that the unit does not hand over": {func(w *world) {
+		stat := os.Stat
+		w.stat = func(path string) (fs.FileInfo, error) {
+			if path == "/run/credentials/rotatord-nonexistent.service" {
+				path = "/"
+			}
+			return stat(path)
+		}
+		w.account(func(a *config.Account) { a.APIToken.File = "/run/credentials/rotatord-nonexistent.service/token" })
 	}, Bad, CredentialUnreadable, "accounts.prod.api_token", "no such file"},
 	"file that the service cannot read": {func(w *world) {
 		w.User = &ServiceUser{UID: 64000, GID: 64000}
