@@ -27,6 +27,36 @@ help: ## list the targets
 build: ## build bin/rotatord, a static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(LDFLAGS)" -o bin/rotatord ./cmd/rotatord
 
+# Installation. It builds nothing, so that `sudo make install` needs no Go: run `make build` first.
+# DESTDIR is put before every path, for packages. With another PREFIX the unit names that binary.
+# A directory that is there keeps its mode.
+PREFIX  ?= /usr/local
+DESTDIR ?=
+BINARY  ?= bin/rotatord
+BINDIR  ?= $(PREFIX)/bin
+UNITDIR ?= /etc/systemd/system
+SHARE   ?= $(PREFIX)/share
+COMPLETIONS := bash:bash-completion/completions/rotatord zsh:zsh/site-functions/_rotatord fish:fish/vendor_completions.d/rotatord.fish
+
+.PHONY: install
+install: ## install binary, unit, completions and the directories of the configuration; PREFIX=/usr/local, DESTDIR=
+	@[[ -x $(BINARY) ]] || { echo "make install: there is no $(BINARY): run make build first" >&2; exit 1; }
+	@umask 022; for d in $(BINDIR) $(UNITDIR) /etc/rotatord; do [[ -d $(DESTDIR)$$d ]] || (set -x; install -d -m 0755 $(DESTDIR)$$d); done
+	@[[ -d $(DESTDIR)/etc/rotatord/credentials ]] || (set -x; install -d -m 0700 $(DESTDIR)/etc/rotatord/credentials)
+	install -m 0755 $(BINARY) $(DESTDIR)$(BINDIR)/rotatord
+	sed 's|/usr/local/bin/rotatord|$(BINDIR)/rotatord|' deploy/systemd/rotatord.service | install -m 0644 /dev/stdin $(DESTDIR)$(UNITDIR)/rotatord.service
+	@umask 022; for c in $(COMPLETIONS); do \
+		d="$(DESTDIR)$(SHARE)/$$(dirname "$${c#*:}")"; [[ -d $$d ]] || install -d -m 0755 "$$d"; \
+		$(BINARY) completion "$${c%%:*}" | install -m 0644 /dev/stdin "$(DESTDIR)$(SHARE)/$${c#*:}"; \
+	done
+	@echo "installed. The credentials belong into /etc/rotatord/credentials, the configuration is /etc/rotatord/config.yaml."
+
+.PHONY: uninstall
+uninstall: ## remove what install has installed; keeps /etc/rotatord and the state directory
+	rm -f $(DESTDIR)$(BINDIR)/rotatord $(DESTDIR)$(UNITDIR)/rotatord.service
+	@for c in $(COMPLETIONS); do rm -f "$(DESTDIR)$(SHARE)/$${c#*:}"; done
+	@echo "removed. /etc/rotatord and /var/lib/rotatord are left: see deploy/systemd/README.md before you remove them."
+
 .PHONY: generate
 generate: ## write all generated files anew
 	go generate ./...

@@ -17,7 +17,7 @@ import (
 )
 
 func newCheck() *cobra.Command {
-	var configPath string
+	var configPath, credentials string
 	var format outputFormat
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -26,15 +26,23 @@ func newCheck() *cobra.Command {
 is read only, where there is one and no daemon has it open, for what it knows of the ends of
 service tokens. All faults are reported at once, with their places. Warnings do not fail the
 check, and neither do secrets that cannot be read here, since a check may run elsewhere than
-the daemon.`,
+the daemon. Credentials that systemd hands to a unit are looked at, as root, where the unit takes them
+from: /etc/rotatord/credentials, or --credentials.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format == "json" {
-				return checkJSON(cmd.Context(), configPath, cmd.OutOrStdout())
+				return checkJSON(cmd.Context(), configPath, credentials, cmd.OutOrStdout())
 			}
 			c, err := loadConfig(configPath, cmd.ErrOrStderr())
 			if err != nil {
 				return err
+			}
+			relocations, err := systemPlaces().relocate(c, credentials)
+			if err != nil {
+				return err
+			}
+			for _, r := range relocations {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note:", r)
 			}
 			for _, w := range warnings(c) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
@@ -49,12 +57,13 @@ the daemon.`,
 		},
 	}
 	configFlag(cmd, &configPath)
+	credentialsFlag(cmd, &credentials)
 	outputFlag(cmd, &format)
 	return cmd
 }
 
 // checkJSON prints the outcome as one object and ends with exit code 1 on faults.
-func checkJSON(ctx context.Context, path string, stdout io.Writer) error {
+func checkJSON(ctx context.Context, path, credentials string, stdout io.Writer) error {
 	result := struct {
 		File     string   `json:"file"`
 		Good     bool     `json:"good"`
@@ -67,6 +76,9 @@ func checkJSON(ctx context.Context, path string, stdout io.Writer) error {
 		return err
 	}
 	if err == nil {
+		if _, err := systemPlaces().relocate(c, credentials); err != nil {
+			return err
+		}
 		result.Warnings = append(result.Warnings, warnings(c)...)
 		faults = expiryFaults(ctx, c, time.Now())
 	}
@@ -117,9 +129,11 @@ func warnings(c *config.Config) []string {
 	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {
 		all = append(all, w.String())
 	}
+	unseen, outOfSight := systemPlaces().outOfSight(c)
+	all = append(all, unseen...)
 	secrets := secretsOf(c)
 	for _, path := range sortedKeys(secrets) {
-		if secrets[path].IsZero() {
+		if secrets[path].IsZero() || outOfSight[secrets[path].File] {
 			continue
 		}
 		if _, err := secrets[path].ReadAs(context.Background(), secrets[path].kind); err != nil {

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
+	"os/user"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,7 +22,7 @@ import (
 )
 
 func newDoctor() *cobra.Command {
-	var configPath string
+	var configPath, credentials, serviceUser string
 	var logIn bool
 	var format outputFormat
 	cmd := &cobra.Command{
@@ -30,8 +33,12 @@ and may list; whether the configured service tokens are there; this machine's cl
 whether the login at Vault works, and its policy allows what is needed and no more; and the state
 directory. Nothing is changed anywhere, so that a credential may write is not proven. With AppRole,
 Vault is looked at through the running daemon (admin_socket): a login would use up one use of the
-secret_id, so doctor does that only with --login. Run it as the
-user that the daemon runs as: it reads the same credentials. It ends with exit code 1 if anything is
+secret_id, so doctor does that only with --login.
+
+Run it as root, or as the user that the daemon runs as: it reads the same credentials. Before the first
+start of a systemd unit there is no /run/credentials/UNIT yet: as root, doctor then reads them where the
+shipped unit takes them from, /etc/rotatord/credentials, or in the directory of --credentials; and it
+finds the files that root can read and the service could not. It ends with exit code 1 if anything is
 bad; warnings do not fail it. docs/doctor.md explains each code.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -39,11 +46,20 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 			if err != nil {
 				return err
 			}
+			relocations, err := systemPlaces().relocate(c, credentials)
+			if err != nil {
+				return err
+			}
+			user, err := lookUpUser(serviceUser)
+			if err != nil {
+				return err
+			}
 			records, ledgerErr := ledgerOf(cmd.Context(), c)
 			if errors.Is(ledgerErr, fs.ErrNotExist) {
 				ledgerErr = nil // nothing was ever rotated here
 			}
-			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: journal.Refusal(c.State.Dir), LogIn: logIn}
+			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: journal.Refusal(c.State.Dir), LogIn: logIn,
+				Relocations: relocations, User: user}
 			if c.AdminSocket != "" {
 				client := admin.NewClient(c.AdminSocket)
 				o.AskDaemon = askDaemon(client)
@@ -65,9 +81,48 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 		},
 	}
 	cmd.Flags().BoolVar(&logIn, "login", false, "log in to Vault by AppRole, which uses up one use of the secret_id, and revoke that session afterwards")
+	cmd.Flags().StringVar(&serviceUser, "user", "", "`user` that the daemon runs as, to find files that it could not read; default the owner of the state directory")
 	configFlag(cmd, &configPath)
+	credentialsFlag(cmd, &credentials)
 	outputFlag(cmd, &format)
 	return cmd
+}
+
+// lookUpUser finds a user by name or number, with the groups that it is in. It is nil for "".
+func lookUpUser(name string) (*doctor.ServiceUser, error) {
+	if name == "" {
+		return nil, nil
+	}
+	if os.Geteuid() != 0 {
+		return nil, usagef("--user needs root, which may try what another user can read")
+	}
+	found, err := user.Lookup(name)
+	if err != nil {
+		if found, err = user.LookupId(name); err != nil {
+			return nil, usagef("--user %s: there is no such user here; a dynamic user exists only while its unit runs: leave --user out", name)
+		}
+	}
+	u := &doctor.ServiceUser{}
+	ids, err := found.GroupIds()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range []struct {
+		to   *int
+		text string
+	}{{&u.UID, found.Uid}, {&u.GID, found.Gid}} {
+		if *n.to, err = strconv.Atoi(n.text); err != nil {
+			return nil, err
+		}
+	}
+	for _, id := range ids {
+		group, err := strconv.Atoi(id)
+		if err != nil {
+			return nil, err
+		}
+		u.Groups = append(u.Groups, group)
+	}
+	return u, nil
 }
 
 // askDaemon has a running daemon look at Vault.

@@ -97,7 +97,7 @@ func remarks(f rotation.TokenFacts, same int, now time.Time) []string {
 	case !f.ExpiresAt.After(now):
 		all = append(all, "ENDED: renew it at Cloudflare, which a rotation does not, or remove this entry")
 	case f.ExpiresAt.Sub(now) < endsSoon:
-		all = append(all, "ENDS SOON: renew it at Cloudflare, which a rotation does not")
+		all = append(all, "ENDS SOON: renew_before renews it")
 	}
 	if !f.Enabled {
 		all = append(all, "DISABLED: enable it, or remove this entry")
@@ -110,17 +110,26 @@ func remarks(f rotation.TokenFacts, same int, now time.Time) []string {
 
 // importDraft is the file without its tokens.
 type importDraft struct {
+	place                   place
 	account                 config.Account
 	vault                   *config.Vault // nil: not known
+	vaultAddress            string        // of a Vault that is not known; empty for a placeholder
 	schedule, mount, prefix string
+	spans                   spans
 }
 
 // render writes the file. left is how many service tokens are not in it.
 func (d importDraft) render(tokens []importedToken, left int) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("# Written by rotatord import: %d service token(s) of %s. %d more are configured already.", len(tokens), d.account.Name, left)
+	line("# Written by rotatord import, for %s: %d service token(s) of %s. %d more are configured already.", d.place.what, len(tokens), d.account.Name, left)
+	line("# No secret is in this file, and the daemon's user has to read it: keep its mode at 0644.")
 	line("# Look at each entry's comment and its place in Vault, then run: rotatord check, and rotatord doctor.")
+	line("listen: %s", strconv.Quote(d.place.listen))
+	if d.place.adminSocket != "" {
+		line("admin_socket: %s", strconv.Quote(d.place.adminSocket))
+	}
+	line("state: {dir: %s}", strconv.Quote(d.place.stateDir))
 	line("accounts:")
 	line("  %s:", d.account.Name)
 	if d.account.ZoneID != "" {
@@ -147,6 +156,12 @@ func (d importDraft) render(tokens []importedToken, left int) string {
 	line("defaults:")
 	line("  account: %s", d.account.Name)
 	line("  schedule: %s", strconv.Quote(d.schedule))
+	line("  time_zone: UTC")
+	line("  jitter: %s   # a fixed delay for each token and slot, so that they do not all begin at once", inFile(d.spans.jitter))
+	line("  window: %s   # how late a slot may be served; 0: until the next one comes", inFile(d.spans.window))
+	line("  catch_up: once   # one rotation makes up for the slots that nobody served")
+	line("  grace: %s   # the previous secret works that long: longer than consumers take to read the new one", inFile(d.spans.grace))
+	line("  renew_before: 720h   # the service token itself is renewed when it ends within that")
 	if d.account.ZoneID != "" {
 		line("  strategy: replace   # Cloudflare rotates service tokens of accounts only")
 	}
@@ -165,9 +180,15 @@ func (d importDraft) render(tokens []importedToken, left int) string {
 func (d importDraft) renderVault(line func(string, ...any)) {
 	line("vault:")
 	if d.vault == nil {
-		line("  address: https://vault.example.com:8200   # your Vault")
+		if d.vaultAddress != "" {
+			line("  address: %s", strconv.Quote(d.vaultAddress))
+		} else {
+			line("  address: https://vault.example.com:8200   # CHANGE THIS to the address of your Vault")
+		}
 		line("  auth:")
-		line("    approle: {role_id: {file: /etc/rotatord/vault-role-id}, secret_id: {file: /etc/rotatord/vault-secret-id}}")
+		line("    approle:")
+		line("      role_id: %s", sourceYAML(config.SecretSource{File: d.place.roleID}))
+		line("      secret_id: %s", sourceYAML(config.SecretSource{File: d.place.secretID}))
 		return
 	}
 	v := *d.vault
@@ -204,4 +225,19 @@ func sourceYAML(s config.SecretSource) string {
 		return "{env: " + strconv.Quote(s.Env) + "}"
 	}
 	return "{file: " + strconv.Quote(s.File) + "}"
+}
+
+// inFile writes a duration without parts that are zero.
+func inFile(d time.Duration) string {
+	if d == 0 {
+		return "0"
+	}
+	text := d.String()
+	if d%time.Minute == 0 {
+		text = strings.TrimSuffix(text, "0s")
+	}
+	if d%time.Hour == 0 {
+		text = strings.TrimSuffix(text, "0m")
+	}
+	return text
 }

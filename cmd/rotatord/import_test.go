@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -58,7 +59,12 @@ func TestImportRemarksReplacements(t *testing.T) {
 
 // TestImportLoads: whatever service tokens are called, the file loads, and has each of them.
 func TestImportLoads(t *testing.T) {
+	here, err := placeFor(forHere, "/o\"dd", "/o\"dd/to\"ken")
+	if err != nil {
+		t.Fatal(err)
+	}
 	draft := importDraft{
+		place: here, spans: spansOf("@weekly"),
 		account:  config.Account{Name: "main", AccountID: cfsim.DefaultAccountID, APIToken: config.SecretSource{File: "to\"ken"}},
 		schedule: "@weekly", mount: "secret", prefix: "access",
 	}
@@ -132,7 +138,7 @@ func TestImportRemarks(t *testing.T) {
 			[]string{`"x", never used, does not end`, "UNUSED for 90 days: who would miss it?"}},
 		"everything": {rotation.TokenFacts{Name: "x\n", LastSeenAt: days(-61), ExpiresAt: days(5)}, 2,
 			[]string{`"x\n", last used 2026-09-24, ends 2026-11-29`, "UNUSED for 61 days: who would miss it?",
-				"ENDS SOON: renew it at Cloudflare, which a rotation does not", "DISABLED: enable it, or remove this entry",
+				"ENDS SOON: renew_before renews it", "DISABLED: enable it, or remove this entry",
 				"SAME NAME: 2 service tokens are called so"}},
 		"letters": {rotation.TokenFacts{Name: "Zażółć 日本", Enabled: true, LastSeenAt: days(-1)}, 1, []string{`"Zażółć 日本", last used 2026-11-23, does not end`}},
 		"hostile": {rotation.TokenFacts{Name: "'\"#: \x1b[2J\u202e\u2028\u3164\U000e0041\x9b\n- evil", Enabled: true, LastSeenAt: days(-1)}, 1,
@@ -208,5 +214,142 @@ tokens:
 		if n := simulator.Stats().Count(op); n != 0 {
 			t.Errorf("%d requests for %s", n, op)
 		}
+	}
+}
+
+// TestImportLeavesRoom: whatever the schedule is, the file has neither a fault nor a warning.
+func TestImportLeavesRoom(t *testing.T) {
+	for _, schedule := range []string{
+		"0 4 * * 1", "@weekly", "@daily", "@hourly", "@monthly", "@yearly", "30 2 1 * *", "0 4 * * 1,3", "*/5 * * * *", "*/20 * * * *",
+		"0 0 29 2 *", "@every 1m", "@every 13m", "@every 25m", "@every 25h", "@every 47h", "@every 720h", "@every 20s",
+	} {
+		p, err := placeFor(forSystemd, "", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		draft := importDraft{
+			place: p, account: config.Account{Name: "main", AccountID: cfsim.DefaultAccountID, APIToken: config.SecretSource{File: p.apiToken}},
+			schedule: schedule, spans: spansOf(schedule), mount: "secret", prefix: "access",
+		}
+		text := draft.render([]importedToken{{name: "a", id: cfsim.SeedTokenID(1)}}, 0)
+		c, err := config.Parse("import.yaml", []byte(text))
+		if err != nil {
+			t.Errorf("%s: %v\n%s", schedule, err, text)
+			continue
+		}
+		if len(c.Warnings) > 0 {
+			t.Errorf("%s: %v", schedule, c.Warnings)
+		}
+		if c.Tokens[0].Jitter == 0 || c.Tokens[0].Grace == 0 || c.Tokens[0].RenewBefore == 0 {
+			t.Errorf("%s: %+v", schedule, c.Tokens[0])
+		}
+	}
+}
+
+// TestImportPlaces: a file for the unit or the pod names the paths that those have, and one for here
+// those of the command line.
+func TestImportPlaces(t *testing.T) {
+	server := httptest.NewServer(cfsim.New(cfsim.Options{SeedTokens: 2}))
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "token"), []byte("made-up"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	imported := func(t *testing.T, args ...string) *config.Config {
+		t.Helper()
+		out := filepath.Join(dir, "out-"+strings.ReplaceAll(t.Name(), "/", "-"), "config.yaml")
+		args = append([]string{"import", "--account-id", cfsim.DefaultAccountID, "--api-token-file", filepath.Join(dir, "token"),
+			"--base-url", server.URL + cfsim.BasePath, "--out", out}, args...)
+		var stdout, stderr bytes.Buffer
+		if code := run(args, strings.NewReader(""), &stdout, &stderr); code != exitGood {
+			t.Fatalf("exit code %d: %s", code, stderr.String())
+		}
+		c, err := config.Load(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for name, shipped := range map[string]string{"systemd": "config.example.yaml", "kubernetes": "deploy/kubernetes/overlays/example/config.yaml"} {
+		t.Run(name, func(t *testing.T) {
+			c := imported(t, "--for", name)
+			want, err := config.Load(filepath.Join("../..", shipped))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Listen != want.Listen || c.AdminSocket != want.AdminSocket || c.State.Dir != want.State.Dir ||
+				c.Accounts["main"].APIToken != want.Accounts["prod"].APIToken || *c.Vault.Auth.AppRole != *want.Vault.Auth.AppRole {
+				t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, *c.Vault.Auth.AppRole)
+			}
+		})
+	}
+	t.Run("default", func(t *testing.T) {
+		if c := imported(t); c.State.Dir != "/var/lib/rotatord" || c.Vault.Address != "https://vault.example.com:8200" {
+			t.Errorf("%+v", c)
+		}
+	})
+	t.Run("here", func(t *testing.T) {
+		c := imported(t, "--for", "here", "--vault-address", "http://127.0.0.1:8200", "--listen", "127.0.0.1:1", "--vault-secret-id-file", "/s")
+		base := filepath.Dir(c.File)
+		role := config.AppRole{Mount: "approle", RoleID: config.SecretSource{File: filepath.Join(dir, "vault-role-id")}, SecretID: config.SecretSource{File: "/s"}}
+		if c.Listen != "127.0.0.1:1" || c.AdminSocket != base+"/run/admin.sock" || c.State.Dir != base+"/state" || *c.Vault.Auth.AppRole != role ||
+			c.Accounts["main"].APIToken.File != filepath.Join(dir, "token") || c.Vault.Address != "http://127.0.0.1:8200" {
+			t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, *c.Vault.Auth.AppRole)
+		}
+	})
+	t.Run("of a configuration", func(t *testing.T) {
+		known := imported(t, "--for", "kubernetes")
+		text, err := os.ReadFile(known.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, _, _ := strings.Cut(string(text), `  # "seeded-0002"`)
+		path := filepath.Join(dir, "one.yaml")
+		if err := os.WriteFile(path, []byte(strings.ReplaceAll(one, "/etc/rotatord/credentials/cloudflare-api-token", filepath.Join(dir, "token"))), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var stdout, stderr bytes.Buffer
+		if code := run([]string{"import", "-c", path, "--account", "main"}, strings.NewReader(""), &stdout, &stderr); code != exitGood {
+			t.Fatalf("exit code %d: %s", code, stderr.String())
+		}
+		c, err := config.Parse("x", stdout.Bytes())
+		if err != nil || c.Listen != known.Listen || c.AdminSocket != known.AdminSocket || c.State.Dir != known.State.Dir {
+			t.Errorf("%v: %+v", err, c)
+		}
+	})
+}
+
+// TestImportWritesForTheService: the service's user can read the file, whatever the umask of whoever
+// runs import is, and a file that exists is replaced only if that is said.
+func TestImportWritesForTheService(t *testing.T) {
+	old := syscall.Umask(0o077)
+	t.Cleanup(func() { syscall.Umask(old) })
+	top := filepath.Join(t.TempDir(), "etc")
+	path := filepath.Join(top, "rotatord", "config.yaml")
+	o := importOptions{out: path}
+	if err := o.write(nil, "first"); err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]os.FileMode{path: 0o644, filepath.Dir(path): 0o755 | os.ModeDir, top: 0o755 | os.ModeDir} {
+		if info, err := os.Stat(p); err != nil || info.Mode() != want {
+			t.Errorf("%s has mode %v, want %v: %v", p, info.Mode(), want, err)
+		}
+	}
+	if err := o.write(nil, "second"); err == nil || !strings.Contains(err.Error(), "--overwrite") {
+		t.Errorf("it was overwritten: %v", err)
+	}
+	o.overwrite = true
+	if err := o.write(nil, "third"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "third" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	o = importOptions{out: filepath.Join(path, "below", "config.yaml")}
+	if err := o.write(nil, "x"); err == nil || !strings.Contains(err.Error(), "is not a directory") && !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("below a file: %v", err)
 	}
 }

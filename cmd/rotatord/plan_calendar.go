@@ -4,11 +4,8 @@ import (
 	"bufio"
 	"cmp"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -31,29 +28,11 @@ const (
 
 // saveCalendar puts a calendar in the place of path in one step: whoever reads path gets
 // the old file or the new one.
-func saveCalendar(path string, c *config.Config, p plan, r planRange) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("writing the calendar: %w", err)
-		}
-	}()
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*.tmp")
-	if err != nil {
-		return err
+func saveCalendar(path string, c *config.Config, p plan, r planRange) error {
+	if err := saveFile(path, true, func(w io.Writer) error { return writeCalendar(w, c, p, r) }); err != nil {
+		return fmt.Errorf("writing the calendar: %w", err)
 	}
-	err = errors.Join(writeCalendar(f, c, p, r), f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 // writeCalendar writes the rotations of a plan, and the freezes meanwhile, as iCalendar

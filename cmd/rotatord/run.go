@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -41,7 +42,7 @@ the answer to a request that is under way is lost, and its token is then in doub
 		},
 	}
 	configFlag(cmd, &configPath)
-	cmd.Flags().StringVar(&webConfig, "web.config.file", "", "Prometheus web configuration `file` for TLS and basic authentication")
+	cmd.Flags().StringVar(&webConfig, "web.config.file", "", "Prometheus web configuration `file` for TLS and basic authentication; /livez and /readyz need no password")
 	cmd.Flags().DurationVar(&shutdownTimeout, "shutdown-timeout", 30*time.Second, "how long a rotation in hand may take to finish")
 	return cmd
 }
@@ -208,7 +209,7 @@ func warnOfOthers(ctx context.Context, log *slog.Logger, c *config.Config) {
 	}
 	for _, where := range sortedKeys(paths) {
 		err := smallfile.Within(ctx, paths[where], func() error { return ownpath.Check(paths[where]) })
-		if err != nil && !errors.Is(err, smallfile.ErrHangs) { // which whoever reads it says
+		if err != nil && !errors.Is(err, smallfile.ErrHangs) && !errors.Is(err, fs.ErrPermission) { // which whoever reads it says
 			log.Warn("other users can change a file that the daemon relies on", "path", where, "error", err)
 		}
 	}

@@ -46,6 +46,7 @@ func TestMain(m *testing.M) {
 //	terminate NAME TERM|INT CODE         signal it, and want it to end with that exit code
 //	await FILE REGEXP [VAR]             wait until FILE matches; VAR gets the first group
 //	get STATUS URL [NAME:VALUE...]      an HTTP GET with headers; the body is stdout
+//	ready URL                           wait until a GET is answered with 200
 //	lastline FILE REGEXP                the last line of FILE matches
 //	idle N tcp|unix ADDRESS             connect so often, and say nothing until the script ends
 //	listening VAR                       VAR gets an address on which somebody listens
@@ -72,11 +73,13 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": scriptExits, "start": scriptStart, "terminate": scriptTerminate, "await": scriptAwait,
 			"get": scriptGet, "lastline": scriptLastLine, "listening": scriptListening, "idle": scriptIdle,
+			"ready": scriptReady,
 		},
 	})
 }
 
-// fakeVault is a program that serves the KV double, which has the root token "root".
+// fakeVault is a program that serves the KV double, which has the root token "root" and an AppRole
+// of which both halves are "made-up".
 func fakeVault() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -84,7 +87,9 @@ func fakeVault() {
 		os.Exit(1)
 	}
 	fmt.Printf("http://%s\n", listener.Addr())
-	double := vaulttest.New(vaulttest.Options{RootToken: "root", Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}})
+	double := vaulttest.New(vaulttest.Options{
+		RootToken: "root", AppRole: &vaulttest.AppRole{RoleID: "made-up", SecretID: "made-up"}, Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}},
+	})
 	fmt.Fprintln(os.Stderr, http.Serve(listener, double))
 	os.Exit(1)
 }
@@ -234,6 +239,22 @@ func scriptGet(ts *testscript.TestScript, neg bool, args []string) {
 	_, _ = ts.Stdout().Write(body)
 	if got := strconv.Itoa(res.StatusCode); got != args[0] {
 		ts.Fatalf("GET %s: %s, want %s\n%s", args[1], got, args[0], body)
+	}
+}
+
+func scriptReady(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 1, "ready URL")
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		res, err := http.Get(args[0])
+		if err == nil {
+			_ = res.Body.Close()
+			if res.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("%s was not answered with 200 within %s: %v", args[0], patience, err)
+		}
 	}
 }
 

@@ -36,3 +36,8 @@ path "auth/token/lookup-self" {
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }
+
+# Give a session back: rotatord doctor --login does so with the one that it took.
+path "auth/token/revoke-self" {
+  capabilities = ["update"]
+}

@@ -304,14 +304,14 @@ func identityOf(t config.Token) rotation.Token {
 
 // Start begins to serve and to rotate, and returns at once.
 func (a *App) Start() {
+	pages := httpapi.Options{Source: a, Gatherer: a.metrics.Gatherer(), Logger: a.log, Version: a.options.Build.Version, Now: time.Now}
 	server := &http.Server{
-		Handler: httpapi.Handler(httpapi.Options{
-			Source: a, Gatherer: a.metrics.Gatherer(), Logger: a.log, Version: a.options.Build.Version, Now: time.Now,
-		}),
+		Handler:           httpapi.Handler(pages),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 16 << 10, ConnState: a.listener.ConnState,
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn),
 	}
+	openProbes(server, httpapi.IsProbe, httpapi.Probes(a))
 	a.serve("http", pageTime, a.listener, server, func() error {
 		flags := &web.FlagConfig{WebConfigFile: &a.options.WebConfigFile}
 		return web.Serve(a.listener, server, flags, a.log)

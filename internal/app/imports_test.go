@@ -83,7 +83,7 @@ var allowed = map[string][]string{
 	"internal/vault/vaulttest":        {"internal/secret"},
 	"internal/sink/sinktest":          core,
 
-	"internal/doctor": append([]string{"internal/cloudflare", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/doctor": append([]string{"internal/cloudflare", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/journal",
 		"internal/precheck", "internal/sink", "internal/smallfile", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon against the doubles.

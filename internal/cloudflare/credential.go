@@ -174,10 +174,14 @@ func (c *Client) VerifyCredential(ctx context.Context) (Credential, error) {
 		return Credential{Kind: GlobalKey}, nil
 	}
 	kinds := []CredentialKind{UserToken, AccountToken}
+	ofAccount := strings.HasPrefix(login.value.Reveal(), accountTokenPrefix)
 	switch {
+	case c.account.AccountID == "" && ofAccount:
+		return Credential{Kind: AccountToken}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "verify",
+			Err: errors.New("an account API token is verified at its account, and the configuration names a zone only")}
 	case c.account.AccountID == "": // the account of a zone is not known
 		kinds = kinds[:1]
-	case strings.HasPrefix(login.value.Reveal(), accountTokenPrefix):
+	case ofAccount:
 		kinds = []CredentialKind{AccountToken, UserToken}
 	}
 	var first error

@@ -37,6 +37,7 @@ func TestVerifyCredential(t *testing.T) {
 		"nobody's":                {token: "old", refusal: 401, asked: []string{userPath, accountPath}, err: "HTTP 401"},
 		"a zone's":                {token: "old", zone: true, known: userPath, asked: []string{userPath}, kind: cloudflare.UserToken},
 		"a zone's, unknown":       {token: "old", zone: true, known: accountPath, refusal: 401, asked: []string{userPath}, err: "HTTP 401"},
+		"an account's, of a zone": {token: "cfat_x", zone: true, known: accountPath, asked: nil, err: "names a zone only"},
 		"failing":                 {token: "old", refusal: 500, asked: []string{userPath}, err: "HTTP 500"},
 	} {
 		t.Run(name, func(t *testing.T) {

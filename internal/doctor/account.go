@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -22,20 +24,6 @@ const (
 	permission = "Access: Service Tokens Write"
 )
 
-// readable reports whether a credential can be read and is of its kind.
-func (e *examination) readable(subject string, source config.SecretSource, kind config.Kind) bool {
-	_, err := source.ReadAs(context.Background(), kind) // also where time is up: it takes little
-	if err == nil {
-		return true
-	}
-	advice := "make it readable for the user that the daemon runs as; doctor must run as that user"
-	if _, malformed := errors.AsType[*config.ContentError](err); malformed {
-		advice = "correct it; nothing was sent"
-	}
-	e.add(Bad, CredentialUnreadable, subject, err.Error(), advice)
-	return false
-}
-
 // account looks at one account: its credential, what it may do, the clock and the rate limit.
 func (e *examination) account(ctx context.Context, a config.Account) {
 	subject := "accounts." + a.Name
@@ -43,7 +31,7 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	if source.IsZero() {
 		source, kind, field = a.APIKey, config.GlobalKey, ".api_key"
 	}
-	if !e.readable(subject+field, source, kind) {
+	if !e.canRead(subject+field, source, kind) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, accountTime)
@@ -62,6 +50,10 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	}
 	credential, err := client.VerifyCredential(ctx)
 	e.credential(subject+field, credential, err, listErr == nil)
+	if credential.Kind == cloudflare.UserToken {
+		e.add(Warning, CredentialUserToken, subject+field, "it is an API token of a user: it ends when that user leaves the account, and all of that user's tokens share one rate limit",
+			"use an account API token (Manage Account → Account API Tokens), which belongs to the account and has a rate limit of its own")
+	}
 	e.listing(subject, a, listed, listErr)
 	if listErr == nil {
 		e.write(subject, a)
@@ -69,6 +61,35 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	_ = client.ReadClock(ctx) // that it is not known is no finding
 	e.clock(subject, client)
 	e.budget(subject, a, client)
+}
+
+func (e *examination) exists(path string) bool {
+	_, err := e.stat(path)
+	return err == nil
+}
+
+// canRead reports whether a credential can be read, and says why it cannot. What systemd hands to the
+// unit alone says nothing about the service where this user cannot see it.
+func (e *examination) canRead(subject string, source config.SecretSource, kind config.Kind) bool {
+	_, err := source.ReadAs(context.Background(), kind) // also where time is up: it takes little
+	if err == nil {
+		return true
+	}
+	level, advice := Bad, "make it readable for the user that the daemon runs as; doctor must run as that user, or as root"
+	_, malformed := errors.AsType[*config.ContentError](err)
+	switch dir := filepath.Dir(source.File); {
+	case malformed:
+		advice = "correct it; nothing was sent"
+	case handedOver(source.File) && errors.Is(err, fs.ErrPermission):
+		level, advice = Warning, "run doctor as root: systemd lets nobody else but the service read it"
+	case handedOver(source.File) && errors.Is(err, fs.ErrNotExist) && e.exists(dir):
+		advice = "let the unit hand it over: LoadCredential=" + filepath.Base(source.File) + ":FILE; then restart it"
+	case handedOver(source.File) && errors.Is(err, fs.ErrNotExist):
+		level, advice = Warning, "nothing, if the unit does not run yet: systemd makes "+dir+" when it starts it. Run doctor as root, or with --credentials DIR, "+
+			"where DIR is the directory that LoadCredential= takes the files from"
+	}
+	e.add(level, CredentialUnreadable, subject, err.Error(), advice)
+	return false
 }
 
 // reached says why the account could not be asked at all, and then false.

@@ -11,8 +11,10 @@ package doctor
 
 import (
 	"context"
+	"io/fs"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"time"
 
@@ -53,6 +55,11 @@ type Options struct {
 	LedgerErr error
 	// StateErr is why a daemon would not start on the state directory; nil if it would.
 	StateErr error
+	// Relocations are the directories of credentials that are read in place of others. Config has
+	// them applied.
+	Relocations []Relocation
+	// User is the user that the daemon runs as; nil: found out, by the owner of the state directory.
+	User *ServiceUser
 	// LogIn has doctor log in to Vault by AppRole itself, which uses up one use of the secret_id.
 	LogIn bool
 	// AskDaemon asks a running daemon to look at Vault through its session; nil: there is no way to
@@ -65,6 +72,10 @@ type Options struct {
 	WrapTransport func(http.RoundTripper) http.RoundTripper
 	// disk asks the system about a directory; nil: diskOf.
 	disk func(dir string) disk
+	// euid is who runs this, and openAs opens a file as another user would; nil: os.Geteuid, openAs.
+	euid   func() int
+	stat   func(path string) (fs.FileInfo, error) // nil: os.Stat
+	openAs func(user ServiceUser, path string) (closed string, err error)
 }
 
 // examination is one run.
@@ -86,7 +97,17 @@ func Examine(ctx context.Context, o Options) []Finding {
 	if o.disk == nil {
 		o.disk = diskOf
 	}
+	if o.euid == nil {
+		o.euid = os.Geteuid
+	}
+	if o.stat == nil {
+		o.stat = os.Stat
+	}
+	if o.openAs == nil {
+		o.openAs = openAs
+	}
 	e := &examination{Options: o, listed: map[string]map[string]rotation.TokenFacts{}, odd: map[string]cloudflare.Listing{}}
+	e.service()
 	for _, name := range slices.Sorted(maps.Keys(o.Config.Accounts)) {
 		e.account(ctx, o.Config.Accounts[name])
 	}
@@ -124,6 +145,9 @@ type Code string
 
 // The codes, in the order in which they are looked at. docs/doctor.md explains each.
 const (
+	CredentialsElsewhere Code = "credentials_elsewhere"
+	ServiceCannotRead    Code = "service_cannot_read"
+
 	CredentialUnreadable  Code = "credential_unreadable"
 	CredentialActive      Code = "credential_active"
 	CredentialInactive    Code = "credential_inactive"
@@ -133,6 +157,7 @@ const (
 	CredentialEndsSoon    Code = "credential_ends_soon"
 	CredentialWithoutEnd  Code = "credential_without_end"
 	CredentialGlobalKey   Code = "credential_global_key"
+	CredentialUserToken   Code = "credential_user_token"
 
 	AccountUnreachable Code = "account_unreachable"
 	AccountThrottled   Code = "account_throttled"
@@ -189,6 +214,7 @@ const (
 
 	StateGood     Code = "state_good"
 	StateMissing  Code = "state_missing"
+	StateNotSeen  Code = "state_not_looked_at"
 	StateUnusable Code = "state_unusable"
 	StateOpen     Code = "state_open"
 	StateRefused  Code = "state_refused"

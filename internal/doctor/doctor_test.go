@@ -7,6 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -73,7 +74,11 @@ var ills = map[string]struct {
 		w.record(func(r *rotation.Record) { r.Failures, r.LastError = 3, "Vault is sealed" })
 	}, Warning, TokenFailing, "tokens.one", "its last 3 attempt(s) failed: Vault is sealed"},
 
-	"nothing": {func(*world) {}, Good, CredentialActive, "accounts.prod.api_token", "user API token is active until"},
+	"nothing": {func(*world) {}, Good, CredentialActive, "accounts.prod.api_token", "account API token is active until"},
+	"of a user": {func(w *world) {
+		w.account(func(a *config.Account) { a.APIToken = w.file("token", "cfut_api-token-CANARY") })
+		w.anyToken()
+	}, Warning, CredentialUserToken, "accounts.prod.api_token", "API token of a user"},
 	"credential file is gone": {func(w *world) {
 		w.account(func(a *config.Account) { a.APIToken.File = "/nonexistent/token" })
 	}, Bad, CredentialUnreadable, "accounts.prod.api_token", "no such file"},
@@ -243,6 +248,59 @@ var ills = map[string]struct {
 	"state":             {func(*world) {}, Good, StateGood, "state.dir", "1024 MiB are free"},
 	"no state":          {func(w *world) { w.remove() }, Warning, StateMissing, "state.dir", "does not exist"},
 	"no state, nowhere": {func(w *world) { w.config.State.Dir = "/nonexistent/a/b" }, Warning, StateMissing, "state.dir", "may not make it"},
+	"no state before the unit's first start": {func(w *world) {
+		w.euid = func() int { return 1000 }
+		w.config.State.Dir, w.Relocations = "/var/lib/rotatord-nonexistent", []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
+	}, Good, StateMissing, "state.dir", "systemd makes it"},
+	"state of a dynamic user": {func(w *world) {
+		w.euid = func() int { return 1000 }
+		w.stat = func(string) (fs.FileInfo, error) { return nil, fs.ErrPermission }
+	}, Warning, StateNotSeen, "state.dir", "may not enter it"},
+	"credentials before the unit's first start": {func(w *world) {
+		w.Relocations = []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
+	}, Good, CredentialsElsewhere, "credentials", "the unit does not run, so there is no /run/credentials/rotatord.service"},
+	"credentials that the command line names": {func(w *world) {
+		w.Relocations = []Relocation{{From: "/run/credentials/rotatord.service", To: "/x", Asked: true}}
+	}, Good, CredentialsElsewhere, "credentials", "as --credentials says"},
+	"credentials before the first start, as another user": {func(w *world) {
+		w.account(func(a *config.Account) { a.APIToken.File = "/run/credentials/rotatord-nonexistent.service/token" })
+	}, Warning, CredentialUnreadable, "accounts.prod.api_token", "no such file"},
+	"credential that the unit does not hand over": {func(w *world) {
+		stat := os.Stat
+		w.stat = func(path string) (fs.FileInfo, error) {
+			if path == "/run/credentials/rotatord-nonexistent.service" {
+				path = "/"
+			}
+			return stat(path)
+		}
+		w.account(func(a *config.Account) { a.APIToken.File = "/run/credentials/rotatord-nonexistent.service/token" })
+	}, Bad, CredentialUnreadable, "accounts.prod.api_token", "no such file"},
+	"file that the service cannot read": {func(w *world) {
+		w.User = &ServiceUser{UID: 64000, GID: 64000}
+		w.openAs = func(_ ServiceUser, path string) (string, error) {
+			if path == w.config.Accounts["prod"].APIToken.File {
+				return path, fs.ErrPermission
+			}
+			return "", nil
+		}
+	}, Bad, ServiceCannotRead, "accounts.prod.api_token", "and the service's user (uid 64000) cannot"},
+	"file that an unknown service cannot read": {func(w *world) {
+		w.remove()
+		w.Relocations = []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
+		w.euid = func() int { return 0 }
+		w.config.File = "/etc/hostname"
+		w.openAs = func(u ServiceUser, path string) (string, error) {
+			if u.Assumed && path == "/etc/hostname" {
+				return "/etc", fs.ErrPermission
+			}
+			return "", nil
+		}
+	}, Warning, ServiceCannotRead, "--config", "a service user without rights of its own cannot: it may not enter /etc"},
+	"file that the unit hides": {func(w *world) {
+		w.User, w.Relocations = &ServiceUser{UID: 64000, GID: 64000}, []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
+		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
+		w.config.Vault.TLS.CAFile = "/root/ca.pem"
+	}, Warning, ServiceCannotRead, "vault.tls.ca_file", "hides from the service"},
 	"state is a file": {func(w *world) {
 		w.remove()
 		if err := os.WriteFile(w.config.State.Dir, nil, 0o600); err != nil {
@@ -258,6 +316,15 @@ var ills = map[string]struct {
 	"state is not ours": {func(w *world) { w.on(disk{known: true, free: 1 << 30}) }, Bad, StateUnusable, "state.dir", "may not write"},
 	"state is full":     {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 20}) }, Bad, StateLow, "state.dir", "1 MiB are free"},
 	"state gets full":   {func(w *world) { w.on(disk{known: true, writable: true, free: 50 << 20}) }, Warning, StateLow, "state.dir", "50 MiB are free"},
+	"state of a third user": {func(w *world) {
+		w.User = &ServiceUser{UID: 64000, GID: 64000}
+		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
+		if os.Geteuid() == 0 {
+			if err := os.Chown(w.config.State.Dir, 64001, 64001); err != nil {
+				w.Fatal(err)
+			}
+		}
+	}, Bad, StateUnusable, "state.dir", "and the daemon runs as uid 64000"},
 	"state in memory": {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 30, volatile: "x"}) }, Warning, StateVolatile, "state.dir",
 		"may not survive"},
 	"state on btrfs": {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 30, copies: "btrfs"}) }, Good, StateGood, "state.dir", "On btrfs"},
@@ -431,5 +498,46 @@ func TestDiskOf(t *testing.T) {
 	}
 	if d := diskOf(filepath.Join(dir, "nosuch")); d.known {
 		t.Errorf("%+v", d)
+	}
+}
+
+// TestOpenAs tries what another user may read, with the kernel's own rules.
+func TestOpenAs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may try what another user can read")
+	}
+	dir, err := os.MkdirTemp("", "rotatord-doctor-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	make := func(name string, mode os.FileMode, gid int) string {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte("x"), 0o600), os.Chmod(path, mode), os.Chown(path, 0, gid)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	open, secret, shared, below := make("open", 0o644, 0), make("secret", 0o600, 0), make("shared", 0o640, 64001), make("closed/file", 0o644, 0)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(below), 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	user, member := ServiceUser{UID: 64000, GID: 64000}, ServiceUser{UID: 64000, GID: 64000, Groups: []int{64001}}
+	for name, test := range map[string]struct {
+		user         ServiceUser
+		path, closed string
+	}{
+		"open": {user, open, ""}, "secret": {user, secret, secret}, "of another group": {user, shared, shared}, "of its group": {member, shared, ""},
+		"below a closed directory": {user, below, filepath.Dir(below)}, "root's own group": {user, make("roots", 0o640, 0), filepath.Join(dir, "roots")},
+	} {
+		closed, err := openAs(test.user, test.path)
+		if closed != test.closed || (err != nil) != (test.closed != "") || err != nil && !errors.Is(err, fs.ErrPermission) {
+			t.Errorf("%s: %q, %v", name, closed, err)
+		}
+	}
+	if f, err := os.Open(secret); err != nil {
+		t.Errorf("this process has lost its rights: %v", err)
+	} else {
+		_ = f.Close()
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"rotatord/internal/ownpath"
 )
 
 const (
@@ -28,10 +30,14 @@ type disk struct {
 func (e *examination) state() {
 	const subject = "state.dir"
 	dir := e.Config.State.Dir
-	info, err := os.Stat(dir)
+	info, err := e.stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		e.parent(subject, dir)
+		return
+	case errors.Is(err, fs.ErrPermission) && e.euid() != 0:
+		e.add(Warning, StateNotSeen, subject, dir+" was not looked at: this user may not enter it", "run doctor as root or as the daemon's user; "+
+			"systemd keeps the state directory of a dynamic user where only root and the service may enter")
 		return
 	case err != nil:
 		e.add(Bad, StateUnusable, subject, err.Error(), "let the daemon's user reach it; doctor must run as that user")
@@ -44,6 +50,11 @@ func (e *examination) state() {
 			"chmod 0700 "+dir)
 		return
 	}
+	if owner, _, err := ownpath.Owner(dir); err == nil && e.User != nil && owner != e.User.UID && owner != 0 {
+		e.add(Bad, StateUnusable, subject, fmt.Sprintf("%s belongs to uid %d, and the daemon runs as uid %d", dir, owner, e.User.UID),
+			fmt.Sprintf("chown -R %d %s", e.User.UID, dir))
+		return
+	}
 	if e.StateErr != nil {
 		e.add(Bad, StateRefused, subject, "the daemon refuses it: "+e.StateErr.Error(), "docs/runbook.md, \"The ledger is lost\", has a line for each reason")
 		return
@@ -54,12 +65,15 @@ func (e *examination) state() {
 // parent looks at where the daemon would make the directory.
 func (e *examination) parent(subject, dir string) {
 	above := filepath.Dir(dir)
-	if info, err := os.Stat(above); err == nil && info.IsDir() && e.disk(above).writable {
+	switch info, err := os.Stat(above); {
+	case e.ofUnit() && above == "/var/lib":
+		e.add(Good, StateMissing, subject, dir+" does not exist yet: systemd makes it for the service's user when it first starts the unit (StateDirectory=)", "")
+	case err == nil && info.IsDir() && e.disk(above).writable:
 		e.add(Warning, StateMissing, subject, dir+" does not exist", "nothing, if the daemon never ran here: it makes the directory")
-		return
+	default:
+		e.add(Warning, StateMissing, subject, dir+" does not exist, and this user may not make it",
+			"make it with mode 0700 for the daemon's user, or let systemd do so")
 	}
-	e.add(Warning, StateMissing, subject, dir+" does not exist, and this user may not make it",
-		"make it with mode 0700 for the daemon's user, or let systemd do so")
 }
 
 func (e *examination) room(subject, dir string, d disk) {

@@ -77,7 +77,7 @@ func (e *examination) notTried(a config.AppRole, why string) {
 		source config.SecretSource
 		kind   config.Kind
 	}{{"role_id", a.RoleID, config.RoleID}, {"secret_id", a.SecretID, config.SecretID}} {
-		e.readable("vault.auth.approle."+part.field, part.source, part.kind)
+		e.canRead("vault.auth.approle."+part.field, part.source, part.kind)
 	}
 	e.add(Warning, VaultNotTried, "vault", "Vault was not looked at: logging in uses up one use of the secret_id, which may have no other; and "+why,
 		"run doctor beside the daemon; or with --login, if the secret_id has a use to spare")

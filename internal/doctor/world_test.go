@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	apiToken   = "api-token-CANARY"
+	apiToken   = "cfat_api-token-CANARY"
 	vaultToken = "vault-root-CANARY"
 	accountID  = cfsim.DefaultAccountID
 	otherID    = "ffffffffffffffffffffffffffffffff"
@@ -92,6 +92,15 @@ func also(at string, capabilities ...string) func(string) []string {
 		}
 		return least(path)
 	}
+}
+
+// anyToken asks a simulator that takes any API token.
+func (w *world) anyToken() {
+	w.sim = cfsim.New(cfsim.Options{SeedTokens: 2})
+	w.behave(cfsim.Behaviour{APITokenExpiresOn: time.Now().Add(90 * 24 * time.Hour)})
+	server := httptest.NewServer(w.sim)
+	w.Cleanup(server.Close)
+	w.account(func(a *config.Account) { a.BaseURL = server.URL + cfsim.BasePath })
 }
 
 func (w *world) file(name, content string) config.SecretSource {

@@ -75,6 +75,32 @@ func Handler(o Options) http.Handler {
 	return withSecurityHeaders(mux)
 }
 
+// IsProbe reports whether a request is one for /livez or /readyz, which are answered without a
+// password.
+func IsProbe(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (r.URL.Path == "/livez" || r.URL.Path == "/readyz")
+}
+
+// Probes answers /livez and /readyz for callers that gave no password where one is needed: with the
+// status, and without a word about what is wrong.
+func Probes(source Source) http.Handler {
+	short := func(checks func() []Check) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			if slices.ContainsFunc(checks(), func(c Check) bool { return !c.OK }) {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				fmt.Fprintln(w, "not ok: ask with the password to see what is wrong")
+				return
+			}
+			fmt.Fprintln(w, "ok")
+		}
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", short(source.Live))
+	mux.HandleFunc("GET /readyz", short(source.Ready))
+	return withSecurityHeaders(mux)
+}
+
 // withSecurityHeaders keeps what we serve from being framed, sniffed or cached.
 func withSecurityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -56,9 +56,9 @@ func (t *tally) count(token string, value []byte, sign int) {
 // checkLedgerFile proves that the ledger's file can be read, and reports whether there is
 // nothing in it yet. A ledger that has gone is not a new one: it knew which rotations are in
 // doubt, which graces were promised, and whose the sealed secrets are.
-func checkLedgerFile(dir string, timeout time.Duration) (isNew bool, err error) {
+func checkLedgerFile(dir string, timeout time.Duration, check func(string) error) (isNew bool, err error) {
 	path := filepath.Join(dir, fileName)
-	info, err := checkOwnFile(path)
+	info, err := checkOwnFile(path, check)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return true, checkNew(dir, "missing", usedBefore(dir))

@@ -91,7 +91,7 @@ func Open(o Options) (*Journal, error) {
 		return nil, err
 	}
 	path := filepath.Join(o.Dir, fileName)
-	isNew, err := checkLedgerFile(o.Dir, o.LockTimeout)
+	isNew, err := checkLedgerFile(o.Dir, o.LockTimeout, ownpath.Check)
 	if err != nil {
 		return nil, err
 	}
@@ -218,14 +218,14 @@ func prepareDir(dir string) error {
 	if err != nil {
 		return fmt.Errorf("the state directory: %w", err)
 	}
-	return checkDir(dir)
+	return checkDir(dir, ownpath.Check)
 }
 
-// checkDir refuses a directory that others can look into or change.
-func checkDir(dir string) error {
+// checkDir refuses a directory that others can look into or change. check says who the others are.
+func checkDir(dir string, check func(string) error) error {
 	pending := filepath.Join(dir, pendingDir)
 	for _, path := range []string{dir, pending} {
-		if err := ownpath.Check(path); err != nil {
+		if err := check(path); err != nil {
 			return fmt.Errorf("the state directory: %w", err)
 		}
 		if info, err := os.Stat(path); err == nil && !info.IsDir() {

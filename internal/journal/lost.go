@@ -73,11 +73,11 @@ func checkNew(dir, state, evidence string) error {
 
 // checkOwnFile refuses a file that is not one, or that others can change. What is not there
 // is fs.ErrNotExist.
-func checkOwnFile(path string) (fs.FileInfo, error) {
+func checkOwnFile(path string, check func(string) error) (fs.FileInfo, error) {
 	if _, err := os.Lstat(path); err != nil {
 		return nil, err
 	}
-	if err := ownpath.Check(path); err != nil {
+	if err := check(path); err != nil {
 		return nil, err
 	}
 	info, err := os.Stat(path)
@@ -100,7 +100,7 @@ func (j *Journal) mark(dir string) error {
 			return nil
 		}
 	}
-	if _, err := checkOwnFile(path); err != nil {
+	if _, err := checkOwnFile(path, ownpath.Check); err != nil {
 		return err
 	}
 	f, err := lockFile(path, lockTimeout)
@@ -146,14 +146,16 @@ func (j *Journal) Present() error {
 }
 
 // Refusal returns why no daemon would start on a state directory, as far as can be told from outside;
-// nil if nothing speaks against it, or a daemon runs. It changes nothing.
+// nil if nothing speaks against it, or a daemon runs. It changes nothing. Root may ask for a daemon of
+// another user: that one is taken to be the owner of the directory.
 func Refusal(dir string) error {
 	if _, err := os.Lstat(dir); err != nil {
 		return nil // a daemon makes it
 	}
-	err := checkDir(dir)
+	check := ownpath.AsOwner(dir)
+	err := checkDir(dir, check)
 	if err == nil {
-		_, err = checkLedgerFile(dir, inspectTimeout)
+		_, err = checkLedgerFile(dir, inspectTimeout, check)
 	}
 	if errors.Is(err, errBusy) {
 		return nil

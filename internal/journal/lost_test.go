@@ -278,3 +278,34 @@ func TestOthersMayNotWrite(t *testing.T) {
 	o.Dir += "-link"
 	_ = open(t, o)
 }
+
+// TestRefusalForAnotherUser: root looks at the state directory of a service, which is not root's, and
+// would be told that it should be.
+func TestRefusalForAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files away")
+	}
+	o := journal.Options{Dir: stateDir(t)}
+	used(t, o)
+	give := func(name string, uid int) {
+		t.Helper()
+		if err := os.Chown(filepath.Join(o.Dir, name), uid, uid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(o.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		give(e.Name(), 64000)
+	}
+	give(".", 64000)
+	if err := journal.Refusal(o.Dir); err != nil {
+		t.Errorf("all belongs to the service: %v", err)
+	}
+	give("journal.db", 64001)
+	if err := journal.Refusal(o.Dir); err == nil || !strings.Contains(err.Error(), "belongs to uid 64001") {
+		t.Errorf("the ledger belongs to a third user: %v", err)
+	}
+}

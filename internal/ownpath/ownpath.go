@@ -36,6 +36,16 @@ func current() process {
 // Where a directory is sticky, others may write to it, and still not replace what is ours.
 func Check(path string) error { return check(path, current()) }
 
+// AsOwner returns Check as it is for a process of the user that a path belongs to. Only root, who
+// looks at what belongs to a service, gets another answer than from Check.
+func AsOwner(path string) func(path string) error {
+	p := current()
+	if uid, gid, err := Owner(path); err == nil && p.uid == 0 && uid != 0 {
+		p = process{uid: uid, gid: gid}
+	}
+	return func(path string) error { return check(path, p) }
+}
+
 func check(path string, p process) error {
 	link, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

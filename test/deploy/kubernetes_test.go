@@ -26,7 +26,44 @@ import (
 )
 
 // builds are the kustomizations that are shipped to be applied.
-var builds = []string{"base", "overlays/example"}
+var builds = []string{"base", "overlays/example", withOptions}
+
+// withOptions is the example with what its comments offer.
+const withOptions = "overlays/example with all options"
+
+// files are those of deploy/kubernetes. For withOptions they have the comment signs removed.
+func files(t *testing.T, name string) filesys.FileSystem {
+	t.Helper()
+	fs := filesys.MakeFsInMemory()
+	dir, options := filepath.Join(root, "deploy/kubernetes"), 0
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		if name == withOptions && rel == "overlays/example/kustomization.yaml" {
+			content = regexp.MustCompile(`(?m)^( *)# ((components:| *- (\.\./|target:|op:)| +(patch:|path:|value:)).*)$`).ReplaceAllFunc(content, func(line []byte) []byte {
+				options++
+				return bytes.Replace(line, []byte("# "), nil, 1)
+			})
+		}
+		return fs.WriteFile("/"+rel, content)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 7; name == withOptions && options != want {
+		t.Fatalf("%d lines of options were found, want %d", options, want)
+	}
+	return fs
+}
 
 // strictDecoder refuses unknown and duplicate fields and kinds that it does not know.
 func strictDecoder(t *testing.T) runtime.Decoder {
@@ -60,7 +97,7 @@ func (m *manifests) container() *corev1.Container { return &m.pod().Spec.Contain
 func build(t *testing.T, name string) *manifests {
 	t.Helper()
 	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
-		Run(filesys.MakeFsOnDisk(), filepath.Join(root, "deploy/kubernetes", name))
+		Run(files(t, name), "/"+strings.TrimSuffix(name, " with all options"))
 	if err != nil {
 		t.Fatalf("kustomize build: %v", err)
 	}
@@ -297,7 +334,7 @@ func TestKubernetesSelectors(t *testing.T) {
 				}
 			}
 
-			if wantMonitor := name != "base"; wantMonitor != (len(m.monitors) == 1) {
+			if wantMonitor := name == withOptions; wantMonitor != (len(m.monitors) == 1) {
 				t.Fatalf("%d PodMonitors", len(m.monitors))
 			}
 			for _, monitor := range m.monitors {
@@ -403,6 +440,9 @@ func TestKubernetesVolumes(t *testing.T) {
 
 			cfg := mountedConfig(t, m)
 			files := cfg.secretFiles()
+			if name == withOptions { // as the comment says
+				files = append(files, "/etc/rotatord/credentials/vault-ca.pem")
+			}
 			slices.Sort(files)
 			slices.Sort(provided)
 			if !slices.Equal(files, provided) {

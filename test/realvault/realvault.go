@@ -43,13 +43,20 @@ var binary = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// Start makes a new Vault and waits until it is unsealed. It ends with the test.
-func Start(t testing.TB) *Vault {
+// Binary returns the path of the built server.
+func Binary(t testing.TB) string {
 	t.Helper()
 	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+// Start makes a new Vault and waits until it is unsealed. It ends with the test.
+func Start(t testing.TB) *Vault {
+	t.Helper()
+	path := Binary(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0") // to find a port that stays the same
 	if err != nil {
 		t.Fatal(err)

@@ -82,6 +82,30 @@ func TestAPIToken(t *testing.T) {
 	}
 }
 
+// TestKindsOfAPIToken: each kind is verified at its own place, and both may do the same.
+func TestKindsOfAPIToken(t *testing.T) {
+	const user, account = "/user/tokens/verify", "/accounts/" + otherAccount + "/tokens/verify"
+	s := newSDK(t, cfsim.Options{})
+	for token, want := range map[string]map[string]int{
+		"cfut_made-up": {user: 200, account: 401, tokensPath: 200},
+		"cfat_made-up": {user: 401, account: 200, tokensPath: 200},
+		"made-up":      {user: 200, account: 200, tokensPath: 200},
+	} {
+		for path, status := range want {
+			req, _ := http.NewRequestWithContext(t.Context(), "GET", "https://simulator.example"+cfsim.BasePath+path, nil)
+			req.Header.Set("Authorization", "Bearer "+token)
+			resp, err := s.checked.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = resp.Body.Close()
+			if resp.StatusCode != status {
+				t.Errorf("%s at %s: status %d, want %d", token, path, resp.StatusCode, status)
+			}
+		}
+	}
+}
+
 func TestAPITokenStatusThatIsNone(t *testing.T) {
 	r := newRig(t, cfsim.Options{})
 	r.control("PUT", "/behaviour", `{"api_token_status":"tired"}`, 400, nil)

@@ -34,6 +34,8 @@
 //   - authentication by bearer token, or by X-Auth-Email with X-Auth-Key;
 //   - verify shows whether an API token is active, disabled or expired, its expires_on and
 //     its not_before;
+//   - a token that begins with cfut_ belongs to a user and one with cfat_ to an account,
+//     and each has a verify of its own;
 //   - a token that may read service tokens and not write them is refused with 9109;
 //   - a client secret is shown in the answer to create or rotate and never again; its
 //     shape is cfast_, 40 alphanumerics and an 8-character checksum;
@@ -64,6 +66,8 @@
 //   - verify answers 200 for an API token that is disabled, expired or not valid yet, and
 //     401 with code 1000 for one that is unknown or revoked; every other call then gets
 //     403 with 9109 (*: which of them the API token is);
+//   - verify does not know a token of the other kind: 401 with code 1000; a token without
+//     a prefix is known at both;
 //   - of an application that reads a custom header, the two usual headers count where both
 //     are there;
 //   - the API's clock agrees with everybody else's (*);

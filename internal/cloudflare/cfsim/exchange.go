@@ -104,6 +104,8 @@ func (s *Simulator) authenticate(r *http.Request, op string) (credential, *reply
 			switch {
 			case only && !c.readOnly && !v.Equal(o.APIToken), status == APITokenRevoked:
 				return refuse(c)
+			case op == OpVerify && ofOtherKind(v.Reveal(), r.URL.Path):
+				return refuse(c)
 			case op == OpVerify: // tells what has become of the token
 				return c, nil
 			case !accepted, c.readOnly && !slices.Contains(readingOperations, op):
@@ -122,6 +124,19 @@ func (s *Simulator) authenticate(r *http.Request, op string) (credential, *reply
 	}
 	rep := failure(http.StatusUnauthorized, codeAuthentication, "Authentication error")
 	return credential{}, &rep
+}
+
+// The prefixes of API tokens that belong to a user and to an account.
+const (
+	userTokenPrefix    = "cfut_"
+	accountTokenPrefix = "cfat_"
+)
+
+// ofOtherKind reports whether an API token is verified at another path: those of a user below user/,
+// and those of an account below accounts/. A token without a prefix is known at both.
+func ofOtherKind(token, path string) bool {
+	ofUser := strings.HasPrefix(path, BasePath+"/user/")
+	return strings.HasPrefix(token, userTokenPrefix) && !ofUser || strings.HasPrefix(token, accountTokenPrefix) && ofUser
 }
 
 // send counts, logs and writes an answer. It counts first, so that who has the answer

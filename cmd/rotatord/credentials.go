@@ -1,0 +1,110 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"rotatord/internal/config"
+	"rotatord/internal/doctor"
+)
+
+// unitCredentials is where systemd puts the credentials of a unit while it runs, in a directory of
+// the unit's name. unitSources is where the shipped unit takes them from.
+const (
+	unitCredentials = "/run/credentials"
+	unitSources     = "/etc/rotatord/credentials"
+)
+
+// credentialPlaces are where credentials are looked for. Tests replace them.
+type credentialPlaces struct {
+	runtime, sources string
+	root             bool // this process may read the sources
+}
+
+func systemPlaces() credentialPlaces {
+	return credentialPlaces{unitCredentials, unitSources, os.Geteuid() == 0}
+}
+
+func credentialsFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "credentials", "", "`directory` to read the unit's credentials in, in place of "+unitCredentials+"/UNIT, which is there only while the unit runs "+
+		"(default, for root, and while it does not run: "+unitSources+")")
+	_ = cmd.MarkFlagDirname("credentials")
+}
+
+// relocate lets the credentials of units that do not run be read where they lie before the start:
+// in dir, or if that is empty and this is root, where the shipped unit takes them from.
+func (p credentialPlaces) relocate(c *config.Config, dir string) ([]doctor.Relocation, error) {
+	if dir != "" {
+		info, err := os.Stat(dir)
+		if err == nil && !info.IsDir() {
+			err = errors.New("it is not a directory")
+		}
+		if err != nil {
+			return nil, usagef("--credentials %s: %v", dir, err)
+		}
+	}
+	var all []doctor.Relocation
+	for _, from := range p.directories(c) {
+		r := doctor.Relocation{From: from, To: dir, Asked: dir != ""}
+		if dir == "" {
+			info, err := os.Stat(p.sources)
+			if !p.root || err != nil || !info.IsDir() || !missing(from) {
+				continue
+			}
+			r.To = p.sources
+		}
+		c.Relocate(r.From, r.To)
+		all = append(all, r)
+	}
+	if dir != "" && len(all) == 0 {
+		return nil, usagef("--credentials: %s names no file in %s/UNIT", c.File, p.runtime)
+	}
+	return all, nil
+}
+
+// directories are those of units that a configuration names credentials in.
+func (p credentialPlaces) directories(c *config.Config) []string {
+	var all []string
+	for _, f := range c.Files() {
+		if dir := filepath.Dir(f.Path); filepath.Dir(dir) == p.runtime {
+			all = append(all, dir)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// missing reports whether there is certainly nothing at path.
+func missing(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// outOfSight says of each unit's credentials that this user cannot look at them, because the unit does
+// not run, or because systemd lets the service alone do so; and which they are.
+func (p credentialPlaces) outOfSight(c *config.Config) (warnings []string, files map[string]bool) {
+	files = map[string]bool{}
+	for _, dir := range p.directories(c) {
+		why := "systemd puts them there when it starts the unit; before that run check as root, or with --credentials DIR"
+		if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) {
+			why = "systemd lets only root and the service read them: run check as root"
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		n := 0
+		for _, f := range c.Files() {
+			if filepath.Dir(f.Path) == dir {
+				files[f.Path] = true
+				n++
+			}
+		}
+		warnings = append(warnings, fmt.Sprintf("%s: %d credential(s) in %s were not looked at: %s", c.File, n, dir, why))
+	}
+	return warnings, files
+}

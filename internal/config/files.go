@@ -1,0 +1,60 @@
+package config
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+)
+
+// NamedFile is a file that the configuration names and the daemon reads.
+type NamedFile struct {
+	Field  string // where it is named, as in vault.tls.ca_file
+	Path   string
+	Secret bool // a credential: nobody but the daemon should read it
+}
+
+// Files returns all files that the daemon reads, beside the configuration and the state directory,
+// in the order of their fields.
+func (c *Config) Files() []NamedFile {
+	var all []NamedFile
+	c.eachFile(func(field string, path *string, secret bool) { all = append(all, NamedFile{field, *path, secret}) })
+	return all
+}
+
+// Relocate has what lies directly in one directory read in another one, and returns how many files
+// that are. Credentials of a systemd unit are in a directory that exists only while the unit runs.
+func (c *Config) Relocate(from, to string) (moved int) {
+	c.eachFile(func(_ string, path *string, _ bool) {
+		if filepath.Dir(*path) == from {
+			*path = filepath.Join(to, filepath.Base(*path))
+			moved++
+		}
+	})
+	return moved
+}
+
+// eachFile calls do for each file that is named.
+func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
+	visit := func(field string, path *string, secret bool) {
+		if *path != "" {
+			do(field, path, secret)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Accounts)) {
+		a := c.Accounts[name]
+		visit(join("accounts", name)+".api_token", &a.APIToken.File, true)
+		visit(join("accounts", name)+".api_key", &a.APIKey.File, true)
+		c.Accounts[name] = a
+	}
+	visit("state.identity", &c.State.Identity.File, true)
+	if role := c.Vault.Auth.AppRole; role != nil {
+		visit("vault.auth.approle.role_id", &role.RoleID.File, true)
+		visit("vault.auth.approle.secret_id", &role.SecretID.File, true)
+	}
+	if token := c.Vault.Auth.Token; token != nil {
+		visit("vault.auth.token", &token.File, true)
+	}
+	visit("vault.tls.ca_file", &c.Vault.TLS.CAFile, false)
+	visit("vault.tls.cert_file", &c.Vault.TLS.CertFile, false)
+	visit("vault.tls.key_file", &c.Vault.TLS.KeyFile, true)
+}
