@@ -89,7 +89,8 @@ var allowed = map[string][]string{
 	// The drill runs the whole daemon against the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",
 		"internal/vault/vaulttest"}, core...),
-	"cmd/rotatord": append([]string{"internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/httpapi", "internal/journal",
+	"deploy/prometheus": {},
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/httpapi", "internal/journal",
 		"internal/ownpath", "internal/smallfile", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 
