@@ -193,12 +193,15 @@ func (a *App) sinkToLookAt(mount string, next *nextSink) (name string, sink rota
 	return best.name, best.sink
 }
 
-// lookAtAccount reads the service token of the account that is due next, or looks for the one that is
-// to be made. It proves that Cloudflare can be reached and takes the credential. What only the one
-// service token lacks is left to the inventory.
+// lookAtAccount reads the service tokens of a small account, or of a larger one that which is due next, or
+// looks for the one that is to be made. It proves that Cloudflare can be reached and takes the credential.
+// What only the one service token lacks is left to the inventory.
 func (a *App) lookAtAccount(ctx context.Context, account string) error {
 	if _, failing := a.ahead.Failing(status.CheckCredential, account); failing {
 		return fmt.Errorf("%w: the credential cannot be read", precheck.ErrNothingLearned)
+	}
+	if a.lookAtSmallAccount(ctx, account) {
+		return nil
 	}
 	token, id := a.tokenToLookAt(account)
 	var err error
@@ -219,6 +222,68 @@ func (a *App) lookAtAccount(ctx context.Context, account string) error {
 		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
 	}
 	return err
+}
+
+// smallAccount is up to how many service tokens one request lists, in an answer that is not large.
+const smallAccount = 200
+
+// lookAtSmallAccount lists an account that is small, and so learns long before the next inventory that a
+// service token is disabled, gone or rotated by others. It returns false if that told nothing.
+func (a *App) lookAtSmallAccount(ctx context.Context, name string) bool {
+	account := a.accountOf(name)
+	if account == nil || !account.inventoried.Load() || account.size.Load() == 0 || account.size.Load() > smallAccount {
+		return false
+	}
+	seen := listing{whole: true, began: a.now()}
+	var err error
+	if seen.Listing, err = account.client.List(ctx); err != nil {
+		return false
+	}
+	if account.size.Store(int64(seen.Size())); a.isNews(name, seen) {
+		a.learn(ctx, name, seen)
+	}
+	a.metrics.Inventoried(name, a.now())
+	return true
+}
+
+// isNews reports whether a listing shows anything that is not known, beside when service tokens were used:
+// that moves all the time, and is written down by the inventory. Tokens whose rotation is in hand are left to
+// it as well.
+func (a *App) isNews(account string, listed listing) bool {
+	byID := make(map[string]rotation.TokenFacts, len(listed.Tokens))
+	for _, facts := range listed.Tokens {
+		byID[facts.ID] = facts
+	}
+	for _, t := range a.inForce().Tokens {
+		if t.Account != account {
+			continue
+		}
+		seen, ok := a.engine.view(t.Name)
+		if !ok || seen.record.Step != rotation.StepIdle {
+			continue
+		}
+		gone := false
+		for _, known := range []rotation.TokenFacts{seen.record.Facts, seen.record.Spare} {
+			if known.ID == "" {
+				continue
+			}
+			now, there := byID[known.ID]
+			if _, odd := listed.Odd[known.ID]; !there {
+				gone = gone || !odd
+				continue
+			}
+			if now.LastSeenAt = known.LastSeenAt; now.UpdatedAt.Before(known.UpdatedAt) { // it is older, or its times are coarser
+				now.UpdatedAt = known.UpdatedAt
+			}
+			if now != known {
+				return true
+			}
+		}
+		if gone != seen.gone {
+			return true
+		}
+	}
+	return false
 }
 
 // tokenToLookAt returns the token of an account that is due next, and its service token if there is one.

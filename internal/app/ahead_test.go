@@ -49,7 +49,7 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 			func(w *world) { w.sim.SetBehaviour(cfsim.Behaviour{}) }},
 		"Cloudflare fails": {status.CheckCloudflare, "sim", "server_error", "HTTP 502",
 			func(w *world) {
-				if err := w.sim.Inject(cfsim.Fault{Kind: cfsim.KindStatus, Status: 502, When: cfsim.Before, Operation: "get", Count: -1}); err != nil {
+				if err := w.sim.Inject(cfsim.Fault{Kind: cfsim.KindStatus, Status: 502, When: cfsim.Before, Count: -1}); err != nil {
 					w.t.Fatal(err)
 				}
 			}, func(w *world) { w.sim.ClearFaults() }},
@@ -216,3 +216,49 @@ func TestCredentialIsChecked(t *testing.T) {
 		t.Errorf("Cloudflare is said to be %+v", c)
 	}
 }
+
+// TestSmallAccountsAreListed: what has become of a service token is seen long before the next inventory, is
+// logged once, and a token that is merely used costs no write.
+func TestSmallAccountsAreListed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	disabled, gone, used := w.token("disabled", "@weekly", "1h"), w.token("gone", "@weekly", "1h"), w.token("used", "@weekly", "1h")
+	d := w.start(w.config())
+	w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK && d.status("used").Known })
+	look := func() {
+		t.Helper()
+		before := len(w.seen("list"))
+		w.eventually("the account is listed", func() bool { d.LookAhead(); return len(w.seen("list")) > before })
+	}
+	if _, err := w.sim.Edit(used.ID, cfsim.Edit{LastSeenAt: ptr(time.Now())}); err != nil {
+		t.Fatal(err)
+	}
+	look()
+	look() // the one before has come to its end
+	if seen := d.status("used").LastSeen; !seen.IsZero() {
+		t.Errorf("that the token was used is written down: %s", seen)
+	}
+	if _, err := w.sim.Edit(disabled.ID, cfsim.Edit{Enabled: ptr(false)}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.sim.Delete(gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("both are seen", func() bool {
+		d.LookAhead()
+		return slices.Equal(d.status("disabled").Troubles, []string{"disabled"}) && slices.Equal(d.status("gone").Troubles, []string{"gone"})
+	})
+	look()
+	look()
+	if lines := d.logged("the service token is disabled at Cloudflare, which refuses its secrets"); len(lines) != 1 {
+		t.Errorf("logged %d times", len(lines))
+	}
+	if c := d.check(status.CheckCloudflare); !c.OK {
+		t.Errorf("the account is fine, and the check says %+v", c)
+	}
+	if n := len(w.seen("get")); n > 2 {
+		t.Errorf("%d service tokens were asked for one by one", n)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

@@ -86,6 +86,7 @@ type account struct {
 	client      *cloudflare.Client
 	every       time.Duration // how often it is listed
 	inventoried atomic.Bool   // it was listed once
+	size        atomic.Int64  // entries of its last whole listing; 0 before that
 	stop        func(context.Context) error
 }
 

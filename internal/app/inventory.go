@@ -70,6 +70,7 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 		}
 		if err == nil {
 			retry = inventoryRetry
+			account.size.Store(int64(all.Size()))
 			a.metrics.Inventoried(name, a.now())
 		}
 		select {

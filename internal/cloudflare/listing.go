@@ -49,6 +49,9 @@ type Listing struct {
 // unreadable is how many entries are not among Tokens.
 func (l Listing) unreadable() int { return len(l.Odd) + l.Nameless }
 
+// Size counts all entries, also those that cannot be read.
+func (l Listing) Size() int { return len(l.Tokens) + l.unreadable() }
+
 // Unreadable says what cannot be read, for a log; it is empty if everything can.
 func (l Listing) Unreadable() string {
 	if l.unreadable() == 0 {
