@@ -122,7 +122,7 @@ func checkExpr(expr string, metrics map[string]metric, values map[string][]strin
 				grouping(node.VectorMatching.Include)
 			}
 		case *parser.VectorSelector:
-			if recorded[node.Name] {
+			if recorded[node.Name] || node.Name == "ALERTS" { // Prometheus's own: what is pending or firing
 				break
 			}
 			m, ok := metrics[node.Name]
