@@ -270,7 +270,7 @@ func (h *harness) play(all bool) {
 	config := filepath.Join(h.dir, "config.yaml")
 	var log lockedBuffer
 	daemon := exec.CommandContext(h.t.Context(), h.program, "run", "-c", config)
-	daemon.Stdout, daemon.Stderr = &log, &log
+	daemon.Stdout, daemon.Stderr, daemon.Env = &log, &log, environment()
 	if err := daemon.Start(); err != nil {
 		h.t.Fatal(err)
 	}
@@ -321,6 +321,9 @@ func (h *harness) play(all bool) {
 // hostileArgument has no NUL, which no argument can have.
 var hostileArgument = strings.ReplaceAll(hostile, "\x00", "")
 
+// environment is that of the programs. A binary with the race detector sleeps for a second at its end otherwise.
+func environment() []string { return append(os.Environ(), "GORACE=atexit_sleep_ms=0") }
+
 func (h *harness) await(ready func() bool) {
 	h.t.Helper()
 	for deadline := time.Now().Add(patience); !ready(); time.Sleep(20 * time.Millisecond) {
@@ -339,7 +342,7 @@ func (h *harness) command(args ...string) {
 	}
 	cmd := exec.CommandContext(ctx, h.program, args...)
 	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr, cmd.Env = &stdout, &stderr, environment()
 	err := cmd.Run()
 	name := strings.ReplaceAll(strings.Join(args[:min(len(args), 4)], " "), h.dir, "DIR")
 	if ctx.Err() != nil {
