@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -67,9 +68,7 @@ func (p *tamperer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	how := p.how
 	p.mu.Unlock()
-	for name, values := range good.Header() {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), good.Header())
 	w.Header().Del("Content-Length")
 	// What Go's client lets through in a header.
 	w.Header().Set("CF-Ray", "8f\u202e\u009b31m-FRA")

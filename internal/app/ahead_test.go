@@ -230,7 +230,7 @@ func TestSmallAccountsAreListed(t *testing.T) {
 		before := len(w.seen("list"))
 		w.eventually("the account is listed", func() bool { d.LookAhead(); return len(w.seen("list")) > before })
 	}
-	if _, err := w.sim.Edit(used.ID, cfsim.Edit{LastSeenAt: ptr(time.Now())}); err != nil {
+	if _, err := w.sim.Edit(used.ID, cfsim.Edit{LastSeenAt: new(time.Now())}); err != nil {
 		t.Fatal(err)
 	}
 	look()
@@ -238,7 +238,7 @@ func TestSmallAccountsAreListed(t *testing.T) {
 	if seen := d.status("used").LastSeen; !seen.IsZero() {
 		t.Errorf("that the token was used is written down: %s", seen)
 	}
-	if _, err := w.sim.Edit(disabled.ID, cfsim.Edit{Enabled: ptr(false)}); err != nil {
+	if _, err := w.sim.Edit(disabled.ID, cfsim.Edit{Enabled: new(false)}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.sim.Delete(gone.ID); err != nil {
@@ -260,5 +260,3 @@ func TestSmallAccountsAreListed(t *testing.T) {
 		t.Errorf("%d service tokens were asked for one by one", n)
 	}
 }
-
-func ptr[T any](v T) *T { return &v }

@@ -32,12 +32,12 @@ func pemProblem(content []byte, key bool) string {
 		wanted = "PEM private key"
 	}
 	holds := "holds no " + wanted
-	switch begin := bytes.Index(content, []byte("-----BEGIN ")); {
+	switch found := bytes.Contains(content, []byte("-----BEGIN ")); {
 	case len(bytes.TrimSpace(content)) == 0:
 		return holds + ": it is empty"
-	case begin < 0 && content[0] == 0x30:
+	case !found && content[0] == 0x30:
 		return holds + ": it is DER or PKCS#12, and must be PEM (-----BEGIN ...): convert it with openssl"
-	case begin < 0:
+	case !found:
 		return holds + ": it has no line -----BEGIN ..."
 	}
 	var other string
