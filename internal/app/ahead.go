@@ -217,11 +217,21 @@ func (a *App) lookAtAccount(ctx context.Context, account string) error {
 	switch {
 	case err == nil, errors.Is(err, rotation.ErrGone):
 		return nil
+	case a.credentialError(account) != nil: // the other check says so
+		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
 	case isIssuers && e.Class == rotation.Throttled, // it has an alert of its own
 		isIssuers && e.Status == 0 && e.Class == rotation.NotCarriedOut && ctx.Err() != nil: // it waited for the budget
 		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
 	}
 	return err
+}
+
+// credentialError is why the credential of an account cannot be read; nil if it can, or is gone.
+func (a *App) credentialError(name string) error {
+	if account := a.accountOf(name); account != nil {
+		return account.client.CredentialError()
+	}
+	return nil
 }
 
 // smallAccount is up to how many service tokens one request lists, in an answer that is not large.

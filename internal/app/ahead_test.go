@@ -209,11 +209,14 @@ func TestCredentialIsChecked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.token("ci", "@weekly", "1h")
-	w.write("cloudflare-api-token", "")
+	w.write("cloudflare-api-token", `{"token": "x"}`)
 	d := w.start(w.config())
-	w.eventually("it is seen", func() bool { d.LookAhead(); return d.check(status.CheckCredential).Detail != "" })
-	if c := d.check(status.CheckCloudflare); c.Detail != "" && !strings.Contains(c.Detail, "empty") {
+	w.eventually("it is seen", func() bool { d.LookAhead(); return d.check(status.CheckCredential).Reason == "malformed" })
+	if c := d.check(status.CheckCloudflare); c.Detail != "" {
 		t.Errorf("Cloudflare is said to be %+v", c)
+	}
+	if lines := d.logged("the next rotation could not begin: something that it needs is missing"); len(lines) != 0 {
+		t.Errorf("logged: %v", lines) // but only what the reading says
 	}
 }
 

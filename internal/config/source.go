@@ -78,6 +78,9 @@ type ContentError struct{ text string }
 
 func (e *ContentError) Error() string { return e.text }
 
+// Cause implements rotation.Cause: the label in metrics.
+func (e *ContentError) Cause() string { return "malformed" }
+
 // emptyPause is for how long a file may be empty because somebody is writing it over.
 const emptyPause = 50 * time.Millisecond
 
