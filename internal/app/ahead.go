@@ -317,6 +317,8 @@ func (a *App) Checks() []status.Check {
 	all := slices.DeleteFunc(a.ahead.Results(), func(c status.Check) bool {
 		cause, subject := "", ""
 		switch c.Name {
+		case status.CheckDiskSpace:
+			cause = status.CheckStateDirectory
 		case status.CheckSink:
 			cause = status.CheckVault
 		case status.CheckCloudflare:

@@ -140,7 +140,12 @@ func TestFullDiskIsSeenAtTheStart(t *testing.T) {
 	if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "[-] journal: ") {
 		t.Errorf("ready: %d %s", code, body)
 	}
-	w.eventually("the room is seen", func() bool { return d.check(status.CheckDiskSpace).Reason == "no_space" })
+	w.eventually("the room is seen", func() bool {
+		return slices.ContainsFunc(d.Ahead(), func(c status.Check) bool { return c.Name == status.CheckDiskSpace && c.Reason == "no_space" })
+	})
+	if got := d.troubles(); len(got) != 1 || got[0].Check.Name != status.CheckStateDirectory {
+		t.Errorf("one fault is shown as %+v", got)
+	}
 	disk.Free()
 	w.eventually("it is mended", func() bool { d.LookAhead(); return d.check(status.CheckStateDirectory).OK })
 }
