@@ -46,7 +46,14 @@ type neighbour struct {
 }
 
 func drawTraffic(t *rapid.T) traffic {
+	steady := rapid.Bool().Draw(t, "steady")
 	quota := rapid.IntRange(60, 300).Draw(t, "quota")
+	if steady {
+		// What others use is told by our own answers alone, so a request leaves every few seconds while it
+		// is not known. Beside a neighbour who never pauses that leaves room for all of its requests only if
+		// it is a small part of the quota. Cloudflare's is 1200.
+		quota = rapid.IntRange(300, 900).Draw(t, "larger quota")
+	}
 	r := traffic{Quota: quota, Limit: rapid.IntRange(quota/4, quota*5/6).Draw(t, "limit"), Seed: rapid.Uint64().Draw(t, "seed")}
 	r.Takes[0] = rapid.SampledFrom([]time.Duration{time.Millisecond, 50 * time.Millisecond, 300 * time.Millisecond}).Draw(t, "takes")
 	r.Takes[1] = r.Takes[0] * time.Duration(rapid.IntRange(1, 8).Draw(t, "up to"))
@@ -64,7 +71,7 @@ func drawTraffic(t *rapid.T) traffic {
 	for i := range r.Others { // two of them would have to know of each other
 		r.Others[i].Polite = r.Others[i].Polite && len(r.Others) == 1
 	}
-	if rapid.Bool().Draw(t, "steady") {
+	if steady {
 		r.Limit = rapid.IntRange(quota/4, quota).Draw(t, "whole limit")
 		r.Others = []neighbour{{Steady: rapid.IntRange(quota/10, quota*2/3).Draw(t, "takes")}}
 		for i := range r.Rushes {
