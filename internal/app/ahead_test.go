@@ -12,6 +12,7 @@ import (
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
 	"rotatord/internal/status"
+	"rotatord/internal/vault/vaulttest"
 )
 
 // check is what was found last about one thing; the zero Check before it was looked at.
@@ -44,6 +45,10 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 			func(w *world) { w.vault.SetPolicy(func(string) []string { return []string{"read"} }) }, func(w *world) { w.vault.SetPolicy(nil) }},
 		"the Vault token was revoked": {status.CheckSink, "vault:secret", "refused", "Vault denied permission",
 			func(w *world) { w.vault.RevokeAll() }, nil},
+		// It says that it is well, and cannot write its audit log (a public report about sys/health).
+		"Vault is unsealed and serves nothing": {status.CheckSink, "vault:secret", "server_error", "HTTP 500",
+			func(w *world) { w.vault.Inject(vaulttest.Fault{Count: 1 << 30, Reads: true, Status: 500}) },
+			func(w *world) { w.vault.ClearFaults() }},
 		"the API token was revoked": {status.CheckCloudflare, "sim", "refused", "cloudflare get: refused (HTTP 403)",
 			func(w *world) { w.sim.SetBehaviour(cfsim.Behaviour{APITokenStatus: cfsim.APITokenRevoked}) },
 			func(w *world) { w.sim.SetBehaviour(cfsim.Behaviour{}) }},
