@@ -95,7 +95,7 @@ func (s *server) handler() *http.ServeMux {
 }
 
 func (s *server) overview(tokens []status.Token) Overview {
-	o := Overview{Tokens: status.Scrubbed(tokens), Checks: s.daemon.Checks()}
+	o := Overview{Tokens: status.Scrubbed(tokens), Checks: printable.Copy(s.daemon.Checks())}
 	o.Troubles = append([]status.Trouble{}, status.Troubles(o.Tokens, o.Checks, time.Now())...)
 	o.PendingSecrets, o.PendingSince = s.daemon.Pending()
 	return o

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 	"rotatord/internal/status"
 )
 
@@ -56,7 +56,7 @@ func (e *examination) fromLedger(r rotation.Record) {
 	const start = "start the daemon, which continues the rotation"
 	because := ""
 	if r.LastError != "" {
-		because = ": " + secret.Scrub(r.LastError)
+		because = ": " + printable.Text(r.LastError)
 	}
 	switch {
 	case r.Doubt != nil || r.Step == rotation.StepIntent:
