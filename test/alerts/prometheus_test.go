@@ -18,8 +18,9 @@ import (
 
 // prometheus is a running server with the rules under test.
 type prometheus struct {
-	url   string
-	sites []*site // that it scrapes
+	url      string
+	sites    []*site   // that it scrapes
+	answered time.Time // last
 }
 
 // alert is one of /api/v1/alerts.
