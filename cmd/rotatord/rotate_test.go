@@ -58,7 +58,7 @@ func TestStatusBeginsWithTrouble(t *testing.T) {
 		{Name: "k", State: "idle", Known: true, Enabled: true, Expiry: now.Add(10 * 24 * time.Hour)},
 	}, Checks: []status.Check{
 		{Name: status.CheckVault, Stops: true, Since: now.Add(-3 * time.Minute), Reason: "sealed", Detail: "Vault is sealed"},
-		{Name: status.CheckCloudflare, Subject: "prod", Stops: true, Detail: "refused"},
+		{Name: status.CheckCloudflare, Subject: "prod", Stops: true, Reason: "refused", Detail: "refused"},
 		{Name: status.CheckDiskSpace, OK: true},
 	}}
 	o.Tokens[5].Account = "other"

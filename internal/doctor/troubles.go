@@ -13,7 +13,7 @@ import (
 )
 
 // seenHere are the kinds of trouble that doctor finds by itself, from what Cloudflare and Vault show now.
-var seenHere = []string{"gone", "disabled", "expired", "expires_very_soon", "expires_soon", "version_deletes"}
+var seenHere = []string{"gone", "disabled", "expired", "expires_very_soon", "expires_soon", "version_deletes_soon", "version_deletes"}
 
 // troubles says what is wrong with rotations: as a running daemon sees it or, if none can be asked, as the
 // ledger has it.

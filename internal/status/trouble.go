@@ -42,6 +42,7 @@ type Trouble struct {
 const (
 	expiresSoon     = 14 * 24 * time.Hour
 	expiresVerySoon = 3 * 24 * time.Hour
+	deletesSoon     = 3 * 24 * time.Hour
 	graceEnding     = 2 * time.Hour
 	dueSoon         = 6 * time.Hour
 )
@@ -95,9 +96,9 @@ var kinds = []kind{
 		func(t Token, now time.Time) bool {
 			return notDelivered(t) && graceEnds(t, now)
 		}, nil, func(t Token) time.Time { return t.GraceEnd }},
-	{"version_deletes", Critical, "a sink will delete its secret before it is rotated again",
+	{"version_deletes_soon", Critical, "a sink will delete its secret within three days, before it is rotated again",
 		"switch delete_version_after off: docs/vault.md",
-		func(t Token, _ time.Time) bool { return !t.deletes().IsZero() }, nil, Token.deletes},
+		func(t Token, now time.Time) bool { return t.deletesWithin(now, 0, deletesSoon) }, nil, Token.deletes},
 	{"expires_very_soon", Critical, "the service token expires within three days: then its clients are locked out",
 		"renew it in Cloudflare's dashboard, then set renew_before",
 		func(t Token, now time.Time) bool { return expiresWithin(t, now, 0, expiresVerySoon) }, nil, func(t Token) time.Time { return t.Expiry }},
@@ -111,6 +112,9 @@ var kinds = []kind{
 		func(t Token, _ time.Time) bool {
 			return t.Failures > 0 && t.Doubt == nil && t.Overtaken == nil && t.State != "sealed" && t.State != "intent" && t.ReissueOwed.IsZero() && !t.Endangered()
 		}, nil, nil},
+	{"version_deletes", Warning, "a sink will delete its secret before it is rotated again",
+		"switch delete_version_after off: docs/vault.md",
+		func(t Token, now time.Time) bool { return t.deletesWithin(now, deletesSoon, 0) }, nil, Token.deletes},
 	{"renewal_failing", Warning, "the service token could not be renewed before its end",
 		"rotatord status NAME has the last error",
 		func(t Token, _ time.Time) bool { return t.RenewalError != "" }, nil, func(t Token) time.Time { return t.Expiry }},
@@ -165,6 +169,14 @@ func (t Token) deletes() (first time.Time) {
 		}
 	}
 	return first
+}
+
+// deletesWithin reports whether a sink deletes what it holds more than from, and at most to, from now; 0 is no
+// bound.
+func (t Token) deletesWithin(now time.Time, from, to time.Duration) bool {
+	at := t.deletes()
+	left := at.Sub(now)
+	return !at.IsZero() && (from == 0 || left > from) && (to == 0 || left <= to)
 }
 
 // TroubleKinds returns the kinds of trouble that the token is in, the worst first; nil if none.
@@ -223,6 +235,9 @@ func rank(s Severity) int {
 // ofCheck is the trouble of a check that fails. It is critical once a rotation is due that cannot begin.
 func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Since: c.Since}
+	if c.Name == CheckCloudflare && c.Reason != "refused" {
+		trouble.ToDo = "no rotation of the account begins until Cloudflare answers: look at DNS, proxy, firewall and www.cloudflarestatus.com"
+	}
 	if !c.Stops {
 		return trouble
 	}
