@@ -241,7 +241,7 @@ const smallAccount = 200
 // service token is disabled, gone or rotated by others. It returns false if that told nothing.
 func (a *App) lookAtSmallAccount(ctx context.Context, name string) bool {
 	account := a.accountOf(name)
-	if account == nil || !account.inventoried.Load() || account.size.Load() == 0 || account.size.Load() > smallAccount {
+	if account == nil || account.size.Load() < 0 || account.size.Load() > smallAccount {
 		return false
 	}
 	seen := listing{whole: true, began: a.now()}

@@ -272,4 +272,17 @@ func TestSmallAccountsAreListed(t *testing.T) {
 	if n := len(w.seen("get")); n > 2 {
 		t.Errorf("%d service tokens were asked for one by one", n)
 	}
+	// An account that has become empty is not asked for what it does not have: that would look like a failure.
+	for _, spec := range []tokenSpec{disabled, used} {
+		if err := w.sim.Delete(spec.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.eventually("all are gone", func() bool { d.LookAhead(); return d.status("used").Gone && d.status("disabled").Gone })
+	before := len(w.seen("get"))
+	look()
+	look()
+	if n := len(w.seen("get")) - before; n != 0 {
+		t.Errorf("%d service tokens of an empty account were asked for", n)
+	}
 }

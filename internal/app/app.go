@@ -86,7 +86,7 @@ type account struct {
 	client      *cloudflare.Client
 	every       time.Duration // how often it is listed
 	inventoried atomic.Bool   // it was listed once
-	size        atomic.Int64  // entries of its last whole listing; 0 before that
+	size        atomic.Int64  // entries of its last whole listing; -1 before that
 	stop        func(context.Context) error
 }
 
@@ -261,9 +261,11 @@ func accountsOf(c *config.Config) map[string]bool {
 }
 
 func (a *App) newAccount(c config.Account) *account {
-	return &account{
+	made := &account{
 		client: cloudflare.New(c, cloudflare.Options{Observer: cloudflareReturns{a.metrics, a.returns}, Logger: a.log, Budgets: a.budgets}), every: c.InventoryEvery,
 	}
+	made.size.Store(-1)
+	return made
 }
 
 // tokens turns the configuration into what the core works with.
