@@ -20,9 +20,10 @@ import (
 )
 
 const (
-	// retryEvery is how often a check that fails is repeated, if that is sooner than its period:
-	// whoever has mended something wants to see it.
-	retryEvery = 15 * time.Second
+	// A check that fails is repeated retryShare times as often, since whoever has mended something wants
+	// to see it, but not more often than every retryMin.
+	retryShare = 4
+	retryMin   = 15 * time.Second
 	// hangsAfter is how long after its timeout a check may still run before it counts as failed.
 	hangsAfter = 5 * time.Second
 )
@@ -197,7 +198,7 @@ func (w *Watch) loop(ctx context.Context, r *running) {
 		ok := w.look(ctx, r)
 		wait := r.check.Every
 		if !ok {
-			wait = min(wait, retryEvery)
+			wait = min(wait, max(wait/retryShare, retryMin))
 		}
 		select {
 		case <-ctx.Done():
