@@ -122,8 +122,8 @@ func (a *App) mounts() []string {
 // nextSink is where the check of a mount goes on. One look is at one sink, and sinks take turns, those
 // whose tokens are due next first; one that fails is looked at until it is good.
 type nextSink struct {
-	round  map[string]bool // by token: looked at in this round
-	failed string          // the token whose sink failed last; empty if none did
+	round  map[string]bool // by place: looked at in this round
+	failed string          // the place that failed last; empty if none did
 }
 
 // lookAtSink proves that one of the sinks in a mount could be written to now. The request is the one
@@ -142,7 +142,7 @@ func (a *App) lookAtSink(ctx context.Context, mount string, next *nextSink) erro
 	}
 	_, err := sink.Preflight(ctx)
 	if err != nil && ctx.Err() == nil {
-		next.failed = name
+		next.failed = sink.Name()
 		return fmt.Errorf("%s, of token %s: %w", sink.Name(), name, err)
 	}
 	if err == nil {
@@ -162,16 +162,18 @@ func (a *App) sinkToLookAt(mount string, next *nextSink) (name string, sink rota
 	for again := false; ; again = true {
 		for _, t := range a.inForce().Tokens {
 			seen, ok := a.engine.view(t.Name)
-			if !ok || next.round[t.Name] && t.Name != next.failed {
+			if !ok {
 				continue
 			}
-			for i, s := range t.Sinks {
+			for i, s := range t.Sinks { // no two sinks are the same place
 				if i >= len(seen.token.Sinks) || "vault:"+s.Vault.Mount != mount {
 					continue
 				}
 				c := candidate{t.Name, seen.due.At, seen.token.Sinks[i]}
-				if t.Name == next.failed {
+				if place := c.sink.Name(); place == next.failed {
 					return c.name, c.sink
+				} else if next.round[place] {
+					continue
 				}
 				if best == nil || c.at.Before(best.at) {
 					best = &c
@@ -189,7 +191,7 @@ func (a *App) sinkToLookAt(mount string, next *nextSink) (name string, sink rota
 	if next.round == nil {
 		next.round = make(map[string]bool)
 	}
-	next.round[best.name] = true
+	next.round[best.sink.Name()] = true
 	return best.name, best.sink
 }
 

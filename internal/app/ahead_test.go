@@ -286,3 +286,25 @@ func TestSmallAccountsAreListed(t *testing.T) {
 		t.Errorf("%d service tokens of an empty account were asked for", n)
 	}
 }
+
+// TestEachSinkIsLookedAt: the second of a token in the same mount, too.
+func TestEachSinkIsLookedAt(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.token("ci", "@weekly", "1h")
+	c := w.config()
+	second := *c.Tokens[0].Sinks[0].Vault
+	second.Path = "access/second"
+	c.Tokens[0].Sinks = append(c.Tokens[0].Sinks, config.Sink{Vault: &second})
+	w.vault.SetPolicy(func(path string) []string {
+		if strings.Contains(path, "second") {
+			return []string{"read"}
+		}
+		return []string{"create", "read", "update"}
+	})
+	d := w.start(c)
+	w.eventually("it is seen", func() bool { d.LookAhead(); return d.check(status.CheckSink).Reason == "refused" })
+	if c := d.check(status.CheckSink); !strings.Contains(c.Detail, "access/second, of token ci") {
+		t.Errorf("%+v", c)
+	}
+}

@@ -28,7 +28,7 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.metrics.ConfigLoaded(a.now())
 	a.refusedAt.Store(nil)
 	a.ahead.Set(a.checksAhead())
-	a.ahead.LookNow() // whoever has changed something wants to see what comes of it
+	a.ahead.Again() // whoever has mended something wants to see what comes of it
 	return nil
 }
 

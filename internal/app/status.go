@@ -82,6 +82,9 @@ func (a *App) show(t config.Token) status.Token {
 			s.AccountError = err.Error()
 		}
 	}
+	for _, sink := range t.Sinks {
+		s.Mounts = append(s.Mounts, "vault:"+sink.Vault.Mount)
+	}
 	s.Troubles = s.TroubleKinds(a.engine.now())
 	return s
 }

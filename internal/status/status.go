@@ -43,6 +43,8 @@ type Token struct {
 	LastError string `json:"last_error,omitempty"`
 	// LastCause is LastError in one stable word, such as "sealed" or "no_space".
 	LastCause string `json:"last_cause,omitempty"`
+	// Mounts are where its sinks are, as the subjects of [CheckSink] have it.
+	Mounts []string `json:"mounts,omitempty"`
 	// Troubles are the kinds of trouble that the token is in, the worst first: see [Kinds].
 	Troubles []string `json:"troubles,omitempty"`
 	// AccountError is why the credential of the token's account cannot be read, so that nothing

@@ -247,7 +247,8 @@ func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 			next = earliest(next, t.Next)
 		}
 	}
-	if !next.IsZero() && next.Sub(now) <= dueSoon {
+	// A minute is what a new leader of Vault may take.
+	if !next.IsZero() && next.Sub(now) <= dueSoon && now.Sub(c.Since) >= time.Minute {
 		trouble.Severity = Critical
 	}
 	return trouble
@@ -255,7 +256,13 @@ func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 
 // concerns reports whether rotations of a token need what a check looks at.
 func concerns(c Check, t Token) bool {
-	return c.Name != CheckCloudflare && c.Name != CheckCredential || t.Account == c.Subject
+	switch c.Name {
+	case CheckCloudflare, CheckCredential:
+		return t.Account == c.Subject
+	case CheckSink:
+		return slices.Contains(t.Mounts, c.Subject)
+	}
+	return true
 }
 
 var checkToDo = map[string]string{

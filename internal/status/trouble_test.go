@@ -101,7 +101,7 @@ func TestNoTrouble(t *testing.T) {
 
 // TestChecksAreTroubles: one that stops rotations is critical once one of those is due soon.
 func TestChecksAreTroubles(t *testing.T) {
-	soon, late := status.Token{Name: "soon", Account: "a", Next: noon.Add(6 * time.Hour)}, status.Token{Name: "late", Account: "b", Next: noon.Add(6*time.Hour + time.Second)}
+	soon, late := status.Token{Name: "soon", Account: "a", Mounts: []string{"vault:a"}, Next: noon.Add(6 * time.Hour)}, status.Token{Name: "late", Account: "b", Mounts: []string{"vault:b"}, Next: noon.Add(6*time.Hour + time.Second)}
 	for _, test := range []struct {
 		check  status.Check
 		tokens []status.Token
@@ -112,11 +112,17 @@ func TestChecksAreTroubles(t *testing.T) {
 		{status.Check{Name: status.CheckCloudflare, Subject: "b", Stops: true}, []status.Token{late, soon}, status.Warning},
 		{status.Check{Name: status.CheckCloudflare, Subject: "a", Stops: true}, []status.Token{late, soon}, status.Critical},
 		{status.Check{Name: status.CheckDiskSpace}, []status.Token{soon}, status.Warning},
+		{status.Check{Name: status.CheckSink, Subject: "vault:a", Stops: true}, []status.Token{late, soon}, status.Critical},
+		{status.Check{Name: status.CheckSink, Subject: "vault:b", Stops: true}, []status.Token{late, soon}, status.Warning},
 		{status.Check{Name: status.CheckVault, Stops: true}, nil, status.Warning},
 	} {
+		test.check.Since = noon.Add(-time.Minute)
 		if all := status.Troubles(test.tokens, []status.Check{test.check}, noon); len(all) != 1 || all[0].Severity != test.want || all[0].Kind != "check" || all[0].Check.Name != test.check.Name {
 			t.Errorf("%+v: %+v", test.check, all)
 		}
+	}
+	if all := status.Troubles([]status.Token{soon}, []status.Check{{Name: status.CheckVault, Stops: true, Since: noon.Add(-59 * time.Second)}}, noon); all[0].Severity != status.Warning {
+		t.Errorf("a fault of seconds: %+v", all)
 	}
 	for _, name := range status.CheckNames {
 		all := status.Troubles(nil, []status.Check{{Name: name, Detail: "it is broken"}}, noon)
