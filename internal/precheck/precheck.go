@@ -209,13 +209,26 @@ func (w *Watch) loop(ctx context.Context, r *running) {
 	}
 }
 
+// tellThatItHangs tells of a look that goes on, unless the check was known to fail.
+func (w *Watch) tellThatItHangs(r *running) {
+	w.mu.Lock()
+	known := r.known(w.now())
+	news := !known.OK && !known.LookedAt.IsZero() && (r.result.OK || r.result.LookedAt.IsZero()) && !w.closed
+	w.mu.Unlock()
+	if news {
+		w.changed(known)
+	}
+}
+
 // look looks once, and reports whether all was well.
 func (w *Watch) look(ctx context.Context, r *running) bool {
 	w.mu.Lock()
 	r.began = w.now().UTC()
 	w.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, r.check.Timeout)
+	hangs := time.AfterFunc(r.check.Timeout+hangsAfter, func() { w.tellThatItHangs(r) })
 	err := r.check.Look(bounded)
+	hangs.Stop()
 	cancel()
 	w.mu.Lock()
 	before := r.known(w.now())

@@ -127,7 +127,8 @@ func TestHangingCheck(t *testing.T) {
 		b := &bench{t: t}
 		release := make(chan struct{})
 		b.does(func(context.Context) error { <-release; return nil })
-		b.watch = precheck.New(nil, nil)
+		var told []string
+		b.watch = precheck.New(nil, func(c status.Check) { told = append(told, c.Title()+" "+c.Reason) })
 		began := time.Now().UTC()
 		b.watch.Set([]precheck.Check{b.check(), {Name: status.CheckSink, Every: time.Minute, Timeout: time.Second, Look: func(context.Context) error { return nil }}})
 		time.Sleep(14 * time.Second)
@@ -138,6 +139,9 @@ func TestHangingCheck(t *testing.T) {
 		got, failing := b.watch.Failing(status.CheckVault, "")
 		if !failing || got.Reason != "hangs" || !got.Since.Equal(began) || got.Detail == "" {
 			t.Errorf("it hangs: %t %+v", failing, got)
+		}
+		if synctest.Wait(); len(told) != 1 || told[0] != "Vault hangs" {
+			t.Errorf("told: %q", told)
 		}
 		bounded, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

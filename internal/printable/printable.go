@@ -88,7 +88,8 @@ func shown(r rune) bool {
 	switch {
 	case r < utf8.RuneSelf:
 		return r >= ' ' && r != 0x7f || r == '\n' || r == '\t'
-	case unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r): // some of them are letters that take no room
+	case unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r), // some of them are letters that take no room
+		unicode.Is(unicode.Variation_Selector, r):
 		return false
 	}
 	return unicode.IsPrint(r) || unicode.Is(unicode.Zs, r)

@@ -194,3 +194,12 @@ func FuzzEscaped(f *testing.F) {
 		}
 	})
 }
+
+// TestVariationSelectors: two names that look the same must not be different without a sign.
+func TestVariationSelectors(t *testing.T) {
+	for given, want := range map[string]string{"tok\ufe0f": `tok\ufe0f`, "tok\ufe0ex": `tok\ufe0ex`, "tok\U000e0100": `tok\udb40\udd00`} {
+		if got := printable.Escaped(given); got != want {
+			t.Errorf("%q: %s, want %s", given, got, want)
+		}
+	}
+}
