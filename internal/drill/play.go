@@ -220,13 +220,17 @@ const near = 2 * time.Second
 // queued is how long something may wait for others that are due as well.
 const queued = 10 * time.Second
 
+// choreQueued is the same for what is done beside rotations, which comes last: on a machine that is busy with
+// many daemons ten seconds were too short, and an old service token was said not to be deleted.
+const choreQueued = 45 * time.Second
+
 // rest waits until the daemon has nothing to do for a while.
 func (st *stage) rest(ctx context.Context) error {
 	began, tried := time.Now(), st.notes.chores()
 	return st.wait(ctx, func(t status.Token) bool {
 		waited := time.Since(began)
 		switch {
-		case st.choreDue(t) && t.ReplacedError+t.RenewalError == "" && waited < queued:
+		case st.choreDue(t) && t.ReplacedError+t.RenewalError == "" && waited < choreQueued:
 			return false
 		case st.choreDue(t) && st.notes.chores()[t.Name] == tried[t.Name] && waited < near:
 			return false // not for long, since it failed before: it may wait for its back-off
