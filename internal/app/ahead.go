@@ -275,12 +275,16 @@ func (a *App) isNews(account string, listed listing) bool {
 			continue
 		}
 		gone := false
-		for _, known := range []rotation.TokenFacts{seen.record.Facts, seen.record.Spare} {
-			if known.ID == "" {
+		for _, id := range []string{seen.token.ServiceToken(seen.record), t.Partner} {
+			if id == "" { // no pair, or it is yet to be made
 				continue
 			}
-			now, there := byID[known.ID]
-			if _, odd := listed.Odd[known.ID]; !there {
+			known := seen.record.Facts
+			if known.ID != id && seen.record.Spare.ID == id {
+				known = seen.record.Spare
+			}
+			now, there := byID[id]
+			if _, odd := listed.Odd[id]; !there {
 				gone = gone || !odd
 				continue
 			}

@@ -236,6 +236,7 @@ func TestSmallAccountsAreListed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	disabled, gone, used := w.token("disabled", "@weekly", "1h"), w.token("gone", "@weekly", "1h"), w.token("used", "@weekly", "1h")
+	w.tokens = append(w.tokens, tokenSpec{Name: "never", ID: "00000000-0000-4000-8000-00000000dead", Schedule: "@weekly", Grace: "1h"})
 	d := w.start(w.config())
 	w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK && d.status("used").Known })
 	look := func() {
@@ -266,10 +267,14 @@ func TestSmallAccountsAreListed(t *testing.T) {
 	if lines := d.logged("the service token is disabled at Cloudflare, which refuses its secrets"); len(lines) != 1 {
 		t.Errorf("logged %d times", len(lines))
 	}
+	const missing = "the account has no service token with this id any more, or never had: its secret works nowhere, and its rotations fail until the configuration is corrected"
+	if lines := d.logged(missing); len(lines) != 3 { // of never at first, and with gone, which is news
+		t.Errorf("logged %d times: %v", len(lines), lines)
+	}
 	if c := d.check(status.CheckCloudflare); !c.OK {
 		t.Errorf("the account is fine, and the check says %+v", c)
 	}
-	if n := len(w.seen("get")); n > 2 {
+	if n := len(w.seen("get")); n > 4 { // the first look, and those that a listing does not have
 		t.Errorf("%d service tokens were asked for one by one", n)
 	}
 	// An account that has become empty is not asked for what it does not have: that would look like a failure.
