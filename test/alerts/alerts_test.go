@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/test/program"
 	"rotatord/test/realvault"
 )
 
@@ -28,8 +29,8 @@ func TestAlerts(t *testing.T) {
 	if !*full {
 		t.Skip("takes more than an hour at worst: run make alerts")
 	}
-	program, ruleFile := programUnderTest(t), absolute(t, *rules)
-	sites := newSites(t, program)
+	path, ruleFile := programUnderTest(t), absolute(t, *rules)
+	sites := newSites(t, path)
 	var apart []*prometheus
 	var together []*site
 	for _, s := range sites {
@@ -85,14 +86,14 @@ func absolute(t *testing.T, path string) string {
 	return path
 }
 
-func newSites(t *testing.T, program string) (sites []*site) {
+func newSites(t *testing.T, path string) (sites []*site) {
 	t.Helper()
 	shared := realvault.Start(t)
 	shared.MountKV(t, mount, 2, true)
 	wanted := strings.Split(*only, ",")
 	for _, sc := range scenarios {
 		if *only == "" || slices.Contains(wanted, sc.name) {
-			sites = append(sites, newSite(t, program, sc, shared))
+			sites = append(sites, newSite(t, path, sc, shared))
 		}
 	}
 	if len(sites) == 0 {
@@ -140,8 +141,8 @@ func follow(t *testing.T, servers []*prometheus, sites []*site) {
 		for _, p := range servers {
 			alerts, err := p.alerts()
 			if err != nil { // a loaded machine is slow; what it says later still counts
-				if now.Sub(p.answered) > patience {
-					t.Errorf("Prometheus has not answered for %s: %v", patience, err)
+				if now.Sub(p.answered) > program.Patience {
+					t.Errorf("Prometheus has not answered for %s: %v", program.Patience, err)
 					return
 				}
 				continue

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rotatord/test/program"
 )
 
 // prometheus is a running server with the rules under test.
@@ -122,11 +124,11 @@ func startPrometheus(t *testing.T, rules string, sites ...*site) *prometheus {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("the end of Prometheus's log:\n%s", tail(string(b)))
+			t.Logf("the end of Prometheus's log:\n%s", program.Tail(string(b)))
 		}
 	})
 	p := &prometheus{url: "http://" + listen, sites: sites}
-	eventually(t, "a Prometheus that is ready", func() bool {
+	program.Eventually(t, 0, "a Prometheus that is ready", func() bool {
 		code, _ := get(p.url + "/-/ready")
 		return code == http.StatusOK
 	})

@@ -1,7 +1,6 @@
 package alerts
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -13,12 +12,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"rotatord/internal/journal/disktest"
+	"rotatord/test/program"
 	"rotatord/test/realvault"
 )
 
@@ -27,24 +26,10 @@ const (
 	apiToken  = "alerts-api-token"
 	tokenID   = "5eed0000-0000-4000-8000-000000000001"
 	mount     = "secret"
-	// patience bounds every wait for something that comes by itself.
-	patience = 2 * time.Minute
 )
 
 // built is the binary of this tree.
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "rotatord-alerts-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "rotatord")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/rotatord")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building rotatord: %w\n%s", err, out)
-	}
-	return path, nil
-})
+var built = program.Rotatord("-trimpath")
 
 // tool finds a program that scripts/install-tools.sh provides.
 func tool(t *testing.T, name string) string {
@@ -65,25 +50,12 @@ func tool(t *testing.T, name string) string {
 type process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
-	mu   sync.Mutex
-	out  bytes.Buffer
+	out  program.Output
 }
 
-func (p *process) Write(b []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.Write(b)
-}
-
-func (p *process) text() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.out.String()
-}
-
-func launch(program string, args ...string) (*process, error) {
-	p := &process{cmd: exec.Command(program, args...), done: make(chan struct{})}
-	p.cmd.Stdout, p.cmd.Stderr = p, p
+func launch(path string, args ...string) (*process, error) {
+	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -123,9 +95,9 @@ func (s *site) state() string {
 }
 
 // newSite makes the surroundings of a daemon. Where the scenario leaves Vault alone it shares one.
-func newSite(t *testing.T, program string, sc scenario, shared *realvault.Vault) *site {
+func newSite(t *testing.T, path string, sc scenario, shared *realvault.Vault) *site {
 	t.Helper()
-	s := &site{scenario: sc, program: program, dir: t.TempDir(), listen: freeAddress(t), vault: shared}
+	s := &site{scenario: sc, program: path, dir: t.TempDir(), listen: freeAddress(t), vault: shared}
 	if sc.disk != "" {
 		s.disk = disktest.New(t, sc.disk, 16<<10)
 	}
@@ -145,13 +117,13 @@ func newSite(t *testing.T, program string, sc scenario, shared *realvault.Vault)
 		s.write(t, name, content)
 	}
 	var err error
-	if s.sim, err = launch(program, "sim", "--listen", "127.0.0.1:0", "--seed-tokens", "1", "--api-token", apiToken); err != nil {
+	if s.sim, err = launch(path, "sim", "--listen", "127.0.0.1:0", "--seed-tokens", "1", "--api-token", apiToken); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.sim.end(syscall.SIGKILL) })
 	base := regexp.MustCompile(`base_url:\s+(http://[0-9.:]+)/client/v4`)
-	eventually(t, "the simulator's address", func() bool {
-		if m := base.FindStringSubmatch(s.sim.text()); m != nil {
+	program.Eventually(t, 0, "the simulator's address", func() bool {
+		if m := base.FindStringSubmatch(s.sim.out.String()); m != nil {
 			s.simURL = m[1]
 		}
 		return s.simURL != ""
@@ -198,10 +170,10 @@ func (s *site) start(t *testing.T) {
 	t.Cleanup(func() {
 		s.daemon.end(syscall.SIGKILL)
 		if *logs != "" {
-			_ = os.WriteFile(filepath.Join(*logs, s.name+".log"), []byte(s.daemon.text()), 0o600)
+			_ = os.WriteFile(filepath.Join(*logs, s.name+".log"), []byte(s.daemon.out.String()), 0o600)
 		}
 	})
-	eventually(t, "readiness of "+s.name, func() bool {
+	program.Eventually(t, 0, "readiness of "+s.name, func() bool {
 		code, _ := get("http://" + s.listen + "/readyz")
 		return code == http.StatusOK
 	})
@@ -274,15 +246,3 @@ func freeAddress(t *testing.T) string {
 	t.Fatal("no free port between 20000 and 30000 was found")
 	return ""
 }
-
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if condition() {
-			return
-		}
-	}
-	t.Fatalf("did not come about within %s: %s", patience, what)
-}
-
-func tail(s string) string { return s[max(len(s)-3000, 0):] }

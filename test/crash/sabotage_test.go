@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/test/program"
 )
 
 // sabotage makes a round go wrong in a way that the oracle has to find. The zero sabotage does
@@ -168,7 +169,7 @@ func (w *world) script(method, path, body string) {
 // forgetDoubts removes what raises a doubt from all logs.
 func (w *world) forgetDoubts() {
 	for i, log := range w.logs {
-		kept := &output{}
+		kept := &program.Output{}
 		for l := range strings.Lines(log.String()) {
 			if !strings.Contains(l, `"result":"in_doubt"`) && !strings.Contains(l, inDoubtAtStart) {
 				fmt.Fprint(kept, l)
@@ -181,7 +182,7 @@ func (w *world) forgetDoubts() {
 // blameCloudflare has the log say of a lost answer that none came.
 func (w *world) blameCloudflare() {
 	for i, log := range w.logs {
-		blamed := &output{}
+		blamed := &program.Output{}
 		fmt.Fprint(blamed, strings.ReplaceAll(log.String(), `"reason":"sealed_lost"`, `"reason":"outcome_unknown"`))
 		w.logs[i] = blamed
 	}

@@ -1,7 +1,6 @@
 package crash
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -21,22 +20,11 @@ import (
 	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/test/program"
 )
 
 // binary is the daemon with failpoints, built once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "rotatord-crash-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "rotatord")
-	cmd := exec.Command("go", "build", "-tags", "failpoint", "-o", path, "./cmd/rotatord")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building rotatord: %w\n%s", err, out)
-	}
-	return path, nil
-})
+var binary = program.Rotatord("-tags", "failpoint")
 
 // subject is one token of the configuration.
 type subject struct {
@@ -75,7 +63,7 @@ type world struct {
 	proxy    *proxy
 	proxyURL string
 	subjects []subject
-	logs     []*output // of each incarnation
+	logs     []*program.Output // of each incarnation
 	lives    []*process
 	excused  []string // refusals that were due to the machine
 	close    func()
@@ -93,23 +81,6 @@ type world struct {
 	refusedSince map[string]time.Time // by token
 	longestRun   time.Duration        // of refusals after a single lost answer
 	wrong        []string             // what a round has found before the oracle is asked
-}
-
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 // every is the schedule of all tokens.
@@ -231,7 +202,7 @@ func (w *world) humanWrite(apiPath string) {
 // process is one incarnation of the daemon.
 type process struct {
 	cmd  *exec.Cmd
-	log  *output
+	log  *program.Output
 	done chan struct{}
 	died time.Time // once done is closed
 }
@@ -242,7 +213,7 @@ func (w *world) start(failpoints string) *process {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	p := &process{cmd: exec.Command(path, "run", "--config", w.config()), log: &output{}, done: make(chan struct{})}
+	p := &process{cmd: exec.Command(path, "run", "--config", w.config()), log: &program.Output{}, done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.Env = append(os.Environ(), "ROTATORD_FAILPOINTS="+failpoints)
 	if err := p.cmd.Start(); err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"rotatord/test/program"
 )
 
 // truth is what the simulator knows of a service token.
@@ -156,7 +158,7 @@ func TestCare(t *testing.T) {
 	w.behind(t, http.MethodPut, "tokens/"+w.tokenID(ending), fmt.Sprintf(`{"expires_at":%q}`, time.Now().Add(1000*time.Hour).UTC().Format(time.RFC3339)))
 	d := w.run(t)
 	w.tended(t, d, adopted, taken)
-	eventually(t, 10*time.Second, "one that is about to end is renewed", func() bool {
+	program.Eventually(t, 10*time.Second, "one that is about to end is renewed", func() bool {
 		for _, token := range w.serviceTokens(t, "seeded-0003") {
 			return time.Until(token.ExpiresAt) > 8700*time.Hour
 		}
@@ -173,7 +175,7 @@ func TestCare(t *testing.T) {
 	d = w.refuse(t, d, refused)
 
 	for _, name := range []string{gone, off, outside, healed} {
-		eventually(t, 10*time.Second, "an inventory", func() bool { return d.token(t, name).Known })
+		program.Eventually(t, 10*time.Second, "an inventory", func() bool { return d.token(t, name).Known })
 	}
 	w.behind(t, http.MethodDelete, "tokens/"+w.tokenID(gone), "")
 	w.behind(t, http.MethodPut, "tokens/"+w.tokenID(off), `{"enabled":false}`)
@@ -181,7 +183,7 @@ func TestCare(t *testing.T) {
 		w.behind(t, http.MethodPost, "tokens/"+w.tokenID(name)+"/rotate", `{"grace":"0s"}`)
 	}
 	d = w.again(t, d)
-	eventually(t, 10*time.Second, "the alarms", func() bool {
+	program.Eventually(t, 10*time.Second, "the alarms", func() bool {
 		m := get(t, d.url+"/metrics")
 		return metric(m, `rotatord_token_gone{token="`+gone+`"}`) == 1 && metric(m, `rotatord_token_enabled{token="`+off+`"}`) == 0 &&
 			metric(m, `rotatord_token_enabled{token="`+plain+`"}`) == 1 && metric(m, `rotatord_token_out_of_band_rotations_total{token="`+outside+`"}`) == 1
@@ -189,7 +191,7 @@ func TestCare(t *testing.T) {
 	if s := d.token(t, outside); s.RotatedOutside.IsZero() || w.works(t, outside) {
 		t.Errorf("%+v", s)
 	}
-	eventually(t, 10*time.Second, "a rotation that makes up for somebody else's", func() bool {
+	program.Eventually(t, 10*time.Second, "a rotation that makes up for somebody else's", func() bool {
 		return w.works(t, healed) && d.token(t, healed).RotatedOutside.IsZero()
 	})
 	w.names = []string{plain, refused, healed}
@@ -202,11 +204,11 @@ func TestCare(t *testing.T) {
 // tended waits for what is to be there after any start.
 func (w *world) tended(t *testing.T, d *daemon, adopted, taken string) {
 	t.Helper()
-	eventually(t, 15*time.Second, "service tokens that are made", func() bool {
+	program.Eventually(t, 15*time.Second, "service tokens that are made", func() bool {
 		return w.works(t, "ci") && d.token(t, "ci").State == "idle" && w.works(t, "edge") && d.token(t, "edge").State == "idle"
 	})
-	eventually(t, 10*time.Second, "one that is adopted", func() bool { return d.token(t, adopted).TokenID == w.tokenID(adopted) })
-	eventually(t, 10*time.Second, "one that is not", func() bool { return strings.Contains(d.token(t, taken).LastError, "adopt: true") })
+	program.Eventually(t, 10*time.Second, "one that is adopted", func() bool { return d.token(t, adopted).TokenID == w.tokenID(adopted) })
+	program.Eventually(t, 10*time.Second, "one that is not", func() bool { return strings.Contains(d.token(t, taken).LastError, "adopt: true") })
 	if made := w.serviceTokens(t, "ci-deploy"); len(made) != 1 || made[0].ID != d.token(t, "ci").TokenID {
 		t.Errorf("%+v", made)
 	}
@@ -261,13 +263,13 @@ func (w *world) refuse(t *testing.T, d *daemon, name string) *daemon {
 	w.says(t, 1, "refused where it was tried", "rotate", name)
 	before := w.stats(t).Rotations[w.tokenID(name)]
 	d = w.again(t, d)
-	eventually(t, 10*time.Second, "a refused secret", func() bool {
+	program.Eventually(t, 10*time.Second, "a refused secret", func() bool {
 		s := d.token(t, name)
 		return s.State == "stored" && s.Verification != nil && s.Verification.Refused
 	})
 	w.says(t, 1, "is in progress", "revoke-previous", name)
 	w.says(t, 0, "", "resolve", name, "--accept")
-	eventually(t, 10*time.Second, "the end of the rotation", func() bool { return d.token(t, name).State == "idle" })
+	program.Eventually(t, 10*time.Second, "the end of the rotation", func() bool { return d.token(t, name).State == "idle" })
 	if s := d.token(t, name); !strings.Contains(s.Unverified, "operator") || w.stats(t).Rotations[w.tokenID(name)] != before {
 		t.Errorf("%+v, %d rotations", s, w.stats(t).Rotations[w.tokenID(name)])
 	}
@@ -298,7 +300,7 @@ func TestLeakedVault(t *testing.T) {
 	}
 	w.inject(t, `{"operation":"rotate","kind":"delay","when":"after","delay":"150ms","count":-1}`)
 	w.says(t, 0, "token(s) of prod are to be rotated", "rotate", "--all", "--account", "prod", "--revoke-now", "--detach")
-	eventually(t, 20*time.Second, "a part of it", func() bool { return w.stats(t).rotations() >= n+n/3 })
+	program.Eventually(t, 20*time.Second, "a part of it", func() bool { return w.stats(t).rotations() >= n+n/3 })
 	d.kill()
 	<-d.done
 	var done []string
@@ -317,7 +319,7 @@ func TestLeakedVault(t *testing.T) {
 	}
 	w.says(t, 1, "", "rotate", "--all", "--account", "prod", "--revoke-now") // nobody is there
 	d = w.run(t)
-	eventually(t, 30*time.Second, "the rest, without another word", func() bool {
+	program.Eventually(t, 30*time.Second, "the rest, without another word", func() bool {
 		return !strings.Contains(get(t, d.url+"/api/v1/tokens"), `"order":`)
 	})
 	stats := w.stats(t)

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"rotatord/test/program"
 )
 
 // consumers read each secret from Vault and present it to the application, without pause,
@@ -62,7 +64,7 @@ func TestAMinuteOfRotations(t *testing.T) {
 	}
 	w := newWorld(t, options{tokens: 20, schedule: "@every 2s", grace: time.Second})
 	d := w.run(t)
-	eventually(t, 20*time.Second, "a first secret for every token", func() bool {
+	program.Eventually(t, 20*time.Second, "a first secret for every token", func() bool {
 		for _, name := range w.names {
 			if _, _, ok := w.stored(t, name); !ok {
 				return false
@@ -84,7 +86,7 @@ func TestAMinuteOfRotations(t *testing.T) {
 	// simulator nothing happened, and what was in flight has ended in one of the tries.
 	var exposition string
 	var s stats
-	eventually(t, 20*time.Second, "metrics that count what happened", func() bool {
+	program.Eventually(t, 20*time.Second, "metrics that count what happened", func() bool {
 		before := w.stats(t)
 		exposition = get(t, d.url+"/metrics")
 		s = w.stats(t)
@@ -136,7 +138,7 @@ func TestStopInTheMiddle(t *testing.T) {
 	for round := range 3 {
 		d := w.run(t)
 		before := w.stats(t).rotations()
-		eventually(t, 30*time.Second, "a request in flight", func() bool { return w.stats(t).rotations() > before })
+		program.Eventually(t, 30*time.Second, "a request in flight", func() bool { return w.stats(t).rotations() > before })
 		if code := d.terminate(t); code != 0 {
 			t.Errorf("round %d: exit code %d", round, code)
 		}
@@ -148,7 +150,7 @@ func TestStopInTheMiddle(t *testing.T) {
 	// Once more to its end, so that all is settled.
 	d := w.run(t)
 	before := w.stats(t)
-	eventually(t, 30*time.Second, "another rotation of every token", func() bool {
+	program.Eventually(t, 30*time.Second, "another rotation of every token", func() bool {
 		now := w.stats(t)
 		for _, name := range w.names {
 			if now.Rotations[w.tokenID(name)] == before.Rotations[w.tokenID(name)] {
@@ -197,13 +199,13 @@ func TestKilled(t *testing.T) {
 	for range rounds {
 		d := w.run(t)
 		before := w.stats(t).rotations()
-		eventually(t, 30*time.Second, "rotations", func() bool { return w.stats(t).rotations() > before+3 })
+		program.Eventually(t, 30*time.Second, "rotations", func() bool { return w.stats(t).rotations() > before+3 })
 		d.kill()
 		<-d.done
 	}
 	d := w.run(t)
 	before := w.stats(t)
-	eventually(t, 60*time.Second, "another rotation of every token", func() bool {
+	program.Eventually(t, 60*time.Second, "another rotation of every token", func() bool {
 		now := w.stats(t)
 		for _, name := range w.names {
 			if now.Rotations[w.tokenID(name)] < before.Rotations[w.tokenID(name)]+2 {
@@ -226,10 +228,10 @@ func TestVaultAway(t *testing.T) {
 	}
 	w := newWorld(t, options{tokens: 10, schedule: "@every 2s", grace: time.Second})
 	d := w.run(t)
-	eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 10 })
+	program.Eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 10 })
 	w.vault.Kill()
 	var stuck stats // what was in hand gets stuck within seconds
-	eventually(t, 20*time.Second, "no request for two seconds", func() bool {
+	program.Eventually(t, 20*time.Second, "no request for two seconds", func() bool {
 		stuck = w.stats(t)
 		time.Sleep(2 * time.Second)
 		return w.stats(t).requests("rotate") == stuck.requests("rotate")
@@ -242,7 +244,7 @@ func TestVaultAway(t *testing.T) {
 		t.Errorf("%d rotate requests were sent while Vault was away", now.requests("rotate")-stuck.requests("rotate"))
 	}
 	w.vault.Resume(t)
-	eventually(t, time.Minute, "another rotation of every token", func() bool {
+	program.Eventually(t, time.Minute, "another rotation of every token", func() bool {
 		now := w.stats(t)
 		for _, name := range w.names {
 			if now.Rotations[w.tokenID(name)] == stuck.Rotations[w.tokenID(name)] {
@@ -264,9 +266,9 @@ func TestVaultAway(t *testing.T) {
 func TestThrottled(t *testing.T) {
 	w := newWorld(t, options{tokens: 5, schedule: "@every 2s", grace: time.Second})
 	d := w.run(t)
-	eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 5 })
+	program.Eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 5 })
 	w.inject(t, `{"operation":"rotate","kind":"status","status":429,"retry_after":15,"count":1}`)
-	eventually(t, 20*time.Second, "the 429", func() bool { return w.stats(t).Requests["rotate"]["429"] == 1 })
+	program.Eventually(t, 20*time.Second, "the 429", func() bool { return w.stats(t).Requests["rotate"]["429"] == 1 })
 	throttled := time.Now()
 	time.Sleep(300 * time.Millisecond) // requests that were under way at that moment
 	before := w.stats(t)
@@ -274,7 +276,7 @@ func TestThrottled(t *testing.T) {
 	if now := w.stats(t); now.requests("rotate") != before.requests("rotate") || now.requests("list") != before.requests("list") {
 		t.Errorf("requests were sent within Retry-After: %v, then %v", before.Requests, now.Requests)
 	}
-	eventually(t, 20*time.Second, "another rotation of every token", func() bool {
+	program.Eventually(t, 20*time.Second, "another rotation of every token", func() bool {
 		now := w.stats(t)
 		for _, name := range w.names {
 			if now.Rotations[w.tokenID(name)] == before.Rotations[w.tokenID(name)] {
@@ -314,7 +316,7 @@ func TestNoSecretLeaves(t *testing.T) {
 	d := w.run(t)
 	var seen strings.Builder
 	secrets := map[string]bool{old: true}
-	eventually(t, 60*time.Second, "three rotations of every token", func() bool {
+	program.Eventually(t, 60*time.Second, "three rotations of every token", func() bool {
 		for _, path := range []string{"/metrics", "/", "/livez", "/readyz?verbose", "/api/v1/tokens", "/api/v1/tokens/token-01", "/nowhere"} {
 			seen.WriteString(get(t, d.url+path))
 		}

@@ -4,7 +4,6 @@ package e2e
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -15,12 +14,12 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"rotatord/internal/secret"
+	"rotatord/test/program"
 	"rotatord/test/realvault"
 )
 
@@ -29,48 +28,15 @@ const (
 	apiToken  = "e2e-api-token"
 )
 
-// patience bounds every wait for something that is to happen. It is far longer than that takes on a
-// loaded machine: only a program that hangs reaches it.
-const patience = 2 * time.Minute
-
 // binary is built once.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "rotatord-e2e-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "rotatord")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", path, "./cmd/rotatord")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building rotatord: %w\n%s", err, out)
-	}
-	return path, nil
-})
+var binary = program.Rotatord("-trimpath")
 
 // process is a running program whose output is kept.
 type process struct {
 	cmd  *exec.Cmd
-	out  output
-	errs output
+	out  program.Output
+	errs program.Output
 	done chan struct{}
-}
-
-type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.b.String()
 }
 
 func start(t *testing.T, args ...string) *process { return startWith(t, nil, args...) }
@@ -102,13 +68,11 @@ func (p *process) terminate(t *testing.T) int {
 	}
 	select {
 	case <-p.done:
-	case <-time.After(patience):
-		t.Fatalf("did not stop within 2 min of SIGTERM; its log ends with\n%s", tail(p.errs.String()))
+	case <-time.After(program.Patience):
+		t.Fatalf("did not stop within 2 min of SIGTERM; its log ends with\n%s", program.Tail(p.errs.String()))
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
-
-func tail(s string) string { return s[max(len(s)-3000, 0):] }
 
 // world is a Vault, a simulator, and a configuration for both.
 type world struct {
@@ -139,7 +103,7 @@ func newWorld(t *testing.T, o options) *world {
 	sim := start(t, "sim", "--listen", "127.0.0.1:0", "--seed-tokens", fmt.Sprint(o.tokens), "--api-token", apiToken,
 		"--rate-limit", fmt.Sprint(cmp.Or(o.limit, 1200)))
 	base := regexp.MustCompile(`base_url:\s+(http://[0-9.:]+)/client/v4`)
-	eventually(t, 10*time.Second, "the simulator's address", func() bool {
+	program.Eventually(t, 10*time.Second, "the simulator's address", func() bool {
 		if m := base.FindStringSubmatch(sim.out.String()); m != nil {
 			w.sim = m[1]
 		}
@@ -192,7 +156,7 @@ type daemon struct {
 func (w *world) run(t *testing.T, env ...string) *daemon {
 	t.Helper()
 	d := &daemon{process: startWith(t, env, "run", "--config", w.config)}
-	eventually(t, 20*time.Second, "the daemon's address", func() bool {
+	program.Eventually(t, 20*time.Second, "the daemon's address", func() bool {
 		for _, l := range d.log(t) {
 			if l.Msg == "rotatord is running" {
 				d.url = "http://" + l.Address
@@ -205,7 +169,7 @@ func (w *world) run(t *testing.T, env ...string) *daemon {
 		}
 		return d.url != ""
 	})
-	eventually(t, 20*time.Second, "readiness", func() bool { return d.status(t, "/readyz") == http.StatusOK })
+	program.Eventually(t, 20*time.Second, "readiness", func() bool { return d.status(t, "/readyz") == http.StatusOK })
 	return d
 }
 
@@ -379,17 +343,4 @@ func (w *world) agree(t *testing.T) {
 			t.Errorf("%s: Vault holds %s, Cloudflare %s", name, got, truth[w.tokenID(name)])
 		}
 	}
-}
-
-// eventually waits for a condition. within is what it takes on a quiet machine at most; a loaded one
-// has patience.
-func eventually(t *testing.T, within time.Duration, what string, condition func() bool) {
-	t.Helper()
-	within = max(within, patience)
-	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if condition() {
-			return
-		}
-	}
-	t.Fatalf("did not come about within %s: %s", within, what)
 }

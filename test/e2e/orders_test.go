@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rotatord/test/program"
 )
 
 // command runs the binary against the daemon of a world, and returns its output and exit code.
@@ -60,7 +62,7 @@ func (w *world) reload(t *testing.T, d *daemon, message string, change func(stri
 	if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, message, func() bool { return said() > before })
+	program.Eventually(t, 10*time.Second, message, func() bool { return said() > before })
 }
 
 const (
@@ -83,7 +85,7 @@ func (w *world) still(t *testing.T, why string) {
 func (w *world) going(t *testing.T, name string) {
 	t.Helper()
 	before := w.stats(t).Rotations[w.tokenID(name)]
-	eventually(t, 20*time.Second, "two more rotations of "+name, func() bool { return w.stats(t).Rotations[w.tokenID(name)] >= before+2 })
+	program.Eventually(t, 20*time.Second, "two more rotations of "+name, func() bool { return w.stats(t).Rotations[w.tokenID(name)] >= before+2 })
 }
 
 // TestOrders pauses, kills, rotates by hand, resumes, reloads and freezes a daemon whose

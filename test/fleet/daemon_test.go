@@ -17,22 +17,11 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/test/program"
 )
 
 // binary is built once, with the points at which a test may stop it.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "rotatord-fleet-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "rotatord")
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "failpoint", "-o", path, "./cmd/rotatord")
-	cmd.Dir = "../.."
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building rotatord: %w\n%s", err, out)
-	}
-	return path, nil
-})
+var binary = program.Rotatord("-trimpath", "-tags", "failpoint")
 
 // daemon is rotatord, with one service token for each credential or with two.
 type daemon struct {
@@ -87,7 +76,7 @@ tokens:
 
 func (d *daemon) start(t *testing.T) {
 	t.Helper()
-	program, err := binary()
+	path, err := binary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +88,7 @@ func (d *daemon) start(t *testing.T) {
 	go func() {
 		defer close(d.ended)
 		for {
-			if err := d.runOnce(program, config); err != nil {
+			if err := d.runOnce(path, config); err != nil {
 				t.Error(err)
 				return
 			}
@@ -125,8 +114,8 @@ func (d *daemon) isStopping() bool {
 }
 
 // runOnce runs the daemon until it ends, for whatever reason.
-func (d *daemon) runOnce(program, config string) error {
-	cmd := exec.Command(program, "run", "--config", config)
+func (d *daemon) runOnce(path, config string) error {
+	cmd := exec.Command(path, "run", "--config", config)
 	if d.w.scenario.killed == unsealed {
 		cmd.Env = append(os.Environ(), "ROTATORD_FAILPOINTS=rotate.after=sleep:200ms")
 	}
@@ -213,7 +202,7 @@ func (d *daemon) stopNoMore(signal os.Signal) {
 // stop waits until no secret waits for delivery, and sends SIGTERM.
 func (d *daemon) stop(t *testing.T) {
 	t.Helper()
-	eventually(t, 30*time.Second, "a daemon with no secret in hand", func() bool {
+	program.Eventually(t, 30*time.Second, "a daemon with no secret in hand", func() bool {
 		d.mu.Lock()
 		url := d.url
 		d.mu.Unlock()

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rotatord/internal/secret"
+	"rotatord/test/program"
 )
 
 // The flags of TestOutages. `make outages` sets them.
@@ -338,7 +339,7 @@ func (o *outages) disturb(t *testing.T) {
 			starts := d.startCount()
 			d.kill()
 			o.w.kills++
-			eventually(t, 10*time.Second, "a daemon that runs again", func() bool { return d.startCount() > starts })
+			program.Eventually(t, 10*time.Second, "a daemon that runs again", func() bool { return d.startCount() > starts })
 		} else {
 			s.what = "Vault"
 			o.w.vault.Kill()

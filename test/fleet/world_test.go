@@ -251,19 +251,3 @@ func (w *world) admitted(t *testing.T, name string) bool {
 	}
 	return status == http.StatusOK
 }
-
-// patience bounds every wait for something that is to happen, on a loaded machine.
-const patience = 2 * time.Minute
-
-// eventually waits for a condition. within is what it takes on a quiet machine at most; a loaded one
-// has patience.
-func eventually(t *testing.T, within time.Duration, what string, condition func() bool) {
-	t.Helper()
-	within = max(within, patience)
-	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if condition() {
-			return
-		}
-	}
-	t.Fatalf("did not come about within %s: %s", within, what)
-}

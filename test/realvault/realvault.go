@@ -11,11 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
+
+	"rotatord/test/program"
 )
 
 // Vault is one server with its storage.
@@ -30,18 +31,7 @@ type Vault struct {
 }
 
 // binary is built once for each test process.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "vaultd-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "vaultd")
-	out, err := exec.Command("go", "build", "-o", path, "rotatord/test/vaultd").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("building vaultd: %w\n%s", err, out)
-	}
-	return path, nil
-})
+var binary = program.Build("vaultd", "rotatord/test/vaultd", "")
 
 // Binary returns the path of the built server.
 func Binary(t testing.TB) string {
