@@ -30,6 +30,7 @@ import (
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
 	"rotatord/internal/sink"
+	"rotatord/internal/status"
 	"rotatord/internal/vault"
 )
 
@@ -111,7 +112,7 @@ func New(o Options) (*App, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	a.returns = newReturns(a.now, func() { a.engine.hurry(); a.ahead.Again() })
+	a.returns = newReturns(a.now, func() { a.engine.hurry(); a.ahead.LookNow(status.Check.Fails) })
 	a.ahead = precheck.New(a.now, a.toldOf)
 	a.started = a.now()
 	if err := a.build(); err != nil {

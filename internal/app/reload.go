@@ -11,6 +11,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
+	"rotatord/internal/status"
 )
 
 // Reload takes a new configuration while the daemon runs: tokens may come, go and change,
@@ -28,7 +29,7 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.metrics.ConfigLoaded(a.now())
 	a.refusedAt.Store(nil)
 	a.ahead.Set(a.checksAhead())
-	a.ahead.Again() // whoever has mended something wants to see what comes of it
+	a.ahead.LookNow(status.Check.Fails) // whoever has mended something wants to see what comes of it
 	return nil
 }
 

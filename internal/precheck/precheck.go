@@ -129,19 +129,12 @@ func (w *Watch) Close(ctx context.Context) error {
 	}
 }
 
-// LookNow has all checks looked at now.
-func (w *Watch) LookNow() { w.wake(func(*running) bool { return true }) }
-
-// Again has those looked at now that fail: something that was missing may be back.
-func (w *Watch) Again() {
-	w.wake(func(r *running) bool { return !r.result.OK && !r.result.LookedAt.IsZero() })
-}
-
-func (w *Watch) wake(fit func(*running) bool) {
+// LookNow has those checks looked at now whose last result fits.
+func (w *Watch) LookNow(fits func(status.Check) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, r := range w.running {
-		if fit(r) {
+		if fits(r.result) {
 			select {
 			case r.again <- struct{}{}:
 			default:
@@ -175,7 +168,7 @@ func (w *Watch) Failing(name, subject string) (status.Check, bool) {
 		return status.Check{}, false
 	}
 	result := r.known(w.now())
-	return result, !result.OK && !result.LookedAt.IsZero()
+	return result, result.Fails()
 }
 
 // known is the last result, or that the look which is under way hangs. The caller holds the lock.
@@ -184,7 +177,7 @@ func (r *running) known(now time.Time) status.Check {
 	if r.began.IsZero() || now.Sub(r.began) < r.check.Timeout+hangsAfter {
 		return result
 	}
-	if result.OK || result.LookedAt.IsZero() {
+	if !result.Fails() {
 		result.Since = r.began
 	}
 	result.OK, result.LookedAt, result.Reason = false, now.UTC(), "hangs"
@@ -213,7 +206,7 @@ func (w *Watch) loop(ctx context.Context, r *running) {
 func (w *Watch) tellThatItHangs(r *running) {
 	w.mu.Lock()
 	known := r.known(w.now())
-	news := !known.OK && !known.LookedAt.IsZero() && (r.result.OK || r.result.LookedAt.IsZero()) && !w.closed
+	news := known.Fails() && !r.result.Fails() && !w.closed
 	w.mu.Unlock()
 	if news {
 		w.changed(known)
@@ -240,17 +233,14 @@ func (w *Watch) look(ctx context.Context, r *running) bool {
 	after := status.Check{Name: r.check.Name, Subject: r.check.Subject, Stops: r.check.Stops, LookedAt: w.now().UTC(), OK: err == nil}
 	if err != nil {
 		after.Reason, after.Detail, after.Since = rotation.CauseOf(err), printable.Text(err.Error()), after.LookedAt
-		if !before.OK && !before.LookedAt.IsZero() {
+		if before.Fails() {
 			after.Since = before.Since
 		}
 	}
 	r.result = after
 	w.mu.Unlock()
-	// At first all is taken to be well, so that only a fault is news.
-	if wasOK := before.OK || before.LookedAt.IsZero(); after.OK != wasOK || after.Reason != before.Reason {
-		if before.LookedAt.IsZero() && after.OK {
-			return true
-		}
+	// Before the first look all is taken to be well, so that only a fault is news.
+	if after.Fails() != before.Fails() || after.Reason != before.Reason {
 		w.changed(after)
 	}
 	return after.OK

@@ -86,18 +86,18 @@ func TestFaultIsSeenAndEnds(t *testing.T) {
 		b.is(syscall.EROFS)
 		b.after(15*time.Second, status.Check{Since: since, Reason: "read_only", Detail: syscall.EROFS.Error()})
 		b.is(nil)
-		b.watch.Again()
+		b.watch.LookNow(status.Check.Fails)
 		b.after(0, status.Check{OK: true})
 		if diff := cmp.Diff([]string{"Vault false no_space", "Vault false read_only", "Vault true "}, b.told); diff != "" {
 			t.Errorf("told (-want +got):\n%s", diff)
 		}
 		looks = b.looks.Load()
-		b.watch.Again() // only what fails
+		b.watch.LookNow(status.Check.Fails) // only what fails
 		b.after(0, status.Check{OK: true})
 		if b.looks.Load() != looks {
 			t.Error("a check that is good was looked at again")
 		}
-		b.watch.LookNow()
+		b.watch.LookNow(func(status.Check) bool { return true })
 		b.after(0, status.Check{OK: true})
 		if b.looks.Load() != looks+1 {
 			t.Error("LookNow does not look")

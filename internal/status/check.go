@@ -36,6 +36,9 @@ type Check struct {
 	Detail string    `json:"detail,omitempty"`
 }
 
+// Fails reports whether the check was looked at and is not good.
+func (c Check) Fails() bool { return !c.OK && !c.LookedAt.IsZero() }
+
 // Title names the check and its subject.
 func (c Check) Title() string {
 	title := checkTitles[c.Name]
