@@ -1,7 +1,6 @@
 package app
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,11 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/config"
 	"rotatord/internal/journal"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
-	"rotatord/internal/vault"
 )
 
 // This file looks ahead: at all that the next rotation will need, long before it is due.
@@ -108,12 +107,15 @@ func (a *App) lookAtVaultAhead(ctx context.Context) error {
 	return a.session.Ready(ctx, sessionLasts)
 }
 
-// mounts are the places that the sinks of the configuration in force are in, by kind and mount.
+// mountOf is where a sink is, by kind and mount: the subject of the check that looks at it.
+func mountOf(s config.Sink) string { return "vault:" + s.Vault.Mount }
+
+// mounts are those of the sinks of the configuration in force.
 func (a *App) mounts() []string {
 	all := make(map[string]bool)
 	for _, t := range a.inForce().Tokens {
 		for _, s := range t.Sinks {
-			all["vault:"+s.Vault.Mount] = true
+			all[mountOf(s)] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(all))
@@ -136,14 +138,14 @@ func (a *App) lookAtSink(ctx context.Context, mount string, next *nextSink) erro
 		// Each use of such a session is for a rotation.
 		return fmt.Errorf("%w: the session's uses are limited", errors.Join(err, precheck.ErrNothingLearned))
 	}
-	name, sink := a.sinkToLookAt(mount, next)
-	if sink == nil {
+	at := next.choose(a.sinksIn(mount))
+	if at.sink == nil {
 		return nil
 	}
-	_, err := sink.Preflight(ctx)
+	_, err := at.sink.Preflight(ctx)
 	if err != nil && ctx.Err() == nil {
-		next.failed = sink.Name()
-		return fmt.Errorf("%s, of token %s: %w", sink.Name(), name, err)
+		next.failed = at.sink.Name()
+		return fmt.Errorf("%s, of token %s: %w", at.sink.Name(), at.token, err)
 	}
 	if err == nil {
 		next.failed = ""
@@ -151,48 +153,44 @@ func (a *App) lookAtSink(ctx context.Context, mount string, next *nextSink) erro
 	return err
 }
 
-// sinkToLookAt returns the sink of a mount whose turn it is, and its token; nil if the mount has none.
-func (a *App) sinkToLookAt(mount string, next *nextSink) (name string, sink rotation.Sink) {
-	type candidate struct {
-		name string
-		at   time.Time
-		sink rotation.Sink
-	}
-	var best *candidate
-	for again := false; ; again = true {
-		for _, t := range a.inForce().Tokens {
-			seen, ok := a.engine.view(t.Name)
-			if !ok {
-				continue
-			}
-			for i, s := range t.Sinks { // no two sinks are the same place
-				if i >= len(seen.token.Sinks) || "vault:"+s.Vault.Mount != mount {
-					continue
-				}
-				c := candidate{t.Name, seen.due.At, seen.token.Sinks[i]}
-				if place := c.sink.Name(); place == next.failed {
-					return c.name, c.sink
-				} else if next.round[place] {
-					continue
-				}
-				if best == nil || c.at.Before(best.at) {
-					best = &c
-				}
+// placedSink is a sink, and when the token that it is of is due.
+type placedSink struct {
+	sink  rotation.Sink
+	token string
+	due   time.Time
+}
+
+// sinksIn are the sinks in a mount, those whose tokens are due next first.
+func (a *App) sinksIn(mount string) (all []placedSink) {
+	for _, t := range a.inForce().Tokens {
+		seen, ok := a.engine.view(t.Name)
+		if !ok || len(seen.token.Sinks) != len(t.Sinks) { // a reload is under way
+			continue
+		}
+		for i, s := range t.Sinks {
+			if mountOf(s) == mount {
+				all = append(all, placedSink{seen.token.Sinks[i], t.Name, seen.due.At})
 			}
 		}
-		if best != nil || again {
-			break
-		}
-		next.round = nil // all had their turn
 	}
-	if best == nil {
-		return "", nil
+	slices.SortStableFunc(all, func(x, y placedSink) int { return x.due.Compare(y.due) })
+	return all
+}
+
+// choose returns the sink whose turn it is, and notes that it had it; the zero placedSink if there is none.
+func (n *nextSink) choose(all []placedSink) placedSink {
+	if len(all) == 0 {
+		return placedSink{}
 	}
-	if next.round == nil {
-		next.round = make(map[string]bool)
+	i := slices.IndexFunc(all, func(s placedSink) bool { return s.sink.Name() == n.failed })
+	if i < 0 {
+		i = slices.IndexFunc(all, func(s placedSink) bool { return !n.round[s.sink.Name()] })
 	}
-	next.round[best.sink.Name()] = true
-	return best.name, best.sink
+	if i < 0 || n.round == nil { // all had their turn
+		i, n.round = max(i, 0), make(map[string]bool)
+	}
+	n.round[all[i].sink.Name()] = true
+	return all[i]
 }
 
 // lookAtAccount reads the service tokens of a small account, or of a larger one that which is due next, or
@@ -258,50 +256,6 @@ func (a *App) lookAtSmallAccount(ctx context.Context, name string) bool {
 	return true
 }
 
-// isNews reports whether a listing shows anything that is not known, beside when service tokens were used:
-// that moves all the time, and is written down by the inventory. Tokens whose rotation is in hand are left to
-// it as well.
-func (a *App) isNews(account string, listed listing) bool {
-	byID := make(map[string]rotation.TokenFacts, len(listed.Tokens))
-	for _, facts := range listed.Tokens {
-		byID[facts.ID] = facts
-	}
-	for _, t := range a.inForce().Tokens {
-		if t.Account != account {
-			continue
-		}
-		seen, ok := a.engine.view(t.Name)
-		if !ok || seen.record.Step != rotation.StepIdle {
-			continue
-		}
-		gone := false
-		for _, id := range []string{seen.token.ServiceToken(seen.record), t.Partner} {
-			if id == "" { // no pair, or it is yet to be made
-				continue
-			}
-			known := seen.record.Facts
-			if known.ID != id && seen.record.Spare.ID == id {
-				known = seen.record.Spare
-			}
-			now, there := byID[id]
-			if _, odd := listed.Odd[id]; !there {
-				gone = gone || !odd
-				continue
-			}
-			if now.LastSeenAt = known.LastSeenAt; now.UpdatedAt.Before(known.UpdatedAt) { // it is older, or its times are coarser
-				now.UpdatedAt = known.UpdatedAt
-			}
-			if now != known {
-				return true
-			}
-		}
-		if gone != seen.gone {
-			return true
-		}
-	}
-	return false
-}
-
 // tokenToLookAt returns the token of an account that is due next, and its service token if there is one.
 func (a *App) tokenToLookAt(account string) (token rotation.Token, id string) {
 	var best scheduled
@@ -334,28 +288,19 @@ func (a *App) Checks() []status.Check {
 		return !c.OK && failing
 	})
 	now := a.now().UTC()
-	add := func(c status.Check, fault error) {
-		if c.LookedAt, c.OK = now, fault == nil; !c.OK {
-			c.Reason, c.Detail = cmp.Or(c.Reason, rotation.CauseOf(fault)), fault.Error()
-		} else {
-			c.Reason, c.Since = "", time.Time{}
+	// What the daemon knows of itself; without a fault it is good.
+	add := func(name, reason, fault string, since time.Time) {
+		c := status.Check{Name: name, OK: fault == "", LookedAt: now}
+		if !c.OK {
+			c.Reason, c.Detail, c.Since = reason, fault, since
 		}
 		all = append(all, c)
 	}
-	var fault error
+	refused, since := "", time.Time{}
 	if at := a.refusedAt.Load(); at != nil {
-		fault = errors.New("the last reload was refused: the configuration before it is in force. See the log, or run rotatord check")
-		add(status.Check{Name: status.CheckConfiguration, Since: *at, Reason: "refused"}, fault)
-	} else {
-		add(status.Check{Name: status.CheckConfiguration}, nil)
+		refused, since = "the last reload was refused: the configuration before it is in force. See the log, or run rotatord check", *at
 	}
-	fault = nil
-	if drift := a.engine.clock.Drift(); drift.Abs() >= driftBound {
-		fault = errors.New(driftDetail(drift))
-	}
-	add(status.Check{Name: status.CheckClock, Reason: "set"}, fault)
+	add(status.CheckConfiguration, "refused", refused, since)
+	add(status.CheckClock, "set", a.clockFault(), time.Time{})
 	return all
 }
-
-// vaultSealStatus reports whether a request is the one that a sealed Vault answers as well.
-func vaultSealStatus(operation string) bool { return operation == vault.OperationSealStatus }

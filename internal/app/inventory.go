@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"rotatord/internal/cloudflare"
@@ -88,12 +89,61 @@ type listing struct {
 	began time.Time // what was made later may be missing
 }
 
+// byID are the entries that can be read.
+func (l listing) byID() map[string]rotation.TokenFacts {
+	all := make(map[string]rotation.TokenFacts, len(l.Tokens))
+	for _, facts := range l.Tokens {
+		all[facts.ID] = facts
+	}
+	return all
+}
+
+// serviceTokens are the IDs of those that an entry of the configuration is about: one, the two of a pair, or none
+// if it is yet to be made.
+func (s scheduled) serviceTokens(t config.Token) []string {
+	return slices.DeleteFunc([]string{s.token.ServiceToken(s.record), t.Partner}, func(id string) bool { return id == "" })
+}
+
+// isNews reports whether a listing shows anything that is not known, beside when service tokens were used:
+// that moves all the time, and is written down by the inventory. Tokens whose rotation is in progress are left to
+// it as well.
+func (a *App) isNews(account string, listed listing) bool {
+	byID := listed.byID()
+	return slices.ContainsFunc(a.inForce().Tokens, func(t config.Token) bool {
+		if t.Account != account {
+			return false
+		}
+		seen, ok := a.engine.view(t.Name)
+		return ok && seen.record.Step == rotation.StepIdle && seen.isNews(t, byID, listed.Odd)
+	})
+}
+
+// isNews does so for one token.
+func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts, odd map[string]string) bool {
+	gone := false
+	for _, id := range s.serviceTokens(t) {
+		now, there := listed[id]
+		if _, unreadable := odd[id]; !there {
+			gone = gone || !unreadable
+			continue
+		}
+		known := s.record.Facts
+		if known.ID != id && s.record.Spare.ID == id {
+			known = s.record.Spare
+		}
+		if now.LastSeenAt = known.LastSeenAt; now.UpdatedAt.Before(known.UpdatedAt) { // it is older, or its times are coarser
+			now.UpdatedAt = known.UpdatedAt
+		}
+		if now != known {
+			return true
+		}
+	}
+	return gone != s.gone
+}
+
 // learn compares what was listed with what is configured.
 func (a *App) learn(ctx context.Context, account string, seen listing) {
-	byID := make(map[string]rotation.TokenFacts, len(seen.Tokens))
-	for _, facts := range seen.Tokens {
-		byID[facts.ID] = facts
-	}
+	byID := seen.byID()
 	for _, token := range a.inForce().Tokens {
 		if token.Account == account {
 			a.learnToken(ctx, token, byID, seen)
@@ -109,10 +159,7 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 	}
 	unknown := false
 	gone := false
-	for _, id := range []string{seen.token.ServiceToken(seen.record), t.Partner} {
-		if id == "" { // no pair, or it is yet to be made
-			continue
-		}
+	for _, id := range seen.serviceTokens(t) {
 		log := a.log.With("token", t.Name, "account", t.Account, "token_id", id)
 		facts, there := listed[id]
 		if what, odd := from.Odd[id]; odd {

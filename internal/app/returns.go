@@ -8,6 +8,7 @@ import (
 
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
+	"rotatord/internal/vault"
 )
 
 // returns notices when something that was missing is there again: Vault, Cloudflare, or the disk of the
@@ -81,7 +82,7 @@ type vaultReturns struct {
 
 func (v vaultReturns) VaultRequest(operation, code string, d time.Duration) {
 	v.Metrics.VaultRequest(operation, code, d)
-	if vaultSealStatus(operation) { // whoever asked looks at the answer
+	if operation == vault.OperationSealStatus { // a sealed Vault answers it too: whoever asked looks at the answer
 		return
 	}
 	if operation == "login" { // a session is missing as Vault itself is

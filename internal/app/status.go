@@ -77,13 +77,11 @@ func (a *App) show(t config.Token) status.Token {
 		s.LastSuccess, s.Unverified = record.Last.At, record.Last.Unverified
 	}
 	a.showCare(&s, t, seen)
-	if account := a.accountOf(t.Account); account != nil {
-		if err := account.client.CredentialError(); err != nil {
-			s.AccountError = err.Error()
-		}
+	if err := a.credentialError(t.Account); err != nil {
+		s.AccountError = err.Error()
 	}
 	for _, sink := range t.Sinks {
-		s.Mounts = append(s.Mounts, "vault:"+sink.Vault.Mount)
+		s.Mounts = append(s.Mounts, mountOf(sink))
 	}
 	s.Troubles = s.TroubleKinds(a.engine.now())
 	return s
@@ -297,17 +295,21 @@ func (a *App) LookAtVault(ctx context.Context) []admin.Finding {
 // Live implements [httpapi.Source]: can the daemon schedule?
 func (a *App) Live() []httpapi.Check {
 	silent := time.Since(a.engine.born) - time.Duration(a.engine.beat.Load()) // monotonic: it says nothing of the wall clock
-	drift := a.engine.clock.Drift()
+	clock := a.clockFault()
 	return []httpapi.Check{{
 		Name: "scheduler", OK: silent < beatBound,
 		Detail: fmt.Sprintf("no sign of life for %s: restart the daemon", silent.Round(time.Second)),
 	}, {
-		Name: "clock", OK: drift.Abs() < driftBound,
-		Detail: driftDetail(drift),
+		Name: "clock", OK: clock == "", Detail: clock,
 	}}
 }
 
-func driftDetail(drift time.Duration) string {
+// clockFault says that the wall clock was set, or that the machine slept; empty if neither was so.
+func (a *App) clockFault() string {
+	drift := a.engine.clock.Drift()
+	if drift.Abs() < driftBound {
+		return ""
+	}
 	way := "ahead"
 	if drift < 0 {
 		way = "back"
