@@ -141,9 +141,9 @@ func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
 }
 
 func serveToken(w http.ResponseWriter, r *http.Request, source Source) {
-	for _, t := range status.Scrubbed(source.Tokens()) {
+	for _, t := range source.Tokens() {
 		if t.Name == r.PathValue("name") {
-			serveJSON(w, http.StatusOK, t)
+			serveJSON(w, http.StatusOK, t.Scrubbed())
 			return
 		}
 	}

@@ -1,6 +1,9 @@
 package printable
 
-import "reflect"
+import (
+	"reflect"
+	"time"
+)
 
 // Copy returns a copy of v in which every text is one that may be shown: see [Text]. It follows pointers,
 // lists, maps and exported fields, and changes nothing that belongs to v. What is added to a type later is
@@ -17,16 +20,18 @@ func InPlace(pointer any) {
 	to.Set(copied(to))
 }
 
+var moment = reflect.TypeFor[time.Time]()
+
 func copied(v reflect.Value) reflect.Value {
+	if v.IsZero() || v.Type() == moment { // nothing in it is text, and most of what is shown of a token is this
+		return v
+	}
 	result := reflect.New(v.Type()).Elem()
 	result.Set(v)
 	switch v.Kind() {
 	case reflect.String:
 		result.SetString(Text(v.String()))
 	case reflect.Pointer, reflect.Interface:
-		if v.IsNil() {
-			break
-		}
 		inner := copied(v.Elem())
 		if v.Kind() == reflect.Interface {
 			result.Set(inner)
@@ -35,9 +40,6 @@ func copied(v reflect.Value) reflect.Value {
 		result.Set(reflect.New(v.Type().Elem()))
 		result.Elem().Set(inner)
 	case reflect.Slice:
-		if v.IsNil() {
-			break
-		}
 		result.Set(reflect.MakeSlice(v.Type(), v.Len(), v.Len()))
 		for i := range v.Len() {
 			result.Index(i).Set(copied(v.Index(i)))
@@ -47,9 +49,6 @@ func copied(v reflect.Value) reflect.Value {
 			result.Index(i).Set(copied(v.Index(i)))
 		}
 	case reflect.Map:
-		if v.IsNil() {
-			break
-		}
 		result.Set(reflect.MakeMapWithSize(v.Type(), v.Len()))
 		for key, value := range v.Seq2() {
 			result.SetMapIndex(copied(key), copied(value))
