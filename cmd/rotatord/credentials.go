@@ -14,12 +14,8 @@ import (
 	"rotatord/internal/doctor"
 )
 
-// unitCredentials is where systemd puts the credentials of a unit while it runs, in a directory of
-// the unit's name. unitSources is where the shipped unit takes them from.
-const (
-	unitCredentials = "/run/credentials"
-	unitSources     = "/etc/rotatord/credentials"
-)
+// unitSources is where the shipped unit takes its credentials from.
+const unitSources = "/etc/rotatord/credentials"
 
 // credentialPlaces are where credentials are looked for. Tests replace them.
 type credentialPlaces struct {
@@ -28,11 +24,11 @@ type credentialPlaces struct {
 }
 
 func systemPlaces() credentialPlaces {
-	return credentialPlaces{unitCredentials, unitSources, os.Geteuid() == 0}
+	return credentialPlaces{doctor.UnitCredentials, unitSources, os.Geteuid() == 0}
 }
 
 func credentialsFlag(cmd *cobra.Command, dir *string) {
-	cmd.Flags().StringVar(dir, "credentials", "", "`directory` to read the unit's credentials in, in place of "+unitCredentials+"/UNIT, which is there only while the unit runs "+
+	cmd.Flags().StringVar(dir, "credentials", "", "`directory` to read the unit's credentials in, in place of "+doctor.UnitCredentials+"/UNIT, which is there only while the unit runs "+
 		"(default, for root, and while it does not run: "+unitSources+")")
 	_ = cmd.MarkFlagDirname("credentials")
 }

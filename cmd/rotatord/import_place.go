@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/doctor"
 	"rotatord/internal/scheduler"
 )
 
@@ -44,7 +45,7 @@ func placeFor(name, base, apiToken string) (place, error) {
 	const local, socket = "127.0.0.1:9321", "/run/rotatord/admin.sock"
 	switch name {
 	case forSystemd: // deploy/systemd/rotatord.service
-		return in(filepath.Join(unitCredentials, unitName), place{
+		return in(filepath.Join(doctor.UnitCredentials, unitName), place{
 			what: "the unit rotatord.service", listen: local, adminSocket: socket, stateDir: "/var/lib/rotatord",
 		}), nil
 	case forKubernetes: // deploy/kubernetes/base

@@ -47,8 +47,9 @@ func (u ServiceUser) String() string {
 	return fmt.Sprintf("the service's user (uid %d)", u.UID)
 }
 
-// systemdRuntime is where systemd puts the credentials of units.
-const systemdRuntime = "/run/credentials"
+// UnitCredentials is where systemd puts the credentials of a unit while it runs, in a directory of the unit's
+// name.
+const UnitCredentials = "/run/credentials"
 
 // ofUnit reports whether the configuration is one for a systemd unit: it names credentials that only
 // systemd makes.
@@ -57,7 +58,7 @@ func (e *examination) ofUnit() bool {
 }
 
 // handedOver reports whether systemd makes a file for the unit, which can then read it.
-func handedOver(path string) bool { return filepath.Dir(filepath.Dir(path)) == systemdRuntime }
+func handedOver(path string) bool { return filepath.Dir(filepath.Dir(path)) == UnitCredentials }
 
 // serviceUser is the user that the daemon runs as, as far as it can be known; nil: this one. Only
 // root may have another one's rights tried.

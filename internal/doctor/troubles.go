@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
@@ -73,7 +72,7 @@ func (e *examination) fromLedger(r rotation.Record) {
 		level, until := Warning, ""
 		if end := r.GraceEnd(); !end.IsZero() {
 			until = fmt.Sprintf("; the previous one works until %s", clear(end))
-			if end.Sub(e.Now()) < graceEnding {
+			if end.Sub(e.Now()) < status.GraceEnding {
 				level = Bad
 			}
 		}
@@ -88,6 +87,3 @@ func (e *examination) fromLedger(r rotation.Record) {
 			"mend what the error names; the next attempt comes by itself once the daemon runs")
 	}
 }
-
-// graceEnding is how long before the end of a grace a secret that waits is urgent.
-const graceEnding = 2 * time.Hour

@@ -43,9 +43,11 @@ const (
 	expiresSoon     = 14 * 24 * time.Hour
 	expiresVerySoon = 3 * 24 * time.Hour
 	deletesSoon     = 3 * 24 * time.Hour
-	graceEnding     = 2 * time.Hour
 	dueSoon         = 6 * time.Hour
 )
+
+// GraceEnding is how long before the end of a grace a secret that waits is urgent.
+const GraceEnding = 2 * time.Hour
 
 // kind is a kind of trouble of a token.
 type kind struct {
@@ -151,7 +153,7 @@ func notDelivered(t Token) bool { return t.State == "sealed" && t.Failures > 0 }
 
 // graceEnds reports whether the previous secret, which clients still have, stops working soon.
 func graceEnds(t Token, now time.Time) bool {
-	return t.Strategy != "pair" && !t.GraceEnd.IsZero() && t.GraceEnd.Sub(now) <= graceEnding
+	return t.Strategy != "pair" && !t.GraceEnd.IsZero() && t.GraceEnd.Sub(now) <= GraceEnding
 }
 
 func expiresWithin(t Token, now time.Time, from, to time.Duration) bool {
