@@ -114,16 +114,8 @@ func (r *recorder) clean(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &cleanError{printable.Line(r.cleaned(err.Error()), 2*maxSaid), err}
+	return outbound.Reworded(printable.Line(r.cleaned(err.Error()), 2*maxSaid), err)
 }
-
-type cleanError struct {
-	text  string
-	cause error
-}
-
-func (e *cleanError) Error() string { return e.text }
-func (e *cleanError) Unwrap() error { return e.cause }
 
 // joined puts a colon between two texts, unless one of them is empty.
 func joined(first, second string) string {

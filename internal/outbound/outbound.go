@@ -58,12 +58,12 @@ func Unquoted(err error) error {
 	for _, quoting := range []string{"malformed ", "bad Content-Length", "transfer encoding"} {
 		if i := strings.Index(text, quoting); i >= 0 {
 			if at := strings.IndexAny(text[i:], `":`); at >= 0 {
-				return &unquotedError{strings.TrimRight(text[:i+at], ": "), err}
+				return Reworded(strings.TrimRight(text[:i+at], ": "), err)
 			}
 		}
 	}
 	if len(text) > maxError || !printable.IsPlain(text) {
-		return &unquotedError{printable.Shortened(printable.Escaped(text), maxError), err}
+		return Reworded(printable.Shortened(printable.Escaped(text), maxError), err)
 	}
 	return err
 }
@@ -71,13 +71,16 @@ func Unquoted(err error) error {
 // maxError is how many bytes of an error are kept.
 const maxError = 1000
 
-type unquotedError struct {
+// Reworded returns an error with another text. Its cause stays in it.
+func Reworded(text string, cause error) error { return &rewordedError{text, cause} }
+
+type rewordedError struct {
 	text  string
 	cause error
 }
 
-func (e *unquotedError) Error() string { return e.text }
-func (e *unquotedError) Unwrap() error { return e.cause }
+func (e *rewordedError) Error() string { return e.text }
+func (e *rewordedError) Unwrap() error { return e.cause }
 
 // TooLargeError is an answer whose body is larger than it may be.
 type TooLargeError struct {

@@ -37,7 +37,7 @@ func (p Peer) Explained(err error, asked *url.URL) error {
 	if hint != "" {
 		text += ": " + hint
 	}
-	return &unquotedError{text, err}
+	return Reworded(text, err)
 }
 
 // hint says what to look at; empty if the error says enough.
