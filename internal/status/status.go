@@ -45,7 +45,7 @@ type Token struct {
 	LastCause string `json:"last_cause,omitempty"`
 	// Mounts are where its sinks are, as the subjects of [CheckSink] have it.
 	Mounts []string `json:"mounts,omitempty"`
-	// Troubles are the kinds of trouble that the token is in, the worst first: see [Kinds].
+	// Troubles are the kinds of trouble that the token is in, the worst first, as docs/runbook.md lists them.
 	Troubles []string `json:"troubles,omitempty"`
 	// AccountError is why the credential of the token's account cannot be read, so that nothing
 	// can be done for the token; empty if it can be.

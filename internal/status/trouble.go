@@ -22,7 +22,7 @@ const (
 // Trouble is something that an operator has to know before anything else.
 type Trouble struct {
 	Severity Severity `json:"severity"`
-	// Kind is one of [Kinds], or "check" for something that rotations need.
+	// Kind is one that docs/runbook.md lists, or "check" for something that rotations need.
 	Kind string `json:"kind"`
 	// Check is the check that fails, if Kind is "check".
 	Check *Check `json:"failing_check,omitempty"`
@@ -129,15 +129,6 @@ var kinds = []kind{
 	{"unverified", Warning, "its last secret could not be tried where it is used",
 		"rotatord status NAME says why",
 		func(t Token, _ time.Time) bool { return t.Unverified != "" }, nil, nil},
-}
-
-// Kinds are the names of all kinds of trouble that a token can be in, the worst first.
-func Kinds() []string {
-	var all []string
-	for _, k := range kinds {
-		all = append(all, k.name)
-	}
-	return all
 }
 
 // oldWorksUntil is when the clients' secret stops working if a rotation in doubt was carried out. That of a

@@ -1,0 +1,10 @@
+package status
+
+// Kinds are the names of all kinds of trouble that a token can be in, the worst first.
+func Kinds() []string {
+	var all []string
+	for _, k := range kinds {
+		all = append(all, k.name)
+	}
+	return all
+}
