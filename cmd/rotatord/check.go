@@ -131,37 +131,13 @@ func warnings(c *config.Config) []string {
 	}
 	unseen, outOfSight := systemPlaces().outOfSight(c)
 	all = append(all, unseen...)
-	secrets := secretsOf(c)
-	for _, path := range sortedKeys(secrets) {
-		if secrets[path].IsZero() || outOfSight[secrets[path].File] {
+	for _, secret := range c.Secrets() {
+		if outOfSight[secret.Source.File] {
 			continue
 		}
-		if _, err := secrets[path].ReadAs(context.Background(), secrets[path].kind); err != nil {
-			all = append(all, fmt.Sprintf("%s: %s: %v", c.File, path, err))
+		if _, err := secret.Source.ReadAs(context.Background(), secret.Kind); err != nil {
+			all = append(all, fmt.Sprintf("%s: %s: %v", c.File, secret.Field, err))
 		}
 	}
 	return all
-}
-
-// namedSecret is where a secret is and what it is to be.
-type namedSecret struct {
-	config.SecretSource
-	kind config.Kind
-}
-
-// secretsOf are the places of all secrets, by path in the configuration. Some are not configured.
-func secretsOf(c *config.Config) map[string]namedSecret {
-	secrets := map[string]namedSecret{"state.identity": {c.State.Identity, config.AgeIdentity}}
-	for name, a := range c.Accounts {
-		secrets["accounts."+name+".api_token"] = namedSecret{a.APIToken, config.APIToken}
-		secrets["accounts."+name+".api_key"] = namedSecret{a.APIKey, config.GlobalKey}
-	}
-	if role := c.Vault.Auth.AppRole; role != nil {
-		secrets["vault.auth.approle.role_id"] = namedSecret{role.RoleID, config.RoleID}
-		secrets["vault.auth.approle.secret_id"] = namedSecret{role.SecretID, config.SecretID}
-	}
-	if token := c.Vault.Auth.Token; token != nil {
-		secrets["vault.auth.token"] = namedSecret{*token, config.VaultToken}
-	}
-	return secrets
 }

@@ -201,16 +201,15 @@ func warn(log *slog.Logger, c *config.Config) {
 
 // warnOfOthers logs which files other users can change: who writes to them decides where secrets go.
 func warnOfOthers(ctx context.Context, log *slog.Logger, c *config.Config) {
-	paths := map[string]string{"--config": c.File}
-	for where, source := range secretsOf(c) {
-		if source.File != "" {
-			paths[where] = source.File
+	files := []config.NamedSecret{{Field: "--config", Source: config.SecretSource{File: c.File}}}
+	for _, named := range append(files, c.Secrets()...) {
+		path := named.Source.File
+		if path == "" {
+			continue
 		}
-	}
-	for _, where := range sortedKeys(paths) {
-		err := smallfile.Within(ctx, paths[where], func() error { return ownpath.Check(paths[where]) })
+		err := smallfile.Within(ctx, path, func() error { return ownpath.Check(path) })
 		if err != nil && !errors.Is(err, smallfile.ErrHangs) && !errors.Is(err, fs.ErrPermission) { // which whoever reads it says
-			log.Warn("other users can change a file that the daemon relies on", "path", where, "error", err)
+			log.Warn("other users can change a file that the daemon relies on", "path", named.Field, "error", err)
 		}
 	}
 }

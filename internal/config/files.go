@@ -40,21 +40,44 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 			do(field, path, secret)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Accounts)) {
-		a := c.Accounts[name]
-		visit(join("accounts", name)+".api_token", &a.APIToken.File, true)
-		visit(join("accounts", name)+".api_key", &a.APIKey.File, true)
-		c.Accounts[name] = a
-	}
-	visit("state.identity", &c.State.Identity.File, true)
-	if role := c.Vault.Auth.AppRole; role != nil {
-		visit("vault.auth.approle.role_id", &role.RoleID.File, true)
-		visit("vault.auth.approle.secret_id", &role.SecretID.File, true)
-	}
-	if token := c.Vault.Auth.Token; token != nil {
-		visit("vault.auth.token", &token.File, true)
-	}
+	c.eachSecret(func(field string, source *SecretSource, _ Kind) { visit(field, &source.File, true) })
 	visit("vault.tls.ca_file", &c.Vault.TLS.CAFile, false)
 	visit("vault.tls.cert_file", &c.Vault.TLS.CertFile, false)
 	visit("vault.tls.key_file", &c.Vault.TLS.KeyFile, true)
+}
+
+// NamedSecret is where a secret is, and what it is to be.
+type NamedSecret struct {
+	Field  string // where it is named, as in vault.auth.token
+	Source SecretSource
+	Kind   Kind
+}
+
+// Secrets returns all secrets that are configured, in the order of their fields.
+func (c *Config) Secrets() []NamedSecret {
+	var all []NamedSecret
+	c.eachSecret(func(field string, source *SecretSource, kind Kind) {
+		if !source.IsZero() {
+			all = append(all, NamedSecret{field, *source, kind})
+		}
+	})
+	return all
+}
+
+// eachSecret calls do for each place of a secret. Some are not configured.
+func (c *Config) eachSecret(do func(field string, source *SecretSource, kind Kind)) {
+	for _, name := range slices.Sorted(maps.Keys(c.Accounts)) {
+		a := c.Accounts[name]
+		do(join("accounts", name)+".api_token", &a.APIToken, APIToken)
+		do(join("accounts", name)+".api_key", &a.APIKey, GlobalKey)
+		c.Accounts[name] = a
+	}
+	do("state.identity", &c.State.Identity, AgeIdentity)
+	if role := c.Vault.Auth.AppRole; role != nil {
+		do("vault.auth.approle.role_id", &role.RoleID, RoleID)
+		do("vault.auth.approle.secret_id", &role.SecretID, SecretID)
+	}
+	if token := c.Vault.Auth.Token; token != nil {
+		do("vault.auth.token", token, VaultToken)
+	}
 }
