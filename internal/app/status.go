@@ -33,6 +33,13 @@ func (a *App) Tokens() []status.Token {
 	return all
 }
 
+// ChoreAt returns when there is something to be done for a token beside its rotations, or to be tried again;
+// zero if there is nothing. It is in the past while that is under way.
+func (a *App) ChoreAt(name string) time.Time {
+	seen, _ := a.engine.view(name)
+	return seen.chore
+}
+
 // inForce is the configuration in force.
 func (a *App) inForce() *config.Config {
 	a.mu.Lock()

@@ -20,12 +20,11 @@ type notes struct {
 	mu     sync.Mutex
 	story  map[string][]Moment
 	last   map[string]string // what was noted last, without details
-	tried  map[string]int    // renewals and deletions
 	alerts map[string]map[string]bool
 }
 
 func newNotes(st *stage) *notes {
-	n := &notes{stage: st, story: map[string][]Moment{}, last: map[string]string{}, tried: map[string]int{}, alerts: map[string]map[string]bool{}}
+	n := &notes{stage: st, story: map[string][]Moment{}, last: map[string]string{}, alerts: map[string]map[string]bool{}}
 	for _, p := range st.sample.tokens {
 		n.alerts[p.name] = map[string]bool{}
 	}
@@ -82,18 +81,8 @@ func (n *notes) storyOf(token string) (story []Moment, alerts []string) {
 	return story, alerts
 }
 
-// chores is how many renewals and deletions were tried, by token.
-func (n *notes) chores() map[string]int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return maps.Clone(n.tried)
-}
-
 // chore notes one of them.
 func (n *notes) chore(token, done, failed string, err error) {
-	n.mu.Lock()
-	n.tried[token]++
-	n.mu.Unlock()
 	if err != nil {
 		n.add(token, failed, text(err))
 		return

@@ -226,14 +226,12 @@ const choreQueued = 45 * time.Second
 
 // rest waits until the daemon has nothing to do for a while.
 func (st *stage) rest(ctx context.Context) error {
-	began, tried := time.Now(), st.notes.chores()
+	began := time.Now()
 	return st.wait(ctx, func(t status.Token) bool {
 		waited := time.Since(began)
 		switch {
-		case st.choreDue(t) && t.ReplacedError+t.RenewalError == "" && waited < choreQueued:
+		case st.choreDue(t) && st.choreSoon(t.Name) && waited < choreQueued:
 			return false
-		case st.choreDue(t) && st.notes.chores()[t.Name] == tried[t.Name] && waited < near:
-			return false // not for long, since it failed before: it may wait for its back-off
 		case t.Reason == string(rotation.DueCreate) && t.Next.IsZero():
 			return false
 		case t.State == "idle" && waited > queued: // it waits for Cloudflare, which asked to be left alone
@@ -245,6 +243,12 @@ func (st *stage) rest(ctx context.Context) error {
 		}
 		return time.Until(t.Next) > near
 	})
+}
+
+// choreSoon reports whether the daemon is about to do that: after a failure it waits.
+func (st *stage) choreSoon(token string) bool {
+	at := st.daemon.ChoreAt(token)
+	return !at.IsZero() && time.Until(at) <= near
 }
 
 // choreDue reports whether there is something to be done for a token beside its rotations.

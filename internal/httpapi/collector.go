@@ -129,6 +129,7 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 		gauge(c.ordersPending, float64(n), account)
 	}
 	for _, check := range c.source.Checks() {
+		check.Subject = printable.Escaped(check.Subject) // a label
 		gauge(c.checkOK, truth(check.OK), check.Name, check.Subject)
 		if !check.OK {
 			// One that cannot say since when has failed since before this scrape.
