@@ -38,6 +38,9 @@ func TestProve(t *testing.T) {
 			}
 		}
 		left()
+		if err := journal.Space(o.Dir); err != nil {
+			t.Errorf("a small disk with room: %v", err)
+		}
 		d.Fill()
 		err := j.Prove(t.Context())
 		if !errors.Is(err, syscall.ENOSPC) || rotation.CauseOf(err) != "no_space" {

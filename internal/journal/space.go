@@ -6,8 +6,8 @@ import (
 )
 
 // How much room, in bytes, is too little on the disk of the state directory. With less than a tenth of
-// the disk, but between minLow and maxLow, room should be made; with less than noSpace no answer has
-// room for long.
+// the disk, but between minLow and maxLow, room should be made; of a very small disk with less than half.
+// With less than noSpace no answer has room for long.
 const (
 	noSpace = 4 << 20
 	minLow  = 8 << 20
@@ -52,7 +52,8 @@ func Space(dir string) error {
 		return nil
 	}
 	block := uint64(s.Bsize)
-	free, low := uint64(s.Bavail)*block, min(max(uint64(s.Blocks)*block/10, minLow), maxLow)
+	free, all := uint64(s.Bavail)*block, uint64(s.Blocks)*block
+	low := min(max(all/10, minLow), maxLow, all/2)
 	switch {
 	case free < low:
 		return &SpaceError{Dir: dir, Free: free, Files: -1}
