@@ -105,7 +105,7 @@ func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.F
 	for _, t := range c.Tokens {
 		token := app.PlannedToken(t)
 		record, known := records[t.Name]
-		if !known || !token.Fits(record) {
+		if !known || !token.MatchesRecord(record) {
 			continue
 		}
 		next := rotation.NextDue(token, record, rotation.Pause{}).At

@@ -73,11 +73,11 @@ func TestOutcomeTexts(t *testing.T) {
 		want     []string
 		not      []string
 	}{
-		{"stays", rotation.ReasonSettling, false, graceful,
+		{"stays", rotation.ReasonUnderWay, false, graceful,
 			[]string{"works until 2026-03-01 13:00:00 UTC (in 1 h 0 min) at least", "--rotate-now", "--assume-not-rotated", cutsOff, "what comes next"}, []string{"--deliver"}},
 		{"stays, carried out", rotation.ReasonOldSecretWorks, false, carriedOut,
 			[]string{"which was put off 2 time(s)", "shows that the rotation was carried out", "This " + cutsOff}, []string{"--assume-not-rotated", "--deliver"}},
-		{"stays, of a pair", rotation.ReasonSettling, false, spare,
+		{"stays, of a pair", rotation.ReasonUnderWay, false, spare,
 			[]string{"not touched: consumers use the other service token", "--rotate-now"}, []string{cutsOff, "before the old secret stops"}},
 		{"stays, unfamiliar", rotation.ReasonOldSecretWorks, false, unfamiliar, []string{"--deliver", "was sealed on the daemon's disk"}, []string{"--assume-not-rotated"}},
 		{"stays, invalid", rotation.ReasonOldSecretWorks, false, invalid, []string{"was sealed on the daemon's disk"}, []string{"--assume-not-rotated", "--deliver"}},

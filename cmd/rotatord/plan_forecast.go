@@ -108,7 +108,7 @@ func (f *forecaster) forecast(ctx context.Context, c *config.Token) error {
 // begin finds out where the token is counted from.
 func (o *outlook) begin(ctx context.Context) error {
 	known, ok := o.ledger[o.token.Name]
-	ok = ok && o.token.Fits(known)
+	ok = ok && o.token.MatchesRecord(known)
 	o.clock, o.counted = o.now, "ledger"
 	if !ok && !o.from.IsZero() {
 		o.counted = "from"
@@ -135,7 +135,7 @@ func (o *outlook) step(ctx context.Context) (more bool, err error) {
 	}
 	at := latest(due.At, o.clock)
 	switch {
-	case due.Held:
+	case due.Unscheduled:
 		return false, o.hold(due, pause)
 	case !o.until.IsZero() && at.Truncate(time.Second).After(o.until):
 		if due.Wake.IsZero() {
@@ -172,7 +172,7 @@ func (o *outlook) step(ctx context.Context) (more bool, err error) {
 func (o *outlook) due(ctx context.Context) (rotation.Due, rotation.Pause, error) {
 	pause := o.rotator.PauseOf(o.token.Name)
 	due := rotation.NextDue(o.token, o.record, pause)
-	if due.Reason != rotation.DuePaused || due.Held {
+	if due.Reason != rotation.DuePaused || due.Unscheduled {
 		return due, pause, nil
 	}
 	if !o.until.IsZero() && due.At.After(o.until) {
@@ -218,7 +218,7 @@ func (o *outlook) succeed(due rotation.Due, at time.Time, passed scheduler.Passe
 	default:
 		slot = due.Slot
 	}
-	if o.token.Unmade(*r) { // nothing is replaced by the first
+	if o.token.Uncreated(*r) { // nothing is replaced by the first
 		r.TokenID, graceEnds = "to be made", time.Time{}
 	}
 	r.Order = nil

@@ -102,7 +102,7 @@ func live(ctx context.Context, t *rapid.T, c config.Token, known knowledge, now 
 	for err == nil && len(w.claims) < rotations {
 		due := r.Due(token, record)
 		switch {
-		case due.Held:
+		case due.Unscheduled:
 			held = due.Reason
 		case due.Wake.After(w.clock) && due.Wake.Before(due.At):
 			w.clock = due.Wake
@@ -111,7 +111,7 @@ func live(ctx context.Context, t *rapid.T, c config.Token, known knowledge, now 
 		case due.Reason == rotation.DuePaused:
 			w.clock = latest(w.clock, due.At)
 			if record, err = r.CatchUp(ctx, token); err == nil {
-				if again := r.Due(token, record); again.Held || again.At.After(w.clock) {
+				if again := r.Due(token, record); again.Unscheduled || again.At.After(w.clock) {
 					continue
 				}
 			}

@@ -442,7 +442,7 @@ func TestRotateAndPause(t *testing.T) {
 	if n := len(d.commands()); n != 5 {
 		t.Errorf("the daemon was asked %d times", n)
 	}
-	d.err = fmt.Errorf("%w: the freeze year-end lasts", rotation.ErrHeldUp)
+	d.err = fmt.Errorf("%w: the freeze year-end lasts", rotation.ErrNotRotated)
 	_, err = client.Rotate(t.Context(), "ci", rotation.Overrides{})
 	if refused, ok := errors.AsType[*admin.Refused](err); !ok || refused.Code != http.StatusConflict || refused.Message != d.err.Error() {
 		t.Errorf("held up: %v", err)

@@ -336,7 +336,7 @@ func serveError(w http.ResponseWriter, err error) {
 		code = f.code
 	case errors.Is(err, ErrNoAccount):
 		code = http.StatusNotFound
-	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit), errors.Is(err, rotation.ErrHeldUp), errors.Is(err, rotation.ErrNoPrevious),
+	case errors.Is(err, rotation.ErrNotInDoubt), errors.Is(err, rotation.ErrUnfit), errors.Is(err, rotation.ErrNotRotated), errors.Is(err, rotation.ErrNoPrevious),
 		errors.Is(err, rotation.ErrNoOrder):
 		code = http.StatusConflict
 	case errors.Is(err, context.DeadlineExceeded):

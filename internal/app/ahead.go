@@ -211,7 +211,7 @@ func (a *App) lookAtAccount(ctx context.Context, account string) error {
 	case id != "":
 		_, err = token.Issuer.Inspect(ctx, id)
 	default:
-		_, err = token.Maker.Find(ctx, token.Create.Name)
+		_, err = token.Creator.Find(ctx, token.Create.Name)
 	}
 	e, isIssuers := errors.AsType[*rotation.IssuerError](err)
 	switch {

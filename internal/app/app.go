@@ -226,7 +226,7 @@ func (a *App) checkForgotten(c *config.Config) error {
 			continue
 		}
 		if t, ok := configured[r.Token]; ok {
-			if !t.Owes(r) {
+			if !t.MatchesRotation(r) {
 				return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of service token %s under this name: "+
 					"set its id back until that rotation is done, or use another name. If that service token was deleted, set it back and end the rotation "+
 					"with rotatord resolve %s --drop", r.Token, r.Step, r.Work.TokenID, r.Token)
@@ -275,7 +275,7 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) []rotation.
 	for _, t := range c.Tokens {
 		client := accounts[t.Account].client
 		token := PlannedToken(t)
-		token.Issuer, token.Maker, token.Renewer = client, client, client
+		token.Issuer, token.Creator, token.Renewer = client, client, client
 		if t.Verify != nil {
 			token.Prober, token.VerifyWithin = a.probes.Prober(t.Name, *t.Verify), t.Verify.Within
 		}
@@ -293,7 +293,7 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) []rotation.
 func PlannedToken(t config.Token) rotation.Token {
 	token := identityOf(t)
 	token.Grace, token.Timetable = t.Grace, t.Timetable()
-	token.RenewBefore, token.RenewFor, token.Heal = t.RenewBefore, t.RenewFor, t.Heal
+	token.RenewBefore, token.RenewFor, token.RotateAfterOutside = t.RenewBefore, t.RenewFor, t.Heal
 	return token
 }
 

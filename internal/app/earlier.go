@@ -13,7 +13,7 @@ func (a *App) countEarlier(records []rotation.Record) {
 	now, clock := a.now(), time.Now() // the budget counts on the monotonic clock
 	earlier := make(map[string][]time.Time)
 	for _, r := range records {
-		for _, at := range r.Requests() {
+		for _, at := range r.RequestTimes() {
 			earlier[r.Account] = append(earlier[r.Account], clock.Add(-now.Sub(at)))
 		}
 	}

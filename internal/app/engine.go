@@ -161,7 +161,7 @@ func (e *engine) fire(ctx context.Context, name string, late bool) {
 	case !ok:
 	case !s.chore.IsZero() && !s.chore.After(e.now()): // what else is due is planned anew after it
 		e.begins(ctx, name)
-	case late, s.due.Held, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
+	case late, s.due.Unscheduled, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
 		// Slots have passed, and what was late together must not begin together.
 		e.catchUp(ctx, name)
 	default:
@@ -209,10 +209,10 @@ func (e *engine) catchUpLate(ctx context.Context) {
 				record = s.record
 			}
 			switch due := e.rotator.Due(token, record); {
-			case looked && (due.Held || due.At.After(e.now())):
+			case looked && (due.Unscheduled || due.At.After(e.now())):
 				e.plan(token.Name, record, 0)
 				continue
-			case err != nil && (due.Held || due.At.After(e.now())):
+			case err != nil && (due.Unscheduled || due.At.After(e.now())):
 				e.queue.Set(token.Name, e.now().Add(retryCeiling)) // and is looked at again
 				continue
 			}
@@ -266,7 +266,7 @@ func (e *engine) hurry() {
 	defer e.mu.Unlock()
 	now := e.now()
 	for name, s := range e.tokens {
-		if !s.record.Pending() || s.working > 0 || s.waiting || s.enrolling || !s.due.At.After(now) {
+		if !s.record.Unfinished() || s.working > 0 || s.waiting || s.enrolling || !s.due.At.After(now) {
 			continue
 		}
 		s.hurried, s.due.At = true, now
@@ -363,7 +363,7 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 		s.chore = earliest
 	}
 	at := due.At
-	if due.Held {
+	if due.Unscheduled {
 		at = time.Time{}
 	}
 	for _, other := range []time.Time{wake, s.chore} {
@@ -371,7 +371,7 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 			at = other
 		}
 	}
-	if at.IsZero() && due.Held {
+	if at.IsZero() && due.Unscheduled {
 		e.queue.Remove(name)
 	} else {
 		e.queue.Set(name, at)

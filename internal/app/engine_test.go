@@ -116,7 +116,7 @@ func TestRenamedInTheMaking(t *testing.T) {
 		{rotation.Record{Origin: id, TokenID: "another", Account: "prod"}, config.Token{Name: "after", ID: id, Replace: true}, true},
 	} {
 		j := openJournal(t)
-		test.record.Token, test.record.Step, test.record.Work = "before", rotation.StepSealed, &rotation.Work{RotationID: "R", Makes: "ci"}
+		test.record.Token, test.record.Step, test.record.Work = "before", rotation.StepSealed, &rotation.Work{RotationID: "R", CreateName: "ci"}
 		if _, err := j.Save(t.Context(), test.record); err != nil {
 			t.Fatal(err)
 		}

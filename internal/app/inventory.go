@@ -205,12 +205,12 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 
 // madeSince reports whether the service token may have been made since then.
 func (s scheduled) madeSince(then time.Time) bool {
-	return s.token.Dynamic() && s.record.Last != nil && !s.record.Last.At.Before(then)
+	return s.token.LedgerHasID() && s.record.Last != nil && !s.record.Last.At.Before(then)
 }
 
 // nextOf is when a token is looked at next; zero if that is not known.
 func nextOf(seen scheduled) time.Time {
-	if seen.due.Held {
+	if seen.due.Unscheduled {
 		return time.Time{}
 	}
 	return seen.due.At
@@ -226,9 +226,9 @@ func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFac
 	var record rotation.Record
 	var err error
 	if s.record.Step == rotation.StepInDoubt {
-		record, err = e.rotator.Witness(ctx, s.token, facts, listed)
+		record, err = e.rotator.RecordListingOfDoubt(ctx, s.token, facts, listed)
 	} else {
-		record, err = e.rotator.Learn(ctx, s.token, facts)
+		record, err = e.rotator.RecordListing(ctx, s.token, facts)
 	}
 	if err != nil {
 		return err

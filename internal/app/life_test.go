@@ -254,7 +254,7 @@ func (w *living) rotateNow(ctx context.Context, override bool) {
 	}
 	_, err := w.engine.rotateNow(ctx, "ci", rotation.Overrides{Freeze: override, Pause: override, Grace: override}, "ops")
 	w.pass(0)
-	if refused := errors.Is(err, rotation.ErrHeldUp); refused != held && !w.is("ledger") && !w.is("disk") {
+	if refused := errors.Is(err, rotation.ErrNotRotated); refused != held && !w.is("ledger") && !w.is("disk") {
 		w.wrong("an operator's rotation: %v", err)
 	}
 	w.seen[fmt.Sprintf("rotated by an operator: %t", err == nil)]++

@@ -78,7 +78,7 @@ func (l logObserver) Observe(e rotation.Event) {
 		}
 	case rotation.RotatedOutside:
 		l.log.Error("somebody else rotated the service token: the secret in the sinks is dead, or will be when the grace that they gave it is over",
-			"token", e.Token, "token_id", e.TokenID, "at", e.At, "made_up_for", e.Heals)
+			"token", e.Token, "token_id", e.TokenID, "at", e.At, "made_up_for", e.RotatesAgain)
 	case rotation.ChangedOutside:
 		l.log.Warn("somebody else changed the service token", "token", e.Token, "token_id", e.TokenID, "at", e.At)
 	case rotation.OvertakenEnded:
@@ -157,7 +157,7 @@ func (l logObserver) owed(record rotation.Record, attrs []any) {
 	switch {
 	case !until.After(time.Now()):
 		l.log.Error(what+"consumers have no secret that works", append(attrs, "since", until)...)
-	case record.KeepsLostAlive():
+	case record.ExtendsLost():
 		l.log.Error(what+"the old secret is kept alive", append(attrs, "old_works_until", until)...)
 	default:
 		l.log.Error(what+"consumers have the old secret, which is not extended", append(attrs, "old_works_until", until)...)

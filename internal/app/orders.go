@@ -17,7 +17,7 @@ import (
 // Rotate implements [admin.Orders].
 func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides, by string) (admin.Rotated, error) {
 	record, err := a.engine.rotateNow(ctx, name, o, by)
-	if errors.Is(err, rotation.ErrHeldUp) || errors.Is(err, rotation.ErrFinishedFirst) {
+	if errors.Is(err, rotation.ErrNotRotated) || errors.Is(err, rotation.ErrFinishedFirst) {
 		return admin.Rotated{}, err
 	}
 	if errors.Is(err, rotation.ErrGone) {

@@ -51,7 +51,7 @@ func TestReloadWhileInHand(t *testing.T) {
 	if code, _ := d.get("/api/v1/tokens/" + gone.Name); code != http.StatusNotFound {
 		t.Errorf("the token that was removed: %d", code)
 	}
-	if _, err := d.Rotate(t.Context(), came.Name, rotation.Overrides{}, "ops"); !errors.Is(err, rotation.ErrHeldUp) || !strings.Contains(err.Error(), "the freeze now lasts until") {
+	if _, err := d.Rotate(t.Context(), came.Name, rotation.Overrides{}, "ops"); !errors.Is(err, rotation.ErrNotRotated) || !strings.Contains(err.Error(), "the freeze now lasts until") {
 		t.Errorf("a rotation in the freeze: %v", err)
 	}
 	open()

@@ -70,7 +70,7 @@ func (a *App) show(t config.Token) status.Token {
 		Failures: record.Failures + seen.unrecorded, LastError: record.LastError, LastCause: record.LastCause,
 		Doubt: showDoubt(record), GraceEnd: record.GraceEnd(), Freeze: due.Freeze,
 	}
-	if due.Held {
+	if due.Unscheduled {
 		s.Next = time.Time{}
 	}
 	if seen.unrecordedErr != nil {
@@ -209,12 +209,12 @@ func showDoubt(record rotation.Record) *status.Doubt {
 	}
 	shown := &status.Doubt{
 		Reason: d.Reason, Detail: d.Detail, Since: d.Since, RotationID: work.RotationID,
-		TokenID: work.TokenID, Spare: work.Spare, Makes: work.Makes,
+		TokenID: work.TokenID, Spare: work.Spare, Makes: work.CreateName,
 		AskedAt: work.IntentAt, UpdatedBefore: work.Before.UpdatedAt, UpdatedNow: facts.UpdatedAt,
 		CarriedOut: d.CarriedOut || d.Answered(), AnswerSealed: d.Sealed, Deliverable: d.MayDeliver(), OldWorksUntil: d.OldWorksUntil, Extensions: d.Extensions,
 		Decision: d.Decision, DecidedAt: d.DecidedAt,
 	}
-	if work.Apart() {
+	if work.LeavesCurrentInUse() {
 		shown.OldWorksUntil = time.Time{} // nobody uses it
 	}
 	return shown
@@ -263,7 +263,7 @@ func stateName(s rotation.Step) string {
 func (a *App) Pending() (n int, oldest time.Time) {
 	sealed, err := a.journal.Sealed()
 	if err == nil && len(sealed) == 0 { // nearly always: the whole ledger need not be read
-		return a.engine.rotator.Held(), time.Time{}
+		return a.engine.rotator.Unsealed(), time.Time{}
 	}
 	records, recordsErr := a.journal.All(context.Background())
 	if err := errors.Join(err, recordsErr); err != nil {
@@ -287,7 +287,7 @@ func (a *App) Pending() (n int, oldest time.Time) {
 		}
 	}
 	// And those that could not even be sealed.
-	return n + a.engine.rotator.Held(), oldest
+	return n + a.engine.rotator.Unsealed(), oldest
 }
 
 // LookAtVault implements [admin.Daemon].

@@ -263,7 +263,7 @@ func pendingTurn(s scheduled, now time.Time) turn {
 // and what was leaked is revoked like what was ordered.
 func choreTurn(s scheduled, now time.Time) turn {
 	one := turn{urgency: rotation.UrgencyRoutine}
-	if !s.due.Held && !s.due.At.After(now) {
+	if !s.due.Unscheduled && !s.due.At.After(now) {
 		one = rotationTurn(s, now)
 	}
 	if end := s.record.Facts.ExpiresAt; !end.IsZero() && end.Sub(now) < rotation.EmergencyAhead { // it is to be renewed

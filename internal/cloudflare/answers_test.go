@@ -64,7 +64,7 @@ func newShapedWorld(t *testing.T, operation, shape string, grace time.Duration, 
 	}, cloudflare.Options{})
 	w.token = rotation.Token{
 		Name: "ci", Account: "prod", ID: cfsim.SeedTokenID(1), Grace: grace, Timetable: scheduler.Timetable{Schedule: schedule, Key: "ci"},
-		Issuer: c, Maker: c, Sinks: []rotation.Sink{w.shelf},
+		Issuer: c, Creator: c, Sinks: []rotation.Sink{w.shelf},
 	}
 	if operation == cfsim.OpCreate {
 		w.token.ID, w.token.Create = "", &rotation.Creation{Name: "new"}

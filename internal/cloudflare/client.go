@@ -40,7 +40,7 @@ type Observer interface {
 }
 
 // Client is one account, or one zone's service tokens. It implements [rotation.Issuer],
-// [rotation.Maker] and [rotation.Renewer], and is safe for concurrent use.
+// [rotation.Creator] and [rotation.Renewer], and is safe for concurrent use.
 type Client struct {
 	account  config.Account
 	observer Observer

@@ -22,7 +22,7 @@ func rotateIn(t *testing.T, trouble trouble, n int, operation string) (rotation.
 	c, simulator, id := troubled(t, trouble, n, operation)
 	token := rotation.Token{
 		Name: "ci", Account: "prod", ID: id, Grace: time.Hour, Timetable: scheduler.Timetable{Schedule: schedule, Key: "ci"},
-		Issuer: c, Maker: c, Sinks: []rotation.Sink{&shelf{}},
+		Issuer: c, Creator: c, Sinks: []rotation.Sink{&shelf{}},
 	}
 	if operation == "create" {
 		token.ID, token.Create = "", &rotation.Creation{Name: "new"}

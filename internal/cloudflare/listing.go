@@ -76,7 +76,7 @@ func (c *Client) List(ctx context.Context) (Listing, error) {
 	}
 }
 
-// Find implements [rotation.Maker]. It reads the whole listing, since Cloudflare's answer to a query
+// Find implements [rotation.Creator]. It reads the whole listing, since Cloudflare's answer to a query
 // for one name does not say how many it should have: that a name is not there could not be told
 // from an answer that has lost it.
 func (c *Client) Find(ctx context.Context, name string) ([]rotation.TokenFacts, error) {

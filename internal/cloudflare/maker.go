@@ -14,7 +14,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// Create implements [rotation.Maker]. The request was admitted by Ready. An answer that was
+// Create implements [rotation.Creator]. The request was admitted by Ready. An answer that was
 // cut off right after the secret may be without the ID of what was made.
 func (c *Client) Create(ctx context.Context, req rotation.CreateRequest) (rotation.Issued, error) {
 	var params zero_trust.AccessServiceTokenNewParams
@@ -29,7 +29,7 @@ func (c *Client) Create(ctx context.Context, req rotation.CreateRequest) (rotati
 	})
 }
 
-// Delete implements [rotation.Maker].
+// Delete implements [rotation.Creator].
 func (c *Client) Delete(ctx context.Context, tokenID string) error {
 	if err := c.admit(ctx, "delete"); err != nil {
 		return err

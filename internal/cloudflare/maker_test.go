@@ -22,7 +22,7 @@ const zoneID = "0123456789abcdef0123456789abcdef"
 
 var (
 	_ rotation.Issuer  = (*cloudflare.Client)(nil)
-	_ rotation.Maker   = (*cloudflare.Client)(nil)
+	_ rotation.Creator = (*cloudflare.Client)(nil)
 	_ rotation.Renewer = (*cloudflare.Client)(nil)
 )
 

@@ -116,7 +116,7 @@ func (n *notes) Observe(event rotation.Event) {
 		}
 	case rotation.RotatedOutside:
 		what := "it finds that somebody else has rotated, and raises the alarm"
-		if e.Heals {
+		if e.RotatesAgain {
 			what = "it finds that somebody else has rotated, and makes up for it"
 		}
 		n.add(e.Token, what)
@@ -140,7 +140,7 @@ func (n *notes) attempted(e rotation.Attempted) {
 	if isIssuers && refused.Class == rotation.Throttled && refused.RetryAfter > time.Minute {
 		n.alert(e.Token, "RotatordCloudflareThrottled")
 	}
-	makes := e.Record.Work != nil && e.Record.Work.Makes != ""
+	makes := e.Record.Work != nil && e.Record.Work.CreateName != ""
 	switch {
 	case e.Result == rotation.ResultSuccess:
 		what := "rotated, and every sink has confirmed the new secret"
@@ -194,10 +194,10 @@ var verdicts = map[string]string{
 	rotation.ReasonOldSecretRevoked:   "the old secret is dead, so it rotates again at once",
 	rotation.ReasonGraceEnding:        "half of the grace is left, or three graces are over, so it rotates again",
 	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off, which works: it waits",
-	rotation.ReasonSettling:           "the request may still be under way: it waits",
+	rotation.ReasonUnderWay:           "the request may still be under way: it waits",
 	rotation.ReasonSpare:              "of the pair the one in doubt is not in use, so it rotates it again",
-	rotation.ReasonMadeAndLost:        "a service token was made, and its secret is lost",
-	rotation.ReasonNotMade:            "no service token was made, so it is still to be made",
+	rotation.ReasonCreatedAndLost:     "a service token was made, and its secret is lost",
+	rotation.ReasonNotCreated:         "no service token was made, so it is still to be made",
 	rotation.ReasonCannotLook:         "it is not known whether a service token was made: it waits",
 }
 

@@ -51,7 +51,7 @@ func TestLedgerIsCheckAndSetAndDurable(t *testing.T) {
 		Step:     rotation.StepInDoubt,
 		Work:     &rotation.Work{RotationID: "R", TokenID: "uuid", Grace: rotation.Grace(time.Hour), BeforeSink: map[string]rotation.Stored{"s": {Version: 3}}},
 		Doubt:    &rotation.Doubt{Reason: "outcome_unknown", OldWorksUntil: time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC)},
-		Failures: 2, Last: &rotation.Done{RotationID: "Q"}, Moved: 1, Facts: issued.Facts,
+		Failures: 2, Last: &rotation.Done{RotationID: "Q"}, MovedCount: 1, Facts: issued.Facts,
 	}
 	saved, err := j.Save(t.Context(), full)
 	if err != nil || saved.Revision != 1 {

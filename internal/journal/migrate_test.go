@@ -58,7 +58,7 @@ func wantMigrated(t *testing.T, j *journal.Journal) {
 		}
 	}
 	doubt, idle, sealed := all[0], all[1], all[2]
-	if idle.Token != "idle" || idle.Step != rotation.StepIdle || idle.Last == nil || idle.Last.RotationID != "IDLEIDLEIDLEIDLEIDLEIDLEID" || idle.Moved != 1 {
+	if idle.Token != "idle" || idle.Step != rotation.StepIdle || idle.Last == nil || idle.Last.RotationID != "IDLEIDLEIDLEIDLEIDLEIDLEID" || idle.MovedCount != 1 {
 		t.Errorf("the idle token: %+v", idle)
 	}
 	if sealed.Step != rotation.StepSealed || sealed.Work.RotationID != sealedID || sealed.Work.TokenID != sealed.TokenID ||

@@ -65,7 +65,7 @@ func (r Record) CutOffAt() time.Time {
 	w, lost := r.Work, r.Lost
 	refused := r.Step == StepStored && w != nil && w.Verification.Last == ProbeBad && !w.Verification.Accepted
 	switch {
-	case r.Step != StepIdle && (w == nil || w.Apart()): // what consumers use is not touched
+	case r.Step != StepIdle && (w == nil || w.LeavesCurrentInUse()): // what consumers use is not touched
 		return time.Time{}
 	case r.Step == StepStored && !refused, r.Step == StepSealed && w.Overtaken != nil: // consumers find another secret
 		return time.Time{}
@@ -111,9 +111,9 @@ func (r Record) EmergencyAt() time.Time {
 	return time.Time{}
 }
 
-// Pending reports whether a rotation is in progress or owed, so that it is worth trying again when
+// Unfinished reports whether a rotation is in progress or owed, so that it is worth trying again when
 // something that was missing has returned.
-func (r Record) Pending() bool { return r.Step != StepIdle || r.owed() }
+func (r Record) Unfinished() bool { return r.Step != StepIdle || r.owed() }
 
 // hasten returns next, or an earlier time if consumers cannot wait that long.
 func (a *attempt) hasten(next time.Time, wait time.Duration) time.Time {
@@ -179,13 +179,13 @@ func (a *attempt) keepOldAlive(ctx context.Context) {
 // Cloudflare keeps as the previous one.
 func (a *attempt) overlaps() bool {
 	work := a.record.Work
-	return !work.Apart() && !work.GraceEndsAt.IsZero() && a.record.OldDiesBy.IsZero() && a.record.Lost == nil && work.Overtaken == nil
+	return !work.LeavesCurrentInUse() && !work.GraceEndsAt.IsZero() && a.record.OldDiesBy.IsZero() && a.record.Lost == nil && work.Overtaken == nil
 }
 
-// KeepsLostAlive reports whether the old secret is extended while the rotation that makes up for a lost
+// ExtendsLost reports whether the old secret is extended while the rotation that makes up for a lost
 // one cannot be carried out. Where nobody knows whether the lost request was carried out, the previous
 // secret may be an older one, which is not to be revived if it was revoked.
-func (r Record) KeepsLostAlive() bool {
+func (r Record) ExtendsLost() bool {
 	l, last := r.Lost, r.Last
 	switch {
 	case l == nil, l.Grace == 0, r.Step != StepIdle && r.Step != StepClaimed, !l.CutOff.IsZero(), r.revokes():
@@ -196,10 +196,10 @@ func (r Record) KeepsLostAlive() bool {
 	return true
 }
 
-// keepLostAlive extends the old secret as long as [Record.KeepsLostAlive] says so.
+// keepLostAlive extends the old secret as long as [Record.ExtendsLost] says so.
 func (a *attempt) keepLostAlive(ctx context.Context) {
 	l := a.record.Lost
-	if !a.record.KeepsLostAlive() {
+	if !a.record.ExtendsLost() {
 		return
 	}
 	by := extendBy(time.Duration(l.Grace), later(l.Until, a.keptUntil(l.RotationID)), l.At, true, a.now())
@@ -224,7 +224,7 @@ func (a *attempt) keepLostAlive(ctx context.Context) {
 // owesAnother notes that the secret of the rotation in doubt is lost, or may be, and that another
 // rotation must make up for it.
 func (a *attempt) owesAnother(doubt *Doubt, work *Work) {
-	if work.Apart() {
+	if work.LeavesCurrentInUse() {
 		return
 	}
 	known := doubt.CarriedOut || doubt.Answered()

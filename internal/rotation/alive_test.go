@@ -73,7 +73,7 @@ func (w *world) endure(r *rotation.Rotator, token rotation.Token, d time.Duratio
 				}
 			}
 		}
-		if due := r.Due(token, w.record()); !down && !due.Held && !due.At.After(now) && !now.Before(floor) {
+		if due := r.Due(token, w.record()); !down && !due.Unscheduled && !due.At.After(now) && !now.Before(floor) {
 			w.ordered = true // whether it rotates too early is not the question here
 			if _, err := r.Advance(w.t.Context(), token); errors.Is(err, rotation.ErrLedger) {
 				floor = now.Add(3 * time.Second)

@@ -113,7 +113,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	now := a.now().UTC()
 	work := a.record.Work
 	d := &Doubt{Since: now, Reason: reason, Detail: cause.Error(), Sealed: sealed}
-	if grace := time.Duration(work.Grace); grace > 0 && !work.Apart() {
+	if grace := time.Duration(work.Grace); grace > 0 && !work.LeavesCurrentInUse() {
 		d.OldWorksUntil = work.IntentAt.Add(grace)
 		if work.GraceEndsAt.After(d.OldWorksUntil) { // it was extended while the secret waited
 			d.OldWorksUntil = work.GraceEndsAt
@@ -130,10 +130,10 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	a.record.Failures++
 	// The first look comes at once, except where it leads to another request straight away.
 	a.record.NotBefore = now
-	if work.Grace == 0 || a.record.Lost != nil || work.Apart() {
+	if work.Grace == 0 || a.record.Lost != nil || work.LeavesCurrentInUse() {
 		a.record.NotBefore = now.Add(min(BackOff(a.record.Failures), maxPendingWait))
 	}
-	if !work.Apart() && a.record.Lost != nil { // consumers may be cut off by now
+	if !work.LeavesCurrentInUse() && a.record.Lost != nil { // consumers may be cut off by now
 		a.record.NotBefore = a.hasten(a.record.NotBefore, EmergencyWait)
 	}
 	err := cause
@@ -164,7 +164,7 @@ func (a *attempt) save(ctx context.Context, step Step) error {
 	before := a.record.Step
 	a.record.Format, a.record.Step = RecordFormat, step
 	a.record.Token, a.record.Account = a.token.Name, a.token.Account
-	if a.token.Dynamic() {
+	if a.token.LedgerHasID() {
 		a.record.Origin = a.token.Origin()
 	} else if !a.token.Owns(a.record.TokenID) {
 		a.record.TokenID = a.token.ID

@@ -16,7 +16,7 @@ func expiring(w *world, r *rotation.Rotator, token rotation.Token, in, before ti
 	w.t.Helper()
 	token.Renewer, token.RenewBefore = w, before
 	w.expiresAt = time.Now().Add(in).UTC()
-	if _, err := r.Learn(w.t.Context(), token, w.facts()); err != nil {
+	if _, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil {
 		w.t.Fatal(err)
 	}
 	return token
@@ -42,7 +42,7 @@ func TestRenewal(t *testing.T) {
 			t.Error("it is renewed again in", time.Until(at))
 		}
 		// The listing after it shows our own change, and is no alarm.
-		if record, err := r.Learn(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
+		if record, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
 			t.Error(record, err)
 		}
 	})
@@ -171,7 +171,7 @@ func TestRotatedOutside(t *testing.T) {
 		return n
 	}
 	learn := func(w *world, r *rotation.Rotator, token rotation.Token) rotation.Record {
-		record, err := r.Learn(w.t.Context(), token, w.facts())
+		record, err := r.RecordListing(w.t.Context(), token, w.facts())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,7 +200,7 @@ func TestRotatedOutside(t *testing.T) {
 		}
 	})
 	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // healed, once a day
-		token.Heal, w.ordered = true, true
+		token.RotateAfterOutside, w.ordered = true, true
 		w.advance(r, token)
 		byHand(w)
 		record := learn(w, r, token)
@@ -208,7 +208,7 @@ func TestRotatedOutside(t *testing.T) {
 		if record.Order == nil || due.Reason != rotation.DueOrdered || due.Trigger != rotation.TriggerRecovery || due.At.After(time.Now()) {
 			t.Fatalf("%+v", record)
 		}
-		if due := rotation.NextDue(token, record, rotation.Pause{Since: time.Now()}); !due.Held {
+		if due := rotation.NextDue(token, record, rotation.Pause{Since: time.Now()}); !due.Unscheduled {
 			t.Error("a pause does not hold it up:", due)
 		}
 		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
@@ -238,7 +238,7 @@ func TestRotatedOutside(t *testing.T) {
 	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // a listing that was under way
 		before := w.facts()
 		w.advance(r, token)
-		if record, err := r.Learn(w.t.Context(), token, before); err != nil || !record.Facts.UpdatedAt.Equal(w.updatedAt) || outside(w) > 0 {
+		if record, err := r.RecordListing(w.t.Context(), token, before); err != nil || !record.Facts.UpdatedAt.Equal(w.updatedAt) || outside(w) > 0 {
 			t.Error(record, err)
 		}
 		if learn(w, r, token); outside(w) > 0 {
@@ -269,7 +269,7 @@ func TestRevokePrevious(t *testing.T) {
 		if err != nil || w.accepted(old) || record.Last.GraceEndsAt.After(time.Now()) || !w.accepted(w.sink.ClientSecret.Reveal()) {
 			t.Error(record, err)
 		}
-		if record, err := r.Learn(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
+		if record, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
 			t.Error("our own change is taken for another's", err)
 		}
 		if due := rotation.NextDue(token, w.record(), rotation.Pause{}); due.Reason != rotation.DueSlot {
@@ -349,18 +349,18 @@ func TestInventoryIsAWitness(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // it was carried out
 		doubt(w, token, r, fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
 		time.Sleep(30 * time.Second)
-		if record, err := r.Witness(w.t.Context(), token, w.facts(), time.Now()); err != nil || record.Doubt.CarriedOut {
+		if record, err := r.RecordListingOfDoubt(w.t.Context(), token, w.facts(), time.Now()); err != nil || record.Doubt.CarriedOut {
 			t.Error("a listing that is too early counts", err)
 		}
 		time.Sleep(time.Minute)
-		record, err := r.Witness(w.t.Context(), token, w.facts(), time.Now())
+		record, err := r.RecordListingOfDoubt(w.t.Context(), token, w.facts(), time.Now())
 		if err != nil || !record.Doubt.CarriedOut || record.NotBefore.After(time.Now()) {
 			t.Fatal(record, err)
 		}
 		if _, err := r.Advance(w.t.Context(), token); err == nil || w.count("inspect") > 0 || w.record().Doubt.Decision != rotation.ReasonOldSecretWorks {
 			t.Error(err, w.calls, w.record().Doubt)
 		}
-		if again, err := r.Witness(w.t.Context(), token, w.facts(), record.Doubt.ListedAt); err != nil || again.Revision != w.record().Revision {
+		if again, err := r.RecordListingOfDoubt(w.t.Context(), token, w.facts(), record.Doubt.ListedAt); err != nil || again.Revision != w.record().Revision {
 			t.Error("the same listing counts twice", err)
 		}
 		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveLook); err != nil || w.count("inspect") != 1 {
@@ -374,7 +374,7 @@ func TestInventoryIsAWitness(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // it was not
 		before := doubt(w, token, r, fault{before: &rotation.IssuerError{Class: rotation.Unknown}})
 		time.Sleep(2 * time.Minute)
-		if _, err := r.Witness(w.t.Context(), token, before, time.Now()); err != nil {
+		if _, err := r.RecordListingOfDoubt(w.t.Context(), token, before, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := r.Advance(w.t.Context(), token); err != nil || w.count("inspect") > 0 || w.record().Step != rotation.StepIdle {

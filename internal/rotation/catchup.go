@@ -101,11 +101,11 @@ func (a *attempt) catchUp() (missed SlotsMissed, changed bool) {
 		return SlotsMissed{Token: a.token.Name, Frozen: passed.Overs}, true
 	}
 	due := a.Due(a.token, a.record)
-	if due.Held || now.Sub(due.At) <= lateTolerance {
+	if due.Unscheduled || now.Sub(due.At) <= lateTolerance {
 		return SlotsMissed{}, false
 	}
 	if missed, changed = a.giveUpMissed(); changed {
-		if due = a.Due(a.token, a.record); due.Held || now.Sub(due.At) <= lateTolerance {
+		if due = a.Due(a.token, a.record); due.Unscheduled || now.Sub(due.At) <= lateTolerance {
 			return missed, true
 		}
 	}
@@ -150,7 +150,7 @@ func (a *attempt) giveUpMissed() (missed SlotsMissed, any bool) {
 
 // unbound reports whether what is due next has nothing to do with slots.
 func (a *attempt) unbound() bool {
-	return a.record.owed() || a.record.Order != nil || a.token.Unmade(a.record)
+	return a.record.owed() || a.record.Order != nil || a.token.Uncreated(a.record)
 }
 
 // passed looks at the slots after the anchor.

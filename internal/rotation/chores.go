@@ -82,10 +82,10 @@ func RenewsAt(t Token, r Record) (next time.Time) {
 func renewsMeanwhile(t Token, r Record) (next time.Time) {
 	switch {
 	case r.Step == StepSealed || r.Step == StepStored:
-		if r.Work.Makes != "" || r.Work.Overtaken != nil { // what consumers find is replaced, or changed by others
+		if r.Work.CreateName != "" || r.Work.Overtaken != nil { // what consumers find is replaced, or changed by others
 			return time.Time{}
 		}
-	case r.Step == StepInDoubt && (r.Doubt.CarriedOut || r.Doubt.Answered()) && !r.Work.Apart():
+	case r.Step == StepInDoubt && (r.Doubt.CarriedOut || r.Doubt.Answered()) && !r.Work.LeavesCurrentInUse():
 	default:
 		return time.Time{}
 	}
@@ -198,7 +198,7 @@ func (a *attempt) deleteOne(ctx context.Context, old *Replaced) error {
 	}
 	failpoint.Reach("delete.before")
 	defer failpoint.Reach("delete.after")
-	return a.token.Maker.Delete(ctx, old.TokenID)
+	return a.token.Creator.Delete(ctx, old.TokenID)
 }
 
 // renew renews what is about to end. It never shortens the life of a service token.

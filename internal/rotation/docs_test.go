@@ -291,7 +291,7 @@ func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rota
 			return ok && m.GivenUp
 		})
 		switch {
-		case errors.Is(err, rotation.ErrHeldUp):
+		case errors.Is(err, rotation.ErrNotRotated):
 			outcome = "refused"
 		case missed:
 			outcome = "missed"

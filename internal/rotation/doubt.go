@@ -17,12 +17,12 @@ const (
 	ReasonOldSecretRevoked   = "old_secret_revoked"   // grace 0: the old secret is dead already
 	ReasonGraceEnding        = "grace_ending"         // half of the grace is left, or three graces are over
 	ReasonOldSecretWorks     = "old_secret_works"     // wait: rotating again would kill it
-	ReasonSettling           = "settling"             // wait: the request may still be under way
+	ReasonUnderWay           = "settling"             // wait: the request may still be under way
 	ReasonSpare              = "spare"                // pair: what was rotated is not in use, so do it again
 	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair or new token: wait for an operator, what is in use works on
-	ReasonMadeAndLost        = "made_and_lost"        // a service token was made, and its secret is lost
-	ReasonMadeAndSealed      = "made_and_sealed"      // a service token was made, and the sealed answer is about it
-	ReasonNotMade            = "not_made"             // no service token was made: back to due
+	ReasonCreatedAndLost     = "made_and_lost"        // a service token was made, and its secret is lost
+	ReasonCreatedAndSealed   = "made_and_sealed"      // a service token was made, and the sealed answer is about it
+	ReasonNotCreated         = "not_made"             // no service token was made: back to due
 	ReasonCannotLook         = "cannot_look"          // wait: it is not known whether a service token was made
 	ReasonOperatorRotateNow  = "operator_rotate_now"  // an operator had it reissued
 	ReasonOperatorNotRotated = "operator_not_rotated" // an operator knows that nothing was carried out
@@ -34,7 +34,7 @@ const (
 	ReasonOursWorks    = "ours_works"    // the one in the sinks is refused where it was tried, and ours is accepted
 	ReasonTheirsWorks  = "theirs_works"  // the one in the sinks is accepted where it was tried
 	ReasonLeakOrder    = "leak_order"    // an order to revoke overrides it
-	ReasonHeals        = "heals"         // outside_rotation has the token rotated again
+	ReasonAfterOutside = "heals"         // outside_rotation has the token rotated again
 	ReasonOperatorDrop = "operator_drop" // an operator gave ours up
 
 	// Why a secret that was delivered is not taken as good, or no longer is.
@@ -80,10 +80,10 @@ type Evidence struct {
 	// Trusted says whether on this account an unchanged updated_at proves that no
 	// rotation took place.
 	Trusted bool
-	// Made is the service token that the request in doubt was to make, nil if there is none;
+	// Created is the service token that the request in doubt was to make, nil if there is none;
 	// Looked, that it was looked for.
-	Made   *TokenFacts
-	Looked bool
+	Created *TokenFacts
+	Looked  bool
 	// Unread is set if Cloudflare could not be asked.
 	Unread bool
 	// CannotExtend is set if extending the grace was tried now, in vain.
@@ -136,7 +136,7 @@ func lookSoon(grace time.Duration) time.Duration {
 // Cloudflare introduce a third format, rotating would bring another one of it.
 func Judge(r Record, e Evidence, now time.Time) Verdict {
 	switch {
-	case r.Work.Makes != "":
+	case r.Work.CreateName != "":
 		return judgeMade(r, e, now)
 	case r.Work.Spare:
 		return judgeSpare(r, now)
@@ -161,7 +161,7 @@ func judgeSpare(r Record, now time.Time) Verdict {
 	case now.Before(settled):
 		// Nobody is kept waiting, and a request that is still under way could undo what
 		// would be delivered now.
-		return Verdict{Reason: ReasonSettling, Again: settled}
+		return Verdict{Reason: ReasonUnderWay, Again: settled}
 	}
 	return Verdict{Resolved: true, Reason: ReasonSpare}
 }
@@ -177,7 +177,7 @@ func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verd
 	case carriedOut:
 		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
 	case now.Before(settled):
-		return Verdict{Reason: ReasonSettling, Again: earlier(settled, now.Add(lookSoon(grace)))}
+		return Verdict{Reason: ReasonUnderWay, Again: earlier(settled, now.Add(lookSoon(grace)))}
 	case e.unmoved(r):
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
 	case e.Unread && now.Before(earlier(settled.Add(unreadPatience), d.OldWorksUntil)):
@@ -206,7 +206,7 @@ func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: now.Add(doubtRecheck)}
 	switch reached := !now.Before(reissueAt); {
 	case !carriedOut && now.Before(settled): // a request that is still under way could undo a reissue
-		return Verdict{Reason: ReasonSettling, Again: earlier(settled, now.Add(lookSoon(grace)))}
+		return Verdict{Reason: ReasonUnderWay, Again: earlier(settled, now.Add(lookSoon(grace)))}
 	case !carriedOut && e.unmoved(r): // where an answer came, even an invalid one, something was issued
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
 	case reached && e.Unread && !carriedOut && now.Before(d.OldWorksUntil):
@@ -267,10 +267,10 @@ func oracleTrusted(records []Record, account string) bool {
 		if r.Account != account {
 			continue
 		}
-		if r.Still > 0 {
+		if r.StillCount > 0 {
 			return false
 		}
-		moved += r.Moved
+		moved += r.MovedCount
 	}
 	return moved > 0
 }

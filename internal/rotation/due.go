@@ -24,7 +24,7 @@ type Token struct {
 	// Replace says that each rotation makes a new service token and deletes the old one after
 	// the grace, since a zone's cannot be rotated.
 	Replace bool
-	Maker   Maker // needed for Create and Replace
+	Creator Creator // needed for Create and Replace
 	// RenewBefore is how long before its end the service token is renewed; 0 for never. It
 	// gets RenewFor from then on: a Go duration, or empty for a year.
 	RenewBefore time.Duration
@@ -34,8 +34,8 @@ type Token struct {
 	// take to know it.
 	Prober       Prober
 	VerifyWithin time.Duration
-	// Heal says that a rotation by somebody else is made up for by one of our own.
-	Heal bool
+	// RotateAfterOutside says that a rotation by somebody else is made up for by one of our own.
+	RotateAfterOutside bool
 }
 
 // Creation is how a service token is made.
@@ -59,9 +59,9 @@ type Due struct {
 	// Wake is when to look before At, to consume a slot that a freeze passes over; zero if
 	// there is none.
 	Wake time.Time
-	// Held is set if no time is known, and At means nothing: the token is paused until
+	// Unscheduled is set if no time is known, and At means nothing: the token is paused until
 	// somebody resumes it, or there is no slot to come.
-	Held bool
+	Unscheduled bool
 }
 
 // DueReason is a stable code for what decided the time.
@@ -147,7 +147,7 @@ func dueOrdered(t Token, r Record, p Pause) (Due, bool) {
 // dueCreate is for a service token that is not there yet. Nobody uses it, so neither slots nor
 // freezes bind it.
 func dueCreate(t Token, r Record, p Pause) (Due, bool) {
-	if !t.Unmade(r) {
+	if !t.Uncreated(r) {
 		return Due{}, false
 	}
 	due := Due{At: r.NotBefore, Trigger: TriggerCreate, Reason: DueCreate}
@@ -167,7 +167,7 @@ func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	}
 	due := Due{At: f.Begin, Slot: f.Slot, Begin: f.Begin, Close: f.Close, Wake: f.Over, Trigger: TriggerSchedule, Reason: DueSlot}
 	if f.Slot.IsZero() {
-		due.Held, due.Reason = true, DueNever
+		due.Unscheduled, due.Reason = true, DueNever
 		return due, true
 	}
 	if f.Freeze != "" {
@@ -194,9 +194,9 @@ func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 func (d *Due) pausedBy(p Pause) (held bool) {
 	d.notBefore(p.Until, DuePaused)
 	if p.Until.IsZero() {
-		d.Held, d.Reason = true, DuePaused
+		d.Unscheduled, d.Reason = true, DuePaused
 	}
-	return d.Held
+	return d.Unscheduled
 }
 
 // thaw puts a due time off until no freeze lasts.
@@ -204,7 +204,7 @@ func (d *Due) thaw(t Token, slot time.Time) {
 	switch at, freeze := t.Timetable.Thaw(slot, d.At); {
 	case freeze == "":
 	case at.IsZero():
-		d.Held, d.Reason = true, DueNever
+		d.Unscheduled, d.Reason = true, DueNever
 	default:
 		d.At, d.Reason, d.Freeze = at, DueFreeze, freeze
 	}

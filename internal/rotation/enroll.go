@@ -94,9 +94,9 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 	if err != nil {
 		return record, SlotsMissed{}, false, err
 	}
-	if record.Revision == 0 || !t.Fits(record) {
+	if record.Revision == 0 || !t.MatchesRecord(record) {
 		origin := ""
-		if t.Dynamic() {
+		if t.LedgerHasID() {
 			origin = t.Origin()
 		}
 		return Record{
@@ -107,7 +107,7 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 		}, SlotsMissed{}, true, nil
 	}
 	rescheduled := reschedule(t, &record, r.now())
-	if t.Dynamic() && record.Origin != t.Origin() { // it was rotated before, and is replaced from now on
+	if t.LedgerHasID() && record.Origin != t.Origin() { // it was rotated before, and is replaced from now on
 		record.Origin, rescheduled = t.Origin(), true
 	}
 	if kept := replacedBy(t, record.TokenID, record.Replaced); len(kept) < len(record.Replaced) {
@@ -128,7 +128,7 @@ func (r *Rotator) enrolled(t Token, stored Record) (record Record, missed SlotsM
 // again.
 func replacedBy(t Token, inUse string, replaced []Replaced) []Replaced {
 	return slices.DeleteFunc(slices.Clone(replaced), func(r Replaced) bool {
-		return r.TokenID == inUse || !t.Dynamic() && t.Owns(r.TokenID)
+		return r.TokenID == inUse || !t.LedgerHasID() && t.Owns(r.TokenID)
 	})
 }
 
@@ -175,7 +175,7 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 // fit refuses a record that does not fit the token, and takes out of it what a wrong clock
 // has left: healed, if there was any.
 func (r *Rotator) fit(t Token, record Record) (_ Record, healed bool, err error) {
-	if record.Step != StepIdle && !t.Owes(record) {
+	if record.Step != StepIdle && !t.MatchesRotation(record) {
 		return record, false, fmt.Errorf("the ledger holds an unfinished rotation (%s) of service token %s under the name %s, "+
 			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name. "+
 			"If that service token was deleted, set it back and end the rotation with rotatord resolve %s --drop",

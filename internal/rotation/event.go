@@ -163,10 +163,10 @@ type ReplacedDeleted struct {
 // RotatedOutside reports that somebody else has rotated a service token: nothing that
 // Cloudflare shows of it is different but when it was changed.
 type RotatedOutside struct {
-	Token   string
-	TokenID string
-	At      time.Time // as Cloudflare has it
-	Heals   bool      // a rotation of our own makes up for it
+	Token        string
+	TokenID      string
+	At           time.Time // as Cloudflare has it
+	RotatesAgain bool      // a rotation of our own makes up for it
 }
 
 // ChangedOutside reports that somebody else has changed a service token: its name, its life, or

@@ -151,7 +151,7 @@ func (a *attempt) holdsAnother(ctx context.Context, sink Sink) error {
 func (a *attempt) isGone(ctx context.Context) (bool, error) {
 	work := a.record.Work
 	if work.TokenID == "" { // one that was made, and whose answer did not say its ID
-		found, err := a.find(ctx, work.Makes)
+		found, err := a.find(ctx, work.CreateName)
 		if err != nil || len(found) == 0 {
 			return err == nil, err
 		}
@@ -174,7 +174,7 @@ func (r *Rotator) dropDoubt(ctx context.Context, t Token, record Record) (Record
 	refused := func(why string) error {
 		return fmt.Errorf("%w: %s. A doubt is only dropped if its service token is gone at Cloudflare: rotatord resolve %s says what else can be decided", ErrUnfit, why, t.Name)
 	}
-	if record.Work.Makes != "" {
+	if record.Work.CreateName != "" {
 		return record, Verdict{}, refused("the doubt of " + t.Name + " is about a service token that was to be made, and ends by itself")
 	}
 	gone, err := a.isGone(ctx)
@@ -200,7 +200,7 @@ func (r *Rotator) dropDoubt(ctx context.Context, t Token, record Record) (Record
 func (a *attempt) inUse() *time.Time {
 	work := a.record.Work
 	switch {
-	case work == nil || work.Apart() || !a.record.OldDiesBy.IsZero():
+	case work == nil || work.LeavesCurrentInUse() || !a.record.OldDiesBy.IsZero():
 		return nil
 	case a.record.Step == StepInDoubt && (a.record.Doubt.CarriedOut || a.record.Doubt.Answered()):
 		return &a.record.Doubt.OldWorksUntil

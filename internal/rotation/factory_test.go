@@ -228,7 +228,7 @@ func (m *factory) happen(what string) {
 			_, err = m.rotator.ExtendGrace(m.Context(), m.token, 30*time.Minute)
 		case "listing":
 			if id := m.token.ServiceToken(m.record()); id != "" {
-				_, err = m.rotator.Learn(m.Context(), m.token, m.of(id).facts())
+				_, err = m.rotator.RecordListing(m.Context(), m.token, m.of(id).facts())
 			}
 		case "put back":
 			if i := slices.IndexFunc(m.made, func(c *cfToken) bool { return !m.gone[c.id] }); i >= 0 && m.record().Step == rotation.StepIdle {
@@ -244,7 +244,7 @@ func (m *factory) happen(what string) {
 // run lives through the life, and returns what was wrong.
 func (m *factory) run() []string {
 	m.token = m.world.token(m.life.Grace)
-	m.token.Issuer, m.token.Maker, m.token.Replace = m, m, true
+	m.token.Issuer, m.token.Creator, m.token.Replace = m, m, true
 	m.token.Sinks = []rotation.Sink{factorySink{m, "main", &m.sink}, factorySink{m, "side", &m.side}}
 	m.gone, m.inUse, m.left = map[string]bool{}, map[string]bool{}, map[string]time.Time{}
 	m.side = m.sink

@@ -29,9 +29,9 @@ func (r *Rotator) letGo(id string) {
 	delete(r.held, id)
 }
 
-// Held returns how many received secrets are in memory alone, because the disk refused
+// Unsealed returns how many received secrets are in memory alone, because the disk refused
 // them. It is 0 in all but the worst moments.
-func (r *Rotator) Held() int {
+func (r *Rotator) Unsealed() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.held)
@@ -88,7 +88,7 @@ func (a *attempt) foundInSink(ctx context.Context) (issued Issued, ok bool, err 
 	for _, sink := range a.token.Sinks {
 		reader, can := sink.(SinkReader)
 		before, known := work.BeforeSink[sink.Name()]
-		if !can || !known || work.Makes != "" || work.Before.ClientID == "" {
+		if !can || !known || work.CreateName != "" || work.Before.ClientID == "" {
 			continue
 		}
 		bounded, cancel := context.WithTimeout(ctx, storeTimeout)

@@ -104,7 +104,7 @@ func TestConfiguredBack(t *testing.T) {
 	for _, partner := range []string{"", partnerID} {
 		inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			w.gone, w.inUse = map[string]bool{}, map[string]bool{}
-			token.Maker = w
+			token.Creator = w
 			replace := token
 			replace.Replace = true
 			if _, err := r.Enroll(w.t.Context(), replace); err != nil {

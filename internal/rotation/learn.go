@@ -16,13 +16,13 @@ const ownChange = 2 * time.Minute
 // that rotate the same service token must not chase each other.
 const healOnce = 24 * time.Hour
 
-// Learn records what an inventory has seen of a token, and returns its record. While a
-// rotation is in hand its own view of the token counts, and Learn changes nothing. Nor
+// RecordListing records what an inventory has seen of a token, and returns its record. While a
+// rotation is in hand its own view of the token counts, and RecordListing changes nothing. Nor
 // does it wait for one that is being worked on, which would hold up all other tokens of
 // the account; it returns a zero Record then.
 //
 // A listing that was under way while the token was rotated does not undo what that showed.
-func (r *Rotator) Learn(ctx context.Context, t Token, facts TokenFacts) (Record, error) {
+func (r *Rotator) RecordListing(ctx context.Context, t Token, facts TokenFacts) (Record, error) {
 	l := r.lockOf(t.Name)
 	if !l.TryLock() {
 		return Record{}, nil
@@ -71,18 +71,18 @@ func (a *attempt) notice(known *TokenFacts, now TokenFacts) Event {
 	case before.Name != now.Name, before.Enabled != now.Enabled, before.Duration != "" && before.Duration != now.Duration,
 		!before.ExpiresAt.Equal(now.ExpiresAt):
 		return ChangedOutside{Token: a.token.Name, TokenID: now.ID, At: now.UpdatedAt}
-	case a.record.Still > 0:
+	case a.record.StillCount > 0:
 		// On this account a rotation was seen to leave updated_at alone, so its moving says nothing.
 		return ChangedOutside{Token: a.token.Name, TokenID: now.ID, At: now.UpdatedAt}
 	}
 	news := RotatedOutside{Token: a.token.Name, TokenID: now.ID, At: now.UpdatedAt}
 	a.record.Outside = now.UpdatedAt.UTC()
-	if now := a.now().UTC(); a.token.Heal && !a.record.owed() && a.record.Order == nil && now.Sub(a.record.Healed) > healOnce {
+	if now := a.now().UTC(); a.token.RotateAfterOutside && !a.record.owed() && a.record.Order == nil && now.Sub(a.record.OutsideAnswered) > healOnce {
 		// Consumers read a secret that is, or soon will be, dead. Our own promise of a grace is void
 		// with it. A pause or a freeze holds this up: somebody may be at work by hand.
-		a.record.Order = &Order{Since: now, By: "rotatord", Heals: true, Overrides: Overrides{Grace: true}, Left: 1}
-		a.record.NotBefore, a.record.Healed = time.Time{}, now
-		news.Heals = true
+		a.record.Order = &Order{Since: now, By: "rotatord", AfterOutside: true, Overrides: Overrides{Grace: true}, Left: 1}
+		a.record.NotBefore, a.record.OutsideAnswered = time.Time{}, now
+		news.RotatesAgain = true
 	}
 	return news
 }
@@ -96,11 +96,11 @@ func (a *attempt) ours(at time.Time) bool {
 	return at.Sub(a.record.Renewal.At).Abs() < ownChange
 }
 
-// Witness shows a doubt what an inventory has seen of its service token, and returns the record.
+// RecordListingOfDoubt shows a doubt what an inventory has seen of its service token, and returns the record.
 // The doubt is then looked at at once, without a request of its own. listed is when the
 // inventory began: one that began while the request could still be under way says nothing. Of a
 // service token that was to be made it says nothing either, since that is found by its name.
-func (r *Rotator) Witness(ctx context.Context, t Token, facts TokenFacts, listed time.Time) (Record, error) {
+func (r *Rotator) RecordListingOfDoubt(ctx context.Context, t Token, facts TokenFacts, listed time.Time) (Record, error) {
 	l := r.lockOf(t.Name)
 	if !l.TryLock() {
 		return Record{}, nil
@@ -112,7 +112,7 @@ func (r *Rotator) Witness(ctx context.Context, t Token, facts TokenFacts, listed
 	}
 	record = record.clone()
 	d, work := record.Doubt, record.Work
-	if work.Apart() || work.Grace == 0 || facts.ID != work.TokenID || listed.Before(d.Since.Add(settleTime)) || !listed.After(d.ListedAt) {
+	if work.LeavesCurrentInUse() || work.Grace == 0 || facts.ID != work.TokenID || listed.Before(d.Since.Add(settleTime)) || !listed.After(d.ListedAt) {
 		return record, nil
 	}
 	d.CarriedOut = d.CarriedOut || movedWith(work, facts)

@@ -299,7 +299,7 @@ func (m *machine) attempt() {
 		m.restart()
 	}
 	if m.inHand != "" {
-		if m.rotator.Held() == 0 {
+		if m.rotator.Unsealed() == 0 {
 			m.Errorf("a secret was received, and is neither sealed nor held")
 		}
 	}
@@ -472,7 +472,7 @@ func TestMachine(t *testing.T) {
 	for _, what := range []string{
 		"success/", "in_doubt/outcome_unknown", "in_doubt/interrupted", "in_doubt/answer_invalid", "in_doubt/unfamiliar_secret",
 		"failed/refused", "failed/not_carried_out", "failed/throttled", "failed/seal", "failed/store", "failed/ledger", "failed/commit", "skipped/preflight",
-		rotation.ReasonSettling, rotation.ReasonOldSecretWorks, rotation.ReasonGraceEnding, rotation.ReasonOldSecretRevoked, rotation.ReasonSpare,
+		rotation.ReasonUnderWay, rotation.ReasonOldSecretWorks, rotation.ReasonGraceEnding, rotation.ReasonOldSecretRevoked, rotation.ReasonSpare,
 		rotation.ReasonOperatorRotateNow, rotation.ReasonUnfamiliarKept, // the rarer ones have tests of their own
 	} {
 		if seen[what] == 0 && !t.Failed() && machineChecks == "10000" {

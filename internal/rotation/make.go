@@ -34,11 +34,11 @@ type Replaced struct {
 	LastError string    `json:"last_error,omitempty"`
 }
 
-// Dynamic reports whether the ledger, and not the configuration, knows which service token it is.
-func (t Token) Dynamic() bool { return t.Create != nil || t.Replace }
+// LedgerHasID reports whether the ledger, and not the configuration, knows which service token it is.
+func (t Token) LedgerHasID() bool { return t.Create != nil || t.Replace }
 
-// Unmade reports whether the service token is still to be made, for the first time.
-func (t Token) Unmade(r Record) bool { return t.Create != nil && r.TokenID == "" }
+// Uncreated reports whether the service token is still to be made, for the first time.
+func (t Token) Uncreated(r Record) bool { return t.Create != nil && r.TokenID == "" }
 
 // Origin is what the configuration names a token by that is not a pair.
 func (t Token) Origin() string {
@@ -48,15 +48,15 @@ func (t Token) Origin() string {
 	return t.ID
 }
 
-// Fits reports whether r is a record of the service token, or one of the two, that t is about.
-func (t Token) Fits(r Record) bool {
-	return t.Owns(r.TokenID) || t.Dynamic() && r.Origin == t.Origin()
+// MatchesRecord reports whether r is a record of the service token, or one of the two, that t is about.
+func (t Token) MatchesRecord(r Record) bool {
+	return t.Owns(r.TokenID) || t.LedgerHasID() && r.Origin == t.Origin()
 }
 
-// Owes reports whether the rotation in hand that r holds is one of t.
-func (t Token) Owes(r Record) bool {
-	if t.Dynamic() {
-		return t.Fits(r)
+// MatchesRotation reports whether the rotation in hand that r holds is one of t.
+func (t Token) MatchesRotation(r Record) bool {
+	if t.LedgerHasID() {
+		return t.MatchesRecord(r)
 	}
 	return t.Owns(r.Work.TokenID)
 }
@@ -64,7 +64,7 @@ func (t Token) Owes(r Record) bool {
 // ServiceToken is the UUID that a rotation works on, given what the ledger knows; empty if it
 // is yet to be made. Of a pair it is the one that stands first.
 func (t Token) ServiceToken(r Record) string {
-	if t.Dynamic() {
+	if t.LedgerHasID() {
 		return r.TokenID
 	}
 	return t.ID
@@ -76,7 +76,7 @@ func (t Token) ServiceToken(r Record) string {
 func (a *attempt) makes(rotationID string) string {
 	t := a.token
 	switch {
-	case t.Unmade(a.record):
+	case t.Uncreated(a.record):
 		return t.Create.Name
 	case !t.Replace:
 		return ""
@@ -108,7 +108,7 @@ func suffix(rotationID string) string {
 // be deleted, are left out.
 func (a *attempt) find(ctx context.Context, name string) ([]TokenFacts, error) {
 	failpoint.Reach("find.before")
-	found, err := a.token.Maker.Find(ctx, name)
+	found, err := a.token.Creator.Find(ctx, name)
 	failpoint.Reach("find.after")
 	found = slices.DeleteFunc(found, func(f TokenFacts) bool {
 		return slices.ContainsFunc(a.record.Replaced, func(r Replaced) bool { return r.TokenID == f.ID })
@@ -126,7 +126,7 @@ func (a *attempt) mayMake(ctx context.Context) error {
 	if create == nil || a.record.TokenID != "" {
 		return nil // the name that a replacement gets is nobody else's
 	}
-	found, err := a.find(ctx, work.Makes)
+	found, err := a.find(ctx, work.CreateName)
 	switch {
 	case err != nil:
 		return err
@@ -134,10 +134,10 @@ func (a *attempt) mayMake(ctx context.Context) error {
 		return nil
 	case !create.Adopt:
 		return fmt.Errorf("a service token named %q is there already (%s), and none is made beside it: write id: %s in place of create, "+
-			"or adopt: true to take it over, or choose another name", work.Makes, listIDs(found), found[0].ID)
+			"or adopt: true to take it over, or choose another name", work.CreateName, listIDs(found), found[0].ID)
 	case len(found) > 1:
 		return fmt.Errorf("%d service tokens are named %q (%s), and it is not known which to adopt: write the id of one in place of create",
-			len(found), work.Makes, listIDs(found))
+			len(found), work.CreateName, listIDs(found))
 	}
 	a.record.TokenID, a.record.Facts = found[0].ID, found[0]
 	return errAdopted
@@ -164,10 +164,10 @@ func (a *attempt) adopt(ctx context.Context) error {
 // request sends the one request of a rotation.
 func (a *attempt) request(ctx context.Context) (Issued, error) {
 	work := a.record.Work
-	if work.Makes == "" {
+	if work.CreateName == "" {
 		return a.token.Issuer.Rotate(ctx, RotateRequest{TokenID: work.TokenID, ClientID: work.Before.ClientID, Grace: time.Duration(work.Grace)})
 	}
-	return a.token.Maker.Create(ctx, CreateRequest{Name: work.Makes, Duration: a.lifetime()})
+	return a.token.Creator.Create(ctx, CreateRequest{Name: work.CreateName, Duration: a.lifetime()})
 }
 
 // lifetime is how long a service token lives that is made now: as configured, or as long as
@@ -186,7 +186,7 @@ func (a *attempt) identifyMade(ctx context.Context, issued Issued) error {
 	if work.TokenID != "" {
 		return nil
 	}
-	found, err := a.find(ctx, work.Makes)
+	found, err := a.find(ctx, work.CreateName)
 	if err != nil {
 		return fmt.Errorf("asking for the ID of the service token that was made: %w", err)
 	}
@@ -196,7 +196,7 @@ func (a *attempt) identifyMade(ctx context.Context, issued Issued) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("there is no service token %q with the client ID of the answer yet", work.Makes)
+	return fmt.Errorf("there is no service token %q with the client ID of the answer yet", work.CreateName)
 }
 
 // takePlace ends a rotation that has made a service token: consumers now find that one. The
@@ -256,13 +256,13 @@ func (f TokenFacts) clientOf(id string) string {
 // lookForMade asks whether the service token of a doubt was made.
 func (a *attempt) lookForMade(ctx context.Context) (found *TokenFacts, err error) {
 	work := a.record.Work
-	all, err := a.find(ctx, work.Makes)
+	all, err := a.find(ctx, work.CreateName)
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
 	if len(all) > 1 {
 		return nil, fmt.Errorf("%d service tokens are named %q (%s), although one at most was made: delete those that nobody uses",
-			len(all), work.Makes, listIDs(all))
+			len(all), work.CreateName, listIDs(all))
 	}
 	a.record.Doubt.CarriedOut = true
 	return &all[0], nil
@@ -274,10 +274,10 @@ func (a *attempt) seekMade(ctx context.Context) (err error) {
 	d := a.record.Doubt
 	if settled := d.Since.Add(settleFor(time.Duration(a.record.Work.Grace))); !d.Answered() && a.now().Before(settled) {
 		return fmt.Errorf("%w: the request to make %q may still be under way until %s. What consumers use works on: wait until then, and look with rotatord resolve %s",
-			ErrUnfit, a.record.Work.Makes, settled.Format(time.RFC3339), a.token.Name)
+			ErrUnfit, a.record.Work.CreateName, settled.Format(time.RFC3339), a.token.Name)
 	}
 	if a.made, err = a.lookForMade(ctx); err != nil {
-		return fmt.Errorf("%w: it cannot be seen whether %q was made, and what consumers use works on: %w. Look again with rotatord resolve %s", ErrUnfit, a.record.Work.Makes, err, a.token.Name)
+		return fmt.Errorf("%w: it cannot be seen whether %q was made, and what consumers use works on: %w. Look again with rotatord resolve %s", ErrUnfit, a.record.Work.CreateName, err, a.token.Name)
 	}
 	return nil
 }
@@ -298,20 +298,20 @@ func judgeMade(r Record, e Evidence, now time.Time) Verdict {
 	d := r.Doubt
 	settled := d.Since.Add(settleFor(time.Duration(r.Work.Grace)))
 	switch {
-	case d.Sealed && d.Reason == ReasonOddAnswer && e.Made != nil && e.Made.ID == r.Work.TokenID && e.Made.ClientID == r.Work.After.ClientID:
+	case d.Sealed && d.Reason == ReasonOddAnswer && e.Created != nil && e.Created.ID == r.Work.TokenID && e.Created.ClientID == r.Work.After.ClientID:
 		// Cloudflare has what the answer said: whatever spoke against it, the secret is the first one.
-		return Verdict{Resolved: true, Deliver: true, CarriedOut: true, Reason: ReasonMadeAndSealed}
+		return Verdict{Resolved: true, Deliver: true, CarriedOut: true, Reason: ReasonCreatedAndSealed}
 	case d.Reason == ReasonOddAnswer && now.Before(settled):
-		return Verdict{Reason: ReasonSettling, CarriedOut: e.Made != nil, Again: settled}
+		return Verdict{Reason: ReasonUnderWay, CarriedOut: e.Created != nil, Again: settled}
 	case d.deliverable() && (r.Order == nil || !r.Order.RevokeNow):
 		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
 	case now.Before(settled):
-		return Verdict{Reason: ReasonSettling, CarriedOut: e.Made != nil, Again: settled}
-	case e.Made != nil:
-		return Verdict{Resolved: true, CarriedOut: true, Reason: ReasonMadeAndLost}
+		return Verdict{Reason: ReasonUnderWay, CarriedOut: e.Created != nil, Again: settled}
+	case e.Created != nil:
+		return Verdict{Resolved: true, CarriedOut: true, Reason: ReasonCreatedAndLost}
 	case !e.Looked:
 		return Verdict{Reason: ReasonCannotLook, Again: now.Add(settleTime)}
 	default:
-		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonNotMade}
+		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonNotCreated}
 	}
 }

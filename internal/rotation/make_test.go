@@ -226,7 +226,7 @@ func TestReplaceTakesOverFromRotate(t *testing.T) {
 		if err, _ := w.advance(r, token); err != nil {
 			t.Fatal(err)
 		}
-		token.Replace, token.Maker = true, w
+		token.Replace, token.Creator = true, w
 		if record, err := r.Enroll(w.t.Context(), token); err != nil || record.Origin != tokenID {
 			t.Fatal(record, err)
 		}

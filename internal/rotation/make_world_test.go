@@ -108,7 +108,7 @@ func inMaking(t *testing.T, change func(*rotation.Token), test func(w *world, to
 		w := newWorld(t)
 		w.gone, w.inUse, w.sink = map[string]bool{}, map[string]bool{}, rotation.Credential{}
 		token := w.token(20 * time.Minute)
-		token.ID, token.Create, token.Maker, token.Renewer = "", &rotation.Creation{Name: "ci", Duration: "8760h"}, w, w
+		token.ID, token.Create, token.Creator, token.Renewer = "", &rotation.Creation{Name: "ci", Duration: "8760h"}, w, w
 		if change != nil {
 			change(&token)
 		}

@@ -34,8 +34,8 @@ func (o Overrides) with(other Overrides) Overrides {
 	}.all()
 }
 
-// ErrHeldUp is in the error of RotateNow when something speaks against a rotation now.
-var ErrHeldUp = errors.New("not rotated")
+// ErrNotRotated is in the error of RotateNow when something speaks against a rotation now.
+var ErrNotRotated = errors.New("not rotated")
 
 // RotateNow rotates a token for an operator, outside of its schedule, and returns its record
 // as it then stands. The error is nil if the new secret was delivered. It has ErrHeldUp in
@@ -93,23 +93,23 @@ func (a *attempt) mayRotateNow(o Overrides) error {
 		return nil
 	case a.record.Step != StepIdle:
 		return a.inProgress()
-	case a.token.Unmade(a.record):
+	case a.token.Uncreated(a.record):
 		if pause := a.PauseOf(name); pause.On() {
-			return fmt.Errorf("%w: the service token of %s is not made yet, and it is paused%s: rotatord status %s says how to resume it", ErrHeldUp, name, until(pause.Until), name)
+			return fmt.Errorf("%w: the service token of %s is not made yet, and it is paused%s: rotatord status %s says how to resume it", ErrNotRotated, name, until(pause.Until), name)
 		}
-		return fmt.Errorf("%w: the service token of %s is not made yet, which comes by itself%s: rotatord status %s", ErrHeldUp, name, because(a.record), name)
+		return fmt.Errorf("%w: the service token of %s is not made yet, which comes by itself%s: rotatord status %s", ErrNotRotated, name, because(a.record), name)
 	case a.record.owed():
 		return nil
 	}
 	if pause := a.PauseOf(name); pause.On() && !o.Pause {
-		return fmt.Errorf("%w: %s is paused%s: resume it, or rotate all the same with --override-pause", ErrHeldUp, name, until(pause.Until))
+		return fmt.Errorf("%w: %s is paused%s: resume it, or rotate all the same with --override-pause", ErrNotRotated, name, until(pause.Until))
 	}
 	if end, freeze := a.token.Timetable.Frozen(now); freeze != "" && !o.Freeze {
-		return fmt.Errorf("%w: the freeze %s lasts%s: wait, or rotate all the same with --override-freeze", ErrHeldUp, freeze, until(end))
+		return fmt.Errorf("%w: the freeze %s lasts%s: wait, or rotate all the same with --override-freeze", ErrNotRotated, freeze, until(end))
 	}
 	if last := a.record.Last; last != nil && now.Before(last.GraceEndsAt) && !o.Grace {
 		return fmt.Errorf("%w: the previous secret of %s was promised to work%s, and rotating now cuts it off: "+
-			"wait, or rotate all the same with --override-grace", ErrHeldUp, name, until(last.GraceEndsAt))
+			"wait, or rotate all the same with --override-grace", ErrNotRotated, name, until(last.GraceEndsAt))
 	}
 	return nil
 }
@@ -161,7 +161,7 @@ func (a *attempt) inProgress() error {
 	default:
 		text = fmt.Sprintf("a rotation of %s is in progress (%s since %s%s): rotatord status %s", name, state, a.since(), because(a.record), name)
 	}
-	return fmt.Errorf("%w: %s", ErrHeldUp, text)
+	return fmt.Errorf("%w: %s", ErrNotRotated, text)
 }
 
 func until(t time.Time) string {

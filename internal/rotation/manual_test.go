@@ -92,7 +92,7 @@ func TestRotateNowIsRefused(t *testing.T) {
 				others := rotation.Overrides{Freeze: !test.by.Freeze, Pause: !test.by.Pause, Grace: !test.by.Grace}
 				for _, o := range []rotation.Overrides{{}, others} {
 					record, err := r.RotateNow(w.t.Context(), token, o, "ops")
-					if !errors.Is(err, rotation.ErrHeldUp) || err.Error() != test.want {
+					if !errors.Is(err, rotation.ErrNotRotated) || err.Error() != test.want {
 						t.Errorf("%+v: %v\nwant %s", o, err, test.want)
 					}
 					if diff := cmp.Diff(before, record); diff != "" || w.rotates != rotates || w.record().Revision != before.Revision {
@@ -148,7 +148,7 @@ func TestRotateNowFails(t *testing.T) {
 			}
 			before, due := w.record(), r.Due(token, w.record())
 			record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops")
-			if err == nil || !strings.Contains(err.Error(), "vault is sealed") || errors.Is(err, rotation.ErrHeldUp) {
+			if err == nil || !strings.Contains(err.Error(), "vault is sealed") || errors.Is(err, rotation.ErrNotRotated) {
 				t.Errorf("%v", err)
 			}
 			if record.Step != rotation.StepIdle || record.Failures != before.Failures || !record.Anchor.Equal(before.Anchor) || record.LastError == "" {

@@ -48,7 +48,7 @@ func (o *oddIssuer) change(issued rotation.Issued) rotation.Issued {
 // odd makes the token one that is answered so.
 func odd(token rotation.Token, w *world, o oddIssuer) (rotation.Token, *oddIssuer) {
 	o.world = w
-	token.Issuer, token.Maker = &o, &o
+	token.Issuer, token.Creator = &o, &o
 	return token, &o
 }
 

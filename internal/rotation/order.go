@@ -18,13 +18,13 @@ type Order struct {
 	// Left is how many rotations are still to be done: one, or for a pair whose secret in use
 	// must die one for each.
 	Left int `json:"left"`
-	// Heals is set if nobody gave it, but a rotation by somebody else is made up for.
-	Heals bool `json:"heals,omitempty"`
+	// AfterOutside is set if nobody gave it, but a rotation by somebody else is made up for.
+	AfterOutside bool `json:"heals,omitempty"`
 }
 
 // trigger is that of the rotations that carry it out.
 func (o *Order) trigger() Trigger {
-	if o.Heals {
+	if o.AfterOutside {
 		return TriggerRecovery
 	}
 	return TriggerManual
@@ -62,7 +62,7 @@ func (a *attempt) order(ctx context.Context, o Overrides, by string, after time.
 	}
 	if a.record.Step == StepInDoubt && o.RevokeNow {
 		verdict := Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
-		if a.record.Work.Makes != "" && a.seekMade(ctx) != nil {
+		if a.record.Work.CreateName != "" && a.seekMade(ctx) != nil {
 			a.record.NotBefore = time.Time{} // it ends by itself, and the order is carried out then
 		} else {
 			a.decide(verdict)
@@ -201,7 +201,7 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 
 // keeps reports whether there is an order already that one with these overrides goes on with.
 func (r Record) keeps(o Overrides) bool {
-	return r.Order != nil && !r.Order.Heals && (r.Order.RevokeNow || !o.RevokeNow)
+	return r.Order != nil && !r.Order.AfterOutside && (r.Order.RevokeNow || !o.RevokeNow)
 }
 
 // orderOne orders one token, as the one that comes that long after the first.

@@ -179,7 +179,7 @@ func TestOrderOnADoubt(t *testing.T) {
 					old := w.current
 					w.failOnce("rotate", f)
 					w.advance(r, token)
-					if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{Grace: true}, "ops"); !errors.Is(err, rotation.ErrHeldUp) {
+					if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{Grace: true}, "ops"); !errors.Is(err, rotation.ErrNotRotated) {
 						t.Error("a doubt stands in the way of what does not revoke:", err)
 					}
 					w.ordered = true
@@ -206,7 +206,7 @@ func TestRevokeNowInHand(t *testing.T) {
 		w.advance(r, token)
 		w.ordered = true
 		record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
-		if err == nil || errors.Is(err, rotation.ErrHeldUp) || record.Step != rotation.StepSealed || record.Order == nil {
+		if err == nil || errors.Is(err, rotation.ErrNotRotated) || record.Step != rotation.StepSealed || record.Order == nil {
 			t.Fatal(record, err)
 		}
 		lost := w.current

@@ -99,7 +99,7 @@ func (w *Work) wouldShow(facts TokenFacts) bool {
 	if after.IsZero() { // the answer did not say
 		after = facts.UpdatedAt
 	}
-	return w.Makes != "" || !before.IsZero() && after.After(before)
+	return w.CreateName != "" || !before.IsZero() && after.After(before)
 }
 
 // noteChange remembers that the service token was changed at Cloudflare after our answer, and not
@@ -146,10 +146,10 @@ func (a *attempt) overtaken(ctx context.Context, issued Issued, cause error) err
 	case ReasonTheirsWorks:
 		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonTheirsWorks}, true)
 	}
-	if a.token.Heal && !work.Overtaken.Gone && a.record.Order == nil && now.Sub(a.record.Healed) > healOnce {
-		a.record.Order = &Order{Since: now, By: "rotatord", Heals: true, Overrides: Overrides{Grace: true}, Left: 1}
-		a.record.Healed = now
-		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonHeals}, false)
+	if a.token.RotateAfterOutside && !work.Overtaken.Gone && a.record.Order == nil && now.Sub(a.record.OutsideAnswered) > healOnce {
+		a.record.Order = &Order{Since: now, By: "rotatord", AfterOutside: true, Overrides: Overrides{Grace: true}, Left: 1}
+		a.record.OutsideAnswered = now
+		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonAfterOutside}, false)
 	}
 	a.record.NotBefore = now.Add(overtakenRecheck)
 	a.record.LastError, a.record.LastCause = cause.Error(), ReasonOvertaken
@@ -295,10 +295,10 @@ func (a *attempt) keepFacts(work *Work) {
 		facts.UpdatedAt = work.ChangedAt
 	}
 	switch {
-	case work.Makes != "" && work.TokenID != "":
+	case work.CreateName != "" && work.TokenID != "":
 		facts.ID = work.TokenID
 		a.keepMade(facts)
-	case work.Makes != "":
+	case work.CreateName != "":
 	case work.Spare:
 		a.record.Spare = facts
 	default:
@@ -323,7 +323,7 @@ func (a *attempt) eraseAbandoned(ctx context.Context) error {
 // to be made ends by itself, and so does one about a request that the order itself has caused.
 func (a *attempt) overruled(ctx context.Context) (bool, error) {
 	work, o := a.record.Work, a.record.Order
-	if o == nil || !o.RevokeNow || !work.IntentAt.Before(o.Since) || work.Makes != "" {
+	if o == nil || !o.RevokeNow || !work.IntentAt.Before(o.Since) || work.CreateName != "" {
 		return false, nil
 	}
 	verdict := Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}

@@ -117,7 +117,7 @@ func TestVerifyDecidesWhoOvertook(t *testing.T) {
 			if len(w.record().Abandoned) != 1 || len(w.pending) != 1 || w.rotates != 1 {
 				t.Errorf("%+v, %d pending", w.record(), len(w.pending))
 			}
-			if record, err := r.Learn(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
+			if record, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
 				t.Error("what is known is taken for news:", record.Outside, err)
 			}
 			w.advance(r, token) // the next slot
@@ -172,7 +172,7 @@ func (w *world) overtakeUnknown(r *rotation.Rotator, token rotation.Token) {
 // TestOutsideRotationHealsWhatWasOvertaken: with outside_rotation: rotate the token is rotated again.
 func TestOutsideRotationHealsWhatWasOvertaken(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		token.Heal = true
+		token.RotateAfterOutside = true
 		w.failAll("sink store", fault{before: errors.New("permission denied")})
 		w.advance(r, token)
 		w.rotateOutside(time.Hour)

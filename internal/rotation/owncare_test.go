@@ -49,7 +49,7 @@ func TestOwnLostRotation(t *testing.T) {
 			c = &w.partner
 		}
 		time.Sleep(5 * time.Minute)
-		record, err := r.Learn(w.t.Context(), token, c.facts())
+		record, err := r.RecordListing(w.t.Context(), token, c.facts())
 		if err != nil || w.rotates != 1 || !record.Outside.IsZero() {
 			t.Errorf("%d rotates, rotated by somebody else: %s, %v", w.rotates, record.Outside, err)
 		}
@@ -57,7 +57,7 @@ func TestOwnLostRotation(t *testing.T) {
 	inBubble(t, 0, lost)
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		for _, c := range []*cfToken{&w.cfToken, &w.partner} {
-			if _, err := r.Learn(w.t.Context(), token, c.facts()); err != nil {
+			if _, err := r.RecordListing(w.t.Context(), token, c.facts()); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -72,7 +72,7 @@ func TestLearnOfAnother(t *testing.T) {
 		r = w.settle(r, token)
 		before := w.made[0].facts()
 		w.advance(r, token)
-		if record, err := r.Learn(w.t.Context(), token, before); err != nil || record.Facts.ID != w.made[1].id {
+		if record, err := r.RecordListing(w.t.Context(), token, before); err != nil || record.Facts.ID != w.made[1].id {
 			t.Error(record.Facts, err)
 		}
 	})
@@ -82,11 +82,11 @@ func TestLearnOfAnother(t *testing.T) {
 func TestNameOfItsOwn(t *testing.T) {
 	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.gone, w.name = map[string]bool{}, "edge-production"
-		token.Replace, token.Maker = true, w
+		token.Replace, token.Creator = true, w
 		if _, err := r.Enroll(w.t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.Learn(w.t.Context(), token, w.facts()); err != nil {
+		if _, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil {
 			t.Fatal(err)
 		}
 		w.live(r, token, 3*time.Hour)
@@ -118,7 +118,7 @@ func TestGraceAcrossStrategies(t *testing.T) {
 		w.gone = map[string]bool{}
 		old := w.current
 		w.advance(r, token)
-		token.Replace, token.Maker = true, w
+		token.Replace, token.Creator = true, w
 		if _, err := r.Enroll(w.t.Context(), token); err != nil {
 			t.Fatal(err)
 		}

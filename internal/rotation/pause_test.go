@@ -33,7 +33,7 @@ func (w *world) resume(r *rotation.Rotator, name string) rotation.Pause {
 func TestPause(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, "ci", "")
-		if due := r.Due(token, w.record()); !due.Held || due.Reason != rotation.DuePaused || !due.Slot.Equal(clock("01 01:00:00")) {
+		if due := r.Due(token, w.record()); !due.Unscheduled || due.Reason != rotation.DuePaused || !due.Slot.Equal(clock("01 01:00:00")) {
 			t.Errorf("%+v", due)
 		}
 		w.serve(r, token, "01 05:30:00")
@@ -59,7 +59,7 @@ func TestPauseEnds(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, rotation.AllTokens, "01 02:15:00")
 		due := r.Due(token, w.record())
-		if due.Held || due.Reason != rotation.DuePaused || !due.At.Equal(clock("01 02:15:00")) {
+		if due.Unscheduled || due.Reason != rotation.DuePaused || !due.At.Equal(clock("01 02:15:00")) {
 			t.Errorf("%+v", due)
 		}
 		w.serve(r, token, "01 02:14:59")

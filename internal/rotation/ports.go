@@ -32,10 +32,10 @@ type Issuer interface {
 	SetGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error)
 }
 
-// Maker makes and removes service tokens. One that can rotate need not be one, and one that
+// Creator makes and removes service tokens. One that can rotate need not be one, and one that
 // is need not be able to rotate: a zone's service tokens can only be replaced. Contexts and
 // errors are as for [Issuer], whose Ready admits the requests.
-type Maker interface {
+type Creator interface {
 	// Find returns all service tokens of exactly that name, which need not be unique. It
 	// changes nothing and may be repeated.
 	Find(ctx context.Context, name string) ([]TokenFacts, error)

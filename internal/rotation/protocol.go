@@ -113,13 +113,13 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 		return record, err
 	}
 	a := &attempt{Rotator: r, token: t, record: record, began: r.now()}
-	if withoutBackOff(ctx) && record.Pending() {
+	if withoutBackOff(ctx) && record.Unfinished() {
 		a.record.NotBefore, record.NotBefore = time.Time{}, time.Time{}
 	}
 	if any, err := a.chores(ctx); any { // what else is due is found to be so again
 		return a.record, err
 	}
-	if due := r.Due(t, record); due.Held || due.At.After(a.began) {
+	if due := r.Due(t, record); due.Unscheduled || due.At.After(a.began) {
 		return record, nil
 	}
 	if err = a.run(ctx); err != nil && !a.reported && ctx.Err() == nil {
@@ -157,7 +157,7 @@ func (a *attempt) run(ctx context.Context) error {
 		var err error
 		switch a.record.Step {
 		case StepIdle:
-			if a.due = a.Due(a.token, a.record); a.due.Held || a.due.At.After(a.now()) {
+			if a.due = a.Due(a.token, a.record); a.due.Unscheduled || a.due.At.After(a.now()) {
 				return nil
 			}
 			before := a.record
@@ -201,7 +201,7 @@ func (a *attempt) claim(ctx context.Context) error {
 		Missed: max(passed.Due-1, 0), Frozen: passed.Frozen,
 		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.grace()),
 	}
-	if work.Makes = a.makes(work.RotationID); work.Makes == "" {
+	if work.CreateName = a.makes(work.RotationID); work.CreateName == "" {
 		work.TokenID = a.token.ServiceToken(a.record)
 	}
 	switch {
@@ -296,7 +296,7 @@ func (a *attempt) preflight(ctx context.Context) error {
 			return err
 		}
 	}
-	if work.Makes == "" {
+	if work.CreateName == "" {
 		facts, err := a.knownFacts(ctx, work.TokenID)
 		if err != nil {
 			return err
@@ -365,7 +365,7 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 	work.Digest = issued.ClientSecret.Digest()
 	work.After = issued.Facts
 	work.GraceEndsAt = later(work.GraceEndsAt, issued.GraceEndsAt.UTC())
-	if work.Makes != "" {
+	if work.CreateName != "" {
 		work.TokenID = issued.Facts.ID
 	}
 	if work.replayed(issued) {
@@ -564,11 +564,11 @@ func (a *attempt) commit(ctx context.Context) error {
 		switch {
 		case work.Spare:
 			a.switchToSpare()
-		case work.Makes != "":
+		case work.CreateName != "":
 			a.takePlace()
 		}
 		a.record.Facts = work.Before.updatedBy(work.After)
-		if work.Makes != "" { // whose answer shows all that there is
+		if work.CreateName != "" { // whose answer shows all that there is
 			a.record.Facts = work.After
 			a.record.Facts.ID = work.TokenID
 		}
@@ -581,10 +581,10 @@ func (a *attempt) commit(ctx context.Context) error {
 		if !work.Before.UpdatedAt.IsZero() && !work.After.UpdatedAt.IsZero() {
 			switch {
 			case unchanged(work.Before, work.After):
-				a.record.Still++
+				a.record.StillCount++
 			case work.After.UpdatedAt.Sub(work.IntentAt).Abs() < movedWithin:
 				// Then, and not at some edit since we last looked.
-				a.record.Moved++
+				a.record.MovedCount++
 			}
 		}
 		a.record.Work, a.record.Failures, a.record.LastError, a.record.LastCause, a.record.NextTrigger = nil, 0, "", "", ""

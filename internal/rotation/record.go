@@ -145,15 +145,15 @@ type Record struct {
 
 	// Outside is when somebody else rotated the token, until a rotation of our own is done.
 	// Healed is when one of our own last made up for that.
-	Outside time.Time `json:"outside,omitzero"`
-	Healed  time.Time `json:"healed,omitzero"`
+	Outside         time.Time `json:"outside,omitzero"`
+	OutsideAnswered time.Time `json:"healed,omitzero"`
 
-	// Moved and Still count the confirmed rotations in which updated_at did, and did
+	// MovedCount and Still count the confirmed rotations in which updated_at did, and did
 	// not, move. Whether it moves is nowhere documented, so an unchanged updated_at
 	// proves that no rotation took place only on an account where it was seen to move
 	// and was never seen to stay.
-	Moved int `json:"moved,omitempty"`
-	Still int `json:"still,omitempty"`
+	MovedCount int `json:"moved,omitempty"`
+	StillCount int `json:"still,omitempty"`
 }
 
 // GraceEnd is when the secret that consumers may still use stops working, on the local
@@ -161,7 +161,7 @@ type Record struct {
 // else of the last one. Zero means that no secret is in its grace.
 func (r Record) GraceEnd() time.Time {
 	switch {
-	case r.Work != nil && r.Work.Apart(): // what consumers use is not touched
+	case r.Work != nil && r.Work.LeavesCurrentInUse(): // what consumers use is not touched
 	case r.Step == StepInDoubt:
 		return r.Doubt.OldWorksUntil
 	case r.Step == StepSealed, r.Step == StepStored:
@@ -216,7 +216,7 @@ type Work struct {
 	RotationID string    `json:"rotation_id"`
 	TokenID    string    `json:"token_id"`        // the service token that is rotated; empty until one is made
 	Spare      bool      `json:"spare,omitempty"` // it is the one of a pair that is not in use
-	Makes      string    `json:"makes,omitempty"` // the name of the service token that is made; empty for a rotate
+	CreateName string    `json:"makes,omitempty"` // the name of the service token that is made; empty for a rotate
 	Owner      string    `json:"owner"`           // host name and process of the claimant
 	Trigger    Trigger   `json:"trigger"`
 	Slot       time.Time `json:"slot"`             // the due slot that this rotation serves
@@ -250,9 +250,9 @@ type Work struct {
 	Overtaken *Overtaken `json:"overtaken,omitempty"`
 }
 
-// Apart reports whether what consumers use is not touched by this rotation: it renews the one
+// LeavesCurrentInUse reports whether what consumers use is not touched by this rotation: it renews the one
 // of a pair that is not in use, or makes a service token of its own.
-func (w *Work) Apart() bool { return w.Spare || w.Makes != "" }
+func (w *Work) LeavesCurrentInUse() bool { return w.Spare || w.CreateName != "" }
 
 // Grace is a duration that is kept in text, so that the ledger can be read.
 type Grace time.Duration

@@ -15,15 +15,15 @@ func TestRequestsOfARecord(t *testing.T) {
 		Renewal: Renewal{At: at(300)},
 	}
 	want := []time.Time{at(3), at(100).Add(rotateTimeout), at(200), at(300)}
-	if got := record.Requests(); !slices.Equal(got, want) {
+	if got := record.RequestTimes(); !slices.Equal(got, want) {
 		t.Errorf("%s, want %s", got, want)
 	}
 	record = Record{Last: &Done{AskedAt: at(0), At: at(7200)}, Work: &Work{IntentAt: at(100), SealedAt: at(101)}} // the sink was away
 	want = []time.Time{at(0).Add(rotateTimeout), at(101)}
-	if got := record.Requests(); !slices.Equal(got, want) {
+	if got := record.RequestTimes(); !slices.Equal(got, want) {
 		t.Errorf("%s, want %s", got, want)
 	}
-	if got := (Record{Last: &Done{At: at(0)}, Work: &Work{Began: at(0)}}).Requests(); len(got) != 0 {
+	if got := (Record{Last: &Done{At: at(0)}, Work: &Work{Began: at(0)}}).RequestTimes(); len(got) != 0 {
 		t.Errorf("a record without requests has those at %s", got)
 	}
 }

@@ -46,8 +46,8 @@ func (a *attempt) lookAndAct(ctx context.Context) (verdict Verdict, readErr, err
 // if the verdict asks for that. readErr says why Cloudflare could not be asked.
 func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error) {
 	var e Evidence
-	if a.record.Work.Makes != "" {
-		e.Made, readErr = a.lookForMade(ctx)
+	if a.record.Work.CreateName != "" {
+		e.Created, readErr = a.lookForMade(ctx)
 		e.Looked = readErr == nil
 	} else if e.Facts = a.listed(); e.Facts == nil || a.manual {
 		e.Facts, readErr = a.inspect(ctx)
@@ -71,7 +71,7 @@ func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error
 		e.CannotExtend, readErr = err != nil, errors.Join(readErr, err)
 		verdict = Judge(a.record, e, a.now())
 	}
-	a.made = e.Made
+	a.made = e.Created
 	a.decide(verdict)
 	return verdict, readErr, nil
 }
@@ -230,7 +230,7 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 	// What Cloudflare shows counts, also where an operator decides. If it cannot be asked the
 	// operator knows more than we do.
 	switch {
-	case record.Work.Makes == "":
+	case record.Work.CreateName == "":
 		_, _ = a.inspect(ctx)
 	case how == ResolveRotateNow, how == ResolveAssumeNotRotated:
 		if err := a.seekMade(ctx); err != nil {

@@ -50,7 +50,7 @@ func TestOperatorResolvesADoubt(t *testing.T) {
 		rotates            int
 		reason             string
 	}{
-		"look, too early":            {carriedOut: false, how: rotation.ResolveLook, reason: rotation.ReasonSettling, rotates: 0},
+		"look, too early":            {carriedOut: false, how: rotation.ResolveLook, reason: rotation.ReasonUnderWay, rotates: 0},
 		"look":                       {carriedOut: true, how: rotation.ResolveLook, reason: rotation.ReasonOldSecretWorks, rotates: 1},
 		"rotate now":                 {carriedOut: true, how: rotation.ResolveRotateNow, trigger: "manual", reason: rotation.ReasonOperatorRotateNow, rotates: 2},
 		"rotate now, was not":        {carriedOut: false, how: rotation.ResolveRotateNow, trigger: "manual", reason: rotation.ReasonOperatorRotateNow, rotates: 1},
@@ -171,8 +171,8 @@ func TestOldSecretIsKeptAliveWhileTheSinkIsAway(t *testing.T) {
 					t.Errorf("the ledger has the grace end at %s, Cloudflare at %s", end, w.previousUntil)
 				}
 				// Our own extensions are no sign that somebody else rotated.
-				if record := w.record(); record.Moved != 1 || record.Still != 0 {
-					t.Errorf("the oracle was misled: %d moved, %d still", record.Moved, record.Still)
+				if record := w.record(); record.MovedCount != 1 || record.StillCount != 0 {
+					t.Errorf("the oracle was misled: %d moved, %d still", record.MovedCount, record.StillCount)
 				}
 			})
 		})
@@ -239,12 +239,12 @@ func TestRestartDoesNotWaitForABackOff(t *testing.T) {
 func TestSealIsReadBack(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.unreadable = true
-		if err, _ := w.advance(r, token); err == nil || w.sink.ClientSecret.Reveal() != w.current || r.Held() != 1 {
-			t.Fatalf("%v, %d held", err, r.Held())
+		if err, _ := w.advance(r, token); err == nil || w.sink.ClientSecret.Reveal() != w.current || r.Unsealed() != 1 {
+			t.Fatalf("%v, %d held", err, r.Unsealed())
 		}
 		w.unreadable = false
-		if err, _ := w.advance(r, token); err != nil || r.Held() != 0 || len(w.pending) != 0 || w.rotates != 1 {
-			t.Errorf("%v, %d held, %d rotates", err, r.Held(), w.rotates)
+		if err, _ := w.advance(r, token); err != nil || r.Unsealed() != 0 || len(w.pending) != 0 || w.rotates != 1 {
+			t.Errorf("%v, %d held, %d rotates", err, r.Unsealed(), w.rotates)
 		}
 	})
 }

@@ -26,7 +26,7 @@ func inBubble(t *testing.T, grace time.Duration, test func(w *world, token rotat
 		if _, err := r.Enroll(w.t.Context(), token); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.Learn(w.t.Context(), token, w.facts()); err != nil {
+		if _, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil {
 			t.Fatal(err)
 		}
 		w.calls = nil
@@ -62,7 +62,7 @@ func TestOneRotation(t *testing.T) {
 			t.Errorf("rotated %s after enrolment, want exactly 1h", got)
 		}
 		record := w.record()
-		if record.Step != rotation.StepIdle || record.Work != nil || record.Failures != 0 || record.Moved != 1 {
+		if record.Step != rotation.StepIdle || record.Work != nil || record.Failures != 0 || record.MovedCount != 1 {
 			t.Errorf("the record after a rotation: %+v", record)
 		}
 		if record.Last.Digest != w.sink.ClientSecret.Digest() || w.sink.ClientSecret.Reveal() != w.current {
@@ -413,12 +413,12 @@ func TestHeldSecretIsSealedAtTheEnd(t *testing.T) {
 			return fault{}
 		}
 		w.advance(r, token)
-		if err := r.SealHeld(w.t.Context()); err == nil || r.Held() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
-			t.Fatalf("%v, %d held", err, r.Held())
+		if err := r.SealHeld(w.t.Context()); err == nil || r.Unsealed() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
+			t.Fatalf("%v, %d held", err, r.Unsealed())
 		}
 		w.fault = nil
-		if err := r.SealHeld(w.t.Context()); err != nil || r.Held() != 0 || len(w.pending) != 1 {
-			t.Fatalf("%v, %d held, %d sealed", err, r.Held(), len(w.pending))
+		if err := r.SealHeld(w.t.Context()); err != nil || r.Unsealed() != 0 || len(w.pending) != 1 {
+			t.Fatalf("%v, %d held, %d sealed", err, r.Unsealed(), len(w.pending))
 		}
 		if err, _ := w.advance(w.start(), token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("the next process: %v, %d rotates", err, w.rotates)

@@ -61,10 +61,10 @@ func (w *world) serve(r *rotation.Rotator, token rotation.Token, until string) {
 	for range 10_000 {
 		due := r.Due(token, w.record())
 		at := due.At
-		if due.Wake.After(w.now()) && (due.Held || due.Wake.Before(at)) {
-			at, due.Held = due.Wake, false
+		if due.Wake.After(w.now()) && (due.Unscheduled || due.Wake.Before(at)) {
+			at, due.Unscheduled = due.Wake, false
 		}
-		if due.Held || at.After(clock(until)) {
+		if due.Unscheduled || at.After(clock(until)) {
 			time.Sleep(clock(until).Sub(w.now()))
 			return
 		}

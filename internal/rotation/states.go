@@ -16,7 +16,7 @@ type State string
 // The states.
 const (
 	StateIdle       State = "idle"       // nothing is to be done before the next slot
-	StateUnmade     State = "unmade"     // the service token is yet to be made
+	StateUncreated  State = "unmade"     // the service token is yet to be made
 	StateOwed       State = "owed"       // a secret was lost, and the rotation that makes up for it has not succeeded
 	StateOrdered    State = "ordered"    // an operator has ordered a rotation that is not done
 	StateClaimed    State = "claimed"    // a rotation began, and nothing was asked of Cloudflare
@@ -31,7 +31,7 @@ const (
 
 // States are all of them, in the order of a rotation.
 var States = []State{
-	StateIdle, StateUnmade, StateOwed, StateOrdered, StateClaimed, StateIntent, StateUnsealed, StateSealed, StateOvertaken,
+	StateIdle, StateUncreated, StateOwed, StateOrdered, StateClaimed, StateIntent, StateUnsealed, StateSealed, StateOvertaken,
 	StateStored, StateUnverified, StateDoubt,
 }
 
@@ -44,8 +44,8 @@ func (r *Rotator) StateOf(t Token, record Record) State {
 			return StateOwed
 		case record.Order != nil:
 			return StateOrdered
-		case t.Unmade(record):
-			return StateUnmade
+		case t.Uncreated(record):
+			return StateUncreated
 		}
 		return StateIdle
 	case StepClaimed:
@@ -123,7 +123,7 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 			{resolve, "Try to deliver it now."},
 			{resolve + " --drop", "Only if the service token was deleted at Cloudflare: give the secret up."},
 		}
-		if end := record.Work.GraceEndsAt; !record.Work.Apart() && !end.IsZero() && !now.Gone {
+		if end := record.Work.GraceEndsAt; !record.Work.LeavesCurrentInUse() && !end.IsZero() && !now.Gone {
 			exits = append(exits,
 				Exit{"rotatord extend-grace " + t.Name + " 24h", "Keep the old secret, which consumers use until then, working for longer. The daemon does so by itself."},
 				Exit{"rotatord revoke-previous " + t.Name + " --override-in-use", "If the old secret has leaked and the sink stays away: revoke it now. CONSUMERS FAIL until they can read the new one."})
@@ -157,7 +157,7 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 		return []Exit{{"rotatord rotate " + t.Name, "A secret was lost, and another one is made by itself: this tries it now. If it fails, mend what the error names."}}
 	case StateOrdered:
 		return []Exit{{"", "It is carried out by itself, when what the next line says is over and the last error is mended."}}
-	case StateUnmade:
+	case StateUncreated:
 		return []Exit{{"", "The service token is made by itself. If it is not, mend what the last error names."}}
 	}
 	return nil
@@ -165,7 +165,7 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 
 func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit {
 	exits := []Exit{{resolve, "Look again now, and show what is known."}}
-	if record.Work != nil && record.Work.Makes != "" {
+	if record.Work != nil && record.Work.CreateName != "" {
 		exits = append(exits, Exit{"", "It ends by itself, a minute after the request, once Cloudflare says whether the service token was made."},
 			Exit{resolve + " --rotate-now", "Only if it stays in doubt after that: take its secret as lost, and have another one made."})
 		return append(exits, leaked)

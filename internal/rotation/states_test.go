@@ -125,7 +125,7 @@ var allFaced = []faced{
 	{name: "rotated by others", state: rotation.StateIdle, in: single, operator: true, prepare: func(p *facing) {
 		time.Sleep(10 * time.Minute)
 		p.previous, p.previousUntil, p.current, p.updatedAt = p.current, time.Now().Add(time.Hour), p.secretOf(700), time.Now().UTC()
-		if record, err := p.r.Learn(p.t.Context(), p.token, p.facts()); err != nil || record.Outside.IsZero() {
+		if record, err := p.r.RecordListing(p.t.Context(), p.token, p.facts()); err != nil || record.Outside.IsZero() {
 			p.t.Fatal(record, err)
 		}
 	}},
@@ -133,7 +133,7 @@ var allFaced = []faced{
 	{name: "idle, the last attempt failed: Vault is away", state: rotation.StateIdle, in: single, prepare: func(p *facing) {
 		p.away("sink preflight", "connection refused")
 	}, mend: back},
-	{name: "not made yet: the name is taken", state: rotation.StateUnmade, in: created, prepare: func(p *facing) {
+	{name: "not made yet: the name is taken", state: rotation.StateUncreated, in: created, prepare: func(p *facing) {
 		if _, err := p.Create(p.t.Context(), rotation.CreateRequest{Name: "ci"}); err != nil {
 			p.t.Fatal(err)
 		}
@@ -323,7 +323,7 @@ func (f faced) face(t *testing.T, test func(p *facing)) {
 
 // isRefusal reports whether nothing was changed because a command does not fit the state.
 func isRefusal(err error) bool {
-	return slices.ContainsFunc([]error{rotation.ErrHeldUp, rotation.ErrNotInDoubt, rotation.ErrUnfit, rotation.ErrNoPrevious, rotation.ErrNoOrder},
+	return slices.ContainsFunc([]error{rotation.ErrNotRotated, rotation.ErrNotInDoubt, rotation.ErrUnfit, rotation.ErrNoPrevious, rotation.ErrNoOrder},
 		func(kind error) bool { return errors.Is(err, kind) })
 }
 
@@ -514,14 +514,14 @@ func typedBy(t *testing.T, command string) typed {
 // is broken is mended the secret that consumers had is dead.
 func TestLeakOrderGoesBeforeAll(t *testing.T) {
 	for _, f := range allFaced {
-		if f.gone || f.state == rotation.StateUnmade {
+		if f.gone || f.state == rotation.StateUncreated {
 			continue // its secrets are dead already, or there are none
 		}
 		t.Run(f.name, func(t *testing.T) {
 			f.face(t, func(p *facing) {
 				leaked := p.sink
 				record, err := p.r.RotateNow(p.t.Context(), p.token, rotation.Overrides{RevokeNow: true}, "ops")
-				if errors.Is(err, rotation.ErrHeldUp) || err != nil && record.Order == nil {
+				if errors.Is(err, rotation.ErrNotRotated) || err != nil && record.Order == nil {
 					t.Fatal("the order was refused:", err)
 				}
 				if err := p.ends(f); err != nil {

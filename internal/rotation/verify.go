@@ -92,7 +92,7 @@ func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 		return false, a.save(ctx, StepStored)
 	}
 	a.tell(Probed{Token: a.token.Name, RotationID: work.RotationID, Probe: probe, Err: probeErr})
-	if probe == ProbeUnknown || !work.Apart() && !now.Before(work.IntentAt.Add(MaxGrace)) {
+	if probe == ProbeUnknown || !work.LeavesCurrentInUse() && !now.Before(work.IntentAt.Add(MaxGrace)) {
 		return true, nil // nothing speaks against it, or no old secret can be kept any longer
 	}
 	a.keepOldAlive(ctx)
