@@ -144,7 +144,7 @@ tokens:
 		w.write(s.path, map[string]any{"client_id": token.ClientID, "client_secret": w.current(s.ids[0]), "canary": canary})
 		record := rotation.Record{
 			Format: rotation.RecordFormat, Token: s.name, TokenID: s.ids[0], Account: s.account(),
-			Anchor: time.Now().UTC().Add(-every), Moved: plan.moved,
+			Anchor: time.Now().UTC().Add(-every), MovedCount: plan.moved,
 		}
 		if _, err := j.Save(w.t.Context(), record); err != nil {
 			w.t.Fatal(err)
