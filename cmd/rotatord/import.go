@@ -17,6 +17,7 @@ import (
 
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
+	"rotatord/internal/durable"
 	"rotatord/internal/rotation"
 )
 
@@ -127,7 +128,7 @@ func (o *importOptions) check() error {
 		return err
 	}
 	if o.out != "" && !o.overwrite {
-		if _, err := os.Lstat(o.out); err == nil { // before anything is asked; saveFile looks again
+		if _, err := os.Lstat(o.out); err == nil { // before anything is asked; write looks again
 			return o.exists()
 		}
 	}
@@ -264,7 +265,11 @@ func (o *importOptions) write(stdout io.Writer, text string) error {
 	}
 	err := makeDirs(filepath.Dir(o.out))
 	if err == nil {
-		err = saveFile(o.out, o.overwrite, func(w io.Writer) error { _, err := io.WriteString(w, text); return err })
+		save := durable.CreateFile
+		if o.overwrite {
+			save = durable.WriteFile
+		}
+		err = save(o.out, []byte(text), 0o644)
 	}
 	switch {
 	case errors.Is(err, fs.ErrExist):

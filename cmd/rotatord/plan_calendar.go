@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	ics "github.com/arran4/golang-ical"
 
 	"rotatord/internal/config"
+	"rotatord/internal/durable"
 	"rotatord/internal/scheduler"
 )
 
@@ -29,7 +31,12 @@ const (
 // saveCalendar puts a calendar in the place of path in one step: whoever reads path gets
 // the old file or the new one.
 func saveCalendar(path string, c *config.Config, p plan, r planRange) error {
-	if err := saveFile(path, true, func(w io.Writer) error { return writeCalendar(w, c, p, r) }); err != nil {
+	var b bytes.Buffer
+	err := writeCalendar(&b, c, p, r)
+	if err == nil {
+		err = durable.WriteFile(path, b.Bytes(), 0o644)
+	}
+	if err != nil {
 		return fmt.Errorf("writing the calendar: %w", err)
 	}
 	return nil

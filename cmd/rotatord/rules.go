@@ -1,15 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"rotatord/deploy/prometheus"
+	"rotatord/internal/durable"
 )
 
 const rulesHelp = `Print the Prometheus alert rules of this version, with the address of your copy of the
@@ -49,22 +47,5 @@ func printRules(runbook, out string, stdout, stderr io.Writer) error {
 		_, err = io.WriteString(stdout, rules)
 		return err
 	}
-	return replaceFile(out, rules)
-}
-
-// replaceFile writes a file that others may read. They see the content before or the new one.
-func replaceFile(path, content string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	_, err = io.WriteString(f, content)
-	err = errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
+	return durable.WriteFile(out, []byte(rules), 0o644)
 }

@@ -50,6 +50,7 @@ var allowed = map[string][]string{
 	"internal/printable":        {"internal/secret"},
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
+	"internal/durable":          {},
 	"internal/smallfile":        {},
 	"internal/connlimit":        {},
 	"internal/ownpath":          {},
@@ -67,10 +68,10 @@ var allowed = map[string][]string{
 	"internal/access":     append([]string{"internal/outbound"}, core...),
 	"internal/admin":      append([]string{"internal/outbound", "internal/ownpath", "internal/status"}, core...),
 	"internal/cloudflare": append([]string{"internal/outbound", "internal/smallfile"}, core...),
-	"internal/journal":    append([]string{"internal/journal/boltfile", "internal/ownpath", "internal/smallfile"}, core...),
+	"internal/journal":    append([]string{"internal/durable", "internal/journal/boltfile", "internal/ownpath", "internal/smallfile"}, core...),
 	"internal/vault":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
-	"internal/sink":       append([]string{"internal/vault"}, core...),
+	"internal/sink":       append([]string{"internal/durable", "internal/vault"}, core...),
 
 	// What proves that a file can be read knows nothing of what is in it.
 	"internal/journal/boltfile": {},
@@ -78,7 +79,7 @@ var allowed = map[string][]string{
 
 	// Doubles know nothing of the product but how it keeps a secret from being printed;
 	// the suite for sinks has the core's types.
-	"internal/cloudflare/cfsim":       {"internal/secret"},
+	"internal/cloudflare/cfsim":       {"internal/durable", "internal/secret"},
 	"internal/cloudflare/openapitest": {"internal/secret"},
 	"internal/vault/vaulttest":        {"internal/secret"},
 	"internal/sink/sinktest":          core,
@@ -90,7 +91,7 @@ var allowed = map[string][]string{
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/journal", "internal/status",
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
-	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/httpapi", "internal/journal",
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/httpapi", "internal/journal",
 		"internal/ownpath", "internal/smallfile", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 

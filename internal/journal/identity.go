@@ -10,6 +10,7 @@ import (
 
 	"filippo.io/age"
 
+	"rotatord/internal/durable"
 	"rotatord/internal/ownpath"
 	"rotatord/internal/smallfile"
 )
@@ -89,32 +90,8 @@ func makeIdentity(dir, path string) (*age.X25519Identity, error) {
 		return nil, err
 	}
 	text := fmt.Sprintf(identityMadeHere+"; it opens the sealed secrets in this directory\n# public key: %s\n%s\n", identity.Recipient(), identity)
-	if err := writeWhole(path, []byte(text)); err != nil {
+	if err := durable.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, fmt.Errorf("making the age identity: %w", err)
 	}
 	return identity, nil
-}
-
-// newFiles is how the names of files begin that are not whole yet. They are of no use to
-// anybody after a crash.
-const newFiles = ".new-"
-
-// writeWhole puts a durable file with mode 0600 in a path, or nothing.
-func writeWhole(path string, content []byte) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, newFiles+"*")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(dir)
 }

@@ -13,6 +13,7 @@ import (
 	"filippo.io/age"
 	"go.etcd.io/bbolt"
 
+	"rotatord/internal/durable"
 	"rotatord/internal/journal/boltfile"
 	"rotatord/internal/ownpath"
 	"rotatord/internal/rotation"
@@ -183,7 +184,7 @@ func dropSealed(dir, rotationID string, unfinishedToo bool) error {
 		case damage == nil && needed != nil && p.state != stateDamaged && !unfinishedToo:
 			return errNeeded(*needed)
 		}
-		return remove(path)
+		return durable.Remove(path)
 	}
 	// A daemon cannot start while the ledger is open here.
 	err := readOnly(dir, func(tx *bbolt.Tx, format int) error {

@@ -33,6 +33,7 @@ import (
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 
+	"rotatord/internal/durable"
 	"rotatord/internal/ownpath"
 	"rotatord/internal/rotation"
 )
@@ -111,12 +112,12 @@ func Open(o Options) (*Journal, error) {
 
 func (j *Journal) open(o Options, isNew bool) (err error) {
 	if isNew {
-		if err := errors.Join(j.db.Update(makeBuckets), syncDir(o.Dir)); err != nil {
+		if err := errors.Join(j.db.Update(makeBuckets), durable.SyncDir(o.Dir)); err != nil {
 			return fmt.Errorf("making %s: %w", j.db.Path(), err)
 		}
 	}
 	// After the ledger is whole: it shows from then on that there was one.
-	if err := makeDir(j.pending); err != nil {
+	if err := durable.Mkdir(j.pending); err != nil {
 		return fmt.Errorf("the directory of the sealed secrets: %w", err)
 	}
 	if !isNew {
@@ -213,7 +214,7 @@ func errInUse(path string) error {
 func prepareDir(dir string) error {
 	err := os.MkdirAll(filepath.Dir(dir), 0o700)
 	if err == nil {
-		err = makeDir(dir)
+		err = durable.Mkdir(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("the state directory: %w", err)
@@ -238,16 +239,6 @@ func checkDir(dir string, check func(string) error) error {
 	return refuseOpenToAll("", pending, "0700")
 }
 
-// makeDir makes a directory whose name is durable, unless it is there.
-func makeDir(dir string) error {
-	if err := os.Mkdir(dir, 0o700); errors.Is(err, os.ErrExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(dir))
-}
-
 // refuseOpenToAll refuses what every user may look into or change. What is not there is
 // none of it.
 func refuseOpenToAll(what, path, want string) error {
@@ -262,15 +253,6 @@ func refuseOpenToAll(what, path, want string) error {
 		return fmt.Errorf("%s%s is open to every user (mode %04o): run chmod %s %s", what, path, mode, want, path)
 	}
 	return nil
-}
-
-// syncDir makes the names in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }
 
 // Load implements [rotation.Ledger].

@@ -13,6 +13,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"rotatord/internal/durable"
 	"rotatord/internal/ownpath"
 	"rotatord/internal/smallfile"
 )
@@ -96,7 +97,7 @@ func (j *Journal) mark(dir string) error {
 	path := filepath.Join(dir, markFile)
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
 		// Where there is no room for it, the directory of the sealed secrets says the same.
-		if err := writeWhole(path, []byte(markText)); err != nil {
+		if err := durable.WriteFile(path, []byte(markText), 0o600); err != nil {
 			return nil
 		}
 	}
@@ -254,7 +255,7 @@ func moveAside(dir string) (Begun, error) {
 		return Begun{}, nil
 	}
 	aside := filepath.Join(dir, "lost-"+time.Now().UTC().Format("20060102T150405.000Z"))
-	if err := makeDir(aside); err != nil {
+	if err := durable.Mkdir(aside); err != nil {
 		return Begun{}, err
 	}
 	begun := Begun{Aside: aside, Sealed: len(sealed)}
@@ -263,13 +264,13 @@ func moveAside(dir string) (Begun, error) {
 			return begun, err
 		}
 	}
-	return begun, errors.Join(syncDir(aside), syncDir(dir), likeItsDirectory(dir, aside))
+	return begun, errors.Join(durable.SyncDir(aside), durable.SyncDir(dir), likeItsDirectory(dir, aside))
 }
 
 // makeLedger makes an empty ledger that is whole, or none.
 func makeLedger(path string) error {
-	fresh := filepath.Join(filepath.Dir(path), newFiles+"ledger")
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	fresh := filepath.Join(filepath.Dir(path), durable.Prefix+"ledger")
+	if err := durable.Remove(fresh); err != nil {
 		return err
 	}
 	db, err := bbolt.Open(fresh, 0o600, &bbolt.Options{Timeout: lockTimeout, FreelistType: bbolt.FreelistMapType})
@@ -282,7 +283,7 @@ func makeLedger(path string) error {
 	if err != nil {
 		return fmt.Errorf("making %s: %w", path, err)
 	}
-	return syncDir(filepath.Dir(path))
+	return durable.SyncDir(filepath.Dir(path))
 }
 
 // likeItsDirectory gives what root has made to whom the state directory belongs: the daemon has

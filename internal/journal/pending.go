@@ -11,11 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
 	"filippo.io/age"
 
+	"rotatord/internal/durable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/smallfile"
@@ -96,7 +96,7 @@ func (j *Journal) Reserve(_ context.Context, key rotation.PendingKey) error {
 	}
 	file, err := layOut(key, bodyRoom(len(j.recipients)), frame("mark", []byte(reserved)), nil)
 	if err == nil {
-		err = j.wrote(writeAnswer, writeWhole(path, file))
+		err = j.wrote(writeAnswer, durable.WriteFile(path, file, 0o600))
 	}
 	if err != nil {
 		return fmt.Errorf("reserving room for the answer: %w", err)
@@ -170,13 +170,13 @@ func overwrite(f *os.File, at time.Time, ciphertext []byte) error {
 	if _, err := f.WriteAt(bodyOf(at, ciphertext), bodyAt); err != nil {
 		return err
 	}
-	if err := datasync(f); err != nil {
+	if err := durable.SyncData(f); err != nil {
 		return err
 	}
 	if _, err := f.WriteAt(markOf(at), markAt); err != nil {
 		return err
 	}
-	return datasync(f)
+	return durable.SyncData(f)
 }
 
 // writeSealed makes a file that is sealed from the start.
@@ -185,7 +185,7 @@ func writeSealed(path string, key rotation.PendingKey, at time.Time, ciphertext 
 	if err != nil {
 		return err
 	}
-	return writeWhole(path, file)
+	return durable.WriteFile(path, file, 0o600)
 }
 
 // Open implements [rotation.Pending].
@@ -220,15 +220,7 @@ func (j *Journal) Erase(_ context.Context, rotationID string) error {
 	if j.closed.Load() {
 		return errClosed
 	}
-	return j.wrote(eraseAnswer, remove(path))
-}
-
-// remove removes a file for good. One that is not there may not be gone for good yet.
-func remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return j.wrote(eraseAnswer, durable.Remove(path))
 }
 
 // Sealed lists the secrets that wait to be confirmed by a sink, and those that wait for
@@ -317,8 +309,8 @@ func (j *Journal) sweep() error {
 		}
 		return nil
 	})
-	err = errors.Join(err, removeNew(filepath.Dir(j.pending)), removeNew(j.pending))
-	if err = errors.Join(err, syncDir(j.pending)); err != nil {
+	err = errors.Join(err, durable.CleanDir(filepath.Dir(j.pending)), durable.CleanDir(j.pending))
+	if err = errors.Join(err, durable.SyncDir(j.pending)); err != nil {
 		return fmt.Errorf("tidying up the sealed secrets: %w", err)
 	}
 	return nil
@@ -375,17 +367,6 @@ func unfinished(records []rotation.Record) map[string]rotation.Record {
 		}
 	}
 	return inHand
-}
-
-// removeNew removes files whose writing was cut short.
-func removeNew(dir string) error {
-	entries, err := os.ReadDir(dir)
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), newFiles) {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
-		}
-	}
-	return err
 }
 
 func encrypt(plain []byte, recipients []age.Recipient) ([]byte, error) {

@@ -6,12 +6,13 @@ import (
 	"os"
 	"path/filepath"
 
+	"rotatord/internal/durable"
 	"rotatord/internal/rotation"
 )
 
 // proofFile is where Prove makes room for an answer and gives it back. Its name is not that of a rotation,
 // so that nothing ever takes it for one. What a crash leaves of it is removed at the next start.
-const proofFile = newFiles + "proof"
+const proofFile = durable.Prefix + "proof"
 
 // Prove writes what a rotation writes before its request leaves: a transaction of the ledger, and the room
 // for an answer. Nothing of it stays. It returns why a rotation could not begin, and counts as a write:
@@ -31,7 +32,7 @@ func (j *Journal) Prove(context.Context) error {
 		return err
 	}
 	path := filepath.Join(j.pending, proofFile)
-	err = j.wrote(writeAnswer, writeWhole(path, room))
+	err = j.wrote(writeAnswer, durable.WriteFile(path, room, 0o600))
 	if err == nil {
 		err = os.Remove(path)
 	}

@@ -9,9 +9,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
+	"rotatord/internal/durable"
 	"rotatord/internal/secret"
 )
 
@@ -201,7 +201,7 @@ func (s *Simulator) save() error {
 	encoded := encode(state)
 	sum := sha256.Sum256(encoded)
 	content := encode(stateFile{Format: stateFormat, Version: stateVersion, SHA256: hex.EncodeToString(sum[:]), State: encoded})
-	if err := replaceFile(s.stateFile, append(content, '\n')); err != nil {
+	if err := durable.WriteFile(s.stateFile, append(content, '\n'), 0o600); err != nil {
 		return fmt.Errorf("%w: %w", errNotSaved, err)
 	}
 	return nil
@@ -212,32 +212,4 @@ func (s *Simulator) saveOrLog() {
 	if err := s.save(); err != nil {
 		s.log.Error("the state file cannot be written: what was just done is in memory only", "error", err)
 	}
-}
-
-// replaceFile gives a file another content, so that after a crash it has the old or the
-// new one. Its mode is 0600 afterwards.
-func replaceFile(path string, content []byte) error {
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err // a crash may have left one
-	}
-	f, err := os.OpenFile(fresh, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(fresh, path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(fresh))
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

@@ -3,6 +3,7 @@ package cfsim_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
@@ -106,10 +107,8 @@ func TestStateIsSavedBeforeTheAnswer(t *testing.T) {
 		t.Errorf("%d rotations", token.Rotations)
 	}
 
-	if err := os.Mkdir(path+".new", 0o700); err != nil { // in the way of the next file
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(path+".new", "x"), nil, 0o600); err != nil {
+	// A directory is where the next file has to go.
+	if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	if a := r.rotate(id, ""); a.status != 500 {
