@@ -10,12 +10,12 @@ import (
 	"unicode/utf8"
 )
 
-// Kind is what a secret source is to hold. It decides what is refused before anything is sent.
-type Kind int
+// SecretKind is what a secret source is to hold. It decides what is refused before anything is sent.
+type SecretKind int
 
 // The kinds of secret.
 const (
-	AnySecret Kind = iota
+	AnySecret SecretKind = iota
 	APIToken
 	GlobalKey
 	VaultToken
@@ -25,7 +25,7 @@ const (
 )
 
 // String names the kind in messages.
-func (k Kind) String() string {
+func (k SecretKind) String() string {
 	switch k {
 	case APIToken:
 		return "API token"
@@ -44,14 +44,14 @@ func (k Kind) String() string {
 }
 
 // chosen reports whether whoever runs Vault may choose the text: it may have spaces then.
-func (k Kind) chosen() bool { return k == RoleID || k == SecretID || k == AnySecret }
+func (k SecretKind) chosen() bool { return k == RoleID || k == SecretID || k == AnySecret }
 
 // maxCredential is more than any credential on one line has, in bytes.
 const maxCredential = 16 << 10
 
 // inspect returns what a file or a variable holds, without the white space around it, or says
 // what is wrong with it. No part of it is in what it says.
-func (k Kind) inspect(content string) (value, problem string) {
+func (k SecretKind) inspect(content string) (value, problem string) {
 	if problem = encodingOf(content); problem != "" {
 		return "", problem
 	}
@@ -106,7 +106,7 @@ var (
 )
 
 // document says what a file is that is more than one secret.
-func (k Kind) document(value string) string {
+func (k SecretKind) document(value string) string {
 	switch {
 	case strings.HasPrefix(value, "age-encryption.org/"), strings.HasPrefix(value, "-----BEGIN AGE ENCRYPTED FILE"):
 		return "is encrypted with age: decrypt it, and name the file that comes out"
@@ -135,7 +135,7 @@ func looksLikeJSON(value string) bool {
 var jsonFields = []string{"token", "access_token", "api_token", "api_key", "key", "client_token", "secret_id", "role_id", "secret", "value", "password"}
 
 // jsonProblem says what to take out of JSON. Only names from a list of its own are repeated.
-func (k Kind) jsonProblem(value string) string {
+func (k SecretKind) jsonProblem(value string) string {
 	var answer struct {
 		Wrap *struct{}                  `json:"wrap_info"`
 		Auth map[string]json.RawMessage `json:"auth"`
@@ -183,7 +183,7 @@ var (
 )
 
 // wrapping says what stands around the secret.
-func (k Kind) wrapping(value string) string {
+func (k SecretKind) wrapping(value string) string {
 	first, _ := utf8.DecodeRuneInString(value)
 	last, _ := utf8.DecodeLastRuneInString(value)
 	const quotes = "\"'`“”‘’«»"
@@ -211,7 +211,7 @@ func (k Kind) wrapping(value string) string {
 }
 
 // shape says what is wrong with the characters of a secret that is on one line.
-func (k Kind) shape(value string) string {
+func (k SecretKind) shape(value string) string {
 	lines := 0
 	for line := range strings.FieldsFuncSeq(value, func(c rune) bool { return c == '\n' || c == '\r' }) {
 		if strings.TrimSpace(line) != "" {
@@ -240,34 +240,34 @@ func (k Kind) shape(value string) string {
 // form is how some kind of credential looks.
 type form struct {
 	pattern *regexp.Regexp
-	is      string // the article included
-	kinds   []Kind // for which it is right
-	only    []Kind // for which alone it is wrong, since others may look like it; none: for all
+	is      string       // the article included
+	kinds   []SecretKind // for which it is right
+	only    []SecretKind // for which alone it is wrong, since others may look like it; none: for all
 	advice  string
 }
 
 // forms are tried in this order.
 var forms = []form{
 	{regexp.MustCompile(`^cfast_`), "the client secret of a service token", nil, nil, ""},
-	{regexp.MustCompile(`^[0-9a-f]{64}$`), "like the client secret of a service token", nil, []Kind{APIToken, GlobalKey}, ""},
+	{regexp.MustCompile(`^[0-9a-f]{64}$`), "like the client secret of a service token", nil, []SecretKind{APIToken, GlobalKey}, ""},
 	{regexp.MustCompile(`^[0-9a-f]{32}\.access$`), "the client ID of a service token", nil, nil, ""},
-	{regexp.MustCompile(`^cf[ua]t_`), "a Cloudflare API token", []Kind{APIToken}, nil, "name it in api_token, without api_email"},
-	{regexp.MustCompile(`^(cfk_|[0-9a-f]{37}$)`), "a global API key of Cloudflare", []Kind{GlobalKey}, nil, "name it in api_key, with api_email"},
+	{regexp.MustCompile(`^cf[ua]t_`), "a Cloudflare API token", []SecretKind{APIToken}, nil, "name it in api_token, without api_email"},
+	{regexp.MustCompile(`^(cfk_|[0-9a-f]{37}$)`), "a global API key of Cloudflare", []SecretKind{GlobalKey}, nil, "name it in api_key, with api_email"},
 	{regexp.MustCompile(`^v1\.0-[0-9a-f]+`), "an Origin CA key of Cloudflare", nil, nil, ""},
-	{regexp.MustCompile(`^[A-Za-z0-9_-]{40}$`), "like a Cloudflare API token", []Kind{APIToken}, []Kind{GlobalKey}, "name it in api_token, without api_email"},
-	{regexp.MustCompile(`^(hv[sbr]\.|[sbr]\.[A-Za-z0-9]{24}(\.|$))`), "a Vault token", []Kind{VaultToken}, nil, ""},
-	{regexp.MustCompile(`^AGE-(SECRET-KEY|PLUGIN)-`), "an age identity", []Kind{AgeIdentity}, nil, ""},
+	{regexp.MustCompile(`^[A-Za-z0-9_-]{40}$`), "like a Cloudflare API token", []SecretKind{APIToken}, []SecretKind{GlobalKey}, "name it in api_token, without api_email"},
+	{regexp.MustCompile(`^(hv[sbr]\.|[sbr]\.[A-Za-z0-9]{24}(\.|$))`), "a Vault token", []SecretKind{VaultToken}, nil, ""},
+	{regexp.MustCompile(`^AGE-(SECRET-KEY|PLUGIN)-`), "an age identity", []SecretKind{AgeIdentity}, nil, ""},
 	{regexp.MustCompile(`^age1[a-z0-9]+$`), "an age recipient", nil, nil, ""},
 	{regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$`), "a JWT", nil, nil, ""},
 	{regexp.MustCompile(`^(gh[pousr]_|github_pat_|glpat-|AKIA[A-Z0-9]{16}$|xox[bp]-)`), "a credential of another service (GitHub, GitLab, AWS or Slack)", nil, nil, ""},
-	{regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`), "a UUID, perhaps the ID of a service token", nil, []Kind{APIToken, GlobalKey}, ""},
-	{regexp.MustCompile(`^[0-9a-f]{32}$`), "an ID (32 hex digits) of an account, a zone or a token", nil, []Kind{APIToken, GlobalKey}, ""},
-	{regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[a-z]+$`), "an e-mail address", nil, []Kind{APIToken, GlobalKey, VaultToken}, ""},
-	{regexp.MustCompile(`^/[^\s]+/[^\s]+$`), "the path of a file", nil, []Kind{APIToken, GlobalKey, VaultToken}, "write {file: PATH} in place of {env: NAME}, or the secret itself into the file"},
+	{regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`), "a UUID, perhaps the ID of a service token", nil, []SecretKind{APIToken, GlobalKey}, ""},
+	{regexp.MustCompile(`^[0-9a-f]{32}$`), "an ID (32 hex digits) of an account, a zone or a token", nil, []SecretKind{APIToken, GlobalKey}, ""},
+	{regexp.MustCompile(`^[^@\s]+@[^@\s]+\.[a-z]+$`), "an e-mail address", nil, []SecretKind{APIToken, GlobalKey, VaultToken}, ""},
+	{regexp.MustCompile(`^/[^\s]+/[^\s]+$`), "the path of a file", nil, []SecretKind{APIToken, GlobalKey, VaultToken}, "write {file: PATH} in place of {env: NAME}, or the secret itself into the file"},
 }
 
 // mistaken says which other credential it is.
-func (k Kind) mistaken(value string) string {
+func (k SecretKind) mistaken(value string) string {
 	if k == AnySecret {
 		return ""
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // good are credentials of each kind in every form that is known.
-var good = map[config.Kind][]string{
+var good = map[config.SecretKind][]string{
 	config.AnySecret: {"made-up", "third with spaces", "a=b", "x: y"},
 	config.APIToken: {
 		"x", "made-up", "cfut_" + strings.Repeat("Ab1", 16), "cfat_" + strings.Repeat("Ab1", 16), strings.Repeat("aB_-9", 8), "token=", "Zm9v==",
@@ -28,7 +28,7 @@ var good = map[config.Kind][]string{
 const identity = "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQQ"
 
 // readAs reads content as a file, and as a variable where one can hold it.
-func readAs(t *testing.T, kind config.Kind, content string) (string, error) {
+func readAs(t *testing.T, kind config.SecretKind, content string) (string, error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -81,7 +81,7 @@ const save = "save it as plain text (ASCII or UTF-8, without a byte order mark)"
 
 // mistakes are what people put into the place of a credential, and what is said of it.
 var mistakes = []struct {
-	kind          config.Kind
+	kind          config.SecretKind
 	content, want string
 }{
 	{config.APIToken, "", "is empty: write the API token there"},
@@ -233,7 +233,7 @@ func FuzzCredential(f *testing.F) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		v, err := config.SecretSource{File: path}.ReadAs(t.Context(), config.Kind(kind%7))
+		v, err := config.SecretSource{File: path}.ReadAs(t.Context(), config.SecretKind(kind%7))
 		if err != nil && (strings.Contains(err.Error(), "CANARY") || strings.Contains(strings.ToUpper(err.Error()), "XYZZY")) {
 			t.Errorf("%q: %v", content, err)
 		}

@@ -40,7 +40,7 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 			do(field, path, secret)
 		}
 	}
-	c.eachSecret(func(field string, source *SecretSource, _ Kind) { visit(field, &source.File, true) })
+	c.eachSecret(func(field string, source *SecretSource, _ SecretKind) { visit(field, &source.File, true) })
 	visit("vault.tls.ca_file", &c.Vault.TLS.CAFile, false)
 	visit("vault.tls.cert_file", &c.Vault.TLS.CertFile, false)
 	visit("vault.tls.key_file", &c.Vault.TLS.KeyFile, true)
@@ -50,13 +50,13 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 type NamedSecret struct {
 	Field  string // where it is named, as in vault.auth.token
 	Source SecretSource
-	Kind   Kind
+	Kind   SecretKind
 }
 
 // Secrets returns all secrets that are configured, in the order of their fields.
 func (c *Config) Secrets() []NamedSecret {
 	var all []NamedSecret
-	c.eachSecret(func(field string, source *SecretSource, kind Kind) {
+	c.eachSecret(func(field string, source *SecretSource, kind SecretKind) {
 		if !source.IsZero() {
 			all = append(all, NamedSecret{field, *source, kind})
 		}
@@ -65,7 +65,7 @@ func (c *Config) Secrets() []NamedSecret {
 }
 
 // eachSecret calls do for each place of a secret. Some are not configured.
-func (c *Config) eachSecret(do func(field string, source *SecretSource, kind Kind)) {
+func (c *Config) eachSecret(do func(field string, source *SecretSource, kind SecretKind)) {
 	for _, name := range slices.Sorted(maps.Keys(c.Accounts)) {
 		a := c.Accounts[name]
 		do(join("accounts", name)+".api_token", &a.APIToken, APIToken)

@@ -54,7 +54,7 @@ func TestReferenceCredentials(t *testing.T) {
 			t.Errorf("no example of %s", row[1])
 		}
 	}
-	for kind, content := range map[config.Kind]string{
+	for kind, content := range map[config.SecretKind]string{
 		config.AgeIdentity: "# a comment\n" + identity, config.RoleID: "a name ä", config.SecretID: "a name ä", config.GlobalKey: key,
 	} {
 		if _, err := readAs(t, kind, content); err != nil {

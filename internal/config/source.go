@@ -46,7 +46,7 @@ func (s SecretSource) ReadWithin(ctx context.Context) (secret.Value, error) {
 // was sent, or what stands there in its place would be. The error says what is wrong, and
 // repeats nothing of it. It takes no longer than ctx and [smallfile.Wait], whatever the file is
 // and whatever it is on; [smallfile.ErrHangs] is in the error if it was not read in time.
-func (s SecretSource) ReadAs(ctx context.Context, kind Kind) (secret.Value, error) {
+func (s SecretSource) ReadAs(ctx context.Context, kind SecretKind) (secret.Value, error) {
 	var content string
 	switch {
 	case s.File != "":

@@ -70,7 +70,7 @@ func (e *examination) exists(path string) bool {
 
 // canRead reports whether a credential can be read, and says why it cannot. What systemd hands to the
 // unit alone says nothing about the service where this user cannot see it.
-func (e *examination) canRead(subject string, source config.SecretSource, kind config.Kind) bool {
+func (e *examination) canRead(subject string, source config.SecretSource, kind config.SecretKind) bool {
 	_, err := source.ReadAs(context.Background(), kind) // also where time is up: it takes little
 	if err == nil {
 		return true

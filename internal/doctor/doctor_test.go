@@ -146,8 +146,8 @@ var ills = map[string]struct {
 	"token is renewed": {func(w *world) {
 		w.config.Tokens[1].ID, w.config.Tokens[1].RenewBefore = w.made(cfsim.CreateParams{Name: "x", Duration: "48h"}), time.Hour
 	}, Good, TokensGood, "accounts.prod", "2 of 2"},
-	"to be made": {func(w *world) { w.create(config.Create{Name: "new"}) }, Good, TokenToBeMade, "tokens.one", "it will be made"},
-	"to be adopted": {func(w *world) { w.create(config.Create{Name: "seeded-0001", Adopt: true}) }, Good, TokenToBeMade, "tokens.one",
+	"to be made": {func(w *world) { w.create(config.Create{Name: "new"}) }, Good, TokenToBeCreated, "tokens.one", "it will be made"},
+	"to be adopted": {func(w *world) { w.create(config.Create{Name: "seeded-0001", Adopt: true}) }, Good, TokenToBeCreated, "tokens.one",
 		cfsim.SeedTokenID(1) + " will be adopted"},
 	"name is taken": {func(w *world) { w.create(config.Create{Name: "seeded-0001"}) }, Bad, TokenNameTaken, "tokens.one", cfsim.SeedTokenID(1)},
 	"name is taken twice": {func(w *world) {

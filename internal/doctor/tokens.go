@@ -81,7 +81,7 @@ func (e *examination) toBeMade(subject, account string, c config.Create, listed 
 		e.add(Warning, ListOdd, subject, fmt.Sprintf("whether a service token is named %q already cannot be told: %s", c.Name, odd),
 			"look at these service tokens in Cloudflare's dashboard: until they can be read none is made")
 	case len(found) == 0:
-		e.add(Good, TokenToBeMade, subject, fmt.Sprintf("no service token is named %q yet: it will be made", c.Name), "")
+		e.add(Good, TokenToBeCreated, subject, fmt.Sprintf("no service token is named %q yet: it will be made", c.Name), "")
 	case !c.Adopt:
 		e.add(Bad, TokenNameTaken, subject, fmt.Sprintf("a service token named %q is there already (%s), and none is made beside it", c.Name, found[0]),
 			"write id in place of create, or adopt: true, or choose another name")
@@ -89,7 +89,7 @@ func (e *examination) toBeMade(subject, account string, c config.Create, listed 
 		e.add(Bad, TokenNameTaken, subject, fmt.Sprintf("%d service tokens are named %q, and it is not known which to adopt", len(found), c.Name),
 			"write the id of one in place of create")
 	default:
-		e.add(Good, TokenToBeMade, subject, "the service token "+found[0]+" will be adopted", "")
+		e.add(Good, TokenToBeCreated, subject, "the service token "+found[0]+" will be adopted", "")
 	}
 }
 

@@ -75,7 +75,7 @@ func (e *examination) notTried(a config.AppRole, why string) {
 	for _, part := range []struct {
 		field  string
 		source config.SecretSource
-		kind   config.Kind
+		kind   config.SecretKind
 	}{{"role_id", a.RoleID, config.RoleID}, {"secret_id", a.SecretID, config.SecretID}} {
 		e.canRead("vault.auth.approle."+part.field, part.source, part.kind)
 	}

@@ -191,7 +191,7 @@ func (v *Vault) path(kv int) string {
 // read reads what is stored. index is that of a write which the answer must not be older than;
 // empty if there is none.
 func (v *Vault) read(ctx context.Context, kv int, index string) (content, error) {
-	answer, err := v.session.Exchange(ctx, vault.Request{Path: v.path(kv), Index: index})
+	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Index: index})
 	if err != nil {
 		return content{}, fmt.Errorf("reading %s: %w", v.path(kv), err)
 	}
@@ -210,7 +210,7 @@ type written struct {
 
 // write puts our two fields among those that are there.
 func (v *Vault) write(ctx context.Context, kv int, now content, c rotation.Credential) (written, error) {
-	answer, err := v.session.Exchange(ctx, vault.Request{Path: v.path(kv), Body: v.body(kv, now, c, now.version)})
+	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Body: v.body(kv, now, c, now.version)})
 	if err != nil {
 		return written{}, err
 	}

@@ -40,7 +40,7 @@ const maxKind, maxWords = 200, 1000
 
 // notVaults describes an answer by its status, its media type and the title of a page.
 func notVaults(a vault.Answer, what string) error {
-	kind := cmp.Or(a.Seen, a.ContentType, "none")
+	kind := cmp.Or(a.Shown, a.ContentType, "none")
 	return &foreign{fmt.Sprintf("Vault answered %d %s (content type %s): is something else at this address?", a.Status, what, printable.Line(kind, maxKind))}
 }
 

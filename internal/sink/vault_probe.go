@@ -28,7 +28,7 @@ func (v *Vault) probe(ctx context.Context, kv int, now content) error {
 	id, _ := now.fields[v.config.ClientIDField].(string)
 	value, _ := now.fields[v.config.ClientSecretField].(string)
 	body := v.body(kv, now, rotation.Credential{ClientID: id, ClientSecret: secret.New(value)}, impossible)
-	answer, err := v.session.Exchange(ctx, vault.Request{Path: v.path(kv), Body: body, Operation: "probe"})
+	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Body: body, Operation: "probe"})
 	switch status := vault.StatusOf(err); {
 	case err == nil && answer.Status == http.StatusOK:
 		return fmt.Errorf("%s accepted a write whose check-and-set cannot match, which Vault refuses: the writes of others would not be safe, so nothing is rotated", v.path(kv))

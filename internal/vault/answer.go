@@ -25,13 +25,13 @@ type Answer struct {
 	// Index is where Vault Enterprise was in its log when it answered; empty otherwise. A read
 	// that carries it is not answered from an older state: see [Request.Index].
 	Index string
-	// Seen is what may be shown of an answer that is not Vault's: its content type, and the title of a page.
-	Seen string
+	// Shown is what may be shown of an answer that is not Vault's: its content type, and the title of a page.
+	Shown string
 	// Body is the whole body, which may hold secrets.
 	Body []byte
 }
 
-// Request is what [Session.Exchange] sends.
+// Request is what [Session.Send] sends.
 type Request struct {
 	Path string // without /v1/
 	// Body makes it a write; nil makes it a read.
@@ -43,20 +43,20 @@ type Request struct {
 	Operation string
 }
 
-// Exchange sends one request and returns the answer as it came: a success or 404. Everything
+// Send sends one request and returns the answer as it came: a success or 404. Everything
 // else is an error, described as those of Read and Write: a redirect, another status, and an
 // answer of more than [MaxBody].
-func (s *Session) Exchange(ctx context.Context, r Request) (Answer, error) {
-	answer, err := s.exchange(ctx, r)
+func (s *Session) Send(ctx context.Context, r Request) (Answer, error) {
+	answer, err := s.send(ctx, r)
 	return answer, s.judge(err)
 }
 
-// exchangeKey is the context key of the Request that a request over the wire belongs to.
-type exchangeKey struct{}
+// requestKey is the context key of the Request that a request over the wire belongs to.
+type requestKey struct{}
 
-// exchange is Exchange for requests whose refusal says nothing of the token.
-func (s *Session) exchange(ctx context.Context, r Request) (Answer, error) {
-	ctx = context.WithValue(ctx, exchangeKey{}, r)
+// send is Send for requests whose refusal says nothing of the token.
+func (s *Session) send(ctx context.Context, r Request) (Answer, error) {
+	ctx = context.WithValue(ctx, requestKey{}, r)
 	logical := s.client.session.Logical()
 	var res *api.Response
 	var err error
@@ -81,7 +81,7 @@ func (s *Session) exchange(ctx context.Context, r Request) (Answer, error) {
 	}
 	answer := Answer{Status: res.StatusCode, Body: body}
 	if answer.ContentType, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type")); answer.ContentType != "application/json" {
-		answer.Seen = outbound.ReadPage(res.Header, body).Shown(false, sent.cleaned)
+		answer.Shown = outbound.ReadPage(res.Header, body).Shown(false, sent.cleaned)
 	}
 	if index := res.Header.Get(api.HeaderIndex); len(index) <= maxIndex {
 		answer.Index = index

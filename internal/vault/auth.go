@@ -134,7 +134,7 @@ func (l *lastUsed) isToken() bool {
 
 // differs reports whether source holds something else now. A source that cannot be read
 // at the moment has not changed.
-func (l *lastUsed) differs(ctx context.Context, source config.SecretSource, kind config.Kind) bool {
+func (l *lastUsed) differs(ctx context.Context, source config.SecretSource, kind config.SecretKind) bool {
 	v, err := source.ReadAs(ctx, kind)
 	if err != nil {
 		return false

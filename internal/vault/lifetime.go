@@ -94,7 +94,7 @@ func (s *Session) mountLifetime(ctx context.Context, mount string) mountLifetime
 // deleteAfter reads one delete_version_after. status is 0 if no answer came, or one that Vault
 // does not give.
 func (s *Session) deleteAfter(ctx context.Context, path string) (after time.Duration, status int) {
-	answer, err := s.exchange(ctx, Request{Path: path, Operation: "lifetime"})
+	answer, err := s.send(ctx, Request{Path: path, Operation: "lifetime"})
 	if err != nil {
 		return 0, StatusOf(err)
 	}

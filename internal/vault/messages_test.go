@@ -100,9 +100,9 @@ func TestSeenOfAnAnswer(t *testing.T) {
 	}))
 	defer web.Close()
 	s := idleSession(t, web.URL, false)
-	answer, err := s.Exchange(t.Context(), Request{Path: "kv/data/x", Body: map[string]any{"data": map[string]any{"x": "a-value-CANARY"}}})
-	if err != nil || !strings.HasPrefix(answer.Seen, `text/html, "`) || strings.Contains(answer.Seen, "CANARY") || strings.Contains(answer.Seen, s.currentToken()) {
-		t.Errorf("%q, %v", answer.Seen, err)
+	answer, err := s.Send(t.Context(), Request{Path: "kv/data/x", Body: map[string]any{"data": map[string]any{"x": "a-value-CANARY"}}})
+	if err != nil || !strings.HasPrefix(answer.Shown, `text/html, "`) || strings.Contains(answer.Shown, "CANARY") || strings.Contains(answer.Shown, s.currentToken()) {
+		t.Errorf("%q, %v", answer.Shown, err)
 	}
 }
 

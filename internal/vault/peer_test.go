@@ -67,18 +67,18 @@ var operations = map[string]func(context.Context, sessions) error{
 		_, err := s.token.Write(ctx, "kv/data/x", map[string]any{"data": map[string]any{"client_secret": canary}})
 		return err
 	},
-	"exchange read": func(ctx context.Context, s sessions) error {
-		_, err := s.token.Exchange(ctx, Request{Path: "kv/data/x"})
+	"raw read": func(ctx context.Context, s sessions) error {
+		_, err := s.token.Send(ctx, Request{Path: "kv/data/x"})
 		return err
 	},
-	"exchange write": func(ctx context.Context, s sessions) error {
-		_, err := s.token.Exchange(ctx, Request{Path: "kv/data/x", Body: map[string]any{"client_secret": canary}})
+	"raw write": func(ctx context.Context, s sessions) error {
+		_, err := s.token.Send(ctx, Request{Path: "kv/data/x", Body: map[string]any{"client_secret": canary}})
 		return err
 	},
 }
 
 // raw are operations that return an answer as it came.
-func raw(operation string) bool { return strings.HasPrefix(operation, "exchange") }
+func raw(operation string) bool { return strings.HasPrefix(operation, "raw") }
 
 // TestRedirectsAreNotFollowed counts what another server gets, for each operation.
 func TestRedirectsAreNotFollowed(t *testing.T) {
@@ -402,7 +402,7 @@ func TestEndlessAnswers(t *testing.T) {
 				}
 			}))
 			defer web.Close()
-			for _, operation := range []string{"login", "lookup-self", "read", "exchange write"} {
+			for _, operation := range []string{"login", "lookup-self", "read", "raw write"} {
 				written.Store(0)
 				err := operations[operation](t.Context(), sessionsAt(t, web.URL))
 				if err == nil || strings.Contains(err.Error(), "CANARY") || len(err.Error()) > maxText+500 {

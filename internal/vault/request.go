@@ -25,7 +25,7 @@ const (
 type request struct {
 	method    string
 	operation string // its name in metrics
-	raw       bool   // the caller judges the answer: see [Session.Exchange]
+	raw       bool   // the caller judges the answer: see [Session.Send]
 	token     string // empty for a login
 	body      []byte // JSON; empty for none
 	path      string // of the API, without /v1/

@@ -26,7 +26,7 @@ func (e *SealedError) Cause() string { return "sealed" }
 // costs none of the token's uses. Where the answer does not tell, because a namespace or a proxy does
 // not allow the question, the error is nil as well: other requests show the rest.
 func (s *Session) CheckSeal(ctx context.Context) error {
-	answer, err := s.exchange(ctx, Request{Path: pathSealStatus, Operation: OperationSealStatus})
+	answer, err := s.send(ctx, Request{Path: pathSealStatus, Operation: OperationSealStatus})
 	if status := StatusOf(err); status >= 400 && status < 500 && status != http.StatusTooManyRequests {
 		return nil
 	}

@@ -292,7 +292,7 @@ func TestEnvironmentIsNotRead(t *testing.T) {
 	if _, err := s.Read(t.Context(), "x"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Exchange(t.Context(), Request{Path: "y", Index: "i"}); err != nil {
+	if _, err := s.Send(t.Context(), Request{Path: "y", Index: "i"}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a renewal", func() bool { return o.count("renew 200") > 0 })

@@ -60,9 +60,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	at := strings.TrimPrefix(r.URL.Path, strings.TrimSuffix(t.base.Path, "/"))
 	sent := request{method: r.Method, operation: operationOf(r.Method, strings.TrimPrefix(at, "/v1/")), token: r.Header.Get("X-Vault-Token"),
 		path: strings.TrimPrefix(at, "/v1/"), asked: r.URL, namespace: r.Header.Get("X-Vault-Namespace")}
-	exchanged, raw := r.Context().Value(exchangeKey{}).(Request)
-	if sent.raw = raw; exchanged.Operation != "" {
-		sent.operation = exchanged.Operation
+	asked, raw := r.Context().Value(requestKey{}).(Request)
+	if sent.raw = raw; asked.Operation != "" {
+		sent.operation = asked.Operation
 	}
 	var err error
 	if r.Body != nil {
@@ -74,12 +74,12 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	k := t.keeper.Load()
 	if sent.operation != "renew" || k == nil {
-		res, _, err := t.exchange(ctx, r, sent, at)
+		res, _, err := t.roundTrip(ctx, r, sent, at)
 		return res, err
 	}
 	defer context.AfterFunc(k.ctx, cancel)()
 	begun := time.Now()
-	res, renewal, err := t.exchange(ctx, r, sent, at)
+	res, renewal, err := t.roundTrip(ctx, r, sent, at)
 	var l lease
 	if err == nil {
 		l = leaseOf(renewal)
@@ -92,9 +92,9 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// exchange sends a request once, or up to three times if a standby redirects it, and returns a
-// proven answer whose body was read, also decoded unless its caller judges it.
-func (t *transport) exchange(ctx context.Context, r *http.Request, sent request, at string) (*http.Response, *api.Secret, error) {
+// roundTrip sends a request once, or up to three times if a standby redirects it. It returns a
+// checked answer whose body was read. It also returns the decoded answer, unless the caller checks it.
+func (t *transport) roundTrip(ctx context.Context, r *http.Request, sent request, at string) (*http.Response, *api.Secret, error) {
 	a, err := t.send(ctx, r, sent, at)
 	if err != nil {
 		return nil, nil, describe(sent, err)
@@ -166,8 +166,8 @@ func (t *transport) once(ctx context.Context, r *http.Request, sent request, to 
 		req.Body = io.NopCloser(bytes.NewReader(sent.body))
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if exchanged, ok := r.Context().Value(exchangeKey{}).(Request); ok && exchanged.Index != "" {
-		req.Header.Set(api.HeaderIndex, exchanged.Index)
+	if asked, ok := r.Context().Value(requestKey{}).(Request); ok && asked.Index != "" {
+		req.Header.Set(api.HeaderIndex, asked.Index)
 	}
 	req.GetBody = nil // nothing is sent again by itself
 	start, code := time.Now(), "error"

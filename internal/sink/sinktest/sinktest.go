@@ -66,11 +66,11 @@ func credential(n int) rotation.Credential {
 	return rotation.Credential{ClientID: "88bf3b6d.access.example.com", ClientSecret: secret.New(fmt.Sprintf("cfast_CANARY%042d", n))}
 }
 
-// Run runs the suite. make returns a new place for each test.
-func Run(t *testing.T, make func(t *testing.T) Harness) {
+// Run runs the suite. newPlace returns a new place for each test.
+func Run(t *testing.T, newPlace func(t *testing.T) Harness) {
 	for _, test := range slices.Concat(suite, answers) {
 		t.Run(test.name, func(t *testing.T) {
-			h := make(t)
+			h := newPlace(t)
 			if test.needs != nil && !test.needs(h) {
 				t.Skip("the sink has no such thing")
 			}
