@@ -68,7 +68,7 @@ test-short: ## the product's tests that take milliseconds
 .PHONY: test
 test: tools ## all tests: the product with the race detector, deploy/, and against a real Vault
 	go test -race ./...
-	go test -run 'FlippedBits|DamagedHeaders' ./internal/journal
+	go test -run 'FlippedBits|DamagedHeaders' ./internal/statedir
 	go test -run ISC ./internal/scheduler
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd test/deploy && go test -count=1 ./...

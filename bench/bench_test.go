@@ -17,11 +17,11 @@ import (
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/secret"
 	"rotatord/internal/sink"
+	"rotatord/internal/statedir"
 	"rotatord/internal/vault"
 	"rotatord/internal/vault/vaulttest"
 )
@@ -51,7 +51,7 @@ func BenchmarkRotation(b *testing.B) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go session.Run(ctx)
-	j, err := journal.Open(journal.Options{Dir: filepath.Join(b.TempDir(), "state")})
+	j, err := statedir.Open(statedir.Options{Dir: filepath.Join(b.TempDir(), "state")})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func BenchmarkRotation(b *testing.B) {
 	}
 	// A clock that runs ahead makes a slot due each time.
 	now := time.Now()
-	rotator := rotation.New(rotation.Options{Ledger: j, Pending: j, Owner: "bench", Now: func() time.Time { return now }})
+	rotator := rotation.New(rotation.Options{Ledger: j.Ledger, Pending: j.Pending, Owner: "bench", Now: func() time.Time { return now }})
 	token := rotation.Token{
 		Name: "ci", Account: "prod", ID: cfsim.SeedTokenID(1),
 		Timetable: scheduler.Timetable{Schedule: schedule, Key: "ci"},
@@ -90,19 +90,19 @@ func BenchmarkRotation(b *testing.B) {
 // BenchmarkReserve is what a rotation does before it asks for a secret: a file for the answer,
 // written in full, and made durable with its name.
 func BenchmarkReserve(b *testing.B) {
-	sealing(b, func(j *journal.Journal, key rotation.PendingKey) error { return j.Reserve(b.Context(), key) }, nil)
+	sealing(b, func(j *statedir.Dir, key rotation.PendingKey) error { return j.Pending.Reserve(b.Context(), key) }, nil)
 }
 
 // BenchmarkSeal is the commit point alone: encryption and two durable writes in place.
 func BenchmarkSeal(b *testing.B) {
 	issued := rotation.Issued{Credential: rotation.Credential{ClientID: "id", ClientSecret: secret.New("cfast_0123")}}
-	sealing(b, func(j *journal.Journal, key rotation.PendingKey) error { return j.Seal(b.Context(), key, issued) },
-		func(j *journal.Journal, key rotation.PendingKey) error { return j.Reserve(b.Context(), key) })
+	sealing(b, func(j *statedir.Dir, key rotation.PendingKey) error { return j.Pending.Seal(b.Context(), key, issued) },
+		func(j *statedir.Dir, key rotation.PendingKey) error { return j.Pending.Reserve(b.Context(), key) })
 }
 
 // sealing measures what is done for each rotation, without what is done before it and after.
-func sealing(b *testing.B, do, before func(*journal.Journal, rotation.PendingKey) error) {
-	j, err := journal.Open(journal.Options{Dir: filepath.Join(b.TempDir(), "state")})
+func sealing(b *testing.B, do, before func(*statedir.Dir, rotation.PendingKey) error) {
+	j, err := statedir.Open(statedir.Options{Dir: filepath.Join(b.TempDir(), "state")})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func sealing(b *testing.B, do, before func(*journal.Journal, rotation.PendingKey
 			b.Fatal(err)
 		}
 		b.StopTimer()
-		if err := j.Erase(b.Context(), key.RotationID); err != nil {
+		if err := j.Pending.Erase(b.Context(), key.RotationID); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
@@ -132,7 +132,7 @@ func BenchmarkRecover(b *testing.B) {
 	for _, n := range []int{100, 1000} {
 		b.Run(fmt.Sprint("tokens=", n), func(b *testing.B) {
 			dir := filepath.Join(b.TempDir(), "state")
-			j, err := journal.Open(journal.Options{Dir: dir})
+			j, err := statedir.Open(statedir.Options{Dir: dir})
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -143,17 +143,17 @@ func BenchmarkRecover(b *testing.B) {
 			token := rotation.Token{Timetable: scheduler.Timetable{Schedule: schedule, Jitter: time.Hour, Key: "x"}}
 			for i := range n {
 				r := rotation.Record{Token: fmt.Sprint("token-", i), Anchor: time.Now(), Facts: rotation.TokenFacts{ID: "uuid"}}
-				if _, err := j.Save(b.Context(), r); err != nil {
+				if _, err := j.Ledger.Save(b.Context(), r); err != nil {
 					b.Fatal(err)
 				}
 			}
 			_ = j.Close()
 			for b.Loop() {
-				j, err := journal.Open(journal.Options{Dir: dir})
+				j, err := statedir.Open(statedir.Options{Dir: dir})
 				if err != nil {
 					b.Fatal(err)
 				}
-				all, err := j.All(b.Context())
+				all, err := j.Ledger.All(b.Context())
 				if err != nil || len(all) != n {
 					b.Fatal(len(all), err)
 				}

@@ -12,9 +12,9 @@ import (
 	"rotatord/internal/app"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -62,7 +62,7 @@ func BenchmarkRecoverUnfinished(b *testing.B) {
 func unfinished(b *testing.B, n int, cloudflareURL, vaultURL string) *config.Config {
 	b.Helper()
 	dir := filepath.Join(b.TempDir(), "state")
-	j, err := journal.Open(journal.Options{Dir: dir})
+	j, err := statedir.Open(statedir.Options{Dir: dir})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -83,13 +83,13 @@ tokens:
 		value := secret.New(fmt.Sprintf("cfast_%048d", i))
 		key := rotation.PendingKey{RotationID: fmt.Sprint("R", i), Token: name, TokenID: id}
 		issued := rotation.Issued{Credential: rotation.Credential{ClientID: "id.access", ClientSecret: value}}
-		if err := j.Reserve(b.Context(), key); err != nil {
+		if err := j.Pending.Reserve(b.Context(), key); err != nil {
 			b.Fatal(err)
 		}
-		if err := j.Seal(b.Context(), key, issued); err != nil {
+		if err := j.Pending.Seal(b.Context(), key, issued); err != nil {
 			b.Fatal(err)
 		}
-		_, err := j.Save(b.Context(), rotation.Record{
+		_, err := j.Ledger.Save(b.Context(), rotation.Record{
 			Format: rotation.RecordFormat, Token: name, TokenID: id, Account: "prod", Anchor: now.Add(-time.Hour), Step: rotation.StepSealed,
 			Work: &rotation.Work{RotationID: key.RotationID, TokenID: id, Slot: now, Grace: rotation.Grace(24 * time.Hour), IntentAt: now,
 				SealedAt: now, Digest: value.Digest(), GraceEndsAt: now.Add(24 * time.Hour)},

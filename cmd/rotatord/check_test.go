@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 const expiringConfig = `state: {dir: STATE}
@@ -44,7 +44,7 @@ freezes:
 // rotation, as far as the ledger tells, and that a daemon that has it open is no trouble.
 func TestCheckExpiry(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	j, err := journal.Open(journal.Options{Dir: dir})
+	j, err := statedir.Open(statedir.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestCheckExpiry(t *testing.T) {
 		case "over":
 			record.Facts, record.Spare = facts(0, time.Time{}), facts(1, now.Add(-time.Hour))
 		}
-		if _, err := j.Save(t.Context(), record); err != nil {
+		if _, err := j.Ledger.Save(t.Context(), record); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 	"rotatord/internal/admin"
 	"rotatord/internal/doctor"
-	"rotatord/internal/journal"
+	"rotatord/internal/statedir"
 	"rotatord/internal/status"
 )
 
@@ -58,7 +58,7 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 			if errors.Is(ledgerErr, fs.ErrNotExist) {
 				ledgerErr = nil // nothing was ever rotated here
 			}
-			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: journal.Refusal(c.State.Dir), LogIn: logIn,
+			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: statedir.Refusal(c.State.Dir), LogIn: logIn,
 				Relocations: relocations, User: user}
 			if c.AdminSocket != "" {
 				client := admin.NewClient(c.AdminSocket)

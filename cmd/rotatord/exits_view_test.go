@@ -7,8 +7,9 @@ import (
 	"time"
 
 	"rotatord/internal/admin"
-	"rotatord/internal/journal"
+	"rotatord/internal/pending"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 	"rotatord/internal/status"
 )
 
@@ -55,8 +56,8 @@ func TestOvertakenIsPrinted(t *testing.T) {
 
 // TestRecoverNamesTheExit: no advice of recover leads back to a daemon that cannot end it.
 func TestRecoverNamesTheExit(t *testing.T) {
-	found := describe(&journal.Inspection{
-		Sealed: []journal.Sealed{{PendingKey: rotation.PendingKey{RotationID: "A"}}, {PendingKey: rotation.PendingKey{RotationID: "B"}}},
+	found := describe(&statedir.Inspection{
+		Sealed: []pending.Sealed{{PendingKey: rotation.PendingKey{RotationID: "A"}}, {PendingKey: rotation.PendingKey{RotationID: "B"}}},
 		InHand: map[string]rotation.Record{"A": {
 			Token: "ci", Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "A", Overtaken: &rotation.Overtaken{Since: time.Now()}},
 		}},

@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 const (
@@ -203,7 +203,7 @@ type knowledge struct {
 func readKnowledge(ctx context.Context, c *config.Config, o planRange) (knowledge, string) {
 	records, err := ledgerOf(ctx, c)
 	if err == nil {
-		pauses, err := journal.ReadPauses(ctx, c.State.Dir)
+		pauses, err := statedir.ReadPauses(ctx, c.State.Dir)
 		if err != nil {
 			return knowledge{records: records}, fmt.Sprintf("%v; what is paused is not known", err)
 		}
@@ -221,7 +221,7 @@ func readKnowledge(ctx context.Context, c *config.Config, o planRange) (knowledg
 
 // ledgerOf reads the ledger.
 func ledgerOf(ctx context.Context, c *config.Config) (map[string]rotation.Record, error) {
-	all, err := journal.ReadLedger(ctx, c.State.Dir)
+	all, err := statedir.ReadLedger(ctx, c.State.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -12,9 +12,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"rotatord/internal/journal"
+	"rotatord/internal/pending"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 func newRecover() *cobra.Command {
@@ -57,7 +58,7 @@ break-glass key that state.recipients named, or what state.identity was.`,
 			case o.drop != "":
 				return dropSealed(cmd.ErrOrStderr(), o)
 			}
-			in, err := journal.Inspect(o.dir)
+			in, err := statedir.Inspect(o.dir)
 			if err != nil {
 				return err
 			}
@@ -101,7 +102,7 @@ type found struct {
 }
 
 // describe says of each sealed secret what it is and what to do about it, the oldest first.
-func describe(in *journal.Inspection) []found {
+func describe(in *statedir.Inspection) []found {
 	all := make([]found, 0, len(in.Sealed))
 	for _, s := range in.Sealed {
 		r, needed := in.InHand[s.RotationID]
@@ -142,7 +143,7 @@ func describe(in *journal.Inspection) []found {
 	return all
 }
 
-func listFound(stdout, stderr io.Writer, o recoverOptions, in *journal.Inspection, all []found) error {
+func listFound(stdout, stderr io.Writer, o recoverOptions, in *statedir.Inspection, all []found) error {
 	if in.LedgerErr != nil {
 		fmt.Fprintln(stderr, "note:", in.LedgerErr)
 	}
@@ -187,7 +188,7 @@ type otherCredential struct {
 	ClientSecret string `json:"client_secret"`
 }
 
-func reveal(stdout io.Writer, o recoverOptions, in *journal.Inspection, all []found) error {
+func reveal(stdout io.Writer, o recoverOptions, in *statedir.Inspection, all []found) error {
 	matches := slices.DeleteFunc(slices.Clone(all), func(f found) bool { return f.Token != o.reveal && f.RotationID != o.reveal })
 	switch {
 	case len(matches) == 0 && in.LedgerErr != nil:
@@ -201,7 +202,7 @@ func reveal(stdout io.Writer, o recoverOptions, in *journal.Inspection, all []fo
 		}
 		return fmt.Errorf("%d secrets are sealed for %s: name one by its rotation ID\n%s", len(matches), o.reveal, strings.TrimSuffix(list.String(), "\n"))
 	}
-	identities, err := journal.ReadIdentities(cmp.Or(o.identity, journal.IdentityFile(o.dir)))
+	identities, err := pending.ReadIdentities(cmp.Or(o.identity, statedir.IdentityFile(o.dir)))
 	if err != nil {
 		return err
 	}
@@ -241,9 +242,9 @@ func printCredential(stdout io.Writer, c credential) error {
 }
 
 func dropSealed(stderr io.Writer, o recoverOptions) error {
-	drop := journal.Drop
+	drop := statedir.Drop
 	if o.unfinished {
-		drop = journal.DropUnfinished
+		drop = statedir.DropUnfinished
 	}
 	if err := drop(o.dir, o.drop); err != nil {
 		return err
@@ -254,7 +255,7 @@ func dropSealed(stderr io.Writer, o recoverOptions) error {
 
 // beginAgain makes a new ledger, and says what that means.
 func beginAgain(stderr io.Writer, dir string) error {
-	begun, err := journal.BeginAgain(dir)
+	begun, err := statedir.BeginAgain(dir)
 	if begun.Aside != "" {
 		fmt.Fprintf(stderr, "what was left was moved to %s\n", begun.Aside)
 	}
@@ -263,7 +264,7 @@ func beginAgain(stderr io.Writer, dir string) error {
 	}
 	if begun.Sealed > 0 {
 		fmt.Fprintf(stderr, "%d sealed secret(s) are there, and no daemon delivers them: look at them with\n  rotatord recover --state-dir %s\n"+
-			"and reveal one with --reveal ROTATION --identity %s\n", begun.Sealed, begun.Aside, journal.IdentityFile(dir))
+			"and reveal one with --reveal ROTATION --identity %s\n", begun.Sealed, begun.Aside, statedir.IdentityFile(dir))
 	}
 	fmt.Fprintf(stderr, "%s has a new ledger: the next daemon begins with it. It does not know of doubts, graces and pauses from before.\n", dir)
 	return nil

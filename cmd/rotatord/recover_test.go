@@ -9,9 +9,9 @@ import (
 
 	"filippo.io/age"
 
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 )
 
 // makeState is a program that makes the state directory of a daemon that died, for scripts:
@@ -42,7 +42,7 @@ func writeState(dir string) error {
 		}
 		breakGlass = identity
 	}
-	j, err := journal.Open(journal.Options{Dir: dir, Recipients: []string{breakGlass.Recipient().String()}})
+	j, err := statedir.Open(statedir.Options{Dir: dir, Recipients: []string{breakGlass.Recipient().String()}})
 	if err != nil {
 		return err
 	}
@@ -54,13 +54,13 @@ func writeState(dir string) error {
 		{"grid", "5eed0000-0000-4000-8000-000000000002", "DOUBT", "of-a-third-format"},
 	} {
 		key := rotation.PendingKey{RotationID: s.rotationID, Token: s.token, TokenID: s.tokenID}
-		err := j.Reserve(ctx, key)
+		err := j.Pending.Reserve(ctx, key)
 		if err == nil {
 			issued := rotation.Issued{Credential: rotation.Credential{ClientID: s.token + ".access", ClientSecret: secret.New(s.value)}}
 			if s.token == "grid" {
 				issued.Others = []rotation.Credential{{ClientSecret: secret.New("another-one")}}
 			}
-			err = j.Seal(ctx, key, issued)
+			err = j.Pending.Seal(ctx, key, issued)
 		}
 		if err != nil {
 			return err
@@ -76,7 +76,7 @@ func writeState(dir string) error {
 		if r.Work != nil {
 			r.TokenID = r.Work.TokenID
 		}
-		if _, err := j.Save(ctx, r); err != nil {
+		if _, err := j.Ledger.Save(ctx, r); err != nil {
 			return err
 		}
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -102,9 +102,9 @@ func doubtLedger() {
 		os.Exit(2)
 	}
 	since, token, id := time.Now().Add(-20*time.Second).UTC(), os.Args[2], os.Args[3]
-	j, err := journal.Open(journal.Options{Dir: os.Args[1]})
+	j, err := statedir.Open(statedir.Options{Dir: os.Args[1]})
 	if err == nil {
-		_, err = j.Save(context.Background(), rotation.Record{
+		_, err = j.Ledger.Save(context.Background(), rotation.Record{
 			Format: rotation.RecordFormat, Token: token, TokenID: id, Account: "sim", Anchor: since.Add(-720 * time.Hour),
 			Step: rotation.StepInDoubt, NotBefore: since, Failures: 1, LastError: "the connection broke",
 			Work: &rotation.Work{

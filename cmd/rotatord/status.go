@@ -97,7 +97,7 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 	}
 	writeWaits(&notes, o.Tokens, now)
 	if o.PendingSecrets > 0 {
-		fmt.Fprintf(&notes, "\n%s\n", pending(o, now))
+		fmt.Fprintf(&notes, "\n%s\n", pendingSummary(o, now))
 	}
 	_, err := io.WriteString(w, notes.String())
 	return err
@@ -176,7 +176,7 @@ func graceEnd(t status.Token, now time.Time) string {
 	return status.Distance(t.GraceEnd, now)
 }
 
-func pending(o admin.Overview, now time.Time) string {
+func pendingSummary(o admin.Overview, now time.Time) string {
 	if o.PendingSecrets == 0 {
 		return "none"
 	}
@@ -253,7 +253,7 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 		}
 	}
 	p.line("failures", "%d in a row%s", t.Failures, ifSet(", the last: %s", t.LastError))
-	p.line("pending secrets", "of all tokens: %s", pending(o, now))
+	p.line("pending secrets", "of all tokens: %s", pendingSummary(o, now))
 	switch {
 	case t.Doubt != nil:
 		p.doubt(*t.Doubt)

@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 	"rotatord/internal/status"
 )
 
@@ -61,7 +61,7 @@ func (a *App) checksAhead() []precheck.Check {
 	checks := []precheck.Check{
 		{Name: status.CheckStateDirectory, Every: diskEvery, Timeout: diskTimeout, Stops: true, Look: a.lookAtState},
 		{Name: status.CheckDiskSpace, Every: diskEvery, Timeout: diskTimeout, Look: func(context.Context) error {
-			return journal.Space(a.inForce().State.Dir)
+			return statedir.Space(a.inForce().State.Dir)
 		}},
 		{Name: status.CheckVault, Every: vaultEvery, Timeout: remoteTimeout, Stops: true, Look: a.lookAtVaultAhead},
 	}
@@ -88,11 +88,11 @@ func (a *App) checksAhead() []precheck.Check {
 // lookAtState writes what a rotation would write. While one is in hand its own writes are the proof, and
 // nothing may take its room.
 func (a *App) lookAtState(ctx context.Context) error {
-	err := a.journal.Present()
+	err := a.state.disk.Present()
 	if busy := len(a.engine.names(func(s *scheduled) bool { return s.working > 0 })) > 0; err == nil && busy {
-		_, err = a.journal.LastWrite()
+		_, err = a.state.disk.LastWrite()
 	} else if err == nil {
-		err = a.journal.Prove(ctx)
+		err = a.state.disk.Prove(ctx)
 		a.returns.saw("ledger", err == nil)
 	}
 	return err

@@ -26,7 +26,6 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/connlimit"
 	"rotatord/internal/httpapi"
-	"rotatord/internal/journal"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
 	"rotatord/internal/sink"
@@ -56,7 +55,7 @@ type App struct {
 	metrics  *httpapi.Metrics
 	returns  *returns
 	ahead    *precheck.Watch
-	journal  *journal.Journal
+	state    *state
 	session  *vault.Session
 	engine   *engine
 	listener *connlimit.Listener
@@ -125,18 +124,11 @@ func (a *App) build() error {
 	if err := validateWebConfig(a.options.WebConfigFile); err != nil {
 		return fmt.Errorf("--web.config.file: %w", err)
 	}
-	journalOptions := journal.Options{Dir: a.config.State.Dir, Recipients: a.config.State.Recipients}
-	if source := a.config.State.Identity; !source.IsZero() {
-		journalOptions.Identity = func() (string, error) {
-			v, err := source.ReadAs(context.Background(), config.AgeIdentity)
-			return v.Reveal(), err
-		}
-	}
 	var err error
-	if a.journal, err = journal.Open(journalOptions); err != nil {
+	if a.state, err = openState(a.config.State); err != nil {
 		return err
 	}
-	a.onStop("journal", func(context.Context) error { return a.journal.Close() })
+	a.onStop("state directory", func(context.Context) error { return a.state.close() })
 
 	if err := a.listen(); err != nil {
 		return err
@@ -146,7 +138,7 @@ func (a *App) build() error {
 	}
 	a.engine = newEngine(a.now, a.log)
 	a.engine.rotator = rotation.New(rotation.Options{
-		Ledger: a.journal, Pending: a.journal, Pauses: a.journal, Owner: owner(), Started: a.started, Now: a.now,
+		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
 		Observer: observers(a.metrics, logObserver{a.log}, a.engine, a.returns, a.options.Observer),
 	})
 	if err := a.engine.rotator.LoadPauses(context.Background()); err != nil {
@@ -158,7 +150,7 @@ func (a *App) build() error {
 	for name := range accountsOf(a.config) {
 		a.accounts[name] = a.newAccount(a.config.Accounts[name])
 	}
-	records, err := a.journal.All(context.Background())
+	records, err := a.state.ledger.All(context.Background())
 	if err != nil {
 		return err
 	}
@@ -204,7 +196,7 @@ const fewDescriptors = 256
 // is an error. Rotating it under that name would put the unfinished rotation's secret
 // among the revoked ones, and finishing it later would deliver that dead secret.
 func (a *App) checkForgotten(c *config.Config) error {
-	records, err := a.journal.All(context.Background())
+	records, err := a.state.ledger.All(context.Background())
 	if err != nil {
 		return err
 	}

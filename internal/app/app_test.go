@@ -15,8 +15,8 @@ import (
 
 	"rotatord/internal/app"
 	"rotatord/internal/cloudflare/cfsim"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -280,11 +280,11 @@ func TestRecoveryBeforeReady(t *testing.T) {
 	w := newWorld(t)
 	ci := w.token("ci", "@every 2h", "30m")
 	since := time.Now().Add(-2 * time.Minute).UTC()
-	j, err := journal.Open(journal.Options{Dir: w.stateDir()})
+	j, err := statedir.Open(statedir.Options{Dir: w.stateDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = j.Save(t.Context(), rotation.Record{
+	_, err = j.Ledger.Save(t.Context(), rotation.Record{
 		Format: rotation.RecordFormat, Token: "ci", TokenID: ci.ID, Account: "sim", Anchor: since.Add(-2 * time.Hour),
 		Step: rotation.StepInDoubt, NotBefore: since,
 		Work:  &rotation.Work{RotationID: "R1", TokenID: ci.ID, Slot: since, Grace: rotation.Grace(30 * time.Minute), IntentAt: since},

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"rotatord/internal/journal/disktest"
+	"rotatord/internal/durable/disktest"
 	"rotatord/internal/rotation"
 )
 

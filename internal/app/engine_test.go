@@ -11,30 +11,29 @@ import (
 	"time"
 
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
 
-// openJournal opens an empty one, which is closed with the test.
-func openJournal(t *testing.T) *journal.Journal {
+// openTestState opens an empty state directory until the end of the test.
+func openTestState(t *testing.T) *state {
 	t.Helper()
-	j, err := journal.Open(journal.Options{Dir: t.TempDir() + "/state"})
+	s, err := openState(config.State{Dir: t.TempDir() + "/state"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = j.Close() })
-	return j
+	t.Cleanup(func() { _ = s.close() })
+	return s
 }
 
 // TestPlanKeepsWhatWasLearned has an inventory come between the end of an attempt and the
 // planning of the next: the attempt's older record must not take its place.
 func TestPlanKeepsWhatWasLearned(t *testing.T) {
-	j := openJournal(t)
+	j := openTestState(t)
 	schedule := parsed("@every 1h", "UTC")
 	token := rotation.Token{Name: "ci", ID: "5eed0000-0000-4000-8000-000000000001", Timetable: scheduler.Timetable{Schedule: schedule}}
 	e := newEngine(time.Now, slog.New(slog.DiscardHandler))
-	e.rotator = rotation.New(rotation.Options{Ledger: j, Pending: j, Started: time.Now()})
+	e.rotator = rotation.New(rotation.Options{Ledger: j.ledger, Pending: j.pending, Started: time.Now()})
 	if err := e.enroll(t.Context(), []rotation.Token{token}); err != nil {
 		t.Fatal(err)
 	}
@@ -56,13 +55,13 @@ func TestPlanKeepsWhatWasLearned(t *testing.T) {
 // name, where the unfinished one would overwrite what comes after it.
 func TestRenamedInTheMiddle(t *testing.T) {
 	const id = "5eed0000-0000-4000-8000-000000000001"
-	j := openJournal(t)
-	record, err := j.Save(t.Context(), rotation.Record{Token: "before", TokenID: id, Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R", TokenID: id}})
+	j := openTestState(t)
+	record, err := j.ledger.Save(t.Context(), rotation.Record{Token: "before", TokenID: id, Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R", TokenID: id}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	with := func(name, id string) error {
-		return (&App{journal: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{{Name: name, ID: id}}})
+		return (&App{state: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{{Name: name, ID: id}}})
 	}
 	if err := with("after", id); err == nil || !strings.Contains(err.Error(), "name it before again") {
 		t.Errorf("renamed: %v", err)
@@ -71,7 +70,7 @@ func TestRenamedInTheMiddle(t *testing.T) {
 		t.Errorf("not renamed: %v", err)
 	}
 	record.Step, record.Work = rotation.StepIdle, nil
-	if _, err := j.Save(t.Context(), record); err != nil {
+	if _, err := j.ledger.Save(t.Context(), record); err != nil {
 		t.Fatal(err)
 	}
 	if err := with("after", id); err != nil {
@@ -115,12 +114,12 @@ func TestRenamedInTheMaking(t *testing.T) {
 		{rotation.Record{Origin: "made as ci", Account: "prod"}, other, false},
 		{rotation.Record{Origin: id, TokenID: "another", Account: "prod"}, config.Token{Name: "after", ID: id, Replace: true}, true},
 	} {
-		j := openJournal(t)
+		j := openTestState(t)
 		test.record.Token, test.record.Step, test.record.Work = "before", rotation.StepSealed, &rotation.Work{RotationID: "R", CreateName: "ci"}
-		if _, err := j.Save(t.Context(), test.record); err != nil {
+		if _, err := j.ledger.Save(t.Context(), test.record); err != nil {
 			t.Fatal(err)
 		}
-		err := (&App{journal: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{test.token}})
+		err := (&App{state: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{test.token}})
 		if refused := err != nil && strings.Contains(err.Error(), "name it before again"); refused != test.refused {
 			t.Errorf("%+v: %v", test.token, err)
 		}
@@ -130,15 +129,15 @@ func TestRenamedInTheMaking(t *testing.T) {
 // TestListedBeforeItWasMade: a listing that began before the service token was made says nothing of
 // it, and what one says of the one before it is no word about this one.
 func TestListedBeforeItWasMade(t *testing.T) {
-	j := openJournal(t)
+	j := openTestState(t)
 	schedule := parsed("@every 1h", "UTC")
 	begun := time.Now()
 	token := rotation.Token{Name: "ci", Account: "prod", ID: "a", Replace: true, Issuer: goneIssuer{}, Timetable: scheduler.Timetable{Schedule: schedule}}
 	entry := config.Token{Name: "ci", Account: "prod", ID: "a", Replace: true, Schedule: schedule}
 	var log strings.Builder
-	a := &App{journal: j, log: slog.New(slog.NewTextHandler(&log, nil)), options: Options{Now: time.Now}, config: &config.Config{Tokens: []config.Token{entry}}}
+	a := &App{state: j, log: slog.New(slog.NewTextHandler(&log, nil)), options: Options{Now: time.Now}, config: &config.Config{Tokens: []config.Token{entry}}}
 	a.engine = newEngine(time.Now, a.log)
-	a.engine.rotator = rotation.New(rotation.Options{Ledger: j, Pending: j, Started: begun})
+	a.engine.rotator = rotation.New(rotation.Options{Ledger: j.ledger, Pending: j.pending, Started: begun})
 	if err := a.engine.enroll(t.Context(), []rotation.Token{token}); err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +149,7 @@ func TestListedBeforeItWasMade(t *testing.T) {
 	seen, _ := a.engine.view("ci")
 	record := seen.record
 	record.TokenID, record.Last = "b", &rotation.Done{At: begun.Add(time.Second)}
-	record, err := j.Save(t.Context(), record)
+	record, err := j.ledger.Save(t.Context(), record)
 	if err != nil {
 		t.Fatal(err)
 	}

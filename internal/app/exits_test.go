@@ -12,9 +12,9 @@ import (
 	"rotatord/internal/admin"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 	"rotatord/internal/status"
 )
 
@@ -129,12 +129,12 @@ func TestOvertakenSurvivesARestart(t *testing.T) {
 	w := newWorld(t)
 	_, d, _ := w.overtaken()
 	d.stop()
-	in, err := journal.Inspect(w.stateDir())
+	in, err := statedir.Inspect(w.stateDir())
 	if err != nil || len(in.Sealed) != 1 || in.InHand[in.Sealed[0].RotationID].Work.Overtaken == nil {
 		t.Fatalf("%+v, %v", in, err)
 	}
 	id := in.Sealed[0].RotationID
-	if err := journal.Drop(w.stateDir(), id); err == nil || !strings.Contains(err.Error(), "rotatord resolve ci --drop, --deliver or --rotate-now") {
+	if err := statedir.Drop(w.stateDir(), id); err == nil || !strings.Contains(err.Error(), "rotatord resolve ci --drop, --deliver or --rotate-now") {
 		t.Errorf("recover --drop names no way out: %v", err)
 	}
 	c, client := w.withSocket()
@@ -150,7 +150,7 @@ func TestOvertakenSurvivesARestart(t *testing.T) {
 		t.Errorf("%d pending", in)
 	}
 	d.stop()
-	if in, err = journal.Inspect(w.stateDir()); err != nil || len(in.Sealed) != 1 || in.Abandoned[id] != "ci" {
+	if in, err = statedir.Inspect(w.stateDir()); err != nil || len(in.Sealed) != 1 || in.Abandoned[id] != "ci" {
 		t.Errorf("the secret that was given up is no longer there: %+v, %v", in, err)
 	}
 }
@@ -264,22 +264,22 @@ func TestIdentityIsLostForGood(t *testing.T) {
 	d := w.start(c)
 	w.eventually("the secret waits", func() bool { return d.status("ci").State == "sealed" })
 	d.stop()
-	in, err := journal.Inspect(w.stateDir())
+	in, err := statedir.Inspect(w.stateDir())
 	if err != nil || len(in.Sealed) != 1 {
 		t.Fatal(in, err)
 	}
 	other := secret.New("AGE-SECRET-KEY-184JMZMVQH3E6U0PSL869004Y3U2NYV7R30EU99CSEDNPH02YUVFSZW44VU")
 	w.write("state/identity.age", other.Reveal()+"\n")
-	if j, err := journal.Open(journal.Options{Dir: w.stateDir()}); err == nil {
+	if j, err := statedir.Open(statedir.Options{Dir: w.stateDir()}); err == nil {
 		j.Close()
 		t.Fatal("the daemon starts without the identity")
 	} else if !strings.Contains(err.Error(), "rotatord recover --drop ID --unfinished") {
 		t.Errorf("no way out is named: %v", err)
 	}
-	if err := journal.Drop(w.stateDir(), in.Sealed[0].RotationID); err == nil || !strings.Contains(err.Error(), "--unfinished") {
+	if err := statedir.Drop(w.stateDir(), in.Sealed[0].RotationID); err == nil || !strings.Contains(err.Error(), "--unfinished") {
 		t.Errorf("no way out is named: %v", err)
 	}
-	if err := journal.DropUnfinished(w.stateDir(), in.Sealed[0].RotationID); err != nil {
+	if err := statedir.DropUnfinished(w.stateDir(), in.Sealed[0].RotationID); err != nil {
 		t.Fatal(err)
 	}
 	w.vault.ReadOnly(false)

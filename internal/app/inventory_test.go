@@ -15,21 +15,21 @@ import (
 // TestListingThatIsNotWhole: what such a listing does not have is not gone, and what it has is learned.
 // An entry of ours that cannot be read is there, and what was known of it stays.
 func TestListingThatIsNotWhole(t *testing.T) {
-	j := openJournal(t)
+	j := openTestState(t)
 	schedule := parsed("@every 1h", "UTC")
 	token := rotation.Token{Name: "ci", Account: "prod", ID: "a", Issuer: goneIssuer{}, Timetable: scheduler.Timetable{Schedule: schedule}}
 	entry := config.Token{Name: "ci", Account: "prod", ID: "a", Schedule: schedule}
 	var log strings.Builder
-	a := &App{journal: j, log: slog.New(slog.NewTextHandler(&log, nil)), options: Options{Now: time.Now}, now: time.Now, config: &config.Config{Tokens: []config.Token{entry}}}
+	a := &App{state: j, log: slog.New(slog.NewTextHandler(&log, nil)), options: Options{Now: time.Now}, now: time.Now, config: &config.Config{Tokens: []config.Token{entry}}}
 	a.engine = newEngine(time.Now, a.log)
-	a.engine.rotator = rotation.New(rotation.Options{Ledger: j, Pending: j, Started: time.Now()})
+	a.engine.rotator = rotation.New(rotation.Options{Ledger: j.ledger, Pending: j.pending, Started: time.Now()})
 	if err := a.engine.enroll(t.Context(), []rotation.Token{token}); err != nil {
 		t.Fatal(err)
 	}
 	known := rotation.TokenFacts{ID: "a", ClientID: "a.access", Name: "ci", Enabled: true, ExpiresAt: time.Now().Add(8760 * time.Hour).UTC().Truncate(time.Second)}
 	learn := func(seen cloudflare.Listing, whole bool) (gone bool, facts rotation.TokenFacts) {
 		a.learn(t.Context(), "prod", listing{seen, whole, time.Now()})
-		record, err := j.Load(t.Context(), "ci")
+		record, err := j.ledger.Load(t.Context(), "ci")
 		if err != nil {
 			t.Fatal(err)
 		}

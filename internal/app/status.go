@@ -261,11 +261,11 @@ func stateName(s rotation.Step) string {
 
 // Pending implements [httpapi.Source] and [admin.Daemon].
 func (a *App) Pending() (n int, oldest time.Time) {
-	sealed, err := a.journal.Sealed()
+	sealed, err := a.state.pending.Sealed()
 	if err == nil && len(sealed) == 0 { // nearly always: the whole ledger need not be read
 		return a.engine.rotator.Unsealed(), time.Time{}
 	}
-	records, recordsErr := a.journal.All(context.Background())
+	records, recordsErr := a.state.ledger.All(context.Background())
 	if err := errors.Join(err, recordsErr); err != nil {
 		a.log.Error("the journal cannot be read", "error", err)
 		return 0, time.Time{}
@@ -334,7 +334,7 @@ func (a *App) Ready() []httpapi.Check {
 	checks = append(checks, httpapi.Check{
 		Name: "recovery", OK: left == 0, Detail: fmt.Sprintf("%d unfinished rotations have yet to be looked at", left),
 	})
-	present := a.journal.Present()
+	present := a.state.disk.Present()
 	checks = append(checks, httpapi.Check{Name: "ledger", OK: present == nil, Detail: fmt.Sprint(present)})
 	checks = append(checks, a.readyToWrite())
 	for _, c := range a.ahead.Results() {
@@ -367,7 +367,7 @@ func (a *App) Ready() []httpapi.Check {
 // readyToWrite is whether the state directory can be written, as the last write has shown. At the start it
 // is not ready before it was tried.
 func (a *App) readyToWrite() httpapi.Check {
-	wrote, err := a.journal.LastWrite()
+	wrote, err := a.state.disk.LastWrite()
 	check := httpapi.Check{Name: "journal", OK: err == nil && !wrote.IsZero(), Detail: "the state directory was not written to yet"}
 	if err != nil {
 		check.Detail = fmt.Sprintf("the last write to the state directory failed at %s: mend the disk, or make room on it: %v", wrote.UTC().Format(time.RFC3339), err)

@@ -15,8 +15,8 @@ import (
 	"time"
 
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 // explaining is an issuer with a budget that says what holds it up.
@@ -125,10 +125,10 @@ func TestEarlierRequestsCount(t *testing.T) {
 		Vault:    config.Vault{Address: "http://127.0.0.1:1", Auth: config.VaultAuth{Token: &source}},
 		Tokens:   []config.Token{{Name: "ci", Account: "prod", ID: "5eed0000-0000-4000-8000-000000000001", Schedule: parsed("@weekly", "UTC")}},
 	}
-	j, err := journal.Open(journal.Options{Dir: c.State.Dir})
+	j, err := statedir.Open(statedir.Options{Dir: c.State.Dir})
 	must(err)
 	at := time.Now().UTC().Add(-time.Minute)
-	_, err = j.Save(t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: "ci", Account: "prod", TokenID: c.Tokens[0].ID,
+	_, err = j.Ledger.Save(t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: "ci", Account: "prod", TokenID: c.Tokens[0].ID,
 		Last: &rotation.Done{RotationID: "R1", AskedAt: at, At: at.Add(time.Second)}})
 	must(err)
 	must(j.Close())

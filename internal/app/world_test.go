@@ -27,9 +27,9 @@ import (
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
 	"rotatord/internal/httpapi"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -162,12 +162,12 @@ func (w *world) token(name, schedule, grace string) tokenSpec {
 func (w *world) anchored(name string, every time.Duration, grace string, anchor time.Time) tokenSpec {
 	w.t.Helper()
 	spec := w.token(name, "@every "+every.String(), grace)
-	j, err := journal.Open(journal.Options{Dir: w.stateDir()})
+	j, err := statedir.Open(statedir.Options{Dir: w.stateDir()})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer j.Close()
-	_, err = j.Save(w.t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: name, TokenID: spec.ID, Account: "sim", Anchor: anchor.UTC()})
+	_, err = j.Ledger.Save(w.t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: name, TokenID: spec.ID, Account: "sim", Anchor: anchor.UTC()})
 	if err != nil {
 		w.t.Fatal(err)
 	}

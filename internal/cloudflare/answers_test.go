@@ -14,10 +14,10 @@ import (
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 )
 
 // shapedWorld is a service token, or one that is yet to be made, of which the next answer that shows
@@ -31,7 +31,7 @@ type shapedWorld struct {
 	passed    time.Duration
 }
 
-// ledgerAndPending are kept in memory, or in a journal.
+// ledgerAndPending are in memory or in a state directory.
 type ledgerAndPending struct {
 	rotation.Ledger
 	rotation.Pending
@@ -228,17 +228,17 @@ func TestListingsAreDocumented(t *testing.T) {
 	}
 }
 
-// TestOddAnswersInARealJournal: the same with answers that are sealed on disk, where the process dies
+// TestOddAnswersInAStateDirectory: the same with answers that are sealed on disk, where the process dies
 // right behind the seal. The next one finds the answer and judges the same.
-func TestOddAnswersInARealJournal(t *testing.T) {
+func TestOddAnswersInAStateDirectory(t *testing.T) {
 	for shape, want := range map[string]string{"bom": "", "gzip-twice": "", "status-500": rotation.ReasonOddAnswer, "second-secret": rotation.ReasonOddAnswer} {
-		j, err := journal.Open(journal.Options{Dir: filepath.Join(t.TempDir(), "state")})
+		j, err := statedir.Open(statedir.Options{Dir: filepath.Join(t.TempDir(), "state")})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = j.Close() })
-		dying := &dyingJournal{Pending: j}
-		w := newShapedWorld(t, cfsim.OpRotate, shape, time.Hour, ledgerAndPending{j, dying})
+		dying := &dyingPending{Pending: j.Pending}
+		w := newShapedWorld(t, cfsim.OpRotate, shape, time.Hour, ledgerAndPending{j.Ledger, dying})
 		func() {
 			defer func() { _ = recover() }()
 			_, _ = w.rotator.Advance(t.Context(), w.token)
@@ -246,7 +246,7 @@ func TestOddAnswersInARealJournal(t *testing.T) {
 		if !dying.died || w.delivered() {
 			t.Fatalf("%s: it has not died behind the seal", shape)
 		}
-		w.start(ledgerAndPending{j, j})
+		w.start(ledgerAndPending{j.Ledger, j.Pending})
 		record, err := w.rotator.Advance(t.Context(), w.token)
 		if want == "" {
 			if err != nil || !w.delivered() {
@@ -261,13 +261,13 @@ func TestOddAnswersInARealJournal(t *testing.T) {
 	}
 }
 
-// dyingJournal dies once it has sealed an answer.
-type dyingJournal struct {
+// dyingPending dies once it has sealed an answer.
+type dyingPending struct {
 	rotation.Pending
 	died bool
 }
 
-func (d *dyingJournal) Seal(ctx context.Context, key rotation.PendingKey, issued rotation.Issued) error {
+func (d *dyingPending) Seal(ctx context.Context, key rotation.PendingKey, issued rotation.Issued) error {
 	if err := d.Pending.Seal(ctx, key, issued); err != nil {
 		return err
 	}

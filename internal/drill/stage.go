@@ -18,9 +18,9 @@ import (
 	"rotatord/internal/app"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
-	"rotatord/internal/journal"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 	"rotatord/internal/status"
 	"rotatord/internal/vault/vaulttest"
 )
@@ -145,7 +145,7 @@ func (st *stage) serve(h http.Handler) (address string, err error) {
 
 // anchor writes a ledger in which the slot of every token came a moment ago.
 func (st *stage) anchor() error {
-	return st.withLedger(func(j *journal.Journal) error {
+	return st.withLedger(func(j *statedir.Dir) error {
 		for _, p := range st.sample.tokens {
 			record := rotation.Record{
 				Format: rotation.RecordFormat, Token: p.name, Account: p.account,
@@ -156,7 +156,7 @@ func (st *stage) anchor() error {
 			} else {
 				record.TokenID = p.ids[0]
 			}
-			if _, err := j.Save(context.Background(), record); err != nil {
+			if _, err := j.Ledger.Save(context.Background(), record); err != nil {
 				return err
 			}
 		}
@@ -164,8 +164,8 @@ func (st *stage) anchor() error {
 	})
 }
 
-func (st *stage) withLedger(do func(*journal.Journal) error) error {
-	j, err := journal.Open(journal.Options{Dir: filepath.Join(st.dir, stateDir)})
+func (st *stage) withLedger(do func(*statedir.Dir) error) error {
+	j, err := statedir.Open(statedir.Options{Dir: filepath.Join(st.dir, stateDir)})
 	if err != nil {
 		return err
 	}
@@ -275,15 +275,15 @@ func (st *stage) age(d time.Duration) error {
 	if err := st.stop(); err != nil {
 		return err
 	}
-	err := st.withLedger(func(j *journal.Journal) error {
-		records, err := j.All(context.Background())
+	err := st.withLedger(func(j *statedir.Dir) error {
+		records, err := j.Ledger.All(context.Background())
 		if err != nil {
 			return err
 		}
 		for i := range records {
 			shift(reflect.ValueOf(&records[i]).Elem(), -d)
 		}
-		_, err = j.SaveAll(context.Background(), records)
+		_, err = j.Ledger.SaveAll(context.Background(), records)
 		return err
 	})
 	if err != nil {

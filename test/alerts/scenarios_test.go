@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"rotatord/internal/journal/disktest"
+	"rotatord/internal/durable/disktest"
 	"rotatord/test/realvault"
 )
 

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"rotatord/internal/journal/disktest"
+	"rotatord/internal/durable/disktest"
 	"rotatord/test/program"
 	"rotatord/test/realvault"
 )

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 // heldAt is what consumers found in Vault at a time; zero if nothing.
@@ -40,7 +40,7 @@ func (w *world) judgeMade(s subject, requests []request, versions []version, say
 	if s.first() == cfsim.OpRotate {
 		return
 	}
-	records, err := journal.ReadLedger(w.t.Context(), filepath.Join(w.dir, "state"))
+	records, err := statedir.ReadLedger(w.t.Context(), filepath.Join(w.dir, "state"))
 	at := slices.IndexFunc(records, func(r rotation.Record) bool { return r.Token == s.name })
 	if err != nil || at < 0 {
 		say("%s: the ledger does not know it: %v", s.name, err)

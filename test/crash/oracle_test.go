@@ -10,9 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"rotatord/internal/journal"
+	"rotatord/internal/pending"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 )
 
 // line is what the oracle reads of a log line.
@@ -88,7 +89,7 @@ func (w *world) judge() []string {
 // judgeState holds that nothing is left pending but answers that failed validation.
 func (w *world) judgeState(lines []line, say func(string, ...any)) {
 	dir := filepath.Join(w.dir, "state")
-	records, err := journal.ReadLedger(w.t.Context(), dir)
+	records, err := statedir.ReadLedger(w.t.Context(), dir)
 	if err != nil {
 		say("the ledger cannot be read: %v", err)
 		return
@@ -102,13 +103,13 @@ func (w *world) judgeState(lines []line, say func(string, ...any)) {
 	if err != nil && !os.IsNotExist(err) {
 		say("what is pending cannot be read: %v", err)
 	}
-	j, err := journal.Open(journal.Options{Dir: dir})
+	j, err := statedir.Open(statedir.Options{Dir: dir})
 	if err != nil {
 		say("the journal cannot be opened: %v", err)
 		return
 	}
 	defer j.Close()
-	sealed, err := j.Sealed()
+	sealed, err := j.Pending.Sealed()
 	if err != nil {
 		say("the journal cannot be read: %v", err)
 	}
@@ -124,7 +125,7 @@ func (w *world) judgeState(lines []line, say func(string, ...any)) {
 		}
 	}
 	for _, f := range files {
-		if !slices.ContainsFunc(sealed, func(s journal.Sealed) bool { return s.RotationID == f.Name() }) {
+		if !slices.ContainsFunc(sealed, func(s pending.Sealed) bool { return s.RotationID == f.Name() }) {
 			say("%s is left in pending/", f.Name())
 		}
 	}

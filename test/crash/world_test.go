@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 	"rotatord/test/program"
 )
 
@@ -120,7 +120,7 @@ func (w *world) prepare(plan plan) {
 			w.t.Fatal(err)
 		}
 	}
-	j, err := journal.Open(journal.Options{Dir: filepath.Join(w.dir, "state")})
+	j, err := statedir.Open(statedir.Options{Dir: filepath.Join(w.dir, "state")})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ tokens:
 			Format: rotation.RecordFormat, Token: s.name, TokenID: s.ids[0], Account: s.account(),
 			Anchor: time.Now().UTC().Add(-every), MovedCount: plan.moved,
 		}
-		if _, err := j.Save(w.t.Context(), record); err != nil {
+		if _, err := j.Ledger.Save(w.t.Context(), record); err != nil {
 			w.t.Fatal(err)
 		}
 	}

@@ -1,4 +1,4 @@
-package journal_test
+package statedir_test
 
 import (
 	"bytes"
@@ -14,9 +14,9 @@ import (
 
 	"filippo.io/age"
 
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 )
 
 // sector is what a disk writes as a whole, at the least.
@@ -33,14 +33,14 @@ func sizeable() rotation.Issued {
 }
 
 // reservedAndSealed returns what a file holds after Reserve, and after Seal.
-func reservedAndSealed(t *testing.T, j *journal.Journal, dir, id string) (before, after []byte) {
+func reservedAndSealed(t *testing.T, j *statedir.Dir, dir, id string) (before, after []byte) {
 	t.Helper()
 	key := rotation.PendingKey{RotationID: id, Token: "ci", TokenID: "uuid"}
-	if err := j.Reserve(t.Context(), key); err != nil {
+	if err := j.Pending.Reserve(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
 	before = read(t, filepath.Join(dir, "pending", id))
-	if err := j.Seal(t.Context(), key, sizeable()); err != nil {
+	if err := j.Pending.Seal(t.Context(), key, sizeable()); err != nil {
 		t.Fatal(err)
 	}
 	after = read(t, filepath.Join(dir, "pending", id))
@@ -54,10 +54,10 @@ func allocated(info os.FileInfo) int64 { return info.Sys().(*syscall.Stat_t).Blo
 // file is neither another one nor longer, and nothing of it is a hole.
 func TestSealIsInPlace(t *testing.T) {
 	dir := stateDir(t)
-	j := open(t, journal.Options{Dir: dir})
+	j := open(t, statedir.Options{Dir: dir})
 	path := filepath.Join(dir, "pending", "R")
 	key := rotation.PendingKey{RotationID: "R", Token: "ci", TokenID: "uuid"}
-	if err := j.Reserve(t.Context(), key); err != nil {
+	if err := j.Pending.Reserve(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
 	reserved, err := os.Stat(path)
@@ -72,10 +72,10 @@ func TestSealIsInPlace(t *testing.T) {
 			t.Error("a part of the reservation is zeros, which a file system may leave out")
 		}
 	}
-	if err := j.Reserve(t.Context(), key); err == nil {
+	if err := j.Pending.Reserve(t.Context(), key); err == nil {
 		t.Error("room was reserved twice")
 	}
-	if err := j.Seal(t.Context(), key, issued); err != nil {
+	if err := j.Pending.Seal(t.Context(), key, issued); err != nil {
 		t.Fatal(err)
 	}
 	sealed, err := os.Stat(path)
@@ -95,7 +95,7 @@ func TestSealIsInPlace(t *testing.T) {
 // in random orders, as a disk with a cache may. Only whole answers may be found, and nothing
 // may be an error.
 func TestTornSeal(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	before, after := reservedAndSealed(t, j, o.Dir, "R")
 	path := filepath.Join(o.Dir, "pending", "R")
@@ -111,11 +111,11 @@ func TestTornSeal(t *testing.T) {
 	try := func(what string, torn []byte, want bool) {
 		t.Helper()
 		write(t, path, torn)
-		got, ok, err := j.Open(t.Context(), "R")
+		got, ok, err := j.Pending.Open(t.Context(), "R")
 		if err != nil || ok != want || ok && !got.ClientSecret.Equal(issued.ClientSecret) {
 			t.Errorf("%s: found %t, %v", what, ok, err)
 		}
-		if all, err := j.Sealed(); err != nil || (len(all) == 1) != want {
+		if all, err := j.Pending.Sealed(); err != nil || (len(all) == 1) != want {
 			t.Errorf("%s: Sealed: %v, %v", what, all, err)
 		}
 	}
@@ -148,7 +148,7 @@ func TestTornSeal(t *testing.T) {
 // TestCutShortSealIsFinished opens a directory in which the body was written and the mark
 // was not: the answer is there, so it counts, and damage to it shows from then on.
 func TestCutShortSealIsFinished(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	before, after := reservedAndSealed(t, j, o.Dir, "R")
 	_ = j.Close()
@@ -157,7 +157,7 @@ func TestCutShortSealIsFinished(t *testing.T) {
 	copy(torn[markAt:bodyAt], before[markAt:bodyAt])
 	write(t, path, torn)
 	j = open(t, o)
-	if got, ok, err := j.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+	if got, ok, err := j.Pending.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
 		t.Fatalf("%t, %v", ok, err)
 	}
 	if !bytes.Equal(read(t, path)[markAt:], after[markAt:]) {
@@ -168,11 +168,11 @@ func TestCutShortSealIsFinished(t *testing.T) {
 // TestRottenSeal damages sealed files, everywhere: what can still be opened must be right,
 // and what cannot must be an error, which no other secret is held up by.
 func TestRottenSeal(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	_, after := reservedAndSealed(t, j, o.Dir, "R")
 	key := rotation.PendingKey{RotationID: "OTHER", Token: "cd"}
-	if err := j.Seal(t.Context(), key, issued); err != nil {
+	if err := j.Pending.Seal(t.Context(), key, issued); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(o.Dir, "pending", "R")
@@ -180,7 +180,7 @@ func TestRottenSeal(t *testing.T) {
 	try := func(what string, b []byte) {
 		t.Helper()
 		write(t, path, b)
-		got, ok, err := j.Open(t.Context(), "R")
+		got, ok, err := j.Pending.Open(t.Context(), "R")
 		switch {
 		case err != nil && (strings.Contains(err.Error(), "damaged since it was sealed") || strings.Contains(err.Error(), "use the version that wrote it")):
 			damaged++
@@ -189,7 +189,7 @@ func TestRottenSeal(t *testing.T) {
 		default:
 			t.Errorf("%s: found %t, %v", what, ok, err)
 		}
-		all, err := j.Sealed()
+		all, err := j.Pending.Sealed()
 		if err != nil || len(all) != 2 || all[0].RotationID != "OTHER" || all[0].Damage != nil || all[1].RotationID != "R" || all[1].At.IsZero() {
 			t.Fatalf("%s: Sealed: %+v, %v", what, all, err)
 		}
@@ -213,61 +213,61 @@ func TestRottenSeal(t *testing.T) {
 	}
 	write(t, path, after)
 	write(t, filepath.Join(o.Dir, "pending", "COPY"), after)
-	if _, _, err := j.Open(t.Context(), "COPY"); err == nil || !strings.Contains(err.Error(), "give it its name back") {
+	if _, _, err := j.Pending.Open(t.Context(), "COPY"); err == nil || !strings.Contains(err.Error(), "give it its name back") {
 		t.Errorf("a copy under another name: %v", err)
 	}
 }
 
 // TestSealAgain holds that sealing once more is harmless, and never replaces an answer.
 func TestSealAgain(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	_, after := reservedAndSealed(t, j, o.Dir, "R")
 	key := rotation.PendingKey{RotationID: "R", Token: "ci", TokenID: "uuid"}
-	if err := j.Seal(t.Context(), key, sizeable()); err != nil || !bytes.Equal(read(t, filepath.Join(o.Dir, "pending", "R")), after) {
+	if err := j.Pending.Seal(t.Context(), key, sizeable()); err != nil || !bytes.Equal(read(t, filepath.Join(o.Dir, "pending", "R")), after) {
 		t.Errorf("the same answer once more: %v", err)
 	}
 	another := issued
 	another.ClientSecret = secret.New("another")
-	if err := j.Seal(t.Context(), key, another); err == nil || !strings.Contains(err.Error(), "another sealed answer already") {
+	if err := j.Pending.Seal(t.Context(), key, another); err == nil || !strings.Contains(err.Error(), "another sealed answer already") {
 		t.Errorf("another answer: %v", err)
 	}
-	if got, ok, err := j.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+	if got, ok, err := j.Pending.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
 		t.Errorf("%t, %v", ok, err)
 	}
 	// What is damaged is worth less than the answer in hand.
 	b := bytes.Clone(after)
 	b[bodyAt+40] ^= 1
 	write(t, filepath.Join(o.Dir, "pending", "R"), b)
-	if err := j.Seal(t.Context(), key, issued); err != nil {
+	if err := j.Pending.Seal(t.Context(), key, issued); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := j.Open(t.Context(), "R"); err != nil || !ok {
+	if _, ok, err := j.Pending.Open(t.Context(), "R"); err != nil || !ok {
 		t.Errorf("%t, %v", ok, err)
 	}
 }
 
 // TestSealAfterClose has an answer arrive when its process has given the directory up.
 func TestSealAfterClose(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	reserved, not := rotation.PendingKey{RotationID: "R", Token: "ci"}, rotation.PendingKey{RotationID: "NOT", Token: "ci"}
-	if _, err := j.Save(t.Context(), rotation.Record{Token: "ci", Step: rotation.StepIntent, Work: &rotation.Work{RotationID: "R"}}); err != nil {
+	if _, err := j.Ledger.Save(t.Context(), rotation.Record{Token: "ci", Step: rotation.StepIntent, Work: &rotation.Work{RotationID: "R"}}); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(j.Reserve(t.Context(), reserved), j.Close()); err != nil {
+	if err := errors.Join(j.Pending.Reserve(t.Context(), reserved), j.Close()); err != nil {
 		t.Fatal(err)
 	}
 	other := open(t, o)
-	if err := j.Seal(t.Context(), reserved, issued); err != nil {
+	if err := j.Pending.Seal(t.Context(), reserved, issued); err != nil {
 		t.Errorf("the answer was lost: %v", err)
 	}
-	if got, ok, err := other.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+	if got, ok, err := other.Pending.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
 		t.Errorf("%t, %v", ok, err)
 	}
-	_, _, openErr := j.Open(t.Context(), "R")
+	_, _, openErr := j.Pending.Open(t.Context(), "R")
 	for what, err := range map[string]error{
-		"Reserve": j.Reserve(t.Context(), not), "Seal": j.Seal(t.Context(), not, issued), "Erase": j.Erase(t.Context(), "R"), "Open": openErr,
+		"Reserve": j.Pending.Reserve(t.Context(), not), "Seal": j.Pending.Seal(t.Context(), not, issued), "Erase": j.Pending.Erase(t.Context(), "R"), "Open": openErr,
 	} {
 		if err == nil || !strings.Contains(err.Error(), "closed") {
 			t.Errorf("%s: %v", what, err)
@@ -276,39 +276,39 @@ func TestSealAfterClose(t *testing.T) {
 }
 
 func TestLargeAnswer(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	key := rotation.PendingKey{RotationID: "R", Token: "ci"}
 	large := issued
 	large.ClientSecret = secret.New(strings.Repeat("long", 10_000))
-	if err := j.Reserve(t.Context(), key); err != nil {
+	if err := j.Pending.Reserve(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Seal(t.Context(), key, large); err != nil {
+	if err := j.Pending.Seal(t.Context(), key, large); err != nil {
 		t.Fatal(err)
 	}
 	_ = j.Close()
-	if got, ok, err := open(t, o).Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(large.ClientSecret) {
+	if got, ok, err := open(t, o).Pending.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(large.ClientSecret) {
 		t.Errorf("%t, %v", ok, err)
 	}
 }
 
 // TestSweep holds what is tidied up when a directory is opened, and what is not.
 func TestSweep(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	for _, id := range []string{"FORGOTTEN", "NEEDED", "ORPHAN", "WAITING"} {
-		if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: id, Token: "ci"}); err != nil {
+		if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: id, Token: "ci"}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for _, id := range []string{"ORPHAN", "WAITING"} {
-		if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: id, Token: "ci"}, issued); err != nil {
+		if err := j.Pending.Seal(t.Context(), rotation.PendingKey{RotationID: id, Token: "ci"}, issued); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for token, id := range map[string]string{"a": "NEEDED", "b": "WAITING"} {
-		if _, err := j.Save(t.Context(), rotation.Record{Token: token, Step: rotation.StepIntent, Work: &rotation.Work{RotationID: id}}); err != nil {
+		if _, err := j.Ledger.Save(t.Context(), rotation.Record{Token: token, Step: rotation.StepIntent, Work: &rotation.Work{RotationID: id}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -330,14 +330,14 @@ func TestSweep(t *testing.T) {
 func TestRecipients(t *testing.T) {
 	breakGlass, _ := age.GenerateX25519Identity()
 	second, _ := age.GenerateX25519Identity()
-	o := journal.Options{Dir: stateDir(t), Recipients: []string{breakGlass.Recipient().String(), second.Recipient().String()}}
+	o := statedir.Options{Dir: stateDir(t), Recipients: []string{breakGlass.Recipient().String(), second.Recipient().String()}}
 	j := open(t, o)
 	_, _ = reservedAndSealed(t, j, o.Dir, "R")
-	if _, ok, err := j.Open(t.Context(), "R"); err != nil || !ok {
+	if _, ok, err := j.Pending.Open(t.Context(), "R"); err != nil || !ok {
 		t.Errorf("the daemon's own identity: %t, %v", ok, err)
 	}
 	_ = j.Close()
-	in, err := journal.Inspect(o.Dir)
+	in, err := statedir.Inspect(o.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -351,19 +351,19 @@ func TestRecipients(t *testing.T) {
 		t.Error("a stranger opened it")
 	}
 	o.Recipients = []string{breakGlass.String()}
-	if _, err := journal.Open(o); err == nil || strings.Contains(strings.ToUpper(err.Error()), "AGE-SECRET-KEY") {
+	if _, err := statedir.Open(o); err == nil || strings.Contains(strings.ToUpper(err.Error()), "AGE-SECRET-KEY") {
 		t.Errorf("a secret key as recipient: %v", err)
 	}
 }
 
 func TestLastWrite(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	if at, err := j.LastWrite(); !at.IsZero() || err != nil {
 		t.Errorf("before the first write: %v, %v", at, err)
 	}
 	began := time.Now()
-	saved, err := j.Save(t.Context(), rotation.Record{Token: "ci"})
+	saved, err := j.Ledger.Save(t.Context(), rotation.Record{Token: "ci"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -372,7 +372,7 @@ func TestLastWrite(t *testing.T) {
 		t.Errorf("after a write: %v, %v", good, err)
 	}
 	saved.Revision = 99
-	if _, err := j.Save(t.Context(), saved); !errors.Is(err, rotation.ErrConflict) {
+	if _, err := j.Ledger.Save(t.Context(), saved); !errors.Is(err, rotation.ErrConflict) {
 		t.Fatal(err)
 	}
 	if at, err := j.LastWrite(); err != nil || at != good {
@@ -381,7 +381,7 @@ func TestLastWrite(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(o.Dir, "pending")); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: "R"}); err == nil {
+	if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: "R"}); err == nil {
 		t.Fatal("room was reserved nowhere")
 	}
 	if at, err := j.LastWrite(); err == nil || !at.After(good) {
@@ -389,7 +389,7 @@ func TestLastWrite(t *testing.T) {
 	}
 	// A record that is written does not show that there is room for an answer.
 	saved.Revision = 1
-	if _, err := j.Save(t.Context(), saved); err != nil {
+	if _, err := j.Ledger.Save(t.Context(), saved); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := j.LastWrite(); err == nil {
@@ -398,7 +398,7 @@ func TestLastWrite(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(o.Dir, "pending"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: "R"}); err != nil {
+	if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: "R"}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := j.LastWrite(); err != nil {

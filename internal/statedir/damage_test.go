@@ -1,4 +1,4 @@
-package journal_test
+package statedir_test
 
 import (
 	"fmt"
@@ -10,19 +10,19 @@ import (
 	"testing"
 	"time"
 
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 // usedJournal makes a journal that has lived: records of all sizes, written many times over.
 func usedJournal(t *testing.T) (dir string, ledger []byte, records []rotation.Record) {
 	t.Helper()
 	dir = stateDir(t)
-	j := open(t, journal.Options{Dir: dir})
+	j := open(t, statedir.Options{Dir: dir})
 	for round := range 6 {
 		for i := range 12 {
 			token := fmt.Sprintf("token-%02d", i)
-			r, err := j.Load(t.Context(), token)
+			r, err := j.Ledger.Load(t.Context(), token)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -32,12 +32,12 @@ func usedJournal(t *testing.T) (dir string, ledger []byte, records []rotation.Re
 			if r.Step = rotation.StepIdle; i%3 == 0 {
 				r.Step, r.Work = rotation.StepIntent, &rotation.Work{RotationID: fmt.Sprint("R", i, round), TokenID: r.TokenID, Grace: rotation.Grace(time.Hour)}
 			}
-			if _, err := j.Save(t.Context(), r); err != nil {
+			if _, err := j.Ledger.Save(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	records, err := j.All(t.Context())
+	records, err := j.Ledger.All(t.Context())
 	if err != nil || len(records) != 12 {
 		t.Fatalf("%d records, %v", len(records), err)
 	}
@@ -54,9 +54,9 @@ func outcome(t *testing.T, what, dir string, ledger []byte, want []rotation.Reco
 		t.Fatal(err)
 	}
 	var got []rotation.Record
-	j, err := journal.Open(journal.Options{Dir: dir})
+	j, err := statedir.Open(statedir.Options{Dir: dir})
 	if err == nil {
-		got, err = j.All(t.Context())
+		got, err = j.Ledger.All(t.Context())
 		_ = j.Close()
 	}
 	switch {
@@ -68,7 +68,7 @@ func outcome(t *testing.T, what, dir string, ledger []byte, want []rotation.Reco
 		t.Fatalf("%s: the error does not help: %v", what, err)
 	}
 	// Looking must be as careful.
-	if in, err := journal.Inspect(dir); err != nil || (in.LedgerErr == nil) != good {
+	if in, err := statedir.Inspect(dir); err != nil || (in.LedgerErr == nil) != good {
 		t.Fatalf("%s: inspected: %v %v", what, err, in)
 	}
 	return good
@@ -157,23 +157,23 @@ func TestTruncated(t *testing.T) {
 // confirmed a write and lost it.
 func TestLostWrites(t *testing.T) {
 	dir := stateDir(t)
-	j := open(t, journal.Options{Dir: dir})
+	j := open(t, statedir.Options{Dir: dir})
 	path := filepath.Join(dir, "journal.db")
 	var states [][]byte
 	for round := range 8 {
 		for i := range 3 {
-			r, err := j.Load(t.Context(), fmt.Sprint("token-", i))
+			r, err := j.Ledger.Load(t.Context(), fmt.Sprint("token-", i))
 			if err != nil {
 				t.Fatal(err)
 			}
 			r.Format, r.Token, r.Failures, r.LastError = rotation.RecordFormat, fmt.Sprint("token-", i), round, strings.Repeat("x", 900)
-			if _, err := j.Save(t.Context(), r); err != nil {
+			if _, err := j.Ledger.Save(t.Context(), r); err != nil {
 				t.Fatal(err)
 			}
 			states = append(states, read(t, path))
 		}
 	}
-	want, err := j.All(t.Context())
+	want, err := j.Ledger.All(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

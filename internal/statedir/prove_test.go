@@ -1,6 +1,6 @@
 //go:build linux
 
-package journal_test
+package statedir_test
 
 import (
 	"errors"
@@ -10,14 +10,14 @@ import (
 	"testing"
 	"time"
 
-	"rotatord/internal/journal"
-	"rotatord/internal/journal/disktest"
+	"rotatord/internal/durable/disktest"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 // TestProve: the proof fails where a rotation would, leaves nothing, and is good again once there is room.
 func TestProve(t *testing.T) {
-	onDisks(t, 700, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+	onDisks(t, 700, func(t *testing.T, d *disktest.Disk, o statedir.Options) {
 		j := open(t, o)
 		began := time.Now()
 		for range 3 {
@@ -33,12 +33,12 @@ func TestProve(t *testing.T) {
 			if entries, err := os.ReadDir(filepath.Join(o.Dir, "pending")); err != nil || len(entries) != 0 {
 				t.Errorf("left: %v, %v", entries, err)
 			}
-			if sealed, err := j.Sealed(); err != nil || len(sealed) != 0 {
+			if sealed, err := j.Pending.Sealed(); err != nil || len(sealed) != 0 {
 				t.Errorf("sealed: %v, %v", sealed, err)
 			}
 		}
 		left()
-		if err := journal.Space(o.Dir); err != nil {
+		if err := statedir.Space(o.Dir); err != nil {
 			t.Errorf("a small disk with room: %v", err)
 		}
 		d.Fill()
@@ -50,7 +50,7 @@ func TestProve(t *testing.T) {
 			t.Errorf("the last write ended with %v", last)
 		}
 		left()
-		if err := journal.Space(o.Dir); rotation.CauseOf(err) != "no_space" {
+		if err := statedir.Space(o.Dir); rotation.CauseOf(err) != "no_space" {
 			t.Errorf("the space of a full disk: %v", err)
 		}
 		d.Free()
@@ -66,7 +66,7 @@ func TestProve(t *testing.T) {
 // TestProveOfAnotherLedger: what is written to a file that was deleted is lost.
 func TestProveOfAnotherLedger(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
-	j := open(t, journal.Options{Dir: dir})
+	j := open(t, statedir.Options{Dir: dir})
 	if err := os.Remove(filepath.Join(dir, "journal.db")); err != nil {
 		t.Fatal(err)
 	}
@@ -81,10 +81,10 @@ func TestProveOfAnotherLedger(t *testing.T) {
 
 // TestSpace: a disk with room is good, and one that is not there says nothing.
 func TestSpace(t *testing.T) {
-	if err := journal.Space(filepath.Join(t.TempDir(), "missing")); err != nil {
+	if err := statedir.Space(filepath.Join(t.TempDir(), "missing")); err != nil {
 		t.Error(err)
 	}
-	for want, e := range map[string]journal.SpaceError{
+	for want, e := range map[string]statedir.SpaceError{
 		"low_space": {Dir: "/x", Free: 50 << 20, Files: -1},
 		"no_space":  {Dir: "/x", Free: 1 << 20, Files: -1},
 	} {
@@ -92,7 +92,7 @@ func TestSpace(t *testing.T) {
 			t.Errorf("%+v: %s, %s", e, e.Cause(), &e)
 		}
 	}
-	if e := (&journal.SpaceError{Dir: "/x", Free: 1 << 40, Files: 3}); e.Cause() != "no_space" || e.Error() != "only 3 more files fit on the disk of /x: remove files there that are not needed" {
+	if e := (&statedir.SpaceError{Dir: "/x", Free: 1 << 40, Files: 3}); e.Cause() != "no_space" || e.Error() != "only 3 more files fit on the disk of /x: remove files there that are not needed" {
 		t.Error(e.Cause(), e)
 	}
 }

@@ -1,4 +1,4 @@
-package journal
+package pending
 
 import (
 	"bytes"
@@ -12,23 +12,25 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// A sealed secret's file has three regions, each in pages of its own, so that writing one
-// cannot tear another:
+// The file of a sealed secret has three regions. Each region has pages of its own, so a torn write of
+// one region cannot damage another:
 //
-//	0     head  whose it is: written once, by Reserve
-//	4096  mark  "reserved", and "sealed" once the body is durable
-//	8192  body  when it was sealed, and the age ciphertext
+//	0     head  which rotation it belongs to; Reserve writes it once
+//	4096  mark  "reserved"; "sealed" as soon as the body is durable
+//	8192  body  the time of the seal, and the age ciphertext
 //
-// A region begins with a frame: a line with its kind, length and checksum. The rest of it is
-// random, since zeros are what some file systems do not really store.
+// A region begins with a frame: a line with its kind, length and checksum. The rest of the region is
+// random, because some file systems do not really store zeros.
 //
-// Reserve makes the whole file durable under its name. Seal overwrites the body, waits until
-// that is durable, and then overwrites the mark. So a body that is whole is a sealed answer
-// whatever the mark says; one that is not was never sealed if the mark says "reserved"; and
-// if the mark says anything else, the body was durable once and has been damaged since.
-// What cannot be told from a seal that never came is a disk that lost both writes after
-// confirming them, or brought back an older state of the whole file; the ledger's step then
-// contradicts it.
+// Reserve makes the whole file durable. Seal overwrites the body, waits until it is durable, and then
+// overwrites the mark. So there are three cases. If the body is whole, the answer is sealed, whatever
+// the mark says. If the body is not whole and the mark says "reserved", nothing was sealed. In all
+// other cases the body was durable once and was damaged later.
+//
+// One case looks like a seal that never happened: the disk confirmed both writes and lost both, or
+// brought back an older state of the whole file. Then the step in the ledger contradicts the file.
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
 const (
 	blockSize = 4096
 	markAt    = blockSize
@@ -41,18 +43,18 @@ const (
 	frameSize     = len("rotatord head 00000000 00000000\n")
 )
 
-// maxAnswer is how large an answer may be that is sure to have room. Real ones are a
-// quarter of that.
+// maxAnswer is the largest answer that the reserved space is sure to hold. Real answers have a quarter
+// of that.
 const maxAnswer = 2048
 
-// bodyRoom is how much room an answer gets that is sealed to n recipients.
-func bodyRoom(n int) int {
+// bodySpace returns the size of the body that is reserved for an answer with n recipients.
+func bodySpace(n int) int {
 	const perRecipient, overhead = 128, 512
 	size := frameSize + maxAnswer + overhead + n*perRecipient
 	return (size + blockSize - 1) / blockSize * blockSize
 }
 
-// head says whose answer it is. None of it is secret.
+// head says which rotation an answer belongs to. Nothing in it is secret.
 type head struct {
 	Format     int    `json:"format"`
 	RotationID string `json:"rotation_id"`
@@ -60,11 +62,12 @@ type head struct {
 	TokenID    string `json:"token_id"`
 }
 
+// frame returns a payload with its frame.
 func frame(kind string, payload []byte) []byte {
 	return append(fmt.Appendf(nil, frameFormat, kind, len(payload), crc32.Checksum(payload, castagnoli)), payload...)
 }
 
-// unframe returns what stands in a region that is whole.
+// unframe returns the payload of a region, and whether the region is whole.
 func unframe(kind string, region []byte) (payload []byte, whole bool) {
 	if len(region) < frameSize {
 		return nil, false
@@ -75,7 +78,7 @@ func unframe(kind string, region []byte) (payload []byte, whole bool) {
 		return nil, false
 	}
 	payload = region[frameSize:][:length]
-	// The frame has no checksum of its own, so it must be just what we would write.
+	// The frame has no checksum of its own, so it must be exactly what we would write.
 	return payload, bytes.Equal(frame(kind, payload)[:frameSize], region[:frameSize])
 }
 
@@ -87,8 +90,8 @@ func markOf(at time.Time) []byte {
 	return frame("mark", []byte(sealedPrefix+at.UTC().Format(time.RFC3339Nano)))
 }
 
-// layOut returns a whole file. Without a body it is a reservation.
-func layOut(key rotation.PendingKey, room int, mark, body []byte) ([]byte, error) {
+// layOut returns the content of a whole file. Without a body it is a reservation of that size.
+func layOut(key rotation.PendingKey, size int, mark, body []byte) ([]byte, error) {
 	description, err := json.Marshal(head{pendingFormat, key.RotationID, key.Token, key.TokenID})
 	if err != nil {
 		return nil, err
@@ -97,7 +100,7 @@ func layOut(key rotation.PendingKey, room int, mark, body []byte) ([]byte, error
 	if len(top) > blockSize {
 		return nil, fmt.Errorf("the name of %s is too long to be sealed", key.Token)
 	}
-	file := make([]byte, bodyAt+max(room, len(body)))
+	file := make([]byte, bodyAt+max(size, len(body)))
 	if _, err := rand.Read(file); err != nil {
 		return nil, err
 	}
@@ -107,26 +110,27 @@ func layOut(key rotation.PendingKey, room int, mark, body []byte) ([]byte, error
 	return file, nil
 }
 
-// state is how far a pending file has come.
+// state is the state of a file.
 type state int
 
 const (
 	stateReserved state = iota
-	stateCutShort       // the body is whole and the mark does not say so yet
+	stateCutShort       // the body is whole, but the mark does not say so yet
 	stateSealed
 	stateDamaged
 )
 
-// pendingFile is what a file says.
-type pendingFile struct {
+// parsed is the content of a file.
+type parsed struct {
 	key        rotation.PendingKey // without names if the head is damaged
 	state      state
-	at         time.Time // of the seal; zero if that cannot be read
+	at         time.Time // when it was sealed; zero if that cannot be read
 	ciphertext []byte
 }
 
-// parse reads a file. An error is one that says that the file is not for us to judge.
-func parse(rotationID string, b []byte) (p pendingFile, err error) {
+// parse returns the content of a file. It returns an error if this version must not decide about the
+// file; damage is a state and not an error.
+func parse(rotationID string, b []byte) (p parsed, err error) {
 	p.key.RotationID = rotationID
 	region := func(from, to int) []byte { return b[min(from, len(b)):min(to, len(b))] }
 	if top, whole := unframe("head", region(0, markAt)); whole {
@@ -163,6 +167,6 @@ func parse(rotationID string, b []byte) (p pendingFile, err error) {
 	return p, nil
 }
 
-// errRotten says that an answer was sealed and cannot be read any more.
-var errRotten = errors.New("its file has been damaged since it was sealed: restore that file from a backup; " +
+// errDamaged says that an answer was sealed, but its file was damaged later.
+var errDamaged = errors.New("its file has been damaged since it was sealed: restore that file from a backup; " +
 	"without one the secret is lost, and rotatord recover --drop removes what is left of it")

@@ -1,4 +1,4 @@
-package journal_test
+package statedir_test
 
 import (
 	"errors"
@@ -9,19 +9,19 @@ import (
 
 	"filippo.io/age"
 
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 // TestForeignIdentityIsRefused: with another identity the daemon would take what waits to be
 // delivered for lost. What nobody waits for any more does not matter.
 func TestForeignIdentityIsRefused(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
-	if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
+	if err := j.Pending.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
 		t.Fatal(err)
 	}
-	record, err := j.Save(t.Context(), rotation.Record{
+	record, err := j.Ledger.Save(t.Context(), rotation.Record{
 		Format: rotation.RecordFormat, Token: "ci", TokenID: "uuid", Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R", TokenID: "uuid"},
 	})
 	if err != nil {
@@ -31,29 +31,29 @@ func TestForeignIdentityIsRefused(t *testing.T) {
 	other, _ := age.GenerateX25519Identity()
 	foreign := o
 	foreign.Identity = func() (string, error) { return other.String(), nil }
-	if _, err := journal.Open(foreign); err == nil || !strings.Contains(err.Error(), "1 sealed secrets wait that another age identity has to open") {
+	if _, err := statedir.Open(foreign); err == nil || !strings.Contains(err.Error(), "1 sealed secrets wait that another age identity has to open") {
 		t.Errorf("%v", err)
 	}
 	j = open(t, o) // nothing was harmed
-	if _, ok, err := j.Open(t.Context(), "R"); !ok || err != nil {
+	if _, ok, err := j.Pending.Open(t.Context(), "R"); !ok || err != nil {
 		t.Fatalf("%t, %v", ok, err)
 	}
 	record.Step, record.Work = rotation.StepIdle, nil
-	if _, err := j.Save(t.Context(), record); err != nil {
+	if _, err := j.Ledger.Save(t.Context(), record); err != nil {
 		t.Fatal(err)
 	}
 	_ = j.Close()
 	j = open(t, foreign)
-	if _, ok, err := j.Open(t.Context(), "R"); ok || !errors.Is(err, rotation.ErrUnreadable) {
+	if _, ok, err := j.Pending.Open(t.Context(), "R"); ok || !errors.Is(err, rotation.ErrUnreadable) {
 		t.Errorf("%t, %v", ok, err)
 	}
 }
 
 // TestRottenSecretIsUnreadable: trying again does not help, and the core is told so.
 func TestRottenSecretIsUnreadable(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
-	if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
+	if err := j.Pending.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(o.Dir, "pending", "R")
@@ -65,7 +65,7 @@ func TestRottenSecretIsUnreadable(t *testing.T) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok, err := j.Open(t.Context(), "R"); ok || !errors.Is(err, rotation.ErrUnreadable) {
+	if _, ok, err := j.Pending.Open(t.Context(), "R"); ok || !errors.Is(err, rotation.ErrUnreadable) {
 		t.Errorf("%t, %v", ok, err)
 	}
 }

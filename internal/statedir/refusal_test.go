@@ -1,4 +1,4 @@
-package journal_test
+package statedir_test
 
 import (
 	"bufio"
@@ -14,8 +14,8 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 // put writes into a closed journal what no journal would.
@@ -87,7 +87,7 @@ func TestRefusals(t *testing.T) {
 			if err := errors.Join(err, db.Close()); err != nil {
 				t.Fatal(err)
 			}
-		}, []string{"journal.db is damaged", "does not hold what was written last"}},
+		}, []string{"journal.db is damaged", "does not contain what was written last"}},
 		"a record without its checksum": {func(t *testing.T, dir string) { put(t, dir, "ledger", "ci", `{"format":2,"token":"ci"}`) },
 			[]string{"record of ci in journal.db is damaged", "wrong checksum"}},
 		"empty ledger": {func(t *testing.T, dir string) { write(t, filepath.Join(dir, "journal.db"), nil) },
@@ -98,17 +98,17 @@ func TestRefusals(t *testing.T) {
 			[]string{"1 sealed secrets wait that only it can open"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := journal.Options{Dir: stateDir(t)}
+			o := statedir.Options{Dir: stateDir(t)}
 			j := open(t, o)
-			if _, err := j.Save(t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: "ci"}); err != nil {
+			if _, err := j.Ledger.Save(t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: "ci"}); err != nil {
 				t.Fatal(err)
 			}
-			if err := errors.Join(j.Reserve(t.Context(), key), j.Seal(t.Context(), key, issued), j.Close()); err != nil {
+			if err := errors.Join(j.Pending.Reserve(t.Context(), key), j.Pending.Seal(t.Context(), key, issued), j.Close()); err != nil {
 				t.Fatal(err)
 			}
 			tc.damage(t, o.Dir)
 			before := content(t, o.Dir)
-			_, err := journal.Open(o)
+			_, err := statedir.Open(o)
 			if err == nil {
 				t.Fatal("it was opened")
 			}
@@ -169,9 +169,9 @@ func TestStartsAnew(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := journal.Options{Dir: stateDir(t)}
+			o := statedir.Options{Dir: stateDir(t)}
 			prepare(t, o.Dir)
-			if all, err := open(t, o).All(t.Context()); err != nil || len(all) != 0 {
+			if all, err := open(t, o).Ledger.All(t.Context()); err != nil || len(all) != 0 {
 				t.Errorf("%v, %v", all, err)
 			}
 		})
@@ -186,46 +186,46 @@ func ofAnOperator(t *testing.T) []byte {
 }
 
 func TestNewerRecord(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
-	if _, err := j.Save(t.Context(), rotation.Record{Format: 99, Token: "ci"}); err != nil {
+	if _, err := j.Ledger.Save(t.Context(), rotation.Record{Format: 99, Token: "ci"}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := j.Load(t.Context(), "ci"); err == nil || !strings.Contains(err.Error(), "use the version that wrote it") {
+	if _, err := j.Ledger.Load(t.Context(), "ci"); err == nil || !strings.Contains(err.Error(), "use the version that wrote it") {
 		t.Errorf("%v", err)
 	}
-	if _, err := j.Save(t.Context(), rotation.Record{Token: "ci", Revision: 1}); err == nil {
+	if _, err := j.Ledger.Save(t.Context(), rotation.Record{Token: "ci", Revision: 1}); err == nil {
 		t.Error("a record of a newer version was overwritten")
 	}
 	_ = j.Close()
-	if _, err := journal.Open(o); err == nil || !strings.Contains(err.Error(), "use the version that wrote it") {
+	if _, err := statedir.Open(o); err == nil || !strings.Contains(err.Error(), "use the version that wrote it") {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestUnusableNames(t *testing.T) {
-	j := open(t, journal.Options{Dir: stateDir(t)})
+	j := open(t, statedir.Options{Dir: stateDir(t)})
 	for _, id := range []string{"", ".", "..", "../R", "a/b", "/etc/passwd", ".new-1", "a.b", "a\x00b", "a b", strings.Repeat("R", 200)} {
 		key := rotation.PendingKey{RotationID: id, Token: "ci"}
-		_, _, openErr := j.Open(t.Context(), id)
+		_, _, openErr := j.Pending.Open(t.Context(), id)
 		for what, err := range map[string]error{
-			"Reserve": j.Reserve(t.Context(), key), "Seal": j.Seal(t.Context(), key, issued),
-			"Open": openErr, "Erase": j.Erase(t.Context(), id),
+			"Reserve": j.Pending.Reserve(t.Context(), key), "Seal": j.Pending.Seal(t.Context(), key, issued),
+			"Open": openErr, "Erase": j.Pending.Erase(t.Context(), id),
 		} {
-			if err == nil || !strings.Contains(err.Error(), "is no rotation ID") {
+			if err == nil || !strings.Contains(err.Error(), "is not a rotation ID") {
 				t.Errorf("%s of %q: %v", what, id, err)
 			}
 		}
 	}
-	if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: "R", Token: strings.Repeat("ci", 4096)}); err == nil {
+	if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: "R", Token: strings.Repeat("ci", 4096)}); err == nil {
 		t.Error("room was reserved for a token whose name does not fit")
 	}
 }
 
 // TestSecondProcess has another process hold the directory.
 func TestSecondProcess(t *testing.T) {
-	if dir := os.Getenv("JOURNAL_TEST_HOLD"); dir != "" {
-		j, err := journal.Open(journal.Options{Dir: dir})
+	if dir := os.Getenv("STATEDIR_TEST_HOLD"); dir != "" {
+		j, err := statedir.Open(statedir.Options{Dir: dir})
 		if err != nil {
 			fmt.Println("error", err)
 			os.Exit(1)
@@ -237,7 +237,7 @@ func TestSecondProcess(t *testing.T) {
 	}
 	dir := stateDir(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSecondProcess$")
-	cmd.Env = append(os.Environ(), "JOURNAL_TEST_HOLD="+dir)
+	cmd.Env = append(os.Environ(), "STATEDIR_TEST_HOLD="+dir)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -253,21 +253,21 @@ func TestSecondProcess(t *testing.T) {
 	if err != nil || line != "open\n" {
 		t.Fatalf("the other process says %q, %v", line, err)
 	}
-	o := journal.Options{Dir: dir, LockTimeout: 10 * time.Millisecond}
-	if _, err := journal.Open(o); err == nil || !strings.Contains(err.Error(), "is a second rotatord running") {
+	o := statedir.Options{Dir: dir, LockTimeout: 10 * time.Millisecond}
+	if _, err := statedir.Open(o); err == nil || !strings.Contains(err.Error(), "is a second rotatord running") {
 		t.Errorf("Open: %v", err)
 	}
-	if _, err := journal.ReadLedger(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "in use by a running daemon") {
+	if _, err := statedir.ReadLedger(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "in use by a running daemon") {
 		t.Errorf("ReadLedger: %v", err)
 	}
-	if _, err := journal.Inspect(dir); err == nil || !strings.Contains(err.Error(), "in use by a running daemon") {
+	if _, err := statedir.Inspect(dir); err == nil || !strings.Contains(err.Error(), "in use by a running daemon") {
 		t.Errorf("Inspect: %v", err)
 	}
-	if err := journal.Drop(dir, "R"); err == nil || !strings.Contains(err.Error(), "in use by a running daemon") {
+	if err := statedir.Drop(dir, "R"); err == nil || !strings.Contains(err.Error(), "in use by a running daemon") {
 		t.Errorf("Drop: %v", err)
 	}
 	if err := errors.Join(stdin.Close(), cmd.Wait()); err != nil {
 		t.Fatal(err)
 	}
-	open(t, journal.Options{Dir: dir})
+	open(t, statedir.Options{Dir: dir})
 }

@@ -12,7 +12,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"rotatord/internal/journal/boltfile"
+	"rotatord/internal/ledger/boltfile"
 )
 
 // write makes a file of n values in each of some commits, and returns its content.

@@ -1,24 +1,24 @@
-package journal
+package statedir
 
 import (
 	"fmt"
 	"syscall"
 )
 
-// How much room, in bytes, is too little on the disk of the state directory. With less than a tenth of
-// the disk, but between minLow and maxLow, room should be made; of a very small disk with less than half.
-// With less than noSpace no answer has room for long.
+// How little free space, in bytes, is a problem on the disk of the state directory. Below a tenth of the
+// disk, but at least minLow and at most maxLow, an operator should free space; on a very small disk,
+// below half of it. Below noSpace, answers will soon not fit.
 const (
 	noSpace = 4 << 20
 	minLow  = 8 << 20
 	maxLow  = 100 << 20
 )
 
-// SpaceError says that the disk of the state directory has little room.
+// SpaceError says that the disk of the state directory has little free space.
 type SpaceError struct {
 	Dir  string
 	Free uint64 // bytes
-	// Files is how many more files fit, if that is what is short; -1 otherwise.
+	// Files is how many more files fit, if files are what is short; -1 otherwise.
 	Files int64
 }
 
@@ -41,11 +41,11 @@ func (e *SpaceError) Cause() string {
 	return "low_space"
 }
 
-// fewFiles is too few for the files that rotations make and remove.
+// fewFiles is too few for the files that rotations create and remove.
 const fewFiles = 64
 
-// Space returns a [*SpaceError] if the disk of a directory has little room left for this process. It
-// writes nothing. Where the system does not say, it returns nil.
+// Space returns a [*SpaceError] if the disk of a directory has little free space for this process. It
+// writes nothing. If the system does not say how much is free, it returns nil.
 func Space(dir string) error {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(dir, &s); err != nil {

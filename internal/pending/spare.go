@@ -1,4 +1,4 @@
-package journal
+package pending
 
 import (
 	"errors"
@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// spare is a file descriptor that is kept for the moment in which the process, or the system,
-// has no other: an answer that has arrived must be sealed then too. The zero value has none.
+// spare is a file descriptor for the moment when the process or the system has no free one: an answer
+// that has arrived must be sealed even then. The zero value has none.
 type spare struct {
 	mu   sync.Mutex
 	file *os.File
 }
 
-// keep takes one, if there is one.
-func (s *spare) keep() {
+// fill takes a descriptor, if one is free.
+func (s *spare) fill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.take()
@@ -24,10 +24,11 @@ func (s *spare) keep() {
 
 func (s *spare) take() {
 	if s.file == nil {
-		s.file, _ = os.Open(os.DevNull) // without it the journal works as long as there are others
+		s.file, _ = os.Open(os.DevNull) // without it, everything works as long as other descriptors are free
 	}
 }
 
+// drop gives the descriptor back.
 func (s *spare) drop() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,13 +40,14 @@ func (s *spare) drop() error {
 	return err
 }
 
-// How often and after what pause it is tried again, because others take descriptors too.
+// How often, and after which pause, use tries again: other goroutines take descriptors too.
 const (
 	spareTries = 50
 	sparePause = 2 * time.Millisecond
 )
 
-// use does something that needs a descriptor, if need be with the one that was kept.
+// use calls do, which needs a descriptor. If none is free, it gives back the spare one and calls do
+// again.
 func (s *spare) use(do func() error) error {
 	err := do()
 	if !outOfDescriptors(err) {

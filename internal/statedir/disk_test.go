@@ -1,6 +1,6 @@
 //go:build linux
 
-package journal_test
+package statedir_test
 
 import (
 	"bufio"
@@ -17,17 +17,17 @@ import (
 	"testing"
 	"time"
 
-	"rotatord/internal/journal"
-	"rotatord/internal/journal/disktest"
+	"rotatord/internal/durable/disktest"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 // onDisks runs a test on each kind of disk.
-func onDisks(t *testing.T, kib int, test func(t *testing.T, d *disktest.Disk, o journal.Options)) {
+func onDisks(t *testing.T, kib int, test func(t *testing.T, d *disktest.Disk, o statedir.Options)) {
 	for kind, kib := range map[string]int{disktest.Tmpfs: kib, disktest.Ext4: 4<<10 + kib} {
 		t.Run(kind, func(t *testing.T) {
 			d := disktest.New(t, kind, kib)
-			test(t, d, journal.Options{Dir: filepath.Join(d.Dir, "state")})
+			test(t, d, statedir.Options{Dir: filepath.Join(d.Dir, "state")})
 		})
 	}
 }
@@ -35,7 +35,7 @@ func onDisks(t *testing.T, kib int, test func(t *testing.T, d *disktest.Disk, o 
 // TestDiskFull fills the disk before each write of a rotation, one at a time.
 func TestDiskFull(t *testing.T) {
 	for n := range rotationSteps(t, nil) {
-		onDisks(t, 700, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+		onDisks(t, 700, func(t *testing.T, d *disktest.Disk, o statedir.Options) {
 			j := open(t, o)
 			steps := rotationSteps(t, j)
 			for _, step := range steps[:n] {
@@ -44,7 +44,7 @@ func TestDiskFull(t *testing.T) {
 				}
 			}
 			step := steps[n]
-			before, err := j.Load(t.Context(), "ci")
+			before, err := j.Ledger.Load(t.Context(), "ci")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -59,10 +59,10 @@ func TestDiskFull(t *testing.T) {
 			}
 			// Nothing is lost, neither in the process nor for one that is started now.
 			for range 2 {
-				if got, loadErr := j.Load(t.Context(), "ci"); loadErr != nil || err != nil && got.Revision != before.Revision {
+				if got, loadErr := j.Ledger.Load(t.Context(), "ci"); loadErr != nil || err != nil && got.Revision != before.Revision {
 					t.Errorf("%s on a full disk: the ledger has revision %d after %d, %v", step.name, got.Revision, before.Revision, loadErr)
 				}
-				_, sealed, openErr := j.Open(t.Context(), "R")
+				_, sealed, openErr := j.Pending.Open(t.Context(), "R")
 				if want := n >= 2 && n <= 4 || n == 5 && err != nil; openErr != nil || sealed != want {
 					t.Errorf("%s on a full disk: the secret is there: %t, %v", step.name, sealed, openErr)
 				}
@@ -80,7 +80,7 @@ func TestDiskFull(t *testing.T) {
 					t.Errorf("%s after the disk was full: %v", step.name, err)
 				}
 			}
-			if r, err := j.Load(t.Context(), "ci"); err != nil || r.Step != rotation.StepIdle || r.Failures != len(steps)-1 {
+			if r, err := j.Ledger.Load(t.Context(), "ci"); err != nil || r.Step != rotation.StepIdle || r.Failures != len(steps)-1 {
 				t.Errorf("in the end: %+v, %v", r, err)
 			}
 			if left, err := os.ReadDir(filepath.Join(o.Dir, "pending")); err != nil || len(left) != 0 {
@@ -99,14 +99,14 @@ type writeStep struct {
 
 // rotationSteps are the writes of a rotation, in the order of the protocol. Each save is of
 // a larger record than the one before, so that no page that is free by chance is enough.
-func rotationSteps(t *testing.T, j *journal.Journal) []writeStep {
+func rotationSteps(t *testing.T, j *statedir.Dir) []writeStep {
 	key := rotation.PendingKey{RotationID: "R", Token: "ci", TokenID: "uuid"}
 	n := 0
 	save := func(step rotation.Step) writeStep {
 		n++
 		size := n
 		return writeStep{"saving " + string(step), true, func() error {
-			r, err := j.Load(t.Context(), "ci")
+			r, err := j.Ledger.Load(t.Context(), "ci")
 			if err != nil {
 				return err
 			}
@@ -115,16 +115,16 @@ func rotationSteps(t *testing.T, j *journal.Journal) []writeStep {
 			if r.Work = nil; step != rotation.StepIdle {
 				r.Work = &rotation.Work{RotationID: "R"}
 			}
-			_, err = j.Save(t.Context(), r)
+			_, err = j.Ledger.Save(t.Context(), r)
 			return err
 		}}
 	}
 	return []writeStep{
-		{"reserving", true, func() error { return j.Reserve(t.Context(), key) }},
+		{"reserving", true, func() error { return j.Pending.Reserve(t.Context(), key) }},
 		save(rotation.StepIntent),
-		{"sealing", false, func() error { return j.Seal(t.Context(), key, issued) }},
+		{"sealing", false, func() error { return j.Pending.Seal(t.Context(), key, issued) }},
 		save(rotation.StepSealed), save(rotation.StepStored),
-		{"erasing", false, func() error { return j.Erase(t.Context(), "R") }},
+		{"erasing", false, func() error { return j.Pending.Erase(t.Context(), "R") }},
 		save(rotation.StepIdle),
 	}
 }
@@ -132,22 +132,22 @@ func rotationSteps(t *testing.T, j *journal.Journal) []writeStep {
 // TestFiftySealsOnAFullDisk is the promise of Reserve: fifty rotations have their room, the
 // disk fills up, and fifty answers arrive at once.
 func TestFiftySealsOnAFullDisk(t *testing.T) {
-	onDisks(t, 1200, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+	onDisks(t, 1200, func(t *testing.T, d *disktest.Disk, o statedir.Options) {
 		j := open(t, o)
 		id := func(i int) string { return fmt.Sprint("R", i) }
 		for i := range 50 {
-			if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: id(i), Token: fmt.Sprint("ci-", i)}); err != nil {
+			if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: id(i), Token: fmt.Sprint("ci-", i)}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		d.Fill()
-		if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: "ONEMORE", Token: "ci"}); !errors.Is(err, syscall.ENOSPC) {
+		if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: "ONEMORE", Token: "ci"}); !errors.Is(err, syscall.ENOSPC) {
 			t.Fatalf("the disk is not full: %v", err)
 		}
 		var all sync.WaitGroup
 		for i := range 50 {
 			all.Go(func() {
-				if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: id(i), Token: fmt.Sprint("ci-", i)}, issued); err != nil {
+				if err := j.Pending.Seal(t.Context(), rotation.PendingKey{RotationID: id(i), Token: fmt.Sprint("ci-", i)}, issued); err != nil {
 					t.Errorf("%s: %v", id(i), err)
 				}
 			})
@@ -156,10 +156,10 @@ func TestFiftySealsOnAFullDisk(t *testing.T) {
 		_ = j.Close()
 		j = open(t, o) // on the full disk
 		for i := range 50 {
-			if got, ok, err := j.Open(t.Context(), id(i)); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+			if got, ok, err := j.Pending.Open(t.Context(), id(i)); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
 				t.Errorf("%s: %t, %v", id(i), ok, err)
 			}
-			if err := j.Erase(t.Context(), id(i)); err != nil {
+			if err := j.Pending.Erase(t.Context(), id(i)); err != nil {
 				t.Errorf("%s: %v", id(i), err)
 			}
 		}
@@ -168,9 +168,9 @@ func TestFiftySealsOnAFullDisk(t *testing.T) {
 
 // TestFirstStartOnAFullDisk must not leave anything that a second start takes for damage.
 func TestFirstStartOnAFullDisk(t *testing.T) {
-	onDisks(t, 200, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+	onDisks(t, 200, func(t *testing.T, d *disktest.Disk, o statedir.Options) {
 		d.Fill()
-		if _, err := journal.Open(o); !errors.Is(err, syscall.ENOSPC) {
+		if _, err := statedir.Open(o); !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%v", err)
 		}
 		d.Free()
@@ -179,34 +179,34 @@ func TestFirstStartOnAFullDisk(t *testing.T) {
 }
 
 func TestReadOnlyFileSystem(t *testing.T) {
-	onDisks(t, 300, func(t *testing.T, d *disktest.Disk, o journal.Options) {
+	onDisks(t, 300, func(t *testing.T, d *disktest.Disk, o statedir.Options) {
 		d.ReadOnly(true)
-		if _, err := journal.Open(o); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "state directory") {
+		if _, err := statedir.Open(o); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "state directory") {
 			t.Errorf("a first start: %v", err)
 		}
 		d.ReadOnly(false)
 		j := open(t, o)
-		if _, err := j.Save(t.Context(), rotation.Record{Token: "ci"}); err != nil {
+		if _, err := j.Ledger.Save(t.Context(), rotation.Record{Token: "ci"}); err != nil {
 			t.Fatal(err)
 		}
-		if err := j.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
+		if err := j.Pending.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
 			t.Fatal(err)
 		}
 		_ = j.Close()
 		d.ReadOnly(true)
-		if _, err := journal.Open(o); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "journal.db") {
+		if _, err := statedir.Open(o); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "journal.db") {
 			t.Errorf("a later start: %v", err)
 		}
 		// Whoever only looks can do so.
-		in, err := journal.Inspect(o.Dir)
+		in, err := statedir.Inspect(o.Dir)
 		if err != nil || in.LedgerErr != nil || len(in.Sealed) != 1 {
 			t.Errorf("%+v, %v", in, err)
 		}
-		if err := journal.Drop(o.Dir, "R"); !errors.Is(err, syscall.EROFS) {
+		if err := statedir.Drop(o.Dir, "R"); !errors.Is(err, syscall.EROFS) {
 			t.Errorf("Drop: %v", err)
 		}
 		d.ReadOnly(false)
-		if _, ok, err := open(t, o).Open(t.Context(), "R"); err != nil || !ok {
+		if _, ok, err := open(t, o).Pending.Open(t.Context(), "R"); err != nil || !ok {
 			t.Errorf("%t, %v", ok, err)
 		}
 	})
@@ -215,7 +215,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 // TestPowerCut cuts the power of a disk while a process writes to it, again and again on the
 // same journal. Whatever that process was told was done must be there.
 func TestPowerCut(t *testing.T) {
-	if dir := os.Getenv("JOURNAL_TEST_POWER"); dir != "" {
+	if dir := os.Getenv("STATEDIR_TEST_POWER"); dir != "" {
 		writeUntilTheEnd(t, dir)
 	}
 	if testing.Short() {
@@ -227,7 +227,7 @@ func TestPowerCut(t *testing.T) {
 	seen := 0
 	for round := range 12 {
 		cmd := exec.Command(os.Args[0], "-test.run=^TestPowerCut$")
-		cmd.Env = append(os.Environ(), "JOURNAL_TEST_POWER="+dir)
+		cmd.Env = append(os.Environ(), "STATEDIR_TEST_POWER="+dir)
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -255,20 +255,20 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("round %d: %v", round, err)
 		}
 		d.Restore()
-		j := open(t, journal.Options{Dir: dir})
+		j := open(t, statedir.Options{Dir: dir})
 		for token, revision := range saved {
-			if r, err := j.Load(t.Context(), token); err != nil || r.Revision < uint64(revision) {
+			if r, err := j.Ledger.Load(t.Context(), token); err != nil || r.Revision < uint64(revision) {
 				t.Errorf("round %d: %s is at revision %d, and %d was confirmed: %v", round, token, r.Revision, revision, err)
 			}
 		}
 		for id := range sealed {
-			if got, ok, err := j.Open(t.Context(), id); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
+			if got, ok, err := j.Pending.Open(t.Context(), id); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
 				t.Errorf("round %d: the seal of %s was confirmed: %t, %v", round, id, ok, err)
 			}
 		}
-		all, err := j.Sealed()
+		all, err := j.Pending.Sealed()
 		for _, s := range all {
-			err = errors.Join(err, s.Damage, j.Erase(t.Context(), s.RotationID))
+			err = errors.Join(err, s.Damage, j.Pending.Erase(t.Context(), s.RotationID))
 		}
 		if err := errors.Join(err, j.Close()); err != nil {
 			t.Errorf("round %d: %v", round, err)
@@ -282,7 +282,7 @@ func TestPowerCut(t *testing.T) {
 
 // writeUntilTheEnd is the process whose disk is cut off. It says what it was told.
 func writeUntilTheEnd(t *testing.T, dir string) {
-	j, err := journal.Open(journal.Options{Dir: dir})
+	j, err := statedir.Open(statedir.Options{Dir: dir})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -293,22 +293,22 @@ func writeUntilTheEnd(t *testing.T, dir string) {
 			for i := 0; ; i++ {
 				token, id := fmt.Sprint("token-", worker), fmt.Sprintf("R%d-%d-%d", os.Getpid(), worker, i)
 				key := rotation.PendingKey{RotationID: id, Token: token}
-				if j.Reserve(t.Context(), key) != nil || j.Seal(t.Context(), key, issued) != nil {
+				if j.Pending.Reserve(t.Context(), key) != nil || j.Pending.Seal(t.Context(), key, issued) != nil {
 					return
 				}
 				fmt.Println("sealed", id)
-				r, err := j.Load(t.Context(), token)
+				r, err := j.Ledger.Load(t.Context(), token)
 				if err != nil {
 					return
 				}
 				r.Format, r.Token, r.LastError = rotation.RecordFormat, token, strings.Repeat("x", i%4000)
-				if r, err = j.Save(t.Context(), r); err != nil {
+				if r, err = j.Ledger.Save(t.Context(), r); err != nil {
 					return
 				}
 				fmt.Println("saved", token, r.Revision)
 				if i%2 == 0 {
 					fmt.Println("erasing", id)
-					if j.Erase(t.Context(), id) != nil {
+					if j.Pending.Erase(t.Context(), id) != nil {
 						return
 					}
 				}

@@ -1,4 +1,4 @@
-package journal_test
+package statedir_test
 
 import (
 	"crypto/sha256"
@@ -11,9 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/bbolt"
 
-	"rotatord/internal/journal"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/internal/statedir"
 )
 
 func hash(b []byte) [sha256.Size]byte { return sha256.Sum256(b) }
@@ -46,9 +46,9 @@ const (
 )
 
 // wantMigrated checks that all of that directory is there.
-func wantMigrated(t *testing.T, j *journal.Journal) {
+func wantMigrated(t *testing.T, j *statedir.Dir) {
 	t.Helper()
-	all, err := j.All(t.Context())
+	all, err := j.Ledger.All(t.Context())
 	if err != nil || len(all) != 3 {
 		t.Fatalf("%d records, %v", len(all), err)
 	}
@@ -69,11 +69,11 @@ func wantMigrated(t *testing.T, j *journal.Journal) {
 		t.Errorf("the token in doubt: %+v", doubt)
 	}
 	for id, want := range map[string]string{sealedID: sealedSecret, doubtID: doubtSecret} {
-		if got, ok, err := j.Open(t.Context(), id); err != nil || !ok || !got.ClientSecret.Equal(secret.New(want)) {
+		if got, ok, err := j.Pending.Open(t.Context(), id); err != nil || !ok || !got.ClientSecret.Equal(secret.New(want)) {
 			t.Errorf("the secret of %s: %t, %v", id, ok, err)
 		}
 	}
-	waiting, err := j.Sealed()
+	waiting, err := j.Pending.Sealed()
 	var keys []rotation.PendingKey
 	for _, s := range waiting {
 		keys = append(keys, s.PendingKey)
@@ -88,8 +88,8 @@ func wantMigrated(t *testing.T, j *journal.Journal) {
 }
 
 func TestMigration(t *testing.T) {
-	o := journal.Options{Dir: format1(t)}
-	before, err := journal.ReadLedger(t.Context(), o.Dir)
+	o := statedir.Options{Dir: format1(t)}
+	before, err := statedir.ReadLedger(t.Context(), o.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestMigration(t *testing.T) {
 		wantMigrated(t, j)
 		_ = j.Close()
 	}
-	after, err := journal.ReadLedger(t.Context(), o.Dir)
+	after, err := statedir.ReadLedger(t.Context(), o.Dir)
 	if diff := cmp.Diff(before, after); err != nil || diff != "" {
 		t.Errorf("%v, the ledger (-before +after): %s", err, diff)
 	}
@@ -119,11 +119,11 @@ func TestMigration(t *testing.T) {
 // after the other, each whole or not at all, and then comes the transaction.
 func TestMigrationCutShort(t *testing.T) {
 	done := format1(t)
-	if err := open(t, journal.Options{Dir: done}).Close(); err != nil {
+	if err := open(t, statedir.Options{Dir: done}).Close(); err != nil {
 		t.Fatal(err)
 	}
 	for n, names := range [][]string{{}, {doubtID}, {doubtID, sealedID}} {
-		o := journal.Options{Dir: format1(t)}
+		o := statedir.Options{Dir: format1(t)}
 		for _, name := range names {
 			write(t, filepath.Join(o.Dir, "pending", name), read(t, filepath.Join(done, "pending", name)))
 		}
@@ -139,11 +139,11 @@ func TestMigrationCutShort(t *testing.T) {
 // TestMigrationNeedsTheIdentity holds that secrets which wait in the old format are not
 // forgotten when the identity is gone.
 func TestMigrationNeedsTheIdentity(t *testing.T) {
-	o := journal.Options{Dir: format1(t)}
+	o := statedir.Options{Dir: format1(t)}
 	identity := filepath.Join(o.Dir, "identity.age")
 	saved := read(t, identity)
 	remove(t, identity)
-	if _, err := journal.Open(o); err == nil {
+	if _, err := statedir.Open(o); err == nil {
 		t.Fatal("it was opened without its identity")
 	}
 	write(t, identity, saved)

@@ -1,4 +1,4 @@
-package journal_test
+package statedir_test
 
 import (
 	"errors"
@@ -11,15 +11,16 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"rotatord/internal/journal"
+	"rotatord/internal/pending"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 )
 
 // used makes a directory that a daemon has used, and in which nothing waits.
-func used(t *testing.T, o journal.Options) {
+func used(t *testing.T, o statedir.Options) {
 	t.Helper()
 	j := open(t, o)
-	if _, err := j.Save(t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: "ci"}); err != nil {
+	if _, err := j.Ledger.Save(t.Context(), rotation.Record{Format: rotation.RecordFormat, Token: "ci"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := j.Close(); err != nil {
@@ -93,7 +94,7 @@ func TestLostLedger(t *testing.T) {
 				continue // a first start of an older version that was cut short looks like this
 			}
 			t.Run(name+also, func(t *testing.T) {
-				o := journal.Options{Dir: stateDir(t)}
+				o := statedir.Options{Dir: stateDir(t)}
 				used(t, o)
 				path := filepath.Join(o.Dir, "journal.db")
 				for _, gone := range append([]string{"journal.db"}, remove...) {
@@ -102,7 +103,7 @@ func TestLostLedger(t *testing.T) {
 					}
 				}
 				loss.lose(t, path)
-				_, err := journal.Open(o)
+				_, err := statedir.Open(o)
 				if err == nil {
 					t.Fatal("it was opened")
 				}
@@ -111,13 +112,13 @@ func TestLostLedger(t *testing.T) {
 						t.Errorf("%q is not in: %v", want, err)
 					}
 				}
-				if refusal := journal.Refusal(o.Dir); refusal == nil || refusal.Error() != err.Error() {
+				if refusal := statedir.Refusal(o.Dir); refusal == nil || refusal.Error() != err.Error() {
 					t.Errorf("from outside: %v", refusal)
 				}
-				if in, err := journal.Inspect(o.Dir); err != nil || in.LedgerErr == nil || len(in.Sealed) != 0 {
+				if in, err := statedir.Inspect(o.Dir); err != nil || in.LedgerErr == nil || len(in.Sealed) != 0 {
 					t.Errorf("Inspect: %+v, %v", in, err)
 				}
-				begun, err := journal.BeginAgain(o.Dir)
+				begun, err := statedir.BeginAgain(o.Dir)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -127,11 +128,11 @@ func TestLostLedger(t *testing.T) {
 					}
 				}
 				j := open(t, o)
-				if all, err := j.All(t.Context()); err != nil || len(all) != 0 {
+				if all, err := j.Ledger.All(t.Context()); err != nil || len(all) != 0 {
 					t.Errorf("%v, %v", all, err)
 				}
 				_ = j.Close()
-				if _, err := journal.BeginAgain(o.Dir); err == nil || !strings.Contains(err.Error(), "is not lost") {
+				if _, err := statedir.BeginAgain(o.Dir); err == nil || !strings.Contains(err.Error(), "is not lost") {
 					t.Errorf("and again: %v", err)
 				}
 			})
@@ -141,29 +142,29 @@ func TestLostLedger(t *testing.T) {
 
 // TestBeginAgainKeepsSecrets: sealed secrets are put aside, and can be opened there.
 func TestBeginAgainKeepsSecrets(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
 	key := rotation.PendingKey{RotationID: "R", Token: "ci"}
-	if err := errors.Join(j.Reserve(t.Context(), key), j.Seal(t.Context(), key, issued), j.Close()); err != nil {
+	if err := errors.Join(j.Pending.Reserve(t.Context(), key), j.Pending.Seal(t.Context(), key, issued), j.Close()); err != nil {
 		t.Fatal(err)
 	}
 	remove(t, filepath.Join(o.Dir, "journal.db"))
-	begun, err := journal.BeginAgain(o.Dir)
+	begun, err := statedir.BeginAgain(o.Dir)
 	if err != nil || begun.Sealed != 1 {
 		t.Fatalf("%+v, %v", begun, err)
 	}
-	in, err := journal.Inspect(begun.Aside)
+	in, err := statedir.Inspect(begun.Aside)
 	if err != nil {
 		t.Fatal(err)
 	}
-	identities, err := journal.ReadIdentities(journal.IdentityFile(o.Dir))
+	identities, err := pending.ReadIdentities(statedir.IdentityFile(o.Dir))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := in.Open("R", identities); err != nil || !got.ClientSecret.Equal(issued.ClientSecret) {
 		t.Errorf("%v", err)
 	}
-	if sealed, err := open(t, o).Sealed(); err != nil || len(sealed) != 0 {
+	if sealed, err := open(t, o).Pending.Sealed(); err != nil || len(sealed) != 0 {
 		t.Errorf("%v, %v", sealed, err)
 	}
 }
@@ -171,31 +172,31 @@ func TestBeginAgainKeepsSecrets(t *testing.T) {
 // TestBeginAgainRefuses where there is nothing to begin again, and beside a daemon, also one
 // whose ledger was deleted under it.
 func TestBeginAgainRefuses(t *testing.T) {
-	if _, err := journal.BeginAgain(filepath.Join(t.TempDir(), "none")); err == nil {
+	if _, err := statedir.BeginAgain(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a directory that does not exist")
 	}
-	if _, err := journal.BeginAgain(t.TempDir()); err == nil || !strings.Contains(err.Error(), "was never used") {
+	if _, err := statedir.BeginAgain(t.TempDir()); err == nil || !strings.Contains(err.Error(), "was never used") {
 		t.Errorf("an empty directory: %v", err)
 	}
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
-	if _, err := journal.BeginAgain(o.Dir); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := statedir.BeginAgain(o.Dir); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("beside a daemon: %v", err)
 	}
-	if err := errors.Join(j.Present(), journal.Refusal(o.Dir), journal.Refusal(filepath.Join(o.Dir, "none"))); err != nil {
+	if err := errors.Join(j.Present(), statedir.Refusal(o.Dir), statedir.Refusal(filepath.Join(o.Dir, "none"))); err != nil {
 		t.Error(err)
 	}
 	remove(t, filepath.Join(o.Dir, "journal.db"))
-	if _, err := journal.BeginAgain(o.Dir); err == nil || !strings.Contains(err.Error(), "in use") {
+	if _, err := statedir.BeginAgain(o.Dir); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("beside a daemon without its ledger: %v", err)
 	}
-	if err := journal.Drop(o.Dir, "R"); err == nil || !strings.Contains(err.Error(), "in use") {
+	if err := statedir.Drop(o.Dir, "R"); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("Drop: %v", err)
 	}
 	if err := j.Present(); err == nil || !strings.Contains(err.Error(), "deleted under the running daemon") {
 		t.Errorf("the daemon does not notice: %v", err)
 	}
-	if err := j.Reserve(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}); err == nil || !strings.Contains(err.Error(), "deleted under") {
+	if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}); err == nil || !strings.Contains(err.Error(), "deleted under") {
 		t.Errorf("a rotation could begin: %v", err)
 	}
 	write(t, filepath.Join(o.Dir, "journal.db"), nil)
@@ -207,7 +208,7 @@ func TestBeginAgainRefuses(t *testing.T) {
 // TestMarkOfOlderInstallations: the directory of an older version is marked when it is opened, and
 // a full disk does not keep it from being opened.
 func TestMarkOfOlderInstallations(t *testing.T) {
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	used(t, o)
 	mark := filepath.Join(o.Dir, "in-use")
 	remove(t, mark)
@@ -261,16 +262,16 @@ func TestOthersMayNotWrite(t *testing.T) {
 		}, "pending is a regular file and must be a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := journal.Options{Dir: stateDir(t)}
+			o := statedir.Options{Dir: stateDir(t)}
 			used(t, o)
 			o.Dir = test.spoil(t, o.Dir)
-			if _, err := journal.Open(o); err == nil || !strings.Contains(err.Error(), test.want) {
+			if _, err := statedir.Open(o); err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 		})
 	}
 	// And what systemd makes of DynamicUser=: root's link.
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	used(t, o)
 	if err := os.Symlink(o.Dir, o.Dir+"-link"); err != nil {
 		t.Fatal(err)
@@ -285,7 +286,7 @@ func TestRefusalForAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")
 	}
-	o := journal.Options{Dir: stateDir(t)}
+	o := statedir.Options{Dir: stateDir(t)}
 	used(t, o)
 	give := func(name string, uid int) {
 		t.Helper()
@@ -301,11 +302,11 @@ func TestRefusalForAnotherUser(t *testing.T) {
 		give(e.Name(), 64000)
 	}
 	give(".", 64000)
-	if err := journal.Refusal(o.Dir); err != nil {
+	if err := statedir.Refusal(o.Dir); err != nil {
 		t.Errorf("all belongs to the service: %v", err)
 	}
 	give("journal.db", 64001)
-	if err := journal.Refusal(o.Dir); err == nil || !strings.Contains(err.Error(), "belongs to uid 64001") {
+	if err := statedir.Refusal(o.Dir); err == nil || !strings.Contains(err.Error(), "belongs to uid 64001") {
 		t.Errorf("the ledger belongs to a third user: %v", err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build race
 
-package journal_test
+package statedir_test
 
 // The race detector makes opening a journal ten times slower, and one goroutine has no races.
 func init() { raceDetector = true }
