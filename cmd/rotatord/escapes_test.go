@@ -63,8 +63,11 @@ func (p *tamperer) set(how func(http.ResponseWriter, *http.Request, *httptest.Re
 }
 
 func (p *tamperer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	good := httptest.NewRecorder()
+	good, probe := httptest.NewRecorder(), vaulttest.IsProbe(r)
 	p.next.ServeHTTP(good, r)
+	if probe {
+		r.Method = methodProbe
+	}
 	p.mu.Lock()
 	how := p.how
 	p.mu.Unlock()
@@ -75,6 +78,9 @@ func (p *tamperer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Server", "\u202e\u009b31m")
 	how(w, r, good)
 }
+
+// methodProbe takes the place of the method of a write that only asks whether it may write.
+const methodProbe = "PROBE"
 
 // asItIs passes an answer through.
 func asItIs(w http.ResponseWriter, _ *http.Request, good *httptest.ResponseRecorder) {
@@ -177,6 +183,7 @@ func TestNothingFromElsewhereSteersTheTerminal(t *testing.T) {
 		"raw bytes":               {answerWith(500, "text/plain", hostile+"\x9b\xff\xc3"), asItIs},
 		"errors of Vault":         {asItIs, answerWith(403, "application/json", string(vaultErrors))},
 		"errors of Vault's write": {asItIs, onlyThen("^(PUT|POST) .*/data/", answerWith(400, "application/json", string(vaultErrors)))},
+		"errors of Vault's probe": {asItIs, onlyThen("^"+methodProbe+" .*/data/", answerWith(400, "application/json", string(vaultErrors)))},
 		"Vault is sealed":         {asItIs, answerWith(503, "application/json", string(vaultErrors))},
 		"a page for Vault":        {asItIs, answerWith(200, "text/html", hostilePage)},
 		"a page for a secret":     {asItIs, onlyThen("/data/", answerWith(200, "text/html", hostilePage))},

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/rotation"
 )
 
 // This file holds the disasters that concern those tokens alone that have a setting.
@@ -24,7 +25,7 @@ var ofMade = []disaster{
 	},
 	{
 		name: "create-killed", what: "the daemon is killed while the answer with the first service token is on its way",
-		only: isMade, first: true, kill: killInFlight, rotations: 1, loses: true,
+		only: isMade, first: true, kill: killInFlight, killedAt: rotation.StepIntent, rotations: 1, loses: true,
 		operator: "Start it again, on the same state directory. The service token is found by its name. Runbook: RotatordTokenInDoubt.",
 	},
 	{

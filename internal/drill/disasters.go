@@ -1,12 +1,11 @@
 package drill
 
 import (
-	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/rotation"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -24,9 +23,12 @@ type disaster struct {
 	lasts  func(*sample) time.Duration
 	lift   func(*stage) error
 	ends   string // what lift is, for the report
-	// kill says when the daemon dies: once its channel is closed. It is called before the
-	// daemon is started, in a process of its own.
+	// kill returns a channel that is closed at the moment at which the daemon is to be killed. It
+	// is called before the daemon starts, which then runs in a process of its own.
 	kill func(*stage) <-chan struct{}
+	// killedAt is the step at which each rotation must be when the daemon is dead. A record at
+	// another step is a fault of the drill: it did not test what it says.
+	killedAt rotation.Step
 
 	operator string
 	alerts   []string // those that fire for the time that it lasts, if that is half an hour
@@ -194,13 +196,13 @@ var ofAll = []disaster{
 	},
 	{
 		name: "kill", what: "the daemon is killed while the new secret is on its way to Vault",
-		kill: killAtWrite,
+		kill: killAtWrite, killedAt: rotation.StepSealed,
 		operator: "Start it again, on the same state directory: it goes on where it was. After ten minutes without it " +
 			"RotatordAbsent fires. Runbook: The daemon is gone and a secret is sealed.",
 	},
 	{
 		name: "kill-in-flight", what: "the daemon is killed while Cloudflare's answer is on its way",
-		kill: killInFlight, rotations: 1, loses: true, operator: inDoubtOperator,
+		kill: killInFlight, killedAt: rotation.StepIntent, rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
 		name: "token-deleted", what: "somebody has deleted the service token",
@@ -255,62 +257,3 @@ var ofAll = []disaster{
 		fatal: true, operator: "Renew it at Cloudflare, or let renew_before do it in time. Runbook: RotatordTokenExpiresVerySoon.",
 	},
 }
-
-// killAtWrite is closed when the new secret of each token is about to be written.
-func killAtWrite(st *stage) <-chan struct{} {
-	reached, all := st.countTokens()
-	st.atVault.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		if r.Method == http.MethodGet || !strings.Contains(r.URL.Path, "/data/") {
-			next.ServeHTTP(w, r)
-			return
-		}
-		reached()
-		<-r.Context().Done() // until the daemon is gone
-	})
-	return all
-}
-
-// killInFlight is closed when Cloudflare has rotated each token and no answer has arrived.
-func killInFlight(st *stage) <-chan struct{} {
-	reached, all := st.countTokens()
-	st.atCloudflare.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		if !isIssue(r) {
-			next.ServeHTTP(w, r)
-			return
-		}
-		next.ServeHTTP(discarded{http.Header{}}, r)
-		reached()
-		<-r.Context().Done() // until the daemon is gone
-	})
-	return all
-}
-
-// sealAtRotate seals Vault when a rotate request of each token has arrived, which is after
-// the preflight of the last one.
-func sealAtRotate(st *stage) error {
-	reached, all := st.countTokens()
-	st.atCloudflare.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
-		if isIssue(r) {
-			reached()
-			select {
-			case <-all:
-				st.vault.Seal(true)
-			case <-r.Context().Done():
-			}
-		}
-		next.ServeHTTP(w, r)
-	})
-	return nil
-}
-
-// isIssue reports whether a request asks for a new secret: to rotate, or to make a service token.
-func isIssue(r *http.Request) bool {
-	return r.Method == http.MethodPost && (strings.HasSuffix(r.URL.Path, "/rotate") || strings.HasSuffix(r.URL.Path, "/service_tokens"))
-}
-
-// discarded is an answer that nobody gets.
-type discarded struct{ header http.Header }
-
-func (d discarded) Header() http.Header         { return d.header }
-func (d discarded) Write(b []byte) (int, error) { return len(b), nil }
-func (d discarded) WriteHeader(int)             {}

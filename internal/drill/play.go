@@ -112,7 +112,10 @@ func (st *stage) playOut(ctx context.Context, d disaster) error {
 		}
 	}
 	if d.kill != nil {
-		if err := st.killed(ctx, d.kill(st)); err != nil {
+		if err := st.runAndKill(ctx, d.kill(st)); err != nil {
+			return err
+		}
+		if err := st.mustHaveStopped(d.killedAt); err != nil {
 			return err
 		}
 		st.notes.all("the daemon is killed, and started again")
@@ -229,20 +232,29 @@ func (st *stage) rest(ctx context.Context) error {
 	began := time.Now()
 	return st.wait(ctx, func(t status.Token) bool {
 		waited := time.Since(began)
-		switch {
-		case st.choreDue(t) && st.choreSoon(t.Name) && waited < choreQueued:
+		if st.choreDue(t) && st.choreSoon(t.Name) && waited < choreQueued {
 			return false
-		case t.Reason == string(rotation.DueCreate) && t.Next.IsZero():
-			return false
-		case t.State == "idle" && waited > queued: // it waits for Cloudflare, which asked to be left alone
-			return true
-		case t.State == "claimed", t.State == "intent":
-			return false
-		case t.Next.IsZero(): // nothing to come; or what is in hand is begun with at once
-			return t.State == "idle"
 		}
-		return time.Until(t.Next) > near
+		return rests(t, waited)
 	})
+}
+
+// rests reports whether the daemon has nothing to do for a token for a while, after so much time was
+// spent on waiting for that.
+func rests(t status.Token, waited time.Duration) bool {
+	switch {
+	case t.Next.IsZero() && (t.Reason == string(rotation.DueCreate) || t.Reason == string(rotation.DueUnfinished)):
+		// It starts at once. The state can be idle already: a claim of a dead process is given up
+		// before the token is claimed again.
+		return false
+	case t.State == "idle" && waited > queued: // it waits for Cloudflare, which asked to be left alone
+		return true
+	case t.State == "claimed", t.State == "intent":
+		return false
+	case t.Next.IsZero(): // nothing to come, or a rotation in progress that continues at once
+		return t.State == "idle"
+	}
+	return time.Until(t.Next) > near
 }
 
 // choreSoon reports whether the daemon is about to do that: after a failure it waits.

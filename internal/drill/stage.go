@@ -49,32 +49,6 @@ type stage struct {
 	deleted map[string]bool // tokens whose service token was to be deleted while a sink named it
 }
 
-// gate stands before a server.
-type gate struct {
-	next http.Handler
-	mu   sync.Mutex
-	do   func(w http.ResponseWriter, r *http.Request, next http.Handler)
-}
-
-// set has do stand in for the server; nil opens the gate again.
-func (g *gate) set(do func(w http.ResponseWriter, r *http.Request, next http.Handler)) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.do = do
-}
-
-// ServeHTTP implements http.Handler.
-func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	g.mu.Lock()
-	do := g.do
-	g.mu.Unlock()
-	if do == nil {
-		g.next.ServeHTTP(w, r)
-		return
-	}
-	do(w, r, g.next)
-}
-
 // newStage sets a Cloudflare and a Vault up in which the tokens of the sample exist, as
 // consumers have them.
 func newStage(s *sample, program Program) (_ *stage, err error) {
@@ -199,8 +173,8 @@ func (st *stage) stop() error {
 	return daemon.Stop(ctx)
 }
 
-// killed runs the daemon in a process of its own, and kills it when that is closed.
-func (st *stage) killed(ctx context.Context, when <-chan struct{}) error {
+// runAndKill runs the daemon in a process of its own, and kills it when the channel is closed.
+func (st *stage) runAndKill(ctx context.Context, when <-chan struct{}) error {
 	log, err := os.Create(filepath.Join(st.dir, "killed.log"))
 	if err != nil {
 		return err
@@ -241,18 +215,20 @@ func lastLine(path string) (last string) {
 	return printable.Text(last)
 }
 
-// countTokens returns what is called for each token once, and a channel that is closed when
-// it was called for all.
-func (st *stage) countTokens() (reached func(), all <-chan struct{}) {
-	var mu sync.Mutex
-	left, done := len(st.sample.tokens), make(chan struct{})
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if left--; left == 0 {
-			close(done)
+// mustHaveStopped returns an error unless the rotation of every token is at a step. It says whether
+// the daemon was killed where the disaster says.
+func (st *stage) mustHaveStopped(at rotation.Step) error {
+	return st.withLedger(func(j *journal.Journal) error {
+		var wrong []error
+		for _, p := range st.sample.tokens {
+			record, err := j.Load(context.Background(), p.name)
+			if err == nil && record.Step != at {
+				err = fmt.Errorf("when the daemon was killed, the rotation of %s was at the step %q and not at %q", p.name, record.Step, at)
+			}
+			wrong = append(wrong, err)
 		}
-	}, done
+		return errors.Join(wrong...)
+	})
 }
 
 // elapsed is how long ago the disaster began, hours that nobody waited for included.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"rotatord/internal/vault/vaulttest"
 	"rotatord/test/realvault"
 )
 
@@ -87,7 +88,7 @@ func (p *proxy) take(r *http.Request) string {
 	if !strings.HasPrefix(r.URL.Path, "/v1/"+mount+"/data/") {
 		return vaultNormal
 	}
-	write := r.Method != http.MethodGet
+	write := r.Method != http.MethodGet && !vaulttest.IsProbe(r)
 	switch p.fault {
 	case vaultConflict, vaultLostWrite:
 		if !write {

@@ -21,6 +21,7 @@ import (
 	"rotatord/internal/sink"
 	"rotatord/internal/sink/sinktest"
 	"rotatord/internal/vault"
+	"rotatord/internal/vault/vaulttest"
 	"rotatord/test/realvault"
 )
 
@@ -59,9 +60,7 @@ func kindOf(r *http.Request) string {
 	if r.Method == http.MethodGet {
 		return sinktest.Read
 	}
-	body, _ := io.ReadAll(r.Body) // what is missing Vault will refuse
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	if bytes.Contains(body, []byte(`"cas":-1`)) {
+	if vaulttest.IsProbe(r) {
 		return sinktest.Probe
 	}
 	return sinktest.Write

@@ -374,9 +374,8 @@ func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string
 	}
 	var body map[string]any
 	if !reading {
-		decoder := json.NewDecoder(r.Body)
-		decoder.UseNumber()
-		if err := decoder.Decode(&body); err != nil {
+		var err error
+		if body, err = decodeBody(r.Body); err != nil {
 			fail(w, http.StatusBadRequest, err.Error())
 			return
 		}
@@ -418,13 +417,6 @@ func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string
 	maps.Copy(w.Header(), answer.header)
 	w.WriteHeader(answer.status)
 	_, _ = w.Write(answer.body)
-}
-
-// isProbe reports whether a write cannot match.
-func isProbe(body map[string]any) bool {
-	options, _ := body["options"].(map[string]any)
-	cas, _ := options["cas"].(json.Number)
-	return cas == "-1"
 }
 
 // allowed reports whether the policy allows a request for a secret. The caller holds mu.
