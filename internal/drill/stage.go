@@ -218,10 +218,10 @@ func lastLine(path string) (last string) {
 // mustHaveStopped returns an error unless the rotation of every token is at a step. It says whether
 // the daemon was killed where the disaster says.
 func (st *stage) mustHaveStopped(at rotation.Step) error {
-	return st.withLedger(func(j *journal.Journal) error {
+	return st.withLedger(func(j *statedir.Dir) error {
 		var wrong []error
 		for _, p := range st.sample.tokens {
-			record, err := j.Load(context.Background(), p.name)
+			record, err := j.Ledger.Load(context.Background(), p.name)
 			if err == nil && record.Step != at {
 				err = fmt.Errorf("when the daemon was killed, the rotation of %s was at the step %q and not at %q", p.name, record.Step, at)
 			}
