@@ -21,6 +21,9 @@ const (
 	// learnShare is the part of the quota that may be spent to see what others do: a twentieth,
 	// which is one request every five seconds of Cloudflare's 1,200 in five minutes.
 	learnShare, learnEveryMin = 20, 2 * time.Second
+	// checkEvery is how soon a request asks again where only a margin for irregular others holds the
+	// rest up.
+	checkEvery = 10 * time.Second
 )
 
 // pace is how fast requests may be admitted.
@@ -35,13 +38,23 @@ func (w *window) pace(now time.Time, ended, pending, back, limit int) pace {
 	if !w.on && !w.known(now) {
 		return pace{oneByOne: true}
 	}
-	requests, until := w.share(now, ended, pending, back, limit)
+	requests, until := w.share(now, ended, pending, back, limit, careful)
 	p := pace{room: requests >= 1, rate: rateOf(requests, until, limit)}
 	if w.on {
 		return p
 	}
+	share := func(o outlook) float64 { requests, _ := w.share(now, ended, pending, back, limit, o); return requests }
+	if !p.room && share(hopeful) >= 1 {
+		// Others may have stopped. What asks is spent although they may need it, so it is rare,
+		// unless it is theirs only if they take more than so far.
+		if p.learn = w.learnEvery(); share(average) >= 1 {
+			p.learn = min(p.learn, checkEvery)
+		}
+	}
 	if w.plenty(pending, back, limit) {
-		p.learn = w.learnEvery()
+		if p.learn == 0 {
+			p.learn = w.learnEvery()
+		}
 		if w.unwatched { // for a few seconds, no faster than evenly
 			p.room, p.rate = true, max(p.rate, float64(min(w.quota, limit))/w.length.Seconds())
 		}
@@ -69,7 +82,7 @@ func (w *window) learnEvery() time.Duration {
 
 // share is what is ours of the window, beyond what is under way or kept back, and how long
 // it is meant for.
-func (w *window) share(now time.Time, ended, pending, back, limit int) (requests float64, left time.Duration) {
+func (w *window) share(now time.Time, ended, pending, back, limit int, o outlook) (requests float64, left time.Duration) {
 	if w.on {
 		left = budgetWindow - now.Sub(w.ownFrom)
 		if left <= 0 {
@@ -80,7 +93,7 @@ func (w *window) share(now time.Time, ended, pending, back, limit int) (requests
 	if left = w.ends.Sub(now); left < urgentWait {
 		back = 0
 	}
-	requests = float64(w.left-w.untold-pending-back) - w.keep(now, limit)
+	requests = float64(w.left-w.untold-pending-back) - w.keep(now, limit, o)
 	if w.slides { // what is over for us is back, and does not wait for the end
 		requests += float64(w.ownEnded - ended)
 		left = min(left, w.length/10)
@@ -115,7 +128,7 @@ func (w *window) room(now time.Time, d time.Duration, ended, pending, back, limi
 	if !w.on && !w.known(now) {
 		return limit
 	}
-	requests, left := w.share(now, ended, pending, back, limit)
+	requests, left := w.share(now, ended, pending, back, limit, careful)
 	if d >= left { // the next one begins
 		return limit
 	}

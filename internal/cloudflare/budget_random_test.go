@@ -37,7 +37,9 @@ type rush struct {
 
 // neighbour is somebody else with the credential. It never uses more in five minutes than our
 // limit leaves; or it is polite, and takes half of what it sees is left, spread over the time;
-// or it is steady, has been there for a while, and takes what it always takes.
+// or it is steady, has been there for a while, and takes what it always takes: up to half of the
+// quota. More than that must be seen first, and by then a process that has just begun may have
+// spent what they will need. With a quota as small as here, or with answers lost, that is seen late.
 type neighbour struct {
 	At     time.Duration
 	Polite bool
@@ -73,7 +75,7 @@ func drawTraffic(t *rapid.T) traffic {
 	}
 	if steady {
 		r.Limit = rapid.IntRange(quota/4, quota).Draw(t, "whole limit")
-		r.Others = []neighbour{{Steady: rapid.IntRange(quota/10, quota*2/3).Draw(t, "takes")}}
+		r.Others = []neighbour{{Steady: rapid.IntRange(quota/10, quota/2).Draw(t, "takes")}}
 		for i := range r.Rushes {
 			r.Rushes[i].At += budgetWindow
 		}
@@ -210,6 +212,31 @@ func fewChecks(t *testing.T, n int) {
 	}
 }
 
+// run lives through it, in a bubble.
+func (r traffic) run(t *testing.T) *flow {
+	f := &flow{traffic: r, cloud: newCloud(r.Quota), budget: newBudget(r.Limit), began: time.Now()}
+	f.random = rand.New(rand.NewPCG(r.Seed, 0))
+	f.budget.join(nil, r.Limit)
+	var ours, others sync.WaitGroup
+	end := make(chan struct{})
+	for _, n := range r.Others {
+		others.Go(func() {
+			time.Sleep(n.At)
+			f.other(n, (r.Quota-r.Limit)/len(r.Others)-1, end)
+		})
+	}
+	for _, rush := range r.Rushes {
+		ours.Go(func() {
+			time.Sleep(rush.At)
+			f.ours(t, rush)
+		})
+	}
+	ours.Wait()
+	close(end)
+	others.Wait()
+	return f
+}
+
 // TestRandomTraffic: whatever comes when, no more of our requests than the limit arrive within
 // any five minutes, and nobody is refused while the others keep to what is left to them.
 func TestRandomTraffic(t *testing.T) {
@@ -218,26 +245,7 @@ func TestRandomTraffic(t *testing.T) {
 		r := drawTraffic(rt)
 		var f *flow
 		synctest.Test(t, func(t *testing.T) {
-			f = &flow{traffic: r, cloud: newCloud(r.Quota), budget: newBudget(r.Limit), began: time.Now()}
-			f.random = rand.New(rand.NewPCG(r.Seed, 0))
-			f.budget.join(nil, r.Limit)
-			var ours, others sync.WaitGroup
-			end := make(chan struct{})
-			for _, n := range r.Others {
-				others.Go(func() {
-					time.Sleep(n.At)
-					f.other(n, (r.Quota-r.Limit)/len(r.Others)-1, end)
-				})
-			}
-			for _, rush := range r.Rushes {
-				ours.Go(func() {
-					time.Sleep(rush.At)
-					f.ours(t, rush)
-				})
-			}
-			ours.Wait()
-			close(end)
-			others.Wait()
+			f = r.run(t)
 		})
 		want := 0
 		for _, rush := range r.Rushes {
@@ -247,4 +255,27 @@ func TestRandomTraffic(t *testing.T) {
 			rt.Fatalf("%d of %d requests, at most %d in five minutes, refused: %v\n%+v", f.done, want, most, f.denied, r)
 		}
 	})
+}
+
+// TestSteadyNeighbourOfASmallQuota: who takes two thirds of a small quota evenly is seen, and no
+// request of ours takes what they will need, down to the last one. That we did not ask for a while
+// does not say that they stopped.
+func TestSteadyNeighbourOfASmallQuota(t *testing.T) {
+	for _, test := range []struct {
+		quota, limit, steady int
+		from                 time.Duration
+	}{
+		{60, 23, 40, 304 * time.Second}, {60, 47, 40, 301 * time.Second}, {60, 60, 40, 400 * time.Second},
+		{66, 25, 44, 325 * time.Second}, {90, 50, 60, 302 * time.Second}, {109, 57, 72, 374 * time.Second}, {300, 250, 200, 310 * time.Second},
+	} {
+		for seed := range uint64(20) {
+			synctest.Test(t, func(t *testing.T) {
+				f := traffic{Quota: test.quota, Limit: test.limit, Takes: [2]time.Duration{time.Millisecond, 50 * time.Millisecond}, Seed: seed,
+					Rushes: []rush{{At: test.from, Requests: test.quota, Parallel: 1}}, Others: []neighbour{{Steady: test.steady}}}.run(t)
+				if len(f.denied) > 0 || f.done != test.quota {
+					t.Errorf("%+v: %d of %d requests, refused: %v", f.traffic, f.done, test.quota, f.denied)
+				}
+			})
+		}
+	}
 }

@@ -19,7 +19,7 @@ const (
 	rateSpan, rateSpanMin = time.Minute, 10 * time.Second
 	burstSpan             = 15 * time.Second
 	// freshSpan is for how long an answer is taken to describe the present. After it, one
-	// request asks again before others follow, and a rate that was seen begins to decay.
+	// request asks again before others follow.
 	freshSpan = 5 * time.Second
 )
 
@@ -161,7 +161,7 @@ func (w *window) open(o observation, ends time.Time, length time.Duration) {
 func (w *window) usedUntilEnd(now time.Time) int {
 	used := w.used
 	if unseen := w.ends.Sub(w.leftAt); unseen > w.length/20 && !w.slides {
-		used = max(used+int(w.rate(now)*unseen.Seconds()), w.usual(now)/2)
+		used = max(used+int(w.rate(now, careful)*unseen.Seconds()), w.usual(now)/2)
 	}
 	if watched := w.ends.Sub(w.firstAt); !w.firstAt.IsZero() && watched > 0 && watched < w.length {
 		used = min(used, int(float64(used-w.firstUsed)*w.length.Seconds()/watched.Seconds()))
@@ -198,15 +198,25 @@ func (w *window) usual(now time.Time) int {
 	return min(most, w.quota/2)
 }
 
+// outlook says how what others were seen to take is carried forward to the window's end.
+type outlook int
+
+const (
+	careful outlook = iota // they go on as the last answer showed it, and are irregular
+	average                // they go on as the last answer showed it, evenly
+	hopeful                // they have made no request since the last answer
+)
+
 // rate is how many requests others make in a second, as seen for a minute. After a burst of theirs
-// it falls to what the few requests since allow. While no answer comes it decays with time.
-func (w *window) rate(now time.Time) float64 {
+// it falls to what the few requests since allow. It decays while no answer comes only in the
+// hopeful outlook: that we did not ask says nothing about them.
+func (w *window) rate(now time.Time, o outlook) float64 {
 	if len(w.marks) == 0 || w.slides {
 		return 0
 	}
 	first, last := w.marks[0], w.marks[len(w.marks)-1]
 	until := last.at
-	if old := now.Add(-freshSpan); old.After(until) {
+	if old := now.Add(-freshSpan); o == hopeful && old.After(until) {
 		until = old
 	}
 	rate := float64(last.used-first.used) / max(until.Sub(first.at), rateSpanMin).Seconds()
@@ -222,16 +232,20 @@ func (w *window) rate(now time.Time) float64 {
 // keep is what is left to others until the window ends: what they took in the windows before,
 // what they will take if they go on as they do, and in any case what requests_per_5m leaves
 // them. Others may begin at any time, so it is never nothing.
-func (w *window) keep(now time.Time, limit int) float64 {
+func (w *window) keep(now time.Time, limit int, o outlook) float64 {
 	left := w.ends.Sub(now)
 	usual := w.usual(now)
 	expected := max(float64(usual-w.used), float64(w.quota)/100*left.Seconds()/w.length.Seconds(), 0)
 	// A rate that no limit would let them keep up is a burst. If they have one in each window, it
 	// is over. The requests that they made since the last answer are not in what it says is left.
-	if more := w.rate(now) * w.ends.Sub(w.leftAt).Seconds(); more <= float64(w.quota) || float64(w.used) > 1.1*float64(usual) {
+	if more := w.rate(now, o) * w.ends.Sub(w.leftAt).Seconds(); more <= float64(w.quota) || float64(w.used) > 1.1*float64(usual) {
 		expected = max(expected, more)
 	}
-	return max(expected+2*math.Sqrt(expected), float64(w.quota-limit-w.used)) + reserveMin
+	margin := 2 * math.Sqrt(expected)
+	if o == average {
+		margin = 0
+	}
+	return max(expected+margin, float64(w.quota-limit-w.used)) + reserveMin
 }
 
 // sent counts a request that was admitted, for when there are no headers.
