@@ -38,8 +38,8 @@ type rush struct {
 // neighbour is somebody else with the credential. It never uses more in five minutes than our
 // limit leaves; or it is polite, and takes half of what it sees is left, spread over the time;
 // or it is steady, has been there for a while, and takes what it always takes: up to half of the
-// quota. More than that must be seen first, and by then a process that has just begun may have
-// spent what they will need. With a quota as small as here, or with answers lost, that is seen late.
+// quota. Only our answers show what it takes. Of so small a quota, and with answers lost, a process
+// that has just begun may have spent what a larger neighbour will need before it has seen it.
 type neighbour struct {
 	At     time.Duration
 	Polite bool
@@ -266,7 +266,8 @@ func TestSteadyNeighbourOfASmallQuota(t *testing.T) {
 		from                 time.Duration
 	}{
 		{60, 23, 40, 304 * time.Second}, {60, 47, 40, 301 * time.Second}, {60, 60, 40, 400 * time.Second},
-		{66, 25, 44, 325 * time.Second}, {90, 50, 60, 302 * time.Second}, {109, 57, 72, 374 * time.Second}, {300, 250, 200, 310 * time.Second},
+		{66, 25, 44, 325 * time.Second}, {90, 50, 60, 302 * time.Second}, {109, 57, 72, 374 * time.Second},
+		{300, 250, 200, 310 * time.Second},
 	} {
 		for seed := range uint64(20) {
 			synctest.Test(t, func(t *testing.T) {
@@ -277,5 +278,22 @@ func TestSteadyNeighbourOfASmallQuota(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestFirstRequestAtTheEndOfAWindow: seconds without a request of others, before a window ends,
+// do not say that those who used much of it have gone.
+func TestFirstRequestAtTheEndOfAWindow(t *testing.T) {
+	const quota, used = 1200, 600
+	start := time.Now()
+	var w window
+	at := func(d time.Duration, left int, reset time.Duration) {
+		w.observe(observation{sent: start.Add(d), at: start.Add(d), answered: true,
+			ratelimit: ratelimit{said: true, left: left, reset: reset, quota: quota, length: budgetWindow}}, []time.Time{start.Add(d)}, 0)
+	}
+	at(0, quota-used-1, 2*time.Second)
+	at(3*time.Second, quota-1, budgetWindow)
+	if kept := w.keep(start.Add(3*time.Second), quota, careful); kept < used/2 {
+		t.Errorf("%.0f of %d are left to others, who have used %d", kept, quota, used)
 	}
 }

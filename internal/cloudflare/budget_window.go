@@ -157,14 +157,16 @@ func (w *window) open(o observation, ends time.Time, length time.Duration) {
 }
 
 // usedUntilEnd is what others are taken to have used in the window that ends now. What they used
-// before our first answer may have been ours, so the time that was watched stands for all of it.
+// before our first answer may have been ours, so the time that was watched stands for all of it. A few
+// seconds without a request of theirs do not say that they make none.
 func (w *window) usedUntilEnd(now time.Time) int {
 	used := w.used
 	if unseen := w.ends.Sub(w.leftAt); unseen > w.length/20 && !w.slides {
 		used = max(used+int(w.rate(now, careful)*unseen.Seconds()), w.usual(now)/2)
 	}
 	if watched := w.ends.Sub(w.firstAt); !w.firstAt.IsZero() && watched > 0 && watched < w.length {
-		used = min(used, int(float64(used-w.firstUsed)*w.length.Seconds()/watched.Seconds()))
+		n := float64(used - w.firstUsed)
+		used = min(used, int((n+2*math.Sqrt(n)+3)*w.length.Seconds()/watched.Seconds()))
 	}
 	return used
 }
