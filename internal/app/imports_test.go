@@ -85,6 +85,7 @@ var allowed = map[string][]string{
 	"internal/cloudflare/openapitest": {"internal/secret"},
 	"internal/vault/vaulttest":        {"internal/secret"},
 	"internal/sink/sinktest":          core,
+	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/pending",
