@@ -144,16 +144,16 @@ func (o *outlook) step(ctx context.Context) (more bool, err error) {
 		return false, o.skip(o.until)
 	}
 	passed := o.passed(due, at)
-	if !due.Wake.IsZero() || passed.Frozen > 0 {
-		if err := o.skip(latest(passed.Last.Slot, due.Slot)); err != nil {
+	if !due.Wake.IsZero() || passed.DeferredCount > 0 {
+		if err := o.skip(latest(passed.LastDue.Slot, due.Slot)); err != nil {
 			return false, err
 		}
 	}
 	o.clock = at
 	inHand := o.record.Step != rotation.StepIdle
 	owed := due.Reason == rotation.DueReissue
-	if o.token.Timetable.SkipMissed && !inHand && !owed && !passed.Missed.IsZero() {
-		return true, o.giveUp(due, at, passed.Missed)
+	if o.token.Timetable.SkipMissed && !inHand && !owed && !passed.LastMissed.IsZero() {
+		return true, o.giveUp(due, at, passed.LastMissed)
 	}
 	e := o.entry(planPlanned, due)
 	e.begins = at.UTC().Truncate(time.Second)
@@ -205,14 +205,14 @@ func (o *outlook) passed(due rotation.Due, at time.Time) scheduler.Passed {
 // returns when the previous secret then stops working.
 func (o *outlook) succeed(due rotation.Due, at time.Time, passed scheduler.Passed) time.Time {
 	r := &o.record
-	slot, graceEnds := passed.Last.Slot, at.Add(o.token.Grace)
+	slot, graceEnds := passed.LastDue.Slot, at.Add(o.token.Grace)
 	switch work := r.Work; {
 	case work != nil:
 		slot = work.Slot
 		if end := r.GraceEnd(); end.After(at) {
 			graceEnds = end
 		}
-	case passed.Due > 0:
+	case passed.DueCount > 0:
 	case due.Slot.IsZero():
 		slot = at.Truncate(time.Second)
 	default:
@@ -235,7 +235,7 @@ func (o *outlook) succeed(due rotation.Due, at time.Time, passed scheduler.Passe
 func (o *outlook) giveUp(due rotation.Due, at, last time.Time) error {
 	passed := o.passed(due, last)
 	e := o.entry(planMissed, due)
-	e.slots, e.last, e.closes = passed.Due, last, o.token.Timetable.Firing(last).Close
+	e.slots, e.last, e.closes = passed.DueCount, last, o.token.Timetable.Firing(last).Close
 	e.warn(warnMissed, "missed", "it could not begin before %s, and its window is over at %s: it is given up (catch_up: skip)",
 		rfc(at), rfc(e.closes))
 	o.record.Anchor, o.record.NotBefore, o.record.CatchUpAt = last.UTC(), time.Time{}, time.Time{}
@@ -281,7 +281,7 @@ func (o *outlook) skip(end time.Time) error {
 		if slot.IsZero() || !end.IsZero() && slot.After(end) {
 			return nil
 		}
-		over := tt.Passed(anchor, slot).Overs > 0
+		over := tt.Passed(anchor, slot).SkippedCount > 0
 		if anchor = slot; !over || !o.shown(slot) {
 			continue
 		}
@@ -305,7 +305,7 @@ func (o *outlook) over(slot time.Time) string {
 	tt := &o.token.Timetable
 	for _, f := range tt.Freezes {
 		for _, t := range []time.Time{slot, slot.Add(tt.Delay(slot))} {
-			if _, _, ok := f.Around(t); ok && f.Skip {
+			if _, _, ok := f.PeriodAt(t); ok && f.Skip {
 				return f.Name
 			}
 		}
@@ -367,7 +367,7 @@ func (o *outlook) settled(t time.Time) time.Time {
 		moved := false
 		for _, f := range tt.Freezes {
 			for _, at := range []time.Time{t, t.Add(tt.Jitter)} {
-				if begin, _, ok := f.Around(at); ok {
+				if begin, _, ok := f.PeriodAt(at); ok {
 					t, moved = begin.Add(-tt.Jitter-time.Second), true
 				}
 			}

@@ -105,11 +105,11 @@ func (o *outlook) explainSlot(e *planned, due rotation.Due, pause rotation.Pause
 			"spread with others that are late", rfc(due.Begin))
 	}
 	if slots := o.served(due.Slot, passed); slots > 1 {
-		e.slots, e.last, e.closes = slots, passed.Last.Slot, passed.Last.Close
+		e.slots, e.last, e.closes = slots, passed.LastDue.Slot, passed.LastDue.Close
 		e.warn(warnMerges, fmt.Sprintf("merges %d slots", slots), "it serves %d slots at once, the last of them that of %s",
 			slots, e.last.Format(time.RFC3339))
 	}
-	if passed.Due > 0 && !passed.Open() {
+	if passed.DueCount > 0 && !passed.LastDueOpen() {
 		e.warn(warnWindow, "after its window", "its window is over at %s: it counts as missed, and is made up for", rfc(e.closes))
 	}
 }
@@ -134,17 +134,17 @@ func (e *planned) deferred(code, freeze string, by time.Duration) {
 // served counts the slots that one rotation serves, from first on: those that passed but for
 // those that a freeze passes over.
 func (o *outlook) served(first time.Time, passed scheduler.Passed) int {
-	slots := passed.Due + passed.Frozen
-	if passed.Frozen == 0 {
+	slots := passed.DueCount + passed.DeferredCount
+	if passed.DeferredCount == 0 {
 		return slots
 	}
 	tt := &o.token.Timetable
 	for anchor := first; ; {
 		slot := tt.Schedule.Next(anchor)
-		if slot.IsZero() || !slot.Before(passed.Last.Slot) {
+		if slot.IsZero() || !slot.Before(passed.LastDue.Slot) {
 			return slots
 		}
-		slots -= tt.Passed(anchor, slot).Overs
+		slots -= tt.Passed(anchor, slot).SkippedCount
 		anchor = slot
 	}
 }

@@ -156,7 +156,7 @@ func TestReferenceFreezes(t *testing.T) {
 	if len(shown) != 2 || !shown[0].From.Equal(at(t, "2026-12-20T00:00:00+01:00")) || !shown[0].To.Equal(at(t, "2027-01-04T06:00:00+01:00")) {
 		t.Fatalf("the reference shows %+v", shown)
 	}
-	_, until, _ := shown[1].Around(at(t, "2027-06-12T12:00:00+02:00"))
+	_, until, _ := shown[1].PeriodAt(at(t, "2027-06-12T12:00:00+02:00"))
 	if !until.Equal(at(t, "2027-06-14T08:00:00+02:00")) || !shown[1].Skip {
 		t.Errorf("the weekend is over at %s", until)
 	}

@@ -106,7 +106,7 @@ func (set *freezeSet) measure() {
 	table := scheduler.Timetable{Freezes: again}
 	const manyFreezes = 400
 	for at, n := start, 0; n < manyFreezes; n++ {
-		free, _ := table.Frozen(at)
+		free, _ := table.FrozenUntil(at)
 		at = time.Time{}
 		for _, f := range again {
 			if next := f.Schedule.Next(free); !next.IsZero() && (at.IsZero() || next.Before(at)) {
@@ -123,7 +123,7 @@ func (set *freezeSet) measure() {
 // endless reports whether there is no moment outside of the freezes.
 func endless(freezes []scheduler.Freeze) bool {
 	table := scheduler.Timetable{Freezes: freezes}
-	end, _ := table.Frozen(start)
+	end, _ := table.FrozenUntil(start)
 	return end.IsZero()
 }
 
@@ -204,7 +204,7 @@ func holdAfter(schedule *scheduler.Schedule, freezes []scheduler.Freeze, anchor 
 		return hold{anchor, anchor.Add(longHold)} // there is no slot that could be held up
 	}
 	if slot := table.Next(anchor).Slot; !slot.IsZero() {
-		h.until, _ = table.Frozen(slot)
+		h.until, _ = table.FrozenUntil(slot)
 	}
 	return h
 }

@@ -95,10 +95,10 @@ func (a *attempt) catchUp() (missed SlotsMissed, changed bool) {
 		return SlotsMissed{}, false
 	}
 	now := a.now()
-	if passed := a.passed(now); passed.Due == 0 && passed.Overs > 0 {
+	if passed := a.passed(now); passed.DueCount == 0 && passed.SkippedCount > 0 {
 		// Consumed now, they stay passed over when the freeze is taken out of the configuration.
-		a.record.Anchor = passed.Over.UTC()
-		return SlotsMissed{Token: a.token.Name, Frozen: passed.Overs}, true
+		a.record.Anchor = passed.LastSkipped.UTC()
+		return SlotsMissed{Token: a.token.Name, Frozen: passed.SkippedCount}, true
 	}
 	due := a.Due(a.token, a.record)
 	if due.Unscheduled || now.Sub(due.At) <= lateTolerance {
@@ -113,10 +113,10 @@ func (a *attempt) catchUp() (missed SlotsMissed, changed bool) {
 		return missed, changed
 	}
 	passed := a.passed(now)
-	if passed.Due == 0 {
+	if passed.DueCount == 0 {
 		return missed, changed
 	}
-	a.record.CatchUpAt = a.token.Timetable.CatchUp(passed.Last, now).UTC()
+	a.record.CatchUpAt = a.token.Timetable.CatchUp(passed.LastDue, now).UTC()
 	return missed, true
 }
 
@@ -127,7 +127,7 @@ func (a *attempt) nowFrozen() bool {
 		return false
 	}
 	now := a.now()
-	if _, freeze := a.token.Timetable.Frozen(now); freeze == "" {
+	if _, freeze := a.token.Timetable.FrozenUntil(now); freeze == "" {
 		return false
 	}
 	a.record.CatchUpAt = now.UTC()
@@ -139,13 +139,13 @@ func (a *attempt) giveUpMissed() (missed SlotsMissed, any bool) {
 	if !a.token.Timetable.SkipMissed || a.unbound() {
 		return SlotsMissed{}, false
 	}
-	last := a.passed(a.now()).Missed
+	last := a.passed(a.now()).LastMissed
 	if last.IsZero() {
 		return SlotsMissed{}, false
 	}
 	passed := a.passed(last)
 	a.record.Anchor, a.record.NotBefore, a.record.CatchUpAt = last.UTC(), time.Time{}, time.Time{}
-	return SlotsMissed{Token: a.token.Name, Count: passed.Due, Frozen: passed.Frozen, GivenUp: true}, true
+	return SlotsMissed{Token: a.token.Name, Count: passed.DueCount, Frozen: passed.DeferredCount, GivenUp: true}, true
 }
 
 // unbound reports whether what is due next has nothing to do with slots.
@@ -167,7 +167,7 @@ func (a *attempt) trigger(passed scheduler.Passed) Trigger {
 		return a.record.NextTrigger
 	case a.record.owed():
 		return TriggerRecovery
-	case a.due.Trigger == TriggerSchedule && (a.due.Begin.Before(a.started) || passed.Due > 0 && !passed.Open()):
+	case a.due.Trigger == TriggerSchedule && (a.due.Begin.Before(a.started) || passed.DueCount > 0 && !passed.LastDueOpen()):
 		return TriggerCatchUp
 	}
 	return a.due.Trigger

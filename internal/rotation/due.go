@@ -165,7 +165,7 @@ func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	if r.Last != nil && !f.Slot.IsZero() && f.Slot.Equal(r.Last.Slot) { // served already, by a clock that was ahead
 		f = t.Timetable.Next(f.Slot)
 	}
-	due := Due{At: f.Begin, Slot: f.Slot, Begin: f.Begin, Close: f.Close, Wake: f.Over, Trigger: TriggerSchedule, Reason: DueSlot}
+	due := Due{At: f.Begin, Slot: f.Slot, Begin: f.Begin, Close: f.Close, Wake: f.FirstSkipped, Trigger: TriggerSchedule, Reason: DueSlot}
 	if f.Slot.IsZero() {
 		due.Unscheduled, due.Reason = true, DueNever
 		return due, true

@@ -104,7 +104,7 @@ func (a *attempt) mayRotateNow(o Overrides) error {
 	if pause := a.PauseOf(name); pause.On() && !o.Pause {
 		return fmt.Errorf("%w: %s is paused%s: resume it, or rotate all the same with --override-pause", ErrNotRotated, name, until(pause.Until))
 	}
-	if end, freeze := a.token.Timetable.Frozen(now); freeze != "" && !o.Freeze {
+	if end, freeze := a.token.Timetable.FrozenUntil(now); freeze != "" && !o.Freeze {
 		return fmt.Errorf("%w: the freeze %s lasts%s: wait, or rotate all the same with --override-freeze", ErrNotRotated, freeze, until(end))
 	}
 	if last := a.record.Last; last != nil && now.Before(last.GraceEndsAt) && !o.Grace {

@@ -197,24 +197,24 @@ func (a *attempt) claim(ctx context.Context) error {
 	now := a.now().UTC()
 	passed := a.passed(now)
 	work := &Work{
-		RotationID: rand.Text(), Owner: a.owner, Trigger: a.trigger(passed), Slot: passed.Last.Slot.UTC(),
-		Missed: max(passed.Due-1, 0), Frozen: passed.Frozen,
+		RotationID: rand.Text(), Owner: a.owner, Trigger: a.trigger(passed), Slot: passed.LastDue.Slot.UTC(),
+		Missed: max(passed.DueCount-1, 0), Frozen: passed.DeferredCount,
 		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.grace()),
 	}
 	if work.CreateName = a.makes(work.RotationID); work.CreateName == "" {
 		work.TokenID = a.token.ServiceToken(a.record)
 	}
 	switch {
-	case a.manual, a.record.Order != nil, a.due.Reason == DueCreate, passed.Due == 0 && a.record.owed():
+	case a.manual, a.record.Order != nil, a.due.Reason == DueCreate, passed.DueCount == 0 && a.record.owed():
 		work.Slot = now.Truncate(time.Second)
-	case passed.Due == 0: // the wall clock went back since the slot was found due
+	case passed.DueCount == 0: // the wall clock went back since the slot was found due
 		work.Slot = a.due.Slot.UTC()
 	}
-	if passed.Due > 0 && !passed.Open() { // made up for after its window
+	if passed.DueCount > 0 && !passed.LastDueOpen() { // made up for after its window
 		work.Missed++
 	}
-	if passed.Overs > 0 && !work.Slot.Before(passed.Over) {
-		work.Frozen += passed.Overs
+	if passed.SkippedCount > 0 && !work.Slot.Before(passed.LastSkipped) {
+		work.Frozen += passed.SkippedCount
 	}
 	a.record.Work = work
 	err := a.phase(PhaseClaim, func() error { return a.save(ctx, StepClaimed) })

@@ -17,9 +17,9 @@ type Freeze struct {
 	Duration time.Duration
 }
 
-// Around returns the period of f that t lies in, and false if it lies in none. The periods
-// of one freeze must not overlap: Duration is shorter than the smallest gap of Schedule.
-func (f Freeze) Around(t time.Time) (from, to time.Time, ok bool) {
+// PeriodAt returns the period of f that contains t, and false if none does. The periods of one
+// freeze must not overlap: Duration is shorter than the smallest gap of Schedule.
+func (f Freeze) PeriodAt(t time.Time) (from, to time.Time, ok bool) {
 	if f.Schedule == nil {
 		return f.From, f.To, !t.Before(f.From) && t.Before(f.To)
 	}
@@ -41,7 +41,7 @@ func thaw(freezes []Freeze, t time.Time, delay func() time.Duration) (at time.Ti
 	for range maxFreezes {
 		thawed := true
 		for i := range freezes {
-			if _, to, ok := freezes[i].Around(at); ok {
+			if _, to, ok := freezes[i].PeriodAt(at); ok {
 				at, name, thawed = to.Add(delay()), freezes[i].Name, false
 			}
 		}

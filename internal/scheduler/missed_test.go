@@ -17,12 +17,12 @@ func TestMissedIsNotWhatTheNextSlotServes(t *testing.T) {
 			Freezes: []scheduler.Freeze{{Name: "f", From: at(t, "2026-11-24T03:30:00Z"), To: at(t, "2026-11-24T05:00:00Z")}},
 		}
 		p := table.Passed(at(t, "2026-11-24T03:00:00Z"), at(t, "2026-11-24T05:30:00Z"))
-		if p.Due != 1 || !p.Last.Slot.Equal(at(t, "2026-11-24T05:00:00Z")) || p.Frozen != 1 {
+		if p.DueCount != 1 || !p.LastDue.Slot.Equal(at(t, "2026-11-24T05:00:00Z")) || p.DeferredCount != 1 {
 			t.Fatalf("%+v", p)
 		}
-		if p.Open() {
+		if p.LastDueOpen() {
 			found++
-			if !p.Missed.IsZero() || p.Misses != 0 {
+			if !p.LastMissed.IsZero() || p.MissedCount != 0 {
 				t.Fatalf("nothing is missed, and the slot of 04:00 is among the frozen: %+v", p)
 			}
 		}

@@ -106,11 +106,11 @@ func TestPassedCountsSlots(t *testing.T) {
 	} {
 		table := scheduler.Timetable{Schedule: mustParse(t, test.expression, "UTC")}
 		passed := table.Passed(anchor, at(t, test.now))
-		slot := passed.Last.Slot
-		if passed.Due == 0 {
+		slot := passed.LastDue.Slot
+		if passed.DueCount == 0 {
 			slot = anchor
 		}
-		if !slot.Equal(at(t, test.slot)) || passed.Due != test.n || !passed.Open() && passed.Due > 0 {
+		if !slot.Equal(at(t, test.slot)) || passed.DueCount != test.n || !passed.LastDueOpen() && passed.DueCount > 0 {
 			t.Errorf("%s at %s: %+v; want %s, %d", test.expression, test.now, passed, test.slot, test.n)
 		}
 	}

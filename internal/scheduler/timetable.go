@@ -34,8 +34,8 @@ type Firing struct {
 	Close time.Time
 	// Freeze names the freeze that deferred it; empty if none did.
 	Freeze string
-	// Over is the first slot before it that a freeze passes over; zero if there is none.
-	Over time.Time
+	// FirstSkipped is the first slot before it that a freeze skips; zero if there is none.
+	FirstSkipped time.Time
 }
 
 // Next returns the first slot after anchor that is to be served. Slots that a freeze passes
@@ -50,7 +50,7 @@ func (t *Timetable) Next(anchor time.Time) Firing {
 		name, end := t.skips(slot)
 		if name == "" {
 			f := t.Firing(slot)
-			f.Over = over
+			f.FirstSkipped = over
 			if f.Begin.IsZero() { // frozen for good
 				f.Slot = time.Time{}
 			}
@@ -61,7 +61,7 @@ func (t *Timetable) Next(anchor time.Time) Firing {
 		}
 		slot = t.from(slot, end)
 	}
-	return Firing{Over: over}
+	return Firing{FirstSkipped: over}
 }
 
 // Firing is when a slot is served that no freeze passes over.
@@ -82,10 +82,10 @@ func (t *Timetable) skips(slot time.Time) (name string, end time.Time) {
 		if !f.Skip {
 			continue
 		}
-		if _, to, ok := f.Around(slot); ok {
+		if _, to, ok := f.PeriodAt(slot); ok {
 			return f.Name, to
 		}
-		if _, to, ok := f.Around(slot.Add(t.Delay(slot))); ok {
+		if _, to, ok := f.PeriodAt(slot.Add(t.Delay(slot))); ok {
 			return f.Name, to
 		}
 	}
@@ -112,9 +112,10 @@ func (t *Timetable) Thaw(slot, at time.Time) (time.Time, string) {
 	return thaw(t.Freezes, at, func() time.Duration { return t.thawDelay(slot) })
 }
 
-// Frozen returns the freeze that lasts at at, and when that and those which follow it at once
-// are over; no name if none lasts, and the zero time if that is never.
-func (t *Timetable) Frozen(at time.Time) (end time.Time, name string) {
+// FrozenUntil returns the end of the freeze that lasts at a moment, and its name. If other freezes
+// follow at once, it returns the end of the last. The name is empty if there is no freeze at that
+// moment, and the end is zero if the freezes have no end.
+func (t *Timetable) FrozenUntil(at time.Time) (end time.Time, name string) {
 	return thaw(t.Freezes, at, func() time.Duration { return 0 })
 }
 
@@ -165,52 +166,52 @@ func (t *Timetable) spread(slot time.Time) time.Duration {
 	return limit
 }
 
-// Passed is what became of the slots after an anchor.
+// Passed says what became of the slots between an anchor and now.
 type Passed struct {
-	// Last is the last slot that is due; zero if none is. What is served now serves it,
-	// and those before it.
-	Last Firing
-	// Due counts the slots that are due.
-	Due int
-	// Frozen counts those before Last that a freeze took away: passed over, or deferred
-	// until the next one came.
-	Frozen int
-	// Missed is the last slot that was missed: its window is over. Zero if none was.
-	// Misses counts those up to it.
-	Missed time.Time
-	Misses int
-	// Over is the last slot that a freeze passed over since Last; zero if none. Overs counts
-	// those.
-	Over  time.Time
-	Overs int
+	// LastDue is the last slot that is due; zero if none is. A rotation that starts now serves this
+	// slot and all due slots before it.
+	LastDue Firing
+	// DueCount is the number of slots that are due.
+	DueCount int
+	// DeferredCount is the number of slots before LastDue that a freeze took away: it skipped
+	// them, or deferred them until the next slot came.
+	DeferredCount int
+	// LastMissed is the last slot whose window is over; zero if there is none. MissedCount is the
+	// number of due slots up to it.
+	LastMissed  time.Time
+	MissedCount int
+	// LastSkipped is the last slot after LastDue that a freeze skipped; zero if there is none.
+	// SkippedCount is the number of these.
+	LastSkipped  time.Time
+	SkippedCount int
 }
 
-// Open reports whether Last may still be served, or has yet to begin.
-func (p Passed) Open() bool { return !p.Missed.Equal(p.Last.Slot) }
+// LastDueOpen reports whether LastDue can still be served, now or when it opens.
+func (p Passed) LastDueOpen() bool { return !p.LastMissed.Equal(p.LastDue.Slot) }
 
-// Passed looks at the slots in (anchor, now].
+// Passed returns what became of the slots in (anchor, now].
 func (t *Timetable) Passed(anchor, now time.Time) Passed {
 	var p Passed
 	anchor = t.passFar(anchor, now, &p)
-	missed, misses := p.Missed, p.Misses // before Last
+	missed, misses := p.LastMissed, p.MissedCount // before LastDue
 	for slot := t.Schedule.Next(anchor); !slot.IsZero() && !slot.After(now); slot = t.Schedule.Next(slot) {
 		if name, _ := t.skips(slot); name != "" {
-			p.Over = slot
-			p.Overs++
+			p.LastSkipped = slot
+			p.SkippedCount++
 			continue
 		}
-		if p.Last.Freeze != "" && !p.Last.Begin.Before(slot) { // it had not begun when this one came
-			p.Frozen++
-			p.Due--
-			if !p.Open() {
-				p.Missed, p.Misses = missed, misses
+		if p.LastDue.Freeze != "" && !p.LastDue.Begin.Before(slot) { // it had not begun when this one came
+			p.DeferredCount++
+			p.DueCount--
+			if !p.LastDueOpen() {
+				p.LastMissed, p.MissedCount = missed, misses
 			}
 		}
-		p.Last, p.Frozen, p.Over, p.Overs = t.Firing(slot), p.Frozen+p.Overs, time.Time{}, 0
-		p.Due++
-		if closing := p.Last.Close; !closing.IsZero() && now.After(closing) {
-			missed, misses = p.Missed, p.Misses
-			p.Missed, p.Misses = slot, p.Due
+		p.LastDue, p.DeferredCount, p.LastSkipped, p.SkippedCount = t.Firing(slot), p.DeferredCount+p.SkippedCount, time.Time{}, 0
+		p.DueCount++
+		if closing := p.LastDue.Close; !closing.IsZero() && now.After(closing) {
+			missed, misses = p.LastMissed, p.MissedCount
+			p.LastMissed, p.MissedCount = slot, p.DueCount
 		}
 	}
 	return p
@@ -229,9 +230,9 @@ func (t *Timetable) passFar(anchor, now time.Time, p *Passed) time.Time {
 		return anchor
 	}
 	anchor = anchor.Add(time.Duration(far) * every)
-	p.Due, p.Last = far, t.Firing(anchor)
+	p.DueCount, p.LastDue = far, t.Firing(anchor)
 	if t.Window > 0 {
-		p.Missed, p.Misses = anchor, far
+		p.LastMissed, p.MissedCount = anchor, far
 	}
 	return anchor
 }

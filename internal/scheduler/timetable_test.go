@@ -101,7 +101,7 @@ func TestPassed(t *testing.T) {
 			if test.missed != "" {
 				missed = at(t, test.missed)
 			}
-			if !p.Last.Slot.Equal(last) || p.Due != test.due || p.Frozen != test.frozen || !p.Missed.Equal(missed) || p.Misses != test.misses {
+			if !p.LastDue.Slot.Equal(last) || p.DueCount != test.due || p.DeferredCount != test.frozen || !p.LastMissed.Equal(missed) || p.MissedCount != test.misses {
 				t.Errorf("%s, %s: %+v", test.name, expression, p)
 			}
 		}
