@@ -18,6 +18,7 @@ MODULES := $(patsubst go.mod,.,$(MODULES))
 TIDY_MODULES := $(filter-out test,$(MODULES)) tools
 
 STATICCHECK := $(CURDIR)/.tools/bin/staticcheck
+GOVULNCHECK := $(CURDIR)/.tools/bin/govulncheck
 
 .PHONY: help
 help: ## list the targets
@@ -58,7 +59,7 @@ uninstall: ## remove what install has installed; keeps /etc/rotatord and the sta
 	@echo "removed. /etc/rotatord and /var/lib/rotatord are left: see deploy/systemd/README.md before you remove them."
 
 .PHONY: generate
-generate: ## write all generated files anew
+generate: ## write all generated files again
 	go generate ./...
 
 .PHONY: test-short
@@ -118,7 +119,7 @@ tools: ## install the programs that tests call (promtool, prometheus, systemd-an
 	scripts/install-tools.sh
 
 .PHONY: check
-check: check-fmt check-vet check-static check-fix check-tidy check-generated ## all checks that run no tests
+check: check-fmt check-vet check-static check-fix check-tidy check-generated check-vuln ## all checks that run no tests
 	@echo "make check: all good"
 
 # Each check says on its first line what it does, and on failure what to do about it.
@@ -143,9 +144,12 @@ check-static: $(STATICCHECK) ## staticcheck in every module
 		(cd $$m && $(STATICCHECK) ./...) || { echo "staticcheck failed in $$m" >&2; exit 1; }; \
 	done
 
-# Built by this toolchain, since it can only read code of Go versions up to its own.
+# Built by this toolchain, because they can only read code of Go versions up to its own.
 $(STATICCHECK): tools/go.mod tools/go.sum
 	cd tools && go build -o $@ honnef.co/go/tools/cmd/staticcheck
+
+$(GOVULNCHECK): tools/go.mod tools/go.sum
+	cd tools && go build -o $@ golang.org/x/vuln/cmd/govulncheck
 
 .PHONY: check-fix
 check-fix: ## go fix has nothing to modernise
@@ -164,6 +168,15 @@ check-generated: ## generated files are up to date
 	@echo "check-generated: go generate ./..."
 	@scripts/check-generated.sh
 
+.PHONY: check-vuln
+check-vuln: $(GOVULNCHECK) ## known vulnerabilities; says so if their database cannot be reached
+	@echo "check-vuln: govulncheck"
+	@scripts/check-vuln.sh $(GOVULNCHECK)
+
+.PHONY: release
+release: ## build a release of the tag VERSION into dist/: archives, SBOMs, checksums (docs/release.md)
+	scripts/release.sh $(VERSION)
+
 .PHONY: clean
 clean: ## remove what was built and installed here
-	rm -rf bin .tools
+	rm -rf bin dist .tools

@@ -24,7 +24,7 @@ var notYet = []string{
 }
 
 // unchecked are files whose words are not ours to choose, or cannot change.
-var unchecked = []string{".git", ".tools", "bin", "CHANGELOG.md", "LICENSE", "docs/glossary.md", "docs/words_test.go"}
+var unchecked = []string{".git", ".tools", "bin", "dist", "CHANGELOG.md", "LICENSE", "docs/glossary.md", "docs/words_test.go"}
 
 // word is a row of the glossary's last table.
 type word struct {

@@ -29,7 +29,7 @@ const (
 )
 
 // built is the binary of this tree.
-var built = program.Rotatord("-trimpath")
+var built = program.Rotatord()
 
 // tool finds a program that scripts/install-tools.sh provides.
 func tool(t *testing.T, name string) string {

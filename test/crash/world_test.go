@@ -24,7 +24,7 @@ import (
 )
 
 // binary is the daemon with failpoints, built once.
-var binary = program.Rotatord("-tags", "failpoint")
+var binary = program.Rotatord("failpoint")
 
 // subject is one token of the configuration.
 type subject struct {

@@ -29,7 +29,7 @@ const (
 )
 
 // binary is built once.
-var binary = program.Rotatord("-trimpath")
+var binary = program.Rotatord()
 
 // process is a running program whose output is kept.
 type process struct {

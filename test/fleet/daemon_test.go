@@ -21,7 +21,7 @@ import (
 )
 
 // binary is built once, with the points at which a test may stop it.
-var binary = program.Rotatord("-trimpath", "-tags", "failpoint")
+var binary = program.Rotatord("failpoint")
 
 // daemon is rotatord, with one service token for each credential or with two.
 type daemon struct {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/test/program"
 	"rotatord/test/realvault"
 )
 
@@ -23,6 +24,9 @@ import (
 const patience = time.Minute
 
 const repository = "../.."
+
+// built is the binary as `make build` makes it.
+var built = program.Rotatord()
 
 // machine is a systemd in namespaces of its own.
 type machine struct {
@@ -106,8 +110,13 @@ func prepare(t *testing.T, in string) {
 	if err := os.MkdirAll(repo, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	rotatord, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, command := range [][]string{
-		{"env", "CGO_ENABLED=0", "go", "build", "-C", repository, "-trimpath", "-o", filepath.Join(repo, "bin", "rotatord"), "./cmd/rotatord"}, // make build
+		{"mkdir", filepath.Join(repo, "bin")},
+		{"cp", rotatord, filepath.Join(repo, "bin", "rotatord")},
 		{"cp", "-r", filepath.Join(repository, "Makefile"), filepath.Join(repository, "deploy"), repo},
 		{"cp", self, filepath.Join(in, "tool")},
 		{"cp", realvault.Binary(t), filepath.Join(in, "vaultd")},
@@ -283,7 +292,7 @@ func TestReadmeSaysTheSame(t *testing.T) {
 	for _, lines := range blocks(t, "deploy/systemd/README.md") {
 		guide = append(guide, lines...)
 	}
-	lines := blocks(t, "README.md")["A first real setup"]
+	lines := blocks(t, "README.md")["A first setup"]
 	if len(lines) < 10 {
 		t.Fatalf("the README sets up by %q", lines)
 	}

@@ -8,7 +8,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -17,25 +19,57 @@ import (
 // loaded machine: only a program that hangs reaches it.
 const Patience = 2 * time.Minute
 
-// Rotatord returns a function that builds the daemon with these flags of go build: see [Build]. Call it in
-// a package two directories below the repository's root.
-func Rotatord(flags ...string) func() (string, error) {
-	return Build("rotatord", "./cmd/rotatord", "../..", flags...)
+// Rotatord returns a function that builds the daemon as `make build` does, with these build tags: see
+// [Build]. The flags are the same for every test, so that the dependencies are compiled once for all of them.
+func Rotatord(tags ...string) func() (string, error) {
+	name, flags := "rotatord", []string{"-trimpath"}
+	if len(tags) > 0 {
+		name += "-" + strings.Join(tags, "-")
+		flags = append(flags, "-tags", strings.Join(tags, ","))
+	}
+	return Build(name, "./cmd/rotatord", append([]string{"CGO_ENABLED=0"}, os.Environ()...), flags...)
 }
 
+// repository is the root of the repository for a test in a package two directories below it.
+const repository = "../.."
+
 // Build returns a function that builds a command, once for each test process, and returns the path of the
-// program. dir is where go build runs, empty for here.
-func Build(name, pkg, dir string, flags ...string) func() (string, error) {
+// program. Packages of test/ are built in the module test, all others in the root of the repository.
+//
+// The linker runs only if something has changed since another test process built the program: go build
+// keeps a program that is up to date. The test gets a copy, so that no later build changes it.
+func Build(name, pkg string, env []string, flags ...string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
+		kept, err := filepath.Abs(filepath.Join(repository, ".tools", "test", name))
+		if err != nil {
+			return "", err
+		}
+		if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
+			return "", err
+		}
+		lock, err := os.OpenFile(kept+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+		if err != nil {
+			return "", err
+		}
+		defer lock.Close()
+		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+			return "", err
+		}
+		cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", kept, pkg})...)
+		cmd.Env = env
+		if strings.HasPrefix(pkg, "./") {
+			cmd.Dir = repository
+		}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
+		}
 		to, err := os.MkdirTemp("", name+"-")
 		if err != nil {
 			return "", err
 		}
 		path := filepath.Join(to, name)
-		cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", path, pkg})...)
-		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
+		if out, err := exec.Command("cp", kept, path).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("copying %s: %w\n%s", name, err, out)
 		}
 		return path, nil
 	})

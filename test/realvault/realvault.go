@@ -31,7 +31,7 @@ type Vault struct {
 }
 
 // binary is built once for each test process.
-var binary = program.Build("vaultd", "rotatord/test/vaultd", "")
+var binary = program.Build("vaultd", "rotatord/test/vaultd", nil)
 
 // Binary returns the path of the built server.
 func Binary(t testing.TB) string {
