@@ -44,7 +44,7 @@ func BenchmarkRotation(b *testing.B) {
 	kv := httptest.NewServer(vaulttest.New(vaulttest.Options{RootToken: "root", Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}}))
 	defer kv.Close()
 	source := secretFile(b, "root")
-	session, err := vault.New(config.Vault{Address: kv.URL, Timeout: time.Minute, Auth: config.VaultAuth{Token: &source}}, slog.New(slog.DiscardHandler), nil)
+	session, err := vault.New(config.Vault{Address: kv.URL, Timeout: time.Minute, Auth: &config.TokenAuth{Source: source}}, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func BenchmarkRotation(b *testing.B) {
 		Timetable: scheduler.Timetable{Schedule: schedule, Key: "ci"},
 		Issuer: cloudflare.New(config.Account{Name: "prod", AccountID: cfsim.DefaultAccountID, APIToken: secretFile(b, "any"),
 			BaseURL: api.URL + cfsim.BasePath, RequestsPer5m: 1 << 40}, cloudflare.Options{}),
-		Sinks: []rotation.Sink{sink.NewVault(session, config.VaultSink{Mount: "secret", Path: "ci", ClientIDField: "id", ClientSecretField: "secret"})},
+		Sinks: []rotation.Sink{sink.NewVault(session, config.VaultSink{Mount: "secret", Path: "ci", SinkFields: config.SinkFields{ClientIDField: "id", ClientSecretField: "secret"}})},
 	}
 	if _, err := rotator.Enroll(ctx, token); err != nil {
 		b.Fatal(err)

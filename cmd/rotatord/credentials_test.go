@@ -65,8 +65,8 @@ tokens: {a: {id: %[3]s, sinks: [{vault: {mount: secret, path: a}}]}}
 				t.Fatal(err)
 			}
 			in := func(name string) string { return filepath.Join(dir, test.read, name) }
-			if c.Accounts["main"].APIToken.File != in("api-token") || c.Vault.TLS.CAFile != in("ca.pem") || c.Vault.Auth.AppRole.RoleID.File != in("role-id") ||
-				c.State.Identity.File != in("identity") || c.Vault.Auth.AppRole.SecretID.File != "/elsewhere" {
+			if c.Accounts["main"].APIToken.File != in("api-token") || c.Vault.TLS.CAFile != in("ca.pem") || c.Vault.Auth.(*config.AppRole).RoleID.File != in("role-id") ||
+				c.State.Identity.File != in("identity") || c.Vault.Auth.(*config.AppRole).SecretID.File != "/elsewhere" {
 				t.Errorf("%+v", c.Files())
 			}
 			if isMoved := !strings.HasPrefix(test.read, "run/"); len(moved) > 0 != isMoved || isMoved && (moved[0].To != filepath.Join(dir, test.read) || moved[0].Asked != test.flag) {

@@ -34,7 +34,7 @@ type consumed struct {
 }
 
 func newDemoConsumer(d *demo, c *config.Config) (*demoConsumer, error) {
-	session, err := vault.New(c.Vault, slog.New(slog.DiscardHandler), nil)
+	session, err := vault.New(*c.Vault, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -182,7 +182,7 @@ func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now t
 		return err
 	}
 	fmt.Fprintf(stderr, "%d service token(s) written, %d configured already\n", len(fresh), left)
-	if draft.vault == nil && draft.vaultAddress == "" {
+	if draft.vault == nil && draft.vaultAddress == "" && draft.like == nil {
 		fmt.Fprintln(stderr, "note: vault.address is a placeholder: put the address of your Vault there")
 	}
 	return nil
@@ -196,7 +196,8 @@ func (o *importOptions) draft(known *config.Config) (importDraft, error) {
 		if d.account, found = known.Accounts[o.account]; !found {
 			return d, usagef("%s has no account %q: it has %s", o.configPath, o.account, strings.Join(sortedKeys(known.Accounts), ", "))
 		}
-		d.vault, d.place = &known.Vault, knownPlace(known)
+		d.place = knownPlace(known)
+		d.follow(known)
 		return d, nil
 	}
 	var err error
@@ -210,9 +211,16 @@ func (o *importOptions) draft(known *config.Config) (importDraft, error) {
 		if o.vaultAddress != "" {
 			return d, usagef("--vault-address and --config exclude each other: %s has a Vault of its own", o.configPath)
 		}
-		d.vault = &known.Vault
+		d.follow(known)
 	}
 	return d, nil
+}
+
+// follow takes over the Vault of a configuration. If it has none, the draft has sinks like its own.
+func (d *importDraft) follow(known *config.Config) {
+	if d.vault = known.Vault; d.vault == nil {
+		d.like = known.Tokens[0].Sinks[0]
+	}
 }
 
 // client asks Cloudflare with the credential as it is here. A daemon elsewhere has it elsewhere.

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -114,6 +115,7 @@ type importDraft struct {
 	account                 config.Account
 	vault                   *config.Vault // nil: not known
 	vaultAddress            string        // of a Vault that is not known; empty for a placeholder
+	like                    config.Sink   // sinks are written like this one; nil: in Vault, by mount and prefix
 	schedule, mount, prefix string
 	spans                   spans
 }
@@ -152,7 +154,9 @@ func (d importDraft) render(tokens []importedToken, left int) string {
 	if d.account.InventoryEvery != 0 {
 		line("    inventory_every: %s", d.account.InventoryEvery)
 	}
-	d.renderVault(line)
+	if d.sinkOf("probe").NeedsVault() {
+		d.renderVault(line)
+	}
 	line("defaults:")
 	line("  account: %s", d.account.Name)
 	line("  schedule: %s", strconv.Quote(d.schedule))
@@ -172,9 +176,40 @@ func (d importDraft) render(tokens []importedToken, left int) string {
 		}
 		line("  %s:", strconv.Quote(t.name))
 		line("    id: %s", strconv.Quote(t.id))
-		line("    sinks: [{vault: {mount: %s, path: %s}}]", strconv.Quote(d.mount), strconv.Quote(path.Join(d.prefix, t.name)))
+		s := d.sinkOf(t.name)
+		line("    sinks: [{%s: %s}]", s.Kind(), flow(s.Document()))
 	}
 	return b.String()
+}
+
+// sinkOf is where the draft has the secret of a token.
+func (d importDraft) sinkOf(token string) config.Sink {
+	if d.like != nil {
+		return d.like.Sibling(token)
+	}
+	return &config.VaultSink{Mount: d.mount, Path: path.Join(d.prefix, token), SinkFields: config.DefaultFields()}
+}
+
+// flow writes a mapping of the configuration on one line.
+func flow(document map[string]any) string {
+	text := &strings.Builder{}
+	text.WriteByte('{')
+	for i, key := range slices.Sorted(maps.Keys(document)) {
+		if i > 0 {
+			text.WriteString(", ")
+		}
+		text.WriteString(key + ": ")
+		switch value := document[key].(type) {
+		case map[string]any:
+			text.WriteString(flow(value))
+		case string:
+			text.WriteString(strconv.Quote(value))
+		default:
+			fmt.Fprint(text, value)
+		}
+	}
+	text.WriteByte('}')
+	return text.String()
 }
 
 func (d importDraft) renderVault(line func(string, ...any)) {
@@ -212,11 +247,7 @@ func (d importDraft) renderVault(line func(string, ...any)) {
 		}
 	}
 	line("  auth:")
-	if role := v.Auth.AppRole; role != nil {
-		line("    approle: {mount: %s, role_id: %s, secret_id: %s}", strconv.Quote(role.Mount), sourceYAML(role.RoleID), sourceYAML(role.SecretID))
-	} else if v.Auth.Token != nil {
-		line("    token: %s", sourceYAML(*v.Auth.Token))
-	}
+	line("    %s: %s", v.Auth.Kind(), flow(v.Auth.Document()))
 }
 
 // sourceYAML says where a secret is.

@@ -85,7 +85,7 @@ func TestImportLoads(t *testing.T) {
 		ids := map[string]bool{}
 		for _, token := range c.Tokens {
 			ids[token.ID] = true
-			if token.Sinks[0].Vault.Path != "access/"+token.Name || token.Account != "main" {
+			if token.Sinks[0].(*config.VaultSink).Path != "access/"+token.Name || token.Account != "main" {
 				t.Errorf("%+v", token)
 			}
 		}
@@ -203,7 +203,7 @@ tokens:
 	}
 	var names []string
 	for _, token := range c.Tokens {
-		names = append(names, token.Name+" "+token.ID+" "+token.Sinks[0].Vault.Mount+" "+token.Sinks[0].Vault.Path)
+		names = append(names, token.Name+" "+token.ID+" "+token.Sinks[0].(*config.VaultSink).Mount+" "+token.Sinks[0].(*config.VaultSink).Path)
 	}
 	// The name seeded-0002 stands for another one there.
 	want := []string{"seeded-0002-2 " + cfsim.SeedTokenID(2) + " kv x/y/seeded-0002-2", "seeded-0005 " + cfsim.SeedTokenID(5) + " kv x/y/seeded-0005"}
@@ -278,8 +278,8 @@ func TestImportPlaces(t *testing.T) {
 				t.Fatal(err)
 			}
 			if c.Listen != want.Listen || c.AdminSocket != want.AdminSocket || c.State.Dir != want.State.Dir ||
-				c.Accounts["main"].APIToken != want.Accounts["prod"].APIToken || *c.Vault.Auth.AppRole != *want.Vault.Auth.AppRole {
-				t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, *c.Vault.Auth.AppRole)
+				c.Accounts["main"].APIToken != want.Accounts["prod"].APIToken || *c.Vault.Auth.(*config.AppRole) != *want.Vault.Auth.(*config.AppRole) {
+				t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, *c.Vault.Auth.(*config.AppRole))
 			}
 		})
 	}
@@ -292,9 +292,9 @@ func TestImportPlaces(t *testing.T) {
 		c := imported(t, "--for", "here", "--vault-address", "http://127.0.0.1:8200", "--listen", "127.0.0.1:1", "--vault-secret-id-file", "/s")
 		base := filepath.Dir(c.File)
 		role := config.AppRole{Mount: "approle", RoleID: config.SecretSource{File: filepath.Join(dir, "vault-role-id")}, SecretID: config.SecretSource{File: "/s"}}
-		if c.Listen != "127.0.0.1:1" || c.AdminSocket != base+"/run/admin.sock" || c.State.Dir != base+"/state" || *c.Vault.Auth.AppRole != role ||
+		if c.Listen != "127.0.0.1:1" || c.AdminSocket != base+"/run/admin.sock" || c.State.Dir != base+"/state" || *c.Vault.Auth.(*config.AppRole) != role ||
 			c.Accounts["main"].APIToken.File != filepath.Join(dir, "token") || c.Vault.Address != "http://127.0.0.1:8200" {
-			t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, *c.Vault.Auth.AppRole)
+			t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, *c.Vault.Auth.(*config.AppRole))
 		}
 	})
 	t.Run("of a configuration", func(t *testing.T) {

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"time"
 
-	"rotatord/internal/config"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
+	"rotatord/internal/sink"
 	"rotatord/internal/statedir"
 	"rotatord/internal/status"
 )
@@ -63,12 +63,14 @@ func (a *App) checksAhead() []precheck.Check {
 		{Name: status.CheckDiskSpace, Every: diskEvery, Timeout: diskTimeout, Look: func(context.Context) error {
 			return statedir.Space(a.inForce().State.Dir)
 		}},
-		{Name: status.CheckVault, Every: vaultEvery, Timeout: remoteTimeout, Stops: true, Look: a.lookAtVaultAhead},
 	}
-	for _, mount := range a.mounts() {
+	if a.session != nil {
+		checks = append(checks, precheck.Check{Name: status.CheckVault, Every: vaultEvery, Timeout: remoteTimeout, Stops: true, Look: a.lookAtVaultAhead})
+	}
+	for _, group := range slices.Sorted(maps.Keys(a.sinkGroups())) {
 		next := &nextSink{}
-		checks = append(checks, precheck.Check{Name: status.CheckSink, Subject: mount, Every: sinkEvery, Timeout: remoteTimeout, Stops: true,
-			Look: func(ctx context.Context) error { return a.lookAtSink(ctx, mount, next) }})
+		checks = append(checks, precheck.Check{Name: status.CheckSink, Subject: group, Every: sinkEvery, Timeout: remoteTimeout, Stops: true,
+			Look: func(ctx context.Context) error { return a.lookAtSink(ctx, group, next) }})
 	}
 	a.mu.Lock()
 	accounts := maps.Clone(a.accounts)
@@ -107,42 +109,35 @@ func (a *App) lookAtVaultAhead(ctx context.Context) error {
 	return a.session.Ready(ctx, sessionLasts)
 }
 
-// mountOf is where a sink is, by kind and mount: the subject of the check that looks at it.
-func mountOf(s config.Sink) string { return "vault:" + s.Vault.Mount }
-
-// mounts are those of the sinks of the configuration in force.
-func (a *App) mounts() []string {
-	all := make(map[string]bool)
+// sinkGroups are those of the sinks of the configuration in force, and whether they need Vault. Each is the
+// subject of one check.
+func (a *App) sinkGroups() map[string]bool {
+	needVault := make(map[string]bool)
 	for _, t := range a.inForce().Tokens {
 		for _, s := range t.Sinks {
-			all[mountOf(s)] = true
+			needVault[s.Group()] = s.NeedsVault()
 		}
 	}
-	return slices.Sorted(maps.Keys(all))
+	return needVault
 }
 
-// nextSink is where the check of a mount goes on. One look is at one sink, and sinks take turns, those
+// nextSink is where the check of a group of sinks goes on. One look is at one sink, and sinks take turns, those
 // whose tokens are due next first; one that fails is looked at until it is good.
 type nextSink struct {
 	round  map[string]bool // by place: looked at in this round
 	failed string          // the place that failed last; empty if none did
 }
 
-// lookAtSink proves that one of the sinks in a mount could be written to now. The request is the one
-// that a rotation sends before it begins: it writes nothing.
-func (a *App) lookAtSink(ctx context.Context, mount string, next *nextSink) error {
-	if err := a.lookAtVaultAhead(ctx); err != nil { // the check of Vault says so
-		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
-	}
-	if limited, err := a.session.Limited(ctx); limited || err != nil {
-		// Each use of such a session is for a rotation.
-		return fmt.Errorf("%w: the session's uses are limited", errors.Join(err, precheck.ErrNothingLearned))
-	}
-	at := next.choose(a.sinksIn(mount))
+// lookAtSink proves that one of the sinks of a group could be written to now, and writes nothing.
+func (a *App) lookAtSink(ctx context.Context, group string, next *nextSink) error {
+	at := next.choose(a.sinksIn(group))
 	if at.sink == nil {
 		return nil
 	}
-	_, err := at.sink.Preflight(ctx)
+	err := at.sink.LookAhead(ctx)
+	if errors.Is(err, sink.ErrNotTried) { // the check of Vault says why
+		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
+	}
 	if err != nil && ctx.Err() == nil {
 		next.failed = at.sink.Name()
 		return fmt.Errorf("%s, of token %s: %w", at.sink.Name(), at.token, err)
@@ -155,21 +150,21 @@ func (a *App) lookAtSink(ctx context.Context, mount string, next *nextSink) erro
 
 // placedSink is a sink, and when the token that it is of is due.
 type placedSink struct {
-	sink  rotation.Sink
+	sink  sink.Sink
 	token string
 	due   time.Time
 }
 
-// sinksIn are the sinks in a mount, those whose tokens are due next first.
-func (a *App) sinksIn(mount string) (all []placedSink) {
+// sinksIn are the sinks of a group, those whose tokens are due next first.
+func (a *App) sinksIn(group string) (all []placedSink) {
 	for _, t := range a.inForce().Tokens {
 		seen, ok := a.engine.view(t.Name)
 		if !ok || len(seen.token.Sinks) != len(t.Sinks) { // a reload is under way
 			continue
 		}
 		for i, s := range t.Sinks {
-			if mountOf(s) == mount {
-				all = append(all, placedSink{seen.token.Sinks[i], t.Name, seen.due.At})
+			if opened, ok := seen.token.Sinks[i].(sink.Sink); ok && s.Group() == group {
+				all = append(all, placedSink{opened, t.Name, seen.due.At})
 			}
 		}
 	}
@@ -274,13 +269,16 @@ func (a *App) tokenToLookAt(account string) (token rotation.Token, id string) {
 // of itself.
 func (a *App) Checks() []status.Check {
 	// A fault is shown once: not also where it is only felt.
+	needVault := a.sinkGroups()
 	all := slices.DeleteFunc(a.ahead.Results(), func(c status.Check) bool {
 		cause, subject := "", ""
 		switch c.Name {
 		case status.CheckDiskSpace:
 			cause = status.CheckStateDirectory
 		case status.CheckSink:
-			cause = status.CheckVault
+			if needVault[c.Subject] {
+				cause = status.CheckVault
+			}
 		case status.CheckCloudflare:
 			cause, subject = status.CheckCredential, c.Subject
 		}

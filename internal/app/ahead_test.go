@@ -193,7 +193,7 @@ func TestReloadChangesChecks(t *testing.T) {
 		return all
 	}
 	w.eventually("all was looked at", func() bool { return len(d.Ahead()) == 6 })
-	if err := d.reload(func(c *config.Config) { c.Tokens[0].Sinks[0].Vault.Mount = "kv" }); err != nil {
+	if err := d.reload(func(c *config.Config) { c.Tokens[0].Sinks[0].(*config.VaultSink).Mount = "kv" }); err != nil {
 		t.Fatal(err)
 	}
 	w.eventually("the other mount is looked at", func() bool { return slices.Contains(names(), "sink vault:kv") })
@@ -298,9 +298,9 @@ func TestEachSinkIsLookedAt(t *testing.T) {
 	w := newWorld(t)
 	w.token("ci", "@weekly", "1h")
 	c := w.config()
-	second := *c.Tokens[0].Sinks[0].Vault
+	second := *c.Tokens[0].Sinks[0].(*config.VaultSink)
 	second.Path = "access/second"
-	c.Tokens[0].Sinks = append(c.Tokens[0].Sinks, config.Sink{Vault: &second})
+	c.Tokens[0].Sinks = append(c.Tokens[0].Sinks, &second)
 	w.vault.SetPolicy(func(path string) []string {
 		if strings.Contains(path, "second") {
 			return []string{"read"}

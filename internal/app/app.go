@@ -56,7 +56,7 @@ type App struct {
 	returns  *returns
 	ahead    *precheck.Watch
 	state    *state
-	session  *vault.Session
+	session  *vault.Session // nil if no Vault is configured
 	engine   *engine
 	listener *connlimit.Listener
 	// adminListener is nil if no admin socket is configured.
@@ -133,8 +133,10 @@ func (a *App) build() error {
 	if err := a.listen(); err != nil {
 		return err
 	}
-	if a.session, err = vault.New(a.config.Vault, a.log, vaultReturns{a.metrics, a.returns}); err != nil {
-		return err
+	if a.config.Vault != nil {
+		if a.session, err = vault.New(*a.config.Vault, a.log, vaultReturns{a.metrics, a.returns}); err != nil {
+			return err
+		}
 	}
 	a.engine = newEngine(a.now, a.log)
 	a.engine.rotator = rotation.New(rotation.Options{
@@ -155,10 +157,14 @@ func (a *App) build() error {
 		return err
 	}
 	a.countEarlier(records)
-	if err := a.engine.enroll(context.Background(), a.tokens(a.config, a.accounts)); err != nil {
+	tokens, err := a.tokens(a.config, a.accounts)
+	if err != nil {
 		return err
 	}
-	a.metrics.Show(a, a.session.Expiry, a.engine.clock.Drift)
+	if err := a.engine.enroll(context.Background(), tokens); err != nil {
+		return err
+	}
+	a.metrics.Show(a, a.sessionExpiry, a.engine.clock.Drift)
 	a.metrics.ConfigLoaded(a.started)
 	return nil
 }
@@ -262,7 +268,7 @@ func (a *App) newAccount(c config.Account) *account {
 }
 
 // tokens turns the configuration into what the core works with.
-func (a *App) tokens(c *config.Config, accounts map[string]*account) []rotation.Token {
+func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation.Token, error) {
 	tokens := make([]rotation.Token, 0, len(c.Tokens))
 	for _, t := range c.Tokens {
 		client := accounts[t.Account].client
@@ -272,12 +278,24 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) []rotation.
 			token.Prober, token.VerifyWithin = a.probes.Prober(t.Name, *t.Verify), t.Verify.Within
 		}
 		for _, s := range t.Sinks {
-			token.Sinks = append(token.Sinks, sink.NewVault(a.session, *s.Vault))
+			opened, err := sink.Open(s, sink.Deps{Vault: a.session})
+			if err != nil {
+				return nil, fmt.Errorf("tokens.%s: %w", t.Name, err)
+			}
+			token.Sinks = append(token.Sinks, opened)
 		}
 		a.metrics.Known(t.Name)
 		tokens = append(tokens, token)
 	}
-	return tokens
+	return tokens, nil
+}
+
+// sessionExpiry returns when the session with Vault ends, and false if there is none.
+func (a *App) sessionExpiry() (time.Time, bool) {
+	if a.session == nil {
+		return time.Time{}, false
+	}
+	return a.session.Expiry()
 }
 
 // PlannedToken is a token of the configuration without the ports through which it is rotated:
@@ -315,7 +333,9 @@ func (a *App) Start() {
 	if a.options.WebConfigFile != "" {
 		a.background("web configuration", a.watchWebConfig)
 	}
-	a.background("vault session", a.session.Run)
+	if a.session != nil {
+		a.background("vault session", a.session.Run)
+	}
 	a.mu.Lock()
 	for name, account := range a.accounts {
 		a.startInventory(name, account)

@@ -61,9 +61,13 @@ func (a *App) reload(ctx context.Context, c *config.Config) error {
 			gone = append(gone, name)
 		}
 	}
+	tokens, err := a.tokens(c, accounts)
+	if err != nil {
+		return err
+	}
 	old, now := byName(before.Tokens), byName(c.Tokens)
 	var changed []rotation.Token
-	for i, token := range a.tokens(c, accounts) {
+	for i, token := range tokens {
 		if was, known := old[token.Name]; !known || !same(was, c.Tokens[i]) {
 			changed = append(changed, token)
 		}

@@ -88,7 +88,7 @@ func (a *App) show(t config.Token) status.Token {
 		s.AccountError = err.Error()
 	}
 	for _, sink := range t.Sinks {
-		s.Mounts = append(s.Mounts, mountOf(sink))
+		s.Mounts = append(s.Mounts, sink.Group())
 	}
 	s.Troubles = s.TroubleKinds(a.engine.now())
 	return s
@@ -293,7 +293,7 @@ func (a *App) Pending() (n int, oldest time.Time) {
 // LookAtVault implements [admin.Daemon].
 func (a *App) LookAtVault(ctx context.Context) []admin.Finding {
 	var all []admin.Finding
-	for _, f := range doctor.Vault(ctx, a.inForce(), a.session) {
+	for _, f := range doctor.Sinks(ctx, a.inForce(), a.session) {
 		all = append(all, admin.Finding{Level: string(f.Level), Code: string(f.Code), Subject: f.Subject, Message: f.Message, Advice: f.Advice})
 	}
 	return all

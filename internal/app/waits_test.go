@@ -122,7 +122,7 @@ func TestEarlierRequestsCount(t *testing.T) {
 	c := &config.Config{
 		Listen: "127.0.0.1:0", State: config.State{Dir: filepath.Join(dir, "state")},
 		Accounts: map[string]config.Account{"prod": {Name: "prod", APIToken: source, RequestsPer5m: 50}},
-		Vault:    config.Vault{Address: "http://127.0.0.1:1", Auth: config.VaultAuth{Token: &source}},
+		Vault:    &config.Vault{Address: "http://127.0.0.1:1", Auth: &config.TokenAuth{Source: source}},
 		Tokens:   []config.Token{{Name: "ci", Account: "prod", ID: "5eed0000-0000-4000-8000-000000000001", Schedule: parsed("@weekly", "UTC")}},
 	}
 	j, err := statedir.Open(statedir.Options{Dir: c.State.Dir})

@@ -27,7 +27,8 @@ type Config struct {
 	State       State
 	// Accounts by config name.
 	Accounts map[string]Account
-	Vault    Vault
+	// Vault is nil if the file names none, which is so only if no sink needs it.
+	Vault *Vault
 	// Tokens are sorted by name.
 	Tokens []Token
 	// Warnings are what will work but deserves a second look, in the order of the
@@ -93,19 +94,6 @@ type TLS struct {
 	ServerName                string
 }
 
-// VaultAuth holds exactly one method.
-type VaultAuth struct {
-	AppRole *AppRole
-	Token   *SecretSource
-}
-
-// AppRole is Vault's approle auth method.
-type AppRole struct {
-	Mount    string // default "approle"
-	RoleID   SecretSource
-	SecretID SecretSource
-}
-
 // Token is one service token and all that is to happen with it.
 type Token struct {
 	Name    string // the name in the configuration, and the metric label
@@ -169,17 +157,4 @@ func (t Token) Timetable() scheduler.Timetable {
 	return scheduler.Timetable{
 		Schedule: t.Schedule, Jitter: t.Jitter, Window: t.Window, SkipMissed: t.SkipMissed, Freezes: t.Freezes, Key: t.Name,
 	}
-}
-
-// Sink is one place that a secret is written to. Exactly one field is set.
-type Sink struct {
-	Vault *VaultSink
-}
-
-// VaultSink is a secret in a KV mount, version 1 or 2.
-type VaultSink struct {
-	Mount string // without slashes at the ends
-	Path  string // below the mount, without slashes at the ends
-	// The names of the two fields. Defaults client_id and client_secret.
-	ClientIDField, ClientSecretField string
 }

@@ -120,18 +120,18 @@ func TestDefaults(t *testing.T) {
 			BaseURL:       "https://api.cloudflare.com/client/v4",
 			RequestsPer5m: 1000, InventoryEvery: time.Hour,
 		}},
-		Vault: config.Vault{
+		Vault: &config.Vault{
 			Address: "https://vault.example.com:8200",
 			Timeout: 30 * time.Second,
-			Auth:    config.VaultAuth{Token: &config.SecretSource{File: "/run/vault-token"}},
+			Auth:    &config.TokenAuth{Source: config.SecretSource{File: "/run/vault-token"}},
 		},
 		Tokens: []config.Token{{
 			Name: "ci", Account: "prod", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
 			Schedule: schedule(t, "@weekly", "UTC"),
 			Grace:    24 * time.Hour,
-			Sinks: []config.Sink{{Vault: &config.VaultSink{
-				Mount: "secret", Path: "access/ci", ClientIDField: "client_id", ClientSecretField: "client_secret",
-			}}},
+			Sinks: []config.Sink{&config.VaultSink{
+				Mount: "secret", Path: "access/ci", SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"},
+			}},
 		}},
 	}
 	if diff := cmp.Diff(want, parse(t, minimal), sameConfig); diff != "" {

@@ -217,7 +217,7 @@ func TestExampleAlternatives(t *testing.T) {
 	want := []string{
 		"accounts.prod.zone_id: stands beside account_id: keep account_id for service tokens of the account, or zone_id for those of one zone",
 		"accounts.prod.api_key: stands beside api_token: keep one credential, api_token or api_email with api_key",
-		"vault.auth: has two methods: keep exactly one of approle and token",
+		"vault.auth: has more than one method: keep exactly one of approle and token",
 		"tokens.ci-deploy.pair: stands beside id: keep id for a single service token, or pair for two",
 		"tokens.ci-deploy.create: stands beside id: keep create for a service token that is to be made, or id for what exists",
 	}
@@ -374,7 +374,7 @@ func TestSchemaAgrees(t *testing.T) {
 	}
 	refused := 0
 	for _, name := range []string{
-		"unknown-key", "unknown-key-far", "no-account-id", "no-vault", "no-tokens", "empty-tokens", "no-token-id", "empty-sinks",
+		"unknown-key", "unknown-key-far", "no-account-id", "no-tokens", "empty-tokens", "no-token-id", "empty-sinks",
 		"empty-sink", "no-sink-path", "log-level", "log-format", "secret-in-file", "secret-both", "secret-neither", "account-id",
 		"token-id", "token-name", "duration-days", "duration-negative", "duration-no-unit", "requests-zero", "requests-too-many",
 		"requests-text", "auth-two", "auth-none", "catch-up", "defaults-id", "not-a-mapping", "admin-socket-relative", "admin-socket-long",

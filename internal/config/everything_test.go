@@ -106,9 +106,7 @@ func TestEverything(t *testing.T) {
 		}
 		token.Verify = &config.Verify{URL: "https://app.example.com/health?a=b", Header: "authorization"}
 		if token.Sinks == nil {
-			token.Sinks = []config.Sink{{Vault: &config.VaultSink{
-				Mount: "kv", Path: token.Name, ClientIDField: "client_id", ClientSecretField: "client_secret",
-			}}}
+			token.Sinks = []config.Sink{&config.VaultSink{Mount: "kv", Path: token.Name, SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}}}
 		}
 		return token
 	}
@@ -132,12 +130,12 @@ func TestEverything(t *testing.T) {
 				BaseURL: "https://api.cloudflare.com/client/v4", RequestsPer5m: 1000, InventoryEvery: time.Minute,
 			},
 		},
-		Vault: config.Vault{
+		Vault: &config.Vault{
 			Address: "HTTPS://vault.example.com", Nodes: []string{"https://vault-1.example.com:8200", "https://vault-2.example.com"}, Namespace: "team/a", Timeout: 90 * time.Second,
 			TLS: config.TLS{CAFile: "/ca.pem", CertFile: "/cert.pem", KeyFile: "/key.pem", ServerName: "vault.internal"},
-			Auth: config.VaultAuth{AppRole: &config.AppRole{
+			Auth: &config.AppRole{
 				Mount: "auth-mount", RoleID: config.SecretSource{File: "/role"}, SecretID: config.SecretSource{Env: "SECRET_ID"},
-			}},
+			},
 		},
 		Tokens: []config.Token{
 			inheriting(config.Token{
@@ -153,15 +151,15 @@ func TestEverything(t *testing.T) {
 					{Name: "a", From: at(t, "2026-12-20T23:00:00Z"), To: at(t, "2026-12-21T00:00:00Z")},
 				},
 				Sinks: []config.Sink{
-					{Vault: &config.VaultSink{Mount: "kv", Path: "no", ClientIDField: "client_id", ClientSecretField: "client_secret"}},
-					{Vault: &config.VaultSink{Mount: "kv", Path: "0x10", ClientIDField: "client_secret", ClientSecretField: "client_id"}},
+					&config.VaultSink{Mount: "kv", Path: "no", SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}},
+					&config.VaultSink{Mount: "kv", Path: "0x10", SinkFields: config.SinkFields{ClientIDField: "client_secret", ClientSecretField: "client_id"}},
 				},
 			},
 			inheriting(config.Token{Name: "fourth", Account: "zone", Create: &config.Create{Name: "A name", Duration: "forever"}, RenewFor: "1440h"}),
 			inheriting(config.Token{
 				Name: "second", Account: "a.b", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415", RenewBefore: 720 * time.Hour, RenewFor: "1440h",
 				Sinks: []config.Sink{
-					{Vault: &config.VaultSink{Mount: "kv/team", Path: "inherited", ClientIDField: "ID", ClientSecretField: "SECRET"}},
+					&config.VaultSink{Mount: "kv/team", Path: "inherited", SinkFields: config.SinkFields{ClientIDField: "ID", ClientSecretField: "SECRET"}},
 				},
 			}),
 			inheriting(config.Token{

@@ -41,6 +41,9 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 		}
 	}
 	c.eachSecret(func(field string, source *SecretSource, _ SecretKind) { visit(field, &source.File, true) })
+	if c.Vault == nil {
+		return
+	}
 	visit("vault.tls.ca_file", &c.Vault.TLS.CAFile, false)
 	visit("vault.tls.cert_file", &c.Vault.TLS.CertFile, false)
 	visit("vault.tls.key_file", &c.Vault.TLS.KeyFile, true)
@@ -73,11 +76,12 @@ func (c *Config) eachSecret(do func(field string, source *SecretSource, kind Sec
 		c.Accounts[name] = a
 	}
 	do("state.identity", &c.State.Identity, AgeIdentity)
-	if role := c.Vault.Auth.AppRole; role != nil {
-		do("vault.auth.approle.role_id", &role.RoleID, RoleID)
-		do("vault.auth.approle.secret_id", &role.SecretID, SecretID)
+	if c.Vault != nil && c.Vault.Auth != nil {
+		c.Vault.Auth.eachSecret("vault.auth."+c.Vault.Auth.Kind(), do)
 	}
-	if token := c.Vault.Auth.Token; token != nil {
-		do("vault.auth.token", token, VaultToken)
+	for _, t := range c.Tokens {
+		for i, sink := range t.Sinks {
+			sink.eachSecret(itemPath(join("tokens", t.Name)+".sinks", i)+"."+sink.Kind(), do)
+		}
 	}
 }

@@ -103,10 +103,7 @@ func spelledOut(cfg *config.Config) object {
 	for _, token := range cfg.Tokens {
 		var sinks []any
 		for _, sink := range token.Sinks {
-			sinks = append(sinks, object{"vault": object{
-				"mount": sink.Vault.Mount, "path": sink.Vault.Path,
-				"fields": object{"client_id": sink.Vault.ClientIDField, "client_secret": sink.Vault.ClientSecretField},
-			}})
+			sinks = append(sinks, object{sink.Kind(): sink.Document()})
 		}
 		written := object{
 			"account": token.Account, "schedule": token.Schedule.String(),
@@ -142,26 +139,25 @@ func spelledOut(cfg *config.Config) object {
 		}
 		tokens[token.Name] = written
 	}
-	auth := object{}
-	if role := cfg.Vault.Auth.AppRole; role != nil {
-		auth["approle"] = object{"mount": role.Mount, "role_id": source(role.RoleID), "secret_id": source(role.SecretID)}
-	}
-	if token := cfg.Vault.Auth.Token; token != nil {
-		auth["token"] = source(*token)
-	}
-	tls := cfg.Vault.TLS
 	return given(object{
 		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
-		"log":   object{"level": cfg.Log.Level, "format": cfg.Log.Format},
-		"state": given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients}),
-		"vault": given(object{
-			"address": cfg.Vault.Address, "nodes": cfg.Vault.Nodes, "namespace": cfg.Vault.Namespace, "timeout": cfg.Vault.Timeout.String(), "auth": auth,
-			"tls": given(object{
-				"ca_file": tls.CAFile, "cert_file": tls.CertFile, "key_file": tls.KeyFile, "server_name": tls.ServerName,
-			}),
-		}),
+		"log":      object{"level": cfg.Log.Level, "format": cfg.Log.Format},
+		"state":    given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients}),
+		"vault":    vault(cfg.Vault),
 		"accounts": accounts,
 		"tokens":   tokens,
+	})
+}
+
+func vault(v *config.Vault) object {
+	if v == nil {
+		return nil
+	}
+	return given(object{
+		"address": v.Address, "nodes": v.Nodes, "namespace": v.Namespace, "timeout": v.Timeout.String(), "auth": object{v.Auth.Kind(): v.Auth.Document()},
+		"tls": given(object{
+			"ca_file": v.TLS.CAFile, "cert_file": v.TLS.CertFile, "key_file": v.TLS.KeyFile, "server_name": v.TLS.ServerName,
+		}),
 	})
 }
 

@@ -64,16 +64,17 @@ func Parse(filename string, data []byte) (*Config, error) {
 // that is written but wrong.
 type checker struct {
 	decoder
-	raw      raw.File
-	cfg      *Config
-	warnings []Fault
-	gaps     map[gapKey]gap
-	global   []placedFreeze        // those that are usable
-	placed   []placedFreeze        // these, and all others
-	applied  map[string]bool       // global freezes that apply to a token, by path
-	sets     map[string]*freezeSet // by the paths of their freezes
-	frozen   map[frozenKey]*frozen
-	renewals map[string]bool // renew_for in the file, by path: is there a renew_before that goes with it?
+	raw       raw.File
+	cfg       *Config
+	warnings  []Fault
+	needVault string // the path of the first sink that needs a Vault; empty if none does
+	gaps      map[gapKey]gap
+	global    []placedFreeze        // those that are usable
+	placed    []placedFreeze        // these, and all others
+	applied   map[string]bool       // global freezes that apply to a token, by path
+	sets      map[string]*freezeSet // by the paths of their freezes
+	frozen    map[frozenKey]*frozen
+	renewals  map[string]bool // renew_for in the file, by path: is there a renew_before that goes with it?
 }
 
 func (c *checker) check() {
@@ -82,8 +83,8 @@ func (c *checker) check() {
 	c.checkState()
 	c.checkAdminSocket()
 	c.checkAccounts()
-	c.checkVault()
 	c.checkTokens()
+	c.checkVault()
 }
 
 // wrong reports the value at path.

@@ -233,9 +233,19 @@ func (c *checker) checkCredential(path string) {
 	}
 }
 
+// checkVault comes after the tokens, whose sinks decide whether a Vault is needed.
 func (c *checker) checkVault() {
+	if !c.has("vault") {
+		if c.needVault != "" {
+			c.missing("", "vault", "say which Vault the secrets are written to; %s needs it", c.needVault)
+		}
+		return
+	}
+	if c.needVault == "" && len(c.cfg.Tokens) > 0 {
+		c.warn("vault", "is used by no sink: remove it, or write a sink that needs it")
+	}
 	in := c.raw.Vault
-	c.cfg.Vault = Vault{
+	c.cfg.Vault = &Vault{
 		Namespace: strings.Trim(or(in.Namespace, ""), "/"),
 		Timeout:   time.Duration(or(in.Timeout, raw.Duration(defaultVaultTimeout))),
 		TLS: TLS{
@@ -260,32 +270,4 @@ func (c *checker) checkVault() {
 		c.missing("vault.tls", "cert_file", "it goes with key_file")
 	}
 	c.checkVaultAuth()
-}
-
-func (c *checker) checkVaultAuth() {
-	const path = "vault.auth"
-	if !c.has(path) || c.broken[path] {
-		return
-	}
-	role, token := c.has(path+".approle"), c.has(path+".token")
-	in := c.raw.Vault.Auth
-	switch {
-	case role && token:
-		c.wrong(path, "has two methods: keep exactly one of approle and token")
-	case role:
-		c.cfg.Vault.Auth.AppRole = &AppRole{
-			Mount:  strings.Trim(or(in.AppRole.Mount, "approle"), "/"),
-			RoleID: c.source(path+".approle.role_id", in.AppRole.RoleID), SecretID: c.source(path+".approle.secret_id", in.AppRole.SecretID),
-		}
-		if in.AppRole.Mount != nil {
-			c.segments(path+".approle.mount", *in.AppRole.Mount)
-		}
-		if role := c.cfg.Vault.Auth.AppRole; role.RoleID == role.SecretID && !role.RoleID.IsZero() {
-			c.warn(path+".approle.secret_id", "names the same place as role_id: they are two different values")
-		}
-	case token:
-		c.cfg.Vault.Auth.Token = new(c.source(path+".token", in.Token))
-	case !c.has(path+".kubernetes") && !c.has(path+".cert") && !c.has(path+".jwt"):
-		c.wrong(path, "has no method: give exactly one of approle and token")
-	}
 }

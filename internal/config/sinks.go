@@ -1,29 +1,109 @@
 package config
 
 import (
-	"fmt"
-	"slices"
-	"strings"
-
 	"rotatord/internal/config/raw"
 )
 
-func (c *checker) vaultSink(path string, in raw.VaultSink) *VaultSink {
-	out := &VaultSink{
-		ClientIDField:     or(in.Fields.ClientID, "client_id"),
-		ClientSecretField: or(in.Fields.ClientSecret, "client_secret"),
+// SinkKinds is the table of sinks: one line for each kind. What has to know the kinds, such as the
+// code that opens a sink, implements it. See kinds.go for how to add a kind.
+type SinkKinds interface {
+	Vault(*VaultSink)
+}
+
+// Sink is one place that a secret is written to. A Sink must not be changed: tokens share those of
+// defaults.
+type Sink interface {
+	// Kind is the key of the kind in the configuration file, such as vault.
+	Kind() string
+	// Place says where the secret is. Two sinks of one kind and place would overwrite each other.
+	Place() string
+	// Group is the same for sinks that fail together, such as those of one mount. Of each group,
+	// one sink at a time is checked before it is needed.
+	Group() string
+	// NeedsVault reports whether the sink works through the session with Vault.
+	NeedsVault() bool
+	// Fields are the names under which the credential is stored.
+	Fields() SinkFields
+
+	// Document is what the configuration file says below the key of the kind. It has no secret.
+	Document() map[string]any
+	// Sibling returns a sink like this one, at a place for another token of that name.
+	Sibling(name string) Sink
+	// Below returns a sink like this one that changes nothing on this machine outside of dir.
+	Below(dir string) Sink
+
+	// Dispatch calls the method of the table for this kind.
+	Dispatch(SinkKinds)
+
+	// check takes over what the file says at path, which is the key of the kind. It reports what is
+	// wrong, and returns false if the place is not known.
+	check(c *checker, path string, in raw.Sink) bool
+	// eachSecret calls do for each secret that the sink is configured with.
+	eachSecret(path string, do func(field string, source *SecretSource, kind SecretKind))
+}
+
+// SinkName is the name of a sink in the ledger, in logs and in metrics, such as
+// vault:secret/access/ci-deploy.
+func SinkName(s Sink) string { return s.Kind() + ":" + s.Place() }
+
+// SinkFields are the names under which the two halves of a credential are stored. The defaults are
+// client_id and client_secret.
+type SinkFields struct {
+	ClientIDField, ClientSecretField string
+}
+
+var defaultFields = SinkFields{"client_id", "client_secret"}
+
+// DefaultFields are the names that a sink has if the file gives none.
+func DefaultFields() SinkFields { return defaultFields }
+
+// Fields implements [Sink].
+func (f SinkFields) Fields() SinkFields { return f }
+
+// addTo adds the names to what the configuration file says of a sink, unless they are the defaults.
+func (f SinkFields) addTo(document map[string]any) map[string]any {
+	if f != defaultFields {
+		document["fields"] = map[string]any{"client_id": f.ClientIDField, "client_secret": f.ClientSecretField}
 	}
-	if in.Mount != nil {
-		out.Mount = c.segments(path+".mount", *in.Mount)
-		c.checkMount(path+".mount", out.Mount)
+	return document
+}
+
+// placedSink is a sink and its place in the file.
+type placedSink struct {
+	path string // of the key of the kind
+	Sink
+}
+
+// sinks returns the sinks of a list whose places are known.
+func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
+	var out []placedSink
+	for i, sink := range in {
+		item := itemPath(path, i)
+		if c.broken[item] {
+			continue
+		}
+		chosen, ok := chosenKinds[Sink, SinkKinds](c, item, sink)
+		switch {
+		case len(chosen) > 1:
+			c.wrong(item, "has %s: write one entry of the list for each place", list(keysOf(chosen)))
+		case len(chosen) == 1:
+			at := item + "." + chosen[0].Kind()
+			if chosen[0].check(c, at, sink) {
+				out = append(out, placedSink{at, chosen[0]})
+			}
+		case ok:
+			c.wrong(item, "has no place: give one of %s", list(keysOf(kindsIn[Sink, SinkKinds]())))
+		}
 	}
-	if in.Path != nil {
-		out.Path = c.segments(path+".path", *in.Path)
-		c.checkKVPath(path+".path", out)
-	}
+	return out
+}
+
+// sinkFields checks the names of the two fields, which must differ.
+func (c *checker) sinkFields(path string, in raw.Fields) SinkFields {
+	out := SinkFields{or(in.ClientID, defaultFields.ClientIDField), or(in.ClientSecret, defaultFields.ClientSecretField)}
 	switch idPath, secretPath := path+".fields.client_id", path+".fields.client_secret"; {
 	case out.ClientIDField != out.ClientSecretField:
-	case c.has(secretPath) && in.Fields.ClientSecret != nil:
+	case c.has(secretPath) && in.ClientSecret != nil:
 		c.wrong(secretPath, "is also the name of the client id's field: the two must differ")
 	case c.has(idPath):
 		c.wrong(idPath, "is also the name of the client secret's field: the two must differ")
@@ -31,75 +111,22 @@ func (c *checker) vaultSink(path string, in raw.VaultSink) *VaultSink {
 	return out
 }
 
-// systemMounts are Vault's own, and no KV mounts.
-var systemMounts = []string{"sys", "identity", "cubbyhole", "auth"}
-
-// checkMount catches what is more than a mount, or another one than a KV mount.
-func (c *checker) checkMount(path, mount string) {
-	first, rest, _ := strings.Cut(mount, "/")
-	last := mount[strings.LastIndex(mount, "/")+1:]
-	switch {
-	case mount != last && last == "data":
-		c.wrong(path, "must not end in /data: that is part of the API's path, not of the mount, and is added where it is needed")
-	case first == "v1" && rest != "":
-		c.warn(path, "begins with v1/, which is part of the API's path and is added where it is needed: write %q, if the mount is not named so", rest)
-	case mount != last && last == "metadata":
-		c.warn(path, "ends in /metadata, which is part of the API's path and is added where it is needed: leave it out, if the mount is not named so")
-	case slices.Contains(systemMounts, first):
-		c.wrong(path, "is Vault's own and no KV mount: write the mount of a KV secrets engine, as vault secrets list shows it")
-	}
-}
-
-// checkKVPath catches paths that were copied from an API call, a policy or the web interface.
-func (c *checker) checkKVPath(path string, sink *VaultSink) {
-	rest := strings.TrimPrefix(sink.Path, sink.Mount+"/")
-	for _, prefix := range []string{"data/", "metadata/"} {
-		below, found := strings.CutPrefix(rest, prefix)
-		if !found {
-			continue
+// checkPlaces refuses two writers to one place. places has the path in the file of each sink so
+// far, by its name.
+func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
+	for _, sink := range sinks {
+		name, path := SinkName(sink), sink.path
+		if sink.NeedsVault() && c.needVault == "" {
+			c.needVault = path
 		}
-		c.wrong(path, "must not begin with %q: write the path as vault kv put takes it, %q; the rest is added where it is needed",
-			strings.TrimSuffix(sink.Path, below), below)
-		return
-	}
-	first, below, _ := strings.Cut(sink.Path, "/")
-	second, deeper, _ := strings.Cut(below, "/")
-	switch {
-	case first == "v1" && below != "", strings.HasPrefix(sink.Path, "ui/vault/"):
-		c.warn(path, "looks like a path of Vault's API or web interface: write the path below the mount alone, as vault kv put takes it, if that is not meant")
-	case rest != sink.Path:
-		c.warn(path, "begins with the name of the mount, so that the secret is at %q: write %q, if that is not meant", sink.Mount+"/"+sink.Path, rest)
-	case second == "data" && deeper != "":
-		c.warn(path, "looks like the path of an API call, MOUNT/data/PATH, and the secret is at %q: write mount: %s and path: %s, if that is not meant",
-			sink.Mount+"/"+sink.Path, first, deeper)
-	}
-}
-
-// segments checks a path in Vault and returns it without slashes at its ends.
-func (c *checker) segments(path, text string) string {
-	trimmed := strings.Trim(text, "/")
-	switch {
-	case strings.Contains(text, "://"):
-		c.wrong(path, "is a URL: write the path alone, such as access/ci-deploy")
-		return trimmed
-	case template.MatchString(text):
-		c.wrong(path, "has a variable or a template in it, and none is filled in here: write the name out")
-		return trimmed
-	case strings.ContainsAny(text, "?#*<>"):
-		c.warn(path, "has one of ? # * < > in it, which are something else in URLs, policies and placeholders: write letters, digits, dashes and dots, if that is not meant")
-	}
-	for segment := range strings.SplitSeq(trimmed, "/") {
-		problem := ""
-		switch segment {
-		case "":
-			problem = "an empty part"
-		case ".", "..":
-			problem = fmt.Sprintf("the part %q", segment)
+		first, taken := places[name]
+		switch {
+		case !taken:
+			places[name] = path
+		case first == path:
+			c.wrong(path, "more than one token would write to %q by these defaults: give each token sinks of its own", sink.Place())
 		default:
-			continue
+			c.wrong(path, "writes to %q, and so does %s (line %d): give each its own path", sink.Place(), first, c.values[first].line)
 		}
-		c.wrong(path, "has %s: write names with single slashes between them, such as access/ci-deploy", problem)
-		break
 	}
-	return trimmed
 }

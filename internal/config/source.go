@@ -32,6 +32,14 @@ func (s SecretSource) String() string {
 	return "none"
 }
 
+// Document returns what the configuration file says of the source.
+func (s SecretSource) Document() map[string]any {
+	if s.Env != "" {
+		return map[string]any{"env": s.Env}
+	}
+	return map[string]any{"file": s.File}
+}
+
 // Read returns the secret as it is now. It is [SecretSource.ReadWithin] without a context.
 func (s SecretSource) Read() (secret.Value, error) { return s.ReadWithin(context.Background()) }
 

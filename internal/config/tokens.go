@@ -34,12 +34,6 @@ type settings struct {
 	outside       *string
 }
 
-// placedSink is a sink and where it stands in the file.
-type placedSink struct {
-	path string
-	*VaultSink
-}
-
 // choice is the value that a field of a token has in the end.
 type choice[T any] struct {
 	value T
@@ -98,7 +92,7 @@ func (c *checker) token(name, path string, defaults settings, places map[string]
 	}
 	sinks := choose(c, own, defaults, "sinks", &own.sinks, &defaults.sinks, nil).value
 	for _, sink := range sinks {
-		t.Sinks = append(t.Sinks, Sink{Vault: new(*sink.VaultSink)})
+		t.Sinks = append(t.Sinks, sink.Sink)
 	}
 	c.checkPlaces(sinks, places)
 	c.checkTiming(&t, own, defaults)
@@ -180,40 +174,4 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 func (c *checker) knownAccounts(name string) string {
 	_, hint := suggest(name, slices.Collect(maps.Keys(c.raw.Accounts)))
 	return hint
-}
-
-// sinks returns the usable ones.
-func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
-	var out []placedSink
-	for i, sink := range in {
-		item := itemPath(path, i)
-		switch {
-		case c.broken[item]:
-		case c.has(item + ".vault"):
-			out = append(out, placedSink{item + ".vault", c.vaultSink(item+".vault", sink.Vault)})
-		case !c.has(item + ".file"):
-			c.missing(item, "vault", "give the place in Vault: {mount: ..., path: ...}")
-		}
-	}
-	return out
-}
-
-// checkPlaces refuses two writers to one place. places has the path in the file of
-// each sink so far, by the place that it writes to.
-func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
-	for _, sink := range sinks {
-		if sink.Mount == "" || sink.Path == "" {
-			continue
-		}
-		place, path := sink.Mount+"/"+sink.Path, sink.path
-		first, taken := places[place]
-		switch {
-		case !taken:
-			places[place] = path
-		case first == path:
-			c.wrong(path, "more than one token would write to %q by these defaults: give each token sinks of its own", place)
-		default:
-			c.wrong(path, "writes to %q, and so does %s (line %d): give each its own path", place, first, c.values[first].line)
-		}
-	}
 }

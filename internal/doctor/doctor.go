@@ -113,7 +113,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	}
 	e.tokens()
 	e.troubles(ctx)
-	e.vault(ctx)
+	e.sinks(ctx)
 	e.state()
 	return e.findings
 }
@@ -207,6 +207,7 @@ const (
 	VaultMountBad    Code = "vault_mount_unusable"
 	SinksGood        Code = "sinks_good"
 	SinkUnusable     Code = "sink_unusable"
+	SinkNotTried     Code = "sink_not_tried"
 	SinkDeletes      Code = "sink_version_deletes"
 	SinkPartial      Code = "sink_partial"
 	SinkExcess       Code = "sink_excess"

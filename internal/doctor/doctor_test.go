@@ -184,13 +184,13 @@ var ills = map[string]struct {
 	"Vault is away":     {func(w *world) { w.config.Vault.Address = "http://127.0.0.1:1" }, Bad, VaultLogin, "vault", "cannot be reached"},
 	"Vault is sealed":   {func(w *world) { w.vault.Seal(true) }, Bad, VaultLogin, "vault", "sealed"},
 	"CA file is gone":   {func(w *world) { w.config.Vault.TLS.CAFile = "/nonexistent/ca" }, Bad, VaultLogin, "vault", "no such file"},
-	"secret ID is gone": {func(w *world) { w.config.Vault.Auth.AppRole.SecretID.File = "/nonexistent/id" }, Bad, VaultLogin, "vault", "no such file"},
+	"secret ID is gone": {func(w *world) { w.config.Vault.Auth.(*config.AppRole).SecretID.File = "/nonexistent/id" }, Bad, VaultLogin, "vault", "no such file"},
 	"nobody logged in":  {func(w *world) { w.LogIn = false }, Warning, VaultNotTried, "vault", "uses up one use of the secret_id"},
 	"the daemon cannot be asked": {func(w *world) {
 		w.LogIn, w.AskDaemon = false, func(context.Context) ([]Finding, error) { return nil, errors.New("it is not running") }
 	}, Warning, VaultNotTried, "vault", "it is not running"},
 	"nobody logged in, and could not": {func(w *world) {
-		w.LogIn, w.config.Vault.Auth.AppRole.SecretID.File = false, "/nonexistent/id"
+		w.LogIn, w.config.Vault.Auth.(*config.AppRole).SecretID.File = false, "/nonexistent/id"
 	}, Bad, CredentialUnreadable, "vault.auth.approle.secret_id", "no such file"},
 	"the daemon is asked": {func(w *world) {
 		w.LogIn, w.AskDaemon = false, func(context.Context) ([]Finding, error) {
@@ -207,7 +207,7 @@ var ills = map[string]struct {
 	"session may not look": {func(w *world) { w.vaultAuth(func(*http.Request) any { return nil }) }, Warning, VaultLookup, "vault.auth", "may not look at itself"},
 	"root": {func(w *world) {
 		token := w.file("root", vaultToken)
-		w.config.Vault.Auth = config.VaultAuth{Token: &token}
+		w.config.Vault.Auth = &config.TokenAuth{Source: token}
 		w.vault.SetPolicy(func(string) []string { return []string{"root"} })
 	}, Warning, VaultRoot, "vault.auth", "root"},
 	"administrator": {func(w *world) { w.vault.SetPolicy(also("auth/token/create", "update")) }, Warning, VaultAdmin, "vault", "auth/token/create"},
@@ -328,8 +328,21 @@ var ills = map[string]struct {
 	"state in memory": {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 30, volatile: "x"}) }, Warning, StateVolatile, "state.dir",
 		"may not survive"},
 	"state on btrfs": {func(w *world) { w.on(disk{known: true, writable: true, free: 1 << 30, copies: "btrfs"}) }, Good, StateGood, "state.dir", "On btrfs"},
-	"other system":   {func(w *world) { w.on(disk{}) }, Good, StateGood, "state.dir", "does not say more"},
+	"sink outside of Vault, of another user": {func(w *world) {
+		w.User = &ServiceUser{UID: 64000, GID: 64000}
+		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
+		w.config.Vault = nil
+		for i := range w.config.Tokens {
+			w.config.Tokens[i].Sinks = []config.Sink{outside{w.config.Tokens[i].Sinks[0].(*config.VaultSink)}}
+		}
+	}, Warning, SinkNotTried, "tokens.one.sinks[0]", "only the service's user (uid 64000) can prove"},
+	"other system": {func(w *world) { w.on(disk{}) }, Good, StateGood, "state.dir", "does not say more"},
 }
+
+// outside is a sink that is not in Vault.
+type outside struct{ *config.VaultSink }
+
+func (outside) NeedsVault() bool { return false }
 
 // TestFindings makes one thing wrong at a time. That is found, with its code, level and place;
 // nothing else is; nothing is changed; and no secret is told.

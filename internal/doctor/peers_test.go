@@ -175,7 +175,7 @@ func useVault(t *testing.T) {
 	}
 	var log bytes.Buffer
 	w.config.Vault.Address = strings.Replace(w.config.Vault.Address, "127.0.0.1", "LOCALHOST", 1) // which Go would ask a proxy for
-	session, err := vault.New(w.config.Vault, slog.New(slog.NewTextHandler(&log, nil)), nil)
+	session, err := vault.New(*w.config.Vault, slog.New(slog.NewTextHandler(&log, nil)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func useVault(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); session.Run(ctx) }()
 	t.Cleanup(func() { <-ended })
-	to := sink.NewVault(session, config.VaultSink{Mount: "secret", Path: "access/one", ClientIDField: "id", ClientSecretField: "value"})
+	to := sink.NewVault(session, config.VaultSink{Mount: "secret", Path: "access/one", SinkFields: config.SinkFields{ClientIDField: "id", ClientSecretField: "value"}})
 	base, err := to.Preflight(ctx)
 	if err != nil {
 		t.Fatal(err)

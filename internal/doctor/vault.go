@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"rotatord/internal/config"
 	"rotatord/internal/scheduler"
@@ -16,12 +15,8 @@ import (
 	"rotatord/internal/vault"
 )
 
-// vaultTime bounds all that is asked of Vault, and capabilityBatch how many paths are asked
-// about at once.
-const (
-	vaultTime       = 2 * time.Minute
-	capabilityBatch = 200
-)
+// capabilityBatch is how many paths Vault is asked about at once.
+const capabilityBatch = 200
 
 // What nobody may do who rotates secrets, and a place on each mount where nobody has one.
 const nobodysPath = "rotatord-doctor/nobody"
@@ -35,65 +30,35 @@ type place struct {
 	timetable scheduler.Timetable
 }
 
-// vault looks at Vault: through the session of a running daemon if there is one, and else through
-// one of its own. Logging in by AppRole uses up one use of the secret_id, which may have no
-// other, so that is done only if it was asked for.
-func (e *examination) vault(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, vaultTime)
-	defer cancel()
-	approle := e.Config.Vault.Auth.AppRole
-	if approle != nil && !e.LogIn {
-		why := "no running daemon could be asked: admin_socket is not configured"
-		if e.AskDaemon != nil {
-			findings, err := e.AskDaemon(ctx)
-			if err == nil {
-				e.findings = append(e.findings, findings...)
-				return
-			}
-			why = "no running daemon could be asked: " + err.Error()
-		}
-		e.notTried(*approle, why)
-		return
-	}
-	session, err := vault.New(e.Config.Vault, slog.New(slog.DiscardHandler), nil)
+// ownSession returns a session of our own with Vault, and a function that ends it. It returns nil if there is
+// none, which is a finding.
+func (e *examination) ownSession(ctx context.Context) (*vault.Session, func()) {
+	session, err := vault.New(*e.Config.Vault, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		e.add(Bad, VaultLogin, "vault", err.Error(), "")
-		return
+		return nil, nil
 	}
 	if err := session.LogInOnce(ctx); err != nil {
 		e.add(Bad, VaultLogin, "vault", "no session with Vault: "+err.Error(), "look at vault.address, vault.tls and vault.auth")
-		return
+		return nil, nil
 	}
-	e.through(ctx, session)
-	if err := session.Revoke(ctx); err != nil {
-		e.add(Warning, VaultNotRevoked, "vault.auth", err.Error(), "nothing: it ends by itself when its lease does")
+	return session, func() {
+		if err := session.Revoke(ctx); err != nil {
+			e.add(Warning, VaultNotRevoked, "vault.auth", err.Error(), "nothing: it ends by itself when its lease does")
+		}
 	}
 }
 
-// notTried says that nobody logged in, and why.
-func (e *examination) notTried(a config.AppRole, why string) {
-	for _, part := range []struct {
-		field  string
-		source config.SecretSource
-		kind   config.SecretKind
-	}{{"role_id", a.RoleID, config.RoleID}, {"secret_id", a.SecretID, config.SecretID}} {
-		e.canRead("vault.auth.approle."+part.field, part.source, part.kind)
+// notTried says that doctor did not log in to Vault, and why.
+func (e *examination) notTried(why string) {
+	for _, s := range e.Config.Secrets() {
+		if strings.HasPrefix(s.Field, "vault.auth.") {
+			e.canRead(s.Field, s.Source, s.Kind)
+		}
 	}
-	e.add(Warning, VaultNotTried, "vault", "Vault was not looked at: logging in uses up one use of the secret_id, which may have no other; and "+why,
-		"run doctor beside the daemon; or with --login, if the secret_id has a use to spare")
-}
-
-// Vault looks at Vault through the session of a running daemon, and logs in to nothing.
-func Vault(ctx context.Context, c *config.Config, session *vault.Session) []Finding {
-	ctx, cancel := context.WithTimeout(ctx, vaultTime)
-	defer cancel()
-	e := &examination{Options: Options{Config: c, Now: time.Now}}
-	if err := session.Ready(ctx, 0); err != nil {
-		e.add(Bad, VaultLogin, "vault", err.Error(), "look at vault.address, vault.tls and vault.auth, and at the daemon's log")
-		return e.findings
-	}
-	e.through(ctx, session)
-	return e.findings
+	consumes := e.Config.Vault.Auth.Consumes()
+	e.add(Warning, VaultNotTried, "vault", "Vault was not looked at: logging in uses up "+consumes+", and there may be no other; and "+why,
+		"run doctor beside the daemon; or with --login, if you can spare "+consumes)
 }
 
 // through looks at the session, the mounts, and what the policies allow.
@@ -103,10 +68,9 @@ func (e *examination) through(ctx context.Context, session *vault.Session) {
 	var places []place
 	for _, t := range e.Config.Tokens {
 		for i, s := range t.Sinks {
-			if s.Vault == nil {
-				continue
+			if s, ok := s.(*config.VaultSink); ok {
+				places = append(places, place{*s, subjectOf(t, i), t.Timetable()})
 			}
-			places = append(places, place{*s.Vault, fmt.Sprintf("tokens.%s.sinks[%d]", t.Name, i), t.Timetable()})
 		}
 	}
 	for _, p := range places {
@@ -138,20 +102,18 @@ func (e *examination) session(ctx context.Context, s *vault.Session) {
 		return
 	}
 	e.uses(self)
-	kind := "token"
-	if e.Config.Vault.Auth.AppRole != nil {
-		kind = "approle"
-	}
+	auth := e.Config.Vault.Auth
+	kind := auth.Kind()
 	switch message := fmt.Sprintf("logged in by %s, for %s", kind, self.TTL); {
 	case self.Forever:
 		e.add(Good, VaultSession, "vault.auth", "logged in by "+kind+", without an end", "")
 	case self.Renewable:
 		e.add(Good, VaultSession, "vault.auth", message+", renewable", "")
-	case kind == "approle":
-		e.add(Good, VaultSession, "vault.auth", message+"; not renewable, so the daemon logs in anew each time", "")
+	case auth.LogsIn():
+		e.add(Good, VaultSession, "vault.auth", message+"; not renewable, so the daemon logs in again each time", "")
 	default:
 		e.add(Warning, VaultSessionEnds, "vault.auth", message+", and not renewable",
-			"whoever makes this token must replace the file before that")
+			"the program that creates this token must replace it before that")
 	}
 	if e.root = slices.Contains(self.Policies, "root"); e.root {
 		e.add(Warning, VaultRoot, "vault.auth", "the session has the policy root: it may do everything",

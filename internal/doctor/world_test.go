@@ -51,9 +51,7 @@ func newWorld(t *testing.T) *world {
 		Accounts: map[string]config.Account{"prod": {
 			Name: "prod", AccountID: accountID, APIToken: w.file("token", apiToken), BaseURL: api.URL + cfsim.BasePath, RequestsPer5m: 1000,
 		}},
-		Vault: config.Vault{Address: vault.URL, Timeout: 5 * time.Second, Auth: config.VaultAuth{
-			AppRole: &config.AppRole{Mount: "approle", RoleID: w.file("role", "role-CANARY"), SecretID: w.file("secret-id", "id-CANARY")},
-		}},
+		Vault: &config.Vault{Address: vault.URL, Timeout: 5 * time.Second, Auth: &config.AppRole{Mount: "approle", RoleID: w.file("role", "role-CANARY"), SecretID: w.file("secret-id", "id-CANARY")}},
 		State: config.State{Dir: filepath.Join(t.TempDir(), "state")},
 		Tokens: []config.Token{
 			{Name: "one", Account: "prod", ID: cfsim.SeedTokenID(1), Sinks: inVault("secret", "access/one")},
@@ -73,7 +71,7 @@ func newWorld(t *testing.T) *world {
 }
 
 func inVault(mount, path string) []config.Sink {
-	return []config.Sink{{Vault: &config.VaultSink{Mount: mount, Path: path, ClientIDField: "client_id", ClientSecretField: "client_secret"}}}
+	return []config.Sink{&config.VaultSink{Mount: mount, Path: path, SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}}}
 }
 
 // least is what deploy/vault/rotatord-policy.hcl allows.
@@ -184,7 +182,7 @@ func (w *world) remove() {
 // is refused.
 func (w *world) vaultAuth(lookup func(*http.Request) any) {
 	token := w.file("vault", vaultToken)
-	w.config.Vault.Auth = config.VaultAuth{Token: &token}
+	w.config.Vault.Auth = &config.TokenAuth{Source: token}
 	asked := 0
 	w.inFront(func(rw http.ResponseWriter, r *http.Request) bool {
 		if r.URL.Path != "/v1/auth/token/lookup-self" {

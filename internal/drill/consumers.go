@@ -24,7 +24,7 @@ type consumers struct {
 }
 
 type consumer struct {
-	sink config.VaultSink
+	sink config.Sink
 	now  credential // as read last
 	old  credential // as it was when the disaster began
 
@@ -86,15 +86,12 @@ func (c *consumers) end() {
 
 // read reads what is in the sink. A consumer that cannot read keeps what it had.
 func (c *consumers) read(one *consumer) credential {
-	data := c.stage.vault.Read(one.sink.Mount, one.sink.Path)
-	id, _ := data[one.sink.ClientIDField].(string)
-	value, _ := data[one.sink.ClientSecretField].(string)
-	if value == "" {
+	found := c.stage.read(one.sink)
+	if found.ClientSecret.IsZero() {
 		return one.now
 	}
-	v := secret.New(value)
-	one.seen[v.Digest()] = true
-	return credential{id, v}
+	one.seen[found.ClientSecret.Digest()] = true
+	return credential{found.ClientID, found.ClientSecret}
 }
 
 // between does something between two calls of all consumers, right before and after it.

@@ -167,12 +167,14 @@ var ofAll = []disaster{
 	},
 	{
 		name: "vault-sealed", what: "Vault is sealed when the slot comes",
+		only:   player.inVault,
 		strike: func(st *stage) error { st.vault.Seal(true); return nil },
 		lasts:  hours, lift: func(st *stage) error { st.vault.Seal(false); return nil }, ends: "Vault is unsealed",
 		operator: "Unseal Vault. Nothing was rotated meanwhile. Runbook: RotatordVaultFailing.", alerts: []string{vaultFailing},
 	},
 	{
 		name: "vault-sealed-midway", what: "Vault is sealed between Cloudflare's answer and the write",
+		only:   player.inVault,
 		strike: sealAtRotate,
 		lasts:  hours, ends: "Vault is unsealed",
 		lift: func(st *stage) error { st.atCloudflare.set(nil); st.vault.Seal(false); return nil },
@@ -182,12 +184,14 @@ var ofAll = []disaster{
 	},
 	{
 		name: "vault-denied", what: "the Vault policy lost the right to write",
+		only:   player.inVault,
 		strike: func(st *stage) error { st.vault.ReadOnly(true); return nil },
 		lasts:  hours, lift: func(st *stage) error { st.vault.ReadOnly(false); return nil }, ends: "the policy is put right",
 		operator: "Put the policy right: deploy/vault has it. Nothing was rotated meanwhile.",
 	},
 	{
 		name: "vault-answer-lost", what: "Vault writes the new secret, and the connection breaks before its answer",
+		only: player.inVault,
 		strike: func(st *stage) error {
 			st.vault.Inject(vaulttest.Fault{Count: len(st.sample.tokens), After: true})
 			return nil
@@ -196,6 +200,7 @@ var ofAll = []disaster{
 	},
 	{
 		name: "kill", what: "the daemon is killed while the new secret is on its way to Vault",
+		only: player.inVault,
 		kill: killAtWrite, killedAt: rotation.StepSealed,
 		operator: "Start it again, on the same state directory: it goes on where it was. After ten minutes without it " +
 			"RotatordAbsent fires. Runbook: The daemon is gone and a secret is sealed.",

@@ -246,4 +246,4 @@ func choose(names []string) ([]disaster, error) {
 var ErrUnknown = errors.New("there is no disaster")
 
 // errNothing says that the configuration has nothing to play with.
-var errNothing = errors.New("no token of the configuration can take part: none has a sink in Vault")
+var errNothing = errors.New("the configuration has no token")

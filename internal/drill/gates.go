@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 
+	"rotatord/internal/config"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -137,7 +138,7 @@ func (st *stage) writtenToken(r *http.Request) string {
 	}
 	for _, p := range st.sample.tokens {
 		for _, s := range p.sinks {
-			if r.URL.Path == "/v1/"+s.Mount+"/data/"+s.Path {
+			if v, ok := s.(*config.VaultSink); ok && r.URL.Path == "/v1/"+v.Mount+"/data/"+v.Path {
 				return p.name
 			}
 		}

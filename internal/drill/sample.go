@@ -33,7 +33,7 @@ type player struct {
 	grace, window time.Duration
 	skipMissed    bool
 	heal          bool
-	sinks         []config.VaultSink
+	sinks         []config.Sink
 
 	create      bool
 	life        string // of what is made
@@ -67,9 +67,22 @@ func (p player) strategy() string {
 	}
 }
 
+// inVault reports whether one of its sinks is in Vault.
+func (p player) inVault() bool {
+	return slices.ContainsFunc(p.sinks, func(s config.Sink) bool { return s.NeedsVault() })
+}
+
+// sinkKinds are the kinds of its sinks, in their order.
+func (p player) sinkKinds() (all []string) {
+	for _, s := range p.sinks {
+		all = append(all, s.Kind())
+	}
+	return all
+}
+
 // traits are what disasters of their own are about.
 func (p player) traits() string {
-	return fmt.Sprint(p.strategy(), p.create, p.verify != nil, p.renewBefore > 0)
+	return fmt.Sprint(p.strategy(), p.create, p.verify != nil, p.renewBefore > 0, p.inVault())
 }
 
 // kind is what makes two tokens behave alike in a disaster.
@@ -78,7 +91,7 @@ func (p player) kind() string {
 	if p.verify != nil {
 		verify = *p.verify
 	}
-	return fmt.Sprint(p.account, p.traits(), p.grace, p.window, p.skipMissed, p.heal, len(p.sinks), verify, p.life, p.renewBefore, p.renewFor)
+	return fmt.Sprint(p.account, p.traits(), p.grace, p.window, p.skipMissed, p.heal, p.sinkKinds(), verify, p.life, p.renewBefore, p.renewFor)
 }
 
 // those returns a sample of the tokens that fit; nil fits all.
@@ -94,7 +107,7 @@ func (s *sample) those(fit func(player) bool) *sample {
 func sampleOf(c *config.Config, limit int) (*sample, error) {
 	s := &sample{accounts: map[string]owner{}}
 	kinds := map[string]bool{}
-	unfit, alike := 0, 0
+	alike := 0
 	for _, t := range c.Tokens {
 		p := player{
 			name: t.Name, account: t.Account, grace: t.Grace, window: t.Window, skipMissed: t.SkipMissed, heal: t.Heal,
@@ -111,15 +124,7 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 		if t.Verify != nil {
 			p.verify = &verification{header: t.Verify.Header, within: t.Verify.Within}
 		}
-		for _, sink := range t.Sinks {
-			if sink.Vault != nil {
-				p.sinks = append(p.sinks, *sink.Vault)
-			}
-		}
-		if len(p.sinks) == 0 {
-			unfit++
-			continue
-		}
+		p.sinks = t.Sinks
 		if kinds[p.kind()] {
 			alike++
 			continue
@@ -132,24 +137,21 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 	if len(s.tokens) == 0 {
 		return nil, errNothing
 	}
-	s.note(cmp.Or(max(limit, 0), 8), unfit, alike)
+	s.note(cmp.Or(max(limit, 0), 8), alike)
 	return s, nil
 }
 
 // note says in what the rehearsal differs from the configuration.
-func (s *sample) note(limit, unfit, alike int) {
+func (s *sample) note(limit, alike int) {
 	s.every = (max(s.every, s.longestStory()) + time.Minute).Truncate(time.Minute)
 	s.notes = append(s.notes,
 		"Cloudflare is a simulator, and Vault a KV server of version 2 inside this process. "+
-			"Neither the real ones nor their credentials were used.",
+			"Neither the real ones nor their credentials were used. Sinks outside of Vault were in a temporary directory.",
 		fmt.Sprintf("Each token has a slot when the disaster begins, and the next one %s later; its own schedule, jitter "+
 			"and freezes are left out. Graces and windows are its own.", Duration(s.every)),
 		"Hours pass by making everything older while the daemon is stopped, so it is restarted more often than it would be.")
 	if alike > 0 {
 		s.notes = append(s.notes, fmt.Sprintf("Left out because they differ from one that takes part in name, ID, path or schedule only: %d.", alike))
-	}
-	if unfit > 0 {
-		s.notes = append(s.notes, fmt.Sprintf("Left out because they have no sink in Vault: %d.", unfit))
 	}
 	if len(s.tokens) > limit {
 		s.notes = append(s.notes, fmt.Sprintf("Of %d tokens that differ, %d take part.", len(s.tokens), limit))
@@ -219,12 +221,14 @@ func (s *sample) longestStory() time.Duration {
 	return d
 }
 
-// mounts are those that the sinks write to.
+// mounts are those of the sinks in Vault.
 func (s *sample) mounts() []string {
 	var all []string
 	for _, p := range s.tokens {
 		for _, sink := range p.sinks {
-			all = append(all, sink.Mount)
+			if v, ok := sink.(*config.VaultSink); ok {
+				all = append(all, v.Mount)
+			}
 		}
 	}
 	slices.Sort(all)
@@ -237,6 +241,7 @@ const (
 	vaultTokenFile = "vault-token"
 	apiTokenFile   = "cloudflare-api-token"
 	stateDir       = "state"
+	sinkDir        = "sinks" // of what would otherwise be elsewhere on this machine
 )
 
 // configuration is what the daemon runs with. It leads to the three addresses and to dir.
@@ -290,17 +295,19 @@ func (s *sample) configuration(dir, simURL, vaultURL, appURL string) ([]byte, er
 		}
 		var sinks []m
 		for _, sink := range p.sinks {
-			sinks = append(sinks, m{"vault": m{"mount": sink.Mount, "path": sink.Path,
-				"fields": m{"client_id": sink.ClientIDField, "client_secret": sink.ClientSecretField}}})
+			sinks = append(sinks, m{sink.Kind(): sink.Below(filepath.Join(dir, sinkDir)).Document()})
 		}
 		t["sinks"] = sinks
 		tokens[p.name] = t
 	}
-	return yaml.Marshal(m{
+	file := m{
 		"listen":   "127.0.0.1:0",
 		"state":    m{"dir": filepath.Join(dir, stateDir)},
 		"accounts": accounts,
-		"vault":    m{"address": vaultURL, "timeout": "5s", "auth": m{"token": m{"file": filepath.Join(dir, vaultTokenFile)}}},
 		"tokens":   tokens,
-	})
+	}
+	if slices.ContainsFunc(s.tokens, player.inVault) {
+		file["vault"] = m{"address": vaultURL, "timeout": "5s", "auth": m{"token": m{"file": filepath.Join(dir, vaultTokenFile)}}}
+	}
+	return yaml.Marshal(file)
 }

@@ -5,6 +5,7 @@ import (
 	"path"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/rotation"
 )
 
 // This file holds which service token is whose. Of tokens that rotatord makes it changes, and
@@ -33,7 +34,9 @@ func (st *stage) make(p player) error {
 			continue
 		}
 		for _, s := range p.sinks {
-			st.vault.Write(s.Mount, s.Path, map[string]any{s.ClientIDField: made.ClientID, s.ClientSecretField: value.Reveal()})
+			if err := st.write(s, rotation.Credential{ClientID: made.ClientID, ClientSecret: value}); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -104,7 +107,7 @@ func (st *stage) guarded(next http.Handler) http.Handler {
 func (st *stage) noteDeletion(id string) {
 	for _, p := range st.sample.tokens {
 		for _, s := range p.sinks {
-			clientID, _ := st.vault.Read(s.Mount, s.Path)[s.ClientIDField].(string)
+			clientID := st.read(s).ClientID
 			if clientID != "" && st.tokenOf(clientID) == id {
 				st.mu.Lock()
 				st.deleted[p.name] = true

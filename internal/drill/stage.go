@@ -70,6 +70,9 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 			err = errors.Join(err, st.close())
 		}
 	}()
+	if err := os.Mkdir(filepath.Join(st.dir, sinkDir), 0o700); err != nil {
+		return nil, err
+	}
 	st.atCloudflare, st.atVault = &gate{next: st.guarded(st.sim)}, &gate{next: st.vault}
 	st.edge = newEdge(st)
 	simURL, err := st.serve(st.atCloudflare)

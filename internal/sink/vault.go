@@ -48,8 +48,11 @@ func NewVault(session *vault.Session, c config.VaultSink) *Vault {
 	return &Vault{session: session, config: c}
 }
 
+// Vault implements [config.SinkKinds].
+func (o *opener) Vault(c *config.VaultSink) { o.opened = NewVault(o.Deps.Vault, *c) }
+
 // Name implements [rotation.Sink].
-func (v *Vault) Name() string { return "vault:" + v.config.Mount + "/" + v.config.Path }
+func (v *Vault) Name() string { return config.SinkName(&v.config) }
 
 func (v *Vault) stored(c content) rotation.Stored {
 	s := rotation.Stored{Exists: c.fields != nil, Version: c.version, WrittenAt: c.written, DeletesAt: c.deletes}
@@ -83,6 +86,22 @@ func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 		s.DeleteAfter = s.DeletesAt.Sub(s.WrittenAt)
 	}
 	return s, v.probe(ctx, kv, now)
+}
+
+// LookAhead implements [Sink]. It does not try a session that is good for a limited number of requests:
+// each of them is for a rotation.
+func (v *Vault) LookAhead(ctx context.Context) error {
+	if err := v.session.CheckSeal(ctx); err != nil {
+		return errors.Join(ErrNotTried, err)
+	}
+	if err := v.session.Ready(ctx, sessionMargin); err != nil {
+		return errors.Join(ErrNotTried, err)
+	}
+	if limited, err := v.session.Limited(ctx); limited || err != nil {
+		return errors.Join(ErrNotTried, err)
+	}
+	_, err := v.Preflight(ctx)
+	return err
 }
 
 // Look implements [rotation.Looker].

@@ -32,7 +32,7 @@ func session(t *testing.T, server *vaulttest.Server) *vault.Session {
 		t.Fatal(err)
 	}
 	v, err := vault.New(config.Vault{Address: s.URL, Timeout: 5 * time.Second,
-		Auth: config.VaultAuth{Token: &config.SecretSource{File: file}}}, slog.New(slog.DiscardHandler), nil)
+		Auth: &config.TokenAuth{Source: config.SecretSource{File: file}}}, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 				Status: r.Status, Body: r.Body, ContentType: r.ContentType, Verbatim: true})
 		},
 		Sink: sink.NewVault(v, config.VaultSink{Mount: mount.Path, Path: path,
-			ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField}),
+			SinkFields: config.SinkFields{ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField}}),
 		Fields:     func(*testing.T) map[string]any { return server.Read(mount.Path, path) },
 		HumanWrite: func(_ *testing.T, fields map[string]any) { humans++; server.Write(mount.Path, path, fields) },
 		Versions:   func(*testing.T) int { return server.Writes() - written - humans },
@@ -127,7 +127,7 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 func TestUpgradedMount(t *testing.T) {
 	mount := vaulttest.Mount{Path: "kv", Version: 1}
 	server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{mount}})
-	s := sink.NewVault(session(t, server), config.VaultSink{Mount: "kv", Path: "access/ci", ClientIDField: "id", ClientSecretField: "secret"})
+	s := sink.NewVault(session(t, server), config.VaultSink{Mount: "kv", Path: "access/ci", SinkFields: config.SinkFields{ClientIDField: "id", ClientSecretField: "secret"}})
 	c := rotation.Credential{ClientID: "id", ClientSecret: secret.New("cfast_CANARY1")}
 	before, err := s.Preflight(t.Context())
 	if err != nil {
@@ -161,7 +161,7 @@ func TestVaultSinkSaysWhatIsWrong(t *testing.T) {
 	server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{{Path: "kv", Version: 2}}})
 	v := session(t, server)
 	at := func(mount string) *sink.Vault {
-		return sink.NewVault(v, config.VaultSink{Mount: mount, Path: "access/ci", ClientIDField: "client_id", ClientSecretField: "client_secret"})
+		return sink.NewVault(v, config.VaultSink{Mount: mount, Path: "access/ci", SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}})
 	}
 	if name := at("kv").Name(); name != "vault:kv/access/ci" {
 		t.Error(name)
@@ -184,5 +184,13 @@ func TestVaultSinkSaysWhatIsWrong(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%v, want %q", err, test.want)
 		}
+	}
+}
+
+// TestOpenWithoutVault: a sink that needs a Vault is refused where none is configured.
+func TestOpenWithoutVault(t *testing.T) {
+	c := &config.VaultSink{Mount: "kv", Path: "access/ci"}
+	if _, err := sink.Open(c, sink.Deps{}); err == nil || !strings.Contains(err.Error(), "vault:kv/access/ci needs a Vault") {
+		t.Error(err)
 	}
 }

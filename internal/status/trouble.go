@@ -254,6 +254,8 @@ func concerns(c Check, t Token) bool {
 		return t.Account == c.Subject
 	case CheckSink:
 		return slices.Contains(t.Mounts, c.Subject)
+	case CheckVault:
+		return len(t.Mounts) == 0 || slices.ContainsFunc(t.Mounts, func(m string) bool { return strings.HasPrefix(m, "vault:") })
 	}
 	return true
 }

@@ -47,7 +47,7 @@ func TestRevokedAndNoWayBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(2 * s.pause)
-	if err := os.WriteFile(c.Auth.AppRole.SecretID.File, []byte("wrong-CANARY"), 0o600); err != nil {
+	if err := os.WriteFile(c.Auth.(*config.AppRole).SecretID.File, []byte("wrong-CANARY"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	server.RevokeAll()
@@ -75,7 +75,7 @@ func TestReplacedByABadCredential(t *testing.T) {
 	if err := s.Ready(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(c.Auth.AppRole.SecretID.File, []byte("wrong-CANARY"), 0o600); err != nil {
+	if err := os.WriteFile(c.Auth.(*config.AppRole).SecretID.File, []byte("wrong-CANARY"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a login that fails", func() bool { return o.count("login 400") > 0 })
@@ -87,7 +87,7 @@ func TestReplacedByABadCredential(t *testing.T) {
 	if !strings.Contains(log.String(), "logging in with the new one failed") {
 		t.Errorf("the log does not say so:\n%s", log)
 	}
-	if err := os.WriteFile(c.Auth.AppRole.SecretID.File, []byte(secretID), 0o600); err != nil {
+	if err := os.WriteFile(c.Auth.(*config.AppRole).SecretID.File, []byte(secretID), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a login with the right one", func() bool { return server.Logins() == 2 })
@@ -104,11 +104,11 @@ func TestReplacedWhileSealed(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.Seal(true)
-	if err := os.WriteFile(c.Auth.AppRole.SecretID.File, []byte("elsewhere-CANARY"), 0o600); err != nil {
+	if err := os.WriteFile(c.Auth.(*config.AppRole).SecretID.File, []byte("elsewhere-CANARY"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a login that fails", func() bool { return o.count("login 503") > 0 })
-	if err := os.WriteFile(c.Auth.AppRole.SecretID.File, []byte(secretID), 0o600); err != nil {
+	if err := os.WriteFile(c.Auth.(*config.AppRole).SecretID.File, []byte(secretID), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	failed := o.count("login 503")
@@ -124,7 +124,7 @@ func TestLastSecondIsNotForever(t *testing.T) {
 	web := httptest.NewServer(server)
 	t.Cleanup(web.Close)
 	source := file(t, server.AddToken(400*time.Millisecond, 400*time.Millisecond))
-	s, _, _ := startSession(t, config.Vault{Address: web.URL, Auth: config.VaultAuth{Token: &source}})
+	s, _, _ := startSession(t, config.Vault{Address: web.URL, Auth: &config.TokenAuth{Source: source}})
 	if err := s.Ready(t.Context(), time.Minute); err == nil {
 		t.Error("a token in its last second is ready for a minute")
 	}
@@ -153,8 +153,8 @@ func TestHeadersOfTheEnvironmentAreNotSent(t *testing.T) {
 	}))
 	t.Cleanup(web.Close)
 	t.Setenv("VAULT_HEADERS", `{"X-Leak": "from-the-environment"}`)
-	s, _, _ := startSession(t, config.Vault{Address: web.URL, Auth: config.VaultAuth{AppRole: &config.AppRole{
-		Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}}})
+	s, _, _ := startSession(t, config.Vault{Address: web.URL, Auth: &config.AppRole{
+		Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}})
 	if err := s.Ready(t.Context(), 0); err != nil {
 		t.Fatal(err)
 	}

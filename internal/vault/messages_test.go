@@ -116,11 +116,11 @@ func TestRefusedLoginSaysWhatToLookAt(t *testing.T) {
 	approle := func(secretID, namespace string) func(*config.Vault) {
 		return func(c *config.Vault) {
 			c.Namespace = namespace
-			c.Auth = config.VaultAuth{AppRole: &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}}
+			c.Auth = &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}
 		}
 	}
 	token := func(token string) func(*config.Vault) {
-		return func(c *config.Vault) { source := file(t, token); c.Auth = config.VaultAuth{Token: &source} }
+		return func(c *config.Vault) { source := file(t, token); c.Auth = &config.TokenAuth{Source: source} }
 	}
 	for name, test := range map[string]struct {
 		status int

@@ -18,7 +18,7 @@ func (s *Session) LogInOnce(ctx context.Context) error {
 // Revoke ends the session at Vault, so that no lease of it stays behind. A token that was configured
 // is left alone: it is not the session's to end.
 func (s *Session) Revoke(ctx context.Context) error {
-	if s.config.Auth.AppRole == nil {
+	if !s.config.Auth.LogsIn() {
 		return nil
 	}
 	if _, err := s.Write(ctx, "auth/token/revoke-self", nil); err != nil {

@@ -27,7 +27,7 @@ func TestEmptyLookup(t *testing.T) {
 	t.Cleanup(web.Close)
 	source := file(t, server.AddToken(time.Hour, 0))
 	empty.Store(true)
-	s, _, log := startSession(t, config.Vault{Address: web.URL, Auth: config.VaultAuth{Token: &source}})
+	s, _, log := startSession(t, config.Vault{Address: web.URL, Auth: &config.TokenAuth{Source: source}})
 	if err := s.Ready(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "lookup-self") {
 		t.Errorf("ready after an empty answer: %v", err)
 	}
@@ -98,7 +98,7 @@ func TestTokenWithALineBreak(t *testing.T) {
 		"cfut_CANARY": "is a Cloudflare API token", `{"wrap_info": {"token": "CANARY"}}`: "is a wrapped answer of Vault",
 	} {
 		source := file(t, token)
-		s, o, _ := startSession(t, config.Vault{Address: "http://127.0.0.1:1", Auth: config.VaultAuth{Token: &source}})
+		s, o, _ := startSession(t, config.Vault{Address: "http://127.0.0.1:1", Auth: &config.TokenAuth{Source: source}})
 		if err := s.Ready(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "vault.auth.token: the secret in "+source.String()+" "+want) || strings.Contains(err.Error(), "CANARY") {
 			t.Errorf("%v", err)
 		}

@@ -24,9 +24,9 @@ const canary = "cfast_CANARYcanaryCANARYcanaryCANARYcanary0123deadbeef"
 func idleSession(t *testing.T, address string, appRole bool) *Session {
 	t.Helper()
 	source := file(t, rootToken)
-	auth := config.VaultAuth{Token: &source}
+	var auth config.VaultAuth = &config.TokenAuth{Source: source}
 	if appRole {
-		auth = config.VaultAuth{AppRole: &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}}
+		auth = &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}
 	}
 	s, err := New(config.Vault{Address: address, Timeout: 5 * time.Second, Auth: auth}, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
@@ -206,7 +206,7 @@ func TestNodes(t *testing.T) {
 			}))
 			defer web.Close()
 			source := file(t, rootToken)
-			c := config.Vault{Address: web.URL, Timeout: 5 * time.Second, Auth: config.VaultAuth{Token: &source}}
+			c := config.Vault{Address: web.URL, Timeout: 5 * time.Second, Auth: &config.TokenAuth{Source: source}}
 			if test.named {
 				c.Nodes = []string{node.URL}
 			}

@@ -116,9 +116,9 @@ func approleServer(t *testing.T, ttl, maxTTL time.Duration) (*vaulttest.Server, 
 	})
 	s := httptest.NewServer(server)
 	t.Cleanup(s.Close)
-	return server, config.Vault{Address: s.URL, Auth: config.VaultAuth{AppRole: &config.AppRole{
+	return server, config.Vault{Address: s.URL, Auth: &config.AppRole{
 		Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID),
-	}}}
+	}}
 }
 
 func TestAppRoleIsRenewedAndLoggedInAnew(t *testing.T) {
@@ -190,7 +190,7 @@ func TestBadReplacementDoesNotEndTheSession(t *testing.T) {
 	if err := s.Ready(t.Context(), time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(c.Auth.AppRole.SecretID.File, []byte("nonsense-CANARY"), 0o600); err != nil {
+	if err := os.WriteFile(c.Auth.(*config.AppRole).SecretID.File, []byte("nonsense-CANARY"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "a failed login", func() bool { return o.count("login 400") > 0 })
@@ -209,7 +209,7 @@ func TestReplacedCredentialIsUsed(t *testing.T) {
 	t.Cleanup(web.Close)
 	first, second := server.AddToken(time.Hour, 0), server.AddToken(2*time.Hour, 0)
 	source := file(t, first)
-	s, o, _ := startSession(t, config.Vault{Address: web.URL, Auth: config.VaultAuth{Token: &source}})
+	s, o, _ := startSession(t, config.Vault{Address: web.URL, Auth: &config.TokenAuth{Source: source}})
 	if err := s.Ready(t.Context(), 59*time.Minute); err != nil {
 		t.Fatal(err)
 	}
@@ -230,9 +230,11 @@ func TestNoSession(t *testing.T) {
 		spoil func(*vaulttest.Server, *config.Vault)
 		want  string
 	}{
-		"wrong secret ID": {func(_ *vaulttest.Server, c *config.Vault) { c.Auth.AppRole.SecretID = file(t, "wrong-CANARY") }, "are role_id and secret_id right"},
+		"wrong secret ID": {func(_ *vaulttest.Server, c *config.Vault) {
+			c.Auth.(*config.AppRole).SecretID = file(t, "wrong-CANARY")
+		}, "are role_id and secret_id right"},
 		"no such file": {func(_ *vaulttest.Server, c *config.Vault) {
-			c.Auth.AppRole.RoleID = config.SecretSource{File: "/nowhere"}
+			c.Auth.(*config.AppRole).RoleID = config.SecretSource{File: "/nowhere"}
 		}, "vault.auth.approle.role_id: reading "},
 		"sealed":    {func(s *vaulttest.Server, _ *config.Vault) { s.Seal(true) }, "Vault is sealed"},
 		"not there": {func(_ *vaulttest.Server, c *config.Vault) { c.Address = "http://127.0.0.1:1" }, "Vault cannot be reached"},
@@ -282,9 +284,9 @@ func TestEnvironmentIsNotRead(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
-	c := config.Vault{Address: web.URL, Namespace: "team", Auth: config.VaultAuth{AppRole: &config.AppRole{
+	c := config.Vault{Address: web.URL, Namespace: "team", Auth: &config.AppRole{
 		Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID),
-	}}}
+	}}
 	s, o, _ := startSession(t, c)
 	if err := s.Ready(t.Context(), 0); err != nil {
 		t.Fatal(err)
@@ -321,7 +323,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	source := file(t, rootToken)
-	c := config.Vault{Address: web.URL, Auth: config.VaultAuth{Token: &source}}
+	c := config.Vault{Address: web.URL, Auth: &config.TokenAuth{Source: source}}
 	s, _, _ := startSession(t, c)
 	if err := s.Ready(t.Context(), 0); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("an unknown certificate was accepted: %v", err)

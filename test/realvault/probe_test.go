@@ -15,7 +15,7 @@ import (
 
 func ciSink(session *vault.Session) *sink.Vault {
 	return sink.NewVault(session, config.VaultSink{Mount: "secret", Path: "access/ci",
-		ClientIDField: "client_id", ClientSecretField: "client_secret"})
+		SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}})
 }
 
 // TestProbeWritesNothing: the proof of a write makes neither a version nor metadata, on a secret

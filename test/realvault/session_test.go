@@ -136,7 +136,7 @@ func TestUpgradedMount(t *testing.T) {
 	policy := realvault.LeastPolicy(t) + `path "secret/access/*" { capabilities = ["create", "read", "update"] }`
 	roleID, secretID := v.AppRole(t, policy, "1h", "2h")
 	s := sink.NewVault(startSession(t, v.Address, roleID, secretID), config.VaultSink{Mount: "secret", Path: "access/ci",
-		ClientIDField: "client_id", ClientSecretField: "client_secret"})
+		SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}})
 	deliver := func(value string) rotation.Stored {
 		t.Helper()
 		base, err := s.Preflight(t.Context())
@@ -174,7 +174,7 @@ func TestDestroyedVersion(t *testing.T) {
 	v.MountKV(t, "secret", 2, true)
 	roleID, secretID := v.AppRole(t, realvault.LeastPolicy(t), "1h", "2h")
 	s := sink.NewVault(startSession(t, v.Address, roleID, secretID), config.VaultSink{Mount: "secret", Path: "access/ci",
-		ClientIDField: "client_id", ClientSecretField: "client_secret"})
+		SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}})
 	for n := 1; n <= 2; n++ {
 		base, err := s.Preflight(t.Context())
 		if err != nil || base.Exists || base.Version != n-1 {

@@ -195,9 +195,9 @@ func secretFile(t *testing.T, content string) config.SecretSource {
 
 func startSession(t *testing.T, address, roleID, secretID string) *vault.Session {
 	t.Helper()
-	s, err := vault.New(config.Vault{Address: address, Timeout: 10 * time.Second, Auth: config.VaultAuth{AppRole: &config.AppRole{
+	s, err := vault.New(config.Vault{Address: address, Timeout: 10 * time.Second, Auth: &config.AppRole{
 		Mount: "approle", RoleID: secretFile(t, roleID), SecretID: secretFile(t, secretID),
-	}}}, slog.New(slog.DiscardHandler), nil)
+	}}, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestVaultSink(t *testing.T) {
 				at := place{v: v, mount: mount.path, path: fmt.Sprintf("access/token-%d", n), version: mount.version, cas: mount.cas}
 				h := at.harness(proxy)
 				h.Sink = sink.NewVault(session, config.VaultSink{Mount: at.mount, Path: at.path,
-					ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField})
+					SinkFields: config.SinkFields{ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField}})
 				if mount.version == 2 {
 					h.DenyParameters = func(t *testing.T) {
 						put := func(policy string) {

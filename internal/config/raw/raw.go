@@ -51,8 +51,8 @@ type File struct {
 	State State `yaml:"state"`
 	// The Cloudflare accounts by a name of your choice. At least one; no default.
 	Accounts map[string]Account `yaml:"accounts" jsonschema:"required" hint:"give at least one Cloudflare account"`
-	// The one Vault that secrets are written to. Required.
-	Vault Vault `yaml:"vault" jsonschema:"required" hint:"say which Vault the secrets are written to"`
+	// The one Vault that secrets are written to. Required if a sink needs it.
+	Vault Vault `yaml:"vault"`
 	// Values for all tokens that do not set the field themselves. Default none.
 	Defaults Defaults `yaml:"defaults"`
 	// Periods in which no rotation begins, by a name of your choice, for all tokens that do
@@ -142,7 +142,7 @@ type Vault struct {
 	// slow server, shorter notices a dead one sooner.
 	Timeout *Duration `yaml:"timeout" jsonschema:"default=30s"`
 	// How to log in. Required, exactly one method.
-	Auth VaultAuth `yaml:"auth" jsonschema:"required" hint:"give one of approle and token"`
+	Auth VaultAuth `yaml:"auth" jsonschema:"required" hint:"say how to log in, such as approle: {role_id: ..., secret_id: ...}"`
 }
 
 // TLS names PEM files.
@@ -157,33 +157,6 @@ type TLS struct {
 	// The name that the server's certificate must have. Default the host of
 	// address.
 	ServerName *string `yaml:"server_name"`
-}
-
-// VaultAuth is how to log in to Vault. Exactly one of its fields.
-type VaultAuth struct {
-	// The approle method: the daemon logs in by itself and renews its session. The
-	// better choice for what runs for months.
-	AppRole AppRole `yaml:"approle"`
-	// A ready-made Vault token. Somebody else has to keep it alive, such as Vault
-	// Agent with a file sink.
-	Token Secret `yaml:"token"`
-	// Not supported yet.
-	Kubernetes Unsupported `yaml:"kubernetes" hint:"and use approle or token"`
-	// Not supported yet.
-	Cert Unsupported `yaml:"cert" hint:"and use approle or token"`
-	// Not supported yet.
-	JWT Unsupported `yaml:"jwt" hint:"and use approle or token"`
-}
-
-// AppRole is Vault's approle auth method.
-type AppRole struct {
-	// Where the method is mounted. Default approle.
-	Mount *string `yaml:"mount" jsonschema:"default=approle"`
-	// The role's id. Required.
-	RoleID Secret `yaml:"role_id" jsonschema:"required" hint:"write {file: PATH} or {env: NAME}"`
-	// The secret id. Required. Read anew at each login, so a file may be replaced
-	// while the daemon runs.
-	SecretID Secret `yaml:"secret_id" jsonschema:"required" hint:"write {file: PATH} or {env: NAME}"`
 }
 
 // Defaults are values for all tokens that do not set the field themselves: any
@@ -327,32 +300,4 @@ type Freeze struct {
 	// rotation; skip passes over them. Default defer. skip keeps the old secret until the next
 	// slot after it.
 	Slots *string `yaml:"slots" jsonschema:"enum=defer,enum=skip,default=defer"`
-}
-
-// Sink is one place that a secret is written to. Exactly one of its fields.
-type Sink struct {
-	// A secret in Vault.
-	Vault VaultSink `yaml:"vault"`
-	// Not supported yet.
-	File Unsupported `yaml:"file" hint:"and use a vault sink"`
-}
-
-// VaultSink is a secret in a KV mount, version 1 or 2.
-type VaultSink struct {
-	// The KV mount. Required.
-	Mount *string `yaml:"mount" jsonschema:"required,example=secret" hint:"give the KV mount, such as secret"`
-	// The secret's path below the mount, as vault kv put takes it: without data/.
-	// Required. No two sinks may write to one path.
-	Path *string `yaml:"path" jsonschema:"required,example=access/ci-deploy" hint:"give the path below the mount, such as access/ci-deploy"`
-	// The names of the two fields. Other fields of the secret stay as they are.
-	Fields Fields `yaml:"fields"`
-}
-
-// Fields are the names under which the two halves of the credential are stored.
-// They must differ.
-type Fields struct {
-	// The field of the client id. Default client_id.
-	ClientID *string `yaml:"client_id" jsonschema:"default=client_id,example=CF_ACCESS_CLIENT_ID"`
-	// The field of the client secret. Default client_secret.
-	ClientSecret *string `yaml:"client_secret" jsonschema:"default=client_secret,example=CF_ACCESS_CLIENT_SECRET"`
 }

@@ -1,0 +1,61 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+	"strings"
+)
+
+// Sinks and auth methods come in kinds. Each kind has a table, which is an interface with one
+// method for each kind ([SinkKinds], [AuthMethods]). To add a kind:
+//
+//  1. Declare how it is written in the file, in package raw.
+//  2. Write one file here with the type of the kind and its rules (sink_KIND.go, auth_METHOD.go).
+//  3. Add one line to the table.
+//  4. Write one file that does the work, in package sink or package vault.
+//
+// A kind that is in the table and is not implemented everywhere does not compile. A test compares
+// the tables with package raw.
+
+// keyed is a kind, by its key in the configuration file.
+type keyed interface{ Kind() string }
+
+// kindsIn returns an empty value of each kind in a table, ordered by key.
+func kindsIn[Kind keyed, Table any]() []Kind {
+	table := reflect.TypeFor[Table]()
+	var all []Kind
+	for method := range table.Methods() {
+		kind := method.Type.In(0) // a pointer to the type of the kind
+		all = append(all, reflect.New(kind.Elem()).Interface().(Kind))
+	}
+	slices.SortFunc(all, func(a, b Kind) int { return strings.Compare(a.Kind(), b.Kind()) })
+	return all
+}
+
+// chosenKinds returns the kinds that the file names at path, which is a mapping with one key for
+// each kind. It returns false if the mapping has another key, which was reported already.
+func chosenKinds[Kind keyed, Table any](c *checker, path string, in any) (chosen []Kind, ok bool) {
+	ok = true
+	all := kindsIn[Kind, Table]()
+	for key := range fieldsOf(reflect.TypeOf(in)) {
+		known := slices.ContainsFunc(all, func(k Kind) bool { return k.Kind() == key })
+		if c.has(path+"."+key) && !known {
+			ok = false // not supported yet
+		}
+	}
+	for _, kind := range all {
+		if c.has(path + "." + kind.Kind()) {
+			chosen = append(chosen, kind)
+		}
+	}
+	return chosen, ok
+}
+
+// keysOf lists the keys of kinds, for messages.
+func keysOf[Kind keyed](kinds []Kind) []string {
+	var keys []string
+	for _, k := range kinds {
+		keys = append(keys, k.Kind())
+	}
+	return keys
+}

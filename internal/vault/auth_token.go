@@ -1,0 +1,46 @@
+package vault
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"rotatord/internal/config"
+)
+
+// Token implements [config.AuthMethods].
+func (m *methods) Token(c *config.TokenAuth) { m.chosen = &tokenAuth{source: c.Source} }
+
+// tokenAuth uses a token that somebody else made, and keeps it alive.
+type tokenAuth struct {
+	source config.SecretSource
+	used   lastUsed
+}
+
+func (t *tokenAuth) name() string { return "token" }
+func (t *tokenAuth) hint(namespace string) string {
+	return "is the token in " + t.source.String() + " still valid? One that may not look itself up is not used, since nobody would know when it ends. " +
+		"A wrapping token must be unwrapped first (vault unwrap), and is good for one request only." + askNamespace(namespace)
+}
+
+func (t *tokenAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
+	token, err := t.source.ReadAs(ctx, config.VaultToken)
+	if err != nil {
+		return lease{}, unreadable("vault.auth.token", err)
+	}
+	t.used.set(token)
+	library.SetToken(token.Reveal())
+	self, err := lookUp(ctx, library)
+	switch {
+	case err != nil:
+		return lease{}, err
+	case self.TTL < time.Second && !self.Forever:
+		return lease{}, &describedError{text: "vault.auth.token: the token has expired"}
+	}
+	return lease{token: token.Reveal(), ttl: self.TTL, forever: self.Forever, renewable: self.Renewable}, nil
+}
+
+func (t *tokenAuth) changed(ctx context.Context) bool {
+	return t.used.differs(ctx, t.source, config.VaultToken)
+}
