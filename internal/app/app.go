@@ -404,7 +404,7 @@ func (a *App) startEngine() {
 		if left := a.engine.finish(bound); len(left) > 0 {
 			a.log.Warn("rotations were still in hand at the shutdown timeout; they are continued at the next start", "tokens", left)
 		}
-		if err := a.engine.rotator.SealHeld(bound); err != nil {
+		if err := a.engine.rotator.SealUnsealed(bound); err != nil {
 			a.log.Error("secrets that the disk refused are lost with this process, unless their sinks have confirmed them", "error", err)
 		}
 		return nil

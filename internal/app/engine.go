@@ -441,7 +441,7 @@ func (e *engine) Observe(event rotation.Event) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		if s := e.tokens[reached.Record.Token]; s != nil {
-			if !s.token.Paired() && s.record.TokenID != reached.Record.TokenID {
+			if s.record.TokenID != reached.Record.TokenID && !s.token.Owns(reached.Record.TokenID) {
 				s.gone = false // of this one no inventory has told yet
 			}
 			s.record = reached.Record

@@ -2,8 +2,10 @@ package rotation
 
 import (
 	"context"
-	"math/rand/v2"
+	"fmt"
 	"time"
+
+	"rotatord/internal/failpoint"
 )
 
 // This file holds what keeps consumers alive while a new secret is pending: the old secret is
@@ -55,45 +57,56 @@ const (
 	// refused the request it is refusedWait: a person has to change something first.
 	EmergencyWait = 3 * time.Second
 	refusedWait   = 10 * time.Second
-	// maxPendingWait is the longest wait between two tries while a secret is owed or in hand.
+	// maxPendingWait is the longest wait between two tries while a secret is owed or not delivered.
 	maxPendingWait = 30 * time.Second
 )
 
 // CutOffAt returns when consumers are left without a secret that works unless the pending work is
 // done before. In the past, they are cut off now. It is zero if no pending work threatens them.
 func (r Record) CutOffAt() time.Time {
-	w, lost := r.Work, r.Lost
-	refused := r.Step == StepStored && w != nil && w.Verification.Last == ProbeBad && !w.Verification.Accepted
 	switch {
-	case r.Step != StepIdle && (w == nil || w.LeavesCurrentInUse()): // what consumers use is not touched
-		return time.Time{}
-	case r.Step == StepStored && !refused, r.Step == StepSealed && w.Overtaken != nil: // consumers find another secret
+	case r.Step != StepIdle && (r.Work == nil || r.Work.LeavesCurrentInUse()):
 		return time.Time{}
 	case r.Step == StepSealed || r.Step == StepStored:
-		if lost != nil || w.GraceEndsAt.IsZero() { // the old secret ended with the request
-			return w.IntentAt
-		}
-		return w.GraceEndsAt
-	case lost != nil && !lost.CutOff.IsZero():
-		return lost.CutOff
-	case lost != nil && (r.Step == StepIntent || r.Step == StepInDoubt): // if it was carried out, it cut the old secret off
-		return w.IntentAt
-	case lost != nil && lost.Until.IsZero():
-		return lost.At
-	case lost != nil:
-		return lost.Until
+		return r.undeliveredCutOff()
+	case r.Lost != nil:
+		return r.lostCutOff()
 	case r.Step == StepInDoubt && !r.Doubt.OldWorksUntil.IsZero():
 		return r.Doubt.OldWorksUntil
 	case r.Step == StepInDoubt:
-		return w.IntentAt
-	case r.Step == StepIntent && w.Delivered:
+		return r.Work.IntentAt
+	case r.Step != StepIntent || r.Work.Delivered:
 		return time.Time{}
-	case r.Step == StepIntent && !w.GraceEndsAt.IsZero(): // it is held in memory, and the old one may have been extended
-		return w.GraceEndsAt
-	case r.Step == StepIntent:
-		return w.IntentAt.Add(time.Duration(w.Grace))
+	case !r.Work.GraceEndsAt.IsZero(): // the answer is in memory, and the old secret may have been extended
+		return r.Work.GraceEndsAt
 	}
-	return time.Time{}
+	return r.Work.IntentAt.Add(time.Duration(r.Work.Grace))
+}
+
+// undeliveredCutOff is CutOffAt for a rotation whose answer is sealed.
+func (r Record) undeliveredCutOff() time.Time {
+	w := r.Work
+	refused := r.Step == StepStored && w.Verification.Last == ProbeBad && !w.Verification.Accepted
+	switch {
+	case r.Step == StepStored && !refused, r.Step == StepSealed && w.Overtaken != nil: // consumers find another secret
+		return time.Time{}
+	case r.Lost != nil || w.GraceEndsAt.IsZero(): // the old secret ended with the request
+		return w.IntentAt
+	}
+	return w.GraceEndsAt
+}
+
+// lostCutOff is CutOffAt while a reissue is owed.
+func (r Record) lostCutOff() time.Time {
+	switch {
+	case !r.Lost.CutOff.IsZero():
+		return r.Lost.CutOff
+	case r.Step == StepIntent || r.Step == StepInDoubt: // if it was carried out, it cut the old secret off
+		return r.Work.IntentAt
+	case r.Lost.Until.IsZero():
+		return r.Lost.At
+	}
+	return r.Lost.Until
 }
 
 // Emergency reports whether consumers are cut off, or will be within EmergencyAhead. Such a token
@@ -103,7 +116,7 @@ func (r Record) Emergency(now time.Time) bool {
 	return !at.IsZero() && !now.Before(at)
 }
 
-// EmergencyAt returns from when on that is so; zero for never.
+// EmergencyAt returns when Emergency becomes true; zero for never.
 func (r Record) EmergencyAt() time.Time {
 	if at := r.CutOffAt(); !at.IsZero() {
 		return at.Add(-EmergencyAhead)
@@ -115,75 +128,53 @@ func (r Record) EmergencyAt() time.Time {
 // something that was missing has returned.
 func (r Record) Unfinished() bool { return r.Step != StepIdle || r.owed() }
 
-// hasten returns next, or an earlier time if consumers cannot wait that long.
-func (a *attempt) hasten(next time.Time, wait time.Duration) time.Time {
-	now := a.now().UTC()
-	if a.record.Emergency(now) {
-		return earlier(next, now.Add(wait-rand.N(wait/4)))
-	}
-	if !a.record.EmergencyAt().IsZero() {
-		return earlier(next, a.record.EmergencyAt())
-	}
-	return next
-}
-
-// pendingWait is how long to wait after a failure while a secret is owed or in hand: it grows, and
-// stays far below the grace that is being used up.
-func pendingWait(failures int, grace time.Duration) time.Duration {
-	wait := min(BackOff(failures), maxPendingWait)
-	if grace > 0 {
-		wait = min(wait, max(grace/8, minBackOff))
-	}
-	return wait
-}
-
-// keptUntil returns until when this process has extended the old secret during that rotation. The
+// extendedUntil returns until when this process has extended the old secret during that rotation. The
 // ledger knows it too, unless it could not be written.
-func (r *Rotator) keptUntil(rotationID string) time.Time {
+func (r *Rotator) extendedUntil(rotationID string) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.kept[rotationID]
+	return r.extended[rotationID]
 }
 
-func (r *Rotator) keep(rotationID string, until time.Time) {
+func (r *Rotator) keepExtended(rotationID string, until time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.kept[rotationID] = until
+	r.extended[rotationID] = until
 }
 
-func (r *Rotator) dropKept(rotationIDs ...string) {
+func (r *Rotator) dropExtended(rotationID string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, id := range rotationIDs {
-		delete(r.kept, id)
-	}
+	delete(r.extended, rotationID)
 }
 
-// keepOldAlive extends the old secret while the new one cannot be delivered: until then consumers
-// have nothing else. One that an operator has ordered to end is not extended.
-func (a *attempt) keepOldAlive(ctx context.Context) {
-	work := a.record.Work
-	if !a.overlaps() || a.record.revokes() {
+// extendOld extends the old secret while the new one cannot be delivered: until then consumers have
+// nothing else. One that an operator has ordered to end is not extended.
+func (a *attempt) extendOld(ctx context.Context) {
+	if !a.record.overlaps() || a.record.revokes() {
 		return
 	}
-	work.GraceEndsAt = later(work.GraceEndsAt, a.keptUntil(work.RotationID))
-	if by := extendBy(time.Duration(work.Grace), work.GraceEndsAt, work.IntentAt, true, a.now()); by > 0 {
-		a.noteChangeBefore(ctx)
-		if until, err := a.extendGrace(ctx, work.RotationID, work.TokenID, by); err == nil {
-			work.GraceEndsAt = until
-		}
+	work := a.record.Work
+	a.observe(a.record.graceEnds(maxTime(work.GraceEndsAt, a.extendedUntil(work.RotationID))))
+	by := extendBy(time.Duration(work.Grace), a.record.Work.GraceEndsAt, work.IntentAt, true, a.now())
+	if by == 0 {
+		return
+	}
+	a.noteChangeBefore(ctx)
+	if until, err := a.extendGrace(ctx, work.RotationID, work.TokenID, by); err == nil {
+		a.observe(a.record.graceEnds(until))
 	}
 }
 
-// overlaps reports whether the secret that consumers had before the rotation in hand is the one that
-// Cloudflare keeps as the previous one.
-func (a *attempt) overlaps() bool {
-	work := a.record.Work
-	return !work.LeavesCurrentInUse() && !work.GraceEndsAt.IsZero() && a.record.OldDiesBy.IsZero() && a.record.Lost == nil && work.Overtaken == nil
+// overlaps reports whether the secret that consumers had before the rotation in progress is the one that
+// Cloudflare has as the previous one.
+func (r Record) overlaps() bool {
+	w := r.Work
+	return !w.LeavesCurrentInUse() && !w.GraceEndsAt.IsZero() && r.OldDiesBy.IsZero() && r.Lost == nil && w.Overtaken == nil
 }
 
 // ExtendsLost reports whether the old secret is extended while the rotation that makes up for a lost
-// one cannot be carried out. Where nobody knows whether the lost request was carried out, the previous
+// one cannot be carried out. Where it is not known whether the lost request was carried out, the previous
 // secret may be an older one, which is not to be revived if it was revoked.
 func (r Record) ExtendsLost() bool {
 	l, last := r.Lost, r.Last
@@ -196,13 +187,13 @@ func (r Record) ExtendsLost() bool {
 	return true
 }
 
-// keepLostAlive extends the old secret as long as [Record.ExtendsLost] says so.
-func (a *attempt) keepLostAlive(ctx context.Context) {
+// extendLost extends the old secret as long as [Record.ExtendsLost] says so.
+func (a *attempt) extendLost(ctx context.Context) {
 	l := a.record.Lost
 	if !a.record.ExtendsLost() {
 		return
 	}
-	by := extendBy(time.Duration(l.Grace), later(l.Until, a.keptUntil(l.RotationID)), l.At, true, a.now())
+	by := extendBy(time.Duration(l.Grace), maxTime(l.Until, a.extendedUntil(l.RotationID)), l.At, true, a.now())
 	if by == 0 {
 		return
 	}
@@ -210,36 +201,27 @@ func (a *attempt) keepLostAlive(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	kept := *l
-	kept.Until = until
-	kept.Extensions++
-	a.record.Lost = &kept
-	if !a.record.OldDiesBy.IsZero() {
-		a.record.OldDiesBy = until
-	}
-	// If it cannot be saved the secret lives longer than the ledger says, which harms nobody.
-	_ = a.save(context.WithoutCancel(ctx), a.record.Step)
+	next := a.record.lostExtended(until)
+	a.observe(next)
+	// If it cannot be saved the secret lives longer than the ledger says, which harms no consumer.
+	_ = a.become(context.WithoutCancel(ctx), next)
 }
 
-// owesAnother notes that the secret of the rotation in doubt is lost, or may be, and that another
-// rotation must make up for it.
-func (a *attempt) owesAnother(doubt *Doubt, work *Work) {
-	if work.LeavesCurrentInUse() {
-		return
+// extendGrace lets the old secret, the previous one of that service token, live for this long from now.
+func (e *entry) extendGrace(ctx context.Context, rotationID, tokenID string, grace time.Duration) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	failpoint.Reach("extend.before")
+	facts, until, err := e.token.Issuer.SetGrace(ctx, tokenID, grace)
+	failpoint.Reach("extend.after")
+	if err != nil {
+		// It may still have moved updated_at, so what is known of that is void.
+		e.observe(e.record.maybeTouched())
+		err = fmt.Errorf("extending the grace of the old secret: %w", err)
+	} else {
+		e.observe(e.record.touched(facts))
+		e.keepExtended(rotationID, until.UTC())
 	}
-	known := doubt.CarriedOut || doubt.Answered()
-	if was := a.record.Lost; was != nil { // the second one in a row
-		lost := *was
-		if lost.CutOff.IsZero() {
-			lost.CutOff = work.IntentAt
-		}
-		a.record.Lost = &lost
-		return
-	}
-	a.record.Lost = &Lost{
-		RotationID: work.RotationID, At: work.IntentAt, Since: a.now().UTC(), Grace: work.Grace, Until: doubt.OldWorksUntil,
-	}
-	if known && a.record.OldDiesBy.IsZero() {
-		a.record.OldDiesBy = doubt.OldWorksUntil
-	}
+	e.tell(GraceExtended{Token: e.token.Name, RotationID: rotationID, Until: until, Err: err})
+	return until.UTC(), err
 }

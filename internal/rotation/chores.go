@@ -9,9 +9,10 @@ import (
 	"rotatord/internal/failpoint"
 )
 
-// This file holds what is done for a token beside its rotations: the service token itself is
-// renewed before it ends, and those whose place others took are deleted. It is done while no
-// rotation is in hand, but for a renewal that cannot wait any longer. Each may be repeated, so neither needs steps of its own.
+// This file holds the chores of a token, which are done beside its rotations: the service token is
+// renewed before it ends, and service tokens whose place others took are deleted. They are done while
+// no rotation is in progress, except a renewal that cannot wait any longer. Each may be repeated, so
+// neither needs steps of its own.
 
 // Renewal is what is known of renewals that fail, and of the last that did not.
 type Renewal struct {
@@ -21,77 +22,45 @@ type Renewal struct {
 	LastError string    `json:"last_error,omitempty"`
 }
 
-// maxChoreBackOff is the longest wait after a chore that failed: it is tried again for as long
-// as it takes.
-const maxChoreBackOff = time.Hour
-
-func choreBackOff(failures int) time.Duration {
-	return min(BackOff(failures)<<min(max(failures-8, 0), 3), maxChoreBackOff)
-}
-
-// After the end of a service token that could not be renewed it is tried every few seconds for lateRenewal,
-// and then every lateRenewalWait: all its consumers are locked out.
-const (
-	lateRenewal     = 10 * time.Minute
-	lateRenewalWait = 30 * time.Second
-)
-
-// renewalBackOff is how long to wait after a renewal that failed, of a service token that ends in left. The
-// closer the end, the denser the tries; soon is the wait at the end itself.
-func renewalBackOff(failures int, left, soon time.Duration) time.Duration {
-	wait := choreBackOff(failures)
-	switch {
-	case left < -lateRenewal:
-		return min(wait, lateRenewalWait)
-	case left <= EmergencyAhead:
-		return min(wait, soon)
-	}
-	return min(wait, max(left/8, soon))
-}
-
 // NextChore is when there is something to be done for a token beside its rotations; the zero
 // time if there is nothing. Like [NextDue] it depends on its arguments alone.
-func NextChore(t Token, r Record) time.Time {
+func NextChore(t Token, r Record) (next time.Time) {
 	if r.Step != StepIdle {
 		return renewsMeanwhile(t, r)
 	}
-	next := time.Time{}
-	for _, replaced := range r.Replaced {
-		next = sooner(next, later(replaced.At, replaced.NotBefore))
+	for _, old := range r.Replaced {
+		next = minNonZero(next, maxTime(old.At, old.NotBefore))
 	}
-	if at := RenewsAt(t, r); !at.IsZero() {
-		next = sooner(next, at)
-	}
-	return next
+	return minNonZero(next, RenewsAt(t, r))
 }
 
 // RenewsAt is when the service token, or one of the two of a pair, is to be renewed; the zero
 // time if never.
 func RenewsAt(t Token, r Record) (next time.Time) {
-	for _, facts := range []TokenFacts{r.Facts, r.Spare} {
+	for _, facts := range r.ServiceTokens() {
 		if at := t.renewAt(facts); !at.IsZero() {
-			next = sooner(next, later(at, r.Renewal.NotBefore))
+			next = minNonZero(next, maxTime(at, r.Renewal.NotBefore))
 		}
 	}
 	return next
 }
 
-// renewsMeanwhile is when the service token is to be renewed while a rotation is in progress, which can take
-// weeks: when a quarter of renew_before is left. Zero if never. While nobody knows whether the request of a doubt
-// was carried out it is not renewed, because that moves updated_at, which may yet show it.
+// renewsMeanwhile is when the service token is to be renewed while a rotation is in progress, which can
+// take weeks. Zero if never. While it is not known whether the request of a doubt was carried out the
+// service token is not renewed, because that moves updated_at, which may yet show it.
 func renewsMeanwhile(t Token, r Record) (next time.Time) {
 	switch {
 	case r.Step == StepSealed || r.Step == StepStored:
-		if r.Work.CreateName != "" || r.Work.Overtaken != nil { // what consumers find is replaced, or changed by others
+		if r.Work.strategy().traits().creates || r.Work.Overtaken != nil { // what consumers find is replaced, or changed by others
 			return time.Time{}
 		}
 	case r.Step == StepInDoubt && (r.Doubt.CarriedOut || r.Doubt.Answered()) && !r.Work.LeavesCurrentInUse():
 	default:
 		return time.Time{}
 	}
-	for _, facts := range []TokenFacts{r.Facts, r.Spare} {
-		if at := t.renewAt(facts); !at.IsZero() {
-			next = sooner(next, later(at.Add(t.RenewBefore*3/4), r.Renewal.NotBefore))
+	for _, facts := range r.ServiceTokens() {
+		if at := t.renewMeanwhileAt(facts); !at.IsZero() {
+			next = minNonZero(next, maxTime(at, r.Renewal.NotBefore))
 		}
 	}
 	return next
@@ -105,215 +74,210 @@ func (t Token) renewAt(f TokenFacts) time.Time {
 	return f.ExpiresAt.Add(-t.RenewBefore)
 }
 
+// renewMeanwhileAt is renewAt while a rotation is in progress: when a quarter of RenewBefore is left.
+func (t Token) renewMeanwhileAt(f TokenFacts) time.Time {
+	at := t.renewAt(f)
+	if at.IsZero() {
+		return at
+	}
+	return at.Add(t.RenewBefore * 3 / 4)
+}
+
 // forever is the duration of a service token that does not end.
 const forever = "forever"
 
-func sooner(a, b time.Time) time.Time {
-	if a.IsZero() || b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
-// chores does what is to be done by now, and reports whether there was any.
-func (a *attempt) chores(ctx context.Context) (any bool, err error) {
-	next := NextChore(a.token, a.record)
-	if next.IsZero() || next.After(a.now()) {
+// runChores does what is to be done by now, and reports whether there was anything.
+func (e *entry) runChores(ctx context.Context) (did bool, err error) {
+	next := NextChore(e.token, e.record)
+	if next.IsZero() || next.After(e.now()) {
 		return false, nil
 	}
-	if a.record.Step != StepIdle {
-		return true, a.renewMeanwhile(ctx)
+	if e.record.Step == StepIdle {
+		return true, errors.Join(e.deleteReplaced(ctx), e.renew(ctx))
 	}
-	return true, errors.Join(a.deleteReplaced(ctx), a.renew(ctx))
+	// While a rotation is in progress a peer that hangs must not hold that up.
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	return true, e.renew(ctx)
 }
 
 // deleteReplaced deletes the service tokens whose time has come.
-func (a *attempt) deleteReplaced(ctx context.Context) error {
+func (e *entry) deleteReplaced(ctx context.Context) error {
 	var left []Replaced
 	var errs []error
-	now := a.now().UTC()
-	for _, old := range a.record.Replaced {
-		if later(old.At, old.NotBefore).After(now) {
+	now := e.now().UTC()
+	for _, old := range e.record.Replaced {
+		if maxTime(old.At, old.NotBefore).After(now) {
 			left = append(left, old)
 			continue
 		}
-		err := a.deleteOne(ctx, &old)
-		if err != nil && ctx.Err() != nil { // the daemon stops: nobody's failure
+		old, err := e.deleteOne(ctx, old)
+		if err != nil && ctx.Err() != nil { // the daemon stops, and nothing has failed
 			left = append(left, old)
 			errs = append(errs, ctx.Err())
 			continue
 		}
-		a.tell(ReplacedDeleted{Token: a.token.Name, TokenID: old.TokenID, Err: err})
+		e.tell(ReplacedDeleted{Token: e.token.Name, TokenID: old.TokenID, Err: err})
 		if err != nil {
-			old.Failures++
-			old.NotBefore, old.LastError = now.Add(choreBackOff(old.Failures)), err.Error()
-			left = append(left, old)
+			left = append(left, old.failed(err, now))
 			errs = append(errs, fmt.Errorf("deleting the service token %s that was replaced: %w", old.TokenID, err))
 		}
 	}
-	before := a.record
-	a.record.Replaced = left
-	return errors.Join(errors.Join(errs...), a.saveOr(ctx, before))
+	return errors.Join(errors.Join(errs...), e.become(ctx, e.record.withReplaced(left)))
 }
 
-// deleteOne deletes a service token that was replaced, unless a sink holds it: consumers read the
-// sinks, and what stands there may have got there in another way than the ledger knows. It came
-// from an answer that could not be sealed, or somebody put it back.
-func (a *attempt) deleteOne(ctx context.Context, old *Replaced) error {
-	if old.TokenID == a.record.TokenID {
-		return errors.New("it is the one that is in use")
+// deleteOne deletes a service token that was replaced, unless a sink holds it: consumers read the sinks, and
+// what a sink holds may have got there in another way than the ledger knows. It came from an answer that
+// could not be sealed, or a person put it back. It returns old with what it has learned of it.
+func (e *entry) deleteOne(ctx context.Context, old Replaced) (Replaced, error) {
+	if old.TokenID == e.record.TokenID {
+		return old, errors.New("it is the one that is in use")
 	}
 	if old.ClientID == "" {
-		facts, err := a.token.Issuer.Inspect(ctx, old.TokenID)
-		switch {
-		case errors.Is(err, ErrGone):
-			return nil
-		case err != nil:
-			return err
+		gone, facts, err := e.isGone(ctx, old.TokenID)
+		if gone || err != nil {
+			return old, err
 		}
-		old.ClientID = facts.ClientID
+		old = old.withClientID(facts.ClientID)
 	}
-	for _, sink := range a.token.Sinks {
+	for _, sink := range e.token.Sinks {
 		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
 		stored, err := sink.Preflight(bounded)
 		cancel()
 		switch {
 		case err != nil:
-			return fmt.Errorf("sink %s does not say whether consumers still find it there: %w", sink.Name(), err)
+			return old, fmt.Errorf("sink %s does not say whether consumers still find it there: %w", sink.Name(), err)
 		case stored.ClientID == old.ClientID:
-			return fmt.Errorf("sink %s still holds it, and it is kept until a rotation has written another one", sink.Name())
+			return old, fmt.Errorf("sink %s still holds it, and it is kept until a rotation has written another one", sink.Name())
 		}
 	}
 	if old.Promised {
-		if err := a.token.Issuer.Ready(ctx); err != nil { // ErrClock among others
-			return err
+		if err := e.token.Issuer.Ready(ctx); err != nil { // ErrClock among others
+			return old, err
 		}
 	}
 	failpoint.Reach("delete.before")
 	defer failpoint.Reach("delete.after")
-	return a.token.Creator.Delete(ctx, old.TokenID)
+	return old, e.token.Creator.Delete(ctx, old.TokenID)
 }
 
 // renew renews what is about to end. It never shortens the life of a service token.
-func (a *attempt) renew(ctx context.Context) error {
+func (e *entry) renew(ctx context.Context) error {
 	var errs []error
-	before := a.record
-	changed, now, ahead := false, a.now().UTC(), time.Duration(0)
-	if a.record.Step != StepIdle {
-		ahead = a.token.RenewBefore * 3 / 4
-	}
-	for _, facts := range []*TokenFacts{&a.record.Facts, &a.record.Spare} {
-		if at := a.token.renewAt(*facts); at.IsZero() || later(at.Add(ahead), a.record.Renewal.NotBefore).After(now) {
+	due, now, next := false, e.now().UTC(), e.record
+	for _, facts := range e.record.ServiceTokens() {
+		at := e.token.renewAt(facts)
+		if e.record.Step != StepIdle {
+			at = e.token.renewMeanwhileAt(facts)
+		}
+		if at.IsZero() || maxTime(at, next.Renewal.NotBefore).After(now) {
 			continue
 		}
-		changed = true
+		due = true
 		ctx := ctx
 		if facts.ExpiresAt.Sub(now) <= EmergencyAhead {
 			ctx = WithUrgency(ctx, UrgencyEmergency)
 		}
-		if err := a.renewOne(ctx, facts); err != nil && ctx.Err() != nil { // the daemon stops: nobody's failure
+		renewal := renewal{entry: e, record: next, id: facts.ID}
+		err := renewal.run(ctx)
+		switch next = renewal.record; {
+		case err == nil:
+			next = next.renewed(now)
+		case ctx.Err() != nil: // the daemon stops, and nothing has failed
 			errs = append(errs, err)
-		} else if err != nil {
-			a.record.Renewal.Failures++
-			a.record.Renewal.LastError = err.Error()
-			a.record.Renewal.NotBefore = a.nextRenewal(err)
+		default:
+			next = next.renewalFailed(err, next.nextRenewal(e.token, err, e.now().UTC()))
 			errs = append(errs, fmt.Errorf("renewing the service token %s: %w", facts.ID, err))
-		} else {
-			a.record.Renewal = Renewal{At: now}
 		}
 	}
-	if !changed {
+	if !due {
 		return nil
 	}
-	err := a.save(ctx, a.record.Step)
-	if err != nil {
-		a.record = before
-	}
-	return errors.Join(errors.Join(errs...), err)
-}
-
-// renewMeanwhile renews while a rotation is in progress. A peer that hangs must not hold that up.
-func (a *attempt) renewMeanwhile(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	a.record = a.record.clone() // so that renew can go back to what it was
-	return a.renew(ctx)
+	return errors.Join(errors.Join(errs...), e.become(ctx, next))
 }
 
 // nextRenewal is when a renewal that failed is tried again. One wait counts for both of a pair, so the one
 // that ends first decides.
-func (a *attempt) nextRenewal(cause error) time.Time {
-	now, soon := a.now().UTC(), EmergencyWait
+func (r Record) nextRenewal(t Token, cause error, now time.Time) time.Time {
+	failures, atEnd := r.Renewal.Failures+1, EmergencyWait
 	if e, isIssuers := errors.AsType[*IssuerError](cause); !isIssuers || e.Class == Refused { // a person has to change something first
-		soon = refusedWait
+		atEnd = refusedWait
 	}
-	end := a.record.Facts.ExpiresAt
-	if spare := a.record.Spare; !a.token.renewAt(spare).IsZero() {
-		end = sooner(spare.ExpiresAt, end)
+	end := time.Time{}
+	for _, facts := range r.ServiceTokens() {
+		if !t.renewAt(facts).IsZero() {
+			end = minNonZero(end, facts.ExpiresAt)
+		}
 	}
 	if errors.Is(cause, errStillNear) { // it lives on for as long as a renewal lasts
-		return now.Add(min(choreBackOff(a.record.Renewal.Failures), max(end.Sub(now)/2, soon)))
+		return now.Add(min(choreBackOff(failures), max(end.Sub(now)/2, atEnd)))
 	}
-	return now.Add(renewalBackOff(a.record.Renewal.Failures, end.Sub(now), soon))
+	return now.Add(renewalBackOff(failures, end.Sub(now), atEnd))
 }
 
-// renewOne renews one service token. What is known of it is looked at first, since a listing
-// may be hours old and somebody may have given it more time, or made it eternal.
-func (a *attempt) renewOne(ctx context.Context, facts *TokenFacts) (err error) {
+// renewal is the renewal of one service token. record is what is known after it.
+type renewal struct {
+	*entry
+	record Record
+	id     string
+}
+
+// facts is what is known of the service token.
+func (w *renewal) facts() TokenFacts { return w.record.FactsOf(w.id) }
+
+// run renews the service token. It is read first, since a listing may be hours old and a person may have
+// given it more time, or made it eternal.
+func (w *renewal) run(ctx context.Context) (err error) {
 	defer func() {
 		if err == nil || ctx.Err() == nil {
-			a.tell(Renewed{Token: a.token.Name, TokenID: facts.ID, ExpiresAt: facts.ExpiresAt, Err: err})
+			w.tell(Renewed{Token: w.token.Name, TokenID: w.id, ExpiresAt: w.facts().ExpiresAt, Err: err})
 		}
 	}()
-	now, err := a.token.Issuer.Inspect(ctx, facts.ID)
+	now, err := w.token.Issuer.Inspect(ctx, w.id)
 	if err != nil {
 		return err
 	}
-	inHand := a.record.Work != nil && a.record.Work.TokenID == facts.ID
-	switch {
-	case inHand: // our own request has changed it since
-		if a.record.Step == StepSealed {
-			a.noteChange(now)
-		}
-		*facts = now
-	default:
-		if news := a.notice(facts, now); news != nil {
-			a.tell(news)
-		}
-	}
-	if at := a.token.renewAt(*facts); at.IsZero() || at.After(a.now()) {
+	w.look(now)
+	facts := w.facts()
+	if at := w.token.renewAt(facts); at.IsZero() || at.After(w.now()) {
 		return nil
 	}
-	if d, isDuration := a.token.renewFor(); isDuration && !a.now().Add(d).After(facts.ExpiresAt) {
+	if d, isDuration := w.token.renewFor(); isDuration && !w.now().Add(d).After(facts.ExpiresAt) {
 		return fmt.Errorf("renewing it for %s would shorten its life, which lasts until %s: give it a longer renew_for", d, facts.ExpiresAt.Format(time.RFC3339))
 	}
-	renewed, err := a.token.Renewer.Renew(ctx, facts.ID, a.token.RenewFor)
+	renewed, err := w.token.Renewer.Renew(ctx, w.id, w.token.RenewFor)
 	if err != nil {
-		if classOf(err) == Unknown {
-			facts.UpdatedAt = time.Time{} // it may have moved
+		if classOf(err) == Unknown { // it may have moved updated_at
+			w.record = w.record.updatedAtVoid(w.id)
 		}
 		return err
 	}
 	before := facts.ExpiresAt
-	*facts = facts.updatedBy(renewed)
-	if inHand {
-		a.record.Work.TouchedAt = later(a.record.Work.TouchedAt, renewed.UpdatedAt)
-	}
+	w.record = w.record.renewalSeen(w.id, renewed)
+	facts = w.facts()
 	if !facts.ExpiresAt.After(before) {
 		return fmt.Errorf("it was renewed, and still ends at %s", facts.ExpiresAt.Format(time.RFC3339))
 	}
-	if at := a.token.renewAt(*facts); !at.IsZero() && !at.After(a.now()) { // it would be renewed without end
+	if at := w.token.renewAt(facts); !at.IsZero() && !at.After(w.now()) { // it would be renewed without end
 		return fmt.Errorf("it was renewed, and ends at %s, %w: make that shorter, or renew_for longer",
 			facts.ExpiresAt.Format(time.RFC3339), errStillNear)
 	}
 	return nil
+}
+
+// look takes in what the service token is like before the renewal.
+func (w *renewal) look(now TokenFacts) {
+	if work := w.record.Work; work != nil && work.TokenID == w.id { // our own request has changed it since
+		if w.record.Step == StepSealed && work.changedByOthers(now) {
+			w.record = w.record.changeSeen(now.UpdatedAt.UTC())
+		}
+		w.record = w.record.withServiceToken(w.id, now)
+		return
+	}
+	next, news := w.record.listed(w.token, now, w.now().UTC())
+	if w.record = next; news != nil {
+		w.tell(news)
+	}
 }
 
 // errStillNear is in the error of a renewal that succeeded, and has to be repeated soon.

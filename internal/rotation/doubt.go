@@ -93,7 +93,7 @@ type Evidence struct {
 // The oracle is asked at once, once more when a request that was under way when we lost sight of it
 // must have been carried out or dropped, and then now and again until the grace ends.
 const (
-	settleTime   = time.Minute
+	underWayTime = time.Minute
 	doubtRecheck = 10 * time.Minute
 	// unreadPatience is for how long a lost reissue waits for Cloudflare to be readable before it
 	// is taken as carried out.
@@ -112,119 +112,27 @@ const MaxGrace = 30 * 24 * time.Hour
 // doubt was carried out, reissuing cuts the old secret off at once, so the margin is no overlap.
 func reissueMargin(grace time.Duration) time.Duration { return grace / 2 }
 
-// settleFor is how long a request can still be under way. A grace that is shorter than that, as in
+// underWayFor is how long a request can still be under way. A grace that is shorter than that, as in
 // a demonstration, does not allow it in full.
-func settleFor(grace time.Duration) time.Duration {
+func underWayFor(grace time.Duration) time.Duration {
 	if grace == 0 {
-		return settleTime
+		return underWayTime
 	}
-	return min(settleTime, grace-reissueMargin(grace))
+	return min(underWayTime, grace-reissueMargin(grace))
 }
 
-// lookSoon is the wait until the next look where the last one has not told what it could have.
-func lookSoon(grace time.Duration) time.Duration {
+// recheckWait is the wait until the next look where the last one has not told what it could have.
+func recheckWait(grace time.Duration) time.Duration {
 	return min(doubtRecheck/2, max(grace/64, time.Second))
 }
 
-// Judge decides about a token in doubt.
+// Judge decides about a token in doubt, by the rules of the strategy of its rotation. None of them
+// rotates again while the old secret may still be the one that works.
 //
-// The rule behind it: never rotate again while the old secret may still be the one that
-// works. Rotating would make a lost secret the "previous" one and cut the old one off.
-// Of a pair the one that is rotated is not in use, so the rule does not hold it up.
-//
-// A secret of an unfamiliar format is delivered in the place of a rotation: should
-// Cloudflare introduce a third format, rotating would bring another one of it.
+// A secret of an unfamiliar format is delivered and not rotated again: should Cloudflare introduce
+// another format, rotating would bring another secret of it.
 func Judge(r Record, e Evidence, now time.Time) Verdict {
-	switch {
-	case r.Work.CreateName != "":
-		return judgeMade(r, e, now)
-	case r.Work.Spare:
-		return judgeSpare(r, now)
-	case r.Work.Grace == 0:
-		// Either nothing was carried out, and rotating is what was wanted, or the old
-		// secret died with the request, and only rotating brings a working one.
-		return Verdict{Resolved: true, Deliver: r.Doubt.deliverable(), Reason: ReasonOldSecretRevoked}
-	}
-	carriedOut := r.Doubt.CarriedOut || r.Doubt.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
-	if !r.OldDiesBy.IsZero() {
-		return judgeLostReissue(r, e, carriedOut, now)
-	}
-	return judgeGrace(r, e, carriedOut, now)
-}
-
-// judgeSpare judges the doubt about the one of a pair that nobody uses.
-func judgeSpare(r Record, now time.Time) Verdict {
-	settled := r.Doubt.Since.Add(settleFor(time.Duration(r.Work.Grace)))
-	switch {
-	case r.Doubt.deliverable():
-		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
-	case now.Before(settled):
-		// Nobody is kept waiting, and a request that is still under way could undo what
-		// would be delivered now.
-		return Verdict{Reason: ReasonUnderWay, Again: settled}
-	}
-	return Verdict{Resolved: true, Reason: ReasonSpare}
-}
-
-// judgeLostReissue judges the doubt about a rotation that was to make up for a lost secret. If it
-// was carried out, what consumers use was the previous secret, and died with the request: only
-// another rotation brings them one that works. So it is never waited for longer than it takes to know.
-func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
-	d, grace := r.Doubt, time.Duration(r.Work.Grace)
-	// A reissue starts with half of a grace left, so waiting for half of it would outlast the old secret.
-	settled := d.Since.Add(min(settleTime, grace/4))
-	switch {
-	case carriedOut:
-		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
-	case now.Before(settled):
-		return Verdict{Reason: ReasonUnderWay, Again: earlier(settled, now.Add(lookSoon(grace)))}
-	case e.unmoved(r):
-		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
-	case e.Unread && now.Before(earlier(settled.Add(unreadPatience), d.OldWorksUntil)):
-		return Verdict{Reason: ReasonOldSecretWorks, Again: now.Add(lookSoon(grace))}
-	}
-	return Verdict{Resolved: true, Reason: ReasonGraceEnding}
-}
-
-// judgeGrace judges the doubt about a token whose old secret works on for a while.
-//
-// The old secret is given more time as soon as Cloudflare shows that the request was carried out,
-// and not before: if it was not, "the previous secret" is an older one, which was promised to be
-// dead by now and must not be revived.
-func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
-	d, grace := r.Doubt, time.Duration(r.Work.Grace)
-	settled, reissueAt := d.Since.Add(settleFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
-	decided := carriedOut && !now.Before(r.Work.IntentAt.Add(doubtStretch*grace)) // by time, in the place of an operator
-	if carriedOut && !e.CannotExtend && !(decided && now.Before(reissueAt)) {
-		if by := extendBy(grace, d.OldWorksUntil, r.Work.IntentAt, d.Extensions > 0, now); by > 0 {
-			return Verdict{Extend: by, CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
-		}
-	}
-	if carriedOut {
-		reissueAt = earlier(reissueAt, r.Work.IntentAt.Add(doubtStretch*grace))
-	}
-	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: now.Add(doubtRecheck)}
-	switch reached := !now.Before(reissueAt); {
-	case !carriedOut && now.Before(settled): // a request that is still under way could undo a reissue
-		return Verdict{Reason: ReasonUnderWay, Again: earlier(settled, now.Add(lookSoon(grace)))}
-	case !carriedOut && e.unmoved(r): // where an answer came, even an invalid one, something was issued
-		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
-	case reached && e.Unread && !carriedOut && now.Before(d.OldWorksUntil):
-		// While Cloudflare cannot be asked it cannot be rotated either. Once it can, it says whether
-		// the old secret may be extended instead.
-		wait.Again = earlier(now.Add(lookSoon(grace)), d.OldWorksUntil)
-		return wait
-	case reached:
-		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: carriedOut, Reason: ReasonGraceEnding}
-	}
-	if carriedOut { // look again when it is time to extend
-		wait.Again = earlier(wait.Again, d.OldWorksUntil.Add(-grace*3/4))
-	}
-	if e.Unread || e.CannotExtend || !wait.Again.After(now) {
-		wait.Again = now.Add(lookSoon(grace))
-	}
-	wait.Again = earlier(wait.Again, reissueAt)
-	return wait
+	return r.Work.strategy().judge(r, e, now)
 }
 
 // unmoved reports whether the world shows that the request in doubt was not carried out.
@@ -273,11 +181,4 @@ func oracleTrusted(records []Record, account string) bool {
 		moved += r.MovedCount
 	}
 	return moved > 0
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }

@@ -2,49 +2,7 @@ package rotation
 
 import (
 	"time"
-
-	"rotatord/internal/scheduler"
 )
-
-// Token is one service token as the configuration describes it.
-type Token struct {
-	Name    string // config name, and the ledger's key
-	Account string // config name of the account
-	ID      string // Cloudflare's UUID
-	// Partner is the UUID of the second service token of a pair, of which ID is the one
-	// that was in use to begin with; empty for a single token.
-	Partner   string
-	Grace     time.Duration
-	Timetable scheduler.Timetable
-	Issuer    Issuer
-	Sinks     []Sink
-
-	// Create says how the service token is made if there is none; nil if ID names it.
-	Create *Creation
-	// Replace says that each rotation makes a new service token and deletes the old one after
-	// the grace, since a zone's cannot be rotated.
-	Replace bool
-	Creator Creator // needed for Create and Replace
-	// RenewBefore is how long before its end the service token is renewed; 0 for never. It
-	// gets RenewFor from then on: a Go duration, or empty for a year.
-	RenewBefore time.Duration
-	RenewFor    string
-	Renewer     Renewer // needed for RenewBefore
-	// Prober tries a new secret; nil if nobody does. VerifyWithin is how long the edge may
-	// take to know it.
-	Prober       Prober
-	VerifyWithin time.Duration
-	// RotateAfterOutside says that a rotation by somebody else is made up for by one of our own.
-	RotateAfterOutside bool
-}
-
-// Creation is how a service token is made.
-type Creation struct {
-	Name     string
-	Duration string // a Go duration or "forever"; empty for a year
-	// Adopt takes over a service token of that name that is there already.
-	Adopt bool
-}
 
 // Due says when a token is to be looked at next, and why then.
 type Due struct {

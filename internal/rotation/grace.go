@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// This file holds what an operator does about the previous secret after a rotation.
+// This file holds what an operator does about the previous secret.
 
 // ErrNoPrevious is in the error of RevokePrevious and ExtendGrace if there is no previous secret
-// that could be revoked or kept, or consumers may need it.
+// that could be revoked or extended, or consumers may need it.
 var ErrNoPrevious = errors.New("nothing was changed")
 
 // RevokePrevious revokes the previous secret of a token now, whatever grace it was promised.
@@ -21,67 +21,63 @@ var ErrNoPrevious = errors.New("nothing was changed")
 // While a rotation is in progress it is refused, because consumers may have nothing else: see
 // [Rotator.RevokeInUse].
 func (r *Rotator) RevokePrevious(ctx context.Context, t Token) (Record, error) {
-	defer r.lock(t.Name)()
-	a, err := r.grown(ctx, t, "revoked")
-	if errors.Is(err, errInProgress) && a.inUse() != nil {
+	e, err := r.open(ctx, t)
+	defer e.close()
+	if err == nil {
+		err = e.requireIdle("revoked")
+	}
+	if errors.Is(err, errInProgress) && e.record.movableEnd() != nil {
 		err = fmt.Errorf("%w. To revoke it although consumers fail until they can read the new one: rotatord revoke-previous %s --override-in-use", err, t.Name)
 	}
-	if err != nil {
-		return a.record, err
+	if err == nil {
+		err = e.revokePrevious(ctx)
 	}
-	now, last := a.now(), a.record.Last
+	return e.record, err
+}
+
+func (e *entry) revokePrevious(ctx context.Context) error {
+	t, now, last := e.token, e.now().UTC(), e.record.Last
 	// A secret of the service token in use: not one whose service token was replaced.
-	own := last != nil && !last.GraceEndsAt.IsZero() && !a.record.replacedUntil(last.GraceEndsAt) && (!t.Replace || now.Before(last.GraceEndsAt))
+	own := last != nil && !last.GraceEndsAt.IsZero() && !e.record.replacedUntil(last.GraceEndsAt) && (!t.Replace || now.Before(last.GraceEndsAt))
 	switch {
 	case own:
-	case len(a.record.Replaced) > 0:
-		return a.deleteNow(ctx)
+	case len(e.record.Replaced) > 0:
+		return e.deleteNow(ctx, e.record)
 	case t.Replace:
-		return a.record, fmt.Errorf("%w: no service token that was replaced by %s is left", ErrNoPrevious, t.Name)
+		return fmt.Errorf("%w: no service token that was replaced by %s is left", ErrNoPrevious, t.Name)
 	default:
-		return a.record, fmt.Errorf("%w: no previous secret of %s is known to work: it was never rotated by this ledger, or without a grace. "+
+		return fmt.Errorf("%w: no previous secret of %s is known to work: it was never rotated by this ledger, or without a grace. "+
 			"If the present one has leaked: rotatord rotate %s --revoke-now", ErrNoPrevious, t.Name, t.Name)
 	}
-	// One whose grace is over is revoked all the same: its end is what we know, and not what
-	// somebody may have made of it since.
-	facts, _, err := a.setGrace(ctx, 0)
+	// One whose grace is over is revoked too: its end is what we know, and another person or program
+	// may have extended it since.
+	facts, _, err := e.setGrace(ctx, t.ServiceToken(e.record), 0)
 	if err != nil {
-		return a.record, err
+		return err
 	}
-	a.record.Facts = a.record.Facts.updatedBy(facts)
-	revoked := *last
-	revoked.GraceEndsAt, revoked.Revoked = earlier(last.GraceEndsAt, now.UTC()), true
-	a.record.Last = &revoked
-	if len(a.record.Replaced) > 0 {
-		return a.deleteNow(ctx)
+	next := e.record.touched(facts).previousRevoked(now)
+	if len(next.Replaced) > 0 {
+		return e.deleteNow(ctx, next)
 	}
-	err = a.save(ctx, StepIdle)
-	return a.record, err
+	return e.become(ctx, next)
 }
 
 // RevokeInUse does what RevokePrevious does, and revokes the old secret also while a rotation is in
 // progress, where it is known to be the previous one at Cloudflare. Consumers are refused until the
 // new secret is delivered. It is for a secret that has leaked while a sink is away.
 func (r *Rotator) RevokeInUse(ctx context.Context, t Token) (Record, error) {
-	record, err := r.revokeInUse(ctx, t)
-	if errors.Is(err, errNotInProgress) {
-		return r.RevokePrevious(ctx, t)
+	e, err := r.open(ctx, t)
+	defer e.close()
+	if err == nil {
+		err = e.requireIdle("revoked")
 	}
-	return record, err
-}
-
-var errNotInProgress = errors.New("no rotation is in progress")
-
-func (r *Rotator) revokeInUse(ctx context.Context, t Token) (Record, error) {
-	defer r.lock(t.Name)()
-	a, err := r.grown(ctx, t, "revoked")
 	switch {
-	case !errors.Is(err, errInProgress):
-		return a.record, errors.Join(err, errNotInProgress)
-	case a.inUse() == nil:
-		return a.record, err
+	case err == nil:
+		err = e.revokePrevious(ctx)
+	case errors.Is(err, errInProgress) && e.record.movableEnd() != nil:
+		err = e.moveEnd(ctx, 0)
 	}
-	return a.moveInUse(ctx, 0)
+	return e.record, err
 }
 
 // replacedUntil reports whether a service token that was replaced was promised until then.
@@ -92,113 +88,125 @@ func (r Record) replacedUntil(end time.Time) bool {
 // ExtendGrace lets the previous secret of a token live for this long from now. It never
 // shortens a grace, and revives nothing that is dead.
 func (r *Rotator) ExtendGrace(ctx context.Context, t Token, grace time.Duration) (Record, error) {
-	defer r.lock(t.Name)()
-	a, err := r.grown(ctx, t, "kept for longer")
-	if end := a.inUse(); errors.Is(err, errInProgress) && end != nil {
-		return a.extendInUse(ctx, *end, grace)
+	e, err := r.open(ctx, t)
+	defer e.close()
+	if err == nil {
+		err = e.requireIdle("kept for longer")
 	}
-	if err != nil {
-		return a.record, err
+	if end := e.record.movableEnd(); errors.Is(err, errInProgress) && end != nil {
+		err = e.extendInProgress(ctx, *end, grace)
+	} else if err == nil {
+		err = e.extendPrevious(ctx, grace)
 	}
-	last, now := a.record.Last, a.now()
-	switch {
-	case last == nil || last.GraceEndsAt.IsZero():
-		return a.record, fmt.Errorf("%w: %s has no previous secret that could be kept: it was never rotated by this ledger, or without a grace: rotatord status %s", ErrNoPrevious, t.Name, t.Name)
-	case !now.Before(last.GraceEndsAt):
-		return a.record, fmt.Errorf("%w: the previous secret of %s stopped working at %s, and cannot be revived", ErrNoPrevious, t.Name, last.GraceEndsAt.Format(time.RFC3339))
-	case grace > MaxGrace:
-		return a.record, fmt.Errorf("%w: a grace is at most %s", ErrNoPrevious, MaxGrace)
-	case now.Add(grace).Before(last.GraceEndsAt):
-		return a.record, fmt.Errorf("%w: the previous secret of %s works until %s already, and that would be earlier", ErrNoPrevious, t.Name, last.GraceEndsAt.Format(time.RFC3339))
-	}
-	extended := *last
-	if a.record.replacedUntil(last.GraceEndsAt) {
-		extended.GraceEndsAt = now.Add(grace).UTC()
-		for i := range a.record.Replaced {
-			if r := &a.record.Replaced[i]; r.At.Equal(last.GraceEndsAt) {
-				r.At = extended.GraceEndsAt
-			}
-		}
-	} else {
-		facts, until, err := a.setGrace(ctx, grace)
-		if err != nil {
-			return a.record, err
-		}
-		a.record.Facts = a.record.Facts.updatedBy(facts)
-		extended.GraceEndsAt = until.UTC()
-	}
-	a.record.Last = &extended
-	err = a.save(ctx, StepIdle)
-	return a.record, err
+	return e.record, err
 }
 
-// extendInUse does so for the old secret of a rotation in progress, which ends then.
-func (a *attempt) extendInUse(ctx context.Context, end time.Time, grace time.Duration) (Record, error) {
-	now, name := a.now(), a.token.Name
+func (e *entry) extendPrevious(ctx context.Context, grace time.Duration) error {
+	last, now, name := e.record.Last, e.now(), e.token.Name
+	switch {
+	case last == nil || last.GraceEndsAt.IsZero():
+		return fmt.Errorf("%w: %s has no previous secret that could be kept: it was never rotated by this ledger, or without a grace: rotatord status %s", ErrNoPrevious, name, name)
+	case !now.Before(last.GraceEndsAt):
+		return fmt.Errorf("%w: the previous secret of %s stopped working at %s, and cannot be revived", ErrNoPrevious, name, last.GraceEndsAt.Format(time.RFC3339))
+	case grace > MaxGrace:
+		return fmt.Errorf("%w: a grace is at most %s", ErrNoPrevious, MaxGrace)
+	case now.Add(grace).Before(last.GraceEndsAt):
+		return fmt.Errorf("%w: the previous secret of %s works until %s already, and that would be earlier", ErrNoPrevious, name, last.GraceEndsAt.Format(time.RFC3339))
+	}
+	if e.record.replacedUntil(last.GraceEndsAt) {
+		return e.become(ctx, e.record.replacedWorkUntil(now.Add(grace).UTC()))
+	}
+	facts, until, err := e.setGrace(ctx, e.token.ServiceToken(e.record), grace)
+	if err != nil {
+		return err
+	}
+	return e.become(ctx, e.record.touched(facts).previousWorksUntil(until.UTC()))
+}
+
+// extendInProgress does so for the old secret of a rotation in progress, which ends then.
+func (e *entry) extendInProgress(ctx context.Context, end time.Time, grace time.Duration) error {
+	now, name := e.now(), e.token.Name
 	switch {
 	case end.IsZero() || !now.Before(end):
-		return a.record, fmt.Errorf("%w: the old secret of %s stopped working with the rotation in progress, and cannot be revived: rotatord status %s", ErrNoPrevious, name, name)
+		return fmt.Errorf("%w: the old secret of %s stopped working with the rotation in progress, and cannot be revived: rotatord status %s", ErrNoPrevious, name, name)
 	case grace > MaxGrace:
-		return a.record, fmt.Errorf("%w: a grace is at most %s", ErrNoPrevious, MaxGrace)
+		return fmt.Errorf("%w: a grace is at most %s", ErrNoPrevious, MaxGrace)
 	case now.Add(grace).Before(end):
-		return a.record, fmt.Errorf("%w: the old secret of %s works until %s already, and that would be earlier", ErrNoPrevious, name, end.Format(time.RFC3339))
+		return fmt.Errorf("%w: the old secret of %s works until %s already, and that would be earlier", ErrNoPrevious, name, end.Format(time.RFC3339))
 	}
-	return a.moveInUse(ctx, grace)
+	return e.moveEnd(ctx, grace)
 }
 
 // errInProgress is in the error of RevokePrevious and ExtendGrace while a rotation is in progress.
 var errInProgress = fmt.Errorf("%w: a rotation is in progress", ErrNoPrevious)
 
-// grown returns an attempt at a token of which no rotation is in progress: while one is, the
-// previous secret may be the one that consumers need. done says what is asked for that secret.
-func (r *Rotator) grown(ctx context.Context, t Token, done string) (*attempt, error) {
-	record, err := r.load(ctx, t)
-	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
+// requireIdle refuses while a rotation is in progress: the previous secret may be the one that consumers
+// need. done says what is asked for that secret.
+func (e *entry) requireIdle(done string) error {
+	t, record := e.token, e.record
 	switch {
-	case err != nil:
 	case record.Step == StepInDoubt:
-		err = fmt.Errorf("%w: %s is in doubt, and its old secret may be the only one that works: rotatord resolve %s. "+
+		return fmt.Errorf("%w: %s is in doubt, and its old secret may be the only one that works: rotatord resolve %s. "+
 			"If the old secret has leaked: rotatord rotate %s --revoke-now", errInProgress, t.Name, t.Name, t.Name)
 	case record.Step == StepSealed && record.Work.Overtaken != nil:
-		err = fmt.Errorf("%w: the new secret of %s was overtaken, and it is not known which one is the previous: rotatord resolve %s. "+
+		return fmt.Errorf("%w: the new secret of %s was overtaken, and it is not known which one is the previous: rotatord resolve %s. "+
 			"If a secret has leaked: rotatord rotate %s --revoke-now", errInProgress, t.Name, t.Name, t.Name)
 	case record.Step != StepIdle:
-		err = fmt.Errorf("%w: that of %s (%s), and consumers may need its old secret until it is done: rotatord status %s", errInProgress, t.Name, r.StateOf(t, record), t.Name)
+		return fmt.Errorf("%w: that of %s (%s), and consumers may need its old secret until it is done: rotatord status %s", errInProgress, t.Name, e.StateOf(t, record), t.Name)
 	case record.owed():
-		err = fmt.Errorf("%w: a secret of %s was lost, and it is not known which one is the previous: rotatord rotate %s makes up for it now", ErrNoPrevious, t.Name, t.Name)
-	case t.Paired():
-		err = fmt.Errorf("%w: of a pair the service token that was replaced works until its own turn comes, so its secret cannot be %s: "+
+		return fmt.Errorf("%w: a secret of %s was lost, and it is not known which one is the previous: rotatord rotate %s makes up for it now", ErrNoPrevious, t.Name, t.Name)
+	case strategyFor(t, record).traits().alternates:
+		return fmt.Errorf("%w: of a pair the service token that was replaced works until its own turn comes, so its secret cannot be %s: "+
 			"rotatord rotate %s --revoke-now renews both", ErrNoPrevious, done, t.Name)
 	}
-	return a, err
+	return nil
 }
 
-// setGrace moves the end of the previous secret. It may have moved updated_at also where it
-// fails, so what is known of that is void then.
-func (a *attempt) setGrace(ctx context.Context, grace time.Duration) (TokenFacts, time.Time, error) {
-	facts, until, err := a.token.Issuer.SetGrace(ctx, a.token.ServiceToken(a.record), grace)
+// movableEnd returns the end of the old secret of a rotation in progress, where that secret is known to be
+// the previous one at Cloudflare: it can be revoked or extended there. nil if it is not.
+func (r Record) movableEnd() *time.Time {
+	work := r.Work
+	switch {
+	case work == nil || work.LeavesCurrentInUse() || !r.OldDiesBy.IsZero():
+		return nil
+	case r.Step == StepInDoubt && (r.Doubt.CarriedOut || r.Doubt.Answered()):
+		return &r.Doubt.OldWorksUntil
+	case (r.Step == StepSealed || r.Step == StepStored) && work.Overtaken == nil:
+		return &work.GraceEndsAt
+	}
+	return nil
+}
+
+// moveEnd moves the end of the old secret of a rotation in progress, to grace from now.
+func (e *entry) moveEnd(ctx context.Context, grace time.Duration) error {
+	if e.record.Step == StepSealed {
+		e.noteChangeBefore(ctx)
+	}
+	facts, until, err := e.setGrace(ctx, e.record.Work.TokenID, grace)
+	if err != nil {
+		return err
+	}
+	end, now := until.UTC(), e.now().UTC()
+	if grace == 0 {
+		end = minTime(end, now)
+	}
+	return e.become(ctx, e.record.touched(facts).endMoved(end, now))
+}
+
+// setGrace moves the end of the previous secret. If that fails it may still have moved updated_at, so
+// what is known of that is void then.
+func (e *entry) setGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error) {
+	facts, until, err := e.token.Issuer.SetGrace(ctx, tokenID, grace)
 	if err != nil && classOf(err) == Unknown {
-		a.record.Facts.UpdatedAt = time.Time{}
-		err = errors.Join(err, a.save(ctx, StepIdle))
+		err = errors.Join(err, e.become(ctx, e.record.maybeTouched()))
 	}
 	return facts, until, err
 }
 
-// deleteNow deletes what was replaced.
-func (a *attempt) deleteNow(ctx context.Context) (Record, error) {
-	now := a.now().UTC()
-	for i := range a.record.Replaced {
-		old := &a.record.Replaced[i]
-		old.At, old.NotBefore, old.Promised = now, time.Time{}, false
+// deleteNow deletes what was replaced. Once that is saved, the daemon tries until it has succeeded.
+func (e *entry) deleteNow(ctx context.Context, r Record) error {
+	if err := e.become(ctx, r.deletingAll(e.now().UTC())); err != nil {
+		return err
 	}
-	if a.record.Last != nil && a.record.Last.GraceEndsAt.After(now) {
-		last := *a.record.Last
-		last.GraceEndsAt = now
-		a.record.Last = &last
-	}
-	if err := a.save(ctx, StepIdle); err != nil { // from here on the daemon keeps at it
-		return a.record, err
-	}
-	err := a.deleteReplaced(ctx)
-	return a.record, err
+	return e.deleteReplaced(ctx)
 }

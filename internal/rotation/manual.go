@@ -51,63 +51,63 @@ var ErrNotRotated = errors.New("not rotated")
 // refused where it was tried, and gives up one that was overtaken. Only a rotation whose new secret
 // can still be delivered is finished before it: then ErrFinishedFirst is in the error.
 func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string) (Record, error) {
-	defer r.lock(t.Name)()
-	record, err := r.load(ctx, t)
+	e, err := r.open(ctx, t)
+	defer e.close()
 	if err != nil {
-		return record, err
+		return e.record, err
 	}
-	o = o.all()
-	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now(), manual: !o.RevokeNow}
-	if err := a.mayRotateNow(o); err != nil {
-		return record, err
+	o, before := o.all(), e.record
+	a := &attempt{entry: e, began: r.now(), manual: !o.RevokeNow}
+	if err := e.mayRotateNow(o); err != nil {
+		return before, err
 	}
-	if o.RevokeNow {
-		if err := a.order(ctx, o, by, 0); err != nil {
-			return record, err
+	if !o.RevokeNow {
+		if err := a.claim(ctx); err != nil {
+			return a.record, err
 		}
-		if a.record.Step != StepIdle {
-			return a.record, a.finishedFirst()
-		}
-		for err == nil && a.record.Order != nil && a.record.Step == StepIdle {
-			left := a.record.Order.Left
-			a.claimed, a.reported = false, false
-			err = a.run(ctx)
-			if a.record.Order != nil && a.record.Order.Left == left {
-				break // the rest is the daemon's
-			}
-		}
+		err = a.run(ctx)
 		return a.record, err
 	}
-	if err := a.claim(ctx); err != nil {
-		return a.record, err
+	if err := e.order(ctx, o, by, 0); err != nil {
+		return before, err
 	}
-	err = a.run(ctx)
+	if a.record.Step != StepIdle {
+		return a.record, a.finishedFirst()
+	}
+	for err == nil && a.record.Order != nil && a.record.Step == StepIdle {
+		left := a.record.Order.Left
+		a.claimed, a.reported = false, false
+		err = a.run(ctx)
+		if a.record.Order != nil && a.record.Order.Left == left {
+			break // the rest is the daemon's
+		}
+	}
 	return a.record, err
 }
 
 // mayRotateNow returns what speaks against it.
-func (a *attempt) mayRotateNow(o Overrides) error {
-	now, name := a.now(), a.token.Name
+func (e *entry) mayRotateNow(o Overrides) error {
+	now, name := e.now(), e.token.Name
 	switch {
-	case o.RevokeNow && a.record.Step != StepIdle:
+	case o.RevokeNow && e.record.Step != StepIdle:
 		return nil
-	case a.record.Step != StepIdle:
-		return a.inProgress()
-	case a.token.Uncreated(a.record):
-		if pause := a.PauseOf(name); pause.On() {
+	case e.record.Step != StepIdle:
+		return e.inProgress()
+	case e.token.Uncreated(e.record):
+		if pause := e.PauseOf(name); pause.On() {
 			return fmt.Errorf("%w: the service token of %s is not made yet, and it is paused%s: rotatord status %s says how to resume it", ErrNotRotated, name, until(pause.Until), name)
 		}
-		return fmt.Errorf("%w: the service token of %s is not made yet, which comes by itself%s: rotatord status %s", ErrNotRotated, name, because(a.record), name)
-	case a.record.owed():
+		return fmt.Errorf("%w: the service token of %s is not made yet, which comes by itself%s: rotatord status %s", ErrNotRotated, name, because(e.record), name)
+	case e.record.owed():
 		return nil
 	}
-	if pause := a.PauseOf(name); pause.On() && !o.Pause {
+	if pause := e.PauseOf(name); pause.On() && !o.Pause {
 		return fmt.Errorf("%w: %s is paused%s: resume it, or rotate all the same with --override-pause", ErrNotRotated, name, until(pause.Until))
 	}
-	if end, freeze := a.token.Timetable.FrozenUntil(now); freeze != "" && !o.Freeze {
+	if end, freeze := e.token.Timetable.FrozenUntil(now); freeze != "" && !o.Freeze {
 		return fmt.Errorf("%w: the freeze %s lasts%s: wait, or rotate all the same with --override-freeze", ErrNotRotated, freeze, until(end))
 	}
-	if last := a.record.Last; last != nil && now.Before(last.GraceEndsAt) && !o.Grace {
+	if last := e.record.Last; last != nil && now.Before(last.GraceEndsAt) && !o.Grace {
 		return fmt.Errorf("%w: the previous secret of %s was promised to work%s, and rotating now cuts it off: "+
 			"wait, or rotate all the same with --override-grace", ErrNotRotated, name, until(last.GraceEndsAt))
 	}
@@ -119,24 +119,24 @@ func (a *attempt) mayRotateNow(o Overrides) error {
 var ErrFinishedFirst = errors.New("it is ordered, and is done after the rotation in progress")
 
 // finishedFirst says what an order that revokes waits for, and what can be done until then.
-func (a *attempt) finishedFirst() error {
-	name := a.token.Name
+func (e *entry) finishedFirst() error {
+	name := e.token.Name
 	how := fmt.Sprintf("see rotatord status %s", name)
-	if end := a.inUse(); end != nil && a.now().Before(*end) {
+	if end := e.record.movableEnd(); end != nil && e.now().Before(*end) {
 		how = fmt.Sprintf("to revoke the old secret before that, although consumers cannot read the new one yet: rotatord revoke-previous %s --override-in-use", name)
 	}
-	return fmt.Errorf("%w (%s since %s%s): %s", ErrFinishedFirst, a.StateOf(a.token, a.record), a.since(), because(a.record), how)
+	return fmt.Errorf("%w (%s since %s%s): %s", ErrFinishedFirst, e.StateOf(e.token, e.record), e.record.inProgressSince(), because(e.record), how)
 }
 
-// since is when the state of a rotation in progress began, as far as it is known.
-func (a *attempt) since() string {
-	work, at := a.record.Work, time.Time{}
+// inProgressSince is when the state of a rotation in progress began, as far as it is known.
+func (r Record) inProgressSince() string {
+	work, at := r.Work, time.Time{}
 	switch {
-	case a.record.Doubt != nil:
-		at = a.record.Doubt.Since
+	case r.Doubt != nil:
+		at = r.Doubt.Since
 	case work.Overtaken != nil:
 		at = work.Overtaken.Since
-	case a.record.Step == StepStored && !work.Verification.Since.IsZero():
+	case r.Step == StepStored && !work.Verification.Since.IsZero():
 		at = work.Verification.Since
 	case !work.SealedAt.IsZero():
 		at = work.SealedAt
@@ -147,19 +147,19 @@ func (a *attempt) since() string {
 }
 
 // inProgress says why a rotation in progress is not rotated into, and what to type.
-func (a *attempt) inProgress() error {
-	name, state := a.token.Name, a.StateOf(a.token, a.record)
+func (e *entry) inProgress() error {
+	name, state := e.token.Name, e.StateOf(e.token, e.record)
 	text := ""
 	switch state {
 	case StateDoubt:
-		text = fmt.Sprintf("%s is in doubt since %s, and rotating could cut off the secret that works: rotatord resolve %s", name, a.since(), name)
+		text = fmt.Sprintf("%s is in doubt since %s, and rotating could cut off the secret that works: rotatord resolve %s", name, e.record.inProgressSince(), name)
 	case StateOvertaken:
-		text = fmt.Sprintf("the new secret of %s was overtaken (since %s%s): rotatord resolve %s, and --drop, --deliver or --rotate-now", name, a.since(), because(a.record), name)
+		text = fmt.Sprintf("the new secret of %s was overtaken (since %s%s): rotatord resolve %s, and --drop, --deliver or --rotate-now", name, e.record.inProgressSince(), because(e.record), name)
 	case StateUnverified:
 		text = fmt.Sprintf("the new secret of %s is in every sink and not accepted where it is tried (since %s%s): rotatord resolve %s, and --accept or --rotate-now",
-			name, a.since(), because(a.record), name)
+			name, e.record.inProgressSince(), because(e.record), name)
 	default:
-		text = fmt.Sprintf("a rotation of %s is in progress (%s since %s%s): rotatord status %s", name, state, a.since(), because(a.record), name)
+		text = fmt.Sprintf("a rotation of %s is in progress (%s since %s%s): rotatord status %s", name, state, e.record.inProgressSince(), because(e.record), name)
 	}
 	return fmt.Errorf("%w: %s", ErrNotRotated, text)
 }

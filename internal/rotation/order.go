@@ -31,67 +31,41 @@ func (o *Order) trigger() Trigger {
 }
 
 // grace is how long the previous secret works after the rotation that begins now.
-func (a *attempt) grace() time.Duration {
-	if a.record.Order != nil && a.record.Order.RevokeNow {
+func (r Record) grace(t Token) time.Duration {
+	if r.revokes() {
 		return 0
 	}
-	return a.token.Grace
+	return t.Grace
 }
 
-// carriedOut notes that a rotation has done what an order asks for.
-func (a *attempt) carriedOut(work *Work) {
-	o := a.record.Order
-	if o == nil || work.IntentAt.Before(o.Since) || o.RevokeNow && work.Grace != 0 {
-		return
+// newOrder is an operator's order, given at that time.
+func newOrder(t Token, r Record, o Overrides, by string, at time.Time) Order {
+	order := Order{Since: at.UTC(), By: by, Overrides: o.all(), Left: 1}
+	if o.RevokeNow && strategyFor(t, r).traits().alternates {
+		order.Left = 2 // the one in use is rotated when it no longer is
 	}
-	left := *o
-	if left.Left--; left.Left > 0 {
-		a.record.Order = &left
-	} else {
-		a.record.Order = nil
-	}
+	return order
 }
 
-// order returns a token's record with an order in it. Neither a doubt nor a secret that was overtaken
-// stands in the way of one that revokes: the old secret is to die, whatever became of the request.
-func (a *attempt) order(ctx context.Context, o Overrides, by string, after time.Duration) error {
-	if a.record.Step == StepSealed && a.record.Work.Overtaken != nil && o.RevokeNow {
-		if err := a.abandon(ctx, Verdict{Resolved: true, Reason: ReasonLeakOrder}, false); err != nil {
+// order orders a rotation. Neither a doubt nor a secret that was overtaken is in the way of an order that
+// revokes: the old secret is to die, whatever became of the request.
+func (e *entry) order(ctx context.Context, o Overrides, by string, after time.Duration) error {
+	if e.record.Step == StepSealed && e.record.Work.Overtaken != nil && o.RevokeNow {
+		if err := e.abandon(ctx, Verdict{Resolved: true, Reason: ReasonLeakOrder}, TokenFacts{}, false); err != nil {
 			return err
 		}
 	}
-	if a.record.Step == StepInDoubt && o.RevokeNow {
-		verdict := Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
-		if a.record.Work.CreateName != "" && a.seekMade(ctx) != nil {
-			a.record.NotBefore = time.Time{} // it ends by itself, and the order is carried out then
+	next := e.record
+	if e.record.Step == StepInDoubt && o.RevokeNow {
+		if created, err := e.record.Work.strategy().confirm(ctx, e); err != nil {
+			next = e.record.withoutBackOff() // it ends by itself, and the order is carried out then
+		} else if err := e.resolveAs(ctx, Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}, created); err != nil {
+			return err
 		} else {
-			a.decide(verdict)
-			if err := a.settle(ctx, verdict); err != nil {
-				return err
-			}
+			next = e.record
 		}
 	}
-	a.give(o, by, after)
-	return a.save(ctx, a.record.Step)
-}
-
-// give puts an order into the record.
-func (a *attempt) give(o Overrides, by string, after time.Duration) {
-	o = o.all()
-	given := &Order{Since: a.now().Add(after).UTC(), By: by, Overrides: o, Left: 1}
-	if a.token.Paired() && o.RevokeNow {
-		given.Left = 2 // the one in use is rotated when it no longer is
-	}
-	a.record.Order = given
-	switch {
-	case a.record.Step == StepIdle:
-		a.record.NotBefore = time.Time{} // it is not kept waiting by what failed before
-	case a.record.Step == StepStored && o.RevokeNow && a.record.Work.Verification.Probes > 0:
-		// A secret that is refused would keep the old one alive, which is to die.
-		a.record.Work.Verification.Accepted, a.record.NotBefore = true, time.Time{}
-	case o.RevokeNow && a.record.Step != StepInDoubt: // it waits for this rotation alone, which is tried at once
-		a.record.NotBefore = time.Time{}
-	}
+	return e.become(ctx, next.ordered(newOrder(e.token, next, o, by, e.now().Add(after))))
 }
 
 // Ordered is what became of one token when all of an account were ordered to be rotated.
@@ -100,14 +74,6 @@ type Ordered struct {
 	// Record is the token's as it then stands; Err says why it could not be ordered.
 	Record Record
 	Err    error
-}
-
-// widen lets the order that a token has override more. It stays the same order.
-func (a *attempt) widen(ctx context.Context, o Overrides) error {
-	order := *a.record.Order
-	order.Overrides = order.with(o)
-	a.record.Order = &order
-	return a.save(ctx, a.record.Step)
 }
 
 // OrderAll orders many tokens to be rotated, durably, and returns at once: they are due from
@@ -124,11 +90,11 @@ func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by 
 		all[i].Token = t.Name
 	}
 	since := r.orderedSince(ctx, tokens, o)
-	for first := 0; first < len(tokens); first += enrollBatch {
-		last := min(first+enrollBatch, len(tokens))
+	for first := 0; first < len(tokens); first += batchSize {
+		last := min(first+batchSize, len(tokens))
 		alone := r.orderBatch(ctx, tokens[first:last], all[first:last], o, by, first, since)
 		for _, i := range alone {
-			all[first+i].Record, all[first+i].Err = r.orderOne(ctx, tokens[first+i], o, by, nth(first+i))
+			all[first+i].Record, all[first+i].Err = r.orderOne(ctx, tokens[first+i], o, by, orderOffset(first+i))
 		}
 	}
 	return all
@@ -139,15 +105,15 @@ func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by 
 func (r *Rotator) orderedSince(ctx context.Context, tokens []Token, o Overrides) (since time.Time) {
 	records, err := r.ledger.All(ctx)
 	if err != nil {
-		return time.Time{} // whoever loads one of them says so
+		return time.Time{} // loading one of them reports it
 	}
 	asked := make(map[string]bool, len(tokens))
 	for _, t := range tokens {
 		asked[t.Name] = true
 	}
 	for _, record := range records {
-		if asked[record.Token] && record.keeps(o) {
-			since = sooner(since, record.Order.Since)
+		if asked[record.Token] && record.hasOrder(o) {
+			since = minNonZero(since, record.Order.Since)
 		}
 	}
 	return since
@@ -156,79 +122,74 @@ func (r *Rotator) orderedSince(ctx context.Context, tokens []Token, o Overrides)
 // hasDone reports whether a token was rotated as o asks for since then.
 func (t Token) hasDone(r Record, o Overrides, since time.Time) bool {
 	return !since.IsZero() && r.Order == nil && r.Step == StepIdle && r.Last != nil && !r.Last.AskedAt.Before(since) &&
-		(!o.RevokeNow || t.Paired() || r.Last.GraceEndsAt.IsZero())
+		(!o.RevokeNow || r.Last.GraceEndsAt.IsZero() || strategyFor(t, r).traits().alternates)
 }
 
-// nth is how far behind the first of those that are ordered together one of them comes, so that
-// the order among them outlives a restart.
-func nth(i int) time.Duration { return time.Duration(i) * time.Microsecond }
+// orderOffset is how far behind the first of the tokens that are ordered together one of them comes, so
+// that the order among them outlives a restart.
+func orderOffset(i int) time.Duration { return time.Duration(i) * time.Microsecond }
 
-// orderBatch orders what needs no look at the world in one transaction, and returns which do, or
-// are being worked on, or could not be saved together. offset is how many came before.
+// orderBatch orders in one transaction what needs no look at the world. It returns which tokens need a
+// look, are being worked on, or could not be saved together. offset is how many came before.
 func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered, o Overrides, by string, offset int,
 	since time.Time) (alone []int) {
 	var batch []Record
 	var which []int
 	for i, t := range tokens {
-		l := r.lockOf(t.Name)
-		if !l.TryLock() {
+		e, err := r.tryOpen(ctx, t)
+		if e == nil {
 			alone = append(alone, i)
 			continue
 		}
-		defer l.Unlock()
-		record, err := r.load(ctx, t)
+		defer e.close()
 		switch {
-		case err != nil, record.Step == StepInDoubt, record.Step == StepSealed, record.keeps(o):
+		case err != nil, e.record.Step == StepInDoubt, e.record.Step == StepSealed, e.record.hasOrder(o):
 			alone = append(alone, i)
-		case t.hasDone(record, o, since):
-			out[i].Record = record
+		case t.hasDone(e.record, o, since):
+			out[i].Record = e.record
 		default:
-			a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
-			a.give(o, by, nth(offset+i))
-			batch, which = append(batch, a.record), append(which, i)
+			order := newOrder(t, e.record, o, by, r.now().Add(orderOffset(offset+i)))
+			batch, which = append(batch, e.record.ordered(order)), append(which, i)
 		}
 	}
 	saved, err := r.ledger.SaveAll(ctx, batch)
-	if err != nil { // somebody else came between, perhaps
+	if err != nil { // another writer came between, perhaps
 		return append(alone, which...)
 	}
 	for n, i := range which {
 		out[i].Record = saved[n]
-		(&attempt{Rotator: r}).tell(Reached{saved[n].clone()})
+		r.tell(Reached{saved[n]})
 	}
 	return alone
 }
 
-// keeps reports whether there is an order already that one with these overrides goes on with.
-func (r Record) keeps(o Overrides) bool {
+// hasOrder reports whether there is an order already that one with these overrides goes on with.
+func (r Record) hasOrder(o Overrides) bool {
 	return r.Order != nil && !r.Order.AfterOutside && (r.Order.RevokeNow || !o.RevokeNow)
 }
 
 // orderOne orders one token, as the one that comes that long after the first.
 func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string, after time.Duration) (Record, error) {
-	defer r.lock(t.Name)()
-	record, err := r.load(ctx, t)
+	e, err := r.open(ctx, t)
+	defer e.close()
 	if err != nil {
-		return record, err
+		return e.record, err
 	}
-	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
-	if record.keeps(o) {
-		if had := record.Order; had.with(o) == had.Overrides {
-			return record, nil
-		}
-		if err := a.widen(ctx, o); err != nil {
-			return record, err
-		}
-		return a.record, nil
+	before := e.record
+	switch {
+	case !before.hasOrder(o):
+		err = e.order(ctx, o, by, after)
+	case before.Order.with(o) != before.Order.Overrides:
+		err = e.become(ctx, before.orderWidened(o))
 	}
-	if err := a.order(ctx, o, by, after); err != nil {
-		return record, err
+	if err != nil {
+		return before, err
 	}
-	return a.record, nil
+	return e.record, nil
 }
 
 // CancelOrders takes back the orders that are not carried out, and returns the records that it
-// changed. What is in hand is finished.
+// changed. What is in progress is finished.
 func (r *Rotator) CancelOrders(ctx context.Context, tokens []Token) ([]Record, error) {
 	var changed []Record
 	var errs []error
@@ -259,13 +220,11 @@ func (r *Rotator) CancelOrder(ctx context.Context, t Token) (Record, error) {
 
 // cancelOrder returns a zero Record if there was no order.
 func (r *Rotator) cancelOrder(ctx context.Context, t Token) (Record, error) {
-	defer r.lock(t.Name)()
-	record, err := r.load(ctx, t)
-	if err != nil || record.Order == nil {
+	e, err := r.open(ctx, t)
+	defer e.close()
+	if err != nil || e.record.Order == nil {
 		return Record{}, err
 	}
-	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
-	a.record.Order = nil
-	err = a.save(ctx, a.record.Step)
-	return a.record, err
+	err = e.become(ctx, e.record.orderCancelled())
+	return e.record, err
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"maps"
 	"time"
 
 	"rotatord/internal/secret"
@@ -57,165 +57,154 @@ func (e *OvertakenError) Error() string {
 	return fmt.Sprintf("the new secret of %s was overtaken: %s; looking again at %s", e.Token, e.Detail, e.Again.UTC().Format(time.RFC3339))
 }
 
-// notOvertaken returns nil if our secret may be delivered to a sink that holds another one now. If
+// requireLatest returns nil if our secret may be delivered to a sink that holds another one now. If
 // Cloudflare has changed the service token after our rotation, what the sink holds is probably the
 // secret that works, and delivering ours would lock consumers out.
-func (a *attempt) notOvertaken(ctx context.Context, sink string, now Stored) error {
+func (a *attempt) requireLatest(ctx context.Context, sink string, now Stored, d *delivery) error {
 	work := a.record.Work
 	if o := work.Overtaken; now.Digest == "" || o != nil && o.Deliver && o.Sinks[sink] == now.Digest {
 		return nil // nothing is lost by it, or it is decided
 	}
-	facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
-	gone := errors.Is(err, ErrGone)
-	if err != nil && !gone {
+	gone, facts, err := a.isGone(ctx, work.TokenID)
+	if err != nil {
 		return fmt.Errorf("the sink holds a secret that is not ours, and Cloudflare could not be asked whether ours is the last: %w", err)
 	}
 	if !gone {
 		a.noteChange(facts)
 	}
-	if !gone && work.ChangedAt.IsZero() && work.wouldShow(facts) {
+	changedAt := a.record.Work.ChangedAt
+	if !gone && changedAt.IsZero() && work.wouldShow(facts) {
 		return nil
 	}
-	if a.overtaker == nil {
-		a.overtaker = &Overtaken{Since: a.now().UTC(), Sinks: make(map[string]secret.Digest), Gone: gone, ChangedAt: work.ChangedAt}
-	}
-	a.overtaker.Sinks[sink] = now.Digest
-	a.seen = facts
-	why := "the token was changed at Cloudflare at " + work.ChangedAt.Format(time.RFC3339) + ", after our rotation"
+	why := "the token was changed at Cloudflare at " + changedAt.Format(time.RFC3339) + ", after our rotation"
 	switch {
 	case gone:
-		why = "there is no such service token at Cloudflare any more"
-		a.overtaker.ChangedAt = time.Time{}
-	case work.ChangedAt.IsZero():
+		why, changedAt = "there is no such service token at Cloudflare any more", time.Time{}
+	case changedAt.IsZero():
 		why = "Cloudflare does not show whether the token was rotated after us: our own rotation left updated_at alone"
 	}
+	if d.overtaken == nil {
+		d.overtaken = &Overtaken{Since: a.now().UTC(), Gone: gone, ChangedAt: changedAt}
+	}
+	d.overtaken, d.seen = new(d.overtaken.with(sink, now.Digest)), facts
 	return fmt.Errorf("the sink holds a secret that is not ours, and %s: %w", why, errOvertaken)
 }
 
 // wouldShow reports whether a rotation by others would be seen in the facts: our own has moved
-// updated_at. A service token that this rotation has made is new, and what it replaces is to go.
+// updated_at. A service token that this rotation has created is new, and what it replaces is to go.
 func (w *Work) wouldShow(facts TokenFacts) bool {
 	before, after := w.Before.UpdatedAt, w.After.UpdatedAt
 	if after.IsZero() { // the answer did not say
 		after = facts.UpdatedAt
 	}
-	return w.CreateName != "" || !before.IsZero() && after.After(before)
+	return w.strategy().traits().creates || !before.IsZero() && after.After(before)
 }
 
-// noteChange remembers that the service token was changed at Cloudflare after our answer, and not
-// by us.
-func (a *attempt) noteChange(facts TokenFacts) {
-	work := a.record.Work
-	ours := facts.UpdatedAt.Sub(work.IntentAt) < movedWithin // where the answer did not say when it was
-	if after := work.After.UpdatedAt; !after.IsZero() {
+// noteChange notes a change of the service token at Cloudflare after our answer that was not our own.
+func (e *entry) noteChange(facts TokenFacts) {
+	if e.record.Work.changedByOthers(facts) {
+		e.observe(e.record.changeSeen(facts.UpdatedAt.UTC()))
+	}
+}
+
+// changedByOthers reports whether the facts show a change after our answer that was not our own.
+func (w *Work) changedByOthers(facts TokenFacts) bool {
+	ours := facts.UpdatedAt.Sub(w.IntentAt) < movedWithin // where the answer did not say when it was
+	if after := w.After.UpdatedAt; !after.IsZero() {
 		ours = !facts.UpdatedAt.After(after)
 	}
-	if !ours && facts.UpdatedAt.After(work.TouchedAt) {
-		work.ChangedAt = facts.UpdatedAt.UTC()
-	}
+	return !ours && facts.UpdatedAt.After(w.TouchedAt)
 }
 
 // noteChangeBefore does so before a request of our own moves updated_at, after which a change by
 // others could no longer be told from it.
-func (a *attempt) noteChangeBefore(ctx context.Context) {
-	if work := a.record.Work; a.record.Step == StepSealed && work.ChangedAt.IsZero() {
-		if facts, err := a.token.Issuer.Inspect(ctx, work.TokenID); err == nil {
-			a.noteChange(facts)
+func (e *entry) noteChangeBefore(ctx context.Context) {
+	if work := e.record.Work; e.record.Step == StepSealed && work.ChangedAt.IsZero() {
+		if facts, err := e.token.Issuer.Inspect(ctx, work.TokenID); err == nil {
+			e.noteChange(facts)
 		}
 	}
 }
 
 // overtaken ends an attempt whose secret was overtaken, in a way that the next one can find out more.
 // It is told once, and again only when something about it is different.
-func (a *attempt) overtaken(ctx context.Context, issued Issued, cause error) error {
-	work, now := a.record.Work, a.now().UTC()
-	before := work.Overtaken
-	work.Overtaken = a.overtaker
-	known := before != nil && before.Gone == work.Overtaken.Gone && sameSinks(before, work.Overtaken)
+func (a *attempt) overtaken(ctx context.Context, issued Issued, d delivery) error {
+	work, now, o := a.record.Work, a.now().UTC(), *d.overtaken
+	known := work.Overtaken != nil && work.Overtaken.Gone == o.Gone && maps.Equal(work.Overtaken.Sinks, o.Sinks)
 	if known {
-		work.Overtaken.Since = before.Since
+		o = o.since(work.Overtaken.Since)
 	}
-	if o := a.record.Order; o != nil && o.RevokeNow {
-		return a.abandon(ctx, Verdict{Resolved: true, Reason: ReasonLeakOrder}, false)
+	a.observe(a.record.overtaken(o))
+	if a.record.revokes() {
+		return a.abandon(ctx, Verdict{Resolved: true, Reason: ReasonLeakOrder}, d.seen, false)
 	}
-	switch a.tryBoth(ctx, issued) {
+	proof, tried := a.tryBoth(ctx, issued, o)
+	a.observe(a.record.overtaken(o.tried(tried)))
+	switch proof {
 	case ReasonOursWorks:
-		work.Overtaken.Deliver = true
 		a.tell(OvertakenEnded{Token: a.token.Name, RotationID: work.RotationID, Reason: ReasonOursWorks})
-		return a.save(ctx, StepSealed)
+		return a.become(ctx, a.record.overtaken(a.record.Work.Overtaken.delivering()))
 	case ReasonTheirsWorks:
-		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonTheirsWorks}, true)
+		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonTheirsWorks}, d.seen, true)
 	}
-	if a.token.RotateAfterOutside && !work.Overtaken.Gone && a.record.Order == nil && now.Sub(a.record.OutsideAnswered) > healOnce {
-		a.record.Order = &Order{Since: now, By: "rotatord", AfterOutside: true, Overrides: Overrides{Grace: true}, Left: 1}
-		a.record.OutsideAnswered = now
-		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonAfterOutside}, false)
+	if a.token.RotateAfterOutside && !o.Gone && a.record.Order == nil && now.Sub(a.record.OutsideAnswered) > outsideOnce {
+		a.observe(a.record.orderedAfterOutside(now))
+		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonAfterOutside}, d.seen, false)
 	}
-	a.record.NotBefore = now.Add(overtakenRecheck)
-	a.record.LastError, a.record.LastCause = cause.Error(), ReasonOvertaken
-	if a.sinkFailed { // that one is tried again as always
-		a.record.NotBefore = now.Add(pendingWait(a.record.Failures+1, time.Duration(work.Grace)))
+	return a.waitOvertaken(ctx, d, known, now)
+}
+
+// waitOvertaken ends the attempt without a decision. known says that the same was found before.
+func (a *attempt) waitOvertaken(ctx context.Context, d delivery, known bool, now time.Time) error {
+	work := a.record.Work
+	again := now.Add(overtakenRecheck)
+	if d.failed { // that sink is tried again as always
+		again = now.Add(pendingWait(a.record.Failures+1, time.Duration(work.Grace)))
 	}
-	if known = known && !a.sinkFailed; !known {
-		a.record.Failures++
-	}
-	err := error(&OvertakenError{Token: a.token.Name, Detail: cause.Error(), Again: a.record.NotBefore})
-	if saveErr := a.save(context.WithoutCancel(ctx), StepSealed); saveErr != nil {
+	known = known && !d.failed
+	err := error(&OvertakenError{Token: a.token.Name, Detail: d.err.Error(), Again: again})
+	next := a.record.failed(failure{err: d.err, next: again, silent: known}).overtakenAsCause()
+	if saveErr := a.becomeFailed(context.WithoutCancel(ctx), next); saveErr != nil {
 		err = errors.Join(err, saveErr)
 	}
 	if known {
-		a.reported = true // whoever is to know was told
+		a.reported = true // the same was told before
 		return err
 	}
 	a.report(work, ResultFailed, ReasonOvertaken, err)
 	return err
 }
 
-func sameSinks(a, b *Overtaken) bool {
-	if len(a.Sinks) != len(b.Sinks) {
-		return false
-	}
-	for name, digest := range a.Sinks {
-		if b.Sinks[name] != digest {
-			return false
-		}
-	}
-	return true
-}
-
 // tryBoth sends one request with each secret where verify says, ours and the one that the sinks
-// hold. It returns the reason code of what that proves; empty if it proves nothing. Theirs that is
-// accepted decides: it can only be later than ours, which may still be accepted as the previous one.
-// That theirs is refused counts only once the edge has had the time to know it.
-func (a *attempt) tryBoth(ctx context.Context, issued Issued) string {
-	o := a.record.Work.Overtaken
+// hold. It returns the reason code of what that proves, empty if it proves nothing, and what was tried
+// in words. Theirs that is accepted decides: it can only be later than ours, which may still be
+// accepted as the previous one. That theirs is refused counts only once the edge has had the time to
+// know it.
+func (a *attempt) tryBoth(ctx context.Context, issued Issued, o Overtaken) (proof, tried string) {
 	if a.token.Prober == nil || o.Gone {
-		return ""
+		return "", ""
 	}
 	theirs, err := a.theirs(ctx, o)
 	if err != nil {
-		o.Tried = err.Error()
-		return ""
+		return "", err.Error()
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	probe, err := a.token.Prober.Probe(ctx, theirs)
 	switch {
 	case probe == ProbeGood:
-		return ReasonTheirsWorks
+		return ReasonTheirsWorks, ""
 	case probe != ProbeBad:
-		o.Tried = "it cannot be told whether the secret in the sink works: " + textOf(err)
-		return ""
+		return "", "it cannot be told whether the secret in the sink works: " + textOf(err)
 	}
-	o.Tried = "the secret in the sink is refused: " + textOf(err)
+	tried = "the secret in the sink is refused: " + textOf(err)
 	if a.now().Sub(o.Since) < a.token.VerifyWithin {
-		return ""
+		return "", tried
 	}
 	if probe, err = a.token.Prober.Probe(ctx, issued.Credential); probe == ProbeGood {
-		return ReasonOursWorks
+		return ReasonOursWorks, tried
 	}
-	o.Tried += "; ours is not accepted either: " + textOf(err)
-	return ""
+	return "", tried + "; ours is not accepted either: " + textOf(err)
 }
 
 func textOf(err error) string {
@@ -226,20 +215,16 @@ func textOf(err error) string {
 }
 
 // theirs is the one secret that the sinks hold in the place of ours.
-func (a *attempt) theirs(ctx context.Context, o *Overtaken) (found Credential, err error) {
+func (a *attempt) theirs(ctx context.Context, o Overtaken) (found Credential, err error) {
 	for _, sink := range a.token.Sinks {
 		digest, holds := o.Sinks[sink.Name()]
 		if !holds {
 			continue
 		}
-		reader, can := sink.(SinkReader)
-		if !can {
-			return found, fmt.Errorf("what sink %s holds cannot be tried", sink.Name())
-		}
-		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
-		c, err := reader.ReadBack(bounded)
-		cancel()
+		c, can, err := readSink(ctx, sink)
 		switch {
+		case !can:
+			return found, fmt.Errorf("what sink %s holds cannot be tried", sink.Name())
 		case err != nil:
 			return found, fmt.Errorf("sink %s: %w", sink.Name(), err)
 		case c.ClientSecret.Digest() != digest, !found.ClientSecret.IsZero() && !found.ClientSecret.Equal(c.ClientSecret):
@@ -253,80 +238,14 @@ func (a *attempt) theirs(ctx context.Context, o *Overtaken) (found Credential, e
 	return found, nil
 }
 
-// abandon ends the rotation in hand without delivering its secret. The sealed answer is erased when
-// a later rotation is done, and not before. served says that the slot needs no other rotation.
-func (a *attempt) abandon(ctx context.Context, verdict Verdict, served bool) error {
-	before, work := a.record, a.record.Work
-	a.record = a.record.clone()
-	a.record.Abandoned = append(slices.Clone(before.Abandoned), work.RotationID)
-	gone := work.Overtaken != nil && work.Overtaken.Gone
-	if !gone {
-		a.keepFacts(work)
-	}
-	if now := a.now().UTC(); served && work.Slot.After(a.record.Anchor) && work.Slot.Sub(now) <= maxAnchorAhead {
-		a.record.Anchor = work.Slot
-	}
-	if o := work.Overtaken; served && o != nil && len(o.Sinks) < len(a.token.Sinks) {
-		a.record.Outside = o.ChangedAt // another sink still has a secret that is dead or will be
-	}
-	a.record.Work, a.record.Doubt, a.record.Failures, a.record.LastError, a.record.LastCause = nil, nil, 0, "", ""
-	a.record.NotBefore, a.record.CatchUpAt, a.record.NextTrigger = time.Time{}, time.Time{}, ""
-	if !served {
-		a.record.NextTrigger = verdict.trigger()
-	}
-	if served || gone { // consumers have another secret, or no rotation of it can succeed
-		a.record.OldDiesBy, a.record.Lost, a.record.NextTrigger = time.Time{}, nil, ""
-	}
-	if err := a.save(context.WithoutCancel(ctx), StepIdle); err != nil {
-		a.record = before
+// abandon ends the rotation in progress without delivering its secret. served says that the slot needs
+// no other rotation.
+func (e *entry) abandon(ctx context.Context, verdict Verdict, seen TokenFacts, served bool) error {
+	id := e.record.Work.RotationID
+	next := e.record.givenUp(e.token, verdict, seen, served, e.now().UTC())
+	if err := e.become(context.WithoutCancel(ctx), next); err != nil {
 		return err
 	}
-	a.tell(OvertakenEnded{Token: a.token.Name, RotationID: work.RotationID, Reason: verdict.Reason})
+	e.tell(OvertakenEnded{Token: e.token.Name, RotationID: id, Reason: verdict.Reason})
 	return nil
-}
-
-// keepFacts keeps what is known of the service token of a rotation that is given up.
-func (a *attempt) keepFacts(work *Work) {
-	facts := work.Before.updatedBy(work.After)
-	if a.seen.ID == work.TokenID {
-		facts = a.seen
-	}
-	if !work.ChangedAt.IsZero() && work.ChangedAt.After(facts.UpdatedAt) {
-		facts.UpdatedAt = work.ChangedAt
-	}
-	switch {
-	case work.CreateName != "" && work.TokenID != "":
-		facts.ID = work.TokenID
-		a.keepMade(facts)
-	case work.CreateName != "":
-	case work.Spare:
-		a.record.Spare = facts
-	default:
-		a.record.Facts = facts
-	}
-}
-
-// eraseAbandoned erases the sealed answers of rotations that were given up, now that a later one is
-// done.
-func (a *attempt) eraseAbandoned(ctx context.Context) error {
-	for _, id := range a.record.Abandoned {
-		if err := a.erase(ctx, id); err != nil {
-			return err
-		}
-	}
-	a.record.Abandoned = nil
-	return nil
-}
-
-// overruled settles a doubt that is in the way of an order which revokes: the old secret is to die,
-// whatever became of the request. It reports whether it did. A doubt about a service token that was
-// to be made ends by itself, and so does one about a request that the order itself has caused.
-func (a *attempt) overruled(ctx context.Context) (bool, error) {
-	work, o := a.record.Work, a.record.Order
-	if o == nil || !o.RevokeNow || !work.IntentAt.Before(o.Since) || work.CreateName != "" {
-		return false, nil
-	}
-	verdict := Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
-	a.decide(verdict)
-	return true, a.settle(ctx, verdict)
 }

@@ -45,7 +45,7 @@ func TestOwnLostRotation(t *testing.T) {
 			}
 		}
 		c := &w.cfToken
-		if token.Paired() {
+		if token.Partner != "" {
 			c = &w.partner
 		}
 		time.Sleep(5 * time.Minute)

@@ -3,15 +3,106 @@ package rotation
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
-// A pair is two service tokens behind one logical credential, both allowed by the same
-// Access policy. Each rotation renews the one that is not in use and then switches the
-// sinks to it. The one in use is never touched, so no crash, lost answer or second rotate
-// can cut anybody off.
+// pair is the strategy of two service tokens behind one logical credential, both allowed by the same
+// Access policy. Each rotation renews the one that is not in use, the spare, and then switches the
+// sinks to it. The one in use is never touched, so no crash, lost answer or second request can cut a
+// consumer off.
+type pair struct{}
 
-// Paired reports whether t is a pair.
-func (t Token) Paired() bool { return t.Partner != "" }
+func (pair) traits() traits { return traits{leavesCurrentInUse: true, alternates: true} }
+
+// plan does not know yet which of the two is the spare: prepare asks the sinks.
+func (pair) plan(t Token, r Record, w Work) Work {
+	w.TokenID, w.Spare = t.ServiceToken(r), true
+	return w
+}
+
+// prepare decides which of the pair is rotated: the one whose credential no sink holds. What the sinks
+// hold counts more than what the ledger remembers, since consumers read the sinks. Where they hold
+// neither, the one in use is that of the last rotation, and before the first the one that the
+// configuration names first.
+func (pair) prepare(ctx context.Context, e *entry) error {
+	byClient := make(map[string]string, 2) // service tokens by client ID
+	for _, id := range []string{e.token.ID, e.token.Partner} {
+		facts, err := e.knownFacts(ctx, id)
+		if err != nil {
+			return err
+		}
+		byClient[facts.ClientID] = id
+	}
+	inUse, foundIn := "", ""
+	for _, sink := range e.token.Sinks {
+		id, known := byClient[e.record.Work.BeforeSink[sink.Name()].ClientID]
+		switch {
+		case !known:
+		case inUse == "":
+			inUse, foundIn = id, sink.Name()
+		case inUse != id:
+			return fmt.Errorf("both service tokens of the pair are in use: %s holds %s and %s holds %s, and neither may be rotated: "+
+				"write the same credential to both sinks", foundIn, inUse, sink.Name(), id)
+		}
+	}
+	if inUse == "" {
+		inUse = e.record.TokenID
+	}
+	e.observe(e.record.spareChosen(e.token, inUse))
+	facts, err := e.knownFacts(ctx, e.record.Work.TokenID)
+	if err == nil {
+		e.observe(e.record.beforeKnown(facts))
+	}
+	return err
+}
+
+// spareChosen notes which service token is in use. The rotation works on the other one.
+func (r Record) spareChosen(t Token, inUse string) Record {
+	if t.Owns(r.TokenID) && inUse != r.TokenID {
+		r.Facts, r.Spare = r.Spare, r.Facts
+	}
+	r.TokenID = inUse
+	return r.withWork(func(w *Work) { w.TokenID = t.other(inUse) })
+}
+
+func (pair) request(ctx context.Context, e *entry) (Issued, error) { return inPlace{}.request(ctx, e) }
+
+func (pair) identify(context.Context, *entry, Issued) error { return nil }
+
+// finish makes the spare the one in use. The other one keeps working until it is rotated, which the
+// promised grace holds off.
+func (pair) finish(t Token, r Record) Record {
+	r.Spare, r.TokenID = r.Facts, r.Work.TokenID
+	r.Facts = r.Work.Before.updatedBy(r.Work.After)
+	return r.previousWorksUntil(r.Last.At.Add(t.Grace))
+}
+
+// look reads nothing: whether the spare has another secret does not matter to consumers.
+func (pair) look(context.Context, *entry, bool) (Evidence, error) { return Evidence{}, nil }
+
+// judge has the spare rotated again, once the request can no longer be under way: then it could undo
+// what would be delivered now.
+func (pair) judge(r Record, _ Evidence, now time.Time) Verdict {
+	overAt := r.Doubt.Since.Add(underWayFor(time.Duration(r.Work.Grace)))
+	switch {
+	case r.Doubt.deliverable():
+		return Verdict{Reason: ReasonUnfamiliarKept, Again: now.Add(doubtRecheck)}
+	case now.Before(overAt):
+		return Verdict{Reason: ReasonUnderWay, Again: overAt}
+	}
+	return Verdict{Resolved: true, Reason: ReasonSpare}
+}
+
+func (pair) confirm(context.Context, *entry) (*TokenFacts, error) { return nil, nil }
+
+func (pair) gone(ctx context.Context, e *entry) (bool, TokenFacts, error) {
+	return e.isGone(ctx, e.record.Work.TokenID)
+}
+
+func (pair) keep(_ Token, r Record, facts TokenFacts, _ time.Time) Record {
+	r.Spare = facts
+	return r
+}
 
 // Owns reports whether id is the service token of t, or one of its two.
 func (t Token) Owns(id string) bool { return id != "" && (id == t.ID || id == t.Partner) }
@@ -24,63 +115,68 @@ func (t Token) other(id string) string {
 	return t.ID
 }
 
-// chooseSpare decides which of the pair is rotated: the one whose credential no sink holds.
-// What the sinks hold counts more than what the ledger remembers, since consumers read the
-// sinks. Where they hold neither, the one in use is that of the last rotation, and before
-// the first the one that stands first in the configuration.
-func (a *attempt) chooseSpare(ctx context.Context) error {
-	byClient := make(map[string]string, 2) // service tokens by client ID
-	for _, id := range []string{a.token.ID, a.token.Partner} {
-		facts, err := a.knownFacts(ctx, id)
-		if err != nil {
-			return err
-		}
-		byClient[facts.ClientID] = id
+// isSpare reports whether that service token of t is the one of a pair that is not in use.
+func (r Record) isSpare(t Token, id string) bool { return t.Partner != "" && id != r.TokenID }
+
+// knownAs returns what is known of that service token of t. The facts have another ID, or none, if
+// nothing is known of it.
+func (r Record) knownAs(t Token, id string) TokenFacts {
+	if r.isSpare(t, id) {
+		return r.Spare
 	}
-	inUse, foundIn := "", ""
-	for _, sink := range a.token.Sinks {
-		id, known := byClient[a.record.Work.BeforeSink[sink.Name()].ClientID]
-		switch {
-		case !known:
-		case inUse == "":
-			inUse, foundIn = id, sink.Name()
-		case inUse != id:
-			return fmt.Errorf("both service tokens of the pair are in use: %s holds %s and %s holds %s, and neither may be rotated: "+
-				"write the same credential to both sinks", foundIn, inUse, sink.Name(), id)
-		}
-	}
-	if inUse == "" {
-		inUse = a.record.TokenID
-	}
-	if a.token.Owns(a.record.TokenID) && inUse != a.record.TokenID {
-		a.record.Facts, a.record.Spare = a.record.Spare, a.record.Facts
-	}
-	a.record.TokenID = inUse
-	a.record.Work.TokenID, a.record.Work.Spare = a.token.other(inUse), true
-	return nil
+	return r.Facts
 }
 
-// knownFacts returns where the record keeps the facts of a service token, and asks for them
-// if it has none yet.
-func (a *attempt) knownFacts(ctx context.Context, id string) (*TokenFacts, error) {
-	facts := &a.record.Facts
-	if a.token.Paired() && id != a.record.TokenID {
-		facts = &a.record.Spare
+// withFactsAs replaces what is known of that service token of t.
+func (r Record) withFactsAs(t Token, id string, facts TokenFacts) Record {
+	if r.isSpare(t, id) {
+		r.Spare = facts
+	} else {
+		r.Facts = facts
 	}
-	if facts.ID != id || facts.ClientID == "" || facts.UpdatedAt.IsZero() {
-		asked, err := a.token.Issuer.Inspect(ctx, id)
-		if err != nil {
-			return nil, err
-		}
-		*facts = asked
-	}
-	return facts, nil
+	return r
 }
 
-// switchToSpare ends a rotation of a pair: consumers now find the one that was the spare.
-// The other keeps working until it is rotated, which the promised grace holds off.
-func (a *attempt) switchToSpare() {
-	a.record.Spare = a.record.Facts
-	a.record.TokenID = a.record.Work.TokenID
-	a.record.Last.GraceEndsAt = a.record.Last.At.Add(a.token.Grace)
+// ServiceTokens returns what is known of the service token, or of the two of a pair: the one in use first.
+func (r Record) ServiceTokens() []TokenFacts {
+	known := make([]TokenFacts, 0, 2)
+	for _, facts := range []TokenFacts{r.Facts, r.Spare} {
+		if facts.ID != "" {
+			known = append(known, facts)
+		}
+	}
+	return known
+}
+
+// FactsOf returns what is known of that service token; zero if nothing is.
+func (r Record) FactsOf(tokenID string) TokenFacts {
+	for _, facts := range r.ServiceTokens() {
+		if facts.ID == tokenID {
+			return facts
+		}
+	}
+	return TokenFacts{}
+}
+
+// withServiceToken replaces what is known of the service token of that ID.
+func (r Record) withServiceToken(id string, facts TokenFacts) Record {
+	switch id {
+	case r.Facts.ID:
+		r.Facts = facts
+	case r.Spare.ID:
+		r.Spare = facts
+	}
+	return r
+}
+
+// updatedAtForgotten forgets when the service token of the rotation was last changed, where only our own
+// request can have changed it since: it would be taken for a change by another person or program.
+func (r Record) updatedAtForgotten() Record {
+	work := r.Work
+	for _, facts := range r.ServiceTokens() {
+		if facts.ID == work.TokenID && facts.UpdatedAt.Equal(work.Before.UpdatedAt) {
+			r = r.updatedAtVoid(facts.ID)
+		}
+	}
+	return r
 }

@@ -38,7 +38,7 @@ type Pauses interface {
 
 // LoadPauses reads what is paused. Call it once, before anything is due.
 func (r *Rotator) LoadPauses(ctx context.Context) error {
-	all, err := r.store.LoadPauses(ctx)
+	all, err := r.pauseStore.LoadPauses(ctx)
 	if err != nil {
 		return fmt.Errorf("reading what is paused: %w", err)
 	}
@@ -90,8 +90,8 @@ func (r *Rotator) Resume(ctx context.Context, token string) (Pause, error) {
 }
 
 func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
-	r.pausing.Lock() // one after the other; nobody who asks what is paused waits for the disk
-	defer r.pausing.Unlock()
+	r.savePause.Lock() // one after the other; nobody who asks what is paused waits for the disk
+	defer r.savePause.Unlock()
 	r.pauseMu.Lock()
 	all := maps.Clone(r.pauses)
 	r.pauseMu.Unlock()
@@ -102,7 +102,7 @@ func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
 	if p != nil {
 		all[token] = *p
 	}
-	if err := r.store.SavePauses(ctx, all); err != nil {
+	if err := r.pauseStore.SavePauses(ctx, all); err != nil {
 		return fmt.Errorf("%w: saving what is paused: %w", ErrLedger, err)
 	}
 	r.pauseMu.Lock()

@@ -2,7 +2,6 @@ package rotation
 
 import (
 	"errors"
-	"slices"
 	"time"
 
 	"rotatord/internal/secret"
@@ -175,16 +174,6 @@ func (r Record) GraceEnd() time.Time {
 	return time.Time{}
 }
 
-// factsOf returns what is known of that service token; zero if nothing is.
-func (r Record) factsOf(tokenID string) TokenFacts {
-	for _, facts := range []TokenFacts{r.Facts, r.Spare} {
-		if facts.ID == tokenID {
-			return facts
-		}
-	}
-	return TokenFacts{}
-}
-
 // owed reports whether a rotation must follow whatever the schedule says.
 func (r Record) owed() bool {
 	return r.NextTrigger != "" || !r.OldDiesBy.IsZero() || r.Lost != nil
@@ -193,22 +182,20 @@ func (r Record) owed() bool {
 // revokes reports whether an order is pending that the old secret is to die: it is not kept alive then.
 func (r Record) revokes() bool { return r.Order != nil && r.Order.RevokeNow }
 
-// clone returns a copy that shares nothing which a rotation in hand still changes.
-func (r Record) clone() Record {
-	if r.Work != nil {
-		work := *r.Work
-		r.Work = &work
-	}
-	if r.Doubt != nil {
-		doubt := *r.Doubt
-		r.Doubt = &doubt
-	}
-	if r.Order != nil {
-		order := *r.Order
-		r.Order = &order
-	}
-	r.Replaced = slices.Clone(r.Replaced)
-	return r
+// Replaced is a service token whose place another one took.
+type Replaced struct {
+	TokenID string `json:"token_id"`
+	// ClientID is by which it is recognized in a sink; empty if that is not known yet.
+	ClientID string    `json:"client_id,omitempty"`
+	At       time.Time `json:"at"` // when it is to be deleted: at the end of the grace
+	// Promised is set if consumers were promised it until then: a clock that is wrong does not end
+	// that.
+	Promised bool `json:"promised,omitempty"`
+	// Failures counts the deletions that failed in a row, NotBefore is when the next may be
+	// tried, and LastError says what went wrong.
+	Failures  int       `json:"failures,omitempty"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	LastError string    `json:"last_error,omitempty"`
 }
 
 // Work is a rotation in hand.
@@ -249,10 +236,6 @@ type Work struct {
 	ChangedAt time.Time  `json:"changed_at,omitzero"`
 	Overtaken *Overtaken `json:"overtaken,omitempty"`
 }
-
-// LeavesCurrentInUse reports whether what consumers use is not touched by this rotation: it renews the one
-// of a pair that is not in use, or makes a service token of its own.
-func (w *Work) LeavesCurrentInUse() bool { return w.Spare || w.CreateName != "" }
 
 // Grace is a duration that is kept in text, so that the ledger can be read.
 type Grace time.Duration

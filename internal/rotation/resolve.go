@@ -5,165 +5,102 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"rotatord/internal/failpoint"
 )
 
-// This file holds how a doubt ends: by a look at the world, judged by the rules in
-// doubt.go, or by an operator. And what is done for consumers until then.
+// This file holds how a doubt ends: by a look at the world and a verdict ([Judge]), or by an operator's
+// decision. What an operator can decide about other rotations in progress is in operator.go.
 
-// resolve looks at the world and judges the doubt. A resolved token is due again at
+// resolve looks at the world and decides about the doubt. A resolved token is due again at
 // once, for the slot that it was rotated for.
 func (a *attempt) resolve(ctx context.Context) error {
-	if done, err := a.overruled(ctx); done {
-		return err
+	if a.record.overruled() {
+		return a.resolveAs(ctx, Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}, nil)
 	}
-	verdict, readErr, err := a.lookAndAct(ctx)
+	verdict, readErr, err := a.lookAndAct(ctx, a.manual)
 	if err != nil || verdict.Resolved {
 		return err
 	}
 	return errors.Join(&InDoubtError{Token: a.token.Name, Reason: verdict.Reason, Again: verdict.Again}, readErr)
 }
 
-// lookAndAct looks at the world and makes durable what the verdict asks for. readErr is of
-// interest only where the doubt stays: it says why no more is known.
-func (a *attempt) lookAndAct(ctx context.Context) (verdict Verdict, readErr, err error) {
-	verdict, readErr, err = a.look(ctx)
+// overruled reports whether an order that revokes ends the doubt: the old secret is to die, whatever
+// became of the request. A doubt about a service token that was to be created ends by itself, and so
+// does one about a request that the order itself has caused.
+func (r Record) overruled() bool {
+	return r.revokes() && r.Work.IntentAt.Before(r.Order.Since) && !r.Work.strategy().traits().creates
+}
+
+// lookAndAct looks at the world and makes durable what the verdict asks for. asked says that a person
+// asks for the look. readErr matters only where the doubt stays: it says why no more is known.
+func (e *entry) lookAndAct(ctx context.Context, asked bool) (verdict Verdict, readErr, err error) {
+	verdict, created, readErr, err := e.look(ctx, asked)
 	switch {
 	case err != nil:
 		return verdict, nil, err
 	case verdict.Resolved:
-		return verdict, nil, a.settle(ctx, verdict)
+		return verdict, nil, e.endDoubt(ctx, verdict, created)
 	}
-	a.record.NotBefore = verdict.Again.UTC()
-	if readErr != nil { // else there is nothing that would be there sooner
-		a.record.NotBefore = a.hasten(a.record.NotBefore, EmergencyWait)
+	next := verdict.Again.UTC()
+	if readErr != nil { // else looking earlier would show nothing new
+		next = e.record.hasten(next, EmergencyWait, e.now().UTC())
 	}
-	return verdict, readErr, a.save(ctx, StepInDoubt)
+	return verdict, readErr, e.become(ctx, e.record.retriedAt(next))
 }
 
-// look reads what there is to be known, judges the doubt, and gives the old secret more time
-// if the verdict asks for that. readErr says why Cloudflare could not be asked.
-func (a *attempt) look(ctx context.Context) (verdict Verdict, readErr, err error) {
-	var e Evidence
-	if a.record.Work.CreateName != "" {
-		e.Created, readErr = a.lookForMade(ctx)
-		e.Looked = readErr == nil
-	} else if e.Facts = a.listed(); e.Facts == nil || a.manual {
-		e.Facts, readErr = a.inspect(ctx)
-	}
-	records, err := a.ledger.All(ctx)
+// look reads what can be known, decides about the doubt, and gives the old secret more time if the
+// verdict asks for that. readErr says why Cloudflare could not be asked.
+func (e *entry) look(ctx context.Context, asked bool) (verdict Verdict, created *TokenFacts, readErr, err error) {
+	evidence, readErr := e.record.Work.strategy().look(ctx, e, asked)
+	records, err := e.ledger.All(ctx)
 	if err != nil {
-		return Verdict{}, readErr, fmt.Errorf("%w: %w", ErrLedger, err)
+		return Verdict{}, nil, readErr, fmt.Errorf("%w: %w", ErrLedger, err)
 	}
-	e.Trusted, e.Unread = oracleTrusted(records, a.token.Account), readErr != nil && !errors.Is(readErr, ErrGone)
-	if d := a.record.Doubt; !d.OldWorksUntil.IsZero() { // the ledger may not have been writable
-		d.OldWorksUntil = later(d.OldWorksUntil, a.keptUntil(a.record.Work.RotationID))
+	evidence.Trusted = oracleTrusted(records, e.token.Account)
+	if d := e.record.Doubt; !d.OldWorksUntil.IsZero() { // the ledger may not have been writable
+		e.observe(e.record.doubtWorksUntil(maxTime(d.OldWorksUntil, e.extendedUntil(e.record.Work.RotationID))))
 	}
-	verdict = Judge(a.record, e, a.now())
-	a.record.Doubt.CarriedOut = a.record.Doubt.CarriedOut || verdict.CarriedOut
+	verdict = Judge(e.record, evidence, e.now())
+	e.observe(e.record.shownCarriedOut(verdict.CarriedOut))
 	if verdict.Extend > 0 {
-		until, err := a.extendGrace(ctx, a.record.Work.RotationID, a.record.Work.TokenID, verdict.Extend)
+		until, err := e.extendGrace(ctx, e.record.Work.RotationID, e.record.Work.TokenID, verdict.Extend)
 		if err == nil {
-			a.record.Doubt.OldWorksUntil = until
-			a.record.Doubt.Extensions++
+			e.observe(e.record.doubtExtended(until))
 		}
-		e.CannotExtend, readErr = err != nil, errors.Join(readErr, err)
-		verdict = Judge(a.record, e, a.now())
+		evidence.CannotExtend, readErr = err != nil, errors.Join(readErr, err)
+		verdict = Judge(e.record, evidence, e.now())
 	}
-	a.made = e.Created
-	a.decide(verdict)
-	return verdict, readErr, nil
+	e.noteVerdict(verdict)
+	return verdict, evidence.Created, readErr, nil
 }
 
-// inspect asks Cloudflare what the rotate request has changed, where it matters to
-// consumers. nil facts without an error mean that it does not.
-func (a *attempt) inspect(ctx context.Context) (*TokenFacts, error) {
-	work := a.record.Work
-	if work.Grace == 0 || work.Spare {
-		return nil, nil
-	}
-	facts, err := a.token.Issuer.Inspect(ctx, work.TokenID)
-	if err != nil {
-		return nil, err
-	}
-	a.record.Facts = facts
-	a.record.Doubt.CarriedOut = a.record.Doubt.CarriedOut || movedWith(work, facts)
-	return &facts, nil
-}
-
-// decide notes a verdict in the record and tells of it.
-func (a *attempt) decide(verdict Verdict) {
-	d := a.record.Doubt
-	a.tell(DoubtJudged{
-		Token: a.token.Name, RotationID: a.record.Work.RotationID,
-		Reason: verdict.Reason, Before: d.Decision, Again: verdict.Again,
+// noteVerdict puts a verdict into the record and tells of it.
+func (e *entry) noteVerdict(verdict Verdict) {
+	e.tell(DoubtJudged{
+		Token: e.token.Name, RotationID: e.record.Work.RotationID,
+		Reason: verdict.Reason, Before: e.record.Doubt.Decision, Again: verdict.Again,
 	})
-	d.Decision, d.DecidedAt = verdict.Reason, a.now().UTC()
+	e.observe(e.record.decided(verdict, e.now().UTC()))
 }
 
-// settle ends a doubt as the verdict says.
-func (a *attempt) settle(ctx context.Context, verdict Verdict) error {
-	before, doubt, work := a.record, a.record.Doubt, a.record.Work
-	step := StepIdle
-	if verdict.Deliver {
-		step = StepSealed
-	} else {
-		if a.made != nil {
-			a.keepMade(*a.made)
-		}
-		if !verdict.NotCarriedOut {
-			a.owesAnother(doubt, work)
-			a.voidUpdatedAt()
-		}
-		a.record.Work = nil
-	}
-	// What remedies a doubt must not wait for its back-off. A slot that it leaves unserved was
-	// tried before.
-	a.record.Doubt, a.record.NotBefore, a.record.NextTrigger = nil, a.now().UTC(), verdict.trigger()
-	if err := a.save(ctx, step); err != nil {
-		a.record = before
+// resolveAs ends the doubt by a decision that was not made by a look.
+func (e *entry) resolveAs(ctx context.Context, verdict Verdict, created *TokenFacts) error {
+	e.noteVerdict(verdict)
+	return e.endDoubt(ctx, verdict, created)
+}
+
+// endDoubt ends a doubt as the verdict says. created is what the request in doubt has created, if it has.
+func (e *entry) endDoubt(ctx context.Context, verdict Verdict, created *TokenFacts) error {
+	doubt, work := e.record.Doubt, e.record.Work
+	if err := e.become(ctx, e.record.resolved(e.token, verdict, created, e.now().UTC())); err != nil {
 		return err
 	}
 	if !doubt.Sealed {
-		if err := a.erase(ctx, work.RotationID); err != nil {
+		if err := e.erase(ctx, work.RotationID); err != nil {
 			return fmt.Errorf("giving back the reservation: %w", err)
 		}
 	}
-	a.tell(DoubtResolved{Token: a.token.Name, RotationID: work.RotationID, Reason: verdict.Reason, After: a.now().Sub(doubt.Since)})
+	e.tell(DoubtResolved{Token: e.token.Name, RotationID: work.RotationID, Reason: verdict.Reason, After: e.now().Sub(doubt.Since)})
 	return nil
-}
-
-// voidUpdatedAt forgets when the service token was last changed, where only our own request can
-// have changed it since and nobody looked: it would be taken for somebody else's.
-func (a *attempt) voidUpdatedAt() {
-	for _, facts := range []*TokenFacts{&a.record.Facts, &a.record.Spare} {
-		if work := a.record.Work; facts.ID == work.TokenID && facts.UpdatedAt.Equal(work.Before.UpdatedAt) {
-			facts.UpdatedAt = time.Time{}
-		}
-	}
-}
-
-// extendGrace lets the old secret, the previous one of that service token, live for this long from now.
-func (a *attempt) extendGrace(ctx context.Context, rotationID, tokenID string, grace time.Duration) (time.Time, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	failpoint.Reach("extend.before")
-	facts, until, err := a.token.Issuer.SetGrace(ctx, tokenID, grace)
-	failpoint.Reach("extend.after")
-	if err != nil {
-		// It may have moved updated_at all the same, so what is known of that is void.
-		a.record.Facts.UpdatedAt = time.Time{}
-		err = fmt.Errorf("extending the grace of the old secret: %w", err)
-	} else {
-		if a.record.Work != nil {
-			a.record.Work.TouchedAt = facts.UpdatedAt
-		}
-		a.record.Facts = a.record.Facts.updatedBy(facts)
-		a.keep(rotationID, until.UTC())
-	}
-	a.tell(GraceExtended{Token: a.token.Name, RotationID: rotationID, Until: until, Err: err})
-	return until.UTC(), err
 }
 
 // InDoubtError says that a token stays in doubt, why, and until when.
@@ -187,7 +124,7 @@ const (
 	ResolveRotateNow        Resolution = "rotate_now"         // take it as carried out and lost: reissue at once
 	ResolveAssumeNotRotated Resolution = "assume_not_rotated" // the operator knows that it was not carried out
 	ResolveDeliver          Resolution = "deliver"            // deliver the sealed answer although it failed validation
-	ResolveAccept           Resolution = "accept"             // take a new secret as good that was refused where it was tried
+	ResolveAccept           Resolution = "accept"             // take a new secret as good that is refused where it is tried
 	ResolveDrop             Resolution = "drop"               // give the new secret up: another one took its place, or the token is gone
 )
 
@@ -201,49 +138,60 @@ var ErrNotInDoubt = errors.New("not in doubt")
 var ErrUnfit = errors.New("the resolution does not fit what is known")
 
 // Resolve carries out what an operator decides about a token in doubt, or about another rotation in
-// progress that needs a decision. It returns the record as it then stands and the verdict. It
-// rotates and delivers nothing by itself: a resolved token is due at once, and Advance does the rest.
+// progress that needs a decision. It returns the record after that and the verdict. It rotates and
+// delivers nothing by itself: a resolved token is due at once, and Advance does the rest.
 func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record, Verdict, error) {
-	defer r.lock(t.Name)()
-	record, err := r.load(ctx, t)
+	e, err := r.open(ctx, t)
+	defer e.close()
 	if err != nil {
-		return record, Verdict{}, err
+		return e.record, Verdict{}, err
 	}
-	if record.Step == StepStored && record.Work.Verification.Probes > 0 {
-		return r.resolveUnverified(ctx, t, record, how)
-	}
-	if record.Step != StepInDoubt {
-		return r.resolveInProgress(ctx, t, record, how)
-	}
-	if how == ResolveDrop {
-		return r.dropDoubt(ctx, t, record)
-	}
-	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
-	a.manual = true
-	if how == ResolveLook { // to an operator it is an answer, and not an error, that a doubt stays
-		verdict, readErr, err := a.lookAndAct(ctx)
-		if errors.Is(readErr, ErrGone) {
-			readErr = fmt.Errorf("%w. If the service token was deleted: rotatord resolve %s --drop", readErr, t.Name)
-		}
-		return a.record, verdict, errors.Join(err, readErr)
-	}
-	// What Cloudflare shows counts, also where an operator decides. If it cannot be asked the
-	// operator knows more than we do.
+	before, verdict := e.record, Verdict{}
 	switch {
-	case record.Work.CreateName == "":
-		_, _ = a.inspect(ctx)
-	case how == ResolveRotateNow, how == ResolveAssumeNotRotated:
-		if err := a.seekMade(ctx); err != nil {
-			return record, Verdict{}, err
+	case e.record.Step == StepStored && e.record.Work.Verification.Probes > 0:
+		verdict, err = e.resolveUnverified(ctx, how)
+	case e.record.Step != StepInDoubt:
+		verdict, err = e.resolveInProgress(ctx, how)
+	case how == ResolveDrop:
+		verdict, err = e.dropDoubt(ctx)
+	case how == ResolveLook:
+		return e.lookForOperator(ctx)
+	default:
+		verdict, err = e.resolveDoubt(ctx, how)
+	}
+	if err != nil && verdict.Reason == "" { // it was refused
+		return before, Verdict{}, err
+	}
+	return e.record, verdict, err
+}
+
+// lookForOperator looks at the doubt again. That it stays is an answer to an operator, and not an error.
+func (e *entry) lookForOperator(ctx context.Context) (Record, Verdict, error) {
+	verdict, readErr, err := e.lookAndAct(ctx, true)
+	if errors.Is(readErr, ErrGone) {
+		readErr = fmt.Errorf("%w. If the service token was deleted: rotatord resolve %s --drop", readErr, e.token.Name)
+	}
+	return e.record, verdict, errors.Join(err, readErr)
+}
+
+// resolveDoubt ends the doubt as the operator decides. What Cloudflare shows counts here too. If it cannot
+// be asked the operator knows more than we do.
+func (e *entry) resolveDoubt(ctx context.Context, how Resolution) (Verdict, error) {
+	s := e.record.Work.strategy()
+	var created *TokenFacts
+	var err error
+	if !s.traits().creates {
+		_, _ = s.look(ctx, e, true)
+	} else if how == ResolveRotateNow || how == ResolveAssumeNotRotated {
+		if created, err = s.confirm(ctx, e); err != nil {
+			return Verdict{}, err
 		}
 	}
-	verdict, err := operatorVerdict(a.record, how)
+	verdict, err := operatorVerdict(e.record, how)
 	if err != nil {
-		return record, Verdict{}, err
+		return Verdict{}, err
 	}
-	a.decide(verdict)
-	err = a.settle(ctx, verdict)
-	return a.record, verdict, err
+	return verdict, e.resolveAs(ctx, verdict, created)
 }
 
 // operatorVerdict turns an operator's decision into a verdict, unless what is known says that
@@ -275,20 +223,18 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 	}
 }
 
-// resolveUnverified does so for a token whose new secret is refused where it was tried.
-func (r *Rotator) resolveUnverified(ctx context.Context, t Token, record Record, how Resolution) (Record, Verdict, error) {
-	a := &attempt{Rotator: r, token: t, record: record.clone(), began: r.now()}
-	verdict := Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorAccept}
+// resolveUnverified carries out a decision about a new secret that is refused where it is tried.
+func (e *entry) resolveUnverified(ctx context.Context, how Resolution) (Verdict, error) {
+	now := e.now().UTC()
 	switch how {
 	case ResolveAccept:
+		return Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorAccept}, e.become(ctx, e.record.accepted(now))
 	case ResolveRotateNow:
-		verdict = Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}
+		return Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}, e.become(ctx, e.record.accepted(now).orderedAgain(now))
 	case ResolveLook:
-		return record, Verdict{Reason: ReasonUnverified, Again: record.NotBefore}, nil
+		return Verdict{Reason: ReasonUnverified, Again: e.record.NotBefore}, nil
 	default:
-		return record, Verdict{}, fmt.Errorf("%w: the rotation of %s is known to be carried out and delivered; its secret is refused where it was tried: "+
-			"rotatord resolve %s --accept, or --rotate-now", ErrUnfit, t.Name, t.Name)
+		return Verdict{}, fmt.Errorf("%w: the rotation of %s is known to be carried out and delivered; its secret is refused where it is tried: "+
+			"rotatord resolve %s --accept, or --rotate-now", ErrUnfit, e.token.Name, e.token.Name)
 	}
-	err := a.acceptUnverified(ctx, how == ResolveRotateNow)
-	return a.record, verdict, err
 }

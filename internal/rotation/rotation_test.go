@@ -413,11 +413,11 @@ func TestHeldSecretIsSealedAtTheEnd(t *testing.T) {
 			return fault{}
 		}
 		w.advance(r, token)
-		if err := r.SealHeld(w.t.Context()); err == nil || r.Unsealed() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
+		if err := r.SealUnsealed(w.t.Context()); err == nil || r.Unsealed() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
 			t.Fatalf("%v, %d held", err, r.Unsealed())
 		}
 		w.fault = nil
-		if err := r.SealHeld(w.t.Context()); err != nil || r.Unsealed() != 0 || len(w.pending) != 1 {
+		if err := r.SealUnsealed(w.t.Context()); err != nil || r.Unsealed() != 0 || len(w.pending) != 1 {
 			t.Fatalf("%v, %d held, %d sealed", err, r.Unsealed(), len(w.pending))
 		}
 		if err, _ := w.advance(w.start(), token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {

@@ -1,10 +1,8 @@
 package rotation
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 )
 
@@ -23,7 +21,7 @@ var ErrDeletesItself = errors.New("nothing was rotated, since consumers would fi
 // the rotation that replaces it may begin. The zero time is for ever, if no slot is to come.
 func (a *attempt) neededUntil() time.Time {
 	now := a.now()
-	next := a.token.Timetable.Next(later(a.record.Work.Slot, now))
+	next := a.token.Timetable.Next(maxTime(a.record.Work.Slot, now))
 	until := next.Begin
 	if next.Slot.IsZero() {
 		return time.Time{}
@@ -32,15 +30,15 @@ func (a *attempt) neededUntil() time.Time {
 		until = next.Close
 	}
 	// A slot waits for the grace of the rotation before it.
-	return later(until, now.Add(time.Duration(a.record.Work.Grace))).Add(lastingMargin).UTC()
+	return maxTime(until, now.Add(time.Duration(a.record.Work.Grace))).Add(lastingMargin).UTC()
 }
 
 // requireLasting refuses a rotation whose new version the sink would delete before the next one.
 // Refusing harms nobody: what is stored stays until its own end, and Cloudflare's secret with it.
 // But a rotation that an operator asked for, that replaces a lost or leaked secret, or whose
-// consumers find nothing even now, goes on: it is needed whatever comes later, and noteDeletion
-// raises the alarm.
-func (a *attempt) requireLasting(sink string, s Stored) error {
+// consumers find nothing even now, goes on: it is needed whatever comes later, and the deletion that is
+// seen in the record raises the alarm.
+func (a *attempt) requireLasting(s Stored) error {
 	if s.DeleteAfter <= 0 {
 		return nil
 	}
@@ -64,26 +62,6 @@ func (a *attempt) requireLasting(sink string, s Stored) error {
 		s.DeleteAfter.Round(time.Second), by, ErrDeletesItself)
 }
 
-// noteDeletion keeps in the record when what a sink holds is deleted by itself. The record is not
-// saved here.
-func (a *attempt) noteDeletion(sink string, s Stored) {
-	at := s.DeletesAt
-	if !s.Exists {
-		at = time.Time{}
-	}
-	if a.record.Deletes[sink].Equal(at) {
-		return
-	}
-	deletes := maps.Clone(a.record.Deletes) // copies of the record share it
-	if deletes == nil {
-		deletes = make(map[string]time.Time, 1)
-	}
-	if deletes[sink] = at.UTC(); at.IsZero() {
-		delete(deletes, sink)
-	}
-	a.record.Deletes = deletes
-}
-
 // warnOfDeletion tells of a version that was just stored and will not last.
 func (a *attempt) warnOfDeletion(sink string, s Stored) {
 	if s.DeletesAt.IsZero() {
@@ -92,14 +70,6 @@ func (a *attempt) warnOfDeletion(sink string, s Stored) {
 	if until := a.neededUntil(); until.IsZero() || s.DeletesAt.Before(until) {
 		a.tell(VersionDeletes{Token: a.token.Name, Sink: sink, At: s.DeletesAt, NeededUntil: until})
 	}
-}
-
-// lookAt returns what a sink holds, for a delivery that is tried again.
-func lookAt(ctx context.Context, sink Sink) (Stored, error) {
-	if l, ok := sink.(Looker); ok {
-		return l.Look(ctx)
-	}
-	return sink.Preflight(ctx)
 }
 
 // VersionDeletes reports that the sink will delete the version that was just stored before the next

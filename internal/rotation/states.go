@@ -51,7 +51,7 @@ func (r *Rotator) StateOf(t Token, record Record) State {
 	case StepClaimed:
 		return StateClaimed
 	case StepIntent:
-		if _, held := r.isHeld(record.Work.RotationID); held {
+		if _, unsealed := r.unsealedAnswer(record.Work.RotationID); unsealed {
 			return StateUnsealed
 		}
 		return StateIntent
@@ -165,7 +165,7 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 
 func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit {
 	exits := []Exit{{resolve, "Look again now, and show what is known."}}
-	if record.Work != nil && record.Work.CreateName != "" {
+	if record.Work != nil && record.Work.strategy().traits().creates {
 		exits = append(exits, Exit{"", "It ends by itself, a minute after the request, once Cloudflare says whether the service token was made."},
 			Exit{resolve + " --rotate-now", "Only if it stays in doubt after that: take its secret as lost, and have another one made."})
 		return append(exits, leaked)

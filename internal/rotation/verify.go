@@ -8,9 +8,9 @@ import (
 )
 
 // This file holds how a new secret is tried after every sink has it, and before the rotation is
-// done. A secret that is refused there keeps its rotation in hand: the old one, which consumers
-// may still have, is kept alive, and nothing is rotated until the new one is accepted or an
-// operator has decided.
+// done. A rotation whose secret is refused there stays in progress: the old secret, which consumers
+// may still have, is extended, and nothing is rotated until the new one is accepted or an operator has
+// decided.
 
 // Verification is what is known of a new secret that is tried.
 type Verification struct {
@@ -47,10 +47,10 @@ const (
 )
 
 // verify tries the new secret, and reports whether the rotation may end. While the edge may not
-// know the secret yet, that it is refused is no failure: it is tried again soon.
+// know the secret yet, that it is refused is not a failure: it is tried again soon.
 func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 	work := a.record.Work
-	v := &work.Verification
+	v := work.Verification
 	if o := a.record.Order; a.token.Prober == nil || v.Accepted || o != nil && o.RevokeNow && work.IntentAt.Before(o.Since) {
 		return true, nil // or another rotation follows, whether this secret is good or not
 	}
@@ -58,10 +58,10 @@ func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 	issued, ok, err := a.pending.Open(ctx, work.RotationID)
 	switch {
 	case errors.Is(err, ErrUnreadable) && v.Last != ProbeBad: // it cannot be tried any more, and every sink has it
-		v.Probes, v.Error = v.Probes+1, err.Error()
+		a.observe(a.record.probed(v.untried(err)))
 		return true, nil
 	case err != nil:
-		a.keepOldAlive(ctx)
+		a.extendOld(ctx)
 		return false, a.stall(ctx, "journal", err)
 	case !ok: // it was erased already: the process ended between that and the end of the rotation
 		return true, nil
@@ -74,49 +74,29 @@ func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 		return err
 	})
 	if probe == ProbeGood {
-		*v = Verification{}
+		a.observe(a.record.probed(Verification{}))
 		a.tell(Probed{Token: a.token.Name, RotationID: work.RotationID, Probe: probe})
 		return true, nil
 	}
 	if probeErr == nil {
 		probeErr = errors.New("the probe proved nothing")
 	}
-	now := a.now().UTC()
-	v.Probes++
-	v.Last, v.Error = probe, probeErr.Error()
-	if v.Since.IsZero() {
-		v.Since = now
-	}
+	return a.notVerified(ctx, probe, probeErr)
+}
+
+// notVerified says how an attempt goes on whose probe did not find the new secret good.
+func (a *attempt) notVerified(ctx context.Context, probe Probe, probeErr error) (verified bool, err error) {
+	now, work := a.now().UTC(), a.record.Work
+	v := work.Verification.failed(probe, probeErr, now)
+	a.observe(a.record.probed(v))
 	if wait := min(firstProbeWait<<min(v.Probes-1, 10), longestProbeWait); now.Add(wait).Sub(v.Since) <= a.token.VerifyWithin {
-		a.record.NotBefore = now.Add(wait)
-		return false, a.save(ctx, StepStored)
+		return false, a.become(ctx, a.record.retriedAt(now.Add(wait)))
 	}
 	a.tell(Probed{Token: a.token.Name, RotationID: work.RotationID, Probe: probe, Err: probeErr})
 	if probe == ProbeUnknown || !work.LeavesCurrentInUse() && !now.Before(work.IntentAt.Add(MaxGrace)) {
-		return true, nil // nothing speaks against it, or no old secret can be kept any longer
+		return true, nil // nothing shows that it is bad, or no old secret can be kept any longer
 	}
-	a.keepOldAlive(ctx)
+	a.extendOld(ctx)
 	err = fmt.Errorf("the new secret is in every sink, and is refused where it was tried: %w", probeErr)
 	return false, a.stallUntil(ctx, "verify", err, now.Add(min(BackOff(a.record.Failures+1), maxProbeBackOff)))
-}
-
-// acceptUnverified has a rotation end whose secret is refused: an operator knows better, or
-// wants another one.
-func (a *attempt) acceptUnverified(ctx context.Context, again bool) error {
-	before := a.record.clone()
-	a.record.Work.Verification.Accepted = true
-	a.record.NotBefore = a.now().UTC()
-	if again {
-		order := Order{Left: 1}
-		if a.record.Order != nil { // which has not been carried out either
-			order = *a.record.Order
-		}
-		order.Since, order.Overrides = a.record.NotBefore, order.with(Overrides{Freeze: true, Pause: true, Grace: true})
-		a.record.Order = &order
-	}
-	if err := a.save(ctx, StepStored); err != nil {
-		a.record = before
-		return err
-	}
-	return nil
 }

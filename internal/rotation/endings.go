@@ -1,0 +1,133 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"rotatord/internal/failpoint"
+)
+
+// This file holds the endings of an attempt other than its commit: how it fails, and how it becomes in
+// doubt. How a doubt ends is in resolve.go.
+
+// giveUp ends an attempt in which nothing was carried out. The slot stays unserved, and
+// the next try is a rotation of its own.
+func (a *attempt) giveUp(ctx context.Context, result Result, reason string, cause error) error {
+	ctx = context.WithoutCancel(ctx)
+	work, now, failures := a.record.Work, a.now().UTC(), a.record.Failures+1
+	f := failure{reason: reason, err: cause}
+	e, isIssuers := errors.AsType[*IssuerError](cause)
+	switch {
+	case a.manual: // it is not tried again, and what is due by the schedule stays due
+		f.next, f.silent = a.record.NotBefore, true
+	case isIssuers && e.Class == Throttled:
+		// A 429 says how long to stay away, and is not a failure of this token.
+		f.next, f.silent = now.Add(max(e.RetryAfter, minBackOff)), true
+	case a.record.Lost != nil:
+		f.next = a.record.nextReissue(failures, isIssuers && e.Class == Refused, now)
+	default:
+		f.next = a.record.nextTry(a.token, failures, now)
+	}
+	err := cause
+	if saveErr := a.becomeFailed(ctx, a.record.failed(f).released()); saveErr != nil {
+		// The ledger keeps the earlier step. "Claimed" is given up at the next attempt;
+		// "intent" will be in doubt, which is more than is known but safe.
+		err = errors.Join(cause, saveErr)
+	} else if eraseErr := a.erase(ctx, work.RotationID); eraseErr != nil {
+		err = errors.Join(cause, fmt.Errorf("giving back the reservation: %w", eraseErr))
+	}
+	a.report(work, result, reason, err)
+	return err
+}
+
+// becomeFailed is become for a failure. If the ledger cannot be written, the failure still counts in
+// memory: the caller schedules by it.
+func (a *attempt) becomeFailed(ctx context.Context, next Record) error {
+	err := a.become(ctx, next)
+	if err != nil {
+		a.observe(a.record.failedLike(next))
+	}
+	return err
+}
+
+// stall ends an attempt whose rotation stays in progress. The next attempt goes on at the step
+// that was reached.
+func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
+	return a.stallUntil(ctx, reason, cause, time.Time{})
+}
+
+// stallUntil does so with a time for the next attempt; the zero time for the usual one.
+func (a *attempt) stallUntil(ctx context.Context, reason string, cause error, next time.Time) error {
+	at := a.record.nextDelivery(a.record.Failures+1, next, a.now().UTC())
+	err := cause
+	if saveErr := a.becomeFailed(context.WithoutCancel(ctx), a.record.failed(failure{reason: reason, err: cause, next: at})); saveErr != nil {
+		err = errors.Join(cause, saveErr)
+	}
+	a.report(a.record.Work, ResultFailed, reason, err)
+	return err
+}
+
+// doubt records that it is not known whether the rotate request was carried out.
+func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause error) error {
+	now, work := a.now().UTC(), a.record.Work
+	f := failure{reason: reason, err: cause, next: a.record.firstLook(a.record.Failures+1, now)}
+	d := Doubt{Since: now, Reason: reason, Detail: cause.Error(), Sealed: sealed, OldWorksUntil: a.record.oldWorksUntil()}
+	err := cause
+	if saveErr := a.becomeFailed(context.WithoutCancel(ctx), a.record.failed(f).inDoubt(d)); saveErr != nil {
+		// The ledger still says "intent", which comes to the same at the next attempt.
+		err = errors.Join(cause, saveErr)
+	}
+	a.report(work, ResultInDoubt, reason, err)
+	return err
+}
+
+// oldWorksUntil is when the old secret stops working if the request in progress was carried out; zero if
+// it was revoked at once, or is not touched.
+func (r Record) oldWorksUntil() (until time.Time) {
+	work := r.Work
+	grace := time.Duration(work.Grace)
+	if grace == 0 || work.LeavesCurrentInUse() {
+		return time.Time{}
+	}
+	until = maxTime(work.IntentAt.Add(grace), work.GraceEndsAt) // it may have been extended while the secret waited
+	if lost := r.Lost; lost != nil && !lost.Until.IsZero() {    // this grace may be that of a secret which was lost
+		until = minTime(until, lost.Until)
+	}
+	if dies := r.OldDiesBy; !dies.IsZero() { // and here it is
+		until = dies
+	}
+	return until
+}
+
+// release gives up a claim whose request never left, without counting a failure.
+func (a *attempt) release(ctx context.Context) error {
+	ctx = context.WithoutCancel(ctx)
+	work := a.record.Work
+	if err := a.become(ctx, a.record.released()); err != nil {
+		return fmt.Errorf("giving up a claim: %w", err)
+	}
+	return a.erase(ctx, work.RotationID)
+}
+
+func (a *attempt) phase(p Phase, do func() error) error {
+	start := a.now()
+	failpoint.Reach(string(p) + ".before")
+	err := do()
+	failpoint.Reach(string(p) + ".after")
+	a.tell(PhaseEnded{Token: a.token.Name, Phase: p, Duration: a.now().Sub(start), Err: err})
+	return err
+}
+
+func (a *attempt) report(work *Work, result Result, reason string, err error) {
+	a.reported = true
+	e := Attempted{
+		Token: a.token.Name, RotationID: work.RotationID, Trigger: work.Trigger, Result: result,
+		Reason: reason, Err: err, Duration: a.now().Sub(a.began), Record: a.record,
+	}
+	if !a.due.Begin.IsZero() {
+		e.Lag = a.began.Sub(a.due.Begin)
+	}
+	a.tell(e)
+}

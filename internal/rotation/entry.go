@@ -1,0 +1,122 @@
+package rotation
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"sync"
+
+	"rotatord/internal/failpoint"
+)
+
+// entry is a token that is opened for work: it is locked, its record is loaded, and times
+// that only a wrong clock can have written are taken out of it.
+//
+// A record is a value that is never changed. Every change is a transition (transition.go):
+// a pure function that returns the next record. The entry adopts it in one of two ways:
+//
+//   - become, for decisions and steps: the next record is saved first and adopted then. If
+//     it cannot be saved, nothing has happened.
+//   - observe, for what was seen of the world or has happened in it, such as an answer or a
+//     grace that was extended. It is true whether or not it can be saved. The next become
+//     saves it.
+type entry struct {
+	*Rotator
+	token  Token
+	record Record
+	lock   *sync.Mutex
+}
+
+// open waits for the token and opens it. The caller closes the entry, after an error too.
+// With an error the record is what could be loaded.
+func (r *Rotator) open(ctx context.Context, t Token) (*entry, error) {
+	e := &entry{Rotator: r, token: t, lock: r.lockOf(t.Name)}
+	e.lock.Lock()
+	var err error
+	e.record, err = r.load(ctx, t)
+	return e, err
+}
+
+// tryOpen does the same, but returns nil if the token is being worked on.
+func (r *Rotator) tryOpen(ctx context.Context, t Token) (*entry, error) {
+	e := &entry{Rotator: r, token: t, lock: r.lockOf(t.Name)}
+	if !e.lock.TryLock() {
+		return nil, nil
+	}
+	var err error
+	e.record, err = r.load(ctx, t)
+	return e, err
+}
+
+func (e *entry) close() { e.lock.Unlock() }
+
+// become saves next, then adopts it, and tells that the step is durable.
+func (e *entry) become(ctx context.Context, next Record) error {
+	point := "ledger." + cmp.Or(string(next.Step), "idle")
+	failpoint.Reach(point + ".before")
+	err := e.save(ctx, next.stamped(e.token))
+	failpoint.Reach(point + ".after")
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLedger, err)
+	}
+	e.tell(Reached{e.record})
+	return nil
+}
+
+// save is become for what is not a step of a rotation: no event tells of it.
+func (e *entry) save(ctx context.Context, next Record) error {
+	saved, err := e.ledger.Save(ctx, next)
+	if err != nil {
+		return err
+	}
+	next.Revision = saved.Revision
+	e.record = next
+	return nil
+}
+
+// observe adopts next without saving it.
+func (e *entry) observe(next Record) { e.record = next }
+
+// erase removes the sealed answer of a rotation, or what was reserved for it.
+func (e *entry) erase(ctx context.Context, rotationID string) error {
+	failpoint.Reach("erase.before")
+	err := e.pending.Erase(ctx, rotationID)
+	failpoint.Reach("erase.after")
+	return err
+}
+
+// load reads a token's record and refuses one that this code must not work on.
+func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
+	record, err := r.ledger.Load(ctx, t.Name)
+	if err != nil {
+		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
+	}
+	record, healed, err := r.fit(t, record)
+	if err != nil || !healed {
+		return record, err
+	}
+	// Saved at once: slots are counted from now on, and not from a later now each time that the
+	// token is opened.
+	saved, err := r.ledger.Save(ctx, record)
+	if err != nil {
+		return record, fmt.Errorf("%w: saving the record of %s: %w", ErrLedger, t.Name, err)
+	}
+	return saved, nil
+}
+
+// fit refuses a record that does not fit the token, and takes out of it the times that only a
+// wrong clock can have written. healed reports whether the record has to be saved.
+func (r *Rotator) fit(t Token, record Record) (_ Record, healed bool, err error) {
+	if record.Step != StepIdle && !t.MatchesRotation(record) {
+		return record, false, fmt.Errorf("the ledger has an unfinished rotation (%s) of service token %s under the name %s, "+
+			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name. "+
+			"If that service token was deleted, set it back and end the rotation with rotatord resolve %s --drop",
+			record.Step, record.Work.TokenID, t.Name, t.ID, t.Name)
+	}
+	before := record.Anchor
+	record, what := record.healed(t, r.now())
+	if len(what) > 0 {
+		r.tell(ClockHealed{Token: t.Name, What: what})
+	}
+	return record, len(what) > 0 || !record.Anchor.Equal(before), nil
+}

@@ -1,0 +1,118 @@
+package rotation
+
+import (
+	"slices"
+	"time"
+)
+
+// This file takes times out of a record that a wrong clock has left there.
+
+// The furthest that times in a record can be ahead of a clock that is right. What is further
+// ahead was written while the clock was ahead, and would hold the token up without a sign.
+const (
+	maxAnchorAhead    = 24 * time.Hour
+	maxNotBeforeAhead = 2 * time.Hour
+	maxDeliveryAhead  = maxBackOff + 2*time.Minute // a secret that waits for its sinks is looked at more often
+	// maxGraceLonger is by how much the previous secret may work longer than was promised: an issuer
+	// whose clock is behind ours, by 15 minutes at most, is told the later of the two clocks.
+	maxGraceLonger = 15*time.Minute + ownChange
+)
+
+// healing collects what is taken out of a record.
+type healing struct {
+	now  time.Time
+	what []string // in words
+}
+
+// set replaces a time that only a wrong clock can have written.
+func (h *healing) set(what string, field *time.Time, to time.Time) {
+	h.what = append(h.what, what+" "+field.UTC().Format(time.RFC3339))
+	*field = to.UTC()
+}
+
+// isAhead reports whether t is further ahead of now than it can be.
+func (h *healing) isAhead(t time.Time, most time.Duration) bool { return t.Sub(h.now) > most }
+
+// healed returns r without times that only a clock which was ahead can have put there, and says in
+// words what it has changed. An anchor that is up to a day ahead stays, and the token waits: its slots
+// were consumed, and none is served twice.
+func (r Record) healed(t Token, now time.Time) (Record, []string) {
+	h := &healing{now: now}
+	if h.isAhead(r.Anchor, maxAnchorAhead) {
+		h.set("slots were consumed until", &r.Anchor, now.Truncate(time.Second))
+	}
+	delivering := r.Step == StepSealed || r.Step == StepStored
+	if h.isAhead(r.NotBefore, maxNotBeforeAhead) || delivering && h.isAhead(r.NotBefore, maxDeliveryAhead) {
+		h.set("nothing was to begin before", &r.NotBefore, time.Time{})
+	}
+	r = r.progressHealed(h)
+	if h.isAhead(r.CatchUpAt, max(t.Timetable.Jitter, lateTolerance+spreadTolerance)) {
+		h.set("missed slots were to be made up for at", &r.CatchUpAt, time.Time{})
+	}
+	if r.Order != nil && h.isAhead(r.Order.Since, lateTolerance) {
+		r.Order = new(*r.Order)
+		h.set("it was ordered at", &r.Order.Since, now)
+	}
+	if h.isAhead(r.Renewal.NotBefore, maxNotBeforeAhead) {
+		h.set("it was not to be renewed before", &r.Renewal.NotBefore, time.Time{})
+	}
+	return r.replacedHealed(t, h).lastHealed(t, h), h.what
+}
+
+// progressHealed does so for the rotation in progress: what is measured from such a time would not be
+// over before the clock comes to it once more, and the old secret would die meanwhile.
+func (r Record) progressHealed(h *healing) Record {
+	w := r.Work
+	if w == nil {
+		return r
+	}
+	if h.isAhead(w.Verification.Since, lateTolerance) {
+		r.Work = new(*r.Work)
+		h.set("its secret was first refused at", &r.Work.Verification.Since, h.now)
+	}
+	if latest := h.now.Add(time.Duration(w.Grace)); w.GraceEndsAt.Sub(latest) > maxGraceLonger {
+		r.Work = new(*r.Work)
+		h.set("the old secret was to work until", &r.Work.GraceEndsAt, latest)
+	}
+	if d := r.Doubt; d != nil && h.isAhead(d.Since, lateTolerance) {
+		r.Doubt = new(*d)
+		h.set("it was in doubt since", &r.Doubt.Since, h.now)
+	}
+	return r
+}
+
+// replacedHealed does so for service tokens that are to be deleted.
+func (r Record) replacedHealed(t Token, h *healing) Record {
+	if len(r.Replaced) == 0 {
+		return r
+	}
+	r.Replaced = slices.Clone(r.Replaced)
+	for i := range r.Replaced {
+		old := &r.Replaced[i]
+		if h.isAhead(old.NotBefore, maxChoreBackOff) {
+			h.set("what was replaced was not to be deleted before", &old.NotBefore, time.Time{})
+		}
+		if h.isAhead(old.At, MaxGrace+maxAnchorAhead) {
+			h.set("what was replaced was to be deleted at", &old.At, h.now.Add(t.Grace))
+		}
+	}
+	return r
+}
+
+// lastHealed does so for the last rotation.
+func (r Record) lastHealed(t Token, h *healing) Record {
+	last := r.Last
+	if last == nil {
+		return r
+	}
+	if last.Slot.After(r.Anchor) && !last.Slot.After(h.now) {
+		// The slot was served by a clock that was ahead, and its time has come: the slots up to it are
+		// consumed.
+		r.Anchor = last.Slot
+	}
+	if h.isAhead(last.GraceEndsAt, MaxGrace+maxAnchorAhead) {
+		r.Last = new(*last)
+		h.set("the grace was to end at", &r.Last.GraceEndsAt, h.now.Add(t.Grace))
+	}
+	return r
+}

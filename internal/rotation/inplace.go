@@ -1,0 +1,176 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// inPlace is the strategy of a single service token: it gets a new secret. Its old secret becomes the
+// previous one, which Cloudflare accepts until the end of the grace. A second request during that time
+// would revoke it.
+type inPlace struct{}
+
+func (inPlace) traits() traits { return traits{} }
+
+func (inPlace) plan(t Token, r Record, w Work) Work {
+	w.TokenID = t.ServiceToken(r)
+	return w
+}
+
+func (inPlace) prepare(ctx context.Context, e *entry) error {
+	facts, err := e.knownFacts(ctx, e.record.Work.TokenID)
+	if err == nil {
+		e.observe(e.record.beforeKnown(facts))
+	}
+	return err
+}
+
+func (inPlace) request(ctx context.Context, e *entry) (Issued, error) {
+	work := e.record.Work
+	return e.token.Issuer.Rotate(ctx, RotateRequest{TokenID: work.TokenID, ClientID: work.Before.ClientID, Grace: time.Duration(work.Grace)})
+}
+
+func (inPlace) identify(context.Context, *entry, Issued) error { return nil }
+
+func (inPlace) finish(_ Token, r Record) Record {
+	r.Facts = r.Work.Before.updatedBy(r.Work.After)
+	return r
+}
+
+// look asks Cloudflare what the rotate request has changed, unless that does not matter to consumers, or
+// an inventory has shown it not long ago.
+func (inPlace) look(ctx context.Context, e *entry, asked bool) (Evidence, error) {
+	work := e.record.Work
+	if facts := e.record.listedSince(e.now()); facts != nil && !asked {
+		return Evidence{Facts: facts}, nil
+	}
+	if work.Grace == 0 {
+		return Evidence{}, nil
+	}
+	facts, err := e.token.Issuer.Inspect(ctx, work.TokenID)
+	if err != nil {
+		return Evidence{Unread: !errors.Is(err, ErrGone)}, err
+	}
+	e.observe(e.record.factsSeen(facts).shownCarriedOut(movedWith(work, facts)))
+	return Evidence{Facts: &facts}, nil
+}
+
+// judge decides about a doubt by this rule: never rotate again while the old secret may still be the one
+// that works. Rotating would make a lost secret the previous one and cut the old one off.
+func (inPlace) judge(r Record, e Evidence, now time.Time) Verdict {
+	if r.Work.Grace == 0 {
+		// Either nothing was carried out, and rotating is what was wanted, or the old
+		// secret died with the request, and only rotating brings a working one.
+		return Verdict{Resolved: true, Deliver: r.Doubt.deliverable(), Reason: ReasonOldSecretRevoked}
+	}
+	carriedOut := r.Doubt.CarriedOut || r.Doubt.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
+	if !r.OldDiesBy.IsZero() {
+		return judgeLostReissue(r, e, carriedOut, now)
+	}
+	return judgeGrace(r, e, carriedOut, now)
+}
+
+func (inPlace) confirm(context.Context, *entry) (*TokenFacts, error) { return nil, nil }
+
+func (inPlace) gone(ctx context.Context, e *entry) (bool, TokenFacts, error) {
+	return e.isGone(ctx, e.record.Work.TokenID)
+}
+
+func (inPlace) keep(_ Token, r Record, facts TokenFacts, _ time.Time) Record {
+	r.Facts = facts
+	return r
+}
+
+// knownFacts returns what is known of a service token, and asks Cloudflare if that is too little.
+func (e *entry) knownFacts(ctx context.Context, id string) (TokenFacts, error) {
+	facts := e.record.knownAs(e.token, id)
+	if facts.ID == id && facts.ClientID != "" && !facts.UpdatedAt.IsZero() {
+		return facts, nil
+	}
+	facts, err := e.token.Issuer.Inspect(ctx, id)
+	if err == nil {
+		e.observe(e.record.withFactsAs(e.token, id, facts))
+	}
+	return facts, err
+}
+
+// isGone reports whether Cloudflare has the service token of that ID no longer.
+func (e *entry) isGone(ctx context.Context, id string) (bool, TokenFacts, error) {
+	facts, err := e.token.Issuer.Inspect(ctx, id)
+	if errors.Is(err, ErrGone) {
+		return true, TokenFacts{}, nil
+	}
+	return false, facts, err
+}
+
+// listedSince returns what an inventory has shown of a service token in doubt not long ago; nil if it
+// has shown nothing.
+func (r Record) listedSince(now time.Time) *TokenFacts {
+	d := r.Doubt
+	if d.ListedAt.IsZero() || now.Sub(d.ListedAt) >= doubtRecheck || r.Facts.ID != r.Work.TokenID {
+		return nil
+	}
+	return new(r.Facts)
+}
+
+// judgeLostReissue judges the doubt about a rotation that was to make up for a lost secret. If it
+// was carried out, what consumers use was the previous secret, and died with the request: only
+// another rotation brings them one that works. So it is never waited for longer than it takes to know.
+func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
+	d, grace := r.Doubt, time.Duration(r.Work.Grace)
+	// A reissue starts with half of a grace left, so waiting for half of it would outlast the old secret.
+	settled := d.Since.Add(min(underWayTime, grace/4))
+	switch {
+	case carriedOut:
+		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
+	case now.Before(settled):
+		return Verdict{Reason: ReasonUnderWay, Again: minTime(settled, now.Add(recheckWait(grace)))}
+	case e.unmoved(r):
+		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
+	case e.Unread && now.Before(minTime(settled.Add(unreadPatience), d.OldWorksUntil)):
+		return Verdict{Reason: ReasonOldSecretWorks, Again: now.Add(recheckWait(grace))}
+	}
+	return Verdict{Resolved: true, Reason: ReasonGraceEnding}
+}
+
+// judgeGrace judges the doubt about a token whose old secret works on for a while.
+//
+// The old secret is given more time as soon as Cloudflare shows that the request was carried out,
+// and not before: if it was not, "the previous secret" is an older one, which was promised to be
+// dead by now and must not be revived.
+func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
+	d, grace := r.Doubt, time.Duration(r.Work.Grace)
+	settled, reissueAt := d.Since.Add(underWayFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
+	decided := carriedOut && !now.Before(r.Work.IntentAt.Add(doubtStretch*grace)) // by time, in the place of an operator
+	if carriedOut && !e.CannotExtend && !(decided && now.Before(reissueAt)) {
+		if by := extendBy(grace, d.OldWorksUntil, r.Work.IntentAt, d.Extensions > 0, now); by > 0 {
+			return Verdict{Extend: by, CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
+		}
+	}
+	if carriedOut {
+		reissueAt = minTime(reissueAt, r.Work.IntentAt.Add(doubtStretch*grace))
+	}
+	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: now.Add(doubtRecheck)}
+	switch reached := !now.Before(reissueAt); {
+	case !carriedOut && now.Before(settled): // a request that is still under way could undo a reissue
+		return Verdict{Reason: ReasonUnderWay, Again: minTime(settled, now.Add(recheckWait(grace)))}
+	case !carriedOut && e.unmoved(r): // where an answer came, even an invalid one, something was issued
+		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
+	case reached && e.Unread && !carriedOut && now.Before(d.OldWorksUntil):
+		// While Cloudflare cannot be asked it cannot be rotated either. Once it can, it says whether
+		// the old secret may be extended instead.
+		wait.Again = minTime(now.Add(recheckWait(grace)), d.OldWorksUntil)
+		return wait
+	case reached:
+		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: carriedOut, Reason: ReasonGraceEnding}
+	}
+	if carriedOut { // look again when it is time to extend
+		wait.Again = minTime(wait.Again, d.OldWorksUntil.Add(-grace*3/4))
+	}
+	if e.Unread || e.CannotExtend || !wait.Again.After(now) {
+		wait.Again = now.Add(recheckWait(grace))
+	}
+	wait.Again = minTime(wait.Again, reissueAt)
+	return wait
+}

@@ -1,0 +1,81 @@
+package rotation
+
+import (
+	"context"
+	"time"
+)
+
+// This file holds what an inventory shows: what a service token is like at Cloudflare, and whether
+// another person or program has rotated it.
+
+// ownChange is the time within which a change counts as our own: answers and clocks are seconds apart.
+const ownChange = 2 * time.Minute
+
+// outsideOnce is the time in which a rotation by others is answered once at most: two daemons that rotate
+// the same service token must not chase each other.
+const outsideOnce = 24 * time.Hour
+
+// RecordListing records what an inventory has seen of a token, and returns its record. While a rotation
+// is in progress its own view of the token counts, and RecordListing changes nothing. Nor does it wait
+// for a token that is being worked on, which would hold up all other tokens of the account; it returns
+// a zero Record then.
+//
+// A listing that was under way while the token was rotated does not undo what that showed.
+func (r *Rotator) RecordListing(ctx context.Context, t Token, facts TokenFacts) (Record, error) {
+	e, err := r.tryOpen(ctx, t)
+	if e == nil {
+		return Record{}, nil
+	}
+	defer e.close()
+	if err != nil || e.record.Step != StepIdle || !t.isListedAs(facts.ID, e.record) {
+		return e.record, err
+	}
+	known := e.record.knownAs(t, facts.ID)
+	facts = facts.notOlderThan(known)
+	if known == facts {
+		return e.record, nil
+	}
+	next, news := e.record.listed(t, facts, r.now().UTC())
+	if err = e.save(ctx, next); err == nil && news != nil {
+		r.tell(news)
+	}
+	return e.record, err
+}
+
+// isListedAs reports whether the listing of that service token is about t. It is not if another service
+// token has taken its place since.
+func (t Token) isListedAs(id string, r Record) bool {
+	if t.Partner != "" {
+		return t.Owns(id)
+	}
+	return id == t.ServiceToken(r)
+}
+
+// notOlderThan returns f without an updated_at that is earlier than a known one: the listing is older, or
+// its times are coarser.
+func (f TokenFacts) notOlderThan(known TokenFacts) TokenFacts {
+	f.UpdatedAt = maxTime(f.UpdatedAt, known.UpdatedAt)
+	return f
+}
+
+// RecordListingOfDoubt shows a doubt what an inventory has seen of its service token, and returns the
+// record. The doubt is then looked at at once, without a request of its own. listed is when the
+// inventory began: one that began while the request could still be under way says nothing. Of a service
+// token that was to be created it says nothing either, since that is found by its name.
+func (r *Rotator) RecordListingOfDoubt(ctx context.Context, t Token, facts TokenFacts, listed time.Time) (Record, error) {
+	e, err := r.tryOpen(ctx, t)
+	if e == nil {
+		return Record{}, nil
+	}
+	defer e.close()
+	if err != nil || e.record.Step != StepInDoubt {
+		return e.record, err
+	}
+	d, work := e.record.Doubt, e.record.Work
+	if work.LeavesCurrentInUse() || work.Grace == 0 || facts.ID != work.TokenID || listed.Before(d.Since.Add(underWayTime)) || !listed.After(d.ListedAt) {
+		return e.record, nil
+	}
+	next := e.record.shownCarriedOut(movedWith(work, facts)).doubtListed(facts, listed.UTC(), r.now().UTC())
+	err = e.save(ctx, next)
+	return e.record, err
+}

@@ -1,0 +1,79 @@
+package rotation
+
+import (
+	"sync"
+	"time"
+)
+
+// Options are what a Rotator needs. All fields but Pauses, Observer and Now are required.
+type Options struct {
+	Ledger   Ledger
+	Pending  Pending
+	Pauses   Pauses           // nil: pauses are forgotten at a restart
+	Observer Observer         // nil: events go nowhere
+	Now      func() time.Time // nil: time.Now
+	Owner    string           // names this process in claims
+	Started  time.Time        // slots due before it are caught up, not on time
+}
+
+// Rotator runs the protocol. It is safe for concurrent use; calls for one token wait for
+// each other.
+type Rotator struct {
+	ledger   Ledger
+	pending  Pending
+	observer Observer
+	now      func() time.Time
+	owner    string
+	started  time.Time
+
+	mu       sync.Mutex
+	locks    map[string]*sync.Mutex    // by token
+	unsealed map[string]unsealedAnswer // answers whose seal failed, by rotation ID
+	extended map[string]time.Time      // until when this process has extended old secrets, by rotation ID
+
+	pauseStore Pauses
+	savePause  sync.Mutex // held while pauses are saved
+	pauseMu    sync.Mutex
+	pauses     map[string]Pause // by token; never changed, but replaced
+}
+
+// New returns a Rotator.
+func New(o Options) *Rotator {
+	r := &Rotator{
+		ledger: o.Ledger, pending: o.Pending, observer: o.Observer, now: o.Now, pauseStore: o.Pauses,
+		owner: o.Owner, started: o.Started,
+		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]time.Time),
+	}
+	if r.pauseStore == nil {
+		r.pauseStore = noPauses{}
+	}
+	if r.now == nil {
+		r.now = time.Now
+	}
+	return r
+}
+
+// lockOf returns the lock of a token. Who holds it works on the token alone.
+func (r *Rotator) lockOf(token string) *sync.Mutex {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l, ok := r.locks[token]
+	if !ok {
+		l = new(sync.Mutex)
+		r.locks[token] = l
+	}
+	return l
+}
+
+func (r *Rotator) tell(e Event) {
+	if r.observer != nil {
+		r.observer.Observe(e)
+	}
+}
+
+// tellMissed tells of slots that were consumed without a rotation, if there are any.
+func (r *Rotator) tellMissed(missed SlotsMissed) {
+	if missed.Count > 0 || missed.Frozen > 0 {
+		r.tell(missed)
+	}
+}

@@ -1,0 +1,83 @@
+package rotation
+
+import (
+	"time"
+
+	"rotatord/internal/scheduler"
+)
+
+// Token is one service token as the configuration describes it.
+type Token struct {
+	Name    string // config name, and the ledger's key
+	Account string // config name of the account
+	ID      string // Cloudflare's UUID
+	// Partner is the UUID of the second service token of a pair, of which ID is the one
+	// that was in use to begin with; empty for a single token.
+	Partner   string
+	Grace     time.Duration
+	Timetable scheduler.Timetable
+	Issuer    Issuer
+	Sinks     []Sink
+
+	// Create says how the service token is made if there is none; nil if ID names it.
+	Create *Creation
+	// Replace says that each rotation makes a new service token and deletes the old one after
+	// the grace, since a zone's cannot be rotated.
+	Replace bool
+	Creator Creator // needed for Create and Replace
+	// RenewBefore is how long before its end the service token is renewed; 0 for never. It
+	// gets RenewFor from then on: a Go duration, or empty for a year.
+	RenewBefore time.Duration
+	RenewFor    string
+	Renewer     Renewer // needed for RenewBefore
+	// Prober tries a new secret; nil if nobody does. VerifyWithin is how long the edge may
+	// take to know it.
+	Prober       Prober
+	VerifyWithin time.Duration
+	// RotateAfterOutside says that a rotation by somebody else is made up for by one of our own.
+	RotateAfterOutside bool
+}
+
+// Creation is how a service token is made.
+type Creation struct {
+	Name     string
+	Duration string // a Go duration or "forever"; empty for a year
+	// Adopt takes over a service token of that name that is there already.
+	Adopt bool
+}
+
+// LedgerHasID reports whether the ledger, and not the configuration, knows which service token it is.
+func (t Token) LedgerHasID() bool { return t.Create != nil || t.Replace }
+
+// Uncreated reports whether the service token is still to be made, for the first time.
+func (t Token) Uncreated(r Record) bool { return t.Create != nil && r.TokenID == "" }
+
+// Origin is what the configuration names a token by that is not a pair.
+func (t Token) Origin() string {
+	if t.Create != nil {
+		return "made as " + t.Create.Name
+	}
+	return t.ID
+}
+
+// MatchesRecord reports whether r is a record of the service token, or one of the two, that t is about.
+func (t Token) MatchesRecord(r Record) bool {
+	return t.Owns(r.TokenID) || t.LedgerHasID() && r.Origin == t.Origin()
+}
+
+// MatchesRotation reports whether the rotation in hand that r holds is one of t.
+func (t Token) MatchesRotation(r Record) bool {
+	if t.LedgerHasID() {
+		return t.MatchesRecord(r)
+	}
+	return t.Owns(r.Work.TokenID)
+}
+
+// ServiceToken is the UUID that a rotation works on, given what the ledger knows; empty if it
+// is yet to be made. Of a pair it is the one that stands first.
+func (t Token) ServiceToken(r Record) string {
+	if t.LedgerHasID() {
+		return r.TokenID
+	}
+	return t.ID
+}

@@ -1,0 +1,470 @@
+package rotation
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"rotatord/internal/secret"
+)
+
+// This file holds the transitions of a rotation, in the order of the protocol. A transition is
+// a pure function: it returns the record that follows and changes nothing. Transitions beside
+// rotations are in transition_token.go, those of one strategy in its file, and those that undo
+// what a wrong clock has done in heal.go. No other file writes a field of a record, or of
+// anything that a record points to; TestOnlyTransitionsWriteRecords checks that.
+
+// withWork returns r with a changed copy of its rotation in progress.
+func (r Record) withWork(change func(w *Work)) Record {
+	work := *r.Work
+	change(&work)
+	r.Work = &work
+	return r
+}
+
+// withDoubt returns r with a changed copy of its doubt.
+func (r Record) withDoubt(change func(d *Doubt)) Record {
+	doubt := *r.Doubt
+	change(&doubt)
+	r.Doubt = &doubt
+	return r
+}
+
+// stamped returns r as it is written to the ledger for that token.
+func (r Record) stamped(t Token) Record {
+	r.Format, r.Token, r.Account = RecordFormat, t.Name, t.Account
+	if t.LedgerHasID() {
+		r.Origin = t.Origin()
+	} else if !t.Owns(r.TokenID) {
+		r.TokenID = t.ID
+	}
+	return r
+}
+
+// claimed begins a rotation.
+func (r Record) claimed(w Work) Record {
+	r.Step, r.Work = StepClaimed, &w
+	return r
+}
+
+// released gives up a claim whose request never left. It counts no failure.
+func (r Record) released() Record {
+	r.Step, r.Work = StepIdle, nil
+	return r
+}
+
+// beforeRequest notes what the sinks hold before the request leaves.
+func (r Record) beforeRequest(sinks map[string]Stored) Record {
+	for name, stored := range sinks {
+		r = r.deletionSeen(name, stored)
+	}
+	return r.withWork(func(w *Work) { w.BeforeSink = sinks })
+}
+
+// beforeKnown notes what the service token is like before the request leaves.
+func (r Record) beforeKnown(facts TokenFacts) Record {
+	return r.withWork(func(w *Work) { w.Before = facts })
+}
+
+// deletionSeen notes when a sink will delete by itself what it holds.
+func (r Record) deletionSeen(sink string, s Stored) Record {
+	at := s.DeletesAt
+	if !s.Exists {
+		at = time.Time{}
+	}
+	if r.Deletes[sink].Equal(at) {
+		return r
+	}
+	deletes := maps.Clone(r.Deletes)
+	if deletes == nil {
+		deletes = make(map[string]time.Time, 1)
+	}
+	if deletes[sink] = at.UTC(); at.IsZero() {
+		delete(deletes, sink)
+	}
+	r.Deletes = deletes
+	return r
+}
+
+// intending is the record from which on a request may have left.
+func (r Record) intending(now time.Time) Record {
+	r.Step = StepIntent
+	return r.withWork(func(w *Work) { w.IntentAt = now })
+}
+
+// answered notes what the issuer answered, once the answer is sealed.
+func (r Record) answered(issued Issued, now time.Time) Record {
+	return r.withWork(func(w *Work) {
+		w.SealedAt = now
+		w.noteAnswer(issued)
+		w.TokenID = cmp.Or(w.TokenID, issued.Facts.ID)
+	})
+}
+
+// answeredUnsealed notes an answer that is delivered from memory because the disk refused it.
+func (r Record) answeredUnsealed(issued Issued) Record {
+	r.Step = StepIntent
+	return r.withWork(func(w *Work) { w.noteAnswer(issued) })
+}
+
+func (w *Work) noteAnswer(issued Issued) {
+	w.Digest, w.After = issued.ClientSecret.Digest(), issued.Facts
+	w.GraceEndsAt = maxTime(w.GraceEndsAt, issued.GraceEndsAt.UTC())
+}
+
+// deliveredUnsealed notes that every sink has a secret that could not be sealed.
+func (r Record) deliveredUnsealed() Record {
+	return r.withWork(func(w *Work) { w.Delivered = true })
+}
+
+// sealed is the record of a rotation whose answer is sealed and valid.
+func (r Record) sealed() Record {
+	r.Step = StepSealed
+	return r
+}
+
+// stored is the record of a rotation whose secret every sink has.
+func (r Record) stored() Record {
+	r.Step = StepStored
+	return r
+}
+
+// probed notes what requests with the new secret have shown.
+func (r Record) probed(v Verification) Record {
+	return r.withWork(func(w *Work) { w.Verification = v })
+}
+
+// failed returns v after one more probe that did not find the secret good.
+func (v Verification) failed(probe Probe, err error, now time.Time) Verification {
+	v.Probes++
+	v.Last, v.Error = probe, err.Error()
+	if v.Since.IsZero() {
+		v.Since = now
+	}
+	return v
+}
+
+// untried returns v for a secret that cannot be tried any more.
+func (v Verification) untried(err error) Verification {
+	v.Probes++
+	v.Error = err.Error()
+	return v
+}
+
+// accepted takes a new secret as good that is refused where it is tried.
+func (r Record) accepted(now time.Time) Record {
+	r.NotBefore = now
+	return r.withWork(func(w *Work) { w.Verification.Accepted = true })
+}
+
+// done ends a rotation that has succeeded. healed says in words which times it took out of the
+// record, because the clock was put back since the claim.
+func (r Record) done(t Token, now time.Time) (_ Record, healed []string) {
+	work := r.Work
+	switch {
+	case !work.Slot.After(r.Anchor):
+	case work.Slot.Sub(now) <= maxAnchorAhead:
+		r.Anchor = work.Slot
+	default: // the clock was put back by days: what was consumed stays consumed
+		healed = append(healed, "a slot was served at "+work.Slot.Format(time.RFC3339))
+		r.Anchor = maxTime(r.Anchor, now.Truncate(time.Second))
+	}
+	r.Last = &Done{
+		RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
+		At: now, Digest: work.Digest, GraceEndsAt: work.GraceEndsAt, AskedAt: work.IntentAt,
+		Unverified: work.Verification.unproven(),
+	}
+	renewed := r.FactsOf(work.TokenID)
+	r = work.strategy().finish(t, r).withAnswerFacts(renewed).withOracle(work)
+	r = r.idle().withoutDebts().orderCarriedOut(work)
+	r, what := r.healed(t, now)
+	return r, append(healed, what...)
+}
+
+// withAnswerFacts puts into the facts what our own requests have changed since the rotate request.
+// before is what was known of the service token until now.
+func (r Record) withAnswerFacts(before TokenFacts) Record {
+	work := r.Work
+	if r.Renewal.At.After(work.IntentAt) && before.ExpiresAt.After(r.Facts.ExpiresAt) {
+		r.Facts.ExpiresAt, r.Facts.Duration = before.ExpiresAt, before.Duration
+	}
+	r.Facts.UpdatedAt = maxTime(r.Facts.UpdatedAt, work.TouchedAt)
+	return r
+}
+
+// withOracle counts whether updated_at has moved with a confirmed rotation.
+func (r Record) withOracle(w *Work) Record {
+	switch {
+	case w.Before.UpdatedAt.IsZero() || w.After.UpdatedAt.IsZero():
+	case unchanged(w.Before, w.After):
+		r.StillCount++
+	case w.After.UpdatedAt.Sub(w.IntentAt).Abs() < movedWithin:
+		// Then, and not at some edit since we last looked.
+		r.MovedCount++
+	}
+	return r
+}
+
+// idle ends the rotation in progress, and with it the count of what failed.
+func (r Record) idle() Record {
+	r.Step, r.Work, r.Doubt = StepIdle, nil, nil
+	r.Failures, r.LastError, r.LastCause = 0, "", ""
+	r.NotBefore, r.CatchUpAt, r.NextTrigger = time.Time{}, time.Time{}, ""
+	return r
+}
+
+// withoutDebts is the record of a token whose consumers have a good secret: no reissue is owed, and no
+// answer that was given up is needed any more.
+func (r Record) withoutDebts() Record {
+	r.OldDiesBy, r.Outside, r.Lost, r.Abandoned = time.Time{}, time.Time{}, nil, nil
+	return r
+}
+
+// failure is what an attempt that failed leaves in the record.
+type failure struct {
+	reason string // where, for errors that do not say their cause
+	err    error
+	next   time.Time // when to try again
+	// silent is set if it is not the token's failure, such as a rate limit.
+	silent bool
+}
+
+// failed notes a failure. The step stays.
+func (r Record) failed(f failure) Record {
+	if !f.silent {
+		r.Failures++
+	}
+	r.NotBefore, r.LastError = f.next, f.err.Error()
+	if r.LastCause = CauseOf(f.err); r.LastCause == CauseOther {
+		r.LastCause = f.reason
+	}
+	return r
+}
+
+// failedLike takes the count of failures and the time of the next try from a record that could not be
+// saved: the caller schedules by them.
+func (r Record) failedLike(unsaved Record) Record {
+	r.Failures, r.NotBefore = unsaved.Failures, unsaved.NotBefore
+	r.LastError, r.LastCause = unsaved.LastError, unsaved.LastCause
+	return r
+}
+
+// retriedAt puts the next attempt at that time.
+func (r Record) retriedAt(at time.Time) Record {
+	r.NotBefore = at
+	return r
+}
+
+// inDoubt is the record of a rotation of which it is not known whether it was carried out.
+func (r Record) inDoubt(d Doubt) Record {
+	r.Step, r.Doubt = StepInDoubt, &d
+	return r
+}
+
+// shownCarriedOut notes whether Cloudflare has shown that the request in doubt was carried out.
+func (r Record) shownCarriedOut(shown bool) Record {
+	if !shown || r.Doubt.CarriedOut {
+		return r
+	}
+	return r.withDoubt(func(d *Doubt) { d.CarriedOut = true })
+}
+
+// factsSeen notes what the service token of a doubt is like now.
+func (r Record) factsSeen(facts TokenFacts) Record {
+	r.Facts = facts
+	return r
+}
+
+// doubtListed notes what an inventory has shown of a service token in doubt.
+func (r Record) doubtListed(facts TokenFacts, listed, now time.Time) Record {
+	r.Facts, r.NotBefore = facts, now
+	return r.withDoubt(func(d *Doubt) { d.ListedAt = listed })
+}
+
+// decided notes a verdict about the doubt.
+func (r Record) decided(v Verdict, now time.Time) Record {
+	return r.withDoubt(func(d *Doubt) { d.Decision, d.DecidedAt = v.Reason, now })
+}
+
+// doubtExtended notes until when the old secret works that is kept alive during a doubt.
+func (r Record) doubtExtended(until time.Time) Record {
+	return r.withDoubt(func(d *Doubt) { d.OldWorksUntil, d.Extensions = until, d.Extensions+1 })
+}
+
+// doubtWorksUntil corrects until when the old secret works.
+func (r Record) doubtWorksUntil(until time.Time) Record {
+	if r.Doubt.OldWorksUntil.Equal(until) {
+		return r
+	}
+	return r.withDoubt(func(d *Doubt) { d.OldWorksUntil = until })
+}
+
+// resolved ends a doubt as the verdict says. What remedies a doubt does not wait for a back-off: the
+// slot that it leaves unserved was tried before. created is the service token that the request in
+// doubt has created, nil if there is none.
+func (r Record) resolved(t Token, v Verdict, created *TokenFacts, now time.Time) Record {
+	if v.Deliver {
+		r.Step = StepSealed
+	} else {
+		if created != nil {
+			r = r.createdKept(t, *created, now)
+		}
+		if !v.NotCarriedOut {
+			r = r.owesReissue(now).updatedAtForgotten()
+		}
+		r.Step, r.Work = StepIdle, nil
+	}
+	r.Doubt, r.NotBefore, r.NextTrigger = nil, now, v.trigger()
+	return r
+}
+
+// owesReissue notes that the secret of the rotation in doubt is lost, or may be, and that another
+// rotation must make up for it.
+func (r Record) owesReissue(now time.Time) Record {
+	doubt, work := r.Doubt, r.Work
+	switch {
+	case work.LeavesCurrentInUse():
+	case r.Lost == nil:
+		r.Lost = &Lost{RotationID: work.RotationID, At: work.IntentAt, Since: now, Grace: work.Grace, Until: doubt.OldWorksUntil}
+		if (doubt.CarriedOut || doubt.Answered()) && r.OldDiesBy.IsZero() {
+			r.OldDiesBy = doubt.OldWorksUntil
+		}
+	case r.Lost.CutOff.IsZero(): // the second one in a row
+		lost := *r.Lost
+		lost.CutOff = work.IntentAt
+		r.Lost = &lost
+	}
+	return r
+}
+
+// touched notes our own change of a service token, other than a rotation.
+func (r Record) touched(facts TokenFacts) Record {
+	r.Facts = r.Facts.updatedBy(facts)
+	if r.Work == nil {
+		return r
+	}
+	return r.withWork(func(w *Work) { w.TouchedAt = facts.UpdatedAt })
+}
+
+// maybeTouched notes that a request of ours failed which may have changed the service token.
+func (r Record) maybeTouched() Record {
+	r.Facts.UpdatedAt = time.Time{}
+	return r
+}
+
+// graceEnds notes until when the old secret works while the new one is delivered.
+func (r Record) graceEnds(until time.Time) Record {
+	if r.Work.GraceEndsAt.Equal(until) {
+		return r
+	}
+	return r.withWork(func(w *Work) { w.GraceEndsAt = until })
+}
+
+// endMoved notes that an operator has moved the end of the old secret. A doubt is decided again at once.
+func (r Record) endMoved(end, now time.Time) Record {
+	if r.Step != StepInDoubt {
+		return r.graceEnds(end)
+	}
+	return r.retriedAt(now).doubtWorksUntil(end)
+}
+
+// lostExtended notes until when the old secret works while a reissue is owed.
+func (r Record) lostExtended(until time.Time) Record {
+	lost := *r.Lost
+	lost.Until = until
+	lost.Extensions++
+	r.Lost = &lost
+	if !r.OldDiesBy.IsZero() {
+		r.OldDiesBy = until
+	}
+	return r
+}
+
+// changeSeen notes a change at Cloudflare after our answer that was not our own.
+func (r Record) changeSeen(at time.Time) Record {
+	return r.withWork(func(w *Work) { w.ChangedAt = at })
+}
+
+// overtaken notes what the sinks hold in the place of our sealed secret.
+func (r Record) overtaken(o Overtaken) Record {
+	return r.withWork(func(w *Work) { w.Overtaken = &o })
+}
+
+// notOvertaken notes that no sink holds anything in the place of our secret.
+func (r Record) notOvertaken() Record {
+	if r.Work.Overtaken == nil {
+		return r
+	}
+	return r.withWork(func(w *Work) { w.Overtaken = nil })
+}
+
+// overtakenAsCause says that what failed is no fault of a sink.
+func (r Record) overtakenAsCause() Record {
+	r.LastCause = ReasonOvertaken
+	return r
+}
+
+// since returns o as found at that time.
+func (o Overtaken) since(t time.Time) Overtaken {
+	o.Since = t
+	return o
+}
+
+// tried returns o with what requests with both secrets have shown.
+func (o Overtaken) tried(what string) Overtaken {
+	o.Tried = what
+	return o
+}
+
+// delivering returns o with the decision that our secret is delivered over what the sinks hold.
+func (o Overtaken) delivering() Overtaken {
+	o.Deliver = true
+	return o
+}
+
+// with returns o with what one more sink holds. Gone and ChangedAt are as found first.
+func (o Overtaken) with(sink string, digest secret.Digest) Overtaken {
+	o.Sinks = maps.Clone(o.Sinks)
+	if o.Sinks == nil {
+		o.Sinks = make(map[string]secret.Digest)
+	}
+	o.Sinks[sink] = digest
+	return o
+}
+
+// givenUp ends the rotation in progress without delivering its secret. seen is what Cloudflare shows of
+// the service token now, as far as it was asked. served says that the slot needs no other rotation.
+// The answer stays sealed until a later rotation is done.
+func (r Record) givenUp(t Token, v Verdict, seen TokenFacts, served bool, now time.Time) Record {
+	work := r.Work
+	gone := work.Overtaken != nil && work.Overtaken.Gone
+	r.Abandoned = append(slices.Clone(r.Abandoned), work.RotationID)
+	if !gone {
+		r = work.strategy().keep(t, r, work.lastSeen(seen), now)
+	}
+	if served && work.Slot.After(r.Anchor) && work.Slot.Sub(now) <= maxAnchorAhead {
+		r.Anchor = work.Slot
+	}
+	if o := work.Overtaken; served && o != nil && len(o.Sinks) < len(t.Sinks) {
+		r.Outside = o.ChangedAt // another sink still has a secret that is dead or will be
+	}
+	r = r.idle()
+	switch {
+	case served || gone: // consumers have another secret, or no rotation of it can succeed
+		r.OldDiesBy, r.Lost = time.Time{}, nil
+	default:
+		r.NextTrigger = v.trigger()
+	}
+	return r
+}
+
+// lastSeen is what is known of the service token of a rotation that is given up.
+func (w *Work) lastSeen(seen TokenFacts) TokenFacts {
+	facts := w.Before.updatedBy(w.After)
+	if seen.ID == w.TokenID {
+		facts = seen
+	}
+	facts.UpdatedAt = maxTime(facts.UpdatedAt, w.ChangedAt)
+	return facts
+}
