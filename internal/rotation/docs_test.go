@@ -81,9 +81,9 @@ func TestCrashPointsAreDocumented(t *testing.T) {
 			case record.Step == rotation.StepInDoubt:
 				next = "in doubt, `" + record.Doubt.Reason + "`"
 			case record.Step == rotation.StepIdle && w.rotates == rotates+1 && rotates == 0:
-				next = "begins anew"
+				next = "starts again"
 			case record.Step == rotation.StepIdle && w.rotates == 1 && w.sink.ClientSecret.Reveal() == w.current && ledger != rotation.StepIdle:
-				next = "goes on to the end"
+				next = "continues to the end"
 			case ledger == rotation.StepIdle && w.rotates == 2:
 				next = "nothing is left to do"
 			}
@@ -137,7 +137,7 @@ func TestDueReasonsAreDocumented(t *testing.T) {
 	if len(codes) < 10 {
 		t.Fatalf("found only %v", codes)
 	}
-	if diff := cmp.Diff(codes, firstCells(section(t, "## When it begins"))); diff != "" {
+	if diff := cmp.Diff(codes, firstCells(section(t, "## When it starts"))); diff != "" {
 		t.Errorf("(-source +documented)\n%s", diff)
 	}
 }
@@ -209,7 +209,7 @@ var works = []work{
 	{name: "a reissue", wentOn: rotated, prepare: func(w *world, _ rotation.Token, _ *rotation.Rotator) {
 		w.change(func(r *rotation.Record) { r.NextTrigger = rotation.TriggerRecovery })
 	}},
-	{name: "the delivery of a secret in hand", prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
+	{name: "the delivery of a received secret", prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failOnce("sink store", fault{before: errors.New("x")})
 		w.advance(r, token)
 		untilDue(w, token, r)
@@ -256,14 +256,14 @@ func TestWhatHoldsUpWhatIsDocumented(t *testing.T) {
 			switch outcome := outcomeOf(t, work, hold); {
 			case column > 0:
 				row = append(row, outcome)
-			case outcome != "goes on":
+			case outcome != "continues":
 				t.Fatalf("%s: nothing stands in its way, and it is %q", work.name, outcome)
 			}
 		}
 		rows = append(rows, "| "+strings.Join(row, " | ")+" |")
 	}
 	var documented []string
-	for line := range strings.Lines(section(t, "### What holds up what")) {
+	for line := range strings.Lines(section(t, "### What delays what")) {
 		if strings.HasPrefix(line, "| ") && !strings.HasPrefix(line, "| |") && !strings.HasPrefix(line, "| ---") {
 			documented = append(documented, strings.TrimSpace(line))
 		}
@@ -296,7 +296,7 @@ func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rota
 		case missed:
 			outcome = "missed"
 		case work.wentOn(w, w.calls[calls:]):
-			outcome = "goes on"
+			outcome = "continues"
 		default:
 			outcome = "waits"
 		}
