@@ -21,7 +21,7 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
-	enrolled, missed, changed, err := r.enrolled(t, record)
+	enrolled, missed, changed, err := r.enroll(t, record)
 	if err != nil || !changed {
 		return enrolled, err
 	}
@@ -45,7 +45,7 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 	}
 	batch := enrollment{rotator: r, records: make([]Record, len(tokens))}
 	for i, t := range tokens {
-		record, missed, change, err := r.enrolled(t, byName[t.Name])
+		record, missed, change, err := r.enroll(t, byName[t.Name])
 		if err != nil {
 			return nil, fmt.Errorf("token %s: %w", t.Name, err)
 		}
@@ -92,21 +92,28 @@ func (e *enrollment) save(ctx context.Context) error {
 }
 
 // enrolled returns the record of a token as it is when the token begins to be scheduled,
-// the slots that were given up, and whether any of it has to be saved.
-func (r *Rotator) enrolled(t Token, stored Record) (_ Record, missed SlotsMissed, changed bool, err error) {
-	record, healed, err := r.fit(t, stored)
+// the slots that were given up, what a wrong clock had left in it, and whether it has to be saved.
+func enrolled(t Token, stored Record, p Pause, now time.Time) (_ Record, missed SlotsMissed, healed []string, changed bool, err error) {
+	record, healed, changed, err := fit(t, stored, now)
 	if err != nil {
-		return record, SlotsMissed{}, false, err
+		return record, SlotsMissed{}, nil, false, err
 	}
 	if record.Revision == 0 || !t.MatchesRecord(record) {
-		return newRecord(t, record, r.now()), SlotsMissed{}, true, nil
+		return newRecord(t, record, now), SlotsMissed{}, healed, true, nil
 	}
-	record, configured := record.configured(t, r.now())
+	record, configured := record.configured(t, now)
 	if record.Step != StepIdle && record.Step != StepInDoubt && !record.NotBefore.IsZero() {
 		// Whoever restarts the daemon has mended something, or a crash has cost time that a
 		// grace does not have: what is in progress does not wait for its back-off.
-		return record.retriedAt(time.Time{}), SlotsMissed{}, true, nil
+		return record.retriedAt(time.Time{}), SlotsMissed{}, healed, true, nil
 	}
-	record, missed, changed = record.caughtUp(t, r.PauseOf(t.Name), r.now())
-	return record, missed, changed || healed || configured, nil
+	record, missed, late := record.caughtUp(t, p, now)
+	return record, missed, healed, changed || configured || late, nil
+}
+
+// enroll does so at this time, and tells what a wrong clock had left in the record.
+func (r *Rotator) enroll(t Token, stored Record) (record Record, missed SlotsMissed, changed bool, err error) {
+	record, missed, healed, changed, err := enrolled(t, stored, r.PauseOf(t.Name), r.now())
+	r.tellHealed(t, healed)
+	return record, missed, changed, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"rotatord/internal/failpoint"
 )
@@ -91,8 +92,9 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
-	record, healed, err := r.fit(t, record)
-	if err != nil || !healed {
+	record, healed, changed, err := fit(t, record, r.now())
+	r.tellHealed(t, healed)
+	if err != nil || !changed {
 		return record, err
 	}
 	// Saved at once: slots are counted from now on, and not from a later now each time that the
@@ -105,18 +107,23 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 }
 
 // fit refuses a record that does not fit the token, and takes out of it the times that only a
-// wrong clock can have written. healed reports whether the record has to be saved.
-func (r *Rotator) fit(t Token, record Record) (_ Record, healed bool, err error) {
+// wrong clock can have written: healed says in words which. changed reports whether the record has
+// to be saved.
+func fit(t Token, record Record, now time.Time) (_ Record, healed []string, changed bool, err error) {
 	if record.Step != StepIdle && !t.MatchesRotation(record) {
-		return record, false, fmt.Errorf("the ledger has an unfinished rotation (%s) of service token %s under the name %s, "+
+		return record, nil, false, fmt.Errorf("the ledger has an unfinished rotation (%s) of service token %s under the name %s, "+
 			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name. "+
 			"If that service token was deleted, set it back and end the rotation with rotatord resolve %s --drop",
 			record.Step, record.Work.TokenID, t.Name, t.ID, t.Name)
 	}
 	before := record.Anchor
-	record, what := record.healed(t, r.now())
+	record, healed = record.healed(t, now)
+	return record, healed, len(healed) > 0 || !record.Anchor.Equal(before), nil
+}
+
+// tellHealed tells what a wrong clock had left in a record, if it had.
+func (r *Rotator) tellHealed(t Token, what []string) {
 	if len(what) > 0 {
 		r.tell(ClockHealed{Token: t.Name, What: what})
 	}
-	return record, len(what) > 0 || !record.Anchor.Equal(before), nil
 }

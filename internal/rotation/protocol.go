@@ -137,7 +137,7 @@ func (a *attempt) run(ctx context.Context) error {
 func (a *attempt) claim(ctx context.Context) error {
 	now := a.now().UTC()
 	passed := a.record.passed(a.token, now)
-	slot, missed, frozen := a.serves(passed, now)
+	slot, missed, frozen := a.record.serves(a.due, passed, a.manual, now)
 	work := strategyFor(a.token, a.record).plan(a.token, a.record, Work{
 		RotationID: rand.Text(), Owner: a.owner, Trigger: a.trigger(passed), Slot: slot, Missed: missed, Frozen: frozen,
 		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.record.grace(a.token)),
@@ -370,9 +370,7 @@ func (a *attempt) commit(ctx context.Context) error {
 	if before.Lost != nil {
 		a.dropExtended(before.Lost.RotationID)
 	}
-	if len(healed) > 0 {
-		a.tell(ClockHealed{Token: a.token.Name, What: healed})
-	}
+	a.tellHealed(a.token, healed)
 	a.tellMissed(SlotsMissed{Token: a.token.Name, Count: work.Missed, Frozen: work.Frozen})
 	a.report(work, ResultSuccess, "", nil)
 	return nil

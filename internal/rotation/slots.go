@@ -32,15 +32,15 @@ func (r Record) ignoresSchedule(t Token) bool {
 	return r.owed() || r.Order != nil || t.Uncreated(r)
 }
 
-// serves says which slot the rotation serves that is claimed now, and how many slots pass with it
-// without a rotation of their own.
-func (a *attempt) serves(passed scheduler.Passed, now time.Time) (slot time.Time, missed, frozen int) {
+// serves says which slot a rotation serves that is claimed now, and how many slots pass with it without
+// a rotation of their own. manual says that a person asked for it.
+func (r Record) serves(due Due, passed scheduler.Passed, manual bool, now time.Time) (slot time.Time, missed, frozen int) {
 	slot, missed, frozen = passed.LastDue.Slot.UTC(), max(passed.DueCount-1, 0), passed.DeferredCount
 	switch {
-	case a.manual, a.record.Order != nil, a.due.Reason == DueCreate, passed.DueCount == 0 && a.record.owed():
+	case manual, r.Order != nil, due.Reason == DueCreate, passed.DueCount == 0 && r.owed():
 		slot = now.Truncate(time.Second)
 	case passed.DueCount == 0: // the wall clock went back since the slot was found due
-		slot = a.due.Slot.UTC()
+		slot = due.Slot.UTC()
 	}
 	if passed.DueCount > 0 && !passed.LastDueOpen() { // made up for after its window
 		missed++
