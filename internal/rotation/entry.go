@@ -70,8 +70,7 @@ func (e *entry) save(ctx context.Context, next Record) error {
 	if err != nil {
 		return err
 	}
-	next.Revision = saved.Revision
-	e.record = next
+	e.record = next.savedAs(saved.Revision)
 	return nil
 }
 

@@ -40,11 +40,11 @@ func (r Record) grace(t Token) time.Duration {
 
 // newOrder is an operator's order, given at that time.
 func newOrder(t Token, r Record, o Overrides, by string, at time.Time) Order {
-	order := Order{Since: at.UTC(), By: by, Overrides: o.all(), Left: 1}
+	left := 1
 	if o.RevokeNow && strategyFor(t, r).traits().alternates {
-		order.Left = 2 // the one in use is rotated when it no longer is
+		left = 2 // the one in use is rotated when it no longer is
 	}
-	return order
+	return Order{Since: at.UTC(), By: by, Overrides: o.all(), Left: left}
 }
 
 // order orders a rotation. Neither a doubt nor a secret that was overtaken is in the way of an order that

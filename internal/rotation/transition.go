@@ -42,6 +42,12 @@ func (r Record) stamped(t Token) Record {
 	return r
 }
 
+// savedAs is r as the ledger has it now.
+func (r Record) savedAs(revision uint64) Record {
+	r.Revision = revision
+	return r
+}
+
 // claimed begins a rotation.
 func (r Record) claimed(w Work) Record {
 	r.Step, r.Work = StepClaimed, &w
