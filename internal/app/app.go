@@ -22,6 +22,7 @@ import (
 
 	"rotatord/internal/access"
 	"rotatord/internal/admin"
+	"rotatord/internal/admission"
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/connlimit"
@@ -71,7 +72,7 @@ type App struct {
 	mu        sync.Mutex
 	config    *config.Config // the one in force
 	accounts  map[string]*account
-	budgets   *cloudflare.Budgets
+	budgets   *admission.Budgets
 	probes    *access.Client
 
 	stopBeginning func(context.Context) error
@@ -105,7 +106,7 @@ func New(o Options) (*App, error) {
 	a := &App{
 		options: o, config: o.Config, log: o.Logger, now: o.Now,
 		metrics:  httpapi.NewMetrics(o.Build),
-		accounts: make(map[string]*account), budgets: cloudflare.NewBudgets(), probes: access.New(access.Options{Logger: o.Logger}),
+		accounts: make(map[string]*account), budgets: admission.NewBudgets(), probes: access.New(access.Options{Logger: o.Logger}),
 		failed: make(chan error, 1),
 	}
 	if a.now == nil {

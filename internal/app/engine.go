@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rotatord/internal/admission"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -41,9 +42,9 @@ type engine struct {
 
 	mu     sync.Mutex
 	tokens map[string]*scheduled
-	turns  map[string]*turns // by account
-	late   []string          // tokens whose slots passed, to be looked at together
-	atLate bool              // somebody is at it
+	turns  map[string]*admission.Turns // by account
+	late   []string                    // tokens whose slots passed, to be looked at together
+	atLate bool                        // somebody is at it
 }
 
 // scheduled is a token and what is known of it.
@@ -71,7 +72,7 @@ type scheduled struct {
 func newEngine(now func() time.Time, log *slog.Logger) *engine {
 	return &engine{
 		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, born: time.Now(), log: log,
-		tokens: make(map[string]*scheduled), turns: make(map[string]*turns),
+		tokens: make(map[string]*scheduled), turns: make(map[string]*admission.Turns),
 	}
 }
 
@@ -120,11 +121,9 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 // takesTurns makes sure that there are turns for a token's account. e.mu must be held.
 func (e *engine) takesTurns(token rotation.Token) {
 	if e.turns[token.Account] == nil {
-		turns := newTurns(e.now)
-		turns.delay.log = e.log.With("account", token.Account)
-		e.turns[token.Account] = turns
+		e.turns[token.Account] = admission.NewTurns(e.now, e.log.With("account", token.Account))
 	}
-	e.turns[token.Account].rationedBy(token.Issuer)
+	e.turns[token.Account].LimitBy(token.Issuer)
 }
 
 // run fires tokens until ctx ends, and returns when no new work will begin. Rotations in
@@ -295,7 +294,7 @@ func (e *engine) begins(ctx context.Context, name string) {
 		now.waiting = true
 	}
 	e.mu.Unlock()
-	wait := turns.ask(turnOf(s, e.now()))
+	wait := turns.Ask(s.turn(e.now()))
 	e.workers.Go(func() { e.work(ctx, name, wait) })
 }
 

@@ -67,7 +67,8 @@ var allowed = map[string][]string{
 	// Adapters import the core. A sink goes through the one session with Vault.
 	"internal/access":     append([]string{"internal/outbound"}, core...),
 	"internal/admin":      append([]string{"internal/outbound", "internal/ownpath", "internal/status"}, core...),
-	"internal/cloudflare": append([]string{"internal/outbound", "internal/smallfile"}, core...),
+	"internal/admission":  core,
+	"internal/cloudflare": append([]string{"internal/admission", "internal/outbound", "internal/smallfile"}, core...),
 	"internal/ledger":     append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
 	"internal/pending":    append([]string{"internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
 	"internal/statedir":   append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),
@@ -88,7 +89,7 @@ var allowed = map[string][]string{
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
-	"internal/app": append([]string{"internal/access", "internal/admin", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/pending",
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/pending",
 		"internal/precheck", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon against the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/sink", "internal/statedir", "internal/status",

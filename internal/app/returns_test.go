@@ -100,8 +100,8 @@ func TestEmergencyGoesFirst(t *testing.T) {
 		"later":        {scheduled{record: lost(now.Add(time.Hour)), due: rotation.Due{Reason: rotation.DueReissue}}, rotation.UrgencyDoubt, rotation.UrgencyEmergency},
 		"about to end": {scheduled{record: rotation.Record{Facts: rotation.TokenFacts{ExpiresAt: now.Add(time.Minute)}}, chore: now}, rotation.UrgencyEmergency, 0},
 	} {
-		one := turnOf(test.s, now)
-		if one.urgency != test.urgency || one.then != test.then || one.then != 0 && !one.closing.Equal(now.Add(58*time.Minute)) {
+		one := test.s.turn(now)
+		if one.Urgency != test.urgency || one.RisesTo != test.then || one.RisesTo != 0 && !one.RisesAt.Equal(now.Add(58*time.Minute)) {
 			t.Errorf("%s: %+v", name, one)
 		}
 	}

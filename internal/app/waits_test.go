@@ -1,15 +1,12 @@
 package app
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"math"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,60 +15,6 @@ import (
 	"rotatord/internal/rotation"
 	"rotatord/internal/statedir"
 )
-
-// explaining is an issuer with a budget that says what holds it up.
-type explaining struct{ *roomy }
-
-func (e explaining) HeldUp(rotation.Urgency) (string, time.Time) {
-	if e.mu.Lock(); time.Now().Before(e.until) {
-		defer e.mu.Unlock()
-		return "Cloudflare asked to be left alone: 429", e.until
-	}
-	e.mu.Unlock()
-	return "", time.Time{}
-}
-
-// TestWaitsAreExplained: a waiting token's status says what it waits for, and the log says once
-// that rotations wait for the limit, and once that they no longer do.
-func TestWaitsAreExplained(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log bytes.Buffer
-		until := time.Now().Add(5 * time.Minute)
-		q := &queue{turns: newTurns(time.Now)}
-		q.delay.log = slog.New(slog.NewTextHandler(&log, nil)).With("account", "prod")
-		q.rationedBy(explaining{&roomy{requests: 1000, until: until}})
-		slot := turn{urgency: rotation.UrgencySlot}
-		want := func(what string, end time.Time) {
-			t.Helper()
-			if got, gotEnd := q.waitsFor(slot, "prod"); got != what || !gotEnd.Equal(end) {
-				t.Errorf("it waits for %q until %s, want %q until %s", got, gotEnd, what, end)
-			}
-		}
-		for i := range maxInHand + 3 {
-			q.ask(t.Context(), i, slot)
-		}
-		time.Sleep(tellDelayAfter - time.Second)
-		if log.Len() > 0 {
-			t.Errorf("the log says too early %s", log.String())
-		}
-		want("Cloudflare's request limit (Cloudflare asked to be left alone: 429)", until)
-		time.Sleep(10 * time.Minute)
-		if n := len(q.got()); n != maxInHand {
-			t.Fatalf("%d in hand", n)
-		}
-		want("its turn: 16 rotations of account prod are in progress", time.Time{})
-		for range maxInHand + 3 {
-			q.end()
-			q.got()
-		}
-		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-		begins := fmt.Sprintf(`msg="rotations of the account wait for Cloudflare's request limit" account=prod waiting=19 reason="Cloudflare asked to be left alone: 429" until=%s`,
-			until.UTC().Format(time.RFC3339))
-		if len(lines) != 2 || !strings.Contains(lines[0], begins) || !strings.Contains(lines[1], "no longer wait for Cloudflare's request limit") {
-			t.Errorf("the log says\n%s", log.String())
-		}
-	})
-}
 
 // TestStatusSaysWhatIsWaitedFor has Cloudflare refuse one request. What is due then, and the token
 // whose request it was, wait for the end of the penalty, and their status says so.
@@ -100,7 +43,7 @@ func TestStatusSaysWhatIsWaitedFor(t *testing.T) {
 				t.Errorf("%s, %s, %q: waits for %q until %s", s.Name, s.State, s.LastError, s.WaitsFor, s.WaitsUntil)
 			}
 		}
-		if explained < n-maxInHand {
+		if explained < n-16 {
 			t.Errorf("of %d tokens, %d are explained", n, explained)
 		}
 		time.Sleep(10 * time.Minute)
@@ -140,7 +83,7 @@ func TestEarlierRequestsCount(t *testing.T) {
 	defer func() { stop(); <-watched }()
 	go func() { defer close(watched); a.accounts["prod"].client.WatchCredential(watching) }()
 	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
-		if requests, _ := a.accounts["prod"].client.Room(time.Second, rotation.UrgencyEmergency); requests < math.MaxInt {
+		if requests, _ := a.accounts["prod"].client.Capacity(time.Second, rotation.UrgencyEmergency); requests < math.MaxInt {
 			break
 		}
 		if time.Since(begun) > 2*time.Minute {
@@ -148,7 +91,7 @@ func TestEarlierRequestsCount(t *testing.T) {
 		}
 	}
 	for within, want := range map[time.Duration]int{time.Second: 49, 5 * time.Minute: 50} {
-		if requests, _ := a.accounts["prod"].client.Room(within, rotation.UrgencyEmergency); requests != want {
+		if requests, _ := a.accounts["prod"].client.Capacity(within, rotation.UrgencyEmergency); requests != want {
 			t.Errorf("room for %d requests within %s, want %d", requests, within, want)
 		}
 	}

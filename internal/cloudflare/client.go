@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"rotatord/internal/admission"
 	"rotatord/internal/config"
 	"rotatord/internal/outbound"
 	"rotatord/internal/rotation"
@@ -45,14 +46,12 @@ type Client struct {
 	account  config.Account
 	observer Observer
 	log      *slog.Logger
-	budgets  *Budgets
+	user     *admission.User
 	last     lastLogin
-	closed   atomic.Bool
-	earlier  []time.Time // requests of an earlier process that its budget does not count yet; under budgets.mu
 	clock    clock
-	asking   chan struct{}             // held while the clock is asked for: one does it for all
-	limit    atomic.Pointer[ratelimit] // what was said of it last; nil: nothing
-	rotate   http.RoundTripper         // a connection for each request, rotate and create
+	asking   chan struct{}                    // held while the clock is asked for: one does it for all
+	limit    atomic.Pointer[admission.Report] // the last report; nil: none
+	rotate   http.RoundTripper                // a connection for each request, rotate and create
 	read     http.RoundTripper
 }
 
@@ -60,8 +59,8 @@ type Client struct {
 type Options struct {
 	Observer Observer     // nil: nobody is told
 	Logger   *slog.Logger // nil: silent
-	// Budgets are shared by all clients that may have a credential in common. nil: one's own.
-	Budgets *Budgets
+	// Budgets are shared by all clients that may have a credential in common. nil: the client's own.
+	Budgets *admission.Budgets
 	// WrapTransport, if set, is put around both transports, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
 }
@@ -83,12 +82,12 @@ func New(account config.Account, o Options) *Client {
 	}
 	c := &Client{
 		account: account, observer: o.Observer, log: o.Logger.With("account", account.Name),
-		budgets: o.Budgets,
-		rotate:  rotateTransport(), read: readTransport(), asking: make(chan struct{}, 1),
+		rotate: rotateTransport(), read: readTransport(), asking: make(chan struct{}, 1),
 	}
-	if c.budgets == nil {
-		c.budgets = NewBudgets()
+	if o.Budgets == nil {
+		o.Budgets = admission.NewBudgets()
 	}
+	c.user = o.Budgets.Join(account.RequestsPer5m)
 	if o.WrapTransport != nil {
 		c.rotate, c.read = o.WrapTransport(c.rotate), o.WrapTransport(c.read)
 	}
@@ -176,23 +175,23 @@ func (c *Client) askForDates(ctx context.Context, n int) error {
 	return nil
 }
 
-// admit takes one request out of the credential's budget, waiting for it within ctx. The
-// request is then sent by exchange.
+// admit waits within ctx until the budget of the credential lets one request leave. The request is then
+// sent by roundTrip.
 func (c *Client) admit(ctx context.Context, operation string) error {
 	b, err := c.budget(ctx)
 	if err != nil {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
 	}
-	err = b.take(ctx)
-	none, isNone := errors.AsType[*errNoRoom](err)
+	err = b.Take(ctx)
+	none, isNone := errors.AsType[*admission.NoCapacityError](err)
 	switch {
 	case err == nil:
 		return nil
-	case isNone && none.blocked:
-		return &rotation.IssuerError{Class: rotation.Throttled, Operation: operation, RetryAfter: none.wait,
+	case isNone && none.Blocked:
+		return &rotation.IssuerError{Class: rotation.Throttled, Operation: operation, RetryAfter: none.Wait,
 			Message: "nothing was sent: Cloudflare asked to be left alone"}
 	case isNone:
-		return &rotation.IssuerError{Class: rotation.Throttled, Operation: operation, RetryAfter: none.wait,
+		return &rotation.IssuerError{Class: rotation.Throttled, Operation: operation, RetryAfter: none.Wait,
 			Message: "nothing was sent: the budget of requests in five minutes is spent"}
 	default:
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation,

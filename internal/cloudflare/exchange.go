@@ -19,6 +19,7 @@ import (
 	"github.com/cloudflare/cloudflare-go/v7/option"
 	"github.com/cloudflare/cloudflare-go/v7/zero_trust"
 
+	"rotatord/internal/admission"
 	"rotatord/internal/outbound"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
@@ -159,10 +160,10 @@ func (c *Client) send(ctx context.Context, operation string, rt http.RoundTrippe
 		}),
 	)...)
 	start := time.Now()
-	end := c.budgetOf(login).begin() // of the credential that is sent, whatever has taken its place since
+	end := c.budgetOf(login).Begin() // of the credential that is sent, even if it was replaced since
 	sdkErr = do(service, nil)
 	c.observer.CloudflareRequest(operation, statusLabel(recorder.status), time.Since(start))
-	blocked, more := end(c.learn(recorder, start))
+	blocked, more := end(c.noteHeaders(recorder, start))
 	if recorder.status == http.StatusTooManyRequests {
 		recorder.retryAfter = blocked
 		c.observer.CloudflareThrottled(c.account.Name, more)
@@ -170,10 +171,11 @@ func (c *Client) send(ctx context.Context, operation string, rt http.RoundTrippe
 	return recorder, sdkErr, nil
 }
 
-// learn takes from an answer's headers what they say about the clock and the budget.
-func (c *Client) learn(r *recorder, start time.Time) answer {
+// noteHeaders notes what the headers of an answer say about Cloudflare's clock, and returns what the
+// budget has to know.
+func (c *Client) noteHeaders(r *recorder, start time.Time) admission.Answer {
 	if r.header == nil {
-		return answer{unsent: !r.connected.Load()}
+		return admission.Answer{Unsent: !r.connected.Load()}
 	}
 	if date, ok := dateOf(r.header); ok {
 		c.clock.observe(start, time.Now(), date)
@@ -181,16 +183,16 @@ func (c *Client) learn(r *recorder, start time.Time) answer {
 			c.observer.CloudflareSkew(skew)
 		}
 	}
-	a := answer{answered: true, limit: readRatelimit(r.header)}
-	if a.limit.said {
-		c.limit.Store(&a.limit)
-		c.observer.CloudflareBudget(c.account.Name, a.limit.left)
+	a := admission.Answer{Answered: true, Limit: admission.ReadReport(r.header)}
+	if a.Limit.Said {
+		c.limit.Store(&a.Limit)
+		c.observer.CloudflareBudget(c.account.Name, a.Limit.Left)
 	}
 	switch {
 	case r.status == http.StatusTooManyRequests:
-		a.refused, a.throttle = true, retryAfter(r.header, r.body)
-	case a.limit.said && a.limit.left == 0:
-		a.throttle = min(a.limit.reset, cmp.Or(a.limit.length, budgetWindow))
+		a.Refused, a.Throttle = true, admission.RetryAfter(r.header, r.body)
+	case a.Limit.Said && a.Limit.Left == 0:
+		a.Throttle = min(a.Limit.Reset, cmp.Or(a.Limit.Length, admission.Window))
 	}
 	return a
 }

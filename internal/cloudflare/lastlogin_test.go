@@ -53,7 +53,7 @@ func TestCredentialOnAMountThatHangs(t *testing.T) {
 		if _, err := late.readLogin(t.Context()); !errors.Is(err, smallfile.ErrHangs) {
 			t.Errorf("a client that never read it: %v", err)
 		}
-		if n, _ := c.Room(time.Minute, rotation.UrgencySlot); n <= 0 || n > 100 {
+		if n, _ := c.Capacity(time.Minute, rotation.UrgencySlot); n <= 0 || n > 100 {
 			t.Errorf("room for %d", n)
 		}
 		if took := time.Since(began); took != 0 {
@@ -78,7 +78,7 @@ func TestCredentialOnAMountThatHangs(t *testing.T) {
 		if _, err := c.readLogin(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("no file: %v", err)
 		}
-		if n, _ := c.Room(time.Minute, rotation.UrgencySlot); n < 1000 {
+		if n, _ := c.Capacity(time.Minute, rotation.UrgencySlot); n < 1000 {
 			t.Errorf("no turn is given for want of a credential, so nobody would be told: %d", n)
 		}
 

@@ -1,4 +1,4 @@
-package cloudflare
+package admission
 
 import (
 	"flag"
@@ -77,7 +77,7 @@ func drawTraffic(t *rapid.T) traffic {
 		r.Limit = rapid.IntRange(quota/4, quota).Draw(t, "whole limit")
 		r.Others = []neighbour{{Steady: rapid.IntRange(quota/10, quota/2).Draw(t, "takes")}}
 		for i := range r.Rushes {
-			r.Rushes[i].At += budgetWindow
+			r.Rushes[i].At += Window
 		}
 	}
 	return r
@@ -86,8 +86,8 @@ func drawTraffic(t *rapid.T) traffic {
 // flow is a traffic while it flows.
 type flow struct {
 	traffic
-	cloud  *cloud
-	budget *budget
+	sim    *cfsim.Simulator
+	budget *Budget
 	began  time.Time
 
 	mu      sync.Mutex
@@ -104,8 +104,8 @@ func (f *flow) request(who string) http.Header {
 	f.mu.Unlock()
 	time.Sleep(way)
 	req, _ := http.NewRequest(http.MethodGet, "http://sim"+cfsim.BasePath+"/user/tokens/verify", nil)
-	req.Header.Set("Authorization", "Bearer "+testToken)
-	res, err := f.cloud.sim.RoundTripper().RoundTrip(req)
+	req.Header.Set("Authorization", "Bearer token-of-the-test")
+	res, err := f.sim.RoundTripper().RoundTrip(req)
 	if err != nil {
 		panic(err)
 	}
@@ -132,19 +132,19 @@ func (f *flow) ours(t *testing.T, r rush) {
 	for i := range r.Parallel {
 		workers.Go(func() {
 			for range (r.Requests + i) / r.Parallel {
-				if err := f.budget.take(ctx); err != nil {
+				if err := f.budget.Take(ctx); err != nil {
 					return // somebody was denied, which is told
 				}
-				end := f.budget.begin()
+				end := f.budget.Begin()
 				h := f.request("we")
 				f.mu.Lock()
 				f.done++
 				lost := f.random.IntN(100) < f.Lost
 				f.mu.Unlock()
 				if lost {
-					end(answer{})
+					end(Answer{})
 				} else {
-					end(answer{answered: true, limit: readRatelimit(h)})
+					end(Answer{Answered: true, Limit: ReadReport(h)})
 				}
 			}
 		})
@@ -154,9 +154,9 @@ func (f *flow) ours(t *testing.T, r rush) {
 
 // other makes requests of somebody else until the end.
 func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
-	limit := newBudget(max(share, 1)) // it knows what it may do
+	limit := NewBudget(max(share, 1)) // it knows what it may do
 	for i := 0; n.Steady > 0; i++ {
-		each := budgetWindow / time.Duration(n.Steady)
+		each := Window / time.Duration(n.Steady)
 		f.mu.Lock()
 		next := time.Duration(i)*each + time.Duration(f.random.Int64N(int64(each))) - time.Since(f.began)
 		f.mu.Unlock()
@@ -175,18 +175,18 @@ func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
 		}
 		for range burst {
 			limit.mu.Lock()
-			pause = limit.full(time.Now(), rotation.UrgencyDoubt)
+			pause = limit.limitWait(time.Now(), rotation.UrgencyDoubt)
 			limit.mu.Unlock()
 			if !n.Polite && pause > 0 {
 				break
 			}
-			done := limit.begin()
-			left := readRatelimit(f.request("another"))
-			done(answer{})
+			done := limit.Begin()
+			report := ReadReport(f.request("another"))
+			done(Answer{})
 			if n.Polite { // the next one when half of what is left would be spent evenly
-				pause = left.reset + time.Second
-				if left.left > f.Quota/10 {
-					pause = 2 * left.reset / time.Duration(left.left)
+				pause = report.Reset + time.Second
+				if report.Left > f.Quota/10 {
+					pause = 2 * report.Reset / time.Duration(report.Left)
 				}
 			}
 		}
@@ -214,7 +214,7 @@ func fewChecks(t *testing.T, n int) {
 
 // run lives through it, in a bubble.
 func (r traffic) run(t *testing.T) *flow {
-	f := &flow{traffic: r, cloud: newCloud(r.Quota), budget: newBudget(r.Limit), began: time.Now()}
+	f := &flow{traffic: r, sim: cfsim.New(cfsim.Options{SeedTokens: 1, RateLimit: r.Quota}), budget: NewBudget(r.Limit), began: time.Now()}
 	f.random = rand.New(rand.NewPCG(r.Seed, 0))
 	f.budget.join(nil, r.Limit)
 	var ours, others sync.WaitGroup
@@ -286,14 +286,14 @@ func TestSteadyNeighbourOfASmallQuota(t *testing.T) {
 func TestFirstRequestAtTheEndOfAWindow(t *testing.T) {
 	const quota, used = 1200, 600
 	start := time.Now()
-	var w window
+	var p pacer
 	at := func(d time.Duration, left int, reset time.Duration) {
-		w.observe(observation{sent: start.Add(d), at: start.Add(d), answered: true,
-			ratelimit: ratelimit{said: true, left: left, reset: reset, quota: quota, length: budgetWindow}}, []time.Time{start.Add(d)}, 0)
+		p.observe(observation{sent: start.Add(d), at: start.Add(d), answered: true,
+			Report: Report{Said: true, Left: left, Reset: reset, Quota: quota, Length: Window}}, []time.Time{start.Add(d)}, 0)
 	}
 	at(0, quota-used-1, 2*time.Second)
-	at(3*time.Second, quota-1, budgetWindow)
-	if kept := w.keep(start.Add(3*time.Second), quota, careful); kept < used/2 {
+	at(3*time.Second, quota-1, Window)
+	if kept := p.others.reserve(&p.reported, start.Add(3*time.Second), quota, careful); kept < used/2 {
 		t.Errorf("%.0f of %d are left to others, who have used %d", kept, quota, used)
 	}
 }

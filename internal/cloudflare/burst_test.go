@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rotatord/internal/admission"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
 )
@@ -59,13 +60,13 @@ func (c *cloud) another() int {
 	if err != nil {
 		panic(err)
 	}
-	return readRatelimit(res.Header).left
+	return admission.ReadReport(res.Header).Left
 }
 
 const testToken = "token-of-the-test"
 
 // client returns one of an account that uses the credential.
-func (c *cloud) client(t *testing.T, name string, limit int, budgets *Budgets) *Client {
+func (c *cloud) client(t *testing.T, name string, limit int, budgets *admission.Budgets) *Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(path, []byte(testToken), 0o600); err != nil {
@@ -79,7 +80,7 @@ func (c *cloud) client(t *testing.T, name string, limit int, budgets *Budgets) *
 // shared returns the clients of two accounts that use one credential.
 func (c *cloud) shared(t *testing.T, limit int) (one, another *Client) {
 	t.Helper()
-	budgets := NewBudgets()
+	budgets := admission.NewBudgets()
 	return c.client(t, "prod", limit, budgets), c.client(t, "test", limit, budgets)
 }
 
@@ -126,7 +127,7 @@ var raceDetector bool
 // evenly is somebody else who makes so many requests in each window.
 func evenly(each int) func(*cloud, <-chan struct{}) {
 	return func(c *cloud, end <-chan struct{}) {
-		tick := time.NewTicker(budgetWindow / time.Duration(each))
+		tick := time.NewTicker(admission.Window / time.Duration(each))
 		defer tick.Stop()
 		for {
 			select {
@@ -154,7 +155,7 @@ func TestBurstIsDoneInTime(t *testing.T) {
 				case <-end:
 					return
 				case <-next:
-					next = time.After(budgetWindow)
+					next = time.After(admission.Window)
 					var workers sync.WaitGroup
 					for range parallel {
 						workers.Go(func() {
@@ -202,7 +203,7 @@ func TestBurstIsDoneInTime(t *testing.T) {
 				took := all(t, n, c.client(t, "prod", test.limit, nil))
 				close(end)
 				other.Wait()
-				ideal := budgetWindow * time.Duration((n-1)/test.share)
+				ideal := admission.Window * time.Duration((n-1)/test.share)
 				ratio := took.Seconds() / ideal.Seconds()
 				t.Logf("%s, ideal %s: %.3f; %d refused", took, ideal, ratio, c.denied)
 				if c.denied > 0 {

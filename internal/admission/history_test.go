@@ -1,4 +1,4 @@
-package cloudflare
+package admission
 
 import (
 	"context"
@@ -86,14 +86,14 @@ func (w *historyWorld) arrive() (http.Header, bool) {
 		return h, false
 	}
 	if w.Slides {
-		w.counted = slices.DeleteFunc(w.counted, func(at time.Time) bool { return now.Sub(at) >= budgetWindow })
-		w.ends = now.Add(budgetWindow)
+		w.counted = slices.DeleteFunc(w.counted, func(at time.Time) bool { return now.Sub(at) >= Window })
+		w.ends = now.Add(Window)
 	} else if !now.Before(w.ends) {
-		w.counted, w.ends = nil, now.Add(budgetWindow)
+		w.counted, w.ends = nil, now.Add(Window)
 	}
 	w.counted = append(w.counted, now)
 	if len(w.counted) > w.Quota {
-		w.penalty, w.counted = now.Add(budgetWindow), nil
+		w.penalty, w.counted = now.Add(Window), nil
 		return h, false
 	}
 	if w.random.IntN(100) >= w.Missing {
@@ -107,19 +107,19 @@ func (w *historyWorld) arrive() (http.Header, bool) {
 }
 
 // ours sends requests of our process for as long as ctx lasts.
-func (w *historyWorld) ours(ctx context.Context, b *budget) {
+func (w *historyWorld) ours(ctx context.Context, b *Budget) {
 	for ctx.Err() == nil {
-		err := b.take(rotation.WithUrgency(ctx, rotation.UrgencySlot))
-		if none, ok := errors.AsType[*errNoRoom](err); ok && none.wait > 0 {
+		err := b.Take(rotation.WithUrgency(ctx, rotation.UrgencySlot))
+		if none, ok := errors.AsType[*NoCapacityError](err); ok && none.Wait > 0 {
 			select {
 			case <-ctx.Done():
-			case <-time.After(none.wait):
+			case <-time.After(none.Wait):
 			}
 		}
 		if err != nil {
 			continue
 		}
-		end := b.begin()
+		end := b.Begin()
 		w.mu.Lock()
 		way := time.Duration(w.random.Int64N(int64(w.Takes)))
 		w.mu.Unlock()
@@ -138,11 +138,11 @@ func (w *historyWorld) ours(ctx context.Context, b *budget) {
 		w.mu.Unlock()
 		switch {
 		case lost:
-			end(answer{})
+			end(Answer{})
 		case !ok:
-			end(answer{answered: true, refused: true, throttle: budgetWindow})
+			end(Answer{Answered: true, Refused: true, Throttle: Window})
 		default:
-			end(answer{answered: true, limit: readRatelimit(h)})
+			end(Answer{Answered: true, Limit: ReadReport(h)})
 		}
 	}
 }
@@ -150,24 +150,24 @@ func (w *historyWorld) ours(ctx context.Context, b *budget) {
 // watch measures how long requests wait while nothing forbids to send one: Cloudflare has said
 // that a tenth of our limit is left, has not asked to be left alone, and requests_per_5m is not
 // spent.
-func (w *historyWorld) watch(ctx context.Context, b *budget) {
+func (w *historyWorld) watch(ctx context.Context, b *Budget) {
 	const look = 250 * time.Millisecond
 	idle, was := time.Duration(0), time.Time{}
 	for ctx.Err() == nil {
 		time.Sleep(look)
 		now := time.Now()
 		b.mu.Lock()
-		plenty := !b.window.known(now) || b.window.left-b.pending() > min(w.Limit, w.Quota)/10+w.Limit/100+reserveMin
-		forbidden := now.Before(b.blocked) || b.full(now, rotation.UrgencySlot) > 0 || b.window.on
-		if len(b.waiting) == 0 || !b.granted.Equal(was) || !plenty || forbidden {
-			idle, was = 0, b.granted
+		plenty := !b.pacer.reported.known(now) || b.pacer.reported.left-b.pending() > min(w.Limit, w.Quota)/10+w.Limit/100+reserveMin
+		forbidden := now.Before(b.blockedUntil) || b.limitWait(now, rotation.UrgencySlot) > 0 || b.pacer.silent.on
+		if b.waiting.len() == 0 || !b.lastAdmitted.Equal(was) || !plenty || forbidden {
+			idle, was = 0, b.lastAdmitted
 		} else if idle += look; idle > w.idle {
 			w.idle = idle
 			w.worst = fmt.Sprintf("%s without a request at %s, %d of %d left, others %d", idle, now.Format(time.TimeOnly),
-				b.window.left, b.window.quota, b.window.used)
+				b.pacer.reported.left, b.pacer.reported.quota, b.pacer.others.used)
 		}
 		b.mu.Unlock()
-		if requests, wait := b.room(30*time.Second, rotation.UrgencySlot); plenty && !forbidden && requests < 1 && w.noRoom == "" {
+		if requests, wait := b.Capacity(30*time.Second, rotation.UrgencySlot); plenty && !forbidden && requests < 1 && w.noRoom == "" {
 			w.noRoom = fmt.Sprintf("at %s no rotation may begin, for %s", now.Format(time.TimeOnly), wait)
 		}
 	}
@@ -184,7 +184,7 @@ func (w *historyWorld) others(ctx context.Context) {
 	case <-time.After(w.OthersFrom):
 	}
 	burst := min(w.Burst, w.Others)
-	every := budgetWindow * time.Duration(burst) / time.Duration(w.Others)
+	every := Window * time.Duration(burst) / time.Duration(w.Others)
 	for end := time.Now().Add(w.OthersUntil - w.OthersFrom); time.Now().Before(end); {
 		w.mu.Lock()
 		for range burst {
@@ -204,7 +204,7 @@ func (w *historyWorld) run(t *testing.T) {
 	var others sync.WaitGroup
 	others.Go(func() { w.others(all) })
 	for _, l := range w.Lives {
-		b := newBudget(w.Limit)
+		b := NewBudget(w.Limit)
 		b.join(nil, w.Limit)
 		if w.Told {
 			b.countEarlier(w.earlier)

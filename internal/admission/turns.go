@@ -1,0 +1,254 @@
+package admission
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"rotatord/internal/rotation"
+)
+
+// maxActive is how many turns of one account may be active at once. Cloudflare's budget is the narrower
+// limit; this one limits connections and memory. Each account has its own, so an account that answers
+// slowly, or must be left alone, holds up no other. Turns that operators order, or whose consumers may
+// be cut off, may exceed it by maxUrgentMore.
+const (
+	maxActive     = 16
+	maxUrgentMore = 4
+)
+
+// A turn begins when its requests can be expected to leave within capacityWithin: well before the end of
+// its claim. The budget is asked again after capacityAgain at the latest.
+const (
+	capacityWithin = 30 * time.Second
+	capacityAgain  = 5 * time.Second
+)
+
+// Turns give out the turns of one account: by urgency, then to those whose window ends first, then in
+// the order of asking. A turn that could only wait for Cloudflare is not given: thousands of tokens that
+// are due while an account must be left alone claim nothing and try nothing. Turns is safe for
+// concurrent use.
+type Turns struct {
+	now func() time.Time
+
+	mu       sync.Mutex
+	capacity func(time.Duration, rotation.Urgency) (int, time.Duration) // nil: there is no budget
+	active   int
+	sending  int          // of the active turns, those that send requests
+	remote   queue[*Turn] // turns that wait and will send requests
+	local    queue[*Turn] // turns that wait and only deliver what they have
+	rising   queue[*Turn] // the waiting turns that become more urgent at some time, by that time
+	asked    int
+	timer    *time.Timer
+	delay    delay
+}
+
+// Limiter is an issuer with a budget of requests.
+type Limiter interface {
+	// Capacity returns how many requests of that urgency can be expected to leave within d. If none,
+	// it returns how long that will certainly be so.
+	Capacity(d time.Duration, u rotation.Urgency) (requests int, wait time.Duration)
+}
+
+// Explainer is an issuer that says in words what holds up its requests.
+type Explainer interface {
+	// HeldUp says what holds up requests of that urgency now, and until when if that is known; "" if
+	// nothing does.
+	HeldUp(u rotation.Urgency) (why string, until time.Time)
+}
+
+// Turn is a turn that a token asks for.
+type Turn struct {
+	Urgency rotation.Urgency
+	Local   bool             // it sends no requests to the issuer
+	Close   time.Time        // when its window ends; zero for never
+	RisesAt time.Time        // when it becomes more urgent; zero for never, or if it is so already
+	RisesTo rotation.Urgency // how urgent it is then
+
+	asked       int
+	granted     chan struct{}
+	queue       *queue[*Turn]
+	place       int // in its queue; -1 once it left
+	placeRising int // in the queue of rising turns; -1 while it is not there
+}
+
+// NewTurns returns the turns of an account. now is the wall clock. log says when rotations begin to wait
+// for the request limit, and when they no longer do.
+func NewTurns(now func() time.Time, log *slog.Logger) *Turns {
+	t := &Turns{now: now, delay: delay{log: log}}
+	place := func(one *Turn) *int { return &one.place }
+	t.remote = queue[*Turn]{before: turnsBefore, place: place}
+	t.local = queue[*Turn]{before: turnsBefore, place: place}
+	t.rising = queue[*Turn]{before: func(a, b *Turn) bool { return a.RisesAt.Before(b.RisesAt) }, place: func(one *Turn) *int { return &one.placeRising }}
+	return t
+}
+
+// turnsBefore puts the most urgent turn first, then the one whose window ends first, then the one that
+// was asked for first.
+func turnsBefore(a, b *Turn) bool {
+	if a.Urgency != b.Urgency {
+		return a.Urgency > b.Urgency
+	}
+	if a.Close.Equal(b.Close) || a.Close.IsZero() && b.Close.IsZero() {
+		return a.asked < b.asked
+	}
+	return !a.Close.IsZero() && (b.Close.IsZero() || a.Close.Before(b.Close))
+}
+
+// LimitBy sets the issuer whose budget limits the turns, if it is a [Limiter], and who explains what
+// they wait for, if it is an [Explainer].
+func (t *Turns) LimitBy(issuer any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if l, ok := issuer.(Limiter); ok {
+		t.capacity = l.Capacity
+	}
+	if e, ok := issuer.(Explainer); ok {
+		t.delay.heldUp = e.HeldUp
+	}
+}
+
+// Active returns how many turns are active.
+func (t *Turns) Active() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.active
+}
+
+// Ask asks for a turn, and returns a function that waits for it. The caller must call wait. If wait
+// returns no error, it returns how urgent the turn has become, and release must be called at its end.
+// Turns that are asked for one after the other also begin in that order.
+func (t *Turns) Ask(one Turn) (wait func(context.Context) (u rotation.Urgency, release func(), err error)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.push(&one)
+	t.grant()
+	return func(ctx context.Context) (rotation.Urgency, func(), error) { return t.await(ctx, &one) }
+}
+
+func (t *Turns) await(ctx context.Context, one *Turn) (u rotation.Urgency, release func(), err error) {
+	select {
+	case <-one.granted:
+	case <-ctx.Done():
+	}
+	if err := ctx.Err(); err != nil {
+		if !t.giveUp(one) {
+			t.release(one)
+		}
+		return 0, nil, err
+	}
+	return one.Urgency, func() { t.release(one) }, nil
+}
+
+// giveUp removes a turn that still waits. It returns false if the turn was granted.
+func (t *Turns) giveUp(one *Turn) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if one.place < 0 {
+		return false
+	}
+	t.remove(one)
+	return true
+}
+
+func (t *Turns) release(one *Turn) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.active--
+	if !one.Local {
+		t.sending--
+	}
+	t.grant()
+}
+
+// push lets a turn wait. t.mu must be held, as for all methods below.
+func (t *Turns) push(one *Turn) {
+	t.asked++
+	one.asked, one.granted, one.place, one.placeRising = t.asked, make(chan struct{}), -1, -1
+	one.queue = &t.remote
+	if one.Local {
+		one.queue = &t.local
+	}
+	one.queue.push(one)
+	if !one.RisesAt.IsZero() {
+		t.rising.push(one)
+	}
+}
+
+// remove takes a turn out of where it waits.
+func (t *Turns) remove(one *Turn) {
+	one.queue.remove(one)
+	if one.placeRising >= 0 {
+		t.rising.remove(one)
+	}
+}
+
+// grant gives out all turns that may begin now.
+func (t *Turns) grant() {
+	for now := t.now(); t.rising.len() > 0 && !t.rising.first().RisesAt.After(now); {
+		one := t.rising.first()
+		t.rising.remove(one)
+		one.Urgency = max(one.Urgency, one.RisesTo)
+		one.queue.moved(one)
+	}
+	for one := t.next(); one != nil; one = t.next() {
+		t.remove(one)
+		t.active++
+		if !one.Local {
+			t.sending++
+		}
+		close(one.granted)
+	}
+}
+
+// next returns the turn that may begin now; nil if none may.
+func (t *Turns) next() *Turn {
+	if t.local.len() > 0 && t.fits(t.local.first()) {
+		return t.local.first()
+	}
+	if t.remote.len() == 0 {
+		t.delay.over(t.now())
+		return nil
+	}
+	one := t.remote.first()
+	if !t.fits(one) {
+		return nil
+	}
+	if t.capacity == nil {
+		return one
+	}
+	requests, wait := t.capacity(capacityWithin, one.Urgency)
+	if t.sending < requests || requests > 0 && one.Urgency >= rotation.UrgencyEmergency {
+		t.delay.granted(t.now())
+		return one
+	}
+	t.delay.seen(t.now(), one.Urgency, t.remote.len())
+	t.grantIn(min(cmp.Or(wait, capacityAgain), capacityAgain))
+	return nil
+}
+
+// fits reports whether one more turn may be active.
+func (t *Turns) fits(one *Turn) bool {
+	most := maxActive
+	if one.Urgency >= rotation.UrgencyManual {
+		most += maxUrgentMore
+	}
+	if one.Urgency >= rotation.UrgencyEmergency {
+		most += maxUrgentMore
+	}
+	return t.active < most
+}
+
+func (t *Turns) grantIn(d time.Duration) {
+	if t.timer != nil {
+		t.timer.Reset(d)
+		return
+	}
+	t.timer = time.AfterFunc(d, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.grant()
+	})
+}

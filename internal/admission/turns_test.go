@@ -1,0 +1,274 @@
+package admission
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"rotatord/internal/rotation"
+)
+
+// limitedIssuer is an issuer with a budget.
+type limitedIssuer struct {
+	rotation.Issuer
+	mu       sync.Mutex
+	requests int
+	until    time.Time // nothing before
+}
+
+func (r *limitedIssuer) Capacity(time.Duration, rotation.Urgency) (int, time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if wait := time.Until(r.until); wait > 0 {
+		return 0, wait
+	}
+	return r.requests, 0
+}
+
+// asking is those that ask for turns, and who got one.
+type asking struct {
+	*Turns
+	mu      sync.Mutex
+	order   []int
+	release []func()
+}
+
+func (q *asking) ask(ctx context.Context, who int, one Turn) {
+	go func() {
+		_, release, err := q.Turns.Ask(one)(ctx)
+		if err != nil {
+			return
+		}
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.order, q.release = append(q.order, who), append(q.release, release)
+	}()
+	synctest.Wait()
+}
+
+// got returns who got a turn since the last call.
+func (q *asking) got() []int {
+	synctest.Wait()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	order := q.order
+	q.order = nil
+	return order
+}
+
+// end gives one turn back.
+func (q *asking) end() {
+	q.mu.Lock()
+	release := q.release[0]
+	q.release = q.release[1:]
+	q.mu.Unlock()
+	release()
+}
+
+// want checks who got a turn since the last call, in any order.
+func (q *asking) want(t *testing.T, when string, want ...int) {
+	t.Helper()
+	got := q.got()
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("%s %v got a turn, want %v", when, got, want)
+	}
+}
+
+func TestTurnsGoByUrgency(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := &asking{Turns: newTestTurns()}
+		now := time.Now()
+		for i := range maxActive {
+			q.ask(t.Context(), i, Turn{Urgency: rotation.UrgencySlot})
+		}
+		if n := len(q.got()); n != maxActive {
+			t.Fatalf("%d in hand", n)
+		}
+		gone, leave := context.WithCancel(t.Context())
+		for i, one := range []Turn{
+			{Urgency: rotation.UrgencySlot},                                // 0
+			{Urgency: rotation.UrgencySlot, Close: now.Add(2 * time.Hour)}, // 1
+			{Urgency: rotation.UrgencySlot, Close: now.Add(time.Hour)},     // 2
+			{Urgency: rotation.UrgencyCatchUp},                             // 3
+			{Urgency: rotation.UrgencySlot},                                // 4
+			{Urgency: rotation.UrgencySlot, Close: now.Add(3 * time.Minute), RisesAt: now.Add(30 * time.Second), RisesTo: rotation.UrgencyClosing},      // 5: becomes urgent
+			{Urgency: rotation.UrgencySlot, Close: now.Add(4 * time.Minute), RisesAt: now.Add(3500 * time.Second), RisesTo: rotation.UrgencyClosing},    // 6
+			{Urgency: rotation.UrgencyClosing, Close: now.Add(time.Minute)},                                                                             // 7
+			{Urgency: rotation.UrgencySlot, Close: now.Add(time.Millisecond), RisesAt: now.Add(10 * time.Nanosecond), RisesTo: rotation.UrgencyClosing}, // 8: leaves
+		} {
+			ctx := t.Context()
+			if i == 8 {
+				ctx = gone
+			}
+			q.ask(ctx, i, one)
+		}
+		leave()
+		q.want(t, "without any being given back")
+		time.Sleep(time.Minute)
+		want := []int{7, 5, 3, 6, 2, 1, 0, 4}
+		var order []int
+		for range want {
+			q.end()
+			order = append(order, q.got()...)
+		}
+		if !slices.Equal(order, want) {
+			t.Errorf("in the order %v, want %v", order, want)
+		}
+		// A doubt waits for none of those that wait for the budget.
+		for i := range maxUrgentMore + 1 {
+			q.ask(t.Context(), 100+i, Turn{Urgency: rotation.UrgencyDoubt})
+		}
+		q.want(t, "beyond those in hand", 100, 101, 102, 103)
+		if q.remote.len() != 1 || q.rising.len() != 0 {
+			t.Errorf("%d wait, %d of them for their window to end", q.remote.len(), q.rising.len())
+		}
+	})
+}
+
+// TestNoTurnWithoutRoom: who would wait for Cloudflare gets no turn, and who needs it not does.
+func TestNoTurnWithoutRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		issuer := &limitedIssuer{requests: 2, until: time.Now().Add(5 * time.Minute)}
+		q := &asking{Turns: newTestTurns()}
+		q.LimitBy(issuer)
+		for i := range 4 {
+			q.ask(t.Context(), i, Turn{Urgency: rotation.UrgencyManual})
+		}
+		q.ask(t.Context(), 10, Turn{Urgency: rotation.UrgencyDoubt, Local: true})
+		q.want(t, "while it must be left alone", 10)
+		time.Sleep(5*time.Minute - time.Nanosecond)
+		q.want(t, "a moment too early")
+		time.Sleep(time.Nanosecond)
+		q.want(t, "with room for two", 0, 1)
+		issuer.mu.Lock()
+		issuer.requests = 3
+		issuer.mu.Unlock()
+		time.Sleep(capacityAgain)
+		q.want(t, "with room for three", 2)
+		q.end() // the one that delivered
+		q.want(t, "with room for three still")
+		q.end()
+		q.want(t, "when one is done", 3)
+	})
+}
+
+// TestManyWait: each turn costs little, however many wait.
+func TestManyWait(t *testing.T) {
+	const n = 100_000
+	q := newTestTurns()
+	for i := range n { // as take does, but for a goroutine each
+		q.push(&Turn{Urgency: rotation.Urgency(i % 4), RisesAt: time.Unix(int64(i%977), 0)})
+	}
+	compared := 0
+	for _, queue := range []*queue[*Turn]{&q.remote, &q.local, &q.rising} {
+		before := queue.before
+		queue.before = func(a, b *Turn) bool { compared++; return before(a, b) }
+	}
+	q.mu.Lock()
+	q.grant()
+	q.mu.Unlock()
+	for granted := maxActive; granted < n; granted++ {
+		q.release(&Turn{})
+	}
+	if each := compared / n; each > 200 || q.remote.len() != 0 || q.rising.len() != 0 {
+		t.Errorf("%d comparisons for each of %d turns; %d still wait", each, n, q.remote.len())
+	}
+}
+
+func TestTurnOf(t *testing.T) {
+	now := time.Date(2026, 11, 24, 4, 0, 0, 0, time.UTC)
+	slot := rotation.Due{Begin: now.Add(-time.Hour), Close: now.Add(time.Hour), Trigger: rotation.TriggerSchedule, Reason: rotation.DueSlot}
+	with := func(change func(*rotation.Due)) rotation.Due { d := slot; change(&d); return d }
+	for name, test := range map[string]struct {
+		step    rotation.Step
+		due     rotation.Due
+		urgency rotation.Urgency
+		local   bool
+		closing time.Time
+	}{
+		"a slot":           {due: slot, urgency: rotation.UrgencySlot, closing: now.Add(48 * time.Minute)},
+		"without a window": {due: with(func(d *rotation.Due) { d.Close = time.Time{} }), urgency: rotation.UrgencySlot},
+		"near its end":     {due: with(func(d *rotation.Due) { d.Close = now.Add(6 * time.Minute) }), urgency: rotation.UrgencyClosing},
+		"of a short window": {due: with(func(d *rotation.Due) { d.Begin, d.Close = now, now.Add(2*time.Minute) }),
+			urgency: rotation.UrgencySlot, closing: now.Add(time.Minute)},
+		"caught up": {due: with(func(d *rotation.Due) { d.Trigger, d.Close = rotation.TriggerCatchUp, time.Time{} }), urgency: rotation.UrgencyCatchUp},
+		"ordered": {due: rotation.Due{Trigger: rotation.TriggerManual, Reason: rotation.DueReissue},
+			urgency: rotation.UrgencyManual},
+		"a lost secret": {due: rotation.Due{Trigger: rotation.TriggerRecovery, Reason: rotation.DueReissue}, urgency: rotation.UrgencyDoubt},
+		"in doubt":      {step: rotation.StepInDoubt, urgency: rotation.UrgencyDoubt},
+		"perhaps asked": {step: rotation.StepIntent, urgency: rotation.UrgencyDoubt, local: true},
+		"sealed":        {step: rotation.StepSealed, urgency: rotation.UrgencyDoubt, local: true},
+		"stored":        {step: rotation.StepStored, urgency: rotation.UrgencyDoubt, local: true},
+		"claimed":       {step: rotation.StepClaimed, due: rotation.Due{Trigger: rotation.TriggerRecovery}, urgency: rotation.UrgencySlot},
+	} {
+		one := Work{Record: rotation.Record{Step: test.step}, Due: test.due}.Turn(now)
+		if one.Urgency != test.urgency || one.Local != test.local || !one.RisesAt.Equal(test.closing) {
+			t.Errorf("%s: urgency %d, local %t, closing %s", name, one.Urgency, one.Local, one.RisesAt)
+		}
+	}
+}
+
+// TestTurnsKeepTheirOrder: those who ask first get the turns that are free, whoever is the first to
+// wait.
+func TestTurnsKeepTheirOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		q := &asking{Turns: newTestTurns()}
+		const most = maxActive + maxUrgentMore
+		var waits []func()
+		for i := range 2 * most {
+			wait := q.Turns.Ask(Turn{Urgency: rotation.UrgencyManual, Close: time.Now().Add(time.Duration(i))})
+			waits = append(waits, func() {
+				if _, _, err := wait(ctx); err == nil {
+					q.mu.Lock()
+					defer q.mu.Unlock()
+					q.order = append(q.order, i)
+				}
+			})
+		}
+		for _, wait := range slices.Backward(waits) {
+			go wait()
+		}
+		var first []int
+		for i := range most {
+			first = append(first, i)
+		}
+		q.want(t, "of those who asked together", first...)
+	})
+}
+
+// TestTurnsOfChores: what is to be done beside rotations waits for all others, but not what revokes
+// a leaked secret, and it does not hold up a rotation that is due.
+func TestTurnsOfChores(t *testing.T) {
+	now := time.Now()
+	chore := Work{Chore: now, Due: rotation.Due{At: now.Add(time.Hour)}}
+	ordered := chore
+	ordered.Due = rotation.Due{At: now, Trigger: rotation.TriggerManual, Reason: rotation.DueOrdered}
+	ordered.Record.Order = &rotation.Order{Since: now}
+	graced, revoked, failed := chore, chore, chore
+	graced.Record.Replaced = []rotation.Replaced{{At: now, Promised: true}}
+	revoked.Record.Replaced = []rotation.Replaced{{At: now}}
+	failed.Record.Replaced = []rotation.Replaced{{At: now, NotBefore: now.Add(time.Minute)}}
+	for name, test := range map[string]struct {
+		of   Work
+		want rotation.Urgency
+	}{
+		"a renewal":            {chore, rotation.UrgencyRoutine},
+		"beside an order":      {ordered, rotation.UrgencyManual},
+		"the end of a grace":   {graced, rotation.UrgencyRoutine},
+		"a revocation":         {revoked, rotation.UrgencyManual},
+		"one that has to wait": {failed, rotation.UrgencyRoutine},
+	} {
+		if got := test.of.Turn(now); got.Urgency != test.want || got.Local {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+func newTestTurns() *Turns { return NewTurns(time.Now, slog.New(slog.DiscardHandler)) }
