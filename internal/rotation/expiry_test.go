@@ -29,8 +29,8 @@ var expiryTests = map[string][]string{
 	"overtaken":                              {"TestOvertakenIsToldOnce", "TestOwnExtensionDoesNotHideARotation"},
 	"the renewal of the service token fails": {"TestRenewalIsDenserTowardsTheEnd"},
 	"the service token ends while a rotation is sealed, stored, or in doubt and shown to be carried out": {"TestRenewedMeanwhile"},
-	"a pair, whatever is pending":                           {"TestPairDoubtIsNoTrouble", "TestPairSurvivesEverything"},
-	"`create` and `strategy: replace`, whatever is pending": {"TestMakingSurvivesEverything", "TestReplacedTokenOutlivesRefusal"},
+	"a pair, in each of these states":                           {"TestPairDoubtIsNoTrouble", "TestPairSurvivesEverything"},
+	"`create` and `strategy: replace`, in each of these states": {"TestMakingSurvivesEverything", "TestReplacedTokenOutlivesRefusal"},
 	"the daemon is down":                                    {"TestOwedReissueKeepsTheOldSecretAlive", "TestNobodyIsStranded"},
 }
 
