@@ -31,7 +31,7 @@ var expiryTests = map[string][]string{
 	"the service token ends while a rotation is sealed, stored, or in doubt and shown to be carried out": {"TestRenewedMeanwhile"},
 	"a pair, in each of these states":                           {"TestPairDoubtIsNoTrouble", "TestPairSurvivesEverything"},
 	"`create` and `strategy: replace`, in each of these states": {"TestMakingSurvivesEverything", "TestReplacedTokenOutlivesRefusal"},
-	"the daemon is down":                                    {"TestOwedReissueKeepsTheOldSecretAlive", "TestNobodyIsStranded"},
+	"the daemon is down":                                        {"TestOwedReissueKeepsTheOldSecretAlive", "TestNobodyIsStranded"},
 }
 
 // TestExpiryTableIsTested: each row of the table has a test behind it that exists.
