@@ -54,9 +54,10 @@ var allowed = map[string][]string{
 	"internal/smallfile":        {},
 	"internal/connlimit":        {},
 	"internal/ownpath":          {},
-	"internal/rotation":         {"internal/failpoint", "internal/scheduler", "internal/secret"},
-	"internal/status":           {"internal/printable"},
-	"internal/precheck":         {"internal/printable", "internal/rotation", "internal/status"},
+	"internal/rotation":         {"internal/failpoint", "internal/moment", "internal/scheduler", "internal/secret"},
+	"internal/moment":           {},
+	"internal/status":           {"internal/moment", "internal/printable"},
+	"internal/precheck":         {"internal/moment", "internal/printable", "internal/rotation", "internal/status"},
 	"internal/config/raw":       {},
 	"internal/config":           {"internal/config/raw", "internal/printable", "internal/scheduler", "internal/secret", "internal/smallfile"},
 	"internal/config/schemagen": {"internal/config/raw"},
@@ -100,7 +101,7 @@ var allowed = map[string][]string{
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 
-var core = []string{"internal/config", "internal/printable", "internal/rotation", "internal/scheduler", "internal/secret"}
+var core = []string{"internal/config", "internal/moment", "internal/printable", "internal/rotation", "internal/scheduler", "internal/secret"}
 
 func TestImports(t *testing.T) {
 	found := 0

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // Severity says how soon an operator must act.
@@ -194,10 +196,10 @@ func Troubles(tokens []Token, checks []Check, now time.Time) []Trouble {
 			}
 			trouble.Tokens = append(trouble.Tokens, t.Name)
 			if k.since != nil {
-				trouble.Since = earliest(trouble.Since, k.since(t))
+				trouble.Since = moment.MinNonZero(trouble.Since, k.since(t))
 			}
 			if k.until != nil {
-				trouble.Until = earliest(trouble.Until, k.until(t))
+				trouble.Until = moment.MinNonZero(trouble.Until, k.until(t))
 			}
 		}
 		if len(trouble.Tokens) == 0 {
@@ -237,7 +239,7 @@ func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 	var next time.Time
 	for _, t := range tokens {
 		if concerns(c, t) {
-			next = earliest(next, t.Next)
+			next = moment.MinNonZero(next, t.Next)
 		}
 	}
 	// A minute is what a new leader of Vault may take.
@@ -269,13 +271,6 @@ var checkToDo = map[string]string{
 	CheckCredential:     "no rotation of the account begins until its credential can be read: correct the file",
 	CheckConfiguration:  "correct the configuration, then reload",
 	CheckClock:          "set the clock (NTP), then restart the daemon",
-}
-
-func earliest(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // maxNames is how many names of tokens stand in one line.
