@@ -8,13 +8,12 @@ import (
 	"rotatord/internal/failpoint"
 )
 
-// This file holds what keeps consumers alive while a new secret is pending: the old secret is
-// extended until the new one is delivered, and a token whose consumers are about to be cut off is
-// an emergency.
+// This file keeps consumers working while a new secret is pending: the old secret is extended until
+// the new one is delivered, and a token whose consumers are about to be cut off is an emergency.
 //
-// The new secret can be pending in three ways: nobody knows whether it exists (in doubt), it was
-// lost and another one is owed (Lost), or it is sealed and a sink does not take it. In all three
-// the old secret is extended in the same way: in time, by its grace, for MaxGrace in total.
+// The new secret can be pending in three ways: it is in doubt whether it exists, it was lost and a
+// reissue is owed (Lost), or it is sealed and a sink does not accept it. In all three the old secret
+// is extended in the same way: in time, by its grace, for MaxGrace in total.
 
 // Lost is what the ledger keeps of a rotation whose secret was lost, or may have been lost, until a
 // rotation that makes up for it is done. A Lost is never changed, but replaced.
@@ -32,10 +31,10 @@ type Lost struct {
 	Extensions int `json:"extensions,omitempty"`
 }
 
-// extendBy returns by how much an old secret that works until then is to be extended now, counted
-// from now; 0 for not now. sent is when the request left that made it the previous one. The first
-// extension comes at once, and the next ones whenever a quarter of the grace is over, so that
-// neither a restart nor an outage meets an old secret that is about to end.
+// extendBy returns by how much to extend an old secret now, counted from now; 0 for not now. until is
+// when that secret ends, and sent is when the request left that made it the previous one. The first
+// extension comes at once, and the next one whenever a quarter of the grace is over, so that
+// neither a restart nor an outage finds an old secret that is about to end.
 func extendBy(grace time.Duration, until, sent time.Time, extended bool, now time.Time) time.Duration {
 	left := until.Sub(now)
 	if grace == 0 || left <= 0 || extended && left > grace*3/4 { // what is dead stays dead

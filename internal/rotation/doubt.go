@@ -16,17 +16,17 @@ const (
 	ReasonUpdatedAtUnchanged = "updated_at_unchanged" // not carried out: back to due
 	ReasonOldSecretRevoked   = "old_secret_revoked"   // grace 0: the old secret is dead already
 	ReasonGraceEnding        = "grace_ending"         // half of the grace is left, or three graces are over
-	ReasonOldSecretWorks     = "old_secret_works"     // wait: rotating again would kill it
+	ReasonOldSecretWorks     = "old_secret_works"     // wait: rotating again would revoke it
 	ReasonUnderWay           = "settling"             // wait: the request may still be under way
 	ReasonSpare              = "spare"                // pair: what was rotated is not in use, so do it again
 	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair or new token: wait for an operator, what is in use works on
-	ReasonCreatedAndLost     = "made_and_lost"        // a service token was made, and its secret is lost
-	ReasonCreatedAndSealed   = "made_and_sealed"      // a service token was made, and the sealed answer is about it
-	ReasonNotCreated         = "not_made"             // no service token was made: back to due
-	ReasonCannotLook         = "cannot_look"          // wait: it is not known whether a service token was made
-	ReasonOperatorRotateNow  = "operator_rotate_now"  // an operator had it reissued
+	ReasonCreatedAndLost     = "made_and_lost"        // a service token was created, and its secret is lost
+	ReasonCreatedAndSealed   = "made_and_sealed"      // a service token was created, and the sealed answer is about it
+	ReasonNotCreated         = "not_made"             // no service token was created: back to due
+	ReasonCannotLook         = "cannot_look"          // wait: it is not known whether a service token was created
+	ReasonOperatorRotateNow  = "operator_rotate_now"  // an operator ordered the reissue
 	ReasonOperatorNotRotated = "operator_not_rotated" // an operator knows that nothing was carried out
-	ReasonOperatorDeliver    = "operator_deliver"     // an operator had the sealed answer delivered
+	ReasonOperatorDeliver    = "operator_deliver"     // an operator ordered that the sealed answer is delivered
 
 	// Why a sealed secret is not delivered, or how that ended.
 	ReasonUndelivered  = "undelivered"   // it waits for a sink
@@ -45,7 +45,7 @@ const (
 // Verdict is what to do about a token in doubt.
 type Verdict struct {
 	// Resolved is set if the token may be rotated now: either nothing was carried
-	// out, or the old secret is of no more use to anybody.
+	// out, or the old secret is of no more use to any consumer.
 	Resolved bool
 	// Deliver is set with Resolved if the sealed answer is to be delivered instead.
 	Deliver bool
@@ -61,7 +61,7 @@ type Verdict struct {
 	CarriedOut bool
 }
 
-// trigger is that of the rotation which follows; empty if it is an ordinary one.
+// trigger returns the trigger of the rotation that follows; empty if it is an ordinary one.
 func (v Verdict) trigger() Trigger {
 	switch {
 	case v.Deliver, v.NotCarriedOut:
@@ -73,47 +73,47 @@ func (v Verdict) trigger() Trigger {
 	}
 }
 
-// Evidence is what is known of the world when a doubt is judged.
+// Evidence is what is known of the world when a doubt is decided.
 type Evidence struct {
 	// Facts are the token's as read now, or nil if it could not be read.
 	Facts *TokenFacts
 	// Trusted says whether on this account an unchanged updated_at proves that no
 	// rotation took place.
 	Trusted bool
-	// Created is the service token that the request in doubt was to make, nil if there is none;
-	// Looked, that it was looked for.
+	// Created is the service token that the request in doubt has created, nil if there is none.
+	// Looked is set if it was looked for.
 	Created *TokenFacts
 	Looked  bool
 	// Unread is set if Cloudflare could not be asked.
 	Unread bool
-	// CannotExtend is set if extending the grace was tried now, in vain.
+	// CannotExtend is set if extending the grace was tried now and failed.
 	CannotExtend bool
 }
 
-// The oracle is asked at once, once more when a request that was under way when we lost sight of it
-// must have been carried out or dropped, and then now and again until the grace ends.
+// A doubt is looked at at once, again after underWayTime, when a request that was under way must have
+// been carried out or dropped, and then every doubtRecheck until the grace ends.
 const (
 	underWayTime = time.Minute
 	doubtRecheck = 10 * time.Minute
-	// unreadPatience is for how long a lost reissue waits for Cloudflare to be readable before it
-	// is taken as carried out.
+	// unreadPatience is how long a reissue in doubt waits for an answer of Cloudflare before it is
+	// taken as carried out.
 	unreadPatience = 5 * time.Minute
 	// doubtStretch is how many graces an operator has to decide about a doubt whose request was
 	// carried out. After them the secret is reissued.
 	doubtStretch = 3
 )
 
-// MaxGrace is the longest grace, and bounds the life of an old secret in any case. It is the
-// longest that Cloudflare's dashboard offers.
+// MaxGrace is the longest grace, and the longest time for which an old secret is extended in total. It
+// is the longest that Cloudflare's dashboard offers.
 const MaxGrace = 30 * 24 * time.Hour
 
-// reissueMargin is how long before the end of the grace a token in doubt is reissued: time for a
-// sink, a session or a daemon to come back, in which the old secret works on. If the request in
-// doubt was carried out, reissuing cuts the old secret off at once, so the margin is no overlap.
+// reissueMargin is how long before the end of the grace a token in doubt is reissued. It is time for a
+// sink, a session or a daemon to come back while the old secret still works. If the request in
+// doubt was carried out, reissuing cuts the old secret off at once, so the margin is not an overlap.
 func reissueMargin(grace time.Duration) time.Duration { return grace / 2 }
 
-// underWayFor is how long a request can still be under way. A grace that is shorter than that, as in
-// a demonstration, does not allow it in full.
+// underWayFor is how long a request can still be under way. With a very short grace, as in the demo, it
+// is less than underWayTime.
 func underWayFor(grace time.Duration) time.Duration {
 	if grace == 0 {
 		return underWayTime
@@ -121,7 +121,7 @@ func underWayFor(grace time.Duration) time.Duration {
 	return min(underWayTime, grace-reissueMargin(grace))
 }
 
-// recheckWait is the wait until the next look where the last one has not told what it could have.
+// recheckWait is the wait until the next look after one that did not show all it could have shown.
 func recheckWait(grace time.Duration) time.Duration {
 	return min(doubtRecheck/2, max(grace/64, time.Second))
 }
@@ -145,20 +145,20 @@ func movedWith(w *Work, now TokenFacts) bool {
 	return !w.Before.UpdatedAt.IsZero() && now.UpdatedAt.After(w.Before.UpdatedAt) && now.UpdatedAt.Sub(w.IntentAt).Abs() < movedWithin
 }
 
-// deliverable reports whether the sealed answer may be delivered although it did not pass:
-// it is for the right client, and its secret merely looks unfamiliar, or something around it is
-// not as documented. Rotating again would most likely bring another such answer.
+// deliverable reports whether the sealed answer may be delivered although it did not pass
+// validation: it is for the right client, and its secret only looks unfamiliar, or something around
+// it is not as documented. Rotating again would most likely bring another such answer.
 func (d *Doubt) deliverable() bool {
 	return d.Sealed && (d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer)
 }
 
-// MayDeliver reports whether an operator may have the sealed answer delivered. One that could
-// not be opened may be readable by now: an identity was put back.
+// MayDeliver reports whether an operator may order that the sealed answer is delivered. One that could
+// not be opened may be readable by now, because the identity file was put back.
 func (d *Doubt) MayDeliver() bool {
 	return d.deliverable() || d.Sealed && d.Reason == ReasonSealedLost
 }
 
-// Answered reports whether an answer came, so that something was issued for certain.
+// Answered reports whether an answer came, so that a new secret was certainly issued.
 func (d *Doubt) Answered() bool {
 	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer || d.Reason == ReasonSealedLost
 }

@@ -7,7 +7,7 @@ import (
 // Due says when a token is to be looked at next, and why then.
 type Due struct {
 	At      time.Time
-	Slot    time.Time // the slot to serve; zero when a rotation in hand is continued
+	Slot    time.Time // the slot to serve; zero when a rotation in progress is continued
 	Begin   time.Time // when the slot's work could have begun, after jitter and freeze
 	Close   time.Time // when the slot is missed; zero if it has no window
 	Trigger Trigger
@@ -17,8 +17,8 @@ type Due struct {
 	// Wake is when to look before At, to consume a slot that a freeze passes over; zero if
 	// there is none.
 	Wake time.Time
-	// Unscheduled is set if no time is known, and At means nothing: the token is paused until
-	// somebody resumes it, or there is no slot to come.
+	// Unscheduled is set if no time is known, and At means nothing: the token is paused until an
+	// operator resumes it, or the schedule has no more slots.
 	Unscheduled bool
 }
 
@@ -27,14 +27,14 @@ type DueReason string
 
 // The reasons, in the order in which the rules are asked.
 const (
-	DueUnfinished DueReason = "unfinished" // a rotation in hand is continued
+	DueUnfinished DueReason = "unfinished" // a rotation in progress is continued
 	DueInDoubt    DueReason = "in_doubt"   // the doubt is looked at again
-	DueReissue    DueReason = "reissue"    // a secret was lost and is made up for, whatever the schedule says
-	DueOrdered    DueReason = "ordered"    // an operator has ordered it, and it is kept at until it is done
-	DueCreate     DueReason = "create"     // the service token is yet to be made
-	DueNever      DueReason = "never"      // the schedule has no slot any more that is not frozen
+	DueReissue    DueReason = "reissue"    // a secret was lost, and a reissue is owed whatever the schedule says
+	DueOrdered    DueReason = "ordered"    // an operator has ordered it, and it is tried until it is done
+	DueCreate     DueReason = "create"     // the service token is not created yet
+	DueNever      DueReason = "never"      // the schedule has no more slots outside of freezes
 	DueSlot       DueReason = "slot"       // the schedule
-	DueCatchUp    DueReason = "catch_up"   // slots passed while nobody ran, and are made up for
+	DueCatchUp    DueReason = "catch_up"   // slots passed while no daemon ran, and are made up for
 	DueBackOff    DueReason = "back_off"   // the slot failed and waits for its next try
 	DueGrace      DueReason = "grace"      // the slot waits for the previous secret's grace
 	DuePaused     DueReason = "paused"     // an operator has paused the token
@@ -76,13 +76,13 @@ func dueInDoubt(_ Token, r Record, _ Pause) (Due, bool) {
 }
 
 // dueReissue is for a rotation without which consumers would be stranded. No window, freeze
-// or pause holds it up.
+// or pause delays it.
 func dueReissue(t Token, r Record, _ Pause) (Due, bool) {
 	return Due{At: r.NotBefore, Trigger: r.NextTrigger, Reason: DueReissue}, r.owed()
 }
 
 // dueOrdered is for a rotation that an operator has ordered. What the order does not override
-// holds it up.
+// delays it.
 func dueOrdered(t Token, r Record, p Pause) (Due, bool) {
 	if r.Order == nil {
 		return Due{}, false
@@ -102,8 +102,8 @@ func dueOrdered(t Token, r Record, p Pause) (Due, bool) {
 	return due, true
 }
 
-// dueCreate is for a service token that is not there yet. Nobody uses it, so neither slots nor
-// freezes bind it.
+// dueCreate is for a service token that does not exist yet. No consumer uses it, so neither slots
+// nor freezes apply.
 func dueCreate(t Token, r Record, p Pause) (Due, bool) {
 	if !t.Uncreated(r) {
 		return Due{}, false
@@ -115,12 +115,12 @@ func dueCreate(t Token, r Record, p Pause) (Due, bool) {
 	return due, true
 }
 
-// dueSlot applies always. A promised grace is kept: while the previous secret is still
-// valid no rotation starts, since Cloudflare keeps one previous secret only and
-// rotating again would cut it off early.
+// dueSlot always applies. A promised grace is kept: no rotation starts while the previous
+// secret is valid, because Cloudflare keeps only one previous secret and another rotation
+// would revoke it early.
 func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	f := t.Timetable.Next(r.Anchor)
-	if r.Last != nil && !f.Slot.IsZero() && f.Slot.Equal(r.Last.Slot) { // served already, by a clock that was ahead
+	if r.Last != nil && !f.Slot.IsZero() && f.Slot.Equal(r.Last.Slot) { // served already, while the clock was ahead
 		f = t.Timetable.Next(f.Slot)
 	}
 	due := Due{At: f.Begin, Slot: f.Slot, Begin: f.Begin, Close: f.Close, Wake: f.FirstSkipped, Trigger: TriggerSchedule, Reason: DueSlot}
@@ -148,8 +148,8 @@ func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	return due, true
 }
 
-// pausedBy puts a due time off until a pause is over, and reports whether that is not known.
-func (d *Due) pausedBy(p Pause) (held bool) {
+// pausedBy delays a due time until a pause is over, and reports whether no time is known.
+func (d *Due) pausedBy(p Pause) (unscheduled bool) {
 	d.notBefore(p.Until, DuePaused)
 	if p.Until.IsZero() {
 		d.Unscheduled, d.Reason = true, DuePaused
@@ -157,7 +157,7 @@ func (d *Due) pausedBy(p Pause) (held bool) {
 	return d.Unscheduled
 }
 
-// thaw puts a due time off until no freeze lasts.
+// thaw delays a due time until no freeze lasts.
 func (d *Due) thaw(t Token, slot time.Time) {
 	switch at, freeze := t.Timetable.Thaw(slot, d.At); {
 	case freeze == "":
@@ -168,7 +168,7 @@ func (d *Due) thaw(t Token, slot time.Time) {
 	}
 }
 
-// notBefore puts a due time off.
+// notBefore delays a due time until t, for that reason.
 func (d *Due) notBefore(t time.Time, because DueReason) {
 	if t.After(d.At) {
 		d.At, d.Reason, d.Freeze = t, because, ""

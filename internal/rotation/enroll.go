@@ -103,8 +103,8 @@ func enrolled(t Token, stored Record, p Pause, now time.Time) (_ Record, missed 
 	}
 	record, configured := record.configured(t, now)
 	if record.Step != StepIdle && record.Step != StepInDoubt && !record.NotBefore.IsZero() {
-		// Whoever restarts the daemon has mended something, or a crash has cost time that a
-		// grace does not have: what is in progress does not wait for its back-off.
+		// A restart often follows a repair, and a crash has used up some of the grace: a rotation
+		// in progress does not wait for its back-off.
 		return record.retriedAt(time.Time{}), SlotsMissed{}, healed, true, nil
 	}
 	record, missed, late := record.caughtUp(t, p, now)

@@ -130,7 +130,7 @@ type SealFailed struct {
 	Err        error
 }
 
-// Adopted reports that a service token which was to be made was there, and was taken over.
+// Adopted reports that a service token which was to be created existed, and was taken over.
 type Adopted struct {
 	Token   string
 	TokenID string
@@ -160,8 +160,8 @@ type ReplacedDeleted struct {
 	Err     error
 }
 
-// RotatedOutside reports that somebody else has rotated a service token: nothing that
-// Cloudflare shows of it is different but when it was changed.
+// RotatedOutside reports that another person or program has rotated a service token: of what
+// Cloudflare shows, only the time of its last change is different.
 type RotatedOutside struct {
 	Token        string
 	TokenID      string
@@ -169,8 +169,8 @@ type RotatedOutside struct {
 	RotatesAgain bool      // a rotation of our own makes up for it
 }
 
-// ChangedOutside reports that somebody else has changed a service token: its name, its life, or
-// whether it is enabled.
+// ChangedOutside reports that another person or program has changed a service token: its name, its
+// life, or whether it is enabled.
 type ChangedOutside struct {
 	Token   string
 	TokenID string

@@ -147,7 +147,7 @@ func (fresh) finish(t Token, r Record) Record {
 		r.Replaced = append(r.Replaced, Replaced{TokenID: old, ClientID: r.Facts.clientOf(old), At: end, Promised: work.Grace > 0})
 		promised = true
 	}
-	if r.revokes() && work.Grace == 0 { // whoever has the old secret may have those before it
+	if r.revokes() && work.Grace == 0 { // a thief of the old secret may have those before it
 		for i, old := range r.Replaced {
 			r.Replaced[i] = old.deletedAt(end, false)
 		}
@@ -273,8 +273,8 @@ func (r Record) createdKept(t Token, created TokenFacts, now time.Time) Record {
 	return r
 }
 
-// find asks which service tokens have that name. Those whose secret was lost, and which are yet to be
-// deleted, are left out.
+// find asks which service tokens have that name. Those whose secret was lost, and
+// which will be deleted, are left out.
 func (fresh) find(ctx context.Context, e *entry, name string) ([]TokenFacts, error) {
 	failpoint.Reach("find.before")
 	found, err := e.token.Creator.Find(ctx, name)

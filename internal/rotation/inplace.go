@@ -120,15 +120,15 @@ func (r Record) listedSince(now time.Time) *TokenFacts {
 func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
 	// A reissue starts with half of a grace left, so waiting for half of it would outlast the old secret.
-	settled := d.Since.Add(min(underWayTime, grace/4))
+	overAt := d.Since.Add(min(underWayTime, grace/4))
 	switch {
 	case carriedOut:
 		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
-	case now.Before(settled):
-		return Verdict{Reason: ReasonUnderWay, Again: minTime(settled, now.Add(recheckWait(grace)))}
+	case now.Before(overAt):
+		return Verdict{Reason: ReasonUnderWay, Again: minTime(overAt, now.Add(recheckWait(grace)))}
 	case e.unmoved(r):
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
-	case e.Unread && now.Before(minTime(settled.Add(unreadPatience), d.OldWorksUntil)):
+	case e.Unread && now.Before(minTime(overAt.Add(unreadPatience), d.OldWorksUntil)):
 		return Verdict{Reason: ReasonOldSecretWorks, Again: now.Add(recheckWait(grace))}
 	}
 	return Verdict{Resolved: true, Reason: ReasonGraceEnding}
@@ -141,7 +141,7 @@ func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verd
 // dead by now and must not be revived.
 func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
-	settled, reissueAt := d.Since.Add(underWayFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
+	overAt, reissueAt := d.Since.Add(underWayFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
 	decided := carriedOut && !now.Before(r.Work.IntentAt.Add(doubtStretch*grace)) // by time, in the place of an operator
 	if carriedOut && !e.CannotExtend && !(decided && now.Before(reissueAt)) {
 		if by := extendBy(grace, d.OldWorksUntil, r.Work.IntentAt, d.Extensions > 0, now); by > 0 {
@@ -153,8 +153,8 @@ func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 	}
 	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: now.Add(doubtRecheck)}
 	switch reached := !now.Before(reissueAt); {
-	case !carriedOut && now.Before(settled): // a request that is still under way could undo a reissue
-		return Verdict{Reason: ReasonUnderWay, Again: minTime(settled, now.Add(recheckWait(grace)))}
+	case !carriedOut && now.Before(overAt): // a request that is still under way could undo a reissue
+		return Verdict{Reason: ReasonUnderWay, Again: minTime(overAt, now.Add(recheckWait(grace)))}
 	case !carriedOut && e.unmoved(r): // where an answer came, even an invalid one, something was issued
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
 	case reached && e.Unread && !carriedOut && now.Before(d.OldWorksUntil):

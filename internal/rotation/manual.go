@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// Overrides are what an operator rotates in spite of.
+// Overrides are what must not delay a rotation that an operator asks for.
 type Overrides struct {
 	Freeze bool `json:"override_freeze,omitempty"`
 	Pause  bool `json:"override_pause,omitempty"`
 	// Grace lets a rotation cut off a previous secret that was promised more time.
 	Grace bool `json:"override_grace,omitempty"`
-	// RevokeNow revokes the previous secret with the rotation, since somebody else may have it.
-	// It takes all of the above with it.
+	// RevokeNow revokes the previous secret with the rotation, because it may have leaked. It
+	// includes all of the above.
 	RevokeNow bool `json:"revoke_now,omitempty"`
 }
 
-// all returns what o comes to.
+// all returns o with what RevokeNow includes.
 func (o Overrides) all() Overrides {
 	if o.RevokeNow {
 		o.Freeze, o.Pause, o.Grace = true, true, true
@@ -26,7 +26,7 @@ func (o Overrides) all() Overrides {
 	return o
 }
 
-// with returns what o and another come to.
+// with returns the overrides of both.
 func (o Overrides) with(other Overrides) Overrides {
 	return Overrides{
 		Freeze: o.Freeze || other.Freeze, Pause: o.Pause || other.Pause, Grace: o.Grace || other.Grace,
@@ -34,22 +34,22 @@ func (o Overrides) with(other Overrides) Overrides {
 	}.all()
 }
 
-// ErrNotRotated is in the error of RotateNow when something speaks against a rotation now.
+// ErrNotRotated is in the error of RotateNow if a rotation is not allowed now.
 var ErrNotRotated = errors.New("not rotated")
 
-// RotateNow rotates a token for an operator, outside of its schedule, and returns its record
-// as it then stands. The error is nil if the new secret was delivered. It has ErrHeldUp in
-// it if something that o does not override speaks against it; then nothing was changed.
+// RotateNow rotates a token for an operator, outside of its schedule, and returns the record
+// after that. The error is nil if the new secret was delivered. ErrNotRotated is in the error if
+// something that o does not override does not allow the rotation; then nothing was changed.
 //
-// It is tried once. What fails before a request was sent is not tried again later, when
-// nobody expects it any more; what was sent is finished like any other rotation, and by the
-// daemon if it cannot be finished now. Slots that were due are served by it. For @every the
-// period begins anew.
+// It is tried once. A rotation that fails before its request was sent is not tried again later,
+// when the operator no longer expects it. One whose request was sent is finished like any other
+// rotation, by the daemon if it cannot be finished now. It serves the slots that were due. For
+// @every the period starts again.
 //
-// With RevokeNow it is an [Order] of by's: what fails is tried again, for as long as it takes,
-// and of a pair both are rotated, one after the other. It settles a doubt, accepts a secret that is
-// refused where it was tried, and gives up one that was overtaken. Only a rotation whose new secret
-// can still be delivered is finished before it: then ErrFinishedFirst is in the error.
+// With RevokeNow it is an [Order], given by that operator: it is tried until it has succeeded, and
+// both service tokens of a pair are rotated, one after the other. It resolves a doubt, accepts a
+// secret that is refused where it is tried, and gives up a secret that was overtaken. Only a rotation
+// whose new secret can still be delivered is finished before it: then ErrFinishedFirst is in the error.
 func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string) (Record, error) {
 	e, err := r.open(ctx, t)
 	defer e.close()
@@ -85,7 +85,7 @@ func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string
 	return a.record, err
 }
 
-// mayRotateNow returns what speaks against it.
+// mayRotateNow returns an error that says why a rotation is not allowed now; nil if it is allowed.
 func (e *entry) mayRotateNow(o Overrides) error {
 	now, name := e.now(), e.token.Name
 	switch {
@@ -95,21 +95,21 @@ func (e *entry) mayRotateNow(o Overrides) error {
 		return e.inProgress()
 	case e.token.Uncreated(e.record):
 		if pause := e.PauseOf(name); pause.On() {
-			return fmt.Errorf("%w: the service token of %s is not made yet, and it is paused%s: rotatord status %s says how to resume it", ErrNotRotated, name, until(pause.Until), name)
+			return fmt.Errorf("%w: the service token of %s is not created yet, and the token is paused%s: rotatord status %s says how to resume it", ErrNotRotated, name, until(pause.Until), name)
 		}
-		return fmt.Errorf("%w: the service token of %s is not made yet, which comes by itself%s: rotatord status %s", ErrNotRotated, name, because(e.record), name)
+		return fmt.Errorf("%w: the service token of %s is not created yet; the daemon will create it%s: rotatord status %s", ErrNotRotated, name, because(e.record), name)
 	case e.record.owed():
 		return nil
 	}
 	if pause := e.PauseOf(name); pause.On() && !o.Pause {
-		return fmt.Errorf("%w: %s is paused%s: resume it, or rotate all the same with --override-pause", ErrNotRotated, name, until(pause.Until))
+		return fmt.Errorf("%w: %s is paused%s: resume it, or rotate anyway with --override-pause", ErrNotRotated, name, until(pause.Until))
 	}
 	if end, freeze := e.token.Timetable.FrozenUntil(now); freeze != "" && !o.Freeze {
-		return fmt.Errorf("%w: the freeze %s lasts%s: wait, or rotate all the same with --override-freeze", ErrNotRotated, freeze, until(end))
+		return fmt.Errorf("%w: the freeze %s lasts%s: wait, or rotate anyway with --override-freeze", ErrNotRotated, freeze, until(end))
 	}
 	if last := e.record.Last; last != nil && now.Before(last.GraceEndsAt) && !o.Grace {
 		return fmt.Errorf("%w: the previous secret of %s was promised to work%s, and rotating now cuts it off: "+
-			"wait, or rotate all the same with --override-grace", ErrNotRotated, name, until(last.GraceEndsAt))
+			"wait, or rotate anyway with --override-grace", ErrNotRotated, name, until(last.GraceEndsAt))
 	}
 	return nil
 }
@@ -118,7 +118,8 @@ func (e *entry) mayRotateNow(o Overrides) error {
 // rotation that is in progress.
 var ErrFinishedFirst = errors.New("it is ordered, and is done after the rotation in progress")
 
-// finishedFirst says what an order that revokes waits for, and what can be done until then.
+// finishedFirst returns an error that says what an order that revokes waits for, and what can be done
+// until then.
 func (e *entry) finishedFirst() error {
 	name := e.token.Name
 	how := fmt.Sprintf("see rotatord status %s", name)
@@ -146,7 +147,7 @@ func (r Record) inProgressSince() string {
 	return at.UTC().Format(time.RFC3339)
 }
 
-// inProgress says why a rotation in progress is not rotated into, and what to type.
+// inProgress returns an error that says why no rotation can start during another one, and what to type.
 func (e *entry) inProgress() error {
 	name, state := e.token.Name, e.StateOf(e.token, e.record)
 	text := ""

@@ -8,8 +8,8 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file holds what an operator can decide about a rotation in progress that is not in doubt: its
-// new secret waits for a sink, was overtaken, or belongs to a service token that is gone.
+// This file carries out what an operator decides about a rotation in progress that is not in doubt:
+// its new secret waits for a sink, was overtaken, or belongs to a service token that is gone.
 
 // resolveInProgress carries out such a decision.
 func (e *entry) resolveInProgress(ctx context.Context, how Resolution) (Verdict, error) {
@@ -94,7 +94,7 @@ func (e *entry) drop(ctx context.Context) (Verdict, error) {
 	}
 	for _, sink := range e.token.Sinks {
 		if err := e.record.Work.isReplacedIn(ctx, sink); err != nil {
-			return Verdict{}, fmt.Errorf("%w: sink %s %w, so the new secret of %s is not given up: rotatord resolve %s --deliver delivers it, --rotate-now has another one made",
+			return Verdict{}, fmt.Errorf("%w: sink %s %w, so the new secret of %s is not given up: rotatord resolve %s --deliver delivers it, --rotate-now rotates again",
 				ErrUnfit, sink.Name(), err, e.token.Name, e.token.Name)
 		}
 	}

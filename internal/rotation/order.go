@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Order is an operator's word that a token is to be rotated, and that this is kept at until it
-// is done: over failures, and over restarts. It is for secrets that somebody else may have.
+// Order is an operator's command to rotate a token. It is carried out until it is done, over
+// failures and restarts. It is for secrets that may have leaked.
 type Order struct {
 	Since time.Time `json:"since"`
 	By    string    `json:"by,omitempty"` // who gave it, as the kernel names them
@@ -18,7 +18,8 @@ type Order struct {
 	// Left is how many rotations are still to be done: one, or for a pair whose secret in use
 	// must die one for each.
 	Left int `json:"left"`
-	// AfterOutside is set if nobody gave it, but a rotation by somebody else is made up for.
+	// AfterOutside is set if no operator gave it, but it answers a rotation by another person or
+	// program.
 	AfterOutside bool `json:"heals,omitempty"`
 }
 

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Pause is an operator's word that no rotation begins. Those in hand go on, and so does what
-// a doubt needs: a pause must not strand consumers. The zero Pause is none.
+// Pause is an operator's command that no rotation starts. A rotation in progress goes on, and so
+// does what a doubt needs: a pause must not strand consumers. The zero Pause pauses nothing.
 type Pause struct {
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until,omitzero"` // zero: until it is resumed
@@ -76,8 +76,8 @@ func (r *Rotator) Pauses() map[string]Pause {
 	return all
 }
 
-// Pause pauses a token, or all of them. It takes the place of an earlier pause. A rotation in
-// hand is finished.
+// Pause pauses a token, or all of them. It replaces an earlier pause. A rotation in progress is
+// finished.
 func (r *Rotator) Pause(ctx context.Context, token string, p Pause) error {
 	return r.setPause(ctx, token, &p)
 }
@@ -90,7 +90,7 @@ func (r *Rotator) Resume(ctx context.Context, token string) (Pause, error) {
 }
 
 func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
-	r.savePause.Lock() // one after the other; nobody who asks what is paused waits for the disk
+	r.savePause.Lock() // one after the other, while callers that ask what is paused do not wait for the disk
 	defer r.savePause.Unlock()
 	r.pauseMu.Lock()
 	all := maps.Clone(r.pauses)

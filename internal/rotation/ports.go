@@ -15,7 +15,7 @@ import (
 // an [*IssuerError], except when the context ended before anything was sent.
 type Issuer interface {
 	// Ready returns nil if a rotate request could leave now: the credential can be
-	// read, the account is not throttled, the request budget has room, and the issuer's
+	// read, the account is not throttled, the request budget allows it, and the issuer's
 	// clock is known. It may wait for the budget within ctx, and may read once for the
 	// clock; it changes nothing. If the local clock is so far from the issuer's that
 	// slots mean nothing, and only that is wrong, ErrClock is in the error.
@@ -32,17 +32,17 @@ type Issuer interface {
 	SetGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error)
 }
 
-// Creator makes and removes service tokens. One that can rotate need not be one, and one that
-// is need not be able to rotate: a zone's service tokens can only be replaced. Contexts and
-// errors are as for [Issuer], whose Ready admits the requests.
+// Creator creates and deletes service tokens. An account that can rotate may not be able to create,
+// and the reverse: a zone's service tokens can only be replaced. Contexts and errors are as for
+// [Issuer], whose Ready admits the requests.
 type Creator interface {
 	// Find returns all service tokens of exactly that name, which need not be unique. It
 	// changes nothing and may be repeated.
 	Find(ctx context.Context, name string) ([]TokenFacts, error)
 	// Create sends exactly one create request, never a second, as Rotate does. The answer's
-	// Facts have the ID of what was made; it has no previous secret.
+	// Facts have the ID of the new service token, which has no previous secret.
 	Create(ctx context.Context, req CreateRequest) (Issued, error)
-	// Delete removes a service token. It may be repeated: one that is gone is no error. If a
+	// Delete removes a service token. It may be repeated: deleting one that is gone returns nil. If a
 	// policy still names the token, ErrInUse is in the error.
 	Delete(ctx context.Context, tokenID string) error
 }
@@ -53,7 +53,7 @@ type CreateRequest struct {
 	Duration string // a Go duration or "forever"; empty for the issuer's own default, a year
 }
 
-// ErrInUse is in the error of Maker.Delete if a policy names the service token.
+// ErrInUse is in the error of Creator.Delete if a policy names the service token.
 var ErrInUse = errors.New("a policy still names the service token")
 
 // ErrGone is in the error of an Issuer if there is no service token of that ID.
@@ -61,7 +61,7 @@ var ErrGone = errors.New("there is no such service token")
 
 // Renewer gives service tokens, not their secrets, more time.
 type Renewer interface {
-	// Renew counts the service token's life anew from now on: duration, or a year if that is
+	// Renew lets the service token live for duration from now, or for a year if duration is
 	// empty. Its secrets stay as they are. It returns the facts after it, and may be repeated.
 	Renew(ctx context.Context, tokenID, duration string) (TokenFacts, error)
 }
@@ -109,8 +109,8 @@ type TokenFacts struct {
 	LastSeenAt time.Time `json:"last_seen_at,omitzero"`
 }
 
-// updatedBy returns f with whatever a rotate answer told anew. Such an answer shows
-// less than a listing: it says nothing of whether the token is enabled.
+// updatedBy returns f with what a rotate answer shows. Such an answer shows less than a
+// listing: it does not say whether the token is enabled.
 func (f TokenFacts) updatedBy(answer TokenFacts) TokenFacts {
 	f.ID, f.ClientID, f.Name = cmp.Or(answer.ID, f.ID), cmp.Or(answer.ClientID, f.ClientID), cmp.Or(answer.Name, f.Name)
 	if !answer.ExpiresAt.IsZero() {
@@ -135,12 +135,12 @@ type Issued struct {
 	// waits for its end waits until then. It works for the whole grace that was asked for, counted
 	// from the request, and this is never earlier than that. Zero if it was revoked at once.
 	GraceEndsAt time.Time
-	// Objection says what speaks against the answer although it shows a complete secret, such as
-	// a status of 500. It is sealed with the secret, so that a process which finds it after a crash
-	// judges the same. Empty if nothing does.
+	// Objection says what is wrong with an answer that shows a complete secret, such as a status of
+	// 500. It is sealed with the secret, so that a process which finds it after a crash decides the
+	// same. Empty if nothing is wrong.
 	Objection string
 	// Others are more client secrets that the answer shows. They are sealed with it, in case the
-	// one that was chosen is wrong. ClientID is empty where none stands beside the secret.
+	// one that was chosen is wrong. ClientID is empty where the answer shows none beside the secret.
 	Others []Credential
 }
 
@@ -227,7 +227,7 @@ type Sink interface {
 	// Store delivers c and returns only after reading back that it is there. base is
 	// what Preflight returned; a sink that reads before it writes may do without it. The
 	// write is check-and-set where the sink has that. A conflicting or lost answer is
-	// settled by reading, and a write by somebody else to other fields is merged. Calling
+	// resolved by reading, and a write by another writer to other fields is merged. Calling
 	// Store again with the same c changes nothing.
 	Store(ctx context.Context, c Credential, base Stored) (Stored, error)
 }
@@ -261,7 +261,7 @@ type Looker interface {
 	Look(ctx context.Context) (Stored, error)
 }
 
-// Ledger remembers, for each token, what was done last and what is in hand.
+// Ledger stores the record of each token: what was done last and what is in progress.
 // Implementations are safe for concurrent use and durable: what Save returned nil
 // for survives a crash of the process and of the machine.
 type Ledger interface {
@@ -277,8 +277,8 @@ type Ledger interface {
 	All(ctx context.Context) ([]Record, error)
 }
 
-// Observer is told what happens, as it happens. It must be safe for concurrent use and
-// must not block: it is called between the steps of a rotation.
+// Observer receives events as they happen. It must be safe for concurrent use and must not
+// block: it is called between the steps of a rotation.
 type Observer interface {
 	Observe(Event)
 }
@@ -291,19 +291,19 @@ type PendingKey struct {
 	TokenID    string // Cloudflare's UUID
 }
 
-// Pending keeps issued secrets, sealed, from the moment that they are received until
+// Pending stores issued secrets, sealed, from the moment that they are received until
 // every sink has confirmed them. Implementations are safe for concurrent use.
 type Pending interface {
-	// Reserve makes room for one answer, so that Seal has a place to write to even if
-	// the disk fills up meanwhile.
+	// Reserve reserves disk space for one answer, so that Seal can write it even if the disk
+	// fills up meanwhile.
 	Reserve(ctx context.Context, key PendingKey) error
 	// Seal encrypts the answer and makes it durable. It is the commit point of a
 	// rotation: after it, the secret cannot be lost with the process.
 	Seal(ctx context.Context, key PendingKey, issued Issued) error
 	// Open returns what was sealed, and false if nothing was. ErrUnreadable is in the
-	// error if what was sealed is damaged, or sealed to somebody else.
+	// error if what was sealed is damaged, or sealed to another identity.
 	Open(ctx context.Context, rotationID string) (Issued, bool, error)
-	// Erase removes the sealed answer or the reservation. Erasing nothing is no
-	// error.
+	// Erase removes the sealed answer or the reservation. Erasing nothing returns
+	// nil.
 	Erase(ctx context.Context, rotationID string) error
 }

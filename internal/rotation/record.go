@@ -8,7 +8,7 @@ import (
 )
 
 // RecordFormat is the version of the ledger's record format that this code writes. It
-// reads older ones by Migrate. Newer ones are refused by whoever decodes them.
+// reads older ones by Migrate. The ledger refuses newer ones.
 const RecordFormat = 3
 
 // Migrate turns a record of an older format into one of RecordFormat. A zero Record stays
@@ -17,8 +17,8 @@ const RecordFormat = 3
 // Fields that an older rotatord can ignore without harm are added without a new format: what is not
 // known of Work.Overtaken is found out again, and what is not known of Abandoned stays sealed.
 //
-// Format 1 knew no pairs: what a rotation worked on was the token of the record. Format 2 knew
-// no service tokens that are made, no orders and no verification.
+// Format 1 had no pairs: a rotation worked on the token of the record. Format 2 had no service
+// tokens that are created, no orders and no verification.
 func Migrate(r Record) Record {
 	if r.Format == 1 {
 		if r.Work != nil {
@@ -35,7 +35,7 @@ func Migrate(r Record) Record {
 }
 
 // ErrConflict is returned by Ledger.Save when the record was changed meanwhile.
-var ErrConflict = errors.New("the ledger record was changed by somebody else")
+var ErrConflict = errors.New("the ledger record was changed by another writer")
 
 // ErrLedger is in every error of an attempt that could not read or write the ledger, and
 // whose failure the ledger therefore does not count.
@@ -48,18 +48,18 @@ var ErrClock = errors.New("the local clock and Cloudflare's are too far apart")
 // ErrUnreadable is in the error of Pending.Open when trying again will not help.
 var ErrUnreadable = errors.New("the sealed answer cannot be opened")
 
-// Step is how far the rotation in hand has come. Each step is durable before the
+// Step is how far the rotation in progress has come. Each step is durable before the
 // next one begins.
 type Step string
 
-// The steps, in order. StepIdle means that no rotation is in hand.
+// The steps, in order. StepIdle means that no rotation is in progress.
 const (
 	StepIdle    Step = ""
 	StepClaimed Step = "claimed"  // this process may work on the token
 	StepIntent  Step = "intent"   // a rotate request may have left
 	StepSealed  Step = "sealed"   // the answer is sealed on disk
 	StepStored  Step = "stored"   // every sink has confirmed it
-	StepInDoubt Step = "in_doubt" // nobody knows whether the rotate was carried out
+	StepInDoubt Step = "in_doubt" // it is not known whether the rotate request was carried out
 )
 
 // Trigger says why a rotation began. It is a metric label.
@@ -68,11 +68,11 @@ type Trigger string
 // The triggers.
 const (
 	TriggerSchedule Trigger = "schedule"
-	TriggerCatchUp  Trigger = "catch_up" // one or more slots passed while nobody ran
+	TriggerCatchUp  Trigger = "catch_up" // one or more slots passed while no daemon ran
 	TriggerRetry    Trigger = "retry"    // the slot failed before
 	TriggerRecovery Trigger = "recovery" // continued, or reissued, after a crash or a doubt
 	TriggerManual   Trigger = "manual"   // an operator asked for it
-	TriggerCreate   Trigger = "create"   // the service token is made, with its first secret
+	TriggerCreate   Trigger = "create"   // the service token is created, with its first secret
 )
 
 // Record is what the ledger knows about one token. A zero Record is a token never
@@ -81,34 +81,34 @@ type Record struct {
 	Format   int    `json:"format"`
 	Revision uint64 `json:"revision"`
 	Token    string `json:"token"`    // config name
-	TokenID  string `json:"token_id"` // Cloudflare's UUID; of a pair, the one in use; empty if it is yet to be made
+	TokenID  string `json:"token_id"` // Cloudflare's UUID; of a pair, the one in use; empty if it is not created yet
 	Account  string `json:"account"`  // config name of the account
 
 	// Origin is what the configuration named when TokenID was chosen, for tokens whose ID it
-	// does not know. See Token.Fits.
+	// does not know. See Token.MatchesRecord.
 	Origin string `json:"origin,omitempty"`
 
 	// Anchor is where the schedule is counted from: the last slot that was consumed,
 	// or the moment that the token was first seen.
 	Anchor time.Time `json:"anchor"`
-	// Schedule is the one that Anchor is meant for, with its zone.
+	// Schedule is the schedule that Anchor belongs to, with its time zone.
 	Schedule string `json:"schedule,omitempty"`
 
 	Step  Step   `json:"step,omitempty"`
-	Work  *Work  `json:"work,omitempty"`  // the rotation in hand; nil when idle
+	Work  *Work  `json:"work,omitempty"`  // the rotation in progress; nil when idle
 	Doubt *Doubt `json:"doubt,omitempty"` // set while Step is StepInDoubt
 
 	// NextTrigger is set while a rotation is owed: a secret was lost, or an operator has
-	// decided a doubt, and the next rotation makes up for it. It is that one's trigger.
+	// decided a doubt, and the next rotation makes up for it. That rotation has this trigger.
 	NextTrigger Trigger `json:"next_trigger,omitempty"`
 
-	// CatchUpAt is when the slots that passed while nobody ran are made up for; zero if there
+	// CatchUpAt is when the slots that passed while no daemon ran are made up for; zero if there
 	// are none.
 	CatchUpAt time.Time `json:"catch_up_at,omitzero"`
 
 	// OldDiesBy is set from a doubt whose request is known to have been carried out until the
 	// rotation that makes up for it is done: when the secret that consumers use dies at the
-	// latest, whatever later rotations promise. Their graces are those of secrets that nobody has.
+	// latest, whatever later rotations promise. Their graces are those of secrets that no consumer has.
 	OldDiesBy time.Time `json:"old_dies_by,omitzero"`
 
 	// Lost is set from a doubt whose secret was lost, or may have been, until the rotation that makes up
@@ -123,15 +123,15 @@ type Record struct {
 	Failures  int       `json:"failures,omitempty"`
 	NotBefore time.Time `json:"not_before,omitzero"`
 	LastError string    `json:"last_error,omitempty"`
-	// LastCause is LastError in one stable word: see [CauseOf]. Empty if there is no error.
+	// LastCause is LastError as one stable word: see [CauseOf]. Empty without an error.
 	LastCause string `json:"last_cause,omitempty"`
 
 	Last  *Done      `json:"last,omitempty"` // the last rotation that succeeded
 	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare
 	Spare TokenFacts `json:"spare,omitzero"` // of a pair, those of the one not in use
 
-	// Deletes says when a sink deletes by itself what it holds, by the sink's name; without an
-	// entry for those that keep it, as last seen. The map is never changed, but replaced.
+	// Deletes says when a sink will delete by itself what it holds, as last seen, by the sink's
+	// name. A sink that keeps it has no entry.
 	Deletes map[string]time.Time `json:"deletes,omitempty"`
 
 	// Replaced are service tokens whose place others took, and which are to be deleted.
@@ -142,12 +142,12 @@ type Record struct {
 	// when a later rotation is done: until then one of them may be the only copy of a good secret.
 	Abandoned []string `json:"abandoned,omitempty"`
 
-	// Outside is when somebody else rotated the token, until a rotation of our own is done.
-	// Healed is when one of our own last made up for that.
+	// Outside is when another person or program rotated the token, until a rotation of our own is
+	// done. OutsideAnswered is when we last ordered one because of that.
 	Outside         time.Time `json:"outside,omitzero"`
 	OutsideAnswered time.Time `json:"healed,omitzero"`
 
-	// MovedCount and Still count the confirmed rotations in which updated_at did, and did
+	// MovedCount and StillCount count the confirmed rotations in which updated_at did, and did
 	// not, move. Whether it moves is nowhere documented, so an unchanged updated_at
 	// proves that no rotation took place only on an account where it was seen to move
 	// and was never seen to stay.
@@ -156,7 +156,7 @@ type Record struct {
 }
 
 // GraceEnd is when the secret that consumers may still use stops working, on the local
-// clock: of the rotation in hand once its request was carried out, or may have been, and
+// clock: of the rotation in progress once its request was carried out, or may have been, and
 // else of the last one. Zero means that no secret is in its grace.
 func (r Record) GraceEnd() time.Time {
 	switch {
@@ -174,22 +174,22 @@ func (r Record) GraceEnd() time.Time {
 	return time.Time{}
 }
 
-// owed reports whether a rotation must follow whatever the schedule says.
+// owed reports whether a rotation must follow, whatever the schedule says.
 func (r Record) owed() bool {
 	return r.NextTrigger != "" || !r.OldDiesBy.IsZero() || r.Lost != nil
 }
 
-// revokes reports whether an order is pending that the old secret is to die: it is not kept alive then.
+// revokes reports whether an order is pending that revokes the old secret: then it is not extended.
 func (r Record) revokes() bool { return r.Order != nil && r.Order.RevokeNow }
 
 // Replaced is a service token whose place another one took.
 type Replaced struct {
 	TokenID string `json:"token_id"`
-	// ClientID is by which it is recognized in a sink; empty if that is not known yet.
+	// ClientID shows whether a sink still holds it; empty if it is not known yet.
 	ClientID string    `json:"client_id,omitempty"`
 	At       time.Time `json:"at"` // when it is to be deleted: at the end of the grace
-	// Promised is set if consumers were promised it until then: a clock that is wrong does not end
-	// that.
+	// Promised is set if consumers were promised that it works until then: a wrong clock must not
+	// end that early.
 	Promised bool `json:"promised,omitempty"`
 	// Failures counts the deletions that failed in a row, NotBefore is when the next may be
 	// tried, and LastError says what went wrong.
@@ -198,12 +198,12 @@ type Replaced struct {
 	LastError string    `json:"last_error,omitempty"`
 }
 
-// Work is a rotation in hand.
+// Work is a rotation in progress.
 type Work struct {
 	RotationID string    `json:"rotation_id"`
-	TokenID    string    `json:"token_id"`        // the service token that is rotated; empty until one is made
+	TokenID    string    `json:"token_id"`        // the service token that is rotated; empty until it is created
 	Spare      bool      `json:"spare,omitempty"` // it is the one of a pair that is not in use
-	CreateName string    `json:"makes,omitempty"` // the name of the service token that is made; empty for a rotate
+	CreateName string    `json:"makes,omitempty"` // the name of the service token that is created; empty for a rotate
 	Owner      string    `json:"owner"`           // host name and process of the claimant
 	Trigger    Trigger   `json:"trigger"`
 	Slot       time.Time `json:"slot"`             // the due slot that this rotation serves
@@ -283,7 +283,7 @@ type Done struct {
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
 	AskedAt     time.Time     `json:"asked_at,omitzero"` // when the request left
 	Revoked     bool          `json:"revoked,omitempty"` // an operator has ended the previous secret early
-	// Unverified says why nobody knows whether the secret is accepted, where that was to be
-	// tried; empty if it is, or if it was not to be tried.
+	// Unverified says why it is not known whether the secret is accepted, where that was to be
+	// tried; empty if it is accepted, or if it was not to be tried.
 	Unverified string `json:"unverified,omitempty"`
 }

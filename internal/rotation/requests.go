@@ -4,7 +4,7 @@ import "time"
 
 // RequestTimes returns when the requests to the issuer that the record tells of were over, at the
 // latest. It is what a process knows about those of the process before it: a record has the last
-// rotate request, the one in hand, and the last look at a doubt. Listings are not in it.
+// rotate request, the one in progress, and the last look at a doubt. Listings are not in it.
 func (r Record) RequestTimes() []time.Time {
 	var all []time.Time
 	add := func(sent, over time.Time) {

@@ -204,7 +204,7 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 	case ResolveAssumeNotRotated:
 		if d.Answered() || d.CarriedOut {
 			return Verdict{}, fmt.Errorf("%w: Cloudflare has shown that the rotation of %s was carried out, so it cannot be taken as not rotated: "+
-				"have another one made with rotatord resolve %s --rotate-now when consumers can bear it, or leave that to the daemon, which does it before the grace ends",
+				"rotate again with rotatord resolve %s --rotate-now when consumers can tolerate it, or leave that to the daemon, which does it before the grace ends",
 				ErrUnfit, r.Token, r.Token)
 		}
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonOperatorNotRotated}, nil
@@ -219,7 +219,7 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 		return Verdict{}, fmt.Errorf("%w: --accept is for a secret that was delivered and is refused where it was tried, and %s is in doubt: rotatord resolve %s",
 			ErrUnfit, r.Token, r.Token)
 	default:
-		return Verdict{}, fmt.Errorf("%w: %q is no resolution", ErrUnfit, how)
+		return Verdict{}, fmt.Errorf("%w: %q is not a resolution", ErrUnfit, how)
 	}
 }
 

@@ -34,7 +34,7 @@ func (a *attempt) neededUntil() time.Time {
 }
 
 // requireLasting refuses a rotation whose new version the sink would delete before the next one.
-// Refusing harms nobody: what is stored stays until its own end, and Cloudflare's secret with it.
+// A refusal harms no consumer: what is stored stays until its own end, and Cloudflare's secret with it.
 // But a rotation that an operator asked for, that replaces a lost or leaked secret, or whose
 // consumers find nothing even now, goes on: it is needed whatever comes later, and the deletion that is
 // seen in the record raises the alarm.

@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// This file names what an operator can be faced with, and what can be typed then. Every state has an
+// This file names the states that an operator can meet, and what to type then. Every state has an
 // exit: it ends by itself, or a command or an edit ends it. docs/states.md shows the whole table, and
 // a test makes it from this code.
 
 // State is how far a token is, as an operator needs to know it: a [Step], or a part of one that needs
-// something else.
+// another action.
 type State string
 
 // The states.
 const (
 	StateIdle       State = "idle"       // nothing is to be done before the next slot
-	StateUncreated  State = "unmade"     // the service token is yet to be made
+	StateUncreated  State = "unmade"     // the service token is not created yet
 	StateOwed       State = "owed"       // a secret was lost, and the rotation that makes up for it has not succeeded
 	StateOrdered    State = "ordered"    // an operator has ordered a rotation that is not done
 	StateClaimed    State = "claimed"    // a rotation began, and nothing was asked of Cloudflare
@@ -26,7 +26,7 @@ const (
 	StateOvertaken  State = "overtaken"  // a sink holds a secret that is later than the new one
 	StateStored     State = "stored"     // the new secret is in every sink, and the rotation is about to end
 	StateUnverified State = "unverified" // the new secret is in every sink, and not accepted where it is tried
-	StateDoubt      State = "in_doubt"   // nobody knows whether the request was carried out
+	StateDoubt      State = "in_doubt"   // it is not known whether the request was carried out
 )
 
 // States are all of them, in the order of a rotation.
@@ -91,7 +91,7 @@ type Troubles struct {
 }
 
 // Exits are what ends the state of a token, those that come by themselves first. It is empty for a
-// token that needs nobody.
+// token that needs no person.
 func (r *Rotator) Exits(t Token, record Record, now Troubles) []Exit {
 	exits := append(exitsOf(r.StateOf(t, record), t, record, now), exitsFrom(t, record, now)...)
 	if record.Step == StepIdle && record.Order != nil {
@@ -100,49 +100,30 @@ func (r *Rotator) Exits(t Token, record Record, now Troubles) []Exit {
 	return exits
 }
 
-// exitsOf are those of a state.
+// exitsOf are the exits of a state.
 func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
-	if state == StateIdle {
+	resolve, leaked := "rotatord resolve "+t.Name, Exit{
+		"rotatord rotate " + t.Name + " --revoke-now",
+		"If a secret has leaked: this goes before a rotation in progress, and is tried until it is done.",
+	}
+	switch state {
+	case StateIdle:
 		if record.Failures == 0 || now.Gone {
 			return nil
 		}
 		return []Exit{{"", "The last attempt failed: mend what the last error names. It is tried again by itself, and rotatord rotate " + t.Name + " tries it now."}}
-	}
-	resolve, leaked := "rotatord resolve "+t.Name, Exit{
-		"rotatord rotate " + t.Name + " --revoke-now",
-		"If a secret has leaked: this goes before whatever is in progress, and is tried until it is done.",
-	}
-	switch state {
 	case StateClaimed, StateIntent:
 		return []Exit{{"", "It goes on by itself within a minute or two. If it does not, mend what the last error names."}}
 	case StateUnsealed:
 		return []Exit{{"", "Make the daemon's disk writable, and do not stop the daemon until then: it goes on by itself."}}
 	case StateSealed:
-		exits := []Exit{
-			{"", "Mend what the last error names, most often the sink, or configure another sink and reload: delivery is tried again at least every 30 s."},
-			{resolve, "Try to deliver it now."},
-			{resolve + " --drop", "Only if the service token was deleted at Cloudflare: give the secret up."},
-		}
-		if end := record.Work.GraceEndsAt; !record.Work.LeavesCurrentInUse() && !end.IsZero() && !now.Gone {
-			exits = append(exits,
-				Exit{"rotatord extend-grace " + t.Name + " 24h", "Keep the old secret, which consumers use until then, working for longer. The daemon does so by itself."},
-				Exit{"rotatord revoke-previous " + t.Name + " --override-in-use", "If the old secret has leaked and the sink stays away: revoke it now. CONSUMERS FAIL until they can read the new one."})
-		}
-		return exits
+		return sealedExits(resolve, t, record, now)
 	case StateOvertaken:
-		exits := []Exit{
-			{resolve, "Look again now. If the sink holds our secret or the one from before again, the rotation goes on by itself."},
-			{resolve + " --drop", "The secret in the sinks is the right one: end this rotation. Ours stays sealed until a later rotation is done."},
-			{resolve + " --deliver", "Ours is the right one: write it over what the sinks hold."},
-		}
-		if !record.Work.Overtaken.Gone {
-			exits = append(exits, Exit{resolve + " --rotate-now", "Rotate again over both: the sinks get a secret that works. The one in them keeps working for the grace, if it is the current one."}, leaked)
-		}
-		return exits
+		return overtakenExits(resolve, record, leaked)
 	case StateUnverified:
 		return []Exit{
 			{"", "It is tried again by itself: Cloudflare's edge may need a moment to know a new secret, and an application may be mended."},
-			{resolve + " --accept", "Take the new secret as good: the application is at fault, or its policy. The old secret is not kept alive any longer."},
+			{resolve + " --accept", "Take the new secret as good: the application is at fault, or its policy. The old secret is not extended any longer."},
 			{resolve + " --rotate-now", "Take the new secret as bad, and rotate again. This CUTS OFF the old secret: consumers fail until they have read the new one from the sinks."},
 			leaked,
 		}
@@ -154,20 +135,46 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 		if now.Gone {
 			return nil
 		}
-		return []Exit{{"rotatord rotate " + t.Name, "A secret was lost, and another one is made by itself: this tries it now. If it fails, mend what the error names."}}
+		return []Exit{{"rotatord rotate " + t.Name, "A secret was lost, and the daemon rotates again by itself: this tries it now. If it fails, mend what the error names."}}
 	case StateOrdered:
 		return []Exit{{"", "It is carried out by itself, when what the next line says is over and the last error is mended."}}
 	case StateUncreated:
-		return []Exit{{"", "The service token is made by itself. If it is not, mend what the last error names."}}
+		return []Exit{{"", "The daemon creates the service token by itself. If it does not, mend what the last error names."}}
 	}
 	return nil
+}
+
+func sealedExits(resolve string, t Token, record Record, now Troubles) []Exit {
+	exits := []Exit{
+		{"", "Mend what the last error names, most often the sink, or configure another sink and reload: delivery is tried again at least every 30 s."},
+		{resolve, "Try to deliver it now."},
+		{resolve + " --drop", "Only if the service token was deleted at Cloudflare: give the secret up."},
+	}
+	if end := record.Work.GraceEndsAt; record.Work.LeavesCurrentInUse() || end.IsZero() || now.Gone {
+		return exits
+	}
+	return append(exits,
+		Exit{"rotatord extend-grace " + t.Name + " 24h", "Keep the old secret, which consumers use until then, working for longer. The daemon does so by itself."},
+		Exit{"rotatord revoke-previous " + t.Name + " --override-in-use", "If the old secret has leaked and the sink stays away: revoke it now. CONSUMERS FAIL until they can read the new one."})
+}
+
+func overtakenExits(resolve string, record Record, leaked Exit) []Exit {
+	exits := []Exit{
+		{resolve, "Look again now. If the sink holds our secret or the one from before again, the rotation goes on by itself."},
+		{resolve + " --drop", "The secret in the sinks is the right one: end this rotation. Ours stays sealed until a later rotation is done."},
+		{resolve + " --deliver", "Ours is the right one: write it over what the sinks hold."},
+	}
+	if record.Work.Overtaken.Gone {
+		return exits
+	}
+	return append(exits, Exit{resolve + " --rotate-now", "Rotate again over both: the sinks get a secret that works. The one in them keeps working for the grace, if it is the current one."}, leaked)
 }
 
 func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit {
 	exits := []Exit{{resolve, "Look again now, and show what is known."}}
 	if record.Work != nil && record.Work.strategy().traits().creates {
-		exits = append(exits, Exit{"", "It ends by itself, a minute after the request, once Cloudflare says whether the service token was made."},
-			Exit{resolve + " --rotate-now", "Only if it stays in doubt after that: take its secret as lost, and have another one made."})
+		exits = append(exits, Exit{"", "It ends by itself, a minute after the request, once Cloudflare says whether the service token was created."},
+			Exit{resolve + " --rotate-now", "Only if it stays in doubt after that: take its secret as lost, and create another service token."})
 		return append(exits, leaked)
 	}
 	exits = append(exits, Exit{resolve + " --rotate-now", "Take its secret as lost, and rotate again at once. If the rotation was carried out, this CUTS OFF the old secret."})

@@ -19,10 +19,10 @@ type Token struct {
 	Issuer    Issuer
 	Sinks     []Sink
 
-	// Create says how the service token is made if there is none; nil if ID names it.
+	// Create says how to create the service token if it does not exist; nil if ID names it.
 	Create *Creation
-	// Replace says that each rotation makes a new service token and deletes the old one after
-	// the grace, since a zone's cannot be rotated.
+	// Replace says that each rotation creates a new service token and deletes the old one after
+	// the grace, because a zone's service tokens cannot be rotated.
 	Replace bool
 	Creator Creator // needed for Create and Replace
 	// RenewBefore is how long before its end the service token is renewed; 0 for never. It
@@ -30,15 +30,16 @@ type Token struct {
 	RenewBefore time.Duration
 	RenewFor    string
 	Renewer     Renewer // needed for RenewBefore
-	// Prober tries a new secret; nil if nobody does. VerifyWithin is how long the edge may
+	// Prober tries a new secret; nil if it is not tried. VerifyWithin is how long the edge may
 	// take to know it.
 	Prober       Prober
 	VerifyWithin time.Duration
-	// RotateAfterOutside says that a rotation by somebody else is made up for by one of our own.
+	// RotateAfterOutside says that a rotation by another person or program is answered by one of our
+	// own.
 	RotateAfterOutside bool
 }
 
-// Creation is how a service token is made.
+// Creation is how a service token is created.
 type Creation struct {
 	Name     string
 	Duration string // a Go duration or "forever"; empty for a year
@@ -46,13 +47,14 @@ type Creation struct {
 	Adopt bool
 }
 
-// LedgerHasID reports whether the ledger, and not the configuration, knows which service token it is.
+// LedgerHasID reports whether the ledger, and not the configuration, says which service token it is.
 func (t Token) LedgerHasID() bool { return t.Create != nil || t.Replace }
 
-// Uncreated reports whether the service token is still to be made, for the first time.
+// Uncreated reports whether the service token does not exist yet: it is created by the first rotation.
 func (t Token) Uncreated(r Record) bool { return t.Create != nil && r.TokenID == "" }
 
-// Origin is what the configuration names a token by that is not a pair.
+// Origin is by what the configuration names a token that is not a pair. It is in the ledger, where its
+// text must not change.
 func (t Token) Origin() string {
 	if t.Create != nil {
 		return "made as " + t.Create.Name
@@ -65,7 +67,7 @@ func (t Token) MatchesRecord(r Record) bool {
 	return t.Owns(r.TokenID) || t.LedgerHasID() && r.Origin == t.Origin()
 }
 
-// MatchesRotation reports whether the rotation in hand that r holds is one of t.
+// MatchesRotation reports whether the rotation in progress of r is one of t.
 func (t Token) MatchesRotation(r Record) bool {
 	if t.LedgerHasID() {
 		return t.MatchesRecord(r)
@@ -74,7 +76,7 @@ func (t Token) MatchesRotation(r Record) bool {
 }
 
 // ServiceToken is the UUID that a rotation works on, given what the ledger knows; empty if it
-// is yet to be made. Of a pair it is the one that stands first.
+// is not created yet. Of a pair it is the one that the configuration names first.
 func (t Token) ServiceToken(r Record) string {
 	if t.LedgerHasID() {
 		return r.TokenID

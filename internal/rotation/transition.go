@@ -405,7 +405,7 @@ func (r Record) notOvertaken() Record {
 	return r.withWork(func(w *Work) { w.Overtaken = nil })
 }
 
-// overtakenAsCause says that what failed is no fault of a sink.
+// overtakenAsCause says that the sinks are not at fault.
 func (r Record) overtakenAsCause() Record {
 	r.LastCause = ReasonOvertaken
 	return r

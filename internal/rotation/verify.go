@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// This file holds how a new secret is tried after every sink has it, and before the rotation is
+// This file tries a new secret after every sink has it, and before the rotation is
 // done. A rotation whose secret is refused there stays in progress: the old secret, which consumers
 // may still have, is extended, and nothing is rotated until the new one is accepted or an operator has
 // decided.
