@@ -149,7 +149,7 @@ func TestRotateOverSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = client.Rotate(t.Context(), "ci", rotation.Overrides{Freeze: true, Grace: true})
-	w.refused(err, http.StatusConflict, "not rotated: ci is paused: resume it, or rotate all the same with --override-pause")
+	w.refused(err, http.StatusConflict, "not rotated: ci is paused: resume it, or rotate anyway with --override-pause")
 	if n := len(w.seen("rotate")); n != 1 {
 		t.Fatalf("%d rotate requests", n)
 	}
@@ -225,7 +225,7 @@ func TestFreezeIsShown(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	_, err := client.Rotate(t.Context(), "ci", rotation.Overrides{Pause: true, Grace: true})
-	w.refused(err, http.StatusConflict, "not rotated: the freeze move lasts until "+to.Format(time.RFC3339)+": wait, or rotate all the same with --override-freeze")
+	w.refused(err, http.StatusConflict, "not rotated: the freeze move lasts until "+to.Format(time.RFC3339)+": wait, or rotate anyway with --override-freeze")
 	if _, err := client.Rotate(t.Context(), "ci", rotation.Overrides{Freeze: true}); err != nil || !w.delivered(ci) {
 		t.Error(err)
 	}

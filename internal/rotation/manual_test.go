@@ -69,12 +69,12 @@ func TestRotateNowIsRefused(t *testing.T) {
 		by      rotation.Overrides
 	}{
 		{"paused", func(w *world, _ *rotation.Token, r *rotation.Rotator) { w.pause(r, "ci", "") },
-			"not rotated: ci is paused: resume it, or rotate all the same with --override-pause", rotation.Overrides{Pause: true}},
+			"not rotated: ci is paused: resume it, or rotate anyway with --override-pause", rotation.Overrides{Pause: true}},
 		{"paused for a time", func(w *world, _ *rotation.Token, r *rotation.Rotator) { w.pause(r, rotation.AllTokens, "01 06:00:00") },
-			"not rotated: ci is paused until 2000-01-01T06:00:00Z: resume it, or rotate all the same with --override-pause", rotation.Overrides{Pause: true}},
+			"not rotated: ci is paused until 2000-01-01T06:00:00Z: resume it, or rotate anyway with --override-pause", rotation.Overrides{Pause: true}},
 		{"frozen", func(_ *world, token *rotation.Token, _ *rotation.Rotator) {
 			token.Timetable.Freezes = append(freeze("01 00:00:00", "01 04:00:00", true), freeze("01 03:00:00", "01 05:00:00", false)...)
-		}, "not rotated: the freeze move lasts until 2000-01-01T05:00:00Z: wait, or rotate all the same with --override-freeze", rotation.Overrides{Freeze: true}},
+		}, "not rotated: the freeze move lasts until 2000-01-01T05:00:00Z: wait, or rotate anyway with --override-freeze", rotation.Overrides{Freeze: true}},
 		{"grace", func(w *world, token *rotation.Token, r *rotation.Rotator) {
 			token.Grace = 10 * time.Minute
 			if _, err := r.RotateNow(w.t.Context(), *token, rotation.Overrides{}, "ops"); err != nil {
@@ -82,7 +82,7 @@ func TestRotateNowIsRefused(t *testing.T) {
 			}
 			time.Sleep(9 * time.Minute)
 		}, "not rotated: the previous secret of ci was promised to work until 2000-01-01T00:30:00Z, and rotating now cuts it off: " +
-			"wait, or rotate all the same with --override-grace", rotation.Overrides{Grace: true}},
+			"wait, or rotate anyway with --override-grace", rotation.Overrides{Grace: true}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			scheduled(t, "0 9 * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
