@@ -35,11 +35,10 @@ type rush struct {
 	Urgency  rotation.Urgency
 }
 
-// neighbour is somebody else with the credential. It never uses more in five minutes than our
-// limit leaves; or it is polite, and takes half of what it sees is left, spread over the time;
-// or it is steady, has been there for a while, and takes what it always takes: up to half of the
-// quota. Only our answers show what it takes. Of so small a quota, and with answers lost, a process
-// that has just begun may have spent what a larger neighbour will need before it has seen it.
+// neighbour is another user of the credential. It never uses more in five minutes than our limit leaves;
+// or it is polite, and takes half of what it sees is left, spread over the time; or it is steady, was
+// there before us, and takes what it always takes: up to two thirds of the quota. We see what it takes
+// only in our own answers.
 type neighbour struct {
 	At     time.Duration
 	Polite bool
@@ -75,7 +74,7 @@ func drawTraffic(t *rapid.T) traffic {
 	}
 	if steady {
 		r.Limit = rapid.IntRange(quota/4, quota).Draw(t, "whole limit")
-		r.Others = []neighbour{{Steady: rapid.IntRange(quota/10, quota/2).Draw(t, "takes")}}
+		r.Others = []neighbour{{Steady: rapid.IntRange(quota/10, quota*2/3).Draw(t, "takes")}}
 		for i := range r.Rushes {
 			r.Rushes[i].At += Window
 		}
