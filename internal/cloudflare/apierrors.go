@@ -8,27 +8,26 @@ import (
 	"rotatord/internal/printable"
 )
 
-// This file reads the errors of an answer: all of them, with what Cloudflare says of their causes, of the
-// field that they are about, and of where they are documented.
+// This file reads the errors in an answer, with what Cloudflare says about their causes, the field that is
+// wrong, and where they are documented.
 
 const (
-	// maxErrors is how many errors of an answer are shown, and how many causes of each. maxChain is how
-	// deep causes may be nested.
+	// maxErrors limits how many errors of an answer are shown, and how many causes of each. maxChain limits
+	// how deep causes may be nested.
 	maxErrors, maxChain = 5, 4
-	// maxMessage is how many bytes of one message, maxPointer of one source.pointer and maxURL of one
-	// documentation_url are shown.
+	// These limit how many bytes are shown of a message, of a source.pointer and of a documentation_url.
 	maxMessage, maxPointer, maxURL = 300, 100, 200
 )
 
-// apiErrors are the errors of an answer. What has another shape than is documented is taken as no
-// error that could be quoted: whether the answer is a failure, its status and success say.
+// apiErrors are the errors of an answer. A value that is not in the documented shape is not quoted: the
+// status and the field success say whether the answer is a failure.
 type apiErrors []apiError
 
-// apiError is one of them.
+// apiError is one error.
 type apiError struct {
-	Code    int // 0 if it has none that is a number
+	Code    int // 0 if there is none, or it is not a number
 	Message string
-	Pointer string // into the request's body, at what is wrong
+	Pointer string // into the body of the request, at what is wrong
 	URL     string // where it is documented
 	Chain   apiErrors
 }
@@ -53,29 +52,29 @@ func readErrors(b []byte, depth int) (all apiErrors) {
 }
 
 func readError(raw json.RawMessage, depth int) (e apiError, ok bool) {
-	if text := text(raw); text != "" { // some services answer with texts alone
+	if text := text(raw); text != "" { // some services answer with plain texts
 		return apiError{Message: text}, true
 	}
 	var fields map[string]json.RawMessage
 	if json.Unmarshal(raw, &fields) != nil {
 		return apiError{}, false
 	}
-	_ = json.Unmarshal(fields["code"], &e.Code) // one that is no number decides nothing
+	_ = json.Unmarshal(fields["code"], &e.Code) // a code that is not a number decides nothing
 	var source map[string]json.RawMessage
-	_ = json.Unmarshal(fields["source"], &source) // one that is no object points at nothing
+	_ = json.Unmarshal(fields["source"], &source) // a source that is not an object points at nothing
 	e.Message, e.URL, e.Pointer = text(fields["message"]), text(fields["documentation_url"]), text(source["pointer"])
 	e.Chain = readErrors(fields["error_chain"], depth-1)
 	return e, e.Code != 0 || e.Message != "" || len(e.Chain) > 0
 }
 
-// text is a JSON string; empty for anything else.
+// text returns a JSON string; empty for anything else.
 func text(raw json.RawMessage) (s string) {
-	_ = json.Unmarshal(raw, &s) // what is no string says nothing here
+	_ = json.Unmarshal(raw, &s) // anything but a string says nothing here
 	return strings.TrimSpace(s)
 }
 
-// text says all of the errors. The code of the first one is left out unless it is wanted: an error
-// has a place of its own for it.
+// text returns the text of all errors. It includes the code of the first one only if firstCode is set: an
+// IssuerError shows that code itself.
 func (all apiErrors) text(firstCode bool) string {
 	var parts []string
 	for i, e := range all {

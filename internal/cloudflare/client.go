@@ -1,12 +1,10 @@
-// Package cloudflare is the issuer: one Cloudflare account, reached through the official
-// SDK.
+// Package cloudflare is the issuer: one Cloudflare account, reached through the official SDK.
 //
-// Guarantees: a rotate or create request is sent once and never repeated, neither by the
-// SDK (its retries are off) nor by the HTTP transport (each of them has a connection of its
-// own, no redirect is followed). Its answer is read whole before anything looks at it, so
-// that neither a deadline nor a decoder can drop a secret that has arrived. Every
-// failure says what is known about whether the request was carried out; in doubt it
-// says so. No error contains a credential or a secret.
+// Guarantees: a rotate or create request is sent once and never repeated, neither by the SDK (its retries are
+// off) nor by the HTTP transport (each request has a connection of its own, and no redirect is followed). The
+// whole answer is read before anything looks at it, so neither a deadline nor a decoder can drop a secret
+// that has arrived. Every failure says what is known about whether the request was carried out; if that is
+// unclear, it says so. No error contains a credential or a secret.
 package cloudflare
 
 import (
@@ -25,18 +23,17 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// Observer is told of requests, for metrics. It must be safe for concurrent use.
+// Observer is told about requests, for metrics. It must be safe for concurrent use.
 type Observer interface {
-	// CloudflareRequest reports one request: operation is that of [rotation.IssuerError];
-	// code is the HTTP status, or "error" if no answer came.
+	// CloudflareRequest reports one request. operation is that of [rotation.IssuerError]; code is the HTTP
+	// status, or "error" if no answer came.
 	CloudflareRequest(operation, code string, d time.Duration)
 	// CloudflareBudget reports how many requests Cloudflare says are left.
 	CloudflareBudget(account string, remaining int)
-	// CloudflareThrottled reports a refusal because of the rate limit, and for how much
-	// longer than before the account is left alone.
+	// CloudflareThrottled reports a 429, and how much longer than before nothing is sent for the account.
 	CloudflareThrottled(account string, d time.Duration)
-	// CloudflareSkew reports how far Cloudflare's clock is ahead of the local one, at
-	// most: up to a second more than it is.
+	// CloudflareSkew reports how far Cloudflare's clock is ahead of the local one: an upper bound, up to a
+	// second more than it is.
 	CloudflareSkew(d time.Duration)
 }
 
@@ -49,15 +46,15 @@ type Client struct {
 	user     *admission.User
 	last     lastLogin
 	clock    clock
-	asking   chan struct{}                    // held while the clock is asked for: one does it for all
+	asking   chan struct{}                    // held while the clock is asked for: one request serves all callers
 	limit    atomic.Pointer[admission.Report] // the last report; nil: none
-	rotate   http.RoundTripper                // a connection for each request, rotate and create
+	rotate   http.RoundTripper                // one connection for each request: for rotate and create
 	read     http.RoundTripper
 }
 
-// Options of a Client. The zero value is that of production.
+// Options of a Client. The zero value is for production.
 type Options struct {
-	Observer Observer     // nil: nobody is told
+	Observer Observer     // nil: requests are not reported
 	Logger   *slog.Logger // nil: silent
 	// Budgets are shared by all clients that may have a credential in common. nil: the client's own.
 	Budgets *admission.Budgets
@@ -65,17 +62,17 @@ type Options struct {
 	WrapTransport func(http.RoundTripper) http.RoundTripper
 }
 
-// readTimeout bounds what may be repeated. The bound of a rotate or create comes from its
-// caller.
+// readTimeout limits requests that may be repeated. The caller of a rotate or create request sets its limit.
 const readTimeout = 30 * time.Second
 
-// MaxApart is how far the local clock may be from Cloudflare's for slots to mean anything.
+// MaxApart is the largest difference between the local clock and Cloudflare's for which slots still mean
+// anything.
 const MaxApart = 15 * time.Minute
 
 // New returns a client. It sends nothing and reads no credential yet.
 func New(account config.Account, o Options) *Client {
 	if o.Observer == nil {
-		o.Observer = nobody{}
+		o.Observer = noObserver{}
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -94,13 +91,13 @@ func New(account config.Account, o Options) *Client {
 	return c
 }
 
-// rotateTransport never reuses a connection. On a reused one the transport may send a
-// request a second time when the server has just closed it. (HTTP/2 would share one; no
-// transport of ours speaks it.)
+// rotateTransport never reuses a connection. On a reused one, the transport may send a request a second time
+// if the server has just closed the connection. (HTTP/2 would share a connection; none of our transports
+// speaks it.)
 func rotateTransport() *http.Transport {
 	t := outbound.Transport()
 	t.DisableKeepAlives = true
-	// Bodies are unpacked by us: the transport drops one whose Content-Encoding is wrong.
+	// We unpack bodies ourselves: the transport drops a body whose Content-Encoding is wrong.
 	t.DisableCompression = true
 	return t
 }
@@ -125,15 +122,15 @@ func (c *Client) Ready(ctx context.Context) error {
 	return nil
 }
 
-// clockTimeout bounds how long is waited for Cloudflare's clock where that is not worth more.
+// clockTimeout limits the wait for Cloudflare's clock where the clock is not worth more.
 const clockTimeout = 3 * time.Second
 
-// ReadClock asks for as many answers as are needed to know Cloudflare's clock, with a request that
-// is cheap and changes nothing: for none if it is known. Where they do not tell it, because they have
-// no Date or contradict each other, the local clock has to do, and it is not asked again for a while.
-// The error is nil also then, and if an earlier answer has shown no great difference.
+// ReadClock asks for as many answers as are needed to know Cloudflare's clock, with a cheap request that
+// changes nothing. If the clock is known, it asks for none. If the answers do not show the clock, because
+// they have no Date or contradict each other, the local clock is used, and Cloudflare is not asked again for
+// a while. In that case, and if an earlier answer showed no great difference, the error is nil.
 func (c *Client) ReadClock(ctx context.Context) error {
-	if c.clock.wanting() == 0 {
+	if c.clock.missing() == 0 {
 		return nil
 	}
 	select {
@@ -142,8 +139,8 @@ func (c *Client) ReadClock(ctx context.Context) error {
 	case <-ctx.Done():
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "list", Err: ctx.Err()}
 	}
-	wanting := c.clock.wanting()
-	if wanting == 0 { // others have asked meanwhile
+	missing := c.clock.missing()
+	if missing == 0 { // another caller has asked meanwhile
 		return nil
 	}
 	confirming := c.clock.close()
@@ -152,8 +149,8 @@ func (c *Client) ReadClock(ctx context.Context) error {
 		ctx, cancel = context.WithTimeout(ctx, clockTimeout)
 		defer cancel()
 	}
-	err := c.askForDates(ctx, wanting)
-	c.clock.asked()
+	err := c.askForDates(ctx, missing)
+	c.clock.noteAsked()
 	if confirming {
 		return nil
 	}
@@ -168,7 +165,7 @@ func (c *Client) askForDates(ctx context.Context, n int) error {
 		if _, err := c.askForPage(ctx, 1, 1); err != nil {
 			return err
 		}
-		if c.clock.wanting() == 0 {
+		if c.clock.missing() == 0 {
 			break
 		}
 	}
@@ -199,12 +196,12 @@ func (c *Client) admit(ctx context.Context, operation string) error {
 	}
 }
 
-// set sets an optional parameter of the SDK. Its own constructor for them is in its root
-// package, which would pull in every Cloudflare product.
+// set sets an optional parameter of the SDK. The SDK's own constructor for them is in its root package, which
+// would pull in every Cloudflare product.
 func set[T any](value *T, present *bool, v T) { *value, *present = v, true }
 
-// own names the account or the zone in the parameters of a call that exists for both.
-func (c *Client) own(accountID *string, accountPresent *bool, zoneID *string, zonePresent *bool) {
+// setScope names the account or the zone in the parameters of a call that exists for both.
+func (c *Client) setScope(accountID *string, accountPresent *bool, zoneID *string, zonePresent *bool) {
 	if c.account.ZoneID != "" {
 		set(zoneID, zonePresent, c.account.ZoneID)
 		return
@@ -212,13 +209,13 @@ func (c *Client) own(accountID *string, accountPresent *bool, zoneID *string, zo
 	set(accountID, accountPresent, c.account.AccountID)
 }
 
-// nobody is told of nothing.
-type nobody struct{}
+// noObserver ignores everything.
+type noObserver struct{}
 
-func (nobody) CloudflareRequest(string, string, time.Duration) {}
-func (nobody) CloudflareBudget(string, int)                    {}
-func (nobody) CloudflareThrottled(string, time.Duration)       {}
-func (nobody) CloudflareSkew(time.Duration)                    {}
+func (noObserver) CloudflareRequest(string, string, time.Duration) {}
+func (noObserver) CloudflareBudget(string, int)                    {}
+func (noObserver) CloudflareThrottled(string, time.Duration)       {}
+func (noObserver) CloudflareSkew(time.Duration)                    {}
 
 func statusLabel(status int) string {
 	if status == 0 {

@@ -10,50 +10,49 @@ import (
 
 // clock estimates how far Cloudflare's clock is ahead of ours, from the Date headers of its answers.
 //
-// One header proves nothing: a proxy may have a wrong clock, and a cache answers with an old date.
-// So an estimate needs answers that agree, and it is this one:
+// One header proves nothing: a proxy may have a wrong clock, and a cache answers with an old date. So answers
+// have to agree:
 //
-//   - Answers that are close to the local clock and agree with each other: two clocks that were set
-//     by different people then show the same. Answers that are far off beside them are ignored.
-//   - Else, if most answers agree on a time that is far off, the local clock is wrong.
-//   - Else nothing is known, and the local clock has to do.
+//   - If answers that are close to the local clock agree with each other, they are right: two clocks that
+//     were set by different people show the same. Answers that are far off are ignored.
+//   - Otherwise, if most answers agree on a time that is far off, the local clock is wrong.
+//   - Otherwise nothing is known, and the local clock is used.
 //
-// Date has whole seconds, so one answer gives an interval of a second and the time that the answer
-// took. Intervals of answers that agree narrow each other down.
+// Date has whole seconds, so one answer gives an interval of a second plus the time that the answer took.
+// Intervals of answers that agree narrow each other.
 type clock struct {
 	mu      sync.Mutex
-	samples []sample // the last ones, in their order
+	samples []sample // the last ones, oldest first
 
-	// When the last answer was here, on the wall clock and on the monotonic one.
+	// When the last answer arrived, on the wall clock and on the monotonic clock.
 	wall, monotonic time.Time
-	// askedAt is when answers were last asked for that did not tell.
+	// askedAt is when answers were last asked for and did not show the clock.
 	askedAt time.Time
 }
 
-// sample is one answer: by how much Cloudflare's clock is ahead, at least and at most.
+// sample is one answer: how far Cloudflare's clock is ahead, at least and at most.
 type sample struct{ low, high time.Duration }
 
 const (
-	// maxSamples is how many answers count.
+	// maxSamples is how many answers are kept.
 	maxSamples = 16
-	// agreeNear and agreeFar are how many answers have to agree about a clock that is close to the
-	// local one, and about one that is not.
+	// agreeNear and agreeFar are how many answers have to agree on a clock that is close to the local one,
+	// and on one that is not.
 	agreeNear, agreeFar = 2, 3
-	// edgeBlur is by how much the clocks of Cloudflare's machines may differ.
+	// edgeBlur is how much the clocks of Cloudflare's machines may differ.
 	edgeBlur = time.Second
-	// maxOffset is the largest difference of the clocks that a grace is corrected by. It would
-	// otherwise keep a secret alive for years. A machine whose clock is further off cannot verify
-	// certificates either.
+	// maxOffset is the largest difference of the clocks that is used to correct a grace. A larger one would
+	// keep a secret alive for years. A machine whose clock is further off cannot verify certificates either.
 	maxOffset = 30 * 24 * time.Hour
-	// askAgain is how long an answer is not asked for again where earlier ones did not tell.
+	// askAgain is how long answers are not asked for again after they did not show the clock.
 	askAgain = 5 * time.Minute
-	// maxUnnoticedStep is by how much the wall clock may be set between two answers without
-	// their being worth nothing.
+	// maxUnnoticedStep is how far the wall clock may be set between two answers before the earlier answer is
+	// dropped.
 	maxUnnoticedStep = 2 * time.Second
 )
 
-// dateOf is the time at which an answer was made. ok is false if it does not say so, or says
-// something that no clock shows, or if the answer comes from a cache and is older.
+// dateOf returns the time at which an answer was created. ok is false if the answer does not say so, if it
+// says a time that no clock shows, or if it comes from a cache and is older.
 func dateOf(h http.Header) (date time.Time, ok bool) {
 	if age := strings.TrimSpace(h.Get("Age")); age != "" {
 		if seconds, err := strconv.Atoi(age); err != nil || seconds != 0 {
@@ -74,7 +73,7 @@ func dateOf(h http.Header) (date time.Time, ok bool) {
 	return date, err == nil && plausible(date)
 }
 
-// observe takes in one answer: it was asked for at sent, was here at received, and was dated date.
+// observe takes in one answer, which was requested at sent, arrived at received, and has the date date.
 func (c *clock) observe(sent, received, date time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,14 +87,14 @@ func (c *clock) observe(sent, received, date time.Time) {
 	c.wall, c.monotonic = received.Round(0), received
 }
 
-// within keeps a difference small enough to be calculated with: 100 years.
+// within limits a difference to 100 years, so that it can be calculated with.
 func within(d time.Duration) time.Duration {
 	const century = 100 * 365 * 24 * time.Hour
 	return min(max(d, -century), century)
 }
 
-// stepped reports whether the local clock was set since the last answer, or the machine slept: the
-// answers before it then say nothing.
+// stepped reports whether the local clock was set since the last answer, or the machine slept. The answers
+// before that say nothing.
 func (c *clock) stepped(now time.Time) bool {
 	if len(c.samples) == 0 {
 		return false
@@ -110,7 +109,7 @@ type cluster struct {
 	n int
 }
 
-// distance is how far the clock that a cluster shows is from the local one, at least.
+// distance returns how far the clock that a cluster shows is from the local one, at least.
 func (s sample) distance() time.Duration {
 	if s.low <= 0 && s.high >= 0 {
 		return 0
@@ -118,8 +117,8 @@ func (s sample) distance() time.Duration {
 	return min(s.low.Abs(), s.high.Abs())
 }
 
-// clusters are the answers by what they agree on, beginning with that of the last answer. The
-// caller holds mu.
+// clusters groups the answers by what they agree on, beginning with the group of the last answer. The caller
+// holds mu.
 func (c *clock) clusters(near bool) (all []cluster) {
 next:
 	for i := len(c.samples) - 1; i >= 0; i-- {
@@ -132,7 +131,7 @@ next:
 			low, high := max(s.low, known.low), min(s.high, known.high)
 			switch {
 			case low <= high:
-			case low-high <= edgeBlur: // they do not meet, and are as close as two machines' clocks
+			case low-high <= edgeBlur: // they do not overlap, but are as close as the clocks of two machines
 				low, high = high, low
 			default:
 				continue
@@ -146,8 +145,8 @@ next:
 	return all
 }
 
-// estimates are what Cloudflare's clock may show, the newest first; none if it is not known.
-// The caller holds mu.
+// estimates returns what Cloudflare's clock may show, the newest first; none if it is not known. The caller
+// holds mu.
 func (c *clock) estimates() (all []cluster) {
 	if c.stepped(time.Now()) {
 		return nil
@@ -168,8 +167,8 @@ func (c *clock) estimates() (all []cluster) {
 	return nil
 }
 
-// bounds are the smallest and the largest difference that is plausible, for the end of a grace;
-// both 0 if nothing is known, or if what is known is beyond maxOffset.
+// bounds returns the smallest and the largest plausible difference, for the end of a grace. Both are 0 if
+// nothing is known, or if what is known is beyond maxOffset.
 func (c *clock) bounds() (low, high time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,7 +184,7 @@ func (c *clock) bounds() (low, high time.Duration) {
 	return low, high
 }
 
-// skew is how far Cloudflare's clock is ahead, at most. ok is false while that is not known.
+// skew returns how far Cloudflare's clock is ahead, at most. ok is false while that is not known.
 func (c *clock) skew() (skew time.Duration, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -195,9 +194,9 @@ func (c *clock) skew() (skew time.Duration, ok bool) {
 	return 0, false
 }
 
-// wanting is how many more answers may have to be asked for until the clock is known; 0 if it is
-// known, or if asking did not help not long ago.
-func (c *clock) wanting() int {
+// missing returns how many more answers may have to be asked for until the clock is known. It is 0 if the
+// clock is known, or if asking did not help a short time ago.
+func (c *clock) missing() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
@@ -212,7 +211,7 @@ func (c *clock) wanting() int {
 	return agreeFar
 }
 
-// close reports whether the last answer has shown no great difference, though others would have to
+// close reports whether the last answer showed no great difference, although more answers would have to
 // agree.
 func (c *clock) close() bool {
 	c.mu.Lock()
@@ -220,8 +219,8 @@ func (c *clock) close() bool {
 	return len(c.samples) > 0 && !c.stepped(time.Now()) && c.samples[len(c.samples)-1].distance() <= MaxApart
 }
 
-// asked notes that answers were asked for.
-func (c *clock) asked() {
+// noteAsked notes that answers were asked for.
+func (c *clock) noteAsked() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.askedAt = time.Time{}
@@ -230,8 +229,8 @@ func (c *clock) asked() {
 	}
 }
 
-// Apart says by how much the local clock and Cloudflare's differ, at least, as far as answers that
-// agree show it. ok is false if too few do.
+// Apart returns how much the local clock and Cloudflare's differ, at least, as far as answers that agree show
+// it. ok is false if too few agree.
 func (c *Client) Apart() (apart time.Duration, ok bool) {
 	c.clock.mu.Lock()
 	defer c.clock.mu.Unlock()

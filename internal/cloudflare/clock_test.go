@@ -29,7 +29,7 @@ func TestClockNarrowsDown(t *testing.T) {
 		t.Error("a skew before the first answer")
 	}
 	see(0)
-	if _, ok := c.skew(); ok || c.wanting() == 0 {
+	if _, ok := c.skew(); ok || c.missing() == 0 {
 		t.Error("one answer is taken for proof")
 	}
 	for i := range 20 {
@@ -38,7 +38,7 @@ func TestClockNarrowsDown(t *testing.T) {
 			t.Fatalf("the true skew %s is not between %s and %s", ahead, low, high)
 		}
 	}
-	if _, high := c.bounds(); high > ahead+200*time.Millisecond || c.wanting() != 0 {
+	if _, high := c.bounds(); high > ahead+200*time.Millisecond || c.missing() != 0 {
 		t.Errorf("20 answers narrowed it down to %s only; the truth is %s", high, ahead)
 	}
 }
@@ -92,11 +92,11 @@ func TestClockIsUnknownAfterAStep(t *testing.T) {
 		for range 3 {
 			show(&c, 0)
 		}
-		if _, ok := c.skew(); !ok || c.wanting() != 0 {
+		if _, ok := c.skew(); !ok || c.missing() != 0 {
 			t.Error("it is not known after three answers")
 		}
 		c.wall = c.wall.Add(-step)
-		if _, ok := c.skew(); ok || c.wanting() == 0 {
+		if _, ok := c.skew(); ok || c.missing() == 0 {
 			t.Errorf("it is still known after a step of %s", step)
 		}
 	}
@@ -105,13 +105,13 @@ func TestClockIsUnknownAfterAStep(t *testing.T) {
 // TestClockIsNotAskedForEver: where answers do not tell, they are not asked for at every rotation.
 func TestClockIsNotAskedForEver(t *testing.T) {
 	var c clock
-	if c.wanting() == 0 {
+	if c.missing() == 0 {
 		t.Error("nothing is asked for")
 	}
-	if c.asked(); c.wanting() != 0 {
+	if c.noteAsked(); c.missing() != 0 {
 		t.Error("it is asked for again at once")
 	}
-	if c.askedAt = c.askedAt.Add(-askAgain); c.wanting() == 0 {
+	if c.askedAt = c.askedAt.Add(-askAgain); c.missing() == 0 {
 		t.Error("it is never asked for again")
 	}
 }

@@ -20,36 +20,35 @@ import (
 	"rotatord/internal/smallfile"
 )
 
-// login is the configured credential as it was read: an API token, or with an email a global
-// API key.
+// login is the configured credential as it was read: an API token, or a global API key if there is an email.
 type login struct {
 	value secret.Value
 	email string
 }
 
-// lastLogin is the credential as it was read last. It exists so that nothing in a hurry has to
-// read a file: a mount that hangs would stop it.
+// lastLogin is the credential as it was read last. It exists so that urgent work does not read a file: a
+// mount that hangs would stop it.
 type lastLogin struct {
 	mu    sync.Mutex
-	known bool  // login is usable
+	known bool  // login can be used
 	login login // as it was read last
-	err   error // why the last read failed; nil if it did not, or there was none yet
-	read  bool  // there was one
+	err   error // why the last read failed; nil if it succeeded, or if nothing was read yet
+	read  bool  // something was read, or could not be
 }
 
-// CredentialError returns why the credential could not be read when that was last tried, and
-// nil if it could be, or was not tried yet. It reads nothing.
+// CredentialError returns why the last attempt to read the credential failed. It is nil if that succeeded, or
+// if nothing was read yet. It reads nothing.
 func (c *Client) CredentialError() error {
 	c.last.mu.Lock()
 	defer c.last.mu.Unlock()
 	return c.last.err
 }
 
-// credentialEvery is how often a credential is read that no request asks for.
+// credentialEvery is how often a credential is read if no request reads it.
 const credentialEvery = 30 * time.Second
 
-// WatchCredential reads the credential now and then until ctx ends, so that one which cannot be
-// read is noticed before a rotation needs it.
+// WatchCredential reads the credential regularly until ctx ends, so that a credential that cannot be read is
+// noticed before a rotation needs it.
 func (c *Client) WatchCredential(ctx context.Context) {
 	for {
 		_, _ = c.readLogin(ctx)
@@ -61,7 +60,7 @@ func (c *Client) WatchCredential(ctx context.Context) {
 	}
 }
 
-// login returns the credential as it was read last. It reads it only if it never was.
+// login returns the credential as it was read last. It reads it only if that never happened.
 func (c *Client) login() (login, error) {
 	c.last.mu.Lock()
 	l, known, err, read := c.last.login, c.last.known, c.last.err, c.last.read
@@ -75,10 +74,9 @@ func (c *Client) login() (login, error) {
 	return c.readLogin(context.Background())
 }
 
-// readLogin reads the credential as it is now, within ctx and the time that a read may take. The
-// error says where it is configured. While a file cannot be read because its file system
-// hangs, what it held before counts; a file that is gone, empty or holds something else is no
-// credential.
+// readLogin reads the credential as it is now, within ctx and the time that a read may take. The error says
+// where it is configured. While a file cannot be read because its file system hangs, its last content is
+// used. A file that is missing, empty or holds something else is not a credential.
 func (c *Client) readLogin(ctx context.Context) (login, error) {
 	source, kind, field, email := c.account.APIToken, config.APIToken, "api_token", ""
 	if source.IsZero() {
@@ -87,7 +85,7 @@ func (c *Client) readLogin(ctx context.Context) (login, error) {
 	value, err := source.ReadAs(ctx, kind)
 	if err != nil {
 		err = fmt.Errorf("accounts.%s.%s: %w", c.account.Name, field, err)
-		if ctx.Err() != nil { // nobody waits for it any more, and it says nothing about the file
+		if ctx.Err() != nil { // the caller has stopped waiting, which says nothing about the file
 			return login{}, err
 		}
 	}
@@ -122,7 +120,7 @@ func (l login) options() []option.RequestOption {
 	return []option.RequestOption{option.WithAPIToken(l.value.Reveal())}
 }
 
-// digest is that of what Cloudflare counts requests by.
+// digest returns the digest of what Cloudflare counts requests by.
 func (l login) digest() secret.Digest {
 	if l.email != "" {
 		return secret.New(l.email + "\n" + l.value.Reveal()).Digest()
@@ -130,7 +128,7 @@ func (l login) digest() secret.Digest {
 	return l.value.Digest()
 }
 
-// CredentialKind is what a credential is.
+// CredentialKind is the kind of a credential.
 type CredentialKind string
 
 // The kinds of credential.
@@ -140,31 +138,30 @@ const (
 	GlobalKey    CredentialKind = "global API key"
 )
 
-// Credential is what Cloudflare says of the credential that is used.
+// Credential is what Cloudflare says about the credential in use.
 type Credential struct {
 	Kind CredentialKind
-	// Status is active, disabled or expired; empty for a global API key, of which Cloudflare
-	// says nothing.
+	// Status is active, disabled or expired; empty for a global API key, about which Cloudflare says nothing.
 	Status string
-	// NotBefore and ExpiresAt are zero where there is no such bound.
+	// NotBefore and ExpiresAt are zero if there is no such limit.
 	NotBefore, ExpiresAt time.Time
 }
 
-// credentialResult is what both verifications answer.
+// credentialResult is the answer to both kinds of verification.
 type credentialResult struct {
 	Status    string    `json:"status"`
 	NotBefore timestamp `json:"not_before"`
 	ExpiresOn timestamp `json:"expires_on"`
 }
 
-// accountTokenPrefix is that of an API token which belongs to an account. Those made before
-// 2026 have no prefix.
+// accountTokenPrefix begins an API token that belongs to an account. Tokens that were created before 2026
+// have no prefix.
 const accountTokenPrefix = "cfat_"
 
-// VerifyCredential asks Cloudflare whether the API token is active and when it ends. Tokens of
-// a user and tokens of an account are asked about at different places, and one is not known
-// at the other's: unless the token's form shows what it is, both are asked. It changes
-// nothing. Of a global API key nothing can be asked: only its Kind is returned.
+// VerifyCredential asks Cloudflare whether the API token is active and when it ends. It changes nothing.
+// Tokens of a user and tokens of an account have different endpoints, and each endpoint knows only its own.
+// If the form of the token does not show its kind, both are asked. Cloudflare says nothing about a global API
+// key, so only its Kind is returned.
 func (c *Client) VerifyCredential(ctx context.Context) (Credential, error) {
 	login, err := c.readLogin(ctx)
 	switch {
@@ -200,8 +197,7 @@ func (c *Client) VerifyCredential(ctx context.Context) (Credential, error) {
 	return Credential{}, first
 }
 
-// unknownToken reports whether a failed verification may mean that the token is one of the
-// other kind.
+// unknownToken reports whether a failed verification may mean that the token is of the other kind.
 func unknownToken(err error) bool {
 	e, ok := errors.AsType[*rotation.IssuerError](err)
 	return ok && (e.Status == http.StatusUnauthorized || e.Status == http.StatusForbidden ||
@@ -214,7 +210,7 @@ func (c *Client) verify(ctx context.Context, kind CredentialKind) (Credential, e
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	answer, err := c.exchange(ctx, "verify", c.read, func(s *zero_trust.AccessServiceTokenService, _ []option.RequestOption) error {
+	answer, err := c.roundTrip(ctx, "verify", c.read, func(s *zero_trust.AccessServiceTokenService, _ []option.RequestOption) error {
 		if kind == UserToken {
 			_, err := user.NewTokenService(s.Options...).Verify(ctx)
 			return err

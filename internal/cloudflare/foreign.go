@@ -13,13 +13,13 @@ import (
 	"rotatord/internal/printable"
 )
 
-// This file describes answers that do not come from Cloudflare's API: a page of Cloudflare's edge in front
-// of it, or of a proxy, a captive portal or a login in between.
+// This file describes answers that do not come from Cloudflare's API: a page of Cloudflare's edge in front of
+// it, or of a proxy, a captive portal or a login page in between.
 
-// foreign says what answered in the place of the API, as far as that can be seen, and what to do.
-func (r *recorder) foreign(operation string) string {
+// describeForeign says what answered instead of the API, as far as that can be seen, and what to do.
+func (r *recorder) describeForeign(operation string) string {
 	page := outbound.ReadPage(r.header, r.body)
-	said := page.Shown(showsNoSecret(operation), r.cleaned)
+	said := page.Shown(showsNoSecret(operation), r.withoutCredential)
 	if len(r.body) == 0 {
 		said = "an empty body"
 		if page.MediaType != "" {
@@ -37,13 +37,13 @@ func (r *recorder) foreign(operation string) string {
 	return "not from Cloudflare's API: " + said + ", " + ray + ": " + r.advice(page, problem)
 }
 
-// showsNoSecret reports whether no answer to an operation shows a client secret. Of the others nothing is
-// quoted but a title: a secret may be of a form that is not known yet.
+// showsNoSecret reports whether an answer to the operation never contains a client secret. From other answers
+// only a title is quoted: a secret may have a form that is not known yet.
 func showsNoSecret(operation string) bool {
 	return slices.Contains([]string{"get", "list", "verify"}, operation)
 }
 
-// ray is the ID under which Cloudflare's edge knows the request; empty if it was not there.
+// ray returns the ID under which Cloudflare's edge knows the request; empty if the edge did not answer.
 func (r *recorder) ray(p problem) string {
 	for _, id := range []string{r.header.Get("CF-Ray"), p.RayID, p.Instance} {
 		if id != "" {
@@ -53,14 +53,14 @@ func (r *recorder) ray(p problem) string {
 	return ""
 }
 
-// edgeCode is the number of an error of Cloudflare's edge, in its pages and texts.
+// edgeCode matches the number of an error of Cloudflare's edge, in its pages and texts.
 var edgeCode = regexp.MustCompile(`(?i)\berror(?:\s+code)?:?\s*(?:</?[a-z][^<>]{0,100}>\s*)*(1[01]\d\d|5[23]\d)\b`)
 
-// advice says what to do about an answer that is not the API's.
+// advice says what to do about an answer that is not from the API.
 func (r *recorder) advice(page outbound.Page, p problem) string {
 	code := p.Code
 	if found := edgeCode.FindSubmatch(r.body[:min(len(r.body), 64<<10)]); code == 0 && found != nil {
-		code, _ = strconv.Atoi(string(found[1])) // three or four digits
+		code, _ = strconv.Atoi(string(found[1])) // it has three or four digits
 	}
 	edge := r.header.Get("CF-Ray") != "" || strings.EqualFold(r.header.Get("Server"), "cloudflare") || p.of || code >= 1000
 	number := ""
@@ -88,7 +88,7 @@ func (r *recorder) advice(page outbound.Page, p problem) string {
 	return "a proxy, a captive portal or a login page answered: " + r.lookAround()
 }
 
-// lookAround names what may stand between here and the API.
+// lookAround names what may be between this machine and the API.
 func (r *recorder) lookAround() string {
 	if r.asked == nil {
 		return "look at base_url and at the network"
@@ -102,12 +102,12 @@ func (r *recorder) lookAround() string {
 	return fmt.Sprintf("look at base_url (%s, %s) and at the network; curl -i shows the whole answer", printable.Line(r.asked.Host, maxID), way)
 }
 
-// problem is an error of Cloudflare's edge as RFC 9457 has it.
+// problem is an error of Cloudflare's edge in the format of RFC 9457.
 type problem struct {
 	Type, Title, Detail, Instance string
 	Code                          int
 	Name, RayID                   string
-	of                            bool // it is a problem
+	of                            bool // the body is such an error
 }
 
 func readProblem(body []byte) (p problem) {
@@ -125,7 +125,7 @@ func readProblem(body []byte) (p problem) {
 	return p
 }
 
-// text says what the problem is; empty if it is none.
+// text says what the problem is; empty if there is none.
 func (p problem) text() string {
 	if !p.of {
 		return ""

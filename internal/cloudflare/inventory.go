@@ -17,7 +17,7 @@ func (c *Client) Inspect(ctx context.Context, tokenID string) (rotation.TokenFac
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	var params zero_trust.AccessServiceTokenGetParams
-	c.own(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
+	c.setScope(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
 	return c.callToken(ctx, "get", tokenID, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
 		_, err := s.Get(ctx, tokenID, params, opts...)
 		return err

@@ -12,26 +12,25 @@ import (
 	"rotatord/internal/secret"
 )
 
-// wanted is what the answer to a rotate or create request must be about. Fields that are not
-// known are empty.
+// wanted says what the answer to a rotate or create request must be about. Unknown fields are empty.
 type wanted struct{ tokenID, clientID, name string }
 
-// issue makes the one request that is answered with a client secret. Whatever came back, a
-// complete secret in it is returned and not lost: what speaks against the answer is then in
-// Issued.Objection. The error is nil if there is a secret.
+// issue sends the one request whose answer contains a client secret. Whatever the answer is, a complete
+// secret in it is returned: what speaks against the answer is then in Issued.Objection. The error is nil if
+// there is a secret.
 func (c *Client) issue(ctx context.Context, operation string, want wanted, do sdkCall) (rotation.Issued, error) {
 	r, sdkErr, err := c.send(ctx, operation, c.rotate, do)
 	if err != nil {
 		return rotation.Issued{}, err
 	}
-	answer, judged := c.judge(operation, r, sdkErr)
+	answer, failure := c.classify(operation, r, sdkErr)
 	found, refused := findSecrets(r.body)
 	if len(found) == 0 {
-		if judged != nil {
-			return rotation.Issued{}, judged
+		if failure != nil {
+			return rotation.Issued{}, failure
 		}
 		var result tokenResult
-		_ = json.Unmarshal(answer.Result, &result) // it has no secret: what else it has is told and decides nothing
+		_ = json.Unmarshal(answer.Result, &result) // without a secret, the rest is returned but decides nothing
 		return rotation.Issued{Credential: rotation.Credential{ClientID: result.ClientID}, Facts: result.facts()}, nil
 	}
 	issued := want.choose(found, string(r.body))
@@ -43,33 +42,33 @@ func (c *Client) issue(ctx context.Context, operation string, want wanted, do sd
 		objections = append(objections, "it says success: false")
 	}
 	if ok := r.status >= 200 && r.status <= 299; !ok || refused {
-		objections = append(objections, judgedText(judged, r.status))
+		objections = append(objections, failureOf(failure, r.status))
 	}
 	issued.Objection = printable.Line(strings.Join(objections, "; "), maxObjection)
-	if judged != nil || issued.Objection != "" {
+	if failure != nil || issued.Objection != "" {
 		c.log.Warn("the answer is not as documented, but a complete secret is in it", "operation", operation, "status", r.status,
-			"error", judged, "objection", cmp.Or(issued.Objection, "none"))
+			"error", failure, "objection", cmp.Or(issued.Objection, "none"))
 	}
 	return issued, nil
 }
 
-func judgedText(judged error, status int) string {
-	if judged != nil {
-		return judged.Error()
+func failureOf(failure error, status int) string {
+	if failure != nil {
+		return failure.Error()
 	}
 	return fmt.Sprintf("HTTP %d", status)
 }
 
-// maxOthers bounds what is kept beside the secret that was chosen, and maxObjection what is said of
-// the answer, in bytes: both are sealed with it, in the room that was reserved.
+// maxOthers limits how many secrets are kept beside the one that was chosen, and maxObjection the bytes of
+// the objection: both are sealed with the secret, in the reserved space.
 const maxOthers, maxObjection = 4, 300
 
-// choose decides which of the secrets in an answer is the one that was asked for. The others are
-// kept beside it. Issued.Objection says why it may be the wrong one.
+// choose decides which secret in an answer is the one that was asked for, and keeps the others beside it.
+// Issued.Objection says why it may be the wrong one.
 func (w wanted) choose(found []finding, text string) rotation.Issued {
 	best := 0
 	for i := range found {
-		if w.score(found[i]) >= w.score(found[best]) { // of equals the last: JSON decoders take it too
+		if w.score(found[i]) >= w.score(found[best]) { // the last of equals, as JSON decoders do
 			best = i
 		}
 	}
@@ -79,11 +78,11 @@ func (w wanted) choose(found []finding, text string) rotation.Issued {
 		facts.ID = w.tokenID
 	}
 	bound := w.isAbout(o) || o.isResult()
-	if o == nil { // plain text names no fields, but it may name the service token
+	if o == nil { // plain text has no fields, but it may name the service token
 		bound = len(found) == 1 && (w.clientID != "" && strings.Contains(text, w.clientID) || w.tokenID != "" && strings.Contains(text, w.tokenID))
 	}
 	issued := rotation.Issued{Credential: rotation.Credential{ClientID: facts.ClientID, ClientSecret: f.secret}, Facts: facts}
-	if issued.ClientID == "" && (bound || !w.contradicts(o) && isNewFormat(f.secret)) { // it never changes
+	if issued.ClientID == "" && (bound || !w.contradicts(o) && isNewFormat(f.secret)) { // a client ID never changes
 		issued.ClientID = w.clientID
 	}
 	var objections []string
@@ -115,8 +114,8 @@ func (w wanted) choose(found []finding, text string) rotation.Issued {
 	return issued
 }
 
-// isNewFormat reports whether a secret can be nothing but a client secret of Access. One of the older
-// format looks like any digest.
+// isNewFormat reports whether a secret can only be a client secret of Access. A secret in the older format
+// looks like any digest.
 func isNewFormat(v secret.Value) bool {
 	return secret.WellFormed(v) && strings.HasPrefix(v.Reveal(), "cfast_")
 }
@@ -141,13 +140,13 @@ func (w wanted) isAbout(o *object) bool {
 	switch {
 	case w.tokenID != "" && strings.EqualFold(id, w.tokenID), w.clientID != "" && clientID == w.clientID:
 		return true
-	case w.tokenID != "": // its names can be changed by others
+	case w.tokenID != "": // other users can change its name
 		return false
 	}
 	return name != "" && name == w.name
 }
 
-// contradicts reports whether an object names something else than what was asked for.
+// contradicts reports whether an object names something other than what was asked for.
 func (w wanted) contradicts(o *object) bool {
 	if o == nil {
 		return false
@@ -158,8 +157,7 @@ func (w wanted) contradicts(o *object) bool {
 		name != "" && w.tokenID == "" && w.name != "" && name != w.name
 }
 
-// certain is the score of a secret that stands where it should, in the object that names what was
-// asked for.
+// certain is the score of a secret in its documented place, in the object that names what was asked for.
 const certain = 6
 
 func (w wanted) score(f finding) (n int) {

@@ -17,42 +17,41 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// This file reads listings. What a listing does not have is believed to be absent: a service
-// token of that name is then created. So a listing that may have lost an entry is an error, and
-// never an empty account. An entry that cannot be read is there all the same; it is counted, and
-// the others are used.
+// This file reads listings. If a listing does not have a service token, the daemon believes that it does not
+// exist, and may create one with that name. So a listing that may have lost an entry is an error, and never
+// an empty account. An entry that cannot be read still exists: it is counted, and the other entries are used.
 
 const (
-	// pageSize of listings is the largest that Cloudflare's OpenAPI document allows. A server that
-	// gives fewer is asked for more pages.
+	// pageSize is the largest that Cloudflare's OpenAPI document allows. If a server returns fewer entries,
+	// more pages are read.
 	pageSize = 1000
-	// maxPages bounds a listing, and maxUntold one that does not say how long it is.
+	// maxPages limits a listing, and maxUntold one that does not say how long it is.
 	maxPages, maxUntold = 1000, 100
-	// listAttempts is how often a listing is begun at most. It is begun again when a service token
-	// was deleted while it was read: those behind it then move up, and one of them may have moved
-	// to a page that was read already.
+	// listAttempts is how often a listing is started at most. It starts again if a service token was deleted
+	// while it was read: the entries behind it then move up, and one of them may have moved to a page that
+	// was read already.
 	listAttempts = 2
 )
 
 // Listing is what Cloudflare showed of all service tokens of an account or zone.
 type Listing struct {
-	// Tokens are those whose entries could be read.
+	// Tokens are the service tokens whose entries could be read.
 	Tokens []rotation.TokenFacts
-	// Odd are the entries that have an ID and cannot be read otherwise: what is wrong, by ID. The
-	// service token is there, and nothing else is known of it.
+	// Odd says, by ID, what is wrong with entries that have an ID but cannot be read otherwise. The service
+	// token exists, and nothing else is known about it.
 	Odd   map[string]string
-	names map[string]string // of those in Odd, where they could be read
-	// Nameless counts entries that cannot even be told from each other.
+	names map[string]string // the names of those in Odd, where they could be read
+	// Nameless counts entries without an ID, which cannot be told from each other.
 	Nameless int
 }
 
-// unreadable is how many entries are not among Tokens.
+// unreadable returns how many entries are not among Tokens.
 func (l Listing) unreadable() int { return len(l.Odd) + l.Nameless }
 
-// Size counts all entries, also those that cannot be read.
+// Size returns the number of all entries, including those that cannot be read.
 func (l Listing) Size() int { return len(l.Tokens) + l.unreadable() }
 
-// Unreadable says what cannot be read, for a log; it is empty if everything can.
+// Unreadable says what cannot be read, for a log; empty if everything can.
 func (l Listing) Unreadable() string {
 	if l.unreadable() == 0 {
 		return ""
@@ -63,9 +62,9 @@ func (l Listing) Unreadable() string {
 	return fmt.Sprintf("%d entries of the listing cannot be read", l.unreadable())
 }
 
-// List reads all service tokens of the account or zone, page by page. The error is nil only if the
-// listing is whole, as far as can be told. Beside an error there may be a part of it: what that has
-// is there, and what it does not have may be there too.
+// List reads all service tokens of the account or zone, page by page. The error is nil only if the listing is
+// complete, as far as that can be known. With an error there may be a part of the listing: its entries exist,
+// and others may exist too.
 func (c *Client) List(ctx context.Context) (Listing, error) {
 	for attempt := 1; ; attempt++ {
 		listing, moved, err := c.listOnce(ctx)
@@ -76,9 +75,9 @@ func (c *Client) List(ctx context.Context) (Listing, error) {
 	}
 }
 
-// Find implements [rotation.Creator]. It reads the whole listing, since Cloudflare's answer to a query
-// for one name does not say how many it should have: that a name is not there could not be told
-// from an answer that has lost it.
+// Find implements [rotation.Creator]. It reads the whole listing, because Cloudflare's answer to a query for
+// one name does not say how many entries it should have: an answer that has lost the entry would look like
+// one without it.
 func (c *Client) Find(ctx context.Context, name string) ([]rotation.TokenFacts, error) {
 	listing, err := c.List(ctx)
 	if err != nil {
@@ -105,8 +104,8 @@ func (c *Client) Find(ctx context.Context, name string) ([]rotation.TokenFacts, 
 	return nil, nil
 }
 
-// listOnce reads all pages once. moved is set if what was read may be incomplete only because a
-// service token was deleted meanwhile.
+// listOnce reads all pages once. moved is set if the result may be incomplete only because a service token
+// was deleted meanwhile.
 func (c *Client) listOnce(ctx context.Context) (listing Listing, moved bool, err error) {
 	listing = Listing{Odd: map[string]string{}, names: map[string]string{}}
 	seen := map[string]bool{}
@@ -124,7 +123,7 @@ func (c *Client) listOnce(ctx context.Context) (listing Listing, moved bool, err
 		}
 		before := len(seen)
 		for _, raw := range got.entries {
-			listing.take(raw, seen)
+			listing.add(raw, seen)
 		}
 		if got.said {
 			shrank = shrank || said && got.total < total
@@ -133,7 +132,7 @@ func (c *Client) listOnce(ctx context.Context) (listing Listing, moved bool, err
 		have, fresh := len(seen)+listing.Nameless, len(seen) > before
 		switch {
 		case fresh && (!said || have < total || have > total && got.full()):
-			continue // there are more, or nobody says how many
+			continue // there are more, or the length is unknown
 		case shrank:
 			return listing, true, unusable("list", "service tokens were deleted while the listing was read: it may have missed one")
 		case said && have < total:
@@ -144,8 +143,8 @@ func (c *Client) listOnce(ctx context.Context) (listing Listing, moved bool, err
 	}
 }
 
-// take adds an entry. One may come again when another was created between two pages.
-func (l *Listing) take(raw json.RawMessage, seen map[string]bool) {
+// add adds an entry. The same entry may come again if a service token was created between two pages.
+func (l *Listing) add(raw json.RawMessage, seen map[string]bool) {
 	var fields map[string]json.RawMessage
 	var id string
 	if json.Unmarshal(raw, &fields) != nil || json.Unmarshal(fields["id"], &id) != nil || strings.TrimSpace(id) == "" {
@@ -171,7 +170,7 @@ func (l *Listing) take(raw json.RawMessage, seen map[string]bool) {
 	}
 }
 
-// oddField says which field of an entry is there, and not what it should be; empty if none is.
+// oddField says which field of an entry is not what it should be; empty if all are good.
 func oddField(fields map[string]json.RawMessage) string {
 	if name := fields["name"]; len(name) == 0 || name[0] != '"' {
 		return "it has no name"
@@ -186,7 +185,7 @@ func oddField(fields map[string]json.RawMessage) string {
 		if _ = t.UnmarshalJSON(raw); t.IsZero() {
 			if json.Unmarshal(raw, &text) == nil {
 				if at, err := time.Parse(time.RFC3339, text); err == nil && at.IsZero() {
-					continue // how some servers write never
+					continue // how some servers write "never"
 				}
 			}
 			return field + " is not a time"
@@ -198,13 +197,13 @@ func oddField(fields map[string]json.RawMessage) string {
 // listed is one page of a listing.
 type listed struct {
 	entries []json.RawMessage
-	// total is how many entries all pages have together, if that is said.
+	// total is how many entries all pages have together, if the server says so.
 	total   int
 	said    bool
-	perPage int // 0 if that is not said
+	perPage int // 0 if the server does not say
 }
 
-// full reports whether the page may have another one behind it.
+// full reports whether another page may follow.
 func (l listed) full() bool { return l.perPage <= 0 || len(l.entries) >= l.perPage }
 
 func (c *Client) listPage(ctx context.Context, page int) (listed, error) {
@@ -219,10 +218,10 @@ func (c *Client) askForPage(ctx context.Context, page, perPage int) (envelope, e
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	var params zero_trust.AccessServiceTokenListParams
-	c.own(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
+	c.setScope(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
 	set(&params.Page.Value, &params.Page.Present, int64(page))
 	set(&params.PerPage.Value, &params.PerPage.Present, int64(perPage))
-	return c.exchange(ctx, "list", c.read, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+	return c.roundTrip(ctx, "list", c.read, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
 		_, err := s.List(ctx, params, opts...)
 		return err
 	})
@@ -239,18 +238,18 @@ func readPage(answer envelope) (listed, error) {
 	}
 	l.perPage, _ = wholeNumber(info["per_page"])
 	l.total, l.said = wholeNumber(info["total_count"])
-	if l.total == 0 && len(l.entries) > 0 { // it is there, and says nothing
+	if l.total == 0 && len(l.entries) > 0 { // the field exists, but says nothing
 		l.said = false
 	}
-	// What count means is documented in two ways: of this page, or of all. Either way there are at
-	// least so many.
+	// The meaning of count is documented in two ways: the entries of this page, or all entries. Either way
+	// there are at least so many.
 	if count, ok := wholeNumber(info["count"]); ok && !l.said && count > len(l.entries) {
 		l.total, l.said = count, true
 	}
 	return l, nil
 }
 
-// wholeNumber reads a number, also one that stands as text. ok is false for what is none, or is
+// wholeNumber reads a number, with or without quotation marks. ok is false if it is not a whole number, or is
 // less than 0.
 func wholeNumber(raw json.RawMessage) (n int, ok bool) {
 	f, err := strconv.ParseFloat(strings.Trim(string(raw), `" `), 64)

@@ -10,7 +10,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// Rotate implements [rotation.Issuer]. The request was admitted by Ready.
+// Rotate implements [rotation.Issuer]. Ready has admitted the request.
 func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
 	if c.account.ZoneID != "" {
 		return rotation.Issued{}, &rotation.IssuerError{Class: rotation.Refused, Operation: "rotate",
@@ -34,17 +34,16 @@ func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotati
 	return issued, err
 }
 
-// graceEnd is when a grace that begins now ends: as it is told to Cloudflare, on its clock, and
-// until when the previous secret may then work on ours.
+// graceEnd returns when a grace that begins now ends: the time that is sent to Cloudflare, on its clock, and
+// the time until which the previous secret may then work, on ours.
 //
-// A promised grace holds whichever of the two clocks is right: it is told as the later of the two,
-// and what is told is never earlier than the local time and the grace. It is rounded up to the
-// second, since the SDK sends no fractions. No grace at all is rounded down, so that its end has
-// passed there.
+// A promised grace holds, whichever of the two clocks is right: the time that is sent is the later of the
+// two, and never earlier than the local time plus the grace. It is rounded up to the second, because the SDK
+// sends no fractions. A grace of zero is rounded down, so that its end has passed at Cloudflare.
 //
-// On the local clock the secret works until theirs at the latest by the earliest plausible clock of
-// Cloudflare's: rotations that have to wait for its end wait until then, but not for longer than
-// MaxApart more than was promised.
+// On the local clock, the secret works at most until that time on the earliest plausible clock of
+// Cloudflare's. Rotations that have to wait for the end wait until then, but at most MaxApart longer than was
+// promised.
 func (c *Client) graceEnd(grace time.Duration) (theirs, ours time.Time) {
 	low, high := c.clock.bounds()
 	now := time.Now()
@@ -60,15 +59,15 @@ func (c *Client) graceEnd(grace time.Duration) (theirs, ours time.Time) {
 	return theirs, ours
 }
 
-// SetGrace implements [rotation.Issuer]. The request names no version of the secret, so
-// it cannot rotate.
+// SetGrace implements [rotation.Issuer]. The request does not name a version of the secret, so it cannot
+// rotate.
 func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Duration) (rotation.TokenFacts, time.Time, error) {
-	// The end is told on Cloudflare's clock. Not to know it must not keep a secret from being
-	// extended: the local clock then has to do.
+	// The end is sent on Cloudflare's clock. If that is not known, the local clock is used: a secret must be
+	// extended anyway.
 	asking, cancel := context.WithTimeout(ctx, clockTimeout)
 	_ = c.ReadClock(asking)
 	cancel()
-	// Last: what was admitted and is not sent yet holds others up.
+	// Last: a request that was admitted but not sent holds up others.
 	if err := c.admit(ctx, "update"); err != nil {
 		return rotation.TokenFacts{}, time.Time{}, err
 	}
@@ -82,7 +81,7 @@ func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Durati
 	return facts, ours, nil
 }
 
-// zoneYear is what a refresh would give: there is none for a zone's service tokens.
+// zoneYear is what a refresh would give: it does not exist for the service tokens of a zone.
 const zoneYear = "8760h"
 
 // Renew implements [rotation.Renewer].
@@ -115,11 +114,11 @@ func (c *Client) refresh(ctx context.Context, tokenID string) (rotation.TokenFac
 	})
 }
 
-// update changes what params say, and nothing else. It was admitted.
+// update changes what params say, and nothing else. The budget has admitted it.
 func (c *Client) update(ctx context.Context, tokenID string, params zero_trust.AccessServiceTokenUpdateParams) (rotation.TokenFacts, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	c.own(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
+	c.setScope(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
 	return c.callToken(ctx, "update", tokenID, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
 		_, err := s.Update(ctx, tokenID, params, opts...)
 		return err

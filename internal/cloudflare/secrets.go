@@ -10,32 +10,31 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file finds client secrets in answers. Cloudflare shows a secret once, so what stands
-// around it must not decide whether it is found: whatever is wrong with an answer, a complete
-// secret in it is sealed first, and the answer is judged afterwards (issued.go).
+// This file finds client secrets in answers. Cloudflare shows a secret once, so what is around it must not
+// decide whether it is found. Whatever is wrong with an answer, a complete secret in it is sealed first; what
+// the answer is worth is decided later (issued.go).
 //
-// The scanner reads JSON the way that a person does. It does not mind text before or after a
-// document, several documents, a document that ends too early or that starts too late, or one
-// document inside a string of another.
+// The scanner reads JSON as a person does. It accepts text before or after a document, several documents, a
+// document that ends too early or starts too late, and a document inside a string of another one.
 
-// finding is a client secret that stands in an answer.
+// finding is a client secret in an answer.
 type finding struct {
 	secret secret.Value
-	// object is the JSON object that it is a field of; nil if it stands in plain text.
+	// object is the JSON object that has it as a field; nil if it is in plain text.
 	object *object
-	// cut is set if the answer ended before anything showed that the secret was over. It is
-	// complete all the same, because both known formats have a fixed length.
+	// cut is set if the answer ended before anything showed that the secret was over. The secret is still
+	// complete, because both known formats have a fixed length.
 	cut bool
 }
 
 // object is a JSON object or list, as far as it arrived.
 type object struct {
 	parent *object
-	key    string            // of its parent, folded; empty in a list
+	key    string            // its key in the parent, folded; empty in a list
 	list   bool              // it is a list
-	fields map[string]string // by folded key: strings unquoted, other values as they stand
-	text   map[string]bool   // keys of fields that are strings
-	filled map[string]bool   // keys of lists and objects that have something in them
+	fields map[string]string // by folded key: strings without quotation marks, other values as they are
+	text   map[string]bool   // the keys of fields that are strings
+	filled map[string]bool   // the keys of lists and objects that are not empty
 }
 
 func (o *object) set(key, value string, isText bool) {
@@ -48,7 +47,7 @@ func (o *object) set(key, value string, isText bool) {
 	o.fields[key], o.text[key] = value, isText
 }
 
-// string is a field that is a string; empty if there is none.
+// string returns a field that is a string; empty if there is none.
 func (o *object) string(key string) string {
 	if o == nil || !o.text[key] {
 		return ""
@@ -56,19 +55,19 @@ func (o *object) string(key string) string {
 	return o.fields[key]
 }
 
-// isResult reports whether o is where Cloudflare documents the service token to be: under
-// result, in the object that is the whole answer.
+// isResult reports whether o is where Cloudflare documents the service token: under result, in the object
+// that is the whole answer.
 func (o *object) isResult() bool {
 	return o != nil && o.key == "result" && o.parent != nil && !o.parent.list && o.parent.parent != nil && o.parent.parent.parent == nil
 }
 
-// facts are what an answer shows of a service token.
+// facts returns what an answer shows of a service token.
 func (o *object) facts() rotation.TokenFacts {
 	if o == nil {
 		return rotation.TokenFacts{}
 	}
 	at := func(key string) (t timestamp) {
-		_ = t.UnmarshalJSON([]byte(`"` + o.string(key) + `"`)) // one that cannot be read is absent
+		_ = t.UnmarshalJSON([]byte(`"` + o.string(key) + `"`)) // a time that cannot be read counts as absent
 		return t
 	}
 	return rotation.TokenFacts{
@@ -84,27 +83,27 @@ type scan struct {
 	found []finding
 	// refused is set if an object says success: false.
 	refused bool
-	// effort is how many bytes may still be read in search of the end of strings that have none.
+	// effort is how many more bytes may be read to look for the end of strings that have none.
 	effort int
 }
 
 const (
-	maxNesting  = 64 // of objects; what is deeper is taken as part of its parent
+	maxNesting  = 64 // of objects; a deeper object counts as a part of its parent
 	maxInside   = 4  // documents inside strings of documents
 	maxFindings = 16
-	maxStarts   = 8 // places at which a search begins again
+	maxStarts   = 8 // places at which a search starts again
 )
 
-// Client secrets in plain text: the newer format anywhere, the older one, which any digest looks
-// like, only behind its name.
+// Client secrets in plain text: the newer format anywhere; the older one, which looks like any digest, only
+// after its name.
 var (
 	bareSecret  = regexp.MustCompile(`cfast_[A-Za-z0-9]{48}`)
 	namedSecret = regexp.MustCompile(`(?i)client[_-]?secret[^A-Za-z0-9]{1,24}([0-9a-f]{64})`)
 	documents   = regexp.MustCompile(`[{\[]\s*["{\[]`)
 )
 
-// findSecrets returns the different client secrets in a body, in the order of their standing,
-// and whether the answer says that it is a refusal.
+// findSecrets returns the different client secrets in a body, in their order, and whether the answer says
+// that it is a refusal.
 func findSecrets(body []byte) (found []finding, refused bool) {
 	text := string(body)
 	s := scan{effort: 4*len(text) + 1<<20}
@@ -119,8 +118,8 @@ func findSecrets(body []byte) (found []finding, refused bool) {
 	return s.found, s.refused
 }
 
-// everywhere reads text from its beginning, and again from places where a document may begin: a
-// single quotation mark before it would make strings of what stands between strings.
+// everywhere reads text from its beginning, and again from places where a document may begin: after a single
+// quotation mark too many, the scanner would take strings for the text between them.
 func (s *scan) everywhere(text string) {
 	s.read(text, &object{}, 0)
 	if len(s.found) > 0 {
@@ -133,7 +132,7 @@ func (s *scan) everywhere(text string) {
 	}
 }
 
-// plain looks for secrets that are no field of any object.
+// plain looks for secrets that are not a field of an object.
 func (s *scan) plain(text string) {
 	for _, at := range append(bareSecret.FindAllStringIndex(text, maxFindings), named(text)...) {
 		before, after := byte(' '), byte(' ')
@@ -143,7 +142,7 @@ func (s *scan) plain(text string) {
 		if at[1] < len(text) {
 			after = text[at[1]]
 		}
-		if !isWord(before) && !isWord(after) { // else it is a part of something longer
+		if !isWord(before) && !isWord(after) { // otherwise it is a part of something longer
 			s.add(finding{secret: secret.New(text[at[0]:at[1]]), cut: at[1] == len(text)})
 		}
 	}
@@ -160,7 +159,7 @@ func isWord(c byte) bool {
 	return c == '_' || '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z'
 }
 
-// add keeps a finding unless its secret was found before, in an object.
+// add adds a finding, unless its secret was found before in an object.
 func (s *scan) add(f finding) {
 	for i, known := range s.found {
 		if known.secret.Equal(f.secret) {
@@ -175,7 +174,7 @@ func (s *scan) add(f finding) {
 	}
 }
 
-// read scans text, whose outermost objects stand in root.
+// read scans text. root is the parent of its outermost objects.
 func (s *scan) read(text string, root *object, inside int) {
 	top, key, depth, over := root, "", 0, 0
 	value := func(v string, isText bool) {
@@ -250,7 +249,7 @@ func (s *scan) value(in *object, key, v string, isText bool, inside int) {
 	}
 }
 
-// fill notes that o has something in it.
+// fill notes that o is not empty.
 func (o *object) fill() {
 	if o.parent == nil || o.key == "" {
 		return
@@ -261,8 +260,8 @@ func (o *object) fill() {
 	o.parent.filled[o.key] = true
 }
 
-// stringAt returns the JSON string that text begins with, and whether it has an end; without one,
-// what was read of it.
+// stringAt returns the JSON string at the beginning of text, and whether it has an end; without an end, what
+// was read of it.
 func stringAt(text string) (quoted string, ended bool) {
 	for i := 1; i < len(text); i++ {
 		switch text[i] {
@@ -270,14 +269,14 @@ func stringAt(text string) (quoted string, ended bool) {
 			i++
 		case '"':
 			return text[:i+1], true
-		case '\n': // no JSON string has one: the quotation mark was not the start of a string
+		case '\n': // no JSON string contains one, so the quotation mark did not begin a string
 			return text[:i], false
 		}
 	}
 	return text, false
 }
 
-// unquote undoes the escapes of a JSON string that is given without its first quotation mark.
+// unquote decodes a JSON string that is given without its first quotation mark.
 func unquote(rest string) string {
 	if !strings.Contains(rest, `\`) {
 		return strings.TrimSuffix(rest, `"`)
@@ -289,7 +288,7 @@ func unquote(rest string) string {
 	return said
 }
 
-// fold makes one of the ways to write a key: client_secret, clientSecret, Client-Secret.
+// fold returns the same text for all ways to write a key: client_secret, clientSecret, Client-Secret.
 func fold(key string) string {
 	return strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(key, "_", ""), "-", ""))
 }

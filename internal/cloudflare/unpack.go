@@ -11,15 +11,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxLayers bounds how often a body is unpacked. A proxy that compresses what is compressed
-// already makes two layers.
+// maxLayers limits how often a body is unpacked. A proxy that compresses a compressed body makes two layers.
 const maxLayers = 4
 
-// unpack returns a body as UTF-8 text without a byte order mark, and without compression. It
-// looks at the bytes and not at Content-Encoding, because proxies get that header wrong: they
-// write x-gzip, name a compression that is not there, or compress twice. What cannot be
-// unpacked is returned as it is; of what was cut off, everything that had arrived. The result
-// has at most limit bytes.
+// unpack returns a body as UTF-8 text without a byte order mark and without compression. It looks at the
+// bytes and not at Content-Encoding, because proxies get that header wrong: they write x-gzip, name a
+// compression that is not there, or compress twice. A body that cannot be unpacked is returned as it is; of
+// one that was cut off, everything that arrived. The result has at most limit bytes.
 func unpack(body []byte, limit int64) []byte {
 	for range maxLayers {
 		plain, ok := inflate(body, limit)
@@ -53,12 +51,12 @@ func inflate(body []byte, limit int64) (plain []byte, ok bool) {
 	return plain, len(plain) > 0 && (err == nil || looksLikeText(plain))
 }
 
-// looksLikeText guards against taking noise for what a broken stream had held.
+// looksLikeText prevents noise from a broken stream from being taken for its content.
 func looksLikeText(b []byte) bool {
 	return bytes.IndexByte(b, '"') >= 0 || bytes.IndexByte(b, '{') >= 0 || len(b) > 1 && b[0] == 0x1f && b[1] == 0x8b
 }
 
-// toUTF8 takes a byte order mark away, and decodes UTF-16 with or without one.
+// toUTF8 removes a byte order mark, and decodes UTF-16 with or without one.
 func toUTF8(b []byte) []byte {
 	var order binary.ByteOrder
 	switch {

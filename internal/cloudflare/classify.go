@@ -14,21 +14,21 @@ import (
 	"rotatord/internal/secret"
 )
 
-// peer is Cloudflare as errors name it.
+// peer is Cloudflare, as errors name it.
 var peer = outbound.Peer{Name: "Cloudflare's API", Address: "base_url"}
 
 const (
-	// maxSaid is how many bytes of what an answer says are kept, and maxID of an ID in it: a server may
-	// put anything there.
+	// maxSaid limits how many bytes of an answer's text are kept, and maxID those of an ID: a server may send
+	// anything.
 	maxSaid, maxID = 1000, 64
 )
 
-// judge decides what an exchange came to. This is where a failure is classified, and
-// the rule is: "not carried out" and "refused" need proof, all else is unknown.
-func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, error) {
+// classify says what a request came to. Here every failure gets its class. The rule: "not carried out" and
+// "refused" need proof, everything else is unknown.
+func (c *Client) classify(operation string, r *recorder, sdkErr error) (envelope, error) {
 	fail := func(class rotation.Class, message string, err error) (envelope, error) {
 		return envelope{}, &rotation.IssuerError{Class: class, Operation: operation, Status: r.status,
-			Message: printable.Line(r.cleaned(message), maxSaid), Err: err}
+			Message: printable.Line(r.withoutCredential(message), maxSaid), Err: err}
 	}
 	switch {
 	case r.status == 0 && !r.connected.Load():
@@ -51,11 +51,11 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	case outbound.IsRedirect(r.status):
 		return fail(rotation.Unknown, outbound.Redirected("Cloudflare's API", r.status, r.asked, r.header.Get("Location")).Error(), nil)
 	case r.status < 200 || r.status > 299:
-		return fail(rotation.Unknown, joined(statusText(r.status), r.says(operation, answer, fromAPI)), nil)
+		return fail(rotation.Unknown, joined(statusText(r.status), r.failureText(operation, answer, fromAPI)), nil)
 	case decodeErr != nil && bytes.HasPrefix(bytes.TrimSpace(r.body), []byte("{")): // it began as JSON
 		return fail(rotation.Unknown, "the answer is not the JSON of Cloudflare's API: "+describeJSON(decodeErr), nil)
 	case !fromAPI:
-		return fail(rotation.Unknown, "the answer is "+r.foreign(operation), nil)
+		return fail(rotation.Unknown, "the answer is "+r.describeForeign(operation), nil)
 	case answer.Success == nil || !bool(*answer.Success):
 		message := "the answer says success: false"
 		if answer.Success == nil {
@@ -69,7 +69,7 @@ func (c *Client) judge(operation string, r *recorder, sdkErr error) (envelope, e
 	return answer, nil
 }
 
-// refusal is the error for a status of 4xx.
+// refusal returns the error for a status of 4xx.
 func (c *Client) refusal(operation string, r *recorder, answer envelope, fromAPI bool) error {
 	e := &rotation.IssuerError{Class: rotation.Refused, Operation: operation, Status: r.status}
 	message := ""
@@ -80,41 +80,41 @@ func (c *Client) refusal(operation string, r *recorder, answer envelope, fromAPI
 		message = statusText(r.status)
 	}
 	if !fromAPI {
-		message = joined(message, r.foreign(operation))
+		message = joined(message, r.describeForeign(operation))
 	}
-	e.Message = printable.Line(r.cleaned(message), maxSaid)
-	e.Err = meaning(e)
+	e.Message = printable.Line(r.withoutCredential(message), maxSaid)
+	e.Err = sentinelOf(e)
 	if r.status == http.StatusTooManyRequests {
 		e.Class, e.RetryAfter = rotation.Throttled, r.retryAfter
 	}
 	return e
 }
 
-// says is what an answer says that is a failure by its status.
-func (r *recorder) says(operation string, answer envelope, fromAPI bool) string {
+// failureText returns what an answer says whose status is a failure.
+func (r *recorder) failureText(operation string, answer envelope, fromAPI bool) string {
 	if fromAPI {
 		return answer.Errors.text(true)
 	}
-	return r.foreign(operation)
+	return r.describeForeign(operation)
 }
 
-// cleaned is a text without the credential that was sent, which the other side may send back.
-func (r *recorder) cleaned(text string) string {
+// withoutCredential returns a text without the credential that was sent, which the other side may send back.
+func (r *recorder) withoutCredential(text string) string {
 	if sent := r.login.value.Reveal(); len(sent) >= shortestSent {
 		text = strings.ReplaceAll(text, sent, secret.Redacted)
 	}
 	return text
 }
 
-// shortestSent keeps a credential that is a word, as in a rehearsal, from being taken out of errors.
+// shortestSent keeps a credential that is a short word, as in a rehearsal, from being removed from errors.
 const shortestSent = 8
 
-// clean keeps an error for errors.Is, and its text fit to be shown.
+// clean makes the text of an error safe to show, and keeps the error for errors.Is.
 func (r *recorder) clean(err error) error {
 	if err == nil {
 		return nil
 	}
-	return outbound.Reworded(printable.Line(r.cleaned(err.Error()), 2*maxSaid), err)
+	return outbound.Reworded(printable.Line(r.withoutCredential(err.Error()), 2*maxSaid), err)
 }
 
 // joined puts a colon between two texts, unless one of them is empty.

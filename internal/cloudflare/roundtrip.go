@@ -28,15 +28,15 @@ import (
 // maxBody is more than a page of the largest listing takes.
 const maxBody = 8 << 20
 
-// envelope is what every answer is wrapped in.
+// envelope is the outer object of every answer.
 type envelope struct {
 	Success    *truth          `json:"success"` // nil if the answer does not say
 	Errors     apiErrors       `json:"errors"`
 	Result     json.RawMessage `json:"result"`
-	ResultInfo json.RawMessage `json:"result_info"` // of listings
+	ResultInfo json.RawMessage `json:"result_info"` // only in listings
 }
 
-// truth is true for the word true, also where it stands as text.
+// truth is true for the word true, with or without quotation marks.
 type truth bool
 
 func (t *truth) UnmarshalJSON(b []byte) error {
@@ -44,8 +44,8 @@ func (t *truth) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// tokenResult is a service token as answers show it. The SDK's own types lack
-// created_at, updated_at and last_seen_at. Client secrets are found in another way: secrets.go.
+// tokenResult is a service token as answers show it. The SDK's own types lack created_at, updated_at and
+// last_seen_at. Client secrets are found in another way: see secrets.go.
 type tokenResult struct {
 	ID         string    `json:"id"`
 	ClientID   string    `json:"client_id"`
@@ -67,21 +67,21 @@ func (r tokenResult) facts() rotation.TokenFacts {
 	}
 }
 
-// timestamp is a time that may be null, empty or absent. One that cannot be read is
-// taken as absent: a rotate answer must not be lost because of it.
+// timestamp is a time that may be null, empty or absent. A time that cannot be read counts as absent: a
+// rotate answer must not be lost because of it.
 type timestamp struct{ time.Time }
 
 func (t *timestamp) UnmarshalJSON(b []byte) error {
 	*t = timestamp{}
 	parsed, err := time.Parse(`"`+time.RFC3339+`"`, string(b))
-	if parsed = parsed.UTC(); err == nil && parsed.Year() >= 1 && parsed.Year() <= 9999 { // else the ledger could not keep it
+	if parsed = parsed.UTC(); err == nil && parsed.Year() >= 1 && parsed.Year() <= 9999 { // the ledger cannot store other years
 		t.Time = parsed
 	}
 	return nil
 }
 
-// past is the time of something that has happened; zero if it cannot have. A time such as one in
-// the year 9999 would be the latest for ever, and hide every later change.
+// past returns the time of something that has happened; zero if it cannot have happened. A time such as one
+// in the year 9999 would be the latest forever, and would hide every later change.
 func (t timestamp) past() time.Time {
 	if !plausible(t.Time) {
 		return time.Time{}
@@ -89,15 +89,15 @@ func (t timestamp) past() time.Time {
 	return t.Time
 }
 
-// plausible reports whether a clock may show this time, be it a clock that is wrong.
+// plausible reports whether a clock, even a wrong one, may show this time.
 func plausible(t time.Time) bool { return t.Year() >= 2000 && t.Year() < 2200 }
 
 type sdkCall func(*zero_trust.AccessServiceTokenService, []option.RequestOption) error
 
-// callToken makes one request that is answered with the service token that it names, and returns
-// what is shown of it. An answer about none, or about another, is no answer: it may be a proxy's.
+// callToken sends one request whose answer is the service token that it names, and returns what the answer
+// shows. An answer about no token or about another one is an error: it may come from a proxy.
 func (c *Client) callToken(ctx context.Context, operation, tokenID string, do sdkCall) (rotation.TokenFacts, error) {
-	answer, err := c.exchange(ctx, operation, c.read, do)
+	answer, err := c.roundTrip(ctx, operation, c.read, do)
 	if err != nil {
 		return rotation.TokenFacts{}, err
 	}
@@ -116,8 +116,7 @@ func (c *Client) callToken(ctx context.Context, operation, tokenID string, do sd
 	return result.facts(), nil
 }
 
-// decodeResult reads the result of an answer. Of one that is null, or not there, nothing can be
-// read.
+// decodeResult decodes the result of an answer. A result that is null or missing is an error.
 func decodeResult(operation string, answer envelope, result any) error {
 	if len(answer.Result) == 0 || string(answer.Result) == "null" {
 		return unusable(operation, "the answer has no result")
@@ -128,23 +127,23 @@ func decodeResult(operation string, answer envelope, result any) error {
 	return nil
 }
 
-// unusable is the error for an answer with status 200 that does not say what was asked.
+// unusable returns the error for an answer with status 200 that does not say what was asked.
 func unusable(operation, message string) error {
 	return &rotation.IssuerError{Class: rotation.Unknown, Operation: operation, Status: http.StatusOK, Message: message}
 }
 
-// exchange makes one request through the SDK and judges what came back.
-func (c *Client) exchange(ctx context.Context, operation string, rt http.RoundTripper, do sdkCall) (envelope, error) {
+// roundTrip sends one request through the SDK and classifies the answer.
+func (c *Client) roundTrip(ctx context.Context, operation string, rt http.RoundTripper, do sdkCall) (envelope, error) {
 	r, sdkErr, err := c.send(ctx, operation, rt, do)
 	if err != nil {
 		return envelope{}, err
 	}
-	return c.judge(operation, r, sdkErr)
+	return c.classify(operation, r, sdkErr)
 }
 
-// send makes one request through the SDK, which builds and sends it. The answer is taken from the
-// wire by a recorder, because the SDK drops it when a deadline passes while it arrives, and does
-// not look at "success". err is set if nothing was sent; what the SDK made of the answer is sdkErr.
+// send sends one request through the SDK, which builds it. A recorder takes the answer from the wire, because
+// the SDK drops an answer if a deadline passes while it arrives, and does not look at "success". err is set
+// if nothing was sent; sdkErr is what the SDK returned.
 func (c *Client) send(ctx context.Context, operation string, rt http.RoundTripper, do sdkCall) (r *recorder, sdkErr, err error) {
 	login, err := c.login()
 	if err != nil {
@@ -197,17 +196,17 @@ func (c *Client) noteHeaders(r *recorder, start time.Time) admission.Answer {
 	return a
 }
 
-// Codes of Cloudflare's that decide something.
+// Cloudflare's error codes that decide something.
 const (
 	codeInvalidToken = 1000  // verify: no such API token, at this place
 	codeNoRoute      = 7003  // the account or zone is wrong, or the path
 	codeInUse        = 12139 // a policy names the service token
 )
 
-// meaning is the sentinel of a refusal that says more than no. A 404 is about the service
-// token only if it is Cloudflare's own and about no path: what a proxy does not find is not
-// gone.
-func meaning(e *rotation.IssuerError) error {
+// sentinelOf returns the sentinel error of a refusal that says more than no. A 404 says that the service
+// token is gone only if it is Cloudflare's own answer and not about the path: what a proxy does not find is
+// not gone.
+func sentinelOf(e *rotation.IssuerError) error {
 	switch {
 	case e.Status == http.StatusNotFound && e.Code != 0 && e.Code != codeNoRoute &&
 		slices.Contains([]string{"get", "rotate", "refresh", "update", "delete"}, e.Operation):
@@ -218,16 +217,16 @@ func meaning(e *rotation.IssuerError) error {
 	return nil
 }
 
-// recorder sends a request and keeps what came back.
+// recorder sends a request and records the answer.
 type recorder struct {
 	next  http.RoundTripper
-	login login // that was sent, and that no error may repeat
+	login login // the credential that was sent, which no error may repeat
 
 	retryAfter time.Duration // after a 429: how long nothing is sent from then on
 
-	connected atomic.Bool // a connection was had: bytes of the request may have left
+	connected atomic.Bool // there was a connection, so bytes of the request may have left
 	asked     *url.URL    // where the request went
-	status    int         // 0 if no answer began
+	status    int         // 0 if no answer arrived
 	header    http.Header
 	body      []byte
 	err       error
@@ -254,7 +253,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// describeJSON says what is wrong with a document without quoting from it.
+// describeJSON says what is wrong with a document, without a quotation from it.
 func describeJSON(err error) string {
 	if e, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Sprintf("syntax error at byte %d", e.Offset)
