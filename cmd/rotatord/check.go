@@ -112,7 +112,7 @@ func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.F
 		if next.Before(now) && (!next.IsZero() || record.Step != rotation.StepIdle) { // as soon as a daemon runs
 			next = now
 		}
-		for _, facts := range []rotation.TokenFacts{record.Facts, record.Spare} {
+		for _, facts := range record.ServiceTokens() {
 			if fault, late := c.ExpiryFault(t.Name, facts.ID, now, next, facts.ExpiresAt); late {
 				faults = append(faults, fault)
 			}

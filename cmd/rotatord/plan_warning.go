@@ -71,8 +71,8 @@ func (o *outlook) explain(e *planned, due rotation.Due, pause rotation.Pause, at
 		e.warn(warnFailing, fmt.Sprintf("%d failed", r.Failures), "it has failed, %d in a row, the last time with: %s",
 			r.Failures, r.LastError)
 	}
-	for _, expiry := range []time.Time{r.Facts.ExpiresAt, r.Spare.ExpiresAt} {
-		if !expiry.IsZero() && at.After(expiry) {
+	for _, facts := range r.ServiceTokens() {
+		if expiry := facts.ExpiresAt; !expiry.IsZero() && at.After(expiry) {
 			e.warn(warnExpired, "token expired", "the service token expires before this, at %s", rfc(expiry))
 			break
 		}

@@ -127,10 +127,7 @@ func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts,
 			gone = gone || !unreadable
 			continue
 		}
-		known := s.record.Facts
-		if known.ID != id && s.record.Spare.ID == id {
-			known = s.record.Spare
-		}
+		known := s.record.FactsOf(id)
 		if now.LastSeenAt = known.LastSeenAt; now.UpdatedAt.Before(known.UpdatedAt) { // it is older, or its times are coarser
 			now.UpdatedAt = known.UpdatedAt
 		}

@@ -161,12 +161,13 @@ func showOvertaken(record rotation.Record) *status.Overtaken {
 
 // toDo is what an operator can do about a token; nil if nobody has to do anything.
 func (a *App) toDo(t config.Token, seen scheduled) (all []status.ToDo) {
-	record, facts := seen.record, seen.record.Facts
-	spare := record.Spare
+	record := seen.record
+	known := record.ServiceTokens()
 	now := rotation.Troubles{
-		Gone: seen.gone, Disabled: facts.ID != "" && !facts.Enabled || spare.ID != "" && !spare.Enabled,
-		Expired: facts.Expired(a.engine.now()) || t.Partner != "" && spare.Expired(a.engine.now()),
-		Pause:   a.engine.rotator.PauseOf(t.Name), PausedAll: !a.engine.rotator.PausedByName(t.Name), Freeze: seen.due.Freeze,
+		Gone:     seen.gone,
+		Disabled: slices.ContainsFunc(known, func(f rotation.TokenFacts) bool { return !f.Enabled }),
+		Expired:  slices.ContainsFunc(known, func(f rotation.TokenFacts) bool { return f.Expired(a.engine.now()) }),
+		Pause:    a.engine.rotator.PauseOf(t.Name), PausedAll: !a.engine.rotator.PausedByName(t.Name), Freeze: seen.due.Freeze,
 	}
 	if seen.due.Reason != rotation.DueFreeze { // it was deferred by one that is over
 		now.Freeze = ""
@@ -184,7 +185,7 @@ func showPair(s *status.Token, t config.Token, record rotation.Record) {
 	if record.TokenID == t.Partner {
 		s.Spare = t.ID
 	}
-	spare := record.Spare
+	spare := record.FactsOf(s.Spare)
 	if spare.ID == "" {
 		return
 	}
@@ -204,12 +205,12 @@ func showDoubt(record rotation.Record) *status.Doubt {
 		return nil
 	}
 	facts := record.Facts
-	if work.Spare {
-		facts = record.Spare
+	if of := record.FactsOf(work.TokenID); of.ID != "" {
+		facts = of
 	}
 	shown := &status.Doubt{
 		Reason: d.Reason, Detail: d.Detail, Since: d.Since, RotationID: work.RotationID,
-		TokenID: work.TokenID, Spare: work.Spare, Makes: work.CreateName,
+		TokenID: work.TokenID, Spare: work.Strategy() == rotation.Pair, Makes: work.NewName(),
 		AskedAt: work.IntentAt, UpdatedBefore: work.Before.UpdatedAt, UpdatedNow: facts.UpdatedAt,
 		CarriedOut: d.CarriedOut || d.Answered(), AnswerSealed: d.Sealed, Deliverable: d.MayDeliver(), OldWorksUntil: d.OldWorksUntil, Extensions: d.Extensions,
 		Decision: d.Decision, DecidedAt: d.DecidedAt,

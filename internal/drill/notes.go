@@ -140,7 +140,7 @@ func (n *notes) attempted(e rotation.Attempted) {
 	if isIssuers && refused.Class == rotation.Throttled && refused.RetryAfter > time.Minute {
 		n.alert(e.Token, "RotatordCloudflareThrottled")
 	}
-	makes := e.Record.Work != nil && e.Record.Work.CreateName != ""
+	makes := e.Record.Work != nil && e.Record.Work.Strategy() == rotation.Fresh
 	switch {
 	case e.Result == rotation.ResultSuccess:
 		what := "rotated, and every sink has confirmed the new secret"

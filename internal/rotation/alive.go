@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rotatord/internal/failpoint"
+	"rotatord/internal/moment"
 )
 
 // This file keeps consumers working while a new secret is pending: the old secret is extended until
@@ -154,7 +155,7 @@ func (a *attempt) extendOld(ctx context.Context) {
 		return
 	}
 	work := a.record.Work
-	a.observe(a.record.graceEnds(maxTime(work.GraceEndsAt, a.extendedUntil(work.RotationID))))
+	a.observe(a.record.graceEnds(moment.Max(work.GraceEndsAt, a.extendedUntil(work.RotationID))))
 	by := extendBy(time.Duration(work.Grace), a.record.Work.GraceEndsAt, work.IntentAt, true, a.now())
 	if by == 0 {
 		return
@@ -192,7 +193,7 @@ func (a *attempt) extendLost(ctx context.Context) {
 	if !a.record.ExtendsLost() {
 		return
 	}
-	by := extendBy(time.Duration(l.Grace), maxTime(l.Until, a.extendedUntil(l.RotationID)), l.At, true, a.now())
+	by := extendBy(time.Duration(l.Grace), moment.Max(l.Until, a.extendedUntil(l.RotationID)), l.At, true, a.now())
 	if by == 0 {
 		return
 	}

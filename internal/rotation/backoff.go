@@ -3,6 +3,8 @@ package rotation
 import (
 	"math/rand/v2"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // This file says how long to wait after a failure.
@@ -66,7 +68,7 @@ func (r Record) nextDelivery(failures int, next, now time.Time) time.Time {
 	}
 	if r.overlaps() && grace > 0 { // and in time to extend the old secret again
 		extend := r.Work.GraceEndsAt.Add(-grace / 2)
-		next = minTime(next, maxTime(extend, now.Add(minBackOff)))
+		next = moment.Min(next, moment.Max(extend, now.Add(minBackOff)))
 	}
 	return r.hasten(next, EmergencyWait, now)
 }
@@ -88,10 +90,10 @@ func (r Record) firstLook(failures int, now time.Time) time.Time {
 // of an emergency.
 func (r Record) hasten(next time.Time, wait time.Duration, now time.Time) time.Time {
 	if r.Emergency(now) {
-		return minTime(next, now.Add(wait-rand.N(wait/4)))
+		return moment.Min(next, now.Add(wait-rand.N(wait/4)))
 	}
 	if at := r.EmergencyAt(); !at.IsZero() {
-		return minTime(next, at)
+		return moment.Min(next, at)
 	}
 	return next
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rotatord/internal/failpoint"
+	"rotatord/internal/moment"
 )
 
 // This file holds the chores of a token, which are done beside its rotations: the service token is
@@ -29,9 +30,9 @@ func NextChore(t Token, r Record) (next time.Time) {
 		return renewsMeanwhile(t, r)
 	}
 	for _, old := range r.Replaced {
-		next = minNonZero(next, maxTime(old.At, old.NotBefore))
+		next = moment.MinNonZero(next, moment.Max(old.At, old.NotBefore))
 	}
-	return minNonZero(next, RenewsAt(t, r))
+	return moment.MinNonZero(next, RenewsAt(t, r))
 }
 
 // RenewsAt is when the service token, or one of the two of a pair, is to be renewed; the zero
@@ -39,7 +40,7 @@ func NextChore(t Token, r Record) (next time.Time) {
 func RenewsAt(t Token, r Record) (next time.Time) {
 	for _, facts := range r.ServiceTokens() {
 		if at := t.renewAt(facts); !at.IsZero() {
-			next = minNonZero(next, maxTime(at, r.Renewal.NotBefore))
+			next = moment.MinNonZero(next, moment.Max(at, r.Renewal.NotBefore))
 		}
 	}
 	return next
@@ -60,7 +61,7 @@ func renewsMeanwhile(t Token, r Record) (next time.Time) {
 	}
 	for _, facts := range r.ServiceTokens() {
 		if at := t.renewMeanwhileAt(facts); !at.IsZero() {
-			next = minNonZero(next, maxTime(at, r.Renewal.NotBefore))
+			next = moment.MinNonZero(next, moment.Max(at, r.Renewal.NotBefore))
 		}
 	}
 	return next
@@ -107,7 +108,7 @@ func (e *entry) deleteReplaced(ctx context.Context) error {
 	var errs []error
 	now := e.now().UTC()
 	for _, old := range e.record.Replaced {
-		if maxTime(old.At, old.NotBefore).After(now) {
+		if moment.Max(old.At, old.NotBefore).After(now) {
 			left = append(left, old)
 			continue
 		}
@@ -170,7 +171,7 @@ func (e *entry) renew(ctx context.Context) error {
 		if e.record.Step != StepIdle {
 			at = e.token.renewMeanwhileAt(facts)
 		}
-		if at.IsZero() || maxTime(at, next.Renewal.NotBefore).After(now) {
+		if at.IsZero() || moment.Max(at, next.Renewal.NotBefore).After(now) {
 			continue
 		}
 		due = true
@@ -206,7 +207,7 @@ func (r Record) nextRenewal(t Token, cause error, now time.Time) time.Time {
 	end := time.Time{}
 	for _, facts := range r.ServiceTokens() {
 		if !t.renewAt(facts).IsZero() {
-			end = minNonZero(end, facts.ExpiresAt)
+			end = moment.MinNonZero(end, facts.ExpiresAt)
 		}
 	}
 	if errors.Is(cause, errStillNear) { // it lives on for as long as a renewal lasts

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rotatord/internal/failpoint"
+	"rotatord/internal/moment"
 )
 
 // This file holds the endings of an attempt other than its commit: how it fails, and how it becomes in
@@ -91,9 +92,9 @@ func (r Record) oldWorksUntil() (until time.Time) {
 	if grace == 0 || work.LeavesCurrentInUse() {
 		return time.Time{}
 	}
-	until = maxTime(work.IntentAt.Add(grace), work.GraceEndsAt) // it may have been extended while the secret waited
-	if lost := r.Lost; lost != nil && !lost.Until.IsZero() {    // this grace may be that of a secret which was lost
-		until = minTime(until, lost.Until)
+	until = moment.Max(work.IntentAt.Add(grace), work.GraceEndsAt) // it may have been extended while the secret waited
+	if lost := r.Lost; lost != nil && !lost.Until.IsZero() {       // this grace may be that of a secret which was lost
+		until = moment.Min(until, lost.Until)
 	}
 	if dies := r.OldDiesBy; !dies.IsZero() { // and here it is
 		until = dies

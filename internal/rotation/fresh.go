@@ -18,7 +18,10 @@ import (
 // found by it, and its lost secret is of no use.
 type fresh struct{}
 
-func (fresh) traits() traits { return traits{leavesCurrentInUse: true, creates: true} }
+func (fresh) traits() traits { return traits{name: Fresh, leavesCurrentInUse: true, creates: true} }
+
+// NewName returns the name of the service token that the rotation creates; empty if it creates none.
+func (w *Work) NewName() string { return w.CreateName }
 
 // plan names the service token that is to be created. The first one has exactly the name that the
 // configuration gives. One that takes another's place has a name of its own, so that the two can be

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // This file holds what an operator does about the previous secret.
@@ -188,7 +190,7 @@ func (e *entry) moveEnd(ctx context.Context, grace time.Duration) error {
 	}
 	end, now := until.UTC(), e.now().UTC()
 	if grace == 0 {
-		end = minTime(end, now)
+		end = moment.Min(end, now)
 	}
 	return e.become(ctx, e.record.touched(facts).endMoved(end, now))
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // inPlace is the strategy of a single service token: it gets a new secret. Its old secret becomes the
@@ -11,7 +13,7 @@ import (
 // would revoke it.
 type inPlace struct{}
 
-func (inPlace) traits() traits { return traits{} }
+func (inPlace) traits() traits { return traits{name: InPlace} }
 
 func (inPlace) plan(t Token, r Record, w Work) Work {
 	w.TokenID = t.ServiceToken(r)
@@ -125,10 +127,10 @@ func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verd
 	case carriedOut:
 		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonOldSecretRevoked}
 	case now.Before(overAt):
-		return Verdict{Reason: ReasonUnderWay, Again: minTime(overAt, now.Add(recheckWait(grace)))}
+		return Verdict{Reason: ReasonUnderWay, Again: moment.Min(overAt, now.Add(recheckWait(grace)))}
 	case e.unmoved(r):
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
-	case e.Unread && now.Before(minTime(overAt.Add(unreadPatience), d.OldWorksUntil)):
+	case e.Unread && now.Before(moment.Min(overAt.Add(unreadPatience), d.OldWorksUntil)):
 		return Verdict{Reason: ReasonOldSecretWorks, Again: now.Add(recheckWait(grace))}
 	}
 	return Verdict{Resolved: true, Reason: ReasonGraceEnding}
@@ -149,28 +151,28 @@ func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 		}
 	}
 	if carriedOut {
-		reissueAt = minTime(reissueAt, r.Work.IntentAt.Add(doubtStretch*grace))
+		reissueAt = moment.Min(reissueAt, r.Work.IntentAt.Add(doubtStretch*grace))
 	}
 	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: now.Add(doubtRecheck)}
 	switch reached := !now.Before(reissueAt); {
 	case !carriedOut && now.Before(overAt): // a request that is still under way could undo a reissue
-		return Verdict{Reason: ReasonUnderWay, Again: minTime(overAt, now.Add(recheckWait(grace)))}
+		return Verdict{Reason: ReasonUnderWay, Again: moment.Min(overAt, now.Add(recheckWait(grace)))}
 	case !carriedOut && e.unmoved(r): // where an answer came, even an invalid one, something was issued
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
 	case reached && e.Unread && !carriedOut && now.Before(d.OldWorksUntil):
 		// While Cloudflare cannot be asked it cannot be rotated either. Once it can, it says whether
 		// the old secret may be extended instead.
-		wait.Again = minTime(now.Add(recheckWait(grace)), d.OldWorksUntil)
+		wait.Again = moment.Min(now.Add(recheckWait(grace)), d.OldWorksUntil)
 		return wait
 	case reached:
 		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: carriedOut, Reason: ReasonGraceEnding}
 	}
 	if carriedOut { // look again when it is time to extend
-		wait.Again = minTime(wait.Again, d.OldWorksUntil.Add(-grace*3/4))
+		wait.Again = moment.Min(wait.Again, d.OldWorksUntil.Add(-grace*3/4))
 	}
 	if e.Unread || e.CannotExtend || !wait.Again.After(now) {
 		wait.Again = now.Add(recheckWait(grace))
 	}
-	wait.Again = minTime(wait.Again, reissueAt)
+	wait.Again = moment.Min(wait.Again, reissueAt)
 	return wait
 }

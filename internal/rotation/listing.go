@@ -3,6 +3,8 @@ package rotation
 import (
 	"context"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // This file holds what an inventory shows: what a service token is like at Cloudflare, and whether
@@ -54,7 +56,7 @@ func (t Token) isListedAs(id string, r Record) bool {
 // notOlderThan returns f without an updated_at that is earlier than a known one: the listing is older, or
 // its times are coarser.
 func (f TokenFacts) notOlderThan(known TokenFacts) TokenFacts {
-	f.UpdatedAt = maxTime(f.UpdatedAt, known.UpdatedAt)
+	f.UpdatedAt = moment.Max(f.UpdatedAt, known.UpdatedAt)
 	return f
 }
 

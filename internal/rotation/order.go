@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // Order is an operator's command to rotate a token. It is carried out until it is done, over
@@ -114,7 +116,7 @@ func (r *Rotator) orderedSince(ctx context.Context, tokens []Token, o Overrides)
 	}
 	for _, record := range records {
 		if asked[record.Token] && record.hasOrder(o) {
-			since = minNonZero(since, record.Order.Since)
+			since = moment.MinNonZero(since, record.Order.Since)
 		}
 	}
 	return since

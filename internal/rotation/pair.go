@@ -12,7 +12,7 @@ import (
 // consumer off.
 type pair struct{}
 
-func (pair) traits() traits { return traits{leavesCurrentInUse: true, alternates: true} }
+func (pair) traits() traits { return traits{name: Pair, leavesCurrentInUse: true, alternates: true} }
 
 // plan does not know yet which of the two is the spare: prepare asks the sinks.
 func (pair) plan(t Token, r Record, w Work) Work {

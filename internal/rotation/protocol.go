@@ -33,6 +33,8 @@ import (
 	"time"
 
 	"rotatord/internal/failpoint"
+
+	"rotatord/internal/moment"
 )
 
 // How long each step may take. Rotate and store go on after the caller's context has ended,
@@ -179,7 +181,7 @@ func (a *attempt) rotate(ctx context.Context) error {
 	work := a.record.Work
 	var issued Issued
 	err := a.phase(PhaseRotate, func() (err error) {
-		deadline := minTime(work.Deadline, a.now().Add(failpoint.Bound("rotate.timeout", rotateTimeout)))
+		deadline := moment.Min(work.Deadline, a.now().Add(failpoint.Bound("rotate.timeout", rotateTimeout)))
 		bounded, cancel := context.WithTimeout(ctx, deadline.Sub(a.now()))
 		defer cancel()
 		issued, err = work.strategy().request(bounded, a.entry)

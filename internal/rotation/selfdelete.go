@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // This file is about sinks that delete what is written to them after some time, as Vault's KV
@@ -21,7 +23,7 @@ var ErrDeletesItself = errors.New("nothing was rotated, since consumers would fi
 // the rotation that replaces it may begin. The zero time is for ever, if no slot is to come.
 func (a *attempt) neededUntil() time.Time {
 	now := a.now()
-	next := a.token.Timetable.Next(maxTime(a.record.Work.Slot, now))
+	next := a.token.Timetable.Next(moment.Max(a.record.Work.Slot, now))
 	until := next.Begin
 	if next.Slot.IsZero() {
 		return time.Time{}
@@ -30,7 +32,7 @@ func (a *attempt) neededUntil() time.Time {
 		until = next.Close
 	}
 	// A slot waits for the grace of the rotation before it.
-	return maxTime(until, now.Add(time.Duration(a.record.Work.Grace))).Add(lastingMargin).UTC()
+	return moment.Max(until, now.Add(time.Duration(a.record.Work.Grace))).Add(lastingMargin).UTC()
 }
 
 // requireLasting refuses a rotation whose new version the sink would delete before the next one.

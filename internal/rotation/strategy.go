@@ -5,6 +5,16 @@ import (
 	"time"
 )
 
+// Strategy names how a rotation brings consumers a new secret.
+type Strategy string
+
+// The strategies.
+const (
+	InPlace Strategy = "in place" // the service token gets a new secret
+	Pair    Strategy = "pair"     // of two service tokens the one that is not in use gets a new secret
+	Fresh   Strategy = "fresh"    // a service token is created
+)
+
 // strategy is how a rotation brings consumers a new secret. There are three:
 //
 //   - in place (inplace.go): the service token gets a new secret, and its old secret becomes
@@ -55,6 +65,7 @@ type strategy interface {
 
 // traits are what other rooms of the protocol must know of a strategy.
 type traits struct {
+	name Strategy
 	// leavesCurrentInUse: the rotation does not touch what consumers use. No crash, lost answer or
 	// second request can cut a consumer off.
 	leavesCurrentInUse bool
@@ -75,6 +86,9 @@ func strategyFor(t Token, r Record) strategy {
 	}
 	return inPlace{}
 }
+
+// Strategy returns how this rotation brings consumers a new secret.
+func (w *Work) Strategy() Strategy { return w.strategy().traits().name }
 
 // LeavesCurrentInUse reports whether this rotation does not touch what consumers use: it renews the
 // one of a pair that is not in use, or creates a service token of its own.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/moment"
 	"rotatord/internal/secret"
 )
 
@@ -116,7 +117,7 @@ func (r Record) answeredUnsealed(issued Issued) Record {
 
 func (w *Work) noteAnswer(issued Issued) {
 	w.Digest, w.After = issued.ClientSecret.Digest(), issued.Facts
-	w.GraceEndsAt = maxTime(w.GraceEndsAt, issued.GraceEndsAt.UTC())
+	w.GraceEndsAt = moment.Max(w.GraceEndsAt, issued.GraceEndsAt.UTC())
 }
 
 // deliveredUnsealed notes that every sink has a secret that could not be sealed.
@@ -174,7 +175,7 @@ func (r Record) done(t Token, now time.Time) (_ Record, healed []string) {
 		r.Anchor = work.Slot
 	default: // the clock was put back by days: what was consumed stays consumed
 		healed = append(healed, "a slot was served at "+work.Slot.Format(time.RFC3339))
-		r.Anchor = maxTime(r.Anchor, now.Truncate(time.Second))
+		r.Anchor = moment.Max(r.Anchor, now.Truncate(time.Second))
 	}
 	r.Last = &Done{
 		RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
@@ -195,7 +196,7 @@ func (r Record) withAnswerFacts(before TokenFacts) Record {
 	if r.Renewal.At.After(work.IntentAt) && before.ExpiresAt.After(r.Facts.ExpiresAt) {
 		r.Facts.ExpiresAt, r.Facts.Duration = before.ExpiresAt, before.Duration
 	}
-	r.Facts.UpdatedAt = maxTime(r.Facts.UpdatedAt, work.TouchedAt)
+	r.Facts.UpdatedAt = moment.Max(r.Facts.UpdatedAt, work.TouchedAt)
 	return r
 }
 
@@ -471,6 +472,6 @@ func (w *Work) lastSeen(seen TokenFacts) TokenFacts {
 	if seen.ID == w.TokenID {
 		facts = seen
 	}
-	facts.UpdatedAt = maxTime(facts.UpdatedAt, w.ChangedAt)
+	facts.UpdatedAt = moment.Max(facts.UpdatedAt, w.ChangedAt)
 	return facts
 }

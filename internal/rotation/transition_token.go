@@ -3,6 +3,8 @@ package rotation
 import (
 	"slices"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // This file holds the transitions beside a rotation: what is known of a service token, operators'
@@ -209,7 +211,7 @@ func (r Record) renewalSeen(id string, renewed TokenFacts) Record {
 	if r.Work == nil || r.Work.TokenID != id {
 		return r
 	}
-	return r.withWork(func(w *Work) { w.TouchedAt = maxTime(w.TouchedAt, renewed.UpdatedAt) })
+	return r.withWork(func(w *Work) { w.TouchedAt = moment.Max(w.TouchedAt, renewed.UpdatedAt) })
 }
 
 // updatedAtVoid forgets when that service token was last changed.
@@ -277,7 +279,7 @@ func (r Record) replacedWorkUntil(end time.Time) Record {
 
 // previousRevoked notes that the previous secret was revoked before its end.
 func (r Record) previousRevoked(now time.Time) Record {
-	r = r.previousWorksUntil(minTime(r.Last.GraceEndsAt, now))
+	r = r.previousWorksUntil(moment.Min(r.Last.GraceEndsAt, now))
 	last := *r.Last
 	last.Revoked = true
 	r.Last = &last
