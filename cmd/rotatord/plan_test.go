@@ -212,7 +212,9 @@ func TestPlanOfWhatIsInTrouble(t *testing.T) {
 			[]string{"2027-06-01T12:05:00Z back_off failing", "2027-06-02T04:00:00Z slot"},
 		},
 		"expired before the second": {
-			planToken(t, weekly), rotated(func(r *rotation.Record) { r.Schedule, r.Facts.ExpiresAt = "0 4 * * 2 in UTC", at(9, 0) }),
+			planToken(t, weekly), rotated(func(r *rotation.Record) {
+				r.Schedule, r.Facts.ID, r.Facts.ExpiresAt = "0 4 * * 2 in UTC", r.TokenID, at(9, 0)
+			}),
 			[]string{"2027-06-08T04:00:00Z slot", "2027-06-15T04:00:00Z slot token_expired"},
 		},
 		"another service token's record": {
