@@ -3,7 +3,7 @@
 SHELL       := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-# Two cores and one build cache: targets one after the other, each using all cores.
+# Targets run one after the other. Each uses all cores.
 .NOTPARALLEL:
 
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -30,7 +30,7 @@ build: ## build bin/rotatord, a static binary
 
 # Installation. It builds nothing, so that `sudo make install` needs no Go: run `make build` first.
 # DESTDIR is put before every path, for packages. With another PREFIX the unit names that binary.
-# A directory that is there keeps its mode.
+# A directory that exists keeps its mode.
 PREFIX  ?= /usr/local
 DESTDIR ?=
 BINARY  ?= bin/rotatord
@@ -41,7 +41,7 @@ COMPLETIONS := bash:bash-completion/completions/rotatord zsh:zsh/site-functions/
 
 .PHONY: install
 install: ## install binary, unit, completions and the directories of the configuration; PREFIX=/usr/local, DESTDIR=
-	@[[ -x $(BINARY) ]] || { echo "make install: there is no $(BINARY): run make build first" >&2; exit 1; }
+	@[[ -x $(BINARY) ]] || { echo "make install: $(BINARY) does not exist: run make build first" >&2; exit 1; }
 	@umask 022; for d in $(BINDIR) $(UNITDIR) /etc/rotatord; do [[ -d $(DESTDIR)$$d ]] || (set -x; install -d -m 0755 $(DESTDIR)$$d); done
 	@[[ -d $(DESTDIR)/etc/rotatord/credentials ]] || (set -x; install -d -m 0700 $(DESTDIR)/etc/rotatord/credentials)
 	install -m 0755 $(BINARY) $(DESTDIR)$(BINDIR)/rotatord
@@ -50,7 +50,7 @@ install: ## install binary, unit, completions and the directories of the configu
 		d="$(DESTDIR)$(SHARE)/$$(dirname "$${c#*:}")"; [[ -d $$d ]] || install -d -m 0755 "$$d"; \
 		$(BINARY) completion "$${c%%:*}" | install -m 0644 /dev/stdin "$(DESTDIR)$(SHARE)/$${c#*:}"; \
 	done
-	@echo "installed. The credentials belong into /etc/rotatord/credentials, the configuration is /etc/rotatord/config.yaml."
+	@echo "installed. The credentials belong in /etc/rotatord/credentials, the configuration is /etc/rotatord/config.yaml."
 
 .PHONY: uninstall
 uninstall: ## remove what install has installed; keeps /etc/rotatord and the state directory
@@ -75,8 +75,8 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	cd test/deploy && go test -count=1 ./...
 	$(MAKE) --no-print-directory e2e
 
-# -count=1 here and above: what is under test lies outside of the module, where the cache
-# of test results does not look.
+# -count=1 here and above: what is tested is outside of the module, and the cache of test results
+# does not see it.
 .PHONY: e2e
 e2e: ## the real binary against a real Vault; the first build of it takes minutes
 	@[[ -f test/go.mod ]] || { echo "make e2e: test/go.mod is not there" >&2; exit 1; }
@@ -89,7 +89,7 @@ crash: ## the kill matrix: ROUNDS=890 is all of it and some; SEED=S ROUND=K play
 	$(CRASH) go test -count=1 -timeout 60m -v -run 'TestCrash$$' ./crash
 
 .PHONY: crash-proof
-crash-proof: ## the test of that test: the same ROUNDS with the seal left out, and other sabotage, must be found out
+crash-proof: ## the test of that test: the same ROUNDS without the seal, and with other sabotage, must find violations
 	$(CRASH) CRASH_SEAL=off go test -count=1 -timeout 60m -v -run 'TestCrash$$|TestOracle$$' ./crash
 
 .PHONY: fleet

@@ -6,7 +6,7 @@
 #   systemd-analyze  from the package systemd, which needs root.
 #   mkfs.ext4        from the package e2fsprogs, which needs root.
 #
-# Says what it could not do and ends with 0 all the same: a test whose program is missing
+# It says what it could not do, and still ends with 0: a test whose program is missing
 # is skipped, or fails if ROTATORD_REQUIRE_TOOLS=1. Running it again changes nothing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -29,7 +29,7 @@ func Rules(runbook string) (string, error) {
 	return strings.ReplaceAll(rules, "runbook_url: "+RunbookURL+"#", "runbook_url: "+runbook+"#"), nil
 }
 
-// check refuses what is no address of a page, or would not stay one within YAML.
+// check refuses text that is not the address of a page, or would not stay one within YAML.
 func check(runbook string) error {
 	if strings.Contains(runbook, "#") {
 		return errors.New("it must have no # part: each alert adds its own, such as #rotatordabsent")

@@ -6,14 +6,14 @@ path "secret/data/access/*" {
   capabilities = ["create", "read", "update"]
 }
 
-# For a KV version 1 mount use this in its place:
+# For a KV version 1 mount use this instead:
 # path "secret/access/*" {
 #   capabilities = ["create", "read", "update"]
 # }
 
 # See whether the mount deletes versions by itself (delete_version_after), so that no rotation
 # ends in a version that is gone before the next one. rotatord works without it, and then
-# learns of it when it has written.
+# sees it only after a write.
 path "secret/config" {
   capabilities = ["read"]
 }
