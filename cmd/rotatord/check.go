@@ -22,12 +22,15 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the configuration",
-		Long: `Check the configuration without touching anything: there is no network, and the ledger
-is read only, where there is one and no daemon has it open, for what it knows of the ends of
-service tokens. All faults are reported at once, with their places. Warnings do not fail the
-check, and neither do secrets that cannot be read here, since a check may run elsewhere than
-the daemon. Credentials that systemd hands to a unit are looked at, as root, where the unit takes them
-from: /etc/rotatord/credentials, or --credentials.`,
+		Long: `Check the configuration. Nothing is changed, and no network is used. If there is a ledger and no
+daemon has it open, check reads from it when service tokens expire.
+
+All faults are reported at once, with file, line and column. Warnings do not fail the check.
+Secrets that cannot be read here are warnings too, because a check may run on another machine
+than the daemon.
+
+As root, check reads the credentials that systemd gives to a unit where the unit takes them from:
+/etc/rotatord/credentials, or the directory of --credentials.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format == "json" {
@@ -62,7 +65,7 @@ from: /etc/rotatord/credentials, or --credentials.`,
 	return cmd
 }
 
-// checkJSON prints the outcome as one object and ends with exit code 1 on faults.
+// checkJSON prints the result as one JSON object. It returns errReported if there are faults.
 func checkJSON(ctx context.Context, path, credentials string, stdout io.Writer) error {
 	result := struct {
 		File     string   `json:"file"`
@@ -97,8 +100,8 @@ func checkJSON(ctx context.Context, path, credentials string, stdout io.Writer) 
 	return nil
 }
 
-// expiryFaults are the tokens that end before their next rotation. There are none where the
-// ledger cannot be read, for want of one or because a daemon has it open.
+// expiryFaults returns a fault for each token that expires before its next rotation. It returns none
+// if the ledger cannot be read, because there is none or a daemon has it open.
 func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.Faults {
 	records, _ := ledgerOf(ctx, c)
 	var faults config.Faults
@@ -109,7 +112,7 @@ func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.F
 			continue
 		}
 		next := rotation.NextDue(token, record, rotation.Pause{}).At
-		if next.Before(now) && (!next.IsZero() || record.Step != rotation.StepIdle) { // as soon as a daemon runs
+		if next.Before(now) && (!next.IsZero() || record.Step != rotation.StepIdle) { // it starts as soon as a daemon runs
 			next = now
 		}
 		for _, facts := range record.ServiceTokens() {
@@ -122,8 +125,8 @@ func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.F
 	return faults
 }
 
-// warnings are what the loader found questionable, by itself or at this time, and the secrets
-// that cannot be read.
+// warnings returns the loader's warnings, those that depend on the present time, and one for each
+// secret that cannot be read.
 func warnings(c *config.Config) []string {
 	var all []string
 	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {

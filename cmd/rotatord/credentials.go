@@ -14,13 +14,13 @@ import (
 	"rotatord/internal/doctor"
 )
 
-// unitSources is where the shipped unit takes its credentials from.
+// unitSources is the directory that the shipped unit takes its credentials from.
 const unitSources = "/etc/rotatord/credentials"
 
-// credentialPlaces are where credentials are looked for. Tests replace them.
+// credentialPlaces are the directories in which commands look for credentials. Tests replace them.
 type credentialPlaces struct {
 	runtime, sources string
-	root             bool // this process may read the sources
+	root             bool // this process runs as root and can read the sources
 }
 
 func systemPlaces() credentialPlaces {
@@ -28,13 +28,14 @@ func systemPlaces() credentialPlaces {
 }
 
 func credentialsFlag(cmd *cobra.Command, dir *string) {
-	cmd.Flags().StringVar(dir, "credentials", "", "`directory` to read the unit's credentials in, in place of "+doctor.UnitCredentials+"/UNIT, which is there only while the unit runs "+
-		"(default, for root, and while it does not run: "+unitSources+")")
+	cmd.Flags().StringVar(dir, "credentials", "", "`directory` to read the unit's credentials from, in place of "+doctor.UnitCredentials+"/UNIT, which exists only while the unit runs "+
+		"(default for root while it does not run: "+unitSources+")")
 	_ = cmd.MarkFlagDirname("credentials")
 }
 
-// relocate lets the credentials of units that do not run be read where they lie before the start:
-// in dir, or if that is empty and this is root, where the shipped unit takes them from.
+// relocate changes a configuration so that the credentials of a unit are read from another directory
+// while the unit does not run. That is dir, or if dir is empty and this is root, the directory that the
+// shipped unit takes them from.
 func (p credentialPlaces) relocate(c *config.Config, dir string) ([]doctor.Relocation, error) {
 	if dir != "" {
 		info, err := os.Stat(dir)
@@ -64,7 +65,7 @@ func (p credentialPlaces) relocate(c *config.Config, dir string) ([]doctor.Reloc
 	return all, nil
 }
 
-// directories are those of units that a configuration names credentials in.
+// directories returns the directories of units from which a configuration reads credentials.
 func (p credentialPlaces) directories(c *config.Config) []string {
 	var all []string
 	for _, f := range c.Files() {
@@ -76,18 +77,18 @@ func (p credentialPlaces) directories(c *config.Config) []string {
 	return slices.Compact(all)
 }
 
-// missing reports whether there is certainly nothing at path.
+// missing reports whether nothing exists at path. If that cannot be found out, it is false.
 func missing(path string) bool {
 	_, err := os.Stat(path)
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// outOfSight says of each unit's credentials that this user cannot look at them, because the unit does
-// not run, or because systemd lets the service alone do so; and which they are.
+// outOfSight returns the files of units that this user cannot read, because the unit does not run or
+// because systemd allows only the service to read them, and a warning for each unit.
 func (p credentialPlaces) outOfSight(c *config.Config) (warnings []string, files map[string]bool) {
 	files = map[string]bool{}
 	for _, dir := range p.directories(c) {
-		why := "systemd puts them there when it starts the unit; before that run check as root, or with --credentials DIR"
+		why := "systemd puts them there when it starts the unit; until then run check as root, or with --credentials DIR"
 		if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) {
 			why = "systemd lets only root and the service read them: run check as root"
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -100,7 +101,7 @@ func (p credentialPlaces) outOfSight(c *config.Config) (warnings []string, files
 				n++
 			}
 		}
-		warnings = append(warnings, fmt.Sprintf("%s: %d credential(s) in %s were not looked at: %s", c.File, n, dir, why))
+		warnings = append(warnings, fmt.Sprintf("%s: %d credential(s) in %s were not checked: %s", c.File, n, dir, why))
 	}
 	return warnings, files
 }

@@ -27,14 +27,14 @@ func newDemo() *cobra.Command {
 	var plain bool
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Watch rotations happen, with nothing set up",
-		Long: `Run the real daemon for five tokens on schedules of seconds, against the Cloudflare
-simulator and an in-process KV server that stands in for Vault. All of it is on this
-machine and gone afterwards. With VAULT_ADDR and VAULT_TOKEN set it writes to that Vault
-instead, to rotatord-demo/ in the KV mount "secret".
+		Short: "Watch rotations happen, without any setup",
+		Long: `Run the real daemon for five tokens with schedules of seconds, against the Cloudflare simulator and a KV
+server in this process in place of Vault. Everything is on this machine and is deleted at the end. If
+VAULT_ADDR and VAULT_TOKEN are set, the demo writes to that Vault instead: to rotatord-demo/ in the KV
+mount "secret".
 
-A consumer reads each secret from the KV store five times a second and calls the
-application behind Access with it: the last column says what the application answered.`,
+A consumer reads each secret from the KV store five times a second and calls an application behind
+Access with it. The last column shows what the application answered.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -46,13 +46,13 @@ application behind Access with it: the last column says what the application ans
 			return runDemo(ctx, cmd.OutOrStdout(), plain)
 		},
 	}
-	cmd.Flags().DurationVar(&duration, "for", 0, "stop after this `duration`; 0 to run until interrupted")
-	cmd.Flags().BoolVar(&plain, "plain", false, "print lines even to a terminal")
+	cmd.Flags().DurationVar(&duration, "for", 0, "stop after this `duration`; 0: run until interrupted")
+	cmd.Flags().BoolVar(&plain, "plain", false, "print lines, also to a terminal")
 	return cmd
 }
 
-// demoTokens are the tokens of the demo. Their grace is shorter than any gap, and longer
-// than the consumer's pause between two readings.
+// demoTokens are the tokens of the demo. Their grace is shorter than the time between two slots, and
+// longer than the time between two reads of the consumer.
 var demoTokens = []struct{ Name, Schedule string }{
 	{"ci-deploy", "@every 3s"},
 	{"grafana-agent", "@every 5s"},
@@ -88,7 +88,7 @@ type demo struct {
 	dir       string
 	simulator *cfsim.Simulator
 	vaultAddr string
-	vaultName string // how the screen names it
+	vaultName string // for the screen
 	tokens    []demoToken
 	servers   []*http.Server
 }
@@ -142,8 +142,8 @@ func runDemo(ctx context.Context, stdout io.Writer, plain bool) (err error) {
 	return errors.Join(failed, stopErr)
 }
 
-// setUp starts the simulator and the KV server, makes the tokens, and returns the
-// configuration that the daemon is to run with, read by the real loader.
+// setUp starts the simulator and the KV server, creates the tokens, and returns the daemon's
+// configuration, read by the real loader.
 func (d *demo) setUp(ctx context.Context) (*config.Config, error) {
 	d.simulator = cfsim.New(cfsim.Options{RateLimit: -1})
 	simAddress, err := d.serve(d.simulator)
@@ -153,7 +153,7 @@ func (d *demo) setUp(ctx context.Context) (*config.Config, error) {
 	vaultToken := os.Getenv("VAULT_TOKEN")
 	if d.vaultAddr = os.Getenv("VAULT_ADDR"); d.vaultAddr != "" {
 		if vaultToken == "" {
-			return nil, errors.New("VAULT_ADDR is set and VAULT_TOKEN is not: set both to use that Vault, or neither")
+			return nil, errors.New("VAULT_ADDR is set but VAULT_TOKEN is not: set both to use that Vault, or neither")
 		}
 		d.vaultName = "the one at VAULT_ADDR, " + d.vaultAddr
 	} else {
@@ -162,7 +162,7 @@ func (d *demo) setUp(ctx context.Context) (*config.Config, error) {
 		if d.vaultAddr, err = d.serve(double); err != nil {
 			return nil, err
 		}
-		d.vaultName = "an in-process stand-in with the KV API, not a real Vault"
+		d.vaultName = "a KV server in this process, not a real Vault"
 	}
 	for name, content := range map[string]string{"vault-token": vaultToken, "cloudflare-api-token": "any"} {
 		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(content), 0o600); err != nil {

@@ -13,8 +13,8 @@ import (
 	"rotatord/internal/vault"
 )
 
-// demoConsumer is what a machine behind Access does: read the secret from Vault, and call
-// the application with it.
+// demoConsumer does what a machine does that uses a service token: it reads the secret from Vault and
+// calls the application with it.
 type demoConsumer struct {
 	tokens     []demoToken
 	vault      *vault.Session
@@ -41,7 +41,7 @@ func newDemoConsumer(d *demo, c *config.Config) (*demoConsumer, error) {
 	base := c.Accounts["simulated"].BaseURL
 	return &demoConsumer{
 		tokens: d.tokens, vault: session, seen: map[string]consumed{},
-		// A redirect would take the credential to another place.
+		// A redirect would send the credential to another server.
 		app:        &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		appAddress: base[:len(base)-len("/client/v4")] + "/app/",
 	}, nil
@@ -68,7 +68,7 @@ func (c *demoConsumer) run(ctx context.Context) {
 func (c *demoConsumer) consume(ctx context.Context, t demoToken) {
 	stored, err := c.vault.Read(ctx, demoMount+"/data/rotatord-demo/"+t.Name)
 	if err != nil || stored == nil {
-		return // not written yet, or Vault is away: there is nothing to present
+		return // not written yet, or Vault is not available
 	}
 	fields, _ := stored.Data["data"].(map[string]any)
 	id, _ := fields["client_id"].(string)
@@ -106,14 +106,14 @@ func (c *demoConsumer) call(ctx context.Context, tokenID, clientID, clientSecret
 	return res.StatusCode, res.Body.Close()
 }
 
-// view returns what was seen of a token so far.
+// view returns what the consumer of a token has seen.
 func (c *demoConsumer) view(token string) consumed {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.seen[token]
 }
 
-// verdict says what the application answered.
+// verdict returns what the application answered.
 func (s consumed) verdict() string {
 	switch {
 	case s.LastErr != nil:

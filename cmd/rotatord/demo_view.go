@@ -17,8 +17,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// demoView shows the demo: on a terminal a table that is drawn anew, elsewhere a line for
-// each thing that happens.
+// demoView shows the demo: on a terminal as a table that is updated, elsewhere as one line for each event.
 type demoView struct {
 	out      io.Writer
 	terminal bool
@@ -33,13 +32,13 @@ type demoView struct {
 	recent    []string
 }
 
-// recentLines is how many of the last events the terminal shows.
+// recentLines is how many events the terminal shows.
 const recentLines = 8
 
 func newDemoView(out io.Writer, plain bool, d *demo) *demoView {
 	v := &demoView{out: out, demo: d, rotations: map[string]int{}, began: time.Now()}
 	if terminal := printable.Unescaped(out); !plain && isTerminal(terminal) {
-		v.terminal, v.out = true, terminal // what is drawn has escapes of our own
+		v.terminal, v.out = true, terminal // the screen has our own escape sequences
 	}
 	return v
 }
@@ -62,7 +61,7 @@ func (v *demoView) header() string {
 		"  daemon log   %s/rotatord.log\n\n", len(v.demo.tokens), v.demo.vaultName, v.address, v.address, v.demo.dir)
 }
 
-// run shows what happens until ctx ends; then the returned channel is closed.
+// run shows what happens until ctx ends. Then it closes the returned channel.
 func (v *demoView) run(ctx context.Context) <-chan struct{} {
 	ended := make(chan struct{})
 	go func() {
@@ -111,7 +110,7 @@ func (v *demoView) Observe(e rotation.Event) {
 	}
 }
 
-// draw writes the whole screen over the one before.
+// draw writes the whole screen over the previous one.
 func (v *demoView) draw() {
 	var screen strings.Builder
 	screen.WriteString(v.header())
@@ -123,7 +122,7 @@ func (v *demoView) draw() {
 	}
 	v.mu.Unlock()
 	screen.WriteString("\nCtrl-C to stop\n")
-	// Each line is cleared to its end, so that nothing is left of a longer one.
+	// Each line is cleared to its end, because the previous one may have been longer.
 	fmt.Fprint(v.out, "\x1b[H"+strings.ReplaceAll(printable.Escaped(screen.String()), "\n", "\x1b[K\n")+"\x1b[J")
 }
 
@@ -174,7 +173,7 @@ func isTerminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// short is the beginning of a digest, enough to see that it changes.
+// short returns the beginning of a digest, enough to see that it changes.
 func short(digest string) string {
 	if len(digest) < 15 {
 		return "–"

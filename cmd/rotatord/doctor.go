@@ -27,19 +27,24 @@ func newDoctor() *cobra.Command {
 	var format outputFormat
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Look at all that rotations depend on, online",
-		Long: `Look at all that rotations depend on: whether each Cloudflare credential is active, until when,
-and may list; whether the configured service tokens are there; this machine's clock and the rate limit;
-whether the login at Vault works, and its policy allows what is needed and no more; and the state
-directory. Nothing is changed anywhere, so that a credential may write is not proven. With AppRole,
-Vault is looked at through the running daemon (admin_socket): a login would use up one use of the
-secret_id, so doctor does that only with --login.
+		Short: "Check online what rotations depend on",
+		Long: `Check what rotations depend on:
 
-Run it as root, or as the user that the daemon runs as: it reads the same credentials. Before the first
-start of a systemd unit there is no /run/credentials/UNIT yet: as root, doctor then reads them where the
-shipped unit takes them from, /etc/rotatord/credentials, or in the directory of --credentials; and it
-finds the files that root can read and the service could not. It ends with exit code 1 if anything is
-bad; warnings do not fail it. docs/doctor.md explains each code.`,
+  - Cloudflare: is each credential active, until when, and may it list? Do the configured service
+    tokens exist? What are this machine's clock and the rate limit?
+  - Vault: does the login work? Does the policy allow what is needed, and no more?
+  - the state directory
+
+Nothing is changed, so doctor cannot prove that a credential may write. With AppRole, doctor asks the
+running daemon about Vault (admin_socket), because a login spends one use of the secret_id. It logs
+in by itself only with --login.
+
+Run it as root, or as the user that the daemon runs as, because it reads the same credentials. Before
+the first start of a systemd unit there is no /run/credentials/UNIT. As root, doctor then reads the
+credentials where the shipped unit takes them from, /etc/rotatord/credentials, or in the directory of
+--credentials. As root it also finds files that root can read and the service cannot.
+
+The exit code is 1 if something is bad; warnings do not change it. docs/doctor.md explains each code.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(configPath, cmd.ErrOrStderr())
@@ -56,7 +61,7 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 			}
 			records, ledgerErr := ledgerOf(cmd.Context(), c)
 			if errors.Is(ledgerErr, fs.ErrNotExist) {
-				ledgerErr = nil // nothing was ever rotated here
+				ledgerErr = nil // nothing was rotated here yet
 			}
 			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: statedir.Refusal(c.State.Dir), LogIn: logIn,
 				Relocations: relocations, User: user}
@@ -80,26 +85,26 @@ bad; warnings do not fail it. docs/doctor.md explains each code.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&logIn, "login", false, "log in to Vault by AppRole, which uses up one use of the secret_id, and revoke that session afterwards")
-	cmd.Flags().StringVar(&serviceUser, "user", "", "`user` that the daemon runs as, to find files that it could not read; default the owner of the state directory")
+	cmd.Flags().BoolVar(&logIn, "login", false, "log in to Vault by AppRole, which spends one use of the secret_id, and revoke that session afterwards")
+	cmd.Flags().StringVar(&serviceUser, "user", "", "`user` that the daemon runs as, to find files that it cannot read (default: the owner of the state directory)")
 	configFlag(cmd, &configPath)
 	credentialsFlag(cmd, &credentials)
 	outputFlag(cmd, &format)
 	return cmd
 }
 
-// lookUpUser finds a user by name or number, with the groups that it is in. It is nil for "".
+// lookUpUser returns a user, by name or number, with its groups; nil if name is empty.
 func lookUpUser(name string) (*doctor.ServiceUser, error) {
 	if name == "" {
 		return nil, nil
 	}
 	if os.Geteuid() != 0 {
-		return nil, usagef("--user needs root, which may try what another user can read")
+		return nil, usagef("--user needs root: only root can try what another user can read")
 	}
 	found, err := user.Lookup(name)
 	if err != nil {
 		if found, err = user.LookupId(name); err != nil {
-			return nil, usagef("--user %s: there is no such user here; a dynamic user exists only while its unit runs: leave --user out", name)
+			return nil, usagef("--user %s: this machine has no such user. A dynamic user exists only while its unit runs: leave --user out", name)
 		}
 	}
 	u := &doctor.ServiceUser{}
@@ -125,7 +130,7 @@ func lookUpUser(name string) (*doctor.ServiceUser, error) {
 	return u, nil
 }
 
-// askDaemon has a running daemon look at Vault.
+// askDaemon returns a function that has the running daemon check Vault.
 func askDaemon(client *admin.Client) func(context.Context) ([]doctor.Finding, error) {
 	return func(ctx context.Context) ([]doctor.Finding, error) {
 		answer, err := client.LookAtVault(ctx)
@@ -147,7 +152,7 @@ func doctorJSON(w io.Writer, path string, findings []doctor.Finding) error {
 	}{path, doctor.Worst(findings) != doctor.Bad, findings})
 }
 
-// doctorText prints one line for each finding, and what to do below it.
+// doctorText prints one line for each finding, and below it what to do.
 func doctorText(w io.Writer, findings []doctor.Finding) {
 	subjects := 0
 	count := map[doctor.Level]int{}
@@ -156,7 +161,7 @@ func doctorText(w io.Writer, findings []doctor.Finding) {
 		count[f.Level]++
 	}
 	for _, f := range findings {
-		below := "\n" + strings.Repeat(" ", 7+2+subjects+2) // where the lines of a message stand
+		below := "\n" + strings.Repeat(" ", 7+2+subjects+2) // the column of the message
 		fmt.Fprintf(w, "%-7s  %-*s  %s\n", f.Level, subjects, f.Subject, strings.ReplaceAll(f.Message, "\n", below))
 		if f.Advice != "" {
 			fmt.Fprintf(w, "%-7s  %-*s  → %s\n", "", subjects, "", strings.ReplaceAll(f.Advice, "\n", below))

@@ -10,7 +10,7 @@ import (
 	"rotatord/internal/status"
 )
 
-// meaning is a reason code with what it means.
+// meaning returns a reason code with its explanation.
 func meaning(code string) string {
 	if text, ok := meanings[code]; ok {
 		return code + " (" + text + ")"
@@ -20,38 +20,38 @@ func meaning(code string) string {
 
 // meanings explain the reason codes of package rotation.
 var meanings = map[string]string{
-	rotation.ReasonOutcomeUnknown:     "the request left and no usable answer came",
-	rotation.ReasonAnswerInvalid:      "an answer came, for another client or without a usable secret",
-	rotation.ReasonUnfamiliarSecret:   "an answer came with a secret of neither known format",
-	rotation.ReasonOddAnswer:          "an answer came with a good secret, and something else in it speaks against it",
-	rotation.ReasonSealedLost:         "what was sealed is gone from the disk, or cannot be opened",
-	rotation.ReasonInterrupted:        "the daemon ended between asking and keeping an answer",
-	rotation.ReasonUpdatedAtUnchanged: "nothing was carried out",
-	rotation.ReasonOldSecretRevoked:   "there is no old secret left to protect",
+	rotation.ReasonOutcomeUnknown:     "the request was sent, but no usable answer arrived",
+	rotation.ReasonAnswerInvalid:      "the answer was about another client, or without a usable secret",
+	rotation.ReasonUnfamiliarSecret:   "the secret in the answer has an unknown format",
+	rotation.ReasonOddAnswer:          "the secret in the answer is good, but something else in the answer is odd",
+	rotation.ReasonSealedLost:         "the sealed answer is gone from the disk, or cannot be decrypted",
+	rotation.ReasonInterrupted:        "the daemon ended after the request was sent and before an answer was sealed",
+	rotation.ReasonUpdatedAtUnchanged: "the rotation was not carried out",
+	rotation.ReasonOldSecretRevoked:   "there is no old secret to protect",
 	rotation.ReasonGraceEnding:        "half of the grace is left, or three graces are over",
 	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off",
-	rotation.ReasonUnderWay:           "the request may still be under way",
-	rotation.ReasonSpare:              "what was rotated is not in use",
-	rotation.ReasonUnfamiliarKept:     "what consumers use works on, and somebody has to look at the new one",
-	rotation.ReasonOperatorRotateNow:  "an operator has it rotated again",
-	rotation.ReasonOperatorNotRotated: "an operator knows that nothing was carried out",
-	rotation.ReasonOperatorDeliver:    "an operator has the sealed answer delivered",
-	rotation.ReasonCreatedAndLost:     "a service token was made, and nobody has its secret",
-	rotation.ReasonCreatedAndSealed:   "a service token was made, and the sealed answer is about it",
-	rotation.ReasonNotCreated:         "no service token was made",
-	rotation.ReasonCannotLook:         "Cloudflare could not be asked whether a service token was made",
-	rotation.ReasonUndelivered:        "the new secret waits for its sinks, and is tried again now",
-	rotation.ReasonOvertaken:          "the token was rotated by others, and a sink holds their secret: the new one is kept sealed",
-	rotation.ReasonOursWorks:          "the secret in the sinks is refused where it was tried, and ours is accepted",
-	rotation.ReasonTheirsWorks:        "the secret in the sinks is accepted where it was tried",
-	rotation.ReasonLeakOrder:          "an order to revoke overrides it",
-	rotation.ReasonAfterOutside:       "outside_rotation has the token rotated again",
-	rotation.ReasonOperatorDrop:       "an operator gave the new secret up",
-	rotation.ReasonUnverified:         "the new secret is in every sink, and is refused where it is tried",
-	rotation.ReasonOperatorAccept:     "an operator takes the new secret as good",
+	rotation.ReasonUnderWay:           "the request may still be in progress",
+	rotation.ReasonSpare:              "consumers do not use the service token that was rotated",
+	rotation.ReasonUnfamiliarKept:     "the secret that consumers use still works, and an operator must look at the new one",
+	rotation.ReasonOperatorRotateNow:  "an operator decided to rotate again",
+	rotation.ReasonOperatorNotRotated: "an operator decided that the rotation was not carried out",
+	rotation.ReasonOperatorDeliver:    "an operator decided to deliver the sealed answer",
+	rotation.ReasonCreatedAndLost:     "a service token was created, and its secret is lost",
+	rotation.ReasonCreatedAndSealed:   "a service token was created, and the sealed answer is about it",
+	rotation.ReasonNotCreated:         "no service token was created",
+	rotation.ReasonCannotLook:         "Cloudflare could not be asked whether a service token was created",
+	rotation.ReasonUndelivered:        "the new secret is not in every sink yet, and is tried again now",
+	rotation.ReasonOvertaken:          "another rotation replaced the new secret, and a sink has the other one: ours stays sealed",
+	rotation.ReasonOursWorks:          "the application refuses the secret in the sinks, and accepts ours",
+	rotation.ReasonTheirsWorks:        "the application accepts the secret in the sinks",
+	rotation.ReasonLeakOrder:          "an order to revoke the previous secret overrides it",
+	rotation.ReasonAfterOutside:       "outside_rotation rotates the token again",
+	rotation.ReasonOperatorDrop:       "an operator gave up the new secret",
+	rotation.ReasonUnverified:         "the new secret is in every sink, but the application refuses it",
+	rotation.ReasonOperatorAccept:     "an operator decided that the new secret is good",
 }
 
-// page is text for people: titles with lines below them.
+// page is a text for people: titles, each with lines below it.
 type page struct {
 	now time.Time
 	b   strings.Builder
@@ -64,14 +64,14 @@ func (p *page) title(format string, args ...any) {
 	fmt.Fprintf(&p.b, format+"\n", args...)
 }
 
-// line is a name with its value. The lines of a value that has several stand below each other, so that
-// none looks like one of ours.
+// line adds a name with its value. All lines of a value are in the same column, so that text from
+// elsewhere cannot look like a line of ours.
 func (p *page) line(name, format string, args ...any) {
 	value := strings.ReplaceAll(strings.TrimRight(fmt.Sprintf(format, args...), "\n"), "\n", "\n"+strings.Repeat(" ", 19))
 	fmt.Fprintf(&p.b, "  %-17s%s\n", name, value)
 }
 
-// text is a paragraph, broken into lines.
+// text adds a paragraph, broken into lines.
 func (p *page) text(format string, args ...any) { p.paragraph("  ", fmt.Sprintf(format, args...)) }
 
 func (p *page) paragraph(indent, text string) {
@@ -90,13 +90,13 @@ func (p *page) paragraph(indent, text string) {
 	p.b.WriteString(line + "\n")
 }
 
-// choice is a command with what it does.
+// choice adds a command with its consequence.
 func (p *page) choice(command, consequence string) {
 	fmt.Fprintf(&p.b, "  %s\n", command)
 	p.paragraph("      ", consequence)
 }
 
-// when is a moment with its distance.
+// when returns a time with its distance from now.
 func (p *page) when(t time.Time) string {
 	if t.IsZero() {
 		return "–"
@@ -109,7 +109,7 @@ func (p *page) print(w io.Writer) error {
 	return err
 }
 
-// doubt says what is known of a doubt.
+// doubt adds what is known about a doubt.
 func (p *page) doubt(d status.Doubt) {
 	p.title("what is known")
 	p.line("in doubt since", "%s", p.when(d.Since))
@@ -118,9 +118,9 @@ func (p *page) doubt(d status.Doubt) {
 		p.line("detail", "%s", d.Detail)
 	}
 	if d.Makes != "" {
-		p.line("rotation", "%s, which was to make the service token %q, asked for %s", d.RotationID, d.Makes, p.when(d.AskedAt))
+		p.line("rotation", "%s, requested %s, to create the service token %q", d.RotationID, p.when(d.AskedAt), d.Makes)
 	} else {
-		p.line("rotation", "%s of the service token %s, asked for %s", d.RotationID, d.TokenID, p.when(d.AskedAt))
+		p.line("rotation", "%s of the service token %s, requested %s", d.RotationID, d.TokenID, p.when(d.AskedAt))
 		p.line("updated_at", "before: %s", p.when(d.UpdatedBefore))
 		p.line("", "last read: %s", p.when(d.UpdatedNow))
 	}
@@ -128,45 +128,45 @@ func (p *page) doubt(d status.Doubt) {
 		p.line("Cloudflare", "shows that the rotation was carried out")
 	}
 	if d.AnswerSealed {
-		p.line("answer", "was sealed on the daemon's disk")
+		p.line("answer", "is sealed on the daemon's disk")
 	}
 	p.line("old secret", "%s", p.oldSecret(d))
 	if d.Decision != "" {
-		p.line("verdict", "%s, given %s", meaning(d.Decision), p.when(d.DecidedAt))
+		p.line("decision", "%s, made %s", meaning(d.Decision), p.when(d.DecidedAt))
 	}
 }
 
-// oldSecret says how long consumers can go on with what they have.
+// oldSecret returns how long consumers can use the secret that they have.
 func (p *page) oldSecret(d status.Doubt) string {
 	switch {
 	case d.Makes != "":
-		return "not touched: what consumers use, if anything, works on"
+		return "not changed: the secret that consumers use, if any, still works"
 	case d.Spare:
-		return "not touched: consumers use the other service token of the pair"
+		return "not changed: consumers use the other service token of the pair"
 	case d.OldWorksUntil.IsZero():
 		return "revoked at once, if the rotation was carried out"
 	case d.OldWorksUntil.Before(p.now):
 		return "stopped working at " + p.when(d.OldWorksUntil) + ", if the rotation was carried out"
 	case d.Extensions > 0:
-		return fmt.Sprintf("works until %s, which was put off %d time(s)", p.when(d.OldWorksUntil), d.Extensions)
+		return fmt.Sprintf("works until %s; its grace was extended %d time(s)", p.when(d.OldWorksUntil), d.Extensions)
 	case d.CarriedOut:
 		return "works until " + p.when(d.OldWorksUntil)
 	default:
-		return "works until " + p.when(d.OldWorksUntil) + " at least"
+		return "works at least until " + p.when(d.OldWorksUntil)
 	}
 }
 
-// next says what the daemon does by itself about a doubt that stays.
+// next adds what the daemon does by itself about a doubt that is not resolved.
 func (p *page) next(t status.Token, d status.Doubt) {
 	p.title("what comes next")
 	p.text("rotatord looks again at %s.", p.when(t.Next))
 	if !d.Spare && d.OldWorksUntil.After(p.now) {
-		p.text("Where Cloudflare shows that the rotation was carried out, it extends the old secret, and rotates the token again three " +
-			"graces after the request. Where nothing shows it, it rotates again when half of the grace is left.")
+		p.text("If Cloudflare shows that the rotation was carried out, rotatord extends the grace of the old secret, and rotates the token " +
+			"again three graces after the request. Otherwise it rotates again when half of the grace is left.")
 	}
 }
 
-// choices are what an operator can decide, with the consequences.
+// choices adds what an operator can decide, with the consequences.
 func (p *page) choices(name string, d status.Doubt) {
 	cutOff := ""
 	if !d.Spare && d.OldWorksUntil.After(p.now) {
@@ -179,40 +179,40 @@ func (p *page) choices(name string, d status.Doubt) {
 	p.title("what you can decide")
 	command := "rotatord resolve " + name
 	p.choice(command, "Look again now.")
-	p.choice(command+" --rotate-now", "Take its secret as lost, and rotate again at once."+cutOff)
+	p.choice(command+" --rotate-now", "The new secret is lost: rotate again at once."+cutOff)
 	if d.Deliverable {
-		p.choice(command+" --deliver", "Deliver the sealed answer to the sinks. It may be good: see why it was not delivered by itself.")
+		p.choice(command+" --deliver", "Write the sealed answer to the sinks. It may be good: see above why the daemon did not deliver it by itself.")
 	}
 	if !d.CarriedOut {
-		p.choice(command+" --assume-not-rotated", "Only if you know, such as from Cloudflare's audit log, that it was not carried out: "+
-			"the slot is served again at once."+cutOff)
+		p.choice(command+" --assume-not-rotated", "Only if you know that the rotation was not carried out, for example from Cloudflare's audit log: "+
+			"serve the slot again at once."+cutOff)
 	}
 }
 
-// overtaken says what is known of a new secret that was overtaken.
+// overtaken adds what is known about a new secret that was overtaken.
 func (p *page) overtaken(t status.Token) {
 	o := t.Overtaken
 	if o == nil {
 		return
 	}
-	p.line("overtaken", "since %s: a sink holds another secret, so the new one is kept sealed and not delivered", p.when(o.Since))
+	p.line("overtaken", "since %s: a sink has another secret, so the new one stays sealed and is not delivered", p.when(o.Since))
 	if len(o.Sinks) > 0 {
-		p.line("", "by what is in %s", strings.Join(o.Sinks, ", "))
+		p.line("", "sinks with another secret: %s", strings.Join(o.Sinks, ", "))
 	}
 	switch {
 	case o.Gone:
-		p.line("Cloudflare", "has no such service token any more")
+		p.line("Cloudflare", "no longer has this service token")
 	case o.ChangedAt.IsZero():
-		p.line("Cloudflare", "does not show whether the service token was rotated after us")
+		p.line("Cloudflare", "does not show whether the service token was rotated after this rotation")
 	default:
-		p.line("Cloudflare", "changed the service token %s, after this rotation", p.when(o.ChangedAt))
+		p.line("Cloudflare", "shows that the service token was changed %s, after this rotation", p.when(o.ChangedAt))
 	}
 	if o.Tried != "" {
 		p.line("tried", "%s", o.Tried)
 	}
 }
 
-// toDo is what can be done about a token.
+// toDo adds what an operator can do about a token.
 func (p *page) toDo(all []status.ToDo) {
 	if len(all) == 0 {
 		return
@@ -227,15 +227,15 @@ func (p *page) toDo(all []status.ToDo) {
 	}
 }
 
-// verification says what is known of a new secret that is tried in vain.
+// verification adds what is known about a new secret that the application does not accept.
 func (p *page) verification(t status.Token) {
 	v := t.Verification
 	if v == nil {
 		return
 	}
-	state := "not accepted yet, which may take the edge a moment"
+	state := "not accepted yet: Cloudflare's edge may need a moment"
 	if v.Refused {
-		state = "REFUSED: the old secret is kept alive, and nothing is rotated"
+		state = "REFUSED: the grace of the old secret is extended, and nothing is rotated"
 	}
 	p.line("verification", "%s", state)
 	p.line("tried", "%d times since %s", v.Probes, p.when(v.Since))

@@ -64,7 +64,7 @@ func TestOutcomeTexts(t *testing.T) {
 	late.OldWorksUntil = viewTime.Add(-time.Hour)
 
 	const cutsOff, wouldHave = "CUTS OFF the old secret", "The old secret would have worked until 2026-03-01 13:00:00 UTC (in 1 h 0 min)."
-	const again, served, delivered = "The token is rotated again now.", "The slot is due again and is served now.", "The sealed answer is delivered to the sinks now."
+	const again, served, delivered = "The token is rotated again now.", "The slot is due again and is served now.", "The sealed answer is written to the sinks now."
 	for _, c := range []struct {
 		name     string
 		reason   string
@@ -74,13 +74,13 @@ func TestOutcomeTexts(t *testing.T) {
 		not      []string
 	}{
 		{"stays", rotation.ReasonUnderWay, false, graceful,
-			[]string{"works until 2026-03-01 13:00:00 UTC (in 1 h 0 min) at least", "--rotate-now", "--assume-not-rotated", cutsOff, "what comes next"}, []string{"--deliver"}},
+			[]string{"works until 2026-03-01 13:00:00 UTC (in 1 h 0 min)", "--rotate-now", "--assume-not-rotated", cutsOff, "what comes next"}, []string{"--deliver"}},
 		{"stays, carried out", rotation.ReasonOldSecretWorks, false, carriedOut,
-			[]string{"which was put off 2 time(s)", "shows that the rotation was carried out", "This " + cutsOff}, []string{"--assume-not-rotated", "--deliver"}},
+			[]string{"its grace was extended 2 time(s)", "shows that the rotation was carried out", "This " + cutsOff}, []string{"--assume-not-rotated", "--deliver"}},
 		{"stays, of a pair", rotation.ReasonUnderWay, false, spare,
-			[]string{"not touched: consumers use the other service token", "--rotate-now"}, []string{cutsOff, "before the old secret stops"}},
-		{"stays, unfamiliar", rotation.ReasonOldSecretWorks, false, unfamiliar, []string{"--deliver", "was sealed on the daemon's disk"}, []string{"--assume-not-rotated"}},
-		{"stays, invalid", rotation.ReasonOldSecretWorks, false, invalid, []string{"was sealed on the daemon's disk"}, []string{"--assume-not-rotated", "--deliver"}},
+			[]string{"not changed: consumers use the other service token", "--rotate-now"}, []string{cutsOff, "before the old secret stops"}},
+		{"stays, unfamiliar", rotation.ReasonOldSecretWorks, false, unfamiliar, []string{"--deliver", "is sealed on the daemon's disk"}, []string{"--assume-not-rotated"}},
+		{"stays, invalid", rotation.ReasonOldSecretWorks, false, invalid, []string{"is sealed on the daemon's disk"}, []string{"--assume-not-rotated", "--deliver"}},
 		{"rotate now", rotation.ReasonOperatorRotateNow, true, graceful, []string{again, wouldHave}, []string{"what you can decide", delivered}},
 		{"rotate now, of a pair", rotation.ReasonOperatorRotateNow, true, spare, []string{again}, []string{"would have worked"}},
 		{"rotate now, too late", rotation.ReasonOperatorRotateNow, true, late, []string{again, "stopped working at 2026-03-01 11:00:00 UTC"}, []string{"would have worked"}},

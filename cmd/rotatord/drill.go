@@ -24,20 +24,20 @@ func newDrill() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drill",
 		Short: "Rehearse disasters with your configuration, and touch nothing real",
-		Long: `Play disasters through with the tokens, graces, windows and sinks of your configuration,
-and report what would have happened: an answer that is lost, a Vault that is sealed between
-the rotation and the write, a daemon that is killed, and so on.
+		Long: `Rehearse disasters with the tokens, graces, windows and sinks of your configuration, and report what
+would happen: a lost answer, a Vault that is sealed between the rotation and the write, a daemon that
+is killed, and so on.
 
-Nothing real is touched: addresses in the configuration are not used, credentials not read. In
-their place stand a Cloudflare simulator, an application behind Access and a KV server inside
-this process, new for each disaster, and before them runs the real daemon. A consumer that reads each secret from
-the KV server calls an application behind Access the whole time; another one keeps the old
-secret as long as it works. Hours pass in an instant. It takes from ten seconds to a minute.
+Nothing real is touched. The addresses in your configuration are not used, and credentials are not
+read. For each disaster the real daemon runs against a new Cloudflare simulator, an application behind
+Access and a KV server in this process. One consumer reads the secret from the KV server before each
+call of the application. Another consumer uses the old secret as long as it works. Hours pass in an
+instant; the whole drill takes from ten seconds to a minute.
 
-For each disaster it says how often Cloudflare rotated, which secrets never arrived, how
-long consumers were locked out, which alerts would fire and what is for you to do. It exits
-with 1 if a promise was broken: a secret is lost, a grace is cut short, a token is rotated
-more often than needed, consumers of Vault are locked out.
+For each disaster the report says how often Cloudflare rotated, which secrets never arrived, how long
+consumers were locked out, which alerts would fire, and what you have to do. The exit code is 1 if a
+promise was broken: a secret was lost, a grace was cut short, a token was rotated more often than
+needed, or consumers of Vault were locked out.
 
   rotatord drill --config /etc/rotatord/config.yaml
   rotatord drill --only lost-answer,kill --story
@@ -61,7 +61,7 @@ docs/drill.md explains the report.`,
 			o.Program.Name = os.Args[0]
 			report, err := drill.Run(cmd.Context(), c, o)
 			if errors.Is(err, drill.ErrUnknown) {
-				return usagef("--only: %v: --list shows those that there are", err)
+				return usagef("--only: %v: --list shows all disasters", err)
 			}
 			if err != nil {
 				return err
@@ -80,10 +80,10 @@ docs/drill.md explains the report.`,
 	configFlag(cmd, &configPath)
 	outputFlag(cmd, &format)
 	flags := cmd.Flags()
-	flags.StringSliceVar(&o.Only, "only", nil, "play only these `disasters`, by name, with commas between")
-	flags.BoolVar(&list, "list", false, "list the disasters and play none")
-	flags.BoolVar(&story, "story", false, "tell step by step what the daemon did")
-	flags.IntVar(&o.Tokens, "tokens", 8, "how many tokens that differ in more than their names take part at most")
+	flags.StringSliceVar(&o.Only, "only", nil, "rehearse only these `disasters`: names with commas between")
+	flags.BoolVar(&list, "list", false, "list the disasters and rehearse none")
+	flags.BoolVar(&story, "story", false, "show step by step what the daemon did")
+	flags.IntVar(&o.Tokens, "tokens", 8, "how many tokens take part at most, of those that differ in more than their names")
 	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions(disasterNames(), cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -133,9 +133,9 @@ func printDrill(w io.Writer, r drill.Report, story bool) error {
 	case broken > 0:
 		fmt.Fprintf(&b, ": %s\n", counted(broken, "PROMISE WAS BROKEN", "PROMISES WERE BROKEN"))
 	case unplayed > 0:
-		fmt.Fprintf(&b, ": %d could not be played to the end\n", unplayed)
+		fmt.Fprintf(&b, ": %d could not be rehearsed to the end\n", unplayed)
 	case len(r.Disasters) == 0:
-		b.WriteString(": nothing was played\n")
+		b.WriteString(": nothing was rehearsed\n")
 	default:
 		b.WriteString(": every promise was kept\n")
 	}
@@ -176,43 +176,43 @@ func printDisaster(b *strings.Builder, d drill.Outcome, story bool) {
 		alerts = append(alerts, t.Alerts...)
 	}
 	if d.Error != "" {
-		fmt.Fprintf(b, "  NOT PLAYED TO THE END: %s\n", d.Error)
+		fmt.Fprintf(b, "  NOT REHEARSED TO THE END: %s\n", d.Error)
 	}
 	slices.Sort(alerts)
 	fmt.Fprintf(b, "  alerts: %s\n", cmp.Or(strings.Join(slices.Compact(alerts), ", "), "none"))
 	if d.Operator != "" {
-		fmt.Fprintf(b, "  for you to do: %s\n", d.Operator)
+		fmt.Fprintf(b, "  to do: %s\n", d.Operator)
 	}
 }
 
-// aMoment is too short to be told in seconds.
+// aMoment is too short to be reported in seconds.
 const aMoment = drill.Duration(500 * time.Millisecond)
 
-// becameOf is what became of a token, on one line.
+// becameOf returns the result for a token, on one line.
 func becameOf(d drill.Outcome, t drill.TokenOutcome) string {
 	done := "rotated"
 	if t.Strategy == "replace" {
 		done = "replaced"
 	}
 	if t.First {
-		done = "made"
+		done = "created"
 	}
 	parts := []string{map[int]string{0: "not " + done, 1: done + " once", 2: done + " twice"}[t.Rotations]}
 	switch {
 	case t.Rotations > 2:
 		parts[0] = fmt.Sprintf("%s %d times", done, t.Rotations)
 	case t.First && t.Rotations == 2 && t.Made == 1:
-		parts[0] = "made once, and given another secret"
+		parts[0] = "created once, and rotated once"
 	}
 	if t.Left > 0 {
-		parts = append(parts, counted(t.Left, "service token in the end", "service tokens in the end"))
+		parts = append(parts, counted(t.Left, "service token at the end", "service tokens at the end"))
 	}
 	if t.NeverSeen > 0 {
 		parts = append(parts, counted(t.NeverSeen, "secret never arrived", "secrets never arrived"))
 	}
 	switch {
 	case d.Fatal && !t.Works:
-		parts = append(parts, "consumers are locked out until that is mended")
+		parts = append(parts, "consumers are locked out until an operator repairs it")
 	case t.Refused == 0:
 		parts = append(parts, "consumers of Vault never locked out")
 	case t.Refused < aMoment:

@@ -26,7 +26,7 @@ func TestOvertakenIsPrinted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"state            overtaken\n", "since 2026-03-01 11:00:00 UTC (1 h 0 min ago)", "by what is in vault:secret/access/ci", "changed the service token 2026-03-01 10:00:00 UTC",
+		"state            overtaken\n", "since 2026-03-01 11:00:00 UTC (1 h 0 min ago)", "sinks with another secret: vault:secret/access/ci", "shows that the service token was changed 2026-03-01 10:00:00 UTC",
 		"the secret in the sink is refused: 401", "what you can do\n", "  rotatord resolve ci --drop\n      End this rotation.\n", "  Mend the sink.\n",
 	} {
 		if !strings.Contains(shown.String(), want) {
@@ -44,12 +44,12 @@ func TestOvertakenIsPrinted(t *testing.T) {
 	}
 	shown.Reset()
 	if err := printOutcome(&shown, admin.Outcome{Token: status.Token{Name: "ci"}, Resolved: true, Reason: rotation.ReasonOperatorDrop}, now); err != nil ||
-		!strings.Contains(shown.String(), "an operator gave the new secret up") || !strings.Contains(shown.String(), "rotatord status ci") {
+		!strings.Contains(shown.String(), "an operator gave up the new secret") || !strings.Contains(shown.String(), "rotatord status ci") {
 		t.Errorf("%v\n%s", err, shown.String())
 	}
 	shown.Reset()
 	token.Overtaken = &status.Overtaken{Since: now, Gone: true}
-	if err := printToken(&shown, token, admin.Overview{}, now); err != nil || !strings.Contains(shown.String(), "has no such service token any more") {
+	if err := printToken(&shown, token, admin.Overview{}, now); err != nil || !strings.Contains(shown.String(), "no longer has this service token") {
 		t.Errorf("%v\n%s", err, shown.String())
 	}
 }

@@ -17,17 +17,18 @@ func newRevokePrevious() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke-previous NAME",
 		Short: "Revoke a token's previous secret before its grace is over",
-		Long: `Have the running daemon revoke the previous secret of a token now, whatever grace it was
-promised. Consumers that have not read the present secret yet are refused from then on. With
-strategy replace the service token whose place was taken is deleted.
+		Long: `Revoke the previous secret of a token now, although its grace is not over. Consumers that have not
+read the present secret yet are refused from then on. With strategy: replace, the service token that
+was replaced is deleted.
 
-It is refused while a rotation is in hand or in doubt, since consumers may need the old secret.
+The daemon refuses during a rotation in progress or a doubt, because consumers may still need the old
+secret.
 
-  --override-in-use   revokes it even so, where it is known to be the previous secret at Cloudflare:
-                      CONSUMERS FAIL until they can read the new one. It is for a secret that has
+  --override-in-use   Revoke it anyway, if it is known to be the previous secret at Cloudflare.
+                      CONSUMERS FAIL until they can read the new secret. Use this for a secret that
                       leaked while the new one cannot be delivered.
 
-Where it failed it may be given again; where nothing is left to revoke, the exit code is 1.`,
+If it fails, you can give the command again. If there is nothing to revoke, the exit code is 1.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := at.client(cmd, cmd.ErrOrStderr())
@@ -47,7 +48,7 @@ Where it failed it may be given again; where nothing is left to revoke, the exit
 	}
 	at.add(cmd)
 	outputFlag(cmd, &format)
-	cmd.Flags().BoolVar(&inUse, "override-in-use", false, "revoke it although consumers may have no other secret yet")
+	cmd.Flags().BoolVar(&inUse, "override-in-use", false, "revoke it although consumers may not have another secret yet")
 	return cmd
 }
 
@@ -57,15 +58,17 @@ func newExtendGrace() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "extend-grace NAME DURATION",
 		Short: "Keep a token's previous secret working for longer",
-		Long: `Have the running daemon keep the previous secret of a token working for DURATION from now, such
-as 12h, at most 720h. A grace is never shortened, and a secret that is dead is not revived. The
-next rotation waits for the new end. While a new secret cannot be delivered it keeps the old one,
-which consumers use until then.`,
+		Long: `Extend the grace of a token's previous secret, so that it works for DURATION from now, such as 12h,
+and at most 720h. This never shortens a grace, and cannot bring back a secret that no longer works.
+The next rotation waits for the new end.
+
+While a new secret cannot be delivered, this extends the grace of the old one, which consumers still
+use.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			grace, err := time.ParseDuration(args[1])
 			if err != nil || grace < time.Second {
-				return usagef("%q is no duration of a second or more: write one such as 12h (a day is 24h)", args[1])
+				return usagef("%q is not a duration of at least one second: write one such as 12h (a day is 24h)", args[1])
 			}
 			client, err := at.client(cmd, cmd.ErrOrStderr())
 			if err != nil {
@@ -75,7 +78,7 @@ which consumers use until then.`,
 			if err != nil {
 				return err
 			}
-			return printGrace(cmd.OutOrStdout(), format, g, "the previous secret of %s is kept", time.Now())
+			return printGrace(cmd.OutOrStdout(), format, g, "the grace of the previous secret of %s is extended", time.Now())
 		},
 	}
 	at.add(cmd)
@@ -94,7 +97,7 @@ func printGrace(w io.Writer, format outputFormat, g admin.Grace, title string, n
 	}
 	p.line("next", "%s", nextOf(p, g.Token.Next, g.Token.Reason))
 	if g.Token.ReplacedError != "" {
-		return fmt.Errorf("a service token that was replaced could not be deleted: %s", g.Token.ReplacedError)
+		return fmt.Errorf("a replaced service token could not be deleted: %s", g.Token.ReplacedError)
 	}
 	return p.print(w)
 }

@@ -46,21 +46,23 @@ func newImport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import",
 		Short: "Write the service tokens of an account as a configuration file",
-		Long: `Write the service tokens of an account as a configuration file, to standard output or to a new
-file. Cloudflare is asked to list, and nothing is changed anywhere. The account is one of --config's
-file, which gives Vault and all paths too, or is named by --account-id (or --zone-id) and --api-token-file.
-Service tokens that --config's file has already are left out.
+		Long: `Write a configuration file with the service tokens of an account, to standard output or to a new file.
+The command lists the service tokens at Cloudflare. It changes nothing there or elsewhere.
 
---for says how the daemon will run, and so which paths the file names: those of the shipped systemd
-unit (the default), those of deploy/kubernetes, or those given here, for a daemon that you start by hand.
-For systemd and kubernetes the API token is read from --api-token-file this once; the daemon will
-find it where the unit or the Secret puts it.
+The account is one of the configuration at --config, from which Vault and all paths are taken too. Or it
+is a new account, with --account-id (or --zone-id) and --api-token-file. Service tokens that the
+configuration at --config has already are left out.
 
-No secret is in the file. It has mode 0644 whatever the umask is, since the daemon's user must be able
-to read it; a directory that is missing is made.
+--for says how the daemon will run, which decides the paths in the file: systemd for those of the shipped
+unit (the default), kubernetes for those of deploy/kubernetes, or here for a daemon that you start by
+hand, with the paths of this command line. With systemd and kubernetes, only this command reads
+--api-token-file; the daemon will read the API token where the unit or the Secret puts it.
 
-Each entry has a place in Vault made from its name, and a comment that says what speaks against
-rotating it: look through them before you run the daemon with it.`,
+The file contains no secret. It has mode 0644 regardless of the umask, because the daemon's user must be
+able to read it. A missing directory is created.
+
+Each entry gets a path in Vault that is derived from its name, and a comment if something speaks against
+rotating it. Read these comments before you start the daemon with the file.`,
 		Example: `  rotatord import --account-id ID --api-token-file /etc/rotatord/credentials/cloudflare-api-token \
     --vault-address https://vault.example.com:8200 --out /etc/rotatord/config.yaml
   rotatord import --for here --account-id ID --api-token-file cloudflare-api-token \
@@ -81,22 +83,22 @@ rotating it: look through them before you run the daemon with it.`,
 func (o *importOptions) addFlags(cmd *cobra.Command) {
 	configFlag(cmd, &o.configPath)
 	flags := cmd.Flags()
-	flags.StringVar(&o.account, "account", "", "`name` of the account, in --config's file or, with an ID, for the new one")
-	flags.StringVar(&o.accountID, "account-id", "", "Cloudflare's `id` of an account that is in no configuration yet")
+	flags.StringVar(&o.account, "account", "", "`name` of the account in the configuration, or with an ID the name of the new one")
+	flags.StringVar(&o.accountID, "account-id", "", "Cloudflare's `id` of an account that is not configured yet")
 	flags.StringVar(&o.zoneID, "zone-id", "", "Cloudflare's `id` of a zone, in place of --account-id")
 	flags.StringVar(&o.apiTokenFile, "api-token-file", "", "`file` with the API token for --account-id or --zone-id")
 	flags.StringVar(&o.baseURL, "base-url", "", "`address` of the API for --account-id or --zone-id, such as that of rotatord sim")
-	flags.StringVar(&o.out, "out", "", "new `file` to write to, in place of standard output; it must not exist")
-	flags.BoolVar(&o.overwrite, "overwrite", false, "let --out take the place of a file that exists")
+	flags.StringVar(&o.out, "out", "", "new `file` to write to, in place of standard output; it must not exist yet")
+	flags.BoolVar(&o.overwrite, "overwrite", false, "replace an existing file at --out")
 	flags.StringVar(&o.schedule, "schedule", "0 4 * * 1", "schedule of all tokens, in UTC")
-	flags.StringVar(&o.mount, "mount", "secret", "KV `mount` that the secrets are written to")
-	flags.StringVar(&o.prefix, "path-prefix", "access", "`path` in it, to which each token's name is added")
+	flags.StringVar(&o.mount, "mount", "secret", "KV `mount` to write the secrets to")
+	flags.StringVar(&o.prefix, "path-prefix", "access", "`path` in the mount; each token's name is added to it")
 	flags.StringVar(&o.placement, "for", forSystemd, "how the daemon will run: systemd, kubernetes or here")
-	flags.StringVar(&o.vaultAddress, "vault-address", "", "`address` of Vault; default a placeholder, which you have to change in the file")
-	flags.StringVar(&o.listen, "listen", "", "`address` of metrics and status page; default by --for")
-	flags.StringVar(&o.stateDir, "state-dir", "", "state `directory`; default by --for (here: state beside --out)")
-	flags.StringVar(&o.roleIDFile, "vault-role-id-file", "", "`file` with the AppRole's role ID; default by --for (here: vault-role-id beside --api-token-file)")
-	flags.StringVar(&o.secretIDFile, "vault-secret-id-file", "", "`file` with its secret ID; default by --for (here: vault-secret-id beside --api-token-file)")
+	flags.StringVar(&o.vaultAddress, "vault-address", "", "`address` of Vault (default: a placeholder, which you have to change in the file)")
+	flags.StringVar(&o.listen, "listen", "", "`address` of the metrics and the status page (default: by --for)")
+	flags.StringVar(&o.stateDir, "state-dir", "", "state `directory` (default: by --for; with here, the directory state next to --out)")
+	flags.StringVar(&o.roleIDFile, "vault-role-id-file", "", "`file` with the AppRole's role ID (default: by --for; with here, vault-role-id next to --api-token-file)")
+	flags.StringVar(&o.secretIDFile, "vault-secret-id-file", "", "`file` with the AppRole's secret ID (default: by --for; with here, vault-secret-id next to --api-token-file)")
 	for _, name := range []string{"api-token-file", "out", "vault-role-id-file", "vault-secret-id-file"} {
 		_ = cmd.MarkFlagFilename(name)
 	}
@@ -104,22 +106,22 @@ func (o *importOptions) addFlags(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{forSystemd, forKubernetes, forHere}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// check refuses flags that do not go together.
+// check refuses flags that exclude each other.
 func (o *importOptions) check() error {
 	alone := o.accountID != "" || o.zoneID != ""
 	switch {
 	case o.accountID != "" && o.zoneID != "":
-		return usagef("--account-id and --zone-id exclude each other")
+		return usagef("give either --account-id or --zone-id")
 	case alone && o.apiTokenFile == "":
-		return usagef("--api-token-file is missing: it goes with --account-id and --zone-id")
+		return usagef("--api-token-file is missing: --account-id and --zone-id need it")
 	case !alone && (o.apiTokenFile != "" || o.baseURL != ""):
-		return usagef("--api-token-file and --base-url go with --account-id or --zone-id: the account of a configuration has its own")
+		return usagef("--api-token-file and --base-url need --account-id or --zone-id: a configured account has its own")
 	case !alone && (o.placementGiven || o.vaultAddress+o.listen+o.stateDir+o.roleIDFile+o.secretIDFile != ""):
-		return usagef("--for, --vault-address, --listen, --state-dir and the --vault-...-file flags go with --account-id or --zone-id: a configuration has its own")
+		return usagef("--for, --vault-address, --listen, --state-dir and the --vault-...-file flags need --account-id or --zone-id: a configuration has its own")
 	case o.overwrite && o.out == "":
-		return usagef("--overwrite goes with --out")
+		return usagef("--overwrite needs --out")
 	case !alone && o.account == "":
-		return usagef("say which account: --account NAME of --config's file, or --account-id ID with --api-token-file FILE")
+		return usagef("name the account: --account NAME for one of the configuration, or --account-id ID with --api-token-file FILE")
 	}
 	if alone && o.account == "" {
 		o.account = "main"
@@ -128,7 +130,7 @@ func (o *importOptions) check() error {
 		return err
 	}
 	if o.out != "" && !o.overwrite {
-		if _, err := os.Lstat(o.out); err == nil { // before anything is asked; write looks again
+		if _, err := os.Lstat(o.out); err == nil { // before Cloudflare is asked; write checks again
 			return o.exists()
 		}
 	}
@@ -136,7 +138,7 @@ func (o *importOptions) check() error {
 }
 
 func (o *importOptions) exists() error {
-	return fmt.Errorf("%s exists, and is not overwritten: remove it, choose another name, or say --overwrite", o.out)
+	return fmt.Errorf("%s exists already: remove it, choose another name, or use --overwrite", o.out)
 }
 
 func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now time.Time) error {
@@ -151,12 +153,12 @@ func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now t
 	if err != nil {
 		return err
 	}
-	// The loader judges the account before a credential is sent to it, by a file with one made-up token.
+	// The loader checks the account before a credential is sent to it, in a file with one invented token.
 	probe, err := config.Parse("import", []byte(draft.render([]importedToken{{name: "probe", id: "00000000-0000-4000-8000-000000000000"}}, 0)))
 	if err != nil {
-		return fmt.Errorf("these options make no configuration that can be loaded:\n%w", err)
+		return fmt.Errorf("these flags do not lead to a valid configuration:\n%w", err)
 	}
-	if _, err := systemPlaces().relocate(probe, ""); err != nil { // it is asked with the credential as it lies here
+	if _, err := systemPlaces().relocate(probe, ""); err != nil { // this command reads the credential where it is now
 		return err
 	}
 	listing, err := o.client(probe.Accounts[o.account]).List(ctx)
@@ -170,25 +172,25 @@ func (o *importOptions) run(ctx context.Context, stdout, stderr io.Writer, now t
 	fresh := slices.DeleteFunc(slices.Clone(listed), func(f rotation.TokenFacts) bool { return configured(known, f) })
 	left := len(listed) - len(fresh)
 	if len(fresh) == 0 {
-		return fmt.Errorf("there is nothing to import: %d service token(s), of which %d are in %s already", len(listed), left, o.configPath)
+		return fmt.Errorf("there is nothing to import: the account has %d service token(s), and %d of them are in %s already", len(listed), left, o.configPath)
 	}
 	tokens := nameAll(fresh, takenNames(known), now)
 	remarkReplacements(known, o.account, fresh, tokens)
 	text := draft.render(tokens, left)
 	if _, err := config.Parse("import", []byte(text)); err != nil {
-		return fmt.Errorf("what was made of the account cannot be loaded:\n%w", err)
+		return fmt.Errorf("the configuration that was generated is not valid:\n%w", err)
 	}
 	if err := o.write(stdout, text); err != nil {
 		return err
 	}
-	fmt.Fprintf(stderr, "%d service token(s) written, %d configured already\n", len(fresh), left)
+	fmt.Fprintf(stderr, "%d service token(s) written, %d already configured\n", len(fresh), left)
 	if draft.vault == nil && draft.vaultAddress == "" && draft.like == nil {
 		fmt.Fprintln(stderr, "note: vault.address is a placeholder: put the address of your Vault there")
 	}
 	return nil
 }
 
-// draft is the file without its tokens.
+// draft returns the file without its tokens.
 func (o *importOptions) draft(known *config.Config) (importDraft, error) {
 	d := importDraft{schedule: o.schedule, spans: spansOf(o.schedule), mount: o.mount, prefix: strings.Trim(o.prefix, "/"), vaultAddress: o.vaultAddress}
 	if o.accountID == "" && o.zoneID == "" {
@@ -209,7 +211,7 @@ func (o *importOptions) draft(known *config.Config) (importDraft, error) {
 	}
 	if known != nil {
 		if o.vaultAddress != "" {
-			return d, usagef("--vault-address and --config exclude each other: %s has a Vault of its own", o.configPath)
+			return d, usagef("give either --vault-address or --config: %s has its own Vault", o.configPath)
 		}
 		d.follow(known)
 	}
@@ -223,7 +225,8 @@ func (d *importDraft) follow(known *config.Config) {
 	}
 }
 
-// client asks Cloudflare with the credential as it is here. A daemon elsewhere has it elsewhere.
+// client returns a client with the credential of --api-token-file. In the file that is written, the path
+// of the credential is the daemon's, which may be on another machine.
 func (o *importOptions) client(account config.Account) *cloudflare.Client {
 	if o.apiTokenFile != "" {
 		account.APIToken = config.SecretSource{File: o.apiTokenFile}
@@ -231,26 +234,26 @@ func (o *importOptions) client(account config.Account) *cloudflare.Client {
 	return cloudflare.New(account, cloudflare.Options{})
 }
 
-// configured reports whether a configuration has a service token, or would make one of its name.
+// configured reports whether a configuration has a service token, or would create one with its name.
 func configured(c *config.Config, f rotation.TokenFacts) bool {
 	return c != nil && slices.ContainsFunc(c.Tokens, func(t config.Token) bool {
 		return t.ID == f.ID || t.Partner == f.ID || t.Create != nil && t.Create.Name == f.Name
 	})
 }
 
-// madeByReplacing is what strategy: replace calls what it makes: a name and a suffix of its own.
-var madeByReplacing = regexp.MustCompile(`^.+-[a-z2-7]{10}$`)
+// replacementName matches the names that strategy: replace gives to service tokens: a name and a suffix.
+var replacementName = regexp.MustCompile(`^.+-[a-z2-7]{10}$`)
 
-// remarkReplacements says of which service tokens only the ledger knows whether an entry has them,
-// or had them and is about to delete them.
+// remarkReplacements adds a comment to service tokens that strategy: replace may have created. Only the
+// ledger knows whether it did, and whether the daemon will delete them.
 func remarkReplacements(c *config.Config, account string, listed []rotation.TokenFacts, tokens []importedToken) {
 	if c == nil || !slices.ContainsFunc(c.Tokens, func(t config.Token) bool { return t.Account == account && t.Replace }) {
 		return
 	}
 	for i := range tokens {
-		if slices.ContainsFunc(listed, func(f rotation.TokenFacts) bool { return f.ID == tokens[i].id && madeByReplacing.MatchString(f.Name) }) {
+		if slices.ContainsFunc(listed, func(f rotation.TokenFacts) bool { return f.ID == tokens[i].id && replacementName.MatchString(f.Name) }) {
 			tokens[i].comments = append(tokens[i].comments,
-				"its name is of the kind that strategy: replace gives: leave it out if that made it, which rotatord status NAME and the ledger know")
+				"its name looks like one that strategy: replace gives: remove this entry if rotatord created it (see rotatord status NAME, or the ledger)")
 		}
 	}
 }
@@ -265,7 +268,7 @@ func takenNames(c *config.Config) map[string]bool {
 	return taken
 }
 
-// write puts the text where it is wanted.
+// write writes the text to --out, or to standard output.
 func (o *importOptions) write(stdout io.Writer, text string) error {
 	if o.out == "" {
 		_, err := io.WriteString(stdout, text)
@@ -283,7 +286,7 @@ func (o *importOptions) write(stdout io.Writer, text string) error {
 	case errors.Is(err, fs.ErrExist):
 		return o.exists()
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("writing %s: %w: run import as a user who may write there, or name another --out", o.out, err)
+		return fmt.Errorf("writing %s: %w: run import as a user who may write there, or choose another --out", o.out, err)
 	case err != nil:
 		return fmt.Errorf("writing %s: %w", o.out, err)
 	}

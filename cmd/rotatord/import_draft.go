@@ -17,11 +17,11 @@ import (
 
 const (
 	maxName      = 63  // of an entry, as the configuration has it
-	maxShownName = 200 // how many bytes of a service token's name stand in its comment
-	// unusedFor is how long nobody may have used a service token without a word.
+	maxShownName = 200 // how many bytes of a service token's name are in its comment
+	// unusedFor is the time without use after which a service token gets a comment.
 	unusedFor = 60 * 24 * time.Hour
-	// endsSoon is how far ahead its end is warned of.
-	endsSoon = 60 * 24 * time.Hour
+	// expiryWarning is how long before its end a service token gets a comment.
+	expiryWarning = 60 * 24 * time.Hour
 )
 
 // importedToken is one entry of the file.
@@ -30,8 +30,8 @@ type importedToken struct {
 	comments []string
 }
 
-// nameAll gives each service token a name that can stand in a configuration, and that no other
-// has, and says in comments what speaks against rotating it. The order is that of the names.
+// nameAll returns an entry for each service token, with a valid name that no other entry has, and with
+// comments that say what speaks against rotating it. They are sorted by name.
 func nameAll(all []rotation.TokenFacts, taken map[string]bool, now time.Time) []importedToken {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b rotation.TokenFacts) int {
@@ -55,8 +55,8 @@ func nameAll(all []rotation.TokenFacts, taken map[string]bool, now time.Time) []
 	return tokens
 }
 
-// entryName makes a name of what the service token is called: what may not stand in one becomes
-// a dash.
+// entryName returns a valid name for an entry, from the name of its service token: characters that are
+// not allowed become a dash.
 func entryName(f rotation.TokenFacts) string {
 	var b strings.Builder
 	for _, r := range strings.ToLower(f.Name) {
@@ -72,18 +72,18 @@ func entryName(f rotation.TokenFacts) string {
 	return cmp.Or(name, "token-"+f.ID[:min(len(f.ID), 8)])
 }
 
-// remarks are what somebody should know who lets a service token be rotated.
+// remarks returns what an operator should know before a service token is rotated.
 func remarks(f rotation.TokenFacts, same int, now time.Time) []string {
 	day := func(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 	seen := "never used"
 	if !f.LastSeenAt.IsZero() {
 		seen = "last used " + day(f.LastSeenAt)
 	}
-	ends := "does not end"
+	ends := "does not expire"
 	if !f.ExpiresAt.IsZero() {
-		ends = "ends " + day(f.ExpiresAt)
+		ends = "expires " + day(f.ExpiresAt)
 	}
-	// A name may hold anything: quoted it stays in its line.
+	// A name can contain any character: quoted it stays on its line.
 	name := printable.Shortened(printable.Text(strconv.Quote(f.Name)), maxShownName)
 	all := []string{fmt.Sprintf("%s, %s, %s", name, seen, ends)}
 	last := f.LastSeenAt
@@ -91,20 +91,20 @@ func remarks(f rotation.TokenFacts, same int, now time.Time) []string {
 		last = f.CreatedAt
 	}
 	if !last.IsZero() && now.Sub(last) > unusedFor {
-		all = append(all, fmt.Sprintf("UNUSED for %d days: who would miss it?", int(now.Sub(last)/(24*time.Hour))))
+		all = append(all, fmt.Sprintf("UNUSED for %d days: is it still needed?", int(now.Sub(last)/(24*time.Hour))))
 	}
 	switch {
 	case f.ExpiresAt.IsZero():
 	case !f.ExpiresAt.After(now):
-		all = append(all, "ENDED: renew it at Cloudflare, which a rotation does not, or remove this entry")
-	case f.ExpiresAt.Sub(now) < endsSoon:
-		all = append(all, "ENDS SOON: renew_before renews it")
+		all = append(all, "EXPIRED: renew it at Cloudflare (a rotation does not renew it), or remove this entry")
+	case f.ExpiresAt.Sub(now) < expiryWarning:
+		all = append(all, "EXPIRES SOON: renew_before renews it")
 	}
 	if !f.Enabled {
 		all = append(all, "DISABLED: enable it, or remove this entry")
 	}
 	if same > 1 {
-		all = append(all, fmt.Sprintf("SAME NAME: %d service tokens are called so", same))
+		all = append(all, fmt.Sprintf("SAME NAME: %d service tokens have this name", same))
 	}
 	return all
 }
@@ -114,19 +114,19 @@ type importDraft struct {
 	place                   place
 	account                 config.Account
 	vault                   *config.Vault // nil: not known
-	vaultAddress            string        // of a Vault that is not known; empty for a placeholder
+	vaultAddress            string        // if vault is nil; empty for a placeholder
 	like                    config.Sink   // sinks are written like this one; nil: in Vault, by mount and prefix
 	schedule, mount, prefix string
 	spans                   spans
 }
 
-// render writes the file. left is how many service tokens are not in it.
+// render returns the text of the file. left is the number of service tokens that are left out.
 func (d importDraft) render(tokens []importedToken, left int) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("# Written by rotatord import, for %s: %d service token(s) of %s. %d more are configured already.", d.place.what, len(tokens), d.account.Name, left)
-	line("# No secret is in this file, and the daemon's user has to read it: keep its mode at 0644.")
-	line("# Look at each entry's comment and its place in Vault, then run: rotatord check, and rotatord doctor.")
+	line("# Written by rotatord import, for %s: %d service token(s) of %s. %d others are already configured.", d.place.what, len(tokens), d.account.Name, left)
+	line("# This file contains no secret. The daemon's user must be able to read it: keep its mode 0644.")
+	line("# Check each entry's comment and its path in Vault, then run: rotatord check, and rotatord doctor.")
 	line("listen: %s", strconv.Quote(d.place.listen))
 	if d.place.adminSocket != "" {
 		line("admin_socket: %s", strconv.Quote(d.place.adminSocket))
@@ -161,11 +161,11 @@ func (d importDraft) render(tokens []importedToken, left int) string {
 	line("  account: %s", d.account.Name)
 	line("  schedule: %s", strconv.Quote(d.schedule))
 	line("  time_zone: UTC")
-	line("  jitter: %s   # a fixed delay for each token and slot, so that they do not all begin at once", inFile(d.spans.jitter))
-	line("  window: %s   # how late a slot may be served; 0: until the next one comes", inFile(d.spans.window))
-	line("  catch_up: once   # one rotation makes up for the slots that nobody served")
-	line("  grace: %s   # the previous secret works that long: longer than consumers take to read the new one", inFile(d.spans.grace))
-	line("  renew_before: 720h   # the service token itself is renewed when it ends within that")
+	line("  jitter: %s   # each token and slot has a fixed delay, so that not all rotations start at once", inFile(d.spans.jitter))
+	line("  window: %s   # how late a slot may be served; 0: until the next slot", inFile(d.spans.window))
+	line("  catch_up: once   # one rotation makes up for missed slots")
+	line("  grace: %s   # how long the previous secret works: longer than consumers need to read the new one", inFile(d.spans.grace))
+	line("  renew_before: 720h   # the service token itself is renewed when it expires within this time")
 	if d.account.ZoneID != "" {
 		line("  strategy: replace   # Cloudflare rotates service tokens of accounts only")
 	}
@@ -250,7 +250,7 @@ func (d importDraft) renderVault(line func(string, ...any)) {
 	line("    %s: %s", v.Auth.Kind(), flow(v.Auth.Document()))
 }
 
-// sourceYAML says where a secret is.
+// sourceYAML returns where a secret is, in YAML.
 func sourceYAML(s config.SecretSource) string {
 	if s.Env != "" {
 		return "{env: " + strconv.Quote(s.Env) + "}"
@@ -258,7 +258,7 @@ func sourceYAML(s config.SecretSource) string {
 	return "{file: " + strconv.Quote(s.File) + "}"
 }
 
-// inFile writes a duration without parts that are zero.
+// inFile returns a duration without the parts that are zero.
 func inFile(d time.Duration) string {
 	if d == 0 {
 		return "0"

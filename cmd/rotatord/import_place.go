@@ -10,15 +10,15 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// place is where a daemon that runs in some way has its files: what a configuration for it names.
+// place is where a daemon has its files and addresses. It depends on how the daemon runs.
 type place struct {
 	what                          string // for the first line of the file
 	listen, adminSocket, stateDir string
 	apiToken, roleID, secretID    string // files
 }
 
-// Where import writes a file for. systemd is the default, since the unit is what most users install:
-// the paths are those of the unit that is shipped, and nothing has to be changed but Vault's address.
+// The values of --for. systemd is the default, because most users install the unit. The paths are those
+// of the shipped unit, so only Vault's address has to be changed.
 const (
 	forSystemd    = "systemd"
 	forKubernetes = "kubernetes"
@@ -35,8 +35,8 @@ const (
 	secretIDName = "vault-secret-id"
 )
 
-// placeFor returns what goes with --for. base is the directory that a file for "here" puts its own
-// files into, and apiToken where its API token is.
+// placeFor returns the place for a value of --for. With "here", base is the directory for the daemon's
+// own files, and apiToken is the path of its API token.
 func placeFor(name, base, apiToken string) (place, error) {
 	in := func(dir string, p place) place {
 		p.apiToken, p.roleID, p.secretID = filepath.Join(dir, apiTokenName), filepath.Join(dir, roleIDName), filepath.Join(dir, secretIDName)
@@ -60,16 +60,16 @@ func placeFor(name, base, apiToken string) (place, error) {
 		p.apiToken = apiToken
 		return p, nil
 	}
-	return place{}, usagef("--for %s is not known: use %s, %s or %s", name, forSystemd, forKubernetes, forHere)
+	return place{}, usagef("--for %s is not one of the values: use %s, %s or %s", name, forSystemd, forKubernetes, forHere)
 }
 
-// place is that of --for with what further flags say.
+// place returns the place for --for, changed by the other flags.
 func (o *importOptions) place() (place, error) {
 	apiToken, err := filepath.Abs(o.apiTokenFile) // the daemon has a working directory of its own
 	if err != nil {
 		return place{}, err
 	}
-	base, err := filepath.Abs(filepath.Dir(o.out)) // of no --out: the working directory
+	base, err := filepath.Abs(filepath.Dir(o.out)) // without --out: the working directory
 	if err != nil {
 		return place{}, err
 	}
@@ -92,20 +92,20 @@ func (o *importOptions) place() (place, error) {
 	return p, nil
 }
 
-// knownPlace is that of a configuration: a file made beside it is for the same daemon.
+// knownPlace returns the place that a configuration names. The new file is for the same daemon.
 func knownPlace(c *config.Config) place {
 	return place{what: "the daemon of " + c.File, listen: c.Listen, adminSocket: c.AdminSocket, stateDir: c.State.Dir}
 }
 
-// spans are how the time between two slots is shared out.
+// spans are the defaults that depend on the time between two slots.
 type spans struct{ jitter, window, grace time.Duration }
 
-// The spans of a schedule that leaves room for them, as in config.example.yaml.
+// usualSpans are those of config.example.yaml. They fit a schedule with enough time between slots.
 var usualSpans = spans{jitter: 10 * time.Minute, window: 6 * time.Hour, grace: 24 * time.Hour}
 
-// spansOf returns spans that fit a schedule: check refuses those that are longer than its smallest
-// gap. A window of 0 lasts until the next slot. A schedule that cannot be read has the usual spans;
-// the loader reports it.
+// spansOf returns spans that fit a schedule: check refuses spans that are longer than the smallest gap
+// between two slots. A window of 0 lasts until the next slot. For a schedule that is not valid it returns
+// the usual spans; the loader reports the fault.
 func spansOf(expression string) spans {
 	const slots = 400
 	schedule, err := scheduler.Parse(expression, time.UTC)
@@ -113,7 +113,7 @@ func spansOf(expression string) spans {
 		return usualSpans
 	}
 	gap := schedule.SmallestGap(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), slots)
-	if gap == 0 { // one slot in years
+	if gap == 0 { // there is only one slot in the next years
 		return usualSpans
 	}
 	s := spans{

@@ -132,23 +132,23 @@ func TestImportRemarks(t *testing.T) {
 		want  []string
 	}{
 		"all is well": {rotation.TokenFacts{Name: "x", Enabled: true, LastSeenAt: days(-1), ExpiresAt: days(300)}, 1,
-			[]string{`"x", last used 2026-11-23, ends 2027-09-20`}},
-		"new": {rotation.TokenFacts{Name: "x", Enabled: true, CreatedAt: days(-3)}, 1, []string{`"x", never used, does not end`}},
+			[]string{`"x", last used 2026-11-23, expires 2027-09-20`}},
+		"new": {rotation.TokenFacts{Name: "x", Enabled: true, CreatedAt: days(-3)}, 1, []string{`"x", never used, does not expire`}},
 		"unused": {rotation.TokenFacts{Name: "x", Enabled: true, CreatedAt: days(-90)}, 1,
-			[]string{`"x", never used, does not end`, "UNUSED for 90 days: who would miss it?"}},
+			[]string{`"x", never used, does not expire`, "UNUSED for 90 days: is it still needed?"}},
 		"everything": {rotation.TokenFacts{Name: "x\n", LastSeenAt: days(-61), ExpiresAt: days(5)}, 2,
-			[]string{`"x\n", last used 2026-09-24, ends 2026-11-29`, "UNUSED for 61 days: who would miss it?",
-				"ENDS SOON: renew_before renews it", "DISABLED: enable it, or remove this entry",
-				"SAME NAME: 2 service tokens are called so"}},
-		"letters": {rotation.TokenFacts{Name: "Zażółć 日本", Enabled: true, LastSeenAt: days(-1)}, 1, []string{`"Zażółć 日本", last used 2026-11-23, does not end`}},
+			[]string{`"x\n", last used 2026-09-24, expires 2026-11-29`, "UNUSED for 61 days: is it still needed?",
+				"EXPIRES SOON: renew_before renews it", "DISABLED: enable it, or remove this entry",
+				"SAME NAME: 2 service tokens have this name"}},
+		"letters": {rotation.TokenFacts{Name: "Zażółć 日本", Enabled: true, LastSeenAt: days(-1)}, 1, []string{`"Zażółć 日本", last used 2026-11-23, does not expire`}},
 		"hostile": {rotation.TokenFacts{Name: "'\"#: \x1b[2J\u202e\u2028\u3164\U000e0041\x9b\n- evil", Enabled: true, LastSeenAt: days(-1)}, 1,
-			[]string{`"'\"#: \x1b[2J\u202e\u2028\u3164\U000e0041\x9b\n- evil", last used 2026-11-23, does not end`}},
+			[]string{`"'\"#: \x1b[2J\u202e\u2028\u3164\U000e0041\x9b\n- evil", last used 2026-11-23, does not expire`}},
 		"a secret": {rotation.TokenFacts{Name: "cfat_Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4zAb7cDe0f", Enabled: true, LastSeenAt: days(-1)}, 1,
-			[]string{`"[redacted]", last used 2026-11-23, does not end`}},
+			[]string{`"[redacted]", last used 2026-11-23, does not expire`}},
 		"long": {rotation.TokenFacts{Name: strings.Repeat("n", 5000), Enabled: true, LastSeenAt: days(-1)}, 1,
-			[]string{`"` + strings.Repeat("n", 199) + `..., last used 2026-11-23, does not end`}},
+			[]string{`"` + strings.Repeat("n", 199) + `..., last used 2026-11-23, does not expire`}},
 		"ended": {rotation.TokenFacts{Name: "x", Enabled: true, LastSeenAt: days(-9), ExpiresAt: days(-5)}, 1,
-			[]string{`"x", last used 2026-11-15, ends 2026-11-19`, "ENDED: renew it at Cloudflare, which a rotation does not, or remove this entry"}},
+			[]string{`"x", last used 2026-11-15, expires 2026-11-19`, "EXPIRED: renew it at Cloudflare (a rotation does not renew it), or remove this entry"}},
 	} {
 		if got := remarks(test.facts, test.same, importDay); !slices.Equal(got, test.want) {
 			t.Errorf("%s: %q", name, got)
@@ -184,7 +184,7 @@ tokens:
 	}
 	var stdout, stderr bytes.Buffer
 	if code := run([]string{"import", "-c", path, "--account", "prod", "--mount", "kv", "--path-prefix", "/x/y/", "--schedule", "@monthly"},
-		strings.NewReader(""), &stdout, &stderr); code != exitGood || stderr.String() != "2 service token(s) written, 3 configured already\n" {
+		strings.NewReader(""), &stdout, &stderr); code != exitGood || stderr.String() != "2 service token(s) written, 3 already configured\n" {
 		t.Fatalf("exit code %d: %s", code, stderr.String())
 	}
 	old, err := config.Load(path)

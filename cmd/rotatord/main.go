@@ -1,5 +1,5 @@
-// Command rotatord rotates the client secrets of Cloudflare Access service tokens on
-// schedule and writes them to HashiCorp Vault.
+// Command rotatord rotates the client secrets of Cloudflare Access service tokens on schedule and
+// writes them to HashiCorp Vault.
 package main
 
 import (
@@ -11,14 +11,14 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	_ "time/tzdata" // zones are known wherever the binary runs
+	_ "time/tzdata" // time zones, for machines that have no database of them
 
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/printable"
 )
 
-// Exit codes, as the README documents them.
+// Exit codes. The help text of the program documents them.
 const (
 	exitGood   = 0
 	exitFailed = 1
@@ -29,18 +29,18 @@ const defaultConfig = "/etc/rotatord/config.yaml"
 
 func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
 
-// run is the program, with all that a test wants to replace as arguments.
+// run runs the program and returns its exit code. Its arguments are what a test replaces.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	// A second signal is not waited for: from the first one on, the default applies.
+	// After the first signal the default applies again, so a second one ends the process.
 	context.AfterFunc(ctx, stop)
 
-	// Whatever is printed may have text in it that comes from elsewhere.
+	// Output can contain text from Cloudflare, from Vault or from files.
 	safeOut, safeErr := printable.NewWriter(stdout), printable.NewWriter(stderr)
-	defer func() { _, _ = safeOut.Close(), safeErr.Close() }() // nobody is left to be told
+	defer func() { _, _ = safeOut.Close(), safeErr.Close() }() // there is no way left to report an error
 	stdout, stderr = safeOut, safeErr
-	started := false // whether the command line was understood
+	started := false // set when the command line is valid
 	root := newRoot()
 	root.PersistentPreRun = func(*cobra.Command, []string) { started = true }
 	root.SetArgs(args)
@@ -62,13 +62,14 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	}
 }
 
-// indented is an error whose further lines stand below its first one, so that none looks like one of ours.
+// indented returns the text of an error with all lines but the first indented, so that text from
+// elsewhere cannot look like a message of this program.
 func indented(err error) string { return strings.ReplaceAll(err.Error(), "\n", "\n  ") }
 
-// errReported ends a command with exit code 1 that has already said why.
+// errReported ends a command with exit code 1. The command has printed the reason already.
 var errReported = errors.New("reported")
 
-// usageError is a value on the command line that cannot be right.
+// usageError says that the command line is wrong. It leads to exit code 2.
 type usageError struct{ text string }
 
 func (e usageError) Error() string { return e.text }
@@ -84,8 +85,8 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rotatord",
 		Short: "Rotates Cloudflare Access service tokens on schedule and writes them to Vault",
-		Long: `rotatord gives every Cloudflare Access service token a fresh client secret on its
-own cron schedule and writes it to HashiCorp Vault KV, without ever losing one.
+		Long: `rotatord gives each Cloudflare Access service token a new client secret on a cron schedule
+and writes it to HashiCorp Vault KV. It never loses a secret.
 
 Exit codes: 0 good, 1 failed, 2 wrong usage.`,
 		Args:          knownCommand,
@@ -103,7 +104,7 @@ Exit codes: 0 good, 1 failed, 2 wrong usage.`,
 	return root
 }
 
-// knownCommand refuses whatever is left after the commands were looked for.
+// knownCommand refuses a command that does not exist, and suggests similar ones.
 func knownCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -115,8 +116,8 @@ func knownCommand(root *cobra.Command, args []string) error {
 	return usagef("unknown command %q for %q%s", args[0], root.Name(), hint)
 }
 
-// newHelp is cobra's help command, except that it does not answer the question for an
-// unknown command with the help of another one.
+// newHelp returns the help command. It differs from cobra's in one thing: for a command that does not
+// exist it fails, and does not print the help of another command.
 func newHelp(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [command]",
@@ -132,9 +133,9 @@ func newHelp(root *cobra.Command) *cobra.Command {
 	}
 }
 
-// rejectUnknownShells makes an error of "completion SHELL" for a shell that cobra does not
-// know, which otherwise prints help and exits with 0. The command takes root's output as
-// it is when it is made, so that must have been set.
+// rejectUnknownShells makes "completion SHELL" fail for a shell that cobra does not support. Without
+// this it prints help and exits with 0. Call it after root's output was set: cobra's completion command
+// copies that when it is created.
 func rejectUnknownShells(root *cobra.Command) {
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range root.Commands() {
@@ -144,20 +145,20 @@ func rejectUnknownShells(root *cobra.Command) {
 	}
 }
 
-// configFlag adds --config, which every command that reads the configuration has.
+// configFlag adds --config to a command that reads the configuration.
 func configFlag(cmd *cobra.Command, path *string) {
 	cmd.Flags().StringVarP(path, "config", "c", defaultConfig, "configuration `file`")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 }
 
-// outputFlag adds -o, which every command that prints data has.
+// outputFlag adds -o to a command that prints data.
 func outputFlag(cmd *cobra.Command, format *outputFormat) {
 	*format = "text"
 	cmd.Flags().VarP(format, "output", "o", "output format: text or json")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
-// outputFormat is text or json.
+// outputFormat is the value of -o: text or json.
 type outputFormat string
 
 func (f *outputFormat) String() string { return string(*f) }

@@ -28,7 +28,7 @@ func TestRevealIsExact(t *testing.T) {
 	if err := printCredential(printable.Unescaped(printable.NewWriter(&below)), c); err != nil {
 		t.Fatal(err)
 	}
-	want := "CF_ACCESS_CLIENT_ID=id\\x1b[2J FORGED\nCF_ACCESS_CLIENT_SECRET=" + odd + "\n# The answer showed another secret too. Client ID: \\u202e\nCF_ACCESS_CLIENT_SECRET_2=" + odd + "2\n"
+	want := "CF_ACCESS_CLIENT_ID=id\\x1b[2J FORGED\nCF_ACCESS_CLIENT_SECRET=" + odd + "\n# The answer had another secret too. Client ID: \\u202e\nCF_ACCESS_CLIENT_SECRET_2=" + odd + "2\n"
 	if below.String() != want {
 		t.Errorf("%q, want %q", below.String(), want)
 	}
@@ -40,7 +40,7 @@ func TestRevealIsExact(t *testing.T) {
 	if !isTerminal(terminal) {
 		t.Skip("the terminal is none")
 	}
-	if err := printCredential(terminal, c); err == nil || !strings.Contains(err.Error(), "would steer your terminal") || strings.Contains(err.Error(), "secret"+"2") {
+	if err := printCredential(terminal, c); err == nil || !strings.Contains(err.Error(), "could change your terminal") || strings.Contains(err.Error(), "secret"+"2") {
 		t.Errorf("%v", err)
 	}
 	// As JSON it means the same, with nothing raw in it. JSON has no bytes that are not UTF-8.

@@ -13,18 +13,18 @@ import (
 	"rotatord/internal/status"
 )
 
-// tokenOrAll is the argument of commands that are about one token or all of them.
+// tokenOrAll is the argument of a command that is about one token or about all.
 type tokenOrAll struct{ all bool }
 
 func (t *tokenOrAll) add(cmd *cobra.Command, all string) {
 	cmd.Flags().BoolVar(&t.all, "all", false, all)
 }
 
-// name is the token that is meant, or rotation.AllTokens.
+// name returns the name of the token, or rotation.AllTokens.
 func (t *tokenOrAll) name(args []string) (string, error) {
 	switch {
 	case t.all && len(args) > 0:
-		return "", usagef("--all and the name of a token exclude each other")
+		return "", usagef("give either --all or the name of a token")
 	case t.all:
 		return rotation.AllTokens, nil
 	case len(args) == 0 || args[0] == rotation.AllTokens:
@@ -41,13 +41,14 @@ func newPause() *cobra.Command {
 	var length time.Duration
 	cmd := &cobra.Command{
 		Use:   "pause NAME | --all",
-		Short: "Have no rotation of a token begin, or of any",
-		Long: `Have the running daemon begin no rotation of a token, or with --all of any, until it is
-resumed or the time is over. A pause outlives restarts, and is in status and metrics. What
-is in hand is finished, and a token in doubt is looked after as always: a pause must not
-strand consumers. Slots that pass meanwhile are treated by catch_up when it is resumed.
+		Short: "Pause the rotations of a token, or of all tokens",
+		Long: `Pause a token, or with --all every token: the running daemon starts no rotation until the pause
+ends or is lifted with rotatord resume. A pause survives restarts; status and the metrics show it.
 
-A pause of all tokens and that of one are kept apart: one does not lift the other.`,
+A rotation in progress is finished, and a doubt is still resolved, so that a pause cannot strand
+consumers. When the pause ends, the token's catch_up decides about the slots that passed.
+
+A pause of all tokens and a pause of one token are separate: lifting one does not lift the other.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := which.name(args)
@@ -74,19 +75,19 @@ A pause of all tokens and that of one are kept apart: one does not lift the othe
 	}
 	at.add(cmd)
 	outputFlag(cmd, &format)
-	which.add(cmd, "all tokens, also those that are configured later")
+	which.add(cmd, "all tokens, including those that are configured later")
 	flags := cmd.Flags()
-	flags.StringVar(&reason, "reason", "", "why, for those who see it paused")
-	flags.DurationVar(&length, "for", 0, "how long, such as 48h; by default until it is resumed")
-	flags.StringVar(&until, "until", "", "until when, such as 2027-01-04T06:00:00Z, in place of --for")
+	flags.StringVar(&reason, "reason", "", "why, for everyone who sees the pause")
+	flags.DurationVar(&length, "for", 0, "how long, such as 48h (default: until resumed)")
+	flags.StringVar(&until, "until", "", "until this time, such as 2027-01-04T06:00:00Z; in place of --for")
 	return cmd
 }
 
-// pauseEnd is when a pause ends by itself; zero if it does not.
+// pauseEnd returns when a pause ends by itself; zero if it lasts until it is lifted.
 func pauseEnd(until string, length time.Duration, now time.Time) (time.Time, error) {
 	switch {
 	case until != "" && length != 0:
-		return time.Time{}, usagef("--for and --until both say when it ends: give one of them")
+		return time.Time{}, usagef("--for and --until both say when the pause ends: give one of them")
 	case length < 0:
 		return time.Time{}, usagef("--for must be more than 0, not %s", length)
 	case length > 0:
@@ -96,7 +97,7 @@ func pauseEnd(until string, length time.Duration, now time.Time) (time.Time, err
 	}
 	end, err := time.Parse(time.RFC3339, until)
 	if err != nil {
-		return time.Time{}, usagef("--until %q is no time: write one such as 2027-01-04T06:00:00Z or 2027-01-04T07:00:00+01:00", until)
+		return time.Time{}, usagef("--until %q is not a time: write one such as 2027-01-04T06:00:00Z or 2027-01-04T07:00:00+01:00", until)
 	}
 	return end, nil
 }
@@ -108,9 +109,10 @@ func newResume() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resume NAME | --all",
 		Short: "Lift a pause",
-		Long: `Have the running daemon lift the pause of a token, or with --all that of all tokens. One does
-not lift the other. Slots that passed meanwhile are treated by the token's catch_up: with once,
-one rotation makes up for all of them, at a time of its own within the next minutes.`,
+		Long: `Lift the pause of a token, or with --all the pause of all tokens. One does not lift the other.
+
+The token's catch_up decides about the slots that passed during the pause. With catch_up: once, one
+rotation within the next minutes makes up for all of them.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := which.name(args)
@@ -133,7 +135,7 @@ one rotation makes up for all of them, at a time of its own within the next minu
 	}
 	at.add(cmd)
 	outputFlag(cmd, &format)
-	which.add(cmd, "lift the pause of all tokens; those that were paused by name stay so")
+	which.add(cmd, "lift the pause of all tokens; tokens that were paused by name stay paused")
 	return cmd
 }
 
@@ -142,7 +144,7 @@ func printPaused(w io.Writer, o admin.Paused, now time.Time) error {
 	p.title("%s paused", subject(o.Token))
 	p.line("until", "%s", pauseUntil(p, o.Pause))
 	if len(o.InHand) > 0 {
-		p.line("in hand", "%s: finished all the same", strings.Join(o.InHand, ", "))
+		p.line("in progress", "%s: will still finish", strings.Join(o.InHand, ", "))
 	}
 	lift := "rotatord resume " + o.Token
 	if o.Token == rotation.AllTokens {
@@ -156,7 +158,7 @@ func printResumed(w io.Writer, o admin.Paused, now time.Time) error {
 	p := &page{now: now}
 	switch {
 	case o.Lifted == nil && o.Token == rotation.AllTokens:
-		p.title("no pause of all tokens was in force")
+		p.title("there was no pause of all tokens")
 	case o.Lifted == nil:
 		p.title("%s not paused", subject(o.Token))
 	default:
@@ -165,16 +167,16 @@ func printResumed(w io.Writer, o admin.Paused, now time.Time) error {
 	}
 	switch {
 	case o.Pause != nil:
-		p.text("It stays paused with all tokens: rotatord resume --all lifts that.")
+		p.text("It is still paused, because all tokens are: rotatord resume --all lifts that pause.")
 	case o.Token != rotation.AllTokens:
 		p.line("next", "%s", nextOf(p, o.Next, "see rotatord status "+o.Token))
 	case len(o.ByName) > 0:
-		p.text("These are paused by their own names and stay so: %s", strings.Join(o.ByName, ", "))
+		p.text("These tokens were paused by name and stay paused: %s", strings.Join(o.ByName, ", "))
 	}
 	return p.print(w)
 }
 
-// subject is what a sentence about a token or all of them begins with.
+// subject returns the beginning of a sentence about one token or about all.
 func subject(token string) string {
 	if token == rotation.AllTokens {
 		return "all tokens are"
@@ -189,7 +191,7 @@ func pauseUntil(p *page, pause *status.Pause) string {
 	return p.when(pause.Until)
 }
 
-// pause says who has paused a token, when, why, and until when.
+// pause returns who paused a token, when, why, and until when.
 func (p *page) pause(pause status.Pause) string {
 	return fmt.Sprintf("since %s%s, until %s%s", p.when(pause.Since), ifSet(" by %s", pause.By), pauseUntil(p, &pause), ifSet(": %s", pause.Reason))
 }

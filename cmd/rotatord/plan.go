@@ -18,15 +18,16 @@ import (
 )
 
 const (
-	// maxCount bounds --count: a list that nobody can read should not fill the memory.
+	// maxCount is the largest --count. A longer list would only fill the memory.
 	maxCount = 10_000
-	// maxPlanned bounds what all tokens have together, but two for each are always had.
+	// maxPlanned is the largest number of entries of all tokens together, unless that is less than two
+	// for each token.
 	maxPlanned = 250_000
-	// maxEvents bounds a calendar. Programs that subscribe to one give up long before that.
+	// maxEvents is the largest number of rotations in a calendar. Most calendar programs take far fewer.
 	maxEvents = 50_000
-	// maxYears is how far from now a plan may be asked for. Time zones and calendars change.
+	// maxYears is how many years from now a plan can begin and end. Time zones and calendars change.
 	maxYears = 100
-	// calendarDays is how far a calendar reaches by itself.
+	// calendarDays is the default length of a calendar.
 	calendarDays = 90
 )
 
@@ -37,24 +38,22 @@ func newPlan() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Show the next rotations",
-		Long: `Show when each token is rotated next, in its own zone and in UTC, and what is to be known
-about that: the window of its jitter, freezes, when the previous secret stops working, and
-warnings. What is shown is what the daemon would do if it were started now, and if every
-rotation succeeded at once.
+		Long: `Show when each token is rotated next, in its time zone and in UTC, with its jitter, its freezes, the
+time at which the previous secret stops working, and warnings. The plan shows what the daemon would
+do if it started now and if every rotation succeeded at once. It needs no network.
 
-It reads the ledger if no daemon has it open. Otherwise, and on a machine without one, slots
-are counted from now, which is exact for all but @every schedules, and what is paused or in
-hand is not known. It needs no network.
+If no daemon has the ledger open, the plan uses it. Otherwise, and on another machine, slots are counted
+from now. That is exact except for @every schedules; pauses and rotations in progress are not known.
 
-Without --until, --count says how many rotations of each token are shown, by default 1. With
---until all that begin up to then are, or with --count as well that many of each token. With
---from only those that begin from then on. A --from that is not in the future leaves the
-ledger aside and shows what the schedules alone have planned.
+  --until T   all rotations up to T
+  --count N   at most N rotations of each token; the default is 1, and no limit with --until
+  --from T    only rotations from T on. If T is not in the future, the ledger is not used, and the
+              plan shows what the schedules alone say
 
---calendar writes an iCalendar file to subscribe to, by default of the next 90 days. It takes
-the place of FILE in one step, so a web server never serves half of it; - is standard output.
+--calendar writes an iCalendar file to subscribe to, by default for the next 90 days. The file is
+replaced in one step, so a web server never serves an incomplete one; - is standard output.
 
--o json prints an array; docs/plan.md describes its fields and the codes of the warnings.`,
+-o json prints an array. docs/plan.md describes its fields and the codes of the warnings.`,
 		Example: `  rotatord plan --count 5
   rotatord plan --from 2027-03-01T00:00:00Z --until 2027-04-01T00:00:00+02:00
   rotatord plan --calendar /var/www/rotations.ics`,
@@ -62,7 +61,7 @@ the place of FILE in one step, so a web server never serves half of it; - is sta
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			given := cmd.Flags().Changed
 			if given("calendar") && (given("output") || calendar == "") {
-				return usagef("--calendar wants a file, or - for standard output, and is a format of its own: leave out -o")
+				return usagef("--calendar needs a file, or - for standard output; it is a format of its own, so leave out -o")
 			}
 			o, err := planOptions(given, from, until, count, time.Now())
 			if err != nil {
@@ -93,15 +92,15 @@ the place of FILE in one step, so a web server never serves half of it; - is sta
 	configFlag(cmd, &configPath)
 	outputFlag(cmd, &format)
 	flags := cmd.Flags()
-	flags.IntVarP(&count, "count", "n", 1, "how many rotations of each token; with --until or --calendar by default all")
-	flags.StringVar(&from, "from", "", "show what begins at this `time` or later, such as 2027-03-01T00:00:00Z")
-	flags.StringVar(&until, "until", "", "show what begins at this `time` or earlier")
+	flags.IntVarP(&count, "count", "n", 1, "at most this many rotations of each token (with --until or --calendar: no limit)")
+	flags.StringVar(&from, "from", "", "only rotations at this `time` or later, such as 2027-03-01T00:00:00Z")
+	flags.StringVar(&until, "until", "", "only rotations at this `time` or earlier")
 	flags.StringVar(&calendar, "calendar", "", "write an iCalendar `file` instead; - for standard output")
 	_ = cmd.MarkFlagFilename("calendar", "ics")
 	return cmd
 }
 
-// planRange is what a plan is asked for.
+// planRange says which rotations a plan has.
 type planRange struct {
 	now         time.Time
 	from, until time.Time // zero: no bound
@@ -146,12 +145,12 @@ func planOptions(given func(flag string) bool, from, until string, count int, no
 	case r.until.Before(r.from):
 		return r, usagef("--until %s is before --from %s", until, from)
 	case r.from.IsZero() && r.until.Before(now):
-		return r, usagef("--until %s is in the past: give --from too", until)
+		return r, usagef("--until %s is in the past: give --from as well", until)
 	}
 	return r, nil
 }
 
-// planTime reads a time on the command line.
+// planTime parses a time of the command line.
 func planTime(flag, s string, now time.Time) (time.Time, error) {
 	t, err := time.Parse(time.RFC3339, s)
 	switch {
@@ -161,21 +160,21 @@ func planTime(flag, s string, now time.Time) (time.Time, error) {
 		return t, nil
 	}
 	for _, almost := range []struct{ layout, missing string }{
-		{time.DateOnly, "a date alone: write the time of day and the offset from UTC too"},
-		{"2006-01-02T15:04:05", "without an offset from UTC: write that too"},
-		{time.DateTime, "without an offset from UTC: write that too"},
-		{"2006-01-02T15:04", "without an offset from UTC: write that too"},
+		{time.DateOnly, "only a date: add the time of day and the offset from UTC"},
+		{"2006-01-02T15:04:05", "without an offset from UTC: add it"},
+		{time.DateTime, "without an offset from UTC: add it"},
+		{"2006-01-02T15:04", "without an offset from UTC: add it"},
 	} {
 		if t, err := time.Parse(almost.layout, s); err == nil {
 			return t, usagef("%s %s is %s, such as %s", flag, s, almost.missing, t.Format(time.RFC3339))
 		}
 	}
-	return t, usagef("%s %q is no time: write one such as 2027-03-01T06:00:00Z or 2027-03-01T07:00:00+01:00", flag, s)
+	return t, usagef("%s %q is not a time: write one such as 2027-03-01T06:00:00Z or 2027-03-01T07:00:00+01:00", flag, s)
 }
 
 // makePlan forecasts all tokens, and says what it could not know.
 func makePlan(ctx context.Context, c *config.Config, o planRange) (plan, string, error) {
-	known, note := knowledge{}, "--from is not in the future: the ledger is left aside, and slots are counted from --from"
+	known, note := knowledge{}, "--from is not in the future: the ledger is not used, and slots are counted from --from"
 	if !o.past() {
 		known, note = readKnowledge(ctx, c, o)
 	}
@@ -193,19 +192,19 @@ func makePlan(ctx context.Context, c *config.Config, o planRange) (plan, string,
 	return f.plan, note, nil
 }
 
-// knowledge is what the state directory says.
+// knowledge is what the state directory says about the tokens.
 type knowledge struct {
 	records map[string]rotation.Record
 	pauses  map[string]rotation.Pause
 }
 
-// readKnowledge reads the ledger and what is paused, and says why if it cannot.
+// readKnowledge reads the ledger and the pauses. If it cannot, it returns a note that says why.
 func readKnowledge(ctx context.Context, c *config.Config, o planRange) (knowledge, string) {
 	records, err := ledgerOf(ctx, c)
 	if err == nil {
 		pauses, err := statedir.ReadPauses(ctx, c.State.Dir)
 		if err != nil {
-			return knowledge{records: records}, fmt.Sprintf("%v; what is paused is not known", err)
+			return knowledge{records: records}, fmt.Sprintf("%v; pauses are not known", err)
 		}
 		return knowledge{records, pauses}, ""
 	}
@@ -214,12 +213,12 @@ func readKnowledge(ctx context.Context, c *config.Config, o planRange) (knowledg
 		note = fmt.Sprintf("%v; slots are counted from --from", err)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
-		note += ", and what is paused or in hand is not known"
+		note += ", and pauses and rotations in progress are not known"
 	}
 	return knowledge{}, note
 }
 
-// ledgerOf reads the ledger.
+// ledgerOf returns the records of the ledger by token.
 func ledgerOf(ctx context.Context, c *config.Config) (map[string]rotation.Record, error) {
 	all, err := statedir.ReadLedger(ctx, c.State.Dir)
 	if err != nil {

@@ -50,7 +50,7 @@ func writeCalendar(w io.Writer, c *config.Config, p plan, r planRange) error {
 	cal.SetProductId("-//rotatord//plan//EN")
 	cal.SetMethod(ics.MethodPublish)
 	cal.SetName("Service token rotations")
-	cal.SetXWRCalDesc("When rotatord gives service tokens of Cloudflare Access a new client secret")
+	cal.SetXWRCalDesc("When rotatord rotates the client secrets of Cloudflare Access service tokens")
 	cal.SetRefreshInterval(calendarRefresh) // with VALUE=DURATION
 	cal.SetXPublishedTTL(calendarRefresh)
 	end := r.until
@@ -101,10 +101,10 @@ func describeRotation(e *planned) string {
 		lines = append(lines, "Slot: "+e.slot.In(schedule.Location()).Format("Mon "+planSecond+" -07:00"))
 	}
 	if e.token.Jitter > 0 {
-		lines = append(lines, "Jitter: up to "+brief(e.token.Jitter)+", counted in")
+		lines = append(lines, "Jitter: up to "+brief(e.token.Jitter)+", included")
 	}
 	if !e.closes.IsZero() {
-		lines = append(lines, "Latest beginning: "+e.closes.UTC().Format(planSecond)+" UTC")
+		lines = append(lines, "Latest start: "+e.closes.UTC().Format(planSecond)+" UTC")
 	}
 	if e.graceEnds.Equal(e.begins) {
 		lines = append(lines, "The previous secret stops working at once.")
@@ -144,7 +144,7 @@ func addFreezes(cal *ics.Calendar, tokens []config.Token, begin, end, now time.T
 		}
 		for from := f.Schedule.Next(begin.Add(-f.Duration)); !from.IsZero() && !from.After(end); from = f.Schedule.Next(from) {
 			if len(cal.Components) >= 2*maxEvents {
-				return usagef("these are more than %d freezes: shorten the time between --from and --until", maxEvents)
+				return usagef("the calendar would have more than %d freezes: shorten the time between --from and --until", maxEvents)
 			}
 			cal.AddVEvent(freezeEvent(f, from, from.Add(f.Duration), len(tokens), now))
 		}
@@ -192,9 +192,9 @@ func freezeEvent(f *frozen, from, to time.Time, tokens int, now time.Time) *ics.
 	case f.count > fewTokens:
 		whom += fmt.Sprintf(" and %d more", f.count-fewTokens)
 	}
-	slots := "Slots in it are served when it is over."
+	slots := "Slots in it are served when it ends."
 	if f.Skip {
-		slots = "Slots in it are passed over."
+		slots = "Slots in it are skipped."
 	}
 	event.SetDescription("Tokens: " + whom + "\n" + slots)
 	return event

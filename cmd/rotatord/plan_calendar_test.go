@@ -90,7 +90,7 @@ func TestCalendar(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{
 		"": "VCALENDAR", "VERSION": "2.0", "PRODID": "-//rotatord//plan//EN", "METHOD": "PUBLISH",
 		"NAME": "Service token rotations", "X-WR-CALNAME": "Service token rotations",
-		"X-WR-CALDESC":                    "When rotatord gives service tokens of Cloudflare Access a new client secret",
+		"X-WR-CALDESC":                    "When rotatord rotates the client secrets of Cloudflare Access service tokens",
 		"REFRESH-INTERVAL;VALUE=DURATION": "PT6H", "X-PUBLISHED-TTL": "PT6H",
 	}, all[0]); diff != "" {
 		t.Errorf("the calendar (-want +got):\n%s", diff)
@@ -99,7 +99,7 @@ func TestCalendar(t *testing.T) {
 		"": "VEVENT", "UID": planTokenID + "-20270603T040000Z@rotatord", "DTSTAMP": "20270601T120000Z",
 		"DTSTART": "20270603T040000Z", "DTEND": "20270603T040100Z", "SUMMARY": "Rotate " + name, "TRANSP": "TRANSPARENT",
 		"DESCRIPTION": "Schedule: 0 4 * * *, time zone UTC\nSlot: Thu 2027-06-03 04:00:00 +00:00\n" +
-			"Latest beginning: 2027-06-03 06:00:00 UTC\nThe previous secret works until: 2027-06-03 05:00:00 UTC",
+			"Latest start: 2027-06-03 06:00:00 UTC\nThe previous secret works until: 2027-06-03 05:00:00 UTC",
 	}, all[2]); diff != "" {
 		t.Errorf("the second rotation (-want +got):\n%s", diff)
 	}
@@ -107,7 +107,7 @@ func TestCalendar(t *testing.T) {
 		t.Errorf("the first rotation does not say what deferred it: %q", all[1]["DESCRIPTION"])
 	}
 	if got := all[3]; got["SUMMARY"] != "No rotations: "+freeze.Name || got["DTSTART"] != "20270602T000000Z" || got["DTEND"] != "20270602T100000Z" ||
-		got["TRANSP"] != "TRANSPARENT" || got["DESCRIPTION"] != "Tokens: all\nSlots in it are served when it is over." {
+		got["TRANSP"] != "TRANSPARENT" || got["DESCRIPTION"] != "Tokens: all\nSlots in it are served when it ends." {
 		t.Errorf("the freeze: %q", got)
 	}
 	// The library's own parser reads the same.
@@ -183,7 +183,7 @@ func TestCalendarNamesFew(t *testing.T) {
 		tokens = append(tokens, c)
 	}
 	all := parseCalendar(t, calendarOf(t, tokens, planRange{now: noon, until: at(5, 0)}))
-	want := "Tokens: t1, t2, t3, t4, t5 and 3 more\nSlots in it are passed over."
+	want := "Tokens: t1, t2, t3, t4, t5 and 3 more\nSlots in it are skipped."
 	if got := all[len(all)-1]["DESCRIPTION"]; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

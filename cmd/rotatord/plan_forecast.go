@@ -236,7 +236,7 @@ func (o *outlook) giveUp(due rotation.Due, at, last time.Time) error {
 	passed := o.passed(due, last)
 	e := o.entry(planMissed, due)
 	e.slots, e.last, e.closes = passed.DueCount, last, o.token.Timetable.Firing(last).Close
-	e.warn(warnMissed, "missed", "it could not begin before %s, and its window is over at %s: it is given up (catch_up: skip)",
+	e.warn(warnMissed, "missed", "it cannot start before %s, but its window closes at %s: it is skipped (catch_up: skip)",
 		rfc(at), rfc(e.closes))
 	o.record.Anchor, o.record.NotBefore, o.record.CatchUpAt = last.UTC(), time.Time{}, time.Time{}
 	if !o.shown(e.slot) {
@@ -263,7 +263,7 @@ func (o *outlook) hold(due rotation.Due, pause rotation.Pause) error {
 	case o.listed > 0 && o.count == 0:
 		return nil // an interval shows what there is in it
 	default:
-		e.warn(warnNever, "no slot", "there is no slot to come, in the next five years or outside of freezes")
+		e.warn(warnNever, "no slot", "there is no slot in the next five years that is outside of freezes")
 	}
 	return o.add(e)
 }
@@ -288,7 +288,7 @@ func (o *outlook) skip(end time.Time) error {
 		if o.skipped++; o.count > 0 && o.skipped > o.count {
 			if o.skipped == o.count+1 {
 				last := &o.plan[o.lastSkipped]
-				last.warn(warnSkips, "and more", "this freeze or another passes over later slots too, which are not listed: give --until")
+				last.warn(warnSkips, "and more", "this freeze or another one also skips later slots, which are not listed: give --until")
 			}
 			return nil
 		}
@@ -332,7 +332,7 @@ func (o *outlook) entry(status planStatus, due rotation.Due) planned {
 
 func (o *outlook) add(e planned) error {
 	if len(o.plan) >= o.room {
-		return usagef("these are more than %d slots: shorten the time between --from and --until, or give a smaller --count", o.room)
+		return usagef("the plan would have more than %d entries: shorten the time between --from and --until, or give a smaller --count", o.room)
 	}
 	o.plan = append(o.plan, e)
 	return nil

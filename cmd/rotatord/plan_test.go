@@ -265,7 +265,7 @@ func TestPlanIsBounded(t *testing.T) {
 	c := &config.Config{Tokens: []config.Token{*planToken(t, func(c *config.Token) { c.Schedule, c.Grace = parsed(t, "* * * * *"), 0 })}}
 	c.State.Dir = t.TempDir()
 	_, _, err := makePlan(context.Background(), c, planRange{now: noon, until: noon.AddDate(10, 0, 0), most: 1000})
-	if err == nil || !isUsage(err) || !strings.Contains(err.Error(), "more than 1000 slots: shorten") {
+	if err == nil || !isUsage(err) || !strings.Contains(err.Error(), "more than 1000 entries: shorten") {
 		t.Errorf("ten years of minutes: %v", err)
 	}
 	// An interval far away does not cost what lies before it, and a list of what a freeze passes

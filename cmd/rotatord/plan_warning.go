@@ -51,24 +51,24 @@ func (o *outlook) explain(e *planned, due rotation.Due, pause rotation.Pause, at
 	switch due.Reason {
 	case rotation.DueUnfinished:
 		if o := r.Work.Overtaken; o != nil {
-			e.warn(warnInHand, "overtaken", "a new secret was overtaken, found at %s, and nothing is rotated until an operator decides: see rotatord status", rfc(o.Since))
+			e.warn(warnInHand, "overtaken", "a new secret was overtaken, which was found at %s; nothing is rotated until an operator decides: see rotatord status", rfc(o.Since))
 			break
 		}
-		e.warn(warnInHand, "unfinished", "a rotation is in hand since %s, and is finished first", rfc(r.Work.Began))
+		e.warn(warnInHand, "unfinished", "a rotation is in progress since %s, and is finished first", rfc(r.Work.Began))
 	case rotation.DueInDoubt:
-		e.warn(warnDoubt, "in doubt", "in doubt since %s: nobody knows whether its rotation was carried out, and what follows is a guess: "+
+		e.warn(warnDoubt, "in doubt", "in doubt since %s: it is not known whether its rotation was carried out, so what follows is a guess: "+
 			"see rotatord resolve", rfc(r.Doubt.Since))
 	case rotation.DueReissue:
-		e.warn(warnReissue, "reissue", "a secret was lost and is made up for, whatever the schedule says")
+		e.warn(warnReissue, "reissue", "a secret was lost, and this rotation replaces it, regardless of the schedule")
 	case rotation.DueOrdered:
-		e.warn(warnOrdered, "ordered", "an operator has ordered it at %s, and it is kept at until it is done", rfc(r.Order.Since))
+		e.warn(warnOrdered, "ordered", "an operator ordered it at %s, and the daemon tries until it is done", rfc(r.Order.Since))
 	case rotation.DueCreate:
-		e.warn(warnCreate, "is made", "the service token is made, with its first secret")
+		e.warn(warnCreate, "is created", "the service token is created, with its first secret")
 	default:
 		o.explainSlot(e, due, pause, at, passed)
 	}
 	if r.Failures > 0 {
-		e.warn(warnFailing, fmt.Sprintf("%d failed", r.Failures), "it has failed, %d in a row, the last time with: %s",
+		e.warn(warnFailing, fmt.Sprintf("%d failed", r.Failures), "it has failed %d times in a row, the last time with: %s",
 			r.Failures, r.LastError)
 	}
 	for _, facts := range r.ServiceTokens() {
@@ -101,8 +101,8 @@ func (o *outlook) explainSlot(e *planned, due rotation.Due, pause rotation.Pause
 	late := o.now.Sub(due.Begin)
 	isLate := late >= time.Second && (due.Reason == rotation.DueCatchUp || due.At.Before(o.now))
 	if isLate && o.counted != "from" && !pause.On() {
-		e.warn(warnOverdue, "overdue "+brief(late), "it was to begin at %s: a daemon that starts now begins it at this time, "+
-			"spread with others that are late", rfc(due.Begin))
+		e.warn(warnOverdue, "overdue "+brief(late), "it should have started at %s: a daemon that starts now starts it at this time, "+
+			"because late rotations are spread", rfc(due.Begin))
 	}
 	if slots := o.served(due.Slot, passed); slots > 1 {
 		e.slots, e.last, e.closes = slots, passed.LastDue.Slot, passed.LastDue.Close
@@ -110,7 +110,7 @@ func (o *outlook) explainSlot(e *planned, due rotation.Due, pause rotation.Pause
 			slots, e.last.Format(time.RFC3339))
 	}
 	if passed.DueCount > 0 && !passed.LastDueOpen() {
-		e.warn(warnWindow, "after its window", "its window is over at %s: it counts as missed, and is made up for", rfc(e.closes))
+		e.warn(warnWindow, "after its window", "its window closes at %s: it counts as missed, and this rotation makes up for it", rfc(e.closes))
 	}
 }
 
@@ -124,7 +124,7 @@ func (e *planned) deferred(code, freeze string, by time.Duration) {
 		return
 	}
 	what := "grace"
-	text := "it waits %s for the grace of the previous secret, which rotating would cut off"
+	text := "it waits %s for the end of the previous secret's grace, because rotating would cut that secret off"
 	if code == warnFreeze {
 		what, text = "freeze "+freeze, "it waits %s for the end of the freeze "+freeze
 	}

@@ -23,34 +23,35 @@ func newRecover() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "recover --state-dir DIR",
 		Short: "Look into the state directory of a daemon that is gone",
-		Long: `List the secrets that Cloudflare issued and that are sealed in a state directory, or in
-a copy of one, and what to do about each. A damaged or missing ledger does not stop it.
-Nothing is changed, except by --drop and --new-ledger. It refuses a directory that a daemon has open.
+		Long: `List the secrets that are sealed in a state directory, or in a copy of one, and what to do with each.
+This works with a damaged or missing ledger too. Only --drop and --new-ledger change something. A
+directory that a daemon has open is refused.
 
-  --reveal NAME   decrypt one secret and print it to standard output; NAME is that of a
-                  token, or a rotation ID
-  --drop ID       delete one that no unfinished rotation needs, for good; with --unfinished
-                  also one that a rotation needs: its token will be in doubt (sealed_lost)
-  --new-ledger    begin a new ledger where journal.db is lost or damaged and there is no backup. Then
-                  nobody knows which rotations are in doubt and which graces were promised: read
-                  "The ledger is lost" in docs/runbook.md first. What is left of the old ledger
-                  and the sealed secrets are moved aside, and not deleted
+  --reveal NAME   Decrypt one secret and print it to standard output. NAME is the name of a token or a
+                  rotation ID.
+  --drop ID       Delete a secret that no unfinished rotation needs. It cannot be brought back. With
+                  --unfinished also one that a rotation needs; its token is then in doubt
+                  (sealed_lost).
+  --new-ledger    Start a new ledger, if journal.db is lost or damaged and there is no backup. It does
+                  not know which rotations are in doubt and which graces were promised, so read
+                  "The ledger is lost" in docs/runbook.md first. What is left of the old ledger and
+                  the sealed secrets are moved to another directory, not deleted.
 
-The identity is identity.age in the directory. With --identity it can be another one: a
-break-glass key that state.recipients named, or what state.identity was.`,
+Secrets are decrypted with identity.age of the directory. --identity names another age identity: a
+break-glass key of state.recipients, or a copy of the file.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.dir == "":
 				return usagef("--state-dir is missing: give the directory that state.dir of the configuration names, or a copy of it")
 			case o.reveal != "" && o.drop != "":
-				return usagef("--reveal and --drop exclude each other: what is dropped is gone")
+				return usagef("give either --reveal or --drop: a dropped secret is gone")
 			case o.identity != "" && o.reveal == "":
-				return usagef("--identity goes with --reveal")
+				return usagef("--identity needs --reveal")
 			case o.unfinished && o.drop == "":
-				return usagef("--unfinished goes with --drop")
+				return usagef("--unfinished needs --drop")
 			case o.newLedger && (o.reveal != "" || o.drop != "" || o.identity != "" || o.format != "text"):
-				return usagef("--new-ledger goes with --state-dir alone")
+				return usagef("--new-ledger takes no other flag than --state-dir")
 			case o.newLedger:
 				return beginAgain(cmd.ErrOrStderr(), o.dir)
 			case o.drop != "" && o.format != "text":
@@ -73,9 +74,9 @@ break-glass key that state.recipients named, or what state.identity was.`,
 	flags.StringVar(&o.dir, "state-dir", "", "state `directory`, or a copy of it")
 	flags.StringVar(&o.identity, "identity", "", "age identity `file` (default identity.age in the state directory)")
 	flags.StringVar(&o.reveal, "reveal", "", "print the secret of this `token` or rotation")
-	flags.StringVar(&o.drop, "drop", "", "delete the secret of this `rotation` for good")
-	flags.BoolVar(&o.unfinished, "unfinished", false, "with --drop: also one that an unfinished rotation needs")
-	flags.BoolVar(&o.newLedger, "new-ledger", false, "begin a new ledger in the place of one that is lost")
+	flags.StringVar(&o.drop, "drop", "", "delete the secret of this `rotation`; it cannot be brought back")
+	flags.BoolVar(&o.unfinished, "unfinished", false, "with --drop: also a secret that an unfinished rotation needs")
+	flags.BoolVar(&o.newLedger, "new-ledger", false, "start a new ledger in place of one that is lost")
 	_ = cmd.MarkFlagDirname("state-dir")
 	_ = cmd.MarkFlagFilename("identity")
 	outputFlag(cmd, &o.format)
@@ -89,7 +90,7 @@ type recoverOptions struct {
 	unfinished                  bool
 }
 
-// found is one sealed secret and what is known about it.
+// found is a sealed secret with what is known about it.
 type found struct {
 	Token      string    `json:"token,omitempty"`
 	RotationID string    `json:"rotation_id"`
@@ -101,7 +102,7 @@ type found struct {
 	Do     string `json:"do"`
 }
 
-// describe says of each sealed secret what it is and what to do about it, the oldest first.
+// describe returns what is known about each sealed secret and what to do with it, the oldest first.
 func describe(in *statedir.Inspection) []found {
 	all := make([]found, 0, len(in.Sealed))
 	for _, s := range in.Sealed {
@@ -113,27 +114,27 @@ func describe(in *statedir.Inspection) []found {
 		switch {
 		case s.Damage != nil:
 			f.State, f.Detail = "damaged", s.Damage.Error()
-			f.Do = "restore the file from a backup; without one, drop it"
+			f.Do = "restore the file from a backup; if there is none, drop it"
 		case in.LedgerErr != nil:
-			f.State, f.Detail = "unknown", "without the ledger nobody can tell whether it was delivered, or replaced since"
+			f.State, f.Detail = "unknown", "without the ledger it is not known whether it was delivered, or replaced later"
 			f.Do = "reveal it and compare it with what is in Vault; drop it when it is not needed"
 		case needed && r.Step == rotation.StepInDoubt:
 			f.State, f.Detail = "in_doubt", cmp.Or(r.Doubt.Reason, "unknown")+": "+r.Doubt.Detail
-			f.Do = "start a daemon on this directory, which resolves it; or reveal it and try it"
+			f.Do = "start a daemon on this directory, which resolves the doubt; or reveal the secret and try it"
 		case needed && r.Work.Overtaken != nil:
-			f.State, f.Detail = "overtaken", "it was not delivered, because a sink holds a later secret: the token was rotated by others, or is gone"
+			f.State, f.Detail = "overtaken", "it was not delivered, because a sink has a later secret: another rotation replaced it, or the service token is gone"
 			f.Do = fmt.Sprintf("start a daemon on this directory and decide: rotatord resolve %s --drop, --deliver or --rotate-now; "+
 				"without a daemon, compare it with what is in Vault", r.Token)
 		case needed:
-			f.State, f.Detail = "waiting", "it waits to be delivered; the ledger says "+string(r.Step)
+			f.State, f.Detail = "waiting", "it is not delivered yet; the ledger says "+string(r.Step)
 			f.Do = "start a daemon on this directory, which delivers it; or reveal it and write it to Vault"
 		case in.Abandoned[s.RotationID] != "":
 			f.Token = in.Abandoned[s.RotationID]
-			f.State, f.Detail = "unneeded", "it was given up for another secret, and is erased when the next rotation of "+f.Token+" is done"
-			f.Do = "nothing; or drop it, once it is certain that nobody uses it"
+			f.State, f.Detail = "unneeded", "another secret took its place; it is erased when the next rotation of "+f.Token+" is done"
+			f.Do = "nothing; or drop it, when you are certain that no consumer uses it"
 		default:
-			f.State, f.Detail = "unneeded", "it belongs to no unfinished rotation: its answer failed validation, or it was superseded"
-			f.Do = "drop it, once it is certain that nobody uses it"
+			f.State, f.Detail = "unneeded", "it belongs to no unfinished rotation: its answer failed validation, or a later secret replaced it"
+			f.Do = "drop it, when you are certain that no consumer uses it"
 		}
 		all = append(all, f)
 	}
@@ -151,7 +152,7 @@ func listFound(stdout, stderr io.Writer, o recoverOptions, in *statedir.Inspecti
 		return printJSON(stdout, all)
 	}
 	if len(all) == 0 {
-		fmt.Fprintln(stdout, "Nothing is sealed here.")
+		fmt.Fprintln(stdout, "There are no sealed secrets here.")
 		return nil
 	}
 	if err := printFound(stdout, all); err != nil {
@@ -173,13 +174,13 @@ func printFound(w io.Writer, all []found) error {
 	return table.Flush()
 }
 
-// credential is a revealed secret. It is printed to standard output and nowhere else.
+// credential is a revealed secret. It is printed to standard output only.
 type credential struct {
 	Token        string `json:"token,omitempty"`
 	RotationID   string `json:"rotation_id"`
 	ClientID     string `json:"client_id"`
 	ClientSecret string `json:"client_secret"`
-	// Others are more secrets that the same answer showed.
+	// Others are further secrets in the same answer.
 	Others []otherCredential `json:"others,omitempty"`
 }
 
@@ -192,15 +193,15 @@ func reveal(stdout io.Writer, o recoverOptions, in *statedir.Inspection, all []f
 	matches := slices.DeleteFunc(slices.Clone(all), func(f found) bool { return f.Token != o.reveal && f.RotationID != o.reveal })
 	switch {
 	case len(matches) == 0 && in.LedgerErr != nil:
-		return fmt.Errorf("nothing is sealed here for %s, as far as can be seen: %w", o.reveal, in.LedgerErr)
+		return fmt.Errorf("no sealed secret of %s was found, but the ledger cannot be read: %w", o.reveal, in.LedgerErr)
 	case len(matches) == 0:
-		return fmt.Errorf("nothing is sealed here for %s: without --reveal this command lists what is", o.reveal)
+		return fmt.Errorf("there is no sealed secret of %s here: without --reveal this command lists all", o.reveal)
 	case len(matches) > 1:
 		var list strings.Builder
 		if err := printFound(&list, matches); err != nil {
 			return err
 		}
-		return fmt.Errorf("%d secrets are sealed for %s: name one by its rotation ID\n%s", len(matches), o.reveal, strings.TrimSuffix(list.String(), "\n"))
+		return fmt.Errorf("there are %d sealed secrets of %s: name one by its rotation ID\n%s", len(matches), o.reveal, strings.TrimSuffix(list.String(), "\n"))
 	}
 	identities, err := pending.ReadIdentities(cmp.Or(o.identity, statedir.IdentityFile(o.dir)))
 	if err != nil {
@@ -220,8 +221,8 @@ func reveal(stdout io.Writer, o recoverOptions, in *statedir.Inspection, all []f
 	return printCredential(printable.Unescaped(stdout), c)
 }
 
-// printCredential prints a credential as variables. A secret is not altered: stdout must not escape it.
-// One that would steer a terminal is not printed to one.
+// printCredential prints a credential as variables. It does not change a secret, so stdout must not
+// escape anything. A secret with control characters is not printed to a terminal.
 func printCredential(stdout io.Writer, c credential) error {
 	secrets := []string{c.ClientSecret}
 	for _, other := range c.Others {
@@ -229,13 +230,13 @@ func printCredential(stdout io.Writer, c credential) error {
 	}
 	for _, s := range secrets {
 		if isTerminal(stdout) && (!printable.IsPlain(s) || strings.ContainsAny(s, "\n\t")) {
-			return errors.New("the secret has characters that would steer your terminal: send the output to a file, or use --output json, which escapes them")
+			return errors.New("the secret has control characters, which could change your terminal: send the output to a file, or use --output json, which escapes them")
 		}
 	}
 	_, err := fmt.Fprintf(stdout, "CF_ACCESS_CLIENT_ID=%s\nCF_ACCESS_CLIENT_SECRET=%s\n", cell(c.ClientID), c.ClientSecret)
 	for i, other := range c.Others {
-		_, otherErr := fmt.Fprintf(stdout, "# The answer showed another secret too. Client ID: %s\nCF_ACCESS_CLIENT_SECRET_%d=%s\n",
-			cell(cmp.Or(other.ClientID, "not said")), i+2, other.ClientSecret)
+		_, otherErr := fmt.Fprintf(stdout, "# The answer had another secret too. Client ID: %s\nCF_ACCESS_CLIENT_SECRET_%d=%s\n",
+			cell(cmp.Or(other.ClientID, "not given")), i+2, other.ClientSecret)
 		err = errors.Join(err, otherErr)
 	}
 	return err
@@ -253,19 +254,19 @@ func dropSealed(stderr io.Writer, o recoverOptions) error {
 	return nil
 }
 
-// beginAgain makes a new ledger, and says what that means.
+// beginAgain starts a new ledger, and prints the consequences.
 func beginAgain(stderr io.Writer, dir string) error {
 	begun, err := statedir.BeginAgain(dir)
 	if begun.Aside != "" {
-		fmt.Fprintf(stderr, "what was left was moved to %s\n", begun.Aside)
+		fmt.Fprintf(stderr, "the old files were moved to %s\n", begun.Aside)
 	}
 	if err != nil {
 		return err
 	}
 	if begun.Sealed > 0 {
-		fmt.Fprintf(stderr, "%d sealed secret(s) are there, and no daemon delivers them: look at them with\n  rotatord recover --state-dir %s\n"+
+		fmt.Fprintf(stderr, "%d sealed secret(s) are there, and no daemon delivers them: list them with\n  rotatord recover --state-dir %s\n"+
 			"and reveal one with --reveal ROTATION --identity %s\n", begun.Sealed, begun.Aside, statedir.IdentityFile(dir))
 	}
-	fmt.Fprintf(stderr, "%s has a new ledger: the next daemon begins with it. It does not know of doubts, graces and pauses from before.\n", dir)
+	fmt.Fprintf(stderr, "%s has a new ledger, which the next daemon uses. It does not know earlier doubts, graces and pauses.\n", dir)
 	return nil
 }

@@ -18,45 +18,44 @@ func newResolve() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "resolve NAME",
 		Short: "Decide about a token in doubt, or whose new secret cannot be delivered",
-		Long: `Have the running daemon look at a token in doubt again, now, and show what is known, what
-it concludes, and what an operator can decide. A token is in doubt if a rotate request was
-sent and nobody knows whether it was carried out.
+		Long: `Have the running daemon look at a token in doubt again now, and show what is known, what it
+concludes, and what you can decide. A token is in doubt if a rotate request was sent and it is not
+known whether Cloudflare carried it out.
 
-With a flag the operator decides, and the daemon acts on it at once:
+With a flag you decide, and the daemon acts at once:
 
-  --rotate-now          Take the rotation as carried out and its secret as lost: rotate
-                        again. While the old secret still works, this CUTS IT OFF if the
-                        rotation was carried out: consumers fail until they have read the
-                        new secret. Without this flag it is done by itself three graces
-                        after the request if Cloudflare shows that it was carried out,
-                        and else when half of the grace is left.
-  --assume-not-rotated  You know that the rotation was not carried out: the slot is due
-                        again and served at once. If you are wrong, the old secret is cut
-                        off as above.
-  --deliver             Deliver the sealed answer, whose secret has an unfamiliar format, or
-                        which is odd around a good secret, or which could not be opened
-                        before.
+  --rotate-now          The rotation was carried out and its secret is lost: rotate again. If you are
+                        right and the old secret still works, this CUTS IT OFF: consumers fail until
+                        they have read the new secret. Without this flag the daemon does the same
+                        three graces after the request if Cloudflare shows that the rotation was
+                        carried out, and otherwise when half of the grace is left.
+  --assume-not-rotated  The rotation was not carried out: the slot is due again, and is served at
+                        once. If you are wrong, the old secret is cut off as above.
+  --deliver             Write the sealed answer to the sinks. Use it if its secret has an unfamiliar
+                        format, if something else in the answer is odd, or if it could not be
+                        decrypted before.
 
-A token whose new secret is in every sink, and is refused where verify tries it, is not in doubt;
-what an operator can decide about it is --rotate-now, and
+A new secret that is in every sink, but that the application at verify.url refuses, is not a doubt.
+You can decide with --rotate-now, or with:
 
-  --accept              Take the new secret as good: the application is at fault. The old one
-                        is not kept alive any longer.
+  --accept              The new secret is good and the application is at fault. The daemon stops
+                        extending the grace of the old secret.
 
-A token whose new secret was overtaken is not in doubt either: while the secret waited for a
-sink, the token was rotated by others, and the sink holds their secret. Ours is kept sealed and is not
-written over theirs. What an operator can decide about it:
+A new secret that was overtaken is not a doubt either. While it waited for a sink, another rotation
+replaced it, and the sink has that other secret. Ours stays sealed, and is not written over the other
+one. You can decide:
 
-  --drop        Theirs is the right one: end the rotation. It is refused unless every sink holds
-                another whole secret of the token. Ours stays sealed until a later rotation is
-                done. It also ends a rotation or a doubt whose service token is gone.
-  --deliver     Ours is the right one: write it over what the sinks hold now.
-  --rotate-now  Rotate again over both.
+  --drop                The other secret is right: end the rotation. The daemon refuses unless every
+                        sink has another complete secret of the token. Ours stays sealed until a
+                        later rotation is done. --drop also ends a rotation or a doubt whose
+                        service token is gone.
+  --deliver             Ours is right: write it over the other one.
+  --rotate-now          Neither is right: rotate again.
 
 Without a flag, a new secret that waits for a sink is tried again now.
 
-Each use is in the daemon's log with the user who gave it. The exit code is 1 if there is nothing
-to decide, if the daemon refuses or cannot be reached, and if it could not look.`,
+The daemon logs each use with the user who gave the command. The exit code is 1 if there is nothing to
+decide, if the daemon refuses or cannot be reached, and if it could not ask Cloudflare.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			how, err := resolution(rotateNow, notRotated, deliver, accept, drop)
@@ -77,7 +76,7 @@ to decide, if the daemon refuses or cannot be reached, and if it could not look.
 				err = printOutcome(cmd.OutOrStdout(), o, time.Now())
 			}
 			if err == nil && o.Problem != "" {
-				err = fmt.Errorf("not all of it could be done: %s", o.Problem)
+				err = fmt.Errorf("this was not completed: %s", o.Problem)
 			}
 			return err
 		},
@@ -85,15 +84,15 @@ to decide, if the daemon refuses or cannot be reached, and if it could not look.
 	at.add(cmd)
 	outputFlag(cmd, &format)
 	flags := cmd.Flags()
-	flags.BoolVar(&rotateNow, "rotate-now", false, "rotate again at once; cuts off an old secret that still works")
-	flags.BoolVar(&notRotated, "assume-not-rotated", false, "the rotation was not carried out: rotate again as due")
-	flags.BoolVar(&deliver, "deliver", false, "deliver the sealed answer although its secret looks unfamiliar, or the answer is odd")
-	flags.BoolVar(&accept, "accept", false, "take a new secret as good that is refused where it is tried")
-	flags.BoolVar(&drop, "drop", false, "give up a new secret that was overtaken, or whose service token is gone")
+	flags.BoolVar(&rotateNow, "rotate-now", false, "rotate again at once, which cuts off an old secret that still works")
+	flags.BoolVar(&notRotated, "assume-not-rotated", false, "the rotation was not carried out: serve the slot again")
+	flags.BoolVar(&deliver, "deliver", false, "write the sealed answer to the sinks, although its secret is unfamiliar or the answer is odd")
+	flags.BoolVar(&accept, "accept", false, "the new secret is good, although the application at verify.url refuses it")
+	flags.BoolVar(&drop, "drop", false, "end a rotation whose new secret was overtaken, or whose service token is gone")
 	return cmd
 }
 
-// resolution is what the flags mean.
+// resolution returns the decision that the flags make.
 func resolution(rotateNow, notRotated, deliver, accept, drop bool) (rotation.Resolution, error) {
 	how, n := rotation.ResolveLook, 0
 	for _, flag := range []struct {
@@ -111,23 +110,23 @@ func resolution(rotateNow, notRotated, deliver, accept, drop bool) (rotation.Res
 	return how, nil
 }
 
-// printOutcome says what came of a resolve.
+// printOutcome prints the result of resolve.
 func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 	p := &page{now: now}
 	name := o.Token.Name
-	if o.Doubt.Reason == "" { // it was no doubt
+	if o.Doubt.Reason == "" { // the token was not in doubt
 		p.title("%s: %s", name, meaning(o.Reason))
 		p.verification(o.Token)
 		p.overtaken(o.Token)
 		if !o.Resolved {
 			p.toDo(o.Token.ToDo)
 		} else {
-			p.text("See how it goes: rotatord status %s", name)
+			p.text("Follow it with: rotatord status %s", name)
 		}
 		return p.print(w)
 	}
 	if !o.Resolved {
-		p.title("%s stays in doubt: %s", name, meaning(o.Reason))
+		p.title("%s is still in doubt: %s", name, meaning(o.Reason))
 		p.doubt(o.Doubt)
 		p.next(o.Token, o.Doubt)
 		p.choices(name, o.Doubt)
@@ -139,9 +138,9 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 	p.title("what comes next")
 	switch {
 	case o.Delivers:
-		p.text("The sealed answer is delivered to the sinks now.")
+		p.text("The sealed answer is written to the sinks now.")
 	case o.Reason == rotation.ReasonOperatorDrop:
-		p.text("The service token is gone, so nothing follows: give the entry another one.")
+		p.text("The service token is gone, so nothing follows: configure another one.")
 	case o.Reason == rotation.ReasonUpdatedAtUnchanged, o.Reason == rotation.ReasonOperatorNotRotated:
 		p.text("The slot is due again and is served now.")
 	default:
@@ -149,8 +148,8 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 	}
 	if byOperator := o.Reason == rotation.ReasonOperatorRotateNow || o.Reason == rotation.ReasonOperatorNotRotated; byOperator && o.Doubt.OldWorksUntil.After(now) {
 		p.text("The old secret would have worked until %s. If the rotation in doubt was carried out, it stops working with "+
-			"this one: consumers fail until they have read the new secret from the sinks, so have them read it.", p.when(o.Doubt.OldWorksUntil))
+			"this rotation. Consumers fail until they have read the new secret from the sinks, so have them read it.", p.when(o.Doubt.OldWorksUntil))
 	}
-	p.text("See how it goes: rotatord status %s", name)
+	p.text("Follow it with: rotatord status %s", name)
 	return p.print(w)
 }

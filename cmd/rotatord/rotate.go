@@ -14,7 +14,7 @@ import (
 	"rotatord/internal/status"
 )
 
-// rotateFlags are what rotate is told.
+// rotateFlags are the flags of rotate.
 type rotateFlags struct {
 	at        socketFlags
 	format    outputFormat
@@ -31,39 +31,40 @@ func newRotate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rotate NAME | --all --account ACCOUNT",
 		Short: "Rotate a token now, or all tokens of an account",
-		Long: `Have the running daemon rotate a token now, outside of its schedule, and wait until its new
-secret is delivered. It is tried once: what fails before anything was sent is not tried again
-later. Slots that were due are served by it, and those to come stay, except that @every is
-counted from now.
+		Long: `Rotate a token now, outside of its schedule, and wait until its new secret is delivered. The
+daemon tries once: if the attempt fails before a request was sent, it does not try again later.
+The rotation also serves the slots that are due. Later slots do not change, except with @every,
+which is counted from this rotation.
 
-It is refused, and nothing is changed, if
+The daemon refuses, and changes nothing, in these cases. An override rotates anyway:
 
-  a freeze lasts            --override-freeze  rotates all the same
-  the token is paused       --override-pause   rotates all the same
-  the previous secret is    --override-grace   rotates all the same, and CUTS OFF consumers
-  still in its grace                           that have not read the present secret yet
+  a freeze lasts                               --override-freeze
+  the token is paused                          --override-pause
+  the previous secret is still in its grace    --override-grace, which CUTS OFF consumers that
+                                               have not read the present secret yet
 
-For a secret that somebody else may have:
+If a secret may have leaked:
 
-  --revoke-now   revokes the previous secret with the rotation, whatever stands in the way:
-                 consumers fail until they have read the new one. Of a pair both are rotated.
-                 It is kept at, over failures and restarts of the daemon, until it is done.
-                 A doubt, and a new secret that is refused or was overtaken, are settled by it.
+  --revoke-now   Rotate and revoke the previous secret at once; this includes the overrides.
+                 Consumers fail until they have read the new secret. Of a pair both service tokens
+                 are rotated. The daemon tries until it is done, also after failures and restarts.
+                 The order also ends a doubt, and a new secret that is refused or was overtaken.
                  A new secret that can still be delivered is delivered first.
-  --cancel       takes the order back.
+  --cancel       Cancel the order.
 
-For a Vault that somebody else may have read, all tokens of an account, with the overrides above
-or with --revoke-now:
+If a Vault may have leaked, rotate all tokens of an account. Each of these also takes the overrides
+above or --revoke-now:
 
-  --all --account ACCOUNT            those with the least grace first, within the request budget.
-                                     The orders are in the daemon's ledger: this command shows how
-                                     far they are, and may be interrupted. Given again while some
-                                     are left it goes on with them.
-  --all --account ACCOUNT --watch    give no orders, and show how far the given ones are
-  --all --account ACCOUNT --detach   give the orders and do not wait; with --watch list what is left
-  --all --account ACCOUNT --cancel   take back those that are not carried out
+  --all --account ACCOUNT            Order the rotation of each token, and show the progress. The
+                                     tokens with the shortest grace come first, within the request
+                                     budget. The orders are in the daemon's ledger, so this command
+                                     may be interrupted; give it again to continue.
+  --all --account ACCOUNT --watch    Only show the progress of the orders.
+  --all --account ACCOUNT --detach   Give the orders and do not wait. With --watch: list the orders
+                                     that are pending.
+  --all --account ACCOUNT --cancel   Cancel the orders that are pending.
 
-Each use is in the daemon's log with the user who gave it.`,
+The daemon logs each use with the user who gave the command.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(args); err != nil {
@@ -92,42 +93,42 @@ Each use is in the daemon's log with the user who gave it.`,
 	f.at.add(cmd)
 	outputFlag(cmd, &f.format)
 	flags := cmd.Flags()
-	flags.BoolVar(&f.overrides.Freeze, "override-freeze", false, "rotate although a freeze lasts")
-	flags.BoolVar(&f.overrides.Pause, "override-pause", false, "rotate although the token is paused")
-	flags.BoolVar(&f.overrides.Grace, "override-grace", false, "rotate although that cuts the previous secret off")
+	flags.BoolVar(&f.overrides.Freeze, "override-freeze", false, "rotate during a freeze")
+	flags.BoolVar(&f.overrides.Pause, "override-pause", false, "rotate during a pause")
+	flags.BoolVar(&f.overrides.Grace, "override-grace", false, "rotate during the previous secret's grace, which cuts that secret off")
 	flags.BoolVar(&f.overrides.RevokeNow, "revoke-now", false, "revoke the previous secret at once; includes the overrides")
 	flags.BoolVar(&f.all, "all", false, "all tokens of --account")
-	flags.StringVar(&f.account, "account", "", "the `account` of --all, by its name in the configuration")
-	flags.BoolVar(&f.cancel, "cancel", false, "take back the order that is not carried out, or with --all those of the account")
-	flags.BoolVar(&f.detach, "detach", false, "with --all: do not wait until all are carried out")
-	flags.BoolVar(&f.watch, "watch", false, "with --all: give no orders, and show how far the given ones are")
+	flags.StringVar(&f.account, "account", "", "with --all: the `account`, by its name in the configuration")
+	flags.BoolVar(&f.cancel, "cancel", false, "cancel the pending order, or with --all the pending orders of the account")
+	flags.BoolVar(&f.detach, "detach", false, "with --all: do not wait for the rotations")
+	flags.BoolVar(&f.watch, "watch", false, "with --all: give no orders, only show the progress")
 	return cmd
 }
 
-// check refuses what does not go together.
+// check refuses flags that exclude each other.
 func (f *rotateFlags) check(args []string) error {
 	switch {
 	case f.all && len(args) > 0:
-		return usagef("--all and the name of a token exclude each other")
+		return usagef("give either --all or the name of a token")
 	case f.all && f.account == "":
-		return usagef("--all needs --account: it is for a secret store that somebody has read, and an account has one credential")
+		return usagef("--all needs --account: give the name of the account whose tokens are to be rotated")
 	case f.all && f.cancel && f.overrides != rotation.Overrides{}:
-		return usagef("--cancel takes orders back, so nothing is overridden")
+		return usagef("--cancel cancels orders: it takes no override")
 	case f.all && f.watch && (f.cancel || f.overrides != rotation.Overrides{}):
-		return usagef("--watch gives no orders, so it takes none back and overrides nothing")
+		return usagef("--watch gives no orders: it takes neither --cancel nor an override")
 	case f.all:
 		return nil
 	case f.account != "" || f.detach || f.watch:
-		return usagef("--account, --detach and --watch go with --all")
+		return usagef("--account, --detach and --watch need --all")
 	case f.cancel && f.overrides != rotation.Overrides{}:
-		return usagef("--cancel takes an order back, so nothing is overridden")
+		return usagef("--cancel cancels an order: it takes no override")
 	case len(args) == 0:
 		return usagef("give the name of a token, or --all --account ACCOUNT")
 	}
 	return nil
 }
 
-// cancelOne takes the order of one token back.
+// cancelOne cancels the order of one token.
 func (f *rotateFlags) cancelOne(ctx context.Context, client *admin.Client, w io.Writer, name string) error {
 	o, err := client.Cancel(ctx, name)
 	if err != nil {
@@ -137,15 +138,15 @@ func (f *rotateFlags) cancelOne(ctx context.Context, client *admin.Client, w io.
 		return printJSON(w, o)
 	}
 	p := &page{now: time.Now()}
-	p.title("the order for %s was taken back; a rotation in progress is finished", name)
+	p.title("the order for %s was cancelled; a rotation in progress will still finish", name)
 	p.line("next", "%s", nextOf(p, o.Token.Next, o.Token.Reason))
 	return p.print(w)
 }
 
-// progressPause is how often the daemon is asked how far the orders are.
+// progressPause is the time between two questions to the daemon about the progress.
 const progressPause = time.Second
 
-// rotateAll orders all tokens of an account, and shows how far that is.
+// rotateAll orders the rotation of all tokens of an account, and shows the progress until it is done.
 func (f *rotateFlags) rotateAll(ctx context.Context, client *admin.Client, w io.Writer) error {
 	if f.cancel {
 		p, err := client.CancelAll(ctx, f.account)
@@ -155,7 +156,7 @@ func (f *rotateFlags) rotateAll(ctx context.Context, client *admin.Client, w io.
 		if f.format == "json" {
 			return printJSON(w, p)
 		}
-		fmt.Fprintf(w, "%d order(s) taken back; rotations in hand are finished\n", p.Cancelled)
+		fmt.Fprintf(w, "%d order(s) cancelled; rotations in progress will still finish\n", p.Cancelled)
 		return nil
 	}
 	var p admin.Progress
@@ -176,11 +177,11 @@ func (f *rotateFlags) rotateAll(ctx context.Context, client *admin.Client, w io.
 			fmt.Fprintln(w, progressLine(p, first, began, time.Now()))
 		}
 		if err := sleep(ctx, progressPause); err != nil {
-			fmt.Fprintf(w, "%d of %d are left; the daemon goes on. Watch it: rotatord rotate --all --account %s --watch\n", len(p.Left), first, f.account)
+			fmt.Fprintf(w, "%d of %d are still to be rotated; the daemon continues. Watch it: rotatord rotate --all --account %s --watch\n", len(p.Left), first, f.account)
 			return errReported
 		}
 		if p, err = client.Progress(ctx, f.account); err != nil {
-			return fmt.Errorf("%w. The orders stand in the daemon's ledger: see how far they are with rotatord rotate --all --account %s --watch", err, f.account)
+			return fmt.Errorf("%w. The orders are in the daemon's ledger: see the progress with rotatord rotate --all --account %s --watch", err, f.account)
 		}
 	}
 	p.Problems = problems
@@ -190,12 +191,12 @@ func (f *rotateFlags) rotateAll(ctx context.Context, client *admin.Client, w io.
 		err = printProgress(w, p, first, f.watch, time.Now())
 	}
 	if err == nil && len(problems) > 0 {
-		err = fmt.Errorf("%d token(s) could not be ordered: give the same command again", len(problems))
+		err = fmt.Errorf("the rotation of %d token(s) could not be ordered: give the same command again", len(problems))
 	}
 	return err
 }
 
-// progressLine says how far the orders are.
+// progressLine returns the progress of the orders, on one line.
 func progressLine(p admin.Progress, first int, began, now time.Time) string {
 	done := first - len(p.Left)
 	line := fmt.Sprintf("%s  %d of %d rotated", now.UTC().Format("15:04:05"), done, first)
@@ -211,18 +212,18 @@ func progressLine(p admin.Progress, first int, began, now time.Time) string {
 	return line
 }
 
-// printProgress says what came of the orders, or what is left of them.
+// printProgress prints the result of the orders, or the orders that are pending.
 func printProgress(w io.Writer, p admin.Progress, first int, watched bool, now time.Time) error {
 	out := &page{now: now}
 	switch {
 	case len(p.Left) == 0 && first == 0 && watched:
-		out.title("no order is left of %s", p.Account)
+		out.title("no rotation orders are pending for %s", p.Account)
 	case len(p.Left) == 0 && first == 0:
-		out.title("no token of %s is to be rotated", p.Account)
+		out.title("no token of %s had to be rotated", p.Account)
 	case len(p.Left) == 0:
-		out.title("all of them were rotated: %d token(s) of %s", first, p.Account)
+		out.title("all are rotated: %d token(s) of %s", first, p.Account)
 	default:
-		out.title("%d of %d token(s) of %s are to be rotated", len(p.Left), p.Tokens, p.Account)
+		out.title("%d of %d token(s) of %s are still to be rotated", len(p.Left), p.Tokens, p.Account)
 	}
 	for _, l := range p.Left {
 		out.line(l.Token, "%s", nextOf(out, l.Next, l.Reason)+ifSet(", the last error: %s", l.LastError))
@@ -233,7 +234,7 @@ func printProgress(w io.Writer, p admin.Progress, first int, watched bool, now t
 	return out.print(w)
 }
 
-// sleep waits, unless ctx ends before that.
+// sleep waits for d. It returns ctx's error if ctx ends before that.
 func sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -251,11 +252,11 @@ func printRotated(w io.Writer, r admin.Rotated, now time.Time) error {
 	p.line("new secret", "%s, confirmed by every sink", r.Digest)
 	switch {
 	case r.Verifying:
-		p.line("verification", "not accepted yet where it is tried, which may take a moment: see rotatord status %s", r.Token.Name)
+		p.line("verification", "not accepted yet at verify.url, which may take a moment: see rotatord status %s", r.Token.Name)
 	case r.Unverified != "":
 		p.line("verification", "not proven to work: %s", r.Unverified)
 	case r.Token.Verifies:
-		p.line("verification", "accepted where it was tried")
+		p.line("verification", "accepted at verify.url")
 	}
 	if r.GraceEndsAt.IsZero() {
 		p.line("previous secret", "revoked")
@@ -263,13 +264,13 @@ func printRotated(w io.Writer, r admin.Rotated, now time.Time) error {
 		p.line("previous secret", "works until %s", p.when(r.GraceEndsAt))
 	}
 	if r.Ordered {
-		p.line("order", "stands: another rotation follows")
+		p.line("order", "still pending: another rotation follows")
 	}
 	p.line("next", "%s", nextOf(p, r.Token.Next, r.Token.Reason))
 	return p.print(w)
 }
 
-// nextOf says when a token rotates next, and why then.
+// nextOf returns when a token rotates next, and why then.
 func nextOf(p *page, next time.Time, reason string) string {
 	if next.IsZero() {
 		return "not planned: " + reason

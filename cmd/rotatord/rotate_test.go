@@ -35,7 +35,7 @@ func TestProgressIsWatched(t *testing.T) {
 	if err := printProgress(&out, admin.Progress{Account: "prod", Tokens: 3}, 0, true, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := out.String(), "no order is left of prod\n"; got != want {
+	if got, want := out.String(), "no rotation orders are pending for prod\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
@@ -96,7 +96,7 @@ c       stored, refused   –              –              –            0
 	if diff := cmp.Diff(want, out.String()[:min(len(want), out.Len())]); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, out.String())
 	}
-	if !strings.Contains(out.String(), "\n2 ordered to be rotated, and not done yet: ") {
+	if !strings.Contains(out.String(), "\n2 pending rotation order(s): ") {
 		t.Error(out.String())
 	}
 	out.Reset()
@@ -110,7 +110,7 @@ func TestStatusShowsDanger(t *testing.T) {
 	now := time.Now()
 	for want, token := range map[string]status.Token{
 		"consumers        have a secret that works until":            {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
-		"CUT OFF          consumers have no secret that works since": {CutOffAt: now.Add(-time.Minute), Emergency: true, Failures: 1},
+		"CUT OFF          consumers have had no working secret since": {CutOffAt: now.Add(-time.Minute), Emergency: true, Failures: 1},
 		"reissue owed     since":                                     {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
 	} {
 		var out strings.Builder

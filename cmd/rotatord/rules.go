@@ -15,8 +15,9 @@ runbook in every alert's runbook_url:
 
   rotatord rules --runbook-url https://wiki.example.org/rotatord/runbook > rotatord.rules.yaml
 
-Each alert adds its section to the address, such as #rotatordabsent: the headings of docs/runbook.md
-in lower case. Print the rules again after each upgrade: they belong to the metrics of this version.`
+Each alert adds the name of its section to the address, such as #rotatordabsent: the heading in
+docs/runbook.md in lower case. Print the rules again after each upgrade, because they match the metrics
+of this version.`
 
 func newRules() *cobra.Command {
 	var runbook, out string
@@ -30,7 +31,7 @@ func newRules() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&runbook, "runbook-url", prometheus.RunbookURL, "`address` of your copy of docs/runbook.md, without the # part")
-	cmd.Flags().StringVar(&out, "out", "", "`file` to write to, in place of standard output; one that is there is replaced")
+	cmd.Flags().StringVar(&out, "out", "", "`file` to write to, in place of standard output; an existing file is replaced")
 	_ = cmd.MarkFlagFilename("out", "yaml", "yml")
 	return cmd
 }

@@ -28,11 +28,14 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon",
-		Long: `Run the daemon until SIGTERM or SIGINT. Then no new rotation begins, and those in
-hand are finished within --shutdown-timeout; what is cut off by it is continued at the
-next start. SIGHUP reloads tokens, defaults, freezes and further accounts; a configuration
-that is wrong, or that asks for a restart, is refused as a whole. A second signal ends the process at once: what was received is on disk, but
-the answer to a request that is under way is lost, and its token is then in doubt.`,
+		Long: `Run the daemon until SIGTERM or SIGINT. After the signal no new rotation starts. Rotations in
+progress have --shutdown-timeout to finish; the next start continues those that did not finish.
+
+SIGHUP reloads tokens, defaults, freezes and additional accounts. A configuration that is wrong,
+or that needs a restart, is refused as a whole.
+
+A second SIGTERM or SIGINT ends the process at once. Secrets that were received are on disk, but
+the answer to a request in progress is lost, and its token is then in doubt.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if shutdownTimeout < 0 {
@@ -43,12 +46,12 @@ the answer to a request that is under way is lost, and its token is then in doub
 	}
 	configFlag(cmd, &configPath)
 	cmd.Flags().StringVar(&webConfig, "web.config.file", "", "Prometheus web configuration `file` for TLS and basic authentication; /livez and /readyz need no password")
-	cmd.Flags().DurationVar(&shutdownTimeout, "shutdown-timeout", 30*time.Second, "how long a rotation in hand may take to finish")
+	cmd.Flags().DurationVar(&shutdownTimeout, "shutdown-timeout", 30*time.Second, "how long rotations in progress may take to finish")
 	return cmd
 }
 
 func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeout time.Duration, stderr io.Writer) error {
-	hangup := make(chan os.Signal, 1) // from the beginning: one that comes early must not end the daemon
+	hangup := make(chan os.Signal, 1) // before anything else: a SIGHUP during the start must not end the daemon
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	c, err := loadConfig(configPath, stderr)
@@ -85,7 +88,7 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 	return err
 }
 
-// loadConfig reads the configuration and prints its faults, one to a line.
+// loadConfig reads the configuration. It prints faults, one on each line, and then returns errReported.
 func loadConfig(path string, stderr io.Writer) (*config.Config, error) {
 	c, err := config.Load(path)
 	if err == nil {
@@ -111,14 +114,14 @@ func newLogger(c config.Log, w io.Writer) (*slog.Logger, error) {
 	return slog.New(slog.NewJSONHandler(w, options)), nil
 }
 
-// notify tells systemd, if it is systemd that runs us.
+// notify tells systemd the state of the daemon. Without systemd it does nothing.
 func notify(log *slog.Logger, state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		log.Warn("systemd could not be notified", "error", err)
 	}
 }
 
-// watchdog gives systemd a sign of life for as long as the daemon can schedule.
+// watchdog notifies systemd's watchdog as long as the daemon can schedule.
 func watchdog(ctx context.Context, log *slog.Logger, a *app.App) {
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || interval == 0 {
@@ -144,7 +147,7 @@ func watchdog(ctx context.Context, log *slog.Logger, a *app.App) {
 	}()
 }
 
-// reloadOn reads the configuration anew at each signal. The returned function ends that.
+// reloadOn reloads the configuration at each signal, until the returned function is called.
 func reloadOn(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, a *app.App, configPath string) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -162,7 +165,8 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, a 
 	return func() { cancel(); <-ended }
 }
 
-// reload takes the configuration as it is in the file now, or says why not.
+// reload reads the configuration file again and has the daemon use it. If that fails, it logs why, and
+// the configuration in force stays.
 func reload(ctx context.Context, log *slog.Logger, a *app.App, configPath string) {
 	c, err := config.LoadWithin(ctx, configPath)
 	if err != nil {
@@ -179,7 +183,7 @@ func reload(ctx context.Context, log *slog.Logger, a *app.App, configPath string
 	}
 }
 
-// faultsOf are the faults of a configuration that could not be loaded, one text each.
+// faultsOf returns the faults of a configuration that could not be loaded, one text for each.
 func faultsOf(err error) []string {
 	faults, ok := config.AsFaults(err)
 	if !ok {
@@ -192,14 +196,15 @@ func faultsOf(err error) []string {
 	return all
 }
 
-// warn logs what is questionable about a configuration.
+// warn logs the warnings about a configuration.
 func warn(log *slog.Logger, c *config.Config) {
 	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {
 		log.Warn("the configuration can be improved", "where", fmt.Sprintf("%s:%d:%d", w.File, w.Line, w.Column), "path", w.Path, "what", w.Message)
 	}
 }
 
-// warnOfOthers logs which files other users can change: who writes to them decides where secrets go.
+// warnOfOthers logs which of the daemon's files other users can change. Whoever can write to them
+// decides where secrets go.
 func warnOfOthers(ctx context.Context, log *slog.Logger, c *config.Config) {
 	files := []config.NamedSecret{{Field: "--config", Source: config.SecretSource{File: c.File}}}
 	for _, named := range append(files, c.Secrets()...) {
@@ -208,7 +213,7 @@ func warnOfOthers(ctx context.Context, log *slog.Logger, c *config.Config) {
 			continue
 		}
 		err := smallfile.Within(ctx, path, func() error { return ownpath.Check(path) })
-		if err != nil && !errors.Is(err, smallfile.ErrHangs) && !errors.Is(err, fs.ErrPermission) { // which whoever reads it says
+		if err != nil && !errors.Is(err, smallfile.ErrHangs) && !errors.Is(err, fs.ErrPermission) { // the reader of the file reports those
 			log.Warn("other users can change a file that the daemon relies on", "path", named.Field, "error", err)
 		}
 	}

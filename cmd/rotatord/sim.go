@@ -20,37 +20,36 @@ import (
 
 var accountID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
-const simHelp = `Run a simulator of the part of Cloudflare that rotatord talks to: the service-token API
-under /client/v4, and an application behind Access under /app/ that judges the headers
-CF-Access-Client-Id and CF-Access-Client-Secret. Set an account's base_url to
-http://ADDR/client/v4 to rehearse with it.
+const simHelp = `Run a simulator of the part of Cloudflare that rotatord uses: the service-token API under /client/v4,
+and an application behind Access under /app/, which checks the headers CF-Access-Client-Id and
+CF-Access-Client-Secret. To use it, set an account's base_url to http://ADDR/client/v4.
 
-Everything that can go wrong is asked for, and strikes as many requests as it was told to.
-Given --fault OPERATION:WHAT[:before|:after][:KEY=VALUE...], the next requests go wrong:
+The simulator works without faults until you ask for one. A fault is for one request, or for as many
+as count says. With --fault OPERATION:WHAT[:before|:after][:KEY=VALUE...] the next requests fail:
 
-  --fault rotate:drop:after                  carry a rotate out and break the connection
-  --fault rotate:status=500:before:count=3   refuse three, and carry out none of them
+  --fault rotate:drop:after                  carry out a rotate and break the connection
+  --fault rotate:status=500:before:count=3   answer 500 three times and carry out nothing
   --fault list:status=429:retry-after=300    throttle
   --fault get:delay=3s                       be slow
-  --fault rotate:cut:after                   break off in the middle of the new secret
-  --fault rotate:garbage:after               answer with a page of HTML
+  --fault rotate:cut:after                   break the connection in the middle of the new secret
+  --fault rotate:garbage:after               answer with an HTML page
 
-OPERATION is create, list, get, update, delete, rotate, refresh, verify, app, or * for all of
-the API. WHAT is drop, cut, garbage, refuse, wrong_client_id, wrong_token_id, missing_secret,
-malformed_secret, status=STATUS, shape=NAME or delay=DURATION. KEY is count (a number, or always), token,
-delay, status, retry-after, code or message. Without before or after it strikes before, except
-for the four that change an answer.
+OPERATION is create, list, get, update, delete, rotate, refresh, verify, app, or * for the whole API.
+WHAT is drop, cut, garbage, refuse, wrong_client_id, wrong_token_id, missing_secret, malformed_secret,
+status=STATUS, shape=NAME or delay=DURATION. KEY is count (a number, or always), token, delay, status,
+retry-after, code or message. A fault happens before the request is carried out, unless it changes the
+answer or you write after.
 
-While it runs, GET /_sim/stats and /_sim/tokens tell what really happened, and the other
-control paths arm faults and do what a colleague could do behind rotatord's back:
+While the simulator runs, GET /_sim/stats and /_sim/tokens show what really happened. The other control
+paths add faults, and change tokens as another person could:
 
   curl -d '{"operation":"rotate","kind":"drop","when":"after"}' http://ADDR/_sim/faults
   curl -X PUT -d '{"enabled":false}' http://ADDR/_sim/tokens/UUID
 
-docs/simulator.md has all of them. The control paths ask for no credential, and --state writes
-the made-up secrets into a file in clear: never let anybody else reach either.`
+docs/simulator.md describes them all. The control paths need no credential, and --state writes the
+secrets into a file in clear text: let no other user reach either. The secrets work nowhere else.`
 
-// simFlags are the command line of sim.
+// simFlags are the flags of sim.
 type simFlags struct {
 	listen, apiToken, readOnlyToken string
 	options                         cfsim.Options
@@ -77,15 +76,15 @@ func newSim() *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:8787", "`address` to listen on")
-	flags.StringVar(&f.apiToken, "api-token", "", "accept only this API `token`: a made-up one, never a real one; default any")
-	flags.StringVar(&f.readOnlyToken, "read-only-token", "", "accept this API `token`, made up as well, for reading and refuse it for writing")
-	flags.IntVar(&f.options.SeedTokens, "seed-tokens", 0, "service tokens to start with: 5eed0000-0000-4000-8000-000000000001 and on")
+	flags.StringVar(&f.apiToken, "api-token", "", "accept only this API `token`: an invented one, never a real one (default: any)")
+	flags.StringVar(&f.readOnlyToken, "read-only-token", "", "accept this API `token`, also an invented one, for reading and refuse it for writing")
+	flags.IntVar(&f.options.SeedTokens, "seed-tokens", 0, "number of service tokens to start with: 5eed0000-0000-4000-8000-000000000001 and so on")
 	flags.StringVar(&f.options.AccountID, "account-id", cfsim.DefaultAccountID, "account that the seeded tokens belong to")
 	flags.IntVar(&f.options.RateLimit, "rate-limit", cfsim.DefaultRateLimit, "requests in five minutes for each credential; negative for no limit")
 	flags.Uint64Var(&f.options.Seed, "seed", 0, "make secrets and IDs predictable; 0 for random ones")
-	flags.StringVar(&f.state, "state", "", "keep tokens, secrets and behaviour in this `file` of mode 0600; default in memory only")
+	flags.StringVar(&f.state, "state", "", "keep tokens, secrets and behaviour in this `file` with mode 0600 (default: in memory only)")
 	_ = cmd.MarkFlagFilename("state")
-	flags.StringArrayVar(&f.faults, "fault", nil, "`fault`: something to go wrong, such as rotate:drop:after; may be given again and again")
+	flags.StringArrayVar(&f.faults, "fault", nil, "add a `fault`, such as rotate:drop:after; may be given several times")
 	flags.BoolVarP(&f.verbose, "verbose", "v", false, "log every request")
 	f.addBehaviour(cmd)
 	return cmd
@@ -93,12 +92,12 @@ func newSim() *cobra.Command {
 
 func (f *simFlags) addBehaviour(cmd *cobra.Command) {
 	flags, b := cmd.Flags(), &f.behaviour
-	flags.TextVar(&b.ClockSkew, "clock-skew", cfsim.Duration(0), "put Cloudflare's clock ahead by this `duration`, or back: 90s, -5m")
-	flags.BoolVar(&b.FrozenUpdatedAt, "frozen-updated-at", false, "leave updated_at alone when a secret is rotated")
-	flags.BoolVar(&b.KeepAllPrevious, "keep-all-previous", false, "keep every previous secret until its own end, not only the last one")
-	flags.TextVar(&b.PropagationDelay, "propagation-delay", cfsim.Duration(0), "`duration` that the application takes to accept a new secret")
-	flags.BoolVar(&b.LoginRedirect, "login-redirect", false, "have the application redirect to a login page in place of 401 and 403")
-	flags.TextVar(&b.TokenHeader, "token-header", cfsim.HeaderName(""), "have the application read both halves of a token from the header `name` as well, as JSON")
+	flags.TextVar(&b.ClockSkew, "clock-skew", cfsim.Duration(0), "set Cloudflare's clock ahead by this `duration`, or back: 90s, -5m")
+	flags.BoolVar(&b.FrozenUpdatedAt, "frozen-updated-at", false, "do not change updated_at when a secret is rotated")
+	flags.BoolVar(&b.KeepAllPrevious, "keep-all-previous", false, "accept every previous secret until its own end, not only the last one")
+	flags.TextVar(&b.PropagationDelay, "propagation-delay", cfsim.Duration(0), "`duration` after which the application accepts a new secret")
+	flags.BoolVar(&b.LoginRedirect, "login-redirect", false, "the application redirects to a login page instead of answering 401 or 403")
+	flags.TextVar(&b.TokenHeader, "token-header", cfsim.HeaderName(""), "the application also reads client ID and client secret, as JSON, from the header `name`")
 	flags.TextVar(&b.APITokenStatus, "api-token-status", cfsim.APITokenActive, "`status` of the API token: active, disabled, expired or revoked")
 	flags.TextVar(&b.APITokenExpiresOn, "api-token-expires-on", time.Time{}, "RFC 3339 `time` at which the API token expires")
 	flags.TextVar(&b.APITokenNotBefore, "api-token-not-before", time.Time{}, "RFC 3339 `time` from which the API token is accepted")
@@ -107,8 +106,8 @@ func (f *simFlags) addBehaviour(cmd *cobra.Command) {
 	}
 }
 
-// simulator makes what the command line asks for. With a state file that is there already,
-// its behaviour holds but for what is named on the command line.
+// simulator returns the simulator that the command line asks for. An existing state file decides its
+// behaviour, except for what the command line names.
 func (f *simFlags) simulator(cmd *cobra.Command) (*cfsim.Simulator, error) {
 	o := f.options
 	if o.SeedTokens < 0 || o.SeedTokens > 100_000 {
@@ -153,7 +152,7 @@ func (f *simFlags) simulator(cmd *cobra.Command) (*cfsim.Simulator, error) {
 	return simulator, nil
 }
 
-// named is a behaviour with what the command line names.
+// named returns a behaviour with the changes that the command line names.
 func (f *simFlags) named(cmd *cobra.Command, b cfsim.Behaviour) cfsim.Behaviour {
 	for name, take := range map[string]func(){
 		"clock-skew":           func() { b.ClockSkew = f.behaviour.ClockSkew },
@@ -178,12 +177,12 @@ func (f *simFlags) run(ctx context.Context, simulator *cfsim.Simulator, stdout i
 	if err != nil {
 		return err
 	}
-	var b strings.Builder // written at once, for whoever waits for it
+	var b strings.Builder // written in one piece, for programs that wait for it
 	address := "http://" + listener.Addr().String()
 	fmt.Fprintf(&b, "Cloudflare simulator\n  base_url:     %s%s\n  application:  %s/app/\n  control:      %s/_sim/stats  /_sim/tokens  /_sim/faults  /_sim/behaviour\n",
 		address, cfsim.BasePath, address, address)
 	if f.state != "" {
-		fmt.Fprintf(&b, "  state:        %s, with its made-up secrets in clear\n", f.state)
+		fmt.Fprintf(&b, "  state:        %s, with its invented secrets in clear text\n", f.state)
 	}
 	for _, fault := range simulator.Faults() {
 		fmt.Fprintf(&b, "  fault:        %s\n", fault)
@@ -201,7 +200,7 @@ func (f *simFlags) run(ctx context.Context, simulator *cfsim.Simulator, stdout i
 	return serveUntil(ctx, server, listener)
 }
 
-// serveUntil serves until ctx ends, and then lets requests finish for a moment.
+// serveUntil serves until ctx ends, and then waits a moment for requests to finish.
 func serveUntil(ctx context.Context, server *http.Server, listener net.Listener) error {
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
@@ -213,7 +212,7 @@ func serveUntil(ctx context.Context, server *http.Server, listener net.Listener)
 	bound, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
 	if err := server.Shutdown(bound); err != nil {
-		_ = server.Close() // somebody holds a connection: that is their loss
+		_ = server.Close() // a client keeps its connection open
 	}
 	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
 		return err

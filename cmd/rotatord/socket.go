@@ -10,17 +10,18 @@ import (
 	"rotatord/internal/config"
 )
 
-// socketFlags say where the running daemon is. Every command that acts on one has them.
+// socketFlags say where the running daemon's admin socket is. Every command that talks to a daemon has
+// them.
 type socketFlags struct{ config, socket string }
 
 func (f *socketFlags) add(cmd *cobra.Command) {
 	configFlag(cmd, &f.config)
-	cmd.Flags().StringVar(&f.socket, "socket", "", "the daemon's admin `socket`; by default admin_socket of the configuration")
+	cmd.Flags().StringVar(&f.socket, "socket", "", "the daemon's admin `socket` (default: admin_socket of the configuration)")
 	_ = cmd.MarkFlagFilename("socket")
 	cmd.ValidArgsFunction = f.completeToken
 }
 
-// client returns a client for the daemon that the flags mean.
+// client returns a client for the daemon that the flags name.
 func (f *socketFlags) client(cmd *cobra.Command, stderr io.Writer) (*admin.Client, error) {
 	if f.socket != "" {
 		if cmd.Flags().Changed("config") {
@@ -30,17 +31,17 @@ func (f *socketFlags) client(cmd *cobra.Command, stderr io.Writer) (*admin.Clien
 	}
 	c, err := loadConfig(f.config, stderr)
 	if err != nil {
-		fmt.Fprintln(stderr, "rotatord: --socket PATH reaches a daemon without its configuration")
+		fmt.Fprintln(stderr, "rotatord: with --socket PATH you can reach the daemon without its configuration")
 		return nil, err
 	}
 	if c.AdminSocket == "" {
-		return nil, fmt.Errorf("admin_socket is not configured in %s, so there is no way to the daemon: "+
+		return nil, fmt.Errorf("admin_socket is not configured in %s, so commands cannot reach the daemon: "+
 			"set it, such as admin_socket: /run/rotatord/admin.sock, and restart the daemon", f.config)
 	}
 	return admin.NewClient(c.AdminSocket), nil
 }
 
-// completeToken completes the name of a token from the configuration.
+// completeToken completes the names of the configured tokens.
 func (f *socketFlags) completeToken(_ *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 	if c, err := config.Load(f.config); err == nil && len(args) == 0 {
 		for _, t := range c.Tokens {

@@ -24,9 +24,9 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [NAME]",
 		Short: "Show the tokens of a running daemon",
-		Long: `Show what the running daemon knows: all tokens in a table, or with NAME everything about
-one. It asks the daemon through its admin socket, which the daemon's user and group and
-root may use, and changes nothing.`,
+		Long: `Show what the running daemon knows: all tokens in a table, or with NAME everything about one token.
+Nothing is changed. The command uses the daemon's admin socket, so run it as root, as the daemon's
+user, or as a member of its group.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := at.client(cmd, cmd.ErrOrStderr())
@@ -62,7 +62,7 @@ func printJSON(w io.Writer, v any) error {
 	return encoder.Encode(v)
 }
 
-// printTokens prints what is wrong, and then a line for each token.
+// printTokens prints the troubles, and then a line for each token.
 func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 	printTroubles(w, troubles(o, now), now)
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
@@ -93,7 +93,7 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 		}
 	}
 	if ordered > 0 {
-		fmt.Fprintf(&notes, "\n%d ordered to be rotated, and not done yet: rotatord status NAME says what holds it up.\n", ordered)
+		fmt.Fprintf(&notes, "\n%d pending rotation order(s): rotatord status NAME says why they are not done yet.\n", ordered)
 	}
 	writeWaits(&notes, o.Tokens, now)
 	if o.PendingSecrets > 0 {
@@ -103,7 +103,7 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 	return err
 }
 
-// printTroubles prints what is wrong, the worst first, and what to do about it.
+// printTroubles prints what is wrong and what to do about it, the worst first.
 func printTroubles(w io.Writer, troubles []status.Trouble, now time.Time) {
 	if len(troubles) == 0 {
 		return
@@ -114,7 +114,7 @@ func printTroubles(w io.Writer, troubles []status.Trouble, now time.Time) {
 	fmt.Fprintln(w)
 }
 
-// troubles is what is wrong, as the daemon says. One that is older than this command does not.
+// troubles returns what is wrong. The daemon says it, unless it is older than this command.
 func troubles(o admin.Overview, now time.Time) []status.Trouble {
 	if o.Troubles == nil {
 		return status.Troubles(o.Tokens, o.Checks, now)
@@ -122,7 +122,7 @@ func troubles(o admin.Overview, now time.Time) []status.Trouble {
 	return o.Troubles
 }
 
-// shownState is the state of a token, or the trouble that it is in.
+// shownState returns the state of a token, with its worst trouble.
 func shownState(t status.Token, now time.Time) string {
 	kinds := t.Troubles
 	if kinds == nil { // the daemon is older than this command
@@ -137,13 +137,13 @@ func shownState(t status.Token, now time.Time) string {
 	return t.State + ", " + kinds[0]
 }
 
-// cell is a text as it may stand in a table: on one line, and in its column.
+// cell returns a text that fits in a table: on one line, and not too long.
 func cell(text string) string {
 	return printable.Line(text, 200)
 }
 
-// writeWaits says how many tokens wait for what. All that wait for the same are one line, with the
-// latest end that any of them is told.
+// writeWaits writes how many tokens wait for what. Tokens that wait for the same thing are on one line,
+// with the latest end that one of them has.
 func writeWaits(w io.Writer, tokens []status.Token, now time.Time) {
 	counts, until := make(map[string]int), make(map[string]time.Time)
 	for _, t := range tokens {
@@ -156,11 +156,11 @@ func writeWaits(w io.Writer, tokens []status.Token, now time.Time) {
 		}
 	}
 	for _, what := range slices.Sorted(maps.Keys(counts)) {
-		fmt.Fprintf(w, "\n%d due and waiting for %s%s.\n", counts[what], what, ifSet(", until %s", whenKnown(until[what], now)))
+		fmt.Fprintf(w, "\n%d due, but waiting for %s%s.\n", counts[what], what, ifSet(", until %s", whenKnown(until[what], now)))
 	}
 }
 
-// whenKnown is a time as it is shown, or "" if it is zero.
+// whenKnown returns a time as text; empty if it is zero.
 func whenKnown(t, now time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -168,7 +168,7 @@ func whenKnown(t, now time.Time) string {
 	return (&page{now: now}).when(t)
 }
 
-// graceEnd leaves out graces that are over.
+// graceEnd returns when the grace of a token ends, or a dash if it is over.
 func graceEnd(t status.Token, now time.Time) string {
 	if t.GraceEnd.Before(now) {
 		return "–"
@@ -184,7 +184,7 @@ func pendingSummary(o admin.Overview, now time.Time) string {
 	if !o.PendingSince.IsZero() {
 		since = ", the oldest received " + status.Distance(o.PendingSince, now)
 	}
-	return fmt.Sprintf("%d new secret(s) not yet confirmed by every sink%s: keep the daemon's disk.", o.PendingSecrets, since)
+	return fmt.Sprintf("%d new secret(s) not yet confirmed by every sink%s: do not delete the daemon's state directory.", o.PendingSecrets, since)
 }
 
 // printToken prints everything about one token.
@@ -195,10 +195,10 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	p.line("state", "%s", shownState(t, now))
 	p.line("account", "%s", t.Account)
 	if t.AccountError != "" {
-		p.line("CREDENTIAL", "the account's cannot be read, so nothing can be done for the token: %s", t.AccountError)
+		p.line("CREDENTIAL", "the credential of the account cannot be read, so the token cannot be rotated: %s", t.AccountError)
 	}
 	if t.TokenID == "" {
-		p.line("service token", "not made yet")
+		p.line("service token", "not created yet")
 	} else {
 		p.line("service token", "%s%s", t.TokenID, ifSet(" (client ID %s)", t.ClientID))
 	}
@@ -221,26 +221,26 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 		p.line("paused", "%s", p.pause(*t.Pause))
 	}
 	if t.Order != nil {
-		p.line("ordered", "%s%s, to be rotated %d time(s)%s", p.when(t.Order.Since), ifSet(" by %s", t.Order.By), t.Order.Left, revoking(t.Order.RevokeNow))
+		p.line("ordered", "%s%s, %d rotation(s) to do%s", p.when(t.Order.Since), ifSet(" by %s", t.Order.By), t.Order.Left, revoking(t.Order.RevokeNow))
 	}
 	p.danger(t)
 	p.line("last success", "%s%s", p.when(t.LastSuccess), ifSet("; not proven to work: %s", t.Unverified))
 	p.verification(t)
 	p.overtaken(t)
 	if !t.Outside.IsZero() {
-		p.line("rotated outside", "%s by somebody else: rotatord rotate %s brings the sinks a secret that works", p.when(t.Outside), t.Name)
+		p.line("rotated outside", "%s, not by rotatord: rotatord rotate %s writes a working secret to the sinks", p.when(t.Outside), t.Name)
 	}
 	if t.Gone {
-		p.line("GONE", "the account has no service token of this id: correct the configuration")
+		p.line("GONE", "the account has no service token with this ID: correct the configuration")
 	}
 	if t.Replaced > 0 {
-		p.line("to be deleted", "%d service token(s) that were replaced%s", t.Replaced, ifSet(", the last error: %s", t.ReplacedError))
+		p.line("to be deleted", "%d replaced service token(s)%s", t.Replaced, ifSet(", the last error: %s", t.ReplacedError))
 	}
 	if !t.GraceEnd.IsZero() {
 		p.line("grace ends", "%s", p.when(t.GraceEnd))
 	}
 	for _, d := range t.Deletions {
-		p.line("DELETES ITSELF", "%s: the version in %s, by delete_version_after: see docs/vault.md", p.when(d.At), d.Sink)
+		p.line("DELETES ITSELF", "%s: Vault will delete the version in %s (delete_version_after): see docs/vault.md", p.when(d.At), d.Sink)
 	}
 	if t.Known {
 		p.line("token expires", "%s", p.when(t.Expiry))
@@ -249,7 +249,7 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 		}
 		p.line("last used", "%s", p.when(t.LastSeen))
 		if !t.Enabled {
-			p.line("disabled", "at Cloudflare, which refuses the present secret and the previous one")
+			p.line("disabled", "at Cloudflare, so both the present and the previous secret are refused")
 		}
 	}
 	p.line("failures", "%d in a row%s", t.Failures, ifSet(", the last: %s", t.LastError))
@@ -265,22 +265,22 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	return p.print(w)
 }
 
-// danger says since when consumers have no secret that works, or until when they have one while a lost
-// secret is owed.
+// danger adds since when consumers have no secret that works, or, while a reissue is owed, until when they
+// have one.
 func (p *page) danger(t status.Token) {
 	if !t.ReissueOwed.IsZero() {
-		p.line("reissue owed", "since %s: a secret was lost, and another one is to take its place", p.when(t.ReissueOwed))
+		p.line("reissue owed", "since %s: a secret was lost, and another rotation must replace it", p.when(t.ReissueOwed))
 	}
 	switch {
 	case t.CutOffAt.IsZero() || t.ReissueOwed.IsZero() && !t.Endangered():
 	case !t.CutOffAt.After(p.now):
-		p.line("CUT OFF", "consumers have no secret that works since %s", p.when(t.CutOffAt))
+		p.line("CUT OFF", "consumers have had no working secret since %s", p.when(t.CutOffAt))
 	default:
-		p.line("consumers", "have a secret that works until %s, unless it is extended", p.when(t.CutOffAt))
+		p.line("consumers", "have a secret that works until %s, unless its grace is extended", p.when(t.CutOffAt))
 	}
 }
 
-// besideDoubt is what can be done about a token in doubt beside what page.choices shows.
+// besideDoubt returns what an operator can do about a token in doubt, without what page.choices shows.
 func besideDoubt(t status.Token) []status.ToDo {
 	return slices.DeleteFunc(slices.Clone(t.ToDo), func(do status.ToDo) bool {
 		return strings.HasPrefix(do.Command, "rotatord resolve "+t.Name) && !strings.HasSuffix(do.Command, "--drop")
@@ -289,12 +289,12 @@ func besideDoubt(t status.Token) []status.ToDo {
 
 func revoking(now bool) string {
 	if now {
-		return ", and the previous secret revoked"
+		return ", and the previous secret is revoked"
 	}
 	return ""
 }
 
-// ifSet puts text into a format, unless it is empty.
+// ifSet returns a format with text in it, or nothing if text is empty.
 func ifSet(format, text string) string {
 	if text == "" {
 		return ""

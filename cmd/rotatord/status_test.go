@@ -25,8 +25,8 @@ func TestStatusOfWaitingTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"\n2 due and waiting for " + limit + ", until 2026-03-01 12:04:00 UTC (in 4 min 0 s).\n",
-		"\n1 due and waiting for " + turn + ".\n",
+		"\n2 due, but waiting for " + limit + ", until 2026-03-01 12:04:00 UTC (in 4 min 0 s).\n",
+		"\n1 due, but waiting for " + turn + ".\n",
 		"slot, waits\n",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -12,11 +12,11 @@ import (
 	"rotatord/internal/httpapi"
 )
 
-// version and revision are set by the linker: -X main.version=v1.2.3. Where a build has the
-// repository at hand the toolchain knows the revision too; in a container it does not.
+// The linker sets version and revision: -X main.version=v1.2.3. In a build inside a repository the
+// toolchain records the revision too; in a container it does not.
 var version, revision = "", ""
 
-// build says what is running, from what the linker and the toolchain recorded.
+// build returns the version of this program, from what the linker and the toolchain recorded.
 func build() httpapi.Build {
 	b := httpapi.Build{Version: version, Revision: "unknown", GoVersion: runtime.Version()}
 	info, ok := debug.ReadBuildInfo()
