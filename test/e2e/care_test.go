@@ -290,7 +290,7 @@ func TestLeakedVault(t *testing.T) {
 	}
 	w := newCareWorld(t, n, graces, "")
 	d := w.run(t)
-	w.says(t, 0, fmt.Sprintf("all of them were rotated: %d", n), "rotate", "--all", "--account", "prod")
+	w.says(t, 0, fmt.Sprintf("all are rotated: %d", n), "rotate", "--all", "--account", "prod")
 	leaked := map[string]string{}
 	for _, name := range w.names {
 		if !w.works(t, name) {

@@ -227,7 +227,7 @@ func TestSystemdGuide(t *testing.T) {
 	m.run("", "systemd-run --quiet --unit sim /guide/rotatord/bin/rotatord sim --seed-tokens 3")
 	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8787/_sim/stats")
 	out := follow(systemd["Configuration"])
-	want(t, "import", out, `^3 service token\(s\) written, 0 configured already$`)
+	want(t, "import", out, `^3 service token\(s\) written, 0 already configured$`)
 	want(t, "check", out, `^/etc/rotatord/config\.yaml: good: 3 token\(s\), 1 account\(s\)$`)
 	want(t, "plan", out, `^seeded-0003 +\S+ .* \+10m `)
 	want(t, "doctor before the first start, of which the guide promises three warnings", out, `^0 bad, 3 warning\(s\), `)
