@@ -109,9 +109,9 @@ c       stored, refused   –              –              –            0
 func TestStatusShowsDanger(t *testing.T) {
 	now := time.Now()
 	for want, token := range map[string]status.Token{
-		"consumers        have a secret that works until":            {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
+		"consumers        have a secret that works until":             {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
 		"CUT OFF          consumers have had no working secret since": {CutOffAt: now.Add(-time.Minute), Emergency: true, Failures: 1},
-		"reissue owed     since":                                     {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
+		"reissue owed     since":                                      {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
 	} {
 		var out strings.Builder
 		if err := printToken(&out, token, admin.Overview{}, now); err != nil || !strings.Contains(out.String(), want) {
