@@ -165,7 +165,11 @@ func (a *App) build() error {
 	if err := a.engine.enroll(context.Background(), tokens); err != nil {
 		return err
 	}
-	a.metrics.Show(a, a.sessionExpiry, a.engine.clock.Drift)
+	var sessionExpiry func() (time.Time, bool)
+	if a.session != nil {
+		sessionExpiry = a.session.Expiry
+	}
+	a.metrics.Show(a, sessionExpiry, a.engine.clock.Drift)
 	a.metrics.ConfigLoaded(a.started)
 	return nil
 }
@@ -289,14 +293,6 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation
 		tokens = append(tokens, token)
 	}
 	return tokens, nil
-}
-
-// sessionExpiry returns when the session with Vault ends, and false if there is none.
-func (a *App) sessionExpiry() (time.Time, bool) {
-	if a.session == nil {
-		return time.Time{}, false
-	}
-	return a.session.Expiry()
 }
 
 // PlannedToken is a token of the configuration without the ports through which it is rotated:

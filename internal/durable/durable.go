@@ -45,6 +45,17 @@ func CreateFile(path string, content []byte, mode fs.FileMode, prepare ...func(*
 	}, prepare)
 }
 
+// WriteFileIf does the same as [WriteFile], and calls check right before the file takes the place of the old
+// one. If check returns an error, nothing changes, and that is the error.
+func WriteFileIf(path string, content []byte, mode fs.FileMode, check func() error, prepare ...func(*os.File) error) error {
+	return write(path, content, mode, func(from, to string) error {
+		if err := check(); err != nil {
+			return err
+		}
+		return os.Rename(from, to)
+	}, prepare)
+}
+
 func write(path string, content []byte, mode fs.FileMode, move func(from, to string) error, prepare []func(*os.File) error) error {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, Prefix+filepath.Base(path)+"-*")

@@ -26,8 +26,8 @@ type stateCollector struct {
 }
 
 // Show registers the gauges that are read from source. vaultSession returns when the
-// session with Vault ends, zero if it does not, and false without a session; clockDrift, by
-// how much the wall clock went ahead of the monotonic one.
+// session with Vault ends, zero if it does not, and false without a session; it is nil if no Vault
+// is configured. clockDrift returns by how much the wall clock went ahead of the monotonic one.
 func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clockDrift func() time.Duration) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
@@ -64,7 +64,7 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 		checkFailing: desc("rotatord_check_failing_since_timestamp_seconds",
 			"Since when something that rotations need has been missing; absent while it is there.", "check", "subject", "reason"),
 		session: desc("rotatord_vault_session_expiry_timestamp_seconds",
-			"When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session."),
+			"When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session; absent without a Vault."),
 	})
 }
 
@@ -140,6 +140,9 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.pending, float64(n))
 	timestamp(c.pendingOldest, oldest)
 	gauge(c.drift, c.clockDrift().Seconds())
+	if c.vaultSession == nil {
+		return
+	}
 	switch expiry, ok := c.vaultSession(); {
 	case !ok:
 		gauge(c.session, 0)

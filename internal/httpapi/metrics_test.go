@@ -221,7 +221,7 @@ rotatord_rotations_total{result="success",token="ci-deploy",trigger="schedule"} 
 # HELP rotatord_slots_missed_total Slots that passed without a rotation of their own.
 # TYPE rotatord_slots_missed_total counter
 rotatord_slots_missed_total{token="ci-deploy"} 0
-# HELP rotatord_vault_session_expiry_timestamp_seconds When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session.
+# HELP rotatord_vault_session_expiry_timestamp_seconds When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session; absent without a Vault.
 # TYPE rotatord_vault_session_expiry_timestamp_seconds gauge
 rotatord_vault_session_expiry_timestamp_seconds 0
 `, names...)
@@ -397,7 +397,7 @@ rotatord_token_last_success_timestamp_seconds{token="ci-deploy"} 1.7721864e+09
 # HELP rotatord_token_next_rotation_timestamp_seconds When the token is to be worked on next.
 # TYPE rotatord_token_next_rotation_timestamp_seconds gauge
 rotatord_token_next_rotation_timestamp_seconds{token="ci-deploy"} 1.77236649e+09
-# HELP rotatord_vault_session_expiry_timestamp_seconds When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session.
+# HELP rotatord_vault_session_expiry_timestamp_seconds When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session; absent without a Vault.
 # TYPE rotatord_vault_session_expiry_timestamp_seconds gauge
 rotatord_vault_session_expiry_timestamp_seconds 1.8e+09
 `, "rotatord_pending_secret_oldest_timestamp_seconds", "rotatord_pending_secrets", "rotatord_token_consecutive_failures", "rotatord_token_enabled",
@@ -456,7 +456,7 @@ func TestSessionWithoutEnd(t *testing.T) {
 	m := newMetrics()
 	m.Show(&fakeSource{}, sessionUntil(time.Time{}), noDrift)
 	expect(t, m, `
-# HELP rotatord_vault_session_expiry_timestamp_seconds When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session.
+# HELP rotatord_vault_session_expiry_timestamp_seconds When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session; absent without a Vault.
 # TYPE rotatord_vault_session_expiry_timestamp_seconds gauge
 rotatord_vault_session_expiry_timestamp_seconds +Inf
 `, "rotatord_vault_session_expiry_timestamp_seconds")

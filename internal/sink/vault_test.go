@@ -67,7 +67,7 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 	humans := 0
 	t.Cleanup(func() { server.ReadOnly(false); server.SetRefusal(nil); server.ClearFaults() })
 	h := sinktest.Harness{
-		KV: mount.Version,
+		KV: mount.Version, Typed: true,
 		AnswerNext: func(_ *testing.T, r sinktest.Replaced) {
 			server.ClearFaults()
 			reads, probes := r.To == sinktest.Read, r.To == sinktest.Probe
@@ -88,7 +88,7 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 		FailNextAnswer: func(_ *testing.T, carryOut bool) {
 			server.Inject(vaulttest.Fault{After: carryOut, Status: 500})
 		},
-		Deny: func(*testing.T) { server.ReadOnly(true) },
+		Deny: func(*testing.T) { server.ReadOnly(true) }, DeniedSays: "capabilities",
 		// The first read of a store is good and the second, the reading back, is not.
 		FailReads: func(_ *testing.T, n int) {
 			server.Inject(vaulttest.Fault{Reads: true, Do: func() {}})

@@ -247,6 +247,7 @@ func TestVaultSink(t *testing.T) {
 						t.Cleanup(func() { put(policy) })
 					}
 				}
+				h.DeniedSays = "capabilities"
 				h.Deny = func(t *testing.T) {
 					if err := v.Root(t).Sys().PutPolicy("rotatord", readOnly); err != nil {
 						t.Fatal(err)
@@ -282,7 +283,7 @@ func (p place) harness(proxy *unreliable) sinktest.Harness {
 	humans := 0
 	before := proxy.written()
 	h := sinktest.Harness{
-		KV: p.version,
+		KV: p.version, Typed: true,
 		AnswerNext: func(t *testing.T, r sinktest.Replaced) {
 			proxy.mu.Lock()
 			defer proxy.mu.Unlock()

@@ -40,6 +40,8 @@ type Harness struct {
 	HoldNextWrite func(t *testing.T) (arrive func())
 	// Deny takes away the right to write.
 	Deny func(t *testing.T)
+	// DeniedSays is what the error of Preflight then has in it, so that an operator knows what to change.
+	DeniedSays string
 	// DenyParameters leaves the right to write, and refuses every write for its parameters.
 	DenyParameters func(t *testing.T)
 	// AnswerNext replaces some of the next answers.
@@ -52,6 +54,8 @@ type Harness struct {
 	ShortLife time.Duration
 	// KV is the version of the KV engine; 0 for a sink that is none.
 	KV int
+	// Typed says that a field can hold something else than a text.
+	Typed bool
 	// FailReads makes the next n reads fail.
 	FailReads func(t *testing.T, n int)
 }
@@ -296,8 +300,8 @@ var suite = []testCase{
 	{"no right to write", func(h Harness) bool { return h.Deny != nil }, func(t *testing.T, h Harness) {
 		h.Deny(t)
 		_, err := h.Sink.Preflight(t.Context())
-		if err == nil || !strings.Contains(err.Error(), "capabilities") {
-			t.Errorf("Preflight: %v, want an error that shows the policy", err)
+		if err == nil || h.DeniedSays == "" || !strings.Contains(err.Error(), h.DeniedSays) {
+			t.Errorf("Preflight: %v, want an error with %q", err, h.DeniedSays)
 		}
 		if _, err := h.Sink.Store(t.Context(), credential(1), rotation.Stored{}); err == nil {
 			t.Error("stored without the right to")
