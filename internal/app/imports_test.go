@@ -75,7 +75,7 @@ var allowed = map[string][]string{
 	"internal/statedir":   append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),
 	"internal/vault":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
-	"internal/sink":       append([]string{"internal/durable", "internal/vault"}, core...),
+	"internal/sink":       append([]string{"internal/durable", "internal/failpoint", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 
 	// Neither the check of a file's structure nor a test disk knows what the file contains.
 	"internal/ledger/boltfile":  {},

@@ -85,7 +85,7 @@ func TestRawFields(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		"state.shared", "vault.auth.kubernetes", "vault.auth.cert", "vault.auth.jwt", "tokens.NAME.sinks[].file", "defaults.sinks[].file",
+		"state.shared", "vault.auth.kubernetes", "vault.auth.cert", "vault.auth.jwt",
 	} {
 		if !fields[path].unsupported {
 			t.Errorf("%s is not refused as unsupported", path)
@@ -231,6 +231,7 @@ func TestExampleAlternatives(t *testing.T) {
 func TestDefaultsAreTrue(t *testing.T) {
 	base := replaced(t, "    token: {file: /run/vault-token}", "    approle: {role_id: {env: A}, secret_id: {env: B}}",
 		`"@weekly"`, "\"@weekly\"\n    freezes: {f: {from: '2026-12-20', to: '2027-01-04'}}\n    verify: {url: 'https://app.example.com'}")
+	base = strings.TrimSuffix(base, "\n") + "\n      - file: {path: /var/lib/ci/cf.env}\n"
 	base = "freezes: {g: {schedule: 0 12 * * 1, duration: 1h}}\n" + base + `  made:
     account: prod
     create: {name: made}
@@ -271,17 +272,26 @@ func TestDefaultsAreTrue(t *testing.T) {
 	}
 }
 
-// set writes a value below o, making the mappings on the way. A key that ends in []
-// means the first entry of that list.
+// places has one place of each kind of sink.
+var places = map[string]object{
+	"vault": {"mount": "secret", "path": "access/ci"},
+	"file":  {"path": "/var/lib/ci/cf.env"},
+}
+
+// set writes a value below o, and creates the mappings on the way. A key that ends in [] means the entry of
+// that list that has the next key.
 func set(o object, keys []string, text string) {
-	for _, key := range keys[:len(keys)-1] {
+	for i, key := range keys[:len(keys)-1] {
 		list, isList := strings.CutSuffix(key, "[]")
 		inner, _ := o[key].(object)
-		if isList && o[list] == nil {
-			o[list] = []any{object{"vault": object{"mount": "secret", "path": "access/ci"}}}
-		}
 		if isList {
-			inner = o[list].([]any)[0].(object)
+			kind := keys[i+1]
+			if o[list] == nil {
+				o[list] = []any{object{kind: places[kind]}}
+			}
+			entries := o[list].([]any)
+			entry := slices.IndexFunc(entries, func(e any) bool { return e.(object)[kind] != nil })
+			inner = entries[entry].(object)
 		} else if inner == nil {
 			inner = object{}
 			o[key] = inner
@@ -381,6 +391,7 @@ func TestSchemaAgrees(t *testing.T) {
 		"recipient", "recipient-secret-key", "recipient-twice", "recipients-empty", "freeze-both", "freeze-no-to", "freeze-no-schedule", "freeze-neither", "freeze-slots", "freeze-name", "freezes-empty",
 		"freeze-date-form", "except-twice", "except-empty", "later-*", "zone-id", "zone-beside-account", "strategy", "outside-rotation", "create-beside-id", "create-no-name",
 		"create-empty", "create-text", "create-long-name", "create-duration", "create-duration-zero", "create-adopt", "defaults-create",
+		"file-no-path", "file-relative", "file-format", "file-mode-symbolic", "file-unknown-key", "sink-two-kinds",
 		"renew-for-forever", "verify-no-url", "verify-text", "verify-header", "vault-nodes-empty",
 	} {
 		paths, _ := filepath.Glob("testdata/bad/" + name + ".yaml")

@@ -81,6 +81,7 @@ tokens:
     sinks:
       - vault: {mount: kv, path: no}
       - vault: {mount: kv, path: 0x10, fields: {client_id: client_secret, client_secret: client_id}}
+      - file: {path: /srv//ci/./cf.yaml, format: yaml, mode: 640, owner: 0, group: ci, fields: {client_id: client-id}}
   third:
     create: {name: A name, duration: 1000h30m0s, adopt: true}
     sinks: [{vault: {mount: kv, path: third}}]
@@ -153,6 +154,10 @@ func TestEverything(t *testing.T) {
 				Sinks: []config.Sink{
 					&config.VaultSink{Mount: "kv", Path: "no", SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}},
 					&config.VaultSink{Mount: "kv", Path: "0x10", SinkFields: config.SinkFields{ClientIDField: "client_secret", ClientSecretField: "client_id"}},
+					&config.FileSink{
+						Path: "/srv/ci/cf.yaml", Format: "yaml", Mode: 0o640, Owner: "0", GroupName: "ci",
+						SinkFields: config.SinkFields{ClientIDField: "client-id", ClientSecretField: "client_secret"},
+					},
 				},
 			},
 			inheriting(config.Token{Name: "fourth", Account: "zone", Create: &config.Create{Name: "A name", Duration: "forever"}, RenewFor: "1440h"}),

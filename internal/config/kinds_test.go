@@ -1,8 +1,10 @@
 package config
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"rotatord/internal/config/raw"
@@ -27,6 +29,40 @@ func TestTables(t *testing.T) {
 		slices.Sort(keys)
 		if len(keys) == 0 || !slices.Equal(keys, test.kinds) {
 			t.Errorf("%s: the file may say %q, and the table has %q", name, keys, test.kinds)
+		}
+	}
+}
+
+// withoutVault is a configuration whose only sink is a file.
+const withoutVault = `
+accounts: {prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, api_token: {file: /run/cloudflare-token}}}
+tokens:
+  ci:
+    account: prod
+    id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415
+    schedule: "@weekly"
+    sinks: [{file: {path: %s}}]
+`
+
+// TestVaultIsOptional: without a sink that needs it the section may be missing, and is a warning if it is there.
+func TestVaultIsOptional(t *testing.T) {
+	text := fmt.Sprintf(withoutVault, "/var/lib/ci/cf.env")
+	c, err := Parse("test.yaml", []byte(text))
+	if err != nil || c.Vault != nil || len(c.Warnings) != 0 || len(c.Secrets()) != 1 || len(c.Files()) != 1 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	c, err = Parse("test.yaml", []byte("vault: {address: 'https://vault.example.com', auth: {token: {env: TOKEN}}}"+text))
+	if err != nil || c.Vault == nil || len(c.Warnings) != 1 || !strings.Contains(c.Warnings[0].Message, "is used by no sink") {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestVolatilePlace: a file that a restart of the machine takes away is a warning.
+func TestVolatilePlace(t *testing.T) {
+	for place, want := range map[string]int{"/run/ci/cf.env": 1, "/tmp/cf.env": 1, "/dev/shm/cf.env": 1, "/var/lib/ci/run/cf.env": 0, "/runs/cf.env": 0} {
+		c, err := Parse("test.yaml", fmt.Appendf(nil, withoutVault, place))
+		if err != nil || len(c.Warnings) != want {
+			t.Errorf("%s: %v, %v", place, c, err)
 		}
 	}
 }

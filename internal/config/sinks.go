@@ -8,6 +8,7 @@ import (
 // code that opens a sink, implements it. See kinds.go for how to add a kind.
 type SinkKinds interface {
 	Vault(*VaultSink)
+	File(*FileSink)
 }
 
 // Sink is one place that a secret is written to. A Sink must not be changed: tokens share those of

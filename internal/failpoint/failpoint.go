@@ -19,5 +19,5 @@
 // The points are PHASE.before and PHASE.after for each phase of a rotation, LEDGER STEP
 // .before and .after as "ledger.sealed.before" for each write to the ledger, and
 // so for what else is done on the way: "erase", "extend", "find" (a service token by its
-// name) and "delete" (one that was replaced).
+// name) and "delete" (one that was replaced). "file.rename" is right before a file sink replaces its file.
 package failpoint

@@ -4,8 +4,8 @@ package raw
 type Sink struct {
 	// A secret in Vault.
 	Vault VaultSink `yaml:"vault"`
-	// Not supported yet.
-	File Unsupported `yaml:"file" hint:"and use a vault sink"`
+	// A file on this machine.
+	File FileSink `yaml:"file"`
 }
 
 // VaultSink is a secret in a KV mount, version 1 or 2.
@@ -16,6 +16,30 @@ type VaultSink struct {
 	// Required. No two sinks may write to one path.
 	Path *string `yaml:"path" jsonschema:"required,example=access/ci-deploy" hint:"give the path below the mount, such as access/ci-deploy"`
 	// The names of the two fields. Other fields of the secret stay as they are.
+	Fields Fields `yaml:"fields"`
+}
+
+// FileSink is a file on this machine.
+type FileSink struct {
+	// The file, as an absolute path. Required. Its directory must exist, and only root, the daemon
+	// and the owner of the file may be able to write to it. No two sinks may write to one file. A
+	// file that does not survive a restart of the machine, such as one in /run, is gone after it:
+	// rotatord keeps no copy of a secret that it has delivered.
+	Path *string `yaml:"path" jsonschema:"required,pattern=^/,example=/var/lib/ci/cf.env" hint:"give the absolute path of the file, such as /var/lib/ci/cf.env"`
+	// env for lines of NAME=VALUE, as systemd, shells and Docker read them; json or yaml for a
+	// mapping. Default env. What else is in the file stays as it is. A file that cannot be read in
+	// this format is never overwritten.
+	Format *string `yaml:"format" jsonschema:"enum=env,enum=json,enum=yaml,default=env"`
+	// The mode of the file in octal digits. Default 0600, which lets only its owner read the
+	// secret. The file gets it at each write, whatever mode it had before.
+	Mode *string `yaml:"mode" jsonschema:"pattern=^0?[0-7]{3}$,default=0600,example=0640"`
+	// The user that owns the file, by name or number. Default that of the file that is there, or
+	// else the daemon's user. Only root can give a file to another user.
+	Owner *string `yaml:"owner" jsonschema:"example=ci"`
+	// The group of the file, by name or number. Default that of the file that is there, or else
+	// the daemon's group. Without being root the daemon can give it only to its own groups.
+	Group *string `yaml:"group" jsonschema:"example=ci"`
+	// The names of the two variables (env) or keys (json, yaml).
 	Fields Fields `yaml:"fields"`
 }
 

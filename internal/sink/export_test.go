@@ -1,0 +1,7 @@
+package sink
+
+// BeforeCheck has f call do right before it reads the old file again.
+func (f *File) BeforeCheck(do func()) { f.beforeCheck = do }
+
+// Written has f call do after each write.
+func (f *File) Written(do func()) { f.written = do }
