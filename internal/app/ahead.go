@@ -15,9 +15,10 @@ import (
 	"rotatord/internal/status"
 )
 
-// This file looks ahead: at all that the next rotation will need, long before it is due.
+// This file looks ahead: it checks everything that the next rotation will need, long before the rotation is
+// due.
 
-// How often each thing is looked at while all is well, and for how long at most.
+// How often each thing is checked while all is well, and how long one look may take.
 const (
 	diskEvery       = time.Minute
 	diskTimeout     = 10 * time.Second
@@ -26,21 +27,21 @@ const (
 	sinkEvery       = 5 * time.Minute
 	remoteTimeout   = 30 * time.Second
 	accountEvery    = 2 * time.Minute
-	// accountSpread keeps all accounts together from more than 50 requests in five minutes: they
-	// may share one credential and its limit.
+	// accountSpread keeps all accounts together below 50 requests in five minutes: they may share one
+	// credential and its limit.
 	accountSpread = 6 * time.Second
-	// sessionLasts is how long the session must last not to be about to end.
+	// sessionLasts is how long the session with Vault must still last. A shorter one counts as about to end.
 	sessionLasts = 10 * time.Second
 )
 
-// lookAhead begins to look at what rotations need.
+// lookAhead starts the look-ahead checks.
 func (a *App) lookAhead() {
 	a.ahead.Set(a.checksAhead())
 	a.onStop("looking ahead", a.ahead.Close)
 }
 
-// toldOf logs what a check has found.
-func (a *App) toldOf(c status.Check) {
+// logCheck logs the result of a check.
+func (a *App) logCheck(c status.Check) {
 	attrs := []any{"check", c.Name}
 	if c.Subject != "" {
 		attrs = append(attrs, "subject", c.Subject)
@@ -56,7 +57,7 @@ func (a *App) toldOf(c status.Check) {
 	}
 }
 
-// checksAhead are the checks for the configuration in force.
+// checksAhead returns the checks for the configuration in force.
 func (a *App) checksAhead() []precheck.Check {
 	checks := []precheck.Check{
 		{Name: status.CheckStateDirectory, Every: diskEvery, Timeout: diskTimeout, Stops: true, Look: a.lookAtState},
@@ -87,11 +88,11 @@ func (a *App) checksAhead() []precheck.Check {
 	return checks
 }
 
-// lookAtState writes what a rotation would write. While one is in hand its own writes are the proof, and
-// nothing may take its room.
+// lookAtState writes what a rotation would write. While a rotation is in progress, its own writes are the
+// proof, and nothing else may take its disk space.
 func (a *App) lookAtState(ctx context.Context) error {
 	err := a.state.disk.Present()
-	if busy := len(a.engine.names(func(s *scheduled) bool { return s.working > 0 })) > 0; err == nil && busy {
+	if busy := len(a.engine.names(func(s *scheduled) bool { return s.active > 0 })) > 0; err == nil && busy {
 		_, err = a.state.disk.LastWrite()
 	} else if err == nil {
 		err = a.state.disk.Prove(ctx)
@@ -109,8 +110,8 @@ func (a *App) lookAtVaultAhead(ctx context.Context) error {
 	return a.session.Ready(ctx, sessionLasts)
 }
 
-// sinkGroups are those of the sinks of the configuration in force, and whether they need Vault. Each is the
-// subject of one check.
+// sinkGroups returns the groups of the sinks in the configuration in force, and whether they need Vault. Each
+// group is the subject of one check.
 func (a *App) sinkGroups() map[string]bool {
 	needVault := make(map[string]bool)
 	for _, t := range a.inForce().Tokens {
@@ -121,14 +122,14 @@ func (a *App) sinkGroups() map[string]bool {
 	return needVault
 }
 
-// nextSink is where the check of a group of sinks goes on. One look is at one sink, and sinks take turns, those
-// whose tokens are due next first; one that fails is looked at until it is good.
+// nextSink says where the check of a group of sinks continues. One look is at one sink, and the sinks take
+// turns: those whose tokens are due next come first. A sink that fails is looked at until it is good.
 type nextSink struct {
-	round  map[string]bool // by place: looked at in this round
+	round  map[string]bool // by place: it was looked at in this round
 	failed string          // the place that failed last; empty if none did
 }
 
-// lookAtSink proves that one of the sinks of a group could be written to now, and writes nothing.
+// lookAtSink proves that one of the sinks of a group could be written now. It writes nothing.
 func (a *App) lookAtSink(ctx context.Context, group string, next *nextSink) error {
 	at := next.choose(a.sinksIn(group))
 	if at.sink == nil {
@@ -148,49 +149,49 @@ func (a *App) lookAtSink(ctx context.Context, group string, next *nextSink) erro
 	return err
 }
 
-// placedSink is a sink, and when the token that it is of is due.
-type placedSink struct {
+// dueSink is a sink, with its token and when that is due.
+type dueSink struct {
 	sink  sink.Sink
 	token string
 	due   time.Time
 }
 
-// sinksIn are the sinks of a group, those whose tokens are due next first.
-func (a *App) sinksIn(group string) (all []placedSink) {
+// sinksIn returns the sinks of a group. Those whose tokens are due next come first.
+func (a *App) sinksIn(group string) (all []dueSink) {
 	for _, t := range a.inForce().Tokens {
 		seen, ok := a.engine.view(t.Name)
-		if !ok || len(seen.token.Sinks) != len(t.Sinks) { // a reload is under way
+		if !ok || len(seen.token.Sinks) != len(t.Sinks) { // a reload is in progress
 			continue
 		}
 		for i, s := range t.Sinks {
 			if opened, ok := seen.token.Sinks[i].(sink.Sink); ok && s.Group() == group {
-				all = append(all, placedSink{opened, t.Name, seen.due.At})
+				all = append(all, dueSink{opened, t.Name, seen.due.At})
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(x, y placedSink) int { return x.due.Compare(y.due) })
+	slices.SortStableFunc(all, func(x, y dueSink) int { return x.due.Compare(y.due) })
 	return all
 }
 
-// choose returns the sink whose turn it is, and notes that it had it; the zero placedSink if there is none.
-func (n *nextSink) choose(all []placedSink) placedSink {
+// choose returns the sink whose turn it is, and notes that. It returns the zero dueSink if there is none.
+func (n *nextSink) choose(all []dueSink) dueSink {
 	if len(all) == 0 {
-		return placedSink{}
+		return dueSink{}
 	}
-	i := slices.IndexFunc(all, func(s placedSink) bool { return s.sink.Name() == n.failed })
+	i := slices.IndexFunc(all, func(s dueSink) bool { return s.sink.Name() == n.failed })
 	if i < 0 {
-		i = slices.IndexFunc(all, func(s placedSink) bool { return !n.round[s.sink.Name()] })
+		i = slices.IndexFunc(all, func(s dueSink) bool { return !n.round[s.sink.Name()] })
 	}
-	if i < 0 || n.round == nil { // all had their turn
+	if i < 0 || n.round == nil { // all have had their turn
 		i, n.round = max(i, 0), make(map[string]bool)
 	}
 	n.round[all[i].sink.Name()] = true
 	return all[i]
 }
 
-// lookAtAccount reads the service tokens of a small account, or of a larger one that which is due next, or
-// looks for the one that is to be made. It proves that Cloudflare can be reached and takes the credential.
-// What only the one service token lacks is left to the inventory.
+// lookAtAccount reads all service tokens of a small account. In a larger one it reads the service token that
+// is due next, or looks for the one that is to be created. It proves that Cloudflare can be reached and
+// accepts the credential. What is wrong with one service token only is left to the listing.
 func (a *App) lookAtAccount(ctx context.Context, account string) error {
 	if _, failing := a.ahead.Failing(status.CheckCredential, account); failing {
 		return fmt.Errorf("%w: the credential cannot be read", precheck.ErrNothingLearned)
@@ -202,7 +203,7 @@ func (a *App) lookAtAccount(ctx context.Context, account string) error {
 	var err error
 	switch {
 	case token.Issuer == nil:
-		return precheck.ErrNothingLearned // a reload is under way
+		return precheck.ErrNothingLearned // a reload is in progress
 	case id != "":
 		_, err = token.Issuer.Inspect(ctx, id)
 	default:
@@ -212,16 +213,17 @@ func (a *App) lookAtAccount(ctx context.Context, account string) error {
 	switch {
 	case err == nil, errors.Is(err, rotation.ErrGone):
 		return nil
-	case a.credentialError(account) != nil: // the other check says so
+	case a.credentialError(account) != nil: // the check of the credential says so
 		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
 	case isIssuers && e.Class == rotation.Throttled, // it has an alert of its own
-		isIssuers && e.Status == 0 && e.Class == rotation.NotCarriedOut && ctx.Err() != nil: // it waited for the budget
+		isIssuers && e.Status == 0 && e.Class == rotation.NotCarriedOut && ctx.Err() != nil: // it waited for the request budget
 		return fmt.Errorf("%w: %w", precheck.ErrNothingLearned, err)
 	}
 	return err
 }
 
-// credentialError is why the credential of an account cannot be read; nil if it can, or is gone.
+// credentialError returns why the credential of an account cannot be read; nil if it can, or if there is no
+// such account.
 func (a *App) credentialError(name string) error {
 	if account := a.accountOf(name); account != nil {
 		return account.client.CredentialError()
@@ -229,11 +231,11 @@ func (a *App) credentialError(name string) error {
 	return nil
 }
 
-// smallAccount is up to how many service tokens one request lists, in an answer that is not large.
+// smallAccount is the number of service tokens that one request lists in an answer that is not large.
 const smallAccount = 200
 
-// lookAtSmallAccount lists an account that is small, and so learns long before the next inventory that a
-// service token is disabled, gone or rotated by others. It returns false if that told nothing.
+// lookAtSmallAccount lists a small account. So the daemon sees long before the next regular listing that a
+// service token is disabled, gone or rotated by another writer. It returns false if nothing could be seen.
 func (a *App) lookAtSmallAccount(ctx context.Context, name string) bool {
 	account := a.accountOf(name)
 	if account == nil || account.size.Load() < 0 || account.size.Load() > smallAccount {
@@ -245,7 +247,7 @@ func (a *App) lookAtSmallAccount(ctx context.Context, name string) bool {
 		return false
 	}
 	if account.size.Store(int64(seen.Size())); a.isNews(name, seen) {
-		a.learn(ctx, name, seen)
+		a.recordListing(ctx, name, seen)
 	}
 	a.metrics.Inventoried(name, a.now())
 	return true
@@ -265,10 +267,10 @@ func (a *App) tokenToLookAt(account string) (token rotation.Token, id string) {
 	return best.token, best.token.ServiceToken(best.record)
 }
 
-// Checks implements [httpapi.Source] and [admin.Daemon]: what was found ahead, and what the daemon knows
-// of itself.
+// Checks implements [httpapi.Source] and [admin.Daemon]: the results of the look-ahead checks, and what the
+// daemon knows about itself.
 func (a *App) Checks() []status.Check {
-	// A fault is shown once: not also where it is only felt.
+	// A fault is shown once, at its cause and not at its consequences.
 	needVault := a.sinkGroups()
 	all := slices.DeleteFunc(a.ahead.Results(), func(c status.Check) bool {
 		cause, subject := "", ""
@@ -286,7 +288,7 @@ func (a *App) Checks() []status.Check {
 		return !c.OK && failing
 	})
 	now := a.now().UTC()
-	// What the daemon knows of itself; without a fault it is good.
+	// What the daemon knows about itself. Without a fault it is good.
 	add := func(name, reason, fault string, since time.Time) {
 		c := status.Check{Name: name, OK: fault == "", LookedAt: now}
 		if !c.OK {

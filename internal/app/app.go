@@ -1,9 +1,9 @@
-// Package app is the daemon's life cycle: it builds the parts, connects them, starts them
-// in order and stops them in reverse.
+// Package app is the life cycle of the daemon: it builds the parts, connects them, starts them in order and
+// stops them in reverse.
 //
-// Guarantees: two Apps can run in one process, since nothing here is global. Stop lets
-// the rotations in hand finish within its context's bound, and whatever is cut off by
-// that bound is continued at the next start. No signal is handled here.
+// Guarantees: two Apps can run in one process, because nothing here is global. Stop lets rotations in
+// progress finish while its context lasts; what is cut off then is continued at the next start. No signal is
+// handled here.
 package app
 
 import (
@@ -39,8 +39,7 @@ type Options struct {
 	Config *config.Config
 	Logger *slog.Logger // nil: silent
 	Build  httpapi.Build
-	// WebConfigFile is Prometheus's web configuration file, for TLS and basic
-	// authentication. Empty: neither.
+	// WebConfigFile is Prometheus's web configuration file, for TLS and basic authentication. Empty: neither.
 	WebConfigFile string
 	// Observer is told what happens, beside metrics and log. nil: nobody.
 	Observer rotation.Observer
@@ -82,12 +81,12 @@ type App struct {
 	stopSteps []stopStep
 }
 
-// account is a Cloudflare account that tokens are in.
+// account is a Cloudflare account with tokens.
 type account struct {
 	client      *cloudflare.Client
 	every       time.Duration // how often it is listed
-	inventoried atomic.Bool   // it was listed once
-	size        atomic.Int64  // entries of its last whole listing; -1 before that
+	inventoried atomic.Bool   // it was listed at least once
+	size        atomic.Int64  // entries of its last complete listing; -1 before that
 	stop        func(context.Context) error
 }
 
@@ -97,8 +96,8 @@ type stopStep struct {
 	stop func(context.Context) error
 }
 
-// New builds the daemon: it opens the state directory and the listeners, and reaches for
-// nothing remote. If it fails nothing is left open.
+// New builds the daemon: it opens the state directory and the listeners, and connects to nothing remote. If
+// it fails, nothing is left open.
 func New(o Options) (*App, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -112,8 +111,8 @@ func New(o Options) (*App, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	a.returns = newReturns(a.now, func() { a.engine.hurry(); a.ahead.LookNow(status.Check.Fails) })
-	a.ahead = precheck.New(a.now, a.toldOf)
+	a.returns = newReturns(a.now, func() { a.engine.retryPending(); a.ahead.LookNow(status.Check.Fails) })
+	a.ahead = precheck.New(a.now, a.logCheck)
 	a.started = a.now()
 	if err := a.build(); err != nil {
 		return nil, errors.Join(err, a.Stop(context.Background()))
@@ -147,7 +146,7 @@ func (a *App) build() error {
 	if err := a.engine.rotator.LoadPauses(context.Background()); err != nil {
 		return err
 	}
-	if err := a.checkForgotten(a.config); err != nil {
+	if err := a.checkUnfinished(a.config); err != nil {
 		return err
 	}
 	for name := range accountsOf(a.config) {
@@ -174,7 +173,7 @@ func (a *App) build() error {
 	return nil
 }
 
-// listen opens the listeners, with a share of the file descriptors for each.
+// listen opens the listeners. Each gets a share of the file descriptors.
 func (a *App) listen() error {
 	descriptors := connlimit.Descriptors()
 	limits := connlimit.LimitsFor(descriptors)
@@ -199,19 +198,19 @@ func (a *App) listen() error {
 	return nil
 }
 
-// fewDescriptors is less than one account needs at most, with its share for clients.
+// fewDescriptors is less than what one account needs at most, together with its clients.
 const fewDescriptors = 256
 
-// checkForgotten looks for tokens that were taken out of the configuration in the middle of
-// a rotation: nobody would deliver their new secret. One that is there under another name
-// is an error. Rotating it under that name would put the unfinished rotation's secret
-// among the revoked ones, and finishing it later would deliver that dead secret.
-func (a *App) checkForgotten(c *config.Config) error {
+// checkUnfinished looks for tokens that were removed from the configuration during a rotation: their new
+// secret would never be delivered. If the service token is configured under another name, that is an error.
+// Rotating it under that name would revoke the secret of the unfinished rotation, and finishing that one
+// later would deliver a dead secret.
+func (a *App) checkUnfinished(c *config.Config) error {
 	records, err := a.state.ledger.All(context.Background())
 	if err != nil {
 		return err
 	}
-	names := make(map[string]string, len(c.Tokens)) // by service token, or by how one is made
+	names := make(map[string]string, len(c.Tokens)) // by service token, or by how one is created
 	configured := make(map[string]rotation.Token, len(c.Tokens))
 	for _, t := range c.Tokens {
 		configured[t.Name] = identityOf(t)
@@ -237,7 +236,7 @@ func (a *App) checkForgotten(c *config.Config) error {
 			continue
 		}
 		ids := []string{r.Work.TokenID}
-		if r.Origin != "" { // the configuration may name it by what it was at first
+		if r.Origin != "" { // the configuration may name it by its first ID
 			ids = append(ids, r.TokenID, r.Origin, r.Account+" "+r.Origin)
 		}
 		for _, by := range ids {
@@ -255,7 +254,7 @@ func (a *App) checkForgotten(c *config.Config) error {
 	return nil
 }
 
-// accountsOf are the accounts that a configuration's tokens are in.
+// accountsOf returns the names of the accounts that have tokens in a configuration.
 func accountsOf(c *config.Config) map[string]bool {
 	used := make(map[string]bool)
 	for _, t := range c.Tokens {
@@ -295,8 +294,8 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation
 	return tokens, nil
 }
 
-// PlannedToken is a token of the configuration without the ports through which it is rotated:
-// what is needed to say when something is due.
+// PlannedToken returns a token of the configuration without the ports through which it is rotated. That is
+// enough to say when something is due.
 func PlannedToken(t config.Token) rotation.Token {
 	token := identityOf(t)
 	token.Grace, token.Timetable = t.Grace, t.Timetable()
@@ -313,7 +312,7 @@ func identityOf(t config.Token) rotation.Token {
 	return token
 }
 
-// Start begins to serve and to rotate, and returns at once.
+// Start starts to serve and to rotate, and returns at once.
 func (a *App) Start() {
 	pages := httpapi.Options{Source: a, Gatherer: a.metrics.Gatherer(), Logger: a.log, Version: a.options.Build.Version, Now: time.Now}
 	server := &http.Server{
@@ -341,17 +340,17 @@ func (a *App) Start() {
 	a.onStop("inventories", a.stopInventories)
 	a.lookAhead()
 	a.startEngine()
-	if a.adminListener != nil { // after the engine, and so stopped before it
+	if a.adminListener != nil { // after the engine, so it is stopped before it
 		server := admin.NewServer(a, a.log)
 		server.ConnState = a.adminListener.ConnState
 		a.serve("admin", orderTime, a.adminListener, server, func() error { return server.Serve(a.adminListener) })
 	}
-	a.onStop("beginning rotations", a.stopBeginning) // before those that an operator has in hand are waited for
+	a.onStop("beginning rotations", a.stopBeginning) // before the rotations are waited for that an operator's command has begun
 	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.config.Tokens),
 		"address", a.listener.Addr().String(), "admin_socket", a.config.AdminSocket, "state_dir", a.config.State.Dir)
 }
 
-// serve runs a server until the App is stopped. Requests in hand may then finish within that time.
+// serve runs a server until the App is stopped. Requests in progress may then finish within that time.
 func (a *App) serve(name string, within time.Duration, l *connlimit.Listener, server *http.Server, run func() error) {
 	served := make(chan struct{})
 	go func() {
@@ -363,26 +362,25 @@ func (a *App) serve(name string, within time.Duration, l *connlimit.Listener, se
 	a.onStop(name, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
-		// The server waits for connections that were just opened, although nothing may come of them.
+		// The server waits for connections that were just opened, although no request may come on them.
 		defer time.AfterFunc(quietTime, l.CloseIdle).Stop()
 		if err := server.Shutdown(ctx); err != nil {
 			a.log.Warn("requests were cut off by the stop", "server", name)
-			_ = server.Close() // a client that is slow does not hold up the stop
+			_ = server.Close() // a slow client does not hold up the stop
 		}
 		<-served
 		return nil
 	})
 }
 
-// How long what a server does for a client may hold up a stop: pages are read again, while an order
-// is carried out.
+// How long requests of clients may hold up a stop. A page can be read again; a command is carried out.
 const (
 	pageTime  = 3 * time.Second
 	orderTime = time.Minute
 	quietTime = 200 * time.Millisecond // for a client that has not sent its request yet
 )
 
-// closing closes a listener that a server may have closed before.
+// closing closes a listener that a server may have closed already.
 func closing(l net.Listener) func(context.Context) error {
 	return func(context.Context) error {
 		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
@@ -409,10 +407,10 @@ func (a *App) startEngine() {
 }
 
 // background runs a loop that ends when the App stops.
-func (a *App) background(name string, run func(context.Context)) { a.onStop(name, begin(run)) }
+func (a *App) background(name string, run func(context.Context)) { a.onStop(name, startLoop(run)) }
 
-// begin runs a loop that ends with its context, and returns what ends it.
-func begin(run func(context.Context)) (stop func(context.Context) error) {
+// startLoop runs a loop until its context ends, and returns a function that ends it.
+func startLoop(run func(context.Context)) (stop func(context.Context) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); run(ctx) }()
@@ -427,9 +425,9 @@ func begin(run func(context.Context)) (stop func(context.Context) error) {
 	}
 }
 
-// Stop ends the daemon. No new rotation begins; those in hand are finished within ctx.
-// What the end of ctx cuts short is logged and is no error: the next start continues it.
-// It is idempotent: later calls return what the first one did.
+// Stop ends the daemon. No new rotation begins; those in progress are finished within ctx. What the end of
+// ctx cuts off is logged and is not an error: the next start continues it. Stop is idempotent: later calls
+// return what the first one did.
 func (a *App) Stop(ctx context.Context) error {
 	a.stopOnce.Do(func() {
 		a.stopping.Store(true)
@@ -449,10 +447,10 @@ func (a *App) Stop(ctx context.Context) error {
 	return a.stopErr
 }
 
-// Failed yields an error if the daemon cannot go on.
+// Failed returns a channel that yields an error if the daemon cannot go on.
 func (a *App) Failed() <-chan error { return a.failed }
 
-// Addr is where HTTP is served.
+// Addr returns the address where HTTP is served.
 func (a *App) Addr() net.Addr { return a.listener.Addr() }
 
 func (a *App) fail(err error) {
@@ -466,7 +464,7 @@ func (a *App) onStop(name string, stop func(context.Context) error) {
 	a.stopSteps = append(a.stopSteps, stopStep{name, stop})
 }
 
-// owner names this process in claims.
+// owner returns the name of this process in claims.
 func owner() string {
 	host, err := os.Hostname()
 	if err != nil {

@@ -6,9 +6,9 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// countEarlier tells the accounts' request budgets what an earlier process of this daemon has
-// sent in the last minutes, as far as the ledger knows. Else a restart would take it for the
-// requests of another user of the credential, and leave room for more of them.
+// countEarlier tells the accounts' request budgets what an earlier process of this daemon sent in the last
+// minutes, as far as the ledger knows. Otherwise a budget would take those requests for another user's, and
+// would leave capacity for more of them.
 func (a *App) countEarlier(records []rotation.Record) {
 	now, clock := a.now(), time.Now() // the budget counts on the monotonic clock
 	earlier := make(map[string][]time.Time)

@@ -11,25 +11,26 @@ import (
 	"time"
 
 	"rotatord/internal/admission"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
 
-// retryFloor keeps a token that cannot even write its ledger record from being tried
-// without a pause; the pause doubles up to retryCeiling.
+// If even the ledger record of a token cannot be written, the token is tried again after retryFloor. The
+// pause doubles up to retryCeiling.
 const (
 	retryFloor   = time.Second
 	retryCeiling = 30 * time.Second
 )
 
-// clockStep is by how much the wall clock must have been set for every token to be planned
-// anew. A token that is found later than this is late because nobody ran, or because of such
-// a step: the queue itself is never so slow.
+// clockStep is the smallest step of the wall clock after which all tokens are planned again. A token
+// that is found due later than this is late because no daemon ran, or because of such a step: the queue
+// itself is never so slow.
 const clockStep = time.Minute
 
-// engine connects when to what: it keeps one due time for each token in the queue, lets
-// the rotator work on those that fire, and asks for the next due time. Tokens may come, go
-// and change while it runs; the queue does not pause for that.
+// engine connects when to what. It keeps one time for each token in the queue: when something is due for
+// it. At that time the token gets a turn, the rotator works on it, and the engine plans the next time.
+// Tokens can be added, removed and changed while it runs; the queue does not stop for that.
 type engine struct {
 	rotator *rotation.Rotator
 	queue   *scheduler.Queue
@@ -37,47 +38,49 @@ type engine struct {
 	now     func() time.Time // the wall clock
 	log     *slog.Logger
 	workers sync.WaitGroup
-	born    time.Time
-	beat    atomic.Int64 // the queue's last sign of life, in nanoseconds since born
+	started time.Time
+	beat    atomic.Int64 // the queue's last sign of life, in nanoseconds since started
 
-	mu     sync.Mutex
-	tokens map[string]*scheduled
-	turns  map[string]*admission.Turns // by account
-	late   []string                    // tokens whose slots passed, to be looked at together
-	atLate bool                        // somebody is at it
+	mu         sync.Mutex
+	tokens     map[string]*scheduled
+	turns      map[string]*admission.Turns // by account
+	passed     []string                    // tokens with slots that passed, to be caught up together
+	catchingUp bool                        // a worker is doing that
 }
 
-// scheduled is a token and what is known of it.
+// scheduled is a token and what the engine knows about it.
 type scheduled struct {
 	token   rotation.Token
 	record  rotation.Record
 	due     rotation.Due
-	chore   time.Time // when there is something to be done beside rotations; zero if never
-	gone    bool      // the last inventory did not have the service token
-	waiting bool      // for its turn
-	working int       // rotations of it that are under way, or about to be
-	hurried bool      // something that was missing has returned: its back-off does not count
-	// enrolling is set from when a reload has brought or changed it until the ledger knows.
+	chore   time.Time // when there is a chore; zero if never
+	gone    bool      // the last listing did not have the service token
+	waiting bool      // it waits for its turn
+	active  int       // how many turns and commands work on it, or are about to
+	// skipBackOff is set when something that was missing has returned: the next turn ignores the
+	// back-off.
+	skipBackOff bool
+	// enrolling is set from when a reload has added or changed the token until the ledger knows it.
 	enrolling bool
-	// unrecorded counts the failures in a row that the ledger, being what failed, does not;
-	// unrecordedErr is the last of them, nil if there is none.
+	// unrecorded counts the failures in a row that the ledger could not record, because the ledger is
+	// what failed. unrecordedErr is the last of them, nil if there is none.
 	unrecorded    int
 	unrecordedErr error
-	// unrecovered is set while its unfinished rotation was not looked at yet.
+	// unrecovered is set while its unfinished rotation was not continued yet.
 	unrecovered bool
 }
 
-// newEngine returns an engine whose rotator is still to be set: the rotator tells the
-// engine which steps were reached. now is the wall clock.
+// newEngine returns an engine. The caller sets its rotator, which in turn tells the engine which steps
+// were reached. now is the wall clock.
 func newEngine(now func() time.Time, log *slog.Logger) *engine {
 	return &engine{
-		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, born: time.Now(), log: log,
+		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, started: time.Now(), log: log,
 		tokens: make(map[string]*scheduled), turns: make(map[string]*admission.Turns),
 	}
 }
 
-// enroll makes tokens known to the ledger and queues them, in the place of those of the same
-// names. It may be called before run and while it runs.
+// enroll makes tokens known to the ledger and queues them. They replace tokens with the same names. It
+// may be called before run and while it runs.
 func (e *engine) enroll(ctx context.Context, tokens []rotation.Token) error {
 	records, err := e.rotator.EnrollAll(ctx, tokens)
 	if err != nil {
@@ -89,6 +92,7 @@ func (e *engine) enroll(ctx context.Context, tokens []rotation.Token) error {
 	return nil
 }
 
+// add adds or replaces one token, and queues it.
 func (e *engine) add(token rotation.Token, record rotation.Record) {
 	e.mu.Lock()
 	s := e.tokens[token.Name]
@@ -98,50 +102,57 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 		e.tokens[token.Name] = s
 	}
 	s.token = token
-	e.takesTurns(token)
+	e.openTurns(token)
 	if isNew && record.Step != rotation.StepIdle {
 		at := e.rotator.Due(token, record).At
-		// One that waits, in doubt or for a back-off, was looked at already.
+		// If it waits, because it is in doubt or after a failure, a process before this one has
+		// already worked on it.
 		s.unrecovered = !at.After(e.now())
-		if record.Doubt != nil { // the alarm may have died with the process before this one
-			e.log.Error("the token is in doubt, and has been since before this start", "token", token.Name, "rotation_id", record.Work.RotationID,
-				"reason", record.Doubt.Reason, "since", record.Doubt.Since, "old_works_until", record.Doubt.OldWorksUntil)
-		}
-		if work := record.Work; work != nil && work.Overtaken != nil {
-			e.log.Error("the new secret of the token was overtaken, and has been since before this start: an operator has to decide: rotatord status "+token.Name,
-				"token", token.Name, "rotation_id", work.RotationID, "since", work.Overtaken.Since)
-		}
-		e.log.Info("a rotation was left unfinished; it is continued first", "token", token.Name,
-			"rotation_id", record.Work.RotationID, "step", record.Step, "in", max(at.Sub(e.now()), 0).Round(time.Second).String())
+		e.logUnfinished(token.Name, record, at)
 	}
 	e.mu.Unlock()
 	e.plan(token.Name, record, 0)
 }
 
-// takesTurns makes sure that there are turns for a token's account. e.mu must be held.
-func (e *engine) takesTurns(token rotation.Token) {
+// logUnfinished logs that a process before this one left a rotation unfinished, which is due at a time.
+// It repeats alarms: they may have been lost with that process.
+func (e *engine) logUnfinished(name string, record rotation.Record, at time.Time) {
+	if record.Doubt != nil {
+		e.log.Error("the token is in doubt, and has been since before this start", "token", name, "rotation_id", record.Work.RotationID,
+			"reason", record.Doubt.Reason, "since", record.Doubt.Since, "old_works_until", record.Doubt.OldWorksUntil)
+	}
+	if work := record.Work; work != nil && work.Overtaken != nil {
+		e.log.Error("the new secret of the token was overtaken, and has been since before this start: an operator has to decide: rotatord status "+name,
+			"token", name, "rotation_id", work.RotationID, "since", work.Overtaken.Since)
+	}
+	e.log.Info("a rotation was left unfinished; it is continued first", "token", name,
+		"rotation_id", record.Work.RotationID, "step", record.Step, "in", max(at.Sub(e.now()), 0).Round(time.Second).String())
+}
+
+// openTurns makes sure that the account of a token has turns. e.mu must be held.
+func (e *engine) openTurns(token rotation.Token) {
 	if e.turns[token.Account] == nil {
 		e.turns[token.Account] = admission.NewTurns(e.now, e.log.With("account", token.Account))
 	}
 	e.turns[token.Account].LimitBy(token.Issuer)
 }
 
-// run fires tokens until ctx ends, and returns when no new work will begin. Rotations in
-// hand go on; wait for them with finish.
+// run starts what is due until ctx ends, and returns when no new work will begin. Rotations in progress
+// go on; finish waits for them.
 func (e *engine) run(ctx context.Context) {
 	e.queue.Run(ctx, func(name string, at time.Time) {
-		e.fire(ctx, name, e.now().Sub(at) > clockStep)
+		e.startDue(ctx, name, e.now().Sub(at) > clockStep)
 	}, func() {
-		e.beat.Store(int64(time.Since(e.born)))
+		e.beat.Store(int64(time.Since(e.started)))
 		if step := e.clock.Step(); step.Abs() >= clockStep {
 			e.log.Warn("the wall clock was set, or the machine slept: all tokens are planned anew", "step", step.Round(time.Millisecond).String())
-			e.workers.Go(func() { e.replan(ctx) })
+			e.workers.Go(func() { e.replanAll(ctx) })
 		}
 	})
 }
 
-// finish waits for the rotations in hand within ctx, and returns the names of the tokens
-// whose rotation was still in hand then.
+// finish waits within ctx for the rotations in progress, and returns the names of the tokens that were
+// still being worked on at its end.
 func (e *engine) finish(ctx context.Context) []string {
 	done := make(chan struct{})
 	go func() { e.workers.Wait(); close(done) }()
@@ -149,100 +160,44 @@ func (e *engine) finish(ctx context.Context) []string {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return e.names(func(s *scheduled) bool { return s.working > 0 })
+		return e.names(func(s *scheduled) bool { return s.active > 0 })
 	}
 }
 
-// fire has done what a token that fired is due for.
-func (e *engine) fire(ctx context.Context, name string, late bool) {
+// startDue starts whatever is due for a token whose time in the queue has come. late says that it came
+// more than clockStep ago.
+func (e *engine) startDue(ctx context.Context, name string, late bool) {
 	s, ok := e.view(name)
 	switch {
 	case !ok:
-	case !s.chore.IsZero() && !s.chore.After(e.now()): // what else is due is planned anew after it
-		e.begins(ctx, name)
+	case !s.chore.IsZero() && !s.chore.After(e.now()): // after the chore, the engine plans again what else is due
+		e.enqueue(ctx, name)
 	case late, s.due.Unscheduled, s.due.At.After(e.now()), s.due.Reason == rotation.DuePaused:
-		// Slots have passed, and what was late together must not begin together.
+		// Slots have passed. Tokens that are late together must not all begin at once.
 		e.catchUp(ctx, name)
 	default:
-		e.begins(ctx, name)
+		e.enqueue(ctx, name)
 	}
 }
 
-// catchUp has the tokens looked at whose slots passed without being served, and queued anew.
-// There may be very many at once: those that come while some are looked at are next, and
-// all of them are one write.
-func (e *engine) catchUp(ctx context.Context, names ...string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.late = append(e.late, names...)
-	if !e.atLate && len(e.late) > 0 {
-		e.atLate = true
-		e.workers.Go(func() { e.catchUpLate(ctx) })
-	}
-}
-
-func (e *engine) catchUpLate(ctx context.Context) {
-	for {
-		e.mu.Lock()
-		var tokens []rotation.Token
-		for _, name := range e.late {
-			if s := e.tokens[name]; s != nil && !s.enrolling {
-				tokens = append(tokens, s.token)
-			}
-		}
-		e.late = nil
-		e.atLate = len(tokens) > 0 && ctx.Err() == nil
-		if !e.atLate {
-			e.mu.Unlock()
-			return
-		}
-		e.mu.Unlock()
-		records, err := e.rotator.CatchUpAll(ctx, tokens)
-		if err != nil {
-			e.log.Warn("slots that passed could not be looked at", "error", err)
-		}
-		for _, token := range tokens {
-			record, looked := records[token.Name]
-			if !looked && err != nil { // its record could not be read or written
-				s, _ := e.view(token.Name)
-				record = s.record
-			}
-			switch due := e.rotator.Due(token, record); {
-			case looked && (due.Unscheduled || due.At.After(e.now())):
-				e.plan(token.Name, record, 0)
-				continue
-			case err != nil && (due.Unscheduled || due.At.After(e.now())):
-				e.queue.Set(token.Name, e.now().Add(retryCeiling)) // and is looked at again
-				continue
-			}
-			e.begins(ctx, token.Name) // it is due now, or was not looked at
-		}
-	}
-}
-
-// replan looks at all tokens after the wall clock was set.
-func (e *engine) replan(ctx context.Context) {
-	e.catchUp(ctx, e.names(func(s *scheduled) bool { return s.working == 0 })...)
-}
-
-// begin returns a token as it is configured now, for work that no reload may take from under
-// its hands until end is called; false if there is none of that name, or its record is not
-// ready.
-func (e *engine) begin(name string) (rotation.Token, bool) {
+// acquire returns a token as it is configured now, for work on it. Until release is called, no reload
+// removes it. ok is false if there is no such token, or if its record is not ready.
+func (e *engine) acquire(name string) (token rotation.Token, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.tokens[name]
 	if s == nil || s.enrolling {
 		return rotation.Token{}, false
 	}
-	s.working++
+	s.active++
 	s.waiting = false
 	return s.token, true
 }
 
-// beginAlone does the same for a token that nothing else works on. While something does, it is looked
-// at again soon: a turn that only waited for the token itself would hold up other tokens.
-func (e *engine) beginAlone(name string) (token rotation.Token, hurried, ok bool) {
+// acquireAlone does the same as acquire, but only if no other work is done on the token. Otherwise the
+// token is looked at again after retryFloor: a turn that only waits for its own token would hold up
+// other tokens.
+func (e *engine) acquireAlone(name string) (token rotation.Token, skipBackOff, ok bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.tokens[name]
@@ -250,40 +205,41 @@ func (e *engine) beginAlone(name string) (token rotation.Token, hurried, ok bool
 		return rotation.Token{}, false, false
 	}
 	s.waiting = false
-	if s.working > 0 {
+	if s.active > 0 {
 		e.queue.Set(name, e.now().Add(retryFloor))
 		return rotation.Token{}, false, false
 	}
-	s.working++
-	hurried, s.hurried = s.hurried, false
-	return s.token, hurried, true
+	s.active++
+	skipBackOff, s.skipBackOff = s.skipBackOff, false
+	return s.token, skipBackOff, true
 }
 
-// hurry has all tokens tried now whose secret is pending: what they wait for has returned.
-func (e *engine) hurry() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	now := e.now()
-	for name, s := range e.tokens {
-		if !s.record.Unfinished() || s.working > 0 || s.waiting || s.enrolling || !s.due.At.After(now) {
-			continue
-		}
-		s.hurried, s.due.At = true, now
-		e.queue.Set(name, now)
-	}
-}
-
-func (e *engine) end(name string) {
+// release ends the work on a token that acquire or acquireAlone began.
+func (e *engine) release(name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s := e.tokens[name]; s != nil {
-		s.working--
+		s.active--
 		s.unrecovered = false
 	}
 }
 
-// begins asks for a turn for what a token is due for, and has it done then.
-func (e *engine) begins(ctx context.Context, name string) {
+// retryPending makes all tokens with a pending secret due now, because what they wait for has returned.
+func (e *engine) retryPending() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := e.now()
+	for name, s := range e.tokens {
+		if !s.record.Unfinished() || s.active > 0 || s.waiting || s.enrolling || !s.due.At.After(now) {
+			continue
+		}
+		s.skipBackOff, s.due.At = true, now
+		e.queue.Set(name, now)
+	}
+}
+
+// enqueue asks for a turn for a token, and starts a worker that runs the turn when it is granted.
+func (e *engine) enqueue(ctx context.Context, name string) {
 	s, ok := e.view(name)
 	if !ok {
 		return
@@ -295,43 +251,49 @@ func (e *engine) begins(ctx context.Context, name string) {
 	}
 	e.mu.Unlock()
 	wait := turns.Ask(s.turn(e.now()))
-	e.workers.Go(func() { e.work(ctx, name, wait) })
+	e.workers.Go(func() { e.runTurn(ctx, name, wait) })
 }
 
-func (e *engine) work(ctx context.Context, name string, turn func(context.Context) (rotation.Urgency, func(), error)) {
-	urgency, release, err := turn(ctx)
+// runTurn waits for a turn, and lets the rotator work on the token.
+func (e *engine) runTurn(ctx context.Context, name string, wait func(context.Context) (rotation.Urgency, func(), error)) {
+	urgency, endTurn, err := wait(ctx)
 	if err != nil {
-		return // stopping: the ledger knows what is due
+		return // the daemon stops; the ledger knows what is due
 	}
-	defer release()
-	token, hurried, ok := e.beginAlone(name)
+	defer endTurn()
+	token, skipBackOff, ok := e.acquireAlone(name)
 	if !ok {
-		return // it was taken away while this waited; or a reload plans it anew; or it is worked on
+		return // it was removed, or a reload plans it, or other work is done on it
 	}
 	ctx = rotation.WithUrgency(ctx, urgency)
-	if hurried {
+	if skipBackOff {
 		ctx = rotation.WithoutBackOff(ctx)
 	}
 	record, err := e.rotator.Advance(ctx, token)
-	e.end(name)
-	var floor time.Duration
-	if err != nil {
-		floor = min(retryFloor<<min(e.countUnrecorded(token.Name, err), 5), retryCeiling)
-		if record.Revision == 0 { // not even loaded
-			s, _ := e.view(token.Name)
-			record = s.record
-		}
-		if record.Emergency(e.now()) {
-			floor = min(floor, rotation.EmergencyWait)
-		}
-	} else {
-		e.countUnrecorded(token.Name, nil)
+	e.release(name)
+	if record.Revision == 0 && err != nil { // the record could not even be loaded
+		s, _ := e.view(name)
+		record = s.record
 	}
-	e.plan(token.Name, record, floor)
+	e.plan(name, record, e.pauseAfter(name, record, err))
 }
 
-// plan queues a token for when it is due next, and not before floor from now. One that was
-// removed meanwhile stays so.
+// pauseAfter returns how long to leave a token alone after a turn that ended with an error. It is zero if
+// the ledger recorded the failure, because then the record has its own back-off.
+func (e *engine) pauseAfter(name string, record rotation.Record, err error) time.Duration {
+	failures := e.countUnrecorded(name, err)
+	if err == nil {
+		return 0
+	}
+	pause := min(retryFloor<<min(failures, 5), retryCeiling)
+	if record.Emergency(e.now()) {
+		pause = min(pause, rotation.EmergencyWait)
+	}
+	return pause
+}
+
+// plan queues a token for when something is due next, but not earlier than floor from now. A token that
+// was removed stays removed.
 func (e *engine) plan(name string, record rotation.Record, floor time.Duration) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -340,67 +302,69 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 		return
 	}
 	if s.record.Revision > record.Revision {
-		record = s.record // an inventory has learned more meanwhile
+		record = s.record // a listing has recorded more meanwhile
 	}
 	now := e.now()
-	due := e.rotator.Due(s.token, record)
-	if earliest := now.Add(floor); floor > 0 && due.At.Before(earliest) {
-		due.At = earliest
-	}
-	wake := due.Wake
-	switch { // it may have passed while something else was waited for
-	case wake.IsZero(), wake.After(now):
-	case due.Slot.IsZero():
-		wake = now.Add(retryCeiling)
-	case !due.Slot.After(now):
-		wake = time.Time{} // it is consumed with the slot that is due
-	case floor > 0:
-		wake = now.Add(floor)
-	}
-	s.record, s.due, s.chore = record, due, rotation.NextChore(s.token, record)
-	if earliest := now.Add(floor); floor > 0 && !s.chore.IsZero() && s.chore.Before(earliest) {
-		s.chore = earliest
-	}
-	at := due.At
-	if due.Unscheduled {
-		at = time.Time{}
-	}
-	for _, other := range []time.Time{wake, s.chore} {
-		if !other.IsZero() && (at.IsZero() || other.Before(at)) {
-			at = other
+	s.record, s.due, s.chore = record, e.rotator.Due(s.token, record), rotation.NextChore(s.token, record)
+	wake := wakeAt(s.due, now, floor)
+	if floor > 0 {
+		s.due.At = moment.Max(s.due.At, now.Add(floor))
+		if !s.chore.IsZero() {
+			s.chore = moment.Max(s.chore, now.Add(floor))
 		}
 	}
-	if at.IsZero() && due.Unscheduled {
+	at := s.due.At
+	if s.due.Unscheduled {
+		at = time.Time{}
+	}
+	if at = moment.MinNonZero(at, wake, s.chore); at.IsZero() && s.due.Unscheduled {
 		e.queue.Remove(name)
 	} else {
 		e.queue.Set(name, at)
 	}
 }
 
-// replanOne queues a token anew, or with rotation.AllTokens all of them, because what holds
-// it up has changed.
-func (e *engine) replanOne(name string) {
+// wakeAt returns when a token must be looked at because slots pass while something else is waited for;
+// zero for never.
+func wakeAt(due rotation.Due, now time.Time, floor time.Duration) time.Time {
+	switch wake := due.Wake; {
+	case wake.IsZero(), wake.After(now):
+		return wake
+	case due.Slot.IsZero(): // it has passed
+		return now.Add(retryCeiling)
+	case !due.Slot.After(now): // the slot that is due consumes it
+		return time.Time{}
+	case floor > 0:
+		return now.Add(floor)
+	default:
+		return wake
+	}
+}
+
+// replan plans a token again, or all tokens for rotation.AllTokens, because what holds it up has
+// changed.
+func (e *engine) replan(name string) {
 	names := []string{name}
 	if name == rotation.AllTokens {
 		names = e.names(nil)
 	}
 	for _, name := range names {
-		if s, ok := e.view(name); ok && s.working == 0 {
+		if s, ok := e.view(name); ok && s.active == 0 {
 			e.plan(name, s.record, 0)
 		}
 	}
 }
 
-// resolve carries out what an operator decides about a token in doubt, and queues it anew:
-// if the doubt is over, what follows begins at once.
+// resolve carries out an operator's decision about a token in doubt, and plans the token again: if the
+// doubt is resolved, what follows begins at once.
 func (e *engine) resolve(ctx context.Context, name string, how rotation.Resolution) (rotation.Record, rotation.Verdict, error) {
-	token, ok := e.begin(name)
+	token, ok := e.acquire(name)
 	if !ok {
 		return rotation.Record{}, rotation.Verdict{}, errNoToken(name)
 	}
-	defer e.end(name)
+	defer e.release(name)
 	record, verdict, err := e.rotator.Resolve(ctx, token, how)
-	if verdict.Reason != "" && !errors.Is(err, rotation.ErrLedger) { // else the ledger has what it had
+	if verdict.Reason != "" && !errors.Is(err, rotation.ErrLedger) { // otherwise the ledger is unchanged
 		e.plan(name, record, 0)
 	}
 	return record, verdict, err
@@ -408,21 +372,21 @@ func (e *engine) resolve(ctx context.Context, name string, how rotation.Resoluti
 
 // rotateNow rotates a token for an operator.
 func (e *engine) rotateNow(ctx context.Context, name string, o rotation.Overrides, by string) (rotation.Record, error) {
-	return e.do(name, func(token rotation.Token) (rotation.Record, error) {
+	return e.runCommand(name, func(token rotation.Token) (rotation.Record, error) {
 		return e.rotator.RotateNow(rotation.WithUrgency(ctx, rotation.UrgencyManual), token, o, by)
 	})
 }
 
-// do has an operator's order about one token carried out, and plans the token anew.
-func (e *engine) do(name string, order func(rotation.Token) (rotation.Record, error)) (rotation.Record, error) {
-	token, ok := e.begin(name)
+// runCommand carries out an operator's command about one token, and plans the token again.
+func (e *engine) runCommand(name string, command func(rotation.Token) (rotation.Record, error)) (rotation.Record, error) {
+	token, ok := e.acquire(name)
 	if !ok {
 		return rotation.Record{}, errNoToken(name)
 	}
-	e.workers.Add(1) // a stop waits for it as for any other
+	e.workers.Add(1) // a stop waits for it as for any other work
 	defer e.workers.Done()
-	defer e.end(name)
-	record, err := order(token)
+	defer e.release(name)
+	record, err := command(token)
 	if record.Revision > 0 {
 		e.plan(name, record, 0)
 	}
@@ -430,7 +394,7 @@ func (e *engine) do(name string, order func(rotation.Token) (rotation.Record, er
 }
 
 func errNoToken(name string) error {
-	return fmt.Errorf("no token %q is configured, or a reload is just bringing it", name)
+	return fmt.Errorf("no token %q is configured, or it is being added by a reload; try again", name)
 }
 
 // Observe implements [rotation.Observer]: the state that is shown is that of the last
@@ -448,8 +412,7 @@ func (e *engine) Observe(event rotation.Event) {
 	}
 }
 
-// countUnrecorded keeps the number of errors in a row that the ledger could not count, and
-// returns it.
+// countUnrecorded counts the failures in a row that the ledger could not record, and returns the count.
 func (e *engine) countUnrecorded(name string, err error) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -466,7 +429,7 @@ func (e *engine) countUnrecorded(name string, err error) int {
 	return s.unrecorded
 }
 
-// view returns what is known of a token now, and false if there is none of that name.
+// view returns a copy of what is known about a token, and false if there is no such token.
 func (e *engine) view(name string) (scheduled, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -477,12 +440,12 @@ func (e *engine) view(name string) (scheduled, bool) {
 	return *s, true
 }
 
-// recovering returns how many unfinished rotations were not looked at yet.
+// recovering returns how many unfinished rotations were not continued yet.
 func (e *engine) recovering() int {
 	return len(e.names(func(s *scheduled) bool { return s.unrecovered }))
 }
 
-// names returns the sorted names of the tokens that fit; nil means all.
+// names returns the sorted names of the tokens that fit. A nil fit means all.
 func (e *engine) names(fit func(*scheduled) bool) []string {
 	var names []string
 	e.mu.Lock()
@@ -491,7 +454,7 @@ func (e *engine) names(fit func(*scheduled) bool) []string {
 			names = append(names, name)
 		}
 	}
-	e.mu.Unlock() // nothing that fires waits for the sorting
+	e.mu.Unlock() // no token waits for the sorting
 	slices.Sort(names)
 	return names
 }

@@ -38,7 +38,7 @@ func TestPlanKeepsWhatWasLearned(t *testing.T) {
 		t.Fatal(err)
 	}
 	older, _ := e.view("ci")
-	if err := e.learn(t.Context(), "ci", rotation.TokenFacts{ID: token.ID, Enabled: true}, time.Now()); err != nil {
+	if err := e.recordListing(t.Context(), "ci", rotation.TokenFacts{ID: token.ID, Enabled: true}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	e.plan("ci", older.record, 0)
@@ -61,7 +61,7 @@ func TestRenamedInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	with := func(name, id string) error {
-		return (&App{state: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{{Name: name, ID: id}}})
+		return (&App{state: j, log: slog.New(slog.DiscardHandler)}).checkUnfinished(&config.Config{Tokens: []config.Token{{Name: name, ID: id}}})
 	}
 	if err := with("after", id); err == nil || !strings.Contains(err.Error(), "name it before again") {
 		t.Errorf("renamed: %v", err)
@@ -119,7 +119,7 @@ func TestRenamedInTheMaking(t *testing.T) {
 		if _, err := j.ledger.Save(t.Context(), test.record); err != nil {
 			t.Fatal(err)
 		}
-		err := (&App{state: j, log: slog.New(slog.DiscardHandler)}).checkForgotten(&config.Config{Tokens: []config.Token{test.token}})
+		err := (&App{state: j, log: slog.New(slog.DiscardHandler)}).checkUnfinished(&config.Config{Tokens: []config.Token{test.token}})
 		if refused := err != nil && strings.Contains(err.Error(), "name it before again"); refused != test.refused {
 			t.Errorf("%+v: %v", test.token, err)
 		}
@@ -142,7 +142,7 @@ func TestListedBeforeItWasMade(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := func() bool { s, _ := a.engine.view("ci"); return s.gone }
-	a.learnToken(t.Context(), entry, nil, listing{whole: true, began: begun})
+	a.recordToken(t.Context(), entry, nil, listing{whole: true, began: begun})
 	if !gone() {
 		t.Fatal("one that is gone is not noticed")
 	}
@@ -158,11 +158,11 @@ func TestListedBeforeItWasMade(t *testing.T) {
 		t.Error("the one in its place is shown as gone")
 	}
 	log.Reset()
-	a.learnToken(t.Context(), entry, nil, listing{whole: true, began: begun})
+	a.recordToken(t.Context(), entry, nil, listing{whole: true, began: begun})
 	if gone() || log.Len() > 0 {
 		t.Error("a listing from before it was made has it gone:", log.String())
 	}
-	a.learnToken(t.Context(), entry, nil, listing{whole: true, began: begun.Add(time.Minute)})
+	a.recordToken(t.Context(), entry, nil, listing{whole: true, began: begun.Add(time.Minute)})
 	if !gone() {
 		t.Error("that it is gone later is not noticed")
 	}

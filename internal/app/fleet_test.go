@@ -80,15 +80,15 @@ func TestManyAreLateTogether(t *testing.T) {
 		},
 		"resume": func(f *fleet, e *engine) {
 			must(e.rotator.Pause(context.Background(), rotation.AllTokens, rotation.Pause{Since: f.wall()}))
-			e.replanOne(rotation.AllTokens)
+			e.replan(rotation.AllTokens)
 			f.pass(5 * time.Hour)
 			_, err := e.rotator.Resume(context.Background(), rotation.AllTokens)
 			must(err)
-			e.replanOne(rotation.AllTokens)
+			e.replan(rotation.AllTokens)
 		},
 		"pause that ends": func(f *fleet, e *engine) {
 			must(e.rotator.Pause(context.Background(), rotation.AllTokens, rotation.Pause{Since: f.wall(), Until: f.wall().Add(5 * time.Hour)}))
-			e.replanOne(rotation.AllTokens)
+			e.replan(rotation.AllTokens)
 			f.pass(5 * time.Hour)
 		},
 		"freeze": func(f *fleet, _ *engine) { f.pass(5 * time.Hour) },

@@ -13,20 +13,20 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// How soon a listing that failed is tried again.
+// How long to wait before a listing that failed is tried again.
 const (
 	inventoryRetry    = 5 * time.Second
 	inventoryRetryMax = 5 * time.Minute
 )
 
-// startInventory begins to list an account now and then, and to look at its credential.
+// startInventory starts to list an account regularly, and to read its credential.
 func (a *App) startInventory(name string, account *account) {
-	stopWatch := begin(account.client.WatchCredential)
-	stopList := begin(func(ctx context.Context) { a.inventory(ctx, name, account) })
+	stopWatch := startLoop(account.client.WatchCredential)
+	stopList := startLoop(func(ctx context.Context) { a.inventory(ctx, name, account) })
 	account.stop = func(bound context.Context) error { return errors.Join(stopList(bound), stopWatch(bound)) }
 }
 
-// stopInventories ends all of them.
+// stopInventories stops all of them.
 func (a *App) stopInventories(bound context.Context) error {
 	a.mu.Lock()
 	accounts := maps.Clone(a.accounts)
@@ -38,8 +38,8 @@ func (a *App) stopInventories(bound context.Context) error {
 	return errors.Join(errs...)
 }
 
-// inventory lists an account now and then, until ctx ends. One listing tells of all its
-// tokens: what was before the next rotation, when each expires, whether it is enabled.
+// inventory lists an account regularly until ctx ends. One listing shows all its tokens: their state before
+// the next rotation, when each expires, whether it is enabled.
 func (a *App) inventory(ctx context.Context, name string, account *account) {
 	log := a.log.With("account", name)
 	retry := inventoryRetry
@@ -47,8 +47,8 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 		wait := account.every - rand.N(account.every/10)
 		urgent := ctx
 		if !account.inventoried.Load() {
-			// The first tells of all tokens what would else be asked for each: it must not wait
-			// behind what is due.
+			// The first listing answers for all tokens what would otherwise be one request for each. It must
+			// not wait behind what is due.
 			urgent = rotation.WithUrgency(ctx, rotation.UrgencyManual)
 		}
 		began := a.now()
@@ -64,9 +64,9 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 		if what := all.Unreadable(); what != "" {
 			log.Warn("the account's listing has entries that cannot be read; the others are used", "error", what)
 		}
-		// A part of a listing tells of what it has, and of nothing else.
+		// An incomplete listing says something about the entries that it has, and about nothing else.
 		if err == nil || len(all.Tokens) > 0 {
-			a.learn(ctx, name, listing{all, err == nil, began})
+			a.recordListing(ctx, name, listing{all, err == nil, began})
 			account.inventoried.Store(true)
 		}
 		if err == nil {
@@ -82,14 +82,14 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 	}
 }
 
-// listing is what an inventory has seen.
+// listing is what a listing showed.
 type listing struct {
 	cloudflare.Listing
-	whole bool      // what it does not have is not there
-	began time.Time // what was made later may be missing
+	whole bool      // it is complete: what it does not have does not exist
+	began time.Time // what was created later may be missing
 }
 
-// byID are the entries that can be read.
+// byID returns the entries that could be read.
 func (l listing) byID() map[string]rotation.TokenFacts {
 	all := make(map[string]rotation.TokenFacts, len(l.Tokens))
 	for _, facts := range l.Tokens {
@@ -98,15 +98,15 @@ func (l listing) byID() map[string]rotation.TokenFacts {
 	return all
 }
 
-// serviceTokens are the IDs of those that an entry of the configuration is about: one, the two of a pair, or none
-// if it is yet to be made.
+// serviceTokens returns the IDs of the service tokens of an entry of the configuration: one, the two of a
+// pair, or none if it is still to be created.
 func (s scheduled) serviceTokens(t config.Token) []string {
 	return slices.DeleteFunc([]string{s.token.ServiceToken(s.record), t.Partner}, func(id string) bool { return id == "" })
 }
 
-// isNews reports whether a listing shows anything that is not known, beside when service tokens were used:
-// that moves all the time, and is written down by the inventory. Tokens whose rotation is in progress are left to
-// it as well.
+// isNews reports whether a listing shows anything that is not known yet. When service tokens were used is not
+// news: that changes all the time, and the regular listing records it. Tokens with a rotation in progress are
+// also left to the regular listing.
 func (a *App) isNews(account string, listed listing) bool {
 	byID := listed.byID()
 	return slices.ContainsFunc(a.inForce().Tokens, func(t config.Token) bool {
@@ -118,7 +118,7 @@ func (a *App) isNews(account string, listed listing) bool {
 	})
 }
 
-// isNews does so for one token.
+// isNews does the same for one token.
 func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts, odd map[string]string) bool {
 	gone := false
 	for _, id := range s.serviceTokens(t) {
@@ -128,7 +128,7 @@ func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts,
 			continue
 		}
 		known := s.record.FactsOf(id)
-		if now.LastSeenAt = known.LastSeenAt; now.UpdatedAt.Before(known.UpdatedAt) { // it is older, or its times are coarser
+		if now.LastSeenAt = known.LastSeenAt; now.UpdatedAt.Before(known.UpdatedAt) { // the listing is older, or its times are coarser
 			now.UpdatedAt = known.UpdatedAt
 		}
 		if now != known {
@@ -138,18 +138,18 @@ func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts,
 	return gone != s.gone
 }
 
-// learn compares what was listed with what is configured.
-func (a *App) learn(ctx context.Context, account string, seen listing) {
+// recordListing compares a listing with what is configured.
+func (a *App) recordListing(ctx context.Context, account string, seen listing) {
 	byID := seen.byID()
 	for _, token := range a.inForce().Tokens {
 		if token.Account == account {
-			a.learnToken(ctx, token, byID, seen)
+			a.recordToken(ctx, token, byID, seen)
 		}
 	}
 }
 
-// learnToken compares the service token of one entry, or the two of a pair, with what was listed.
-func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts, from listing) {
+// recordToken compares the service token of one entry, or the two of a pair, with a listing.
+func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts, from listing) {
 	seen, ok := a.engine.view(t.Name)
 	if !ok || seen.enrolling {
 		return
@@ -167,10 +167,10 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 			unknown = true
 			continue
 		}
-		if !there && seen.madeSince(from.began) {
+		if !there && seen.createdSince(from.began) {
 			continue // a listing takes minutes where the budget is short
 		}
-		if !there && !seen.gone { // a listing may miss one that was moved between its pages
+		if !there && !seen.gone { // a listing may miss an entry that moved between its pages
 			asked, err := seen.token.Issuer.Inspect(ctx, id)
 			switch {
 			case err == nil:
@@ -188,24 +188,24 @@ func (a *App) learnToken(ctx context.Context, t config.Token, listed map[string]
 		if !facts.Enabled {
 			log.Warn("the service token is disabled at Cloudflare, which refuses its secrets")
 		}
-		if err := a.engine.learn(ctx, t.Name, facts, from.began); err != nil {
+		if err := a.engine.recordListing(ctx, t.Name, facts, from.began); err != nil {
 			log.Error("the ledger could not be written", "error", err)
 		}
 		if fault, late := a.inForce().ExpiryFault(t.Name, id, a.now(), nextOf(seen), facts.ExpiresAt); late {
 			log.Warn(fault.Message, "next", nextOf(seen), "expires", facts.ExpiresAt)
 		}
 	}
-	if !unknown || gone { // a part of a listing neither raises that alarm nor ends it
+	if !unknown || gone { // an incomplete listing neither raises that alarm nor ends it
 		a.engine.setGone(t.Name, gone)
 	}
 }
 
-// madeSince reports whether the service token may have been made since then.
-func (s scheduled) madeSince(then time.Time) bool {
+// createdSince reports whether the service token may have been created since then.
+func (s scheduled) createdSince(then time.Time) bool {
 	return s.token.LedgerHasID() && s.record.Last != nil && !s.record.Last.At.Before(then)
 }
 
-// nextOf is when a token is looked at next; zero if that is not known.
+// nextOf returns when a token is due next; zero if that is not known.
 func nextOf(seen scheduled) time.Time {
 	if seen.due.Unscheduled {
 		return time.Time{}
@@ -213,9 +213,9 @@ func nextOf(seen scheduled) time.Time {
 	return seen.due.At
 }
 
-// learn hands what an inventory saw to the rotator, and plans the token anew: it may have to be
-// renewed, or to make up for a rotation by somebody else.
-func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFacts, listed time.Time) error {
+// recordListing gives the rotator what a listing showed, and plans the token again: it may have to be
+// renewed, or rotated to make up for a rotation by another writer.
+func (e *engine) recordListing(ctx context.Context, name string, facts rotation.TokenFacts, listed time.Time) error {
 	s, ok := e.view(name)
 	if !ok || s.enrolling {
 		return nil
@@ -230,13 +230,13 @@ func (e *engine) learn(ctx context.Context, name string, facts rotation.TokenFac
 	if err != nil {
 		return err
 	}
-	if now, ok := e.view(name); ok && now.working == 0 && record.Revision > now.record.Revision {
+	if now, ok := e.view(name); ok && now.active == 0 && record.Revision > now.record.Revision {
 		e.plan(name, record, 0)
 	}
 	return nil
 }
 
-// setGone notes whether an inventory had the service token.
+// setGone notes whether the last listing had the service token.
 func (e *engine) setGone(name string, gone bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

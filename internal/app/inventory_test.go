@@ -28,7 +28,7 @@ func TestListingThatIsNotWhole(t *testing.T) {
 	}
 	known := rotation.TokenFacts{ID: "a", ClientID: "a.access", Name: "ci", Enabled: true, ExpiresAt: time.Now().Add(8760 * time.Hour).UTC().Truncate(time.Second)}
 	learn := func(seen cloudflare.Listing, whole bool) (gone bool, facts rotation.TokenFacts) {
-		a.learn(t.Context(), "prod", listing{seen, whole, time.Now()})
+		a.recordListing(t.Context(), "prod", listing{seen, whole, time.Now()})
 		record, err := j.ledger.Load(t.Context(), "ci")
 		if err != nil {
 			t.Fatal(err)

@@ -290,7 +290,7 @@ func (w *living) Observe(e rotation.Event) {
 }
 
 // settle compares what was told with what was owed.
-func (w *living) settle() {
+func (w *living) enrollReloaded() {
 	for i := range max(len(w.owed), len(w.told)) {
 		if i >= len(w.owed) || i >= len(w.told) || w.owed[i] != w.told[i] {
 			w.wrong("consumed slots are told as %+v, and were %+v", w.told[i:min(i+1, len(w.told))], w.owed[i:min(i+1, len(w.owed))])
@@ -343,7 +343,7 @@ func (w *living) checkMakingUp() {
 
 // end holds what must be true at the end, when there was time for everything.
 func (w *living) end(first time.Time) {
-	w.settle()
+	w.enrollReloaded()
 	if w.consumed != w.rotated+w.missed+w.frozen {
 		w.wrong("%d slots were consumed: %d rotations, %d missed, %d frozen", w.consumed, w.rotated, w.missed, w.frozen)
 	}

@@ -179,7 +179,7 @@ func (w *living) live() []string {
 	for _, a := range w.life.Acts {
 		w.pass(a.After)
 		w.checkMakingUp()
-		w.settle()
+		w.enrollReloaded()
 		w.seen[a.What]++
 		w.happen(a)
 		w.pass(0)
@@ -232,12 +232,12 @@ func (w *living) happen(a act) {
 		}
 		w.paused[name] = p
 		must(w.engine.rotator.Pause(ctx, name, p))
-		w.engine.replanOne(name)
+		w.engine.replan(name)
 	case "resume", "resume all":
 		delete(w.paused, name)
 		_, err := w.engine.rotator.Resume(ctx, name)
 		must(err)
-		w.engine.replanOne(name)
+		w.engine.replan(name)
 	case "rotate", "rotate all the same":
 		w.rotateNow(ctx, a.What == "rotate all the same")
 	default:

@@ -25,21 +25,21 @@ func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides, by 
 	}
 	kept := ""
 	if record.Order != nil {
-		kept = fmt.Sprintf(". The order stands, and the daemon keeps at it: see rotatord status %s. To take it back: rotatord rotate %s --cancel", name, name)
+		kept = fmt.Sprintf(". The order remains, and the daemon keeps trying: see rotatord status %s. To cancel it: rotatord rotate %s --cancel", name, name)
 	}
 	if err != nil {
 		outcome := "failed: nothing was rotated"
 		switch record.Step {
 		case rotation.StepInDoubt:
 			outcome = "in doubt: it is not known whether Cloudflare carried it out"
-			err = fmt.Errorf("nobody knows whether Cloudflare carried it out: %w. The token is in doubt, and the old secret is left alone: see rotatord resolve %s%s", err, name, kept)
+			err = fmt.Errorf("it is not known whether Cloudflare carried it out: %w. The token is in doubt, and the old secret is left alone: see rotatord resolve %s%s", err, name, kept)
 		case rotation.StepSealed, rotation.StepStored:
 			outcome = "rotated: the new secret is not in every sink yet"
 			if record.Step == rotation.StepStored {
 				outcome = "rotated: the new secret is in every sink, and the rotation has not ended yet"
 			}
 			err = fmt.Errorf("rotated at Cloudflare, but the new secret is not in every sink yet, or is refused where it was tried: %w. "+
-				"It is safe, and the daemon goes on with it: see rotatord status %s%s", err, name, kept)
+				"It is safe, and the daemon continues: see rotatord status %s%s", err, name, kept)
 		case rotation.StepIdle:
 			err = fmt.Errorf("nothing was rotated: %w%s", err, kept)
 		}
@@ -47,7 +47,7 @@ func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides, by 
 	}
 	rotated := admin.Rotated{Token: a.token(name), Ordered: record.Order != nil}
 	switch {
-	case record.Step != rotation.StepIdle: // it is tried where it is used, for a while
+	case record.Step != rotation.StepIdle: // verification in the application goes on for a while
 		rotated.RotationID, rotated.Digest, rotated.GraceEndsAt = record.Work.RotationID, record.Work.Digest, record.Work.GraceEndsAt
 		rotated.Verifying = true
 	case record.Last != nil:
@@ -65,7 +65,7 @@ func (a *App) RotateAll(ctx context.Context, account string, o rotation.Override
 	}
 	progress := admin.Progress{Account: account}
 	for _, name := range left {
-		progress.Problems = append(progress.Problems, fmt.Sprintf("%s: a reload is just bringing it: give the order once more", name))
+		progress.Problems = append(progress.Problems, fmt.Sprintf("%s: it is being added by a reload; give the order again", name))
 	}
 	for _, ordered := range a.engine.rotator.OrderAll(ctx, tokens, o, by) {
 		if ordered.Err != nil {
@@ -103,7 +103,7 @@ func (a *App) Progress(account string) (admin.Progress, error) {
 	return progress, nil
 }
 
-// addProgress says how far the orders of an account are carried out.
+// addProgress adds how far the orders of an account are carried out.
 func (a *App) addProgress(p *admin.Progress) {
 	for _, t := range a.Tokens() {
 		if t.Account != p.Account {
@@ -121,8 +121,8 @@ func (a *App) addProgress(p *admin.Progress) {
 	}
 }
 
-// tokensOf are the tokens of an account, as they are configured now, and the names of those that
-// the ledger does not know yet.
+// tokensOf returns the tokens of an account as they are configured now, and the names of those that the
+// ledger does not know yet.
 func (a *App) tokensOf(account string) (tokens []rotation.Token, left []string, err error) {
 	c := a.inForce()
 	if _, ok := c.Accounts[account]; !ok {
@@ -142,7 +142,7 @@ func (a *App) tokensOf(account string) (tokens []rotation.Token, left []string, 
 
 // Cancel implements [admin.Orders].
 func (a *App) Cancel(ctx context.Context, name string) (admin.Cancelled, error) {
-	_, err := a.engine.do(name, func(t rotation.Token) (rotation.Record, error) { return a.engine.rotator.CancelOrder(ctx, t) })
+	_, err := a.engine.runCommand(name, func(t rotation.Token) (rotation.Record, error) { return a.engine.rotator.CancelOrder(ctx, t) })
 	return admin.Cancelled{Token: a.token(name)}, err
 }
 
@@ -164,7 +164,7 @@ func (a *App) ExtendGrace(ctx context.Context, name string, grace time.Duration)
 }
 
 func (a *App) changeGrace(name string, order func(rotation.Token) (rotation.Record, error)) (admin.Grace, error) {
-	record, err := a.engine.do(name, order)
+	record, err := a.engine.runCommand(name, order)
 	if err != nil {
 		return admin.Grace{}, err
 	}
@@ -176,7 +176,7 @@ func (a *App) Pause(ctx context.Context, name string, p rotation.Pause) (admin.P
 	if err := a.engine.rotator.Pause(ctx, name, p); err != nil {
 		return admin.Paused{}, err
 	}
-	a.engine.replanOne(name)
+	a.engine.replan(name)
 	return a.paused(name), nil
 }
 
@@ -186,20 +186,20 @@ func (a *App) Resume(ctx context.Context, name string) (admin.Paused, error) {
 	if err != nil {
 		return admin.Paused{}, err
 	}
-	a.engine.replanOne(name)
+	a.engine.replan(name)
 	o := a.paused(name)
 	o.Lifted = showPause(lifted)
 	return o, nil
 }
 
-// paused is what holds a token up, or all of them.
+// paused returns what pauses a token, or all tokens.
 func (a *App) paused(name string) admin.Paused {
 	o := admin.Paused{Token: name, Pause: showPause(a.engine.rotator.PauseOf(name))}
 	if name != rotation.AllTokens {
 		o.Next = a.token(name).Next
 	}
 	o.InHand = a.engine.names(func(s *scheduled) bool {
-		return (name == rotation.AllTokens || s.token.Name == name) && (s.working > 0 || s.record.Step != rotation.StepIdle)
+		return (name == rotation.AllTokens || s.token.Name == name) && (s.active > 0 || s.record.Step != rotation.StepIdle)
 	})
 	for _, token := range slices.Sorted(maps.Keys(a.engine.rotator.Pauses())) {
 		if token != rotation.AllTokens {
@@ -209,7 +209,7 @@ func (a *App) paused(name string) admin.Paused {
 	return o
 }
 
-// showPause is nil for no pause.
+// showPause returns what is shown of a pause; nil if there is none.
 func showPause(p rotation.Pause) *status.Pause {
 	if !p.On() {
 		return nil

@@ -203,7 +203,7 @@ func TestRotateOverSocketFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = client.Rotate(t.Context(), "ci", rotation.Overrides{})
-	if err == nil || !strings.Contains(err.Error(), "nobody knows whether Cloudflare carried it out") || !strings.Contains(err.Error(), "see rotatord resolve ci") {
+	if err == nil || !strings.Contains(err.Error(), "it is not known whether Cloudflare carried it out") || !strings.Contains(err.Error(), "see rotatord resolve ci") {
 		t.Errorf("no answer: %v", err)
 	}
 	if s := d.status("ci"); s.State != status.InDoubt {
@@ -434,7 +434,7 @@ func TestReloadKeepsWhatIsInHand(t *testing.T) {
 	all := w.tokens
 	w.tokens = all[1:]
 	err := d.reload(nil)
-	if want := "tokens.ci: a rotation is in hand (intent), and nobody would finish it: keep the entry as it is until that is done. rotatord status ci says how to end it"; err == nil || err.Error() != want {
+	if want := "tokens.ci: a rotation is in progress (intent), and would never be finished: keep the entry as it is until the rotation is done. rotatord status ci says how to end it"; err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}
 	d.wantMetric("rotatord_config_last_reload_successful", 0)

@@ -14,10 +14,10 @@ import (
 	"rotatord/internal/status"
 )
 
-// Reload takes a new configuration while the daemon runs: tokens may come, go and change,
-// and so may freezes and accounts. Nothing pauses for it, and a rotation in hand is finished
-// as it began. What asks for a restart, or would drop a rotation in hand, is refused as a
-// whole, and the configuration before stays in force.
+// Reload takes over a new configuration while the daemon runs. Tokens, freezes and accounts may be added,
+// removed and changed. Nothing stops for it, and a rotation in progress is finished as it began. A
+// configuration that needs a restart, or that would drop a rotation in progress, is refused as a whole,
+// and the old one stays in force.
 func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
@@ -29,7 +29,7 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.metrics.ConfigLoaded(a.now())
 	a.refusedAt.Store(nil)
 	a.ahead.Set(a.checksAhead())
-	a.ahead.LookNow(status.Check.Fails) // whoever has mended something wants to see what comes of it
+	a.ahead.LookNow(status.Check.Fails) // an operator who has corrected something wants to see the result
 	return nil
 }
 
@@ -40,79 +40,101 @@ func (a *App) Refused() {
 	a.metrics.ConfigRefused()
 }
 
-func (a *App) reload(ctx context.Context, c *config.Config) error {
-	before := a.inForce()
-	if err := errors.Join(asksForRestart(before, c), a.checkForgotten(c)); err != nil {
-		return err
-	}
+// changes are what a reload changes.
+type changes struct {
+	tokens         []rotation.Token // that are new or changed
+	removed        []string         // names of tokens
+	accounts       map[string]*account
+	added, dropped []string // names of accounts
+}
+
+// changesTo returns the changes from the configuration in force to a new one. It opens the new accounts
+// and sinks, and starts nothing.
+func (a *App) changesTo(c *config.Config) (changes, error) {
+	var ch changes
 	a.mu.Lock()
-	accounts := maps.Clone(a.accounts)
+	ch.accounts = maps.Clone(a.accounts)
 	a.mu.Unlock()
-	var came, gone []string
 	used := accountsOf(c)
 	for name := range used {
-		if accounts[name] == nil {
-			accounts[name] = a.newAccount(c.Accounts[name])
-			came = append(came, name)
+		if ch.accounts[name] == nil {
+			ch.accounts[name] = a.newAccount(c.Accounts[name])
+			ch.added = append(ch.added, name)
 		}
 	}
-	for name := range accounts {
+	for name := range ch.accounts {
 		if !used[name] {
-			gone = append(gone, name)
+			ch.dropped = append(ch.dropped, name)
 		}
 	}
-	tokens, err := a.tokens(c, accounts)
+	tokens, err := a.tokens(c, ch.accounts)
+	if err != nil {
+		return changes{}, err
+	}
+	old, now := byName(a.inForce().Tokens), byName(c.Tokens)
+	for i, token := range tokens {
+		if was, known := old[token.Name]; !known || !same(was, c.Tokens[i]) {
+			ch.tokens = append(ch.tokens, token)
+		}
+	}
+	for name := range old {
+		if _, kept := now[name]; !kept {
+			ch.removed = append(ch.removed, name)
+		}
+	}
+	return ch, nil
+}
+
+func (a *App) reload(ctx context.Context, c *config.Config) error {
+	if err := errors.Join(asksForRestart(a.inForce(), c), a.checkUnfinished(c)); err != nil {
+		return err
+	}
+	ch, err := a.changesTo(c)
 	if err != nil {
 		return err
 	}
-	old, now := byName(before.Tokens), byName(c.Tokens)
-	var changed []rotation.Token
-	for i, token := range tokens {
-		if was, known := old[token.Name]; !known || !same(was, c.Tokens[i]) {
-			changed = append(changed, token)
-		}
-	}
-	var removed []string
-	for name := range old {
-		if _, kept := now[name]; !kept {
-			removed = append(removed, name)
-		}
-	}
-	a.mu.Lock()
-	if a.stopping.Load() { // what is started now would not be stopped any more
-		a.mu.Unlock()
-		return errors.New("the daemon is stopping")
-	}
-	if err := a.engine.exchange(changed, removed); err != nil {
-		a.mu.Unlock()
+	dropped, err := a.adopt(c, ch)
+	if err != nil {
 		return err
 	}
-	var dropped []*account
-	for _, name := range gone {
-		dropped = append(dropped, accounts[name])
-		delete(accounts, name)
-	}
-	a.config, a.accounts = c, accounts
-	for _, name := range came {
-		a.startInventory(name, accounts[name])
-	}
-	a.mu.Unlock()
-	a.log.Info("the configuration was reloaded", "tokens", len(c.Tokens), "new_or_changed", len(changed), "removed", len(removed))
-	for _, token := range changed {
+	a.log.Info("the configuration was reloaded", "tokens", len(c.Tokens), "new_or_changed", len(ch.tokens), "removed", len(ch.removed))
+	for _, token := range ch.tokens {
 		a.metrics.Known(token.Name)
 	}
-	for _, name := range removed {
+	for _, name := range ch.removed {
 		a.metrics.Forget(name)
 	}
-	a.engine.settle(ctx, changed)
+	a.engine.enrollReloaded(ctx, ch.tokens)
 	for _, account := range dropped {
-		_ = account.stop(ctx) // one that takes longer ends by itself
+		_ = account.stop(ctx) // if it takes longer, it ends by itself
 		account.client.Close()
 	}
 	return nil
 }
 
-// asksForRestart refuses what is read at start only.
+// adopt puts a configuration in force, all of it or nothing, and returns the accounts that no token uses
+// any more.
+func (a *App) adopt(c *config.Config, ch changes) (dropped []*account, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.stopping.Load() { // what starts now would never be stopped
+		return nil, errors.New("the daemon is stopping")
+	}
+	if err := a.engine.replaceTokens(ch.tokens, ch.removed); err != nil {
+		return nil, err
+	}
+	for _, name := range ch.dropped {
+		dropped = append(dropped, ch.accounts[name])
+		delete(ch.accounts, name)
+	}
+	a.config, a.accounts = c, ch.accounts
+	for _, name := range ch.added {
+		a.startInventory(name, ch.accounts[name])
+	}
+	return dropped, nil
+}
+
+// asksForRestart returns an error if parts have changed that are read only at the start.
 func asksForRestart(before, after *config.Config) error {
 	var changed []string
 	for _, part := range []struct {
@@ -149,8 +171,8 @@ func byName(tokens []config.Token) map[string]config.Token {
 	return all
 }
 
-// same reports whether two tokens are configured alike. Schedules are compared by what they
-// say: they were parsed anew.
+// same reports whether two tokens have the same configuration. Schedules are compared by their text,
+// because each configuration has parsed its own.
 func same(a, b config.Token) bool {
 	if a.Schedule.String() != b.Schedule.String() || a.Schedule.Location().String() != b.Schedule.Location().String() || len(a.Freezes) != len(b.Freezes) {
 		return false

@@ -31,7 +31,7 @@ func TestReloadWhileInHand(t *testing.T) {
 
 	all := w.tokens
 	w.tokens = all[1:]
-	if err := d.Reload(t.Context(), w.config()); err == nil || !strings.Contains(err.Error(), "tokens.hangs: a rotation is in hand (intent)") {
+	if err := d.Reload(t.Context(), w.config()); err == nil || !strings.Contains(err.Error(), "tokens.hangs: a rotation is in progress (intent)") {
 		t.Errorf("without the token in hand: %v", err)
 	}
 	d.wantMetric("rotatord_config_last_reload_successful", 0)

@@ -72,13 +72,13 @@ func TestHurriedTokensAreTriedNow(t *testing.T) {
 		"sealed":  {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}},
 		"owed":    {record: rotation.Record{Lost: &rotation.Lost{}}, due: rotation.Due{At: later}},
 		"idle":    {due: rotation.Due{At: later}},
-		"working": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, working: 1},
+		"working": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, active: 1},
 		"waiting": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, waiting: true},
 	})
-	e.hurry()
+	e.retryPending()
 	for name, s := range e.tokens {
-		if want := name == "sealed" || name == "owed"; s.hurried != want || s.due.At.Equal(later) == want {
-			t.Errorf("%s: hurried=%t, due in %s", name, s.hurried, time.Until(s.due.At))
+		if want := name == "sealed" || name == "owed"; s.skipBackOff != want || s.due.At.Equal(later) == want {
+			t.Errorf("%s: skipBackOff=%t, due in %s", name, s.skipBackOff, time.Until(s.due.At))
 		}
 	}
 }

@@ -17,10 +17,10 @@ import (
 	"rotatord/internal/status"
 )
 
-// driftBound is by how much the wall clock may have been set since the start.
+// driftBound is how far the wall clock may have been set since the start.
 const driftBound = 5 * time.Minute
 
-// beatBound is how long the queue may be silent: it gives a sign of life every 30 s.
+// beatBound is how long the queue may give no sign of life: it gives one every 30 s.
 const beatBound = 90 * time.Second
 
 // Tokens implements [httpapi.Source] and [admin.Daemon].
@@ -33,21 +33,21 @@ func (a *App) Tokens() []status.Token {
 	return all
 }
 
-// ChoreAt returns when there is something to be done for a token beside its rotations, or to be tried again;
-// zero if there is nothing. It is in the past while that is under way.
+// ChoreAt returns when a chore of a token is due, or will be tried again; zero if there is none. It is in the
+// past while the chore is in progress.
 func (a *App) ChoreAt(name string) time.Time {
 	seen, _ := a.engine.view(name)
 	return seen.chore
 }
 
-// inForce is the configuration in force.
+// inForce returns the configuration in force.
 func (a *App) inForce() *config.Config {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.config
 }
 
-// token returns what is shown of a token now.
+// token returns what is shown of the token with a name.
 func (a *App) token(name string) status.Token {
 	for _, t := range a.inForce().Tokens {
 		if t.Name == name {
@@ -57,7 +57,7 @@ func (a *App) token(name string) status.Token {
 	return status.Token{Name: name}
 }
 
-// show returns what is shown of a token now.
+// show returns what is shown of a token.
 func (a *App) show(t config.Token) status.Token {
 	seen, _ := a.engine.view(t.Name)
 	record, due := seen.record, seen.due
@@ -94,7 +94,7 @@ func (a *App) show(t config.Token) status.Token {
 	return s
 }
 
-// ledgerCause is the cause of an error of the ledger.
+// ledgerCause returns the cause of an error of the ledger.
 func ledgerCause(err error) string {
 	if cause := rotation.CauseOf(err); cause != rotation.CauseOther {
 		return cause
@@ -102,14 +102,14 @@ func ledgerCause(err error) string {
 	return "ledger"
 }
 
-// accountOf returns an account by its name, nil if no token is in it.
+// accountOf returns the account with a name; nil if no token is in it.
 func (a *App) accountOf(name string) *account {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.accounts[name]
 }
 
-// showCare shows what is done for a token beside its rotations, and what an inventory found.
+// showCare shows the chores of a token, and what a listing showed.
 func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 	record := seen.record
 	if t.Replace {
@@ -130,7 +130,7 @@ func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
 	for _, old := range record.Replaced {
 		s.ReplacedError = cmp.Or(s.ReplacedError, old.LastError)
 	}
-	for _, sink := range seen.token.Sinks { // others may be left in the record, of a configuration before
+	for _, sink := range seen.token.Sinks { // the record may still have others, from an earlier configuration
 		if at := record.Deletes[sink.Name()]; !at.IsZero() {
 			s.Deletions = append(s.Deletions, status.Deletion{Sink: sink.Name(), At: at})
 		}
@@ -150,7 +150,7 @@ func showDanger(s *status.Token, record rotation.Record, now time.Time) {
 	}
 }
 
-// showOvertaken shows why a sealed secret is not delivered; nil if none was overtaken.
+// showOvertaken shows why a sealed secret is not delivered; nil if it was not overtaken.
 func showOvertaken(record rotation.Record) *status.Overtaken {
 	if record.Work == nil || record.Work.Overtaken == nil {
 		return nil
@@ -159,7 +159,7 @@ func showOvertaken(record rotation.Record) *status.Overtaken {
 	return &status.Overtaken{Since: o.Since, Sinks: slices.Sorted(maps.Keys(o.Sinks)), ChangedAt: o.ChangedAt, Gone: o.Gone, Tried: o.Tried}
 }
 
-// toDo is what an operator can do about a token; nil if nobody has to do anything.
+// toDo returns what an operator can do about a token; nil if nothing has to be done.
 func (a *App) toDo(t config.Token, seen scheduled) (all []status.ToDo) {
 	record := seen.record
 	known := record.ServiceTokens()
@@ -169,7 +169,7 @@ func (a *App) toDo(t config.Token, seen scheduled) (all []status.ToDo) {
 		Expired:  slices.ContainsFunc(known, func(f rotation.TokenFacts) bool { return f.Expired(a.engine.now()) }),
 		Pause:    a.engine.rotator.PauseOf(t.Name), PausedAll: !a.engine.rotator.PausedByName(t.Name), Freeze: seen.due.Freeze,
 	}
-	if seen.due.Reason != rotation.DueFreeze { // it was deferred by one that is over
+	if seen.due.Reason != rotation.DueFreeze { // a freeze that is over has deferred it
 		now.Freeze = ""
 	}
 	for _, exit := range a.engine.rotator.Exits(seen.token, record, now) {
@@ -178,8 +178,8 @@ func (a *App) toDo(t config.Token, seen scheduled) (all []status.ToDo) {
 	return all
 }
 
-// showPair shows of two service tokens what concerns whoever watches: the end that comes
-// first, the use that was last, and whether both are enabled.
+// showPair shows what matters of two service tokens: the end that comes first, the last use, and whether both
+// are enabled.
 func showPair(s *status.Token, t config.Token, record rotation.Record) {
 	s.Strategy, s.Spare = "pair", t.Partner
 	if record.TokenID == t.Partner {
@@ -198,7 +198,7 @@ func showPair(s *status.Token, t config.Token, record rotation.Record) {
 	}
 }
 
-// showDoubt shows what is known of a rotation in doubt; nil if none is.
+// showDoubt shows what is known about a rotation in doubt; nil if there is none.
 func showDoubt(record rotation.Record) *status.Doubt {
 	d, work := record.Doubt, record.Work
 	if d == nil || work == nil {
@@ -216,7 +216,7 @@ func showDoubt(record rotation.Record) *status.Doubt {
 		Decision: d.Decision, DecidedAt: d.DecidedAt,
 	}
 	if work.LeavesCurrentInUse() {
-		shown.OldWorksUntil = time.Time{} // nobody uses it
+		shown.OldWorksUntil = time.Time{} // no consumer uses it
 	}
 	return shown
 }
@@ -234,7 +234,7 @@ func (a *App) Resolve(ctx context.Context, name string, how rotation.Resolution)
 		o.Problem = err.Error()
 	}
 	o.Token = a.token(name)
-	if after.Doubt == nil { // what was known of it until now
+	if after.Doubt == nil { // what was known until now
 		after.Work, after.Doubt = before.Work, before.Doubt
 	}
 	if doubt := showDoubt(after); doubt != nil {
@@ -245,7 +245,7 @@ func (a *App) Resolve(ctx context.Context, name string, how rotation.Resolution)
 	return o, nil
 }
 
-// shownState is one of [status.States].
+// shownState returns one of [status.States].
 func shownState(record rotation.Record) string {
 	if record.Step == rotation.StepSealed && record.Work.Overtaken != nil {
 		return status.Overtook
@@ -263,7 +263,7 @@ func stateName(s rotation.Step) string {
 // Pending implements [httpapi.Source] and [admin.Daemon].
 func (a *App) Pending() (n int, oldest time.Time) {
 	sealed, err := a.state.pending.Sealed()
-	if err == nil && len(sealed) == 0 { // nearly always: the whole ledger need not be read
+	if err == nil && len(sealed) == 0 { // nearly always, so the ledger need not be read
 		return a.engine.rotator.Unsealed(), time.Time{}
 	}
 	records, recordsErr := a.state.ledger.All(context.Background())
@@ -271,11 +271,11 @@ func (a *App) Pending() (n int, oldest time.Time) {
 		a.log.Error("the journal cannot be read", "error", err)
 		return 0, time.Time{}
 	}
-	// Answers that failed validation stay sealed for an operator after their doubt was
-	// resolved. They wait for nothing.
+	// An answer that failed validation stays sealed for an operator after its doubt was resolved. No rotation
+	// waits for it.
 	inHand := make(map[string]bool)
 	for _, r := range records {
-		if r.Work != nil && r.Step != rotation.StepStored { // which every sink has
+		if r.Work != nil && r.Step != rotation.StepStored { // such a secret is in every sink
 			inHand[r.Work.RotationID] = true
 		}
 	}
@@ -287,7 +287,7 @@ func (a *App) Pending() (n int, oldest time.Time) {
 			oldest = s.At
 		}
 	}
-	// And those that could not even be sealed.
+	// And the secrets that could not be sealed.
 	return n + a.engine.rotator.Unsealed(), oldest
 }
 
@@ -302,7 +302,7 @@ func (a *App) LookAtVault(ctx context.Context) []admin.Finding {
 
 // Live implements [httpapi.Source]: can the daemon schedule?
 func (a *App) Live() []httpapi.Check {
-	silent := time.Since(a.engine.born) - time.Duration(a.engine.beat.Load()) // monotonic: it says nothing of the wall clock
+	silent := time.Since(a.engine.started) - time.Duration(a.engine.beat.Load()) // monotonic: independent of the wall clock
 	clock := a.clockFault()
 	return []httpapi.Check{{
 		Name: "scheduler", OK: silent < beatBound,
@@ -312,7 +312,7 @@ func (a *App) Live() []httpapi.Check {
 	}}
 }
 
-// clockFault says that the wall clock was set, or that the machine slept; empty if neither was so.
+// clockFault says that the wall clock was set, or that the machine slept; empty if neither happened.
 func (a *App) clockFault() string {
 	drift := a.engine.clock.Drift()
 	if drift.Abs() < driftBound {
@@ -365,8 +365,8 @@ func (a *App) Ready() []httpapi.Check {
 	return checks
 }
 
-// readyToWrite is whether the state directory can be written, as the last write has shown. At the start it
-// is not ready before it was tried.
+// readyToWrite says whether the state directory can be written, as the last write showed. After the start it
+// is not ready until something was written.
 func (a *App) readyToWrite() httpapi.Check {
 	wrote, err := a.state.disk.LastWrite()
 	check := httpapi.Check{Name: "journal", OK: err == nil && !wrote.IsZero(), Detail: "the state directory was not written to yet"}

@@ -9,16 +9,15 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// This file holds how tokens come, go and change while the engine runs.
+// This file adds, changes and removes tokens while the engine runs.
 
-// exchange gives the engine the tokens that a reload brings or changes, and takes those away
-// that it removes: all of it at one moment, or, if the error is not nil, none. A rotation
-// that has begun goes on with the token as it was. Those that came or changed rest until
-// settle has made them known to the ledger.
-func (e *engine) exchange(changed []rotation.Token, removed []string) error {
+// replaceTokens adds and changes tokens for a reload, and removes others: all of it at once, or nothing
+// if it returns an error. A rotation that has begun goes on with the token as it was. New and changed
+// tokens wait until enrollReloaded has made them known to the ledger.
+func (e *engine) replaceTokens(changed []rotation.Token, removed []string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := e.mayExchange(changed, removed); err != nil {
+	if err := e.checkReplace(changed, removed); err != nil {
 		return err
 	}
 	for _, name := range removed {
@@ -33,23 +32,23 @@ func (e *engine) exchange(changed []rotation.Token, removed []string) error {
 		}
 		s.token, s.enrolling = token, true
 		e.queue.Remove(token.Name)
-		e.takesTurns(token)
+		e.openTurns(token)
 	}
 	return nil
 }
 
-// sameIdentity reports whether two tokens are about the same service token, in the same way.
+// sameIdentity reports whether two tokens mean the same service token, and rotate it in the same way.
 func sameIdentity(a, b rotation.Token) bool {
 	return a.ID == b.ID && a.Partner == b.Partner && a.Replace == b.Replace && a.Origin() == b.Origin()
 }
 
-// mayExchange refuses to forget a service token in the middle of a rotation, whether its entry
-// is gone or names another one now. e.mu must be held.
-func (e *engine) mayExchange(changed []rotation.Token, removed []string) error {
+// checkReplace refuses to forget a service token during its rotation: its entry was removed, or names
+// another service token. e.mu must be held.
+func (e *engine) checkReplace(changed []rotation.Token, removed []string) error {
 	var errs []error
 	check := func(name string) {
-		if s := e.tokens[name]; s != nil && (s.working > 0 || s.record.Step != rotation.StepIdle) {
-			errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in hand (%s), and nobody would finish it: keep the entry as it is until that is done. rotatord status %s says how to end it",
+		if s := e.tokens[name]; s != nil && (s.active > 0 || s.record.Step != rotation.StepIdle) {
+			errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in progress (%s), and would never be finished: keep the entry as it is until the rotation is done. rotatord status %s says how to end it",
 				name, shownState(s.record), name))
 		}
 	}
@@ -64,13 +63,13 @@ func (e *engine) mayExchange(changed []rotation.Token, removed []string) error {
 	return errors.Join(errs...)
 }
 
-// settle makes tokens known to the ledger that exchange brought, and queues them. Those that
-// nobody works on are one write; each of the others is waited for. What the ledger refuses is
-// tried again until ctx ends.
-func (e *engine) settle(ctx context.Context, tokens []rotation.Token) {
+// enrollReloaded makes the tokens known to the ledger that replaceTokens added or changed, and queues
+// them. Idle tokens are one write of the ledger; each of the others is waited for. If the ledger cannot
+// be written, it tries again until ctx ends.
+func (e *engine) enrollReloaded(ctx context.Context, tokens []rotation.Token) {
 	var idle, busy []rotation.Token
 	for _, token := range tokens {
-		if s, ok := e.view(token.Name); ok && s.working > 0 {
+		if s, ok := e.view(token.Name); ok && s.active > 0 {
 			busy = append(busy, token)
 		} else {
 			idle = append(idle, token)
@@ -78,21 +77,21 @@ func (e *engine) settle(ctx context.Context, tokens []rotation.Token) {
 	}
 	if records, err := e.rotator.EnrollAll(ctx, idle); err == nil {
 		for i, token := range idle {
-			e.settled(token, records[i])
+			e.enrolled(token, records[i])
 		}
-	} else { // an inventory came between, perhaps
+	} else { // perhaps a listing has changed one of them meanwhile
 		busy = append(busy, idle...)
 	}
 	for _, token := range busy {
-		e.workers.Go(func() { e.settleOne(ctx, token) })
+		e.workers.Go(func() { e.enrollOne(ctx, token) })
 	}
 }
 
-func (e *engine) settleOne(ctx context.Context, token rotation.Token) {
+func (e *engine) enrollOne(ctx context.Context, token rotation.Token) {
 	for {
 		record, err := e.rotator.Enroll(ctx, token)
 		if err == nil {
-			e.settled(token, record)
+			e.enrolled(token, record)
 			return
 		}
 		e.log.Error("a token that was reloaded is not scheduled yet: its record could not be written", "token", token.Name, "error", err)
@@ -104,8 +103,8 @@ func (e *engine) settleOne(ctx context.Context, token rotation.Token) {
 	}
 }
 
-// settled ends the rest of a token, unless a later reload has given it another one.
-func (e *engine) settled(token rotation.Token, record rotation.Record) {
+// enrolled lets the engine work on a token again, unless a later reload has changed the token.
+func (e *engine) enrolled(token rotation.Token, record rotation.Record) {
 	e.mu.Lock()
 	s := e.tokens[token.Name]
 	current := s != nil && sameIdentity(s.token, token) && s.token.Timetable.Schedule == token.Timetable.Schedule

@@ -18,7 +18,7 @@ func TestOneTurnForEachToken(t *testing.T) {
 		a, stop := l.start(t, n, limitQuota, parsed(fmt.Sprintf("%d %d * * *", at.Minute(), at.Hour()), "UTC"), 0)
 		time.Sleep(time.Until(at) + 10*time.Second)
 		for i := range n {
-			a.engine.begins(t.Context(), fmt.Sprintf("token-%04d", i+1))
+			a.engine.enqueue(t.Context(), fmt.Sprintf("token-%04d", i+1))
 		}
 		synctest.Wait()
 		turns := a.engine.turns["prod"]

@@ -17,14 +17,14 @@ import (
 	"rotatord/internal/smallfile"
 )
 
-// This file keeps the web configuration from blocking. The library that uses it reads it, and the
-// files that it names, again for each connection, without a bound: on a mount that hangs, or at
-// a named pipe, each connection would hold a thread for ever.
+// This file keeps the web configuration from blocking. The library that uses it reads it, and the files that
+// it names, again for each connection and without a limit: on a mount that hangs, or on a named pipe, each
+// connection would block a thread forever.
 
-// webConfigEvery is how often it is looked at.
+// webConfigEvery is how often the files are read.
 const webConfigEvery = 5 * time.Second
 
-// validateWebConfig checks the file and what it names; "" is fine.
+// validateWebConfig checks the file and the files that it names. An empty path is valid.
 func validateWebConfig(path string) error {
 	if path == "" {
 		return nil
@@ -32,7 +32,7 @@ func validateWebConfig(path string) error {
 	if err := readableWebConfig(context.Background(), path); err != nil {
 		return err
 	}
-	if err := judgeWebConfig(path); err != nil {
+	if err := checkPasswords(path); err != nil {
 		return err
 	}
 	err := smallfile.Within(context.Background(), path, func() error { return web.Validate(path) })
@@ -47,9 +47,9 @@ var (
 	quotedValue = regexp.MustCompile("`[^`]*`|\"[^\"]*\"")
 )
 
-// judgeWebConfig says what the library would not, or would with a part of a password: what is
-// not valid YAML, and which password is not a hash.
-func judgeWebConfig(path string) error {
+// checkPasswords reports what the library would not report, or would report with a part of a password:
+// invalid YAML, and a password that is not a hash.
+func checkPasswords(path string) error {
 	text, err := smallfile.Read(context.Background(), path, smallfile.MaxPEM)
 	if err != nil {
 		return err
@@ -61,7 +61,7 @@ func judgeWebConfig(path string) error {
 		Users map[string]yaml.Node `yaml:"basic_auth_users"`
 	}
 	if err := yaml.Unmarshal(text, &file); err != nil {
-		return nil // of another shape, which the library says
+		return nil // it has another shape, and the library says so
 	}
 	for _, user := range slices.Sorted(maps.Keys(file.Users)) {
 		if hash := file.Users[user]; !bcryptHash.MatchString(hash.Value) {
@@ -72,12 +72,12 @@ func judgeWebConfig(path string) error {
 	return nil
 }
 
-// withoutValues is the text of an error on one line, without what it quotes.
+// withoutValues returns the text of an error on one line, without the values that it quotes.
 func withoutValues(err error) string {
 	return quotedValue.ReplaceAllString(strings.Join(strings.Fields(err.Error()), " "), "a value")
 }
 
-// readableWebConfig reads the file and what it names, as the library does.
+// readableWebConfig reads the file and the files that it names, as the library does.
 func readableWebConfig(ctx context.Context, path string) error {
 	text, err := smallfile.Read(ctx, path, smallfile.MaxPEM)
 	if err != nil {
@@ -90,7 +90,7 @@ func readableWebConfig(ctx context.Context, path string) error {
 			CA   string `yaml:"client_ca_file"`
 		} `yaml:"tls_server_config"`
 	}
-	_ = yaml.Unmarshal(text, &named) // what is wrong with it, the library says
+	_ = yaml.Unmarshal(text, &named) // the library says what is wrong with it
 	for _, file := range []string{named.TLS.Cert, named.TLS.Key, named.TLS.CA} {
 		if file == "" {
 			continue
