@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 type contestant interface {
 	// configure makes what the program has in memory whatever the scheduler.
 	configure(expressions []string)
-	// start adds an entry for each expression, to call fired with its index, and begins.
+	// start adds an entry for each expression, to call fired with its index, and starts.
 	start(t *testing.T, fired func(i int))
 	// stop returns when no goroutine is left.
 	stop(t *testing.T)
@@ -127,7 +127,7 @@ func (s *shared) configure(expressions []string) {
 	}
 }
 
-// apart makes everything for each entry anew, as the other schedulers do: its name, its
+// apart makes everything for each entry again, as the other schedulers do: its name, its
 // timetable, its parsed expression.
 type apart struct {
 	queued
@@ -282,7 +282,7 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// TestSchedulers holds that every contestant fires every entry once in a day; with -table it
+// TestSchedulers checks that every contestant fires every entry once in a day; with -table it
 // measures what that takes.
 func TestSchedulers(t *testing.T) {
 	if !*table {

@@ -20,7 +20,7 @@ var all = flag.Bool("all", false, "look for the words in every file, not only in
 
 // notYet are the rooms whose words are not checked yet.
 var notYet = []string{
-	"bench", "cmd", "config.example.yaml", "deploy", "docs", "internal", "Makefile", "README.md", "scripts", "test", "tools", ".ci",
+	"cmd", "config.example.yaml", "docs/configuration.md", "docs/drill.md", "docs/commands.md", "internal",
 }
 
 // unchecked are files whose words are not ours to choose, or cannot change.
@@ -97,6 +97,9 @@ func avoidedWords(t *testing.T) (words []word) {
 	return words
 }
 
+// target is the address in a link, which no reader reads.
+var target = regexp.MustCompile(`\]\([^)]*\)`)
+
 // text is a piece of a file that people read: a comment, a string, or a whole document.
 type text struct {
 	line int
@@ -105,6 +108,9 @@ type text struct {
 
 // texts returns what people read in a file: of a Go file the comments and strings, of other files everything.
 func texts(name string, content []byte) (found []text) {
+	if filepath.Ext(name) == ".md" {
+		content = target.ReplaceAll(content, []byte("]()"))
+	}
 	if filepath.Ext(name) != ".go" {
 		return []text{{1, string(content)}}
 	}

@@ -126,10 +126,10 @@ func awaitQuiet(t *testing.T, servers []*prometheus) {
 			return
 		}
 	}
-	t.Fatal("all was not well within ten minutes of the start")
+	t.Fatal("alerts were still pending ten minutes after the start")
 }
 
-// follow looks at the alerts each second, until nothing more is to be learned.
+// follow looks at the alerts each second, until nothing more can happen.
 func follow(t *testing.T, servers []*prometheus, sites []*site) {
 	t.Helper()
 	written := ""

@@ -77,7 +77,7 @@ func (s *site) look() {
 	s.watch.ready = fmt.Sprintf("%d\n%s", code, firstLines(body, 20))
 }
 
-// finished reports whether nothing more is to be learned: the first alert, and what follows
+// finished reports whether nothing more can happen: the first alert, and what follows
 // it, is as long ago as linger.
 func (s *site) finished(now time.Time, linger time.Duration) bool {
 	s.watch.mu.Lock()

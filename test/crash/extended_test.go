@@ -31,7 +31,7 @@ func (e *extended) complete(r *rand.Rand, grace time.Duration) {
 	const ms = time.Millisecond
 	e.lose = pick(r, "answer lost", "500 after", "cut in the body", "unreadable", "success: false")
 	decide := 3 * grace
-	// The first outages begin between a grace before the decision and shortly after it.
+	// The first outages start between a grace before the decision and shortly after it.
 	at := decide - time.Duration(r.Int64N(int64(grace)))
 	e.sink = append(e.sink, at)
 	for range 4 + r.IntN(3) {
@@ -117,9 +117,9 @@ func (w *world) noteRun(token string, accepted bool, at time.Time) {
 // request runs into its bound of a second, and the machine is busy.
 const emergencySlack = 8 * time.Second
 
-// judgeRuns holds that consumers were not refused for longer than a restart and a few seconds where one
+// checkRuns checks that consumers were not refused for longer than a restart and a few seconds where one
 // answer was lost, and not two in a row.
-func (w *world) judgeRuns(s subject, inARow int, say func(string, ...any)) {
+func (w *world) checkRuns(s subject, inARow int, say func(string, ...any)) {
 	if os.Getenv("CRASH_VERBOSE") != "" {
 		for _, r := range w.runs {
 			w.t.Logf("%s: refused for %s from %s on (grace %s, %s, %d answers lost in a row, no daemon for %s at most)",

@@ -35,7 +35,7 @@ type line struct {
 // inDoubtAtStart is what the daemon says of a doubt that it finds.
 const inDoubtAtStart = "the token is in doubt, and has been since before this start"
 
-// raised reports whether a line tells people of a doubt.
+// raised reports whether a line reports a doubt.
 func (l line) raised() bool { return l.Result == "in_doubt" || l.Msg == inDoubtAtStart }
 
 // slack is by how much Cloudflare's end of a grace may lie behind the one that was promised: a
@@ -43,9 +43,9 @@ func (l line) raised() bool { return l.Result == "in_doubt" || l.Msg == inDoubtA
 // the way to Cloudflare.
 const slack = 2500 * time.Millisecond
 
-// underWay is how long a request was on its way from the intent: the daemon counts a grace from
-// there, and the oracle from the arrival. The log is believed up to the bound that the daemon
-// has for the whole of it.
+// underWay returns how long a request was on its way since the intent: the daemon counts a grace from
+// the intent, and the oracle from the arrival. It trusts the log up to the daemon's own bound for
+// the request.
 func (r request) underWay(token string, lines []line) time.Duration {
 	var intent time.Time
 	for _, l := range lines {
@@ -57,15 +57,14 @@ func (r request) underWay(token string, lines []line) time.Duration {
 	return min(r.at.Sub(intent), rotateBound) + 20*time.Millisecond
 }
 
-// judge is the oracle. It returns what is wrong, and nothing if all is well. Of what the daemon
-// says it believes only that it said it: what happened, and when, it takes from the simulator
-// and from Vault.
-func (w *world) judge() []string {
+// violations is the oracle. It returns what is wrong. It does not trust what the daemon says
+// about events: what happened, and when, it takes from the simulator and from Vault.
+func (w *world) violations() []string {
 	var wrong []string
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 
 	lines, logs := w.lines()
-	w.judgeState(lines, say)
+	w.checkState(lines, say)
 	slots, gone := map[string]bool{}, map[string]bool{}
 	for _, l := range lines {
 		if l.Reason == rotation.ReasonSealedLost && !gone[l.RotationID] {
@@ -80,14 +79,14 @@ func (w *world) judge() []string {
 		}
 	}
 	for _, s := range w.subjects {
-		w.judgeSubject(s, lines, say)
+		w.checkSubject(s, lines, say)
 	}
-	w.judgeLeaks(logs, say)
+	w.checkLeaks(logs, say)
 	return wrong
 }
 
-// judgeState holds that nothing is left pending but answers that failed validation.
-func (w *world) judgeState(lines []line, say func(string, ...any)) {
+// checkState checks that nothing is left pending but answers that failed validation.
+func (w *world) checkState(lines []line, say func(string, ...any)) {
 	dir := filepath.Join(w.dir, "state")
 	records, err := statedir.ReadLedger(w.t.Context(), dir)
 	if err != nil {
@@ -131,8 +130,8 @@ func (w *world) judgeState(lines []line, say func(string, ...any)) {
 	}
 }
 
-// judgeLeaks looks for every secret in every log and in every file of the state.
-func (w *world) judgeLeaks(logs string, say func(string, ...any)) {
+// checkLeaks looks for every secret in every log and in every file of the state.
+func (w *world) checkLeaks(logs string, say func(string, ...any)) {
 	where := map[string]string{"a log": logs}
 	err := filepath.WalkDir(filepath.Join(w.dir, "state"), func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -150,19 +149,19 @@ func (w *world) judgeLeaks(logs string, say func(string, ...any)) {
 			for i, issued := range w.sim.Secrets(id) {
 				for name, text := range where {
 					if strings.Contains(text, issued.Value.Reveal()) {
-						say("secret %d of %s stands in %s", i, id, name)
+						say("secret %d of %s is in %s", i, id, name)
 					}
 				}
 			}
 		}
 	}
 	if secret.Scrub(logs) != logs {
-		say("what looks like a secret stands in a log")
+		say("what looks like a secret is in a log")
 	}
 }
 
-// judgeSubject judges one token: what Vault holds, what became of each secret, each rotate.
-func (w *world) judgeSubject(s subject, lines []line, say func(string, ...any)) {
+// checkSubject checks one token: what Vault holds, where each secret is, and each rotate.
+func (w *world) checkSubject(s subject, lines []line, say func(string, ...any)) {
 	versions := history(w.t, w.server.Root(w.t), s.path)
 	if len(versions) == 0 {
 		say("%s: Vault holds nothing", s.name)
@@ -174,7 +173,7 @@ func (w *world) judgeSubject(s subject, lines []line, say func(string, ...any)) 
 	}
 	for i, v := range versions {
 		if !s.kind.absent() && v.canary != canary {
-			say("%s: version %d has lost what somebody else keeps there", s.name, i+1)
+			say("%s: version %d has lost what another program keeps there", s.name, i+1)
 		}
 	}
 	ids := w.idsOf(s)
@@ -187,28 +186,28 @@ func (w *world) judgeSubject(s subject, lines []line, say func(string, ...any)) 
 		}
 	}
 	slices.SortFunc(requests, func(a, b request) int { return a.at.Compare(b.at) })
-	lost, inARow := w.judgeSecrets(s, requests, versions, lines, say)
-	w.judgeRuns(s, inARow, say)
-	w.judgeRequests(s, requests, versions, lines, say)
-	w.judgeRefusals(s, lost, say)
-	w.judgeProbes(s, requests, versions, say)
-	w.judgeMade(s, requests, versions, say)
+	lost, inARow := w.checkSecrets(s, requests, versions, lines, say)
+	w.checkRuns(s, inARow, say)
+	w.checkRequests(s, requests, versions, lines, say)
+	w.checkRefusals(s, lost, say)
+	w.checkProbes(s, requests, versions, say)
+	w.checkCreated(s, requests, versions, say)
 }
 
-// judgeSecrets holds that each secret which was issued reached Vault, or that people were told of
-// its doubt before another request was sent. It returns how many of those that a rotate issued did not,
+// checkSecrets checks that each issued secret reached Vault, or that a doubt was reported
+// before another request was sent. It returns how many secrets of rotates did not reach Vault,
 // and how many at most in a row.
-func (w *world) judgeSecrets(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) (lost, inARow int) {
+func (w *world) checkSecrets(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) (lost, inARow int) {
 	row := 0 // of the last requests that were carried out
 	told := map[string]int{}
 	for _, r := range requests {
-		if r.carriedOut() && !r.makes {
+		if r.carriedOut() && !r.creates {
 			told[r.tokenID]++
 		}
 	}
 	for _, id := range s.ids {
 		if token, ok := w.sim.Token(id); ok && told[id] != token.Rotations {
-			say("%s: the protocol of the requests has %d rotations of %s and Cloudflare %d: the oracle cannot judge", s.name, told[id], id, token.Rotations)
+			say("%s: the protocol of the requests has %d rotations of %s and Cloudflare %d: the oracle cannot decide", s.name, told[id], id, token.Rotations)
 		}
 	}
 	for i, r := range requests {
@@ -219,7 +218,7 @@ func (w *world) judgeSecrets(s subject, requests []request, versions []version, 
 			row = 0
 			continue
 		}
-		if !r.makes { // nobody used what was made, and it took nothing from anybody
+		if !r.creates { // no consumer used what was created, and it cut no consumer off
 			lost++
 			row++
 			inARow = max(inARow, row)
@@ -228,7 +227,7 @@ func (w *world) judgeSecrets(s subject, requests []request, versions []version, 
 			return l.Token == s.name && l.raised() && l.Time.After(r.at) && (i+1 == len(requests) || l.Time.Before(requests[i+1].at))
 		})
 		if doubt < 0 {
-			say("%s: what was issued at %s never reached Vault, and nobody was told before the next request", s.name, r.at.Format(clock))
+			say("%s: what was issued at %s never reached Vault, and no doubt was reported before the next request", s.name, r.at.Format(clock))
 			continue
 		}
 		l := lines[doubt]
@@ -240,24 +239,24 @@ func (w *world) judgeSecrets(s subject, requests []request, versions []version, 
 	return lost, inARow
 }
 
-// judgeRequests holds that no rotate cut off what consumers had, nor what they were promised.
-func (w *world) judgeRequests(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) {
+// checkRequests checks that no rotate cut off what consumers had, nor what they were promised.
+func (w *world) checkRequests(s subject, requests []request, versions []version, lines []line, say func(string, ...any)) {
 	last := map[string]request{} // that was carried out
 	for _, r := range requests {
 		if !r.carriedOut() {
 			continue
 		}
-		made, known := last[r.tokenID] // what made the current secret
+		creation, known := last[r.tokenID] // the request that created the current secret
 		last[r.tokenID] = r
 		switch {
-		case r.makes:
+		case r.creates:
 			continue
 		case s.kind.inZone():
 			say("%s: a service token of a zone was rotated", s.name)
 		}
-		known = known && !made.makes // the first secret promised nothing about another one
+		known = known && !creation.creates // the first secret promised nothing about another one
 		held := heldAt(versions, r.at)
-		used, age, way := digest(held.secret), r.at.Sub(made.at), made.underWay(s.name, lines)
+		used, age, way := digest(held.secret), r.at.Sub(creation.at), creation.underWay(s.name, lines)
 		switch {
 		case s.kind == pair && held.clientID == r.before.ClientID:
 			say("%s: the service token in use was rotated", s.name)
@@ -277,8 +276,8 @@ func (w *world) judgeRequests(s subject, requests []request, versions []version,
 // clock is how times are shown.
 const clock = "15:04:05.000"
 
-// judgeRefusals holds that consumers were refused only where nothing can be done about it.
-func (w *world) judgeRefusals(s subject, lost int, say func(string, ...any)) {
+// checkRefusals checks that consumers were refused only where it is unavoidable.
+func (w *world) checkRefusals(s subject, lost int, say func(string, ...any)) {
 	n := 0
 	for _, r := range w.refusals {
 		if r.token == s.name {
@@ -288,7 +287,7 @@ func (w *world) judgeRefusals(s subject, lost int, say func(string, ...any)) {
 	if n == 0 || !s.kind.apart() && (s.grace == 0 || lost > 0) {
 		return
 	}
-	// Where no daemon that reaches Vault was there for half a grace, nobody could deliver in time.
+	// If no daemon reached Vault for half a grace, none could deliver in time.
 	if down := w.longestDown(); !s.kind.apart() && down > s.grace/2 {
 		w.excused = append(w.excused, fmt.Sprintf("%s: refused %d times, and no daemon was there for %s of a grace of %s", s.name, n, down, s.grace))
 	} else {

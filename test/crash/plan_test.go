@@ -23,7 +23,7 @@ func points() []string {
 	return all
 }
 
-// What Cloudflare does with the one rotate request that it is to spoil.
+// What Cloudflare does with the one rotate request that it spoils.
 var cloudflareFaults = map[string]cfsim.Fault{
 	"normal":                {},
 	"answer lost":           {Kind: cfsim.KindDrop, When: cfsim.After},
@@ -46,14 +46,14 @@ var inMatrix = []string{
 	"normal", "answer lost", "500 before", "500 after", "cut in the body", "unreadable", "success: false", "slower than the bound", "wrong client ID",
 }
 
-// What Cloudflare and Vault do in the matrix to service tokens that are made.
+// What Cloudflare and Vault do in the matrix to service tokens that are created.
 var (
 	inMatrixOfMade = []string{"normal", "answer lost", "500 before", "500 after", "cut in the body"}
 	vaultOfMade    = []string{vault500, vaultLostWrite}
 )
 
 // matrix covers every point with every fault of either side for service tokens that are rotated,
-// and with those that matter most for those that are made.
+// and with the most important faults for those that are created.
 func matrix() (all []plan) {
 	for _, point := range points() {
 		step, _, _ := strings.Cut(point, ".")
@@ -67,10 +67,10 @@ func matrix() (all []plan) {
 		}
 		if step != "extend" { // what consumers use is not touched
 			for _, fault := range inMatrixOfMade {
-				all = append(all, plan{point: point, cloudflare: fault, vault: vaultNormal, makes: true})
+				all = append(all, plan{point: point, cloudflare: fault, vault: vaultNormal, creates: true})
 			}
 			for _, fault := range vaultOfMade {
-				all = append(all, plan{point: point, cloudflare: "normal", vault: fault, makes: true})
+				all = append(all, plan{point: point, cloudflare: "normal", vault: fault, creates: true})
 			}
 		}
 	}
@@ -87,7 +87,7 @@ type plan struct {
 	number            int
 	point             string
 	cloudflare, vault string
-	makes             bool // service tokens are made
+	creates           bool // service tokens are created
 	tokens            []entry
 	frozen            bool          // updated_at does not move on a rotate
 	moved             int           // what the ledger knows of that
@@ -108,17 +108,17 @@ type entry struct {
 type kind string
 
 const (
-	single     kind = "single"
-	pair       kind = "pair"
-	made       kind = "made"         // at the first start, and rotated from then on
-	madeInZone kind = "made in zone" // at the first start, and replaced from then on
-	replaced   kind = "replaced"     // is there, in a zone, and replaced from then on
+	single        kind = "single"
+	pair          kind = "pair"
+	created       kind = "created"         // at the first start, and rotated from then on
+	createdInZone kind = "created in zone" // at the first start, and replaced from then on
+	replaced      kind = "replaced"        // is there, in a zone, and replaced from then on
 )
 
-func (k kind) inZone() bool { return k == madeInZone || k == replaced }
+func (k kind) inZone() bool { return k == createdInZone || k == replaced }
 
-// absent reports whether there is no service token, and nothing in Vault, to begin with.
-func (k kind) absent() bool { return k == made || k == madeInZone }
+// absent reports whether there is no service token, and nothing in Vault, at the start.
+func (k kind) absent() bool { return k == created || k == createdInZone }
 
 // apart reports whether what consumers use is not touched by a rotation.
 func (k kind) apart() bool { return k == pair || k.inZone() }
@@ -142,8 +142,8 @@ func (p plan) String() string {
 		p.number, p.point, p.cloudflare, p.vault, p.tokens, p.frozen, p.moved)
 }
 
-// plans makes n rounds: first the matrix, in an order that covers much early, then random
-// ones. The same seed makes the same rounds, whatever n is.
+// plans returns n rounds: first the matrix, in an order that covers much early, then random
+// ones. The same seed gives the same rounds, for every n.
 func plans(n int, seed uint64) []plan {
 	all := matrix()
 	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
@@ -167,9 +167,9 @@ func (p *plan) entry(r *rand.Rand) entry {
 	case step == "delete":
 		e.kind = replaced
 	case step == "find":
-		e.kind = pick(r, made, madeInZone)
-	case p.makes, p.incarnations != nil && r.IntN(2) == 0:
-		e.kind = pick(r, made, madeInZone, replaced)
+		e.kind = pick(r, created, createdInZone)
+	case p.creates, p.incarnations != nil && r.IntN(2) == 0:
+		e.kind = pick(r, created, createdInZone, replaced)
 	}
 	switch { // a doubt without a grace is left alone for a minute
 	case e.kind == pair:

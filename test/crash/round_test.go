@@ -12,7 +12,7 @@ import (
 	"rotatord/internal/cloudflare/cfsim"
 )
 
-// result is what came of a round.
+// result is the result of a round.
 type result struct {
 	plan
 	wrong    []string
@@ -55,7 +55,7 @@ func play(t *testing.T, s *server, p plan, run string, patience time.Duration) r
 	if p.sabotage.before != nil {
 		p.sabotage.before(w)
 	}
-	res.wrong = append(append(res.wrong, w.wrong...), w.judge()...)
+	res.wrong = append(append(res.wrong, w.wrong...), w.violations()...)
 	_, res.log = w.lines()
 	res.struck, res.refusals, res.polls, res.excused = w.struck(), w.refusals, w.polls, w.excused
 	res.longest = w.longestRun
@@ -259,8 +259,8 @@ func playAll(t *testing.T, all []plan, patience time.Duration, done func(result)
 	workers.Wait()
 }
 
-// isolated plays a round in a goroutine of its own. A t.Fatal ends that and not the worker, which
-// would leave everybody waiting for it.
+// isolated plays a round in a goroutine of its own. A t.Fatal ends that goroutine and not the worker: without the worker
+// the others would wait forever.
 func isolated(p plan, play func() result) result {
 	came := make(chan result, 1)
 	go func() {

@@ -28,8 +28,8 @@ type sabotage struct {
 // noSeal leaves out the commit point.
 var noSeal = sabotage{failpoint: "seal=off"}
 
-// TestOracle plays rounds in which something is broken on purpose, each of the kind that one of
-// the oracle's rules is for. An oracle that finds nothing wrong in them would prove nothing in
+// TestOracle plays rounds in which something is broken on purpose, one for each of
+// the oracle's rules. An oracle that finds nothing wrong in them would prove nothing in
 // the others.
 func TestOracle(t *testing.T) {
 	type broken struct {
@@ -54,23 +54,23 @@ func TestOracle(t *testing.T) {
 		{"Vault holds what is not accepted", "", "normal", "is refused", sabotage{before: func(w *world) {
 			w.write(w.subjects[0].path, map[string]any{"client_id": "x", "client_secret": "y", "canary": canary})
 		}}, entry{}},
-		{"a field of somebody else is dropped", "", "normal", "has lost what somebody else keeps there", sabotage{before: func(w *world) {
+		{"a field of another program is dropped", "", "normal", "has lost what another program keeps there", sabotage{before: func(w *world) {
 			id, value, _ := w.stored(w.subjects[0])
 			w.write(w.subjects[0].path, map[string]any{"client_id": id, "client_secret": value})
 		}}, entry{}},
 		{"a slot is served twice", "", "normal", "served twice", sabotage{before: func(w *world) { w.logs = append(w.logs, w.logs[0]) }}, entry{}},
-		{"a secret is logged", "", "normal", "stands in a log", sabotage{before: func(w *world) {
+		{"a secret is logged", "", "normal", "is in a log", sabotage{before: func(w *world) {
 			fmt.Fprintln(w.logs[0], w.current(w.subjects[0].ids[0]))
 		}}, entry{}},
-		{"a secret is on disk", "", "normal", "stands in note", sabotage{before: func(w *world) {
+		{"a secret is on disk", "", "normal", "is in note", sabotage{before: func(w *world) {
 			w.check(os.WriteFile(filepath.Join(w.dir, "state", "note"), []byte(w.current(w.subjects[0].ids[0])), 0o600))
 		}}, entry{}},
-		{"the seal is left out, and a service token is made", "", "normal", "sealed answer", noSeal, entry{kind: made, grace: grace}},
+		{"the seal is left out, and a service token is made", "", "normal", "sealed answer", noSeal, entry{kind: created, grace: grace}},
 		{"the state directory is of before one took another's place", "commit.after", "normal", "is left that nobody knows of",
 			sabotage{between: (*world).restoreState}, entry{kind: replaced, grace: grace}},
-		{"a script makes one that is there", "", "normal", "was made 2 times", sabotage{before: (*world).makeAgain}, entry{kind: made, grace: grace}},
+		{"a script makes one that is there", "", "normal", "was created 2 times", sabotage{before: (*world).createAgain}, entry{kind: created, grace: grace}},
 		{"a script deletes the one in use", "", "normal", "in use was deleted",
-			sabotage{before: func(w *world) { w.deleteAt(-1) }}, entry{kind: madeInZone, grace: grace}},
+			sabotage{before: func(w *world) { w.deleteAt(-1) }}, entry{kind: createdInZone, grace: grace}},
 		{"a script deletes the one that was replaced", "commit.after", "normal", "after another took its place",
 			sabotage{between: func(w *world) { w.deleteAt(0) }}, entry{kind: replaced, grace: grace}},
 		{"consumers wait for long after one lost answer", "", "answer lost", "after one lost answer", sabotage{before: func(w *world) {
@@ -137,8 +137,8 @@ func (w *world) rotateBlindly() {
 		`{"previous_client_secret_expires_at":"`+until+`"}`)
 }
 
-// makeAgain is what a script does that never looks.
-func (w *world) makeAgain() {
+// createAgain is what a script does that never looks.
+func (w *world) createAgain() {
 	w.script(http.MethodPost, "/accounts/"+cfsim.DefaultAccountID+"/access/service_tokens", `{"name":"`+w.subjects[0].name+`"}`)
 }
 

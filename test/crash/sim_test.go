@@ -16,7 +16,7 @@ import (
 // zoneID owns the service tokens that are replaced.
 const zoneID = "00000000000000000000000000000123"
 
-// subject makes the service tokens of an entry that are there to begin with.
+// subject creates the service tokens that an entry has at the start.
 func (w *world) subject(e entry, name, round string) subject {
 	s := subject{entry: e, name: name, path: "access/" + round + "/" + name}
 	params := []cfsim.CreateParams{{Name: name}}
@@ -54,7 +54,7 @@ func (s subject) first() string {
 	return cfsim.OpRotate
 }
 
-// owns reports whether a service token has the name of one that is made for the entry.
+// owns reports whether a service token has the name of one that is created for the entry.
 func (s subject) owns(name string) bool { return name == s.name || strings.HasPrefix(name, s.name+"-") }
 
 // which is what the configuration says of the service token.
@@ -83,7 +83,7 @@ func (w *world) idsOf(s subject) (all []string) {
 	defer w.mu.Unlock()
 	all = append(all, s.ids...)
 	for _, r := range w.requests {
-		if r.makes && s.owns(r.after.Name) {
+		if r.creates && s.owns(r.after.Name) {
 			all = append(all, r.tokenID)
 		}
 	}
@@ -156,7 +156,7 @@ func (w *world) serveCreate(rw http.ResponseWriter, r *http.Request) {
 	for _, t := range w.sim.Tokens() {
 		before[t.ID] = true
 	}
-	req := request{at: time.Now(), makes: true}
+	req := request{at: time.Now(), creates: true}
 	wire := &recorder{ResponseWriter: rw}
 	defer func() {
 		for _, t := range w.sim.Tokens() {
@@ -174,7 +174,7 @@ func (w *world) serveCreate(rw http.ResponseWriter, r *http.Request) {
 func (w *world) note(req request, wire *recorder) {
 	if req.carriedOut() {
 		issued := w.sim.Secrets(req.tokenID)[0]
-		if !req.makes {
+		if !req.creates {
 			issued = w.sim.Secrets(req.tokenID)[req.before.Rotations+1]
 		}
 		req.issued = issued.Digest

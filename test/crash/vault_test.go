@@ -35,7 +35,7 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
-// What Vault does while a rotation is under way.
+// What Vault does while a rotation is in progress.
 const (
 	vaultNormal    = "normal"
 	vaultSealed    = "sealed"
@@ -62,7 +62,7 @@ type proxy struct {
 
 	mu    sync.Mutex
 	fault string
-	human func(path string) // writes as somebody else would
+	human func(path string) // writes as another person or program would
 }
 
 func newProxy(address string) *proxy {

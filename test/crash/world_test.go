@@ -29,8 +29,8 @@ var binary = program.Rotatord("failpoint")
 // subject is one token of the configuration.
 type subject struct {
 	entry
-	name string   // also that of a service token which is made, or begins it
-	ids  []string // one service token, the two of a pair, or none that is there to begin with
+	name string   // also of a created service token, or the start of its name
+	ids  []string // one service token, the two of a pair, or none at the start
 	path string
 }
 
@@ -38,13 +38,13 @@ type subject struct {
 type request struct {
 	at            time.Time
 	tokenID       string
-	makes         bool // it is a create and not a rotate
+	creates       bool // it is a create and not a rotate
 	before, after cfsim.Token
 	issued        secret.Digest // by this request
 	answered      bool          // the new secret was written to the wire whole
 }
 
-func (r request) carriedOut() bool { return r.makes || r.after.Rotations > r.before.Rotations }
+func (r request) carriedOut() bool { return r.creates || r.after.Rotations > r.before.Rotations }
 
 // refusal is a moment at which the application refused what Vault held.
 type refusal struct {
@@ -112,7 +112,7 @@ func newWorld(t *testing.T, s *server, name string, plan plan) *world {
 	return w
 }
 
-// prepare stores what consumers use to begin with, and a ledger by which a slot is due.
+// prepare stores what consumers use to start with, and a ledger by which a slot is due.
 func (w *world) prepare(plan plan) {
 	w.t.Helper()
 	for file, content := range map[string]string{"role-id": w.server.roleID, "secret-id": w.server.secretID, "api-token": "crash"} {
@@ -161,7 +161,7 @@ tokens:
 	}
 }
 
-// canary is what somebody else keeps beside the credential.
+// canary is what another program keeps beside the credential.
 const canary = "kept"
 
 func (w *world) config() string { return filepath.Join(w.dir, "config.yaml") }
@@ -354,7 +354,7 @@ func (w *world) poll() (stop func()) {
 func (w *world) consume(s subject) {
 	id, value, ok := w.stored(s)
 	if !ok {
-		return // Vault cannot be read: a consumer goes on with what it has
+		return // Vault cannot be read: a consumer continues with what it has
 	}
 	accepted := w.accepted(s, id, value)
 	if !accepted { // it may have been replaced between the two

@@ -95,7 +95,7 @@ func TestDockerfile(t *testing.T) {
 		t.Errorf("ENTRYPOINT %s is not the binary that was built", entry[0].CmdLine[0])
 	}
 	if cmd := commands[*instructions.CmdCommand](final); len(cmd) != 1 || cmd[0].PrependShell {
-		t.Error("CMD must stand once, in exec form")
+		t.Error("there must be one CMD, in exec form")
 	}
 }
 

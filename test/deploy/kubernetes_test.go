@@ -411,7 +411,7 @@ func TestKubernetesVolumes(t *testing.T) {
 					}
 				case v.Secret != nil:
 					if mode := v.Secret.DefaultMode; mode == nil || *mode&0o007 != 0 {
-						t.Error("everybody could read the credentials")
+						t.Error("every user could read the credentials")
 					}
 					for _, item := range v.Secret.Items {
 						provided = append(provided, filepath.Join(mount.MountPath, item.Path))
@@ -435,7 +435,7 @@ func TestKubernetesVolumes(t *testing.T) {
 				}
 			}
 			for name := range mounts {
-				t.Errorf("%s is mounted, but is no volume", name)
+				t.Errorf("%s is mounted, but is not a volume", name)
 			}
 
 			cfg := mountedConfig(t, m)
@@ -459,7 +459,7 @@ func TestKubernetesVolumes(t *testing.T) {
 	}
 }
 
-// A changed configuration must give the ConfigMap another name, or the pod would go on
+// A changed configuration must give the ConfigMap another name, or the pod would continue
 // with the old one.
 func TestKubernetesConfigRollsThePod(t *testing.T) {
 	base, example := build(t, "base"), build(t, "overlays/example")

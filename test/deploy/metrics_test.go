@@ -55,7 +55,7 @@ func metricTable(t *testing.T) (metrics map[string]metric, values map[string][]s
 				t.Fatalf("%d columns, want 5: %s", len(cells), line)
 			}
 			if _, twice := metrics[name[0]]; twice {
-				t.Errorf("%s stands there twice", name[0])
+				t.Errorf("%s is there twice", name[0])
 			}
 			metrics[name[0]] = metric{strings.TrimSpace(cells[1]), names(cells[2])}
 		case "Label values":

@@ -125,7 +125,7 @@ func TestSystemdUnit(t *testing.T) {
 		"RuntimeDirectory":     "rotatord",
 		"RuntimeDirectoryMode": "0750",
 		"Restart":              "on-failure",
-		// It also fires when the clock was set, and then a rotation may be in hand.
+		// It also fires when the clock was set, and then a rotation may be in progress.
 		"WatchdogSignal": "SIGTERM",
 		"LimitCORE":      "0",
 	} {

@@ -20,7 +20,7 @@ type truth struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// serviceTokens are those that there are, whose name is or begins with name.
+// serviceTokens returns the service tokens whose name is or starts with name.
 func (w *world) serviceTokens(t *testing.T, name string) (found []truth) {
 	t.Helper()
 	var all []truth
@@ -35,7 +35,7 @@ func (w *world) serviceTokens(t *testing.T, name string) (found []truth) {
 	return found
 }
 
-// behind does something to a service token that nobody told the daemon of.
+// behind changes a service token without the daemon.
 func (w *world) behind(t *testing.T, method, path, body string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, w.sim+"/_sim/"+path, strings.NewReader(body))
@@ -99,7 +99,7 @@ func (d *daemon) token(t *testing.T, name string) (s shown) {
 	return s
 }
 
-// again kills the daemon and starts it anew, which lists the account anew too.
+// again kills the daemon and starts it again, which lists the account again too.
 func (w *world) again(t *testing.T, d *daemon) *daemon {
 	t.Helper()
 	d.kill()
@@ -107,7 +107,7 @@ func (w *world) again(t *testing.T, d *daemon) *daemon {
 	return w.run(t)
 }
 
-// says runs a command that is to succeed or to fail, and to say something.
+// says runs a command and checks its exit code and a part of its output.
 func (w *world) says(t *testing.T, code int, text string, args ...string) {
 	t.Helper()
 	if out, got := w.command(t, args...); got != code || !strings.Contains(out, text) {
@@ -117,7 +117,7 @@ func (w *world) says(t *testing.T, code int, text string, args ...string) {
 
 // newCareWorld has tokens that nothing rotates by itself in the length of a test, and a socket.
 // Cloudflare has no limit in it: a daemon that is started in the middle of a rush takes what its
-// predecessor has sent for somebody else's, and makes room for them.
+// predecessor has sent for requests of another program, and leaves requests for that.
 // change makes of the entry of a token what the test wants.
 func newCareWorld(t *testing.T, tokens int, change map[string]string, more string) *world {
 	t.Helper()
@@ -191,7 +191,7 @@ func TestCare(t *testing.T) {
 	if s := d.token(t, outside); s.RotatedOutside.IsZero() || w.works(t, outside) {
 		t.Errorf("%+v", s)
 	}
-	program.Eventually(t, 10*time.Second, "a rotation that makes up for somebody else's", func() bool {
+	program.Eventually(t, 10*time.Second, "a rotation that makes up for one by another program", func() bool {
 		return w.works(t, healed) && d.token(t, healed).RotatedOutside.IsZero()
 	})
 	w.names = []string{plain, refused, healed}
@@ -283,7 +283,7 @@ func (w *world) refuse(t *testing.T, d *daemon, name string) *daemon {
 // TestLeakedVault rotates all tokens of an account without a grace. The daemon is killed in the
 // middle of it.
 func TestLeakedVault(t *testing.T) {
-	const n, atOnce = 60, 20 // of which that many are in hand at once
+	const n, atOnce = 60, 20 // atOnce of them are in progress at the same time
 	graces := map[string]string{}
 	for i := range n { // the last ones have the least
 		graces[fmt.Sprintf("token-%02d", i+1)] = fmt.Sprintf("grace: %dm", 2*n-i)

@@ -147,7 +147,7 @@ func TestStopInTheMiddle(t *testing.T) {
 		}
 		lines = append(lines, d.log(t)...)
 	}
-	// Once more to its end, so that all is settled.
+	// Once to its end, so that every doubt is resolved.
 	d := w.run(t)
 	before := w.stats(t)
 	program.Eventually(t, 30*time.Second, "another rotation of every token", func() bool {
@@ -189,7 +189,7 @@ func TestStopInTheMiddle(t *testing.T) {
 }
 
 // TestKilled: SIGKILL at any moment, over and over. The deadline of a token in doubt is a
-// quarter of its grace before the end, so all is settled soon after the last start.
+// quarter of its grace before the end, so all is resolved soon after the last start.
 func TestKilled(t *testing.T) {
 	rounds := 8
 	if testing.Short() {
@@ -230,7 +230,7 @@ func TestVaultAway(t *testing.T) {
 	d := w.run(t)
 	program.Eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 10 })
 	w.vault.Kill()
-	var stuck stats // what was in hand gets stuck within seconds
+	var stuck stats // what was in progress gets stuck within seconds
 	program.Eventually(t, 20*time.Second, "no request for two seconds", func() bool {
 		stuck = w.stats(t)
 		time.Sleep(2 * time.Second)
@@ -270,7 +270,7 @@ func TestThrottled(t *testing.T) {
 	w.inject(t, `{"operation":"rotate","kind":"status","status":429,"retry_after":15,"count":1}`)
 	program.Eventually(t, 20*time.Second, "the 429", func() bool { return w.stats(t).Requests["rotate"]["429"] == 1 })
 	throttled := time.Now()
-	time.Sleep(300 * time.Millisecond) // requests that were under way at that moment
+	time.Sleep(300 * time.Millisecond) // requests that were in progress at that moment
 	before := w.stats(t)
 	time.Sleep(time.Until(throttled.Add(8 * time.Second)))
 	if now := w.stats(t); now.requests("rotate") != before.requests("rotate") || now.requests("list") != before.requests("list") {
@@ -341,7 +341,7 @@ func TestNoSecretLeaves(t *testing.T) {
 	seen.WriteString(d.out.String() + d.errs.String())
 	for _, word := range []string{"in_doubt", "rotated", "Vault cannot be reached"} {
 		if !strings.Contains(seen.String(), word) {
-			t.Errorf("%q was seen nowhere: not all happened that was to happen", word)
+			t.Errorf("%q was seen nowhere: not everything happened that the test needs", word)
 		}
 	}
 	files := 0
@@ -362,12 +362,12 @@ func TestNoSecretLeaves(t *testing.T) {
 	}
 	for value := range secrets {
 		if strings.Contains(seen.String(), value) {
-			t.Errorf("the secret %.10s... stands in the daemon's output or state", value)
+			t.Errorf("the secret %.10s... is in the daemon's output or state", value)
 		}
 	}
 	formats := regexp.MustCompile(`cfast_[A-Za-z0-9]{10,}|\b[0-9a-f]{64}\b`)
 	if found := formats.FindString(seen.String()); found != "" {
-		t.Errorf("what looks like a secret stands in the daemon's output or state: %.14s...", found)
+		t.Errorf("what looks like a secret is in the daemon's output or state: %.14s...", found)
 	}
 	for _, name := range w.names {
 		s, err := w.vault.Root(t).Logical().Read(mount + "/data/access/" + name)

@@ -34,7 +34,7 @@ func (w *world) command(t *testing.T, args ...string) (output string, code int) 
 	return out.String(), 0
 }
 
-// edit writes the configuration anew, with what change makes of it.
+// edit writes the configuration again, with what change makes of it.
 func (w *world) edit(t *testing.T, change func(string) string) {
 	t.Helper()
 	b, err := os.ReadFile(w.config)
@@ -70,10 +70,10 @@ const (
 	notReloaded = "the configuration is not reloaded: the one in force stays"
 )
 
-// still holds that nothing is rotated for a while that has several slots.
+// still checks that nothing is rotated for a while that has several slots.
 func (w *world) still(t *testing.T, why string) {
 	t.Helper()
-	time.Sleep(time.Second) // what was in hand is finished
+	time.Sleep(time.Second) // what was in progress is finished
 	before := w.stats(t).rotations()
 	time.Sleep(6 * time.Second)
 	if n := w.stats(t).rotations() - before; n != 0 {

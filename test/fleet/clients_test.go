@@ -25,7 +25,7 @@ type credential struct {
 type tally struct {
 	calls   int
 	refused int
-	// stranded of the refused would have been refused as well had the client read Vault anew
+	// stranded of the refused would have been refused as well had the client read Vault again
 	// at that moment.
 	stranded int
 	longest  time.Duration // for which one client was refused, up to its next success
@@ -98,7 +98,7 @@ func (c *client) run(ctx context.Context) (seen tally) {
 		if !time.Now().Before(next) {
 			next = next.Add(c.reread)
 			if now, err := c.read(); err == nil {
-				has = now // and else, as programs do, it goes on with what it has
+				has = now // and else, as programs do, it continues with what it has
 			}
 		}
 		began := time.Now()
@@ -122,7 +122,7 @@ func (c *client) run(ctx context.Context) (seen tally) {
 			since = began
 		}
 		seen.longest = max(seen.longest, time.Since(since))
-		// What would a client see that reads anew when it is refused? This one goes on with
+		// What would a client see that reads again when it is refused? This one continues with
 		// what it has.
 		if fresh, err := c.read(); err != nil {
 			seen.stranded++

@@ -151,7 +151,7 @@ func (d *daemon) read(line string) {
 	var l struct {
 		Level, Msg, Address, Result, Point string
 	}
-	_ = json.Unmarshal([]byte(line), &l) // what is no JSON is kept as text below
+	_ = json.Unmarshal([]byte(line), &l) // what is not JSON is kept as text below
 	d.mu.Lock()
 	fmt.Fprintln(&d.log, line)
 	switch {
@@ -202,7 +202,7 @@ func (d *daemon) stopNoMore(signal os.Signal) {
 // stop waits until no secret waits for delivery, and sends SIGTERM.
 func (d *daemon) stop(t *testing.T) {
 	t.Helper()
-	program.Eventually(t, 30*time.Second, "a daemon with no secret in hand", func() bool {
+	program.Eventually(t, 30*time.Second, "a daemon without an undelivered secret", func() bool {
 		d.mu.Lock()
 		url := d.url
 		d.mu.Unlock()

@@ -51,7 +51,7 @@ var (
 var scenarios = []scenario{
 	{name: "nothing goes wrong"},
 	{name: "killed at random, every 2 to 4 s", killed: atRandom},
-	{name: "killed with the answer in hand", killed: unsealed, strike: threeTimes},
+	{name: "killed before the answer is stored", killed: unsealed, strike: threeTimes},
 	{name: "the answer is lost", answer: cfsim.KindDrop, strike: threeTimes},
 	{name: "500 after it was carried out", answer: cfsim.KindStatus, status: 500, strike: threeTimes},
 	{name: "a write to Vault is answered 500", write: refused, strike: threeTimes},

@@ -135,7 +135,7 @@ func (w *world) vaultProxy(t *testing.T) string {
 	return server.URL
 }
 
-// outage takes Vault away, lets the write that waits for it go on, and brings it back. Only
+// outage takes Vault away, lets the write that waits for it continue, and brings it back. Only
 // the goroutine of the test may do that.
 func (w *world) outage(t *testing.T, waiting chan struct{}) {
 	t.Helper()

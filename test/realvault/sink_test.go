@@ -171,7 +171,7 @@ func (p *unreliable) hold(t *testing.T) (arrive func()) {
 	}
 	return func() {
 		close(held)
-		// Anything else would mean that Vault never judged it.
+		// Anything else would mean that Vault did not check it.
 		if code := <-served; code != http.StatusBadRequest {
 			t.Errorf("the late write was answered with %d, want a check-and-set conflict", code)
 		}

@@ -20,23 +20,23 @@ func heldAt(versions []version, at time.Time) (held version) {
 	return held
 }
 
-// judgeProbes holds that a secret which was to be tried was accepted before anything else was
-// asked for, and at the end.
-func (w *world) judgeProbes(s subject, requests []request, versions []version, say func(string, ...any)) {
+// checkProbes checks that each new secret of a token with verify was accepted before the next
+// request, and at the end.
+func (w *world) checkProbes(s subject, requests []request, versions []version, say func(string, ...any)) {
 	if !s.verifies {
 		return
 	}
 	for _, r := range requests {
 		stored := slices.ContainsFunc(versions, func(v version) bool { return digest(v.secret) == r.issued })
 		if r.carriedOut() && stored && !w.accepts[r.issued] {
-			say("%s: what was issued at %s was delivered, and never accepted where it was to be tried", s.name, r.at.Format(clock))
+			say("%s: what was issued at %s was delivered, and never accepted by the application of verify", s.name, r.at.Format(clock))
 		}
 	}
 }
 
-// judgeMade judges service tokens that are made: none too many is left, none is deleted that
-// consumers use or were promised, and the first is made once.
-func (w *world) judgeMade(s subject, requests []request, versions []version, say func(string, ...any)) {
+// checkCreated checks created service tokens: none too many is left, none is deleted that
+// consumers use or were promised, and the first one is created once.
+func (w *world) checkCreated(s subject, requests []request, versions []version, say func(string, ...any)) {
 	if s.first() == cfsim.OpRotate {
 		return
 	}
@@ -47,7 +47,7 @@ func (w *world) judgeMade(s subject, requests []request, versions []version, say
 		return
 	}
 	record := records[at]
-	if len(record.Replaced) > 1 { // the daemon was seen without any, and may have gone on
+	if len(record.Replaced) > 1 { // the daemon was seen without any, and may have started another rotation
 		say("%s: %d service tokens are still to be deleted", s.name, len(record.Replaced))
 	}
 	used, isThere := w.sim.Token(record.TokenID)
@@ -57,18 +57,18 @@ func (w *world) judgeMade(s subject, requests []request, versions []version, say
 	for _, t := range w.sim.Tokens() {
 		known := t.ID == record.TokenID || slices.ContainsFunc(record.Replaced, func(r rotation.Replaced) bool { return r.TokenID == t.ID })
 		if s.owns(t.Name) && !known {
-			say("%s: the service token %s is left that nobody knows of", s.name, t.Name)
+			say("%s: the service token %s is left, and the ledger does not know it", s.name, t.Name)
 		}
 	}
 	first := 0
 	for _, r := range requests {
 		stored := slices.ContainsFunc(versions, func(v version) bool { return digest(v.secret) == r.issued })
-		if r.makes && r.after.Name == s.name && (stored || s.kind == made) { // in a zone a lost one is made again
+		if r.creates && r.after.Name == s.name && (stored || s.kind == created) { // in a zone a lost one is created again
 			first++
 		}
 	}
 	if first > 1 {
-		say("%s: its first service token was made %d times", s.name, first)
+		say("%s: its first service token was created %d times", s.name, first)
 	}
 	for _, d := range w.deletes {
 		if !s.owns(d.token.Name) {
