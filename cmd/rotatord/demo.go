@@ -113,7 +113,7 @@ func runDemo(ctx context.Context, stdout io.Writer, plain bool) (err error) {
 
 	view := newDemoView(stdout, plain, d)
 	daemon, err := app.New(app.Options{
-		Config: c, Logger: slog.New(slog.NewJSONHandler(printable.NewWriter(logFile), nil)), Build: build(), Observer: view,
+		Config: c, Logger: slog.New(slog.NewJSONHandler(printable.NewWriter(logFile), nil)), Build: build(), Subscriber: view.subscriber().Queued(0, nil),
 	})
 	if err != nil {
 		return err

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/term"
 
 	"rotatord/internal/app"
+	"rotatord/internal/event"
 	"rotatord/internal/printable"
-	"rotatord/internal/rotation"
 )
 
 // demoView shows the demo: on a terminal as a table that is updated, elsewhere as one line for each event.
@@ -82,27 +82,33 @@ func (v *demoView) run(ctx context.Context) <-chan struct{} {
 	return ended
 }
 
-// Observe implements [rotation.Observer].
-func (v *demoView) Observe(e rotation.Event) {
-	var line string
-	switch e := e.(type) {
-	case rotation.Attempted:
-		if e.Result == rotation.ResultSuccess {
-			line = fmt.Sprintf("%-15s rotated in %s, new secret %s", e.Token, e.Duration.Round(time.Millisecond), short(string(e.Record.Last.Digest)))
-		} else {
-			line = fmt.Sprintf("%-15s %s: %v", e.Token, e.Result, e.Err)
-		}
-	case rotation.DoubtResolved:
-		line = fmt.Sprintf("%-15s doubt resolved: %s", e.Token, e.Reason)
-	default:
-		return
-	}
-	line = time.Now().Format("15:04:05") + "  " + line
+// subscriber returns what takes the lines from the stream of events.
+func (v *demoView) subscriber() *event.Subscriber {
+	return event.NewSubscriber("demo",
+		event.On(func(e event.Event, d event.RotationEnded) {
+			if e.Kind != event.Rotated {
+				v.show(e, e.Line())
+				return
+			}
+			v.mu.Lock()
+			v.rotations[e.Token]++
+			v.mu.Unlock()
+			v.show(e, fmt.Sprintf("%s in %s, new secret %s", e.Message(), d.Duration.Round(time.Millisecond), short(d.Digest)))
+		}),
+		event.On(func(e event.Event, _ event.Resolution) { v.show(e, e.Line()) }),
+		// The ends of rotations are enough to see.
+		event.Ignore(event.StepEnded, event.SinkWritten, event.SinkFailed, event.VersionDeletes, event.SealFailed, event.SecretAccepted, event.SecretRefused,
+			event.SecretUntried, event.OvertakenEnded, event.DoubtJudged, event.DoubtUnchanged, event.GraceExtended, event.GraceExtensionFailed, event.SlotsMissed,
+			event.ClockHealed, event.Stuck, event.Adopted, event.Renewed, event.RenewalFailed, event.ReplacedDeleted, event.ReplacedNotDeleted, event.RotatedOutside,
+			event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound),
+		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
+}
+
+// show adds a line about an event.
+func (v *demoView) show(e event.Event, what string) {
+	line := fmt.Sprintf("%s  %-15s %s", e.At.Local().Format("15:04:05"), e.Token, what)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if a, ok := e.(rotation.Attempted); ok && a.Result == rotation.ResultSuccess {
-		v.rotations[a.Token]++
-	}
 	v.recent = append(v.recent, line)
 	v.recent = v.recent[max(len(v.recent)-recentLines, 0):]
 	if !v.terminal {

@@ -6,49 +6,16 @@ import (
 	"strings"
 	"time"
 
-	"rotatord/internal/rotation"
+	"rotatord/internal/event"
 	"rotatord/internal/status"
 )
 
 // meaning returns a reason code with its explanation.
 func meaning(code string) string {
-	if text, ok := meanings[code]; ok {
+	if text := event.ReasonText(code); text != code {
 		return code + " (" + text + ")"
 	}
 	return code
-}
-
-// meanings explain the reason codes of package rotation.
-var meanings = map[string]string{
-	rotation.ReasonOutcomeUnknown:     "the request was sent, but no usable answer arrived",
-	rotation.ReasonAnswerInvalid:      "the answer was about another client, or without a usable secret",
-	rotation.ReasonUnfamiliarSecret:   "the secret in the answer has an unknown format",
-	rotation.ReasonOddAnswer:          "the secret in the answer is good, but something else in the answer is odd",
-	rotation.ReasonSealedLost:         "the sealed answer is gone from the disk, or cannot be decrypted",
-	rotation.ReasonInterrupted:        "the daemon ended after the request was sent and before an answer was sealed",
-	rotation.ReasonUpdatedAtUnchanged: "the rotation was not carried out",
-	rotation.ReasonOldSecretRevoked:   "there is no old secret to protect",
-	rotation.ReasonGraceEnding:        "half of the grace is left, or three graces are over",
-	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off",
-	rotation.ReasonUnderWay:           "the request may still be in progress",
-	rotation.ReasonSpare:              "consumers do not use the service token that was rotated",
-	rotation.ReasonUnfamiliarKept:     "the secret that consumers use still works, and an operator must look at the new one",
-	rotation.ReasonOperatorRotateNow:  "an operator decided to rotate again",
-	rotation.ReasonOperatorNotRotated: "an operator decided that the rotation was not carried out",
-	rotation.ReasonOperatorDeliver:    "an operator decided to deliver the sealed answer",
-	rotation.ReasonCreatedAndLost:     "a service token was created, and its secret is lost",
-	rotation.ReasonCreatedAndSealed:   "a service token was created, and the sealed answer is about it",
-	rotation.ReasonNotCreated:         "no service token was created",
-	rotation.ReasonCannotLook:         "Cloudflare could not be asked whether a service token was created",
-	rotation.ReasonUndelivered:        "the new secret is not in every sink yet, and is tried again now",
-	rotation.ReasonOvertaken:          "another rotation replaced the new secret, and a sink has the other one: ours stays sealed",
-	rotation.ReasonOursWorks:          "the application refuses the secret in the sinks, and accepts ours",
-	rotation.ReasonTheirsWorks:        "the application accepts the secret in the sinks",
-	rotation.ReasonLeakOrder:          "an order to revoke the previous secret overrides it",
-	rotation.ReasonAfterOutside:       "outside_rotation rotates the token again",
-	rotation.ReasonOperatorDrop:       "an operator gave up the new secret",
-	rotation.ReasonUnverified:         "the new secret is in every sink, but the application refuses it",
-	rotation.ReasonOperatorAccept:     "an operator decided that the new secret is good",
 }
 
 // page is a text for people: titles, each with lines below it.

@@ -1,10 +1,6 @@
 package main
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,32 +9,6 @@ import (
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
-
-// TestMeanings holds that each reason code of the core is explained.
-func TestMeanings(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../../internal/rotation/doubt.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := 0
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok || !strings.HasPrefix(spec.Names[0].Name, "Reason") {
-			return true
-		}
-		code, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if found++; meanings[code] == "" {
-			t.Errorf("%s is not explained", code)
-		}
-		return true
-	})
-	if found != len(meanings) || found < 10 {
-		t.Errorf("the core has %d codes, and %d are explained", found, len(meanings))
-	}
-}
 
 var viewTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 

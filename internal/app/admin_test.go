@@ -94,7 +94,7 @@ func TestOperatorRotatesNow(t *testing.T) {
 	if !w.delivered(ci) {
 		t.Error("Vault does not have the current secret")
 	}
-	if got := d.events.of("ci", rotation.ResultSuccess)[0].Trigger; got != rotation.TriggerManual {
+	if got := d.events.of("ci", rotation.ResultSuccess)[0].Trigger; got != string(rotation.TriggerManual) {
 		t.Errorf("the trigger is %s", got)
 	}
 	if n := len(w.seen("rotate")); n != 2 {

@@ -26,6 +26,7 @@ import (
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/connlimit"
+	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
@@ -41,8 +42,8 @@ type Options struct {
 	Build  httpapi.Build
 	// WebConfigFile is Prometheus's web configuration file, for TLS and basic authentication. Empty: neither.
 	WebConfigFile string
-	// Observer is told what happens, beside metrics and log. nil: nobody.
-	Observer rotation.Observer
+	// Subscriber is told what happens, beside metrics and log. It may be nil.
+	Subscriber *event.Subscriber
 	// Now is the wall clock that slots are read from. nil: the system's.
 	Now func() time.Time
 }
@@ -53,6 +54,7 @@ type App struct {
 	now      func() time.Time
 	log      *slog.Logger
 	metrics  *httpapi.Metrics
+	events   *event.Stream
 	returns  *returns
 	ahead    *precheck.Watch
 	state    *state
@@ -112,6 +114,8 @@ func New(o Options) (*App, error) {
 		a.now = time.Now
 	}
 	a.returns = newReturns(a.now, func() { a.engine.retryPending(); a.ahead.LookNow(status.Check.Fails) })
+	a.events = a.newStream()
+	a.onStop("events", a.events.Flush)
 	a.ahead = precheck.New(a.now, a.logCheck)
 	a.started = a.now()
 	if err := a.build(); err != nil {
@@ -141,7 +145,7 @@ func (a *App) build() error {
 	a.engine = newEngine(a.now, a.log)
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
-		Observer: observers(a.metrics, logObserver{a.log}, a.engine, a.returns, a.options.Observer),
+		Observer: fromCore{a.events, []func(rotation.Record){a.engine.show, a.returns.ledgerWritten}},
 	})
 	if err := a.engine.rotator.LoadPauses(context.Background()); err != nil {
 		return err

@@ -61,7 +61,7 @@ func TestRotatesOnSchedule(t *testing.T) {
 		}
 		// One slot, one rotation.
 		for i := 1; i < len(attempts); i++ {
-			before, after := attempts[i-1].Record.Last, attempts[i].Record.Last
+			before, after := attempts[i-1], attempts[i]
 			if !after.Slot.After(before.Slot) || after.At.Before(before.GraceEndsAt) || after.Digest == before.Digest {
 				t.Errorf("%s: the rotation of %s followed on that of %s, with grace until %s", spec.Name, after.Slot, before.Slot, before.GraceEndsAt)
 			}
@@ -211,7 +211,7 @@ func TestRestart(t *testing.T) {
 	// The metric is counted, and then told to the observer of the test.
 	d.wantMetric(`rotatord_rotations_total{result="success",token="late",trigger="catch_up"}`, 1)
 	d.wantMetric(`rotatord_slots_missed_total{token="late"}`, 2)
-	if slot := d.events.of("late", rotation.ResultSuccess)[0].Record.Last.Slot; !slot.Equal(anchor.Add(6 * time.Hour)) {
+	if slot := d.events.of("late", rotation.ResultSuccess)[0].Slot; !slot.Equal(anchor.Add(6 * time.Hour)) {
 		t.Errorf("it served the slot %s, want the latest, %s", slot, anchor.Add(6*time.Hour))
 	}
 	want := anchor.Add(8 * time.Hour)
@@ -541,7 +541,7 @@ func TestThrottled(t *testing.T) {
 		}
 	}
 	w.eventually("the observers are told", func() bool { return !d.status("first").LastSuccess.IsZero() })
-	if failed := d.events.of("first", rotation.ResultFailed); len(failed) != 1 || failed[0].Reason != "throttled" || failed[0].Record.Failures != 0 {
+	if failed := d.events.of("first", rotation.ResultFailed); len(failed) != 1 || failed[0].Reason != "throttled" || failed[0].Failures != 0 {
 		t.Errorf("the refused attempt: %+v", failed)
 	}
 	d.wantMetric(`rotatord_cloudflare_throttled_seconds_total{account="sim"}`, retryAfter.Seconds())

@@ -397,18 +397,16 @@ func errNoToken(name string) error {
 	return fmt.Errorf("no token %q is configured, or it is being added by a reload; try again", name)
 }
 
-// Observe implements [rotation.Observer]: the state that is shown is that of the last
-// step, also while a rotation is under way.
-func (e *engine) Observe(event rotation.Event) {
-	if reached, ok := event.(rotation.Reached); ok {
-		e.mu.Lock()
-		defer e.mu.Unlock()
-		if s := e.tokens[reached.Record.Token]; s != nil {
-			if s.record.TokenID != reached.Record.TokenID && !s.token.Owns(reached.Record.TokenID) {
-				s.gone = false // of this one no inventory has told yet
-			}
-			s.record = reached.Record
+// show takes a record that was saved: the state that is shown is that of the last step, also while a
+// rotation is in progress.
+func (e *engine) show(record rotation.Record) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.tokens[record.Token]; s != nil {
+		if s.record.TokenID != record.TokenID && !s.token.Owns(record.TokenID) {
+			s.gone = false // of this one no inventory has told yet
 		}
+		s.record = record
 	}
 }
 

@@ -153,7 +153,7 @@ func TestListedBeforeItWasMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.engine.Observe(rotation.Reached{Record: record})
+	a.engine.show(record)
 	if gone() {
 		t.Error("the one in its place is shown as gone")
 	}

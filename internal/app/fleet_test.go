@@ -102,7 +102,7 @@ func TestManyAreLateTogether(t *testing.T) {
 				f := &fleet{newLiving(l), map[string]rotation.Record{}, map[string][]time.Time{}, map[string]int{}}
 				e := newEngine(f.wall, slog.New(slog.DiscardHandler))
 				e.rotator = rotation.New(rotation.Options{
-					Ledger: f, Pending: f, Pauses: f, Observer: observers(e, f), Now: f.wall, Started: f.wall(), Owner: "fleet",
+					Ledger: f, Pending: f, Pauses: f, Observer: shownBy{e, f}, Now: f.wall, Started: f.wall(), Owner: "fleet",
 				})
 				tokens := make([]rotation.Token, n)
 				for i := range tokens {

@@ -47,6 +47,7 @@ func list(t *testing.T, patterns ...string) map[string]goPackage {
 var allowed = map[string][]string{
 	// The core imports no adapter.
 	"internal/secret":           {},
+	"internal/event":            {},
 	"internal/printable":        {"internal/secret"},
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
@@ -101,7 +102,7 @@ var allowed = map[string][]string{
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 
-var core = []string{"internal/config", "internal/moment", "internal/printable", "internal/rotation", "internal/scheduler", "internal/secret"}
+var core = []string{"internal/config", "internal/event", "internal/moment", "internal/printable", "internal/rotation", "internal/scheduler", "internal/secret"}
 
 func TestImports(t *testing.T) {
 	found := 0

@@ -205,7 +205,7 @@ func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Sche
 	})
 	a = &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log)}
 	a.engine.rotator = rotation.New(rotation.Options{
-		Ledger: l, Pending: l, Observer: observers(a.engine, l), Owner: "test", Started: time.Now(),
+		Ledger: l, Pending: l, Observer: shownBy{a.engine, l}, Owner: "test", Started: time.Now(),
 	})
 	tokens := make([]rotation.Token, n)
 	for i := range tokens {

@@ -1,165 +1,133 @@
 package app
 
 import (
-	"context"
-	"log/slog"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
-// observers tells several observers, in order. nil ones are left out.
-func observers(all ...rotation.Observer) rotation.Observer {
-	var some fanOut
-	for _, o := range all {
-		if o != nil {
-			some = append(some, o)
-		}
-	}
-	return some
+// logPatience is how long an event waits for its line in the log. A reader of the log that stalls does not
+// hold up rotations for longer.
+const logPatience = 100 * time.Millisecond
+
+// newStream returns the stream of events. Its table has one line for each subscriber.
+func (a *App) newStream() *event.Stream {
+	return event.NewStream(a.now, func(subscriber, what string) {
+		a.log.Error("a subscriber to events panicked: the event may be missing there", "subscriber", subscriber, "panic", what)
+	},
+		a.metrics.Subscriber(),
+		event.NewLog(a.log).Queued(logPatience, func(n int) {
+			a.log.Error("events are missing in the log, since nothing read it for too long", "events", n)
+		}),
+		a.returns.Subscriber(),
+		a.options.Subscriber,
+	)
 }
 
-type fanOut []rotation.Observer
+// tell publishes something that the daemon does or finds. token may be empty.
+func (a *App) tell(token string, d event.Detail) { a.events.Tell(token, event.Daemon, d) }
 
-func (f fanOut) Observe(e rotation.Event) {
-	for _, o := range f {
-		o.Observe(e)
-	}
+// Tell publishes something that is known outside of the App, such as a signal.
+func (a *App) Tell(by event.Actor, d event.Detail) { a.events.Tell("", by, d) }
+
+// fromCore hands on what the rotation core tells: events to the stream, and records to whoever shows them.
+type fromCore struct {
+	events *event.Stream
+	saved  []func(rotation.Record)
 }
-
-// logObserver writes what happens to the log. The line of a successful rotation is the
-// audit line.
-type logObserver struct{ log *slog.Logger }
 
 // Observe implements [rotation.Observer].
-func (l logObserver) Observe(e rotation.Event) {
-	switch e := e.(type) {
-	case rotation.Attempted:
-		l.attempted(e)
-	case rotation.DoubtJudged:
-		if e.Reason != e.Before { // each look at the world comes to a verdict; a new one is news
-			attrs := []any{"token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason}
-			if !e.Again.IsZero() {
-				attrs = append(attrs, "looking_again", e.Again)
-			}
-			l.log.Warn("doubt judged", attrs...)
+func (f fromCore) Observe(e rotation.Event) {
+	if reached, ok := e.(rotation.Reached); ok {
+		for _, saved := range f.saved {
+			saved(reached.Record)
 		}
-	case rotation.GraceExtended:
-		if e.Err != nil {
-			l.log.Error("the old secret's grace could not be extended, and consumers have nothing else yet",
-				"token", e.Token, "rotation_id", e.RotationID, "error", e.Err)
-		} else {
-			l.log.Warn("the old secret's grace was extended, since consumers have nothing else yet",
-				"token", e.Token, "rotation_id", e.RotationID, "until", e.Until)
-		}
-	case rotation.Probed:
-		switch e.Probe {
-		case rotation.ProbeGood:
-			l.log.Info("the new secret is accepted where it was tried", "token", e.Token, "rotation_id", e.RotationID)
-		case rotation.ProbeBad:
-			l.log.Error("the new secret is refused where it was tried: the old one is kept alive, and nothing is rotated until the new one is accepted or somebody decides",
-				"token", e.Token, "rotation_id", e.RotationID, "error", e.Err)
-		default:
-			l.log.Warn("the new secret could not be tried, and nothing speaks against it", "token", e.Token, "rotation_id", e.RotationID, "error", e.Err)
-		}
-	case rotation.Adopted:
-		l.log.Warn("a service token of the name that was to be made is there, and was adopted", "token", e.Token, "token_id", e.TokenID)
-	case rotation.Renewed:
-		if e.Err != nil {
-			l.log.Error("the service token could not be renewed", "token", e.Token, "token_id", e.TokenID, "expires", e.ExpiresAt, "error", e.Err)
-		} else {
-			l.log.Info("the service token was renewed", "token", e.Token, "token_id", e.TokenID, "expires", e.ExpiresAt)
-		}
-	case rotation.ReplacedDeleted:
-		if e.Err != nil {
-			l.log.Error("a service token that was replaced could not be deleted", "token", e.Token, "token_id", e.TokenID, "error", e.Err)
-		} else {
-			l.log.Info("a service token that was replaced was deleted", "token", e.Token, "token_id", e.TokenID)
-		}
-	case rotation.RotatedOutside:
-		l.log.Error("somebody else rotated the service token: the secret in the sinks is dead, or will be when the grace that they gave it is over",
-			"token", e.Token, "token_id", e.TokenID, "at", e.At, "made_up_for", e.RotatesAgain)
-	case rotation.ChangedOutside:
-		l.log.Warn("somebody else changed the service token", "token", e.Token, "token_id", e.TokenID, "at", e.At)
-	case rotation.OvertakenEnded:
-		l.log.Warn("it was decided about a sealed secret that was overtaken, or whose service token is gone", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason)
-	case rotation.VersionDeletes:
-		attrs := []any{"token", e.Token, "sink", e.Sink, "deleted_at", e.At}
-		if !e.NeededUntil.IsZero() {
-			attrs = append(attrs, "needed_until", e.NeededUntil)
-		}
-		l.log.Error("the sink will delete the new version by itself before the next rotation: consumers will find nothing then. Switch delete_version_after off", attrs...)
-	case rotation.DoubtResolved:
-		l.log.Warn("doubt resolved", "token", e.Token, "rotation_id", e.RotationID, "reason", e.Reason, "after", e.After.Round(time.Millisecond).String())
-	case rotation.Stuck:
-		l.log.Warn("the token could not be worked on", "token", e.Token, "error", e.Err)
-	case rotation.SlotsMissed:
-		l.log.Warn("slots passed without a rotation of their own", "token", e.Token, "missed", e.Count, "frozen", e.Frozen, "made_up_for", !e.GivenUp)
-	case rotation.ClockHealed:
-		l.log.Warn("the ledger had times that only a clock which was ahead can have put there: they are taken out", "token", e.Token, "what", e.What)
-	case rotation.SealFailed:
-		l.log.Error("a new secret could not be sealed on disk and is held in memory alone: do not stop the daemon, free the disk",
-			"token", e.Token, "rotation_id", e.RotationID, "error", e.Err)
-	case rotation.PhaseEnded:
-		if l.log.Enabled(context.Background(), slog.LevelDebug) {
-			l.log.Debug("step ended", "token", e.Token, "step", e.Phase, "duration", e.Duration.String(), "error", e.Err)
-		}
-	}
-}
-
-func (l logObserver) attempted(e rotation.Attempted) {
-	attrs := []any{
-		"token", e.Token, "rotation_id", e.RotationID, "trigger", e.Trigger, "result", e.Result,
-		"duration", e.Duration.Round(time.Millisecond).String(),
-	}
-	if e.Result == rotation.ResultSuccess {
-		attrs = append(attrs, "slot", e.Record.Last.Slot, "digest", e.Record.Last.Digest)
-		if end := e.Record.Last.GraceEndsAt; !end.IsZero() {
-			attrs = append(attrs, "grace_ends_at", end)
-		}
-		l.log.Info("rotated", attrs...)
 		return
 	}
-	attrs = append(attrs, "reason", e.Reason, "error", e.Err)
-	if next := e.Record.NotBefore; !next.IsZero() { // an operator's rotation is not tried again by itself
-		attrs = append(attrs, "next_try", next)
-	}
-	attrs = append(attrs, "step", stateName(e.Record.Step))
-	if e.Record.Lost != nil {
-		attrs = append(attrs, "owed_since", e.Record.Lost.Since)
-	}
-	l.failed(e, attrs)
+	token, by, detail := translate(e, time.Now())
+	f.events.Tell(token, by, detail)
 }
 
-// failed writes the line of an attempt that did not succeed.
-func (l logObserver) failed(e rotation.Attempted, attrs []any) {
-	switch {
-	case e.Record.Lost != nil && e.Record.Step == rotation.StepIdle:
-		l.owed(e.Record, attrs)
-	case e.Result == rotation.ResultInDoubt:
-		l.log.Error("nobody knows whether the secret was rotated: the token is in doubt, and the old secret is left alone", attrs...)
-	case e.Result == rotation.ResultSkipped:
-		l.log.Warn("rotation skipped: nothing was sent to Cloudflare", attrs...)
-	case e.Reason == rotation.ReasonOvertaken:
-		l.log.Error("a new secret was overtaken and is not delivered: another one is in the sinks, and an operator has to decide: rotatord status "+e.Token, attrs...)
-	case e.Record.Step != rotation.StepIdle:
-		l.log.Error("a new secret waits to be delivered", attrs...)
+// translate puts an event of the core into the words of the stream.
+func translate(e rotation.Event, now time.Time) (token string, by event.Actor, d event.Detail) {
+	by = event.Daemon
+	switch e := e.(type) {
+	case rotation.PhaseEnded:
+		return e.Token, by, event.PhaseEnded{Phase: event.Phase(e.Phase), Duration: e.Duration, Err: e.Err}
+	case rotation.SinkWritten:
+		return e.Token, by, event.SinkWrite{Sink: e.Sink, Err: e.Err}
+	case rotation.Attempted:
+		return e.Token, actorOf(e.Trigger), ended(e, now)
+	case rotation.DoubtJudged:
+		return e.Token, by, event.Verdict{RotationID: e.RotationID, Reason: e.Reason, Before: e.Before, Again: e.Again}
+	case rotation.DoubtResolved:
+		return e.Token, by, event.Resolution{RotationID: e.RotationID, Reason: e.Reason, After: e.After}
+	case rotation.GraceExtended:
+		return e.Token, by, event.GraceExtension{RotationID: e.RotationID, Until: e.Until, Err: e.Err}
+	case rotation.OvertakenEnded:
+		return e.Token, by, event.OvertakenEnd{RotationID: e.RotationID, Reason: e.Reason}
+	case rotation.SlotsMissed:
+		return e.Token, by, event.Missed{Count: e.Count, Frozen: e.Frozen, GivenUp: e.GivenUp}
+	case rotation.ClockHealed:
+		return e.Token, by, event.Healed{What: e.What}
+	case rotation.Stuck:
+		return e.Token, by, event.RotationStuck{Err: e.Err}
+	case rotation.SealFailed:
+		return e.Token, by, event.SealFailure{RotationID: e.RotationID, Err: e.Err}
+	case rotation.Adopted:
+		return e.Token, by, event.Adoption{TokenID: e.TokenID}
+	case rotation.Probed:
+		results := map[rotation.Probe]event.ProbeResult{rotation.ProbeGood: event.ProbeGood, rotation.ProbeBad: event.ProbeBad}
+		result := event.ProbeUnknown
+		if known, ok := results[e.Probe]; ok {
+			result = known
+		}
+		return e.Token, by, event.Probe{RotationID: e.RotationID, Result: result, Err: e.Err}
+	case rotation.Renewed:
+		return e.Token, by, event.Renewal{TokenID: e.TokenID, ExpiresAt: e.ExpiresAt, Err: e.Err}
+	case rotation.ReplacedDeleted:
+		return e.Token, by, event.Deletion{TokenID: e.TokenID, Err: e.Err}
+	case rotation.RotatedOutside:
+		return e.Token, event.Actor{Cause: event.ByOutside}, event.OutsideRotation{TokenID: e.TokenID, ChangedAt: e.At, Heals: e.RotatesAgain}
+	case rotation.ChangedOutside:
+		return e.Token, event.Actor{Cause: event.ByOutside}, event.OutsideChange{TokenID: e.TokenID, ChangedAt: e.At}
+	case rotation.VersionDeletes:
+		return e.Token, by, event.VersionDeletion{Sink: e.Sink, DeletesAt: e.At, NeededUntil: e.NeededUntil}
+	}
+	return "", by, event.RotationStuck{}
+}
+
+// actorOf returns why a rotation began.
+func actorOf(t rotation.Trigger) event.Actor {
+	switch t {
+	case rotation.TriggerManual:
+		return event.Operator("")
+	case rotation.TriggerRetry:
+		return event.Actor{Cause: event.ByRetry}
+	case rotation.TriggerRecovery:
+		return event.Actor{Cause: event.ByRecovery}
+	case rotation.TriggerCreate:
+		return event.Daemon
 	default:
-		l.log.Warn("rotation failed: Cloudflare did not carry it out", attrs...)
+		return event.Actor{Cause: event.BySchedule}
 	}
 }
 
-// owed writes the line of an attempt that could not make up for a lost secret. Nothing is in hand, but
-// consumers have only the old secret, or none: that is more than a failed rotation.
-func (l logObserver) owed(record rotation.Record, attrs []any) {
-	const what = "a lost secret could not be made up for yet: "
-	until := record.CutOffAt()
-	switch {
-	case !until.After(time.Now()):
-		l.log.Error(what+"consumers have no secret that works", append(attrs, "since", until)...)
-	case record.ExtendsLost():
-		l.log.Error(what+"the old secret is kept alive", append(attrs, "old_works_until", until)...)
-	default:
-		l.log.Error(what+"consumers have the old secret, which is not extended", append(attrs, "old_works_until", until)...)
+// ended says how a token is after an attempt.
+func ended(e rotation.Attempted, now time.Time) event.RotationEnded {
+	record := e.Record
+	d := event.RotationEnded{
+		RotationID: e.RotationID, Trigger: string(e.Trigger), Result: event.Result(e.Result), Reason: e.Reason, Err: e.Err, Duration: e.Duration, Lag: e.Lag,
+		Creates:   e.Trigger == rotation.TriggerCreate || record.Work != nil && record.Work.CreateName != "",
+		Overtaken: e.Reason == rotation.ReasonOvertaken, Step: string(record.Step), NextTry: record.NotBefore, Failures: record.Failures,
 	}
+	if last := record.Last; e.Result == rotation.ResultSuccess {
+		d.Slot, d.Digest, d.GraceEndsAt, d.MakesUp = last.Slot, string(last.Digest), last.GraceEndsAt, last.Trigger == rotation.TriggerRecovery
+	}
+	if record.Lost != nil {
+		d.OwedSince, d.CutOffAt, d.KeptAlive = record.Lost.Since, record.CutOffAt(), record.ExtendsLost()
+		d.CutOff = !d.CutOffAt.After(now)
+	}
+	return d
 }

@@ -138,7 +138,7 @@ func TestRotateOverSocket(t *testing.T) {
 		t.Errorf("the previous secret works for %s", left)
 	}
 	done := d.events.of("ci", rotation.ResultSuccess)
-	if len(done) != 1 || done[0].Trigger != rotation.TriggerManual || done[0].RotationID != r.RotationID {
+	if len(done) != 1 || done[0].Trigger != string(rotation.TriggerManual) || done[0].RotationID != r.RotationID {
 		t.Errorf("%+v", done)
 	}
 	d.wantMetric(`rotatord_rotations_total{result="success",token="ci",trigger="manual"}`, 1)
@@ -323,8 +323,8 @@ func TestReload(t *testing.T) {
 	}
 	for _, spec := range []tokenSpec{going, come} {
 		for i, done := range d.events.of(spec.Name, rotation.ResultSuccess) {
-			if i > 0 && !done.Record.Last.Slot.After(d.events.of(spec.Name, rotation.ResultSuccess)[i-1].Record.Last.Slot) {
-				t.Errorf("%s: the slot %s was served again", spec.Name, done.Record.Last.Slot)
+			if i > 0 && !done.Slot.After(d.events.of(spec.Name, rotation.ResultSuccess)[i-1].Slot) {
+				t.Errorf("%s: the slot %s was served again", spec.Name, done.Slot)
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -35,9 +36,9 @@ func TestOwedReissueIsLoggedAsAnError(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out strings.Builder
-			logObserver{slog.New(slog.NewTextHandler(&out, nil))}.Observe(rotation.Attempted{
+			event.NewLog(slog.New(slog.NewTextHandler(&out, nil))).Handle(event.New(now, "ci", event.Daemon, ended(rotation.Attempted{
 				Token: "ci", Result: test.result, Reason: "preflight", Err: errors.New("Vault is sealed"), Record: test.record,
-			})
+			}, now)))
 			for _, want := range test.want {
 				if !strings.Contains(out.String(), want) {
 					t.Errorf("%q is missing in %s", want, out.String())

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 	"rotatord/internal/vault"
@@ -53,20 +54,25 @@ func (r *returns) saw(what string, there bool) {
 	}
 }
 
-// Observe implements [rotation.Observer]: what was saved shows that the ledger can be written.
-func (r *returns) Observe(event rotation.Event) {
-	switch e := event.(type) {
-	case rotation.Reached:
-		r.saw("ledger", true)
-	case rotation.Attempted:
-		if errors.Is(e.Err, rotation.ErrLedger) {
-			r.saw("ledger", false)
-		}
-	case rotation.Stuck:
-		if errors.Is(e.Err, rotation.ErrLedger) {
+// ledgerWritten notes that the ledger can be written, as a record that was saved shows.
+func (r *returns) ledgerWritten(rotation.Record) { r.saw("ledger", true) }
+
+// Subscriber returns what listens for errors of the ledger. That it works again is seen when something is saved.
+func (r *returns) Subscriber() *event.Subscriber {
+	look := func(err error) {
+		if errors.Is(err, rotation.ErrLedger) {
 			r.saw("ledger", false)
 		}
 	}
+	return event.NewSubscriber("returns",
+		event.On(func(_ event.Event, d event.RotationEnded) { look(d.Err) }),
+		event.On(func(_ event.Event, d event.RotationStuck) { look(d.Err) }),
+		// None of these says that an attempt could not read or write the ledger.
+		event.Ignore(event.StepEnded, event.SinkWritten, event.SinkFailed, event.VersionDeletes, event.SealFailed, event.SecretAccepted, event.SecretRefused,
+			event.SecretUntried, event.OvertakenEnded, event.DoubtJudged, event.DoubtUnchanged, event.DoubtResolved, event.GraceExtended,
+			event.GraceExtensionFailed, event.SlotsMissed, event.ClockHealed, event.Adopted, event.Renewed, event.RenewalFailed, event.ReplacedDeleted,
+			event.ReplacedNotDeleted, event.RotatedOutside, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound),
+		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
 }
 
 // failed reports whether the answer with that code shows a peer that cannot do what it is asked for.

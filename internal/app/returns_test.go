@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 )
@@ -13,7 +14,7 @@ import (
 // TestReturnsHurryWhatIsPending: whatever was missing and is there again, it is noticed once, and not more
 // often than every few seconds.
 func TestReturnsHurryWhatIsPending(t *testing.T) {
-	ledgerFails := rotation.Stuck{Token: "ci", Err: rotation.ErrLedger}
+	ledgerFails := event.New(time.Now(), "ci", event.Daemon, event.RotationStuck{Err: rotation.ErrLedger})
 	for name, test := range map[string]struct{ away, back func(*returns) }{
 		"Vault is sealed": {
 			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("write", "503", 0) },
@@ -31,7 +32,7 @@ func TestReturnsHurryWhatIsPending(t *testing.T) {
 				cloudflareReturns{httpapi.NewMetrics(httpapi.Build{}), r}.CloudflareRequest("rotate", "403", 0)
 			},
 		},
-		"the disk": {func(r *returns) { r.Observe(ledgerFails) }, func(r *returns) { r.Observe(rotation.Reached{}) }},
+		"the disk": {func(r *returns) { r.Subscriber().Handle(ledgerFails) }, func(r *returns) { r.ledgerWritten(rotation.Record{}) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"rotatord/internal/app"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
@@ -256,7 +257,7 @@ func (w *world) start(c *config.Config) *daemon {
 	var err error
 	d.App, err = app.New(app.Options{
 		Config: c, Logger: slog.New(slog.NewJSONHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Build: httpapi.Build{Version: "test"}, Observer: d.events, Now: w.now,
+		Build: httpapi.Build{Version: "test"}, Subscriber: d.events.subscriber(), Now: w.now,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -466,24 +467,33 @@ func (b *buffer) String() string {
 // events collects the ends of attempts.
 type events struct {
 	mu  sync.Mutex
-	all []rotation.Attempted
+	all map[string][]attempt // by token
 }
 
-func (e *events) Observe(event rotation.Event) {
-	if a, ok := event.(rotation.Attempted); ok {
+// attempt is the end of an attempt, and when it was.
+type attempt struct {
+	At time.Time
+	event.RotationEnded
+}
+
+func (e *events) subscriber() *event.Subscriber {
+	return event.NewSubscriber("test", event.On(func(told event.Event, d event.RotationEnded) {
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		e.all = append(e.all, a)
-	}
+		if e.all == nil {
+			e.all = map[string][]attempt{}
+		}
+		e.all[told.Token] = append(e.all[told.Token], attempt{told.At, d})
+	}))
 }
 
 // of returns the attempts of a token with a result.
-func (e *events) of(token string, result rotation.Result) []rotation.Attempted {
+func (e *events) of(token string, result rotation.Result) []attempt {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var some []rotation.Attempted
-	for _, a := range e.all {
-		if a.Token == token && a.Result == result {
+	var some []attempt
+	for _, a := range e.all[token] {
+		if string(a.Result) == string(result) {
 			some = append(some, a)
 		}
 	}

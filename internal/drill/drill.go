@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 )
 
 // Options say what to play with.
@@ -137,29 +138,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 }
 
 // String writes it in the one or two units that a reader needs.
-func (d Duration) String() string {
-	switch v := time.Duration(d); {
-	case v < 10*time.Second:
-		return fmt.Sprintf("%.1f s", v.Seconds())
-	case v < 2*time.Minute:
-		return fmt.Sprintf("%d s", int(v.Round(time.Second).Seconds()))
-	case v < 99*time.Minute:
-		return units(v.Round(time.Minute), time.Minute, "min", 0, "")
-	case v < 100*time.Hour:
-		return units(v.Round(time.Minute), time.Hour, "h", time.Minute, "min")
-	default:
-		return units(v.Round(time.Hour), 24*time.Hour, "d", time.Hour, "h")
-	}
-}
-
-// units writes d in a large unit, and the rest of it in a small one, if there is any.
-func units(d, large time.Duration, largeName string, small time.Duration, smallName string) string {
-	s := fmt.Sprintf("%d %s", d/large, largeName)
-	if rest := d % large; small > 0 && rest >= small {
-		s += fmt.Sprintf(" %d %s", rest/small, smallName)
-	}
-	return s
-}
+func (d Duration) String() string { return event.Span(time.Duration(d)) }
 
 // Names of all disasters, with what happens in each.
 func Names() [][2]string {

@@ -96,8 +96,8 @@ type expected struct {
 
 // What must have become of the single token, whose grace is 24 h.
 var single = map[string]expected{
-	"lost-answer":       {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "grace is extended"},
-	"500-before":        {1, 0, -1, nil, "nothing was rotated"},
+	"lost-answer":       {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "grace was extended"},
+	"500-before":        {1, 0, -1, nil, "the rotation was not carried out"},
 	"500-after":         {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "HTTP 500"},
 	"cut-body":          {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "cut off"},
 	"garbage":           {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "not from Cloudflare's API"},
@@ -105,18 +105,18 @@ var single = map[string]expected{
 	"slow-answer":       {1, 0, -1, nil, "rotated"},
 	"clock-skew":        {1, 0, -1, []string{"RotatordClockSkew"}, "the clock is set"},
 	"clock-wrong":       {1, 0, -1, []string{"RotatordClockSkew", "RotatordRotationFailing"}, "too far apart"},
-	"many-previous":     {2, 1, -1, []string{"RotatordTokenInDoubt"}, "so it rotates again"},
-	"updated-at-frozen": {2, 1, 12 * time.Hour, []string{"RotatordTokenInDoubt"}, "so it rotates again"},
-	"vault-sealed":      {1, 0, -1, []string{"RotatordRotationFailing", "RotatordVaultFailing"}, "nothing is sent to Cloudflare"},
+	"many-previous":     {2, 1, -1, []string{"RotatordTokenInDoubt"}, "half of the grace is left"},
+	"updated-at-frozen": {2, 1, 12 * time.Hour, []string{"RotatordTokenInDoubt"}, "half of the grace is left"},
+	"vault-sealed":      {1, 0, -1, []string{"RotatordRotationFailing", "RotatordVaultFailing"}, "nothing was sent to Cloudflare"},
 	"vault-sealed-midway": {1, 0, -1, []string{"RotatordRotationFailing", "RotatordSecretPending", "RotatordSinkWritesFailing", "RotatordVaultFailing"},
-		"grace is extended"},
+		"grace was extended"},
 	"vault-denied":      {1, 0, -1, []string{"RotatordRotationFailing"}, "does not allow update"},
 	"vault-answer-lost": {1, 0, -1, nil, "rotated"},
 	"kill":              {1, 0, -1, nil, "killed, and started again"},
 	"kill-in-flight":    {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "the process ended before an answer was kept"},
 	"token-deleted":     {0, 0, 0, []string{"RotatordRotationFailing", "RotatordTokenGone"}, "service_token_not_found"},
 	"token-disabled":    {1, 0, 0, []string{"RotatordTokenDisabled"}, "rotated"},
-	"rotated-outside":   {2, 1, time.Hour, []string{"RotatordTokenRotatedOutside"}, "raises the alarm"},
+	"rotated-outside":   {2, 1, time.Hour, []string{"RotatordTokenRotatedOutside"}, "somebody else rotated"},
 	"api-token-revoked": {1, 0, -1, []string{"RotatordCloudflareFailing", "RotatordRotationFailing"}, "another API token"},
 	"expired":           {1, 0, 0, []string{"RotatordTokenExpiresVerySoon"}, "rotated"},
 }
@@ -185,30 +185,30 @@ type became struct {
 
 var withSettings = map[string]map[string]became{
 	"lost-answer": {
-		"made": {2, 1, 0, 1, 36 * time.Hour, 0, "grace is extended"},
-		"edge": {2, 1, 2, 1, 24*time.Hour + time.Minute, 0, "a service token was made, and its secret is lost"},
+		"made": {2, 1, 0, 1, 36 * time.Hour, 0, "grace was extended"},
+		"edge": {2, 1, 2, 1, 24*time.Hour + time.Minute, 0, "a service token was created, and its secret is lost"},
 	},
 	"vault-sealed-midway": {
-		"edge":      {1, 0, 1, 1, 42 * time.Hour, 0, "cannot be delivered yet"},
-		"made-edge": {1, 0, 1, 1, 18 * time.Hour, 0, "cannot be delivered yet"},
+		"edge":      {1, 0, 1, 1, 42 * time.Hour, 0, "waits to be delivered"},
+		"made-edge": {1, 0, 1, 1, 18 * time.Hour, 0, "waits to be delivered"},
 	},
 	"kill": {"edge": {1, 0, 1, 1, 24 * time.Hour, 0, "killed, and started again"}},
 	"token-deleted": {
 		"made": {0, 0, 0, 0, 0, 25 * time.Hour, "service_token_not_found"},
-		"edge": {1, 0, 1, 1, 0, 0, "a service token is made"},
+		"edge": {1, 0, 1, 1, 0, 0, "every sink has confirmed"},
 	},
 	"create-answer-lost": {
-		"made":      {2, 1, 1, 1, -1, 0, "rotated to make up"},
-		"made-edge": {2, 1, 2, 1, -1, 0, "in use no more is deleted"},
+		"made":      {2, 1, 1, 1, -1, 0, "makes up for a secret"},
+		"made-edge": {2, 1, 2, 1, -1, 0, "that was replaced was deleted"},
 	},
 	"create-killed": {
 		"made":      {2, 1, 1, 1, -1, 0, "the process ended before an answer was kept"},
-		"made-edge": {2, 1, 2, 1, -1, 0, "in use no more is deleted"},
+		"made-edge": {2, 1, 2, 1, -1, 0, "that was replaced was deleted"},
 	},
 	"old-token-in-policy": {"edge": {1, 0, 1, 1, 27 * time.Hour, 0, "code 12139"}},
-	"edge-slow":           {"single": {1, 0, 0, 0, 24 * time.Hour, 0, "accepts the new secret"}, "made": {1, 0, 0, 1, 12 * time.Hour, 0, "rotated"}},
+	"edge-slow":           {"single": {1, 0, 0, 0, 24 * time.Hour, 0, "the new secret is accepted"}, "made": {1, 0, 0, 1, 12 * time.Hour, 0, "rotated"}},
 	"new-secret-refused": {
-		"single": {1, 0, 0, 0, 36 * time.Hour, 18 * time.Hour, "grace is extended"},
+		"single": {1, 0, 0, 0, 36 * time.Hour, 18 * time.Hour, "grace was extended"},
 		"made":   {1, 0, 0, 1, 27 * time.Hour, 18 * time.Hour, "HTTP 401"},
 		"edge":   {1, 0, 1, 1, 42 * time.Hour, 18 * time.Hour, "HTTP 401"},
 	},

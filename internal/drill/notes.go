@@ -2,18 +2,18 @@ package drill
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
 
-// notes are taken of what the daemon does from the disaster on. They are its observer.
+// notes are taken of what the daemon does from the disaster on. They subscribe to its events.
 type notes struct {
 	stage *stage
 
@@ -81,103 +81,42 @@ func (n *notes) storyOf(token string) (story []Moment, alerts []string) {
 	return story, alerts
 }
 
-// chore notes one of them.
-func (n *notes) chore(token, done, failed string, err error) {
-	if err != nil {
-		n.add(token, failed, text(err))
-		return
-	}
-	n.add(token, done)
+// subscriber returns what takes the notes, in the words of the stream of events.
+func (n *notes) subscriber() *event.Subscriber {
+	return event.NewSubscriber("drill",
+		event.On(n.rotationEnded),
+		event.On(func(e event.Event, d event.SinkWrite) {
+			if d.Err != nil {
+				n.alert(e.Token, "RotatordSinkWritesFailing")
+			}
+		}),
+		event.On(func(e event.Event, _ event.GraceExtension) {
+			if e.Kind == event.GraceExtended {
+				n.append(e.Token, e.Sentence()) // each time is news
+				return
+			}
+			n.note(e)
+		}),
+		event.All(n.note),
+		event.Ignore(event.StepEnded,
+			event.SecretRefused,            // the end of the attempt says so
+			event.Stuck, event.ClockHealed, // the drill moves the times in the ledger
+			event.DoubtUnchanged,                // only another verdict is news
+			event.VersionDeletes,                // it is not part of any disaster
+			event.OvertakenEnded, event.Adopted, // nor are these
+			event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound), // the alert says so
+		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
 }
 
-// Observe implements [rotation.Observer].
-func (n *notes) Observe(event rotation.Event) {
-	switch e := event.(type) {
-	case rotation.Attempted:
-		n.attempted(e)
-	case rotation.DoubtJudged:
-		if e.Reason != e.Before {
-			n.add(e.Token, "it looks at Cloudflare: "+verdict(e.Reason))
-		}
-	case rotation.DoubtResolved:
-		n.add(e.Token, "the doubt is over: "+verdict(e.Reason))
-	case rotation.GraceExtended:
-		if e.Err != nil {
-			n.add(e.Token, "the old secret's grace cannot be extended", text(e.Err))
-			return
-		}
-		left := Duration(time.Until(e.Until).Round(time.Second))
-		n.append(e.Token, fmt.Sprintf("the old secret's grace is extended: it works for another %s", left)) // each time is news
-	case rotation.SlotsMissed:
-		n.add(e.Token, fmt.Sprintf("slots that have passed without a rotation of their own: %d", e.Count))
-	case rotation.SinkWritten:
-		if e.Err != nil {
-			n.alert(e.Token, "RotatordSinkWritesFailing")
-		}
-	case rotation.RotatedOutside:
-		what := "it finds that somebody else has rotated, and raises the alarm"
-		if e.RotatesAgain {
-			what = "it finds that somebody else has rotated, and makes up for it"
-		}
-		n.add(e.Token, what)
-	case rotation.Probed:
-		if e.Probe == rotation.ProbeBad {
-			return // the attempt says so
-		}
-		n.add(e.Token, probes[e.Probe], text(e.Err))
-	case rotation.ReplacedDeleted:
-		n.chore(e.Token, "a service token that is in use no more is deleted", "a service token that is in use no more cannot be deleted", e.Err)
-	case rotation.Renewed:
-		lasts := Duration(time.Until(e.ExpiresAt).Round(time.Minute))
-		n.chore(e.Token, fmt.Sprintf("the service token is renewed: it lasts for another %s", lasts), "the service token cannot be renewed", e.Err)
-	case rotation.SealFailed:
-		n.add(e.Token, "the new secret cannot be sealed on disk", text(e.Err))
-	}
-}
+// note notes an event, unless the one before it said the same of the token.
+func (n *notes) note(e event.Event) { n.add(e.Token, e.Sentence(), text(e.Err())) }
 
-func (n *notes) attempted(e rotation.Attempted) {
-	refused, isIssuers := errors.AsType[*rotation.IssuerError](e.Err)
+func (n *notes) rotationEnded(e event.Event, d event.RotationEnded) {
+	refused, isIssuers := errors.AsType[*rotation.IssuerError](d.Err)
 	if isIssuers && refused.Class == rotation.Throttled && refused.RetryAfter > time.Minute {
 		n.alert(e.Token, "RotatordCloudflareThrottled")
 	}
-	makes := e.Record.Work != nil && e.Record.Work.Strategy() == rotation.Fresh
-	switch {
-	case e.Result == rotation.ResultSuccess:
-		what := "rotated, and every sink has confirmed the new secret"
-		if replaces := n.replaces(e.Token); replaces || e.Trigger == rotation.TriggerCreate {
-			what = "a service token is made, and every sink has confirmed its secret"
-		} else if e.Trigger == rotation.TriggerRecovery && e.Record.Last.Trigger == rotation.TriggerRecovery {
-			what = "rotated to make up for a secret that is or may be lost, and every sink has confirmed the new one"
-		}
-		if left := time.Until(e.Record.Last.GraceEndsAt); left > 0 {
-			what += fmt.Sprintf(". The previous secret works for another %s", Duration(left.Round(time.Second)))
-		}
-		n.add(e.Token, what)
-	case e.Result == rotation.ResultInDoubt && makes:
-		n.add(e.Token, "it is in doubt whether Cloudflare has made a service token", text(e.Err))
-	case e.Result == rotation.ResultInDoubt:
-		n.add(e.Token, "it is in doubt whether Cloudflare has rotated, and the old secret is left alone", text(e.Err))
-	case e.Result == rotation.ResultSkipped:
-		n.add(e.Token, "nothing is sent to Cloudflare", text(e.Err))
-	case e.Record.Step == rotation.StepStored:
-		n.add(e.Token, "the rotation is not done, and the old secret is kept alive", text(e.Err))
-	case e.Record.Step != rotation.StepIdle && makes:
-		n.add(e.Token, "Cloudflare has made a service token, its secret is sealed on disk, and cannot be delivered yet", text(e.Err))
-	case e.Record.Step != rotation.StepIdle:
-		n.add(e.Token, "Cloudflare has rotated, the new secret is sealed on disk, and cannot be delivered yet", text(e.Err))
-	default:
-		n.add(e.Token, "Cloudflare refuses, and nothing is rotated", text(e.Err))
-	}
-}
-
-func (n *notes) replaces(token string) bool {
-	return slices.ContainsFunc(n.stage.sample.tokens, func(p player) bool { return p.name == token && p.replace })
-}
-
-// probes are what trying a new secret has shown.
-var probes = map[rotation.Probe]string{
-	rotation.ProbeGood:    "the application accepts the new secret",
-	rotation.ProbeUnknown: "trying the new secret at the application proves nothing",
+	n.note(e)
 }
 
 // text is an error on one line.
@@ -186,26 +125,6 @@ func text(err error) string {
 		return ""
 	}
 	return printable.Line(err.Error(), 200)
-}
-
-// verdicts in words.
-var verdicts = map[string]string{
-	rotation.ReasonUpdatedAtUnchanged: "nothing was rotated, so the slot is still to be served",
-	rotation.ReasonOldSecretRevoked:   "the old secret is dead, so it rotates again at once",
-	rotation.ReasonGraceEnding:        "half of the grace is left, or three graces are over, so it rotates again",
-	rotation.ReasonOldSecretWorks:     "rotating again would cut the old secret off, which works: it waits",
-	rotation.ReasonUnderWay:           "the request may still be under way: it waits",
-	rotation.ReasonSpare:              "of the pair the one in doubt is not in use, so it rotates it again",
-	rotation.ReasonCreatedAndLost:     "a service token was made, and its secret is lost",
-	rotation.ReasonNotCreated:         "no service token was made, so it is still to be made",
-	rotation.ReasonCannotLook:         "it is not known whether a service token was made: it waits",
-}
-
-func verdict(reason string) string {
-	if words, ok := verdicts[reason]; ok {
-		return words
-	}
-	return reason
 }
 
 // passes notes which alerts fire if tokens stay as they are for this long, and those that

@@ -153,7 +153,7 @@ func (st *stage) withLedger(do func(*statedir.Dir) error) error {
 func (st *stage) start() error {
 	options := app.Options{Config: st.config}
 	if st.notes != nil { // nobody asks what happens before the disaster
-		options.Observer = st.notes
+		options.Subscriber = st.notes.subscriber()
 	}
 	daemon, err := app.New(options)
 	if err != nil {

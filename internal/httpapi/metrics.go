@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -105,7 +106,7 @@ func (m *Metrics) ConfigRefused() { m.reloadSuccessful.Set(0) }
 // Known makes the counters of a token exist at zero, so that the first increase can be
 // seen by rate().
 func (m *Metrics) Known(token string) {
-	for _, result := range []rotation.Result{rotation.ResultSuccess, rotation.ResultFailed, rotation.ResultInDoubt, rotation.ResultSkipped} {
+	for _, result := range event.Results {
 		m.rotations.WithLabelValues(token, string(rotation.TriggerSchedule), string(result))
 	}
 	m.slotsMissed.WithLabelValues(token)
@@ -125,32 +126,36 @@ func (m *Metrics) Forget(token string) {
 	}
 }
 
-// Observe implements [rotation.Observer].
-func (m *Metrics) Observe(e rotation.Event) {
-	switch e := e.(type) {
-	case rotation.PhaseEnded:
-		m.stepDuration.WithLabelValues(string(e.Phase)).Observe(e.Duration.Seconds())
-	case rotation.SinkWritten:
-		m.sinkWrites.WithLabelValues(sinkKind(e.Sink), resultOf(e.Err)).Inc()
-	case rotation.Attempted:
-		m.rotations.WithLabelValues(e.Token, string(e.Trigger), string(e.Result)).Inc()
-		m.rotationDuration.WithLabelValues(string(e.Result)).Observe(e.Duration.Seconds())
-		if e.Trigger == rotation.TriggerSchedule || e.Trigger == rotation.TriggerCatchUp {
-			m.lag.Observe(max(e.Lag.Seconds(), 0))
-		}
-	case rotation.DoubtJudged:
-		m.doubtVerdicts.WithLabelValues(e.Reason).Inc()
-	case rotation.GraceExtended:
-		m.graceExtensions.WithLabelValues(resultOf(e.Err)).Inc()
-	case rotation.RotatedOutside:
-		m.outOfBand.WithLabelValues(e.Token).Inc()
-	case rotation.Renewed:
-		m.renewals.WithLabelValues(e.Token, resultOf(e.Err)).Inc()
-	case rotation.Probed:
-		m.verifications.WithLabelValues(e.Token, probeResults[e.Probe]).Inc()
-	case rotation.SlotsMissed:
-		m.slotsMissed.WithLabelValues(e.Token).Add(float64(e.Count))
-		m.slotsFrozen.WithLabelValues(e.Token).Add(float64(e.Frozen))
+// Subscriber returns what counts events. It is inline.
+func (m *Metrics) Subscriber() *event.Subscriber {
+	return event.NewSubscriber("metrics",
+		event.On(func(_ event.Event, d event.PhaseEnded) {
+			m.stepDuration.WithLabelValues(string(d.Phase)).Observe(d.Duration.Seconds())
+		}),
+		event.On(func(_ event.Event, d event.SinkWrite) {
+			m.sinkWrites.WithLabelValues(sinkKind(d.Sink), resultOf(d.Err)).Inc()
+		}),
+		event.On(m.rotationEnded),
+		event.On(func(_ event.Event, d event.Verdict) { m.doubtVerdicts.WithLabelValues(d.Reason).Inc() }),
+		event.On(func(_ event.Event, d event.GraceExtension) { m.graceExtensions.WithLabelValues(resultOf(d.Err)).Inc() }),
+		event.On(func(e event.Event, _ event.OutsideRotation) { m.outOfBand.WithLabelValues(e.Token).Inc() }),
+		event.On(func(e event.Event, d event.Renewal) { m.renewals.WithLabelValues(e.Token, resultOf(d.Err)).Inc() }),
+		event.On(func(e event.Event, d event.Probe) { m.verifications.WithLabelValues(e.Token, string(d.Result)).Inc() }),
+		event.On(func(e event.Event, d event.Missed) {
+			m.slotsMissed.WithLabelValues(e.Token).Add(float64(d.Count))
+			m.slotsFrozen.WithLabelValues(e.Token).Add(float64(d.Frozen))
+		}),
+		// Where these lead to a state that matters, a gauge shows it.
+		event.Ignore(event.Stuck, event.SealFailed, event.VersionDeletes, event.OvertakenEnded, event.DoubtResolved, event.ClockHealed, event.Adopted,
+			event.ReplacedDeleted, event.ReplacedNotDeleted, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound),
+		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
+}
+
+func (m *Metrics) rotationEnded(e event.Event, d event.RotationEnded) {
+	m.rotations.WithLabelValues(e.Token, d.Trigger, string(d.Result)).Inc()
+	m.rotationDuration.WithLabelValues(string(d.Result)).Observe(d.Duration.Seconds())
+	if d.Trigger == string(rotation.TriggerSchedule) || d.Trigger == string(rotation.TriggerCatchUp) {
+		m.lag.Observe(max(d.Lag.Seconds(), 0))
 	}
 }
 
@@ -160,8 +165,6 @@ func resultOf(err error) string {
 	}
 	return "success"
 }
-
-var probeResults = map[rotation.Probe]string{rotation.ProbeGood: "good", rotation.ProbeBad: "bad", rotation.ProbeUnknown: "unknown"}
 
 // sinkKind is the part of a sink's name before the colon: a bounded label.
 func sinkKind(name string) string {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
@@ -22,37 +23,39 @@ import (
 // Everything that a label can be, by the constants of the core.
 var (
 	triggers = []rotation.Trigger{rotation.TriggerSchedule, rotation.TriggerCatchUp, rotation.TriggerRetry, rotation.TriggerRecovery, rotation.TriggerManual, rotation.TriggerCreate}
-	results  = []rotation.Result{rotation.ResultSuccess, rotation.ResultFailed, rotation.ResultInDoubt, rotation.ResultSkipped}
-	phases   = []rotation.Phase{rotation.PhaseClaim, rotation.PhasePreflight, rotation.PhaseIntent, rotation.PhaseRotate,
-		rotation.PhaseSeal, rotation.PhaseStore, rotation.PhaseVerify, rotation.PhaseCommit}
 )
 
 func newMetrics() *httpapi.Metrics {
 	return httpapi.NewMetrics(httpapi.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"})
 }
 
+// tell has an event counted.
+func tell(m *httpapi.Metrics, token string, d event.Detail) {
+	m.Subscriber().Handle(event.New(now, token, event.Daemon, d))
+}
+
 // exercised are metrics to which everything has happened.
 func exercised() *httpapi.Metrics {
 	m := newMetrics()
 	m.Known("ci-deploy")
-	for _, phase := range phases {
-		m.Observe(rotation.PhaseEnded{Token: "ci-deploy", Phase: phase, Duration: time.Second})
+	for _, phase := range event.Phases {
+		tell(m, "ci-deploy", event.PhaseEnded{Phase: phase, Duration: time.Second})
 	}
 	for _, trigger := range triggers {
-		for _, result := range results {
-			m.Observe(rotation.Attempted{Token: "ci-deploy", Trigger: trigger, Result: result, Duration: time.Second, Lag: time.Second})
+		for _, result := range event.Results {
+			tell(m, "ci-deploy", event.RotationEnded{Trigger: string(trigger), Result: result, Duration: time.Second, Lag: time.Second})
 		}
 	}
-	m.Observe(rotation.SinkWritten{Token: "ci-deploy", Sink: "vault:secret/access/ci"})
-	m.Observe(rotation.SinkWritten{Token: "ci-deploy", Sink: "vault:secret/access/ci", Err: errors.New("sealed")})
-	m.Observe(rotation.SlotsMissed{Token: "ci-deploy", Count: 2})
-	m.Observe(rotation.DoubtJudged{Token: "ci-deploy", Reason: rotation.ReasonUnderWay})
-	m.Observe(rotation.GraceExtended{Token: "ci-deploy"})
-	m.Observe(rotation.DoubtResolved{Token: "ci-deploy"})
-	m.Observe(rotation.SealFailed{Token: "ci-deploy"})
-	m.Observe(rotation.RotatedOutside{Token: "ci-deploy"})
-	m.Observe(rotation.Renewed{Token: "ci-deploy"})
-	m.Observe(rotation.Probed{Token: "ci-deploy", Probe: rotation.ProbeGood})
+	tell(m, "ci-deploy", event.SinkWrite{Sink: "vault:secret/access/ci"})
+	tell(m, "ci-deploy", event.SinkWrite{Sink: "vault:secret/access/ci", Err: errors.New("sealed")})
+	tell(m, "ci-deploy", event.Missed{Count: 2})
+	tell(m, "ci-deploy", event.Verdict{Reason: rotation.ReasonUnderWay})
+	tell(m, "ci-deploy", event.GraceExtension{})
+	tell(m, "ci-deploy", event.Resolution{})
+	tell(m, "ci-deploy", event.SealFailure{})
+	tell(m, "ci-deploy", event.OutsideRotation{})
+	tell(m, "ci-deploy", event.Renewal{})
+	tell(m, "ci-deploy", event.Probe{Result: event.ProbeGood})
 	m.Inventoried("prod", now)
 	m.CloudflareRequest("rotate", "200", time.Second)
 	m.CloudflareBudget("prod", 900)
@@ -229,30 +232,30 @@ rotatord_vault_session_expiry_timestamp_seconds 0
 
 func TestMetricsOfEvents(t *testing.T) {
 	m := newMetrics()
-	attempted := func(trigger rotation.Trigger, result rotation.Result, lag time.Duration) {
-		m.Observe(rotation.Attempted{Token: "ci", Trigger: trigger, Result: result, Duration: 300 * time.Millisecond, Lag: lag})
+	attempted := func(trigger rotation.Trigger, result event.Result, lag time.Duration) {
+		tell(m, "ci", event.RotationEnded{Trigger: string(trigger), Result: result, Duration: 300 * time.Millisecond, Lag: lag})
 	}
-	attempted(rotation.TriggerSchedule, rotation.ResultSuccess, 50*time.Millisecond)
-	attempted(rotation.TriggerSchedule, rotation.ResultSuccess, -time.Second) // a clock that was set back
-	attempted(rotation.TriggerCatchUp, rotation.ResultFailed, 2*time.Hour)
-	attempted(rotation.TriggerRetry, rotation.ResultSkipped, time.Minute)      // no lag of the schedule
-	attempted(rotation.TriggerRecovery, rotation.ResultInDoubt, 3*time.Minute) // neither
-	m.Observe(rotation.PhaseEnded{Token: "ci", Phase: rotation.PhaseRotate, Duration: 20 * time.Millisecond, Err: errors.New("x")})
-	m.Observe(rotation.SinkWritten{Token: "ci", Sink: "vault:secret/access/ci"})
-	m.Observe(rotation.SinkWritten{Token: "cd", Sink: "vault:kv/other:path"})
-	m.Observe(rotation.SinkWritten{Token: "cd", Sink: "vault:kv/other", Err: errors.New("sealed")})
-	m.Observe(rotation.SlotsMissed{Token: "ci", Count: 3})
-	m.Observe(rotation.SlotsMissed{Token: "ci", Count: 1})
-	m.Observe(rotation.DoubtJudged{Token: "ci", Reason: rotation.ReasonUnderWay})
-	m.Observe(rotation.DoubtJudged{Token: "ci", Reason: rotation.ReasonOldSecretWorks, Before: rotation.ReasonUnderWay})
-	m.Observe(rotation.DoubtJudged{Token: "cd", Reason: rotation.ReasonOldSecretWorks, Before: rotation.ReasonOldSecretWorks})
-	m.Observe(rotation.GraceExtended{Token: "ci"})
-	m.Observe(rotation.GraceExtended{Token: "ci", Err: errors.New("refused")})
-	m.Observe(rotation.RotatedOutside{Token: "ci"})
-	m.Observe(rotation.Renewed{Token: "ci"})
-	m.Observe(rotation.Renewed{Token: "ci", Err: errors.New("refused")})
-	for _, probe := range []rotation.Probe{rotation.ProbeGood, rotation.ProbeBad, rotation.ProbeUnknown, rotation.ProbeBad} {
-		m.Observe(rotation.Probed{Token: "ci", Probe: probe})
+	attempted(rotation.TriggerSchedule, event.ResultSuccess, 50*time.Millisecond)
+	attempted(rotation.TriggerSchedule, event.ResultSuccess, -time.Second) // a clock that was set back
+	attempted(rotation.TriggerCatchUp, event.ResultFailed, 2*time.Hour)
+	attempted(rotation.TriggerRetry, event.ResultSkipped, time.Minute)      // no lag of the schedule
+	attempted(rotation.TriggerRecovery, event.ResultInDoubt, 3*time.Minute) // neither
+	tell(m, "ci", event.PhaseEnded{Phase: event.PhaseRotate, Duration: 20 * time.Millisecond, Err: errors.New("x")})
+	tell(m, "ci", event.SinkWrite{Sink: "vault:secret/access/ci"})
+	tell(m, "cd", event.SinkWrite{Sink: "vault:kv/other:path"})
+	tell(m, "cd", event.SinkWrite{Sink: "vault:kv/other", Err: errors.New("sealed")})
+	tell(m, "ci", event.Missed{Count: 3})
+	tell(m, "ci", event.Missed{Count: 1})
+	tell(m, "ci", event.Verdict{Reason: rotation.ReasonUnderWay})
+	tell(m, "ci", event.Verdict{Reason: rotation.ReasonOldSecretWorks, Before: rotation.ReasonUnderWay})
+	tell(m, "cd", event.Verdict{Reason: rotation.ReasonOldSecretWorks, Before: rotation.ReasonOldSecretWorks})
+	tell(m, "ci", event.GraceExtension{})
+	tell(m, "ci", event.GraceExtension{Err: errors.New("refused")})
+	tell(m, "ci", event.OutsideRotation{})
+	tell(m, "ci", event.Renewal{})
+	tell(m, "ci", event.Renewal{Err: errors.New("refused")})
+	for _, probe := range []event.ProbeResult{event.ProbeGood, event.ProbeBad, event.ProbeUnknown, event.ProbeBad} {
+		tell(m, "ci", event.Probe{Result: probe})
 	}
 	m.CloudflareRequest("list", "200", 30*time.Second)
 	m.CloudflareRequest("rotate", "error", 40*time.Millisecond)
@@ -476,7 +479,7 @@ func TestMetricsAreWellNamed(t *testing.T) {
 // TestTwoRegistries shows that nothing is global.
 func TestTwoRegistries(t *testing.T) {
 	a, b := newMetrics(), newMetrics()
-	a.Observe(rotation.SlotsMissed{Token: "ci", Count: 1})
+	tell(a, "ci", event.Missed{Count: 1})
 	if n, err := testutil.GatherAndCount(b.Gatherer(), "rotatord_slots_missed_total"); err != nil || n != 0 {
 		t.Errorf("the other registry has %d series, %v", n, err)
 	}

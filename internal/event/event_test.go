@@ -1,0 +1,335 @@
+package event_test
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/event"
+)
+
+var update = flag.Bool("update", false, "write the table of docs/events.md")
+
+var (
+	now   = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	later = now.Add(24 * time.Hour)
+	bad   = errors.New("boom")
+	alice = event.Actor{Cause: event.ByOperator, User: "alice", Command: "rotate", Peer: true, UID: 1000, GID: 1000, PID: 42}
+)
+
+// samples has at least one event of each kind, with all of its details.
+var samples = []event.Event{
+	about("ci", event.PhaseEnded{Phase: event.PhaseStore, Duration: time.Second, Err: bad}),
+	about("ci", event.SinkWrite{Sink: "vault:secret/ci"}),
+	about("ci", event.SinkWrite{Sink: "vault:secret/ci", Err: bad}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultSuccess, Duration: time.Second, Slot: now, Digest: "sha256:d", GraceEndsAt: later}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "create", Result: event.ResultSuccess, Creates: true}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSuccess, MakesUp: true}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "refused", Err: bad, NextTry: later}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultSkipped, Reason: "preflight", Err: bad, NextTry: later}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultInDoubt, Reason: "outcome_unknown", Err: bad, NextTry: later, Step: "in_doubt", OwedSince: now}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "store", Err: bad, NextTry: later, Step: "sealed"}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "unverified", Err: bad, NextTry: later, Step: "stored"}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "overtaken", Err: bad, NextTry: later, Step: "sealed", Overtaken: true}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: bad, NextTry: later, OwedSince: now, CutOffAt: later, KeptAlive: true}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: bad, NextTry: later, OwedSince: now, CutOffAt: later}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: bad, NextTry: later, OwedSince: now, CutOffAt: now, CutOff: true}),
+	about("ci", event.RotationStuck{Err: bad}),
+	about("ci", event.SealFailure{RotationID: "R", Err: bad}),
+	about("ci", event.Verdict{RotationID: "R", Reason: "old_secret_works", Before: "settling", Again: later}),
+	about("ci", event.Verdict{RotationID: "R", Reason: "settling", Before: "settling", Again: later}),
+	about("ci", event.Resolution{RotationID: "R", Reason: "old_secret_revoked", After: time.Minute}),
+	about("ci", event.GraceExtension{RotationID: "R", Until: later}),
+	about("ci", event.GraceExtension{RotationID: "R", Err: bad}),
+	about("ci", event.OvertakenEnd{RotationID: "R", Reason: "theirs_works"}),
+	about("ci", event.Missed{Count: 3, Frozen: 1, GivenUp: true}),
+	about("ci", event.Healed{What: []string{"a slot"}}),
+	about("ci", event.Adoption{TokenID: "T"}),
+	about("ci", event.Probe{RotationID: "R", Result: event.ProbeGood}),
+	about("ci", event.Probe{RotationID: "R", Result: event.ProbeBad, Err: bad}),
+	about("ci", event.Probe{RotationID: "R", Result: event.ProbeUnknown, Err: bad}),
+	about("ci", event.Renewal{TokenID: "T", ExpiresAt: later}),
+	about("ci", event.Renewal{TokenID: "T", ExpiresAt: later, Err: bad}),
+	about("ci", event.Deletion{TokenID: "T"}),
+	about("ci", event.Deletion{TokenID: "T", Err: bad}),
+	about("ci", event.OutsideRotation{TokenID: "T", ChangedAt: now, Heals: true}),
+	about("ci", event.OutsideChange{TokenID: "T", ChangedAt: now}),
+	about("ci", event.VersionDeletion{Sink: "vault:secret/ci", DeletesAt: later, NeededUntil: later.Add(time.Hour)}),
+	about("ci", event.Seen{What: event.TokenGone, Account: "prod", TokenID: "T"}),
+	about("ci", event.Seen{What: event.TokenDisabled, Account: "prod", TokenID: "T"}),
+	about("ci", event.Seen{What: event.TokenUnreadable, Account: "prod", TokenID: "T", Err: "no name"}),
+	about("ci", event.Seen{What: event.TokenNotFound, Account: "prod", TokenID: "T", Err: "timeout"}),
+
+	commanded("ci", event.Command{Verb: event.OperatorRotate, Args: []any{"override_freeze", true, "override_pause", true, "override_grace", true, "revoke_now", true}, Outcome: "refused", Err: "no"}),
+	commanded("", event.Command{Verb: event.OperatorRotateAll, Account: "prod", Args: []any{"override_freeze", true, "override_pause", true, "override_grace", true, "revoke_now", true}, Outcome: "refused", Err: "no"}),
+	commanded("ci", event.Command{Verb: event.OperatorCancel, Outcome: "refused", Err: "no"}),
+	commanded("", event.Command{Verb: event.OperatorCancelAll, Account: "prod", Outcome: "refused", Err: "no"}),
+	commanded("", event.Command{Verb: event.OperatorPause, Args: []any{"reason", "audit", "until", later}, Outcome: "refused", Err: "no"}),
+	commanded("ci", event.Command{Verb: event.OperatorResume, Outcome: "refused", Err: "no"}),
+	commanded("ci", event.Command{Verb: event.OperatorResolve, Args: []any{"how", "look"}, Outcome: "refused", Err: "no"}),
+	commanded("ci", event.Command{Verb: event.OperatorRevokePrevious, Args: []any{"override_in_use", true}, Outcome: "refused", Err: "no"}),
+	commanded("ci", event.Command{Verb: event.OperatorExtendGrace, Args: []any{"seconds", 3600}, Outcome: "refused", Err: "no"}),
+
+	about("", event.DaemonStart{Version: "v1", Tokens: 3, Address: "127.0.0.1:1", AdminSocket: "/run/s", StateDir: "/var/lib/r"}),
+	about("", event.DaemonStop{Cause: "terminated", Within: time.Minute}),
+	about("", event.DaemonEnd{}),
+	about("", event.DaemonFailure{Err: bad}),
+	about("", event.Interruption{Tokens: []string{"ci"}}),
+	about("", event.Loss{Err: bad}),
+	about("", event.Reload{Tokens: 3, Changed: 1, Removed: 1}),
+	about("", event.ReloadRefusal{Faults: []string{"a fault"}}),
+	about("", event.ReloadRefusal{Err: bad}),
+	about("ci", event.NotEnrolled{Err: bad}),
+	about("ci", event.Leftover{RotationID: "R", Step: "sealed", In: time.Second}),
+	about("ci", event.OldDoubt{RotationID: "R", Reason: "outcome_unknown", Since: now, OldWorksUntil: later}),
+	about("ci", event.OldOvertaken{RotationID: "R", Since: now}),
+	about("ci", event.Orphan{TokenID: "T", Account: "prod", Step: "sealed", RotationID: "R"}),
+	about("", event.CheckResult{Check: "sink", Subject: "vault:secret", Stops: true, Reason: "sealed", Detail: "Vault is sealed"}),
+	about("", event.CheckResult{Check: "disk_space", Subject: "/var", Reason: "no_space", Detail: "1 MB is left"}),
+	about("", event.CheckResult{Check: "sink", Subject: "vault:secret", OK: true}),
+	about("", event.CheckResult{Check: "credential", Subject: "prod", Credential: true, Reason: "no_file", Detail: "no such file"}),
+	about("", event.CheckResult{Check: "credential", Subject: "prod", Credential: true, OK: true}),
+	about("", event.ClockStep{Step: time.Hour}),
+	about("", event.ListingFailure{Account: "prod", Err: bad, Listed: 1, RetryIn: time.Second}),
+	about("", event.OddListing{Account: "prod", What: "no id"}),
+	about("", event.LimitWait{Account: "prod", Waiting: 3, Reason: "429", Until: later}),
+	about("", event.LimitEnd{Account: "prod", Waited: time.Minute}),
+	about("", event.VaultLogin{Method: "approle", Lease: time.Hour, Renewable: true}),
+	about("", event.VaultLogin{Method: "approle", Err: bad, RetryIn: time.Second}),
+	about("", event.VaultLogin{Method: "approle", Err: bad, Replaced: true}),
+	about("", event.VaultSessionEnd{Reason: "revoked"}),
+	about("", event.VaultRenewalFailure{Err: bad, Refused: true}),
+	about("", event.VaultRenewalFailure{Err: bad}),
+	about("", event.WebConfig{Err: bad}),
+	about("", event.WebConfig{}),
+}
+
+func about(token string, d event.Detail) event.Event { return event.New(now, token, event.Daemon, d) }
+func commanded(token string, d event.Command) event.Event {
+	return event.New(now, token, alice, d)
+}
+
+// TestEachKind holds the table to be complete: each kind has a row, an example, a wording and a severity.
+func TestEachKind(t *testing.T) {
+	defined := map[event.Kind]event.Definition{}
+	name := regexp.MustCompile(`^[a-z_]+\.[a-z_]+$`)
+	for _, d := range event.Definitions() {
+		if _, twice := defined[d.Kind]; twice {
+			t.Errorf("%s has two rows", d.Kind)
+		}
+		defined[d.Kind] = d
+		if !name.MatchString(string(d.Kind)) || d.Message == "" || d.When == "" || !slices.Contains([]event.Severity{event.Info, event.Warning, event.Critical}, d.Severity) {
+			t.Errorf("the row of %q is not complete: %+v", d.Kind, d)
+		}
+	}
+	seen := map[event.Kind]bool{}
+	for _, e := range samples {
+		seen[e.Kind] = true
+		if _, ok := defined[e.Kind]; !ok {
+			t.Errorf("%s has no row", e.Kind)
+		}
+		if e.Severity != defined[e.Kind].Severity || e.Message() == "" || !strings.HasPrefix(e.Line(), e.Message()) || strings.Contains(e.Line(), "\n") {
+			t.Errorf("%s: %s, %q", e.Kind, e.Severity, e.Line())
+		}
+		if reflect.TypeOf(e.Detail) != reflect.TypeOf(defined[e.Kind].Of) {
+			t.Errorf("%s: the detail is a %T, and its row says %T", e.Kind, e.Detail, defined[e.Kind].Of)
+		}
+		if len(e.Attrs())%2 != 0 {
+			t.Errorf("%s: odd attributes: %v", e.Kind, e.Attrs())
+		}
+	}
+	for _, k := range constants(t) {
+		if !seen[k] {
+			t.Errorf("no example leads to %s", k)
+		}
+		if _, ok := defined[k]; !ok {
+			t.Errorf("%s has no row", k)
+		}
+	}
+	if len(constants(t)) != len(defined) {
+		t.Errorf("%d constants and %d rows", len(constants(t)), len(defined))
+	}
+}
+
+// constants are the kinds that kinds.go declares.
+func constants(t *testing.T) (kinds []event.Kind) {
+	t.Helper()
+	source, err := os.ReadFile("kinds.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`Kind += (operatorPrefix \+ )?"([^"]+)"`).FindAllSubmatch(source, -1) {
+		k := string(m[2])
+		if len(m[1]) > 0 {
+			k = "operator." + k
+		}
+		kinds = append(kinds, event.Kind(k))
+	}
+	if len(kinds) < 50 {
+		t.Fatalf("only %d kinds were found", len(kinds))
+	}
+	return kinds
+}
+
+// TestGroups: a group has the kinds of its prefixes, all of them and no other, so that a subscriber which ignores
+// a group ignores no rotation.
+func TestGroups(t *testing.T) {
+	prefixes := map[string]string{"operator": "commands", "daemon": "daemon life", "reload": "daemon life", "start": "daemon life",
+		"check": "surroundings", "credential": "surroundings", "clock": "surroundings", "inventory": "surroundings", "limit": "surroundings",
+		"vault": "surroundings", "web_config": "surroundings"}
+	want := map[string][]event.Kind{}
+	for _, d := range event.Definitions() {
+		prefix, _, _ := strings.Cut(string(d.Kind), ".")
+		if group := prefixes[prefix]; group != "" {
+			want[group] = append(want[group], d.Kind)
+		}
+	}
+	for name, got := range map[string][]event.Kind{"commands": event.Commands, "daemon life": event.DaemonLife, "surroundings": event.Surroundings} {
+		got, want := slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want[name]))
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+}
+
+// TestNoDetailCanHoldASecret looks at the types of all fields.
+func TestNoDetailCanHoldASecret(t *testing.T) {
+	fine := []reflect.Kind{reflect.String, reflect.Bool, reflect.Int, reflect.Int64}
+	for _, e := range samples {
+		typ := reflect.TypeOf(e.Detail)
+		for i := range typ.NumField() {
+			f := typ.Field(i)
+			switch {
+			case slices.Contains(fine, f.Type.Kind()), f.Type == reflect.TypeFor[time.Time](), f.Type == reflect.TypeFor[error](),
+				f.Type == reflect.TypeFor[[]string](), typ == reflect.TypeFor[event.Command]() && f.Name == "Args":
+			default:
+				t.Errorf("%s.%s is a %s", typ, f.Name, f.Type)
+			}
+		}
+	}
+}
+
+// TestWords holds what the log, the drill and the demo say of some events.
+func TestWords(t *testing.T) {
+	for want, e := range map[string]event.Event{
+		"rotated: every sink has confirmed the new secret. The previous secret works for another 24 h":                                          samples[3],
+		"rotation failed: Cloudflare did not carry it out: boom":                                                                                samples[6],
+		"doubt judged: rotating again would cut the old secret off":                                                                             samples[17],
+		"admin command: rotate by alice: refused: no":                                                                                           commanded("ci", event.Command{Verb: event.OperatorRotate, Outcome: "refused", Err: "no"}),
+		"admin command: rotate-all of account prod by alice: ordered":                                                                           commanded("", event.Command{Verb: event.OperatorRotateAll, Account: "prod", Outcome: "ordered"}),
+		"a new secret was overtaken and is not delivered: another one is in the sinks, and an operator has to decide: rotatord status ci: boom": samples[11],
+		"the new secret of the token was overtaken, and has been since before this start: an operator has to decide: rotatord status ci":        about("ci", event.OldOvertaken{}),
+		"what rotations need is there again: sink vault:secret":                                                                                 about("", event.CheckResult{Check: "sink", Subject: "vault:secret", OK: true}),
+		"the old secret's grace was extended, since consumers have nothing else yet: it works for another 24 h":                                 samples[20],
+		"doubt resolved: a_code_of_a_later_version":                                                                                             about("ci", event.Resolution{Reason: "a_code_of_a_later_version"}),
+	} {
+		if got := e.Line(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// TestLog: a line for each event, at its level, with its details; and for each fault of a reload.
+func TestLog(t *testing.T) {
+	var out bytes.Buffer
+	log := event.NewLog(slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}})))
+	for _, test := range []struct {
+		e    event.Event
+		want string
+	}{
+		{samples[0], `level=DEBUG msg="step ended" token=ci step=store duration=1s error=boom`},
+		{samples[1], ""},
+		{samples[3], `level=INFO msg=rotated token=ci rotation_id=R trigger=schedule result=success duration=1s slot=2026-03-01T12:00:00.000Z digest=sha256:d grace_ends_at=2026-03-02T12:00:00.000Z`},
+		{samples[9], `level=ERROR msg="a new secret waits to be delivered" token=ci rotation_id=R trigger=schedule result=failed duration=0s reason=store error=boom next_try=2026-03-02T12:00:00.000Z step=sealed`},
+		{samples[18], ""},
+		{commanded("", event.Command{Verb: event.OperatorRevokePrevious, Args: []any{"override_in_use", true}, Outcome: "done"}),
+			`level=INFO msg="admin command" verb=revoke-previous token=(all) uid=1000 user=alice gid=1000 pid=42 override_in_use=true outcome=done`},
+		{event.New(now, "ci", event.Actor{Cause: event.ByOperator, Peer: true, UID: 7, User: event.UserOf(7, "")}, event.Command{Verb: event.OperatorCancel, Outcome: "done"}),
+			`level=INFO msg="admin command" verb=cancel token=ci uid=7 gid=0 pid=0 outcome=done`},
+		{about("", event.ReloadRefusal{Faults: []string{"one", "two"}}),
+			"level=ERROR msg=\"the configuration is not reloaded: the one in force stays\" fault=one\nlevel=ERROR msg=\"the configuration is not reloaded: the one in force stays\" fault=two"},
+	} {
+		out.Reset()
+		log.Handle(test.e)
+		if got := strings.TrimSpace(out.String()); got != test.want {
+			t.Errorf("%s:\n%s\nwant\n%s", test.e.Kind, got, test.want)
+		}
+	}
+	if missing := log.Missing(); len(missing) > 0 {
+		t.Errorf("the log neither writes nor ignores %v", missing)
+	}
+}
+
+// TestDocument holds docs/events.md to the table.
+func TestDocument(t *testing.T) {
+	path := filepath.Join("..", "..", "docs", "events.md")
+	document, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const begin, end = "<!-- the table is made by go test ./internal/event -update -->\n", "\n<!-- end of the table -->"
+	before, rest, ok := strings.Cut(string(document), begin)
+	_, after, ok2 := strings.Cut(rest, end)
+	if !ok || !ok2 {
+		t.Fatalf("%s has no place for the table", path)
+	}
+	want := before + begin + table() + end + after
+	if *update {
+		if err := os.WriteFile(path, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if string(document) != want {
+		t.Errorf("%s is not up to date: go test ./internal/event -update", path)
+	}
+	for _, c := range event.Causes {
+		if !strings.Contains(before+after, fmt.Sprintf("| `%s` |", c)) {
+			t.Errorf("the cause %s is not documented", c)
+		}
+	}
+}
+
+// table is what docs/events.md has of each kind.
+func table() string {
+	var b strings.Builder
+	b.WriteString("| kind | severity | level | message in the log | when | details |\n|---|---|---|---|---|---|\n")
+	ignored := event.NewLog(slog.New(slog.DiscardHandler)).Ignores()
+	for _, d := range event.Definitions() {
+		var details []string
+		level := slog.LevelInfo
+		for _, e := range samples {
+			if e.Kind != d.Kind {
+				continue
+			}
+			level = e.Level()
+			for i, a := 0, e.Attrs(); i < len(a); i += 2 {
+				if key := "`" + fmt.Sprint(a[i]) + "`"; !slices.Contains(details, key) {
+					details = append(details, key)
+				}
+			}
+		}
+		shown := "`" + level.String() + "`"
+		if slices.Contains(ignored, d.Kind) {
+			shown = "not logged"
+		}
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s |\n", d.Kind, d.Severity, shown, d.Message, d.When, cmp.Or(strings.Join(details, ", "), "none"))
+	}
+	return b.String()
+}
