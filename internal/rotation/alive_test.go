@@ -23,7 +23,7 @@ type outage struct {
 
 // outages has each call fail that belongs to what is away. The times count from now on. Calls of
 // rotate whose number is in lose are carried out, and their answers are lost.
-func (w *world) outages(all []outage, lose map[int]bool) {
+func (w *world) setOutages(all []outage, lose map[int]bool) {
 	begin := time.Now()
 	away := func(what string) bool {
 		for _, o := range all {
@@ -57,7 +57,7 @@ func (w *world) outages(all []outage, lose map[int]bool) {
 
 // endure works on the token for that long, as an engine does, and returns for how long in total
 // consumers who read the sink were refused.
-func (w *world) endure(r *rotation.Rotator, token rotation.Token, d time.Duration, all []outage) (refused time.Duration) {
+func (w *world) measureRefusal(r *rotation.Rotator, token rotation.Token, d time.Duration, all []outage) (refused time.Duration) {
 	begin := time.Now()
 	sample := min(max(token.Grace/256, 250*time.Millisecond), 15*time.Second)
 	var floor time.Time // a token whose record cannot be written is not tried without a pause
@@ -74,7 +74,7 @@ func (w *world) endure(r *rotation.Rotator, token rotation.Token, d time.Duratio
 			}
 		}
 		if due := r.Due(token, w.record()); !down && !due.Unscheduled && !due.At.After(now) && !now.Before(floor) {
-			w.ordered = true // whether it rotates too early is not the question here
+			w.mayCutOff = true // whether it rotates too early is not the question here
 			if _, err := r.Advance(w.t.Context(), token); errors.Is(err, rotation.ErrLedger) {
 				floor = now.Add(3 * time.Second)
 			}
@@ -87,9 +87,9 @@ func (w *world) endure(r *rotation.Rotator, token rotation.Token, d time.Duratio
 	return refused
 }
 
-// seldomUp adds a daemon that is up for two minutes out of each two fifths of a grace: a fake clock makes
+// daemonMostlyDown adds a daemon that is up for two minutes out of each two fifths of a grace: a fake clock makes
 // long times cheap only where little is tried in them.
-func seldomUp(grace time.Duration, all ...outage) []outage {
+func daemonMostlyDown(grace time.Duration, all ...outage) []outage {
 	end := all[0].From + all[0].Duration - grace
 	for from := all[0].From; from < end; from += grace * 2 / 5 {
 		all = append(all, outage{"daemon", from, grace*2/5 - 2*time.Minute})
@@ -98,7 +98,7 @@ func seldomUp(grace time.Duration, all ...outage) []outage {
 }
 
 // extensions is how often the old secret was extended.
-func (w *world) extensions() (n int) {
+func (w *world) extensionsDone() (n int) {
 	for _, e := range w.events {
 		if e, ok := e.(rotation.GraceExtended); ok && e.Err == nil {
 			n++
@@ -107,16 +107,16 @@ func (w *world) extensions() (n int) {
 	return n
 }
 
-// TestExtendedAsSoonAsItIsKnown: the old secret is extended at the first look that shows that the lost
+// TestGraceIsExtendedAtTheFirstProof: the old secret is extended at the first look that shows that the lost
 // request was carried out, and then whenever a quarter of the grace is over.
-func TestExtendedAsSoonAsItIsKnown(t *testing.T) {
+func TestGraceIsExtendedAtTheFirstProof(t *testing.T) {
 	for _, grace := range []time.Duration{8 * time.Second, 10 * time.Minute, 24 * time.Hour} {
 		t.Run(grace.String(), func(t *testing.T) {
 			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
-				w.lostAnswer(true)
+				w.loseFirstAnswer(true)
 				w.advance(r, token)
 				asked := time.Now()
-				for w.extensions() == 0 && time.Since(asked) < grace {
+				for w.extensionsDone() == 0 && time.Since(asked) < grace {
 					w.advance(r, token)
 				}
 				if waited := time.Since(asked); waited > time.Second {
@@ -142,8 +142,8 @@ func TestOwedReissueKeepsTheOldSecretAlive(t *testing.T) {
 		outages []outage
 	}{
 		"three days, then an hour without a sink":      {day, []outage{{"sink", 3*day - 20*time.Minute, time.Hour}}},
-		"a sink that is away for 25 days":              {day, seldomUp(day, outage{"sink", 3*day - 20*time.Minute, 25 * day})},
-		"a sink that is away for a day, a short grace": {40 * time.Minute, seldomUp(40*time.Minute, outage{"sink", time.Minute, day})},
+		"a sink that is away for 25 days":              {day, daemonMostlyDown(day, outage{"sink", 3*day - 20*time.Minute, 25 * day})},
+		"a sink that is away for a day, a short grace": {40 * time.Minute, daemonMostlyDown(40*time.Minute, outage{"sink", time.Minute, day})},
 		"no daemon for half a grace":                   {day, []outage{{"daemon", 3*day - time.Hour, 12 * time.Hour}}},
 		"Cloudflare is away for half a grace":          {day, []outage{{"cloudflare", 3*day - time.Hour, 12 * time.Hour}}},
 		"no disk":                                      {day, []outage{{"ledger", 3*day - time.Hour, 2 * day}}},
@@ -155,13 +155,13 @@ func TestOwedReissueKeepsTheOldSecretAlive(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, test.grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 				time.Sleep(time.Hour) // until the first slot
-				w.outages(test.outages, map[int]bool{0: true})
+				w.setOutages(test.outages, map[int]bool{0: true})
 				end := time.Duration(0)
 				for _, o := range test.outages {
 					end = max(end, o.From+o.Duration)
 				}
 				end = max(end, 3*test.grace)
-				if refused := w.endure(r, token, end+max(test.grace/2, 40*time.Second), test.outages); refused > 0 {
+				if refused := w.measureRefusal(r, token, end+max(test.grace/2, 40*time.Second), test.outages); refused > 0 {
 					t.Errorf("consumers were refused for %s", refused)
 				}
 				if w.rotates < 2 || w.sink.ClientSecret.Reveal() != w.current || w.record().Lost != nil {
@@ -172,36 +172,36 @@ func TestOwedReissueKeepsTheOldSecretAlive(t *testing.T) {
 	}
 }
 
-// TestKeptAliveForThirtyDays: then even a secret that is owed is no reason to let the old one live.
-func TestKeptAliveForThirtyDays(t *testing.T) {
+// TestOldSecretIsExtendedForThirtyDaysAtMost: then even a secret that is owed is no reason to let the old one live.
+func TestOldSecretIsExtendedForThirtyDaysAtMost(t *testing.T) {
 	const grace = 24 * time.Hour
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(time.Hour)
 		old := w.current
-		all := seldomUp(grace, outage{"sink", time.Hour, 29 * 24 * time.Hour})
+		all := daemonMostlyDown(grace, outage{"sink", time.Hour, 29 * 24 * time.Hour})
 		all[0].Duration = 40 * 24 * time.Hour
-		w.outages(all, map[int]bool{0: true})
+		w.setOutages(all, map[int]bool{0: true})
 		begin := time.Now()
-		w.endure(r, token, rotation.MaxGrace-10*time.Minute, all)
+		w.measureRefusal(r, token, rotation.MaxGrace-10*time.Minute, all)
 		if !w.accepted(old) {
 			t.Errorf("the old secret died after %s", time.Since(begin))
 		}
-		w.endure(r, token, 12*time.Minute, nil)
+		w.measureRefusal(r, token, 12*time.Minute, nil)
 		if w.accepted(old) {
 			t.Error("the old secret lives for longer than 30 days")
 		}
 	})
 }
 
-// TestEmergencyIsTriedEveryFewSeconds: consumers are cut off, the sink was away for so long that every
+// TestCutOffConsumersAreServedWithinSeconds: consumers are cut off, the sink was away for so long that every
 // back-off has grown, and when it is back they are served within seconds.
-func TestEmergencyIsTriedEveryFewSeconds(t *testing.T) {
+func TestCutOffConsumersAreServedWithinSeconds(t *testing.T) {
 	for name, lose := range map[string]map[int]bool{"delivery": nil, "reissue": {0: true}} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 				time.Sleep(time.Hour)
 				all := []outage{{"sink", 0, time.Hour}}
-				w.outages(all, lose)
+				w.setOutages(all, lose)
 				away := w.fault
 				w.fault = func(n int, call string) fault {
 					if w.rotates == 0 {
@@ -212,7 +212,7 @@ func TestEmergencyIsTriedEveryFewSeconds(t *testing.T) {
 					}
 					return away(n, call)
 				}
-				if refused := w.endure(r, token, time.Hour+5*time.Second, all); refused < 59*time.Minute || w.sink.ClientSecret.Reveal() != w.current {
+				if refused := w.measureRefusal(r, token, time.Hour+5*time.Second, all); refused < 59*time.Minute || w.sink.ClientSecret.Reveal() != w.current {
 					t.Errorf("refused for %s, then %+v", refused, w.record())
 				}
 			})
@@ -220,29 +220,8 @@ func TestEmergencyIsTriedEveryFewSeconds(t *testing.T) {
 	}
 }
 
-// TestReturnIsNotWaitedFor: whoever knows that what was missing is there again need not wait for the
-// back-off of what is pending. An idle token does not begin sooner.
-func TestReturnIsNotWaitedFor(t *testing.T) {
-	inBubble(t, 24*time.Hour, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.failAll("sink store", fault{before: errors.New("sealed")})
-		for range 8 {
-			w.advance(r, token)
-		}
-		w.fault = nil
-		if wait := time.Until(w.record().NotBefore); wait < 10*time.Second {
-			t.Fatalf("it waits for %s only: this proves little", wait)
-		}
-		if _, err := r.Advance(rotation.WithoutBackOff(w.t.Context()), token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
-			t.Errorf("%v", err)
-		}
-		if _, err := r.Advance(rotation.WithoutBackOff(w.t.Context()), token); err != nil || w.rotates != 1 {
-			t.Errorf("%v, %d rotates", err, w.rotates)
-		}
-	})
-}
-
-// TestLateDeliveryGivesAWholeGrace: consumers have the promised grace to read what was delivered late.
-func TestLateDeliveryGivesAWholeGrace(t *testing.T) {
+// TestLateDeliveryExtendsTheGrace: consumers have the promised grace to read what was delivered late.
+func TestLateDeliveryExtendsTheGrace(t *testing.T) {
 	const grace = 24 * time.Hour
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(time.Hour)
@@ -250,8 +229,8 @@ func TestLateDeliveryGivesAWholeGrace(t *testing.T) {
 		all := []outage{{"sink", time.Nanosecond, 15 * time.Hour}}
 		w.failOnce("sink store", fault{before: errors.New("sealed")})
 		w.advance(r, token)
-		w.outages(all, nil)
-		w.endure(r, token, 15*time.Hour+time.Minute, all)
+		w.setOutages(all, nil)
+		w.measureRefusal(r, token, 15*time.Hour+time.Minute, all)
 		if w.record().Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != w.current {
 			t.Fatalf("%+v", w.record())
 		}
@@ -261,14 +240,14 @@ func TestLateDeliveryGivesAWholeGrace(t *testing.T) {
 	})
 }
 
-// TestNothingExtendsWhatIsToDie: an operator has ordered the old secret to be revoked.
-func TestNothingExtendsWhatIsToDie(t *testing.T) {
+// TestRevokeOrderStopsExtensions: an operator has ordered the old secret to be revoked.
+func TestRevokeOrderStopsExtensions(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(time.Hour)
-		w.lostAnswer(true)
+		w.loseFirstAnswer(true)
 		w.advance(r, token)
 		w.advance(r, token)
-		extended := w.extensions()
+		extended := w.extensionsDone()
 		w.failAll("sink preflight", fault{before: errors.New("sealed")})
 		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); err == nil || w.record().Order == nil {
 			t.Fatalf("%v, %+v", err, w.record())
@@ -276,16 +255,16 @@ func TestNothingExtendsWhatIsToDie(t *testing.T) {
 		for begin := time.Now(); time.Since(begin) < time.Hour; {
 			w.advance(r, token)
 		}
-		if w.extensions() != extended {
+		if w.extensionsDone() != extended {
 			t.Errorf("a secret that is to be revoked was extended")
 		}
 	})
 }
 
-// TestAmbiguousLossKeepsWhatWasNotRevoked: nobody knows whether the lost request was carried out. The
+// TestUnprovenLossExtendsUnlessRevoked: nobody knows whether the lost request was carried out. The
 // old secret is extended while the reissue cannot be stored, unless that could revive one that was
 // revoked.
-func TestAmbiguousLossKeepsWhatWasNotRevoked(t *testing.T) {
+func TestUnprovenLossExtendsUnlessRevoked(t *testing.T) {
 	for _, revoked := range []bool{false, true} {
 		t.Run(fmt.Sprint("revoked=", revoked), func(t *testing.T) {
 			inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -297,11 +276,11 @@ func TestAmbiguousLossKeepsWhatWasNotRevoked(t *testing.T) {
 					}
 				}
 				time.Sleep(time.Until(rotation.NextDue(token, w.record(), rotation.Pause{}).At))
-				before := w.extensions()
+				before := w.extensionsDone()
 				all := []outage{{"sink", time.Minute, 3 * time.Hour}}
-				w.outages(all, map[int]bool{1: true})
-				w.endure(r, token, 3*time.Hour, all)
-				if extended := w.extensions() > before; extended == revoked {
+				w.setOutages(all, map[int]bool{1: true})
+				w.measureRefusal(r, token, 3*time.Hour, all)
+				if extended := w.extensionsDone() > before; extended == revoked {
 					t.Errorf("extended: %t", extended)
 				}
 			})
@@ -309,9 +288,9 @@ func TestAmbiguousLossKeepsWhatWasNotRevoked(t *testing.T) {
 	}
 }
 
-// TestNobodyIsStranded lives through random outages, each shorter than half of the grace, with lost
+// TestNoConsumerIsStranded lives through random outages, each shorter than half of the grace, with lost
 // answers that do not come two in a row. Consumers who read the sink are never refused.
-func TestNobodyIsStranded(t *testing.T) {
+func TestNoConsumerIsStranded(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		grace := rapid.SampledFrom([]time.Duration{8 * time.Second, time.Minute, 40 * time.Minute, 24 * time.Hour}).Draw(rt, "grace")
 		var all []outage
@@ -342,47 +321,23 @@ func TestNobodyIsStranded(t *testing.T) {
 			if _, err := r.Enroll(t.Context(), token); err != nil {
 				t.Fatal(err)
 			}
-			w.outages(all, lose)
-			if refused := w.endure(r, token, at+8*grace, all); refused > 0 {
+			w.setOutages(all, lose)
+			if refused := w.measureRefusal(r, token, at+8*grace, all); refused > 0 {
 				rt.Errorf("consumers were refused for %s\ncalls: %q", refused, w.calls)
 			}
 		})
 	})
 }
 
-// TestInterruptedReissueOfAShortGrace: a daemon dies between the intent of a reissue and the request, with half of
-// the old secret's grace left. The doubt about it is over before the old secret ends.
-func TestInterruptedReissueOfAShortGrace(t *testing.T) {
-	for _, grace := range []time.Duration{4 * time.Second, 7 * time.Second, time.Minute, 10 * time.Minute} {
-		t.Run(grace.String(), func(t *testing.T) {
-			now := time.Now()
-			before := rotation.TokenFacts{UpdatedAt: now.Add(-grace)}
-			ends := now.Add(grace / 2)
-			r := rotation.Record{
-				Step: rotation.StepInDoubt, OldDiesBy: ends,
-				Work:  &rotation.Work{Grace: rotation.Grace(grace), IntentAt: now, Before: before},
-				Doubt: &rotation.Doubt{Since: now, Reason: rotation.ReasonInterrupted, OldWorksUntil: ends},
-			}
-			evidence := rotation.Evidence{Facts: &before, Trusted: true}
-			if v := rotation.Judge(r, evidence, now); v.Resolved {
-				t.Errorf("resolved at once: %+v", v)
-			}
-			if v := rotation.Judge(r, evidence, ends.Add(-grace/4)); !v.Resolved || !v.NotCarriedOut {
-				t.Errorf("a quarter of the grace before the old secret ends it is not resolved: %+v", v)
-			}
-		})
-	}
-}
-
-// TestSecondLostAnswerIsLookedAtSoon: preflights have failed many times when the reissue is carried out at last,
+// TestSecondLostAnswerIgnoresTheBackOff: preflights have failed many times when the reissue is carried out at last,
 // and its answer is lost too. The wait that has grown does not hold up the one that consumers need now.
-func TestSecondLostAnswerIsLookedAtSoon(t *testing.T) {
+func TestSecondLostAnswerIgnoresTheBackOff(t *testing.T) {
 	const grace = 10 * time.Minute
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(time.Hour) // until the first slot
 		all := []outage{{"sink", 3*grace - time.Minute, 20 * time.Minute}}
-		w.outages(all, map[int]bool{0: true, 1: true})
-		refused := w.endure(r, token, 7*grace, all)
+		w.setOutages(all, map[int]bool{0: true, 1: true})
+		refused := w.measureRefusal(r, token, 7*grace, all)
 		if w.rotates < 3 {
 			t.Fatalf("%d requests were sent: this proves nothing", w.rotates)
 		}

@@ -16,6 +16,7 @@ import (
 type sealed struct{}
 
 func (sealed) Error() string { return "Vault is sealed" }
+
 func (sealed) Cause() string { return "sealed" }
 
 // TestCauseOf: one word for each error, also where it is wrapped, and each of them is documented.

@@ -184,42 +184,42 @@ type work struct {
 	name string
 	// prepare has it come up, so that it would go on now.
 	prepare func(w *world, token rotation.Token, r *rotation.Rotator)
-	// wentOn reports whether it did, given what the world was asked for since.
-	wentOn func(w *world, calls []string) bool
-	manual bool
-	once   bool // catch_up: once and not skip
+	// continued reports whether it did, given what the world was asked for since.
+	continued func(w *world, calls []string) bool
+	manual    bool
+	once      bool // catch_up: once and not skip
 }
 
 func rotated(_ *world, calls []string) bool { return slices.Contains(calls, "rotate") }
 
 var works = []work{
-	{name: "a slot", wentOn: rotated, prepare: untilDue},
-	{name: "its next try after a failure", wentOn: rotated, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
+	{name: "a slot", continued: rotated, prepare: sleepUntilDue},
+	{name: "its next try after a failure", continued: rotated, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failOnce("sink preflight", fault{before: errors.New("x")})
 		w.advance(r, token)
-		untilDue(w, token, r)
+		sleepUntilDue(w, token, r)
 	}},
-	{name: "making up for missed slots", wentOn: rotated, once: true, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
+	{name: "making up for missed slots", continued: rotated, once: true, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(5*time.Hour + time.Minute)
 		if record, err := r.CatchUp(w.t.Context(), token); err != nil || r.Due(token, record).Reason != rotation.DueCatchUp {
 			w.t.Fatal(r.Due(token, record), err)
 		}
-		untilDue(w, token, r)
+		sleepUntilDue(w, token, r)
 	}},
-	{name: "a reissue", wentOn: rotated, prepare: func(w *world, _ rotation.Token, _ *rotation.Rotator) {
-		w.change(func(r *rotation.Record) { r.NextTrigger = rotation.TriggerRecovery })
+	{name: "a reissue", continued: rotated, prepare: func(w *world, _ rotation.Token, _ *rotation.Rotator) {
+		w.changeRecord(func(r *rotation.Record) { r.NextTrigger = rotation.TriggerRecovery })
 	}},
 	{name: "the delivery of a received secret", prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failOnce("sink store", fault{before: errors.New("x")})
 		w.advance(r, token)
-		untilDue(w, token, r)
-	}, wentOn: func(w *world, _ []string) bool { return w.sink.ClientSecret.Reveal() == w.current }},
+		sleepUntilDue(w, token, r)
+	}, continued: func(w *world, _ []string) bool { return w.sink.ClientSecret.Reveal() == w.current }},
 	{name: "a look at a doubt", prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failOnce("rotate", fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
 		w.advance(r, token)
-		untilDue(w, token, r)
-	}, wentOn: func(_ *world, calls []string) bool { return slices.Contains(calls, "inspect") }},
-	{name: "`rotatord rotate`", wentOn: rotated, manual: true, prepare: func(*world, rotation.Token, *rotation.Rotator) {}},
+		sleepUntilDue(w, token, r)
+	}, continued: func(_ *world, calls []string) bool { return slices.Contains(calls, "inspect") }},
+	{name: "`rotatord rotate`", continued: rotated, manual: true, prepare: func(*world, rotation.Token, *rotation.Rotator) {}},
 }
 
 // holds are what may stand in the way, in the order of the columns. The first is nothing.
@@ -239,16 +239,16 @@ var holds = []func(w *world, token *rotation.Token, r *rotation.Rotator){
 		time.Sleep(2 * time.Minute)
 	},
 	func(w *world, _ *rotation.Token, _ *rotation.Rotator) {
-		w.change(func(r *rotation.Record) { r.Last = &rotation.Done{GraceEndsAt: time.Now().Add(24 * time.Hour)} })
+		w.changeRecord(func(r *rotation.Record) { r.Last = &rotation.Done{GraceEndsAt: time.Now().Add(24 * time.Hour)} })
 	},
 	func(w *world, _ *rotation.Token, _ *rotation.Rotator) {
 		w.failAll("ready", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: rotation.ErrClock}})
 	},
 }
 
-// TestWhatHoldsUpWhatIsDocumented lets all that a token can be due for meet all that can
+// TestDelaysAreDocumented lets all that a token can be due for meet all that can
 // stand in its way, and compares what comes of it with the table.
-func TestWhatHoldsUpWhatIsDocumented(t *testing.T) {
+func TestDelaysAreDocumented(t *testing.T) {
 	var rows []string
 	for _, work := range works {
 		row := []string{work.name}
@@ -295,7 +295,7 @@ func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rota
 			outcome = "refused"
 		case missed:
 			outcome = "missed"
-		case work.wentOn(w, w.calls[calls:]):
+		case work.continued(w, w.calls[calls:]):
 			outcome = "continues"
 		default:
 			outcome = "waits"
@@ -304,13 +304,13 @@ func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rota
 	return outcome
 }
 
-// untilDue waits until the token is due.
-func untilDue(w *world, token rotation.Token, r *rotation.Rotator) {
+// sleepUntilDue waits until the token is due.
+func sleepUntilDue(w *world, token rotation.Token, r *rotation.Rotator) {
 	time.Sleep(time.Until(r.Due(token, w.record()).At))
 }
 
 // change changes the token's record in the ledger.
-func (w *world) change(do func(*rotation.Record)) {
+func (w *world) changeRecord(do func(*rotation.Record)) {
 	w.t.Helper()
 	record := w.record()
 	do(&record)

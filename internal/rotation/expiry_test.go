@@ -16,22 +16,22 @@ import (
 // expiryTests are the tests behind each row of the table "Where a secret in use can expire while work is
 // pending" in docs/rotation-cycle.md. Those of this file are for the rows that had none.
 var expiryTests = map[string][]string{
-	"in doubt, shown to be carried out":      {"TestExtendedAsSoonAsItIsKnown", "TestUnknownOutcomeWaitsForTheGrace"},
-	"in doubt, nothing shows it":             {"TestUnknownOutcomeWaitsForTheGrace", "TestAmbiguousLossKeepsWhatWasNotRevoked"},
-	"reissue owed":                           {"TestOwedReissueKeepsTheOldSecretAlive", "TestKeptAliveForThirtyDays", "TestNobodyIsStranded"},
-	"sealed, and a sink is away":             {"TestSealedKeepsTheOldSecretAlive", "TestOldSecretIsKeptAliveWhileTheSinkIsAway", "TestLateDeliveryGivesAWholeGrace"},
-	"sealed, and the journal cannot be read": {"TestSealedInAJournalThatCannotBeRead", "TestSealedAnswerIsLost"},
-	"unsealed: the disk refuses the seal":    {"TestSealedKeepsTheOldSecretAlive", "TestUnsealedAndDeliveredIsNoCutOff"},
-	"the ledger cannot be written":           {"TestOwedReissueKeepsTheOldSecretAlive", "TestDeliveredThoughTheLedgerFails"},
+	"in doubt, shown to be carried out":      {"TestGraceIsExtendedAtTheFirstProof", "TestUnknownOutcomeWaitsForTheGrace"},
+	"in doubt, nothing shows it":             {"TestUnknownOutcomeWaitsForTheGrace", "TestUnprovenLossExtendsUnlessRevoked"},
+	"reissue owed":                           {"TestOwedReissueKeepsTheOldSecretAlive", "TestOldSecretIsExtendedForThirtyDaysAtMost", "TestNoConsumerIsStranded"},
+	"sealed, and a sink is away":             {"TestSealedKeepsTheOldSecretAlive", "TestOldSecretIsKeptAliveWhileTheSinkIsAway", "TestLateDeliveryExtendsTheGrace"},
+	"sealed, and the journal cannot be read": {"TestSealedInAnUnreadableJournal", "TestSealedAnswerIsLost"},
+	"unsealed: the disk refuses the seal":    {"TestSealedKeepsTheOldSecretAlive", "TestUnsealedButDeliveredIsNotACutOff"},
+	"the ledger cannot be written":           {"TestOwedReissueKeepsTheOldSecretAlive", "TestDeliveredWhileTheLedgerFails"},
 	"stored, and `verify` is refused":        {"TestRefusedByVerifyKeepsTheOldSecretAlive", "TestRefusedSecretKeepsTheOldOneAlive"},
-	"the answer to a reissue is lost too":    {"TestReissueIsLostToo"},
-	"`--revoke-now`, or `grace: 0`":          {"TestNothingExtendsWhatIsToDie", "TestEmergencyIsTriedEveryFewSeconds"},
-	"overtaken":                              {"TestOvertakenIsToldOnce", "TestOwnExtensionDoesNotHideARotation"},
-	"the renewal of the service token fails": {"TestRenewalIsDenserTowardsTheEnd"},
-	"the service token ends while a rotation is sealed, stored, or in doubt and shown to be carried out": {"TestRenewedMeanwhile"},
-	"a pair, in each of these states":                           {"TestPairDoubtIsNoTrouble", "TestPairSurvivesEverything"},
-	"`create` and `strategy: replace`, in each of these states": {"TestMakingSurvivesEverything", "TestReplacedTokenOutlivesRefusal"},
-	"the daemon is down":                                        {"TestOwedReissueKeepsTheOldSecretAlive", "TestNobodyIsStranded"},
+	"the answer to a reissue is lost too":    {"TestReissueAnswerIsLostToo"},
+	"`--revoke-now`, or `grace: 0`":          {"TestRevokeOrderStopsExtensions", "TestCutOffConsumersAreServedWithinSeconds"},
+	"overtaken":                              {"TestOvertakenIsReportedOnce", "TestOwnExtensionDoesNotHideARotation"},
+	"the renewal of the service token fails": {"TestRenewalIsTriedMoreOftenNearTheExpiry"},
+	"the service token ends while a rotation is sealed, stored, or in doubt and shown to be carried out": {"TestRenewalWhileASecretWaits"},
+	"a pair, in each of these states":                           {"TestPairDoubtDoesNotAffectConsumers", "TestPairSurvivesEveryFault"},
+	"`create` and `strategy: replace`, in each of these states": {"TestCreateSurvivesEveryFault", "TestReplacedTokenOutlivesRefusal"},
+	"the daemon is down":                                        {"TestOwedReissueKeepsTheOldSecretAlive", "TestNoConsumerIsStranded"},
 }
 
 // TestExpiryTableIsTested: each row of the table has a test behind it that exists.
@@ -74,20 +74,20 @@ func TestExpiryTableIsTested(t *testing.T) {
 	}
 }
 
-// TestSealedInAJournalThatCannotBeRead: what is sealed is there and cannot be read for now, which is not
+// TestSealedInAnUnreadableJournal: what is sealed is there and cannot be read for now, which is not
 // known to be a loss.
-func TestSealedInAJournalThatCannotBeRead(t *testing.T) {
+func TestSealedInAnUnreadableJournal(t *testing.T) {
 	const grace = 40 * time.Minute
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(time.Hour)
 		w.failOnce("sink store", fault{before: errors.New("away")})
 		w.advance(r, token)
-		w.unopened = errors.New("input/output error")
-		if refused := w.endure(r, token, 10*grace, nil); refused > 0 || w.rotates != 1 || w.record().Step != rotation.StepSealed {
+		w.openErr = errors.New("input/output error")
+		if refused := w.measureRefusal(r, token, 10*grace, nil); refused > 0 || w.rotates != 1 || w.record().Step != rotation.StepSealed {
 			t.Errorf("refused for %s, %d rotates, %+v", refused, w.rotates, w.record())
 		}
-		w.unopened = nil
-		if refused := w.endure(r, token, 2*time.Minute, nil); refused > 0 || w.sink.ClientSecret.Reveal() != w.current {
+		w.openErr = nil
+		if refused := w.measureRefusal(r, token, 2*time.Minute, nil); refused > 0 || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("refused for %s, %+v", refused, w.record())
 		}
 	})
@@ -106,14 +106,14 @@ func TestSealedKeepsTheOldSecretAlive(t *testing.T) {
 					}
 					return fault{}
 				}
-				if refused := w.endure(r, token, 10*grace, nil); refused > 0 || w.rotates != 1 {
+				if refused := w.measureRefusal(r, token, 10*grace, nil); refused > 0 || w.rotates != 1 {
 					t.Errorf("refused for %s, %d rotates", refused, w.rotates)
 				}
 				if at := w.record().CutOffAt(); time.Until(at) < grace/2 {
 					t.Errorf("consumers are said to be cut off in %s", time.Until(at))
 				}
 				w.fault = nil
-				if refused := w.endure(r, token, 2*time.Minute, nil); refused > 0 || w.sink.ClientSecret.Reveal() != w.current {
+				if refused := w.measureRefusal(r, token, 2*time.Minute, nil); refused > 0 || w.sink.ClientSecret.Reveal() != w.current {
 					t.Errorf("refused for %s, %+v", refused, w.record())
 				}
 			})
@@ -121,12 +121,12 @@ func TestSealedKeepsTheOldSecretAlive(t *testing.T) {
 	}
 }
 
-// TestUnsealedAndDeliveredIsNoCutOff: consumers have the new secret, although it is on no disk.
-func TestUnsealedAndDeliveredIsNoCutOff(t *testing.T) {
+// TestUnsealedButDeliveredIsNotACutOff: consumers have the new secret, although it is on no disk.
+func TestUnsealedButDeliveredIsNotACutOff(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(time.Hour)
 		w.failAll("seal", fault{before: errors.New("no space left on device")})
-		if refused := w.endure(r, token, 3*time.Hour, nil); refused > 0 || !w.record().CutOffAt().IsZero() {
+		if refused := w.measureRefusal(r, token, 3*time.Hour, nil); refused > 0 || !w.record().CutOffAt().IsZero() {
 			t.Errorf("refused for %s, cut off at %s", refused, w.record().CutOffAt())
 		}
 	})
@@ -152,8 +152,8 @@ func TestRefusedByVerifyKeepsTheOldSecretAlive(t *testing.T) {
 	})
 }
 
-// TestRenewedMeanwhile: a secret waits for weeks, and the service token itself would end.
-func TestRenewedMeanwhile(t *testing.T) {
+// TestRenewalWhileASecretWaits: a secret waits for weeks, and the service token itself would end.
+func TestRenewalWhileASecretWaits(t *testing.T) {
 	const day = 24 * time.Hour
 	for name, prepare := range map[string]func(w *world){
 		"sealed": func(w *world) {
@@ -164,7 +164,7 @@ func TestRenewedMeanwhile(t *testing.T) {
 				return fault{}
 			}
 		},
-		"in doubt, and carried out": func(w *world) { w.lostAnswer(true) },
+		"in doubt, and carried out": func(w *world) { w.loseFirstAnswer(true) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, day, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -207,7 +207,7 @@ func TestRenewedMeanwhile(t *testing.T) {
 		token = expiring(w, r, token, 30*time.Hour, 8*time.Hour)
 		w.frozenUpdatedAt = true
 		time.Sleep(time.Hour)
-		w.lostAnswer(true)
+		w.loseFirstAnswer(true)
 		w.advance(r, token)
 		if w.record().Step != rotation.StepInDoubt || !rotation.NextChore(token, w.record()).IsZero() {
 			t.Errorf("%+v", w.record())

@@ -46,7 +46,7 @@ func draw(t *rapid.T) scenario {
 		Paired:  rapid.Bool().Draw(t, "paired"),
 		Grace:   rapid.SampledFrom([]time.Duration{0, 10 * time.Minute, 40 * time.Minute}).Draw(t, "grace"),
 		Frozen:  rapid.Bool().Draw(t, "frozen"),
-		Faults:  rapid.SliceOfN(drawTrouble(14), 0, 4).Draw(t, "faults"),
+		Faults:  rapid.SliceOfN(drawPlannedFault(14), 0, 4).Draw(t, "faults"),
 		Answers: rapid.SliceOfN(rapid.SampledFrom([]string{"", "", "wrong client", "damaged", "unfamiliar", "empty"}), 0, 2).Draw(t, "answers"),
 		Acts:    rapid.SliceOfN(happening, 0, 2).Draw(t, "acts"),
 	}
@@ -62,15 +62,15 @@ type machine struct {
 	token    rotation.Token
 	rotator  *rotation.Rotator
 
-	proven    map[string]bool // since the claim, by this process
-	believed  time.Time       // until when the old secret works, as far as the ledger knows
-	inHand    string          // a secret that was received and not sealed yet
-	inSink    map[string]bool // every secret that the sink ever held
-	mustRaise int             // rotations that were carried out and whose answer was not kept
-	quiet     time.Time       // since when nothing has gone wrong any more
-	cutOff    time.Time       // when the last rotate was carried out
-	blind     bool            // it was rotated again, and Cloudflare could not be asked why
-	operator  bool            // an operator has asked for a rotate, whatever it cuts off
+	proven         map[string]bool // since the claim, by this process
+	believed       time.Time       // until when the old secret works, as far as the ledger knows
+	unsealedSecret string          // a secret that was received and not sealed yet
+	inSink         map[string]bool // every secret that the sink ever held
+	wantDoubts     int             // rotations that were carried out and whose answer was not kept
+	quiet          time.Time       // since when nothing has gone wrong any more
+	cutOff         time.Time       // when the last rotate was carried out
+	blind          bool            // it was rotated again, and Cloudflare could not be asked why
+	operator       bool            // an operator has asked for a rotate, whatever it cuts off
 }
 
 // seeLate makes visible what a late request has changed: it ran in a goroutine of its own, and
@@ -89,7 +89,7 @@ func (m *machine) arm() {
 			// Without a grace consumers are down already and the daemon does not wait for a late
 			// request, which the documentation says.
 			if late = how == "late" && call == "rotate" && (m.scenario.Grace > 0 || m.scenario.Paired); late {
-				m.mustRaise++
+				m.wantDoubts++
 			}
 			return late
 		},
@@ -150,26 +150,26 @@ func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotat
 		}
 	}
 	m.proven = map[string]bool{} // one intent, one request
-	c, used := m.of(req.TokenID), m.sink.ClientSecret.Reveal()
+	c, used := m.tokenByID(req.TokenID), m.sink.ClientSecret.Reveal()
 	if used == c.previous && time.Now().Before(c.previousUntil) && c.tooEarly(m.believed) && !m.operator {
 		m.Errorf("rotated again while the old secret, which is the one that the sink holds, still worked")
 	}
 	if m.scenario.Paired && used == c.current {
 		m.Errorf("the service token in use was rotated")
 	}
-	if m.inHand != "" {
+	if m.unsealedSecret != "" {
 		m.Errorf("rotated again with a secret in hand")
 	}
 	m.blind = m.blind || used == c.previous && m.record().OldDiesBy.IsZero()
-	m.checkRaised("before another rotate")
-	m.ordered = true // the world's own check knows nothing of beliefs, and comes late with a late request
+	m.checkDoubtsRaised("before another rotate")
+	m.mayCutOff = true // the world's own check knows nothing of beliefs, and comes late with a late request
 	issuedBefore := len(m.issued)
 	defer func() {
 		if len(m.issued) > issuedBefore {
 			m.operator, m.cutOff = false, time.Now()
 			m.believed = c.previousUntil
-			if m.inHand == "" {
-				m.mustRaise++
+			if m.unsealedSecret == "" {
+				m.wantDoubts++
 			}
 		}
 	}()
@@ -189,7 +189,7 @@ func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotat
 	case "empty":
 		issued.ClientSecret = secret.Value{}
 	}
-	m.inHand = issued.ClientSecret.Reveal()
+	m.unsealedSecret = issued.ClientSecret.Reveal()
 	return issued, nil
 }
 
@@ -203,8 +203,8 @@ func (m *machine) answer() string {
 
 func (m *machine) Seal(ctx context.Context, key rotation.PendingKey, issued rotation.Issued) error {
 	err := m.world.Seal(ctx, key, issued)
-	if err == nil && m.inHand == issued.ClientSecret.Reveal() {
-		m.inHand = ""
+	if err == nil && m.unsealedSecret == issued.ClientSecret.Reveal() {
+		m.unsealedSecret = ""
 	}
 	return err
 }
@@ -235,8 +235,8 @@ func (s machineSink) ReadBack(ctx context.Context) (rotation.Credential, error) 
 	return memorySink{s.world}.ReadBack(ctx)
 }
 
-// checkRaised wants an alarm for each rotation that was carried out and not kept.
-func (m *machine) checkRaised(when string) {
+// checkDoubtsRaised wants an alarm for each rotation that was carried out and not kept.
+func (m *machine) checkDoubtsRaised(when string) {
 	raised := map[string]bool{}
 	for _, e := range m.events {
 		switch e := e.(type) {
@@ -252,8 +252,8 @@ func (m *machine) checkRaised(when string) {
 			n++
 		}
 	}
-	if n < m.mustRaise {
-		m.Errorf("%s: %d answers were lost and %d doubts were raised", when, m.mustRaise, n)
+	if n < m.wantDoubts {
+		m.Errorf("%s: %d answers were lost and %d doubts were raised", when, m.wantDoubts, n)
 	}
 }
 
@@ -292,13 +292,13 @@ func (m *machine) attempt() {
 	}
 	m.checkRefused()
 	if died {
-		if m.inHand != "" && !m.sealed(m.inHand) && !m.inSink[m.inHand] { // it was in memory alone
-			m.mustRaise++
+		if m.unsealedSecret != "" && !m.sealed(m.unsealedSecret) && !m.inSink[m.unsealedSecret] { // it was in memory alone
+			m.wantDoubts++
 		}
-		m.inHand = ""
+		m.unsealedSecret = ""
 		m.restart()
 	}
-	if m.inHand != "" {
+	if m.unsealedSecret != "" {
 		if m.rotator.Unsealed() == 0 {
 			m.Errorf("a secret was received, and is neither sealed nor held")
 		}
@@ -324,7 +324,7 @@ func (m *machine) happen(what string) {
 	m.seeLate()
 	switch what {
 	case "restart":
-		if m.inHand == "" { // a stop waits for that
+		if m.unsealedSecret == "" { // a stop waits for that
 			m.restart()
 		}
 	case "down for 5h":
@@ -340,7 +340,7 @@ func (m *machine) happen(what string) {
 			return
 		}
 		// Operators say what is true.
-		if carriedOut := !record.Work.Before.UpdatedAt.Equal(m.of(record.Work.TokenID).updatedAt) || m.scenario.Frozen; how == rotation.ResolveAssumeNotRotated && carriedOut {
+		if carriedOut := !record.Work.Before.UpdatedAt.Equal(m.tokenByID(record.Work.TokenID).updatedAt) || m.scenario.Frozen; how == rotation.ResolveAssumeNotRotated && carriedOut {
 			return
 		}
 		if slices.ContainsFunc(m.scenario.Faults, func(f trouble) bool { return f.How == "late" }) && how != rotation.ResolveLook {
@@ -417,10 +417,10 @@ func (m *machine) end() {
 	switch {
 	case record.Step != rotation.StepIdle || record.Last == nil:
 		m.Errorf("it does not recover: step %q, %d failures, %s", record.Step, record.Failures, record.LastError)
-	case m.sink.ClientID != m.of(record.TokenID).clientID || used != m.of(record.TokenID).current:
+	case m.sink.ClientID != m.tokenByID(record.TokenID).clientID || used != m.tokenByID(record.TokenID).current:
 		m.Errorf("the sink does not hold the secret that works")
 	}
-	m.checkRaised("at the end")
+	m.checkDoubtsRaised("at the end")
 	slots := map[time.Time]bool{}
 	for _, e := range m.events {
 		if a, ok := e.(rotation.Attempted); ok && a.Result == rotation.ResultSuccess {

@@ -24,37 +24,37 @@ func TestRotateNow(t *testing.T) {
 		if !record.Last.GraceEndsAt.Equal(w.now().Add(10*time.Minute)) || record.Last.Trigger != rotation.TriggerManual {
 			t.Errorf("%+v", record.Last)
 		}
-		w.serve(r, token, "01 02:00:00")
-		w.wantBegan("manual at 01 00:20:00 for 01 00:20:00", "schedule at 01 01:00:00 for 01 01:00:00", "schedule at 01 02:00:00 for 01 02:00:00")
+		w.runUntil(r, token, "01 02:00:00")
+		w.wantRotations("manual at 01 00:20:00 for 01 00:20:00", "schedule at 01 01:00:00 for 01 01:00:00", "schedule at 01 02:00:00 for 01 02:00:00")
 		w.wantMissed()
 	})
 }
 
-// TestRotateNowCountsEveryAnew: the period of @every begins with it.
-func TestRotateNowCountsEveryAnew(t *testing.T) {
+// TestRotateNowRestartsThePeriod: the period of @every begins with it.
+func TestRotateNowRestartsThePeriod(t *testing.T) {
 	scheduled(t, "@every 1h", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(20 * time.Minute)
 		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil {
 			t.Fatal(err)
 		}
-		w.serve(r, token, "01 02:30:00")
-		w.wantBegan("manual at 01 00:20:00 for 01 00:20:00", "schedule at 01 01:20:00 for 01 01:20:00", "schedule at 01 02:20:00 for 01 02:20:00")
+		w.runUntil(r, token, "01 02:30:00")
+		w.wantRotations("manual at 01 00:20:00 for 01 00:20:00", "schedule at 01 01:20:00 for 01 01:20:00", "schedule at 01 02:20:00 for 01 02:20:00")
 	})
 }
 
-// TestRotateNowServesWhatWasDue: slots that waited are not made up for again.
-func TestRotateNowServesWhatWasDue(t *testing.T) {
+// TestRotateNowServesDueSlots: slots that waited are not made up for again.
+func TestRotateNowServesDueSlots(t *testing.T) {
 	scheduled(t, "0 * * * *", func(token *rotation.Token) {
 		token.Timetable.Freezes = freeze("01 02:30:00", "01 03:30:00", true)
 	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, "ci", "")
-		w.serve(r, token, "01 03:15:00") // two slots are due since, and one was passed over
+		w.runUntil(r, token, "01 03:15:00") // two slots are due since, and one was passed over
 		if _, err := r.RotateNow(w.t.Context(), token, everything, "ops"); err != nil {
 			t.Fatal(err)
 		}
 		w.resume(r, "ci")
-		w.serve(r, token, "01 04:00:00")
-		w.wantBegan("manual at 01 03:15:00 for 01 03:15:00", "schedule at 01 04:00:00 for 01 04:00:00")
+		w.runUntil(r, token, "01 04:00:00")
+		w.wantRotations("manual at 01 03:15:00 for 01 03:15:00", "schedule at 01 04:00:00 for 01 04:00:00")
 		w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1, Frozen: 1})
 	})
 }
@@ -99,7 +99,7 @@ func TestRotateNowIsRefused(t *testing.T) {
 						t.Errorf("something was changed: %s", diff)
 					}
 				}
-				w.ordered = true // it is known what that cuts off
+				w.mayCutOff = true // it is known what that cuts off
 				if _, err := r.RotateNow(w.t.Context(), token, test.by, "ops"); err != nil || w.rotates != rotates+1 {
 					t.Errorf("%+v: %v", test.by, err)
 				}
@@ -108,22 +108,22 @@ func TestRotateNowIsRefused(t *testing.T) {
 	}
 }
 
-// TestRotateNowInTheMiddle: one in hand is finished first, and a doubt is nothing to rotate
+// TestRotateNowDuringARotation: one in hand is finished first, and a doubt is nothing to rotate
 // into, whatever is overridden.
-func TestRotateNowInTheMiddle(t *testing.T) {
+func TestRotateNowDuringARotation(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.failing("sink store", "01 01:20:00")
-		w.serve(r, token, "01 01:05:00")
+		w.failUntil("sink store", "01 01:20:00")
+		w.runUntil(r, token, "01 01:05:00")
 		_, err := r.RotateNow(w.t.Context(), token, everything, "ops")
 		if want := "not rotated: a rotation of ci is in progress (sealed since 2000-01-01T01:00:00Z: sink memory:sink: vault is sealed): rotatord status ci"; err == nil || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
-		w.serve(r, token, "01 01:30:00")
-		w.wantBegan("schedule at 01 01:00:00 for 01 01:00:00")
+		w.runUntil(r, token, "01 01:30:00")
+		w.wantRotations("schedule at 01 01:00:00 for 01 01:00:00")
 	})
 	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("rotate", fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}})
-		w.serve(r, token, "01 01:05:00")
+		w.runUntil(r, token, "01 01:05:00")
 		_, err := r.RotateNow(w.t.Context(), token, everything, "ops")
 		if want := "not rotated: ci is in doubt since 2000-01-01T01:00:00Z, and rotating could cut off the secret that works: rotatord resolve ci"; err == nil || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
@@ -138,10 +138,10 @@ func TestRotateNowInTheMiddle(t *testing.T) {
 func TestRotateNowFails(t *testing.T) {
 	for _, backOff := range []bool{false, true} {
 		scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-			w.failing("sink preflight", "01 01:50:00")
+			w.failUntil("sink preflight", "01 01:50:00")
 			want := []string{"manual/skipped/preflight"}
 			if backOff { // the slot waits for its next try
-				w.serve(r, token, "01 01:30:00")
+				w.runUntil(r, token, "01 01:30:00")
 				want = append(w.attempts(), want...)
 			} else {
 				time.Sleep(20 * time.Minute)
@@ -163,9 +163,9 @@ func TestRotateNowFails(t *testing.T) {
 			if len(w.reserved) != 0 {
 				t.Error("a reservation was left behind")
 			}
-			w.serve(r, token, "01 02:00:00")
+			w.runUntil(r, token, "01 02:00:00")
 			if w.rotates != 2 { // the slots of one and of two o'clock
-				t.Errorf("%d rotates: %q", w.rotates, w.began())
+				t.Errorf("%d rotates: %q", w.rotates, w.rotationsBegun())
 			}
 		})
 	}
@@ -174,8 +174,8 @@ func TestRotateNowFails(t *testing.T) {
 // TestRotateNowDuringBackOff serves the slot that waits for its next try.
 func TestRotateNowDuringBackOff(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.failing("sink preflight", "01 01:59:00")
-		w.serve(r, token, "01 01:28:00")
+		w.failUntil("sink preflight", "01 01:59:00")
+		w.runUntil(r, token, "01 01:28:00")
 		if record := w.record(); record.Failures < 8 || !record.NotBefore.After(w.now()) {
 			t.Fatalf("%+v", record)
 		}
@@ -185,17 +185,17 @@ func TestRotateNowDuringBackOff(t *testing.T) {
 		if err != nil || record.Failures != 0 || !record.NotBefore.IsZero() || !record.Anchor.Equal(ordered) {
 			t.Errorf("%v, %+v", err, record)
 		}
-		w.serve(r, token, "01 02:00:00")
+		w.runUntil(r, token, "01 02:00:00")
 		if w.rotates != 2 || !w.record().Last.Slot.Equal(clock("01 02:00:00")) {
-			t.Errorf("%q", w.began())
+			t.Errorf("%q", w.rotationsBegun())
 		}
 		w.wantMissed()
 	})
 }
 
-// TestRotateNowGetsNoAnswer: what was sent may have been carried out, and is resolved like any
+// TestRotateNowLosesTheAnswer: what was sent may have been carried out, and is resolved like any
 // other.
-func TestRotateNowGetsNoAnswer(t *testing.T) {
+func TestRotateNowLosesTheAnswer(t *testing.T) {
 	for _, carriedOut := range []bool{false, true} {
 		scheduled(t, "0 9 * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 			time.Sleep(time.Hour)
@@ -217,14 +217,14 @@ func TestRotateNowGetsNoAnswer(t *testing.T) {
 			if err == nil || record.Step != rotation.StepInDoubt || record.Work.Trigger != rotation.TriggerManual {
 				t.Fatalf("%v, %+v", err, record)
 			}
-			w.serve(r, token, "01 08:00:00")
-			began := w.began()[2:]
+			w.runUntil(r, token, "01 08:00:00")
+			began := w.rotationsBegun()[2:]
 			if !carriedOut { // nothing was, and nobody expects it any more
 				if len(began) != 0 || w.rotates != 1 || w.record().Step != rotation.StepIdle {
 					t.Errorf("%d rotates: %q, %+v", w.rotates, began, w.record())
 				}
-				w.serve(r, token, "01 09:00:00")
-				if began := w.began()[2:]; len(began) != 1 || began[0] != "schedule at 01 09:00:00 for 01 09:00:00" {
+				w.runUntil(r, token, "01 09:00:00")
+				if began := w.rotationsBegun()[2:]; len(began) != 1 || began[0] != "schedule at 01 09:00:00 for 01 09:00:00" {
 					t.Errorf("%q", began)
 				}
 				return
@@ -237,9 +237,9 @@ func TestRotateNowGetsNoAnswer(t *testing.T) {
 	}
 }
 
-// TestRotateNowMakesUpForALoss: where a rotation is owed nothing holds an operator up, who
+// TestRotateNowCarriesOutAnOwedReissue: where a rotation is owed nothing holds an operator up, who
 // brings consumers what they lack.
-func TestRotateNowMakesUpForALoss(t *testing.T) {
+func TestRotateNowCarriesOutAnOwedReissue(t *testing.T) {
 	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
 			switch {
@@ -250,12 +250,12 @@ func TestRotateNowMakesUpForALoss(t *testing.T) {
 			}
 			return fault{}
 		}
-		w.serve(r, token, "01 01:00:00")
-		w.ordered = true
+		w.runUntil(r, token, "01 01:00:00")
+		w.mayCutOff = true
 		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil {
 			t.Fatal(err)
 		}
-		w.serve(r, token, "01 01:09:00")
+		w.runUntil(r, token, "01 01:09:00")
 		if w.rotates != 1 || w.record().NextTrigger != rotation.TriggerManual {
 			t.Fatalf("%+v", w.record())
 		}

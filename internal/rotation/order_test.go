@@ -14,7 +14,7 @@ import (
 func TestRevokeNow(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
-		w.ordered = true
+		w.mayCutOff = true
 		token.Timetable.Freezes = []scheduler.Freeze{{Name: "f", From: time.Now().Add(-time.Hour), To: time.Now().Add(48 * time.Hour)}}
 		if err := r.Pause(w.t.Context(), token.Name, rotation.Pause{Since: time.Now()}); err != nil {
 			t.Fatal(err)
@@ -36,33 +36,33 @@ func TestRevokeNow(t *testing.T) {
 		}
 		w.check("after both were rotated")
 	})
-	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		r = w.settle(r, token)
+	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
 		record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
 		if err != nil || record.Order != nil || w.creates != 2 {
 			t.Fatal(record, err)
 		}
-		if err := w.care(r, token); err != nil || !w.gone[w.made[0].id] || time.Since(record.Last.At) > time.Second {
+		if err := w.runNextChore(r, token); err != nil || !w.gone[w.created[0].id] || time.Since(record.Last.At) > time.Second {
 			t.Error("the leaked one is still there", err)
 		}
 	})
-	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		r = w.settle(r, token)
-		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil || w.gone[w.made[0].id] {
+	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
+		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil || w.gone[w.created[0].id] {
 			t.Fatal("it has no grace", err)
 		}
 		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); err != nil || w.creates != 3 {
 			t.Fatal(err)
 		}
-		if err := w.care(r, token); err != nil || !w.gone[w.made[0].id] || !w.gone[w.made[1].id] {
+		if err := w.runNextChore(r, token); err != nil || !w.gone[w.created[0].id] || !w.gone[w.created[1].id] {
 			t.Error("one that was replaced before is still in its grace", err, w.gone)
 		}
 	})
 }
 
-// TestOrderIsKeptAt has each call of a rotation that was ordered fail, or the process die, before
+// TestRevokeOrderSurvivesEveryFault has each call of a rotation that was ordered fail, or the process die, before
 // it and after it: in the end the secret that was leaked is dead, and consumers have a good one.
-func TestOrderIsKeptAt(t *testing.T) {
+func TestRevokeOrderSurvivesEveryFault(t *testing.T) {
 	for _, paired := range []bool{false, true} {
 		run := inBubble
 		if paired {
@@ -79,7 +79,7 @@ func TestOrderIsKeptAt(t *testing.T) {
 				{before: errors.New("x"), crash: true}, {after: errors.New("x"), crash: true},
 			} {
 				run(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-					w.ordered = true
+					w.mayCutOff = true
 					leaked := w.current
 					w.fault = func(i int, _ string) fault {
 						if i == n {
@@ -157,9 +157,9 @@ func TestOrderAll(t *testing.T) {
 	})
 }
 
-// TestOrderOnADoubt: a leaked secret must die also where nobody knows whether it was rotated, and
+// TestRevokeOrderDuringADoubt: a leaked secret must die also where nobody knows whether it was rotated, and
 // where it was not: what is known of a doubt ends nothing here.
-func TestOrderOnADoubt(t *testing.T) {
+func TestRevokeOrderDuringADoubt(t *testing.T) {
 	give := map[string]func(w *world, r *rotation.Rotator, token rotation.Token) error{
 		"one": func(w *world, r *rotation.Rotator, token rotation.Token) error {
 			_, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
@@ -182,7 +182,7 @@ func TestOrderOnADoubt(t *testing.T) {
 					if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{Grace: true}, "ops"); !errors.Is(err, rotation.ErrNotRotated) {
 						t.Error("a doubt stands in the way of what does not revoke:", err)
 					}
-					w.ordered = true
+					w.mayCutOff = true
 					if err := order(w, r, token); err != nil {
 						t.Fatal(err)
 					}
@@ -198,13 +198,13 @@ func TestOrderOnADoubt(t *testing.T) {
 	}
 }
 
-// TestRevokeNowInHand: a secret that waits for its sink is delivered first, and the order stands.
-func TestRevokeNowInHand(t *testing.T) {
+// TestRevokeNowWhileASecretIsSealed: a secret that waits for its sink is delivered first, and the order stands.
+func TestRevokeNowWhileASecretIsSealed(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		old := w.current
 		w.failOnce("sink store", fault{before: errors.New("sealed")})
 		w.advance(r, token)
-		w.ordered = true
+		w.mayCutOff = true
 		record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
 		if err == nil || errors.Is(err, rotation.ErrNotRotated) || record.Step != rotation.StepSealed || record.Order == nil {
 			t.Fatal(record, err)
@@ -219,8 +219,8 @@ func TestRevokeNowInHand(t *testing.T) {
 	})
 }
 
-// TestOrderWithMore: an order that is held up is given once more, and overrides what it waits for.
-func TestOrderWithMore(t *testing.T) {
+// TestOrderRepeatedWithMoreOverrides: an order that is held up is given once more, and overrides what it waits for.
+func TestOrderRepeatedWithMoreOverrides(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token.Timetable.Freezes = []scheduler.Freeze{{Name: "f", From: time.Now().Add(-time.Hour), To: time.Now().Add(48 * time.Hour)}}
 		first := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{Grace: true}, "ops")[0].Record
@@ -238,9 +238,9 @@ func TestOrderWithMore(t *testing.T) {
 	})
 }
 
-// TestRefusedOrder: an operator has a secret reissued that is refused, while a leaked one of the
+// TestRevokeOrderWhileTheNewSecretIsRefused: an operator has a secret reissued that is refused, while a leaked one of the
 // pair is still to be revoked: both are done.
-func TestRefusedOrder(t *testing.T) {
+func TestRevokeOrderWhileTheNewSecretIsRefused(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
 		w.failAll("probe", fault{before: errors.New("401")})
@@ -252,7 +252,7 @@ func TestRefusedOrder(t *testing.T) {
 			t.Fatalf("%+v", ordered)
 		}
 		w.fault = nil
-		w.ordered = true
+		w.mayCutOff = true
 		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil {
 			t.Fatal(err)
 		}
@@ -268,8 +268,8 @@ func TestRefusedOrder(t *testing.T) {
 	})
 }
 
-// TestOrderAllGoesOn: while some of an order are left, giving it again rotates nobody twice.
-func TestOrderAllGoesOn(t *testing.T) {
+// TestOrderAllRepeatedDoesNotRotateTwice: while some of an order are left, giving it again rotates nobody twice.
+func TestOrderAllRepeatedDoesNotRotateTwice(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		other := token
 		other.Name = "other"
@@ -278,7 +278,7 @@ func TestOrderAllGoesOn(t *testing.T) {
 		}
 		all, o := []rotation.Token{token, other}, rotation.Overrides{RevokeNow: true}
 		r.OrderAll(w.t.Context(), all, o, "ops")
-		w.ordered = true
+		w.mayCutOff = true
 		time.Sleep(time.Millisecond)
 		if _, err := r.Advance(w.t.Context(), token); err != nil || w.record().Order != nil {
 			t.Fatal(err, w.record().Order)

@@ -14,7 +14,7 @@ import (
 // secret in the sink.
 func (w *world) rotateOutside(grace time.Duration) {
 	time.Sleep(2 * time.Second)
-	c := w.of(tokenID)
+	c := w.tokenByID(tokenID)
 	c.previous, c.previousUntil = c.current, time.Now().Add(grace)
 	c.current, c.updatedAt = w.secretOf(500+len(w.issued)), time.Now().UTC()
 	w.issued = append(w.issued, c.current)
@@ -36,7 +36,7 @@ func (w *world) overtake(r *rotation.Rotator, token rotation.Token, grace time.D
 }
 
 // rest lets the daemon work for as long as it takes.
-func (w *world) rest(r *rotation.Rotator, token rotation.Token, n int) {
+func (w *world) advanceUntilIdle(r *rotation.Rotator, token rotation.Token, n int) {
 	for range n {
 		if record := w.record(); record.Step == rotation.StepIdle && time.Until(rotation.NextDue(token, record, rotation.Pause{}).At) > 10*time.Minute {
 			return
@@ -45,9 +45,9 @@ func (w *world) rest(r *rotation.Rotator, token rotation.Token, n int) {
 	}
 }
 
-// TestOvertakenIsToldOnce: a secret that was overtaken is a state of its own. It is looked at again
+// TestOvertakenIsReportedOnce: a secret that was overtaken is a state of its own. It is looked at again
 // quietly, and the record says durably what is known.
-func TestOvertakenIsToldOnce(t *testing.T) {
+func TestOvertakenIsReportedOnce(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.overtake(r, token, time.Hour)
 		found := *w.record().Work.Overtaken
@@ -102,8 +102,8 @@ func TestOvertakenEndsByItself(t *testing.T) {
 	}
 }
 
-// TestVerifyDecidesWhoOvertook: requests with both secrets show which one works.
-func TestVerifyDecidesWhoOvertook(t *testing.T) {
+// TestVerifyDecidesWhichSecretWorks: requests with both secrets show which one works.
+func TestVerifyDecidesWhichSecretWorks(t *testing.T) {
 	t.Run("theirs", func(t *testing.T) {
 		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			token = verifying(w, token)
@@ -140,7 +140,7 @@ func TestVerifyDecidesWhoOvertook(t *testing.T) {
 			if w.sink.ClientSecret.Reveal() == ours {
 				t.Error("the edge was given no time to know the other secret")
 			}
-			w.rest(r, token, 5)
+			w.advanceUntilIdle(r, token, 5)
 			if record := w.record(); record.Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != ours || len(w.pending) != 0 {
 				t.Errorf("%+v", record)
 			}
@@ -149,7 +149,7 @@ func TestVerifyDecidesWhoOvertook(t *testing.T) {
 	t.Run("neither can be told", func(t *testing.T) {
 		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			token = verifying(w, token)
-			w.overtakeUnknown(r, token)
+			w.overtakeUnproven(r, token)
 			w.advance(r, token)
 			if o := w.record().Work.Overtaken; o == nil || o.Tried == "" {
 				t.Errorf("%+v", w.record())
@@ -158,8 +158,8 @@ func TestVerifyDecidesWhoOvertook(t *testing.T) {
 	})
 }
 
-// overtakeUnknown does so while no probe proves anything.
-func (w *world) overtakeUnknown(r *rotation.Rotator, token rotation.Token) {
+// overtakeUnproven does so while no probe proves anything.
+func (w *world) overtakeUnproven(r *rotation.Rotator, token rotation.Token) {
 	w.failAll("sink store", fault{before: errors.New("permission denied")})
 	w.advance(r, token)
 	w.rotateOutside(time.Hour)
@@ -169,8 +169,8 @@ func (w *world) overtakeUnknown(r *rotation.Rotator, token rotation.Token) {
 	w.failAll("sink read back", fault{before: errors.New("permission denied")})
 }
 
-// TestOutsideRotationHealsWhatWasOvertaken: with outside_rotation: rotate the token is rotated again.
-func TestOutsideRotationHealsWhatWasOvertaken(t *testing.T) {
+// TestRotateAfterOutsideEndsOvertaken: with outside_rotation: rotate the token is rotated again.
+func TestRotateAfterOutsideEndsOvertaken(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token.RotateAfterOutside = true
 		w.failAll("sink store", fault{before: errors.New("permission denied")})
@@ -178,7 +178,7 @@ func TestOutsideRotationHealsWhatWasOvertaken(t *testing.T) {
 		w.rotateOutside(time.Hour)
 		w.fault = nil
 		theirs := w.current
-		w.ordered = true
+		w.mayCutOff = true
 		w.advance(r, token)
 		if w.rotates != 2 || w.record().Step != rotation.StepIdle || !w.accepted(theirs) || len(w.pending) != 0 {
 			t.Errorf("%d rotates, %+v", w.rotates, w.record())
@@ -215,9 +215,9 @@ func TestOwnExtensionDoesNotHideARotation(t *testing.T) {
 	})
 }
 
-// TestWhereCloudflareShowsNothing: our own rotation left updated_at alone, so nobody can tell whether
+// TestOvertakenWhenUpdatedAtDoesNotMove: our own rotation left updated_at alone, so nobody can tell whether
 // the token was rotated since. What is in the sink is not overwritten.
-func TestWhereCloudflareShowsNothing(t *testing.T) {
+func TestOvertakenWhenUpdatedAtDoesNotMove(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.frozenUpdatedAt = true
 		w.failAll("sink store", fault{before: errors.New("permission denied")})
@@ -235,8 +235,8 @@ func TestWhereCloudflareShowsNothing(t *testing.T) {
 	})
 }
 
-// TestDropIsProven: our secret is given up only if every sink holds another whole one.
-func TestDropIsProven(t *testing.T) {
+// TestDropNeedsProof: our secret is given up only if every sink holds another whole one.
+func TestDropNeedsProof(t *testing.T) {
 	for what, change := range map[string]func(w *world){
 		"holds no secret":                      func(w *world) { w.sink = rotation.Credential{} },
 		"still holds the secret from before":   func(w *world) { w.sink.ClientSecret = secret.New(w.secretOf(0)) },
@@ -261,9 +261,9 @@ func TestDropIsProven(t *testing.T) {
 	}
 }
 
-// TestDeliverHoldsForOneSecret: an operator has ours delivered over theirs, and not over one that
+// TestDeliverAppliesToOneSecret: an operator has ours delivered over theirs, and not over one that
 // comes after the decision.
-func TestDeliverHoldsForOneSecret(t *testing.T) {
+func TestDeliverAppliesToOneSecret(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.overtake(r, token, time.Hour)
 		if _, verdict, err := r.Resolve(w.t.Context(), token, rotation.ResolveDeliver); err != nil || !verdict.Deliver {
@@ -310,9 +310,9 @@ func TestSecretOfADeletedServiceToken(t *testing.T) {
 	})
 }
 
-// TestLeakOrderIsGivenBeforeTheDoubt: the process dies with the request under way, and an order to
+// TestRevokeOrderBeforeTheDoubt: the process dies with the request under way, and an order to
 // revoke waits. The doubt that comes of it is not waited out.
-func TestLeakOrderIsGivenBeforeTheDoubt(t *testing.T) {
+func TestRevokeOrderBeforeTheDoubt(t *testing.T) {
 	inBubble(t, 24*time.Hour, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		leaked := w.current
 		w.failAll("rotate", fault{after: errors.New("x"), crash: true})
@@ -328,9 +328,9 @@ func TestLeakOrderIsGivenBeforeTheDoubt(t *testing.T) {
 		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); !errors.Is(err, rotation.ErrFinishedFirst) {
 			t.Fatal(err)
 		}
-		w.ordered = true
+		w.mayCutOff = true
 		ordered := time.Now()
-		w.rest(r, token, 10)
+		w.advanceUntilIdle(r, token, 10)
 		if record := w.record(); record.Order != nil || w.accepted(leaked) || time.Since(ordered) > time.Minute {
 			t.Errorf("after %s the leaked secret is accepted: %t; %+v", time.Since(ordered), w.accepted(leaked), record)
 		}
@@ -356,7 +356,7 @@ func TestLeakedSecretIsRevokedWhileTheSinkIsAway(t *testing.T) {
 			t.Error("the leaked secret works:", err)
 		}
 		w.fault = nil
-		w.rest(r, token, 5)
+		w.advanceUntilIdle(r, token, 5)
 		if record := w.record(); record.Step != rotation.StepIdle || record.Order != nil || w.rotates != 2 {
 			t.Errorf("%+v", record)
 		}
@@ -376,8 +376,8 @@ func TestLeakedSecretIsRevokedWhileTheSinkIsAway(t *testing.T) {
 	})
 }
 
-// TestLeakOrderDoesNotWaitForAVerdict: the secret that is tried is replaced anyway.
-func TestLeakOrderDoesNotWaitForAVerdict(t *testing.T) {
+// TestRevokeOrderDoesNotWaitForVerify: the secret that is tried is replaced anyway.
+func TestRevokeOrderDoesNotWaitForVerify(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
 		leaked := w.current
@@ -395,8 +395,8 @@ func TestLeakOrderDoesNotWaitForAVerdict(t *testing.T) {
 		w.advance(r, token)
 		time.Sleep(time.Millisecond)
 		_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
-		w.ordered = true
-		w.rest(r, token, 4)
+		w.mayCutOff = true
+		w.advanceUntilIdle(r, token, 4)
 		if record := w.record(); record.Order != nil || record.Step != rotation.StepIdle || w.accepted(leaked) || w.rotates != 2 {
 			t.Errorf("%+v", record)
 		}

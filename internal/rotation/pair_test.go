@@ -20,11 +20,11 @@ func inPair(t *testing.T, grace time.Duration, test func(w *world, token rotatio
 	})
 }
 
-// TestPairRotatesTheOneNotInUse: turn by turn, and the one that consumers have is never touched.
-func TestPairRotatesTheOneNotInUse(t *testing.T) {
+// TestPairRotatesTheSpare: turn by turn, and the one that consumers have is never touched.
+func TestPairRotatesTheSpare(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		for n, want := range []*cfToken{&w.partner, &w.cfToken, &w.partner, &w.cfToken} {
-			used, user := w.sink.ClientSecret.Reveal(), w.of(token.ID)
+			used, user := w.sink.ClientSecret.Reveal(), w.tokenByID(token.ID)
 			if w.sink.ClientID == w.partner.clientID {
 				user = &w.partner
 			}
@@ -51,9 +51,9 @@ func TestPairRotatesTheOneNotInUse(t *testing.T) {
 	})
 }
 
-// TestPairDoubtIsNoTrouble: an answer is lost again and again. Nobody uses what it was for,
+// TestPairDoubtDoesNotAffectConsumers: an answer is lost again and again. Nobody uses what it was for,
 // so it is reissued as soon as no request can be under way, and consumers notice nothing.
-func TestPairDoubtIsNoTrouble(t *testing.T) {
+func TestPairDoubtDoesNotAffectConsumers(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
 			if c == "rotate" && w.rotates < 3 {
@@ -79,9 +79,9 @@ func TestPairDoubtIsNoTrouble(t *testing.T) {
 	})
 }
 
-// TestPairKeepsAnUnfamiliarSecret: consumers keep the old credential, which nothing threatens,
+// TestPairDoesNotDeliverAnUnfamiliarSecret: consumers keep the old credential, which nothing threatens,
 // until an operator has looked at the new one.
-func TestPairKeepsAnUnfamiliarSecret(t *testing.T) {
+func TestPairDoesNotDeliverAnUnfamiliarSecret(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.secretOf = func(n int) string { return fmt.Sprint("a third format ", n) }
 		used := w.current
@@ -101,8 +101,8 @@ func TestPairKeepsAnUnfamiliarSecret(t *testing.T) {
 	})
 }
 
-// TestPairBelievesTheSinks: what consumers read decides which of the two is in use.
-func TestPairBelievesTheSinks(t *testing.T) {
+// TestPairSinksShowWhichTokenIsInUse: what consumers read decides which of the two is in use.
+func TestPairSinksShowWhichTokenIsInUse(t *testing.T) {
 	t.Run("rolled back", func(t *testing.T) {
 		inPair(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			before := w.sink
@@ -152,8 +152,8 @@ type namedSink struct {
 
 func (s namedSink) Name() string { return s.name }
 
-// TestAdoptingASingleTokenIntoAPair: its history, its schedule and an unfinished rotation go on.
-func TestAdoptingASingleTokenIntoAPair(t *testing.T) {
+// TestSingleTokenBecomesAPair: its history, its schedule and an unfinished rotation go on.
+func TestSingleTokenBecomesAPair(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
 		w.failAll("sink store", fault{before: errors.New("sealed")})
@@ -181,9 +181,9 @@ func TestAdoptingASingleTokenIntoAPair(t *testing.T) {
 	})
 }
 
-// TestPairSurvivesEverything is TestEveryStepFailsAndDies for a pair, with a stronger end:
+// TestPairSurvivesEveryFault is TestRotationSurvivesEveryFault for a pair, with a stronger end:
 // at no moment was what the sink holds refused.
-func TestPairSurvivesEverything(t *testing.T) {
+func TestPairSurvivesEveryFault(t *testing.T) {
 	var calls []string
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)

@@ -36,8 +36,8 @@ func TestPause(t *testing.T) {
 		if due := r.Due(token, w.record()); !due.Unscheduled || due.Reason != rotation.DuePaused || !due.Slot.Equal(clock("01 01:00:00")) {
 			t.Errorf("%+v", due)
 		}
-		w.serve(r, token, "01 05:30:00")
-		w.wantBegan()
+		w.runUntil(r, token, "01 05:30:00")
+		w.wantRotations()
 		if was := w.resume(r, "ci"); was.By != "root" || was.Reason != "a move" || !was.Since.Equal(clock("01 00:00:00")) {
 			t.Errorf("lifted %+v", was)
 		}
@@ -48,8 +48,8 @@ func TestPause(t *testing.T) {
 		if after := record.CatchUpAt.Sub(w.now()); err != nil || after < 0 || after > 10*time.Minute {
 			t.Errorf("made up for after %s: %v", after, err)
 		}
-		w.serve(r, token, "01 06:00:00")
-		w.wantBegan("catch_up at "+record.CatchUpAt.Format("02 15:04:05")+" for 01 05:00:00", "schedule at 01 06:00:00 for 01 06:00:00")
+		w.runUntil(r, token, "01 06:00:00")
+		w.wantRotations("catch_up at "+record.CatchUpAt.Format("02 15:04:05")+" for 01 05:00:00", "schedule at 01 06:00:00 for 01 06:00:00")
 		w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 4})
 	})
 }
@@ -62,7 +62,7 @@ func TestPauseEnds(t *testing.T) {
 		if due.Unscheduled || due.Reason != rotation.DuePaused || !due.At.Equal(clock("01 02:15:00")) {
 			t.Errorf("%+v", due)
 		}
-		w.serve(r, token, "01 02:14:59")
+		w.runUntil(r, token, "01 02:14:59")
 		if p := r.PauseOf("ci"); !p.On() || len(r.Pauses()) != 1 {
 			t.Errorf("%+v", p)
 		}
@@ -77,8 +77,8 @@ func TestPauseEnds(t *testing.T) {
 		if after := record.CatchUpAt.Sub(w.now()); after <= 0 || after > 10*time.Minute {
 			t.Errorf("made up for after %s", after)
 		}
-		w.serve(r, token, "01 02:59:59")
-		w.wantBegan("catch_up at " + record.CatchUpAt.Format("02 15:04:05") + " for 01 02:00:00")
+		w.runUntil(r, token, "01 02:59:59")
+		w.wantRotations("catch_up at " + record.CatchUpAt.Format("02 15:04:05") + " for 01 02:00:00")
 	})
 	// One that ends before the slot changes nothing.
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
@@ -86,8 +86,8 @@ func TestPauseEnds(t *testing.T) {
 		if due := r.Due(token, w.record()); !due.At.Equal(clock("01 01:00:00")) || due.Reason != rotation.DueSlot {
 			t.Errorf("%+v", due)
 		}
-		w.serve(r, token, "01 01:00:00")
-		w.wantBegan("schedule at 01 01:00:00 for 01 01:00:00")
+		w.runUntil(r, token, "01 01:00:00")
+		w.wantRotations("schedule at 01 01:00:00 for 01 01:00:00")
 	})
 }
 
@@ -101,16 +101,16 @@ func TestPauseEndsInAFreeze(t *testing.T) {
 		if after := due.At.Sub(clock("01 03:30:00")); after < 0 || after > 10*time.Minute || due.Reason != rotation.DueFreeze || due.Freeze != "move" {
 			t.Errorf("%+v", due)
 		}
-		w.serve(r, token, "01 03:45:00")
-		if began := w.began(); len(began) != 1 || w.rotates != 1 || w.record().Last.At.Before(clock("01 03:30:00")) {
+		w.runUntil(r, token, "01 03:45:00")
+		if began := w.rotationsBegun(); len(began) != 1 || w.rotates != 1 || w.record().Last.At.Before(clock("01 03:30:00")) {
 			t.Errorf("%q", began)
 		}
 	})
 }
 
-// TestPausesAreKeptApart: a pause of all tokens and that of one do not lift each other, and
+// TestPausesAreIndependent: a pause of all tokens and that of one do not lift each other, and
 // both outlive the process.
-func TestPausesAreKeptApart(t *testing.T) {
+func TestPausesAreIndependent(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, "ci", "")
 		w.pause(r, rotation.AllTokens, "01 04:00:00")
@@ -147,15 +147,15 @@ func TestPausesAreKeptApart(t *testing.T) {
 		if p := r.PauseOf("ci"); !p.Until.Equal(clock("01 03:00:00")) || r.PauseOf("other").On() {
 			t.Errorf("its own stays: %+v", p)
 		}
-		w.serve(w.start(), token, "01 03:10:00")
+		w.runUntil(w.start(), token, "01 03:10:00")
 		if w.rotates != 1 || w.record().Last.At.Before(clock("01 03:00:00")) {
-			t.Errorf("%q", w.began())
+			t.Errorf("%q", w.rotationsBegun())
 		}
 	})
 }
 
-// TestPauseThatIsNotKept is none: it would be gone after a restart, and nobody would know.
-func TestPauseThatIsNotKept(t *testing.T) {
+// TestPauseThatCannotBeSaved is none: it would be gone after a restart, and nobody would know.
+func TestPauseThatCannotBeSaved(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		broken := func(_ int, c string) fault {
 			if c == "save pauses" {
@@ -176,17 +176,17 @@ func TestPauseThatIsNotKept(t *testing.T) {
 	})
 }
 
-// TestPauseLetsFinish: a rotation in hand is finished although its token is paused.
-func TestPauseLetsFinish(t *testing.T) {
+// TestPauseLetsARotationFinish: a rotation in hand is finished although its token is paused.
+func TestPauseLetsARotationFinish(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.failing("sink store", "01 01:20:00")
-		w.serve(r, token, "01 01:05:00")
+		w.failUntil("sink store", "01 01:20:00")
+		w.runUntil(r, token, "01 01:05:00")
 		if w.record().Step != rotation.StepSealed {
 			t.Fatalf("%+v", w.record())
 		}
 		w.pause(r, "ci", "")
-		w.serve(r, token, "01 09:00:00")
-		w.wantBegan("schedule at 01 01:00:00 for 01 01:00:00")
+		w.runUntil(r, token, "01 09:00:00")
+		w.wantRotations("schedule at 01 01:00:00 for 01 01:00:00")
 		if w.record().Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("%+v", w.record())
 		}

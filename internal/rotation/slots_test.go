@@ -1,370 +1,222 @@
 package rotation_test
 
 import (
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"rotatord/internal/rotation"
-	"rotatord/internal/scheduler"
 )
 
-// A bubble begins on Saturday, 1 January 2000, at midnight UTC.
-func clock(s string) time.Time {
-	at, err := time.Parse("02 15:04:05", s)
-	if err != nil {
-		panic(err)
-	}
-	return at.AddDate(2000, 0, 0)
-}
-
-// scheduled runs test with a fresh world and an enrolled token that has this timetable.
-func scheduled(t *testing.T, expression string, set func(*rotation.Token), test func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
+// many are tokens that are due at one time each day.
+func (w *world) manyTokens(n int, set func(*rotation.Token)) []rotation.Token {
+	tokens := make([]rotation.Token, n)
+	for i := range tokens {
 		token := w.token(0)
-		token.Timetable.Schedule = mustParse(t, expression)
-		if set != nil {
-			set(&token)
-		}
-		r := w.start()
-		if _, err := r.Enroll(t.Context(), token); err != nil {
-			t.Fatal(err)
-		}
-		test(t, w, token, r)
-	})
-}
-
-func mustParse(t testing.TB, expression string) *scheduler.Schedule {
-	t.Helper()
-	s, err := scheduler.Parse(expression, nil)
-	if err != nil {
-		t.Fatal(err)
+		token.Name = fmt.Sprint("token-", i)
+		token.Timetable.Key = token.Name
+		set(&token)
+		tokens[i] = token
 	}
-	return s
+	return tokens
 }
 
-func freeze(from, to string, skip bool) []scheduler.Freeze {
-	return []scheduler.Freeze{{Name: "move", From: clock(from), To: clock(to), Skip: skip}}
-}
-
-// serve does what the daemon does with a token until its wall clock shows this.
-func (w *world) serve(r *rotation.Rotator, token rotation.Token, until string) {
-	w.t.Helper()
-	for range 10_000 {
-		due := r.Due(token, w.record())
-		at := due.At
-		if due.Wake.After(w.now()) && (due.Unscheduled || due.Wake.Before(at)) {
-			at, due.Unscheduled = due.Wake, false
-		}
-		if due.Unscheduled || at.After(clock(until)) {
-			time.Sleep(clock(until).Sub(w.now()))
-			return
-		}
-		time.Sleep(at.Sub(w.now()))
-		if late := w.now().Sub(at) > time.Minute; late || due.At.After(w.now()) || due.Reason == rotation.DuePaused {
-			if record, err := r.CatchUp(w.t.Context(), token); err != nil || r.Due(token, record).At.After(w.now()) {
-				continue
-			}
-		}
-		_, _ = r.Advance(w.t.Context(), token)
-	}
-	w.t.Fatal("it does not end")
-}
-
-// began returns the rotations that were begun, in the form "trigger at time for slot".
-func (w *world) began() (all []string) {
-	for _, e := range w.events {
-		if e, ok := e.(rotation.Reached); ok && e.Record.Step == rotation.StepClaimed {
-			work := e.Record.Work
-			all = append(all, fmt.Sprintf("%s at %s for %s", work.Trigger, work.Began.Format("02 15:04:05"), work.Slot.Format("02 15:04:05")))
-		}
-	}
-	return all
-}
-
-// wantBegan compares all rotations so far.
-func (w *world) wantBegan(want ...string) {
-	w.t.Helper()
-	if diff := cmp.Diff(want, w.began()); diff != "" {
-		w.t.Errorf("rotations (-want +got):\n%s", diff)
-	}
-}
-
-// slotsMissed returns what was told of slots that were consumed unserved.
-func (w *world) slotsMissed() (all []rotation.SlotsMissed) {
-	for _, e := range w.events {
-		if e, ok := e.(rotation.SlotsMissed); ok {
-			all = append(all, e)
-		}
-	}
-	return all
-}
-
-func (w *world) wantMissed(want ...rotation.SlotsMissed) {
-	w.t.Helper()
-	if diff := cmp.Diff(want, w.slotsMissed()); diff != "" {
-		w.t.Errorf("slots missed (-want +got):\n%s", diff)
-	}
-}
-
-// failing lets calls fail until a time.
-func (w *world) failing(call, until string) {
-	w.fault = func(_ int, c string) fault {
-		if c == call && w.now().Before(clock(until)) {
-			return fault{before: errors.New("vault is sealed")}
-		}
-		return fault{}
-	}
-}
-
-// TestWindow: a slot that fails is tried again inside of its window, once more just before its
-// end, and then given up, or goes on as catch_up says.
-func TestWindow(t *testing.T) {
-	const window = 30 * time.Minute
+// TestCatchUpAfterTwoWeeksDown: a thousand tokens that nobody rotated for two weeks are rotated once each,
+// and not all together, or not at all, as catch_up says.
+func TestCatchUpAfterTwoWeeksDown(t *testing.T) {
+	const n, down = 1000, 14 * 24 * time.Hour
 	for _, skip := range []bool{false, true} {
 		t.Run(fmt.Sprint("skip=", skip), func(t *testing.T) {
-			scheduled(t, "0 4 * * *", func(token *rotation.Token) {
-				token.Timetable.Window, token.Timetable.SkipMissed = window, skip
-			}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-				w.failing("sink preflight", "01 05:00:00")
-				w.serve(r, token, "02 04:00:00")
-				var tries []time.Duration // after the slot
-				for _, e := range w.events {
-					if e, ok := e.(rotation.Reached); ok && e.Record.Step == rotation.StepClaimed && e.Record.Work.Slot.Equal(clock("01 04:00:00")) {
-						tries = append(tries, e.Record.Work.Began.Sub(clock("01 04:00:00")))
-					}
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				daily := mustParse(t, "0 4 * * *")
+				tokens := w.manyTokens(n, func(token *rotation.Token) {
+					token.Timetable.Schedule, token.Timetable.Window, token.Timetable.SkipMissed = daily, time.Hour, skip
+				})
+				if _, err := w.start().EnrollAll(w.t.Context(), tokens); err != nil {
+					t.Fatal(err)
 				}
-				inside := slices.DeleteFunc(slices.Clone(tries), func(d time.Duration) bool { return d > window })
-				if len(inside) < 10 || inside[0] != 0 || inside[1] > time.Second {
-					t.Errorf("tried after %s", tries)
-				}
-				if left := window - inside[len(inside)-1]; left < 5*time.Second || left > 2*time.Minute {
-					t.Errorf("the last try is %s before the end of the window", left)
-				}
-				began := w.began()
-				if last := began[len(began)-1]; last != "schedule at 02 04:00:00 for 02 04:00:00" {
-					t.Errorf("the next day: %s", last)
+				time.Sleep(down + 6*time.Hour)
+				started := time.Now()
+				r := w.start()
+				records, err := r.EnrollAll(w.t.Context(), tokens)
+				if err != nil {
+					t.Fatal(err)
 				}
 				if skip {
-					if len(inside) != len(tries) {
-						t.Errorf("tried %s after the slot, with a window of %s", tries, window)
+					missed := w.slotsMissed()
+					for i, token := range tokens {
+						if due := r.Due(token, records[i]); !due.At.Equal(clock("16 04:00:00")) || due.Reason != rotation.DueSlot {
+							t.Fatalf("%+v", due)
+						}
+						if missed[i] != (rotation.SlotsMissed{Token: token.Name, Count: 15, GivenUp: true}) {
+							t.Fatalf("%+v", missed[i])
+						}
 					}
-					w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1, GivenUp: true})
-					if w.rotates != 1 {
-						t.Errorf("%d rotates", w.rotates)
+					if again, err := w.start().EnrollAll(w.t.Context(), tokens); err != nil || len(w.slotsMissed()) != n || again[0].Revision != records[0].Revision {
+						t.Errorf("a second start: %v, %d told of", err, len(w.slotsMissed()))
 					}
 					return
 				}
-				if last := tries[len(tries)-1]; last < time.Hour || last > time.Hour+10*time.Minute || w.rotates != 2 {
-					t.Errorf("served %s after the slot, %d rotates", last, w.rotates)
-				}
-				w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1}) // and made up for
-			})
-		})
-	}
-}
-
-// TestWindowBeginsAfterJitter: the window is that of the moment at which the slot begins.
-func TestWindowBeginsAfterJitter(t *testing.T) {
-	scheduled(t, "0 4 * * *", func(token *rotation.Token) {
-		token.Timetable.Window, token.Timetable.SkipMissed, token.Timetable.Jitter = time.Minute, true, 3*time.Hour
-	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		begin := clock("01 04:00:00").Add(token.Timetable.Delay(clock("01 04:00:00")))
-		w.serve(r, token, "01 12:00:00")
-		w.wantBegan("schedule at " + begin.Format("02 15:04:05") + " for 01 04:00:00")
-		w.wantMissed()
-		if first := w.record().Last.At; !first.Equal(begin) {
-			t.Errorf("it began at %s, want %s to the tick", first, begin)
-		}
-	})
-}
-
-// TestFreezeDefers: what a freeze defers begins after its end, and all that waits does not
-// begin at once.
-func TestFreezeDefers(t *testing.T) {
-	scheduled(t, "0 4 * * *", func(token *rotation.Token) {
-		token.Timetable.Freezes = freeze("01 03:00:00", "01 06:00:00", false)
-	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		due := r.Due(token, w.record())
-		if due.Reason != rotation.DueFreeze || due.Freeze != "move" || !due.Slot.Equal(clock("01 04:00:00")) {
-			t.Fatalf("%+v", due)
-		}
-		begin := token.Timetable.Firing(due.Slot).Begin
-		w.serve(r, token, "02 04:00:00")
-		w.wantBegan("schedule at "+begin.Format("02 15:04:05")+" for 01 04:00:00", "schedule at 02 04:00:00 for 02 04:00:00")
-		w.wantMissed()
-
-		minutes := map[int]int{}
-		for i := range 500 {
-			token.Timetable.Key = fmt.Sprint("token-", i)
-			due := rotation.NextDue(token, rotation.Record{Anchor: clock("01 00:00:00")}, rotation.Pause{})
-			after := due.At.Sub(clock("01 06:00:00"))
-			if after < 0 || after >= 10*time.Minute || !due.At.Equal(due.Begin) {
-				t.Fatalf("%s after the freeze: %+v", after, due)
-			}
-			minutes[int(after/time.Minute)]++
-		}
-		for minute := range 10 {
-			if n := minutes[minute]; n < 20 || n > 90 {
-				t.Errorf("%d of 500 begin in minute %d after the freeze", n, minute)
-			}
-		}
-	})
-}
-
-// TestRetryWaitsForTheFreeze: a slot that failed before a freeze is not tried again in it.
-func TestRetryWaitsForTheFreeze(t *testing.T) {
-	scheduled(t, "0 4 * * *", func(token *rotation.Token) {
-		token.Timetable.Freezes = freeze("01 04:00:05", "01 06:00:00", false)
-	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.failing("sink preflight", "01 05:00:00")
-		w.serve(r, token, "01 12:00:00")
-		tried := w.began()
-		if len(tried) < 3 || len(tried) > 5 {
-			t.Errorf("%q", tried)
-		}
-		thaw, _ := token.Timetable.Thaw(clock("01 04:00:00"), clock("01 05:00:00"))
-		for i, line := range tried[1:] {
-			in := strings.HasPrefix(line, "retry at 01 04:00:0")
-			if want := fmt.Sprintf("retry at %s for 01 04:00:00", thaw.Format("02 15:04:05")); !in && line != want || in == (i == len(tried)-2) {
-				t.Errorf("tried again: %s; want %s", line, want)
-			}
-		}
-		if w.rotates != 1 {
-			t.Errorf("%d rotates", w.rotates)
-		}
-	})
-}
-
-// TestFrozenSinceItWasDue: a token that is come to a little late is not rotated in a freeze
-// that has begun meanwhile.
-func TestFrozenSinceItWasDue(t *testing.T) {
-	for name, served := range map[string]string{"due": "01 04:00:00", "catching up": "01 16:00:00"} {
-		t.Run(name, func(t *testing.T) {
-			scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
-				time.Sleep(clock(served).Sub(w.now()))
-				if name == "catching up" { // it has a time of its own, and the daemon dies before
-					record, err := w.start().Enroll(t.Context(), token)
-					if err != nil || record.CatchUpAt.IsZero() {
-						t.Fatalf("%v, %+v", err, record)
+				minutes := map[int]int{}
+				begin := make([]time.Time, n)
+				for i, token := range tokens {
+					due := r.Due(token, records[i])
+					after := due.At.Sub(started)
+					if after < 0 || after >= 10*time.Minute || due.Reason != rotation.DueCatchUp || due.Trigger != rotation.TriggerCatchUp {
+						t.Fatalf("%s after the start: %+v", after, due)
 					}
-					time.Sleep(record.CatchUpAt.Sub(w.now()))
+					begin[i] = due.At
+					minutes[int(after/time.Minute)]++
 				}
-				token.Timetable.Freezes = []scheduler.Freeze{{Name: "move", From: w.now().Add(10 * time.Second), To: w.now().Add(5 * time.Hour)}}
-				time.Sleep(30 * time.Second)
-				r := w.start()
-				if _, err := r.Enroll(t.Context(), token); err != nil {
+				for minute := range 10 {
+					if n := minutes[minute]; n < 60 || n > 140 {
+						t.Errorf("%d of 1000 begin in minute %d", n, minute)
+					}
+				}
+				time.Sleep(20 * time.Second) // a second start changes nothing of it
+				r = w.start()
+				if records, err = r.EnrollAll(w.t.Context(), tokens); err != nil {
 					t.Fatal(err)
 				}
-				if _, err := r.Advance(t.Context(), token); err != nil || w.rotates != 0 {
-					t.Fatalf("it was rotated in a freeze: %v", err)
+				for i, token := range tokens {
+					if due := r.Due(token, records[i]); !due.At.Equal(begin[i]) {
+						t.Fatalf("%s was to begin at %s, and after a second start at %s", token.Name, begin[i], due.At)
+					}
 				}
-				due := r.Due(token, w.record())
-				if end := token.Timetable.Freezes[0].To; due.At.Before(end) || due.At.After(end.Add(10*time.Minute)) || due.Reason != rotation.DueFreeze {
-					t.Errorf("%+v", due)
+				order := slices.SortedFunc(slices.Values(tokens), func(a, b rotation.Token) int {
+					return w.decoded[a.Name].CatchUpAt.Compare(w.decoded[b.Name].CatchUpAt)
+				})
+				for _, token := range order {
+					time.Sleep(time.Until(w.decoded[token.Name].CatchUpAt))
+					if _, err := r.Advance(w.t.Context(), token); err != nil {
+						t.Fatal(err)
+					}
 				}
-				w.serve(r, token, "02 03:00:00")
-				w.wantBegan("catch_up at " + due.At.Format("02 15:04:05") + " for 01 04:00:00")
+				for i, line := range w.rotationsBegun() {
+					if want := "catch_up at " + w.decoded[order[i].Name].Last.At.Format("02 15:04:05") + " for 15 04:00:00"; line != want {
+						t.Fatalf("%s; want %s", line, want)
+					}
+				}
+				for i, missed := range w.slotsMissed() { // its window was over, too
+					if missed != (rotation.SlotsMissed{Token: order[i].Name, Count: 15}) {
+						t.Fatalf("%+v", missed)
+					}
+				}
+				if w.rotates != n || len(w.slotsMissed()) != n {
+					t.Errorf("%d rotates, %d told of", w.rotates, len(w.slotsMissed()))
+				}
+				for _, token := range tokens {
+					if due := r.Due(token, w.decoded[token.Name]); !due.At.Equal(clock("16 04:00:00")) {
+						t.Fatalf("next: %+v", due)
+					}
+				}
 			})
 		})
 	}
 }
 
-// TestPassedOverStaysPassedOver: slots that a freeze passes over are consumed as they pass. That
-// the freeze is over, and taken out of the configuration, is no reason to rotate.
-func TestPassedOverStaysPassedOver(t *testing.T) {
-	frozen := func(token *rotation.Token) { token.Timetable.Freezes = freeze("01 03:00:00", "01 05:00:00", true) }
-	scheduled(t, "0 4 * * *", frozen, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		if due := r.Due(token, w.record()); !due.Wake.Equal(clock("01 04:00:00")) || !due.At.Equal(clock("02 04:00:00")) {
-			t.Errorf("%+v", due)
-		}
-		w.serve(r, token, "01 04:00:00")
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 1})
-		w.serve(r, token, "01 06:00:00")
-		token.Timetable.Freezes = nil
-		if _, err := r.Enroll(t.Context(), token); err != nil {
-			t.Fatal(err)
-		}
-		w.serve(r, token, "02 04:00:00")
-		w.wantBegan("schedule at 02 04:00:00 for 02 04:00:00")
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 1})
-	})
-	// Taken out before its slot comes, it holds nothing up.
-	scheduled(t, "0 4 * * *", frozen, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.serve(r, token, "01 03:30:00")
-		token.Timetable.Freezes = nil
-		if _, err := r.Enroll(t.Context(), token); err != nil {
-			t.Fatal(err)
-		}
-		w.serve(r, token, "01 05:00:00")
-		w.wantBegan("schedule at 01 04:00:00 for 01 04:00:00")
-	})
-	// A daemon that was down meanwhile consumes it when it starts.
-	scheduled(t, "0 4 * * *", frozen, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
-		time.Sleep(6 * time.Hour)
-		if _, err := w.start().EnrollAll(t.Context(), []rotation.Token{token}); err != nil {
-			t.Fatal(err)
-		}
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 1})
-		if anchor := w.record().Anchor; !anchor.Equal(clock("01 04:00:00")) {
-			t.Errorf("slots are counted from %s", anchor)
-		}
-	})
-}
-
-// TestDeferredUntilTheNextCame: of the slots that one freeze defers, the last is served.
-func TestDeferredUntilTheNextCame(t *testing.T) {
-	scheduled(t, "@every 1h", func(token *rotation.Token) {
-		token.Timetable.Freezes = freeze("01 00:30:00", "01 04:30:00", false)
-	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.serve(r, token, "01 05:00:00")
-		began := w.record().Last.At
-		if n := len(w.began()); n != 2 || !began.Equal(clock("01 05:00:00")) {
-			t.Errorf("%q", w.began())
-		}
-		if first := w.began()[0]; !strings.HasPrefix(first, "schedule at 01 04:3") || !strings.HasSuffix(first, " for 01 04:00:00") {
-			t.Errorf("after the freeze: %s", first)
-		}
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 3})
-	})
-}
-
-// TestReissueIsNotHeldUp: what a doubt needs is done in spite of a freeze, a pause and a
-// window that is over.
-func TestReissueIsNotHeldUp(t *testing.T) {
-	const grace = 40 * time.Minute
-	scheduled(t, "0 4 * * *", func(token *rotation.Token) {
-		token.Grace, token.Timetable.Window, token.Timetable.SkipMissed = grace, time.Minute, true
-	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.frozenUpdatedAt = true // so that the old secret is not kept alive
-		w.fault = func(_ int, c string) fault {
-			if c == "rotate" && w.rotates == 0 {
-				return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
-			}
-			return fault{}
-		}
-		w.serve(r, token, "01 04:00:00")
-		if w.record().Step != rotation.StepInDoubt {
-			t.Fatalf("%+v", w.record())
-		}
-		token.Timetable.Freezes = freeze("01 04:00:00", "03 00:00:00", false)
-		for _, name := range []string{"ci", rotation.AllTokens} {
-			if err := r.Pause(t.Context(), name, rotation.Pause{Since: w.now()}); err != nil {
+// TestCrashingDaemonCatchesUp: a daemon that keeps dying does not put a token off for ever, nor
+// does it forget the spread.
+func TestCrashingDaemonCatchesUp(t *testing.T) {
+	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
+		time.Sleep(28 * time.Hour)
+		var first time.Time
+		for start := range 20 {
+			r := w.start()
+			record, err := r.Enroll(w.t.Context(), token)
+			if err != nil {
 				t.Fatal(err)
 			}
+			if first.IsZero() {
+				first = record.CatchUpAt
+			}
+			due := r.Due(token, record)
+			if !due.At.Equal(first) {
+				t.Fatalf("start %d: due at %s, and before at %s", start, due.At, first)
+			}
+			if !due.At.After(time.Now()) {
+				if _, err := r.Advance(w.t.Context(), token); err != nil || w.rotates != 1 {
+					t.Fatal("it is not rotated")
+				}
+				return
+			}
+			time.Sleep(time.Minute)
 		}
-		w.serve(r, token, "02 12:00:00")
-		w.wantBegan("schedule at 01 04:00:00 for 01 04:00:00", "recovery at 01 04:20:00 for 01 04:00:00")
-		if w.rotates != 2 || w.sink.ClientSecret.Reveal() != w.current {
-			t.Errorf("%d rotates", w.rotates)
+		t.Error("it is never rotated")
+	})
+	// After a long time it is spread anew.
+	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
+		time.Sleep(28 * time.Hour)
+		for range 2 {
+			record, err := w.start().Enroll(w.t.Context(), token)
+			if after := time.Until(record.CatchUpAt); err != nil || after < 0 || after > 10*time.Minute {
+				t.Fatalf("%v, %s", err, after)
+			}
+			time.Sleep(2 * time.Hour)
+		}
+	})
+}
+
+// TestChangedScheduleDoesNotRotateAtOnce: that a new schedule would have had slots is no reason to rotate at
+// once.
+func TestChangedScheduleDoesNotRotateAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		before, after string
+		want          string // the next slot, at 10:00
+	}{
+		{"0 4 2 * *", "0 6 * * *", "02 06:00:00"},
+		{"0 4 * * *", "@every 48h", "03 04:00:00"}, // counted from the last slot
+		{"@every 48h", "0 * * * *", "01 11:00:00"},
+		{"@every 48h", "@every 12h", "01 12:00:00"},
+		{"@every 48h", "@every 8h", "01 08:00:00"}, // it has come, and is made up for
+		{"0 4 * * *", "0 4 * * *", "02 04:00:00"},
+	} {
+		t.Run(test.before+" to "+test.after, func(t *testing.T) {
+			scheduled(t, test.before, nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+				w.runUntil(r, token, "01 10:00:00")
+				before := w.rotates
+				token.Timetable.Schedule = mustParse(t, test.after)
+				r = w.start()
+				if _, err := r.Enroll(w.t.Context(), token); err != nil {
+					t.Fatal(err)
+				}
+				due := r.Due(token, w.record())
+				if !due.Slot.Equal(clock(test.want)) {
+					t.Errorf("the next slot is %s, want %s", due.Slot, test.want)
+				}
+				if late := due.Slot.Before(w.now()); late != (due.Reason == rotation.DueCatchUp) {
+					t.Errorf("%+v", due)
+				}
+				if _, err := r.Advance(w.t.Context(), token); err != nil || w.rotates != before {
+					t.Errorf("rotated at once: %v", err)
+				}
+				revision := w.record().Revision
+				if _, err := w.start().Enroll(w.t.Context(), token); err != nil || w.record().Revision != revision {
+					t.Errorf("a second start changes it again: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// TestChangedScheduleClearsTheBackOff: the slot that failed is none of the new schedule.
+func TestChangedScheduleClearsTheBackOff(t *testing.T) {
+	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		w.failUntil("sink preflight", "01 04:10:00")
+		w.runUntil(r, token, "01 04:09:00")
+		token.Timetable.Schedule = mustParse(t, "0 6 * * *")
+		if _, err := r.Enroll(w.t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		if due := r.Due(token, w.record()); !due.At.Equal(clock("01 06:00:00")) || due.Reason != rotation.DueSlot {
+			t.Errorf("%+v", due)
+		}
+		w.runUntil(r, token, "01 06:00:00")
+		if w.rotates != 1 || !w.record().Last.Slot.Equal(clock("01 06:00:00")) {
+			t.Errorf("%q", w.rotationsBegun())
 		}
 	})
 }

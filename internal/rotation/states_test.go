@@ -41,29 +41,29 @@ type facing struct {
 	r     *rotation.Rotator
 }
 
-const facedGrace = 40 * time.Minute
+const statesGrace = 40 * time.Minute
 
 func single(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
-	inBubble(t, facedGrace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+	inBubble(t, statesGrace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.gone = map[string]bool{}
 		test(w, token, r)
 	})
 }
 
 func pair(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
-	inPair(t, facedGrace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+	inPair(t, statesGrace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.gone = map[string]bool{}
 		test(w, token, r)
 	})
 }
 
 func created(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
-	inMaking(t, nil, test)
+	inFresh(t, nil, test)
 }
 
 func replaced(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
-	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		test(w, token, w.settle(r, token))
+	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		test(w, token, w.runUntilIdle(r, token))
 	})
 }
 
@@ -112,8 +112,8 @@ func back(p *facing) { p.fault = nil }
 
 const errPolicy = "permission denied"
 
-// allFaced are all of them, in the order of the tables.
-var allFaced = []faced{
+// stateCases are all of them, in the order of the tables.
+var stateCases = []faced{
 	{name: "idle", state: rotation.StateIdle, in: single},
 	{name: "idle, the previous secret in its grace", state: rotation.StateIdle, in: single, prepare: func(p *facing) { p.advance(p.r, p.token) }},
 	{name: "paused", state: rotation.StateIdle, in: single, prepare: func(p *facing) {
@@ -138,7 +138,7 @@ var allFaced = []faced{
 			p.t.Fatal(err)
 		}
 		p.advance(p.r, p.token)
-	}, mend: func(p *facing) { p.gone[p.made[0].id] = true }},
+	}, mend: func(p *facing) { p.gone[p.created[0].id] = true }},
 	{name: "a lost secret is made up for: Vault is away", state: rotation.StateOwed, in: single, prepare: func(p *facing) {
 		p.lose("rotate")
 		if _, _, err := p.r.Resolve(p.t.Context(), p.token, rotation.ResolveRotateNow); err != nil {
@@ -238,14 +238,14 @@ var allFaced = []faced{
 		p.gone[tokenID] = true
 	}},
 	{name: "replaced, and a policy names the old one", state: rotation.StateIdle, in: replaced, prepare: func(p *facing) {
-		p.inUse[p.made[0].id] = true
+		p.namedByPolicy[p.created[0].id] = true
 		p.advance(p.r, p.token)
 		time.Sleep(time.Until(rotation.NextChore(p.token, p.record())))
 		p.advance(p.r, p.token)
 		if len(p.record().Replaced) != 1 || p.record().Replaced[0].Failures == 0 {
 			p.t.Fatal(p.record())
 		}
-	}, mend: func(p *facing) { clear(p.inUse) }},
+	}, mend: func(p *facing) { clear(p.namedByPolicy) }},
 }
 
 // typed is a command that can be typed, as a column of the tables.
@@ -268,8 +268,8 @@ func granting(do func(*facing) (rotation.Record, error)) func(*facing) (rotation
 	}
 }
 
-// allTyped are all commands that change something, in the groups of the tables.
-var allTyped = [][]typed{{
+// allCommands are all commands that change something, in the groups of the tables.
+var allCommands = [][]typed{{
 	{"rotate", granting(func(p *facing) (rotation.Record, error) {
 		return p.r.RotateNow(p.t.Context(), p.token, rotation.Overrides{}, "ops")
 	})},
@@ -310,7 +310,7 @@ func (f faced) face(t *testing.T, test func(p *facing)) {
 	t.Helper()
 	f.in(t, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		p := &facing{w, token, r}
-		w.ordered = true
+		w.mayCutOff = true
 		if f.prepare != nil {
 			f.prepare(p)
 		}
@@ -363,7 +363,7 @@ func (p *facing) ends(f faced) error {
 			if f.gone {
 				return nil
 			}
-			for _, c := range append([]*cfToken{&p.cfToken, &p.partner}, p.made...) {
+			for _, c := range append([]*cfToken{&p.cfToken, &p.partner}, p.created...) {
 				if c.clientID == p.sink.ClientID && !p.world.gone[c.id] && c.accepted(p.sink.ClientSecret.Reveal()) {
 					return nil
 				}
@@ -378,7 +378,7 @@ func (p *facing) ends(f faced) error {
 			break
 		}
 		time.Sleep(time.Until(at))
-		if _, died := p.try(p.r, p.token); died {
+		if _, died := p.advanceNow(p.r, p.token); died {
 			p.t.Fatal("it died")
 		}
 	}
@@ -398,14 +398,14 @@ func TestStatesAreDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, group := range allTyped {
+	for i, group := range allCommands {
 		names := make([]string, len(group))
 		for j, command := range group {
 			names[j] = "`" + command.name + "`"
 		}
 		rows := []string{"| state | " + strings.Join(names, " | ") + " |"}
 		rows = append(rows, "| --- |"+strings.Repeat(" --- |", len(group)))
-		for _, f := range allFaced {
+		for _, f := range stateCases {
 			var row strings.Builder
 			row.WriteString("| " + f.name + " |")
 			for _, command := range group {
@@ -434,7 +434,7 @@ func TestStatesAreDocumented(t *testing.T) {
 // TestEveryStateEnds: a state ends by itself once what is broken is mended, whatever was typed before
 // that; and where an operator has to do something, each command that status shows ends it.
 func TestEveryStateEnds(t *testing.T) {
-	for _, f := range allFaced {
+	for _, f := range stateCases {
 		t.Run(f.name, func(t *testing.T) {
 			if !f.operator {
 				f.face(t, func(p *facing) {
@@ -442,7 +442,7 @@ func TestEveryStateEnds(t *testing.T) {
 						t.Error("nothing typed:", err)
 					}
 				})
-				for _, command := range slices.Concat(allTyped...) {
+				for _, command := range slices.Concat(allCommands...) {
 					f.face(t, func(p *facing) {
 						_, _, _ = command.do(p)
 						if err := p.ends(f); err != nil {
@@ -464,7 +464,7 @@ func TestEveryStateEnds(t *testing.T) {
 				if exit.Command == "" {
 					continue
 				}
-				command := typedBy(t, exit.Command)
+				command := commandNamed(t, exit.Command)
 				f.face(t, func(p *facing) {
 					_, looks, err := command.do(p)
 					refused := isRefusal(err)
@@ -487,8 +487,8 @@ func TestEveryStateEnds(t *testing.T) {
 	}
 }
 
-// typedBy is the column of what status offers.
-func typedBy(t *testing.T, command string) typed {
+// commandNamed is the column of what status offers.
+func commandNamed(t *testing.T, command string) typed {
 	t.Helper()
 	fields := strings.Fields(command)
 	name := fields[1]
@@ -501,7 +501,7 @@ func typedBy(t *testing.T, command string) typed {
 	case strings.HasPrefix(name, "extend-grace"):
 		name = "extend-grace 2h"
 	}
-	for _, c := range slices.Concat(allTyped...) {
+	for _, c := range slices.Concat(allCommands...) {
 		if c.name == name {
 			return c
 		}
@@ -510,10 +510,10 @@ func typedBy(t *testing.T, command string) typed {
 	return typed{}
 }
 
-// TestLeakOrderGoesBeforeAll: in every state an order to revoke is taken or carried out, and once what
+// TestRevokeOrderWorksInEveryState: in every state an order to revoke is taken or carried out, and once what
 // is broken is mended the secret that consumers had is dead.
-func TestLeakOrderGoesBeforeAll(t *testing.T) {
-	for _, f := range allFaced {
+func TestRevokeOrderWorksInEveryState(t *testing.T) {
+	for _, f := range stateCases {
 		if f.gone || f.state == rotation.StateUncreated {
 			continue // its secrets are dead already, or there are none
 		}
@@ -527,7 +527,7 @@ func TestLeakOrderGoesBeforeAll(t *testing.T) {
 				if err := p.ends(f); err != nil {
 					t.Fatal(err)
 				}
-				for _, c := range append([]*cfToken{&p.cfToken, &p.partner}, p.made...) {
+				for _, c := range append([]*cfToken{&p.cfToken, &p.partner}, p.created...) {
 					if leaked.ClientID == c.clientID && !p.world.gone[c.id] && c.accepted(leaked.ClientSecret.Reveal()) {
 						t.Error("the leaked secret works")
 					}
@@ -542,7 +542,7 @@ func TestEveryStateHasAnExit(t *testing.T) {
 	known := make(map[string]bool)
 	for _, state := range rotation.States {
 		known[string(state)] = true
-		if !slices.ContainsFunc(allFaced, func(f faced) bool { return f.state == state }) {
+		if !slices.ContainsFunc(stateCases, func(f faced) bool { return f.state == state }) {
 			t.Errorf("no test brings about the state %q", state)
 		}
 	}

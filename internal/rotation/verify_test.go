@@ -38,9 +38,9 @@ func (w *world) probed() (all []rotation.Probe) {
 	return all
 }
 
-// TestVerified: a secret that is accepted is tried once, after every sink has it and before the
+// TestAcceptedSecretIsProbedOnce: a secret that is accepted is tried once, after every sink has it and before the
 // sealed answer is erased.
-func TestVerified(t *testing.T) {
+func TestAcceptedSecretIsProbedOnce(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
 		if err, _ := w.advance(r, token); err != nil {
@@ -55,8 +55,8 @@ func TestVerified(t *testing.T) {
 	})
 }
 
-// TestEdgeTakesTime: that a new secret is refused at first is no failure.
-func TestEdgeTakesTime(t *testing.T) {
+// TestRefusalAtFirstIsNotAFailure: that a new secret is refused at first is no failure.
+func TestRefusalAtFirstIsNotAFailure(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
 		slow := time.Now().Add(time.Hour + 20*time.Second)
@@ -128,7 +128,7 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 	})
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token, _ = bad(w, token, r, 1)
-		w.ordered = true
+		w.mayCutOff = true
 		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +158,7 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 		t.Run("an order to revoke "+name, func(t *testing.T) {
 			inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 				token, old := bad(w, token, r, 1)
-				w.ordered = true
+				w.mayCutOff = true
 				order(w, token, r)
 				for range 5 {
 					w.advance(r, token)
@@ -177,13 +177,13 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 	})
 }
 
-// TestUnprovenSecret: an application that cannot be asked proves nothing, and holds nothing up
+// TestInconclusiveProbe: an application that cannot be asked proves nothing, and holds nothing up
 // for longer than the edge may take.
-func TestUnprovenSecret(t *testing.T) {
+func TestInconclusiveProbe(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
 		w.failAll("probe", fault{before: errors.New("no route to host")})
-		token.Prober = unknowing{w}
+		token.Prober = inconclusiveProber{w}
 		start := time.Now().Add(time.Hour)
 		for w.record().Last == nil {
 			if err, _ := w.advance(r, token); err != nil {
@@ -226,13 +226,13 @@ func TestCrashWhileVerifying(t *testing.T) {
 // TestReplacedTokenOutlivesRefusal: with strategy replace the old service token is kept for as
 // long as the new one is refused.
 func TestReplacedTokenOutlivesRefusal(t *testing.T) {
-	inMaking(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		r = w.settle(r, token)
-		first := w.made[0]
+	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
+		first := w.created[0]
 		token = verifying(w, token)
 		w.fault = func(_ int, c string) fault {
 			if c == "sink store" {
-				w.made[1].current = "another"
+				w.created[1].current = "another"
 			}
 			return fault{}
 		}
@@ -247,10 +247,10 @@ func TestReplacedTokenOutlivesRefusal(t *testing.T) {
 	})
 }
 
-// unknowing is an application of which a failure proves nothing.
-type unknowing struct{ *world }
+// inconclusiveProber is an application of which a failure proves nothing.
+type inconclusiveProber struct{ *world }
 
-func (u unknowing) Probe(ctx context.Context, c rotation.Credential) (rotation.Probe, error) {
+func (u inconclusiveProber) Probe(ctx context.Context, c rotation.Credential) (rotation.Probe, error) {
 	probe, err := u.world.Probe(ctx, c)
 	if probe != rotation.ProbeGood {
 		probe = rotation.ProbeUnknown
@@ -282,15 +282,15 @@ func TestUnreadableWhileVerifying(t *testing.T) {
 			w.advance(r, token)
 		}
 		w.unreadable = true
-		w.live(r, token, 10*time.Hour)
+		w.runFor(r, token, 10*time.Hour)
 		if record := w.record(); record.Step != rotation.StepStored || !w.accepted(old) {
 			t.Errorf("the old secret is accepted: %t; %+v", w.accepted(old), record)
 		}
 	})
 }
 
-// TestClockPutBackWhileVerifying: the wall clock was ahead when the new secret was first refused.
-func TestClockPutBackWhileVerifying(t *testing.T) {
+// TestClockSetBackWhileVerifying: the wall clock was ahead when the new secret was first refused.
+func TestClockSetBackWhileVerifying(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
 		old := w.current
@@ -312,14 +312,14 @@ func TestClockPutBackWhileVerifying(t *testing.T) {
 // TestRefusedReplacement: no life of a secret bounds that of a service token whose place another
 // one took, so a month of refusals is no reason to delete it.
 func TestRefusedReplacement(t *testing.T) {
-	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		r = w.settle(r, token)
+	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
 		token = verifying(w, token)
 		w.failAll("probe", fault{before: errors.New("401")})
-		w.live(r, token, 65*time.Minute)
+		w.runFor(r, token, 65*time.Minute)
 		time.Sleep(31 * 24 * time.Hour)
-		w.live(r, token, time.Hour)
-		if w.gone[w.made[0].id] || w.record().Step != rotation.StepStored {
+		w.runFor(r, token, time.Hour)
+		if w.gone[w.created[0].id] || w.record().Step != rotation.StepStored {
 			t.Errorf("the one that works was deleted: %+v", w.record())
 		}
 	})

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"testing"
+	"testing/synctest"
 	"time"
 
 	"rotatord/internal/rotation"
@@ -83,21 +85,21 @@ type world struct {
 	frozenUpdatedAt bool
 	wrongClientID   bool
 	secretOf        func(n int) string
-	// ordered is set while an operator has asked for a rotate whatever it cuts off.
-	ordered bool
-	// made are the service tokens that were made, in order, and gone those that were deleted.
-	made    []*cfToken
-	gone    map[string]bool
-	inUse   map[string]bool // policies name these
-	creates int
+	// mayCutOff is set if a rotation may cut off the old secret, because an operator asked for it.
+	mayCutOff bool
+	// created are the service tokens that were created, in order; gone are those that were deleted.
+	created       []*cfToken
+	gone          map[string]bool
+	namedByPolicy map[string]bool // these cannot be deleted
+	creates       int
 
 	records map[string][]byte
 	decoded map[string]rotation.Record // of records
 	pending map[string]rotation.Issued
 	// unreadable is set if nothing of it can be opened.
 	unreadable bool
-	// unopened is why nothing of it can be read now; nil if it can be.
-	unopened error
+	// openErr is why nothing of it can be read now; nil if it can be.
+	openErr  error
 	reserved map[string]bool
 	sink     rotation.Credential
 	version  int
@@ -269,8 +271,8 @@ func (w *world) Open(_ context.Context, id string) (rotation.Issued, bool, error
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	issued, ok := w.pending[id]
-	if w.unopened != nil {
-		return rotation.Issued{}, false, w.unopened
+	if w.openErr != nil {
+		return rotation.Issued{}, false, w.openErr
 	}
 	if ok && w.unreadable {
 		return rotation.Issued{}, false, rotation.ErrUnreadable
@@ -285,11 +287,11 @@ func (w *world) Erase(_ context.Context, id string) error {
 func (w *world) Ready(context.Context) error { return w.do("ready", func() error { return nil }) }
 
 // of is the service token of that ID.
-func (w *world) of(id string) *cfToken {
+func (w *world) tokenByID(id string) *cfToken {
 	if id == partnerID {
 		return &w.partner
 	}
-	for _, c := range w.made {
+	for _, c := range w.created {
 		if c.id == id {
 			return c
 		}
@@ -302,7 +304,7 @@ func (w *world) Inspect(_ context.Context, id string) (facts rotation.TokenFacts
 		if w.gone[id] {
 			return notThere("get")
 		}
-		facts = w.of(id).facts()
+		facts = w.tokenByID(id).facts()
 		return nil
 	})
 	return facts, err
@@ -314,8 +316,8 @@ func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued ro
 			return notThere("rotate")
 		}
 		w.rotates++
-		c, used := w.of(req.TokenID), w.sink.ClientSecret.Reveal()
-		if used == c.previous && c.tooEarly(c.previousUntil) && !w.ordered {
+		c, used := w.tokenByID(req.TokenID), w.sink.ClientSecret.Reveal()
+		if used == c.previous && c.tooEarly(c.previousUntil) && !w.mayCutOff {
 			w.t.Error("rotated again while the old secret, which is the one that the sink holds, still worked")
 		}
 		c.replace(w.secretOf(len(w.issued)), req.Grace)
@@ -351,7 +353,7 @@ func (w *world) SetGrace(_ context.Context, id string, grace time.Duration) (fac
 		if w.gone[id] {
 			return notThere("update")
 		}
-		c := w.of(id)
+		c := w.tokenByID(id)
 		c.updatedAt = time.Now().UTC()
 		if time.Now().Before(c.previousUntil) { // a dead secret stays dead
 			c.previousUntil = time.Now().Add(grace)
@@ -465,4 +467,30 @@ func (w *world) check(when string) {
 		}
 	}
 	w.t.Errorf("%s: the sink's secret is not accepted, and the one that is accepted is nowhere", when)
+}
+
+// inBubble runs test with a fresh world, enrolled and read once by an inventory.
+func inBubble(t *testing.T, grace time.Duration, test func(w *world, token rotation.Token, r *rotation.Rotator)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		token := w.token(grace)
+		r := w.start()
+		if _, err := r.Enroll(w.t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil {
+			t.Fatal(err)
+		}
+		w.calls = nil
+		test(w, token, r)
+	})
+}
+
+func (w *world) record() rotation.Record {
+	r, err := w.Load(w.t.Context(), "ci")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
 }

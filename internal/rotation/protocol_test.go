@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,32 +14,6 @@ import (
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
-
-// inBubble runs test with a fresh world, enrolled and read once by an inventory.
-func inBubble(t *testing.T, grace time.Duration, test func(w *world, token rotation.Token, r *rotation.Rotator)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		token := w.token(grace)
-		r := w.start()
-		if _, err := r.Enroll(w.t.Context(), token); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil {
-			t.Fatal(err)
-		}
-		w.calls = nil
-		test(w, token, r)
-	})
-}
-
-func (w *world) record() rotation.Record {
-	r, err := w.Load(w.t.Context(), "ci")
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return r
-}
 
 func TestOneRotation(t *testing.T) {
 	inBubble(t, 10*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -123,8 +96,8 @@ func TestDowntimeIsCaughtUpOnce(t *testing.T) {
 	})
 }
 
-// TestGraceIsKept: a slot that falls into the grace of the rotation before it waits.
-func TestGraceIsKept(t *testing.T) {
+// TestSlotWaitsForTheGrace: a slot that falls into the grace of the rotation before it waits.
+func TestSlotWaitsForTheGrace(t *testing.T) {
 	inBubble(t, 90*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		if err, _ := w.advance(r, token); err != nil {
 			t.Fatal(err)
@@ -208,225 +181,7 @@ func attemptAfter(c rotation.Class) string {
 	return "retry/success/"
 }
 
-// TestUnknownOutcomeWaitsForTheGrace: the old secret is not touched while it may be the
-// one that works, it is kept alive where Cloudflare shows that it needs to be, and the
-// reissue comes before it dies.
-func TestUnknownOutcomeWaitsForTheGrace(t *testing.T) {
-	const grace = 40 * time.Minute
-	for name, test := range map[string]struct {
-		frozen, refuseExtension bool
-		want                    time.Duration // from the doubt to the reissue
-		extensions              int
-	}{
-		"extended":          {want: 3 * grace, extensions: 12}, // at once, and then whenever a quarter is over
-		"not shown":         {frozen: true, want: grace / 2},
-		"refused to extend": {refuseExtension: true, want: grace / 2},
-	} {
-		t.Run(name, func(t *testing.T) {
-			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
-				w.frozenUpdatedAt = test.frozen
-				w.fault = func(_ int, c string) fault {
-					switch {
-					case c == "rotate" && w.rotates == 0:
-						return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
-					case c == "extend" && test.refuseExtension:
-						return fault{before: &rotation.IssuerError{Class: rotation.Refused, Operation: "update"}}
-					}
-					return fault{}
-				}
-				if err, _ := w.advance(r, token); err == nil {
-					t.Fatal("no error")
-				}
-				doubted := time.Now()
-				for w.rotates == 1 {
-					w.check("while in doubt")
-					if !w.accepted(w.sink.ClientSecret.Reveal()) {
-						t.Fatal("the old secret has died")
-					}
-					if record := w.record(); record.Step != rotation.StepInDoubt || record.Doubt.Reason != rotation.ReasonOutcomeUnknown {
-						t.Fatalf("step %s", record.Step)
-					}
-					w.advance(r, token)
-				}
-				if waited := time.Since(doubted); waited != test.want {
-					t.Errorf("reissued after %s, want %s", waited, test.want)
-				}
-				w.check("after the reissue")
-				if w.sink.ClientSecret.Reveal() != w.current || w.rotates != 2 {
-					t.Errorf("not recovered: %d rotates", w.rotates)
-				}
-				if diff := cmp.Diff([]string{"schedule/in_doubt/outcome_unknown", "recovery/success/"}, w.attempts()); diff != "" {
-					t.Error(diff)
-				}
-				extended := 0
-				for _, e := range w.events {
-					if e, ok := e.(rotation.GraceExtended); ok && e.Err == nil {
-						extended++
-					}
-				}
-				if extended != test.extensions {
-					t.Errorf("extended %d times, want %d", extended, test.extensions)
-				}
-			})
-		})
-	}
-}
-
-// TestUnknownOutcomeThatWasNothing: where updated_at was seen to move before, that it
-// did not move proves that nothing happened.
-func TestUnknownOutcomeThatWasNothing(t *testing.T) {
-	for _, frozen := range []bool{false, true} {
-		t.Run(fmt.Sprint("frozen=", frozen), func(t *testing.T) {
-			inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-				w.frozenUpdatedAt = frozen
-				if err, _ := w.advance(r, token); err != nil { // calibrates
-					t.Fatal(err)
-				}
-				w.failAll("rotate", fault{before: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}})
-				w.advance(r, token)
-				w.fault = nil
-				doubted := time.Now()
-				for w.rotates == 1 {
-					w.advance(r, token)
-				}
-				want := time.Minute // the settling time
-				if frozen {
-					want = 20 * time.Minute // the oracle is not trusted
-				}
-				if waited := time.Since(doubted); waited != want {
-					t.Errorf("resolved after %s, want %s", waited, want)
-				}
-			})
-		})
-	}
-}
-
-func TestUnknownOutcomeWithoutGraceIsReissuedAtOnce(t *testing.T) {
-	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.fault = func(_ int, c string) fault {
-			if c == "rotate" && w.rotates == 0 {
-				return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}
-			}
-			return fault{}
-		}
-		w.advance(r, token)
-		doubted := time.Now()
-		w.advance(r, token)
-		if waited := time.Since(doubted); waited > time.Second || w.rotates != 2 {
-			t.Errorf("reissued after %s, %d rotates", waited, w.rotates)
-		}
-		w.check("after the reissue")
-	})
-}
-
-func TestInvalidAnswersAreSealedAndDoubted(t *testing.T) {
-	t.Run("wrong client ID", func(t *testing.T) {
-		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-			w.wrongClientID = true
-			before := w.sink
-			w.advance(r, token)
-			if w.record().Step != rotation.StepInDoubt || len(w.pending) != 1 || !w.sink.ClientSecret.Equal(before.ClientSecret) {
-				t.Fatal("the answer was not sealed, or was delivered")
-			}
-			w.wrongClientID = false
-			for w.rotates == 1 {
-				w.advance(r, token)
-			}
-			w.check("after the reissue")
-			if len(w.pending) != 1 {
-				t.Error("the sealed answer was thrown away before an operator saw it")
-			}
-		})
-	})
-	t.Run("damaged secret", func(t *testing.T) {
-		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-			good := w.secretOf
-			w.secretOf = func(n int) string { return good(n)[:30] }
-			w.advance(r, token)
-			if w.record().Doubt.Reason != rotation.ReasonAnswerInvalid || len(w.pending) != 1 {
-				t.Fatal("not in doubt, or not sealed")
-			}
-			w.secretOf = good
-			for w.rotates == 1 {
-				w.advance(r, token)
-			}
-			if w.sink.ClientSecret.Reveal() != w.current || len(w.pending) != 1 {
-				t.Error("it was not reissued, or the damaged answer was thrown away")
-			}
-		})
-	})
-	t.Run("unfamiliar format", func(t *testing.T) {
-		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-			w.secretOf = func(n int) string { return fmt.Sprint("a third format ", n) }
-			w.advance(r, token)
-			if w.record().Doubt.Reason != rotation.ReasonUnfamiliarSecret || len(w.pending) != 1 {
-				t.Fatal("not in doubt")
-			}
-			for w.record().Step != rotation.StepIdle {
-				w.advance(r, token)
-				w.check("while in doubt")
-			}
-			if w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {
-				t.Error("it was not delivered before the old secret died")
-			}
-		})
-	})
-	t.Run("no secret", func(t *testing.T) {
-		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-			w.secretOf = func(int) string { return "" }
-			w.advance(r, token)
-			if w.record().Doubt.Reason != rotation.ReasonAnswerInvalid || len(w.pending) != 0 {
-				t.Fatal("not in doubt")
-			}
-		})
-	})
-}
-
-// TestDiskFailsAtTheSeal: the secret is delivered from memory, and sealed later.
-func TestDiskFailsAtTheSeal(t *testing.T) {
-	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.fault = func(_ int, c string) fault {
-			if w.rotates > 0 && (c == "seal" || strings.HasPrefix(c, "save")) {
-				return fault{before: errors.New("no space left on device")}
-			}
-			return fault{}
-		}
-		w.advance(r, token)
-		if w.sink.ClientSecret.Reveal() != w.current {
-			t.Fatal("the secret was not delivered")
-		}
-		w.fault = nil
-		if err, _ := w.advance(r, token); err != nil || w.rotates != 1 || w.record().Step != rotation.StepIdle {
-			t.Fatalf("the rotation was not completed: %v, %d rotates, step %q", err, w.rotates, w.record().Step)
-		}
-	})
-}
-
-// TestHeldSecretIsSealedAtTheEnd: what the disk refused is tried once more before the process
-// ends, and the next one finds it.
-func TestHeldSecretIsSealedAtTheEnd(t *testing.T) {
-	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.fault = func(_ int, c string) fault {
-			if c == "seal" || c == "sink store" {
-				return fault{before: errors.New("input/output error")}
-			}
-			return fault{}
-		}
-		w.advance(r, token)
-		if err := r.SealUnsealed(w.t.Context()); err == nil || r.Unsealed() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
-			t.Fatalf("%v, %d held", err, r.Unsealed())
-		}
-		w.fault = nil
-		if err := r.SealUnsealed(w.t.Context()); err != nil || r.Unsealed() != 0 || len(w.pending) != 1 {
-			t.Fatalf("%v, %d held, %d sealed", err, r.Unsealed(), len(w.pending))
-		}
-		if err, _ := w.advance(w.start(), token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {
-			t.Errorf("the next process: %v, %d rotates", err, w.rotates)
-		}
-	})
-}
-
-func TestStopBeforeTheRequestIsNobodysFailure(t *testing.T) {
+func TestStopBeforeTheRequestIsNotAFailure(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		ctx, cancel := context.WithCancel(w.t.Context())
 		time.Sleep(time.Hour)
@@ -445,11 +200,11 @@ func TestStopBeforeTheRequestIsNobodysFailure(t *testing.T) {
 	})
 }
 
-// TestEveryStepFailsAndDies lets each call of a rotation fail, fail after it was carried
+// TestRotationSurvivesEveryFault lets each call of a rotation fail, fail after it was carried
 // out, and take the process with it, and then goes on without faults. Whatever happened:
 // the sink ends up with the secret that works, at each stop a working secret was
 // somewhere, nothing is left pending, and nothing was rotated again without reason.
-func TestEveryStepFailsAndDies(t *testing.T) {
+func TestRotationSurvivesEveryFault(t *testing.T) {
 	var calls []string
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
@@ -536,8 +291,8 @@ func TestSupersededSecretIsNotDelivered(t *testing.T) {
 	}
 }
 
-// TestUnwritableLedgerIsSaid: nothing is sent, and each attempt says why.
-func TestUnwritableLedgerIsSaid(t *testing.T) {
+// TestUnwritableLedgerIsReported: nothing is sent, and each attempt says why.
+func TestUnwritableLedgerIsReported(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
 			if strings.HasPrefix(c, "save") {
@@ -556,7 +311,7 @@ func TestUnwritableLedgerIsSaid(t *testing.T) {
 	})
 }
 
-func TestRenamedTokenIsNotMixedUp(t *testing.T) {
+func TestNameIsReusedForAnotherToken(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink store", fault{before: errors.New("sealed")})
 		w.advance(r, token)
@@ -572,16 +327,6 @@ func TestRenamedTokenIsNotMixedUp(t *testing.T) {
 			t.Errorf("a new token under the name did not start afresh: %v, %+v", err, record)
 		}
 	})
-}
-
-func TestBackOffGrowsAndIsCapped(t *testing.T) {
-	for n, want := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 5: 16 * time.Second, 11: 10 * time.Minute, 1000: 10 * time.Minute} {
-		for range 100 {
-			if got := rotation.BackOff(n); got > want || got < want*3/4 {
-				t.Fatalf("BackOff(%d) = %s, want within a quarter below %s", n, got, want)
-			}
-		}
-	}
 }
 
 func TestEventsAndRecordsHoldNoSecret(t *testing.T) {

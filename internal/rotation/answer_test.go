@@ -22,19 +22,19 @@ type oddIssuer struct {
 }
 
 func (o *oddIssuer) Rotate(ctx context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
-	if req.ClientID != o.of(req.TokenID).clientID {
+	if req.ClientID != o.tokenByID(req.TokenID).clientID {
 		o.t.Errorf("the answer is to be for %q", req.ClientID)
 	}
 	issued, err := o.world.Rotate(ctx, req)
-	return o.change(issued), err
+	return o.alter(issued), err
 }
 
 func (o *oddIssuer) Create(ctx context.Context, req rotation.CreateRequest) (rotation.Issued, error) {
 	issued, err := o.world.Create(ctx, req)
-	return o.change(issued), err
+	return o.alter(issued), err
 }
 
-func (o *oddIssuer) change(issued rotation.Issued) rotation.Issued {
+func (o *oddIssuer) alter(issued rotation.Issued) rotation.Issued {
 	issued.Objection = o.objection
 	if o.clientID != "" {
 		issued.ClientID, issued.Facts.ClientID = o.clientID, o.clientID
@@ -52,9 +52,9 @@ func odd(token rotation.Token, w *world, o oddIssuer) (rotation.Token, *oddIssue
 	return token, &o
 }
 
-// TestOddAnswerIsKept: the secret is sealed and not delivered, also when the process dies right behind
+// TestOddAnswerIsSealedAndNotDelivered: the secret is sealed and not delivered, also when the process dies right behind
 // the seal, and an operator may have it delivered.
-func TestOddAnswerIsKept(t *testing.T) {
+func TestOddAnswerIsSealedAndNotDelivered(t *testing.T) {
 	for _, dies := range []bool{false, true} {
 		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			token, _ = odd(token, w, oddIssuer{objection: "it has HTTP 500"})
@@ -82,9 +82,9 @@ func TestOddAnswerIsKept(t *testing.T) {
 	}
 }
 
-// TestOddAnswersStrandNobody: where every answer is odd and nobody decides, the secret is delivered
+// TestOddAnswersStrandNoConsumer: where every answer is odd and nobody decides, the secret is delivered
 // before the old one dies, and no rotation is wasted.
-func TestOddAnswersStrandNobody(t *testing.T) {
+func TestOddAnswersStrandNoConsumer(t *testing.T) {
 	for _, grace := range []time.Duration{0, 40 * time.Minute} {
 		inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			token, _ = odd(token, w, oddIssuer{objection: "it says success: false"})
@@ -123,9 +123,9 @@ func TestOddAnswerForAnotherClient(t *testing.T) {
 	}
 }
 
-// TestRepeatedAnswerIsNotTaken: an answer with the secret that the sink holds is not the answer to
+// TestRepeatedAnswerIsNotDelivered: an answer with the secret that the sink holds is not the answer to
 // this request. Delivering it would end a rotation that may have cut consumers off.
-func TestRepeatedAnswerIsNotTaken(t *testing.T) {
+func TestRepeatedAnswerIsNotDelivered(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token, issuer := odd(token, w, oddIssuer{replay: true})
 		w.advance(r, token)
@@ -145,16 +145,16 @@ func TestRepeatedAnswerIsNotTaken(t *testing.T) {
 
 // TestOddAnswerToACreate: it is delivered by itself once Cloudflare shows what was created.
 func TestOddAnswerToACreate(t *testing.T) {
-	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		r = w.settle(r, token)
+	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
 		token, _ = odd(token, w, oddIssuer{objection: "it has HTTP 500"})
 		w.advance(r, token)
 		if d := w.record().Doubt; d == nil || d.Reason != rotation.ReasonOddAnswer {
 			t.Fatalf("%q, %+v", w.record().Step, d)
 		}
 		creates := w.creates
-		w.live(r, token, 10*time.Minute)
-		made := w.made[len(w.made)-1]
+		w.runFor(r, token, 10*time.Minute)
+		made := w.created[len(w.created)-1]
 		if w.creates != creates || w.sink.ClientID != made.clientID || w.sink.ClientSecret.Reveal() != made.current {
 			t.Errorf("%d more creates, and the sink holds %s: %+v", w.creates-creates, w.sink.ClientID, w.record())
 		}

@@ -15,7 +15,7 @@ import (
 
 func (w *world) Find(_ context.Context, name string) (found []rotation.TokenFacts, err error) {
 	err = w.do("find", func() error {
-		for _, c := range w.made {
+		for _, c := range w.created {
 			if c.name == name && !w.gone[c.id] {
 				found = append(found, c.facts())
 			}
@@ -34,7 +34,7 @@ func (w *world) Create(_ context.Context, req rotation.CreateRequest) (issued ro
 			name: req.Name, duration: req.Duration, createdAt: now, updatedAt: now, current: w.secretOf(len(w.issued)),
 		}
 		w.issued = append(w.issued, c.current)
-		w.made = append(w.made, c)
+		w.created = append(w.created, c)
 		issued = rotation.Issued{Credential: rotation.Credential{ClientID: c.clientID, ClientSecret: secret.New(c.current)}, Facts: c.facts()}
 		return nil
 	})
@@ -46,10 +46,10 @@ func (w *world) Create(_ context.Context, req rotation.CreateRequest) (issued ro
 
 func (w *world) Delete(_ context.Context, id string) error {
 	return w.do("delete", func() error {
-		if w.inUse[id] {
+		if w.namedByPolicy[id] {
 			return &rotation.IssuerError{Class: rotation.Refused, Operation: "delete", Status: 409, Code: 12139, Err: rotation.ErrInUse}
 		}
-		c := w.of(id)
+		c := w.tokenByID(id)
 		if c.current == w.sink.ClientSecret.Reveal() {
 			w.t.Error("the service token that consumers use was deleted")
 		}
@@ -60,7 +60,7 @@ func (w *world) Delete(_ context.Context, id string) error {
 
 func (w *world) Renew(_ context.Context, id, duration string) (facts rotation.TokenFacts, err error) {
 	err = w.do("renew", func() error {
-		c, now := w.of(id), time.Now().UTC()
+		c, now := w.tokenByID(id), time.Now().UTC()
 		c.expiresAt = now.AddDate(1, 0, 0)
 		if duration != "" {
 			d, err := time.ParseDuration(duration)
@@ -80,7 +80,7 @@ func (w *world) Renew(_ context.Context, id, duration string) (facts rotation.To
 func (w *world) Probe(_ context.Context, c rotation.Credential) (probe rotation.Probe, err error) {
 	probe = rotation.ProbeBad
 	err = w.do("probe", func() error {
-		for _, token := range append([]*cfToken{&w.cfToken, &w.partner}, w.made...) {
+		for _, token := range append([]*cfToken{&w.cfToken, &w.partner}, w.created...) {
 			if token.clientID == c.ClientID && !w.gone[token.id] && token.accepted(c.ClientSecret.Reveal()) {
 				probe = rotation.ProbeGood
 				return nil
@@ -92,8 +92,8 @@ func (w *world) Probe(_ context.Context, c rotation.Credential) (probe rotation.
 }
 
 // left are the service tokens that were made and not deleted.
-func (w *world) left() (left []*cfToken) {
-	for _, c := range w.made {
+func (w *world) notDeleted() (left []*cfToken) {
+	for _, c := range w.created {
 		if !w.gone[c.id] {
 			left = append(left, c)
 		}
@@ -102,11 +102,11 @@ func (w *world) left() (left []*cfToken) {
 }
 
 // made returns a token that is made at first, as change has it, in a world whose sink is empty.
-func inMaking(t *testing.T, change func(*rotation.Token), test func(w *world, token rotation.Token, r *rotation.Rotator)) {
+func inFresh(t *testing.T, change func(*rotation.Token), test func(w *world, token rotation.Token, r *rotation.Rotator)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.gone, w.inUse, w.sink = map[string]bool{}, map[string]bool{}, rotation.Credential{}
+		w.gone, w.namedByPolicy, w.sink = map[string]bool{}, map[string]bool{}, rotation.Credential{}
 		token := w.token(20 * time.Minute)
 		token.ID, token.Create, token.Creator, token.Renewer = "", &rotation.Creation{Name: "ci", Duration: "8760h"}, w, w
 		if change != nil {
@@ -122,7 +122,7 @@ func inMaking(t *testing.T, change func(*rotation.Token), test func(w *world, to
 }
 
 // settle goes on, over crashes, until the token waits for a slot and nothing else is due.
-func (w *world) settle(r *rotation.Rotator, token rotation.Token) *rotation.Rotator {
+func (w *world) runUntilIdle(r *rotation.Rotator, token rotation.Token) *rotation.Rotator {
 	w.t.Helper()
 	for range 40 {
 		record := w.record()
@@ -136,7 +136,7 @@ func (w *world) settle(r *rotation.Rotator, token rotation.Token) *rotation.Rota
 		default:
 			time.Sleep(time.Until(due.At))
 		}
-		if _, died := w.try(r, token); died {
+		if _, died := w.advanceNow(r, token); died {
 			r = w.start()
 			if _, err := r.Enroll(w.t.Context(), token); err != nil {
 				w.t.Fatal(err)
@@ -148,7 +148,7 @@ func (w *world) settle(r *rotation.Rotator, token rotation.Token) *rotation.Rota
 }
 
 // try advances a token once, and reports a crash.
-func (w *world) try(r *rotation.Rotator, token rotation.Token) (err error, died bool) {
+func (w *world) advanceNow(r *rotation.Rotator, token rotation.Token) (err error, died bool) {
 	defer func() {
 		if p := recover(); p != nil {
 			if _, ok := p.(crashed); !ok {
@@ -159,4 +159,35 @@ func (w *world) try(r *rotation.Rotator, token rotation.Token) (err error, died 
 	}()
 	_, err = r.Advance(w.t.Context(), token)
 	return err, false
+}
+
+// live does what is due for that long.
+func (w *world) runFor(r *rotation.Rotator, token rotation.Token, d time.Duration) {
+	for end := time.Now().Add(d); ; {
+		at := rotation.NextDue(token, w.record(), rotation.Pause{}).At
+		if chore := rotation.NextChore(token, w.record()); !chore.IsZero() && chore.Before(at) {
+			at = chore
+		}
+		if at.After(end) {
+			time.Sleep(time.Until(end))
+			return
+		}
+		time.Sleep(max(time.Until(at), time.Millisecond))
+		_, _ = r.Advance(w.t.Context(), token)
+	}
+}
+
+func replacing(token *rotation.Token) { token.Replace = true }
+
+// runUntilStep goes on until the token is at a step.
+func (w *world) runUntilStep(r *rotation.Rotator, token rotation.Token, step rotation.Step) *rotation.Rotator {
+	w.t.Helper()
+	for range 20 {
+		if w.record().Step == step {
+			return r
+		}
+		w.advance(r, token)
+	}
+	w.t.Fatal("it does not get to " + string(step))
+	return r
 }

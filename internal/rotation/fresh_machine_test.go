@@ -19,8 +19,8 @@ import (
 // This file lives through random lives of a token of strategy replace: what fails, where the
 // process dies, what operators order, and what somebody does to its clock and to its sinks.
 
-// factoryLife is one such life.
-type factoryLife struct {
+// replaceScenario is one such life.
+type replaceScenario struct {
 	Named  bool // an id is configured, and not how it is made
 	Grace  time.Duration
 	Verify bool
@@ -29,7 +29,7 @@ type factoryLife struct {
 	Acts   []act
 }
 
-func drawFactory(t *rapid.T) factoryLife {
+func drawReplace(t *rapid.T) replaceScenario {
 	happening := rapid.Custom(func(t *rapid.T) act {
 		return act{
 			At: rapid.IntRange(1, 12).Draw(t, "at"),
@@ -39,12 +39,12 @@ func drawFactory(t *rapid.T) factoryLife {
 			}).Draw(t, "what"),
 		}
 	})
-	return factoryLife{
+	return replaceScenario{
 		Named:  rapid.Bool().Draw(t, "named"),
 		Grace:  rapid.SampledFrom([]time.Duration{0, 20 * time.Minute}).Draw(t, "grace"),
 		Verify: rapid.Bool().Draw(t, "verify"),
 		Cut:    rapid.Bool().Draw(t, "cut"),
-		Faults: rapid.SliceOfN(drawTrouble(20), 0, 4).Draw(t, "faults"),
+		Faults: rapid.SliceOfN(drawPlannedFault(20), 0, 4).Draw(t, "faults"),
 		Acts:   rapid.SliceOfN(happening, 0, 4).Draw(t, "acts"),
 	}
 }
@@ -54,7 +54,7 @@ type factory struct {
 	*world
 	findings
 	troubles
-	life    factoryLife
+	life    replaceScenario
 	token   rotation.Token
 	rotator *rotation.Rotator
 	side    rotation.Credential  // what the second sink holds
@@ -63,14 +63,14 @@ type factory struct {
 	late    time.Time            // until when a request may be under way that nobody waits for
 }
 
-// maxApart is from where on a clock is known to be wrong.
-const maxApart = 5 * time.Minute
+// maxClockDifference is from where on a clock is known to be wrong.
+const maxClockDifference = 5 * time.Minute
 
 func (m *factory) Ready(ctx context.Context) error {
 	if err := m.world.Ready(ctx); err != nil {
 		return err
 	}
-	if m.offset.Abs() > maxApart {
+	if m.offset.Abs() > maxClockDifference {
 		return &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: rotation.ErrClock}
 	}
 	return nil
@@ -85,7 +85,7 @@ func (m *factory) Create(ctx context.Context, req rotation.CreateRequest) (rotat
 }
 
 func (m *factory) Delete(ctx context.Context, id string) error {
-	client := m.of(id).clientID
+	client := m.tokenByID(id).clientID
 	for _, held := range []rotation.Credential{m.sink, m.side} {
 		if held.ClientID == client {
 			m.Errorf("%s is deleted, and a sink holds it", client)
@@ -106,25 +106,25 @@ func (m *factory) Inspect(ctx context.Context, id string) (rotation.TokenFacts, 
 	return facts, err
 }
 
-// factorySink is one of two.
-type factorySink struct {
+// replaceSink is one of two.
+type replaceSink struct {
 	*factory
 	name string
 	held *rotation.Credential
 }
 
-func (s factorySink) Name() string { return s.name }
+func (s replaceSink) Name() string { return s.name }
 
-func (s factorySink) stored() rotation.Stored {
+func (s replaceSink) stored() rotation.Stored {
 	return rotation.Stored{Exists: true, ClientID: s.held.ClientID, Digest: s.held.ClientSecret.Digest()}
 }
 
-func (s factorySink) Preflight(context.Context) (st rotation.Stored, err error) {
+func (s replaceSink) Preflight(context.Context) (st rotation.Stored, err error) {
 	err = s.do(s.name+" preflight", func() error { st = s.stored(); return nil })
 	return st, err
 }
 
-func (s factorySink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (st rotation.Stored, err error) {
+func (s replaceSink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (st rotation.Stored, err error) {
 	err = s.do(s.name+" store", func() error {
 		s.put(s.held, c)
 		st = s.stored()
@@ -228,11 +228,11 @@ func (m *factory) happen(what string) {
 			_, err = m.rotator.ExtendGrace(m.Context(), m.token, 30*time.Minute)
 		case "listing":
 			if id := m.token.ServiceToken(m.record()); id != "" {
-				_, err = m.rotator.RecordListing(m.Context(), m.token, m.of(id).facts())
+				_, err = m.rotator.RecordListing(m.Context(), m.token, m.tokenByID(id).facts())
 			}
 		case "put back":
-			if i := slices.IndexFunc(m.made, func(c *cfToken) bool { return !m.gone[c.id] }); i >= 0 && m.record().Step == rotation.StepIdle {
-				m.put(&m.side, rotation.Credential{ClientID: m.made[i].clientID, ClientSecret: secret.New(m.made[i].current)})
+			if i := slices.IndexFunc(m.created, func(c *cfToken) bool { return !m.gone[c.id] }); i >= 0 && m.record().Step == rotation.StepIdle {
+				m.put(&m.side, rotation.Credential{ClientID: m.created[i].clientID, ClientSecret: secret.New(m.created[i].current)})
 			}
 		default:
 			_, _, err = m.rotator.Resolve(m.Context(), m.token, rotation.Resolution(what))
@@ -245,8 +245,8 @@ func (m *factory) happen(what string) {
 func (m *factory) run() []string {
 	m.token = m.world.token(m.life.Grace)
 	m.token.Issuer, m.token.Creator, m.token.Replace = m, m, true
-	m.token.Sinks = []rotation.Sink{factorySink{m, "main", &m.sink}, factorySink{m, "side", &m.side}}
-	m.gone, m.inUse, m.left = map[string]bool{}, map[string]bool{}, map[string]time.Time{}
+	m.token.Sinks = []rotation.Sink{replaceSink{m, "main", &m.sink}, replaceSink{m, "side", &m.side}}
+	m.gone, m.namedByPolicy, m.left = map[string]bool{}, map[string]bool{}, map[string]time.Time{}
 	m.side = m.sink
 	if !m.life.Named {
 		m.sink, m.side = rotation.Credential{}, rotation.Credential{}
@@ -285,11 +285,11 @@ func (m *factory) end() {
 		return
 	}
 	for _, held := range []rotation.Credential{m.sink, m.side} {
-		if c := m.of(record.TokenID); m.gone[c.id] || held.ClientID != c.clientID || held.ClientSecret.Reveal() != c.current {
+		if c := m.tokenByID(record.TokenID); m.gone[c.id] || held.ClientID != c.clientID || held.ClientSecret.Reveal() != c.current {
 			m.Errorf("a sink holds %s, and %s is in use", held.ClientID, c.clientID)
 		}
 	}
-	for _, c := range append([]*cfToken{&m.cfToken}, m.made...) {
+	for _, c := range append([]*cfToken{&m.cfToken}, m.created...) {
 		waits := slices.ContainsFunc(record.Replaced, func(r rotation.Replaced) bool { return r.TokenID == c.id })
 		if !m.gone[c.id] && !waits && c.id != record.TokenID && (m.life.Named || c.id != tokenID) {
 			m.Errorf("%s (%s) is left for good", c.clientID, c.name)
@@ -312,20 +312,20 @@ func (m *factory) end() {
 	}
 }
 
-// factoryChecks is how many lives TestFactory tries, unless -rapid.checks says otherwise.
-const factoryChecks = "150"
+// replaceChecks is how many lives TestReplaceMachine tries, unless -rapid.checks says otherwise.
+const replaceChecks = "150"
 
-// TestFactory lives through many of them.
-func TestFactory(t *testing.T) {
+// TestReplaceMachine lives through many of them.
+func TestReplaceMachine(t *testing.T) {
 	checks := flag.Lookup("rapid.checks").Value
 	if before := checks.String(); before == flag.Lookup("rapid.checks").DefValue || before == machineChecks {
-		if err := checks.Set(factoryChecks); err != nil {
+		if err := checks.Set(replaceChecks); err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = checks.Set(before) }()
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		life := drawFactory(rt)
+		life := drawReplace(rt)
 		var problems []string
 		var m *factory
 		synctest.Test(t, func(*testing.T) {

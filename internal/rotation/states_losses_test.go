@@ -60,7 +60,7 @@ var losses = []loss{
 // TestEveryLossHasAnExit: whatever is lost in whatever state, it ends with a secret that works once
 // what can be put back is back, by itself or by a command that status shows.
 func TestEveryLossHasAnExit(t *testing.T) {
-	for _, f := range allFaced {
+	for _, f := range stateCases {
 		if f.gone {
 			continue
 		}
@@ -69,7 +69,7 @@ func TestEveryLossHasAnExit(t *testing.T) {
 				f.face(t, func(p *facing) {
 					lost.happen(p)
 					for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(10 * time.Minute) {
-						_, _ = p.try(p.r, p.token)
+						_, _ = p.advanceNow(p.r, p.token)
 					}
 					if lost.restore != nil {
 						lost.restore(p)
@@ -91,57 +91,10 @@ func (p *facing) ended(f faced) (err error) {
 		}
 		exits := p.r.Exits(p.token, p.record(), p.troubles())
 		if i := slices.IndexFunc(exits, func(e rotation.Exit) bool { return strings.HasSuffix(e.Command, "--rotate-now") }); i >= 0 {
-			_, _, _ = typedBy(p.t.(*testing.T), exits[i].Command).do(p)
+			_, _, _ = commandNamed(p.t.(*testing.T), exits[i].Command).do(p)
 		} else {
 			_, _ = p.r.RotateNow(p.t.Context(), p.token, rotation.Overrides{Grace: true, Freeze: true}, "ops")
 		}
 	}
 	return err
-}
-
-// TestMadeServiceTokenIsNotFound: the answer did not say which service token was made, and the one of
-// that name is another one by now. The secret is given up, since nobody can use it.
-func TestMadeServiceTokenIsNotFound(t *testing.T) {
-	inMaking(t, nil, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.failAll("sink store", fault{before: errors.New("permission denied")})
-		w.advance(r, token)
-		w.fault = nil
-		w.change(func(r *rotation.Record) { r.Work.TokenID, r.Work.After = "", rotation.TokenFacts{} })
-		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); !errors.Is(err, rotation.ErrUnfit) {
-			t.Fatal("a good secret was given up:", err)
-		}
-		w.made[0].clientID = "another.access"
-		for range 5 {
-			w.advance(r, token)
-		}
-		if record := w.record(); record.Step != rotation.StepSealed {
-			t.Fatal(record)
-		}
-		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); err != nil {
-			t.Fatal(err)
-		}
-		w.gone[w.made[0].id] = true // its name is taken until then
-		w.settle(r, token)
-		if w.creates != 2 || w.sink.ClientSecret.Reveal() != w.made[1].current {
-			t.Errorf("%d made, %+v", w.creates, w.record())
-		}
-	})
-}
-
-// TestMadeServiceTokenIsDeletedInTheMiddle: the secret of a service token that was made waits for its
-// sink, and the service token is deleted. It is given up, and another one is made.
-func TestMadeServiceTokenIsDeletedInTheMiddle(t *testing.T) {
-	inMaking(t, nil, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		w.failAll("sink store", fault{before: errors.New("permission denied")})
-		w.advance(r, token)
-		w.fault = nil
-		w.gone[w.made[0].id] = true
-		if record, verdict, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); err != nil || verdict.Reason != rotation.ReasonOperatorDrop || record.TokenID != "" {
-			t.Fatal(record, verdict, err)
-		}
-		w.settle(r, token)
-		if w.creates != 2 || w.sink.ClientSecret.Reveal() != w.made[1].current || len(w.pending) != 0 {
-			t.Errorf("%d made, %d pending, %+v", w.creates, len(w.pending), w.record())
-		}
-	})
 }

@@ -23,8 +23,8 @@ type trouble struct {
 	Repeat int
 }
 
-// drawTrouble makes one that is at most so many calls behind the one before.
-func drawTrouble(gap int) *rapid.Generator[trouble] {
+// drawPlannedFault makes one that is at most so many calls behind the one before.
+func drawPlannedFault(gap int) *rapid.Generator[trouble] {
 	return rapid.Custom(func(t *rapid.T) trouble {
 		return trouble{
 			Gap:    rapid.IntRange(0, gap).Draw(t, "gap"),
@@ -98,8 +98,12 @@ const lateBy = 30 * time.Second
 // findings is what a world reports to that is lived through many times: what was wrong.
 type findings struct{ problems []string }
 
-func (l *findings) Helper()                   {}
-func (l *findings) Context() context.Context  { return context.Background() }
-func (l *findings) Fatal(args ...any)         { panic(fmt.Sprint(args...)) }
-func (l *findings) Error(args ...any)         { l.problems = append(l.problems, fmt.Sprint(args...)) }
+func (l *findings) Helper() {}
+
+func (l *findings) Context() context.Context { return context.Background() }
+
+func (l *findings) Fatal(args ...any) { panic(fmt.Sprint(args...)) }
+
+func (l *findings) Error(args ...any) { l.problems = append(l.problems, fmt.Sprint(args...)) }
+
 func (l *findings) Errorf(f string, a ...any) { l.problems = append(l.problems, fmt.Sprintf(f, a...)) }

@@ -11,11 +11,11 @@ import (
 // This file holds that an operator's word about a service token in the making leaves none behind
 // that nobody knows of.
 
-// makeInDoubt brings a token of strategy replace to where nobody knows whether one was made.
-func makeInDoubt(t *testing.T, f fault, test func(w *world, token rotation.Token, r *rotation.Rotator)) {
+// createInDoubt brings a token of strategy replace to where nobody knows whether one was made.
+func createInDoubt(t *testing.T, f fault, test func(w *world, token rotation.Token, r *rotation.Rotator)) {
 	t.Helper()
-	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		r = w.settle(r, token)
+	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
 		w.failOnce("create", f)
 		w.advance(r, token)
 		if w.record().Step != rotation.StepInDoubt {
@@ -25,9 +25,9 @@ func makeInDoubt(t *testing.T, f fault, test func(w *world, token rotation.Token
 	})
 }
 
-// TestVerbOnMadeToken: an operator has it reissued while Cloudflare cannot be asked what was made,
+// TestOperatorResolvesACreateInDoubt: an operator has it reissued while Cloudflare cannot be asked what was made,
 // or while the request may still be under way.
-func TestVerbOnMadeToken(t *testing.T) {
+func TestOperatorResolvesACreateInDoubt(t *testing.T) {
 	unknown := &rotation.IssuerError{Class: rotation.Unknown}
 	verbs := map[string]func(w *world, token rotation.Token, r *rotation.Rotator) error{
 		"rotate now": func(w *world, token rotation.Token, r *rotation.Rotator) error {
@@ -43,40 +43,40 @@ func TestVerbOnMadeToken(t *testing.T) {
 		},
 	}
 	for name, verb := range verbs {
-		makeInDoubt(t, fault{after: unknown}, func(w *world, token rotation.Token, r *rotation.Rotator) {
-			leaked := w.made[0]
+		createInDoubt(t, fault{after: unknown}, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			leaked := w.created[0]
 			time.Sleep(2 * time.Minute)
 			w.failOnce("find", fault{before: unknown})
 			if err := verb(w, token, r); name != "order" && !errors.Is(err, rotation.ErrUnfit) {
 				t.Error(name, err)
 			}
-			w.live(r, token, 30*time.Minute)
-			if left := w.left(); len(left) != 1 || left[0].clientID != w.sink.ClientID || name == "order" && !w.gone[leaked.id] {
+			w.runFor(r, token, 30*time.Minute)
+			if left := w.notDeleted(); len(left) != 1 || left[0].clientID != w.sink.ClientID || name == "order" && !w.gone[leaked.id] {
 				t.Errorf("%s: %d are left: %+v", name, len(left), w.record())
 			}
 		})
-		makeInDoubt(t, fault{before: unknown, late: 30 * time.Second}, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		createInDoubt(t, fault{before: unknown, late: 30 * time.Second}, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			if err := verb(w, token, r); name != "order" && !errors.Is(err, rotation.ErrUnfit) {
 				t.Error(name, err)
 			}
-			w.live(r, token, 30*time.Minute)
-			if left := w.left(); len(left) != 1 || left[0].clientID != w.sink.ClientID {
+			w.runFor(r, token, 30*time.Minute)
+			if left := w.notDeleted(); len(left) != 1 || left[0].clientID != w.sink.ClientID {
 				t.Errorf("%s on a late request: %d are left: %+v", name, len(left), w.record())
 			}
 		})
 	}
 }
 
-// TestMadeOnAnotherClock: what was made is found whatever the local clock showed.
-func TestMadeOnAnotherClock(t *testing.T) {
-	inMaking(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		r = w.settle(r, token)
+// TestCreatedWhileTheClockIsWrong: what was made is found whatever the local clock showed.
+func TestCreatedWhileTheClockIsWrong(t *testing.T) {
+	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
 		w.offset = time.Hour
 		w.failOnce("create", fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
 		_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{Grace: true}, "ops")
 		w.offset = 0
-		w.live(r, token, 90*time.Minute)
-		if left := w.left(); len(left) != 1 {
+		w.runFor(r, token, 90*time.Minute)
+		if left := w.notDeleted(); len(left) != 1 {
 			t.Errorf("%d are left", len(left))
 		}
 	})

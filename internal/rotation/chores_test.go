@@ -1,0 +1,224 @@
+package rotation_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/rotation"
+)
+
+// expiring has the service token end in that time, and be renewed so long before.
+func expiring(w *world, r *rotation.Rotator, token rotation.Token, in, before time.Duration) rotation.Token {
+	w.t.Helper()
+	token.Renewer, token.RenewBefore = w, before
+	w.expiresAt = time.Now().Add(in).UTC()
+	if _, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil {
+		w.t.Fatal(err)
+	}
+	return token
+}
+
+// care waits until there is something to be done beside rotations, and has it done.
+func (w *world) runNextChore(r *rotation.Rotator, token rotation.Token) error {
+	time.Sleep(time.Until(rotation.NextChore(token, w.record())))
+	_, err := r.Advance(w.t.Context(), token)
+	return err
+}
+
+func TestRenewal(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = expiring(w, r, token, 100*24*time.Hour, 30*24*time.Hour)
+		if at := rotation.NextChore(token, w.record()); time.Until(at) != 70*24*time.Hour {
+			t.Fatal("it is renewed in", time.Until(at))
+		}
+		if err := w.runNextChore(r, token); err != nil || time.Until(w.record().Facts.ExpiresAt) < 364*24*time.Hour || w.rotates > 0 {
+			t.Error(err, w.record())
+		}
+		if at := rotation.RenewsAt(token, w.record()); time.Until(at) < 334*24*time.Hour {
+			t.Error("it is renewed again in", time.Until(at))
+		}
+		// The listing after it shows our own change, and is no alarm.
+		if record, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
+			t.Error(record, err)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // with a duration
+		token.RenewFor = "2160h"
+		token = expiring(w, r, token, 10*24*time.Hour, 30*24*time.Hour)
+		if err := w.runNextChore(r, token); err != nil || time.Until(w.record().Facts.ExpiresAt) != 90*24*time.Hour {
+			t.Error(err, w.record().Facts)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // one that does not end
+		w.duration = "forever"
+		token = expiring(w, r, token, 10*24*time.Hour, 30*24*time.Hour)
+		if at := rotation.NextChore(token, w.record()); !at.IsZero() {
+			t.Error("a token without an end is renewed at", at)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // never shortened
+		token.RenewFor = "24h"
+		token = expiring(w, r, token, 10*24*time.Hour, 30*24*time.Hour)
+		if err := w.runNextChore(r, token); err == nil || !strings.Contains(err.Error(), "shorten") || w.count("renew") > 0 || w.record().Renewal.Failures != 1 {
+			t.Error(err, w.record().Renewal)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // somebody else was first
+		token = expiring(w, r, token, 40*24*time.Hour, 30*24*time.Hour)
+		w.expiresAt = w.expiresAt.AddDate(1, 0, 0)
+		if err := w.runNextChore(r, token); err != nil || w.count("renew") > 0 || !w.record().Facts.ExpiresAt.Equal(w.expiresAt) {
+			t.Error(err, w.record())
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // failures, and a lost answer
+		token = expiring(w, r, token, 40*24*time.Hour, 30*24*time.Hour)
+		n := 0
+		w.fault = func(_ int, c string) fault {
+			if c != "renew" {
+				return fault{}
+			}
+			if n++; n == 12 {
+				return fault{after: &rotation.IssuerError{Class: rotation.Unknown}}
+			}
+			if n < 12 {
+				return fault{before: &rotation.IssuerError{Class: rotation.Refused, Status: 403}}
+			}
+			return fault{}
+		}
+		start := time.Now().Add(10 * 24 * time.Hour)
+		for n < 12 {
+			if err := w.runNextChore(r, token); err == nil {
+				t.Fatal("it did not fail")
+			}
+		}
+		if took := time.Since(start); took < time.Hour || took > 8*time.Hour || w.record().Step != rotation.StepIdle {
+			t.Error("12 tries took", took)
+		}
+		if err := w.runNextChore(r, token); err != nil || w.count("renew") != 12 { // it looks first, and sees that it was renewed
+			t.Error(err, w.count("renew"))
+		}
+		if record := w.record(); record.Facts.ExpiresAt.IsZero() || !record.Outside.IsZero() {
+			t.Errorf("%+v", record)
+		}
+	})
+}
+
+// TestRenewalIsTriedMoreOftenNearTheExpiry: Cloudflare is away until after the end, and every back-off has grown.
+func TestRenewalIsTriedMoreOftenNearTheExpiry(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = expiring(w, r, token, 31*24*time.Hour, 30*24*time.Hour)
+		end := w.record().Facts.ExpiresAt
+		w.fault = func(_ int, c string) fault {
+			if c == "renew" {
+				return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Status: 503}}
+			}
+			return fault{}
+		}
+		for time.Since(end) < 20*time.Minute {
+			if err := w.runNextChore(r, token); err == nil {
+				t.Fatal("it did not fail")
+			}
+			left, wait := time.Until(end), time.Until(rotation.NextChore(token, w.record()))
+			want := time.Hour
+			switch {
+			case left < -10*time.Minute:
+				want = 30 * time.Second
+			case left <= 2*time.Minute:
+				want = 3 * time.Second
+			default:
+				want = min(want, left/8+time.Second)
+			}
+			if wait <= 0 || wait > want {
+				t.Fatalf("with %s left the next try comes in %s, want %s at most", left, wait, want)
+			}
+		}
+		w.fault = nil
+		if err := w.runNextChore(r, token); err != nil || !w.record().Facts.ExpiresAt.After(time.Now()) {
+			t.Error(err, w.record().Facts)
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // a person has to change something
+		token = expiring(w, r, token, time.Minute, 30*24*time.Hour)
+		w.fault = func(_ int, c string) fault {
+			if c == "renew" {
+				return fault{before: &rotation.IssuerError{Class: rotation.Refused, Status: 403}}
+			}
+			return fault{}
+		}
+		for range 8 {
+			if err := w.runNextChore(r, token); err == nil {
+				t.Fatal("it did not fail")
+			}
+		}
+		if wait := time.Until(rotation.NextChore(token, w.record())); wait != 10*time.Second {
+			t.Error("it is tried again in", wait)
+		}
+	})
+}
+
+// TestStopIsNotAFailure: a deletion or a renewal that the daemon's stop cuts short is tried again
+// at the next start, at once, and nobody is told that it failed.
+func TestStopIsNotAFailure(t *testing.T) {
+	stopped := func(w *world, r *rotation.Rotator, token rotation.Token, call string) {
+		w.t.Helper()
+		time.Sleep(time.Until(rotation.NextChore(token, w.record())))
+		ctx, stop := context.WithCancel(w.t.Context())
+		w.fault = func(_ int, name string) fault {
+			if name != call {
+				return fault{}
+			}
+			stop()
+			return fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Err: context.Canceled}}
+		}
+		before := len(w.events)
+		if _, err := r.Advance(ctx, token); !errors.Is(err, context.Canceled) {
+			w.t.Error("a stop:", err)
+		}
+		w.fault = nil
+		for _, event := range w.events[before:] {
+			switch event.(type) {
+			case rotation.ReplacedDeleted, rotation.Renewed:
+				w.t.Errorf("somebody was told of %+v", event)
+			}
+		}
+		record := w.record()
+		if record.Renewal.Failures != 0 || slices.ContainsFunc(record.Replaced, func(o rotation.Replaced) bool { return o.Failures > 0 }) ||
+			rotation.NextChore(token, record).After(time.Now()) {
+			w.t.Errorf("it counts as a failure: %+v, %+v", record.Replaced, record.Renewal)
+		}
+		if err := w.runNextChore(r, token); err != nil || !rotation.NextChore(token, w.record()).IsZero() && time.Until(rotation.NextChore(token, w.record())) < time.Hour {
+			w.t.Error("it is not done by the next start", err)
+		}
+	}
+	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		for range 2 {
+			if err, _ := w.advance(r, token); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if stopped(w, r, token, "delete"); len(w.notDeleted()) != 1 {
+			t.Errorf("%d service tokens are left", len(w.notDeleted()))
+		}
+	})
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token = expiring(w, r, token, 100*24*time.Hour, 30*24*time.Hour)
+		stopped(w, r, token, "renew")
+	})
+}
+
+// TestRenewalThatIsTooShort: a renewal after which the end is still near is not repeated at once,
+// and rotations go on.
+func TestRenewalThatIsTooShort(t *testing.T) {
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		token.RenewFor = "3h"
+		token = expiring(w, r, token, 2*time.Hour, 100*time.Hour)
+		w.runFor(r, token, 24*time.Hour)
+		if n := w.count("renew"); n > 60 || w.rotates < 20 {
+			t.Errorf("%d renewals, %d rotations in a day", n, w.rotates)
+		}
+	})
+}

@@ -1,0 +1,224 @@
+package rotation_test
+
+import (
+	"errors"
+	"rotatord/internal/rotation"
+	"testing"
+	"time"
+)
+
+// TestRotatedOutside: somebody else rotates, and nothing that is shown is different but when.
+func TestRotatedOutside(t *testing.T) {
+	outside := func(w *world) (n int) {
+		for _, e := range w.events {
+			if _, ok := e.(rotation.RotatedOutside); ok {
+				n++
+			}
+		}
+		return n
+	}
+	learn := func(w *world, r *rotation.Rotator, token rotation.Token) rotation.Record {
+		record, err := r.RecordListing(w.t.Context(), token, w.facts())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return record
+	}
+	byHand := func(w *world) {
+		time.Sleep(10 * time.Minute)
+		w.previous, w.previousUntil = w.current, time.Now().Add(time.Hour)
+		w.current, w.updatedAt = "by hand", time.Now().UTC()
+		time.Sleep(10 * time.Minute)
+	}
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.advance(r, token)
+		learn(w, r, token)
+		byHand(w)
+		if record := learn(w, r, token); !record.Outside.Equal(w.updatedAt) || outside(w) != 1 || record.Order != nil {
+			t.Fatalf("%+v, %d alarms", record, outside(w))
+		}
+		learn(w, r, token)
+		if outside(w) != 1 {
+			t.Error("the alarm is told twice")
+		}
+		w.mayCutOff = true
+		if err, _ := w.advance(r, token); err != nil || !w.record().Outside.IsZero() {
+			t.Error("our own rotation does not end it", err)
+		}
+	})
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // healed, once a day
+		token.RotateAfterOutside, w.mayCutOff = true, true
+		w.advance(r, token)
+		byHand(w)
+		record := learn(w, r, token)
+		due := rotation.NextDue(token, record, rotation.Pause{})
+		if record.Order == nil || due.Reason != rotation.DueOrdered || due.Trigger != rotation.TriggerRecovery || due.At.After(time.Now()) {
+			t.Fatalf("%+v", record)
+		}
+		if due := rotation.NextDue(token, record, rotation.Pause{Since: time.Now()}); !due.Unscheduled {
+			t.Error("a pause does not hold it up:", due)
+		}
+		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
+			t.Error(err)
+		}
+		byHand(w)
+		if record := learn(w, r, token); record.Order != nil || record.Outside.IsZero() {
+			t.Errorf("it chases the other one: %+v", record)
+		}
+	})
+	for name, edit := range map[string]func(w *world){
+		"a change of the name":     func(w *world) { w.name = "another" },
+		"a renewal":                func(w *world) { w.expiresAt = time.Now().AddDate(1, 0, 0).UTC() },
+		"a change of the duration": func(w *world) { w.duration = "24h" },
+	} {
+		inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			w.duration = "8760h"
+			learn(w, r, token)
+			time.Sleep(time.Hour)
+			edit(w)
+			w.updatedAt = time.Now().UTC()
+			if record := learn(w, r, token); outside(w) > 0 || !record.Outside.IsZero() {
+				t.Errorf("%s is taken for a rotation", name)
+			}
+		})
+	}
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // a listing that was under way
+		before := w.facts()
+		w.advance(r, token)
+		if record, err := r.RecordListing(w.t.Context(), token, before); err != nil || !record.Facts.UpdatedAt.Equal(w.updatedAt) || outside(w) > 0 {
+			t.Error(record, err)
+		}
+		if learn(w, r, token); outside(w) > 0 {
+			t.Error("our own rotation is taken for another's")
+		}
+	})
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // where updated_at stays
+		w.frozenUpdatedAt = true
+		w.advance(r, token)
+		byHand(w)
+		if learn(w, r, token); outside(w) > 0 {
+			t.Error("where a rotation leaves updated_at alone its moving says nothing")
+		}
+	})
+}
+
+// TestListingResolvesADoubt: an inventory that began when the request could no longer be under way
+// settles a doubt, and nobody is asked for the token by itself.
+func TestListingResolvesADoubt(t *testing.T) {
+	doubt := func(w *world, token rotation.Token, r *rotation.Rotator, f fault) (before rotation.TokenFacts) {
+		w.advance(r, token) // which shows that updated_at moves
+		time.Sleep(time.Until(w.record().Last.GraceEndsAt))
+		before = w.facts()
+		w.failOnce("rotate", f)
+		w.advance(r, token)
+		if w.record().Step != rotation.StepInDoubt {
+			t.Fatal(w.record().Step)
+		}
+		w.calls = nil
+		return before
+	}
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // it was carried out
+		doubt(w, token, r, fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
+		time.Sleep(30 * time.Second)
+		if record, err := r.RecordListingOfDoubt(w.t.Context(), token, w.facts(), time.Now()); err != nil || record.Doubt.CarriedOut {
+			t.Error("a listing that is too early counts", err)
+		}
+		time.Sleep(time.Minute)
+		record, err := r.RecordListingOfDoubt(w.t.Context(), token, w.facts(), time.Now())
+		if err != nil || !record.Doubt.CarriedOut || record.NotBefore.After(time.Now()) {
+			t.Fatal(record, err)
+		}
+		if _, err := r.Advance(w.t.Context(), token); err == nil || w.count("inspect") > 0 || w.record().Doubt.Decision != rotation.ReasonOldSecretWorks {
+			t.Error(err, w.calls, w.record().Doubt)
+		}
+		if again, err := r.RecordListingOfDoubt(w.t.Context(), token, w.facts(), record.Doubt.ListedAt); err != nil || again.Revision != w.record().Revision {
+			t.Error("the same listing counts twice", err)
+		}
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveLook); err != nil || w.count("inspect") != 1 {
+			t.Error("an operator's look asks nobody", err)
+		}
+		time.Sleep(11 * time.Minute)
+		if w.advance(r, token); w.count("inspect") != 2 {
+			t.Error("an old listing counts")
+		}
+	})
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // it was not
+		before := doubt(w, token, r, fault{before: &rotation.IssuerError{Class: rotation.Unknown}})
+		time.Sleep(2 * time.Minute)
+		if _, err := r.RecordListingOfDoubt(w.t.Context(), token, before, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Advance(w.t.Context(), token); err != nil || w.count("inspect") > 0 || w.record().Step != rotation.StepIdle {
+			t.Error(err, w.calls, w.record())
+		}
+	})
+}
+
+// TestCreatedTokenIsEnabled: what was just made is enabled, although the answer does not say so: nobody is
+// to be woken until the next listing.
+func TestCreatedTokenIsEnabled(t *testing.T) {
+	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
+		if !w.record().Facts.Enabled {
+			t.Error("the first one is shown as disabled")
+		}
+		w.advance(r, token)
+		if !w.record().Facts.Enabled {
+			t.Error("the one that took its place is shown as disabled")
+		}
+	})
+}
+
+// TestListingShowsOurOwnLostRotation: a listing between a doubt whose old secret does not matter and the rotation
+// that makes up for it shows our own request, and nobody else's.
+func TestListingShowsOurOwnLostRotation(t *testing.T) {
+	lost := func(w *world, token rotation.Token, r *rotation.Rotator) {
+		time.Sleep(5 * time.Hour)
+		w.fault = func(_ int, c string) fault {
+			switch {
+			case c == "rotate" && w.rotates == 0:
+				return fault{after: &rotation.IssuerError{Class: rotation.Unknown}}
+			case c == "sink preflight" && w.rotates == 1:
+				return fault{before: errors.New("vault is sealed")}
+			}
+			return fault{}
+		}
+		for range 40 {
+			w.advance(r, token)
+			if record := w.record(); record.Step == rotation.StepIdle && w.rotates == 1 {
+				break
+			}
+		}
+		c := &w.cfToken
+		if token.Partner != "" {
+			c = &w.partner
+		}
+		time.Sleep(5 * time.Minute)
+		record, err := r.RecordListing(w.t.Context(), token, c.facts())
+		if err != nil || w.rotates != 1 || !record.Outside.IsZero() {
+			t.Errorf("%d rotates, rotated by somebody else: %s, %v", w.rotates, record.Outside, err)
+		}
+	}
+	inBubble(t, 0, lost)
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		for _, c := range []*cfToken{&w.cfToken, &w.partner} {
+			if _, err := r.RecordListing(w.t.Context(), token, c.facts()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lost(w, token, r)
+	})
+}
+
+// TestListingOfAReplacedToken: what a listing says of a service token that was replaced meanwhile is not
+// taken for what the one in its place is like.
+func TestListingOfAReplacedToken(t *testing.T) {
+	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		r = w.runUntilIdle(r, token)
+		before := w.created[0].facts()
+		w.advance(r, token)
+		if record, err := r.RecordListing(w.t.Context(), token, before); err != nil || record.Facts.ID != w.created[1].id {
+			t.Error(record.Facts, err)
+		}
+	})
+}
