@@ -110,3 +110,23 @@ func TestReadmeIsShort(t *testing.T) {
 		t.Errorf("README.md has %d words and not at most 1,000: move something to docs/", words)
 	}
 }
+
+// TestArchitectureNamesFiles checks that each file that docs/architecture.md names exists: there, or below internal/.
+func TestArchitectureNamesFiles(t *testing.T) {
+	found := 0
+	for _, match := range regexp.MustCompile("`([a-z_/]+\\.(?:go|md|yaml))`").FindAllStringSubmatch(read(t, filepath.Join(root, "docs/architecture.md")), -1) {
+		found++
+		exists := false
+		for _, below := range []string{".", "internal", "internal/rotation", "internal/app", "cmd/rotatord"} {
+			if _, err := os.Stat(filepath.Join(root, below, match[1])); err == nil {
+				exists = true
+			}
+		}
+		if !exists {
+			t.Errorf("docs/architecture.md names %s, which does not exist", match[1])
+		}
+	}
+	if found < 20 {
+		t.Errorf("only %d files were found", found)
+	}
+}

@@ -41,13 +41,13 @@ func TestOracle(t *testing.T) {
 	rounds := []broken{
 		{"the seal is left out", "", "normal", "sealed answer", noSeal, entry{}},
 		{"the seal is left out, killed before the store", "store.before", "normal", "sealed answer", noSeal, entry{}},
-		{"the state directory is lost with a sealed answer", "ledger.sealed.after", "normal", "never reached Vault, and nobody was told",
+		{"the state directory is lost with a sealed answer", "ledger.sealed.after", "normal", "never reached Vault, and no doubt was reported",
 			sabotage{between: (*world).loseState}, entry{}},
 		{"the state directory is of before the rotation", "commit.after", "normal", "after a rotation that promised a grace",
 			sabotage{between: (*world).restoreState}, entry{}},
 		{"a script repeats a request whose answer is lost", "rotate.after", "normal", "after a rotation that consumers had not got",
 			sabotage{between: (*world).rotateBlindly}, entry{}},
-		{"nobody is told of a doubt", "", "answer lost", "nobody was told", sabotage{before: (*world).forgetDoubts}, entry{}},
+		{"nobody is told of a doubt", "", "answer lost", "no doubt was reported", sabotage{before: (*world).forgetDoubts}, entry{}},
 		{"a whole answer is not kept", "", "normal", "was not kept", sabotage{failpoint: "seal=off", before: (*world).blameCloudflare}, entry{}},
 		{"nobody recovers", "store.before", "normal", "is left at sealed", sabotage{noRecovery: true}, entry{}},
 		{"a sealed answer is left behind", "store.before", "normal", "is left sealed", sabotage{noRecovery: true}, entry{}},
@@ -66,7 +66,7 @@ func TestOracle(t *testing.T) {
 			w.check(os.WriteFile(filepath.Join(w.dir, "state", "note"), []byte(w.current(w.subjects[0].ids[0])), 0o600))
 		}}, entry{}},
 		{"the seal is left out, and a service token is made", "", "normal", "sealed answer", noSeal, entry{kind: created, grace: grace}},
-		{"the state directory is of before one took another's place", "commit.after", "normal", "is left that nobody knows of",
+		{"the state directory is of before one took another's place", "commit.after", "normal", "is left, and the ledger does not know it",
 			sabotage{between: (*world).restoreState}, entry{kind: replaced, grace: grace}},
 		{"a script makes one that is there", "", "normal", "was created 2 times", sabotage{before: (*world).createAgain}, entry{kind: created, grace: grace}},
 		{"a script deletes the one in use", "", "normal", "in use was deleted",
@@ -76,7 +76,7 @@ func TestOracle(t *testing.T) {
 		{"consumers wait for long after one lost answer", "", "answer lost", "after one lost answer", sabotage{before: func(w *world) {
 			w.runs = append(w.runs, refusalRun{w.subjects[0].name, time.Now().Add(-time.Hour), time.Now()})
 		}}, entry{}},
-		{"a new secret is not tried", "", "normal", "never accepted where it was to be tried",
+		{"a new secret is not tried", "", "normal", "never accepted by the application of verify",
 			sabotage{before: func(w *world) { clear(w.accepts) }}, entry{kind: single, grace: grace, verifies: true}},
 	}
 	all := make([]plan, len(rounds))
