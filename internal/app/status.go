@@ -371,7 +371,7 @@ func (a *App) readyToWrite() httpapi.Check {
 	wrote, err := a.state.disk.LastWrite()
 	check := httpapi.Check{Name: "journal", OK: err == nil && !wrote.IsZero(), Detail: "the state directory was not written to yet"}
 	if err != nil {
-		check.Detail = fmt.Sprintf("the last write to the state directory failed at %s: mend the disk, or make room on it: %v", wrote.UTC().Format(time.RFC3339), err)
+		check.Detail = fmt.Sprintf("the last write to the state directory failed at %s: repair the disk, or free space on it: %v", wrote.UTC().Format(time.RFC3339), err)
 	} else if hangs, failing := a.ahead.Failing(status.CheckStateDirectory, ""); failing {
 		check.OK, check.Detail = false, "the state directory cannot be written: "+hangs.Detail
 	}

@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// denied says whose a file is that this process may not read, and as whom it runs; or, if it is
-// a directory above the file that it may not enter, whose that is.
+// denied explains why this process may not read a file: whose the file is and as whom the process runs; or,
+// if the process may not enter a directory above it, whose the directory is.
 func denied(path string) string {
 	uid, gid := os.Geteuid(), os.Getegid()
 	self := userName(uid) + ", group " + groupName(gid)
@@ -27,12 +27,12 @@ func denied(path string) string {
 		what, bit = "the directory "+at, "x"
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok { // no system that rotatord runs on
+	if !ok { // not on a system that rotatord supports
 		return ": let the user who runs rotatord read it; this process runs as " + self
 	}
 	whose := fmt.Sprintf(": %s belongs to %s, group %s, with mode %04o, and this process runs as %s: ",
 		what, userName(int(stat.Uid)), groupName(int(stat.Gid)), info.Mode().Perm(), self)
-	groups, _ := os.Getgroups() // without them only its own group counts
+	groups, _ := os.Getgroups() // without them, only the main group counts
 	if allows(info.Mode().Perm(), stat, bit, uid, gid, groups) {
 		return whose + "the mode allows it, so look for SELinux, AppArmor, access control lists, or ProtectHome and the like in a systemd unit"
 	}
@@ -56,7 +56,7 @@ func allows(mode fs.FileMode, stat *syscall.Stat_t, bit string, uid, gid int, gr
 	return mode&want != 0
 }
 
-// closed finds the first directory on the way to path that does not let this process through.
+// closed returns the first directory on the way to path that this process may not enter.
 func closed(path string) (string, fs.FileInfo) {
 	if absolute, err := filepath.Abs(path); err == nil {
 		path = absolute
@@ -72,7 +72,7 @@ func closed(path string) (string, fs.FileInfo) {
 	return "", nil
 }
 
-// userName is the name of a user with the number.
+// userName returns the name of a user by its number.
 func userName(uid int) string {
 	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return fmt.Sprintf("%s (uid %d)", u.Username, uid)
@@ -87,7 +87,7 @@ func groupName(gid int) string {
 	return strconv.Itoa(gid)
 }
 
-// absent says what is not there, if that is not the file itself.
+// absent says what is missing, if that is not the file itself but something above it.
 func absent(path string) string {
 	if target, err := os.Readlink(path); err == nil {
 		return ": it is a symbolic link to " + target + ", which is not there"
@@ -107,7 +107,7 @@ func absent(path string) string {
 	case missing == "":
 		return ""
 	case strings.HasPrefix(whole, "/run/credentials/"):
-		return ": there is no directory " + missing + ", which systemd makes for a unit while that runs"
+		return ": there is no directory " + missing + ", which systemd creates for a unit while that runs"
 	}
 	return ": there is no directory " + missing
 }

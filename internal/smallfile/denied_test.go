@@ -94,7 +94,7 @@ func TestAbsent(t *testing.T) {
 		link:                           ": it is a symbolic link to nowhere, which is not there: put the file there, or correct the path",
 		filepath.Join(dir, "x"):        ": no such file or directory: put the file there, or correct the path",
 		filepath.Join(dir, "a/b/c"):    ": there is no directory " + filepath.Join(dir, "a") + ": put the file there, or correct the path",
-		"/run/credentials/none.test/x": "which systemd makes for a unit while that runs: put the file there, or correct the path",
+		"/run/credentials/none.test/x": "which systemd creates for a unit while that runs: put the file there, or correct the path",
 	} {
 		if _, err := Read(t.Context(), path, 1024); err == nil || !strings.HasSuffix(err.Error(), want) || !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%s: %v, want %s", path, err, want)

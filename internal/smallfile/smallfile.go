@@ -1,15 +1,13 @@
-// Package smallfile reads the small files that the daemon depends on and does not own:
-// credentials, certificates, the configuration.
+// Package smallfile reads the small files that the daemon depends on but does not own: credentials,
+// certificates, the configuration.
 //
-// Guarantee: a read ends within [Wait], or with its context, whatever the path leads to. It
-// never waits for a named pipe, never opens a device, and never takes more than the given
-// number of bytes into memory. A file that changes while it is read is read again, so that
-// no mixture of an old and a new content is returned. Each error names the file and says
-// what to do.
+// Guarantee: a read ends within [Wait], or with its context, whatever the path leads to. It never waits for a
+// named pipe, never opens a device, and never takes more than the given number of bytes into memory. A file
+// that changes while it is read is read again, so the result is never a mixture of old and new content. Each
+// error names the file and says what to do.
 //
-// A read from a file system that hangs (NFS, a CSI mount) cannot be cancelled: the goroutine
-// that does it stays behind until the file system answers. While one stays behind, further
-// reads of that path fail at once, so they cannot pile up.
+// A read from a file system that hangs (NFS, a CSI mount) cannot be cancelled: its goroutine remains until
+// the file system answers. Until then, further reads of that path fail at once, so they cannot pile up.
 package smallfile
 
 import (
@@ -28,15 +26,15 @@ import (
 // Wait is how long a read may take.
 const Wait = 5 * time.Second
 
-// How large a file may be, in bytes.
+// The largest sizes of files, in bytes.
 const (
 	MaxSecret = 64 << 10 // a credential
 	MaxPEM    = 4 << 20  // certificates: the bundle of a whole system has about 250 KiB
 	MaxConfig = 64 << 20 // a configuration: one of 100,000 tokens has about 20 MiB
 )
 
-// ErrHangs is in the error about a file that could not be read in time. What it holds is then
-// unknown, while all other errors say something about the file.
+// ErrHangs is in the error about a file that could not be read in time. The content is then unknown, while
+// every other error says something about the file.
 var ErrHangs = errors.New("the file system does not answer")
 
 // Read returns the content of a regular file of at most limit bytes. Symbolic links are
@@ -45,8 +43,8 @@ func Read(ctx context.Context, path string, limit int64) ([]byte, error) {
 	return read(ctx, path, func() ([]byte, error) { return readRegular(path, limit) })
 }
 
-// ReadOrPipe is Read for what a user names on the command line, which may also be a pipe, such
-// as /dev/stdin or the shell's <(command).
+// ReadOrPipe does the same as Read, for a path that a user names on the command line. That may also be a
+// pipe, such as /dev/stdin or the shell's <(command).
 func ReadOrPipe(ctx context.Context, path string, limit int64) ([]byte, error) {
 	return read(ctx, path, func() ([]byte, error) {
 		if info, err := os.Stat(path); err == nil && info.Mode().Type() == fs.ModeNamedPipe {
@@ -56,15 +54,14 @@ func ReadOrPipe(ctx context.Context, path string, limit int64) ([]byte, error) {
 	})
 }
 
-// Within does something that reads path in its own way, and gives up after [Wait], as a read of
-// this package does.
+// Within calls a function that reads path in its own way, and gives up after [Wait], as Read does.
 func Within(ctx context.Context, path string, do func() error) error {
 	_, err := read(ctx, path, func() ([]byte, error) { return nil, do() })
 	return err
 }
 
-// stuck are the reads that did not come back in time, by path. It belongs to the process, as do
-// the threads that those reads hold.
+// stuck are the reads that did not return in time, by path. It belongs to the process, as do the threads that
+// those reads block.
 var stuck = struct {
 	sync.Mutex
 	since map[string]time.Time
@@ -77,7 +74,7 @@ func read(ctx context.Context, path string, do func() ([]byte, error)) ([]byte, 
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", path, context.Cause(ctx))
 	}
-	if isStuck && time.Since(since) >= Wait { // a younger one was given up by its caller, and may be fine
+	if isStuck && time.Since(since) >= Wait { // its caller gave up a later one, which may be fine
 		return nil, hangs(path, fmt.Sprintf("a read that began at %s has not ended", since.UTC().Format(time.RFC3339)))
 	}
 	type result struct {
@@ -86,7 +83,7 @@ func read(ctx context.Context, path string, do func() ([]byte, error)) ([]byte, 
 	}
 	began := time.Now()
 	var mu sync.Mutex
-	ended, late := false, false // late: nobody waits for the result any more
+	ended, late := false, false // late: no caller waits for the result any more
 	done := make(chan result, 1)
 	go func() {
 		content, err := do()
@@ -130,7 +127,7 @@ func hangs(path, what string) error {
 	return fmt.Errorf("reading %s: %s: %w: check the mount that it is on", path, what, ErrHangs)
 }
 
-// tries is how often a file is read that changes while it is read, pause after how long again.
+// tries is how often a file is read that changes while it is read, and pause is how long to wait in between.
 const (
 	tries = 5
 	pause = 20 * time.Millisecond
@@ -148,9 +145,9 @@ func readRegular(path string, limit int64) ([]byte, error) {
 	return nil, fmt.Errorf("reading %s: it changes all the time: replace it in one step (write a new file, then rename it)", path)
 }
 
-// readOnce reads a file, and reports whether it was the same from beginning to end.
+// readOnce reads a file, and reports whether it stayed the same from beginning to end.
 func readOnce(path string, limit int64) (content []byte, whole bool, err error) {
-	// Looked at before it is opened, because opening a device may already do something.
+	// It is checked before it is opened, because opening a device may already have an effect.
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, false, explain(path, err)
@@ -158,7 +155,7 @@ func readOnce(path string, limit int64) (content []byte, whole bool, err error) 
 	if err := refuse(path, info, limit); err != nil {
 		return nil, false, err
 	}
-	// Not blocking, in case a pipe has taken its place meanwhile.
+	// Non-blocking, in case a pipe has replaced the file meanwhile.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, false, explain(path, err)
@@ -195,8 +192,8 @@ func readUpTo(r io.Reader, path string, limit, expected int64) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// readPipe reads until the other end of a pipe closes. It waits in the poller, with a deadline,
-// so nothing stays behind.
+// readPipe reads until the other end of a pipe closes. It waits in the poller with a deadline, so no
+// goroutine remains.
 func readPipe(path string, limit int64) ([]byte, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -213,7 +210,7 @@ func readPipe(path string, limit int64) ([]byte, error) {
 	return content, err
 }
 
-// refuse says why something is not to be read; nil if it may be.
+// refuse returns why a path must not be read; nil if it may be.
 func refuse(path string, info fs.FileInfo, limit int64) error {
 	what := ""
 	switch mode := info.Mode(); {

@@ -27,7 +27,7 @@ const (
 	OpApp     = "app"     // a request to the application behind Access
 )
 
-// request is what an operation gets to see.
+// request is what an operation sees.
 type request struct {
 	op         string
 	owner      owner
@@ -92,7 +92,7 @@ type tokenBody struct {
 	Enabled       *bool      `json:"enabled"`
 	Version       *float64   `json:"client_secret_version"`
 	PreviousText  *string    `json:"previous_client_secret_expires_at"`
-	PreviousUntil *time.Time `json:"-"` // PreviousText, parsed
+	PreviousUntil *time.Time `json:"-"` // PreviousText as a time
 }
 
 // decode reads and checks a body. An empty one is an empty object where optional.
@@ -238,8 +238,8 @@ type verifyResult struct {
 	ExpiresOn time.Time      `json:"expires_on,omitzero"`
 }
 
-// verify tells what has become of the API token. It is always asked with one, because
-// authentication comes first; a global API key is not a token.
+// verify returns the state of the API token. It is always asked with one, because authentication comes first.
+// A global API key is not a token.
 func (s *Simulator) verify(r *request, now time.Time) reply {
 	if !r.credential.bearer {
 		return failure(http.StatusUnauthorized, codeAuthentication, "Authentication error")

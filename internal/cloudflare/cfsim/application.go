@@ -15,7 +15,7 @@ var uuidShape = regexp.MustCompile(`^[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-
 type applicationAnswer struct {
 	TokenID string `json:"token_id"`
 	Name    string `json:"name"`
-	// Secret tells which of the two the client still uses: current or previous.
+	// Secret says which of the two secrets the client still uses: current or previous.
 	Secret string `json:"secret"`
 }
 
@@ -35,7 +35,7 @@ func (s *Simulator) serveApplication(w http.ResponseWriter, r *http.Request) {
 	s.send(w, req, rep, fault, allowance{})
 }
 
-// serviceToken finds the service token that a request presents.
+// serviceToken returns the credential of the service token in a request.
 func (s *Simulator) serviceToken(h http.Header) (clientID string, clientSecret secret.Value) {
 	clientID, clientSecret = h.Get("CF-Access-Client-Id"), secret.New(h.Get("CF-Access-Client-Secret"))
 	custom := string(s.Behaviour().TokenHeader)
@@ -47,7 +47,7 @@ func (s *Simulator) serviceToken(h http.Header) (clientID string, clientSecret s
 		Secret string `json:"cf-access-client-secret"`
 	}
 	if err := json.Unmarshal([]byte(h.Get(custom)), &both); err != nil {
-		return "", secret.Value{} // whatever else the header is for, it is no service token
+		return "", secret.Value{} // whatever else the header contains, it is not a service token
 	}
 	return both.ID, secret.New(both.Secret)
 }
@@ -61,8 +61,7 @@ func (s *Simulator) tokenOfClient(clientID string) string {
 	return ""
 }
 
-// admit decides about one request. It gives no reason for a refusal, as Access does
-// not.
+// admit decides about one request. Like Access, it gives no reason for a refusal.
 func (s *Simulator) admit(clientID string, clientSecret secret.Value, only string) reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,7 +72,7 @@ func (s *Simulator) admit(clientID string, clientSecret secret.Value, only strin
 		used = s.judge(t, clientSecret, now)
 	}
 	if used != usedNone {
-		t.lastSeenAt = now // saved with the next change: a file for each request would be too dear
+		t.lastSeenAt = now // saved with the next change: writing a file for each request would be too slow
 	}
 	switch {
 	case used != usedNone && (only == "" || only == t.id):

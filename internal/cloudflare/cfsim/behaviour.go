@@ -7,44 +7,40 @@ import (
 	"time"
 )
 
-// Behaviour switches what nobody publishes about Cloudflare, and what goes wrong all
-// the time rather than for a number of requests.
+// Behaviour switches what is not published about Cloudflare, and what goes wrong permanently rather than for
+// a number of requests.
 type Behaviour struct {
-	// ClockSkew is added to the API's clock: its Date header, the timestamps of
-	// tokens, and what it compares expiries with. The rate limit counts durations and
-	// does not care. Zero means no skew.
+	// ClockSkew is added to the API's clock: its Date header, the timestamps of tokens, and the time that
+	// expiries are compared with. The rate limit counts durations and ignores it. Zero means no skew.
 	ClockSkew Duration `json:"clock_skew,omitzero"`
-	// FrozenUpdatedAt leaves updated_at alone when a secret is rotated.
+	// FrozenUpdatedAt leaves updated_at unchanged when a secret is rotated.
 	FrozenUpdatedAt bool `json:"frozen_updated_at,omitempty"`
-	// KeepAllPrevious keeps every previous secret until its own expiry, rather than
-	// only the last one.
+	// KeepAllPrevious keeps every previous secret until its own expiry, instead of only the last one.
 	KeepAllPrevious bool `json:"keep_all_previous,omitempty"`
 	// PropagationDelay is how long a new secret takes to be accepted by the
 	// application. Zero means that it is accepted at once.
 	PropagationDelay Duration `json:"propagation_delay,omitzero"`
-	// LoginRedirect makes the application answer as organisations did before strict
-	// service-token authentication: 302 to a login page in place of 401 and 403.
+	// LoginRedirect makes the application answer as organisations did before strict service-token
+	// authentication: 302 to a login page instead of 401 and 403.
 	LoginRedirect bool `json:"login_redirect,omitempty"`
-	// TokenHeader is a header in which the application takes both halves of a service
-	// token at once, besides the two headers that every application takes: what
-	// Cloudflare calls read_service_tokens_from_header. Its value is
-	// {"cf-access-client-id": "...", "cf-access-client-secret": "..."}. Where the two
-	// headers are there as well, they count. Empty means no such header.
+	// TokenHeader is a header in which the application accepts both halves of a service token at once, in
+	// addition to the two headers that every application accepts. Cloudflare calls that
+	// read_service_tokens_from_header. Its value is {"cf-access-client-id": "...", "cf-access-client-secret":
+	// "..."}. If the two usual headers are there as well, they count. Empty means no such header.
 	TokenHeader HeaderName `json:"token_header,omitempty"`
-	// APITokenStatus is what has become of the API token, whichever is presented.
-	// Empty means active. A global API key is none and does not care.
+	// APITokenStatus is the status of the API token, whichever is presented. Empty means active. A global API
+	// key is not a token and ignores it.
 	APITokenStatus APITokenStatus `json:"api_token_status,omitempty"`
-	// APITokenExpiresOn is when the API token expires, on the API's clock, and
-	// APITokenNotBefore when it begins to be accepted. Zero means never and always.
+	// APITokenExpiresOn is when the API token expires, on the API's clock, and APITokenNotBefore is when it
+	// starts to be accepted. Zero means never and always.
 	APITokenExpiresOn time.Time `json:"api_token_expires_on,omitzero"`
 	APITokenNotBefore time.Time `json:"api_token_not_before,omitzero"`
 }
 
-// APITokenStatus is what has become of an API token.
+// APITokenStatus is the status of an API token.
 type APITokenStatus string
 
-// The first three are what the API shows of a token. A revoked one is known to nobody,
-// just as if it had never been.
+// The first three are what the API shows of a token. A revoked token is unknown, as if it had never existed.
 const (
 	APITokenActive   APITokenStatus = "active"
 	APITokenDisabled APITokenStatus = "disabled"
@@ -55,14 +51,14 @@ const (
 // MarshalText implements encoding.TextMarshaler.
 func (s APITokenStatus) MarshalText() ([]byte, error) { return []byte(s), nil }
 
-// UnmarshalText implements encoding.TextUnmarshaler. It takes the four and the empty text.
+// UnmarshalText implements encoding.TextUnmarshaler. It accepts the four names and the empty text.
 func (s *APITokenStatus) UnmarshalText(b []byte) error {
 	switch status := APITokenStatus(b); status {
 	case "", APITokenActive, APITokenDisabled, APITokenExpired, APITokenRevoked:
 		*s = status
 		return nil
 	}
-	return fmt.Errorf("%q is no status of an API token: use active, disabled, expired or revoked", b)
+	return fmt.Errorf("%q is not a status of an API token: use active, disabled, expired or revoked", b)
 }
 
 // HeaderName is the name of an HTTP header.

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// Stats count what happened since the simulator began.
+// Stats count what happened since the simulator started.
 type Stats struct {
-	// Requests to the API by operation and status. Status 0 means that the connection
-	// was broken in place of an answer; a cut body counts with its status.
+	// Requests to the API by operation and status. Status 0 means that the connection was broken instead of
+	// an answer; a cut body counts with its status.
 	Requests map[string]map[int]int `json:"requests"`
-	// Rotations that were carried out, by token ID, whether or not anybody learned of
-	// it, and by whichever operation. Deleted tokens stay.
+	// Rotations that were carried out, by token ID, whether or not the client received the answer, and by
+	// whichever operation. Deleted tokens stay.
 	Rotations map[string]int `json:"rotations"`
 	// App counts requests to the application by status.
 	App map[int]int `json:"app"`
@@ -41,7 +41,7 @@ func (s *Stats) countRequest(op string, status int) {
 	s.Requests[op][status]++
 }
 
-// Count is how many requests of an operation there were, whatever the status.
+// Count returns how many requests of an operation there were, with any status.
 func (s Stats) Count(op string) int {
 	byStatus := s.Requests[op]
 	if op == OpApp {
@@ -68,7 +68,7 @@ func (s *Simulator) Stats() Stats {
 	return out
 }
 
-// routeControl serves what the Go methods do, as JSON. docs/simulator.md describes it.
+// routeControl serves as JSON what the Go methods do. docs/simulator.md describes it.
 func (s *Simulator) routeControl() {
 	s.mux.HandleFunc("GET /_sim/stats", func(w http.ResponseWriter, _ *http.Request) {
 		writeControl(w, http.StatusOK, s.Stats())
@@ -156,7 +156,7 @@ func (s *Simulator) routeControlOfTokens() {
 	})
 }
 
-// writeToken answers with a token, or with what stood against the change.
+// writeToken answers with a token, or with why the change was refused.
 func writeToken(w http.ResponseWriter, status int, t Token, err error) {
 	switch {
 	case errors.Is(err, errNoToken):

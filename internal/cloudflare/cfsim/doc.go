@@ -14,7 +14,7 @@
 // out digests only, except to Go callers and to the state file, whose mode is 0600.
 //
 // It is deterministic: with a seed and an injected clock the same requests get the same
-// answers, byte by byte, and so they do if it is started anew from its file in between.
+// answers, byte by byte, also if it is restarted from its file in between.
 //
 // # Paths
 //

@@ -9,12 +9,12 @@ import (
 	"rotatord/internal/secret"
 )
 
-// What follows happens to tokens without a request: by a colleague on the dashboard, by
-// time, by Cloudflare. Nothing is counted as a request, and no fault strikes it.
+// The methods below change tokens without a request, as a colleague on the dashboard, time, or Cloudflare
+// itself would. They are not counted as requests, and faults do not strike them.
 
-// CreateParams say which token Create makes.
+// CreateParams describe the token that Create creates.
 type CreateParams struct {
-	// ID is a UUID. Empty means an invented one. It must never have been in use.
+	// ID is a UUID. Empty means a random one. It must never have been in use.
 	ID string `json:"id"`
 	// Name is required.
 	Name string `json:"name"`
@@ -23,11 +23,11 @@ type CreateParams struct {
 	ZoneID    string `json:"zone_id"`
 	// Duration is a Go duration or "forever". Empty means 8760h.
 	Duration string `json:"duration"`
-	// Disabled makes it useless until an update enables it.
+	// Disabled makes it unusable until an update enables it.
 	Disabled bool `json:"disabled"`
 }
 
-// Create makes a token.
+// Create creates a token.
 func (s *Simulator) Create(p CreateParams) (Token, secret.Value, error) {
 	fail := func(format string, args ...any) (Token, secret.Value, error) {
 		return Token{}, secret.Value{}, fmt.Errorf("creating a service token: "+format, args...)
@@ -66,12 +66,12 @@ func (s *Simulator) Create(p CreateParams) (Token, secret.Value, error) {
 	return t.view(), t.current().value, s.save()
 }
 
-// Edit says what to change about a token. A field that is nil stays as it is.
+// Edit says what to change in a token. A nil field stays as it is.
 type Edit struct {
 	Name     *string `json:"name"`
 	Enabled  *bool   `json:"enabled"`
 	InPolicy *bool   `json:"in_policy"`
-	// UpdatedAt, since nothing else moves it here.
+	// UpdatedAt, because nothing else changes it here.
 	UpdatedAt *time.Time `json:"updated_at"`
 	// ExpiresAt: zero, in JSON 0001-01-01T00:00:00Z, means never.
 	ExpiresAt *time.Time `json:"expires_at"`
@@ -79,10 +79,10 @@ type Edit struct {
 	LastSeenAt *time.Time `json:"last_seen_at"`
 }
 
-// errNoToken says that there is none, or none any more.
+// errNoToken says that the token does not exist, or was deleted.
 var errNoToken = errors.New("there is no such service token")
 
-// change finds a token, does something with it and saves that.
+// change finds a token, changes it and saves the state.
 func (s *Simulator) change(id string, do func(t *token, now time.Time)) (Token, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,7 +94,7 @@ func (s *Simulator) change(id string, do func(t *token, now time.Time)) (Token, 
 	return t.view(), s.save()
 }
 
-// Edit changes a token, and nothing of it but what e names: updated_at stays.
+// Edit changes what e names in a token, and nothing else: updated_at stays.
 func (s *Simulator) Edit(id string, e Edit) (Token, error) {
 	if e.Name != nil && strings.TrimSpace(*e.Name) == "" {
 		return Token{}, errors.New("name must not be empty")
@@ -113,8 +113,7 @@ func (s *Simulator) SetInPolicy(id string, in bool) error {
 	return err
 }
 
-// Rotate gives a token another secret, as somebody else would: the old one is accepted for
-// as long as grace.
+// Rotate gives a token a new secret, as another user of the API would. The old one is accepted for grace.
 func (s *Simulator) Rotate(id string, grace time.Duration) (Token, secret.Value, error) {
 	var fresh secret.Value
 	view, err := s.change(id, func(t *token, now time.Time) {
@@ -130,16 +129,15 @@ func (s *Simulator) Delete(id string) error {
 	return err
 }
 
-// Now is the time on the API's clock.
+// Now returns the time on the API's clock.
 func (s *Simulator) Now() time.Time {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.apiNow()
 }
 
-// Age makes everything older by d: what was to happen in d happens now. The clock stays
-// where it is, so that programs which share it see time pass without waiting for it. What is
-// used up of the rate limit is forgotten.
+// Age makes everything older by d: what would happen in d happens now. The clock does not move, so programs
+// that share it see time pass without waiting. The used part of the rate limit is forgotten.
 func (s *Simulator) Age(d time.Duration) error {
 	s.limit.reset()
 	s.mu.Lock()

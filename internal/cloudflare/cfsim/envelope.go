@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Error codes. The first four are published; the rest only have a published shape,
-// an integer of at least 1000.
+// Error codes. The first four are published. Of the others only the shape is published: an integer of at
+// least 1000.
 const (
 	codeNoRoute        = 7003
 	codeUnauthorized   = 9109
@@ -48,8 +48,8 @@ type resultInfo struct {
 	TotalPages int `json:"total_pages"`
 }
 
-// tokenResult is a service token as the API shows it. Create and rotate show the
-// secret; the others show the times that those leave out.
+// tokenResult is a service token as the API shows it. The answers to create and rotate show the secret; the
+// others show the times that those two leave out.
 type tokenResult struct {
 	ID           string    `json:"id"`
 	ClientID     string    `json:"client_id"`
@@ -82,7 +82,7 @@ func (t *token) baseResult() tokenResult {
 	}
 }
 
-// timestamp is written the way that Cloudflare does: 2014-01-01T05:20:00.12345Z.
+// timestamp is written as Cloudflare does: 2014-01-01T05:20:00.12345Z.
 type timestamp struct{ time.Time }
 
 func (t timestamp) MarshalJSON() ([]byte, error) {
@@ -98,13 +98,13 @@ type reply struct {
 	info       *resultInfo
 	retryAfter int // seconds; 0 for none
 
-	bare     bool   // the result alone, without an envelope: the application's answers
+	bare     bool   // the result alone, without an envelope: for the application's answers
 	location string // where a redirect leads
 
 	// Faults only.
-	raw  string // in place of the envelope, as text/html
+	raw  string // instead of the envelope, as text/html
 	cut  bool   // break the connection in the middle of the body
-	drop bool   // break the connection in place of an answer
+	drop bool   // break the connection instead of an answer
 
 	shape string // one of Shapes; empty for the documented one
 }
@@ -148,7 +148,7 @@ func (r reply) body() []byte {
 func encode(v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {
-		panic(err) // it is given nothing but this package's own types, which can be encoded
+		panic(err) // it gets only this package's own types, which can be encoded
 	}
 	return b
 }

@@ -20,18 +20,18 @@ const maxBody = 1 << 20
 
 func isAPIPath(p string) bool { return p == BasePath || strings.HasPrefix(p, BasePath+"/") }
 
-// isCleanPath reports whether the mux takes p as it is.
+// isCleanPath reports whether the mux accepts p as it is.
 func isCleanPath(p string) bool { return p != BasePath && path.Clean(p) == strings.TrimSuffix(p, "/") }
 
-// credential is who asks. Its digest is empty if nobody was named.
+// credential identifies the client. The digest is empty if the request has no credential.
 type credential struct {
 	bearer   bool
 	readOnly bool
 	digest   secret.Digest
 }
 
-// readingOperations change nothing. OpUnknown is among them since a route that does not
-// exist is no matter of permissions.
+// readingOperations change nothing. OpUnknown is one of them, because a route that does not exist has no
+// permissions.
 var readingOperations = []string{OpList, OpGet, OpVerify, OpUnknown}
 
 // serve runs one request of the API through rate limit, authentication, faults and
@@ -40,7 +40,7 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, req *request, 
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	_, tooLarge := errors.AsType[*http.MaxBytesError](err)
 	if err != nil && !tooLarge {
-		s.send(w, req, reply{drop: true}, nil, allowance{}) // the client broke off; this does not return
+		s.send(w, req, reply{drop: true}, nil, allowance{}) // the client disconnected; this does not return
 	}
 	req.body = body
 
@@ -69,8 +69,8 @@ func (s *Simulator) serve(w http.ResponseWriter, r *http.Request, req *request, 
 	}
 }
 
-// carryOut does what a request asks for. A change is in the state file before anybody
-// hears of it, whatever a fault makes of the answer. The caller holds mu.
+// carryOut does what a request asks for. A change is in the state file before any answer is sent, whatever a
+// fault does to the answer. The caller holds mu.
 func (s *Simulator) carryOut(req *request, do operation) reply {
 	rep := do(req, s.apiNow())
 	if rep.status >= 300 || slices.Contains(readingOperations, req.op) {
@@ -83,8 +83,8 @@ func (s *Simulator) carryOut(req *request, do operation) reply {
 	return rep
 }
 
-// authenticate names the credential, and refuses it if it is none or not the one that
-// the simulator was told to accept.
+// authenticate identifies the credential. It refuses a missing one, and one that the simulator was not told
+// to accept.
 func (s *Simulator) authenticate(r *http.Request, op string) (credential, *reply) {
 	o := s.options
 	only := !o.APIToken.IsZero() || !o.APIKey.IsZero()
@@ -106,7 +106,7 @@ func (s *Simulator) authenticate(r *http.Request, op string) (credential, *reply
 				return refuse(c)
 			case op == OpVerify && ofOtherKind(v.Reveal(), r.URL.Path):
 				return refuse(c)
-			case op == OpVerify: // tells what has become of the token
+			case op == OpVerify: // it returns the status of the token
 				return c, nil
 			case !accepted, c.readOnly && !slices.Contains(readingOperations, op):
 				return refuse(c)
@@ -132,15 +132,15 @@ const (
 	accountTokenPrefix = "cfat_"
 )
 
-// ofOtherKind reports whether an API token is verified at another path: those of a user below user/,
-// and those of an account below accounts/. A token without a prefix is known at both.
+// ofOtherKind reports whether an API token is verified at the other path: those of a user below user/, and
+// those of an account below accounts/. A token without a prefix is known at both.
 func ofOtherKind(token, path string) bool {
 	ofUser := strings.HasPrefix(path, BasePath+"/user/")
 	return strings.HasPrefix(token, userTokenPrefix) && !ofUser || strings.HasPrefix(token, accountTokenPrefix) && ofUser
 }
 
-// send counts, logs and writes an answer. It counts first, so that who has the answer
-// finds it in the statistics.
+// send counts, logs and writes an answer. It counts first, so that a client which has the answer finds it in
+// the statistics.
 func (s *Simulator) send(w http.ResponseWriter, req *request, rep reply, fault *Fault, left allowance) {
 	if rep.drop {
 		rep.status = 0
@@ -180,14 +180,14 @@ func write(w http.ResponseWriter, status int, body []byte, cut bool) {
 	if cut {
 		body = body[:cutAt(body)]
 	}
-	_, _ = w.Write(body) // the client may have left; nothing is to be done about it
+	_, _ = w.Write(body) // the client may have disconnected, and there is nothing to do about it
 	if cut {
-		_ = http.NewResponseController(w).Flush() // where it cannot, nothing arrives, which is a cut as well
+		_ = http.NewResponseController(w).Flush() // if it cannot flush, nothing arrives, which is a cut as well
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// cutAt finds the worst place: inside the secret if there is one.
+// cutAt returns the worst place for a cut: inside the secret if there is one.
 func cutAt(body []byte) int {
 	const key = `"client_secret":"`
 	if i := bytes.Index(body, []byte(key)); i >= 0 {

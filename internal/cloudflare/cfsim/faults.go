@@ -11,18 +11,18 @@ import (
 	"rotatord/internal/secret"
 )
 
-// Kind is what a fault does.
+// Kind says what a fault does.
 type Kind string
 
-// The kinds of fault. Those that change a field of the answer do so after the request
-// was carried out, and leave an answer without that field alone.
+// The kinds of fault. Those that change a field of the answer do so after the request was carried out. They
+// do not affect an answer without that field.
 const (
 	KindStatus          Kind = "status"           // a failure with Fault.Status
 	KindRefuse          Kind = "refuse"           // status 200 with success: false
-	KindDrop            Kind = "drop"             // the connection breaks in place of an answer
+	KindDrop            Kind = "drop"             // the connection breaks instead of an answer
 	KindCut             Kind = "cut"              // the connection breaks within the body
 	KindGarbage         Kind = "garbage"          // a body that is not JSON
-	KindDelay           Kind = "delay"            // nothing but Fault.Delay
+	KindDelay           Kind = "delay"            // only Fault.Delay
 	KindWrongClientID   Kind = "wrong_client_id"  // the answer names another client ID
 	KindWrongTokenID    Kind = "wrong_token_id"   // the answer names another token
 	KindMissingSecret   Kind = "missing_secret"   // the answer has no client_secret
@@ -38,27 +38,26 @@ var mutations = map[Kind]func(*tokenResult){
 	KindMalformedSecret: func(t *tokenResult) { t.ClientSecret = t.ClientSecret[:len(t.ClientSecret)/2] },
 }
 
-// When says on which side of carrying out the request a fault strikes.
+// When says whether a fault strikes before or after the request is carried out.
 type When string
 
-// Before means that the request is not carried out, except after a mere delay. After
-// means that it is, and that the client may not learn of it.
+// Before means that the request is not carried out, except after a mere delay. After means that it is carried
+// out, and that the client may not see that.
 const (
 	Before When = "before"
 	After  When = "after"
 )
 
-// Fault is something to go wrong with the next requests that it fits. A request is
-// struck by at most one fault, the one that was injected first. Rate limit and
-// authentication come before faults: what they refuse uses none up.
+// Fault is something that goes wrong with the next matching requests. At most one fault strikes a request:
+// the one that was injected first. Rate limit and authentication come before faults, so a request that they
+// refuse does not use up a fault.
 type Fault struct {
-	// Operation is one of the Op constants. Empty or "*" means every operation of
-	// the API, but not the application, which has to be named.
+	// Operation is one of the Op constants. Empty or "*" means every operation of the API, but not the
+	// application, which must be named.
 	Operation string `json:"operation,omitempty"`
 	// TokenID restricts the fault to requests for one service token. Empty means any.
 	TokenID string `json:"token_id,omitempty"`
-	// Count is how many requests it strikes. Zero means one, negative means every one
-	// until faults are cleared.
+	// Count is how many requests it strikes. Zero means one; negative means all until faults are cleared.
 	Count int `json:"count,omitempty"`
 	// Kind is what happens. Empty means KindStatus if Status is set, otherwise
 	// KindDelay.
@@ -76,12 +75,12 @@ type Fault struct {
 	// suits the status.
 	Code    int    `json:"code,omitempty"`
 	Message string `json:"message,omitempty"`
-	// Delay passes, in real time, before the request is carried out or after it. It
-	// goes with any kind. A client that leaves during it ends the request there.
+	// Delay passes in real time, before or after the request is carried out. It can be combined with any
+	// kind. If the client disconnects during the delay, the request ends there.
 	Delay Duration `json:"delay,omitzero"`
 }
 
-// Inject arms a fault, or says what is wrong with it.
+// Inject activates a fault, or returns what is wrong with it.
 func (s *Simulator) Inject(f Fault) error {
 	_, err := s.inject(f)
 	return err
@@ -99,8 +98,7 @@ func (s *Simulator) inject(f Fault) (Fault, error) {
 	return f, nil
 }
 
-// Faults returns those that are armed, with the number of requests that each has yet
-// to strike.
+// Faults returns the active faults, with the number of requests that each will still strike.
 func (s *Simulator) Faults() []Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +109,7 @@ func (s *Simulator) Faults() []Fault {
 	return out
 }
 
-// ClearFaults disarms all faults. Requests that one has struck already stay struck.
+// ClearFaults removes all faults. It does not undo what a fault has done to earlier requests.
 func (s *Simulator) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +170,7 @@ func (f Fault) complete() (Fault, error) {
 	return f.completeKind(mutates)
 }
 
-// checkAnswer refuses what does not go with the kind, and would be without effect.
+// checkAnswer refuses settings that do not fit the kind and would have no effect.
 func (f Fault) checkAnswer() error {
 	switch {
 	case f.Status != 0 && f.Kind != KindStatus && f.Kind != KindGarbage:
@@ -221,8 +219,8 @@ func (f Fault) completeKind(mutates bool) (Fault, error) {
 	return f, nil
 }
 
-// takeFault finds the fault that strikes a request and counts it down, in one step. It
-// returns nil if there is none.
+// takeFault returns the fault that strikes a request, and counts it down, in one step. It returns nil if
+// there is none.
 func (s *Simulator) takeFault(op, tokenID string) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,8 +247,7 @@ func (s *Simulator) takeFault(op, tokenID string) *Fault {
 	return &struck
 }
 
-// strike carries a request out or not, and returns what the client gets to see. A nil
-// fault does nothing.
+// strike carries a request out or not, and returns what the client sees. A nil fault does nothing.
 func (f *Fault) strike(ctx context.Context, carryOut func() reply) reply {
 	if f == nil {
 		return carryOut()
@@ -262,7 +259,7 @@ func (f *Fault) strike(ctx context.Context, carryOut func() reply) reply {
 		if f.Kind == KindDelay {
 			return carryOut()
 		}
-		return f.disturb(reply{}) // every kind that may strike before makes its own
+		return f.disturb(reply{}) // every kind that may strike before creates its own answer
 	}
 	rep := carryOut()
 	if !f.wait(ctx) {
@@ -271,7 +268,7 @@ func (f *Fault) strike(ctx context.Context, carryOut func() reply) reply {
 	return f.disturb(rep)
 }
 
-// wait lets the delay pass and returns false if the client left meanwhile.
+// wait waits for the delay, and returns false if the client disconnects meanwhile.
 func (f *Fault) wait(ctx context.Context) bool {
 	if f.Delay <= 0 {
 		return true
@@ -286,7 +283,7 @@ func (f *Fault) wait(ctx context.Context) bool {
 	}
 }
 
-// disturb turns an answer into what the client gets to see.
+// disturb turns an answer into what the client sees.
 func (f *Fault) disturb(rep reply) reply {
 	switch f.Kind {
 	case KindStatus:
@@ -319,7 +316,7 @@ func (f *Fault) disturb(rep reply) reply {
 	return rep
 }
 
-// errorFor suits an error to a status, unless the fault has its own.
+// errorFor returns an error that fits a status, unless the fault has its own.
 func (f *Fault) errorFor(status int) (code int, message string) {
 	switch {
 	case f.Code != 0:

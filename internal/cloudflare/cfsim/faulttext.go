@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// plainKinds are the kinds that stand as a word of their own in the text of a fault.
+// plainKinds are the kinds that are a word of their own in the text of a fault.
 var plainKinds = slices.Concat([]Kind{KindDrop, KindCut, KindGarbage, KindRefuse}, slices.Sorted(maps.Keys(mutations)))
 
 // ParseFault reads a fault as a command line has it, in parts between colons:
@@ -52,7 +52,7 @@ func parseFault(text string) (Fault, error) {
 	for found {
 		var part string
 		if strings.HasPrefix(rest, "message=") {
-			part, found = rest, false // colons are its own
+			part, found = rest, false // the message may contain colons
 		} else {
 			part, rest, found = strings.Cut(rest, ":")
 		}
@@ -70,7 +70,7 @@ func parseFault(text string) (Fault, error) {
 	return f, nil
 }
 
-// setPart takes one part over and says which kind of part it was.
+// setPart applies one part, and returns which kind of part it was.
 func (f *Fault) setPart(name, value string, isKey bool) (what string, err error) {
 	switch {
 	case isKey:
@@ -177,7 +177,7 @@ func (f Fault) String() string {
 	return b.String()
 }
 
-// nonZero is empty for 0.
+// nonZero returns the empty string for 0.
 func nonZero(n int) string {
 	if n == 0 {
 		return ""

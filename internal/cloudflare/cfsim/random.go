@@ -21,14 +21,13 @@ import (
 //	seeded-0042 is 5eed0000-0000-4000-8000-000000000042
 func SeedTokenID(i int) string { return fmt.Sprintf("5eed0000-0000-4000-8000-%012d", i) }
 
-// seedClientID follows from the ID as well, so that a client outlives a restart of
-// the simulator with its client ID intact.
+// seedClientID depends only on the ID, so a client ID stays the same across restarts of the simulator.
 func seedClientID(i int) string {
 	sum := sha256.Sum256([]byte("client of " + SeedTokenID(i)))
 	return hex.EncodeToString(sum[:16]) + ".access"
 }
 
-// random invents IDs and secrets. It is not safe for concurrent use.
+// random creates IDs and secrets. It is not safe for concurrent use.
 type random struct {
 	source io.Reader
 	seeded *rand.ChaCha8 // the source, if a seed was given
@@ -44,16 +43,16 @@ func newRandom(seed uint64) *random {
 	return &random{source: seeded, seeded: seeded}
 }
 
-// position tells how far a seeded source has come. It is nil without a seed.
+// position returns how far a seeded source has been read; nil without a seed.
 func (r *random) position() []byte {
 	if r.seeded == nil {
 		return nil
 	}
-	b, _ := r.seeded.MarshalBinary() // it has no way to fail
+	b, _ := r.seeded.MarshalBinary() // it cannot fail
 	return b
 }
 
-// moveTo goes to where position was, and reports whether there is such a place.
+// moveTo moves a seeded source to a position, and reports whether that position exists.
 func (r *random) moveTo(position []byte) bool {
 	if r.seeded == nil {
 		return len(position) == 0
@@ -62,7 +61,7 @@ func (r *random) moveTo(position []byte) bool {
 }
 
 func (r *random) read(b []byte) {
-	// Neither source fails: crypto/rand ends the program itself, ChaCha8 cannot.
+	// Neither source fails: crypto/rand ends the program itself, and ChaCha8 cannot fail.
 	_, _ = io.ReadFull(r.source, b)
 }
 
@@ -82,8 +81,8 @@ func (r *random) clientID() string {
 
 const alphanumerics = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// clientSecret has the shape of the newer format. The checksum is the CRC-32 (IEEE)
-// of the 40 characters in hex, which is this package's own choice.
+// clientSecret has the form of the newer format. The checksum is the CRC-32 (IEEE) of the 40 characters in
+// hex, which is this package's own choice.
 func (r *random) clientSecret() secret.Value {
 	var chars [40]byte
 	for i := range chars {
@@ -92,7 +91,7 @@ func (r *random) clientSecret() secret.Value {
 	return secret.New(fmt.Sprintf("cfast_%s%08x", chars[:], crc32.ChecksumIEEE(chars[:])))
 }
 
-// below returns an even choice of 0 to n-1, for n up to 256.
+// below returns a random number from 0 to n-1, for n up to 256, all equally likely.
 func (r *random) below(n int) int {
 	limit := 256 - 256%n
 	var b [1]byte

@@ -9,7 +9,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// limitWindow is both the window that requests are counted in and the penalty.
+// limitWindow is the length of the window in which requests are counted, and of the penalty.
 const limitWindow = 5 * time.Minute
 
 // limiter counts requests for each credential. Only digests of credentials are kept.
@@ -30,8 +30,7 @@ func newLimiter(quota int) *limiter {
 	return &limiter{quota: quota, windows: map[secret.Digest]*limitState{}}
 }
 
-// allowance is what a request is told about the limit. The zero allowance tells
-// nothing.
+// allowance is what an answer says about the limit. The zero allowance says nothing.
 type allowance struct {
 	refused bool
 	quota   int // 0: say nothing
@@ -39,7 +38,7 @@ type allowance struct {
 	reset   int // seconds until the window or the penalty ends, rounded up
 }
 
-// take counts one request. A refused one does not prolong the penalty.
+// take counts one request. A refused request does not extend the penalty.
 func (l *limiter) take(who secret.Digest, now time.Time) allowance {
 	if l.quota < 0 {
 		return allowance{}
@@ -66,7 +65,7 @@ func (l *limiter) take(who secret.Digest, now time.Time) allowance {
 	}
 }
 
-// forget drops the windows that are over, so that credentials do not pile up.
+// forget removes windows that are over, so that credentials do not pile up.
 func (l *limiter) forget(now time.Time) {
 	for who, state := range l.windows {
 		if !now.Before(state.ends) {

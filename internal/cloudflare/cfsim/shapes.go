@@ -17,27 +17,26 @@ import (
 	"unicode/utf16"
 )
 
-// This file holds answers that are not as documented. The request was carried out, and what it
-// brought is in the answer; the shape around it is odd. Servers and proxies were seen to do most of
-// it.
+// This file has answers that are not as documented. The request was carried out, and its result is in the
+// answer, but the shape around it is odd. Servers and proxies were seen to send most of them.
 
-// wire is an answer as it goes over the wire.
+// wire is an answer as it is sent over the network.
 type wire struct {
 	status   int
 	encoding string // Content-Encoding
 	media    string // Content-Type; empty for JSON
 	body     []byte
-	cut      bool // the connection breaks behind the body
+	cut      bool // the connection breaks after the body
 	chunked  bool // without Content-Length
-	longer   int  // Content-Length says so many bytes more than there are
+	longer   int  // Content-Length is so many bytes too large
 }
 
-// good is the answer as it should be, in the parts of which shapes are made.
+// good is the correct answer, in the parts that shapes are built from.
 type good struct {
 	status int
 	body   string
-	result string // that of the envelope
-	info   string // result_info of a listing; empty for others
+	result string // of the envelope
+	info   string // result_info of a listing; empty for other operations
 	secret string // the client secret, if there is one
 }
 
@@ -45,22 +44,22 @@ type shape func(g good) wire
 
 func enveloped(fields, result string) string { return "{" + fields + `"result":` + result + "}" }
 
-// text is a shape that is JSON with an oddity, or not quite JSON.
+// text returns a shape that is JSON with an oddity, or not quite JSON.
 func text(make func(g good) string) shape {
 	return func(g good) wire { return wire{status: g.status, body: []byte(make(g))} }
 }
 
-// field replaces one field of the envelope that is before its result.
+// field returns a shape that replaces one field of the envelope before its result.
 func field(fields string) shape {
 	return text(func(g good) string { return enveloped(fields, g.result) })
 }
 
-// status has another status.
+// status returns a shape with another status.
 func status(n int) shape {
 	return func(g good) wire { return wire{status: n, body: []byte(g.body)} }
 }
 
-// edited replaces what matches in the body, once.
+// edited returns a shape that replaces what matches in the body, once.
 func edited(pattern, with string) shape {
 	re := regexp.MustCompile(pattern)
 	return text(func(g good) string {
@@ -78,7 +77,7 @@ func packed(encoding string, layers ...func(io.Writer) io.WriteCloser) shape {
 		for _, layer := range layers {
 			var b bytes.Buffer
 			w := layer(&b)
-			_, _ = w.Write(body) // a buffer takes everything
+			_, _ = w.Write(body) // a buffer accepts everything
 			_ = w.Close()
 			body = b.Bytes()
 		}
@@ -103,7 +102,7 @@ func utf16Text(order binary.AppendByteOrder, mark bool) shape {
 	}
 }
 
-// upTo cuts the answer off so many bytes behind the secret.
+// upTo returns a shape that cuts the answer off so many bytes after the secret.
 func upTo(behind int, chunked bool) shape {
 	return func(g good) wire {
 		end := len(g.body) / 2
@@ -130,7 +129,7 @@ func entries(change func(all []json.RawMessage) []json.RawMessage) shape {
 
 const fine = `"success":true,"errors":[],"messages":[],`
 
-// shapes are all of them by name.
+// shapes are all shapes by name.
 var shapes = map[string]shape{
 	"errors-object":   field(`"success":true,"errors":{},"messages":{},`),
 	"errors-strings":  field(`"success":true,"errors":["none"],"messages":["ok"],`),
@@ -227,7 +226,7 @@ func replaceLast(all []json.RawMessage, with string) []json.RawMessage {
 	return append(slices.Clone(all[:len(all)-1]), json.RawMessage(with))
 }
 
-// Shapes are the names of all shapes that an answer may have by a fault of KindShape, in order.
+// Shapes returns the names of all shapes that an answer can get by a fault of KindShape, in order.
 func Shapes() []string {
 	var all []string
 	for name := range shapes {
@@ -237,7 +236,7 @@ func Shapes() []string {
 	return all
 }
 
-// shaped is the answer in that shape.
+// shaped returns the answer in that shape.
 func (r reply) shaped(name string) wire {
 	g := good{status: r.status, body: string(r.body()), result: string(encode(r.result))}
 	if r.info != nil {
@@ -249,7 +248,7 @@ func (r reply) shaped(name string) wire {
 	return shapes[name](g)
 }
 
-// write sends it. Where the connection is to break, this does not return.
+// write sends the answer. If the connection is to break, it does not return.
 func (a wire) write(w http.ResponseWriter) {
 	h := w.Header()
 	if a.media != "" {
@@ -262,9 +261,9 @@ func (a wire) write(w http.ResponseWriter) {
 		h.Set("Content-Length", strconv.Itoa(len(a.body)+a.longer))
 	}
 	w.WriteHeader(a.status)
-	_, _ = w.Write(a.body) // the client may have left; nothing is to be done about it
+	_, _ = w.Write(a.body) // the client may have disconnected, and there is nothing to do about it
 	if a.chunked || a.cut {
-		_ = http.NewResponseController(w).Flush() // where it cannot, nothing arrives, which is a cut as well
+		_ = http.NewResponseController(w).Flush() // if it cannot flush, nothing arrives, which is a cut as well
 	}
 	if a.cut {
 		panic(http.ErrAbortHandler)

@@ -21,7 +21,7 @@ const (
 	stateVersion = 1
 )
 
-// stateFile is what stands in a state file. SHA256 is of State, byte by byte.
+// stateFile is the content of a state file. SHA256 is the digest of the bytes of State.
 type stateFile struct {
 	Format  string          `json:"format"`
 	Version int             `json:"version"`
@@ -29,11 +29,11 @@ type stateFile struct {
 	State   json.RawMessage `json:"state"`
 }
 
-// savedState is what outlives the process. Left out are faults, which belong to a
-// rehearsal and not to an account, the statistics, and how much of the rate limit is used.
+// savedState is what survives the process. It does not contain faults, which belong to a rehearsal and not to
+// an account, the statistics, and the used part of the rate limit.
 type savedState struct {
 	Seed      uint64       `json:"seed"`
-	Random    []byte       `json:"random,omitempty"` // where the source is; absent without a seed
+	Random    []byte       `json:"random,omitempty"` // the position of the random source; absent without a seed
 	Behaviour Behaviour    `json:"behaviour"`
 	Tokens    []savedToken `json:"tokens"` // deleted ones included
 }
@@ -64,18 +64,17 @@ type savedSecret struct {
 	Until      time.Time `json:"until,omitzero"`
 }
 
-// Open makes a simulator that keeps its tokens, their secrets and its behaviour in a file.
-// If the file is there, it goes on from it: Options.Behaviour is then not used, and of the
-// seeded tokens those are made that never were. With a seed it goes on inventing where it
-// was, so that a run in two parts gives what one run would have given.
+// Open returns a simulator that keeps its tokens, their secrets and its behaviour in a file. If the file
+// exists, the simulator continues from it: Options.Behaviour is then ignored, and only those seeded tokens
+// are created that never existed. With a seed, it continues the same random sequence, so a run in two parts
+// gives the same result as one run.
 //
-// Each change is in the file before its answer is sent, by a new file that takes the old
-// one's place, except that the time at which a token was last seen is written with the next
-// change or by Close. The file holds the made-up secrets in clear and has mode 0600. One
-// simulator at a time may have it.
+// Each change is in the file before its answer is sent. The file is replaced as a whole. One exception: the
+// time at which a token was last seen is written with the next change, or by Close. The file contains the
+// simulated secrets in clear text and has mode 0600. Only one simulator at a time may use it.
 //
-// A file that is damaged, of a newer version or made with another seed is an error that
-// says what to do, and the file is left as it is.
+// If the file is damaged, has a newer version or was created with another seed, the error says what to do,
+// and the file is not changed.
 func Open(o Options, path string) (*Simulator, error) {
 	if path == "" {
 		return nil, errors.New("opening the simulator's state: no file is named")
@@ -96,8 +95,8 @@ func Open(o Options, path string) (*Simulator, error) {
 	return s, s.save()
 }
 
-// Close saves what was not worth a file of its own. The simulator can still be used. It
-// does nothing for one that New made.
+// Close saves what was not worth a write of its own. The simulator can still be used afterwards. Close does
+// nothing for a simulator without a file.
 func (s *Simulator) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,19 +104,19 @@ func (s *Simulator) Close() error {
 }
 
 // errDamaged says what to do about a file that cannot be read.
-var errDamaged = errors.New("it is damaged: put a copy in its place, or move it away to begin anew with other secrets")
+var errDamaged = errors.New("it is damaged: replace it with a copy, or move it away to begin again with other secrets")
 
-// errNotSaved means that something was done and is in memory only.
+// errNotSaved means that a change was carried out but is only in memory.
 var errNotSaved = errors.New("saving the simulator's state")
 
-// restore takes the place up where a file left it.
+// restore continues from the state in a file.
 func (s *Simulator) restore(content []byte) error {
 	var file stateFile
 	if err := json.Unmarshal(content, &file); err != nil {
 		return errDamaged
 	}
 	if file.Format != stateFormat {
-		return errors.New("it is no state file of the simulator: name another one")
+		return errors.New("it is not a state file of the simulator: name another one")
 	}
 	if file.Version > stateVersion {
 		return fmt.Errorf("it has version %d and this program knows up to %d: use the newer rotatord that wrote it, or another file",
@@ -149,14 +148,14 @@ func (s *Simulator) restore(content []byte) error {
 	return nil
 }
 
-// strict decodes JSON whose fields are all known.
+// strict decodes JSON and refuses unknown fields.
 func strict(content []byte, v any) error {
 	d := json.NewDecoder(bytes.NewReader(content))
 	d.DisallowUnknownFields()
 	return d.Decode(v)
 }
 
-// token checks what a program that never wrote it could have put there.
+// token checks values that this program never writes, but another one may have written.
 func (saved savedToken) token() (*token, error) {
 	o := owner{saved.OwnerKind, saved.OwnerID}
 	if !uuidShape.MatchString(saved.ID) || saved.ClientID == "" || len(saved.Secrets) == 0 || !isIdentifier(o.id) ||
@@ -207,7 +206,7 @@ func (s *Simulator) save() error {
 	return nil
 }
 
-// saveOrLog saves on behalf of a caller who cannot be told of an error.
+// saveOrLog saves for a caller that cannot return an error.
 func (s *Simulator) saveOrLog() {
 	if err := s.save(); err != nil {
 		s.log.Error("the state file cannot be written: what was just done is in memory only", "error", err)

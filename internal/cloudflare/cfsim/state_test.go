@@ -134,10 +134,10 @@ func TestStateThatIsRefused(t *testing.T) {
 		seed    uint64
 		want    string
 	}{
-		"empty":         {nil, 0, "it is damaged: put a copy in its place, or move it away"},
+		"empty":         {nil, 0, "it is damaged: replace it with a copy, or move it away"},
 		"cut":           {good[:len(good)/2], 0, "it is damaged"},
 		"another digit": {flipped, 0, "it is damaged"},
-		"another file":  {[]byte(`{"kind":"config"}`), 0, "it is no state file"},
+		"another file":  {[]byte(`{"kind":"config"}`), 0, "it is not a state file"},
 		"newer":         {bytes.Replace(good, []byte(`"version":1`), []byte(`"version":2`), 1), 0, "version 2 and this program knows up to 1: use the newer rotatord"},
 		"another seed":  {good, 6, "made with seed 5 and not with 6: leave the seed away"},
 	} {

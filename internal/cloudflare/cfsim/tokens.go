@@ -7,7 +7,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// The two kinds of owner, as they stand in paths.
+// The two kinds of owner, as they are written in paths.
 const (
 	accounts = "accounts"
 	zones    = "zones"
@@ -18,7 +18,7 @@ const (
 	forever         = "forever"
 )
 
-// owner is the account or zone that a token was made under.
+// owner is the account or zone of a token.
 type owner struct{ kind, id string }
 
 func (o owner) String() string { return o.kind + "/" + o.id }
@@ -33,7 +33,7 @@ type token struct {
 	version      float64 // client_secret_version
 	createdAt    time.Time
 	updatedAt    time.Time
-	expiresAt    time.Time // zero for forever
+	expiresAt    time.Time // zero if it lasts forever
 	lastSeenAt   time.Time // zero for never
 	secrets      []*issued // every one ever issued; the last is current
 	rotations    int
@@ -46,12 +46,12 @@ type issued struct {
 	value      secret.Value
 	at         time.Time
 	superseded bool
-	until      time.Time // of a superseded one: accepted before, refused from then on
+	until      time.Time // for a superseded one: it is accepted before this time and refused from then on
 }
 
 func (i *issued) accepted(now time.Time) bool { return !i.superseded || now.Before(i.until) }
 
-// newToken says what a token begins with. Empty IDs are invented.
+// newToken describes a token that is to be created. Empty IDs are random.
 type newToken struct {
 	id, clientID   string
 	owner          owner
@@ -60,7 +60,7 @@ type newToken struct {
 	version        float64
 }
 
-// addToken makes a token with its first secret. The duration has been checked.
+// addToken creates a token with its first secret. The duration was checked.
 func (s *Simulator) addToken(n newToken, now time.Time) *token {
 	if n.id == "" {
 		n.id = s.random.uuid()
@@ -84,7 +84,7 @@ func (s *Simulator) keep(t *token) {
 	s.byClient[t.clientID] = t
 }
 
-// renew counts a checked duration from now.
+// renew returns the end of a checked duration that begins now.
 func (t *token) renew(duration string, now time.Time) {
 	t.duration, t.expiresAt = duration, time.Time{}
 	if duration != forever {
@@ -106,7 +106,8 @@ func checkDuration(s string) error {
 
 func (t *token) current() *issued { return t.secrets[len(t.secrets)-1] }
 
-// previous is the secret before the current one, dead or alive; nil if there was none.
+// previous returns the secret before the current one, whether it is still accepted or not; nil if there was
+// none.
 func (t *token) previous() *issued {
 	if len(t.secrets) < 2 {
 		return nil
@@ -119,7 +120,7 @@ func (s *Simulator) rotate(t *token, previousUntil, now time.Time) {
 	if !s.behaviour.KeepAllPrevious {
 		for _, old := range t.secrets {
 			if old.superseded && now.Before(old.until) {
-				old.until = now // its place is taken
+				old.until = now // a newer secret has replaced it
 			}
 		}
 	}
@@ -133,7 +134,7 @@ func (s *Simulator) rotate(t *token, previousUntil, now time.Time) {
 	s.stats.Rotations[t.id]++
 }
 
-// movePrevious moves the end of the grace period. A dead secret stays dead.
+// movePrevious moves the end of the grace period. A secret that is no longer accepted stays so.
 func (t *token) movePrevious(until, now time.Time) {
 	if p := t.previous(); p != nil && p.accepted(now) {
 		p.until = until
@@ -147,7 +148,7 @@ const (
 	usedPrevious = "previous"
 )
 
-// judge says which secret of the token, if any, v is and may be used at the edge.
+// judge returns which secret of the token v is, if any, and whether it may be used at the edge.
 func (s *Simulator) judge(t *token, v secret.Value, now time.Time) string {
 	if t.deleted || !t.enabled || !t.expiresAt.IsZero() && !now.Before(t.expiresAt) {
 		return usedNone
@@ -168,7 +169,7 @@ func (s *Simulator) judge(t *token, v secret.Value, now time.Time) string {
 	return usedNone
 }
 
-// Token is what the simulator knows of a service token, without its secrets.
+// Token is what the simulator knows about a service token, without its secrets.
 type Token struct {
 	ID        string    `json:"id"`
 	ClientID  string    `json:"client_id"`
@@ -183,12 +184,12 @@ type Token struct {
 	UpdatedAt time.Time `json:"updated_at"`
 	// ExpiresAt is zero and absent if the token lasts forever.
 	ExpiresAt time.Time `json:"expires_at,omitzero"`
-	// LastSeenAt is zero and absent if nobody has used the token.
+	// LastSeenAt is zero and absent if the token was never used.
 	LastSeenAt time.Time `json:"last_seen_at,omitzero"`
 
 	CurrentDigest secret.Digest `json:"current_digest"`
-	// PreviousDigest and PreviousExpiresAt are of the secret before the current one,
-	// whether it is still accepted or not, and absent before the first rotation.
+	// PreviousDigest and PreviousExpiresAt describe the secret before the current one, whether it is still
+	// accepted or not. They are absent before the first rotation.
 	PreviousDigest    secret.Digest `json:"previous_digest,omitempty"`
 	PreviousExpiresAt time.Time     `json:"previous_expires_at,omitzero"`
 }
@@ -219,8 +220,8 @@ func (s *Simulator) Tokens() []Token {
 	return out
 }
 
-// AllTokens returns every token that there ever was, deleted ones included, in order of
-// creation. [Simulator.Token] tells which of them are left.
+// AllTokens returns every token that ever existed, including deleted ones, in order of creation.
+// [Simulator.Token] says whether a token still exists.
 func (s *Simulator) AllTokens() []Token {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -231,7 +232,7 @@ func (s *Simulator) AllTokens() []Token {
 	return out
 }
 
-// Token returns one token, and false if there is none or it was deleted.
+// Token returns one token, and false if it does not exist or was deleted.
 func (s *Simulator) Token(id string) (Token, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,18 +243,17 @@ func (s *Simulator) Token(id string) (Token, bool) {
 	return t.view(), true
 }
 
-// Status is what has become of a client secret.
+// Status is the status of a client secret.
 type Status string
 
-// What may have become of a client secret. It says nothing of the token, which may be
-// disabled, expired or deleted.
+// The status of a client secret. It says nothing about the token, which may be disabled, expired or deleted.
 const (
 	StatusCurrent  Status = "current"
 	StatusPrevious Status = "previous" // accepted until ExpiresAt
 	StatusDead     Status = "dead"     // expired, revoked or displaced
 )
 
-// Secret is one client secret that was issued, whether or not anybody received it.
+// Secret is one client secret that was issued, whether or not a client received it.
 type Secret struct {
 	Value    secret.Value
 	Digest   secret.Digest
@@ -263,9 +263,8 @@ type Secret struct {
 	ExpiresAt time.Time
 }
 
-// Secrets returns every secret that was ever issued for a token, oldest first, even
-// if the token was deleted meanwhile. It is the truth that a test compares with what
-// a client believes.
+// Secrets returns every secret that was ever issued for a token, oldest first, even if the token was deleted.
+// A test compares what a client believes with this.
 func (s *Simulator) Secrets(id string) []Secret {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,10 +7,9 @@ import (
 	"net/http"
 )
 
-// RoundTripper returns a transport that reaches the simulator without a network,
-// whatever host a request names. Broken connections look to a client as they do over a
-// real one, and a delay ends with the request's context. Since no socket is involved,
-// it works inside a testing/synctest bubble.
+// RoundTripper returns a transport that reaches the simulator without a network, whatever host a request
+// names. To a client, broken connections look as they do over a real connection, and a delay ends with the
+// request's context. No socket is involved, so it works inside a testing/synctest bubble.
 func (s *Simulator) RoundTripper() http.RoundTripper { return roundTripper{s} }
 
 type roundTripper struct{ handler http.Handler }
@@ -44,7 +43,7 @@ func (rt roundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 
 func closeBody(req *http.Request) {
 	if req.Body != nil {
-		_ = req.Body.Close() // it has been read or is not wanted
+		_ = req.Body.Close() // it has been read or is not needed
 	}
 }
 
@@ -63,7 +62,7 @@ func serveRecorded(h http.Handler, w *recorder, r *http.Request) (aborted bool) 
 	return false
 }
 
-// recorder is a http.ResponseWriter and http.Flusher that keeps the answer.
+// recorder is an http.ResponseWriter and http.Flusher that keeps the answer.
 type recorder struct {
 	header http.Header
 	sent   http.Header
@@ -105,7 +104,7 @@ func (r *recorder) response(req *http.Request, cut bool) *http.Response {
 	}
 }
 
-// brokenOff is the rest of a body whose connection broke.
+// brokenOff is the rest of a body after its connection broke.
 type brokenOff struct{}
 
 func (brokenOff) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }

@@ -10,19 +10,19 @@ import (
 	"github.com/getkin/kin-openapi/routers"
 )
 
-// Coverage is which operations of the document succeeded through the transports that
-// [Covering] was given to. The zero Coverage is empty.
+// Coverage says which operations of the document succeeded through the transports that [Covering] was given
+// to. The zero Coverage is empty.
 type Coverage struct {
 	mu   sync.Mutex
 	seen map[string]bool
 }
 
-// Covering has a transport note in c what passes through it.
+// Covering makes a transport note in c the operations that succeed.
 func Covering(c *Coverage) Option { return func(t *transport) { t.coverage = c } }
 
-// Missing returns, sorted, the operations of the wanted paths that did not succeed. One that
-// the document has for accounts and for zones is two. An operation that a later document adds
-// is missing until somebody uses it, or says that nobody will.
+// Missing returns, sorted, the operations of the wanted paths that did not succeed. An operation that the
+// document has for accounts and for zones counts twice. An operation that a later document adds is missing
+// until a client uses it, or it is listed as unused.
 func (c *Coverage) Missing(t testing.TB) []string {
 	t.Helper()
 	all, err := router()
@@ -44,7 +44,7 @@ func (c *Coverage) Missing(t testing.TB) []string {
 	return slices.Sorted(maps.Keys(missing))
 }
 
-// operationName tells the operations for accounts and for zones apart.
+// operationName keeps the operations for accounts and for zones apart.
 func operationName(method, path, kind string) string {
 	return method + " " + strings.Replace(path, "{accounts_or_zones}", kind, 1)
 }

@@ -1,16 +1,14 @@
-// Package openapitest holds HTTP exchanges against Cloudflare's own OpenAPI document.
+// Package openapitest compares HTTP requests and answers with Cloudflare's own OpenAPI document.
 //
-// Guarantee: what passes through [Transport] in a test and is not what Cloudflare
-// publishes fails that test, whichever side got it wrong. It is stricter than the
-// document in one way: fields that the document does not name are errors, in requests
-// because Cloudflare would ignore them and in answers because a simulator must not
-// invent what the real thing does not send.
+// Guarantee: a request or an answer that passes through [Transport] in a test and is not what Cloudflare
+// publishes fails that test, whichever side is wrong. It is stricter than the document in one way: fields
+// that the document does not name are errors. In requests Cloudflare would ignore them, and in answers a
+// simulator must not invent what the real API does not send.
 //
-// The document comes from the module of Cloudflare's Go SDK, which embeds it in the
-// script that starts its mock server. It is 12 MB; only the service-token and
-// token-verification paths, with what they refer to, are parsed, once in a process. If
-// it cannot be found, the test fails: a check that silently stops checking is worse
-// than none.
+// The document comes from the module of Cloudflare's Go SDK, which embeds it in the script that starts its
+// mock server. It has 12 MB. Only the paths for service tokens and token verification, with what they refer
+// to, are parsed, once in a process. If the document cannot be found, the test fails: a check that silently
+// stops is worse than no check.
 package openapitest
 
 import (
@@ -37,7 +35,7 @@ const sdkModule = "github.com/cloudflare/cloudflare-go/v7"
 // basePath is the path of the document's only server.
 const basePath = "/client/v4"
 
-// wanted are the paths that rotatord uses. All must be in the document.
+// wanted are the paths that rotatord uses. All of them must be in the document.
 var wanted = []string{
 	"/{accounts_or_zones}/{account_or_zone_id}/access/service_tokens",
 	"/{accounts_or_zones}/{account_or_zone_id}/access/service_tokens/{service_token_id}",
@@ -53,7 +51,7 @@ type specification struct {
 	paths map[string]*openapi3.PathItem
 }
 
-// router is made once in a process.
+// router is created once in a process.
 var router = sync.OnceValues(func() (*specification, error) {
 	spec, err := embeddedSpec()
 	if err != nil {
@@ -104,7 +102,7 @@ func decodeSpec(script []byte) ([]byte, error) {
 	return spec, nil
 }
 
-// document is as much of an OpenAPI document as is kept, its parts not parsed.
+// document is the part of an OpenAPI document that is kept, not parsed further.
 type document struct {
 	OpenAPI    string                                `json:"openapi"`
 	Info       json.RawMessage                       `json:"info"`
@@ -113,7 +111,7 @@ type document struct {
 	Components map[string]map[string]json.RawMessage `json:"components"`
 }
 
-// newRouter cuts the document down, parses what is left and makes it strict.
+// newRouter cuts the document down, parses the rest and makes it strict.
 func newRouter(spec []byte) (*specification, error) {
 	small, err := cutDown(spec)
 	if err != nil {
@@ -128,8 +126,8 @@ func newRouter(spec []byte) (*specification, error) {
 			forbidUnknownFields(operation)
 		}
 	}
-	// The document's own examples and siblings of $ref do not all follow the standard;
-	// neither matters here.
+	// The document's own examples and the siblings of $ref do not all follow the standard; neither matters
+	// here.
 	found, err := legacy.NewRouter(doc, openapi3.DisableExamplesValidation(), openapi3.DisableSchemaDefaultsValidation(),
 		openapi3.AllowExtraSiblingFields("description", "title", "type", "readOnly", "example", "minLength", "x-stainless-skip"))
 	if err != nil {

@@ -21,17 +21,16 @@ import (
 // Option narrows what [Transport] checks.
 type Option func(*transport)
 
-// RequestsOnly leaves answers unchecked, for tests whose server misbehaves on purpose.
+// RequestsOnly does not check answers, for tests whose server misbehaves on purpose.
 func RequestsOnly() Option { return func(t *transport) { t.requestsOnly = true } }
 
-// Transport wraps base and checks every exchange that passes through it. A deviation is
-// reported with t.Errorf, without any secret in the report; the exchange itself goes on
-// unchanged. Not checked, because the document says nothing about it: an answer with a
-// 5xx status, and a body that breaks off, which the caller sees as it was. A request
-// for an operation that the document does not have is a deviation. A nil base means
-// http.DefaultTransport.
+// Transport wraps base and checks every request and answer that pass through it. A deviation is reported with
+// t.Errorf, without any secret in the report; the request and the answer themselves are not changed. Two
+// things are not checked, because the document says nothing about them: an answer with a 5xx status, and a
+// body that breaks off, which the caller sees as it was. A request for an operation that the document does
+// not have is a deviation. A nil base means http.DefaultTransport.
 //
-// The transport is safe for concurrent use as long as base is and t is not yet over.
+// The transport is safe for concurrent use while base is and t has not ended.
 func Transport(t testing.TB, base http.RoundTripper, options ...Option) http.RoundTripper {
 	t.Helper()
 	r, err := router()
@@ -96,8 +95,7 @@ func (tr *transport) deviation(what string, req *http.Request, err error) {
 		what, req.Method, req.URL.Path, secret.Scrub(err.Error()))
 }
 
-// checkRequest returns what the answer is checked with, nil if the document has no
-// such operation.
+// checkRequest returns what the answer is checked with; nil if the document has no such operation.
 func (tr *transport) checkRequest(req *http.Request, body []byte) (*openapi3filter.RequestValidationInput, error) {
 	path, ok := strings.CutPrefix(req.URL.Path, basePath)
 	if !ok {
@@ -126,7 +124,7 @@ func (tr *transport) checkRequest(req *http.Request, body []byte) (*openapi3filt
 	return input, checkBeyondSchema(req, route, params)
 }
 
-// checkBeyondSchema covers what the document only says in words or leaves to names.
+// checkBeyondSchema checks what the document says only in words or by names.
 func checkBeyondSchema(req *http.Request, route *routers.Route, params map[string]string) error {
 	if kind, ok := params["accounts_or_zones"]; ok && kind != "accounts" && kind != "zones" {
 		return fmt.Errorf("path parameter accounts_or_zones is %q", kind)
@@ -155,7 +153,7 @@ func checkResponse(input *openapi3filter.RequestValidationInput, resp *http.Resp
 	})
 }
 
-// authenticated checks that a request names a credential of the given scheme.
+// authenticated checks that a request has a credential of the given scheme.
 func authenticated(_ context.Context, input *openapi3filter.AuthenticationInput) error {
 	header := input.RequestValidationInput.Request.Header
 	switch scheme := input.SecurityScheme; scheme.Type {

@@ -1,11 +1,11 @@
 //go:build linux
 
-// Package disktest gives a test a small disk of its own, which can be filled up to the last
-// byte, made read-only, or cut off from its power.
+// Package disktest gives a test a small disk of its own. It can be filled to the last byte, made read-only,
+// or cut off from its power.
 //
-// It mounts file systems, which takes rights that not every machine gives: root in a container
-// often may not. Without them a test is skipped, and says so. A missing mkfs.ext4 fails it
-// where ROTATORD_REQUIRE_TOOLS=1 says that every tool must be there.
+// It mounts file systems. That needs rights which not every machine gives: root in a container often does not
+// have them. Without them a test is skipped, and says so. If mkfs.ext4 is missing, the test fails if
+// ROTATORD_REQUIRE_TOOLS=1 says that every tool must be there.
 package disktest
 
 import (
@@ -27,7 +27,7 @@ const (
 
 // Disk is a mounted file system. It is unmounted at the end of the test.
 type Disk struct {
-	// Dir is where it is mounted.
+	// Dir is where the disk is mounted.
 	Dir string
 
 	t       testing.TB
@@ -70,7 +70,7 @@ func command(name string, args ...string) error {
 
 func (d *Disk) filler() string { return filepath.Join(d.Dir, "filler") }
 
-// Fill takes all room that there is.
+// Fill uses all free space.
 func (d *Disk) Fill() {
 	d.t.Helper()
 	f, err := os.OpenFile(d.filler(), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -80,7 +80,7 @@ func (d *Disk) Fill() {
 	for _, size := range []int{64 << 10, 4 << 10, 1} {
 		for err = nil; err == nil; {
 			if _, err = f.Write(make([]byte, size)); err == nil && size > 1 {
-				err = f.Sync() // so that the file system allocates now, and not when it is convenient
+				err = f.Sync() // the file system allocates now, and not later
 			}
 		}
 		if !errors.Is(err, syscall.ENOSPC) {
@@ -92,7 +92,7 @@ func (d *Disk) Fill() {
 	}
 }
 
-// Free gives back what Fill took.
+// Free frees what Fill used.
 func (d *Disk) Free() {
 	d.t.Helper()
 	if err := os.Remove(d.filler()); err != nil {
@@ -100,7 +100,7 @@ func (d *Disk) Free() {
 	}
 }
 
-// ReadOnly remounts the disk, which no process may have open for writing.
+// ReadOnly remounts the disk. No process may have it open for writing.
 func (d *Disk) ReadOnly(yes bool) {
 	d.t.Helper()
 	mode := "remount,rw"
@@ -112,8 +112,8 @@ func (d *Disk) ReadOnly(yes bool) {
 	}
 }
 
-// Break makes an ext4 disk read-only as the kernel does when it finds a fault in it: at once,
-// and whatever is open.
+// Break makes an ext4 disk read-only at once, whatever is open, as the kernel does when it finds a fault in
+// it.
 func (d *Disk) Break() {
 	d.t.Helper()
 	if err := command("mount", "-o", "remount,errors=remount-ro", d.Dir); err != nil {
@@ -132,8 +132,8 @@ func (d *Disk) Break() {
 	}
 }
 
-// CutPower makes an ext4 disk forget whatever was not made durable, at once, and refuse
-// everything until Restore.
+// CutPower makes an ext4 disk forget at once whatever was not made durable, and refuse everything until
+// Restore.
 func (d *Disk) CutPower() error {
 	dir, err := os.Open(d.Dir)
 	if err != nil {
@@ -147,7 +147,7 @@ func (d *Disk) CutPower() error {
 	return errors.Join(err, dir.Close())
 }
 
-// Restore mounts a disk whose power was cut, once nobody has it open any more.
+// Restore mounts a disk whose power was cut. No process may have it open any more.
 func (d *Disk) Restore() {
 	d.t.Helper()
 	if err := errors.Join(command("umount", d.Dir), d.mount()); err != nil {

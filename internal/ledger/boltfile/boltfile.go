@@ -1,16 +1,15 @@
 // Package boltfile proves that a bbolt file can be read, before bbolt maps it into memory.
 //
-// bbolt trusts its file: numbers that stand in it become addresses and loop bounds. In a
-// file that was truncated or whose bits have flipped that is a bus error, which no recover
-// can stop since it strikes in whichever goroutine reads, or an endless walk in a circle,
-// or an older state of the file that is quietly taken for the present one.
+// bbolt trusts its file: numbers in it become addresses and loop bounds. In a file that was truncated, or
+// whose bits have flipped, that leads to a bus error, to an endless loop, or to an older state of the file
+// that is silently taken for the present one. No recover can stop a bus error, because it strikes in
+// whichever goroutine reads.
 //
-// Guarantee: on a file that [Check] accepts, bbolt reads only what is there and comes to
-// an end; every page is in use exactly once or free; and both copies of the root are whole
-// and of consecutive transactions, so that none was lost. What the keys and values say is
-// not judged: whoever wrote them must know by a checksum of their own.
+// Guarantee: on a file that [Check] accepts, bbolt reads only what exists, and its reads end; every page is
+// in use exactly once or free; and both copies of the root are whole and of consecutive transactions, so no
+// transaction was lost. Keys and values are not checked: they need a checksum of their own.
 //
-// It knows version 2 of bbolt's file format, the only one that there is, and refuses others.
+// It knows version 2 of bbolt's file format, which is the only one, and refuses others.
 package boltfile
 
 import (
@@ -23,7 +22,7 @@ import (
 
 // Info is what a good file says about itself.
 type Info struct {
-	// Transactions is how many were committed since the file was made.
+	// Transactions is how many transactions were committed since the file was created.
 	Transactions uint64
 }
 
@@ -43,10 +42,10 @@ const (
 	bucketElement = 0x01
 	noFreelist    = ^uint64(0)
 	longFreelist  = 0xFFFF
-	maxDepth      = 64 // more levels than any tree has that fits on a disk
+	maxDepth      = 64 // more levels than any tree that fits on a disk
 )
 
-var order = binary.NativeEndian // bbolt writes what is in memory
+var order = binary.NativeEndian // bbolt writes the byte order of the machine
 
 // Check proves that b, the content of a whole file, can be read.
 func Check(b []byte) (Info, error) {
@@ -60,7 +59,7 @@ func Check(b []byte) (Info, error) {
 	if err := f.freelist(); err != nil {
 		return Info{}, err
 	}
-	return Info{Transactions: f.meta.txid - 1}, nil // making the file counts as one
+	return Info{Transactions: f.meta.txid - 1}, nil // creating the file counts as one
 }
 
 // meta is one of the two copies of the root.
@@ -69,7 +68,7 @@ type meta struct {
 	root, freelist, high, txid uint64 // high: pages from here on were never used
 }
 
-// file is a file whose metas are good.
+// file is a file whose two metas are good.
 type file struct {
 	b    []byte
 	meta meta
@@ -131,7 +130,7 @@ func readMeta(b []byte, at int) (m meta, err error) {
 	return m, nil
 }
 
-// page is one page with those that it overflows into.
+// page is one page, with the pages that it overflows into.
 type page struct {
 	flags, count uint16
 	content      []byte // header included
@@ -144,7 +143,7 @@ func (f *file) take(id uint64) (p page, err error) {
 	}
 	header := f.b[id*f.size:][:headerSize]
 	if order.Uint64(header) != id {
-		return p, fmt.Errorf("page %d is not what stands in its place", id)
+		return p, fmt.Errorf("page %d contains another page", id)
 	}
 	pages := uint64(order.Uint32(header[12:])) + 1
 	if pages > f.meta.high-id {
@@ -160,8 +159,7 @@ func (f *file) take(id uint64) (p page, err error) {
 	return p, nil
 }
 
-// tree checks the tree below a page, whose keys are at least least, and less than end
-// unless that is nil.
+// tree checks the tree below a page. Its keys are at least least, and less than end if that is not nil.
 func (f *file) tree(id uint64, least, end []byte, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("page %d is too deep in its tree", id)
@@ -184,7 +182,7 @@ func (f *file) tree(id uint64, least, end []byte, depth int) error {
 	return nil
 }
 
-// leaf checks the entries of a leaf, and calls bucket for each that is one.
+// leaf checks the entries of a leaf, and calls bucket for each entry that is one.
 func (p page) leaf(least, end []byte, bucket func([]byte) error) error {
 	for i := range int(p.count) {
 		at := headerSize + i*elementSize
@@ -242,7 +240,7 @@ func (p page) branch(least, end []byte, child func(id uint64, least, end []byte)
 	return nil
 }
 
-// keyAndValue returns what an entry points to. Positions are counted from the entry.
+// keyAndValue returns the key and the value of an entry. Their positions are relative to the entry.
 func keyAndValue(element []byte, pos, keySize, valueSize uint32) (key, value []byte, err error) {
 	start, middle := uint64(pos), uint64(pos)+uint64(keySize)
 	end := middle + uint64(valueSize)
@@ -252,8 +250,8 @@ func keyAndValue(element []byte, pos, keySize, valueSize uint32) (key, value []b
 	return element[start:middle], element[middle:end], nil
 }
 
-// inOrder reports a key that is out of order. The first one of a page may equal the key
-// that leads to the page.
+// inOrder reports a key that is out of order. The first key of a page may equal the key that leads to the
+// page.
 func inOrder(key, least, end []byte, first bool) error {
 	c := bytes.Compare(key, least)
 	if least != nil && (c < 0 || c == 0 && !first) || end != nil && bytes.Compare(key, end) >= 0 {
@@ -262,7 +260,7 @@ func inOrder(key, least, end []byte, first bool) error {
 	return nil
 }
 
-// bucket checks a bucket: a tree of its own, or one leaf that stands in the value.
+// bucket checks a bucket: a tree of its own, or one leaf inside the value.
 func (f *file) bucket(value []byte, depth int) error {
 	if len(value) < bucketSize {
 		return errors.New("it is too short for a bucket")
@@ -276,15 +274,15 @@ func (f *file) bucket(value []byte, depth int) error {
 	}
 	p := page{flags: order.Uint16(inline[8:]), count: order.Uint16(inline[10:]), content: inline}
 	if p.flags != leafFlag {
-		return errors.New("the bucket in it is no leaf")
+		return errors.New("the bucket in it is not a leaf")
 	}
 	return p.leaf(nil, nil, func([]byte) error { return errors.New("a bucket cannot stand here") })
 }
 
-// freelist checks that every page that no tree uses is free, and no other.
+// freelist checks that the free pages are exactly those that no tree uses.
 func (f *file) freelist() error {
 	if f.meta.freelist == noFreelist {
-		return nil // bbolt finds the free pages by looking
+		return nil // bbolt searches for the free pages itself
 	}
 	p, err := f.take(f.meta.freelist)
 	if err != nil {
