@@ -50,6 +50,9 @@ func (e *engine) catchUpAll(ctx context.Context, tokens []rotation.Token) {
 	}
 	for _, token := range tokens {
 		record, decided := records[token.Name]
+		if decided {
+			e.setSaved(token.Name)
+		}
 		if !decided && err != nil { // its record could not be read or written
 			s, _ := e.view(token.Name)
 			record = s.record

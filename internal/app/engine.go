@@ -66,6 +66,10 @@ type scheduled struct {
 	// what failed. unrecordedErr is the last of them, nil if there is none.
 	unrecorded    int
 	unrecordedErr error
+	// unsaved is set if the record in memory may be ahead of the one in the ledger, which could not be
+	// written. The token is looked at again until the ledger has it, whenever it is due: a time that a wrong
+	// clock had left in the ledger is only gone once that is written.
+	unsaved bool
 	// unrecovered is set while its unfinished rotation was not continued yet.
 	unrecovered bool
 }
@@ -317,6 +321,9 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	if s.due.Unscheduled {
 		at = time.Time{}
 	}
+	if s.unsaved {
+		at = moment.MinNonZero(at, now.Add(retryCeiling))
+	}
 	if at = moment.MinNonZero(at, wake, s.chore); at.IsZero() && s.due.Unscheduled {
 		e.queue.Remove(name)
 	} else {
@@ -410,6 +417,15 @@ func (e *engine) show(record rotation.Record) {
 	}
 }
 
+// setSaved notes that the ledger has what is known of a token.
+func (e *engine) setSaved(name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if s := e.tokens[name]; s != nil {
+		s.unsaved = false
+	}
+}
+
 // countUnrecorded counts the failures in a row that the ledger could not record, and returns the count.
 func (e *engine) countUnrecorded(name string, err error) int {
 	e.mu.Lock()
@@ -419,8 +435,9 @@ func (e *engine) countUnrecorded(name string, err error) int {
 	case s == nil:
 		return 0
 	case !errors.Is(err, rotation.ErrLedger):
-		s.unrecorded, s.unrecordedErr = 0, nil
+		s.unrecorded, s.unrecordedErr, s.unsaved = 0, nil, false
 	default:
+		s.unsaved = true
 		s.unrecorded++
 		s.unrecordedErr = err
 	}

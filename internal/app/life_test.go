@@ -345,6 +345,12 @@ func TestLivesThatWentWrong(t *testing.T) {
 				{What: "absurd step", For: -50 * time.Hour}, {What: "disk", For: time.Minute}, {After: 31 * time.Second, What: "resume"},
 			},
 		},
+		"a clock that goes back by days while the disk is full, and a resume": {
+			Expression: "@every 3m", Grace: 15 * time.Second, Acts: []act{
+				{What: "down", For: 2 * time.Minute}, {After: time.Minute, What: "disk", For: 31 * time.Second}, {What: "absurd step", For: -50 * time.Hour},
+				{After: 31 * time.Second, What: "nothing"},
+			},
+		},
 		"a restart in the last moment of a window": {
 			Expression: "@every 3m", Window: 90 * time.Second, Skip: true, Acts: []act{{After: time.Minute, What: "down", For: 210 * time.Second}},
 		},
