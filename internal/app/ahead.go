@@ -96,7 +96,7 @@ func (a *App) lookAtState(ctx context.Context) error {
 		_, err = a.state.disk.LastWrite()
 	} else if err == nil {
 		err = a.state.disk.Prove(ctx)
-		a.returns.saw("ledger", err == nil)
+		a.outages.note("ledger", err == nil)
 	}
 	return err
 }
@@ -106,7 +106,7 @@ func (a *App) lookAtVaultAhead(ctx context.Context) error {
 	if err := a.session.CheckSeal(ctx); err != nil {
 		return err
 	}
-	a.returns.saw("Vault", true)
+	a.outages.note("Vault", true)
 	return a.session.Ready(ctx, sessionLasts)
 }
 

@@ -55,7 +55,7 @@ type App struct {
 	log      *slog.Logger
 	metrics  *httpapi.Metrics
 	events   *event.Stream
-	returns  *returns
+	outages  *outages
 	ahead    *precheck.Watch
 	state    *state
 	session  *vault.Session // nil if no Vault is configured
@@ -113,7 +113,7 @@ func New(o Options) (*App, error) {
 	if a.now == nil {
 		a.now = time.Now
 	}
-	a.returns = newReturns(a.now, func() { a.engine.retryPending(); a.ahead.LookNow(status.Check.Fails) })
+	a.outages = newOutages(a.now, func() { a.engine.retryPending(); a.ahead.LookNow(status.Check.Fails) })
 	a.events = a.newStream()
 	a.onStop("events", a.events.Flush)
 	a.ahead = precheck.New(a.now, a.logCheck)
@@ -138,14 +138,14 @@ func (a *App) build() error {
 		return err
 	}
 	if a.config.Vault != nil {
-		if a.session, err = vault.New(*a.config.Vault, a.log, vaultReturns{a.metrics, a.returns}); err != nil {
+		if a.session, err = vault.New(*a.config.Vault, a.log, vaultObserver{a.metrics, a.outages}); err != nil {
 			return err
 		}
 	}
 	a.engine = newEngine(a.now, a.log)
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
-		Observer: fromCore{a.events, []func(rotation.Record){a.engine.show, a.returns.ledgerWritten}},
+		Observer: fromCore{a.events, []func(rotation.Record){a.engine.show, a.outages.ledgerWritten}},
 	})
 	if err := a.engine.rotator.LoadPauses(context.Background()); err != nil {
 		return err
@@ -269,7 +269,7 @@ func accountsOf(c *config.Config) map[string]bool {
 
 func (a *App) newAccount(c config.Account) *account {
 	made := &account{
-		client: cloudflare.New(c, cloudflare.Options{Observer: cloudflareReturns{a.metrics, a.returns}, Logger: a.log, Budgets: a.budgets}), every: c.InventoryEvery,
+		client: cloudflare.New(c, cloudflare.Options{Observer: cloudflareObserver{a.metrics, a.outages}, Logger: a.log, Budgets: a.budgets}), every: c.InventoryEvery,
 	}
 	made.size.Store(-1)
 	return made

@@ -411,7 +411,7 @@ func (e *engine) show(record rotation.Record) {
 	defer e.mu.Unlock()
 	if s := e.tokens[record.Token]; s != nil {
 		if s.record.TokenID != record.TokenID && !s.token.Owns(record.TokenID) {
-			s.gone = false // of this one no inventory has told yet
+			s.gone = false // no listing has shown this service token yet
 		}
 		s.record = record
 	}

@@ -20,7 +20,7 @@ func (a *App) newStream() *event.Stream {
 		event.NewLog(a.log).Queued(logPatience, func(n int) {
 			a.log.Error("events are missing in the log, since nothing read it for too long", "events", n)
 		}),
-		a.returns.Subscriber(),
+		a.outages.Subscriber(),
 		a.options.Subscriber,
 	)
 }

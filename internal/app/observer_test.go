@@ -15,7 +15,7 @@ import (
 
 // TestSubscribersTakeEachKind: what a subscriber does not handle it ignores by name, so that a new kind is thought about.
 func TestSubscribersTakeEachKind(t *testing.T) {
-	a := &App{now: time.Now, log: slog.New(slog.DiscardHandler), metrics: httpapi.NewMetrics(httpapi.Build{}), returns: newReturns(time.Now, nil)}
+	a := &App{now: time.Now, log: slog.New(slog.DiscardHandler), metrics: httpapi.NewMetrics(httpapi.Build{}), outages: newOutages(time.Now, nil)}
 	all := a.newStream().Subscribers()
 	if len(all) != 3 {
 		t.Errorf("%d subscribers", len(all))

@@ -11,62 +11,67 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// TestReturnsHurryWhatIsPending: whatever was missing and is there again, it is noticed once, and not more
-// often than every few seconds.
-func TestReturnsHurryWhatIsPending(t *testing.T) {
+// TestOutageThatEndsIsNoticedOnce: and not more often than every few seconds.
+func TestOutageThatEndsIsNoticedOnce(t *testing.T) {
 	ledgerFails := event.New(time.Now(), "ci", event.Daemon, event.RotationStuck{Err: rotation.ErrLedger})
-	for name, test := range map[string]struct{ away, back func(*returns) }{
+	for name, test := range map[string]struct{ away, back func(*outages) }{
 		"Vault is sealed": {
-			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("write", "503", 0) },
-			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("read", "404", 0) },
+			func(o *outages) {
+				vaultObserver{httpapi.NewMetrics(httpapi.Build{}), o}.VaultRequest("write", "503", 0)
+			},
+			func(o *outages) { vaultObserver{httpapi.NewMetrics(httpapi.Build{}), o}.VaultRequest("read", "404", 0) },
 		},
 		"no session": {
-			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("login", "400", 0) },
-			func(r *returns) { vaultReturns{httpapi.NewMetrics(httpapi.Build{}), r}.VaultRequest("login", "200", 0) },
+			func(o *outages) {
+				vaultObserver{httpapi.NewMetrics(httpapi.Build{}), o}.VaultRequest("login", "400", 0)
+			},
+			func(o *outages) {
+				vaultObserver{httpapi.NewMetrics(httpapi.Build{}), o}.VaultRequest("login", "200", 0)
+			},
 		},
 		"Cloudflare": {
-			func(r *returns) {
-				cloudflareReturns{httpapi.NewMetrics(httpapi.Build{}), r}.CloudflareRequest("list", "error", 0)
+			func(o *outages) {
+				cloudflareObserver{httpapi.NewMetrics(httpapi.Build{}), o}.CloudflareRequest("list", "error", 0)
 			},
-			func(r *returns) {
-				cloudflareReturns{httpapi.NewMetrics(httpapi.Build{}), r}.CloudflareRequest("rotate", "403", 0)
+			func(o *outages) {
+				cloudflareObserver{httpapi.NewMetrics(httpapi.Build{}), o}.CloudflareRequest("rotate", "403", 0)
 			},
 		},
-		"the disk": {func(r *returns) { r.Subscriber().Handle(ledgerFails) }, func(r *returns) { r.ledgerWritten(rotation.Record{}) }},
+		"the disk": {func(o *outages) { o.Subscriber().Handle(ledgerFails) }, func(o *outages) { o.ledgerWritten(rotation.Record{}) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				hurried := 0
-				r := newReturns(time.Now, func() { hurried++ })
+				retries := 0
+				o := newOutages(time.Now, func() { retries++ })
 				expect := func(what string, want int) {
 					t.Helper()
-					time.Sleep(hurryAfter)
+					time.Sleep(retryDelay)
 					synctest.Wait()
-					if hurried != want {
-						t.Errorf("%s: hurried %d times, want %d", what, hurried, want)
+					if retries != want {
+						t.Errorf("%s: %d retries, want %d", what, retries, want)
 					}
 				}
-				test.back(r)
+				test.back(o)
 				expect("it was never away", 0)
-				test.away(r)
-				test.away(r)
+				test.away(o)
+				test.away(o)
 				expect("it is away", 0)
-				test.back(r)
-				test.back(r)
+				test.back(o)
+				test.back(o)
 				expect("it is back", 1)
-				test.away(r)
-				test.back(r)
+				test.away(o)
+				test.back(o)
 				expect("a moment later", 1)
-				time.Sleep(hurryEvery)
-				test.back(r)
+				time.Sleep(retryEvery)
+				test.back(o)
 				expect("and it stayed", 2)
 			})
 		})
 	}
 }
 
-// TestHurriedTokensAreTriedNow: those whose secret is pending, and no others.
-func TestHurriedTokensAreTriedNow(t *testing.T) {
+// TestRetryPending: tokens with a pending secret are due now, and no others.
+func TestRetryPending(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	e := newEngine(time.Now, nil)
 	maps.Copy(e.tokens, map[string]*scheduled{
