@@ -23,8 +23,9 @@ var notYet = []string{
 	"cmd", "config.example.yaml", "docs/configuration.md", "docs/drill.md", "docs/commands.md", "internal",
 }
 
-// unchecked are files whose words are not ours to choose, or cannot change.
-var unchecked = []string{".git", ".tools", "bin", "dist", "CHANGELOG.md", "LICENSE", "docs/glossary.md", "docs/words_test.go"}
+// unchecked are files whose words are not ours to choose, or cannot change: docs/events.md quotes log lines,
+// which programs read.
+var unchecked = []string{".git", ".tools", "bin", "dist", "CHANGELOG.md", "LICENSE", "docs/events.md", "docs/glossary.md", "docs/words_test.go"}
 
 // word is a row of the glossary's last table.
 type word struct {
