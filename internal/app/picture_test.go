@@ -42,6 +42,11 @@ func TestArchitecturePage(t *testing.T) {
 	if !found || !ended {
 		t.Fatal("the section \"The rooms\" is not there")
 	}
+	for _, p := range core {
+		if sentence, _, _ := strings.Cut(section, "A test compares"); !strings.Contains(sentence, "`"+strings.TrimPrefix(p, "internal/")+"`") {
+			t.Errorf("%s does not say that the core has %s", architecturePage, p)
+		}
+	}
 	var rooms []string
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.*?) \\|(?: (.*))? ?\\|$").FindAllStringSubmatch(section, -1) {
 		room, job, imports := row[1], row[2], strings.TrimSpace(row[3])
