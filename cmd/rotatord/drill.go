@@ -201,7 +201,7 @@ func becameOf(d drill.Outcome, t drill.TokenOutcome) string {
 	switch {
 	case t.Rotations > 2:
 		parts[0] = fmt.Sprintf("%s %d times", done, t.Rotations)
-	case t.First && t.Rotations == 2 && t.Made == 1:
+	case t.First && t.Rotations == 2 && t.Created == 1:
 		parts[0] = "created once, and rotated once"
 	}
 	if t.Left > 0 {

@@ -10,9 +10,9 @@ import (
 	"rotatord/internal/secret"
 )
 
-// consumers call the application behind Access with what they find in the sinks: of each
-// token one that reads its first sink before each call, and one that still has what was there
-// when the disaster began.
+// consumers call the application behind Access with the secrets in the sinks. Each token has two consumers:
+// one reads its first sink before each call, and one uses the secret that was there when the disaster
+// began.
 type consumers struct {
 	stage  *stage
 	client *http.Client
@@ -25,7 +25,7 @@ type consumers struct {
 
 type consumer struct {
 	sink config.Sink
-	now  credential // as read last
+	now  credential // as last read
 	old  credential // as it was when the disaster began
 
 	refusedSince time.Duration // since the disaster began; -1: it is not refused
@@ -34,13 +34,13 @@ type consumer struct {
 	seen         map[secret.Digest]bool
 }
 
-// credential is a service token as a client has it.
+// credential is a client ID with a client secret.
 type credential struct {
 	id    string
 	value secret.Value
 }
 
-// pause is between two calls.
+// pause is the time between two calls.
 const pause = 50 * time.Millisecond
 
 func newConsumers(st *stage) *consumers {
@@ -54,7 +54,7 @@ func newConsumers(st *stage) *consumers {
 	return c
 }
 
-// begin begins to call, and to take notes: the disaster begins.
+// begin starts the calls: the disaster begins.
 func (c *consumers) begin() {
 	for _, one := range c.all {
 		one.now = c.read(one)
@@ -84,7 +84,7 @@ func (c *consumers) end() {
 	}
 }
 
-// read reads what is in the sink. A consumer that cannot read keeps what it had.
+// read returns the credential in the sink. A consumer that cannot read it uses the one that it has.
 func (c *consumers) read(one *consumer) credential {
 	found := c.stage.read(one.sink)
 	if found.ClientSecret.IsZero() {
@@ -94,7 +94,7 @@ func (c *consumers) read(one *consumer) credential {
 	return credential{found.ClientID, found.ClientSecret}
 }
 
-// between does something between two calls of all consumers, right before and after it.
+// between calls do, and has all consumers call the application right before and right after it.
 func (c *consumers) between(do func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -133,22 +133,22 @@ func (c *consumers) lookLocked() {
 	}
 }
 
-// uses is the service token that consumers of p have now.
+// uses returns the ID of the service token that consumers of p have now.
 func (c *consumers) uses(p player) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.stage.tokenOf(c.all[p.name].now.id)
 }
 
-// died is when a credential that is refused now stopped working, since the disaster began: in
-// the middle of hours that nobody waited for, perhaps.
+// died returns when a credential that is refused now stopped working, counted from the beginning of the
+// disaster. That can be in the middle of hours that were skipped.
 func (c *consumers) died(with credential, now time.Duration) time.Duration {
 	for _, s := range c.stage.sim.Secrets(c.stage.tokenOf(with.id)) {
 		if s.Value.Equal(with.value) && s.Status == cfsim.StatusDead {
 			return max(now-c.stage.sim.Now().Sub(s.ExpiresAt), 0)
 		}
 	}
-	return now // it is the service token that does not work
+	return now // not the secret but the service token stopped working
 }
 
 // call reports whether the application accepts a credential.
@@ -170,18 +170,18 @@ func (c *consumers) call(with credential) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// result is what one consumer saw, up to now.
+// result is what a consumer saw until now.
 type result struct {
 	refused   time.Duration
-	works     bool          // what it has now
+	works     bool          // the credential that it has now
 	oldDied   time.Duration // -1: it works, or there was none
-	rotations int           // secrets that were issued, those of service tokens that were made included
-	rotatedAt time.Duration // the first of them
+	rotations int           // secrets that were issued, also those of new service tokens
+	rotatedAt time.Duration // when the first of them was issued
 	neverSeen int
-	made      int  // service tokens
-	left      int  // service tokens that there are in the end
-	ends      bool // the one in use ends sooner than it is to be renewed
-	inUse     bool // one was to be deleted that a sink named
+	created   int  // service tokens
+	left      int  // service tokens that exist at the end
+	ends      bool // the one in use expires within renew_before
+	inUse     bool // rotatord asked Cloudflare to delete one that a sink named
 }
 
 func (c *consumers) result(p player) result {
@@ -199,7 +199,7 @@ func (c *consumers) result(p player) result {
 	for _, t := range c.stage.belongings(p) {
 		before, old := c.stage.issued[t.ID]
 		if !old {
-			r.made++
+			r.created++
 		}
 		if _, there := c.stage.sim.Token(t.ID); there {
 			r.left++

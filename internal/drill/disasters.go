@@ -9,20 +9,20 @@ import (
 	"rotatord/internal/vault/vaulttest"
 )
 
-// disaster is one of those that are played.
+// disaster describes a disaster: what happens, and what may result from it.
 type disaster struct {
 	name, what string
-	before     func(*stage)      // what has always been so
-	early      bool              // it comes long before the slot, and not with it
+	before     func(*stage)      // sets up what was always so
+	early      bool              // it happens long before the slot, not at the slot
 	only       func(player) bool // the tokens that it is about; nil: all
-	first      bool              // their service tokens are yet to be made
-	renews     bool              // their service tokens end, and are renewed
-	// strike brings it about, before the slot comes. How long it lasts stands in lasts; zero
-	// means that it is over by itself, or never.
+	first      bool              // their service tokens do not exist yet
+	renews     bool              // their service tokens expire, and are renewed
+	// strike makes the disaster happen, before the slot comes. After the time that lasts returns,
+	// lift ends it. A disaster without lasts ends by itself, or never.
 	strike func(*stage) error
 	lasts  func(*sample) time.Duration
 	lift   func(*stage) error
-	ends   string // what lift is, for the report
+	ends   string // what lift does, for the report
 	// kill returns a channel that is closed at the moment at which the daemon is to be killed. It
 	// is called before the daemon starts, which then runs in a process of its own.
 	kill func(*stage) <-chan struct{}
@@ -31,24 +31,24 @@ type disaster struct {
 	killedAt rotation.Step
 
 	operator string
-	alerts   []string // those that fire for the time that it lasts, if that is half an hour
-	// What may happen without a promise being broken.
-	rotations int  // carried out for each token, besides the one that is due
-	loses     bool // an answer does not arrive, and the secret in it is gone
-	outside   bool // somebody else cuts consumers off; how soon they are helped is up to the configuration
-	refuses   bool // what is new is refused everywhere for as long as it lasts
-	fatal     bool // consumers are cut off by the disaster itself, and rotatord cannot help
+	alerts   []string // alerts that fire while it lasts, if that is half an hour or more
+	// The following may happen without a broken promise.
+	rotations int  // rotations of each token, in addition to the one that is due
+	loses     bool // an answer does not arrive, and the secret in it is lost
+	outside   bool // another person cuts consumers off; the configuration decides when rotatord helps
+	refuses   bool // new secrets are refused everywhere while it lasts
+	fatal     bool // the disaster itself cuts consumers off, and rotatord cannot help
 }
 
-// hours is a disaster that lasts long enough to matter.
+// hours returns how long a service is away.
 func hours(s *sample) time.Duration { return s.outage() }
 
 func minutes(n int) func(*sample) time.Duration {
 	return func(*sample) time.Duration { return time.Duration(n) * time.Minute }
 }
 
-// fault arms a fault of the operation that rotates for each service token that may be rotated.
-// Where one is made in its place, that is what the fault strikes.
+// fault adds a fault to the next rotation of each service token. For a token whose rotation creates a
+// service token, it adds the fault to that request.
 func fault(text string) func(*stage) error {
 	return func(st *stage) error {
 		for _, p := range st.sample.tokens {
@@ -72,7 +72,7 @@ func fault(text string) func(*stage) error {
 	}
 }
 
-// edit changes every service token behind the daemon's back.
+// edit changes every service token without the daemon.
 func edit(e cfsim.Edit) func(*stage) error {
 	return func(st *stage) error {
 		for _, p := range st.sample.tokens {
@@ -86,7 +86,7 @@ func edit(e cfsim.Edit) func(*stage) error {
 	}
 }
 
-// behave changes what is assumed of Cloudflare.
+// behave changes the behaviour of Cloudflare.
 func behave(change func(*cfsim.Behaviour)) func(*stage) error {
 	return func(st *stage) error {
 		b := st.sim.Behaviour()
@@ -96,19 +96,19 @@ func behave(change func(*cfsim.Behaviour)) func(*stage) error {
 	}
 }
 
-const inDoubtOperator = "Nothing has to be done in a hurry: the old secret is kept alive as long as that is possible, " +
-	"and a new one is made before it dies. `rotatord resolve NAME --rotate-now` does it at once, if consumers can stand that " +
-	"the old secret dies with it. Runbook: RotatordTokenInDoubt."
+const inDoubtOperator = "Nothing is urgent: the grace of the old secret is extended as long as possible, and the token is rotated again " +
+	"before the old secret stops working. `rotatord resolve NAME --rotate-now` rotates at once, if consumers can do without the old " +
+	"secret. Runbook: RotatordTokenInDoubt."
 
 const (
 	vaultFailing      = "RotatordVaultFailing"
 	cloudflareFailing = "RotatordCloudflareFailing"
 )
 
-// disasters are all that there are, in the order in which they are played.
-var disasters = slices.Concat(ofAll, ofMade, ofVerified, ofRenewed)
+// disasters are all disasters, in their order.
+var disasters = slices.Concat(ofAll, ofCreated, ofVerified, ofRenewed)
 
-// ofAll are those that every token may meet with.
+// ofAll are the disasters that can happen to every token.
 var ofAll = []disaster{
 	{
 		name: "lost-answer", what: "Cloudflare rotates, and the connection breaks before its answer",
@@ -116,7 +116,7 @@ var ofAll = []disaster{
 	},
 	{
 		name: "500-before", what: "Cloudflare answers 500 and has not rotated",
-		strike: fault("status=500:before"), operator: "Nothing: it is found out that nothing was rotated, and the slot is served.",
+		strike: fault("status=500:before"), operator: "Nothing: the daemon finds out that nothing was rotated, and serves the slot.",
 	},
 	{
 		name: "500-after", what: "Cloudflare answers 500 and has rotated",
@@ -127,12 +127,12 @@ var ofAll = []disaster{
 		strike: fault("cut:after"), rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
-		name: "garbage", what: "the answer to the rotation is a page of HTML",
+		name: "garbage", what: "the answer to the rotation is an HTML page",
 		strike: fault("garbage:after"), rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
-		name: "throttled", what: "Cloudflare answers 429: come back in five minutes",
-		strike: fault("status=429:retry-after=300"), operator: "Look for who else uses the API token. Runbook: RotatordCloudflareThrottled.",
+		name: "throttled", what: "Cloudflare answers 429: retry after five minutes",
+		strike: fault("status=429:retry-after=300"), operator: "Find out who else uses the API token. Runbook: RotatordCloudflareThrottled.",
 	},
 	{
 		name: "slow-answer", what: "the answer takes three seconds",
@@ -141,26 +141,26 @@ var ofAll = []disaster{
 	{
 		name: "clock-skew", what: "Cloudflare's clock is ten minutes behind this machine's",
 		strike: behave(func(b *cfsim.Behaviour) { b.ClockSkew = cfsim.Duration(-10 * time.Minute) }),
-		operator: "Set this machine's clock. The grace is counted on Cloudflare's, so consumers lose nothing. " +
+		operator: "Set this machine's clock. The grace is counted on Cloudflare's clock, so consumers lose nothing. " +
 			"Runbook: RotatordClockSkew.",
 		alerts: []string{"RotatordClockSkew"}, lasts: minutes(60), ends: "the clock is set",
 		lift: behave(func(b *cfsim.Behaviour) { b.ClockSkew = 0 }),
 	},
 	{
-		name: "clock-wrong", what: "this machine's clock is an hour from Cloudflare's",
+		name: "clock-wrong", what: "this machine's clock differs by an hour from Cloudflare's",
 		strike:   behave(func(b *cfsim.Behaviour) { b.ClockSkew = cfsim.Duration(time.Hour) }),
-		operator: "Set this machine's clock: until then no scheduled rotation begins. Runbook: RotatordClockSkew.",
+		operator: "Set this machine's clock: until then no scheduled rotation starts. Runbook: RotatordClockSkew.",
 		alerts:   []string{"RotatordClockSkew"}, lasts: minutes(60), ends: "the clock is set",
 		lift: behave(func(b *cfsim.Behaviour) { b.ClockSkew = 0 }),
 	},
 	{
-		name: "many-previous", what: "an answer is lost, and Cloudflare turns out to keep every previous secret",
+		name: "many-previous", what: "an answer is lost, and Cloudflare keeps every previous secret, not only the last one",
 		before:    func(st *stage) { _ = behave(func(b *cfsim.Behaviour) { b.KeepAllPrevious = true })(st) },
 		strike:    fault("drop:after"),
 		rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
-		name: "updated-at-frozen", what: "an answer is lost, and updated_at never tells that Cloudflare has rotated",
+		name: "updated-at-frozen", what: "an answer is lost, and Cloudflare does not change updated_at when it rotates",
 		before:    func(st *stage) { _ = behave(func(b *cfsim.Behaviour) { b.FrozenUpdatedAt = true })(st) },
 		strike:    fault("drop:after"),
 		rotations: 1, loses: true, operator: inDoubtOperator,
@@ -170,7 +170,7 @@ var ofAll = []disaster{
 		only:   player.inVault,
 		strike: func(st *stage) error { st.vault.Seal(true); return nil },
 		lasts:  hours, lift: func(st *stage) error { st.vault.Seal(false); return nil }, ends: "Vault is unsealed",
-		operator: "Unseal Vault. Nothing was rotated meanwhile. Runbook: RotatordVaultFailing.", alerts: []string{vaultFailing},
+		operator: "Unseal Vault. Nothing is rotated until then. Runbook: RotatordVaultFailing.", alerts: []string{vaultFailing},
 	},
 	{
 		name: "vault-sealed-midway", what: "Vault is sealed between Cloudflare's answer and the write",
@@ -178,16 +178,16 @@ var ofAll = []disaster{
 		strike: sealAtRotate,
 		lasts:  hours, ends: "Vault is unsealed",
 		lift: func(st *stage) error { st.atCloudflare.set(nil); st.vault.Seal(false); return nil },
-		operator: "Unseal Vault, and do not delete the state directory: it holds the only copy of the new secret. " +
+		operator: "Unseal Vault, and do not delete the state directory: it has the only copy of the new secret. " +
 			"Runbook: RotatordSecretPending.",
 		alerts: []string{vaultFailing},
 	},
 	{
-		name: "vault-denied", what: "the Vault policy lost the right to write",
+		name: "vault-denied", what: "the Vault policy no longer allows writes",
 		only:   player.inVault,
 		strike: func(st *stage) error { st.vault.ReadOnly(true); return nil },
-		lasts:  hours, lift: func(st *stage) error { st.vault.ReadOnly(false); return nil }, ends: "the policy is put right",
-		operator: "Put the policy right: deploy/vault has it. Nothing was rotated meanwhile.",
+		lasts:  hours, lift: func(st *stage) error { st.vault.ReadOnly(false); return nil }, ends: "the policy is corrected",
+		operator: "Correct the policy: deploy/vault has it. Nothing is rotated until then.",
 	},
 	{
 		name: "vault-answer-lost", what: "Vault writes the new secret, and the connection breaks before its answer",
@@ -196,21 +196,21 @@ var ofAll = []disaster{
 			st.vault.Inject(vaulttest.Fault{Count: len(st.sample.tokens), After: true})
 			return nil
 		},
-		operator: "Nothing: what is in Vault is read back and found to be right.",
+		operator: "Nothing: the daemon reads Vault again and finds the new secret.",
 	},
 	{
 		name: "kill", what: "the daemon is killed while the new secret is on its way to Vault",
 		only: player.inVault,
 		kill: killAtWrite, killedAt: rotation.StepSealed,
-		operator: "Start it again, on the same state directory: it goes on where it was. After ten minutes without it " +
-			"RotatordAbsent fires. Runbook: The daemon is gone and a secret is sealed.",
+		operator: "Start the daemon again with the same state directory: it continues where it was. RotatordAbsent fires after ten " +
+			"minutes without the daemon. Runbook: The daemon is gone and a secret is sealed.",
 	},
 	{
 		name: "kill-in-flight", what: "the daemon is killed while Cloudflare's answer is on its way",
 		kill: killInFlight, killedAt: rotation.StepIntent, rotations: 1, loses: true, operator: inDoubtOperator,
 	},
 	{
-		name: "token-deleted", what: "somebody has deleted the service token",
+		name: "token-deleted", what: "another person deletes the service token",
 		strike: func(st *stage) error {
 			for _, p := range st.sample.tokens {
 				for _, id := range st.inUse(p) {
@@ -222,16 +222,16 @@ var ofAll = []disaster{
 			return nil
 		},
 		fatal: true,
-		operator: "Make another service token, put its ID into the configuration and into the policies. Until then its " +
+		operator: "Create another service token, and put its ID into the configuration and the policies. Until then its " +
 			"consumers are locked out; with strategy: replace, until the next slot. Runbook: RotatordTokenGone.",
 	},
 	{
-		name: "token-disabled", what: "somebody has disabled the service token",
+		name: "token-disabled", what: "another person disables the service token",
 		strike: edit(cfsim.Edit{Enabled: new(bool)}), fatal: true,
 		operator: "Enable it at Cloudflare, or find out who disabled it and why. Runbook: RotatordTokenDisabled.",
 	},
 	{
-		name: "rotated-outside", what: "somebody else rotates the service token long before its slot, with a grace of an hour",
+		name: "rotated-outside", what: "another person rotates the service token long before its slot, with a grace of an hour",
 		early: true, outside: true, rotations: 1, loses: true,
 		strike: func(st *stage) error {
 			for _, p := range st.sample.tokens {
@@ -241,20 +241,20 @@ var ofAll = []disaster{
 			}
 			return st.age(30 * time.Minute) // the inventory comes once an hour
 		},
-		operator: "Find out who it was. Without outside_rotation: rotate, `rotatord rotate NAME` before that hour is over: " +
-			"then it ends for consumers, until the next slot.",
+		operator: "Find out who it was. Without outside_rotation: rotate, run `rotatord rotate NAME` within that hour. Otherwise " +
+			"consumers are locked out after it, until the next slot.",
 	},
 	{
 		name: "api-token-revoked", what: "the API token is revoked",
 		strike: behave(func(b *cfsim.Behaviour) { b.APITokenStatus = cfsim.APITokenRevoked }),
-		lasts:  hours, ends: "another API token is put in its place",
+		lasts:  hours, ends: "another API token replaces it",
 		lift: behave(func(b *cfsim.Behaviour) { b.APITokenStatus = cfsim.APITokenActive }),
-		operator: "Make another API token and put it into the file: it is read anew for each request. " +
+		operator: "Create another API token and put it into the file: the daemon reads the file again for each request. " +
 			"Runbook: RotatordCloudflareFailing.",
 		alerts: []string{cloudflareFailing},
 	},
 	{
-		name: "expired", what: "the service token has come to its end of life: rotating it is not renewing it",
+		name: "expired", what: "the service token has expired, and a rotation does not renew it",
 		strike: func(st *stage) error {
 			past := time.Now().Add(-time.Minute)
 			return edit(cfsim.Edit{ExpiresAt: &past})(st)

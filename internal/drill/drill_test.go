@@ -266,7 +266,7 @@ const diedWithin = 5 * time.Minute
 
 func (want became) check(t *testing.T, name string, got drill.TokenOutcome) {
 	t.Helper()
-	is := became{got.Rotations, got.NeverSeen, got.Made, got.Left, -1, time.Duration(got.Refused).Round(time.Hour), want.story}
+	is := became{got.Rotations, got.NeverSeen, got.Created, got.Left, -1, time.Duration(got.Refused).Round(time.Hour), want.story}
 	if got.OldDied != nil {
 		is.died = time.Duration(*got.OldDied).Round(time.Minute)
 		if want.died >= 0 && (is.died-want.died).Abs() <= diedWithin {

@@ -10,23 +10,23 @@ import (
 	"rotatord/internal/secret"
 )
 
-// appPath is where the application is that new secrets are tried at.
+// appPath is the path of the application at which new secrets are tried.
 const appPath = "/app/"
 
-// edge is what stands before the application: it may be slow to accept new secrets, or away.
-// It takes the place of every application that the configuration names.
+// edge is the part of Cloudflare in front of the application. It can be slow to accept new secrets, or down.
+// It replaces every application that the configuration names.
 type edge struct {
 	stage   *stage
-	headers []string // those that carry a whole credential
+	headers []string // those that contain both client ID and client secret
 
 	mu    sync.Mutex
-	known map[secret.Digest]bool // secrets that it accepts if Cloudflare does; nil: all of them
-	delay time.Duration          // until it knows a new one; 0: never
+	known map[secret.Digest]bool // secrets that it knows; nil: all of them
+	delay time.Duration          // until it knows a new secret; 0: never
 	down  bool
 }
 
-// newEdge has the simulator take the first header that carries a credential. Others become
-// that one, since it knows but one.
+// newEdge makes the simulator read the first header of the configuration. The edge copies the others to
+// that one, because the simulator reads only one.
 func newEdge(st *stage) *edge {
 	e := &edge{stage: st}
 	for _, p := range st.sample.tokens {
@@ -89,8 +89,8 @@ func (e *edge) refuses(c credential) bool {
 	return false
 }
 
-// slow has new secrets refused: for so long after they were issued, or with 0 until it is told
-// otherwise.
+// slow makes the edge refuse new secrets for some time after they are issued. With 0 it refuses them until
+// quick is called.
 func (e *edge) slow(delay time.Duration) {
 	known := map[secret.Digest]bool{}
 	for _, t := range e.stage.sim.AllTokens() {
@@ -103,14 +103,14 @@ func (e *edge) slow(delay time.Duration) {
 	e.known, e.delay = known, delay
 }
 
-// quick ends that.
+// quick makes the edge accept new secrets at once again.
 func (e *edge) quick() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.known = nil
 }
 
-// away says whether the application can be reached by whoever tries new secrets at it.
+// away sets whether the application is down.
 func (e *edge) away(down bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -58,7 +58,7 @@ func TestLossIsFound(t *testing.T) {
 		t.Fatalf("nothing was noticed: %+v", o)
 	}
 	got := strings.Join(o.Tokens[0].Violations, "\n")
-	for _, want := range []string{"no sink ever had: 1, where", "locked out for"} {
+	for _, want := range []string{"no sink ever had: 1; lost answers explain 0", "locked out for"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s does not say %q", got, want)
 		}
@@ -83,26 +83,26 @@ func TestViolations(t *testing.T) {
 		"does not work":               {change: func(r *result) { r.works = false }, want: "does not work"},
 		"does not work, no grace":     {grace: -1, change: func(r *result) { r.works = false }, want: "does not work"},
 		"fatal":                       {disaster: disaster{fatal: true}, change: func(r *result) { r.works, r.refused, r.oldDied = false, day, 0 }},
-		"rotated twice":               {change: func(r *result) { r.rotations = 2 }, want: "rotated 2 times, where 1 would do"},
+		"rotated twice":               {change: func(r *result) { r.rotations = 2 }, want: "rotated 2 times, and 1 would be enough"},
 		"rotated twice, and must":     {disaster: disaster{rotations: 1}, change: func(r *result) { r.rotations = 2 }},
 		"fatal, and rotated twice":    {disaster: disaster{fatal: true}, change: func(r *result) { r.rotations = 2 }, want: "rotated 2 times"},
 		"a secret is gone":            {change: func(r *result) { r.neverSeen = 1 }, want: "no sink ever had"},
 		"an answer was lost":          {disaster: disaster{loses: true}, change: func(r *result) { r.neverSeen = 1 }},
 		"two are gone":                {disaster: disaster{loses: true}, change: func(r *result) { r.neverSeen = 2 }, want: "no sink ever had"},
 		"stuck":                       {state: "sealed", want: `still in the state "sealed"`},
-		"grace cut short":             {change: func(r *result) { r.rotatedAt, r.oldDied = time.Hour, day }, want: "the old secret died 23 h after the rotation"},
+		"grace cut short":             {change: func(r *result) { r.rotatedAt, r.oldDied = time.Hour, day }, want: "the old secret stopped working 23 h after the rotation"},
 		"grace kept":                  {change: func(r *result) { r.rotatedAt, r.oldDied = time.Hour, day+time.Hour }},
 		"grace kept but for the last": {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 12 * time.Hour }},
-		"grace cut shorter":           {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 11 * time.Hour }, want: "died 11 h after"},
-		"replaced":                    {player: player{replace: true}, change: func(r *result) { r.made, r.left = 1, 1 }},
-		"a second one is left":        {player: player{replace: true}, change: func(r *result) { r.made, r.left = 1, 2 }, want: "there are 2 service tokens"},
-		"made, and then rotated":      {player: player{create: true}, disaster: disaster{first: true}, change: func(r *result) { r.made, r.left = 1, 1 }},
-		"made twice":                  {player: player{create: true}, disaster: disaster{first: true}, change: func(r *result) { r.made = 2 }, want: "made 2 service tokens"},
-		"made again":                  {player: player{create: true}, change: func(r *result) { r.made = 1 }, want: "made 1 service tokens"},
+		"grace cut shorter":           {disaster: disaster{loses: true}, change: func(r *result) { r.oldDied = 11 * time.Hour }, want: "stopped working 11 h after"},
+		"replaced":                    {player: player{replace: true}, change: func(r *result) { r.created, r.left = 1, 1 }},
+		"a second one is left":        {player: player{replace: true}, change: func(r *result) { r.created, r.left = 1, 2 }, want: "there are 2 service tokens"},
+		"made, and then rotated":      {player: player{create: true}, disaster: disaster{first: true}, change: func(r *result) { r.created, r.left = 1, 1 }},
+		"made twice":                  {player: player{create: true}, disaster: disaster{first: true}, change: func(r *result) { r.created = 2 }, want: "created 2 service tokens"},
+		"made again":                  {player: player{create: true}, change: func(r *result) { r.created = 1 }, want: "created 1 service tokens"},
 		"deleted while in use":        {player: player{replace: true}, change: func(r *result) { r.inUse = true }, want: "while a sink named it"},
 		"not renewed":                 {change: func(r *result) { r.ends = true }, want: "was not renewed"},
 		"refused by the disaster":     {disaster: disaster{refuses: true}, change: func(r *result) { r.refused = day }},
-		"died by itself":              {change: func(r *result) { r.rotations, r.oldDied = 0, day }, want: "nobody had rotated it"},
+		"died by itself":              {change: func(r *result) { r.rotations, r.oldDied = 0, day }, want: "although there was no rotation"},
 	} {
 		r, p, state := good, x.player, "idle"
 		p.grace = day
@@ -155,7 +155,7 @@ func TestSample(t *testing.T) {
 	if want := []time.Duration{time.Hour, 4 * time.Hour, 24 * time.Hour}; !slices.Equal(graces, want) {
 		t.Errorf("graces %v, want %v", graces, want)
 	}
-	if !strings.Contains(strings.Join(s.notes, "\n"), "Of 7 tokens that differ, 3 take part.") {
+	if !strings.Contains(strings.Join(s.notes, "\n"), "Of 7 different tokens, 3 take part.") {
 		t.Errorf("notes: %q", s.notes)
 	}
 	if got := s.outage(); got != 18*time.Hour {

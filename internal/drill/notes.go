@@ -13,13 +13,13 @@ import (
 	"rotatord/internal/status"
 )
 
-// notes are taken of what the daemon does from the disaster on. They subscribe to its events.
+// notes records what the daemon does after the disaster began. It subscribes to the daemon's events.
 type notes struct {
 	stage *stage
 
 	mu     sync.Mutex
 	story  map[string][]Moment
-	last   map[string]string // what was noted last, without details
+	last   map[string]string // the last note, without details
 	alerts map[string]map[string]bool
 }
 
@@ -31,7 +31,7 @@ func newNotes(st *stage) *notes {
 	return n
 }
 
-// add notes something, unless it is what was noted before.
+// add notes something, unless it repeats the last note.
 func (n *notes) add(token, what string, detail ...string) {
 	n.mu.Lock()
 	said := n.last[token] == what
@@ -54,7 +54,7 @@ func (n *notes) append(token, what string) {
 	n.story[token] = append(n.story[token], Moment{After: Duration(at), What: what})
 }
 
-// all notes something that concerns every token.
+// all notes something for every token.
 func (n *notes) all(what string) {
 	for _, p := range n.stage.sample.tokens {
 		n.add(p.name, what)
@@ -67,7 +67,7 @@ func (n *notes) alert(token, name string) {
 	n.alerts[token][name] = true
 }
 
-// storyOf is what was noted of a token.
+// storyOf returns the notes about a token, and the alerts.
 func (n *notes) storyOf(token string) (story []Moment, alerts []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -81,7 +81,7 @@ func (n *notes) storyOf(token string) (story []Moment, alerts []string) {
 	return story, alerts
 }
 
-// subscriber returns what takes the notes, in the words of the stream of events.
+// subscriber returns the subscriber that takes the notes. They are the sentences of the events.
 func (n *notes) subscriber() *event.Subscriber {
 	return event.NewSubscriber("drill",
 		event.On(n.rotationEnded),
@@ -92,23 +92,23 @@ func (n *notes) subscriber() *event.Subscriber {
 		}),
 		event.On(func(e event.Event, _ event.GraceExtension) {
 			if e.Kind == event.GraceExtended {
-				n.append(e.Token, e.Sentence()) // each time is news
+				n.append(e.Token, e.Sentence()) // each extension is noted
 				return
 			}
 			n.note(e)
 		}),
 		event.All(n.note),
 		event.Ignore(event.StepEnded,
-			event.SecretRefused,            // the end of the attempt says so
+			event.SecretRefused,            // the end of the rotation says so
 			event.Stuck, event.ClockHealed, // the drill moves the times in the ledger
-			event.DoubtUnchanged,                // only another verdict is news
-			event.VersionDeletes,                // it is not part of any disaster
+			event.DoubtUnchanged,                // nothing changed
+			event.VersionDeletes,                // no disaster is about this
 			event.OvertakenEnded, event.Adopted, // nor are these
 			event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound), // the alert says so
 		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
 }
 
-// note notes an event, unless the one before it said the same of the token.
+// note notes an event, unless it repeats the last note about the token.
 func (n *notes) note(e event.Event) { n.add(e.Token, e.Sentence(), text(e.Err())) }
 
 func (n *notes) rotationEnded(e event.Event, d event.RotationEnded) {
@@ -119,7 +119,7 @@ func (n *notes) rotationEnded(e event.Event, d event.RotationEnded) {
 	n.note(e)
 }
 
-// text is an error on one line.
+// text returns an error on one line.
 func text(err error) string {
 	if err == nil {
 		return ""
@@ -127,8 +127,8 @@ func text(err error) string {
 	return printable.Line(err.Error(), 200)
 }
 
-// passes notes which alerts fire if tokens stay as they are for this long, and those that
-// the disaster brings about by itself.
+// passes notes the alerts that fire if the tokens stay as they are for this long, and the alerts of the
+// disaster itself.
 func (n *notes) passes(tokens map[string]status.Token, d time.Duration, firing []string) {
 	for name, t := range tokens {
 		for _, a := range append(alertsOf(t, time.Now(), d), firing...) {
@@ -137,8 +137,8 @@ func (n *notes) passes(tokens map[string]status.Token, d time.Duration, firing [
 	}
 }
 
-// alertsOf are the alerts of deploy/prometheus that fire for a token that stays as it is from
-// now on, for as long as d. It is a reading of the rules, not their evaluation.
+// alertsOf returns the alerts of deploy/prometheus that fire if a token stays as it is for d from now on. It
+// follows the rules, but does not evaluate them.
 func alertsOf(t status.Token, now time.Time, d time.Duration) (alerts []string) {
 	fires := func(name string, condition bool) {
 		if condition {

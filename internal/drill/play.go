@@ -12,14 +12,13 @@ import (
 	"rotatord/internal/status"
 )
 
-// patience bounds every wait for the daemon. Nothing that it does takes longer.
+// patience is the longest wait for the daemon. Nothing that it does takes longer.
 const patience = 60 * time.Second
 
-// maxJumps is how often time is made to pass: a disaster that has not come to its end by then
-// never will.
+// maxJumps is how often the drill lets time pass. A disaster that has not ended by then will not end.
 const maxJumps = 120
 
-// play plays one disaster on a stage of its own.
+// play rehearses one disaster on its own stage.
 func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 	o := Outcome{Name: d.name, What: d.what, Operator: d.operator, Fatal: d.fatal, Tokens: []TokenOutcome{}}
 	s = s.those(d.only)
@@ -36,8 +35,8 @@ func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 		if err == nil {
 			err = st.playOut(ctx, d)
 		}
-		if st.notes != nil && ctx.Err() == nil { // else nothing can be said: it was in the middle of it
-			o.Tokens = st.judge(d)
+		if st.notes != nil && ctx.Err() == nil { // an interrupted disaster has no result
+			o.Tokens = st.outcomes(d)
 		}
 		err = errors.Join(err, st.close())
 	}
@@ -47,13 +46,13 @@ func play(ctx context.Context, d disaster, s *sample, program Program) Outcome {
 	return o
 }
 
-// prepare rotates every token once in peace, as it has been for a long time, and lets time
-// pass until its next slot, or half of that. What rotatord makes is made, and then rotated.
+// prepare rotates every token once without a disaster, and lets time pass until its next slot, or half of
+// that. A service token that rotatord creates is created first, and then rotated.
 func (st *stage) prepare(ctx context.Context, d disaster) error {
 	rounds := 1
 	switch {
 	case d.first:
-		return nil // it is yet to be made
+		return nil // the disaster is about its creation
 	case slices.ContainsFunc(st.sample.tokens, func(p player) bool { return p.create }):
 		rounds = 2
 	}
@@ -70,7 +69,7 @@ func (st *stage) prepare(ctx context.Context, d disaster) error {
 		if d.early && i == rounds-1 {
 			pause /= 2
 		}
-		if slices.ContainsFunc(st.sample.tokens, player.makes) {
+		if slices.ContainsFunc(st.sample.tokens, player.creates) {
 			if err := st.tidyUp(ctx); err != nil {
 				return err
 			}
@@ -83,7 +82,7 @@ func (st *stage) prepare(ctx context.Context, d disaster) error {
 	return nil
 }
 
-// tidyUp lets the grace pass, and the service tokens whose place others took be deleted.
+// tidyUp lets the grace pass, and waits until replaced service tokens are deleted.
 func (st *stage) tidyUp(ctx context.Context) error {
 	if err := st.age(st.sample.longestGrace()); err != nil {
 		return err
@@ -92,13 +91,13 @@ func (st *stage) tidyUp(ctx context.Context) error {
 		return err
 	}
 	if err := st.wait(ctx, func(t status.Token) bool { return t.Replaced == 0 }); err != nil {
-		return fmt.Errorf("before the disaster, deleting what was replaced: %w", err)
+		return fmt.Errorf("before the disaster, deleting replaced service tokens: %w", err)
 	}
 	return nil
 }
 
-// playOut lets the disaster come about, and time pass until all is well again or will never
-// be.
+// playOut makes the disaster happen, and lets time pass until all is well again, or until it is clear that
+// it will not be.
 func (st *stage) playOut(ctx context.Context, d disaster) error {
 	for _, t := range st.sim.AllTokens() {
 		st.issued[t.ID] = len(st.sim.Secrets(t.ID))
@@ -161,10 +160,10 @@ func (st *stage) playOut(ctx context.Context, d disaster) error {
 			}
 		}
 	}
-	return fmt.Errorf("it did not come to an end within %d looks at the world", maxJumps)
+	return fmt.Errorf("it did not end within %d steps", maxJumps)
 }
 
-// aftermath lets an hour pass after a disaster that stays, so that everything is noticed.
+// aftermath lets an hour pass after a disaster that does not end, so that the daemon notices everything.
 func (st *stage) aftermath(ctx context.Context, d disaster, tokens map[string]status.Token) error {
 	if !d.fatal {
 		return nil
@@ -184,7 +183,7 @@ func (st *stage) aftermath(ctx context.Context, d disaster, tokens map[string]st
 	return nil
 }
 
-// look waits until the daemon has seen what there is at Cloudflare, if it can.
+// look waits until the daemon has listed the service tokens, or five seconds if it cannot.
 func (st *stage) look() {
 	failed := func(c httpapi.Check) bool { return !c.OK }
 	for end := time.Now().Add(5 * time.Second); slices.ContainsFunc(st.daemon.Ready(), failed) && time.Now().Before(end); {
@@ -217,14 +216,14 @@ func (st *stage) wait(ctx context.Context, holds func(status.Token) bool) error 
 	}
 }
 
-// near is how soon a look at a token comes that is waited for in real time.
+// near is the longest time to the daemon's next action that the drill waits for in real time.
 const near = 2 * time.Second
 
-// queued is how long something may wait for others that are due as well.
+// queued is how long a rotation may wait for others that are also due.
 const queued = 10 * time.Second
 
-// choreQueued is the same for what is done beside rotations, which comes last: on a machine that is busy with
-// many daemons ten seconds were too short, and an old service token was said not to be deleted.
+// choreQueued is the same for chores, which come last. On a machine that is busy with many daemons ten seconds
+// were too short: the drill reported that a replaced service token was not deleted.
 const choreQueued = 45 * time.Second
 
 // rest waits until the daemon has nothing to do for a while.
@@ -257,13 +256,13 @@ func rests(t status.Token, waited time.Duration) bool {
 	return time.Until(t.Next) > near
 }
 
-// choreSoon reports whether the daemon is about to do that: after a failure it waits.
+// choreSoon reports whether the daemon will do a chore now. After a failure it waits.
 func (st *stage) choreSoon(token string) bool {
 	at := st.daemon.ChoreAt(token)
 	return !at.IsZero() && time.Until(at) <= near
 }
 
-// choreDue reports whether there is something to be done for a token beside its rotations.
+// choreDue reports whether a chore of a token is due.
 func (st *stage) choreDue(t status.Token) bool {
 	now := time.Now()
 	inGrace := 0
@@ -273,25 +272,24 @@ func (st *stage) choreDue(t status.Token) bool {
 	return t.State == "idle" && (t.Replaced > inGrace || !t.Renews.IsZero() && !t.Renews.After(now))
 }
 
-// settled reports whether a token was rotated since the disaster began, and all else that
-// followed from that is done: the service token that it replaced is gone, and the present one
-// does not end soon.
-func (st *stage) settled(t status.Token) bool {
+// finished reports whether a token was rotated since the disaster began, and what follows from that is done
+// too: replaced service tokens are deleted, and the present one does not have to be renewed.
+func (st *stage) finished(t status.Token) bool {
 	rotated := t.State == "idle" && t.Failures == 0 && t.LastSuccess.After(time.Now().Add(-st.elapsed()))
 	return rotated && t.Replaced == 0 && t.RenewalError == "" && !st.choreDue(t)
 }
 
-// over reports whether nothing will change any more that matters.
+// over reports whether nothing more will happen.
 func (st *stage) over(tokens map[string]status.Token, d disaster) bool {
 	for _, t := range tokens {
-		if !st.settled(t) && (!d.fatal || t.Failures < 3) {
+		if !st.finished(t) && (!d.fatal || t.Failures < 3) {
 			return false
 		}
 	}
 	return true
 }
 
-// target is how much time may pass until something happens to one of the tokens.
+// target returns how much time can pass until something happens to one of the tokens; 0 if that is not known.
 func (st *stage) target(d disaster, tokens map[string]status.Token, lasts time.Duration, lifted bool) time.Duration {
 	var all []time.Duration
 	if !lifted {
@@ -299,7 +297,7 @@ func (st *stage) target(d disaster, tokens map[string]status.Token, lasts time.D
 	}
 	for _, p := range st.sample.tokens {
 		t := tokens[p.name]
-		if !st.settled(t) && (!d.fatal || t.Failures < 3) {
+		if !st.finished(t) && (!d.fatal || t.Failures < 3) {
 			all = append(all, looks(t, p, lifted)...)
 		}
 		if !t.Renews.IsZero() && t.RenewalError == "" {
@@ -313,11 +311,11 @@ func (st *stage) target(d disaster, tokens map[string]status.Token, lasts time.D
 	return slices.Min(all)
 }
 
-// choreBackOff is how long it takes at most until a chore that failed is tried again.
+// choreBackOff is the longest time until the daemon tries a failed chore again.
 const choreBackOff = time.Hour
 
-// looks are those moments, from now on, in which the daemon does something for a token that
-// changes anything. It looks more often than that; only that nothing of it is seen.
+// looks returns when, from now on, the daemon does something for a token that changes anything. It looks at
+// the token more often, but those looks change nothing.
 func looks(t status.Token, p player, lifted bool) []time.Duration {
 	next, grace := time.Until(t.Next), p.grace
 	switch {
@@ -332,23 +330,23 @@ func looks(t status.Token, p player, lifted bool) []time.Duration {
 	case t.Next.IsZero():
 		return nil
 	case t.Doubt != nil:
-		settled := time.Until(t.Doubt.Since.Add(time.Minute))
-		if end := t.Doubt.OldWorksUntil; settled <= 0 && !end.IsZero() {
+		decided := time.Until(t.Doubt.Since.Add(time.Minute))
+		if end := t.Doubt.OldWorksUntil; decided <= 0 && !end.IsZero() {
 			quarter, half := time.Until(end.Add(-grace*3/4)), time.Until(end.Add(-grace/2))
 			return []time.Duration{quarter, half, max(next, half)}
 		}
-		return []time.Duration{max(settled, next)}
-	case t.Verification != nil && !t.Verification.Refused && p.verify != nil: // until a refusal is believed
+		return []time.Duration{max(decided, next)}
+	case t.Verification != nil && !t.Verification.Refused && p.verify != nil: // until verify.within is over
 		return []time.Duration{max(next, p.verify.within-time.Since(t.Verification.Since))}
 	case (t.State == "sealed" || t.State == "stored") && !t.GraceEnd.IsZero():
-		quarter := time.Until(t.GraceEnd.Add(-grace*3/4)) + time.Second // it is over
+		quarter := time.Until(t.GraceEnd.Add(-grace*3/4)) + time.Second // just after it
 		if lifted {
 			return []time.Duration{next}
 		}
 		return []time.Duration{quarter}
 	case lifted:
 		return []time.Duration{next}
-	default: // it waits for the end of the disaster
+	default: // nothing happens until the disaster ends
 		return nil
 	}
 }

@@ -12,39 +12,38 @@ import (
 	"rotatord/internal/config"
 )
 
-// sample is what of a configuration takes part. It holds nothing that leads to anything real.
+// sample is the part of a configuration that the drill uses. It has no real address and no credential.
 type sample struct {
 	tokens   []player
 	accounts map[string]owner
 	every    time.Duration // between two slots
 	notes    []string
-	// What the disaster asks for: service tokens that end and are renewed, in place of such as
-	// last forever.
+	// renews is set by a disaster that needs service tokens that expire. Otherwise they last forever.
 	renews bool
 }
 
 // owner is an account or a zone, by its ID.
 type owner struct{ account, zone string }
 
-// player is a token that takes part.
+// player is a token that takes part in the drill.
 type player struct {
 	name, account string
-	ids           []string // two of a pair, first the one in use; none if it is made
+	ids           []string // of a pair both, first the one in use; none if rotatord creates it
 	grace, window time.Duration
 	skipMissed    bool
 	heal          bool
 	sinks         []config.Sink
 
 	create      bool
-	life        string // of what is made
+	life        string // of the service tokens that it creates
 	replace     bool
 	renewBefore time.Duration
 	renewFor    string
 	verify      *verification
 }
 
-// verification is how new secrets are tried. There is no URL in it: that is the drill's own,
-// so that no request can go to the real application.
+// verification says how new secrets are tried. It has no URL: the drill uses its own application, so no
+// request can go to the real one.
 type verification struct {
 	header string
 	within time.Duration
@@ -52,10 +51,10 @@ type verification struct {
 
 func (p player) paired() bool { return len(p.ids) == 2 }
 
-// makes reports whether service tokens of p are made by rotatord.
-func (p player) makes() bool { return p.create || p.replace }
+// creates reports whether rotatord creates service tokens of p.
+func (p player) creates() bool { return p.create || p.replace }
 
-// strategy is how its secret is made new, in a word.
+// strategy returns how it gets a new secret, in one word.
 func (p player) strategy() string {
 	switch {
 	case p.paired():
@@ -80,12 +79,12 @@ func (p player) sinkKinds() (all []string) {
 	return all
 }
 
-// traits are what disasters of their own are about.
+// traits returns the settings for which there are special disasters.
 func (p player) traits() string {
 	return fmt.Sprint(p.strategy(), p.create, p.verify != nil, p.renewBefore > 0, p.inVault())
 }
 
-// kind is what makes two tokens behave alike in a disaster.
+// kind returns the settings that matter in a disaster. Tokens of the same kind behave the same.
 func (p player) kind() string {
 	verify := verification{}
 	if p.verify != nil {
@@ -94,7 +93,7 @@ func (p player) kind() string {
 	return fmt.Sprint(p.account, p.traits(), p.grace, p.window, p.skipMissed, p.heal, p.sinkKinds(), verify, p.life, p.renewBefore, p.renewFor)
 }
 
-// those returns a sample of the tokens that fit; nil fits all.
+// those returns the sample with only the tokens that fit. With nil all fit.
 func (s *sample) those(fit func(player) bool) *sample {
 	c := *s
 	if fit != nil {
@@ -103,7 +102,7 @@ func (s *sample) those(fit func(player) bool) *sample {
 	return &c
 }
 
-// sampleOf takes what the drill needs from a configuration, and nothing else.
+// sampleOf returns what the drill needs from a configuration, and nothing else.
 func sampleOf(c *config.Config, limit int) (*sample, error) {
 	s := &sample{accounts: map[string]owner{}}
 	kinds := map[string]bool{}
@@ -141,26 +140,26 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 	return s, nil
 }
 
-// note says in what the rehearsal differs from the configuration.
+// note adds how the rehearsal differs from the configuration. It also limits the number of tokens.
 func (s *sample) note(limit, alike int) {
 	s.every = (max(s.every, s.longestStory()) + time.Minute).Truncate(time.Minute)
 	s.notes = append(s.notes,
-		"Cloudflare is a simulator, and Vault a KV server of version 2 inside this process. "+
-			"Neither the real ones nor their credentials were used. Sinks outside of Vault were in a temporary directory.",
-		fmt.Sprintf("Each token has a slot when the disaster begins, and the next one %s later; its own schedule, jitter "+
-			"and freezes are left out. Graces and windows are its own.", Duration(s.every)),
-		"Hours pass by making everything older while the daemon is stopped, so it is restarted more often than it would be.")
+		"Cloudflare is a simulator, and Vault is a KV server (version 2) in this process. The real ones and their credentials "+
+			"were not used. Sinks outside of Vault were in a temporary directory.",
+		fmt.Sprintf("Each token has a slot when the disaster begins, and the next slot %s later. The schedules, jitters and "+
+			"freezes of your configuration are not used; its graces and windows are.", Duration(s.every)),
+		"Hours pass by making everything older while the daemon is stopped, so the daemon restarts more often than in reality.")
 	if alike > 0 {
-		s.notes = append(s.notes, fmt.Sprintf("Left out because they differ from one that takes part in name, ID, path or schedule only: %d.", alike))
+		s.notes = append(s.notes, fmt.Sprintf("Left out, because they differ only in name, ID, path or schedule from a token that takes part: %d.", alike))
 	}
 	if len(s.tokens) > limit {
-		s.notes = append(s.notes, fmt.Sprintf("Of %d tokens that differ, %d take part.", len(s.tokens), limit))
+		s.notes = append(s.notes, fmt.Sprintf("Of %d different tokens, %d take part.", len(s.tokens), limit))
 		s.tokens = chosen(s.tokens, limit)
 	}
 }
 
-// chosen takes some evenly, from the shortest grace to the longest, and then sees to it that
-// there is one of each kind of token that disasters are about, if there is room.
+// chosen returns some of the tokens, evenly from the shortest grace to the longest. It then makes sure that
+// there is one of each kind that has special disasters, if the limit allows it.
 func chosen(all []player, limit int) []player {
 	slices.SortStableFunc(all, func(a, b player) int { return cmp.Compare(a.grace, b.grace) })
 	var kept []player
@@ -185,8 +184,8 @@ func chosen(all []player, limit int) []player {
 	return kept
 }
 
-// life is how long the service tokens of p last. But for the disasters that are about their
-// end, none has one: months pass in a drill.
+// life returns how long the service tokens of p last. They last forever, because months pass in a drill,
+// except in disasters that are about their end.
 func (s *sample) life(p player) string {
 	if !s.renews {
 		return "forever"
@@ -194,8 +193,8 @@ func (s *sample) life(p player) string {
 	return cmp.Or(p.life, p.renewFor, "8760h")
 }
 
-// outage is how long a service is away: long enough that the longest grace has to be
-// extended, and not so long that the shortest one is extended again and again.
+// outage returns how long a service is away: long enough that the longest grace must be extended, and not
+// so long that the shortest one is extended very often.
 func (s *sample) outage() time.Duration {
 	shortest, longest := time.Duration(0), time.Duration(0)
 	for _, p := range s.tokens {
@@ -211,10 +210,10 @@ func (s *sample) outage() time.Duration {
 	return max(d, 30*time.Minute).Truncate(time.Second)
 }
 
-// longestStory is how long it takes until all is well again: a doubt lasts for three graces,
-// and a service is away for less than one. No other slot is to come meanwhile.
+// longestStory returns how long a disaster can take: a doubt lasts for three graces, and a service is away for
+// less than one. No other slot may come in this time.
 func (s *sample) longestStory() time.Duration {
-	d := s.outage() + 12*time.Hour // back-offs, and disasters that last an hour
+	d := s.outage() + 12*time.Hour // for back-offs, and for disasters that last an hour
 	for _, p := range s.tokens {
 		d = max(d, 3*p.grace+time.Hour)
 	}
@@ -235,7 +234,7 @@ func (s *sample) mounts() []string {
 	return slices.Compact(all)
 }
 
-// Files of a stage, below its directory.
+// The files of a stage, in its directory.
 const (
 	configFile     = "config.yaml"
 	vaultTokenFile = "vault-token"
@@ -244,7 +243,7 @@ const (
 	sinkDir        = "sinks" // of what would otherwise be elsewhere on this machine
 )
 
-// configuration is what the daemon runs with. It leads to the three addresses and to dir.
+// configuration returns the daemon's configuration. It names only the three addresses and files in dir.
 func (s *sample) configuration(dir, simURL, vaultURL, appURL string) ([]byte, error) {
 	type m = map[string]any
 	accounts, tokens := m{}, m{}

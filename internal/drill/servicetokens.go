@@ -8,16 +8,15 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// This file holds which service token is whose. Of tokens that rotatord makes it changes, and
-// they are told by their names: the first has that of its token, and those that take its
-// place have a suffix besides.
+// This file knows which service token belongs to which token. Service tokens that rotatord creates are
+// recognized by their names: the first has the name of its token, and its replacements also have a suffix.
 
-// suffix is how long that is, with its dash.
+// suffix is the length of that suffix, with its dash.
 const suffix = 11
 
-// make makes a token's service tokens, and puts what consumers use into its sinks. What
-// rotatord makes is not there yet.
-func (st *stage) make(p player) error {
+// create creates a token's service tokens, and writes the secret that consumers use to its sinks. It does
+// not create service tokens that rotatord creates.
+func (st *stage) create(p player) error {
 	for i, id := range p.ids {
 		name := p.name
 		if i > 0 {
@@ -42,7 +41,7 @@ func (st *stage) make(p player) error {
 	return nil
 }
 
-// belongings are all service tokens that p has or had.
+// belongings returns all service tokens that p has or had.
 func (st *stage) belongings(p player) (all []cfsim.Token) {
 	of := st.sample.accounts[p.account]
 	home := "accounts/" + of.account
@@ -57,7 +56,7 @@ func (st *stage) belongings(p player) (all []cfsim.Token) {
 	return all
 }
 
-// named is whose service token has a name.
+// named returns the token to which a service token with this name belongs; empty if there is none.
 func (st *stage) named(name string) string {
 	base := name[:max(len(name)-suffix, 0)]
 	whose := ""
@@ -65,17 +64,17 @@ func (st *stage) named(name string) string {
 		switch {
 		case name == p.name, name == p.name+" (partner)":
 			return p.name
-		case p.makes() && base == p.name:
+		case p.creates() && base == p.name:
 			whose = p.name
 		}
 	}
 	return whose
 }
 
-// inUse are those service tokens of p that somebody may have dealt with: both of a pair, and
-// else the one that consumers have.
+// inUse returns the service tokens of p that a disaster changes: both of a pair, or else the one that
+// consumers use.
 func (st *stage) inUse(p player) []string {
-	if !p.makes() {
+	if !p.creates() {
 		return p.ids
 	}
 	if id := st.consumers.uses(p); id != "" {
@@ -84,7 +83,7 @@ func (st *stage) inUse(p player) []string {
 	return nil
 }
 
-// tokenOf is the ID of the service token that has a client ID.
+// tokenOf returns the ID of the service token with a client ID; empty if there is none.
 func (st *stage) tokenOf(clientID string) string {
 	for _, t := range st.sim.AllTokens() {
 		if t.ClientID == clientID {
@@ -94,7 +93,7 @@ func (st *stage) tokenOf(clientID string) string {
 	return ""
 }
 
-// guarded notes each request to delete a service token while a sink names it.
+// guarded returns next, and notes each request that deletes a service token while a sink names it.
 func (st *stage) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodDelete {

@@ -25,7 +25,7 @@ import (
 	"rotatord/internal/vault/vaulttest"
 )
 
-// stage is what one disaster is played on.
+// stage is the world of one disaster: the servers, the daemon and the consumers.
 type stage struct {
 	sample  *sample
 	program Program
@@ -44,13 +44,12 @@ type stage struct {
 	issued    map[string]int // how many secrets each service token had when the disaster began
 
 	mu      sync.Mutex
-	began   time.Time       // when the disaster did, on the real clock
-	aged    time.Duration   // since then
-	deleted map[string]bool // tokens whose service token was to be deleted while a sink named it
+	began   time.Time       // when the disaster began, on the real clock
+	aged    time.Duration   // how much time was skipped since then
+	deleted map[string]bool // tokens for which rotatord asked to delete a service token that a sink named
 }
 
-// newStage sets a Cloudflare and a Vault up in which the tokens of the sample exist, as
-// consumers have them.
+// newStage starts a Cloudflare simulator and a KV server in which the tokens of the sample exist.
 func newStage(s *sample, program Program) (_ *stage, err error) {
 	st := &stage{
 		sample: s, program: program, sim: cfsim.New(cfsim.Options{RateLimit: -1}),
@@ -88,7 +87,7 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 		return nil, err
 	}
 	for _, p := range s.tokens {
-		if err := st.make(p); err != nil {
+		if err := st.create(p); err != nil {
 			return nil, err
 		}
 	}
@@ -108,7 +107,7 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 	return st, st.anchor()
 }
 
-// serve serves h on a free port of the loopback interface.
+// serve serves h on a free port of the loopback interface, and returns its address.
 func (st *stage) serve(h http.Handler) (address string, err error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -120,7 +119,7 @@ func (st *stage) serve(h http.Handler) (address string, err error) {
 	return "http://" + listener.Addr().String(), nil
 }
 
-// anchor writes a ledger in which the slot of every token came a moment ago.
+// anchor writes a ledger in which every token had its slot a moment ago.
 func (st *stage) anchor() error {
 	return st.withLedger(func(j *statedir.Dir) error {
 		for _, p := range st.sample.tokens {
@@ -152,7 +151,7 @@ func (st *stage) withLedger(do func(*statedir.Dir) error) error {
 // start starts the daemon.
 func (st *stage) start() error {
 	options := app.Options{Config: st.config}
-	if st.notes != nil { // nobody asks what happens before the disaster
+	if st.notes != nil { // what happens before the disaster is not noted
 		options.Subscriber = st.notes.subscriber()
 	}
 	daemon, err := app.New(options)
@@ -164,7 +163,7 @@ func (st *stage) start() error {
 	return nil
 }
 
-// stop stops the daemon, if it runs, and lets what it has in hand finish.
+// stop stops the daemon, if it runs. Rotations in progress finish first.
 func (st *stage) stop() error {
 	if st.daemon == nil {
 		return nil
@@ -185,7 +184,7 @@ func (st *stage) runAndKill(ctx context.Context, when <-chan struct{}) error {
 	defer log.Close()
 	cmd := &exec.Cmd{
 		Path: st.program.Path, Args: []string{st.program.Name, "run", "--config", filepath.Join(st.dir, configFile)}, Stderr: log,
-		Env: []string{"GORACE=atexit_sleep_ms=0"}, // nothing that leads to a real Vault
+		Env: []string{"GORACE=atexit_sleep_ms=0"}, // no variable that could lead to a real Vault
 	}
 	if err := cmd.Start(); err != nil {
 		return err
@@ -198,7 +197,7 @@ func (st *stage) runAndKill(ctx context.Context, when <-chan struct{}) error {
 	case err := <-ended:
 		return fmt.Errorf("the daemon ended before it was killed: %w: %s", err, lastLine(log.Name()))
 	case <-time.After(patience):
-		err = errors.Join(errors.New("the daemon did not come to where it was to be killed"), cmd.Process.Kill())
+		err = errors.Join(errors.New("the daemon did not reach the moment at which it should be killed"), cmd.Process.Kill())
 	case <-ctx.Done():
 		err = errors.Join(ctx.Err(), cmd.Process.Kill())
 	}
@@ -234,23 +233,23 @@ func (st *stage) mustHaveStopped(at rotation.Step) error {
 	})
 }
 
-// elapsed is how long ago the disaster began, hours that nobody waited for included.
+// elapsed returns the time since the disaster began, including skipped time.
 func (st *stage) elapsed() time.Duration {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	return st.aged + time.Since(st.began)
 }
 
-// begin begins to count.
+// begin starts to count the time since the disaster began.
 func (st *stage) begin() {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.began, st.aged = time.Now(), 0
 }
 
-// age lets time pass while the daemon does not run.
+// age lets time pass. It stops the daemon first.
 func (st *stage) age(d time.Duration) error {
-	d = max(d, 0).Truncate(time.Second) + time.Second // updated_at and the like have no fractions to lose
+	d = max(d, 0).Truncate(time.Second) + time.Second // updated_at has whole seconds
 	if err := st.stop(); err != nil {
 		return err
 	}
@@ -268,7 +267,7 @@ func (st *stage) age(d time.Duration) error {
 	if err != nil {
 		return err
 	}
-	return st.consumers.between(func() error { // for them, it is one moment
+	return st.consumers.between(func() error { // consumers must see both changes at once
 		st.mu.Lock()
 		defer st.mu.Unlock()
 		st.aged += d
@@ -278,7 +277,7 @@ func (st *stage) age(d time.Duration) error {
 
 var timeType = reflect.TypeFor[time.Time]()
 
-// shift moves all times in v that are not zero.
+// shift moves all times in v by d, except zero times.
 func shift(v reflect.Value, d time.Duration) {
 	switch {
 	case v.Type() == timeType:
@@ -300,7 +299,7 @@ func shift(v reflect.Value, d time.Duration) {
 	}
 }
 
-// tokens is what the daemon shows of them.
+// tokens returns what the daemon shows about each token.
 func (st *stage) tokens() map[string]status.Token {
 	all := map[string]status.Token{}
 	for _, t := range status.Scrubbed(st.daemon.Tokens()) {
