@@ -19,7 +19,7 @@ func TestWebConfigFaults(t *testing.T) {
 			"write what htpasswd -nBC 10 ops prints behind the colon, in quotes",
 		"basic_auth_users:\n\tops: CANARY\n":      "FILE:2:1: not valid YAML: a tab in the indentation: indent with spaces",
 		"basic_auth_users:\n  ops: *CANARY\n":     "FILE:2:8: not valid YAML: a value that begins with * is an alias: aliases are not accepted, and text like that needs quotes",
-		"basic_auth_users:\n  ops: @CANARY\n":     "FILE:2:8: not valid YAML: YAML keeps @ at the beginning of a value for itself: put quotes around the value",
+		"basic_auth_users:\n  ops: @CANARY\n":     "FILE:2:8: not valid YAML: YAML reserves @ at the beginning of a value: put quotes around the value",
 		"basic_auth_users: CANARY\n":              "FILE: yaml: unmarshal errors: line 1: cannot unmarshal !!str a value into map[string]config.Secret (https",
 		"CANARY\n":                                "FILE: yaml: unmarshal errors: line 1: cannot unmarshal !!str a value into web.Config (https",
 		"basic_auth: {ops: CANARY}\n":             "FILE: yaml: unmarshal errors: line 1: field basic_auth not found in type web.Config (https",

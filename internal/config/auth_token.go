@@ -4,7 +4,7 @@ import (
 	"rotatord/internal/config/raw"
 )
 
-// TokenAuth is a Vault token that another program creates and keeps alive. It implements [VaultAuth].
+// TokenAuth is a Vault token that another program creates and renews. It implements [VaultAuth].
 type TokenAuth struct {
 	Source SecretSource
 }

@@ -1,10 +1,10 @@
 // Package config reads rotatord's configuration file.
 //
 // Guarantee: a [Config] that [Load] returns is complete and consistent. Every
-// default is applied, every reference resolves, every schedule can work, and
-// whatever the file says that this version cannot do is an error, not ignored.
-// All faults of a file are reported together, each with its place and what would
-// be right. A secret is never in the file: it is named by a [SecretSource].
+// default is applied, every reference exists, every schedule can work, and a field
+// that this version does not support is an error. All faults of a file are reported
+// together, each with its place and a remedy. A secret is never in the file: a
+// [SecretSource] says where it is.
 package config
 
 import (
@@ -31,8 +31,8 @@ type Config struct {
 	Vault *Vault
 	// Tokens are sorted by name.
 	Tokens []Token
-	// Warnings are what will work but deserves a second look, in the order of the
-	// file. Their fields are those of a fault. See Lint for those that depend on the date.
+	// Warnings are about what works, and what the operator should look at, in the order of the
+	// file. See Lint for those that depend on the date.
 	Warnings []Fault
 
 	notes notes
@@ -50,7 +50,7 @@ type State struct {
 	// /var/lib/rotatord.
 	Dir string
 	// Identity is the age identity that seals pending secrets. Zero means the
-	// file identity.age in Dir, which is made on first start.
+	// file identity.age in Dir, which is created at the first start.
 	Identity SecretSource
 	// Recipients are age recipients that pending secrets are sealed to beside the
 	// identity.
@@ -94,18 +94,18 @@ type TLS struct {
 	ServerName                string
 }
 
-// Token is one service token and all that is to happen with it.
+// Token is one service token and how it is rotated.
 type Token struct {
 	Name    string // the name in the configuration, and the metric label
 	Account string // the name of an Account
 	ID      string // Cloudflare's UUID of the service token, in lower case; empty with Create
-	// Create says how the service token is made if there is none; nil if ID names it.
+	// Create says how the service token is created if there is none; nil if ID names it.
 	Create *Create
-	// Replace is strategy: replace. Each rotation makes a new service token, and deletes the
+	// Replace is strategy: replace. Each rotation creates a new service token, and deletes the
 	// old one after the grace.
 	Replace bool
 	// Partner is the UUID of the second service token of a pair, of which ID is the one
-	// that was in use when the pair was made; empty for a single token.
+	// that was in use when the pair was configured; empty for a single token.
 	Partner  string
 	Schedule *scheduler.Schedule
 	// Jitter is the largest delay after a slot. Default 0.
@@ -116,8 +116,8 @@ type Token struct {
 	// Window is how long after its beginning a slot may be served; after that it is missed.
 	// Default 0: until the next one comes.
 	Window time.Duration
-	// SkipMissed says that missed slots are not made up for (catch_up: skip). Default false:
-	// one rotation makes up for all of them.
+	// SkipMissed says that there is no catch-up for missed slots (catch_up: skip). Default false:
+	// one rotation catches up for all of them.
 	SkipMissed bool
 	// Freezes are when no rotation begins: the global ones that apply, then its own, each
 	// in the order of the file. The slice is shared with other tokens and must not be changed.
@@ -129,17 +129,17 @@ type Token struct {
 	// RenewFor is how long it lives from a renewal on: a Go duration, or empty for a year, as
 	// Cloudflare's refresh has it. Default: the duration of Create, or empty.
 	RenewFor string
-	// Verify says where a new secret is tried; nil for nowhere.
+	// Verify is the application at which a new secret is tried; nil if there is none.
 	Verify *Verify
 	// Heal is outside_rotation: rotate. Default false: alarm only.
 	Heal bool
 }
 
-// Create is how a service token is made.
+// Create says how a service token is created.
 type Create struct {
 	Name     string
 	Duration string // a Go duration or "forever". Default 8760h.
-	Adopt    bool   // one of that name is taken over. Default false: an error.
+	Adopt    bool   // a service token of that name is taken over. Default false: it is an error.
 }
 
 // Verify is an application behind Access.
@@ -152,7 +152,7 @@ type Verify struct {
 	Within time.Duration
 }
 
-// Timetable is when the token rotates.
+// Timetable returns when the token rotates.
 func (t Token) Timetable() scheduler.Timetable {
 	return scheduler.Timetable{
 		Schedule: t.Schedule, Jitter: t.Jitter, Window: t.Window, SkipMissed: t.SkipMissed, Freezes: t.Freezes, Key: t.Name,

@@ -203,7 +203,7 @@ func TestAdminSocket(t *testing.T) {
 		}
 	}
 	inState := parse(t, "admin_socket: /var/lib/rotatord/admin.sock\n"+minimal)
-	if got := lines(inState.Warnings); len(got) != 1 || !strings.Contains(got[0], "admin_socket: lies in state.dir") {
+	if got := lines(inState.Warnings); len(got) != 1 || !strings.Contains(got[0], "admin_socket: is in state.dir") {
 		t.Errorf("a socket in the state directory: the warnings are %q", got)
 	}
 	if got := parse(t, "admin_socket: /var/lib/rotatord.sock\n"+minimal); len(got.Warnings) != 0 {
@@ -229,7 +229,7 @@ func TestNames(t *testing.T) {
 func TestSamePaths(t *testing.T) {
 	got := faults(t, replaced(t, "  ci:", "  a.grace:")+"  a:\n    account: prod\n    grace: 1d\n")
 	want := []string{
-		`17:5: tokens.a.id: is missing: give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two; or create, to have one made`,
+		`17:5: tokens.a.id: is missing: give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two; or create, to have rotatord create one`,
 		`17:5: tokens.a.schedule: is missing: say when to rotate, such as "0 4 * * 1" or @weekly, here or in defaults`,
 		`17:5: tokens.a.sinks: is missing: give at least one place that the secret is written to, here or in defaults`,
 		`18:12: tokens.a.grace: "1d" is not a duration: write 24h (units are h, m and s; a day is 24h)`,

@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// SecretKind is what a secret source is to hold. It decides what is refused before anything is sent.
+// SecretKind is the kind of secret that a source is for. It decides which contents are refused before anything is sent.
 type SecretKind int
 
 // The kinds of secret.
@@ -43,14 +43,14 @@ func (k SecretKind) String() string {
 	return "secret"
 }
 
-// chosen reports whether whoever runs Vault may choose the text: it may have spaces then.
-func (k SecretKind) chosen() bool { return k == RoleID || k == SecretID || k == AnySecret }
+// freeForm reports whether the administrator of Vault may choose the text. It may then have spaces.
+func (k SecretKind) freeForm() bool { return k == RoleID || k == SecretID || k == AnySecret }
 
-// maxCredential is more than any credential on one line has, in bytes.
+// maxCredential is longer than any credential on one line, in bytes.
 const maxCredential = 16 << 10
 
-// inspect returns what a file or a variable holds, without the white space around it, or says
-// what is wrong with it. No part of it is in what it says.
+// inspect returns the content of a file or a variable without the white space around it, or says
+// what is wrong with it. The message repeats no part of the content.
 func (k SecretKind) inspect(content string) (value, problem string) {
 	if problem = encodingOf(content); problem != "" {
 		return "", problem
@@ -72,7 +72,7 @@ func (k SecretKind) inspect(content string) (value, problem string) {
 	return value, ""
 }
 
-// encodingOf says what is wrong with the bytes.
+// encodingOf says what is wrong with the encoding of the content; empty if nothing is.
 func encodingOf(content string) string {
 	const save = "save it as plain text (ASCII or UTF-8, without a byte order mark)"
 	switch {
@@ -83,7 +83,7 @@ func encodingOf(content string) string {
 	case strings.ContainsRune(content, 0):
 		return "has NUL bytes in it: " + save
 	case !utf8.ValidString(content):
-		return "is not text but binary, perhaps encrypted or compressed: " + save
+		return "is not text but binary, and may be encrypted or compressed: " + save
 	}
 	return ""
 }
@@ -105,7 +105,7 @@ var (
 	markup   = regexp.MustCompile(`(?i)^<(!doctype|html|head|body|\?xml|!--|script|title)`)
 )
 
-// document says what a file is that is more than one secret.
+// document says what kind of document the content is, if it is more than one secret.
 func (k SecretKind) document(value string) string {
 	switch {
 	case strings.HasPrefix(value, "age-encryption.org/"), strings.HasPrefix(value, "-----BEGIN AGE ENCRYPTED FILE"):
@@ -120,7 +120,7 @@ func (k SecretKind) document(value string) string {
 		return fmt.Sprintf("is a key or a certificate (%s): it must hold the %s alone", what, k)
 	case markup.MatchString(value):
 		return fmt.Sprintf("is an HTML or XML page, perhaps of a login or an error: it must hold the %s alone", k)
-	case looksLikeJSON(value) && (json.Valid([]byte(value)) || !k.chosen()):
+	case looksLikeJSON(value) && (json.Valid([]byte(value)) || !k.freeForm()):
 		return k.jsonProblem(value)
 	}
 	return ""
@@ -131,10 +131,10 @@ func looksLikeJSON(value string) bool {
 		strings.HasPrefix(value, "[") && strings.HasSuffix(value, "]")
 }
 
-// jsonFields are names under which a secret stands in JSON, and what Vault's own answers have.
+// jsonFields are the names of fields that hold a secret in JSON, in Vault's own answers too.
 var jsonFields = []string{"token", "access_token", "api_token", "api_key", "key", "client_token", "secret_id", "role_id", "secret", "value", "password"}
 
-// jsonProblem says what to take out of JSON. Only names from a list of its own are repeated.
+// jsonProblem says which field of the JSON to write instead. It repeats no names but those in jsonFields.
 func (k SecretKind) jsonProblem(value string) string {
 	var answer struct {
 		Wrap *struct{}                  `json:"wrap_info"`
@@ -182,7 +182,7 @@ var (
 	reference   = regexp.MustCompile(`^(op|vault|awssm|gcpsm|azurekv|file|env|ref\+[a-z]+)://\S|^arn:aws`)
 )
 
-// wrapping says what stands around the secret.
+// wrapping says what is around the secret, such as quotes.
 func (k SecretKind) wrapping(value string) string {
 	first, _ := utf8.DecodeRuneInString(value)
 	last, _ := utf8.DecodeLastRuneInString(value)
@@ -191,7 +191,7 @@ func (k SecretKind) wrapping(value string) string {
 	switch {
 	case opens && closes:
 		return fmt.Sprintf("has quotes around it: write the %s without them", k)
-	case !k.chosen() && (opens || closes):
+	case !k.freeForm() && (opens || closes):
 		return fmt.Sprintf("has a quote at one end: write the %s without it", k)
 	case placeholder.MatchString(value):
 		return fmt.Sprintf("is a placeholder or a variable that nothing has replaced: write the %s itself", k)
@@ -204,7 +204,7 @@ func (k SecretKind) wrapping(value string) string {
 	case k != AgeIdentity && yamlLine.MatchString(value):
 		return fmt.Sprintf("has the form NAME: VALUE: write the %s alone", k)
 	}
-	if found := assignment.FindStringSubmatch(value); found != nil && (setCommand.MatchString(value) || named.MatchString(found[1]) || !k.chosen()) {
+	if found := assignment.FindStringSubmatch(value); found != nil && (setCommand.MatchString(value) || named.MatchString(found[1]) || !k.freeForm()) {
 		return fmt.Sprintf("has the form NAME=VALUE, as in a shell or an environment file: write the %s alone, what follows the =", k)
 	}
 	return ""
@@ -222,27 +222,27 @@ func (k SecretKind) shape(value string) string {
 	case lines > 1:
 		return fmt.Sprintf("has %d lines: it must hold the %s alone, on one line", lines, k)
 	case len(value) > maxCredential:
-		return fmt.Sprintf("has %d bytes, more than any %s: is it the right file?", len(value), k)
+		return fmt.Sprintf("has %d bytes, which is too long for this kind of secret (%s): is it the right file?", len(value), k)
 	case strings.ContainsFunc(value, unicode.IsControl):
 		return fmt.Sprintf("has a control character in it, such as a tab or an escape sequence of a terminal: write the %s again", k)
 	case strings.ContainsFunc(value, func(c rune) bool { return unicode.Is(unicode.Cf, c) }):
 		return fmt.Sprintf("has an invisible character in it, as texts that were copied from a page do: write the %s again", k)
-	case k.chosen():
+	case k.freeForm():
 		return ""
 	case strings.ContainsFunc(value, unicode.IsSpace):
-		return fmt.Sprintf("has a space in it, and no %s has one: write it alone, without a comment or a name", k)
+		return fmt.Sprintf("has a space in it, which this kind of secret (%s) never has: write it alone, without a comment or a name", k)
 	case strings.ContainsFunc(value, func(c rune) bool { return c > unicode.MaxASCII }):
-		return fmt.Sprintf("has a character in it that no %s has (not ASCII): copy it once more", k)
+		return fmt.Sprintf("has a character in it that is not ASCII, which this kind of secret (%s) never has: copy it again", k)
 	}
 	return ""
 }
 
-// form is how some kind of credential looks.
+// form is the shape of one kind of credential.
 type form struct {
 	pattern *regexp.Regexp
 	is      string       // the article included
-	kinds   []SecretKind // for which it is right
-	only    []SecretKind // for which alone it is wrong, since others may look like it; none: for all
+	kinds   []SecretKind // the kinds that have this form
+	only    []SecretKind // if not empty, it is a mistake for these kinds only: others may look like it
 	advice  string
 }
 
@@ -266,7 +266,7 @@ var forms = []form{
 	{regexp.MustCompile(`^/[^\s]+/[^\s]+$`), "the path of a file", nil, []SecretKind{APIToken, GlobalKey, VaultToken}, "write {file: PATH} in place of {env: NAME}, or the secret itself into the file"},
 }
 
-// mistaken says which other credential it is.
+// mistaken says which other kind of credential the content is.
 func (k SecretKind) mistaken(value string) string {
 	if k == AnySecret {
 		return ""
@@ -302,9 +302,9 @@ func identityProblem(value string) string {
 		case strings.HasPrefix(line, "age1"):
 			return "is an age recipient (a public key, age1...): name the file of the identity (AGE-SECRET-KEY-1...) that belongs to it"
 		case strings.HasPrefix(line, "AGE-PLUGIN-"), strings.HasPrefix(line, "AGE-SECRET-KEY-PQ-"):
-			return "is an age identity of a plugin or a post-quantum one, which are not supported: make one with age-keygen"
+			return "is an age identity of a plugin or a post-quantum one, which are not supported: create one with age-keygen"
 		case strings.HasPrefix(line, "ssh-"):
-			return "is an SSH key, which is not supported: make an identity with age-keygen"
+			return "is an SSH key, which is not supported: create an identity with age-keygen"
 		case !strings.HasPrefix(line, "AGE-SECRET-KEY-1"):
 			return "is not an age identity: it must have a line AGE-SECRET-KEY-1..., as age-keygen prints it"
 		}

@@ -18,13 +18,12 @@ import (
 	"rotatord/internal/secret"
 )
 
-// decoder fills the raw types from YAML nodes, strictly, and remembers where
-// everything stood. A field that is written but wrong stays at its zero value with
-// its position known; [decoder.has] tells it from an absent one, so that one mistake
-// is reported once.
+// decoder fills the raw types from YAML nodes, strictly, and records the position of
+// every field. A field that is written and wrong keeps its zero value. [decoder.has]
+// tells it from an absent field, so that one mistake is reported once.
 //
-// It takes the place of yaml's own Decode because that one reports no columns,
-// quotes values (a secret, perhaps), and accepts merge keys and tags.
+// yaml's own Decode is not used: it reports no columns, quotes values (which may be
+// secrets), and accepts merge keys and tags.
 type decoder struct {
 	report
 	values map[string]position // of the values, by path
@@ -108,8 +107,8 @@ func prefixed(separator, s string) string {
 	return separator + s
 }
 
-// literal refuses what makes a node mean something else than what stands there.
-// Names and tags are not repeated: they may be a password that lacks its quotes.
+// literal refuses a node whose meaning differs from its text. The messages do not repeat
+// names and tags: they may be a password without quotes.
 func (d *decoder) literal(n *yaml.Node, path string) bool {
 	switch {
 	case n.Kind == yaml.AliasNode:
@@ -124,8 +123,8 @@ func (d *decoder) literal(n *yaml.Node, path string) bool {
 	return false
 }
 
-// pairs calls each for every usable key of a mapping. A repeated key keeps its first
-// value. echo says whether keys may be shown.
+// pairs calls each for every valid key of a mapping. For a repeated key the first value
+// counts. echo says whether messages may show keys.
 func (d *decoder) pairs(n *yaml.Node, path string, echo bool, each func(key string, k, v *yaml.Node)) {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -206,11 +205,11 @@ func (d *decoder) object(n *yaml.Node, path string, v reflect.Value) {
 	}
 }
 
-// unknown reports an unknown key. The known one that was probably meant then counts
-// as written, so that it is not reported as missing too.
+// unknown reports an unknown key. The known key that was probably meant
+// then counts as written, so that it is not reported as missing too.
 func (d *decoder) unknown(p position, path, key string, t reflect.Type, fields map[string]reflect.StructField) {
 	if t == reflect.TypeFor[raw.Defaults]() && (key == "id" || key == "pair" || key == "create") {
-		d.addf(p, join(path, key), "names service tokens of one entry: write it into that entry of tokens")
+		d.addf(p, join(path, key), "is for one token: write it into that token's entry")
 		return
 	}
 	var supported []string
@@ -226,8 +225,8 @@ func (d *decoder) unknown(p position, path, key string, t reflect.Type, fields m
 	}
 }
 
-// written makes a field count as written, unless it is. It is not reported as
-// missing then, because something that stands for it was reported.
+// written makes a field count as written. It is then not reported as missing, because a
+// mistake in its place was reported.
 func (d *decoder) written(path string, p position) {
 	if !d.has(path) {
 		d.values[path] = p
@@ -304,7 +303,7 @@ func notADuration(text string) string {
 	return fmt.Sprintf("%q is not a duration: write a number with a unit, such as 90s, 10m or 24h (a day is 24h)", text)
 }
 
-// badText says what is wrong with any text, whatever field it is for.
+// badText says what is wrong with a text, in any field.
 func badText(s string) string {
 	switch {
 	case s == "":
@@ -319,8 +318,8 @@ func badText(s string) string {
 
 const secretForm = "write {file: PATH} or {env: NAME}"
 
-// secret decodes a source. None of its messages repeats anything that the file says
-// here, keys included: what stands here is, by mistake, sometimes the secret.
+// secret decodes a source. None of its messages repeats anything of the file,
+// not even keys: by mistake the secret itself may be here.
 func (d *decoder) secret(n *yaml.Node, path string, target *raw.Secret) {
 	switch {
 	case !d.literal(n, path):

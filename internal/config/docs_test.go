@@ -215,11 +215,11 @@ func TestExampleAlternatives(t *testing.T) {
 	}
 	// Alternatives exclude each other; nothing else may be wrong.
 	want := []string{
-		"accounts.prod.zone_id: stands beside account_id: keep account_id for service tokens of the account, or zone_id for those of one zone",
-		"accounts.prod.api_key: stands beside api_token: keep one credential, api_token or api_email with api_key",
+		"accounts.prod.zone_id: is written beside account_id: keep account_id for service tokens of the account, or zone_id for those of one zone",
+		"accounts.prod.api_key: is written beside api_token: keep one credential, api_token or api_email with api_key",
 		"vault.auth: has more than one method: keep exactly one of approle and token",
-		"tokens.ci-deploy.pair: stands beside id: keep id for a single service token, or pair for two",
-		"tokens.ci-deploy.create: stands beside id: keep create for a service token that is to be made, or id for what exists",
+		"tokens.ci-deploy.pair: is written beside id: keep id for a single service token, or pair for two",
+		"tokens.ci-deploy.create: is written beside id: keep create for a service token that does not exist yet, or id for what exists",
 	}
 	if diff := cmp.Diff(want, messages); diff != "" {
 		t.Errorf("(-want +got):\n%s\n%s", diff, shown)

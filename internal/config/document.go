@@ -9,8 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// document reads the one YAML document of a file. Without one, exactly one fault
-// was added and the answer is nil: what follows a syntax error cannot be trusted.
+// document reads the one YAML document of a file. If there is none, it adds exactly one
+// fault and returns nil: the rest of the file after a syntax error means nothing.
 func (r *report) document(data []byte) *yaml.Node {
 	if isUTF16(string(data)) || bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
 		r.addf(position{1, 1}, "", "not valid UTF-8 but UTF-16, as Windows tools write it: save the file as UTF-8")
@@ -27,7 +27,7 @@ func (r *report) document(data []byte) *yaml.Node {
 		r.addf(at, "", "not valid YAML: %s", hint)
 		return nil
 	case len(documents) == 0 || isNull(documents[0]):
-		r.addf(position{1, 1}, "", "the file is empty: it needs at least accounts, vault and tokens")
+		r.addf(position{1, 1}, "", "the file is empty: it needs at least accounts and tokens")
 		return nil
 	case len(documents) > 1:
 		r.addf(separator(data, documents[1].Line), "", "a second document begins here: a configuration is one document, remove the --- line")

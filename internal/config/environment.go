@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// environment is held for writing while variables are hidden, and for reading by whoever reads
-// one that the configuration names.
+// environment is locked for writing while variables are hidden, and for reading while a variable that
+// the configuration names is read.
 var environment sync.RWMutex
 
 // WithoutEnvironment calls f while the process has no variable whose name begins with prefix, and

@@ -14,8 +14,8 @@ import (
 	"rotatord/internal/printable"
 )
 
-// Fault is one thing that is wrong with a configuration file, or, in
-// [Config.Warnings], one thing that will work but deserves a second look.
+// Fault is one mistake in a configuration file. In [Config.Warnings] it is something that works, and
+// that the operator should look at.
 type Fault struct {
 	File         string
 	Line, Column int    // from 1; columns count characters
@@ -63,8 +63,8 @@ type position struct{ line, column int }
 
 func at(n *yaml.Node) position { return position{max(n.Line, 1), max(n.Column, 1)} }
 
-// report collects faults. Whatever goes in is scrubbed, so that a client secret
-// that was pasted in a place where values are quoted does not come out.
+// report collects faults. It removes client secrets from them: an operator may have pasted one into a
+// field whose value a message quotes.
 type report struct {
 	file   string
 	faults []Fault
@@ -83,8 +83,8 @@ func (r *report) fault(at position, path, format string, args ...any) Fault {
 
 var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
-// join appends a key to a path. A key with a dot or anything stranger is quoted, so
-// that two different fields never share a path and a path never spans lines.
+// join appends a key to a path. A key with a character other than letters, digits, _ and - is quoted.
+// So two different fields never have one path, and a path is always on one line.
 func join(path, key string) string {
 	if !plainKey.MatchString(key) {
 		key = strconv.Quote(key)

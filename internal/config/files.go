@@ -10,7 +10,7 @@ import (
 type NamedFile struct {
 	Field  string // where it is named, as in vault.tls.ca_file
 	Path   string
-	Secret bool // a credential: nobody but the daemon should read it
+	Secret bool // a credential: only the daemon should read it
 }
 
 // Files returns all files that the daemon reads, beside the configuration and the state directory,
@@ -21,8 +21,8 @@ func (c *Config) Files() []NamedFile {
 	return all
 }
 
-// Relocate has what lies directly in one directory read in another one, and returns how many files
-// that are. Credentials of a systemd unit are in a directory that exists only while the unit runs.
+// Relocate changes the paths of all files in one directory to another directory, and returns how many
+// files these are. The credentials of a systemd unit are in a directory that exists only while the unit runs.
 func (c *Config) Relocate(from, to string) (moved int) {
 	c.eachFile(func(_ string, path *string, _ bool) {
 		if filepath.Dir(*path) == from {
@@ -49,7 +49,7 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 	visit("vault.tls.key_file", &c.Vault.TLS.KeyFile, true)
 }
 
-// NamedSecret is where a secret is, and what it is to be.
+// NamedSecret is the place of a secret and its kind.
 type NamedSecret struct {
 	Field  string // where it is named, as in vault.auth.token
 	Source SecretSource

@@ -11,7 +11,7 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// placedFreeze is a freeze and where it stands in the file.
+// placedFreeze is a freeze and its path in the file.
 type placedFreeze struct {
 	path string
 	scheduler.Freeze
@@ -31,7 +31,7 @@ func (c *checker) inOrder(path string, names iter.Seq[string]) []string {
 	})
 }
 
-// freezes returns the usable ones, in the order of the file.
+// freezes returns the freezes without a fault, in the order of the file.
 func (c *checker) freezes(base string, in map[string]raw.Freeze) []placedFreeze {
 	var out []placedFreeze
 	for _, name := range c.inOrder(base, maps.Keys(in)) {
@@ -44,7 +44,7 @@ func (c *checker) freezes(base string, in map[string]raw.Freeze) []placedFreeze 
 		f := c.freeze(path, in[name])
 		f.Name = name
 		once, again := !f.From.IsZero() && !f.To.IsZero(), f.Schedule != nil && f.Duration > 0
-		if len(c.faults) == before && (once || again) { // else it was reported already, here or by the decoder
+		if len(c.faults) == before && (once || again) { // otherwise a fault was reported, here or by the decoder
 			out = append(out, placedFreeze{path, f})
 		}
 	}
@@ -66,7 +66,7 @@ func (c *checker) freeze(path string, in raw.Freeze) scheduler.Freeze {
 		if !schedule {
 			other = "duration"
 		}
-		c.wrong(path+"."+other, "stands beside from or to: keep from and to for a freeze that comes once, "+
+		c.wrong(path+"."+other, "is written beside from or to: keep from and to for a freeze that comes once, "+
 			"or schedule and duration for one that comes again and again")
 	case from && to:
 		c.checkOnce(path, in, zone, &f)
@@ -86,8 +86,8 @@ func (c *checker) freeze(path string, in raw.Freeze) scheduler.Freeze {
 	return f
 }
 
-// checkOnce reads from and to. Where clocks show one of them twice, the freeze is the longer
-// of those that may be meant.
+// checkOnce reads from and to. If clocks show one of these times twice, the freeze is the longest
+// one that can be meant.
 func (c *checker) checkOnce(path string, in raw.Freeze, zone *time.Location, f *scheduler.Freeze) {
 	if in.From != nil {
 		from, _, err := parseMoment(*in.From, zone)
@@ -141,7 +141,7 @@ func (c *checker) checkAgain(path string, in raw.Freeze, zone *time.Location, f 
 	}
 }
 
-// exceptions returns the names in a list of global freezes that do not apply.
+// exceptions returns the names of the global freezes that do not apply.
 func (c *checker) exceptions(path string, in []*string) []string {
 	var out []string
 	for i, name := range in {
@@ -157,7 +157,7 @@ func (c *checker) exceptions(path string, in []*string) []string {
 			continue
 		}
 		if slices.Contains(out, *name) {
-			c.wrong(item, "%q stands in the list twice: remove one", *name)
+			c.wrong(item, "%q is in the list twice: remove one", *name)
 			continue
 		}
 		out = append(out, *name)
@@ -165,8 +165,8 @@ func (c *checker) exceptions(path string, in []*string) []string {
 	return out
 }
 
-// freezesOf returns the freezes that apply to a token: those global ones that it does not
-// except, and its own.
+// freezesOf returns the freezes that apply to a token: its own, and each global one that it does not
+// except.
 func (c *checker) freezesOf(own, defaults settings) *freezeSet {
 	except := choose(c, own, defaults, "except_freezes", &own.except, &defaults.except, nil).value
 	var applying []placedFreeze
@@ -196,7 +196,7 @@ func (c *checker) freezesOf(own, defaults settings) *freezeSet {
 	return set
 }
 
-// checkFreezesAreUsed warns of global freezes that no token is left for.
+// checkFreezesAreUsed warns of global freezes that apply to no token.
 func (c *checker) checkFreezesAreUsed() {
 	for _, f := range c.global {
 		if !c.applied[f.path] && len(c.cfg.Tokens) > 0 {

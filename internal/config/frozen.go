@@ -9,24 +9,24 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// This file finds freezes that leave too little of a schedule. Freezes are many tokens', and
-// so are schedules: each pair of both is looked at once, without the jitter of a token.
+// This file finds freezes that leave too little of a schedule. Many tokens share freezes and
+// schedules, so each combination is checked once, without the jitter of a token.
 
-// longHold is how long freezes may keep a schedule from rotating without a warning.
-const longHold = 60 * 24 * time.Hour
+// longBlock is how long freezes may keep a schedule from rotating without a warning.
+const longBlock = 60 * 24 * time.Hour
 
 // thawSpread is over how long package scheduler spreads the tokens that wait for the end of a
 // freeze, unless their jitter is longer or a quarter of the gap between their slots shorter.
 const thawSpread = 10 * time.Minute
 
-// freezeSet is what applies to one token, or to many alike.
+// freezeSet is the freezes that apply to a token, or to several tokens.
 type freezeSet struct {
 	placed  []placedFreeze
 	freezes []scheduler.Freeze
 
 	measured bool
 	endless  bool
-	longest  time.Duration // the longest time between freezes that come again; 0: none does
+	longest  time.Duration // the longest time between freezes that repeat; 0 if none repeats
 
 	users []user
 	index map[*scheduler.Schedule]int // into users
@@ -37,16 +37,16 @@ type frozenKey struct {
 	schedule *scheduler.Schedule
 }
 
-// frozen is what freezes should not do to a schedule.
+// frozen is a harmful effect of freezes on a schedule.
 type frozen struct {
-	guilty  []placedFreeze // without any one of them it would not be so
+	guilty  []placedFreeze // each of them is needed for the effect
 	fault   bool
-	always  bool // it is so with any other schedule, too
+	always  bool // every other schedule has the same effect
 	message string
 }
 
-// checkFrozen refuses freezes that leave nothing of a schedule, and warns of those that leave
-// nothing of it for long.
+// checkFrozen refuses freezes that let a schedule never rotate, and warns of those that let it not rotate
+// for long.
 func (c *checker) checkFrozen(own string, set *freezeSet, s slots, jitter span) {
 	if len(set.freezes) == 0 {
 		return
@@ -76,8 +76,8 @@ func (c *checker) checkFrozen(own string, set *freezeSet, s slots, jitter span) 
 	}
 }
 
-// blame is the field at which it is reported. What the token itself says comes before what
-// it inherits.
+// blame is the field at which the effect is reported. A field of the token itself comes before one
+// that it inherits.
 func (f *frozen) blame(own string, s slots) string {
 	for _, guilty := range slices.Backward(f.guilty) {
 		if strings.HasPrefix(guilty.path, own+".") {
@@ -90,7 +90,7 @@ func (f *frozen) blame(own string, s slots) string {
 	return f.guilty[len(f.guilty)-1].path
 }
 
-// measure looks at the freezes alone.
+// measure looks at the freezes without a schedule.
 func (set *freezeSet) measure() {
 	if set.measured {
 		return
@@ -127,8 +127,8 @@ func endless(freezes []scheduler.Freeze) bool {
 	return end.IsZero()
 }
 
-// tight is the fault of leaving less time between freezes than tokens are spread over, which
-// is no less than least, whatever their jitter.
+// tight is the fault of freezes with less time between them than the time over which tokens are
+// spread. That time is at least least, whatever the jitter is.
 func (set *freezeSet) tight(spread, least time.Duration) *frozen {
 	guilty := slices.DeleteFunc(slices.Clone(set.placed), func(f placedFreeze) bool { return f.Schedule == nil })
 	who, _ := describe(guilty)
@@ -137,17 +137,17 @@ func (set *freezeSet) tight(spread, least time.Duration) *frozen {
 		remedies = append(remedies, "jitter to "+short(set.longest))
 	}
 	return &frozen{guilty: guilty, fault: true, always: true, message: fmt.Sprintf(
-		"%s %s no more than %s at a time, and a slot that waits for the end begins up to %s after it, so that it may be put off for ever: %s%s",
+		"%s %s no more than %s at a time, and a slot that waits for the end begins up to %s after it, so that it may be deferred without an end: %s%s",
 		who, pick(guilty, "leaves", "leave"), short(set.longest), short(spread), strings.Join(remedies, ", or "), orExcept(guilty))}
 }
 
-// look looks at what the freezes leave of a schedule; nil if that is enough.
+// look returns the harmful effect of the freezes on a schedule; nil if there is none.
 func (set *freezeSet) look(s slots) *frozen {
 	if set.endless {
 		guilty := needed(set.placed, endless)
 		who, _ := describe(guilty)
 		return &frozen{guilty: guilty, fault: true, always: true, message: fmt.Sprintf(
-			"no rotation can ever begin: %s follow one another without an end: shorten one of them%s", who, orExcept(guilty))}
+			"no rotation can ever begin: %s follow each other without an end: shorten one of them%s", who, orExcept(guilty))}
 	}
 	every := s.schedule.Interval()
 	anchors, steps := []time.Time{start}, 12
@@ -178,55 +178,55 @@ func (set *freezeSet) look(s slots) *frozen {
 			steps = 2
 		}
 		for n := 0; n < steps; n++ {
-			h := holdAfter(s.schedule, set.freezes, anchor)
-			if h.long() {
-				return set.held(s, anchor, h)
+			b := blockAfter(s.schedule, set.freezes, anchor)
+			if b.long() {
+				return set.blocked(s, anchor, b)
 			}
-			anchor = h.until
+			anchor = b.until
 		}
 	}
 	return nil
 }
 
-// hold is a time in which a schedule has slots and freezes let none be served.
-type hold struct {
+// block is a time in which a schedule has slots, and freezes let none of them be served.
+type block struct {
 	from  time.Time // the first of these slots
-	until time.Time // zero: for good
+	until time.Time // zero: it never ends
 }
 
-func (h hold) long() bool { return h.until.IsZero() || h.until.Sub(h.from) > longHold }
+func (b block) long() bool { return b.until.IsZero() || b.until.Sub(b.from) > longBlock }
 
-// holdAfter returns how the first slot after anchor is held up.
-func holdAfter(schedule *scheduler.Schedule, freezes []scheduler.Freeze, anchor time.Time) hold {
+// blockAfter returns how long freezes block the first slot after anchor.
+func blockAfter(schedule *scheduler.Schedule, freezes []scheduler.Freeze, anchor time.Time) block {
 	table := scheduler.Timetable{Schedule: schedule, Freezes: freezes}
-	h := hold{from: schedule.Next(anchor)}
-	if h.from.IsZero() {
-		return hold{anchor, anchor.Add(longHold)} // there is no slot that could be held up
+	b := block{from: schedule.Next(anchor)}
+	if b.from.IsZero() {
+		return block{anchor, anchor.Add(longBlock)} // there is no slot to block
 	}
 	if slot := table.Next(anchor).Slot; !slot.IsZero() {
-		h.until, _ = table.FrozenUntil(slot)
+		b.until, _ = table.FrozenUntil(slot)
 	}
-	return h
+	return b
 }
 
-// held words a long hold.
-func (set *freezeSet) held(s slots, anchor time.Time, h hold) *frozen {
+// blocked describes a long block.
+func (set *freezeSet) blocked(s slots, anchor time.Time, b block) *frozen {
 	guilty := needed(set.placed, func(freezes []scheduler.Freeze) bool {
-		return holdAfter(s.schedule, freezes, anchor).long()
+		return blockAfter(s.schedule, freezes, anchor).long()
 	})
 	who, skips := describe(guilty)
 	it := pick(guilty, "it", "them")
 	expression, every := s.expression.value, s.schedule.Interval() > 0
 	var remedies []string
-	if skips && !holdAfter(s.schedule, deferring(guilty), anchor).long() {
+	if skips && !blockAfter(s.schedule, deferring(guilty), anchor).long() {
 		remedies = append(remedies, "write slots: defer")
 	}
 	f := &frozen{guilty: guilty}
 	switch {
-	case h.until.IsZero() && every:
+	case b.until.IsZero() && every:
 		f.message = fmt.Sprintf("a slot of %s that falls into %s is followed by none outside of %s, and is never served: ", expression, who, it)
 		remedies = append(remedies, "write a schedule of five cron fields that lie outside of "+it)
-	case h.until.IsZero():
+	case b.until.IsZero():
 		f.fault = true
 		f.message = fmt.Sprintf("no slot of %s is ever served: %s %s over all of them: ", expression, who, pick(guilty, "passes", "pass"))
 		remedies = append(remedies, "move the schedule out of "+it)
@@ -236,14 +236,14 @@ func (set *freezeSet) held(s slots, anchor time.Time, h hold) *frozen {
 			served = "may be"
 		}
 		f.message = fmt.Sprintf("no slot of %s %s served from %s to %s, %d days, because of %s: ", expression, served,
-			shownMoment(h.from.In(zone)), shownMoment(h.until.In(zone)), int(h.until.Sub(h.from)/(24*time.Hour)), who)
+			shownMoment(b.from.In(zone)), shownMoment(b.until.In(zone)), int(b.until.Sub(b.from)/(24*time.Hour)), who)
 		remedies = append(remedies, "shorten "+pick(guilty, "it", "one of them"))
 	}
 	f.message += strings.Join(remedies, ", or ") + orExcept(guilty)
 	return f
 }
 
-// deferring are the freezes if all of them deferred slots.
+// deferring returns the freezes as they would be if all of them deferred slots.
 func deferring(placed []placedFreeze) []scheduler.Freeze {
 	var freezes []scheduler.Freeze
 	for _, f := range placed {
@@ -253,7 +253,8 @@ func deferring(placed []placedFreeze) []scheduler.Freeze {
 	return freezes
 }
 
-// needed leaves out each freeze without which it is still so.
+// needed leaves out each freeze that is not needed for the effect: so reports whether some freezes
+// have it.
 func needed(placed []placedFreeze, so func([]scheduler.Freeze) bool) []placedFreeze {
 	kept := slices.Clone(placed)
 	for i := 0; i < len(kept); {
@@ -293,7 +294,7 @@ func pick(freezes []placedFreeze, one, many string) string {
 	return many
 }
 
-// orExcept is the remedy that is left where one of the freezes is global.
+// orExcept is a further remedy if one of the freezes is global.
 func orExcept(freezes []placedFreeze) string {
 	for _, f := range freezes {
 		if strings.HasPrefix(f.path, "freezes.") {

@@ -30,7 +30,7 @@ const (
 	maxTokenName = 255
 )
 
-// identify checks which service token, or which two, an entry is about, or how to make it.
+// identify checks which service token or pair an entry is for, or how to create it.
 func (c *checker) identify(t *Token, path string, in raw.Token) {
 	hasID, hasPair, hasCreate := c.has(path+".id"), c.has(path+".pair"), c.has(path+".create")
 	if hasCreate && (hasID || hasPair) {
@@ -38,11 +38,11 @@ func (c *checker) identify(t *Token, path string, in raw.Token) {
 		if !hasID {
 			other = "pair"
 		}
-		c.wrong(path+".create", "stands beside %s: keep create for a service token that is to be made, or %s for what exists", other, other)
+		c.wrong(path+".create", "is written beside %s: keep create for a service token that does not exist yet, or %s for what exists", other, other)
 	}
 	switch {
 	case hasID && hasPair:
-		c.wrong(path+".pair", "stands beside id: keep id for a single service token, or pair for two")
+		c.wrong(path+".pair", "is written beside id: keep id for a single service token, or pair for two")
 	case hasPair && !c.broken[path+".pair"] && len(in.Pair) != 2:
 		c.wrong(path+".pair", "must name exactly two service tokens, not %d: first the one in use, then the other", len(in.Pair))
 	case hasPair && !c.broken[path+".pair"]:
@@ -56,11 +56,11 @@ func (c *checker) identify(t *Token, path string, in raw.Token) {
 		t.Create = c.create(path+".create", in.Create)
 	case !hasPair && !hasCreate:
 		c.missing(path, "id", "give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two; "+
-			"or create, to have one made")
+			"or create, to have rotatord create one")
 	}
 }
 
-// create checks how a service token is made.
+// create checks how a service token is created.
 func (c *checker) create(path string, in raw.Create) *Create {
 	out := &Create{Name: or(in.Name, ""), Duration: defaultLife, Adopt: or(in.Adopt, false)}
 	if n := utf8.RuneCountInString(out.Name); n > maxTokenName {
@@ -82,7 +82,7 @@ func (c *checker) create(path string, in raw.Create) *Create {
 	return out
 }
 
-// checkStrategy resolves how a secret is made new, and refuses what Cloudflare cannot do.
+// checkStrategy decides how a token gets a new secret, and refuses what Cloudflare cannot do.
 func (c *checker) checkStrategy(t *Token, own, defaults settings) {
 	strategy := choose(c, own, defaults, "strategy", own.strategy, defaults.strategy, new(strategyRotate))
 	t.Replace = strategy.value == strategyReplace
@@ -99,12 +99,12 @@ func (c *checker) checkStrategy(t *Token, own, defaults settings) {
 		c.missing(own.base, "strategy", "account %s is a zone, and Cloudflare's rotate call exists for accounts only: "+
 			"write strategy: replace", t.Account)
 	case t.Replace && c.has(pair) && strategy.own:
-		c.wrong(strategy.path, "stands beside pair, whose two service tokens take turns: remove it, or write id or create in place of pair")
+		c.wrong(strategy.path, "is written beside pair, whose two service tokens take turns: remove it, or write id or create in place of pair")
 	case t.Replace && c.has(pair):
 		c.wrong(pair, "takes turns, and strategy (line %d) replaces: write strategy: rotate here, or id or create in place of pair",
 			c.values[strategy.path].line)
 	case t.Replace:
-		c.warn(strategy.path, "each rotation makes a new service token, with a new ID and client ID: a policy that names the old one does not let "+
+		c.warn(strategy.path, "each rotation creates a new service token, with a new ID and client ID: a policy that names the old one does not let "+
 			"the new one in, so use one for any valid service token (any_valid_service_token), or add the new one by hand before the grace ends; "+
 			"while a policy names the old one, Cloudflare refuses to delete it (12139); consumers must read the client ID too")
 	}
@@ -116,7 +116,7 @@ func (c *checker) ofZone(account string) bool {
 	return c.has(path+".zone_id") && !c.has(path+".account_id")
 }
 
-// uuid returns a UUID in lower case, and reports whatever is none.
+// uuid returns a UUID in lower case. It reports a text that is not a UUID.
 func (c *checker) uuid(path string, value *string) string {
 	if value == nil {
 		return ""
@@ -135,7 +135,7 @@ var (
 	framedUUID = regexp.MustCompile(`^(\{|urn:uuid:)[0-9a-f-]{36}\}?$`)
 )
 
-// uuidHint says what stands in the place of a service token's UUID.
+// uuidHint says what was written in place of a service token's UUID.
 func (c *checker) uuidHint(id string) string {
 	switch {
 	case clientID.MatchString(id):
@@ -152,12 +152,12 @@ func (c *checker) uuidHint(id string) string {
 	case strings.HasPrefix(id, "cfast_"), secret.Scrub(id) != id:
 		return "looks like a client secret, which is never written here: treat it as disclosed if others can read this file"
 	case validName.MatchString(id) && !strings.ContainsAny(id, ".-0123456789"):
-		return "looks like a name: rotatord import writes the UUID of each service token; to have one made, write create"
+		return "looks like a name: rotatord import writes the UUID of each service token; to have rotatord create one, write create"
 	}
 	return ""
 }
 
-// scopeHint says what stands in the place of the id of an account or a zone.
+// scopeHint says what was written in place of the id of an account or a zone.
 func scopeHint(id string) string {
 	switch {
 	case validUUID.MatchString(id):
@@ -174,8 +174,8 @@ func scopeHint(id string) string {
 	return fmt.Sprintf("has %d characters", len([]rune(id)))
 }
 
-// checkTwin refuses a second entry for one service token, and a second one that would make
-// a service token of the same name. seen has the place of each so far.
+// checkTwin refuses a second entry for one service token, and a second entry that would create
+// a service token of the same name. seen has the path of each one so far.
 func (c *checker) checkTwin(path string, t Token, seen map[string]string) {
 	account := c.cfg.Accounts[t.Account]
 	scope := cmp.Or(account.AccountID, account.ZoneID)
@@ -188,8 +188,8 @@ func (c *checker) checkTwin(path string, t Token, seen map[string]string) {
 	case t.Partner != "":
 		places = map[string]string{path + ".pair[0]": t.ID, path + ".pair[1]": t.Partner}
 	case t.Create != nil && t.Create.Name != "":
-		places = map[string]string{path + ".create.name": "made as " + t.Create.Name}
-		what = "is also the name in %s (line %d), so both would take the service token that is made first for their own: choose another name"
+		places = map[string]string{path + ".create.name": "created as " + t.Create.Name}
+		what = "is also the name in %s (line %d), so both would use the service token that is created first: choose another name"
 	}
 	for _, place := range slices.Sorted(maps.Keys(places)) {
 		id := places[place]
@@ -205,9 +205,9 @@ func (c *checker) checkTwin(path string, t Token, seen map[string]string) {
 	}
 }
 
-// entryOf is the path of the entry that the path of an id, of a pair's item or of a name is in.
+// entryOf returns the path of the entry that has the path of an id, an item of a pair or a name.
 func entryOf(path string) string {
-	if entry, made := strings.CutSuffix(path, ".create.name"); made {
+	if entry, creates := strings.CutSuffix(path, ".create.name"); creates {
 		return entry
 	}
 	return path[:strings.LastIndex(path, ".")]

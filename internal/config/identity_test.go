@@ -42,10 +42,10 @@ func TestCreateAtOnce(t *testing.T) {
 		`13:15: tokens.ci.strategy: must be rotate or replace, not "replce"`,
 		"14:19: tokens.ci.renew_before: 9000h is too long: at most 8760h (a year)",
 		"15:16: tokens.ci.renew_for: must be more than 0: write a duration such as 8760h, or remove the key",
-		"16:19: tokens.ci.verify.url: would send the client secret in the clear: use https (plain http is for localhost, 127.0.0.0/8 and ::1)",
+		"16:19: tokens.ci.verify.url: would send the client secret without encryption: use https (plain http is for localhost, 127.0.0.0/8 and ::1)",
 		"16:46: tokens.ci.verify.header: is a header that has another meaning on the way: write the one that the application has in " +
 			"read_service_tokens_from_header, such as Authorization",
-		"16:60: tokens.ci.verify.within: 1h is too long: at most 10m, and an edge that refuses a secret for longer is not late",
+		"16:60: tokens.ci.verify.within: 1h is too long: at most 10m; an edge that refuses a secret for longer does not accept it later",
 		`17:23: tokens.ci.outside_rotation: must be alarm or rotate, not "heal"`,
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -71,8 +71,8 @@ func TestCreateTwice(t *testing.T) {
 		}
 	}
 	got := faults(t, two("account_id: "+strings.ToUpper(second), "ci"))
-	want := []string{"21:20: tokens.other.create.name: is also the name in tokens.ci (line 15), so both would take the service token that is made " +
-		"first for their own: choose another name"}
+	want := []string{"21:20: tokens.other.create.name: is also the name in tokens.ci (line 15), so both would use the service token that is created " +
+		"first: choose another name"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -98,9 +98,9 @@ func TestZone(t *testing.T) {
 	if !token.Replace || token.RenewBefore != 720*time.Hour || token.RenewFor != "8760h" {
 		t.Errorf("the token is %+v", token)
 	}
-	// Both, by mistake, is one fault, and no others come of it.
+	// Both keys together are one fault, and cause no other.
 	got := faults(t, replaced(t, "    api_token:", "    zone_id: 023e105f4ecef8ad9ca31a8372d0c353\n    api_token:"))
-	if len(got) != 1 || !strings.HasPrefix(got[0], "4:14: accounts.prod.zone_id: stands beside account_id") {
+	if len(got) != 1 || !strings.HasPrefix(got[0], "4:14: accounts.prod.zone_id: is written beside account_id") {
 		t.Errorf("%q", got)
 	}
 }

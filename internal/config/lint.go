@@ -9,14 +9,14 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// notes are what Lint and ExpiryFault need to know of the file.
+// notes are the facts of the file that Lint and ExpiryFault need.
 type notes struct {
 	freezes []placedFreeze // all that are usable, in the order of the file
 	sets    []*freezeSet
 	places  map[string]position // of these freezes, and of the tokens' entries, by path
 }
 
-// takeNotes keeps what is needed after all else is forgotten.
+// takeNotes stores the facts that are needed after the check.
 func (c *checker) takeNotes() {
 	n := notes{freezes: c.placed, places: make(map[string]position, len(c.placed)+len(c.cfg.Tokens))}
 	for _, f := range c.placed {
@@ -38,7 +38,7 @@ type user struct {
 	jitter   time.Duration
 }
 
-// usedBy notes a token that the freezes apply to.
+// usedBy records a token that the freezes apply to.
 func (set *freezeSet) usedBy(schedule *scheduler.Schedule, jitter time.Duration) {
 	if len(set.freezes) == 0 {
 		return
@@ -58,9 +58,8 @@ func (set *freezeSet) usedBy(schedule *scheduler.Schedule, jitter time.Duration)
 // lintYears is how far Lint looks ahead.
 const lintYears = 2
 
-// Lint returns what deserves a second look at now, though it did not when the file was
-// written, or will not for ever: freezes that are over, and freezes that no token has a slot
-// in. It is not in Warnings, since those depend on the file alone.
+// Lint returns warnings that depend on the date: freezes that are over, and freezes in which no token
+// has a slot. Warnings has those that depend on the file alone.
 func (c *Config) Lint(now time.Time) []Fault {
 	r := report{file: c.File}
 	until := now.AddDate(lintYears, 0, 0)
@@ -78,7 +77,7 @@ func (c *Config) Lint(now time.Time) []Fault {
 }
 
 // idle reports whether no slot between now and until, jitter included, lies in f, though it
-// applies to a token. Where finding out takes too long, it says no.
+// applies to a token. It returns false if the answer takes too long to find.
 func (n *notes) idle(f placedFreeze, now, until time.Time) bool {
 	used, budget := false, 100_000
 	for _, set := range n.sets {

@@ -11,9 +11,9 @@ import (
 
 //go:generate go run ./schemagen -out ../../docs/config.schema.json
 
-// Load reads and checks the configuration file at path. It reads that one file: no
-// secret is fetched, nothing remote is asked. When the file could be read and is
-// wrong, the error is of type [Faults].
+// Load reads and checks the configuration file at path. It reads only that file: it
+// reads no secret and sends no request. If the file could be read and is wrong, the error is of type
+// [Faults].
 func Load(path string) (*Config, error) { return LoadWithin(context.Background(), path) }
 
 // LoadWithin is Load that gives up when ctx ends. It never takes much longer than
@@ -59,9 +59,9 @@ func Parse(filename string, data []byte) (*Config, error) {
 	return c.cfg, nil
 }
 
-// checker turns the raw file into a Config by the rules that a type cannot state.
-// The rules see only what decoding accepted and never report the absence of a field
-// that is written but wrong.
+// checker turns the raw file into a Config by the rules that a type cannot express.
+// The rules see only what decoding accepted. They never report a field as missing that
+// is written and wrong.
 type checker struct {
 	decoder
 	raw       raw.File
@@ -69,8 +69,8 @@ type checker struct {
 	warnings  []Fault
 	needVault string // the path of the first sink that needs a Vault; empty if none does
 	gaps      map[gapKey]gap
-	global    []placedFreeze        // those that are usable
-	placed    []placedFreeze        // these, and all others
+	global    []placedFreeze        // the global freezes without a fault
+	placed    []placedFreeze        // all freezes without a fault
 	applied   map[string]bool       // global freezes that apply to a token, by path
 	sets      map[string]*freezeSet // by the paths of their freezes
 	frozen    map[frozenKey]*frozen

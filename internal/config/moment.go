@@ -12,17 +12,17 @@ import (
 var validMoment = regexp.MustCompile(
 	`^\d{4}-\d{2}-\d{2}(?:([ T])\d{2}:\d{2}(:\d{2})?(Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)?)?$`)
 
-// Years outside of these are slips of the pen.
+// A year outside of these is taken for a typing error.
 const firstYear, lastYear = 2000, 2199
 
-// plausible reports whether t lies in those years, anywhere on earth.
+// plausible reports whether t is in those years in some time zone.
 func plausible(t time.Time) bool {
 	return t.After(time.Date(firstYear, 1, 0, 0, 0, 0, 0, time.UTC)) && t.Before(time.Date(lastYear+1, 1, 2, 0, 0, 0, 0, time.UTC))
 }
 
 // parseMoment reads a date, which is its first moment, or a date and a time of day. With an
-// offset that is one moment. Without one it is what clocks in zone show: at last, too, if they
-// show it twice. What they never show is the moment at which they are put forward over it.
+// offset that is one moment. Without one it is the time that clocks in zone show. If they show it twice,
+// first and last differ. If they never show it, it is the moment at which they skip it.
 func parseMoment(text string, zone *time.Location) (first, last time.Time, err error) {
 	parts := validMoment.FindStringSubmatch(text)
 	if parts == nil {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// systemdDirectories are the variables and specifiers that stand for directories in a unit, and
-// what they are for rotatord.service.
+// systemdDirectories are the variables and specifiers for directories in a unit, and their values for
+// rotatord.service.
 var systemdDirectories = map[string]string{
 	"CREDENTIALS_DIRECTORY": "/run/credentials/rotatord.service", "%d": "/run/credentials/rotatord.service",
 	"STATE_DIRECTORY": "/var/lib/rotatord", "%S": "/var/lib", "RUNTIME_DIRECTORY": "/run/rotatord", "%t": "/run",
@@ -21,8 +21,7 @@ var (
 	template      = regexp.MustCompile(`\{\{|\}\}|\$\{`)
 )
 
-// pathProblem says why a path is not what it seems to be: nothing in it is expanded. It is empty
-// for a path that may lead somewhere.
+// pathProblem says which part of a path would have to be expanded, and is not; empty if there is none.
 func pathProblem(path string) string {
 	because := ""
 	switch {
@@ -31,7 +30,7 @@ func pathProblem(path string) string {
 	case strings.HasPrefix(path, "~"):
 		return "begins with ~, which is not expanded: write the directory out"
 	case strings.Contains(path, "{{"):
-		return "is a template that nothing has filled in: write the path out"
+		return "is a template and is not filled in: write the path out"
 	case strings.Contains(path, "://"):
 		return "is a URL: write the path alone, which begins with /"
 	case windowsPath.MatchString(path):
@@ -43,7 +42,7 @@ func pathProblem(path string) string {
 			because += ", such as " + meant
 		}
 	} else if found := pathSpecifier.FindStringSubmatch(path); found != nil {
-		because = found[1] + " stands for something in a unit of systemd alone, and is not expanded here: write the directory out"
+		because = found[1] + " has a meaning in a unit of systemd only, and is not expanded here: write the directory out"
 		if meant, known := systemdDirectories[found[1]]; known {
 			because += ", such as " + meant
 		}
@@ -51,7 +50,7 @@ func pathProblem(path string) string {
 	return because
 }
 
-// absolute checks the path of something that the daemon makes. advice ends the message about a
+// absolute checks the path of something that the daemon creates. advice ends the message about a
 // relative path.
 func (c *checker) absolute(path, text, advice string) bool {
 	switch problem := pathProblem(text); {
@@ -74,7 +73,7 @@ func (c *checker) filePath(path string, value *string) string {
 	case problem != "":
 		c.wrong(path, "%s", problem)
 	case strings.HasSuffix(*value, "/"), strings.HasSuffix(*value, "/."), strings.HasSuffix(*value, "/.."), *value == ".", *value == "..":
-		c.wrong(path, "names a directory: give the file in it")
+		c.wrong(path, "is a directory: give the file in it")
 	case !filepath.IsAbs(*value):
 		c.warn(path, "is relative to the directory that the daemon is started in, which is / under systemd: write the whole path, from / on")
 	}

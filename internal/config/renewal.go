@@ -8,10 +8,10 @@ import (
 	"rotatord/internal/config/raw"
 )
 
-// maxRenewBefore is a year, what a renewal gives by default.
+// maxRenewBefore is a year, the life that a renewal gives by default.
 const maxRenewBefore = 8760 * time.Hour
 
-// renewal checks renew_before and renew_for, each by itself.
+// renewal checks renew_before and renew_for, each without the other.
 func (c *checker) renewal(base string, in raw.Settings) (before, life *time.Duration) {
 	before, life = (*time.Duration)(in.RenewBefore), (*time.Duration)(in.RenewFor)
 	if before != nil && *before > maxRenewBefore {
@@ -25,8 +25,8 @@ func (c *checker) renewal(base string, in raw.Settings) (before, life *time.Dura
 	return before, life
 }
 
-// checkRenewal resolves when a service token is renewed and how long it lives then, and
-// refuses what would renew it all the time, or never.
+// checkRenewal decides when a service token is renewed and how long it lives after that. It refuses
+// values that would renew it all the time, or never.
 func (c *checker) checkRenewal(t *Token, own, defaults settings) {
 	before := choose(c, own, defaults, "renew_before", own.renewBefore, defaults.renewBefore, new(time.Duration(0)))
 	life := choose(c, own, defaults, "renew_for", own.renewFor, defaults.renewFor, nil)
@@ -45,13 +45,13 @@ func (c *checker) checkRenewal(t *Token, own, defaults settings) {
 	if before.value == 0 {
 		return
 	}
-	made := own.base + ".create.duration"
+	lasts := own.base + ".create.duration"
 	if t.Create != nil && t.Create.Duration == forever {
 		if before.own {
-			c.wrong(before.path, "leaves nothing to do, since the service token is made to last forever (line %d): remove it, or give create a duration",
-				c.values[made].line)
+			c.wrong(before.path, "has no effect, since create lets the service token last forever (line %d): remove it, or give create a duration",
+				c.values[lasts].line)
 		} else {
-			c.wrong(made, "forever leaves nothing to renew, and renew_before (line %d) is inherited: write renew_before: 0 here, or give a duration",
+			c.wrong(lasts, "forever leaves nothing to renew, and renew_before (line %d) is inherited: write renew_before: 0 here, or give a duration",
 				c.values[before.path].line)
 		}
 		return
@@ -68,8 +68,8 @@ func (c *checker) checkRenewal(t *Token, own, defaults settings) {
 		c.wrong(blame(life.path, life.own), "renew_before of %s is not shorter than renew_for of %s: the service token would be renewed all the time; "+
 			remedy+"renew_for", short(before.value), short(life.value))
 	case t.Create != nil && before.value >= t.Create.life():
-		c.wrong(blame(made, c.has(made)), "renew_before of %s is not shorter than the %s that create makes the service token last: "+
-			"it would be renewed as soon as it is made; "+remedy+"create.duration", short(before.value), t.Create.Duration)
+		c.wrong(blame(lasts, c.has(lasts)), "renew_before of %s is not shorter than the %s for which create lets the service token last: "+
+			"it would be renewed as soon as it is created; "+remedy+"create.duration", short(before.value), t.Create.Duration)
 	case t.Create == nil && !life.ok && before.value >= maxRenewBefore:
 		c.wrong(before.path, "%s is not shorter than the year that a renewal gives: the service token would be renewed all the time; "+
 			remedy+"it by renew_for", short(before.value))
@@ -85,7 +85,7 @@ func (c *Create) life() time.Duration {
 	return d
 }
 
-// checkLife refuses a service token that is made to end before its first slot.
+// checkLife refuses a service token that would end before its first slot.
 func (c *checker) checkLife(t *Token, base string, s slots) {
 	if t.Create == nil || t.RenewBefore > 0 || t.Create.life() == 0 || t.Create.life() > s.smallest {
 		return
@@ -98,7 +98,7 @@ func (c *checker) checkLife(t *Token, base string, s slots) {
 		t.Create.Duration, s.describe())
 }
 
-// checkRenewalsAreUsed warns of each renew_for that no renew_before goes with.
+// checkRenewalsAreUsed warns of each renew_for without a renew_before.
 func (c *checker) checkRenewalsAreUsed() {
 	for _, path := range slices.Sorted(maps.Keys(c.renewals)) {
 		if !c.renewals[path] {

@@ -44,12 +44,12 @@ const (
 	longestInventory  = 24 * time.Hour
 )
 
-// maxSocketPath is the longest path that the system takes for a unix socket, in bytes.
+// maxSocketPath is the longest path of a unix socket that the system accepts, in bytes.
 const maxSocketPath = 107
 
 // Names of accounts and tokens become metric labels, keys in the ledger and
-// arguments on the command line. So they are short, need no quoting anywhere and
-// cannot be confused by letter case.
+// arguments on the command line. So they are short, need no quotes anywhere and
+// have lower-case letters only.
 var validName = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$`)
 
 var (
@@ -107,7 +107,7 @@ func (c *checker) recipients(in []*string) []string {
 			continue
 		}
 		if first := slices.Index(out, recipient.String()); first >= 0 {
-			c.wrong(path, "stands in the list twice: remove one")
+			c.wrong(path, "is in the list twice: remove one")
 			continue
 		}
 		out = append(out, recipient.String())
@@ -125,13 +125,13 @@ func (c *checker) checkAdminSocket() {
 	switch {
 	case !c.absolute(path, text, "must be an absolute path, such as /run/rotatord/admin.sock: the commands would look for it elsewhere than the daemon"):
 	case strings.HasSuffix(text, "/"), strings.HasSuffix(text, "/."), strings.HasSuffix(text, "/.."):
-		c.wrong(path, "names a directory: give the file in it, such as /run/rotatord/admin.sock")
+		c.wrong(path, "is a directory: give the file in it, such as /run/rotatord/admin.sock")
 	case len(text) > maxSocketPath:
 		c.wrong(path, "has %d bytes, and the system takes at most %d for a socket: choose a shorter path", len(text), maxSocketPath)
 	case c.cfg.AdminSocket == c.cfg.State.Dir:
 		c.wrong(path, "is state.dir, a directory: give a file in another one, such as /run/rotatord/admin.sock")
 	case strings.HasPrefix(c.cfg.AdminSocket, c.cfg.State.Dir+"/"):
-		c.warn(path, "lies in state.dir, which only the daemon's own user may enter: its group cannot reach the socket there")
+		c.warn(path, "is in state.dir, which only the daemon's own user may enter: its group cannot reach the socket there")
 	}
 }
 
@@ -140,7 +140,7 @@ func (c *checker) source(path string, s raw.Secret) SecretSource {
 	return SecretSource{File: c.filePath(path+".file", s.File), Env: or(s.Env, "")}
 }
 
-// checkName reports a name that cannot be used.
+// checkName reports a name that is not allowed.
 func (c *checker) checkName(path, name string) {
 	if !validName.MatchString(name) {
 		c.addf(c.keys[path], path, "is not a usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, "+
@@ -148,8 +148,8 @@ func (c *checker) checkName(path, name string) {
 	}
 }
 
-// usableName is the nearest name that can be used; empty if there is none. A name that may be a
-// secret has none, since a changed one would not be recognised any more.
+// usableName returns the nearest name that is allowed; empty if there is none. A name that may be a
+// secret has none: a changed secret would no longer be recognised and removed from messages.
 func usableName(name string) string {
 	if len(name) > 63 || secret.Scrub(name) != name {
 		return ""
@@ -194,7 +194,7 @@ func (c *checker) checkAccounts() {
 	}
 }
 
-// scopeID returns the id of an account or a zone in lower case, and reports what is none.
+// scopeID returns the id of an account or a zone in lower case. It reports a text that is not an id.
 func (c *checker) scopeID(path string, value *string) string {
 	id := strings.ToLower(or(value, ""))
 	if value != nil && !validScopeID.MatchString(id) {
@@ -206,7 +206,7 @@ func (c *checker) scopeID(path string, value *string) string {
 func (c *checker) checkScope(path string) {
 	switch account, zone := c.has(path+".account_id"), c.has(path+".zone_id"); {
 	case account && zone:
-		c.wrong(path+".zone_id", "stands beside account_id: keep account_id for service tokens of the account, or zone_id for those of one zone")
+		c.wrong(path+".zone_id", "is written beside account_id: keep account_id for service tokens of the account, or zone_id for those of one zone")
 	case !account && !zone:
 		c.missing(path, "account_id", "give the account's id, 32 hex digits, from the URL of the Cloudflare dashboard; "+
 			"or zone_id, for service tokens of one zone")
@@ -221,7 +221,7 @@ func (c *checker) checkCredential(path string) {
 		if !key {
 			other = "api_email"
 		}
-		c.wrong(path+"."+other, "stands beside api_token: keep one credential, api_token or api_email with api_key")
+		c.wrong(path+"."+other, "is written beside api_token: keep one credential, api_token or api_email with api_key")
 	case email && !key:
 		c.missing(path, "api_key", "it goes with api_email; or give api_token in place of both")
 	case key && !email:
@@ -262,7 +262,7 @@ func (c *checker) checkVault() {
 	}
 	c.cfg.Vault.Nodes = c.nodes(in.Nodes)
 	if c.cfg.Vault.Timeout <= 0 {
-		c.wrong("vault.timeout", "must be more than 0: a request without an end would hold up its token for ever")
+		c.wrong("vault.timeout", "must be more than 0: a request without an end would block its token")
 	}
 	if cert, key := c.has("vault.tls.cert_file"), c.has("vault.tls.key_file"); cert && !key {
 		c.missing("vault.tls", "key_file", "it goes with cert_file")

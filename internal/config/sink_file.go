@@ -107,10 +107,10 @@ func (c *checker) filePlace(path, text string) bool {
 		c.wrong(path, "has .. in it: write the directory out")
 		return false
 	case strings.HasSuffix(text, "/"), strings.HasSuffix(text, "/."), clean == "/":
-		c.wrong(path, "names a directory: give the file in it")
+		c.wrong(path, "is a directory: give the file in it")
 		return false
 	case in(c.cfg.State.Dir):
-		c.wrong(path, "lies in state.dir, which belongs to the daemon alone: write it elsewhere, where consumers may read it")
+		c.wrong(path, "is in state.dir, which belongs to the daemon alone: write it elsewhere, where consumers may read it")
 		return false
 	case clean == c.cfg.AdminSocket:
 		c.wrong(path, "is also admin_socket: give each its own path")

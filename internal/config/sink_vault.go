@@ -62,10 +62,10 @@ func (v *VaultSink) check(c *checker, path string, sink raw.Sink) bool {
 
 func (*VaultSink) eachSecret(string, func(string, *SecretSource, SecretKind)) {}
 
-// systemMounts are Vault's own, and no KV mounts.
+// systemMounts belong to Vault itself and are not KV mounts.
 var systemMounts = []string{"sys", "identity", "cubbyhole", "auth"}
 
-// checkMount catches what is more than a mount, or another one than a KV mount.
+// checkMount catches a text that is more than a mount, and a mount that is not a KV mount.
 func (c *checker) checkMount(path, mount string) {
 	first, rest, _ := strings.Cut(mount, "/")
 	last := mount[strings.LastIndex(mount, "/")+1:]
@@ -77,11 +77,11 @@ func (c *checker) checkMount(path, mount string) {
 	case mount != last && last == "metadata":
 		c.warn(path, "ends in /metadata, which is part of the API's path and is added where it is needed: leave it out, if the mount is not named so")
 	case slices.Contains(systemMounts, first):
-		c.wrong(path, "is Vault's own and no KV mount: write the mount of a KV secrets engine, as vault secrets list shows it")
+		c.wrong(path, "belongs to Vault itself and is not a KV mount: write the mount of a KV secrets engine, as vault secrets list shows it")
 	}
 }
 
-// checkKVPath catches paths that were copied from an API call, a policy or the web interface.
+// checkKVPath catches a path that was copied from an API call, a policy or the web interface.
 func (c *checker) checkKVPath(path string, sink *VaultSink) {
 	rest := strings.TrimPrefix(sink.Path, sink.Mount+"/")
 	for _, prefix := range []string{"data/", "metadata/"} {
@@ -114,7 +114,7 @@ func (c *checker) segments(path, text string) string {
 		c.wrong(path, "is a URL: write the path alone, such as access/ci-deploy")
 		return trimmed
 	case template.MatchString(text):
-		c.wrong(path, "has a variable or a template in it, and none is filled in here: write the name out")
+		c.wrong(path, "has a variable or a template in it, which is not filled in: write the name out")
 		return trimmed
 	case strings.ContainsAny(text, "?#*<>"):
 		c.warn(path, "has one of ? # * < > in it, which are something else in URLs, policies and placeholders: write letters, digits, dashes and dots, if that is not meant")

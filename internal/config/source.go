@@ -11,7 +11,7 @@ import (
 	"rotatord/internal/smallfile"
 )
 
-// SecretSource says where a secret is: in a file, or in an environment variable.
+// SecretSource is the place of a secret: a file or an environment variable.
 // Exactly one field is set; the zero SecretSource means that none was configured.
 type SecretSource struct {
 	File string
@@ -50,9 +50,8 @@ func (s SecretSource) ReadWithin(ctx context.Context) (secret.Value, error) {
 
 // ReadAs returns the secret as it is now. A file is read again at each call, so that a
 // credential can be replaced without a restart; white space around it is dropped. An empty
-// secret is an error, and so is one that cannot be of that kind: it would be refused after it
-// was sent, or what stands there in its place would be. The error says what is wrong, and
-// repeats nothing of it. It takes no longer than ctx and [smallfile.Wait], whatever the file is
+// secret is an error, and so is one that cannot be of that kind: the server would refuse it. The error
+// says what is wrong, and repeats nothing of the secret. It takes no longer than ctx and [smallfile.Wait], whatever the file is
 // and whatever it is on; [smallfile.ErrHangs] is in the error if it was not read in time.
 func (s SecretSource) ReadAs(ctx context.Context, kind SecretKind) (secret.Value, error) {
 	var content string
@@ -80,8 +79,8 @@ func (s SecretSource) ReadAs(ctx context.Context, kind SecretKind) (secret.Value
 	return secret.New(value), nil
 }
 
-// A ContentError is about a secret that could be read and is of no use: it is not of its kind,
-// or has something around it. Nothing of the secret is in it.
+// A ContentError is about a secret that could be read and cannot be used: it is of another kind, or has
+// something around it. The error repeats nothing of the secret.
 type ContentError struct{ text string }
 
 func (e *ContentError) Error() string { return e.text }
@@ -89,7 +88,7 @@ func (e *ContentError) Error() string { return e.text }
 // Cause implements rotation.Cause: the label in metrics.
 func (e *ContentError) Cause() string { return "malformed" }
 
-// emptyPause is for how long a file may be empty because somebody is writing it over.
+// emptyPause is for how long a file may be empty because another program is overwriting it.
 const emptyPause = 50 * time.Millisecond
 
 func (s SecretSource) readFile(ctx context.Context) (string, error) {

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// This file says what an operator has to mend in a file that is not valid YAML. The parser's own
-// words describe its state, and it quotes what may be a password; so the line that breaks the
-// file is looked at once more. Of its text only what is a cron expression is repeated.
+// This file says what an operator has to fix in a file that is not valid YAML. The parser's own
+// message describes its state, and may quote a password. So this code looks at the line with the
+// fault again. It repeats nothing of the line but a cron expression.
 
 // syntaxFault returns where a file is not valid YAML, and what would be right.
 func syntaxFault(data []byte, err error) (position, string) {
@@ -126,7 +126,7 @@ func isOpen(text string) bool {
 	return open > 0
 }
 
-// reservedHint is about a value that begins with a character which YAML keeps for itself.
+// reservedHint is about a value that begins with a character that YAML reserves.
 func reservedHint(before, value string) string {
 	quoted := ""
 	for _, safe := range []*regexp.Regexp{safeCron, safeNamed} {
@@ -142,19 +142,19 @@ func reservedHint(before, value string) string {
 	case value[0] == '*':
 		return "a value that begins with * is an alias: aliases are not accepted, and text like that needs quotes"
 	case quoted != "":
-		return fmt.Sprintf("YAML keeps %c at the beginning of a value for itself: %s", value[0], quoted)
+		return fmt.Sprintf("YAML reserves %c at the beginning of a value: %s", value[0], quoted)
 	}
-	return fmt.Sprintf("YAML keeps %c at the beginning of a value for itself: put quotes around the value", value[0])
+	return fmt.Sprintf("YAML reserves %c at the beginning of a value: put quotes around the value", value[0])
 }
 
-// colonFault is about a line with a colon in a place where none may be. at is negative if the
+// colonFault is about a line with a colon where YAML allows none. at is negative if the
 // fault is in the line above.
 func colonFault(line, above string) (at int, hint string) {
 	if found := noSpace.FindStringSubmatchIndex(above); found != nil {
 		return -column(above, found[3]), "a space is missing after the colon"
 	}
 	if found := secondPair.FindStringSubmatchIndex(line); found != nil {
-		return column(line, found[2]), "a colon in a place where none may be: quote a value that has one, and check the indentation"
+		return column(line, found[2]), "a colon where YAML allows none: quote a value that has one, and check the indentation"
 	}
 	indent := func(s string) int { return len(s) - len(strings.TrimLeft(s, " ")) }
 	if a, b := indent(above), indent(line); b > a && withValue.MatchString(above) {
@@ -195,7 +195,7 @@ func syntaxHint(err error) string {
 	problem, _, quotes := strings.Cut(parserPrefix.ReplaceAllString(err.Error(), ""), "'")
 	for _, known := range []struct{ problem, hint string }{
 		{"unknown anchor", "a value that begins with * is an alias: aliases are not accepted, and text like that needs quotes"},
-		{"mapping values are not allowed", "a colon in a place where none may be: quote a value that has one, and check the indentation"},
+		{"mapping values are not allowed", "a colon where YAML allows none: quote a value that has one, and check the indentation"},
 		{"found character that cannot start any token", "a tab, or a value that begins with @, ` or %: indent with spaces, and quote such a value"},
 		{"found a tab character", "a tab in the indentation: indent with spaces"},
 		{"did not find expected key", "this line does not fit the mapping around it: check the indentation"},

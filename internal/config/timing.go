@@ -16,21 +16,21 @@ type gap struct {
 	smallest time.Duration
 }
 
-// span is a duration that the gaps between slots have to leave room for.
+// span is a duration that has to fit into the gap between two slots.
 type span struct {
 	name string
 	choice[time.Duration]
 }
 
-// slots are a token's, before freezes, and what in the file decided on them.
+// slots are the slots of a token without its freezes, and the fields of the file that decide on them.
 type slots struct {
 	gap
 	expression choice[string]
 	zone       choice[*time.Location]
 }
 
-// checkTiming resolves when a token rotates and refuses what the schedule leaves no
-// room for.
+// checkTiming decides when a token rotates. It refuses durations that do not fit into the
+// schedule.
 func (c *checker) checkTiming(t *Token, own, defaults settings) {
 	zone := choose(c, own, defaults, "time_zone", &own.zone, &defaults.zone, new(time.UTC))
 	expression := choose(c, own, defaults, "schedule", own.schedule, defaults.schedule, nil)
@@ -48,7 +48,7 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 	}
 	if t.SkipMissed && window.ok && window.value == 0 {
 		c.warn(catchUp.path, "skip without a window: a slot is missed only when the next one has come, so the last one before an outage ended "+
-			"is served late all the same; give a window, such as 1h, or write once")
+			"is still served late; give a window, such as 1h, or write once")
 	}
 	set := c.freezesOf(own, defaults)
 	t.Freezes = set.freezes
@@ -67,7 +67,7 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 	t.Schedule = g.schedule
 	c.checkDays(expression.path, g.schedule)
 	s := slots{g, expression, zone}
-	if g.smallest > 0 { // else it has one slot in years
+	if g.smallest > 0 { // otherwise it has one slot in years
 		c.checkSpans(s, window, jitter, grace)
 		c.checkWindow(s, window)
 		c.checkLife(t, own.base, s)
@@ -77,10 +77,10 @@ func (c *checker) checkTiming(t *Token, own, defaults settings) {
 }
 
 // checkDays warns of an expression that names days of the month and of the week: cron takes
-// either, and many who write it mean both.
+// either, and many people who write it mean both.
 func (c *checker) checkDays(path string, schedule *scheduler.Schedule) {
 	if words := schedule.EitherDay(); words != "" {
-		c.warn(path, "%q comes %s: cron takes either where both are given; write * in one of the two fields, if only the other is meant",
+		c.warn(path, "%q comes %s: if both fields are given, cron uses every day that matches one of them; write * in one of the two fields, if you mean only the other",
 			schedule.String(), words)
 	}
 }
@@ -134,11 +134,11 @@ const (
 	longestBackOff = 10 * time.Minute
 )
 
-// shortWindow is too short for anything that may go wrong.
+// shortWindow leaves no time for a second try after most faults.
 const shortWindow = time.Minute
 
-// checkWindow warns of a window that is over before a rotation that failed was tried often
-// enough, where the schedule leaves room for a longer one.
+// checkWindow warns of a window that is too short for enough tries, if the schedule has space for
+// a longer one.
 func (c *checker) checkWindow(s slots, window span) {
 	enough := longestBackOff
 	if enough >= s.smallest {
@@ -151,12 +151,12 @@ func (c *checker) checkWindow(s slots, window span) {
 	for wait := firstBackOff; waited+wait <= window.value; wait *= 2 {
 		tries, waited = tries+1, waited+wait
 	}
-	room := "one try"
+	fits := "one try"
 	if tries > 1 {
-		room = strconv.Itoa(tries) + " tries"
+		fits = strconv.Itoa(tries) + " tries"
 	}
-	c.warn(window.path, "a window of %s has room for %s, since the waits after failures grow from %s to %s: whatever is down for longer "+
-		"makes the slot missed; give %s or more", short(window.value), room, short(firstBackOff), short(longestBackOff), short(enough))
+	c.warn(window.path, "a window of %s is long enough for %s, since the waits after failures grow from %s to %s: whatever is down for longer "+
+		"makes the slot missed; give %s or more", short(window.value), fits, short(firstBackOff), short(longestBackOff), short(enough))
 }
 
 func (s slots) describe() string {
@@ -186,7 +186,7 @@ func (s slots) blame(spans ...span) string {
 	return s.expression.path
 }
 
-// own is the field by which the token itself decides on its slots; empty if it inherits all.
+// own is the token's own field that decides on its slots; empty if it inherits them.
 func (s slots) own() string {
 	switch {
 	case s.expression.own:
@@ -205,18 +205,17 @@ func list(parts []string) string {
 	return strings.Join(parts, "")
 }
 
-// measured is how much of a schedule is looked at: a year, and some more, since it need not
-// begin with the year.
+// measured is how much of a schedule is looked at. It is more than a year, so that it covers every
+// day of the year.
 const measured = 400 * 24 * time.Hour
 
 // start is where measuring begins: fixed, so that a file is right or wrong whatever the date.
 var start = time.Date(2026, time.January, 1, 0, 0, 0, 0, time.UTC)
 
-// gap parses a schedule and measures its smallest gap. A day on which the clocks change is
-// shorter than others; every change of one year is looked at.
+// gap parses a schedule and measures its smallest gap. Days on which clocks change can be shorter,
+// so it looks at each change of one year.
 func (c *checker) gap(expression string, zone *time.Location) (gap, error) {
-	// Few slots of a rare schedule cover the year already; many of them would be followed
-	// through centuries.
+	// A few slots of a rare schedule cover a whole year. Many of its slots would take centuries.
 	const fewSlots, manySlots = 24, 400
 	key := gapKey{expression, zone.String()}
 	if g, ok := c.gaps[key]; ok {

@@ -10,12 +10,12 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// Longest grace. A secret that was replaced a month ago and still works is an
-// incident, not a transition.
+// maxGrace is the longest grace. If a secret that was replaced a month ago still works, that is an
+// incident and not a transition.
 const maxGrace = 720 * time.Hour
 
-// settings are those fields of a token or of defaults that stand there and are
-// right by themselves; what is absent or wrong is nil.
+// settings are the fields of a token or of defaults. A field that is absent, or wrong by itself,
+// is nil.
 type settings struct {
 	base          string // the path of the mapping
 	account       *string
@@ -34,12 +34,12 @@ type settings struct {
 	outside       *string
 }
 
-// choice is the value that a field of a token has in the end.
+// choice is the value of a token's field after defaults.
 type choice[T any] struct {
 	value T
-	path  string // where it stands in the file; empty if nowhere
+	path  string // in the file; empty if it is not there
 	ok    bool   // false if it is absent without a default, or wrong
-	own   bool   // it stands in the token itself
+	own   bool   // it is written in the token itself
 }
 
 func (c *checker) checkTokens() {
@@ -68,7 +68,7 @@ func (c *checker) checkTokens() {
 	}
 }
 
-// token checks one token with what it inherits.
+// token checks one token with the fields that it inherits.
 func (c *checker) token(name, path string, defaults settings, places map[string]string) Token {
 	in := c.raw.Tokens[name]
 	own := c.settings(path, in.Settings)
@@ -117,7 +117,7 @@ func choose[T any](c *checker, own, defaults settings, field string, ownValue, i
 	return result
 }
 
-// settings checks each field by itself.
+// settings checks each field without the others.
 func (c *checker) settings(base string, in raw.Settings) settings {
 	out := settings{base: base, jitter: (*time.Duration)(in.Jitter), window: (*time.Duration)(in.Window)}
 	if in.Account != nil {

@@ -11,8 +11,8 @@ import (
 	"unicode"
 )
 
-// url checks the address of something that a credential is sent to, and returns it
-// without slashes at its end. Its text is not repeated: it may hold a password.
+// url checks an address that a credential is sent to, and returns it without slashes at its
+// end. The messages do not repeat it: it may hold a password.
 func (c *checker) url(path, text, credential string) string {
 	c.checkURL(path, text, credential, false)
 	return strings.TrimRight(text, "/")
@@ -32,11 +32,11 @@ func (c *checker) checkURL(path, text, credential string, query bool) {
 	case strings.EqualFold(u.Host, "https:"), strings.EqualFold(u.Host, "http:"):
 		c.wrong(path, "has its scheme twice: remove one https://")
 	case badPort(u):
-		c.wrong(path, "must have a port of 1 to 65535 behind the host's colon, or neither the colon nor a port")
+		c.wrong(path, "must have a port of 1 to 65535 after the colon, or neither a colon nor a port")
 	case hostProblem(u.Hostname()) != "":
 		c.wrong(path, "%s", hostProblem(u.Hostname()))
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
-		c.wrong(path, "would send the %s in the clear: use https (plain http is for localhost, 127.0.0.0/8 and ::1)", credential)
+		c.wrong(path, "would send the %s without encryption: use https (plain http is for localhost, 127.0.0.0/8 and ::1)", credential)
 	}
 }
 
@@ -48,7 +48,7 @@ var (
 	otherPort  = regexp.MustCompile(`^(?i:https?)://[^/?#]*:[^/?#@]*[^0-9/?#@][^/?#@]*(/|$)`)
 )
 
-// urlHint says why a text is not a URL. It repeats none of it.
+// urlHint says why a text is not a URL. It repeats nothing of the text.
 func urlHint(text string) string {
 	found := scheme.FindStringSubmatch(text)
 	switch {
@@ -59,17 +59,17 @@ func urlHint(text string) string {
 	case strings.HasPrefix(text, "/"), found != nil && strings.EqualFold(found[1], "unix"):
 		return "a unix socket is not supported yet"
 	case strings.ContainsFunc(text, unicode.IsSpace):
-		return "a space cannot stand in it"
+		return "it must not have a space"
 	case strings.Contains(text, `\`):
-		return `a backslash cannot stand in it`
+		return `it must not have a backslash`
 	case fewSlashes.MatchString(text):
 		return "write https:// with a colon and two slashes"
 	case bareIPv6.MatchString(text):
-		return "an IPv6 address stands in brackets, as in https://[::1]:8200"
+		return "an IPv6 address is written in brackets, as in https://[::1]:8200"
 	case hostPort.MatchString(text):
 		return "begin it with https://"
 	case otherPort.MatchString(text):
-		return "the port, behind the host's colon, must be a number"
+		return "the port, after the colon, must be a number"
 	case found != nil && !strings.EqualFold(found[1], "http") && !strings.EqualFold(found[1], "https"):
 		return "the scheme must be https, or http for this host"
 	}
@@ -86,7 +86,7 @@ func badPort(u *url.URL) bool {
 	return err != nil || n < 1 || n > 65535
 }
 
-// hostProblem says why a host cannot be one; empty if it may be.
+// hostProblem says why a text cannot be a host; empty if it can be one.
 func hostProblem(host string) string {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return ""
@@ -95,12 +95,13 @@ func hostProblem(host string) string {
 	case strings.ContainsAny(host, "${}"):
 		return "has a variable or a template in its host: they are not expanded here"
 	case strings.Contains(host, ".."), strings.HasPrefix(host, "."), strings.ContainsFunc(host, badInHost):
-		return "has a host name that none can have: letters, digits, dashes and single dots"
+		return "has a host name with a character that is not allowed: write letters, digits, dashes and single dots"
 	}
 	return ""
 }
 
-// badInHost reports what is in no name. Others than ASCII are encoded before they are looked up.
+// badInHost reports a character that no host name has. Characters that are not ASCII are encoded before
+// a lookup.
 func badInHost(c rune) bool {
 	return c <= unicode.MaxASCII && c != '.' && c != '-' && c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c)
 }
@@ -113,7 +114,7 @@ func isLoopback(host string) bool {
 	return err == nil && ip.Unmap().IsLoopback()
 }
 
-// cloudflareAPI is the host of the API, and its path there.
+// cloudflareHost and cloudflarePath are the host of the API and its path there.
 const cloudflareHost, cloudflarePath = "api.cloudflare.com", "/client/v4"
 
 // baseURL checks the address of Cloudflare's API.
@@ -175,7 +176,7 @@ func (c *checker) nodes(in []*string) []string {
 		case u.Scheme == "http" && !strings.HasPrefix(strings.ToLower(c.cfg.Vault.Address), "http:"):
 			c.wrong(path, "is plain http, and vault.address is https: a redirect there is never followed")
 		case slices.Contains(out, node):
-			c.wrong(path, "stands in the list twice: remove one")
+			c.wrong(path, "is in the list twice: remove one")
 		default:
 			out = append(out, node)
 		}
@@ -201,7 +202,7 @@ func listenHint(text string) string {
 	case host == "*" && allDigits.MatchString(port):
 		return "write :" + port
 	case strings.Count(text, ":") > 1 && !strings.Contains(text, "["):
-		return "an IPv6 address stands in brackets, as in [::1]:9321"
+		return "an IPv6 address is written in brackets, as in [::1]:9321"
 	case !found || port == "":
 		return "the port is missing"
 	case allDigits.MatchString(last) && strings.HasPrefix(last, "0"):

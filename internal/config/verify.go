@@ -14,7 +14,7 @@ const (
 	maxWithin     = 10 * time.Minute
 )
 
-// verify checks where a new secret is tried.
+// verify checks the application at which new secrets are tried.
 func (c *checker) verify(path string, in raw.Verify) *Verify {
 	out := &Verify{URL: or(in.URL, ""), Header: or(in.Header, ""), Within: time.Duration(or(in.Within, raw.Duration(defaultWithin)))}
 	if in.URL != nil {
@@ -24,20 +24,20 @@ func (c *checker) verify(path string, in raw.Verify) *Verify {
 		c.checkHeader(path+".header", out.Header)
 	}
 	if out.Within > maxWithin {
-		c.wrong(path+".within", "%s is too long: at most %s, and an edge that refuses a secret for longer is not late", short(out.Within), short(maxWithin))
+		c.wrong(path+".within", "%s is too long: at most %s; an edge that refuses a secret for longer does not accept it later", short(out.Within), short(maxWithin))
 	}
 	return out
 }
 
-// travel are headers by which a request finds its way, or is kept apart from the next one: a
-// credential there would break it, or go astray.
-var travel = []string{
+// transportHeaders control how a request is sent. A credential in one of them would break the
+// request, or reach another place.
+var transportHeaders = []string{
 	"connection", "content-length", "cookie", "expect", "forwarded", "host", "keep-alive", "proxy-authorization", "proxy-connection",
 	"set-cookie", "te", "trailer", "transfer-encoding", "upgrade", "via",
 }
 
-// checkHeader checks the name of the one header that a credential is sent in. The name is not
-// repeated: somebody may have written the header's value.
+// checkHeader checks the name of the one header that a credential is sent in. The messages do
+// not repeat the name: the operator may have written the value of the header.
 func (c *checker) checkHeader(path, text string) {
 	name := strings.ToLower(text)
 	switch {
@@ -47,7 +47,7 @@ func (c *checker) checkHeader(path, text string) {
 		c.wrong(path, "must be the name of an HTTP header, such as Authorization: letters, digits and dashes")
 	case name == "cf-access-client-id" || name == "cf-access-client-secret":
 		c.wrong(path, "is one of the two headers that are used without this key: remove it")
-	case slices.Contains(travel, name) || strings.HasPrefix(name, "cf-"):
+	case slices.Contains(transportHeaders, name) || strings.HasPrefix(name, "cf-"):
 		c.wrong(path, "is a header that has another meaning on the way: write the one that the application has in read_service_tokens_from_header, "+
 			"such as Authorization")
 	}

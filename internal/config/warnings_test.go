@@ -38,28 +38,28 @@ func TestWarnings(t *testing.T) {
 		{"no grace that could defer", replaced(t, `"@weekly"`, "0 4 * * *\n    grace: 0\n    jitter: 20h\n    window: 20h"),
 			[]string{"14:12: tokens.ci.grace: 0 revokes the previous secret at once: consumers fail from each rotation until they have read the new one"}},
 		{"a window for one try", replaced(t, `"@weekly"`, "0 4 * * *\n    grace: 1h\n    window: 1ns"),
-			[]string{"15:13: tokens.ci.window: a window of 1ns has room for one try, since the waits after failures grow from 1s to 10m: " +
+			[]string{"15:13: tokens.ci.window: a window of 1ns is long enough for one try, since the waits after failures grow from 1s to 10m: " +
 				"whatever is down for longer makes the slot missed; give 10m or more"}},
 		{"a window for few tries", "defaults: {window: 9m59s}\n" + minimal,
-			[]string{"1:20: defaults.window: a window of 9m59s has room for 10 tries, since the waits after failures grow from 1s to 10m: " +
+			[]string{"1:20: defaults.window: a window of 9m59s is long enough for 10 tries, since the waits after failures grow from 1s to 10m: " +
 				"whatever is down for longer makes the slot missed; give 10m or more"}},
 		{"a window as long as the longest wait", replaced(t, `"@weekly"`, "\"@weekly\"\n    window: 10m"), nil},
 		{"a short window between slots that are near", replaced(t, `"@weekly"`, "\"@every 10m\"\n    grace: 5m\n    window: 1m"), nil},
 		{"too short a window between slots that are near", replaced(t, `"@weekly"`, "\"@every 10m\"\n    grace: 5m\n    window: 59s"),
-			[]string{"15:13: tokens.ci.window: a window of 59s has room for 6 tries, since the waits after failures grow from 1s to 10m: " +
+			[]string{"15:13: tokens.ci.window: a window of 59s is long enough for 6 tries, since the waits after failures grow from 1s to 10m: " +
 				"whatever is down for longer makes the slot missed; give 1m or more"}},
 		{"no room for any window", replaced(t, `"@weekly"`, "\"@every 1m\"\n    grace: 5s\n    window: 10s"), nil},
 		{"skip without a window", "defaults: {catch_up: skip}\n" + minimal,
 			[]string{"1:22: defaults.catch_up: skip without a window: a slot is missed only when the next one has come, so the last one before an outage " +
-				"ended is served late all the same; give a window, such as 1h, or write once"}},
+				"ended is still served late; give a window, such as 1h, or write once"}},
 		{"skip with a window", "defaults: {catch_up: skip, window: 1h}\n" + minimal, nil},
 		{"replace", replaced(t, `"@weekly"`, "\"@weekly\"\n    strategy: replace"),
-			[]string{"14:15: tokens.ci.strategy: each rotation makes a new service token, with a new ID and client ID: a policy that names the old one " +
+			[]string{"14:15: tokens.ci.strategy: each rotation creates a new service token, with a new ID and client ID: a policy that names the old one " +
 				"does not let the new one in, so use one for any valid service token (any_valid_service_token), or add the new one by hand before the " +
 				"grace ends; while a policy names the old one, Cloudflare refuses to delete it (12139); consumers must read the client ID too"}},
 		{"rotate for one", "defaults: {strategy: replace}\n" + replaced(t, `"@weekly"`, "\"@weekly\"\n    strategy: rotate"), nil},
 		{"grace 0, and replace in defaults", "defaults: {strategy: replace}\n" + replaced(t, `"@weekly"`, "\"@weekly\"\n    grace: 0"),
-			[]string{"1:22: defaults.strategy: each rotation makes a new service token, with a new ID and client ID: a policy that names the old one " +
+			[]string{"1:22: defaults.strategy: each rotation creates a new service token, with a new ID and client ID: a policy that names the old one " +
 				"does not let the new one in, so use one for any valid service token (any_valid_service_token), or add the new one by hand before the " +
 				"grace ends; while a policy names the old one, Cloudflare refuses to delete it (12139); consumers must read the client ID too",
 				"15:12: tokens.ci.grace: 0 deletes the old service token at once: consumers fail from each rotation until they have read the new client ID and secret"}},

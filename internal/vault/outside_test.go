@@ -94,7 +94,7 @@ func TestLoginPageInFrontOfVault(t *testing.T) {
 // TestTokenWithALineBreak: what cannot be a token is not sent, and not repeated.
 func TestTokenWithALineBreak(t *testing.T) {
 	for token, want := range map[string]string{
-		"hvs.CANARY\nhvs.second": "has 2 lines", "hvs.CANARY x": "has a space in it", "hvs.CANARY\u00e9": "has a character in it that no Vault token has (not ASCII)", "hvs.CANARY\x7f": "has a control character",
+		"hvs.CANARY\nhvs.second": "has 2 lines", "hvs.CANARY x": "has a space in it", "hvs.CANARY\u00e9": "has a character in it that is not ASCII, which this kind of secret (Vault token) never has", "hvs.CANARY\x7f": "has a control character",
 		"cfut_CANARY": "is a Cloudflare API token", `{"wrap_info": {"token": "CANARY"}}`: "is a wrapped answer of Vault",
 	} {
 		source := file(t, token)

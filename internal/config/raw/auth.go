@@ -2,10 +2,10 @@ package raw
 
 // VaultAuth is how to log in to Vault. Exactly one of its fields.
 type VaultAuth struct {
-	// The approle method: the daemon logs in by itself and renews its session. The
-	// better choice for what runs for months.
+	// The approle method: the daemon logs in by itself and renews its session. It is the
+	// better choice for a daemon.
 	AppRole AppRole `yaml:"approle"`
-	// A ready-made Vault token. Somebody else has to keep it alive, such as Vault
+	// A Vault token that exists already. Another program has to renew it, such as Vault
 	// Agent with a file sink.
 	Token Secret `yaml:"token"`
 	// Not supported yet.
@@ -22,7 +22,7 @@ type AppRole struct {
 	Mount *string `yaml:"mount" jsonschema:"default=approle"`
 	// The role's id. Required.
 	RoleID Secret `yaml:"role_id" jsonschema:"required" hint:"write {file: PATH} or {env: NAME}"`
-	// The secret id. Required. Read anew at each login, so a file may be replaced
+	// The secret id. Required. Read again at each login, so a file may be replaced
 	// while the daemon runs.
 	SecretID Secret `yaml:"secret_id" jsonschema:"required" hint:"write {file: PATH} or {env: NAME}"`
 }

@@ -1,9 +1,9 @@
 // Package raw is the shape of rotatord's configuration file, as it is written.
 //
-// These types are the one source of what a file may say: the strict reader in
+// These types are the only source of what a file may say. The strict reader in
 // package config decodes into them, docs/config.schema.json is generated from them
-// and their comments, and tests hold docs/configuration.md and config.example.yaml
-// against them. Nothing here is checked or defaulted; package config does that.
+// and their comments, and tests compare docs/configuration.md and config.example.yaml
+// with them. Nothing here is checked or has a default; package config does that.
 //
 // Scalars are pointers, so that an absent field differs from an empty one. Tags:
 // yaml is the key, jsonschema the keywords of the schema ("required" is enforced by
@@ -19,7 +19,7 @@ type Duration time.Duration
 // Unsupported is a field of the contract that this version refuses.
 type Unsupported struct{}
 
-// Secret says where a secret is. A secret never stands in the configuration itself.
+// Secret says where a secret is. A secret is never in the configuration itself.
 // Exactly one of file and env.
 type Secret struct {
 	// A file that holds the secret and nothing else: no quotes, no name before it. It is
@@ -59,7 +59,7 @@ type File struct {
 	// not name them in except_freezes. Default none.
 	Freezes map[string]Freeze `yaml:"freezes" hint:"give at least one freeze, or remove the key"`
 	// The service tokens by a name of your choice, which is also the metric label
-	// and the key in the ledger: renaming an entry starts its history anew. At least
+	// and the key in the ledger: an entry with a new name has no history. At least
 	// one; no default.
 	Tokens map[string]Token `yaml:"tokens" jsonschema:"required" hint:"give at least one service token"`
 }
@@ -67,7 +67,7 @@ type File struct {
 // Log says how to log.
 type Log struct {
 	// The least severe level that is logged. Default info. debug is for
-	// looking into a fault: it is too much to keep.
+	// finding a fault: it logs too much for normal use.
 	Level *string `yaml:"level" jsonschema:"enum=debug,enum=info,enum=warn,enum=error,default=info"`
 	// json for machines, text for people. Default json.
 	Format *string `yaml:"format" jsonschema:"enum=json,enum=text,default=json"`
@@ -77,19 +77,19 @@ type Log struct {
 type State struct {
 	// The directory of the ledger, the journal and the sealed pending secrets, as an
 	// absolute path. Default /var/lib/rotatord. It must be on a disk that survives a
-	// restart: a secret that Cloudflare answered and Vault did not take yet is only
+	// restart: a secret that Cloudflare has issued and that is not in every sink yet is only
 	// there.
 	Dir *string `yaml:"dir" jsonschema:"default=/var/lib/rotatord"`
 	// The age identity (AGE-SECRET-KEY-...) that seals pending secrets on disk.
-	// Default: identity.age in dir, made at the first start. One of your own, from
-	// another place, keeps a stolen disk from opening them; losing it loses them.
+	// Default: identity.age in dir, created at the first start. An identity that
+	// you store elsewhere keeps a thief of the disk from opening them. Without it they are lost.
 	Identity Secret `yaml:"identity"`
 	// Not supported yet.
 	Shared Unsupported `yaml:"shared"`
 	// Further age recipients (age1...) that every pending secret is sealed to, beside
-	// the identity. Default none. Whoever holds the identity of one, a break-glass key
-	// in a safe perhaps, can open what waits in dir with rotatord recover when the
-	// daemon's own identity is gone. It counts for what is sealed from then on.
+	// the identity. Default none. The owner of such a recipient's identity, for example a break-glass key
+	// in a safe, can open what is pending in dir with rotatord recover if the
+	// daemon's own identity is gone. It applies to what is sealed from then on.
 	Recipients []*string `yaml:"recipients" hint:"give at least one age recipient (age1...), or remove the key"`
 }
 
@@ -114,12 +114,12 @@ type Account struct {
 	// Plain http is accepted for this host only, for tests with a simulator.
 	BaseURL *string `yaml:"base_url" jsonschema:"format=uri,default=https://api.cloudflare.com/client/v4"`
 	// The most requests that are sent in five minutes, 1 to 1200. Default 1000.
-	// Cloudflare refuses more than 1200 for all clients of one user together; the
-	// rest is left to those others.
+	// Cloudflare refuses more than 1200 for all clients of one user together, so 200
+	// are left to the others.
 	RequestsPer5m *int `yaml:"requests_per_5m" jsonschema:"minimum=1,maximum=1200,default=1000"`
 	// How often the service tokens are listed, 1m to 24h, to see which are gone, disabled,
-	// about to end, unused, or rotated by somebody else. Default 1h. Such alarms come that
-	// late; each listing costs one request for each page of tokens.
+	// about to end, unused, or rotated by others. Default 1h. Such alarms come up to that
+	// late. Each listing costs one request for each page of tokens.
 	InventoryEvery *Duration `yaml:"inventory_every" jsonschema:"default=1h"`
 }
 
@@ -130,7 +130,7 @@ type Vault struct {
 	Address *string `yaml:"address" jsonschema:"required,format=uri,example=https://vault.example.com:8200" hint:"give the server's URL, such as https://vault.example.com:8200"`
 	// The URLs of nodes of the same cluster (their api_addr), without a path. Default
 	// none. A standby that redirects (307) is followed to them and to address, and
-	// nowhere else: whoever is named here gets the Vault token and the secrets. Most
+	// nowhere else: these servers get the Vault token and the secrets. Most
 	// clusters need none, because standbys forward requests.
 	Nodes []*string `yaml:"nodes" hint:"give the URL of at least one node, or remove the key"`
 	// The namespace (Vault Enterprise, HCP). Default the root namespace.
@@ -138,8 +138,8 @@ type Vault struct {
 	// TLS to the server. Default: the system's certificate authorities and no client
 	// certificate.
 	TLS TLS `yaml:"tls"`
-	// How long one request may take, more than 0. Default 30s. Longer helps with a
-	// slow server, shorter notices a dead one sooner.
+	// How long one request may take, more than 0. Default 30s. A longer time helps with a
+	// slow server; with a shorter one a dead server is noticed earlier.
 	Timeout *Duration `yaml:"timeout" jsonschema:"default=30s"`
 	// How to log in. Required, exactly one method.
 	Auth VaultAuth `yaml:"auth" jsonschema:"required" hint:"say how to log in, such as approle: {role_id: ..., secret_id: ...}"`
@@ -174,38 +174,38 @@ type Token struct {
 	// The UUIDs of two service tokens behind one credential, in place of id: first
 	// the one that is in use now. Both must exist and be allowed by the same Access
 	// policies. Each rotation renews the one that is not in use and then switches
-	// the sinks to it, so that nothing that goes wrong can cut consumers off; the
-	// price is a second token, and that a replaced secret lives until the next
+	// the sinks to it, so that no fault can cut consumers off. The
+	// price is a second token, and a replaced secret works until the next
 	// rotation.
 	Pair []*string `yaml:"pair" hint:"give the UUIDs of two service tokens, first the one in use"`
-	// How to make the service token, in place of id: it is made at the first start, its
-	// first secret is written to the sinks, and the ledger knows its UUID from then on.
+	// How to create the service token, in place of id. It is created at the first start, its
+	// first secret is written to the sinks, and the ledger has its UUID from then on.
 	Create   Create `yaml:"create" hint:"give the name of the service token, such as {name: ci-deploy}"`
 	Settings `yaml:",inline"`
 }
 
-// Create says how a service token is made.
+// Create says how a service token is created.
 type Create struct {
-	// Its name at Cloudflare, 1 to 255 characters. Required. No two entries may make service
+	// Its name at Cloudflare, 1 to 255 characters. Required. No two entries may create service
 	// tokens of one name in one account.
 	Name *string `yaml:"name" jsonschema:"required,minLength=1,maxLength=255,example=ci-deploy" hint:"give the name that the service token gets at Cloudflare"`
 	// How long it lives, unless it is renewed: a duration of more than 0, or forever. Default
-	// 8760h, a year. forever spares you renewals, and leaves a token that is forgotten at work.
+	// 8760h, a year. With forever there are no renewals, and a token that you forget works forever.
 	Duration *string `yaml:"duration" jsonschema:"default=8760h,example=forever"`
 	// What happens if there is a service token of that name already: true takes it over, and
-	// the next rotation gives it a new secret; false is an error. Default false, since it may be
-	// in use by somebody else.
+	// the next rotation gives it a new secret; false is an error. Default false, since others may use
+	// it.
 	Adopt *bool `yaml:"adopt" jsonschema:"default=false"`
 }
 
-// Settings are the fields that may stand in a token and in defaults.
+// Settings are the fields of a token that may also be in defaults.
 type Settings struct {
 	// The name of an entry of accounts. Required here or in defaults.
 	Account *string `yaml:"account"`
 	// When to rotate: five cron fields (minute hour day-of-month month day-of-week, of
 	// which Sunday is 0, 7 or SUN), @hourly, @daily, @weekly, @monthly, @yearly, or @every
 	// with a duration, counted from the last rotation. In quotes if it begins with * or @.
-	// Required here or in defaults. Often is safer against a leaked secret and harder on
+	// Required here or in defaults. Frequent rotations are safer against a leaked secret and harder for
 	// slow consumers.
 	Schedule *string `yaml:"schedule" jsonschema:"example=0 4 * * 1,example=@weekly,example=@every 720h"`
 	// The zone that schedule is read in, by its name in the time zone database, such
@@ -215,19 +215,19 @@ type Settings struct {
 	// slots. Default 0, on the slot. The delay of a token and slot is always the
 	// same; it spreads many tokens over time.
 	Jitter *Duration `yaml:"jitter" jsonschema:"default=0s"`
-	// How long after its beginning, jitter included, a slot may be served; after that it is
+	// How long after its beginning, jitter included, a slot may be served. After that it is
 	// missed. Shorter than the smallest gap between two slots. Default 0: until the next slot
-	// comes. Shorter keeps rotations near the hours that schedule names, and leaves less room
+	// comes. A short window keeps rotations near the hours of schedule, and leaves less time
 	// for tries after a failure.
 	Window *Duration `yaml:"window" jsonschema:"default=0s,example=6h"`
-	// What happens with slots that were missed, while the daemon was down perhaps: once makes
+	// What happens after missed slots, for example when the daemon was down: once catches
 	// up for all of them with one rotation, skip waits for the next slot. Default once. skip
-	// keeps the old secret until then, and is little without a window.
+	// keeps the old secret until then, and has little effect without a window.
 	CatchUp *string `yaml:"catch_up" jsonschema:"enum=once,enum=skip,default=once"`
 	// How long Cloudflare accepts the previous secret after a rotation: 0, or whole
 	// seconds up to 720h, and shorter than the smallest gap between two slots.
 	// Default 24h. 0 revokes it at once, so consumers fail until they have read the
-	// new one; longer gives them time, and gives a thief the same time.
+	// new one. A longer grace gives them time, and gives a thief the same time.
 	Grace *Duration `yaml:"grace" jsonschema:"default=24h"`
 	// Periods in which no rotation of this token begins, by names that no global freeze that
 	// applies to it has, in addition to those. Default none.
@@ -237,25 +237,25 @@ type Settings struct {
 	// Where the secret is written. At least one, here or in defaults; a rotation is
 	// done when all have confirmed it.
 	Sinks []Sink `yaml:"sinks" hint:"give at least one place that the secret is written to"`
-	// How a secret is made new: rotate gives the service token a new client secret; replace
-	// makes a new service token, with a new client ID, and deletes the old one after the grace.
-	// Default rotate. replace is for service tokens of a zone, which cannot be rotated; what
-	// names the old one, Access policies above all, does not know the new one.
+	// How a token gets a new secret: rotate gives the service token a new client secret; replace
+	// creates a new service token, with a new client ID, and deletes the old one after the grace.
+	// Default rotate. replace is for service tokens of a zone, which cannot be rotated. Access
+	// policies that name the old service token do not name the new one.
 	Strategy *string `yaml:"strategy" jsonschema:"enum=rotate,enum=replace,default=rotate"`
 	// The service token itself is renewed when it ends within this, up to 8760h. Default 0:
-	// never, and it stops working at its end however often its secret was rotated. Longer
-	// leaves more time to notice that renewals fail.
+	// never, and it stops working at its end although its secret is rotated. A longer time
+	// lets you notice earlier that renewals fail.
 	RenewBefore *Duration `yaml:"renew_before" jsonschema:"default=0s,example=720h"`
-	// How long it lives from a renewal on; longer than renew_before. Default the duration of
+	// How long it lives after a renewal; longer than renew_before. Default the duration of
 	// create, or a year. A renewal never shortens its life and never makes it last forever.
 	RenewFor *Duration `yaml:"renew_for" jsonschema:"example=8760h"`
 	// An application behind Access at which a new secret is tried before a rotation is done.
 	// Default none: what is read back from the sinks is proof enough.
 	Verify Verify `yaml:"verify"`
-	// What happens when somebody else has rotated the service token, so that the sinks hold a
-	// secret that is replaced: alarm tells you, rotate also makes up for it with a rotation of
-	// its own. Default alarm. rotate repairs consumers without you, and cuts off at the end of
-	// its grace whoever has that other secret.
+	// What happens when others have rotated the service token, so that the sinks hold a
+	// replaced secret: alarm raises an alarm; rotate also rotates, so that the sinks get a good
+	// secret. Default alarm. rotate repairs consumers without you. Who uses the other secret is
+	// cut off at the end of its grace.
 	OutsideRotation *string `yaml:"outside_rotation" jsonschema:"enum=alarm,enum=rotate,default=alarm"`
 }
 
@@ -263,41 +263,41 @@ type Settings struct {
 type Verify struct {
 	// Its URL, https, in the same organisation as the service token. Required. It gets a GET
 	// request after each rotation; a redirect is not followed. Plain http is accepted for this
-	// host only. A query is sent as it stands, so it must not hold a secret.
+	// host only. A query is sent unchanged, so it must not hold a secret.
 	URL *string `yaml:"url" jsonschema:"required,format=uri,example=https://app.example.com/health" hint:"give the URL of an application behind Access"`
 	// The header that carries client ID and secret together, where the application has
 	// read_service_tokens_from_header set to it. Default none: the headers CF-Access-Client-Id
 	// and CF-Access-Client-Secret.
 	Header *string `yaml:"header" jsonschema:"example=Authorization"`
-	// How long Cloudflare's edge may take to accept a new secret, up to 10m: so long a refusal
-	// is not believed, and the request is repeated. Default 1m. 0 is one try.
+	// How long Cloudflare's edge may take to accept a new secret, up to 10m. Until then a refusal
+	// does not count, and the request is repeated. Default 1m. 0 is one try.
 	Within *Duration `yaml:"within" jsonschema:"default=1m"`
 }
 
-// Freeze is a period in which no rotation begins: once, with from and to, or again and
-// again, with schedule and duration. Only an operator may override it, by hand.
+// Freeze is a period in which no rotation begins: once, with from and to, or repeatedly,
+// with schedule and duration. Only an operator may override it, by hand.
 type Freeze struct {
 	// When it begins: a date (2026-12-20, its first moment), a date and a time of day
 	// ("2026-12-20 18:00" or 2026-12-20T18:00:00) as clocks in time_zone show it, or the same
-	// with an offset (2026-12-20T18:00:00+01:00, or Z for UTC). Of a time of day that comes
-	// twice when clocks are set, the first. No default; goes with to.
+	// with an offset (2026-12-20T18:00:00+01:00, or Z for UTC). If clocks show that time
+	// twice, it is the first. No default; goes with to.
 	From *string `yaml:"from" jsonschema:"example=2026-12-20,example=2026-12-20 18:00,example=2026-12-20T18:00:00+01:00"`
-	// When it is over, in the same forms, after from: a rotation may begin at that very
+	// When it is over, in the same forms, after from: a rotation may begin at that
 	// moment. A date alone is its first moment, so a freeze to 2027-01-04 is over when that
-	// day begins. Of a time of day that comes twice, the last. No default; goes with from.
+	// day begins. If clocks show that time twice, it is the last. No default; goes with from.
 	To *string `yaml:"to" jsonschema:"example=2027-01-04,example=2027-01-04 06:00"`
-	// When it begins again and again: five cron fields, or @daily, @weekly and so on, but not
-	// @every, which has nothing here to count from. No default; goes with duration.
+	// When it begins each time: five cron fields, or @daily, @weekly and so on. @every is not
+	// possible: it is counted from a rotation. No default; goes with duration.
 	Schedule *string `yaml:"schedule" jsonschema:"example=0 18 * * 5"`
 	// How long it lasts from each of these times, in whole seconds: more than 0, and shorter
 	// than the smallest gap between two of them, or it would never end. No default; goes with
 	// schedule.
 	Duration *Duration `yaml:"duration" jsonschema:"example=62h"`
 	// The zone that from, to and schedule are read in, by its name in the time zone database.
-	// Default UTC: neither defaults nor the token's own time_zone count here.
+	// Default UTC: the time_zone of defaults or of the token has no effect here.
 	TimeZone *string `yaml:"time_zone" jsonschema:"default=UTC,example=Europe/Berlin"`
-	// What happens to slots in it: defer serves them when it is over, all of them with one
-	// rotation; skip passes over them. Default defer. skip keeps the old secret until the next
+	// What happens to slots in it: defer serves all of them with one rotation when it is over;
+	// skip leaves them out. Default defer. skip keeps the old secret until the next
 	// slot after it.
 	Slots *string `yaml:"slots" jsonschema:"enum=defer,enum=skip,default=defer"`
 }

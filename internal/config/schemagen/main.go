@@ -1,6 +1,6 @@
-// Command schemagen writes the JSON Schema of the configuration file. The schema is
-// made from the types of package raw and their comments, so that editors and the
-// daemon agree; the rules that span fields are the daemon's alone.
+// Command schemagen writes the JSON Schema of the configuration file. It creates the
+// schema from the types of package raw and their comments, so that editors and the
+// daemon agree. Rules about several fields are checked by the daemon only.
 //
 // It is a program of its own to keep the schema library out of the daemon.
 package main
@@ -73,7 +73,7 @@ func generate(source string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// special maps the types that are not what reflection sees in them.
+// special returns the schema of the types that reflection cannot describe.
 func special(t reflect.Type) *jsonschema.Schema {
 	switch t {
 	case reflect.TypeFor[raw.Unsupported]():
@@ -84,7 +84,7 @@ func special(t reflect.Type) *jsonschema.Schema {
 	return nil
 }
 
-// constrain adds what no struct tag can say.
+// constrain adds the rules that a struct tag cannot express.
 func constrain(schema *jsonschema.Schema) {
 	token, defaults := schema.Definitions["Token"], schema.Definitions["Defaults"]
 	for _, named := range []*jsonschema.Schema{
