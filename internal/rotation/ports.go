@@ -271,7 +271,8 @@ type Ledger interface {
 	// Save stores r if the stored revision is still r.Revision, and returns it with
 	// its new revision; otherwise it changes nothing and returns ErrConflict.
 	Save(ctx context.Context, r Record) (Record, error)
-	// SaveAll does the same for records of different tokens at once: all of them or none.
+	// SaveAll does the same for records of different tokens, in few transactions. A ledger may save
+	// all of them or none, or stop at the first error: after an error the caller loads them again.
 	SaveAll(ctx context.Context, all []Record) ([]Record, error)
 	// All returns every record, in no particular order.
 	All(ctx context.Context) ([]Record, error)
