@@ -16,8 +16,8 @@ import (
 // raceDetector is set where everything takes ten times as long.
 var raceDetector bool
 
-// spend takes requests one after the other for d, each of which takes a while, and returns
-// when they were sent.
+// spend sends requests one after the other for d, each of which takes a while, and returns when they were
+// sent.
 func spend(t *testing.T, b *Budget, d, takes time.Duration) (sent []time.Time) {
 	t.Helper()
 	for start := time.Now(); time.Since(start) < d; {
@@ -32,7 +32,7 @@ func spend(t *testing.T, b *Budget, d, takes time.Duration) (sent []time.Time) {
 	return sent
 }
 
-// fullest is the most of some moments within any five minutes.
+// fullest returns the largest number of these times within any five minutes.
 func fullest(at []time.Time) int {
 	most, first := 0, 0
 	for i := range at {
@@ -44,8 +44,8 @@ func fullest(at []time.Time) int {
 	return most
 }
 
-// TestBudgetHoldsWithoutHeaders spends as fast as the budget lets it for half an hour, and
-// counts the fullest five minutes. No header says anything.
+// TestBudgetHoldsWithoutHeaders sends as fast as the budget allows for half an hour, and counts the fullest
+// five minutes. No header says anything.
 func TestBudgetHoldsWithoutHeaders(t *testing.T) {
 	for _, limit := range []int{1, 2, 7, 1000} {
 		synctest.Test(t, func(t *testing.T) {
@@ -75,8 +75,8 @@ func TestBudgetGivesUpAtOnceWhenItWouldTakeTooLong(t *testing.T) {
 	})
 }
 
-// TestUrgentFirst: who waits is served by urgency, then in the order of coming, and a little
-// is kept back for doubts and operators.
+// TestUrgentFirst: requests leave by urgency, then in the order in which they came. A few are reserved for
+// doubts and operators.
 func TestUrgentFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 200
@@ -128,8 +128,8 @@ func TestUrgentFirst(t *testing.T) {
 	})
 }
 
-// TestEmergency: consumers are cut off, and the estimates say to wait. An emergency goes first and
-// at once. Only Cloudflare's refusal and requests_per_5m hold it up.
+// TestEmergency: consumers are cut off, and the estimates say to wait. An emergency goes first and at once.
+// Only Cloudflare's refusal and requests_per_5m hold it up.
 func TestEmergency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const limit = 200
@@ -144,7 +144,7 @@ func TestEmergency(t *testing.T) {
 			}
 			return time.Since(start)
 		}
-		b.Begin()(said(1)) // others have used the rest
+		b.Begin()(said(1)) // other users have used the rest
 		var others atomic.Int32
 		var all sync.WaitGroup
 		for _, u := range []rotation.Urgency{rotation.UrgencySlot, rotation.UrgencyManual, rotation.UrgencyDoubt} {
@@ -180,13 +180,13 @@ func TestEmergency(t *testing.T) {
 	})
 }
 
-// TestWhoLeavesTakesNothing: a request whose context ends gives its place away, also if it was
-// admitted in that very moment, and one that was admitted and never sent is forgotten.
+// TestWhoLeavesTakesNothing: a request whose context ends gives up its place, even if it was admitted in that
+// very moment. A request that was admitted and never sent is forgotten.
 func TestWhoLeavesTakesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := NewBudget(2)
 		for range 2 {
-			if err := b.Take(t.Context()); err != nil { // and is never sent
+			if err := b.Take(t.Context()); err != nil { // and never sends it
 				t.Fatal(err)
 			}
 			time.Sleep(time.Second)
@@ -204,7 +204,7 @@ func TestWhoLeavesTakesNothing(t *testing.T) {
 			t.Errorf("%v after %s", err, time.Since(start))
 		}
 		b = NewBudget(1)
-		for range 3 { // whichever of both is seen first
+		for range 3 { // either may be seen first
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if b.Take(ctx) == nil {

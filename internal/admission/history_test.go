@@ -17,15 +17,15 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// history is what a budget may live through, with restarts of our own process.
+// history is a random history of a budget, with restarts of our own process.
 type history struct {
 	Quota, Limit int
 	Slides       bool          // Cloudflare counts the last five minutes
-	Takes        time.Duration // a request, at most
+	Takes        time.Duration // of a request, at most
 	Lives        []life        // of our process, one after the other
-	Told         bool          // each process learns what the one before has sent
+	Told         bool          // each process knows what the one before has sent
 	Others       int           // requests of others in five minutes
-	Burst        int           // of them at once; 1 is evenly
+	Burst        int           // of them at once; 1 means evenly
 	OthersFrom   time.Duration
 	OthersUntil  time.Duration
 	Lost         int    // percent of our requests whose answers are lost
@@ -34,7 +34,7 @@ type history struct {
 	Seed         uint64
 }
 
-// life is one process: for how long it runs, and how much of that time it has requests waiting.
+// life is one process: how long it runs, and for how much of that time requests wait.
 type life struct {
 	Lasts time.Duration
 	Busy  int // percent
@@ -63,23 +63,23 @@ func drawHistory(t *rapid.T) history {
 	return h
 }
 
-// historyWorld is a history while it happens.
+// historyWorld is the world in which a history happens.
 type historyWorld struct {
 	history
 	mu      sync.Mutex
 	random  *rand.Rand
-	counted []time.Time // what Cloudflare counts, of all
-	ends    time.Time   // of its window
+	counted []time.Time // the requests that Cloudflare counts, of all users
+	ends    time.Time   // when Cloudflare's window ends
 	penalty time.Time
-	arrived []time.Time // our requests
+	arrived []time.Time // when our requests arrived
 	earlier []time.Time // when our requests were over, as a ledger knows it
-	denied  int         // of ours
+	denied  int         // our requests that were refused
 	idle    time.Duration
-	worst   string // the longest wait that had no reason
+	worst   string // the longest wait without a reason
 	noRoom  string // when no rotation could begin, without a reason
 }
 
-// arrive is one request at Cloudflare, and returns its answer.
+// arrive is one request at Cloudflare. It returns the answer.
 func (w *historyWorld) arrive() (http.Header, bool) {
 	now, h := time.Now(), make(http.Header)
 	if now.Before(w.penalty) {
@@ -106,7 +106,7 @@ func (w *historyWorld) arrive() (http.Header, bool) {
 	return h, true
 }
 
-// ours sends requests of our process for as long as ctx lasts.
+// ours sends requests of our process until ctx ends.
 func (w *historyWorld) ours(ctx context.Context, b *Budget) {
 	for ctx.Err() == nil {
 		err := b.Take(rotation.WithUrgency(ctx, rotation.UrgencySlot))
@@ -147,9 +147,8 @@ func (w *historyWorld) ours(ctx context.Context, b *Budget) {
 	}
 }
 
-// watch measures how long requests wait while nothing forbids to send one: Cloudflare has said
-// that a tenth of our limit is left, has not asked to be left alone, and requests_per_5m is not
-// spent.
+// watch measures how long requests wait while nothing forbids them: Cloudflare has said that a tenth of our
+// limit is left and has not asked to be left alone, and requests_per_5m is not used up.
 func (w *historyWorld) watch(ctx context.Context, b *Budget) {
 	const look = 250 * time.Millisecond
 	idle, was := time.Duration(0), time.Time{}
@@ -173,7 +172,7 @@ func (w *historyWorld) watch(ctx context.Context, b *Budget) {
 	}
 }
 
-// others sends what other users of the credential send.
+// others sends the requests of other users of the credential.
 func (w *historyWorld) others(ctx context.Context) {
 	if w.Others == 0 {
 		return
@@ -227,10 +226,9 @@ func (w *historyWorld) run(t *testing.T) {
 	others.Wait()
 }
 
-// TestNeverSoCarefulThatItStopsLearning: whatever came before, requests wait for no longer than
-// seconds while Cloudflare says that there is plenty left. What is admitted keeps to
-// requests_per_5m, and in an honest world nobody is refused.
-func TestNeverSoCarefulThatItStopsLearning(t *testing.T) {
+// TestEstimatesNeverStopRequests: whatever came before, requests wait only seconds while Cloudflare says that
+// plenty is left. Admitted requests keep to requests_per_5m, and in an honest world no request is refused.
+func TestEstimatesNeverStopRequests(t *testing.T) {
 	fewChecks(t, 10)
 	const most = 12 * time.Second
 	rapid.Check(t, func(rt *rapid.T) {

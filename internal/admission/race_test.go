@@ -2,5 +2,5 @@
 
 package admission
 
-// The race detector makes the bursts ten times slower, and finds what there is in the random traffic.
+// The race detector makes bursts ten times slower, and the random traffic shows it all races.
 func init() { raceDetector = true }

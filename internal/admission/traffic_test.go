@@ -17,17 +17,17 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// traffic is what a budget lives through: our own requests, and others with the credential.
+// traffic is a random load: our own requests, and those of other users of the credential.
 type traffic struct {
 	Quota, Limit int
-	Takes        [2]time.Duration // a request, at least and at most
-	Lost         int              // percent of our requests, whose answers are lost
+	Takes        [2]time.Duration // of a request, at least and at most
+	Lost         int              // percent of our requests whose answers are lost
 	Rushes       []rush
 	Others       []neighbour
 	Seed         uint64
 }
 
-// rush is a number of requests of ours that are due at once.
+// rush is a number of our requests that are due at once.
 type rush struct {
 	At       time.Duration
 	Requests int
@@ -43,16 +43,16 @@ type neighbour struct {
 	At     time.Duration
 	Polite bool
 	Burst  int // at once, again and again
-	Steady int // in five minutes; 0: it is not
+	Steady int // in five minutes; 0: it is not steady
 }
 
 func drawTraffic(t *rapid.T) traffic {
 	steady := rapid.Bool().Draw(t, "steady")
 	quota := rapid.IntRange(60, 300).Draw(t, "quota")
 	if steady {
-		// What others use is told by our own answers alone, so a request leaves every few seconds while it
-		// is not known. Beside a neighbour who never pauses that leaves room for all of its requests only if
-		// it is a small part of the quota. Cloudflare's is 1200.
+		// We see what others use only in our own answers, so a request leaves every few seconds while that is
+		// not known. If a neighbour never pauses, this leaves enough for all its requests only if a probe is
+		// a small part of the quota. Cloudflare's quota is 1200.
 		quota = rapid.IntRange(300, 900).Draw(t, "larger quota")
 	}
 	r := traffic{Quota: quota, Limit: rapid.IntRange(quota/4, quota*5/6).Draw(t, "limit"), Seed: rapid.Uint64().Draw(t, "seed")}
@@ -69,7 +69,7 @@ func drawTraffic(t *rapid.T) traffic {
 	r.Others = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) neighbour {
 		return neighbour{At: minutes("at", 15), Polite: rapid.Bool().Draw(t, "polite"), Burst: rapid.IntRange(1, 20).Draw(t, "burst")}
 	}), 0, 2).Draw(t, "others")
-	for i := range r.Others { // two of them would have to know of each other
+	for i := range r.Others { // two of them would have to know about each other
 		r.Others[i].Polite = r.Others[i].Polite && len(r.Others) == 1
 	}
 	if steady {
@@ -82,7 +82,7 @@ func drawTraffic(t *rapid.T) traffic {
 	return r
 }
 
-// flow is a traffic while it flows.
+// flow is the world in which a traffic happens.
 type flow struct {
 	traffic
 	sim    *cfsim.Simulator
@@ -96,7 +96,7 @@ type flow struct {
 	done    int
 }
 
-// request makes one, and returns what its answer says.
+// request sends one request, and returns the headers of its answer.
 func (f *flow) request(who string) http.Header {
 	f.mu.Lock()
 	way, back := f.takes(), f.takes()
@@ -124,7 +124,7 @@ func (f *flow) takes() time.Duration {
 	return (f.Takes[0] + time.Duration(f.random.Int64N(int64(f.Takes[1]-f.Takes[0])+1))) / 2
 }
 
-// ours makes the requests of a rush.
+// ours sends the requests of a rush.
 func (f *flow) ours(t *testing.T, r rush) {
 	ctx := rotation.WithUrgency(t.Context(), r.Urgency)
 	var workers sync.WaitGroup
@@ -132,7 +132,7 @@ func (f *flow) ours(t *testing.T, r rush) {
 		workers.Go(func() {
 			for range (r.Requests + i) / r.Parallel {
 				if err := f.budget.Take(ctx); err != nil {
-					return // somebody was denied, which is told
+					return // one was refused, which is reported elsewhere
 				}
 				end := f.budget.Begin()
 				h := f.request("we")
@@ -151,9 +151,9 @@ func (f *flow) ours(t *testing.T, r rush) {
 	workers.Wait()
 }
 
-// other makes requests of somebody else until the end.
+// other sends requests of another user until end.
 func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
-	limit := NewBudget(max(share, 1)) // it knows what it may do
+	limit := NewBudget(max(share, 1)) // it knows its own limit
 	for i := 0; n.Steady > 0; i++ {
 		each := Window / time.Duration(n.Steady)
 		f.mu.Lock()
@@ -182,7 +182,7 @@ func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
 			done := limit.Begin()
 			report := ReadReport(f.request("another"))
 			done(Answer{})
-			if n.Polite { // the next one when half of what is left would be spent evenly
+			if n.Polite { // as if half of what is left were spent evenly
 				pause = report.Reset + time.Second
 				if report.Left > f.Quota/10 {
 					pause = 2 * report.Reset / time.Duration(report.Left)
@@ -200,7 +200,7 @@ func (f *flow) other(n neighbour, share int, end <-chan struct{}) {
 	}
 }
 
-// fewChecks has rapid make fewer checks where time is short, unless somebody has set how many.
+// fewChecks makes rapid do fewer checks in short tests, unless the number was set on the command line.
 func fewChecks(t *testing.T, n int) {
 	t.Helper()
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue && (testing.Short() || raceDetector) {
@@ -211,7 +211,7 @@ func fewChecks(t *testing.T, n int) {
 	}
 }
 
-// run lives through it, in a bubble.
+// run runs the traffic, in a bubble.
 func (r traffic) run(t *testing.T) *flow {
 	f := &flow{traffic: r, sim: cfsim.New(cfsim.Options{SeedTokens: 1, RateLimit: r.Quota}), budget: NewBudget(r.Limit), began: time.Now()}
 	f.random = rand.New(rand.NewPCG(r.Seed, 0))
@@ -236,8 +236,8 @@ func (r traffic) run(t *testing.T) *flow {
 	return f
 }
 
-// TestRandomTraffic: whatever comes when, no more of our requests than the limit arrive within
-// any five minutes, and nobody is refused while the others keep to what is left to them.
+// TestRandomTraffic: whatever comes when, at most limit of our requests arrive within any five minutes, and
+// no request is refused while the others use only what is left to them.
 func TestRandomTraffic(t *testing.T) {
 	fewChecks(t, 15)
 	rapid.Check(t, func(rt *rapid.T) {
@@ -256,9 +256,9 @@ func TestRandomTraffic(t *testing.T) {
 	})
 }
 
-// TestSteadyNeighbourOfASmallQuota: who takes two thirds of a small quota evenly is seen, and no
-// request of ours takes what they will need, down to the last one. That we did not ask for a while
-// does not say that they stopped.
+// TestSteadyNeighbourOfASmallQuota: a user who takes two thirds of a small quota evenly is seen, and our
+// requests leave all that it will need, to the last one. That we did not ask for a while does not mean that
+// it has stopped.
 func TestSteadyNeighbourOfASmallQuota(t *testing.T) {
 	for _, test := range []struct {
 		quota, limit, steady int
@@ -280,8 +280,8 @@ func TestSteadyNeighbourOfASmallQuota(t *testing.T) {
 	}
 }
 
-// TestFirstRequestAtTheEndOfAWindow: seconds without a request of others, before a window ends,
-// do not say that those who used much of it have gone.
+// TestFirstRequestAtTheEndOfAWindow: a few seconds without requests of others, before a window ends, do not
+// mean that users of much of the quota have gone.
 func TestFirstRequestAtTheEndOfAWindow(t *testing.T) {
 	const quota, used = 1200, 600
 	start := time.Now()

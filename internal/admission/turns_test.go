@@ -17,7 +17,7 @@ type limitedIssuer struct {
 	rotation.Issuer
 	mu       sync.Mutex
 	requests int
-	until    time.Time // nothing before
+	until    time.Time // no capacity before this time
 }
 
 func (r *limitedIssuer) Capacity(time.Duration, rotation.Urgency) (int, time.Duration) {
@@ -29,7 +29,7 @@ func (r *limitedIssuer) Capacity(time.Duration, rotation.Urgency) (int, time.Dur
 	return r.requests, 0
 }
 
-// asking is those that ask for turns, and who got one.
+// asking asks for turns, and notes who got one.
 type asking struct {
 	*Turns
 	mu      sync.Mutex
@@ -60,7 +60,7 @@ func (q *asking) got() []int {
 	return order
 }
 
-// end gives one turn back.
+// end releases one turn.
 func (q *asking) end() {
 	q.mu.Lock()
 	release := q.release[0]
@@ -119,7 +119,7 @@ func TestTurnsGoByUrgency(t *testing.T) {
 		if !slices.Equal(order, want) {
 			t.Errorf("in the order %v, want %v", order, want)
 		}
-		// A doubt waits for none of those that wait for the budget.
+		// A doubt does not wait behind tokens that wait for the budget.
 		for i := range maxUrgentMore + 1 {
 			q.ask(t.Context(), 100+i, Turn{Urgency: rotation.UrgencyDoubt})
 		}
@@ -130,8 +130,9 @@ func TestTurnsGoByUrgency(t *testing.T) {
 	})
 }
 
-// TestNoTurnWithoutRoom: who would wait for Cloudflare gets no turn, and who needs it not does.
-func TestNoTurnWithoutRoom(t *testing.T) {
+// TestNoTurnWithoutCapacity: a token that would only wait for Cloudflare gets no turn, and a token that does
+// not need Cloudflare gets one.
+func TestNoTurnWithoutCapacity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		issuer := &limitedIssuer{requests: 2, until: time.Now().Add(5 * time.Minute)}
 		q := &asking{Turns: newTestTurns()}
@@ -150,18 +151,18 @@ func TestNoTurnWithoutRoom(t *testing.T) {
 		issuer.mu.Unlock()
 		time.Sleep(capacityAgain)
 		q.want(t, "with room for three", 2)
-		q.end() // the one that delivered
+		q.end() // the turn that delivered
 		q.want(t, "with room for three still")
 		q.end()
 		q.want(t, "when one is done", 3)
 	})
 }
 
-// TestManyWait: each turn costs little, however many wait.
+// TestManyWait: each turn costs little, however many tokens wait.
 func TestManyWait(t *testing.T) {
 	const n = 100_000
 	q := newTestTurns()
-	for i := range n { // as take does, but for a goroutine each
+	for i := range n { // as Ask does, but without a goroutine for each
 		q.push(&Turn{Urgency: rotation.Urgency(i % 4), RisesAt: time.Unix(int64(i%977), 0)})
 	}
 	compared := 0
@@ -213,8 +214,7 @@ func TestTurnOf(t *testing.T) {
 	}
 }
 
-// TestTurnsKeepTheirOrder: those who ask first get the turns that are free, whoever is the first to
-// wait.
+// TestTurnsKeepTheirOrder: tokens that ask first get the free turns, whichever waits first.
 func TestTurnsKeepTheirOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -243,8 +243,8 @@ func TestTurnsKeepTheirOrder(t *testing.T) {
 	})
 }
 
-// TestTurnsOfChores: what is to be done beside rotations waits for all others, but not what revokes
-// a leaked secret, and it does not hold up a rotation that is due.
+// TestTurnsOfChores: chores wait for everything else, except for the revocation of a leaked secret. A chore
+// does not hold up a rotation of its token that is due.
 func TestTurnsOfChores(t *testing.T) {
 	now := time.Now()
 	chore := Work{Chore: now, Due: rotation.Due{At: now.Add(time.Hour)}}

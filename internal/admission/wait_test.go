@@ -12,7 +12,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// explaining is an issuer with a budget that says what holds it up.
+// explaining is an issuer with a budget that says what holds its requests up.
 type explaining struct{ *limitedIssuer }
 
 func (e explaining) HeldUp(rotation.Urgency) (string, time.Time) {
@@ -24,8 +24,8 @@ func (e explaining) HeldUp(rotation.Urgency) (string, time.Time) {
 	return "", time.Time{}
 }
 
-// TestWaitsAreExplained: a waiting token's status says what it waits for, and the log says once
-// that rotations wait for the limit, and once that they no longer do.
+// TestWaitsAreExplained: the status of a waiting token says what it waits for. The log says once that
+// rotations wait for the limit, and once that they no longer do.
 func TestWaitsAreExplained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

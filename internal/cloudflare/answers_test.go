@@ -20,8 +20,8 @@ import (
 	"rotatord/internal/statedir"
 )
 
-// shapedWorld is a service token, or one that is yet to be made, of which the next answer that shows
-// a secret has a shape.
+// shapedWorld is a service token, or one that is to be created, for which the next answer with a secret has
+// an odd shape.
 type shapedWorld struct {
 	simulator *cfsim.Simulator
 	rotator   *rotation.Rotator
@@ -77,14 +77,14 @@ func newShapedWorld(t *testing.T, operation, shape string, grace time.Duration, 
 	return w
 }
 
-// start is a new process.
+// start starts a new process.
 func (w *shapedWorld) start(kept ledgerAndPending) {
 	w.rotator = rotation.New(rotation.Options{
 		Ledger: kept.Ledger, Pending: kept.Pending, Now: func() time.Time { return time.Now().Add(w.passed) },
 	})
 }
 
-// truth is the service token as it is at Cloudflare; ok is false if there is none yet.
+// truth returns the service token as it is at Cloudflare; ok is false if it does not exist yet.
 func (w *shapedWorld) truth() (truth cfsim.Token, ok bool) {
 	for _, t := range w.simulator.Tokens() {
 		if w.token.Create == nil && t.ID == w.token.ID || w.token.Create != nil && t.Name == w.token.Create.Name {
@@ -94,13 +94,13 @@ func (w *shapedWorld) truth() (truth cfsim.Token, ok bool) {
 	return cfsim.Token{}, false
 }
 
-// delivered reports whether the sink holds the secret that works.
+// delivered reports whether the sink has the secret that works.
 func (w *shapedWorld) delivered() bool {
 	truth, ok := w.truth()
 	return ok && w.shelf.stored.Digest == truth.CurrentDigest && w.shelf.stored.ClientID == truth.ClientID
 }
 
-// kept are the secrets that are sealed for a rotation.
+// kept returns the secrets that are sealed for a rotation.
 func (w *shapedWorld) kept(t *testing.T, r rotation.Record) (all []secret.Digest, issued rotation.Issued) {
 	t.Helper()
 	if r.Work == nil {
@@ -117,7 +117,7 @@ func (w *shapedWorld) kept(t *testing.T, r rotation.Record) (all []secret.Digest
 	return all, issued
 }
 
-// outcome runs the rotation and says what became of the secret, as docs/answers.md does.
+// outcome runs the rotation and says what became of the secret, in the words of docs/answers.md.
 func (w *shapedWorld) outcome(t *testing.T, shape string) string {
 	t.Helper()
 	record, err := w.rotator.Advance(t.Context(), w.token)
@@ -138,7 +138,7 @@ func (w *shapedWorld) outcome(t *testing.T, shape string) string {
 	if !record.Doubt.MayDeliver() {
 		return outcome
 	}
-	// An operator has it delivered. It may be one of several, and then not the one that works.
+	// An operator decides to deliver it. If the answer showed several, it may be one that does not work.
 	if _, _, err := w.rotator.Resolve(t.Context(), w.token, rotation.ResolveDeliver); err != nil {
 		t.Error(err)
 	}

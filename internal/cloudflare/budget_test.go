@@ -16,8 +16,8 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// spend takes requests one after the other for d, each of which takes a while, and returns
-// when they were sent.
+// spend sends requests one after the other for d, each of which takes a while, and returns when they were
+// sent.
 func spend(t *testing.T, b *admission.Budget, d, takes time.Duration) (sent []time.Time) {
 	t.Helper()
 	for start := time.Now(); time.Since(start) < d; {
@@ -32,7 +32,7 @@ func spend(t *testing.T, b *admission.Budget, d, takes time.Duration) (sent []ti
 	return sent
 }
 
-// fullest is the most of some moments within any five minutes.
+// fullest returns the largest number of these times within any five minutes.
 func fullest(at []time.Time) int {
 	most, first := 0, 0
 	for i := range at {
@@ -44,8 +44,8 @@ func fullest(at []time.Time) int {
 	return most
 }
 
-// TestRetryAfter: nothing is sent before the time that Cloudflare asked for is over, who waits
-// is told at once, and a later answer does not shorten it.
+// TestRetryAfter: nothing is sent before the time that Cloudflare asked for is over. Waiting requests are
+// told at once, and a later answer does not shorten the time.
 func TestRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCloud(1200)
@@ -124,8 +124,7 @@ func TestSharedByAccounts(t *testing.T) {
 	})
 }
 
-// TestHeadersThatLie: whatever the headers say or leave out, the limit holds, and requests get
-// through.
+// TestHeadersThatLie: whatever the headers say or leave out, the limit holds, and requests are sent.
 func TestHeadersThatLie(t *testing.T) {
 	for name, test := range map[string]struct {
 		headers [2]string
@@ -167,10 +166,10 @@ func TestHeadersThatLie(t *testing.T) {
 	}
 }
 
-// TestSlidingWindow has a Cloudflare that counts the last five minutes. Until that is seen, one
-// window that is spent is waited out.
+// TestSlidingWindow uses a Cloudflare that counts the last five minutes. Until that is noticed, the budget
+// waits once for a window to end.
 func TestSlidingWindow(t *testing.T) {
-	for _, reset := range []time.Duration{admission.Window, 0} { // all is back, or the next one is
+	for _, reset := range []time.Duration{admission.Window, 0} { // everything becomes free at once, or one request after the other
 		synctest.Test(t, func(t *testing.T) {
 			var w sliding
 			w.reset = reset
@@ -187,7 +186,7 @@ func TestSlidingWindow(t *testing.T) {
 	}
 }
 
-// sliding counts what was asked for in the last five minutes. Its caller serialises.
+// sliding counts the requests of the last five minutes. Its caller serialises.
 type sliding struct {
 	at     []time.Time
 	reset  time.Duration

@@ -20,8 +20,8 @@ type cloud struct {
 	takes time.Duration
 
 	mu     sync.Mutex
-	sent   []time.Time // by clients of the budget
-	denied int         // 429s, whoever got them
+	sent   []time.Time // requests of our clients
+	denied int         // 429s to all users
 	change func(http.Header)
 }
 
@@ -52,7 +52,7 @@ func (c *cloud) reach(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// another makes one request with the same credential, and returns what is left.
+// another sends one request of another user with the same credential, and returns what is left.
 func (c *cloud) another() int {
 	req, _ := http.NewRequest(http.MethodGet, "http://sim"+cfsim.BasePath+"/user/tokens/verify", nil)
 	req.Header.Set("Authorization", "Bearer "+testToken)
@@ -65,7 +65,7 @@ func (c *cloud) another() int {
 
 const testToken = "token-of-the-test"
 
-// client returns one of an account that uses the credential.
+// client returns the client of an account that uses the credential.
 func (c *cloud) client(t *testing.T, name string, limit int, budgets *admission.Budgets) *Client {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "token")
@@ -84,7 +84,7 @@ func (c *cloud) shared(t *testing.T, limit int) (one, another *Client) {
 	return c.client(t, "prod", limit, budgets), c.client(t, "test", limit, budgets)
 }
 
-// replaceCredential gives the account a new one.
+// replaceCredential gives the account a new credential.
 func (c *Client) replaceCredential(t *testing.T) {
 	t.Helper()
 	if err := os.WriteFile(c.account.APIToken.File, []byte("another-token"), 0o600); err != nil {
@@ -92,8 +92,7 @@ func (c *Client) replaceCredential(t *testing.T) {
 	}
 }
 
-// all makes n requests as fast as the budget allows, 16 at a time, and returns how long that
-// took.
+// all sends n requests as fast as the budget allows, 16 at a time, and returns how long that took.
 func all(t *testing.T, n int, clients ...*Client) time.Duration {
 	t.Helper()
 	start := time.Now()
@@ -104,7 +103,7 @@ func all(t *testing.T, n int, clients ...*Client) time.Duration {
 			for i := range jobs {
 				if _, err := clients[i%len(clients)].Inspect(t.Context(), cfsim.SeedTokenID(1)); err != nil {
 					t.Errorf("request %d after %s: %v", i, time.Since(start), err)
-					for range jobs { // it is over
+					for range jobs { // the test has failed
 					}
 				}
 			}
@@ -121,10 +120,10 @@ func all(t *testing.T, n int, clients ...*Client) time.Duration {
 	return time.Since(start)
 }
 
-// raceDetector is set where all takes ten times as long.
+// raceDetector is set where everything takes ten times as long.
 var raceDetector bool
 
-// evenly is somebody else who makes so many requests in each window.
+// evenly returns another user who sends so many requests in each window.
 func evenly(each int) func(*cloud, <-chan struct{}) {
 	return func(c *cloud, end <-chan struct{}) {
 		tick := time.NewTicker(admission.Window / time.Duration(each))
@@ -140,8 +139,8 @@ func evenly(each int) func(*cloud, <-chan struct{}) {
 	}
 }
 
-// TestBurstIsDoneInTime has some 5,000 requests at once, alone and beside others, and holds the
-// time against the best that could be: all that is left of each window at its beginning.
+// TestBurstIsDoneInTime sends some 5,000 requests at once, alone and beside other users, and compares the
+// time with the best that is possible: everything that is left of each window, at its beginning.
 func TestBurstIsDoneInTime(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("it takes seconds")
@@ -160,7 +159,7 @@ func TestBurstIsDoneInTime(t *testing.T) {
 					for range parallel {
 						workers.Go(func() {
 							for range each / parallel {
-								if c.another() < 3*parallel { // it keeps to what is left
+								if c.another() < 3*parallel { // it uses only what is left
 									return
 								}
 							}
@@ -174,7 +173,7 @@ func TestBurstIsDoneInTime(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		limit  int
-		share  int // of the quota, that others leave
+		share  int // of the quota, which the others leave
 		others func(*cloud, <-chan struct{})
 		within float64
 	}{
@@ -220,8 +219,8 @@ func TestBurstIsDoneInTime(t *testing.T) {
 	}
 }
 
-// TestRestartInARush: a process that begins in the middle of a rush takes what its predecessor
-// has sent for somebody else's. It looks for a while whether they go on, and no longer.
+// TestRestartInARush: a process that starts during a rush takes the requests of the process before it for
+// another user's. It watches for a while whether they go on, and no longer.
 func TestRestartInARush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCloud(1200)
@@ -234,9 +233,9 @@ func TestRestartInARush(t *testing.T) {
 	})
 }
 
-// TestStartBesideSomebodySteady: a process that begins late in a window leaves to somebody who
-// has been at it evenly what they will go on to take.
-func TestStartBesideSomebodySteady(t *testing.T) {
+// TestStartBesideASteadyNeighbour: a process that starts late in a window leaves enough for another user who
+// sends evenly all the time.
+func TestStartBesideASteadyNeighbour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCloud(1200)
 		end := make(chan struct{})

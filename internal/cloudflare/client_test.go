@@ -76,10 +76,10 @@ func cutOff(w http.ResponseWriter, _ *http.Request) {
 	panic(http.ErrAbortHandler)
 }
 
-// TestRotateFailuresAreClassified: each way to fail has its class, is sent once, and says
-// nothing that it must not.
+// TestRotateFailuresAreClassified: each failure has its class, is sent once, and reveals nothing that it must
+// not.
 func TestRotateFailuresAreClassified(t *testing.T) {
-	const asJSON, part = "application/json", canary + "x" // it has no complete secret: that one would be kept
+	const asJSON, part = "application/json", canary + "x" // not a complete secret: that would be kept
 	refusal := `{"success":false,"errors":[{"code":10000,"message":"Authentication error"}],"messages":[],"result":null}`
 	for name, test := range map[string]struct {
 		handler  http.HandlerFunc
@@ -137,7 +137,7 @@ func TestNotCarriedOutNeedsNoConnection(t *testing.T) {
 		ctx context.Context
 		url string
 	}{
-		"refused connection": {t.Context(), "http://127.0.0.1:1"}, // a port that is given to nobody
+		"refused connection": {t.Context(), "http://127.0.0.1:1"}, // a port without a server
 		"no TLS there":       {t.Context(), strings.Replace(plain.URL, "http:", "https:", 1)},
 		"context had ended":  {cancelled, good},
 	} {
@@ -163,7 +163,7 @@ func TestNotCarriedOutNeedsNoConnection(t *testing.T) {
 	}
 }
 
-// TestSlowAnswer: a deadline that passes while the answer is awaited leaves a doubt.
+// TestSlowAnswer: if the deadline passes before the answer arrives, the result is a doubt.
 func TestSlowAnswer(t *testing.T) {
 	release := make(chan struct{})
 	url, _ := serve(t, func(http.ResponseWriter, *http.Request) { <-release })
@@ -176,7 +176,7 @@ func TestSlowAnswer(t *testing.T) {
 	}
 }
 
-// lateCancel ends the caller's context once the whole answer is here.
+// lateCancel ends the caller's context when the whole answer has arrived.
 type lateCancel struct {
 	next   http.RoundTripper
 	cancel context.CancelFunc
@@ -192,8 +192,8 @@ func (l lateCancel) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// TestAnswerThatArrivedIsKept: the SDK returns only the context's error when the deadline
-// passes after the answer has come. The secret must be there all the same.
+// TestAnswerThatArrivedIsKept: if the deadline passes after the answer has arrived, the SDK returns only the
+// context's error. The secret must still be returned.
 func TestAnswerThatArrivedIsKept(t *testing.T) {
 	url, _ := serve(t, answer(200, "application/json", goodBody))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -204,7 +204,7 @@ func TestAnswerThatArrivedIsKept(t *testing.T) {
 	}
 }
 
-// TestAnswerWithAnOddFieldIsKept: a field that cannot be read does not cost the secret.
+// TestAnswerWithAnOddFieldIsKept: a field that cannot be read does not lose the secret.
 func TestAnswerWithAnOddFieldIsKept(t *testing.T) {
 	odd := strings.Replace(goodBody, `"name":"ci"`, `"name":7,"enabled":"yes","last_seen_at":{}`, 1)
 	for _, contentType := range []string{"application/json", "text/plain", ""} {
@@ -216,8 +216,8 @@ func TestAnswerWithAnOddFieldIsKept(t *testing.T) {
 	}
 }
 
-// TestCutAnswerIsSalvaged cuts an answer after each of its bytes. The secret is there exactly
-// if all of it had arrived, and never a part of it.
+// TestCutAnswerIsSalvaged cuts an answer after each of its bytes. The secret is returned exactly if all of it
+// had arrived, and never a part of it.
 func TestCutAnswerIsSalvaged(t *testing.T) {
 	whole := strings.Index(goodBody, canary) + len(canary)
 	for n := range len(goodBody) {
@@ -231,7 +231,7 @@ func TestCutAnswerIsSalvaged(t *testing.T) {
 		if e, ok := errors.AsType[*rotation.IssuerError](err); n < whole && (!ok || e.Class != rotation.Unknown || !issued.ClientSecret.IsZero()) {
 			t.Errorf("cut after %d bytes: %v, %v", n, issued, err)
 		}
-		// Right behind the secret nothing has shown yet that it is over.
+		// Right after the secret, nothing has shown yet that it is over.
 		if n >= whole && (err != nil || issued.ClientSecret.Reveal() != canary || issued.ClientID != "x.access" || (issued.Objection != "") != (n == whole)) {
 			t.Errorf("cut after %d bytes, with the secret in them: %v, %v", n, issued, err)
 		}
@@ -264,7 +264,7 @@ func TestRotateRequest(t *testing.T) {
 		t.Errorf("facts %+v", f)
 	}
 
-	// Now the clock is known, and the grace is counted on it: it is the later one.
+	// Now the clock is known, and the grace is counted on it, because it is the later one.
 	if err := c.ReadClock(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -295,8 +295,8 @@ func TestRotateRequest(t *testing.T) {
 	}
 }
 
-// TestCredentialIsReadAnew: a replaced file is used without a restart.
-func TestCredentialIsReadAnew(t *testing.T) {
+// TestCredentialIsReadAgain: a replaced file is used without a restart.
+func TestCredentialIsReadAgain(t *testing.T) {
 	var seen []string
 	url, _ := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		seen = append(seen, r.Header.Get("Authorization"))
@@ -376,7 +376,7 @@ func TestThrottledAccountIsLeftAlone(t *testing.T) {
 			if !ok || e.Class != rotation.Throttled || e.RetryAfter != test.want || e.Code != 971 {
 				t.Fatalf("%v", err)
 			}
-			// From now on nothing is sent at all.
+			// From now on, nothing is sent at all.
 			for _, err := range []error{c.Ready(t.Context()), func() error { _, err := c.Inspect(t.Context(), tokenID); return err }()} {
 				e, ok := errors.AsType[*rotation.IssuerError](err)
 				if !ok || e.Class != rotation.Throttled || e.RetryAfter > test.want || e.RetryAfter < test.want-5*time.Second {
@@ -393,7 +393,7 @@ func TestThrottledAccountIsLeftAlone(t *testing.T) {
 	}
 }
 
-// TestReadyRefusesAWrongClock: slots that a clock far from Cloudflare's shows mean nothing.
+// TestReadyRefusesAWrongClock: slots mean nothing on a clock that is far from Cloudflare's.
 func TestReadyRefusesAWrongClock(t *testing.T) {
 	for _, test := range []struct {
 		ahead   time.Duration

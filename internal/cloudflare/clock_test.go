@@ -8,7 +8,7 @@ import (
 
 var clockStart = time.Date(2026, 11, 23, 4, 0, 0, 0, time.UTC)
 
-// show has a clock see an answer that was dated this far ahead.
+// show lets a clock see an answer whose date is this far ahead.
 func show(c *clock, ahead time.Duration) {
 	now := time.Now()
 	c.observe(now, now, now.Add(ahead).Round(0).Truncate(time.Second))
@@ -19,8 +19,7 @@ func TestClockNarrowsDown(t *testing.T) {
 	const ahead = 90*time.Second + 700*time.Millisecond
 	now := time.Now()
 	see := func(d time.Duration) {
-		// What was the date at a time is known; that the answers came one after the other is not
-		// waited for: the samples say by how much the clocks differ.
+		// The samples are given, so the test need not wait for the answers one after the other.
 		sent := clockStart.Add(d)
 		date := sent.Add(50 * time.Millisecond).Add(ahead).Truncate(time.Second)
 		c.observe(now, now.Add(100*time.Millisecond), now.Round(0).Add(date.Sub(sent)))
@@ -43,15 +42,15 @@ func TestClockNarrowsDown(t *testing.T) {
 	}
 }
 
-// TestClockBelievesAgreement: what a clock makes of answers in this order. In each the difference is
-// that of Cloudflare's clock.
+// TestClockBelievesAgreement: what a clock concludes from answers in this order. The differences are those of
+// Cloudflare's clock.
 func TestClockBelievesAgreement(t *testing.T) {
 	const far = 48 * time.Hour
 	ahead := func(all ...time.Duration) []time.Duration { return all }
 	for name, test := range map[string]struct {
 		answers []time.Duration
 		known   bool
-		want    time.Duration // what a grace is moved by, at most
+		want    time.Duration // the most that a grace is moved by
 	}{
 		"none":                           {nil, false, 0},
 		"one that agrees with ours":      {ahead(0), false, 0},
@@ -102,8 +101,8 @@ func TestClockIsUnknownAfterAStep(t *testing.T) {
 	}
 }
 
-// TestClockIsNotAskedForEver: where answers do not tell, they are not asked for at every rotation.
-func TestClockIsNotAskedForEver(t *testing.T) {
+// TestClockIsNotAskedForever: if answers do not show the clock, they are not asked for at every rotation.
+func TestClockIsNotAskedForever(t *testing.T) {
 	var c clock
 	if c.missing() == 0 {
 		t.Error("nothing is asked for")
@@ -144,9 +143,9 @@ func TestDates(t *testing.T) {
 	}
 }
 
-// TestGraceEndIsNeverEarly: whatever the answers said, the end that is told is not before the local
-// time and the grace, and the one that is believed is not before that either, nor before what was told
-// by the clock that is known. No arithmetic overflows.
+// TestGraceEndIsNeverEarly: whatever the answers said, the end that is sent is not before the local time plus
+// the grace. The end that is reported is not before that either, nor before what was sent as seen on the
+// known clock. No arithmetic overflows.
 func TestGraceEndIsNeverEarly(t *testing.T) {
 	offsets := []time.Duration{0, time.Second, -time.Second, 14 * time.Minute, -14 * time.Minute, 48 * time.Hour, -48 * time.Hour,
 		87600 * time.Hour, -87600 * time.Hour, 1<<63 - 1, -1 << 63}

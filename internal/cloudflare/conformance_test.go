@@ -19,8 +19,8 @@ import (
 	"rotatord/internal/secret"
 )
 
-// TestClientAgainstTheSimulator holds every request of ours, and every answer, against
-// Cloudflare's own OpenAPI document.
+// TestClientAgainstTheSimulator checks every request of ours, and every answer, against Cloudflare's own
+// OpenAPI document.
 func TestClientAgainstTheSimulator(t *testing.T) {
 	simulator := cfsim.New(cfsim.Options{SeedTokens: 1250})
 	server := httptest.NewServer(simulator)
@@ -73,7 +73,7 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 			t.Errorf("without grace it ends at %s", issued.GraceEndsAt)
 		}
 	}
-	// The last rotation's grace of an hour is moved, both ways, and nothing is rotated.
+	// The grace of an hour of the last rotation is moved in both directions, and nothing is rotated.
 	for _, grace := range []time.Duration{48 * time.Hour, time.Minute} {
 		facts, until, err := c.SetGrace(t.Context(), id, grace)
 		if err != nil {
@@ -92,8 +92,8 @@ func TestClientAgainstTheSimulator(t *testing.T) {
 	}
 }
 
-// everyCall is each method of the client that may send something, on a service token that is
-// there. TestEveryCallConforms fails if one is not listed.
+// everyCall are the methods of the client that may send something, on an existing service token.
+// TestEveryCallConforms fails if one is missing.
 var everyCall = map[string]func(ctx context.Context, c *cloudflare.Client, id string) error{
 	"Ready":     func(ctx context.Context, c *cloudflare.Client, _ string) error { return c.Ready(ctx) },
 	"ReadClock": func(ctx context.Context, c *cloudflare.Client, _ string) error { return c.ReadClock(ctx) },
@@ -148,10 +148,9 @@ var everyCall = map[string]func(ctx context.Context, c *cloudflare.Client, id st
 	},
 }
 
-// TestEveryCallConforms makes every call of the client, for accounts and zones, with each kind
-// of credential, and with each way to fail that the simulator has. What is sent and what is
-// answered is what Cloudflare's document says; the document has no operation that is not
-// tried; and the client has no method that is not.
+// TestEveryCallConforms makes every call of the client, for accounts and zones, with each kind of credential,
+// and with each failure that the simulator has. Requests and answers conform to Cloudflare's document; each
+// operation of the document is tried; and each method of the client is.
 func TestEveryCallConforms(t *testing.T) {
 	methods := reflect.TypeFor[*cloudflare.Client]()
 	for method := range methods.Methods() {

@@ -43,9 +43,9 @@ func simulated(t *testing.T, o cfsim.Options) (*cfsim.Simulator, string) {
 	return simulator, server.URL + cfsim.BasePath
 }
 
-// TestMaker makes, finds and removes service tokens of an account and of a zone, whose are
-// not each other's.
-func TestMaker(t *testing.T) {
+// TestCreator creates, finds and deletes service tokens of an account and of a zone, which do not see each
+// other's.
+func TestCreator(t *testing.T) {
 	simulator, url := simulated(t, cfsim.Options{})
 	for name, c := range map[string]*cloudflare.Client{
 		"account": client(t, url, cloudflare.Options{}), "zone": inZone(t, url, cloudflare.Options{}),
@@ -88,7 +88,7 @@ func TestMaker(t *testing.T) {
 			if e, ok := errors.AsType[*rotation.IssuerError](err); !errors.Is(err, rotation.ErrInUse) || !ok || e.Class != rotation.Refused || e.Operation != "delete" {
 				t.Errorf("deleted although a policy names it: %v", err)
 			}
-			for range 2 { // the second time it is gone already
+			for range 2 { // the second time it is already deleted
 				if err := c.Delete(t.Context(), made[1]); err != nil {
 					t.Error(err)
 				}
@@ -100,7 +100,7 @@ func TestMaker(t *testing.T) {
 	}
 }
 
-// TestFindReadsAllPages: pages may be of any size, and the answers may not say how many there are.
+// TestFindReadsAllPages: pages may have any size, and the answers may not say how many there are.
 func TestFindReadsAllPages(t *testing.T) {
 	names := strings.Fields("a b a A a ab a b a")
 	for name, test := range map[string]struct {
@@ -141,7 +141,7 @@ func TestFindReadsAllPages(t *testing.T) {
 	}
 }
 
-// TestCreateFailuresAreClassified: as for rotate, and the answer that arrived is kept.
+// TestCreateFailuresAreClassified: as for rotate, and an answer that arrived is kept.
 func TestCreateFailuresAreClassified(t *testing.T) {
 	const asJSON = "application/json"
 	refusal := `{"success":false,"errors":[{"code":12130,"message":"no"}],"messages":[],"result":null}`
@@ -189,7 +189,7 @@ func TestCreateFailuresAreClassified(t *testing.T) {
 	}
 }
 
-// TestRenew counts a token's life anew, and leaves its secrets alone.
+// TestRenew extends the life of a service token, and does not change its secrets.
 func TestRenew(t *testing.T) {
 	simulator, url := simulated(t, cfsim.Options{SeedTokens: 1})
 	zoned, _, err := simulator.Create(cfsim.CreateParams{Name: "zoned", ZoneID: zoneID, Duration: "48h"})
@@ -235,8 +235,8 @@ func TestZoneCannotRotate(t *testing.T) {
 	}
 }
 
-// TestRevokePrevious: a grace of nothing has passed on Cloudflare's clock, whichever way that
-// one is wrong, and is hardly older than it must be.
+// TestRevokePrevious: a grace of zero has passed on Cloudflare's clock, however wrong that is, and its end is
+// hardly earlier than it must be.
 func TestRevokePrevious(t *testing.T) {
 	for _, skew := range []time.Duration{0, -90 * time.Second, 90 * time.Second} {
 		simulator, url := simulated(t, cfsim.Options{SeedTokens: 1, Behaviour: cfsim.Behaviour{ClockSkew: cfsim.Duration(skew)}})
@@ -275,7 +275,7 @@ func TestGone(t *testing.T) {
 		c := client(t, url, cloudflare.Options{})
 		for name, call := range callsOnToken(t, c, tokenID) {
 			err := call()
-			if name == "Delete" { // what is gone need not be deleted
+			if name == "Delete" { // deleting what does not exist is done
 				if (err == nil) != gone {
 					t.Errorf("Delete answered by %q: %v", body, err)
 				}

@@ -13,7 +13,7 @@ import (
 	"rotatord/internal/config"
 )
 
-// refusing counts requests and carries out none.
+// refusing counts requests and sends none.
 type refusing struct{ requests int }
 
 func (r *refusing) RoundTrip(*http.Request) (*http.Response, error) {
@@ -21,8 +21,8 @@ func (r *refusing) RoundTrip(*http.Request) (*http.Response, error) {
 	return nil, errors.New("no request is wanted")
 }
 
-// TestCredentialOfAnotherKind: what cannot be the credential is not sent, and neither error, log
-// nor what the readiness check says repeats it.
+// TestCredentialOfAnotherKind: content that cannot be a credential is not sent. Neither error, log nor
+// readiness check contains it.
 func TestCredentialOfAnotherKind(t *testing.T) {
 	for content, want := range map[string]string{
 		`"CANARY"`:            "has quotes around it: write the API token without them",

@@ -13,8 +13,8 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// TestVerifyCredential: a token of a user and one of an account are asked about at different
-// places, and what each is shows in the one that knows it.
+// TestVerifyCredential: a user's token and an account's token have different endpoints, and the right one is
+// used.
 func TestVerifyCredential(t *testing.T) {
 	const userPath, accountPath = "/client/v4/user/tokens/verify", "/client/v4/accounts/" + accountID + "/tokens/verify"
 	const good = `{"success":true,"result":{"id":"x","status":"active","expires_on":"2027-01-01T00:00:00Z","not_before":"2026-01-01T00:00:00Z"}}`
@@ -22,7 +22,7 @@ func TestVerifyCredential(t *testing.T) {
 		token   string
 		zone    bool
 		known   string // the path that knows it
-		refusal int    // how the other one answers
+		refusal int    // how the other path answers
 		asked   []string
 		kind    cloudflare.CredentialKind
 		err     string

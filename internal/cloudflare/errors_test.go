@@ -23,12 +23,12 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// trouble is how a request can end, as docs/cloudflare-errors.md names it. It strikes the
+// trouble is a way in which a request can end, in the words of docs/cloudflare-errors.md. It strikes the
 // requests of one operation; a simulator answers the others.
 type trouble struct {
-	// answers are in place of the simulator's, which is given. Each is tried.
+	// answers replace the simulator's answers. Each one is tried.
 	answers []func(w http.ResponseWriter, good goodAnswer)
-	// send, if set, is in place of sending.
+	// send, if set, replaces sending the request.
 	send func(next http.RoundTripper, r *http.Request) (*http.Response, error)
 	zone bool
 }
@@ -55,7 +55,7 @@ func answering(status int, contentType, body string, header ...string) trouble {
 	}}}
 }
 
-// each is one trouble for a number of statuses.
+// each returns a trouble for a range of statuses.
 func each(first, last int) (all trouble) {
 	for status := first; status <= last; status++ {
 		all.answers = append(all.answers, answering(status, "text/html", "<html>").answers...)
@@ -63,7 +63,7 @@ func each(first, last int) (all trouble) {
 	return all
 }
 
-// cutting breaks the answer off after the end of what is asked for, or in its middle.
+// cutting breaks the answer off after the part that after returns, or in its middle.
 func cutting(after func(good goodAnswer) []byte) trouble {
 	return trouble{answers: []func(http.ResponseWriter, goodAnswer){func(w http.ResponseWriter, good goodAnswer) {
 		w.Header().Set("Content-Length", fmt.Sprint(4*len(good.body)))
@@ -91,18 +91,18 @@ func changing(fields map[string]any) trouble {
 
 func (g goodAnswer) result() (result map[string]any) {
 	var envelope struct{ Result map[string]any }
-	_ = json.Unmarshal(g.body, &envelope) // a listing has none, and is not changed by any trouble
+	_ = json.Unmarshal(g.body, &envelope) // a listing has no such fields, and no trouble changes it
 	return envelope.Result
 }
 
-// secretFirst is an answer of which the secret is there, and nothing that comes after it.
+// secretFirst is an answer with the secret, but nothing after it.
 func secretFirst(good goodAnswer) []byte {
 	return fmt.Appendf(nil, `{"success":true,"result":{"client_id":%q,"client_secret":%q,"na`, good.result()["client_id"], good.result()["client_secret"])
 }
 
 func underContext(change func(context.Context) (context.Context, context.CancelFunc)) trouble {
 	return trouble{
-		answers: []func(http.ResponseWriter, goodAnswer){nil}, // nobody answers
+		answers: []func(http.ResponseWriter, goodAnswer){nil}, // without a server
 		send: func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
 			ctx, cancel := change(r.Context())
 			defer cancel()
@@ -114,7 +114,7 @@ func underContext(change func(context.Context) (context.Context, context.CancelF
 var troubles = map[string]trouble{
 	"no connection": {send: func(next http.RoundTripper, r *http.Request) (*http.Response, error) {
 		elsewhere := r.Clone(r.Context())
-		elsewhere.URL.Host = "127.0.0.1:1" // a port that is given to nobody
+		elsewhere.URL.Host = "127.0.0.1:1" // a port without a server
 		return next.RoundTrip(elsewhere)
 	}},
 	"the deadline passed before anything was sent": underContext(func(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -161,7 +161,7 @@ var troubles = map[string]trouble{
 	"a result with fields of odd types":  changing(map[string]any{"name": 7, "updated_at": 0, "enabled": "yes"}),
 }
 
-// operationOf is what a request asks for.
+// operationOf returns the operation of a request.
 func operationOf(r *http.Request) string {
 	switch last := path.Base(r.URL.Path); {
 	case last == "verify", last == "rotate", last == "refresh":
@@ -173,8 +173,8 @@ func operationOf(r *http.Request) string {
 	}
 }
 
-// troubled returns a client and a service token that is there; requests of one operation get
-// the n-th answer of a trouble.
+// troubled returns a client and an existing service token. Requests of one operation get the n-th answer of a
+// trouble.
 func troubled(t *testing.T, trouble trouble, n int, operation string) (*cloudflare.Client, *cfsim.Simulator, string) {
 	t.Helper()
 	simulator := cfsim.New(cfsim.Options{})
@@ -215,13 +215,13 @@ type sender func(*http.Request) (*http.Response, error)
 
 func (s sender) RoundTrip(r *http.Request) (*http.Response, error) { return s(r) }
 
-// operationCalls make one request each, beside those that their call needs.
+// operationCalls make one request each, beside the requests that the call needs anyway.
 var operationCalls = map[string]string{
 	"rotate": "Rotate", "create": "Create", "get": "Inspect", "list": "List", "update": "SetGrace", "refresh": "Renew",
 	"delete": "Delete", "verify": "VerifyCredential",
 }
 
-// classIn is what the documentation calls an outcome.
+// classIn returns what the documentation calls an outcome.
 func classIn(err error) string {
 	e, ok := errors.AsType[*rotation.IssuerError](err)
 	switch {
@@ -267,8 +267,7 @@ const (
 	otherColumns   = "what came | operations | class | rotatord | you"
 )
 
-// TestErrorsAreDocumented provokes each row of docs/cloudflare-errors.md, and knows of no
-// other way to fail.
+// TestErrorsAreDocumented provokes each row of docs/cloudflare-errors.md, and knows no other failure.
 func TestErrorsAreDocumented(t *testing.T) {
 	undocumented := maps.Clone(troubles)
 	operations := maps.Clone(operationCalls)
@@ -318,7 +317,7 @@ func TestStatesAreDocumented(t *testing.T) {
 		for operation := range strings.SplitSeq(row[1], ", ") {
 			for n := range max(len(troubles[what].answers), 1) {
 				if n > 0 && n < len(troubles[what].answers)-1 {
-					continue // the first and the last will do
+					continue // the first and the last are enough
 				}
 				record, simulator, err := rotateIn(t, troubles[what], n, operation)
 				if got := stateIn(record); got != state {
@@ -332,7 +331,7 @@ func TestStatesAreDocumented(t *testing.T) {
 	}
 }
 
-// stateIn is what the documentation calls the state of a token.
+// stateIn returns what the documentation calls the state of a token.
 func stateIn(r rotation.Record) string {
 	switch {
 	case r.Step == rotation.StepInDoubt:

@@ -11,8 +11,8 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// rotateIn runs one rotation of a service token, or the making of one, against the real client,
-// of which one operation is troubled.
+// rotateIn runs one rotation of a service token, or creates one, with the real client, for which one
+// operation fails.
 func rotateIn(t *testing.T, trouble trouble, n int, operation string) (rotation.Record, *cfsim.Simulator, error) {
 	t.Helper()
 	schedule, err := scheduler.Parse("@every 24h", time.UTC)
@@ -43,7 +43,7 @@ func rotateIn(t *testing.T, trouble trouble, n int, operation string) (rotation.
 	return record, simulator, err
 }
 
-// book is a ledger, drawer a journal and shelf a sink, each in memory and without faults.
+// book is a ledger, drawer keeps sealed answers, and shelf is a sink: in memory and without faults.
 type book struct {
 	mu      sync.Mutex
 	records map[string]rotation.Record

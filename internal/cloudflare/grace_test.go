@@ -15,7 +15,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// dated is a Cloudflare whose answers are dated as is said.
+// dated is a Cloudflare whose answers have given dates.
 type dated struct {
 	mu   sync.Mutex
 	n    int
@@ -32,7 +32,7 @@ func (d *dated) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if json.Unmarshal(b, &body) == nil && !body.At.IsZero() {
 		d.told = append(d.told, body.At)
 	}
-	w.Header()["Date"] = nil // the server's own
+	w.Header()["Date"] = nil // the server's own date
 	d.date(d.n, w.Header())
 	d.n++
 	d.mu.Unlock()
@@ -51,9 +51,9 @@ func always(f func(h http.Header)) func(int, http.Header) {
 	return func(_ int, h http.Header) { f(h) }
 }
 
-// TestPromisedGraceHolds: whatever dates the answers have, every way to tell the end of a grace tells
-// one that is not before the local time and the grace, nor far behind the clock that is believed; and
-// what is reported is what was told.
+// TestPromisedGraceHolds: whatever dates the answers have, every request that sets the end of a grace sends
+// one that is not before the local time plus the grace, nor far behind the clock that is believed. What is
+// reported is what was sent.
 func TestPromisedGraceHolds(t *testing.T) {
 	const grace, blur = 24 * time.Hour, 5 * time.Second
 	written := func(date string) func(http.Header) { return func(h http.Header) { h.Set("Date", date) } }
@@ -125,7 +125,7 @@ func TestPromisedGraceHolds(t *testing.T) {
 }
 
 // TestManualRotationOnAWrongClock: an operator rotates while one of the clocks is far off. The previous
-// secret works for the whole grace, and what is reported is no less.
+// secret works for the whole grace, and at least that is reported.
 func TestManualRotationOnAWrongClock(t *testing.T) {
 	for _, skew := range []time.Duration{0, -10 * time.Minute, 10 * time.Minute, -48 * time.Hour, 48 * time.Hour} {
 		w := newShapedWorld(t, cfsim.OpRotate, "", 24*time.Hour, inMemory())

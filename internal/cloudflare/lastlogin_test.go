@@ -16,9 +16,9 @@ import (
 	"rotatord/internal/smallfile"
 )
 
-// TestCredentialOnAMountThatHangs: while a file system does not answer, the credential as it was read
-// last is used. A file that is gone or empty is no credential, and a client that never read one
-// has none. What the scheduler asks never touches the file.
+// TestCredentialOnAMountThatHangs: while a file system does not answer, the credential that was read last is
+// used. A missing or empty file is not a credential, and a client that never read one has none. What the
+// scheduler calls never touches the file.
 func TestCredentialOnAMountThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "token")
@@ -82,7 +82,7 @@ func TestCredentialOnAMountThatHangs(t *testing.T) {
 			t.Errorf("no turn is given for want of a credential, so nobody would be told: %d", n)
 		}
 
-		// Who gives up says nothing about the file.
+		// A caller that gives up says nothing about the file.
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		before := c.CredentialError()

@@ -19,7 +19,7 @@ type page struct {
 	perPage any
 }
 
-// named are entries of these names.
+// named returns entries with these names.
 func named(names ...string) (all []string) {
 	for _, n := range names {
 		all = append(all, fmt.Sprintf(`{"id":"id-%s","client_id":"%s.access","name":%q}`, n, n, n))
@@ -27,11 +27,11 @@ func named(names ...string) (all []string) {
 	return all
 }
 
-// TestListingsThatChange reads listings of several pages, request by request. What may have lost an
-// entry is begun again once, and then is an error.
+// TestListingsThatChange reads listings of several pages, request by request. A listing that may have lost an
+// entry is started again once; after that it is an error.
 func TestListingsThatChange(t *testing.T) {
 	for name, test := range map[string]struct {
-		answers  []page // the last one stays
+		answers  []page // the last one repeats
 		names    string // what is listed; empty: an error
 		requests int64
 	}{
@@ -69,7 +69,7 @@ func TestListingsThatChange(t *testing.T) {
 	}
 }
 
-// TestEndlessListing: a server that has ever more pages is left.
+// TestEndlessListing: the client gives up on a server that always has another page.
 func TestEndlessListing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a hundred requests")
@@ -85,10 +85,10 @@ func TestEndlessListing(t *testing.T) {
 	}
 }
 
-// TestForeignEntries: of an entry that cannot be read nothing is concluded, and the others are used.
+// TestForeignEntries: nothing is concluded from an entry that cannot be read, and the others are used.
 func TestForeignEntries(t *testing.T) {
 	ours := named("ours")[0]
-	for entry, hidden := range map[string]bool{ // whether the one that is looked for may be it
+	for entry, hidden := range map[string]bool{ // whether it may be the one that is looked for
 		`null`: true, `7`: true, `"x"`: true, `[]`: true, `{}`: true, `{"id":null,"name":"x"}`: true, `{"id":7,"name":"x"}`: true, `{"id":" ","name":"x"}`: true,
 		`{"id":"1"}`: true, `{"id":"1","name":null}`: true, `{"id":"1","name":7}`: true,
 		`{"id":"1","name":"x","client_id":7}`: false, `{"id":"1","name":"x","enabled":"yes"}`: false, `{"id":"1","name":"x","expires_at":"soon"}`: false,
@@ -107,7 +107,7 @@ func TestForeignEntries(t *testing.T) {
 			t.Errorf("%s: the one that can be read is not found: %v", entry, err)
 		}
 	}
-	// What is absent, null or empty is no fault, and neither are times that were never.
+	// An absent, null or empty field is not a fault, and neither is a time that never was.
 	for _, fields := range []string{``, `,"expires_at":null,"last_seen_at":""`, `,"expires_at":"0001-01-01T00:00:00Z"`, `,"expires_at":"9999-12-31T23:59:59Z"`, `,"more":[]`} {
 		url, _ := serve(t, answer(200, "application/json", `{"success":true,"errors":[],"messages":[],"result":[{"id":"1","name":"x"`+fields+`}]}`))
 		if listing, err := client(t, url, cloudflare.Options{}).List(t.Context()); err != nil || listing.Unreadable() != "" {
@@ -116,10 +116,10 @@ func TestForeignEntries(t *testing.T) {
 	}
 }
 
-// TestOddTimes: a time that has passed cannot be in the year 9999, where it would hide every later one,
-// and none is kept that the ledger cannot write.
+// TestOddTimes: a time in the past cannot be in the year 9999, where it would hide every later one. A time
+// that the ledger cannot store is dropped.
 func TestOddTimes(t *testing.T) {
-	for at, want := range map[string][2]bool{ // whether updated_at and expires_at are taken
+	for at, want := range map[string][2]bool{ // whether updated_at and expires_at are used
 		"2026-11-23T04:00:00.12345Z": {true, true}, "9999-12-31T23:59:59Z": {false, true}, "9999-12-31T23:59:59-01:00": {false, false},
 		"0001-01-01T00:00:00Z": {false, false}, "0001-01-01T00:00:00+01:00": {false, false}, "-0001-01-01T00:00:00Z": {false, false},
 		"1764302400": {false, false}, "yesterday": {false, false},

@@ -18,7 +18,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// oneAnswer returns a client of a server that answers everything in one way.
+// oneAnswer returns a client of a server that always gives the same answer.
 func oneAnswer(t *testing.T, status int, contentType, body string, header ...string) *cloudflare.Client {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -39,8 +39,7 @@ func oneAnswer(t *testing.T, status int, contentType, body string, header ...str
 
 const serviceToken = "f174e90a-fafe-4643-bbbc-4a0ed4fc8415"
 
-// TestErrorsAreShownWhole: every error, with its causes, the field that it is about, and where it is
-// documented.
+// TestErrorsAreShownWhole: every error, with its causes, the field that is wrong, and where it is documented.
 func TestErrorsAreShownWhole(t *testing.T) {
 	var many []string
 	for i := range 9 {
@@ -75,7 +74,7 @@ func TestErrorsAreShownWhole(t *testing.T) {
 			if !ok || e.Class != rotation.Refused || e.Code != test.code || !strings.HasSuffix(err.Error(), "refused (HTTP 403)"+test.want) {
 				t.Errorf("%s of %s: %v\nwant %s", name, call, err, test.want)
 			}
-			// A success that says false has them too.
+			// An answer with status 200 that says success: false has them, too.
 			err = everyCall[call](t.Context(), oneAnswer(t, 200, "application/json", test.body), serviceToken)
 			if e, ok := errors.AsType[*rotation.IssuerError](err); !ok || e.Class != rotation.Unknown || !printable.IsPlain(err.Error()) || strings.Contains(err.Error(), apiToken) {
 				t.Errorf("%s of %s, with status 200: %v", name, call, err)
@@ -90,7 +89,8 @@ func TestErrorsAreShownWhole(t *testing.T) {
 	}
 }
 
-// TestForeignAnswersAreNamed: what is not the API's is called so, with what can be seen of it and what to do.
+// TestForeignAnswersAreNamed: an answer that is not from the API is described as such, with what can be seen
+// of it and what to do.
 func TestForeignAnswersAreNamed(t *testing.T) {
 	const edge = "cloudflare"
 	problem := `{"type":"https://developers.cloudflare.com/support/troubleshooting/http-status-codes/cloudflare-1xxx-errors/error-1020/","title":"Error 1020: Access denied","status":403,` +

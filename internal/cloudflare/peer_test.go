@@ -43,7 +43,7 @@ var operations = map[string]func(context.Context, *cloudflare.Client) error{
 	"delete": func(ctx context.Context, c *cloudflare.Client) error { return c.Delete(ctx, tokenID) },
 }
 
-// TestRedirectsAreNotFollowed counts what another server gets, for each operation.
+// TestRedirectsAreNotFollowed counts what another server receives, for each operation.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	elsewhere, strays := serve(t, answer(200, "application/json", goodBody))
 	host := strings.TrimSuffix(strings.TrimPrefix(elsewhere, "http://"), "/client/v4")
@@ -86,8 +86,8 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	}
 }
 
-// TestHTTP2Server: a server that offers HTTP/2, as Cloudflare does, must get requests that it
-// understands, on the connections of rotations as well.
+// TestHTTP2Server: a server that offers HTTP/2, as Cloudflare does, must get requests that it understands,
+// also on the connections of rotations.
 func TestHTTP2Server(t *testing.T) {
 	server := httptest.NewUnstartedServer(answer(200, "application/json", goodBody))
 	server.EnableHTTP2 = true
@@ -107,7 +107,7 @@ func TestHTTP2Server(t *testing.T) {
 	}
 }
 
-// TestEndlessAnswers: what an endless body makes of each operation, and how much of it is read.
+// TestEndlessAnswers: what each operation returns for an endless body, and how much of it is read.
 func TestEndlessAnswers(t *testing.T) {
 	var written atomic.Int64
 	for name, test := range map[string]struct{ start, more string }{
@@ -143,7 +143,7 @@ func TestEndlessAnswers(t *testing.T) {
 			t.Errorf("HTTP %d with a long message: an error of %d bytes", status, len(fmt.Sprint(err)))
 		}
 	}
-	// A secret that came before the rest did not end is kept.
+	// A secret that came before an endless rest is kept.
 	url, _ := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		_, err := fmt.Fprint(w, strings.Replace(goodBody, `}}`, `,"x":"`, 1))
 		for err == nil {

@@ -15,8 +15,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// refuser is a Cloudflare that answers 429, or whatever status says, with these headers and this
-// body.
+// refuser is a Cloudflare that answers 429, or the status that is set, with these headers and this body.
 type refuser struct {
 	status     func(n int) int // of the n-th request, counted from 1; nil: 429
 	retryAfter []string
@@ -42,8 +41,8 @@ func (r *refuser) client(t *testing.T, o *told) *cloudflare.Client {
 		WrapTransport: func(http.RoundTripper) http.RoundTripper { return r }})
 }
 
-// TestRefusedForEver: a server that refuses every request, and names no time to wait for or one
-// that has passed, is asked less and less often, whatever is asked for. The wait is counted.
+// TestRefusedForEver: a server that refuses every request, and names no time to wait or a time in the past,
+// is asked less and less often, whatever the operation. The wait is counted.
 func TestRefusedForEver(t *testing.T) {
 	past := time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC).Format(http.TimeFormat)
 	for name, r := range map[string]refuser{
@@ -85,8 +84,8 @@ func TestRefusedForEver(t *testing.T) {
 	}
 }
 
-// TestRefusedNowAndThen: a refusal that names a time is obeyed to the second, and the next one,
-// after something succeeded, is the first one again. One that names none is not forgotten at once.
+// TestRefusedNowAndThen: a refusal that names a time is obeyed to the second. The next refusal after a
+// success counts as the first one again. A refusal without a time is not forgotten at once.
 func TestRefusedNowAndThen(t *testing.T) {
 	everySecond := func(n int) int {
 		if n%2 == 0 {
@@ -120,8 +119,8 @@ func TestRefusedNowAndThen(t *testing.T) {
 	}
 }
 
-// TestRefusedTogether: requests that were under way together and are refused count as one
-// refusal, and the wait is counted once.
+// TestRefusedTogether: if requests that were in progress together are refused, they count as one refusal, and
+// the wait is counted once.
 func TestRefusedTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, o := &refuser{retryAfter: []string{"0"}}, &told{}
@@ -145,7 +144,7 @@ func TestRefusedTogether(t *testing.T) {
 	})
 }
 
-// slowly takes a second, and may be used by several at once.
+// slowly takes a second, and may be used by several callers at once.
 type slowly struct {
 	*refuser
 	mu *sync.Mutex

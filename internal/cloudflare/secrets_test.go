@@ -18,8 +18,8 @@ const (
 	ourClient   = "ours.access"
 )
 
-// TestFindSecrets: bodies in which a secret is, or is not, and whether it is taken as ours. The shapes of
-// docs/answers.md are tried against the whole protocol; these are what is special about the search.
+// TestFindSecrets: bodies with and without a secret, and whether it is taken as ours. The shapes of
+// docs/answers.md are tried with the whole protocol; these cases are about the search.
 func TestFindSecrets(t *testing.T) {
 	ours := func(s string) string {
 		return `{"id":"` + ourID + `","client_id":"` + ourClient + `","client_secret":"` + s + `"}`
@@ -72,7 +72,7 @@ func TestFindSecrets(t *testing.T) {
 	}
 }
 
-// TestSearchIsBounded: a body that is made to keep us busy, or to fill the memory, does neither.
+// TestSearchIsBounded: a body that was built to cost time or memory costs neither.
 func TestSearchIsBounded(t *testing.T) {
 	const size = 1 << 16
 	var bomb bytes.Buffer
@@ -98,13 +98,13 @@ func TestSearchIsBounded(t *testing.T) {
 		if found, _ := findSecrets(plain); len(found) > maxFindings {
 			t.Errorf("%s: %d are found", name, len(found))
 		}
-		if took := time.Since(start); took > 20*time.Second { // what is quadratic takes minutes
+		if took := time.Since(start); took > 20*time.Second { // a quadratic search would take minutes
 			t.Errorf("%s: it took %s", name, took)
 		}
 	}
 }
 
-// FuzzFindSecrets: whatever is around an answer, the secret in it is found, and nothing panics.
+// FuzzFindSecrets: whatever is around an answer, its secret is found, and nothing panics.
 func FuzzFindSecrets(f *testing.F) {
 	f.Add("", "")
 	f.Add("\xef\xbb\xbf", "}")

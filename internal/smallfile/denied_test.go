@@ -15,8 +15,8 @@ import (
 // asAnother is set in the process that TestDenied starts as another user.
 const asAnother = "ROTATORD_TEST_READ"
 
-// TestDenied reads files as another user whom the system does not know, and holds that the error
-// says whose the file is, its mode, and as whom the process runs.
+// TestDenied reads files as a user who is unknown to the system. The error must name the owner of the file,
+// its mode, and the user of the process.
 func TestDenied(t *testing.T) {
 	if path := os.Getenv(asAnother); path != "" {
 		_, err := Read(t.Context(), path, 1024)
@@ -29,7 +29,7 @@ func TestDenied(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
 	}
-	dir, err := os.MkdirTemp("", "denied") // not below t.TempDir, which others may not enter
+	dir, err := os.MkdirTemp("", "denied") // not below t.TempDir, which other users may not enter
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestDenied(t *testing.T) {
 	}
 }
 
-// TestAllows holds what a mode allows to whom.
+// TestAllows checks which users a mode lets through.
 func TestAllows(t *testing.T) {
 	for _, test := range []struct {
 		mode     fs.FileMode
@@ -82,8 +82,7 @@ func TestAllows(t *testing.T) {
 	}
 }
 
-// TestAbsent holds what is said of a file that is not there: a link that leads nowhere, a
-// directory that is missing.
+// TestAbsent checks what is said about a missing file: a link that leads nowhere, a missing directory.
 func TestAbsent(t *testing.T) {
 	dir := t.TempDir()
 	link := filepath.Join(dir, "link")

@@ -25,8 +25,8 @@ func write(t *testing.T, path string, content []byte) string {
 	return path
 }
 
-// TestRefused: whatever is not a regular file of a plausible size is named, at once, and not
-// opened. The same holds behind a symbolic link.
+// TestRefused: a path that is not a regular file of a plausible size is named in the error, at once, and not
+// opened. The same is true behind a symbolic link.
 func TestRefused(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -66,8 +66,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestKubernetesMount reads through the links that kubelet makes, before and after it swaps
-// them.
+// TestKubernetesMount reads through the links that kubelet creates, before and after it swaps them.
 func TestKubernetesMount(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "token")
@@ -91,7 +90,7 @@ func TestKubernetesMount(t *testing.T) {
 	}
 }
 
-// TestSizes reads what has just the size that may be, and nothing.
+// TestSizes reads a file of exactly the largest size, and an empty one.
 func TestSizes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	for _, size := range []int{0, 1, 1023, 1024} {
@@ -102,8 +101,8 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestReplacedWhileRead: no mixture of two contents is returned, also where a file is not
-// replaced but written over.
+// TestReplacedWhileRead: the result is never a mixture of two contents, even if a file is overwritten in
+// place.
 func TestReplacedWhileRead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	one, other := bytes.Repeat([]byte("1"), 4000), bytes.Repeat([]byte("2"), 3000)
@@ -131,8 +130,8 @@ func TestReplacedWhileRead(t *testing.T) {
 	<-wrote
 }
 
-// TestHangs stands for a mount that does not answer: the read ends in time, the next one at
-// once, and only one goroutine stays behind. It reads again when the mount answers.
+// TestHangs simulates a mount that does not answer: the read ends in time, the next one at once, and only one
+// goroutine remains. It reads again when the mount answers.
 func TestHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const path = "/hung/mount/token"
@@ -163,7 +162,7 @@ func TestHangs(t *testing.T) {
 	})
 }
 
-// TestGivenUp: whoever stops waiting gets away at once.
+// TestGivenUp: a caller that stops waiting returns at once.
 func TestGivenUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		answer := make(chan struct{})
@@ -178,13 +177,13 @@ func TestGivenUp(t *testing.T) {
 	})
 }
 
-// TestPipe: what a user names on the command line may be a pipe.
+// TestPipe: a path on the command line may be a pipe.
 func TestPipe(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if b, err := ReadOrPipe(t.Context(), path, 1024); err != nil || len(b) != 0 { // nobody writes
+	if b, err := ReadOrPipe(t.Context(), path, 1024); err != nil || len(b) != 0 { // without a writer
 		t.Errorf("%q, %v", b, err)
 	}
 	w, err := os.OpenFile(path, os.O_RDWR, 0)

@@ -14,8 +14,8 @@ import (
 	"rotatord/internal/statedir"
 )
 
-// usedJournal makes a journal that has lived: records of all sizes, written many times over.
-func usedJournal(t *testing.T) (dir string, ledger []byte, records []rotation.Record) {
+// usedDir creates a state directory with a used ledger: records of all sizes, written many times.
+func usedDir(t *testing.T) (dir string, ledger []byte, records []rotation.Record) {
 	t.Helper()
 	dir = stateDir(t)
 	j := open(t, statedir.Options{Dir: dir})
@@ -45,8 +45,8 @@ func usedJournal(t *testing.T) (dir string, ledger []byte, records []rotation.Re
 	return dir, read(t, filepath.Join(dir, "journal.db")), records
 }
 
-// outcome opens a directory whose ledger is damaged and reads everything. It must be just
-// what was written, or an error that names the file and says what to do.
+// outcome opens a directory whose ledger is damaged, and reads everything. The result must be exactly what
+// was written, or an error that names the file and says what to do.
 func outcome(t *testing.T, what, dir string, ledger []byte, want []rotation.Record) (good bool) {
 	t.Helper()
 	path := filepath.Join(dir, "journal.db")
@@ -67,20 +67,19 @@ func outcome(t *testing.T, what, dir string, ledger []byte, want []rotation.Reco
 	case !strings.Contains(err.Error(), "journal.db"), !strings.Contains(err.Error(), "backup") && !strings.Contains(err.Error(), "use the version"):
 		t.Fatalf("%s: the error does not help: %v", what, err)
 	}
-	// Looking must be as careful.
+	// Inspect must be as careful.
 	if in, err := statedir.Inspect(dir); err != nil || (in.LedgerErr == nil) != good {
 		t.Fatalf("%s: inspected: %v %v", what, err, in)
 	}
 	return good
 }
 
-// raceDetector says that the tests that open a journal thousands of times are to be brief. They
-// run in full without it.
+// raceDetector makes the tests short that open a directory thousands of times. They run in full without it.
 var raceDetector bool
 
-// TestFlippedBits flips single bits and overwrites single bytes all over the ledger's file.
+// TestFlippedBits flips single bits and overwrites single bytes everywhere in the ledger file.
 func TestFlippedBits(t *testing.T) {
-	dir, ledger, want := usedJournal(t)
+	dir, ledger, want := usedDir(t)
 	random := rand.New(rand.NewPCG(2026, 11))
 	step := 20
 	if testing.Short() || raceDetector {
@@ -97,7 +96,7 @@ func TestFlippedBits(t *testing.T) {
 			what = fmt.Sprintf("byte %d of %d is now %#x", at, len(b), b[at])
 		}
 		if outcome(t, what, dir, b, want) {
-			good++ // in a free page, or where nothing stands
+			good++ // in a free page, or in unused bytes
 		} else {
 			refused++
 		}
@@ -108,13 +107,13 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-// TestDamagedHeaders flips every single bit of what bbolt follows blindly: the headers of
-// the pages, the two roots, and the first entries of each page.
+// TestDamagedHeaders flips every bit that bbolt relies on: in the headers of the pages, the two roots, and
+// the first entries of each page.
 func TestDamagedHeaders(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("opens a journal some ten thousand times")
 	}
-	dir, ledger, want := usedJournal(t)
+	dir, ledger, want := usedDir(t)
 	pageSize := os.Getpagesize()
 	refused := 0
 	for page := 0; page < len(ledger); page += pageSize {
@@ -133,9 +132,9 @@ func TestDamagedHeaders(t *testing.T) {
 	}
 }
 
-// TestTruncated cuts the ledger's file at many lengths.
+// TestTruncated cuts the ledger file at many lengths.
 func TestTruncated(t *testing.T) {
-	dir, ledger, want := usedJournal(t)
+	dir, ledger, want := usedDir(t)
 	random := rand.New(rand.NewPCG(20, 26))
 	refused := 0
 	for length := 1; length < len(ledger); length += 1 + random.IntN(600) {
@@ -146,15 +145,15 @@ func TestTruncated(t *testing.T) {
 	if refused < 20 {
 		t.Errorf("only %d lengths were refused", refused)
 	}
-	for length := 0; length < len(ledger); length += 512 { // and with its end lost, not its length
+	for length := 0; length < len(ledger); length += 512 { // and with its end zeroed, at full length
 		b := append([]byte(nil), ledger...)
 		clear(b[length:])
 		outcome(t, fmt.Sprintf("zeros from byte %d", length), dir, b, want)
 	}
 }
 
-// TestLostWrites puts back pages of an earlier state, one at a time, as a disk does that
-// confirmed a write and lost it.
+// TestLostWrites puts back pages of an earlier state, one at a time, like a disk that confirmed a write and
+// lost it.
 func TestLostWrites(t *testing.T) {
 	dir := stateDir(t)
 	j := open(t, statedir.Options{Dir: dir})
@@ -182,7 +181,7 @@ func TestLostWrites(t *testing.T) {
 	for s, earlier := range states[:len(states)-1] {
 		for at := 0; at < min(len(earlier), len(last)); at += os.Getpagesize() {
 			if at < 2*os.Getpagesize() && s >= len(states)-3 {
-				continue // the very last write, which nothing later contradicts
+				continue // of the very last write, which nothing later contradicts
 			}
 			b := append([]byte(nil), last...)
 			copy(b[at:], earlier[at:at+os.Getpagesize()])

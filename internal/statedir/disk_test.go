@@ -57,7 +57,7 @@ func TestDiskFull(t *testing.T) {
 			if at, lastErr := j.LastWrite(); (lastErr == nil) != (err == nil) || at.Before(began) {
 				t.Errorf("%s on a full disk: the last write is said to have ended at %v with %v", step.name, at, lastErr)
 			}
-			// Nothing is lost, neither in the process nor for one that is started now.
+			// Nothing is lost, in this process or in one that starts now.
 			for range 2 {
 				if got, loadErr := j.Ledger.Load(t.Context(), "ci"); loadErr != nil || err != nil && got.Revision != before.Revision {
 					t.Errorf("%s on a full disk: the ledger has revision %d after %d, %v", step.name, got.Revision, before.Revision, loadErr)
@@ -69,7 +69,7 @@ func TestDiskFull(t *testing.T) {
 				_ = j.Close()
 				j = open(t, o)
 			}
-			// Once there is room, it goes on.
+			// Once there is space, the rotation goes on.
 			d.Free()
 			rest := rotationSteps(t, j)[n:]
 			if err == nil {
@@ -97,8 +97,8 @@ type writeStep struct {
 	do        func() error
 }
 
-// rotationSteps are the writes of a rotation, in the order of the protocol. Each save is of
-// a larger record than the one before, so that no page that is free by chance is enough.
+// rotationSteps returns the writes of a rotation, in the order of the protocol. Each record is larger than
+// the one before, so a page that happens to be free is not enough.
 func rotationSteps(t *testing.T, j *statedir.Dir) []writeStep {
 	key := rotation.PendingKey{RotationID: "R", Token: "ci", TokenID: "uuid"}
 	n := 0
@@ -129,8 +129,8 @@ func rotationSteps(t *testing.T, j *statedir.Dir) []writeStep {
 	}
 }
 
-// TestFiftySealsOnAFullDisk is the promise of Reserve: fifty rotations have their room, the
-// disk fills up, and fifty answers arrive at once.
+// TestFiftySealsOnAFullDisk tests the promise of Reserve: fifty rotations have reserved space, the disk fills
+// up, and fifty answers arrive at once.
 func TestFiftySealsOnAFullDisk(t *testing.T) {
 	onDisks(t, 1200, func(t *testing.T, d *disktest.Disk, o statedir.Options) {
 		j := open(t, o)
@@ -166,7 +166,7 @@ func TestFiftySealsOnAFullDisk(t *testing.T) {
 	})
 }
 
-// TestFirstStartOnAFullDisk must not leave anything that a second start takes for damage.
+// TestFirstStartOnAFullDisk: nothing is left that a second start takes for damage.
 func TestFirstStartOnAFullDisk(t *testing.T) {
 	onDisks(t, 200, func(t *testing.T, d *disktest.Disk, o statedir.Options) {
 		d.Fill()
@@ -197,7 +197,7 @@ func TestReadOnlyFileSystem(t *testing.T) {
 		if _, err := statedir.Open(o); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), "journal.db") {
 			t.Errorf("a later start: %v", err)
 		}
-		// Whoever only looks can do so.
+		// A command that only reads can do so.
 		in, err := statedir.Inspect(o.Dir)
 		if err != nil || in.LedgerErr != nil || len(in.Sealed) != 1 {
 			t.Errorf("%+v, %v", in, err)
@@ -212,8 +212,8 @@ func TestReadOnlyFileSystem(t *testing.T) {
 	})
 }
 
-// TestPowerCut cuts the power of a disk while a process writes to it, again and again on the
-// same journal. Whatever that process was told was done must be there.
+// TestPowerCut cuts the power of a disk while a process writes to it, again and again, in the same directory.
+// Everything that the process was told was done must be there.
 func TestPowerCut(t *testing.T) {
 	if dir := os.Getenv("STATEDIR_TEST_POWER"); dir != "" {
 		writeUntilTheEnd(t, dir)
@@ -239,7 +239,7 @@ func TestPowerCut(t *testing.T) {
 		go func() { time.Sleep(delay); cut <- d.CutPower() }()
 		saved, sealed := map[string]int{}, map[string]bool{}
 		for lines := bufio.NewScanner(stdout); lines.Scan(); {
-			// Noted before the next one begins, and each kind by its last word.
+			// Noted before the next line begins; the last word about each name counts.
 			verb, rest, _ := strings.Cut(lines.Text(), " ")
 			name, number, _ := strings.Cut(rest, " ")
 			switch verb {
@@ -280,7 +280,7 @@ func TestPowerCut(t *testing.T) {
 	}
 }
 
-// writeUntilTheEnd is the process whose disk is cut off. It says what it was told.
+// writeUntilTheEnd is the process whose disk loses its power. It prints what it was told.
 func writeUntilTheEnd(t *testing.T, dir string) {
 	j, err := statedir.Open(statedir.Options{Dir: dir})
 	if err != nil {

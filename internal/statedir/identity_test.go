@@ -13,8 +13,8 @@ import (
 	"rotatord/internal/statedir"
 )
 
-// TestForeignIdentityIsRefused: with another identity the daemon would take what waits to be
-// delivered for lost. What nobody waits for any more does not matter.
+// TestForeignIdentityIsRefused: with another identity, the daemon would give up the secrets that wait to be
+// delivered as lost. Secrets that no rotation needs do not matter.
 func TestForeignIdentityIsRefused(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
@@ -34,7 +34,7 @@ func TestForeignIdentityIsRefused(t *testing.T) {
 	if _, err := statedir.Open(foreign); err == nil || !strings.Contains(err.Error(), "1 sealed secrets wait that another age identity has to open") {
 		t.Errorf("%v", err)
 	}
-	j = open(t, o) // nothing was harmed
+	j = open(t, o) // nothing was damaged
 	if _, ok, err := j.Pending.Open(t.Context(), "R"); !ok || err != nil {
 		t.Fatalf("%t, %v", ok, err)
 	}
@@ -49,7 +49,7 @@ func TestForeignIdentityIsRefused(t *testing.T) {
 	}
 }
 
-// TestRottenSecretIsUnreadable: trying again does not help, and the core is told so.
+// TestRottenSecretIsUnreadable: trying again does not help, and the core is told that.
 func TestRottenSecretIsUnreadable(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)

@@ -19,20 +19,20 @@ import (
 	"rotatord/internal/statedir"
 )
 
-// sector is what a disk writes as a whole, at the least.
+// sector is the least that a disk writes as a whole.
 const sector = 512
 
-// regions of a sealed secret's file.
+// The regions of a sealed secret's file.
 const markAt, bodyAt = 4096, 8192
 
-// sizeable is an answer that takes several sectors.
+// sizeable returns an answer that takes several sectors.
 func sizeable() rotation.Issued {
 	large := issued
 	large.Facts.Name = strings.Repeat("name ", 300)
 	return large
 }
 
-// reservedAndSealed returns what a file holds after Reserve, and after Seal.
+// reservedAndSealed returns the content of a file after Reserve and after Seal.
 func reservedAndSealed(t *testing.T, j *statedir.Dir, dir, id string) (before, after []byte) {
 	t.Helper()
 	key := rotation.PendingKey{RotationID: id, Token: "ci", TokenID: "uuid"}
@@ -50,8 +50,8 @@ func reservedAndSealed(t *testing.T, j *statedir.Dir, dir, id string) (before, a
 // allocated returns how many bytes of the disk a file takes.
 func allocated(info os.FileInfo) int64 { return info.Sys().(*syscall.Stat_t).Blocks * 512 }
 
-// TestSealIsInPlace holds what a full disk makes vital: a seal needs no room, because the
-// file is neither another one nor longer, and nothing of it is a hole.
+// TestSealIsInPlace checks what a full disk requires: a seal needs no space. The file is neither replaced nor
+// longer, and no part of it is a hole.
 func TestSealIsInPlace(t *testing.T) {
 	dir := stateDir(t)
 	j := open(t, statedir.Options{Dir: dir})
@@ -91,9 +91,8 @@ func TestSealIsInPlace(t *testing.T) {
 	}
 }
 
-// TestTornSeal interrupts a seal at every sector, in the order in which they are written and
-// in random orders, as a disk with a cache may. Only whole answers may be found, and nothing
-// may be an error.
+// TestTornSeal interrupts a seal at every sector, in the order of writing and in random orders, as a disk
+// with a cache may. Only whole answers may be found, and nothing may be an error.
 func TestTornSeal(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
@@ -131,13 +130,13 @@ func TestTornSeal(t *testing.T) {
 			}
 		}
 	}
-	// The mark is written after the body has become durable. It may be torn, too.
+	// The mark is written after the body is durable. It may be torn, too.
 	for cut := range 100 {
 		torn := bytes.Clone(after)
 		copy(torn[markAt+cut:bodyAt], before[markAt+cut:bodyAt])
 		try("a torn mark", torn, true)
 	}
-	// In the middle of a sector, if there is such a disk.
+	// In the middle of a sector, in case such a disk exists.
 	for cut := bodyAt + 1; cut < bodyAt+sector; cut += 7 {
 		torn := bytes.Clone(before)
 		copy(torn[bodyAt:cut], after[bodyAt:cut])
@@ -145,8 +144,8 @@ func TestTornSeal(t *testing.T) {
 	}
 }
 
-// TestCutShortSealIsFinished opens a directory in which the body was written and the mark
-// was not: the answer is there, so it counts, and damage to it shows from then on.
+// TestCutShortSealIsFinished opens a directory in which the body was written and the mark was not. The answer
+// counts, and damage to it is noticed from then on.
 func TestCutShortSealIsFinished(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
@@ -165,8 +164,8 @@ func TestCutShortSealIsFinished(t *testing.T) {
 	}
 }
 
-// TestRottenSeal damages sealed files, everywhere: what can still be opened must be right,
-// and what cannot must be an error, which no other secret is held up by.
+// TestRottenSeal damages sealed files everywhere. What can still be opened must be right. What cannot be
+// opened must be an error that does not affect other secrets.
 func TestRottenSeal(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
@@ -218,7 +217,7 @@ func TestRottenSeal(t *testing.T) {
 	}
 }
 
-// TestSealAgain holds that sealing once more is harmless, and never replaces an answer.
+// TestSealAgain: sealing the same answer again is harmless, and never replaces another answer.
 func TestSealAgain(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
@@ -235,7 +234,7 @@ func TestSealAgain(t *testing.T) {
 	if got, ok, err := j.Pending.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
 		t.Errorf("%t, %v", ok, err)
 	}
-	// What is damaged is worth less than the answer in hand.
+	// The new answer is worth more than a damaged file.
 	b := bytes.Clone(after)
 	b[bodyAt+40] ^= 1
 	write(t, filepath.Join(o.Dir, "pending", "R"), b)
@@ -247,7 +246,7 @@ func TestSealAgain(t *testing.T) {
 	}
 }
 
-// TestSealAfterClose has an answer arrive when its process has given the directory up.
+// TestSealAfterClose: an answer arrives after its process has closed the directory.
 func TestSealAfterClose(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
@@ -293,7 +292,7 @@ func TestLargeAnswer(t *testing.T) {
 	}
 }
 
-// TestSweep holds what is tidied up when a directory is opened, and what is not.
+// TestSweep checks what is tidied up when a directory is opened, and what is not.
 func TestSweep(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
@@ -387,7 +386,7 @@ func TestLastWrite(t *testing.T) {
 	if at, err := j.LastWrite(); err == nil || !at.After(good) {
 		t.Errorf("after a write that failed: %v, %v", at, err)
 	}
-	// A record that is written does not show that there is room for an answer.
+	// A record that could be written does not show that there is space for an answer.
 	saved.Revision = 1
 	if _, err := j.Ledger.Save(t.Context(), saved); err != nil {
 		t.Fatal(err)

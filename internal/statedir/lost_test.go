@@ -16,7 +16,7 @@ import (
 	"rotatord/internal/statedir"
 )
 
-// used makes a directory that a daemon has used, and in which nothing waits.
+// used creates a directory that a daemon has used, and in which no secret waits.
 func used(t *testing.T, o statedir.Options) {
 	t.Helper()
 	j := open(t, o)
@@ -28,7 +28,7 @@ func used(t *testing.T, o statedir.Options) {
 	}
 }
 
-// losses are what can become of a ledger's file, and what is said of it.
+// losses are the ways to lose a ledger file, and what the error says.
 var losses = map[string]struct {
 	lose func(t *testing.T, path string)
 	want string
@@ -72,9 +72,9 @@ var losses = map[string]struct {
 	}, "leads nowhere"},
 }
 
-// TestLostLedger loses a ledger in each way, together with whatever else shows that there was one,
-// as long as anything still does. No daemon starts; an operator can begin a new ledger; what
-// is left of the old one is kept; and the daemon starts then.
+// TestLostLedger loses a ledger in each way, together with other evidence that there was one, while at least
+// one piece of evidence is left. No daemon starts. An operator can begin a new ledger; the rest of the old
+// one is kept; then the daemon starts.
 func TestLostLedger(t *testing.T) {
 	for name, loss := range losses {
 		for also, remove := range map[string][]string{
@@ -84,14 +84,14 @@ func TestLostLedger(t *testing.T) {
 			" and the identity":            {"identity.age"},
 			" and all but the identity":    {"pending", "in-use"},
 			" and all but the mark":        {"pending", "identity.age"},
-			" and all but pending":         {"in-use", "identity.age"}, // as an operator with an identity elsewhere has it
+			" and all but pending":         {"in-use", "identity.age"}, // as if an operator had configured an identity elsewhere
 			" and what an upgrade made it": {"in-use"},
 		} {
 			if also != "" && name != "missing" && name != "empty" && also != " and all but the mark" {
-				continue // they differ in the file, which is refused for itself
+				continue // they differ in the file, which is refused itself
 			}
 			if name == "new" && also == " and all but pending" {
-				continue // a first start of an older version that was cut short looks like this
+				continue // an interrupted first start of an older version looks like this
 			}
 			t.Run(name+also, func(t *testing.T) {
 				o := statedir.Options{Dir: stateDir(t)}
@@ -140,7 +140,7 @@ func TestLostLedger(t *testing.T) {
 	}
 }
 
-// TestBeginAgainKeepsSecrets: sealed secrets are put aside, and can be opened there.
+// TestBeginAgainKeepsSecrets: sealed secrets are moved aside, and can be opened there.
 func TestBeginAgainKeepsSecrets(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	j := open(t, o)
@@ -169,8 +169,8 @@ func TestBeginAgainKeepsSecrets(t *testing.T) {
 	}
 }
 
-// TestBeginAgainRefuses where there is nothing to begin again, and beside a daemon, also one
-// whose ledger was deleted under it.
+// TestBeginAgainRefuses where no new ledger is needed, and while a daemon runs, even if its ledger was
+// deleted.
 func TestBeginAgainRefuses(t *testing.T) {
 	if _, err := statedir.BeginAgain(filepath.Join(t.TempDir(), "none")); err == nil {
 		t.Error("a directory that does not exist")
@@ -205,8 +205,8 @@ func TestBeginAgainRefuses(t *testing.T) {
 	}
 }
 
-// TestMarkOfOlderInstallations: the directory of an older version is marked when it is opened, and
-// a full disk does not keep it from being opened.
+// TestMarkOfOlderInstallations: the directory of an older version gets a mark when it is opened, and a full
+// disk does not prevent that it is opened.
 func TestMarkOfOlderInstallations(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	used(t, o)
@@ -270,7 +270,7 @@ func TestOthersMayNotWrite(t *testing.T) {
 			}
 		})
 	}
-	// And what systemd makes of DynamicUser=: root's link.
+	// And what systemd creates for DynamicUser=: a link that belongs to root.
 	o := statedir.Options{Dir: stateDir(t)}
 	used(t, o)
 	if err := os.Symlink(o.Dir, o.Dir+"-link"); err != nil {
@@ -280,8 +280,8 @@ func TestOthersMayNotWrite(t *testing.T) {
 	_ = open(t, o)
 }
 
-// TestRefusalForAnotherUser: root looks at the state directory of a service, which is not root's, and
-// would be told that it should be.
+// TestRefusalForAnotherUser: root checks the state directory of a service, which belongs to another user.
+// Root must not be told that it should own it.
 func TestRefusalForAnotherUser(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give files away")

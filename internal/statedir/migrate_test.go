@@ -27,9 +27,9 @@ func read(t *testing.T, path string) []byte {
 	return b
 }
 
-// format1 returns a copy of a state directory that a rotatord of format 1 left: one token
-// idle, one with a secret that waits for its sink, one in doubt with an answer in
-// quarantine, and a reservation that nobody needs.
+// format1 returns a copy of a state directory that a rotatord of format 1 left: one token idle, one with a
+// secret that waits for its sink, one in doubt with an answer in quarantine, and a reservation that no
+// rotation needs.
 func format1(t *testing.T) string {
 	t.Helper()
 	dir := stateDir(t)
@@ -39,13 +39,13 @@ func format1(t *testing.T) string {
 	return dir
 }
 
-// What was sealed in that directory.
+// The sealed secrets of that directory.
 const (
 	sealedID, sealedSecret = "SEALEDSEALEDSEALEDSEALEDSE", "cfast_FIXTUREfixtureFIXTUREfixtureFIXTURE01cafe0001"
 	doubtID, doubtSecret   = "DOUBTDOUBTDOUBTDOUBTDOUBTD", "FIXTURE-a-secret-of-a-third-format"
 )
 
-// wantMigrated checks that all of that directory is there.
+// wantMigrated checks that everything of that directory is there.
 func wantMigrated(t *testing.T, j *statedir.Dir) {
 	t.Helper()
 	all, err := j.Ledger.All(t.Context())
@@ -115,8 +115,8 @@ func TestMigration(t *testing.T) {
 	})
 }
 
-// TestMigrationCutShort leaves each state that a crash can leave: the files are written one
-// after the other, each whole or not at all, and then comes the transaction.
+// TestMigrationCutShort creates each state that a crash can leave: the files are written one after the other,
+// each whole or not at all, and then the transaction.
 func TestMigrationCutShort(t *testing.T) {
 	done := format1(t)
 	if err := open(t, statedir.Options{Dir: done}).Close(); err != nil {
@@ -136,8 +136,8 @@ func TestMigrationCutShort(t *testing.T) {
 	}
 }
 
-// TestMigrationNeedsTheIdentity holds that secrets which wait in the old format are not
-// forgotten when the identity is gone.
+// TestMigrationNeedsTheIdentity: secrets that wait in the old format are not forgotten when the identity is
+// missing.
 func TestMigrationNeedsTheIdentity(t *testing.T) {
 	o := statedir.Options{Dir: format1(t)}
 	identity := filepath.Join(o.Dir, "identity.age")

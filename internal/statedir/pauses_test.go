@@ -42,7 +42,7 @@ func TestPausesAreKept(t *testing.T) {
 	}
 }
 
-// TestSaveAll saves many records at once, or none of them.
+// TestSaveAll saves many records at once, or none.
 func TestSaveAll(t *testing.T) {
 	j := open(t, statedir.Options{Dir: stateDir(t)})
 	records := []rotation.Record{{Format: rotation.RecordFormat, Token: "a"}, {Format: rotation.RecordFormat, Token: "b"}}
@@ -62,8 +62,8 @@ func TestSaveAll(t *testing.T) {
 	}
 }
 
-// TestFormat2 opens a directory that a rotatord without pauses has left, and one without
-// them cannot open it any more.
+// TestFormat2 opens a directory that a rotatord without pauses left. A version without pauses cannot open it
+// afterwards.
 func TestFormat2(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
 	for _, name := range []string{"journal.db", "identity.age"} {

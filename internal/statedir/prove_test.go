@@ -15,7 +15,8 @@ import (
 	"rotatord/internal/statedir"
 )
 
-// TestProve: the proof fails where a rotation would, leaves nothing, and is good again once there is room.
+// TestProve: the proof fails where a rotation would fail, leaves nothing, and succeeds again once there is
+// space.
 func TestProve(t *testing.T) {
 	onDisks(t, 700, func(t *testing.T, d *disktest.Disk, o statedir.Options) {
 		j := open(t, o)
@@ -63,7 +64,7 @@ func TestProve(t *testing.T) {
 	})
 }
 
-// TestProveOfAnotherLedger: what is written to a file that was deleted is lost.
+// TestProveOfAnotherLedger: what is written to a deleted file is lost.
 func TestProveOfAnotherLedger(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	j := open(t, statedir.Options{Dir: dir})
@@ -79,7 +80,7 @@ func TestProveOfAnotherLedger(t *testing.T) {
 	}
 }
 
-// TestSpace: a disk with room is good, and one that is not there says nothing.
+// TestSpace: a disk with free space is good, and a missing directory says nothing.
 func TestSpace(t *testing.T) {
 	if err := statedir.Space(filepath.Join(t.TempDir(), "missing")); err != nil {
 		t.Error(err)

@@ -2,5 +2,5 @@
 
 package statedir_test
 
-// The race detector makes opening a journal ten times slower, and one goroutine has no races.
+// The race detector makes opening a directory ten times slower, and one goroutine has no races.
 func init() { raceDetector = true }

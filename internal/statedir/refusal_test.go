@@ -18,7 +18,7 @@ import (
 	"rotatord/internal/statedir"
 )
 
-// put writes into a closed journal what no journal would.
+// put writes something into a closed ledger that no ledger writes.
 func put(t *testing.T, dir, bucket, key, value string) {
 	t.Helper()
 	db, err := bbolt.Open(filepath.Join(dir, "journal.db"), 0o600, nil)
@@ -48,12 +48,11 @@ func remove(t *testing.T, path string) {
 	}
 }
 
-// TestRefusals opens directories that must not be opened, and wants the reason and what to
-// do about it.
+// TestRefusals opens directories that must be refused. The error must name the reason and say what to do.
 func TestRefusals(t *testing.T) {
 	key := rotation.PendingKey{RotationID: "R", Token: "ci"}
 	for name, tc := range map[string]struct {
-		damage func(t *testing.T, dir string) // done to a good directory in which one secret waits
+		damage func(t *testing.T, dir string) // changes a good directory in which one secret waits
 		want   []string
 	}{
 		"directory open to everybody": {func(t *testing.T, dir string) { chmod(t, dir, 0o755) }, []string{"state is open", "0755", "run chmod 0700"}},
@@ -149,8 +148,8 @@ func chmod(t *testing.T, path string, mode os.FileMode) {
 	}
 }
 
-// TestStartsAnew opens directories in which nothing is lost although a file is not there.
-func TestStartsAnew(t *testing.T) {
+// TestFirstStart opens directories in which nothing is lost although a file is missing.
+func TestFirstStart(t *testing.T) {
 	for name, prepare := range map[string]func(t *testing.T, dir string){
 		"nothing": func(*testing.T, string) {},
 		"an identity that an operator provided": func(t *testing.T, dir string) {
@@ -178,7 +177,7 @@ func TestStartsAnew(t *testing.T) {
 	}
 }
 
-// ofAnOperator is an identity as age-keygen writes it.
+// ofAnOperator returns an identity as age-keygen writes it.
 func ofAnOperator(t *testing.T) []byte {
 	t.Helper()
 	_, rest, _ := bytes.Cut(read(t, "testdata/format1/identity.age"), []byte("\n"))
@@ -222,7 +221,7 @@ func TestUnusableNames(t *testing.T) {
 	}
 }
 
-// TestSecondProcess has another process hold the directory.
+// TestSecondProcess lets another process have the directory open.
 func TestSecondProcess(t *testing.T) {
 	if dir := os.Getenv("STATEDIR_TEST_HOLD"); dir != "" {
 		j, err := statedir.Open(statedir.Options{Dir: dir})
@@ -231,7 +230,7 @@ func TestSecondProcess(t *testing.T) {
 			os.Exit(1)
 		}
 		fmt.Println("open")
-		_, _ = os.Stdin.Read(make([]byte, 1)) // until our parent lets go
+		_, _ = os.Stdin.Read(make([]byte, 1)) // until our parent closes it
 		_ = j.Close()
 		os.Exit(0)
 	}

@@ -136,7 +136,7 @@ func TestSealedSecretSurvivesAndIsNotReadable(t *testing.T) {
 	if sealed, err := j.Pending.Sealed(); err != nil || len(sealed) != 1 || sealed[0].RotationID != "R" || time.Since(sealed[0].At) > time.Hour {
 		t.Errorf("Sealed: %v, %v", sealed, err)
 	}
-	for range 2 { // erasing nothing is no error
+	for range 2 { // erasing nothing is not an error
 		if err := j.Pending.Erase(t.Context(), "R"); err != nil {
 			t.Fatal(err)
 		}
@@ -146,8 +146,9 @@ func TestSealedSecretSurvivesAndIsNotReadable(t *testing.T) {
 	}
 }
 
-// TestSealKeepsWhatSpeaksAgainstTheAnswer: a process that finds it after a crash judges the same, and
-// what else the answer showed can be recovered. A full answer of that kind fits in what was reserved.
+// TestSealKeepsWhatSpeaksAgainstTheAnswer: a process that finds the answer after a crash decides the same,
+// and the other secrets of the answer can be recovered. The largest answer of that kind fits into the
+// reserved space.
 func TestSealKeepsWhatSpeaksAgainstTheAnswer(t *testing.T) {
 	j := open(t, statedir.Options{Dir: stateDir(t)})
 	full := issued
@@ -159,7 +160,7 @@ func TestSealKeepsWhatSpeaksAgainstTheAnswer(t *testing.T) {
 	if err := j.Pending.Reserve(t.Context(), key); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 { // the same once more changes nothing
+	for range 2 { // the same again changes nothing
 		if err := j.Pending.Seal(t.Context(), key, full); err != nil {
 			t.Fatal(err)
 		}
@@ -179,7 +180,7 @@ func TestLostIdentity(t *testing.T) {
 	if err := os.Remove(identity); err != nil {
 		t.Fatal(err)
 	}
-	j = open(t, o) // nothing is sealed: a new one is as good
+	j = open(t, o) // nothing is sealed, so a new one is as good
 	if err := j.Pending.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
 		t.Fatal(err)
 	}
@@ -222,8 +223,8 @@ func TestConfiguredIdentity(t *testing.T) {
 	}
 }
 
-// TestKilledWhileSealing kills a process again and again while it seals, and opens what
-// it left: every seal that it reported as done is there.
+// TestKilledWhileSealing kills a process again and again while it seals, and opens what it left: every seal
+// that it reported as done is there.
 func TestKilledWhileSealing(t *testing.T) {
 	if dir := os.Getenv("STATEDIR_TEST_DIR"); dir != "" {
 		j, err := statedir.Open(statedir.Options{Dir: dir})

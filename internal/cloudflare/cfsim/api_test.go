@@ -232,7 +232,7 @@ func TestAuthentication(t *testing.T) {
 		options      cfsim.Options
 		headers      []string
 		status, code int
-		verify       int // status of verify, which wants a token
+		verify       int // the status of verify, which needs a token
 	}{
 		"any token":           {any, bearer("whatever"), 200, 0, 200},
 		"lower case scheme":   {any, []string{"Authorization", "bearer x"}, 200, 0, 200},
@@ -299,7 +299,7 @@ func TestRateLimit(t *testing.T) {
 	if got := r.sim.Stats(); got.Rotations[id] != 2 || got.Requests[cfsim.OpRotate][429] != 2 {
 		t.Errorf("%+v", got)
 	}
-	r.clock.advance(5 * time.Minute) // an ordinary window begins anew as well
+	r.clock.advance(5 * time.Minute) // an ordinary window begins again as well
 	want(r.rotate(id, ""), 200, `"default";r=2;t=300`, "")
 }
 

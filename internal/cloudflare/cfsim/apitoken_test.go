@@ -22,8 +22,8 @@ type verified struct {
 	NotBefore string `json:"not_before"`
 }
 
-// TestAPIToken: what verify shows of a token in each state, held against Cloudflare's
-// document, and whether it may list.
+// TestAPIToken: what verify shows of a token in each state, checked against Cloudflare's document, and
+// whether the token may list.
 func TestAPIToken(t *testing.T) {
 	past, future := epoch.Add(-time.Hour), epoch.Add(time.Hour)
 	for name, x := range map[string]struct {
@@ -82,7 +82,7 @@ func TestAPIToken(t *testing.T) {
 	}
 }
 
-// TestKindsOfAPIToken: each kind is verified at its own place, and both may do the same.
+// TestKindsOfAPIToken: each kind is verified at its own path, and both may do the same.
 func TestKindsOfAPIToken(t *testing.T) {
 	const user, account = "/user/tokens/verify", "/accounts/" + otherAccount + "/tokens/verify"
 	s := newSDK(t, cfsim.Options{})
@@ -118,7 +118,7 @@ func TestAPITokenStatusThatIsNone(t *testing.T) {
 	}
 }
 
-// TestReadOnlyToken may read, and is refused whatever changes anything.
+// TestReadOnlyToken may read, and every change is refused.
 func TestReadOnlyToken(t *testing.T) {
 	for name, o := range map[string]cfsim.Options{
 		"besides any":     {SeedTokens: 1, ReadOnlyToken: secret.New("reader")},

@@ -14,7 +14,7 @@ import (
 	"rotatord/internal/cloudflare/cfsim"
 )
 
-// control sends a request to the control paths, which want no credential.
+// control sends a request to the control paths, which need no credential.
 func (r *rig) control(method, path, body string, status int, into any) {
 	r.Helper()
 	a := r.send(method, "/_sim"+path, body)

@@ -8,8 +8,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// TestBehindTheClientsBack does what a colleague on the dashboard could do, and looks at
-// what a client sees of it.
+// TestBehindTheClientsBack does what a colleague on the dashboard could do, and checks what a client sees.
 func TestBehindTheClientsBack(t *testing.T) {
 	r := newRig(t, cfsim.Options{SeedTokens: 2})
 	id := cfsim.SeedTokenID(1)
@@ -77,7 +76,7 @@ func TestBehindTheClientsBack(t *testing.T) {
 	}
 }
 
-// TestTokensWithGivenIDs are what a configuration that exists is rehearsed with.
+// TestTokensWithGivenIDs are for rehearsing an existing configuration.
 func TestTokensWithGivenIDs(t *testing.T) {
 	r := newRig(t, cfsim.Options{})
 	const given = "F174E90A-FAFE-4643-BBBC-4A0ED4FC8415"
@@ -124,7 +123,7 @@ func TestTokenHeader(t *testing.T) {
 	}
 }
 
-// TestAge: a grace and an API token end in time that nobody waited for.
+// TestAge: a grace and an API token end without waiting.
 func TestAge(t *testing.T) {
 	r := newRig(t, cfsim.Options{SeedTokens: 1, RateLimit: 3, Behaviour: cfsim.Behaviour{APITokenExpiresOn: epoch.Add(2 * time.Hour)}})
 	id := cfsim.SeedTokenID(1)
@@ -144,7 +143,7 @@ func TestAge(t *testing.T) {
 	if !after.UpdatedAt.Equal(before.UpdatedAt.Add(-time.Hour)) || !after.ExpiresAt.Equal(before.ExpiresAt.Add(-time.Hour)) {
 		t.Errorf("%+v, then %+v", before, after)
 	}
-	for range 3 { // with the one above that would be one too many
+	for range 3 { // with the one above, this would be one too many
 		r.get(id)
 	}
 	if err := r.sim.Age(time.Hour); err != nil {
@@ -155,7 +154,7 @@ func TestAge(t *testing.T) {
 	}
 }
 
-// TestAllTokens: a deleted one is there, and Token tells that it is none.
+// TestAllTokens: a deleted token is in the list, and Token says that it does not exist.
 func TestAllTokens(t *testing.T) {
 	sim := cfsim.New(cfsim.Options{SeedTokens: 2})
 	if err := sim.Delete(cfsim.SeedTokenID(1)); err != nil {

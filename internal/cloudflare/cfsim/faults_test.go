@@ -16,7 +16,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// Checks of what the client got to see of a rotate that a fault struck.
+// Checks of what the client saw of a rotate that a fault struck.
 func isFailure(status int, header ...string) func(*testing.T, answer) {
 	return func(t *testing.T, a answer) {
 		t.Helper()
@@ -49,7 +49,7 @@ func isCut(t *testing.T, a answer) {
 	}
 }
 
-// isCutInSecret: part of the secret arrives, which is the worst place.
+// isCutInSecret: a part of the secret arrives, which is the worst place.
 func isCutInSecret(t *testing.T, a answer) {
 	t.Helper()
 	isCut(t, a)
@@ -81,8 +81,7 @@ func isChanged(check func(result) bool) func(*testing.T, answer) {
 	}
 }
 
-// faultCase is a fault, whether the rotate that it struck was carried out, and what
-// the client got to see.
+// faultCase is a fault, whether the rotate that it struck was carried out, and what the client saw.
 type faultCase struct {
 	fault      cfsim.Fault
 	carriedOut bool
@@ -128,8 +127,8 @@ func faultCases() map[string]faultCase {
 	}
 }
 
-// TestFaults strikes one rotate with each fault, over a real connection, and then asks
-// whether it was carried out.
+// TestFaults strikes one rotate with each fault, over a real connection, and then asks whether it was carried
+// out.
 func TestFaults(t *testing.T) {
 	for name, x := range faultCases() {
 		t.Run(name, func(t *testing.T) {
@@ -173,13 +172,13 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestFaultsStrikeExactly: among many concurrent requests, exactly as many are struck
-// as were asked for, and the truth adds up.
+// TestFaultsStrikeExactly: among many concurrent requests, exactly as many are struck as were asked for, and
+// the numbers add up.
 func TestFaultsStrikeExactly(t *testing.T) {
 	r := newRig(t, cfsim.Options{SeedTokens: 4, RateLimit: -1})
 	const workers, each = 8, 25
 	for _, f := range []cfsim.Fault{
-		// First, or the others might use up all requests for that token.
+		// First, or the other requests might use up all faults for that token.
 		{Operation: cfsim.OpRotate, Count: 10, Kind: cfsim.KindDrop, When: cfsim.After, TokenID: cfsim.SeedTokenID(2)},
 		{Operation: cfsim.OpRotate, Count: 30, Status: 503},
 		{Operation: cfsim.OpRotate, Count: 20, Status: 500, When: cfsim.After},
@@ -259,7 +258,7 @@ func TestFaultsFitOnlyWhatTheyName(t *testing.T) {
 			t.Errorf("status %d", a.status)
 		}
 	}
-	r.wantUse(one, r.first(one), 200, "current") // the application has to be named
+	r.wantUse(one, r.first(one), 200, "current") // the application must be named
 	r.sim.ClearFaults()
 	if a := r.api("GET", tokensPath, ""); a.status != 200 {
 		t.Errorf("struck after the faults were cleared: %d", a.status)
@@ -301,9 +300,8 @@ func TestInjectRefusesNonsense(t *testing.T) {
 	}
 }
 
-// TestDelayOnFakeTime shows the in-memory transport inside a synctest bubble: delays
-// take exactly as long as they say, and a client that gives up finds the request
-// carried out or not as the fault says.
+// TestDelayOnFakeTime shows the in-memory transport inside a synctest bubble: delays take exactly as long as
+// they say, and if a client gives up, the request is carried out or not as the fault says.
 func TestDelayOnFakeTime(t *testing.T) {
 	for when, wantRotations := range map[cfsim.When]int{cfsim.Before: 0, cfsim.After: 1} {
 		synctest.Test(t, func(t *testing.T) {

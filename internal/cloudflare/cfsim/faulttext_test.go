@@ -90,8 +90,7 @@ func TestParseFaultSaysWhatWouldBeRight(t *testing.T) {
 	}
 }
 
-// FuzzParseFault: what was read is written so that it is read as the same, and is what
-// Inject takes.
+// FuzzParseFault: a parsed fault is written so that it parses to the same fault, and Inject accepts it.
 func FuzzParseFault(f *testing.F) {
 	seeds, err := filepath.Glob("testdata/faults/*.txt")
 	if err != nil || len(seeds) == 0 {

@@ -65,12 +65,12 @@ func serveRig(t *testing.T, sim *cfsim.Simulator, c *clock) *rig {
 	return r
 }
 
-// answer is what came back from the API.
+// answer is an answer of the API.
 type answer struct {
 	status  int
 	header  http.Header
 	raw     string
-	err     error // of reaching the server or of reading the body
+	err     error // from connecting or from reading the body
 	Success bool
 	Errors  []struct {
 		Code    int
@@ -211,7 +211,7 @@ func (r *rig) use(path, clientID string, v secret.Value) (int, string) {
 	return a.status, body.Secret
 }
 
-// wantUse checks what the application makes of a secret.
+// wantUse checks what the application does with a secret.
 func (r *rig) wantUse(id string, v secret.Value, status int, which string) {
 	r.Helper()
 	token, ok := r.sim.Token(id)
@@ -223,7 +223,7 @@ func (r *rig) wantUse(id string, v secret.Value, status int, which string) {
 	}
 }
 
-// first returns the secret that a token was made with.
+// first returns the secret that a token was created with.
 func (r *rig) first(id string) secret.Value {
 	r.Helper()
 	all := r.sim.Secrets(id)

@@ -20,7 +20,7 @@ import (
 	"rotatord/internal/cloudflare/openapitest"
 )
 
-// recordingTransport notes which operations were answered how.
+// recordingTransport notes the answers to each operation.
 type recordingTransport struct {
 	base http.RoundTripper
 	mu   sync.Mutex
@@ -42,8 +42,7 @@ func (rt *recordingTransport) RoundTrip(req *http.Request) (*http.Response, erro
 
 const unknownToken = "f174e90a-fafe-4643-bbbc-4a0ed4fc8415"
 
-// sdk is Cloudflare's own client, with every exchange held against Cloudflare's own
-// document.
+// sdk returns Cloudflare's own client. Every request and answer is checked against Cloudflare's own document.
 type sdk struct {
 	*zero_trust.AccessServiceTokenService
 	sim      *cfsim.Simulator
@@ -107,7 +106,7 @@ func refreshParams() (p zero_trust.AccessServiceTokenRefreshParams) {
 	return p
 }
 
-// everyCall makes each call that the SDK has once, on the token id.
+// everyCall makes each call of the SDK once, on the token id.
 func (s *sdk) everyCall(ctx context.Context, id string) map[string]error {
 	out := map[string]error{}
 	_, out["create"] = s.New(ctx, newParams(true))

@@ -18,7 +18,7 @@ import (
 	"rotatord/internal/cloudflare/cfsim"
 )
 
-// openRig is a simulator on a state file, behind a server.
+// openRig returns a simulator with a state file, behind a server.
 func openRig(t *testing.T, o cfsim.Options, c *clock, path string) *rig {
 	t.Helper()
 	o.Now = c.Now
@@ -29,7 +29,7 @@ func openRig(t *testing.T, o cfsim.Options, c *clock, path string) *rig {
 	return serveRig(t, sim, c)
 }
 
-// TestState: what was answered is there after the process is gone, without any farewell.
+// TestState: what was answered is still there after the process has died without Close.
 func TestState(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "state.json")
 	c := &clock{now: epoch}
@@ -166,8 +166,8 @@ func TestStateThatIsRefused(t *testing.T) {
 	}
 }
 
-// conversation sends the same requests to a simulator, and returns all answers byte by
-// byte. Between the two halves next may put another simulator in its place.
+// conversation sends the same requests to a simulator, and returns all answers byte by byte. Between the two
+// halves, next may replace the simulator.
 func conversation(t *testing.T, sim *cfsim.Simulator, c *clock, next func() *cfsim.Simulator) string {
 	t.Helper()
 	var all bytes.Buffer
@@ -210,8 +210,8 @@ func conversation(t *testing.T, sim *cfsim.Simulator, c *clock, next func() *cfs
 	return all.String()
 }
 
-// TestSameSeedSameAnswers: two simulators with one seed and one clock give the same, to the
-// byte, and one that was started anew in between as well.
+// TestSameSeedSameAnswers: two simulators with the same seed and clock give the same answers, byte by byte,
+// and so does one that was restarted in between.
 func TestSameSeedSameAnswers(t *testing.T) {
 	run := func(seed uint64, path string) string {
 		c := &clock{now: epoch}

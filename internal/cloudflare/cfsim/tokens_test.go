@@ -120,8 +120,8 @@ func TestGraceEndsOnTime(t *testing.T) {
 	r.wantUse(id, fresh, 200, "current")
 }
 
-// TestSecondRotationDropsThePrevious is the assumption that makes a blind second
-// rotate so dangerous: the secret that clients use dies inside its grace period.
+// TestSecondRotationDropsThePrevious tests the assumption that makes a blind second rotate so dangerous: the
+// secret that clients use dies within its grace period.
 func TestSecondRotationDropsThePrevious(t *testing.T) {
 	for _, keep := range []bool{false, true} {
 		t.Run(fmt.Sprintf("KeepAllPrevious=%v", keep), func(t *testing.T) {
@@ -239,7 +239,7 @@ func TestTokenExpiresAndIsRenewed(t *testing.T) {
 	r.clock.advance(time.Nanosecond)
 	r.wantUse(id, r.first(id), 401, "")
 	fresh := r.rotated(id, 0)
-	r.wantUse(id, fresh, 401, "") // rotating the secret is not renewing the token
+	r.wantUse(id, fresh, 401, "") // rotating the secret does not renew the token
 	if got := r.api("POST", path+"/refresh", "").token(t); got.ExpiresAt != "2027-11-02T05:00:00.00000Z" || got.ClientSecret != "" {
 		t.Errorf("%+v", got)
 	}

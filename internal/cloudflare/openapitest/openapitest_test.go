@@ -26,7 +26,7 @@ const (
 // exchange is one request with its answer, and what the transport reports about it.
 type exchange struct {
 	method, url, body string
-	header            map[string]string // beside content type; nil means a bearer token
+	header            map[string]string // in addition to the content type; nil means a bearer token
 	status            int
 	answer            string
 	contentType       string
@@ -173,8 +173,8 @@ func TestCutAnswerPassesThrough(t *testing.T) {
 	}
 }
 
-// TestDocumentMissing: a document that is gone or has changed is an error, not an empty
-// document that agrees with everything.
+// TestDocumentMissing: a document that is missing or has changed is an error, and not an empty document that
+// agrees with everything.
 func TestDocumentMissing(t *testing.T) {
 	for name, script := range map[string]string{
 		"no variable":  "#!/bin/sh\n",
@@ -203,7 +203,7 @@ type roundTripFunc func(*http.Request) (*http.Response, error)
 
 func (f roundTripFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestCoverage: an operation counts once it has succeeded, for accounts and zones apart.
+// TestCoverage: an operation counts once it has succeeded, separately for accounts and zones.
 func TestCoverage(t *testing.T) {
 	var c Coverage
 	all := c.Missing(t)

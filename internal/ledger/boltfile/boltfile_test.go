@@ -15,7 +15,7 @@ import (
 	"rotatord/internal/ledger/boltfile"
 )
 
-// write makes a file of n values in each of some commits, and returns its content.
+// write creates a file with n values in each of some commits, and returns its content.
 func write(t testing.TB, commits, n int) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")
@@ -34,7 +34,7 @@ func write(t testing.TB, commits, n int) []byte {
 				return err
 			}
 			for i := range n {
-				// Of all sizes, so that some overflow their page.
+				// Values of all sizes, so that some overflow their page.
 				if err := bucket.Put(fmt.Appendf(nil, "key-%05d", i), make([]byte, (i*37+c)%1500)); err != nil {
 					return err
 				}
@@ -62,7 +62,7 @@ func write(t testing.TB, commits, n int) []byte {
 	return b
 }
 
-// TestGoodFiles holds that no file is refused that bbolt itself has written.
+// TestGoodFiles: no file that bbolt itself has written is refused.
 func TestGoodFiles(t *testing.T) {
 	for commits := range 9 {
 		for _, n := range []int{0, 1, 5, 300} {
@@ -103,7 +103,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// TestOverwrittenPages puts each page in the place of each other one.
+// TestOverwrittenPages replaces each page by each other page.
 func TestOverwrittenPages(t *testing.T) {
 	good := write(t, 3, 30)
 	pages := len(good) / 1024
@@ -124,7 +124,7 @@ func TestOverwrittenPages(t *testing.T) {
 	}
 }
 
-// mustRead has bbolt read all of a file that was accepted. A fault would end the process.
+// mustRead lets bbolt read all of a file that was accepted. A fault would end the process.
 func mustRead(t testing.TB, b []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "db")
@@ -149,7 +149,7 @@ func mustRead(t testing.TB, b []byte) {
 	}
 }
 
-// checked yields what bbolt's own check finds.
+// checked returns what bbolt's own check finds.
 func checked(db *bbolt.DB) func(func(error) bool) {
 	return func(yield func(error) bool) {
 		_ = db.View(func(tx *bbolt.Tx) error {
@@ -163,7 +163,7 @@ func checked(db *bbolt.DB) func(func(error) bool) {
 	}
 }
 
-// TestFlippedBits flips bits of every page; what is still accepted must be readable.
+// TestFlippedBits flips bits in every page. A file that is still accepted must be readable.
 func TestFlippedBits(t *testing.T) {
 	good := write(t, 3, 30)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -182,8 +182,7 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-// FuzzCheck changes eight bytes anywhere in a good file: checking it must come to an end,
-// whatever it finds.
+// FuzzCheck changes eight bytes anywhere in a good file: the check must end, whatever it finds.
 func FuzzCheck(f *testing.F) {
 	good := write(f, 3, 30)
 	f.Add(uint32(0), uint64(0))
