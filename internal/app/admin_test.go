@@ -20,15 +20,15 @@ import (
 	"rotatord/internal/status"
 )
 
-// withSocket is the world's configuration with an admin socket, and a client for it.
+// withSocket returns the world's configuration with an admin socket, and a client for the socket.
 func (w *world) withSocket(extra ...string) (*config.Config, *admin.Client) {
 	c := w.config(extra...)
 	c.AdminSocket = filepath.Join(w.dir, "admin.sock")
 	return c, admin.NewClient(c.AdminSocket)
 }
 
-// doubtful starts a daemon with a token that comes into doubt with a grace of half an hour.
-// The fault strikes before or after the rotation is carried out.
+// doubtful starts a daemon with a token that gets into doubt, with a grace of half an hour. The fault strikes
+// before or after the rotation is carried out.
 func (w *world) doubtful(when cfsim.When) (tokenSpec, *daemon, *admin.Client) {
 	w.t.Helper()
 	ci := w.due("ci", "30m")
@@ -41,13 +41,13 @@ func (w *world) doubtful(when cfsim.When) (tokenSpec, *daemon, *admin.Client) {
 	return ci, d, client
 }
 
-// TestOperatorRotatesNow has an operator look at a lost secret and have it reissued, which
-// must happen once, at once, and in nobody else's name.
+// TestOperatorRotatesNow: an operator looks at a lost secret and orders the reissue. It must happen once, at
+// once, and in the operator's name.
 func TestOperatorRotatesNow(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ci, d, client := w.doubtful(cfsim.After)
-	for range 2 { // looking is not deciding
+	for range 2 { // looking does not decide anything
 		o, err := client.Resolve(t.Context(), "ci", rotation.ResolveLook)
 		if err != nil {
 			t.Fatal(err)
@@ -66,7 +66,7 @@ func TestOperatorRotatesNow(t *testing.T) {
 		t.Fatalf("%d rotate requests before the operator decided", n)
 	}
 
-	// Many decide at one moment: it is done once.
+	// Many commands decide at the same moment: the reissue happens once.
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	done := 0
@@ -112,7 +112,7 @@ func TestOperatorRotatesNow(t *testing.T) {
 	}
 }
 
-// TestOperatorKnows has an operator say that nothing was carried out, where nothing was.
+// TestOperatorKnows: an operator says that nothing was carried out, which is true.
 func TestOperatorKnows(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -127,8 +127,8 @@ func TestOperatorKnows(t *testing.T) {
 	}
 }
 
-// TestLookInVain has Cloudflare not answer when the operator looks. That is no verdict about
-// the world, and is said.
+// TestLookInVain: Cloudflare does not answer when the operator looks. That decides nothing, and the operator
+// is told.
 func TestLookInVain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -145,8 +145,8 @@ func TestLookInVain(t *testing.T) {
 	}
 }
 
-// TestStatusOverSocket compares what the socket shows with what the page's API does, and
-// searches it for secrets.
+// TestStatusOverSocket compares what the socket shows with what the API of the page shows, and searches it
+// for secrets.
 func TestStatusOverSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -168,8 +168,8 @@ func TestStatusOverSocket(t *testing.T) {
 	}
 }
 
-// TestSocketIsTaken starts a second daemon, with a state of its own, on the first one's
-// socket; and then the first one again.
+// TestSocketIsTaken starts a second daemon, with its own state, on the socket of the first one; and then the
+// first one again.
 func TestSocketIsTaken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -15,7 +15,7 @@ import (
 	"rotatord/internal/vault/vaulttest"
 )
 
-// check is what was found last about one thing; the zero Check before it was looked at.
+// check returns the last result of a check; the zero Check if it was never done.
 func (d *daemon) check(name string) status.Check {
 	for _, c := range d.App.Checks() {
 		if c.Name == name {
@@ -25,14 +25,14 @@ func (d *daemon) check(name string) status.Check {
 	return status.Check{}
 }
 
-// troubles are what rotatord status begins with.
+// troubles returns what rotatord status begins with.
 func (d *daemon) troubles() []status.Trouble {
 	return status.Troubles(d.Tokens(), d.App.Checks(), d.w.now())
 }
 
-// TestFaultsAreSeenBeforeASlot breaks, one at a time, each thing that a rotation needs, while no slot is
-// near. It is seen in the metrics, in readiness and in the first lines of status, it sends no rotate
-// request and writes nothing to Vault, and it ends when it is mended.
+// TestFaultsAreSeenBeforeASlot breaks each thing that a rotation needs, one at a time, while no slot is near.
+// The fault is shown in the metrics, in readiness and in the first lines of status. It sends no rotate
+// request and writes nothing to Vault, and it is over when the thing is repaired.
 func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -45,7 +45,7 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 			func(w *world) { w.vault.SetPolicy(func(string) []string { return []string{"read"} }) }, func(w *world) { w.vault.SetPolicy(nil) }},
 		"the Vault token was revoked": {status.CheckSink, "vault:secret", "refused", "Vault denied permission",
 			func(w *world) { w.vault.RevokeAll() }, nil},
-		// It says that it is well, and cannot write its audit log (a public report about sys/health).
+		// Vault says that it is well, but cannot write its audit log (a public report about sys/health).
 		"Vault is unsealed and serves nothing": {status.CheckSink, "vault:secret", "server_error", "HTTP 500",
 			func(w *world) { w.vault.Inject(vaulttest.Fault{Count: 1 << 30, Reads: true, Status: 500}) },
 			func(w *world) { w.vault.ClearFaults() }},
@@ -73,7 +73,7 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t)
 			w.token("ci", "@weekly", "1h")
-			w.write("vault-token", w.vault.AddToken(time.Hour, time.Hour)) // which can be revoked
+			w.write("vault-token", w.vault.AddToken(time.Hour, time.Hour)) // it can be revoked
 			d := w.start(w.config())
 			w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK && len(d.Ahead()) == 6 })
 			if got := d.troubles(); len(got) != 0 {
@@ -120,7 +120,7 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 	}
 }
 
-// ledger is the file of the ledger.
+// ledger returns the path of the ledger file.
 func (w *world) ledger() string {
 	w.t.Helper()
 	found, err := filepath.Glob(filepath.Join(w.stateDir(), "journal.db*"))
@@ -155,7 +155,7 @@ func TestFullDiskIsSeenAtTheStart(t *testing.T) {
 	w.eventually("it is mended", func() bool { d.LookAhead(); return d.check(status.CheckStateDirectory).OK })
 }
 
-// TestChecksOfALimitedSession: each use of such a session is for a rotation.
+// TestChecksOfALimitedSession: each use of such a session is kept for a rotation.
 func TestChecksOfALimitedSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -180,7 +180,7 @@ func TestChecksOfALimitedSession(t *testing.T) {
 	}
 }
 
-// TestReloadChangesChecks: accounts and mounts come and go, and a reload that was refused is a trouble.
+// TestReloadChangesChecks: accounts and mounts are added and removed, and a refused reload is a trouble.
 func TestReloadChangesChecks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -214,7 +214,8 @@ func TestReloadChangesChecks(t *testing.T) {
 	}
 }
 
-// TestCredentialIsChecked: one that cannot be read is a trouble of its own, and Cloudflare is not asked.
+// TestCredentialIsChecked: a credential that cannot be read is a trouble of its own, and Cloudflare is not
+// asked.
 func TestCredentialIsChecked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -226,12 +227,12 @@ func TestCredentialIsChecked(t *testing.T) {
 		t.Errorf("Cloudflare is said to be %+v", c)
 	}
 	if lines := d.logged("the next rotation could not begin: something that it needs is missing"); len(lines) != 0 {
-		t.Errorf("logged: %v", lines) // but only what the reading says
+		t.Errorf("logged: %v", lines) // the error of the read, and nothing else
 	}
 }
 
-// TestSmallAccountsAreListed: what has become of a service token is seen long before the next inventory, is
-// logged once, and a token that is merely used costs no write.
+// TestSmallAccountsAreListed: a change of a service token is seen long before the next regular listing and
+// logged once, and a token that was merely used costs no write.
 func TestSmallAccountsAreListed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -248,7 +249,7 @@ func TestSmallAccountsAreListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	look()
-	look() // the one before has come to its end
+	look() // the earlier one has ended
 	if seen := d.status("used").LastSeen; !seen.IsZero() {
 		t.Errorf("that the token was used is written down: %s", seen)
 	}
@@ -268,16 +269,16 @@ func TestSmallAccountsAreListed(t *testing.T) {
 		t.Errorf("logged %d times", len(lines))
 	}
 	const missing = "the account has no service token with this id any more, or never had: its secret works nowhere, and its rotations fail until the configuration is corrected"
-	if lines := d.logged(missing); len(lines) != 3 { // of never at first, and with gone, which is news
+	if lines := d.logged(missing); len(lines) != 3 { // "never" at first, and with "gone" it is news
 		t.Errorf("logged %d times: %v", len(lines), lines)
 	}
 	if c := d.check(status.CheckCloudflare); !c.OK {
 		t.Errorf("the account is fine, and the check says %+v", c)
 	}
-	if n := len(w.seen("get")); n > 4 { // the first look, and those that a listing does not have
+	if n := len(w.seen("get")); n > 4 { // the first look, and the looks at those that a listing does not have
 		t.Errorf("%d service tokens were asked for one by one", n)
 	}
-	// An account that has become empty is not asked for what it does not have: that would look like a failure.
+	// Service tokens that an empty account does not have are not asked for: that would look like a failure.
 	for _, spec := range []tokenSpec{disabled, used} {
 		if err := w.sim.Delete(spec.ID); err != nil {
 			t.Fatal(err)
@@ -292,7 +293,7 @@ func TestSmallAccountsAreListed(t *testing.T) {
 	}
 }
 
-// TestEachSinkIsLookedAt: the second of a token in the same mount, too.
+// TestEachSinkIsLookedAt: also the second sink of a token in the same mount.
 func TestEachSinkIsLookedAt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -20,8 +20,8 @@ import (
 	"rotatord/internal/vault/vaulttest"
 )
 
-// TestRotatesOnSchedule lets several tokens rotate for some slots, and compares what the
-// daemon says with what Cloudflare and Vault know.
+// TestRotatesOnSchedule lets several tokens rotate for some slots, and compares what the daemon says with
+// what Cloudflare and Vault have.
 func TestRotatesOnSchedule(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -102,15 +102,15 @@ func TestTwoInOneProcess(t *testing.T) {
 			t.Errorf("the log of %s tells of the other one", c.own)
 		}
 	}
-	// One stops, the other does not notice.
+	// One stops, and the other is not affected.
 	first.stop()
 	if code, body := second.get("/readyz"); code != http.StatusOK {
 		t.Errorf("the other one: %d %s", code, body)
 	}
 }
 
-// TestNewFailsCleanly lets New fail at each of its steps. Nothing may stay open: the next
-// New must succeed at once.
+// TestNewFailsCleanly lets New fail at each of its steps. Nothing may stay open: the next New must succeed at
+// once.
 func TestNewFailsCleanly(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -145,7 +145,7 @@ func TestNewFailsCleanly(t *testing.T) {
 				extra = append(extra, c.extra(w))
 			}
 			broken := w.config(extra...)
-			if broken.Listen == "127.0.0.1:0" { // a port of its own, to see that it is let go
+			if broken.Listen == "127.0.0.1:0" { // a port of its own, to see that it is closed
 				broken.Listen = freeAddress(t)
 			}
 			a, err := app.New(app.Options{Config: broken, WebConfigFile: c.web})
@@ -174,7 +174,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// TestSecondOnOneDirectory wants the second daemon refused and the first undisturbed.
+// TestSecondOnOneDirectory: the second daemon is refused, and the first is not affected.
 func TestSecondOnOneDirectory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a lock")
@@ -191,7 +191,7 @@ func TestSecondOnOneDirectory(t *testing.T) {
 	}
 }
 
-// TestRestart wants neither an early rotation nor a forgotten slot.
+// TestRestart: a restart neither rotates early nor forgets a slot.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -205,10 +205,10 @@ func TestRestart(t *testing.T) {
 		t.Fatalf("it is caught up in %s because of %s, want a time within ten minutes", wait, s.Reason)
 	}
 	d.stop()
-	w.offset.Store(int64(s.Next.Sub(w.now()))) // and then the process was away for that long
+	w.offset.Store(int64(s.Next.Sub(w.now()))) // and then the process was stopped for that long
 	d = w.start(w.config())
 	w.eventually("the slots that passed are caught up", func() bool { return len(d.events.of("late", rotation.ResultSuccess)) == 1 })
-	// The metric is counted, and then told to the observer of the test.
+	// An attempt is counted first, and then reported to the subscriber of the test.
 	d.wantMetric(`rotatord_rotations_total{result="success",token="late",trigger="catch_up"}`, 1)
 	d.wantMetric(`rotatord_slots_missed_total{token="late"}`, 2)
 	if slot := d.events.of("late", rotation.ResultSuccess)[0].Slot; !slot.Equal(anchor.Add(6 * time.Hour)) {
@@ -240,8 +240,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestReadiness wants a daemon that is ready once its accounts were listed. That it is not
-// ready any more when it stops is in TestStopFinishesWhatIsInHand.
+// TestReadiness: a daemon is ready once its accounts were listed. TestStopFinishesWhatIsInProgress checks
+// that it is no longer ready when it stops.
 func TestReadiness(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -260,7 +260,7 @@ func TestReadiness(t *testing.T) {
 		t.Errorf("the page before the inventory: %d %s", code, body)
 	}
 
-	// A rotation that is in hand is none of its business.
+	// A rotation in progress does not change that.
 	w.eventually("the rotation is under way", func() bool { return len(w.seen("rotate")) == 1 })
 	openList()
 	w.eventually("it becomes ready", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
@@ -273,8 +273,7 @@ func TestReadiness(t *testing.T) {
 	w.eventually("the rotation is done", func() bool { return w.delivered(ci) && !d.status("ci").LastSuccess.IsZero() })
 }
 
-// TestRecoveryBeforeReady wants a daemon that is ready once it has looked at each rotation
-// that was left unfinished.
+// TestRecoveryBeforeReady: a daemon is ready once it has continued each unfinished rotation.
 func TestRecoveryBeforeReady(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -293,7 +292,7 @@ func TestRecoveryBeforeReady(t *testing.T) {
 	if err := errors.Join(err, j.Close()); err != nil {
 		t.Fatal(err)
 	}
-	open, list := w.gate("get"), w.gate("list") // the listing would spare us the question
+	open, list := w.gate("get"), w.gate("list") // the listing would make the request unnecessary
 	d := w.start(w.config())
 	w.eventually("the token is being looked at", func() bool { return len(w.seen("get")) == 1 })
 	list()
@@ -315,8 +314,8 @@ func TestRecoveryBeforeReady(t *testing.T) {
 	}
 }
 
-// TestStopFinishesWhatIsInHand stops while a rotate request is under way.
-func TestStopFinishesWhatIsInHand(t *testing.T) {
+// TestStopFinishesWhatIsInProgress stops during a rotate request.
+func TestStopFinishesWhatIsInProgress(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ci := w.due("ci", "0s")
@@ -362,8 +361,7 @@ func TestStopFinishesWhatIsInHand(t *testing.T) {
 	d.searchFiles()
 }
 
-// TestStopIsBounded stops while a rotate request gets no answer. The next start must take
-// it for what it is: nobody knows.
+// TestStopIsBounded stops while a rotate request gets no answer. The next start must treat it as in doubt.
 func TestStopIsBounded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -398,7 +396,7 @@ func TestStopIsBounded(t *testing.T) {
 	}
 }
 
-// TestStopBeforeStart gives back what New took.
+// TestStopBeforeStart releases what New opened.
 func TestStopBeforeStart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -416,7 +414,7 @@ func TestStopBeforeStart(t *testing.T) {
 	w.start(c)
 }
 
-// TestVaultSealedBefore wants no rotation that could not be stored.
+// TestVaultSealedBefore: no rotation starts that could not be stored.
 func TestVaultSealedBefore(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for back-offs")
@@ -444,8 +442,8 @@ func TestVaultSealedBefore(t *testing.T) {
 	}
 }
 
-// TestVaultSealedBetween seals Vault between the answer and the write, and restarts the
-// daemon as long as the only copy of the secret is in its journal.
+// TestVaultSealedBetween seals Vault between the answer and the write, and restarts the daemon while the only
+// copy of the secret is in its state directory.
 func TestVaultSealedBetween(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for back-offs")
@@ -489,8 +487,7 @@ func TestVaultSealedBetween(t *testing.T) {
 	}
 }
 
-// TestLostWriteAnswer loses Vault's answer to a write that was carried out: it must not be
-// written twice.
+// TestLostWriteAnswer loses Vault's answer to a write that was carried out: it must not be written twice.
 func TestLostWriteAnswer(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -503,8 +500,8 @@ func TestLostWriteAnswer(t *testing.T) {
 	}
 }
 
-// TestThrottled lets Cloudflare refuse one token's request and ask to be left alone. The
-// whole account must obey, and then every token must go on by itself.
+// TestThrottled: Cloudflare refuses one token's request and asks to be left alone. The whole account must
+// obey, and after that every token must continue by itself.
 func TestThrottled(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for Retry-After")
@@ -512,7 +509,7 @@ func TestThrottled(t *testing.T) {
 	t.Parallel()
 	const retryAfter = 8 * time.Second // the others become due before that is over, and well after the refusal
 	w := newWorld(t)
-	// The account is listed before, so that the inventory is not what is refused.
+	// The account is listed first, so that the listing is not what is refused.
 	first := w.anchored("first", time.Hour, "0s", time.Now().Add(-time.Hour+500*time.Millisecond))
 	later := []tokenSpec{
 		w.anchored("second", time.Hour, "0s", time.Now().Add(-time.Hour+6*time.Second)),
@@ -534,7 +531,7 @@ func TestThrottled(t *testing.T) {
 			t.Errorf("request %d came %s after the refusal, which asked for %s", i+2, waited, retryAfter)
 		}
 	}
-	// The others did not even try: it was not their turn.
+	// The others did not even try: they had no turn.
 	for _, spec := range later {
 		if n := len(d.events.of(spec.Name, rotation.ResultSkipped)); n != 0 {
 			t.Errorf("%s: skipped %d times", spec.Name, n)
@@ -549,7 +546,7 @@ func TestThrottled(t *testing.T) {
 	d.wantMetric(`rotatord_cloudflare_requests_total{code="200",operation="rotate"}`, 3)
 }
 
-// TestInventoryWarns of a token that is not there and of one that is disabled.
+// TestInventoryWarns about a service token that does not exist and about one that is disabled.
 func TestInventoryWarns(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -587,7 +584,7 @@ func TestInventoryWarns(t *testing.T) {
 	}
 }
 
-// TestInventoryIsTriedAgain after a failure, without the daemon being ready meanwhile.
+// TestInventoryIsTriedAgain after a failure, and the daemon is not ready until then.
 func TestInventoryIsTriedAgain(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for the second try")
@@ -606,8 +603,8 @@ func TestInventoryIsTriedAgain(t *testing.T) {
 	w.eventually("it becomes ready", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
 }
 
-// TestInDoubt loses the answer to a rotate request that was carried out. The token must be
-// left alone, also by the next daemon.
+// TestInDoubt loses the answer to a rotate request that was carried out. The token must be left alone, also
+// by the next daemon.
 func TestInDoubt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -648,8 +645,8 @@ func TestInDoubt(t *testing.T) {
 	}
 }
 
-// TestCanaryIsFound holds the search for secrets, by which the other tests end, to what
-// it has to find.
+// TestCanaryIsFound checks that the search for secrets, which ends the other tests, finds what it has to
+// find.
 func TestCanaryIsFound(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -673,7 +670,7 @@ func TestCanaryIsFound(t *testing.T) {
 				n++
 			}
 		}
-		if n != 5 { // as it is, in hex, in base64 at three offsets
+		if n != 5 { // as it is, in hex, and in base64 at three offsets
 			t.Errorf("%s is searched for in %d forms, want 5", what, n)
 		}
 	}

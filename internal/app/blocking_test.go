@@ -20,7 +20,7 @@ import (
 	"rotatord/internal/vault/vaulttest"
 )
 
-// fifo puts a named pipe in a path, at which whoever opens it waits for a writer.
+// fifo creates a named pipe: opening it for reading waits for a writer.
 func (w *world) fifo(name string) string {
 	w.t.Helper()
 	path := filepath.Join(w.dir, name)
@@ -33,7 +33,7 @@ func (w *world) fifo(name string) string {
 	return path
 }
 
-// replace puts a file in a path in one step.
+// replace replaces a file in one step.
 func (w *world) replace(name, content string) {
 	w.t.Helper()
 	if err := os.Rename(w.write(name+".new", content), filepath.Join(w.dir, name)); err != nil {
@@ -41,7 +41,7 @@ func (w *world) replace(name, content string) {
 	}
 }
 
-// twoAccounts are sim and blocked, with a credential file each.
+// twoAccounts are sim and blocked, each with a credential file.
 func (w *world) twoAccounts() string {
 	account := func(name, file string) string {
 		return fmt.Sprintf("%s: {account_id: %s, api_token: {file: %s}, base_url: %s}", name, cfsim.DefaultAccountID,
@@ -50,9 +50,8 @@ func (w *world) twoAccounts() string {
 	return "accounts: {" + account("sim", "cloudflare-api-token") + ", " + account("blocked", "blocked-api-token") + "}"
 }
 
-// TestCredentialFileThatBlocks: an account whose credential file blocks holds up no other
-// account and no shutdown, is to be seen wherever anybody looks, and is rotated once the file
-// can be read.
+// TestCredentialFileThatBlocks: an account whose credential file blocks holds up no other account and no
+// shutdown. Every view shows it, and its tokens are rotated once the file can be read.
 func TestCredentialFileThatBlocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -60,7 +59,7 @@ func TestCredentialFileThatBlocks(t *testing.T) {
 	good := w.due("good", "0s")
 	blocked := w.due("blocked", "0s")
 	w.tokens[1].Rest = "account: blocked"
-	later := w.token("later", "@every 720h", "0s") // not due: only its account says that something is wrong
+	later := w.token("later", "@every 720h", "0s") // not due: only its account shows that something is wrong
 	w.tokens[2].Rest = "account: blocked"
 	d := w.start(w.config(w.twoAccounts()))
 
@@ -105,8 +104,8 @@ func TestCredentialFileThatBlocks(t *testing.T) {
 	}
 }
 
-// TestVaultCredentialThatBlocks: a Vault credential that cannot be read holds up no shutdown, is named,
-// and is used once it can be read.
+// TestVaultCredentialThatBlocks: a Vault credential that cannot be read holds up no shutdown, is named, and
+// is used once it can be read.
 func TestVaultCredentialThatBlocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -126,8 +125,8 @@ func TestVaultCredentialThatBlocks(t *testing.T) {
 	}
 }
 
-// TestCredentialsOfAllKinds puts what is not a file in the place of each credential of an
-// account. None of it stops the daemon from starting, from stopping, and from saying so.
+// TestCredentialsOfAllKinds replaces each credential of an account by something that is not a file. The
+// daemon still starts, stops, and says what is wrong.
 func TestCredentialsOfAllKinds(t *testing.T) {
 	t.Parallel()
 	for name, put := range map[string]func(w *world){
@@ -152,8 +151,8 @@ func TestCredentialsOfAllKinds(t *testing.T) {
 	}
 }
 
-// TestDoctorAsksTheDaemon: with a secret ID that can be used once, Vault is looked at through the
-// daemon's session, and nobody logs in a second time.
+// TestDoctorAsksTheDaemon: if a secret ID can be used only once, doctor looks at Vault through the daemon's
+// session, and there is no second login.
 func TestDoctorAsksTheDaemon(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -188,8 +187,7 @@ func TestDoctorAsksTheDaemon(t *testing.T) {
 	}
 }
 
-// TestLedgerIsDeletedUnderTheDaemon: the daemon says so, and begins no rotation whose record would be
-// lost.
+// TestLedgerIsDeletedUnderTheDaemon: the daemon says so, and begins no rotation whose record would be lost.
 func TestLedgerIsDeletedUnderTheDaemon(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -15,7 +15,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// inVault is what consumers read of a token.
+// inVault returns what consumers read for a token.
 func (w *world) inVault(name string) (clientID, clientSecret string) {
 	fields := w.vault.Read("secret", "access/"+name)
 	clientID, _ = fields["client_id"].(string)
@@ -23,14 +23,14 @@ func (w *world) inVault(name string) (clientID, clientSecret string) {
 	return clientID, clientSecret
 }
 
-// accepted reports whether the application lets in who has what is in Vault.
+// accepted reports whether the application admits the credential in Vault.
 func (w *world) accepted(name string) bool {
 	w.t.Helper()
 	id, value := w.inVault(name)
 	return w.calls(id, value) == http.StatusOK
 }
 
-// calls has a client call the application.
+// calls makes a client call the application.
 func (w *world) calls(clientID, clientSecret string) int {
 	w.t.Helper()
 	req, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.simURL+"/app/", nil)
@@ -47,14 +47,14 @@ func (w *world) calls(clientID, clientSecret string) int {
 	return res.StatusCode
 }
 
-// entry adds a token to the configuration that this world did not make.
+// entry adds a token to the configuration that this world did not create.
 func (w *world) entry(name, which, rest string) tokenSpec {
 	spec := tokenSpec{Name: name, Which: which, Schedule: "@weekly", Grace: "1h", Rest: rest}
 	w.tokens = append(w.tokens, spec)
 	return spec
 }
 
-// named are the service tokens of that name, or that begin with it and a dash.
+// named returns the service tokens with this name, or whose name begins with it and a dash.
 func (w *world) named(name string) (found []cfsim.Token) {
 	for _, t := range w.sim.Tokens() {
 		if t.Name == name || strings.HasPrefix(t.Name, name+"-") {
@@ -64,7 +64,7 @@ func (w *world) named(name string) (found []cfsim.Token) {
 	return found
 }
 
-// TestCreateAndAdopt makes a service token, and none again after a restart.
+// TestCreateAndAdopt creates a service token, and no second one after a restart.
 func TestCreateAndAdopt(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -107,8 +107,8 @@ func TestCreateAndAdopt(t *testing.T) {
 	}
 }
 
-// TestReplaceInAZone: a zone's service token is replaced by a new one, and the old one is deleted
-// when its grace is over, or when an operator wants it gone.
+// TestReplaceInAZone: a zone's service token is replaced by a new one. The old one is deleted when its grace
+// is over, or when an operator wants that.
 func TestReplaceInAZone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -184,7 +184,7 @@ func TestVerifyOverHTTP(t *testing.T) {
 	d.wantMetric(`rotatord_token_verify_failing{token="bad"}`, 0)
 }
 
-// TestInventoryAlarms: gone, disabled, about to end, and rotated by somebody else.
+// TestInventoryAlarms: gone, disabled, about to expire, and rotated by another writer.
 func TestInventoryAlarms(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -237,8 +237,8 @@ func TestInventoryAlarms(t *testing.T) {
 	}
 }
 
-// TestRotateAllResumes orders all tokens of an account to be rotated. The daemon is stopped in the
-// middle of it, and the next one goes on; a leaked secret works nowhere afterwards.
+// TestRotateAllResumes orders the rotation of all tokens of an account. The daemon is stopped in the middle,
+// and the next one continues. Afterwards a leaked secret works nowhere.
 func TestRotateAllResumes(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -292,7 +292,7 @@ func TestRotateAllResumes(t *testing.T) {
 	w.refused(err, http.StatusNotFound, `no account "nope" is configured`)
 }
 
-// TestGraceAfterTheFact revokes and keeps previous secrets.
+// TestGraceAfterTheFact revokes and extends previous secrets.
 func TestGraceAfterTheFact(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

@@ -27,7 +27,7 @@ func (w *world) onDisk(kib int) *disktest.Disk {
 	return disk
 }
 
-// TestNothingIsRotatedOnAFullDisk has a slot come while the answer could not be kept.
+// TestNothingIsRotatedOnAFullDisk: a slot comes while an answer could not be stored.
 func TestNothingIsRotatedOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -55,8 +55,8 @@ func TestNothingIsRotatedOnAFullDisk(t *testing.T) {
 	}
 }
 
-// TestDiskFillsUpDuringTheRequest takes all room in the moment in which Cloudflare answers.
-// The secret is sealed and delivered all the same, also by a daemon that is started then.
+// TestDiskFillsUpDuringTheRequest fills the disk at the moment at which Cloudflare answers. The secret is
+// still sealed and delivered, also by a daemon that starts then.
 func TestDiskFillsUpDuringTheRequest(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for back-offs")

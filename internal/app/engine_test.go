@@ -26,9 +26,9 @@ func openTestState(t *testing.T) *state {
 	return s
 }
 
-// TestPlanKeepsWhatWasLearned has an inventory come between the end of an attempt and the
-// planning of the next: the attempt's older record must not take its place.
-func TestPlanKeepsWhatWasLearned(t *testing.T) {
+// TestPlanKeepsAListing: a listing comes between the end of an attempt and the next plan. The older record of
+// the attempt must not replace what the listing recorded.
+func TestPlanKeepsAListing(t *testing.T) {
 	j := openTestState(t)
 	schedule := parsed("@every 1h", "UTC")
 	token := rotation.Token{Name: "ci", ID: "5eed0000-0000-4000-8000-000000000001", Timetable: scheduler.Timetable{Schedule: schedule}}
@@ -51,8 +51,8 @@ func TestPlanKeepsWhatWasLearned(t *testing.T) {
 	}
 }
 
-// TestRenamedInTheMiddle: a token whose rotation is unfinished must not go on under another
-// name, where the unfinished one would overwrite what comes after it.
+// TestRenamedInTheMiddle: a token with an unfinished rotation must not go on under another name, where
+// finishing it would overwrite what comes after it.
 func TestRenamedInTheMiddle(t *testing.T) {
 	const id = "5eed0000-0000-4000-8000-000000000001"
 	j := openTestState(t)
@@ -78,7 +78,7 @@ func TestRenamedInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestUnrecordedFailuresAreSeen: when the ledger is what fails, it cannot count.
+// TestUnrecordedFailuresAreSeen: if the ledger is what fails, it cannot count failures.
 func TestUnrecordedFailuresAreSeen(t *testing.T) {
 	e := newEngine(time.Now, slog.New(slog.DiscardHandler))
 	e.rotator = rotation.New(rotation.Options{})
@@ -99,8 +99,9 @@ func TestUnrecordedFailuresAreSeen(t *testing.T) {
 	}
 }
 
-// TestRenamedInTheMaking: nor must one that is just made, which the configuration names by its name.
-func TestRenamedInTheMaking(t *testing.T) {
+// TestRenamedDuringCreation: the same for a service token that is being created, which the configuration
+// knows by its name.
+func TestRenamedDuringCreation(t *testing.T) {
 	const id = "5eed0000-0000-4000-8000-000000000001"
 	made := config.Token{Name: "after", Account: "prod", Create: &config.Create{Name: "ci", Adopt: true}}
 	other := made
@@ -126,9 +127,9 @@ func TestRenamedInTheMaking(t *testing.T) {
 	}
 }
 
-// TestListedBeforeItWasMade: a listing that began before the service token was made says nothing of
-// it, and what one says of the one before it is no word about this one.
-func TestListedBeforeItWasMade(t *testing.T) {
+// TestListedBeforeItWasCreated: a listing that began before the service token was created says nothing about
+// it, and what it says about the service token before does not apply to this one.
+func TestListedBeforeItWasCreated(t *testing.T) {
 	j := openTestState(t)
 	schedule := parsed("@every 1h", "UTC")
 	begun := time.Now()

@@ -15,13 +15,12 @@ import (
 	"testing"
 )
 
-// computed are reads of variables whose names the code computes: the names by package and
-// expression.
+// computed are reads of variables whose names are computed: the names by package and expression.
 var computed = map[string][]string{
-	"rotatord/internal/config name":                             {}, // what the configuration names
+	"rotatord/internal/config name":                             {}, // variables that the configuration names
 	"rotatord/internal/outbound name":                           {"HTTPS_PROXY", "https_proxy"},
 	"rotatord/internal/outbound proxyVariable()":                {"HTTPS_PROXY", "https_proxy"},
-	"github.com/hashicorp/go-secure-stdlib/parseutil envKey":    {}, // of ParsePath, which nothing calls
+	"github.com/hashicorp/go-secure-stdlib/parseutil envKey":    {}, // in ParsePath, which is never called
 	"github.com/hashicorp/vault/api/auth/approle a.secretIDEnv": {}, // rotatord passes the value itself
 	"golang.org/x/net/http/httpproxy n":                         {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"},
 	"vendor/golang.org/x/net/http/httpproxy n":                  {"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"},
@@ -37,8 +36,8 @@ var computed = map[string][]string{
 	"google.golang.org/protobuf/reflect/protoregistry env":      {"GOLANG_PROTOBUF_REGISTRATION_CONFLICT"},
 }
 
-// TestEnvironmentIsDocumented holds docs/environment.md to every variable that the source of the
-// binary reads, Go's own and that of the libraries included.
+// TestEnvironmentIsDocumented compares docs/environment.md with every variable that the source of the binary
+// reads, including Go itself and the libraries.
 func TestEnvironmentIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/environment.md")
 	if err != nil {
@@ -53,7 +52,8 @@ func TestEnvironmentIsDocumented(t *testing.T) {
 		if !known(name) {
 			t.Errorf("%s is read by %s, and is not in docs/environment.md", name, where)
 		}
-		// What Vault's library reads is hidden from it: see the tests of internal/vault and internal/doctor.
+		// The variables of Vault's library are hidden from it: see the tests of internal/vault and
+		// internal/doctor.
 		if strings.HasPrefix(name, "VAULT_") && where != "rotatord/cmd/rotatord" && where != "github.com/hashicorp/vault/api" || strings.HasPrefix(name, "CLOUDFLARE_") || strings.HasPrefix(name, "CF_") {
 			t.Errorf("%s is read by %s: the configuration alone must decide", name, where)
 		}
@@ -69,7 +69,7 @@ func TestEnvironmentIsDocumented(t *testing.T) {
 func environmentRead(t *testing.T) map[string]string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{.ImportPath}}\t{{.Dir}}\t{{range .GoFiles}}{{.}} {{end}}", "rotatord/cmd/rotatord")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as in a release
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

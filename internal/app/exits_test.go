@@ -18,13 +18,13 @@ import (
 	"rotatord/internal/status"
 )
 
-// refusingOnce has Vault refuse writes from the first rotate request on.
+// refusingOnce makes Vault refuse writes from the first rotate request on.
 func (w *world) refusingOnce() {
 	w.on("rotate", sync.OnceFunc(func() { w.vault.ReadOnly(true) }))
 }
 
-// overtaken starts a daemon whose new secret is overtaken: Vault refuses the write, another person
-// rotates the token and stores that secret, and Vault works again.
+// overtaken starts a daemon whose new secret is overtaken: Vault refuses the write, another person rotates
+// the token and stores that secret, and Vault works again.
 func (w *world) overtaken(extra ...string) (tokenSpec, *daemon, *admin.Client) {
 	w.t.Helper()
 	ci := w.due("ci", "30m")
@@ -50,13 +50,12 @@ func (w *world) overtaken(extra ...string) (tokenSpec, *daemon, *admin.Client) {
 	return ci, d, client
 }
 
-// TestOvertakenIsShownAndEnded: status, log and metrics show it, and each command that status offers
-// ends it.
+// TestOvertakenIsShownAndEnded: status, log and metrics show it, and each command that status offers ends it.
 func TestOvertakenIsShownAndEnded(t *testing.T) {
 	type exit struct {
 		resolve rotation.Resolution
 		leaked  bool
-		theirs  bool // Vault has their secret at the end, and else the current one or ours
+		theirs  bool // Vault has their secret at the end; otherwise the current one or ours
 	}
 	for name, exit := range map[string]exit{
 		"drop":       {resolve: rotation.ResolveDrop, theirs: true},
@@ -90,7 +89,7 @@ func TestOvertakenIsShownAndEnded(t *testing.T) {
 			if _, err := client.RevokePrevious(t.Context(), "ci"); err == nil || !strings.Contains(err.Error(), "rotatord resolve ci") {
 				t.Errorf("revoke-previous names no exit: %v", err)
 			}
-			for range 2 { // looking is not deciding, and is not told again
+			for range 2 { // looking does not decide anything, and is not reported again
 				if o, err := client.Resolve(t.Context(), "ci", rotation.ResolveLook); err != nil || o.Resolved || o.Reason != rotation.ReasonOvertaken {
 					t.Fatal(o, err)
 				}
@@ -123,7 +122,7 @@ func TestOvertakenIsShownAndEnded(t *testing.T) {
 	}
 }
 
-// TestOvertakenSurvivesARestart: the next daemon says so again, and the command ends it there.
+// TestOvertakenSurvivesARestart: the next daemon reports it again, and the command ends it there.
 func TestOvertakenSurvivesARestart(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -155,8 +154,8 @@ func TestOvertakenSurvivesARestart(t *testing.T) {
 	}
 }
 
-// TestServiceTokenIsDeletedInTheMiddle: its secret waits for Vault, a reload cannot give the entry
-// another service token, and an operator ends that.
+// TestServiceTokenIsDeletedInTheMiddle: its secret waits for Vault, a reload cannot give the entry another
+// service token, and an operator ends the rotation.
 func TestServiceTokenIsDeletedInTheMiddle(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -190,8 +189,8 @@ func TestServiceTokenIsDeletedInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestOrderForOneIsTakenBack: it cannot be carried out, because the service token is gone.
-func TestOrderForOneIsTakenBack(t *testing.T) {
+// TestOrderForOneIsCancelled: it cannot be carried out, because the service token is gone.
+func TestOrderForOneIsCancelled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ci := w.token("ci", "@weekly", "1h")
@@ -250,8 +249,8 @@ func TestLeakedSecretIsRevokedOverTheSocket(t *testing.T) {
 	}
 }
 
-// TestIdentityIsLostForGood: a secret waits that nothing can open. The daemon refuses to start, and
-// names the way out; after it the token is in doubt and gets another secret.
+// TestIdentityIsLostForGood: a secret waits that nothing can open. The daemon refuses to start and names the
+// way out. After that, the token is in doubt and gets another secret.
 func TestIdentityIsLostForGood(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for back-offs")

@@ -5,7 +5,7 @@ import (
 	"rotatord/internal/status"
 )
 
-// LookAhead has all checks looked at now, in place of some minutes later.
+// LookAhead does all look-ahead checks now, instead of some minutes later.
 func (a *App) LookAhead() { a.ahead.LookNow(func(status.Check) bool { return true }) }
 
 // shownBy tells an engine of what is saved, and another observer of everything.
@@ -21,5 +21,5 @@ func (s shownBy) Observe(e rotation.Event) {
 	s.next.Observe(e)
 }
 
-// Ahead is what was found last.
+// Ahead returns the last results.
 func (a *App) Ahead() []status.Check { return a.ahead.Results() }

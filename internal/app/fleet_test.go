@@ -11,11 +11,11 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// fleet is a ledger of many tokens, beside one life's issuer and sink.
+// fleet is a ledger of many tokens, with the issuer and the sink of one life.
 type fleet struct {
 	*living
 	records map[string]rotation.Record
-	begun   map[string][]time.Time // when rotations of each began, on the wall clock
+	begun   map[string][]time.Time // when the rotations of each token began, on the wall clock
 	missed  map[string]int
 }
 
@@ -68,9 +68,8 @@ func (f *fleet) Observe(e rotation.Event) {
 	}
 }
 
-// TestManyAreLateTogether: what is late together, because the clock was put forward or a
-// pause was lifted or ended, does not begin together; and a clock that is put back brings no
-// slot again.
+// TestManyAreLateTogether: tokens that are late together, because the clock was set forward or a pause has
+// ended, do not begin together. A clock that is set back repeats no slot.
 func TestManyAreLateTogether(t *testing.T) {
 	const n = 200
 	for name, late := range map[string]func(f *fleet, e *engine){

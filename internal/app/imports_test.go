@@ -13,14 +13,14 @@ import (
 // module is the prefix of our own packages.
 const module = "rotatord/"
 
-// goPackage is what the test needs of a package. Imports are those outside of tests.
+// goPackage is what the test needs to know about a package. Imports are those outside of tests.
 type goPackage struct {
 	ImportPath string
 	Imports    []string
 	Standard   bool
 }
 
-// list asks the go command for packages and all that they depend on, by import path.
+// list asks the go command for packages and everything that they depend on, by import path.
 func list(t *testing.T, patterns ...string) map[string]goPackage {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-deps", "-json=ImportPath,Imports,Standard"}, patterns...)...)
@@ -42,8 +42,8 @@ func list(t *testing.T, patterns ...string) map[string]goPackage {
 	}
 }
 
-// allowed is the whole picture: which of our packages each of them may import outside of
-// tests. A package that is not here is a fault, so that a new one is thought about.
+// allowed is the whole picture: which of our packages each package may import outside of tests. A package
+// that is missing here fails the test, so that its author decides where it belongs.
 var allowed = map[string][]string{
 	// The core imports no adapter.
 	"internal/secret":           {},
@@ -63,10 +63,10 @@ var allowed = map[string][]string{
 	"internal/config":           {"internal/config/raw", "internal/printable", "internal/scheduler", "internal/secret", "internal/smallfile"},
 	"internal/config/schemagen": {"internal/config/raw"},
 
-	// What bounds an answer is the same for every peer.
+	// The limits for answers are the same for every peer.
 	"internal/outbound": {"internal/printable"},
 
-	// Adapters import the core. A sink goes through the one session with Vault.
+	// Adapters import the core. A sink uses the one session with Vault.
 	"internal/access":     append([]string{"internal/outbound"}, core...),
 	"internal/admin":      append([]string{"internal/outbound", "internal/ownpath", "internal/status"}, core...),
 	"internal/admission":  core,
@@ -82,8 +82,8 @@ var allowed = map[string][]string{
 	"internal/ledger/boltfile":  {},
 	"internal/durable/disktest": {},
 
-	// Doubles know nothing of the product but how it keeps a secret from being printed;
-	// the suite for sinks has the core's types.
+	// Doubles know nothing about the product except the type that keeps a secret from being printed. The
+	// suites for sinks and ledgers have the core's types.
 	"internal/cloudflare/cfsim":       {"internal/durable", "internal/secret"},
 	"internal/cloudflare/openapitest": {"internal/secret"},
 	"internal/vault/vaulttest":        {"internal/secret"},
@@ -93,7 +93,7 @@ var allowed = map[string][]string{
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/pending",
 		"internal/precheck", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
-	// The drill runs the whole daemon against the doubles.
+	// The drill runs the whole daemon with the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/sink", "internal/statedir", "internal/status",
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
@@ -127,10 +127,10 @@ func TestImports(t *testing.T) {
 	}
 }
 
-// TestDaemonIsLean holds the shipped binary to what it needs.
+// TestDaemonIsLean checks that the released binary links only what it needs.
 func TestDaemonIsLean(t *testing.T) {
 	deps := list(t, module+"cmd/rotatord")
-	// What must be there shows that this looks at the right thing.
+	// These must be there, or the test looks at the wrong binary.
 	for _, needed := range []string{
 		module + "internal/app", "github.com/hashicorp/vault/api", "github.com/hashicorp/vault/api/auth/approle",
 		"github.com/cloudflare/cloudflare-go/v7/zero_trust", "go.etcd.io/bbolt", "net/http",
@@ -158,8 +158,7 @@ func TestDaemonIsLean(t *testing.T) {
 	}
 }
 
-// vaultClient reports whether a package of Vault's belongs to the API client or one of
-// its login methods.
+// vaultClient reports whether a package of Vault belongs to the API client or one of its login methods.
 func vaultClient(path string) bool {
 	return path == "github.com/hashicorp/vault/api" || strings.HasPrefix(path, "github.com/hashicorp/vault/api/auth/")
 }

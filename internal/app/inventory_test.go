@@ -12,9 +12,9 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// TestListingThatIsNotWhole: what such a listing does not have is not gone, and what it has is learned.
-// An entry of ours that cannot be read is there, and what was known of it stays.
-func TestListingThatIsNotWhole(t *testing.T) {
+// TestIncompleteListing: what it does not have is not gone, and what it has is recorded. If one of our
+// entries cannot be read, the service token exists, and what was known about it stays.
+func TestIncompleteListing(t *testing.T) {
 	j := openTestState(t)
 	schedule := parsed("@every 1h", "UTC")
 	token := rotation.Token{Name: "ci", Account: "prod", ID: "a", Issuer: goneIssuer{}, Timetable: scheduler.Timetable{Schedule: schedule}}

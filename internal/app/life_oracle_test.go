@@ -8,20 +8,20 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// oracle is what must hold in a life. It is worked out from the schedule, the freezes and
-// what was done to the daemon, and not by the daemon's rules.
+// oracle is what must be true in a life. It is calculated from the schedule, the freezes and what was done to
+// the daemon, and not with the daemon's rules.
 type oracle struct {
 	problems []string
-	seen     map[string]int // so that it is known what was tried
+	seen     map[string]int // to know what was tried
 
 	claims  []claim // of rotations that the schedule asked for
-	pending claim   // the one in hand
+	pending claim   // the one in progress
 	served  time.Time
 	paused  map[string]rotation.Pause // by token
 
-	// Each slot that is consumed is in one of these books.
+	// Each consumed slot is in one of these books.
 	consumed, rotated, missed, frozen int
-	// owed is what the daemon has to tell of consumed slots, and told what it did tell.
+	// owed is what the daemon has to report about consumed slots, and told is what it did report.
 	owed, told []rotation.SlotsMissed
 
 	graceEnds time.Time // of the last rotation, on the issuer's clock
@@ -37,17 +37,17 @@ type claim struct {
 	slots
 }
 
-// slots are some that are consumed together.
+// slots are slots that are consumed together.
 type slots struct {
 	n, frozen int
 	last      time.Time // that is not frozen; zero if all are
 }
 
-// makesUp is what must happen after a downtime, unless something else happens before.
+// makesUp is what must happen after a downtime, unless something else happens first.
 type makesUp struct {
-	after, last time.Time // the slots that nobody was there for
+	after, last time.Time // the slots during the downtime
 	from, until time.Time
-	claims      int // that were before
+	claims      int // the slots before it
 	givenUp     bool
 }
 
@@ -73,7 +73,7 @@ func (w *living) between(after, until time.Time) (s slots) {
 
 func (w *living) next(t time.Time) time.Time { return w.token.Timetable.Schedule.Next(t) }
 
-// passedOver reports whether a slot is one that a freeze passes over.
+// passedOver reports whether a slot is one that a freeze skips.
 func (w *living) passedOver(slot time.Time) bool {
 	return w.isFrozen(slot, true) || w.isFrozen(slot.Add(w.token.Timetable.Delay(slot)), true)
 }
@@ -84,7 +84,7 @@ func (w *living) deferredTo(slot, next time.Time) bool {
 	return w.isFrozen(slot.Add(w.token.Timetable.Delay(slot)), false) && (begin.IsZero() || !begin.Before(next))
 }
 
-// isFrozen reports whether t lies in a freeze, or in one that passes slots over.
+// isFrozen reports whether t is in a freeze, or in one that skips slots.
 func (w *living) isFrozen(t time.Time, skips bool) bool {
 	for _, f := range w.token.Timetable.Freezes {
 		switch {
@@ -104,7 +104,7 @@ func (w *living) isFrozen(t time.Time, skips bool) bool {
 	return false
 }
 
-// closes is when the window of a slot is over; zero if it has none.
+// closes returns when the window of a slot is over; zero if it has none.
 func (w *living) closes(slot time.Time) time.Time {
 	if w.life.Window == 0 {
 		return time.Time{}
@@ -126,9 +126,9 @@ func (w *living) isPaused() bool {
 	return false
 }
 
-// counted is where counting begins. After a clock that was far ahead, the anchor may be
-// earlier than a slot that was served in what was taken for the future. When that comes, it
-// and what is before it count as served.
+// counted returns where counting begins. After a clock was far ahead, the anchor may be earlier than a slot
+// that was served in what looked like the future. When that slot comes, it and the slots before it count as
+// served.
 func (w *living) counted(r rotation.Record) time.Time {
 	if r.Last != nil && r.Last.Slot.After(r.Anchor) && !r.Last.Slot.After(w.wall()) {
 		return r.Last.Slot
@@ -136,7 +136,7 @@ func (w *living) counted(r rotation.Record) time.Time {
 	return r.Anchor
 }
 
-// saved looks at each record that is saved.
+// saved checks each record that is saved.
 func (w *living) saved(before, after rotation.Record) {
 	before.Anchor = w.counted(before)
 	success := after.Last != nil && (before.Last == nil || before.Last.RotationID != after.Last.RotationID)
@@ -167,7 +167,7 @@ func (w *living) claimed(r rotation.Record) {
 	if w.pending = c; work.Trigger == rotation.TriggerManual {
 		return
 	}
-	has := c.last // it consumes the slots up to this one, and not what a freeze passes over since
+	has := c.last // it consumes the slots up to this one, but not those that a freeze has skipped since
 	c.slots = w.between(c.after, has)
 	w.pending, w.claims = c, append(w.claims, c)
 	switch first := w.next(c.after); {
@@ -197,7 +197,7 @@ func (w *living) claimed(r rotation.Record) {
 	}
 }
 
-// rotated is the request of the rotation in hand.
+// rotated is the request of the rotation in progress.
 func (w *living) requested() {
 	if w.pending.trigger == rotation.TriggerManual || !w.life.Guard {
 		return
@@ -220,7 +220,7 @@ func (w *living) success(before, after rotation.Record) {
 	if want.Before(before.Anchor) {
 		want = before.Anchor
 	}
-	absurd := want.Sub(w.wall()) > 24*time.Hour // the clock was put back by more than a day since the claim
+	absurd := want.Sub(w.wall()) > 24*time.Hour // the clock was set back by more than a day since the claim
 	if absurd {
 		w.seen["healed when done"]++
 		if want = w.wall().Truncate(time.Second); want.Before(before.Anchor) {
@@ -289,7 +289,7 @@ func (w *living) Observe(e rotation.Event) {
 	}
 }
 
-// settle compares what was told with what was owed.
+// settle compares what was reported with what was owed.
 func (w *living) enrollReloaded() {
 	for i := range max(len(w.owed), len(w.told)) {
 		if i >= len(w.owed) || i >= len(w.told) || w.owed[i] != w.told[i] {
@@ -300,8 +300,7 @@ func (w *living) enrollReloaded() {
 	w.owed, w.told = nil, nil
 }
 
-// expectMakingUp notes what must follow on a downtime that ends now, if nothing else is in
-// the way.
+// expectMakingUp notes what must follow a downtime that ends now, if nothing else prevents it.
 func (w *living) expectMakingUp() {
 	before, now, after := w.record, w.wall(), w.counted(w.record)
 	s := w.between(after, now)
@@ -341,7 +340,7 @@ func (w *living) checkMakingUp() {
 	}
 }
 
-// end holds what must be true at the end, when there was time for everything.
+// end checks what must be true at the end, when there was time for everything.
 func (w *living) end(first time.Time) {
 	w.enrollReloaded()
 	if w.consumed != w.rotated+w.missed+w.frozen {
@@ -362,12 +361,12 @@ func (w *living) end(first time.Time) {
 		slot = w.next(slot)
 	}
 	begin, slack := w.token.Timetable.Firing(slot).Begin, time.Minute
-	thawed := false // a freeze may have ended so lately that not all that wait for it have begun
+	thawed := false // a freeze may have ended so recently that not all tokens that wait for it have begun
 	for t := now.Add(-max(10*time.Minute, w.life.Jitter) - slack); !t.After(now); t = t.Add(slack) {
 		thawed = thawed || w.isFrozen(t, false)
 	}
 	switch {
-	case slot.IsZero() || begin.IsZero() || begin.Add(slack).After(now): // it is to come
+	case slot.IsZero() || begin.IsZero() || begin.Add(slack).After(now): // it is still to come
 	case r.Last != nil && r.Last.GraceEndsAt.Add(slack).After(now):
 	case thawed || w.isFrozen(now, false):
 	default:
@@ -378,8 +377,7 @@ func (w *living) end(first time.Time) {
 	}
 }
 
-// checkCalm wants each slot served at its time, to the tick, in a life in which nothing
-// happens.
+// checkCalm: in a life in which nothing happens, each slot is served at its time, to the tick.
 func (w *living) checkCalm(first, now time.Time) {
 	taken := w.life.Jitter + w.life.Grace + 3*w.life.Slow
 	var want []claim

@@ -17,26 +17,26 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// life is how one token is configured, and all that happens to it and to its daemon.
+// life is how one token is configured, and everything that happens to it and to its daemon.
 type life struct {
 	Expression, Zone      string
-	Start                 string // what the wall clock shows at the beginning
+	Start                 string // the wall clock at the beginning
 	Jitter, Window, Grace time.Duration
 	Skip                  bool // missed slots are not made up for
 	Freezes               []freezing
 	Guard                 bool          // the issuer does not work for a clock that is far from its own
-	Slow                  time.Duration // how long Vault and the issuer take each
+	Slow                  time.Duration // how long each request to Vault and the issuer takes
 	Acts                  []act
 }
 
 type freezing struct {
 	From             time.Duration // since the start
-	Expression, Zone string        // again and again, in place of From
+	Expression, Zone string        // again and again, instead of From
 	Length           time.Duration
 	Skip             bool
 }
 
-// act is what happens after some time.
+// act is something that happens after some time.
 type act struct {
 	After time.Duration
 	What  string
@@ -53,8 +53,8 @@ func (l life) calm() bool {
 	return len(l.Freezes) == 0
 }
 
-// settling is how long it takes until all is served: the longest wait after a failure and the
-// longest spread, and what a clock that was put back may add.
+// settling returns how long it takes until everything is served: the longest wait after a failure, the
+// longest spread, and what a clock that was set back may add.
 func (l life) settling() time.Duration {
 	settling := 35*time.Minute + l.Jitter
 	if slices.ContainsFunc(l.Acts, func(a act) bool { return strings.HasSuffix(a.What, "step") || a.What == "right" }) {
@@ -63,12 +63,12 @@ func (l life) settling() time.Duration {
 	return settling
 }
 
-// pace is what goes together: how often a token is due, and how fast things happen to it.
+// pace is what belongs together: how often a token is due, and how fast things happen to it.
 type pace struct {
 	gap         time.Duration
 	acts        int // at most
 	expressions []string
-	freezes     []freezing // that come again and again
+	freezes     []freezing // that repeat
 }
 
 var paces = []pace{{
@@ -85,7 +85,7 @@ var paces = []pace{{
 	[]freezing{{Expression: "0 18 * * 5", Length: 60 * time.Hour}, {Expression: "0 2 * * 1-5", Length: 2 * time.Hour}},
 }}
 
-// beginnings are moments around which clocks are set, and some at which nothing is.
+// beginnings are moments at which clocks are set, and some at which nothing happens.
 var beginnings = map[string][]string{
 	"Europe/Berlin":       {"2026-03-28T23:10:00Z", "2026-10-24T22:50:07Z"},
 	"America/New_York":    {"2026-03-08T04:30:00Z", "2026-11-01T03:59:00Z"},
@@ -95,7 +95,7 @@ var beginnings = map[string][]string{
 	"UTC":                 {"2026-11-24T12:00:00Z", "2028-02-28T22:00:00Z"},
 }
 
-// drawLife draws all before anything runs, so that a failing one shrinks.
+// drawLife draws everything before anything runs, so that a failing life can shrink.
 func drawLife(t *rapid.T) life {
 	pace := paces[rapid.SampledFrom([]int{0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2}).Draw(t, "pace")]
 	zone := rapid.SampledFrom([]string{"UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "America/Sao_Paulo", "Asia/Kathmandu"})
@@ -107,7 +107,7 @@ func drawLife(t *rapid.T) life {
 	l.Jitter = part("jitter", 0, 0, 5, 20, 40)
 	l.Window = part("window", 0, 0, 10, 30, 70)
 	l.Grace = part("grace", 0, 0, 5, 30, 60, 150)
-	// What is not shorter than the smallest gap is refused with the configuration.
+	// If it is not shorter than the smallest gap, the configuration is refused.
 	smallest := parsed(l.Expression, l.Zone).SmallestGap(l.start(), 400)
 	for _, span := range []*time.Duration{&l.Jitter, &l.Window, &l.Grace} {
 		*span = min(*span, smallest-time.Second)
@@ -132,7 +132,7 @@ func drawLife(t *rapid.T) life {
 		}
 	}
 	for i, a := range l.Acts {
-		// They may have to wait for a rotation, at a mutex, and no time passes in a bubble then.
+		// They may have to wait for a rotation, at a mutex, and in a bubble no time passes then.
 		if l.Slow > 0 && (strings.HasSuffix(a.What, "step") || a.What == "right" || strings.HasPrefix(a.What, "rotate")) {
 			l.Acts[i] = act{After: a.After, What: "nothing"}
 		}
@@ -140,7 +140,7 @@ func drawLife(t *rapid.T) life {
 	return l
 }
 
-// drawAct draws what happens next. Times are such that things often meet.
+// drawAct draws what happens next. The times are such that acts often coincide.
 func drawAct(t *rapid.T, p pace) act {
 	scaled := func(name string, least, most int) time.Duration {
 		parts := time.Duration(rapid.IntRange(least, most).Draw(t, name))
@@ -170,7 +170,7 @@ func drawAct(t *rapid.T, p pace) act {
 	return a
 }
 
-// live lives through a life, and returns what was wrong.
+// live runs a life, and returns what was wrong.
 func (w *living) live() []string {
 	w.seen, w.paused = make(map[string]int), make(map[string]rotation.Pause)
 	w.up()
@@ -187,7 +187,7 @@ func (w *living) live() []string {
 			break
 		}
 	}
-	// Whatever was wrong passes, and there is time for everything.
+	// All troubles end, and there is time for everything.
 	w.setTrouble("", time.Time{})
 	if w.life.Guard {
 		w.happen(act{What: "right"})
@@ -260,17 +260,16 @@ func (w *living) rotateNow(ctx context.Context, override bool) {
 	w.seen[fmt.Sprintf("rotated by an operator: %t", err == nil)]++
 }
 
-// lifeChecks is how many lives TestLives lives through, unless -rapid.checks says otherwise.
+// lifeChecks is how many lives TestLives runs, unless -rapid.checks says otherwise.
 var lifeChecks = "2000"
 
 // raceDetector is set where each life takes ten times as long.
 var raceDetector bool
 
-// TestLives lives through thousands of random lives of a token, in the daemon's own engine:
-// whatever the schedule, its jitter and window, freezes and pauses, downtimes, a wall clock
-// that is set and failures that pass, each slot is served at most once, and exactly once
-// unless skip, a freeze or a pause says otherwise. A failing life is made as small as it
-// goes, and kept in testdata/rapid to be run again.
+// TestLives runs thousands of random lives of a token in the daemon's own engine. Whatever the schedule, its
+// jitter and window, freezes and pauses, downtimes, a wall clock that is set, and failures that end: each
+// slot is served at most once, and exactly once unless skip, a freeze or a pause says otherwise. A failing
+// life is made as small as possible, and kept in testdata/rapid to be run again.
 func TestLives(t *testing.T) {
 	if testing.Short() || raceDetector {
 		lifeChecks = "25"
@@ -311,7 +310,7 @@ func TestLives(t *testing.T) {
 	t.Logf("%v", seen)
 }
 
-// TestLivesThatWentWrong lives again what TestLives once found fault with.
+// TestLivesThatWentWrong repeats lives in which TestLives once found a fault.
 func TestLivesThatWentWrong(t *testing.T) {
 	hourly := []freezing{{Expression: "59 * * * *", Zone: "UTC", Length: 2 * time.Minute, Skip: true}}
 	for name, l := range map[string]life{

@@ -16,18 +16,17 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file holds the world of one life: a wall clock that is set, an issuer, a sink, and a
-// ledger in memory, with troubles that pass. What must hold stands in life_oracle_test.go.
+// This file has the world of one life: a wall clock that is set, an issuer, a sink, and a ledger in memory,
+// with troubles that end. What must be true is in life_oracle_test.go.
 
 const livingID = "5eed0000-0000-4000-8000-000000000001"
 
-// living is a life while it is lived, by the engine of the daemon. Its methods are the ports
-// of the rotator.
+// living is a life while it runs, in the daemon's engine. Its methods are the ports of the rotator.
 type living struct {
 	life   life
 	token  rotation.Token
-	offset atomic.Int64  // of the wall clock from the bubble's, which is the issuer's
-	right  time.Duration // what it is when the clock is right
+	offset atomic.Int64  // of the wall clock from the bubble's clock, which is the issuer's
+	right  time.Duration // its value when the clock is right
 
 	engine *engine
 	stop   func() // ends the process
@@ -59,7 +58,7 @@ func newLiving(l life) *living {
 	return w
 }
 
-// wall is what the wall clock shows.
+// wall returns the time on the wall clock.
 func (w *living) wall() time.Time {
 	return time.Now().Round(0).Add(time.Duration(w.offset.Load())).UTC()
 }
@@ -67,17 +66,17 @@ func (w *living) wall() time.Time {
 // set sets the wall clock.
 func (w *living) set(offset time.Duration) { w.offset.Store(int64(offset)) }
 
-// wrongBy is how far the wall clock is from what is right.
+// wrongBy returns how far the wall clock is from the right time.
 func (w *living) wrongBy() time.Duration { return time.Duration(w.offset.Load()) - w.right }
 
-// pass lets time pass, and the daemon do all that it has to do until then.
+// pass lets time pass, and lets the daemon do everything that is due until then.
 func (w *living) pass(d time.Duration) {
-	w.offset.Add(0) // shows the race detector the order that a bubble keeps anyway
+	w.offset.Add(0) // shows the race detector the order that a bubble guarantees anyway
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// up starts a process on what the one before it has left.
+// up starts a process with the state that the one before left.
 func (w *living) up() {
 	if trouble, _ := w.troubled(); trouble == "ledger" || trouble == "disk" { // or it does not start
 		w.setTrouble(trouble, time.Time{})
@@ -101,13 +100,13 @@ func must(err error) {
 	}
 }
 
-// is reports whether a trouble lasts.
+// is reports whether a trouble is on.
 func (w *living) is(trouble string) bool {
 	what, until := w.troubled()
 	return what == trouble && time.Now().Before(until)
 }
 
-// troubled returns the last trouble, and until when it lasts.
+// troubled returns the last trouble, and when it ends.
 func (w *living) troubled() (what string, until time.Time) {
 	w.troubleMu.Lock()
 	defer w.troubleMu.Unlock()
@@ -124,7 +123,7 @@ func (w *living) Load(context.Context, string) (rotation.Record, error) {
 	if now := time.Now(); !now.Equal(w.lookedAt) {
 		w.lookedAt, w.looks = now, 0
 	}
-	if w.looks++; w.looks > 200 { // else it would go on for ever: no time passes
+	if w.looks++; w.looks > 200 { // otherwise it would never end: no time passes
 		w.wrong("the daemon looks at the token again and again, and does nothing")
 	}
 	if w.looks > 200 || w.is("ledger") {
@@ -133,7 +132,7 @@ func (w *living) Load(context.Context, string) (rotation.Record, error) {
 	return unshared(w.record), nil
 }
 
-// unshared returns a copy of a record that shares nothing which is changed in place.
+// unshared returns a copy of a record that shares nothing that is changed in place.
 func unshared(r rotation.Record) rotation.Record {
 	if r.Work != nil {
 		r.Work = new(*r.Work)
@@ -209,7 +208,7 @@ func (w *living) Erase(_ context.Context, id string) error {
 	return nil
 }
 
-// maxApart is how far the wall clock may be from the issuer's for it to work, if it looks.
+// maxApart is how far the wall clock may be from the issuer's for the issuer to work, if it checks.
 const maxApart = 15 * time.Minute
 
 func (w *living) skewed() bool { return w.wrongBy().Abs() > maxApart }
@@ -281,7 +280,7 @@ func (s livingSink) Store(_ context.Context, c rotation.Credential, _ rotation.S
 	return s.state(), nil
 }
 
-// timetable is the one that is configured.
+// timetable returns the configured timetable.
 func (l life) timetable() scheduler.Timetable {
 	t := scheduler.Timetable{Schedule: parsed(l.Expression, l.Zone), Jitter: l.Jitter, Window: l.Window, SkipMissed: l.Skip, Key: "ci"}
 	for i, f := range l.Freezes {

@@ -27,9 +27,9 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// This file has thousands of tokens rotate under Cloudflare's limit, in simulated time: by
-// the daemon's own engine, rotator and client, and by the loop that one would write instead.
-// `make bench` shows the tables; docs/benchmarks.md has them.
+// In this file thousands of tokens rotate under Cloudflare's limit, in simulated time: with the daemon's own
+// engine, rotator and client, and with the loop that one would write instead. `make bench` shows the tables;
+// docs/benchmarks.md has them.
 
 const (
 	limitQuota  = 1200                   // of Cloudflare, in five minutes
@@ -38,7 +38,7 @@ const (
 	limitToken  = "token-of-the-test"
 )
 
-// limited is a Cloudflare with its limit, and a memory that stands for ledger, disk and Vault.
+// limited is a Cloudflare with its limit, and a memory in place of ledger, disk and Vault.
 type limited struct {
 	sim   *cfsim.Simulator
 	every time.Duration // a listing; an hour if it is 0
@@ -47,9 +47,9 @@ type limited struct {
 	mu       sync.Mutex
 	records  map[string]rotation.Record
 	sealed   map[string]rotation.Issued
-	requests map[string]int // by who made them, and "... refused"
+	requests map[string]int // by who sent them, and "... refused"
 	done     []time.Time    // rotations
-	failed   map[string]int // attempts that came to nothing, by result and reason
+	failed   map[string]int // attempts without a rotation, by result and reason
 }
 
 func newLimited(tokens int) *limited {
@@ -60,7 +60,7 @@ func newLimited(tokens int) *limited {
 	}
 }
 
-// limitedBy is the way of somebody to Cloudflare.
+// limitedBy is the transport of one user to Cloudflare.
 type limitedBy struct {
 	*limited
 	who string
@@ -78,7 +78,7 @@ func (l limitedBy) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// other is somebody who takes half of the limit, evenly, until ctx ends.
+// other is another user who uses half of the limit, evenly, until ctx ends.
 func (l *limited) other(ctx context.Context) {
 	tick := time.NewTicker(limitWindow / (limitQuota / 2))
 	defer tick.Stop()
@@ -188,15 +188,15 @@ func (limitedSink) Store(_ context.Context, c rotation.Credential, _ rotation.St
 	return rotation.Stored{Exists: true, Version: 2, ClientID: c.ClientID, Digest: c.ClientSecret.Digest()}, nil
 }
 
-// run starts a daemon without its files and listeners: engine, rotator, client and inventory.
-// tokens are n of the same schedule.
+// run starts a daemon without its files and listeners: engine, rotator, client and listings. tokens is the
+// number of tokens, all with the same schedule.
 func (l *limited) run(t *testing.T, n, perWindow int, schedule *scheduler.Schedule, jitter time.Duration) (stop func()) {
 	t.Helper()
 	_, stop = l.start(t, n, perWindow, schedule, jitter)
 	return stop
 }
 
-// start does so, and returns it.
+// start does that, and returns the daemon.
 func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Schedule, jitter time.Duration) (a *App, stop func()) {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -233,11 +233,11 @@ func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Sche
 	}
 }
 
-// limitResult is what came of 5,000 tokens that are due at once.
+// limitResult is the result for 5,000 tokens that are due at once.
 type limitResult struct {
 	took            time.Duration // until the last was rotated, or given up
 	rotated, gaveUp int
-	refused, others int // 429s: ours, and those of who shares the credential
+	refused, others int // 429s: ours, and those of the other users of the credential
 	requests        int
 }
 
@@ -254,7 +254,7 @@ func (l *limited) result(took time.Duration) limitResult {
 	return r
 }
 
-// byRotatord has the daemon rotate n tokens whose slot comes at the same moment.
+// byRotatord lets the daemon rotate n tokens whose slot comes at the same moment.
 func byRotatord(t *testing.T, n, perWindow int, shared bool) (r limitResult) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimited(n)
@@ -288,8 +288,8 @@ func (l *limited) finished() []time.Time {
 	return l.done
 }
 
-// byLoop has a loop over the tokens rotate them through the SDK: as it comes, with its two
-// retries, or patiently, with Retry-After obeyed and another try.
+// byLoop lets a loop over the tokens rotate them with the SDK: either with its two retries, or patiently,
+// with Retry-After obeyed and another try.
 func byLoop(t *testing.T, n int, patient, shared bool) (r limitResult) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimited(n)
@@ -297,7 +297,7 @@ func byLoop(t *testing.T, n int, patient, shared bool) (r limitResult) {
 		var others sync.WaitGroup
 		if shared {
 			others.Go(func() { l.other(ctx) })
-			time.Sleep(limitWindow) // it has been there before
+			time.Sleep(limitWindow) // it was there before
 		}
 		options := []option.RequestOption{
 			option.WithBaseURL("http://sim" + cfsim.BasePath + "/"), option.WithAPIToken(limitToken),
@@ -328,8 +328,8 @@ func byLoop(t *testing.T, n int, patient, shared bool) (r limitResult) {
 	return r
 }
 
-// TestUnderTheLimit holds what the daemon needs for 5,000 tokens that are due at once against
-// the best that could be: of each window, all that others leave, at its very beginning.
+// TestUnderTheLimit compares what the daemon needs for 5,000 tokens that are due at once with the best that
+// is possible: of each window everything that others leave, at its very beginning.
 func TestUnderTheLimit(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("it takes seconds")
@@ -351,7 +351,7 @@ func TestUnderTheLimit(t *testing.T) {
 		if ratio := row("rotatord, "+who, share, r); ratio > 1.03 || r.refused+r.others+r.gaveUp > 0 || r.rotated != n {
 			t.Errorf("%s: %+v, %.3f of the best time", who, r, ratio)
 		}
-		if !testing.Verbose() { // nobody would see what the loops need
+		if !testing.Verbose() { // the results of the loops would not be shown
 			continue
 		}
 		row("loop with the SDK as it is, "+who, share, byLoop(t, n, false, shared))
@@ -359,9 +359,8 @@ func TestUnderTheLimit(t *testing.T) {
 	}
 }
 
-// TestLeftAlone: somebody else brings the penalty on the credential. One of our requests is
-// refused, nothing is sent for five minutes, and the tokens that are due meanwhile wait without
-// any attempt.
+// TestLeftAlone: another user brings the penalty on the credential. One of our requests is refused, nothing
+// is sent for five minutes, and the tokens that are due meanwhile wait without any attempt.
 func TestLeftAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 200
@@ -395,7 +394,7 @@ func TestLeftAlone(t *testing.T) {
 	})
 }
 
-// TestRequestsForEachRotation counts the requests of 1,000 tokens, of a week if anybody looks.
+// TestRequestsForEachRotation counts the requests of 1,000 tokens; of a week in a verbose run.
 func TestRequestsForEachRotation(t *testing.T) {
 	if testing.Short() || raceDetector {
 		t.Skip("it takes seconds")

@@ -20,7 +20,7 @@ import (
 	"rotatord/internal/vault/vaulttest"
 )
 
-// refused checks that the daemon refused an order, with a text.
+// refused checks that the daemon refused a command, with a text.
 func (w *world) refused(err error, code int, want string) {
 	w.t.Helper()
 	if r, ok := errors.AsType[*admin.Refused](err); !ok || r.Code != code || !strings.Contains(r.Message, want) {
@@ -28,7 +28,7 @@ func (w *world) refused(err error, code int, want string) {
 	}
 }
 
-// TestPauseAndResume pauses a token and all of them, over restarts, and looks at what is shown.
+// TestPauseAndResume pauses one token and all tokens, across restarts, and checks what is shown.
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -81,7 +81,7 @@ func TestPauseAndResume(t *testing.T) {
 		t.Errorf("%+v, %v", o, err)
 	}
 	paused(0, 0)
-	// What passed meanwhile is made up for within ten minutes, at a time of its own.
+	// What passed meanwhile is made up for within ten minutes, at a different time for each token.
 	w.eventually("its slots are looked at", func() bool { return d.status("ci").Reason == string(rotation.DueCatchUp) || w.delivered(ci) })
 	if s := d.status("ci"); s.Next.Sub(w.now()) > 10*time.Minute && len(w.seen("rotate")) == 0 || s.Next.Before(next) {
 		t.Errorf("%+v", s)
@@ -101,8 +101,8 @@ func TestPauseAndResume(t *testing.T) {
 	}
 }
 
-// TestPauseLetsFinishWhatIsInHand pauses in the middle of a rotation.
-func TestPauseLetsFinishWhatIsInHand(t *testing.T) {
+// TestPauseLetsARotationFinish pauses in the middle of a rotation.
+func TestPauseLetsARotationFinish(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ci := w.due("ci", "0s")
@@ -122,7 +122,7 @@ func TestPauseLetsFinishWhatIsInHand(t *testing.T) {
 	w.eventually("and paused", func() bool { s := d.status("ci"); return s.State == "idle" && s.Reason == string(rotation.DuePaused) })
 }
 
-// TestRotateOverSocket has an operator rotate, and be refused.
+// TestRotateOverSocket: an operator rotates, and is refused.
 func TestRotateOverSocket(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -171,7 +171,7 @@ func TestRotateOverSocket(t *testing.T) {
 	}
 }
 
-// TestRotateOverSocketFails: the operator is told what is known of what was asked for.
+// TestRotateOverSocketFails: the operator is told what is known about the outcome.
 func TestRotateOverSocketFails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -213,7 +213,7 @@ func TestRotateOverSocketFails(t *testing.T) {
 	w.refused(err, http.StatusConflict, "not rotated: ci is in doubt")
 }
 
-// TestFreezeIsShown: a token waits for the end of a freeze, and an operator needs a flag.
+// TestFreezeIsShown: a token waits for the end of a freeze, and an operator needs a flag to rotate it.
 func TestFreezeIsShown(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -231,8 +231,8 @@ func TestFreezeIsShown(t *testing.T) {
 	}
 }
 
-// TestLivenessSeesTheClock: a clock that was set by more than a little fails liveness until it
-// is right again.
+// TestLivenessSeesTheClock: a clock that was set by more than a little makes liveness fail until it is right
+// again.
 func TestLivenessSeesTheClock(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -265,7 +265,7 @@ func TestLivenessSeesTheClock(t *testing.T) {
 	}
 }
 
-// reload takes what change makes of a configuration that is read anew.
+// reload reads the configuration again, and reloads what change makes of it.
 func (d *daemon) reload(change func(*config.Config)) error {
 	c := d.w.config()
 	if change != nil {
@@ -274,7 +274,7 @@ func (d *daemon) reload(change func(*config.Config)) error {
 	return d.Reload(d.w.t.Context(), c)
 }
 
-// TestReload takes tokens in and out and changes them while others rotate on.
+// TestReload adds, removes and changes tokens while others continue to rotate.
 func TestReload(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
@@ -328,7 +328,7 @@ func TestReload(t *testing.T) {
 			}
 		}
 	}
-	// The one that is gone comes back to where it was.
+	// The token that was removed comes back in its earlier state.
 	w.tokens = append(w.tokens, tokenSpec{Name: "changed2", ID: come.ID, Schedule: "@weekly", Grace: "1h"})
 	w.tokens = slices.DeleteFunc(w.tokens, func(s tokenSpec) bool { return s.Name == "come" })
 	w.eventually("a service token gets another name", func() bool { return d.reload(nil) == nil })
@@ -345,8 +345,7 @@ func names(d *daemon) (all []string) {
 	return all
 }
 
-// TestReloadFreezesAndAccounts: a freeze is in force from a reload on, and a further account is
-// looked after.
+// TestReloadFreezesAndAccounts: a freeze is in force from a reload on, and a new account is listed.
 func TestReloadFreezesAndAccounts(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -386,8 +385,7 @@ func TestReloadFreezesAndAccounts(t *testing.T) {
 	}
 }
 
-// TestReloadIsRefused: what is read at start only asks for a restart, and then nothing of it
-// is taken.
+// TestReloadIsRefused: a change that needs a restart is refused, and then nothing else is changed either.
 func TestReloadIsRefused(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -422,8 +420,8 @@ func TestReloadIsRefused(t *testing.T) {
 	d.wantMetric("rotatord_config_last_reload_successful", 0)
 }
 
-// TestReloadKeepsWhatIsInHand: nobody would finish the rotation of a token that is gone.
-func TestReloadKeepsWhatIsInHand(t *testing.T) {
+// TestReloadKeepsARotationInProgress: the rotation of a token that is removed would never be finished.
+func TestReloadKeepsARotationInProgress(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.due("ci", "0s")

@@ -90,7 +90,7 @@ func TestRetryPending(t *testing.T) {
 }
 
 // TestEmergencyGoesFirst: a token whose consumers are cut off, or will be soon, asks for a turn before all
-// others, also if it becomes one while it waits.
+// others, even if that happens while it waits.
 func TestEmergencyGoesFirst(t *testing.T) {
 	now := time.Now()
 	lost := func(until time.Time) rotation.Record {

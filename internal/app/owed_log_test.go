@@ -12,7 +12,7 @@ import (
 	"rotatord/internal/status"
 )
 
-// TestOwedReissueIsLoggedAsAnError: nothing was sent, but consumers live on the old secret, or on none.
+// TestOwedReissueIsLoggedAsAnError: nothing was sent, but consumers depend on the old secret, or have none.
 func TestOwedReissueIsLoggedAsAnError(t *testing.T) {
 	now := time.Now().UTC()
 	lost := rotation.Lost{RotationID: "R0", At: now.Add(-25 * time.Hour), Since: now.Add(-time.Hour), Grace: rotation.Grace(24 * time.Hour), Until: now.Add(time.Hour)}
@@ -48,7 +48,7 @@ func TestOwedReissueIsLoggedAsAnError(t *testing.T) {
 	}
 }
 
-// TestOwedReissueIsShown: what the ledger knows of it reaches the status of the token.
+// TestOwedReissueIsShown: what the ledger knows about it is in the status of the token.
 func TestOwedReissueIsShown(t *testing.T) {
 	now := time.Now().UTC()
 	lost := &rotation.Lost{At: now, Since: now, Until: now.Add(time.Minute)}

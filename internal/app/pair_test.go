@@ -10,8 +10,8 @@ import (
 	"rotatord/internal/secret"
 )
 
-// TestPair runs a pair through the whole daemon: its first rotation loses the answer, the
-// second goes well, and what Vault holds is accepted all the time.
+// TestPair runs a pair through the whole daemon: its first rotation loses the answer, the second succeeds,
+// and the credential in Vault is accepted all the time.
 func TestPair(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for slots")
@@ -34,7 +34,7 @@ func TestPair(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := w.start(w.config())
-	// accepted returns which of the two Vault's credential is for, and insists that it works.
+	// accepted returns which of the two service tokens Vault's credential is for, and checks that it works.
 	accepted := func() string {
 		stored := w.vault.Read("secret", "access/ci")
 		id, _ := stored["client_id"].(string)
@@ -67,9 +67,9 @@ func TestPair(t *testing.T) {
 	}
 }
 
-// TestOldSecretIsKeptAlive loses an answer, and sees the grace of the old secret extended at
-// Cloudflare until the token is reissued.
-func TestOldSecretIsKeptAlive(t *testing.T) {
+// TestOldSecretIsExtended loses an answer. The grace of the old secret is extended at Cloudflare until the
+// token is reissued.
+func TestOldSecretIsExtended(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for a grace to end")
 	}

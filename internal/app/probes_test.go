@@ -22,17 +22,17 @@ import (
 	"rotatord/internal/app"
 )
 
-// webUsers asks for the password "secret" of prometheus.
+// webUsers requires the password "secret" of prometheus.
 const webUsers = "basic_auth_users: {prometheus: $2a$04$1HNQSecWf1CLQCGQA1y1DeSIYDVey8WSpzCFoHWnPew3czCe.1Kxe}\n"
 
-// served is a daemon with a web configuration, and what asks it.
+// served is a daemon with a web configuration, and a client for it.
 type served struct {
 	t      *testing.T
 	client *http.Client
 	url    string
 }
 
-// answer is what came of a request, less the body of a page.
+// answer is the answer to a request, without the body of a page.
 func (s served) answer(method, path, password string) string {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), method, s.url+path, nil)
@@ -81,7 +81,7 @@ func (w *world) serveWith(web string, client *http.Client, scheme string) served
 	return s
 }
 
-// TestProbesNeedNoPassword: a kubelet has none. Everything else asks for it as before.
+// TestProbesNeedNoPassword: a kubelet has none. Everything else requires it as before.
 func TestProbesNeedNoPassword(t *testing.T) {
 	t.Parallel()
 	certificates := newCertificates(t)
@@ -133,7 +133,7 @@ func TestProbesNeedNoPassword(t *testing.T) {
 	}
 }
 
-// TestProbesStayBehindCertificates: what is asked of a client below HTTP is asked of a probe too.
+// TestProbesStayBehindCertificates: a requirement below HTTP also applies to a probe.
 func TestProbesStayBehindCertificates(t *testing.T) {
 	t.Parallel()
 	w, certificates := newWorld(t), newCertificates(t)
@@ -145,8 +145,8 @@ func TestProbesStayBehindCertificates(t *testing.T) {
 	}
 }
 
-// TestProbesWithoutPasswords: where no password is asked for, they say as much as before; and the
-// limit for requests does not count for the short answer.
+// TestProbesWithoutPasswords: if no password is required, they say as much as before; and the rate limit does
+// not apply to the short answer.
 func TestProbesWithoutPasswords(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -168,7 +168,7 @@ func TestProbesWithoutPasswords(t *testing.T) {
 	}
 }
 
-// TestShortAnswerSaysNoMore: a daemon that is not ready does not tell everybody why.
+// TestShortAnswerSaysNoMore: a daemon that is not ready does not tell every client why.
 func TestShortAnswerSaysNoMore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -190,7 +190,7 @@ func TestShortAnswerSaysNoMore(t *testing.T) {
 	}
 }
 
-// certificates are an authority, and what it has signed for the server and for a client.
+// certificates are an authority, and the certificates that it has signed for the server and for a client.
 type certificates struct {
 	dir       string
 	authority *x509.CertPool
@@ -228,7 +228,7 @@ func newCertificates(t *testing.T) certificates {
 	return c
 }
 
-// web is the part of a web configuration that is about TLS.
+// web returns the part of a web configuration that is about TLS.
 func (c certificates) web(clientAuth string) string {
 	text := fmt.Sprintf("tls_server_config:\n  cert_file: %s\n  key_file: %s\n  client_auth_type: %s\n",
 		filepath.Join(c.dir, "cert.pem"), filepath.Join(c.dir, "key.pem"), clientAuth)

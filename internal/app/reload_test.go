@@ -11,15 +11,15 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// frozen is the defaults line of a configuration in which nothing may begin now.
+// frozen is the defaults line of a configuration in which no rotation may begin now.
 func frozen() string {
 	now := time.Now().UTC()
 	return fmt.Sprintf("defaults: {account: sim, freezes: {now: {from: %s, to: %s}}}", now.Add(-time.Hour).Format(time.RFC3339), now.Add(48*time.Hour).Format(time.RFC3339))
 }
 
-// TestReloadWhileInHand reloads a daemon with a rotation that hangs at Cloudflare: what is new
-// holds at once, and what would drop that rotation is refused.
-func TestReloadWhileInHand(t *testing.T) {
+// TestReloadDuringARotation reloads a daemon while a rotation hangs at Cloudflare: new settings apply at
+// once, and a change that would drop that rotation is refused.
+func TestReloadDuringARotation(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.due("hangs", "1m")
@@ -68,12 +68,11 @@ func TestReloadWhileInHand(t *testing.T) {
 	}
 }
 
-// TestReloadOfAWaitingToken takes a token away that is due and waits for its account's place:
-// it must not begin any more.
+// TestReloadOfAWaitingToken removes a token that is due and waits for its turn: it must not begin any more.
 func TestReloadOfAWaitingToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for i := range 17 { // one more than may be in hand
+	for i := range 17 { // one more than may be active
 		w.due(fmt.Sprintf("t%02d", i), "1m")
 	}
 	open := w.gate("rotate")
@@ -94,7 +93,7 @@ func TestReloadOfAWaitingToken(t *testing.T) {
 	for _, spec := range w.tokens {
 		w.eventually(spec.Name+" is rotated", func() bool { return len(d.events.of(spec.Name, rotation.ResultSuccess)) == 1 })
 	}
-	d.stop() // whoever waited has ended
+	d.stop() // all workers have ended
 	if n := w.sim.Stats().Rotations[all[waiting].ID]; n != 0 {
 		t.Errorf("%s was removed and then rotated", all[waiting].Name)
 	}

@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// TestRestartsDoNotStall restarts a daemon again and again right after its rotations. The ledger
-// knows only the last request of each token, so most of what the processes before have sent
-// looks like another user of the credential. Every process must begin to rotate within seconds,
-// and go on, because Cloudflare still allows hundreds of requests.
+// TestRestartsDoNotStall restarts a daemon again and again right after its rotations. The ledger knows only
+// the last request of each token, so most of what the earlier processes sent looks like another user of the
+// credential. Every process must begin to rotate within seconds, and go on, because Cloudflare still allows
+// hundreds of requests.
 func TestRestartsDoNotStall(t *testing.T) {
 	for _, limit := range []int{50, 300, 1000, limitQuota, 1500} {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
@@ -18,7 +18,7 @@ func TestRestartsDoNotStall(t *testing.T) {
 				n, most := min(20, limit/5), 12*time.Second
 				l := newLimited(n)
 				l.takes = 10 * time.Millisecond
-				for range min(10, limit/(2*n+1)) { // requests_per_5m leaves room for all of them
+				for range min(10, limit/(2*n+1)) { // requests_per_5m allows all of them
 					stop := l.run(t, n, limit, parsed("@every 3s", "UTC"), 0)
 					last, longest := time.Now(), time.Duration(0)
 					before := len(l.finished())

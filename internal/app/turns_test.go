@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestOneTurnForEachToken: a token that is asked for again while its rotation is in hand, as a listing
-// may do, holds no second turn. Those would only wait for the first, and other tokens for them.
+// TestOneTurnForEachToken: a token that asks again while its rotation is in progress, as a listing may cause,
+// holds no second turn. Such a turn would only wait for the first, and other tokens for it.
 func TestOneTurnForEachToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 10

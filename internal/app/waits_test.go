@@ -16,8 +16,8 @@ import (
 	"rotatord/internal/statedir"
 )
 
-// TestStatusSaysWhatIsWaitedFor has Cloudflare refuse one request. What is due then, and the token
-// whose request it was, wait for the end of the penalty, and their status says so.
+// TestStatusSaysWhatIsWaitedFor: Cloudflare refuses one request. Tokens that are due then, and the token of
+// that request, wait for the end of the penalty, and their status says so.
 func TestStatusSaysWhatIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 40
@@ -56,7 +56,7 @@ func TestStatusSaysWhatIsWaitedFor(t *testing.T) {
 	})
 }
 
-// TestEarlierRequestsCount: a daemon that starts tells its budgets what the ledger shows of the one
+// TestEarlierRequestsCount: a daemon that starts tells its budgets what the ledger knows about the one
 // before.
 func TestEarlierRequestsCount(t *testing.T) {
 	dir := t.TempDir()
@@ -78,7 +78,7 @@ func TestEarlierRequestsCount(t *testing.T) {
 	a, err := New(Options{Config: c})
 	must(err)
 	defer func() { must(a.Stop(t.Context())) }()
-	watched := make(chan struct{}) // the credential is read by whoever watches it, and not by Room
+	watched := make(chan struct{}) // WatchCredential reads the credential, and Capacity does not
 	watching, stop := context.WithCancel(t.Context())
 	defer func() { stop(); <-watched }()
 	go func() { defer close(watched); a.accounts["prod"].client.WatchCredential(watching) }()

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestWebConfigFaults: what is wrong with the web configuration is said with its place, and no
-// password is repeated.
+// TestWebConfigFaults: an error names what is wrong with the web configuration and where, and contains no
+// password.
 func TestWebConfigFaults(t *testing.T) {
 	const hash = "$2a$04$1HNQSecWf1CLQCGQA1y1DeSIYDVey8WSpzCFoHWnPew3czCe.1Kxe"
 	for text, want := range map[string]string{

@@ -34,14 +34,14 @@ import (
 	"rotatord/internal/vault/vaulttest"
 )
 
-// The credentials of the daemon itself. They must show up nowhere, either.
+// The credentials of the daemon itself. They must not be shown anywhere either.
 const (
 	apiToken   = "canary-of-the-cloudflare-api-token"
 	vaultToken = "canary-of-the-vault-token"
 )
 
-// patience bounds every wait for something that is to happen. It is far longer than that takes on a
-// loaded machine: only a daemon that hangs reaches it.
+// patience limits every wait for something that must happen. It is far longer than that takes on a loaded
+// machine: only a daemon that hangs reaches it.
 const patience = 2 * time.Minute
 
 // world is a Cloudflare and a Vault, and a state directory.
@@ -51,13 +51,13 @@ type world struct {
 	vault    *vaulttest.Server
 	simURL   string
 	vaultURL string
-	dir      string // holds credentials and the state directory
+	dir      string // has the credentials and the state directory
 	tokens   []tokenSpec
 	offset   atomic.Int64 // of the wall clock, in nanoseconds
 
 	mu       sync.Mutex
-	before   map[string]func()      // by operation: runs before the simulator sees a request
-	requests map[string][]time.Time // when each was made, by operation
+	before   map[string]func()      // by operation: called before the simulator sees a request
+	requests map[string][]time.Time // when each request was sent, by operation
 	released chan struct{}          // closed at the end of the test, for gates
 }
 
@@ -65,7 +65,7 @@ type world struct {
 type tokenSpec struct {
 	Name, ID, Schedule, Grace string
 	Partner                   string // of a pair
-	Which, Rest               string // in place of the ID, and further fields
+	Which, Rest               string // instead of the ID; also further fields
 }
 
 func newWorld(t *testing.T) *world {
@@ -85,7 +85,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// serveSim notes a request and runs what a test wants to happen before it.
+// serveSim notes a request and calls what a test wants to happen before it.
 func (w *world) serveSim(rw http.ResponseWriter, r *http.Request) {
 	operation := "get"
 	switch {
@@ -104,14 +104,14 @@ func (w *world) serveSim(rw http.ResponseWriter, r *http.Request) {
 	w.sim.ServeHTTP(rw, r)
 }
 
-// on sets what happens before each request of an operation.
+// on sets what is called before each request of an operation.
 func (w *world) on(operation string, do func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.before[operation] = do
 }
 
-// gate holds up requests of an operation until open is called, or the test ends.
+// gate blocks requests of an operation until open is called, or the test ends.
 func (w *world) gate(operation string) (open func()) {
 	opened := make(chan struct{})
 	w.on(operation, func() {
@@ -123,7 +123,7 @@ func (w *world) gate(operation string) (open func()) {
 	return sync.OnceFunc(func() { close(opened) })
 }
 
-// seen returns when the requests of an operation were made.
+// seen returns when the requests of an operation were sent.
 func (w *world) seen(operation string) []time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -139,14 +139,14 @@ func (w *world) write(name, content string) string {
 	return path
 }
 
-// now is what the daemon's wall clock shows.
+// now returns the time on the daemon's wall clock.
 func (w *world) now() time.Time {
 	return time.Now().Add(time.Duration(w.offset.Load()))
 }
 
 func (w *world) stateDir() string { return filepath.Join(w.dir, "state") }
 
-// token makes a service token and puts it into the configuration.
+// token creates a service token and adds it to the configuration.
 func (w *world) token(name, schedule, grace string) tokenSpec {
 	w.t.Helper()
 	made, _, err := w.sim.Create(cfsim.CreateParams{Name: name})
@@ -158,8 +158,7 @@ func (w *world) token(name, schedule, grace string) tokenSpec {
 	return spec
 }
 
-// anchored makes a token whose slots are counted from some moment, as if it had been
-// rotated then.
+// anchored creates a token whose slots are counted from some moment, as if it was rotated then.
 func (w *world) anchored(name string, every time.Duration, grace string, anchor time.Time) tokenSpec {
 	w.t.Helper()
 	spec := w.token(name, "@every "+every.String(), grace)
@@ -175,14 +174,14 @@ func (w *world) anchored(name string, every time.Duration, grace string, anchor 
 	return spec
 }
 
-// due makes a token whose slot came a moment ago, and whose next comes in an hour.
+// due creates a token whose slot came a moment ago, and whose next one comes in an hour.
 func (w *world) due(name, grace string) tokenSpec {
 	w.t.Helper()
 	return w.anchored(name, time.Hour, grace, time.Now().Add(-time.Hour-time.Second))
 }
 
-// config is the configuration of this world, read by the real loader. extra lines replace
-// those of the same top-level key, or come in addition.
+// config returns the configuration of this world, read by the real loader. Extra lines replace those with the
+// same top-level key, or are added.
 func (w *world) config(extra ...string) *config.Config {
 	w.t.Helper()
 	sections := []string{
@@ -224,7 +223,7 @@ func (w *world) config(extra ...string) *config.Config {
 	return c
 }
 
-// truth is the secret that Cloudflare now accepts as the current one.
+// truth returns the secret that Cloudflare now accepts as the current one.
 func (w *world) truth(spec tokenSpec) secret.Value {
 	w.t.Helper()
 	all := w.sim.Secrets(spec.ID)
@@ -249,8 +248,8 @@ type daemon struct {
 	url    string
 }
 
-// start builds an App and starts it. At the end of the test it is searched for secrets
-// and stopped, unless stop did so before.
+// start builds an App and starts it. At the end of the test it is searched for secrets and stopped, unless
+// stop did that.
 func (w *world) start(c *config.Config) *daemon {
 	w.t.Helper()
 	d := &daemon{w: w, log: &buffer{}, events: &events{}}
@@ -268,7 +267,7 @@ func (w *world) start(c *config.Config) *daemon {
 	return d
 }
 
-// stop searches for secrets and stops the App within a generous bound.
+// stop searches for secrets and stops the App within a generous time.
 func (d *daemon) stop() {
 	d.w.t.Helper()
 	if d.stopped() {
@@ -334,7 +333,7 @@ func (d *daemon) wantMetric(series string, want float64) {
 	}
 }
 
-// status returns what the API says of a token.
+// status returns what the API shows of a token.
 func (d *daemon) status(name string) (s httpapi.TokenStatus) {
 	d.w.t.Helper()
 	code, body := d.get("/api/v1/tokens/" + name)
@@ -360,7 +359,7 @@ func (d *daemon) logged(message string) []map[string]any {
 	return found
 }
 
-// secrets are all that must not show up anywhere, with what they would look like encoded.
+// secrets returns everything that must not be shown anywhere, with its encoded forms.
 func (w *world) secrets() map[string]string {
 	w.t.Helper()
 	plain := map[string]string{apiToken: "the API token", vaultToken: "the Vault token"}
@@ -373,8 +372,8 @@ func (w *world) secrets() map[string]string {
 	for value, what := range plain {
 		all[value] = what
 		all[hex.EncodeToString([]byte(value))] = what
-		// In base64 it depends on how many bytes stand before. The characters at both ends
-		// depend on the neighbours, too, and are left out.
+		// In base64 it depends on how many bytes come before. The characters at both ends depend on their
+		// neighbours, too, and are left out.
 		for before, skip := range []int{0, 2, 3} {
 			encoded := base64.RawStdEncoding.EncodeToString(append(make([]byte, before), value...))
 			all[encoded[skip:len(encoded)-2]] = what
@@ -431,7 +430,7 @@ func (d *daemon) searchFiles() {
 		}
 		return nil
 	})
-	if err != nil || files < 2 { // the journal and the identity
+	if err != nil || files < 2 { // the ledger and the identity
 		d.w.t.Errorf("searched %d files in the state directory: %v", files, err)
 	}
 }
@@ -446,7 +445,7 @@ func (w *world) eventually(what string, holds func() bool) {
 	}
 }
 
-// buffer is a log that may be read while it is written.
+// buffer is a log that can be read while it is written.
 type buffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -470,7 +469,7 @@ type events struct {
 	all map[string][]attempt // by token
 }
 
-// attempt is the end of an attempt, and when it was.
+// attempt is the end of an attempt, and when it happened.
 type attempt struct {
 	At time.Time
 	event.RotationEnded
