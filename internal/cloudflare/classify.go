@@ -45,28 +45,37 @@ func (c *Client) classify(operation string, r *recorder, sdkErr error) (envelope
 	if r.status >= 400 && r.status < 500 && r.status != http.StatusRequestTimeout {
 		return envelope{}, c.refusal(operation, r, answer, fromAPI)
 	}
-	switch {
-	case r.err != nil:
+	if r.err != nil {
 		return fail(rotation.Unknown, "the answer was cut off", r.clean(r.err))
-	case outbound.IsRedirect(r.status):
-		return fail(rotation.Unknown, outbound.Redirected("Cloudflare's API", r.status, r.asked, r.header.Get("Location")).Error(), nil)
-	case r.status < 200 || r.status > 299:
-		return fail(rotation.Unknown, joined(statusText(r.status), r.failureText(operation, answer, fromAPI)), nil)
-	case decodeErr != nil && bytes.HasPrefix(bytes.TrimSpace(r.body), []byte("{")): // it began as JSON
-		return fail(rotation.Unknown, "the answer is not the JSON of Cloudflare's API: "+describeJSON(decodeErr), nil)
-	case !fromAPI:
-		return fail(rotation.Unknown, "the answer is "+r.describeForeign(operation), nil)
-	case answer.Success == nil || !bool(*answer.Success):
-		message := "the answer says success: false"
-		if answer.Success == nil {
-			message = "the answer does not say success: true"
-		}
-		if len(answer.Errors) > 0 {
-			message += " (" + answer.Errors.text(true) + ")"
-		}
-		return fail(rotation.Unknown, message, nil)
+	}
+	if fault := r.fault(operation, answer, decodeErr, fromAPI); fault != "" {
+		return fail(rotation.Unknown, fault, nil)
 	}
 	return answer, nil
+}
+
+// fault says why a complete answer is not a success; empty if it is one.
+func (r *recorder) fault(operation string, answer envelope, decodeErr error, fromAPI bool) string {
+	switch {
+	case outbound.IsRedirect(r.status):
+		return outbound.Redirected("Cloudflare's API", r.status, r.asked, r.header.Get("Location")).Error()
+	case r.status < 200 || r.status > 299:
+		return joined(statusText(r.status), r.failureText(operation, answer, fromAPI))
+	case decodeErr != nil && bytes.HasPrefix(bytes.TrimSpace(r.body), []byte("{")): // it began as JSON
+		return "the answer is not the JSON of Cloudflare's API: " + describeJSON(decodeErr)
+	case !fromAPI:
+		return "the answer is " + r.describeForeign(operation)
+	case answer.Success != nil && bool(*answer.Success):
+		return ""
+	}
+	message := "the answer says success: false"
+	if answer.Success == nil {
+		message = "the answer does not say success: true"
+	}
+	if len(answer.Errors) > 0 {
+		message += " (" + answer.Errors.text(true) + ")"
+	}
+	return message
 }
 
 // refusal returns the error for a status of 4xx.

@@ -73,45 +73,54 @@ func (w wanted) choose(found []finding, text string) rotation.Issued {
 		}
 	}
 	f := found[best]
-	o, facts := f.object, f.object.facts()
+	facts := f.object.facts()
 	if strings.EqualFold(facts.ID, w.tokenID) {
 		facts.ID = w.tokenID
 	}
-	bound := w.isAbout(o) || o.isResult()
-	if o == nil { // plain text has no fields, but it may name the service token
-		bound = len(found) == 1 && (w.clientID != "" && strings.Contains(text, w.clientID) || w.tokenID != "" && strings.Contains(text, w.tokenID))
-	}
+	bound := w.binds(f, len(found), text)
 	issued := rotation.Issued{Credential: rotation.Credential{ClientID: facts.ClientID, ClientSecret: f.secret}, Facts: facts}
-	if issued.ClientID == "" && (bound || !w.contradicts(o) && isNewFormat(f.secret)) { // a client ID never changes
+	if issued.ClientID == "" && (bound || !w.contradicts(f.object) && isNewFormat(f.secret)) { // a client ID never changes
 		issued.ClientID = w.clientID
 	}
 	var objections []string
-	for i, other := range found {
-		if i == best {
-			continue
-		}
-		if len(issued.Others) == maxOthers {
-			continue
-		}
-		issued.Others = append(issued.Others, rotation.Credential{ClientID: other.object.string("clientid"), ClientSecret: other.secret})
-		if !w.contradicts(other.object) && !(w.score(f) >= certain && w.score(other) < certain) {
-			objections = append(objections, "it shows several client secrets")
-		}
-	}
-	if len(objections) > 1 {
-		objections = objections[:1]
+	if w.keepOthers(&issued, found, best) {
+		objections = append(objections, "it shows several client secrets")
 	}
 	switch {
 	case f.cut:
 		objections = append(objections, "it ended with the secret")
-	case !bound && !w.contradicts(o):
+	case !bound && !w.contradicts(f.object):
 		objections = append(objections, "it does not say which service token the secret is of")
 	}
-	if o.reportsErrors() {
+	if f.object.reportsErrors() {
 		objections = append(objections, "it reports errors and no success")
 	}
 	issued.Objection = strings.Join(objections, "; ")
 	return issued
+}
+
+// binds reports whether an answer with so many secrets says that a secret is the one of what was asked for.
+func (w wanted) binds(f finding, secrets int, text string) bool {
+	if f.object == nil { // plain text has no fields, but it may name the service token
+		return secrets == 1 && (w.clientID != "" && strings.Contains(text, w.clientID) || w.tokenID != "" && strings.Contains(text, w.tokenID))
+	}
+	return w.isAbout(f.object) || f.object.isResult()
+}
+
+// keepOthers keeps the secrets beside the best one. It reports whether one of those that it keeps may be
+// the one that was asked for.
+func (w wanted) keepOthers(issued *rotation.Issued, found []finding, best int) (ambiguous bool) {
+	sure := w.score(found[best]) >= certain
+	for i, other := range found {
+		if i == best || len(issued.Others) == maxOthers {
+			continue
+		}
+		issued.Others = append(issued.Others, rotation.Credential{ClientID: other.object.string("clientid"), ClientSecret: other.secret})
+		if !w.contradicts(other.object) && !(sure && w.score(other) < certain) {
+			ambiguous = true
+		}
+	}
+	return ambiguous
 }
 
 // isNewFormat reports whether a secret can only be a client secret of Access. A secret in the older format

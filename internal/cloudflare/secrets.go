@@ -176,63 +176,88 @@ func (s *scan) add(f finding) {
 
 // read scans text. root is the parent of its outermost objects.
 func (s *scan) read(text string, root *object, inside int) {
-	top, key, depth, over := root, "", 0, 0
-	value := func(v string, isText bool) {
-		s.value(top, key, v, isText, inside)
-		key = ""
-	}
+	p := position{top: root}
 	for i := 0; i < len(text); {
 		switch c := text[i]; {
 		case c == '{' || c == '[':
-			if depth == maxNesting {
-				over++
-			} else {
-				top.fill()
-				top = &object{parent: top, key: key, list: c == '['}
-				depth++
-			}
-			key = ""
+			p.open(c == '[')
 			i++
 		case c == '}' || c == ']':
-			if over > 0 {
-				over--
-			} else if depth > 0 {
-				top = top.parent
-				depth--
-			}
-			key = ""
+			p.close()
 			i++
 		case c == '"' && s.effort > 0:
-			quoted, ended := stringAt(text[i:])
-			if !ended {
-				s.effort -= len(quoted)
-				if rest := unquote(text[i+1:] + `"`); isSecretKey(key) && secret.WellFormed(secret.New(rest)) {
-					s.add(finding{secret: secret.New(rest), object: top, cut: true})
-				}
-				i++
-				continue
-			}
-			i += len(quoted)
-			said := unquote(quoted[1:])
-			if next := strings.TrimLeft(text[i:min(len(text), i+64)], " \t\r\n"); strings.HasPrefix(next, ":") {
-				key = fold(said)
-			} else {
-				value(said, true)
-			}
+			i += s.readString(text[i:], &p, inside)
 		case isWord(c) || c == '-':
 			end := i + 1
 			for end < len(text) && (isWord(text[end]) || text[end] == '.' || text[end] == '+' || text[end] == '-') {
 				end++
 			}
-			value(text[i:end], false)
+			s.value(p.top, p.takeKey(), text[i:end], false, inside)
 			i = end
 		default:
 			if c == ',' {
-				key = ""
+				p.key = ""
 			}
 			i++
 		}
 	}
+}
+
+// readString reads a string at the beginning of text: a key, a value, or a quotation mark without an
+// end. It returns how many bytes of the text are done.
+func (s *scan) readString(text string, p *position, inside int) int {
+	quoted, ended := stringAt(text)
+	if !ended {
+		s.effort -= len(quoted)
+		if rest := unquote(text[1:] + `"`); isSecretKey(p.key) && secret.WellFormed(secret.New(rest)) {
+			s.add(finding{secret: secret.New(rest), object: p.top, cut: true})
+		}
+		return 1
+	}
+	done, content := len(quoted), unquote(quoted[1:])
+	if next := strings.TrimLeft(text[done:min(len(text), done+64)], " \t\r\n"); strings.HasPrefix(next, ":") {
+		p.key = fold(content)
+	} else {
+		s.value(p.top, p.takeKey(), content, true, inside)
+	}
+	return done
+}
+
+// position is where in a document the scan is.
+type position struct {
+	top    *object // the innermost object or list
+	key    string  // the key whose value comes next; empty if there is none
+	depth  int     // how many objects and lists are open
+	deeper int     // how many more are open beyond maxNesting
+}
+
+func (p *position) open(list bool) {
+	if p.depth == maxNesting {
+		p.deeper++
+		p.key = ""
+		return
+	}
+	p.top.fill()
+	p.top = &object{parent: p.top, key: p.takeKey(), list: list}
+	p.depth++
+}
+
+func (p *position) close() {
+	switch {
+	case p.deeper > 0:
+		p.deeper--
+	case p.depth > 0:
+		p.top = p.top.parent
+		p.depth--
+	}
+	p.key = ""
+}
+
+// takeKey returns the key whose value comes now, and forgets it.
+func (p *position) takeKey() string {
+	key := p.key
+	p.key = ""
+	return key
 }
 
 // value takes in a value that is neither an object nor a list.

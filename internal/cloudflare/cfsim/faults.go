@@ -128,11 +128,8 @@ func (f Fault) complete() (Fault, error) {
 	if f.Operation != "" && !slices.Contains(operations, f.Operation) {
 		return f, fmt.Errorf("operation %q is none of %s", f.Operation, strings.Join(operations, ", "))
 	}
-	if f.Count == 0 {
+	if f.Count = max(f.Count, -1); f.Count == 0 {
 		f.Count = 1
-	}
-	if f.Count < 0 {
-		f.Count = -1
 	}
 	if f.TokenID != "" && !uuidShape.MatchString(f.TokenID) {
 		return f, fmt.Errorf("token %q is not the ID of one: want a UUID", secret.Scrub(f.TokenID))
@@ -141,17 +138,28 @@ func (f Fault) complete() (Fault, error) {
 		return f, fmt.Errorf("delay %s is negative", time.Duration(f.Delay))
 	}
 	if f.Kind == "" {
-		f.Kind = KindStatus
-		switch {
-		case f.Shape != "":
-			f.Kind = KindShape
-		case f.Status == 0 && f.Delay > 0:
-			f.Kind = KindDelay
-		}
+		f.Kind = f.kindByFields()
 	}
 	if err := f.checkAnswer(); err != nil {
 		return f, err
 	}
+	return f.completeWhen()
+}
+
+// kindByFields returns the kind that a fault without one has.
+func (f Fault) kindByFields() Kind {
+	switch {
+	case f.Shape != "":
+		return KindShape
+	case f.Status == 0 && f.Delay > 0:
+		return KindDelay
+	default:
+		return KindStatus
+	}
+}
+
+// completeWhen checks when a fault strikes, and then what depends on its kind.
+func (f Fault) completeWhen() (Fault, error) {
 	_, mutates := mutations[f.Kind]
 	mutates = mutates || f.Kind == KindShape
 	switch {
