@@ -14,15 +14,15 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// outage is a time in which one part of the world does not answer.
+// outage is a time during which one part of the world does not work.
 type outage struct {
-	What     string // "sink", "cloudflare", "ledger", or "daemon": nobody runs
+	What     string // "sink", "cloudflare", "ledger", or "daemon": no process runs
 	From     time.Duration
 	Duration time.Duration
 }
 
-// outages has each call fail that belongs to what is away. The times count from now on. Calls of
-// rotate whose number is in lose are carried out, and their answers are lost.
+// setOutages makes each call fail that needs a part of the world which is away. The times of the outages
+// count from now. The rotate requests whose numbers are in lose are carried out, but their answers are lost.
 func (w *world) setOutages(all []outage, lose map[int]bool) {
 	begin := time.Now()
 	away := func(what string) bool {
@@ -55,12 +55,12 @@ func (w *world) setOutages(all []outage, lose map[int]bool) {
 	}
 }
 
-// endure works on the token for that long, as an engine does, and returns for how long in total
-// consumers who read the sink were refused.
+// measureRefusal works on the token for the time d, as the engine does. It returns for how long in total
+// consumers that use the sink's secret were refused.
 func (w *world) measureRefusal(r *rotation.Rotator, token rotation.Token, d time.Duration, all []outage) (refused time.Duration) {
 	begin := time.Now()
 	sample := min(max(token.Grace/256, 250*time.Millisecond), 15*time.Second)
-	var floor time.Time // a token whose record cannot be written is not tried without a pause
+	var floor time.Time // the next try, if the record could not be written
 	for now := begin; now.Sub(begin) < d; now = time.Now() {
 		down := false
 		for _, o := range all {
@@ -74,7 +74,7 @@ func (w *world) measureRefusal(r *rotation.Rotator, token rotation.Token, d time
 			}
 		}
 		if due := r.Due(token, w.record()); !down && !due.Unscheduled && !due.At.After(now) && !now.Before(floor) {
-			w.mayCutOff = true // whether it rotates too early is not the question here
+			w.mayCutOff = true // this test does not check whether a rotation is too early
 			if _, err := r.Advance(w.t.Context(), token); errors.Is(err, rotation.ErrLedger) {
 				floor = now.Add(3 * time.Second)
 			}
@@ -87,8 +87,8 @@ func (w *world) measureRefusal(r *rotation.Rotator, token rotation.Token, d time
 	return refused
 }
 
-// daemonMostlyDown adds a daemon that is up for two minutes out of each two fifths of a grace: a fake clock makes
-// long times cheap only where little is tried in them.
+// daemonMostlyDown adds outages of the daemon: it is up for two minutes in each two fifths of a grace. This
+// keeps tests of long times fast, since they take as long as the number of attempts in them.
 func daemonMostlyDown(grace time.Duration, all ...outage) []outage {
 	end := all[0].From + all[0].Duration - grace
 	for from := all[0].From; from < end; from += grace * 2 / 5 {
@@ -97,7 +97,7 @@ func daemonMostlyDown(grace time.Duration, all ...outage) []outage {
 	return all
 }
 
-// extensions is how often the old secret was extended.
+// extensionsDone returns how often the grace of the old secret was extended.
 func (w *world) extensionsDone() (n int) {
 	for _, e := range w.events {
 		if e, ok := e.(rotation.GraceExtended); ok && e.Err == nil {
@@ -107,8 +107,8 @@ func (w *world) extensionsDone() (n int) {
 	return n
 }
 
-// TestGraceIsExtendedAtTheFirstProof: the old secret is extended at the first look that shows that the lost
-// request was carried out, and then whenever a quarter of the grace is over.
+// TestGraceIsExtendedAtTheFirstProof: the grace is extended as soon as Cloudflare shows that the lost request
+// was carried out, and then each time a quarter of the grace is over.
 func TestGraceIsExtendedAtTheFirstProof(t *testing.T) {
 	for _, grace := range []time.Duration{8 * time.Second, 10 * time.Minute, 24 * time.Hour} {
 		t.Run(grace.String(), func(t *testing.T) {
@@ -133,8 +133,8 @@ func TestGraceIsExtendedAtTheFirstProof(t *testing.T) {
 	}
 }
 
-// TestOwedReissueKeepsTheOldSecretAlive: a doubt that nobody handles, and then a sink, Cloudflare or a
-// disk that is away when the reissue begins.
+// TestOwedReissueKeepsTheOldSecretAlive: no operator resolves the doubt, and then the sink, Cloudflare or the
+// disk is away when the reissue begins.
 func TestOwedReissueKeepsTheOldSecretAlive(t *testing.T) {
 	const day = 24 * time.Hour
 	for name, test := range map[string]struct {
@@ -165,14 +165,15 @@ func TestOwedReissueKeepsTheOldSecretAlive(t *testing.T) {
 					t.Errorf("consumers were refused for %s", refused)
 				}
 				if w.rotates < 2 || w.sink.ClientSecret.Reveal() != w.current || w.record().Lost != nil {
-					t.Errorf("it did not recover: %d rotates, %+v", w.rotates, w.record())
+					t.Errorf("the token did not recover: %d rotates, %+v", w.rotates, w.record())
 				}
 			})
 		})
 	}
 }
 
-// TestOldSecretIsExtendedForThirtyDaysAtMost: then even a secret that is owed is no reason to let the old one live.
+// TestOldSecretIsExtendedForThirtyDaysAtMost: after 30 days the old secret is not extended any more, even if a
+// reissue is still owed.
 func TestOldSecretIsExtendedForThirtyDaysAtMost(t *testing.T) {
 	const grace = 24 * time.Hour
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -188,13 +189,13 @@ func TestOldSecretIsExtendedForThirtyDaysAtMost(t *testing.T) {
 		}
 		w.measureRefusal(r, token, 12*time.Minute, nil)
 		if w.accepted(old) {
-			t.Error("the old secret lives for longer than 30 days")
+			t.Error("the old secret works for longer than 30 days")
 		}
 	})
 }
 
-// TestCutOffConsumersAreServedWithinSeconds: consumers are cut off, the sink was away for so long that every
-// back-off has grown, and when it is back they are served within seconds.
+// TestCutOffConsumersAreServedWithinSeconds: consumers are cut off, and the sink was away for so long that the
+// back-off has grown. When the sink is back, consumers get the secret within seconds.
 func TestCutOffConsumersAreServedWithinSeconds(t *testing.T) {
 	for name, lose := range map[string]map[int]bool{"delivery": nil, "reissue": {0: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -220,7 +221,8 @@ func TestCutOffConsumersAreServedWithinSeconds(t *testing.T) {
 	}
 }
 
-// TestLateDeliveryExtendsTheGrace: consumers have the promised grace to read what was delivered late.
+// TestLateDeliveryExtendsTheGrace: consumers have nearly the whole promised grace to read a secret that was
+// delivered late.
 func TestLateDeliveryExtendsTheGrace(t *testing.T) {
 	const grace = 24 * time.Hour
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -240,7 +242,8 @@ func TestLateDeliveryExtendsTheGrace(t *testing.T) {
 	})
 }
 
-// TestRevokeOrderStopsExtensions: an operator has ordered the old secret to be revoked.
+// TestRevokeOrderStopsExtensions: after an operator has ordered to revoke the old secret, the daemon does not
+// extend its grace.
 func TestRevokeOrderStopsExtensions(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(time.Hour)
@@ -256,14 +259,14 @@ func TestRevokeOrderStopsExtensions(t *testing.T) {
 			w.advance(r, token)
 		}
 		if w.extensionsDone() != extended {
-			t.Errorf("a secret that is to be revoked was extended")
+			t.Errorf("the grace of a secret that is to be revoked was extended")
 		}
 	})
 }
 
-// TestUnprovenLossExtendsUnlessRevoked: nobody knows whether the lost request was carried out. The
-// old secret is extended while the reissue cannot be stored, unless that could revive one that was
-// revoked.
+// TestUnprovenLossExtendsUnlessRevoked: nothing shows whether the lost request was carried out. The daemon
+// extends the grace while the reissue cannot be stored, unless the previous secret was revoked: an extension
+// could revive it.
 func TestUnprovenLossExtendsUnlessRevoked(t *testing.T) {
 	for _, revoked := range []bool{false, true} {
 		t.Run(fmt.Sprint("revoked=", revoked), func(t *testing.T) {
@@ -288,8 +291,8 @@ func TestUnprovenLossExtendsUnlessRevoked(t *testing.T) {
 	}
 }
 
-// TestNoConsumerIsStranded lives through random outages, each shorter than half of the grace, with lost
-// answers that do not come two in a row. Consumers who read the sink are never refused.
+// TestNoConsumerIsStranded runs random outages, each shorter than half of the grace, with lost answers that
+// never come two in a row. Consumers that use the sink's secret are never refused.
 func TestNoConsumerIsStranded(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		grace := rapid.SampledFrom([]time.Duration{8 * time.Second, time.Minute, 40 * time.Minute, 24 * time.Hour}).Draw(rt, "grace")
@@ -299,10 +302,10 @@ func TestNoConsumerIsStranded(t *testing.T) {
 			at += time.Duration(rapid.Int64Range(0, int64(grace)).Draw(rt, "gap"))
 			o := outage{
 				What: rapid.SampledFrom([]string{"sink", "cloudflare", "ledger", "daemon"}).Draw(rt, "what"), From: at,
-				// Half of a grace is what is always left, and seconds are lost to the waits between tries.
+				// At least half of a grace is always left, and the waits between tries take seconds.
 				Duration: time.Duration(rapid.Int64Range(0, int64(grace/2-grace/16-time.Second)).Draw(rt, "duration")),
 			}
-			at += o.Duration + max(grace/16, 3*time.Second) // so that there is time to do something
+			at += o.Duration + max(grace/16, 3*time.Second) // leaves the daemon time for an attempt
 			all = append(all, o)
 		}
 		lose := map[int]bool{}
@@ -329,8 +332,8 @@ func TestNoConsumerIsStranded(t *testing.T) {
 	})
 }
 
-// TestSecondLostAnswerIgnoresTheBackOff: preflights have failed many times when the reissue is carried out at last,
-// and its answer is lost too. The wait that has grown does not hold up the one that consumers need now.
+// TestSecondLostAnswerIgnoresTheBackOff: the preflight of a reissue fails many times. Then the reissue is
+// carried out, and its answer is lost too. The next reissue does not wait for the long back-off.
 func TestSecondLostAnswerIgnoresTheBackOff(t *testing.T) {
 	const grace = 10 * time.Minute
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {

@@ -11,19 +11,19 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file holds what becomes of answers with a good secret that something speaks against.
+// This file tests answers that contain a good secret but are odd in another way.
 
-// oddIssuer answers so.
+// oddIssuer is an issuer whose answers are odd.
 type oddIssuer struct {
 	*world
 	objection string
-	clientID  string // in place of the right one
+	clientID  string // replaces the right client ID
 	replay    bool   // the answer shows the secret that the sink holds
 }
 
 func (o *oddIssuer) Rotate(ctx context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
 	if req.ClientID != o.tokenByID(req.TokenID).clientID {
-		o.t.Errorf("the answer is to be for %q", req.ClientID)
+		o.t.Errorf("the request asks for an answer for %q", req.ClientID)
 	}
 	issued, err := o.world.Rotate(ctx, req)
 	return o.alter(issued), err
@@ -45,15 +45,15 @@ func (o *oddIssuer) alter(issued rotation.Issued) rotation.Issued {
 	return issued
 }
 
-// odd makes the token one that is answered so.
+// odd returns the token with an issuer whose answers are odd.
 func odd(token rotation.Token, w *world, o oddIssuer) (rotation.Token, *oddIssuer) {
 	o.world = w
 	token.Issuer, token.Creator = &o, &o
 	return token, &o
 }
 
-// TestOddAnswerIsSealedAndNotDelivered: the secret is sealed and not delivered, also when the process dies right behind
-// the seal, and an operator may have it delivered.
+// TestOddAnswerIsSealedAndNotDelivered: the secret is sealed and not delivered, even if the process dies right
+// after the seal. An operator can order to deliver it.
 func TestOddAnswerIsSealedAndNotDelivered(t *testing.T) {
 	for _, dies := range []bool{false, true} {
 		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -61,7 +61,7 @@ func TestOddAnswerIsSealedAndNotDelivered(t *testing.T) {
 			if dies {
 				w.failOnce("seal", fault{after: errors.New("x"), crash: true})
 				if _, died := w.advance(r, token); !died {
-					t.Fatal("it has not died")
+					t.Fatal("it did not die")
 				}
 				r = w.start()
 			}
@@ -71,7 +71,7 @@ func TestOddAnswerIsSealedAndNotDelivered(t *testing.T) {
 				!strings.Contains(record.Doubt.Detail, "HTTP 500") || len(w.pending) != 1 {
 				t.Fatalf("dies: %t: %q, %+v", dies, record.Step, record.Doubt)
 			}
-			w.check("while it is kept")
+			w.check("while it is sealed")
 			if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveDeliver); err != nil {
 				t.Fatal(err)
 			}
@@ -82,8 +82,8 @@ func TestOddAnswerIsSealedAndNotDelivered(t *testing.T) {
 	}
 }
 
-// TestOddAnswersStrandNoConsumer: where every answer is odd and nobody decides, the secret is delivered
-// before the old one dies, and no rotation is wasted.
+// TestOddAnswersStrandNoConsumer: every answer is odd, and no operator resolves the doubts. Each secret is
+// delivered before the old one dies, and no rotation is wasted.
 func TestOddAnswersStrandNoConsumer(t *testing.T) {
 	for _, grace := range []time.Duration{0, 40 * time.Minute} {
 		inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -102,7 +102,7 @@ func TestOddAnswersStrandNoConsumer(t *testing.T) {
 	}
 }
 
-// TestOddAnswerForAnotherClient: it is sealed, and is never delivered.
+// TestOddAnswerForAnotherClient: an odd answer for another client ID is sealed, and is never delivered.
 func TestOddAnswerForAnotherClient(t *testing.T) {
 	for _, client := range []string{"another.access", "-"} {
 		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -123,8 +123,8 @@ func TestOddAnswerForAnotherClient(t *testing.T) {
 	}
 }
 
-// TestRepeatedAnswerIsNotDelivered: an answer with the secret that the sink holds is not the answer to
-// this request. Delivering it would end a rotation that may have cut consumers off.
+// TestRepeatedAnswerIsNotDelivered: an answer that contains the sink's present secret is not the answer to this
+// request. If it was delivered, the rotation would count as done, although it may have cut consumers off.
 func TestRepeatedAnswerIsNotDelivered(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token, issuer := odd(token, w, oddIssuer{replay: true})
@@ -143,7 +143,8 @@ func TestRepeatedAnswerIsNotDelivered(t *testing.T) {
 	})
 }
 
-// TestOddAnswerToACreate: it is delivered by itself once Cloudflare shows what was created.
+// TestOddAnswerToACreate: an odd answer to a create is delivered automatically once Cloudflare shows the
+// service token that was created.
 func TestOddAnswerToACreate(t *testing.T) {
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
@@ -154,8 +155,8 @@ func TestOddAnswerToACreate(t *testing.T) {
 		}
 		creates := w.creates
 		w.runFor(r, token, 10*time.Minute)
-		made := w.created[len(w.created)-1]
-		if w.creates != creates || w.sink.ClientID != made.clientID || w.sink.ClientSecret.Reveal() != made.current {
+		last := w.created[len(w.created)-1]
+		if w.creates != creates || w.sink.ClientID != last.clientID || w.sink.ClientSecret.Reveal() != last.current {
 			t.Errorf("%d more creates, and the sink holds %s: %+v", w.creates-creates, w.sink.ClientID, w.record())
 		}
 	})

@@ -17,7 +17,7 @@ func TestBackOffGrowsAndIsCapped(t *testing.T) {
 	}
 }
 
-// TestRestartDoesNotWaitForABackOff: a secret in hand is tried at once by the next process.
+// TestRestartDoesNotWaitForABackOff: the next process delivers a sealed secret at once.
 func TestRestartDoesNotWaitForABackOff(t *testing.T) {
 	inBubble(t, 24*time.Hour, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink store", fault{before: errors.New("sealed")})
@@ -39,8 +39,8 @@ func TestRestartDoesNotWaitForABackOff(t *testing.T) {
 	})
 }
 
-// TestWithoutBackOffFinishesPendingWork: whoever knows that what was missing is there again need not wait for the
-// back-off of what is pending. An idle token does not begin sooner.
+// TestWithoutBackOffFinishesPendingWork: when the engine knows that an outage is over, it can finish a rotation
+// in progress without waiting for its back-off. An idle token does not begin earlier.
 func TestWithoutBackOffFinishesPendingWork(t *testing.T) {
 	inBubble(t, 24*time.Hour, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink store", fault{before: errors.New("sealed")})
@@ -49,7 +49,7 @@ func TestWithoutBackOffFinishesPendingWork(t *testing.T) {
 		}
 		w.fault = nil
 		if wait := time.Until(w.record().NotBefore); wait < 10*time.Second {
-			t.Fatalf("it waits for %s only: this proves little", wait)
+			t.Fatalf("it waits for only %s: this proves little", wait)
 		}
 		if _, err := r.Advance(rotation.WithoutBackOff(w.t.Context()), token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("%v", err)

@@ -19,7 +19,7 @@ func (sealed) Error() string { return "Vault is sealed" }
 
 func (sealed) Cause() string { return "sealed" }
 
-// TestCauseOf: one word for each error, also where it is wrapped, and each of them is documented.
+// TestCauseOf: each error has one word, also if it is wrapped, and each word is documented.
 func TestCauseOf(t *testing.T) {
 	issuers := func(e rotation.IssuerError) error { return fmt.Errorf("preflight: %w", &e) }
 	document, err := os.ReadFile("../../docs/metrics.md")

@@ -11,7 +11,8 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// expiring has the service token end in that time, and be renewed so long before.
+// expiring returns the token with a service token that expires after the time in, and that the daemon renews
+// the time before earlier.
 func expiring(w *world, r *rotation.Rotator, token rotation.Token, in, before time.Duration) rotation.Token {
 	w.t.Helper()
 	token.Renewer, token.RenewBefore = w, before
@@ -22,7 +23,7 @@ func expiring(w *world, r *rotation.Rotator, token rotation.Token, in, before ti
 	return token
 }
 
-// care waits until there is something to be done beside rotations, and has it done.
+// runNextChore waits until a chore is due, and runs it.
 func (w *world) runNextChore(r *rotation.Rotator, token rotation.Token) error {
 	time.Sleep(time.Until(rotation.NextChore(token, w.record())))
 	_, err := r.Advance(w.t.Context(), token)
@@ -33,15 +34,15 @@ func TestRenewal(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = expiring(w, r, token, 100*24*time.Hour, 30*24*time.Hour)
 		if at := rotation.NextChore(token, w.record()); time.Until(at) != 70*24*time.Hour {
-			t.Fatal("it is renewed in", time.Until(at))
+			t.Fatal("the renewal comes in", time.Until(at))
 		}
 		if err := w.runNextChore(r, token); err != nil || time.Until(w.record().Facts.ExpiresAt) < 364*24*time.Hour || w.rotates > 0 {
 			t.Error(err, w.record())
 		}
 		if at := rotation.RenewsAt(token, w.record()); time.Until(at) < 334*24*time.Hour {
-			t.Error("it is renewed again in", time.Until(at))
+			t.Error("the next renewal comes in", time.Until(at))
 		}
-		// The listing after it shows our own change, and is no alarm.
+		// The next listing shows our own change, and raises no alarm.
 		if record, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
 			t.Error(record, err)
 		}
@@ -53,21 +54,21 @@ func TestRenewal(t *testing.T) {
 			t.Error(err, w.record().Facts)
 		}
 	})
-	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // one that does not end
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // a token that never expires
 		w.duration = "forever"
 		token = expiring(w, r, token, 10*24*time.Hour, 30*24*time.Hour)
 		if at := rotation.NextChore(token, w.record()); !at.IsZero() {
-			t.Error("a token without an end is renewed at", at)
+			t.Error("a token that never expires is renewed at", at)
 		}
 	})
-	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // never shortened
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // a renewal must not shorten the lifetime
 		token.RenewFor = "24h"
 		token = expiring(w, r, token, 10*24*time.Hour, 30*24*time.Hour)
 		if err := w.runNextChore(r, token); err == nil || !strings.Contains(err.Error(), "shorten") || w.count("renew") > 0 || w.record().Renewal.Failures != 1 {
 			t.Error(err, w.record().Renewal)
 		}
 	})
-	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // somebody else was first
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // another person renewed it first
 		token = expiring(w, r, token, 40*24*time.Hour, 30*24*time.Hour)
 		w.expiresAt = w.expiresAt.AddDate(1, 0, 0)
 		if err := w.runNextChore(r, token); err != nil || w.count("renew") > 0 || !w.record().Facts.ExpiresAt.Equal(w.expiresAt) {
@@ -92,13 +93,13 @@ func TestRenewal(t *testing.T) {
 		start := time.Now().Add(10 * 24 * time.Hour)
 		for n < 12 {
 			if err := w.runNextChore(r, token); err == nil {
-				t.Fatal("it did not fail")
+				t.Fatal("the renewal did not fail")
 			}
 		}
 		if took := time.Since(start); took < time.Hour || took > 8*time.Hour || w.record().Step != rotation.StepIdle {
 			t.Error("12 tries took", took)
 		}
-		if err := w.runNextChore(r, token); err != nil || w.count("renew") != 12 { // it looks first, and sees that it was renewed
+		if err := w.runNextChore(r, token); err != nil || w.count("renew") != 12 { // the daemon looks first, and sees that the token was renewed
 			t.Error(err, w.count("renew"))
 		}
 		if record := w.record(); record.Facts.ExpiresAt.IsZero() || !record.Outside.IsZero() {
@@ -107,7 +108,7 @@ func TestRenewal(t *testing.T) {
 	})
 }
 
-// TestRenewalIsTriedMoreOftenNearTheExpiry: Cloudflare is away until after the end, and every back-off has grown.
+// TestRenewalIsTriedMoreOftenNearTheExpiry: Cloudflare is away until after the expiry, and the back-off has grown.
 func TestRenewalIsTriedMoreOftenNearTheExpiry(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = expiring(w, r, token, 31*24*time.Hour, 30*24*time.Hour)
@@ -120,7 +121,7 @@ func TestRenewalIsTriedMoreOftenNearTheExpiry(t *testing.T) {
 		}
 		for time.Since(end) < 20*time.Minute {
 			if err := w.runNextChore(r, token); err == nil {
-				t.Fatal("it did not fail")
+				t.Fatal("the renewal did not fail")
 			}
 			left, wait := time.Until(end), time.Until(rotation.NextChore(token, w.record()))
 			want := time.Hour
@@ -141,7 +142,7 @@ func TestRenewalIsTriedMoreOftenNearTheExpiry(t *testing.T) {
 			t.Error(err, w.record().Facts)
 		}
 	})
-	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // a person has to change something
+	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) { // Cloudflare refuses until a person changes something
 		token = expiring(w, r, token, time.Minute, 30*24*time.Hour)
 		w.fault = func(_ int, c string) fault {
 			if c == "renew" {
@@ -151,17 +152,17 @@ func TestRenewalIsTriedMoreOftenNearTheExpiry(t *testing.T) {
 		}
 		for range 8 {
 			if err := w.runNextChore(r, token); err == nil {
-				t.Fatal("it did not fail")
+				t.Fatal("the renewal did not fail")
 			}
 		}
 		if wait := time.Until(rotation.NextChore(token, w.record())); wait != 10*time.Second {
-			t.Error("it is tried again in", wait)
+			t.Error("the next try comes in", wait)
 		}
 	})
 }
 
-// TestStopIsNotAFailure: a deletion or a renewal that the daemon's stop cuts short is tried again
-// at the next start, at once, and nobody is told that it failed.
+// TestStopIsNotAFailure: the daemon stops during a deletion or a renewal. The next process tries again at once,
+// and no event reports a failure.
 func TestStopIsNotAFailure(t *testing.T) {
 	stopped := func(w *world, r *rotation.Rotator, token rotation.Token, call string) {
 		w.t.Helper()
@@ -182,7 +183,7 @@ func TestStopIsNotAFailure(t *testing.T) {
 		for _, event := range w.events[before:] {
 			switch event.(type) {
 			case rotation.ReplacedDeleted, rotation.Renewed:
-				w.t.Errorf("somebody was told of %+v", event)
+				w.t.Errorf("a failure was reported: %+v", event)
 			}
 		}
 		record := w.record()
@@ -191,7 +192,7 @@ func TestStopIsNotAFailure(t *testing.T) {
 			w.t.Errorf("it counts as a failure: %+v, %+v", record.Replaced, record.Renewal)
 		}
 		if err := w.runNextChore(r, token); err != nil || !rotation.NextChore(token, w.record()).IsZero() && time.Until(rotation.NextChore(token, w.record())) < time.Hour {
-			w.t.Error("it is not done by the next start", err)
+			w.t.Error("the next process does not do it", err)
 		}
 	}
 	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -201,7 +202,7 @@ func TestStopIsNotAFailure(t *testing.T) {
 			}
 		}
 		if stopped(w, r, token, "delete"); len(w.notDeleted()) != 1 {
-			t.Errorf("%d service tokens are left", len(w.notDeleted()))
+			t.Errorf("%d service tokens are not deleted", len(w.notDeleted()))
 		}
 	})
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -210,8 +211,8 @@ func TestStopIsNotAFailure(t *testing.T) {
 	})
 }
 
-// TestRenewalThatIsTooShort: a renewal after which the end is still near is not repeated at once,
-// and rotations go on.
+// TestRenewalThatIsTooShort: the expiry is still near after each renewal. The daemon does not renew again at
+// once, and it continues to rotate.
 func TestRenewalThatIsTooShort(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token.RenewFor = "3h"

@@ -21,7 +21,8 @@ import (
 
 const cyclePath = "../../docs/rotation-cycle.md"
 
-func cycle(t *testing.T) string {
+// cycleDocument returns docs/rotation-cycle.md.
+func cycleDocument(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile(cyclePath)
 	if err != nil {
@@ -30,13 +31,13 @@ func cycle(t *testing.T) string {
 	return string(b)
 }
 
-// TestCrashPointsAreDocumented lets the process die after each call of a rotation, looks at
-// what is where then and at what the next process does first, and compares that with the
-// table in docs/rotation-cycle.md.
+// TestCrashPointsAreDocumented makes the process die after each call of a rotation. It looks at the ledger, the
+// journal, Cloudflare and the sink, and at what the next process does first, and compares this with the table
+// in docs/rotation-cycle.md.
 func TestCrashPointsAreDocumented(t *testing.T) {
 	const grace = 40 * time.Minute
 	words := map[string]string{
-		"save claimed": "claim", "sink preflight": "sinks ready", "reserve": "room reserved", "ready": "Cloudflare ready",
+		"save claimed": "claim", "sink preflight": "sinks ready", "reserve": "space reserved", "ready": "Cloudflare ready",
 		"save intent": "intent", "rotate": "rotate carried out", "seal": "seal", "save sealed": "ledger: sealed",
 		"sink store": "sinks written", "save stored": "ledger: stored", "erase": "sealed answer erased", "save ": "ledger: done",
 	}
@@ -69,7 +70,7 @@ func TestCrashPointsAreDocumented(t *testing.T) {
 			case len(w.pending) > 0:
 				pending = "sealed"
 			case len(w.reserved) > 0:
-				pending = "room"
+				pending = "space"
 			}
 			row := fmt.Sprintf("| %s | `%s` | %s | %s | %s |", words[call], stateOf(ledger), pending,
 				state(w.current == old), state(w.sink.ClientSecret.Reveal() == old))
@@ -90,9 +91,9 @@ func TestCrashPointsAreDocumented(t *testing.T) {
 			rows = append(rows, row+" "+next+" |")
 		})
 	}
-	_, table, ok := strings.Cut(cycle(t), "| dies after |")
+	_, table, ok := strings.Cut(cycleDocument(t), "| dies after |")
 	if !ok {
-		t.Fatal("the table is not there")
+		t.Fatal("the table is missing")
 	}
 	var documented []string
 	for line := range strings.Lines(table) {
@@ -105,7 +106,7 @@ func TestCrashPointsAreDocumented(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(rows, documented); diff != "" {
-		t.Errorf("docs/rotation-cycle.md says otherwise (-seen +documented):\n%s\nthe whole table as seen:\n%s", diff, strings.Join(rows, "\n"))
+		t.Errorf("docs/rotation-cycle.md differs (-observed +documented):\n%s\nthe whole table as observed:\n%s", diff, strings.Join(rows, "\n"))
 	}
 }
 
@@ -130,8 +131,8 @@ func TestReasonCodesAreDocumented(t *testing.T) {
 	}
 }
 
-// TestDueReasonsAreDocumented does the same for what decides when a token is due, and for
-// the order of the rules.
+// TestDueReasonsAreDocumented compares the reasons for which a token is due, and the order of the rules, with
+// the document.
 func TestDueReasonsAreDocumented(t *testing.T) {
 	codes := constants(t, "due.go", "Due")
 	if len(codes) < 10 {
@@ -142,7 +143,7 @@ func TestDueReasonsAreDocumented(t *testing.T) {
 	}
 }
 
-// constants are the values of the string constants in a source file whose names begin so.
+// constants returns the values of the string constants in a source file whose names have that prefix.
 func constants(t *testing.T, path, prefix string) (values []string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
@@ -160,18 +161,18 @@ func constants(t *testing.T, path, prefix string) (values []string) {
 	return values
 }
 
-// section is the text between a heading and the next of any level.
+// section returns the text between a heading and the next heading of any level.
 func section(t *testing.T, heading string) string {
 	t.Helper()
-	_, text, ok := strings.Cut(cycle(t), "\n"+heading+"\n")
+	_, text, ok := strings.Cut(cycleDocument(t), "\n"+heading+"\n")
 	if !ok {
-		t.Fatalf("the section %q is not there", heading)
+		t.Fatalf("the section %q is missing", heading)
 	}
 	text, _, _ = strings.Cut(text, "\n##")
 	return text
 }
 
-// firstCells are the codes that rows of tables begin with.
+// firstCells returns the codes in the first cells of tables.
 func firstCells(text string) (codes []string) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|").FindAllStringSubmatch(text, -1) {
 		codes = append(codes, m[1])
@@ -179,12 +180,12 @@ func firstCells(text string) (codes []string) {
 	return codes
 }
 
-// work is something that a token can be due for, or be told to do.
-type work struct {
+// pendingWork is something that a token can be due for, or that an operator can order.
+type pendingWork struct {
 	name string
-	// prepare has it come up, so that it would go on now.
+	// prepare brings the token to where the work would continue now.
 	prepare func(w *world, token rotation.Token, r *rotation.Rotator)
-	// continued reports whether it did, given what the world was asked for since.
+	// continued reports whether the work continued, given the calls since then.
 	continued func(w *world, calls []string) bool
 	manual    bool
 	once      bool // catch_up: once and not skip
@@ -192,14 +193,14 @@ type work struct {
 
 func rotated(_ *world, calls []string) bool { return slices.Contains(calls, "rotate") }
 
-var works = []work{
+var allPendingWork = []pendingWork{
 	{name: "a slot", continued: rotated, prepare: sleepUntilDue},
 	{name: "its next try after a failure", continued: rotated, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failOnce("sink preflight", fault{before: errors.New("x")})
 		w.advance(r, token)
 		sleepUntilDue(w, token, r)
 	}},
-	{name: "making up for missed slots", continued: rotated, once: true, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
+	{name: "the catch-up of missed slots", continued: rotated, once: true, prepare: func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(5*time.Hour + time.Minute)
 		if record, err := r.CatchUp(w.t.Context(), token); err != nil || r.Due(token, record).Reason != rotation.DueCatchUp {
 			w.t.Fatal(r.Due(token, record), err)
@@ -222,11 +223,11 @@ var works = []work{
 	{name: "`rotatord rotate`", continued: rotated, manual: true, prepare: func(*world, rotation.Token, *rotation.Rotator) {}},
 }
 
-// holds are what may stand in the way, in the order of the columns. The first is nothing.
-var holds = []func(w *world, token *rotation.Token, r *rotation.Rotator){
+// obstacles are what can delay the work, in the order of the columns. The first is no obstacle.
+var obstacles = []func(w *world, token *rotation.Token, r *rotation.Rotator){
 	func(*world, *rotation.Token, *rotation.Rotator) {},
 	func(_ *world, token *rotation.Token, _ *rotation.Rotator) {
-		// It begins now, so a slot that was tried before lies before it.
+		// The freeze begins now, so a slot that was tried already is before it.
 		token.Timetable.Freezes = []scheduler.Freeze{{Name: "f", From: time.Now(), To: time.Now().Add(48 * time.Hour)}}
 	},
 	func(w *world, token *rotation.Token, r *rotation.Rotator) {
@@ -246,18 +247,17 @@ var holds = []func(w *world, token *rotation.Token, r *rotation.Rotator){
 	},
 }
 
-// TestDelaysAreDocumented lets all that a token can be due for meet all that can
-// stand in its way, and compares what comes of it with the table.
+// TestDelaysAreDocumented combines all pending work with all obstacles, and compares the results with the table.
 func TestDelaysAreDocumented(t *testing.T) {
 	var rows []string
-	for _, work := range works {
+	for _, work := range allPendingWork {
 		row := []string{work.name}
-		for column, hold := range holds {
-			switch outcome := outcomeOf(t, work, hold); {
+		for column, obstacle := range obstacles {
+			switch outcome := outcomeOf(t, work, obstacle); {
 			case column > 0:
 				row = append(row, outcome)
 			case outcome != "continues":
-				t.Fatalf("%s: nothing stands in its way, and it is %q", work.name, outcome)
+				t.Fatalf("%s: there is no obstacle, and the result is %q", work.name, outcome)
 			}
 		}
 		rows = append(rows, "| "+strings.Join(row, " | ")+" |")
@@ -269,16 +269,16 @@ func TestDelaysAreDocumented(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff(rows, documented); diff != "" {
-		t.Errorf("docs/rotation-cycle.md says otherwise (-seen +documented):\n%s\nthe whole table as seen:\n%s", diff, strings.Join(rows, "\n"))
+		t.Errorf("docs/rotation-cycle.md differs (-observed +documented):\n%s\nthe whole table as observed:\n%s", diff, strings.Join(rows, "\n"))
 	}
 }
 
-// outcomeOf is what comes of work when something stands in its way, as the table has it.
-func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rotation.Rotator)) (outcome string) {
+// outcomeOf returns the result of work with an obstacle, in the words of the table.
+func outcomeOf(t *testing.T, work pendingWork, obstacle func(*world, *rotation.Token, *rotation.Rotator)) (outcome string) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token.Timetable.SkipMissed = !work.once
 		work.prepare(w, token, r)
-		hold(w, &token, r)
+		obstacle(w, &token, r)
 		calls := len(w.calls)
 		var err error
 		if work.manual {
@@ -304,12 +304,12 @@ func outcomeOf(t *testing.T, work work, hold func(*world, *rotation.Token, *rota
 	return outcome
 }
 
-// sleepUntilDue waits until the token is due.
+// sleepUntilDue sleeps until the token is due.
 func sleepUntilDue(w *world, token rotation.Token, r *rotation.Rotator) {
 	time.Sleep(time.Until(r.Due(token, w.record()).At))
 }
 
-// change changes the token's record in the ledger.
+// changeRecord changes the token's record in the ledger.
 func (w *world) changeRecord(do func(*rotation.Record)) {
 	w.t.Helper()
 	record := w.record()

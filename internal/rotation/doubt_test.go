@@ -9,9 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestUnknownOutcomeWaitsForTheGrace: the old secret is not touched while it may be the
-// one that works, it is kept alive where Cloudflare shows that it needs to be, and the
-// reissue comes before it dies.
+// TestUnknownOutcomeWaitsForTheGrace: the answer to a request is lost. The daemon does not rotate again while
+// the old secret may be the one that works. It extends the grace if Cloudflare shows that the request was
+// carried out, and it reissues before the old secret dies.
 func TestUnknownOutcomeWaitsForTheGrace(t *testing.T) {
 	const grace = 40 * time.Minute
 	for name, test := range map[string]struct {
@@ -19,7 +19,7 @@ func TestUnknownOutcomeWaitsForTheGrace(t *testing.T) {
 		want                    time.Duration // from the doubt to the reissue
 		extensions              int
 	}{
-		"extended":          {want: 3 * grace, extensions: 12}, // at once, and then whenever a quarter is over
+		"extended":          {want: 3 * grace, extensions: 12}, // at once, and then each time a quarter of the grace is over
 		"not shown":         {frozen: true, want: grace / 2},
 		"refused to extend": {refuseExtension: true, want: grace / 2},
 	} {
@@ -73,8 +73,8 @@ func TestUnknownOutcomeWaitsForTheGrace(t *testing.T) {
 	}
 }
 
-// TestUnknownOutcomeNotCarriedOut: where updated_at was seen to move before, that it
-// did not move proves that nothing happened.
+// TestUnknownOutcomeNotCarriedOut: updated_at has moved on an earlier rotation, and does not move now. This
+// proves that the request was not carried out.
 func TestUnknownOutcomeNotCarriedOut(t *testing.T) {
 	for _, frozen := range []bool{false, true} {
 		t.Run(fmt.Sprint("frozen=", frozen), func(t *testing.T) {
@@ -90,9 +90,9 @@ func TestUnknownOutcomeNotCarriedOut(t *testing.T) {
 				for w.rotates == 1 {
 					w.advance(r, token)
 				}
-				want := time.Minute // the settling time
+				want := time.Minute // until no request can be under way
 				if frozen {
-					want = 20 * time.Minute // the oracle is not trusted
+					want = 20 * time.Minute // updated_at never moved, so it proves nothing
 				}
 				if waited := time.Since(doubted); waited != want {
 					t.Errorf("resolved after %s, want %s", waited, want)
@@ -135,7 +135,7 @@ func TestInvalidAnswersAreSealedAndDoubted(t *testing.T) {
 			}
 			w.check("after the reissue")
 			if len(w.pending) != 1 {
-				t.Error("the sealed answer was thrown away before an operator saw it")
+				t.Error("the sealed answer was erased before an operator saw it")
 			}
 		})
 	})
@@ -152,7 +152,7 @@ func TestInvalidAnswersAreSealedAndDoubted(t *testing.T) {
 				w.advance(r, token)
 			}
 			if w.sink.ClientSecret.Reveal() != w.current || len(w.pending) != 1 {
-				t.Error("it was not reissued, or the damaged answer was thrown away")
+				t.Error("it was not reissued, or the damaged answer was erased")
 			}
 		})
 	})
@@ -183,8 +183,8 @@ func TestInvalidAnswersAreSealedAndDoubted(t *testing.T) {
 	})
 }
 
-// TestReissueAnswerIsLostToo loses two answers in a row. The second request has cut consumers off,
-// whatever grace it promised: that grace is the first lost secret's.
+// TestReissueAnswerIsLostToo loses two answers in a row. The second request cuts consumers off at once: the
+// grace that it gives belongs to the first lost secret, and not to the secret that consumers use.
 func TestReissueAnswerIsLostToo(t *testing.T) {
 	const grace = 40 * time.Minute
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -200,7 +200,7 @@ func TestReissueAnswerIsLostToo(t *testing.T) {
 		var cutOff time.Time
 		extensions := 0
 		for range 100 {
-			w.mayCutOff = w.rotates > 0 // the world's own check takes the promise for what it says
+			w.mayCutOff = w.rotates > 0 // the second request may cut off; the world does not know why
 			w.advance(r, token)
 			if !w.accepted(w.sink.ClientSecret.Reveal()) && cutOff.IsZero() {
 				cutOff = time.Now()
@@ -229,17 +229,17 @@ func TestReissueAnswerIsLostToo(t *testing.T) {
 			}
 		}
 		if extensions != 0 {
-			t.Error("the grace of a secret that nobody has was extended")
+			t.Error("the grace of a lost secret was extended")
 		}
 		if !w.record().OldDiesBy.IsZero() {
-			t.Error("the ledger still takes the old secret for dying")
+			t.Error("the ledger still says when the old secret dies")
 		}
 		w.check("at the end")
 	})
 }
 
-// TestInterruptedReissueWithAShortGrace: a daemon dies between the intent of a reissue and the request, with half of
-// the old secret's grace left. The doubt about it is over before the old secret ends.
+// TestInterruptedReissueWithAShortGrace: the daemon dies between the intent of a reissue and its request, with
+// half of the old secret's grace left. The doubt is resolved before the old secret dies.
 func TestInterruptedReissueWithAShortGrace(t *testing.T) {
 	for _, grace := range []time.Duration{4 * time.Second, 7 * time.Second, time.Minute, 10 * time.Minute} {
 		t.Run(grace.String(), func(t *testing.T) {
@@ -256,7 +256,7 @@ func TestInterruptedReissueWithAShortGrace(t *testing.T) {
 				t.Errorf("resolved at once: %+v", v)
 			}
 			if v := rotation.Judge(r, evidence, ends.Add(-grace/4)); !v.Resolved || !v.NotCarriedOut {
-				t.Errorf("a quarter of the grace before the old secret ends it is not resolved: %+v", v)
+				t.Errorf("it is not resolved a quarter of the grace before the old secret dies: %+v", v)
 			}
 		})
 	}

@@ -15,7 +15,7 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// A bubble begins on Saturday, 1 January 2000, at midnight UTC.
+// clock returns a time in January 2000. A bubble begins on Saturday, 1 January 2000, at midnight UTC.
 func clock(s string) time.Time {
 	at, err := time.Parse("02 15:04:05", s)
 	if err != nil {
@@ -24,7 +24,8 @@ func clock(s string) time.Time {
 	return at.AddDate(2000, 0, 0)
 }
 
-// scheduled runs test with a fresh world and an enrolled token that has this timetable.
+// scheduled runs test in a new world, with an enrolled token that has this schedule. set may change the token
+// before it is enrolled.
 func scheduled(t *testing.T, expression string, set func(*rotation.Token), test func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -55,7 +56,7 @@ func freeze(from, to string, skip bool) []scheduler.Freeze {
 	return []scheduler.Freeze{{Name: "move", From: clock(from), To: clock(to), Skip: skip}}
 }
 
-// serve does what the daemon does with a token until its wall clock shows this.
+// runUntil does what the daemon does with a token, until its wall clock shows the time.
 func (w *world) runUntil(r *rotation.Rotator, token rotation.Token, until string) {
 	w.t.Helper()
 	for range 10_000 {
@@ -76,10 +77,10 @@ func (w *world) runUntil(r *rotation.Rotator, token rotation.Token, until string
 		}
 		_, _ = r.Advance(w.t.Context(), token)
 	}
-	w.t.Fatal("it does not end")
+	w.t.Fatal("the daemon does not reach the time")
 }
 
-// began returns the rotations that were begun, in the form "trigger at time for slot".
+// rotationsBegun returns the rotations that began so far, in the form "trigger at time for slot".
 func (w *world) rotationsBegun() (all []string) {
 	for _, e := range w.events {
 		if e, ok := e.(rotation.Reached); ok && e.Record.Step == rotation.StepClaimed {
@@ -90,7 +91,7 @@ func (w *world) rotationsBegun() (all []string) {
 	return all
 }
 
-// wantRotations compares all rotations so far.
+// wantRotations compares all rotations that began so far.
 func (w *world) wantRotations(want ...string) {
 	w.t.Helper()
 	if diff := cmp.Diff(want, w.rotationsBegun()); diff != "" {
@@ -98,7 +99,7 @@ func (w *world) wantRotations(want ...string) {
 	}
 }
 
-// slotsMissed returns what was told of slots that were consumed unserved.
+// slotsMissed returns the events about slots that no rotation served.
 func (w *world) slotsMissed() (all []rotation.SlotsMissed) {
 	for _, e := range w.events {
 		if e, ok := e.(rotation.SlotsMissed); ok {
@@ -115,7 +116,7 @@ func (w *world) wantMissed(want ...rotation.SlotsMissed) {
 	}
 }
 
-// failing lets calls fail until a time.
+// failUntil makes the calls of that name fail until a time.
 func (w *world) failUntil(call, until string) {
 	w.fault = func(_ int, c string) fault {
 		if c == call && w.now().Before(clock(until)) {
@@ -125,8 +126,8 @@ func (w *world) failUntil(call, until string) {
 	}
 }
 
-// TestWindow: a slot that fails is tried again inside of its window, once more just before its
-// end, and then given up, or goes on as catch_up says.
+// TestWindow: a slot that fails is tried again inside its window, once more just before the window ends, and
+// is then given up or caught up later, as catch_up says.
 func TestWindow(t *testing.T) {
 	const window = 30 * time.Minute
 	for _, skip := range []bool{false, true} {
@@ -166,13 +167,13 @@ func TestWindow(t *testing.T) {
 				if last := tries[len(tries)-1]; last < time.Hour || last > time.Hour+10*time.Minute || w.rotates != 2 {
 					t.Errorf("served %s after the slot, %d rotates", last, w.rotates)
 				}
-				w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1}) // and made up for
+				w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1}) // and it was caught up
 			})
 		})
 	}
 }
 
-// TestWindowBeginsAfterJitter: the window is that of the moment at which the slot begins.
+// TestWindowBeginsAfterJitter: the window begins when the slot begins, which is after the jitter.
 func TestWindowBeginsAfterJitter(t *testing.T) {
 	scheduled(t, "0 4 * * *", func(token *rotation.Token) {
 		token.Timetable.Window, token.Timetable.SkipMissed, token.Timetable.Jitter = time.Minute, true, 3*time.Hour
@@ -182,13 +183,12 @@ func TestWindowBeginsAfterJitter(t *testing.T) {
 		w.wantRotations("schedule at " + begin.Format("02 15:04:05") + " for 01 04:00:00")
 		w.wantMissed()
 		if first := w.record().Last.At; !first.Equal(begin) {
-			t.Errorf("it began at %s, want %s to the tick", first, begin)
+			t.Errorf("it began at %s, want exactly %s", first, begin)
 		}
 	})
 }
 
-// TestFreezeDefers: what a freeze defers begins after its end, and all that waits does not
-// begin at once.
+// TestFreezeDefers: the slots that a freeze defers begin after its end, and not all at the same moment.
 func TestFreezeDefers(t *testing.T) {
 	scheduled(t, "0 4 * * *", func(token *rotation.Token) {
 		token.Timetable.Freezes = freeze("01 03:00:00", "01 06:00:00", false)
@@ -220,7 +220,7 @@ func TestFreezeDefers(t *testing.T) {
 	})
 }
 
-// TestRetryWaitsForTheFreeze: a slot that failed before a freeze is not tried again in it.
+// TestRetryWaitsForTheFreeze: a slot that failed before a freeze is not tried again during the freeze.
 func TestRetryWaitsForTheFreeze(t *testing.T) {
 	scheduled(t, "0 4 * * *", func(token *rotation.Token) {
 		token.Timetable.Freezes = freeze("01 04:00:05", "01 06:00:00", false)
@@ -244,14 +244,14 @@ func TestRetryWaitsForTheFreeze(t *testing.T) {
 	})
 }
 
-// TestFreezeBeganAfterTheTokenWasDue: a token that is come to a little late is not rotated in a freeze
-// that has begun meanwhile.
+// TestFreezeBeganAfterTheTokenWasDue: the daemon handles a due token a little late, and a freeze has begun in
+// the meantime. The token is not rotated during the freeze.
 func TestFreezeBeganAfterTheTokenWasDue(t *testing.T) {
 	for name, served := range map[string]string{"due": "01 04:00:00", "catching up": "01 16:00:00"} {
 		t.Run(name, func(t *testing.T) {
 			scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
 				time.Sleep(clock(served).Sub(w.now()))
-				if name == "catching up" { // it has a time of its own, and the daemon dies before
+				if name == "catching up" { // the catch-up has a time of its own, and the daemon dies before it
 					record, err := w.start().Enroll(t.Context(), token)
 					if err != nil || record.CatchUpAt.IsZero() {
 						t.Fatalf("%v, %+v", err, record)
@@ -265,7 +265,7 @@ func TestFreezeBeganAfterTheTokenWasDue(t *testing.T) {
 					t.Fatal(err)
 				}
 				if _, err := r.Advance(t.Context(), token); err != nil || w.rotates != 0 {
-					t.Fatalf("it was rotated in a freeze: %v", err)
+					t.Fatalf("it was rotated during a freeze: %v", err)
 				}
 				due := r.Due(token, w.record())
 				if end := token.Timetable.Freezes[0].To; due.At.Before(end) || due.At.After(end.Add(10*time.Minute)) || due.Reason != rotation.DueFreeze {
@@ -278,8 +278,8 @@ func TestFreezeBeganAfterTheTokenWasDue(t *testing.T) {
 	}
 }
 
-// TestSlotSkippedByAFreezeStaysSkipped: slots that a freeze passes over are consumed as they pass. That
-// the freeze is over, and taken out of the configuration, is no reason to rotate.
+// TestSlotSkippedByAFreezeStaysSkipped: a slot that a freeze skips is not served later, even if the freeze is
+// over and is removed from the configuration.
 func TestSlotSkippedByAFreezeStaysSkipped(t *testing.T) {
 	frozen := func(token *rotation.Token) { token.Timetable.Freezes = freeze("01 03:00:00", "01 05:00:00", true) }
 	scheduled(t, "0 4 * * *", frozen, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
@@ -297,7 +297,7 @@ func TestSlotSkippedByAFreezeStaysSkipped(t *testing.T) {
 		w.wantRotations("schedule at 02 04:00:00 for 02 04:00:00")
 		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 1})
 	})
-	// Taken out before its slot comes, it holds nothing up.
+	// A freeze that is removed before its slot comes delays nothing.
 	scheduled(t, "0 4 * * *", frozen, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.runUntil(r, token, "01 03:30:00")
 		token.Timetable.Freezes = nil
@@ -307,7 +307,7 @@ func TestSlotSkippedByAFreezeStaysSkipped(t *testing.T) {
 		w.runUntil(r, token, "01 05:00:00")
 		w.wantRotations("schedule at 01 04:00:00 for 01 04:00:00")
 	})
-	// A daemon that was down meanwhile consumes it when it starts.
+	// A daemon that was down during the freeze skips the slot when it starts.
 	scheduled(t, "0 4 * * *", frozen, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
 		time.Sleep(6 * time.Hour)
 		if _, err := w.start().EnrollAll(t.Context(), []rotation.Token{token}); err != nil {
@@ -320,7 +320,7 @@ func TestSlotSkippedByAFreezeStaysSkipped(t *testing.T) {
 	})
 }
 
-// TestLastOfTheDeferredSlotsIsServed: of the slots that one freeze defers, the last is served.
+// TestLastOfTheDeferredSlotsIsServed: if a freeze defers several slots, only the last one is served.
 func TestLastOfTheDeferredSlotsIsServed(t *testing.T) {
 	scheduled(t, "@every 1h", func(token *rotation.Token) {
 		token.Timetable.Freezes = freeze("01 00:30:00", "01 04:30:00", false)
@@ -337,14 +337,13 @@ func TestLastOfTheDeferredSlotsIsServed(t *testing.T) {
 	})
 }
 
-// TestReissueIsNotDelayed: what a doubt needs is done in spite of a freeze, a pause and a
-// window that is over.
+// TestReissueIsNotDelayed: a freeze, a pause and a window that is over do not delay a doubt or its reissue.
 func TestReissueIsNotDelayed(t *testing.T) {
 	const grace = 40 * time.Minute
 	scheduled(t, "0 4 * * *", func(token *rotation.Token) {
 		token.Grace, token.Timetable.Window, token.Timetable.SkipMissed = grace, time.Minute, true
 	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
-		w.frozenUpdatedAt = true // so that the old secret is not kept alive
+		w.frozenUpdatedAt = true // so that the daemon does not extend the grace
 		w.fault = func(_ int, c string) fault {
 			if c == "rotate" && w.rotates == 0 {
 				return fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}}

@@ -13,8 +13,8 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// expiryTests are the tests behind each row of the table "Where a secret in use can expire while work is
-// pending" in docs/rotation-cycle.md. Those of this file are for the rows that had none.
+// expiryTests names the tests for each row of the table "Where a secret in use can expire while work is
+// pending" in docs/rotation-cycle.md. This file contains those that do not belong to another file.
 var expiryTests = map[string][]string{
 	"in doubt, shown to be carried out":      {"TestGraceIsExtendedAtTheFirstProof", "TestUnknownOutcomeWaitsForTheGrace"},
 	"in doubt, nothing shows it":             {"TestUnknownOutcomeWaitsForTheGrace", "TestUnprovenLossExtendsUnlessRevoked"},
@@ -34,7 +34,7 @@ var expiryTests = map[string][]string{
 	"the daemon is down":                                        {"TestOwedReissueKeepsTheOldSecretAlive", "TestNoConsumerIsStranded"},
 }
 
-// TestExpiryTableIsTested: each row of the table has a test behind it that exists.
+// TestExpiryTableIsTested: each row of the table has tests, and these tests exist.
 func TestExpiryTableIsTested(t *testing.T) {
 	content, err := os.ReadFile("../../docs/rotation-cycle.md")
 	if err != nil {
@@ -51,7 +51,7 @@ func TestExpiryTableIsTested(t *testing.T) {
 	}
 	slices.Sort(rows)
 	if want := slices.Sorted(maps.Keys(expiryTests)); !slices.Equal(rows, want) {
-		t.Errorf("the table has the rows\n%q, and tests are named for\n%q", rows, want)
+		t.Errorf("the table has the rows\n%q, but expiryTests has\n%q", rows, want)
 	}
 	files, err := filepath.Glob("*_test.go")
 	if err != nil {
@@ -74,8 +74,8 @@ func TestExpiryTableIsTested(t *testing.T) {
 	}
 }
 
-// TestSealedInAnUnreadableJournal: what is sealed is there and cannot be read for now, which is not
-// known to be a loss.
+// TestSealedInAnUnreadableJournal: the sealed answer cannot be read for a while. The daemon does not take it for
+// lost.
 func TestSealedInAnUnreadableJournal(t *testing.T) {
 	const grace = 40 * time.Minute
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -93,7 +93,8 @@ func TestSealedInAnUnreadableJournal(t *testing.T) {
 	})
 }
 
-// TestSealedKeepsTheOldSecretAlive: a sink is away for many graces, with or without a disk for the seal.
+// TestSealedKeepsTheOldSecretAlive: a sink is away for many graces, and the secret is sealed, or is in memory
+// because the disk refuses the seal.
 func TestSealedKeepsTheOldSecretAlive(t *testing.T) {
 	const grace = 40 * time.Minute
 	for name, sealed := range map[string]bool{"sealed": true, "unsealed": false} {
@@ -110,7 +111,7 @@ func TestSealedKeepsTheOldSecretAlive(t *testing.T) {
 					t.Errorf("refused for %s, %d rotates", refused, w.rotates)
 				}
 				if at := w.record().CutOffAt(); time.Until(at) < grace/2 {
-					t.Errorf("consumers are said to be cut off in %s", time.Until(at))
+					t.Errorf("the record says that consumers are cut off in %s", time.Until(at))
 				}
 				w.fault = nil
 				if refused := w.measureRefusal(r, token, 2*time.Minute, nil); refused > 0 || w.sink.ClientSecret.Reveal() != w.current {
@@ -121,7 +122,7 @@ func TestSealedKeepsTheOldSecretAlive(t *testing.T) {
 	}
 }
 
-// TestUnsealedButDeliveredIsNotACutOff: consumers have the new secret, although it is on no disk.
+// TestUnsealedButDeliveredIsNotACutOff: consumers have the new secret, although it could not be sealed.
 func TestUnsealedButDeliveredIsNotACutOff(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(time.Hour)
@@ -132,7 +133,8 @@ func TestUnsealedButDeliveredIsNotACutOff(t *testing.T) {
 	})
 }
 
-// TestRefusedByVerifyKeepsTheOldSecretAlive: consumers that did not read the new one yet go on.
+// TestRefusedByVerifyKeepsTheOldSecretAlive: verify refuses the new secret. Consumers that have not read it yet
+// can still use the old one.
 func TestRefusedByVerifyKeepsTheOldSecretAlive(t *testing.T) {
 	const grace = 40 * time.Minute
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -147,12 +149,13 @@ func TestRefusedByVerifyKeepsTheOldSecretAlive(t *testing.T) {
 			}
 		}
 		if w.record().Step != rotation.StepStored {
-			t.Errorf("it proves nothing: %+v", w.record())
+			t.Errorf("the rotation is over, so this proves nothing: %+v", w.record())
 		}
 	})
 }
 
-// TestRenewalWhileASecretWaits: a secret waits for weeks, and the service token itself would end.
+// TestRenewalWhileASecretWaits: a secret waits for its sink, or a rotation is in doubt, until the service token
+// itself is about to expire. The daemon renews it.
 func TestRenewalWhileASecretWaits(t *testing.T) {
 	const day = 24 * time.Hour
 	for name, prepare := range map[string]func(w *world){
@@ -180,7 +183,7 @@ func TestRenewalWhileASecretWaits(t *testing.T) {
 					}
 					time.Sleep(max(time.Until(wake), time.Second))
 					if _, err := r.Advance(w.t.Context(), token); err == nil && w.record().Step == rotation.StepIdle {
-						t.Fatal("it is over: this proves nothing")
+						t.Fatal("the rotation is over: this proves nothing")
 					}
 					if w.count("renew") > 0 && time.Until(end) > 2*time.Hour {
 						t.Fatalf("renewed with %s left", time.Until(end))
@@ -202,7 +205,8 @@ func TestRenewalWhileASecretWaits(t *testing.T) {
 			})
 		})
 	}
-	// While updated_at may still show what became of the request, it is not moved.
+	// A renewal moves updated_at. So the daemon does not renew while updated_at may still show whether the
+	// request was carried out.
 	inBubble(t, day, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = expiring(w, r, token, 30*time.Hour, 8*time.Hour)
 		w.frozenUpdatedAt = true

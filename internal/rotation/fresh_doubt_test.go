@@ -8,10 +8,9 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// This file holds that an operator's word about a service token in the making leaves none behind
-// that nobody knows of.
+// This file tests that no unknown service token is left behind if an operator resolves a create in doubt.
 
-// createInDoubt brings a token of strategy replace to where nobody knows whether one was made.
+// createInDoubt runs test with a token of strategy replace whose create request is in doubt.
 func createInDoubt(t *testing.T, f fault, test func(w *world, token rotation.Token, r *rotation.Rotator)) {
 	t.Helper()
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -25,8 +24,8 @@ func createInDoubt(t *testing.T, f fault, test func(w *world, token rotation.Tok
 	})
 }
 
-// TestOperatorResolvesACreateInDoubt: an operator has it reissued while Cloudflare cannot be asked what was made,
-// or while the request may still be under way.
+// TestOperatorResolvesACreateInDoubt: an operator wants a reissue while Cloudflare does not answer what was
+// created, or while the request may still be under way.
 func TestOperatorResolvesACreateInDoubt(t *testing.T) {
 	unknown := &rotation.IssuerError{Class: rotation.Unknown}
 	verbs := map[string]func(w *world, token rotation.Token, r *rotation.Rotator) error{
@@ -51,8 +50,8 @@ func TestOperatorResolvesACreateInDoubt(t *testing.T) {
 				t.Error(name, err)
 			}
 			w.runFor(r, token, 30*time.Minute)
-			if left := w.notDeleted(); len(left) != 1 || left[0].clientID != w.sink.ClientID || name == "order" && !w.gone[leaked.id] {
-				t.Errorf("%s: %d are left: %+v", name, len(left), w.record())
+			if remaining := w.notDeleted(); len(remaining) != 1 || remaining[0].clientID != w.sink.ClientID || name == "order" && !w.gone[leaked.id] {
+				t.Errorf("%s: %d are not deleted: %+v", name, len(remaining), w.record())
 			}
 		})
 		createInDoubt(t, fault{before: unknown, late: 30 * time.Second}, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -60,14 +59,15 @@ func TestOperatorResolvesACreateInDoubt(t *testing.T) {
 				t.Error(name, err)
 			}
 			w.runFor(r, token, 30*time.Minute)
-			if left := w.notDeleted(); len(left) != 1 || left[0].clientID != w.sink.ClientID {
-				t.Errorf("%s on a late request: %d are left: %+v", name, len(left), w.record())
+			if remaining := w.notDeleted(); len(remaining) != 1 || remaining[0].clientID != w.sink.ClientID {
+				t.Errorf("%s on a late request: %d are not deleted: %+v", name, len(remaining), w.record())
 			}
 		})
 	}
 }
 
-// TestCreatedWhileTheClockIsWrong: what was made is found whatever the local clock showed.
+// TestCreatedWhileTheClockIsWrong: a service token whose answer was lost is found, although the local clock was
+// wrong when it was created.
 func TestCreatedWhileTheClockIsWrong(t *testing.T) {
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
@@ -76,8 +76,8 @@ func TestCreatedWhileTheClockIsWrong(t *testing.T) {
 		_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{Grace: true}, "ops")
 		w.offset = 0
 		w.runFor(r, token, 90*time.Minute)
-		if left := w.notDeleted(); len(left) != 1 {
-			t.Errorf("%d are left", len(left))
+		if remaining := w.notDeleted(); len(remaining) != 1 {
+			t.Errorf("%d are not deleted", len(remaining))
 		}
 	})
 }

@@ -16,21 +16,21 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file lives through random lives of a token of strategy replace: what fails, where the
-// process dies, what operators order, and what somebody does to its clock and to its sinks.
+// This file runs random scenarios of a token with strategy replace: calls fail, the process dies, operators
+// give orders, and the clock and the sinks are changed from outside.
 
-// replaceScenario is one such life.
+// replaceScenario is one run: the configuration of the token, and everything that goes wrong.
 type replaceScenario struct {
-	Named  bool // an id is configured, and not how it is made
-	Grace  time.Duration
-	Verify bool
-	Cut    bool // answers to a create are cut off behind the secret
-	Faults []trouble
-	Acts   []act
+	ByID    bool // the configuration names a service token, instead of how to create one
+	Grace   time.Duration
+	Verify  bool
+	NoFacts bool // answers to a create end after the secret, so they contain no facts
+	Faults  []plannedFault
+	Acts    []act
 }
 
 func drawReplace(t *rapid.T) replaceScenario {
-	happening := rapid.Custom(func(t *rapid.T) act {
+	anyAct := rapid.Custom(func(t *rapid.T) act {
 		return act{
 			At: rapid.IntRange(1, 12).Draw(t, "at"),
 			What: rapid.SampledFrom([]string{
@@ -40,33 +40,33 @@ func drawReplace(t *rapid.T) replaceScenario {
 		}
 	})
 	return replaceScenario{
-		Named:  rapid.Bool().Draw(t, "named"),
-		Grace:  rapid.SampledFrom([]time.Duration{0, 20 * time.Minute}).Draw(t, "grace"),
-		Verify: rapid.Bool().Draw(t, "verify"),
-		Cut:    rapid.Bool().Draw(t, "cut"),
-		Faults: rapid.SliceOfN(drawPlannedFault(20), 0, 4).Draw(t, "faults"),
-		Acts:   rapid.SliceOfN(happening, 0, 4).Draw(t, "acts"),
+		ByID:    rapid.Bool().Draw(t, "by ID"),
+		Grace:   rapid.SampledFrom([]time.Duration{0, 20 * time.Minute}).Draw(t, "grace"),
+		Verify:  rapid.Bool().Draw(t, "verify"),
+		NoFacts: rapid.Bool().Draw(t, "no facts"),
+		Faults:  rapid.SliceOfN(drawPlannedFault(20), 0, 4).Draw(t, "faults"),
+		Acts:    rapid.SliceOfN(anyAct, 0, 4).Draw(t, "acts"),
 	}
 }
 
-// factory is what stands between the rotator and the world.
-type factory struct {
+// replaceMachine runs one scenario. It is between the rotator and the world, and checks each deletion.
+type replaceMachine struct {
 	*world
 	findings
-	troubles
-	life    replaceScenario
-	token   rotation.Token
-	rotator *rotation.Rotator
-	side    rotation.Credential  // what the second sink holds
-	left    map[string]time.Time // when a client ID was last in a sink
-	revoked bool                 // an operator has cut somebody off
-	late    time.Time            // until when a request may be under way that nobody waits for
+	faultPlan
+	scenario   replaceScenario
+	token      rotation.Token
+	rotator    *rotation.Rotator
+	second     rotation.Credential  // what is in the second sink
+	leftSinkAt map[string]time.Time // when a client ID was replaced in a sink
+	revoked    bool                 // an operator has ordered to revoke, so a grace may end early
+	lateUntil  time.Time            // until when a late request may be under way
 }
 
-// maxClockDifference is from where on a clock is known to be wrong.
+// maxClockDifference is the difference to Cloudflare's clock from which on the daemon knows that its own is wrong.
 const maxClockDifference = 5 * time.Minute
 
-func (m *factory) Ready(ctx context.Context) error {
+func (m *replaceMachine) Ready(ctx context.Context) error {
 	if err := m.world.Ready(ctx); err != nil {
 		return err
 	}
@@ -76,29 +76,29 @@ func (m *factory) Ready(ctx context.Context) error {
 	return nil
 }
 
-func (m *factory) Create(ctx context.Context, req rotation.CreateRequest) (rotation.Issued, error) {
+func (m *replaceMachine) Create(ctx context.Context, req rotation.CreateRequest) (rotation.Issued, error) {
 	issued, err := m.world.Create(ctx, req)
-	if m.life.Cut {
+	if m.scenario.NoFacts {
 		issued.Facts = rotation.TokenFacts{}
 	}
 	return issued, err
 }
 
-func (m *factory) Delete(ctx context.Context, id string) error {
+func (m *replaceMachine) Delete(ctx context.Context, id string) error {
 	client := m.tokenByID(id).clientID
-	for _, held := range []rotation.Credential{m.sink, m.side} {
-		if held.ClientID == client {
-			m.Errorf("%s is deleted, and a sink holds it", client)
+	for _, content := range []rotation.Credential{m.sink, m.second} {
+		if content.ClientID == client {
+			m.Errorf("%s is deleted while it is in a sink", client)
 		}
 	}
-	if left, was := m.left[client]; was && !m.revoked && time.Since(left) < m.life.Grace {
-		m.Errorf("%s is deleted %s after a sink held it, and %s were promised", client, time.Since(left), m.life.Grace)
+	if left, was := m.leftSinkAt[client]; was && !m.revoked && time.Since(left) < m.scenario.Grace {
+		m.Errorf("%s is deleted %s after it was replaced in a sink, and %s were promised", client, time.Since(left), m.scenario.Grace)
 	}
 	return m.world.Delete(ctx, id)
 }
 
-// Inspect tells of those that are gone.
-func (m *factory) Inspect(ctx context.Context, id string) (rotation.TokenFacts, error) {
+// Inspect answers that a deleted service token is gone.
+func (m *replaceMachine) Inspect(ctx context.Context, id string) (rotation.TokenFacts, error) {
 	facts, err := m.world.Inspect(ctx, id)
 	if err == nil && m.gone[id] {
 		err = &rotation.IssuerError{Class: rotation.Refused, Status: 404, Err: rotation.ErrGone}
@@ -106,17 +106,17 @@ func (m *factory) Inspect(ctx context.Context, id string) (rotation.TokenFacts, 
 	return facts, err
 }
 
-// replaceSink is one of two.
+// replaceSink is one of the two sinks.
 type replaceSink struct {
-	*factory
-	name string
-	held *rotation.Credential
+	*replaceMachine
+	name    string
+	content *rotation.Credential
 }
 
 func (s replaceSink) Name() string { return s.name }
 
 func (s replaceSink) stored() rotation.Stored {
-	return rotation.Stored{Exists: true, ClientID: s.held.ClientID, Digest: s.held.ClientSecret.Digest()}
+	return rotation.Stored{Exists: true, ClientID: s.content.ClientID, Digest: s.content.ClientSecret.Digest()}
 }
 
 func (s replaceSink) Preflight(context.Context) (st rotation.Stored, err error) {
@@ -126,45 +126,45 @@ func (s replaceSink) Preflight(context.Context) (st rotation.Stored, err error) 
 
 func (s replaceSink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (st rotation.Stored, err error) {
 	err = s.do(s.name+" store", func() error {
-		s.put(s.held, c)
+		s.put(s.content, c)
 		st = s.stored()
 		return nil
 	})
 	return st, err
 }
 
-// put has a sink hold another credential.
-func (m *factory) put(held *rotation.Credential, c rotation.Credential) {
-	if held.ClientID != c.ClientID {
-		m.left[held.ClientID] = time.Now()
+// put stores a credential in a sink.
+func (m *replaceMachine) put(content *rotation.Credential, c rotation.Credential) {
+	if content.ClientID != c.ClientID {
+		m.leftSinkAt[content.ClientID] = time.Now()
 	}
-	*held = c
+	*content = c
 }
 
-func (m *factory) arm() {
-	m.troubles = troubles{
-		all: m.life.Faults, issuer: []string{"create", "find", "delete", "inspect", "ready"},
-		strike: func(how, call string) (late bool) {
+func (m *replaceMachine) setFaults() {
+	m.faultPlan = faultPlan{
+		all: m.scenario.Faults, issuer: []string{"create", "find", "delete", "inspect", "ready"},
+		onFault: func(how, call string) (late bool) {
 			if late = how == "late" && call == "create"; late {
-				m.late = time.Now().Add(lateBy + time.Second)
+				m.lateUntil = time.Now().Add(lateBy + time.Second)
 			}
 			return late
 		},
 	}
-	m.world.fault = m.troubles.next()
+	m.world.fault = m.faultPlan.next()
 }
 
-func (m *factory) restart() {
+func (m *replaceMachine) restart() {
 	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Observer: m, Now: m.now, Owner: "x", Started: m.now()})
-	for range 8 { // one that cannot be enrolled is not scheduled, and is tried again
-		if m.survives(func() error { _, err := m.rotator.Enroll(m.Context(), m.token); return err }) == nil {
+	for range 8 { // the daemon tries again to enroll a token, and does not schedule it before
+		if m.catchCrash(func() error { _, err := m.rotator.Enroll(m.Context(), m.token); return err }) == nil {
 			return
 		}
 	}
 }
 
-// survives runs something in which the process may die.
-func (m *factory) survives(do func() error) (err error) {
+// catchCrash runs do. If the process dies in it, it starts the next one.
+func (m *replaceMachine) catchCrash(do func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			if _, ok := p.(crashed); !ok {
@@ -177,26 +177,26 @@ func (m *factory) survives(do func() error) (err error) {
 	return do()
 }
 
-// step waits for what is due next, and has it done.
-func (m *factory) step() {
+// advanceNext waits until a rotation or a chore is due, and advances the token.
+func (m *replaceMachine) advanceNext() {
 	record := m.record()
 	at := rotation.NextDue(m.token, record, rotation.Pause{}).At
 	if chore := rotation.NextChore(m.token, record); !chore.IsZero() && chore.Before(at) {
 		at = chore
 	}
 	time.Sleep(min(max(at.Sub(m.now()), time.Millisecond), 6*time.Hour))
-	_ = m.survives(func() error { _, err := m.rotator.Advance(m.Context(), m.token); return err })
+	_ = m.catchCrash(func() error { _, err := m.rotator.Advance(m.Context(), m.token); return err })
 }
 
-func (m *factory) happen(what string) {
+func (m *replaceMachine) perform(what string) {
 	time.Sleep(time.Second)
 	tokens := []rotation.Token{m.token}
 	clock := func(offset time.Duration) {
-		time.Sleep(time.Until(m.late)) // the settling time is measured by it
+		time.Sleep(time.Until(m.lateUntil)) // the daemon measures on this clock how long a request may be under way
 		m.offset = offset
-		_ = m.survives(func() error { _, err := m.rotator.CatchUp(m.Context(), m.token); return err })
+		_ = m.catchCrash(func() error { _, err := m.rotator.CatchUp(m.Context(), m.token); return err })
 	}
-	_ = m.survives(func() (err error) {
+	_ = m.catchCrash(func() (err error) {
 		switch what {
 		case "restart":
 			m.restart()
@@ -232,7 +232,7 @@ func (m *factory) happen(what string) {
 			}
 		case "put back":
 			if i := slices.IndexFunc(m.created, func(c *cfToken) bool { return !m.gone[c.id] }); i >= 0 && m.record().Step == rotation.StepIdle {
-				m.put(&m.side, rotation.Credential{ClientID: m.created[i].clientID, ClientSecret: secret.New(m.created[i].current)})
+				m.put(&m.second, rotation.Credential{ClientID: m.created[i].clientID, ClientSecret: secret.New(m.created[i].current)})
 			}
 		default:
 			_, _, err = m.rotator.Resolve(m.Context(), m.token, rotation.Resolution(what))
@@ -241,65 +241,65 @@ func (m *factory) happen(what string) {
 	})
 }
 
-// run lives through the life, and returns what was wrong.
-func (m *factory) run() []string {
-	m.token = m.world.token(m.life.Grace)
+// run runs the scenario, and returns the problems.
+func (m *replaceMachine) run() []string {
+	m.token = m.world.token(m.scenario.Grace)
 	m.token.Issuer, m.token.Creator, m.token.Replace = m, m, true
-	m.token.Sinks = []rotation.Sink{replaceSink{m, "main", &m.sink}, replaceSink{m, "side", &m.side}}
-	m.gone, m.namedByPolicy, m.left = map[string]bool{}, map[string]bool{}, map[string]time.Time{}
-	m.side = m.sink
-	if !m.life.Named {
-		m.sink, m.side = rotation.Credential{}, rotation.Credential{}
+	m.token.Sinks = []rotation.Sink{replaceSink{m, "main", &m.sink}, replaceSink{m, "second", &m.second}}
+	m.gone, m.namedByPolicy, m.leftSinkAt = map[string]bool{}, map[string]bool{}, map[string]time.Time{}
+	m.second = m.sink
+	if !m.scenario.ByID {
+		m.sink, m.second = rotation.Credential{}, rotation.Credential{}
 		m.token.ID, m.token.Create = "", &rotation.Creation{Name: "ci"}
 	}
-	if m.life.Verify {
+	if m.scenario.Verify {
 		m.token.Prober, m.token.VerifyWithin = m, time.Minute
 	}
 	m.restart()
 	m.world.calls = nil
-	m.arm()
+	m.setFaults()
 	for n := range 16 {
-		for _, a := range m.life.Acts {
+		for _, a := range m.scenario.Acts {
 			if a.At == n {
-				m.happen(a.What)
+				m.perform(a.What)
 			}
 		}
-		m.step()
+		m.advanceNext()
 		if len(m.problems) > 0 {
 			return m.problems
 		}
 	}
-	m.happen("clock right")
+	m.perform("clock right")
 	for end := time.Now().Add(12 * time.Hour); time.Now().Before(end) || m.record().Step != rotation.StepIdle && time.Since(end) < time.Hour; {
-		m.step()
+		m.advanceNext()
 	}
-	m.end()
+	m.checkEnd()
 	return m.problems
 }
 
-// end holds what must be true once nothing goes wrong any more.
-func (m *factory) end() {
+// checkEnd checks what must be true after the last fault.
+func (m *replaceMachine) checkEnd() {
 	record := m.record()
 	if record.Step != rotation.StepIdle || record.Order != nil || record.Failures > 0 {
-		m.Errorf("it does not come to rest: %q, %d failures, %s, %+v", record.Step, record.Failures, record.LastError, record.Order)
+		m.Errorf("the token does not become idle: %q, %d failures, %s, %+v", record.Step, record.Failures, record.LastError, record.Order)
 		return
 	}
-	for _, held := range []rotation.Credential{m.sink, m.side} {
-		if c := m.tokenByID(record.TokenID); m.gone[c.id] || held.ClientID != c.clientID || held.ClientSecret.Reveal() != c.current {
-			m.Errorf("a sink holds %s, and %s is in use", held.ClientID, c.clientID)
+	for _, content := range []rotation.Credential{m.sink, m.second} {
+		if c := m.tokenByID(record.TokenID); m.gone[c.id] || content.ClientID != c.clientID || content.ClientSecret.Reveal() != c.current {
+			m.Errorf("a sink has %s, and %s is in use", content.ClientID, c.clientID)
 		}
 	}
 	for _, c := range append([]*cfToken{&m.cfToken}, m.created...) {
 		waits := slices.ContainsFunc(record.Replaced, func(r rotation.Replaced) bool { return r.TokenID == c.id })
-		if !m.gone[c.id] && !waits && c.id != record.TokenID && (m.life.Named || c.id != tokenID) {
-			m.Errorf("%s (%s) is left for good", c.clientID, c.name)
+		if !m.gone[c.id] && !waits && c.id != record.TokenID && (m.scenario.ByID || c.id != tokenID) {
+			m.Errorf("%s (%s) is never deleted", c.clientID, c.name)
 		}
 	}
 	if len(record.Replaced) > 1 {
-		m.Errorf("%d are still to be deleted: %+v", len(record.Replaced), record.Replaced)
+		m.Errorf("%d replaced service tokens are not deleted yet: %+v", len(record.Replaced), record.Replaced)
 	}
 	if n := len(m.world.pending); n > 0 {
-		m.Errorf("%d are still sealed", n)
+		m.Errorf("%d answers are still sealed", n)
 	}
 	slots := map[time.Time]bool{}
 	for _, e := range m.events {
@@ -312,10 +312,10 @@ func (m *factory) end() {
 	}
 }
 
-// replaceChecks is how many lives TestReplaceMachine tries, unless -rapid.checks says otherwise.
+// replaceChecks is how many scenarios TestReplaceMachine runs, unless -rapid.checks is given.
 const replaceChecks = "150"
 
-// TestReplaceMachine lives through many of them.
+// TestReplaceMachine runs many random scenarios.
 func TestReplaceMachine(t *testing.T) {
 	checks := flag.Lookup("rapid.checks").Value
 	if before := checks.String(); before == flag.Lookup("rapid.checks").DefValue || before == machineChecks {
@@ -325,16 +325,16 @@ func TestReplaceMachine(t *testing.T) {
 		defer func() { _ = checks.Set(before) }()
 	}
 	rapid.Check(t, func(rt *rapid.T) {
-		life := drawReplace(rt)
+		scenario := drawReplace(rt)
 		var problems []string
-		var m *factory
+		var m *replaceMachine
 		synctest.Test(t, func(*testing.T) {
-			m = &factory{life: life}
+			m = &replaceMachine{scenario: scenario}
 			m.world = newWorld(m)
 			problems = m.run()
 		})
 		if len(problems) > 0 {
-			rt.Fatalf("%s\n%+v\ncalls: %q\nattempts: %q", strings.Join(problems, "\n"), life, m.calls, m.attempts())
+			rt.Fatalf("%s\n%+v\ncalls: %q\nattempts: %q", strings.Join(problems, "\n"), scenario, m.calls, m.attempts())
 		}
 	})
 }

@@ -10,8 +10,8 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// TestCreate: the service token is made at once, with its first secret in the sink, and is
-// rotated in its slots from then on.
+// TestCreate: the daemon creates the service token at once, and stores its first secret in the sink. From then
+// on it rotates it in its slots.
 func TestCreate(t *testing.T) {
 	inFresh(t, nil, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		if err, _ := w.advance(r, token); err != nil {
@@ -19,10 +19,10 @@ func TestCreate(t *testing.T) {
 		}
 		record := w.record()
 		if len(w.created) != 1 || w.created[0].name != "ci" || w.created[0].duration != "8760h" || w.sink.ClientSecret.Reveal() != w.created[0].current {
-			t.Fatalf("made %v, the sink has %v", w.created, w.sink.ClientID)
+			t.Fatalf("created %v, the sink has %v", w.created, w.sink.ClientID)
 		}
 		if !record.Facts.Enabled || record.Facts.ClientID != w.created[0].clientID {
-			t.Errorf("it is taken for disabled: %+v", record.Facts)
+			t.Errorf("the record says that it is disabled: %+v", record.Facts)
 		}
 		if record.TokenID != w.created[0].id || record.Last.Trigger != rotation.TriggerCreate || !record.GraceEnd().IsZero() || len(record.Replaced) > 0 {
 			t.Errorf("the record is %+v", record)
@@ -40,8 +40,8 @@ func TestCreate(t *testing.T) {
 	})
 }
 
-// TestReplace: each rotation makes a service token with a name of its own, and deletes the one
-// before it when the grace is over, not earlier.
+// TestReplace: each rotation creates a service token with a new name, and deletes the previous one when its grace
+// is over, not earlier.
 func TestReplace(t *testing.T) {
 	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		for range 4 {
@@ -57,7 +57,7 @@ func TestReplace(t *testing.T) {
 			}
 			old := w.created[len(w.created)-2]
 			if at := rotation.NextChore(token, record); time.Until(at) != 20*time.Minute || !record.GraceEnd().Equal(at) {
-				t.Fatalf("the old one is deleted at %v, and promised until %v", at, record.GraceEnd())
+				t.Fatalf("the old one is deleted at %v, but promised until %v", at, record.GraceEnd())
 			}
 			time.Sleep(20*time.Minute - time.Second)
 			if _, err := r.Advance(w.t.Context(), token); err != nil || w.gone[old.id] {
@@ -76,14 +76,13 @@ func TestReplace(t *testing.T) {
 			names[c.name] = true
 		}
 		if w.rotates != 0 || w.creates != 4 || len(w.notDeleted()) != 1 {
-			t.Errorf("%d rotates, %d creates, %d are left", w.rotates, w.creates, len(w.notDeleted()))
+			t.Errorf("%d rotates, %d creates, %d are not deleted", w.rotates, w.creates, len(w.notDeleted()))
 		}
 	})
 }
 
-// TestCreateSurvivesEveryFault has each call fail, or the process die, before it and after it: at
-// last there is exactly one service token, its secret is in the sink, and none was lost but those
-// whose answer was.
+// TestCreateSurvivesEveryFault makes each call fail, and makes the process die at each call, before and after the
+// call is carried out. In the end exactly one service token is left, and its secret is in the sink.
 func TestCreateSurvivesEveryFault(t *testing.T) {
 	for _, replace := range []bool{false, true} {
 		change := func(token *rotation.Token) { token.Replace = replace }
@@ -122,15 +121,15 @@ func TestCreateSurvivesEveryFault(t *testing.T) {
 							}
 						}
 						w.runUntilIdle(r, token)
-						left := w.notDeleted()
-						if len(left) != 1 || left[0].current != w.sink.ClientSecret.Reveal() || left[0].clientID != w.sink.ClientID {
-							t.Errorf("%d service tokens are left, the sink has %s; calls %q", len(left), w.sink.ClientID, w.calls)
+						remaining := w.notDeleted()
+						if len(remaining) != 1 || remaining[0].current != w.sink.ClientSecret.Reveal() || remaining[0].clientID != w.sink.ClientID {
+							t.Errorf("%d service tokens are not deleted, the sink has %s; calls %q", len(remaining), w.sink.ClientID, w.calls)
 						}
 						if len(w.pending)+len(w.reserved) > 0 {
 							t.Errorf("%d pending, %d reserved", len(w.pending), len(w.reserved))
 						}
-						if record := w.record(); record.TokenID != left[0].id || record.Facts.ID != left[0].id {
-							t.Errorf("the record says %s, facts of %s", record.TokenID, record.Facts.ID)
+						if record := w.record(); record.TokenID != remaining[0].id || record.Facts.ID != remaining[0].id {
+							t.Errorf("the record names %s, and has the facts of %s", record.TokenID, record.Facts.ID)
 						}
 					})
 				})
@@ -139,16 +138,16 @@ func TestCreateSurvivesEveryFault(t *testing.T) {
 	}
 }
 
-// TestCreateAdopts: one of that name that is there is adopted when told so, and else nothing is
-// made beside it.
+// TestCreateAdopts: a service token of that name exists already. With adopt: true the daemon adopts it, otherwise
+// it creates nothing.
 func TestCreateAdopts(t *testing.T) {
-	there := func(w *world, names ...string) {
+	existing := func(w *world, names ...string) {
 		for i, name := range names {
 			w.created = append(w.created, &cfToken{id: fmt.Sprintf("there-%d", i), clientID: "there.access", name: name, current: "old", createdAt: time.Now()})
 		}
 	}
 	inFresh(t, nil, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		there(w, "ci", "ci-")
+		existing(w, "ci", "ci-")
 		err, _ := w.advance(r, token)
 		if err == nil || !strings.Contains(err.Error(), "id: there-0") || !strings.Contains(err.Error(), "adopt: true") || w.creates > 0 || w.record().Failures != 1 {
 			t.Error(err, w.creates)
@@ -156,7 +155,7 @@ func TestCreateAdopts(t *testing.T) {
 	})
 	adopt := func(token *rotation.Token) { token.Create.Adopt = true }
 	inFresh(t, adopt, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		there(w, "ci")
+		existing(w, "ci")
 		if err, _ := w.advance(r, token); err != nil {
 			t.Fatal(err)
 		}
@@ -169,15 +168,15 @@ func TestCreateAdopts(t *testing.T) {
 		}
 	})
 	inFresh(t, adopt, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		there(w, "ci", "ci")
+		existing(w, "ci", "ci")
 		if err, _ := w.advance(r, token); err == nil || !strings.Contains(err.Error(), "there-0, there-1") || w.creates > 0 {
 			t.Error(err)
 		}
 	})
 }
 
-// TestOldTokenInPolicy: what a policy still names cannot be deleted. That is tried again, with
-// growing waits, and rotations go on.
+// TestOldTokenInPolicy: a service token that a policy still names cannot be deleted. The daemon tries again with
+// growing waits, and continues to rotate.
 func TestOldTokenInPolicy(t *testing.T) {
 	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
@@ -192,12 +191,12 @@ func TestOldTokenInPolicy(t *testing.T) {
 			_, _ = r.Advance(w.t.Context(), token)
 		}
 		record := w.record()
-		if w.creates < 28 || len(record.Replaced) > 2 || !errorsSay(record.Replaced, "policy") {
-			t.Fatalf("%d creates; to be deleted: %+v", w.creates, record.Replaced)
+		if w.creates < 28 || len(record.Replaced) > 2 || !anyErrorContains(record.Replaced, "policy") {
+			t.Fatalf("%d creates; not deleted yet: %+v", w.creates, record.Replaced)
 		}
 		tries := strings.Count(strings.Join(w.calls, " "), "delete") - (w.creates - 2)
 		if tries < 25 || tries > 60 {
-			t.Errorf("it was tried %d times in 30 hours", tries)
+			t.Errorf("the deletion was tried %d times in 30 hours", tries)
 		}
 		delete(w.namedByPolicy, w.created[0].id)
 		time.Sleep(time.Hour)
@@ -208,7 +207,7 @@ func TestOldTokenInPolicy(t *testing.T) {
 	})
 }
 
-func errorsSay(replaced []rotation.Replaced, what string) bool {
+func anyErrorContains(replaced []rotation.Replaced, what string) bool {
 	for _, r := range replaced {
 		if strings.Contains(r.LastError, what) {
 			return true
@@ -217,8 +216,8 @@ func errorsSay(replaced []rotation.Replaced, what string) bool {
 	return false
 }
 
-// TestReplaceContinuesFromRotate: an entry with an id whose strategy becomes replace goes on from
-// what the ledger knows, and a secret in hand of the one is never delivered by the other.
+// TestReplaceContinuesFromRotate: the strategy of an entry with an id changes to replace. The rotations continue
+// from the ledger's record, and the strategy cannot change while a rotation is in progress.
 func TestReplaceContinuesFromRotate(t *testing.T) {
 	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.gone, w.namedByPolicy = map[string]bool{}, map[string]bool{}
@@ -238,9 +237,9 @@ func TestReplaceContinuesFromRotate(t *testing.T) {
 			t.Fatalf("%+v", record)
 		}
 		if again, err := r.Enroll(w.t.Context(), token); err != nil || again.TokenID != record.TokenID {
-			t.Error("a restart forgets which service token it is", again.TokenID, err)
+			t.Error("after a restart the record names another service token:", again.TokenID, err)
 		}
-		// A rotation that is in hand stays with the strategy that it began with.
+		// A rotation in progress keeps the strategy that it began with.
 		w.failAll("sink store", fault{before: errors.New("sealed")})
 		r = w.runUntilStep(r, token, rotation.StepSealed)
 		token.Replace = false
@@ -250,8 +249,8 @@ func TestReplaceContinuesFromRotate(t *testing.T) {
 	})
 }
 
-// TestCreateLosesAnswersInARow: the answer to the request that makes up for a lost one is lost
-// too, while the service token of the first is still there.
+// TestCreateLosesAnswersInARow: the answer to a create is lost, and so are the answers to the next ones, while the
+// service tokens of the lost answers still exist.
 func TestCreateLosesAnswersInARow(t *testing.T) {
 	for _, replace := range []bool{false, true} {
 		for name, f := range map[string]fault{
@@ -271,8 +270,8 @@ func TestCreateLosesAnswersInARow(t *testing.T) {
 						return f
 					}
 					w.runUntilIdle(r, token)
-					if left := w.notDeleted(); len(left) != 1 || left[0].current != w.sink.ClientSecret.Reveal() || replace && lost != 3 {
-						t.Errorf("%d service tokens are left, the sink has %s; calls %q", len(left), w.sink.ClientID, w.calls)
+					if remaining := w.notDeleted(); len(remaining) != 1 || remaining[0].current != w.sink.ClientSecret.Reveal() || replace && lost != 3 {
+						t.Errorf("%d service tokens are not deleted, the sink has %s; calls %q", len(remaining), w.sink.ClientID, w.calls)
 					}
 				})
 			})
@@ -280,7 +279,8 @@ func TestCreateLosesAnswersInARow(t *testing.T) {
 	}
 }
 
-// TestOnlyOurSuffixIsRemovedFromAName: only a suffix that rotatord has given is taken off a name.
+// TestOnlyOurSuffixIsRemovedFromAName: the name for a new service token is the old one without the suffix, and
+// only a suffix that rotatord has added is removed.
 func TestOnlyOurSuffixIsRemovedFromAName(t *testing.T) {
 	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.gone, w.name = map[string]bool{}, "edge-production"
@@ -300,8 +300,8 @@ func TestOnlyOurSuffixIsRemovedFromAName(t *testing.T) {
 	})
 }
 
-// TestCreatedTokenIsNotFound: the answer did not say which service token was made, and the one of
-// that name is another one by now. The secret is given up, since nobody can use it.
+// TestCreatedTokenIsNotFound: the answer did not say which service token was created, and now the service token
+// of that name is a different one. The secret is useless, so an operator can give it up.
 func TestCreatedTokenIsNotFound(t *testing.T) {
 	inFresh(t, nil, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink store", fault{before: errors.New("permission denied")})
@@ -309,7 +309,7 @@ func TestCreatedTokenIsNotFound(t *testing.T) {
 		w.fault = nil
 		w.changeRecord(func(r *rotation.Record) { r.Work.TokenID, r.Work.After = "", rotation.TokenFacts{} })
 		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); !errors.Is(err, rotation.ErrUnfit) {
-			t.Fatal("a good secret was given up:", err)
+			t.Fatal("a good secret could be given up:", err)
 		}
 		w.created[0].clientID = "another.access"
 		for range 5 {
@@ -321,16 +321,16 @@ func TestCreatedTokenIsNotFound(t *testing.T) {
 		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDrop); err != nil {
 			t.Fatal(err)
 		}
-		w.gone[w.created[0].id] = true // its name is taken until then
+		w.gone[w.created[0].id] = true // until then its name is taken
 		w.runUntilIdle(r, token)
 		if w.creates != 2 || w.sink.ClientSecret.Reveal() != w.created[1].current {
-			t.Errorf("%d made, %+v", w.creates, w.record())
+			t.Errorf("%d created, %+v", w.creates, w.record())
 		}
 	})
 }
 
-// TestCreatedTokenIsDeletedBeforeDelivery: the secret of a service token that was made waits for its
-// sink, and the service token is deleted. It is given up, and another one is made.
+// TestCreatedTokenIsDeletedBeforeDelivery: the secret of a new service token waits for its sink, and the service
+// token is deleted. An operator gives the secret up, and the daemon creates another service token.
 func TestCreatedTokenIsDeletedBeforeDelivery(t *testing.T) {
 	inFresh(t, nil, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink store", fault{before: errors.New("permission denied")})
@@ -342,7 +342,7 @@ func TestCreatedTokenIsDeletedBeforeDelivery(t *testing.T) {
 		}
 		w.runUntilIdle(r, token)
 		if w.creates != 2 || w.sink.ClientSecret.Reveal() != w.created[1].current || len(w.pending) != 0 {
-			t.Errorf("%d made, %d pending, %+v", w.creates, len(w.pending), w.record())
+			t.Errorf("%d created, %d pending, %+v", w.creates, len(w.pending), w.record())
 		}
 	})
 }

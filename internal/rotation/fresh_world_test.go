@@ -11,7 +11,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file holds a Cloudflare that makes and deletes service tokens, and renews them.
+// This file extends the world: its Cloudflare creates, deletes and renews service tokens.
 
 func (w *world) Find(_ context.Context, name string) (found []rotation.TokenFacts, err error) {
 	err = w.do("find", func() error {
@@ -30,7 +30,7 @@ func (w *world) Create(_ context.Context, req rotation.CreateRequest) (issued ro
 		w.creates++
 		now := time.Now().UTC()
 		c := &cfToken{
-			id: fmt.Sprintf("00000000-0000-4000-8000-%012d", w.creates), clientID: fmt.Sprintf("made%d.access", w.creates),
+			id: fmt.Sprintf("00000000-0000-4000-8000-%012d", w.creates), clientID: fmt.Sprintf("created%d.access", w.creates),
 			name: req.Name, duration: req.Duration, createdAt: now, updatedAt: now, current: w.secretOf(len(w.issued)),
 		}
 		w.issued = append(w.issued, c.current)
@@ -76,7 +76,7 @@ func (w *world) Renew(_ context.Context, id, duration string) (facts rotation.To
 	return facts, err
 }
 
-// Probe answers as an application behind Access does.
+// Probe answers like an application behind Access.
 func (w *world) Probe(_ context.Context, c rotation.Credential) (probe rotation.Probe, err error) {
 	probe = rotation.ProbeBad
 	err = w.do("probe", func() error {
@@ -91,17 +91,18 @@ func (w *world) Probe(_ context.Context, c rotation.Credential) (probe rotation.
 	return probe, err
 }
 
-// left are the service tokens that were made and not deleted.
-func (w *world) notDeleted() (left []*cfToken) {
+// notDeleted returns the service tokens that the daemon created and that are not deleted.
+func (w *world) notDeleted() (kept []*cfToken) {
 	for _, c := range w.created {
 		if !w.gone[c.id] {
-			left = append(left, c)
+			kept = append(kept, c)
 		}
 	}
-	return left
+	return kept
 }
 
-// made returns a token that is made at first, as change has it, in a world whose sink is empty.
+// inFresh runs test with a token whose service token does not exist yet, in a world whose sink is empty.
+// change may change the token before it is enrolled.
 func inFresh(t *testing.T, change func(*rotation.Token), test func(w *world, token rotation.Token, r *rotation.Rotator)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -121,7 +122,7 @@ func inFresh(t *testing.T, change func(*rotation.Token), test func(w *world, tok
 	})
 }
 
-// settle goes on, over crashes, until the token waits for a slot and nothing else is due.
+// runUntilIdle advances the token, and restarts after crashes, until it waits for a slot and no chore is due.
 func (w *world) runUntilIdle(r *rotation.Rotator, token rotation.Token) *rotation.Rotator {
 	w.t.Helper()
 	for range 40 {
@@ -143,11 +144,11 @@ func (w *world) runUntilIdle(r *rotation.Rotator, token rotation.Token) *rotatio
 			}
 		}
 	}
-	w.t.Errorf("it does not come to rest: %+v", w.record())
+	w.t.Errorf("the token does not become idle: %+v", w.record())
 	return r
 }
 
-// try advances a token once, and reports a crash.
+// advanceNow advances the token once without waiting. died reports that the process crashed.
 func (w *world) advanceNow(r *rotation.Rotator, token rotation.Token) (err error, died bool) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -161,7 +162,7 @@ func (w *world) advanceNow(r *rotation.Rotator, token rotation.Token) (err error
 	return err, false
 }
 
-// live does what is due for that long.
+// runFor does everything that is due in the time d.
 func (w *world) runFor(r *rotation.Rotator, token rotation.Token, d time.Duration) {
 	for end := time.Now().Add(d); ; {
 		at := rotation.NextDue(token, w.record(), rotation.Pause{}).At
@@ -179,7 +180,7 @@ func (w *world) runFor(r *rotation.Rotator, token rotation.Token, d time.Duratio
 
 func replacing(token *rotation.Token) { token.Replace = true }
 
-// runUntilStep goes on until the token is at a step.
+// runUntilStep advances the token until it is at that step.
 func (w *world) runUntilStep(r *rotation.Rotator, token rotation.Token, step rotation.Step) *rotation.Rotator {
 	w.t.Helper()
 	for range 20 {
@@ -188,6 +189,6 @@ func (w *world) runUntilStep(r *rotation.Rotator, token rotation.Token, step rot
 		}
 		w.advance(r, token)
 	}
-	w.t.Fatal("it does not get to " + string(step))
+	w.t.Fatal("the token does not reach the step " + string(step))
 	return r
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestClockSetBack: a slot that was served does not come again when the clock shows it again.
+// TestClockSetBack: a slot that was served is not served again when the clock shows its time again.
 func TestClockSetBack(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.runUntil(r, token, "01 03:00:30")
@@ -22,7 +22,7 @@ func TestClockSetBack(t *testing.T) {
 		w.runUntil(r, token, "01 03:59:59")
 		w.wantRotations("schedule at 01 01:00:00 for 01 01:00:00", "schedule at 01 02:00:00 for 01 02:00:00", "schedule at 01 03:00:00 for 01 03:00:00")
 		if waited := time.Since(clock("01 00:00:00")); waited != 5*time.Hour+59*time.Minute+59*time.Second {
-			t.Fatalf("%s passed", waited)
+			t.Fatalf("%s have passed", waited)
 		}
 		w.runUntil(r, token, "01 04:00:00")
 		if last := w.rotationsBegun()[3]; last != "schedule at 01 04:00:00 for 01 04:00:00" {
@@ -32,7 +32,7 @@ func TestClockSetBack(t *testing.T) {
 	})
 }
 
-// TestClockSetForward: what a clock steps over is missed, and made up for once.
+// TestClockSetForward: the slots that the clock jumps over are missed, and are caught up with one rotation.
 func TestClockSetForward(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.runUntil(r, token, "01 01:30:00")
@@ -48,8 +48,8 @@ func TestClockSetForward(t *testing.T) {
 	})
 }
 
-// TestClockWasAhead: slots that were consumed by a clock that was ahead are waited for, but not
-// for more than a day.
+// TestClockWasAhead: a rotation on a clock that was ahead has served slots of the future. The daemon waits until
+// they are over, but for a day at most: if they are further ahead, it heals the record.
 func TestClockWasAhead(t *testing.T) {
 	for _, ahead := range []time.Duration{20 * time.Hour, 400 * 24 * time.Hour} {
 		for _, restart := range []bool{false, true} {
@@ -66,7 +66,7 @@ func TestClockWasAhead(t *testing.T) {
 					}
 					consumed := w.record().Anchor
 					w.offset = 0
-					// Some time passes until somebody looks.
+					// Some time passes until the daemon notices.
 					time.Sleep(clock("01 00:20:00").Sub(w.now()))
 					if restart {
 						r = w.start()
@@ -80,26 +80,26 @@ func TestClockWasAhead(t *testing.T) {
 					w.runUntil(r, token, "02 00:00:00")
 					healed := slices.ContainsFunc(w.events, func(e rotation.Event) bool { _, ok := e.(rotation.ClockHealed); return ok })
 					if ahead < 24*time.Hour {
-						// Until 20:00 all slots were consumed.
+						// All slots until 20:00 count as served.
 						if w.rotates != 1+4 || healed || w.rotationsBegun()[1] != "schedule at 01 21:00:00 for 01 21:00:00" {
 							t.Errorf("healed: %t, %q", healed, w.rotationsBegun())
 						}
 						return
 					}
 					if w.rotates != 1+24 || !healed || w.rotationsBegun()[1] != "schedule at 01 01:00:00 for 01 01:00:00" {
-						t.Errorf("consumed until %s, healed: %t, %q", consumed, healed, w.rotationsBegun())
+						t.Errorf("served until %s, healed: %t, %q", consumed, healed, w.rotationsBegun())
 					}
-					told := 0
+					reported := 0
 					for _, e := range w.events {
 						if e, ok := e.(rotation.ClockHealed); ok {
-							told++
+							reported++
 							if len(e.What) == 0 || !strings.HasPrefix(e.What[0], "slots were consumed until 2001-02-04T") {
 								t.Errorf("%q", e.What)
 							}
 						}
 					}
-					if told != 1 {
-						t.Errorf("told of %d times", told)
+					if reported != 1 {
+						t.Errorf("reported %d times, want 1", reported)
 					}
 				})
 			})
@@ -107,8 +107,8 @@ func TestClockWasAhead(t *testing.T) {
 	}
 }
 
-// TestHealing takes out of a record what only a clock that was ahead can have put there, and
-// nothing else.
+// TestHealing: the daemon corrects the times in a record that only a clock that was ahead can have set, and no
+// others.
 func TestHealing(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -147,15 +147,15 @@ func TestHealing(t *testing.T) {
 					t.Errorf("due in %s, want %s", due.At.Sub(now), test.want)
 				}
 				if diff := cmp.Diff(w.record(), enrolled); diff != "" {
-					t.Errorf("what is healed is not kept:\n%s", diff)
+					t.Errorf("the healed record is not saved:\n%s", diff)
 				}
 			})
 		})
 	}
 }
 
-// TestClockSetBackAndCorrected: a clock was put back by days, and is put right again. What was consumed
-// before that is not made up for.
+// TestClockSetBackAndCorrected: the clock was set back by days, and then corrected. Slots that were served before
+// are not served again.
 func TestClockSetBackAndCorrected(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.runUntil(r, token, "01 03:10:00")
@@ -173,12 +173,12 @@ func TestClockSetBackAndCorrected(t *testing.T) {
 	})
 }
 
-// TestSlotServedWhileTheClockWasAhead: after healing slots are counted from now on, but the one that was
-// served last is not served again when it comes.
+// TestSlotServedWhileTheClockWasAhead: after healing, slots are counted from now on. But the slot that was served
+// last is not served again when its time comes.
 func TestSlotServedWhileTheClockWasAhead(t *testing.T) {
 	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.offset = 48 * time.Hour
-		w.runUntil(r, token, "03 04:20:00") // at first what the clock stepped over, and then 3 January
+		w.runUntil(r, token, "03 04:20:00") // first the slots that the clock jumped over, and then 3 January
 		if !w.record().Last.Slot.Equal(clock("03 04:00:00")) {
 			t.Fatalf("%q", w.rotationsBegun())
 		}
@@ -192,7 +192,7 @@ func TestSlotServedWhileTheClockWasAhead(t *testing.T) {
 		}
 		record := w.record()
 		if due := r.Due(token, record); due.Slot.Equal(record.Last.Slot) {
-			t.Errorf("due again: %+v", due)
+			t.Errorf("the slot is due again: %+v", due)
 		}
 		if err := r.Pause(w.t.Context(), "ci", rotation.Pause{Since: w.now(), Until: clock("03 05:00:00")}); err != nil {
 			t.Fatal(err)
@@ -203,13 +203,13 @@ func TestSlotServedWhileTheClockWasAhead(t *testing.T) {
 		}
 		w.runUntil(r, token, "04 04:00:00")
 		if w.rotates != rotates+1 {
-			t.Errorf("%d rotates more", w.rotates-rotates)
+			t.Errorf("%d more rotates", w.rotates-rotates)
 		}
 	})
 }
 
-// TestClockIsFarFromCloudflareClock: while nobody knows which slots have come no scheduled rotation
-// begins; one that an operator asks for does, and so does what a doubt needs.
+// TestClockIsFarFromCloudflareClock: the daemon does not know the right time, so no scheduled rotation begins.
+// Rotations that an operator orders and reissues still begin.
 func TestClockIsFarFromCloudflareClock(t *testing.T) {
 	far := &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: rotation.ErrClock}
 	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {

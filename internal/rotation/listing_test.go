@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestRotatedOutside: somebody else rotates, and nothing that is shown is different but when.
+// TestRotatedOutside: another person rotates the token. The listing shows it only by a new updated_at.
 func TestRotatedOutside(t *testing.T) {
 	outside := func(w *world) (n int) {
 		for _, e := range w.events {
@@ -17,14 +17,14 @@ func TestRotatedOutside(t *testing.T) {
 		}
 		return n
 	}
-	learn := func(w *world, r *rotation.Rotator, token rotation.Token) rotation.Record {
+	recordListing := func(w *world, r *rotation.Rotator, token rotation.Token) rotation.Record {
 		record, err := r.RecordListing(w.t.Context(), token, w.facts())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return record
 	}
-	byHand := func(w *world) {
+	rotateByHand := func(w *world) {
 		time.Sleep(10 * time.Minute)
 		w.previous, w.previousUntil = w.current, time.Now().Add(time.Hour)
 		w.current, w.updatedAt = "by hand", time.Now().UTC()
@@ -32,38 +32,38 @@ func TestRotatedOutside(t *testing.T) {
 	}
 	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
-		learn(w, r, token)
-		byHand(w)
-		if record := learn(w, r, token); !record.Outside.Equal(w.updatedAt) || outside(w) != 1 || record.Order != nil {
+		recordListing(w, r, token)
+		rotateByHand(w)
+		if record := recordListing(w, r, token); !record.Outside.Equal(w.updatedAt) || outside(w) != 1 || record.Order != nil {
 			t.Fatalf("%+v, %d alarms", record, outside(w))
 		}
-		learn(w, r, token)
+		recordListing(w, r, token)
 		if outside(w) != 1 {
-			t.Error("the alarm is told twice")
+			t.Error("the alarm is raised twice")
 		}
 		w.mayCutOff = true
 		if err, _ := w.advance(r, token); err != nil || !w.record().Outside.IsZero() {
-			t.Error("our own rotation does not end it", err)
+			t.Error("our own rotation does not end the alarm:", err)
 		}
 	})
-	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // healed, once a day
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // outside_rotation: rotate, at most once a day
 		token.RotateAfterOutside, w.mayCutOff = true, true
 		w.advance(r, token)
-		byHand(w)
-		record := learn(w, r, token)
+		rotateByHand(w)
+		record := recordListing(w, r, token)
 		due := rotation.NextDue(token, record, rotation.Pause{})
 		if record.Order == nil || due.Reason != rotation.DueOrdered || due.Trigger != rotation.TriggerRecovery || due.At.After(time.Now()) {
 			t.Fatalf("%+v", record)
 		}
 		if due := rotation.NextDue(token, record, rotation.Pause{Since: time.Now()}); !due.Unscheduled {
-			t.Error("a pause does not hold it up:", due)
+			t.Error("a pause does not delay the order:", due)
 		}
 		if err, _ := w.advance(r, token); err != nil || w.sink.ClientSecret.Reveal() != w.current {
 			t.Error(err)
 		}
-		byHand(w)
-		if record := learn(w, r, token); record.Order != nil || record.Outside.IsZero() {
-			t.Errorf("it chases the other one: %+v", record)
+		rotateByHand(w)
+		if record := recordListing(w, r, token); record.Order != nil || record.Outside.IsZero() {
+			t.Errorf("it rotates again within a day: %+v", record)
 		}
 	})
 	for name, edit := range map[string]func(w *world){
@@ -73,40 +73,40 @@ func TestRotatedOutside(t *testing.T) {
 	} {
 		inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			w.duration = "8760h"
-			learn(w, r, token)
+			recordListing(w, r, token)
 			time.Sleep(time.Hour)
 			edit(w)
 			w.updatedAt = time.Now().UTC()
-			if record := learn(w, r, token); outside(w) > 0 || !record.Outside.IsZero() {
-				t.Errorf("%s is taken for a rotation", name)
+			if record := recordListing(w, r, token); outside(w) > 0 || !record.Outside.IsZero() {
+				t.Errorf("%s is taken for a rotation by another person", name)
 			}
 		})
 	}
-	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // a listing that was under way
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // a listing that began before our rotation
 		before := w.facts()
 		w.advance(r, token)
 		if record, err := r.RecordListing(w.t.Context(), token, before); err != nil || !record.Facts.UpdatedAt.Equal(w.updatedAt) || outside(w) > 0 {
 			t.Error(record, err)
 		}
-		if learn(w, r, token); outside(w) > 0 {
-			t.Error("our own rotation is taken for another's")
+		if recordListing(w, r, token); outside(w) > 0 {
+			t.Error("our own rotation is taken for a rotation by another person")
 		}
 	})
-	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // where updated_at stays
+	inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // updated_at does not move on a rotation
 		w.frozenUpdatedAt = true
 		w.advance(r, token)
-		byHand(w)
-		if learn(w, r, token); outside(w) > 0 {
-			t.Error("where a rotation leaves updated_at alone its moving says nothing")
+		rotateByHand(w)
+		if recordListing(w, r, token); outside(w) > 0 {
+			t.Error("updated_at does not move on our rotations, so it proves nothing when it moves")
 		}
 	})
 }
 
-// TestListingResolvesADoubt: an inventory that began when the request could no longer be under way
-// settles a doubt, and nobody is asked for the token by itself.
+// TestListingResolvesADoubt: a listing that began after the request could no longer be under way resolves a doubt,
+// without another request to Cloudflare.
 func TestListingResolvesADoubt(t *testing.T) {
 	doubt := func(w *world, token rotation.Token, r *rotation.Rotator, f fault) (before rotation.TokenFacts) {
-		w.advance(r, token) // which shows that updated_at moves
+		w.advance(r, token) // shows the daemon that updated_at moves
 		time.Sleep(time.Until(w.record().Last.GraceEndsAt))
 		before = w.facts()
 		w.failOnce("rotate", f)
@@ -117,11 +117,11 @@ func TestListingResolvesADoubt(t *testing.T) {
 		w.calls = nil
 		return before
 	}
-	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // it was carried out
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // the request was carried out
 		doubt(w, token, r, fault{after: &rotation.IssuerError{Class: rotation.Unknown}})
 		time.Sleep(30 * time.Second)
 		if record, err := r.RecordListingOfDoubt(w.t.Context(), token, w.facts(), time.Now()); err != nil || record.Doubt.CarriedOut {
-			t.Error("a listing that is too early counts", err)
+			t.Error("a listing counts that began too early", err)
 		}
 		time.Sleep(time.Minute)
 		record, err := r.RecordListingOfDoubt(w.t.Context(), token, w.facts(), time.Now())
@@ -135,14 +135,14 @@ func TestListingResolvesADoubt(t *testing.T) {
 			t.Error("the same listing counts twice", err)
 		}
 		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveLook); err != nil || w.count("inspect") != 1 {
-			t.Error("an operator's look asks nobody", err)
+			t.Error("an operator's look does not ask Cloudflare", err)
 		}
 		time.Sleep(11 * time.Minute)
 		if w.advance(r, token); w.count("inspect") != 2 {
 			t.Error("an old listing counts")
 		}
 	})
-	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // it was not
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // the request was not carried out
 		before := doubt(w, token, r, fault{before: &rotation.IssuerError{Class: rotation.Unknown}})
 		time.Sleep(2 * time.Minute)
 		if _, err := r.RecordListingOfDoubt(w.t.Context(), token, before, time.Now()); err != nil {
@@ -154,8 +154,8 @@ func TestListingResolvesADoubt(t *testing.T) {
 	})
 }
 
-// TestCreatedTokenIsEnabled: what was just made is enabled, although the answer does not say so: nobody is
-// to be woken until the next listing.
+// TestCreatedTokenIsEnabled: the record says that a new service token is enabled, although the answer does not say
+// so. Otherwise there would be an alarm until the next listing.
 func TestCreatedTokenIsEnabled(t *testing.T) {
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
@@ -164,13 +164,13 @@ func TestCreatedTokenIsEnabled(t *testing.T) {
 		}
 		w.advance(r, token)
 		if !w.record().Facts.Enabled {
-			t.Error("the one that took its place is shown as disabled")
+			t.Error("the one that replaced it is shown as disabled")
 		}
 	})
 }
 
-// TestListingShowsOurOwnLostRotation: a listing between a doubt whose old secret does not matter and the rotation
-// that makes up for it shows our own request, and nobody else's.
+// TestListingShowsOurOwnLostRotation: an answer is lost, and a listing comes before the reissue. The change that it
+// shows is our own request, and not a rotation by another person.
 func TestListingShowsOurOwnLostRotation(t *testing.T) {
 	lost := func(w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(5 * time.Hour)
@@ -196,7 +196,7 @@ func TestListingShowsOurOwnLostRotation(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		record, err := r.RecordListing(w.t.Context(), token, c.facts())
 		if err != nil || w.rotates != 1 || !record.Outside.IsZero() {
-			t.Errorf("%d rotates, rotated by somebody else: %s, %v", w.rotates, record.Outside, err)
+			t.Errorf("%d rotates, taken for a rotation by another person at %s, %v", w.rotates, record.Outside, err)
 		}
 	}
 	inBubble(t, 0, lost)
@@ -210,8 +210,8 @@ func TestListingShowsOurOwnLostRotation(t *testing.T) {
 	})
 }
 
-// TestListingOfAReplacedToken: what a listing says of a service token that was replaced meanwhile is not
-// taken for what the one in its place is like.
+// TestListingOfAReplacedToken: a listing shows a service token that was replaced since. The record does not take
+// these facts for those of the new service token.
 func TestListingOfAReplacedToken(t *testing.T) {
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)

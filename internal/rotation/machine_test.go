@@ -15,25 +15,25 @@ import (
 	"rotatord/internal/secret"
 )
 
-// scenario is one life of a token: what is configured, and all that goes wrong.
+// scenario is one run of a token: its configuration, and everything that goes wrong.
 type scenario struct {
 	Paired  bool
 	Grace   time.Duration
 	Frozen  bool // updated_at does not move on a rotate
-	Faults  []trouble
-	Answers []string // what is wrong with the first answers
+	Faults  []plannedFault
+	Answers []string // what is wrong with each of the first answers
 	Acts    []act
 }
 
-// act is what happens between two attempts.
+// act is an event between two attempts.
 type act struct {
-	At   int // attempt
+	At   int // before which attempt
 	What string
 }
 
-// draw makes a scenario. All is drawn before anything runs, so that a failing one shrinks.
+// draw draws a scenario. Everything is drawn before the run, so that rapid can shrink a failing scenario.
 func draw(t *rapid.T) scenario {
-	happening := rapid.Custom(func(t *rapid.T) act {
+	anyAct := rapid.Custom(func(t *rapid.T) act {
 		return act{
 			At: rapid.IntRange(1, 6).Draw(t, "at"),
 			What: rapid.SampledFrom([]string{
@@ -48,77 +48,77 @@ func draw(t *rapid.T) scenario {
 		Frozen:  rapid.Bool().Draw(t, "frozen"),
 		Faults:  rapid.SliceOfN(drawPlannedFault(14), 0, 4).Draw(t, "faults"),
 		Answers: rapid.SliceOfN(rapid.SampledFrom([]string{"", "", "wrong client", "damaged", "unfamiliar", "empty"}), 0, 2).Draw(t, "answers"),
-		Acts:    rapid.SliceOfN(happening, 0, 2).Draw(t, "acts"),
+		Acts:    rapid.SliceOfN(anyAct, 0, 2).Draw(t, "acts"),
 	}
 }
 
-// machine runs one scenario. It stands between the rotator and the world and holds, at each
-// call, what must never be otherwise.
+// machine runs one scenario. It is between the rotator and the world, and checks at each call what must always
+// be true.
 type machine struct {
 	*world
 	findings
-	troubles
+	faultPlan
 	scenario scenario
 	token    rotation.Token
 	rotator  *rotation.Rotator
 
-	proven         map[string]bool // since the claim, by this process
-	believed       time.Time       // until when the old secret works, as far as the ledger knows
-	unsealedSecret string          // a secret that was received and not sealed yet
-	inSink         map[string]bool // every secret that the sink ever held
-	wantDoubts     int             // rotations that were carried out and whose answer was not kept
-	quiet          time.Time       // since when nothing has gone wrong any more
-	cutOff         time.Time       // when the last rotate was carried out
-	blind          bool            // it was rotated again, and Cloudflare could not be asked why
-	operator       bool            // an operator has asked for a rotate, whatever it cuts off
+	passed         map[string]bool // the steps that succeeded since the claim, in this process
+	believedUntil  time.Time       // until when the old secret works, as far as the ledger knows
+	unsealedSecret string          // a secret that was received and is not sealed yet
+	everInSink     map[string]bool // every secret that was ever in the sink
+	wantDoubts     int             // how many rotations were carried out and lost their answer
+	lastFault      time.Time       // when something went wrong last
+	lastRotate     time.Time       // when the last rotate was carried out
+	blind          bool            // a second rotate cut the sink's secret off, and the ledger did not know that the first was carried out
+	operatorOrder  bool            // an operator has ordered a rotate that may cut off the old secret
 }
 
-// seeLate makes visible what a late request has changed: it ran in a goroutine of its own, and
-// ended before this one went on.
-func (m *machine) seeLate() {
+// syncLateRequests makes the changes of late requests visible to this goroutine. A late request is carried out
+// in a goroutine of its own, under the world's lock.
+func (m *machine) syncLateRequests() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 }
 
-// arm turns the scenario's troubles into faults at calls.
-func (m *machine) arm() {
-	m.troubles = troubles{
+// setFaults makes the world's calls fail as the scenario has planned.
+func (m *machine) setFaults() {
+	m.faultPlan = faultPlan{
 		all: m.scenario.Faults, issuer: []string{"rotate", "inspect", "extend", "ready"},
-		strike: func(how, call string) (late bool) {
-			m.quiet = time.Now()
-			// Without a grace consumers are down already and the daemon does not wait for a late
-			// request, which the documentation says.
+		onFault: func(how, call string) (late bool) {
+			m.lastFault = time.Now()
+			// Without a grace consumers are down already, so the daemon does not wait for a late request, as the
+			// documentation says.
 			if late = how == "late" && call == "rotate" && (m.scenario.Grace > 0 || m.scenario.Paired); late {
 				m.wantDoubts++
 			}
 			return late
 		},
 	}
-	m.world.fault = m.troubles.next()
+	m.world.fault = m.faultPlan.next()
 }
 
-// The rotator's ports, with what must hold at each call.
+// The following methods are the rotator's ports, with the checks at each call.
 
 func (m *machine) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
-	m.seeLate()
-	defer func() { // also if the process dies with the answer
+	m.syncLateRequests()
+	defer func() { // runs also if the process dies at this call
 		switch {
-		case m.record().Revision != r.Revision+1: // not kept; only the answer may be lost
-		case r.Doubt != nil: // with the extensions that the ledger knows of
-			m.believed = r.Doubt.OldWorksUntil
+		case m.record().Revision != r.Revision+1: // it was not saved; only the answer may be lost
+		case r.Doubt != nil: // includes the extensions that the ledger knows of
+			m.believedUntil = r.Doubt.OldWorksUntil
 		case r.Work != nil && !r.Work.GraceEndsAt.IsZero():
-			m.believed = r.Work.GraceEndsAt
+			m.believedUntil = r.Work.GraceEndsAt
 		}
 	}()
 	saved, err := m.world.Save(ctx, r)
 	if err == nil && r.Step == rotation.StepClaimed {
-		m.proven = map[string]bool{}
+		m.passed = map[string]bool{}
 		if end := m.promised(r); r.Work.Trigger != rotation.TriggerRecovery && r.Work.Trigger != rotation.TriggerManual && time.Now().Before(end) {
 			m.Errorf("claimed for %s although the last grace was promised until %s", r.Work.Trigger, end)
 		}
 	}
 	if err == nil && r.Step == rotation.StepIntent {
-		m.proven["intent"] = true
+		m.passed["intent"] = true
 	}
 	return saved, err
 }
@@ -132,42 +132,42 @@ func (m *machine) promised(r rotation.Record) time.Time {
 
 func (m *machine) Ready(ctx context.Context) error {
 	err := m.world.Ready(ctx)
-	m.proven["ready"] = err == nil
+	m.passed["ready"] = err == nil
 	return err
 }
 
 func (m *machine) Reserve(ctx context.Context, key rotation.PendingKey) error {
 	err := m.world.Reserve(ctx, key)
-	m.proven["reserve"] = err == nil
+	m.passed["reserve"] = err == nil
 	return err
 }
 
 func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
-	m.seeLate()
+	m.syncLateRequests()
 	for _, what := range []string{"sink preflight", "reserve", "ready", "intent"} {
-		if !m.proven[what] {
-			m.Errorf("a rotate request left without %s", what)
+		if !m.passed[what] {
+			m.Errorf("a rotate request was sent without %s", what)
 		}
 	}
-	m.proven = map[string]bool{} // one intent, one request
+	m.passed = map[string]bool{} // each intent allows one request
 	c, used := m.tokenByID(req.TokenID), m.sink.ClientSecret.Reveal()
-	if used == c.previous && time.Now().Before(c.previousUntil) && c.tooEarly(m.believed) && !m.operator {
-		m.Errorf("rotated again while the old secret, which is the one that the sink holds, still worked")
+	if used == c.previous && time.Now().Before(c.previousUntil) && c.tooEarly(m.believedUntil) && !m.operatorOrder {
+		m.Errorf("the daemon rotated again while the sink's secret, which is the previous one, still worked")
 	}
 	if m.scenario.Paired && used == c.current {
 		m.Errorf("the service token in use was rotated")
 	}
 	if m.unsealedSecret != "" {
-		m.Errorf("rotated again with a secret in hand")
+		m.Errorf("the daemon rotated again while a received secret was not sealed")
 	}
 	m.blind = m.blind || used == c.previous && m.record().OldDiesBy.IsZero()
 	m.checkDoubtsRaised("before another rotate")
-	m.mayCutOff = true // the world's own check knows nothing of beliefs, and comes late with a late request
+	m.mayCutOff = true // the check above replaces the world's own check, which runs too late for a late request
 	issuedBefore := len(m.issued)
 	defer func() {
 		if len(m.issued) > issuedBefore {
-			m.operator, m.cutOff = false, time.Now()
-			m.believed = c.previousUntil
+			m.operatorOrder, m.lastRotate = false, time.Now()
+			m.believedUntil = c.previousUntil
 			if m.unsealedSecret == "" {
 				m.wantDoubts++
 			}
@@ -193,7 +193,7 @@ func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotat
 	return issued, nil
 }
 
-// answer is what is wrong with the answer to the rotate that was just carried out.
+// answer returns what is wrong with the answer to the rotate that was just carried out.
 func (m *machine) answer() string {
 	if n := len(m.issued) - 2; n < len(m.scenario.Answers) {
 		return m.scenario.Answers[n]
@@ -210,8 +210,8 @@ func (m *machine) Seal(ctx context.Context, key rotation.PendingKey, issued rota
 }
 
 func (m *machine) Erase(ctx context.Context, id string) error {
-	if p, ok := m.world.pending[id]; ok && !m.inSink[p.ClientSecret.Reveal()] {
-		m.Errorf("a sealed secret is erased that no sink ever confirmed")
+	if p, ok := m.world.pending[id]; ok && !m.everInSink[p.ClientSecret.Reveal()] {
+		m.Errorf("a sealed secret was erased that was never in the sink")
 	}
 	return m.world.Erase(ctx, id)
 }
@@ -222,12 +222,12 @@ func (s machineSink) Name() string { return "memory:sink" }
 
 func (s machineSink) Preflight(ctx context.Context) (rotation.Stored, error) {
 	stored, err := memorySink{s.world}.Preflight(ctx)
-	s.proven["sink preflight"] = err == nil
+	s.passed["sink preflight"] = err == nil
 	return stored, err
 }
 
 func (s machineSink) Store(ctx context.Context, c rotation.Credential, base rotation.Stored) (rotation.Stored, error) {
-	defer func() { s.inSink[s.sink.ClientSecret.Reveal()] = true }()
+	defer func() { s.everInSink[s.sink.ClientSecret.Reveal()] = true }()
 	return memorySink{s.world}.Store(ctx, c, base)
 }
 
@@ -235,7 +235,7 @@ func (s machineSink) ReadBack(ctx context.Context) (rotation.Credential, error) 
 	return memorySink{s.world}.ReadBack(ctx)
 }
 
-// checkDoubtsRaised wants an alarm for each rotation that was carried out and not kept.
+// checkDoubtsRaised checks that a doubt was raised for each rotation that was carried out and lost its answer.
 func (m *machine) checkDoubtsRaised(when string) {
 	raised := map[string]bool{}
 	for _, e := range m.events {
@@ -257,21 +257,21 @@ func (m *machine) checkDoubtsRaised(when string) {
 	}
 }
 
-// longestRefusal is how long consumers may be refused once nothing goes wrong any more: a
-// doubt settles for a minute, and the longest back-off is ten.
+// longestRefusal is how long consumers may be refused after the last fault: no request can be under way after
+// one minute, and the longest back-off is ten minutes.
 const longestRefusal = 12 * time.Minute
 
-// checkRefused holds that consumers are not left with a secret that is refused. Where
-// updated_at stands still, nobody can know that they are.
+// checkRefused checks that consumers do not have a refused secret for too long. If updated_at does not move,
+// the daemon cannot know that they are refused.
 func (m *machine) checkRefused() {
 	c, used := &m.world.cfToken, m.sink.ClientSecret.Reveal()
 	overwritten := m.sink.ClientID != c.clientID || !slices.Contains(m.issued, used)
 	if m.scenario.Paired || m.scenario.Frozen || m.blind || overwritten || c.accepted(used) {
 		return
 	}
-	since := m.quiet
-	if m.cutOff.After(since) {
-		since = m.cutOff
+	since := m.lastFault
+	if m.lastRotate.After(since) {
+		since = m.lastRotate
 	}
 	if used == c.previous && c.previousUntil.After(since) {
 		since = c.previousUntil
@@ -281,18 +281,18 @@ func (m *machine) checkRefused() {
 	}
 }
 
-// attempt waits until the token is due and works on it.
+// attempt waits until the token is due, and advances it once.
 func (m *machine) attempt() {
-	m.seeLate()
+	m.syncLateRequests()
 	answers := len(m.issued)
 	_, died := m.world.advance(m.rotator, m.token)
-	m.seeLate()
+	m.syncLateRequests()
 	if len(m.issued) > answers && len(m.issued)-2 < len(m.scenario.Answers) {
-		m.quiet = time.Now()
+		m.lastFault = time.Now()
 	}
 	m.checkRefused()
 	if died {
-		if m.unsealedSecret != "" && !m.sealed(m.unsealedSecret) && !m.inSink[m.unsealedSecret] { // it was in memory alone
+		if m.unsealedSecret != "" && !m.sealed(m.unsealedSecret) && !m.everInSink[m.unsealedSecret] { // it was only in memory
 			m.wantDoubts++
 		}
 		m.unsealedSecret = ""
@@ -300,7 +300,7 @@ func (m *machine) attempt() {
 	}
 	if m.unsealedSecret != "" {
 		if m.rotator.Unsealed() == 0 {
-			m.Errorf("a secret was received, and is neither sealed nor held")
+			m.Errorf("a secret was received, and is neither sealed nor kept in memory")
 		}
 	}
 }
@@ -315,38 +315,38 @@ func (m *machine) sealed(value string) bool {
 }
 
 func (m *machine) restart() {
-	m.proven = map[string]bool{}
+	m.passed = map[string]bool{}
 	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Observer: m, Owner: "x", Started: time.Now()})
 }
 
-// happen is what happens between two attempts.
-func (m *machine) happen(what string) {
-	m.seeLate()
+// perform carries out an act between two attempts.
+func (m *machine) perform(what string) {
+	m.syncLateRequests()
 	switch what {
 	case "restart":
-		if m.unsealedSecret == "" { // a stop waits for that
+		if m.unsealedSecret == "" { // a daemon that stops seals the secret first
 			m.restart()
 		}
 	case "down for 5h":
 		time.Sleep(5 * time.Hour)
 	case "overwrite the sink":
-		// By the same secret, as somebody does who edits another field.
+		// With the same secret, as if a person had edited another field.
 		m.version++
 	default:
-		time.Sleep(time.Second) // or two rotates would have one updated_at
+		time.Sleep(time.Second) // otherwise two rotates would have the same updated_at
 		how := rotation.Resolution(what)
 		record := m.record()
 		if record.Step != rotation.StepInDoubt {
 			return
 		}
-		// Operators say what is true.
+		// Operators use --assume-not-rotated only if it is true.
 		if carriedOut := !record.Work.Before.UpdatedAt.Equal(m.tokenByID(record.Work.TokenID).updatedAt) || m.scenario.Frozen; how == rotation.ResolveAssumeNotRotated && carriedOut {
 			return
 		}
-		if slices.ContainsFunc(m.scenario.Faults, func(f trouble) bool { return f.How == "late" }) && how != rotation.ResolveLook {
-			return // and know that nothing is under way
+		if slices.ContainsFunc(m.scenario.Faults, func(f plannedFault) bool { return f.How == "late" }) && how != rotation.ResolveLook {
+			return // operators resolve only if no request is under way
 		}
-		m.operator = m.operator || how == rotation.ResolveRotateNow
+		m.operatorOrder = m.operatorOrder || how == rotation.ResolveRotateNow
 		defer func() {
 			if p := recover(); p != nil {
 				if _, ok := p.(crashed); !ok {
@@ -355,14 +355,14 @@ func (m *machine) happen(what string) {
 				m.restart()
 			}
 		}()
-		// An error may also mean that only the answer of the ledger was lost.
+		// After an error the resolution may still be saved: perhaps only the ledger's answer was lost.
 		if _, _, err := m.rotator.Resolve(m.Context(), m.token, how); err != nil && m.record().Step == rotation.StepInDoubt {
-			m.operator = false
+			m.operatorOrder = false
 		}
 	}
 }
 
-// run lives through the scenario, and returns what was wrong.
+// run runs the scenario, and returns the problems.
 func (m *machine) run() []string {
 	m.token = m.world.token(m.scenario.Grace)
 	m.token.Issuer, m.token.Sinks = m, []rotation.Sink{machineSink{m}}
@@ -375,50 +375,50 @@ func (m *machine) run() []string {
 		m.Fatal(err)
 	}
 	m.world.calls = nil
-	m.arm()
-	good := 0
+	m.setFaults()
+	successes := 0
 	for n := range 150 {
 		for _, a := range m.scenario.Acts {
 			if a.At == n {
-				m.happen(a.What)
-				m.quiet = time.Now()
+				m.perform(a.What)
+				m.lastFault = time.Now()
 			}
 		}
 		before := len(m.events)
 		m.attempt()
 		for _, e := range m.events[before:] {
 			if a, ok := e.(rotation.Attempted); ok && a.Result == rotation.ResultSuccess {
-				good++
+				successes++
 			}
 		}
-		if m.calls[len(m.calls)-1] != "save " || m.struck < len(m.scenario.Faults) {
-			good = 0 // one that is whole comes after all trouble
+		if m.calls[len(m.calls)-1] != "save " || m.begun < len(m.scenario.Faults) {
+			successes = 0 // one whole rotation must succeed after the last fault
 		}
-		if m.struck == len(m.scenario.Faults) && len(m.issued) > len(m.scenario.Answers) && good > 0 && m.record().Step == rotation.StepIdle {
+		if m.begun == len(m.scenario.Faults) && len(m.issued) > len(m.scenario.Answers) && successes > 0 && m.record().Step == rotation.StepIdle {
 			break
 		}
 		if record := m.record(); record.Step == rotation.StepInDoubt && record.Doubt.Decision == rotation.ReasonUnfamiliarKept {
-			return m.problems // it waits for an operator, as it should
+			return m.problems // the token waits for an operator, as it should
 		}
 		if len(m.problems) > 0 {
 			return m.problems
 		}
 	}
-	m.end()
+	m.checkEnd()
 	return m.problems
 }
 
-// end holds what must be true once nothing goes wrong any more.
-func (m *machine) end() {
-	time.Sleep(2 * time.Minute) // for what is late
-	m.seeLate()
+// checkEnd checks what must be true after the last fault.
+func (m *machine) checkEnd() {
+	time.Sleep(2 * time.Minute) // until late requests are carried out
+	m.syncLateRequests()
 	record := m.record()
 	used := m.sink.ClientSecret.Reveal()
 	switch {
 	case record.Step != rotation.StepIdle || record.Last == nil:
-		m.Errorf("it does not recover: step %q, %d failures, %s", record.Step, record.Failures, record.LastError)
+		m.Errorf("the token does not recover: step %q, %d failures, %s", record.Step, record.Failures, record.LastError)
 	case m.sink.ClientID != m.tokenByID(record.TokenID).clientID || used != m.tokenByID(record.TokenID).current:
-		m.Errorf("the sink does not hold the secret that works")
+		m.Errorf("the sink does not have the secret that works")
 	}
 	m.checkDoubtsRaised("at the end")
 	slots := map[time.Time]bool{}
@@ -431,32 +431,32 @@ func (m *machine) end() {
 		}
 	}
 	for id, p := range m.world.pending {
-		if m.inSink[p.ClientSecret.Reveal()] {
-			m.Errorf("rotation %s is delivered and still sealed", id)
+		if m.everInSink[p.ClientSecret.Reveal()] {
+			m.Errorf("the answer of rotation %s is delivered and still sealed", id)
 		}
 	}
 }
 
-// machineChecks is how many scenarios TestMachine tries, unless -rapid.checks says otherwise.
+// machineChecks is how many scenarios TestMachine runs, unless -rapid.checks is given.
 var machineChecks = "10000"
 
-// TestMachine lives through thousands of random scenarios. A failing one is made as small as
-// it goes, and kept in testdata/rapid to be run again.
+// TestMachine runs thousands of random scenarios. Rapid shrinks a failing scenario, and saves it in
+// testdata/rapid, to run it again.
 func TestMachine(t *testing.T) {
 	if checks := flag.Lookup("rapid.checks"); checks.Value.String() == checks.DefValue {
 		if err := checks.Value.Set(machineChecks); err != nil {
 			t.Fatal(err)
 		}
 	}
-	seen := map[string]int{} // so that it is known what was tried
+	seen := map[string]int{} // counts what happened, so that the test can check its own coverage
 	rapid.Check(t, func(rt *rapid.T) {
 		s := draw(rt)
 		var problems []string
 		var m *machine
 		synctest.Test(t, func(*testing.T) {
-			m = &machine{scenario: s, inSink: map[string]bool{}}
+			m = &machine{scenario: s, everInSink: map[string]bool{}}
 			m.world = newWorld(m)
-			m.inSink[m.sink.ClientSecret.Reveal()] = true
+			m.everInSink[m.sink.ClientSecret.Reveal()] = true
 			problems = m.run()
 		})
 		for _, a := range m.attempts() {
@@ -473,10 +473,10 @@ func TestMachine(t *testing.T) {
 		"success/", "in_doubt/outcome_unknown", "in_doubt/interrupted", "in_doubt/answer_invalid", "in_doubt/unfamiliar_secret",
 		"failed/refused", "failed/not_carried_out", "failed/throttled", "failed/seal", "failed/store", "failed/ledger", "failed/commit", "skipped/preflight",
 		rotation.ReasonUnderWay, rotation.ReasonOldSecretWorks, rotation.ReasonGraceEnding, rotation.ReasonOldSecretRevoked, rotation.ReasonSpare,
-		rotation.ReasonOperatorRotateNow, rotation.ReasonUnfamiliarKept, // the rarer ones have tests of their own
+		rotation.ReasonOperatorRotateNow, rotation.ReasonUnfamiliarKept, // other tests cover the rarer ones
 	} {
 		if seen[what] == 0 && !t.Failed() && machineChecks == "10000" {
-			t.Errorf("%s did not happen once: the scenarios prove less than they seem to", what)
+			t.Errorf("%s never happened, so the scenarios do not test it", what)
 		}
 	}
 	t.Logf("%v", seen)

@@ -11,9 +11,9 @@ import (
 	"rotatord/internal/rotation"
 )
 
-var everything = rotation.Overrides{Freeze: true, Pause: true, Grace: true}
+var overrideAll = rotation.Overrides{Freeze: true, Pause: true, Grace: true}
 
-// TestRotateNow rotates outside of the schedule. Slots to come stay.
+// TestRotateNow rotates outside the schedule. Later slots stay where they are.
 func TestRotateNow(t *testing.T) {
 	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 10 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(20*time.Minute + 500*time.Millisecond)
@@ -30,7 +30,7 @@ func TestRotateNow(t *testing.T) {
 	})
 }
 
-// TestRotateNowRestartsThePeriod: the period of @every begins with it.
+// TestRotateNowRestartsThePeriod: the next period of @every begins at the manual rotation.
 func TestRotateNowRestartsThePeriod(t *testing.T) {
 	scheduled(t, "@every 1h", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		time.Sleep(20 * time.Minute)
@@ -42,14 +42,14 @@ func TestRotateNowRestartsThePeriod(t *testing.T) {
 	})
 }
 
-// TestRotateNowServesDueSlots: slots that waited are not made up for again.
+// TestRotateNowServesDueSlots: the manual rotation also serves the slots that waited, so they are not caught up.
 func TestRotateNowServesDueSlots(t *testing.T) {
 	scheduled(t, "0 * * * *", func(token *rotation.Token) {
 		token.Timetable.Freezes = freeze("01 02:30:00", "01 03:30:00", true)
 	}, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, "ci", "")
-		w.runUntil(r, token, "01 03:15:00") // two slots are due since, and one was passed over
-		if _, err := r.RotateNow(w.t.Context(), token, everything, "ops"); err != nil {
+		w.runUntil(r, token, "01 03:15:00") // two slots are due, and the freeze skipped one
+		if _, err := r.RotateNow(w.t.Context(), token, overrideAll, "ops"); err != nil {
 			t.Fatal(err)
 		}
 		w.resume(r, "ci")
@@ -59,8 +59,8 @@ func TestRotateNowServesDueSlots(t *testing.T) {
 	})
 }
 
-// TestRotateNowIsRefused: what speaks against it is said, with what to do, and is overridden
-// by just its own flag.
+// TestRotateNowIsRefused: the error says why the rotation is refused, and what to do. Only the flag for that
+// reason overrides it.
 func TestRotateNowIsRefused(t *testing.T) {
 	for _, test := range []struct {
 		name    string
@@ -96,10 +96,10 @@ func TestRotateNowIsRefused(t *testing.T) {
 						t.Errorf("%+v: %v\nwant %s", o, err, test.want)
 					}
 					if diff := cmp.Diff(before, record); diff != "" || w.rotates != rotates || w.record().Revision != before.Revision {
-						t.Errorf("something was changed: %s", diff)
+						t.Errorf("the refusal changed something: %s", diff)
 					}
 				}
-				w.mayCutOff = true // it is known what that cuts off
+				w.mayCutOff = true // the operator knows that this cuts off the old secret
 				if _, err := r.RotateNow(w.t.Context(), token, test.by, "ops"); err != nil || w.rotates != rotates+1 {
 					t.Errorf("%+v: %v", test.by, err)
 				}
@@ -108,13 +108,13 @@ func TestRotateNowIsRefused(t *testing.T) {
 	}
 }
 
-// TestRotateNowDuringARotation: one in hand is finished first, and a doubt is nothing to rotate
-// into, whatever is overridden.
+// TestRotateNowDuringARotation: a rotation in progress must finish first, and a token in doubt is not rotated,
+// even with all overrides.
 func TestRotateNowDuringARotation(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failUntil("sink store", "01 01:20:00")
 		w.runUntil(r, token, "01 01:05:00")
-		_, err := r.RotateNow(w.t.Context(), token, everything, "ops")
+		_, err := r.RotateNow(w.t.Context(), token, overrideAll, "ops")
 		if want := "not rotated: a rotation of ci is in progress (sealed since 2000-01-01T01:00:00Z: sink memory:sink: vault is sealed): rotatord status ci"; err == nil || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
@@ -124,7 +124,7 @@ func TestRotateNowDuringARotation(t *testing.T) {
 	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("rotate", fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}})
 		w.runUntil(r, token, "01 01:05:00")
-		_, err := r.RotateNow(w.t.Context(), token, everything, "ops")
+		_, err := r.RotateNow(w.t.Context(), token, overrideAll, "ops")
 		if want := "not rotated: ci is in doubt since 2000-01-01T01:00:00Z, and rotating could cut off the secret that works: rotatord resolve ci"; err == nil || err.Error() != want {
 			t.Errorf("%v\nwant %s", err, want)
 		}
@@ -134,13 +134,13 @@ func TestRotateNowDuringARotation(t *testing.T) {
 	})
 }
 
-// TestRotateNowFails: it is not tried again later, and what the schedule had in mind stands.
+// TestRotateNowFails: a manual rotation that fails is not tried again, and does not change the schedule.
 func TestRotateNowFails(t *testing.T) {
 	for _, backOff := range []bool{false, true} {
 		scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 			w.failUntil("sink preflight", "01 01:50:00")
 			want := []string{"manual/skipped/preflight"}
-			if backOff { // the slot waits for its next try
+			if backOff { // a slot has failed, and waits for its next try
 				w.runUntil(r, token, "01 01:30:00")
 				want = append(w.attempts(), want...)
 			} else {
@@ -155,7 +155,7 @@ func TestRotateNowFails(t *testing.T) {
 				t.Errorf("%+v", record)
 			}
 			if diff := cmp.Diff(due, r.Due(token, record)); diff != "" {
-				t.Errorf("what the schedule had in mind changed:\n%s", diff)
+				t.Errorf("the next due time changed:\n%s", diff)
 			}
 			if diff := cmp.Diff(want, w.attempts()); diff != "" {
 				t.Error(diff)
@@ -171,7 +171,7 @@ func TestRotateNowFails(t *testing.T) {
 	}
 }
 
-// TestRotateNowDuringBackOff serves the slot that waits for its next try.
+// TestRotateNowDuringBackOff: the manual rotation serves the slot that waits for its next try.
 func TestRotateNowDuringBackOff(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failUntil("sink preflight", "01 01:59:00")
@@ -179,7 +179,7 @@ func TestRotateNowDuringBackOff(t *testing.T) {
 		if record := w.record(); record.Failures < 8 || !record.NotBefore.After(w.now()) {
 			t.Fatalf("%+v", record)
 		}
-		w.fault = nil // the wait is spread, so it may end at any moment from now on
+		w.fault = nil // the wait is random, so it may end at any moment
 		ordered := w.now().UTC().Truncate(time.Second)
 		record, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops")
 		if err != nil || record.Failures != 0 || !record.NotBefore.IsZero() || !record.Anchor.Equal(ordered) {
@@ -193,13 +193,13 @@ func TestRotateNowDuringBackOff(t *testing.T) {
 	})
 }
 
-// TestRotateNowLosesTheAnswer: what was sent may have been carried out, and is resolved like any
-// other.
+// TestRotateNowLosesTheAnswer: the request may have been carried out. The doubt is resolved like after a scheduled
+// rotation.
 func TestRotateNowLosesTheAnswer(t *testing.T) {
 	for _, carriedOut := range []bool{false, true} {
 		scheduled(t, "0 9 * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 			time.Sleep(time.Hour)
-			if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil { // shows that updated_at moves
+			if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil { // shows the daemon that updated_at moves
 				t.Fatal(err)
 			}
 			time.Sleep(time.Hour)
@@ -219,7 +219,7 @@ func TestRotateNowLosesTheAnswer(t *testing.T) {
 			}
 			w.runUntil(r, token, "01 08:00:00")
 			began := w.rotationsBegun()[2:]
-			if !carriedOut { // nothing was, and nobody expects it any more
+			if !carriedOut { // the rotation did not happen, and is not tried again
 				if len(began) != 0 || w.rotates != 1 || w.record().Step != rotation.StepIdle {
 					t.Errorf("%d rotates: %q, %+v", w.rotates, began, w.record())
 				}
@@ -229,7 +229,7 @@ func TestRotateNowLosesTheAnswer(t *testing.T) {
 				}
 				return
 			}
-			// It is kept alive, and made up for after three graces.
+			// The grace is extended, and the reissue comes after three graces.
 			if len(began) != 1 || began[0] != "recovery at 01 04:00:00 for 01 04:00:00" || w.sink.ClientSecret.Reveal() != w.current {
 				t.Errorf("%q", began)
 			}
@@ -237,8 +237,8 @@ func TestRotateNowLosesTheAnswer(t *testing.T) {
 	}
 }
 
-// TestRotateNowCarriesOutAnOwedReissue: where a rotation is owed nothing holds an operator up, who
-// brings consumers what they lack.
+// TestRotateNowCarriesOutAnOwedReissue: if a reissue is owed, nothing delays a manual rotation, since consumers need
+// the new secret.
 func TestRotateNowCarriesOutAnOwedReissue(t *testing.T) {
 	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.Grace = 40 * time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {

@@ -9,8 +9,8 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// TestRevokeNow: the secret that somebody else may have is dead when it returns, whatever stands
-// in the way of an ordinary rotation.
+// TestRevokeNow: when the command returns, the leaked secret does not work any more. A pause, a freeze and a grace do
+// not delay it.
 func TestRevokeNow(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
@@ -43,25 +43,26 @@ func TestRevokeNow(t *testing.T) {
 			t.Fatal(record, err)
 		}
 		if err := w.runNextChore(r, token); err != nil || !w.gone[w.created[0].id] || time.Since(record.Last.At) > time.Second {
-			t.Error("the leaked one is still there", err)
+			t.Error("the leaked service token still exists", err)
 		}
 	})
 	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
 		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil || w.gone[w.created[0].id] {
-			t.Fatal("it has no grace", err)
+			t.Fatal("the replaced service token has no grace", err)
 		}
 		if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops"); err != nil || w.creates != 3 {
 			t.Fatal(err)
 		}
 		if err := w.runNextChore(r, token); err != nil || !w.gone[w.created[0].id] || !w.gone[w.created[1].id] {
-			t.Error("one that was replaced before is still in its grace", err, w.gone)
+			t.Error("a service token that was replaced before is still in its grace", err, w.gone)
 		}
 	})
 }
 
-// TestRevokeOrderSurvivesEveryFault has each call of a rotation that was ordered fail, or the process die, before
-// it and after it: in the end the secret that was leaked is dead, and consumers have a good one.
+// TestRevokeOrderSurvivesEveryFault makes each call of a rotation that was ordered fail, and makes the process die at
+// each call, before and after it is carried out. In the end the leaked secret does not work any more, and consumers
+// have a good one.
 func TestRevokeOrderSurvivesEveryFault(t *testing.T) {
 	for _, paired := range []bool{false, true} {
 		run := inBubble
@@ -97,7 +98,7 @@ func TestRevokeOrderSurvivesEveryFault(t *testing.T) {
 							t.Fatal(err)
 						}
 					}
-					if n == 0 && (f.before != nil) { // the order itself was not taken
+					if n == 0 && (f.before != nil) { // the order itself was not saved
 						return
 					}
 					start := time.Now()
@@ -116,8 +117,8 @@ func TestRevokeOrderSurvivesEveryFault(t *testing.T) {
 	}
 }
 
-// TestOrderAll: the order is durable, waits for what it does not override, is not given twice,
-// and can be taken back.
+// TestOrderAll: the orders are durable, wait for what they do not override, are not given twice, and can be
+// canceled.
 func TestOrderAll(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
@@ -128,22 +129,22 @@ func TestOrderAll(t *testing.T) {
 		}
 		all := r.OrderAll(w.t.Context(), []rotation.Token{token, quick}, rotation.Overrides{}, "ops")
 		if len(all) != 2 || all[0].Token != "quick" || all[1].Token != "ci" || all[0].Err != nil || all[1].Err != nil {
-			t.Fatalf("not those with the least grace first: %+v", all)
+			t.Fatalf("the order of the tokens is not by grace, the shortest first: %+v", all)
 		}
 		if due := rotation.NextDue(token, all[1].Record, rotation.Pause{}); due.Reason != rotation.DueGrace || time.Until(due.At) != 30*time.Minute {
-			t.Error("it does not wait for the grace:", due)
+			t.Error("the order does not wait for the grace:", due)
 		}
 		if first, second := all[0].Record.Order.Since, all[1].Record.Order.Since; !first.Before(second) || second.Sub(first) > time.Second {
-			t.Error("the ledger does not say which comes first:", first, second)
+			t.Error("the orders in the ledger do not have the right sequence:", first, second)
 		}
 		given := w.record().Order
 		time.Sleep(time.Minute)
 		if again := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{}, "others"); *again[0].Record.Order != *given {
-			t.Errorf("the order was given anew: %+v", again[0].Record.Order)
+			t.Errorf("the order was replaced: %+v", again[0].Record.Order)
 		}
 		more := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{RevokeNow: true}, "others")[0].Record
 		if due := rotation.NextDue(token, more, rotation.Pause{}); !more.Order.RevokeNow || due.Reason != rotation.DueOrdered || due.At.After(time.Now()) {
-			t.Errorf("a stronger order does not count: %+v %+v", more.Order, due)
+			t.Errorf("a stronger order is ignored: %+v %+v", more.Order, due)
 		}
 		if changed, err := r.CancelOrders(w.t.Context(), []rotation.Token{token, quick}); err != nil || len(changed) != 2 || w.record().Order != nil {
 			t.Error(changed, err)
@@ -157,8 +158,8 @@ func TestOrderAll(t *testing.T) {
 	})
 }
 
-// TestRevokeOrderDuringADoubt: a leaked secret must die also where nobody knows whether it was rotated, and
-// where it was not: what is known of a doubt ends nothing here.
+// TestRevokeOrderDuringADoubt: an order to revoke a leaked secret is carried out even if a rotation is in doubt,
+// whether its request was carried out or not.
 func TestRevokeOrderDuringADoubt(t *testing.T) {
 	give := map[string]func(w *world, r *rotation.Rotator, token rotation.Token) error{
 		"one": func(w *world, r *rotation.Rotator, token rotation.Token) error {
@@ -180,7 +181,7 @@ func TestRevokeOrderDuringADoubt(t *testing.T) {
 					w.failOnce("rotate", f)
 					w.advance(r, token)
 					if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{Grace: true}, "ops"); !errors.Is(err, rotation.ErrNotRotated) {
-						t.Error("a doubt stands in the way of what does not revoke:", err)
+						t.Error("an order that does not revoke must be refused during a doubt:", err)
 					}
 					w.mayCutOff = true
 					if err := order(w, r, token); err != nil {
@@ -198,7 +199,8 @@ func TestRevokeOrderDuringADoubt(t *testing.T) {
 	}
 }
 
-// TestRevokeNowWhileASecretIsSealed: a secret that waits for its sink is delivered first, and the order stands.
+// TestRevokeNowWhileASecretIsSealed: the secret that waits for its sink is delivered first, and then the order is
+// carried out.
 func TestRevokeNowWhileASecretIsSealed(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		old := w.current
@@ -209,17 +211,17 @@ func TestRevokeNowWhileASecretIsSealed(t *testing.T) {
 		if err == nil || errors.Is(err, rotation.ErrNotRotated) || record.Step != rotation.StepSealed || record.Order == nil {
 			t.Fatal(record, err)
 		}
-		lost := w.current
+		waiting := w.current
 		for range 3 {
 			w.advance(r, token)
 		}
-		if w.record().Order != nil || w.accepted(old) || w.accepted(lost) || w.sink.ClientSecret.Reveal() != w.current {
+		if w.record().Order != nil || w.accepted(old) || w.accepted(waiting) || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("%+v", w.record())
 		}
 	})
 }
 
-// TestOrderRepeatedWithMoreOverrides: an order that is held up is given once more, and overrides what it waits for.
+// TestOrderRepeatedWithMoreOverrides: an operator gives a delayed order again, and overrides what it waits for.
 func TestOrderRepeatedWithMoreOverrides(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token.Timetable.Freezes = []scheduler.Freeze{{Name: "f", From: time.Now().Add(-time.Hour), To: time.Now().Add(48 * time.Hour)}}
@@ -230,7 +232,7 @@ func TestOrderRepeatedWithMoreOverrides(t *testing.T) {
 		time.Sleep(time.Minute)
 		again := r.OrderAll(w.t.Context(), []rotation.Token{token}, rotation.Overrides{Freeze: true}, "others")[0].Record
 		if due := rotation.NextDue(token, again, rotation.Pause{}); due.Reason != rotation.DueOrdered || due.At.After(time.Now()) {
-			t.Error("it is still held up:", due.Reason)
+			t.Error("the order is still delayed:", due.Reason)
 		}
 		if !again.Order.Since.Equal(first.Order.Since) || !again.Order.Grace {
 			t.Errorf("%+v", again.Order)
@@ -238,8 +240,8 @@ func TestOrderRepeatedWithMoreOverrides(t *testing.T) {
 	})
 }
 
-// TestRevokeOrderWhileTheNewSecretIsRefused: an operator has a secret reissued that is refused, while a leaked one of the
-// pair is still to be revoked: both are done.
+// TestRevokeOrderWhileTheNewSecretIsRefused: verify refuses the new secret of a pair, and an operator orders to revoke
+// the leaked one. Then the operator orders a reissue. Both are carried out.
 func TestRevokeOrderWhileTheNewSecretIsRefused(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
@@ -268,7 +270,8 @@ func TestRevokeOrderWhileTheNewSecretIsRefused(t *testing.T) {
 	})
 }
 
-// TestOrderAllRepeatedDoesNotRotateTwice: while some of an order are left, giving it again rotates nobody twice.
+// TestOrderAllRepeatedDoesNotRotateTwice: while an order for all tokens is not finished, the same order again does
+// not rotate a token twice.
 func TestOrderAllRepeatedDoesNotRotateTwice(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		other := token
@@ -292,9 +295,9 @@ func TestOrderAllRepeatedDoesNotRotateTwice(t *testing.T) {
 		if _, err := r.CancelOrders(w.t.Context(), all); err != nil {
 			t.Fatal(err)
 		}
-		for _, anew := range r.OrderAll(w.t.Context(), all, o, "ops") { // none is left, so it is another order
-			if anew.Record.Order == nil {
-				t.Errorf("%s is not ordered anew", anew.Token)
+		for _, ordered := range r.OrderAll(w.t.Context(), all, o, "ops") { // no order is pending, so this is a new one
+			if ordered.Record.Order == nil {
+				t.Errorf("%s is not ordered again", ordered.Token)
 			}
 		}
 	})

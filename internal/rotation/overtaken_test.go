@@ -10,8 +10,8 @@ import (
 	"rotatord/internal/secret"
 )
 
-// rotateOutside is another person who rotates the service token, with this grace, and stores the new
-// secret in the sink.
+// rotateOutside does what another person may do: it rotates the service token with this grace, and stores the
+// new secret in the sink.
 func (w *world) rotateOutside(grace time.Duration) {
 	time.Sleep(2 * time.Second)
 	c := w.tokenByID(tokenID)
@@ -22,7 +22,7 @@ func (w *world) rotateOutside(grace time.Duration) {
 	w.version++
 }
 
-// overtake has a sealed secret overtaken while Vault refuses writes, and found to be so.
+// overtake brings the token into the state overtaken: another person rotates it while Vault refuses our write.
 func (w *world) overtake(r *rotation.Rotator, token rotation.Token, grace time.Duration) {
 	w.t.Helper()
 	w.failAll("sink store", fault{before: errors.New("permission denied")})
@@ -31,11 +31,11 @@ func (w *world) overtake(r *rotation.Rotator, token rotation.Token, grace time.D
 	w.fault = nil
 	w.advance(r, token)
 	if work := w.record().Work; work == nil || work.Overtaken == nil {
-		w.t.Fatal("it was not overtaken")
+		w.t.Fatal("the secret was not overtaken")
 	}
 }
 
-// rest lets the daemon work for as long as it takes.
+// advanceUntilIdle advances the token up to n times, until it is idle and not due within ten minutes.
 func (w *world) advanceUntilIdle(r *rotation.Rotator, token rotation.Token, n int) {
 	for range n {
 		if record := w.record(); record.Step == rotation.StepIdle && time.Until(rotation.NextDue(token, record, rotation.Pause{}).At) > 10*time.Minute {
@@ -45,8 +45,8 @@ func (w *world) advanceUntilIdle(r *rotation.Rotator, token rotation.Token, n in
 	}
 }
 
-// TestOvertakenIsReportedOnce: a secret that was overtaken is a state of its own. It is looked at again
-// quietly, and the record says durably what is known.
+// TestOvertakenIsReportedOnce: overtaken is a state of its own. It is reported once, the daemon looks again without
+// further reports, and the record says what is known.
 func TestOvertakenIsReportedOnce(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.overtake(r, token, time.Hour)
@@ -61,11 +61,11 @@ func TestOvertakenIsReportedOnce(t *testing.T) {
 			}
 		}
 		if len(w.attempts()) != attempts || w.record().Failures != failures || !w.record().Work.Overtaken.Since.Equal(found.Since) {
-			t.Errorf("it was told again: %v, %d failures", w.attempts()[attempts:], w.record().Failures)
+			t.Errorf("it was reported again: %v, %d failures", w.attempts()[attempts:], w.record().Failures)
 		}
 		for _, e := range w.events[events:] {
 			if _, stuck := e.(rotation.Stuck); stuck {
-				t.Fatal("it was told as stuck")
+				t.Fatal("it was reported as stuck")
 			}
 		}
 		if time.Since(found.Since) > 2*time.Hour || len(w.pending) != 1 {
@@ -74,7 +74,7 @@ func TestOvertakenIsReportedOnce(t *testing.T) {
 		if attempt := w.attempts()[attempts-1]; attempt != "schedule/failed/overtaken" {
 			t.Error(attempt)
 		}
-		r = w.start() // the next process knows it too
+		r = w.start() // the next process knows the state too
 		record, err := r.Enroll(w.t.Context(), token)
 		if err != nil || r.StateOf(token, record) != rotation.StateOvertaken {
 			t.Error(err)
@@ -85,7 +85,7 @@ func TestOvertakenIsReportedOnce(t *testing.T) {
 	})
 }
 
-// TestOvertakenEndsByItself: our secret or the one from before is put back, or the sink is emptied.
+// TestOvertakenEndsByItself: another writer puts our secret or the one before back into the sink, or empties it.
 func TestOvertakenEndsByItself(t *testing.T) {
 	for _, what := range []string{"ours", "the one from before", "nothing"} {
 		t.Run(what, func(t *testing.T) {
@@ -102,14 +102,14 @@ func TestOvertakenEndsByItself(t *testing.T) {
 	}
 }
 
-// TestVerifyDecidesWhichSecretWorks: requests with both secrets show which one works.
+// TestVerifyDecidesWhichSecretWorks: with verify, the daemon tries both secrets, and so knows which one works.
 func TestVerifyDecidesWhichSecretWorks(t *testing.T) {
 	t.Run("theirs", func(t *testing.T) {
 		inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			token = verifying(w, token)
 			w.failAll("sink store", fault{before: errors.New("permission denied")})
 			w.advance(r, token)
-			w.rotateOutside(time.Hour) // ours is accepted too, until then
+			w.rotateOutside(time.Hour) // during this grace our secret is accepted too
 			w.fault = nil
 			if err, _ := w.advance(r, token); err != nil || w.record().Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != w.current {
 				t.Errorf("%v, %+v", err, w.record())
@@ -118,7 +118,7 @@ func TestVerifyDecidesWhichSecretWorks(t *testing.T) {
 				t.Errorf("%+v, %d pending", w.record(), len(w.pending))
 			}
 			if record, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil || !record.Outside.IsZero() {
-				t.Error("what is known is taken for news:", record.Outside, err)
+				t.Error("the rotation that is known already raises an alarm:", record.Outside, err)
 			}
 			w.advance(r, token) // the next slot
 			if w.rotates != 2 || len(w.pending) != 0 || len(w.record().Abandoned) != 0 {
@@ -134,11 +134,11 @@ func TestVerifyDecidesWhichSecretWorks(t *testing.T) {
 			w.advance(r, token)
 			ours := w.current
 			time.Sleep(2 * time.Second)
-			w.updatedAt, w.sink.ClientSecret = time.Now().UTC(), secret.New(w.secretOf(900)) // an edit, and a wrong secret
+			w.updatedAt, w.sink.ClientSecret = time.Now().UTC(), secret.New(w.secretOf(900)) // another person edits the token, and stores a wrong secret
 			w.fault = nil
 			w.advance(r, token)
 			if w.sink.ClientSecret.Reveal() == ours {
-				t.Error("the edge was given no time to know the other secret")
+				t.Error("the daemon did not give the edge time to know the other secret")
 			}
 			w.advanceUntilIdle(r, token, 5)
 			if record := w.record(); record.Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != ours || len(w.pending) != 0 {
@@ -158,7 +158,7 @@ func TestVerifyDecidesWhichSecretWorks(t *testing.T) {
 	})
 }
 
-// overtakeUnproven does so while no probe proves anything.
+// overtakeUnproven is like overtake, but no probe proves which secret works.
 func (w *world) overtakeUnproven(r *rotation.Rotator, token rotation.Token) {
 	w.failAll("sink store", fault{before: errors.New("permission denied")})
 	w.advance(r, token)
@@ -169,7 +169,7 @@ func (w *world) overtakeUnproven(r *rotation.Rotator, token rotation.Token) {
 	w.failAll("sink read back", fault{before: errors.New("permission denied")})
 }
 
-// TestRotateAfterOutsideEndsOvertaken: with outside_rotation: rotate the token is rotated again.
+// TestRotateAfterOutsideEndsOvertaken: with outside_rotation: rotate, the daemon rotates an overtaken token again.
 func TestRotateAfterOutsideEndsOvertaken(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token.RotateAfterOutside = true
@@ -187,8 +187,8 @@ func TestRotateAfterOutsideEndsOvertaken(t *testing.T) {
 	})
 }
 
-// TestOwnExtensionDoesNotHideARotation: while the sink was away another person rotated the token, and
-// then the daemon extended the grace, which moves updated_at as well. Theirs must not be overwritten.
+// TestOwnExtensionDoesNotHideARotation: while the sink was away, another person rotated the token. Then the daemon
+// extended the grace, which moves updated_at too. The daemon must not overwrite the secret of the other person.
 func TestOwnExtensionDoesNotHideARotation(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink preflight", fault{before: errors.New("connection refused")})
@@ -210,13 +210,13 @@ func TestOwnExtensionDoesNotHideARotation(t *testing.T) {
 		w.fault = nil
 		w.advance(r, token)
 		if w.sink.ClientSecret.Reveal() != theirs || w.record().Work == nil || w.record().Work.Overtaken == nil {
-			t.Errorf("the secret that works was overwritten with one that is the previous: %+v", w.record())
+			t.Errorf("the secret that works was overwritten with the previous one: %+v", w.record())
 		}
 	})
 }
 
-// TestOvertakenWhenUpdatedAtDoesNotMove: our own rotation left updated_at alone, so nobody can tell whether
-// the token was rotated since. What is in the sink is not overwritten.
+// TestOvertakenWhenUpdatedAtDoesNotMove: our rotation did not move updated_at, so the daemon cannot know whether the
+// token was rotated again. It does not overwrite the secret in the sink.
 func TestOvertakenWhenUpdatedAtDoesNotMove(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.frozenUpdatedAt = true
@@ -235,7 +235,7 @@ func TestOvertakenWhenUpdatedAtDoesNotMove(t *testing.T) {
 	})
 }
 
-// TestDropNeedsProof: our secret is given up only if every sink holds another whole one.
+// TestDropNeedsProof: our secret can be given up only if every sink has another complete secret.
 func TestDropNeedsProof(t *testing.T) {
 	for what, change := range map[string]func(w *world){
 		"holds no secret":                      func(w *world) { w.sink = rotation.Credential{} },
@@ -261,8 +261,8 @@ func TestDropNeedsProof(t *testing.T) {
 	}
 }
 
-// TestDeliverAppliesToOneSecret: an operator has ours delivered over theirs, and not over one that
-// comes after the decision.
+// TestDeliverAppliesToOneSecret: an operator orders to overwrite the other secret with ours. The order does not apply
+// to a secret that is stored later.
 func TestDeliverAppliesToOneSecret(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.overtake(r, token, time.Hour)
@@ -284,8 +284,8 @@ func TestDeliverAppliesToOneSecret(t *testing.T) {
 	})
 }
 
-// TestSecretOfADeletedServiceToken: a secret waits for its sink, and the service token is deleted.
-// Nothing of it works any more; an operator gives it up, and the entry can name another one.
+// TestSecretOfADeletedServiceToken: a secret waits for its sink, and the service token is deleted. The secret is
+// useless, so an operator gives it up. Then the entry can name another service token.
 func TestSecretOfADeletedServiceToken(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink store", fault{before: errors.New("permission denied")})
@@ -310,14 +310,14 @@ func TestSecretOfADeletedServiceToken(t *testing.T) {
 	})
 }
 
-// TestRevokeOrderBeforeTheDoubt: the process dies with the request under way, and an order to
-// revoke waits. The doubt that comes of it is not waited out.
+// TestRevokeOrderBeforeTheDoubt: the process dies while the request is under way, and then an operator orders to
+// revoke. The rotation becomes a doubt, and the order does not wait until it is resolved.
 func TestRevokeOrderBeforeTheDoubt(t *testing.T) {
 	inBubble(t, 24*time.Hour, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		leaked := w.current
 		w.failAll("rotate", fault{after: errors.New("x"), crash: true})
 		if _, died := w.advance(r, token); !died {
-			t.Fatal("it survived")
+			t.Fatal("it did not die")
 		}
 		w.fault = nil
 		r = w.start()
@@ -338,8 +338,8 @@ func TestRevokeOrderBeforeTheDoubt(t *testing.T) {
 	})
 }
 
-// TestLeakedSecretIsRevokedWhileTheSinkIsAway: the order waits for the sink alone, the leaked secret is
-// no longer kept alive, and an operator can end it at once.
+// TestLeakedSecretIsRevokedWhileTheSinkIsAway: an order to revoke waits only for the sink. The daemon does not extend
+// the leaked secret's grace any more, and an operator can end it at once.
 func TestLeakedSecretIsRevokedWhileTheSinkIsAway(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		leaked := w.current
@@ -353,7 +353,7 @@ func TestLeakedSecretIsRevokedWhileTheSinkIsAway(t *testing.T) {
 			t.Error(err)
 		}
 		if _, err := r.RevokeInUse(w.t.Context(), token); err != nil || w.accepted(leaked) {
-			t.Error("the leaked secret works:", err)
+			t.Error("the leaked secret still works:", err)
 		}
 		w.fault = nil
 		w.advanceUntilIdle(r, token, 5)
@@ -371,12 +371,12 @@ func TestLeakedSecretIsRevokedWhileTheSinkIsAway(t *testing.T) {
 			w.advance(r, token)
 		}
 		if w.accepted(leaked) {
-			t.Error("a leaked secret is kept alive")
+			t.Error("the leaked secret's grace is extended")
 		}
 	})
 }
 
-// TestRevokeOrderDoesNotWaitForVerify: the secret that is tried is replaced anyway.
+// TestRevokeOrderDoesNotWaitForVerify: verify is trying the new secret, but the order replaces it anyway.
 func TestRevokeOrderDoesNotWaitForVerify(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)

@@ -11,7 +11,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// inPair runs test with a pair of which the sink holds the first to begin with.
+// inPair runs test with a pair. At first the sink has the secret of the first service token.
 func inPair(t *testing.T, grace time.Duration, test func(w *world, token rotation.Token, r *rotation.Rotator)) {
 	t.Helper()
 	inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -20,7 +20,7 @@ func inPair(t *testing.T, grace time.Duration, test func(w *world, token rotatio
 	})
 }
 
-// TestPairRotatesTheSpare: turn by turn, and the one that consumers have is never touched.
+// TestPairRotatesTheSpare: the two service tokens are rotated in turn, and never the one in use.
 func TestPairRotatesTheSpare(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		for n, want := range []*cfToken{&w.partner, &w.cfToken, &w.partner, &w.cfToken} {
@@ -32,14 +32,14 @@ func TestPairRotatesTheSpare(t *testing.T) {
 				t.Fatal(err)
 			}
 			if w.sink.ClientID != want.clientID || w.sink.ClientSecret.Reveal() != want.current {
-				t.Fatalf("rotation %d: the sink holds client %s", n, w.sink.ClientID)
+				t.Fatalf("rotation %d: the sink has client %s", n, w.sink.ClientID)
 			}
 			if user.current != used {
-				t.Fatalf("rotation %d touched the service token in use", n)
+				t.Fatalf("rotation %d changed the service token in use", n)
 			}
 			record := w.record()
 			if record.TokenID != want.id || record.Facts.ID != want.id || record.Spare.ID != user.id {
-				t.Fatalf("rotation %d: the record says %s is in use, %s known of it, %s of the spare", n, record.TokenID, record.Facts.ID, record.Spare.ID)
+				t.Fatalf("rotation %d: the record says that %s is in use; it has the facts of %s, and the spare %s", n, record.TokenID, record.Facts.ID, record.Spare.ID)
 			}
 			if end := record.Last.GraceEndsAt; time.Until(end) != 30*time.Minute {
 				t.Errorf("the replaced credential is promised until %s", end)
@@ -51,8 +51,8 @@ func TestPairRotatesTheSpare(t *testing.T) {
 	})
 }
 
-// TestPairDoubtDoesNotAffectConsumers: an answer is lost again and again. Nobody uses what it was for,
-// so it is reissued as soon as no request can be under way, and consumers notice nothing.
+// TestPairDoubtDoesNotAffectConsumers: an answer is lost again and again. No consumer uses the spare, so the daemon
+// reissues as soon as no request can be under way, and consumers notice nothing.
 func TestPairDoubtDoesNotAffectConsumers(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
@@ -65,12 +65,12 @@ func TestPairDoubtDoesNotAffectConsumers(t *testing.T) {
 		w.advance(r, token)
 		doubted := time.Now()
 		if end := w.record().GraceEnd(); !end.IsZero() {
-			t.Errorf("a pair in doubt claims that its consumers' secret ends at %s", end)
+			t.Errorf("the record of a pair in doubt says that the secret in use ends at %s", end)
 		}
 		for w.record().Step != rotation.StepIdle || w.record().Last == nil {
 			w.advance(r, token)
 			if w.current != used {
-				t.Fatal("the service token in use was touched")
+				t.Fatal("the service token in use was changed")
 			}
 		}
 		if waited := time.Since(doubted); waited != 3*time.Minute || w.rotates != 4 || w.sink.ClientSecret.Reveal() != w.partner.current {
@@ -79,8 +79,8 @@ func TestPairDoubtDoesNotAffectConsumers(t *testing.T) {
 	})
 }
 
-// TestPairDoesNotDeliverAnUnfamiliarSecret: consumers keep the old credential, which nothing threatens,
-// until an operator has looked at the new one.
+// TestPairDoesNotDeliverAnUnfamiliarSecret: consumers keep the old credential, which continues to work, until an
+// operator has looked at the new secret.
 func TestPairDoesNotDeliverAnUnfamiliarSecret(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.secretOf = func(n int) string { return fmt.Sprint("a third format ", n) }
@@ -101,13 +101,13 @@ func TestPairDoesNotDeliverAnUnfamiliarSecret(t *testing.T) {
 	})
 }
 
-// TestPairSinksShowWhichTokenIsInUse: what consumers read decides which of the two is in use.
+// TestPairSinksShowWhichTokenIsInUse: the credential in the sinks decides which of the two service tokens is in use.
 func TestPairSinksShowWhichTokenIsInUse(t *testing.T) {
 	t.Run("rolled back", func(t *testing.T) {
 		inPair(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 			before := w.sink
 			w.advance(r, token) // the sink has the partner now
-			w.sink = before     // and somebody restores the version before
+			w.sink = before     // another writer restores the previous version
 			if err, _ := w.advance(r, token); err != nil || w.current != before.ClientSecret.Reveal() || w.sink.ClientID != w.partner.clientID {
 				t.Errorf("%v: the one in use was rotated", err)
 			}
@@ -123,7 +123,7 @@ func TestPairSinksShowWhichTokenIsInUse(t *testing.T) {
 			if err, _ := w.advance(r, token); err != nil || w.current != first || w.sink.ClientID != w.partner.clientID {
 				t.Errorf("%v: the first of the configuration was rotated first", err)
 			}
-			w.sink = rotation.Credential{} // removed by somebody: the ledger knows what was in use
+			w.sink = rotation.Credential{} // another writer empties the sink; the ledger knows which token was in use
 			second := w.partner.current
 			if err, _ := w.advance(r, token); err != nil || w.partner.current != second || w.sink.ClientSecret.Reveal() != w.current {
 				t.Errorf("%v: the one that was delivered last was rotated", err)
@@ -152,7 +152,7 @@ type namedSink struct {
 
 func (s namedSink) Name() string { return s.name }
 
-// TestSingleTokenBecomesAPair: its history, its schedule and an unfinished rotation go on.
+// TestSingleTokenBecomesAPair: the pair continues the history, the schedule and an unfinished rotation of the token.
 func TestSingleTokenBecomesAPair(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
@@ -172,7 +172,7 @@ func TestSingleTokenBecomesAPair(t *testing.T) {
 		if err, _ := w.advance(r, pair); err != nil || w.current != used || w.sink.ClientSecret.Reveal() != w.partner.current {
 			t.Errorf("the first rotation as a pair: %v", err)
 		}
-		// And back again, to the one that is in use.
+		// Then the pair becomes a single token again: the one in use.
 		single := token
 		single.ID = partnerID
 		if record, err := w.start().Enroll(w.t.Context(), single); err != nil || record.Last == nil {
@@ -181,8 +181,8 @@ func TestSingleTokenBecomesAPair(t *testing.T) {
 	})
 }
 
-// TestPairSurvivesEveryFault is TestRotationSurvivesEveryFault for a pair, with a stronger end:
-// at no moment was what the sink holds refused.
+// TestPairSurvivesEveryFault is TestRotationSurvivesEveryFault for a pair, with a stronger condition: the sink's
+// secret is accepted after every attempt.
 func TestPairSurvivesEveryFault(t *testing.T) {
 	var calls []string
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -212,7 +212,7 @@ func TestPairSurvivesEveryFault(t *testing.T) {
 							r = w.start()
 						}
 						if !accepted() {
-							t.Fatal("what the sink holds is not accepted")
+							t.Fatal("the sink's secret is not accepted")
 						}
 						if w.record().Last != nil && w.record().Step == rotation.StepIdle {
 							break

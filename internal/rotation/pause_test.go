@@ -8,7 +8,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// pause pauses from now on; without an end if that is empty.
+// pause pauses a token from now until a time; without an end if until is empty.
 func (w *world) pause(r *rotation.Rotator, name, until string) {
 	w.t.Helper()
 	p := rotation.Pause{Since: w.now().UTC(), Reason: "a move", By: "root"}
@@ -29,7 +29,7 @@ func (w *world) resume(r *rotation.Rotator, name string) rotation.Pause {
 	return was
 }
 
-// TestPause holds slots up until it is lifted; then one rotation makes up for them.
+// TestPause: slots wait until the pause is lifted. Then one rotation catches up.
 func TestPause(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, "ci", "")
@@ -46,7 +46,7 @@ func TestPause(t *testing.T) {
 		}
 		record, err := r.CatchUp(t.Context(), token)
 		if after := record.CatchUpAt.Sub(w.now()); err != nil || after < 0 || after > 10*time.Minute {
-			t.Errorf("made up for after %s: %v", after, err)
+			t.Errorf("the catch-up comes after %s: %v", after, err)
 		}
 		w.runUntil(r, token, "01 06:00:00")
 		w.wantRotations("catch_up at "+record.CatchUpAt.Format("02 15:04:05")+" for 01 05:00:00", "schedule at 01 06:00:00 for 01 06:00:00")
@@ -54,7 +54,7 @@ func TestPause(t *testing.T) {
 	})
 }
 
-// TestPauseEnds: it is over at its end, and what waited does not begin at once then.
+// TestPauseEnds: a pause is over at its end, and the slots that waited do not begin at the same moment.
 func TestPauseEnds(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, rotation.AllTokens, "01 02:15:00")
@@ -75,12 +75,12 @@ func TestPauseEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		if after := record.CatchUpAt.Sub(w.now()); after <= 0 || after > 10*time.Minute {
-			t.Errorf("made up for after %s", after)
+			t.Errorf("the catch-up comes after %s", after)
 		}
 		w.runUntil(r, token, "01 02:59:59")
 		w.wantRotations("catch_up at " + record.CatchUpAt.Format("02 15:04:05") + " for 01 02:00:00")
 	})
-	// One that ends before the slot changes nothing.
+	// A pause that ends before the slot changes nothing.
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, "ci", "01 00:59:00")
 		if due := r.Due(token, w.record()); !due.At.Equal(clock("01 01:00:00")) || due.Reason != rotation.DueSlot {
@@ -91,7 +91,7 @@ func TestPauseEnds(t *testing.T) {
 	})
 }
 
-// TestPauseEndsInAFreeze: both hold it up.
+// TestPauseEndsInAFreeze: the slot waits for the end of both.
 func TestPauseEndsInAFreeze(t *testing.T) {
 	scheduled(t, "0 * * * *", func(token *rotation.Token) {
 		token.Timetable.Freezes = freeze("01 02:00:00", "01 03:30:00", false)
@@ -108,8 +108,8 @@ func TestPauseEndsInAFreeze(t *testing.T) {
 	})
 }
 
-// TestPausesAreIndependent: a pause of all tokens and that of one do not lift each other, and
-// both outlive the process.
+// TestPausesAreIndependent: a pause of all tokens and a pause of one token do not replace each other. Both stay in
+// force after a restart.
 func TestPausesAreIndependent(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.pause(r, "ci", "")
@@ -133,19 +133,19 @@ func TestPausesAreIndependent(t *testing.T) {
 		}
 		w.resume(r, "ci")
 		if p := r.PauseOf("ci"); !p.Until.Equal(clock("01 04:00:00")) {
-			t.Errorf("with all others: %+v", p)
+			t.Errorf("after its own pause was lifted: %+v", p)
 		}
 		w.pause(r, "ci", "01 06:00:00")
 		if p := r.PauseOf("ci"); !p.Until.Equal(clock("01 06:00:00")) {
 			t.Errorf("the longer one: %+v", p)
 		}
-		w.pause(r, "ci", "01 03:00:00") // in the place of the one before
+		w.pause(r, "ci", "01 03:00:00") // replaces its pause from before
 		if p := r.PauseOf("ci"); !p.Until.Equal(clock("01 04:00:00")) {
 			t.Errorf("the longer one: %+v", p)
 		}
 		w.resume(r, rotation.AllTokens)
 		if p := r.PauseOf("ci"); !p.Until.Equal(clock("01 03:00:00")) || r.PauseOf("other").On() {
-			t.Errorf("its own stays: %+v", p)
+			t.Errorf("want its own pause: %+v", p)
 		}
 		w.runUntil(w.start(), token, "01 03:10:00")
 		if w.rotates != 1 || w.record().Last.At.Before(clock("01 03:00:00")) {
@@ -154,7 +154,7 @@ func TestPausesAreIndependent(t *testing.T) {
 	})
 }
 
-// TestPauseThatCannotBeSaved is none: it would be gone after a restart, and nobody would know.
+// TestPauseThatCannotBeSaved: such a pause fails, because a restart would end it without notice.
 func TestPauseThatCannotBeSaved(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		broken := func(_ int, c string) fault {
@@ -176,7 +176,7 @@ func TestPauseThatCannotBeSaved(t *testing.T) {
 	})
 }
 
-// TestPauseLetsARotationFinish: a rotation in hand is finished although its token is paused.
+// TestPauseLetsARotationFinish: a rotation in progress is finished although its token is paused.
 func TestPauseLetsARotationFinish(t *testing.T) {
 	scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failUntil("sink store", "01 01:20:00")

@@ -32,7 +32,7 @@ func TestOneRotation(t *testing.T) {
 			t.Errorf("the order of the steps changed (-want +got):\n%s", diff)
 		}
 		if got := time.Since(enrolled); got != time.Hour {
-			t.Errorf("rotated %s after enrolment, want exactly 1h", got)
+			t.Errorf("rotated %s after the enrollment, want exactly 1h", got)
 		}
 		record := w.record()
 		if record.Step != rotation.StepIdle || record.Work != nil || record.Failures != 0 || record.MovedCount != 1 {
@@ -42,7 +42,7 @@ func TestOneRotation(t *testing.T) {
 			t.Error("the sink, the ledger and Cloudflare disagree")
 		}
 		if len(w.pending)+len(w.reserved) != 0 {
-			t.Error("something was left pending")
+			t.Error("something is still sealed or reserved")
 		}
 		if diff := cmp.Diff([]string{"schedule/success/"}, w.attempts()); diff != "" {
 			t.Error(diff)
@@ -96,7 +96,7 @@ func TestDowntimeIsCaughtUpOnce(t *testing.T) {
 	})
 }
 
-// TestSlotWaitsForTheGrace: a slot that falls into the grace of the rotation before it waits.
+// TestSlotWaitsForTheGrace: a slot waits until the grace of the previous rotation is over.
 func TestSlotWaitsForTheGrace(t *testing.T) {
 	inBubble(t, 90*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		if err, _ := w.advance(r, token); err != nil {
@@ -133,7 +133,7 @@ func TestNothingIsSentUnlessPreflightPasses(t *testing.T) {
 				}
 				w.fault = nil
 				if err, _ := w.advance(r, token); err != nil || w.rotates != 1 {
-					t.Fatalf("it did not resume: %v", err)
+					t.Fatalf("the next attempt did not rotate: %v", err)
 				}
 				if len(w.reserved) != 0 {
 					t.Error("a reservation was left behind")
@@ -173,7 +173,7 @@ func TestProvenFailuresAreRetried(t *testing.T) {
 	}
 }
 
-// attemptAfter is the attempt after a failure: a 429 is not the token's own.
+// attemptAfter returns the expected attempt after a failure of that class. A 429 does not count as the token's failure.
 func attemptAfter(c rotation.Class) string {
 	if c == rotation.Throttled {
 		return "schedule/success/"
@@ -200,10 +200,10 @@ func TestStopBeforeTheRequestIsNotAFailure(t *testing.T) {
 	})
 }
 
-// TestRotationSurvivesEveryFault lets each call of a rotation fail, fail after it was carried
-// out, and take the process with it, and then goes on without faults. Whatever happened:
-// the sink ends up with the secret that works, at each stop a working secret was
-// somewhere, nothing is left pending, and nothing was rotated again without reason.
+// TestRotationSurvivesEveryFault makes each call of a rotation fail, and makes the process die at each call, before
+// and after the call is carried out. The later calls succeed. In the end the sink has the secret that works. After
+// each attempt a working secret is in the sink or sealed, no sealed answer is left behind, and no second rotation
+// happens without a reason.
 func TestRotationSurvivesEveryFault(t *testing.T) {
 	var calls []string
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -247,13 +247,13 @@ func TestRotationSurvivesEveryFault(t *testing.T) {
 						if len(w.pending) != 0 {
 							t.Error("a sealed secret was left behind")
 						}
-						// Only a request without a kept answer justifies a second rotate.
+						// Only a request whose answer was lost justifies a second rotate.
 						lost := call == "rotate" || call == "seal" && f.crash && f.before != nil || call == "save intent" && f.after != nil && f.crash
 						if w.rotates > 1 && !lost {
 							t.Errorf("rotated %d times", w.rotates)
 						}
 						for s := range w.pending {
-							t.Errorf("pending %s", s)
+							t.Errorf("still sealed: %s", s)
 						}
 					})
 				})
@@ -262,11 +262,11 @@ func TestRotationSurvivesEveryFault(t *testing.T) {
 	}
 }
 
-// TestSupersededSecretIsNotDelivered: while a secret waited to be delivered somebody put
-// another one into the sink. It is overwritten only if ours is still the last.
+// TestSupersededSecretIsNotDelivered: while our secret waited for the sink, another person stored another secret
+// there. The daemon overwrites it only if Cloudflare shows no rotation after ours.
 func TestSupersededSecretIsNotDelivered(t *testing.T) {
 	for _, rotated := range []bool{false, true} {
-		t.Run(fmt.Sprint("rotated by somebody=", rotated), func(t *testing.T) {
+		t.Run(fmt.Sprint("rotated by another person=", rotated), func(t *testing.T) {
 			inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 				w.failAll("sink store", fault{before: errors.New("sealed")})
 				w.advance(r, token)
@@ -280,9 +280,9 @@ func TestSupersededSecretIsNotDelivered(t *testing.T) {
 				err, _ := w.advance(r, token)
 				switch {
 				case rotated && (err == nil || !strings.Contains(err.Error(), "not delivered") || w.sink.ClientSecret.Reveal() != w.current):
-					t.Errorf("a dead secret was delivered: %v", err)
+					t.Errorf("a secret that does not work was delivered: %v", err)
 				case rotated && len(w.pending) != 1:
-					t.Error("the secret is no longer kept")
+					t.Error("the secret is no longer sealed")
 				case !rotated && (err != nil || w.sink.ClientSecret.Reveal() != ours):
 					t.Errorf("the secret that works was not delivered: %v", err)
 				}
@@ -291,7 +291,7 @@ func TestSupersededSecretIsNotDelivered(t *testing.T) {
 	}
 }
 
-// TestUnwritableLedgerIsReported: nothing is sent, and each attempt says why.
+// TestUnwritableLedgerIsReported: no request is sent, and each attempt reports the error.
 func TestUnwritableLedgerIsReported(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
@@ -324,7 +324,7 @@ func TestNameIsReusedForAnotherToken(t *testing.T) {
 		w.advance(r, token)
 		record, err := r.Enroll(w.t.Context(), other)
 		if err != nil || record.TokenID != other.ID || record.Last != nil || !record.Anchor.Equal(time.Now().UTC().Truncate(time.Second)) {
-			t.Errorf("a new token under the name did not start afresh: %v, %+v", err, record)
+			t.Errorf("a new token under the name does not have a new record: %v, %+v", err, record)
 		}
 	})
 }
@@ -335,11 +335,11 @@ func TestEventsAndRecordsHoldNoSecret(t *testing.T) {
 		text := fmt.Sprintf("%+v %#v %s", w.events, w.events, w.records["ci"])
 		for _, s := range w.issued {
 			if strings.Contains(text, s) {
-				t.Error("a secret stands in an event or a record")
+				t.Error("an event or a record contains a secret")
 			}
 		}
 		if secret.Scrub(text) != text {
-			t.Error("something that looks like a secret stands in an event or a record")
+			t.Error("an event or a record contains something that looks like a secret")
 		}
 	})
 }

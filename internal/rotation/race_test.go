@@ -2,6 +2,6 @@
 
 package rotation_test
 
-// The race detector makes the machine ten times slower and finds nothing more in what one
-// goroutine does.
+// The race detector makes TestMachine ten times slower, and finds nothing more there, because only one
+// goroutine runs at a time.
 func init() { machineChecks = "1000" }

@@ -12,21 +12,21 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// This file holds what all random lives have in common: the troubles that strike calls, and
-// the list of what was wrong.
+// This file has what both randomized tests use: the faults that are planned before a run, and the list of
+// the problems that were found.
 
-// trouble strikes one call, and those of the same kind that follow it.
-type trouble struct {
-	Gap    int // calls since the trouble before
+// plannedFault makes one call fail, and Repeat more calls of the same name that follow directly.
+type plannedFault struct {
+	Gap    int // how many calls succeed after the previous fault
 	How    string
-	Class  rotation.Class // of an issuer's call that fails before it is carried out
+	Class  rotation.Class // the class of the error, if an issuer's call fails before it is carried out
 	Repeat int
 }
 
-// drawPlannedFault makes one that is at most so many calls behind the one before.
-func drawPlannedFault(gap int) *rapid.Generator[trouble] {
-	return rapid.Custom(func(t *rapid.T) trouble {
-		return trouble{
+// drawPlannedFault draws a fault with a Gap of at most gap.
+func drawPlannedFault(gap int) *rapid.Generator[plannedFault] {
+	return rapid.Custom(func(t *rapid.T) plannedFault {
+		return plannedFault{
 			Gap:    rapid.IntRange(0, gap).Draw(t, "gap"),
 			How:    rapid.SampledFrom([]string{"before", "after", "crash before", "crash after", "late"}).Draw(t, "how"),
 			Class:  rapid.SampledFrom([]rotation.Class{rotation.Unknown, rotation.NotCarriedOut, rotation.Refused, rotation.Throttled}).Draw(t, "class"),
@@ -35,41 +35,41 @@ func drawPlannedFault(gap int) *rapid.Generator[trouble] {
 	})
 }
 
-// troubles strike one after the other.
-type troubles struct {
-	all    []trouble
-	struck int                                // those that have begun
-	issuer []string                           // the calls that fail as an issuer's do
-	strike func(how, call string) (late bool) // is told of each, and says whether that request may be carried out late
+// faultPlan makes calls fail as planned, one fault after the other.
+type faultPlan struct {
+	all     []plannedFault
+	begun   int                                // how many of them have begun
+	issuer  []string                           // the calls that fail with an IssuerError
+	onFault func(how, call string) (late bool) // called for each fault; reports whether the request may be carried out late
 }
 
-// next is the fault of the world's n-th call.
-func (s *troubles) next() func(n int, call string) fault {
+// next returns the function that the world asks for the fault of its n-th call.
+func (s *faultPlan) next() func(n int, call string) fault {
 	again, last, at := 0, "", -1
 	return func(n int, call string) fault {
 		if again > 0 && call == last {
 			again--
-			return s.faultOf(s.all[s.struck-1], call)
+			return s.faultOf(s.all[s.begun-1], call)
 		}
-		if s.struck == len(s.all) {
+		if s.begun == len(s.all) {
 			return fault{}
 		}
-		f := s.all[s.struck]
+		f := s.all[s.begun]
 		if at < 0 {
 			at = n + f.Gap
 		}
 		if n < at {
 			return fault{}
 		}
-		s.struck++
+		s.begun++
 		again, last, at = f.Repeat, call, -1
 		return s.faultOf(f, call)
 	}
 }
 
-func (s *troubles) faultOf(f trouble, call string) fault {
-	late := s.strike(f.How, call)
-	err := errors.New("trouble")
+func (s *faultPlan) faultOf(f plannedFault, call string) fault {
+	late := s.onFault(f.How, call)
+	err := errors.New("planned fault")
 	if slices.Contains(s.issuer, call) {
 		e := &rotation.IssuerError{Class: rotation.Unknown, Operation: call, RetryAfter: 2 * time.Minute}
 		if f.How == "before" {
@@ -92,10 +92,10 @@ func (s *troubles) faultOf(f trouble, call string) fault {
 	return fault{before: err}
 }
 
-// lateBy is how long after it was given up a request may be carried out.
+// lateBy is how long after the daemon stopped waiting a late request is carried out.
 const lateBy = 30 * time.Second
 
-// findings is what a world reports to that is lived through many times: what was wrong.
+// findings is the reporter of a world in a randomized test. It collects the problems.
 type findings struct{ problems []string }
 
 func (l *findings) Helper() {}

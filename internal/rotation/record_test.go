@@ -9,7 +9,7 @@ import (
 
 func TestRecordsOfFormat1AreMigrated(t *testing.T) {
 	if r := rotation.Migrate(rotation.Record{}); r.Format != 0 {
-		t.Errorf("a record that is not there became %+v", r)
+		t.Errorf("an empty record became %+v", r)
 	}
 	old := rotation.Record{Format: 1, Token: "ci", TokenID: tokenID, Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R"}}
 	r := rotation.Migrate(old)

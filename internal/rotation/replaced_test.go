@@ -8,10 +8,10 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// This file holds that a service token which consumers may use is not deleted, whatever the
-// ledger takes it for.
+// This file tests that a service token which consumers may use is not deleted, even if the ledger says that it
+// was replaced.
 
-// TestReplacedCredentialIsPutBackIntoTheSink: somebody puts an earlier credential back into the sink, in a rollback of its own.
+// TestReplacedCredentialIsPutBackIntoTheSink: another writer rolls the sink back to an earlier credential.
 func TestReplacedCredentialIsPutBackIntoTheSink(t *testing.T) {
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
@@ -19,17 +19,17 @@ func TestReplacedCredentialIsPutBackIntoTheSink(t *testing.T) {
 		w.advance(r, token)
 		w.sink = before
 		if err := w.runNextChore(r, token); err == nil || w.gone[w.created[0].id] {
-			t.Fatal("what the sink holds was deleted", err)
+			t.Fatal("the service token in the sink was deleted", err)
 		}
 		w.runFor(r, token, 90*time.Minute)
 		if len(w.notDeleted()) != 1 {
-			t.Error(len(w.notDeleted()), "are left")
+			t.Error(len(w.notDeleted()), "are not deleted")
 		}
 	})
 }
 
-// TestReplacedTokenIsConfiguredAgain: an operator gives up strategy replace within the grace, and names the first
-// service token again: it is in use from then on, and not one that was replaced.
+// TestReplacedTokenIsConfiguredAgain: during the grace an operator ends strategy replace, and configures the first
+// service token again. From then on it is in use, and does not count as replaced.
 func TestReplacedTokenIsConfiguredAgain(t *testing.T) {
 	for _, partner := range []string{"", partnerID} {
 		inBubble(t, 20*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -47,21 +47,21 @@ func TestReplacedTokenIsConfiguredAgain(t *testing.T) {
 			}
 			w.runFor(r, token, 3*time.Hour)
 			if w.gone[tokenID] || w.sink.ClientID == w.created[0].clientID {
-				t.Error("the service token that is configured was deleted; the sink has", w.sink.ClientID)
+				t.Error("the configured service token was deleted; the sink has", w.sink.ClientID)
 			}
 		})
 	}
 }
 
-// noticeClockChange is what is done when the wall clock was set.
+// noticeClockChange does what the daemon does when the wall clock was set.
 func noticeClockChange(w *world, token rotation.Token, r *rotation.Rotator) {
 	if _, err := r.CatchUp(w.t.Context(), token); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-// TestNothingIsDeletedWhileTheClockIsAhead: a grace that is over on a clock which is known to be wrong is not over. What was
-// to be deleted at a time that a wrong clock gave is deleted once the clock is right.
+// TestNothingIsDeletedWhileTheClockIsAhead: the daemon does not delete at the end of a grace while it knows that
+// its clock is wrong. A deletion that was scheduled on a wrong clock happens after the clock is corrected.
 func TestNothingIsDeletedWhileTheClockIsAhead(t *testing.T) {
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
@@ -75,7 +75,7 @@ func TestNothingIsDeletedWhileTheClockIsAhead(t *testing.T) {
 		noticeClockChange(w, token, r)
 		w.runFor(r, token, 50*time.Minute)
 		if len(w.notDeleted()) != 1 {
-			t.Errorf("%d are left: %+v", len(w.notDeleted()), w.record().Replaced)
+			t.Errorf("%d are not deleted: %+v", len(w.notDeleted()), w.record().Replaced)
 		}
 	})
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -91,7 +91,7 @@ func TestNothingIsDeletedWhileTheClockIsAhead(t *testing.T) {
 			t.Errorf("%+v", w.record().Replaced)
 		}
 	})
-	// What is to be revoked does not wait for a clock.
+	// A revocation does not wait for the right clock.
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
 		w.advance(r, token)

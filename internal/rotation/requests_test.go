@@ -24,6 +24,6 @@ func TestRequestsOfARecord(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 	if got := (Record{Last: &Done{At: at(0)}, Work: &Work{Began: at(0)}}).RequestTimes(); len(got) != 0 {
-		t.Errorf("a record without requests has those at %s", got)
+		t.Errorf("a record without requests has the request times %s", got)
 	}
 }

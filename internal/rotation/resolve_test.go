@@ -14,7 +14,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// loseFirstAnswer loses the answer of the first rotate, after or before it was carried out.
+// loseFirstAnswer loses the answer to the first rotate, which is carried out or not.
 func (w *world) loseFirstAnswer(carriedOut bool) {
 	unknown := &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}
 	done := false
@@ -30,7 +30,7 @@ func (w *world) loseFirstAnswer(carriedOut bool) {
 	}
 }
 
-// reasons returns the codes of all verdicts so far, without repetitions.
+// reasons returns the codes of all verdicts so far, without those that repeat the one before.
 func (w *world) reasons() (all []string) {
 	for _, e := range w.events {
 		if j, ok := e.(rotation.DoubtJudged); ok && j.Reason != j.Before {
@@ -62,7 +62,7 @@ func TestOperatorResolvesADoubt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 				if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); !errors.Is(err, rotation.ErrNotInDoubt) {
-					t.Errorf("resolving nothing: %v", err)
+					t.Errorf("resolving a token that is not in doubt: %v", err)
 				}
 				w.loseFirstAnswer(test.carriedOut)
 				w.advance(r, token)
@@ -84,25 +84,25 @@ func TestOperatorResolvesADoubt(t *testing.T) {
 				}
 				if test.trigger == "" {
 					if d := w.record().Doubt; d == nil || d.Decision != test.reason || !d.DecidedAt.Equal(time.Now()) {
-						t.Errorf("the decision was not kept: %+v", d)
+						t.Errorf("the decision was not saved: %+v", d)
 					}
 				} else {
 					began := time.Now()
 					if err, _ := w.advance(r, token); err != nil || time.Since(began) != 0 {
-						t.Errorf("the remedy: %v, after %s", err, time.Since(began))
+						t.Errorf("the rotation after the resolution: %v, after %s", err, time.Since(began))
 					}
 					if diff := cmp.Diff([]string{"schedule/in_doubt/outcome_unknown", test.trigger + "/success/"}, w.attempts()); diff != "" {
 						t.Error(diff)
 					}
 					if w.sink.ClientSecret.Reveal() != w.current || len(w.pending)+len(w.reserved) != 0 {
-						t.Error("the remedy did not bring a working secret, or left something behind")
+						t.Error("the sink does not have a working secret, or something is still sealed or reserved")
 					}
 				}
 				if w.rotates != test.rotates {
 					t.Errorf("%d rotates, want %d", w.rotates, test.rotates)
 				}
 				if reasons := w.reasons(); !slices.Contains(reasons, test.reason) {
-					t.Errorf("verdicts told: %v", reasons)
+					t.Errorf("verdicts reported: %v", reasons)
 				}
 			})
 		})
@@ -122,7 +122,7 @@ func TestOperatorDeliversAnUnfamiliarSecret(t *testing.T) {
 	})
 }
 
-// TestResolvingSurvivesACrash: the operator's word is durable before anything follows from it.
+// TestResolvingSurvivesACrash: the operator's decision is saved before the daemon acts on it.
 func TestResolvingSurvivesACrash(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.loseFirstAnswer(true)
@@ -133,7 +133,7 @@ func TestResolvingSurvivesACrash(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, died := w.advance(r, token); !died {
-			t.Fatal("did not die")
+			t.Fatal("it did not die")
 		}
 		w.fault = nil
 		r = w.start()
@@ -146,8 +146,8 @@ func TestResolvingSurvivesACrash(t *testing.T) {
 	})
 }
 
-// TestOldSecretIsKeptAliveWhileTheSinkIsAway: consumers have nothing but the old secret, for
-// much longer than it was promised to work.
+// TestOldSecretIsKeptAliveWhileTheSinkIsAway: consumers have only the old secret, so the daemon extends its grace
+// until the sink is back, for 30 days at most.
 func TestOldSecretIsKeptAliveWhileTheSinkIsAway(t *testing.T) {
 	for _, away := range []time.Duration{20 * time.Minute, 72 * time.Hour, 31 * 24 * time.Hour} {
 		t.Run(away.String(), func(t *testing.T) {
@@ -157,7 +157,7 @@ func TestOldSecretIsKeptAliveWhileTheSinkIsAway(t *testing.T) {
 				w.advance(r, token)
 				failed := time.Now()
 				for time.Since(failed) < away {
-					time.Sleep(10 * time.Minute) // sooner would only take longer to simulate
+					time.Sleep(10 * time.Minute) // shorter waits would only make the test slower
 					w.advance(r, token)
 				}
 				if alive := w.accepted(old); alive != (away < 30*24*time.Hour) {
@@ -170,17 +170,17 @@ func TestOldSecretIsKeptAliveWhileTheSinkIsAway(t *testing.T) {
 				if end := w.record().Last.GraceEndsAt; away < 30*24*time.Hour && !end.Equal(w.previousUntil) {
 					t.Errorf("the ledger has the grace end at %s, Cloudflare at %s", end, w.previousUntil)
 				}
-				// Our own extensions are no sign that somebody else rotated.
+				// Our own extensions must not count as rotations by another person.
 				if record := w.record(); record.MovedCount != 1 || record.StillCount != 0 {
-					t.Errorf("the oracle was misled: %d moved, %d still", record.MovedCount, record.StillCount)
+					t.Errorf("the counts of updated_at are wrong: %d moved, %d still", record.MovedCount, record.StillCount)
 				}
 			})
 		})
 	}
 }
 
-// TestOwnExtensionIsNotTakenForARotation: the sink was changed by somebody while we extended
-// the grace, which moves updated_at as a rotation does.
+// TestOwnExtensionIsNotTakenForARotation: another writer changes the sink while the daemon extends the grace. An
+// extension moves updated_at as a rotation does.
 func TestOwnExtensionIsNotTakenForARotation(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failAll("sink store", fault{before: errors.New("sealed")})
@@ -196,8 +196,8 @@ func TestOwnExtensionIsNotTakenForARotation(t *testing.T) {
 	})
 }
 
-// TestDeliveryIsTriedInTimeToExtendTheGrace: the back-off grows, the grace is short, and the
-// old secret stays alive all the same.
+// TestDeliveryIsTriedInTimeToExtendTheGrace: the grace is short and the back-off grows, but the old secret still
+// does not die.
 func TestDeliveryIsTriedInTimeToExtendTheGrace(t *testing.T) {
 	inBubble(t, 8*time.Second, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		old := w.current
@@ -212,7 +212,7 @@ func TestDeliveryIsTriedInTimeToExtendTheGrace(t *testing.T) {
 	})
 }
 
-// TestDeliveredWhileTheLedgerFails: once sealed, a secret does not wait for the ledger.
+// TestDeliveredWhileTheLedgerFails: a sealed secret is delivered even if the ledger cannot be written.
 func TestDeliveredWhileTheLedgerFails(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
@@ -231,8 +231,8 @@ func TestDeliveredWhileTheLedgerFails(t *testing.T) {
 	})
 }
 
-// TestSealedAnswerIsLost: somebody has removed it, or it cannot be opened any more, while its
-// sink was away. The token is in doubt then, and not stuck for good.
+// TestSealedAnswerIsLost: while the sink was away, the sealed answer was deleted, or it cannot be decrypted any more.
+// Then the token is in doubt, and not stuck for ever.
 func TestSealedAnswerIsLost(t *testing.T) {
 	for _, unreadable := range []bool{false, true} {
 		for _, grace := range []time.Duration{0, 40 * time.Minute} {
@@ -251,7 +251,7 @@ func TestSealedAnswerIsLost(t *testing.T) {
 						t.Fatalf("%+v", w.record())
 					}
 					if grace > 0 && unreadable {
-						// The identity is put back, and an operator says so.
+						// The identity is restored, and an operator orders to deliver.
 						w.unreadable = false
 						if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDeliver); err != nil {
 							t.Fatal(err)
@@ -261,7 +261,7 @@ func TestSealedAnswerIsLost(t *testing.T) {
 						}
 						return
 					}
-					w.unreadable = false // a disk that reads nothing back would keep it in doubt
+					w.unreadable = false // otherwise the next secret could not be read back either
 					for range 50 {
 						if w.record().Step == rotation.StepIdle && w.rotates == 2 {
 							break

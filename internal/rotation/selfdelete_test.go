@@ -9,8 +9,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// lifetimeSink is a sink whose versions live for a while, and which knows that beforehand if
-// foretold is set.
+// lifetimeSink is a sink that deletes each version after a while. If foretold is set, its preflight says so.
 type lifetimeSink struct {
 	rotation.Sink
 	after    time.Duration
@@ -32,8 +31,8 @@ func (s lifetimeSink) Store(ctx context.Context, c rotation.Credential, base rot
 	return stored, err
 }
 
-// A rotation of the schedule whose version would be gone before the next one is not begun. If that
-// is known only once it is written, or if an operator asked for it, the alarm is raised.
+// TestVersionThatDeletesItself: a scheduled rotation does not begin if the sink would delete its version before the
+// next rotation. If this is known only after the write, or if an operator ordered the rotation, there is an alarm.
 func TestVersionThatDeletesItself(t *testing.T) {
 	const grace = 40 * time.Minute
 	for name, test := range map[string]struct {
@@ -41,10 +40,10 @@ func TestVersionThatDeletesItself(t *testing.T) {
 		foretold, manual  bool
 		rotates, deletion bool
 	}{
-		"known, too short":             {time.Hour, true, false, false, false},
-		"known, an operator's":         {time.Hour, true, true, true, true},
-		"known, long enough":           {1000 * time.Hour, true, false, true, true},
-		"not known before the writing": {time.Hour, false, false, true, true},
+		"known, too short":           {time.Hour, true, false, false, false},
+		"known, an operator's":       {time.Hour, true, true, true, true},
+		"known, long enough":         {1000 * time.Hour, true, false, true, true},
+		"not known before the write": {time.Hour, false, false, true, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -68,7 +67,7 @@ func TestVersionThatDeletesItself(t *testing.T) {
 					t.Errorf("refused with %v", err)
 				}
 				if at := w.record().Deletes[sink.Name()]; at.IsZero() == test.deletion {
-					t.Errorf("the record has the version deleted at %s", at)
+					t.Errorf("the record says that the version is deleted at %s", at)
 				}
 			})
 		})

@@ -10,7 +10,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// many are tokens that are due at one time each day.
+// manyTokens returns n tokens.
 func (w *world) manyTokens(n int, set func(*rotation.Token)) []rotation.Token {
 	tokens := make([]rotation.Token, n)
 	for i := range tokens {
@@ -23,8 +23,8 @@ func (w *world) manyTokens(n int, set func(*rotation.Token)) []rotation.Token {
 	return tokens
 }
 
-// TestCatchUpAfterTwoWeeksDown: a thousand tokens that nobody rotated for two weeks are rotated once each,
-// and not all together, or not at all, as catch_up says.
+// TestCatchUpAfterTwoWeeksDown: the daemon was down for two weeks. With catch_up: once each of a thousand tokens
+// is rotated once, spread over ten minutes. With catch_up: skip none is rotated.
 func TestCatchUpAfterTwoWeeksDown(t *testing.T) {
 	const n, down = 1000, 14 * 24 * time.Hour
 	for _, skip := range []bool{false, true} {
@@ -56,7 +56,7 @@ func TestCatchUpAfterTwoWeeksDown(t *testing.T) {
 						}
 					}
 					if again, err := w.start().EnrollAll(w.t.Context(), tokens); err != nil || len(w.slotsMissed()) != n || again[0].Revision != records[0].Revision {
-						t.Errorf("a second start: %v, %d told of", err, len(w.slotsMissed()))
+						t.Errorf("a second start: %v, %d events", err, len(w.slotsMissed()))
 					}
 					return
 				}
@@ -76,14 +76,14 @@ func TestCatchUpAfterTwoWeeksDown(t *testing.T) {
 						t.Errorf("%d of 1000 begin in minute %d", n, minute)
 					}
 				}
-				time.Sleep(20 * time.Second) // a second start changes nothing of it
+				time.Sleep(20 * time.Second) // a second start does not change the times
 				r = w.start()
 				if records, err = r.EnrollAll(w.t.Context(), tokens); err != nil {
 					t.Fatal(err)
 				}
 				for i, token := range tokens {
 					if due := r.Due(token, records[i]); !due.At.Equal(begin[i]) {
-						t.Fatalf("%s was to begin at %s, and after a second start at %s", token.Name, begin[i], due.At)
+						t.Fatalf("%s was due to begin at %s, and after a second start at %s", token.Name, begin[i], due.At)
 					}
 				}
 				order := slices.SortedFunc(slices.Values(tokens), func(a, b rotation.Token) int {
@@ -100,13 +100,13 @@ func TestCatchUpAfterTwoWeeksDown(t *testing.T) {
 						t.Fatalf("%s; want %s", line, want)
 					}
 				}
-				for i, missed := range w.slotsMissed() { // its window was over, too
+				for i, missed := range w.slotsMissed() { // the last slot counts too, since its window is over
 					if missed != (rotation.SlotsMissed{Token: order[i].Name, Count: 15}) {
 						t.Fatalf("%+v", missed)
 					}
 				}
 				if w.rotates != n || len(w.slotsMissed()) != n {
-					t.Errorf("%d rotates, %d told of", w.rotates, len(w.slotsMissed()))
+					t.Errorf("%d rotates, %d events", w.rotates, len(w.slotsMissed()))
 				}
 				for _, token := range tokens {
 					if due := r.Due(token, w.decoded[token.Name]); !due.At.Equal(clock("16 04:00:00")) {
@@ -118,8 +118,8 @@ func TestCatchUpAfterTwoWeeksDown(t *testing.T) {
 	}
 }
 
-// TestCrashingDaemonCatchesUp: a daemon that keeps dying does not put a token off for ever, nor
-// does it forget the spread.
+// TestCrashingDaemonCatchesUp: a daemon that dies again and again still rotates the token, at the time that was
+// chosen at the first start.
 func TestCrashingDaemonCatchesUp(t *testing.T) {
 	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
 		time.Sleep(28 * time.Hour)
@@ -135,19 +135,19 @@ func TestCrashingDaemonCatchesUp(t *testing.T) {
 			}
 			due := r.Due(token, record)
 			if !due.At.Equal(first) {
-				t.Fatalf("start %d: due at %s, and before at %s", start, due.At, first)
+				t.Fatalf("start %d: due at %s, but before at %s", start, due.At, first)
 			}
 			if !due.At.After(time.Now()) {
 				if _, err := r.Advance(w.t.Context(), token); err != nil || w.rotates != 1 {
-					t.Fatal("it is not rotated")
+					t.Fatal("the token is not rotated")
 				}
 				return
 			}
 			time.Sleep(time.Minute)
 		}
-		t.Error("it is never rotated")
+		t.Error("the token is never rotated")
 	})
-	// After a long time it is spread anew.
+	// After a long time a new time is chosen.
 	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, _ *rotation.Rotator) {
 		time.Sleep(28 * time.Hour)
 		for range 2 {
@@ -160,8 +160,7 @@ func TestCrashingDaemonCatchesUp(t *testing.T) {
 	})
 }
 
-// TestChangedScheduleDoesNotRotateAtOnce: that a new schedule would have had slots is no reason to rotate at
-// once.
+// TestChangedScheduleDoesNotRotateAtOnce: slots that the new schedule would have had in the past do not count.
 func TestChangedScheduleDoesNotRotateAtOnce(t *testing.T) {
 	for _, test := range []struct {
 		before, after string
@@ -171,7 +170,7 @@ func TestChangedScheduleDoesNotRotateAtOnce(t *testing.T) {
 		{"0 4 * * *", "@every 48h", "03 04:00:00"}, // counted from the last slot
 		{"@every 48h", "0 * * * *", "01 11:00:00"},
 		{"@every 48h", "@every 12h", "01 12:00:00"},
-		{"@every 48h", "@every 8h", "01 08:00:00"}, // it has come, and is made up for
+		{"@every 48h", "@every 8h", "01 08:00:00"}, // this slot is in the past, and is caught up
 		{"0 4 * * *", "0 4 * * *", "02 04:00:00"},
 	} {
 		t.Run(test.before+" to "+test.after, func(t *testing.T) {
@@ -202,7 +201,7 @@ func TestChangedScheduleDoesNotRotateAtOnce(t *testing.T) {
 	}
 }
 
-// TestChangedScheduleClearsTheBackOff: the slot that failed is none of the new schedule.
+// TestChangedScheduleClearsTheBackOff: the slot that failed does not belong to the new schedule.
 func TestChangedScheduleClearsTheBackOff(t *testing.T) {
 	scheduled(t, "0 4 * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
 		w.failUntil("sink preflight", "01 04:10:00")

@@ -10,21 +10,21 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// otherSink is a place that the configuration names in the place of another.
+// otherSink is a sink that replaces another one in the configuration.
 type otherSink struct{ memorySink }
 
 func (otherSink) Name() string { return "memory:other" }
 
-// loss is something that is lost while a token is in some state. Its restore puts back what can be.
+// loss is something that is lost while a token is in some state. restore puts it back, if that is possible.
 type loss struct {
 	name    string
-	happen  func(p *facing)
-	restore func(p *facing)
+	happen  func(p *stateTest)
+	restore func(p *stateTest)
 }
 
-// failing has the calls that begin so fail, beside those that fail already.
-func failing(err error, prefixes ...string) func(p *facing) {
-	return func(p *facing) {
+// failCalls makes the calls with these prefixes fail, in addition to the calls that fail already.
+func failCalls(err error, prefixes ...string) func(p *stateTest) {
+	return func(p *stateTest) {
 		before := p.fault
 		p.fault = func(n int, call string) fault {
 			if slices.ContainsFunc(prefixes, func(prefix string) bool { return strings.HasPrefix(call, prefix) }) {
@@ -39,17 +39,17 @@ func failing(err error, prefixes ...string) func(p *facing) {
 }
 
 var losses = []loss{
-	{name: "the sink is replaced in the configuration", happen: func(p *facing) {
+	{name: "the sink is replaced in the configuration", happen: func(p *stateTest) {
 		p.token.Sinks = []rotation.Sink{otherSink{memorySink{p.world}}}
 	}},
-	{name: "what the sink held is deleted", happen: func(p *facing) { p.sink = rotation.Credential{} }},
-	{name: "the sealed answers are deleted", happen: func(p *facing) { clear(p.pending) }},
-	{name: "the identity, for an hour", happen: func(p *facing) { p.unreadable = true }, restore: func(p *facing) { p.unreadable = false }},
-	{name: "the disk, for an hour", happen: failing(errors.New("no space left on device"), "save", "reserve", "seal"), restore: back},
-	{name: "the sink, for an hour", happen: failing(errors.New("connection refused"), "sink"), restore: back},
-	{name: "the account's credential, for an hour", happen: failing(
-		&rotation.IssuerError{Class: rotation.Refused, Operation: "get", Status: 403}, "inspect", "rotate", "extend", "create", "find", "delete"), restore: back},
-	{name: "the process", happen: func(p *facing) {
+	{name: "the secret in the sink is deleted", happen: func(p *stateTest) { p.sink = rotation.Credential{} }},
+	{name: "the sealed answers are deleted", happen: func(p *stateTest) { clear(p.pending) }},
+	{name: "the identity, for an hour", happen: func(p *stateTest) { p.unreadable = true }, restore: func(p *stateTest) { p.unreadable = false }},
+	{name: "the disk, for an hour", happen: failCalls(errors.New("no space left on device"), "save", "reserve", "seal"), restore: clearFaults},
+	{name: "the sink, for an hour", happen: failCalls(errors.New("connection refused"), "sink"), restore: clearFaults},
+	{name: "the account's credential, for an hour", happen: failCalls(
+		&rotation.IssuerError{Class: rotation.Refused, Operation: "get", Status: 403}, "inspect", "rotate", "extend", "create", "find", "delete"), restore: clearFaults},
+	{name: "the process", happen: func(p *stateTest) {
 		p.r = p.start()
 		if _, err := p.r.Enroll(p.t.Context(), p.token); err != nil {
 			p.t.Fatal(err)
@@ -57,8 +57,8 @@ var losses = []loss{
 	}},
 }
 
-// TestEveryLossHasAnExit: whatever is lost in whatever state, it ends with a secret that works once
-// what can be put back is back, by itself or by a command that status shows.
+// TestEveryLossHasAnExit: something is lost in some state, and is put back if that is possible. In the end
+// consumers have a secret that works, automatically or after a command that status shows.
 func TestEveryLossHasAnExit(t *testing.T) {
 	for _, f := range stateCases {
 		if f.gone {
@@ -66,7 +66,7 @@ func TestEveryLossHasAnExit(t *testing.T) {
 		}
 		t.Run(f.name, func(t *testing.T) {
 			for _, lost := range losses {
-				f.face(t, func(p *facing) {
+				f.run(t, func(p *stateTest) {
 					lost.happen(p)
 					for began := time.Now(); time.Since(began) < time.Hour; time.Sleep(10 * time.Minute) {
 						_, _ = p.advanceNow(p.r, p.token)
@@ -74,7 +74,7 @@ func TestEveryLossHasAnExit(t *testing.T) {
 					if lost.restore != nil {
 						lost.restore(p)
 					}
-					if err := p.ended(f); err != nil {
+					if err := p.finishWithCommands(f); err != nil {
 						t.Errorf("%s: %v", lost.name, err)
 					}
 				})
@@ -83,10 +83,11 @@ func TestEveryLossHasAnExit(t *testing.T) {
 	}
 }
 
-// ended does what ends does, and types what status shows where it does not end by itself.
-func (p *facing) ended(f faced) (err error) {
+// finishWithCommands calls repairAndFinish. If the state does not end by itself, it types the command that
+// status shows.
+func (p *stateTest) finishWithCommands(f stateCase) (err error) {
 	for range 3 {
-		if err = p.ends(f); err == nil {
+		if err = p.repairAndFinish(f); err == nil {
 			return nil
 		}
 		exits := p.r.Exits(p.token, p.record(), p.troubles())

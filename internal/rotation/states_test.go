@@ -17,25 +17,25 @@ import (
 	"rotatord/internal/secret"
 )
 
-// update rewrites the tables of docs/states.md with what is seen.
+// update rewrites the tables of docs/states.md with the observed results.
 var update = flag.Bool("update", false, "rewrite the tables of docs/states.md")
 
-// faced is a state that an operator can be faced with, as a row of the tables in docs/states.md.
-type faced struct {
+// stateCase is a state of a token that an operator may have to handle, as a row of the tables in docs/states.md.
+type stateCase struct {
 	name  string
 	state rotation.State
-	// in runs a test with a token of that kind.
+	// in runs a test with a token of the kind that the state needs.
 	in func(*testing.T, func(*world, rotation.Token, *rotation.Rotator))
-	// prepare brings it about. What it breaks stays broken until mend.
-	prepare func(p *facing)
-	mend    func(p *facing)
-	// operator is set if it does not end by itself even when all is mended. gone: its service token
-	// is gone, so that no secret of it works.
-	operator, gone bool
+	// prepare brings the token into the state. What it breaks stays broken until repair.
+	prepare func(p *stateTest)
+	repair  func(p *stateTest)
+	// needsOperator is set if the state does not end by itself, even after repair. gone is set if the service
+	// token is deleted, so that none of its secrets works.
+	needsOperator, gone bool
 }
 
-// facing is one test of such a state.
-type facing struct {
+// stateTest is one test of a stateCase.
+type stateTest struct {
 	*world
 	token rotation.Token
 	r     *rotation.Rotator
@@ -43,44 +43,45 @@ type facing struct {
 
 const statesGrace = 40 * time.Minute
 
-func single(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
+func inSingle(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
 	inBubble(t, statesGrace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.gone = map[string]bool{}
 		test(w, token, r)
 	})
 }
 
-func pair(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
+func inPairCase(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
 	inPair(t, statesGrace, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.gone = map[string]bool{}
 		test(w, token, r)
 	})
 }
 
-func created(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
+func inCreated(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
 	inFresh(t, nil, test)
 }
 
-func replaced(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
+func inReplaced(t *testing.T, test func(*world, rotation.Token, *rotation.Rotator)) {
 	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		test(w, token, w.runUntilIdle(r, token))
 	})
 }
 
-// away has every call of that name fail from now on, and advances until that was met.
-func (p *facing) away(call, why string) {
+// failAndAdvance makes every call of that name fail from now on, and advances the token once.
+func (p *stateTest) failAndAdvance(call, why string) {
 	p.failAll(call, fault{before: errors.New(why)})
 	p.advance(p.r, p.token)
 }
 
-func (p *facing) lose(call string) {
+// loseAnswer advances the token once, and loses the answer to the call.
+func (p *stateTest) loseAnswer(call string) {
 	p.failOnce(call, fault{after: &rotation.IssuerError{Class: rotation.Unknown, Operation: call}})
 	p.advance(p.r, p.token)
 	p.fault = nil
 }
 
-// die has the process die at a call, and starts the next.
-func (p *facing) die(call string, f fault) {
+// crashAt advances the token, makes the process die at a call, and starts the next process.
+func (p *stateTest) crashAt(call string, f fault) {
 	f.crash = true
 	p.failAll(call, f)
 	if _, died := p.advance(p.r, p.token); !died {
@@ -93,8 +94,8 @@ func (p *facing) die(call string, f fault) {
 	}
 }
 
-// refuse has the new secret be refused where it is tried, for longer than the edge takes.
-func (p *facing) refuse() {
+// refuseNewSecret makes verify refuse the new secret for longer than the edge needs to know a secret.
+func (p *stateTest) refuseNewSecret() {
 	p.token = verifying(p.world, p.token)
 	p.fault = func(_ int, call string) fault {
 		if call == "probe" && p.rotates == 1 {
@@ -107,80 +108,80 @@ func (p *facing) refuse() {
 	}
 }
 
-// back has everything work again.
-func back(p *facing) { p.fault = nil }
+// clearFaults makes all calls work again.
+func clearFaults(p *stateTest) { p.fault = nil }
 
 const errPolicy = "permission denied"
 
-// stateCases are all of them, in the order of the tables.
-var stateCases = []faced{
-	{name: "idle", state: rotation.StateIdle, in: single},
-	{name: "idle, the previous secret in its grace", state: rotation.StateIdle, in: single, prepare: func(p *facing) { p.advance(p.r, p.token) }},
-	{name: "paused", state: rotation.StateIdle, in: single, prepare: func(p *facing) {
+// stateCases are all cases, in the order of the tables.
+var stateCases = []stateCase{
+	{name: "idle", state: rotation.StateIdle, in: inSingle},
+	{name: "idle, the previous secret in its grace", state: rotation.StateIdle, in: inSingle, prepare: func(p *stateTest) { p.advance(p.r, p.token) }},
+	{name: "paused", state: rotation.StateIdle, in: inSingle, prepare: func(p *stateTest) {
 		_ = p.r.Pause(p.t.Context(), p.token.Name, rotation.Pause{Since: time.Now()})
-	}, mend: func(p *facing) { _, _ = p.r.Resume(p.t.Context(), p.token.Name) }},
-	{name: "in a freeze", state: rotation.StateIdle, in: single, prepare: func(p *facing) {
+	}, repair: func(p *stateTest) { _, _ = p.r.Resume(p.t.Context(), p.token.Name) }},
+	{name: "in a freeze", state: rotation.StateIdle, in: inSingle, prepare: func(p *stateTest) {
 		p.token.Timetable.Freezes = []scheduler.Freeze{{Name: "f", From: time.Now().Add(-time.Hour), To: time.Now().Add(3 * time.Hour)}}
 	}},
-	{name: "rotated by others", state: rotation.StateIdle, in: single, operator: true, prepare: func(p *facing) {
+	{name: "rotated by others", state: rotation.StateIdle, in: inSingle, needsOperator: true, prepare: func(p *stateTest) {
 		time.Sleep(10 * time.Minute)
 		p.previous, p.previousUntil, p.current, p.updatedAt = p.current, time.Now().Add(time.Hour), p.secretOf(700), time.Now().UTC()
 		if record, err := p.r.RecordListing(p.t.Context(), p.token, p.facts()); err != nil || record.Outside.IsZero() {
 			p.t.Fatal(record, err)
 		}
 	}},
-	{name: "gone at Cloudflare", state: rotation.StateIdle, in: single, gone: true, operator: true, prepare: func(p *facing) { p.gone[tokenID] = true }},
-	{name: "idle, the last attempt failed: Vault is away", state: rotation.StateIdle, in: single, prepare: func(p *facing) {
-		p.away("sink preflight", "connection refused")
-	}, mend: back},
-	{name: "not made yet: the name is taken", state: rotation.StateUncreated, in: created, prepare: func(p *facing) {
+	{name: "gone at Cloudflare", state: rotation.StateIdle, in: inSingle, gone: true, needsOperator: true, prepare: func(p *stateTest) { p.gone[tokenID] = true }},
+	{name: "idle, the last attempt failed: Vault is away", state: rotation.StateIdle, in: inSingle, prepare: func(p *stateTest) {
+		p.failAndAdvance("sink preflight", "connection refused")
+	}, repair: clearFaults},
+	{name: "not created yet: the name is taken", state: rotation.StateUncreated, in: inCreated, prepare: func(p *stateTest) {
 		if _, err := p.Create(p.t.Context(), rotation.CreateRequest{Name: "ci"}); err != nil {
 			p.t.Fatal(err)
 		}
 		p.advance(p.r, p.token)
-	}, mend: func(p *facing) { p.gone[p.created[0].id] = true }},
-	{name: "a lost secret is made up for: Vault is away", state: rotation.StateOwed, in: single, prepare: func(p *facing) {
-		p.lose("rotate")
+	}, repair: func(p *stateTest) { p.gone[p.created[0].id] = true }},
+	{name: "a reissue is owed: Vault is away", state: rotation.StateOwed, in: inSingle, prepare: func(p *stateTest) {
+		p.loseAnswer("rotate")
 		if _, _, err := p.r.Resolve(p.t.Context(), p.token, rotation.ResolveRotateNow); err != nil {
 			p.t.Fatal(err)
 		}
-		p.away("sink preflight", "connection refused")
-	}, mend: back},
-	{name: "ordered: Vault is away", state: rotation.StateOrdered, in: single, prepare: func(p *facing) {
+		p.failAndAdvance("sink preflight", "connection refused")
+	}, repair: clearFaults},
+	{name: "ordered: Vault is away", state: rotation.StateOrdered, in: inSingle, prepare: func(p *stateTest) {
 		p.failAll("sink preflight", fault{before: errors.New("connection refused")})
 		_, _ = p.r.RotateNow(p.t.Context(), p.token, rotation.Overrides{RevokeNow: true}, "ops")
-	}, mend: back},
-	{name: "ordered, and gone at Cloudflare", state: rotation.StateOrdered, in: single, gone: true, operator: true, prepare: func(p *facing) {
+	}, repair: clearFaults},
+	{name: "ordered, and gone at Cloudflare", state: rotation.StateOrdered, in: inSingle, gone: true, needsOperator: true, prepare: func(p *stateTest) {
 		p.gone[tokenID] = true
 		_, _ = p.r.RotateNow(p.t.Context(), p.token, rotation.Overrides{RevokeNow: true}, "ops")
 	}},
-	{name: "claimed, and the process died", state: rotation.StateClaimed, in: single, prepare: func(p *facing) {
-		p.die("ready", fault{before: errors.New("x")})
+	{name: "claimed, and the process died", state: rotation.StateClaimed, in: inSingle, prepare: func(p *stateTest) {
+		p.crashAt("ready", fault{before: errors.New("x")})
 	}},
-	{name: "intent, and the process died", state: rotation.StateIntent, in: single, prepare: func(p *facing) {
-		p.die("rotate", fault{after: errors.New("x")})
+	{name: "intent, and the process died", state: rotation.StateIntent, in: inSingle, prepare: func(p *stateTest) {
+		p.crashAt("rotate", fault{after: errors.New("x")})
 	}},
-	{name: "the disk refuses the seal", state: rotation.StateUnsealed, in: single, prepare: func(p *facing) {
-		p.away("seal", "no space left on device")
-	}, mend: back},
-	{name: "sealed: Vault refuses the write", state: rotation.StateSealed, in: single, prepare: func(p *facing) {
-		p.away("sink store", errPolicy)
-	}, mend: back},
-	{name: "sealed, a pair: Vault refuses the write", state: rotation.StateSealed, in: pair, prepare: func(p *facing) {
-		p.away("sink store", errPolicy)
-	}, mend: back},
-	{name: "sealed, strategy replace: Vault refuses the write", state: rotation.StateSealed, in: replaced, prepare: func(p *facing) {
-		p.away("sink store", errPolicy)
-	}, mend: back},
-	{name: "sealed, and gone at Cloudflare", state: rotation.StateSealed, in: single, gone: true, operator: true, prepare: func(p *facing) {
-		p.away("sink store", errPolicy)
+	{name: "the disk refuses the seal", state: rotation.StateUnsealed, in: inSingle, prepare: func(p *stateTest) {
+		p.failAndAdvance("seal", "no space left on device")
+	}, repair: clearFaults},
+	{name: "sealed: Vault refuses the write", state: rotation.StateSealed, in: inSingle, prepare: func(p *stateTest) {
+		p.failAndAdvance("sink store", errPolicy)
+	}, repair: clearFaults},
+	{name: "sealed, a pair: Vault refuses the write", state: rotation.StateSealed, in: inPairCase, prepare: func(p *stateTest) {
+		p.failAndAdvance("sink store", errPolicy)
+	}, repair: clearFaults},
+	{name: "sealed, strategy replace: Vault refuses the write", state: rotation.StateSealed, in: inReplaced, prepare: func(p *stateTest) {
+		p.failAndAdvance("sink store", errPolicy)
+	}, repair: clearFaults},
+	{name: "sealed, and gone at Cloudflare", state: rotation.StateSealed, in: inSingle, gone: true, needsOperator: true, prepare: func(p *stateTest) {
+		p.failAndAdvance("sink store", errPolicy)
 		p.gone[tokenID] = true
 	}},
-	{name: "overtaken", state: rotation.StateOvertaken, in: single, operator: true, prepare: func(p *facing) {
+	{name: "overtaken", state: rotation.StateOvertaken, in: inSingle, needsOperator: true, prepare: func(p *stateTest) {
 		p.overtake(p.r, p.token, time.Hour)
 	}},
-	{name: "overtaken, a pair", state: rotation.StateOvertaken, in: pair, operator: true, prepare: func(p *facing) {
-		p.away("sink store", errPolicy)
+	{name: "overtaken, a pair", state: rotation.StateOvertaken, in: inPairCase, needsOperator: true, prepare: func(p *stateTest) {
+		p.failAndAdvance("sink store", errPolicy)
 		time.Sleep(2 * time.Second)
 		p.partner.previous, p.partner.previousUntil = p.partner.current, time.Now().Add(time.Hour)
 		p.partner.current, p.partner.updatedAt = p.secretOf(800), time.Now().UTC()
@@ -188,56 +189,56 @@ var stateCases = []faced{
 		p.fault = nil
 		p.advance(p.r, p.token)
 	}},
-	{name: "overtaken, and gone at Cloudflare", state: rotation.StateOvertaken, in: single, operator: true, gone: true, prepare: func(p *facing) {
-		p.away("sink store", errPolicy)
+	{name: "overtaken, and gone at Cloudflare", state: rotation.StateOvertaken, in: inSingle, needsOperator: true, gone: true, prepare: func(p *stateTest) {
+		p.failAndAdvance("sink store", errPolicy)
 		p.rotateOutside(time.Hour)
 		p.gone[tokenID] = true
 		p.fault = nil
 		p.advance(p.r, p.token)
 	}},
-	{name: "stored: the ledger cannot be written", state: rotation.StateStored, in: single, prepare: func(p *facing) {
-		p.away("erase", "input/output error")
-	}, mend: back},
-	{name: "stored: the new secret is refused", state: rotation.StateUnverified, in: single, operator: true, prepare: func(p *facing) { p.refuse() }},
-	{name: "stored: the new secret is refused, and cannot be opened any more", state: rotation.StateUnverified, in: single, operator: true, prepare: func(p *facing) {
-		p.refuse()
+	{name: "stored: the ledger cannot be written", state: rotation.StateStored, in: inSingle, prepare: func(p *stateTest) {
+		p.failAndAdvance("erase", "input/output error")
+	}, repair: clearFaults},
+	{name: "stored: the new secret is refused", state: rotation.StateUnverified, in: inSingle, needsOperator: true, prepare: func(p *stateTest) { p.refuseNewSecret() }},
+	{name: "stored: the new secret is refused, and cannot be opened any more", state: rotation.StateUnverified, in: inSingle, needsOperator: true, prepare: func(p *stateTest) {
+		p.refuseNewSecret()
 		p.unreadable = true
 		p.advance(p.r, p.token)
-	}, mend: func(p *facing) { p.unreadable = false }},
-	{name: "in doubt, carried out", state: rotation.StateDoubt, in: single, prepare: func(p *facing) { p.lose("rotate") }},
-	{name: "in doubt, shown to be carried out", state: rotation.StateDoubt, in: single, prepare: func(p *facing) {
-		p.lose("rotate")
+	}, repair: func(p *stateTest) { p.unreadable = false }},
+	{name: "in doubt, carried out", state: rotation.StateDoubt, in: inSingle, prepare: func(p *stateTest) { p.loseAnswer("rotate") }},
+	{name: "in doubt, shown to be carried out", state: rotation.StateDoubt, in: inSingle, prepare: func(p *stateTest) {
+		p.loseAnswer("rotate")
 		if _, _, err := p.r.Resolve(p.t.Context(), p.token, rotation.ResolveLook); err != nil {
 			p.t.Fatal(err)
 		}
 	}},
-	{name: "in doubt, not carried out", state: rotation.StateDoubt, in: single, prepare: func(p *facing) {
+	{name: "in doubt, not carried out", state: rotation.StateDoubt, in: inSingle, prepare: func(p *stateTest) {
 		p.failOnce("rotate", fault{before: &rotation.IssuerError{Class: rotation.Unknown, Operation: "rotate"}})
 		p.advance(p.r, p.token)
 		p.fault = nil
 	}},
-	{name: "in doubt, Cloudflare does not answer", state: rotation.StateDoubt, in: single, prepare: func(p *facing) {
-		p.lose("rotate")
+	{name: "in doubt, Cloudflare does not answer", state: rotation.StateDoubt, in: inSingle, prepare: func(p *stateTest) {
+		p.loseAnswer("rotate")
 		p.failAll("inspect", fault{before: &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "get"}})
-	}, mend: back},
-	{name: "in doubt, a secret of a third format", state: rotation.StateDoubt, in: single, prepare: func(p *facing) {
+	}, repair: clearFaults},
+	{name: "in doubt, a secret of a third format", state: rotation.StateDoubt, in: inSingle, prepare: func(p *stateTest) {
 		p.secretOf = func(n int) string { return fmt.Sprint("a third format ", n) }
 		p.advance(p.r, p.token)
 	}},
-	{name: "in doubt, what was sealed cannot be opened", state: rotation.StateDoubt, in: single, prepare: func(p *facing) {
-		p.away("sink store", errPolicy)
+	{name: "in doubt, what was sealed cannot be opened", state: rotation.StateDoubt, in: inSingle, prepare: func(p *stateTest) {
+		p.failAndAdvance("sink store", errPolicy)
 		p.fault, p.unreadable = nil, true
 		p.advance(p.r, p.token)
 		p.unreadable = false
 	}},
-	{name: "in doubt, a pair", state: rotation.StateDoubt, in: pair, prepare: func(p *facing) { p.lose("rotate") }},
-	{name: "in doubt, to be made", state: rotation.StateDoubt, in: created, prepare: func(p *facing) { p.lose("create") }},
-	{name: "in doubt, strategy replace", state: rotation.StateDoubt, in: replaced, prepare: func(p *facing) { p.lose("create") }},
-	{name: "in doubt, and gone at Cloudflare", state: rotation.StateDoubt, in: single, operator: true, gone: true, prepare: func(p *facing) {
-		p.lose("rotate")
+	{name: "in doubt, a pair", state: rotation.StateDoubt, in: inPairCase, prepare: func(p *stateTest) { p.loseAnswer("rotate") }},
+	{name: "in doubt, to be created", state: rotation.StateDoubt, in: inCreated, prepare: func(p *stateTest) { p.loseAnswer("create") }},
+	{name: "in doubt, strategy replace", state: rotation.StateDoubt, in: inReplaced, prepare: func(p *stateTest) { p.loseAnswer("create") }},
+	{name: "in doubt, and gone at Cloudflare", state: rotation.StateDoubt, in: inSingle, needsOperator: true, gone: true, prepare: func(p *stateTest) {
+		p.loseAnswer("rotate")
 		p.gone[tokenID] = true
 	}},
-	{name: "replaced, and a policy names the old one", state: rotation.StateIdle, in: replaced, prepare: func(p *facing) {
+	{name: "replaced, and a policy names the old one", state: rotation.StateIdle, in: inReplaced, prepare: func(p *stateTest) {
 		p.namedByPolicy[p.created[0].id] = true
 		p.advance(p.r, p.token)
 		time.Sleep(time.Until(rotation.NextChore(p.token, p.record())))
@@ -245,42 +246,44 @@ var stateCases = []faced{
 		if len(p.record().Replaced) != 1 || p.record().Replaced[0].Failures == 0 {
 			p.t.Fatal(p.record())
 		}
-	}, mend: func(p *facing) { clear(p.namedByPolicy) }},
+	}, repair: func(p *stateTest) { clear(p.namedByPolicy) }},
 }
 
-// typed is a command that can be typed, as a column of the tables.
-type typed struct {
+// operatorCommand is a command that an operator can type, as a column of the tables.
+type operatorCommand struct {
 	name string
-	do   func(p *facing) (rotation.Record, bool, error) // looks: nothing was decided
+	do   func(p *stateTest) (rotation.Record, bool, error) // looks: nothing was decided
 }
 
-func resolving(how rotation.Resolution) func(*facing) (rotation.Record, bool, error) {
-	return func(p *facing) (rotation.Record, bool, error) {
+// resolving returns the command that resolves a doubt in that way.
+func resolving(how rotation.Resolution) func(*stateTest) (rotation.Record, bool, error) {
+	return func(p *stateTest) (rotation.Record, bool, error) {
 		record, verdict, err := p.r.Resolve(p.t.Context(), p.token, how)
 		return record, err == nil && !verdict.Resolved, err
 	}
 }
 
-func granting(do func(*facing) (rotation.Record, error)) func(*facing) (rotation.Record, bool, error) {
-	return func(p *facing) (rotation.Record, bool, error) {
+// changing returns the command that does something which changes the record.
+func changing(do func(*stateTest) (rotation.Record, error)) func(*stateTest) (rotation.Record, bool, error) {
+	return func(p *stateTest) (rotation.Record, bool, error) {
 		record, err := do(p)
 		return record, false, err
 	}
 }
 
 // allCommands are all commands that change something, in the groups of the tables.
-var allCommands = [][]typed{{
-	{"rotate", granting(func(p *facing) (rotation.Record, error) {
+var allCommands = [][]operatorCommand{{
+	{"rotate", changing(func(p *stateTest) (rotation.Record, error) {
 		return p.r.RotateNow(p.t.Context(), p.token, rotation.Overrides{}, "ops")
 	})},
-	{"rotate --revoke-now", granting(func(p *facing) (rotation.Record, error) {
+	{"rotate --revoke-now", changing(func(p *stateTest) (rotation.Record, error) {
 		return p.r.RotateNow(p.t.Context(), p.token, rotation.Overrides{RevokeNow: true}, "ops")
 	})},
-	{"rotate --all --revoke-now", granting(func(p *facing) (rotation.Record, error) {
+	{"rotate --all --revoke-now", changing(func(p *stateTest) (rotation.Record, error) {
 		all := p.r.OrderAll(p.t.Context(), []rotation.Token{p.token}, rotation.Overrides{RevokeNow: true}, "ops")
 		return all[0].Record, all[0].Err
 	})},
-	{"rotate --cancel", granting(func(p *facing) (rotation.Record, error) {
+	{"rotate --cancel", changing(func(p *stateTest) (rotation.Record, error) {
 		return p.r.CancelOrder(p.t.Context(), p.token)
 	})},
 }, {
@@ -291,25 +294,25 @@ var allCommands = [][]typed{{
 	{"--assume-not-rotated", resolving(rotation.ResolveAssumeNotRotated)},
 	{"--accept", resolving(rotation.ResolveAccept)},
 }, {
-	{"revoke-previous", granting(func(p *facing) (rotation.Record, error) { return p.r.RevokePrevious(p.t.Context(), p.token) })},
-	{"revoke-previous --override-in-use", granting(func(p *facing) (rotation.Record, error) { return p.r.RevokeInUse(p.t.Context(), p.token) })},
-	{"extend-grace 2h", granting(func(p *facing) (rotation.Record, error) {
+	{"revoke-previous", changing(func(p *stateTest) (rotation.Record, error) { return p.r.RevokePrevious(p.t.Context(), p.token) })},
+	{"revoke-previous --override-in-use", changing(func(p *stateTest) (rotation.Record, error) { return p.r.RevokeInUse(p.t.Context(), p.token) })},
+	{"extend-grace 2h", changing(func(p *stateTest) (rotation.Record, error) {
 		return p.r.ExtendGrace(p.t.Context(), p.token, 2*time.Hour)
 	})},
-	{"pause", granting(func(p *facing) (rotation.Record, error) {
+	{"pause", changing(func(p *stateTest) (rotation.Record, error) {
 		return rotation.Record{}, p.r.Pause(p.t.Context(), p.token.Name, rotation.Pause{Since: time.Now()})
 	})},
-	{"resume", granting(func(p *facing) (rotation.Record, error) {
+	{"resume", changing(func(p *stateTest) (rotation.Record, error) {
 		_, err := p.r.Resume(p.t.Context(), p.token.Name)
 		return rotation.Record{}, err
 	})},
 }}
 
-// face runs a test in a state.
-func (f faced) face(t *testing.T, test func(p *facing)) {
+// run runs a test with a token that is in the state.
+func (f stateCase) run(t *testing.T, test func(p *stateTest)) {
 	t.Helper()
 	f.in(t, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		p := &facing{w, token, r}
+		p := &stateTest{w, token, r}
 		w.mayCutOff = true
 		if f.prepare != nil {
 			f.prepare(p)
@@ -321,36 +324,36 @@ func (f faced) face(t *testing.T, test func(p *facing)) {
 	})
 }
 
-// isRefusal reports whether nothing was changed because a command does not fit the state.
+// isRefusal reports whether a command changed nothing because it does not fit the state.
 func isRefusal(err error) bool {
 	return slices.ContainsFunc([]error{rotation.ErrNotRotated, rotation.ErrNotInDoubt, rotation.ErrUnfit, rotation.ErrNoPrevious, rotation.ErrNoOrder},
 		func(kind error) bool { return errors.Is(err, kind) })
 }
 
-// outcome is what came of a command, as the tables have it.
-func (p *facing) outcome(command typed) string {
-	record, looks, err := command.do(p)
+// outcome types a command, and returns its result in the words of the tables.
+func (p *stateTest) outcome(command operatorCommand) string {
+	record, lookedOnly, err := command.do(p)
 	switch {
 	case isRefusal(err):
 		if p.r.StateOf(p.token, record) != rotation.StateIdle && !strings.Contains(err.Error(), "rotatord ") && !strings.Contains(err.Error(), "ends by itself") {
-			p.t.Errorf("%s: the refusal names nothing to type: %v", command.name, err)
+			p.t.Errorf("%s: the refusal names no command to type: %v", command.name, err)
 		}
 		return "refused"
 	case err != nil && record.Order == nil:
 		return "fails"
 	case record.Order != nil:
 		return "ordered"
-	case looks:
+	case lookedOnly:
 		return "looks"
 	}
 	return "done"
 }
 
-// ends mends what is broken, lets the daemon work, and reports whether nothing is left in progress
-// and consumers have a secret that works.
-func (p *facing) ends(f faced) error {
-	if f.mend != nil {
-		f.mend(p)
+// repairAndFinish repairs what is broken, and lets the daemon work. It returns an error if a rotation stays in
+// progress, or if consumers do not have a secret that works.
+func (p *stateTest) repairAndFinish(f stateCase) error {
+	if f.repair != nil {
+		f.repair(p)
 	}
 	_, _ = p.r.Resume(p.t.Context(), p.token.Name)
 	began := time.Now()
@@ -358,8 +361,8 @@ func (p *facing) ends(f faced) error {
 		record := p.record()
 		due := rotation.NextDue(p.token, record, rotation.Pause{})
 		chore := rotation.NextChore(p.token, record)
-		calm := due.Reason == rotation.DueSlot || due.Reason == rotation.DueGrace || due.Reason == rotation.DueFreeze || f.gone
-		if record.Step == rotation.StepIdle && record.Order == nil && calm && (record.Outside.IsZero() || f.gone) && (chore.IsZero() || f.gone) {
+		waitsForSchedule := due.Reason == rotation.DueSlot || due.Reason == rotation.DueGrace || due.Reason == rotation.DueFreeze || f.gone
+		if record.Step == rotation.StepIdle && record.Order == nil && waitsForSchedule && (record.Outside.IsZero() || f.gone) && (chore.IsZero() || f.gone) {
 			if f.gone {
 				return nil
 			}
@@ -374,7 +377,7 @@ func (p *facing) ends(f faced) error {
 		if !chore.IsZero() && chore.Before(at) {
 			at = chore
 		}
-		if record.Step == rotation.StepIdle && record.Order == nil && calm && chore.IsZero() { // until an operator does something
+		if record.Step == rotation.StepIdle && record.Order == nil && waitsForSchedule && chore.IsZero() { // the daemon waits for an operator
 			break
 		}
 		time.Sleep(time.Until(at))
@@ -382,16 +385,16 @@ func (p *facing) ends(f faced) error {
 			p.t.Fatal("it died")
 		}
 	}
-	return fmt.Errorf("after %s it has not ended (%s): %+v", time.Since(began), p.r.StateOf(p.token, p.record()), p.record())
+	return fmt.Errorf("after %s the state (%s) has not ended: %+v", time.Since(began), p.r.StateOf(p.token, p.record()), p.record())
 }
 
-// troubles are what an inventory and the operators have shown.
-func (p *facing) troubles() rotation.Troubles {
+// troubles returns what is known of the token outside its record: from the listing, and from pauses.
+func (p *stateTest) troubles() rotation.Troubles {
 	return rotation.Troubles{Gone: len(p.world.gone) > 0 && p.world.gone[tokenID], Pause: p.r.PauseOf(p.token.Name)}
 }
 
-// TestStatesAreDocumented has every command typed in every state, and compares what comes of it with
-// the tables of docs/states.md. With -update it rewrites them.
+// TestStatesAreDocumented types every command in every state, and compares the results with the tables of
+// docs/states.md. With -update it rewrites the tables.
 func TestStatesAreDocumented(t *testing.T) {
 	const path = "../../docs/states.md"
 	b, err := os.ReadFile(path)
@@ -409,7 +412,7 @@ func TestStatesAreDocumented(t *testing.T) {
 			var row strings.Builder
 			row.WriteString("| " + f.name + " |")
 			for _, command := range group {
-				f.face(t, func(p *facing) { row.WriteString(" " + p.outcome(command) + " |") })
+				f.run(t, func(p *stateTest) { row.WriteString(" " + p.outcome(command) + " |") })
 			}
 			rows = append(rows, row.String())
 		}
@@ -420,7 +423,7 @@ func TestStatesAreDocumented(t *testing.T) {
 				b = []byte(strings.Replace(string(b), documented, strings.Join(rows[1:], "\n"), 1))
 				continue
 			}
-			t.Errorf("table %d of docs/states.md is another (-seen +documented):\n%s\nas seen:\n%s", i+1,
+			t.Errorf("table %d of docs/states.md is different (-observed +documented):\n%s\nas observed:\n%s", i+1,
 				cmp.Diff(rows[1:], strings.Split(documented, "\n")), strings.Join(rows, "\n"))
 		}
 	}
@@ -431,64 +434,64 @@ func TestStatesAreDocumented(t *testing.T) {
 	}
 }
 
-// TestEveryStateEnds: a state ends by itself once what is broken is mended, whatever was typed before
-// that; and where an operator has to do something, each command that status shows ends it.
+// TestEveryStateEnds: a state ends by itself after what is broken is repaired, whatever command was typed before.
+// If the state needs an operator, each command that status shows ends it.
 func TestEveryStateEnds(t *testing.T) {
 	for _, f := range stateCases {
 		t.Run(f.name, func(t *testing.T) {
-			if !f.operator {
-				f.face(t, func(p *facing) {
-					if err := p.ends(f); err != nil {
-						t.Error("nothing typed:", err)
+			if !f.needsOperator {
+				f.run(t, func(p *stateTest) {
+					if err := p.repairAndFinish(f); err != nil {
+						t.Error("without a command:", err)
 					}
 				})
 				for _, command := range slices.Concat(allCommands...) {
-					f.face(t, func(p *facing) {
+					f.run(t, func(p *stateTest) {
 						_, _, _ = command.do(p)
-						if err := p.ends(f); err != nil {
+						if err := p.repairAndFinish(f); err != nil {
 							t.Errorf("%s: %v", command.name, err)
 						}
 					})
 				}
 			}
 			var exits []rotation.Exit
-			f.face(t, func(p *facing) { exits = p.r.Exits(p.token, p.record(), p.troubles()) })
+			f.run(t, func(p *stateTest) { exits = p.r.Exits(p.token, p.record(), p.troubles()) })
 			if len(exits) == 0 && f.state != rotation.StateIdle {
 				t.Fatal("status shows no exit")
 			}
 			ended := 0
 			for _, exit := range exits {
 				if exit.Does == "" {
-					t.Error("an exit that says nothing")
+					t.Error("an exit without an explanation")
 				}
 				if exit.Command == "" {
 					continue
 				}
 				command := commandNamed(t, exit.Command)
-				f.face(t, func(p *facing) {
-					_, looks, err := command.do(p)
+				f.run(t, func(p *stateTest) {
+					_, lookedOnly, err := command.do(p)
 					refused := isRefusal(err)
 					switch {
 					case refused && !strings.HasPrefix(exit.Does, "Only if"):
-						t.Errorf("status offers %q, and it is refused: %v", exit.Command, err)
-					case refused, looks:
+						t.Errorf("status shows %q, but it is refused: %v", exit.Command, err)
+					case refused, lookedOnly:
 					default:
-						if err := p.ends(f); err != nil {
-							t.Errorf("status offers %q, and that is a dead end: %v", exit.Command, err)
+						if err := p.repairAndFinish(f); err != nil {
+							t.Errorf("status shows %q, but it does not end the state: %v", exit.Command, err)
 						}
 						ended++
 					}
 				})
 			}
-			if f.operator && ended == 0 && f.state != rotation.StateIdle {
+			if f.needsOperator && ended == 0 && f.state != rotation.StateIdle {
 				t.Error("no command ends it")
 			}
 		})
 	}
 }
 
-// commandNamed is the column of what status offers.
-func commandNamed(t *testing.T, command string) typed {
+// commandNamed returns the operatorCommand for a command line that status shows.
+func commandNamed(t *testing.T, command string) operatorCommand {
 	t.Helper()
 	fields := strings.Fields(command)
 	name := fields[1]
@@ -506,30 +509,30 @@ func commandNamed(t *testing.T, command string) typed {
 			return c
 		}
 	}
-	t.Fatalf("status offers %q, which no test types", command)
-	return typed{}
+	t.Fatalf("status shows %q, which no test types", command)
+	return operatorCommand{}
 }
 
-// TestRevokeOrderWorksInEveryState: in every state an order to revoke is taken or carried out, and once what
-// is broken is mended the secret that consumers had is dead.
+// TestRevokeOrderWorksInEveryState: in every state an order to revoke is accepted or carried out. After what is
+// broken is repaired, the secret that consumers had does not work any more.
 func TestRevokeOrderWorksInEveryState(t *testing.T) {
 	for _, f := range stateCases {
 		if f.gone || f.state == rotation.StateUncreated {
-			continue // its secrets are dead already, or there are none
+			continue // its secrets do not work already, or it has none
 		}
 		t.Run(f.name, func(t *testing.T) {
-			f.face(t, func(p *facing) {
+			f.run(t, func(p *stateTest) {
 				leaked := p.sink
 				record, err := p.r.RotateNow(p.t.Context(), p.token, rotation.Overrides{RevokeNow: true}, "ops")
 				if errors.Is(err, rotation.ErrNotRotated) || err != nil && record.Order == nil {
 					t.Fatal("the order was refused:", err)
 				}
-				if err := p.ends(f); err != nil {
+				if err := p.repairAndFinish(f); err != nil {
 					t.Fatal(err)
 				}
 				for _, c := range append([]*cfToken{&p.cfToken, &p.partner}, p.created...) {
 					if leaked.ClientID == c.clientID && !p.world.gone[c.id] && c.accepted(leaked.ClientSecret.Reveal()) {
-						t.Error("the leaked secret works")
+						t.Error("the leaked secret still works")
 					}
 				}
 			})
@@ -537,13 +540,13 @@ func TestRevokeOrderWorksInEveryState(t *testing.T) {
 	}
 }
 
-// TestEveryStateHasAnExit fails if a step or a state is added that this package does not say how to end.
+// TestEveryStateHasAnExit fails if a step or a state is added without an exit.
 func TestEveryStateHasAnExit(t *testing.T) {
 	known := make(map[string]bool)
 	for _, state := range rotation.States {
 		known[string(state)] = true
-		if !slices.ContainsFunc(stateCases, func(f faced) bool { return f.state == state }) {
-			t.Errorf("no test brings about the state %q", state)
+		if !slices.ContainsFunc(stateCases, func(f stateCase) bool { return f.state == state }) {
+			t.Errorf("no case has the state %q", state)
 		}
 	}
 	for _, value := range constants(t, "states.go", "State") {
@@ -556,7 +559,7 @@ func TestEveryStateHasAnExit(t *testing.T) {
 		record := rotation.Record{Step: rotation.Step(step), Work: &rotation.Work{RotationID: "R"}, Doubt: &rotation.Doubt{}}
 		state := r.StateOf(rotation.Token{Name: "ci"}, record)
 		if !known[string(state)] {
-			t.Errorf("the step %q is the unknown state %q", step, state)
+			t.Errorf("the step %q has the unknown state %q", step, state)
 		}
 		if step != "" && len(r.Exits(rotation.Token{Name: "ci"}, record, rotation.Troubles{})) == 0 {
 			t.Errorf("the step %q has no exit", step)
@@ -571,6 +574,6 @@ func TestEveryStateHasAnExit(t *testing.T) {
 		}
 	}
 	if how := constants(t, "resolve.go", "Resolve"); len(how) != len(rotation.Resolutions) {
-		t.Errorf("%d resolutions are known, and there are %q", len(rotation.Resolutions), how)
+		t.Errorf("Resolutions has %d entries, but the constants are %q", len(rotation.Resolutions), how)
 	}
 }

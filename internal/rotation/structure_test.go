@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// noImports leaves imported packages untyped. What this test looks at is declared in this one.
+// noImports is an importer that fails. These tests need only the types that this package declares.
 type noImports struct{}
 
 func (noImports) Import(string) (*types.Package, error) { return nil, errors.New("not needed") }
 
-// source parses and checks the package as it is outside of tests.
+// source parses the package without its tests, and checks its types.
 func source(t *testing.T) (*token.FileSet, map[string]*ast.File, *types.Info) {
 	t.Helper()
 	paths, err := filepath.Glob("*.go")
@@ -43,7 +43,7 @@ func source(t *testing.T) (*token.FileSet, map[string]*ast.File, *types.Info) {
 	return fset, files, info
 }
 
-// nameOf is the name of a type of this package, or of what a pointer points to; empty for others.
+// nameOf returns the name of a type of this package, also for a pointer to it; empty for other types.
 func nameOf(t types.Type) string {
 	if p, ok := t.(*types.Pointer); ok {
 		t = p.Elem()
@@ -54,14 +54,13 @@ func nameOf(t types.Type) string {
 	return ""
 }
 
-// partsOfRecord are the types of which a record consists.
+// partsOfRecord are the types that make up a record.
 var partsOfRecord = []string{
 	"Record", "Work", "Doubt", "Lost", "Order", "Overtaken", "Verification", "Replaced", "Done", "Renewal",
 }
 
-// TestOnlyTransitionsWriteRecords holds what transition.go promises: no other code changes a record that
-// it was given. A record that is only changed by transitions can be adopted after it is saved, and nothing
-// has to be rolled back.
+// TestOnlyTransitionsWriteRecords checks the promise of transition.go: no other code changes a record. So the caller
+// uses the next record only after it is saved, and there is nothing to roll back.
 func TestOnlyTransitionsWriteRecords(t *testing.T) {
 	transitions := []string{"transition.go", "transition_token.go", "heal.go", "record.go", "inplace.go", "pair.go", "fresh.go"}
 	fset, files, info := source(t)
@@ -101,15 +100,15 @@ func TestOnlyTransitionsWriteRecords(t *testing.T) {
 			return true
 		})
 	}
-	for _, file := range transitions[:3] { // else the test sees nothing
+	for _, file := range transitions[:3] { // otherwise this test does not work
 		if writes[file] == 0 {
-			t.Errorf("%s writes no record, says this test", file)
+			t.Errorf("this test does not see that %s writes records", file)
 		}
 	}
 }
 
-// TestStrategiesKnowTheirOwnFields holds that what tells the kinds of rotation apart is asked in the
-// strategies alone: other code asks the strategy.
+// TestStrategiesKnowTheirOwnFields checks that only the strategies read the fields that distinguish them. Other code
+// asks the strategy.
 func TestStrategiesKnowTheirOwnFields(t *testing.T) {
 	own := map[string][]string{
 		"CreateName": {"fresh.go", "strategy.go"},
@@ -129,7 +128,7 @@ func TestStrategiesKnowTheirOwnFields(t *testing.T) {
 			}
 			if where, ok := own[x.Sel.Name]; ok {
 				if seen[x.Sel.Name] = true; !slices.Contains(where, path) {
-					t.Errorf("%s asks for %s: ask the strategy instead", fset.Position(x.Pos()), types.ExprString(x))
+					t.Errorf("%s reads %s: ask the strategy instead", fset.Position(x.Pos()), types.ExprString(x))
 				}
 			}
 			return true
@@ -137,13 +136,13 @@ func TestStrategiesKnowTheirOwnFields(t *testing.T) {
 	}
 	for name := range own {
 		if !seen[name] {
-			t.Errorf("no strategy knows %s, says this test", name)
+			t.Errorf("this test does not see that a strategy reads %s", name)
 		}
 	}
 }
 
-// TestAttemptStaysSmall holds that the attempt does not become the receiver of everything again: what an
-// operator, a listing or a chore does belongs to the entry.
+// TestAttemptStaysSmall limits the methods of attempt. The methods that operators, listings and chores need belong to
+// entry.
 func TestAttemptStaysSmall(t *testing.T) {
 	const most = 45
 	_, files, _ := source(t)

@@ -13,8 +13,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// full is a record in which every part is set, so that a transition which changes what it was given
-// is found out.
+// full returns a record in which every part is set, so that the test sees each change.
 func full(now time.Time) Record {
 	return Record{
 		Format: RecordFormat, Revision: 7, Token: "ci", TokenID: "A", Account: "prod", Anchor: now.Add(-time.Hour), Schedule: "@hourly in UTC",
@@ -38,8 +37,8 @@ func full(now time.Time) Record {
 	}
 }
 
-// TestTransitions says of each transition what it changes, as a difference in the ledger's JSON, and holds
-// that it leaves the record that it was given alone.
+// TestTransitions checks what each transition changes in the ledger's JSON, and that it does not change the record
+// that it was given.
 func TestTransitions(t *testing.T) {
 	now := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) string { return now.Add(d).Format(time.RFC3339) }
@@ -55,7 +54,7 @@ func TestTransitions(t *testing.T) {
 	tests := []struct {
 		name string
 		do   func(Record) Record
-		want map[string]string // JSON by path; "" for what is no longer there
+		want map[string]string // JSON by path; "" for a key that must not exist
 	}{
 		{"claimed", func(r Record) Record { return r.claimed(Work{RotationID: "N"}) }, map[string]string{"step": `"claimed"`, "work.rotation_id": `"N"`}},
 		{"released", Record.released, map[string]string{"step": "", "work": ""}},
@@ -65,7 +64,7 @@ func TestTransitions(t *testing.T) {
 		{"stored", Record.stored, map[string]string{"step": `"stored"`}},
 		{"failed", func(r Record) Record { return r.failed(failed) }, map[string]string{
 			"failures": "4", "not_before": `"` + at(time.Minute) + `"`, "last_error": `"no sink"`, "last_cause": `"store"`}},
-		{"failed in silence", func(r Record) Record { return r.failed(quiet) }, map[string]string{"failures": "3", "last_error": `"wait"`}},
+		{"failed without a report", func(r Record) Record { return r.failed(quiet) }, map[string]string{"failures": "3", "last_error": `"wait"`}},
 		{"a failure that cannot be saved", func(r Record) Record { return r.failedLike(r.failed(failed).released()) }, map[string]string{"failures": "4", "step": `"sealed"`, "work.rotation_id": `"R"`}},
 		{"in doubt", func(r Record) Record { return r.inDoubt(Doubt{Reason: ReasonOddAnswer}) }, map[string]string{"step": `"in_doubt"`, "doubt.reason": `"odd_answer"`}},
 		{"resolved, the secret lost", resolved, map[string]string{
@@ -110,8 +109,8 @@ func TestTransitions(t *testing.T) {
 		{"order widened", func(r Record) Record { return r.orderWidened(Overrides{Freeze: true}) }, map[string]string{"order.override_freeze": "true"}},
 		{"all deleted", func(r Record) Record { return r.deletingAll(now) }, map[string]string{"replaced.0.at": `"` + at(0) + `"`, "last.grace_ends_at": `"` + at(0) + `"`}},
 		{"previous revoked", func(r Record) Record { return r.previousRevoked(now) }, map[string]string{"last.revoked": "true", "last.grace_ends_at": `"` + at(0) + `"`}},
-		{"replaced work until", func(r Record) Record { return r.replacedWorkUntil(now.Add(time.Hour)) }, map[string]string{"replaced.0.at": `"` + at(time.Hour) + `"`}},
-		{"a sink deletes nothing any more", func(r Record) Record { return r.deletionSeen("s", Stored{Exists: true}) }, map[string]string{"deletes.s": ""}},
+		{"the end of the replaced tokens is moved", func(r Record) Record { return r.replacedWorkUntil(now.Add(time.Hour)) }, map[string]string{"replaced.0.at": `"` + at(time.Hour) + `"`}},
+		{"a sink no longer deletes versions", func(r Record) Record { return r.deletionSeen("s", Stored{Exists: true}) }, map[string]string{"deletes.s": ""}},
 		{"renewed", func(r Record) Record { return r.renewed(now) }, map[string]string{"renewal.at": `"` + at(0) + `"`}},
 		{"the spare was renewed", func(r Record) Record { return r.renewalSeen("B", TokenFacts{ExpiresAt: now.Add(48 * time.Hour)}) }, map[string]string{
 			"spare.expires_at": `"` + at(48*time.Hour) + `"`, "spare.id": `"B"`, "facts.expires_at": `"` + at(24*time.Hour) + `"`}},
@@ -124,7 +123,7 @@ func TestTransitions(t *testing.T) {
 			given := full(now)
 			next := test.do(given)
 			if diff := cmp.Diff(full(now), given, cmp.AllowUnexported(secret.Value{})); diff != "" {
-				t.Errorf("the record that was given is changed:\n%s", diff)
+				t.Errorf("the transition changed the record that it was given:\n%s", diff)
 			}
 			var tree any
 			b, err := json.Marshal(next)

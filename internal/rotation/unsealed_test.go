@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// TestDiskFailsAtTheSeal: the secret is delivered from memory, and sealed later.
+// TestDiskFailsAtTheSeal: neither the seal nor the ledger can be written. The secret is delivered from memory, and
+// the rotation is completed when the disk works again.
 func TestDiskFailsAtTheSeal(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
@@ -30,8 +31,8 @@ func TestDiskFailsAtTheSeal(t *testing.T) {
 	})
 }
 
-// TestUnsealedSecretIsSealedAtShutdown: what the disk refused is tried once more before the process
-// ends, and the next one finds it.
+// TestUnsealedSecretIsSealedAtShutdown: the disk has refused a seal. The daemon tries again before the process ends,
+// and the next process finds the sealed secret.
 func TestUnsealedSecretIsSealedAtShutdown(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, c string) fault {
@@ -42,11 +43,11 @@ func TestUnsealedSecretIsSealedAtShutdown(t *testing.T) {
 		}
 		w.advance(r, token)
 		if err := r.SealUnsealed(w.t.Context()); err == nil || r.Unsealed() != 1 || !strings.Contains(err.Error(), "of ci: input/output error") {
-			t.Fatalf("%v, %d held", err, r.Unsealed())
+			t.Fatalf("%v, %d unsealed", err, r.Unsealed())
 		}
 		w.fault = nil
 		if err := r.SealUnsealed(w.t.Context()); err != nil || r.Unsealed() != 0 || len(w.pending) != 1 {
-			t.Fatalf("%v, %d held, %d sealed", err, r.Unsealed(), len(w.pending))
+			t.Fatalf("%v, %d unsealed, %d sealed", err, r.Unsealed(), len(w.pending))
 		}
 		if err, _ := w.advance(w.start(), token); err != nil || w.rotates != 1 || w.sink.ClientSecret.Reveal() != w.current {
 			t.Errorf("the next process: %v, %d rotates", err, w.rotates)
@@ -54,23 +55,23 @@ func TestUnsealedSecretIsSealedAtShutdown(t *testing.T) {
 	})
 }
 
-// TestSealIsReadBack: a disk that does not keep what it took is found out while the secret is
-// still in memory.
+// TestSealIsReadBack: the daemon reads each seal back while the secret is still in memory, and so notices a disk
+// that does not store it.
 func TestSealIsReadBack(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.unreadable = true
 		if err, _ := w.advance(r, token); err == nil || w.sink.ClientSecret.Reveal() != w.current || r.Unsealed() != 1 {
-			t.Fatalf("%v, %d held", err, r.Unsealed())
+			t.Fatalf("%v, %d unsealed", err, r.Unsealed())
 		}
 		w.unreadable = false
 		if err, _ := w.advance(r, token); err != nil || r.Unsealed() != 0 || len(w.pending) != 0 || w.rotates != 1 {
-			t.Errorf("%v, %d held, %d rotates", err, r.Unsealed(), w.rotates)
+			t.Errorf("%v, %d unsealed, %d rotates", err, r.Unsealed(), w.rotates)
 		}
 	})
 }
 
-// TestDeliveredFromMemoryIsFoundInTheSink: the disk refuses the seal, the secret is delivered from memory, and
-// the process dies. The next one reads the secret back from the sink, and rotates nothing.
+// TestDeliveredFromMemoryIsFoundInTheSink: the disk refuses the seal, the secret is delivered from memory, and the
+// process dies. The next process reads the secret back from the sink, and does not rotate again.
 func TestDeliveredFromMemoryIsFoundInTheSink(t *testing.T) {
 	for _, sinkAway := range []bool{false, true} {
 		t.Run(fmt.Sprint("sink away=", sinkAway), func(t *testing.T) {
@@ -101,9 +102,9 @@ func TestDeliveredFromMemoryIsFoundInTheSink(t *testing.T) {
 	}
 }
 
-// TestDeliveredFromMemoryWithoutSealAndLedger: neither the seal nor the ledger could be written, the
-// secret was delivered from memory, and the process died. What the sink holds since then is ours if
-// Cloudflare shows that the request was carried out.
+// TestDeliveredFromMemoryWithoutSealAndLedger: neither the seal nor the ledger could be written, the secret was
+// delivered from memory, and the process died. The next process takes the sink's secret for ours if Cloudflare shows
+// that the request was carried out.
 func TestDeliveredFromMemoryWithoutSealAndLedger(t *testing.T) {
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.fault = func(_ int, call string) fault {
@@ -124,17 +125,16 @@ func TestDeliveredFromMemoryWithoutSealAndLedger(t *testing.T) {
 	})
 }
 
-// TestReplaceDeliveredFromMemory: the disk refuses the seal, so the new credential is delivered from
-// memory, and the process dies with what it held. The next one finds it in the sink, and ends the
-// rotation with it. Where the ledger could not be written either, the token is in doubt, but the
-// service token in the sink is not among those whose secret nobody has.
+// TestReplaceDeliveredFromMemory: the disk refuses the seal, so the new credential is delivered from memory, and then
+// the process dies. The next process finds the credential in the sink, and completes the rotation. If the ledger
+// could not be written either, the token is in doubt, but the service token in the sink is not deleted as lost.
 func TestReplaceDeliveredFromMemory(t *testing.T) {
-	for _, noted := range []bool{true, false} {
-		t.Run(fmt.Sprint("noted=", noted), func(t *testing.T) {
+	for _, inLedger := range []bool{true, false} {
+		t.Run(fmt.Sprint("inLedger=", inLedger), func(t *testing.T) {
 			inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 				r = w.runUntilIdle(r, token)
 				w.fault = func(_ int, call string) fault {
-					if call == "seal" || !noted && len(w.created) > 1 && strings.HasPrefix(call, "save") {
+					if call == "seal" || !inLedger && len(w.created) > 1 && strings.HasPrefix(call, "save") {
 						return fault{before: errors.New("no space left on device")}
 					}
 					return fault{}
@@ -149,25 +149,25 @@ func TestReplaceDeliveredFromMemory(t *testing.T) {
 				if _, err := r.Enroll(w.t.Context(), token); err != nil {
 					t.Fatal(err)
 				}
-				if noted {
+				if inLedger {
 					w.advance(r, token)
 					if record := w.record(); record.Step != rotation.StepIdle || record.TokenID != unsealed.id || len(w.created) != 2 || len(w.pending) != 0 {
-						t.Fatalf("%d made, %d sealed, %+v", len(w.created), len(w.pending), record)
+						t.Fatalf("%d created, %d sealed, %+v", len(w.created), len(w.pending), record)
 					}
 				}
-				for !noted && w.sink.ClientID == unsealed.clientID && !w.gone[unsealed.id] { // Delete watches the sink
+				for !inLedger && w.sink.ClientID == unsealed.clientID && !w.gone[unsealed.id] { // world.Delete fails the test if the sink has its secret
 					if record := w.record(); record.Step == rotation.StepIdle && rotation.NextDue(token, record, rotation.Pause{}).Reason == rotation.DueSlot {
-						t.Fatalf("it rests: %+v", record)
+						t.Fatalf("the token is idle, and the unsealed service token is still in the sink: %+v", record)
 					}
 					w.advance(r, token)
 				}
 				w.runFor(r, token, 20*time.Minute-time.Second)
 				if w.gone[unsealed.id] {
-					t.Fatal("who had read it was cut off early")
+					t.Fatal("consumers that had read the secret were cut off early")
 				}
 				w.runFor(r, token, time.Minute)
-				if left := w.notDeleted(); len(left) != 1 || left[0].clientID != w.sink.ClientID {
-					t.Errorf("%d are left", len(left))
+				if remaining := w.notDeleted(); len(remaining) != 1 || remaining[0].clientID != w.sink.ClientID {
+					t.Errorf("%d are not deleted", len(remaining))
 				}
 			})
 		})

@@ -12,13 +12,14 @@ import (
 	"rotatord/internal/secret"
 )
 
-// verifying has new secrets tried, and the edge take a while to know them.
+// verifying returns the token with verify: the daemon tries new secrets, for a minute at most.
 func verifying(w *world, token rotation.Token) rotation.Token {
 	w.gone = map[string]bool{}
 	token.Prober, token.VerifyWithin = w, time.Minute
 	return token
 }
 
+// count returns how often a call was made.
 func (w *world) count(call string) (n int) {
 	for _, c := range w.calls {
 		if c == call {
@@ -28,7 +29,7 @@ func (w *world) count(call string) (n int) {
 	return n
 }
 
-// probes are the outcomes that were told.
+// probed returns the results of all probes that were reported.
 func (w *world) probed() (all []rotation.Probe) {
 	for _, e := range w.events {
 		if p, ok := e.(rotation.Probed); ok {
@@ -38,8 +39,8 @@ func (w *world) probed() (all []rotation.Probe) {
 	return all
 }
 
-// TestAcceptedSecretIsProbedOnce: a secret that is accepted is tried once, after every sink has it and before the
-// sealed answer is erased.
+// TestAcceptedSecretIsProbedOnce: a secret that is accepted is tried only once: after every sink has it, and before
+// the sealed answer is erased.
 func TestAcceptedSecretIsProbedOnce(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
@@ -55,7 +56,8 @@ func TestAcceptedSecretIsProbedOnce(t *testing.T) {
 	})
 }
 
-// TestRefusalAtFirstIsNotAFailure: that a new secret is refused at first is no failure.
+// TestRefusalAtFirstIsNotAFailure: the edge needs some seconds to know a new secret, so a refusal at first does not
+// count as a failure.
 func TestRefusalAtFirstIsNotAFailure(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
@@ -71,7 +73,7 @@ func TestRefusalAtFirstIsNotAFailure(t *testing.T) {
 				t.Fatal(err)
 			}
 			if record := w.record(); record.Failures > 0 {
-				t.Fatal("it counts as a failure")
+				t.Fatal("the refusal counts as a failure")
 			} else if record.Step == rotation.StepIdle {
 				break
 			}
@@ -85,15 +87,15 @@ func TestRefusalAtFirstIsNotAFailure(t *testing.T) {
 	})
 }
 
-// TestRefusedSecretKeepsTheOldOneAlive: Cloudflare answered with a secret that is refused. The old
-// one works on for as long as can be, nothing is rotated, and an operator ends it.
+// TestRefusedSecretKeepsTheOldOneAlive: Cloudflare answered with a secret that Access refuses. The daemon extends the
+// old one for as long as possible and does not rotate, until an operator resolves it.
 func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
-	bad := func(w *world, token rotation.Token, r *rotation.Rotator, days int) (rotation.Token, string) {
+	deliverRefused := func(w *world, token rotation.Token, r *rotation.Rotator, days int) (rotation.Token, string) {
 		token = verifying(w, token)
 		old := w.current
 		w.fault = func(_ int, c string) fault {
 			if c == "sink store" && w.rotates == 1 {
-				w.current = "another" // what Cloudflare knows is not what it answered
+				w.current = "another" // Cloudflare's secret is not the one in its answer
 			}
 			return fault{}
 		}
@@ -101,14 +103,14 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 		for until := time.Now().Add(time.Duration(days) * 24 * time.Hour); time.Now().Before(until) && w.record().Step == rotation.StepStored; {
 			w.advance(r, token)
 			if !w.accepted(old) && time.Now().Before(until.Add(-time.Minute)) && days < 30 {
-				w.t.Errorf("after %s the old secret is dead", time.Since(until.Add(-time.Duration(days)*24*time.Hour)))
+				w.t.Errorf("the old secret died after %s", time.Since(until.Add(-time.Duration(days)*24*time.Hour)))
 				break
 			}
 		}
 		return token, old
 	}
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		token, _ = bad(w, token, r, 2)
+		token, _ = deliverRefused(w, token, r, 2)
 		record := w.record()
 		if record.Step != rotation.StepStored || w.rotates != 1 || record.Failures == 0 || !record.Work.Verification.Refused(time.Minute, time.Now()) {
 			t.Fatalf("%d rotates, %+v", w.rotates, record)
@@ -127,7 +129,7 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 		}
 	})
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		token, _ = bad(w, token, r, 1)
+		token, _ = deliverRefused(w, token, r, 1)
 		w.mayCutOff = true
 		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil {
 			t.Fatal(err)
@@ -151,13 +153,13 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 		"one, and again": func(w *world, token rotation.Token, r *rotation.Rotator) {
 			_, _ = r.RotateNow(w.t.Context(), token, rotation.Overrides{RevokeNow: true}, "ops")
 			if record, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveRotateNow); err != nil || !record.Order.RevokeNow || record.Order.By != "ops" {
-				w.t.Error("an order to revoke became a weaker one", err, record.Order)
+				w.t.Error("an order to revoke was replaced by a weaker one", err, record.Order)
 			}
 		},
 	} {
 		t.Run("an order to revoke "+name, func(t *testing.T) {
 			inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-				token, old := bad(w, token, r, 1)
+				token, old := deliverRefused(w, token, r, 1)
 				w.mayCutOff = true
 				order(w, token, r)
 				for range 5 {
@@ -170,15 +172,15 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 		})
 	}
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		bad(w, token, r, 32)
+		deliverRefused(w, token, r, 32)
 		if record := w.record(); record.Step != rotation.StepIdle || record.Last.Unverified == "" || record.Last.AskedAt.IsZero() || time.Since(record.Last.AskedAt) < 29*24*time.Hour {
-			t.Errorf("after a month it goes on: %+v", record)
+			t.Errorf("after a month the rotation is not completed: %+v", record)
 		}
 	})
 }
 
-// TestInconclusiveProbe: an application that cannot be asked proves nothing, and holds nothing up
-// for longer than the edge may take.
+// TestInconclusiveProbe: if the application does not answer, a probe proves nothing. The rotation is completed after
+// the time that the edge may need.
 func TestInconclusiveProbe(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
@@ -223,8 +225,8 @@ func TestCrashWhileVerifying(t *testing.T) {
 	}
 }
 
-// TestReplacedTokenOutlivesRefusal: with strategy replace the old service token is kept for as
-// long as the new one is refused.
+// TestReplacedTokenOutlivesRefusal: with strategy replace the old service token is not deleted while the new one is
+// refused.
 func TestReplacedTokenOutlivesRefusal(t *testing.T) {
 	inFresh(t, func(token *rotation.Token) { token.Replace = true }, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
@@ -237,7 +239,7 @@ func TestReplacedTokenOutlivesRefusal(t *testing.T) {
 			return fault{}
 		}
 		w.advance(r, token)
-		w.sink.ClientSecret = secret.New(first.current) // which the test's Cloudflare watches
+		w.sink.ClientSecret = secret.New(first.current) // world.Delete checks this one
 		for until := time.Now().Add(10 * time.Hour); time.Now().Before(until); {
 			w.advance(r, token)
 		}
@@ -247,7 +249,7 @@ func TestReplacedTokenOutlivesRefusal(t *testing.T) {
 	})
 }
 
-// inconclusiveProber is an application of which a failure proves nothing.
+// inconclusiveProber is an application whose failures prove nothing.
 type inconclusiveProber struct{ *world }
 
 func (u inconclusiveProber) Probe(ctx context.Context, c rotation.Credential) (rotation.Probe, error) {
@@ -258,8 +260,8 @@ func (u inconclusiveProber) Probe(ctx context.Context, c rotation.Credential) (r
 	return probe, err
 }
 
-// TestUnreadableWhileVerifying: every sink has the new secret, and the sealed copy cannot be opened
-// any more. It cannot be tried, and holds nothing up.
+// TestUnreadableWhileVerifying: every sink has the new secret, but the sealed answer cannot be decrypted any more. So
+// the secret cannot be tried, and the rotation is completed without that, unless the secret was refused before.
 func TestUnreadableWhileVerifying(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		token = verifying(w, token)
@@ -274,7 +276,7 @@ func TestUnreadableWhileVerifying(t *testing.T) {
 			t.Errorf("%s: %+v", record.LastError, record)
 		}
 	})
-	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // one that was refused
+	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) { // the secret was refused before
 		token = verifying(w, token)
 		old := w.current
 		w.failAll("probe", fault{before: errors.New("401")})
@@ -304,13 +306,13 @@ func TestClockSetBackWhileVerifying(t *testing.T) {
 			_, _ = r.Advance(w.t.Context(), token)
 		}
 		if record := w.record(); !w.accepted(old) || record.Failures == 0 {
-			t.Errorf("nobody is told, and the old secret is accepted: %t; %+v", w.accepted(old), record.Work)
+			t.Errorf("no failure is recorded, or the old secret died (accepted: %t): %+v", w.accepted(old), record.Work)
 		}
 	})
 }
 
-// TestRefusedReplacement: no life of a secret bounds that of a service token whose place another
-// one took, so a month of refusals is no reason to delete it.
+// TestRefusedReplacement: the 30 days limit the grace of a secret, but not the life of a replaced service token. So it
+// is not deleted even if the new one is refused for a month.
 func TestRefusedReplacement(t *testing.T) {
 	inFresh(t, replacing, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		r = w.runUntilIdle(r, token)
@@ -320,7 +322,7 @@ func TestRefusedReplacement(t *testing.T) {
 		time.Sleep(31 * 24 * time.Hour)
 		w.runFor(r, token, time.Hour)
 		if w.gone[w.created[0].id] || w.record().Step != rotation.StepStored {
-			t.Errorf("the one that works was deleted: %+v", w.record())
+			t.Errorf("the service token that works was deleted: %+v", w.record())
 		}
 	})
 }

@@ -32,7 +32,7 @@ type cfToken struct {
 	current, previous string
 	previousUntil     time.Time
 	previousSince     time.Time
-	previousGrace     time.Duration // that was promised
+	previousGrace     time.Duration // the grace that was promised
 	updatedAt         time.Time
 }
 
@@ -43,26 +43,26 @@ func (c *cfToken) facts() rotation.TokenFacts {
 	}
 }
 
-// accepted reports whether a client with s gets in now.
+// accepted reports whether Access accepts the secret s now.
 func (c *cfToken) accepted(s string) bool {
 	return s == c.current || s == c.previous && time.Now().Before(c.previousUntil)
 }
 
-// replace gives the service token another secret, and keeps the one before it for the grace.
+// replace gives the service token a new secret. The secret before it still works for the grace.
 func (c *cfToken) replace(by string, grace time.Duration) {
 	now := time.Now()
 	c.previous, c.previousUntil, c.previousSince, c.previousGrace = c.current, now.Add(grace), now, grace
 	c.current = by
 }
 
-// tooEarly reports whether a rotation now would cut off a previous secret that, as far as the caller
-// believes, works for more than half of its grace, before three graces are over.
+// tooEarly reports whether a rotation now would cut off the previous secret too early. It is too early if
+// more than half of the grace is left of what the caller believes, and three graces are not over yet.
 func (c *cfToken) tooEarly(believed time.Time) bool {
-	// They are counted from the intent, and a late request was carried out up to a minute after it.
+	// The daemon counts the three graces from the intent. A late request is carried out up to a minute after that.
 	return time.Until(believed) > c.previousGrace/2 && time.Since(c.previousSince) < 3*c.previousGrace-time.Minute
 }
 
-// reporter is what a world needs of a test.
+// reporter is the part of testing.T that a world uses.
 type reporter interface {
 	Helper()
 	Error(args ...any)
@@ -71,8 +71,8 @@ type reporter interface {
 	Context() context.Context
 }
 
-// world is everything outside the rotator: Cloudflare's truth, a ledger, a journal and a
-// sink, all in memory, with a fault at any call. It runs on the time of its bubble.
+// world is everything outside the rotator: the true state at Cloudflare, a ledger, a journal and a
+// sink. All are in memory, and any call can be made to fail. It runs on the time of its bubble.
 type world struct {
 	t  reporter
 	mu sync.Mutex
@@ -96,36 +96,36 @@ type world struct {
 	records map[string][]byte
 	decoded map[string]rotation.Record // of records
 	pending map[string]rotation.Issued
-	// unreadable is set if nothing of it can be opened.
+	// unreadable is set if no sealed answer can be decrypted.
 	unreadable bool
-	// openErr is why nothing of it can be read now; nil if it can be.
+	// openErr is the error of each read of the sealed answers; nil if they can be read.
 	openErr  error
 	reserved map[string]bool
 	sink     rotation.Credential
 	version  int
 
 	paused map[string]rotation.Pause
-	// offset is that of the daemon's wall clock, which somebody has set.
+	// offset is how far the daemon's wall clock is ahead of the true time.
 	offset time.Duration
 
 	calls []string
-	// fault decides about the n-th call, counted from 0. nil: no faults.
+	// fault returns the fault of the n-th call, counted from 0. If it is nil, no call fails.
 	fault func(n int, call string) fault
 
 	events []rotation.Event
 }
 
-// fault is what happens to a call.
+// fault says how a call fails. The zero value is a call that succeeds.
 type fault struct {
 	before error // the call fails and does nothing
 	after  error // the call is carried out and its answer is lost
 	crash  bool  // the process dies, before or after as set above
-	// late lets the call fail as before says, and carries it out all the same after this
-	// time: a request that was still under way when nobody waited for it any more.
+	// late makes the call fail as before says, but still carries it out after this time: the
+	// request was still under way when the daemon stopped waiting for its answer.
 	late time.Duration
 }
 
-// failOnce has one call fail, the first of that name.
+// failOnce makes the first call of that name fail.
 func (w *world) failOnce(name string, f fault) {
 	failed := false
 	w.fault = func(_ int, call string) fault {
@@ -137,7 +137,7 @@ func (w *world) failOnce(name string, f fault) {
 	}
 }
 
-// failAll has every call of that name fail from now on.
+// failAll makes every call of that name fail from now on.
 func (w *world) failAll(call string, f fault) {
 	w.fault = func(_ int, now string) fault {
 		if now == call {
@@ -163,7 +163,7 @@ func newWorld(t reporter) *world {
 	return w
 }
 
-// do is one call from the rotator to the world.
+// do counts one call from the rotator to the world, and carries it out unless a fault prevents it.
 func (w *world) do(call string, carryOut func() error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -217,7 +217,7 @@ func (w *world) Save(_ context.Context, r rotation.Record) (rotation.Record, err
 		if err != nil {
 			return err
 		}
-		var decoded rotation.Record // what is loaded later is what was written
+		var decoded rotation.Record // later loads return what was written
 		if err := json.Unmarshal(b, &decoded); err != nil {
 			return err
 		}
@@ -227,7 +227,7 @@ func (w *world) Save(_ context.Context, r rotation.Record) (rotation.Record, err
 	return r, err
 }
 
-// SaveAll is what the journal does in one transaction.
+// SaveAll saves the records one by one. The real journal does it in one transaction.
 func (w *world) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
 	saved := slices.Clone(all)
 	for i, r := range all {
@@ -286,7 +286,7 @@ func (w *world) Erase(_ context.Context, id string) error {
 
 func (w *world) Ready(context.Context) error { return w.do("ready", func() error { return nil }) }
 
-// of is the service token of that ID.
+// tokenByID returns the service token with that ID.
 func (w *world) tokenByID(id string) *cfToken {
 	if id == partnerID {
 		return &w.partner
@@ -318,7 +318,7 @@ func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued ro
 		w.rotates++
 		c, used := w.tokenByID(req.TokenID), w.sink.ClientSecret.Reveal()
 		if used == c.previous && c.tooEarly(c.previousUntil) && !w.mayCutOff {
-			w.t.Error("rotated again while the old secret, which is the one that the sink holds, still worked")
+			w.t.Error("the daemon rotated again while the sink's secret, which is the previous one, still worked")
 		}
 		c.replace(w.secretOf(len(w.issued)), req.Grace)
 		w.issued = append(w.issued, c.current)
@@ -343,7 +343,7 @@ func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued ro
 	return issued, nil
 }
 
-// notThere is Cloudflare's answer about a service token that was deleted.
+// notThere returns Cloudflare's answer about a service token that was deleted.
 func notThere(operation string) error {
 	return &rotation.IssuerError{Class: rotation.Refused, Operation: operation, Status: 404, Err: rotation.ErrGone}
 }
@@ -355,7 +355,7 @@ func (w *world) SetGrace(_ context.Context, id string, grace time.Duration) (fac
 		}
 		c := w.tokenByID(id)
 		c.updatedAt = time.Now().UTC()
-		if time.Now().Before(c.previousUntil) { // a dead secret stays dead
+		if time.Now().Before(c.previousUntil) { // a secret whose grace is over cannot be extended
 			c.previousUntil = time.Now().Add(grace)
 		}
 		facts, until = c.facts(), time.Now().Add(grace)
@@ -407,7 +407,7 @@ func (w *world) attempts() (all []string) {
 	return all
 }
 
-// token is due every hour.
+// token returns a token that is due every hour.
 func (w *world) token(grace time.Duration) rotation.Token {
 	schedule, err := scheduler.Parse("@every 1h", nil)
 	if err != nil {
@@ -419,7 +419,7 @@ func (w *world) token(grace time.Duration) rotation.Token {
 	}
 }
 
-// start is a new process on the same world.
+// start returns the rotator of a new process in the same world.
 func (w *world) start() *rotation.Rotator {
 	r := rotation.New(rotation.Options{
 		Ledger: w, Pending: w, Pauses: w, Observer: w, Owner: fmt.Sprint(time.Now().UnixNano()), Started: w.now(), Now: w.now,
@@ -430,10 +430,10 @@ func (w *world) start() *rotation.Rotator {
 	return r
 }
 
-// now is what the daemon's wall clock shows.
+// now returns the time that the daemon's wall clock shows.
 func (w *world) now() time.Time { return time.Now().Add(w.offset) }
 
-// advance waits until the token is due and works on it. died reports a crash.
+// advance waits until the token is due, and advances it once. died reports that the process crashed.
 func (w *world) advance(r *rotation.Rotator, token rotation.Token) (err error, died bool) {
 	record, loadErr := w.Load(w.t.Context(), token.Name)
 	if loadErr != nil {
@@ -454,7 +454,8 @@ func (w *world) advance(r *rotation.Rotator, token rotation.Token) (err error, d
 	return err, false
 }
 
-// check holds the invariants that are true at every moment at which nothing runs.
+// check checks the invariants that hold whenever no attempt runs: the sink's secret works, or the one that
+// works is sealed.
 func (w *world) check(when string) {
 	w.t.Helper()
 	used := w.sink.ClientSecret.Reveal()
@@ -463,13 +464,13 @@ func (w *world) check(when string) {
 	}
 	for _, p := range w.pending {
 		if p.ClientSecret.Reveal() == w.current {
-			return // sealed: it will be delivered
+			return // it is sealed, and will be delivered
 		}
 	}
-	w.t.Errorf("%s: the sink's secret is not accepted, and the one that is accepted is nowhere", when)
+	w.t.Errorf("%s: the sink's secret is not accepted, and the accepted secret is not sealed either", when)
 }
 
-// inBubble runs test with a fresh world, enrolled and read once by an inventory.
+// inBubble runs test in a new world, with a token that is enrolled and was listed once.
 func inBubble(t *testing.T, grace time.Duration, test func(w *world, token rotation.Token, r *rotation.Rotator)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
