@@ -56,7 +56,6 @@ func (w *kindWorld) Name() string                                       { return
 func (w *kindWorld) Preflight(context.Context) (rotation.Stored, error) { return w.stored, nil }
 func (w *kindWorld) Reserve(context.Context, rotation.PendingKey) error { return nil }
 func (w *kindWorld) Erase(context.Context, string) error                { return nil }
-func (w *kindWorld) Observe(e rotation.Event)                           { w.observe(e) }
 func (w *kindWorld) Seal(_ context.Context, k rotation.PendingKey, i rotation.Issued) error {
 	w.sealed = map[string]rotation.Issued{k.RotationID: i}
 	return nil
@@ -72,9 +71,10 @@ func (w *kindWorld) Store(_ context.Context, c rotation.Credential, _ rotation.S
 	return w.stored, nil
 }
 
-func (w *kindWorld) observe(e rotation.Event) {
-	if reached, ok := e.(rotation.Reached); ok && reached.Record.Step == rotation.StepClaimed {
-		w.claims = append(w.claims, *reached.Record.Work)
+// saved keeps each claim.
+func (w *kindWorld) saved(record rotation.Record) {
+	if record.Step == rotation.StepClaimed {
+		w.claims = append(w.claims, *record.Work)
 	}
 }
 
@@ -92,7 +92,7 @@ func live(ctx context.Context, t *rapid.T, c config.Token, known knowledge, now 
 	ledger := copiedLedger{}
 	maps.Copy(ledger, known.records)
 	r := rotation.New(rotation.Options{
-		Ledger: ledger, Pending: w, Pauses: copiedPauses(known.pauses), Observer: w, Now: func() time.Time { return w.clock }, Started: now,
+		Ledger: ledger, Pending: w, Pauses: copiedPauses(known.pauses), Saved: w.saved, Now: func() time.Time { return w.clock }, Started: now,
 	})
 	if err := r.LoadPauses(ctx); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 	"rotatord/internal/app"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -89,12 +90,12 @@ func TestOperatorRotatesNow(t *testing.T) {
 		t.Errorf("%d operators resolved the doubt", done)
 	}
 	w.eventually("the new secret is delivered", func() bool {
-		return len(d.events.of("ci", rotation.ResultSuccess)) == 1 && d.status("ci").State == "idle"
+		return len(d.events.of("ci", event.ResultSuccess)) == 1 && d.status("ci").State == "idle"
 	})
 	if !w.delivered(ci) {
 		t.Error("Vault does not have the current secret")
 	}
-	if got := d.events.of("ci", rotation.ResultSuccess)[0].Trigger; got != string(rotation.TriggerManual) {
+	if got := d.events.of("ci", event.ResultSuccess)[0].Trigger; got != string(rotation.TriggerManual) {
 		t.Errorf("the trigger is %s", got)
 	}
 	if n := len(w.seen("rotate")); n != 2 {
@@ -121,7 +122,7 @@ func TestOperatorKnows(t *testing.T) {
 	if err != nil || !o.Resolved || o.Reason != rotation.ReasonOperatorNotRotated {
 		t.Fatalf("%+v, %v", o, err)
 	}
-	w.eventually("it is rotated", func() bool { return len(d.events.of("ci", rotation.ResultSuccess)) == 1 })
+	w.eventually("it is rotated", func() bool { return len(d.events.of("ci", event.ResultSuccess)) == 1 })
 	if got := w.sim.Stats().Rotations[ci.ID]; got != 1 || !w.delivered(ci) {
 		t.Errorf("%d rotations, delivered: %t", got, w.delivered(ci))
 	}

@@ -145,7 +145,7 @@ func (a *App) build() error {
 	a.engine = newEngine(a.now, a.log)
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
-		Observer: fromCore{a.events, []func(rotation.Record){a.engine.show, a.outages.ledgerWritten}},
+		Events: a.events, Saved: func(r rotation.Record) { a.engine.show(r); a.outages.ledgerWritten(r) },
 	})
 	if err := a.engine.rotator.LoadPauses(context.Background()); err != nil {
 		return err

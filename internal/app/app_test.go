@@ -15,6 +15,7 @@ import (
 
 	"rotatord/internal/app"
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/statedir"
 	"rotatord/internal/vault/vaulttest"
@@ -33,7 +34,7 @@ func TestRotatesOnSchedule(t *testing.T) {
 	d := w.start(w.config())
 	w.eventually("each token rotates twice", func() bool {
 		for _, spec := range specs {
-			if len(d.events.of(spec.Name, rotation.ResultSuccess)) < 2 {
+			if len(d.events.of(spec.Name, event.ResultSuccess)) < 2 {
 				return false
 			}
 		}
@@ -51,7 +52,7 @@ func TestRotatesOnSchedule(t *testing.T) {
 	total := 0
 	stats := w.sim.Stats()
 	for _, spec := range specs {
-		attempts := d.events.of(spec.Name, rotation.ResultSuccess)
+		attempts := d.events.of(spec.Name, event.ResultSuccess)
 		if got := stats.Rotations[spec.ID]; got != len(attempts) {
 			t.Errorf("%s: Cloudflare carried out %d rotations, the daemon tells of %d", spec.Name, got, len(attempts))
 		}
@@ -85,7 +86,7 @@ func TestTwoInOneProcess(t *testing.T) {
 	a, b := one.due("a", "0s"), two.due("b", "0s")
 	first, second := one.start(one.config()), two.start(two.config())
 	one.eventually("both rotate", func() bool {
-		return len(first.events.of("a", rotation.ResultSuccess)) == 1 && len(second.events.of("b", rotation.ResultSuccess)) == 1
+		return len(first.events.of("a", event.ResultSuccess)) == 1 && len(second.events.of("b", event.ResultSuccess)) == 1
 	})
 	if !one.delivered(a) || !two.delivered(b) {
 		t.Error("one of them did not deliver")
@@ -207,11 +208,11 @@ func TestRestart(t *testing.T) {
 	d.stop()
 	w.offset.Store(int64(s.Next.Sub(w.now()))) // and then the process was stopped for that long
 	d = w.start(w.config())
-	w.eventually("the slots that passed are caught up", func() bool { return len(d.events.of("late", rotation.ResultSuccess)) == 1 })
+	w.eventually("the slots that passed are caught up", func() bool { return len(d.events.of("late", event.ResultSuccess)) == 1 })
 	// An attempt is counted first, and then reported to the subscriber of the test.
 	d.wantMetric(`rotatord_rotations_total{result="success",token="late",trigger="catch_up"}`, 1)
 	d.wantMetric(`rotatord_slots_missed_total{token="late"}`, 2)
-	if slot := d.events.of("late", rotation.ResultSuccess)[0].Slot; !slot.Equal(anchor.Add(6 * time.Hour)) {
+	if slot := d.events.of("late", event.ResultSuccess)[0].Slot; !slot.Equal(anchor.Add(6 * time.Hour)) {
 		t.Errorf("it served the slot %s, want the latest, %s", slot, anchor.Add(6*time.Hour))
 	}
 	want := anchor.Add(8 * time.Hour)
@@ -352,7 +353,7 @@ func TestStopFinishesWhatIsInProgress(t *testing.T) {
 	if err := d.Stop(context.Background()); err != nil {
 		t.Errorf("Stop once more: %v", err)
 	}
-	if !w.delivered(ci) || len(d.events.of("ci", rotation.ResultSuccess)) != 1 {
+	if !w.delivered(ci) || len(d.events.of("ci", event.ResultSuccess)) != 1 {
 		t.Error("the rotation in hand was not finished")
 	}
 	if !d.stopped() {
@@ -453,7 +454,7 @@ func TestVaultSealedBetween(t *testing.T) {
 	ci := w.due("ci", "0s")
 	w.on("rotate", func() { w.vault.Seal(true) })
 	d := w.start(w.config())
-	w.eventually("the secret waits", func() bool { return len(d.events.of("ci", rotation.ResultFailed)) >= 1 })
+	w.eventually("the secret waits", func() bool { return len(d.events.of("ci", event.ResultFailed)) >= 1 })
 	wantWaiting := func(d *daemon) {
 		t.Helper()
 		d.wantMetric("rotatord_pending_secrets", 1)
@@ -477,7 +478,7 @@ func TestVaultSealedBetween(t *testing.T) {
 	if lines := d.logged("a rotation was left unfinished; it is continued first"); len(lines) != 1 || lines[0]["step"] != "sealed" {
 		t.Errorf("the log of the next start says %v", lines)
 	}
-	w.eventually("the next daemon has tried", func() bool { return len(d.events.of("ci", rotation.ResultFailed)) >= 1 })
+	w.eventually("the next daemon has tried", func() bool { return len(d.events.of("ci", event.ResultFailed)) >= 1 })
 	wantWaiting(d)
 	w.vault.Seal(false)
 	w.eventually("the secret is delivered", func() bool { return w.delivered(ci) && !d.status("ci").LastSuccess.IsZero() })
@@ -494,7 +495,7 @@ func TestLostWriteAnswer(t *testing.T) {
 	ci := w.due("ci", "0s")
 	w.vault.Inject(vaulttest.Fault{After: true})
 	d := w.start(w.config())
-	w.eventually("the rotation ends", func() bool { return len(d.events.of("ci", rotation.ResultSuccess)) == 1 })
+	w.eventually("the rotation ends", func() bool { return len(d.events.of("ci", event.ResultSuccess)) == 1 })
 	if !w.delivered(ci) || w.vault.Writes() != 1 {
 		t.Errorf("delivered: %t, with %d writes", w.delivered(ci), w.vault.Writes())
 	}
@@ -533,12 +534,12 @@ func TestThrottled(t *testing.T) {
 	}
 	// The others did not even try: they had no turn.
 	for _, spec := range later {
-		if n := len(d.events.of(spec.Name, rotation.ResultSkipped)); n != 0 {
+		if n := len(d.events.of(spec.Name, event.ResultSkipped)); n != 0 {
 			t.Errorf("%s: skipped %d times", spec.Name, n)
 		}
 	}
 	w.eventually("the observers are told", func() bool { return !d.status("first").LastSuccess.IsZero() })
-	if failed := d.events.of("first", rotation.ResultFailed); len(failed) != 1 || failed[0].Reason != "throttled" || failed[0].Failures != 0 {
+	if failed := d.events.of("first", event.ResultFailed); len(failed) != 1 || failed[0].Reason != "throttled" || failed[0].Failures != 0 {
 		t.Errorf("the refused attempt: %+v", failed)
 	}
 	d.wantMetric(`rotatord_cloudflare_throttled_seconds_total{account="sim"}`, retryAfter.Seconds())
@@ -614,7 +615,7 @@ func TestInDoubt(t *testing.T) {
 	}
 	d := w.start(w.config())
 	w.eventually("one is in doubt and the other one rotates", func() bool {
-		return d.status("ci").State == "in_doubt" && len(d.events.of("other", rotation.ResultSuccess)) == 1
+		return d.status("ci").State == "in_doubt" && len(d.events.of("other", event.ResultSuccess)) == 1
 	})
 	d.wantMetric(`rotatord_rotations_total{result="in_doubt",token="ci",trigger="catch_up"}`, 1)
 	d.wantMetric(`rotatord_cloudflare_requests_total{code="error",operation="rotate"}`, 1)

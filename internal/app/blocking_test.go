@@ -16,6 +16,7 @@ import (
 
 	"rotatord/internal/admin"
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/vault/vaulttest"
 )
@@ -63,7 +64,7 @@ func TestCredentialFileThatBlocks(t *testing.T) {
 	w.tokens[2].Rest = "account: blocked"
 	d := w.start(w.config(w.twoAccounts()))
 
-	w.eventually("the other account rotates", func() bool { return len(d.events.of("good", rotation.ResultSuccess)) == 1 })
+	w.eventually("the other account rotates", func() bool { return len(d.events.of("good", event.ResultSuccess)) == 1 })
 	w.eventually("the failure is counted", func() bool { return d.status("blocked").Failures > 0 })
 	for _, name := range []string{"blocked", "later"} {
 		if s := d.status(name); !strings.Contains(s.AccountError, path) || !strings.Contains(s.AccountError, "named pipe") {
@@ -87,7 +88,7 @@ func TestCredentialFileThatBlocks(t *testing.T) {
 	}
 
 	w.replace("blocked-api-token", apiToken)
-	w.eventually("it is rotated once the file can be read", func() bool { return len(d.events.of("blocked", rotation.ResultSuccess)) == 1 })
+	w.eventually("it is rotated once the file can be read", func() bool { return len(d.events.of("blocked", event.ResultSuccess)) == 1 })
 	if s := d.status("later"); s.AccountError != "" || !w.delivered(blocked) || later.Name != s.Name {
 		t.Errorf("afterwards: %+v", s)
 	}
@@ -117,7 +118,7 @@ func TestVaultCredentialThatBlocks(t *testing.T) {
 		t.Errorf("the last error: %q", s.LastError)
 	}
 	w.replace("vault-token", vaultToken)
-	w.eventually("it is rotated", func() bool { return w.delivered(spec) && len(d.events.of("ci", rotation.ResultSuccess)) == 1 })
+	w.eventually("it is rotated", func() bool { return w.delivered(spec) && len(d.events.of("ci", event.ResultSuccess)) == 1 })
 	ctx, cancel := context.WithTimeout(t.Context(), patience/3)
 	defer cancel()
 	if err := d.Stop(ctx); err != nil || ctx.Err() != nil {
@@ -171,7 +172,7 @@ func TestDoctorAsksTheDaemon(t *testing.T) {
 	socket := filepath.Join(w.dir, "run", "admin.sock")
 	d := w.start(w.config("admin_socket: "+socket, fmt.Sprintf("vault: {address: %s, auth: {approle: {role_id: {file: %s}, secret_id: {file: %s}}}}", server.URL,
 		filepath.Join(w.dir, "role-id"), filepath.Join(w.dir, "vault-token"))))
-	w.eventually("it rotates", func() bool { return len(d.events.of("ci", rotation.ResultSuccess)) == 1 })
+	w.eventually("it rotates", func() bool { return len(d.events.of("ci", event.ResultSuccess)) == 1 })
 	for range 3 {
 		got, err := admin.NewClient(socket).LookAtVault(t.Context())
 		var codes []string

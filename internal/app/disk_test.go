@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"rotatord/internal/durable/disktest"
-	"rotatord/internal/rotation"
+	"rotatord/internal/event"
 )
 
 // onDisk puts the state directory of a world on a disk of its own.
@@ -35,8 +35,8 @@ func TestNothingIsRotatedOnAFullDisk(t *testing.T) {
 	ci := w.due("ci", "0s")
 	disk.Fill()
 	d := w.start(w.config())
-	w.eventually("the attempt is given up twice", func() bool { return len(d.events.of("ci", rotation.ResultSkipped)) >= 2 })
-	for _, a := range d.events.of("ci", rotation.ResultSkipped) {
+	w.eventually("the attempt is given up twice", func() bool { return len(d.events.of("ci", event.ResultSkipped)) >= 2 })
+	for _, a := range d.events.of("ci", event.ResultSkipped) {
 		if a.Err == nil || !strings.Contains(a.Err.Error(), "no space left on device") {
 			t.Errorf("given up for %v", a.Err)
 		}
@@ -70,7 +70,7 @@ func TestDiskFillsUpDuringTheRequest(t *testing.T) {
 			w.on("rotate", func() { disk.Fill(); w.vault.Seal(sealVault) })
 			d := w.start(w.config())
 			if sealVault {
-				w.eventually("the secret waits", func() bool { return len(d.events.of("ci", rotation.ResultFailed)) >= 1 })
+				w.eventually("the secret waits", func() bool { return len(d.events.of("ci", event.ResultFailed)) >= 1 })
 				d.stop()
 				w.vault.Seal(false)
 				d = w.start(w.config())

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -59,12 +60,12 @@ func (f *fleet) All(context.Context) (all []rotation.Record, err error) {
 	return all, nil
 }
 
-// Observe implements [rotation.Observer].
-func (f *fleet) Observe(e rotation.Event) {
-	if e, ok := e.(rotation.SlotsMissed); ok {
+// Publish implements [rotation.Events].
+func (f *fleet) Publish(e event.Event) {
+	if d, ok := e.Detail.(event.Missed); ok {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		f.missed[e.Token] += e.Count
+		f.missed[e.Token] += d.Count
 	}
 }
 
@@ -101,7 +102,7 @@ func TestManyAreLateTogether(t *testing.T) {
 				f := &fleet{newLiving(l), map[string]rotation.Record{}, map[string][]time.Time{}, map[string]int{}}
 				e := newEngine(f.wall, slog.New(slog.DiscardHandler))
 				e.rotator = rotation.New(rotation.Options{
-					Ledger: f, Pending: f, Pauses: f, Observer: shownBy{e, f}, Now: f.wall, Started: f.wall(), Owner: "fleet",
+					Ledger: f, Pending: f, Pauses: f, Events: f, Saved: e.show, Now: f.wall, Started: f.wall(), Owner: "fleet",
 				})
 				tokens := make([]rotation.Token, n)
 				for i := range tokens {

@@ -55,7 +55,7 @@ var allowed = map[string][]string{
 	"internal/smallfile":        {},
 	"internal/connlimit":        {},
 	"internal/ownpath":          {},
-	"internal/rotation":         {"internal/failpoint", "internal/moment", "internal/scheduler", "internal/secret"},
+	"internal/rotation":         {"internal/event", "internal/failpoint", "internal/moment", "internal/scheduler", "internal/secret"},
 	"internal/moment":           {},
 	"internal/status":           {"internal/moment", "internal/printable"},
 	"internal/precheck":         {"internal/moment", "internal/printable", "internal/rotation", "internal/status"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -22,7 +23,7 @@ type oracle struct {
 	// Each consumed slot is in one of these books.
 	consumed, rotated, missed, frozen int
 	// owed is what the daemon has to report about consumed slots, and told is what it did report.
-	owed, told []rotation.SlotsMissed
+	owed, told []event.Missed
 
 	graceEnds time.Time // of the last rotation, on the issuer's clock
 	makesUp   *makesUp
@@ -230,7 +231,7 @@ func (w *living) success(before, after rotation.Record) {
 	if !after.Anchor.Equal(want) {
 		w.wrong("the anchor is %s after %s was served; it was %s", after.Anchor, c.slot, before.Anchor)
 	}
-	missed := rotation.SlotsMissed{Token: "ci", Count: c.n - c.frozen, Frozen: c.frozen}
+	missed := event.Missed{Count: c.n - c.frozen, Frozen: c.frozen}
 	w.consumed += c.n
 	if !c.last.IsZero() {
 		w.rotated++
@@ -261,30 +262,30 @@ func (w *living) consumedUnserved(before, after rotation.Record) {
 	switch {
 	case s.last.IsZero() && s.n > 0:
 		w.seen["passed over"]++
-		w.owe(rotation.SlotsMissed{Token: "ci", Frozen: s.n})
+		w.owe(event.Missed{Frozen: s.n})
 	case !s.last.Equal(after.Anchor):
 		w.wrong("the anchor went from %s to %s, where no slot is", before.Anchor, after.Anchor)
 	case !w.life.Skip || !w.closed(s.last):
 		w.wrong("%s was given up, and its window ends at %s", s.last, w.closes(s.last))
 	default:
 		w.seen["given up"]++
-		w.owe(rotation.SlotsMissed{Token: "ci", Count: s.n - s.frozen, Frozen: s.frozen, GivenUp: true})
+		w.owe(event.Missed{Count: s.n - s.frozen, Frozen: s.frozen, GivenUp: true})
 	}
 }
 
-func (w *living) owe(missed rotation.SlotsMissed) {
+func (w *living) owe(missed event.Missed) {
 	if missed.Count+missed.Frozen > 0 {
 		w.owed = append(w.owed, missed)
 	}
 }
 
-// Observe implements [rotation.Observer].
-func (w *living) Observe(e rotation.Event) {
-	switch e := e.(type) {
-	case rotation.SlotsMissed:
+// Publish implements [rotation.Events].
+func (w *living) Publish(e event.Event) {
+	switch e := e.Detail.(type) {
+	case event.Missed:
 		w.told = append(w.told, e)
 		w.missed, w.frozen = w.missed+e.Count, w.frozen+e.Frozen
-	case rotation.Attempted:
+	case event.RotationEnded:
 		w.seen[string(e.Result)+"/"+e.Reason]++
 	}
 }

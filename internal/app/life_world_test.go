@@ -84,7 +84,7 @@ func (w *living) up() {
 	log := slog.New(slog.DiscardHandler)
 	w.engine = newEngine(w.wall, log)
 	w.engine.rotator = rotation.New(rotation.Options{
-		Ledger: w, Pending: w, Pauses: w, Observer: shownBy{w.engine, w}, Now: w.wall, Started: w.wall(), Owner: "life",
+		Ledger: w, Pending: w, Pauses: w, Events: w, Saved: w.engine.show, Now: w.wall, Started: w.wall(), Owner: "life",
 	})
 	must(w.engine.rotator.LoadPauses(context.Background()))
 	must(w.engine.enroll(context.Background(), []rotation.Token{w.token}))

@@ -22,6 +22,7 @@ import (
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
@@ -161,11 +162,11 @@ func (l *limited) Erase(_ context.Context, id string) error {
 	return nil
 }
 
-func (l *limited) Observe(e rotation.Event) {
-	if a, ok := e.(rotation.Attempted); ok {
+func (l *limited) Publish(e event.Event) {
+	if a, ok := e.Detail.(event.RotationEnded); ok {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		if a.Result == rotation.ResultSuccess {
+		if a.Result == event.ResultSuccess {
 			l.done = append(l.done, time.Now())
 		} else {
 			l.failed[string(a.Result)+"/"+a.Reason]++
@@ -205,7 +206,7 @@ func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Sche
 	})
 	a = &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log)}
 	a.engine.rotator = rotation.New(rotation.Options{
-		Ledger: l, Pending: l, Observer: shownBy{a.engine, l}, Owner: "test", Started: time.Now(),
+		Ledger: l, Pending: l, Events: l, Saved: a.engine.show, Owner: "test", Started: time.Now(),
 	})
 	tokens := make([]rotation.Token, n)
 	for i := range tokens {

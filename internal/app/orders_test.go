@@ -15,6 +15,7 @@ import (
 	"rotatord/internal/admin"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 	"rotatord/internal/vault/vaulttest"
@@ -118,7 +119,7 @@ func TestPauseLetsARotationFinish(t *testing.T) {
 		t.Error(err)
 	}
 	open()
-	w.eventually("it is finished", func() bool { return len(d.events.of("ci", rotation.ResultSuccess)) == 1 && w.delivered(ci) })
+	w.eventually("it is finished", func() bool { return len(d.events.of("ci", event.ResultSuccess)) == 1 && w.delivered(ci) })
 	w.eventually("and paused", func() bool { s := d.status("ci"); return s.State == "idle" && s.Reason == string(rotation.DuePaused) })
 }
 
@@ -137,7 +138,7 @@ func TestRotateOverSocket(t *testing.T) {
 	if left := time.Until(r.GraceEndsAt); left < 59*time.Minute || left > time.Hour+5*time.Second {
 		t.Errorf("the previous secret works for %s", left)
 	}
-	done := d.events.of("ci", rotation.ResultSuccess)
+	done := d.events.of("ci", event.ResultSuccess)
 	if len(done) != 1 || done[0].Trigger != string(rotation.TriggerManual) || done[0].RotationID != r.RotationID {
 		t.Errorf("%+v", done)
 	}
@@ -287,8 +288,8 @@ func TestReload(t *testing.T) {
 	d := w.start(w.config())
 	rotatesOn := func(name string) {
 		t.Helper()
-		before := len(d.events.of(name, rotation.ResultSuccess))
-		w.eventually(name+" rotates on", func() bool { return len(d.events.of(name, rotation.ResultSuccess)) > before })
+		before := len(d.events.of(name, event.ResultSuccess))
+		w.eventually(name+" rotates on", func() bool { return len(d.events.of(name, event.ResultSuccess)) > before })
 	}
 	rotatesOn("going")
 	before, _ := d.metric("rotatord_config_last_reload_success_timestamp_seconds")
@@ -322,8 +323,8 @@ func TestReload(t *testing.T) {
 		t.Errorf("the log has %v", lines)
 	}
 	for _, spec := range []tokenSpec{going, come} {
-		for i, done := range d.events.of(spec.Name, rotation.ResultSuccess) {
-			if i > 0 && !done.Slot.After(d.events.of(spec.Name, rotation.ResultSuccess)[i-1].Slot) {
+		for i, done := range d.events.of(spec.Name, event.ResultSuccess) {
+			if i > 0 && !done.Slot.After(d.events.of(spec.Name, event.ResultSuccess)[i-1].Slot) {
 				t.Errorf("%s: the slot %s was served again", spec.Name, done.Slot)
 			}
 		}
@@ -373,7 +374,7 @@ func TestReloadFreezesAndAccounts(t *testing.T) {
 	if err := d.reload(further); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("it rotates in the further account", func() bool { return len(d.events.of("other", rotation.ResultSuccess)) > 0 && w.delivered(other) })
+	w.eventually("it rotates in the further account", func() bool { return len(d.events.of("other", event.ResultSuccess)) > 0 && w.delivered(other) })
 	w.eventually("that was listed", func() bool {
 		code, body := d.get("/readyz?verbose")
 		return code == http.StatusOK && strings.Contains(body, "inventory of further")
@@ -440,7 +441,7 @@ func TestReloadKeepsARotationInProgress(t *testing.T) {
 		t.Errorf("it knows %q", names(d))
 	}
 	open()
-	w.eventually("it is finished", func() bool { return len(d.events.of("ci", rotation.ResultSuccess)) == 1 })
+	w.eventually("it is finished", func() bool { return len(d.events.of("ci", event.ResultSuccess)) == 1 })
 	w.eventually("it can go", func() bool { return d.reload(nil) == nil })
 	if !slices.Equal(names(d), []string{"other"}) || !w.delivered(all[0]) {
 		t.Errorf("it knows %q", names(d))

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -49,7 +50,7 @@ func TestPair(t *testing.T) {
 		return ""
 	}
 	w.eventually("the second of the pair is in use", func() bool { return accepted() == partner.ID })
-	if doubts := d.events.of("ci", rotation.ResultInDoubt); len(doubts) != 1 || !w.truth(ci).Equal(used) {
+	if doubts := d.events.of("ci", event.ResultInDoubt); len(doubts) != 1 || !w.truth(ci).Equal(used) {
 		t.Errorf("%d doubts; the one in use was touched: %t", len(doubts), !w.truth(ci).Equal(used))
 	}
 	w.eventually("the doubt is resolved", func() bool { return len(d.logged("doubt resolved")) == 1 })

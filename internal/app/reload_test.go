@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -55,7 +56,7 @@ func TestReloadDuringARotation(t *testing.T) {
 		t.Errorf("a rotation in the freeze: %v", err)
 	}
 	open()
-	w.eventually("what was in hand is finished", func() bool { return len(d.events.of("hangs", rotation.ResultSuccess)) == 1 })
+	w.eventually("what was in hand is finished", func() bool { return len(d.events.of("hangs", event.ResultSuccess)) == 1 })
 	w.eventually("and is frozen then", func() bool { return d.status("hangs").Freeze == "now" })
 	if n := len(w.seen("rotate")); n != 1 {
 		t.Errorf("%d rotate requests", n)
@@ -91,7 +92,7 @@ func TestReloadOfAWaitingToken(t *testing.T) {
 	}
 	open()
 	for _, spec := range w.tokens {
-		w.eventually(spec.Name+" is rotated", func() bool { return len(d.events.of(spec.Name, rotation.ResultSuccess)) == 1 })
+		w.eventually(spec.Name+" is rotated", func() bool { return len(d.events.of(spec.Name, event.ResultSuccess)) == 1 })
 	}
 	d.stop() // all workers have ended
 	if n := w.sim.Stats().Rotations[all[waiting].ID]; n != 0 {

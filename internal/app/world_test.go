@@ -487,12 +487,12 @@ func (e *events) subscriber() *event.Subscriber {
 }
 
 // of returns the attempts of a token with a result.
-func (e *events) of(token string, result rotation.Result) []attempt {
+func (e *events) of(token string, result event.Result) []attempt {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var some []attempt
 	for _, a := range e.all[token] {
-		if string(a.Result) == string(result) {
+		if a.Result == result {
 			some = append(some, a)
 		}
 	}

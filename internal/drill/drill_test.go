@@ -195,7 +195,7 @@ var withSettings = map[string]map[string]became{
 	"kill": {"edge": {1, 0, 1, 1, 24 * time.Hour, 0, "killed, and started again"}},
 	"token-deleted": {
 		"made": {0, 0, 0, 0, 0, 25 * time.Hour, "service_token_not_found"},
-		"edge": {1, 0, 1, 1, 0, 0, "every sink has confirmed"},
+		"edge": {1, 0, 1, 1, 0, 0, "a service token was created"},
 	},
 	"create-answer-lost": {
 		"made":      {2, 1, 1, 1, -1, 0, "makes up for a secret"},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
 	"rotatord/internal/moment"
 )
@@ -222,6 +223,6 @@ func (e *entry) extendGrace(ctx context.Context, rotationID, tokenID string, gra
 		e.observe(e.record.touched(facts))
 		e.keepExtended(rotationID, until.UTC())
 	}
-	e.tell(GraceExtended{Token: e.token.Name, RotationID: rotationID, Until: until, Err: err})
+	e.tell(event.GraceExtension{RotationID: rotationID, Until: until, Err: err})
 	return until.UTC(), err
 }

@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -100,7 +101,7 @@ func daemonMostlyDown(grace time.Duration, all ...outage) []outage {
 // extensionsDone returns how often the grace of the old secret was extended.
 func (w *world) extensionsDone() (n int) {
 	for _, e := range w.events {
-		if e, ok := e.(rotation.GraceExtended); ok && e.Err == nil {
+		if e, ok := e.Detail.(event.GraceExtension); ok && e.Err == nil {
 			n++
 		}
 	}

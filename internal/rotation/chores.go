@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
 	"rotatord/internal/moment"
 )
@@ -118,7 +119,7 @@ func (e *entry) deleteReplaced(ctx context.Context) error {
 			errs = append(errs, ctx.Err())
 			continue
 		}
-		e.tell(ReplacedDeleted{Token: e.token.Name, TokenID: old.TokenID, Err: err})
+		e.tell(event.Deletion{TokenID: old.TokenID, Err: err})
 		if err != nil {
 			left = append(left, old.failed(err, now))
 			errs = append(errs, fmt.Errorf("deleting the service token %s that was replaced: %w", old.TokenID, err))
@@ -231,7 +232,7 @@ func (w *renewal) facts() TokenFacts { return w.record.FactsOf(w.id) }
 func (w *renewal) run(ctx context.Context) (err error) {
 	defer func() {
 		if err == nil || ctx.Err() == nil {
-			w.tell(Renewed{Token: w.token.Name, TokenID: w.id, ExpiresAt: w.facts().ExpiresAt, Err: err})
+			w.tell(event.Renewal{TokenID: w.id, ExpiresAt: w.facts().ExpiresAt, Err: err})
 		}
 	}()
 	now, err := w.token.Issuer.Inspect(ctx, w.id)
@@ -277,7 +278,7 @@ func (w *renewal) look(now TokenFacts) {
 	}
 	next, news := w.record.listed(w.token, now, w.now().UTC())
 	if w.record = next; news != nil {
-		w.tell(news)
+		w.Rotator.tell(w.token.Name, event.Actor{Cause: event.ByOutside}, news)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -180,10 +181,10 @@ func TestStopIsNotAFailure(t *testing.T) {
 			w.t.Error("a stop:", err)
 		}
 		w.fault = nil
-		for _, event := range w.events[before:] {
-			switch event.(type) {
-			case rotation.ReplacedDeleted, rotation.Renewed:
-				w.t.Errorf("a failure was reported: %+v", event)
+		for _, e := range w.events[before:] {
+			switch e.Detail.(type) {
+			case event.Deletion, event.Renewal:
+				w.t.Errorf("a failure was reported: %+v", e)
 			}
 		}
 		record := w.record()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+
+	"rotatord/internal/event"
 )
 
 // delivery is what has become of one round over all sinks.
@@ -22,7 +24,7 @@ func (a *attempt) deliver(ctx context.Context, c Credential) (d delivery) {
 	for _, sink := range a.token.Sinks {
 		err := a.deliverTo(ctx, sink, c, &d)
 		if !errors.Is(err, errOvertaken) { // then nothing was written, and nothing is wrong with the sink
-			a.tell(SinkWritten{Token: a.token.Name, Sink: sink.Name(), Err: err})
+			a.tell(event.SinkWrite{Sink: sink.Name(), Err: err})
 			d.failed = d.failed || err != nil
 		}
 		if err != nil {

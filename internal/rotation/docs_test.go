@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -286,8 +287,8 @@ func outcomeOf(t *testing.T, work pendingWork, obstacle func(*world, *rotation.T
 		} else {
 			_, err = r.Advance(w.t.Context(), token)
 		}
-		missed := slices.ContainsFunc(w.events, func(e rotation.Event) bool {
-			m, ok := e.(rotation.SlotsMissed)
+		missed := slices.ContainsFunc(w.events, func(e event.Event) bool {
+			m, ok := e.Detail.(event.Missed)
 			return ok && m.GivenUp
 		})
 		switch {

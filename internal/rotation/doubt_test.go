@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"fmt"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"testing"
 	"time"
@@ -61,7 +62,7 @@ func TestUnknownOutcomeWaitsForTheGrace(t *testing.T) {
 				}
 				extended := 0
 				for _, e := range w.events {
-					if e, ok := e.(rotation.GraceExtended); ok && e.Err == nil {
+					if e, ok := e.Detail.(event.GraceExtension); ok && e.Err == nil {
 						extended++
 					}
 				}
@@ -205,7 +206,7 @@ func TestReissueAnswerIsLostToo(t *testing.T) {
 			if !w.accepted(w.sink.ClientSecret.Reveal()) && cutOff.IsZero() {
 				cutOff = time.Now()
 				for _, e := range w.events {
-					if _, ok := e.(rotation.GraceExtended); ok {
+					if _, ok := e.Detail.(event.GraceExtension); ok {
 						extensions++
 					}
 				}
@@ -224,7 +225,7 @@ func TestReissueAnswerIsLostToo(t *testing.T) {
 			t.Errorf("consumers were refused for %s", refused)
 		}
 		for _, e := range w.events {
-			if _, ok := e.(rotation.GraceExtended); ok {
+			if _, ok := e.Detail.(event.GraceExtension); ok {
 				extensions--
 			}
 		}

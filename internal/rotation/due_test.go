@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -82,9 +83,8 @@ func (w *world) runUntil(r *rotation.Rotator, token rotation.Token, until string
 
 // rotationsBegun returns the rotations that began so far, in the form "trigger at time for slot".
 func (w *world) rotationsBegun() (all []string) {
-	for _, e := range w.events {
-		if e, ok := e.(rotation.Reached); ok && e.Record.Step == rotation.StepClaimed {
-			work := e.Record.Work
+	for _, record := range w.steps {
+		if work := record.Work; record.Step == rotation.StepClaimed {
 			all = append(all, fmt.Sprintf("%s at %s for %s", work.Trigger, work.Began.Format("02 15:04:05"), work.Slot.Format("02 15:04:05")))
 		}
 	}
@@ -99,17 +99,27 @@ func (w *world) wantRotations(want ...string) {
 	}
 }
 
-// slotsMissed returns the events about slots that no rotation served.
-func (w *world) slotsMissed() (all []rotation.SlotsMissed) {
+// tokensMissed returns the tokens of these events, in the same order as slotsMissed.
+func (w *world) tokensMissed() (all []string) {
 	for _, e := range w.events {
-		if e, ok := e.(rotation.SlotsMissed); ok {
+		if e.Kind == event.SlotsMissed {
+			all = append(all, e.Token)
+		}
+	}
+	return all
+}
+
+// slotsMissed returns the events about slots that no rotation served.
+func (w *world) slotsMissed() (all []event.Missed) {
+	for _, e := range w.events {
+		if e, ok := e.Detail.(event.Missed); ok {
 			all = append(all, e)
 		}
 	}
 	return all
 }
 
-func (w *world) wantMissed(want ...rotation.SlotsMissed) {
+func (w *world) wantMissed(want ...event.Missed) {
 	w.t.Helper()
 	if diff := cmp.Diff(want, w.slotsMissed()); diff != "" {
 		w.t.Errorf("slots missed (-want +got):\n%s", diff)
@@ -138,9 +148,9 @@ func TestWindow(t *testing.T) {
 				w.failUntil("sink preflight", "01 05:00:00")
 				w.runUntil(r, token, "02 04:00:00")
 				var tries []time.Duration // after the slot
-				for _, e := range w.events {
-					if e, ok := e.(rotation.Reached); ok && e.Record.Step == rotation.StepClaimed && e.Record.Work.Slot.Equal(clock("01 04:00:00")) {
-						tries = append(tries, e.Record.Work.Began.Sub(clock("01 04:00:00")))
+				for _, record := range w.steps {
+					if record.Step == rotation.StepClaimed && record.Work.Slot.Equal(clock("01 04:00:00")) {
+						tries = append(tries, record.Work.Began.Sub(clock("01 04:00:00")))
 					}
 				}
 				inside := slices.DeleteFunc(slices.Clone(tries), func(d time.Duration) bool { return d > window })
@@ -158,7 +168,7 @@ func TestWindow(t *testing.T) {
 					if len(inside) != len(tries) {
 						t.Errorf("tried %s after the slot, with a window of %s", tries, window)
 					}
-					w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1, GivenUp: true})
+					w.wantMissed(event.Missed{Count: 1, GivenUp: true})
 					if w.rotates != 1 {
 						t.Errorf("%d rotates", w.rotates)
 					}
@@ -167,7 +177,7 @@ func TestWindow(t *testing.T) {
 				if last := tries[len(tries)-1]; last < time.Hour || last > time.Hour+10*time.Minute || w.rotates != 2 {
 					t.Errorf("served %s after the slot, %d rotates", last, w.rotates)
 				}
-				w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1}) // and it was caught up
+				w.wantMissed(event.Missed{Count: 1}) // and it was caught up
 			})
 		})
 	}
@@ -287,7 +297,7 @@ func TestSlotSkippedByAFreezeStaysSkipped(t *testing.T) {
 			t.Errorf("%+v", due)
 		}
 		w.runUntil(r, token, "01 04:00:00")
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 1})
+		w.wantMissed(event.Missed{Frozen: 1})
 		w.runUntil(r, token, "01 06:00:00")
 		token.Timetable.Freezes = nil
 		if _, err := r.Enroll(t.Context(), token); err != nil {
@@ -295,7 +305,7 @@ func TestSlotSkippedByAFreezeStaysSkipped(t *testing.T) {
 		}
 		w.runUntil(r, token, "02 04:00:00")
 		w.wantRotations("schedule at 02 04:00:00 for 02 04:00:00")
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 1})
+		w.wantMissed(event.Missed{Frozen: 1})
 	})
 	// A freeze that is removed before its slot comes delays nothing.
 	scheduled(t, "0 4 * * *", frozen, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
@@ -313,7 +323,7 @@ func TestSlotSkippedByAFreezeStaysSkipped(t *testing.T) {
 		if _, err := w.start().EnrollAll(t.Context(), []rotation.Token{token}); err != nil {
 			t.Fatal(err)
 		}
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 1})
+		w.wantMissed(event.Missed{Frozen: 1})
 		if anchor := w.record().Anchor; !anchor.Equal(clock("01 04:00:00")) {
 			t.Errorf("slots are counted from %s", anchor)
 		}
@@ -333,7 +343,7 @@ func TestLastOfTheDeferredSlotsIsServed(t *testing.T) {
 		if first := w.rotationsBegun()[0]; !strings.HasPrefix(first, "schedule at 01 04:3") || !strings.HasSuffix(first, " for 01 04:00:00") {
 			t.Errorf("after the freeze: %s", first)
 		}
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Frozen: 3})
+		w.wantMissed(event.Missed{Frozen: 3})
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
 	"rotatord/internal/moment"
 )
@@ -15,7 +16,7 @@ import (
 
 // giveUp ends an attempt in which nothing was carried out. The slot stays unserved, and
 // the next try is a rotation of its own.
-func (a *attempt) giveUp(ctx context.Context, result Result, reason string, cause error) error {
+func (a *attempt) giveUp(ctx context.Context, result event.Result, reason string, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	work, now, failures := a.record.Work, a.now().UTC(), a.record.Failures+1
 	f := failure{reason: reason, err: cause}
@@ -66,7 +67,7 @@ func (a *attempt) stallUntil(ctx context.Context, reason string, cause error, ne
 	if saveErr := a.becomeFailed(context.WithoutCancel(ctx), a.record.failed(failure{reason: reason, err: cause, next: at})); saveErr != nil {
 		err = errors.Join(cause, saveErr)
 	}
-	a.report(a.record.Work, ResultFailed, reason, err)
+	a.report(a.record.Work, event.ResultFailed, reason, err)
 	return err
 }
 
@@ -80,7 +81,7 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 		// The ledger still says "intent", which comes to the same at the next attempt.
 		err = errors.Join(cause, saveErr)
 	}
-	a.report(work, ResultInDoubt, reason, err)
+	a.report(work, event.ResultInDoubt, reason, err)
 	return err
 }
 
@@ -112,23 +113,43 @@ func (a *attempt) release(ctx context.Context) error {
 	return a.erase(ctx, work.RotationID)
 }
 
-func (a *attempt) phase(p Phase, do func() error) error {
+func (a *attempt) phase(p event.Phase, do func() error) error {
 	start := a.now()
 	failpoint.Reach(string(p) + ".before")
 	err := do()
 	failpoint.Reach(string(p) + ".after")
-	a.tell(PhaseEnded{Token: a.token.Name, Phase: p, Duration: a.now().Sub(start), Err: err})
+	a.tell(event.PhaseEnded{Phase: p, Duration: a.now().Sub(start), Err: err})
 	return err
 }
 
-func (a *attempt) report(work *Work, result Result, reason string, err error) {
+// report tells of the end of the attempt.
+func (a *attempt) report(work *Work, result event.Result, reason string, err error) {
 	a.reported = true
-	e := Attempted{
-		Token: a.token.Name, RotationID: work.RotationID, Trigger: work.Trigger, Result: result,
-		Reason: reason, Err: err, Duration: a.now().Sub(a.began), Record: a.record,
+	by := a.actor
+	if by.Cause == "" {
+		by = causeOf(work.Trigger, a.order)
 	}
+	d := a.record.ended(work, result, a.now())
+	d.Reason, d.Err, d.Duration, d.Overtaken = reason, err, a.now().Sub(a.began), reason == ReasonOvertaken
 	if !a.due.Begin.IsZero() {
-		e.Lag = a.began.Sub(a.due.Begin)
+		d.Lag = a.began.Sub(a.due.Begin)
 	}
-	a.tell(e)
+	a.Rotator.tell(a.token.Name, by, d)
+}
+
+// ended says how a token is after an attempt at some work.
+func (r Record) ended(work *Work, result event.Result, now time.Time) event.RotationEnded {
+	d := event.RotationEnded{
+		RotationID: work.RotationID, Trigger: string(work.Trigger), Result: result, Creates: work.strategy().traits().creates,
+		Step: string(r.Step), NextTry: r.NotBefore, Failures: r.Failures,
+	}
+	if result == event.ResultSuccess {
+		d.Slot, d.Digest, d.GraceEndsAt = r.Last.Slot, string(r.Last.Digest), r.Last.GraceEndsAt
+		d.MakesUp = work.Trigger == TriggerRecovery
+	}
+	if r.Lost != nil {
+		d.OwedSince, d.CutOffAt, d.KeptAlive = r.Lost.Since, r.CutOffAt(), r.ExtendsLost()
+		d.CutOff = !d.CutOffAt.After(now)
+	}
+	return d
 }

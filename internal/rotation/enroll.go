@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"rotatord/internal/event"
 )
 
 // Enroll makes a token known to the ledger before it is scheduled, and returns its
@@ -27,7 +29,7 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 	}
 	saved, err := r.ledger.Save(ctx, enrolled)
 	if err == nil {
-		r.tellMissed(missed)
+		r.tellMissed(t.Name, missed)
 	}
 	return saved, err
 }
@@ -43,7 +45,7 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 	for _, record := range stored {
 		byName[record.Token] = record
 	}
-	batch := enrollment{rotator: r, records: make([]Record, len(tokens))}
+	batch := enrollment{rotator: r, records: make([]Record, len(tokens)), missed: make(map[string]event.Missed)}
 	for i, t := range tokens {
 		record, missed, change, err := r.enroll(t, byName[t.Name])
 		if err != nil {
@@ -52,9 +54,7 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 		if batch.records[i] = record; change {
 			batch.changed = append(batch.changed, i)
 		}
-		if missed.Count+missed.Frozen > 0 {
-			batch.missed = append(batch.missed, missed)
-		}
+		batch.missed[t.Name] = missed
 		if len(batch.changed) == batchSize {
 			if err := batch.save(ctx); err != nil {
 				return nil, err
@@ -68,8 +68,8 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 type enrollment struct {
 	rotator *Rotator
 	records []Record
-	changed []int // of records, those to be saved
-	missed  []SlotsMissed
+	changed []int                   // of records, those to be saved
+	missed  map[string]event.Missed // by token, what is to be told once all is saved
 }
 
 func (e *enrollment) save(ctx context.Context) error {
@@ -84,35 +84,36 @@ func (e *enrollment) save(ctx context.Context) error {
 	for i, at := range e.changed {
 		e.records[at] = saved[i]
 	}
-	for _, missed := range e.missed {
-		e.rotator.tellMissed(missed)
+	for _, at := range e.changed {
+		token := e.records[at].Token
+		e.rotator.tellMissed(token, e.missed[token])
 	}
-	e.changed, e.missed = e.changed[:0], e.missed[:0]
+	e.changed = e.changed[:0]
 	return nil
 }
 
 // enrolled returns the record of a token as it is when the token begins to be scheduled,
 // the slots that were given up, what a wrong clock had left in it, and whether it has to be saved.
-func enrolled(t Token, stored Record, p Pause, now time.Time) (_ Record, missed SlotsMissed, healed []string, changed bool, err error) {
+func enrolled(t Token, stored Record, p Pause, now time.Time) (_ Record, missed event.Missed, healed []string, changed bool, err error) {
 	record, healed, changed, err := fit(t, stored, now)
 	if err != nil {
-		return record, SlotsMissed{}, nil, false, err
+		return record, event.Missed{}, nil, false, err
 	}
 	if record.Revision == 0 || !t.MatchesRecord(record) {
-		return newRecord(t, record, now), SlotsMissed{}, healed, true, nil
+		return newRecord(t, record, now), event.Missed{}, healed, true, nil
 	}
 	record, configured := record.configured(t, now)
 	if record.Step != StepIdle && record.Step != StepInDoubt && !record.NotBefore.IsZero() {
 		// A restart often follows a repair, and a crash has used up some of the grace: a rotation
 		// in progress does not wait for its back-off.
-		return record.retriedAt(time.Time{}), SlotsMissed{}, healed, true, nil
+		return record.retriedAt(time.Time{}), event.Missed{}, healed, true, nil
 	}
 	record, missed, late := record.caughtUp(t, p, now)
 	return record, missed, healed, changed || configured || late, nil
 }
 
 // enroll does so at this time, and tells what a wrong clock had left in the record.
-func (r *Rotator) enroll(t Token, stored Record) (record Record, missed SlotsMissed, changed bool, err error) {
+func (r *Rotator) enroll(t Token, stored Record) (record Record, missed event.Missed, changed bool, err error) {
 	record, missed, healed, changed, err := enrolled(t, stored, r.PauseOf(t.Name), r.now())
 	r.tellHealed(t, healed)
 	return record, missed, changed, err

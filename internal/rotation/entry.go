@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
 )
 
@@ -26,12 +27,14 @@ type entry struct {
 	token  Token
 	record Record
 	lock   *sync.Mutex
+	actor  event.Actor // in whose name the token is opened; the zero Actor if the context does not say
 }
 
 // open waits for the token and opens it. The caller closes the entry, after an error too.
 // With an error the record is what could be loaded.
 func (r *Rotator) open(ctx context.Context, t Token) (*entry, error) {
 	e := &entry{Rotator: r, token: t, lock: r.lockOf(t.Name)}
+	e.actor, _ = event.ActorFrom(ctx)
 	e.lock.Lock()
 	var err error
 	e.record, err = r.load(ctx, t)
@@ -41,6 +44,7 @@ func (r *Rotator) open(ctx context.Context, t Token) (*entry, error) {
 // tryOpen does the same, but returns nil if the token is being worked on.
 func (r *Rotator) tryOpen(ctx context.Context, t Token) (*entry, error) {
 	e := &entry{Rotator: r, token: t, lock: r.lockOf(t.Name)}
+	e.actor, _ = event.ActorFrom(ctx)
 	if !e.lock.TryLock() {
 		return nil, nil
 	}
@@ -51,6 +55,43 @@ func (r *Rotator) tryOpen(ctx context.Context, t Token) (*entry, error) {
 
 func (e *entry) close() { e.lock.Unlock() }
 
+// tell publishes what happened to the token.
+func (e *entry) tell(d event.Detail) { e.Rotator.tell(e.token.Name, e.by(e.record.Order), d) }
+
+// by returns who or what caused the work that is in progress. order is the one that it carries out, if
+// it does.
+func (e *entry) by(order *Order) event.Actor {
+	switch {
+	case e.actor.Cause != "":
+		return e.actor
+	case e.record.Work != nil:
+		return causeOf(e.record.Work.Trigger, order)
+	default:
+		return event.Daemon
+	}
+}
+
+// causeOf returns who or what caused a rotation with that trigger. order is the one that it carries out,
+// if it does.
+func causeOf(t Trigger, order *Order) event.Actor {
+	switch t {
+	case TriggerSchedule, TriggerCatchUp:
+		return event.Actor{Cause: event.BySchedule}
+	case TriggerRetry:
+		return event.Actor{Cause: event.ByRetry}
+	case TriggerRecovery:
+		return event.Actor{Cause: event.ByRecovery}
+	case TriggerManual:
+		switch {
+		case order == nil:
+			return event.Operator("")
+		case !order.AfterOutside:
+			return event.Operator(order.By)
+		}
+	}
+	return event.Daemon
+}
+
 // become saves next, then adopts it, and tells that the step is durable.
 func (e *entry) become(ctx context.Context, next Record) error {
 	point := "ledger." + cmp.Or(string(next.Step), "idle")
@@ -60,7 +101,7 @@ func (e *entry) become(ctx context.Context, next Record) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLedger, err)
 	}
-	e.tell(Reached{e.record})
+	e.saved(e.record)
 	return nil
 }
 
@@ -123,6 +164,6 @@ func fit(t Token, record Record, now time.Time) (_ Record, healed []string, chan
 // tellHealed tells what a wrong clock had left in a record, if it had.
 func (r *Rotator) tellHealed(t Token, what []string) {
 	if len(what) > 0 {
-		r.tell(ClockHealed{Token: t.Name, What: what})
+		r.tell(t.Name, event.Daemon, event.Healed{What: what})
 	}
 }

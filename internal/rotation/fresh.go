@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
 )
 
@@ -94,7 +95,7 @@ func (a *attempt) adopt(ctx context.Context) error {
 	if err := a.release(ctx); err != nil {
 		return err
 	}
-	a.tell(Adopted{Token: a.token.Name, TokenID: a.record.TokenID})
+	a.tell(event.Adoption{TokenID: a.record.TokenID})
 	return nil
 }
 

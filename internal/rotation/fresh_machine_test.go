@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -155,7 +156,7 @@ func (m *replaceMachine) setFaults() {
 }
 
 func (m *replaceMachine) restart() {
-	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Observer: m, Now: m.now, Owner: "x", Started: m.now()})
+	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Saved: m.saved, Now: m.now, Owner: "x", Started: m.now()})
 	for range 8 { // the daemon tries again to enroll a token, and does not schedule it before
 		if m.catchCrash(func() error { _, err := m.rotator.Enroll(m.Context(), m.token); return err }) == nil {
 			return
@@ -171,7 +172,7 @@ func (m *replaceMachine) catchCrash(do func() error) (err error) {
 				panic(p)
 			}
 			err = errors.New("crashed")
-			m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Observer: m, Now: m.now, Owner: "x", Started: m.now()})
+			m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Saved: m.saved, Now: m.now, Owner: "x", Started: m.now()})
 		}
 	}()
 	return do()
@@ -303,11 +304,11 @@ func (m *replaceMachine) checkEnd() {
 	}
 	slots := map[time.Time]bool{}
 	for _, e := range m.events {
-		if a, ok := e.(rotation.Attempted); ok && a.Result == rotation.ResultSuccess {
-			if slots[a.Record.Last.Slot] {
-				m.Errorf("the slot %s was served twice", a.Record.Last.Slot)
+		if a, ok := e.Detail.(event.RotationEnded); ok && a.Result == event.ResultSuccess {
+			if slots[a.Slot] {
+				m.Errorf("the slot %s was served twice", a.Slot)
 			}
-			slots[a.Record.Last.Slot] = true
+			slots[a.Slot] = true
 		}
 	}
 }

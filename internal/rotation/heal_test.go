@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"fmt"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"slices"
 	"strings"
@@ -44,7 +45,7 @@ func TestClockSetForward(t *testing.T) {
 		w.runUntil(r, token, "01 07:00:00")
 		w.wantRotations("schedule at 01 01:00:00 for 01 01:00:00",
 			"catch_up at "+record.CatchUpAt.Format("02 15:04:05")+" for 01 06:00:00", "schedule at 01 07:00:00 for 01 07:00:00")
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 4})
+		w.wantMissed(event.Missed{Count: 4})
 	})
 }
 
@@ -78,7 +79,7 @@ func TestClockWasAhead(t *testing.T) {
 						t.Fatal(err)
 					}
 					w.runUntil(r, token, "02 00:00:00")
-					healed := slices.ContainsFunc(w.events, func(e rotation.Event) bool { _, ok := e.(rotation.ClockHealed); return ok })
+					healed := slices.ContainsFunc(w.events, func(e event.Event) bool { _, ok := e.Detail.(event.Healed); return ok })
 					if ahead < 24*time.Hour {
 						// All slots until 20:00 count as served.
 						if w.rotates != 1+4 || healed || w.rotationsBegun()[1] != "schedule at 01 21:00:00 for 01 21:00:00" {
@@ -91,7 +92,7 @@ func TestClockWasAhead(t *testing.T) {
 					}
 					reported := 0
 					for _, e := range w.events {
-						if e, ok := e.(rotation.ClockHealed); ok {
+						if e, ok := e.Detail.(event.Healed); ok {
 							reported++
 							if len(e.What) == 0 || !strings.HasPrefix(e.What[0], "slots were consumed until 2001-02-04T") {
 								t.Errorf("%q", e.What)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/moment"
 )
 
@@ -39,7 +40,7 @@ func (r *Rotator) RecordListing(ctx context.Context, t Token, facts TokenFacts) 
 	}
 	next, news := e.record.listed(t, facts, r.now().UTC())
 	if err = e.save(ctx, next); err == nil && news != nil {
-		r.tell(news)
+		r.tell(t.Name, event.Actor{Cause: event.ByOutside}, news)
 	}
 	return e.record, err
 }

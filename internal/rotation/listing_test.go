@@ -2,6 +2,7 @@ package rotation_test
 
 import (
 	"errors"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"testing"
 	"time"
@@ -11,7 +12,7 @@ import (
 func TestRotatedOutside(t *testing.T) {
 	outside := func(w *world) (n int) {
 		for _, e := range w.events {
-			if _, ok := e.(rotation.RotatedOutside); ok {
+			if _, ok := e.Detail.(event.OutsideRotation); ok {
 				n++
 			}
 		}

@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -239,10 +240,10 @@ func (s machineSink) ReadBack(ctx context.Context) (rotation.Credential, error) 
 func (m *machine) checkDoubtsRaised(when string) {
 	raised := map[string]bool{}
 	for _, e := range m.events {
-		switch e := e.(type) {
-		case rotation.Attempted:
-			raised[e.RotationID] = raised[e.RotationID] || e.Result == rotation.ResultInDoubt
-		case rotation.DoubtJudged:
+		switch e := e.Detail.(type) {
+		case event.RotationEnded:
+			raised[e.RotationID] = raised[e.RotationID] || e.Result == event.ResultInDoubt
+		case event.Verdict:
 			raised[e.RotationID] = true
 		}
 	}
@@ -316,7 +317,7 @@ func (m *machine) sealed(value string) bool {
 
 func (m *machine) restart() {
 	m.passed = map[string]bool{}
-	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Observer: m, Owner: "x", Started: time.Now()})
+	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Saved: m.saved, Owner: "x", Started: time.Now()})
 }
 
 // perform carries out an act between two attempts.
@@ -387,7 +388,7 @@ func (m *machine) run() []string {
 		before := len(m.events)
 		m.attempt()
 		for _, e := range m.events[before:] {
-			if a, ok := e.(rotation.Attempted); ok && a.Result == rotation.ResultSuccess {
+			if a, ok := e.Detail.(event.RotationEnded); ok && a.Result == event.ResultSuccess {
 				successes++
 			}
 		}
@@ -423,11 +424,11 @@ func (m *machine) checkEnd() {
 	m.checkDoubtsRaised("at the end")
 	slots := map[time.Time]bool{}
 	for _, e := range m.events {
-		if a, ok := e.(rotation.Attempted); ok && a.Result == rotation.ResultSuccess {
-			if slots[a.Record.Last.Slot] {
-				m.Errorf("the slot %s was served twice", a.Record.Last.Slot)
+		if a, ok := e.Detail.(event.RotationEnded); ok && a.Result == event.ResultSuccess {
+			if slots[a.Slot] {
+				m.Errorf("the slot %s was served twice", a.Slot)
 			}
-			slots[a.Record.Last.Slot] = true
+			slots[a.Slot] = true
 		}
 	}
 	for id, p := range m.world.pending {

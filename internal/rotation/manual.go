@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"rotatord/internal/event"
 )
 
 // Overrides are what must not delay a rotation that an operator asks for.
@@ -56,8 +58,11 @@ func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string
 	if err != nil {
 		return e.record, err
 	}
+	if e.actor.Cause == "" {
+		e.actor = event.Operator(by)
+	}
 	o, before := o.all(), e.record
-	a := &attempt{entry: e, began: r.now(), manual: !o.RevokeNow}
+	a := &attempt{entry: e, began: r.now(), order: e.record.Order, manual: !o.RevokeNow}
 	if err := e.mayRotateNow(o); err != nil {
 		return before, err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -55,7 +56,7 @@ func TestRotateNowServesDueSlots(t *testing.T) {
 		w.resume(r, "ci")
 		w.runUntil(r, token, "01 04:00:00")
 		w.wantRotations("manual at 01 03:15:00 for 01 03:15:00", "schedule at 01 04:00:00 for 01 04:00:00")
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 1, Frozen: 1})
+		w.wantMissed(event.Missed{Count: 1, Frozen: 1})
 	})
 }
 

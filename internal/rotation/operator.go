@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"rotatord/internal/event"
 	"rotatord/internal/secret"
 )
 
@@ -21,7 +22,7 @@ func (e *entry) resolveInProgress(ctx context.Context, how Resolution) (Verdict,
 		verdict := Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorDeliver}
 		err := e.become(ctx, e.record.overtaken(e.record.Work.Overtaken.delivering()).retriedAt(e.now().UTC()))
 		if err == nil {
-			e.tell(OvertakenEnded{Token: e.token.Name, RotationID: e.record.Work.RotationID, Reason: verdict.Reason})
+			e.tell(event.OvertakenEnd{RotationID: e.record.Work.RotationID, Reason: verdict.Reason})
 		}
 		return verdict, err
 	case state == StateOvertaken && how == ResolveRotateNow && !e.record.Work.Overtaken.Gone:
@@ -156,6 +157,6 @@ func (e *entry) dropDoubt(ctx context.Context) (Verdict, error) {
 	if err := e.abandon(ctx, verdict, TokenFacts{}, true); err != nil {
 		return Verdict{}, err
 	}
-	e.tell(DoubtResolved{Token: name, RotationID: id, Reason: verdict.Reason, After: e.now().Sub(doubt.Since)})
+	e.tell(event.Resolution{RotationID: id, Reason: verdict.Reason, After: e.now().Sub(doubt.Since)})
 	return verdict, nil
 }

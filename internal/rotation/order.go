@@ -161,7 +161,7 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 	}
 	for n, i := range which {
 		out[i].Record = saved[n]
-		r.tell(Reached{saved[n]})
+		r.saved(saved[n])
 	}
 	return alone
 }

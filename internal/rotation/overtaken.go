@@ -7,6 +7,7 @@ import (
 	"maps"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/secret"
 )
 
@@ -142,7 +143,7 @@ func (a *attempt) overtaken(ctx context.Context, issued Issued, d delivery) erro
 	a.observe(a.record.overtaken(o.tried(tried)))
 	switch proof {
 	case ReasonOursWorks:
-		a.tell(OvertakenEnded{Token: a.token.Name, RotationID: work.RotationID, Reason: ReasonOursWorks})
+		a.tell(event.OvertakenEnd{RotationID: work.RotationID, Reason: ReasonOursWorks})
 		return a.become(ctx, a.record.overtaken(a.record.Work.Overtaken.delivering()))
 	case ReasonTheirsWorks:
 		return a.abandon(ctx, Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonTheirsWorks}, d.seen, true)
@@ -171,7 +172,7 @@ func (a *attempt) waitOvertaken(ctx context.Context, d delivery, known bool, now
 		a.reported = true // the same was told before
 		return err
 	}
-	a.report(work, ResultFailed, ReasonOvertaken, err)
+	a.report(work, event.ResultFailed, ReasonOvertaken, err)
 	return err
 }
 
@@ -246,6 +247,6 @@ func (e *entry) abandon(ctx context.Context, verdict Verdict, seen TokenFacts, s
 	if err := e.become(context.WithoutCancel(ctx), next); err != nil {
 		return err
 	}
-	e.tell(OvertakenEnded{Token: e.token.Name, RotationID: id, Reason: verdict.Reason})
+	e.tell(event.OvertakenEnd{RotationID: id, Reason: verdict.Reason})
 	return nil
 }

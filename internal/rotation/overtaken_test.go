@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -64,7 +65,7 @@ func TestOvertakenIsReportedOnce(t *testing.T) {
 			t.Errorf("it was reported again: %v, %d failures", w.attempts()[attempts:], w.record().Failures)
 		}
 		for _, e := range w.events[events:] {
-			if _, stuck := e.(rotation.Stuck); stuck {
+			if _, stuck := e.Detail.(event.RotationStuck); stuck {
 				t.Fatal("it was reported as stuck")
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -50,7 +51,7 @@ func TestPause(t *testing.T) {
 		}
 		w.runUntil(r, token, "01 06:00:00")
 		w.wantRotations("catch_up at "+record.CatchUpAt.Format("02 15:04:05")+" for 01 05:00:00", "schedule at 01 06:00:00 for 01 06:00:00")
-		w.wantMissed(rotation.SlotsMissed{Token: "ci", Count: 4})
+		w.wantMissed(event.Missed{Count: 4})
 	})
 }
 

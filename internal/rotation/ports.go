@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/secret"
 )
 
@@ -83,6 +84,18 @@ const (
 	ProbeGood                 // the credential is accepted
 	ProbeBad                  // the credential is refused, which may be so only until the edge knows it
 )
+
+// result is the probe as events have it.
+func (p Probe) result() event.ProbeResult {
+	switch p {
+	case ProbeGood:
+		return event.ProbeGood
+	case ProbeBad:
+		return event.ProbeBad
+	default:
+		return event.ProbeUnknown
+	}
+}
 
 // RotateRequest asks for a new client secret.
 type RotateRequest struct {
@@ -278,10 +291,10 @@ type Ledger interface {
 	All(ctx context.Context) ([]Record, error)
 }
 
-// Observer receives events as they happen. It must be safe for concurrent use and must not
-// block: it is called between the steps of a rotation.
-type Observer interface {
-	Observe(Event)
+// Events receives events as they happen. It must be safe for concurrent use and must not
+// block: it is called between the steps of a rotation. [event.Stream] is one.
+type Events interface {
+	Publish(event.Event)
 }
 
 // PendingKey says which rotation of which token an answer belongs to. None of it is

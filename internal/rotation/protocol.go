@@ -32,6 +32,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
 
 	"rotatord/internal/moment"
@@ -60,7 +61,7 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	e, err := r.open(ctx, t)
 	defer e.close()
 	if err != nil {
-		r.tell(Stuck{Token: t.Name, Err: err})
+		e.tell(event.RotationStuck{Err: err})
 		return e.record, err
 	}
 	began := r.now()
@@ -73,11 +74,11 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	if due := r.Due(t, e.record); due.Unscheduled || due.At.After(began) {
 		return e.record, nil
 	}
-	a := &attempt{entry: e, began: began}
+	a := &attempt{entry: e, began: began, order: e.record.Order}
 	err = a.run(ctx)
 	if err != nil && ctx.Err() == nil {
 		if !a.reported {
-			r.tell(Stuck{Token: t.Name, Err: err})
+			e.tell(event.RotationStuck{Err: err})
 		}
 		a.extendLost(ctx)
 	}
@@ -88,11 +89,12 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 type attempt struct {
 	*entry
 	began time.Time
-	due   Due // what is served; zero while a rotation of an earlier attempt is continued
+	order *Order // as it was when the attempt began
+	due   Due    // what is served; zero while a rotation of an earlier attempt is continued
 
 	manual   bool // an operator asked for it, once
 	claimed  bool // this attempt made the claim that it works under
-	reported bool // an Attempted was told
+	reported bool // an event.RotationEnded was told
 }
 
 // run goes from step to step until the rotation is done or a step fails. Each step
@@ -110,7 +112,7 @@ func (a *attempt) run(ctx context.Context) error {
 			} else if next, missed, changed := a.record.missedGivenUp(a.token, now); !changed {
 				err = a.claim(ctx)
 			} else if err = a.become(ctx, next); err == nil {
-				a.tellMissed(missed)
+				a.tellMissed(a.token.Name, missed)
 			}
 		case StepClaimed:
 			err = a.rotate(ctx)
@@ -144,9 +146,9 @@ func (a *attempt) claim(ctx context.Context) error {
 		RotationID: rand.Text(), Owner: a.owner, Trigger: a.trigger(passed), Slot: slot, Missed: missed, Frozen: frozen,
 		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.record.grace(a.token)),
 	})
-	if err := a.phase(PhaseClaim, func() error { return a.become(ctx, a.record.claimed(work)) }); err != nil {
+	if err := a.phase(event.PhaseClaim, func() error { return a.become(ctx, a.record.claimed(work)) }); err != nil {
 		err = fmt.Errorf("claiming %s: %w", a.token.Name, err)
-		a.report(&work, ResultSkipped, "claim", err)
+		a.report(&work, event.ResultSkipped, "claim", err)
 		return err
 	}
 	a.claimed = true
@@ -161,18 +163,18 @@ func (a *attempt) rotate(ctx context.Context) error {
 		// left. Give it up and look again at what is due.
 		return a.release(ctx)
 	}
-	if err := a.phase(PhasePreflight, func() error { return a.preflight(ctx) }); err != nil {
+	if err := a.phase(event.PhasePreflight, func() error { return a.preflight(ctx) }); err != nil {
 		if ctx.Err() != nil { // the daemon stops, and nothing has failed
 			return errors.Join(ctx.Err(), a.release(ctx))
 		}
 		if errors.Is(err, errAdopted) {
 			return a.adopt(ctx)
 		}
-		return a.giveUp(ctx, ResultSkipped, "preflight", err)
+		return a.giveUp(ctx, event.ResultSkipped, "preflight", err)
 	}
 	intent := func() error { return a.become(ctx, a.record.intending(a.now().UTC())) }
-	if err := a.phase(PhaseIntent, intent); err != nil {
-		return a.giveUp(ctx, ResultSkipped, "intent", err)
+	if err := a.phase(event.PhaseIntent, intent); err != nil {
+		return a.giveUp(ctx, event.ResultSkipped, "intent", err)
 	}
 
 	// From here on the caller's context no longer counts: if nothing waited for the answer, the
@@ -180,7 +182,7 @@ func (a *attempt) rotate(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	work := a.record.Work
 	var issued Issued
-	err := a.phase(PhaseRotate, func() (err error) {
+	err := a.phase(event.PhaseRotate, func() (err error) {
 		deadline := moment.Min(work.Deadline, a.now().Add(failpoint.Bound("rotate.timeout", rotateTimeout)))
 		bounded, cancel := context.WithTimeout(ctx, deadline.Sub(a.now()))
 		defer cancel()
@@ -189,7 +191,7 @@ func (a *attempt) rotate(ctx context.Context) error {
 	})
 	if err != nil {
 		if class := classOf(err); class != Unknown {
-			return a.giveUp(ctx, ResultFailed, class.reason(), err)
+			return a.giveUp(ctx, event.ResultFailed, class.reason(), err)
 		}
 		return a.doubt(ctx, ReasonOutcomeUnknown, false, err)
 	}
@@ -249,7 +251,7 @@ func (a *attempt) seal(ctx context.Context, issued Issued) error {
 		return a.doubt(ctx, ReasonAnswerInvalid, false, errors.New("the answer has no client secret"))
 	}
 	a.keepUnsealed(a.pendingKey(), issued)
-	err := a.phase(PhaseSeal, func() error {
+	err := a.phase(event.PhaseSeal, func() error {
 		if failpoint.Off("seal") { // a test shows what the seal is for
 			return nil
 		}
@@ -263,7 +265,7 @@ func (a *attempt) seal(ctx context.Context, issued Issued) error {
 		return err
 	})
 	if err != nil {
-		a.tell(SealFailed{Token: a.token.Name, RotationID: work.RotationID, Err: err})
+		a.tell(event.SealFailure{RotationID: work.RotationID, Err: err})
 		return a.deliverUnsealed(ctx, issued, err)
 	}
 	a.dropUnsealed(work.RotationID)
@@ -332,7 +334,7 @@ func (a *attempt) store(ctx context.Context) error {
 		return a.stall(ctx, "identify", err)
 	}
 	var d delivery
-	if err := a.phase(PhaseStore, func() error { d = a.deliver(ctx, issued.Credential); return d.err }); err != nil {
+	if err := a.phase(event.PhaseStore, func() error { d = a.deliver(ctx, issued.Credential); return d.err }); err != nil {
 		if d.overtaken != nil {
 			return a.overtaken(ctx, issued, d)
 		}
@@ -353,7 +355,7 @@ func (a *attempt) commit(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	before, work := a.record, a.record.Work
 	var healed []string
-	err := a.phase(PhaseCommit, func() error {
+	err := a.phase(event.PhaseCommit, func() error {
 		var failed []error
 		for _, id := range append([]string{work.RotationID}, before.Abandoned...) {
 			failed = append(failed, a.erase(ctx, id))
@@ -373,7 +375,7 @@ func (a *attempt) commit(ctx context.Context) error {
 		a.dropExtended(before.Lost.RotationID)
 	}
 	a.tellHealed(a.token, healed)
-	a.tellMissed(SlotsMissed{Token: a.token.Name, Count: work.Missed, Frozen: work.Frozen})
-	a.report(work, ResultSuccess, "", nil)
+	a.tellMissed(a.token.Name, event.Missed{Count: work.Missed, Frozen: work.Frozen})
+	a.report(work, event.ResultSuccess, "", nil)
 	return nil
 }

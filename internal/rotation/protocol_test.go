@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -87,7 +88,7 @@ func TestDowntimeIsCaughtUpOnce(t *testing.T) {
 		if diff := cmp.Diff([]string{"catch_up/success/"}, w.attempts()); diff != "" {
 			t.Error(diff)
 		}
-		if !slices.Contains(w.events, rotation.Event(rotation.SlotsMissed{Token: "ci", Count: 14*24 - 1})) {
+		if !slices.Contains(w.slotsMissed(), event.Missed{Count: 14*24 - 1}) {
 			t.Errorf("the missed slots were not counted: %v", w.events)
 		}
 		if due := rotation.NextDue(token, w.record(), rotation.Pause{}); time.Until(due.At) != 30*time.Minute {
@@ -332,7 +333,7 @@ func TestNameIsReusedForAnotherToken(t *testing.T) {
 func TestEventsAndRecordsHoldNoSecret(t *testing.T) {
 	inBubble(t, 0, func(w *world, token rotation.Token, r *rotation.Rotator) {
 		w.advance(r, token)
-		text := fmt.Sprintf("%+v %#v %s", w.events, w.events, w.records["ci"])
+		text := fmt.Sprintf("%+v %#v %+v %#v %s", w.events, w.events, w.steps, w.steps, w.records["ci"])
 		for _, s := range w.issued {
 			if strings.Contains(text, s) {
 				t.Error("an event or a record contains a secret")

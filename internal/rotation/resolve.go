@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/moment"
 )
 
@@ -77,9 +78,9 @@ func (e *entry) look(ctx context.Context, asked bool) (verdict Verdict, created 
 
 // noteVerdict puts a verdict into the record and tells of it.
 func (e *entry) noteVerdict(verdict Verdict) {
-	e.tell(DoubtJudged{
-		Token: e.token.Name, RotationID: e.record.Work.RotationID,
-		Reason: verdict.Reason, Before: e.record.Doubt.Decision, Again: verdict.Again,
+	e.tell(event.Verdict{
+		RotationID: e.record.Work.RotationID,
+		Reason:     verdict.Reason, Before: e.record.Doubt.Decision, Again: verdict.Again,
 	})
 	e.observe(e.record.decided(verdict, e.now().UTC()))
 }
@@ -101,7 +102,7 @@ func (e *entry) endDoubt(ctx context.Context, verdict Verdict, created *TokenFac
 			return fmt.Errorf("giving back the reservation: %w", err)
 		}
 	}
-	e.tell(DoubtResolved{Token: e.token.Name, RotationID: work.RotationID, Reason: verdict.Reason, After: e.now().Sub(doubt.Since)})
+	e.tell(event.Resolution{RotationID: work.RotationID, Reason: verdict.Reason, After: e.now().Sub(doubt.Since)})
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -33,7 +34,7 @@ func (w *world) loseFirstAnswer(carriedOut bool) {
 // reasons returns the codes of all verdicts so far, without those that repeat the one before.
 func (w *world) reasons() (all []string) {
 	for _, e := range w.events {
-		if j, ok := e.(rotation.DoubtJudged); ok && j.Reason != j.Before {
+		if j, ok := e.Detail.(event.Verdict); ok && j.Reason != j.Before {
 			all = append(all, j.Reason)
 		}
 	}

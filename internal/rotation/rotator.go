@@ -3,28 +3,32 @@ package rotation
 import (
 	"sync"
 	"time"
+
+	"rotatord/internal/event"
 )
 
-// Options are what a Rotator needs. All fields but Pauses, Observer and Now are required.
+// Options are what a Rotator needs. All fields but Pauses, Events, Saved and Now are required.
 type Options struct {
-	Ledger   Ledger
-	Pending  Pending
-	Pauses   Pauses           // nil: pauses are forgotten at a restart
-	Observer Observer         // nil: events go nowhere
-	Now      func() time.Time // nil: time.Now
-	Owner    string           // names this process in claims
-	Started  time.Time        // slots due before it are caught up, not on time
+	Ledger  Ledger
+	Pending Pending
+	Pauses  Pauses           // nil: pauses are forgotten at a restart
+	Events  Events           // nil: events go nowhere
+	Saved   func(Record)     // is told each step of a rotation that is durable; it must not block. nil: nobody
+	Now     func() time.Time // nil: time.Now
+	Owner   string           // names this process in claims
+	Started time.Time        // slots due before it are caught up, not on time
 }
 
 // Rotator runs the protocol. It is safe for concurrent use; calls for one token wait for
 // each other.
 type Rotator struct {
-	ledger   Ledger
-	pending  Pending
-	observer Observer
-	now      func() time.Time
-	owner    string
-	started  time.Time
+	ledger  Ledger
+	pending Pending
+	events  Events
+	saved   func(Record)
+	now     func() time.Time
+	owner   string
+	started time.Time
 
 	mu       sync.Mutex
 	locks    map[string]*sync.Mutex    // by token
@@ -40,7 +44,7 @@ type Rotator struct {
 // New returns a Rotator.
 func New(o Options) *Rotator {
 	r := &Rotator{
-		ledger: o.Ledger, pending: o.Pending, observer: o.Observer, now: o.Now, pauseStore: o.Pauses,
+		ledger: o.Ledger, pending: o.Pending, events: o.Events, saved: o.Saved, now: o.Now, pauseStore: o.Pauses,
 		owner: o.Owner, started: o.Started,
 		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]time.Time),
 	}
@@ -49,6 +53,9 @@ func New(o Options) *Rotator {
 	}
 	if r.now == nil {
 		r.now = time.Now
+	}
+	if r.saved == nil {
+		r.saved = func(Record) {}
 	}
 	return r
 }
@@ -65,15 +72,16 @@ func (r *Rotator) lockOf(token string) *sync.Mutex {
 	return l
 }
 
-func (r *Rotator) tell(e Event) {
-	if r.observer != nil {
-		r.observer.Observe(e)
+// tell publishes what happened to a token.
+func (r *Rotator) tell(token string, by event.Actor, d event.Detail) {
+	if r.events != nil {
+		r.events.Publish(event.New(r.now(), token, by, d))
 	}
 }
 
 // tellMissed tells of slots that were consumed without a rotation, if there are any.
-func (r *Rotator) tellMissed(missed SlotsMissed) {
+func (r *Rotator) tellMissed(token string, missed event.Missed) {
 	if missed.Count > 0 || missed.Frozen > 0 {
-		r.tell(missed)
+		r.tell(token, event.Daemon, missed)
 	}
 }

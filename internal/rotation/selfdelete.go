@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/moment"
 )
 
@@ -70,17 +71,6 @@ func (a *attempt) warnOfDeletion(sink string, s Stored) {
 		return
 	}
 	if until := a.neededUntil(); until.IsZero() || s.DeletesAt.Before(until) {
-		a.tell(VersionDeletes{Token: a.token.Name, Sink: sink, At: s.DeletesAt, NeededUntil: until})
+		a.tell(event.VersionDeletion{Sink: sink, DeletesAt: s.DeletesAt, NeededUntil: until})
 	}
 }
-
-// VersionDeletes reports that the sink will delete the version that was just stored before the next
-// rotation can have replaced it. NeededUntil is zero if no rotation is to come.
-type VersionDeletes struct {
-	Token       string
-	Sink        string
-	At          time.Time
-	NeededUntil time.Time
-}
-
-func (VersionDeletes) event() {}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/scheduler"
 )
 
@@ -83,32 +84,32 @@ func (r Record) inFreeze(t Token, now time.Time) bool {
 
 // missedGivenUp consumes the slots that were missed, if the configuration says that they are not made up
 // for, and reports whether there are any.
-func (r Record) missedGivenUp(t Token, now time.Time) (_ Record, missed SlotsMissed, changed bool) {
+func (r Record) missedGivenUp(t Token, now time.Time) (_ Record, missed event.Missed, changed bool) {
 	if !t.Timetable.SkipMissed || r.ignoresSchedule(t) {
-		return r, SlotsMissed{}, false
+		return r, event.Missed{}, false
 	}
 	last := r.passed(t, now).LastMissed
 	if last.IsZero() {
-		return r, SlotsMissed{}, false
+		return r, event.Missed{}, false
 	}
 	passed := r.passed(t, last)
 	r = r.withoutBackOff().consumedUntil(last).caughtUpAt(time.Time{})
-	return r, SlotsMissed{Token: t.Name, Count: passed.DueCount, Frozen: passed.DeferredCount, GivenUp: true}, true
+	return r, event.Missed{Count: passed.DueCount, Frozen: passed.DeferredCount, GivenUp: true}, true
 }
 
 // caughtUp is the record of a token that is found to be late, and the slots that were given up. Slots
 // that a freeze passes over are consumed. Slots that are made up for get a time of their own.
-func (r Record) caughtUp(t Token, p Pause, now time.Time) (_ Record, missed SlotsMissed, changed bool) {
+func (r Record) caughtUp(t Token, p Pause, now time.Time) (_ Record, missed event.Missed, changed bool) {
 	if r.Step != StepIdle || r.ignoresSchedule(t) {
-		return r, SlotsMissed{}, false
+		return r, event.Missed{}, false
 	}
 	if passed := r.passed(t, now); passed.DueCount == 0 && passed.SkippedCount > 0 {
 		// Consumed now, they stay passed over when the freeze is taken out of the configuration.
-		return r.consumedUntil(passed.LastSkipped), SlotsMissed{Token: t.Name, Frozen: passed.SkippedCount}, true
+		return r.consumedUntil(passed.LastSkipped), event.Missed{Frozen: passed.SkippedCount}, true
 	}
 	onTime := func(due Due) bool { return due.Unscheduled || now.Sub(due.At) <= lateTolerance }
 	if onTime(NextDue(t, r, p)) {
-		return r, SlotsMissed{}, false
+		return r, event.Missed{}, false
 	}
 	if r, missed, changed = r.missedGivenUp(t, now); changed && onTime(NextDue(t, r, p)) {
 		return r, missed, true
@@ -141,7 +142,7 @@ func (r *Rotator) CatchUp(ctx context.Context, t Token) (Record, error) {
 	if err := e.save(ctx, next); err != nil {
 		return e.record, err
 	}
-	r.tellMissed(missed)
+	r.tellMissed(t.Name, missed)
 	return e.record, nil
 }
 
@@ -160,7 +161,7 @@ func (r *Rotator) CatchUpAll(ctx context.Context, tokens []Token) (map[string]Re
 
 func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[string]Record) error {
 	var changed []Record
-	var passed []SlotsMissed
+	var passed []event.Missed
 	for _, t := range tokens {
 		if _, twice := records[t.Name]; twice {
 			continue
@@ -187,7 +188,7 @@ func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[
 	}
 	for i, record := range saved {
 		records[record.Token] = record
-		r.tellMissed(passed[i])
+		r.tellMissed(record.Token, passed[i])
 	}
 	return nil
 }

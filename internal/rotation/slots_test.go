@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -46,12 +47,12 @@ func TestCatchUpAfterTwoWeeksDown(t *testing.T) {
 					t.Fatal(err)
 				}
 				if skip {
-					missed := w.slotsMissed()
+					missed, told := w.slotsMissed(), w.tokensMissed()
 					for i, token := range tokens {
 						if due := r.Due(token, records[i]); !due.At.Equal(clock("16 04:00:00")) || due.Reason != rotation.DueSlot {
 							t.Fatalf("%+v", due)
 						}
-						if missed[i] != (rotation.SlotsMissed{Token: token.Name, Count: 15, GivenUp: true}) {
+						if missed[i] != (event.Missed{Count: 15, GivenUp: true}) || told[i] != token.Name {
 							t.Fatalf("%+v", missed[i])
 						}
 					}
@@ -100,8 +101,9 @@ func TestCatchUpAfterTwoWeeksDown(t *testing.T) {
 						t.Fatalf("%s; want %s", line, want)
 					}
 				}
+				told := w.tokensMissed()
 				for i, missed := range w.slotsMissed() { // the last slot counts too, since its window is over
-					if missed != (rotation.SlotsMissed{Token: order[i].Name, Count: 15}) {
+					if missed != (event.Missed{Count: 15}) || told[i] != order[i].Name {
 						t.Fatalf("%+v", missed)
 					}
 				}

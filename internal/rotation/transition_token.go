@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/moment"
 )
 
@@ -92,10 +93,10 @@ func (r Record) caughtUpAt(at time.Time) Record {
 // listed takes in what a service token is like now. It returns an event if that shows a change that
 // was not our own. Cloudflare shows that something was changed and when, but not what. If nothing that
 // it shows is different, the secret was changed.
-func (r Record) listed(t Token, facts TokenFacts, now time.Time) (Record, Event) {
+func (r Record) listed(t Token, facts TokenFacts, now time.Time) (Record, event.Detail) {
 	before := r.knownAs(t, facts.ID)
 	r = r.withFactsAs(t, facts.ID, facts)
-	changed := ChangedOutside{Token: t.Name, TokenID: facts.ID, At: facts.UpdatedAt}
+	changed := event.OutsideChange{TokenID: facts.ID, ChangedAt: facts.UpdatedAt}
 	switch {
 	case before.UpdatedAt.IsZero() || !facts.UpdatedAt.After(before.UpdatedAt):
 		return r, nil
@@ -116,7 +117,7 @@ func (r Record) listed(t Token, facts TokenFacts, now time.Time) (Record, Event)
 		// Consumers read a secret that is dead, or soon will be.
 		r = r.withoutBackOff().orderedAfterOutside(now)
 	}
-	return r, RotatedOutside{Token: t.Name, TokenID: facts.ID, At: facts.UpdatedAt, RotatesAgain: answers}
+	return r, event.OutsideRotation{TokenID: facts.ID, ChangedAt: facts.UpdatedAt, Heals: answers}
 }
 
 // ownChangeAt reports whether a change at that time was our own: a rotation or a renewal whose answer

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"rotatord/internal/event"
 )
 
 // This file tries a new secret after every sink has it, and before the rotation is
@@ -67,7 +69,7 @@ func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 		return true, nil
 	}
 	var probe Probe
-	probeErr := a.phase(PhaseVerify, func() (err error) {
+	probeErr := a.phase(event.PhaseVerify, func() (err error) {
 		bounded, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
 		probe, err = a.token.Prober.Probe(bounded, issued.Credential)
@@ -75,7 +77,7 @@ func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 	})
 	if probe == ProbeGood {
 		a.observe(a.record.probed(Verification{}))
-		a.tell(Probed{Token: a.token.Name, RotationID: work.RotationID, Probe: probe})
+		a.tell(event.Probe{RotationID: work.RotationID, Result: event.ProbeGood})
 		return true, nil
 	}
 	if probeErr == nil {
@@ -92,7 +94,7 @@ func (a *attempt) notVerified(ctx context.Context, probe Probe, probeErr error) 
 	if wait := min(firstProbeWait<<min(v.Probes-1, 10), longestProbeWait); now.Add(wait).Sub(v.Since) <= a.token.VerifyWithin {
 		return false, a.become(ctx, a.record.retriedAt(now.Add(wait)))
 	}
-	a.tell(Probed{Token: a.token.Name, RotationID: work.RotationID, Probe: probe, Err: probeErr})
+	a.tell(event.Probe{RotationID: work.RotationID, Result: probe.result(), Err: probeErr})
 	if probe == ProbeUnknown || !work.LeavesCurrentInUse() && !now.Before(work.IntentAt.Add(MaxGrace)) {
 		return true, nil // nothing shows that it is bad, or no old secret can be kept any longer
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -30,10 +31,10 @@ func (w *world) count(call string) (n int) {
 }
 
 // probed returns the results of all probes that were reported.
-func (w *world) probed() (all []rotation.Probe) {
+func (w *world) probed() (all []event.ProbeResult) {
 	for _, e := range w.events {
-		if p, ok := e.(rotation.Probed); ok {
-			all = append(all, p.Probe)
+		if p, ok := e.Detail.(event.Probe); ok {
+			all = append(all, p.Result)
 		}
 	}
 	return all
@@ -50,7 +51,7 @@ func TestAcceptedSecretIsProbedOnce(t *testing.T) {
 		if got := strings.Join(w.calls, ", "); !strings.HasSuffix(got, "sink store, save stored, probe, erase, save ") {
 			t.Error(got)
 		}
-		if record := w.record(); record.Last == nil || record.Last.Unverified != "" || !slices.Equal(w.probed(), []rotation.Probe{rotation.ProbeGood}) {
+		if record := w.record(); record.Last == nil || record.Last.Unverified != "" || !slices.Equal(w.probed(), []event.ProbeResult{event.ProbeGood}) {
 			t.Errorf("%+v, %v", record.Last, w.probed())
 		}
 	})
@@ -192,7 +193,7 @@ func TestInconclusiveProbe(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if took := time.Since(start); took > 70*time.Second || w.record().Last.Unverified != "no route to host" || !slices.Equal(w.probed(), []rotation.Probe{rotation.ProbeUnknown}) {
+		if took := time.Since(start); took > 70*time.Second || w.record().Last.Unverified != "no route to host" || !slices.Equal(w.probed(), []event.ProbeResult{event.ProbeUnknown}) {
 			t.Error(took, w.record().Last, w.probed())
 		}
 	})

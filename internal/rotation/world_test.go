@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/secret"
@@ -112,7 +113,8 @@ type world struct {
 	// fault returns the fault of the n-th call, counted from 0. If it is nil, no call fails.
 	fault func(n int, call string) fault
 
-	events []rotation.Event
+	events []event.Event
+	steps  []rotation.Record // each that was saved
 }
 
 // fault says how a call fails. The zero value is a call that succeeds.
@@ -395,12 +397,16 @@ func (s memorySink) ReadBack(context.Context) (c rotation.Credential, err error)
 	return c, err
 }
 
-func (w *world) Observe(e rotation.Event) { w.events = append(w.events, e) }
+// Publish implements [event.Events].
+func (w *world) Publish(e event.Event) { w.events = append(w.events, e) }
+
+// saved keeps each step that is durable.
+func (w *world) saved(r rotation.Record) { w.steps = append(w.steps, r) }
 
 // attempts returns the results of all attempts so far, as "trigger/result/reason".
 func (w *world) attempts() (all []string) {
 	for _, e := range w.events {
-		if a, ok := e.(rotation.Attempted); ok {
+		if a, ok := e.Detail.(event.RotationEnded); ok {
 			all = append(all, fmt.Sprintf("%s/%s/%s", a.Trigger, a.Result, a.Reason))
 		}
 	}
@@ -422,7 +428,7 @@ func (w *world) token(grace time.Duration) rotation.Token {
 // start returns the rotator of a new process in the same world.
 func (w *world) start() *rotation.Rotator {
 	r := rotation.New(rotation.Options{
-		Ledger: w, Pending: w, Pauses: w, Observer: w, Owner: fmt.Sprint(time.Now().UnixNano()), Started: w.now(), Now: w.now,
+		Ledger: w, Pending: w, Pauses: w, Events: w, Saved: w.saved, Owner: fmt.Sprint(time.Now().UnixNano()), Started: w.now(), Now: w.now,
 	})
 	if err := r.LoadPauses(w.t.Context()); err != nil {
 		w.t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rotatord/internal/pending"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/statedir"
@@ -49,7 +50,7 @@ const slack = 2500 * time.Millisecond
 func (r request) underWay(token string, lines []line) time.Duration {
 	var intent time.Time
 	for _, l := range lines {
-		if l.Token == token && l.Msg == "step ended" && l.Step == string(rotation.PhaseIntent) && l.Time.Before(r.at) {
+		if l.Token == token && l.Msg == "step ended" && l.Step == string(event.PhaseIntent) && l.Time.Before(r.at) {
 			took, _ := time.ParseDuration(l.Duration)
 			intent = l.Time.Add(-took)
 		}

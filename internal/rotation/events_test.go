@@ -1,0 +1,67 @@
+package rotation_test
+
+import (
+	"testing"
+	"time"
+
+	"rotatord/internal/event"
+	"rotatord/internal/rotation"
+)
+
+// TestWhoCausedIt: the event of a rotation says why it began, and which operator asked for it.
+func TestWhoCausedIt(t *testing.T) {
+	peer := event.Actor{Cause: event.ByOperator, User: "alice", Command: "rotate", Peer: true, UID: 1000, GID: 100, PID: 7}
+	order := func(o rotation.Overrides) func(*world, rotation.Token, *rotation.Rotator) {
+		return func(w *world, token rotation.Token, r *rotation.Rotator) {
+			for _, ordered := range r.OrderAll(w.t.Context(), []rotation.Token{token}, o, "bob") {
+				if ordered.Err != nil {
+					w.t.Error(ordered.Err)
+				}
+			}
+			w.runUntil(r, token, "01 00:21:00")
+		}
+	}
+	for name, test := range map[string]struct {
+		do   func(*world, rotation.Token, *rotation.Rotator)
+		want event.Actor
+	}{
+		"schedule": {func(w *world, token rotation.Token, r *rotation.Rotator) { w.runUntil(r, token, "01 01:00:00") }, event.Actor{Cause: event.BySchedule}},
+		"retry": {func(w *world, token rotation.Token, r *rotation.Rotator) {
+			w.failUntil("sink preflight", "01 01:00:02")
+			w.runUntil(r, token, "01 01:10:00")
+		}, event.Actor{Cause: event.ByRetry}},
+		"order": {order(rotation.Overrides{}), event.Operator("bob")},
+		"command": {func(w *world, token rotation.Token, r *rotation.Rotator) {
+			if _, err := r.RotateNow(event.WithActor(w.t.Context(), peer), token, rotation.Overrides{}, "alice"); err != nil {
+				w.t.Error(err)
+			}
+		}, peer},
+		"command of nobody known": {func(w *world, token rotation.Token, r *rotation.Rotator) {
+			if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil {
+				w.t.Error(err)
+			}
+		}, event.Operator("ops")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			scheduled(t, "0 * * * *", nil, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+				time.Sleep(20 * time.Minute)
+				before := len(w.events)
+				test.do(w, token, r)
+				found := false
+				for _, e := range w.events[before:] {
+					if e.Token != "ci" || e.At.IsZero() || e.At.After(time.Now()) {
+						t.Errorf("%s: %q at %s", e.Kind, e.Token, e.At)
+					}
+					if e.Kind == event.Rotated {
+						if found = true; e.By != test.want {
+							t.Errorf("by %+v, want %+v", e.By, test.want)
+						}
+					}
+				}
+				if !found {
+					t.Error("nothing was rotated")
+				}
+			})
+		})
+	}
+}
