@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"rotatord/internal/pending"
 	"rotatord/internal/event"
+	"rotatord/internal/pending"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/statedir"
