@@ -23,7 +23,7 @@ type oddIssuer struct {
 
 func (o *oddIssuer) Rotate(ctx context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
 	if req.ClientID != o.tokenByID(req.TokenID).clientID {
-		o.t.Errorf("the request asks for an answer for %q", req.ClientID)
+		o.t.Errorf("the request is for the client ID %q", req.ClientID)
 	}
 	issued, err := o.world.Rotate(ctx, req)
 	return o.alter(issued), err

@@ -12,12 +12,12 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// expiring returns the token with a service token that expires after the time in, and that the daemon renews
-// the time before earlier.
-func expiring(w *world, r *rotation.Rotator, token rotation.Token, in, before time.Duration) rotation.Token {
+// expiring returns the token with a service token that expires in expiresIn, and that the daemon renews
+// renewBefore ahead of its expiry.
+func expiring(w *world, r *rotation.Rotator, token rotation.Token, expiresIn, renewBefore time.Duration) rotation.Token {
 	w.t.Helper()
-	token.Renewer, token.RenewBefore = w, before
-	w.expiresAt = time.Now().Add(in).UTC()
+	token.Renewer, token.RenewBefore = w, renewBefore
+	w.expiresAt = time.Now().Add(expiresIn).UTC()
 	if _, err := r.RecordListing(w.t.Context(), token, w.facts()); err != nil {
 		w.t.Fatal(err)
 	}

@@ -58,7 +58,7 @@ func TestCrashPointsAreDocumented(t *testing.T) {
 				return fault{}
 			}
 			if _, died := w.advance(r, token); !died {
-				t.Fatalf("it survived %s", call)
+				t.Fatalf("it did not die at %s", call)
 			}
 			state := func(old bool) string {
 				if old {

@@ -9,7 +9,7 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// TestRevokeNow: when the command returns, the leaked secret does not work any more. A pause, a freeze and a grace do
+// TestRevokeNow: right after the command, the leaked secret does not work any more. A pause, a freeze and a grace do
 // not delay it.
 func TestRevokeNow(t *testing.T) {
 	inBubble(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {

@@ -202,9 +202,9 @@ func TestStopBeforeTheRequestIsNotAFailure(t *testing.T) {
 }
 
 // TestRotationSurvivesEveryFault makes each call of a rotation fail, and makes the process die at each call, before
-// and after the call is carried out. The later calls succeed. In the end the sink has the secret that works. After
-// each attempt a working secret is in the sink or sealed, no sealed answer is left behind, and no second rotation
-// happens without a reason.
+// and after the call is carried out. The later calls succeed. In the end the sink has the secret that works, no
+// sealed answer is left behind, and there was no second rotation without a reason. With a grace, a working secret is
+// in the sink or sealed after each attempt.
 func TestRotationSurvivesEveryFault(t *testing.T) {
 	var calls []string
 	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {

@@ -2,6 +2,6 @@
 
 package rotation_test
 
-// The race detector makes TestMachine ten times slower, and finds nothing more there, because only one
-// goroutine runs at a time.
+// The race detector makes TestMachine ten times slower. A thousand scenarios are enough for it, because nearly
+// everything in them runs in one goroutine.
 func init() { machineChecks = "1000" }

@@ -11,7 +11,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// manyTokens returns n tokens.
+// manyTokens returns n tokens with different names, which set may change.
 func (w *world) manyTokens(n int, set func(*rotation.Token)) []rotation.Token {
 	tokens := make([]rotation.Token, n)
 	for i := range tokens {

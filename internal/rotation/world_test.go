@@ -229,7 +229,7 @@ func (w *world) Save(_ context.Context, r rotation.Record) (rotation.Record, err
 	return r, err
 }
 
-// SaveAll saves the records one by one. The real journal does it in one transaction.
+// SaveAll saves the records one by one. The real journal does it in few transactions.
 func (w *world) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
 	saved := slices.Clone(all)
 	for i, r := range all {
