@@ -7,7 +7,7 @@
 //   - The daemon's user, its group and root can reach it, and nobody else: the socket has
 //     mode 0660 and is not more open even for a moment. It may do whatever it knows for all
 //     of them; there are no finer rights.
-//   - Each request that would change state leaves one line in the log, done or refused, with
+//   - Each request that would change state is one event, and so one line in the log, done or refused, with
 //     the user, group and process that the kernel names for its connection. Where the
 //     kernel does not name them, the request is refused.
 //   - A command that has arrived is carried out, also if whoever sent it hangs up.
@@ -16,7 +16,7 @@
 //   - Requests are bounded in size and time, and decoded strictly. No answer holds a secret:
 //     the package never has one, and texts from elsewhere are scrubbed once more.
 //
-// A new verb is a type for its arguments, a method of [Daemon], a line in handler and a
+// A new verb is a kind of package event, a type for its arguments, a method of [Daemon], a line in handler and a
 // method of [Client].
 package admin
 

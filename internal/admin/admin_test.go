@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/status"
@@ -193,7 +194,8 @@ func serve(t *testing.T, d admin.Daemon) (path string, log *buffer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := admin.NewServer(d, slog.New(slog.NewJSONHandler(log, nil)))
+	logger := slog.New(slog.NewJSONHandler(log, nil))
+	server := admin.NewServer(d, logger, event.NewStream(time.Now, nil, event.NewLog(logger)).Tell)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {

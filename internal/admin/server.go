@@ -19,6 +19,7 @@ import (
 	"unicode"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
@@ -30,9 +31,10 @@ const (
 	maxHeader = 8 << 10
 )
 
-// NewServer returns a server for what [Listen] returns.
-func NewServer(daemon Daemon, log *slog.Logger) *http.Server {
-	s := &server{daemon: daemon, log: log}
+// NewServer returns a server for what [Listen] returns. log is for what goes wrong with connections; tell
+// publishes each command that would change state, done or refused.
+func NewServer(daemon Daemon, log *slog.Logger, tell func(token string, by event.Actor, d event.Detail)) *http.Server {
+	s := &server{daemon: daemon, tell: tell}
 	return &http.Server{
 		Handler:           jsonErrors(s.handler()),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: commandTime + 15*time.Second, IdleTimeout: time.Minute,
@@ -47,7 +49,7 @@ func NewServer(daemon Daemon, log *slog.Logger) *http.Server {
 
 type server struct {
 	daemon Daemon
-	log    *slog.Logger
+	tell   func(token string, by event.Actor, d event.Detail)
 }
 
 func (s *server) handler() *http.ServeMux {
@@ -63,13 +65,13 @@ func (s *server) handler() *http.ServeMux {
 		}
 		serveJSON(w, http.StatusOK, s.overview([]status.Token{token}))
 	})
-	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, "resolve", s.resolve))
-	mux.HandleFunc("POST /v1/tokens/{name}/rotate", command(s, "rotate", s.rotate))
-	mux.HandleFunc("POST /v1/tokens/{name}/cancel", command(s, "cancel", s.cancel))
-	mux.HandleFunc("POST /v1/tokens/{name}/revoke-previous", command(s, "revoke-previous", s.revokePrevious))
-	mux.HandleFunc("POST /v1/tokens/{name}/extend-grace", command(s, "extend-grace", s.extendGrace))
-	mux.HandleFunc("POST /v1/accounts/{account}/rotate", command(s, "rotate-all", s.rotateAll))
-	mux.HandleFunc("POST /v1/accounts/{account}/cancel", command(s, "cancel-all", s.cancelAll))
+	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, event.OperatorResolve, s.resolve))
+	mux.HandleFunc("POST /v1/tokens/{name}/rotate", command(s, event.OperatorRotate, s.rotate))
+	mux.HandleFunc("POST /v1/tokens/{name}/cancel", command(s, event.OperatorCancel, s.cancel))
+	mux.HandleFunc("POST /v1/tokens/{name}/revoke-previous", command(s, event.OperatorRevokePrevious, s.revokePrevious))
+	mux.HandleFunc("POST /v1/tokens/{name}/extend-grace", command(s, event.OperatorExtendGrace, s.extendGrace))
+	mux.HandleFunc("POST /v1/accounts/{account}/rotate", command(s, event.OperatorRotateAll, s.rotateAll))
+	mux.HandleFunc("POST /v1/accounts/{account}/cancel", command(s, event.OperatorCancelAll, s.cancelAll))
 	mux.HandleFunc("GET /v1/accounts/{account}/progress", func(w http.ResponseWriter, r *http.Request) {
 		progress, err := s.daemon.Progress(r.PathValue("account"))
 		if err != nil {
@@ -88,8 +90,8 @@ func (s *server) handler() *http.ServeMux {
 		serveJSON(w, http.StatusOK, all)
 	})
 	for _, of := range []string{"/v1/tokens/{name}", "/v1"} { // one token, or all
-		mux.HandleFunc("POST "+of+"/pause", command(s, "pause", s.pause))
-		mux.HandleFunc("POST "+of+"/resume", command(s, "resume", s.resume))
+		mux.HandleFunc("POST "+of+"/pause", command(s, event.OperatorPause, s.pause))
+		mux.HandleFunc("POST "+of+"/resume", command(s, event.OperatorResume, s.resume))
 	}
 	return mux
 }
@@ -220,43 +222,40 @@ func (s *server) resume(ctx context.Context, token string, _ noArgs) (answer any
 // command returns the handler of a verb that changes the state of one token, of those of one
 // account, or of all if the path names neither. do gets the decoded arguments, and returns the answer and what the
 // audit line says came of it.
-func command[Args interface{ audit() []any }](s *server, verb string, do func(ctx context.Context, token string, args Args) (answer any, outcome string, err error)) http.HandlerFunc {
+func command[Args interface{ audit() []any }](s *server, verb event.Kind, do func(ctx context.Context, token string, args Args) (answer any, outcome string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		token, account := r.PathValue("name"), r.PathValue("account")
-		audit := []any{"verb", verb, "token", printable.Line(token, maxName)}
-		if token == rotation.AllTokens {
-			audit[3] = "(all)"
-		}
-		if account != "" {
-			audit = append(audit, "account", printable.Line(account, maxName))
-		}
+		told := event.Command{Verb: verb, Account: printable.Line(account, maxName)}
+		by := event.Operator("")
 		answer, outcome, err := func() (any, string, error) {
 			who, err := peerFrom(r.Context())
 			if err != nil {
 				return nil, "", failure{http.StatusForbidden, fmt.Sprintf("the system does not say who you are: %v", err)}
 			}
-			audit = append(audit, who.audit()...)
+			by = who.actor(verb)
 			args, err := decode[Args](http.MaxBytesReader(w, r.Body, maxBody))
 			if err != nil {
 				return nil, "", err
 			}
-			audit = append(audit, args.audit()...)
-			if token != rotation.AllTokens && verb != "resume" { // a pause may be older than the configuration
+			told.Args = args.audit()
+			if token != rotation.AllTokens && verb != event.OperatorResume { // a pause may be older than the configuration
 				if _, err := s.find(token); err != nil {
 					return nil, "", err
 				}
 			}
-			// An order that was given is carried out, also if nobody waits for the answer.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), commandTime)
+			// A command that was given is carried out, also if the client does not wait for the answer.
+			ctx, cancel := context.WithTimeout(event.WithActor(context.WithoutCancel(r.Context()), by), commandTime)
 			defer cancel()
 			return do(ctx, cmp.Or(account, token), args)
 		}()
+		if told.Outcome = outcome; err != nil {
+			told.Outcome, told.Err = outcomeOf(err), printable.Text(err.Error())
+		}
+		s.tell(printable.Line(token, maxName), by, told)
 		if err != nil {
-			s.log.Info("admin command", append(audit, "outcome", outcomeOf(err), "error", printable.Text(err.Error()))...)
 			serveError(w, err)
 			return
 		}
-		s.log.Info("admin command", append(audit, "outcome", outcome)...)
 		serveJSON(w, http.StatusOK, answer)
 	}
 }
@@ -401,12 +400,9 @@ func peerFrom(ctx context.Context) (peer, error) {
 	return r.peer, r.err
 }
 
-func (p peer) audit() []any {
-	attrs := []any{"uid", p.uid}
-	if name := p.user(); name != "" {
-		attrs = append(attrs, "user", name)
-	}
-	return append(attrs, "gid", p.gid, "pid", p.pid)
+// actor returns the peer as the one who gave a command.
+func (p peer) actor(verb event.Kind) event.Actor {
+	return event.Actor{Cause: event.ByOperator, User: p.name(), Command: verb.Name(), Peer: true, UID: p.uid, GID: p.gid, PID: p.pid}
 }
 
 // user is the name of the user; empty if the system knows none.
@@ -419,4 +415,4 @@ func (p peer) user() string {
 }
 
 // name is the user's name or number.
-func (p peer) name() string { return cmp.Or(p.user(), fmt.Sprintf("uid %d", p.uid)) }
+func (p peer) name() string { return event.UserOf(p.uid, p.user()) }

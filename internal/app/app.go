@@ -345,7 +345,7 @@ func (a *App) Start() {
 	a.lookAhead()
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, so it is stopped before it
-		server := admin.NewServer(a, a.log)
+		server := admin.NewServer(a, a.log, a.events.Tell)
 		server.ConnState = a.adminListener.ConnState
 		a.serve("admin", orderTime, a.adminListener, server, func() error { return server.Serve(a.adminListener) })
 	}
