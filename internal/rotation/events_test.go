@@ -8,8 +8,8 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// TestWhoCausedIt: the event of a rotation says why it began, and which operator asked for it.
-func TestWhoCausedIt(t *testing.T) {
+// TestEventsNameTheActor: the event of a rotation says why the rotation began, and which operator ordered it.
+func TestEventsNameTheActor(t *testing.T) {
 	peer := event.Actor{Cause: event.ByOperator, User: "alice", Command: "rotate", Peer: true, UID: 1000, GID: 100, PID: 7}
 	order := func(o rotation.Overrides) func(*world, rotation.Token, *rotation.Rotator) {
 		return func(w *world, token rotation.Token, r *rotation.Rotator) {
@@ -36,7 +36,7 @@ func TestWhoCausedIt(t *testing.T) {
 				w.t.Error(err)
 			}
 		}, peer},
-		"command of nobody known": {func(w *world, token rotation.Token, r *rotation.Rotator) {
+		"command without a known peer": {func(w *world, token rotation.Token, r *rotation.Rotator) {
 			if _, err := r.RotateNow(w.t.Context(), token, rotation.Overrides{}, "ops"); err != nil {
 				w.t.Error(err)
 			}
@@ -59,7 +59,7 @@ func TestWhoCausedIt(t *testing.T) {
 					}
 				}
 				if !found {
-					t.Error("nothing was rotated")
+					t.Error("no event reports a rotation")
 				}
 			})
 		})

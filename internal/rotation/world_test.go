@@ -114,7 +114,7 @@ type world struct {
 	fault func(n int, call string) fault
 
 	events []event.Event
-	steps  []rotation.Record // each that was saved
+	steps  []rotation.Record // every record that was saved with a step
 }
 
 // fault says how a call fails. The zero value is a call that succeeds.
@@ -400,7 +400,7 @@ func (s memorySink) ReadBack(context.Context) (c rotation.Credential, err error)
 // Publish implements [event.Events].
 func (w *world) Publish(e event.Event) { w.events = append(w.events, e) }
 
-// saved keeps each step that is durable.
+// saved records each durable step.
 func (w *world) saved(r rotation.Record) { w.steps = append(w.steps, r) }
 
 // attempts returns the results of all attempts so far, as "trigger/result/reason".
