@@ -48,7 +48,7 @@ func (p credentialPlaces) relocate(c *config.Config, dir string) ([]doctor.Reloc
 	}
 	var all []doctor.Relocation
 	for _, from := range p.directories(c) {
-		r := doctor.Relocation{From: from, To: dir, Asked: dir != ""}
+		r := doctor.Relocation{From: from, To: dir, Requested: dir != ""}
 		if dir == "" {
 			info, err := os.Stat(p.sources)
 			if !p.root || err != nil || !info.IsDir() || !missing(from) {

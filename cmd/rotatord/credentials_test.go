@@ -69,7 +69,7 @@ tokens: {a: {id: %[3]s, sinks: [{vault: {mount: secret, path: a}}]}}
 				c.State.Identity.File != in("identity") || c.Vault.Auth.(*config.AppRole).SecretID.File != "/elsewhere" {
 				t.Errorf("%+v", c.Files())
 			}
-			if isMoved := !strings.HasPrefix(test.read, "run/"); len(moved) > 0 != isMoved || isMoved && (moved[0].To != filepath.Join(dir, test.read) || moved[0].Asked != test.flag) {
+			if isMoved := !strings.HasPrefix(test.read, "run/"); len(moved) > 0 != isMoved || isMoved && (moved[0].To != filepath.Join(dir, test.read) || moved[0].Requested != test.flag) {
 				t.Errorf("%+v", moved)
 			}
 			warnings, files := p.outOfSight(c)

@@ -16,11 +16,11 @@ import (
 )
 
 const (
-	// apart is how far the clocks may be from each other without a word.
-	apart = 30 * time.Second
-	// accountTime bounds all that is asked of one account.
+	// maxSkew is how far the two clocks may be apart without a warning.
+	maxSkew = 30 * time.Second
+	// accountTime is the longest time for all requests about one account.
 	accountTime = time.Minute
-	// permission is what an API token needs.
+	// permission is the permission that an API token needs.
 	permission = "Access: Service Tokens Write"
 )
 
@@ -58,7 +58,7 @@ func (e *examination) account(ctx context.Context, a config.Account) {
 	if listErr == nil {
 		e.write(subject, a)
 	}
-	_ = client.ReadClock(ctx) // that it is not known is no finding
+	_ = client.ReadClock(ctx) // an unknown clock is not a finding
 	e.clock(subject, client)
 	e.budget(subject, a, client)
 }
@@ -68,10 +68,10 @@ func (e *examination) exists(path string) bool {
 	return err == nil
 }
 
-// canRead reports whether a credential can be read, and says why it cannot. What systemd hands to the
-// unit alone says nothing about the service where this user cannot see it.
+// canRead reports whether a credential can be read, and says why it cannot. If systemd hands a
+// file to the unit only, and this user cannot see it, that says nothing about the service.
 func (e *examination) canRead(subject string, source config.SecretSource, kind config.SecretKind) bool {
-	_, err := source.ReadAs(context.Background(), kind) // also where time is up: it takes little
+	_, err := source.ReadAs(context.Background(), kind) // without the deadline of the examination: it takes little time
 	if err == nil {
 		return true
 	}
@@ -81,18 +81,18 @@ func (e *examination) canRead(subject string, source config.SecretSource, kind c
 	case malformed:
 		advice = "correct it; nothing was sent"
 	case handedOver(source.File) && errors.Is(err, fs.ErrPermission):
-		level, advice = Warning, "run doctor as root: systemd lets nobody else but the service read it"
+		level, advice = Warning, "run doctor as root: systemd lets only the service read it"
 	case handedOver(source.File) && errors.Is(err, fs.ErrNotExist) && e.exists(dir):
 		advice = "let the unit hand it over: LoadCredential=" + filepath.Base(source.File) + ":FILE; then restart it"
 	case handedOver(source.File) && errors.Is(err, fs.ErrNotExist):
-		level, advice = Warning, "nothing, if the unit does not run yet: systemd makes "+dir+" when it starts it. Run doctor as root, or with --credentials DIR, "+
+		level, advice = Warning, "nothing, if the unit does not run yet: systemd creates "+dir+" when it starts the unit. Run doctor as root, or with --credentials DIR, "+
 			"where DIR is the directory that LoadCredential= takes the files from"
 	}
 	e.add(level, CredentialUnreadable, subject, err.Error(), advice)
 	return false
 }
 
-// reached says why the account could not be asked at all, and then false.
+// reached reports whether the account could be asked. If not, it says why.
 func (e *examination) reached(subject string, a config.Account, err error) bool {
 	failure, ok := errors.AsType[*rotation.IssuerError](err)
 	switch {
@@ -110,13 +110,13 @@ func (e *examination) reached(subject string, a config.Account, err error) bool 
 	}
 }
 
-// credential judges what Cloudflare says of the credential.
+// credential checks Cloudflare's answer about the credential.
 func (e *examination) credential(subject string, c cloudflare.Credential, err error, works bool) {
 	now, what := e.Now(), "the "+string(c.Kind)
 	switch {
 	case err != nil && works:
-		e.add(Warning, CredentialNotVerified, subject, "it works, and Cloudflare does not say until when: "+err.Error(),
-			"nothing, if it is an account API token of an account that is not named here; else create one anew")
+		e.add(Warning, CredentialNotVerified, subject, "it works, and Cloudflare does not say when it ends: "+err.Error(),
+			"nothing, if it is an account API token of an account that is not named here; otherwise create a new one")
 	case err != nil:
 		e.add(Bad, CredentialRefused, subject, err.Error(), "put an API token there that is active")
 	case c.Kind == cloudflare.GlobalKey:
@@ -125,19 +125,19 @@ func (e *examination) credential(subject string, c cloudflare.Credential, err er
 	case c.Status != "active":
 		e.add(Bad, CredentialInactive, subject, fmt.Sprintf("%s is %s", what, c.Status), "enable it, or replace it by one that is active")
 	case c.NotBefore.After(now):
-		e.add(Bad, CredentialNotYet, subject, fmt.Sprintf("%s is not valid before %s", what, clear(c.NotBefore)), "wait, or replace it")
+		e.add(Bad, CredentialNotYet, subject, fmt.Sprintf("%s is not valid before %s", what, shown(c.NotBefore)), "wait, or replace it")
 	case c.ExpiresAt.IsZero():
 		e.add(Warning, CredentialWithoutEnd, subject, what+" is active and has no end",
-			"give it one, so that a copy which somebody keeps is worth nothing one day")
-	case c.ExpiresAt.Before(now.Add(soon)):
-		e.add(Warning, CredentialEndsSoon, subject, fmt.Sprintf("%s ends at %s", what, clear(c.ExpiresAt)),
+			"give it an end, so that a stolen copy does not work forever")
+	case c.ExpiresAt.Before(now.Add(endsSoon)):
+		e.add(Warning, CredentialEndsSoon, subject, fmt.Sprintf("%s ends at %s", what, shown(c.ExpiresAt)),
 			"replace it before that: no rotation works afterwards")
 	default:
-		e.add(Good, CredentialActive, subject, fmt.Sprintf("%s is active until %s", what, clear(c.ExpiresAt)), "")
+		e.add(Good, CredentialActive, subject, fmt.Sprintf("%s is active until %s", what, shown(c.ExpiresAt)), "")
 	}
 }
 
-// listing says what came of the one request that needs a permission.
+// listing reports the result of the one request that needs a permission.
 func (e *examination) listing(subject string, a config.Account, listed cloudflare.Listing, err error) {
 	failure, _ := errors.AsType[*rotation.IssuerError](err)
 	owner := "account_id"
@@ -146,9 +146,9 @@ func (e *examination) listing(subject string, a config.Account, listed cloudflar
 	}
 	switch {
 	case err == nil:
-		e.add(Good, ListAllowed, subject, fmt.Sprintf("its %d service token(s) may be listed", len(listed.Tokens)), "")
+		e.add(Good, ListAllowed, subject, fmt.Sprintf("its %d service token(s) can be listed", len(listed.Tokens)), "")
 		if what := listed.Unreadable(); what != "" {
-			e.add(Warning, ListOdd, subject, what, "look at these service tokens in Cloudflare's dashboard, and at any proxy: of them nothing is watched")
+			e.add(Warning, ListOdd, subject, what, "look at these service tokens in Cloudflare's dashboard, and at any proxy: rotatord cannot watch them")
 		}
 	case failure.Status == http.StatusUnauthorized || failure.Status == http.StatusForbidden:
 		e.add(Bad, ListRefused, subject, err.Error(),
@@ -156,12 +156,12 @@ func (e *examination) listing(subject string, a config.Account, listed cloudflar
 	case failure.Status == http.StatusNotFound:
 		e.add(Bad, AccountUnknown, subject+"."+owner, err.Error(), "correct "+owner)
 	default:
-		e.add(Bad, ListFailed, subject, err.Error(), "try again; if it stays so, look at base_url and at any proxy")
+		e.add(Bad, ListFailed, subject, err.Error(), "try again; if the error stays, look at base_url and at any proxy")
 	}
 }
 
-// write says what is known of the permission to write, which no request shows that does not
-// use it: Cloudflare does not tell an API token its own permissions.
+// write reports whether the credential may write. Only a write would prove that: Cloudflare does not tell an
+// API token its own permissions.
 func (e *examination) write(subject string, a config.Account) {
 	var last time.Time
 	for _, r := range e.Records {
@@ -171,14 +171,14 @@ func (e *examination) write(subject string, a config.Account) {
 	}
 	switch {
 	case !last.IsZero():
-		e.add(Good, WriteSeen, subject, "the last rotation succeeded at "+clear(last)+
-			": it might write then. That it still may is not proven without writing", "")
+		e.add(Good, WriteSeen, subject, "the last rotation succeeded at "+shown(last)+
+			": it had the permission then. Only a write would prove that it still has it", "")
 	case e.LedgerErr != nil:
-		e.add(Good, WriteUnproven, subject, "whether it may write is not proven without writing; rotatord status shows the last rotations. "+
-			"The ledger cannot be asked: "+e.LedgerErr.Error(), "")
+		e.add(Good, WriteUnproven, subject, "only a write would prove that it may write; rotatord status shows the last rotations. "+
+			"The ledger cannot be read: "+e.LedgerErr.Error(), "")
 	default:
-		e.add(Warning, WriteUnproven, subject, "whether it may write is not proven without writing, and no rotation was done yet",
-			"look at the API token's permissions ("+permission+"); a first rotation that is refused changes nothing")
+		e.add(Warning, WriteUnproven, subject, "only a write would prove that it may write, and there was no rotation yet",
+			"look at the API token's permissions ("+permission+"); if the first rotation is refused, nothing changes")
 	}
 }
 
@@ -189,7 +189,7 @@ func (e *examination) clock(subject string, client *cloudflare.Client) {
 	case skew > cloudflare.MaxApart:
 		e.add(Bad, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's: no scheduled rotation begins", skew.Round(time.Second)),
 			"set the clock (NTP)")
-	case skew > apart:
+	case skew > maxSkew:
 		e.add(Warning, ClockApart, subject, fmt.Sprintf("this machine's clock is %s from Cloudflare's", skew.Round(time.Second)),
 			"set the clock (NTP)")
 	default:
@@ -203,13 +203,13 @@ func (e *examination) budget(subject string, a config.Account, client *cloudflar
 	case !ok:
 	case quota > 0 && a.RequestsPer5m > quota:
 		e.add(Warning, BudgetTooLarge, subject+".requests_per_5m",
-			fmt.Sprintf("it is %d, and Cloudflare takes %d in five minutes", a.RequestsPer5m, quota), "lower it")
+			fmt.Sprintf("it is %d, and Cloudflare accepts %d in five minutes", a.RequestsPer5m, quota), "lower it")
 	case left < a.RequestsPer5m/10:
 		e.add(Warning, BudgetShared, subject+".requests_per_5m",
-			fmt.Sprintf("only %d requests are left of the %d that Cloudflare takes in five minutes", left, quota),
+			fmt.Sprintf("only %d requests are left of the %d that Cloudflare accepts in five minutes", left, quota),
 			"find out who else uses this credential or its user's, or lower requests_per_5m")
 	default:
-		e.add(Good, BudgetGood, subject+".requests_per_5m", fmt.Sprintf("%d of the %d requests that Cloudflare takes in five minutes are left", left, quota),
+		e.add(Good, BudgetGood, subject+".requests_per_5m", fmt.Sprintf("%d of the %d requests that Cloudflare accepts in five minutes are left", left, quota),
 			"")
 	}
 }

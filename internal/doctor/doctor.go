@@ -1,12 +1,11 @@
-// Package doctor looks at everything that rotatord depends on, and says what is wrong and
+// Package doctor checks everything that rotatord depends on, and says what is wrong and
 // what to do about it.
 //
-// Guarantees: it changes nothing anywhere. Cloudflare is asked to verify the credential and
-// to list, never to rotate, make or change. Vault is asked what the session may do, and the
-// secrets' paths are read as before each rotation; the session is that of a running daemon, or
-// with AppRole, if [Options].LogIn asks for it, one of its own that is revoked afterwards. The
-// state directory is looked at from outside. It reads credentials as the daemon does, and no finding holds a
-// secret. What cannot be proven without changing something is said to be unproven.
+// Guarantees: it changes nothing. It asks Cloudflare to verify the credential and to list, and
+// never to rotate, create or change. It tries every sink as a rotation does before it begins. For
+// Vault it uses the session of a running daemon, or its own session, which it revokes afterwards. It
+// looks at the state directory from outside. It reads credentials as the daemon does, and no finding has a
+// secret. A finding says so if something cannot be proven without a change.
 package doctor
 
 import (
@@ -35,12 +34,12 @@ const (
 	Bad     Level = "bad"
 )
 
-// Finding is one thing that was looked at.
+// Finding is the result of one check.
 type Finding struct {
 	Level Level `json:"level"`
 	// Code is stable; docs/doctor.md lists them all.
 	Code Code `json:"code"`
-	// Subject is what it is about, by its path in the configuration.
+	// Subject is the path in the configuration that the finding is about.
 	Subject string `json:"subject"`
 	Message string `json:"message"`
 	// Advice is what to do; empty if there is nothing to do.
@@ -50,25 +49,24 @@ type Finding struct {
 // Options are what an examination needs. Config is required.
 type Options struct {
 	Config *config.Config
-	// Records are those of the ledger by token, nil if it cannot be read; LedgerErr says why.
+	// Records are the records of the ledger by token; nil if it cannot be read, and LedgerErr says why.
 	Records   map[string]rotation.Record
 	LedgerErr error
-	// StateErr is why a daemon would not start on the state directory; nil if it would.
+	// StateErr is why a daemon would not start with the state directory; nil if it would.
 	StateErr error
-	// Relocations are the directories of credentials that are read in place of others. Config has
-	// them applied.
+	// Relocations are the directories from which credentials are read instead of others. Config
+	// already has the new paths.
 	Relocations []Relocation
-	// User is the user that the daemon runs as; nil: found out, by the owner of the state directory.
+	// User is the user that the daemon runs as; nil: the owner of the state directory.
 	User *ServiceUser
-	// LogIn has doctor log in to Vault by AppRole itself, which uses up one use of the secret_id.
+	// LogIn lets doctor log in to Vault itself, even if that uses up something, such as one use of a secret_id.
 	LogIn bool
-	// AskDaemon asks a running daemon to look at Vault through its session; nil: there is no way to
-	// one.
+	// AskDaemon asks a running daemon to check Vault and the sinks; nil: no daemon can be asked.
 	AskDaemon func(context.Context) ([]Finding, error)
-	// AskTroubles asks a running daemon what is wrong with rotations; nil: there is no way to one.
+	// AskTroubles asks a running daemon what is wrong with rotations; nil: no daemon can be asked.
 	AskTroubles func(context.Context) ([]status.Trouble, error)
 	Now         func() time.Time // nil: time.Now
-	// WrapTransport is put around what reaches Cloudflare, for tests.
+	// WrapTransport wraps the transport to Cloudflare, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
 	// disk asks the system about a directory; nil: diskOf.
 	disk func(dir string) disk
@@ -84,12 +82,12 @@ type examination struct {
 	findings []Finding
 	// listed are the service tokens of each account that could be listed, by ID.
 	listed map[string]map[string]rotation.TokenFacts
-	// odd are the same listings, for what cannot be read in them.
+	// odd are the same listings, with the entries that cannot be read.
 	odd  map[string]cloudflare.Listing
-	root bool // the session with Vault may do everything
+	root bool // the session with Vault has the policy root
 }
 
-// Examine looks at everything. It never fails: what could not be looked at is a finding.
+// Examine checks everything. It never fails: what it could not check is a finding.
 func Examine(ctx context.Context, o Options) []Finding {
 	if o.Now == nil {
 		o.Now = time.Now
@@ -118,7 +116,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	return e.findings
 }
 
-// Worst is the highest level among findings.
+// Worst returns the highest level of the findings.
 func Worst(findings []Finding) Level {
 	worst := Good
 	for _, f := range findings {
@@ -129,21 +127,21 @@ func Worst(findings []Finding) Level {
 	return worst
 }
 
-// add notes a finding. advice may be empty.
+// add adds a finding. advice may be empty.
 func (e *examination) add(level Level, code Code, subject, message, advice string) {
 	e.findings = append(e.findings, printable.Copy(Finding{level, code, subject, message, advice}))
 }
 
-// soon is how far ahead an end is warned of.
-const soon = 30 * 24 * time.Hour
+// endsSoon is how long before an end a warning comes.
+const endsSoon = 30 * 24 * time.Hour
 
-// clear is how a time stands in a message.
-func clear(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
+// shown is the form of a time in messages.
+func shown(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
 // Code is a stable name of a finding.
 type Code string
 
-// The codes, in the order in which they are looked at. docs/doctor.md explains each.
+// The codes, in the order of the checks. docs/doctor.md explains each.
 const (
 	CredentialsElsewhere Code = "credentials_elsewhere"
 	ServiceCannotRead    Code = "service_cannot_read"

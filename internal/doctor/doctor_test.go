@@ -49,10 +49,10 @@ var ills = map[string]struct {
 		w.record(func(r *rotation.Record) {
 			r.Step, r.Doubt, r.Work = rotation.StepInDoubt, &rotation.Doubt{OldWorksUntil: time.Now().Add(time.Hour)}, &rotation.Work{}
 		})
-	}, Bad, TokenInDoubt, "tokens.one", "If it was, clients can work until"},
+	}, Bad, TokenInDoubt, "tokens.one", "If it has, consumers work until"},
 	"the request has left": {func(w *world) {
 		w.record(func(r *rotation.Record) { r.Step, r.Work = rotation.StepIntent, &rotation.Work{} })
-	}, Bad, TokenInDoubt, "tokens.one", "it is not known whether Cloudflare carried it out"},
+	}, Bad, TokenInDoubt, "tokens.one", "it is not known whether Cloudflare has carried it out"},
 	"overtaken in the ledger": {func(w *world) {
 		w.record(func(r *rotation.Record) {
 			r.Step, r.Work = rotation.StepSealed, &rotation.Work{Overtaken: &rotation.Overtaken{}}
@@ -114,17 +114,17 @@ var ills = map[string]struct {
 	"wrong account": {func(w *world) { w.inject(cfsim.Fault{Operation: "list", Status: 404, Code: 7003}) }, Bad, AccountUnknown, "accounts.prod.account_id", "7003"},
 	"failing":       {func(w *world) { w.inject(cfsim.Fault{Operation: "list", Status: 503}) }, Bad, ListFailed, "accounts.prod", "HTTP 503"},
 	"may list":      {func(*world) {}, Good, ListAllowed, "accounts.prod", "its 2 service token(s)"},
-	"has written":   {func(*world) {}, Good, WriteSeen, "accounts.prod", "not proven without writing"},
-	"never written": {func(w *world) { w.Records = nil }, Warning, WriteUnproven, "accounts.prod", "no rotation was done yet"},
+	"has written":   {func(*world) {}, Good, WriteSeen, "accounts.prod", "Only a write would prove that it still has it"},
+	"never written": {func(w *world) { w.Records = nil }, Warning, WriteUnproven, "accounts.prod", "there was no rotation yet"},
 	"ledger is open": {func(w *world) { w.Records, w.LedgerErr = nil, errors.New("it is open") }, Good, WriteUnproven, "accounts.prod",
-		"The ledger cannot be asked: it is open"},
+		"The ledger cannot be read: it is open"},
 	"clock is right":   {func(*world) {}, Good, ClockGood, "accounts.prod", "agree"},
 	"clock is off":     {func(w *world) { w.skew(-time.Minute) }, Warning, ClockApart, "accounts.prod", "from Cloudflare's"},
 	"clock is far off": {func(w *world) { w.skew(time.Hour) }, Bad, ClockApart, "accounts.prod", "no scheduled rotation begins"},
 	"rate limit":       {func(*world) {}, Good, BudgetGood, "accounts.prod.requests_per_5m", "of the 1200 requests"},
 	"smaller limit": {func(w *world) {
 		w.WrapTransport = reply(func(h http.Header) { h.Set("Ratelimit-Policy", `"default";q=600;w=300`) }).wrap
-	}, Warning, BudgetTooLarge, "accounts.prod.requests_per_5m", "it is 1000, and Cloudflare takes 600"},
+	}, Warning, BudgetTooLarge, "accounts.prod.requests_per_5m", "it is 1000, and Cloudflare accepts 600"},
 	"shared limit": {func(w *world) {
 		w.WrapTransport = reply(func(h http.Header) { h.Set("Ratelimit", `"default";r=7;t=100`) }).wrap
 	}, Warning, BudgetShared, "accounts.prod.requests_per_5m", "only 7 requests are left of the 1200"},
@@ -146,7 +146,7 @@ var ills = map[string]struct {
 	"token is renewed": {func(w *world) {
 		w.config.Tokens[1].ID, w.config.Tokens[1].RenewBefore = w.made(cfsim.CreateParams{Name: "x", Duration: "48h"}), time.Hour
 	}, Good, TokensGood, "accounts.prod", "2 of 2"},
-	"to be made": {func(w *world) { w.create(config.Create{Name: "new"}) }, Good, TokenToBeCreated, "tokens.one", "it will be made"},
+	"to be made": {func(w *world) { w.create(config.Create{Name: "new"}) }, Good, TokenToBeCreated, "tokens.one", "it will be created"},
 	"to be adopted": {func(w *world) { w.create(config.Create{Name: "seeded-0001", Adopt: true}) }, Good, TokenToBeCreated, "tokens.one",
 		cfsim.SeedTokenID(1) + " will be adopted"},
 	"name is taken": {func(w *world) { w.create(config.Create{Name: "seeded-0001"}) }, Bad, TokenNameTaken, "tokens.one", cfsim.SeedTokenID(1)},
@@ -163,23 +163,23 @@ var ills = map[string]struct {
 		w.Records, w.LedgerErr = nil, errors.New("it is open")
 	}, Good, TokenNotLooked, "tokens.one", "it is open"},
 	"ours cannot be read": {func(w *world) { w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-no-name"}) }, Warning, ListOdd, "tokens.one",
-		"is there, and its entry cannot be read"},
+		"exists, and its entry in the listing cannot be read"},
 	"ours may be the one": {func(w *world) {
 		w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-null"})
 		w.config.Tokens[0].ID = otherID
 	},
-		Warning, ListOdd, "tokens.one", "cannot be told"},
+		Warning, ListOdd, "tokens.one", "it is not known whether"},
 	"the name may be taken": {func(w *world) {
 		w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-null"})
 		w.create(config.Create{Name: "new"})
-	}, Warning, ListOdd, "tokens.one", "cannot be told"},
+	}, Warning, ListOdd, "tokens.one", "it is not known whether"},
 	"an entry cannot be read": {func(w *world) { w.inject(cfsim.Fault{Operation: cfsim.OpList, Shape: "entry-null"}) }, Warning, ListOdd, "accounts.prod", "1 entries"},
 	"zone": {func(w *world) {
 		zone := w.config.Accounts["prod"]
 		zone.Name, zone.AccountID, zone.ZoneID = "zone", "", otherID
 		w.config.Accounts["zone"] = zone
 		w.config.Tokens[0].Account, w.config.Tokens[0].ID = "zone", w.made(cfsim.CreateParams{Name: "x", ZoneID: otherID})
-	}, Bad, TokenZoneRotate, "tokens.one", "rotates those of accounts only"},
+	}, Bad, TokenZoneRotate, "tokens.one", "rotates only service tokens of accounts"},
 
 	"Vault is away":     {func(w *world) { w.config.Vault.Address = "http://127.0.0.1:1" }, Bad, VaultLogin, "vault", "cannot be reached"},
 	"Vault is sealed":   {func(w *world) { w.vault.Seal(true) }, Bad, VaultLogin, "vault", "sealed"},
@@ -204,7 +204,7 @@ var ills = map[string]struct {
 			return map[string]any{"ttl": 600, "expire_time": "2030-01-01T00:00:00Z", "renewable": false, "policies": []string{"rotatord"}}
 		})
 	}, Warning, VaultSessionEnds, "vault.auth", "for 10m0s, and not renewable"},
-	"session may not look": {func(w *world) { w.vaultAuth(func(*http.Request) any { return nil }) }, Warning, VaultLookup, "vault.auth", "may not look at itself"},
+	"session may not look": {func(w *world) { w.vaultAuth(func(*http.Request) any { return nil }) }, Warning, VaultLookup, "vault.auth", "may not look itself up"},
 	"root": {func(w *world) {
 		token := w.file("root", vaultToken)
 		w.config.Vault.Auth = &config.TokenAuth{Source: token}
@@ -243,15 +243,15 @@ var ills = map[string]struct {
 	"may destroy": {func(w *world) { w.vault.SetPolicy(also("secret/metadata/access/one", "delete", "read", "list")) }, Warning, SinkExcess,
 		"tokens.one.sinks[0]", ": delete of the metadata"},
 	"may read metadata": {func(w *world) { w.vault.SetPolicy(also("secret/metadata/access/one", "read", "list")) }, Good, SinksGood, "vault", "2 of 2"},
-	"whole mount":       {func(w *world) { w.vault.SetPolicy(also("secret/data/"+nobodysPath, "read")) }, Warning, VaultWide, "vault", "read at any path of secret/"},
+	"whole mount":       {func(w *world) { w.vault.SetPolicy(also("secret/data/"+foreignPath, "read")) }, Warning, VaultWide, "vault", "read at any path of secret/"},
 
 	"state":             {func(*world) {}, Good, StateGood, "state.dir", "1024 MiB are free"},
 	"no state":          {func(w *world) { w.remove() }, Warning, StateMissing, "state.dir", "does not exist"},
-	"no state, nowhere": {func(w *world) { w.config.State.Dir = "/nonexistent/a/b" }, Warning, StateMissing, "state.dir", "may not make it"},
+	"no state, nowhere": {func(w *world) { w.config.State.Dir = "/nonexistent/a/b" }, Warning, StateMissing, "state.dir", "may not create it"},
 	"no state before the unit's first start": {func(w *world) {
 		w.euid = func() int { return 1000 }
 		w.config.State.Dir, w.Relocations = "/var/lib/rotatord-nonexistent", []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
-	}, Good, StateMissing, "state.dir", "systemd makes it"},
+	}, Good, StateMissing, "state.dir", "systemd creates it"},
 	"state of a dynamic user": {func(w *world) {
 		w.euid = func() int { return 1000 }
 		w.stat = func(string) (fs.FileInfo, error) { return nil, fs.ErrPermission }
@@ -260,7 +260,7 @@ var ills = map[string]struct {
 		w.Relocations = []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
 	}, Good, CredentialsElsewhere, "credentials", "the unit does not run, so there is no /run/credentials/rotatord.service"},
 	"credentials that the command line names": {func(w *world) {
-		w.Relocations = []Relocation{{From: "/run/credentials/rotatord.service", To: "/x", Asked: true}}
+		w.Relocations = []Relocation{{From: "/run/credentials/rotatord.service", To: "/x", Requested: true}}
 	}, Good, CredentialsElsewhere, "credentials", "as --credentials says"},
 	"credentials before the first start, as another user": {func(w *world) {
 		w.account(func(a *config.Account) { a.APIToken.File = "/run/credentials/rotatord-nonexistent.service/token" })
@@ -295,7 +295,7 @@ var ills = map[string]struct {
 			}
 			return "", nil
 		}
-	}, Warning, ServiceCannotRead, "--config", "a service user without rights of its own cannot: it may not enter /etc"},
+	}, Warning, ServiceCannotRead, "--config", "a service user without any rights cannot: it may not enter /etc"},
 	"file that the unit hides": {func(w *world) {
 		w.User, w.Relocations = &ServiceUser{UID: 64000, GID: 64000}, []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
 		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
@@ -336,7 +336,7 @@ var ills = map[string]struct {
 			w.config.Tokens[i].Sinks = []config.Sink{outside{w.config.Tokens[i].Sinks[0].(*config.VaultSink)}}
 		}
 	}, Warning, SinkNotTried, "tokens.one.sinks[0]", "only the service's user (uid 64000) can prove"},
-	"other system": {func(w *world) { w.on(disk{}) }, Good, StateGood, "state.dir", "does not say more"},
+	"other system": {func(w *world) { w.on(disk{}) }, Good, StateGood, "state.dir", "tells nothing more about it"},
 }
 
 // outside is a sink that is not in Vault.

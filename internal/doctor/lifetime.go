@@ -8,8 +8,8 @@ import (
 	"rotatord/internal/vault"
 )
 
-// lasting looks at whether Vault deletes by itself what a place holds, or what is written there
-// next, and reports whether it does not.
+// lasting reports whether a place keeps its versions. It adds a finding if Vault deletes the present
+// version, or the next one, by itself.
 func (e *examination) lasting(p place, s rotation.Stored) bool {
 	now := e.Now()
 	next, after := e.neededUntil(p, now)
@@ -17,7 +17,7 @@ func (e *examination) lasting(p place, s rotation.Stored) bool {
 	switch {
 	case s.Exists && !s.DeletesAt.IsZero() && (next.IsZero() || s.DeletesAt.Before(next)):
 		e.add(Bad, SinkDeletes, p.subject, fmt.Sprintf("Vault deletes version %d of %s/%s by itself at %s (delete_version_after), before it is rotated",
-			s.Version, p.Mount, p.Path, clear(s.DeletesAt)), advice)
+			s.Version, p.Mount, p.Path, shown(s.DeletesAt)), advice)
 	case s.DeleteAfter > 0 && (after.IsZero() || next.Add(s.DeleteAfter).Before(after)):
 		e.add(Bad, SinkDeletes, p.subject, fmt.Sprintf("Vault deletes each version of %s/%s by itself after %s (delete_version_after), before the next rotation: scheduled rotations are refused",
 			p.Mount, p.Path, s.DeleteAfter), advice)
@@ -30,8 +30,8 @@ func (e *examination) lasting(p place, s rotation.Stored) bool {
 	return false
 }
 
-// neededUntil returns until when the present version is needed, and the one after it: the latest
-// moments at which the next two rotations may begin. Zero means for ever.
+// neededUntil returns until when the present version and the next one are needed: the latest times at
+// which the next two rotations may begin. Zero means without an end.
 func (e *examination) neededUntil(p place, now time.Time) (present, following time.Time) {
 	timetable := p.timetable
 	if timetable.Schedule == nil {
@@ -56,10 +56,10 @@ func (e *examination) neededUntil(p place, now time.Time) (present, following ti
 	return present, following
 }
 
-// uses says whether the session is good for a limited number of requests only.
+// uses adds a finding if the session can be used for a limited number of requests only.
 func (e *examination) uses(self vault.Self) {
 	if self.Limited {
-		e.add(Warning, VaultSessionUses, "vault.auth", fmt.Sprintf("the session is good for %d more request(s) (token_num_uses): the daemon logs in again and again, and refuses to rotate where it cannot", self.Uses),
+		e.add(Warning, VaultSessionUses, "vault.auth", fmt.Sprintf("the session can be used for %d more request(s) (token_num_uses): the daemon has to log in often, and does not rotate while it cannot", self.Uses),
 			"set token_num_uses to 0 at the role, or use a token without a limit")
 	}
 }

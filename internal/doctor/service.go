@@ -13,36 +13,36 @@ import (
 	"rotatord/internal/ownpath"
 )
 
-// Relocation is a directory of credentials that is read in place of another one, because systemd
-// makes that one when it starts the unit.
+// Relocation is a directory of credentials that is read instead of another one, which systemd creates
+// when it starts the unit.
 type Relocation struct {
-	From, To string
-	Asked    bool // by --credentials; else because the unit does not run
+	From, To  string
+	Requested bool // by --credentials; otherwise because the unit does not run
 }
 
 // String says so.
 func (r Relocation) String() string {
-	if r.Asked {
+	if r.Requested {
 		return fmt.Sprintf("the credentials of %s were read in %s, as --credentials says", r.From, r.To)
 	}
 	return fmt.Sprintf("the unit does not run, so there is no %s: its credentials were read in %s, where the shipped unit takes them from", r.From, r.To)
 }
 
-// ServiceUser is the user that the daemon runs as, where that is not the user of this process.
+// ServiceUser is the user that the daemon runs as, if that is not the user of this process.
 type ServiceUser struct {
 	UID, GID int
 	Groups   []int
-	// Assumed says that nobody knows the user: a unit that never ran has none yet. UID and GID are
-	// then those of a user without rights of its own.
+	// Assumed says that the user is not known: a unit that never ran has none yet. UID and GID are
+	// then those of a user without rights.
 	Assumed bool
 }
 
-// nobody has no rights of its own: the kernel's overflow user.
-const nobody = 65534
+// overflowUser is the kernel's overflow user, which has no rights.
+const overflowUser = 65534
 
 func (u ServiceUser) String() string {
 	if u.Assumed {
-		return "a service user without rights of its own"
+		return "a service user without any rights"
 	}
 	return fmt.Sprintf("the service's user (uid %d)", u.UID)
 }
@@ -51,17 +51,17 @@ func (u ServiceUser) String() string {
 // name.
 const UnitCredentials = "/run/credentials"
 
-// ofUnit reports whether the configuration is one for a systemd unit: it names credentials that only
-// systemd makes.
+// ofUnit reports whether the configuration is for a systemd unit: it names credentials that only
+// systemd creates.
 func (e *examination) ofUnit() bool {
 	return len(e.Relocations) > 0 || slices.ContainsFunc(e.Config.Files(), func(f config.NamedFile) bool { return handedOver(f.Path) })
 }
 
-// handedOver reports whether systemd makes a file for the unit, which can then read it.
+// handedOver reports whether systemd creates a file for the unit, which can then read it.
 func handedOver(path string) bool { return filepath.Dir(filepath.Dir(path)) == UnitCredentials }
 
-// serviceUser is the user that the daemon runs as, as far as it can be known; nil: this one. Only
-// root may have another one's rights tried.
+// serviceUser returns the user that the daemon runs as, as far as that is known; nil for the user of this
+// process. Only root can try the rights of another user.
 func (e *examination) serviceUser() *ServiceUser {
 	if e.User != nil {
 		return e.User
@@ -73,12 +73,12 @@ func (e *examination) serviceUser() *ServiceUser {
 	case err == nil && uid != 0:
 		return &ServiceUser{UID: uid, GID: gid}
 	case errors.Is(err, fs.ErrNotExist) && e.ofUnit():
-		return &ServiceUser{UID: nobody, GID: nobody, Assumed: true}
+		return &ServiceUser{UID: overflowUser, GID: overflowUser, Assumed: true}
 	}
 	return nil
 }
 
-// service looks at the files that this user can read and the daemon's may not.
+// service checks the files that this user can read and the daemon's user may not.
 func (e *examination) service() {
 	for _, r := range e.Relocations {
 		e.add(Good, CredentialsElsewhere, "credentials", r.String(), "")
@@ -90,7 +90,7 @@ func (e *examination) service() {
 	files := []config.NamedFile{{Field: "--config", Path: e.Config.File}}
 	for _, f := range e.Config.Files() {
 		relocated := slices.ContainsFunc(e.Relocations, func(r Relocation) bool { return filepath.Dir(f.Path) == r.To })
-		if !relocated && !handedOver(f.Path) { // what systemd hands over is the service's own
+		if !relocated && !handedOver(f.Path) { // the service can read what systemd hands over
 			files = append(files, f)
 		}
 	}
@@ -105,13 +105,13 @@ func (e *examination) service() {
 			continue
 		}
 		if info, err := os.Stat(f.Path); err != nil || !info.Mode().IsRegular() {
-			continue // a finding of its own
+			continue // another check reports that
 		}
 		e.readable(f, *user)
 	}
 }
 
-// readable says what keeps the service's user from a file.
+// readable adds a finding if the service's user cannot read a file.
 func (e *examination) readable(f config.NamedFile, user ServiceUser) {
 	closed, err := e.openAs(user, f.Path)
 	if !errors.Is(err, fs.ErrPermission) {
@@ -150,7 +150,7 @@ func hiddenIn(path string) string {
 	return ""
 }
 
-// prefixes are the directories above a path, from the top, and the path itself.
+// prefixes returns the directories above a path, from the top, and the path itself.
 func prefixes(path string) []string {
 	var all []string
 	for p := filepath.Clean(path); ; p = filepath.Dir(p) {

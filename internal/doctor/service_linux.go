@@ -12,15 +12,15 @@ import (
 // openAs opens a file as another user would, and closes it. If that is refused, it returns the
 // directory that cannot be entered, or the path itself.
 //
-// Only the file-system user of one thread changes: the kernel takes root's rights over files from a
-// thread whose file-system user is not root. The thread ends with the goroutine, which never unlocks it.
+// It changes the file-system user of one thread only. The kernel takes root's rights over files away from a
+// thread whose file-system user is not root. The goroutine never unlocks the thread, so the thread ends with it.
 func openAs(user ServiceUser, path string) (closed string, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		runtime.LockOSThread()
 		if become(user) != nil {
-			return // this process may not try that, and so nothing is found out
+			return // this process may not do that, so nothing is found out
 		}
 		f, openErr := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 		if openErr == nil {
@@ -47,7 +47,7 @@ func become(user ServiceUser) error {
 	for _, g := range append([]int{user.GID}, user.Groups...) {
 		groups = append(groups, uint32(g))
 	}
-	// The function of package syscall would change all threads.
+	// syscall.Setgroups would change all threads.
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0); errno != 0 {
 		return errno
 	}

@@ -10,11 +10,11 @@ import (
 	"rotatord/internal/vault"
 )
 
-// sinkTime bounds the whole look at Vault and at all sinks.
+// sinkTime is the longest time for the checks of Vault and all sinks.
 const sinkTime = 2 * time.Minute
 
-// sinks looks at Vault and at every sink. If a daemon runs, the daemon does it: its own session and its own
-// rights are what counts. Otherwise doctor logs in to Vault itself, unless that would use up something that
+// sinks checks Vault and every sink. If a daemon runs, the daemon does it, with its own session and its own
+// rights. Otherwise doctor logs in to Vault itself, unless that would use up something that
 // the daemon may need.
 func (e *examination) sinks(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sinkTime)
@@ -40,7 +40,7 @@ func (e *examination) sinks(ctx context.Context) {
 	e.otherSinks(ctx, e.serviceUser())
 }
 
-// Sinks looks at every sink, and at Vault, as the running daemon that calls it. session is the daemon's; nil
+// Sinks checks every sink, and Vault, for the running daemon that calls it. session is the daemon's; nil
 // if no Vault is configured.
 func Sinks(ctx context.Context, c *config.Config, session *vault.Session) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, sinkTime)

@@ -11,22 +11,22 @@ import (
 )
 
 const (
-	// lowSpace is warned of; with less than noSpace no answer has room for long.
+	// Less than lowSpace is a warning. With less than noSpace there is soon no space for an answer.
 	lowSpace = 100 << 20
 	noSpace  = 4 << 20
 )
 
-// disk is what is known of a directory beyond its mode.
+// disk has the known facts about a directory, other than its mode.
 type disk struct {
 	known    bool
 	writable bool
 	free     uint64
-	// volatile names a file system that may not survive a restart, copies one where
-	// overwriting takes room.
+	// volatile names a file system that may not survive a restart; copies names one on which
+	// overwriting needs space.
 	volatile, copies string
 }
 
-// state looks at the state directory from outside: a daemon may have it open.
+// state checks the state directory from outside, because a daemon may have it open.
 func (e *examination) state() {
 	const subject = "state.dir"
 	dir := e.Config.State.Dir
@@ -59,39 +59,39 @@ func (e *examination) state() {
 		e.add(Bad, StateRefused, subject, "the daemon refuses it: "+e.StateErr.Error(), "docs/runbook.md, \"The ledger is lost\", has a line for each reason")
 		return
 	}
-	e.room(subject, dir, e.disk(dir))
+	e.space(subject, dir, e.disk(dir))
 }
 
-// parent looks at where the daemon would make the directory.
+// parent checks the directory in which the daemon would create its state directory.
 func (e *examination) parent(subject, dir string) {
 	above := filepath.Dir(dir)
 	switch info, err := os.Stat(above); {
 	case e.ofUnit() && above == "/var/lib":
-		e.add(Good, StateMissing, subject, dir+" does not exist yet: systemd makes it for the service's user when it first starts the unit (StateDirectory=)", "")
+		e.add(Good, StateMissing, subject, dir+" does not exist yet: systemd creates it for the service's user at the first start of the unit (StateDirectory=)", "")
 	case err == nil && info.IsDir() && e.disk(above).writable:
-		e.add(Warning, StateMissing, subject, dir+" does not exist", "nothing, if the daemon never ran here: it makes the directory")
+		e.add(Warning, StateMissing, subject, dir+" does not exist", "nothing, if the daemon never ran here: it creates the directory")
 	default:
-		e.add(Warning, StateMissing, subject, dir+" does not exist, and this user may not make it",
-			"make it with mode 0700 for the daemon's user, or let systemd do so")
+		e.add(Warning, StateMissing, subject, dir+" does not exist, and this user may not create it",
+			"create it with mode 0700 for the daemon's user, or let systemd do that")
 	}
 }
 
-func (e *examination) room(subject, dir string, d disk) {
+func (e *examination) space(subject, dir string, d disk) {
 	free := fmt.Sprintf("%d MiB are free", d.free>>20)
 	switch {
 	case !d.known:
-		e.add(Good, StateGood, subject, dir+" is there; this system does not say more", "")
+		e.add(Good, StateGood, subject, dir+" is there; this system tells nothing more about it", "")
 	case !d.writable:
 		e.add(Bad, StateUnusable, subject, "this user may not write to "+dir, "give it to the daemon's user; doctor must run as that user")
 	case d.free < noSpace:
-		e.add(Bad, StateLow, subject, dir+": "+free, "make room: no rotation begins without it")
+		e.add(Bad, StateLow, subject, dir+": "+free, "free some space: no rotation begins without it")
 	case d.free < lowSpace:
-		e.add(Warning, StateLow, subject, dir+": "+free, "make room")
+		e.add(Warning, StateLow, subject, dir+": "+free, "free some space")
 	case d.volatile != "":
-		e.add(Warning, StateVolatile, subject, fmt.Sprintf("%s is on %s, which may not survive a restart: a secret that waits there would be lost", dir, d.volatile),
-			"use a disk that survives")
+		e.add(Warning, StateVolatile, subject, fmt.Sprintf("%s is on %s, which may not survive a restart: a pending secret would be lost", dir, d.volatile),
+			"use a disk that survives a restart")
 	case d.copies != "":
-		e.add(Good, StateGood, subject, fmt.Sprintf("%s can be written, and %s. On %s overwriting takes room: keep some free", dir, free, d.copies),
+		e.add(Good, StateGood, subject, fmt.Sprintf("%s can be written, and %s. On %s overwriting needs space: keep some free", dir, free, d.copies),
 			"")
 	default:
 		e.add(Good, StateGood, subject, dir+" can be written, and "+free, "")

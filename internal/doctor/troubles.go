@@ -11,11 +11,12 @@ import (
 	"rotatord/internal/status"
 )
 
-// seenHere are the kinds of trouble that doctor finds by itself, from what Cloudflare and Vault show now.
+// seenHere are the kinds of trouble that doctor finds by itself, from the present answers of Cloudflare and
+// Vault.
 var seenHere = []string{"gone", "disabled", "expired", "expires_very_soon", "expires_soon", "version_deletes_soon", "version_deletes"}
 
-// troubles says what is wrong with rotations: as a running daemon sees it or, if none can be asked, as the
-// ledger has it.
+// troubles adds what is wrong with rotations: from a running daemon or, if none can be asked, from the
+// ledger.
 func (e *examination) troubles(ctx context.Context) {
 	if e.AskTroubles != nil {
 		troubles, err := e.AskTroubles(ctx)
@@ -49,7 +50,7 @@ func (e *examination) fromDaemon(troubles []status.Trouble) {
 	}
 }
 
-// fromLedger looks at what a daemon that does not run has left.
+// fromLedger checks a record of a daemon that does not run.
 func (e *examination) fromLedger(r rotation.Record) {
 	subject := "tokens." + r.Token
 	const start = "start the daemon, which continues the rotation"
@@ -61,17 +62,17 @@ func (e *examination) fromLedger(r rotation.Record) {
 	case r.Doubt != nil || r.Step == rotation.StepIntent:
 		until := ""
 		if r.Doubt != nil && !r.Doubt.OldWorksUntil.IsZero() {
-			until = fmt.Sprintf(" If it was, clients can work until %s.", clear(r.Doubt.OldWorksUntil))
+			until = fmt.Sprintf(" If it has, consumers work until %s.", shown(r.Doubt.OldWorksUntil))
 		}
-		e.add(Bad, TokenInDoubt, subject, "the last rotate request was sent, and it is not known whether Cloudflare carried it out."+until,
+		e.add(Bad, TokenInDoubt, subject, "the last rotate request was sent, and it is not known whether Cloudflare has carried it out."+until,
 			start+", and see rotatord status "+r.Token)
 	case r.Work != nil && r.Work.Overtaken != nil:
-		e.add(Bad, TokenOvertaken, subject, "its new secret is not delivered, because a sink holds a later one",
+		e.add(Bad, TokenOvertaken, subject, "its new secret is not stored, because a sink holds a later one",
 			"start the daemon, and see rotatord status "+r.Token)
 	case r.Step == rotation.StepSealed:
 		level, until := Warning, ""
 		if end := r.GraceEnd(); !end.IsZero() {
-			until = fmt.Sprintf("; the previous one works until %s", clear(end))
+			until = fmt.Sprintf("; the previous one works until %s", shown(end))
 			if end.Sub(e.Now()) < status.GraceEnding {
 				level = Bad
 			}
@@ -80,10 +81,10 @@ func (e *examination) fromLedger(r rotation.Record) {
 	case r.Lost != nil:
 		e.add(Bad, TokenOwed, subject, "a secret was lost, and the rotation that replaces it has not succeeded yet"+because, start)
 	case !r.Outside.IsZero():
-		e.add(Bad, TokenOutside, subject, "it was rotated by others at "+clear(r.Outside)+": the secret in its sinks is dead, or will be",
+		e.add(Bad, TokenOutside, subject, "it was rotated by others at "+shown(r.Outside)+": the secret in its sinks does not work, or will stop working",
 			"start the daemon, then rotatord rotate "+r.Token)
 	case r.Failures > 0:
 		e.add(Warning, TokenFailing, subject, fmt.Sprintf("its last %d attempt(s) failed%s", r.Failures, because),
-			"mend what the error names; the next attempt comes by itself once the daemon runs")
+			"fix what the error names; the daemon tries again by itself")
 	}
 }

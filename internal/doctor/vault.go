@@ -18,12 +18,13 @@ import (
 // capabilityBatch is how many paths Vault is asked about at once.
 const capabilityBatch = 200
 
-// What nobody may do who rotates secrets, and a place on each mount where nobody has one.
-const nobodysPath = "rotatord-doctor/nobody"
+// foreignPath is a path on each mount at which no sink is. A session that may use it has too many rights.
+const foreignPath = "rotatord-doctor/nobody"
 
+// adminPaths are paths that a session which rotates secrets must not have rights to.
 var adminPaths = []string{"sys/policies/acl/rotatord-doctor", "sys/mounts/rotatord-doctor", "auth/token/create", "sys/auth/rotatord-doctor"}
 
-// place is a secret in Vault, and the entry that writes there.
+// place is a secret in Vault, and the token that writes there.
 type place struct {
 	config.VaultSink
 	subject   string
@@ -57,11 +58,11 @@ func (e *examination) notTried(why string) {
 		}
 	}
 	consumes := e.Config.Vault.Auth.Consumes()
-	e.add(Warning, VaultNotTried, "vault", "Vault was not looked at: logging in uses up "+consumes+", and there may be no other; and "+why,
+	e.add(Warning, VaultNotTried, "vault", "Vault was not checked: logging in uses up "+consumes+", and there may be no other; and "+why,
 		"run doctor beside the daemon; or with --login, if you can spare "+consumes)
 }
 
-// through looks at the session, the mounts, and what the policies allow.
+// through checks the session, the mounts, and what the policies allow.
 func (e *examination) through(ctx context.Context, session *vault.Session) {
 	e.session(ctx, session)
 	versions := map[string]int{}
@@ -87,17 +88,17 @@ func (e *examination) through(ctx context.Context, session *vault.Session) {
 	e.places(ctx, session, places, versions)
 }
 
-// session says how long the session lasts and what it is.
+// session checks how long the session lasts and what it may do.
 func (e *examination) session(ctx context.Context, s *vault.Session) {
 	self, err := s.LookUp(ctx)
 	switch {
 	case vault.StatusOf(err) == http.StatusForbidden:
-		e.add(Warning, VaultLookup, "vault.auth", fmt.Sprintf("the session works, and may not look at itself: %v", err),
-			`add to its policy: path "auth/token/lookup-self" { capabilities = ["read"] }. Rotations go on without it; but the daemon cannot tell a revoked `+
-				"session from a missing right, so each request that Vault refuses makes it log in again, which uses up one use of the secret_id")
+		e.add(Warning, VaultLookup, "vault.auth", fmt.Sprintf("the session works, and may not look itself up: %v", err),
+			`add to its policy: path "auth/token/lookup-self" { capabilities = ["read"] }. Rotations work without it. But the daemon cannot tell a revoked `+
+				"session from a missing right, so it logs in again after each request that Vault refuses, which uses up one use of the secret_id")
 		return
 	case err != nil:
-		e.add(Bad, VaultLookup, "vault.auth", fmt.Sprintf("the login worked, and what Vault says of the session cannot be used: %v", err),
+		e.add(Bad, VaultLookup, "vault.auth", fmt.Sprintf("the login worked, and Vault's answer about the session cannot be used: %v", err),
 			"look at what is between here and vault.address")
 		return
 	}
@@ -106,7 +107,7 @@ func (e *examination) session(ctx context.Context, s *vault.Session) {
 	kind := auth.Kind()
 	switch message := fmt.Sprintf("logged in by %s, for %s", kind, self.TTL); {
 	case self.Forever:
-		e.add(Good, VaultSession, "vault.auth", "logged in by "+kind+", without an end", "")
+		e.add(Good, VaultSession, "vault.auth", "logged in by "+kind+"; the session does not end", "")
 	case self.Renewable:
 		e.add(Good, VaultSession, "vault.auth", message+", renewable", "")
 	case auth.LogsIn():
@@ -131,7 +132,7 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 			continue
 		}
 		usable = append(usable, p)
-		asked = append(asked, dataPath(p.VaultSink, versions, p.Path), metadataPath(p.VaultSink, versions, p.Path), dataPath(p.VaultSink, versions, nobodysPath))
+		asked = append(asked, dataPath(p.VaultSink, versions, p.Path), metadataPath(p.VaultSink, versions, p.Path), dataPath(p.VaultSink, versions, foreignPath))
 	}
 	may, err := capabilities(ctx, s, asked)
 	if err != nil {
@@ -147,7 +148,7 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 	}
 	noMore := ", and no more"
 	if e.root {
-		noMore = "" // which is a finding of its own
+		noMore = "" // that is a finding already
 	}
 	if good > 0 {
 		e.add(Good, SinksGood, "vault", fmt.Sprintf("%d of %d path(s) can be read, created and updated%s", good, looked, noMore), "")
@@ -157,7 +158,7 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 	}
 	for _, mount := range mountsOf(usable) {
 		sink := config.VaultSink{Mount: mount}
-		if has := beyond(may[dataPath(sink, versions, nobodysPath)]); len(has) > 0 {
+		if has := beyond(may[dataPath(sink, versions, foreignPath)]); len(has) > 0 {
 			e.add(Warning, VaultWide, "vault", fmt.Sprintf("the policy allows %s at any path of %s/", strings.Join(has, ", "), mount),
 				"narrow it to the paths of the sinks, as deploy/vault/rotatord-policy.hcl does")
 		}
@@ -169,12 +170,12 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 		}
 	}
 	if len(admin) > 0 {
-		e.add(Warning, VaultAdmin, "vault", "the session may do what only an administrator should: "+strings.Join(admin, ", "),
-			"use a policy of rotatord's own")
+		e.add(Warning, VaultAdmin, "vault", "the session may do what only an administrator should do: "+strings.Join(admin, ", "),
+			"use a policy for rotatord alone")
 	}
 }
 
-// place looks at one path, and reports whether nothing is wrong with it.
+// place checks one path, and reports whether nothing is wrong with it.
 func (e *examination) place(ctx context.Context, s *vault.Session, p place, data, metadata []string) bool {
 	where := p.Mount + "/" + p.Path
 	stored, err := sink.NewVault(s, p.VaultSink).Preflight(ctx)
@@ -182,12 +183,12 @@ func (e *examination) place(ctx context.Context, s *vault.Session, p place, data
 		e.add(Bad, SinkUnusable, p.subject, err.Error(), "let the policy allow create, read and update there")
 		return false
 	}
-	root := slices.Contains(data, "root") // which is a finding of its own
+	root := slices.Contains(data, "root") // that is a finding already
 	fine := e.lasting(p, stored)
 	for _, need := range []string{"create", "update"} {
 		if !root && !slices.Contains(data, need) {
 			fine = false
-			e.add(Warning, SinkPartial, p.subject, fmt.Sprintf("the policy does not allow %s at %s, which is needed once the secret is there, or is gone", need, where),
+			e.add(Warning, SinkPartial, p.subject, fmt.Sprintf("the policy does not allow %s at %s, which is needed when the secret is there, or when it is gone", need, where),
 				"let it allow create, read and update")
 		}
 	}
@@ -205,12 +206,12 @@ func (e *examination) place(ctx context.Context, s *vault.Session, p place, data
 	if len(excess) > 0 {
 		fine = false
 		e.add(Warning, SinkExcess, p.subject, fmt.Sprintf("the policy allows more than rotatord needs at %s: %s", where, strings.Join(excess, ", ")),
-			"take it away: create, read and update are all that is used")
+			"remove those rights: rotatord uses create, read and update only")
 	}
 	return fine
 }
 
-// beyond is what a list of capabilities allows at all.
+// beyond returns the capabilities other than deny.
 func beyond(capabilities []string) []string {
 	return slices.DeleteFunc(slices.Clone(capabilities), func(c string) bool { return c == "deny" })
 }
@@ -222,8 +223,8 @@ func dataPath(s config.VaultSink, versions map[string]int, path string) string {
 	return s.Mount + "/" + path
 }
 
-// metadataPath is where KV version 2 keeps what destroys a secret with all its versions;
-// version 1 has nothing of the kind.
+// metadataPath is the path in KV version 2 with which a secret can be destroyed with all its versions.
+// Version 1 has no such path.
 func metadataPath(s config.VaultSink, versions map[string]int, path string) string {
 	if versions[s.Mount] == 2 {
 		return s.Mount + "/metadata/" + path

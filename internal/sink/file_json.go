@@ -95,7 +95,7 @@ func jsonIndent(content []byte) []byte {
 	return slices.Clone(space)
 }
 
-// jsonMembers returns the keys of the object. No content is no object with no keys.
+// jsonMembers returns the keys of the object. An empty file has none.
 func jsonMembers(content []byte) ([]jsonMember, error) {
 	if len(bytes.TrimSpace(content)) == 0 {
 		return nil, nil

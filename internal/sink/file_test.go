@@ -42,8 +42,8 @@ func TestFileConformance(t *testing.T) {
 				f.Written(func() { versions++ })
 				return sinktest.Harness{
 					Sink: f, Typed: format != "env",
-					Fields:     func(t *testing.T) map[string]any { return fieldsOf(t, c) },
-					HumanWrite: func(t *testing.T, all map[string]any) { write(t, c.Path, written(t, format, all)) },
+					Fields:       func(t *testing.T) map[string]any { return fieldsOf(t, c) },
+					OutsideWrite: func(t *testing.T, all map[string]any) { write(t, c.Path, written(t, format, all)) },
 					Delete: func(t *testing.T) {
 						if err := os.Remove(c.Path); err != nil {
 							t.Fatal(err)
@@ -280,7 +280,7 @@ func TestFileQuotes(t *testing.T) {
 	}
 }
 
-// TestFileIsRefused: what is no regular file, or lies where others can write, is left alone.
+// TestFileIsRefused: what is not a regular file, or lies where others can write, is left alone.
 func TestFileIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		set  func(t *testing.T, c *config.FileSink) error
@@ -363,7 +363,7 @@ func TestFileAccess(t *testing.T) {
 	if err := os.Chmod(c.Path, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	store(f, "one") // the same secret: the mode is put right all the same
+	store(f, "one") // the same secret: the mode is still corrected
 	is(0o600, self, group)
 	if self != 0 {
 		t.Skip("only root can give files to other users")
@@ -430,7 +430,7 @@ func TestFileGivenUp(t *testing.T) {
 	defer cancel()
 	f.BeforeCheck(cancel)
 	if _, err := f.Store(ctx, credential("id", "late"), rotation.Stored{}); err == nil {
-		t.Error("it was taken for done")
+		t.Error("it was reported as done")
 	}
 	if _, err := f.Preflight(t.Context()); err != nil { // which waits for the write
 		t.Error(err)

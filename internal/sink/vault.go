@@ -1,9 +1,12 @@
-// Package sink delivers credentials to where consumers read them.
+// Package sink writes credentials to the places where consumers read them.
 //
-// Guarantees of every sink: Store returns nil only after the credential was read back and
-// found equal; what else is stored beside it stays; a write whose answer was lost is
-// settled by reading and not by writing again; no error contains a secret. The suite in
-// sinktest holds each sink to them.
+// Guarantees of every sink, which the suite in sinktest checks:
+//
+//   - Store returns nil only after it has read the credential back and found it equal.
+//   - What else is stored beside the credential stays.
+//   - If the answer to a write is lost, the sink reads what is stored, and does not write again
+//     without reading.
+//   - No error contains a secret.
 package sink
 
 import (
@@ -22,22 +25,22 @@ import (
 )
 
 const (
-	// sessionMargin is how long the session must last for a rotation to begin.
+	// sessionMargin is how long the session must last so that a rotation may begin.
 	sessionMargin = 10 * time.Second
-	// maxConflicts is how many writes by others in a row are merged before giving up
-	// until the next attempt, and conflictPause how long to wait for each.
+	// maxConflicts is how many writes by others in a row are merged before Store gives up.
+	// conflictPause is how long it waits after each of them.
 	maxConflicts  = 8
 	conflictPause = 50 * time.Millisecond
-	// requestsPerSink is how many requests a rotation sends for one sink at most, without a
-	// series of conflicts: 7 when all goes well.
+	// requestsPerSink is the largest number of requests that a rotation sends for one sink, if there is
+	// no series of conflicts. Without a fault it is 7.
 	requestsPerSink = 12
 )
 
 // Vault is one secret in a KV mount of version 1 or 2. It implements [rotation.Sink].
 //
-// On version 2 every write is check-and-set, so no other writer's change is lost, and mounts with
-// cas_required work. Version 1 has no check-and-set: a change that another writer makes between
-// our reading and our writing is lost there, and only there.
+// On version 2 every write is check-and-set, so no change of another writer is lost, and mounts with
+// cas_required work. Version 1 has no check-and-set: there, a change that another writer makes between
+// our read and our write is lost.
 type Vault struct {
 	session *vault.Session
 	config  config.VaultSink
@@ -62,8 +65,8 @@ func (v *Vault) stored(c content) rotation.Stored {
 	return s
 }
 
-// Preflight implements [rotation.Sink]. In KV version 2 it proves the write with the request that
-// the write will be, except that its check-and-set cannot match.
+// Preflight implements [rotation.Sink]. In KV version 2 it sends the same request as the
+// write, but with a check-and-set that cannot match.
 func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 	if err := v.session.ReadyFor(ctx, sessionMargin, requestsPerSink); err != nil {
 		return rotation.Stored{}, err
@@ -82,7 +85,7 @@ func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 	if after, known := v.session.DeleteVersionAfter(ctx, v.config.Mount, v.config.Path); known {
 		s.DeleteAfter = after
 	} else if s.Exists && s.DeletesAt.After(s.WrittenAt) {
-		// A version that is there and has a time of deletion was given it when it was written.
+		// A version got its time of deletion when it was written.
 		s.DeleteAfter = s.DeletesAt.Sub(s.WrittenAt)
 	}
 	return s, v.probe(ctx, kv, now)
@@ -117,8 +120,8 @@ func (v *Vault) Look(ctx context.Context) (rotation.Stored, error) {
 }
 
 // look asks for the KV version of the mount and for what is stored. It asks for the version each
-// time: a mount can be upgraded to version 2 at any time, and by the rules of version 1 no secret
-// in it could be read or written then.
+// time: a mount can be upgraded to version 2 at any time, and the paths of version 1 do not work
+// after that.
 func (v *Vault) look(ctx context.Context) (kv int, now content, err error) {
 	v.session.ForgetKVVersion(v.config.Mount)
 	if kv, err = v.session.KVVersion(ctx, v.config.Mount); err != nil {
@@ -128,8 +131,8 @@ func (v *Vault) look(ctx context.Context) (kv int, now content, err error) {
 	return kv, now, err
 }
 
-// textOnly refuses a place where one of our two fields holds something that rotatord cannot have
-// written: a number or an object belongs to another program, and would be overwritten.
+// textOnly refuses a place where one of our two fields is not a text. Another program has written it,
+// and it would be overwritten.
 func (v *Vault) textOnly(kv int, now content) error {
 	for _, name := range []string{v.config.ClientIDField, v.config.ClientSecretField} {
 		switch now.fields[name].(type) {
@@ -142,8 +145,8 @@ func (v *Vault) textOnly(kv int, now content) error {
 	return nil
 }
 
-// Store implements [rotation.Sink]. It reads again instead of trusting the base: the write is
-// then check-and-set against the very fields that it keeps.
+// Store implements [rotation.Sink]. It reads again and does not use the base: so the
+// check-and-set of the write is against the fields that it keeps.
 func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Stored) (stored rotation.Stored, err error) {
 	defer func() {
 		if err != nil {
@@ -169,7 +172,7 @@ func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Sto
 		if writeErr != nil && refused(writeErr) && !conflict(writeErr) {
 			return rotation.Stored{}, fmt.Errorf("writing %s: %w", v.path(kv), writeErr)
 		}
-		// Whatever the answer was, or if none came: what is there now decides.
+		// What is stored now decides, whatever the answer was, and also if none came.
 		after, readErr := v.readBack(ctx, kv, now, w, writeErr, c)
 		if readErr != nil {
 			return rotation.Stored{}, errors.Join(writeErr, fmt.Errorf("reading back: %w", readErr))
@@ -178,8 +181,8 @@ func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Sto
 			return v.stored(after), nil
 		}
 		if writeErr != nil && !conflict(writeErr) {
-			// It may still arrive. Its check-and-set will fit only if nothing else was
-			// written, so the next attempt can begin with a reading like this one.
+			// The write may still arrive. Its check-and-set matches only if nothing else was written,
+			// so the next attempt can begin with a read like this one.
 			return rotation.Stored{}, fmt.Errorf("writing %s: %w", v.path(kv), writeErr)
 		}
 		if w.version > 0 && after.version == w.version {
@@ -207,8 +210,8 @@ func (v *Vault) path(kv int) string {
 	return v.config.Mount + "/" + v.config.Path
 }
 
-// read reads what is stored. index is that of a write which the answer must not be older than;
-// empty if there is none.
+// read reads what is stored. The answer must not be older than the write with this index; empty if there
+// is none.
 func (v *Vault) read(ctx context.Context, kv int, index string) (content, error) {
 	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Index: index})
 	if err != nil {
@@ -221,13 +224,13 @@ func (v *Vault) read(ctx context.Context, kv int, index string) (content, error)
 	return c, nil
 }
 
-// written is what the answer to a write says; zero if none came, or if it says nothing.
+// written is what the answer to a write says; zero if no answer came, or if it says nothing.
 type written struct {
 	version int    // 0 in KV version 1
 	index   string // see [vault.Answer]
 }
 
-// write puts our two fields among those that are there.
+// write writes our two fields together with the other ones that are stored.
 func (v *Vault) write(ctx context.Context, kv int, now content, c rotation.Credential) (written, error) {
 	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Body: v.body(kv, now, c, now.version)})
 	if err != nil {
@@ -240,7 +243,7 @@ func (v *Vault) write(ctx context.Context, kv int, now content, c rotation.Crede
 	return written{version, answer.Index}, nil
 }
 
-// body is what is sent to write c beside the fields that are there.
+// body returns the body of a request that writes c and keeps the other fields.
 func (v *Vault) body(kv int, now content, c rotation.Credential, cas int) map[string]any {
 	fields := maps.Clone(now.fields)
 	if fields == nil {

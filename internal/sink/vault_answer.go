@@ -17,25 +17,25 @@ import (
 	"rotatord/internal/vault"
 )
 
-// This file says what Vault's answers about a secret mean. It is strict: only an answer that Vault
-// gives is believed. A proxy, a login page or a cache that answers in Vault's place must never
-// look like an empty place, because rotatord would then rotate and find out too late.
+// This file decides what Vault's answers about a secret mean. It accepts only answers that Vault
+// gives. If a proxy, a login page or a cache answers, that must never look like an empty place:
+// rotatord would rotate, and notice it too late.
 
-// content is a secret as it was read: all its fields, and its version.
+// content is a secret with all its fields and its version.
 type content struct {
 	fields  map[string]any // nil if there is nothing, or if the latest version is deleted
-	version int            // of KV version 2, also of a deleted latest version; 0 if there is none
+	version int            // in KV version 2, also of a deleted latest version; 0 if there is none
 	written time.Time      // when this version was written; zero in KV version 1
-	// deletes is when Vault deletes this version, or has deleted it; zero if that is not planned.
+	// deletes is when Vault deletes this version, or has deleted it; zero if it does not.
 	deletes time.Time
 }
 
-// foreign is an answer that Vault does not give, or not to this request.
+// foreign is an answer that Vault never gives to this request.
 type foreign struct{ text string }
 
 func (f *foreign) Error() string { return f.text }
 
-// maxKind is how many bytes of a content type are shown, and maxWords of Vault's words.
+// maxKind is how many bytes of a content type are shown, and maxWords how many of Vault's messages.
 const maxKind, maxWords = 200, 1000
 
 // notVaults describes an answer by its status, its media type and the title of a page.
@@ -44,8 +44,8 @@ func notVaults(a vault.Answer, what string) error {
 	return &foreign{fmt.Sprintf("Vault answered %d %s (content type %s): is something else at this address?", a.Status, what, printable.Line(kind, maxKind))}
 }
 
-// envelope is the part of every JSON answer of Vault that is looked at. The raw fields are nil if
-// they are missing.
+// envelope has the fields of Vault's JSON answers that are used. The raw fields are nil if they are
+// missing.
 type envelope struct {
 	Errors   []string        `json:"errors"`
 	Warnings []string        `json:"warnings"`
@@ -71,7 +71,7 @@ func openEnvelope(a vault.Answer) (envelope, error) {
 	return e, nil
 }
 
-// decodeOne decodes exactly one JSON value, and leaves numbers as they are written.
+// decodeOne decodes exactly one JSON value. Numbers keep their text.
 func decodeOne(body []byte, into any) error {
 	decoder := json.NewDecoder(bytes.NewReader(body))
 	decoder.UseNumber()
@@ -86,14 +86,14 @@ func decodeOne(body []byte, into any) error {
 
 func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
 
-// readAnswer says what an answer to a read shows. Its errors name what came.
+// readAnswer returns the content that an answer to a read shows. Its errors describe the answer.
 func readAnswer(kv int, a vault.Answer) (content, error) {
 	switch a.Status {
 	case http.StatusOK:
 	case http.StatusNotFound:
 		return absent(kv, a)
 	default:
-		return content{}, notVaults(a, "to a read, which Vault does not")
+		return content{}, notVaults(a, "to a read, which Vault never does")
 	}
 	e, err := openEnvelope(a)
 	switch {
@@ -102,7 +102,7 @@ func readAnswer(kv int, a vault.Answer) (content, error) {
 	case len(e.Errors) > 0:
 		return content{}, notVaults(a, "with errors in it")
 	case isNull(e.Data) && !isNull(e.WrapInfo):
-		return content{}, &foreign{"Vault wrapped the answer: does a policy demand a wrapping TTL (min_wrapping_ttl) here?"}
+		return content{}, &foreign{"Vault wrapped the answer: does a policy require a wrapping TTL (min_wrapping_ttl) here?"}
 	case isNull(e.Data):
 		return content{}, notVaults(a, "with no KV data")
 	}
@@ -120,15 +120,15 @@ func readAnswer(kv int, a vault.Answer) (content, error) {
 	return c, err
 }
 
-// absent says what a 404 means. Vault has two of them for a secret that is not there: no errors,
-// and (KV version 2) the metadata of a deleted or destroyed version.
+// absent returns what a 404 means. Vault has two kinds of them for a secret that is not there: one
+// with an empty list of errors, and in KV version 2 one with the metadata of a deleted or destroyed version.
 func absent(kv int, a vault.Answer) (content, error) {
 	e, err := openEnvelope(a)
 	switch {
 	case err != nil:
 		return content{}, err
 	case slices.ContainsFunc(e.Errors, func(text string) bool { return strings.Contains(text, "no handler for route") }):
-		return content{}, &foreign{"Vault has no mount there (404: no handler for route): is the mount's name right, and was it not disabled?"}
+		return content{}, &foreign{"Vault has no mount there (404: no handler for route): is the name of the mount right, and is the mount enabled?"}
 	case len(e.Errors) > 0:
 		return content{}, &foreign{"Vault answered 404: " + printable.Line(strings.Join(e.Errors, "; "), maxWords)}
 	case e.Errors != nil && e.fields == 1:
@@ -145,7 +145,7 @@ func absent(kv int, a vault.Answer) (content, error) {
 	return content{}, notVaults(a, "which is not Vault's own: it does not say that nothing is stored")
 }
 
-// versionMetadata is what KV version 2 says of one version.
+// versionMetadata is what KV version 2 says about one version.
 type versionMetadata struct {
 	Version  json.RawMessage `json:"version"` // json.Number would take a string too
 	Created  string          `json:"created_time"`
@@ -209,8 +209,8 @@ func metadataOf(raw json.RawMessage) (version int, written, deletes time.Time, e
 	return version, written, deletes, err
 }
 
-// writeAnswer says which version a write made; 0 in KV version 1. An error means that the answer
-// does not say that anything was written, and not that nothing was.
+// writeAnswer returns the version that a write created; 0 in KV version 1. An error means that the
+// answer does not confirm a write. It does not mean that nothing was written.
 func writeAnswer(kv int, a vault.Answer) (version int, err error) {
 	switch {
 	case kv == 1 && a.Status == http.StatusNoContent:
@@ -225,7 +225,7 @@ func writeAnswer(kv int, a vault.Answer) (version int, err error) {
 		}
 		return 0, err
 	case a.Status != http.StatusOK:
-		return 0, notVaults(a, "to a write, which Vault does not")
+		return 0, notVaults(a, "to a write, which Vault never does")
 	}
 	e, err := openEnvelope(a)
 	switch {

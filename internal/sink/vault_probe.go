@@ -12,18 +12,18 @@ import (
 	"rotatord/internal/vault"
 )
 
-// impossible is a check-and-set that no version can match. Vault counts versions from 1, takes 0
-// for "no version yet", and compares as unsigned numbers, as which -1 is the largest there is. A
-// server that does not know negative numbers refuses it as well. (null, true and false must
-// never be sent: Vault takes them for 0 and 1.)
+// impossible is a check-and-set that no version can match. Vault counts versions from 1, uses 0
+// for "no version yet", and compares unsigned numbers, in which -1 is the largest one. A server
+// that does not accept negative numbers refuses it as well. (Never send null, true or false: Vault
+// reads them as 0 and 1.)
 const impossible = -1
 
-// probe proves that the write would be allowed, without writing: the same request with a
-// check-and-set that cannot match is refused with 400 if the policy, its allowed, denied and
-// required parameters, and the rate limits let it through, and with 403 if they do not.
+// probe proves that the write would be allowed, and writes nothing. It sends the same request with a
+// check-and-set that cannot match. Vault answers 400 if the policy, its allowed, denied and required
+// parameters and the rate limits allow the request, and 403 if they do not.
 //
-// It carries the fields that are stored already, and empty ones in place of those that are not.
-// Even a server that ignores the check would store nothing new.
+// The request has the fields that are stored already, and empty ones for those that are missing. So
+// even a server that ignores the check would store nothing new.
 func (v *Vault) probe(ctx context.Context, kv int, now content) error {
 	id, _ := now.fields[v.config.ClientIDField].(string)
 	value, _ := now.fields[v.config.ClientSecretField].(string)
@@ -31,7 +31,7 @@ func (v *Vault) probe(ctx context.Context, kv int, now content) error {
 	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Body: body, Operation: "probe"})
 	switch status := vault.StatusOf(err); {
 	case err == nil && answer.Status == http.StatusOK:
-		return fmt.Errorf("%s accepted a write whose check-and-set cannot match, which Vault refuses: the writes of others would not be safe, so nothing is rotated", v.path(kv))
+		return fmt.Errorf("%s accepted a write whose check-and-set cannot match, which Vault refuses: a write of another program could be lost, so nothing is rotated", v.path(kv))
 	case err == nil:
 		if _, err = writeAnswer(kv, answer); err != nil {
 			return fmt.Errorf("trying whether %s may be written: %w", v.path(kv), err)
@@ -51,8 +51,7 @@ func (v *Vault) probe(ctx context.Context, kv int, now content) error {
 	}
 }
 
-// need is the capability that a write needs: Vault asks for one or the other, depending on whether
-// there is something already.
+// need returns the capability that a write needs. It depends on whether a version is stored already.
 func (v *Vault) need(now content) string {
 	if now.fields != nil || now.version > 0 {
 		return "update"
@@ -60,8 +59,8 @@ func (v *Vault) need(now content) string {
 	return "create"
 }
 
-// mayWrite asks Vault what the policy allows. Version 1 has no check-and-set, so this is all that
-// can be known there without writing; it does not see allowed_parameters.
+// mayWrite asks Vault what the policy allows. Version 1 has no check-and-set, so nothing more
+// can be found out without writing. The answer does not consider allowed_parameters.
 func (v *Vault) mayWrite(ctx context.Context, kv int, now content) error {
 	path := v.path(kv)
 	all, err := v.session.Capabilities(ctx, []string{path})

@@ -13,24 +13,24 @@ import (
 )
 
 const (
-	// staleBound is how long reading back waits for a node of Vault that is behind, if the
-	// context does not end before; the pauses between reads grow from the first to the last.
+	// staleBound is how long readBack waits for a node of Vault that is behind. The pauses between
+	// its reads grow from firstStalePause to lastStalePause.
 	staleBound      = 10 * time.Second
 	firstStalePause = 50 * time.Millisecond
 	lastStalePause  = time.Second
 )
 
-// errStale is in the error of a read-back that shows an older state than the one that Vault
-// itself has named.
+// errStale is in the error of a read that shows an older state than the one that Vault has
+// confirmed.
 var errStale = errors.New("a stale read")
 
-// readBack reads what is there after a write, or after a write that was refused by its
-// check-and-set. before is what was read before the write, w and writeErr are its answer. A
-// standby, a replica or a cache may answer from an older state: then it reads again, and does not
-// take the old state for another writer's.
+// readBack reads what is stored after a write, or after a write that its check-and-set has refused.
+// before is what was read before the write; w and writeErr are its answer. A standby, a replica or a
+// cache may answer from an older state. Then readBack reads again, and does not take the old state for
+// a change by another writer.
 func (v *Vault) readBack(ctx context.Context, kv int, before content, w written, writeErr error, c rotation.Credential) (content, error) {
 	wait := firstStalePause
-	var seen error // in what way the last answer that came was stale
+	var seen error // why the last answer was stale
 	for deadline := time.Now().Add(staleBound); ; wait = min(2*wait, lastStalePause) {
 		after, err := v.read(ctx, kv, w.index)
 		if err == nil {
@@ -45,7 +45,7 @@ func (v *Vault) readBack(ctx context.Context, kv int, before content, w written,
 			err = fmt.Errorf("%w: %w: the node that answered does not have the write yet", err, errStale)
 		}
 		if !errors.Is(err, errStale) {
-			if seen != nil && ctx.Err() != nil { // what was seen says more than that the time was over
+			if seen != nil && ctx.Err() != nil { // why it was stale says more than that time ran out
 				err = fmt.Errorf("%w; it did not catch up in time: %w", seen, err)
 			}
 			return content{}, err
@@ -60,7 +60,7 @@ func (v *Vault) readBack(ctx context.Context, kv int, before content, w written,
 	}
 }
 
-// stale says in which way a read-back is older than what Vault has said, nil if it is not.
+// stale returns why a read is older than what Vault has confirmed; nil if it is not.
 func stale(kv int, before, after content, w written, writeErr error) error {
 	const from = "from a standby, a replica or a cache"
 	switch {

@@ -64,7 +64,7 @@ func TestVaultSink(t *testing.T) {
 
 func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vaulttest.Mount, path string) sinktest.Harness {
 	written := server.Writes()
-	humans := 0
+	outside := 0
 	t.Cleanup(func() { server.ReadOnly(false); server.SetRefusal(nil); server.ClearFaults() })
 	h := sinktest.Harness{
 		KV: mount.Version, Typed: true,
@@ -79,9 +79,9 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 		},
 		Sink: sink.NewVault(v, config.VaultSink{Mount: mount.Path, Path: path,
 			SinkFields: config.SinkFields{ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField}}),
-		Fields:     func(*testing.T) map[string]any { return server.Read(mount.Path, path) },
-		HumanWrite: func(_ *testing.T, fields map[string]any) { humans++; server.Write(mount.Path, path, fields) },
-		Versions:   func(*testing.T) int { return server.Writes() - written - humans },
+		Fields:       func(*testing.T) map[string]any { return server.Read(mount.Path, path) },
+		OutsideWrite: func(_ *testing.T, fields map[string]any) { outside++; server.Write(mount.Path, path, fields) },
+		Versions:     func(*testing.T) int { return server.Writes() - written - outside },
 		LoseNextAnswer: func(_ *testing.T, carryOut bool) {
 			server.Inject(vaulttest.Fault{After: carryOut})
 		},
@@ -141,7 +141,7 @@ func TestUpgradedMount(t *testing.T) {
 	if err != nil || before.Digest != c.ClientSecret.Digest() || before.Version != 1 {
 		t.Fatalf("after the upgrade Preflight sees %+v, %v", before, err)
 	}
-	// And once more, between the preflight and the delivery: the next attempt gets it right.
+	// And again, between the preflight and the delivery: the next attempt gets it right.
 	server.SetVersion("kv", 1)
 	c.ClientSecret = secret.New("cfast_CANARY2")
 	if _, err := s.Preflight(t.Context()); err != nil {

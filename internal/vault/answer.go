@@ -14,18 +14,18 @@ import (
 	"rotatord/internal/outbound"
 )
 
-// maxIndex bounds X-Vault-Index, in bytes: it goes back to Vault as it came.
+// maxIndex is the largest X-Vault-Index, in bytes. It is sent back to Vault unchanged.
 const maxIndex = 4 << 10
 
-// Answer is one answer to a request for a secret, before anything is concluded from it.
+// Answer is one answer to a request for a secret. Nothing about it is checked yet.
 type Answer struct {
 	Status int
 	// ContentType is the media type without its parameters; empty if the header is missing.
 	ContentType string
-	// Index is where Vault Enterprise was in its log when it answered; empty otherwise. A read
-	// that carries it is not answered from an older state: see [Request.Index].
+	// Index is the position of Vault Enterprise in its log when it answered; empty otherwise. A read
+	// with this index is not answered from an older state: see [Request.Index].
 	Index string
-	// Shown is what may be shown of an answer that is not Vault's: its content type, and the title of a page.
+	// Shown is what may be shown of an answer that is not Vault's: its content type and the title of a page.
 	Shown string
 	// Body is the whole body, which may hold secrets.
 	Body []byte
@@ -43,18 +43,18 @@ type Request struct {
 	Operation string
 }
 
-// Send sends one request and returns the answer as it came: a success or 404. Everything
-// else is an error, described as those of Read and Write: a redirect, another status, and an
-// answer of more than [MaxBody].
+// Send sends one request and returns the unchanged answer, if it is a success or a 404. Everything
+// else is an error like those of Read and Write: a redirect, another status, and an answer of more
+// than [MaxBody].
 func (s *Session) Send(ctx context.Context, r Request) (Answer, error) {
 	answer, err := s.send(ctx, r)
-	return answer, s.judge(err)
+	return answer, s.noteRefusal(err)
 }
 
-// requestKey is the context key of the Request that a request over the wire belongs to.
+// requestKey is the context key of the Request for which an HTTP request is sent.
 type requestKey struct{}
 
-// send is Send for requests whose refusal says nothing of the token.
+// send is Send for requests whose refusal says nothing about the token.
 func (s *Session) send(ctx context.Context, r Request) (Answer, error) {
 	ctx = context.WithValue(ctx, requestKey{}, r)
 	logical := s.client.session.Logical()
@@ -75,13 +75,13 @@ func (s *Session) send(ctx context.Context, r Request) (Answer, error) {
 		return Answer{}, plain(cmp.Or(err, errors.New("no answer came")))
 	}
 	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body) // which the transport has read within its limit
+	body, err := io.ReadAll(res.Body) // the transport has read it already, up to its limit
 	if err != nil {
 		return Answer{}, plain(err)
 	}
 	answer := Answer{Status: res.StatusCode, Body: body}
 	if answer.ContentType, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type")); answer.ContentType != "application/json" {
-		answer.Shown = outbound.ReadPage(res.Header, body).Shown(false, sent.cleaned)
+		answer.Shown = outbound.ReadPage(res.Header, body).Shown(false, sent.scrubbed)
 	}
 	if index := res.Header.Get(api.HeaderIndex); len(index) <= maxIndex {
 		answer.Index = index

@@ -17,9 +17,9 @@ type authMethod interface {
 	name() string
 	// logIn returns a token and how long it lasts.
 	logIn(ctx context.Context, library *api.Client) (lease, error)
-	// changed reports whether the credential is another one than at the last login.
+	// changed reports whether the credential differs from that of the last login.
 	changed(ctx context.Context) bool
-	// hint says what to look at if a login is refused.
+	// hint says what an operator should check if Vault refuses a login.
 	hint(namespace string) string
 }
 
@@ -47,18 +47,18 @@ func (l *lastUsed) set(v secret.Value) {
 	l.token = slices.ContainsFunc(tokenPrefixes, func(prefix string) bool { return strings.HasPrefix(v.Reveal(), prefix) })
 }
 
-// tokenPrefixes are how tokens of Vault begin, wrapping tokens among them: since version 1.10, and before.
+// tokenPrefixes are the prefixes of Vault's tokens, wrapping tokens included: since version 1.10, and before.
 var tokenPrefixes = []string{"hvs.", "s."}
 
-// isToken reports whether the credential looks like a token of Vault, as a wrapping token is one.
+// isToken reports whether the credential looks like a Vault token. A wrapping token is one.
 func (l *lastUsed) isToken() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.token
 }
 
-// differs reports whether source holds something else now. A source that cannot be read
-// at the moment has not changed.
+// differs reports whether source has another content now. A source that cannot be read now counts as
+// unchanged.
 func (l *lastUsed) differs(ctx context.Context, source config.SecretSource, kind config.SecretKind) bool {
 	v, err := source.ReadAs(ctx, kind)
 	if err != nil {

@@ -47,7 +47,7 @@ func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, er
 		return lease{}, plain(err)
 	}
 	l := leaseOf(answer)
-	l.forever = l.ttl == 0 // Vault gives no token that has ended
+	l.forever = l.ttl == 0 // Vault never gives a token that has ended
 	return l, nil
 }
 

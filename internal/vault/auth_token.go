@@ -12,7 +12,7 @@ import (
 // Token implements [config.AuthMethods].
 func (m *methods) Token(c *config.TokenAuth) { m.chosen = &tokenAuth{source: c.Source} }
 
-// tokenAuth uses a token that somebody else made, and keeps it alive.
+// tokenAuth uses a token that another program has created, and renews it.
 type tokenAuth struct {
 	source config.SecretSource
 	used   lastUsed
@@ -20,7 +20,7 @@ type tokenAuth struct {
 
 func (t *tokenAuth) name() string { return "token" }
 func (t *tokenAuth) hint(namespace string) string {
-	return "is the token in " + t.source.String() + " still valid? One that may not look itself up is not used, since nobody would know when it ends. " +
+	return "is the token in " + t.source.String() + " still valid? One that may not look itself up is not used, because the daemon could not know when it ends. " +
 		"A wrapping token must be unwrapped first (vault unwrap), and is good for one request only." + askNamespace(namespace)
 }
 

@@ -14,10 +14,10 @@ import (
 	"rotatord/internal/outbound"
 )
 
-// client is HashiCorp's client library for one Vault, on a transport of ours.
+// client is HashiCorp's client library for one Vault, with our own transport.
 type client struct {
 	session *api.Client // has the session's token
-	// login is used while a login is under way, when others still use the old token.
+	// login is used for logins only, because other requests still use the old token meanwhile.
 	login     *api.Client
 	transport *transport
 }
@@ -38,15 +38,15 @@ func newClient(c config.Vault, observer Observer) (*client, error) {
 	return &client{session, login, t}, nil
 }
 
-// newLibrary returns a client of the library that the configuration alone decides. The library
-// reads VAULT_* variables for each new client and for each clone of one, so they are hidden from
-// it, and nothing is ever cloned.
+// newLibrary returns a client of the library that depends on the configuration alone. The library
+// reads VAULT_* variables for each new client and each clone. So they are hidden from it, and a client
+// is never cloned.
 func newLibrary(c config.Vault, t *transport) (library *api.Client, err error) {
 	config.WithoutEnvironment("VAULT_", func() {
 		library, err = api.NewClient(&api.Config{
 			Address:          c.Address,
-			DisableRedirects: true, // the transport lets none through either
-			// A repeated request is ours to decide.
+			DisableRedirects: true, // the transport passes none on either
+			// Our callers decide whether to repeat a request.
 			MaxRetries: 0,
 			CheckRetry: func(context.Context, *http.Response, error) (bool, error) { return false, nil },
 			HttpClient: &http.Client{
@@ -86,7 +86,7 @@ func newTransport(c config.Vault, observer Observer) (*transport, error) {
 	}
 	next := outbound.Transport()
 	next.TLSClientConfig = tlsConfig
-	// A body must not grow when it is unpacked.
+	// Without compression a small answer cannot become a large one.
 	next.DisableCompression = true
 	return &transport{next: next, base: base, nodes: nodes, timeout: c.Timeout, observer: observer}, nil
 }
@@ -100,7 +100,7 @@ func newTLS(c config.TLS) (*tls.Config, error) {
 		}
 		t.RootCAs = x509.NewCertPool()
 		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca_file: %s holds no PEM certificate", c.CAFile)
+			return nil, fmt.Errorf("tls.ca_file: %s has no PEM certificate", c.CAFile)
 		}
 	}
 	if c.CertFile != "" || c.KeyFile != "" {

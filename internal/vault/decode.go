@@ -12,23 +12,22 @@ import (
 	"rotatord/internal/outbound"
 )
 
-// judge proves that an answer is one of Vault's: a 200 with a JSON object, a 204 for a write, or
-// Vault's own form of an error. Whatever else may have answered, such as a proxy or a login page,
-// and an empty answer too, is an error and never "nothing stored". An answer of 400 and above is
-// an error as well, except a 404 that says what is stored. What passes is decoded in the same way
-// by the library. It is nil for a 204, and for an answer that its caller judges.
-func judge(r request, a answered) (*api.Secret, error) {
+// checkAnswer returns a decoded answer if it is one of Vault's: a 200 with a JSON object, or a 204
+// for a write. It returns nil for a 204, and for an answer that the caller checks. An answer of
+// something else, such as a proxy or a login page, and an empty answer are errors: they never mean
+// "nothing stored". An answer of 400 and above is an error, except a 404 that says what is stored.
+func checkAnswer(r request, a answered) (*api.Secret, error) {
 	switch {
 	case r.raw && (a.StatusCode < 400 || a.StatusCode == http.StatusNotFound):
 		return nil, nil
 	case a.StatusCode >= 400:
-		return nil, judgeRefusal(r, a)
+		return nil, classifyRefusal(r, a)
 	case a.StatusCode == http.StatusNoContent && r.method != http.MethodGet && !r.leased():
 		return nil, nil
 	case a.StatusCode == http.StatusNoContent && r.leased():
 		return nil, foreign("HTTP 204 without a body")
 	case a.StatusCode != http.StatusOK:
-		return nil, r.foreign(fmt.Sprintf("HTTP %d, which Vault does not answer to this", a.StatusCode), a)
+		return nil, r.foreign(fmt.Sprintf("HTTP %d, which Vault never answers to this request", a.StatusCode), a)
 	case len(bytes.TrimSpace(a.content)) == 0:
 		return nil, r.foreign("HTTP 200 with an empty body", a)
 	}
@@ -41,7 +40,7 @@ func judge(r request, a answered) (*api.Secret, error) {
 		return nil, r.foreign("HTTP 200 with "+err.Error(), a)
 	}
 	if r.leased() {
-		if err := judgeLease(body.Auth, len(body.Wrap) > 0 && string(body.Wrap) != "null"); err != nil {
+		if err := checkLease(body.Auth, len(body.Wrap) > 0 && string(body.Wrap) != "null"); err != nil {
 			return nil, err
 		}
 	}
@@ -49,16 +48,16 @@ func judge(r request, a answered) (*api.Secret, error) {
 	switch {
 	case err != nil: // its text could quote the answer
 		return nil, foreign("HTTP 200 with a body that has a field of the wrong type")
-	case decoded == nil || body.Data == nil && decoded.Data != nil: // the library takes any object for data
+	case decoded == nil || body.Data == nil && decoded.Data != nil: // the library accepts any object as data
 		return nil, r.foreign("HTTP 200 with an object that has none of Vault's fields", a)
 	}
 	return decoded, nil
 }
 
-// judgeRefusal judges an answer of 400 and above. Vault's own have a list of errors. With a 404
-// it is empty where nothing is stored; where the latest version of a secret is deleted, the 404
-// has data in its place, which has the metadata. These two are no error for a read.
-func judgeRefusal(r request, a answered) error {
+// classifyRefusal returns the error of an answer of 400 and above. Vault's own answers have a list of
+// errors. A 404 with an empty list means that nothing is stored. A 404 with metadata means that the
+// latest version of a secret is deleted. For a read these two are not errors.
+func classifyRefusal(r request, a answered) error {
 	var body struct {
 		Data     map[string]any `json:"data"`
 		Errors   *[]string      `json:"errors"`
@@ -67,7 +66,7 @@ func judgeRefusal(r request, a answered) error {
 	e := &ResponseError{Status: a.StatusCode}
 	if err := decodeObject(a.content, &body); err != nil || body.Errors == nil && len(body.Data) == 0 && len(body.Warnings) == 0 {
 		page := outbound.ReadPage(a.Header, a.content)
-		e.Foreign, e.page, e.advice = true, page.Shown(false, r.cleaned), r.advice(a.StatusCode, page)
+		e.Foreign, e.page, e.advice = true, page.Shown(false, r.scrubbed), r.advice(a.StatusCode, page)
 		return e
 	}
 	if body.Errors != nil {
@@ -87,7 +86,7 @@ func judgeRefusal(r request, a answered) error {
 	return e
 }
 
-// decodeObject decodes a JSON object, and nothing after it. The errors quote nothing of it.
+// decodeObject decodes exactly one JSON object. Its errors quote nothing of it.
 func decodeObject(content []byte, into any) error {
 	if trimmed := bytes.TrimSpace(content); len(trimmed) == 0 || trimmed[0] != '{' {
 		return errors.New("a body that is not a JSON object")

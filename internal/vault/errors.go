@@ -16,18 +16,18 @@ import (
 // ResponseError is an answer with an HTTP status of 400 or above.
 type ResponseError struct {
 	Status int
-	// Errors are Vault's own words.
+	// Errors are the messages of Vault.
 	Errors []string
 	// Foreign is set if the body is not in Vault's form: a proxy or something else answered.
 	Foreign bool
 
-	page, advice string // what answered then, and what to look at
+	page, advice string // if Foreign: what answered, and what the operator should check
 }
 
 // Error implements error.
 func (e *ResponseError) Error() string {
 	if e.Foreign {
-		text := fmt.Sprintf("HTTP %d, and not in Vault's words (%s): did a proxy answer?", e.Status, e.page)
+		text := fmt.Sprintf("HTTP %d, and not an answer of Vault (%s): did a proxy answer?", e.Status, e.page)
 		if e.advice != "" {
 			text += " " + e.advice
 		}
@@ -40,30 +40,30 @@ func (e *ResponseError) Error() string {
 	return fmt.Sprintf("HTTP %d: %s", e.Status, strings.Join(said, "; "))
 }
 
-// says reports whether Vault's words have a text in them.
+// says reports whether one of Vault's messages contains a text.
 func (e *ResponseError) says(text string) bool {
 	return slices.ContainsFunc(e.Errors, func(said string) bool { return strings.Contains(said, text) })
 }
 
-// foreignError is an answer that Vault does not give.
+// foreignError is an answer that Vault never gives.
 type foreignError struct{ what, advice string }
 
 func foreign(what string) error { return &foreignError{what: what} }
 
-// peer is Vault as errors name it.
+// peer is the name of Vault and of its settings in errors.
 var peer = outbound.Peer{Name: "Vault", Address: "vault.address", TLS: "vault.tls"}
 
-// foreign is the same with what can be seen of the answer, and what to look at. Of a page its title is shown
-// and nothing else: it may repeat what was sent.
+// foreign returns the same error with a description of the answer and with advice. Of a page it shows only the
+// title, because the page may repeat what was sent.
 func (r request) foreign(what string, a answered) error {
 	page := outbound.ReadPage(a.Header, a.content)
-	if shown := page.Shown(false, r.cleaned); shown != "application/json" {
+	if shown := page.Shown(false, r.scrubbed); shown != "application/json" {
 		what += " (it is " + shown + ")"
 	}
 	return &foreignError{what, r.advice(a.StatusCode, page)}
 }
 
-// advice says what to look at where something else than Vault has answered.
+// advice says what the operator should check if something else than Vault has answered.
 func (r request) advice(status int, page outbound.Page) string {
 	if r.asked == nil {
 		return ""
@@ -76,11 +76,11 @@ func (r request) advice(status int, page outbound.Page) string {
 	case page.PlainOnTLS:
 		return "The server speaks TLS and was asked in plain http: write https:// in vault.address"
 	case slices.Contains(strings.Split(strings.TrimSuffix(r.asked.Path, "/v1/"+r.path), "/"), "ui"):
-		return "vault.address ends with the path of Vault's pages, /ui: take it away"
+		return "vault.address ends with /ui, the path of Vault's web interface: remove it"
 	case status == http.StatusProxyAuthRequired:
-		return "A proxy in between wants a user and a password" + way
+		return "A proxy on the way asks for a user and a password" + way
 	case status == http.StatusNetworkAuthenticationRequired:
-		return "This network wants a login first (a captive portal)"
+		return "This network asks for a login first (a captive portal)"
 	}
 	return fmt.Sprintf("Look at vault.address (%s%s) and at a login page or a load balancer in front of it", printable.Line(r.asked.Host, maxHost), way)
 }
@@ -97,8 +97,8 @@ func (e *foreignError) Error() string {
 	return text
 }
 
-// StatusOf returns the HTTP status that an error came with, 0 if no answer came, or none that
-// is an error by its status.
+// StatusOf returns the HTTP status of an error. It is 0 if no answer came, or if the status was not the
+// error.
 func StatusOf(err error) int {
 	if e, ok := errors.AsType[*ResponseError](err); ok {
 		return e.Status
@@ -106,25 +106,25 @@ func StatusOf(err error) int {
 	return 0
 }
 
-// denied reports whether Vault itself answered 403. A proxy's 403 says nothing of the token.
+// denied reports whether Vault itself answered 403. A proxy's 403 says nothing about the token.
 func denied(err error) bool {
 	e, ok := errors.AsType[*ResponseError](err)
 	return ok && e.Status == http.StatusForbidden && !e.Foreign
 }
 
-// maxText is how many bytes of an error are kept: a server may put anything there.
+// maxText is how many bytes of an error are shown: a server may send any text.
 const maxText = 2000
 
-// describe says in an operator's words what a failed request means, and keeps the cause. What
-// was sent is not in the text, even if the server sent it back.
+// describe returns an error that tells an operator what a failed request means. It wraps the cause.
+// Its text has nothing of what was sent, even if the server has sent that back.
 func describe(r request, err error) error {
 	if _, ok := errors.AsType[*describedError](err); ok {
 		return err
 	}
-	return &describedError{text: printable.Line(r.cleaned(r.meaning(err)), maxText), cause: err}
+	return &describedError{text: printable.Line(r.scrubbed(r.meaning(err)), maxText), cause: err}
 }
 
-// meaning starts with the operation where another server than Vault may have answered.
+// meaning describes an error. If something else than Vault may have answered, it begins with the operation.
 func (r request) meaning(err error) string {
 	if response, ok := errors.AsType[*ResponseError](err); ok {
 		return meaningOf(response.Status) + " (" + response.Error() + ")" + r.missing(response)
@@ -143,16 +143,16 @@ func (r request) meaning(err error) string {
 	return "Vault cannot be reached: " + err.Error()
 }
 
-// missing says what the policy may lack where Vault denied permission.
+// missing says which right the policy may lack if Vault denied permission.
 func (r request) missing(e *ResponseError) string {
 	stanza := r.stanza()
 	switch {
 	case e.Status != http.StatusForbidden || e.Foreign || stanza == "":
 		return ""
 	case e.says("invalid token"):
-		return ": the token is not valid, or not any more"
+		return ": the token is not valid, or no longer valid"
 	}
-	return ": its policy lacks " + stanza + ", unless the token is not valid any more"
+	return ": its policy lacks " + stanza + ", or the token is no longer valid"
 }
 
 func meaningOf(status int) string {
@@ -178,8 +178,8 @@ type describedError struct {
 func (e *describedError) Error() string { return e.text }
 func (e *describedError) Unwrap() error { return e.cause }
 
-// plain returns the error of the transport without what the library and net/http put around it:
-// the URL of the request, and words that say nothing more.
+// plain returns the error of the transport without what the library and net/http add to it, such as
+// the URL of the request.
 func plain(err error) error {
 	if err == nil {
 		return nil
@@ -190,8 +190,8 @@ func plain(err error) error {
 	return &describedError{text: printable.Line("Vault's client library: "+err.Error(), maxText), cause: err}
 }
 
-// hinted adds to the error of a login that Vault refused what to look at.
-func hinted(err error, hint string) error {
+// withHint adds advice to the error of a login that Vault refused.
+func withHint(err error, hint string) error {
 	e, ok := errors.AsType[*ResponseError](err)
 	if !ok || e.Foreign || !slices.Contains([]int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound}, e.Status) {
 		return err
@@ -207,7 +207,7 @@ func askNamespace(namespace string) string {
 	return fmt.Sprintf(" Is it in the namespace %q (vault.namespace)?", namespace)
 }
 
-// unreadable is a credential that could not even be presented.
+// unreadable is the error about a credential that could not be sent.
 func unreadable(path string, err error) error {
 	return &describedError{text: path + ": " + err.Error(), cause: err}
 }

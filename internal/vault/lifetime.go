@@ -9,22 +9,22 @@ import (
 )
 
 const (
-	// configKept is how long the answer about a mount's configuration is used, so that a
-	// rotation costs no request for it.
+	// configKept is how long the answer about a mount's configuration is used, so that not
+	// every rotation sends a request for it.
 	configKept = 10 * time.Minute
-	// refusalKept is how long a policy that does not allow the question is not asked again.
+	// refusalKept is how long Vault is not asked again after a policy did not allow the question.
 	refusalKept = time.Hour
 )
 
-// lifetimes is what is known of delete_version_after, by mount. It is safe for concurrent use.
+// lifetimes has the known values of delete_version_after by mount. It is safe for concurrent use.
 type lifetimes struct {
 	mu       sync.Mutex
 	configs  map[string]mountLifetime
-	metadata map[string]time.Time // until when the metadata of a mount's secrets are not asked for
+	metadata map[string]time.Time // by mount: the metadata of its secrets are not requested before that
 }
 
-// mountLifetime is the delete_version_after of a mount; unknown where the policy does not allow to
-// read it.
+// mountLifetime is the delete_version_after of a mount. It is unknown if the policy does not allow
+// reading it.
 type mountLifetime struct {
 	known bool
 	after time.Duration // negative: switched off for every secret of the mount
@@ -32,9 +32,9 @@ type mountLifetime struct {
 }
 
 // DeleteVersionAfter returns how long a version that is written now lives before Vault deletes it
-// by itself; 0 if it stays. mount is of KV version 2. The answer is exact if the policy allows to
-// read the mount's configuration and the secret's metadata. If it allows only the first, a
-// lifetime that is set for the mount is the longest possible, and without one known is false.
+// by itself; 0 if it stays. The mount has KV version 2. The answer is exact if the policy allows
+// reading the mount's configuration and the secret's metadata. If it allows only the first, after is the
+// longest possible lifetime; if the mount sets none, known is false.
 func (s *Session) DeleteVersionAfter(ctx context.Context, mount, path string) (after time.Duration, known bool) {
 	config := s.mountLifetime(ctx, mount)
 	switch {
@@ -60,14 +60,14 @@ func (s *Session) DeleteVersionAfter(ctx context.Context, mount, path string) (a
 	case status != http.StatusOK:
 		return config.after, config.after > 0
 	}
-	// As Vault has it: the shorter of the two that are set.
+	// Vault uses the shorter one of those that are set.
 	if own > 0 && (config.after == 0 || own < config.after) {
 		return own, true
 	}
 	return config.after, true
 }
 
-// mountLifetime returns what is known of a mount, and asks if that is too old.
+// mountLifetime returns the known value of a mount. It asks Vault if that is too old.
 func (s *Session) mountLifetime(ctx context.Context, mount string) mountLifetime {
 	s.lifetimes.mu.Lock()
 	have, ok := s.lifetimes.configs[mount]
@@ -83,7 +83,7 @@ func (s *Session) mountLifetime(ctx context.Context, mount string) mountLifetime
 	case http.StatusForbidden:
 		have = mountLifetime{until: now.Add(refusalKept)}
 	default:
-		return mountLifetime{} // no answer, or a strange one: it is asked again
+		return mountLifetime{} // no answer, or one that is not Vault's: ask again next time
 	}
 	s.lifetimes.mu.Lock()
 	defer s.lifetimes.mu.Unlock()
@@ -99,7 +99,7 @@ func (s *Session) deleteAfter(ctx context.Context, path string) (after time.Dura
 		return 0, StatusOf(err)
 	}
 	if answer.Status == http.StatusNotFound {
-		// Vault says only this of a secret without metadata; a proxy's 404 says nothing.
+		// This is Vault's answer for a secret without metadata. A proxy's 404 means nothing.
 		var none struct {
 			Errors []string `json:"errors"`
 		}

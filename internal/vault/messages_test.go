@@ -30,15 +30,15 @@ func answeringAll(t *testing.T, status int, contentType, body string) string {
 func TestDeniedNamesThePolicy(t *testing.T) {
 	for body, want := range map[string]map[string]string{
 		`{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`: {
-			"read":              `its policy lacks path "kv/data/x" { capabilities = ["read"] }, unless`,
-			"write":             `its policy lacks path "kv/data/x" { capabilities = ["create", "update"] }, unless`,
-			"lookup-self":       `its policy lacks path "auth/token/lookup-self" { capabilities = ["read"] }, unless`,
-			"capabilities-self": `its policy lacks path "sys/capabilities-self" { capabilities = ["update"] }, unless`,
+			"read":              `its policy lacks path "kv/data/x" { capabilities = ["read"] }, or the token`,
+			"write":             `its policy lacks path "kv/data/x" { capabilities = ["create", "update"] }, or the token`,
+			"lookup-self":       `its policy lacks path "auth/token/lookup-self" { capabilities = ["read"] }, or the token`,
+			"capabilities-self": `its policy lacks path "sys/capabilities-self" { capabilities = ["update"] }, or the token`,
 		},
 		`{"errors":["2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"]}`: {
-			"read": "permission denied * invalid token): the token is not valid, or not any more", "lookup-self": "the token is not valid, or not any more",
+			"read": "permission denied * invalid token): the token is not valid, or no longer valid", "lookup-self": "the token is not valid, or no longer valid",
 		},
-		`<html><title>Forbidden</title>`: {"read": `HTTP 403, and not in Vault's words (text/html, "Forbidden"): did a proxy answer?`},
+		`<html><title>Forbidden</title>`: {"read": `HTTP 403, and not an answer of Vault (text/html, "Forbidden"): did a proxy answer?`},
 	} {
 		contentType := "application/json"
 		if body[0] == '<' {
@@ -64,10 +64,10 @@ func TestForeignAnswersAreShown(t *testing.T) {
 		want              []string
 	}{
 		"a login page":     {200, "text/html", "<!DOCTYPE html><title>Sign in to Contoso</title>", "", []string{`the answer is not one of Vault's`, `(it is text/html, "Sign in to Contoso")`, "Look at vault.address (127.0.0.1:"}},
-		"Vault's own page": {200, "text/html", "<!DOCTYPE html><title>Vault</title>", "/ui", []string{`"Vault"`, "vault.address ends with the path of Vault's pages, /ui: take it away"}},
-		"not found at /ui": {404, "text/plain", "404 page not found", "/ui/", []string{"/ui: take it away"}},
+		"Vault's own page": {200, "text/html", "<!DOCTYPE html><title>Vault</title>", "/ui", []string{`"Vault"`, "vault.address ends with /ui, the path of Vault's web interface: remove it"}},
+		"not found at /ui": {404, "text/plain", "404 page not found", "/ui/", []string{"/ui, the path of Vault's web interface: remove it"}},
 		"plain on TLS":     {400, "text/plain", "Client sent an HTTP request to an HTTPS server.\n", "", []string{"write https:// in vault.address"}},
-		"a proxy":          {407, "text/html", "<title>Squid \x1b[2J\u202e</title>", "", []string{`Squid \x1b[2J\u202e`, "A proxy in between wants a user and a password"}},
+		"a proxy":          {407, "text/html", "<title>Squid \x1b[2J\u202e</title>", "", []string{`Squid \x1b[2J\u202e`, "A proxy on the way asks for a user and a password"}},
 		"captive portal":   {511, "text/html", "", "", []string{"captive portal"}},
 	} {
 		at := sessionsAt(t, answeringAll(t, test.status, test.contentType, test.body)+test.path)
@@ -133,7 +133,7 @@ func TestRefusedLoginSaysWhatToLookAt(t *testing.T) {
 		"a wrong secret_id":        {400, badID, approle("f174e90a-CANARY", ""), []string{"are role_id and secret_id right", "Then set vault.namespace"}},
 		"another namespace":        {403, denied, approle("f174e90a-CANARY", "team-a/"), []string{`Is it in the namespace "team-a/" (vault.namespace)?`}},
 		"no such mount":            {404, noRoute, approle("f174e90a-CANARY", "team-a/"), []string{"no handler for route", "is approle mounted at auth/approle", `Is it in the namespace "team-a/"`}},
-		"a token without lookup":   {403, denied, token("hvs.CANARY"), []string{`its policy lacks path "auth/token/lookup-self" { capabilities = ["read"] }`, "is not used, since nobody would know when it ends", "wrapping token must be unwrapped first"}},
+		"a token without lookup":   {403, denied, token("hvs.CANARY"), []string{`its policy lacks path "auth/token/lookup-self" { capabilities = ["read"] }`, "is not used, because the daemon could not know when it ends", "wrapping token must be unwrapped first"}},
 		"warnings beside":          {400, `{"errors":["no"],"warnings":["this mount is deprecated"]}`, approle("x-CANARY", ""), []string{"HTTP 400: no; warning: this mount is deprecated"}},
 		"escapes in Vault's words": {400, `{"errors":["\u001b[2Jno\u202e\nrotatord: forged\u009b"],"warnings":["\u001b]0;x\u0007"]}`, approle("x-CANARY", ""), []string{`\x1b[2Jno\u202e rotatord: forged\u009b; warning: \x1b]0;x\x07`}},
 	} {

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// KVVersion returns the version, 1 or 2, of the KV secrets engine mounted at mount. It is
-// asked once for each mount; [Session.ForgetKVVersion] makes the next call ask again.
+// KVVersion returns the version, 1 or 2, of the KV secrets engine mounted at mount. It asks
+// Vault once for each mount. After [Session.ForgetKVVersion] it asks again.
 func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 	s.mu.Lock()
 	version, ok := s.versions[mount]
@@ -27,7 +27,7 @@ func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 		if denied(err) {
 			hint = " (does the mount exist, and does the policy allow anything below it?)"
 		}
-		return 0, fmt.Errorf("asking which KV version is mounted at %s/: %w%s", mount, s.judge(err), hint)
+		return 0, fmt.Errorf("asking which KV version is mounted at %s/: %w%s", mount, s.noteRefusal(err), hint)
 	case info == nil:
 		return 0, fmt.Errorf("nothing is mounted at %s/", mount)
 	}
@@ -37,7 +37,7 @@ func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 	return version, nil
 }
 
-// kvVersion reads the version of a mount from what Vault says of it.
+// kvVersion reads the version of a mount from Vault's answer.
 func kvVersion(mount string, data map[string]any) (int, error) {
 	kind, ok := data["type"].(string)
 	switch {
@@ -58,10 +58,10 @@ func kvVersion(mount string, data map[string]any) (int, error) {
 	case "2":
 		return 2, nil
 	}
-	return 0, &describedError{text: fmt.Sprintf("%s/ is of a KV version that rotatord does not know", mount)}
+	return 0, &describedError{text: fmt.Sprintf("%s/ has a KV version that rotatord does not support", mount)}
 }
 
-// ForgetKVVersion drops what was detected: the mount may have been upgraded.
+// ForgetKVVersion drops the known version of a mount, which may have been upgraded.
 func (s *Session) ForgetKVVersion(mount string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

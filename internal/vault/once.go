@@ -5,18 +5,18 @@ import (
 	"fmt"
 )
 
-// This file holds a session for one look, as a command takes it.
+// This file has a session for one command.
 
-// LogInOnce takes a session that nothing renews and nothing replaces. Call it in the place of Run.
-// With AppRole it uses up one use of the secret_id.
+// LogInOnce starts a session that is not renewed and not replaced. Call it instead of Run. See
+// [config.VaultAuth] for what a login uses up.
 func (s *Session) LogInOnce(ctx context.Context) error {
 	defer close(s.attempts)
 	_, err := s.logIn(ctx)
 	return err
 }
 
-// Revoke ends the session at Vault, so that no lease of it stays behind. A token that was configured
-// is left alone: it is not the session's to end.
+// Revoke ends the session at Vault, so that its lease does not stay. It does nothing if the session belongs to
+// another program, such as a configured token.
 func (s *Session) Revoke(ctx context.Context) error {
 	if !s.config.Auth.LogsIn() {
 		return nil

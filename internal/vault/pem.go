@@ -11,8 +11,8 @@ import (
 	"rotatord/internal/smallfile"
 )
 
-// readPEM reads a file that must hold a certificate, or a private key. The error names the file
-// and says what it holds instead; nothing of a key is in it.
+// readPEM reads a file that must have a certificate or a private key. The error names the file
+// and says what it has instead. It repeats nothing of a key.
 func readPEM(path string, key bool) ([]byte, error) {
 	content, err := smallfile.Read(context.Background(), path, smallfile.MaxPEM)
 	if err != nil {
@@ -25,13 +25,13 @@ func readPEM(path string, key bool) ([]byte, error) {
 	return content, nil
 }
 
-// pemProblem says why content does not hold what is wanted; empty if it may.
+// pemProblem says why the content is not what is wanted; empty if it can be.
 func pemProblem(content []byte, key bool) string {
 	wanted := "PEM certificate"
 	if key {
 		wanted = "PEM private key"
 	}
-	holds := "holds no " + wanted
+	holds := "has no " + wanted
 	switch found := bytes.Contains(content, []byte("-----BEGIN ")); {
 	case len(bytes.TrimSpace(content)) == 0:
 		return holds + ": it is empty"
@@ -45,7 +45,7 @@ func pemProblem(content []byte, key bool) string {
 		isKey := strings.HasSuffix(block.Type, "PRIVATE KEY")
 		switch {
 		case key && isKey && (strings.HasPrefix(block.Type, "ENCRYPTED") || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED")):
-			return "is encrypted with a passphrase, which a daemon has nobody to ask for: write it without one, as openssl pkey does, and protect it by its mode"
+			return "is encrypted with a passphrase, which a daemon cannot ask for: write the key without one, as openssl pkey does, and protect it by its mode"
 		case key && block.Type == "OPENSSH PRIVATE KEY":
 			return holds + ": it is a key of OpenSSH"
 		case key == isKey && (key || block.Type == "CERTIFICATE"):

@@ -16,25 +16,25 @@ const (
 	pathLookup       = "auth/token/lookup-self"
 	pathRenew        = "auth/token/renew-self"
 	pathCapabilities = "sys/capabilities-self"
-	// pathMounts is what vault's own command line uses; every token with a policy for
-	// something below a mount may read it.
+	// pathMounts is the path that Vault's own command line uses. Every token with a right
+	// below a mount may read it.
 	pathMounts = "sys/internal/ui/mounts/"
 )
 
-// request is what must be known of a request to judge its answer.
+// request is what must be known about a request to check its answer.
 type request struct {
 	method    string
 	operation string // its name in metrics
-	raw       bool   // the caller judges the answer: see [Session.Send]
+	raw       bool   // the caller checks the answer: see [Session.Send]
 	token     string // empty for a login
 	body      []byte // JSON; empty for none
 	path      string // of the API, without /v1/
-	// asked is the URL, and namespace Vault's, if one is configured.
+	// asked is the URL; namespace is the configured namespace, or empty.
 	asked     *url.URL
 	namespace string
 }
 
-// operationOf names a request for metrics and errors: a small, fixed set.
+// operationOf returns the name of a request in metrics and errors. The set of names is small and fixed.
 func operationOf(method, path string) string {
 	switch {
 	case strings.HasPrefix(path, "auth/") && strings.HasSuffix(path, "/login"):
@@ -54,7 +54,7 @@ func operationOf(method, path string) string {
 	}
 }
 
-// name is the request's name in errors, as Vault's documentation has it where that is short.
+// name is the request's name in errors: that of Vault's documentation if that is short.
 func (r request) name() string {
 	switch r.operation {
 	case "renew":
@@ -68,8 +68,9 @@ func (r request) name() string {
 	}
 }
 
-// stanza is what a policy must have for a request, in Vault's language; empty where that is not one path:
-// a login needs none, of a mount anything below it will do, and the sink has its own for the probe.
+// stanza returns what a policy needs for a request, in Vault's language. It is empty if that is not one
+// path: a login needs none, for a mount any right below it is enough, and the sink has its own message about
+// the probe.
 func (r request) stanza() string {
 	need := ""
 	switch r.operation {
@@ -86,16 +87,16 @@ func (r request) stanza() string {
 	return fmt.Sprintf("path %q { capabilities = [%s] }", r.path, need)
 }
 
-// cleaned is a text without what was sent, which the other side may send back.
-func (r request) cleaned(text string) string {
+// scrubbed returns a text without the secrets that were sent: the server may have sent them back.
+func (r request) scrubbed(text string) string {
 	for _, sent := range r.secrets() {
 		text = strings.ReplaceAll(text, sent, secret.Redacted)
 	}
 	return text
 }
 
-// shortestSecret keeps words such as "true", which may be beside a secret, from being taken out
-// of errors.
+// shortestSecret is the shortest text that is removed from errors. Short words such as "true", which may be
+// beside a secret, stay.
 const shortestSecret = 6
 
 // secrets are the parts of a request that no error may repeat.

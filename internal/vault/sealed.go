@@ -13,7 +13,7 @@ const OperationSealStatus = "seal_status"
 
 const pathSealStatus = "sys/seal-status"
 
-// SealedError is the error of a Vault that answers and cannot serve.
+// SealedError says that Vault answers and cannot serve requests.
 type SealedError struct{ what string }
 
 // Error implements error.
@@ -23,8 +23,8 @@ func (e *SealedError) Error() string { return e.what }
 func (e *SealedError) Cause() string { return "sealed" }
 
 // CheckSeal returns nil if Vault can be reached and is unsealed. The request needs no permission and
-// costs none of the token's uses. Where the answer does not tell, because a namespace or a proxy does
-// not allow the question, the error is nil as well: other requests show the rest.
+// costs none of the token's uses. If the answer does not say it, because a namespace or a proxy does
+// not allow the question, the error is nil too: other requests will show a fault.
 func (s *Session) CheckSeal(ctx context.Context) error {
 	answer, err := s.send(ctx, Request{Path: pathSealStatus, Operation: OperationSealStatus})
 	if status := StatusOf(err); status >= 400 && status < 500 && status != http.StatusTooManyRequests {

@@ -1,12 +1,15 @@
-// Package vault holds one authenticated session with HashiCorp Vault, shared by all sinks.
+// Package vault has one authenticated session with HashiCorp Vault, shared by all sinks.
 //
-// Guarantees: the session is renewed before it ends, and logged in again when it cannot be
-// renewed, was revoked, or its credential was replaced; losing it is repaired without a
-// restart. A request is sent once: whether to repeat it is the caller's decision. It is sent to
-// the configured address and nowhere else: redirects are not followed. An answer is bounded, and
-// is checked before it is believed: one that is empty, endless, or not Vault's is an error. The
-// configuration file alone decides: VAULT_* environment variables have no effect. No error
-// contains a token or a secret.
+// Guarantees:
+//
+//   - The session is renewed before it ends. If it cannot be renewed, was revoked, or its credential
+//     was replaced, the package logs in again. A lost session needs no restart.
+//   - A request is sent once. The caller decides whether to repeat it.
+//   - A request is sent to the configured servers and nowhere else.
+//   - An answer has a largest size, and is checked. An answer that is empty, too large, or not Vault's
+//     is an error.
+//   - Only the configuration file counts: VAULT_* environment variables have no effect.
+//   - No error contains a token or a secret.
 package vault
 
 import (
@@ -30,37 +33,37 @@ type Observer interface {
 	VaultRequest(operation, code string, d time.Duration)
 }
 
-// How a session is kept.
+// Times of a session.
 const (
-	// pause is how often a credential file is looked at for a new content, and how long
-	// after a login a refused request may cause the next one.
+	// pause is how often a credential file is checked for new content. A request that is refused
+	// within pause of a login does not cause another login.
 	pause        = 10 * time.Second
 	loginTimeout = 30 * time.Second
 	maxLoginWait = 15 * time.Second
-	// minSession is how long a session must last for the next login to follow at once, or half
-	// of its lease if that is less.
+	// minSession is how long a session must last so that the next login follows at once. If half
+	// of its lease is shorter, that is enough.
 	minSession = time.Second
 )
 
 // Session is one login at one Vault. It is safe for concurrent use.
 type Session struct {
-	config    config.Vault
-	login     authMethod
-	log       *slog.Logger
-	client    *client
-	refused   chan struct{}   // a request was refused with 403
-	again     chan chan error // of callers who need a new login; each gets its error
-	uses      uses
-	lifetimes lifetimes
-	pause     time.Duration // the constant; shorter in tests
-	attempts  chan struct{} // closed after the first login, good or bad
+	config        config.Vault
+	login         authMethod
+	log           *slog.Logger
+	client        *client
+	refused       chan struct{}   // Vault answered a request with 403
+	loginRequests chan chan error // of callers who need a new login; each gets its error
+	uses          uses
+	lifetimes     lifetimes
+	pause         time.Duration // the constant; shorter in tests
+	attempts      chan struct{} // closed after the first login, also if it failed
 
 	mu       sync.Mutex
 	loggedIn bool
 	loginAt  time.Time
 	expiry   time.Time      // zero: does not end
 	err      error          // why there is no session
-	versions map[string]int // of KV mounts, as detected
+	versions map[string]int // of KV mounts, as Vault has said
 }
 
 // New returns a session that is not logged in yet. It sends nothing.
@@ -71,7 +74,7 @@ func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) 
 	}
 	return &Session{
 		config: c, login: methodOf(c.Auth), log: log.With("vault", c.Address), client: client, pause: pause,
-		refused: make(chan struct{}, 1), again: make(chan chan error), uses: uses{semaphore: make(chan struct{}, 1)},
+		refused: make(chan struct{}, 1), loginRequests: make(chan chan error), uses: uses{semaphore: make(chan struct{}, 1)},
 		lifetimes: lifetimes{configs: make(map[string]mountLifetime), metadata: make(map[string]time.Time)},
 		attempts:  make(chan struct{}), versions: make(map[string]int),
 		err: errors.New("not logged in yet"),
@@ -82,7 +85,7 @@ func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) 
 func (s *Session) Run(ctx context.Context) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 500*time.Millisecond, maxLoginWait
-	var next *lease // of a login that replaced the session while it was kept
+	var next *lease // of a login that replaced the session before its end
 	for first := true; ctx.Err() == nil; first = false {
 		var l lease
 		var err error
@@ -105,30 +108,30 @@ func (s *Session) Run(ctx context.Context) {
 		}
 		begun := time.Now()
 		var reason string
-		if next, reason = s.keep(ctx, l); ctx.Err() != nil {
+		if next, reason = s.maintain(ctx, l); ctx.Err() != nil {
 			return
 		}
 		s.log.Info("the session with Vault ended", "reason", reason)
-		if next != nil || time.Since(begun) >= l.enough() {
+		if next != nil || time.Since(begun) >= l.minLife() {
 			wait.Reset()
 			continue
 		}
-		sleep(ctx, wait.NextBackOff()) // a token that dies at once must not cause one login after the other
+		sleep(ctx, wait.NextBackOff()) // a token that ends at once must not cause logins without a pause
 	}
 }
 
-// logIn takes a token and makes it the session's.
+// logIn gets a token and uses it for the session from then on.
 func (s *Session) logIn(ctx context.Context) (lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	begun := time.Now()
-	s.client.login.ClearToken() // nothing of an older login is sent with this one
+	s.client.login.ClearToken() // a login must not send the token of an older one
 	l, err := s.login.logIn(ctx, s.client.login)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		err = hinted(err, s.login.hint(s.config.Namespace))
-		// An older token may still be good; only its end ends the session.
+		err = withHint(err, s.login.hint(s.config.Namespace))
+		// An older token may still be valid: the session goes on with it until its end.
 		if !s.loggedIn || s.ended() {
 			s.loggedIn, s.err = false, err
 		}
@@ -144,18 +147,18 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 	return l, nil
 }
 
-// keep renews the session until it ends, and returns why it did. If a new login took its
-// place meanwhile it is returned too; the old one is renewed until then.
-func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string) {
+// maintain renews the session until it ends, and returns why it ended. If a new login has
+// replaced it, maintain returns that too. It renews the old session until then.
+func (s *Session) maintain(ctx context.Context, l lease) (next *lease, reason string) {
 	var done <-chan error
-	if !l.forever { // else there is nothing to watch
+	if !l.forever { // otherwise there is nothing to renew
 		watcher, err := s.client.session.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: l.watched()})
 		if err != nil {
 			return nil, err.Error()
 		}
 		done = watcher.DoneCh()
 		watching, cancel := context.WithCancel(ctx)
-		s.client.transport.keeper.Store(&keeper{watching, func(begun time.Time, renewed lease, err error) {
+		s.client.transport.listener.Store(&renewalListener{watching, func(begun time.Time, renewed lease, err error) {
 			if watching.Err() == nil {
 				s.renewed(l.token, begun, renewed, err)
 			}
@@ -177,11 +180,11 @@ func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string
 			}
 			return nil, "it cannot be renewed any further"
 		case <-s.refused:
-			// A policy that lacks something refuses as well. Only a dead token is replaced.
-			if s.dead(ctx) {
+			// A missing right causes a 403 as well. Only a token that is no longer valid is replaced.
+			if s.revoked(ctx) {
 				return nil, "a request was refused, and the token is no longer valid"
 			}
-		case reply := <-s.again:
+		case reply := <-s.loginRequests:
 			next, err := s.logIn(ctx)
 			reply <- err
 			if err == nil {
@@ -193,34 +196,34 @@ func (s *Session) keep(ctx context.Context, l lease) (next *lease, reason string
 			}
 			if next, err := s.logIn(ctx); err == nil {
 				return &next, "the credential was replaced"
-			} else if retry = true; ctx.Err() == nil { // Vault may have been away
+			} else if retry = true; ctx.Err() == nil { // Vault may have been unreachable: try again
 				s.log.Warn("the credential was replaced, and logging in with the new one failed", "error", err)
 			}
 		}
 	}
 }
 
-// renewed takes what came of a renewal of the token, which the lifetime watcher sent.
+// renewed records the result of a renewal, which the lifetime watcher has sent.
 func (s *Session) renewed(token string, begun time.Time, l lease, err error) {
 	switch {
 	case err == nil:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.currentToken() == token { // no other login has taken its place
-			// This token has an end, so no time left is not "for ever" here.
+		if s.currentToken() == token { // no other login has replaced it
+			// This token has an end, so a lease of 0 does not mean that it lasts forever.
 			s.expiry = begun.Add(l.ttl)
 		}
 	case denied(err):
 		s.log.Warn("Vault refused to renew the session: it is logged in again before its end", "error", err)
-		_ = s.judge(err) // a token without the default policy may not renew itself, also right after its login
+		_ = s.noteRefusal(err) // a token without the default policy may never renew itself
 	default: // the watcher tries again while there is time
 		s.log.Warn("renewing the session with Vault failed", "error", err)
 	}
 }
 
-// dead reports whether Vault says that the session's token is not valid. If so there is no
-// session any more, however long its lease would have lasted.
-func (s *Session) dead(ctx context.Context) bool {
+// revoked reports whether Vault says that the session's token is not valid. Then there is no
+// session any more, even if its lease has not ended.
+func (s *Session) revoked(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
 	if _, err := lookUp(ctx, s.client.session); !denied(err) {
@@ -232,8 +235,8 @@ func (s *Session) dead(ctx context.Context) bool {
 	return true
 }
 
-// Ready returns nil if there is a session that lasts at least that long. It waits for
-// the first login of the process within ctx.
+// Ready returns nil if there is a session that lasts at least that long. Before the first login of
+// the process has ended, it waits for it, until ctx ends.
 func (s *Session) Ready(ctx context.Context, atLeast time.Duration) error {
 	select {
 	case <-s.attempts:
@@ -262,13 +265,13 @@ func (s *Session) Expiry() (time.Time, bool) {
 // Read reads a path. It returns nil if Vault says that nothing is there.
 func (s *Session) Read(ctx context.Context, path string) (*api.Secret, error) {
 	answer, err := s.client.session.Logical().ReadWithContext(ctx, path)
-	return answer, s.judge(plain(err))
+	return answer, s.noteRefusal(plain(err))
 }
 
 // Write writes to a path. It returns nil if Vault answers with 204, as to a write to KV version 1.
 func (s *Session) Write(ctx context.Context, path string, data map[string]any) (*api.Secret, error) {
 	answer, err := s.client.session.Logical().WriteWithContext(ctx, path, data)
-	return answer, s.judge(plain(err))
+	return answer, s.noteRefusal(plain(err))
 }
 
 // Capabilities asks what the session may do at each path.
@@ -283,7 +286,7 @@ func (s *Session) Capabilities(ctx context.Context, paths []string) (map[string]
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("asking what the session may do: %w", s.judge(err))
+		return nil, fmt.Errorf("asking what the session may do: %w", s.noteRefusal(err))
 	}
 	return all, nil
 }
@@ -311,8 +314,8 @@ func capabilitiesFrom(a *api.Secret, paths []string) (map[string][]string, error
 
 func (s *Session) currentToken() string { return s.client.session.Token() }
 
-// judge returns err, and has the token looked at if it may have been revoked.
-func (s *Session) judge(err error) error {
+// noteRefusal returns err. If the token may have been revoked, it has maintain check that.
+func (s *Session) noteRefusal(err error) error {
 	if err == nil {
 		return nil
 	}

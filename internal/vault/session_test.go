@@ -333,7 +333,7 @@ func TestTLS(t *testing.T) {
 	if err := s.Ready(t.Context(), 0); err != nil {
 		t.Errorf("with the CA: %v", err)
 	}
-	for spoil, want := range map[string]string{"ca_file": "holds no PEM certificate", "cert_file": "tls.cert_file and key_file"} {
+	for spoil, want := range map[string]string{"ca_file": "has no PEM certificate", "cert_file": "tls.cert_file and key_file"} {
 		bad := c
 		if spoil == "ca_file" {
 			bad.TLS.CAFile = source.File

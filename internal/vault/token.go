@@ -12,14 +12,14 @@ import (
 	"github.com/hashicorp/vault/api"
 )
 
-// Self is what Vault says of the token in use.
+// Self is what Vault says about the token in use.
 type Self struct {
-	TTL       time.Duration // what is left; 0 in its last second, or if Forever
+	TTL       time.Duration // the time left; 0 in its last second, or if Forever
 	Forever   bool          // it does not end
 	Renewable bool
 	Policies  []string
-	// Limited is set if the token is good for a number of requests only, and Uses is how many
-	// are left.
+	// Limited is set if the token can be used for a limited number of requests. Uses is how many are
+	// left.
 	Limited bool
 	Uses    int
 }
@@ -27,7 +27,7 @@ type Self struct {
 // LookUp asks Vault about the session's token.
 func (s *Session) LookUp(ctx context.Context) (Self, error) {
 	self, err := lookUp(ctx, s.client.session)
-	return self, s.judge(err)
+	return self, s.noteRefusal(err)
 }
 
 func lookUp(ctx context.Context, library *api.Client) (Self, error) {
@@ -50,8 +50,8 @@ func selfFrom(a *api.Secret) (self Self, err error) {
 	if self.TTL, err = seconds(a.Data, "ttl"); err != nil {
 		return Self{}, err
 	}
-	// Vault tells whole seconds: a token in its last one has a ttl of 0, as has one that does
-	// not end. Only the latter has no expire_time.
+	// Vault counts whole seconds. A token in its last second has a ttl of 0, and so has a token without an
+	// end. Only the latter has no expire_time.
 	self.Forever = self.TTL == 0 && a.Data["expire_time"] == nil
 	if self.Renewable, err = a.TokenIsRenewable(); err != nil {
 		return Self{}, foreign("an answer whose renewable is neither true nor false")
@@ -63,7 +63,7 @@ func selfFrom(a *api.Secret) (self Self, err error) {
 	return self, err
 }
 
-// usesFrom reads num_uses. Vault counts down to 1, and calls the last use -1, since 0 means that
+// usesFrom reads num_uses. Vault counts down to 1 and shows the last use as -1, because 0 means that
 // there is no limit.
 func usesFrom(value any) (limited bool, left int, err error) {
 	if value == nil {
@@ -85,23 +85,23 @@ type lease struct {
 	renewable bool
 }
 
-// enough is how long a session must last that is not thought to have failed.
-func (l lease) enough() time.Duration {
+// minLife is how long the session must last so that the next login follows at once.
+func (l lease) minLife() time.Duration {
 	if l.forever {
 		return minSession
 	}
 	return min(minSession, l.ttl/2)
 }
 
-// maxLease is what a longer lease is taken for. It keeps times in range.
+// maxLease replaces every longer lease, so that times do not overflow.
 const maxLease = 100 * 365 * 24 * time.Hour
 
 // leased reports whether an answer must give a token and its lease.
 func (r request) leased() bool { return r.operation == "login" || r.operation == "renew" }
 
-// judgeLease judges the auth part of an answer to a login or a renewal. The lifetime watcher would
-// panic, renew without an end, or log in at once on a lease that is no time.
-func judgeLease(auth map[string]any, wrapped bool) error {
+// checkLease checks the auth part of an answer to a login or a renewal. With a lease that is not a time
+// the lifetime watcher would panic, renew without a pause, or log in at once.
+func checkLease(auth map[string]any, wrapped bool) error {
 	switch {
 	case auth == nil && wrapped:
 		return foreign("a wrapped answer, which rotatord did not ask for: does a proxy add X-Vault-Wrap-TTL?")
@@ -115,7 +115,7 @@ func judgeLease(auth map[string]any, wrapped bool) error {
 	case !ok || token == "":
 		return foreign("an answer without a client_token")
 	case !sendable(token):
-		return foreign("an answer whose client_token has characters that no token may have")
+		return foreign("an answer whose client_token has characters that are not allowed in a token")
 	}
 	if _, err := seconds(auth, "lease_duration"); err != nil {
 		return err
@@ -129,26 +129,26 @@ func judgeLease(auth map[string]any, wrapped bool) error {
 	return nil
 }
 
-// leaseOf reads a proven answer to a login or a renewal.
+// leaseOf reads an answer to a login or a renewal that checkLease has passed.
 func leaseOf(a *api.Secret) lease {
 	return lease{
 		token: a.Auth.ClientToken, ttl: min(time.Duration(a.Auth.LeaseDuration)*time.Second, maxLease), renewable: a.Auth.Renewable,
 	}
 }
 
-// watched is the lease as the library's lifetime watcher takes it.
+// watched returns the lease in the form of the library's lifetime watcher.
 func (l lease) watched() *api.Secret {
 	return &api.Secret{Auth: &api.SecretAuth{
 		ClientToken: l.token, LeaseDuration: int(min(int64(l.ttl/time.Second), math.MaxInt)), Renewable: l.renewable,
 	}}
 }
 
-// sendable reports whether a header can carry a token.
+// sendable reports whether a token can be sent in a header.
 func sendable(token string) bool {
 	return !strings.ContainsFunc(token, func(b rune) bool { return b < '!' || b > '~' })
 }
 
-// seconds reads a number of seconds that must be there.
+// seconds reads a required number of seconds.
 func seconds(from map[string]any, name string) (time.Duration, error) {
 	value, there := from[name]
 	if !there || value == nil {

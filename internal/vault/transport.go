@@ -19,31 +19,31 @@ import (
 )
 
 const (
-	// MaxBody is how many bytes of an answer are read. Vault's integrated storage takes no
-	// entry above 1 MiB.
+	// MaxBody is how many bytes of an answer are read. Vault's integrated storage accepts entries of up to
+	// 1 MiB.
 	MaxBody = 2 << 20
 	// maxRedirects is how often one request is sent again because a standby redirects it.
 	maxRedirects = 2
 )
 
-// transport carries the requests of the client library, and does what the library does not: it
-// follows no redirect except a standby's to a named node, it bounds an answer in size and in
-// time, and it returns an error in place of each answer that is not one of Vault's. So the
-// library sees complete answers that it cannot misread: a success, or a 404 that means "nothing".
-// All errors are described, and hold nothing of what was sent.
+// transport sends the requests of the client library, and adds what the library lacks. It follows only
+// redirects of a standby to a configured node. It limits the size and the time of an answer. It returns
+// an error for each answer that is not Vault's. So the library only gets complete answers that it cannot
+// misread: a success, or a 404 that means "nothing". All errors are described, and contain nothing of what
+// was sent.
 type transport struct {
 	next     http.RoundTripper
 	base     *url.URL
 	nodes    []*url.URL    // of the same cluster, which a standby may redirect to
 	timeout  time.Duration // of one request, the body of its answer included; 0 for none
 	observer Observer      // may be nil
-	keeper   atomic.Pointer[keeper]
+	listener atomic.Pointer[renewalListener]
 }
 
-// keeper is told of the renewals that the library's lifetime watcher sends. The watcher has no
-// context of its own, and keeps the errors to itself.
-type keeper struct {
-	ctx context.Context // ends renewals that are under way
+// renewalListener gets the result of each renewal that the library's lifetime watcher sends. The watcher
+// has no context, and does not return the errors of renewals.
+type renewalListener struct {
+	ctx context.Context // when it ends, renewals in progress end
 	// renewed is called after each try. A lease begins at begun, not when the answer came.
 	renewed func(begun time.Time, l lease, err error)
 }
@@ -66,13 +66,13 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	var err error
 	if r.Body != nil {
-		sent.body, err = io.ReadAll(r.Body) // it is in memory: the library encoded it
+		sent.body, err = io.ReadAll(r.Body) // the library has encoded it, so it is in memory
 		_ = r.Body.Close()
 		if err != nil {
 			return nil, describe(sent, err)
 		}
 	}
-	k := t.keeper.Load()
+	k := t.listener.Load()
 	if sent.operation != "renew" || k == nil {
 		res, _, err := t.roundTrip(ctx, r, sent, at)
 		return res, err
@@ -86,7 +86,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	k.renewed(begun, l, err)
 	if err != nil && !denied(err) {
-		// The watcher looks for these words in whatever went wrong, and renews no more.
+		// The watcher looks for these words in every error, and then stops renewing.
 		err = &describedError{text: strings.ReplaceAll(err.Error(), "permission denied", "permission not given"), cause: err}
 	}
 	return res, err
@@ -99,7 +99,7 @@ func (t *transport) roundTrip(ctx context.Context, r *http.Request, sent request
 	if err != nil {
 		return nil, nil, describe(sent, err)
 	}
-	decoded, err := judge(sent, a)
+	decoded, err := checkAnswer(sent, a)
 	if err != nil {
 		return nil, nil, describe(sent, err)
 	}
@@ -113,8 +113,8 @@ type answered struct {
 	content []byte
 }
 
-// send returns the answer of the node that does not redirect. One that redirects elsewhere, or is
-// too large, is an error; any other is not, whatever its status.
+// send returns the answer of the first node that does not redirect. A redirect to another place, and an
+// answer that is too large, are errors. Any other answer is not, whatever its status is.
 func (t *transport) send(ctx context.Context, r *http.Request, sent request, at string) (answered, error) {
 	node := t.base
 	for redirects := 0; ; redirects++ {
@@ -127,15 +127,15 @@ func (t *transport) send(ctx context.Context, r *http.Request, sent request, at 
 		case to == nil:
 			return answered{}, outbound.Redirected("Vault", a.StatusCode, a.Request.URL, a.Header.Get("Location"))
 		case redirects == maxRedirects:
-			return answered{}, fmt.Errorf("%d nodes in a row redirected, the last one %s to %s: is no node of the cluster active?", redirects+1, node.Host, to.Host)
+			return answered{}, fmt.Errorf("%d nodes in a row redirected, the last one %s to %s: is there an active node in the cluster?", redirects+1, node.Host, to.Host)
 		}
 		node = to
 	}
 }
 
-// standby returns where the active node is, if an answer is that of a standby which says so, and
-// the configuration names that place. Else it returns nil: a redirect to any other place, by any
-// other status or to any other path is not followed, nor one that gives up TLS.
+// standby returns the address of the active node, if a standby has answered with it and the configuration
+// names it. Otherwise it returns nil: rotatord does not follow a redirect to another place or path, with
+// another status, or from https to http.
 func (t *transport) standby(res *http.Response, at string) *url.URL {
 	to, err := url.Parse(res.Header.Get("Location"))
 	if err != nil || res.StatusCode != http.StatusTemporaryRedirect || to.User != nil || to.RawQuery != "" {
@@ -169,7 +169,7 @@ func (t *transport) once(ctx context.Context, r *http.Request, sent request, to 
 	if asked, ok := r.Context().Value(requestKey{}).(Request); ok && asked.Index != "" {
 		req.Header.Set(api.HeaderIndex, asked.Index)
 	}
-	req.GetBody = nil // nothing is sent again by itself
+	req.GetBody = nil // so net/http never repeats the request
 	start, code := time.Now(), "error"
 	defer func() {
 		if t.observer != nil {

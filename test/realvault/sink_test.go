@@ -292,7 +292,7 @@ func (p place) harness(proxy *unreliable) sinktest.Harness {
 		},
 		Fields:   func(t *testing.T) map[string]any { fields, _ := p.read(t); return fields },
 		Versions: func(*testing.T) int { return proxy.written() - before },
-		HumanWrite: func(t *testing.T, fields map[string]any) {
+		OutsideWrite: func(t *testing.T, fields map[string]any) {
 			humans++
 			p.write(t, fields)
 		},

@@ -10,8 +10,8 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// This part of the suite says what becomes of each answer that a KV engine, or whatever stands at
-// its address, can give.
+// This part of the suite is about each answer that a KV engine, or another server at its address, can
+// give.
 
 // The kinds of requests for a secret.
 const (
@@ -20,11 +20,11 @@ const (
 	Probe = "probe" // a write that cannot match
 )
 
-// Replaced is an answer that comes in place of the real one.
+// Replaced is an answer in place of the real one.
 type Replaced struct {
 	To          string // Read, Write or Probe
 	Skip, Count int    // how many are real before it, and how many are replaced; 0 means one
-	CarryOut    bool   // the request is carried out all the same
+	CarryOut    bool   // the request is still carried out
 	Status      int
 	ContentType string // empty: none
 	Body        string
@@ -36,7 +36,7 @@ const (
 	login    = "<html><title>Sign in</title></html>"
 )
 
-// answer is an answer that is not one to a read of a secret.
+// answer is an answer that does not show a secret.
 type answer struct {
 	name        string
 	kv          int // 0: of either version
@@ -211,7 +211,7 @@ var answers = []testCase{
 	{"a wrong answer when reading back", replaces, func(t *testing.T, h Harness) {
 		n := 1
 		each(t, h, wrongReads, func(t *testing.T, a answer) {
-			if a.status == 412 { // which is waited out
+			if a.status == 412 { // the sink waits until this is over
 				return
 			}
 			n++
@@ -268,12 +268,12 @@ var answers = []testCase{
 	}},
 	{"a field that is not a text", func(h Harness) bool { return h.Typed }, func(t *testing.T, h Harness) {
 		for _, value := range []any{7, true, []any{"x"}, map[string]any{"a": "b"}} {
-			h.HumanWrite(t, map[string]any{ClientSecretField: value})
+			h.OutsideWrite(t, map[string]any{ClientSecretField: value})
 			if _, err := h.Sink.Preflight(t.Context()); err == nil || !strings.Contains(err.Error(), ClientSecretField) {
 				t.Errorf("%v would be overwritten: %v", value, err)
 			}
 		}
-		// But a secret in hand is delivered: consumers wait for it.
+		// But a secret that is issued already is delivered: consumers wait for it.
 		want(t, h, store(t, h, credential(1), rotation.Stored{}), credential(1))
 	}},
 	{"a stale read-back", func(h Harness) bool { return h.Stale != nil }, func(t *testing.T, h Harness) {

@@ -1,5 +1,5 @@
 // Package sinktest is the suite that every sink must pass, on its double and on the real
-// thing.
+// service.
 package sinktest
 
 import (
@@ -15,28 +15,28 @@ import (
 	"rotatord/internal/secret"
 )
 
-// Harness is one empty place for a credential, and what can be done to it from outside.
-// A nil function means that the sink has no such thing.
+// Harness is one empty place for a credential, and what a test can do to it from outside.
+// A nil function means that this is not possible for the sink.
 type Harness struct {
 	Sink rotation.Sink
 	// Fields returns what is stored, nil if nothing is.
 	Fields func(t *testing.T) map[string]any
-	// HumanWrite replaces all that is stored.
-	HumanWrite func(t *testing.T, fields map[string]any)
+	// OutsideWrite replaces all that is stored.
+	OutsideWrite func(t *testing.T, fields map[string]any)
 	// Delete deletes what is stored, so that it could be brought back.
 	Delete func(t *testing.T)
-	// Versions counts how often was written.
+	// Versions counts the writes of the sink.
 	Versions func(t *testing.T) int
 	// DuringNextWrite runs do between the sink's reading and its writing.
 	DuringNextWrite func(t *testing.T, do func())
-	// LoseNextAnswer carries the next write out and breaks the connection; with
-	// carryOut false it breaks it before.
+	// LoseNextAnswer breaks the connection of the next write. The write is carried out if carryOut is
+	// true.
 	LoseNextAnswer func(t *testing.T, carryOut bool)
 	// FailNextAnswer answers the next write with 500, although it was carried out if
 	// carryOut is true.
 	FailNextAnswer func(t *testing.T, carryOut bool)
-	// HoldNextWrite keeps the next write on its way: the sink gets no answer, and it
-	// arrives only when the returned function is called, which waits until it was served.
+	// HoldNextWrite delays the next write. The sink gets no answer. The write arrives when the
+	// returned function is called, which returns after it was served.
 	HoldNextWrite func(t *testing.T) (arrive func())
 	// Deny takes away the right to write.
 	Deny func(t *testing.T)
@@ -48,13 +48,13 @@ type Harness struct {
 	AnswerNext func(t *testing.T, a Replaced)
 	// Stale answers reads, after the first skip, from a state that is one version old: the next n.
 	Stale func(t *testing.T, skip, n int)
-	// DeleteAfter has the place delete what is written from then on after some time.
+	// DeleteAfter makes the place delete each later write after some time.
 	DeleteAfter func(t *testing.T, after time.Duration)
 	// ShortLife is the shortest time that DeleteAfter takes.
 	ShortLife time.Duration
-	// KV is the version of the KV engine; 0 for a sink that is none.
+	// KV is the version of the KV engine; 0 for another sink.
 	KV int
-	// Typed says that a field can hold something else than a text.
+	// Typed says that a field can have another value than a text.
 	Typed bool
 	// FailReads makes the next n reads fail.
 	FailReads func(t *testing.T, n int)
@@ -76,7 +76,7 @@ func Run(t *testing.T, newPlace func(t *testing.T) Harness) {
 		t.Run(test.name, func(t *testing.T) {
 			h := newPlace(t)
 			if test.needs != nil && !test.needs(h) {
-				t.Skip("the sink has no such thing")
+				t.Skip("this is not possible for the sink")
 			}
 			test.run(t, h)
 		})
@@ -110,7 +110,7 @@ var suite = []testCase{
 		if h.FailReads == nil {
 			return
 		}
-		h.FailReads(t, 1) // the one after the next
+		h.FailReads(t, 1) // the second one from now
 		_, _ = reader.ReadBack(t.Context())
 		if c, err := reader.ReadBack(t.Context()); err == nil || !c.ClientSecret.IsZero() {
 			t.Error("a read that fails is not an error")
@@ -145,7 +145,7 @@ var suite = []testCase{
 		}
 	}},
 	{"other fields are kept", nil, func(t *testing.T, h Harness) {
-		h.HumanWrite(t, map[string]any{"note": "mine", "big": json.Number("12345678901234567"), "real": json.Number("0.10"),
+		h.OutsideWrite(t, map[string]any{"note": "mine", "big": json.Number("12345678901234567"), "real": json.Number("0.10"),
 			ClientIDField: "old", "nested": map[string]any{"a": []any{"b", nil, true}}})
 		before := h.Fields(t) // a store may have changed a number on its own
 		want(t, h, store(t, h, credential(1), preflight(t, h)), credential(1))
@@ -159,27 +159,27 @@ var suite = []testCase{
 			t.Errorf("the fields are now %v", keys(after))
 		}
 	}},
-	{"a human writes between preflight and store", nil, func(t *testing.T, h Harness) {
+	{"another writer writes between preflight and store", nil, func(t *testing.T, h Harness) {
 		store(t, h, credential(1), preflight(t, h))
 		before := preflight(t, h)
-		h.HumanWrite(t, map[string]any{"note": "mine"})
+		h.OutsideWrite(t, map[string]any{"note": "mine"})
 		want(t, h, store(t, h, credential(2), before), credential(2))
 		if h.Fields(t)["note"] != "mine" {
-			t.Error("the human's write was lost")
+			t.Error("the other writer's change was lost")
 		}
 	}},
-	{"a human writes between reading and writing", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
+	{"another writer writes between reading and writing", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
 		store(t, h, credential(1), preflight(t, h))
-		h.DuringNextWrite(t, func() { h.HumanWrite(t, map[string]any{"note": "mine"}) })
+		h.DuringNextWrite(t, func() { h.OutsideWrite(t, map[string]any{"note": "mine"}) })
 		want(t, h, store(t, h, credential(2), preflight(t, h)), credential(2))
 		if h.Fields(t)["note"] != "mine" {
-			t.Error("the human's write was lost")
+			t.Error("the other writer's change was lost")
 		}
 	}},
-	{"somebody stores the same meanwhile", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
+	{"another writer stores the same meanwhile", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
 		before := preflight(t, h)
 		h.DuringNextWrite(t, func() {
-			h.HumanWrite(t, map[string]any{ClientIDField: credential(1).ClientID, ClientSecretField: credential(1).ClientSecret.Reveal()})
+			h.OutsideWrite(t, map[string]any{ClientIDField: credential(1).ClientID, ClientSecretField: credential(1).ClientSecret.Reveal()})
 		})
 		want(t, h, store(t, h, credential(1), before), credential(1))
 	}},
@@ -200,7 +200,7 @@ var suite = []testCase{
 		h.LoseNextAnswer(t, true)
 		want(t, h, store(t, h, credential(1), before), credential(1))
 		if n := h.Versions(t); n != 1 {
-			t.Errorf("settled with %d writes, want the one whose answer was lost", n)
+			t.Errorf("%d writes, want the one whose answer was lost", n)
 		}
 	}},
 	{"a write is lost", func(h Harness) bool { return h.LoseNextAnswer != nil }, func(t *testing.T, h Harness) {
@@ -208,11 +208,11 @@ var suite = []testCase{
 		h.LoseNextAnswer(t, false)
 		_, err := h.Sink.Store(t.Context(), credential(1), before)
 		if err == nil {
-			t.Fatal("a lost write was taken for done")
+			t.Fatal("a lost write was reported as done")
 		}
 		clean(t, err)
 		if n := h.Versions(t); n != 0 {
-			t.Errorf("%d writes: it was written again blindly", n)
+			t.Errorf("%d writes: it was written again without reading", n)
 		}
 		want(t, h, store(t, h, credential(1), before), credential(1))
 	}},
@@ -221,7 +221,7 @@ var suite = []testCase{
 		h.FailNextAnswer(t, true)
 		want(t, h, store(t, h, credential(1), before), credential(1))
 		if n := h.Versions(t); n != 1 {
-			t.Errorf("settled with %d writes, want the one that was said to have failed", n)
+			t.Errorf("%d writes, want the one that was said to have failed", n)
 		}
 	}},
 	{"a write fails", func(h Harness) bool { return h.FailNextAnswer != nil }, func(t *testing.T, h Harness) {
@@ -229,11 +229,11 @@ var suite = []testCase{
 		h.FailNextAnswer(t, false)
 		_, err := h.Sink.Store(t.Context(), credential(1), before)
 		if err == nil {
-			t.Fatal("a failed write was taken for done")
+			t.Fatal("a failed write was reported as done")
 		}
 		clean(t, err)
 		if n := h.Versions(t); n != 0 {
-			t.Errorf("%d writes: it was written again blindly", n)
+			t.Errorf("%d writes: it was written again without reading", n)
 		}
 		want(t, h, store(t, h, credential(1), before), credential(1))
 	}},
@@ -245,7 +245,7 @@ var suite = []testCase{
 		defer cancel()
 		_, err := h.Sink.Store(ctx, credential(2), before)
 		if err == nil {
-			t.Fatal("a write without an answer was taken for done")
+			t.Fatal("a write without an answer was reported as done")
 		}
 		clean(t, err)
 		// The next rotation has come meanwhile: the late write would bring back a dead secret.
@@ -256,12 +256,12 @@ var suite = []testCase{
 			t.Errorf("%d versions, want that of the next attempt only", n)
 		}
 	}},
-	{"somebody writes all the time", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
+	{"another writer writes all the time", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
 		n := 0
 		var again func()
 		again = func() {
 			n++
-			h.HumanWrite(t, map[string]any{"note": fmt.Sprint(n)})
+			h.OutsideWrite(t, map[string]any{"note": fmt.Sprint(n)})
 			if n < 100 {
 				h.DuringNextWrite(t, again)
 			}
@@ -352,7 +352,7 @@ func want(t *testing.T, h Harness, s rotation.Stored, c rotation.Credential) {
 func clean(t *testing.T, err error) {
 	t.Helper()
 	if strings.Contains(err.Error(), "CANARY") {
-		t.Errorf("a secret stands in an error: %v", err)
+		t.Errorf("an error has a secret: %v", err)
 	}
 }
 

@@ -37,14 +37,14 @@ func (s *Server) use(token string) bool {
 	return true
 }
 
-// LimitUses limits how many requests a token is still good for.
+// LimitUses limits how many requests a token can still be used for.
 func (s *Server) LimitUses(token string, uses int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens[token].uses = uses
 }
 
-// SetNumUses sets token_num_uses of the role, for tokens that are made from then on.
+// SetNumUses sets token_num_uses of the role, for tokens that are created after that.
 func (s *Server) SetNumUses(uses int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,7 +53,7 @@ func (s *Server) SetNumUses(uses int) {
 	s.options.AppRole = &role
 }
 
-// AddToken makes a token that ends after ttl, and can be renewed until maxTTL after now;
+// AddToken creates a token that ends after ttl, and can be renewed until maxTTL after now;
 // 0 means that it does not end, or can always be renewed.
 func (s *Server) AddToken(ttl, maxTTL time.Duration) string {
 	s.mu.Lock()
@@ -63,7 +63,7 @@ func (s *Server) AddToken(ttl, maxTTL time.Duration) string {
 
 func (s *Server) addToken(ttl, maxTTL time.Duration) string {
 	token := "hvs." + rand.Text()
-	l := &lease{ttl: ttl, maxTTL: maxTTL, made: time.Now()}
+	l := &lease{ttl: ttl, maxTTL: maxTTL, created: time.Now()}
 	l.extend()
 	s.tokens[token] = l
 	return token
@@ -75,7 +75,7 @@ func (l *lease) extend() {
 		return
 	}
 	l.until = time.Now().Add(l.ttl)
-	if last := l.made.Add(l.maxTTL); l.maxTTL > 0 && l.until.After(last) {
+	if last := l.created.Add(l.maxTTL); l.maxTTL > 0 && l.until.After(last) {
 		l.until = last
 	}
 }
@@ -128,7 +128,7 @@ func (s *Server) leaseOf(token string) *lease {
 
 func (s *Server) serveLookup(w http.ResponseWriter, token string) {
 	l := s.leaseOf(token)
-	var end any // null if it does not end, as Vault has it
+	var end any // null if it does not end, as in Vault
 	if !l.until.IsZero() {
 		end = l.until.UTC().Format(time.RFC3339Nano)
 	}

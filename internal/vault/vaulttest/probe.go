@@ -15,7 +15,7 @@ func IsProbe(r *http.Request) bool {
 	if r.Method == http.MethodGet || r.Body == nil {
 		return false
 	}
-	read, _ := io.ReadAll(r.Body) // whoever serves r meets the same error
+	read, _ := io.ReadAll(r.Body) // the handler that serves r gets the same error
 	r.Body = io.NopCloser(io.MultiReader(bytes.NewReader(read), r.Body))
 	body, err := decodeBody(bytes.NewReader(read))
 	return err == nil && isProbe(body)

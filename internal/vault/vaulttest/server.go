@@ -2,10 +2,10 @@
 // uses, for tests and the demo. It is not Vault: it has no policies beyond a switch, no
 // storage, no encryption, and one namespace.
 //
-// What it has behaves as the real one does, which the shared sink suite, run against
-// both, holds it to: KV version 1 and 2 with check-and-set, cas_required, deleted
-// versions; token and AppRole login, leases, renewal up to a maximum, revocation; sealed.
-// Faults are exact: each strikes as many requests as it was told to.
+// What it has behaves like the real one: the suite of sinks runs against both. It has KV
+// version 1 and 2 with check-and-set, cas_required and deleted versions; token and AppRole
+// login with leases, renewal up to a maximum and revocation; and it can be sealed. A fault
+// strikes exactly as many requests as it says.
 package vaulttest
 
 import (
@@ -33,7 +33,7 @@ type Mount struct {
 	Version     int // 1 or 2
 	CASRequired bool
 	// DeleteVersionAfter is the mount's delete_version_after; negative switches it off for every
-	// secret, as Vault has it.
+	// secret, as in Vault.
 	DeleteVersionAfter time.Duration
 }
 
@@ -63,8 +63,8 @@ type Server struct {
 	probes   int
 }
 
-// entry is one secret with all its versions; version 1 of KV has only the last. It may be
-// without any, if only its metadata were written.
+// entry is one secret with all its versions; in KV version 1 only the last. It has none if only its
+// metadata was written.
 type entry struct {
 	versions    []version
 	deleteAfter time.Duration // its own delete_version_after
@@ -78,13 +78,13 @@ type version struct {
 
 // lease is a token's life.
 type lease struct {
-	ttl, maxTTL time.Duration
-	made, until time.Time // until is zero if it does not end
-	uses        int       // requests that it is still good for; 0 if that is not limited
+	ttl, maxTTL    time.Duration
+	created, until time.Time // until is zero if it does not end
+	uses           int       // requests that are left; 0 if there is no limit
 }
 
-// Fault is something to go wrong with the next writes. A write that cannot match (cas -1), by which
-// rotatord proves that it may write, is not one of them.
+// Fault is something that goes wrong with the next writes. A write that cannot match (cas -1), by which
+// rotatord proves that it may write, does not count.
 type Fault struct {
 	// Count is how many requests it strikes; 0 means one.
 	Count int
@@ -99,10 +99,10 @@ type Fault struct {
 	// place of an error of Vault's form, if Verbatim is set.
 	Verbatim          bool
 	Body, ContentType string
-	// Back answers a read of a secret of version 2 from a state that is so many versions old, as
-	// a node does that is behind.
+	// Back answers a read of a secret of version 2 from a state that is so many versions old, like
+	// a node that is behind.
 	Back int
-	// Do, if set, runs before the request is carried out: a human, for example, or a wait.
+	// Do, if set, runs before the request is carried out, for example to write or to wait.
 	Do func()
 	// Done, if set, is called after the request was carried out.
 	Done func()
@@ -159,7 +159,7 @@ func (s *Server) Inject(f Fault) {
 	s.faults = append(s.faults, &f)
 }
 
-// ClearFaults takes back all faults that have not struck yet.
+// ClearFaults removes all faults that have not struck yet.
 func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -172,7 +172,7 @@ func (s *Server) Logins() int { s.mu.Lock(); defer s.mu.Unlock(); return s.login
 // Sessions counts the tokens that are not revoked, but for the root token.
 func (s *Server) Sessions() int { s.mu.Lock(); defer s.mu.Unlock(); return len(s.tokens) }
 
-// Writes counts the writes that were carried out, by whomever.
+// Writes counts the writes that were carried out, by any client.
 func (s *Server) Writes() int { s.mu.Lock(); defer s.mu.Unlock(); return s.writes }
 
 // Probes counts the writes that cannot match, allowed or not. They are not among Writes.
@@ -190,7 +190,7 @@ func (s *Server) Read(mount, path string) map[string]any {
 }
 
 // DeleteVersionAfter sets the delete_version_after of one secret; of all secrets of the mount, if
-// path is empty. It counts for versions that are written from then on.
+// path is empty. It applies to versions that are written after that.
 func (s *Server) DeleteVersionAfter(mount, path string, after time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,7 +205,7 @@ func (s *Server) DeleteVersionAfter(mount, path string, after time.Duration) {
 	}
 }
 
-// entry returns the entry of a secret, and makes it if there is none. The caller holds mu.
+// entry returns the entry of a secret, and creates it if there is none. The caller holds mu.
 func (s *Server) entry(key string) *entry {
 	e := s.secrets[key]
 	if e == nil {
@@ -215,7 +215,7 @@ func (s *Server) entry(key string) *entry {
 	return e
 }
 
-// SetVersion makes a mount one of KV version 1 or 2, as an upgrade does.
+// SetVersion changes the KV version of a mount, as an upgrade does.
 func (s *Server) SetVersion(mount string, version int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -226,7 +226,7 @@ func (s *Server) SetVersion(mount string, version int) {
 	}
 }
 
-// Write writes a secret as a human would, whatever is there.
+// Write writes a secret as an operator would, without check-and-set.
 func (s *Server) Write(mount, path string, data map[string]any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
