@@ -34,11 +34,7 @@ func TestEntryAdoptsWhatIsSaved(t *testing.T) {
 	token := Token{Name: "ci", Account: "prod", ID: "A"}
 	ledger := &failing{stored: Record{Format: RecordFormat, Revision: 3, Token: "ci", Account: "prod", TokenID: "A", Anchor: now}}
 	var steps []Step
-	r := New(Options{Ledger: ledger, Now: func() time.Time { return now }, Observer: observed(func(e Event) {
-		if reached, ok := e.(Reached); ok {
-			steps = append(steps, reached.Record.Step)
-		}
-	})})
+	r := New(Options{Ledger: ledger, Now: func() time.Time { return now }, Saved: func(r Record) { steps = append(steps, r.Step) }})
 	e, err := r.open(t.Context(), token)
 	if err != nil {
 		t.Fatal(err)
@@ -73,8 +69,3 @@ func TestEntryAdoptsWhatIsSaved(t *testing.T) {
 		t.Errorf("revision %d, told %v", e.record.Revision, steps)
 	}
 }
-
-// observed is an observer that is a function.
-type observed func(Event)
-
-func (f observed) Observe(e Event) { f(e) }
