@@ -62,6 +62,9 @@ uninstall: ## remove what install has installed; keeps /etc/rotatord and the sta
 generate: ## write all generated files again
 	go generate ./...
 
+# -count=1: what is tested is outside of the module, and the cache of test results does not see it.
+E2E := cd test && go test -count=1 -timeout 25m ./...
+
 .PHONY: test-short
 test-short: ## the product's tests that take milliseconds
 	go test -short ./...
@@ -72,15 +75,15 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	go test -run 'FlippedBits|DamagedHeaders' ./internal/statedir
 	go test -run ISC ./internal/scheduler
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
-	cd test/deploy && go test -count=1 ./...
-	$(MAKE) --no-print-directory e2e
+	@# Tests against a real Vault mostly wait. Those of deploy/ run beside them, with a lower priority.
+	@(cd test/deploy && exec nice -n 10 go test -count=1 ./...) & deploy=$$!; failed=; \
+	($(E2E)) || failed=yes; \
+	wait $$deploy || failed=yes; \
+	[[ -z $$failed ]]
 
-# -count=1 here and above: what is tested is outside of the module, and the cache of test results
-# does not see it.
 .PHONY: e2e
 e2e: ## the real binary against a real Vault; the first build of it takes minutes
-	@[[ -f test/go.mod ]] || { echo "make e2e: test/go.mod is not there" >&2; exit 1; }
-	cd test && go test -count=1 -timeout 25m ./...
+	$(E2E)
 
 ROUNDS ?= 24
 CRASH := cd test && CRASH_ROUNDS=$(ROUNDS) CRASH_SEED=$(SEED) CRASH_ROUND=$(ROUND) CRASH_EXTENDED=$(EXTENDED)

@@ -143,6 +143,7 @@ func newCareWorld(t *testing.T, tokens int, change map[string]string, more strin
 // TestCare makes, replaces, renews, tries and watches service tokens, and does by hand what is
 // done to previous secrets, over kills of the daemon, under the shipped policy.
 func TestCare(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const plain, refused, ending, gone, off, outside, healed, adopted, taken = "token-01", "token-02", "token-03", "token-04", "token-05",
 		"token-06", "token-07", "token-08", "token-09"
 	w := newCareWorld(t, 9, map[string]string{
@@ -235,11 +236,11 @@ func (w *world) replaceByHand(t *testing.T) {
 // previousByHand keeps a previous secret for longer, revokes it, and rotates without a grace.
 func (w *world) previousByHand(t *testing.T, name string) {
 	t.Helper()
-	w.says(t, 0, "accepted where it was tried", "rotate", name)
+	w.says(t, 0, "accepted at verify.url", "rotate", name)
 	id, first, _ := w.stored(t, name)
 	w.says(t, 1, "--override-grace", "rotate", name)
-	w.says(t, 0, "accepted where it was tried", "rotate", name, "--override-grace")
-	w.says(t, 0, "is kept", "extend-grace", name, "5h")
+	w.says(t, 0, "accepted at verify.url", "rotate", name, "--override-grace")
+	w.says(t, 0, "is extended", "extend-grace", name, "5h")
 	if !w.admits(t, id, first) {
 		t.Error("the previous secret does not work in its grace")
 	}
@@ -283,6 +284,7 @@ func (w *world) refuse(t *testing.T, d *daemon, name string) *daemon {
 // TestLeakedVault rotates all tokens of an account without a grace. The daemon is killed in the
 // middle of it.
 func TestLeakedVault(t *testing.T) {
+	t.Parallel() // it mostly waits
 	const n, atOnce = 60, 20 // atOnce of them are in progress at the same time
 	graces := map[string]string{}
 	for i := range n { // the last ones have the least
@@ -299,7 +301,7 @@ func TestLeakedVault(t *testing.T) {
 		_, leaked[name], _ = w.stored(t, name)
 	}
 	w.inject(t, `{"operation":"rotate","kind":"delay","when":"after","delay":"150ms","count":-1}`)
-	w.says(t, 0, "token(s) of prod are to be rotated", "rotate", "--all", "--account", "prod", "--revoke-now", "--detach")
+	w.says(t, 0, "token(s) of prod are still to be rotated", "rotate", "--all", "--account", "prod", "--revoke-now", "--detach")
 	program.Eventually(t, 20*time.Second, "a part of it", func() bool { return w.stats(t).rotations() >= n+n/3 })
 	d.kill()
 	<-d.done

@@ -132,6 +132,7 @@ func TestAMinuteOfRotations(t *testing.T) {
 
 // TestStopInTheMiddle: SIGTERM while requests are in flight, and a start after it.
 func TestStopInTheMiddle(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := newWorld(t, options{tokens: 10, schedule: "@every 4s", grace: time.Second})
 	w.inject(t, `{"operation":"rotate","kind":"delay","delay":"800ms","count":-1}`)
 	var lines []logLine
@@ -191,6 +192,7 @@ func TestStopInTheMiddle(t *testing.T) {
 // TestKilled: SIGKILL at any moment, over and over. The deadline of a token in doubt is a
 // quarter of its grace before the end, so all is resolved soon after the last start.
 func TestKilled(t *testing.T) {
+	t.Parallel() // it mostly waits
 	rounds := 8
 	if testing.Short() {
 		rounds = 2
@@ -222,6 +224,7 @@ func TestKilled(t *testing.T) {
 
 // TestVaultAway: Vault is killed for twenty seconds, and comes back.
 func TestVaultAway(t *testing.T) {
+	t.Parallel() // it mostly waits
 	away := 20 * time.Second
 	if testing.Short() {
 		away = 5 * time.Second
@@ -264,6 +267,7 @@ func TestVaultAway(t *testing.T) {
 
 // TestThrottled: Cloudflare answers 429 with Retry-After: 15, and then well.
 func TestThrottled(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := newWorld(t, options{tokens: 5, schedule: "@every 2s", grace: time.Second})
 	d := w.run(t)
 	program.Eventually(t, 20*time.Second, "rotations", func() bool { return w.stats(t).rotations() >= 5 })
@@ -298,6 +302,7 @@ func TestThrottled(t *testing.T) {
 // TestNoSecretLeaves looks for both formats of a client secret in everything that the
 // daemon writes or serves, while things go well and while they do not.
 func TestNoSecretLeaves(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := newWorld(t, options{tokens: 4, schedule: "@every 2s", grace: time.Second})
 	old := strings.Repeat("0123456789abcdef", 4) // the older format
 	for _, name := range w.names {

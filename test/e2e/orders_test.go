@@ -91,6 +91,7 @@ func (w *world) going(t *testing.T, name string) {
 // TestOrders pauses, kills, rotates by hand, resumes, reloads and freezes a daemon whose
 // tokens rotate every two seconds.
 func TestOrders(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := newWorld(t, options{tokens: 3, schedule: "@every 2s", grace: time.Second})
 	last := w.names[2]
 	var third string // its line, which comes in later

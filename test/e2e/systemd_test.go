@@ -10,6 +10,7 @@ import (
 
 // TestNotifiesSystemd speaks systemd's side of sd_notify.
 func TestNotifiesSystemd(t *testing.T) {
+	t.Parallel() // it mostly waits
 	w := newWorld(t, options{tokens: 1, schedule: "@every 1h", grace: time.Second})
 	path := filepath.Join(t.TempDir(), "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
