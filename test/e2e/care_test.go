@@ -284,7 +284,7 @@ func (w *world) refuse(t *testing.T, d *daemon, name string) *daemon {
 // TestLeakedVault rotates all tokens of an account without a grace. The daemon is killed in the
 // middle of it.
 func TestLeakedVault(t *testing.T) {
-	t.Parallel() // it mostly waits
+	t.Parallel()             // it mostly waits
 	const n, atOnce = 60, 20 // atOnce of them are in progress at the same time
 	graces := map[string]string{}
 	for i := range n { // the last ones have the least
