@@ -18,6 +18,7 @@ import (
 
 	"rotatord/internal/app"
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/ownpath"
 	"rotatord/internal/smallfile"
 )
@@ -76,15 +77,15 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 	var failed error
 	select {
 	case <-ctx.Done():
-		log.Info("stopping: rotations in hand are finished first", "cause", context.Cause(ctx).Error(), "within", shutdownTimeout.String())
+		a.Tell(event.Operator(""), event.DaemonStop{Cause: context.Cause(ctx).Error(), Within: shutdownTimeout})
 	case failed = <-a.Failed():
-		log.Error("stopping: the daemon cannot go on", "error", failed)
+		a.Tell(event.Daemon, event.DaemonFailure{Err: failed})
 	}
 	notify(log, daemon.SdNotifyStopping)
 	bound, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	err = errors.Join(failed, a.Stop(bound))
-	log.Info("stopped")
+	a.Tell(event.Daemon, event.DaemonEnd{})
 	return err
 }
 
@@ -165,22 +166,18 @@ func reloadOn(ctx context.Context, hangup <-chan os.Signal, log *slog.Logger, a 
 	return func() { cancel(); <-ended }
 }
 
-// reload reads the configuration file again and has the daemon use it. If that fails, it logs why, and
+// reload reads the configuration file again and has the daemon use it. If that fails, an event says why, and
 // the configuration in force stays.
 func reload(ctx context.Context, log *slog.Logger, a *app.App, configPath string) {
+	ctx = event.WithActor(ctx, event.Actor{Cause: event.ByOperator, Command: "SIGHUP"})
 	c, err := config.LoadWithin(ctx, configPath)
 	if err != nil {
-		a.Refused()
-		for _, fault := range faultsOf(err) {
-			log.Error("the configuration is not reloaded: the one in force stays", "fault", fault)
-		}
+		a.Refused(ctx, event.ReloadRefusal{Faults: faultsOf(err)})
 		return
 	}
 	warn(log, c)
 	warnOfOthers(ctx, log, c)
-	if err := a.Reload(ctx, c); err != nil {
-		log.Error("the configuration is not reloaded: the one in force stays", "error", err)
-	}
+	_ = a.Reload(ctx, c) // it tells why not
 }
 
 // faultsOf returns the faults of a configuration that could not be loaded, one text for each.

@@ -3,10 +3,10 @@ package admission
 import (
 	"cmp"
 	"context"
-	"log/slog"
 	"sync"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -74,10 +74,10 @@ type Turn struct {
 	placeRising int // in the queue of rising turns; -1 while it is not there
 }
 
-// NewTurns returns the turns of an account. now is the wall clock. log says when rotations begin to wait
-// for the request limit, and when they no longer do.
-func NewTurns(now func() time.Time, log *slog.Logger) *Turns {
-	t := &Turns{now: now, delay: delay{log: log}}
+// NewTurns returns the turns of an account. now is the wall clock. tell is told when rotations begin to
+// wait for the request limit, and when they no longer do; it must not block.
+func NewTurns(now func() time.Time, account string, tell func(event.Detail)) *Turns {
+	t := &Turns{now: now, delay: delay{account: account, tell: tell}}
 	place := func(one *Turn) *int { return &one.place }
 	t.remote = queue[*Turn]{before: turnsBefore, place: place}
 	t.local = queue[*Turn]{before: turnsBefore, place: place}

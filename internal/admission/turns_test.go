@@ -2,13 +2,13 @@ package admission
 
 import (
 	"context"
-	"log/slog"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -271,4 +271,4 @@ func TestTurnsOfChores(t *testing.T) {
 	}
 }
 
-func newTestTurns() *Turns { return NewTurns(time.Now, slog.New(slog.DiscardHandler)) }
+func newTestTurns() *Turns { return NewTurns(time.Now, "prod", func(event.Detail) {}) }

@@ -2,18 +2,18 @@ package admission
 
 import (
 	"fmt"
-	"log/slog"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
-// This file says what waiting tokens wait for: in the status, and in the log once when the rotations of
+// This file says what waiting tokens wait for: in the status, and in an event once when the rotations of
 // an account begin to wait for Cloudflare's request limit, and once when they no longer do.
 
 const (
-	// logDelayAfter is how long rotations must wait for the limit before the log says so.
-	logDelayAfter = 5 * time.Second
+	// tellDelayAfter is how long rotations must wait for the limit before an event says so.
+	tellDelayAfter = 5 * time.Second
 	// delayOverAfter is how long no rotation must have waited for the limit before the delay is over.
 	delayOverAfter = 30 * time.Second
 )
@@ -21,11 +21,12 @@ const (
 // delay says whether the turns of an account wait for the request limit. The lock of the turns guards
 // it.
 type delay struct {
-	log    *slog.Logger
-	heldUp func(rotation.Urgency) (string, time.Time) // nil: the issuer does not explain
-	since  time.Time                                  // zero: no turn waits for the limit
-	last   time.Time                                  // when a turn was last seen to wait for it
-	logged bool
+	account string
+	tell    func(event.Detail)
+	heldUp  func(rotation.Urgency) (string, time.Time) // nil: the issuer does not explain
+	since   time.Time                                  // zero: no turn waits for the limit
+	last    time.Time                                  // when a turn was last seen to wait for it
+	told    bool
 }
 
 // seen notes that n turns wait for the limit, and how urgent the first of them is.
@@ -34,21 +35,17 @@ func (d *delay) seen(now time.Time, u rotation.Urgency, n int) {
 		d.since = now
 	}
 	d.last = now
-	if d.logged || now.Sub(d.since) < logDelayAfter {
+	if d.told || now.Sub(d.since) < tellDelayAfter {
 		return
 	}
-	d.logged = true
+	d.told = true
 	why, until := limitReached, time.Time{}
 	if d.heldUp != nil {
 		if detail, end := d.heldUp(u); detail != "" {
 			why, until = detail, end
 		}
 	}
-	attrs := []any{"waiting", n, "reason", why}
-	if !until.IsZero() {
-		attrs = append(attrs, "until", until.UTC().Format(time.RFC3339))
-	}
-	d.log.Info("rotations of the account wait for Cloudflare's request limit", attrs...)
+	d.tell(event.LimitWait{Account: d.account, Waiting: n, Reason: why, Until: until})
 }
 
 // granted notes that a turn begins.
@@ -60,13 +57,13 @@ func (d *delay) granted(now time.Time) {
 
 // over notes that no turn waits any more.
 func (d *delay) over(now time.Time) {
-	if d.logged {
-		d.log.Info("rotations of the account no longer wait for Cloudflare's request limit", "waited", now.Sub(d.since).Round(time.Second).String())
+	if d.told {
+		d.tell(event.LimitEnd{Account: d.account, Waited: now.Sub(d.since)})
 	}
-	d.since, d.logged = time.Time{}, false
+	d.since, d.told = time.Time{}, false
 }
 
-// limitReached is the reason that is logged if the issuer gives none.
+// limitReached is the reason that is told if the issuer gives none.
 const limitReached = "the request limit is used up for now"
 
 // WaitsFor says what a token waits for that asked for this turn, and until when if that is known.

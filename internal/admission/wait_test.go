@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -29,8 +30,10 @@ func (e explaining) HeldUp(rotation.Urgency) (string, time.Time) {
 func TestWaitsAreExplained(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
+		logged := event.NewLog(slog.New(slog.NewTextHandler(&log, nil)))
+		tell := func(d event.Detail) { logged.Handle(event.New(time.Now(), "", event.Daemon, d)) }
 		until := time.Now().Add(5 * time.Minute)
-		q := &asking{Turns: NewTurns(time.Now, slog.New(slog.NewTextHandler(&log, nil)).With("account", "prod"))}
+		q := &asking{Turns: NewTurns(time.Now, "prod", tell)}
 		q.LimitBy(explaining{&limitedIssuer{requests: 1000, until: until}})
 		slot := Turn{Urgency: rotation.UrgencySlot}
 		want := func(what string, end time.Time) {
@@ -42,7 +45,7 @@ func TestWaitsAreExplained(t *testing.T) {
 		for i := range maxActive + 3 {
 			q.ask(t.Context(), i, slot)
 		}
-		time.Sleep(logDelayAfter - time.Second)
+		time.Sleep(tellDelayAfter - time.Second)
 		if log.Len() > 0 {
 			t.Errorf("the log says too early %s", log.String())
 		}

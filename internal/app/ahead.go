@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
 	"rotatord/internal/sink"
@@ -40,21 +41,11 @@ func (a *App) lookAhead() {
 	a.onStop("looking ahead", a.ahead.Close)
 }
 
-// logCheck logs the result of a check.
-func (a *App) logCheck(c status.Check) {
-	attrs := []any{"check", c.Name}
-	if c.Subject != "" {
-		attrs = append(attrs, "subject", c.Subject)
-	}
-	switch {
-	case c.Name == status.CheckCredential: // it was logged where it was read
-	case c.OK:
-		a.log.Info("what rotations need is there again", attrs...)
-	case c.Stops:
-		a.log.Error("the next rotation could not begin: something that it needs is missing", append(attrs, "reason", c.Reason, "error", c.Detail)...)
-	default:
-		a.log.Warn("something that rotations need is about to be missing", append(attrs, "reason", c.Reason, "error", c.Detail)...)
-	}
+// tellCheck tells that the result of a check is another one.
+func (a *App) tellCheck(c status.Check) {
+	a.tell("", event.CheckResult{
+		Check: c.Name, Subject: c.Subject, OK: c.OK, Stops: c.Stops, Reason: c.Reason, Detail: c.Detail, Credential: c.Name == status.CheckCredential,
+	})
 }
 
 // checksAhead returns the checks for the configuration in force.

@@ -116,7 +116,7 @@ func New(o Options) (*App, error) {
 	a.outages = newOutages(a.now, func() { a.engine.retryPending(); a.ahead.LookNow(status.Check.Fails) })
 	a.events = a.newStream()
 	a.onStop("events", a.events.Flush)
-	a.ahead = precheck.New(a.now, a.logCheck)
+	a.ahead = precheck.New(a.now, a.tellCheck)
 	a.started = a.now()
 	if err := a.build(); err != nil {
 		return nil, errors.Join(err, a.Stop(context.Background()))
@@ -142,7 +142,7 @@ func (a *App) build() error {
 			return err
 		}
 	}
-	a.engine = newEngine(a.now, a.log)
+	a.engine = newEngine(a.now, a.log, a.events)
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
 		Events: a.events, Saved: func(r rotation.Record) { a.engine.show(r); a.outages.ledgerWritten(r) },
@@ -251,9 +251,7 @@ func (a *App) checkUnfinished(c *config.Config) error {
 			return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of this service token under the name %s: "+
 				"name it %s again until that rotation is done", name, r.Step, r.Token, r.Token)
 		}
-		a.log.Error("a rotation is unfinished and its token is no longer configured: put it back into the configuration until the rotation is done. "+
-			"If that cannot be, stop the daemon and give its sealed secret up: rotatord recover --drop ROTATION --unfinished",
-			"token", r.Token, "token_id", r.Work.TokenID, "account", r.Account, "step", r.Step, "rotation_id", r.Work.RotationID)
+		a.tell(r.Token, event.Orphan{TokenID: r.Work.TokenID, Account: r.Account, Step: string(r.Step), RotationID: r.Work.RotationID})
 	}
 	return nil
 }
@@ -350,8 +348,8 @@ func (a *App) Start() {
 		a.serve("admin", orderTime, a.adminListener, server, func() error { return server.Serve(a.adminListener) })
 	}
 	a.onStop("beginning rotations", a.stopBeginning) // before the rotations are waited for that an operator's command has begun
-	a.log.Info("rotatord is running", "version", a.options.Build.Version, "tokens", len(a.config.Tokens),
-		"address", a.listener.Addr().String(), "admin_socket", a.config.AdminSocket, "state_dir", a.config.State.Dir)
+	a.tell("", event.DaemonStart{Version: a.options.Build.Version, Tokens: len(a.config.Tokens), Address: a.listener.Addr().String(),
+		AdminSocket: a.config.AdminSocket, StateDir: a.config.State.Dir})
 }
 
 // serve runs a server until the App is stopped. Requests in progress may then finish within that time.
@@ -401,10 +399,10 @@ func (a *App) startEngine() {
 	a.stopBeginning = func(context.Context) error { cancel(); <-ran; return nil }
 	a.onStop("rotations", func(bound context.Context) error {
 		if left := a.engine.finish(bound); len(left) > 0 {
-			a.log.Warn("rotations were still in hand at the shutdown timeout; they are continued at the next start", "tokens", left)
+			a.tell("", event.Interruption{Tokens: left})
 		}
 		if err := a.engine.rotator.SealUnsealed(bound); err != nil {
-			a.log.Error("secrets that the disk refused are lost with this process, unless their sinks have confirmed them", "error", err)
+			a.tell("", event.Loss{Err: err})
 		}
 		return nil
 	})

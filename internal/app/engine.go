@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rotatord/internal/admission"
+	"rotatord/internal/event"
 	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
@@ -37,6 +38,7 @@ type engine struct {
 	clock   *scheduler.Clock
 	now     func() time.Time // the wall clock
 	log     *slog.Logger
+	events  *event.Stream
 	workers sync.WaitGroup
 	started time.Time
 	beat    atomic.Int64 // the queue's last sign of life, in nanoseconds since started
@@ -76,9 +78,9 @@ type scheduled struct {
 
 // newEngine returns an engine. The caller sets its rotator, which in turn tells the engine which steps
 // were reached. now is the wall clock.
-func newEngine(now func() time.Time, log *slog.Logger) *engine {
+func newEngine(now func() time.Time, log *slog.Logger, events *event.Stream) *engine {
 	return &engine{
-		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, started: time.Now(), log: log,
+		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, started: time.Now(), log: log, events: events,
 		tokens: make(map[string]*scheduled), turns: make(map[string]*admission.Turns),
 	}
 }
@@ -107,36 +109,41 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 	}
 	s.token = token
 	e.openTurns(token)
-	if isNew && record.Step != rotation.StepIdle {
-		at := e.rotator.Due(token, record).At
+	unfinished := isNew && record.Step != rotation.StepIdle
+	var at time.Time
+	if unfinished {
+		at = e.rotator.Due(token, record).At
 		// If it waits, because it is in doubt or after a failure, a process before this one has
 		// already worked on it.
 		s.unrecovered = !at.After(e.now())
-		e.logUnfinished(token.Name, record, at)
 	}
 	e.mu.Unlock()
+	if unfinished {
+		e.tellUnfinished(token.Name, record, at)
+	}
 	e.plan(token.Name, record, 0)
 }
 
-// logUnfinished logs that a process before this one left a rotation unfinished, which is due at a time.
+// tellUnfinished tells that a process before this one left a rotation unfinished, which is due at a time.
 // It repeats alarms: they may have been lost with that process.
-func (e *engine) logUnfinished(name string, record rotation.Record, at time.Time) {
-	if record.Doubt != nil {
-		e.log.Error("the token is in doubt, and has been since before this start", "token", name, "rotation_id", record.Work.RotationID,
-			"reason", record.Doubt.Reason, "since", record.Doubt.Since, "old_works_until", record.Doubt.OldWorksUntil)
+func (e *engine) tellUnfinished(name string, record rotation.Record, at time.Time) {
+	work := record.Work
+	if doubt := record.Doubt; doubt != nil {
+		e.tell(name, event.OldDoubt{RotationID: work.RotationID, Reason: doubt.Reason, Since: doubt.Since, OldWorksUntil: doubt.OldWorksUntil})
 	}
-	if work := record.Work; work != nil && work.Overtaken != nil {
-		e.log.Error("the new secret of the token was overtaken, and has been since before this start: an operator has to decide: rotatord status "+name,
-			"token", name, "rotation_id", work.RotationID, "since", work.Overtaken.Since)
+	if work.Overtaken != nil {
+		e.tell(name, event.OldOvertaken{RotationID: work.RotationID, Since: work.Overtaken.Since})
 	}
-	e.log.Info("a rotation was left unfinished; it is continued first", "token", name,
-		"rotation_id", record.Work.RotationID, "step", record.Step, "in", max(at.Sub(e.now()), 0).Round(time.Second).String())
+	e.tell(name, event.Leftover{RotationID: work.RotationID, Step: string(record.Step), In: max(at.Sub(e.now()), 0)})
 }
+
+// tell publishes something that the daemon finds about a token.
+func (e *engine) tell(token string, d event.Detail) { e.events.Tell(token, event.Daemon, d) }
 
 // openTurns makes sure that the account of a token has turns. e.mu must be held.
 func (e *engine) openTurns(token rotation.Token) {
 	if e.turns[token.Account] == nil {
-		e.turns[token.Account] = admission.NewTurns(e.now, e.log.With("account", token.Account))
+		e.turns[token.Account] = admission.NewTurns(e.now, token.Account, func(d event.Detail) { e.tell("", d) })
 	}
 	e.turns[token.Account].LimitBy(token.Issuer)
 }
@@ -149,7 +156,7 @@ func (e *engine) run(ctx context.Context) {
 	}, func() {
 		e.beat.Store(int64(time.Since(e.started)))
 		if step := e.clock.Step(); step.Abs() >= clockStep {
-			e.log.Warn("the wall clock was set, or the machine slept: all tokens are planned anew", "step", step.Round(time.Millisecond).String())
+			e.tell("", event.ClockStep{Step: step})
 			e.workers.Go(func() { e.replanAll(ctx) })
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -32,7 +33,7 @@ func TestPlanKeepsAListing(t *testing.T) {
 	j := openTestState(t)
 	schedule := parsed("@every 1h", "UTC")
 	token := rotation.Token{Name: "ci", ID: "5eed0000-0000-4000-8000-000000000001", Timetable: scheduler.Timetable{Schedule: schedule}}
-	e := newEngine(time.Now, slog.New(slog.DiscardHandler))
+	e := newEngine(time.Now, slog.New(slog.DiscardHandler), nil)
 	e.rotator = rotation.New(rotation.Options{Ledger: j.ledger, Pending: j.pending, Started: time.Now()})
 	if err := e.enroll(t.Context(), []rotation.Token{token}); err != nil {
 		t.Fatal(err)
@@ -80,7 +81,7 @@ func TestRenamedInTheMiddle(t *testing.T) {
 
 // TestUnrecordedFailuresAreSeen: if the ledger is what fails, it cannot count failures.
 func TestUnrecordedFailuresAreSeen(t *testing.T) {
-	e := newEngine(time.Now, slog.New(slog.DiscardHandler))
+	e := newEngine(time.Now, slog.New(slog.DiscardHandler), nil)
 	e.rotator = rotation.New(rotation.Options{})
 	schedule := parsed("@daily", "UTC")
 	token := config.Token{Name: "ci", Schedule: schedule}
@@ -137,7 +138,8 @@ func TestListedBeforeItWasCreated(t *testing.T) {
 	entry := config.Token{Name: "ci", Account: "prod", ID: "a", Replace: true, Schedule: schedule}
 	var log strings.Builder
 	a := &App{state: j, log: slog.New(slog.NewTextHandler(&log, nil)), options: Options{Now: time.Now}, config: &config.Config{Tokens: []config.Token{entry}}}
-	a.engine = newEngine(time.Now, a.log)
+	a.events = event.NewStream(time.Now, nil, event.NewLog(a.log))
+	a.engine = newEngine(time.Now, a.log, a.events)
 	a.engine.rotator = rotation.New(rotation.Options{Ledger: j.ledger, Pending: j.pending, Started: begun})
 	if err := a.engine.enroll(t.Context(), []rotation.Token{token}); err != nil {
 		t.Fatal(err)

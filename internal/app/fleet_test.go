@@ -100,7 +100,7 @@ func TestManyAreLateTogether(t *testing.T) {
 			}
 			synctest.Test(t, func(t *testing.T) {
 				f := &fleet{newLiving(l), map[string]rotation.Record{}, map[string][]time.Time{}, map[string]int{}}
-				e := newEngine(f.wall, slog.New(slog.DiscardHandler))
+				e := newEngine(f.wall, slog.New(slog.DiscardHandler), nil)
 				e.rotator = rotation.New(rotation.Options{
 					Ledger: f, Pending: f, Pauses: f, Events: f, Saved: e.show, Now: f.wall, Started: f.wall(), Owner: "fleet",
 				})

@@ -10,6 +10,7 @@ import (
 
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -41,7 +42,6 @@ func (a *App) stopInventories(bound context.Context) error {
 // inventory lists an account regularly until ctx ends. One listing shows all its tokens: their state before
 // the next rotation, when each expires, whether it is enabled.
 func (a *App) inventory(ctx context.Context, name string, account *account) {
-	log := a.log.With("account", name)
 	retry := inventoryRetry
 	for {
 		wait := account.every - rand.N(account.every/10)
@@ -59,10 +59,10 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 		if err != nil {
 			wait = retry
 			retry = min(2*retry, inventoryRetryMax)
-			log.Warn("the account's service tokens could not be listed", "error", err, "listed", len(all.Tokens), "retry_in", wait.String())
+			a.tell("", event.ListingFailure{Account: name, Err: err, Listed: len(all.Tokens), RetryIn: wait})
 		}
 		if what := all.Unreadable(); what != "" {
-			log.Warn("the account's listing has entries that cannot be read; the others are used", "error", what)
+			a.tell("", event.OddListing{Account: name, What: what})
 		}
 		// An incomplete listing says something about the entries that it has, and about nothing else.
 		if err == nil || len(all.Tokens) > 0 {
@@ -158,9 +158,12 @@ func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string
 	gone := false
 	for _, id := range seen.serviceTokens(t) {
 		log := a.log.With("token", t.Name, "account", t.Account, "token_id", id)
+		tell := func(what event.Kind, err string) {
+			a.tell(t.Name, event.Seen{What: what, Account: t.Account, TokenID: id, Err: err})
+		}
 		facts, there := listed[id]
 		if what, odd := from.Odd[id]; odd {
-			log.Warn("the service token is there, but its entry in the account's listing cannot be read: when it expires, and whether it is enabled, is not watched", "error", what)
+			tell(event.TokenUnreadable, what)
 			continue
 		}
 		if !there && !from.whole {
@@ -176,17 +179,17 @@ func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string
 			case err == nil:
 				facts, there = asked, true
 			case !errors.Is(err, rotation.ErrGone):
-				log.Warn("the account's listing does not have the service token, and it could not be asked for", "error", err)
+				tell(event.TokenNotFound, err.Error())
 				continue
 			}
 		}
 		if !there {
 			gone = true
-			log.Error("the account has no service token with this id any more, or never had: its secret works nowhere, and its rotations fail until the configuration is corrected")
+			tell(event.TokenGone, "")
 			continue
 		}
 		if !facts.Enabled {
-			log.Warn("the service token is disabled at Cloudflare, which refuses its secrets")
+			tell(event.TokenDisabled, "")
 		}
 		if err := a.engine.recordListing(ctx, t.Name, facts, from.began); err != nil {
 			log.Error("the ledger could not be written", "error", err)

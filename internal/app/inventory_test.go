@@ -8,6 +8,7 @@ import (
 
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -21,7 +22,8 @@ func TestIncompleteListing(t *testing.T) {
 	entry := config.Token{Name: "ci", Account: "prod", ID: "a", Schedule: schedule}
 	var log strings.Builder
 	a := &App{state: j, log: slog.New(slog.NewTextHandler(&log, nil)), options: Options{Now: time.Now}, now: time.Now, config: &config.Config{Tokens: []config.Token{entry}}}
-	a.engine = newEngine(time.Now, a.log)
+	a.events = event.NewStream(time.Now, nil, event.NewLog(a.log))
+	a.engine = newEngine(time.Now, a.log, a.events)
 	a.engine.rotator = rotation.New(rotation.Options{Ledger: j.ledger, Pending: j.pending, Started: time.Now()})
 	if err := a.engine.enroll(t.Context(), []rotation.Token{token}); err != nil {
 		t.Fatal(err)

@@ -82,7 +82,7 @@ func (w *living) up() {
 		w.setTrouble(trouble, time.Time{})
 	}
 	log := slog.New(slog.DiscardHandler)
-	w.engine = newEngine(w.wall, log)
+	w.engine = newEngine(w.wall, log, nil)
 	w.engine.rotator = rotation.New(rotation.Options{
 		Ledger: w, Pending: w, Pauses: w, Events: w, Saved: w.engine.show, Now: w.wall, Started: w.wall(), Owner: "life",
 	})

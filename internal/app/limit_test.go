@@ -204,7 +204,7 @@ func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Sche
 	client := cloudflare.New(l.account(t, perWindow), cloudflare.Options{
 		WrapTransport: func(http.RoundTripper) http.RoundTripper { return limitedBy{l, "rotatord"} },
 	})
-	a = &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log)}
+	a = &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log, nil)}
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: l, Pending: l, Events: l, Saved: a.engine.show, Owner: "test", Started: time.Now(),
 	})

@@ -417,7 +417,7 @@ func TestReloadIsRefused(t *testing.T) {
 		t.Errorf("%v, %+v", err, d.status("ci"))
 	}
 	d.wantMetric("rotatord_config_last_reload_successful", 1)
-	d.Refused() // it could not even be read
+	d.Refused(t.Context(), event.ReloadRefusal{Faults: []string{"a fault"}}) // it could not even be read
 	d.wantMetric("rotatord_config_last_reload_successful", 0)
 }
 

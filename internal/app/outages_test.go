@@ -73,7 +73,7 @@ func TestOutageThatEndsIsNoticedOnce(t *testing.T) {
 // TestRetryPending: tokens with a pending secret are due now, and no others.
 func TestRetryPending(t *testing.T) {
 	later := time.Now().Add(time.Hour)
-	e := newEngine(time.Now, nil)
+	e := newEngine(time.Now, nil, nil)
 	maps.Copy(e.tokens, map[string]*scheduled{
 		"sealed":  {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}},
 		"owed":    {record: rotation.Record{Lost: &rotation.Lost{}}, due: rotation.Due{At: later}},

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -21,9 +22,8 @@ import (
 func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
-	err := a.reload(ctx, c)
-	if err != nil {
-		a.Refused()
+	if err := a.reload(ctx, c); err != nil {
+		a.Refused(ctx, event.ReloadRefusal{Err: err})
 		return err
 	}
 	a.metrics.ConfigLoaded(a.now())
@@ -33,11 +33,20 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	return nil
 }
 
-// Refused records that a new configuration could not even be read.
-func (a *App) Refused() {
+// Refused records and tells that a new configuration was not taken over.
+func (a *App) Refused(ctx context.Context, why event.ReloadRefusal) {
 	at := a.now().UTC()
 	a.refusedAt.Store(&at)
 	a.metrics.ConfigRefused()
+	a.events.Tell("", actorOf(ctx), why)
+}
+
+// actorOf returns in whose name something is done; the daemon if the context does not say.
+func actorOf(ctx context.Context) event.Actor {
+	if by, ok := event.ActorFrom(ctx); ok {
+		return by
+	}
+	return event.Daemon
 }
 
 // changes are what a reload changes.
@@ -97,7 +106,7 @@ func (a *App) reload(ctx context.Context, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	a.log.Info("the configuration was reloaded", "tokens", len(c.Tokens), "new_or_changed", len(ch.tokens), "removed", len(ch.removed))
+	a.events.Tell("", actorOf(ctx), event.Reload{Tokens: len(c.Tokens), Changed: len(ch.tokens), Removed: len(ch.removed)})
 	for _, token := range ch.tokens {
 		a.metrics.Known(token.Name)
 	}

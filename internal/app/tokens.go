@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 )
 
@@ -94,7 +95,7 @@ func (e *engine) enrollOne(ctx context.Context, token rotation.Token) {
 			e.enrolled(token, record)
 			return
 		}
-		e.log.Error("a token that was reloaded is not scheduled yet: its record could not be written", "token", token.Name, "error", err)
+		e.tell(token.Name, event.NotEnrolled{Err: err})
 		select {
 		case <-ctx.Done():
 			return

@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/smallfile"
 )
 
@@ -121,9 +122,9 @@ func (a *App) watchWebConfig(ctx context.Context) {
 			return
 		}
 		if err != nil && fmt.Sprint(err) != fmt.Sprint(was) {
-			a.log.Error("no HTTP client is served: the web configuration or what it names cannot be read", "error", err)
+			a.tell("", event.WebConfig{Err: err})
 		} else if err == nil && was != nil {
-			a.log.Info("HTTP clients are served again: the web configuration can be read")
+			a.tell("", event.WebConfig{})
 		}
 		was = err
 		a.listener.TurnAway(err != nil)

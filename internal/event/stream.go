@@ -12,7 +12,7 @@ import (
 const queueSize = 1024
 
 // Stream hands events to subscribers. See the package comment for what it guarantees. It is safe for
-// concurrent use. A subscriber must not publish.
+// concurrent use. A subscriber must not publish. A nil Stream has no subscribers.
 type Stream struct {
 	now      func() time.Time
 	panicked func(subscriber, what string)
@@ -45,10 +45,17 @@ func NewStream(now func() time.Time, panicked func(subscriber, what string), tab
 }
 
 // Tell publishes what a detail tells of, at this moment.
-func (s *Stream) Tell(token string, by Actor, d Detail) { s.Publish(New(s.now(), token, by, d)) }
+func (s *Stream) Tell(token string, by Actor, d Detail) {
+	if s != nil {
+		s.Publish(New(s.now(), token, by, d))
+	}
+}
 
 // Publish hands an event to all subscribers.
 func (s *Stream) Publish(e Event) {
+	if s == nil {
+		return
+	}
 	for _, subscriber := range s.table {
 		if q := s.queues[subscriber]; q != nil {
 			q.put(e)
