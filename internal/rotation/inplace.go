@@ -67,10 +67,13 @@ func (inPlace) judge(r Record, e Evidence, now time.Time) Verdict {
 		return Verdict{Resolved: true, Deliver: r.Doubt.deliverable(), Reason: ReasonOldSecretRevoked}
 	}
 	carriedOut := r.Doubt.CarriedOut || r.Doubt.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
-	if !r.OldDiesBy.IsZero() {
+	switch {
+	case !r.OldDiesBy.IsZero():
 		return judgeLostReissue(r, e, carriedOut, now)
+	case carriedOut:
+		return judgeCarriedOut(r, e, now)
 	}
-	return judgeGrace(r, e, carriedOut, now)
+	return judgeUnknown(r, e, now)
 }
 
 func (inPlace) confirm(context.Context, *entry) (*TokenFacts, error) { return nil, nil }
@@ -116,9 +119,9 @@ func (r Record) listedSince(now time.Time) *TokenFacts {
 	return new(r.Facts)
 }
 
-// judgeLostReissue judges the doubt about a rotation that was to make up for a lost secret. If it
-// was carried out, what consumers use was the previous secret, and died with the request: only
-// another rotation brings them one that works. So it is never waited for longer than it takes to know.
+// judgeLostReissue decides about a reissue. If its request was carried out, it revoked the secret that
+// consumers use, which was the previous one: only another rotation brings them one that works. So it waits
+// only as long as it takes to know.
 func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
 	// A reissue starts with half of a grace left, so waiting for half of it would outlast the old secret.
@@ -136,43 +139,47 @@ func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verd
 	return Verdict{Resolved: true, Reason: ReasonGraceEnding}
 }
 
-// judgeGrace judges the doubt about a token whose old secret works on for a while.
-//
-// The old secret is given more time as soon as Cloudflare shows that the request was carried out,
-// and not before: if it was not, "the previous secret" is an older one, which was promised to be
-// dead by now and must not be revived.
-func judgeGrace(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
+// judgeCarriedOut decides about a request that was carried out and whose secret is lost, while the old secret
+// still works. The old secret is extended, until an operator decides or doubtStretch graces are over.
+func judgeCarriedOut(r Record, e Evidence, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
-	overAt, reissueAt := d.Since.Add(underWayFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
-	decided := carriedOut && !now.Before(r.Work.IntentAt.Add(doubtStretch*grace)) // by time, in the place of an operator
-	if carriedOut && !e.CannotExtend && !(decided && now.Before(reissueAt)) {
+	decideAt, reissueAt := r.Work.IntentAt.Add(doubtStretch*grace), d.OldWorksUntil.Add(-reissueMargin(grace))
+	decided := !now.Before(decideAt) // by time, in the place of an operator
+	if !e.CannotExtend && !(decided && now.Before(reissueAt)) {
 		if by := extendBy(grace, d.OldWorksUntil, r.Work.IntentAt, d.Extensions > 0, now); by > 0 {
 			return Verdict{Extend: by, CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
 		}
 	}
-	if carriedOut {
-		reissueAt = moment.Min(reissueAt, r.Work.IntentAt.Add(doubtStretch*grace))
+	if reissueAt = moment.Min(reissueAt, decideAt); !now.Before(reissueAt) {
+		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonGraceEnding}
 	}
-	wait := Verdict{CarriedOut: carriedOut, Reason: ReasonOldSecretWorks, Again: now.Add(doubtRecheck)}
-	switch reached := !now.Before(reissueAt); {
-	case !carriedOut && now.Before(overAt): // a request that is still under way could undo a reissue
-		return Verdict{Reason: ReasonUnderWay, Again: moment.Min(overAt, now.Add(recheckWait(grace)))}
-	case !carriedOut && e.unmoved(r): // where an answer came, even an invalid one, something was issued
+	again := moment.Min(now.Add(doubtRecheck), d.OldWorksUntil.Add(-grace*3/4)) // when it is time to extend
+	if e.Unread || e.CannotExtend || !again.After(now) {
+		again = now.Add(recheckWait(grace))
+	}
+	return Verdict{CarriedOut: true, Reason: ReasonOldSecretWorks, Again: moment.Min(again, reissueAt)}
+}
+
+// judgeUnknown decides about a request of which it is not known whether it was carried out, while the old
+// secret may still work. The old secret is not extended: if the request was not carried out, "the previous
+// secret" is an older one, which was promised to be dead by now and must not be revived.
+func judgeUnknown(r Record, e Evidence, now time.Time) Verdict {
+	d, grace := r.Doubt, time.Duration(r.Work.Grace)
+	overAt, reissueAt := d.Since.Add(underWayFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
+	recheckAt := now.Add(recheckWait(grace))
+	switch {
+	case now.Before(overAt): // a request that is still under way could undo a reissue
+		return Verdict{Reason: ReasonUnderWay, Again: moment.Min(overAt, recheckAt)}
+	case e.unmoved(r):
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonUpdatedAtUnchanged}
-	case reached && e.Unread && !carriedOut && now.Before(d.OldWorksUntil):
+	case now.Before(reissueAt) && (e.Unread || e.CannotExtend):
+		return Verdict{Reason: ReasonOldSecretWorks, Again: moment.Min(recheckAt, reissueAt)}
+	case now.Before(reissueAt):
+		return Verdict{Reason: ReasonOldSecretWorks, Again: moment.Min(now.Add(doubtRecheck), reissueAt)}
+	case e.Unread && now.Before(d.OldWorksUntil):
 		// While Cloudflare cannot be asked it cannot be rotated either. Once it can, it says whether
 		// the old secret may be extended instead.
-		wait.Again = moment.Min(now.Add(recheckWait(grace)), d.OldWorksUntil)
-		return wait
-	case reached:
-		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: carriedOut, Reason: ReasonGraceEnding}
+		return Verdict{Reason: ReasonOldSecretWorks, Again: moment.Min(recheckAt, d.OldWorksUntil)}
 	}
-	if carriedOut { // look again when it is time to extend
-		wait.Again = moment.Min(wait.Again, d.OldWorksUntil.Add(-grace*3/4))
-	}
-	if e.Unread || e.CannotExtend || !wait.Again.After(now) {
-		wait.Again = now.Add(recheckWait(grace))
-	}
-	wait.Again = moment.Min(wait.Again, reissueAt)
-	return wait
+	return Verdict{Resolved: true, Reason: ReasonGraceEnding}
 }
