@@ -157,7 +157,7 @@ func TestEmergency(t *testing.T) {
 		}
 		for n := range 50 {
 			if requests, wait := b.Capacity(30*time.Second, rotation.UrgencyEmergency); requests != limit-n-1 || wait != 0 {
-				t.Errorf("room for %d emergencies, after %s", requests, wait)
+				t.Errorf("capacity for %d emergencies, after %s", requests, wait)
 			}
 			if waited := at(rotation.UrgencyEmergency); waited > 0 || others.Load() > 0 {
 				t.Fatalf("emergency %d waited %s, after %d others", n+1, waited, others.Load())

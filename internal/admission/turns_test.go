@@ -87,7 +87,7 @@ func TestTurnsGoByUrgency(t *testing.T) {
 			q.ask(t.Context(), i, Turn{Urgency: rotation.UrgencySlot})
 		}
 		if n := len(q.got()); n != maxActive {
-			t.Fatalf("%d in hand", n)
+			t.Fatalf("%d active", n)
 		}
 		gone, leave := context.WithCancel(t.Context())
 		for i, one := range []Turn{
@@ -123,7 +123,7 @@ func TestTurnsGoByUrgency(t *testing.T) {
 		for i := range maxUrgentMore + 1 {
 			q.ask(t.Context(), 100+i, Turn{Urgency: rotation.UrgencyDoubt})
 		}
-		q.want(t, "beyond those in hand", 100, 101, 102, 103)
+		q.want(t, "beyond those that are active", 100, 101, 102, 103)
 		if q.remote.len() != 1 || q.rising.len() != 0 {
 			t.Errorf("%d wait, %d of them for their window to end", q.remote.len(), q.rising.len())
 		}
@@ -145,14 +145,14 @@ func TestNoTurnWithoutCapacity(t *testing.T) {
 		time.Sleep(5*time.Minute - time.Nanosecond)
 		q.want(t, "a moment too early")
 		time.Sleep(time.Nanosecond)
-		q.want(t, "with room for two", 0, 1)
+		q.want(t, "with capacity for two", 0, 1)
 		issuer.mu.Lock()
 		issuer.requests = 3
 		issuer.mu.Unlock()
 		time.Sleep(capacityAgain)
-		q.want(t, "with room for three", 2)
+		q.want(t, "with capacity for three", 2)
 		q.end() // the turn that delivered
-		q.want(t, "with room for three still")
+		q.want(t, "with capacity for three still")
 		q.end()
 		q.want(t, "when one is done", 3)
 	})

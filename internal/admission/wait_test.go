@@ -52,7 +52,7 @@ func TestWaitsAreExplained(t *testing.T) {
 		want("Cloudflare's request limit (Cloudflare asked to be left alone: 429)", until)
 		time.Sleep(10 * time.Minute)
 		if n := len(q.got()); n != maxActive {
-			t.Fatalf("%d in hand", n)
+			t.Fatalf("%d active", n)
 		}
 		want("its turn: 16 rotations of account prod are in progress", time.Time{})
 		for range maxActive + 3 {

@@ -145,7 +145,7 @@ func TestFullDiskIsSeenAtTheStart(t *testing.T) {
 	if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "[-] journal: ") {
 		t.Errorf("ready: %d %s", code, body)
 	}
-	w.eventually("the room is seen", func() bool {
+	w.eventually("the space is seen", func() bool {
 		return slices.ContainsFunc(d.Ahead(), func(c status.Check) bool { return c.Name == status.CheckDiskSpace && c.Reason == "no_space" })
 	})
 	if got := d.troubles(); len(got) != 1 || got[0].Check.Name != status.CheckStateDirectory {

@@ -224,13 +224,13 @@ func TestInventoryAlarms(t *testing.T) {
 	}
 	w.eventually("one is gone", func() bool { v, _ := d.metric(`rotatord_token_gone{token="gone"}`); return v == 1 })
 	w.eventually("one is disabled", func() bool { v, ok := d.metric(`rotatord_token_enabled{token="off"}`); return ok && v == 0 })
-	w.eventually("one was rotated by somebody else", func() bool {
+	w.eventually("one was rotated by another writer", func() bool {
 		v, _ := d.metric(`rotatord_token_out_of_band_rotations_total{token="other"}`)
 		return v == 1 && !d.status("other").Outside.IsZero()
 	})
 	w.eventually("and another one too, which is made up for", func() bool { return w.delivered(ours) && d.status("ours").Outside.IsZero() })
 	if w.delivered(other) {
-		t.Error("the one that nobody wants healed was")
+		t.Error("the one was healed that must not be")
 	}
 	if _, ok := d.metric(`rotatord_inventory_success_timestamp_seconds{account="sim"}`); !ok {
 		t.Error("there is no time of the inventory")

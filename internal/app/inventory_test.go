@@ -29,7 +29,7 @@ func TestIncompleteListing(t *testing.T) {
 		t.Fatal(err)
 	}
 	known := rotation.TokenFacts{ID: "a", ClientID: "a.access", Name: "ci", Enabled: true, ExpiresAt: time.Now().Add(8760 * time.Hour).UTC().Truncate(time.Second)}
-	learn := func(seen cloudflare.Listing, whole bool) (gone bool, facts rotation.TokenFacts) {
+	record := func(seen cloudflare.Listing, whole bool) (gone bool, facts rotation.TokenFacts) {
 		a.recordListing(t.Context(), "prod", listing{seen, whole, time.Now()})
 		record, err := j.ledger.Load(t.Context(), "ci")
 		if err != nil {
@@ -39,24 +39,24 @@ func TestIncompleteListing(t *testing.T) {
 		return s.gone, record.Facts
 	}
 	there := cloudflare.Listing{Tokens: []rotation.TokenFacts{known}}
-	if gone, facts := learn(there, false); gone || facts != known {
+	if gone, facts := record(there, false); gone || facts != known {
 		t.Errorf("what a part of a listing has is not learned: gone %t, %+v", gone, facts)
 	}
-	if gone, _ := learn(cloudflare.Listing{}, false); gone {
+	if gone, _ := record(cloudflare.Listing{}, false); gone {
 		t.Error("a listing that is not whole has it gone")
 	}
 	log.Reset()
 	odd := cloudflare.Listing{Odd: map[string]string{"a": "expires_at is not a time"}}
-	if gone, facts := learn(odd, true); gone || facts != known || !strings.Contains(log.String(), "expires_at is not a time") {
+	if gone, facts := record(odd, true); gone || facts != known || !strings.Contains(log.String(), "expires_at is not a time") {
 		t.Errorf("an entry that cannot be read: gone %t, %+v, %s", gone, facts, log.String())
 	}
-	if gone, _ := learn(cloudflare.Listing{}, true); !gone {
+	if gone, _ := record(cloudflare.Listing{}, true); !gone {
 		t.Error("that it is gone is not noticed")
 	}
-	if gone, _ := learn(cloudflare.Listing{}, false); !gone {
+	if gone, _ := record(cloudflare.Listing{}, false); !gone {
 		t.Error("a listing that is not whole ends the alarm")
 	}
-	if gone, _ := learn(there, false); gone {
+	if gone, _ := record(there, false); gone {
 		t.Error("the alarm stays although it is there")
 	}
 }

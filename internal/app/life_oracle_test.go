@@ -290,7 +290,7 @@ func (w *living) Publish(e event.Event) {
 	}
 }
 
-// settle compares what was reported with what was owed.
+// compare compares what was reported with what was owed.
 func (w *living) enrollReloaded() {
 	for i := range max(len(w.owed), len(w.told)) {
 		if i >= len(w.owed) || i >= len(w.told) || w.owed[i] != w.told[i] {
@@ -349,7 +349,7 @@ func (w *living) end(first time.Time) {
 	}
 	now, r := w.wall(), w.record
 	if r.Step != rotation.StepIdle {
-		w.wrong("the rotation in hand is not finished: %s, %s", r.Step, r.LastError)
+		w.wrong("the rotation in progress is not finished: %s, %s", r.Step, r.LastError)
 	}
 	if ahead := r.Anchor.Sub(now); ahead > 24*time.Hour {
 		w.wrong("slots are consumed until %s, by a clock that was ahead", r.Anchor)

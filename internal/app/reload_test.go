@@ -28,12 +28,12 @@ func TestReloadDuringARotation(t *testing.T) {
 	gone := w.token("gone", "@weekly", "1m")
 	open := w.gate("rotate")
 	d := w.start(w.config())
-	w.eventually("a rotation is in hand", func() bool { return len(w.seen("rotate")) == 1 })
+	w.eventually("a rotation is in progress", func() bool { return len(w.seen("rotate")) == 1 })
 
 	all := w.tokens
 	w.tokens = all[1:]
 	if err := d.Reload(t.Context(), w.config()); err == nil || !strings.Contains(err.Error(), "tokens.hangs: a rotation is in progress (intent)") {
-		t.Errorf("without the token in hand: %v", err)
+		t.Errorf("without the token that is rotated: %v", err)
 	}
 	d.wantMetric("rotatord_config_last_reload_successful", 0)
 	if n := len(d.Tokens()); n != 3 {
@@ -56,7 +56,7 @@ func TestReloadDuringARotation(t *testing.T) {
 		t.Errorf("a rotation in the freeze: %v", err)
 	}
 	open()
-	w.eventually("what was in hand is finished", func() bool { return len(d.events.of("hangs", event.ResultSuccess)) == 1 })
+	w.eventually("the rotation in progress is finished", func() bool { return len(d.events.of("hangs", event.ResultSuccess)) == 1 })
 	w.eventually("and is frozen then", func() bool { return d.status("hangs").Freeze == "now" })
 	if n := len(w.seen("rotate")); n != 1 {
 		t.Errorf("%d rotate requests", n)
@@ -78,7 +78,7 @@ func TestReloadOfAWaitingToken(t *testing.T) {
 	}
 	open := w.gate("rotate")
 	d := w.start(w.config())
-	w.eventually("as many as may be are in hand", func() bool { return len(w.seen("rotate")) == 16 })
+	w.eventually("as many as may be are active", func() bool { return len(w.seen("rotate")) == 16 })
 	waiting := -1
 	for i, spec := range w.tokens {
 		if d.status(spec.Name).State == "idle" {

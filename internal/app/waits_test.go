@@ -92,7 +92,7 @@ func TestEarlierRequestsCount(t *testing.T) {
 	}
 	for within, want := range map[time.Duration]int{time.Second: 49, 5 * time.Minute: 50} {
 		if requests, _ := a.accounts["prod"].client.Capacity(within, rotation.UrgencyEmergency); requests != want {
-			t.Errorf("room for %d requests within %s, want %d", requests, within, want)
+			t.Errorf("capacity for %d requests within %s, want %d", requests, within, want)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func TestRetryAfter(t *testing.T) {
 			}
 		}
 		if requests, wait := client.Capacity(time.Hour, rotation.UrgencyDoubt); requests != 0 || wait != admission.Window {
-			t.Errorf("room for %d, and a wait of %s", requests, wait)
+			t.Errorf("capacity for %d, and a wait of %s", requests, wait)
 		}
 		time.Sleep(admission.Window - time.Nanosecond)
 		if err := client.Ready(t.Context()); err == nil {

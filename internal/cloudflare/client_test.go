@@ -118,7 +118,7 @@ func TestRotateFailuresAreClassified(t *testing.T) {
 				t.Errorf("%v (class %s, code %d), want class %s, code %d and %q", err, e.Class, e.Code, test.class, test.code, test.want)
 			}
 			if strings.Contains(err.Error(), "CANARY") {
-				t.Errorf("a secret stands in the error: %v", err)
+				t.Errorf("the error contains a secret: %v", err)
 			}
 			if requests.Load() != test.requests {
 				t.Errorf("%d requests, want %d", requests.Load(), test.requests)

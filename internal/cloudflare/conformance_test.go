@@ -129,7 +129,7 @@ var everyCall = map[string]func(ctx context.Context, c *cloudflare.Client, id st
 		_, err := c.Renew(ctx, id, "")
 		return err
 	},
-	"Renew for ever": func(ctx context.Context, c *cloudflare.Client, id string) error {
+	"Renew forever": func(ctx context.Context, c *cloudflare.Client, id string) error {
 		_, err := c.Renew(ctx, id, "forever")
 		return err
 	},

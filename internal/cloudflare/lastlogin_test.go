@@ -54,7 +54,7 @@ func TestCredentialOnAMountThatHangs(t *testing.T) {
 			t.Errorf("a client that never read it: %v", err)
 		}
 		if n, _ := c.Capacity(time.Minute, rotation.UrgencySlot); n <= 0 || n > 100 {
-			t.Errorf("room for %d", n)
+			t.Errorf("capacity for %d", n)
 		}
 		if took := time.Since(began); took != 0 {
 			t.Errorf("that took %s", took)
@@ -79,7 +79,7 @@ func TestCredentialOnAMountThatHangs(t *testing.T) {
 			t.Errorf("no file: %v", err)
 		}
 		if n, _ := c.Capacity(time.Minute, rotation.UrgencySlot); n < 1000 {
-			t.Errorf("no turn is given for want of a credential, so nobody would be told: %d", n)
+			t.Errorf("without a credential no turn is given, so no error would be seen: %d", n)
 		}
 
 		// A caller that gives up says nothing about the file.

@@ -40,7 +40,7 @@ func TestListingsThatChange(t *testing.T) {
 		"one was created meanwhile":  {[]page{{named("a", "b"), 3, 2}, {named("c", "d"), 4, 2}}, "a b c d", 2},
 		"one was deleted meanwhile":  {[]page{{named("a", "b"), 4, 2}, {named("d"), 3, 2}, {named("b", "c"), 3, 2}, {named("d"), 3, 2}}, "b c d", 4},
 		"deleted in every attempt":   {[]page{{named("a", "b"), 4, 2}, {named("d"), 3, 2}, {named("b", "c"), 3, 2}, {named(), 2, 2}}, "", 4},
-		"the same page for ever":     {[]page{{named("a", "b"), 4, 2}}, "", 4},
+		"the same page forever":      {[]page{{named("a", "b"), 4, 2}}, "", 4},
 		"the same, and no total":     {[]page{{named("a", "b"), nil, nil}}, "a b", 2},
 		"an end too early":           {[]page{{named("a", "b"), 4, 2}, {named(), 4, 2}, {named("a", "b"), 4, 2}, {named(), 4, 2}}, "", 4},
 		"an end too early, once":     {[]page{{named("a", "b"), 4, 2}, {named(), 4, 2}, {named("a", "b"), 4, 2}, {named("c", "d"), 4, 2}}, "a b c d", 4},

@@ -183,7 +183,7 @@ func TestWhatAnErrorSaysIsDocumented(t *testing.T) {
 	}
 }
 
-// TestNoBodyIsQuotedThatMayShowASecret: an answer to rotate may have a secret of a form that nobody knows
+// TestNoBodyIsQuotedThatMayShowASecret: an answer to rotate may have a secret of a form that is not known
 // yet, so only the title of a page is quoted from it.
 func TestNoBodyIsQuotedThatMayShowASecret(t *testing.T) {
 	const canary = "the-new-kind-CANARY-of-a-secret"

@@ -73,7 +73,7 @@ func TestSealIsInPlace(t *testing.T) {
 		}
 	}
 	if err := j.Pending.Reserve(t.Context(), key); err == nil {
-		t.Error("room was reserved twice")
+		t.Error("space was reserved twice")
 	}
 	if err := j.Pending.Seal(t.Context(), key, issued); err != nil {
 		t.Fatal(err)
@@ -83,7 +83,7 @@ func TestSealIsInPlace(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !os.SameFile(reserved, sealed) || sealed.Size() != reserved.Size() || allocated(sealed) != allocated(reserved) {
-		t.Errorf("the seal took room: %d and %d bytes", allocated(reserved), allocated(sealed))
+		t.Errorf("the seal took space: %d and %d bytes", allocated(reserved), allocated(sealed))
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, "pending"))
 	if err != nil || len(entries) != 1 {
@@ -381,7 +381,7 @@ func TestLastWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: "R"}); err == nil {
-		t.Fatal("room was reserved nowhere")
+		t.Fatal("no space was reserved")
 	}
 	if at, err := j.LastWrite(); err == nil || !at.After(good) {
 		t.Errorf("after a write that failed: %v, %v", at, err)

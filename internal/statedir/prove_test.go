@@ -40,7 +40,7 @@ func TestProve(t *testing.T) {
 		}
 		left()
 		if err := statedir.Space(o.Dir); err != nil {
-			t.Errorf("a small disk with room: %v", err)
+			t.Errorf("a small disk with free space: %v", err)
 		}
 		d.Fill()
 		err := j.Prove(t.Context())
@@ -56,7 +56,7 @@ func TestProve(t *testing.T) {
 		}
 		d.Free()
 		if err := j.Prove(t.Context()); err != nil {
-			t.Errorf("once there is room: %v", err)
+			t.Errorf("once there is space: %v", err)
 		}
 		if _, last := j.LastWrite(); last != nil {
 			t.Errorf("the last write ended with %v", last)

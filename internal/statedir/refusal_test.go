@@ -217,7 +217,7 @@ func TestUnusableNames(t *testing.T) {
 		}
 	}
 	if err := j.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: "R", Token: strings.Repeat("ci", 4096)}); err == nil {
-		t.Error("room was reserved for a token whose name does not fit")
+		t.Error("space was reserved for a token whose name does not fit")
 	}
 }
 

@@ -28,9 +28,9 @@ func (e *SpaceError) Error() string {
 		return fmt.Sprintf("only %d more files fit on the disk of %s: remove files there that are not needed", e.Files, e.Dir)
 	}
 	if e.Free < 1<<20 {
-		return fmt.Sprintf("%d KiB are free on the disk of %s: make room", e.Free>>10, e.Dir)
+		return fmt.Sprintf("%d KiB are free on the disk of %s: free some space", e.Free>>10, e.Dir)
 	}
-	return fmt.Sprintf("%d MiB are free on the disk of %s: make room", e.Free>>20, e.Dir)
+	return fmt.Sprintf("%d MiB are free on the disk of %s: free some space", e.Free>>20, e.Dir)
 }
 
 // Cause implements rotation.Cause.

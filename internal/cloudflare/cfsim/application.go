@@ -69,7 +69,7 @@ func (s *Simulator) admit(clientID string, clientSecret secret.Value, only strin
 	t := s.byClient[clientID]
 	used := usedNone
 	if t != nil {
-		used = s.judge(t, clientSecret, now)
+		used = s.usedAs(t, clientSecret, now)
 	}
 	if used != usedNone {
 		t.lastSeenAt = now // saved with the next change: writing a file for each request would be too slow

@@ -57,7 +57,7 @@
 //
 // # Assumed behaviour
 //
-// Nobody publishes the following. A client must be right whichever way it is, so the
+// The following is not published. A client must be right whichever way it is, so the
 // ones marked (*) can be switched with [Behaviour]:
 //   - only one previous secret is kept, and rotating again inside a grace period kills
 //     it early (*);

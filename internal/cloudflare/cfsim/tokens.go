@@ -148,8 +148,8 @@ const (
 	usedPrevious = "previous"
 )
 
-// judge returns which secret of the token v is, if any, and whether it may be used at the edge.
-func (s *Simulator) judge(t *token, v secret.Value, now time.Time) string {
+// usedAs returns which secret of the token v is, if any, and whether it may be used at the edge.
+func (s *Simulator) usedAs(t *token, v secret.Value, now time.Time) string {
 	if t.deleted || !t.enabled || !t.expiresAt.IsZero() && !now.Before(t.expiresAt) {
 		return usedNone
 	}

@@ -187,7 +187,7 @@ func (p page) leaf(least, end []byte, bucket func([]byte) error) error {
 	for i := range int(p.count) {
 		at := headerSize + i*elementSize
 		if at+elementSize > len(p.content) {
-			return fmt.Errorf("it has no room for %d entries", p.count)
+			return fmt.Errorf("%d entries do not fit into it", p.count)
 		}
 		element := p.content[at:]
 		key, value, err := keyAndValue(element, order.Uint32(element[4:]), order.Uint32(element[8:]), order.Uint32(element[12:]))
