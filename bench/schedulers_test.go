@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 
 // A contestant is a scheduler under test, used as its documentation says.
 type contestant interface {
-	// configure makes what the program has in memory whatever the scheduler.
+	// configure creates what the program has in memory with every scheduler.
 	configure(expressions []string)
 	// start adds an entry for each expression, to call fired with its index, and starts.
 	start(t *testing.T, fired func(i int))
@@ -127,7 +127,7 @@ func (s *shared) configure(expressions []string) {
 	}
 }
 
-// apart makes everything for each entry again, as the other schedulers do: its name, its
+// apart creates everything for each entry, as the other schedulers do: its name, its
 // timetable, its parsed expression.
 type apart struct {
 	queued
@@ -297,8 +297,8 @@ func TestSchedulers(t *testing.T) {
 	for _, n := range sizes {
 		expressions := expressions(n)
 		rounds := map[string][]cost{}
-		// In turns, so that whatever else the machine does hits all of them. It can only add
-		// to what a day takes: the least counts.
+		// In turns, so that other load on the machine affects all of them. Load can only add
+		// time: the smallest result counts.
 		for round := range max(5, min(11, 50_000/n)) {
 			for _, c := range contestants {
 				if n > c.most && (!*full || round > 0) {
@@ -315,7 +315,7 @@ func TestSchedulers(t *testing.T) {
 	held(t, sizes, costs)
 }
 
-// held checks what was promised.
+// held checks the promises.
 func held(t *testing.T, sizes []int, costs map[string][]cost) {
 	last := len(sizes) - 1
 	ours, theirs := costs["rotatord"], costs["netresearch/go-cron"]

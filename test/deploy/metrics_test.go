@@ -90,7 +90,7 @@ func TestMetricNames(t *testing.T) {
 }
 
 // checkExpr parses a PromQL expression and returns what in it contradicts
-// docs/metrics.md: metrics, labels and label values that nobody exports.
+// docs/metrics.md: metrics, labels and label values that do not exist.
 func checkExpr(expr string, metrics map[string]metric, values map[string][]string, recorded map[string]bool) []string {
 	parsed, err := parser.ParseExpr(expr)
 	if err != nil {

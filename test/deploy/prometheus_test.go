@@ -50,7 +50,7 @@ func rules(t *testing.T) (alerts []rule, recorded []rule) {
 	return alerts, recorded
 }
 
-// recordedNames are the series that recording rules make.
+// recordedNames are the series of the recording rules.
 func recordedNames(t *testing.T) map[string]bool {
 	t.Helper()
 	names := map[string]bool{}
@@ -199,8 +199,8 @@ func queriesOf(a rule) (queries []string) {
 	return queries
 }
 
-// Of every alert about a token something is kept while its daemon is down, and those about
-// failures say why.
+// Each alert about a token stays while its daemon is down, and alerts about failures have
+// the reason.
 func TestAlertsAboutTokens(t *testing.T) {
 	alerts, _ := rules(t)
 	kept, reasons := 0, 0
@@ -308,7 +308,7 @@ func TestRecordedSeriesAreDocumented(t *testing.T) {
 	}
 }
 
-// The inhibitions in the runbook name alerts that exist, and hold back none that is more severe.
+// The inhibitions in the runbook name alerts that exist, and suppress none that is more severe.
 func TestInhibitions(t *testing.T) {
 	blocks := fenced(readFile(t, "docs/runbook.md"), "yaml")
 	var config struct {
@@ -361,7 +361,7 @@ func TestInhibitions(t *testing.T) {
 }
 
 // Each alert has its section in the runbook, under the anchor that its annotation names,
-// and each section its alert, unless it says what to do by hand.
+// and each section its alert, except sections about work without an alert.
 func TestRunbook(t *testing.T) {
 	runbook := readFile(t, "docs/runbook.md")
 	sections := map[string]string{}

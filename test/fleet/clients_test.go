@@ -25,8 +25,8 @@ type credential struct {
 type tally struct {
 	calls   int
 	refused int
-	// stranded of the refused would have been refused as well had the client read Vault again
-	// at that moment.
+	// stranded counts refused calls that would also have been refused if the client had read Vault
+	// again at that moment.
 	stranded int
 	longest  time.Duration // for which one client was refused, up to its next success
 	broken   error         // a call that was neither accepted nor refused
@@ -42,8 +42,8 @@ func (a *tally) add(b tally) {
 	}
 }
 
-// client is one of many programs behind a credential: it reads Vault every so often, never
-// because it was refused, and calls the application without pause with what it read last.
+// client is one of many programs behind a credential. It reads Vault at fixed intervals, not when
+// it is refused, and calls the application all the time with what it read last.
 type client struct {
 	http        *http.Client
 	application string
@@ -122,7 +122,7 @@ func (c *client) run(ctx context.Context) (seen tally) {
 			since = began
 		}
 		seen.longest = max(seen.longest, time.Since(since))
-		// What would a client see that reads again when it is refused? This one continues with
+		// What would a client see that reads again when it is refused? This client continues with
 		// what it has.
 		if fresh, err := c.read(); err != nil {
 			seen.stranded++

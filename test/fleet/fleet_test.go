@@ -1,7 +1,7 @@
 // Package fleet counts what clients see while their secrets are rotated and things go wrong:
 // fifty programs that read Vault every few seconds and call an application behind Access
-// without pause, with rotatord as a real process and beside it the script that people write
-// in its place. Vault is a real one, Cloudflare a simulator in this process.
+// all the time, once with rotatord as a real process and once with a typical script instead
+// of it. Vault is a real one, Cloudflare a simulator in this process.
 package fleet
 
 import (
@@ -94,7 +94,7 @@ func TestFleet(t *testing.T) {
 					w := newWorld(t, p, s, i == pairs)
 					w.contestant = c.make(w)
 					o := w.run(t)
-					w.judge(t, i, o)
+					w.check(t, i, o)
 					r.cells[i] = o
 				})
 			}
@@ -107,8 +107,8 @@ func TestFleet(t *testing.T) {
 	fmt.Print(table(results))
 }
 
-// judge holds rotatord to what it promises, and the comparison to showing something.
-func (w *world) judge(t *testing.T, who int, o outcome) {
+// check fails if rotatord breaks a promise, or if the comparison shows nothing.
+func (w *world) check(t *testing.T, who int, o outcome) {
 	t.Helper()
 	s := w.scenario
 	if o.struck != len(s.strike) || s.killed == atRandom && o.kills < 5 {

@@ -29,7 +29,7 @@ type ordinals struct {
 	struck int
 }
 
-// strikes counts one event of a credential and says whether it is to be struck.
+// strikes counts one event of a credential and says whether the fault hits it.
 func (o *ordinals) strikes(at map[int]int, credential int) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -50,8 +50,8 @@ func (o *ordinals) count() int {
 	return o.struck
 }
 
-// cloudflare serves the simulator and lets each rotate request take its time. Those that
-// are to be struck are carried out, and then the scenario's fault happens to the answer.
+// cloudflare serves the simulator and lets each rotate request take its time. The chosen ones
+// are carried out, and then the scenario's fault happens to the answer.
 func (w *world) cloudflare(t *testing.T) string {
 	handler := http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		id, ok := strings.CutSuffix(r.URL.Path, "/rotate")
@@ -89,8 +89,8 @@ func (w *world) cloudflare(t *testing.T) string {
 	return server.URL
 }
 
-// vaultProxy stands between a contestant and Vault, and lets the scenario's fault happen to
-// the writes that are to be struck. Clients read from Vault itself.
+// vaultProxy is between a contestant and Vault, and lets the scenario's fault happen to
+// the chosen writes. Clients read from Vault itself.
 func (w *world) vaultProxy(t *testing.T) string {
 	target, err := url.Parse(w.vault.Address)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"rotatord/internal/cloudflare/cfsim"
 )
 
-// script is script/rotate.sh under a cron that outlives it: one entry for each credential,
+// script is script/rotate.sh under a cron: one entry for each credential,
 // at the same times as the daemon's schedules.
 type script struct {
 	w       *world
@@ -98,8 +98,8 @@ func (s *script) answered(credential int) {
 	s.armed[credential] = true
 }
 
-// interruptsWrite kills the script in the place where it has the answer in a variable and
-// nowhere else: as its write arrives, and before that is passed on.
+// interruptsWrite kills the script when it has the answer only in a variable: as its write
+// arrives, and before the write is passed on.
 func (s *script) interruptsWrite(credential int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

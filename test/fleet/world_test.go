@@ -65,7 +65,7 @@ type scenario struct {
 // calm reports whether nothing goes wrong.
 func (s scenario) calm() bool { return s.answer == "" && s.write == nothing && s.killed == never }
 
-// losesAnswers reports whether a secret is issued that nobody can have kept.
+// losesAnswers reports whether a secret is issued whose answer is lost.
 func (s scenario) losesAnswers() bool { return s.answer != "" || s.killed == unsealed }
 
 // world is a Vault, a Cloudflare and a fleet, for one contestant.
@@ -155,7 +155,7 @@ type outcome struct {
 	alarms    int
 }
 
-// run lets the contestant and the fleet work while things go wrong, and takes stock.
+// run lets the contestant and the fleet work while faults happen, and returns the result.
 func (w *world) run(t *testing.T) outcome {
 	t.Helper()
 	stop := w.clients(t)

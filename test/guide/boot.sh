@@ -1,5 +1,5 @@
 #!/bin/bash
-# Boots a systemd of its own for a test: as process 1 of namespaces of its own, with a network of its own,
+# Boots a systemd for a test: as process 1 of its own namespaces, with its own network,
 # on an overlay of this machine's root directory. Nothing that it writes reaches the machine.
 #
 #   boot.sh DIR       DIR holds what the test brings along; it is /guide in there
@@ -47,6 +47,6 @@ cd "$root"
 mkdir before
 pivot_root . before
 umount -l /before
-mount --make-rshared / # or what systemd mounts for the credentials is seen by nobody
+mount --make-rshared / # else no process sees what systemd mounts for the credentials
 exec env -i container=guide PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	/lib/systemd/systemd --system --unit=basic.target --log-target=journal

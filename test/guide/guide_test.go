@@ -131,7 +131,7 @@ func prepare(t *testing.T, in string) {
 	}
 }
 
-// removeControlGroup removes what boot.sh has made, once its processes are gone.
+// removeControlGroup removes the control groups of boot.sh, when their processes are gone.
 func removeControlGroup(t *testing.T, pid int) {
 	script := fmt.Sprintf(`mount -t cgroup2 cgroup2 %[1]s && find %[1]s/rotatord-guide-%[2]d -depth -type d -exec rmdir {} +`, t.TempDir(), pid)
 	if out, err := exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", script).CombinedOutput(); err != nil {
@@ -162,7 +162,7 @@ func (m *machine) run(stdin, line string) string {
 	return out
 }
 
-// blocks are the command lines of a guide's shell blocks, by the heading that they stand below.
+// blocks are the command lines of a guide's shell blocks, by their heading.
 func blocks(t *testing.T, path string) map[string][]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(repository, path))
