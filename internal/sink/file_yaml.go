@@ -80,7 +80,7 @@ func yamlRoot(content []byte) (*yaml.Node, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	var document, second yaml.Node
 	err := decoder.Decode(&document)
-	if errors.Is(err, io.EOF) || err == nil && len(document.Content) == 1 && document.Content[0].ShortTag() == "!!null" {
+	if errors.Is(err, io.EOF) || err == nil && len(document.Content) == 1 && document.Content[0].ShortTag() == "!!null" && document.Content[0].Anchor == "" {
 		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}, nil
 	}
 	// The library's own error could quote the content.
@@ -130,14 +130,17 @@ func yamlEqual(a, b *yaml.Node) bool {
 	return true
 }
 
+// yamlOtherBreaks are line breaks for YAML that do not end a line of a file.
+var yamlOtherBreaks = regexp.MustCompile("\r(?:[^\n]|$)|[\u0085\u2028\u2029]")
+
 // yamlPatched changes the text of the values, and adds lines for those that are missing.
 func yamlPatched(content []byte, values []assignment) ([]byte, error) {
 	root, err := yamlRoot(content)
 	if err != nil {
 		return nil, err
 	}
-	if root.Style&yaml.FlowStyle != 0 {
-		return nil, errors.New("a mapping in braces has no lines")
+	if root.Style&yaml.FlowStyle != 0 || yamlOtherBreaks.Match(content) {
+		return nil, errors.New("its lines are not those of the file")
 	}
 	lines := envLines(content)
 	for _, v := range values {
