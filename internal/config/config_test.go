@@ -17,7 +17,7 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// minimal is the shortest configuration that is right. It yields no warning.
+// minimal is the shortest configuration without a fault. It has no warning.
 const minimal = `accounts:
   prod:
     account_id: 023e105f4ecef8ad9ca31a8372d0c353
@@ -35,7 +35,7 @@ tokens:
       - vault: {mount: secret, path: access/ci}
 `
 
-// replaced returns minimal with pairs of old and new text exchanged.
+// replaced returns minimal with other text: pairs are old and new texts.
 func replaced(t *testing.T, pairs ...string) string {
 	t.Helper()
 	text := minimal
@@ -98,8 +98,8 @@ func at(t *testing.T, text string) time.Time {
 	return m
 }
 
-// sameConfig takes two schedules for equal if they say the same, and two configurations
-// whatever the places in their files are.
+// sameConfig compares schedules by their text, and configurations without the positions in their
+// files.
 var sameConfig = cmp.Options{
 	cmp.Comparer(func(a, b *scheduler.Schedule) bool {
 		return a == b || a != nil && b != nil && a.String() == b.String() && a.Location().String() == b.Location().String()
@@ -139,7 +139,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestPlainHTTP holds where a credential may be sent without TLS.
+// TestPlainHTTP checks where a credential may be sent without TLS.
 func TestPlainHTTP(t *testing.T) {
 	for address, accepted := range map[string]bool{
 		"http://localhost:8200":                true,
@@ -224,8 +224,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestSamePaths holds that a dot in a name is not taken for the end of it: the
-// field grace of token a and a token named a.grace are two things.
+// TestSamePaths checks that a dot in a name does not end it: the field grace of token a
+// and a token with the name a.grace are different.
 func TestSamePaths(t *testing.T) {
 	got := faults(t, replaced(t, "  ci:", "  a.grace:")+"  a:\n    account: prod\n    grace: 1d\n")
 	want := []string{
@@ -239,7 +239,7 @@ func TestSamePaths(t *testing.T) {
 	}
 }
 
-// TestAlias holds that an alias and its anchor are refused, even where the alias
+// TestAlias checks that an alias and its anchor are refused, even where the alias
 // would contain itself.
 func TestAlias(t *testing.T) {
 	got := faults(t, replaced(t, "{mount: secret, path: access/ci}", "&v {mount: secret, path: access/ci}\n      - vault: *v"))
@@ -255,7 +255,7 @@ func TestAlias(t *testing.T) {
 	}
 }
 
-// TestSyntaxErrorLine holds that a syntax error is reported where it is, in short
+// TestSyntaxErrorLine checks that a syntax error is reported where it is, in short
 // files and in long ones.
 func TestSyntaxErrorLine(t *testing.T) {
 	long := func(n int) string {
@@ -291,7 +291,7 @@ func TestSyntaxErrorLine(t *testing.T) {
 	}
 }
 
-// TestRareSchedule holds that a schedule with slots years apart is measured quickly
+// TestRareSchedule checks that a schedule with slots years apart is measured quickly
 // and right: the 1st of January and of February are 31 days apart.
 func TestRareSchedule(t *testing.T) {
 	for expression, fits := range map[string]bool{"0 0 1 1,2 *": true, "0 0 1 2,3 *": false, "0 0 29 2 *": true} {

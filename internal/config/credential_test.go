@@ -54,7 +54,7 @@ func trimmed(err error, prefix string) error {
 	return errors.New(strings.TrimPrefix(err.Error(), prefix))
 }
 
-// TestCredentialIsRead holds what is accepted, and which white space around it is dropped.
+// TestCredentialIsRead checks what is accepted, and which white space around it is dropped.
 func TestCredentialIsRead(t *testing.T) {
 	for kind, values := range good {
 		for _, value := range values {
@@ -185,7 +185,7 @@ var mistakes = []struct {
 	{config.AgeIdentity, "hvs." + canary, "is not an age identity: it must have a line AGE-SECRET-KEY-1..., as age-keygen prints it"},
 }
 
-// TestCredentialIsRefused holds what is said of each mistake.
+// TestCredentialIsRefused checks what is said of each mistake.
 func TestCredentialIsRefused(t *testing.T) {
 	for _, test := range mistakes {
 		got, err := readAs(t, test.kind, test.content)
@@ -198,7 +198,7 @@ func TestCredentialIsRefused(t *testing.T) {
 	}
 }
 
-// TestCredentialNotSet holds that a variable that is not set is told from an empty one, and that
+// TestCredentialNotSet checks that a variable that is not set is told from an empty one, and that
 // what could be read and is of no use is told from what could not be read.
 func TestCredentialNotSet(t *testing.T) {
 	_, err := config.SecretSource{Env: "ROTATORD_TEST_NOT_SET"}.Read()
@@ -215,7 +215,7 @@ func TestCredentialNotSet(t *testing.T) {
 	}
 }
 
-// FuzzCredential holds for any content that no part of it is in the error, and that what is
+// FuzzCredential checks for any content that no part of it is in the error, and that what is
 // accepted can be sent in a header.
 func FuzzCredential(f *testing.F) {
 	for kind, values := range good {

@@ -98,7 +98,7 @@ func TestRawFields(t *testing.T) {
 	}
 }
 
-// TestReference holds that docs/configuration.md has a row for each field, with its
+// TestReference checks that docs/configuration.md has a row for each field, with its
 // default, and no row for anything else.
 func TestReference(t *testing.T) {
 	documented := map[string]string{}
@@ -130,7 +130,7 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// TestReferenceSnippet holds that the messages that the reference shows are real.
+// TestReferenceSnippet checks that the messages that the reference shows are real.
 func TestReferenceSnippet(t *testing.T) {
 	goldens := string(read(t, "testdata/ten-faults.txt"))
 	_, rest, _ := strings.Cut(string(read(t, referencePath)), "```\n")
@@ -147,7 +147,7 @@ func TestReferenceSnippet(t *testing.T) {
 	}
 }
 
-// TestReferenceFreezes holds that the freezes that the reference shows are right, and are
+// TestReferenceFreezes checks that the freezes that the reference shows are right, and are
 // what its comments say.
 func TestReferenceFreezes(t *testing.T) {
 	_, rest, _ := strings.Cut(string(read(t, referencePath)), "```yaml\n")
@@ -175,7 +175,7 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// TestExampleIsComplete holds that the example shows each supported field above the
+// TestExampleIsComplete checks that the example shows each supported field above the
 // line about later versions, in use or commented, and each of the others below it.
 func TestExampleIsComplete(t *testing.T) {
 	now, later, ok := strings.Cut(string(read(t, examplePath)), "# Not supported yet")
@@ -410,7 +410,7 @@ func TestSchemaAgrees(t *testing.T) {
 	}
 }
 
-// datesAreText makes a date what it is to the daemon, and in JSON: text.
+// datesAreText turns a date into a text, which it is for the daemon and in JSON.
 func datesAreText(n *yaml.Node) {
 	if n.ShortTag() == "!!timestamp" {
 		n.Tag = "!!str"
@@ -420,7 +420,7 @@ func datesAreText(n *yaml.Node) {
 	}
 }
 
-// TestImports holds that reading the configuration needs no adapter, and that the
+// TestImports checks that reading the configuration needs no adapter, and that the
 // schema library stays out of the daemon.
 func TestImports(t *testing.T) {
 	allowed := []string{

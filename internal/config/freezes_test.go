@@ -10,7 +10,7 @@ import (
 	"rotatord/internal/config"
 )
 
-// names are those of the freezes of each token, by its name.
+// names returns the names of each token's freezes.
 func names(cfg *config.Config) map[string]string {
 	all := map[string]string{}
 	for _, token := range cfg.Tokens {
@@ -61,8 +61,8 @@ func TestWhichFreezesApply(t *testing.T) {
 	}
 }
 
-// TestFreezeNobodyUses holds that a global freeze which all tokens except draws a warning.
-func TestFreezeNobodyUses(t *testing.T) {
+// TestUnusedFreeze checks that there is a warning about a global freeze to which every token is an exception.
+func TestUnusedFreeze(t *testing.T) {
 	text := "freezes: {x: {from: 2026-12-20, to: 2027-01-04}}\n" + replaced(t, `"@weekly"`, "\"@weekly\"\n    except_freezes: [x]")
 	want := []string{"1:14: freezes.x: applies to no token, since all of them name it in except_freezes: remove it, or let it apply to one"}
 	if diff := cmp.Diff(want, lines(parse(t, text).Warnings)); diff != "" {
@@ -70,7 +70,7 @@ func TestFreezeNobodyUses(t *testing.T) {
 	}
 }
 
-// TestLongerFreeze holds that at a change of the clocks the longer freeze is meant.
+// TestLongerFreeze checks that the longer freeze counts when clocks change.
 func TestLongerFreeze(t *testing.T) {
 	for _, test := range []struct {
 		from, to string
@@ -91,7 +91,7 @@ func TestLongerFreeze(t *testing.T) {
 	}
 }
 
-// TestManyTokensShareFreezes holds that memory does not grow with tokens times freezes.
+// TestManyTokensShareFreezes checks that memory does not grow with tokens times freezes.
 func TestManyTokensShareFreezes(t *testing.T) {
 	cfg := parse(t, "freezes: {x: {from: 2026-12-20, to: 2027-01-04}}\n"+minimal+`  other:
     account: prod

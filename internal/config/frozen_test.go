@@ -11,8 +11,8 @@ import (
 	"rotatord/internal/config"
 )
 
-// TestHeldUp holds which freezes draw a warning, since nothing is rotated for two months.
-func TestHeldUp(t *testing.T) {
+// TestBlocked checks which freezes cause a warning because nothing is rotated for two months.
+func TestBlocked(t *testing.T) {
 	for _, test := range []struct {
 		name              string
 		schedule, freezes string
@@ -41,7 +41,7 @@ func TestHeldUp(t *testing.T) {
 		{"few Fridays are the first of a month", "0 4 1 * *", "x: {schedule: 0 0 * * 6, duration: 140h, slots: skip}",
 			[]string{"1:14: freezes.x: no slot of 0 4 1 * * is served from 2026-01-01 04:00:00Z to 2026-05-01 04:00:00Z, 120 days, because of the freeze x " +
 				"(140h from each 0 0 * * 6, UTC): write slots: defer, or shorten it, or except the token from x (except_freezes)"}},
-		{"@every that a freeze holds up", "@every 24h", "x: {from: 2027-01-01, to: 2027-04-01}",
+		{"@every that a freeze blocks", "@every 24h", "x: {from: 2027-01-01, to: 2027-04-01}",
 			[]string{"1:14: freezes.x: no slot of @every 24h may be served from 2027-01-01 00:00:00Z to 2027-04-01 00:00:00Z, 90 days, because of " +
 				"the freeze x (from 2027-01-01 00:00:00Z to 2027-04-01 00:00:00Z): shorten it, or except the token from x (except_freezes)"}},
 		{"passed over for long, and it would last as long", "0 4 * * *", "x: {from: 2026-12-01, to: 2027-03-01, slots: skip}",
@@ -64,9 +64,9 @@ func TestHeldUp(t *testing.T) {
 	}
 }
 
-// TestHeldUpIsSaidOnce holds that many tokens with one schedule and the same freezes have one
+// TestBlockedIsSaidOnce checks that many tokens with one schedule and the same freezes have one
 // warning, and that of tokens with something of their own each has one.
-func TestHeldUpIsSaidOnce(t *testing.T) {
+func TestBlockedIsSaidOnce(t *testing.T) {
 	var text strings.Builder
 	head, _, _ := strings.Cut(minimal, "tokens:")
 	text.WriteString("freezes: {x: {from: 2027-01-01, to: 2027-04-01}}\ndefaults: {account: prod, schedule: \"@weekly\"}\n" + head + "tokens:\n")
@@ -82,7 +82,7 @@ func TestHeldUpIsSaidOnce(t *testing.T) {
 	}
 }
 
-// TestTimeBetweenFreezes holds that the linter knows how slots that wait for the end of a
+// TestTimeBetweenFreezes checks that the linter knows how slots that wait for the end of a
 // freeze are spread: where it finds nothing to say, each slot of each token is served, and
 // what it refuses would keep some from it.
 func TestTimeBetweenFreezes(t *testing.T) {

@@ -16,7 +16,7 @@ import (
 	"rotatord/internal/secret"
 )
 
-// FuzzParse holds for any file: there is either a configuration or at least one
+// FuzzParse checks for any file: there is either a configuration or at least one
 // fault; faults have a place in the file, are in its order, fit on one line each and
 // hold no client secret; and a configuration that is written out with every default
 // spelled out reads as the same configuration.

@@ -75,7 +75,7 @@ func TestBad(t *testing.T) {
 	}
 }
 
-// TestTenFaults holds that all faults come at once and in the order of the file.
+// TestTenFaults checks that all faults come at once and in the order of the file.
 func TestTenFaults(t *testing.T) {
 	faults := faultsIn(t, "testdata/ten-faults.yaml")
 	if len(faults) != 10 {

@@ -30,8 +30,8 @@ func TestCreate(t *testing.T) {
 	}
 }
 
-// TestCreateAtOnce holds that all faults come together, and that one that is broken draws no
-// others after it.
+// TestCreateAtOnce checks that all faults are reported together, and that a broken entry causes no
+// other faults.
 func TestCreateAtOnce(t *testing.T) {
 	got := faults(t, replaced(t, idLine, "    create: {duration: 1y, adopt: 1, nam: ci}\n    strategy: replce\n    renew_before: 9000h\n    renew_for: 0\n"+
 		"    verify: {url: 'http://10.0.0.1', header: Host, within: 1h}\n    outside_rotation: heal\n"))
@@ -53,7 +53,7 @@ func TestCreateAtOnce(t *testing.T) {
 	}
 }
 
-// TestCreateTwice: names are unique in an account, whatever that is called here, and no more.
+// TestCreateTwice: a name may be in one account once, even if two entries of accounts are that account.
 func TestCreateTwice(t *testing.T) {
 	two := func(account, name string) string {
 		return replaced(t, idLine, "    create: {name: ci}\n", "vault:\n", "  again:\n    "+account+"\n    api_token: {env: T}\nvault:\n") + `  other:
@@ -78,7 +78,7 @@ func TestCreateTwice(t *testing.T) {
 	}
 }
 
-// TestEntryNamedCreate holds that the name of an entry is not taken for a part of its path.
+// TestEntryNamedCreate checks that the name of an entry is not mistaken for a part of its path.
 func TestEntryNamedCreate(t *testing.T) {
 	got := faults(t, replaced(t, "  ci:\n", "  create:\n")+"  name:\n    account: prod\n"+idLine+
 		"    schedule: \"@weekly\"\n    sinks: [{vault: {mount: secret, path: access/name}}]\n")
@@ -88,7 +88,7 @@ func TestEntryNamedCreate(t *testing.T) {
 	}
 }
 
-// TestZone holds what a zone's service tokens are by default.
+// TestZone checks what a zone's service tokens are by default.
 func TestZone(t *testing.T) {
 	cfg := parse(t, replaced(t, "account_id:", "zone_id:", `"@weekly"`, "\"@weekly\"\n    strategy: replace\n    renew_before: 720h"))
 	account, token := cfg.Accounts["prod"], cfg.Tokens[0]
@@ -121,7 +121,7 @@ func TestRenewFor(t *testing.T) {
 	}
 }
 
-// TestVerify holds what may be asked, and that nothing is repeated that may hold a password.
+// TestVerify checks what may be asked, and that nothing is repeated that may hold a password.
 func TestVerify(t *testing.T) {
 	for address, accepted := range map[string]bool{
 		"https://app.example.com": true, "https://app.example.com/": true, "https://app.example.com:8443/a/?b=c&d": true,

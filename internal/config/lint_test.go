@@ -10,7 +10,7 @@ import (
 	"rotatord/internal/config"
 )
 
-// TestLint holds what depends on the date.
+// TestLint checks what depends on the date.
 func TestLint(t *testing.T) {
 	const now = "2026-11-24T12:00:00Z"
 	for _, test := range []struct {
@@ -56,7 +56,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// TestLintOfAnyToken holds that a freeze is of use if one of many tokens has a slot in it.
+// TestLintOfAnyToken checks that a freeze is of use if one of many tokens has a slot in it.
 func TestLintOfAnyToken(t *testing.T) {
 	text := "freezes: {x: {schedule: 0 0 * * 6, duration: 24h}}\n" + replaced(t, "@weekly", "0 4 * * 1") + `  other:
     account: prod
@@ -71,8 +71,7 @@ func TestLintOfAnyToken(t *testing.T) {
 	}
 }
 
-// TestLintWithoutFile holds that a configuration that was not read from a file has nothing to
-// say, and that it is no trouble.
+// TestLintWithoutFile checks that Lint works for a configuration that was not read from a file, and returns nothing.
 func TestLintWithoutFile(t *testing.T) {
 	if got := new(config.Config).Lint(time.Now()); len(got) != 0 {
 		t.Errorf("%q", lines(got))
@@ -121,7 +120,7 @@ func TestExpiryFault(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", test.name, diff)
 		}
 	}
-	// A token that the configuration does not know is reported all the same.
+	// A token that the configuration does not know is still reported.
 	if _, found := new(config.Config).ExpiryFault("ci", id, now, now, now); !found {
 		t.Error("a token of no file is not reported")
 	}

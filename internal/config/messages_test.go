@@ -93,7 +93,7 @@ var whole = []struct{ name, text string }{
 	{"CR", strings.ReplaceAll(minimal, "\n", "\r")}, {"a list", "- a\n"}, {"text", "hello\n"}, {"HTML", "<!DOCTYPE html>\n<html>\n"},
 }
 
-// TestMessages holds what is said of each of these mistakes, and that what is right is accepted.
+// TestMessages checks what is said of each of these mistakes, and that what is right is accepted.
 // One mistake makes one message.
 func TestMessages(t *testing.T) {
 	var all strings.Builder

@@ -20,7 +20,7 @@ func section(t *testing.T, heading string) string {
 	return text
 }
 
-// TestReferenceCredentials holds each row of the table of what a credential may look like against
+// TestReferenceCredentials checks each row of the table of what a credential may look like against
 // contents of that description.
 func TestReferenceCredentials(t *testing.T) {
 	const key = "cfk_AAAAAAAAAAAAAAAA"
@@ -68,7 +68,7 @@ func TestReferenceCredentials(t *testing.T) {
 	}
 }
 
-// TestReferenceSchedules holds what the reference says of cron fields.
+// TestReferenceSchedules checks what the reference says of cron fields.
 func TestReferenceSchedules(t *testing.T) {
 	text := section(t, "### Schedules")
 	parsed := func(expression string) *scheduler.Schedule {

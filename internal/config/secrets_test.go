@@ -140,9 +140,9 @@ func TestSecretSourceRead(t *testing.T) {
 	}
 }
 
-// TestSecretIsWrittenOver: a file that is empty for a moment, because it is written over in place, is
-// not taken for an empty one.
-func TestSecretIsWrittenOver(t *testing.T) {
+// TestSecretIsOverwritten: a file that is empty for a moment, because another program overwrites it, is
+// read again.
+func TestSecretIsOverwritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "token")
 		if err := os.WriteFile(path, nil, 0o600); err != nil {

@@ -86,7 +86,7 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
-// TestBackOff holds that the linter knows how long rotations that fail wait: the time that
+// TestBackOff checks that the linter knows how long rotations that fail wait: the time that
 // it states, or up to a quarter less.
 func TestBackOff(t *testing.T) {
 	for failures, stated := range map[int]time.Duration{1: time.Second, 2: 2 * time.Second, 1000: 10 * time.Minute} {

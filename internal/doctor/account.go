@@ -100,7 +100,7 @@ func (e *examination) reached(subject string, a config.Account, err error) bool 
 		return true
 	case ok && failure.Class == rotation.Throttled:
 		e.add(Bad, AccountThrottled, subject, err.Error(),
-			"wait; and lower requests_per_5m, since somebody else uses this credential or its user's")
+			"wait; and lower requests_per_5m, since others use this credential, or another one of its user")
 		return false
 	case !ok || failure.Status == 0:
 		e.add(Bad, AccountUnreachable, subject, err.Error(), "look at DNS, proxy and firewall between here and "+a.BaseURL)

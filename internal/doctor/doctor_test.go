@@ -26,8 +26,8 @@ import (
 	"rotatord/internal/status"
 )
 
-// ills are what can be wrong, and the finding that says so. Each begins with a healthy world,
-// which has the same findings but good ones.
+// ills are the faults, each with the finding that reports it. Each begins with a healthy world, which
+// has good findings only.
 var ills = map[string]struct {
 	make    func(w *world)
 	level   Level
@@ -344,8 +344,8 @@ type outside struct{ *config.VaultSink }
 
 func (outside) NeedsVault() bool { return false }
 
-// TestFindings makes one thing wrong at a time. That is found, with its code, level and place;
-// nothing else is; nothing is changed; and no secret is told.
+// TestFindings causes one fault at a time. Doctor finds it, with its code, level and place, changes
+// nothing, and shows no secret.
 func TestFindings(t *testing.T) {
 	seen := map[Code]bool{}
 	for name, ill := range ills {
@@ -394,8 +394,8 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// TestHealthyIsGood: a world with nothing wrong has no other findings than good ones. The one
-// warning that a sane installation keeps would be read by nobody.
+// TestHealthyIsGood: a world without a fault has good findings only. Operators would stop reading a
+// warning that is always there.
 func TestHealthyIsGood(t *testing.T) {
 	w := newWorld(t)
 	if findings := Examine(t.Context(), w.Options); Worst(findings) != Good || len(findings) < 10 {
@@ -427,7 +427,7 @@ func TestSecretIDIsNotUsedUp(t *testing.T) {
 	}
 }
 
-// TestEndsInTime: an examination whose time is over says what it could not look at.
+// TestEndsInTime: an examination that runs out of time reports what it could not check.
 func TestEndsInTime(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -441,7 +441,7 @@ func TestEndsInTime(t *testing.T) {
 	}
 }
 
-// codes are all that the package has.
+// codes returns all codes of the package.
 func codes(t *testing.T) (all []Code) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "doctor.go", nil, 0)

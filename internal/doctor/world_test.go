@@ -27,7 +27,7 @@ const (
 	otherID    = "ffffffffffffffffffffffffffffffff"
 )
 
-// world is a healthy installation, until a test makes it ill.
+// world is a healthy installation, until a test adds a fault.
 type world struct {
 	*testing.T
 	sim    *cfsim.Simulator
@@ -74,7 +74,7 @@ func inVault(mount, path string) []config.Sink {
 	return []config.Sink{&config.VaultSink{Mount: mount, Path: path, SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}}}
 }
 
-// least is what deploy/vault/rotatord-policy.hcl allows.
+// least has the rights of deploy/vault/rotatord-policy.hcl.
 func least(path string) []string {
 	if strings.HasPrefix(path, "secret/data/access/") || strings.HasPrefix(path, "old/access/") {
 		return []string{"create", "read", "update"}
@@ -82,7 +82,7 @@ func least(path string) []string {
 	return []string{"deny"}
 }
 
-// also is the least policy with more at one path.
+// also returns the least policy with more rights at one path.
 func also(at string, capabilities ...string) func(string) []string {
 	return func(path string) []string {
 		if path == at {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// FuzzFileFormats holds that a format which can read a file can also change it: the two values read back,
+// FuzzFileFormats checks that a format which can read a file can also change it: the two values read back,
 // a second change has the same result, nothing else differs, and no error repeats the content.
 func FuzzFileFormats(f *testing.F) {
 	for _, seed := range []string{

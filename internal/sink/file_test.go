@@ -166,7 +166,7 @@ func credential(id, value string) rotation.Credential {
 	return rotation.Credential{ClientID: id, ClientSecret: secret.New(value)}
 }
 
-// TestFileContents: what is in a file stays, to the letter where that can be.
+// TestFileContents: what else is in a file stays, with its layout where that is possible.
 func TestFileContents(t *testing.T) {
 	const id, value = "88bf.access", "cfast_CANARY"
 	for name, test := range map[string]struct{ format, before, after string }{
@@ -280,7 +280,7 @@ func TestFileQuotes(t *testing.T) {
 	}
 }
 
-// TestFileIsRefused: what is not a regular file, or lies where others can write, is left alone.
+// TestFileIsRefused: what is not a regular file, or is in a directory where others can write, is refused.
 func TestFileIsRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		set  func(t *testing.T, c *config.FileSink) error

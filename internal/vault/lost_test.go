@@ -38,8 +38,8 @@ func TestDeniedPathCostsNoLogin(t *testing.T) {
 	}
 }
 
-// A session whose token was revoked, and that cannot log in anew, is no session, however
-// long its lease would have lasted.
+// If the token was revoked and the daemon cannot log in again, there is no session, even if its lease
+// has not ended.
 func TestRevokedAndNoWayBack(t *testing.T) {
 	server, c := approleServer(t, time.Hour, 0)
 	s, _, _ := startSession(t, c)

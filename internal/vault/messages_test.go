@@ -89,8 +89,8 @@ func TestForeignAnswersAreShown(t *testing.T) {
 	}
 }
 
-// TestSeenOfAnAnswer: of an answer that its caller judges, the title of a page is there, without what was sent.
-func TestSeenOfAnAnswer(t *testing.T) {
+// TestShownOfAnAnswer: an answer that the caller checks has the title of a page, without what was sent.
+func TestShownOfAnAnswer(t *testing.T) {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var sent map[string]map[string]string

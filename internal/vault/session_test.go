@@ -90,7 +90,7 @@ func startSession(t *testing.T, c config.Vault) (*Session, *seen, *logBuffer) {
 		cancel()
 		<-ended
 		if text := log.String(); strings.Contains(text, "CANARY") || strings.Contains(text, "hvs.") {
-			t.Errorf("a token or secret ID stands in the log:\n%s", text)
+			t.Errorf("the log has a token or a secret ID:\n%s", text)
 		}
 	})
 	return s, o, log

@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestCommittedSchema holds that docs/config.schema.json is what the types and their
+// TestCommittedSchema checks that docs/config.schema.json is what the types and their
 // comments say.
 func TestCommittedSchema(t *testing.T) {
 	want, err := generate("../raw")
