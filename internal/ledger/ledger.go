@@ -14,6 +14,11 @@
 //     while the daemon runs, the daemon may crash. And if the disk confirmed the very last write but
 //     lost it, the ledger silently has the whole state before that write.
 //
+// What a kind that several daemons share has to add: a local ledger is the only writer of its records.
+// So the daemon's engine shows the record that it saw last, and package rotation locks a token only
+// within the process. A shared kind must tell the engine about records that others have saved, and its
+// claims must hold off other daemons; check-and-set alone already keeps a stale record from being saved.
+//
 // No record contains a secret. Whoever can read the file learns which tokens exist and when they were
 // rotated.
 package ledger
