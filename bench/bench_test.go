@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -44,7 +43,7 @@ func BenchmarkRotation(b *testing.B) {
 	kv := httptest.NewServer(vaulttest.New(vaulttest.Options{RootToken: "root", Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}}))
 	defer kv.Close()
 	source := secretFile(b, "root")
-	session, err := vault.New(config.Vault{Address: kv.URL, Timeout: time.Minute, Auth: &config.TokenAuth{Source: source}}, slog.New(slog.DiscardHandler), nil)
+	session, err := vault.New(config.Vault{Address: kv.URL, Timeout: time.Minute, Auth: &config.TokenAuth{Source: source}}, nil, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

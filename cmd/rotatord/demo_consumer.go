@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -34,7 +33,7 @@ type consumed struct {
 }
 
 func newDemoConsumer(d *demo, c *config.Config) (*demoConsumer, error) {
-	session, err := vault.New(*c.Vault, slog.New(slog.DiscardHandler), nil)
+	session, err := vault.New(*c.Vault, nil, nil)
 	if err != nil {
 		return nil, err
 	}

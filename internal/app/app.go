@@ -138,7 +138,7 @@ func (a *App) build() error {
 		return err
 	}
 	if a.config.Vault != nil {
-		if a.session, err = vault.New(*a.config.Vault, a.log, vaultObserver{a.metrics, a.outages}); err != nil {
+		if a.session, err = vault.New(*a.config.Vault, func(d event.Detail) { a.tell("", d) }, vaultObserver{a.metrics, a.outages}); err != nil {
 			return err
 		}
 	}

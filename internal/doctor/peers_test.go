@@ -16,8 +16,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/sink"
@@ -175,7 +177,8 @@ func useVault(t *testing.T) {
 	}
 	var log bytes.Buffer
 	w.config.Vault.Address = strings.Replace(w.config.Vault.Address, "127.0.0.1", "LOCALHOST", 1) // which Go would ask a proxy for
-	session, err := vault.New(*w.config.Vault, slog.New(slog.NewTextHandler(&log, nil)), nil)
+	logged := event.NewLog(slog.New(slog.NewTextHandler(&log, nil)))
+	session, err := vault.New(*w.config.Vault, func(d event.Detail) { logged.Handle(event.New(time.Now(), "", event.Daemon, d)) }, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

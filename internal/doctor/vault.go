@@ -3,7 +3,6 @@ package doctor
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/http"
 	"slices"
@@ -34,7 +33,7 @@ type place struct {
 // ownSession returns a session of our own with Vault, and a function that ends it. It returns nil if there is
 // none, which is a finding.
 func (e *examination) ownSession(ctx context.Context) (*vault.Session, func()) {
-	session, err := vault.New(*e.Config.Vault, slog.New(slog.DiscardHandler), nil)
+	session, err := vault.New(*e.Config.Vault, nil, nil)
 	if err != nil {
 		e.add(Bad, VaultLogin, "vault", err.Error(), "")
 		return nil, nil

@@ -298,6 +298,7 @@ func (d WebConfig) attrs(Event) []any { return withError(nil, d.Err) }
 
 // VaultLogin tells that a session with Vault began, or why the login failed.
 type VaultLogin struct {
+	Vault     string // its address
 	Method    string
 	Lease     time.Duration
 	Renewable bool
@@ -323,23 +324,27 @@ func (d VaultLogin) more(Event) string { return d.Method }
 func (d VaultLogin) attrs(e Event) []any {
 	switch e.Kind {
 	case VaultLoggedIn:
-		return []any{"method", d.Method, "lease", d.Lease.String(), "renewable", d.Renewable}
+		return []any{"vault", d.Vault, "method", d.Method, "lease", d.Lease.String(), "renewable", d.Renewable}
 	case VaultLoginFailed:
-		return []any{"error", d.Err, "retry_in", d.RetryIn.Round(time.Millisecond).String()}
+		return []any{"vault", d.Vault, "error", d.Err, "retry_in", d.RetryIn.Round(time.Millisecond).String()}
 	default:
-		return []any{"error", d.Err}
+		return []any{"vault", d.Vault, "error", d.Err}
 	}
 }
 
 // VaultSessionEnd tells that a session with Vault ended. A login follows.
-type VaultSessionEnd struct{ Reason string }
+type VaultSessionEnd struct {
+	Vault  string // its address
+	Reason string
+}
 
 func (d VaultSessionEnd) kind() Kind        { return VaultSessionEnded }
 func (d VaultSessionEnd) more(Event) string { return d.Reason }
-func (d VaultSessionEnd) attrs(Event) []any { return []any{"reason", d.Reason} }
+func (d VaultSessionEnd) attrs(Event) []any { return []any{"vault", d.Vault, "reason", d.Reason} }
 
 // VaultRenewalFailure tells that the session with Vault could not be renewed yet, or may not be.
 type VaultRenewalFailure struct {
+	Vault   string // its address
 	Refused bool
 	Err     error
 }
@@ -349,7 +354,7 @@ func (d VaultRenewalFailure) kind() Kind {
 }
 func (d VaultRenewalFailure) failure() error    { return d.Err }
 func (d VaultRenewalFailure) more(Event) string { return "" }
-func (d VaultRenewalFailure) attrs(Event) []any { return []any{"error", d.Err} }
+func (d VaultRenewalFailure) attrs(Event) []any { return []any{"vault", d.Vault, "error", d.Err} }
 
 // pick returns the first kind if the condition holds, else the second.
 func pick(condition bool, yes, no Kind) Kind {

@@ -3,7 +3,6 @@ package sink_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -32,7 +31,7 @@ func session(t *testing.T, server *vaulttest.Server) *vault.Session {
 		t.Fatal(err)
 	}
 	v, err := vault.New(config.Vault{Address: s.URL, Timeout: 5 * time.Second,
-		Auth: &config.TokenAuth{Source: config.SecretSource{File: file}}}, slog.New(slog.DiscardHandler), nil)
+		Auth: &config.TokenAuth{Source: config.SecretSource{File: file}}}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -28,7 +27,7 @@ func idleSession(t *testing.T, address string, appRole bool) *Session {
 	if appRole {
 		auth = &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}
 	}
-	s, err := New(config.Vault{Address: address, Timeout: 5 * time.Second, Auth: auth}, slog.New(slog.DiscardHandler), nil)
+	s, err := New(config.Vault{Address: address, Timeout: 5 * time.Second, Auth: auth}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +209,7 @@ func TestNodes(t *testing.T) {
 			if test.named {
 				c.Nodes = []string{node.URL}
 			}
-			s, err := New(c, slog.New(slog.DiscardHandler), nil)
+			s, err := New(c, nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

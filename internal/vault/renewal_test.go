@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -27,7 +26,7 @@ func (f inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 func keepFor(t *testing.T, d time.Duration, vault inMemory) (s *Session) {
 	t.Helper()
 	auth := &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}
-	s, err := New(config.Vault{Address: "http://127.0.0.1:1", Timeout: 5 * time.Second, Auth: auth}, slog.New(slog.DiscardHandler), nil)
+	s, err := New(config.Vault{Address: "http://127.0.0.1:1", Timeout: 5 * time.Second, Auth: auth}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +148,7 @@ func TestShutdownDuringARenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun, h := time.Now(), &hanging{}
 		auth := &config.AppRole{Mount: "approle", RoleID: file(t, roleID), SecretID: file(t, secretID)}
-		s, err := New(config.Vault{Address: "http://127.0.0.1:1", Timeout: time.Hour, Auth: auth}, slog.New(slog.DiscardHandler), nil)
+		s, err := New(config.Vault{Address: "http://127.0.0.1:1", Timeout: time.Hour, Auth: auth}, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -24,6 +23,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 )
 
 // Observer is told of requests, for metrics. It must be safe for concurrent use.
@@ -49,7 +49,7 @@ const (
 type Session struct {
 	config        config.Vault
 	login         authMethod
-	log           *slog.Logger
+	tell          func(event.Detail)
 	client        *client
 	refused       chan struct{}   // Vault answered a request with 403
 	loginRequests chan chan error // of callers who need a new login; each gets its error
@@ -66,14 +66,18 @@ type Session struct {
 	versions map[string]int // of KV mounts, as Vault has said
 }
 
-// New returns a session that is not logged in yet. It sends nothing.
-func New(c config.Vault, log *slog.Logger, observer Observer) (*Session, error) {
+// New returns a session that is not logged in yet. It sends nothing. tell is told of logins, and of
+// sessions that end or are not renewed; it must not block. tell and observer may be nil.
+func New(c config.Vault, tell func(event.Detail), observer Observer) (*Session, error) {
+	if tell == nil {
+		tell = func(event.Detail) {}
+	}
 	client, err := newClient(c, observer)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	return &Session{
-		config: c, login: methodOf(c.Auth), log: log.With("vault", c.Address), client: client, pause: pause,
+		config: c, login: methodOf(c.Auth), tell: tell, client: client, pause: pause,
 		refused: make(chan struct{}, 1), loginRequests: make(chan chan error), uses: uses{semaphore: make(chan struct{}, 1)},
 		lifetimes: lifetimes{configs: make(map[string]mountLifetime), metadata: make(map[string]time.Time)},
 		attempts:  make(chan struct{}), versions: make(map[string]int),
@@ -102,7 +106,7 @@ func (s *Session) Run(ctx context.Context) {
 				return
 			}
 			pause := wait.NextBackOff()
-			s.log.Warn("logging in to Vault failed", "error", err, "retry_in", pause.Round(time.Millisecond).String())
+			s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Err: err, RetryIn: pause})
 			sleep(ctx, pause)
 			continue
 		}
@@ -111,7 +115,7 @@ func (s *Session) Run(ctx context.Context) {
 		if next, reason = s.maintain(ctx, l); ctx.Err() != nil {
 			return
 		}
-		s.log.Info("the session with Vault ended", "reason", reason)
+		s.tell(event.VaultSessionEnd{Vault: s.config.Address, Reason: reason})
 		if next != nil || time.Since(begun) >= l.minLife() {
 			wait.Reset()
 			continue
@@ -143,7 +147,7 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 	if !l.forever {
 		s.expiry = begun.Add(l.ttl)
 	}
-	s.log.Info("logged in to Vault", "method", s.login.name(), "lease", l.ttl.String(), "renewable", l.renewable)
+	s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Lease: l.ttl, Renewable: l.renewable})
 	return l, nil
 }
 
@@ -197,7 +201,7 @@ func (s *Session) maintain(ctx context.Context, l lease) (next *lease, reason st
 			if next, err := s.logIn(ctx); err == nil {
 				return &next, "the credential was replaced"
 			} else if retry = true; ctx.Err() == nil { // Vault may have been unreachable: try again
-				s.log.Warn("the credential was replaced, and logging in with the new one failed", "error", err)
+				s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Err: err, Replaced: true})
 			}
 		}
 	}
@@ -214,10 +218,10 @@ func (s *Session) renewed(token string, begun time.Time, l lease, err error) {
 			s.expiry = begun.Add(l.ttl)
 		}
 	case denied(err):
-		s.log.Warn("Vault refused to renew the session: it is logged in again before its end", "error", err)
+		s.tell(event.VaultRenewalFailure{Vault: s.config.Address, Refused: true, Err: err})
 		_ = s.noteRefusal(err) // a token without the default policy may never renew itself
 	default: // the watcher tries again while there is time
-		s.log.Warn("renewing the session with Vault failed", "error", err)
+		s.tell(event.VaultRenewalFailure{Vault: s.config.Address, Err: err})
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -78,7 +79,8 @@ func startSession(t *testing.T, c config.Vault) (*Session, *seen, *logBuffer) {
 	t.Helper()
 	c.Timeout = 5 * time.Second
 	o, log := &seen{}, &logBuffer{}
-	s, err := New(c, slog.New(slog.NewTextHandler(log, nil)), o)
+	logged := event.NewLog(slog.New(slog.NewTextHandler(log, nil)))
+	s, err := New(c, func(d event.Detail) { logged.Handle(event.New(time.Now(), "", event.Daemon, d)) }, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -340,7 +342,7 @@ func TestTLS(t *testing.T) {
 		} else {
 			bad.TLS.CertFile, bad.TLS.KeyFile = source.File, source.File
 		}
-		if _, err := New(bad, slog.New(slog.DiscardHandler), nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := New(bad, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", spoil, err)
 		}
 	}

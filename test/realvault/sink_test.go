@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -197,7 +196,7 @@ func startSession(t *testing.T, address, roleID, secretID string) *vault.Session
 	t.Helper()
 	s, err := vault.New(config.Vault{Address: address, Timeout: 10 * time.Second, Auth: &config.AppRole{
 		Mount: "approle", RoleID: secretFile(t, roleID), SecretID: secretFile(t, secretID),
-	}}, slog.New(slog.DiscardHandler), nil)
+	}}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
