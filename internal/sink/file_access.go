@@ -164,6 +164,11 @@ func (f *File) prove(now fileState, a fileAccess) error {
 		return mountPoint(f.config.Path)
 	}
 	dir := filepath.Dir(f.config.Path)
+	if now.info != nil {
+		if err := replaceable(f.config.Path, dir, now.info); err != nil {
+			return err
+		}
+	}
 	// The two calls ask for the rights of this process, and for a file system that is not read-only.
 	if err := writable(dir); err != nil {
 		return fmt.Errorf("the daemon may not write to %s: %w", dir, err)
@@ -177,6 +182,25 @@ func (f *File) prove(now fileState, a fileAccess) error {
 		return err
 	}
 	return a.give(file)
+}
+
+// replaceable returns why another file may not take the place of one that is there, although this process may
+// create files beside it.
+func replaceable(path, dir string, info fs.FileInfo) error {
+	if isFixed(path) {
+		return fmt.Errorf("%s is immutable or append-only, so that no other file can take its place: run chattr -ia %s", path, path)
+	}
+	above, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	self := os.Geteuid()
+	ofFile, _ := ownerOf(info)
+	ofDir, _ := ownerOf(above)
+	if above.Mode()&fs.ModeSticky != 0 && self != 0 && ofFile != self && ofDir != self {
+		return fmt.Errorf("%s belongs to uid %d in a sticky directory, where only its owner may replace it: remove the file, or run chmod -t %s", path, ofFile, dir)
+	}
+	return nil
 }
 
 // mountPoint is the error about a file that is mounted by itself.

@@ -3,7 +3,9 @@
 package sink_test
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -73,5 +75,40 @@ func TestFileThatIsMounted(t *testing.T) {
 	refuses(t, c, f, "mount its directory")
 	if got, err := os.ReadFile(outside); err != nil || strings.Contains(string(got), "second") {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestFileThatIsImmutable: nothing can take the place of a file after chattr +i.
+func TestFileThatIsImmutable(t *testing.T) {
+	c, f := fileIn(t, "env")
+	if _, err := f.Store(t.Context(), credential("id", "first"), rotation.Stored{}); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("chattr", "+i", c.Path).CombinedOutput(); err != nil {
+		t.Skipf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("chattr", "-i", c.Path).Run() })
+	before := content(t, c.Path)
+	if _, err := f.Preflight(t.Context()); err == nil || !strings.Contains(err.Error(), "chattr -ia") {
+		t.Errorf("Preflight: %v", err)
+	}
+	if _, err := f.Store(t.Context(), credential("id", "second"), rotation.Stored{}); err == nil || content(t, c.Path) != before {
+		t.Errorf("Store: %v", err)
+	}
+}
+
+// TestFileInAStickyDirectory: there only the owner may replace a file.
+func TestFileInAStickyDirectory(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give files to other users")
+	}
+	c, _ := fileIn(t, "env")
+	dir := filepath.Dir(c.Path)
+	write(t, c.Path, "A=b\n")
+	if err := errors.Join(os.Chown(c.Path, 64001, 64001), os.Chmod(dir, 0o755|os.ModeSticky)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sink.NewFile(c).Preflight(t.Context()); err != nil {
+		t.Errorf("root may replace it: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 const (
@@ -29,6 +30,19 @@ func unnamedFile(dir string) (*os.File, error) {
 		return nil, err
 	}
 	return f, nil
+}
+
+// isFixed reports whether a file is immutable or append-only (chattr).
+func isFixed(path string) bool {
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	const getFlags, immutable, appendOnly = 0x80086601, 0x10, 0x20 // FS_IOC_GETFLAGS, FS_IMMUTABLE_FL, FS_APPEND_FL
+	var flags uint64                                               // the kernel writes 32 bits on some file systems and 64 on others
+	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, file.Fd(), getFlags, uintptr(unsafe.Pointer(&flags)))
+	return errno == 0 && flags&(immutable|appendOnly) != 0
 }
 
 // isMountPoint reports whether a path is mounted by itself, as a container runtime does with single files.

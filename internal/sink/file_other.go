@@ -8,3 +8,4 @@ import "os"
 func writable(string) error                { return nil }
 func unnamedFile(string) (*os.File, error) { return nil, nil }
 func isMountPoint(string) bool             { return false }
+func isFixed(string) bool                  { return false }
