@@ -83,7 +83,7 @@ func (a *App) show(t config.Token) status.Token {
 	if record.Last != nil {
 		s.LastSuccess, s.Unverified = record.Last.At, record.Last.Unverified
 	}
-	a.showCare(&s, t, seen)
+	a.showChores(&s, t, seen)
 	if err := a.credentialError(t.Account); err != nil {
 		s.AccountError = err.Error()
 	}
@@ -109,8 +109,8 @@ func (a *App) accountOf(name string) *account {
 	return a.accounts[name]
 }
 
-// showCare shows the chores of a token, and what a listing showed.
-func (a *App) showCare(s *status.Token, t config.Token, seen scheduled) {
+// showChores shows the chores of a token, and what a listing showed.
+func (a *App) showChores(s *status.Token, t config.Token, seen scheduled) {
 	record := seen.record
 	if t.Replace {
 		s.Strategy = "replace"

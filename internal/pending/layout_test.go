@@ -1,4 +1,4 @@
-package statedir_test
+package pending_test
 
 import (
 	"bytes"
