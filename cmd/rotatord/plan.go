@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rotatord/internal/app"
 	"rotatord/internal/config"
+	"rotatord/internal/forecast"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/statedir"
@@ -63,7 +65,7 @@ replaced in one step, so a web server never serves an incomplete one; - is stand
 			if given("calendar") && (given("output") || calendar == "") {
 				return usagef("--calendar needs a file, or - for standard output; it is a format of its own, so leave out -o")
 			}
-			o, err := planOptions(given, from, until, count, time.Now())
+			r, err := planOptions(given, from, until, count, time.Now())
 			if err != nil {
 				return err
 			}
@@ -71,7 +73,7 @@ replaced in one step, so a web server never serves an incomplete one; - is stand
 			if err != nil {
 				return err
 			}
-			p, note, err := makePlan(cmd.Context(), c, o)
+			p, note, err := makePlan(cmd.Context(), c, r)
 			if err != nil {
 				return err
 			}
@@ -80,13 +82,13 @@ replaced in one step, so a web server never serves an incomplete one; - is stand
 			}
 			switch {
 			case calendar == "-":
-				return writeCalendar(printable.Unescaped(cmd.OutOrStdout()), c, p, o)
+				return writeCalendar(printable.Unescaped(cmd.OutOrStdout()), c, p, r)
 			case given("calendar"):
-				return saveCalendar(calendar, c, p, o)
+				return saveCalendar(calendar, c, p, r)
 			case format == "json":
-				return p.printJSON(cmd.OutOrStdout())
+				return printPlanJSON(cmd.OutOrStdout(), p)
 			}
-			return p.print(cmd.OutOrStdout())
+			return printPlan(cmd.OutOrStdout(), p)
 		},
 	}
 	configFlag(cmd, &configPath)
@@ -100,51 +102,41 @@ replaced in one step, so a web server never serves an incomplete one; - is stand
 	return cmd
 }
 
-// planRange says which rotations a plan has.
-type planRange struct {
-	now         time.Time
-	from, until time.Time // zero: no bound
-	count       int       // of each token; 0: no bound
-	most        int       // of all tokens, but no less than two of each
-}
-
-// past reports whether the plan begins where the ledger does not help any more.
-func (r planRange) past() bool { return !r.from.IsZero() && !r.from.After(r.now) }
-
-func planOptions(given func(flag string) bool, from, until string, count int, now time.Time) (planRange, error) {
-	r := planRange{now: now, count: count, most: maxPlanned}
+// planOptions returns the range that the flags ask for.
+func planOptions(given func(flag string) bool, from, until string, count int, now time.Time) (forecast.Range, error) {
+	r := forecast.Range{Now: now, Count: count, Limit: maxPlanned}
 	if count < 1 || count > maxCount {
 		return r, usagef("--count must be between 1 and %d, not %d", maxCount, count)
 	}
 	var err error
 	if given("from") {
-		if r.from, err = planTime("--from", from, now); err != nil {
+		if r.From, err = planTime("--from", from, now); err != nil {
 			return r, err
 		}
 	}
 	if given("until") {
-		if r.until, err = planTime("--until", until, now); err != nil {
+		if r.Until, err = planTime("--until", until, now); err != nil {
 			return r, err
 		}
 	}
 	if given("calendar") {
-		r.most = maxEvents
+		r.Limit = maxEvents
 	}
 	switch {
 	case given("calendar") && !given("until") && !given("count"):
 		begin := now
 		if given("from") {
-			begin = r.from
+			begin = r.From
 		}
-		r.until, r.count = begin.AddDate(0, 0, calendarDays).UTC().Truncate(time.Second), 0
+		r.Until, r.Count = begin.AddDate(0, 0, calendarDays).UTC().Truncate(time.Second), 0
 	case given("until") && !given("count"):
-		r.count = 0
+		r.Count = 0
 	}
 	switch {
-	case r.until.IsZero():
-	case r.until.Before(r.from):
+	case r.Until.IsZero():
+	case r.Until.Before(r.From):
 		return r, usagef("--until %s is before --from %s", until, from)
-	case r.from.IsZero() && r.until.Before(now):
+	case r.From.IsZero() && r.Until.Before(now):
 		return r, usagef("--until %s is in the past: give --from as well", until)
 	}
 	return r, nil
@@ -172,50 +164,46 @@ func planTime(flag, s string, now time.Time) (time.Time, error) {
 	return t, usagef("%s %q is not a time: write one such as 2027-03-01T06:00:00Z or 2027-03-01T07:00:00+01:00", flag, s)
 }
 
-// makePlan forecasts all tokens, and says what it could not know.
-func makePlan(ctx context.Context, c *config.Config, o planRange) (plan, string, error) {
-	known, note := knowledge{}, "--from is not in the future: the ledger is not used, and slots are counted from --from"
-	if !o.past() {
-		known, note = readKnowledge(ctx, c, o)
+// makePlan returns the forecast for the configured tokens, and a note that says what it does not know.
+func makePlan(ctx context.Context, c *config.Config, r forecast.Range) (forecast.Forecast, string, error) {
+	state, note := forecast.State{}, "--from is not in the future: the ledger is not used, and slots are counted from --from"
+	if !r.Past() {
+		state, note = readState(ctx, c, r)
 	}
-	f, err := newForecaster(ctx, o, known)
-	if err != nil {
-		return nil, "", err
+	p, err := forecast.Of(ctx, plannedTokens(c), state, r)
+	if tooMany, ok := errors.AsType[forecast.TooManyError](err); ok {
+		err = usagef("the plan would have more than %d entries: shorten the time between --from and --until, or give a smaller --count", tooMany.Limit)
 	}
-	f.room = max(o.most, 2*len(c.Tokens))
+	return p, note, err
+}
+
+// plannedTokens returns what a forecast needs of the configured tokens.
+func plannedTokens(c *config.Config) []rotation.Token {
+	tokens := make([]rotation.Token, len(c.Tokens))
 	for i := range c.Tokens {
-		if err := f.forecast(ctx, &c.Tokens[i]); err != nil {
-			return nil, "", err
-		}
+		tokens[i] = app.PlannedToken(c.Tokens[i])
 	}
-	f.plan.sort()
-	return f.plan, note, nil
+	return tokens
 }
 
-// knowledge is what the state directory says about the tokens.
-type knowledge struct {
-	records map[string]rotation.Record
-	pauses  map[string]rotation.Pause
-}
-
-// readKnowledge reads the ledger and the pauses. If it cannot, it returns a note that says why.
-func readKnowledge(ctx context.Context, c *config.Config, o planRange) (knowledge, string) {
+// readState reads the ledger and the pauses. If it cannot, it returns a note that says why.
+func readState(ctx context.Context, c *config.Config, r forecast.Range) (forecast.State, string) {
 	records, err := ledgerOf(ctx, c)
 	if err == nil {
 		pauses, err := statedir.ReadPauses(ctx, c.State.Dir)
 		if err != nil {
-			return knowledge{records: records}, fmt.Sprintf("%v; pauses are not known", err)
+			return forecast.State{Records: records}, fmt.Sprintf("%v; pauses are not known", err)
 		}
-		return knowledge{records, pauses}, ""
+		return forecast.State{Records: records, Pauses: pauses}, ""
 	}
 	note := fmt.Sprintf("%v; slots are counted from now", err)
-	if !o.from.IsZero() {
+	if !r.From.IsZero() {
 		note = fmt.Sprintf("%v; slots are counted from --from", err)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		note += ", and pauses and rotations in progress are not known"
 	}
-	return knowledge{}, note
+	return forecast.State{}, note
 }
 
 // ledgerOf returns the records of the ledger by token.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/forecast"
 	"rotatord/internal/scheduler"
 )
 
@@ -50,11 +51,11 @@ func BenchmarkPlan(b *testing.B) {
 	now := time.Date(2027, 3, 20, 12, 0, 0, 0, time.UTC)
 	b.ReportAllocs()
 	for b.Loop() {
-		p, _, err := makePlan(context.Background(), c, planRange{now: now, count: 1, most: maxPlanned})
+		p, _, err := makePlan(context.Background(), c, forecast.Range{Now: now, Count: 1, Limit: maxPlanned})
 		if err != nil || len(p) < len(c.Tokens) {
 			b.Fatalf("%d entries: %v", len(p), err)
 		}
-		if err := p.print(io.Discard); err != nil {
+		if err := printPlan(io.Discard, p); err != nil {
 			b.Fatal(err)
 		}
 		b.ReportMetric(float64(len(p)), "entries")

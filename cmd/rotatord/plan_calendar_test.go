@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"rotatord/internal/config"
+	"rotatord/internal/forecast"
 	"rotatord/internal/scheduler"
 )
 
@@ -61,15 +62,10 @@ func parseCalendar(t *testing.T, b []byte) (all []map[string]string) {
 	return all
 }
 
-func calendarOf(t *testing.T, tokens []config.Token, r planRange) []byte {
+func calendarOf(t *testing.T, tokens []config.Token, r forecast.Range) []byte {
 	t.Helper()
-	var p plan
-	for i := range tokens {
-		p = append(p, forecastOne(t, &tokens[i], knowledge{}, r)...)
-	}
-	p.sort()
 	var b bytes.Buffer
-	if err := writeCalendar(&b, &config.Config{Tokens: tokens}, p, r); err != nil {
+	if err := writeCalendar(&b, &config.Config{Tokens: tokens}, forecastFor(t, tokens, r), r); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -82,7 +78,7 @@ func TestCalendar(t *testing.T) {
 	token := planToken(t, func(c *config.Token) {
 		c.Name, c.Grace, c.Window, c.Freezes = name, time.Hour, 2*time.Hour, []scheduler.Freeze{freeze}
 	})
-	b := calendarOf(t, []config.Token{*token}, planRange{now: noon, until: at(3, 12)})
+	b := calendarOf(t, []config.Token{*token}, forecast.Range{Now: noon, Until: at(3, 12)})
 	all := parseCalendar(t, b)
 	if len(all) != 4 {
 		t.Fatalf("%d components, want the calendar, two rotations and a freeze:\n%s", len(all), b)
@@ -142,7 +138,7 @@ func TestCalendarIsUpdated(t *testing.T) {
 	two := *planToken(t, func(c *config.Token) {
 		c.Name, c.ID, c.Freezes = "cd", "5eed0000-0000-4000-8000-000000000001", []scheduler.Freeze{weekend, theirs}
 	})
-	r := planRange{now: noon, until: at(15, 0)}
+	r := forecast.Range{Now: noon, Until: at(15, 0)}
 	first := calendarOf(t, []config.Token{one, two}, r)
 	before := ids(parseCalendar(t, first))
 	freezes := 0
@@ -155,7 +151,7 @@ func TestCalendarIsUpdated(t *testing.T) {
 		t.Errorf("%d freezes, want 4: %q", freezes, before)
 	}
 
-	r.now = noon.Add(time.Minute)
+	r.Now = noon.Add(time.Minute)
 	second := calendarOf(t, []config.Token{one, two}, r)
 	if diff := cmp.Diff(strings.ReplaceAll(string(first), "20270601T120000Z", "20270601T120100Z"), string(second)); diff != "" {
 		t.Errorf("a minute later (-want +got):\n%s", diff)
@@ -182,7 +178,7 @@ func TestCalendarNamesFew(t *testing.T) {
 		}
 		tokens = append(tokens, c)
 	}
-	all := parseCalendar(t, calendarOf(t, tokens, planRange{now: noon, until: at(5, 0)}))
+	all := parseCalendar(t, calendarOf(t, tokens, forecast.Range{Now: noon, Until: at(5, 0)}))
 	want := "Tokens: t1, t2, t3, t4, t5 and 3 more\nSlots in it are skipped."
 	if got := all[len(all)-1]["DESCRIPTION"]; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -199,14 +195,14 @@ func TestCalendarIsReplacedWhole(t *testing.T) {
 	c := &config.Config{Tokens: []config.Token{*planToken(t, func(c *config.Token) {
 		c.Freezes = []scheduler.Freeze{{Name: "hourly", Schedule: parsed(t, "0 * * * *"), Duration: time.Minute}}
 	})}}
-	endless := planRange{now: noon, until: noon.AddDate(100, 0, 0)} // more freezes than a calendar may have
+	endless := forecast.Range{Now: noon, Until: noon.AddDate(100, 0, 0)} // more freezes than a calendar may have
 	if err := saveCalendar(path, c, nil, endless); err == nil || !isUsage(err) {
 		t.Errorf("a hundred years of hourly freezes: %v", err)
 	}
 	if b, err := os.ReadFile(path); string(b) != "before" {
 		t.Errorf("there is %q: %v", b, err)
 	}
-	if err := saveCalendar(path, c, nil, planRange{now: noon, until: noon}); err != nil {
+	if err := saveCalendar(path, c, nil, forecast.Range{Now: noon, Until: noon}); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(path)

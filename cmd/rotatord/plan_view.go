@@ -9,18 +9,19 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"rotatord/internal/forecast"
 	"rotatord/internal/rotation"
 )
 
-// shownPlan is an entry as JSON has it.
+// shownPlan is an entry of a plan in JSON.
 type shownPlan struct {
 	Token       string             `json:"token"`
-	Status      planStatus         `json:"status"`
-	Slot        time.Time          `json:"slot,omitzero"`      // in the token's zone
-	LastSlot    time.Time          `json:"last_slot,omitzero"` // of several that are served at once
+	Status      forecast.Status    `json:"status"`
+	Slot        time.Time          `json:"slot,omitzero"`      // in the token's time zone
+	LastSlot    time.Time          `json:"last_slot,omitzero"` // if one rotation serves several
 	Slots       int                `json:"slots"`
-	JitterUntil time.Time          `json:"jitter_until,omitzero"` // the latest that jitter alone can make of it
-	Begins      time.Time          `json:"begins,omitzero"`       // in UTC, as are all but slots
+	JitterUntil time.Time          `json:"jitter_until,omitzero"` // the latest start if only the jitter delays it
+	Begins      time.Time          `json:"begins,omitzero"`       // in UTC, as all times except slots
 	Closes      time.Time          `json:"window_closes,omitzero"`
 	GraceEnds   time.Time          `json:"grace_ends,omitzero"`
 	Reason      rotation.DueReason `json:"reason"`
@@ -28,42 +29,43 @@ type shownPlan struct {
 	Schedule    string             `json:"schedule"`
 	TimeZone    string             `json:"time_zone"`
 	Counted     string             `json:"counted_from"`
-	Warnings    []planWarning      `json:"warnings"`
+	Warnings    []forecast.Warning `json:"warnings"`
 }
 
-func (e *planned) show() shownPlan {
-	schedule := e.token.Schedule
+// showEntry returns an entry for JSON.
+func showEntry(e *forecast.Entry) shownPlan {
+	schedule := e.Token.Timetable.Schedule
 	s := shownPlan{
-		Token: e.token.Name, Status: e.status, Slots: e.slots, Begins: e.begins, Closes: e.closes.UTC().Truncate(time.Second),
-		GraceEnds: e.graceEnds, Reason: e.reason, Freeze: e.freeze, Schedule: schedule.String(), TimeZone: schedule.Location().String(),
-		Counted: e.counted, Warnings: e.warnings,
+		Token: e.Token.Name, Status: e.Status, Slots: e.Slots, Begins: e.Starts, Closes: e.Closes.UTC().Truncate(time.Second),
+		GraceEnds: e.GraceEnds, Reason: e.Reason, Freeze: e.Freeze, Schedule: schedule.String(), TimeZone: schedule.Location().String(),
+		Counted: e.CountedFrom, Warnings: e.Warnings,
 	}
-	if e.closes.IsZero() {
+	if e.Closes.IsZero() {
 		s.Closes = time.Time{}
 	}
-	if !e.slot.IsZero() {
-		s.Slot = e.slot.In(schedule.Location())
-		if e.token.Jitter > 0 {
-			s.JitterUntil = e.slot.Add(e.token.Jitter).UTC().Truncate(time.Second)
+	if !e.Slot.IsZero() {
+		s.Slot = e.Slot.In(schedule.Location())
+		if e.Token.Timetable.Jitter > 0 {
+			s.JitterUntil = e.Slot.Add(e.Token.Timetable.Jitter).UTC().Truncate(time.Second)
 		}
-		if e.slots > 1 {
-			s.LastSlot = e.last.In(schedule.Location())
+		if e.Slots > 1 {
+			s.LastSlot = e.LastSlot.In(schedule.Location())
 		}
 	}
 	if s.Warnings == nil {
-		s.Warnings = []planWarning{}
+		s.Warnings = []forecast.Warning{}
 	}
 	return s
 }
 
-// printJSON prints one entry after the other: all of them at once would be many times as
-// large as the plan.
-func (p plan) printJSON(w io.Writer) error {
+// printPlanJSON prints a plan as a JSON array. It encodes one entry after the other, because the text of all
+// entries needs many times the memory of the plan.
+func printPlanJSON(w io.Writer, p forecast.Forecast) error {
 	out := bufio.NewWriter(w)
 	separator := "\n  "
-	_, _ = out.WriteString("[") // Flush returns what fails
+	_, _ = out.WriteString("[") // Flush returns the error
 	for i := range p {
-		b, err := json.MarshalIndent(p[i].show(), "  ", "  ")
+		b, err := json.MarshalIndent(showEntry(&p[i]), "  ", "  ")
 		if err != nil {
 			return err
 		}
@@ -78,14 +80,14 @@ func (p plan) printJSON(w io.Writer) error {
 	return out.Flush()
 }
 
-// planColumn is a column of the table. An optional one is left out where it is empty.
+// planColumn is a column of the table. An optional column is left out if it is empty.
 type planColumn struct {
 	title    string
 	optional bool
-	cell     func(*planned) string
+	cell     func(*forecast.Entry) string
 }
 
-// Seconds are left out where they do not matter, so that a line fits on a screen.
+// Formats of times. Seconds are left out where they do not matter, so that a line fits on a screen.
 const (
 	planSecond = "2006-01-02 15:04:05"
 	planMinute = "2006-01-02 15:04"
@@ -93,67 +95,67 @@ const (
 )
 
 var planColumns = []planColumn{
-	{title: "TOKEN", cell: func(e *planned) string { return e.token.Name }},
+	{title: "TOKEN", cell: func(e *forecast.Entry) string { return e.Token.Name }},
 	{title: "SLOT", cell: slotCell},
 	{title: "BEGINS (UTC)", cell: beginsCell},
 	{title: "JITTER", optional: true, cell: jitterCell},
-	{title: "LATEST", optional: true, cell: func(e *planned) string { return shortTime(e.closes) }},
+	{title: "LATEST", optional: true, cell: func(e *forecast.Entry) string { return shortTime(e.Closes) }},
 	{title: "GRACE ENDS", optional: true, cell: graceCell},
 	{title: "BECAUSE OF", cell: reasonCell},
 	{title: "SCHEDULE", cell: scheduleCell},
 	{title: "WARNING", optional: true, cell: warningCell},
 }
 
-func slotCell(e *planned) string {
+func slotCell(e *forecast.Entry) string {
 	switch {
-	case e.slot.IsZero():
+	case e.Slot.IsZero():
 		return "–"
-	case e.slot.Second() != 0:
-		return e.slot.In(e.token.Schedule.Location()).Format("Mon " + planSecond + " -07:00")
+	case e.Slot.Second() != 0:
+		return e.Slot.In(e.Token.Timetable.Schedule.Location()).Format("Mon " + planSecond + " -07:00")
 	}
-	return e.slot.In(e.token.Schedule.Location()).Format("Mon " + planMinute + " -07:00")
+	return e.Slot.In(e.Token.Timetable.Schedule.Location()).Format("Mon " + planMinute + " -07:00")
 }
 
-func beginsCell(e *planned) string {
-	if e.begins.IsZero() {
-		return string(e.status)
+func beginsCell(e *forecast.Entry) string {
+	if e.Starts.IsZero() {
+		return string(e.Status)
 	}
-	return e.begins.Format(planSecond)
+	return e.Starts.Format(planSecond)
 }
 
-func jitterCell(e *planned) string {
-	if e.token.Jitter == 0 || e.slot.IsZero() || e.begins.IsZero() {
+func jitterCell(e *forecast.Entry) string {
+	if e.Token.Timetable.Jitter == 0 || e.Slot.IsZero() || e.Starts.IsZero() {
 		return ""
 	}
-	return "+" + brief(e.token.Jitter)
+	return "+" + forecast.Brief(e.Token.Timetable.Jitter)
 }
 
-func graceCell(e *planned) string {
-	if e.graceEnds.Equal(e.begins) && !e.begins.IsZero() {
+func graceCell(e *forecast.Entry) string {
+	if e.GraceEnds.Equal(e.Starts) && !e.Starts.IsZero() {
 		return "at once"
 	}
-	return shortTime(e.graceEnds)
+	return shortTime(e.GraceEnds)
 }
 
-func reasonCell(e *planned) string { return string(e.reason) + ifSet(" %s", e.freeze) }
+func reasonCell(e *forecast.Entry) string { return string(e.Reason) + ifSet(" %s", e.Freeze) }
 
-func scheduleCell(e *planned) string {
-	s := e.token.Schedule
+func scheduleCell(e *forecast.Entry) string {
+	s := e.Token.Timetable.Schedule
 	if s.Interval() > 0 {
 		return s.String()
 	}
 	return s.String() + " " + s.Location().String()
 }
 
-func warningCell(e *planned) string {
-	all := make([]string, len(e.warnings))
-	for i, w := range e.warnings {
-		all[i] = w.brief
+func warningCell(e *forecast.Entry) string {
+	all := make([]string, len(e.Warnings))
+	for i, w := range e.Warnings {
+		all[i] = w.Brief
 	}
 	return strings.Join(all, "; ")
 }
 
-// shortTime is a time near that at which a rotation begins, in UTC.
+// shortTime returns a time, in UTC and without the year, that is close to the start of the rotation.
 func shortTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -161,9 +163,9 @@ func shortTime(t time.Time) string {
 	return t.UTC().Format(planShort)
 }
 
-// print prints a table. It forms each cell twice rather than keep them all: there may be
+// printPlan prints a plan as a table. It makes each cell twice instead of storing all cells, because there can be
 // hundreds of thousands.
-func (p plan) print(w io.Writer) error {
+func printPlan(w io.Writer, p forecast.Forecast) error {
 	widths := make([]int, len(planColumns))
 	for i := range p {
 		for c, column := range planColumns {

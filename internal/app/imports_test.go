@@ -57,6 +57,7 @@ var allowed = map[string][]string{
 	"internal/ownpath":          {},
 	"internal/rotation":         {"internal/event", "internal/failpoint", "internal/moment", "internal/scheduler", "internal/secret"},
 	"internal/moment":           {},
+	"internal/forecast":         {"internal/moment", "internal/printable", "internal/rotation", "internal/scheduler"},
 	"internal/status":           {"internal/moment", "internal/printable"},
 	"internal/precheck":         {"internal/moment", "internal/printable", "internal/rotation", "internal/status"},
 	"internal/config/raw":       {},
@@ -98,7 +99,7 @@ var allowed = map[string][]string{
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
 	"docs":              {}, // only tests of the documents
-	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/httpapi",
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/httpapi",
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 

@@ -2,31 +2,29 @@ package rotation
 
 import "time"
 
-// This file tells what follows from a record if all goes well, for forecasts. It takes the same
-// transitions as a rotation. Only the answer is made up: it has no secret.
+// This file says what follows from a record if all goes well, for forecasts. It takes the same
+// transitions as a rotation. Only the answer is invented: it has no secret.
 
 // Foretell returns the record after the rotation that is due begins at that time and succeeds at
-// once, or the one in progress does. The service token that a rotation would create has the ID
-// "to be created".
+// once, or the one in progress does. A service token that a rotation would create has an invented ID, and those that
+// it replaces are deleted.
 func Foretell(t Token, r Record, due Due, at time.Time) Record {
 	at = at.UTC()
-	if r.Work == nil {
+	requested := r.Step == StepInDoubt || r.Step == StepSealed || r.Step == StepStored
+	promised := r.GraceEnd()
+	var work Work
+	if r.Work != nil {
+		work = *r.Work
+	} else {
 		slot, missed, frozen := r.serves(due, r.passed(t, at), false, at)
-		r = r.claimed(strategyFor(t, r).plan(t, r, Work{
-			Trigger: due.Trigger, Slot: slot, Missed: missed, Frozen: frozen, Began: at, Grace: Grace(r.grace(t)),
-		})).intending(at)
+		work = strategyFor(t, r).plan(t, r, Work{
+			Trigger: due.Trigger, Slot: slot, Missed: missed, Frozen: frozen, Began: at, Grace: Grace(r.grace(t)), IntentAt: at,
+		})
 	}
-	work := r.Work
-	issued := Issued{Facts: TokenFacts{ID: work.TokenID}}
-	switch {
-	case work.strategy().traits().creates:
-		issued.Facts.ID = "to be created"
-	case !work.LeavesCurrentInUse():
-		if issued.GraceEndsAt = r.GraceEnd(); !issued.GraceEndsAt.After(at) {
-			issued.GraceEndsAt = at.Add(t.Grace)
-		}
+	if !requested {
+		promised = time.Time{}
 	}
-	r, _ = r.beforeKnown(r.FactsOf(work.TokenID)).answered(issued, at).done(t, at)
+	r, _ = r.foretold(work, promised, at).done(t, at)
 	return r
 }
 

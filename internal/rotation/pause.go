@@ -53,8 +53,12 @@ func (r *Rotator) LoadPauses(ctx context.Context) error {
 func (r *Rotator) PauseOf(token string) Pause {
 	r.pauseMu.Lock()
 	defer r.pauseMu.Unlock()
-	now := r.now()
-	own, all := r.pauses[token], r.pauses[AllTokens]
+	return PauseAt(r.pauses, token, r.now())
+}
+
+// PauseAt returns the pause of all that a token is under at that time, as [Rotator.PauseOf] does.
+func PauseAt(pauses map[string]Pause, token string, now time.Time) Pause {
+	own, all := pauses[token], pauses[AllTokens]
 	switch {
 	case !all.On() || all.over(now):
 		all, own = own, Pause{}

@@ -109,6 +109,27 @@ func (r Record) answered(issued Issued, now time.Time) Record {
 	})
 }
 
+// foretold is the record of a rotation that is claimed, and answered at once, in a forecast. promised is the end
+// of the grace that a request has set already; zero if none did. It does what claimed, intending, beforeKnown and
+// answered do, with one copy of the work instead of four: they were a quarter of the time of a forecast.
+func (r Record) foretold(w Work, promised, now time.Time) Record {
+	w.Before, w.After = r.FactsOf(w.TokenID), TokenFacts{ID: w.TokenID}
+	switch {
+	case w.strategy().traits().creates:
+		if w.After.ID = "to be created"; r.TokenID == w.After.ID {
+			w.After.ID = "to be created next"
+		}
+	case w.LeavesCurrentInUse():
+	case promised.After(now):
+		w.GraceEndsAt = promised
+	default:
+		w.GraceEndsAt = now.Add(time.Duration(w.Grace))
+	}
+	w.TokenID, w.SealedAt = cmp.Or(w.TokenID, w.After.ID), now
+	r.Replaced = nil // deleted by then
+	return r.claimed(w)
+}
+
 // answeredUnsealed notes an answer that is delivered from memory because the disk refused it.
 func (r Record) answeredUnsealed(issued Issued) Record {
 	r.Step = StepIntent

@@ -1,4 +1,4 @@
-package main
+package forecast
 
 import (
 	"context"
@@ -10,16 +10,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"rotatord/internal/config"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/secret"
 )
 
-const planTokenID = "f174e90a-fafe-4643-bbbc-4a0ed4fc8415"
-
-// kindWorld is a Cloudflare, a sink and a journal in which nothing ever fails, and that take
-// no time.
+// kindWorld is a Cloudflare, a sink and a store of sealed answers that never fail and take no time.
 type kindWorld struct {
 	clock   time.Time
 	stored  rotation.Stored
@@ -49,7 +46,7 @@ func (w *kindWorld) Rotate(_ context.Context, r rotation.RotateRequest) (rotatio
 }
 
 func (w *kindWorld) SetGrace(context.Context, string, time.Duration) (rotation.TokenFacts, time.Time, error) {
-	panic("nobody's grace needs to be extended")
+	panic("no grace has to be extended")
 }
 
 func (w *kindWorld) Name() string                                       { return "vault:secret/ci" }
@@ -78,26 +75,57 @@ func (w *kindWorld) saved(record rotation.Record) {
 	}
 }
 
-// happened is what a rotation was in the end, and what a plan says that it will be.
+// happened is what a rotation was, or what a forecast says about it.
 type happened struct {
 	Begins, Last, GraceEnds string
 }
 
 func shortly(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// live runs the daemon's own code from now on until so many rotations are done or none
-// follows, in the way of the engine of package app.
-func live(ctx context.Context, t *rapid.T, c config.Token, known knowledge, now time.Time, rotations int) (all []happened, held rotation.DueReason) {
+// copiedLedger is a ledger in memory.
+type copiedLedger map[string]rotation.Record
+
+func (l copiedLedger) Load(_ context.Context, token string) (rotation.Record, error) {
+	return l[token], nil
+}
+
+func (l copiedLedger) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
+	r.Revision++
+	l[r.Token] = r
+	return r, nil
+}
+
+func (l copiedLedger) SaveAll(context.Context, []rotation.Record) ([]rotation.Record, error) {
+	panic("one token is saved at a time")
+}
+
+func (l copiedLedger) All(context.Context) ([]rotation.Record, error) {
+	panic("one token is loaded at a time")
+}
+
+// copiedPauses are pauses in memory.
+type copiedPauses map[string]rotation.Pause
+
+func (p copiedPauses) LoadPauses(context.Context) (map[string]rotation.Pause, error) {
+	return maps.Clone(p), nil
+}
+
+func (p copiedPauses) SavePauses(context.Context, map[string]rotation.Pause) error { return nil }
+
+// live runs the daemon's own code from now until so many rotations are done or none follows, as the
+// engine of package app does.
+func live(ctx context.Context, t *rapid.T, c rotation.Token, known State, now time.Time, rotations int) (all []happened, held rotation.DueReason) {
 	w := &kindWorld{clock: now}
 	ledger := copiedLedger{}
-	maps.Copy(ledger, known.records)
+	maps.Copy(ledger, known.Records)
 	r := rotation.New(rotation.Options{
-		Ledger: ledger, Pending: w, Pauses: copiedPauses(known.pauses), Saved: w.saved, Now: func() time.Time { return w.clock }, Started: now,
+		Ledger: ledger, Pending: w, Pauses: copiedPauses(known.Pauses), Saved: w.saved, Now: func() time.Time { return w.clock }, Started: now,
 	})
 	if err := r.LoadPauses(ctx); err != nil {
 		t.Fatal(err)
 	}
-	token := rotation.Token{Name: c.Name, ID: c.ID, Grace: c.Grace, Timetable: c.Timetable(), Issuer: w, Sinks: []rotation.Sink{w}}
+	token := c
+	token.Issuer, token.Sinks = w, []rotation.Sink{w}
 	record, err := r.Enroll(ctx, token)
 	for err == nil && len(w.claims) < rotations {
 		due := r.Due(token, record)
@@ -109,7 +137,7 @@ func live(ctx context.Context, t *rapid.T, c config.Token, known knowledge, now 
 			record, err = r.CatchUp(ctx, token)
 			continue
 		case due.Reason == rotation.DuePaused:
-			w.clock = latest(w.clock, due.At)
+			w.clock = moment.Max(w.clock, due.At)
 			if record, err = r.CatchUp(ctx, token); err == nil {
 				if again := r.Due(token, record); again.Unscheduled || again.At.After(w.clock) {
 					continue
@@ -119,7 +147,7 @@ func live(ctx context.Context, t *rapid.T, c config.Token, known knowledge, now 
 		if held != "" || err != nil {
 			break
 		}
-		w.clock = latest(w.clock, due.At)
+		w.clock = moment.Max(w.clock, due.At)
 		record, err = r.Advance(ctx, token)
 	}
 	if err != nil {
@@ -127,7 +155,7 @@ func live(ctx context.Context, t *rapid.T, c config.Token, known knowledge, now 
 	}
 	for i, claim := range w.claims {
 		h := happened{Begins: shortly(claim.Began), Last: shortly(claim.Slot), GraceEnds: shortly(w.graces[i])}
-		if claim.Trigger == rotation.TriggerRecovery { // a plan has no slot for it
+		if claim.Trigger == rotation.TriggerRecovery { // a forecast has no slot for it
 			h.Last = shortly(time.Time{})
 		}
 		all = append(all, h)
@@ -135,10 +163,10 @@ func live(ctx context.Context, t *rapid.T, c config.Token, known knowledge, now 
 	return all, held
 }
 
-var planEpoch = time.Date(2027, time.March, 20, 12, 0, 0, 0, time.UTC)
+var epoch = time.Date(2027, time.March, 20, 12, 0, 0, 0, time.UTC)
 
 // drawToken draws a token that a configuration could have.
-func drawToken(t *rapid.T) config.Token {
+func drawToken(t *rapid.T) rotation.Token {
 	kind := rapid.SampledFrom([]struct {
 		expression string
 		gap        time.Duration
@@ -162,14 +190,13 @@ func drawToken(t *rapid.T) config.Token {
 		}
 		return 0
 	}
-	c := config.Token{
-		Name: "ci", ID: planTokenID, Schedule: schedule, Jitter: span("jitter"), Grace: span("grace"), Window: span("window"),
-		SkipMissed: rapid.Bool().Draw(t, "skip missed"),
-	}
+	c := rotation.Token{Name: "ci", ID: tokenID, Timetable: scheduler.Timetable{Schedule: schedule, Jitter: span("jitter"), Key: "ci"}}
+	c.Grace, c.Timetable.Window = span("grace"), span("window")
+	c.Timetable.SkipMissed = rapid.Bool().Draw(t, "skip missed")
 	for i := range rapid.IntRange(0, 2).Draw(t, "freezes") {
 		f := scheduler.Freeze{Name: fmt.Sprintf("freeze%d", i), Skip: rapid.Bool().Draw(t, "skip")}
 		if rapid.Bool().Draw(t, "once") {
-			f.From = planEpoch.Add(time.Duration(rapid.IntRange(-100, 400).Draw(t, "from")) * time.Hour)
+			f.From = epoch.Add(time.Duration(rapid.IntRange(-100, 400).Draw(t, "from")) * time.Hour)
 			f.To = f.From.Add(time.Duration(rapid.IntRange(1, 200).Draw(t, "hours")) * time.Hour)
 		} else {
 			if f.Schedule, err = scheduler.Parse("0 18 * * 5", location); err != nil {
@@ -177,24 +204,24 @@ func drawToken(t *rapid.T) config.Token {
 			}
 			f.Duration = time.Duration(rapid.IntRange(1, 100).Draw(t, "hours")) * time.Hour
 		}
-		c.Freezes = append(c.Freezes, f)
+		c.Timetable.Freezes = append(c.Timetable.Freezes, f)
 	}
 	return c
 }
 
-// drawKnowledge draws what a ledger could say.
-func drawKnowledge(t *rapid.T, c config.Token, now time.Time) knowledge {
+// drawState draws what a ledger could say.
+func drawState(t *rapid.T, c rotation.Token, now time.Time) State {
 	ago := func(name string, hours int) time.Time {
 		return now.Add(-time.Duration(rapid.IntRange(0, hours*3600).Draw(t, name)) * time.Second)
 	}
-	k := knowledge{records: map[string]rotation.Record{}, pauses: map[string]rotation.Pause{}}
+	k := State{Records: map[string]rotation.Record{}, Pauses: map[string]rotation.Pause{}}
 	if rapid.Bool().Draw(t, "known") {
 		r := rotation.Record{Format: rotation.RecordFormat, Revision: 1, Token: c.Name, TokenID: c.ID, Anchor: ago("anchor", 400)}
 		if rapid.Bool().Draw(t, "rescheduled") {
 			r.Schedule = "another"
 		}
 		if rapid.Bool().Draw(t, "rotated") {
-			at := latest(r.Anchor, now.Add(-2*time.Hour))
+			at := moment.Max(r.Anchor, now.Add(-2*time.Hour))
 			r.Last = &rotation.Done{Slot: r.Anchor, At: at, GraceEndsAt: at.Add(c.Grace)}
 		}
 		if rapid.IntRange(0, 3).Draw(t, "failing") == 0 {
@@ -203,7 +230,7 @@ func drawKnowledge(t *rapid.T, c config.Token, now time.Time) knowledge {
 		if rapid.IntRange(0, 5).Draw(t, "owed") == 0 {
 			r.NextTrigger = rotation.TriggerRecovery
 		}
-		k.records[c.Name] = r
+		k.Records[c.Name] = r
 	}
 	for _, who := range []string{c.Name, rotation.AllTokens} {
 		if rapid.IntRange(0, 3).Draw(t, "paused") > 0 {
@@ -213,72 +240,66 @@ func drawKnowledge(t *rapid.T, c config.Token, now time.Time) knowledge {
 		if rapid.IntRange(0, 3).Draw(t, "for good") > 0 {
 			p.Until = now.Add(time.Duration(rapid.IntRange(-1, 200).Draw(t, "pause")) * time.Hour)
 		}
-		k.pauses[who] = p
+		k.Pauses[who] = p
 	}
 	return k
 }
 
-// planOf forecasts one token, with the slots that freezes take away if they are asked for.
-func planOf(t *rapid.T, c *config.Token, k knowledge, r planRange) plan {
-	records := map[string]rotation.Record{}
-	maps.Copy(records, k.records)
-	f, err := newForecaster(context.Background(), r, knowledge{records, k.pauses})
-	if err != nil {
+// forecastOf returns the forecast of one token, in the order in which it is made.
+func forecastOf(t *rapid.T, c rotation.Token, s State, r Range) Forecast {
+	r.Limit = 100_000
+	f := &forecaster{Range: r, state: s}
+	if err := f.add(&c); err != nil {
 		t.Fatal(err)
 	}
-	f.room = 100_000
-	if err := f.forecast(context.Background(), c); err != nil {
-		t.Fatal(err)
-	}
-	return f.plan
+	return f.all
 }
 
-func foretold(p plan) (all []happened, held rotation.DueReason) {
+func foretold(p Forecast) (all []happened, held rotation.DueReason) {
 	for _, e := range p {
-		switch e.status {
-		case planPlanned:
-			all = append(all, happened{Begins: shortly(e.begins), Last: shortly(e.last), GraceEnds: shortly(e.graceEnds)})
-		case planHeld:
-			held = e.reason
+		switch e.Status {
+		case Planned:
+			all = append(all, happened{Begins: shortly(e.Starts), Last: shortly(e.LastSlot), GraceEnds: shortly(e.GraceEnds)})
+		case Held:
+			held = e.Reason
 		}
 	}
 	return all, held
 }
 
-// TestForecastIsWhatHappens holds forecasts against rotations of the real thing, with
-// Cloudflare and Vault at their best.
+// TestForecastIsWhatHappens compares forecasts with rotations of the real code, while Cloudflare and Vault have no
+// faults.
 func TestForecastIsWhatHappens(t *testing.T) {
 	const rotations = 12
 	rapid.Check(t, func(t *rapid.T) {
 		c := drawToken(t)
-		now := planEpoch.Add(time.Duration(rapid.IntRange(0, 14*24*3600).Draw(t, "now")) * time.Second)
-		k := drawKnowledge(t, c, now)
+		now := epoch.Add(time.Duration(rapid.IntRange(0, 14*24*3600).Draw(t, "now")) * time.Second)
+		k := drawState(t, c, now)
 		want, wantHeld := live(context.Background(), t, c, k, now, rotations)
-		got, held := foretold(planOf(t, &c, k, planRange{now: now, count: rotations}))
+		got, held := foretold(forecastOf(t, c, k, Range{Now: now, Count: rotations}))
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("what happens (-) and the plan (+) differ:\n%s", diff)
+			t.Errorf("what happens (-) and the forecast (+) differ:\n%s", diff)
 		}
 		if held != wantHeld {
-			t.Errorf("held by %q in the end, the plan says %q", wantHeld, held)
+			t.Errorf("held by %q at the end, the forecast says %q", wantHeld, held)
 		}
 	})
 }
 
-// TestIntervalIsPartOfThePlan holds that looking at an interval alone, however far away, shows
-// what the whole plan has there.
-func TestIntervalIsPartOfThePlan(t *testing.T) {
+// TestRangeIsPartOfTheWhole: the forecast of a range, however far away, has what the whole forecast has there.
+func TestRangeIsPartOfTheWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := drawToken(t)
-		now := planEpoch.Add(time.Duration(rapid.IntRange(0, 14*24*3600).Draw(t, "now")) * time.Second)
-		k := drawKnowledge(t, c, now)
-		if _, known := k.records[c.Name]; !known {
-			return // it is counted from now, or from --from
+		now := epoch.Add(time.Duration(rapid.IntRange(0, 14*24*3600).Draw(t, "now")) * time.Second)
+		k := drawState(t, c, now)
+		if _, known := k.Records[c.Name]; !known {
+			return // it is counted from now, or from From
 		}
 		from := now.Add(time.Duration(rapid.IntRange(1, 60*24).Draw(t, "from")) * time.Hour)
 		until := from.Add(time.Duration(rapid.IntRange(0, 10*24).Draw(t, "hours")) * time.Hour)
-		whole := planOf(t, &c, k, planRange{now: now, until: until})
-		part := planOf(t, &c, k, planRange{now: now, from: from, until: until})
-		var want plan
+		whole := forecastOf(t, c, k, Range{Now: now, Until: until})
+		part := forecastOf(t, c, k, Range{Now: now, From: from, Until: until})
+		var want Forecast
 		for _, e := range whole {
 			if !e.at().IsZero() && !e.at().Before(from) {
 				want = append(want, e)
@@ -287,7 +308,7 @@ func TestIntervalIsPartOfThePlan(t *testing.T) {
 		w, _ := foretold(want)
 		p, _ := foretold(part)
 		if diff := cmp.Diff(w, p); diff != "" {
-			t.Errorf("the whole plan (-) and that of the interval (+) differ:\n%s", diff)
+			t.Errorf("the whole forecast (-) and that of the range (+) differ:\n%s", diff)
 		}
 	})
 }
