@@ -273,7 +273,15 @@ func (r Record) createdKept(t Token, created TokenFacts, now time.Time) Record {
 	if r.TokenID == "" && !t.Replace {
 		return r.adopted(created)
 	}
-	r.Replaced = append(slices.Clone(r.Replaced), Replaced{TokenID: created.ID, ClientID: created.ClientID, At: now})
+	r.Replaced = slices.Clone(r.Replaced)
+	if grace := time.Duration(r.Work.Grace); grace > 0 {
+		for i, old := range r.Replaced { // the lost secret may have taken its place in a sink until now
+			if old.ClientID != "" && r.Work.foundBefore(old.ClientID) {
+				r.Replaced[i] = old.deletedAt(now.Add(grace), true)
+			}
+		}
+	}
+	r.Replaced = append(r.Replaced, Replaced{TokenID: created.ID, ClientID: created.ClientID, At: now})
 	return r
 }
 

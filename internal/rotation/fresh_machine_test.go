@@ -339,3 +339,20 @@ func TestReplaceMachine(t *testing.T) {
 		}
 	})
 }
+
+// TestReplacedTokenKeepsItsGraceAfterTwoLostAnswers: the disk refuses the seals of two rotations, their service tokens
+// are delivered from memory, and each time the process dies. The first one is in the sinks until the second replaces
+// it there. It is not deleted before its grace is over, although the answers of both are lost.
+func TestReplacedTokenKeepsItsGraceAfterTwoLostAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &replaceMachine{scenario: replaceScenario{
+			ByID: true, Grace: 20 * time.Minute, NoFacts: true,
+			Faults: []plannedFault{{Gap: 7, How: "late", Class: rotation.Throttled, Repeat: 5}},
+			Acts:   []act{{At: 1, What: "down for 5h"}, {At: 2, What: "down for 5h"}, {At: 3, What: "restart"}},
+		}}
+		m.world = newWorld(m)
+		if problems := m.run(); len(problems) > 0 {
+			t.Error(strings.Join(problems, "\n"))
+		}
+	})
+}
