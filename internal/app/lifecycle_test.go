@@ -309,7 +309,7 @@ func TestStopIsBounded(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatalf("Stop with a bound of 100 ms still runs after %s", patience)
 	}
-	lines := d.logged("rotations were still in hand at the shutdown timeout; they are continued at the next start")
+	lines := d.logged("rotations were still in progress at the shutdown timeout; they are continued at the next start")
 	if len(lines) != 1 || fmt.Sprint(lines[0]["tokens"]) != "[ci]" {
 		t.Errorf("the log says %v", lines)
 	}

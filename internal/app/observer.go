@@ -7,7 +7,7 @@ import (
 )
 
 // logPatience is how long an event waits for its line in the log. A reader of the log that stalls does not
-// hold up rotations for longer.
+// delay rotations for longer.
 const logPatience = 100 * time.Millisecond
 
 // newStream returns the stream of events. Its table has one line for each subscriber.

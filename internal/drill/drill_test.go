@@ -116,7 +116,7 @@ var single = map[string]expected{
 	"kill-in-flight":    {2, 1, 72 * time.Hour, []string{"RotatordTokenInDoubt"}, "the process ended before an answer was kept"},
 	"token-deleted":     {0, 0, 0, []string{"RotatordRotationFailing", "RotatordTokenGone"}, "service_token_not_found"},
 	"token-disabled":    {1, 0, 0, []string{"RotatordTokenDisabled"}, "rotated"},
-	"rotated-outside":   {2, 1, time.Hour, []string{"RotatordTokenRotatedOutside"}, "somebody else rotated"},
+	"rotated-outside":   {2, 1, time.Hour, []string{"RotatordTokenRotatedOutside"}, "another person or program rotated"},
 	"api-token-revoked": {1, 0, -1, []string{"RotatordCloudflareFailing", "RotatordRotationFailing"}, "another API token"},
 	"expired":           {1, 0, 0, []string{"RotatordTokenExpiresVerySoon"}, "rotated"},
 }

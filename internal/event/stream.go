@@ -97,7 +97,7 @@ type queue struct {
 	mu      sync.Mutex
 	waiting []queued
 	drops   int           // since the last event that was handled
-	behind  bool          // it was waited for in vain: it is not waited for until the queue is empty
+	behind  bool          // its patience ended once: it is not waited for until the queue is empty
 	idle    chan struct{} // closed when the goroutine ends; nil while there is none
 }
 

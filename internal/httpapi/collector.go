@@ -49,7 +49,7 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 		failures:      desc("rotatord_token_consecutive_failures", "Rotation attempts that failed in a row.", "token"),
 		state:         desc("rotatord_token_state", "1 for the state that the token is in, 0 for the others.", "token", "state"),
 		gone:          desc("rotatord_token_gone", "Whether the last inventory did not have the service token.", "token"),
-		outside:       desc("rotatord_token_out_of_band_timestamp_seconds", "When somebody else rotated the token; absent after a rotation of our own.", "token"),
+		outside:       desc("rotatord_token_out_of_band_timestamp_seconds", "When another person or program rotated the token; absent after a rotation of our own.", "token"),
 		verifyFailing: desc("rotatord_token_verify_failing", "Whether a new secret in every sink is refused where it is tried; absent where none is tried.", "token"),
 		replaced:      desc("rotatord_replaced_tokens", "Service tokens whose place others took and which are still to be deleted; absent for other strategies.", "token"),
 		ordersPending: desc("rotatord_orders_pending", "Tokens with an order to be rotated that is not carried out.", "account"),
@@ -79,77 +79,94 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	timestamp := func(d *prometheus.Desc, t time.Time, labels ...string) {
-		if !t.IsZero() {
-			gauge(d, unix(t), labels...)
-		}
-	}
+	out := gauges(ch)
 	orders := map[string]int{}
 	for _, t := range c.source.Tokens() {
 		t.Name, t.Account, t.Schedule = printable.Escaped(t.Name), printable.Escaped(t.Account), printable.Escaped(t.Schedule) // labels
 		orders[t.Account] += count(t.Order != nil)
-		gauge(c.gone, truth(t.Gone), t.Name)
-		timestamp(c.outside, t.Outside, t.Name)
-		if t.Verifies {
-			gauge(c.verifyFailing, truth(t.Verification != nil && t.Verification.Refused), t.Name)
-		}
-		if t.Strategy == "replace" {
-			gauge(c.replaced, float64(t.Replaced), t.Name)
-		}
-		gauge(c.info, 1, t.Name, t.Account, t.Strategy, t.Schedule)
-		timestamp(c.lastSuccess, t.LastSuccess, t.Name)
-		timestamp(c.next, t.Next, t.Name)
-		timestamp(c.expiry, t.Expiry, t.Name)
-		timestamp(c.graceEnd, t.GraceEnd, t.Name)
-		timestamp(c.reissueOwed, t.ReissueOwed, t.Name)
-		timestamp(c.cutOff, t.CutOffAt, t.Name)
-		timestamp(c.lastSeen, t.LastSeen, t.Name)
-		for _, d := range t.Deletions {
-			timestamp(c.versionDeletes, d.At, t.Name, printable.Escaped(d.Sink))
-		}
-		if t.Known {
-			gauge(c.enabled, truth(t.Enabled), t.Name)
-		}
-		gauge(c.paused, truth(t.Pause != nil), t.Name)
-		gauge(c.failures, float64(t.Failures), t.Name)
-		if t.Failures > 0 {
-			gauge(c.lastFailure, 1, t.Name, cmp.Or(t.LastCause, rotation.CauseOther))
-		}
-		if t.Doubt != nil {
-			gauge(c.doubt, 1, t.Name, cmp.Or(t.Doubt.Decision, t.Doubt.Reason))
-		}
-		for _, state := range status.States {
-			gauge(c.state, truth(state == t.State), t.Name, state)
-		}
+		c.collectTimes(out, &t)
+		c.collectStates(out, &t)
 	}
 	for account, n := range orders {
-		gauge(c.ordersPending, float64(n), account)
+		out.gauge(c.ordersPending, float64(n), account)
 	}
 	for _, check := range c.source.Checks() {
 		check.Subject = printable.Escaped(check.Subject) // a label
-		gauge(c.checkOK, truth(check.OK), check.Name, check.Subject)
+		out.gauge(c.checkOK, truth(check.OK), check.Name, check.Subject)
 		if !check.OK {
-			// One that cannot say since when has failed since before this scrape.
-			gauge(c.checkFailing, unix(check.Since), check.Name, check.Subject, cmp.Or(check.Reason, rotation.CauseOther))
+			// A check without a time has failed since before this scrape.
+			out.gauge(c.checkFailing, unix(check.Since), check.Name, check.Subject, cmp.Or(check.Reason, rotation.CauseOther))
 		}
 	}
 	n, oldest := c.source.Pending()
-	gauge(c.pending, float64(n))
-	timestamp(c.pendingOldest, oldest)
-	gauge(c.drift, c.clockDrift().Seconds())
+	out.gauge(c.pending, float64(n))
+	out.timestamp(c.pendingOldest, oldest)
+	out.gauge(c.drift, c.clockDrift().Seconds())
 	if c.vaultSession == nil {
 		return
 	}
 	switch expiry, ok := c.vaultSession(); {
 	case !ok:
-		gauge(c.session, 0)
+		out.gauge(c.session, 0)
 	case expiry.IsZero():
-		gauge(c.session, math.Inf(1))
+		out.gauge(c.session, math.Inf(1))
 	default:
-		gauge(c.session, unix(expiry))
+		out.gauge(c.session, unix(expiry))
+	}
+}
+
+// gauges is where the values of a scrape are sent to.
+type gauges chan<- prometheus.Metric
+
+func (ch gauges) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+// timestamp sends a time, unless it is zero.
+func (ch gauges) timestamp(d *prometheus.Desc, t time.Time, labels ...string) {
+	if !t.IsZero() {
+		ch.gauge(d, unix(t), labels...)
+	}
+}
+
+// collectTimes sends the times of a token.
+func (c *stateCollector) collectTimes(out gauges, t *TokenStatus) {
+	out.timestamp(c.outside, t.Outside, t.Name)
+	out.timestamp(c.lastSuccess, t.LastSuccess, t.Name)
+	out.timestamp(c.next, t.Next, t.Name)
+	out.timestamp(c.expiry, t.Expiry, t.Name)
+	out.timestamp(c.graceEnd, t.GraceEnd, t.Name)
+	out.timestamp(c.reissueOwed, t.ReissueOwed, t.Name)
+	out.timestamp(c.cutOff, t.CutOffAt, t.Name)
+	out.timestamp(c.lastSeen, t.LastSeen, t.Name)
+	for _, d := range t.Deletions {
+		out.timestamp(c.versionDeletes, d.At, t.Name, printable.Escaped(d.Sink))
+	}
+}
+
+// collectStates sends what else is known of a token.
+func (c *stateCollector) collectStates(out gauges, t *TokenStatus) {
+	out.gauge(c.info, 1, t.Name, t.Account, t.Strategy, t.Schedule)
+	out.gauge(c.gone, truth(t.Gone), t.Name)
+	out.gauge(c.paused, truth(t.Pause != nil), t.Name)
+	out.gauge(c.failures, float64(t.Failures), t.Name)
+	if t.Failures > 0 {
+		out.gauge(c.lastFailure, 1, t.Name, cmp.Or(t.LastCause, rotation.CauseOther))
+	}
+	if t.Verifies {
+		out.gauge(c.verifyFailing, truth(t.Verification != nil && t.Verification.Refused), t.Name)
+	}
+	if t.Strategy == "replace" {
+		out.gauge(c.replaced, float64(t.Replaced), t.Name)
+	}
+	if t.Known {
+		out.gauge(c.enabled, truth(t.Enabled), t.Name)
+	}
+	if t.Doubt != nil {
+		out.gauge(c.doubt, 1, t.Name, cmp.Or(t.Doubt.Decision, t.Doubt.Reason))
+	}
+	for _, state := range status.States {
+		out.gauge(c.state, truth(state == t.State), t.Name, state)
 	}
 }
 

@@ -2,8 +2,8 @@
 // page.
 //
 // Guarantees: nothing here changes state, and only GET and HEAD are answered. No answer
-// contains a secret: the package never holds one, and error texts, which come from
-// elsewhere, are scrubbed once more. Liveness depends on nothing remote.
+// contains a secret: the package never has one, and error texts, which come from
+// elsewhere, are scrubbed again. Liveness does not depend on anything remote.
 package httpapi
 
 import (
@@ -30,19 +30,19 @@ type TokenStatus = status.Token
 type Check struct {
 	Name string
 	OK   bool
-	// Detail says what is waited for, or what is wrong and what to do.
+	// Detail says what the daemon waits for, or what is wrong and what to do.
 	Detail string
 }
 
-// Source is where the pages and gauges get what they show. It must be safe for
-// concurrent use, and must answer from memory or local disk.
+// Source provides what the pages and gauges show. It must be safe for concurrent use, and
+// must answer from memory or local disk.
 type Source interface {
 	// Tokens returns all tokens, sorted by name.
 	Tokens() []TokenStatus
-	// Checks returns what was last found of what rotations need.
+	// Checks returns the last results of the look-ahead checks.
 	Checks() []status.Check
-	// Pending returns how many sealed secrets wait to be confirmed by a sink, and
-	// since when the oldest does.
+	// Pending returns how many sealed secrets are not confirmed by every sink yet, and
+	// when the oldest was sealed.
 	Pending() (n int, oldest time.Time)
 	// Live and Ready return the conditions of /livez and /readyz.
 	Live() []Check
@@ -81,8 +81,8 @@ func IsProbe(r *http.Request) bool {
 	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && (r.URL.Path == "/livez" || r.URL.Path == "/readyz")
 }
 
-// Probes answers /livez and /readyz for callers that gave no password where one is needed: with the
-// status, and without a word about what is wrong.
+// Probes answers /livez and /readyz for callers without the password that is needed for everything else.
+// It answers with the status only, and does not say what is wrong.
 func Probes(source Source) http.Handler {
 	short := func(checks func() []Check) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -101,7 +101,7 @@ func Probes(source Source) http.Handler {
 	return withSecurityHeaders(mux)
 }
 
-// withSecurityHeaders keeps what we serve from being framed, sniffed or cached.
+// withSecurityHeaders adds headers to each answer, so that browsers do not frame, sniff or cache it.
 func withSecurityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -113,11 +113,11 @@ func withSecurityHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// maxDetail is how many bytes of what a check says are shown.
+// maxDetail is how many bytes of the detail of a check are shown at most.
 const maxDetail = 4000
 
-// serveChecks answers 200 if all checks are good, else 503 and the names of those that
-// are not; with ?verbose, always all of them.
+// serveChecks answers 200 if all checks are good, else 503 with the checks that fail. With ?verbose it
+// always lists all checks.
 func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
 	code := http.StatusOK
 	for _, c := range checks {
@@ -163,41 +163,51 @@ var pageText string
 
 var page = template.Must(template.New("status").Parse(pageText))
 
+// pageData is what the template of the status page shows.
+type pageData struct {
+	Version string
+	Now     time.Time
+	Pending int
+	Checks  []Check
+	// Troubles are the same lines that rotatord status prints.
+	Troubles []pageTrouble
+	Rows     []pageRow
+}
+
+type pageTrouble struct {
+	Severity   status.Severity
+	Line, ToDo string
+}
+
+type pageRow struct {
+	TokenStatus
+	NextIn, LastAgo, ExpiresIn string
+	OldWorksIn                 string // in doubt: until the old secret stops working
+	RenewsIn                   string
+	CutOff                     bool // consumers have no secret that works
+}
+
+func newPageRow(t TokenStatus, now time.Time) pageRow {
+	r := pageRow{
+		TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now),
+		RenewsIn: status.Distance(t.Renews, now), CutOff: !t.CutOffAt.IsZero() && !t.CutOffAt.After(now),
+	}
+	if t.Doubt != nil {
+		r.OldWorksIn = status.Distance(t.Doubt.OldWorksUntil, now)
+	}
+	return r
+}
+
 func servePage(w http.ResponseWriter, o Options) {
 	pending, _ := o.Source.Pending()
 	now := o.Now()
-	type trouble struct {
-		Severity   status.Severity
-		Line, ToDo string
-	}
-	type row struct {
-		TokenStatus
-		NextIn, LastAgo, ExpiresIn string
-		OldWorksIn                 string // in doubt: until the old secret stops working
-		RenewsIn                   string
-		CutOff                     bool // consumers have no secret that works
-	}
-	data := struct {
-		Version string
-		Now     time.Time
-		Pending int
-		Checks  []Check
-		// Troubles are the same lines that rotatord status prints.
-		Troubles []trouble
-		Rows     []row
-	}{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: printable.Copy(slices.Concat(o.Source.Live(), o.Source.Ready()))}
+	data := pageData{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: printable.Copy(slices.Concat(o.Source.Live(), o.Source.Ready()))}
 	tokens := status.Scrubbed(o.Source.Tokens())
 	for _, t := range status.Troubles(tokens, printable.Copy(o.Source.Checks()), now) {
-		data.Troubles = append(data.Troubles, trouble{t.Severity, t.Line(now), t.ToDo})
+		data.Troubles = append(data.Troubles, pageTrouble{t.Severity, t.Line(now), t.ToDo})
 	}
 	for _, t := range tokens {
-		r := row{TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now)}
-		r.RenewsIn = status.Distance(t.Renews, now)
-		r.CutOff = !t.CutOffAt.IsZero() && !t.CutOffAt.After(now)
-		if t.Doubt != nil {
-			r.OldWorksIn = status.Distance(t.Doubt.OldWorksUntil, now)
-		}
-		data.Rows = append(data.Rows, r)
+		data.Rows = append(data.Rows, newPageRow(t, now))
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	_ = page.Execute(w, data) // the client went away

@@ -349,7 +349,7 @@ func TestPage(t *testing.T) {
 		`<p class="bad">inventory of prod: not yet</p>`,
 		`<p class="bad">2 sealed secret(s) not yet confirmed by every sink</p>`,
 		`<td>ci-deploy<br><span class="bad">disabled</span><br><span class="bad">gone`,
-		`<span class="bad">rotated by somebody else</span> <span class="note">2026-03-01 10:00:00 UTC</span>`,
+		`<span class="bad">rotated by others</span> <span class="note">2026-03-01 10:00:00 UTC</span>`,
 		`<span class="bad">the new secret is refused where it is tried</span> <span class="note">since 2026-03-01 11:50:00 UTC, 7 tries: HTTP 401</span>`,
 		`<span class="bad">a lost secret is not made up for yet</span> <span class="note">since 2026-03-01 11:30:00 UTC</span>`,
 		`<span class="bad">consumers have no secret that works</span> <span class="note">since 2026-03-01 11:59:00 UTC</span>`,

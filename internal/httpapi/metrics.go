@@ -73,7 +73,7 @@ func NewMetrics(b Build) *Metrics {
 	m.sinkWrites = counter("rotatord_sink_writes_total", "Deliveries to sinks, each confirmed by read-back or failed.", "sink", "result")
 	m.doubtVerdicts = counter("rotatord_doubt_verdicts_total", "Verdicts about tokens in doubt, also those to wait.", "reason")
 	m.graceExtensions = counter("rotatord_grace_extensions_total", "Attempts to give an old secret more time while consumers have no other.", "result")
-	m.outOfBand = counter("rotatord_token_out_of_band_rotations_total", "Rotations by somebody else that an inventory has shown.", "token")
+	m.outOfBand = counter("rotatord_token_out_of_band_rotations_total", "Rotations by another person or program that an inventory has shown.", "token")
 	m.renewals = counter("rotatord_renewals_total", "Renewals of service tokens, not of their secrets.", "token", "result")
 	m.verifications = counter("rotatord_verifications_total", "What new secrets were found to be where they were tried.", "token", "result")
 	m.inventorySuccess = gauge("rotatord_inventory_success_timestamp_seconds", "When the account's service tokens were last listed.", "account")

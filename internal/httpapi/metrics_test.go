@@ -280,7 +280,7 @@ rotatord_rotations_total{result="success",token="ci",trigger="schedule"} 2
 # TYPE rotatord_renewals_total counter
 rotatord_renewals_total{result="failed",token="ci"} 1
 rotatord_renewals_total{result="success",token="ci"} 1
-# HELP rotatord_token_out_of_band_rotations_total Rotations by somebody else that an inventory has shown.
+# HELP rotatord_token_out_of_band_rotations_total Rotations by another person or program that an inventory has shown.
 # TYPE rotatord_token_out_of_band_rotations_total counter
 rotatord_token_out_of_band_rotations_total{token="ci"} 1
 # HELP rotatord_verifications_total What new secrets were found to be where they were tried.
@@ -425,7 +425,7 @@ rotatord_token_cutoff_timestamp_seconds{token="ci-deploy"} 1.77236634e+09
 # TYPE rotatord_token_gone gauge
 rotatord_token_gone{token="ci-deploy"} 1
 rotatord_token_gone{token="new"} 0
-# HELP rotatord_token_out_of_band_timestamp_seconds When somebody else rotated the token; absent after a rotation of our own.
+# HELP rotatord_token_out_of_band_timestamp_seconds When another person or program rotated the token; absent after a rotation of our own.
 # TYPE rotatord_token_out_of_band_timestamp_seconds gauge
 rotatord_token_out_of_band_timestamp_seconds{token="ci-deploy"} 1.7723592e+09
 # HELP rotatord_token_reissue_owed_timestamp_seconds Since when a lost secret waits to be made up for; absent if none does.

@@ -5,12 +5,12 @@ import "time"
 // The names of checks: what rotations need, and the daemon itself.
 const (
 	CheckStateDirectory = "state_directory" // ledger and sealed secrets can be written
-	CheckDiskSpace      = "disk_space"      // room is left on the disk of the state directory
+	CheckDiskSpace      = "disk_space"      // space is left on the disk of the state directory
 	CheckVault          = "vault"           // Vault answers, is unsealed, and there is a session
-	CheckSink           = "sink"            // a write to a sink is proven to be possible
+	CheckSink           = "sink"            // a sink can be written to
 	CheckCloudflare     = "cloudflare"      // the account's service tokens can be read
 	CheckCredential     = "credential"      // the account's credential can be read from its file
-	CheckConfiguration  = "configuration"   // the last reload was taken
+	CheckConfiguration  = "configuration"   // the last reload was not refused
 	CheckClock          = "clock"           // the wall clock was not set since the start
 )
 
@@ -21,7 +21,7 @@ var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckVault, Check
 // Check is the last result of a check.
 type Check struct {
 	// Name is one of [CheckNames]. Subject is what the check is about, such as the name of an
-	// account; empty where there is only one.
+	// account; empty if there is only one.
 	Name    string `json:"check"`
 	Subject string `json:"subject,omitempty"`
 	OK      bool   `json:"ok"`
@@ -29,8 +29,8 @@ type Check struct {
 	Stops bool `json:"stops_rotations,omitempty"`
 	// LookedAt is when it was last looked at.
 	LookedAt time.Time `json:"looked_at,omitzero"`
-	// Since is when the check began to fail. Reason is why in one word that does not change, and
-	// Detail in a sentence. All are empty while it is good.
+	// Since is when the check began to fail. Reason says why in one stable word, and Detail in a
+	// sentence. All are empty while the check is good.
 	Since  time.Time `json:"failing_since,omitzero"`
 	Reason string    `json:"reason,omitempty"`
 	Detail string    `json:"detail,omitempty"`
@@ -39,7 +39,7 @@ type Check struct {
 // Fails reports whether the check was looked at and is not good.
 func (c Check) Fails() bool { return !c.OK && !c.LookedAt.IsZero() }
 
-// Title names the check and its subject.
+// Title returns the check and its subject in words.
 func (c Check) Title() string {
 	title := checkTitles[c.Name]
 	if title == "" {

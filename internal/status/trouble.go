@@ -13,34 +13,34 @@ import (
 // Severity says how soon an operator must act.
 type Severity string
 
-// The severities, as the alerting rules have them.
+// The severities. The alerting rules use the same ones.
 const (
 	// Critical: clients are, or soon will be, locked out, or rotations that are due cannot begin.
 	Critical Severity = "critical"
-	// Warning: the next working day is soon enough.
+	// Warning: an operator can act on the next working day.
 	Warning Severity = "warning"
 )
 
 // Trouble is something that an operator has to know before anything else.
 type Trouble struct {
 	Severity Severity `json:"severity"`
-	// Kind is one that docs/runbook.md lists, or "check" for something that rotations need.
+	// Kind is one of those in docs/runbook.md, or "check" if a look-ahead check fails.
 	Kind string `json:"kind"`
 	// Check is the check that fails, if Kind is "check".
 	Check *Check `json:"failing_check,omitempty"`
-	// Tokens are the names of the tokens that are in this trouble, sorted; of a check, none.
+	// Tokens are the sorted names of the tokens that are in this trouble. It is empty for a check.
 	Tokens []string `json:"tokens,omitempty"`
 	// What says what is wrong, and ToDo what to do about it.
 	What string `json:"what"`
 	ToDo string `json:"to_do"`
-	// Until is when the first of the tokens loses the last secret that works for its clients, and
-	// Since is since when the first of them is in this trouble. Zero if that is not known.
+	// Since is when the first of the tokens got into this trouble. Until is when the clients of the
+	// first of them lose the last secret that works. Zero if that is not known.
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
 }
 
-// How long before its end a service token is in trouble, and before the end of a grace or a due
-// rotation that is held up. The alerting rules have the same times.
+// How long before the end of a service token, the deletion of a secret by its sink, or a rotation that
+// cannot begin, the token is in trouble. The alerting rules use the same times.
 const (
 	expiresSoon     = 14 * 24 * time.Hour
 	expiresVerySoon = 3 * 24 * time.Hour
@@ -48,7 +48,7 @@ const (
 	dueSoon         = 6 * time.Hour
 )
 
-// GraceEnding is how long before the end of a grace a secret that waits is urgent.
+// GraceEnding is how long before the end of a grace it is urgent to deliver the new secret.
 const GraceEnding = 2 * time.Hour
 
 // kind is a kind of trouble of a token.
@@ -56,7 +56,7 @@ type kind struct {
 	name     string
 	severity Severity
 	what     string // after the names of the tokens
-	toDo     string // NAME stands for a token
+	toDo     string // with NAME in the place of a token
 	is       func(t Token, now time.Time) bool
 	since    func(Token) time.Time // nil: not known
 	until    func(Token) time.Time // nil: not known
@@ -133,8 +133,8 @@ var kinds = []kind{
 		func(t Token, _ time.Time) bool { return t.Unverified != "" }, nil, nil},
 }
 
-// oldWorksUntil is when the clients' secret stops working if a rotation in doubt was carried out. That of a
-// spare touches no client.
+// oldWorksUntil returns when the secret of the clients stops working if a rotation in doubt was carried out.
+// It is zero for a spare, which no client uses.
 func oldWorksUntil(t Token) time.Time {
 	if t.Doubt.Spare {
 		return time.Time{}
@@ -144,7 +144,7 @@ func oldWorksUntil(t Token) time.Time {
 
 func notDelivered(t Token) bool { return t.State == "sealed" && t.Failures > 0 }
 
-// graceEnds reports whether the previous secret, which clients still have, stops working soon.
+// graceEnds reports whether the previous secret, which clients still use, stops working soon.
 func graceEnds(t Token, now time.Time) bool {
 	return t.Strategy != "pair" && !t.GraceEnd.IsZero() && t.GraceEnd.Sub(now) <= GraceEnding
 }
@@ -154,10 +154,10 @@ func expiresWithin(t Token, now time.Time, from, to time.Duration) bool {
 	return !t.Expiry.IsZero() && left > from && left <= to && (t.Renews.IsZero() || t.RenewalError != "" || left <= expiresVerySoon)
 }
 
-// deletes is when the first of its sinks deletes what it holds before the next rotation; zero if none does.
+// deletes returns when the first of its sinks deletes the secret before the next rotation; zero if none does.
 func (t Token) deletes() (first time.Time) {
 	for _, d := range t.Deletions {
-		// While rotations fail, the next one says only when the next attempt comes.
+		// While rotations fail, Next is only the time of the next attempt.
 		before := t.Next.IsZero() || t.Failures > 0 || d.At.Before(t.Next)
 		if before && (first.IsZero() || d.At.Before(first)) {
 			first = d.At
@@ -166,8 +166,8 @@ func (t Token) deletes() (first time.Time) {
 	return first
 }
 
-// deletesWithin reports whether a sink deletes what it holds more than from, and at most to, from now; 0 is no
-// bound.
+// deletesWithin reports whether a sink deletes the secret later than from, and at the latest to, counted from
+// now. 0 means without a bound.
 func (t Token) deletesWithin(now time.Time, from, to time.Duration) bool {
 	at := t.deletes()
 	left := at.Sub(now)
@@ -184,8 +184,8 @@ func (t Token) TroubleKinds(now time.Time) (all []string) {
 	return all
 }
 
-// Troubles returns what is wrong with tokens and with what rotations need, the worst first; tokens in the
-// same trouble are one entry. It is nil if nothing is.
+// Troubles returns what is wrong with tokens and with what rotations need, the worst first. Tokens in the
+// same trouble share one entry. It is nil if nothing is wrong.
 func Troubles(tokens []Token, checks []Check, now time.Time) []Trouble {
 	var all []Trouble
 	for _, k := range kinds {
@@ -227,7 +227,7 @@ func rank(s Severity) int {
 	return 1
 }
 
-// ofCheck is the trouble of a check that fails. It is critical once a rotation is due that cannot begin.
+// ofCheck returns the trouble of a check that fails. It is critical if a rotation that cannot begin is due soon.
 func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Since: c.Since}
 	if c.Name == CheckCloudflare && c.Reason != "refused" {
@@ -242,14 +242,14 @@ func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 			next = moment.MinNonZero(next, t.Next)
 		}
 	}
-	// A minute is what a new leader of Vault may take.
+	// The election of a new Vault leader may take a minute.
 	if !next.IsZero() && next.Sub(now) <= dueSoon && now.Sub(c.Since) >= time.Minute {
 		trouble.Severity = Critical
 	}
 	return trouble
 }
 
-// concerns reports whether rotations of a token need what a check looks at.
+// concerns reports whether rotations of a token need what the check is about.
 func concerns(c Check, t Token) bool {
 	switch c.Name {
 	case CheckCloudflare, CheckCredential:
@@ -273,10 +273,10 @@ var checkToDo = map[string]string{
 	CheckClock:          "set the clock (NTP), then restart the daemon",
 }
 
-// maxNames is how many names of tokens stand in one line.
+// maxNames is how many names of tokens are in one line at most.
 const maxNames = 5
 
-// Line says in one line what the trouble is, of which tokens, and since and until when.
+// Line returns in one line what the trouble is, of which tokens, since when and until when.
 func (t Trouble) Line(now time.Time) string {
 	var b strings.Builder
 	switch {
@@ -288,7 +288,7 @@ func (t Trouble) Line(now time.Time) string {
 		b.WriteString(strings.Join(t.Tokens, ", "))
 	}
 	if of := b.String(); t.Check != nil && strings.HasPrefix(t.What, of+" ") {
-		b.Reset() // it says so itself
+		b.Reset() // the text names the check itself
 		b.WriteString(t.What)
 	} else {
 		b.WriteString(": " + t.What)
@@ -306,7 +306,7 @@ func (t Trouble) Line(now time.Time) string {
 	return b.String()
 }
 
-// at is a time, and how far it is from now.
+// at returns a time, and how far it is from now.
 func at(t, now time.Time) string {
 	return t.UTC().Format("2006-01-02 15:04:05 MST") + ", " + Distance(t, now)
 }
