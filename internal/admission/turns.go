@@ -74,7 +74,7 @@ type Turn struct {
 	placeRising int // in the queue of rising turns; -1 while it is not there
 }
 
-// NewTurns returns the turns of an account. now is the wall clock. tell is told when rotations begin to
+// NewTurns returns the turns of an account. now is the wall clock. tell is called when rotations begin to
 // wait for the request limit, and when they no longer do; it must not block.
 func NewTurns(now func() time.Time, account string, tell func(event.Detail)) *Turns {
 	t := &Turns{now: now, delay: delay{account: account, tell: tell}}

@@ -63,7 +63,7 @@ func (d *delay) over(now time.Time) {
 	d.since, d.told = time.Time{}, false
 }
 
-// limitReached is the reason that is told if the issuer gives none.
+// limitReached is the reason if the issuer gives none.
 const limitReached = "the request limit is used up for now"
 
 // WaitsFor says what a token waits for that asked for this turn, and until when if that is known.

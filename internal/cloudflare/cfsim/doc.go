@@ -1,20 +1,19 @@
-// Package cfsim is a Cloudflare simulator: the service-token part of the API, the
-// rate limit around it, and an application behind Access that judges the secrets.
+// Package cfsim is a Cloudflare simulator: the service-token part of the API, the rate limit in front of
+// it, and an application behind Access that checks the secrets.
 //
-// It exists to rehearse failures. A rotation tool is only as good as its behaviour
-// when an answer is lost, cut, late or wrong, and the real Cloudflare cannot be made
-// to do that on request. Every fault that [Simulator.Inject] takes is exact: it
-// strikes as many requests as it was told to and no more, and [Simulator.Stats],
-// [Simulator.Tokens] and [Simulator.Secrets] tell what really happened, so a test
-// compares what a client believes with the truth.
+// It is for rehearsing failures. A rotation tool is only as good as its behaviour when an answer is lost,
+// cut, late or wrong, and the real Cloudflare does not do that on request. Every fault that
+// [Simulator.Inject] takes is exact: it strikes as many requests as it says and no more.
+// [Simulator.Stats], [Simulator.Tokens] and [Simulator.Secrets] show what really happened, so a test can
+// compare what a client believes with the truth.
 //
-// The simulator keeps everything in memory, or with [Open] in a file besides, and asks for
-// no credential on its control paths. It is for rehearsals, not for anything exposed to a
-// network. It never logs a secret, and after the answer that shows a secret once it gives
-// out digests only, except to Go callers and to the state file, whose mode is 0600.
+// The simulator keeps everything in memory, with [Open] also in a file, and its control paths need no
+// credential. It is for rehearsals, and must not be exposed to a network. It never logs a secret. After
+// the one answer that shows a secret it shows only digests, except to Go callers and in the state file,
+// whose mode is 0600.
 //
-// It is deterministic: with a seed and an injected clock the same requests get the same
-// answers, byte by byte, also if it is restarted from its file in between.
+// It is deterministic: with a seed and an injected clock, the same requests get the same answers, byte by
+// byte, even if it is restarted from its file in between.
 //
 // # Paths
 //
