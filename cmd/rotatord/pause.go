@@ -143,8 +143,8 @@ func printPaused(w io.Writer, o admin.Paused, now time.Time) error {
 	p := &page{now: now}
 	p.title("%s paused", subject(o.Token))
 	p.line("until", "%s", pauseUntil(p, o.Pause))
-	if len(o.InHand) > 0 {
-		p.line("in progress", "%s: will still finish", strings.Join(o.InHand, ", "))
+	if len(o.InProgress) > 0 {
+		p.line("in progress", "%s: will still finish", strings.Join(o.InProgress, ", "))
 	}
 	lift := "rotatord resume " + o.Token
 	if o.Token == rotation.AllTokens {

@@ -1,20 +1,18 @@
-// Package admin is the unix socket for commands that act on a running daemon: the server in
-// the daemon and the client in the commands. Nothing that changes state is reachable by
-// any other way.
+// Package admin has both ends of the unix socket on which commands talk to a running daemon: the server
+// in the daemon and the client in the commands. Nothing that changes state can be reached in another way.
 //
 // Guarantees:
 //
-//   - The daemon's user, its group and root can reach it, and nobody else: the socket has
-//     mode 0660 and is not more open even for a moment. It may do whatever it knows for all
-//     of them; there are no finer rights.
+//   - Only the daemon's user, its group and root can reach the socket: it has mode 0660, and at no moment a
+//     wider one. All of them may use every verb; there are no finer rights.
 //   - Each request that would change state is one event, and so one line in the log, done or refused, with
 //     the user, group and process that the kernel names for its connection. Where the
 //     kernel does not name them, the request is refused.
-//   - A command that has arrived is carried out, also if whoever sent it hangs up.
-//   - The socket of a daemon that died is replaced. One at which somebody answers, and a
-//     file of any other kind, is never removed.
-//   - Requests are bounded in size and time, and decoded strictly. No answer holds a secret:
-//     the package never has one, and texts from elsewhere are scrubbed once more.
+//   - A command that has arrived is carried out, even if its sender hangs up.
+//   - The socket of a daemon that died is replaced. A socket at which a process answers, and a file of
+//     another kind, is never removed.
+//   - Requests are bounded in size and time, and decoded strictly. No answer contains a secret: the
+//     package never has one, and texts from elsewhere are scrubbed again.
 //
 // A new verb is a kind of package event, a type for its arguments, a method of [Daemon], a line in handler and a
 // method of [Client].
@@ -37,24 +35,23 @@ type Daemon interface {
 	Orders
 }
 
-// View is what can be looked at.
+// View is what commands can read.
 type View interface {
 	// Tokens returns all tokens, sorted by name, from memory.
 	Tokens() []status.Token
-	// Checks returns what was last found of what rotations need, from memory.
+	// Checks returns the last results of the look-ahead checks, from memory.
 	Checks() []status.Check
-	// Pending returns how many sealed secrets wait to be confirmed by a sink, and since
-	// when the oldest does.
+	// Pending returns how many sealed secrets a sink has not confirmed yet, and the age of the oldest.
 	Pending() (n int, oldest time.Time)
-	// Progress says how far an account's orders are carried out, from memory. The error has
-	// ErrNoAccount in it if there is no such account.
+	// Progress returns the progress of an account's orders, from memory. The error wraps ErrNoAccount if
+	// the account is not configured.
 	Progress(account string) (Progress, error)
-	// LookAtVault says what is right and wrong with Vault, as rotatord doctor does, through the
+	// LookAtVault returns what is right and wrong with Vault, as rotatord doctor does, through the
 	// daemon's own session. It changes nothing, and ends with ctx.
 	LookAtVault(ctx context.Context) []Finding
 }
 
-// Finding is one thing that was looked at, as package doctor has it.
+// Finding is the result of one check of package doctor.
 type Finding struct {
 	Level   string `json:"level"`
 	Code    string `json:"code"`
@@ -63,110 +60,108 @@ type Finding struct {
 	Advice  string `json:"advice,omitempty"`
 }
 
-// Findings are the answer to a look at Vault.
+// Findings is the answer of LookAtVault.
 type Findings struct {
 	Findings []Finding `json:"findings"`
 }
 
-// ErrUnsupported is in the error of a client whose daemon does not know the request.
+// ErrUnsupported is in the error of a client whose daemon does not support the request.
 var ErrUnsupported = errors.New("the daemon does not support this request; its version may differ from this command's")
 
 // ErrNoAccount is in an error about an account that is not configured.
 var ErrNoAccount = errors.New("no account")
 
-// Orders are what an operator can have done. None of them waits for more than a minute
-// before something is sent to Cloudflare, and none is cut short after that.
+// Orders are the commands that change something. Each waits at most a minute before it sends something to
+// Cloudflare, and none is cut off after that.
 type Orders interface {
 	Emergency
-	// Rotate rotates a token outside of its schedule, for by. The error is nil if the new secret
-	// was delivered; it has rotation.ErrHeldUp in it if something speaks against it that o does
-	// not override.
+	// Rotate rotates a token outside of its schedule, for by. The error is nil if the new secret was
+	// delivered. It wraps rotation.ErrNotRotated if something forbids the rotation that o does not override.
 	Rotate(ctx context.Context, name string, o rotation.Overrides, by string) (Rotated, error)
-	// Pause pauses a token, or with rotation.AllTokens all of them, also those that are
-	// configured later. Resume lifts that. They are durable when they return.
+	// Pause pauses a token, or with rotation.AllTokens all of them, including those that are configured
+	// later. Resume lifts the pause. Both are durable when they return.
 	Pause(ctx context.Context, name string, p rotation.Pause) (Paused, error)
 	Resume(ctx context.Context, name string) (Paused, error)
-	// Resolve carries out what an operator decides about a token in doubt, or whose new secret is
-	// refused or was overtaken, and has the daemon work on the token at once if that is over. It may ask Cloudflare, within
-	// ctx. The error has rotation.ErrNotInDoubt or rotation.ErrUnfit in it if the command
-	// was refused, and is nil if the token merely stays in doubt.
+	// Resolve carries out an operator's decision about a token in doubt, or about a new secret that is
+	// refused or was overtaken. If that resolves it, the daemon works on the token at once. It may ask
+	// Cloudflare, within ctx. The error wraps rotation.ErrNotInDoubt or rotation.ErrUnfit if the command was
+	// refused. It is nil if the token is still in doubt.
 	Resolve(ctx context.Context, name string, how rotation.Resolution) (Outcome, error)
 }
 
-// Emergency is what an operator can have done about secrets that others may have.
+// Emergency are the commands for secrets that may have leaked.
 type Emergency interface {
-	// RotateAll orders all tokens of an account to be rotated, for by, and returns as soon as
-	// the orders are durable. CancelAll takes back those that are not carried out.
+	// RotateAll orders the rotation of all tokens of an account, for by, and returns when the orders are
+	// durable. CancelAll cancels those that are pending.
 	RotateAll(ctx context.Context, account string, o rotation.Overrides, by string) (Progress, error)
 	CancelAll(ctx context.Context, account string) (Progress, error)
-	// Cancel takes back the order of one token. The error has rotation.ErrNoOrder in it if there is
-	// none.
+	// Cancel cancels the order of one token. The error wraps rotation.ErrNoOrder if there is none.
 	Cancel(ctx context.Context, name string) (Cancelled, error)
-	// RevokePrevious revokes a token's previous secret, and ExtendGrace keeps it for this long
-	// from now. With inUse the secret is revoked even if consumers may have no other yet. Their
-	// errors have rotation.ErrNoPrevious in them if nothing was changed for that reason.
+	// RevokePrevious revokes a token's previous secret. With inUse it does so even if consumers may not have
+	// another one yet. ExtendGrace extends its grace to this time from now. Their errors wrap
+	// rotation.ErrNoPrevious if there was nothing to change.
 	RevokePrevious(ctx context.Context, name string, inUse bool) (Grace, error)
 	ExtendGrace(ctx context.Context, name string, grace time.Duration) (Grace, error)
 }
 
-// Overview is what status shows: all tokens, or the one that was asked for.
+// Overview is what rotatord status shows: all tokens, or the one that was asked for.
 type Overview struct {
-	// Troubles is what is wrong, the worst first: with the tokens, and with what rotations need.
+	// Troubles is what is wrong with the tokens and with what rotations need, the worst first.
 	Troubles []status.Trouble `json:"troubles"`
-	// Checks is what was last found of what rotations need.
+	// Checks has the last results of the look-ahead checks.
 	Checks []status.Check `json:"checks"`
 	Tokens []status.Token `json:"tokens"`
-	// PendingSecrets counts, of all tokens, the secrets that were received and not yet
-	// confirmed by every sink; PendingSince is when the oldest of them was.
+	// PendingSecrets counts the secrets of all tokens that were received but not yet confirmed by every
+	// sink. PendingSince is when the oldest was received.
 	PendingSecrets int       `json:"pending_secrets"`
 	PendingSince   time.Time `json:"pending_since,omitzero"`
 }
 
-// Outcome is what came of a resolve.
+// Outcome is the result of a resolve.
 type Outcome struct {
-	// Token is the token as it stands now.
+	// Token is the token as it is now.
 	Token status.Token `json:"token"`
-	// Doubt is what is known of the doubt, whether it is over or not.
+	// Doubt is what is known about the doubt, resolved or not.
 	Doubt status.Doubt `json:"doubt,omitzero"`
-	// Resolved is set if the doubt is over, and Delivers with it if the sealed answer is
-	// delivered in the place of a rotation. Reason is the verdict's reason code.
+	// Resolved is set if the doubt is resolved. Delivers is also set if the sealed answer is delivered
+	// and nothing is rotated. Reason is the reason code of the decision.
 	Resolved bool   `json:"resolved"`
 	Delivers bool   `json:"delivers,omitempty"`
 	Reason   string `json:"reason"`
-	// Problem says what went wrong beside that: most often, why Cloudflare could not be
-	// asked, so that the verdict is that of what was known before.
+	// Problem says what failed. Most often that is the request to Cloudflare, so the decision is based
+	// on what was known before.
 	Problem string `json:"problem,omitempty"`
 }
 
-// Rotated is what came of a rotate.
+// Rotated is the result of a rotate.
 type Rotated struct {
-	// Token is the token as it stands now.
+	// Token is the token as it is now.
 	Token status.Token `json:"token"`
 	// RotationID, Digest (of the new secret) and GraceEndsAt are those of the rotation;
 	// GraceEndsAt is zero if the previous secret was revoked at once.
 	RotationID  string        `json:"rotation_id"`
 	Digest      secret.Digest `json:"digest"`
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
-	// Verifying is set if the secret is in every sink, and not yet accepted where it is tried.
+	// Verifying is set if the secret is in every sink, but verify.url does not accept it yet.
 	Verifying bool `json:"verifying,omitempty"`
-	// Unverified says why it could not be tried; empty if it was accepted, or was not to be.
+	// Unverified says why it could not be tried; empty if it was accepted, or if it is not tried.
 	Unverified string `json:"unverified,omitempty"`
-	// Ordered is set if the order stands: another rotation follows.
+	// Ordered is set if an order is still pending: another rotation follows.
 	Ordered bool `json:"ordered,omitempty"`
 }
 
-// Progress is how far the orders of an account are carried out.
+// Progress is the progress of the orders of an account.
 type Progress struct {
 	Account string `json:"account"`
-	// Tokens counts all that are configured in the account.
+	// Tokens counts the configured tokens of the account.
 	Tokens int `json:"tokens"`
-	// Left are those that are still to be rotated, sorted by name. Since is when the oldest of
-	// their orders was given; zero if there is none.
+	// Left are the tokens that are still to be rotated, sorted by name. Since is when the oldest of their
+	// orders was given; zero if there is none.
 	Left  []Left    `json:"left"`
 	Since time.Time `json:"since,omitzero"`
-	// Cancelled counts the orders that were taken back.
+	// Cancelled counts the orders that were cancelled.
 	Cancelled int `json:"cancelled"`
-	// Problems are tokens that could not be ordered, and why.
+	// Problems says which tokens could not be ordered, and why.
 	Problems []string `json:"problems,omitempty"`
 }
 
@@ -179,31 +174,31 @@ type Left struct {
 	LastError string    `json:"last_error,omitempty"`
 }
 
-// Grace is what came of revoke-previous and extend-grace.
+// Grace is the result of revoke-previous and extend-grace.
 type Grace struct {
 	Token  status.Token `json:"token"`
-	EndsAt time.Time    `json:"ends_at,omitzero"` // when the previous secret stops working, or did
+	EndsAt time.Time    `json:"ends_at,omitzero"` // when the previous secret stops working, or stopped
 }
 
-// Paused is what came of a pause or a resume.
+// Paused is the result of a pause or a resume.
 type Paused struct {
-	// Token is the one that was named; empty if it was all of them.
+	// Token is the token that was named; empty for all tokens.
 	Token string `json:"token,omitempty"`
-	// Pause is what the token is under now, or all tokens are; nil if nothing holds it up.
+	// Pause is the pause of the token, or of all tokens, after the command; nil if there is none.
 	Pause *status.Pause `json:"pause,omitempty"`
-	// Lifted is what a resume lifted; nil if there was nothing.
+	// Lifted is the pause that a resume lifted; nil if there was none.
 	Lifted *status.Pause `json:"lifted,omitempty"`
-	// Next is when the token rotates next; zero if that is not known, or it was all of them.
+	// Next is when the token rotates next; zero if that is not known, or for all tokens.
 	Next time.Time `json:"next,omitzero"`
-	// InHand are the tokens, of those named, whose rotation in hand goes on.
-	InHand []string `json:"in_hand,omitempty"`
-	// ByName are the tokens that are paused by their own names.
+	// InProgress names the tokens whose rotation in progress continues.
+	InProgress []string `json:"in_hand,omitempty"`
+	// ByName names the tokens that are paused by name.
 	ByName []string `json:"by_name,omitempty"`
 }
 
-// Cancelled is what came of taking an order back.
+// Cancelled is the result of cancelling an order.
 type Cancelled struct {
-	Token status.Token `json:"token"` // as it stands now
+	Token status.Token `json:"token"` // as it is now
 }
 
 // revokeArgs is the body of a revoke-previous.
@@ -219,7 +214,7 @@ func (a rotateArgs) audit() []any {
 	return []any{"override_freeze", a.Freeze, "override_pause", a.Pause, "override_grace", a.Grace, "revoke_now", a.RevokeNow}
 }
 
-// noArgs is the body of a command that says all with its path.
+// noArgs is the body of a command without arguments.
 type noArgs struct{}
 
 func (noArgs) audit() []any { return nil }
@@ -255,6 +250,6 @@ type errorAnswer struct {
 	Error string `json:"error"`
 }
 
-// commandTime bounds the work for one command. It is enough to wait for an attempt in hand
-// and for Cloudflare's request budget to be looked at.
+// commandTime is the longest time for one command. It is enough to wait for an attempt in progress and for
+// the request budget.
 const commandTime = time.Minute

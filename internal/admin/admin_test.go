@@ -130,7 +130,7 @@ func (d *fakeDaemon) Pause(_ context.Context, name string, p rotation.Pause) (ad
 	if time.Since(p.Since) > time.Minute {
 		d.ask("since %s", p.Since)
 	}
-	return admin.Paused{Token: name, Pause: &status.Pause{Since: now}, InHand: []string{"ci"}}, d.err
+	return admin.Paused{Token: name, Pause: &status.Pause{Since: now}, InProgress: []string{"ci"}}, d.err
 }
 
 func (d *fakeDaemon) Resume(_ context.Context, name string) (admin.Paused, error) {
@@ -358,7 +358,7 @@ func TestEmergency(t *testing.T) {
 		t.Errorf("extend-grace: %+v, %v", g, err)
 	}
 	for _, grace := range []time.Duration{0, -time.Hour, 721 * time.Hour} {
-		if _, err := client.ExtendGrace(t.Context(), "ci", grace); err == nil || !strings.Contains(err.Error(), "by 720h at most") {
+		if _, err := client.ExtendGrace(t.Context(), "ci", grace); err == nil || !strings.Contains(err.Error(), "at most 720h") {
 			t.Errorf("a grace of %s: %v", grace, err)
 		}
 	}
@@ -383,7 +383,7 @@ func TestEmergency(t *testing.T) {
 	wantAudit := []string{
 		"rotate-all (all) prod: ordered: 1 of 3 tokens are to be rotated", "rotate-all (all) nope: refused", "cancel-all (all) prod: cancelled: 2 orders",
 		"revoke-previous ci <nil>: the previous secret was revoked", "revoke-previous ci <nil>: the previous secret was revoked",
-		"cancel ci <nil>: the order was taken back", "extend-grace ci <nil>: the previous secret works until " + now.UTC().Format(time.RFC3339),
+		"cancel ci <nil>: the order was cancelled", "extend-grace ci <nil>: the previous secret works until " + now.UTC().Format(time.RFC3339),
 		"extend-grace ci <nil>: refused", "extend-grace ci <nil>: refused", "extend-grace ci <nil>: refused", "revoke-previous ci <nil>: refused",
 	}
 	if diff := cmp.Diff(wantAudit, verbs); diff != "" {
@@ -402,7 +402,7 @@ func TestRotateAndPause(t *testing.T) {
 		t.Errorf("rotate: %+v, %v", r, err)
 	}
 	p, err := client.Pause(t.Context(), "ci", until, "with "+canary)
-	if err != nil || p.Token != "ci" || p.Pause == nil || len(p.InHand) != 1 {
+	if err != nil || p.Token != "ci" || p.Pause == nil || len(p.InProgress) != 1 {
 		t.Errorf("pause: %+v, %v", p, err)
 	}
 	if _, err := client.Pause(t.Context(), rotation.AllTokens, time.Time{}, ""); err != nil {
@@ -433,7 +433,7 @@ func TestRotateAndPause(t *testing.T) {
 		lines[2]["token"] != "(all)" || lines[2]["outcome"] != "paused" || lines[4]["outcome"] != "was not paused" {
 		t.Errorf("the audit log is %v", lines)
 	}
-	if _, err := client.Pause(t.Context(), "ci", now.Add(-time.Hour), ""); err == nil || !strings.Contains(err.Error(), "is over already") {
+	if _, err := client.Pause(t.Context(), "ci", now.Add(-time.Hour), ""); err == nil || !strings.Contains(err.Error(), "is in the past") {
 		t.Errorf("until the past: %v", err)
 	}
 	for _, reason := range []string{"two\nlines", strings.Repeat("x", 201)} {
@@ -506,22 +506,22 @@ func TestMalformed(t *testing.T) {
 		{"POST", resolve, `{"how": 1}`, 400, "the body cannot be read"},
 		{"POST", resolve, `{"how": "look"`, 400, "the body cannot be read: unexpected EOF"},
 		{"POST", resolve, `{"how": "look", "force": true}`, 400, `unknown field "force"`},
-		{"POST", resolve, `{"how": "look"} {"how": "rotate_now"}`, 400, "something stands behind the object"},
-		{"POST", resolve, `{"how": "look"} x`, 400, "something stands behind the object"},
+		{"POST", resolve, `{"how": "look"} {"how": "rotate_now"}`, 400, "there is something after the object"},
+		{"POST", resolve, `{"how": "look"} x`, 400, "there is something after the object"},
 		{"POST", resolve, `{}`, 400, `how is "", and must be one of ["look" "rotate_now" "assume_not_rotated" "deliver" "accept" "drop"]`},
 		{"POST", resolve, `{"how": "LOOK"}`, 400, `how is "LOOK"`},
 		{"POST", resolve, `{"how": "` + canary + `"}`, 400, `how is "` + secret.Redacted + `"`},
 		{"POST", resolve, `{"how": "` + strings.Repeat("a", 5000) + `"}`, 413, "the body has more than 4096 bytes"},
 		{"POST", "/v1/tokens/nosuch/resolve", `{"how": "look"}`, 404, `no token "nosuch" is configured`},
 		{"POST", "/v1/tokens/" + canary + "/resolve", `{"how": "look"}`, 404, `no token "` + secret.Redacted + `" is configured`},
-		{"GET", resolve, ``, 405, "GET is not allowed here, but POST"},
-		{"PUT", resolve, `{"how": "look"}`, 405, "PUT is not allowed here, but POST"},
-		{"POST", "/v1/tokens", ``, 405, "POST is not allowed here, but GET, HEAD"},
-		{"DELETE", "/v1/tokens/ci", ``, 405, "DELETE is not allowed here, but GET, HEAD"},
-		{"GET", "/", ``, 404, "knows no such request"},
-		{"POST", "/v1/tokens/ci/explode", `{}`, 404, "knows no such request"},
-		{"GET", "/v1/tokens/", ``, 404, "knows no such request"},
-		{"GET", "/v2/tokens", ``, 404, "knows no such request"},
+		{"GET", resolve, ``, 405, "GET is not allowed here; allowed: POST"},
+		{"PUT", resolve, `{"how": "look"}`, 405, "PUT is not allowed here; allowed: POST"},
+		{"POST", "/v1/tokens", ``, 405, "POST is not allowed here; allowed: GET, HEAD"},
+		{"DELETE", "/v1/tokens/ci", ``, 405, "DELETE is not allowed here; allowed: GET, HEAD"},
+		{"GET", "/", ``, 404, "does not support this request"},
+		{"POST", "/v1/tokens/ci/explode", `{}`, 404, "does not support this request"},
+		{"GET", "/v1/tokens/", ``, 404, "does not support this request"},
+		{"GET", "/v2/tokens", ``, 404, "does not support this request"},
 	} {
 		res, body := request(t, path, c.method, c.path, c.body)
 		var answer struct {
@@ -619,7 +619,7 @@ func TestWhoMay(t *testing.T) {
 		want string // of what the client says
 	}{
 		{"in the group", 0, "<nil>"},
-		{"in another group", nobody, "belongs to the user root and the group root (mode 0660), and they and root may"},
+		{"in another group", nobody, "belongs to the user root and the group root (mode 0660); run the command as one of them, or as root"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := newDaemon()
@@ -682,7 +682,7 @@ func TestNoDaemon(t *testing.T) {
 	for path, want := range map[string]string{
 		filepath.Join(dir, "nosuch.sock"):          "there is no socket at " + filepath.Join(dir, "nosuch.sock") + ": is the daemon running, on this host, and does",
 		filepath.Join(dir, "nosuch", "admin.sock"): "there is no socket at ",
-		left:  "nobody listens at " + left + ": the daemon is not running; it left its socket behind",
+		left:  "no process listens at " + left + ": the daemon is not running, and its socket was left behind",
 		file:  file + " is not a socket: check admin_socket",
 		other: "the answer of the daemon at " + other + " cannot be read",
 	} {
@@ -690,7 +690,7 @@ func TestNoDaemon(t *testing.T) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
-	if _, err := admin.NewClient(other).Token(t.Context(), "ci"); err == nil || !strings.Contains(err.Error(), "answered 302 Found and is no rotatord") {
+	if _, err := admin.NewClient(other).Token(t.Context(), "ci"); err == nil || !strings.Contains(err.Error(), "is not rotatord (it answered 302 Found)") {
 		t.Errorf("a redirect: %v", err)
 	}
 }
@@ -719,7 +719,7 @@ func TestLookAtVault(t *testing.T) {
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
-		_, _ = io.WriteString(w, `{"error":"the daemon knows no such request"}`)
+		_, _ = io.WriteString(w, `{"error":"the daemon does not support this request"}`)
 	})}
 	go func() { _ = server.Serve(l) }()
 	defer server.Close()

@@ -23,14 +23,14 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// maxAnswer is how many bytes of an answer a client reads: a hundred thousand tokens are below
-// half of it. maxError is the same for an answer that is an error.
+// maxAnswer is how many bytes of an answer a client reads; a hundred thousand tokens need less than half.
+// maxError is the same for an error.
 const (
 	maxAnswer = 256 << 20
 	maxError  = 64 << 10
 )
 
-// Client talks to a daemon through its socket. Its errors say what to do about them.
+// Client talks to a daemon through its socket. Its errors say what to do.
 type Client struct {
 	path string
 	http *http.Client
@@ -39,7 +39,7 @@ type Client struct {
 // NewClient returns a client for the socket at path. It connects with each request.
 func NewClient(path string) *Client {
 	return &Client{path: path, http: &http.Client{
-		// Longer than the daemon takes at most: its answer, even a late one, says more.
+		// Longer than the daemon takes, because its answer says more than a timeout.
 		Timeout: commandTime + 30*time.Second,
 		Transport: &http.Transport{
 			DisableKeepAlives:      true,
@@ -82,22 +82,22 @@ func (c *Client) Rotate(ctx context.Context, name string, o rotation.Overrides) 
 	return r, c.do(ctx, http.MethodPost, tokenPath(name)+"/rotate", rotateArgs{o}, &r)
 }
 
-// RotateAll has the daemon order all tokens of an account to be rotated.
+// RotateAll has the daemon order the rotation of all tokens of an account.
 func (c *Client) RotateAll(ctx context.Context, account string, o rotation.Overrides) (p Progress, err error) {
 	return p, c.do(ctx, http.MethodPost, accountPath(account)+"/rotate", rotateArgs{o}, &p)
 }
 
-// CancelAll has the daemon take back the orders of an account that are not carried out.
+// CancelAll has the daemon cancel the pending orders of an account.
 func (c *Client) CancelAll(ctx context.Context, account string) (p Progress, err error) {
 	return p, c.do(ctx, http.MethodPost, accountPath(account)+"/cancel", noArgs{}, &p)
 }
 
-// Progress returns how far an account's orders are carried out.
+// Progress returns the progress of an account's orders.
 func (c *Client) Progress(ctx context.Context, account string) (p Progress, err error) {
 	return p, c.do(ctx, http.MethodGet, accountPath(account)+"/progress", nil, &p)
 }
 
-// Cancel has the daemon take back the order of one token.
+// Cancel has the daemon cancel the order of one token.
 func (c *Client) Cancel(ctx context.Context, name string) (o Cancelled, err error) {
 	return o, c.do(ctx, http.MethodPost, tokenPath(name)+"/cancel", noArgs{}, &o)
 }
@@ -107,18 +107,18 @@ func (c *Client) RevokePrevious(ctx context.Context, name string) (g Grace, err 
 	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/revoke-previous", revokeArgs{}, &g)
 }
 
-// RevokeInUse does so although consumers may have no other secret yet.
+// RevokeInUse does the same even if consumers may not have another secret yet.
 func (c *Client) RevokeInUse(ctx context.Context, name string) (g Grace, err error) {
 	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/revoke-previous", revokeArgs{InUse: true}, &g)
 }
 
-// ExtendGrace has the daemon keep a token's previous secret for this long from now, in whole
-// seconds.
+// ExtendGrace has the daemon extend the grace of a token's previous secret to this time from now, in
+// whole seconds.
 func (c *Client) ExtendGrace(ctx context.Context, name string, grace time.Duration) (g Grace, err error) {
 	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/extend-grace", extendArgs{int64(grace / time.Second)}, &g)
 }
 
-// LookAtVault has the daemon look at Vault through its session.
+// LookAtVault has the daemon check Vault through its session.
 func (c *Client) LookAtVault(ctx context.Context) (f Findings, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/vault", nil, &f)
 	if refused, ok := errors.AsType[*Refused](err); ok && refused.Code == http.StatusNotFound {
@@ -129,8 +129,8 @@ func (c *Client) LookAtVault(ctx context.Context) (f Findings, err error) {
 
 func accountPath(account string) string { return "/v1/accounts/" + url.PathEscape(account) }
 
-// Pause has the daemon pause a token, or with rotation.AllTokens all of them, until then or,
-// if that is zero, until it is resumed.
+// Pause has the daemon pause a token, or with rotation.AllTokens all of them, until some time. If that is
+// zero, the pause lasts until it is resumed.
 func (c *Client) Pause(ctx context.Context, name string, until time.Time, reason string) (p Paused, err error) {
 	return p, c.do(ctx, http.MethodPost, pausePath(name)+"/pause", pauseArgs{until, reason}, &p)
 }
@@ -178,25 +178,25 @@ func (c *Client) do(ctx context.Context, method, path string, args, answer any) 
 	if res.StatusCode != http.StatusOK {
 		var refusal errorAnswer
 		if json.Unmarshal(content, &refusal) != nil || refusal.Error == "" {
-			return fmt.Errorf("whatever listens at %s answered %s and is no rotatord: check the path", c.path, printable.Line(res.Status, maxName))
+			return fmt.Errorf("the process that listens at %s is not rotatord (it answered %s): check the path", c.path, printable.Line(res.Status, maxName))
 		}
 		return &Refused{Code: res.StatusCode, Message: printable.Text(refusal.Error)}
 	}
 	err = errors.New("it is not an object")
-	if bytes.HasPrefix(content, []byte("{")) { // null would be read as an answer that says nothing
+	if bytes.HasPrefix(content, []byte("{")) { // null would be read as an empty answer
 		err = json.Unmarshal(content, answer)
 	}
 	if err != nil {
-		return fmt.Errorf("the answer of the daemon at %s cannot be read: has it the same version as the command? %w", c.path, err)
+		return fmt.Errorf("the answer of the daemon at %s cannot be read; its version may differ from this command's: %w", c.path, err)
 	}
 	printable.InPlace(answer)
 	return nil
 }
 
-// explain says what to do about a request that got no answer.
+// explain returns an error that says what to do about a request without an answer.
 func (c *Client) explain(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok && wrapped.Timeout() {
-		return fmt.Errorf("the daemon at %s did not answer in time: the command may have been carried out, so look at the token's status and at the daemon's log", c.path)
+		return fmt.Errorf("the daemon at %s did not answer in time: the command may have been carried out, so check the token's status and the daemon's log", c.path)
 	}
 	info, statErr := os.Lstat(c.path)
 	switch {
@@ -207,12 +207,12 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("you may not use %s: %s", c.path, whoMay(c.path))
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("nobody listens at %s: the daemon is not running; it left its socket behind", c.path)
+		return fmt.Errorf("no process listens at %s: the daemon is not running, and its socket was left behind", c.path)
 	}
 	return fmt.Errorf("talking to the daemon at %s: %w", c.path, err)
 }
 
-// whoMay says who can use the socket, or enter the directory that hides it.
+// whoMay returns who can use the socket, or enter its directory.
 func whoMay(path string) string {
 	what := "it"
 	info, err := os.Lstat(path)
@@ -221,11 +221,11 @@ func whoMay(path string) string {
 		info, err = os.Lstat(what)
 	}
 	if err != nil {
-		return "ask root, who may"
+		return "run the command as root"
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return "ask root, who may"
+		return "run the command as root"
 	}
 	owner, group := strconv.FormatUint(uint64(stat.Uid), 10), strconv.FormatUint(uint64(stat.Gid), 10)
 	if u, err := user.LookupId(owner); err == nil {
@@ -234,5 +234,5 @@ func whoMay(path string) string {
 	if g, err := user.LookupGroupId(group); err == nil {
 		group = g.Name
 	}
-	return fmt.Sprintf("%s belongs to the user %s and the group %s (mode %04o), and they and root may", what, owner, group, info.Mode().Perm())
+	return fmt.Sprintf("%s belongs to the user %s and the group %s (mode %04o); run the command as one of them, or as root", what, owner, group, info.Mode().Perm())
 }

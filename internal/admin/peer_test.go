@@ -35,7 +35,7 @@ func TestForeignServer(t *testing.T) {
 		"list":  {func(w http.ResponseWriter) { fmt.Fprint(w, "[]") }, "cannot be read"},
 		"other": {func(w http.ResponseWriter) { fmt.Fprint(w, `{"tokens":7}`) }, "cannot be read"},
 		"deep":  {func(w http.ResponseWriter) { fmt.Fprint(w, `{"tokens":`+strings.Repeat("[", 1<<16)) }, "cannot be read"},
-		"204":   {func(w http.ResponseWriter) { w.WriteHeader(204) }, "answered 204 No Content and is no rotatord"},
+		"204":   {func(w http.ResponseWriter) { w.WriteHeader(204) }, "is not rotatord (it answered 204 No Content)"},
 		"endless error": {func(w http.ResponseWriter) {
 			w.WriteHeader(500)
 			endless(w, `{"error":"`, strings.Repeat("x", 64<<10))

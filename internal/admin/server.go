@@ -25,14 +25,14 @@ import (
 	"rotatord/internal/status"
 )
 
-// maxBody bounds the body of a request, and maxHeader what stands before it.
+// maxBody is the largest body of a request, and maxHeader the largest header.
 const (
 	maxBody   = 4 << 10
 	maxHeader = 8 << 10
 )
 
-// NewServer returns a server for what [Listen] returns. log is for what goes wrong with connections; tell
-// publishes each command that would change state, done or refused.
+// NewServer returns a server for the listener of [Listen]. log is for errors of connections. tell publishes
+// each command that would change state, done or refused.
 func NewServer(daemon Daemon, log *slog.Logger, tell func(token string, by event.Actor, d event.Detail)) *http.Server {
 	s := &server{daemon: daemon, tell: tell}
 	return &http.Server{
@@ -169,7 +169,7 @@ func scrubbedProgress(p Progress) Progress {
 
 func (s *server) cancel(ctx context.Context, token string, _ noArgs) (answer any, outcome string, err error) {
 	o, err := s.daemon.Cancel(ctx, token)
-	return printable.Copy(o), "the order was taken back", err
+	return printable.Copy(o), "the order was cancelled", err
 }
 
 func (s *server) revokePrevious(ctx context.Context, token string, args revokeArgs) (answer any, outcome string, err error) {
@@ -179,13 +179,14 @@ func (s *server) revokePrevious(ctx context.Context, token string, args revokeAr
 
 func (s *server) extendGrace(ctx context.Context, token string, args extendArgs) (answer any, outcome string, err error) {
 	if args.Seconds <= 0 || args.Seconds > int64(rotation.MaxGrace/time.Second) {
-		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("a grace is extended by at least a second, and by %gh at most", rotation.MaxGrace.Hours())}
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("the grace must be at least a second and at most %gh", rotation.MaxGrace.Hours())}
 	}
 	o, err := s.daemon.ExtendGrace(ctx, token, time.Duration(args.Seconds)*time.Second)
 	return printable.Copy(o), "the previous secret works until " + o.EndsAt.UTC().Format(time.RFC3339), err
 }
 
-// maxReason bounds what an operator can say, and maxName a name in a request that is logged, in bytes.
+// maxReason is the longest reason of an operator, and maxName the longest name in a request that is logged, in
+// bytes.
 const maxReason, maxName = 200, 200
 
 func (s *server) pause(ctx context.Context, token string, args pauseArgs) (answer any, outcome string, err error) {
@@ -194,9 +195,9 @@ func (s *server) pause(ctx context.Context, token string, args pauseArgs) (answe
 	case len(args.Reason) > maxReason || strings.ContainsFunc(args.Reason, unicode.IsControl):
 		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("the reason must be one line of at most %d bytes", maxReason)}
 	case args.Until.UTC().Year() > 9999:
-		return nil, "", failure{http.StatusBadRequest, "a pause ends before the year 10000, or not by itself"}
+		return nil, "", failure{http.StatusBadRequest, "the end of a pause must be before the year 10000"}
 	case !args.Until.IsZero() && !args.Until.After(now):
-		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("%s is over already: a pause ends in the future", args.Until.UTC().Format(time.RFC3339))}
+		return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("%s is in the past: the end of a pause must be in the future", args.Until.UTC().Format(time.RFC3339))}
 	}
 	who, err := peerFrom(ctx)
 	if err != nil {
@@ -219,9 +220,9 @@ func (s *server) resume(ctx context.Context, token string, _ noArgs) (answer any
 	return o, outcome, err
 }
 
-// command returns the handler of a verb that changes the state of one token, of those of one
-// account, or of all if the path names neither. do gets the decoded arguments, and returns the answer and what the
-// audit line says came of it.
+// command returns the handler of a verb that changes the state of one token, of the tokens of an account, or
+// of all tokens if the path names neither. do gets the decoded arguments. It returns the answer and the
+// outcome for the event.
 func command[Args interface{ audit() []any }](s *server, verb event.Kind, do func(ctx context.Context, token string, args Args) (answer any, outcome string, err error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		token, account := r.PathValue("name"), r.PathValue("account")
@@ -243,7 +244,7 @@ func command[Args interface{ audit() []any }](s *server, verb event.Kind, do fun
 					return nil, "", err
 				}
 			}
-			// A command that was given is carried out, also if the client does not wait for the answer.
+			// A command is carried out even if the client does not wait for the answer.
 			ctx, cancel := context.WithTimeout(event.WithActor(context.WithoutCancel(r.Context()), by), commandTime)
 			defer cancel()
 			return do(ctx, cmp.Or(account, token), args)
@@ -260,9 +261,9 @@ func command[Args interface{ audit() []any }](s *server, verb event.Kind, do fun
 	}
 }
 
-// Unfinished is the error of a command that was begun and has not done all that it was to do.
+// Unfinished is the error of a command that started, but did not do everything.
 type Unfinished struct {
-	Outcome string // for the audit line
+	Outcome string // for the event
 	Err     error
 }
 
@@ -272,8 +273,8 @@ func (e *Unfinished) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Unfinished) Unwrap() error { return e.Err }
 
-// outcomeOf is what the audit line says came of a command that returned an error. Only what was not begun
-// at all was refused.
+// outcomeOf returns the outcome of a command that returned an error. "refused" means that nothing was
+// started.
 func outcomeOf(err error) string {
 	if e, ok := errors.AsType[*Unfinished](err); ok {
 		return e.Outcome
@@ -297,13 +298,13 @@ func outcomeOf(err error) string {
 	return "refused"
 }
 
-// decode reads exactly one JSON object without unknown fields.
+// decode decodes exactly one JSON object without unknown fields.
 func decode[Args any](body io.Reader) (args Args, err error) {
 	decoder := json.NewDecoder(body)
 	var object json.RawMessage
 	if err = decoder.Decode(&object); err == nil {
 		if _, end := decoder.Token(); !errors.Is(end, io.EOF) {
-			err = errors.New("something stands behind the object")
+			err = errors.New("there is something after the object")
 		} else if object[0] != '{' { // null would mean a command without any argument
 			err = errors.New("it is not an object")
 		} else {
@@ -320,7 +321,7 @@ func decode[Args any](body io.Reader) (args Args, err error) {
 	return args, nil
 }
 
-// failure is an error with the status code that it is answered with.
+// failure is an error with the HTTP status of its answer.
 type failure struct {
 	code int
 	text string
@@ -350,7 +351,7 @@ func serveJSON(w http.ResponseWriter, code int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // the client went away
 }
 
-// jsonErrors answers what the mux has no pattern for with an error of our own form.
+// jsonErrors answers requests for which the mux has no pattern with an error in JSON.
 func jsonErrors(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, pattern := mux.Handler(r); pattern != "" {
@@ -362,14 +363,14 @@ func jsonErrors(mux *http.ServeMux) http.Handler {
 		if discarded.code == http.StatusMethodNotAllowed {
 			allow := discarded.header.Get("Allow")
 			w.Header().Set("Allow", allow)
-			serveError(w, failure{discarded.code, fmt.Sprintf("%s is not allowed here, but %s", r.Method, allow)})
+			serveError(w, failure{discarded.code, fmt.Sprintf("%s is not allowed here; allowed: %s", r.Method, allow)})
 			return
 		}
-		serveError(w, failure{http.StatusNotFound, "the daemon knows no such request: has it the same version as the command?"})
+		serveError(w, failure{http.StatusNotFound, ErrUnsupported.Error()})
 	})
 }
 
-// discard keeps the head of an answer and drops its body.
+// discard keeps the status and the header of an answer and drops its body.
 type discard struct {
 	header http.Header
 	code   int
@@ -379,7 +380,7 @@ func (d *discard) Header() http.Header         { return d.header }
 func (d *discard) WriteHeader(code int)        { d.code = code }
 func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 
-// peer is the process at the other end of a connection, as the kernel names it.
+// peer is the process at the other end of a connection, as the kernel reports it.
 type peer struct {
 	uid, gid uint32
 	pid      int32
@@ -400,12 +401,12 @@ func peerFrom(ctx context.Context) (peer, error) {
 	return r.peer, r.err
 }
 
-// actor returns the peer as the one who gave a command.
+// actor returns the peer as the actor of a command.
 func (p peer) actor(verb event.Kind) event.Actor {
 	return event.Actor{Cause: event.ByOperator, User: p.name(), Command: verb.Name(), Peer: true, UID: p.uid, GID: p.gid, PID: p.pid}
 }
 
-// user is the name of the user; empty if the system knows none.
+// user returns the name of the user; empty if the system does not know it.
 func (p peer) user() string {
 	u, err := user.LookupId(strconv.FormatUint(uint64(p.uid), 10))
 	if err != nil {
@@ -414,5 +415,5 @@ func (p peer) user() string {
 	return u.Username
 }
 
-// name is the user's name or number.
+// name returns the user's name or number.
 func (p peer) name() string { return event.UserOf(p.uid, p.user()) }

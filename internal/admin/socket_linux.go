@@ -16,8 +16,8 @@ import (
 
 const socketMode = 0o660
 
-// Listen makes the socket. It replaces one at which nobody answers, and leaves alone one at
-// which somebody does and a file of any other kind.
+// Listen creates the socket. It replaces a socket at which no process answers. It does not touch a socket
+// at which a process answers, nor a file of another kind.
 func Listen(path string) (net.Listener, error) {
 	l, err := listen(path)
 	if err != nil {
@@ -30,8 +30,8 @@ func listen(path string) (net.Listener, error) {
 	if err := prepareDir(filepath.Dir(path)); err != nil {
 		return nil, err
 	}
-	// Two daemons that start at once must not take each other's new socket for a stale
-	// one: whoever holds the directory's lock looks, replaces and binds alone.
+	// Two daemons that start at the same time must not take each other's new socket for a stale one: only the
+	// one that has the directory's lock checks, replaces and binds.
 	unlock, err := lockDir(filepath.Dir(path))
 	if err != nil {
 		return nil, err
@@ -44,7 +44,7 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Now what the umask took away.
+	// The umask may have removed bits.
 	if err := os.Chmod(path, socketMode); err != nil {
 		return nil, errors.Join(err, l.Close(), os.Remove(path))
 	}
@@ -55,8 +55,8 @@ func listen(path string) (net.Listener, error) {
 	return &listener{Listener: l, path: path, made: made}, nil
 }
 
-// bind makes a socket that others could not use at any moment: the kernel gives the file the
-// mode of the descriptor, less the umask. (Setting the umask would be for the whole process.)
+// bind creates a socket that other users cannot use at any moment: the kernel gives the file the mode of the
+// descriptor, without the bits of the umask. (Setting the umask would change it for the whole process.)
 func bind(path string) (net.Listener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var chmodErr error
@@ -67,12 +67,12 @@ func bind(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	// It would remove whatever is there by then: listener does that with more care.
+	// It would remove any file at the path. listener checks which one it is.
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	return l, nil
 }
 
-// listener removes its socket when it is closed, unless another one stands in its place.
+// listener removes its socket when it is closed, unless another one is there.
 type listener struct {
 	net.Listener
 	path string
@@ -90,29 +90,29 @@ func (l *listener) Close() error {
 	return os.Remove(l.path)
 }
 
-// dirMode is that of a directory that is made for the socket: who may use the socket may enter.
+// dirMode is the mode of a directory that is created for the socket: those who may use the socket may enter.
 const dirMode = 0o750
 
-// prepareDir makes the directory of the socket if its parent is there, and refuses one in which
-// others could put a socket of theirs in the place of ours.
+// prepareDir creates the directory of the socket if its parent exists. It refuses a directory in which other
+// users could replace the socket.
 func prepareDir(dir string) error {
 	if err := os.Mkdir(dir, dirMode); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, fs.ErrNotExist) {
-		// It may be there, below a directory that only its makers may write to.
+		// It may exist, in a directory that this process may not write to.
 		if _, statErr := os.Stat(dir); statErr != nil {
-			return fmt.Errorf("the directory %s does not exist and cannot be made: %w: make it, for the daemon's user (RuntimeDirectory= under systemd)", dir, err)
+			return fmt.Errorf("the directory %s does not exist and cannot be created: %w: create it for the daemon's user (RuntimeDirectory= under systemd)", dir, err)
 		}
 	}
 	if err := ownpath.Check(dir); err != nil {
-		return fmt.Errorf("%w; or let admin_socket name a socket in a directory below it, which rotatord makes", err)
+		return fmt.Errorf("%w; or set admin_socket to a path in a subdirectory, which rotatord creates", err)
 	}
 	return nil
 }
 
-// lockDir takes a lock on a directory that ends with the process, if nothing else ends it.
+// lockDir locks a directory. The lock ends with the process at the latest.
 func lockDir(dir string) (unlock func(), err error) {
 	d, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the directory %s does not exist: make it, writable for the daemon alone (RuntimeDirectory= under systemd)", dir)
+		return nil, fmt.Errorf("the directory %s does not exist: create it, writable only for the daemon (RuntimeDirectory= under systemd)", dir)
 	} else if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func lockDir(dir string) (unlock func(), err error) {
 	return func() { _ = d.Close() }, nil
 }
 
-// clearStale removes a socket at which nobody listens any more.
+// clearStale removes a socket at which no process listens.
 func clearStale(path string) error {
 	info, err := os.Lstat(path)
 	switch {
@@ -137,7 +137,7 @@ func clearStale(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is there and is not a socket: it was left alone, so move it away or choose another path", path)
+		return fmt.Errorf("%s exists and is not a socket: move it away or choose another path", path)
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	switch {
@@ -145,14 +145,14 @@ func clearStale(path string) error {
 		_ = conn.Close()
 		return fmt.Errorf("another process listens at %s: is a second rotatord running?", path)
 	case !errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%s is there, and whether somebody listens at it cannot be told: %w", path, err)
+		return fmt.Errorf("%s exists, and it is not known whether a process listens at it: %w", path, err)
 	}
 	return os.Remove(path)
 }
 
-// peerOf asks the kernel who is at the other end.
+// peerOf returns the process at the other end, which the kernel reports.
 func peerOf(c net.Conn) (peer, error) {
-	for { // what limits connections wraps them
+	for { // the connection limit wraps connections
 		wrapped, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {
 			break

@@ -134,7 +134,7 @@ func TestForeignIsLeft(t *testing.T) {
 			if l, err := Listen(path); err == nil {
 				_ = l.Close()
 				t.Fatal("it was replaced")
-			} else if !strings.Contains(err.Error(), path+" is there and is not a socket: it was left alone") {
+			} else if !strings.Contains(err.Error(), path+" exists and is not a socket: ") {
 				t.Errorf("the error is %q", err)
 			}
 			if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) || after.Size() != before.Size() {
@@ -146,7 +146,7 @@ func TestForeignIsLeft(t *testing.T) {
 
 func TestDirectoryMustExist(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "nosuch", "run")
-	if _, err := Listen(filepath.Join(dir, "admin.sock")); err == nil || !strings.HasPrefix(err.Error(), "admin_socket: the directory "+dir+" does not exist: make it") {
+	if _, err := Listen(filepath.Join(dir, "admin.sock")); err == nil || !strings.HasPrefix(err.Error(), "admin_socket: the directory "+dir+" does not exist: create it") {
 		t.Errorf("the error is %v", err)
 	}
 }

@@ -198,7 +198,7 @@ func (a *App) paused(name string) admin.Paused {
 	if name != rotation.AllTokens {
 		o.Next = a.token(name).Next
 	}
-	o.InHand = a.engine.names(func(s *scheduled) bool {
+	o.InProgress = a.engine.names(func(s *scheduled) bool {
 		return (name == rotation.AllTokens || s.token.Name == name) && (s.active > 0 || s.record.Step != rotation.StepIdle)
 	})
 	for _, token := range slices.Sorted(maps.Keys(a.engine.rotator.Pauses())) {

@@ -47,7 +47,7 @@ func TestPauseAndResume(t *testing.T) {
 	p, err := client.Pause(t.Context(), "ci", time.Time{}, "a migration")
 	me, _ := user.Current()
 	if err != nil || p.Token != "ci" || p.Pause == nil || p.Pause.Reason != "a migration" || p.Pause.By != me.Username || !p.Pause.Until.IsZero() ||
-		!p.Next.IsZero() || len(p.InHand) != 0 || !slices.Equal(p.ByName, []string{"ci"}) {
+		!p.Next.IsZero() || len(p.InProgress) != 0 || !slices.Equal(p.ByName, []string{"ci"}) {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	until := time.Now().Add(200 * time.Hour).UTC().Truncate(time.Second)
@@ -112,7 +112,7 @@ func TestPauseLetsARotationFinish(t *testing.T) {
 	d := w.start(c)
 	w.eventually("the request is under way", func() bool { return len(w.seen("rotate")) == 1 })
 	p, err := client.Pause(t.Context(), "ci", time.Time{}, "")
-	if err != nil || !slices.Equal(p.InHand, []string{"ci"}) {
+	if err != nil || !slices.Equal(p.InProgress, []string{"ci"}) {
 		t.Errorf("%+v, %v", p, err)
 	}
 	if _, err := client.Pause(t.Context(), rotation.AllTokens, time.Time{}, ""); err != nil {
