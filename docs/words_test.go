@@ -20,12 +20,14 @@ var all = flag.Bool("all", false, "look for the words in every file, not only in
 
 // notYet are the rooms whose words are not checked yet.
 var notYet = []string{
-	"cmd", "config.example.yaml", "docs/configuration.md", "docs/drill.md", "docs/commands.md", "internal",
+	"cmd/rotatord", "internal/access", "internal/admin", "internal/admission", "internal/app", "internal/cloudflare",
+	"internal/drill", "internal/event", "internal/httpapi", "internal/outbound", "internal/pending", "internal/precheck",
+	"internal/rotation", "internal/scheduler", "internal/secret", "internal/status",
 }
 
 // unchecked are files whose words are not ours to choose, or cannot change: docs/events.md quotes log lines,
 // which programs read.
-var unchecked = []string{".git", ".tools", "bin", "dist", "CHANGELOG.md", "LICENSE", "docs/events.md", "docs/glossary.md", "docs/words_test.go"}
+var unchecked = []string{".git", ".tools", "bin", "dist", "CHANGELOG.md", "LICENSE", "docs/events.md", "internal/event/kinds.go", "docs/glossary.md", "docs/words_test.go"}
 
 // word is a row of the glossary's last table.
 type word struct {
