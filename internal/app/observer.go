@@ -8,7 +8,7 @@ import (
 
 // logPatience is how long an event waits for its line in the log. A reader of the log that stalls does not
 // delay rotations for longer.
-const logPatience = 100 * time.Millisecond
+const logPatience = time.Second
 
 // newStream returns the stream of events. Its table has one line for each subscriber.
 func (a *App) newStream() *event.Stream {

@@ -55,6 +55,8 @@ type world struct {
 	tokens   []tokenSpec
 	offset   atomic.Int64 // of the wall clock, in nanoseconds
 
+	logStalled chan struct{} // until it is closed, nothing reads the log; nil: the log is read
+
 	mu       sync.Mutex
 	before   map[string]func()      // by operation: called before the simulator sees a request
 	requests map[string][]time.Time // when each request was sent, by operation
@@ -252,7 +254,7 @@ type daemon struct {
 // stop did that.
 func (w *world) start(c *config.Config) *daemon {
 	w.t.Helper()
-	d := &daemon{w: w, log: &buffer{}, events: &events{}}
+	d := &daemon{w: w, log: &buffer{stalled: w.logStalled}, events: &events{}}
 	var err error
 	d.App, err = app.New(app.Options{
 		Config: c, Logger: slog.New(slog.NewJSONHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -447,11 +449,16 @@ func (w *world) eventually(what string, holds func() bool) {
 
 // buffer is a log that can be read while it is written.
 type buffer struct {
+	stalled chan struct{} // until it is closed, a write waits; may be nil
+
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
 func (b *buffer) Write(p []byte) (int, error) {
+	if b.stalled != nil {
+		<-b.stalled
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.Write(p)
