@@ -208,7 +208,7 @@ func TestThrottled(t *testing.T) {
 			t.Errorf("%s: skipped %d times", spec.Name, n)
 		}
 	}
-	w.eventually("the observers are told", func() bool { return !d.status("first").LastSuccess.IsZero() })
+	w.eventually("the subscribers are told", func() bool { return !d.status("first").LastSuccess.IsZero() })
 	if failed := d.events.of("first", event.ResultFailed); len(failed) != 1 || failed[0].Reason != "throttled" || failed[0].Failures != 0 {
 		t.Errorf("the refused attempt: %+v", failed)
 	}

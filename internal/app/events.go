@@ -12,13 +12,15 @@ const logPatience = time.Second
 
 // newStream returns the stream of events. Its table has one line for each subscriber.
 func (a *App) newStream() *event.Stream {
-	return event.NewStream(a.now, func(subscriber, what string) {
+	panicked := func(subscriber, what string) {
 		a.log.Error("a subscriber to events panicked: the event may be missing there", "subscriber", subscriber, "panic", what)
-	},
+	}
+	dropped := func(n int) {
+		a.log.Error("events are missing in the log, since nothing read it for too long", "events", n)
+	}
+	return event.NewStream(a.now, panicked,
 		a.metrics.Subscriber(),
-		event.NewLog(a.log).Queued(logPatience, func(n int) {
-			a.log.Error("events are missing in the log, since nothing read it for too long", "events", n)
-		}),
+		event.NewLog(a.log).Queued(logPatience, dropped),
 		a.outages.Subscriber(),
 		a.options.Subscriber,
 	)
