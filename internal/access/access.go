@@ -135,7 +135,7 @@ func refused(status int) bool {
 
 // bare is how a URL answers a request without a credential.
 type bare struct {
-	turn   chan struct{} // holds a value while somebody asks
+	turn   chan struct{} // holds a value while a caller asks
 	status int           // 0 if not known
 	asked  time.Time     // when it was
 }

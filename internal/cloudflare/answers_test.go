@@ -229,7 +229,7 @@ func TestListingsAreDocumented(t *testing.T) {
 }
 
 // TestOddAnswersInAStateDirectory: the same with answers that are sealed on disk, where the process dies
-// right behind the seal. The next one finds the answer and judges the same.
+// right behind the seal. The next one finds the answer and decides the same.
 func TestOddAnswersInAStateDirectory(t *testing.T) {
 	for shape, want := range map[string]string{"bom": "", "gzip-twice": "", "status-500": rotation.ReasonOddAnswer, "second-secret": rotation.ReasonOddAnswer} {
 		j, err := statedir.Open(statedir.Options{Dir: filepath.Join(t.TempDir(), "state")})

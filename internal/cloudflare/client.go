@@ -144,7 +144,7 @@ func (c *Client) ReadClock(ctx context.Context) error {
 		return nil
 	}
 	confirming := c.clock.close()
-	if confirming { // a listing that hangs must not hold up a rotation
+	if confirming { // a listing that hangs must not delay a rotation
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, clockTimeout)
 		defer cancel()

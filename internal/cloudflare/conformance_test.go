@@ -216,7 +216,7 @@ func TestEveryCallConforms(t *testing.T) {
 					t.Errorf("%s, %s, %s: %v", failure, kind, name, err)
 				}
 				if e, ok := errors.AsType[*rotation.IssuerError](err); err != nil && (!ok || e.Operation == "") {
-					t.Errorf("%s, %s, %s: %v is no IssuerError", failure, kind, name, err)
+					t.Errorf("%s, %s, %s: %v is not an IssuerError", failure, kind, name, err)
 				}
 			}
 			if n := simulator.Stats().Count(cfsim.OpUnknown); n != 0 {

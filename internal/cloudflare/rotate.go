@@ -67,7 +67,7 @@ func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Durati
 	asking, cancel := context.WithTimeout(ctx, clockTimeout)
 	_ = c.ReadClock(asking)
 	cancel()
-	// Last: a request that was admitted but not sent holds up others.
+	// Last: a request that was admitted but not sent delays others.
 	if err := c.admit(ctx, "update"); err != nil {
 		return rotation.TokenFacts{}, time.Time{}, err
 	}

@@ -86,7 +86,7 @@ func (e *ProxyError) Error() string {
 // Unwrap returns the cause.
 func (e *ProxyError) Unwrap() error { return e.cause }
 
-// connected judges a proxy's answer to CONNECT. What the proxy says of it is not quoted.
+// connected checks a proxy's answer to CONNECT. What the proxy says of it is not quoted.
 func connected(_ context.Context, proxy *url.URL, connect *http.Request, answer *http.Response) error {
 	if answer.StatusCode == http.StatusOK {
 		return nil

@@ -153,7 +153,7 @@ func (p Peer) certificateHint(e *tls.CertificateVerificationError, asked, proxy 
 		if proxy != nil {
 			return hint + "; does " + Route(asked) + " inspect TLS?"
 		}
-		return hint + ", unless somebody in between inspects TLS"
+		return hint + ", unless a program in between inspects TLS"
 	}
 	return trust
 }

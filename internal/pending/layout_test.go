@@ -224,7 +224,7 @@ func TestSealAgain(t *testing.T) {
 	_, after := reservedAndSealed(t, j, o.Dir, "R")
 	key := rotation.PendingKey{RotationID: "R", Token: "ci", TokenID: "uuid"}
 	if err := j.Pending.Seal(t.Context(), key, sizeable()); err != nil || !bytes.Equal(read(t, filepath.Join(o.Dir, "pending", "R")), after) {
-		t.Errorf("the same answer once more: %v", err)
+		t.Errorf("the same answer again: %v", err)
 	}
 	another := issued
 	another.ClientSecret = secret.New("another")

@@ -1,7 +1,7 @@
 // Package precheck looks now and then at everything that the next rotation will need, so that a
 // fault is known long before a slot comes.
 //
-// Guarantees: every check runs by itself, so one that hangs holds up no other and is reported as
+// Guarantees: every check runs by itself, so one that hangs does not delay another, and is reported as
 // failing. A check that could not learn anything leaves the result before it as it was. Nothing
 // that a check does costs a secret, and nothing waits for a check.
 package precheck

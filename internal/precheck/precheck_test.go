@@ -69,7 +69,7 @@ func (b *bench) after(d time.Duration, want status.Check) {
 
 var errFull = fmt.Errorf("writing: %w", syscall.ENOSPC)
 
-// TestFaultIsSeenAndEnds: a fault is seen at the next look, is repeated sooner, keeps its beginning while it
+// TestFaultIsSeenAndEnds: a fault is seen at the next look, is repeated earlier, keeps its beginning while it
 // lasts, and is told once.
 func TestFaultIsSeenAndEnds(t *testing.T) {
 	inBubble(t, func(b *bench) {
@@ -120,7 +120,7 @@ func TestFirstLookFails(t *testing.T) {
 	})
 }
 
-// TestHangingCheck: a check that ignores its context counts as failed, and holds up neither the results nor
+// TestHangingCheck: a check that ignores its context counts as failed, and delays neither the results nor
 // another check nor the end.
 func TestHangingCheck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

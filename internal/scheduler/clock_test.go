@@ -60,7 +60,7 @@ func TestClock(t *testing.T) {
 	})
 }
 
-// TestClockOfTheSystem goes with the monotonic clock, unless somebody sets it just now.
+// TestClockOfTheSystem goes with the monotonic clock, unless another process sets it just now.
 func TestClockOfTheSystem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := scheduler.NewClock(nil)

@@ -91,7 +91,7 @@ func clock(t time.Time, zone *time.Location) time.Time {
 	return time.Date(t.Year(), t.Month(), t.Day(), t.Hour(), t.Minute(), t.Second(), t.Nanosecond(), time.UTC)
 }
 
-// isSlot judges a minute by nothing but what the clocks show at it and in the hours before:
+// isSlot decides about a minute only by what the clocks show at it and in the hours before:
 // in none of the zones are they set by more than three.
 func (e expression) isSlot(minute time.Time, zone *time.Location) bool {
 	shown := clock(minute, zone)
@@ -170,7 +170,7 @@ func (e expression) checkNext(schedule *scheduler.Schedule, moment, next time.Ti
 		return false, errors.New("which is not after it")
 	}
 	if !next.Equal(next.Truncate(time.Minute)) || !e.isSlot(next, zone) {
-		return false, errors.New("which is no slot")
+		return false, errors.New("which is not a slot")
 	}
 	minute := moment.Truncate(time.Minute).Add(time.Minute)
 	for ; minute.Before(next); minute = minute.Add(time.Minute) {

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// wallClockInterval is how often the wall clock is read anew while nothing is due.
+// wallClockInterval is how often the wall clock is read again while nothing is due.
 // Timers run on the monotonic clock, which stands still while a machine sleeps and
 // does not see the wall clock being set.
 const wallClockInterval = 30 * time.Second
@@ -56,7 +56,7 @@ func (q *Queue) Set(key string, at time.Time) {
 	}
 }
 
-// Remove forgets key. Removing an absent key is no error.
+// Remove forgets key. Removing an absent key is not an error.
 func (q *Queue) Remove(key string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

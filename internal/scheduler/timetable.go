@@ -143,7 +143,7 @@ func (t *Timetable) offset(purpose string, slot time.Time, limit time.Duration) 
 const catchUpSpread = 10 * time.Minute
 
 // CatchUp returns when to serve a slot that is found to be late at now, not because it was
-// tried in vain but because nobody was there: a restart after a long time, a clock that was
+// tried without success but because no daemon ran: a restart after a long time, a clock that was
 // put forward. Where all tokens are late at once, they must not all begin at once.
 //
 // It is spread over the jitter, over ten minutes if that is more, but over no more than a

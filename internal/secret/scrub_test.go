@@ -36,7 +36,7 @@ func TestScrubTakesCredentialsOut(t *testing.T) {
 			}
 		}
 	}
-	// The namespace of an older token stays: it is no secret.
+	// The namespace of an older token stays: it is not a secret.
 	if got := secret.Scrub("s." + random40[:24] + ".dYgGw"); got != secret.Redacted+".dYgGw" {
 		t.Errorf("with a namespace: %q", got)
 	}

@@ -83,7 +83,7 @@
 //     of their creation;
 //   - a token belongs to the account or zone that it was made under, and is not found
 //     under any other;
-//   - what is refused for want of a permission counts against the rate limit;
+//   - a request that is refused because of a missing permission counts against the rate limit;
 //   - the rate limit counts in fixed windows that begin with the first request;
 //   - the codes and messages of errors other than 7003, 9109, 10000 and 12139, which
 //     of those comes with 401 and which with 403, and all messages of Access itself;

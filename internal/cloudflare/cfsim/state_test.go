@@ -162,7 +162,7 @@ func TestStateThatIsRefused(t *testing.T) {
 		t.Error("a directory is taken for a file")
 	}
 	if _, err := cfsim.Open(cfsim.Options{}, filepath.Join(t.TempDir(), "no", "where")); err == nil {
-		t.Error("a file that cannot be written is no error")
+		t.Error("a file that cannot be written is not an error")
 	}
 }
 
