@@ -41,7 +41,7 @@ freezes:
 `
 
 // TestCheckExpiry holds that check reports the service tokens that end before their next
-// rotation, as far as the ledger tells, and that a daemon that has it open is no trouble.
+// rotation, as far as the ledger tells, and that a daemon that has it open is not a trouble.
 func TestCheckExpiry(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "state")
 	j, err := statedir.Open(statedir.Options{Dir: dir})

@@ -29,7 +29,7 @@ import (
 )
 
 // hostile has every kind of character that must not reach a terminal, and lines that pretend to be ours. As a
-// JSON string it is escaped; raw bytes that are not UTF-8 stand in pages.
+// JSON string it is escaped; raw bytes that are not UTF-8 are in pages.
 const hostile = "CANARY \x1b[2J\x1b]0;owned\x07\x00\x08\x7f\r\nFORGED: line\n\tFORGED\u0085FORGED\u009b31m\u2028FORGED\u2029FORGED" +
 	"\u202eabc\u202c\u2066\u2067\u2068\u2069\u200e\u200f\u061c\u200b\u200d\ufeff\u00ad'\"`#: {}[]<>&\\ \U000e0041end"
 
@@ -311,7 +311,7 @@ func (h *harness) play(all bool) {
 	if h.format == "json" {
 		for line := range bytes.Lines(log.bytes()) {
 			if !json.Valid(line) {
-				h.t.Errorf("a line of the log is no JSON: %q", line)
+				h.t.Errorf("a line of the log is not JSON: %q", line)
 			}
 		}
 	}

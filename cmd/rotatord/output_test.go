@@ -59,7 +59,7 @@ func TestRevealIsExact(t *testing.T) {
 func TestDemoDrawsOnATerminal(t *testing.T) {
 	var below bytes.Buffer
 	if v := newDemoView(printable.NewWriter(&below), false, nil); v.terminal {
-		t.Error("a buffer is no terminal")
+		t.Error("a buffer is not a terminal")
 	}
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {

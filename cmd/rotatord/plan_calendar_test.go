@@ -72,7 +72,7 @@ func calendarOf(t *testing.T, tokens []config.Token, r forecast.Range) []byte {
 }
 
 func TestCalendar(t *testing.T) {
-	// No configuration has such names; the format must bear them all the same.
+	// No configuration has such names; the format must still accept them.
 	name := "a,b;c\\d:e \"f\" " + strings.Repeat("Schlüssel→🔑", 12) + "\nnext"
 	freeze := scheduler.Freeze{Name: "größe, " + strings.Repeat("ü", 60), From: at(2, 0), To: at(2, 10)}
 	token := planToken(t, func(c *config.Token) {

@@ -120,6 +120,6 @@ func TestStatusShowsDanger(t *testing.T) {
 	}
 	var out strings.Builder
 	if err := printToken(&out, status.Token{CutOffAt: now, Emergency: true}, admin.Overview{}, now); err != nil || strings.Contains(out.String(), "CUT OFF") {
-		t.Errorf("%v: the moment that every rotation takes is no alarm:\n%s", err, out.String())
+		t.Errorf("%v: the moment that every rotation takes must not raise an alarm:\n%s", err, out.String())
 	}
 }

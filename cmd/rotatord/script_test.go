@@ -49,7 +49,7 @@ func TestMain(m *testing.M) {
 //	ready URL                           wait until a GET is answered with 200
 //	lastline FILE REGEXP                the last line of FILE matches
 //	idle N tcp|unix ADDRESS             connect so often, and say nothing until the script ends
-//	listening VAR                       VAR gets an address on which somebody listens
+//	listening VAR                       VAR gets an address on which a server listens
 func TestScripts(t *testing.T) {
 	const glob = "testdata/script/*.txtar"
 	scripts, err := filepath.Glob(glob)

@@ -181,7 +181,7 @@ func newDaemon() *fakeDaemon {
 		{Name: "ci", State: status.InDoubt, LastError: "an answer with " + canary, Doubt: &status.Doubt{Reason: "outcome_unknown", Detail: "detail " + canary, Since: now}},
 	}}
 	d.resolve = func(context.Context, string, rotation.Resolution) (admin.Outcome, error) {
-		return admin.Outcome{Token: d.tokens[1], Doubt: *d.tokens[1].Doubt, Reason: "old_secret_works", Problem: "asked in vain: " + canary}, nil
+		return admin.Outcome{Token: d.tokens[1], Doubt: *d.tokens[1].Doubt, Reason: "old_secret_works", Problem: "asked without success: " + canary}, nil
 	}
 	return d
 }
@@ -288,7 +288,7 @@ func TestResolve(t *testing.T) {
 		t.Fatal(err)
 	}
 	if o.Resolved || o.Reason != "old_secret_works" || o.Doubt.Reason != "outcome_unknown" || o.Token.Name != "ci" ||
-		o.Problem != "asked in vain: "+secret.Redacted || o.Doubt.Detail != "detail "+secret.Redacted || o.Token.LastError != "an answer with "+secret.Redacted {
+		o.Problem != "asked without success: "+secret.Redacted || o.Doubt.Detail != "detail "+secret.Redacted || o.Token.LastError != "an answer with "+secret.Redacted {
 		t.Errorf("the outcome is %+v", o)
 	}
 	d.resolve = func(context.Context, string, rotation.Resolution) (admin.Outcome, error) {
@@ -364,7 +364,7 @@ func TestEmergency(t *testing.T) {
 	}
 	d.err = fmt.Errorf("%w: there is none", rotation.ErrNoPrevious)
 	if _, err := client.RevokePrevious(t.Context(), "ci"); err == nil {
-		t.Error("a refusal is no error")
+		t.Error("a refusal is not an error")
 	} else if refused, ok := errors.AsType[*admin.Refused](err); !ok || refused.Code != http.StatusConflict {
 		t.Error(err)
 	}
@@ -447,7 +447,7 @@ func TestRotateAndPause(t *testing.T) {
 	d.err = fmt.Errorf("%w: the freeze year-end lasts", rotation.ErrNotRotated)
 	_, err = client.Rotate(t.Context(), "ci", rotation.Overrides{})
 	if refused, ok := errors.AsType[*admin.Refused](err); !ok || refused.Code != http.StatusConflict || refused.Message != d.err.Error() {
-		t.Errorf("held up: %v", err)
+		t.Errorf("delayed: %v", err)
 	}
 }
 

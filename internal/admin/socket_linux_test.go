@@ -251,7 +251,7 @@ func TestCloseRemovesItsOwnOnly(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	mustListen(t, path) // somebody else's
+	mustListen(t, path) // of another process
 	if err := second.Close(); err != nil {
 		t.Error(err)
 	}

@@ -24,7 +24,7 @@ const (
 	// probeShare is the part of the quota that may be spent to see what others do: a twentieth, which
 	// is one request every five seconds of Cloudflare's 1,200 in five minutes.
 	probeShare, probeEveryMin = 20, 2 * time.Second
-	// checkEvery is how soon a request asks again where only a margin for irregular others holds up the
+	// checkEvery is how soon a request asks again where only a margin for irregular others delays the
 	// rest.
 	checkEvery = 10 * time.Second
 )

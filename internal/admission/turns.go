@@ -12,7 +12,7 @@ import (
 
 // maxActive is how many turns of one account may be active at once. Cloudflare's budget is the narrower
 // limit; this one limits connections and memory. Each account has its own, so an account that answers
-// slowly, or must be left alone, holds up no other. Turns that operators order, or whose consumers may
+// slowly, or must be left alone, delays no other. Turns that operators order, or whose consumers may
 // be cut off, may exceed it by maxUrgentMore.
 const (
 	maxActive     = 16
@@ -52,9 +52,9 @@ type Limiter interface {
 	Capacity(d time.Duration, u rotation.Urgency) (requests int, wait time.Duration)
 }
 
-// Explainer is an issuer that says in words what holds up its requests.
+// Explainer is an issuer that says in words what delays its requests.
 type Explainer interface {
-	// HeldUp says what holds up requests of that urgency now, and until when if that is known; "" if
+	// HeldUp says what delays requests of that urgency now, and until when if that is known; "" if
 	// nothing does.
 	HeldUp(u rotation.Urgency) (why string, until time.Time)
 }

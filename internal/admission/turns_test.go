@@ -244,7 +244,7 @@ func TestTurnsKeepTheirOrder(t *testing.T) {
 }
 
 // TestTurnsOfChores: chores wait for everything else, except for the revocation of a leaked secret. A chore
-// does not hold up a rotation of its token that is due.
+// does not delay a rotation of its token that is due.
 func TestTurnsOfChores(t *testing.T) {
 	now := time.Now()
 	chore := Work{Chore: now, Due: rotation.Due{At: now.Add(time.Hour)}}

@@ -40,7 +40,7 @@ func (w Work) ordinary(now time.Time) Turn {
 	return w.rotation(now)
 }
 
-// chore returns the turn of a chore. A chore never holds up a rotation of the same token that is due. To
+// chore returns the turn of a chore. A chore never delays a rotation of the same token that is due. To
 // revoke a leaked secret is as urgent as an order.
 func (w Work) chore(now time.Time) Turn {
 	one := Turn{Urgency: rotation.UrgencyRoutine}

@@ -368,14 +368,14 @@ func (a *App) serve(name string, within time.Duration, l *connlimit.Listener, se
 		defer time.AfterFunc(quietTime, l.CloseIdle).Stop()
 		if err := server.Shutdown(ctx); err != nil {
 			a.log.Warn("requests were cut off by the stop", "server", name)
-			_ = server.Close() // a slow client does not hold up the stop
+			_ = server.Close() // a slow client does not delay the stop
 		}
 		<-served
 		return nil
 	})
 }
 
-// How long requests of clients may hold up a stop. A page can be read again; a command is carried out.
+// How long requests of clients may delay a stop. A page can be read again; a command is carried out.
 const (
 	pageTime  = 3 * time.Second
 	orderTime = time.Minute

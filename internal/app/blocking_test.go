@@ -51,7 +51,7 @@ func (w *world) twoAccounts() string {
 	return "accounts: {" + account("sim", "cloudflare-api-token") + ", " + account("blocked", "blocked-api-token") + "}"
 }
 
-// TestCredentialFileThatBlocks: an account whose credential file blocks holds up no other account and no
+// TestCredentialFileThatBlocks: an account whose credential file blocks delays no other account and no
 // shutdown. Every view shows it, and its tokens are rotated once the file can be read.
 func TestCredentialFileThatBlocks(t *testing.T) {
 	t.Parallel()
@@ -105,7 +105,7 @@ func TestCredentialFileThatBlocks(t *testing.T) {
 	}
 }
 
-// TestVaultCredentialThatBlocks: a Vault credential that cannot be read holds up no shutdown, is named, and
+// TestVaultCredentialThatBlocks: a Vault credential that cannot be read delays no shutdown, is named, and
 // is used once it can be read.
 func TestVaultCredentialThatBlocks(t *testing.T) {
 	t.Parallel()

@@ -206,7 +206,7 @@ func (e *engine) acquire(name string) (token rotation.Token, ok bool) {
 }
 
 // acquireAlone does the same as acquire, but only if no other work is done on the token. Otherwise the
-// token is looked at again after retryFloor: a turn that only waits for its own token would hold up
+// token is looked at again after retryFloor: a turn that only waits for its own token would delay
 // other tokens.
 func (e *engine) acquireAlone(name string) (token rotation.Token, skipBackOff, ok bool) {
 	e.mu.Lock()

@@ -149,7 +149,7 @@ func drawAct(t *rapid.T, p pace) act {
 	}
 	a := act{After: scaled("after", 0, 60), What: rapid.SampledFrom([]string{
 		"nothing", "restart", "down", "down", "down", "step", "step", "step", "absurd step", "right", "pause", "pause for", "pause all", "pause all for",
-		"resume", "resume all", "rotate", "rotate all the same", "refused", "not sent", "throttled", "sink", "store", "ledger", "disk",
+		"resume", "resume all", "rotate", "rotate with overrides", "refused", "not sent", "throttled", "sink", "store", "ledger", "disk",
 	}).Draw(t, "what")}
 	switch a.What {
 	case "down":
@@ -238,8 +238,8 @@ func (w *living) happen(a act) {
 		_, err := w.engine.rotator.Resume(ctx, name)
 		must(err)
 		w.engine.replan(name)
-	case "rotate", "rotate all the same":
-		w.rotateNow(ctx, a.What == "rotate all the same")
+	case "rotate", "rotate with overrides":
+		w.rotateNow(ctx, a.What == "rotate with overrides")
 	default:
 		w.setTrouble(a.What, time.Now().Add(a.For))
 	}

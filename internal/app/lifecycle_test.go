@@ -278,7 +278,7 @@ func TestStopFinishesWhatIsInProgress(t *testing.T) {
 		}
 	}
 	if err := d.Stop(context.Background()); err != nil {
-		t.Errorf("Stop once more: %v", err)
+		t.Errorf("Stop again: %v", err)
 	}
 	if !w.delivered(ci) || len(d.events.of("ci", event.ResultSuccess)) != 1 {
 		t.Error("the rotation in progress was not finished")

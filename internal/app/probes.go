@@ -11,7 +11,7 @@ import (
 // would always fail, and its liveness probe would restart a healthy daemon.
 //
 // The library that reads the web configuration puts its own handler in front of ours when it starts to serve,
-// and has no exceptions. So we replace its handler once more, by one that lets it decide about each request
+// and has no exceptions. So we replace its handler again, by one that lets it decide about each request
 // as before. Only if it answers one of the two paths itself (with 401, with 429, or with 500 for a file that
 // it can no longer read), we send the short answer instead. TLS and client certificates are below HTTP and do
 // not change.

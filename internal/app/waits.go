@@ -7,7 +7,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// waitsFor says what holds up a token that is due, and until when if that is known; "" if nothing does.
+// waitsFor says what delays a token that is due, and until when if that is known; "" if nothing does.
 func (e *engine) waitsFor(s scheduled) (what string, until time.Time) {
 	e.mu.Lock()
 	turns := e.turns[s.token.Account]

@@ -261,7 +261,7 @@ func TestSettings(t *testing.T) {
 }
 
 // diedWithin is how far the end of the old secret may be from what is expected: the drill steps from one look of
-// the daemon to the next, and a machine that is busy makes it look once more.
+// the daemon to the next, and a machine that is busy makes it look again.
 const diedWithin = 5 * time.Minute
 
 func (want became) check(t *testing.T, name string, got drill.TokenOutcome) {

@@ -229,7 +229,7 @@ func TestAlertsOf(t *testing.T) {
 		"expires tomorrow":    {status.Token{Expiry: now.Add(24 * time.Hour)}, time.Hour, []string{"RotatordTokenExpiresVerySoon"}},
 		"expires in a month":  {status.Token{Expiry: now.Add(30 * 24 * time.Hour)}, time.Hour, nil},
 		"refused":             {status.Token{Verification: &status.Verification{Refused: true}}, time.Minute, []string{"RotatordVerifyFailing"}},
-		"tried, in vain":      {status.Token{Verification: &status.Verification{}}, time.Hour, nil},
+		"tried, and refused":  {status.Token{Verification: &status.Verification{}}, time.Hour, nil},
 		"cut off":             {status.Token{CutOffAt: now.Add(-time.Hour)}, time.Minute, []string{"RotatordConsumersCutOff"}},
 		"cut off some day":    {status.Token{CutOffAt: now.Add(time.Hour)}, time.Minute, nil},
 		"reissue owed":        {status.Token{ReissueOwed: now}, 7 * time.Minute, []string{"RotatordReissueDelayed"}},

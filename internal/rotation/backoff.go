@@ -34,7 +34,7 @@ func pendingWait(failures int, grace time.Duration) time.Duration {
 	return wait
 }
 
-// nextTry is when a slot is tried again whose rotation has failed: once more before its window is over,
+// nextTry is when a slot is tried again whose rotation has failed: one more time before its window is over,
 // whatever the back-off says.
 func (r Record) nextTry(t Token, failures int, now time.Time) time.Time {
 	next := now.Add(BackOff(failures))

@@ -224,7 +224,7 @@ var allPendingWork = []pendingWork{
 	{name: "`rotatord rotate`", continued: rotated, manual: true, prepare: func(*world, rotation.Token, *rotation.Rotator) {}},
 }
 
-// obstacles are what can delay the work, in the order of the columns. The first is no obstacle.
+// obstacles are what can delay the work, in the order of the columns. The first is not an obstacle.
 var obstacles = []func(w *world, token *rotation.Token, r *rotation.Rotator){
 	func(*world, *rotation.Token, *rotation.Rotator) {},
 	func(_ *world, token *rotation.Token, _ *rotation.Rotator) {

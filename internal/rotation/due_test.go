@@ -136,7 +136,7 @@ func (w *world) failUntil(call, until string) {
 	}
 }
 
-// TestWindow: a slot that fails is tried again inside its window, once more just before the window ends, and
+// TestWindow: a slot that fails is tried again inside its window, one more time just before the window ends, and
 // is then given up or caught up later, as catch_up says.
 func TestWindow(t *testing.T) {
 	const window = 30 * time.Minute

@@ -22,7 +22,7 @@ func TestOwedReissueIsLoggedAsAnError(t *testing.T) {
 		result event.Result
 		want   []string
 	}{
-		"kept alive":                      {known, event.ResultSkipped, []string{"level=ERROR", "could not be made up for yet: the grace of the old secret is extended", "old_works_until=" + lost.Until.Format("2006-01-02T15:04")}},
+		"grace extended":                  {known, event.ResultSkipped, []string{"level=ERROR", "could not be made up for yet: the grace of the old secret is extended", "old_works_until=" + lost.Until.Format("2006-01-02T15:04")}},
 		"refused by Cloudflare":           {known, event.ResultFailed, []string{"level=ERROR", "the grace of the old secret is extended"}},
 		"it is over":                      {Record{OldDiesBy: over.Until, Lost: &over}, event.ResultSkipped, []string{"level=ERROR", "consumers have no secret that works", "since=" + over.Until.Format("2006-01-02T15:04")}},
 		"lost twice":                      {Record{Lost: &second}, event.ResultSkipped, []string{"level=ERROR", "consumers have no secret that works"}},

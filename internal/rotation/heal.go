@@ -60,7 +60,7 @@ func (r Record) healed(t Token, now time.Time) (Record, []string) {
 }
 
 // progressHealed does so for the rotation in progress: what is measured from such a time would not be
-// over before the clock comes to it once more, and the old secret would die meanwhile.
+// over before the clock comes to it again, and the old secret would die meanwhile.
 func (r Record) progressHealed(h *healing) Record {
 	w := r.Work
 	if w == nil {

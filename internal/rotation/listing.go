@@ -20,7 +20,7 @@ const outsideOnce = 24 * time.Hour
 
 // RecordListing records what an inventory has seen of a token, and returns its record. While a rotation
 // is in progress its own view of the token counts, and RecordListing changes nothing. Nor does it wait
-// for a token that is being worked on, which would hold up all other tokens of the account; it returns
+// for a token that is being worked on, which would delay all other tokens of the account; it returns
 // a zero Record then.
 //
 // A listing that was under way while the token was rotated does not undo what that showed.

@@ -36,7 +36,7 @@ func (e *entry) resolveInProgress(ctx context.Context, how Resolution) (Verdict,
 	return Verdict{}, e.mayNotResolve(state)
 }
 
-// retryNow has the next attempt begin at once. What comes of it is seen in the token's status.
+// retryNow has the next attempt begin at once. Its result is seen in the token's status.
 func (e *entry) retryNow(ctx context.Context, reason string) (Verdict, error) {
 	err := e.become(ctx, e.record.retriedAt(e.now().UTC()))
 	return Verdict{Reason: reason, Again: e.record.NotBefore}, err

@@ -72,7 +72,7 @@ func (w *Work) ignoresClock() bool {
 	return w.Trigger == TriggerManual || w.Trigger == TriggerRecovery || w.Trigger == TriggerCreate
 }
 
-// inFreeze reports whether a freeze holds up the rotation that is due: it began since the rotation
+// inFreeze reports whether a freeze delays the rotation that is due: it began since the rotation
 // was found due.
 func (r Record) inFreeze(t Token, now time.Time) bool {
 	if r.ignoresSchedule(t) && (r.Order == nil || r.Order.Freeze || r.owed()) {

@@ -315,7 +315,7 @@ func (r Record) decided(v Verdict, now time.Time) Record {
 	return r.withDoubt(func(d *Doubt) { d.Decision, d.DecidedAt = v.Reason, now })
 }
 
-// doubtExtended notes until when the old secret works that is kept alive during a doubt.
+// doubtExtended notes until when the old secret works whose grace is extended during a doubt.
 func (r Record) doubtExtended(until time.Time) Record {
 	return r.withDoubt(func(d *Doubt) { d.OldWorksUntil, d.Extensions = until, d.Extensions+1 })
 }

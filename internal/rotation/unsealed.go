@@ -48,7 +48,7 @@ func (r *Rotator) unsealedAnswer(rotationID string) (Issued, bool) {
 	return answer.issued, ok
 }
 
-// SealUnsealed tries once more to seal what is in memory alone, before the process ends. Call it
+// SealUnsealed tries again to seal what is in memory alone, before the process ends. Call it
 // when no token is worked on any more. The error names each rotation whose secret will be lost with
 // the process.
 func (r *Rotator) SealUnsealed(ctx context.Context) error {

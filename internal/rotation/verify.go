@@ -16,7 +16,7 @@ import (
 
 // Verification is what is known of a new secret that is tried.
 type Verification struct {
-	Since  time.Time `json:"since,omitzero"` // when it was first tried in vain
+	Since  time.Time `json:"since,omitzero"` // when it was first tried without success
 	Probes int       `json:"probes,omitempty"`
 	Last   Probe     `json:"last,omitempty"`
 	Error  string    `json:"error,omitempty"` // what the last probe was answered
