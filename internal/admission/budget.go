@@ -410,9 +410,9 @@ func (b *Budget) Capacity(d time.Duration, u rotation.Urgency) (requests int, wa
 	return max(hard, 0), 0
 }
 
-// HeldUp says in words what delays a request of this urgency now, and until when if that is known;
+// DelayReason says in words what delays a request of this urgency now, and until when if that is known;
 // "" if nothing does.
-func (b *Budget) HeldUp(u rotation.Urgency) (why string, until time.Time) {
+func (b *Budget) DelayReason(u rotation.Urgency) (why string, until time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now, r := time.Now(), &b.pacer.reported

@@ -54,9 +54,9 @@ type Limiter interface {
 
 // Explainer is an issuer that says in words what delays its requests.
 type Explainer interface {
-	// HeldUp says what delays requests of that urgency now, and until when if that is known; "" if
+	// DelayReason says what delays requests of that urgency now, and until when if that is known; "" if
 	// nothing does.
-	HeldUp(u rotation.Urgency) (why string, until time.Time)
+	DelayReason(u rotation.Urgency) (why string, until time.Time)
 }
 
 // Turn is a turn that a token asks for.
@@ -106,7 +106,7 @@ func (t *Turns) LimitBy(issuer any) {
 		t.capacity = l.Capacity
 	}
 	if e, ok := issuer.(Explainer); ok {
-		t.delay.heldUp = e.HeldUp
+		t.delay.delayReason = e.DelayReason
 	}
 }
 

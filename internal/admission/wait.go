@@ -21,12 +21,12 @@ const (
 // delay says whether the turns of an account wait for the request limit. The lock of the turns guards
 // it.
 type delay struct {
-	account string
-	tell    func(event.Detail)
-	heldUp  func(rotation.Urgency) (string, time.Time) // nil: the issuer does not explain
-	since   time.Time                                  // zero: no turn waits for the limit
-	last    time.Time                                  // when a turn was last seen to wait for it
-	told    bool
+	account     string
+	tell        func(event.Detail)
+	delayReason func(rotation.Urgency) (string, time.Time) // nil: the issuer does not explain
+	since       time.Time                                  // zero: no turn waits for the limit
+	last        time.Time                                  // when a turn was last seen to wait for it
+	told        bool
 }
 
 // seen notes that n turns wait for the limit, and how urgent the first of them is.
@@ -40,8 +40,8 @@ func (d *delay) seen(now time.Time, u rotation.Urgency, n int) {
 	}
 	d.told = true
 	why, until := limitReached, time.Time{}
-	if d.heldUp != nil {
-		if detail, end := d.heldUp(u); detail != "" {
+	if d.delayReason != nil {
+		if detail, end := d.delayReason(u); detail != "" {
 			why, until = detail, end
 		}
 	}
@@ -73,10 +73,10 @@ func (t *Turns) WaitsFor(one Turn, account string) (what string, until time.Time
 	switch {
 	case !t.fits(&one):
 		return fmt.Sprintf("its turn: %d rotations of account %s are in progress", t.active, account), time.Time{}
-	case one.Local || t.delay.heldUp == nil:
+	case one.Local || t.delay.delayReason == nil:
 		return "its turn", time.Time{}
 	}
-	if why, until := t.delay.heldUp(one.Urgency); why != "" {
+	if why, until := t.delay.delayReason(one.Urgency); why != "" {
 		return LimitWords(why), until
 	}
 	return fmt.Sprintf("its turn: %d tokens of account %s wait, and their requests leave as Cloudflare's limit allows", t.remote.len(), account), time.Time{}

@@ -16,7 +16,7 @@ import (
 // explaining is an issuer with a budget that says what holds its requests up.
 type explaining struct{ *limitedIssuer }
 
-func (e explaining) HeldUp(rotation.Urgency) (string, time.Time) {
+func (e explaining) DelayReason(rotation.Urgency) (string, time.Time) {
 	if e.mu.Lock(); time.Now().Before(e.until) {
 		defer e.mu.Unlock()
 		return "Cloudflare asked to be left alone: 429", e.until

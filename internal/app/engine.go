@@ -355,7 +355,7 @@ func wakeAt(due rotation.Due, now time.Time, floor time.Duration) time.Time {
 	}
 }
 
-// replan plans a token again, or all tokens for rotation.AllTokens, because what holds it up has
+// replan plans a token again, or all tokens for rotation.AllTokens, because what blocks it has
 // changed.
 func (e *engine) replan(name string) {
 	names := []string{name}

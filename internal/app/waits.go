@@ -19,12 +19,12 @@ func (e *engine) waitsFor(s scheduled) (what string, until time.Time) {
 	switch {
 	case !ok:
 	case s.active > 0 && s.record.Step == rotation.StepClaimed: // its request waits to leave, or soon will
-		if why, until := issuer.HeldUp(rotation.UrgencySlot); why != "" {
+		if why, until := issuer.DelayReason(rotation.UrgencySlot); why != "" {
 			return admission.LimitWords(why), until
 		}
 	case s.active == 0 && s.due.Reason == rotation.DueBackOff && s.due.At.After(e.now()):
 		// Its own request may be the one that was refused.
-		if why, until := issuer.HeldUp(rotation.UrgencySlot); why != "" && until.Sub(s.due.At).Abs() <= 2*time.Second {
+		if why, until := issuer.DelayReason(rotation.UrgencySlot); why != "" && until.Sub(s.due.At).Abs() <= 2*time.Second {
 			return admission.LimitWords(why), until
 		}
 	}

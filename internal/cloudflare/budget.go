@@ -42,13 +42,13 @@ func (c *Client) Capacity(d time.Duration, u rotation.Urgency) (requests int, wa
 	return c.budgetOf(login).Capacity(d, u)
 }
 
-// HeldUp implements [admission.Explainer], for the credential that was used last. It reads no file.
-func (c *Client) HeldUp(u rotation.Urgency) (why string, until time.Time) {
+// DelayReason implements [admission.Explainer], for the credential that was used last. It reads no file.
+func (c *Client) DelayReason(u rotation.Urgency) (why string, until time.Time) {
 	b := c.user.Current()
 	if b == nil {
 		return "", time.Time{}
 	}
-	return b.HeldUp(u)
+	return b.DelayReason(u)
 }
 
 // RateLimit returns how many requests Cloudflare's last report left to all users of the credential, and
