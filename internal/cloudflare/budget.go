@@ -11,6 +11,11 @@ import (
 
 // This file says which budget of requests a client uses: that of its credential.
 
+var (
+	_ admission.Limiter   = (*Client)(nil)
+	_ admission.Explainer = (*Client)(nil)
+)
+
 // budget returns the budget of the credential as it is now.
 func (c *Client) budget(ctx context.Context) (*admission.Budget, error) {
 	login, err := c.readLogin(ctx)
