@@ -1,14 +1,13 @@
-// Package access tries service tokens at applications behind Cloudflare Access, as a consumer
-// would use them.
+// Package access tries service tokens at applications behind Cloudflare Access, as a consumer would use
+// them.
 //
-// Guarantees: a credential is sent to the host that the configuration names and nowhere else,
-// once for each call, over a connection of its own; no redirect is followed and no cookie kept.
-// No error and no log line has a credential in it, nor the query of a URL, nor anything that
-// the other side answered. A credential is called good or bad only if the answer proves it, and
-// is not one that the same URL gives to a request without any credential.
+// Guarantees: a credential is sent only to the host that the configuration names, once for each call, over
+// its own connection. No redirect is followed and no cookie is stored. No error and no log line contains a
+// credential, the query of a URL, or anything from the answer. A credential is called good or bad only if
+// the answer proves it, and only if the same URL answers a request without a credential differently.
 //
-// What it cannot see is whether it was Access that answered: an application or a firewall that
-// refuses requests for reasons of its own, with 401 or 403, looks the same.
+// The package cannot see whether Access answered. An application or a firewall that refuses requests with
+// 401 or 403 looks the same.
 package access
 
 import (
@@ -24,23 +23,23 @@ import (
 )
 
 const (
-	// timeout of one request, its body included.
+	// timeout is the longest time for one request with its body.
 	timeout = 10 * time.Second
-	// bareFor is how long it is believed how a URL answers a request without a credential.
+	// bareFor is how long the answer of a URL to a request without a credential is remembered.
 	bareFor = 10 * time.Minute
-	// maxBody and maxHeader are how much of an answer is read.
+	// maxBody and maxHeader are how many bytes of an answer are read.
 	maxBody   = 64 << 10
 	maxHeader = 64 << 10
 )
 
-// Options of a Client. The zero value is that of production.
+// Options are the options of a Client. The zero value is for production.
 type Options struct {
 	Logger *slog.Logger // nil: silent
-	// WrapTransport, if set, is put around the transport, for tests and rehearsals.
+	// WrapTransport, if set, wraps the transport, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
 }
 
-// Client is what all probers of one daemon share. It is safe for concurrent use.
+// Client is shared by all probers of a daemon. It is safe for concurrent use.
 type Client struct {
 	log       *slog.Logger
 	transport http.RoundTripper
@@ -61,7 +60,7 @@ func New(o Options) *Client {
 	return c
 }
 
-// newTransport keeps no connection, and unpacks no body that would grow.
+// newTransport returns a transport that reuses no connection and decompresses no body.
 func newTransport() *http.Transport {
 	t := outbound.Transport()
 	t.DisableKeepAlives = true
@@ -80,11 +79,11 @@ type Prober struct {
 	client *Client
 	log    *slog.Logger
 	url    string
-	header string // the one header that carries the whole credential; empty: the two usual ones
+	header string // the header for client ID and client secret together; empty: the two usual headers
 }
 
-// Probe implements [rotation.Prober]. It sends one request with c, and at times another one
-// with none.
+// Probe implements [rotation.Prober]. It sends one request with c, and sometimes another one without a
+// credential.
 func (p *Prober) Probe(ctx context.Context, c rotation.Credential) (rotation.Probe, error) {
 	if c.ClientID == "" || c.ClientSecret.IsZero() {
 		return rotation.ProbeUnknown, p.failed("there is no credential to try")
@@ -101,25 +100,25 @@ func (p *Prober) Probe(ctx context.Context, c rotation.Credential) (rotation.Pro
 	case status == http.StatusUnauthorized:
 		return rotation.ProbeBad, p.failed("HTTP 401: the credential is refused")
 	case status >= 300 && status <= 399:
-		return rotation.ProbeUnknown, p.failed("HTTP %d: a redirect, which may be to a login; strict service-token authentication in the "+
-			"organisation makes this a plain answer", status)
+		return rotation.ProbeUnknown, p.failed("HTTP %d: a redirect, perhaps to a login page; with strict service-token authentication in the "+
+			"organisation Cloudflare answers 401 instead", status)
 	case status == http.StatusForbidden, status >= 200 && status <= 299:
 		return p.granted(ctx, status)
 	}
-	return rotation.ProbeUnknown, p.failed("HTTP %d, which says nothing of the credential", status)
+	return rotation.ProbeUnknown, p.failed("HTTP %d, which says nothing about the credential", status)
 }
 
-// granted decides what an answer is worth that only a good credential should get.
+// granted decides about an answer that only a good credential should get.
 func (p *Prober) granted(ctx context.Context, status int) (rotation.Probe, error) {
 	without, err := p.client.withoutCredential(ctx, p.url)
 	forbidden := status == http.StatusForbidden
 	switch {
 	case err != nil:
-		return rotation.ProbeUnknown, p.failed("HTTP %d, but not whether a request without a credential gets the same: %v", status, err)
+		return rotation.ProbeUnknown, p.failed("HTTP %d, but it is not known whether a request without a credential gets the same: %v", status, err)
 	case forbidden && without == http.StatusForbidden:
-		return rotation.ProbeUnknown, p.failed("HTTP 403, and the same without a credential: whoever refuses so may not have looked at it")
+		return rotation.ProbeUnknown, p.failed("HTTP 403, and the same without a credential: perhaps the credential was not checked")
 	case !refused(without):
-		return rotation.ProbeUnknown, p.failed("HTTP %d, but HTTP %d without a credential: the URL is not protected, and proves nothing", status, without)
+		return rotation.ProbeUnknown, p.failed("HTTP %d, but HTTP %d without a credential: the URL is not protected, so this proves nothing", status, without)
 	case forbidden:
 		p.log.Info("the credential is valid, and not authorised at verify.url", "url", shown(p.url), "status", status)
 	default:
@@ -128,20 +127,20 @@ func (p *Prober) granted(ctx context.Context, status int) (rotation.Probe, error
 	return rotation.ProbeGood, nil
 }
 
-// refused reports whether a status may be that of Access for a request that it does not let in.
+// refused reports whether Access may answer a request that it refuses with a status.
 func refused(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusForbidden || status >= 300 && status <= 399
 }
 
-// bare is how a URL answers a request without a credential.
+// bare is the answer of a URL to a request without a credential.
 type bare struct {
-	turn   chan struct{} // holds a value while a caller asks
+	turn   chan struct{} // has a value while a request is in progress
 	status int           // 0 if not known
 	asked  time.Time     // when it was
 }
 
-// withoutCredential returns the status that a request without any credential gets. It is asked
-// for once, however many tokens want to know, and again after a while: configurations change.
+// withoutCredential returns the status of a request without a credential. It sends one request for all
+// tokens, and another one after some time, because configurations change.
 func (c *Client) withoutCredential(ctx context.Context, url string) (int, error) {
 	c.mu.Lock()
 	b := c.bare[url]
@@ -164,7 +163,7 @@ func (c *Client) withoutCredential(ctx context.Context, url string) (int, error)
 	if err != nil {
 		return 0, err
 	}
-	if status < 500 && status != http.StatusTooManyRequests { // else it will not stay so
+	if status < 500 && status != http.StatusTooManyRequests { // other answers do not last
 		b.status, b.asked = status, time.Now()
 	}
 	return status, nil

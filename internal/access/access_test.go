@@ -93,13 +93,13 @@ func TestWithoutCredential(t *testing.T) {
 	}{
 		{200, 302, rotation.ProbeGood, ""},
 		{200, 403, rotation.ProbeGood, ""},
-		{200, 200, rotation.ProbeUnknown, "HTTP 200, but HTTP 200 without a credential: the URL is not protected, and proves nothing"},
-		{204, 206, rotation.ProbeUnknown, "HTTP 204, but HTTP 206 without a credential: the URL is not protected, and proves nothing"},
-		{200, 404, rotation.ProbeUnknown, "HTTP 200, but HTTP 404 without a credential: the URL is not protected, and proves nothing"},
-		{200, 500, rotation.ProbeUnknown, "HTTP 200, but HTTP 500 without a credential: the URL is not protected, and proves nothing"},
+		{200, 200, rotation.ProbeUnknown, "HTTP 200, but HTTP 200 without a credential: the URL is not protected, so this proves nothing"},
+		{204, 206, rotation.ProbeUnknown, "HTTP 204, but HTTP 206 without a credential: the URL is not protected, so this proves nothing"},
+		{200, 404, rotation.ProbeUnknown, "HTTP 200, but HTTP 404 without a credential: the URL is not protected, so this proves nothing"},
+		{200, 500, rotation.ProbeUnknown, "HTTP 200, but HTTP 500 without a credential: the URL is not protected, so this proves nothing"},
 		{403, 302, rotation.ProbeGood, ""},
-		{403, 200, rotation.ProbeUnknown, "HTTP 403, but HTTP 200 without a credential: the URL is not protected, and proves nothing"},
-		{403, 403, rotation.ProbeUnknown, "HTTP 403, and the same without a credential: whoever refuses so may not have looked at it"},
+		{403, 200, rotation.ProbeUnknown, "HTTP 403, but HTTP 200 without a credential: the URL is not protected, so this proves nothing"},
+		{403, 403, rotation.ProbeUnknown, "HTTP 403, and the same without a credential: perhaps the credential was not checked"},
 		{401, 200, rotation.ProbeBad, "HTTP 401: the credential is refused"},
 		{401, 401, rotation.ProbeBad, "HTTP 401: the credential is refused"},
 	} {
@@ -112,7 +112,7 @@ func TestWithoutCredential(t *testing.T) {
 	// Whether that is so may not be found out.
 	url := application(t, answering(200), func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
 	if got, err := probe(t, url); got != rotation.ProbeUnknown || err == nil ||
-		!strings.HasSuffix(err.Error(), ": HTTP 200, but not whether a request without a credential gets the same: no answer: the connection was closed") {
+		!strings.HasSuffix(err.Error(), ": HTTP 200, but it is not known whether a request without a credential gets the same: no answer: the connection was closed") {
 		t.Errorf("got %d, %v", got, err)
 	}
 }

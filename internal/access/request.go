@@ -19,9 +19,9 @@ import (
 	"rotatord/internal/rotation"
 )
 
-const userAgent = "rotatord" // by which firewalls and logs may know us
+const userAgent = "rotatord" // for firewalls and logs
 
-// credential returns the headers that present c.
+// credential returns the headers with c.
 func (p *Prober) credential(c rotation.Credential) (http.Header, error) {
 	header := http.Header{}
 	if p.header == "" {
@@ -36,13 +36,13 @@ func (p *Prober) credential(c rotation.Credential) (http.Header, error) {
 	}
 	for _, values := range header {
 		if strings.ContainsFunc(values[0], func(r rune) bool { return r > unicode.MaxASCII || unicode.IsControl(r) }) {
-			return nil, errors.New("the credential has characters that no header may have")
+			return nil, errors.New("the credential has characters that are not allowed in a header")
 		}
 	}
 	return header, nil
 }
 
-// oneHeader is what an application reads that has read_service_tokens_from_header.
+// oneHeader returns the header for an application with read_service_tokens_from_header.
 func oneHeader(c rotation.Credential) (string, error) {
 	text, err := json.Marshal(struct {
 		ID     string `json:"cf-access-client-id"`
@@ -54,8 +54,8 @@ func oneHeader(c rotation.Credential) (string, error) {
 	return string(text), nil
 }
 
-// get sends one GET request and returns the status of the answer, whatever it is. It goes to
-// the transport directly: a client would follow redirects.
+// get sends one GET request and returns the status of the answer. It uses the transport directly, because a
+// client would follow redirects.
 func (c *Client) get(ctx context.Context, address string, header http.Header) (int, error) {
 	bounded, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -75,18 +75,18 @@ func (c *Client) get(ctx context.Context, address string, header http.Header) (i
 	case err != nil:
 		return 0, reason(err, req.URL)
 	}
-	// The status is all that counts. What follows is read for the sake of the other side, which
-	// may take a connection that is cut for a fault.
+	// Only the status counts. The body is read because a server may report a connection that breaks as a
+	// fault.
 	_, _ = io.CopyN(io.Discard, resp.Body, maxBody)
 	_ = resp.Body.Close()
 	return resp.StatusCode, nil
 }
 
-// peer is an application as errors name it.
+// peer is the application, for errors.
 var peer = outbound.Peer{Name: "the application", Address: "verify.url"}
 
-// reason words why there was no answer. Only errors whose text is about names, addresses and
-// certificates are repeated: others quote what the other side sent, which may be an echo.
+// reason returns an error that says why there was no answer. It repeats only errors about names, addresses
+// and certificates. Others quote what the server sent, which can be our own request.
 func reason(err error, asked *url.URL) error {
 	_, isDNS := errors.AsType[*net.DNSError](err)
 	_, isCertificate := errors.AsType[*tls.CertificateVerificationError](err)
@@ -104,16 +104,16 @@ func reason(err error, asked *url.URL) error {
 	return errors.New("no answer that can be read")
 }
 
-// maxMessage is how many bytes of an error are kept.
+// maxMessage is the longest text of an error, in bytes.
 const maxMessage = 1000
 
-// failed is an error about the request to p's URL. It is one line and has no secret.
+// failed returns an error about the request to p's URL. It is one line without a secret.
 func (p *Prober) failed(format string, args ...any) error {
 	message := fmt.Sprintf("verify.url %s: %s", shown(p.url), fmt.Sprintf(format, args...))
 	return errors.New(printable.Line(message, maxMessage))
 }
 
-// shown is a URL without what may be meant for the application alone.
+// shown returns a URL without the parts that may be secret.
 func shown(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {

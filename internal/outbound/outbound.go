@@ -1,11 +1,10 @@
-// Package outbound is what all HTTP clients of rotatord have in common. A peer is a server that
-// rotatord asks: Vault, Cloudflare's API, an application behind Access, the daemon's socket.
+// Package outbound has what all HTTP clients of rotatord share. A peer is a server that rotatord sends requests
+// to: Vault, Cloudflare's API, an application behind Access, the daemon's socket.
 //
-// Guarantees: nothing is sent to a host that the configuration does not name, whatever a peer
-// answers. A proxy of the environment gets a CONNECT request for an https address and nothing
-// else, so it sees a host name and no credential. An answer takes a bounded amount of memory.
-// No error quotes what a peer sent, except the host of a redirect, the names in a certificate, and
-// the title or the first words of a page, all of them cleaned.
+// Guarantees: nothing is sent to a host that the configuration does not name, regardless of what a peer
+// answers. A proxy from the environment gets only CONNECT requests for https addresses, so it sees host names and
+// no credential. An answer needs a bounded amount of memory. No error quotes what a peer sent, except the host
+// of a redirect, the names in a certificate, and the title or the first words of a page. These are cleaned.
 package outbound
 
 import (
@@ -19,21 +18,21 @@ import (
 	"rotatord/internal/printable"
 )
 
-// MaxHeader is how many bytes of headers an answer may have, those of 1xx answers before it
-// included. The answers of Vault and Cloudflare have about 2 KiB.
+// MaxHeader is how many bytes of headers an answer may have, including the 1xx answers before it. Answers of
+// Vault and Cloudflare have about 2 KiB.
 const MaxHeader = 256 << 10
 
-// idle is how many unused connections are kept to one host.
+// idle is how many unused connections to one host stay open.
 const idle = 8
 
-// Transport returns a new transport with the bounds of this package. It is Go's default one
-// otherwise. Bodies are not bounded by it: use [ReadBody].
+// Transport returns a new transport with the bounds of this package. Otherwise it is Go's default transport. It
+// does not bound bodies: use [ReadBody].
 //
-// It speaks HTTP/1.1 only. Go's HTTP/2 client logs each header that it sends, and so each
-// credential, if the environment has GODEBUG=http2debug=2.
+// It speaks only HTTP/1.1. With GODEBUG=http2debug=2 in the environment, Go's HTTP/2 client logs each header
+// that it sends, and so each credential.
 //
-// A proxy of the environment is used for https only. Through a proxy, a plain http request would show
-// its headers and its body.
+// It uses a proxy from the environment only for https. A plain http request would show its headers and its
+// body to the proxy.
 func Transport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxResponseHeaderBytes = MaxHeader
@@ -43,13 +42,13 @@ func Transport() *http.Transport {
 	t.ForceAttemptHTTP2 = false
 	t.Protocols = new(http.Protocols)
 	t.Protocols.SetHTTP1(true)
-	// The clone would offer h2 to the server, and could not speak it.
+	// The clone would offer h2 to the server, but cannot speak it.
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
 	return t
 }
 
-// Unquoted returns err without what the other side sent. Go's HTTP client quotes an answer that
-// it cannot read, and a server or proxy may answer with the request that it got.
+// Unquoted returns err without what the server sent. Go's HTTP client quotes an answer that it cannot parse, and
+// a server or a proxy may answer with the request that it got.
 func Unquoted(err error) error {
 	if err == nil {
 		return nil
@@ -68,10 +67,10 @@ func Unquoted(err error) error {
 	return err
 }
 
-// maxError is how many bytes of an error are kept.
+// maxError is the longest text of an error, in bytes.
 const maxError = 1000
 
-// Reworded returns an error with another text. Its cause stays in it.
+// Reworded returns an error with another text that wraps cause.
 func Reworded(text string, cause error) error { return &rewordedError{text, cause} }
 
 type rewordedError struct {
@@ -82,7 +81,7 @@ type rewordedError struct {
 func (e *rewordedError) Error() string { return e.text }
 func (e *rewordedError) Unwrap() error { return e.cause }
 
-// TooLargeError is an answer whose body is larger than it may be.
+// TooLargeError says that the body of an answer is too large.
 type TooLargeError struct {
 	Limit int64 // in bytes
 }
@@ -98,8 +97,8 @@ func (e *TooLargeError) Error() string {
 	return "the answer is larger than " + size + ": is something else at this address?"
 }
 
-// ReadBody reads a body of at most limit bytes. It returns what it read in any case, and a
-// [TooLargeError] if there is more.
+// ReadBody reads a body of at most limit bytes. It always returns what it read, and a [TooLargeError] if there is
+// more.
 func ReadBody(body io.Reader, limit int64) ([]byte, error) {
 	content, err := io.ReadAll(io.LimitReader(body, limit+1))
 	if int64(len(content)) > limit {
@@ -108,14 +107,14 @@ func ReadBody(body io.Reader, limit int64) ([]byte, error) {
 	return content, err
 }
 
-// RedirectError is an answer that redirects, and that was not followed.
+// RedirectError is a redirect that was not followed.
 type RedirectError struct {
 	Status int
-	// From is the host that answered, To where it redirects: a host, after its scheme if that
-	// changes. To is empty if the answer does not say where, or says it in a way that cannot be
-	// read. Neither has a path or a query: they may hold a secret.
+	// From is the host that answered. To is the host that it redirects to, with its scheme if that differs. To
+	// is empty if the answer has no readable address. Neither has a path or a query, which may contain a
+	// secret.
 	From, To string
-	// Peer is what should have answered, such as Vault.
+	// Peer is the server that should have answered, such as Vault.
 	Peer string
 }
 
@@ -149,10 +148,10 @@ func Redirected(peer string, status int, asked *url.URL, location string) *Redir
 	return e
 }
 
-// maxShown is how many bytes of a host are shown.
+// maxShown is the longest host that is shown, in bytes.
 const maxShown = 200
 
-// Origin is the scheme, host and port of a URL, written in one way.
+// Origin returns the scheme, host and port of a URL in a normal form.
 func Origin(u *url.URL) string {
 	scheme, port := strings.ToLower(u.Scheme), u.Port()
 	if port == "" {

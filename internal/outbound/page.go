@@ -13,28 +13,28 @@ import (
 )
 
 const (
-	// maxPage is how much of a page is read for its title and its first words, and maxTokens of how many
-	// parts: a page of nothing but markup has neither.
+	// maxPage is how many bytes of a page are parsed for its title and its first words, and maxTokens how many
+	// HTML tokens: a page may have nothing but markup.
 	maxPage, maxTokens = 64 << 10, 4000
-	// maxWords is how many bytes of its title or its first words are shown.
+	// maxWords is the longest title, or the longest first words, in bytes.
 	maxWords = 120
 )
 
-// Page is an answer of something else than the API that was asked.
+// Page is an answer that is not from the API.
 type Page struct {
-	// MediaType is its content type without parameters; empty if it names none.
+	// MediaType is its content type without parameters; empty if it has none.
 	MediaType string
-	// Title is that of an HTML page. Words are the first ones that a reader sees. Both are whole, and must
-	// be cleaned before they are shown.
+	// Title is the title of an HTML page. Words are the first words that a reader sees. Both are not cut, and
+	// must be cleaned before they are shown.
 	Title, Words string
-	// PlainOnTLS is set if a server says that it was asked in plain http where it speaks TLS.
+	// PlainOnTLS is set if a server says that it got plain http on a port for TLS.
 	PlainOnTLS bool
 }
 
-// plainOnTLS are the words of Go's server and of nginx.
+// plainOnTLS are the texts with which Go's server and nginx say that.
 var plainOnTLS = regexp.MustCompile(`(?i)HTTP request (?:was sent )?to (?:an )?HTTPS (?:server|port)`)
 
-// ReadPage reads what can be said of an answer. It keeps nothing of a body that is neither text nor HTML.
+// ReadPage returns what can be said about an answer. It takes nothing from a body that is neither text nor HTML.
 func ReadPage(h http.Header, body []byte) Page {
 	var p Page
 	p.MediaType, _, _ = mime.ParseMediaType(h.Get("Content-Type"))
@@ -50,7 +50,7 @@ func ReadPage(h http.Header, body []byte) Page {
 	return p
 }
 
-// readHTML returns the title of a page, and the first words of it that are visible.
+// readHTML returns the title of a page and its first visible words.
 func readHTML(body []byte) (title, words string) {
 	var text strings.Builder
 	inTitle, hidden := false, ""
@@ -84,9 +84,9 @@ func readHTML(body []byte) (title, words string) {
 	return title, strings.TrimSpace(text.String())
 }
 
-// Shown describes the page: its content type, and its title. With words it has the first words where
-// there is no title; they must not be asked for where an answer may show a secret of an unknown form.
-// clean takes out what must not be shown, before anything is cut.
+// Shown returns a description of the page: its content type and its title. With words it has the first words
+// if there is no title. Do not use words for an answer that may contain a secret of an unknown form. clean
+// removes what must not be shown, before anything is cut.
 func (p Page) Shown(words bool, clean func(string) string) string {
 	kind := printable.Line(p.MediaType, maxWords)
 	if kind == "" {

@@ -14,32 +14,32 @@ import (
 	"rotatord/internal/printable"
 )
 
-// proxySchemes are those that Go's transport speaks. Another one would be taken for http.
+// proxySchemes are the schemes that Go's transport supports. It treats any other as http.
 var proxySchemes = []string{"http", "https", "socks5", "socks5h"}
 
-// proxyVariables name the proxy for https, in the order in which they count.
+// proxyVariables are the variables for the https proxy; the first that is set counts.
 var proxyVariables = []string{"HTTPS_PROXY", "https_proxy"}
 
-// proxyFor returns the proxy that the environment names for a URL, nil if there is none. The error says
-// what is wrong with the variable, without its value: that may have a password.
+// proxyFor returns the proxy that the environment names for a URL; nil if there is none. The error says what is
+// wrong with the variable. It does not quote the value, which may have a password.
 func proxyFor(asked *url.URL) (*url.URL, error) {
 	if asked.Scheme != "https" {
 		return nil, nil
 	}
 	proxy, err := httpproxy.FromEnvironment().ProxyFunc()(asked)
 	value := os.Getenv(proxyVariable())
-	_, unreadable := url.Parse(value) // which the library takes for a host without a scheme
+	_, unreadable := url.Parse(value) // the library treats it as a host without a scheme
 	switch {
 	case err != nil, proxy != nil && unreadable != nil && strings.Contains(value, "://"):
-		return nil, &ProxyError{Variable: proxyVariable(), text: "it cannot be read as the address of a proxy: write it as http://HOST:PORT"}
+		return nil, &ProxyError{Variable: proxyVariable(), text: "it is not the address of a proxy: write it as http://HOST:PORT"}
 	case proxy != nil && !slices.Contains(proxySchemes, proxy.Scheme):
 		return nil, &ProxyError{Proxy: proxyName(proxy), Variable: proxyVariable(), text: fmt.Sprintf(
-			"%s:// is not the scheme of a proxy: write http://HOST:PORT, also for a proxy that https goes through", printable.Line(proxy.Scheme, 20))}
+			"%s:// is not a scheme for a proxy: write http://HOST:PORT, also for a proxy for https", printable.Line(proxy.Scheme, 20))}
 	}
 	return proxy, nil
 }
 
-// proxyVariable is the variable that names the proxy.
+// proxyVariable returns the variable that names the proxy.
 func proxyVariable() string {
 	for _, name := range proxyVariables {
 		if value, set := os.LookupEnv(name); set && value != "" {
@@ -49,11 +49,10 @@ func proxyVariable() string {
 	return proxyVariables[0]
 }
 
-// proxyName is a proxy without its user and password.
+// proxyName returns a proxy without its user and password.
 func proxyName(proxy *url.URL) string { return printable.Line(proxy.Scheme+"://"+proxy.Host, maxShown) }
 
-// Route names the proxy through which requests to a URL leave this machine, for an error; it is empty if
-// there is none.
+// Route returns the proxy for requests to a URL, for an error; empty if there is none.
 func Route(asked *url.URL) string {
 	proxy, err := proxyFor(asked)
 	switch {
@@ -65,10 +64,10 @@ func Route(asked *url.URL) string {
 	return ""
 }
 
-// ProxyError is a proxy that does not let a request through, so that nothing was sent to whoever it
-// is for.
+// ProxyError says that a proxy did not let a request through. Nothing was sent to the peer.
 type ProxyError struct {
-	// Proxy is its scheme, host and port; empty if they cannot be read. Variable is where it was named.
+	// Proxy has the scheme, host and port of the proxy; empty if they are not valid. Variable is the variable
+	// that names it.
 	Proxy, Variable string
 	Status          int // of its answer to CONNECT; 0 if there is none
 	text            string
@@ -86,7 +85,7 @@ func (e *ProxyError) Error() string {
 // Unwrap returns the cause.
 func (e *ProxyError) Unwrap() error { return e.cause }
 
-// connected checks a proxy's answer to CONNECT. What the proxy says of it is not quoted.
+// connected returns an error if a proxy refuses CONNECT. It does not quote the proxy's answer.
 func connected(_ context.Context, proxy *url.URL, connect *http.Request, answer *http.Response) error {
 	if answer.StatusCode == http.StatusOK {
 		return nil
@@ -99,7 +98,7 @@ func connected(_ context.Context, proxy *url.URL, connect *http.Request, answer 
 	case answer.StatusCode == http.StatusProxyAuthRequired && proxy.User != nil:
 		e.text += ": it does not accept the user and password that " + e.Variable + " has: correct them" + direct
 	case answer.StatusCode == http.StatusProxyAuthRequired:
-		e.text += ": it wants a user and a password: write http://USER:PASSWORD@HOST:PORT into " + e.Variable + direct
+		e.text += ": it requires a user and a password: write http://USER:PASSWORD@HOST:PORT into " + e.Variable + direct
 	case answer.StatusCode == http.StatusForbidden, answer.StatusCode == http.StatusMethodNotAllowed:
 		e.text += ": let its rules allow CONNECT to " + to + direct
 	case answer.StatusCode == http.StatusBadRequest:

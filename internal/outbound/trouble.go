@@ -15,16 +15,16 @@ import (
 	"rotatord/internal/printable"
 )
 
-// Peer is whom requests are for, as an operator knows it.
+// Peer is the server that requests are for, in an operator's words.
 type Peer struct {
 	Name string // such as Vault
-	// Address is where the configuration has its address, and TLS where it has the settings for TLS with it,
-	// such as vault.tls; empty if there are none, and the system's authorities count.
+	// Address is the key of its address in the configuration. TLS is the key of its TLS settings, such as
+	// vault.tls; empty if there are none, and the system's authorities count.
 	Address, TLS string
 }
 
-// Explained returns the error of a request to which no answer came, without what the other side sent
-// and with what to look at. The cause stays in it.
+// Explained returns the error of a request without an answer. It has a hint about what to check, and nothing that
+// the server sent. It wraps the cause.
 func (p Peer) Explained(err error, asked *url.URL) error {
 	if err == nil {
 		return nil
@@ -40,7 +40,7 @@ func (p Peer) Explained(err error, asked *url.URL) error {
 	return Reworded(text, err)
 }
 
-// hint says what to look at; empty if the error says enough.
+// hint returns what to check; empty if the error says enough.
 func (p Peer) hint(err error, asked *url.URL) string {
 	proxy, _ := proxyFor(asked)
 	if proxy != nil {
@@ -53,7 +53,7 @@ func (p Peer) hint(err error, asked *url.URL) string {
 		if dns.IsNotFound {
 			return "there is no such name in DNS: is " + p.Address + " spelled right, and does this machine's DNS know it (/etc/resolv.conf)?"
 		}
-		return "this machine's name server does not answer: look at /etc/resolv.conf and at the network"
+		return "this machine's name server does not answer: check /etc/resolv.conf and the network"
 	}
 	if certificate, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
 		return p.certificateHint(certificate, asked, proxy)
@@ -65,7 +65,7 @@ func (p Peer) hint(err error, asked *url.URL) string {
 	case isRecord:
 		return host + " does not speak TLS: is the port in " + p.Address + " right?"
 	case strings.Contains(text, `malformed HTTP response "\x15\x03`), strings.Contains(text, `malformed HTTP response "\x16\x03`):
-		return host + " speaks TLS, and was asked in plain http: write https:// in " + p.Address
+		return host + " speaks TLS, but the request was plain http: write https:// in " + p.Address
 	}
 	at := host
 	op, _ := errors.AsType[*net.OpError](err)
@@ -82,20 +82,20 @@ func (p Peer) hint(err error, asked *url.URL) string {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens at " + at + ": is " + p.Name + " running there, and are host and port in " + p.Address + " right?"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
-		return "this machine has no route to " + at + ": look at its network"
+		return "this machine has no route to " + at + ": check its network"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF),
 		strings.Contains(err.Error(), "server closed idle connection"):
 		switch {
 		case proxy != nil:
-			return "it went through " + Route(asked) + ": is that a proxy, and is its scheme right?"
+			return "the request went through " + Route(asked) + ": is that a proxy, and is its scheme right?"
 		case asked.Scheme == "http" && strings.HasSuffix(asked.Port(), "443"): // 443 and 8443, where TLS is usual
-			return host + " hung up: does it speak TLS? Then write https:// in " + p.Address
+			return host + " closed the connection: does it speak TLS? Then write https:// in " + p.Address
 		}
 	}
 	return ""
 }
 
-// proxyHint explains an error that is the proxy's. its is false if it is not.
+// proxyHint returns a hint about an error of the proxy, and false if the error is not about the proxy.
 func proxyHint(err error, proxy *url.URL) (hint string, its bool) {
 	name := "the proxy " + proxyName(proxy) + " of " + proxyVariable()
 	op, _ := errors.AsType[*net.OpError](err)
@@ -109,12 +109,12 @@ func proxyHint(err error, proxy *url.URL) (hint string, its bool) {
 	case isRecord:
 		return name + " does not speak TLS itself: write http:// in " + proxyVariable() + ", also for requests to https addresses", true
 	case strings.HasPrefix(op.Op, "socks"):
-		return name + " does not connect: look at its rules, its user and its password", true
+		return name + " does not connect: check its rules, its user and its password", true
 	}
-	return name + " cannot be reached: are its host and port right? NO_PROXY names hosts to which requests go without it", true
+	return name + " cannot be reached: are its host and port right? Requests to hosts in NO_PROXY do not use it", true
 }
 
-// certificateHint says why the certificate of the other side is not accepted, and what would help.
+// certificateHint says why the server's certificate is not accepted, and what would help.
 func (p Peer) certificateHint(e *tls.CertificateVerificationError, asked, proxy *url.URL) string {
 	host := printable.Line(asked.Host, maxShown)
 	var leaf *x509.Certificate
@@ -127,9 +127,9 @@ func (p Peer) certificateHint(e *tls.CertificateVerificationError, asked, proxy 
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](e); ok && invalid.Reason == x509.Expired {
 		leaf, now := invalid.Cert, time.Now()
-		what := fmt.Sprintf("the certificate of %s ended at %s", host, leaf.NotAfter.UTC().Format(time.RFC3339))
+		what := fmt.Sprintf("the certificate of %s expired at %s", host, leaf.NotAfter.UTC().Format(time.RFC3339))
 		if now.Before(leaf.NotBefore) {
-			what = fmt.Sprintf("the certificate of %s begins at %s", host, leaf.NotBefore.UTC().Format(time.RFC3339))
+			what = fmt.Sprintf("the certificate of %s is not valid before %s", host, leaf.NotBefore.UTC().Format(time.RFC3339))
 		}
 		return fmt.Sprintf("%s, and this machine's clock says %s: set the clock if that is wrong (NTP), or renew the certificate", what, now.UTC().Format(time.RFC3339))
 	}
@@ -138,7 +138,7 @@ func (p Peer) certificateHint(e *tls.CertificateVerificationError, asked, proxy 
 		if len(names) == 0 {
 			names = []string{"no name"}
 		}
-		hint := fmt.Sprintf("the certificate is for %s, and not for %s: correct %s", printable.Line(strings.Join(names, ", "), maxShown), hostOf(host), p.Address)
+		hint := fmt.Sprintf("the certificate is for %s, not for %s: correct %s", printable.Line(strings.Join(names, ", "), maxShown), hostOf(host), p.Address)
 		if p.TLS != "" {
 			hint += ", or name the server in " + p.TLS + ".server_name"
 		}
@@ -153,7 +153,7 @@ func (p Peer) certificateHint(e *tls.CertificateVerificationError, asked, proxy 
 		if proxy != nil {
 			return hint + "; does " + Route(asked) + " inspect TLS?"
 		}
-		return hint + ", unless a program in between inspects TLS"
+		return hint + ", unless a proxy inspects TLS"
 	}
 	return trust
 }
@@ -165,19 +165,19 @@ func addresses(c *x509.Certificate) (all []string) {
 	return all
 }
 
-// alertHint says what a server may want that refuses the TLS connection. Go has no type for the alert.
+// alertHint says why a server may refuse the TLS connection. Go has no type for the alert.
 func (p Peer) alertHint(alert, host string) string {
-	certificate := "a certificate of the client's"
+	certificate := "a client certificate"
 	if p.TLS != "" {
 		certificate += " (" + p.TLS + ".cert_file)"
 	}
 	if strings.Contains(alert, "certificate") { // required, bad, unknown, or of an unknown authority
-		return host + " wants " + certificate + ", or does not accept the one that it got"
+		return host + " requires " + certificate + ", or does not accept the one that it got"
 	}
-	return host + " refuses the TLS connection: does it want " + certificate + ", and does it speak TLS 1.2 or later?"
+	return host + " refuses the TLS connection: does it require " + certificate + ", and does it speak TLS 1.2 or later?"
 }
 
-// hostOf is a host without its port.
+// hostOf returns a host without its port.
 func hostOf(hostport string) string {
 	if host, _, err := net.SplitHostPort(hostport); err == nil {
 		return host

@@ -110,17 +110,17 @@ func TestNoAnswerIsExplained(t *testing.T) {
 	}{
 		"nothing listens":       {Transport(), "http://127.0.0.1:1/", []string{"connection refused", "nothing listens at 127.0.0.1:1: is Vault running there", "vault.address"}},
 		"unknown authority":     {Transport(), secure.URL, []string{`is signed by "O=Acme Co"`, "vault.tls.ca_file", "inspects TLS"}},
-		"another name":          {trusting(), "https://localhost:" + port, []string{"the certificate is for example.com, *.example.com, 127.0.0.1, ::1, and not for localhost", "vault.tls.server_name"}},
-		"ended":                 {clock(time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)), secure.URL, []string{"ended at 2084-01-29T16:00:00Z", "set the clock"}},
+		"another name":          {trusting(), "https://localhost:" + port, []string{"the certificate is for example.com, *.example.com, 127.0.0.1, ::1, not for localhost", "vault.tls.server_name"}},
+		"ended":                 {clock(time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)), secure.URL, []string{"expired at 2084-01-29T16:00:00Z", "set the clock"}},
 		"not begun":             {clock(time.Date(1960, 1, 1, 0, 0, 0, 0, time.UTC)), secure.URL, []string{"this machine's clock says", "set the clock"}},
 		"plain where TLS":       {Transport(), strings.Replace(plain.URL, "http:", "https:", 1), []string{"speaks plain http, not TLS", "begin with http://?"}},
 		"no TLS at all":         {Transport(), "https://" + raw(t, "SSH-2.0-OpenSSH_9.9\r\n"), []string{"does not speak TLS", "port in vault.address"}},
-		"TLS where plain":       {Transport(), "http://" + raw(t, "\x15\x03\x01\x00\x02\x02\x28"), []string{"speaks TLS, and was asked in plain http: write https:// in vault.address"}},
-		"a certificate of ours": {insecure(), wantsCertificate.URL, []string{"does it want a certificate of the client's (vault.tls.cert_file)"}},
+		"TLS where plain":       {Transport(), "http://" + raw(t, "\x15\x03\x01\x00\x02\x02\x28"), []string{"speaks TLS, but the request was plain http: write https:// in vault.address"}},
+		"a certificate of ours": {insecure(), wantsCertificate.URL, []string{"does it require a client certificate (vault.tls.cert_file)"}},
 		"no such name":          {unresolved, "https://vault.exmaple.com/", []string{"no such host", "is vault.address spelled right", "/etc/resolv.conf"}},
 		"no name server":        {noServer, "https://vault.example.com/", []string{"name server does not answer"}},
 		"hung up":               {Transport(), "http://" + raw(t, ""), nil},
-		"hung up at a TLS port": {hangingUp, "http://vault.example.com:8443/", []string{"hung up: does it speak TLS? Then write https:// in vault.address"}},
+		"hung up at a TLS port": {hangingUp, "http://vault.example.com:8443/", []string{"closed the connection: does it speak TLS? Then write https:// in vault.address"}},
 	} {
 		got := ask(t, test.transport, test.address)
 		all = append(all, got)
@@ -184,7 +184,7 @@ func TestProxyIsNamed(t *testing.T) {
 		variable, value string
 		want            []string
 	}{
-		"authentication":     {"HTTPS_PROXY", "http://" + answering(407), []string{"(of HTTPS_PROXY)", "HTTP 407", "wants a user and a password", "NO_PROXY=vault.example.com"}},
+		"authentication":     {"HTTPS_PROXY", "http://" + answering(407), []string{"(of HTTPS_PROXY)", "HTTP 407", "requires a user and a password", "NO_PROXY=vault.example.com"}},
 		"wrong password":     {"HTTPS_PROXY", "http://" + user + answering(407), []string{"(of HTTPS_PROXY)", "HTTP 407", "does not accept the user and password"}},
 		"refused":            {"https_proxy", "http://" + user + answering(403), []string{"(of https_proxy)", "does not connect to vault.example.com:8200 (HTTP 403 Forbidden)", "let its rules allow CONNECT"}},
 		"an odd status":      {"HTTPS_PROXY", "http://" + odd, []string{"HTTP 403 Forbidden"}},
@@ -193,9 +193,9 @@ func TestProxyIsNamed(t *testing.T) {
 		"down":               {"HTTPS_PROXY", "http://" + user + "127.0.0.1:1", []string{"the proxy http://127.0.0.1:1 of HTTPS_PROXY cannot be reached"}},
 		"https to plain":     {"HTTPS_PROXY", "https://" + user + answering(407), []string{"does not speak TLS itself: write http:// in HTTPS_PROXY"}},
 		"http to TLS":        {"HTTPS_PROXY", "http://" + raw(t, "\x15\x03\x01\x00\x02\x02\x28"), []string{"speaks TLS itself: write https:// in HTTPS_PROXY"}},
-		"http to Go's TLS":   {"HTTPS_PROXY", "http://" + strings.TrimPrefix(secure.URL, "https://"), []string{"it went through the proxy http://127.0.0.1", "is its scheme right"}},
-		"wrong scheme":       {"HTTPS_PROXY", "ftp://" + user + "proxy.example:21", []string{"the proxy ftp://proxy.example:21 (of HTTPS_PROXY)", "is not the scheme of a proxy"}},
-		"no URL":             {"HTTPS_PROXY", "http://" + user + "proxy example", []string{"the proxy of HTTPS_PROXY: it cannot be read"}},
+		"http to Go's TLS":   {"HTTPS_PROXY", "http://" + strings.TrimPrefix(secure.URL, "https://"), []string{"the request went through the proxy http://127.0.0.1", "is its scheme right"}},
+		"wrong scheme":       {"HTTPS_PROXY", "ftp://" + user + "proxy.example:21", []string{"the proxy ftp://proxy.example:21 (of HTTPS_PROXY)", "is not a scheme for a proxy"}},
+		"no URL":             {"HTTPS_PROXY", "http://" + user + "proxy example", []string{"the proxy of HTTPS_PROXY: it is not the address"}},
 		"socks that is none": {"HTTPS_PROXY", "socks5://" + user + raw(t, "HTTP/1.1 400 Bad Request\r\n\r\n"), []string{"of HTTPS_PROXY does not connect"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,9 +1,9 @@
-// Package precheck looks now and then at everything that the next rotation will need, so that a
-// fault is known long before a slot comes.
+// Package precheck has the look-ahead checks: from time to time they check everything that the next rotation
+// will need, so that a fault is known long before a slot comes.
 //
-// Guarantees: every check runs by itself, so one that hangs does not delay another, and is reported as
-// failing. A check that could not learn anything leaves the result before it as it was. Nothing
-// that a check does costs a secret, and nothing waits for a check.
+// Guarantees: checks are independent. One that hangs delays no other, and is reported as failing. A check
+// that finds out nothing does not change its last result. A check never costs a secret, and nothing waits for
+// a check.
 package precheck
 
 import (
@@ -20,30 +20,30 @@ import (
 )
 
 const (
-	// A check that fails is repeated retryShare times as often, since whoever has mended something wants
-	// to see it, but not more often than every retryMin.
+	// A failing check is repeated retryShare times as often, so that a person who repairs something sees it,
+	// but not more often than every retryMin.
 	retryShare = 4
 	retryMin   = 15 * time.Second
-	// hangsAfter is how long after its timeout a check may still run before it counts as failed.
+	// hangsAfter is how long a check may run after its timeout before it counts as failed.
 	hangsAfter = 5 * time.Second
 )
 
-// ErrNothingLearned is in the error of a check that says nothing, neither good nor bad: because it was
-// cut off, or waits for something that another check reports. The result before it stays.
+// ErrNothingLearned is in the error of a check that found out nothing, neither good nor bad: it was cut off, or
+// it waits for something that another check reports. Its last result stays.
 var ErrNothingLearned = errors.New("nothing was learned")
 
-// Check is one thing to look at. All fields but Subject are required.
+// Check is one thing to check. All fields except Subject are required.
 type Check struct {
-	// Name is the kind of check, one of [status.CheckNames]; Subject is what it is about, and empty
-	// where there is only one. Together they identify the check, and are labels of metrics.
+	// Name is the kind of check, one of [status.CheckNames]. Subject is what it is about; empty if there is
+	// only one. Together they identify the check, and are labels of metrics.
 	Name, Subject string
-	// Every is the time between two looks while all is well.
+	// Every is the time between two looks if all is well.
 	Every time.Duration
-	// Timeout ends a look. One that goes on beyond it is reported as failing.
+	// Timeout ends a look. A look that does not end then is reported as failing.
 	Timeout time.Duration
-	// Stops is set if no rotation that needs the subject can begin while the check fails.
+	// Stops is set if no rotation that needs the subject can start while the check fails.
 	Stops bool
-	// Look returns nil if a rotation would find what it needs. It obeys its context if it can.
+	// Look returns nil if a rotation would find what it needs. It should obey its context.
 	Look func(ctx context.Context) error
 }
 
@@ -64,14 +64,13 @@ type Watch struct {
 type running struct {
 	check  Check
 	result status.Check
-	began  time.Time // of the look that is under way; zero if none is
+	began  time.Time // when the look in progress started; zero if there is none
 	again  chan struct{}
 	stop   context.CancelFunc
 }
 
-// New returns a Watch without checks. now is the wall clock, nil for the system's. changed is told
-// when a check begins to fail, fails for another reason, or is good again; it must not block. It
-// may be nil.
+// New returns a Watch without checks. now is the wall clock; nil for the system's. changed is called when a
+// check starts to fail, fails for another reason, or is good again. It must not block, and may be nil.
 func New(now func() time.Time, changed func(status.Check)) *Watch {
 	if now == nil {
 		now = time.Now
@@ -82,8 +81,8 @@ func New(now func() time.Time, changed func(status.Check)) *Watch {
 	return &Watch{now: now, changed: changed, running: make(map[key]*running)}
 }
 
-// Set replaces the checks. Those that were there before, by name and subject, go on as they are; new
-// ones look at once. It does nothing after Close.
+// Set replaces the checks. Checks that exist already, by name and subject, continue; new ones look at once. It
+// does nothing after Close.
 func (w *Watch) Set(checks []Check) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -111,7 +110,7 @@ func (w *Watch) Set(checks []Check) {
 	}
 }
 
-// Close ends all checks, and waits within ctx for those that are under way. Results stay.
+// Close ends all checks, and waits within ctx for the looks in progress. Results stay.
 func (w *Watch) Close(ctx context.Context) error {
 	w.mu.Lock()
 	w.closed = true
@@ -129,7 +128,7 @@ func (w *Watch) Close(ctx context.Context) error {
 	}
 }
 
-// LookNow has those checks looked at now whose last result fits.
+// LookNow runs the checks whose last result fits now.
 func (w *Watch) LookNow(fits func(status.Check) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -143,7 +142,7 @@ func (w *Watch) LookNow(fits func(status.Check) bool) {
 	}
 }
 
-// Results returns the last result of each check that was looked at, sorted by name and subject.
+// Results returns the last result of each check that has run, sorted by name and subject.
 func (w *Watch) Results() []status.Check {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -159,7 +158,7 @@ func (w *Watch) Results() []status.Check {
 	return all
 }
 
-// Failing returns the last result of one check, and false if it is good or was not looked at.
+// Failing returns the last result of a check, and false if it is good or if the check has not run.
 func (w *Watch) Failing(name, subject string) (status.Check, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -171,7 +170,7 @@ func (w *Watch) Failing(name, subject string) (status.Check, bool) {
 	return result, result.Fails()
 }
 
-// known is the last result, or that the look which is under way hangs. The caller holds the lock.
+// known returns the last result, or that the look in progress hangs. The caller holds the lock.
 func (r *running) known(now time.Time) status.Check {
 	result := r.result
 	if r.began.IsZero() || now.Sub(r.began) < r.check.Timeout+hangsAfter {
@@ -181,11 +180,11 @@ func (r *running) known(now time.Time) status.Check {
 		result.Since = r.began
 	}
 	result.OK, result.LookedAt, result.Reason = false, now.UTC(), "hangs"
-	result.Detail = "it has not come to an end within " + r.check.Timeout.String()
+	result.Detail = "it did not end within " + r.check.Timeout.String()
 	return result
 }
 
-// loop looks at one check until ctx ends.
+// loop runs one check again and again until ctx ends.
 func (w *Watch) loop(ctx context.Context, r *running) {
 	for {
 		ok := w.look(ctx, r)
@@ -202,7 +201,7 @@ func (w *Watch) loop(ctx context.Context, r *running) {
 	}
 }
 
-// tellThatItHangs tells of a look that goes on, unless the check was known to fail.
+// tellThatItHangs reports a look that does not end, unless the check was failing already.
 func (w *Watch) tellThatItHangs(r *running) {
 	w.mu.Lock()
 	known := r.known(w.now())
@@ -213,7 +212,7 @@ func (w *Watch) tellThatItHangs(r *running) {
 	}
 }
 
-// look looks once, and reports whether all was well.
+// look runs the check once, and reports whether all is well.
 func (w *Watch) look(ctx context.Context, r *running) bool {
 	w.mu.Lock()
 	r.began = w.now().UTC()
@@ -239,7 +238,7 @@ func (w *Watch) look(ctx context.Context, r *running) bool {
 	}
 	r.result = after
 	w.mu.Unlock()
-	// Before the first look all is taken to be well, so that only a fault is news.
+	// Before the first look all counts as well, so that only a fault is reported.
 	if after.Fails() != before.Fails() || after.Reason != before.Reason {
 		w.changed(after)
 	}
