@@ -1,11 +1,9 @@
-// Package connlimit keeps clients from taking the file descriptors that the daemon needs for
-// itself.
+// Package connlimit limits connections, so that clients cannot take the file descriptors that the daemon needs.
 //
-// Guarantees of a [Listener]: no more than its limit of connections are open at once. When it
-// is full, a connection on which no request is under way makes room for a new one, that of
-// the address with the most connections first: idle clients shut nobody out. An error of
-// accept(2), such as the process being out of descriptors, ends nothing: it is logged and
-// tried again.
+// Guarantees of a [Listener]: it never has more open connections than its limit. If it is full, it closes a
+// connection without a request in progress for a new connection, first from the address with the most
+// connections. So idle clients cannot block others. An error of accept(2), for example because the process has
+// no descriptors left, does not end the listener: it logs the error and tries again.
 package connlimit
 
 import (
@@ -20,7 +18,7 @@ import (
 	"time"
 )
 
-// Limits are how many connections the servers of the daemon may hold.
+// Limits are how many connections the servers of the daemon may have.
 type Limits struct{ HTTP, Admin int }
 
 // The most connections, where there are descriptors enough. Each costs some 10 KiB of memory.
@@ -29,9 +27,8 @@ const (
 	maxAdmin = 64
 )
 
-// LimitsFor divides the descriptors of a process that may have that many. A quarter is for HTTP and
-// an eighth for the admin socket. The rest is the daemon's: the ledger, sealed answers, and
-// the connections to Cloudflare and Vault.
+// LimitsFor returns the limits for a process with so many descriptors. A quarter is for HTTP and an eighth for the
+// admin socket. The rest is for the ledger, sealed answers, and connections to Cloudflare and Vault.
 func LimitsFor(descriptors uint64) Limits {
 	share := func(part uint64, most int) int { return max(int(min(descriptors/part, uint64(most))), 2) }
 	return Limits{HTTP: share(4, maxHTTP), Admin: share(8, maxAdmin)}
@@ -42,9 +39,9 @@ func LimitsFor(descriptors uint64) Limits {
 func Descriptors() uint64 {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return 1024 // what nearly every system allows at least
+		return 1024 // nearly every system allows at least this
 	}
-	return uint64(limit.Cur) // not of this type on every system
+	return uint64(limit.Cur) // its type differs between systems
 }
 
 // Listener limits the connections of another listener.
@@ -63,8 +60,8 @@ type Listener struct {
 	logged map[string]time.Time // when something was logged last
 }
 
-// New returns a listener that holds at most limit connections. The server that it is for must
-// have its ConnState as [http.Server.ConnState], so that it knows which are in use.
+// New returns a listener with at most limit connections. Its server must use ConnState as
+// [http.Server.ConnState], so that the listener knows which connections are in use.
 func New(l net.Listener, limit int, log *slog.Logger) *Listener {
 	return &Listener{Listener: l, limit: limit, log: log.With("address", l.Addr().String()), now: time.Now,
 		closed: make(chan struct{}), conns: make(map[*conn]struct{}), logged: make(map[string]time.Time)}
@@ -109,7 +106,7 @@ func (l *Listener) Close() error {
 	return l.Listener.Close()
 }
 
-// TurnAway closes new connections at once while on is set, and lets nobody serve them.
+// TurnAway makes the listener close new connections at once while on is set.
 func (l *Listener) TurnAway(on bool) { l.away.Store(on) }
 
 // Open returns how many connections are open.
@@ -119,8 +116,8 @@ func (l *Listener) Open() int {
 	return len(l.conns)
 }
 
-// CloseIdle closes the connections on which no request is under way. A server that is shut down
-// waits some seconds for those that were just opened.
+// CloseIdle closes the connections without a request in progress. Without this, a server that shuts down waits
+// some seconds for new connections.
 func (l *Listener) CloseIdle() {
 	l.mu.Lock()
 	var idle []*conn
@@ -148,7 +145,8 @@ func (l *Listener) ConnState(c net.Conn, state http.ConnState) {
 	}
 }
 
-// admit makes room for a connection, and returns it wrapped; or closes it and returns nil.
+// admit returns a wrapped connection, and closes another one for it if necessary. If it cannot, it closes the
+// new one and returns nil.
 func (l *Listener) admit(c net.Conn) net.Conn {
 	l.mu.Lock()
 	one := &conn{Conn: c, listener: l, from: addressOf(c), since: l.now()}
@@ -176,9 +174,9 @@ func (l *Listener) admit(c net.Conn) net.Conn {
 	return one
 }
 
-// victim is the connection that makes room for one from an address; nil if none does. One on
-// which a request is under way does so only if its address has more than half of all, and is
-// another one. l.mu must be held.
+// victim returns the connection to close for a new one from an address; nil if there is none. It is a connection
+// with a request in progress only if that is from another address, which has more than half of all connections.
+// l.mu must be held.
 func (l *Listener) victim(newcomer string) *conn {
 	count := make(map[string]int)
 	for c := range l.conns {
@@ -196,8 +194,8 @@ func (l *Listener) victim(newcomer string) *conn {
 	return found
 }
 
-// before reports whether a makes room rather than b: one that is idle, of the address with the
-// most connections, that has been so for longest.
+// before reports whether a is closed rather than b: first an idle connection, then one of the address with the most
+// connections, then the one that is idle for the longest time.
 func (l *Listener) before(a, b *conn, count map[string]int) bool {
 	if a.busy != b.busy {
 		return b.busy
@@ -208,7 +206,7 @@ func (l *Listener) before(a, b *conn, count map[string]int) bool {
 	return a.since.Before(b.since)
 }
 
-// sayAgain is how long a message that repeats itself is kept back.
+// sayAgain is the time after which the same message is logged again.
 const sayAgain = time.Minute
 
 func (l *Listener) say(message string, attrs ...any) {
@@ -224,7 +222,7 @@ func (l *Listener) say(message string, attrs ...any) {
 	l.log.Warn(message, attrs...)
 }
 
-// addressOf is the host that a connection comes from; one and the same for all of a unix socket.
+// addressOf returns the host of a connection; all connections of a unix socket have the same.
 func addressOf(c net.Conn) string {
 	if c.RemoteAddr() == nil {
 		return ""
@@ -242,11 +240,11 @@ type conn struct {
 	listener *Listener
 	from     string
 	// Of the listener's mu:
-	busy  bool      // a request is under way
-	since time.Time // it is so, or is not
+	busy  bool      // a request is in progress
+	since time.Time // when busy was last set or cleared
 }
 
-// NetConn returns the connection below, as that of tls.Conn does.
+// NetConn returns the connection below, as tls.Conn.NetConn does.
 func (c *conn) NetConn() net.Conn { return c.Conn }
 
 // Close implements net.Conn.

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// armed is what is to happen at one point.
+// armed says what happens at one point.
 type armed struct {
 	action   string
 	duration time.Duration
@@ -64,14 +64,14 @@ func parse(spec string) (map[string]*armed, error) {
 			}
 			p.duration = d
 		default:
-			return nil, fmt.Errorf("%q: the action is none of kill, off, sleep:DURATION and bound:DURATION", item)
+			return nil, fmt.Errorf("%q: the action must be kill, off, sleep:DURATION or bound:DURATION", item)
 		}
 		points[name] = p
 	}
 	return points, nil
 }
 
-// strikes counts a point and says whether it strikes now.
+// strikes counts that a point is reached, and reports whether it strikes now.
 func strikes(name string, action func(string) bool) *armed {
 	mu.Lock()
 	defer mu.Unlock()
@@ -98,15 +98,15 @@ func Reach(name string) {
 		return
 	}
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-	select {} // nothing more is done until the signal arrives
+	select {} // do nothing until the signal arrives
 }
 
-// Off reports whether a step is to be left out.
+// Off reports whether a step must be left out.
 func Off(name string) bool {
 	return strikes(name, func(action string) bool { return action == "off" }) != nil
 }
 
-// Bound returns a time limit, or what a test has in its place.
+// Bound returns a time limit, or the one that a test sets.
 func Bound(name string, d time.Duration) time.Duration {
 	if p := strikes(name, func(action string) bool { return action == "bound" }); p != nil {
 		return p.duration

@@ -1,8 +1,8 @@
-// Package ownpath decides whether files and directories belong to the daemon alone.
+// Package ownpath checks that other users cannot change files and directories of the daemon.
 //
-// The threat is another user of the machine: who can write to the state directory can take the
-// ledger away, and who can write to the directory of the admin socket can put another socket
-// there, to which operators then talk.
+// The threat is another user of the machine. A user who can write to the state directory can remove the ledger. A
+// user who can write to the directory of the admin socket can put another socket there, and operators would talk to
+// that.
 package ownpath
 
 import (
@@ -22,22 +22,22 @@ type process struct {
 }
 
 func current() process {
-	groups, _ := os.Getgroups() // without them only its own group counts
+	groups, _ := os.Getgroups() // on an error only the process's own group counts
 	return process{os.Geteuid(), os.Getegid(), groups}
 }
 
-// Check returns an error if users other than the daemon's own and root can change what a path
-// leads to: because it or the symbolic link at its end belongs to another user, or because
-// its mode lets others write. What is not there is no error.
+// Check returns an error if a user other than the daemon's own and root can change the file or directory at a path:
+// because it, or a symbolic link at the end of the path, belongs to another user, or because its mode allows
+// others to write. A path that does not exist is not an error.
 //
-// A group may write in two cases. It is the group that the process runs under. Or the owner is
-// root and the process is in the group: that is how Kubernetes gives a volume to a pod.
+// A group may write in two cases: it is the group of the process; or the owner is root and the process is in the
+// group, which is how Kubernetes gives a volume to a pod.
 //
-// Where a directory is sticky, others may write to it, and still not replace what is ours.
+// Others may write to a sticky directory, because they still cannot replace our files in it.
 func Check(path string) error { return check(path, current()) }
 
-// AsOwner returns Check as it is for a process of the user that a path belongs to. Only root, who
-// looks at what belongs to a service, gets another answer than from Check.
+// AsOwner does Check for a process of the user that owns the path. The result differs from Check only for root, who
+// checks the files of a service.
 func AsOwner(path string) func(path string) error {
 	p := current()
 	if uid, gid, err := Owner(path); err == nil && p.uid == 0 && uid != 0 {
@@ -56,12 +56,12 @@ func check(path string, p process) error {
 	}
 	if link.Mode().Type() == fs.ModeSymlink {
 		if owner, _ := ownerOf(link); owner != 0 && owner != p.uid {
-			return fmt.Errorf("%s is a symbolic link that belongs to uid %d, who can let it lead elsewhere: let root or uid %d own it (chown -h)", path, owner, p.uid)
+			return fmt.Errorf("%s is a symbolic link that belongs to uid %d, who can change where it leads: make root or uid %d its owner (chown -h)", path, owner, p.uid)
 		}
 	}
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is a symbolic link that leads nowhere: is what it leads to not mounted?", path)
+		return fmt.Errorf("%s is a symbolic link that leads nowhere: is a volume not mounted?", path)
 	}
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func check(path string, p process) error {
 	return nil
 }
 
-// Owner returns the user and the group that a path belongs to.
+// Owner returns the user and the group that own a path.
 func Owner(path string) (uid, gid int, err error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -94,13 +94,13 @@ func Owner(path string) (uid, gid int, err error) {
 // ownerOf returns the user and the group of a file.
 func ownerOf(info fs.FileInfo) (uid, gid int) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok { // no system that rotatord runs on
+	if !ok { // on no system that rotatord supports
 		return os.Geteuid(), os.Getegid()
 	}
 	return int(stat.Uid), int(stat.Gid)
 }
 
-// Kind names what something is, for messages: a regular file, a directory and so on.
+// Kind returns what a file is, for messages: a regular file, a directory and so on.
 func Kind(mode fs.FileMode) string {
 	switch mode.Type() {
 	case 0:
@@ -117,8 +117,7 @@ func Kind(mode fs.FileMode) string {
 	return "a device"
 }
 
-// Denied explains an error that says permission denied, by whose the file is; other errors are
-// returned as they are.
+// Denied returns an error that says who owns a file, if err says permission denied, and otherwise err.
 func Denied(path string, err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err

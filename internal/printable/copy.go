@@ -5,16 +5,15 @@ import (
 	"time"
 )
 
-// Copy returns a copy of v in which every text is one that may be shown: see [Text]. It follows pointers,
-// lists, maps and exported fields, and changes nothing that belongs to v. What is added to a type later is
-// covered too.
+// Copy returns a copy of v in which every text is safe to show: see [Text]. It follows pointers, lists, maps and
+// exported fields, also those that are added to a type later. It does not change v.
 func Copy[T any](v T) T {
 	var result T
 	reflect.ValueOf(&result).Elem().Set(copied(reflect.ValueOf(&v).Elem()))
 	return result
 }
 
-// InPlace does the same with what a pointer points to.
+// InPlace does the same to the value that a pointer points to.
 func InPlace(pointer any) {
 	to := reflect.ValueOf(pointer).Elem()
 	to.Set(copied(to))
@@ -23,7 +22,7 @@ func InPlace(pointer any) {
 var moment = reflect.TypeFor[time.Time]()
 
 func copied(v reflect.Value) reflect.Value {
-	if v.IsZero() || v.Type() == moment { // nothing in it is text, and most of what is shown of a token is this
+	if v.IsZero() || v.Type() == moment { // it has no text; this is the most frequent case
 		return v
 	}
 	result := reflect.New(v.Type()).Elem()

@@ -1,13 +1,13 @@
-// Package printable makes text that comes from elsewhere fit to be shown: an answer of Cloudflare's
-// or Vault's, the name of a service token, a header, the content of a file.
+// Package printable makes foreign text safe to show: an answer of Cloudflare or Vault, the name of a service
+// token, a header, the content of a file.
 //
-// The threat is a text that steers the terminal of whoever reads it, or that lies about what it is: an
-// escape sequence, a newline that begins a forged line, a control that reverses the direction of writing,
-// a character that takes no room. Such characters are written as escapes, so that they can be seen.
-// Letters of every script, marks and spaces stay as they are.
+// The threat is a text that controls the reader's terminal, or that pretends to be something else: with an
+// escape sequence, a newline that starts a forged line, a character that reverses the direction of the text, or
+// an invisible character. The package writes such characters as escapes, so that a reader sees them. Letters of
+// every script, marks and spaces do not change.
 //
-// There are two layers. [Line] is used where foreign text becomes an error or a fact, and [Writer] is
-// around whatever a command prints, for what was overlooked.
+// There are two layers. [Line] is used where foreign text becomes an error or a fact. [Writer] wraps everything
+// that a command prints, for texts that were overlooked.
 package printable
 
 import (
@@ -20,18 +20,17 @@ import (
 	"rotatord/internal/secret"
 )
 
-// Line returns foreign text as one line that may be shown, logged and stored: what looks like a
-// credential is taken out, white space around it and in a row is one space, what steers a terminal is
-// escaped, and it has at most limit bytes beside three dots that show where it was cut.
+// Line returns foreign text as one line that is safe to show, log and store. It removes everything that looks like
+// a credential, replaces each run of white space with one space, escapes control characters, and cuts the text to
+// limit bytes; three dots show where it was cut.
 func Line(text string, limit int) string {
 	return Shortened(Escaped(strings.Join(strings.Fields(secret.Scrub(text)), " ")), limit)
 }
 
-// Text is the same for a text of our own that has foreign text in it: it keeps its lines, and is not
-// shortened.
+// Text does the same for our own text that contains foreign text: it keeps the lines and does not cut.
 func Text(text string) string { return Escaped(secret.Scrub(text)) }
 
-// Shortened cuts text at a whole character, and shows that it did.
+// Shortened returns text cut at a whole character. Three dots show that it was cut.
 func Shortened(text string, limit int) string {
 	if len(text) <= limit {
 		return text
@@ -42,11 +41,11 @@ func Shortened(text string, limit int) string {
 	return text[:limit] + "..."
 }
 
-// Escaped returns text in which every character is escaped that may steer a terminal or cannot be seen,
-// and every byte that is not UTF-8. Newlines and tabs stay.
+// Escaped returns text with all characters escaped that can control a terminal or are invisible, and all bytes
+// that are not UTF-8. Newlines and tabs do not change.
 //
-// The escapes are those of Go and JSON: \x1b for a byte, \u202e for a character. A character that
-// JSON may hold as it is gets an escape that JSON has too. So a JSON document stays one, and means the same.
+// The escapes are those of Go and JSON: \x1b for a byte, \u202e for a character. Characters that are allowed in JSON
+// get an escape that JSON has too, so a JSON document is still valid and means the same.
 func Escaped(text string) string {
 	if IsPlain(text) {
 		return text
@@ -54,7 +53,7 @@ func Escaped(text string) string {
 	return string(appendEscaped(make([]byte, 0, len(text)+16), text))
 }
 
-// IsPlain reports whether text has nothing that [Escaped] would change.
+// IsPlain reports whether [Escaped] would not change text.
 func IsPlain(text string) bool {
 	for i, r := range text {
 		if r == utf8.RuneError && !strings.HasPrefix(text[i:], "\uFFFD") || !shown(r) {
@@ -83,12 +82,12 @@ func appendEscaped(to []byte, text string) []byte {
 	return to
 }
 
-// shown reports whether a character is shown as it is: it can be seen or is a space, and does nothing.
+// shown reports whether a character needs no escape: it is visible or a space, and controls nothing.
 func shown(r rune) bool {
 	switch {
 	case r < utf8.RuneSelf:
 		return r >= ' ' && r != 0x7f || r == '\n' || r == '\t'
-	case unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r), // some of them are letters that take no room
+	case unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r), // some of them are letters without a width
 		unicode.Is(unicode.Variation_Selector, r):
 		return false
 	}

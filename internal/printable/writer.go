@@ -6,12 +6,12 @@ import (
 	"unicode/utf8"
 )
 
-// Writer escapes what is written through it, as [Escaped] does. It is safe for concurrent use, and
-// makes one write of each.
+// Writer escapes what is written to it, as [Escaped] does. It is safe for concurrent use. Each write becomes one
+// write to the writer below.
 type Writer struct {
 	mu   sync.Mutex
 	next io.Writer
-	// rest are the first bytes of a character whose others have not been written yet.
+	// rest has the first bytes of a character that is not complete yet.
 	rest []byte
 }
 
@@ -34,7 +34,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close writes what was left of a character that never became one. It does not close the writer below.
+// Close writes the bytes of a character that is not complete. It does not close the writer below.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -51,11 +51,11 @@ func (w *Writer) put(text []byte) error {
 	return err
 }
 
-// Unescaped returns the writer below. It is for what a command draws on a terminal on purpose, and for a
-// secret, which must not be altered. Foreign text that goes there must be escaped before.
+// Unescaped returns the writer below. Use it for control sequences of our own, and for a secret, which must not
+// change. Foreign text must be escaped before it is written there.
 func (w *Writer) Unescaped() io.Writer { return w.next }
 
-// Unescaped returns the writer below w if it is a [Writer], and w itself if it is another one.
+// Unescaped returns the writer below w if w is a [Writer], and otherwise w.
 func Unescaped(w io.Writer) io.Writer {
 	if escaping, ok := w.(*Writer); ok {
 		return escaping.Unescaped()
@@ -63,7 +63,7 @@ func Unescaped(w io.Writer) io.Writer {
 	return w
 }
 
-// unfinished returns how many bytes at the end of p may be the beginning of a character.
+// unfinished returns how many bytes at the end of p can be the beginning of a character.
 func unfinished(p []byte) int {
 	for n := 1; n < utf8.UTFMax && n <= len(p); n++ {
 		if last := p[len(p)-n:]; utf8.RuneStart(last[0]) {

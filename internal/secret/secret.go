@@ -1,13 +1,11 @@
-// Package secret holds values that must not be printed.
+// Package secret has a type for values that must not be printed.
 //
-// Guarantee: a [Value] shows its content to [Value.Reveal] and to nothing else.
-// Every formatting verb, encoder and log handler that is handed a Value, or a
-// structure that contains one, gets the word [Redacted] instead. The content sits
-// behind a closure, so that not even a nested %#v, which walks unexported fields
-// by reflection and does not call methods, can reach it.
+// Guarantee: only [Value.Reveal] returns the content of a [Value]. Every formatting verb, encoder and log handler
+// that gets a Value, or a structure with a Value, gets the word [Redacted] instead. The content is in a closure, so
+// that even a nested %#v, which reads unexported fields by reflection and calls no methods, cannot reach it.
 //
-// The threat is the side door: a log line, an error, a page, a panic. Memory of a
-// live process is out of scope: Go's collector may copy and keep bytes.
+// The threat is a secret that gets into a log line, an error, a page or a panic. The memory of a running process
+// is out of scope: Go's garbage collector may copy and retain bytes.
 package secret
 
 import (
@@ -20,7 +18,7 @@ import (
 	"regexp"
 )
 
-// Redacted is what stands wherever a secret would have been printed.
+// Redacted is printed in place of a secret.
 const Redacted = "[redacted]"
 
 // Value is a secret. The zero Value is empty and usable. Values are immutable and
@@ -37,8 +35,8 @@ func New(s string) Value {
 	return Value{reveal: func() string { return s }}
 }
 
-// Reveal returns the content. Every call is a place where a secret leaves this
-// package's protection, so keep them few and next to the wire.
+// Reveal returns the content. Each call takes a secret out of this package's protection, so have few calls, close to
+// where the secret is sent or written.
 func (v Value) Reveal() string {
 	if v.reveal == nil {
 		return ""
@@ -54,8 +52,7 @@ func (v Value) Equal(w Value) bool {
 	return subtle.ConstantTimeCompare([]byte(v.Reveal()), []byte(w.Reveal())) == 1
 }
 
-// Digest identifies the content without giving it away. The digest of an empty
-// value is empty.
+// Digest returns a digest that identifies the content without revealing it. The digest of an empty value is empty.
 func (v Value) Digest() Digest {
 	if v.IsZero() {
 		return ""
@@ -85,15 +82,15 @@ func (v Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 // LogValue implements slog.LogValuer.
 func (v Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
 
-// wellFormed are both published formats of an Access client secret: "cfast_" with 40 alphanumerics and an
-// 8-character checksum (since August 2026), and 64 hex digits before that.
+// wellFormed matches the two published formats of an Access client secret: "cfast_" with 40 alphanumeric characters
+// and an 8-character checksum (since August 2026), and before that 64 hex digits.
 var wellFormed = regexp.MustCompile(`^(?:cfast_[A-Za-z0-9]{48}|[0-9a-f]{64})$`)
 
-// damaged is what begins or looks like a known format.
+// damaged matches a text that resembles a published format.
 var damaged = regexp.MustCompile(`^(?:cfast_.*|[0-9a-fA-F]+)$`)
 
-// Damaged reports whether v looks like one of the two published formats and is not well
-// formed: too short, too long, or with a character that does not belong.
+// Damaged reports whether v resembles one of the two published formats but is too short, too long, or has a wrong
+// character.
 func Damaged(v Value) bool { return !WellFormed(v) && damaged.MatchString(v.Reveal()) }
 
 // WellFormed reports whether v has one of the two published formats. The checksum
