@@ -2,13 +2,12 @@ package scheduler
 
 import "time"
 
-// Freeze is a period in which nothing begins: once, from From until To, or again and again,
-// from each slot of Schedule on for Duration. It begins with its first moment and is over
-// at its end.
+// Freeze is a time in which no rotation starts: once, from From until To, or repeatedly, for Duration from each slot
+// of Schedule on. It includes its first moment, but not its end.
 type Freeze struct {
 	Name string // for messages
-	// Skip says what happens to a slot in it: passed over, or, without Skip, deferred to
-	// its end. What another freeze has deferred into it is deferred again, and not lost.
+	// Skip means that a slot in the freeze is skipped. Without it, the slot is deferred to the end. A slot
+	// that another freeze has deferred into this one is always deferred again, never skipped.
 	Skip bool
 
 	From, To time.Time
@@ -30,12 +29,11 @@ func (f Freeze) PeriodAt(t time.Time) (from, to time.Time, ok bool) {
 	return from, from.Add(f.Duration), true
 }
 
-// maxFreezes bounds how many freezes that follow one another are looked through.
+// maxFreezes is the largest number of freezes in a row that are checked.
 const maxFreezes = 10_000
 
-// thaw is the first moment from t on that lies in none of the freezes, later by delay if
-// that is not t itself, and the name of the freeze that ends last before it. It is zero if
-// the freezes have no end.
+// thaw returns the first moment from t on that is in none of the freezes, and the name of the freeze that ends last
+// before it. If that is not t itself, delay is added. The moment is zero if the freezes have no end.
 func thaw(freezes []Freeze, t time.Time, delay func() time.Duration) (at time.Time, name string) {
 	at = t
 	for range maxFreezes {

@@ -11,8 +11,8 @@ import (
 // does not see the wall clock being set.
 const wallClockInterval = 30 * time.Second
 
-// Queue holds at most one due time for each key, and fires each when it comes. One
-// heap, one timer: the cost of an entry is its place in the heap, whatever its distance.
+// Queue has at most one due time for each key, and fires each key at its time. It has one heap and one timer, so an
+// entry costs the same however far away its time is.
 //
 // The zero Queue is not usable; call [NewQueue]. All methods are safe for concurrent
 // use, also from within the fire function.
@@ -33,8 +33,8 @@ func NewQueue(now func() time.Time) *Queue {
 	return &Queue{now: now, byKey: make(map[string]*entry), wake: make(chan struct{}, 1)}
 }
 
-// Set makes key fire at the wall-clock time at, once, in place of any time that was
-// set before. A time in the past fires at once.
+// Set makes key fire once at the wall-clock time at. It replaces an earlier time. A time in the past fires at
+// once.
 func (q *Queue) Set(key string, at time.Time) {
 	at = at.Round(0) // two that have a monotonic reading would be compared by it
 	q.mu.Lock()
@@ -73,12 +73,10 @@ func (q *Queue) Len() int {
 	return len(q.heap)
 }
 
-// Run fires keys in the order of their times until ctx ends. A fired key is no longer
-// in the queue; whoever wants it again calls Set. fire is called on Run's goroutine,
-// one at a time, and must return quickly.
+// Run fires keys in the order of their times until ctx ends. A key that has fired is no longer in the queue; call
+// Set to add it again. fire is called on Run's goroutine, for one key at a time, and must return quickly.
 //
-// beat, if not nil, is called at least every 30 seconds: it is the proof that the
-// queue is alive, for a watchdog.
+// beat, if not nil, is called at least every 30 seconds, for a watchdog.
 func (q *Queue) Run(ctx context.Context, fire func(key string, at time.Time), beat func()) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -103,8 +101,7 @@ func (q *Queue) Run(ctx context.Context, fire func(key string, at time.Time), be
 	}
 }
 
-// wallClock is the time without its monotonic reading, so that differences are those
-// of the wall clock.
+// wallClock returns the time without its monotonic reading, so that differences are those of the wall clock.
 func wallClock() time.Time { return time.Now().Round(0) }
 
 func (q *Queue) popDue(now time.Time) (key string, at time.Time, ok bool) {
@@ -128,9 +125,9 @@ func (q *Queue) untilNext(now time.Time) time.Duration {
 	return min(max(q.heap[0].at.Sub(now), 0), wallClockInterval)
 }
 
-// A dueHeap is a heap in which no element is later than its children: four of them, from
-// 4i+1 on. It is half as deep as container/heap's, and the times to compare stand side by
-// side, not behind pointers: with 100,000 entries most of those would miss the cache.
+// A dueHeap is a heap in which no element is later than its four children, which begin at 4i+1. It is half as deep as
+// container/heap's. The times to compare are next to each other and not behind pointers, because with 100,000
+// entries most pointers would miss the cache.
 type dueHeap []due
 
 // due is when an entry is due.
@@ -176,7 +173,7 @@ func (h *dueHeap) remove(i int) {
 	}
 }
 
-// up puts d where i is, or above: ancestors later than d move down to make room.
+// up puts d at i or above. Ancestors that are later than d move down.
 func (h dueHeap) up(i int, d due) {
 	for i > 0 {
 		parent := (i - 1) / children
@@ -189,7 +186,7 @@ func (h dueHeap) up(i int, d due) {
 	h.put(i, d)
 }
 
-// down puts d where i is, or below: children earlier than d move up to make room.
+// down puts d at i or below. Children that are earlier than d move up.
 func (h dueHeap) down(i int, d due) {
 	for {
 		first := children*i + 1

@@ -6,31 +6,30 @@ import (
 	"time"
 )
 
-// Timetable is a schedule with all that decides when one token's slots are served. Its
-// fields but Schedule may be zero.
+// Timetable is a schedule with everything that decides when one token's slots are served. All fields except
+// Schedule may be zero.
 type Timetable struct {
 	Schedule *Schedule
 	// Jitter is the largest delay after a slot.
 	Jitter time.Duration
-	// Window is how long after its beginning a slot may be served. After that it is
-	// missed. 0: until the next one comes.
+	// Window is how long a slot may be served, counted from its opening. After that it is missed. 0: until
+	// the next slot comes.
 	Window time.Duration
-	// SkipMissed says what becomes of missed slots: nothing, or, without it, one rotation
-	// that makes up for all of them.
+	// SkipMissed means that missed slots are given up. Without it, one rotation makes up for all of them.
 	SkipMissed bool
-	// Freezes are when nothing begins.
+	// Freezes are the times in which no rotation starts.
 	Freezes []Freeze
-	// Key makes the jitter differ between tokens that share a schedule.
+	// Key makes the jitter of tokens with the same schedule different.
 	Key string
 }
 
 // Firing is when a slot is served.
 type Firing struct {
-	// Slot is as the schedule has it; zero if there is no slot in years.
+	// Slot is the time in the schedule; zero if there is no slot in the next years.
 	Slot time.Time
-	// Begin is when its work may begin: after the jitter, and after a freeze.
+	// Begin is when the rotation may start: after the jitter, and after a freeze.
 	Begin time.Time
-	// Close is when it is missed; zero if it has no window.
+	// Close is when the slot is missed; zero if it has no window.
 	Close time.Time
 	// Freeze names the freeze that deferred it; empty if none did.
 	Freeze string
@@ -38,8 +37,7 @@ type Firing struct {
 	FirstSkipped time.Time
 }
 
-// Next returns the first slot after anchor that is to be served. Slots that a freeze passes
-// over are not.
+// Next returns the first slot after anchor that is served, without those that a freeze skips.
 func (t *Timetable) Next(anchor time.Time) Firing {
 	slot := t.Schedule.Next(anchor)
 	var over time.Time
@@ -64,7 +62,7 @@ func (t *Timetable) Next(anchor time.Time) Firing {
 	return Firing{FirstSkipped: over}
 }
 
-// Firing is when a slot is served that no freeze passes over.
+// Firing returns when a slot is served. No freeze may skip the slot.
 func (t *Timetable) Firing(slot time.Time) Firing {
 	f := Firing{Slot: slot}
 	f.Begin, f.Freeze = thaw(t.Freezes, slot.Add(t.Delay(slot)), func() time.Duration { return t.thawDelay(slot) })
@@ -74,8 +72,8 @@ func (t *Timetable) Firing(slot time.Time) Firing {
 	return f
 }
 
-// skips returns the freeze that passes over a slot, because the slot or the moment after
-// its jitter lies in it, and when that freeze ends; no name if none does.
+// skips returns the freeze that skips a slot, because the slot or the moment after its jitter is in it, and when
+// that freeze ends. The name is empty if no freeze does.
 func (t *Timetable) skips(slot time.Time) (name string, end time.Time) {
 	for i := range t.Freezes {
 		f := &t.Freezes[i]
@@ -104,10 +102,9 @@ func (t *Timetable) from(slot, end time.Time) time.Time {
 	return t.Schedule.Next(slot)
 }
 
-// Thaw returns the first moment from at on that lies in no freeze, for work on a slot that
-// is late, and the freeze that ends then; no name if that is at itself. The zero time means
-// never. As when missed slots are made up for, tokens which wait for the end of one freeze
-// do not all begin at its end: they are spread as [Timetable.CatchUp] spreads them.
+// Thaw returns the first moment from at on that is in no freeze, for a slot that is late, and the freeze that ends
+// then. The name is empty if that moment is at itself, and the time is zero if it never comes. Tokens that wait for
+// the end of the same freeze do not all start at its end: they are spread as [Timetable.CatchUp] spreads them.
 func (t *Timetable) Thaw(slot, at time.Time) (time.Time, string) {
 	return thaw(t.Freezes, at, func() time.Duration { return t.thawDelay(slot) })
 }
@@ -123,12 +120,11 @@ func (t *Timetable) thawDelay(slot time.Time) time.Duration {
 	return t.offset("thaw ", slot, t.spread(slot))
 }
 
-// Delay is the jitter of a slot. It depends on the key and the slot alone, so that a
-// restart and every replica arrive at the same time, and an exported next time is
-// exact.
+// Delay returns the jitter of a slot. It depends only on the key and the slot, so after a restart and on every
+// replica it is the same, and an exported next time is exact.
 func (t *Timetable) Delay(slot time.Time) time.Duration { return t.offset("", slot, t.Jitter) }
 
-// offset is a number in [0, limit) that depends on key, purpose and slot alone.
+// offset returns a duration in [0, limit) that depends only on the key, the purpose and the slot.
 func (t *Timetable) offset(purpose string, slot time.Time, limit time.Duration) time.Duration {
 	if limit <= 0 {
 		return 0
@@ -138,8 +134,7 @@ func (t *Timetable) offset(purpose string, slot time.Time, limit time.Duration) 
 	return time.Duration(binary.BigEndian.Uint64(sum[:8]) % uint64(limit))
 }
 
-// catchUpSpread is over how long the rotations that make up for missed slots are spread,
-// unless the jitter is longer.
+// catchUpSpread is the time over which rotations for missed slots are spread, unless the jitter is longer.
 const catchUpSpread = 10 * time.Minute
 
 // CatchUp returns when to serve a slot that is found to be late at now, not because it was
@@ -156,8 +151,8 @@ func (t *Timetable) CatchUp(f Firing, now time.Time) time.Time {
 	return now.Add(t.offset("catch-up ", f.Slot, limit))
 }
 
-// spread is over how long tokens are spread that would begin together at another time than
-// that of this slot.
+// spread returns the time over which tokens are spread that would start together at another time than that of this
+// slot.
 func (t *Timetable) spread(slot time.Time) time.Duration {
 	limit := max(t.Jitter, catchUpSpread)
 	if next := t.Schedule.Next(slot); !next.IsZero() {
@@ -217,8 +212,7 @@ func (t *Timetable) Passed(anchor, now time.Time) Passed {
 	return p
 }
 
-// passFar counts the slots of @every that are long over, of which there may be millions,
-// and returns the last of them.
+// passFar counts the slots of @every that passed long ago, and returns the last of them. There can be millions.
 func (t *Timetable) passFar(anchor, now time.Time, p *Passed) time.Time {
 	every := t.Schedule.every
 	if every == 0 || len(t.Freezes) > 0 {
