@@ -223,6 +223,23 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	if t.Order != nil {
 		p.line("ordered", "%s%s, %d rotation(s) to do%s", p.when(t.Order.Since), ifSet(" by %s", t.Order.By), t.Order.Left, revoking(t.Order.RevokeNow))
 	}
+	p.secrets(t)
+	p.serviceToken(t)
+	p.line("failures", "%d in a row%s", t.Failures, ifSet(", the last: %s", t.LastError))
+	p.line("pending secrets", "of all tokens: %s", pendingSummary(o, now))
+	switch {
+	case t.Doubt != nil:
+		p.doubt(*t.Doubt)
+		p.choices(t.Name, *t.Doubt)
+		p.toDo(besideDoubt(t))
+	default:
+		p.toDo(t.ToDo)
+	}
+	return p.print(w)
+}
+
+// secrets adds what is known about the secrets of a token, and about the service tokens that were replaced.
+func (p *page) secrets(t status.Token) {
 	p.danger(t)
 	p.line("last success", "%s%s", p.when(t.LastSuccess), ifSet("; not proven to work: %s", t.Unverified))
 	p.verification(t)
@@ -242,27 +259,21 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	for _, d := range t.Deletions {
 		p.line("DELETES ITSELF", "%s: Vault will delete the version in %s (delete_version_after): see docs/vault.md", p.when(d.At), d.Sink)
 	}
-	if t.Known {
-		p.line("token expires", "%s", p.when(t.Expiry))
-		if !t.Renews.IsZero() {
-			p.line("token renews", "%s%s", p.when(t.Renews), ifSet(", the last error: %s", t.RenewalError))
-		}
-		p.line("last used", "%s", p.when(t.LastSeen))
-		if !t.Enabled {
-			p.line("disabled", "at Cloudflare, so both the present and the previous secret are refused")
-		}
+}
+
+// serviceToken adds what is known about the service token at Cloudflare.
+func (p *page) serviceToken(t status.Token) {
+	if !t.Known {
+		return
 	}
-	p.line("failures", "%d in a row%s", t.Failures, ifSet(", the last: %s", t.LastError))
-	p.line("pending secrets", "of all tokens: %s", pendingSummary(o, now))
-	switch {
-	case t.Doubt != nil:
-		p.doubt(*t.Doubt)
-		p.choices(t.Name, *t.Doubt)
-		p.toDo(besideDoubt(t))
-	default:
-		p.toDo(t.ToDo)
+	p.line("token expires", "%s", p.when(t.Expiry))
+	if !t.Renews.IsZero() {
+		p.line("token renews", "%s%s", p.when(t.Renews), ifSet(", the last error: %s", t.RenewalError))
 	}
-	return p.print(w)
+	p.line("last used", "%s", p.when(t.LastSeen))
+	if !t.Enabled {
+		p.line("disabled", "at Cloudflare, so both the present and the previous secret are refused")
+	}
 }
 
 // danger adds since when consumers have no secret that works, or, while a reissue is owed, until when they

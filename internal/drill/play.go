@@ -110,16 +110,8 @@ func (st *stage) playOut(ctx context.Context, d disaster) error {
 			return err
 		}
 	}
-	if d.kill != nil {
-		if err := st.runAndKill(ctx, d.kill(st)); err != nil {
-			return err
-		}
-		if err := st.mustHaveStopped(d.killedAt); err != nil {
-			return err
-		}
-		st.notes.all("the daemon is killed, and started again")
-		st.atCloudflare.set(nil)
-		st.atVault.set(nil)
+	if err := st.killDaemon(ctx, d); err != nil {
+		return err
 	}
 	if err := st.start(); err != nil {
 		return err
@@ -161,6 +153,23 @@ func (st *stage) playOut(ctx context.Context, d disaster) error {
 		}
 	}
 	return fmt.Errorf("it did not end within %d steps", maxJumps)
+}
+
+// killDaemon runs the daemon until the moment at which the disaster kills it. Without such a moment it does nothing.
+func (st *stage) killDaemon(ctx context.Context, d disaster) error {
+	if d.kill == nil {
+		return nil
+	}
+	if err := st.runAndKill(ctx, d.kill(st)); err != nil {
+		return err
+	}
+	if err := st.mustHaveStopped(d.killedAt); err != nil {
+		return err
+	}
+	st.notes.all("the daemon is killed, and started again")
+	st.atCloudflare.set(nil)
+	st.atVault.set(nil)
+	return nil
 }
 
 // aftermath lets an hour pass after a disaster that does not end, so that the daemon notices everything.
