@@ -28,7 +28,8 @@ secret.
                       CONSUMERS FAIL until they can read the new secret. Use this for a secret that
                       leaked while the new one cannot be delivered.
 
-If it fails, you can give the command again. If there is nothing to revoke, the exit code is 1.`,
+You can give the command again: to revoke a secret that no longer works changes nothing. If no
+previous secret is known, the exit code is 1.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := at.client(cmd, cmd.ErrOrStderr())
