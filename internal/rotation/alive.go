@@ -17,8 +17,9 @@ import (
 // reissue is owed (Lost), or it is sealed and a sink does not accept it. In all three the old secret
 // is extended in the same way: in time, by its grace, for MaxGrace in total.
 
-// Lost is what the ledger keeps of a rotation whose secret was lost, or may have been lost, until a
-// rotation that makes up for it is done. A Lost is never changed, but replaced.
+// Lost is what the ledger stores about a rotation whose secret was lost, or may have been lost. The ledger
+// stores it until a rotation that makes up for it is done. A Lost is never changed; it is replaced by
+// another Lost.
 type Lost struct {
 	RotationID string    `json:"rotation_id"`
 	At         time.Time `json:"at"`    // when the request left
@@ -26,20 +27,20 @@ type Lost struct {
 	Grace      Grace     `json:"grace"` // by how much the old secret is extended each time; 0 for never
 	// Until is when the old secret stops working, as far as is known; zero if it stopped with the request.
 	Until time.Time `json:"until,omitzero"`
-	// CutOff is set if the rotation that was to make up for it was lost as well: since then
-	// consumers must be expected to have no secret that works.
+	// CutOff is when the reissue was lost too. Since then assume that consumers have no secret that works.
+	// Zero if no reissue was lost.
 	CutOff time.Time `json:"cut_off,omitzero"`
 	// Extensions counts how often the old secret was extended since then.
 	Extensions int `json:"extensions,omitempty"`
 }
 
-// extendBy returns by how much to extend an old secret now, counted from now; 0 for not now. until is
-// when that secret ends, and sent is when the request left that made it the previous one. The first
-// extension comes at once, and the next one whenever a quarter of the grace is over, so that
-// neither a restart nor an outage finds an old secret that is about to end.
+// extendBy returns for how long to extend an old secret, counted from now; 0 means do not extend it now.
+// until is when that secret ends. sent is when the request left that made it the previous secret. The
+// first extension comes at once. The next ones come each time that a quarter of the grace is over. So when
+// a restart or an outage begins, the old secret is never about to end.
 func extendBy(grace time.Duration, until, sent time.Time, extended bool, now time.Time) time.Duration {
 	left := until.Sub(now)
-	if grace == 0 || left <= 0 || extended && left > grace*3/4 { // what is dead stays dead
+	if grace == 0 || left <= 0 || extended && left > grace*3/4 { // a secret that has ended is not revived
 		return 0
 	}
 	by := min(grace, sent.Add(MaxGrace).Sub(now))
@@ -51,19 +52,19 @@ func extendBy(grace time.Duration, until, sent time.Time, extended bool, now tim
 
 // Emergencies.
 const (
-	// EmergencyAhead is how long before consumers are cut off a token becomes an emergency. No
-	// other wait of a token whose secret is pending is as long.
+	// EmergencyAhead is the time before consumers are cut off in which a token is an emergency. It is
+	// longer than every other wait of a token whose secret is pending.
 	EmergencyAhead = 2 * time.Minute
-	// EmergencyWait is between two tries of an emergency. It does not grow. Where Cloudflare has
-	// refused the request it is refusedWait: a person has to change something first.
+	// EmergencyWait is the wait between two tries of an emergency. It does not grow. If Cloudflare has
+	// refused the request, the wait is refusedWait: a person has to change something first.
 	EmergencyWait = 3 * time.Second
 	refusedWait   = 10 * time.Second
 	// maxPendingWait is the longest wait between two tries while a secret is owed or not delivered.
 	maxPendingWait = 30 * time.Second
 )
 
-// CutOffAt returns when consumers are left without a secret that works unless the pending work is
-// done before. In the past, they are cut off now. It is zero if no pending work threatens them.
+// CutOffAt returns when consumers will have no secret that works, unless the pending work is done before.
+// If that time is in the past, they are cut off now. It is zero if no pending work threatens them.
 func (r Record) CutOffAt() time.Time {
 	switch {
 	case r.Step != StepIdle && (r.Work == nil || r.Work.LeavesCurrentInUse()):
@@ -84,7 +85,7 @@ func (r Record) CutOffAt() time.Time {
 	return r.Work.IntentAt.Add(time.Duration(r.Work.Grace))
 }
 
-// undeliveredCutOff is CutOffAt for a rotation whose answer is sealed.
+// undeliveredCutOff returns CutOffAt for a rotation whose answer is sealed.
 func (r Record) undeliveredCutOff() time.Time {
 	w := r.Work
 	refused := r.Step == StepStored && w.Verification.Last == ProbeBad && !w.Verification.Accepted
@@ -97,7 +98,7 @@ func (r Record) undeliveredCutOff() time.Time {
 	return w.GraceEndsAt
 }
 
-// lostCutOff is CutOffAt while a reissue is owed.
+// lostCutOff returns CutOffAt while a reissue is owed.
 func (r Record) lostCutOff() time.Time {
 	switch {
 	case !r.Lost.CutOff.IsZero():
@@ -110,8 +111,8 @@ func (r Record) lostCutOff() time.Time {
 	return r.Lost.Until
 }
 
-// Emergency reports whether consumers are cut off, or will be within EmergencyAhead. Such a token
-// is tried every few seconds, and goes first in every queue.
+// Emergency reports whether consumers are cut off, or will be within EmergencyAhead. The daemon tries such
+// a token every few seconds, and it is first in every queue.
 func (r Record) Emergency(now time.Time) bool {
 	at := r.EmergencyAt()
 	return !at.IsZero() && !now.Before(at)
@@ -125,12 +126,12 @@ func (r Record) EmergencyAt() time.Time {
 	return time.Time{}
 }
 
-// Unfinished reports whether a rotation is in progress or owed, so that it is worth trying again when
-// something that was missing has returned.
+// Unfinished reports whether a rotation is in progress or owed. Then it is worth trying again when
+// something that was missing has come back.
 func (r Record) Unfinished() bool { return r.Step != StepIdle || r.owed() }
 
-// extendedUntil returns until when this process has extended the old secret during that rotation. The
-// ledger knows it too, unless it could not be written.
+// extendedUntil returns the time until which this process has extended the old secret during that
+// rotation. The ledger has that time too, unless it could not be written.
 func (r *Rotator) extendedUntil(rotationID string) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -149,8 +150,8 @@ func (r *Rotator) dropExtended(rotationID string) {
 	delete(r.extended, rotationID)
 }
 
-// extendOld extends the old secret while the new one cannot be delivered: until then consumers have
-// nothing else. One that an operator has ordered to end is not extended.
+// extendOld extends the old secret while the new one cannot be delivered: until the delivery consumers
+// have no other secret. It does not extend a secret that an operator has ordered to end.
 func (a *attempt) extendOld(ctx context.Context) {
 	if !a.record.overlaps() || a.record.revokes() {
 		return
@@ -167,16 +168,16 @@ func (a *attempt) extendOld(ctx context.Context) {
 	}
 }
 
-// overlaps reports whether the secret that consumers had before the rotation in progress is the one that
-// Cloudflare has as the previous one.
+// overlaps reports whether Cloudflare's previous secret is the secret that consumers had before the
+// rotation in progress.
 func (r Record) overlaps() bool {
 	w := r.Work
 	return !w.LeavesCurrentInUse() && !w.GraceEndsAt.IsZero() && r.OldDiesBy.IsZero() && r.Lost == nil && w.Overtaken == nil
 }
 
 // ExtendsLost reports whether the old secret is extended while the rotation that makes up for a lost
-// one cannot be carried out. Where it is not known whether the lost request was carried out, the previous
-// secret may be an older one, which is not to be revived if it was revoked.
+// secret cannot be carried out. If it is not known whether the lost request was carried out, the previous
+// secret may be an older one. An older secret that was revoked must not be revived.
 func (r Record) ExtendsLost() bool {
 	l, last := r.Lost, r.Last
 	switch {
@@ -204,11 +205,12 @@ func (a *attempt) extendLost(ctx context.Context) {
 	}
 	next := a.record.lostExtended(until)
 	a.observe(next)
-	// If it cannot be saved the secret lives longer than the ledger says, which harms no consumer.
+	// If this cannot be saved, the secret works longer than the ledger says. That harms no consumer.
 	_ = a.become(context.WithoutCancel(ctx), next)
 }
 
-// extendGrace lets the old secret, the previous one of that service token, live for this long from now.
+// extendGrace lets the old secret work for this long from now. The old secret is the previous secret of
+// that service token.
 func (e *entry) extendGrace(ctx context.Context, rotationID, tokenID string, grace time.Duration) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -216,7 +218,7 @@ func (e *entry) extendGrace(ctx context.Context, rotationID, tokenID string, gra
 	facts, until, err := e.token.Issuer.SetGrace(ctx, tokenID, grace)
 	failpoint.Reach("extend.after")
 	if err != nil {
-		// It may still have moved updated_at, so what is known of that is void.
+		// The request may still have moved updated_at, so the known updated_at is void.
 		e.observe(e.record.maybeTouched())
 		err = fmt.Errorf("extending the grace of the old secret: %w", err)
 	} else {

@@ -7,8 +7,8 @@ import (
 	"rotatord/internal/secret"
 )
 
-// replayed reports whether an answer shows the secret that a sink held before the request. Each
-// request brings a new one, so that one is not the answer to it. The sealed copy is of no use.
+// replayed reports whether an answer shows a secret that a sink held before the request. Each request
+// issues a new secret, so this is not its answer, and the sealed copy is useless.
 func (w *Work) replayed(issued Issued) bool {
 	for _, stored := range w.BeforeSink {
 		if stored.Digest != "" && stored.Digest == issued.ClientSecret.Digest() {
@@ -18,8 +18,9 @@ func (w *Work) replayed(issued Issued) bool {
 	return false
 }
 
-// validate says what is wrong with an answer. The issuer has looked at what is around the secret: its objection
-// counts last, since the other reasons say more.
+// validate returns what is wrong with an answer: a reason code and an error; empty and nil if nothing is
+// wrong. The issuer has checked the parts of the answer around the secret. Its objection comes last,
+// because the other reasons say more.
 func validate(before TokenFacts, issued Issued) (reason string, err error) {
 	switch {
 	case issued.ClientID == "" && issued.Objection != "":
@@ -60,7 +61,7 @@ func (c Class) reason() string {
 	}
 }
 
-// pendingKey says which rotation an answer belongs to.
+// pendingKey returns the key that says which rotation an answer belongs to.
 func (e *entry) pendingKey() PendingKey {
 	return PendingKey{RotationID: e.record.Work.RotationID, Token: e.token.Name, TokenID: e.record.Work.TokenID}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // Cause is an error that says in one stable word what is wrong, such as "sealed". The words are labels of
-// metrics: there are few of them, and none comes from elsewhere.
+// metrics: there are few of them, and all are written in this code.
 type Cause interface {
 	error
 	Cause() string
@@ -17,8 +17,8 @@ type Cause interface {
 // CauseOther is the cause of an error that does not say one.
 const CauseOther = "other"
 
-// CauseOf returns in one word what is wrong. An error of the disk names itself; of others the first in the
-// chain that is a [Cause] counts.
+// CauseOf returns in one word what is wrong. An error of the disk has its own word. For other errors the
+// first [Cause] in the chain counts.
 func CauseOf(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):

@@ -11,21 +11,21 @@ import (
 	"rotatord/internal/moment"
 )
 
-// This file holds the chores of a token, which are done beside its rotations: the service token is
-// renewed before it ends, and service tokens whose place others took are deleted. They are done while
-// no rotation is in progress, except a renewal that cannot wait any longer. Each may be repeated, so
-// neither needs steps of its own.
+// This file holds the chores of a token, which are done beside its rotations. The service token is renewed
+// before it ends, and service tokens that were replaced are deleted. Chores are done while no rotation is
+// in progress, except a renewal that cannot wait any longer. Each chore may be repeated, so it needs no
+// steps of its own.
 
-// Renewal is what is known of renewals that fail, and of the last that did not.
+// Renewal is what is known about the renewals that failed in a row, and about the last one that succeeded.
 type Renewal struct {
-	At        time.Time `json:"at,omitzero"` // of the last that succeeded
+	At        time.Time `json:"at,omitzero"` // of the last renewal that succeeded
 	Failures  int       `json:"failures,omitempty"`
 	NotBefore time.Time `json:"not_before,omitzero"`
 	LastError string    `json:"last_error,omitempty"`
 }
 
-// NextChore is when there is something to be done for a token beside its rotations; the zero
-// time if there is nothing. Like [NextDue] it depends on its arguments alone.
+// NextChore returns when the next chore of a token is due; the zero time if there is none. Like [NextDue]
+// it depends only on its arguments.
 func NextChore(t Token, r Record) (next time.Time) {
 	if r.Step != StepIdle {
 		return renewsMeanwhile(t, r)
@@ -36,8 +36,8 @@ func NextChore(t Token, r Record) (next time.Time) {
 	return moment.MinNonZero(next, RenewsAt(t, r))
 }
 
-// RenewsAt is when the service token, or one of the two of a pair, is to be renewed; the zero
-// time if never.
+// RenewsAt returns when to renew the service token, or the first of the two of a pair; the zero time for
+// never.
 func RenewsAt(t Token, r Record) (next time.Time) {
 	for _, facts := range r.ServiceTokens() {
 		if at := t.renewAt(facts); !at.IsZero() {
@@ -47,13 +47,15 @@ func RenewsAt(t Token, r Record) (next time.Time) {
 	return next
 }
 
-// renewsMeanwhile is when the service token is to be renewed while a rotation is in progress, which can
-// take weeks. Zero if never. While it is not known whether the request of a doubt was carried out the
-// service token is not renewed, because that moves updated_at, which may yet show it.
+// renewsMeanwhile returns when to renew the service token while a rotation is in progress, which can take
+// weeks; zero for never. During a doubt the service token is not renewed until it is known whether the
+// request was carried out. A renewal moves updated_at, and updated_at may still show whether the request
+// was carried out.
 func renewsMeanwhile(t Token, r Record) (next time.Time) {
 	switch {
 	case r.Step == StepSealed || r.Step == StepStored:
-		if r.Work.strategy().traits().creates || r.Work.Overtaken != nil { // what consumers find is replaced, or changed by others
+		// This rotation replaces the service token that consumers use, or others have changed it.
+		if r.Work.strategy().traits().creates || r.Work.Overtaken != nil {
 			return time.Time{}
 		}
 	case r.Step == StepInDoubt && (r.Doubt.CarriedOut || r.Doubt.Answered()) && !r.Work.LeavesCurrentInUse():
@@ -68,7 +70,7 @@ func renewsMeanwhile(t Token, r Record) (next time.Time) {
 	return next
 }
 
-// renewAt is when a service token is to be renewed; zero if never.
+// renewAt returns when to renew a service token; zero for never.
 func (t Token) renewAt(f TokenFacts) time.Time {
 	if t.RenewBefore == 0 || f.ID == "" || f.ExpiresAt.IsZero() || f.Duration == forever {
 		return time.Time{}
@@ -76,7 +78,8 @@ func (t Token) renewAt(f TokenFacts) time.Time {
 	return f.ExpiresAt.Add(-t.RenewBefore)
 }
 
-// renewMeanwhileAt is renewAt while a rotation is in progress: when a quarter of RenewBefore is left.
+// renewMeanwhileAt returns renewAt for the time while a rotation is in progress: when a quarter of
+// RenewBefore is left.
 func (t Token) renewMeanwhileAt(f TokenFacts) time.Time {
 	at := t.renewAt(f)
 	if at.IsZero() {
@@ -88,7 +91,7 @@ func (t Token) renewMeanwhileAt(f TokenFacts) time.Time {
 // forever is the duration of a service token that does not end.
 const forever = "forever"
 
-// runChores does what is to be done by now, and reports whether there was anything.
+// runChores does the chores that are due by now, and reports whether there were any.
 func (e *entry) runChores(ctx context.Context) (did bool, err error) {
 	next := NextChore(e.token, e.record)
 	if next.IsZero() || next.After(e.now()) {
@@ -97,13 +100,13 @@ func (e *entry) runChores(ctx context.Context) (did bool, err error) {
 	if e.record.Step == StepIdle {
 		return true, errors.Join(e.deleteReplaced(ctx), e.renew(ctx))
 	}
-	// While a rotation is in progress a peer that hangs must not hold that up.
+	// A rotation is in progress. A peer that hangs must not delay it.
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	return true, e.renew(ctx)
 }
 
-// deleteReplaced deletes the service tokens whose time has come.
+// deleteReplaced deletes the replaced service tokens whose time to be deleted has come.
 func (e *entry) deleteReplaced(ctx context.Context) error {
 	var left []Replaced
 	var errs []error
@@ -128,12 +131,13 @@ func (e *entry) deleteReplaced(ctx context.Context) error {
 	return errors.Join(errors.Join(errs...), e.become(ctx, e.record.withReplaced(left)))
 }
 
-// deleteOne deletes a service token that was replaced, unless a sink holds it: consumers read the sinks, and
-// what a sink holds may have got there in another way than the ledger knows. It came from an answer that
-// could not be sealed, or a person put it back. It returns old with what it has learned of it.
+// deleteOne deletes a service token that was replaced, unless a sink holds its credential, because
+// consumers read the sinks. A sink can hold a credential that the ledger does not expect there: the answer
+// could not be sealed and was delivered from memory, or a person put the credential back. It returns old
+// with what is known about it now.
 func (e *entry) deleteOne(ctx context.Context, old Replaced) (Replaced, error) {
 	if old.TokenID == e.record.TokenID {
-		return old, errors.New("it is the one that is in use")
+		return old, errors.New("this service token is in use")
 	}
 	if old.ClientID == "" {
 		gone, facts, err := e.isGone(ctx, old.TokenID)
@@ -150,7 +154,7 @@ func (e *entry) deleteOne(ctx context.Context, old Replaced) (Replaced, error) {
 		case err != nil:
 			return old, fmt.Errorf("sink %s does not say whether consumers still find it there: %w", sink.Name(), err)
 		case stored.ClientID == old.ClientID:
-			return old, fmt.Errorf("sink %s still holds it, and it is kept until a rotation has written another one", sink.Name())
+			return old, fmt.Errorf("sink %s still holds it, and it is not deleted until a rotation has written another one", sink.Name())
 		}
 	}
 	if old.Promised {
@@ -163,7 +167,7 @@ func (e *entry) deleteOne(ctx context.Context, old Replaced) (Replaced, error) {
 	return old, e.token.Creator.Delete(ctx, old.TokenID)
 }
 
-// renew renews what is about to end. It never shortens the life of a service token.
+// renew renews the service tokens that are about to end. It never shortens the life of a service token.
 func (e *entry) renew(ctx context.Context) error {
 	var errs []error
 	due, now, next := false, e.now().UTC(), e.record
@@ -198,8 +202,8 @@ func (e *entry) renew(ctx context.Context) error {
 	return errors.Join(errors.Join(errs...), e.become(ctx, next))
 }
 
-// nextRenewal is when a renewal that failed is tried again. One wait counts for both of a pair, so the one
-// that ends first decides.
+// nextRenewal returns when to try a failed renewal again. The two service tokens of a pair have one wait,
+// so the first end decides.
 func (r Record) nextRenewal(t Token, cause error, now time.Time) time.Time {
 	failures, atEnd := r.Renewal.Failures+1, EmergencyWait
 	if e, isIssuers := errors.AsType[*IssuerError](cause); !isIssuers || e.Class == Refused { // a person has to change something first
@@ -211,24 +215,24 @@ func (r Record) nextRenewal(t Token, cause error, now time.Time) time.Time {
 			end = moment.MinNonZero(end, facts.ExpiresAt)
 		}
 	}
-	if errors.Is(cause, errStillNear) { // it lives on for as long as a renewal lasts
+	if errors.Is(cause, errStillNear) { // it was renewed, so it will not end before the renewed time
 		return now.Add(min(choreBackOff(failures), max(end.Sub(now)/2, atEnd)))
 	}
 	return now.Add(renewalBackOff(failures, end.Sub(now), atEnd))
 }
 
-// renewal is the renewal of one service token. record is what is known after it.
+// renewal is the renewal of one service token. record has what is known after it.
 type renewal struct {
 	*entry
 	record Record
 	id     string
 }
 
-// facts is what is known of the service token.
+// facts returns what is known about the service token.
 func (w *renewal) facts() TokenFacts { return w.record.FactsOf(w.id) }
 
-// run renews the service token. It is read first, since a listing may be hours old and a person may have
-// given it more time, or made it eternal.
+// run renews the service token. It reads the service token first: a listing may be hours old, and since
+// then a person may have given the service token more time, or an unlimited life.
 func (w *renewal) run(ctx context.Context) (err error) {
 	defer func() {
 		if err == nil || ctx.Err() == nil {
@@ -267,7 +271,7 @@ func (w *renewal) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// look takes in what the service token is like before the renewal.
+// look records what Cloudflare shows of the service token before the renewal.
 func (w *renewal) look(now TokenFacts) {
 	if work := w.record.Work; work != nil && work.TokenID == w.id { // our own request has changed it since
 		if w.record.Step == StepSealed && work.changedByOthers(now) {
@@ -282,10 +286,11 @@ func (w *renewal) look(now TokenFacts) {
 	}
 }
 
-// errStillNear is in the error of a renewal that succeeded, and has to be repeated soon.
+// errStillNear is in the error of a renewal that succeeded but has to be repeated soon.
 var errStillNear = errors.New("which is within renew_before again")
 
-// renewFor is how long a renewal lasts; without a duration that is a year.
+// renewFor returns how long a renewal lasts. ok is false if no duration is configured: then a renewal
+// lasts a year.
 func (t Token) renewFor() (d time.Duration, ok bool) {
 	if t.RenewFor == "" {
 		return 0, false

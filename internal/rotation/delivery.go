@@ -8,17 +8,17 @@ import (
 	"rotatord/internal/event"
 )
 
-// delivery is what has become of one round over all sinks.
+// delivery is the result of one round over all sinks.
 type delivery struct {
 	err error // nil if every sink has the secret
-	// overtaken is set if sinks hold a later secret than ours, which is then not delivered to them. seen
-	// is what Cloudflare shows of the service token then.
+	// overtaken is set if sinks hold a later secret than ours. Then ours is not delivered to them. seen is
+	// what Cloudflare shows of the service token in that case.
 	overtaken *Overtaken
 	seen      TokenFacts
 	failed    bool // a sink failed for another reason
 }
 
-// deliver writes to every sink and tries them all, even if one fails.
+// deliver writes to every sink, also after one has failed.
 func (a *attempt) deliver(ctx context.Context, c Credential) (d delivery) {
 	var failed []error
 	for _, sink := range a.token.Sinks {
@@ -39,8 +39,8 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *del
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	base, known := a.record.Work.BeforeSink[sink.Name()]
-	// In the attempt that did the preflight its reading is still good, and the sink merges
-	// what was written since. A later attempt looks again.
+	// In the attempt that did the preflight, what the preflight read is still good; the sink merges what
+	// others have written since. A later attempt reads again.
 	if !known || !a.claimed {
 		now, err := lookAt(ctx, sink)
 		if err != nil {
@@ -58,7 +58,7 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *del
 		return err
 	}
 	if stored.Digest != c.ClientSecret.Digest() || stored.ClientID != c.ClientID {
-		return errors.New("the sink confirmed something else than what was delivered")
+		return errors.New("the sink confirmed a credential that is not the delivered one")
 	}
 	a.observe(a.record.deletionSeen(sink.Name(), stored))
 	a.warnOfDeletion(sink.Name(), stored)

@@ -2,7 +2,7 @@ package rotation
 
 import "time"
 
-// Reasons for a doubt, and for how it was resolved. They are stable codes.
+// The reasons why a token is in doubt, and why its doubt was resolved. They are stable codes.
 const (
 	// Why a token is in doubt.
 	ReasonOutcomeUnknown   = "outcome_unknown"   // the request left and no usable answer came
@@ -14,12 +14,12 @@ const (
 
 	// Why it is no longer, or still, in doubt.
 	ReasonUpdatedAtUnchanged = "updated_at_unchanged" // not carried out: back to due
-	ReasonOldSecretRevoked   = "old_secret_revoked"   // grace 0: the old secret is dead already
+	ReasonOldSecretRevoked   = "old_secret_revoked"   // grace 0: the old secret has ended already
 	ReasonGraceEnding        = "grace_ending"         // half of the grace is left, or three graces are over
 	ReasonOldSecretWorks     = "old_secret_works"     // wait: rotating again would revoke it
 	ReasonUnderWay           = "settling"             // wait: the request may still be under way
-	ReasonSpare              = "spare"                // pair: what was rotated is not in use, so do it again
-	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair or new token: wait for an operator, what is in use works on
+	ReasonSpare              = "spare"                // pair: the spare was rotated, and it is not in use, so rotate it again
+	ReasonUnfamiliarKept     = "unfamiliar_kept"      // pair or new token: wait for an operator; the secret in use still works
 	ReasonCreatedAndLost     = "made_and_lost"        // a service token was created, and its secret is lost
 	ReasonCreatedAndSealed   = "made_and_sealed"      // a service token was created, and the sealed answer is about it
 	ReasonNotCreated         = "not_made"             // no service token was created: back to due
@@ -31,31 +31,31 @@ const (
 	// Why a sealed secret is not delivered, or how that ended.
 	ReasonUndelivered  = "undelivered"   // it waits for a sink
 	ReasonOvertaken    = "overtaken"     // the token was rotated by others, and a sink holds their secret
-	ReasonOursWorks    = "ours_works"    // the one in the sinks is refused where it was tried, and ours is accepted
-	ReasonTheirsWorks  = "theirs_works"  // the one in the sinks is accepted where it was tried
-	ReasonLeakOrder    = "leak_order"    // an order to revoke overrides it
-	ReasonAfterOutside = "heals"         // outside_rotation has the token rotated again
+	ReasonOursWorks    = "ours_works"    // where they were tried, the secret in the sinks is refused and ours is accepted
+	ReasonTheirsWorks  = "theirs_works"  // where it was tried, the secret in the sinks is accepted
+	ReasonLeakOrder    = "leak_order"    // an order to revoke is more important than our secret
+	ReasonAfterOutside = "heals"         // outside_rotation is "rotate", so the token is rotated again
 	ReasonOperatorDrop = "operator_drop" // an operator gave ours up
 
-	// Why a secret that was delivered is not taken as good, or no longer is.
+	// Why a delivered secret does not count as good, or why a decision about that ended.
 	ReasonUnverified     = "unverified"      // it is refused where it was tried
 	ReasonOperatorAccept = "operator_accept" // an operator took it as good
 )
 
 // Verdict is what to do about a token in doubt.
 type Verdict struct {
-	// Resolved is set if the token may be rotated now: either nothing was carried
-	// out, or the old secret is of no more use to any consumer.
+	// Resolved is set if the token may be rotated now: either nothing was carried out, or the old secret
+	// does not help any consumer any more.
 	Resolved bool
-	// Deliver is set with Resolved if the sealed answer is to be delivered instead.
+	// Deliver is set together with Resolved if the sealed answer is delivered instead of rotating.
 	Deliver bool
-	// NotCarriedOut is set with Resolved if there is nothing to make up for.
+	// NotCarriedOut is set together with Resolved if no secret was lost, so that no reissue is owed.
 	NotCarriedOut bool
 	Reason        string
-	// Again is when to look again if it is not resolved.
+	// Again is when to look again if the doubt is not resolved.
 	Again time.Time
-	// Extend asks for this much time for the old secret from now, and for another verdict
-	// after that. 0 asks for nothing.
+	// Extend asks to extend the old secret to this long from now, and to decide again after that. 0 asks
+	// for nothing.
 	Extend time.Duration
 	// CarriedOut is set if Cloudflare shows that the request was carried out.
 	CarriedOut bool
@@ -73,33 +73,33 @@ func (v Verdict) trigger() Trigger {
 	}
 }
 
-// Evidence is what is known of the world when a doubt is decided.
+// Evidence is what is known about the outside world when a doubt is decided.
 type Evidence struct {
-	// Facts are the token's as read now, or nil if it could not be read.
+	// Facts are the facts of the service token as read now; nil if they could not be read.
 	Facts *TokenFacts
 	// Trusted says whether on this account an unchanged updated_at proves that no
 	// rotation took place.
 	Trusted bool
-	// Created is the service token that the request in doubt has created, nil if there is none.
-	// Looked is set if it was looked for.
+	// Created is the service token that the request in doubt has created; nil if there is none. Looked is
+	// set if the service token was searched for.
 	Created *TokenFacts
 	Looked  bool
 	// Unread is set if Cloudflare could not be asked.
 	Unread bool
-	// CannotExtend is set if extending the grace was tried now and failed.
+	// CannotExtend is set if extending the grace was tried just now and failed.
 	CannotExtend bool
 }
 
-// A doubt is looked at at once, again after underWayTime, when a request that was under way must have
-// been carried out or dropped, and then every doubtRecheck until the grace ends.
+// The daemon looks at a doubt at once. It looks again after underWayTime: by then a request that was under
+// way must have been carried out or dropped. After that it looks every doubtRecheck until the grace ends.
 const (
 	underWayTime = time.Minute
 	doubtRecheck = 10 * time.Minute
-	// unreadPatience is how long a reissue in doubt waits for an answer of Cloudflare before it is
-	// taken as carried out.
+	// unreadPatience is how long a reissue in doubt waits for an answer from Cloudflare. After that the
+	// reissue counts as carried out.
 	unreadPatience = 5 * time.Minute
-	// doubtStretch is how many graces an operator has to decide about a doubt whose request was
-	// carried out. After them the secret is reissued.
+	// doubtStretch is how many graces an operator has to decide about a doubt whose request was carried
+	// out. After that the secret is reissued.
 	doubtStretch = 3
 )
 
@@ -107,13 +107,13 @@ const (
 // is the longest that Cloudflare's dashboard offers.
 const MaxGrace = 30 * 24 * time.Hour
 
-// reissueMargin is how long before the end of the grace a token in doubt is reissued. It is time for a
-// sink, a session or a daemon to come back while the old secret still works. If the request in
-// doubt was carried out, reissuing cuts the old secret off at once, so the margin is not an overlap.
+// reissueMargin is how long before the end of the grace a token in doubt is reissued. In that time a sink,
+// a session or a daemon can come back while the old secret still works. It is not an overlap of two
+// secrets: if the request in doubt was carried out, the reissue cuts the old secret off at once.
 func reissueMargin(grace time.Duration) time.Duration { return grace / 2 }
 
-// underWayFor is how long a request can still be under way. With a very short grace, as in the demo, it
-// is less than underWayTime.
+// underWayFor returns how long a request can still be under way. With a very short grace, as in the demo,
+// that is less than underWayTime.
 func underWayFor(grace time.Duration) time.Duration {
 	if grace == 0 {
 		return underWayTime
@@ -121,7 +121,7 @@ func underWayFor(grace time.Duration) time.Duration {
 	return min(underWayTime, grace-reissueMargin(grace))
 }
 
-// recheckWait is the wait until the next look after one that did not show all it could have shown.
+// recheckWait returns the wait after a look that could not read everything, until the next look.
 func recheckWait(grace time.Duration) time.Duration {
 	return min(doubtRecheck/2, max(grace/64, time.Second))
 }
@@ -129,13 +129,13 @@ func recheckWait(grace time.Duration) time.Duration {
 // Judge decides about a token in doubt, by the rules of the strategy of its rotation. None of them
 // rotates again while the old secret may still be the one that works.
 //
-// A secret of an unfamiliar format is delivered and not rotated again: should Cloudflare introduce
-// another format, rotating would bring another secret of it.
+// A secret of an unfamiliar format is delivered and not rotated again: if Cloudflare has introduced
+// another format, the next secret would have that format too.
 func Judge(r Record, e Evidence, now time.Time) Verdict {
 	return r.Work.strategy().judge(r, e, now)
 }
 
-// unmoved reports whether the world shows that the request in doubt was not carried out.
+// unmoved reports whether an unchanged updated_at proves that the request in doubt was not carried out.
 func (e Evidence) unmoved(r Record) bool {
 	return e.Trusted && e.Facts != nil && unchanged(r.Work.Before, *e.Facts)
 }
@@ -145,15 +145,16 @@ func movedWith(w *Work, now TokenFacts) bool {
 	return !w.Before.UpdatedAt.IsZero() && now.UpdatedAt.After(w.Before.UpdatedAt) && now.UpdatedAt.Sub(w.IntentAt).Abs() < movedWithin
 }
 
-// deliverable reports whether the sealed answer may be delivered although it did not pass
-// validation: it is for the right client, and its secret only looks unfamiliar, or something around
-// it is not as documented. Rotating again would most likely bring another such answer.
+// deliverable reports whether the sealed answer may be delivered although it did not pass validation. Such
+// an answer is for the right client; only the format of its secret is unfamiliar, or something around the
+// secret is not as documented. Another rotation would most likely bring another such answer.
 func (d *Doubt) deliverable() bool {
 	return d.Sealed && (d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer)
 }
 
-// MayDeliver reports whether an operator may order that the sealed answer is delivered. One that could
-// not be opened may be readable by now, because the identity file was put back.
+// MayDeliver reports whether an operator may order that the sealed answer is delivered. That includes an
+// answer that could not be opened: it may be readable by now, because a person has put the identity file
+// back.
 func (d *Doubt) MayDeliver() bool {
 	return d.deliverable() || d.Sealed && d.Reason == ReasonSealedLost
 }
@@ -167,8 +168,8 @@ func unchanged(before, after TokenFacts) bool {
 	return !before.UpdatedAt.IsZero() && before.UpdatedAt.Equal(after.UpdatedAt)
 }
 
-// oracleTrusted reports whether the confirmed rotations of one account have shown that
-// updated_at moves with each.
+// oracleTrusted reports whether the confirmed rotations of one account have shown that updated_at moves
+// with each rotation.
 func oracleTrusted(records []Record, account string) bool {
 	moved := 0
 	for _, r := range records {

@@ -4,28 +4,28 @@ import (
 	"time"
 )
 
-// Due says when a token is to be looked at next, and why then.
+// Due says when a token needs work next, and why at that time.
 type Due struct {
 	At      time.Time
-	Slot    time.Time // the slot to serve; zero when a rotation in progress is continued
+	Slot    time.Time // the slot to serve; zero if a rotation in progress is continued
 	Begin   time.Time // when the slot's work could have begun, after jitter and freeze
 	Close   time.Time // when the slot is missed; zero if it has no window
 	Trigger Trigger
 	Reason  DueReason
 	// Freeze names the freeze that At waits for, or that deferred the slot; empty if none.
 	Freeze string
-	// Wake is when to look before At, to consume a slot that a freeze passes over; zero if
-	// there is none.
+	// Wake is a time before At at which to consume a slot that a freeze passes over; zero if there is
+	// none.
 	Wake time.Time
-	// Unscheduled is set if no time is known, and At means nothing: the token is paused until an
-	// operator resumes it, or the schedule has no more slots.
+	// Unscheduled is set if no time is known: the token is paused until an operator resumes it, or the
+	// schedule has no more slots. Then At means nothing.
 	Unscheduled bool
 }
 
-// DueReason is a stable code for what decided the time.
+// DueReason is a stable code that says which rule decided the time.
 type DueReason string
 
-// The reasons, in the order in which the rules are asked.
+// The reasons, in the order of the rules.
 const (
 	DueUnfinished DueReason = "unfinished" // a rotation in progress is continued
 	DueInDoubt    DueReason = "in_doubt"   // the doubt is looked at again
@@ -41,7 +41,7 @@ const (
 	DueFreeze     DueReason = "freeze"     // the slot waits for the end of a freeze
 )
 
-// dueRules is the ordered chain: the first rule that applies decides.
+// dueRules are the rules in order: the first rule that applies decides.
 var dueRules = []func(Token, Record, Pause) (Due, bool){
 	dueUnfinished,
 	dueInDoubt,
@@ -51,15 +51,15 @@ var dueRules = []func(Token, Record, Pause) (Due, bool){
 	dueSlot,
 }
 
-// NextDue says when t is due, given what the ledger knows and whether it is paused. It is a
-// pure function of its arguments: a restart at any moment arrives at the same time.
+// NextDue returns when t is due, from its record in the ledger and its pause. It is a pure function of its
+// arguments: after a restart at any moment the result is the same time.
 func NextDue(t Token, r Record, p Pause) Due {
 	for _, rule := range dueRules {
 		if due, ok := rule(t, r, p); ok {
 			return due
 		}
 	}
-	panic("rotation: the last rule applies always")
+	panic("rotation: the last rule always applies")
 }
 
 func dueUnfinished(_ Token, r Record, _ Pause) (Due, bool) {
@@ -75,14 +75,14 @@ func dueInDoubt(_ Token, r Record, _ Pause) (Due, bool) {
 	return Due{At: r.NotBefore, Trigger: TriggerRecovery, Reason: DueInDoubt}, r.Step == StepInDoubt
 }
 
-// dueReissue is for a rotation without which consumers would be stranded. No window, freeze
-// or pause delays it.
+// dueReissue is for a rotation that consumers need, because a secret was lost. No window, freeze or pause
+// delays it.
 func dueReissue(t Token, r Record, _ Pause) (Due, bool) {
 	return Due{At: r.NotBefore, Trigger: r.NextTrigger, Reason: DueReissue}, r.owed()
 }
 
-// dueOrdered is for a rotation that an operator has ordered. What the order does not override
-// delays it.
+// dueOrdered is for a rotation that an operator has ordered. A pause, a freeze or a grace delays it,
+// unless the order overrides that.
 func dueOrdered(t Token, r Record, p Pause) (Due, bool) {
 	if r.Order == nil {
 		return Due{}, false
@@ -115,9 +115,8 @@ func dueCreate(t Token, r Record, p Pause) (Due, bool) {
 	return due, true
 }
 
-// dueSlot always applies. A promised grace is kept: no rotation starts while the previous
-// secret is valid, because Cloudflare keeps only one previous secret and another rotation
-// would revoke it early.
+// dueSlot always applies. It waits for the end of a promised grace: no rotation starts while the previous
+// secret is valid. Cloudflare has only one previous secret, so another rotation would revoke it early.
 func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	f := t.Timetable.Next(r.Anchor)
 	if r.Last != nil && !f.Slot.IsZero() && f.Slot.Equal(r.Last.Slot) { // served already, while the clock was ahead
@@ -148,7 +147,8 @@ func dueSlot(t Token, r Record, p Pause) (Due, bool) {
 	return due, true
 }
 
-// pausedBy delays a due time until a pause is over, and reports whether no time is known.
+// pausedBy delays a due time until a pause is over. It returns true if no time is known: the pause has no
+// end.
 func (d *Due) pausedBy(p Pause) (unscheduled bool) {
 	d.notBefore(p.Until, DuePaused)
 	if p.Until.IsZero() {
@@ -157,7 +157,7 @@ func (d *Due) pausedBy(p Pause) (unscheduled bool) {
 	return d.Unscheduled
 }
 
-// thaw delays a due time until no freeze lasts.
+// thaw delays a due time until the end of a freeze.
 func (d *Due) thaw(t Token, slot time.Time) {
 	switch at, freeze := t.Timetable.Thaw(slot, d.At); {
 	case freeze == "":

@@ -11,21 +11,21 @@ import (
 	"rotatord/internal/moment"
 )
 
-// This file holds the endings of an attempt other than its commit: how it fails, and how it becomes in
-// doubt. How a doubt ends is in resolve.go.
+// This file holds the endings of an attempt without a commit: the attempt fails, or the token becomes in
+// doubt. The end of a doubt is in resolve.go.
 
-// giveUp ends an attempt in which nothing was carried out. The slot stays unserved, and
-// the next try is a rotation of its own.
+// giveUp ends an attempt in which nothing was carried out. The slot is still not served, and the next try
+// is another rotation.
 func (a *attempt) giveUp(ctx context.Context, result event.Result, reason string, cause error) error {
 	ctx = context.WithoutCancel(ctx)
 	work, now, failures := a.record.Work, a.now().UTC(), a.record.Failures+1
 	f := failure{reason: reason, err: cause}
 	e, isIssuers := errors.AsType[*IssuerError](cause)
 	switch {
-	case a.manual: // it is not tried again, and what is due by the schedule stays due
+	case a.manual: // it is not tried again; the schedule's next rotation is due at the same time as before
 		f.next, f.silent = a.record.NotBefore, true
 	case isIssuers && e.Class == Throttled:
-		// A 429 says how long to stay away, and is not a failure of this token.
+		// A 429 says how long to wait. It is not a failure of this token.
 		f.next, f.silent = now.Add(max(e.RetryAfter, minBackOff)), true
 	case a.record.Lost != nil:
 		f.next = a.record.nextReissue(failures, isIssuers && e.Class == Refused, now)
@@ -34,8 +34,8 @@ func (a *attempt) giveUp(ctx context.Context, result event.Result, reason string
 	}
 	err := cause
 	if saveErr := a.becomeFailed(ctx, a.record.failed(f).released()); saveErr != nil {
-		// The ledger keeps the earlier step. "Claimed" is given up at the next attempt;
-		// "intent" will be in doubt, which is more than is known but safe.
+		// The ledger still has the earlier step. The next attempt gives a claim up. An intent becomes a
+		// doubt: that is safe, although we know here that nothing was carried out.
 		err = errors.Join(cause, saveErr)
 	} else if eraseErr := a.erase(ctx, work.RotationID); eraseErr != nil {
 		err = errors.Join(cause, fmt.Errorf("giving back the reservation: %w", eraseErr))
@@ -44,8 +44,8 @@ func (a *attempt) giveUp(ctx context.Context, result event.Result, reason string
 	return err
 }
 
-// becomeFailed is become for a failure. If the ledger cannot be written, the failure still counts in
-// memory: the caller schedules by it.
+// becomeFailed calls become for a failure. If the ledger cannot be written, the failure still counts in
+// memory, because the caller schedules the next try by it.
 func (a *attempt) becomeFailed(ctx context.Context, next Record) error {
 	err := a.become(ctx, next)
 	if err != nil {
@@ -54,13 +54,14 @@ func (a *attempt) becomeFailed(ctx context.Context, next Record) error {
 	return err
 }
 
-// stall ends an attempt whose rotation stays in progress. The next attempt goes on at the step
-// that was reached.
+// stall ends an attempt whose rotation stays in progress. The next attempt continues at the step that was
+// reached.
 func (a *attempt) stall(ctx context.Context, reason string, cause error) error {
 	return a.stallUntil(ctx, reason, cause, time.Time{})
 }
 
-// stallUntil does so with a time for the next attempt; the zero time for the usual one.
+// stallUntil ends an attempt as stall does, with a time for the next attempt; the zero time means the
+// usual wait.
 func (a *attempt) stallUntil(ctx context.Context, reason string, cause error, next time.Time) error {
 	at := a.record.nextDelivery(a.record.Failures+1, next, a.now().UTC())
 	err := cause
@@ -78,15 +79,15 @@ func (a *attempt) doubt(ctx context.Context, reason string, sealed bool, cause e
 	d := Doubt{Since: now, Reason: reason, Detail: cause.Error(), Sealed: sealed, OldWorksUntil: a.record.oldWorksUntil()}
 	err := cause
 	if saveErr := a.becomeFailed(context.WithoutCancel(ctx), a.record.failed(f).inDoubt(d)); saveErr != nil {
-		// The ledger still says "intent", which comes to the same at the next attempt.
+		// The ledger still says "intent". The next attempt turns that into a doubt too.
 		err = errors.Join(cause, saveErr)
 	}
 	a.report(work, event.ResultInDoubt, reason, err)
 	return err
 }
 
-// oldWorksUntil is when the old secret stops working if the request in progress was carried out; zero if
-// it was revoked at once, or is not touched.
+// oldWorksUntil returns when the old secret stops working if the request in progress was carried out. It
+// is zero if the old secret was revoked at once, or if the request does not touch it.
 func (r Record) oldWorksUntil() (until time.Time) {
 	work := r.Work
 	grace := time.Duration(work.Grace)
@@ -94,16 +95,16 @@ func (r Record) oldWorksUntil() (until time.Time) {
 		return time.Time{}
 	}
 	until = moment.Max(work.IntentAt.Add(grace), work.GraceEndsAt) // it may have been extended while the secret waited
-	if lost := r.Lost; lost != nil && !lost.Until.IsZero() {       // this grace may be that of a secret which was lost
+	if lost := r.Lost; lost != nil && !lost.Until.IsZero() {       // this grace may belong to a lost secret, and not to the one that consumers use
 		until = moment.Min(until, lost.Until)
 	}
-	if dies := r.OldDiesBy; !dies.IsZero() { // and here it is
+	if dies := r.OldDiesBy; !dies.IsZero() { // this grace does belong to a lost secret
 		until = dies
 	}
 	return until
 }
 
-// release gives up a claim whose request never left, without counting a failure.
+// release gives up a claim whose request never left. It counts no failure.
 func (a *attempt) release(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	work := a.record.Work
@@ -122,7 +123,7 @@ func (a *attempt) phase(p event.Phase, do func() error) error {
 	return err
 }
 
-// report tells of the end of the attempt.
+// report publishes the end of the attempt.
 func (a *attempt) report(work *Work, result event.Result, reason string, err error) {
 	a.reported = true
 	by := a.actor
@@ -137,7 +138,7 @@ func (a *attempt) report(work *Work, result event.Result, reason string, err err
 	a.Rotator.tell(a.token.Name, by, d)
 }
 
-// ended says how a token is after an attempt at some work.
+// ended returns the event that describes a token after an attempt at that rotation.
 func (r Record) ended(work *Work, result event.Result, now time.Time) event.RotationEnded {
 	d := event.RotationEnded{
 		RotationID: work.RotationID, Trigger: string(work.Trigger), Result: result, Creates: work.strategy().traits().creates,

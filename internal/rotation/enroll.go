@@ -8,13 +8,13 @@ import (
 	"rotatord/internal/event"
 )
 
-// Enroll makes a token known to the ledger before it is scheduled, and returns its
-// record. A token that was never seen is counted from now on: it is not rotated at
-// once, but in its first slot after now. A rotation in progress is due at once.
+// Enroll adds a token to the ledger before it is scheduled, and returns its record. The slots of a token
+// that was never seen are counted from now on: it is not rotated at once, but in its first slot after now.
+// A rotation in progress is due at once.
 //
-// A name that is now given to another service token starts afresh, but not while a
-// rotation of the former one is unfinished: its secret would be delivered to the wrong
-// place. That is an error.
+// If the configuration now gives the name to another service token, the name gets a new record. But if a
+// rotation of the former service token is unfinished, Enroll returns an error: its secret would be
+// delivered to the wrong place.
 func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 	l := r.lockOf(t.Name)
 	l.Lock()
@@ -34,8 +34,8 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 	return saved, err
 }
 
-// EnrollAll does the same for many tokens, in few transactions, and returns their records in
-// the order of tokens. If it fails some may be enrolled.
+// EnrollAll enrolls many tokens in few transactions, and returns their records in the order of tokens. If
+// it fails, some of them may be enrolled.
 func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, error) {
 	stored, err := r.ledger.All(ctx)
 	if err != nil {
@@ -64,12 +64,12 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 	return batch.records, batch.save(ctx)
 }
 
-// enrollment is what one EnrollAll has come to.
+// enrollment is the progress of one EnrollAll.
 type enrollment struct {
 	rotator *Rotator
 	records []Record
 	changed []int                   // of records, those to be saved
-	missed  map[string]event.Missed // by token, what is to be told once all is saved
+	missed  map[string]event.Missed // by token: the slots to report after the save
 }
 
 func (e *enrollment) save(ctx context.Context) error {
@@ -92,8 +92,9 @@ func (e *enrollment) save(ctx context.Context) error {
 	return nil
 }
 
-// enrolled returns the record of a token as it is when the token begins to be scheduled,
-// the slots that were given up, what a wrong clock had left in it, and whether it has to be saved.
+// enrolled returns the record that a token has when it begins to be scheduled. It also returns the slots
+// that were given up, the times from a wrong clock that were removed, and whether the record has to be
+// saved.
 func enrolled(t Token, stored Record, p Pause, now time.Time) (_ Record, missed event.Missed, healed []string, changed bool, err error) {
 	record, healed, changed, err := fit(t, stored, now)
 	if err != nil {
@@ -104,15 +105,15 @@ func enrolled(t Token, stored Record, p Pause, now time.Time) (_ Record, missed 
 	}
 	record, configured := record.configured(t, now)
 	if record.Step != StepIdle && record.Step != StepInDoubt && !record.NotBefore.IsZero() {
-		// A restart often follows a repair, and a crash has used up some of the grace: a rotation
-		// in progress does not wait for its back-off.
+		// A rotation in progress does not wait for its back-off after a restart: a restart often follows a
+		// repair, and a crash has used up some of the grace.
 		return record.retriedAt(time.Time{}), event.Missed{}, healed, true, nil
 	}
 	record, missed, late := record.caughtUp(t, p, now)
 	return record, missed, healed, changed || configured || late, nil
 }
 
-// enroll does so at this time, and tells what a wrong clock had left in the record.
+// enroll calls enrolled for this time, and publishes which times from a wrong clock were removed.
 func (r *Rotator) enroll(t Token, stored Record) (record Record, missed event.Missed, changed bool, err error) {
 	record, missed, healed, changed, err := enrolled(t, stored, r.PauseOf(t.Name), r.now())
 	r.tellHealed(t, healed)

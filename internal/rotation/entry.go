@@ -41,7 +41,7 @@ func (r *Rotator) open(ctx context.Context, t Token) (*entry, error) {
 	return e, err
 }
 
-// tryOpen does the same, but returns nil if the token is being worked on.
+// tryOpen opens the token as open does, but returns nil if the token is being worked on.
 func (r *Rotator) tryOpen(ctx context.Context, t Token) (*entry, error) {
 	e := &entry{Rotator: r, token: t, lock: r.lockOf(t.Name)}
 	e.actor, _ = event.ActorFrom(ctx)
@@ -58,8 +58,8 @@ func (e *entry) close() { e.lock.Unlock() }
 // tell publishes what happened to the token.
 func (e *entry) tell(d event.Detail) { e.Rotator.tell(e.token.Name, e.by(e.record.Order), d) }
 
-// by returns who or what caused the work that is in progress. order is the one that it carries out, if
-// it does.
+// by returns who or what caused the work in progress. order is the order that this work carries out; nil
+// if there is none.
 func (e *entry) by(order *Order) event.Actor {
 	switch {
 	case e.actor.Cause != "":
@@ -71,8 +71,8 @@ func (e *entry) by(order *Order) event.Actor {
 	}
 }
 
-// causeOf returns who or what caused a rotation with that trigger. order is the one that it carries out,
-// if it does.
+// causeOf returns who or what caused a rotation with that trigger. order is the order that the rotation
+// carries out; nil if there is none.
 func causeOf(t Trigger, order *Order) event.Actor {
 	switch t {
 	case TriggerSchedule, TriggerCatchUp:
@@ -92,7 +92,7 @@ func causeOf(t Trigger, order *Order) event.Actor {
 	return event.Daemon
 }
 
-// become saves next, then adopts it, and tells that the step is durable.
+// become saves next, then adopts it, and reports that the step is durable.
 func (e *entry) become(ctx context.Context, next Record) error {
 	point := "ledger." + cmp.Or(string(next.Step), "idle")
 	failpoint.Reach(point + ".before")
@@ -105,7 +105,8 @@ func (e *entry) become(ctx context.Context, next Record) error {
 	return nil
 }
 
-// save is become for what is not a step of a rotation: no event tells of it.
+// save saves and adopts a record as become does, for a change that is not a step of a rotation. It
+// publishes no event.
 func (e *entry) save(ctx context.Context, next Record) error {
 	saved, err := e.ledger.Save(ctx, next)
 	if err != nil {
@@ -137,8 +138,8 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	if err != nil || !changed {
 		return record, err
 	}
-	// Saved at once: slots are counted from now on, and not from a later now each time that the
-	// token is opened.
+	// Save it at once: slots are counted from this time on. Without the save they would be counted from a
+	// later time at each opening.
 	saved, err := r.ledger.Save(ctx, record)
 	if err != nil {
 		return record, fmt.Errorf("%w: saving the record of %s: %w", ErrLedger, t.Name, err)
@@ -146,9 +147,8 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	return saved, nil
 }
 
-// fit refuses a record that does not fit the token, and takes out of it the times that only a
-// wrong clock can have written: healed says in words which. changed reports whether the record has
-// to be saved.
+// fit refuses a record that does not fit the token. It removes the times that only a wrong clock can have
+// written; healed says in words which. changed reports whether the record has to be saved.
 func fit(t Token, record Record, now time.Time) (_ Record, healed []string, changed bool, err error) {
 	if record.Step != StepIdle && !t.MatchesRotation(record) {
 		return record, nil, false, fmt.Errorf("the ledger has an unfinished rotation (%s) of service token %s under the name %s, "+
@@ -161,7 +161,7 @@ func fit(t Token, record Record, now time.Time) (_ Record, healed []string, chan
 	return record, healed, len(healed) > 0 || !record.Anchor.Equal(before), nil
 }
 
-// tellHealed tells what a wrong clock had left in a record, if it had.
+// tellHealed publishes which times from a wrong clock were removed from a record, if there were any.
 func (r *Rotator) tellHealed(t Token, what []string) {
 	if len(what) > 0 {
 		r.tell(t.Name, event.Daemon, event.Healed{What: what})

@@ -5,9 +5,9 @@ import "time"
 // This file says what follows from a record if all goes well, for forecasts. It takes the same
 // transitions as a rotation. Only the answer is invented: it has no secret.
 
-// Foretell returns the record after the rotation that is due begins at that time and succeeds at
-// once, or the one in progress does. A service token that a rotation would create has an invented ID, and those that
-// it replaces are deleted.
+// Foretell returns the record after the due rotation, which begins at that time and succeeds at once. If a
+// rotation is in progress, that one succeeds at once. A service token that a rotation would create has an
+// invented ID, and those that it replaces are deleted.
 func Foretell(t Token, r Record, due Due, at time.Time) Record {
 	at = at.UTC()
 	requested := r.Step == StepInDoubt || r.Step == StepSealed || r.Step == StepStored

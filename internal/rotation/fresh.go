@@ -13,10 +13,10 @@ import (
 	"rotatord/internal/failpoint"
 )
 
-// fresh is the strategy of service tokens that rotatord creates: the first one of an entry with a
-// Creation and, for replace, one for each rotation. What consumers use meanwhile is not touched, so a
-// doubt about the request never cuts a consumer off. It is resolved by the name: what was created is
-// found by it, and its lost secret is of no use.
+// fresh is the strategy of service tokens that rotatord creates: the first one of an entry with a Creation
+// and, for replace, one for each rotation. The rotation does not touch what consumers use until then, so a
+// doubt about the request never cuts a consumer off. The doubt is resolved by the name: it shows whether a
+// service token was created. The lost secret of that service token is not needed.
 type fresh struct{}
 
 func (fresh) traits() traits { return traits{name: Fresh, leavesCurrentInUse: true, creates: true} }
@@ -25,8 +25,7 @@ func (fresh) traits() traits { return traits{name: Fresh, leavesCurrentInUse: tr
 func (w *Work) NewName() string { return w.CreateName }
 
 // plan names the service token that is to be created. The first one has exactly the name that the
-// configuration gives. One that takes another's place has a name of its own, so that the two can be
-// told apart.
+// configuration gives. One that replaces another gets a different name, so that the two can be told apart.
 func (fresh) plan(t Token, r Record, w Work) Work {
 	if t.Uncreated(r) {
 		w.CreateName = t.Create.Name
@@ -37,7 +36,7 @@ func (fresh) plan(t Token, r Record, w Work) Work {
 		name = t.Create.Name
 	} else if r.Facts.Name != "" {
 		name = r.Facts.Name
-		if last := r.Last; last != nil { // which gave it the suffix that it has, if it has one
+		if last := r.Last; last != nil { // the last rotation may have added its suffix
 			name = strings.TrimSuffix(name, suffix(last.RotationID))
 		}
 	}
@@ -51,7 +50,7 @@ func (fresh) plan(t Token, r Record, w Work) Work {
 // maxBase bounds a name, in characters: with its suffix it is shorter than a configured one may be.
 const maxBase = 240
 
-// suffix ends the name of a service token that takes another one's place.
+// suffix returns the end of the name of a service token that replaces another one.
 func suffix(rotationID string) string {
 	return "-" + strings.ToLower(rotationID[:min(len(rotationID), 10)])
 }
@@ -59,8 +58,8 @@ func suffix(rotationID string) string {
 // errAdopted ends an attempt that found the service token which it was to create.
 var errAdopted = errors.New("a service token of that name was adopted")
 
-// prepare proves that the request creates no second service token of one name. It returns errAdopted if
-// the service token is there and was adopted.
+// prepare proves that the request will not create a second service token with the same name. It returns
+// errAdopted if the service token exists already and was adopted.
 func (f fresh) prepare(ctx context.Context, e *entry) error {
 	name, create := e.record.Work.CreateName, e.token.Create
 	if create == nil || e.record.TokenID != "" {
@@ -83,8 +82,8 @@ func (f fresh) prepare(ctx context.Context, e *entry) error {
 	return errAdopted
 }
 
-// adopted takes over a service token that exists. Its secret is not known: it is rotated in its first slot,
-// like that of any other token that exists.
+// adopted takes over a service token that exists. Its secret is not known: it is rotated in its first
+// slot, as for any other service token that exists.
 func (r Record) adopted(facts TokenFacts) Record {
 	r.TokenID, r.Facts = facts.ID, facts
 	return r
@@ -99,8 +98,8 @@ func (a *attempt) adopt(ctx context.Context) error {
 	return nil
 }
 
-// request creates the service token. It lives as long as configured, or as long as the one whose place it
-// takes.
+// request creates the service token. It lives as long as configured, or as long as the one that it
+// replaces.
 func (fresh) request(ctx context.Context, e *entry) (Issued, error) {
 	lifetime := cmp.Or(e.token.RenewFor, e.record.Facts.Duration)
 	if e.token.Create != nil {
@@ -129,8 +128,8 @@ func (f fresh) identify(ctx context.Context, e *entry, issued Issued) error {
 	return fmt.Errorf("there is no service token %q with the client ID of the answer yet", work.CreateName)
 }
 
-// finish makes the new service token the one in use. The one whose place it takes is deleted when the
-// grace is over.
+// finish makes the new service token the one in use. The service token that it replaces is deleted when
+// the grace is over.
 func (fresh) finish(t Token, r Record) Record {
 	work, promised := r.Work, false
 	end := r.Last.At
@@ -176,7 +175,7 @@ func (w *Work) foundBefore(clientID string) bool {
 	return false
 }
 
-// clientOf is the client ID if the facts are those of that service token, else empty.
+// clientOf returns the client ID if the facts are about that service token; otherwise empty.
 func (f TokenFacts) clientOf(id string) string {
 	if f.ID != id {
 		return ""
@@ -205,8 +204,9 @@ func (f fresh) findCreated(ctx context.Context, e *entry) (*TokenFacts, error) {
 	return &found[0], nil
 }
 
-// confirm looks for the service token before a person's decision ends the doubt. What may yet be created,
-// or may be there and cannot be seen, would be left behind with a name that is not looked for again.
+// confirm looks for the service token before a person's decision ends the doubt. A service token that may
+// still be created, or that exists but cannot be seen, would be left behind: its name is not searched for
+// again.
 func (f fresh) confirm(ctx context.Context, e *entry) (*TokenFacts, error) {
 	d, name := e.record.Doubt, e.record.Work.CreateName
 	overAt := d.Since.Add(underWayFor(time.Duration(e.record.Work.Grace)))
@@ -243,7 +243,7 @@ func (fresh) judge(r Record, e Evidence, now time.Time) Verdict {
 	}
 }
 
-// gone looks by the name as long as the answer has not said which service token it is about.
+// gone searches by name while it is not known yet which service token the answer is about.
 func (f fresh) gone(ctx context.Context, e *entry) (bool, TokenFacts, error) {
 	work := e.record.Work
 	if work.TokenID != "" {
@@ -266,9 +266,9 @@ func (fresh) keep(t Token, r Record, facts TokenFacts, now time.Time) Record {
 	return r.createdKept(t, facts, now)
 }
 
-// createdKept keeps a service token whose secret was lost, where it is of use: the first of its entry gets
-// a secret by a rotation. One that was to take another's place is deleted, and so is one that cannot be
-// rotated.
+// createdKept records a created service token whose secret was lost. The first one of an entry is still
+// useful: a rotation will give it a secret. One that was to replace another is deleted, and one that
+// cannot be rotated is deleted too.
 func (r Record) createdKept(t Token, created TokenFacts, now time.Time) Record {
 	if r.TokenID == "" && !t.Replace {
 		return r.adopted(created)
@@ -285,8 +285,8 @@ func (r Record) createdKept(t Token, created TokenFacts, now time.Time) Record {
 	return r
 }
 
-// find asks which service tokens have that name. Those whose secret was lost, and
-// which will be deleted, are left out.
+// find asks which service tokens have that name. It leaves out those that will be deleted because their
+// secret was lost.
 func (fresh) find(ctx context.Context, e *entry, name string) ([]TokenFacts, error) {
 	failpoint.Reach("find.before")
 	found, err := e.token.Creator.Find(ctx, name)

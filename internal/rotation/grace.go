@@ -10,15 +10,15 @@ import (
 	"rotatord/internal/moment"
 )
 
-// This file holds what an operator does about the previous secret.
+// This file revokes and extends the previous secret for an operator.
 
 // ErrNoPrevious is in the error of RevokePrevious and ExtendGrace if there is no previous secret
 // that could be revoked or extended, or consumers may need it.
 var ErrNoPrevious = errors.New("nothing was changed")
 
-// RevokePrevious revokes the previous secret of a token now, whatever grace it was promised.
-// Consumers that have not read the present one are refused from then on. It may be repeated.
-// Of strategy replace the service tokens whose place was taken are deleted.
+// RevokePrevious revokes the previous secret of a token now, even if its promised grace is not over.
+// Consumers that have not read the present one are refused from then on. It may be repeated. With strategy
+// replace, the service tokens that were replaced are deleted.
 //
 // While a rotation is in progress it is refused, because consumers may have nothing else: see
 // [Rotator.RevokeInUse].
@@ -39,7 +39,7 @@ func (r *Rotator) RevokePrevious(ctx context.Context, t Token) (Record, error) {
 
 func (e *entry) revokePrevious(ctx context.Context) error {
 	t, now, last := e.token, e.now().UTC(), e.record.Last
-	// A secret of the service token in use: not one whose service token was replaced.
+	// The previous secret belongs to the service token in use, and not to one that was replaced.
 	own := last != nil && !last.GraceEndsAt.IsZero() && !e.record.replacedUntil(last.GraceEndsAt) && (!t.Replace || now.Before(last.GraceEndsAt))
 	switch {
 	case own:
@@ -51,8 +51,7 @@ func (e *entry) revokePrevious(ctx context.Context) error {
 		return fmt.Errorf("%w: no previous secret of %s is known to work: it was never rotated by this ledger, or without a grace. "+
 			"If the present one has leaked: rotatord rotate %s --revoke-now", ErrNoPrevious, t.Name, t.Name)
 	}
-	// One whose grace is over is revoked too: its end is what we know, and another person or program
-	// may have extended it since.
+	// A secret whose grace is over is revoked too: another person or program may have extended it since.
 	facts, _, err := e.setGrace(ctx, t.ServiceToken(e.record), 0)
 	if err != nil {
 		return err
@@ -64,9 +63,9 @@ func (e *entry) revokePrevious(ctx context.Context) error {
 	return e.become(ctx, next)
 }
 
-// RevokeInUse does what RevokePrevious does, and revokes the old secret also while a rotation is in
-// progress, where it is known to be the previous one at Cloudflare. Consumers are refused until the
-// new secret is delivered. It is for a secret that has leaked while a sink is away.
+// RevokeInUse revokes the previous secret as RevokePrevious does, but also while a rotation is in
+// progress, if the old secret is known to be the previous one at Cloudflare. Consumers are refused until
+// the new secret is delivered. It is for a secret that has leaked while a sink is away.
 func (r *Rotator) RevokeInUse(ctx context.Context, t Token) (Record, error) {
 	e, err := r.open(ctx, t)
 	defer e.close()
@@ -82,13 +81,13 @@ func (r *Rotator) RevokeInUse(ctx context.Context, t Token) (Record, error) {
 	return e.record, err
 }
 
-// replacedUntil reports whether a service token that was replaced was promised until then.
+// replacedUntil reports whether a replaced service token was promised to work until then.
 func (r Record) replacedUntil(end time.Time) bool {
 	return slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.At.Equal(end) })
 }
 
-// ExtendGrace lets the previous secret of a token live for this long from now. It never
-// shortens a grace, and revives nothing that is dead.
+// ExtendGrace lets the previous secret of a token work for this long from now. It never shortens a grace,
+// and never revives a secret that has ended.
 func (r *Rotator) ExtendGrace(ctx context.Context, t Token, grace time.Duration) (Record, error) {
 	e, err := r.open(ctx, t)
 	defer e.close()
@@ -125,7 +124,7 @@ func (e *entry) extendPrevious(ctx context.Context, grace time.Duration) error {
 	return e.become(ctx, e.record.touched(facts).previousWorksUntil(until.UTC()))
 }
 
-// extendInProgress does so for the old secret of a rotation in progress, which ends then.
+// extendInProgress extends the old secret of a rotation in progress. end is when that secret ends now.
 func (e *entry) extendInProgress(ctx context.Context, end time.Time, grace time.Duration) error {
 	now, name := e.now(), e.token.Name
 	switch {
@@ -143,7 +142,7 @@ func (e *entry) extendInProgress(ctx context.Context, end time.Time, grace time.
 var errInProgress = fmt.Errorf("%w: a rotation is in progress", ErrNoPrevious)
 
 // requireIdle refuses while a rotation is in progress: the previous secret may be the one that consumers
-// need. done says what is asked for that secret.
+// need. done is what should happen to that secret, as a participle for the message, such as "revoked".
 func (e *entry) requireIdle(done string) error {
 	t, record := e.token, e.record
 	switch {
@@ -164,8 +163,8 @@ func (e *entry) requireIdle(done string) error {
 	return nil
 }
 
-// movableEnd returns the end of the old secret of a rotation in progress, where that secret is known to be
-// the previous one at Cloudflare: it can be revoked or extended there. nil if it is not.
+// movableEnd returns the end of the old secret of a rotation in progress, if that secret is known to be
+// the previous one at Cloudflare. Then it can be revoked or extended there. Otherwise it returns nil.
 func (r Record) movableEnd() *time.Time {
 	work := r.Work
 	switch {
@@ -195,8 +194,8 @@ func (e *entry) moveEnd(ctx context.Context, grace time.Duration) error {
 	return e.become(ctx, e.record.touched(facts).endMoved(end, now))
 }
 
-// setGrace moves the end of the previous secret. If that fails it may still have moved updated_at, so
-// what is known of that is void then.
+// setGrace moves the end of the previous secret. A request that failed may still have moved updated_at, so
+// then the known updated_at is void.
 func (e *entry) setGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error) {
 	facts, until, err := e.token.Issuer.SetGrace(ctx, tokenID, grace)
 	if err != nil && classOf(err) == Unknown {
@@ -205,7 +204,8 @@ func (e *entry) setGrace(ctx context.Context, tokenID string, grace time.Duratio
 	return facts, until, err
 }
 
-// deleteNow deletes what was replaced. Once that is saved, the daemon tries until it has succeeded.
+// deleteNow deletes the replaced service tokens. Once the decision is saved, the daemon tries until they
+// are deleted.
 func (e *entry) deleteNow(ctx context.Context, r Record) error {
 	if err := e.become(ctx, r.deletingAll(e.now().UTC())); err != nil {
 		return err

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// This file takes times out of a record that a wrong clock has left there.
+// This file removes times from a record that only a wrong clock can have written.
 
-// The furthest that times in a record can be ahead of a clock that is right. What is further
-// ahead was written while the clock was ahead, and would hold the token up without a sign.
+// How far a time in a record can be ahead of a correct clock. A time that is further ahead was written
+// while the clock was ahead. It would delay the token, and nothing would show why.
 const (
 	maxAnchorAhead    = 24 * time.Hour
 	maxNotBeforeAhead = 2 * time.Hour
 	maxDeliveryAhead  = maxBackOff + 2*time.Minute // a secret that waits for its sinks is looked at more often
-	// maxGraceLonger is by how much the previous secret may work longer than was promised: an issuer
-	// whose clock is behind ours, by 15 minutes at most, is told the later of the two clocks.
+	// maxGraceLonger is by how much the previous secret may work longer than was promised: if an issuer's
+	// clock is behind ours, by at most 15 minutes, the end is counted on the later of the two clocks.
 	maxGraceLonger = 15*time.Minute + ownChange
 )
 
-// healing collects what is taken out of a record.
+// healing collects the times that are removed from a record.
 type healing struct {
 	now  time.Time
 	what []string // in words
@@ -33,9 +33,9 @@ func (h *healing) set(what string, field *time.Time, to time.Time) {
 // isAhead reports whether t is further ahead of now than it can be.
 func (h *healing) isAhead(t time.Time, most time.Duration) bool { return t.Sub(h.now) > most }
 
-// healed returns r without times that only a clock which was ahead can have put there, and says in
-// words what it has changed. An anchor that is up to a day ahead stays, and the token waits: its slots
-// were consumed, and none is served twice.
+// healed returns r without times that only a clock which was ahead can have put there, and says in words
+// what it has changed. An anchor that is up to a day ahead stays, and the token waits: its slots were
+// consumed, and no slot is served twice.
 func (r Record) healed(t Token, now time.Time) (Record, []string) {
 	h := &healing{now: now}
 	if h.isAhead(r.Anchor, maxAnchorAhead) {
@@ -59,8 +59,8 @@ func (r Record) healed(t Token, now time.Time) (Record, []string) {
 	return r.replacedHealed(t, h).lastHealed(t, h), h.what
 }
 
-// progressHealed does so for the rotation in progress: what is measured from such a time would not be
-// over before the clock comes to it again, and the old secret would die meanwhile.
+// progressHealed heals the rotation in progress: a wait that is measured from a future time would not end
+// until the clock reaches that time again, and the old secret would end before that.
 func (r Record) progressHealed(h *healing) Record {
 	w := r.Work
 	if w == nil {
@@ -81,7 +81,7 @@ func (r Record) progressHealed(h *healing) Record {
 	return r
 }
 
-// replacedHealed does so for service tokens that are to be deleted.
+// replacedHealed heals the service tokens that are to be deleted.
 func (r Record) replacedHealed(t Token, h *healing) Record {
 	if len(r.Replaced) == 0 {
 		return r
@@ -99,7 +99,7 @@ func (r Record) replacedHealed(t Token, h *healing) Record {
 	return r
 }
 
-// lastHealed does so for the last rotation.
+// lastHealed heals the last rotation.
 func (r Record) lastHealed(t Token, h *healing) Record {
 	last := r.Last
 	if last == nil {

@@ -40,8 +40,8 @@ func (inPlace) finish(_ Token, r Record) Record {
 	return r
 }
 
-// look asks Cloudflare what the rotate request has changed, unless that does not matter to consumers, or
-// an inventory has shown it not long ago.
+// look asks Cloudflare what the rotate request has changed. It does not ask if that does not matter to
+// consumers, or if an inventory has shown it recently.
 func (inPlace) look(ctx context.Context, e *entry, asked bool) (Evidence, error) {
 	work := e.record.Work
 	if facts := e.record.listedSince(e.now()); facts != nil && !asked {
@@ -62,8 +62,8 @@ func (inPlace) look(ctx context.Context, e *entry, asked bool) (Evidence, error)
 // that works. Rotating would make a lost secret the previous one and cut the old one off.
 func (inPlace) judge(r Record, e Evidence, now time.Time) Verdict {
 	if r.Work.Grace == 0 {
-		// Either nothing was carried out, and rotating is what was wanted, or the old
-		// secret died with the request, and only rotating brings a working one.
+		// Either nothing was carried out, and the rotation is still wanted; or the old secret ended with
+		// the request, and only another rotation brings one that works.
 		return Verdict{Resolved: true, Deliver: r.Doubt.deliverable(), Reason: ReasonOldSecretRevoked}
 	}
 	carriedOut := r.Doubt.CarriedOut || r.Doubt.Answered() || e.Facts != nil && movedWith(r.Work, *e.Facts)
@@ -100,7 +100,7 @@ func (e *entry) knownFacts(ctx context.Context, id string) (TokenFacts, error) {
 	return facts, err
 }
 
-// isGone reports whether Cloudflare has the service token of that ID no longer.
+// isGone reports whether Cloudflare no longer has the service token of that ID.
 func (e *entry) isGone(ctx context.Context, id string) (bool, TokenFacts, error) {
 	facts, err := e.token.Issuer.Inspect(ctx, id)
 	if errors.Is(err, ErrGone) {
@@ -109,8 +109,8 @@ func (e *entry) isGone(ctx context.Context, id string) (bool, TokenFacts, error)
 	return false, facts, err
 }
 
-// listedSince returns what an inventory has shown of a service token in doubt not long ago; nil if it
-// has shown nothing.
+// listedSince returns what an inventory has recently shown of a service token in doubt; nil if it has
+// shown nothing.
 func (r Record) listedSince(now time.Time) *TokenFacts {
 	d := r.Doubt
 	if d.ListedAt.IsZero() || now.Sub(d.ListedAt) >= doubtRecheck || r.Facts.ID != r.Work.TokenID {
@@ -120,8 +120,8 @@ func (r Record) listedSince(now time.Time) *TokenFacts {
 }
 
 // judgeLostReissue decides about a reissue. If its request was carried out, it revoked the secret that
-// consumers use, which was the previous one: only another rotation brings them one that works. So it waits
-// only as long as it takes to know.
+// consumers use, which was the previous one: only another rotation brings them one that works. So the
+// reissue in doubt waits only until it is known whether it was carried out.
 func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
 	// A reissue starts with half of a grace left, so waiting for half of it would outlast the old secret.
@@ -144,7 +144,7 @@ func judgeLostReissue(r Record, e Evidence, carriedOut bool, now time.Time) Verd
 func judgeCarriedOut(r Record, e Evidence, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
 	decideAt, reissueAt := r.Work.IntentAt.Add(doubtStretch*grace), d.OldWorksUntil.Add(-reissueMargin(grace))
-	decided := !now.Before(decideAt) // by time, in the place of an operator
+	decided := !now.Before(decideAt) // the time is over, so the daemon decides and not an operator
 	if !e.CannotExtend && !(decided && now.Before(reissueAt)) {
 		if by := extendBy(grace, d.OldWorksUntil, r.Work.IntentAt, d.Extensions > 0, now); by > 0 {
 			return Verdict{Extend: by, CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
@@ -160,9 +160,9 @@ func judgeCarriedOut(r Record, e Evidence, now time.Time) Verdict {
 	return Verdict{CarriedOut: true, Reason: ReasonOldSecretWorks, Again: moment.Min(again, reissueAt)}
 }
 
-// judgeUnknown decides about a request of which it is not known whether it was carried out, while the old
+// judgeUnknown decides about a request while it is not known whether it was carried out, and the old
 // secret may still work. The old secret is not extended: if the request was not carried out, "the previous
-// secret" is an older one, which was promised to be dead by now and must not be revived.
+// secret" is an older one. That one should have ended by now, and must not be revived.
 func judgeUnknown(r Record, e Evidence, now time.Time) Verdict {
 	d, grace := r.Doubt, time.Duration(r.Work.Grace)
 	overAt, reissueAt := d.Since.Add(underWayFor(grace)), d.OldWorksUntil.Add(-reissueMargin(grace))
@@ -177,8 +177,8 @@ func judgeUnknown(r Record, e Evidence, now time.Time) Verdict {
 	case now.Before(reissueAt):
 		return Verdict{Reason: ReasonOldSecretWorks, Again: moment.Min(now.Add(doubtRecheck), reissueAt)}
 	case e.Unread && now.Before(d.OldWorksUntil):
-		// While Cloudflare cannot be asked it cannot be rotated either. Once it can, it says whether
-		// the old secret may be extended instead.
+		// While Cloudflare cannot be reached, a rotation is not possible either. Once it can be reached,
+		// it shows whether the old secret may be extended instead.
 		return Verdict{Reason: ReasonOldSecretWorks, Again: moment.Min(recheckAt, d.OldWorksUntil)}
 	}
 	return Verdict{Resolved: true, Reason: ReasonGraceEnding}

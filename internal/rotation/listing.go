@@ -14,16 +14,16 @@ import (
 // ownChange is the time within which a change counts as our own: answers and clocks are seconds apart.
 const ownChange = 2 * time.Minute
 
-// outsideOnce is the time in which a rotation by others is answered once at most: two daemons that rotate
-// the same service token must not chase each other.
+// outsideOnce is the time in which at most one rotation by others is answered: two daemons that rotate the
+// same service token must not chase each other.
 const outsideOnce = 24 * time.Hour
 
-// RecordListing records what an inventory has seen of a token, and returns its record. While a rotation
-// is in progress its own view of the token counts, and RecordListing changes nothing. Nor does it wait
-// for a token that is being worked on, which would delay all other tokens of the account; it returns
-// a zero Record then.
+// RecordListing records what an inventory has seen of a token, and returns its record. While a rotation is
+// in progress, RecordListing changes nothing: what the rotation has seen of the token counts. It does not
+// wait for a token that is being worked on, because all other tokens of the account would wait too; it
+// returns a zero Record then.
 //
-// A listing that was under way while the token was rotated does not undo what that showed.
+// A listing that was under way during a rotation does not undo what the rotation showed.
 func (r *Rotator) RecordListing(ctx context.Context, t Token, facts TokenFacts) (Record, error) {
 	e, err := r.tryOpen(ctx, t)
 	if e == nil {
@@ -62,9 +62,9 @@ func (f TokenFacts) notOlderThan(known TokenFacts) TokenFacts {
 }
 
 // RecordListingOfDoubt shows a doubt what an inventory has seen of its service token, and returns the
-// record. The doubt is then looked at at once, without a request of its own. listed is when the
-// inventory began: one that began while the request could still be under way says nothing. Of a service
-// token that was to be created it says nothing either, since that is found by its name.
+// record. The doubt is then looked at at once, without a request of its own. listed is when the inventory
+// began: one that began while the request could still be under way proves nothing. It proves nothing about
+// a service token that was to be created either, because that one is found by its name.
 func (r *Rotator) RecordListingOfDoubt(ctx context.Context, t Token, facts TokenFacts, listed time.Time) (Record, error) {
 	e, err := r.tryOpen(ctx, t)
 	if e == nil {

@@ -84,7 +84,7 @@ func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string
 		a.claimed, a.reported = false, false
 		err = a.run(ctx)
 		if a.record.Order != nil && a.record.Order.Left == left {
-			break // the rest is the daemon's
+			break // the daemon does the rest
 		}
 	}
 	return a.record, err
@@ -119,8 +119,8 @@ func (e *entry) mayRotateNow(o Overrides) error {
 	return nil
 }
 
-// ErrFinishedFirst is in the error of RotateNow if the order stands and is carried out after a
-// rotation that is in progress.
+// ErrFinishedFirst is in the error of RotateNow if the order is stored, and is carried out after the
+// rotation in progress.
 var ErrFinishedFirst = errors.New("it is ordered, and is done after the rotation in progress")
 
 // finishedFirst returns an error that says what an order that revokes waits for, and what can be done
@@ -134,7 +134,7 @@ func (e *entry) finishedFirst() error {
 	return fmt.Errorf("%w (%s since %s%s): %s", ErrFinishedFirst, e.StateOf(e.token, e.record), e.record.inProgressSince(), because(e.record), how)
 }
 
-// inProgressSince is when the state of a rotation in progress began, as far as it is known.
+// inProgressSince returns when the state of a rotation in progress began, as far as that is known.
 func (r Record) inProgressSince() string {
 	work, at := r.Work, time.Time{}
 	switch {

@@ -9,10 +9,10 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file carries out what an operator decides about a rotation in progress that is not in doubt:
-// its new secret waits for a sink, was overtaken, or belongs to a service token that is gone.
+// This file carries out an operator's decision about a rotation in progress that is not in doubt: its new
+// secret waits for a sink, was overtaken, or belongs to a service token that is gone.
 
-// resolveInProgress carries out such a decision.
+// resolveInProgress carries out an operator's decision about a rotation in progress that is not in doubt.
 func (e *entry) resolveInProgress(ctx context.Context, how Resolution) (Verdict, error) {
 	state := e.StateOf(e.token, e.record)
 	switch {
@@ -36,13 +36,13 @@ func (e *entry) resolveInProgress(ctx context.Context, how Resolution) (Verdict,
 	return Verdict{}, e.mayNotResolve(state)
 }
 
-// retryNow has the next attempt begin at once. Its result is seen in the token's status.
+// retryNow lets the next attempt begin at once. The status of the token will show its result.
 func (e *entry) retryNow(ctx context.Context, reason string) (Verdict, error) {
 	err := e.become(ctx, e.record.retriedAt(e.now().UTC()))
 	return Verdict{Reason: reason, Again: e.record.NotBefore}, err
 }
 
-// mayNotResolve says why there is nothing to decide, and what to type instead.
+// mayNotResolve returns an error that says why there is nothing to decide, and what to type instead.
 func (e *entry) mayNotResolve(state State) error {
 	name, work := e.token.Name, e.record.Work
 	switch state {
@@ -58,7 +58,7 @@ func (e *entry) mayNotResolve(state State) error {
 	case StateStored:
 		return fmt.Errorf("%s is %w: its new secret is in every sink, and the rotation is about to end%s: rotatord status %s", name, ErrNotInDoubt, because(e.record), name)
 	case StateUnsealed:
-		return fmt.Errorf("%s is %w: its new secret is in memory alone%s. Do not stop the daemon, and make its disk writable: rotatord status %s",
+		return fmt.Errorf("%s is %w: its new secret is only in memory%s. Do not stop the daemon, and make its disk writable: rotatord status %s",
 			name, ErrNotInDoubt, because(e.record), name)
 	case StateClaimed, StateIntent:
 		return fmt.Errorf("%s is %w: a rotation of it is in progress (%s)%s: rotatord status %s", name, ErrNotInDoubt, state, because(e.record), name)
@@ -69,7 +69,7 @@ func (e *entry) mayNotResolve(state State) error {
 	return fmt.Errorf("%s is %w: its state is %s%s: rotatord status %s", name, ErrNotInDoubt, state, because(e.record), name)
 }
 
-// because is why a rotation does not go on; empty if nothing has failed.
+// because returns why a rotation does not continue; empty if nothing has failed.
 func because(r Record) string {
 	if r.LastError == "" || r.Failures == 0 {
 		return ""
@@ -77,8 +77,8 @@ func because(r Record) string {
 	return ": " + r.LastError
 }
 
-// drop gives up a sealed secret: every sink holds another whole secret of the service token, or the
-// service token is gone. Otherwise ours may be the only one that works, and it is refused.
+// drop gives up a sealed secret if every sink holds another whole secret of the service token, or if the
+// service token is gone. Otherwise drop refuses, because ours may be the only secret that works.
 func (e *entry) drop(ctx context.Context) (Verdict, error) {
 	verdict := Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonOperatorDrop}
 	gone, seen, err := e.record.Work.strategy().gone(ctx, e)
@@ -102,8 +102,8 @@ func (e *entry) drop(ctx context.Context) (Verdict, error) {
 	return verdict, e.abandon(ctx, verdict, seen, true)
 }
 
-// isReplacedIn returns nil if a sink holds a whole secret of the service token, and neither ours nor
-// the one that was there before.
+// isReplacedIn returns nil if a sink holds a whole secret of the service token that is neither ours nor
+// the one from before the rotation.
 func (w *Work) isReplacedIn(ctx context.Context, sink Sink) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -134,8 +134,8 @@ func (w *Work) isReplacedIn(ctx context.Context, sink Sink) error {
 	return nil
 }
 
-// dropDoubt ends a doubt about a service token that is gone: nothing of it is left to protect, and
-// its place in the configuration can be given to another one.
+// dropDoubt ends a doubt about a service token that is gone. Nothing of it is left to protect, and the
+// entry in the configuration can name another service token.
 func (e *entry) dropDoubt(ctx context.Context) (Verdict, error) {
 	name, doubt, id, s := e.token.Name, e.record.Doubt, e.record.Work.RotationID, e.record.Work.strategy()
 	refused := func(why string) error {

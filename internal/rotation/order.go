@@ -11,21 +11,21 @@ import (
 	"rotatord/internal/moment"
 )
 
-// Order is an operator's command to rotate a token. It is carried out until it is done, over
-// failures and restarts. It is for secrets that may have leaked.
+// Order is an operator's command to rotate a token. It is tried until it is done, also after failures and
+// restarts. It is for secrets that may have leaked.
 type Order struct {
 	Since time.Time `json:"since"`
-	By    string    `json:"by,omitempty"` // who gave it, as the kernel names them
+	By    string    `json:"by,omitempty"` // the operator, by the user that the kernel names
 	Overrides
-	// Left is how many rotations are still to be done: one, or for a pair whose secret in use
-	// must die one for each.
+	// Left is how many rotations are still to be done: one, or two for a pair whose secret in use must
+	// end.
 	Left int `json:"left"`
-	// AfterOutside is set if no operator gave it, but it answers a rotation by another person or
+	// AfterOutside is set if the daemon gave the order itself, after a rotation by another person or
 	// program.
 	AfterOutside bool `json:"heals,omitempty"`
 }
 
-// trigger is that of the rotations that carry it out.
+// trigger returns the trigger of the rotations that carry out the order.
 func (o *Order) trigger() Trigger {
 	if o.AfterOutside {
 		return TriggerRecovery
@@ -33,7 +33,7 @@ func (o *Order) trigger() Trigger {
 	return TriggerManual
 }
 
-// grace is how long the previous secret works after the rotation that begins now.
+// grace returns how long the previous secret works after the rotation that begins now.
 func (r Record) grace(t Token) time.Duration {
 	if r.revokes() {
 		return 0
@@ -41,17 +41,17 @@ func (r Record) grace(t Token) time.Duration {
 	return t.Grace
 }
 
-// newOrder is an operator's order, given at that time.
+// newOrder returns an operator's order, given at that time.
 func newOrder(t Token, r Record, o Overrides, by string, at time.Time) Order {
 	left := 1
 	if o.RevokeNow && strategyFor(t, r).traits().alternates {
-		left = 2 // the one in use is rotated when it no longer is
+		left = 2 // the second rotation renews the one that is in use now
 	}
 	return Order{Since: at.UTC(), By: by, Overrides: o.all(), Left: left}
 }
 
-// order orders a rotation. Neither a doubt nor a secret that was overtaken is in the way of an order that
-// revokes: the old secret is to die, whatever became of the request.
+// order orders a rotation. An order that revokes ends a doubt, and gives up a secret that was overtaken:
+// the old secret must end, whether the request was carried out or not.
 func (e *entry) order(ctx context.Context, o Overrides, by string, after time.Duration) error {
 	if e.record.Step == StepSealed && e.record.Work.Overtaken != nil && o.RevokeNow {
 		if err := e.abandon(ctx, Verdict{Resolved: true, Reason: ReasonLeakOrder}, TokenFacts{}, false); err != nil {
@@ -71,18 +71,18 @@ func (e *entry) order(ctx context.Context, o Overrides, by string, after time.Du
 	return e.become(ctx, next.ordered(newOrder(e.token, next, o, by, e.now().Add(after))))
 }
 
-// Ordered is what became of one token when all of an account were ordered to be rotated.
+// Ordered is the result for one token of an order for all tokens of an account.
 type Ordered struct {
 	Token string
-	// Record is the token's as it then stands; Err says why it could not be ordered.
+	// Record is the token's record after the order; Err says why it could not be ordered.
 	Record Record
 	Err    error
 }
 
-// OrderAll orders many tokens to be rotated, durably, and returns at once: they are due from
-// then on, those with the least grace first. One that has an order which is not carried out
-// keeps it, so that giving the same order twice goes on with the first; it overrides what either
-// does. While some of an order are left, those that it has rotated are not ordered again either.
+// OrderAll orders many tokens to be rotated, durably, and returns at once: they are due from then on,
+// those with the shortest grace first. A token with a pending order keeps it; the new order only adds its
+// overrides. So the same order given twice does not rotate twice. While some tokens of an order are not
+// rotated yet, the tokens that it has rotated are not ordered again either.
 func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by string) []Ordered {
 	tokens = slices.Clone(tokens)
 	slices.SortStableFunc(tokens, func(a, b Token) int {
@@ -103,8 +103,8 @@ func (r *Rotator) OrderAll(ctx context.Context, tokens []Token, o Overrides, by 
 	return all
 }
 
-// orderedSince is when those of the orders like o were given, among these tokens, that are not all
-// carried out; the zero time if there are none.
+// orderedSince returns when the first pending order like o was given to one of these tokens; the zero time
+// if there is none.
 func (r *Rotator) orderedSince(ctx context.Context, tokens []Token, o Overrides) (since time.Time) {
 	records, err := r.ledger.All(ctx)
 	if err != nil {
@@ -122,18 +122,19 @@ func (r *Rotator) orderedSince(ctx context.Context, tokens []Token, o Overrides)
 	return since
 }
 
-// hasDone reports whether a token was rotated as o asks for since then.
+// hasDone reports whether a token was rotated since then in the way that o asks for.
 func (t Token) hasDone(r Record, o Overrides, since time.Time) bool {
 	return !since.IsZero() && r.Order == nil && r.Step == StepIdle && r.Last != nil && !r.Last.AskedAt.Before(since) &&
 		(!o.RevokeNow || r.Last.GraceEndsAt.IsZero() || strategyFor(t, r).traits().alternates)
 }
 
-// orderOffset is how far behind the first of the tokens that are ordered together one of them comes, so
-// that the order among them outlives a restart.
+// orderOffset returns how much later than the first token the i-th token is ordered. It preserves the
+// sequence of tokens that are ordered together over a restart.
 func orderOffset(i int) time.Duration { return time.Duration(i) * time.Microsecond }
 
-// orderBatch orders in one transaction what needs no look at the world. It returns which tokens need a
-// look, are being worked on, or could not be saved together. offset is how many came before.
+// orderBatch orders in one transaction the tokens that need no look at Cloudflare or a sink. It returns
+// the indexes of the others: they need a look, are being worked on, or could not be saved together. offset
+// is how many tokens came before these.
 func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered, o Overrides, by string, offset int,
 	since time.Time) (alone []int) {
 	var batch []Record
@@ -166,12 +167,13 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 	return alone
 }
 
-// hasOrder reports whether there is an order already that one with these overrides goes on with.
+// hasOrder reports whether the token has a pending order already that an order with these overrides only
+// adds to.
 func (r Record) hasOrder(o Overrides) bool {
 	return r.Order != nil && !r.Order.AfterOutside && (r.Order.RevokeNow || !o.RevokeNow)
 }
 
-// orderOne orders one token, as the one that comes that long after the first.
+// orderOne orders one token. after is how much later than the first token it is ordered.
 func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string, after time.Duration) (Record, error) {
 	e, err := r.open(ctx, t)
 	defer e.close()

@@ -11,10 +11,10 @@ import (
 	"rotatord/internal/secret"
 )
 
-// This file holds what becomes of a sealed secret that another one has overtaken. While it waited
-// for a sink, another person or program rotated the same service token and put its secret there.
-// Ours is not delivered over it: theirs is the current secret, and ours is at best the previous one.
-// The state is durable and has these exits:
+// This file says what happens to a sealed secret that another one has overtaken. While it waited for a
+// sink, another person or program rotated the same service token and put its secret there. Ours is not
+// delivered over it: theirs is the current secret, and ours is at best the previous one. The state is
+// durable and has these exits:
 //
 //   - By itself: the sink holds ours again, or what it held before; or, where verify is configured,
 //     requests with both secrets show which of them works; or outside_rotation is "rotate".
@@ -33,8 +33,8 @@ type Overtaken struct {
 	ChangedAt time.Time `json:"changed_at,omitzero"`
 	// Gone is set if Cloudflare has no such service token any more.
 	Gone bool `json:"gone,omitempty"`
-	// Deliver is set once it is decided that ours is delivered over what the sinks hold. It does not
-	// hold for a secret that gets there later.
+	// Deliver is set once it is decided that ours is delivered over what the sinks hold. The decision does
+	// not apply to a secret that others write there later.
 	Deliver bool `json:"deliver,omitempty"`
 	// Tried says what requests with both secrets have shown; empty if none were sent.
 	Tried string `json:"tried,omitempty"`
@@ -64,7 +64,7 @@ func (e *OvertakenError) Error() string {
 func (a *attempt) requireLatest(ctx context.Context, sink string, now Stored, d *delivery) error {
 	work := a.record.Work
 	if o := work.Overtaken; now.Digest == "" || o != nil && o.Deliver && o.Sinks[sink] == now.Digest {
-		return nil // nothing is lost by it, or it is decided
+		return nil // the sink has no secret to lose, or it is decided
 	}
 	gone, facts, err := a.isGone(ctx, work.TokenID)
 	if err != nil {
@@ -82,7 +82,7 @@ func (a *attempt) requireLatest(ctx context.Context, sink string, now Stored, d 
 	case gone:
 		why, changedAt = "there is no such service token at Cloudflare any more", time.Time{}
 	case changedAt.IsZero():
-		why = "Cloudflare does not show whether the token was rotated after us: our own rotation left updated_at alone"
+		why = "Cloudflare does not show whether the token was rotated after us: our own rotation did not move updated_at"
 	}
 	if d.overtaken == nil {
 		d.overtaken = &Overtaken{Since: a.now().UTC(), Gone: gone, ChangedAt: changedAt}
@@ -91,8 +91,8 @@ func (a *attempt) requireLatest(ctx context.Context, sink string, now Stored, d 
 	return fmt.Errorf("the sink holds a secret that is not ours, and %s: %w", why, errOvertaken)
 }
 
-// wouldShow reports whether a rotation by others would be seen in the facts: our own has moved
-// updated_at. A service token that this rotation has created is new, and what it replaces is to go.
+// wouldShow reports whether a rotation by others would be seen in the facts: our own has moved updated_at.
+// A service token that this rotation has created is new, and the one that it replaces will be deleted.
 func (w *Work) wouldShow(facts TokenFacts) bool {
 	before, after := w.Before.UpdatedAt, w.After.UpdatedAt
 	if after.IsZero() { // the answer did not say
@@ -117,8 +117,8 @@ func (w *Work) changedByOthers(facts TokenFacts) bool {
 	return !ours && facts.UpdatedAt.After(w.TouchedAt)
 }
 
-// noteChangeBefore does so before a request of our own moves updated_at, after which a change by
-// others could no longer be told from it.
+// noteChangeBefore calls noteChange before a request of our own moves updated_at. After that request a
+// change by others could not be told from our own.
 func (e *entry) noteChangeBefore(ctx context.Context) {
 	if work := e.record.Work; e.record.Step == StepSealed && work.ChangedAt.IsZero() {
 		if facts, err := e.token.Issuer.Inspect(ctx, work.TokenID); err == nil {
@@ -127,8 +127,8 @@ func (e *entry) noteChangeBefore(ctx context.Context) {
 	}
 }
 
-// overtaken ends an attempt whose secret was overtaken, in a way that the next one can find out more.
-// It is told once, and again only when something about it is different.
+// overtaken ends an attempt whose secret was overtaken, so that the next attempt can find out more. It
+// publishes this once, and again only when something about it is different.
 func (a *attempt) overtaken(ctx context.Context, issued Issued, d delivery) error {
 	work, now, o := a.record.Work, a.now().UTC(), *d.overtaken
 	known := work.Overtaken != nil && work.Overtaken.Gone == o.Gone && maps.Equal(work.Overtaken.Sinks, o.Sinks)
@@ -176,11 +176,10 @@ func (a *attempt) waitOvertaken(ctx context.Context, d delivery, known bool, now
 	return err
 }
 
-// tryBoth sends one request with each secret where verify says, ours and the one that the sinks
-// hold. It returns the reason code of what that proves, empty if it proves nothing, and what was tried
-// in words. Theirs that is accepted decides: it can only be later than ours, which may still be
-// accepted as the previous one. That theirs is refused counts only once the edge has had the time to
-// know it.
+// tryBoth sends one request with each secret where verify says, ours and the one that the sinks hold. It
+// returns the reason code of what that proves, empty if it proves nothing, and what was tried in words.
+// Theirs that is accepted decides: it can only be later than ours, which may still be accepted as the
+// previous one. A refusal of theirs counts only when the edge has had the time to know it.
 func (a *attempt) tryBoth(ctx context.Context, issued Issued, o Overtaken) (proof, tried string) {
 	if a.token.Prober == nil || o.Gone {
 		return "", ""
@@ -215,7 +214,7 @@ func textOf(err error) string {
 	return err.Error()
 }
 
-// theirs is the one secret that the sinks hold in the place of ours.
+// theirs returns the one secret that the sinks hold in place of ours.
 func (a *attempt) theirs(ctx context.Context, o Overtaken) (found Credential, err error) {
 	for _, sink := range a.token.Sinks {
 		digest, holds := o.Sinks[sink.Name()]

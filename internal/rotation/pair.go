@@ -21,8 +21,8 @@ func (pair) plan(t Token, r Record, w Work) Work {
 }
 
 // prepare decides which of the pair is rotated: the one whose credential no sink holds. What the sinks
-// hold counts more than what the ledger remembers, since consumers read the sinks. Where they hold
-// neither, the one in use is that of the last rotation, and before the first the one that the
+// hold counts more than what the ledger remembers, since consumers read the sinks. If they hold neither,
+// the service token of the last rotation is in use; before the first rotation it is the one that the
 // configuration names first.
 func (pair) prepare(ctx context.Context, e *entry) error {
 	byClient := make(map[string]string, 2) // service tokens by client ID
@@ -69,19 +69,19 @@ func (pair) request(ctx context.Context, e *entry) (Issued, error) { return inPl
 
 func (pair) identify(context.Context, *entry, Issued) error { return nil }
 
-// finish makes the spare the one in use. The other one keeps working until it is rotated, which the
-// promised grace holds off.
+// finish makes the spare the one in use. The other one works until it is rotated; its rotation waits for
+// the end of the promised grace.
 func (pair) finish(t Token, r Record) Record {
 	r.Spare, r.TokenID = r.Facts, r.Work.TokenID
 	r.Facts = r.Work.Before.updatedBy(r.Work.After)
 	return r.previousWorksUntil(r.Last.At.Add(t.Grace))
 }
 
-// look reads nothing: whether the spare has another secret does not matter to consumers.
+// look reads nothing: consumers do not use the spare, so its secret does not matter to them.
 func (pair) look(context.Context, *entry, bool) (Evidence, error) { return Evidence{}, nil }
 
-// judge has the spare rotated again, once the request can no longer be under way: then it could undo
-// what would be delivered now.
+// judge orders another rotation of the spare when no request can be under way any more; a late request
+// would replace the new secret.
 func (pair) judge(r Record, _ Evidence, now time.Time) Verdict {
 	overAt := r.Doubt.Since.Add(underWayFor(time.Duration(r.Work.Grace)))
 	switch {
@@ -107,7 +107,7 @@ func (pair) keep(_ Token, r Record, facts TokenFacts, _ time.Time) Record {
 // Owns reports whether id is the service token of t, or one of its two.
 func (t Token) Owns(id string) bool { return id != "" && (id == t.ID || id == t.Partner) }
 
-// other is the service token of a pair that id is not.
+// other returns the other service token of a pair.
 func (t Token) other(id string) string {
 	if id == t.ID {
 		return t.Partner
@@ -115,7 +115,7 @@ func (t Token) other(id string) string {
 	return t.ID
 }
 
-// isSpare reports whether that service token of t is the one of a pair that is not in use.
+// isSpare reports whether that service token of t is the spare of a pair.
 func (r Record) isSpare(t Token, id string) bool { return t.Partner != "" && id != r.TokenID }
 
 // knownAs returns what is known of that service token of t. The facts have another ID, or none, if
@@ -169,8 +169,9 @@ func (r Record) withServiceToken(id string, facts TokenFacts) Record {
 	return r
 }
 
-// updatedAtForgotten forgets when the service token of the rotation was last changed, where only our own
-// request can have changed it since: it would be taken for a change by another person or program.
+// updatedAtForgotten forgets when the service token of the rotation was last changed, if only our own
+// request can have changed it since. Otherwise our own change would look like a change by another person
+// or program.
 func (r Record) updatedAtForgotten() Record {
 	work := r.Work
 	for _, facts := range r.ServiceTokens() {

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// Pause is an operator's command that no rotation starts. A rotation in progress goes on, and so
-// does what a doubt needs: a pause must not strand consumers. The zero Pause pauses nothing.
+// Pause is an operator's command that no rotation starts. A rotation in progress continues, and a doubt is
+// resolved, with its reissue: a pause must not leave consumers without a secret. The zero Pause pauses
+// nothing.
 type Pause struct {
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until,omitzero"` // zero: until it is resumed
@@ -16,21 +17,20 @@ type Pause struct {
 	By     string    `json:"by,omitempty"` // who paused it, as the kernel names them
 }
 
-// On reports whether p is a pause. Whether it is over already is for [NextDue], which knows
-// times but not the time.
+// On reports whether p is a pause. It does not say whether the pause is over. [NextDue] needs no clock for
+// that: it delays a due time until the end of the pause.
 func (p Pause) On() bool { return !p.Since.IsZero() }
 
 // over reports whether p has ended by itself.
 func (p Pause) over(now time.Time) bool { return !p.Until.IsZero() && !now.Before(p.Until) }
 
-// AllTokens stands for all tokens where the name of one is expected.
+// AllTokens means all tokens where the name of one token is expected.
 const AllTokens = ""
 
-// Pauses keeps pauses over restarts. Implementations are safe for concurrent use and
+// Pauses stores pauses, so that they survive restarts. Implementations are safe for concurrent use and
 // durable: what SavePauses returned nil for survives a crash of the machine.
 type Pauses interface {
-	// LoadPauses returns what was saved last, by token; that of all tokens stands under
-	// AllTokens.
+	// LoadPauses returns what was saved last, by token; the pause of all tokens is under AllTokens.
 	LoadPauses(ctx context.Context) (map[string]Pause, error)
 	// SavePauses replaces all of it.
 	SavePauses(ctx context.Context, all map[string]Pause) error
@@ -48,8 +48,8 @@ func (r *Rotator) LoadPauses(ctx context.Context) error {
 	return nil
 }
 
-// PauseOf returns the pause that a token is under, its own or that of all tokens: whichever
-// lasts longer. The pause of AllTokens is that of all tokens alone.
+// PauseOf returns the pause of a token: its own or the pause of all tokens, the one that lasts longer. For
+// AllTokens it returns only the pause of all tokens.
 func (r *Rotator) PauseOf(token string) Pause {
 	r.pauseMu.Lock()
 	defer r.pauseMu.Unlock()
@@ -86,8 +86,8 @@ func (r *Rotator) Pause(ctx context.Context, token string, p Pause) error {
 	return r.setPause(ctx, token, &p)
 }
 
-// Resume lifts the pause of a token, or that of all tokens: one does not lift the other. It
-// returns what it lifted, the zero Pause if there was none.
+// Resume ends the pause of a token, or the pause of all tokens; one does not end the other. It returns the
+// pause that it ended; the zero Pause if there was none.
 func (r *Rotator) Resume(ctx context.Context, token string) (Pause, error) {
 	was := r.Pauses()[token]
 	return was, r.setPause(ctx, token, nil)
@@ -118,7 +118,7 @@ func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
 // Due says when a token is due, paused or not.
 func (r *Rotator) Due(t Token, record Record) Due { return NextDue(t, record, r.PauseOf(t.Name)) }
 
-// noPauses is the place of pauses of a Rotator that is given none.
+// noPauses is the store of a Rotator that was created without one: it saves nothing.
 type noPauses struct{}
 
 func (noPauses) LoadPauses(context.Context) (map[string]Pause, error) { return nil, nil }

@@ -11,9 +11,8 @@ import (
 	"rotatord/internal/secret"
 )
 
-// Issuer is the authority that invents client secrets: one Cloudflare account.
-// Implementations are safe for concurrent use. Every error of theirs is, or wraps,
-// an [*IssuerError], except when the context ended before anything was sent.
+// Issuer issues client secrets: one Cloudflare account. Implementations are safe for concurrent use. Every
+// error of theirs is, or wraps, an [*IssuerError], except when the context ended before anything was sent.
 type Issuer interface {
 	// Ready returns nil if a rotate request could leave now: the credential can be
 	// read, the account is not throttled, the request budget allows it, and the issuer's
@@ -70,8 +69,8 @@ type Renewer interface {
 // Prober tries a credential where consumers will use it. It is bound to one token, safe for
 // concurrent use, and never puts a secret into an error.
 type Prober interface {
-	// Probe sends one request and says what it proves. err says why it proves nothing, or
-	// what was answered; it is nil for ProbeGood alone.
+	// Probe sends one request and says what it proves. err says why it proves nothing, or what was
+	// answered; it is nil only for ProbeGood.
 	Probe(ctx context.Context, c Credential) (Probe, error)
 }
 
@@ -85,7 +84,7 @@ const (
 	ProbeBad                  // the credential is refused, which may be so only until the edge knows it
 )
 
-// result is the probe as events have it.
+// result returns the probe as events show it.
 func (p Probe) result() event.ProbeResult {
 	switch p {
 	case ProbeGood:
@@ -198,7 +197,7 @@ type IssuerError struct {
 	Status     int           // HTTP status, 0 if there was no answer
 	Code       int           // the issuer's own error code, 0 if it gave none
 	Message    string        // the issuer's own message, scrubbed
-	RetryAfter time.Duration // how long to leave the account alone, 0 if not said
+	RetryAfter time.Duration // how long to send nothing to the account; 0 if not said
 	Err        error         // the cause, if there is one
 }
 
@@ -284,8 +283,8 @@ type Ledger interface {
 	// Save stores r if the stored revision is still r.Revision, and returns it with
 	// its new revision; otherwise it changes nothing and returns ErrConflict.
 	Save(ctx context.Context, r Record) (Record, error)
-	// SaveAll does the same for records of different tokens, in few transactions. A ledger may save
-	// all of them or none, or stop at the first error: after an error the caller loads them again.
+	// SaveAll saves records of different tokens as Save does, in few transactions. A ledger may save all
+	// of them or none, or stop at the first error: after an error the caller loads them again.
 	SaveAll(ctx context.Context, all []Record) ([]Record, error)
 	// All returns every record, in no particular order.
 	All(ctx context.Context) ([]Record, error)

@@ -1,5 +1,4 @@
-// Package rotation gives a service token a fresh client secret without ever losing
-// one.
+// Package rotation gives a service token a new client secret and never loses one.
 //
 // Cloudflare invents the secret, shows it once and revokes the old one. Between that
 // answer and a confirmed write to every sink the only copy in the world is in this
@@ -8,8 +7,8 @@
 //
 //	due ── claim ── preflight ── intent ── ROTATE ── sealed ── stored ── verified ── done
 //
-// What differs between rotating a service token, rotating the one of a pair that is not in
-// use, and creating one is in the strategies (strategy.go).
+// There are three ways to rotate: a new secret for the service token, a new secret for the spare of a
+// pair, and a new service token. Their differences are in the strategies (strategy.go).
 //
 // Guarantees, whatever fails and wherever the process dies:
 //
@@ -50,10 +49,10 @@ const (
 	movedWithin   = time.Minute     // of the intent, for updated_at to have moved with a rotation
 )
 
-// Advance works on a token that is due: it continues the rotation in progress or begins the
-// one that the schedule asks for, and goes as far as it can. It returns the token's record
-// after that; [NextDue] of it says when to call again. The error is nil if a rotation was
-// completed, or if nothing was due.
+// Advance works on a token that is due: it continues the rotation in progress or begins the one that the
+// schedule asks for, and goes as far as it can. It returns the token's record after that; [NextDue] of
+// that record says when to call again. The error is nil if a rotation was completed, or if nothing was
+// due.
 //
 // If ctx ends before the rotate request is sent, nothing is sent. After that the rotation in
 // progress is still finished, within bounds.
@@ -136,8 +135,8 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 }
 
-// claim takes the slot, and with it those that passed before it and were not served.
-// The ledger's check-and-set lets only one claimant win.
+// claim takes the slot, and with it the earlier slots that were not served. The ledger's check-and-set
+// lets only one claimant win.
 func (a *attempt) claim(ctx context.Context) error {
 	now := a.now().UTC()
 	passed := a.record.passed(a.token, now)
@@ -198,7 +197,7 @@ func (a *attempt) rotate(ctx context.Context) error {
 	return a.seal(ctx, issued)
 }
 
-// preflight proves that the answer could be kept and delivered, before it is asked for.
+// preflight proves, before the request, that its answer could be sealed and delivered.
 func (a *attempt) preflight(ctx context.Context) error {
 	work := a.record.Work
 	bound := max(work.Deadline.Sub(a.now())-minTimeLeft, 0)
@@ -272,8 +271,8 @@ func (a *attempt) seal(ctx context.Context, issued Issued) error {
 	return a.sealed(ctx, issued)
 }
 
-// sealed validates what was sealed and records it. The sealed answer alone decides that this
-// step was reached; the ledger follows it.
+// sealed validates what was sealed and records it. Only the sealed answer decides that this step was
+// reached; the ledger follows it.
 func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 	a.observe(a.record.answered(issued, a.now().UTC()))
 	work := a.record.Work
@@ -291,8 +290,8 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 	return nil
 }
 
-// recoverIntent continues a rotation whose request may have left. If the answer was
-// sealed it goes on. Otherwise it cannot be known here, and the token is in doubt.
+// recoverIntent continues a rotation whose request may have left. If the answer was sealed it goes on.
+// Otherwise it is not known here whether the request was carried out, and the token is in doubt.
 func (a *attempt) recoverIntent(ctx context.Context) error {
 	id := a.record.Work.RotationID
 	if issued, ok := a.unsealedAnswer(id); ok {
@@ -341,7 +340,7 @@ func (a *attempt) store(ctx context.Context) error {
 		a.extendOld(ctx)
 		return a.stall(ctx, "store", err)
 	}
-	a.extendOld(ctx) // who reads a secret that was delivered late has a whole grace for it; if that fails, what is left
+	a.extendOld(ctx) // consumers get a whole grace to read a secret that was delivered late; if this fails, they have what is left
 	a.observe(a.record.notOvertaken())
 	if err := a.become(ctx, a.record.stored()); err != nil {
 		return a.stall(ctx, "ledger", err)

@@ -14,8 +14,8 @@ const RecordFormat = 3
 // Migrate turns a record of an older format into one of RecordFormat. A zero Record stays
 // one.
 //
-// Fields that an older rotatord can ignore without harm are added without a new format: what is not
-// known of Work.Overtaken is found out again, and what is not known of Abandoned stays sealed.
+// Fields that an older rotatord can ignore without harm are added without a new format: if Work.Overtaken
+// is missing, the daemon finds it out again; if Abandoned is missing, its answers stay sealed.
 //
 // Format 1 had no pairs: a rotation worked on the token of the record. Format 2 had no service
 // tokens that are created, no orders and no verification.
@@ -106,9 +106,9 @@ type Record struct {
 	// are none.
 	CatchUpAt time.Time `json:"catch_up_at,omitzero"`
 
-	// OldDiesBy is set from a doubt whose request is known to have been carried out until the
-	// rotation that makes up for it is done: when the secret that consumers use dies at the
-	// latest, whatever later rotations promise. Their graces are those of secrets that no consumer has.
+	// OldDiesBy is the latest time at which the secret that consumers use stops working. It is set when a
+	// lost request is known to be carried out, and cleared after the reissue. The graces of later
+	// rotations do not apply to that secret: they belong to secrets that consumers never got.
 	OldDiesBy time.Time `json:"old_dies_by,omitzero"`
 
 	// Lost is set from a doubt whose secret was lost, or may have been, until the rotation that makes up
@@ -134,7 +134,7 @@ type Record struct {
 	// name. A sink that keeps it has no entry.
 	Deletes map[string]time.Time `json:"deletes,omitempty"`
 
-	// Replaced are service tokens whose place others took, and which are to be deleted.
+	// Replaced are service tokens that were replaced and are to be deleted.
 	Replaced []Replaced `json:"replaced,omitempty"`
 	Renewal  Renewal    `json:"renewal,omitzero"`
 
@@ -147,17 +147,17 @@ type Record struct {
 	Outside         time.Time `json:"outside,omitzero"`
 	OutsideAnswered time.Time `json:"healed,omitzero"`
 
-	// MovedCount and StillCount count the confirmed rotations in which updated_at did, and did
-	// not, move. Whether it moves is nowhere documented, so an unchanged updated_at
-	// proves that no rotation took place only on an account where it was seen to move
-	// and was never seen to stay.
+	// MovedCount and StillCount count the confirmed rotations in which updated_at did, and did not, move.
+	// No document says whether it moves. So an unchanged updated_at proves that no rotation took place
+	// only on an account where it has moved and never stayed.
 	MovedCount int `json:"moved,omitempty"`
 	StillCount int `json:"still,omitempty"`
 }
 
-// GraceEnd is when the secret that consumers may still use stops working, on the local
-// clock: of the rotation in progress once its request was carried out, or may have been, and
-// else of the last one. Zero means that no secret is in its grace.
+// GraceEnd returns when the secret that consumers may still use stops working, on the local clock. Once
+// the request of the rotation in progress was carried out, or may have been, that is the old secret of
+// this rotation; else it is the previous secret of the last rotation. Zero means that no secret is in its
+// grace.
 func (r Record) GraceEnd() time.Time {
 	switch {
 	case r.Work != nil && r.Work.LeavesCurrentInUse(): // what consumers use is not touched
@@ -182,14 +182,14 @@ func (r Record) owed() bool {
 // revokes reports whether an order is pending that revokes the old secret: then it is not extended.
 func (r Record) revokes() bool { return r.Order != nil && r.Order.RevokeNow }
 
-// Replaced is a service token whose place another one took.
+// Replaced is a service token that another one replaced.
 type Replaced struct {
 	TokenID string `json:"token_id"`
-	// ClientID shows whether a sink still holds it; empty if it is not known yet.
+	// ClientID is needed to find out whether a sink still holds it; empty if it is not known yet.
 	ClientID string    `json:"client_id,omitempty"`
 	At       time.Time `json:"at"` // when it is to be deleted: at the end of the grace
-	// Promised is set if consumers were promised that it works until then: a wrong clock must not
-	// end that early.
+	// Promised is set if consumers were promised that it works until At: a wrong clock must not end it
+	// earlier.
 	Promised bool `json:"promised,omitempty"`
 	// Failures counts the deletions that failed in a row, NotBefore is when the next may be
 	// tried, and LastError says what went wrong.
@@ -250,7 +250,7 @@ func (g *Grace) UnmarshalText(b []byte) error {
 	return err
 }
 
-// Doubt is what is known about a rotate request whose outcome is not.
+// Doubt is what is known about a rotate request whose outcome is not known.
 type Doubt struct {
 	Since  time.Time `json:"since"`
 	Reason string    `json:"reason"` // a stable code
@@ -263,7 +263,7 @@ type Doubt struct {
 	OldWorksUntil time.Time `json:"old_works_until,omitzero"`
 	// CarriedOut is set once Cloudflare has shown that the request was carried out.
 	CarriedOut bool `json:"carried_out,omitempty"`
-	// ListedAt is when the last inventory began that has shown the token since, at a time when
+	// ListedAt is when the last inventory began that has shown the token since then, and that began when
 	// the request could no longer be under way.
 	ListedAt time.Time `json:"listed_at,omitzero"`
 	// Extensions counts how often the old secret's grace was extended.

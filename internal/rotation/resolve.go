@@ -26,9 +26,9 @@ func (a *attempt) resolve(ctx context.Context) error {
 	return errors.Join(&InDoubtError{Token: a.token.Name, Reason: verdict.Reason, Again: verdict.Again}, readErr)
 }
 
-// overruled reports whether an order that revokes ends the doubt: the old secret is to die, whatever
-// became of the request. A doubt about a service token that was to be created ends by itself, and so
-// does one about a request that the order itself has caused.
+// overruled reports whether an order that revokes ends the doubt: the old secret must end, whether the
+// request was carried out or not. It does not end a doubt about a service token that was to be created, or
+// about a request that the order itself has caused: such a doubt ends by itself.
 func (r Record) overruled() bool {
 	return r.revokes() && r.Work.IntentAt.Before(r.Order.Since) && !r.Work.strategy().traits().creates
 }
@@ -168,7 +168,8 @@ func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record,
 	return e.record, verdict, err
 }
 
-// lookForOperator looks at the doubt again. That it stays is an answer to an operator, and not an error.
+// lookForOperator looks at the doubt again. If the doubt stays, that is an answer to the operator and not
+// an error.
 func (e *entry) lookForOperator(ctx context.Context) (Record, Verdict, error) {
 	verdict, readErr, err := e.lookAndAct(ctx, true)
 	if errors.Is(readErr, ErrGone) {
@@ -177,8 +178,9 @@ func (e *entry) lookForOperator(ctx context.Context) (Record, Verdict, error) {
 	return e.record, verdict, errors.Join(err, readErr)
 }
 
-// resolveDoubt ends the doubt as the operator decides. What Cloudflare shows counts here too. If it cannot
-// be asked the operator knows more than we do.
+// resolveDoubt ends the doubt as the operator decides. What Cloudflare shows counts here too. If
+// Cloudflare cannot be reached, the operator's decision counts, because the operator knows more than we
+// do.
 func (e *entry) resolveDoubt(ctx context.Context, how Resolution) (Verdict, error) {
 	s := e.record.Work.strategy()
 	var created *TokenFacts

@@ -13,7 +13,7 @@ type Options struct {
 	Pending Pending
 	Pauses  Pauses           // nil: pauses are forgotten at a restart
 	Events  Events           // nil: events go nowhere
-	Saved   func(Record)     // is told each step of a rotation that is durable; it must not block. nil: nobody
+	Saved   func(Record)     // is called for each durable step of a rotation; it must not block. nil: not called
 	Now     func() time.Time // nil: time.Now
 	Owner   string           // names this process in claims
 	Started time.Time        // slots due before it are caught up, not on time
@@ -60,7 +60,7 @@ func New(o Options) *Rotator {
 	return r
 }
 
-// lockOf returns the lock of a token. Who holds it works on the token alone.
+// lockOf returns the lock of a token. Only the holder of the lock works on the token.
 func (r *Rotator) lockOf(token string) *sync.Mutex {
 	r.mu.Lock()
 	defer r.mu.Unlock()

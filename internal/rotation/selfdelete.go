@@ -13,15 +13,16 @@ import (
 // version 2 does with delete_version_after. A version that is gone before the next rotation leaves
 // consumers with nothing, while everything looks good.
 
-// lastingMargin is how much longer than until the next rotation a version must live.
+// lastingMargin is how long a version must still live after the latest begin of the next rotation.
 const lastingMargin = 10 * time.Minute
 
 // ErrDeletesItself is in the error of a rotation that was refused because the sink would delete the
 // new version before the next rotation.
 var ErrDeletesItself = errors.New("nothing was rotated, since consumers would find nothing")
 
-// neededUntil is until when a version that is written now is needed: the latest moment at which
-// the rotation that replaces it may begin. The zero time is for ever, if no slot is to come.
+// neededUntil returns until when a version that is written now is needed: the latest time at which the
+// rotation that replaces it may begin, plus lastingMargin. If the schedule has no more slots, the version
+// is needed for ever: the zero time.
 func (a *attempt) neededUntil() time.Time {
 	now := a.now()
 	next := a.token.Timetable.Next(moment.Max(a.record.Work.Slot, now))
@@ -36,11 +37,11 @@ func (a *attempt) neededUntil() time.Time {
 	return moment.Max(until, now.Add(time.Duration(a.record.Work.Grace))).Add(lastingMargin).UTC()
 }
 
-// requireLasting refuses a rotation whose new version the sink would delete before the next one.
-// A refusal harms no consumer: what is stored stays until its own end, and Cloudflare's secret with it.
-// But a rotation that an operator asked for, that replaces a lost or leaked secret, or whose
-// consumers find nothing even now, goes on: it is needed whatever comes later, and the deletion that is
-// seen in the record raises the alarm.
+// requireLasting refuses a rotation whose new version the sink would delete before the next one. A refusal
+// harms no consumer: the stored version stays until its own end, and its secret still works at Cloudflare.
+// Three kinds of rotations are not refused: an operator asked for it; it replaces a lost or leaked secret;
+// or consumers find nothing in the sink even now. Consumers need such a rotation in any case, and the
+// deletion time in the record raises the alarm.
 func (a *attempt) requireLasting(s Stored) error {
 	if s.DeleteAfter <= 0 {
 		return nil

@@ -12,9 +12,9 @@ import (
 
 // This file says which slots a rotation serves, and what happens to slots that pass without one.
 
-// How late a token may be found before its catch-up is spread: later than any delay of a process
-// that runs. A token that was spread before is found later than spreadTolerance, so that a daemon
-// which keeps dying does not put it off for ever.
+// How late a token may be found before its catch-up is spread: later than any delay of a process that
+// runs. A token that was spread before is found later than spreadTolerance, so that a daemon which crashes
+// again and again does not delay it for ever.
 const (
 	lateTolerance   = time.Minute
 	spreadTolerance = time.Hour
@@ -23,18 +23,18 @@ const (
 // batchSize is how many records are saved in one transaction.
 const batchSize = 1000
 
-// passed looks at the slots after the anchor.
+// passed returns which slots after the anchor have passed.
 func (r Record) passed(t Token, now time.Time) scheduler.Passed {
 	return t.Timetable.Passed(r.Anchor, now)
 }
 
-// ignoresSchedule reports whether what is due next has nothing to do with slots.
+// ignoresSchedule reports whether the next rotation does not depend on slots.
 func (r Record) ignoresSchedule(t Token) bool {
 	return r.owed() || r.Order != nil || t.Uncreated(r)
 }
 
-// serves says which slot a rotation serves that is claimed now, and how many slots pass with it without
-// a rotation of their own. manual says that a person asked for it.
+// serves returns which slot the rotation that is claimed now serves, and how many slots pass with it
+// without a rotation of their own. manual says that a person asked for it.
 func (r Record) serves(due Due, passed scheduler.Passed, manual bool, now time.Time) (slot time.Time, missed, frozen int) {
 	slot, missed, frozen = passed.LastDue.Slot.UTC(), max(passed.DueCount-1, 0), passed.DeferredCount
 	switch {
@@ -52,7 +52,7 @@ func (r Record) serves(due Due, passed scheduler.Passed, manual bool, now time.T
 	return slot, missed, frozen
 }
 
-// trigger is why the rotation that is claimed now begins.
+// trigger returns why the rotation that is claimed now begins.
 func (a *attempt) trigger(passed scheduler.Passed) Trigger {
 	switch {
 	case a.manual:
@@ -72,7 +72,7 @@ func (w *Work) ignoresClock() bool {
 	return w.Trigger == TriggerManual || w.Trigger == TriggerRecovery || w.Trigger == TriggerCreate
 }
 
-// inFreeze reports whether a freeze delays the rotation that is due: it began since the rotation
+// inFreeze reports whether a freeze delays the rotation that is due: the freeze began after the rotation
 // was found due.
 func (r Record) inFreeze(t Token, now time.Time) bool {
 	if r.ignoresSchedule(t) && (r.Order == nil || r.Order.Freeze || r.owed()) {
@@ -97,7 +97,7 @@ func (r Record) missedGivenUp(t Token, now time.Time) (_ Record, missed event.Mi
 	return r, event.Missed{Count: passed.DueCount, Frozen: passed.DeferredCount, GivenUp: true}, true
 }
 
-// caughtUp is the record of a token that is found to be late, and the slots that were given up. Slots
+// caughtUp returns the record of a token that is found to be late, and the slots that were given up. Slots
 // that a freeze passes over are consumed. Slots that are made up for get a time of their own.
 func (r Record) caughtUp(t Token, p Pause, now time.Time) (_ Record, missed event.Missed, changed bool) {
 	if r.Step != StepIdle || r.ignoresSchedule(t) {
@@ -146,9 +146,9 @@ func (r *Rotator) CatchUp(ctx context.Context, t Token) (Record, error) {
 	return e.record, nil
 }
 
-// CatchUpAll does the same for many tokens, in few transactions. It leaves out those that are
-// being worked on, and returns the records of the others by name. If it fails nothing was
-// changed for some of them.
+// CatchUpAll catches up many tokens as CatchUp does, in few transactions. It leaves out those that are
+// being worked on, and returns the records of the others by name. If it fails nothing was changed for some
+// of them.
 func (r *Rotator) CatchUpAll(ctx context.Context, tokens []Token) (map[string]Record, error) {
 	records := make(map[string]Record, len(tokens))
 	for batch := range slices.Chunk(tokens, batchSize) {
@@ -172,7 +172,7 @@ func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[
 		}
 		defer e.close()
 		if err != nil {
-			continue // the next attempt says so
+			continue // the next attempt reports it
 		}
 		next, missed, change := e.record.caughtUp(t, r.PauseOf(t.Name), r.now())
 		if records[t.Name] = next; change {

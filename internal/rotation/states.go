@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// This file names the states that an operator can meet, and what to type then. Every state has an
-// exit: it ends by itself, or a command or an edit ends it. docs/states.md shows the whole table, and
-// a test makes it from this code.
+// This file names the states that an operator can see, and what to type then. Every state has an exit: it
+// ends by itself, or a command or an edit ends it. docs/states.md has the whole table; a test writes it
+// from this code.
 
-// State is how far a token is, as an operator needs to know it: a [Step], or a part of one that needs
+// State is the state of a token as an operator needs to know it: a [Step], or a part of a step that needs
 // another action.
 type State string
 
@@ -21,7 +21,7 @@ const (
 	StateOrdered    State = "ordered"    // an operator has ordered a rotation that is not done
 	StateClaimed    State = "claimed"    // a rotation began, and nothing was asked of Cloudflare
 	StateIntent     State = "intent"     // a request may have left
-	StateUnsealed   State = "unsealed"   // the new secret is in memory alone, because the disk refused it
+	StateUnsealed   State = "unsealed"   // the new secret is only in memory, because the disk refused it
 	StateSealed     State = "sealed"     // the new secret waits for its sinks
 	StateOvertaken  State = "overtaken"  // a sink holds a secret that is later than the new one
 	StateStored     State = "stored"     // the new secret is in every sink, and the rotation is about to end
@@ -35,7 +35,7 @@ var States = []State{
 	StateStored, StateUnverified, StateDoubt,
 }
 
-// StateOf is the state of a token whose record is r.
+// StateOf returns the state of a token with that record.
 func (r *Rotator) StateOf(t Token, record Record) State {
 	switch record.Step {
 	case StepIdle:
@@ -68,29 +68,29 @@ func (r *Rotator) StateOf(t Token, record Record) State {
 	case StepInDoubt:
 		return StateDoubt
 	}
-	return State(record.Step) // one of a newer version; it has no exit here
+	return State(record.Step) // a step of a newer version; it has no exit here
 }
 
-// Exit is something that ends a state or what holds it up.
+// Exit is something that ends a state, or ends the cause why the state does not end.
 type Exit struct {
-	// Command is what to type; empty if it is done elsewhere, or comes by itself.
+	// Command is what to type; empty if the exit is done elsewhere, or comes by itself.
 	Command string `json:"command,omitempty"`
 	// Does says what it does, or what to do.
 	Does string `json:"does"`
 }
 
-// Troubles are what is known of a token beside its record.
+// Troubles are the troubles of a token that are not in its record.
 type Troubles struct {
 	Gone     bool // Cloudflare has no such service token
 	Disabled bool // Cloudflare refuses its secrets
 	Expired  bool // the service token itself has ended
 	Pause    Pause
-	// PausedAll is set if that pause is the one of all tokens.
+	// PausedAll is set if Pause is the pause of all tokens.
 	PausedAll bool
 	Freeze    string // the freeze that its next rotation waits for
 }
 
-// Exits are what ends the state of a token, those that come by themselves first. It is empty for a
+// Exits returns what ends the state of a token; exits that come by themselves are first. It is empty for a
 // token that needs no person.
 func (r *Rotator) Exits(t Token, record Record, now Troubles) []Exit {
 	exits := append(exitsOf(r.StateOf(t, record), t, record, now), exitsFrom(t, record, now)...)
@@ -100,7 +100,7 @@ func (r *Rotator) Exits(t Token, record Record, now Troubles) []Exit {
 	return exits
 }
 
-// exitsOf are the exits of a state.
+// exitsOf returns the exits of a state.
 func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 	resolve, leaked := "rotatord resolve "+t.Name, Exit{
 		"rotatord rotate " + t.Name + " --revoke-now",
@@ -154,7 +154,7 @@ func sealedExits(resolve string, t Token, record Record, now Troubles) []Exit {
 		return exits
 	}
 	return append(exits,
-		Exit{"rotatord extend-grace " + t.Name + " 24h", "Keep the old secret, which consumers use until then, working for longer. The daemon does so by itself."},
+		Exit{"rotatord extend-grace " + t.Name + " 24h", "Keep the old secret, which consumers use until then, working for longer. The daemon extends it by itself too."},
 		Exit{"rotatord revoke-previous " + t.Name + " --override-in-use", "If the old secret has leaked and the sink stays away: revoke it now. CONSUMERS FAIL until they can read the new one."})
 }
 
@@ -190,7 +190,7 @@ func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit
 	return append(exits, leaked)
 }
 
-// exitsFrom are those from troubles that any state can have.
+// exitsFrom returns the exits from troubles that can come in any state.
 func exitsFrom(t Token, record Record, now Troubles) (exits []Exit) {
 	if now.Gone {
 		exits = append(exits, Exit{"", "The account has no such service token: in the configuration give the entry the id of another one, " +
@@ -234,7 +234,7 @@ func firstFailing(all []Replaced) *Replaced {
 	return nil
 }
 
-// PausedByName reports whether the pause that a token is under is its own, and not the one of all.
+// PausedByName reports whether the token is paused by its own pause, and not by the pause of all tokens.
 func (r *Rotator) PausedByName(token string) bool {
 	now := r.PauseOf(token)
 	r.pauseMu.Lock()

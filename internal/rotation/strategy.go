@@ -53,8 +53,8 @@ type strategy interface {
 	// would be left behind that is not looked for again. It returns what the request has created.
 	confirm(ctx context.Context, e *entry) (created *TokenFacts, err error)
 
-	// gone reports whether Cloudflare has the service token of the rotation no longer, and
-	// returns its facts if it has.
+	// gone reports whether Cloudflare no longer has the service token of the rotation. If Cloudflare still
+	// has it, gone returns its facts.
 	gone(ctx context.Context, e *entry) (bool, TokenFacts, error)
 	// keep returns the record that keeps what is known of the service token of a rotation that is
 	// given up.

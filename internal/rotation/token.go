@@ -11,8 +11,8 @@ type Token struct {
 	Name    string // config name, and the ledger's key
 	Account string // config name of the account
 	ID      string // Cloudflare's UUID
-	// Partner is the UUID of the second service token of a pair, of which ID is the one
-	// that was in use to begin with; empty for a single token.
+	// Partner is the UUID of the second service token of a pair; empty for a single token. ID is the one
+	// that was in use at the beginning.
 	Partner   string
 	Grace     time.Duration
 	Timetable scheduler.Timetable
@@ -34,8 +34,7 @@ type Token struct {
 	// take to know it.
 	Prober       Prober
 	VerifyWithin time.Duration
-	// RotateAfterOutside says that a rotation by another person or program is answered by one of our
-	// own.
+	// RotateAfterOutside says that after a rotation by another person or program the daemon rotates too.
 	RotateAfterOutside bool
 }
 
@@ -53,8 +52,8 @@ func (t Token) LedgerHasID() bool { return t.Create != nil || t.Replace }
 // Uncreated reports whether the service token does not exist yet: it is created by the first rotation.
 func (t Token) Uncreated(r Record) bool { return t.Create != nil && r.TokenID == "" }
 
-// Origin is by what the configuration names a token that is not a pair. It is in the ledger, where its
-// text must not change.
+// Origin returns how the configuration names a token that is not a pair. The ledger stores this text, so
+// it must not change.
 func (t Token) Origin() string {
 	if t.Create != nil {
 		return "made as " + t.Create.Name
@@ -62,7 +61,7 @@ func (t Token) Origin() string {
 	return t.ID
 }
 
-// MatchesRecord reports whether r is a record of the service token, or one of the two, that t is about.
+// MatchesRecord reports whether r is a record of the service token of t, or of one of its two.
 func (t Token) MatchesRecord(r Record) bool {
 	return t.Owns(r.TokenID) || t.LedgerHasID() && r.Origin == t.Origin()
 }
@@ -75,8 +74,8 @@ func (t Token) MatchesRotation(r Record) bool {
 	return t.Owns(r.Work.TokenID)
 }
 
-// ServiceToken is the UUID that a rotation works on, given what the ledger knows; empty if it
-// is not created yet. Of a pair it is the one that the configuration names first.
+// ServiceToken returns the UUID that a rotation works on, from the token's record; empty if the service
+// token is not created yet. For a pair it is the one that the configuration names first.
 func (t Token) ServiceToken(r Record) string {
 	if t.LedgerHasID() {
 		return r.TokenID

@@ -43,7 +43,7 @@ func (r Record) stamped(t Token) Record {
 	return r
 }
 
-// savedAs is r as the ledger has it now.
+// savedAs returns r as the ledger has it now.
 func (r Record) savedAs(revision uint64) Record {
 	r.Revision = revision
 	return r
@@ -94,7 +94,7 @@ func (r Record) deletionSeen(sink string, s Stored) Record {
 	return r
 }
 
-// intending is the record from which on a request may have left.
+// intending returns the record that says: from now on the request may have left.
 func (r Record) intending(now time.Time) Record {
 	r.Step = StepIntent
 	return r.withWork(func(w *Work) { w.IntentAt = now })
@@ -109,9 +109,10 @@ func (r Record) answered(issued Issued, now time.Time) Record {
 	})
 }
 
-// foretold is the record of a rotation that is claimed, and answered at once, in a forecast. promised is the end
-// of the grace that a request has set already; zero if none did. It does what claimed, intending, beforeKnown and
-// answered do, with one copy of the work instead of four: they were a quarter of the time of a forecast.
+// foretold returns the record of a rotation that is claimed, and answered at once, in a forecast. promised
+// is the end of the grace that an earlier request has set; zero if no request has set one. It does what
+// claimed, intending, beforeKnown and answered do, with one copy of the work instead of four: they were a
+// quarter of the time of a forecast.
 func (r Record) foretold(w Work, promised, now time.Time) Record {
 	w.Before, w.After = r.FactsOf(w.TokenID), TokenFacts{ID: w.TokenID}
 	switch {
@@ -146,13 +147,13 @@ func (r Record) deliveredUnsealed() Record {
 	return r.withWork(func(w *Work) { w.Delivered = true })
 }
 
-// sealed is the record of a rotation whose answer is sealed and valid.
+// sealed returns the record of a rotation whose answer is sealed and valid.
 func (r Record) sealed() Record {
 	r.Step = StepSealed
 	return r
 }
 
-// stored is the record of a rotation whose secret every sink has.
+// stored returns the record of a rotation whose secret is in every sink.
 func (r Record) stored() Record {
 	r.Step = StepStored
 	return r
@@ -186,8 +187,8 @@ func (r Record) accepted(now time.Time) Record {
 	return r.withWork(func(w *Work) { w.Verification.Accepted = true })
 }
 
-// done ends a rotation that has succeeded. healed says in words which times it took out of the
-// record, because the clock was put back since the claim.
+// done ends a rotation that has succeeded. healed says in words which times were removed from the record,
+// because the clock was put back since the claim.
 func (r Record) done(t Token, now time.Time) (_ Record, healed []string) {
 	work := r.Work
 	switch {
@@ -228,13 +229,13 @@ func (r Record) withOracle(w *Work) Record {
 	case unchanged(w.Before, w.After):
 		r.StillCount++
 	case w.After.UpdatedAt.Sub(w.IntentAt).Abs() < movedWithin:
-		// Then, and not at some edit since we last looked.
+		// It moved with the rotation, and not with an edit since we last looked.
 		r.MovedCount++
 	}
 	return r
 }
 
-// idle ends the rotation in progress, and with it the count of what failed.
+// idle ends the rotation in progress, and clears the count of failures.
 func (r Record) idle() Record {
 	r.Step, r.Work, r.Doubt = StepIdle, nil, nil
 	r.Failures, r.LastError, r.LastCause = 0, "", ""
@@ -242,8 +243,8 @@ func (r Record) idle() Record {
 	return r
 }
 
-// withoutDebts is the record of a token whose consumers have a good secret: no reissue is owed, and no
-// answer that was given up is needed any more.
+// withoutDebts returns the record of a token whose consumers have a good secret: no reissue is owed, and
+// the answers that were given up are not needed any more.
 func (r Record) withoutDebts() Record {
 	r.OldDiesBy, r.Outside, r.Lost, r.Abandoned = time.Time{}, time.Time{}, nil, nil
 	return r
@@ -270,8 +271,8 @@ func (r Record) failed(f failure) Record {
 	return r
 }
 
-// failedLike takes the count of failures and the time of the next try from a record that could not be
-// saved: the caller schedules by them.
+// failedLike copies the count of failures and the time of the next try from a record that could not be
+// saved, because the caller schedules by them.
 func (r Record) failedLike(unsaved Record) Record {
 	r.Failures, r.NotBefore = unsaved.Failures, unsaved.NotBefore
 	r.LastError, r.LastCause = unsaved.LastError, unsaved.LastCause
@@ -284,7 +285,7 @@ func (r Record) retriedAt(at time.Time) Record {
 	return r
 }
 
-// inDoubt is the record of a rotation of which it is not known whether it was carried out.
+// inDoubt returns the record of a rotation that may or may not have been carried out.
 func (r Record) inDoubt(d Doubt) Record {
 	r.Step, r.Doubt = StepInDoubt, &d
 	return r
@@ -315,7 +316,7 @@ func (r Record) decided(v Verdict, now time.Time) Record {
 	return r.withDoubt(func(d *Doubt) { d.Decision, d.DecidedAt = v.Reason, now })
 }
 
-// doubtExtended notes until when the old secret works whose grace is extended during a doubt.
+// doubtExtended notes until when the old secret works after it was extended during a doubt.
 func (r Record) doubtExtended(until time.Time) Record {
 	return r.withDoubt(func(d *Doubt) { d.OldWorksUntil, d.Extensions = until, d.Extensions+1 })
 }
@@ -328,9 +329,8 @@ func (r Record) doubtWorksUntil(until time.Time) Record {
 	return r.withDoubt(func(d *Doubt) { d.OldWorksUntil = until })
 }
 
-// resolved ends a doubt as the verdict says. What remedies a doubt does not wait for a back-off: the
-// slot that it leaves unserved was tried before. created is the service token that the request in
-// doubt has created, nil if there is none.
+// resolved ends a doubt as the verdict says. The next rotation does not wait for a back-off. Its slot was
+// tried before. created is the service token that the request in doubt has created, nil if there is none.
 func (r Record) resolved(t Token, v Verdict, created *TokenFacts, now time.Time) Record {
 	if v.Deliver {
 		r.Step = StepSealed
@@ -375,7 +375,7 @@ func (r Record) touched(facts TokenFacts) Record {
 	return r.withWork(func(w *Work) { w.TouchedAt = facts.UpdatedAt })
 }
 
-// maybeTouched notes that a request of ours failed which may have changed the service token.
+// maybeTouched notes that a failed request of ours may have changed the service token.
 func (r Record) maybeTouched() Record {
 	r.Facts.UpdatedAt = time.Time{}
 	return r
@@ -419,7 +419,7 @@ func (r Record) overtaken(o Overtaken) Record {
 	return r.withWork(func(w *Work) { w.Overtaken = &o })
 }
 
-// notOvertaken notes that no sink holds anything in the place of our secret.
+// notOvertaken notes that no sink holds another secret in place of ours.
 func (r Record) notOvertaken() Record {
 	if r.Work.Overtaken == nil {
 		return r
@@ -475,7 +475,7 @@ func (r Record) givenUp(t Token, v Verdict, seen TokenFacts, served bool, now ti
 		r.Anchor = work.Slot
 	}
 	if o := work.Overtaken; served && o != nil && len(o.Sinks) < len(t.Sinks) {
-		r.Outside = o.ChangedAt // another sink still has a secret that is dead or will be
+		r.Outside = o.ChangedAt // another sink still has a secret that has ended or will end
 	}
 	r = r.idle()
 	switch {
@@ -487,7 +487,7 @@ func (r Record) givenUp(t Token, v Verdict, seen TokenFacts, served bool, now ti
 	return r
 }
 
-// lastSeen is what is known of the service token of a rotation that is given up.
+// lastSeen returns what is known about the service token of a rotation that is given up.
 func (w *Work) lastSeen(seen TokenFacts) TokenFacts {
 	facts := w.Before.updatedBy(w.After)
 	if seen.ID == w.TokenID {

@@ -11,8 +11,8 @@ import (
 // This file holds the transitions beside a rotation: what is known of a service token, operators'
 // orders, renewals, deletions, and slots that pass without a rotation.
 
-// newRecord is the record of a token that is counted from now on. before is the record of another
-// service token that had the same name, if there is one.
+// newRecord returns the record of a token whose slots are counted from now on. before is the record of
+// another service token that had the same name, if there is one.
 func newRecord(t Token, before Record, now time.Time) Record {
 	r := Record{
 		Format: RecordFormat, Revision: before.Revision,
@@ -72,7 +72,7 @@ func scheduleOf(t Token) string {
 // withoutBackOff lets the next attempt begin at once.
 func (r Record) withoutBackOff() Record { return r.retriedAt(time.Time{}) }
 
-// waitingForThaw has a rotation wait for the end of a freeze that began since it was due.
+// waitingForThaw lets a rotation wait for the end of a freeze that began after it was due.
 func (r Record) waitingForThaw(now time.Time) Record {
 	r.CatchUpAt = now
 	return r
@@ -90,9 +90,9 @@ func (r Record) caughtUpAt(at time.Time) Record {
 	return r
 }
 
-// listed takes in what a service token is like now. It returns an event if that shows a change that
-// was not our own. Cloudflare shows that something was changed and when, but not what. If nothing that
-// it shows is different, the secret was changed.
+// listed records what Cloudflare shows of a service token now. It returns an event if that shows a change
+// that was not our own. Cloudflare shows that something was changed and when, but not what. If no visible
+// fact is different, the secret was changed.
 func (r Record) listed(t Token, facts TokenFacts, now time.Time) (Record, event.Detail) {
 	before := r.knownAs(t, facts.ID)
 	r = r.withFactsAs(t, facts.ID, facts)
@@ -103,18 +103,19 @@ func (r Record) listed(t Token, facts TokenFacts, now time.Time) (Record, event.
 	case r.ownChangeAt(facts.UpdatedAt):
 		return r, nil
 	case facts.LastSeenAt.After(before.LastSeenAt) && facts.LastSeenAt.Sub(facts.UpdatedAt).Abs() <= time.Second:
-		return r, nil // it was used, and it is not documented that this leaves updated_at alone
+		return r, nil // it was used: no document says that this does not move updated_at
 	case before.Name != facts.Name, before.Enabled != facts.Enabled, before.Duration != "" && before.Duration != facts.Duration,
 		!before.ExpiresAt.Equal(facts.ExpiresAt):
 		return r, changed
 	case r.StillCount > 0:
-		// On this account a rotation was seen to leave updated_at alone, so its moving says nothing.
+		// On this account a rotation has not moved updated_at. So an updated_at that moves does not show a
+		// rotation.
 		return r, changed
 	}
 	r.Outside = facts.UpdatedAt.UTC()
 	answers := t.RotateAfterOutside && !r.owed() && r.Order == nil && now.Sub(r.OutsideAnswered) > outsideOnce
 	if answers {
-		// Consumers read a secret that is dead, or soon will be.
+		// Consumers read a secret that has ended, or will end soon.
 		r = r.withoutBackOff().orderedAfterOutside(now)
 	}
 	return r, event.OutsideRotation{TokenID: facts.ID, ChangedAt: facts.UpdatedAt, Heals: answers}
@@ -130,24 +131,25 @@ func (r Record) ownChangeAt(at time.Time) bool {
 }
 
 // orderedAfterOutside orders a rotation of our own, because another person or program has rotated the
-// token. Our promise of a grace is void with that. A pause or a freeze holds the order up, since a
-// person may be at work by hand.
+// token. That has ended our promise of a grace. A pause or a freeze delays the order, because a person may
+// be working by hand.
 func (r Record) orderedAfterOutside(now time.Time) Record {
 	r.Order = &Order{Since: now, By: "rotatord", AfterOutside: true, Overrides: Overrides{Grace: true}, Left: 1}
 	r.OutsideAnswered = now
 	return r
 }
 
-// ordered puts an operator's order into the record. It is not kept waiting by what failed before.
+// ordered puts an operator's order into the record. The order does not wait for the back-off of earlier
+// failures.
 func (r Record) ordered(o Order) Record {
 	r.Order = &o
 	switch {
 	case r.Step == StepIdle:
 		return r.withoutBackOff()
 	case r.Step == StepStored && o.RevokeNow && r.Work.Verification.Probes > 0:
-		// A secret that is refused would keep the old one alive, which is to die.
+		// While the new secret is refused the old one is extended, and the order says that it must end.
 		return r.accepted(time.Time{})
-	case o.RevokeNow && r.Step != StepInDoubt: // it waits for this rotation alone
+	case o.RevokeNow && r.Step != StepInDoubt: // it waits only for this rotation
 		return r.withoutBackOff()
 	}
 	return r
@@ -161,7 +163,7 @@ func (r Record) orderWidened(o Overrides) Record {
 	return r
 }
 
-// orderedAgain has another rotation follow the one whose secret is refused.
+// orderedAgain orders another rotation after the one whose secret is refused.
 func (r Record) orderedAgain(now time.Time) Record {
 	order := Order{Left: 1}
 	if r.Order != nil { // which has not been carried out either
@@ -206,7 +208,7 @@ func (r Record) renewalFailed(err error, next time.Time) Record {
 	return r
 }
 
-// renewalSeen takes in what a renewal has changed of that service token.
+// renewalSeen records what a renewal has changed in that service token.
 func (r Record) renewalSeen(id string, renewed TokenFacts) Record {
 	r = r.withServiceToken(id, r.FactsOf(id).updatedBy(renewed))
 	if r.Work == nil || r.Work.TokenID != id {
@@ -247,7 +249,7 @@ func (old Replaced) deletedAt(at time.Time, promised bool) Replaced {
 	return old
 }
 
-// deletingAll has all replaced service tokens deleted now, whatever consumers were promised.
+// deletingAll lets all replaced service tokens be deleted now, although consumers were promised more time.
 func (r Record) deletingAll(now time.Time) Record {
 	r.Replaced = slices.Clone(r.Replaced)
 	for i, old := range r.Replaced {

@@ -15,7 +15,7 @@ import (
 // it must not. Such an answer is delivered from memory, since the sinks are the only other safe place.
 // It stays in memory so that the next attempt can seal it.
 
-// unsealedAnswer is a received answer that is in memory alone.
+// unsealedAnswer is a received answer that is only in memory.
 type unsealedAnswer struct {
 	key    PendingKey
 	issued Issued
@@ -33,8 +33,8 @@ func (r *Rotator) dropUnsealed(rotationID string) {
 	delete(r.unsealed, rotationID)
 }
 
-// Unsealed returns how many received secrets are in memory alone, because the disk refused
-// them. It is 0 in all but the worst moments.
+// Unsealed returns how many received secrets are only in memory, because the disk refused them. It is
+// almost always 0.
 func (r *Rotator) Unsealed() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -48,9 +48,9 @@ func (r *Rotator) unsealedAnswer(rotationID string) (Issued, bool) {
 	return answer.issued, ok
 }
 
-// SealUnsealed tries again to seal what is in memory alone, before the process ends. Call it
-// when no token is worked on any more. The error names each rotation whose secret will be lost with
-// the process.
+// SealUnsealed tries again to seal the answers that are only in memory, before the process ends. Call
+// it when no token is worked on any more. The error names each rotation whose secret will be lost with the
+// process.
 func (r *Rotator) SealUnsealed(ctx context.Context) error {
 	r.mu.Lock()
 	all := slices.Collect(maps.Values(r.unsealed))
@@ -66,9 +66,9 @@ func (r *Rotator) SealUnsealed(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-// deliverUnsealed delivers an answer from memory. Before that it records how the answer can be told
-// from others: should the process die, the sinks have the only copies of it. If the ledger cannot be
-// written either, the rotation will be in doubt then.
+// deliverUnsealed delivers an answer from memory. Before that it records how the answer can be told from
+// others: if the process dies, the sinks have the only copies of it. If the ledger cannot be written
+// either, the rotation will be in doubt then.
 func (a *attempt) deliverUnsealed(ctx context.Context, issued Issued, sealErr error) error {
 	err := fmt.Errorf("sealing the answer: %w", sealErr)
 	if _, invalid := validate(a.record.Work.Before, issued); invalid != nil || a.record.Work.replayed(issued) {
@@ -139,7 +139,7 @@ func (a *attempt) foundInSink(ctx context.Context) (issued Issued, ok bool, err 
 	return issued, false, nil
 }
 
-// readSink returns the credential that a sink holds. can is false if the sink cannot say it.
+// readSink returns the credential that a sink holds. can is false if the sink cannot be read in this way.
 func readSink(ctx context.Context, sink Sink) (c Credential, can bool, err error) {
 	reader, can := sink.(SinkReader)
 	if !can {

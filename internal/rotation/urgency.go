@@ -5,7 +5,7 @@ import "context"
 // Urgency says in which order requests share a budget that is short: a larger one goes first.
 type Urgency int
 
-// The urgencies. What no urgency was said of is routine.
+// The urgencies. Without an urgency a request is routine.
 const (
 	UrgencyRoutine   Urgency = iota // listings and renewals, which can wait for days
 	UrgencySlot                     // a slot of the schedule
@@ -31,8 +31,8 @@ func UrgencyOf(ctx context.Context) Urgency {
 
 type withoutBackOffKey struct{}
 
-// WithoutBackOff returns a context in which Advance does not wait for the back-off of a token whose
-// secret is pending: what it failed for may be there again.
+// WithoutBackOff returns a context in which Advance does not wait for the back-off of a token whose secret
+// is pending: the cause of the failure may be over.
 func WithoutBackOff(ctx context.Context) context.Context {
 	return context.WithValue(ctx, withoutBackOffKey{}, true)
 }

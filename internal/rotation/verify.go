@@ -48,8 +48,8 @@ const (
 	maxProbeBackOff = 5 * time.Minute
 )
 
-// verify tries the new secret, and reports whether the rotation may end. While the edge may not
-// know the secret yet, that it is refused is not a failure: it is tried again soon.
+// verify tries the new secret, and reports whether the rotation may end. A refusal is not a failure while
+// the edge may not know the secret yet: the secret is tried again after a short wait.
 func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 	work := a.record.Work
 	v := work.Verification
@@ -86,7 +86,7 @@ func (a *attempt) verify(ctx context.Context) (verified bool, err error) {
 	return a.notVerified(ctx, probe, probeErr)
 }
 
-// notVerified says how an attempt goes on whose probe did not find the new secret good.
+// notVerified continues an attempt whose probe did not find the new secret good.
 func (a *attempt) notVerified(ctx context.Context, probe Probe, probeErr error) (verified bool, err error) {
 	now, work := a.now().UTC(), a.record.Work
 	v := work.Verification.failed(probe, probeErr, now)
