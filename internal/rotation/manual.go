@@ -9,7 +9,7 @@ import (
 	"rotatord/internal/event"
 )
 
-// Overrides are what must not delay a rotation that an operator asks for.
+// Overrides say what must not delay a rotation that an operator asks for.
 type Overrides struct {
 	Freeze bool `json:"override_freeze,omitempty"`
 	Pause  bool `json:"override_pause,omitempty"`
@@ -20,7 +20,7 @@ type Overrides struct {
 	RevokeNow bool `json:"revoke_now,omitempty"`
 }
 
-// all returns o with what RevokeNow includes.
+// all returns o with the overrides that RevokeNow includes.
 func (o Overrides) all() Overrides {
 	if o.RevokeNow {
 		o.Freeze, o.Pause, o.Grace = true, true, true
@@ -39,9 +39,9 @@ func (o Overrides) with(other Overrides) Overrides {
 // ErrNotRotated is in the error of RotateNow if a rotation is not allowed now.
 var ErrNotRotated = errors.New("not rotated")
 
-// RotateNow rotates a token for an operator, outside of its schedule, and returns the record
-// after that. The error is nil if the new secret was delivered. ErrNotRotated is in the error if
-// something that o does not override does not allow the rotation; then nothing was changed.
+// RotateNow rotates a token for an operator, outside of its schedule, and returns the record after that.
+// The error is nil if the new secret was delivered. ErrNotRotated is in the error if the rotation is not
+// allowed and o does not override the reason; then nothing was changed.
 //
 // It is tried once. A rotation that fails before its request was sent is not tried again later,
 // when the operator no longer expects it. One whose request was sent is finished like any other
@@ -123,8 +123,8 @@ func (e *entry) mayRotateNow(o Overrides) error {
 // rotation in progress.
 var ErrFinishedFirst = errors.New("it is ordered, and is done after the rotation in progress")
 
-// finishedFirst returns an error that says what an order that revokes waits for, and what can be done
-// until then.
+// finishedFirst returns an error for an order that revokes. It says what the order waits for, and what the
+// operator can do until then.
 func (e *entry) finishedFirst() error {
 	name := e.token.Name
 	how := fmt.Sprintf("see rotatord status %s", name)

@@ -26,7 +26,7 @@ import (
 // Overtaken says why a sealed secret is not delivered.
 type Overtaken struct {
 	Since time.Time `json:"since"` // when it was found
-	// Sinks are those that hold another secret, with the digest of it.
+	// Sinks are the sinks that hold another secret, with its digest.
 	Sinks map[string]secret.Digest `json:"sinks"`
 	// ChangedAt is when the service token was changed at Cloudflare after our rotation; zero if Gone, and
 	// if Cloudflare does not show it.
@@ -177,9 +177,9 @@ func (a *attempt) waitOvertaken(ctx context.Context, d delivery, known bool, now
 }
 
 // tryBoth sends one request with each secret where verify says, ours and the one that the sinks hold. It
-// returns the reason code of what that proves, empty if it proves nothing, and what was tried in words.
-// Theirs that is accepted decides: it can only be later than ours, which may still be accepted as the
-// previous one. A refusal of theirs counts only when the edge has had the time to know it.
+// returns the reason code of what that proves, empty if it proves nothing, and what was tried in words. If
+// theirs is accepted, that decides: theirs can only be later than ours, and ours may still be accepted as
+// the previous secret. A refusal of theirs counts only when the edge has had the time to know it.
 func (a *attempt) tryBoth(ctx context.Context, issued Issued, o Overtaken) (proof, tried string) {
 	if a.token.Prober == nil || o.Gone {
 		return "", ""

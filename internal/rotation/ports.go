@@ -81,7 +81,7 @@ type Probe int
 const (
 	ProbeUnknown Probe = iota // nothing: no answer, a redirect to a login, a failing application
 	ProbeGood                 // the credential is accepted
-	ProbeBad                  // the credential is refused, which may be so only until the edge knows it
+	ProbeBad                  // the credential is refused, maybe only until the edge knows it
 )
 
 // result returns the probe as events show it.
@@ -99,7 +99,7 @@ func (p Probe) result() event.ProbeResult {
 // RotateRequest asks for a new client secret.
 type RotateRequest struct {
 	TokenID string
-	// ClientID is the service token's, by which its secret is recognized in an answer that is not
+	// ClientID is the client ID of the service token. It helps to find the secret in an answer that is not
 	// as documented. Empty if it is not known.
 	ClientID string
 	// Grace is how long the previous secret stays valid, counted on the issuer's
@@ -143,9 +143,9 @@ type Issued struct {
 	Credential
 	// Facts as the answer shows them: it shows no Enabled, and maybe no ExpiresAt.
 	Facts TokenFacts
-	// GraceEndsAt is until when the previous secret may still work, on the local clock: what
-	// waits for its end waits until then. It works for the whole grace that was asked for, counted
-	// from the request, and this is never earlier than that. Zero if it was revoked at once.
+	// GraceEndsAt is until when the previous secret may still work, on the local clock. Code that waits
+	// for the end of that secret waits until this time. It is never earlier than the request plus the
+	// whole grace that was asked for. Zero if the previous secret was revoked at once.
 	GraceEndsAt time.Time
 	// Objection says what is wrong with an answer that shows a complete secret, such as a status of
 	// 500. It is sealed with the secret, so that a process which finds it after a crash decides the
@@ -244,8 +244,9 @@ type Sink interface {
 	Store(ctx context.Context, c Credential, base Stored) (Stored, error)
 }
 
-// SinkReader is a [Sink] that can say what it holds, secret included. It is asked only to try a
-// secret that has overtaken ours, and to prove that it is a whole one.
+// SinkReader is a [Sink] that can say what it holds, secret included. It is used to try a secret that has
+// overtaken ours, to prove that this is a whole secret, and to read back an answer that was delivered
+// without a seal.
 type SinkReader interface {
 	// ReadBack returns the credential that the sink holds now, the zero Credential if there is none.
 	ReadBack(ctx context.Context) (Credential, error)

@@ -128,7 +128,7 @@ type Record struct {
 
 	Last  *Done      `json:"last,omitempty"` // the last rotation that succeeded
 	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare
-	Spare TokenFacts `json:"spare,omitzero"` // of a pair, those of the one not in use
+	Spare TokenFacts `json:"spare,omitzero"` // of a pair: the facts of the spare
 
 	// Deletes says when a sink will delete by itself what it holds, as last seen, by the sink's
 	// name. A sink that keeps it has no entry.
@@ -202,7 +202,7 @@ type Replaced struct {
 type Work struct {
 	RotationID string    `json:"rotation_id"`
 	TokenID    string    `json:"token_id"`        // the service token that is rotated; empty until it is created
-	Spare      bool      `json:"spare,omitempty"` // it is the one of a pair that is not in use
+	Spare      bool      `json:"spare,omitempty"` // set if it is the spare of a pair
 	CreateName string    `json:"makes,omitempty"` // the name of the service token that is created; empty for a rotate
 	Owner      string    `json:"owner"`           // host name and process of the claimant
 	Trigger    Trigger   `json:"trigger"`
@@ -237,7 +237,7 @@ type Work struct {
 	Overtaken *Overtaken `json:"overtaken,omitempty"`
 }
 
-// Grace is a duration that is kept in text, so that the ledger can be read.
+// Grace is a duration that is stored as text, so that people can read the ledger.
 type Grace time.Duration
 
 // MarshalText implements encoding.TextMarshaler.

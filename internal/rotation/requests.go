@@ -2,9 +2,9 @@ package rotation
 
 import "time"
 
-// RequestTimes returns when the requests to the issuer that the record tells of were over, at the
-// latest. It is what a process knows about those of the process before it: a record has the last
-// rotate request, the one in progress, and the last look at a doubt. Listings are not in it.
+// RequestTimes returns the latest times at which the requests to the issuer that are in the record have
+// ended. From it a new process knows the requests of the process before it. A record has the last rotate
+// request, the one in progress, the last look at a doubt, and the last renewal. It has no listings.
 func (r Record) RequestTimes() []time.Time {
 	var all []time.Time
 	add := func(sent, over time.Time) {

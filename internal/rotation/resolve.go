@@ -33,8 +33,8 @@ func (r Record) overruled() bool {
 	return r.revokes() && r.Work.IntentAt.Before(r.Order.Since) && !r.Work.strategy().traits().creates
 }
 
-// lookAndAct looks at the world and makes durable what the verdict asks for. asked says that a person
-// asks for the look. readErr matters only where the doubt stays: it says why no more is known.
+// lookAndAct looks at the world and makes durable what the verdict asks for. asked says that a person asks
+// for the look. readErr says why no more is known; it matters only if the doubt stays.
 func (e *entry) lookAndAct(ctx context.Context, asked bool) (verdict Verdict, readErr, err error) {
 	verdict, created, readErr, err := e.look(ctx, asked)
 	switch {
@@ -131,7 +131,7 @@ const (
 	ResolveDrop             Resolution = "drop"               // give the new secret up: another one took its place, or the token is gone
 )
 
-// Resolutions are all of them.
+// Resolutions are all resolutions.
 var Resolutions = []Resolution{ResolveLook, ResolveRotateNow, ResolveAssumeNotRotated, ResolveDeliver, ResolveAccept, ResolveDrop}
 
 // ErrNotInDoubt is in the error of Resolve when there is no doubt to resolve.

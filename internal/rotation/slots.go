@@ -12,9 +12,9 @@ import (
 
 // This file says which slots a rotation serves, and what happens to slots that pass without one.
 
-// How late a token may be found before its catch-up is spread: later than any delay of a process that
-// runs. A token that was spread before is found later than spreadTolerance, so that a daemon which crashes
-// again and again does not delay it for ever.
+// If a token is found later than lateTolerance, its catch-up gets a time of its own. That is longer than
+// any delay of a process that runs. A token that has such a time gets a new one only if it is later than
+// spreadTolerance, so that a daemon which crashes again and again does not delay it for ever.
 const (
 	lateTolerance   = time.Minute
 	spreadTolerance = time.Hour

@@ -29,7 +29,7 @@ const (
 	StateDoubt      State = "in_doubt"   // it is not known whether the request was carried out
 )
 
-// States are all of them, in the order of a rotation.
+// States are all states, in the order of a rotation.
 var States = []State{
 	StateIdle, StateUncreated, StateOwed, StateOrdered, StateClaimed, StateIntent, StateUnsealed, StateSealed, StateOvertaken,
 	StateStored, StateUnverified, StateDoubt,

@@ -63,7 +63,7 @@ type strategy interface {
 	traits() traits
 }
 
-// traits are what other rooms of the protocol must know of a strategy.
+// traits are what the rest of the protocol must know about a strategy.
 type traits struct {
 	name Strategy
 	// leavesCurrentInUse: the rotation does not touch what consumers use. No crash, lost answer or
