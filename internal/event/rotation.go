@@ -180,7 +180,7 @@ func (d RotationStuck) failure() error    { return d.Err }
 func (d RotationStuck) more(Event) string { return "" }
 func (d RotationStuck) attrs(Event) []any { return []any{"error", d.Err} }
 
-// SealFailure tells that a new secret is in memory alone, because the disk refused it.
+// SealFailure tells that a new secret is only in memory, because the disk refused it.
 type SealFailure struct {
 	RotationID string
 	Err        error

@@ -3,11 +3,13 @@ package program
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -63,7 +65,8 @@ func Build(name, pkg string, env []string, flags ...string) func() (string, erro
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
 		}
-		to, err := os.MkdirTemp("", name+"-")
+		removeCopies(name)
+		to, err := os.MkdirTemp("", fmt.Sprintf("%s-of-%d-", name, os.Getpid()))
 		if err != nil {
 			return "", err
 		}
@@ -73,6 +76,18 @@ func Build(name, pkg string, env []string, flags ...string) func() (string, erro
 		}
 		return path, nil
 	})
+}
+
+// removeCopies removes the copies of a program whose test processes have ended: a copy is of use for the whole
+// life of a process, which cannot remove it when it is killed. They would fill the disk.
+func removeCopies(name string) {
+	copies, _ := filepath.Glob(filepath.Join(os.TempDir(), name+"-of-*"))
+	for _, dir := range copies {
+		pid, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), name+"-of-"), "-")
+		if n, err := strconv.Atoi(pid); err == nil && errors.Is(syscall.Kill(n, 0), syscall.ESRCH) {
+			_ = os.RemoveAll(dir)
+		}
+	}
 }
 
 // Output keeps what a program writes. It is safe for concurrent use, and the zero Output is empty.
