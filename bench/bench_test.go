@@ -47,8 +47,7 @@ func BenchmarkRotation(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
+	ctx := b.Context()
 	go session.Run(ctx)
 	j, err := statedir.Open(statedir.Options{Dir: filepath.Join(b.TempDir(), "state")})
 	if err != nil {

@@ -22,47 +22,47 @@ import (
 var update = flag.Bool("update", false, "write the table of docs/events.md")
 
 var (
-	now   = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	later = now.Add(24 * time.Hour)
-	bad   = errors.New("boom")
-	alice = event.Actor{Cause: event.ByOperator, User: "alice", Command: "rotate", Peer: true, UID: 1000, GID: 1000, PID: 42}
+	now    = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	later  = now.Add(24 * time.Hour)
+	errBad = errors.New("boom")
+	alice  = event.Actor{Cause: event.ByOperator, User: "alice", Command: "rotate", Peer: true, UID: 1000, GID: 1000, PID: 42}
 )
 
 // samples has at least one event of each kind, with all of its details.
 var samples = []event.Event{
-	about("ci", event.PhaseEnded{Phase: event.PhaseStore, Duration: time.Second, Err: bad}),
+	about("ci", event.PhaseEnded{Phase: event.PhaseStore, Duration: time.Second, Err: errBad}),
 	about("ci", event.SinkWrite{Sink: "vault:secret/ci"}),
-	about("ci", event.SinkWrite{Sink: "vault:secret/ci", Err: bad}),
+	about("ci", event.SinkWrite{Sink: "vault:secret/ci", Err: errBad}),
 	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultSuccess, Duration: time.Second, Slot: now, Digest: "sha256:d", GraceEndsAt: later}),
 	about("ci", event.RotationEnded{RotationID: "R", Trigger: "create", Result: event.ResultSuccess, Creates: true}),
 	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSuccess, MakesUp: true}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "refused", Err: bad, NextTry: later}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultSkipped, Reason: "preflight", Err: bad, NextTry: later}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultInDoubt, Reason: "outcome_unknown", Err: bad, NextTry: later, Step: "in_doubt", OwedSince: now}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "store", Err: bad, NextTry: later, Step: "sealed"}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "unverified", Err: bad, NextTry: later, Step: "stored"}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "overtaken", Err: bad, NextTry: later, Step: "sealed", Overtaken: true}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: bad, NextTry: later, OwedSince: now, CutOffAt: later, KeptAlive: true}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: bad, NextTry: later, OwedSince: now, CutOffAt: later}),
-	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: bad, NextTry: later, OwedSince: now, CutOffAt: now, CutOff: true}),
-	about("ci", event.RotationStuck{Err: bad}),
-	about("ci", event.SealFailure{RotationID: "R", Err: bad}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "refused", Err: errBad, NextTry: later}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultSkipped, Reason: "preflight", Err: errBad, NextTry: later}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultInDoubt, Reason: "outcome_unknown", Err: errBad, NextTry: later, Step: "in_doubt", OwedSince: now}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "store", Err: errBad, NextTry: later, Step: "sealed"}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "unverified", Err: errBad, NextTry: later, Step: "stored"}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "schedule", Result: event.ResultFailed, Reason: "overtaken", Err: errBad, NextTry: later, Step: "sealed", Overtaken: true}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: errBad, NextTry: later, OwedSince: now, CutOffAt: later, KeptAlive: true}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: errBad, NextTry: later, OwedSince: now, CutOffAt: later}),
+	about("ci", event.RotationEnded{RotationID: "R", Trigger: "recovery", Result: event.ResultSkipped, Reason: "preflight", Err: errBad, NextTry: later, OwedSince: now, CutOffAt: now, CutOff: true}),
+	about("ci", event.RotationStuck{Err: errBad}),
+	about("ci", event.SealFailure{RotationID: "R", Err: errBad}),
 	about("ci", event.Verdict{RotationID: "R", Reason: "old_secret_works", Before: "settling", Again: later}),
 	about("ci", event.Verdict{RotationID: "R", Reason: "settling", Before: "settling", Again: later}),
 	about("ci", event.Resolution{RotationID: "R", Reason: "old_secret_revoked", After: time.Minute}),
 	about("ci", event.GraceExtension{RotationID: "R", Until: later}),
-	about("ci", event.GraceExtension{RotationID: "R", Err: bad}),
+	about("ci", event.GraceExtension{RotationID: "R", Err: errBad}),
 	about("ci", event.OvertakenEnd{RotationID: "R", Reason: "theirs_works"}),
 	about("ci", event.Missed{Count: 3, Frozen: 1, GivenUp: true}),
 	about("ci", event.Healed{What: []string{"a slot"}}),
 	about("ci", event.Adoption{TokenID: "T"}),
 	about("ci", event.Probe{RotationID: "R", Result: event.ProbeGood}),
-	about("ci", event.Probe{RotationID: "R", Result: event.ProbeBad, Err: bad}),
-	about("ci", event.Probe{RotationID: "R", Result: event.ProbeUnknown, Err: bad}),
+	about("ci", event.Probe{RotationID: "R", Result: event.ProbeBad, Err: errBad}),
+	about("ci", event.Probe{RotationID: "R", Result: event.ProbeUnknown, Err: errBad}),
 	about("ci", event.Renewal{TokenID: "T", ExpiresAt: later}),
-	about("ci", event.Renewal{TokenID: "T", ExpiresAt: later, Err: bad}),
+	about("ci", event.Renewal{TokenID: "T", ExpiresAt: later, Err: errBad}),
 	about("ci", event.Deletion{TokenID: "T"}),
-	about("ci", event.Deletion{TokenID: "T", Err: bad}),
+	about("ci", event.Deletion{TokenID: "T", Err: errBad}),
 	about("ci", event.OutsideRotation{TokenID: "T", ChangedAt: now, Heals: true}),
 	about("ci", event.OutsideChange{TokenID: "T", ChangedAt: now}),
 	about("ci", event.VersionDeletion{Sink: "vault:secret/ci", DeletesAt: later, NeededUntil: later.Add(time.Hour)}),
@@ -84,13 +84,13 @@ var samples = []event.Event{
 	about("", event.DaemonStart{Version: "v1", Tokens: 3, Address: "127.0.0.1:1", AdminSocket: "/run/s", StateDir: "/var/lib/r"}),
 	about("", event.DaemonStop{Cause: "terminated", Within: time.Minute}),
 	about("", event.DaemonEnd{}),
-	about("", event.DaemonFailure{Err: bad}),
+	about("", event.DaemonFailure{Err: errBad}),
 	about("", event.Interruption{Tokens: []string{"ci"}}),
-	about("", event.Loss{Err: bad}),
+	about("", event.Loss{Err: errBad}),
 	about("", event.Reload{Tokens: 3, Changed: 1, Removed: 1}),
 	about("", event.ReloadRefusal{Faults: []string{"a fault"}}),
-	about("", event.ReloadRefusal{Err: bad}),
-	about("ci", event.NotEnrolled{Err: bad}),
+	about("", event.ReloadRefusal{Err: errBad}),
+	about("ci", event.NotEnrolled{Err: errBad}),
 	about("ci", event.Leftover{RotationID: "R", Step: "sealed", In: time.Second}),
 	about("ci", event.OldDoubt{RotationID: "R", Reason: "outcome_unknown", Since: now, OldWorksUntil: later}),
 	about("ci", event.OldOvertaken{RotationID: "R", Since: now}),
@@ -101,17 +101,17 @@ var samples = []event.Event{
 	about("", event.CheckResult{Check: "credential", Subject: "prod", Credential: true, Reason: "no_file", Detail: "no such file"}),
 	about("", event.CheckResult{Check: "credential", Subject: "prod", Credential: true, OK: true}),
 	about("", event.ClockStep{Step: time.Hour}),
-	about("", event.ListingFailure{Account: "prod", Err: bad, Listed: 1, RetryIn: time.Second}),
+	about("", event.ListingFailure{Account: "prod", Err: errBad, Listed: 1, RetryIn: time.Second}),
 	about("", event.OddListing{Account: "prod", What: "no id"}),
 	about("", event.LimitWait{Account: "prod", Waiting: 3, Reason: "429", Until: later}),
 	about("", event.LimitEnd{Account: "prod", Waited: time.Minute}),
 	about("", event.VaultLogin{Vault: "https://vault", Method: "approle", Lease: time.Hour, Renewable: true}),
-	about("", event.VaultLogin{Vault: "https://vault", Method: "approle", Err: bad, RetryIn: time.Second}),
-	about("", event.VaultLogin{Vault: "https://vault", Method: "approle", Err: bad, Replaced: true}),
+	about("", event.VaultLogin{Vault: "https://vault", Method: "approle", Err: errBad, RetryIn: time.Second}),
+	about("", event.VaultLogin{Vault: "https://vault", Method: "approle", Err: errBad, Replaced: true}),
 	about("", event.VaultSessionEnd{Vault: "https://vault", Reason: "revoked"}),
-	about("", event.VaultRenewalFailure{Vault: "https://vault", Err: bad, Refused: true}),
-	about("", event.VaultRenewalFailure{Vault: "https://vault", Err: bad}),
-	about("", event.WebConfig{Err: bad}),
+	about("", event.VaultRenewalFailure{Vault: "https://vault", Err: errBad, Refused: true}),
+	about("", event.VaultRenewalFailure{Vault: "https://vault", Err: errBad}),
+	about("", event.WebConfig{Err: errBad}),
 	about("", event.WebConfig{}),
 }
 
@@ -208,8 +208,7 @@ func TestNoDetailCanHoldASecret(t *testing.T) {
 	fine := []reflect.Kind{reflect.String, reflect.Bool, reflect.Int, reflect.Int64}
 	for _, e := range samples {
 		typ := reflect.TypeOf(e.Detail)
-		for i := range typ.NumField() {
-			f := typ.Field(i)
+		for f := range typ.Fields() {
 			switch {
 			case slices.Contains(fine, f.Type.Kind()), f.Type == reflect.TypeFor[time.Time](), f.Type == reflect.TypeFor[error](),
 				f.Type == reflect.TypeFor[[]string](), typ == reflect.TypeFor[event.Command]() && f.Name == "Args":

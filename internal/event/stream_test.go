@@ -191,7 +191,7 @@ func TestIgnore(t *testing.T) {
 	var got heard
 	s := event.NewSubscriber("x", event.On(func(e event.Event, _ event.Renewal) { got.add(e) }), event.Ignore(event.RenewalFailed))
 	s.Handle(event.New(now, "1", event.Daemon, event.Renewal{}))
-	s.Handle(event.New(now, "2", event.Daemon, event.Renewal{Err: bad}))
+	s.Handle(event.New(now, "2", event.Daemon, event.Renewal{Err: errBad}))
 	s.Handle(event.New(now, "3", event.Daemon, event.Adoption{}))
 	if !slices.Equal(got.list(), []string{"1"}) {
 		t.Errorf("%v", got.list())

@@ -199,8 +199,8 @@ func yamlLength(text string) int {
 		}
 	}
 	plain := text
-	if comment := strings.Index(text, " #"); comment >= 0 {
-		plain = text[:comment]
+	if before, _, ok := strings.Cut(text, " #"); ok {
+		plain = before
 	}
 	return len(strings.TrimRight(plain, " \t\r\n"))
 }

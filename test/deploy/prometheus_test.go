@@ -287,7 +287,7 @@ func TestRecordedSeriesAreDocumented(t *testing.T) {
 		if trouble := r.Labels["trouble"]; trouble != "" {
 			known[trouble] = true
 		} else if states := regexp.MustCompile(`state=~"([a-z_|]+)"`).FindStringSubmatch(r.Expr); states != nil {
-			for _, state := range strings.Split(states[1], "|") {
+			for state := range strings.SplitSeq(states[1], "|") {
 				known[state] = true
 			}
 		}

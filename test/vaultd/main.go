@@ -139,7 +139,7 @@ func (registry) Contains(name string, kind consts.PluginType) bool {
 	return name == "kv" && kind == consts.PluginTypeSecrets || name == "approle" && kind == consts.PluginTypeCredential
 }
 
-func (r registry) Get(name string, kind consts.PluginType) (func() (interface{}, error), bool) {
+func (r registry) Get(name string, kind consts.PluginType) (func() (any, error), bool) {
 	return nil, r.Contains(name, kind)
 }
 
