@@ -289,8 +289,8 @@ func (e *engine) runTurn(ctx context.Context, name string, wait func(context.Con
 	e.plan(name, record, e.pauseAfter(name, record, err))
 }
 
-// pauseAfter returns how long to leave a token alone after a turn that ended with an error. It is zero if
-// the ledger recorded the failure, because then the record has its own back-off.
+// pauseAfter returns how long to leave a token alone at least after a turn that ended with an error. A failure
+// that the ledger recorded has its own back-off as well, which is mostly longer.
 func (e *engine) pauseAfter(name string, record rotation.Record, err error) time.Duration {
 	failures := e.countUnrecorded(name, err)
 	if err == nil {
@@ -325,8 +325,11 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 		}
 	}
 	at := s.due.At
-	if s.due.Unscheduled {
-		at = time.Time{}
+	switch {
+	case s.due.Unscheduled:
+		at = time.Time{} // never
+	case at.IsZero():
+		at = now // it does not wait for a back-off
 	}
 	if s.unsaved {
 		at = moment.MinNonZero(at, now.Add(retryCeiling))

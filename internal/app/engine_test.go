@@ -177,3 +177,45 @@ type goneIssuer struct{ rotation.Issuer }
 func (goneIssuer) Inspect(context.Context, string) (rotation.TokenFacts, error) {
 	return rotation.TokenFacts{}, rotation.ErrGone
 }
+
+// TestWhatIsDueAtOnceIsNotPutOff: a sealed secret or an owed rotation without a back-off is worked on at once,
+// also if the service token is to be renewed in the far future.
+func TestWhatIsDueAtOnceIsNotPutOff(t *testing.T) {
+	const id = "5eed0000-0000-4000-8000-000000000001"
+	now := time.Now().UTC()
+	for name, change := range map[string]func(*rotation.Record){
+		"sealed": func(r *rotation.Record) {
+			r.Step = rotation.StepSealed
+			r.Work = &rotation.Work{RotationID: "R", TokenID: id, IntentAt: now, Grace: rotation.Grace(time.Hour), GraceEndsAt: now.Add(time.Hour)}
+		},
+		"owed": func(r *rotation.Record) { r.NextTrigger = rotation.TriggerManual },
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := openTestState(t)
+			record := rotation.Record{
+				Token: "ci", TokenID: id, Account: "a", Anchor: now,
+				Facts: rotation.TokenFacts{ID: id, ClientID: "c", Enabled: true, UpdatedAt: now.Add(-time.Hour), ExpiresAt: now.Add(300 * 24 * time.Hour)},
+			}
+			change(&record)
+			if _, err := state.ledger.Save(t.Context(), record); err != nil {
+				t.Fatal(err)
+			}
+			e := newEngine(time.Now, slog.New(slog.DiscardHandler), nil)
+			e.rotator = rotation.New(rotation.Options{Ledger: state.ledger, Pending: state.pending, Started: time.Now()})
+			if err := e.enroll(t.Context(), []rotation.Token{{
+				Name: "ci", ID: id, Account: "a", Grace: time.Hour, Timetable: scheduler.Timetable{Schedule: parsed("@every 720h", "UTC")},
+				RenewBefore: 30 * 24 * time.Hour,
+			}}); err != nil {
+				t.Fatal(err)
+			}
+			fired := make(chan struct{})
+			go e.queue.Run(t.Context(), func(string, time.Time) { close(fired) }, func() {})
+			select {
+			case <-fired:
+			case <-time.After(30 * time.Second):
+				s, _ := e.view("ci")
+				t.Errorf("it is due at %s, and waits for the renewal at %s", s.due.At, s.chore)
+			}
+		})
+	}
+}

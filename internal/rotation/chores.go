@@ -280,7 +280,7 @@ func (w *renewal) look(now TokenFacts) {
 		w.record = w.record.withServiceToken(w.id, now)
 		return
 	}
-	next, news := w.record.listed(w.token, now, w.now().UTC())
+	next, news := w.record.withServiceToken(w.id, now).noticed(w.token, w.facts(), now, w.now().UTC())
 	if w.record = next; news != nil {
 		w.Rotator.tell(w.token.Name, event.Actor{Cause: event.ByOutside}, news)
 	}

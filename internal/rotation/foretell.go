@@ -1,6 +1,9 @@
 package rotation
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // This file says what follows from a record if all goes well, for forecasts. It takes the same
 // transitions as a rotation. Only the answer is invented: it has no secret.
@@ -17,9 +20,13 @@ func Foretell(t Token, r Record, due Due, at time.Time) Record {
 		work = *r.Work
 	} else {
 		slot, missed, frozen := r.serves(due, r.passed(t, at), false, at)
-		work = strategyFor(t, r).plan(t, r, Work{
+		s := strategyFor(t, r)
+		work = s.plan(t, r, Work{
 			Trigger: due.Trigger, Slot: slot, Missed: missed, Frozen: frozen, Began: at, Grace: Grace(r.grace(t)), IntentAt: at,
 		})
+		if s.traits().alternates { // a real rotation asks the sinks; they have what the ledger says
+			work = *r.claimed(work).spareChosen(t, cmp.Or(r.TokenID, t.ID)).Work
+		}
 	}
 	if !requested {
 		promised = time.Time{}

@@ -11,6 +11,7 @@ import (
 
 	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
+	"rotatord/internal/moment"
 )
 
 // fresh is the strategy of service tokens that rotatord creates: the first one of an entry with a Creation
@@ -277,7 +278,7 @@ func (r Record) createdKept(t Token, created TokenFacts, now time.Time) Record {
 	if grace := time.Duration(r.Work.Grace); grace > 0 {
 		for i, old := range r.Replaced { // the lost secret may have taken its place in a sink until now
 			if old.ClientID != "" && r.Work.foundBefore(old.ClientID) {
-				r.Replaced[i] = old.deletedAt(now.Add(grace), true)
+				r.Replaced[i] = old.deletedAt(moment.Max(old.At, now.Add(grace)), true)
 			}
 		}
 	}

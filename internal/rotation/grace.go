@@ -44,7 +44,7 @@ func (e *entry) revokePrevious(ctx context.Context) error {
 	switch {
 	case own:
 	case len(e.record.Replaced) > 0:
-		return e.deleteNow(ctx, e.record)
+		return e.deleteNow(ctx)
 	case t.Replace:
 		return fmt.Errorf("%w: no service token that was replaced by %s is left", ErrNoPrevious, t.Name)
 	default:
@@ -56,11 +56,11 @@ func (e *entry) revokePrevious(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	next := e.record.touched(facts).previousRevoked(now)
-	if len(next.Replaced) > 0 {
-		return e.deleteNow(ctx, next)
+	e.observe(e.record.touched(facts).previousRevoked(now))
+	if len(e.record.Replaced) > 0 {
+		return e.deleteNow(ctx)
 	}
-	return e.become(ctx, next)
+	return e.become(ctx, e.record)
 }
 
 // RevokeInUse revokes the previous secret as RevokePrevious does, but also while a rotation is in
@@ -121,7 +121,8 @@ func (e *entry) extendPrevious(ctx context.Context, grace time.Duration) error {
 	if err != nil {
 		return err
 	}
-	return e.become(ctx, e.record.touched(facts).previousWorksUntil(until.UTC()))
+	e.observe(e.record.touched(facts).previousWorksUntil(until.UTC()))
+	return e.become(ctx, e.record)
 }
 
 // extendInProgress extends the old secret of a rotation in progress. end is when that secret ends now.
@@ -191,7 +192,8 @@ func (e *entry) moveEnd(ctx context.Context, grace time.Duration) error {
 	if grace == 0 {
 		end = moment.Min(end, now)
 	}
-	return e.become(ctx, e.record.touched(facts).endMoved(end, now))
+	e.observe(e.record.touched(facts).endMoved(end, now))
+	return e.become(ctx, e.record)
 }
 
 // setGrace moves the end of the previous secret. A request that failed may still have moved updated_at, so
@@ -206,8 +208,8 @@ func (e *entry) setGrace(ctx context.Context, tokenID string, grace time.Duratio
 
 // deleteNow deletes the replaced service tokens. Once the decision is saved, the daemon tries until they
 // are deleted.
-func (e *entry) deleteNow(ctx context.Context, r Record) error {
-	if err := e.become(ctx, r.deletingAll(e.now().UTC())); err != nil {
+func (e *entry) deleteNow(ctx context.Context) error {
+	if err := e.become(ctx, e.record.deletingAll(e.now().UTC())); err != nil {
 		return err
 	}
 	return e.deleteReplaced(ctx)

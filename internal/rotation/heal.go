@@ -56,7 +56,8 @@ func (r Record) healed(t Token, now time.Time) (Record, []string) {
 	if h.isAhead(r.Renewal.NotBefore, maxNotBeforeAhead) {
 		h.set("it was not to be renewed before", &r.Renewal.NotBefore, time.Time{})
 	}
-	return r.replacedHealed(t, h).lastHealed(t, h), h.what
+	r = r.replacedHealed(t, h).lastHealed(t, h)
+	return r, h.what
 }
 
 // progressHealed heals the rotation in progress: a wait that is measured from a future time would not end

@@ -347,7 +347,8 @@ func (m *machine) perform(what string) {
 		if slices.ContainsFunc(m.scenario.Faults, func(f plannedFault) bool { return f.How == "late" }) && how != rotation.ResolveLook {
 			return // operators resolve only if no request is under way
 		}
-		m.operatorOrder = m.operatorOrder || how == rotation.ResolveRotateNow
+		ordered := m.operatorOrder
+		m.operatorOrder = ordered || how == rotation.ResolveRotateNow
 		defer func() {
 			if p := recover(); p != nil {
 				if _, ok := p.(crashed); !ok {
@@ -358,7 +359,7 @@ func (m *machine) perform(what string) {
 		}()
 		// After an error the resolution may still be saved: perhaps only the ledger's answer was lost.
 		if _, _, err := m.rotator.Resolve(m.Context(), m.token, how); err != nil && m.record().Step == rotation.StepInDoubt {
-			m.operatorOrder = false
+			m.operatorOrder = ordered
 		}
 	}
 }

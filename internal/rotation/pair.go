@@ -160,13 +160,24 @@ func (r Record) FactsOf(tokenID string) TokenFacts {
 
 // withServiceToken replaces what is known of the service token of that ID.
 func (r Record) withServiceToken(id string, facts TokenFacts) Record {
-	switch id {
-	case r.Facts.ID:
+	isFacts, isSpare := id == r.Facts.ID, id == r.Spare.ID
+	if isFacts {
 		r.Facts = facts
-	case r.Spare.ID:
+	}
+	if isSpare { // both, if an edit of the configuration has left it in both places
 		r.Spare = facts
 	}
 	return r
+}
+
+// withoutSpare forgets the spare of a pair that is a single token now, and reports whether there was one. It
+// would be renewed for ever.
+func (r Record) withoutSpare(t Token) (_ Record, changed bool) {
+	if t.Partner != "" || r.Spare.ID == "" {
+		return r, false
+	}
+	r.Spare = TokenFacts{}
+	return r, true
 }
 
 // updatedAtForgotten forgets when the service token of the rotation was last changed, if only our own

@@ -226,3 +226,74 @@ func TestPairSurvivesEveryFault(t *testing.T) {
 		}
 	}
 }
+
+// TestPairThatBecomesSingle: the configuration names only the one in use any more, while the former spare is
+// about to end. What was known of the spare is forgotten: it is not renewed, and rotations go on.
+func TestPairThatBecomesSingle(t *testing.T) {
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		if err, _ := w.advance(r, token); err != nil {
+			t.Fatal(err)
+		}
+		w.cfToken.expiresAt = time.Now().Add(20 * 24 * time.Hour).UTC()
+		w.partner.expiresAt = time.Now().Add(300 * 24 * time.Hour).UTC()
+		for _, facts := range []rotation.TokenFacts{w.cfToken.facts(), w.partner.facts()} {
+			if _, err := r.RecordListing(w.t.Context(), token, facts); err != nil {
+				t.Fatal(err)
+			}
+		}
+		single := token
+		single.ID, single.Partner = partnerID, ""
+		single.Renewer, single.RenewBefore = w, 30*24*time.Hour
+		r = w.start()
+		if _, err := r.Enroll(w.t.Context(), single); err != nil {
+			t.Fatal(err)
+		}
+		w.calls = nil
+		rotated := w.rotates
+		for end := time.Now().Add(3 * time.Hour); time.Now().Before(end); time.Sleep(time.Minute) {
+			if _, err := r.Advance(w.t.Context(), single); err != nil {
+				t.Fatal(err)
+			}
+		}
+		record := w.record()
+		if record.Facts.ID != partnerID || record.Spare.ID != "" {
+			t.Errorf("the record knows %s, and the spare %q", record.Facts.ID, record.Spare.ID)
+		}
+		if w.rotates == rotated || len(w.calls) > 60 {
+			t.Errorf("%d rotations with %d calls in three hours", w.rotates-rotated, len(w.calls))
+		}
+	})
+}
+
+// TestRenewalOfAFormerSpare: the spare is still in a record, since its rotation was in progress when the
+// configuration changed. Renewing it does not touch what is known of the service token in use.
+func TestRenewalOfAFormerSpare(t *testing.T) {
+	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		if err, _ := w.advance(r, token); err != nil {
+			t.Fatal(err)
+		}
+		w.cfToken.expiresAt = time.Now().Add(20 * 24 * time.Hour).UTC()
+		w.partner.expiresAt = time.Now().Add(300 * 24 * time.Hour).UTC()
+		for _, facts := range []rotation.TokenFacts{w.cfToken.facts(), w.partner.facts()} {
+			if _, err := r.RecordListing(w.t.Context(), token, facts); err != nil {
+				t.Fatal(err)
+			}
+		}
+		single := token
+		single.ID, single.Partner = partnerID, ""
+		single.Renewer, single.RenewBefore = w, 30*24*time.Hour
+		for range 6 { // not enrolled: the record is that of the pair
+			if _, err := r.Advance(w.t.Context(), single); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		record := w.record()
+		if record.Facts.ID != record.TokenID {
+			t.Errorf("the facts of %s are those of %s", record.TokenID, record.Facts.ID)
+		}
+		if at := rotation.NextChore(single, record); !at.After(time.Now()) {
+			t.Error("a chore is due for ever")
+		}
+	})
+}

@@ -36,6 +36,11 @@ func (r Record) configured(t Token, now time.Time) (_ Record, changed bool) {
 	if left := toBeDeleted(t, r.TokenID, r.Replaced); len(left) < len(r.Replaced) {
 		r.Replaced, changed = left, true
 	}
+	if r.Step == StepIdle {
+		forgotten := false
+		r, forgotten = r.withoutSpare(t)
+		changed = changed || forgotten
+	}
 	return r, changed
 }
 
@@ -94,8 +99,11 @@ func (r Record) caughtUpAt(at time.Time) Record {
 // that was not our own. Cloudflare shows that something was changed and when, but not what. If no visible
 // fact is different, the secret was changed.
 func (r Record) listed(t Token, facts TokenFacts, now time.Time) (Record, event.Detail) {
-	before := r.knownAs(t, facts.ID)
-	r = r.withFactsAs(t, facts.ID, facts)
+	return r.withFactsAs(t, facts.ID, facts).noticed(t, r.knownAs(t, facts.ID), facts, now)
+}
+
+// noticed notes what has changed since before, and returns an event as listed does. r has the facts already.
+func (r Record) noticed(t Token, before, facts TokenFacts, now time.Time) (Record, event.Detail) {
 	changed := event.OutsideChange{TokenID: facts.ID, ChangedAt: facts.UpdatedAt}
 	switch {
 	case before.UpdatedAt.IsZero() || !facts.UpdatedAt.After(before.UpdatedAt):
