@@ -132,7 +132,7 @@ accounts:
   prod: {account_id: %[2]s, api_token: {file: %[1]s/api-token}, base_url: %[3]s, requests_per_5m: 1200}
   edge: {zone_id: %[6]s, api_token: {file: %[1]s/api-token}, base_url: %[3]s, requests_per_5m: 1200}
 vault: {address: %[4]s, timeout: 1s, auth: {approle: {role_id: {file: %[1]s/role-id}, secret_id: {file: %[1]s/secret-id}}}}
-defaults: {account: prod, schedule: "@every %[5]s"}
+defaults: {account: prod, schedule: "@every %[5]s", renew_before: 24h}
 tokens:
 `, w.dir, cfsim.DefaultAccountID, w.simURL+cfsim.BasePath, w.proxyURL, every, zoneID)
 	for _, s := range w.subjects {
