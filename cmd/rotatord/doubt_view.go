@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rotatord/internal/event"
+	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
 
@@ -95,12 +96,20 @@ func (p *page) doubt(d status.Doubt) {
 		p.line("Cloudflare", "shows that the rotation was carried out")
 	}
 	if d.AnswerSealed {
-		p.line("answer", "is sealed on the daemon's disk")
+		p.line("answer", "is sealed on the daemon's disk%s", notDeliverable(d))
 	}
 	p.line("old secret", "%s", p.oldSecret(d))
 	if d.Decision != "" {
 		p.line("decision", "%s, made %s", meaning(d.Decision), p.when(d.DecidedAt))
 	}
+}
+
+// notDeliverable returns that a sealed answer cannot be delivered; empty if it can.
+func notDeliverable(d status.Doubt) string {
+	if d.Deliverable || d.Reason != rotation.ReasonAnswerInvalid || d.Makes != "" {
+		return ""
+	}
+	return ", and holds no secret that this token could use, so it is not delivered"
 }
 
 // oldSecret returns how long consumers can use the secret that they have.
@@ -127,10 +136,15 @@ func (p *page) oldSecret(d status.Doubt) string {
 func (p *page) next(t status.Token, d status.Doubt) {
 	p.title("what comes next")
 	p.text("rotatord looks again at %s.", p.when(t.Next))
-	if !d.Spare && d.OldWorksUntil.After(p.now) {
-		p.text("If Cloudflare shows that the rotation was carried out, rotatord extends the grace of the old secret, and rotates the token " +
-			"again three graces after the request. Otherwise it rotates again when half of the grace is left.")
+	if d.Spare || !d.OldWorksUntil.After(p.now) {
+		return
 	}
+	if d.CarriedOut {
+		p.text("It extends the grace of the old secret, and rotates the token again three graces after the request.")
+		return
+	}
+	p.text("If Cloudflare shows that the rotation was carried out, rotatord extends the grace of the old secret, and rotates the token " +
+		"again three graces after the request. Otherwise it rotates again when half of the grace is left.")
 }
 
 // choices adds what an operator can decide, with the consequences.

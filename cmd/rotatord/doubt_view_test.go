@@ -44,13 +44,13 @@ func TestOutcomeTexts(t *testing.T) {
 		not      []string
 	}{
 		{"stays", rotation.ReasonUnderWay, false, graceful,
-			[]string{"works until 2026-03-01 13:00:00 UTC (in 1 h 0 min)", "--rotate-now", "--assume-not-rotated", cutsOff, "what comes next"}, []string{"--deliver"}},
+			[]string{"works until 2026-03-01 13:00:00 UTC (in 1 h 0 min)", "--rotate-now", "--assume-not-rotated", cutsOff, "what comes next", "If Cloudflare shows that the rotation was carried out, rotatord extends"}, []string{"--deliver"}},
 		{"stays, carried out", rotation.ReasonOldSecretWorks, false, carriedOut,
-			[]string{"its grace was extended 2 time(s)", "shows that the rotation was carried out", "This " + cutsOff}, []string{"--assume-not-rotated", "--deliver"}},
+			[]string{"It extends the grace of the old secret, and rotates the token again three graces after the request.", "its grace was extended 2 time(s)", "shows that the rotation was carried out", "This " + cutsOff}, []string{"Otherwise it rotates", "--assume-not-rotated", "--deliver"}},
 		{"stays, of a pair", rotation.ReasonUnderWay, false, spare,
 			[]string{"not changed: consumers use the other service token", "--rotate-now"}, []string{cutsOff, "before the old secret stops"}},
-		{"stays, unfamiliar", rotation.ReasonOldSecretWorks, false, unfamiliar, []string{"--deliver", "is sealed on the daemon's disk"}, []string{"--assume-not-rotated"}},
-		{"stays, invalid", rotation.ReasonOldSecretWorks, false, invalid, []string{"is sealed on the daemon's disk"}, []string{"--assume-not-rotated", "--deliver"}},
+		{"stays, unfamiliar", rotation.ReasonOldSecretWorks, false, unfamiliar, []string{"--deliver", "is sealed on the daemon's disk"}, []string{"--assume-not-rotated", "is not delivered"}},
+		{"stays, invalid", rotation.ReasonOldSecretWorks, false, invalid, []string{"is sealed on the daemon's disk, and holds no secret that this token could use, so it is not delivered"}, []string{"--assume-not-rotated", "--deliver"}},
 		{"rotate now", rotation.ReasonOperatorRotateNow, true, graceful, []string{again, wouldHave}, []string{"what you can decide", delivered}},
 		{"rotate now, of a pair", rotation.ReasonOperatorRotateNow, true, spare, []string{again}, []string{"would have worked"}},
 		{"rotate now, too late", rotation.ReasonOperatorRotateNow, true, late, []string{again, "stopped working at 2026-03-01 11:00:00 UTC"}, []string{"would have worked"}},

@@ -30,7 +30,7 @@ secret.
 
 You can give the command again: to revoke a secret that no longer works changes nothing. If no
 previous secret is known, the exit code is 1.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := at.client(cmd, cmd.ErrOrStderr())
 			if err != nil {
@@ -65,7 +65,7 @@ The next rotation waits for the new end.
 
 While a new secret cannot be delivered, this extends the grace of the old one, which consumers still
 use.`,
-		Args: cobra.ExactArgs(2),
+		Args: nameAndDuration,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			grace, err := time.ParseDuration(args[1])
 			if err != nil || grace < time.Second {
@@ -96,7 +96,7 @@ func printGrace(w io.Writer, format outputFormat, g admin.Grace, title string, n
 	if g.EndsAt.After(now) {
 		p.line("works until", "%s", p.when(g.EndsAt))
 	}
-	p.line("next", "%s", nextOf(p, g.Token.Next, g.Token.Reason))
+	p.line("next", "%s", nextOf(p, g.Token.Next, g.Token.State, g.Token.Reason))
 	if g.Token.ReplacedError != "" {
 		return fmt.Errorf("a replaced service token could not be deleted: %s", g.Token.ReplacedError)
 	}

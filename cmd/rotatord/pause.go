@@ -49,7 +49,7 @@ A rotation in progress is finished, and a doubt is still resolved, so that a pau
 consumers. When the pause ends, the token's catch_up decides about the slots that passed.
 
 A pause of all tokens and a pause of one token are separate: lifting one does not lift the other.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := which.name(args)
 			if err != nil {
@@ -78,7 +78,7 @@ A pause of all tokens and a pause of one token are separate: lifting one does no
 	which.add(cmd, "all tokens, including those that are configured later")
 	flags := cmd.Flags()
 	flags.StringVar(&reason, "reason", "", "why, for everyone who sees the pause")
-	flags.DurationVar(&length, "for", 0, "how long, such as 48h (default: until resumed)")
+	durationVar(cmd, &length, "for", "how long, such as 48h (default: until resumed)")
 	flags.StringVar(&until, "until", "", "until this time, such as 2027-01-04T06:00:00Z; in place of --for")
 	return cmd
 }
@@ -113,7 +113,7 @@ func newResume() *cobra.Command {
 
 The token's catch_up decides about the slots that passed during the pause. With catch_up: once, one
 rotation within the next minutes makes up for all of them.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name, err := which.name(args)
 			if err != nil {
@@ -169,7 +169,11 @@ func printResumed(w io.Writer, o admin.Paused, now time.Time) error {
 	case o.Pause != nil:
 		p.text("It is still paused, because all tokens are: rotatord resume --all lifts that pause.")
 	case o.Token != rotation.AllTokens:
-		p.line("next", "%s", nextOf(p, o.Next, "see rotatord status "+o.Token))
+		if o.Next.IsZero() {
+			p.line("next", "see rotatord status %s", o.Token)
+		} else {
+			p.line("next", "%s: see rotatord status %s", p.when(o.Next), o.Token)
+		}
 	case len(o.ByName) > 0:
 		p.text("These tokens were paused by name and stay paused: %s", strings.Join(o.ByName, ", "))
 	}

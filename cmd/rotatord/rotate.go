@@ -65,7 +65,7 @@ above or --revoke-now:
   --all --account ACCOUNT --cancel   Cancel the orders that are pending.
 
 The daemon logs each use with the user who gave the command.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := f.check(args); err != nil {
 				return err
@@ -139,7 +139,7 @@ func (f *rotateFlags) cancelOne(ctx context.Context, client *admin.Client, w io.
 	}
 	p := &page{now: time.Now()}
 	p.title("the order for %s was cancelled; a rotation in progress will still finish", name)
-	p.line("next", "%s", nextOf(p, o.Token.Next, o.Token.Reason))
+	p.line("next", "%s", nextOf(p, o.Token.Next, o.Token.State, o.Token.Reason))
 	return p.print(w)
 }
 
@@ -226,7 +226,7 @@ func printProgress(w io.Writer, p admin.Progress, first int, watched bool, now t
 		out.title("%d of %d token(s) of %s are still to be rotated", len(p.Left), p.Tokens, p.Account)
 	}
 	for _, l := range p.Left {
-		out.line(l.Token, "%s", nextOf(out, l.Next, l.Reason)+ifSet(", the last error: %s", l.LastError))
+		out.line(l.Token, "%s", nextOf(out, l.Next, l.State, l.Reason)+ifSet(", the last error: %s", l.LastError))
 	}
 	for _, problem := range p.Problems {
 		out.text("not ordered: %s", problem)
@@ -266,14 +266,14 @@ func printRotated(w io.Writer, r admin.Rotated, now time.Time) error {
 	if r.Ordered {
 		p.line("order", "still pending: another rotation follows")
 	}
-	p.line("next", "%s", nextOf(p, r.Token.Next, r.Token.Reason))
+	p.line("next", "%s", nextOf(p, r.Token.Next, r.Token.State, r.Token.Reason))
 	return p.print(w)
 }
 
 // nextOf returns when a token rotates next, and why then.
-func nextOf(p *page, next time.Time, reason string) string {
+func nextOf(p *page, next time.Time, state, reason string) string {
 	if next.IsZero() {
-		return "not planned: " + reason
+		return status.WithoutTime(state, reason)
 	}
 	return fmt.Sprintf("%s: %s", p.when(next), reason)
 }

@@ -72,7 +72,7 @@ CRITICAL  a: rotated by others: the secret in its sinks is dead, or will be when
           to do: rotatord rotate a gives the sinks a secret that works
 CRITICAL  c: its new secret is in every sink, and is refused where it is tried
           to do: rotatord resolve c says what can be decided
-CRITICAL  g, h: a secret was lost, and the rotation that replaces it has not succeeded yet (since 2026-03-01 12:00:00 UTC, now, until 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
+CRITICAL  g, h: their secrets were lost, and the rotations that replace them have not succeeded yet (since 2026-03-01 12:00:00 UTC, now, until 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
           to do: rotatord status NAME says why, and how long clients have a secret that works
 CRITICAL  Vault is sealed (since 2026-03-01 11:57:00 UTC, 3 min 0 s ago)
           to do: no rotation begins until Vault can be used: unseal it, or mend the way to it or the login

@@ -27,7 +27,7 @@ func newStatus() *cobra.Command {
 		Long: `Show what the running daemon knows: all tokens in a table, or with NAME everything about one token.
 Nothing is changed. The command uses the daemon's admin socket, so run it as root, as the daemon's
 user, or as a member of its group.`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMostOneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client, err := at.client(cmd, cmd.ErrOrStderr())
 			if err != nil {
@@ -208,7 +208,7 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	p.line("schedule", "%s (%s)", t.Schedule, t.TimeZone)
 	switch {
 	case t.Next.IsZero():
-		p.line("next", "not planned: %s", t.Reason)
+		p.line("next", "%s", status.WithoutTime(t.State, t.Reason))
 	case t.Freeze != "":
 		p.line("next", "%s: %s %s", p.when(t.Next), t.Reason, t.Freeze)
 	default:
@@ -225,7 +225,14 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	}
 	p.secrets(t)
 	p.serviceToken(t)
-	p.line("failures", "%d in a row%s", t.Failures, ifSet(", the last: %s", t.LastError))
+	p.line("failures", "%d in a row", t.Failures)
+	switch {
+	case t.LastError == "":
+	case t.Failures == 0:
+		p.line("last error", "%s (of an earlier try)", t.LastError)
+	default:
+		p.line("last error", "%s", t.LastError)
+	}
 	p.line("pending secrets", "of all tokens: %s", pendingSummary(o, now))
 	switch {
 	case t.Doubt != nil:

@@ -9,6 +9,28 @@ import (
 	"rotatord/internal/status"
 )
 
+// TestStatusOfOneToken: the page says what is done now if no time is known, and has the last error on its own line.
+func TestStatusOfOneToken(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for _, test := range []struct {
+		token status.Token
+		want  string
+	}{
+		{status.Token{State: "sealed", Reason: "unfinished", Failures: 2, LastError: "the disk is full"}, "next             now: the new secret is written to the sinks\n"},
+		{status.Token{State: "claimed", Reason: "unfinished"}, "next             now: a rotation is in progress\n"},
+		{status.Token{State: "idle", Reason: "paused"}, "next             not planned: it is paused\n"},
+		{status.Token{State: "idle", Reason: "never"}, "next             not planned: the schedule has no more slots\n"},
+		{status.Token{Failures: 2, LastError: "the disk is full"}, "failures         2 in a row\n  last error       the disk is full\n"},
+		{status.Token{LastError: "the disk is full"}, "failures         0 in a row\n  last error       the disk is full (of an earlier try)\n"},
+		{status.Token{}, "failures         0 in a row\n  pending"},
+	} {
+		var out strings.Builder
+		if err := printToken(&out, test.token, admin.Overview{}, now); err != nil || !strings.Contains(out.String(), test.want) {
+			t.Errorf("%v, no %q in\n%s", err, test.want, out.String())
+		}
+	}
+}
+
 // TestStatusOfWaitingTokens: both views say what a token that is due waits for, and until when.
 func TestStatusOfWaitingTokens(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)

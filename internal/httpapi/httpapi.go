@@ -192,6 +192,9 @@ func newPageRow(t TokenStatus, now time.Time) pageRow {
 		TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now),
 		RenewsIn: status.Distance(t.Renews, now), CutOff: !t.CutOffAt.IsZero() && !t.CutOffAt.After(now),
 	}
+	if t.Next.IsZero() {
+		r.NextIn = status.WithoutTime(t.State, t.Reason)
+	}
 	if t.Doubt != nil {
 		r.OldWorksIn = status.Distance(t.Doubt.OldWorksUntil, now)
 	}

@@ -389,6 +389,15 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// TestPageOfWorkInProgress: a token that is worked on now is not called unplanned.
+func TestPageOfWorkInProgress(t *testing.T) {
+	source := busy()
+	source.tokens[1].State, source.tokens[1].Reason = "sealed", "unfinished"
+	if _, body := request(t, serve(t, source), http.MethodGet, "/"); !strings.Contains(body, "<td>now: the new secret is written to the sinks<br>") {
+		t.Errorf("the page does not say what is done now:\n%s", body)
+	}
+}
+
 // TestPageEscapes puts markup wherever text from elsewhere is shown.
 func TestPageEscapes(t *testing.T) {
 	const hostile = `"'><script>alert(1)</script><img src=x onerror=alert(1)>{{.Version}}`

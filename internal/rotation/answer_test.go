@@ -111,6 +111,10 @@ func TestOddAnswerForAnotherClient(t *testing.T) {
 			if d := w.record().Doubt; d == nil || d.Reason != rotation.ReasonAnswerInvalid || !d.Sealed || d.MayDeliver() {
 				t.Fatalf("%+v", d)
 			}
+			if _, _, err := r.Resolve(t.Context(), token, rotation.ResolveDeliver); !errors.Is(err, rotation.ErrUnfit) ||
+				!strings.Contains(err.Error(), "the sealed answer holds no secret that ci could use (") {
+				t.Errorf("the refusal does not say why: %v", err)
+			}
 			issuer.objection, issuer.clientID = "", ""
 			for w.record().Step != rotation.StepIdle {
 				w.advance(r, token)

@@ -159,6 +159,17 @@ func (d *Doubt) MayDeliver() bool {
 	return d.deliverable() || d.Sealed && d.Reason == ReasonSealedLost
 }
 
+// notDeliverable returns why the answer of a token's rotate request cannot be delivered.
+func (d *Doubt) notDeliverable(token string) string {
+	switch {
+	case !d.Sealed:
+		return "there is no sealed answer for " + token + " to deliver"
+	case d.Reason == ReasonAnswerInvalid && d.Detail != "":
+		return "the sealed answer holds no secret that " + token + " could use (" + d.Detail + "), so it is not delivered"
+	}
+	return "the sealed answer for " + token + " cannot be delivered (" + d.Reason + ")"
+}
+
 // Answered reports whether an answer came, so that a new secret was certainly issued.
 func (d *Doubt) Answered() bool {
 	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer || d.Reason == ReasonSealedLost

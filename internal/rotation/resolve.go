@@ -215,9 +215,7 @@ func operatorVerdict(r Record, how Resolution) (Verdict, error) {
 		return Verdict{Resolved: true, NotCarriedOut: true, Reason: ReasonOperatorNotRotated}, nil
 	case ResolveDeliver:
 		if !d.MayDeliver() {
-			return Verdict{}, fmt.Errorf("%w: there is no sealed answer for %s that could be delivered: "+
-				"only one whose secret has an unfamiliar format, that is not as documented around the secret, or that could not be opened before. "+
-				"See rotatord resolve %s", ErrUnfit, r.Token, r.Token)
+			return Verdict{}, fmt.Errorf("%w: %s: see rotatord resolve %s", ErrUnfit, d.notDeliverable(r.Token), r.Token)
 		}
 		return Verdict{Resolved: true, Deliver: true, Reason: ReasonOperatorDeliver}, nil
 	case ResolveAccept:

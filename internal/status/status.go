@@ -191,6 +191,28 @@ type Doubt struct {
 	DecidedAt time.Time `json:"decided_at,omitzero"`
 }
 
+// WithoutTime returns what is shown in place of the next time of a token that has none, from its state and
+// the reason for the next time. A token without a time either waits for an operator, or is worked on now.
+func WithoutTime(state, reason string) string {
+	switch {
+	case reason == "never":
+		return "not planned: the schedule has no more slots"
+	case reason == "paused":
+		return "not planned: it is paused"
+	case state == "sealed":
+		return "now: the new secret is written to the sinks"
+	case state == "stored":
+		return "now: the new secret is in every sink, and the rotation ends"
+	case state == InDoubt:
+		return "now: the doubt is looked at"
+	case reason == "unfinished":
+		return "now: a rotation is in progress"
+	case reason == "":
+		return "not planned"
+	}
+	return "now: " + reason
+}
+
 // Scrubbed returns tokens in a form that may be shown: see [Token.Scrubbed]. The result is never nil.
 func Scrubbed(tokens []Token) []Token {
 	all := make([]Token, 0, len(tokens))

@@ -55,7 +55,8 @@ const GraceEnding = 2 * time.Hour
 type kind struct {
 	name     string
 	severity Severity
-	what     string // after the names of the tokens
+	what     string // after the name of one token
+	many     string // after the names of several tokens; empty: as after one
 	toDo     string // with NAME in the place of a token
 	is       func(t Token, now time.Time) bool
 	since    func(Token) time.Time // nil: not known
@@ -65,70 +66,90 @@ type kind struct {
 // kinds are all kinds of trouble, the worst first.
 var kinds = []kind{
 	{"cut_off", Critical, "clients have no secret that works, or will have none within two minutes",
+		"",
 		"rotatord tries every few seconds: rotatord status NAME says what it lacks",
 		func(t Token, _ time.Time) bool { return t.Endangered() }, nil, func(t Token) time.Time { return t.CutOffAt }},
 	{"gone", Critical, "Cloudflare has no such service token any more: its clients are locked out",
+		"Cloudflare has no such service tokens any more: their clients are locked out",
 		"make a service token, put its id into the configuration, and reload",
 		func(t Token, _ time.Time) bool { return t.Gone }, nil, nil},
 	{"disabled", Critical, "disabled at Cloudflare: its clients are locked out, whatever secret they have",
+		"disabled at Cloudflare: their clients are locked out, whatever secrets they have",
 		"find out who disabled it, and enable it in Cloudflare's dashboard",
 		func(t Token, _ time.Time) bool { return t.Known && !t.Enabled }, nil, nil},
 	{"expired", Critical, "the service token has expired: its clients are locked out, whatever secret they have",
+		"the service tokens have expired: their clients are locked out, whatever secrets they have",
 		"renew it in Cloudflare's dashboard, then set renew_before",
 		func(t Token, now time.Time) bool { return !t.Expiry.IsZero() && !t.Expiry.After(now) }, func(t Token) time.Time { return t.Expiry }, nil},
 	{"rotated_outside", Critical, "rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends",
+		"rotated by others: the secrets in their sinks are dead, or will be when the graces that they gave them end",
 		"rotatord rotate NAME gives the sinks a secret that works",
 		func(t Token, _ time.Time) bool { return !t.Outside.IsZero() }, func(t Token) time.Time { return t.Outside }, nil},
 	{"in_doubt", Critical, "in doubt: a rotate request was sent, and it is not known whether Cloudflare carried it out",
+		"in doubt: rotate requests were sent, and it is not known whether Cloudflare carried them out",
 		"rotatord resolve NAME looks again, and says what can be decided",
 		func(t Token, _ time.Time) bool { return t.Doubt != nil }, func(t Token) time.Time { return t.Doubt.Since }, oldWorksUntil},
 	{"overtaken", Critical, "its new secret is not delivered, because a sink holds a later one",
+		"their new secrets are not delivered, because sinks hold later ones",
 		"rotatord status NAME says what can be decided",
 		func(t Token, _ time.Time) bool { return t.Overtaken != nil }, func(t Token) time.Time { return t.Overtaken.Since }, nil},
 	{"refused", Critical, "its new secret is in every sink, and is refused where it is tried",
+		"their new secrets are in every sink, and are refused where they are tried",
 		"rotatord resolve NAME says what can be decided",
 		func(t Token, _ time.Time) bool { return t.Verification != nil && t.Verification.Refused },
 		func(t Token) time.Time { return t.Verification.Since }, func(t Token) time.Time { return t.GraceEnd }},
 	{"reissue_owed", Critical, "a secret was lost, and the rotation that replaces it has not succeeded yet",
+		"their secrets were lost, and the rotations that replace them have not succeeded yet",
 		"rotatord status NAME says why, and how long clients have a secret that works",
 		func(t Token, _ time.Time) bool { return !t.ReissueOwed.IsZero() }, func(t Token) time.Time { return t.ReissueOwed }, func(t Token) time.Time { return t.CutOffAt }},
 	{"not_sealed", Critical, "a new secret may be in memory only",
+		"their new secrets may be in memory only",
 		"do not stop the daemon; make its disk writable: rotatord status NAME says what failed",
 		func(t Token, _ time.Time) bool { return t.State == "intent" && t.Failures > 0 }, nil, nil},
 	{"grace_ending", Critical, "its new secret is not in its sinks, and the previous one stops working within two hours",
+		"their new secrets are not in their sinks, and the previous ones stop working within two hours",
 		"rotatord status NAME says which sink cannot be written",
 		func(t Token, now time.Time) bool {
 			return notDelivered(t) && graceEnds(t, now)
 		}, nil, func(t Token) time.Time { return t.GraceEnd }},
 	{"version_deletes_soon", Critical, "a sink will delete its secret within three days, before it is rotated again",
+		"sinks will delete their secrets within three days, before they are rotated again",
 		"switch delete_version_after off: docs/vault.md",
 		func(t Token, now time.Time) bool { return t.deletesWithin(now, 0, deletesSoon) }, nil, Token.deletes},
 	{"expires_very_soon", Critical, "the service token expires within three days: then its clients are locked out",
+		"the service tokens expire within three days: then their clients are locked out",
 		"renew it in Cloudflare's dashboard, then set renew_before",
 		func(t Token, now time.Time) bool { return expiresWithin(t, now, 0, expiresVerySoon) }, nil, func(t Token) time.Time { return t.Expiry }},
 	{"not_delivered", Warning, "its new secret is not in every sink yet; the previous one works until its grace ends",
+		"their new secrets are not in every sink yet; the previous ones work until their graces end",
 		"rotatord status NAME says which sink cannot be written",
 		func(t Token, now time.Time) bool {
 			return notDelivered(t) && !graceEnds(t, now)
 		}, nil, func(t Token) time.Time { return t.GraceEnd }},
 	{"failing", Warning, "its rotations fail; its present secret works on",
+		"their rotations fail; their present secrets work on",
 		"rotatord status NAME has the last error; the next attempt comes by itself",
 		func(t Token, _ time.Time) bool {
 			return t.Failures > 0 && t.Doubt == nil && t.Overtaken == nil && t.State != "sealed" && t.State != "intent" && t.ReissueOwed.IsZero() && !t.Endangered()
 		}, nil, nil},
 	{"version_deletes", Warning, "a sink will delete its secret before it is rotated again",
+		"sinks will delete their secrets before they are rotated again",
 		"switch delete_version_after off: docs/vault.md",
 		func(t Token, now time.Time) bool { return t.deletesWithin(now, deletesSoon, 0) }, nil, Token.deletes},
 	{"renewal_failing", Warning, "the service token could not be renewed before its end",
+		"the service tokens could not be renewed before their end",
 		"rotatord status NAME has the last error",
 		func(t Token, _ time.Time) bool { return t.RenewalError != "" }, nil, func(t Token) time.Time { return t.Expiry }},
 	{"expires_soon", Warning, "the service token expires within 14 days, and rotating its secret does not renew it",
+		"the service tokens expire within 14 days, and rotating their secrets does not renew them",
 		"set renew_before, or renew it in Cloudflare's dashboard",
 		func(t Token, now time.Time) bool { return expiresWithin(t, now, expiresVerySoon, expiresSoon) }, nil, func(t Token) time.Time { return t.Expiry }},
 	{"not_deleted", Warning, "a service token that was replaced cannot be deleted: its secret works on",
+		"service tokens that were replaced cannot be deleted: their secrets work on",
 		"rotatord status NAME has the last error; most often an Access policy still names it",
 		func(t Token, _ time.Time) bool { return t.ReplacedError != "" }, nil, nil},
 	{"unverified", Warning, "its last secret could not be tried where it is used",
+		"their last secrets could not be tried where they are used",
 		"rotatord status NAME says why",
 		func(t Token, _ time.Time) bool { return t.Unverified != "" }, nil, nil},
 }
@@ -208,6 +229,8 @@ func Troubles(tokens []Token, checks []Check, now time.Time) []Trouble {
 		slices.Sort(trouble.Tokens)
 		if len(trouble.Tokens) == 1 {
 			trouble.ToDo = strings.ReplaceAll(trouble.ToDo, "NAME", trouble.Tokens[0])
+		} else if k.many != "" {
+			trouble.What = k.many
 		}
 		all = append(all, trouble)
 	}
@@ -233,6 +256,9 @@ func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 	if c.Name == CheckCloudflare && c.Reason != "refused" {
 		trouble.ToDo = "no rotation of the account begins until Cloudflare answers: look at DNS, proxy, firewall and www.cloudflarestatus.com"
 	}
+	if c.Name == CheckSink {
+		trouble.ToDo = "no rotation of such a token begins until its sink can be written: " + mendSink(c)
+	}
 	if !c.Stops {
 		return trouble
 	}
@@ -247,6 +273,21 @@ func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 		trouble.Severity = Critical
 	}
 	return trouble
+}
+
+// mendSink returns what an operator does about a sink that cannot be written.
+func mendSink(c Check) string {
+	switch {
+	case c.Reason == "no_space":
+		return "make room on the disk of " + c.Subject
+	case c.Reason == "hangs", c.Reason == "timeout":
+		return "it does not answer in time: look at its disk or its server"
+	case strings.HasPrefix(c.Subject, "vault:") && c.Reason == "refused":
+		return "rotatord doctor says what the policy lacks"
+	case strings.HasPrefix(c.Subject, "file:"):
+		return "rotatord doctor, run as the daemon's user, says what is wrong with the file or its directory"
+	}
+	return "rotatord doctor says what is wrong with it"
 }
 
 // concerns reports whether rotations of a token need what the check is about.
@@ -266,7 +307,6 @@ var checkToDo = map[string]string{
 	CheckStateDirectory: "no rotation begins until the state directory can be written: make room on its disk, or mend it",
 	CheckDiskSpace:      "make room before the disk is full",
 	CheckVault:          "no rotation begins until Vault can be used: unseal it, or mend the way to it or the login",
-	CheckSink:           "no rotation of such a token begins until its sink can be written: rotatord doctor says what the policy lacks",
 	CheckCloudflare:     "no rotation of the account begins until Cloudflare takes its credential: rotatord doctor says what is wrong with it",
 	CheckCredential:     "no rotation of the account begins until its credential can be read: correct the file",
 	CheckConfiguration:  "correct the configuration, then reload",

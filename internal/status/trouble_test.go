@@ -132,6 +132,22 @@ func TestChecksAreTroubles(t *testing.T) {
 	}
 }
 
+// TestMendSink: what to do about a sink fits its kind and what is wrong with it.
+func TestMendSink(t *testing.T) {
+	for _, test := range []struct{ subject, reason, want string }{
+		{"file:/var/lib/ci", "no_space", "make room on the disk of file:/var/lib/ci"},
+		{"file:/var/lib/ci", "no_permission", "what is wrong with the file or its directory"},
+		{"file:/var/lib/ci", "hangs", "does not answer in time"},
+		{"vault:secret", "refused", "what the policy lacks"},
+		{"vault:secret", "server_error", "what is wrong with it"},
+	} {
+		c := status.Check{Name: status.CheckSink, Subject: test.subject, Reason: test.reason, Stops: true}
+		if got := status.Troubles(nil, []status.Check{c}, noon)[0].ToDo; !strings.Contains(got, "until its sink can be written: ") || !strings.HasSuffix(got, test.want) && !strings.Contains(got, test.want+":") {
+			t.Errorf("%s, %s: %s", test.subject, test.reason, got)
+		}
+	}
+}
+
 // TestManyTokensAreOneLine: the same trouble of a whole fleet does not fill the screen.
 func TestManyTokensAreOneLine(t *testing.T) {
 	var tokens []status.Token
@@ -139,8 +155,17 @@ func TestManyTokensAreOneLine(t *testing.T) {
 		tokens = append(tokens, status.Token{Name: name, Outside: noon.Add(-time.Hour)})
 	}
 	line := status.Troubles(tokens, nil, noon)[0].Line(noon)
-	if want := "6 tokens (a, b, c, d and 2 more): rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends (since 2026-03-01 11:00:00 UTC, 1 h 0 min ago)"; line != want {
+	if want := "6 tokens (a, b, c, d and 2 more): rotated by others: the secrets in their sinks are dead, or will be when the graces that they gave them end (since 2026-03-01 11:00:00 UTC, 1 h 0 min ago)"; line != want {
 		t.Errorf("%s\nwant\n%s", line, want)
+	}
+	for kind, token := range inTrouble {
+		one, two := token, token
+		one.Name, two.Name = "a", "b"
+		for _, trouble := range status.Troubles([]status.Token{one, two}, nil, noon) {
+			if line := trouble.Line(noon); regexp.MustCompile(`\bits\b`).MatchString(line) {
+				t.Errorf("%s: the line is about two tokens: %s", kind, line)
+			}
+		}
 	}
 	if line := status.Troubles(tokens[:2], nil, noon)[0].Line(noon); !strings.HasPrefix(line, "e, f: ") {
 		t.Error(line)
