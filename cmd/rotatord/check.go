@@ -31,7 +31,7 @@ than the daemon.
 
 As root, check reads the credentials that systemd gives to a unit where the unit takes them from:
 /etc/rotatord/credentials, or the directory of --credentials.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if format == "json" {
 				return checkJSON(cmd.Context(), configPath, credentials, cmd.OutOrStdout())

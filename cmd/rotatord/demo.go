@@ -35,7 +35,7 @@ mount "secret".
 
 A consumer reads each secret from the KV store five times a second and calls an application behind
 Access with it. The last column shows what the application answered.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			if duration > 0 {
@@ -46,7 +46,7 @@ Access with it. The last column shows what the application answered.`,
 			return runDemo(ctx, cmd.OutOrStdout(), plain)
 		},
 	}
-	cmd.Flags().DurationVar(&duration, "for", 0, "stop after this `duration`; 0: run until interrupted")
+	durationVar(cmd, &duration, "for", "stop after this `duration`; 0: run until interrupted")
 	cmd.Flags().BoolVar(&plain, "plain", false, "print lines, also to a terminal")
 	return cmd
 }

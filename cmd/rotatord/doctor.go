@@ -45,7 +45,7 @@ credentials where the shipped unit takes them from, /etc/rotatord/credentials, o
 --credentials. As root it also finds files that root can read and the service cannot.
 
 The exit code is 1 if something is bad; warnings do not change it. docs/doctor.md explains each code.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := loadConfig(configPath, cmd.ErrOrStderr())
 			if err != nil {

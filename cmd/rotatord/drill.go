@@ -43,7 +43,7 @@ needed, or consumers of Vault were locked out.
   rotatord drill --only lost-answer,kill --story
 
 docs/drill.md explains the report.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if list {
 				return printDisasters(cmd.OutOrStdout(), format)

@@ -67,7 +67,7 @@ rotating it. Read these comments before you start the daemon with the file.`,
     --vault-address https://vault.example.com:8200 --out /etc/rotatord/config.yaml
   rotatord import --for here --account-id ID --api-token-file cloudflare-api-token \
     --base-url http://127.0.0.1:8787/client/v4 --vault-address http://127.0.0.1:8200 --out config.yaml`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.configGiven, o.placementGiven = cmd.Flags().Changed("config"), cmd.Flags().Changed("for")
 			if err := o.check(); err != nil {

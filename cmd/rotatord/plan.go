@@ -59,7 +59,7 @@ replaced in one step, so a web server never serves an incomplete one; - is stand
 		Example: `  rotatord plan --count 5
   rotatord plan --from 2027-03-01T00:00:00Z --until 2027-04-01T00:00:00+02:00
   rotatord plan --calendar /var/www/rotations.ics`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			given := cmd.Flags().Changed
 			if given("calendar") && (given("output") || calendar == "") {

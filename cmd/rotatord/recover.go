@@ -39,7 +39,7 @@ directory that a daemon has open is refused.
 
 Secrets are decrypted with identity.age of the directory. --identity names another age identity: a
 break-glass key of state.recipients, or a copy of the file.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
 			case o.dir == "":

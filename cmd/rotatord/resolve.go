@@ -56,7 +56,7 @@ Without a flag, a new secret that waits for a sink is tried again now.
 
 The daemon logs each use with the user who gave the command. The exit code is 1 if there is nothing to
 decide, if the daemon refuses or cannot be reached, and if it could not ask Cloudflare.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneName,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			how, err := resolution(rotateNow, notRotated, deliver, accept, drop)
 			if err != nil {

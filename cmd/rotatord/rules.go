@@ -25,7 +25,7 @@ func newRules() *cobra.Command {
 		Use:   "rules",
 		Short: "Print the Prometheus alert rules, with the address of your runbook",
 		Long:  rulesHelp,
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return printRules(runbook, out, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},

@@ -37,7 +37,7 @@ or that needs a restart, is refused as a whole.
 
 A second SIGTERM or SIGINT ends the process at once. Secrets that were received are on disk, but
 the answer to a request in progress is lost, and its token is then in doubt.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if shutdownTimeout < 0 {
 				return usagef("--shutdown-timeout must not be negative, but is %s", shutdownTimeout)
@@ -47,7 +47,8 @@ the answer to a request in progress is lost, and its token is then in doubt.`,
 	}
 	configFlag(cmd, &configPath)
 	cmd.Flags().StringVar(&webConfig, "web.config.file", "", "Prometheus web configuration `file` for TLS and basic authentication; /livez and /readyz need no password")
-	cmd.Flags().DurationVar(&shutdownTimeout, "shutdown-timeout", 30*time.Second, "how long rotations in progress may take to finish")
+	shutdownTimeout = 30 * time.Second
+	durationVar(cmd, &shutdownTimeout, "shutdown-timeout", "how long rotations in progress may take to finish")
 	return cmd
 }
 

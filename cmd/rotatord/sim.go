@@ -65,7 +65,7 @@ func newSim() *cobra.Command {
 		Use:   "sim",
 		Short: "Run a Cloudflare simulator",
 		Long:  simHelp,
-		Args:  cobra.NoArgs,
+		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			simulator, err := f.simulator(cmd)
 			if err != nil {

@@ -6,21 +6,34 @@ import (
 	"strings"
 )
 
-// suggest returns the known name that was probably meant, if any, and the end of a
-// message about an unknown one: that name, or all of them.
+// maxNear is how many names a message suggests, if all are equally near.
+const maxNear = 3
+
+// suggest returns the known name that was probably meant, if any, and the end of a message about an
+// unknown one: that name, the names that are equally near, or all of them.
 func suggest(name string, known []string) (meant, hint string) {
 	if len(known) == 0 {
 		return "", "there are none"
 	}
 	plain := func(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
-	best, bestDistance := "", max(1, len(name)/3)+1
+	var best []string
+	bestDistance := max(1, len(name)/3)
 	for _, k := range known {
-		if d := editDistance(plain(name), plain(k)); d < bestDistance {
-			best, bestDistance = k, d
+		switch d := editDistance(plain(name), plain(k)); {
+		case d < bestDistance:
+			best, bestDistance = []string{k}, d
+		case d == bestDistance:
+			best = append(best, k)
 		}
 	}
-	if best != "" {
-		return best, fmt.Sprintf("did you mean %s?", best)
+	slices.Sort(best)
+	switch n := len(best); {
+	case n == 1:
+		return best[0], fmt.Sprintf("did you mean %s?", best[0])
+	case n > maxNear:
+		return best[0], fmt.Sprintf("did you mean %s, or another one (%d are as near)?", strings.Join(best[:maxNear], ", "), n)
+	case n > 1:
+		return best[0], fmt.Sprintf("did you mean %s or %s?", strings.Join(best[:n-1], ", "), best[n-1])
 	}
 	known = slices.Clone(known)
 	slices.Sort(known)
