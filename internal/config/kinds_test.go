@@ -2,6 +2,8 @@ package config
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -64,5 +66,24 @@ func TestVolatilePlace(t *testing.T) {
 		if err != nil || len(c.Warnings) != want {
 			t.Errorf("%s: %v, %v", place, c, err)
 		}
+	}
+}
+
+// TestOneFileThroughALink: two tokens that write to one file under two names of its directory are refused.
+func TestOneFileThroughALink(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "real"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
+		t.Skip("no symbolic links:", err)
+	}
+	names := map[string]string{}
+	for _, under := range []string{"real", "link", "not/there"} {
+		sink := &FileSink{Path: filepath.Join(dir, under, "cf.env")}
+		names[under] = sink.writesTo()
+	}
+	if names["real"] != names["link"] || names["real"] == names["not/there"] {
+		t.Errorf("the files are taken for %v", names)
 	}
 }

@@ -35,6 +35,15 @@ func (*FileSink) Kind() string { return "file" }
 // Place implements [Sink].
 func (f *FileSink) Place() string { return f.Path }
 
+// writesTo implements [Sink]: the path without symbolic links in its directory, as far as that exists now.
+func (f *FileSink) writesTo() string {
+	dir, name := filepath.Split(f.Path)
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = real
+	}
+	return filepath.Join(dir, name)
+}
+
 // Group implements [Sink]: the directory.
 func (f *FileSink) Group() string { return f.Kind() + ":" + filepath.Dir(f.Path) }
 

@@ -22,6 +22,9 @@ func (*VaultSink) Kind() string { return "vault" }
 // Place implements [Sink].
 func (v *VaultSink) Place() string { return v.Mount + "/" + v.Path }
 
+// writesTo implements [Sink].
+func (v *VaultSink) writesTo() string { return v.Place() }
+
 // Group implements [Sink]: the mount.
 func (v *VaultSink) Group() string { return v.Kind() + ":" + v.Mount }
 

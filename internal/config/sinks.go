@@ -39,6 +39,8 @@ type Sink interface {
 	// check takes over what the file says at path, which is the key of the kind. It reports what is
 	// wrong, and returns false if the place is not known.
 	check(c *checker, path string, in raw.Sink) bool
+	// writesTo is Place where that is written in one way only, so that two names of one place are seen.
+	writesTo() string
 	// eachSecret calls do for each secret that the sink is configured with.
 	eachSecret(path string, do func(field string, source *SecretSource, kind SecretKind))
 }
@@ -113,10 +115,10 @@ func (c *checker) sinkFields(path string, in raw.Fields) SinkFields {
 }
 
 // checkPlaces refuses two writers to one place. places has the path in the file of each sink so
-// far, by its name.
+// far, by what it writes to.
 func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
 	for _, sink := range sinks {
-		name, path := SinkName(sink), sink.path
+		name, path := sink.Kind()+":"+sink.writesTo(), sink.path
 		if sink.NeedsVault() && c.needVault == "" {
 			c.needVault = path
 		}

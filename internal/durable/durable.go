@@ -144,7 +144,7 @@ func clean(dir string, isTemporary func(name string) bool) error {
 	}
 	removed := false
 	for _, e := range entries {
-		if isTemporary(e.Name()) {
+		if e.Type().IsRegular() && isTemporary(e.Name()) {
 			err = errors.Join(err, removeIfExists(filepath.Join(dir, e.Name())))
 			removed = true
 		}

@@ -167,3 +167,17 @@ func TestRemoveAndMkdir(t *testing.T) {
 		t.Errorf("the directory has %q", got)
 	}
 }
+
+// TestCleanLeavesDirectories: a directory with the name of a temporary file is not ours.
+func TestCleanLeavesDirectories(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, durable.Prefix+"x-777"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.Clean(filepath.Join(dir, "x")); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, durable.Prefix+"x-777")); err != nil {
+		t.Error("the directory is gone:", err)
+	}
+}

@@ -2,9 +2,11 @@ package sink
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 )
 
 // envFormat is a file of lines NAME=VALUE, as systemd (EnvironmentFile=), shells (set -a; . FILE) and Docker
@@ -24,7 +26,16 @@ func (envFormat) get(content []byte, names ...string) (map[string]string, error)
 	for _, name := range names {
 		wanted[name] = true
 	}
+	switch {
+	case bytes.HasPrefix(content, []byte("\ufeff")):
+		return nil, errors.New("it begins with a byte order mark: save it as UTF-8 without one")
+	case bytes.IndexByte(content, 0) >= 0, !utf8.Valid(content):
+		return nil, errors.New("it is not UTF-8 text")
+	}
 	for i, line := range envLines(content) {
+		if strings.HasSuffix(strings.TrimSuffix(line, "\n"), "\r") {
+			return nil, fmt.Errorf("line %d ends with a carriage return, which a shell would take for a part of the value: save the file with Unix line ends", i+1)
+		}
 		text := strings.TrimRight(line, "\r\n")
 		if rest := strings.TrimSpace(text); rest == "" || rest[0] == '#' || rest[0] == ';' {
 			continue
