@@ -48,7 +48,10 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	rejectUnknownShells(root)
-	switch cmd, err := root.ExecuteContextC(ctx); {
+	cmd, err := root.ExecuteContextC(ctx)
+	stderr = cmd.ErrOrStderr() // the daemon's has a queue
+	defer flushErrors(cmd)
+	switch {
 	case err == nil:
 		return exitGood
 	case errors.Is(err, errReported):

@@ -19,7 +19,9 @@ import (
 	"rotatord/internal/app"
 	"rotatord/internal/config"
 	"rotatord/internal/event"
+	"rotatord/internal/logqueue"
 	"rotatord/internal/ownpath"
+	"rotatord/internal/printable"
 	"rotatord/internal/smallfile"
 )
 
@@ -42,7 +44,8 @@ the answer to a request in progress is lost, and its token is then in doubt.`,
 			if shutdownTimeout < 0 {
 				return usagef("--shutdown-timeout must not be negative, but is %s", shutdownTimeout)
 			}
-			return runDaemon(cmd.Context(), configPath, webConfig, shutdownTimeout, cmd.ErrOrStderr())
+			lines := queueErrors(cmd)
+			return runDaemon(cmd.Context(), configPath, webConfig, shutdownTimeout, cmd.ErrOrStderr(), lines)
 		},
 	}
 	configFlag(cmd, &configPath)
@@ -52,7 +55,25 @@ the answer to a request in progress is lost, and its token is then in doubt.`,
 	return cmd
 }
 
-func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeout time.Duration, stderr io.Writer) error {
+// queueErrors puts a queue before a command's standard error, so that a program that does not read it cannot
+// block the daemon. [flushErrors] waits for the queue at the end.
+func queueErrors(cmd *cobra.Command) *logqueue.Writer {
+	lines := logqueue.New(printable.Unescaped(cmd.ErrOrStderr()), logqueue.Options{})
+	cmd.SetErr(printable.NewWriter(lines))
+	return lines
+}
+
+// flushWithin is how long the end of the daemon may wait for the reader of its log.
+const flushWithin = time.Second
+
+// flushErrors waits until a command's queue, if it has one, is written.
+func flushErrors(cmd *cobra.Command) {
+	if lines, queued := printable.Unescaped(cmd.ErrOrStderr()).(*logqueue.Writer); queued {
+		lines.Flush(flushWithin)
+	}
+}
+
+func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeout time.Duration, stderr io.Writer, lines *logqueue.Writer) error {
 	hangup := make(chan os.Signal, 1) // before anything else: a SIGHUP during the start must not end the daemon
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -64,6 +85,11 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 	if err != nil {
 		return err
 	}
+	lines.TellMissing(func(w io.Writer, n int) {
+		if log, err := newLogger(c.Log, w); err == nil {
+			log.Error("lines are missing in the log, since nothing read it for too long or they could not be written", "lines", n)
+		}
+	})
 	warn(log, c)
 	warnOfOthers(ctx, log, c)
 	a, err := app.New(app.Options{Config: c, Logger: log, Build: build(), WebConfigFile: webConfig})

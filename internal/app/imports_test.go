@@ -49,6 +49,7 @@ var allowed = map[string][]string{
 	"internal/secret":           {},
 	"internal/event":            {},
 	"internal/printable":        {"internal/secret"},
+	"internal/logqueue":         {},
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
 	"internal/durable":          {},
@@ -99,7 +100,7 @@ var allowed = map[string][]string{
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
 	"docs":              {}, // only tests of the documents
-	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/httpapi",
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/httpapi", "internal/logqueue",
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 
