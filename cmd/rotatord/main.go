@@ -1,5 +1,5 @@
 // Command rotatord rotates the client secrets of Cloudflare Access service tokens on schedule and
-// writes them to HashiCorp Vault.
+// writes them to HashiCorp Vault or to files.
 package main
 
 import (
@@ -7,14 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	_ "time/tzdata" // time zones, for machines that have no database of them
 
 	"github.com/spf13/cobra"
 
+	"rotatord/internal/durable"
 	"rotatord/internal/printable"
 )
 
@@ -87,9 +90,9 @@ func isUsage(err error) bool {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "rotatord",
-		Short: "Rotates Cloudflare Access service tokens on schedule and writes them to Vault",
+		Short: "Rotates Cloudflare Access service tokens on schedule and writes them to Vault or files",
 		Long: `rotatord gives each Cloudflare Access service token a new client secret on a cron schedule
-and writes it to HashiCorp Vault KV. It never loses a secret.
+and writes it to HashiCorp Vault KV or to a file. It never loses a secret.
 
 Exit codes: 0 good, 1 failed, 2 wrong usage.`,
 		Args:          knownCommand,
@@ -159,6 +162,15 @@ func outputFlag(cmd *cobra.Command, format *outputFormat) {
 	*format = "text"
 	cmd.Flags().VarP(format, "output", "o", "output format: text or json")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// writeOut writes a file that a flag names. It does not create the directory.
+func writeOut(path string, content []byte) error {
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the directory %s does not exist: create it, or choose another file", dir)
+	}
+	return durable.WriteFile(path, content, 0o644)
 }
 
 // outputFormat is the value of -o: text or json.

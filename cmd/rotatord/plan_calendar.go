@@ -13,7 +13,6 @@ import (
 	ics "github.com/arran4/golang-ical"
 
 	"rotatord/internal/config"
-	"rotatord/internal/durable"
 	"rotatord/internal/forecast"
 	"rotatord/internal/moment"
 )
@@ -33,7 +32,7 @@ func saveCalendar(path string, c *config.Config, p forecast.Forecast, r forecast
 	var b bytes.Buffer
 	err := writeCalendar(&b, c, p, r)
 	if err == nil {
-		err = durable.WriteFile(path, b.Bytes(), 0o644)
+		err = writeOut(path, b.Bytes())
 	}
 	if err != nil {
 		return fmt.Errorf("writing the calendar: %w", err)

@@ -53,15 +53,15 @@ break-glass key of state.recipients, or a copy of the file.`,
 			case o.newLedger && (o.reveal != "" || o.drop != "" || o.identity != "" || o.format != "text"):
 				return usagef("--new-ledger takes no other flag than --state-dir")
 			case o.newLedger:
-				return beginAgain(cmd.ErrOrStderr(), o.dir)
+				return besideDaemon(beginAgain(cmd.ErrOrStderr(), o.dir))
 			case o.drop != "" && o.format != "text":
 				return usagef("--drop prints nothing: leave out --output")
 			case o.drop != "":
-				return dropSealed(cmd.ErrOrStderr(), o)
+				return besideDaemon(dropSealed(cmd.ErrOrStderr(), o))
 			}
 			in, err := statedir.Inspect(o.dir)
 			if err != nil {
-				return err
+				return besideDaemon(err)
 			}
 			found := describe(in)
 			if o.reveal != "" {
@@ -81,6 +81,14 @@ break-glass key of state.recipients, or a copy of the file.`,
 	_ = cmd.MarkFlagFilename("identity")
 	outputFlag(cmd, &o.format)
 	return cmd
+}
+
+// besideDaemon returns the error, with what to do if a daemon has the state directory open.
+func besideDaemon(err error) error {
+	if !errors.Is(err, statedir.ErrInUse) {
+		return err
+	}
+	return fmt.Errorf("%w: ask the daemon with rotatord status; recover is for a daemon that is gone", err)
 }
 
 type recoverOptions struct {
@@ -117,17 +125,17 @@ func describe(in *statedir.Inspection) []found {
 			f.Do = "restore the file from a backup; if there is none, drop it"
 		case in.LedgerErr != nil:
 			f.State, f.Detail = "unknown", "without the ledger it is not known whether it was delivered, or replaced later"
-			f.Do = "reveal it and compare it with what is in Vault; drop it when it is not needed"
+			f.Do = "reveal it and compare it with what its sinks hold; drop it when it is not needed"
 		case needed && r.Step == rotation.StepInDoubt:
 			f.State, f.Detail = "in_doubt", cmp.Or(r.Doubt.Reason, "unknown")+": "+r.Doubt.Detail
 			f.Do = "start a daemon on this directory, which resolves the doubt; or reveal the secret and try it"
 		case needed && r.Work.Overtaken != nil:
 			f.State, f.Detail = "overtaken", "it was not delivered, because a sink has a later secret: another rotation replaced it, or the service token is gone"
 			f.Do = fmt.Sprintf("start a daemon on this directory and decide: rotatord resolve %s --drop, --deliver or --rotate-now; "+
-				"without a daemon, compare it with what is in Vault", r.Token)
+				"without a daemon, compare it with what its sinks hold", r.Token)
 		case needed:
 			f.State, f.Detail = "waiting", "it is not delivered yet; the ledger says "+string(r.Step)
-			f.Do = "start a daemon on this directory, which delivers it; or reveal it and write it to Vault"
+			f.Do = "start a daemon on this directory, which delivers it; or reveal it and write it to its sinks"
 		case in.Abandoned[s.RotationID] != "":
 			f.Token = in.Abandoned[s.RotationID]
 			f.State, f.Detail = "unneeded", "another secret took its place; it is erased when the next rotation of "+f.Token+" is done"

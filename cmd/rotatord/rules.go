@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/deploy/prometheus"
-	"rotatord/internal/durable"
 )
 
 const rulesHelp = `Print the Prometheus alert rules of this version, with the address of your copy of the
@@ -48,5 +47,5 @@ func printRules(runbook, out string, stdout, stderr io.Writer) error {
 		_, err = io.WriteString(stdout, rules)
 		return err
 	}
-	return durable.WriteFile(out, []byte(rules), 0o644)
+	return writeOut(out, []byte(rules))
 }

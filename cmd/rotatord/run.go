@@ -78,6 +78,9 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	c, err := loadConfig(configPath, stderr)
+	if errors.Is(err, errReported) {
+		fmt.Fprintln(stderr, "rotatord: nothing was started")
+	}
 	if err != nil {
 		return err
 	}
@@ -124,7 +127,7 @@ func loadConfig(path string, stderr io.Writer) (*config.Config, error) {
 	}
 	if faults, ok := config.AsFaults(err); ok {
 		fmt.Fprintln(stderr, faults.Error())
-		fmt.Fprintf(stderr, "rotatord: %d fault(s) in %s; nothing was started\n", len(faults), path)
+		fmt.Fprintf(stderr, "rotatord: %d fault(s) in %s\n", len(faults), path)
 		return nil, errReported
 	}
 	return nil, err

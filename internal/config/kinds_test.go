@@ -59,6 +59,22 @@ func TestVaultIsOptional(t *testing.T) {
 	}
 }
 
+// TestVolatileDirectory: files in one directory that a restart takes away are one warning, which names the tokens.
+func TestVolatileDirectory(t *testing.T) {
+	var text strings.Builder
+	fmt.Fprintf(&text, withoutVault, "/run/ci/a.env")
+	for i := range 8 {
+		fmt.Fprintf(&text, "  other-%d: {account: prod, id: 3f2b8a52-1d0e-4c3c-9a54-7d0c0f6f2b1%d, schedule: \"@weekly\", sinks: [{file: {path: /run/ci/%d.env}}]}\n", i, i, i)
+	}
+	c, err := Parse("test.yaml", []byte(text.String()))
+	if err != nil || len(c.Warnings) != 1 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	if want := "(and so is each file in /run/ci of other-0, other-1, other-2, other-3, other-4, 3 more)"; !strings.Contains(c.Warnings[0].Message, want) {
+		t.Errorf("%s", c.Warnings[0].Message)
+	}
+}
+
 // TestVolatilePlace: a file that a restart of the machine takes away is a warning.
 func TestVolatilePlace(t *testing.T) {
 	for place, want := range map[string]int{"/run/ci/cf.env": 1, "/tmp/cf.env": 1, "/dev/shm/cf.env": 1, "/var/lib/ci/run/cf.env": 0, "/runs/cf.env": 0} {

@@ -67,7 +67,8 @@ type checker struct {
 	raw       raw.File
 	cfg       *Config
 	warnings  []Fault
-	needVault string // the path of the first sink that needs a Vault; empty if none does
+	volatile  []volatileFile // the files of sinks that are gone after a restart
+	needVault string         // the path of the first sink that needs a Vault; empty if none does
 	gaps      map[gapKey]gap
 	global    []placedFreeze        // the global freezes without a fault
 	placed    []placedFreeze        // all freezes without a fault
@@ -85,6 +86,7 @@ func (c *checker) check() {
 	c.checkAccounts()
 	c.checkTokens()
 	c.checkVault()
+	c.checkVolatile()
 }
 
 // wrong reports the value at path.

@@ -102,8 +102,8 @@ func (f *FileSink) check(c *checker, path string, sink raw.Sink) bool {
 	return c.filePlace(path+".path", *in.Path)
 }
 
-// volatile are the directories whose files are gone after a restart of the machine.
-var volatile = []string{"/run", "/var/run", "/tmp", "/dev/shm"}
+// volatileDirs are the directories whose files are gone after a restart of the machine.
+var volatileDirs = []string{"/run", "/var/run", "/tmp", "/dev/shm"}
 
 // filePlace checks the path of a file that the daemon writes.
 func (c *checker) filePlace(path, text string) bool {
@@ -124,11 +124,45 @@ func (c *checker) filePlace(path, text string) bool {
 	case clean == c.cfg.AdminSocket:
 		c.wrong(path, "is also admin_socket: give each its own path")
 		return false
-	case slices.ContainsFunc(volatile, in):
-		c.warn(path, "is gone after a restart of the machine, and rotatord keeps no copy of a secret that it has delivered: choose a directory on disk, "+
-			"such as /var/lib/ci, unless you rotate the token after each restart")
+	case slices.ContainsFunc(volatileDirs, in):
+		c.volatile = append(c.volatile, volatileFile{filepath.Dir(clean), path})
 	}
 	return true
+}
+
+// maxNamed is how many other tokens a warning about a directory names.
+const maxNamed = 5
+
+// volatileFile is a file of a sink that is gone after a restart of the machine.
+type volatileFile struct{ dir, path string }
+
+// checkVolatile warns about files that are gone after a restart, once for each directory.
+func (c *checker) checkVolatile() {
+	var dirs []string
+	paths := make(map[string][]string)
+	for _, f := range c.volatile {
+		if paths[f.dir] == nil {
+			dirs = append(dirs, f.dir)
+		}
+		paths[f.dir] = append(paths[f.dir], f.path)
+	}
+	for _, dir := range dirs {
+		others := ""
+		if rest := paths[dir][1:]; len(rest) > 0 {
+			names := make([]string, 0, len(rest))
+			for _, path := range rest {
+				name, _, _ := strings.Cut(strings.TrimPrefix(path, "tokens."), ".sinks")
+				names = append(names, name)
+			}
+			names = slices.Compact(names)
+			if more := len(names) - maxNamed; more > 0 {
+				names = append(names[:maxNamed], fmt.Sprintf("%d more", more))
+			}
+			others = " (and so is each file in " + dir + " of " + strings.Join(names, ", ") + ")"
+		}
+		c.warn(paths[dir][0], "is gone after a restart of the machine%s, and rotatord keeps no copy of a secret that it has delivered: choose a directory on disk, "+
+			"such as /var/lib/ci, unless you rotate after each restart", others)
+	}
 }
 
 var (

@@ -75,7 +75,8 @@ func (e *examination) canRead(subject string, source config.SecretSource, kind c
 	if err == nil {
 		return true
 	}
-	level, advice := Bad, "make it readable for the user that the daemon runs as; doctor must run as that user, or as root"
+	const readable = "make it readable for the user that the daemon runs as; doctor must run as that user, or as root"
+	level, advice := Bad, readable
 	_, malformed := errors.AsType[*config.ContentError](err)
 	switch dir := filepath.Dir(source.File); {
 	case malformed:
@@ -87,6 +88,9 @@ func (e *examination) canRead(subject string, source config.SecretSource, kind c
 	case handedOver(source.File) && errors.Is(err, fs.ErrNotExist):
 		level, advice = Warning, "nothing, if the unit does not run yet: systemd creates "+dir+" when it starts the unit. Run doctor as root, or with --credentials DIR, "+
 			"where DIR is the directory that LoadCredential= takes the files from"
+	}
+	if advice == readable && errors.Is(err, fs.ErrNotExist) {
+		advice = "correct the path, or put the file there, readable for the user that the daemon runs as"
 	}
 	e.add(level, CredentialUnreadable, subject, err.Error(), advice)
 	return false

@@ -394,6 +394,17 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// TestAdviceAboutMissingCredential: a file that is not there is not called unreadable.
+func TestAdviceAboutMissingCredential(t *testing.T) {
+	w := newWorld(t)
+	w.account(func(a *config.Account) { a.APIToken.File = "/nonexistent/token" })
+	for _, f := range Examine(t.Context(), w.Options) {
+		if f.Code == CredentialUnreadable && !strings.HasPrefix(f.Advice, "correct the path, or put the file there") {
+			t.Errorf("the advice does not fit: %s → %s", f.Message, f.Advice)
+		}
+	}
+}
+
 // TestHealthyIsGood: a world without a fault has good findings only. Operators would stop reading a
 // warning that is always there.
 func TestHealthyIsGood(t *testing.T) {

@@ -16,6 +16,9 @@ import (
 	"rotatord/internal/rotation"
 )
 
+// ErrInUse is in the error about a state directory that another process has open.
+var ErrInUse = ledger.ErrInUse
+
 // This file works on a state directory that no daemon has open. Only Drop and DropUnfinished write.
 
 // IdentityFile returns the path of the identity of a state directory, unless another one is configured.
