@@ -32,9 +32,9 @@ func oneName(cmd *cobra.Command, args []string) error {
 }
 
 // nameAndDuration refuses all but two arguments.
-func nameAndDuration(_ *cobra.Command, args []string) error {
+func nameAndDuration(cmd *cobra.Command, args []string) error {
 	if len(args) != 2 {
-		return usagef("give NAME and DURATION, such as: extend-grace ci 12h")
+		return usagef("give NAME and DURATION, such as: %s ci 12h", cmd.CommandPath())
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ func newDoctor() *cobra.Command {
   - Cloudflare: is each credential active, until when, and may it list? Do the configured service
     tokens exist? What are this machine's clock and the rate limit?
   - Vault: does the login work? Does the policy allow what is needed, and no more?
+  - other sinks: can each file be written?
   - the state directory
 
 Nothing is changed, so doctor cannot prove that a credential may write. With AppRole, doctor asks the

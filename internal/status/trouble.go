@@ -279,7 +279,7 @@ func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 func mendSink(c Check) string {
 	switch {
 	case c.Reason == "no_space":
-		return "make room on the disk of " + c.Subject
+		return "make room on the disk of " + strings.TrimPrefix(c.Subject, "file:")
 	case c.Reason == "hangs", c.Reason == "timeout":
 		return "it does not answer in time: look at its disk or its server"
 	case strings.HasPrefix(c.Subject, "vault:") && c.Reason == "refused":

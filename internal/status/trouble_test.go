@@ -135,7 +135,7 @@ func TestChecksAreTroubles(t *testing.T) {
 // TestMendSink: what to do about a sink fits its kind and what is wrong with it.
 func TestMendSink(t *testing.T) {
 	for _, test := range []struct{ subject, reason, want string }{
-		{"file:/var/lib/ci", "no_space", "make room on the disk of file:/var/lib/ci"},
+		{"file:/var/lib/ci", "no_space", "make room on the disk of /var/lib/ci"},
 		{"file:/var/lib/ci", "no_permission", "what is wrong with the file or its directory"},
 		{"file:/var/lib/ci", "hangs", "does not answer in time"},
 		{"vault:secret", "refused", "what the policy lacks"},
