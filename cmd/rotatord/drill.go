@@ -30,14 +30,14 @@ is killed, and so on.
 
 Nothing real is touched. The addresses in your configuration are not used, and credentials are not
 read. For each disaster the real daemon runs against a new Cloudflare simulator, an application behind
-Access and a KV server in this process. One consumer reads the secret from the KV server before each
-call of the application. Another consumer uses the old secret as long as it works. Hours pass in an
+Access and, for sinks in Vault, a KV server in this process. Files of file sinks are in a temporary
+directory. One consumer reads the secret from the first sink before each call of the application. Another consumer uses the old secret as long as it works. Hours pass in an
 instant; the whole drill takes from ten seconds to a minute.
 
 For each disaster the report says how often Cloudflare rotated, which secrets never arrived, how long
 consumers were locked out, which alerts would fire, and what you have to do. The exit code is 1 if a
 promise was broken: a secret was lost, a grace was cut short, a token was rotated more often than
-needed, or consumers of Vault were locked out.
+needed, or consumers that read the sink were locked out.
 
   rotatord drill --config /etc/rotatord/config.yaml
   rotatord drill --only lost-answer,kill --story
@@ -214,11 +214,11 @@ func becameOf(d drill.Outcome, t drill.TokenOutcome) string {
 	case d.Fatal && !t.Works:
 		parts = append(parts, "consumers are locked out until an operator repairs it")
 	case t.Refused == 0:
-		parts = append(parts, "consumers of Vault never locked out")
+		parts = append(parts, "consumers of "+readBy(t)+" never locked out")
 	case t.Refused < aMoment:
-		parts = append(parts, "consumers of Vault locked out for a moment")
+		parts = append(parts, "consumers of "+readBy(t)+" locked out for a moment")
 	default:
-		parts = append(parts, fmt.Sprintf("consumers of Vault locked out for %s", t.Refused))
+		parts = append(parts, fmt.Sprintf("consumers of %s locked out for %s", readBy(t), t.Refused))
 	}
 	switch {
 	case d.Fatal && !t.Works, t.First:
@@ -233,4 +233,12 @@ func becameOf(d drill.Outcome, t drill.TokenOutcome) string {
 		parts = append(parts, "state "+t.State)
 	}
 	return strings.Join(parts, "; ")
+}
+
+// readBy returns what the consumers of a token read, for a sentence.
+func readBy(t drill.TokenOutcome) string {
+	if t.Sink == "vault" {
+		return "Vault"
+	}
+	return "the " + t.Sink
 }

@@ -199,8 +199,7 @@ var ofAll = []disaster{
 		operator: "Nothing: the daemon reads Vault again and finds the new secret.",
 	},
 	{
-		name: "kill", what: "the daemon is killed while the new secret is on its way to Vault",
-		only: player.inVault,
+		name: "kill", what: "the daemon is killed while the new secret is on its way to the sink",
 		kill: killAtWrite, killedAt: rotation.StepSealed,
 		operator: "Start the daemon again with the same state directory: it continues where it was. RotatordAbsent fires after ten " +
 			"minutes without the daemon. Runbook: The daemon is gone and a secret is sealed.",

@@ -90,6 +90,8 @@ type TokenOutcome struct {
 	Token string `json:"token"`
 	// Strategy is rotate, replace or pair.
 	Strategy string `json:"strategy"`
+	// Sink is the kind of the first sink: consumers read that one.
+	Sink string `json:"sink"`
 	// First is set if the service token did not exist yet when the disaster began.
 	First bool `json:"first,omitempty"`
 	// Rotations counts the rotations that Cloudflare carried out since the disaster began. A service
@@ -101,12 +103,12 @@ type TokenOutcome struct {
 	Left    int `json:"service_tokens_left,omitempty"`
 	// NeverSeen counts the secrets that Cloudflare issued and that never were in a sink.
 	NeverSeen int `json:"secrets_never_delivered"`
-	// Refused is how long a consumer was locked out that reads Vault before each request.
+	// Refused is how long a consumer was locked out that reads the sink before each request.
 	Refused Duration `json:"consumer_refused"`
 	// OldDied is when the old secret was first refused, counted from the beginning of the disaster; nil
 	// if it still works, or if there was none.
 	OldDied *Duration `json:"old_secret_died_after,omitempty"`
-	// Works reports whether consumers of Vault are accepted at the end.
+	// Works reports whether consumers of the sink are accepted at the end.
 	Works  bool     `json:"works"`
 	State  string   `json:"state"` // at the end
 	Alerts []string `json:"alerts"`
@@ -175,6 +177,19 @@ func Run(ctx context.Context, c *config.Config, o Options) (Report, error) {
 		}
 		return unfit
 	})
+	if !slices.ContainsFunc(s.tokens, player.inVault) {
+		var ofVault []string
+		idle = slices.DeleteFunc(idle, func(name string) bool {
+			about := strings.HasPrefix(name, "vault-")
+			if about {
+				ofVault = append(ofVault, name)
+			}
+			return about
+		})
+		if len(ofVault) > 0 {
+			report.Notes = append(report.Notes, "Not rehearsed, because no token that takes part has a sink in Vault: "+strings.Join(ofVault, ", ")+".")
+		}
+	}
 	if len(idle) > 0 {
 		report.Notes = append(report.Notes, "Not rehearsed, because they are about settings that no token has: "+strings.Join(idle, ", ")+".")
 	}

@@ -305,6 +305,69 @@ func (want expected) check(t *testing.T, name string, got drill.TokenOutcome) {
 	}
 }
 
+// files has tokens with files, of two formats, and one with a file and Vault, if the last line stays.
+const files = `
+accounts:
+  prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, base_url: %[1]s, api_token: {file: /nonexistent/token}}
+state: {dir: /nonexistent/state}
+defaults: {account: prod, schedule: "0 4 * * 1", grace: 24h}
+tokens:
+  env: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, sinks: [{file: {path: /var/lib/ci/a.env}}]}
+  env-2: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8416, sinks: [{file: {path: /var/lib/ci/b.env}}]}
+  json: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8417, sinks: [{file: {path: /var/lib/ci/c.json, format: json}}]}
+`
+
+const filesAndVault = files + `
+  both: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8418, sinks: [{vault: {mount: secret, path: both}}, {file: {path: /var/lib/ci/d.env}}]}
+  vault: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8419, sinks: [{vault: {mount: secret, path: alone}}]}
+vault: {address: %[1]s, auth: {token: {file: /nonexistent/vault-token}}}
+`
+
+// TestFiles: the format of a file counts, the daemon is killed between seal and write also without Vault, and
+// the report names Vault only where it is.
+func TestFiles(t *testing.T) {
+	t.Parallel()
+	o := drill.Options{Only: []string{"500-before", "vault-sealed", "vault-denied"}}
+	if !testing.Short() {
+		o.Program, o.Only = rotatord(t), append(o.Only, "kill")
+	}
+	for _, test := range []struct {
+		text   string
+		sample []string
+		notes  []string
+		played int
+	}{
+		{files, []string{"env", "json"}, []string{"Cloudflare is a simulator in this process.",
+			"because no token that takes part has a sink in Vault: vault-sealed, vault-denied.", "The files of file sinks were"}, len(o.Only) - 2},
+		{filesAndVault, []string{"both", "env", "json", "vault"}, []string{"Vault is a KV server", "The files of file sinks were"}, len(o.Only)},
+	} {
+		report, err := drill.Run(t.Context(), load(t, test.text), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(report.Sample)
+		if !slices.Equal(report.Sample, test.sample) || len(report.Disasters) != test.played || report.Violated() {
+			t.Errorf("%v take part in %d disasters, violated: %t: %+v", report.Sample, len(report.Disasters), report.Violated(), report.Disasters)
+		}
+		notes := strings.Join(report.Notes, "\n")
+		for _, want := range test.notes {
+			if !strings.Contains(notes, want) {
+				t.Errorf("the notes do not say %q: %s", want, notes)
+			}
+		}
+		for _, d := range report.Disasters {
+			for _, got := range d.Tokens {
+				if got.Rotations != 1 || got.NeverSeen != 0 {
+					t.Errorf("%s: %+v", d.Name, got)
+				}
+			}
+			if want := len(test.sample); !strings.HasPrefix(d.Name, "vault-") && len(d.Tokens) != want {
+				t.Errorf("%s: %d tokens take part, want %d", d.Name, len(d.Tokens), want)
+			}
+		}
+	}
+}
+
 // TestInterrupted: a drill that is broken off accuses nobody.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())

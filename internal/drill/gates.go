@@ -3,14 +3,20 @@ package drill
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
+	"io/fs"
 	"net/http"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/rotation"
 	"rotatord/internal/vault/vaulttest"
 )
 
@@ -74,8 +80,9 @@ func (t *tally) reached(token string) {
 	}
 }
 
-// killAtWrite returns a channel that is closed when the new secret of each token is on its way to
-// Vault. None of these writes is answered. The probes that come before a rotation are.
+// killAtWrite returns a channel that is closed when the new secret of each token is sealed and could not
+// be written. No write to Vault is answered. The probes that come before a rotation are. Other sinks are out of
+// reach from the last rotate request on.
 func killAtWrite(st *stage) <-chan struct{} {
 	return killAt(st, vaulttest.IsProbe)
 }
@@ -83,6 +90,10 @@ func killAtWrite(st *stage) <-chan struct{} {
 // killAt is killAtWrite that lets those writes of secrets through that pass.
 func killAt(st *stage, passes func(*http.Request) bool) <-chan struct{} {
 	tally := newTally(st.sample)
+	if slices.ContainsFunc(st.sample.tokens, player.outsideVault) {
+		hideSinksAtRotate(st)
+		go st.watchKilledLog(tally)
+	}
 	st.atVault.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
 		token := st.writtenToken(r)
 		if token == "" || passes(r) {
@@ -93,6 +104,56 @@ func killAt(st *stage, passes func(*http.Request) bool) <-chan struct{} {
 		<-r.Context().Done() // until the daemon is dead
 	})
 	return tally.all
+}
+
+// hideSinksAtRotate hides the directory of the sinks when a rotate request of each token has arrived.
+func hideSinksAtRotate(st *stage) {
+	asked := newTally(st.sample)
+	var once sync.Once
+	st.atCloudflare.set(func(w http.ResponseWriter, r *http.Request, next http.Handler) {
+		if token, issues := st.issuedToken(r); issues {
+			asked.reached(token)
+			select {
+			case <-asked.all:
+				once.Do(func() { _ = st.hideSinks(true) }) // if it fails, the daemon is not at the right step
+			case <-r.Context().Done():
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// hideSinks moves the directory of the sinks away, or back if it is away.
+func (st *stage) hideSinks(hide bool) error {
+	from, to := filepath.Join(st.dir, sinkDir), filepath.Join(st.dir, "hidden-"+sinkDir)
+	if !hide {
+		from, to = to, from
+	}
+	if err := os.Rename(from, to); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// watchKilledLog counts the tokens whose new secret is sealed and could not be written, as the log of the
+// daemon that will be killed says. It ends when there are no more such tokens, or when the stage is closed.
+func (st *stage) watchKilledLog(t *tally) {
+	for {
+		text, _ := os.ReadFile(filepath.Join(st.dir, killedLog)) // it is not there before the daemon starts
+		for line := range bytes.Lines(text) {
+			var said struct{ Token, Step string }
+			if json.Unmarshal(line, &said) == nil && said.Step == string(rotation.StepSealed) {
+				t.reached(said.Token)
+			}
+		}
+		select {
+		case <-t.all:
+			return
+		case <-st.closed:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // killInFlight returns a channel that is closed when Cloudflare has issued a new secret for each

@@ -22,7 +22,7 @@ func (st *stage) outcomes(d disaster) []TokenOutcome {
 		r := st.consumers.result(p)
 		t := TokenOutcome{
 			Token: p.name, Rotations: r.rotations, NeverSeen: r.neverSeen, Refused: Duration(r.refused), State: tokens[p.name].State,
-			Strategy: p.strategy(), Works: r.works, First: d.first,
+			Strategy: p.strategy(), Sink: p.sinks[0].Kind(), Works: r.works, First: d.first,
 		}
 		if p.creates() {
 			t.Created, t.Left = r.created, r.left
@@ -60,12 +60,12 @@ func violations(d disaster, p player, r result, state string) []string {
 	if d.fatal {
 		return broken // the disaster itself cuts consumers off
 	}
-	breaks(!r.works, "the secret in Vault does not work at the end")
+	breaks(!r.works, "the secret in the sink does not work at the end")
 	breaks(state != "idle", "at the end the token is still in the state %q", state)
 	if p.grace == 0 || d.outside {
 		return broken // there was no promise to consumers, or none that rotatord could keep
 	}
-	breaks(r.refused > tolerated && !d.refuses, "consumers that read Vault before each call were locked out for %s", Duration(r.refused))
+	breaks(r.refused > tolerated && !d.refuses, "consumers that read the sink before each call were locked out for %s", Duration(r.refused))
 	promised := p.grace
 	if d.loses { // the reissue comes when half of the grace is left
 		promised -= p.grace / 2

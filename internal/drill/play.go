@@ -169,7 +169,7 @@ func (st *stage) killDaemon(ctx context.Context, d disaster) error {
 	st.notes.all("the daemon is killed, and started again")
 	st.atCloudflare.set(nil)
 	st.atVault.set(nil)
-	return nil
+	return st.hideSinks(false)
 }
 
 // aftermath lets an hour pass after a disaster that does not end, so that the daemon notices everything.

@@ -71,10 +71,19 @@ func (p player) inVault() bool {
 	return slices.ContainsFunc(p.sinks, func(s config.Sink) bool { return s.NeedsVault() })
 }
 
-// sinkKinds are the kinds of its sinks, in their order.
+// outsideVault reports whether one of its sinks is not in Vault.
+func (p player) outsideVault() bool {
+	return slices.ContainsFunc(p.sinks, func(s config.Sink) bool { return !s.NeedsVault() })
+}
+
+// sinkKinds are the kinds of its sinks, in their order. Files of different formats are written in different ways.
 func (p player) sinkKinds() (all []string) {
 	for _, s := range p.sinks {
-		all = append(all, s.Kind())
+		kind := s.Kind()
+		if f, ok := s.(*config.FileSink); ok {
+			kind += "/" + f.Format
+		}
+		all = append(all, kind)
 	}
 	return all
 }
@@ -143,9 +152,7 @@ func sampleOf(c *config.Config, limit int) (*sample, error) {
 // note adds how the rehearsal differs from the configuration. It also limits the number of tokens.
 func (s *sample) note(limit, alike int) {
 	s.every = (max(s.every, s.longestStory()) + time.Minute).Truncate(time.Minute)
-	s.notes = append(s.notes,
-		"Cloudflare is a simulator, and Vault is a KV server (version 2) in this process. The real ones and their credentials "+
-			"were not used. Sinks outside of Vault were in a temporary directory.",
+	s.notes = append(s.notes, s.doubles(),
 		fmt.Sprintf("Each token has a slot when the disaster begins, and the next slot %s later. The schedules, jitters and "+
 			"freezes of your configuration are not used; its graces and windows are.", Duration(s.every)),
 		"Hours pass by making everything older while the daemon is stopped, so the daemon restarts more often than in reality.")
@@ -156,6 +163,18 @@ func (s *sample) note(limit, alike int) {
 		s.notes = append(s.notes, fmt.Sprintf("Of %d different tokens, %d take part.", len(s.tokens), limit))
 		s.tokens = chosen(s.tokens, limit)
 	}
+}
+
+// doubles says what replaced the real peers.
+func (s *sample) doubles() string {
+	text := "Cloudflare is a simulator in this process. The real one and its credentials were not used."
+	if slices.ContainsFunc(s.tokens, player.inVault) {
+		text = "Cloudflare is a simulator, and Vault is a KV server (version 2) in this process. The real ones and their credentials were not used."
+	}
+	if slices.ContainsFunc(s.tokens, player.outsideVault) {
+		text += " The files of file sinks were in a temporary directory."
+	}
+	return text
 }
 
 // chosen returns some of the tokens, evenly from the shortest grace to the longest. It then makes sure that
@@ -240,6 +259,7 @@ const (
 	vaultTokenFile = "vault-token"
 	apiTokenFile   = "cloudflare-api-token"
 	stateDir       = "state"
+	killedLog      = "killed.log"
 	sinkDir        = "sinks" // of what would otherwise be elsewhere on this machine
 )
 

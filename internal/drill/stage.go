@@ -43,6 +43,8 @@ type stage struct {
 	notes     *notes
 	issued    map[string]int // how many secrets each service token had when the disaster began
 
+	closed chan struct{} // at the end
+
 	mu      sync.Mutex
 	began   time.Time       // when the disaster began, on the real clock
 	aged    time.Duration   // how much time was skipped since then
@@ -53,7 +55,7 @@ type stage struct {
 func newStage(s *sample, program Program) (_ *stage, err error) {
 	st := &stage{
 		sample: s, program: program, sim: cfsim.New(cfsim.Options{RateLimit: -1}),
-		issued: map[string]int{}, deleted: map[string]bool{},
+		issued: map[string]int{}, deleted: map[string]bool{}, closed: make(chan struct{}),
 	}
 	var mounts []vaulttest.Mount
 	for _, m := range s.mounts() {
@@ -177,7 +179,7 @@ func (st *stage) stop() error {
 
 // runAndKill runs the daemon in a process of its own, and kills it when the channel is closed.
 func (st *stage) runAndKill(ctx context.Context, when <-chan struct{}) error {
-	log, err := os.Create(filepath.Join(st.dir, "killed.log"))
+	log, err := os.Create(filepath.Join(st.dir, killedLog))
 	if err != nil {
 		return err
 	}
@@ -309,6 +311,7 @@ func (st *stage) tokens() map[string]status.Token {
 }
 
 func (st *stage) close() error {
+	close(st.closed)
 	err := st.stop()
 	if st.consumers != nil {
 		st.consumers.end()
