@@ -27,6 +27,7 @@ var exceptions = map[string]string{
 	"internal/sink/file_linux.go":           "opens for reading, and tries whether a file could be created",
 	"internal/config/schemagen/main.go":     "a generator",
 	"internal/drill/stage.go":               "files of a rehearsal, which end with it",
+	"internal/drill/gates.go":               "a directory of a rehearsal is moved away",
 	"cmd/rotatord/demo.go":                  "files of a demonstration, which end with it",
 }
 
