@@ -29,6 +29,9 @@ type Config struct {
 	Accounts map[string]Account
 	// Vault is nil if the file names none, which is so only if no sink needs it.
 	Vault *Vault
+	// WatchEvery is vault.watch_every: how often each sink is compared with the ledger. Default 15m, also
+	// without a Vault; 0 for never.
+	WatchEvery time.Duration
 	// Tokens are sorted by name.
 	Tokens []Token
 	// Warnings are about what works, and what the operator should look at, in the order of the
@@ -133,6 +136,8 @@ type Token struct {
 	Verify *Verify
 	// Heal is outside_rotation: rotate. Default false: alarm only.
 	Heal bool
+	// Restore is outside_change: restore. Default false: alarm only.
+	Restore bool
 }
 
 // Create says how a service token is created.
@@ -150,6 +155,8 @@ type Verify struct {
 	Header string
 	// Within is how long Cloudflare's edge may take to accept a new secret. Default 1m.
 	Within time.Duration
+	// Every is how often the secret in use is tried again. Default 0: never.
+	Every time.Duration
 }
 
 // Timetable returns when the token rotates.

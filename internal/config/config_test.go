@@ -120,6 +120,7 @@ func TestDefaults(t *testing.T) {
 			BaseURL:       "https://api.cloudflare.com/client/v4",
 			RequestsPer5m: 1000, InventoryEvery: time.Hour,
 		}},
+		WatchEvery: 15 * time.Minute,
 		Vault: &config.Vault{
 			Address: "https://vault.example.com:8200",
 			Timeout: 30 * time.Second,

@@ -36,6 +36,7 @@ vault:
   nodes: [https://vault-1.example.com:8200/, https://vault-2.example.com]
   namespace: /team/a/
   timeout: 1m30s
+  watch_every: 24h
   tls: {ca_file: /ca.pem, cert_file: /cert.pem, key_file: /key.pem, server_name: vault.internal}
   auth:
     approle: {mount: /auth-mount/, role_id: {file: /role}, secret_id: {env: SECRET_ID}}
@@ -51,8 +52,9 @@ defaults:
   strategy: replace
   renew_before: 720h
   renew_for: 1440h
-  verify: {url: "https://app.example.com/health?a=b", header: authorization, within: 0}
+  verify: {url: "https://app.example.com/health?a=b", header: authorization, within: 0, every: 5m}
   outside_rotation: rotate
+  outside_change: restore
   sinks:
     - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
 freezes:
@@ -75,6 +77,7 @@ tokens:
     renew_for: 87600h0m0s
     verify: {url: "http://[::1]:8080"}
     outside_rotation: alarm
+    outside_change: alarm
     freezes:
       weekend: {schedule: "@weekly", duration: 24h}
       a: {from: 2026-12-20T18:00:00-05:00, to: 2026-12-21T00:00Z, time_zone: Asia/Kathmandu}
@@ -102,10 +105,11 @@ func TestEverything(t *testing.T) {
 	inheriting := func(token config.Token) config.Token {
 		token.Schedule, token.Jitter, token.Grace = schedule(t, "0 4 * * 1", "Europe/Berlin"), 10*time.Minute, 48*time.Hour
 		token.Window, token.SkipMissed, token.Replace, token.Heal = 6*time.Hour, true, true, true
+		token.Restore = true
 		token.Freezes = []scheduler.Freeze{
 			{Name: "weekend", Skip: true, Schedule: schedule(t, "0 18 * * 5", "Europe/Berlin"), Duration: 50 * time.Hour},
 		}
-		token.Verify = &config.Verify{URL: "https://app.example.com/health?a=b", Header: "authorization"}
+		token.Verify = &config.Verify{URL: "https://app.example.com/health?a=b", Header: "authorization", Every: 5 * time.Minute}
 		if token.Sinks == nil {
 			token.Sinks = []config.Sink{&config.VaultSink{Mount: "kv", Path: token.Name, SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}}}
 		}
@@ -131,6 +135,7 @@ func TestEverything(t *testing.T) {
 				BaseURL: "https://api.cloudflare.com/client/v4", RequestsPer5m: 1000, InventoryEvery: time.Minute,
 			},
 		},
+		WatchEvery: 24 * time.Hour,
 		Vault: &config.Vault{
 			Address: "HTTPS://vault.example.com", Nodes: []string{"https://vault-1.example.com:8200", "https://vault-2.example.com"}, Namespace: "team/a", Timeout: 90 * time.Second,
 			TLS: config.TLS{CAFile: "/ca.pem", CertFile: "/cert.pem", KeyFile: "/key.pem", ServerName: "vault.internal"},

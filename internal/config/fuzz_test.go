@@ -109,7 +109,7 @@ func spelledOut(cfg *config.Config) object {
 			"account": token.Account, "schedule": token.Schedule.String(),
 			"time_zone": token.Schedule.Location().String(), "jitter": token.Jitter.String(),
 			"grace": token.Grace.String(), "window": token.Window.String(), "catch_up": "once", "sinks": sinks,
-			"strategy": "rotate", "renew_before": token.RenewBefore.String(), "outside_rotation": "alarm",
+			"strategy": "rotate", "renew_before": token.RenewBefore.String(), "outside_rotation": "alarm", "outside_change": "alarm",
 		}
 		if token.Replace {
 			written["strategy"] = "replace"
@@ -117,11 +117,14 @@ func spelledOut(cfg *config.Config) object {
 		if token.Heal {
 			written["outside_rotation"] = "rotate"
 		}
+		if token.Restore {
+			written["outside_change"] = "restore"
+		}
 		if token.RenewFor != "" {
 			written["renew_for"] = token.RenewFor
 		}
 		if v := token.Verify; v != nil {
-			written["verify"] = given(object{"url": v.URL, "header": v.Header, "within": v.Within.String()})
+			written["verify"] = given(object{"url": v.URL, "header": v.Header, "within": v.Within.String(), "every": v.Every.String()})
 		}
 		if token.SkipMissed {
 			written["catch_up"] = "skip"
@@ -143,18 +146,19 @@ func spelledOut(cfg *config.Config) object {
 		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
 		"log":      object{"level": cfg.Log.Level, "format": cfg.Log.Format},
 		"state":    given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients}),
-		"vault":    vault(cfg.Vault),
+		"vault":    vault(cfg),
 		"accounts": accounts,
 		"tokens":   tokens,
 	})
 }
 
-func vault(v *config.Vault) object {
+func vault(cfg *config.Config) object {
+	v := cfg.Vault
 	if v == nil {
 		return nil
 	}
 	return given(object{
-		"address": v.Address, "nodes": v.Nodes, "namespace": v.Namespace, "timeout": v.Timeout.String(), "auth": object{v.Auth.Kind(): v.Auth.Document()},
+		"address": v.Address, "nodes": v.Nodes, "namespace": v.Namespace, "timeout": v.Timeout.String(), "watch_every": cfg.WatchEvery.String(), "auth": object{v.Auth.Kind(): v.Auth.Document()},
 		"tls": given(object{
 			"ca_file": v.TLS.CAFile, "cert_file": v.TLS.CertFile, "key_file": v.TLS.KeyFile, "server_name": v.TLS.ServerName,
 		}),

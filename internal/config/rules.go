@@ -25,14 +25,17 @@ const (
 	defaultVaultTimeout  = 30 * time.Second
 	defaultGrace         = 24 * time.Hour
 	defaultInventory     = time.Hour
+	defaultWatch         = 15 * time.Minute
 )
 
-// What catch_up and outside_rotation may be.
+// What catch_up, outside_rotation and outside_change may be.
 const (
 	catchUpOnce   = "once"
 	catchUpSkip   = "skip"
 	outsideAlarm  = "alarm"
 	outsideRotate = "rotate"
+	changeAlarm   = "alarm"
+	changeRestore = "restore"
 )
 
 // Cloudflare's limit of requests in five minutes.
@@ -42,6 +45,12 @@ const maxRequestsPer5m = 1200
 const (
 	shortestInventory = time.Minute
 	longestInventory  = 24 * time.Hour
+)
+
+// How often a sink may be watched.
+const (
+	shortestWatch = time.Minute
+	longestWatch  = 24 * time.Hour
 )
 
 // maxSocketPath is the longest path of a unix socket that the system accepts, in bytes.
@@ -235,6 +244,7 @@ func (c *checker) checkCredential(path string) {
 
 // checkVault comes after the tokens, whose sinks decide whether a Vault is needed.
 func (c *checker) checkVault() {
+	c.cfg.WatchEvery = time.Duration(or(c.raw.Vault.WatchEvery, raw.Duration(defaultWatch)))
 	if !c.has("vault") {
 		if c.needVault != "" {
 			c.missing("", "vault", "say which Vault the secrets are written to; %s needs it", c.needVault)
@@ -263,6 +273,9 @@ func (c *checker) checkVault() {
 	c.cfg.Vault.Nodes = c.nodes(in.Nodes)
 	if c.cfg.Vault.Timeout <= 0 {
 		c.wrong("vault.timeout", "must be more than 0: a request without an end would block its token")
+	}
+	if d := c.cfg.WatchEvery; d != 0 && (d < shortestWatch || d > longestWatch) {
+		c.wrong("vault.watch_every", "must be %s to %s, or 0 to watch no sink: it is %s", short(shortestWatch), short(longestWatch), short(d))
 	}
 	if cert, key := c.has("vault.tls.cert_file"), c.has("vault.tls.key_file"); cert && !key {
 		c.missing("vault.tls", "key_file", "it goes with cert_file")

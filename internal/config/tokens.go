@@ -32,6 +32,7 @@ type settings struct {
 	renewFor      *time.Duration
 	verify        *Verify
 	outside       *string
+	change        *string // outside_change
 }
 
 // choice is the value of a token's field after defaults.
@@ -86,6 +87,10 @@ func (c *checker) token(name, path string, defaults settings, places map[string]
 		t.Verify = new(verify.value)
 	}
 	t.Heal = choose(c, own, defaults, "outside_rotation", own.outside, defaults.outside, new(outsideAlarm)).value == outsideRotate
+	change := choose(c, own, defaults, "outside_change", own.change, defaults.change, new(changeAlarm))
+	if t.Restore = change.value == changeRestore; t.Restore && change.own && (t.Partner != "" || t.Replace) {
+		c.warn(change.path, "restores nothing for a pair, or with strategy: replace: the alarm is raised, and an operator decides")
+	}
 
 	if !c.has(path+".sinks") && !c.has("defaults.sinks") {
 		c.missing(path, "sinks", "give at least one place that the secret is written to, here or in defaults")
@@ -158,6 +163,9 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 	}
 	if in.OutsideRotation != nil {
 		out.outside = new(c.oneOf(base+".outside_rotation", in.OutsideRotation, outsideAlarm, outsideAlarm, outsideRotate))
+	}
+	if in.OutsideChange != nil {
+		out.change = new(c.oneOf(base+".outside_change", in.OutsideChange, changeAlarm, changeAlarm, changeRestore))
 	}
 	out.renewBefore, out.renewFor = c.renewal(base, in)
 	if c.has(base+".verify") && !c.broken[base+".verify"] {

@@ -12,11 +12,13 @@ import (
 const (
 	defaultWithin = time.Minute
 	maxWithin     = 10 * time.Minute
+	shortestEvery = 5 * time.Minute // how often the secret in use may be tried
+	longestEvery  = 720 * time.Hour
 )
 
 // verify checks the application at which new secrets are tried.
 func (c *checker) verify(path string, in raw.Verify) *Verify {
-	out := &Verify{URL: or(in.URL, ""), Header: or(in.Header, ""), Within: time.Duration(or(in.Within, raw.Duration(defaultWithin)))}
+	out := &Verify{URL: or(in.URL, ""), Header: or(in.Header, ""), Within: time.Duration(or(in.Within, raw.Duration(defaultWithin))), Every: time.Duration(or(in.Every, 0))}
 	if in.URL != nil {
 		c.checkURL(path+".url", out.URL, "client secret", true)
 	}
@@ -25,6 +27,9 @@ func (c *checker) verify(path string, in raw.Verify) *Verify {
 	}
 	if out.Within > maxWithin {
 		c.wrong(path+".within", "%s is too long: at most %s; an edge that refuses a secret for longer does not accept it later", short(out.Within), short(maxWithin))
+	}
+	if d := out.Every; d != 0 && (d < shortestEvery || d > longestEvery) {
+		c.wrong(path+".every", "must be %s to %s, or 0 to try only new secrets: it is %s", short(shortestEvery), short(longestEvery), short(d))
 	}
 	return out
 }

@@ -141,6 +141,10 @@ type Vault struct {
 	// How long one request may take, more than 0. Default 30s. A longer time helps with a
 	// slow server; with a shorter one a dead server is noticed earlier.
 	Timeout *Duration `yaml:"timeout" jsonschema:"default=30s"`
+	// How often each sink, of any kind, is read and compared with the ledger: 1m to 24h, or 0 for
+	// never. Default 15m, also without a Vault. A shorter time finds a change earlier. One look costs one
+	// request.
+	WatchEvery *Duration `yaml:"watch_every" jsonschema:"default=15m"`
 	// How to log in. Required, exactly one method.
 	Auth VaultAuth `yaml:"auth" jsonschema:"required" hint:"say how to log in, such as approle: {role_id: ..., secret_id: ...}"`
 }
@@ -257,6 +261,10 @@ type Settings struct {
 	// secret. Default alarm. rotate repairs consumers without you. Who uses the other secret is
 	// cut off at the end of its grace.
 	OutsideRotation *string `yaml:"outside_rotation" jsonschema:"enum=alarm,enum=rotate,default=alarm"`
+	// What happens when a sink no longer holds what was written to it: alarm raises an alarm; restore
+	// also writes the secret back, or rotates if no copy of it is left. Default alarm. restore repairs
+	// consumers without you. It does nothing where another person or program may be right.
+	OutsideChange *string `yaml:"outside_change" jsonschema:"enum=alarm,enum=restore,default=alarm"`
 }
 
 // Verify is an application behind Access at which new secrets are tried.
@@ -272,6 +280,9 @@ type Verify struct {
 	// How long Cloudflare's edge may take to accept a new secret, up to 10m. Until then a refusal
 	// does not count, and the request is repeated. Default 1m. 0 is one try.
 	Within *Duration `yaml:"within" jsonschema:"default=1m"`
+	// How often the secret in use is tried again between rotations: 5m to 720h, or 0 for never.
+	// Default 0. A secret that is refused raises an alarm. Nothing is rotated because of it.
+	Every *Duration `yaml:"every" jsonschema:"default=0s,example=1h"`
 }
 
 // Freeze is a period in which no rotation begins: once, with from and to, or repeatedly,
