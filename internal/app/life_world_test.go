@@ -270,13 +270,13 @@ func (s livingSink) Preflight(context.Context) (rotation.Stored, error) {
 	return s.state(), nil
 }
 
-func (s livingSink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (rotation.Stored, error) {
+func (s livingSink) Store(_ context.Context, d rotation.Delivery) (rotation.Stored, error) {
 	if s.is("sink") || s.is("store") {
 		return rotation.Stored{}, errors.New("vault is sealed")
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stored = c
+	s.stored = d.Credential
 	return s.state(), nil
 }
 

@@ -184,9 +184,9 @@ func (limitedSink) Preflight(context.Context) (rotation.Stored, error) {
 	return rotation.Stored{Exists: true, Version: 1}, nil
 }
 
-func (limitedSink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (rotation.Stored, error) {
+func (limitedSink) Store(_ context.Context, d rotation.Delivery) (rotation.Stored, error) {
 	time.Sleep(10 * time.Millisecond)
-	return rotation.Stored{Exists: true, Version: 2, ClientID: c.ClientID, Digest: c.ClientSecret.Digest()}, nil
+	return rotation.Stored{Exists: true, Version: 2, ClientID: d.ClientID, Digest: d.ClientSecret.Digest()}, nil
 }
 
 // run starts a daemon without its files and listeners: engine, rotator, client and listings. tokens is the

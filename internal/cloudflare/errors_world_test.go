@@ -97,7 +97,7 @@ func (s *shelf) Name() string { return "shelf" }
 
 func (s *shelf) Preflight(context.Context) (rotation.Stored, error) { return s.stored, nil }
 
-func (s *shelf) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (rotation.Stored, error) {
-	s.stored = rotation.Stored{Exists: true, Version: s.stored.Version + 1, ClientID: c.ClientID, Digest: c.ClientSecret.Digest()}
+func (s *shelf) Store(_ context.Context, d rotation.Delivery) (rotation.Stored, error) {
+	s.stored = rotation.Stored{Exists: true, Version: s.stored.Version + 1, ClientID: d.ClientID, Digest: d.ClientSecret.Digest()}
 	return s.stored, nil
 }

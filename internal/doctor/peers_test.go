@@ -191,7 +191,7 @@ func useVault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stored, err := to.Store(ctx, rotation.Credential{ClientID: "x.access", ClientSecret: secret.New("new-CANARY")}, base)
+	stored, err := to.Store(ctx, rotation.Delivery{Credential: rotation.Credential{ClientID: "x.access", ClientSecret: secret.New("new-CANARY")}, Base: base})
 	fmt.Printf("SAID stored %t version %d %v\n", stored.Exists, stored.Version, err)
 	if got := w.vault.Read("secret", "access/one"); got["value"] != "new-CANARY" {
 		t.Errorf("Vault has %v", got)

@@ -40,7 +40,7 @@ func (st *stage) write(s config.Sink, c rotation.Credential) error {
 	if err != nil {
 		return err
 	}
-	_, err = opened.Store(context.Background(), c, rotation.Stored{})
+	_, err = opened.Store(context.Background(), rotation.Delivery{Credential: c})
 	return err
 }
 

@@ -63,8 +63,8 @@ func (w *kindWorld) Open(_ context.Context, id string) (rotation.Issued, bool, e
 	return issued, ok, nil
 }
 
-func (w *kindWorld) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (rotation.Stored, error) {
-	w.stored = rotation.Stored{Exists: true, ClientID: c.ClientID, Digest: c.ClientSecret.Digest()}
+func (w *kindWorld) Store(_ context.Context, d rotation.Delivery) (rotation.Stored, error) {
+	w.stored = rotation.Stored{Exists: true, ClientID: d.ClientID, Digest: d.ClientSecret.Digest()}
 	return w.stored, nil
 }
 

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"rotatord/internal/event"
+	"rotatord/internal/moment"
+	"rotatord/internal/secret"
 )
 
-// delivery is the result of one round over all sinks.
-type delivery struct {
+// round is the result of one delivery to all sinks.
+type round struct {
 	err error // nil if every sink has the secret
 	// overtaken is set if sinks hold a later secret than ours. Then ours is not delivered to them. seen is
 	// what Cloudflare shows of the service token in that case.
@@ -19,7 +22,7 @@ type delivery struct {
 }
 
 // deliver writes to every sink, also after one has failed.
-func (a *attempt) deliver(ctx context.Context, c Credential) (d delivery) {
+func (a *attempt) deliver(ctx context.Context, c Credential) (d round) {
 	var failed []error
 	for _, sink := range a.token.Sinks {
 		err := a.deliverTo(ctx, sink, c, &d)
@@ -35,7 +38,7 @@ func (a *attempt) deliver(ctx context.Context, c Credential) (d delivery) {
 	return d
 }
 
-func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *delivery) error {
+func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *round) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	base, known := a.record.Work.BeforeSink[sink.Name()]
@@ -53,7 +56,7 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *del
 		}
 		base = now
 	}
-	stored, err := sink.Store(ctx, c, base)
+	stored, err := sink.Store(ctx, a.delivery(sink, c, base))
 	if err != nil {
 		return err
 	}
@@ -63,6 +66,37 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *del
 	a.observe(a.record.deletionSeen(sink.Name(), stored))
 	a.warnOfDeletion(sink.Name(), stored)
 	return nil
+}
+
+// delivery returns what a sink gets.
+func (a *attempt) delivery(sink Sink, c Credential, base Stored) Delivery {
+	work := a.record.Work
+	d := Delivery{Credential: c, Base: base, RotationID: work.RotationID, At: moment.Max(work.SealedAt, work.IntentAt), By: work.Owner}
+	d.Replaces, d.GraceEndsAt = a.record.replacedIn(sink.Name(), a.now())
+	return d
+}
+
+// replacedIn returns which secret of a sink the rotation in progress has replaced, and until when that
+// secret works at least. Both are zero if it does not work any more. They are zero too if the sink held
+// another secret than that of the last rotation: it is not known whether that one ever worked. Before the
+// first rotation the sink is believed.
+func (r Record) replacedIn(sink string, now time.Time) (digest secret.Digest, until time.Time) {
+	work, before := r.Work, r.Work.BeforeSink[sink]
+	clientID := work.Before.ClientID
+	switch {
+	case work.LeavesCurrentInUse():
+		if work.Grace > 0 { // what is replaced works for a grace after the commit, which comes later than this
+			until = moment.Max(work.SealedAt, work.IntentAt).Add(time.Duration(work.Grace))
+		}
+		clientID = r.FactsOf(r.TokenID).ClientID
+	case r.overlaps():
+		until = work.GraceEndsAt
+	}
+	known := before.Digest != "" && (clientID == "" || before.ClientID == clientID) && (r.Last == nil || r.Last.Digest == before.Digest)
+	if !known || !until.After(now) {
+		return "", time.Time{}
+	}
+	return before.Digest, until
 }
 
 // lookAt returns what a sink holds, for a delivery that is tried again.

@@ -125,9 +125,9 @@ func (s replaceSink) Preflight(context.Context) (st rotation.Stored, err error) 
 	return st, err
 }
 
-func (s replaceSink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (st rotation.Stored, err error) {
+func (s replaceSink) Store(_ context.Context, d rotation.Delivery) (st rotation.Stored, err error) {
 	err = s.do(s.name+" store", func() error {
-		s.put(s.content, c)
+		s.put(s.content, d.Credential)
 		st = s.stored()
 		return nil
 	})

@@ -227,9 +227,9 @@ func (s machineSink) Preflight(ctx context.Context) (rotation.Stored, error) {
 	return stored, err
 }
 
-func (s machineSink) Store(ctx context.Context, c rotation.Credential, base rotation.Stored) (rotation.Stored, error) {
+func (s machineSink) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored, error) {
 	defer func() { s.everInSink[s.sink.ClientSecret.Reveal()] = true }()
-	return memorySink{s.world}.Store(ctx, c, base)
+	return memorySink{s.world}.Store(ctx, d)
 }
 
 func (s machineSink) ReadBack(ctx context.Context) (rotation.Credential, error) {

@@ -61,7 +61,7 @@ func (e *OvertakenError) Error() string {
 // requireLatest returns nil if our secret may be delivered to a sink that holds another one now. If
 // Cloudflare has changed the service token after our rotation, what the sink holds is probably the
 // secret that works, and delivering ours would lock consumers out.
-func (a *attempt) requireLatest(ctx context.Context, sink string, now Stored, d *delivery) error {
+func (a *attempt) requireLatest(ctx context.Context, sink string, now Stored, d *round) error {
 	work := a.record.Work
 	if o := work.Overtaken; now.Digest == "" || o != nil && o.Deliver && o.Sinks[sink] == now.Digest {
 		return nil // the sink has no secret to lose, or it is decided
@@ -129,7 +129,7 @@ func (e *entry) noteChangeBefore(ctx context.Context) {
 
 // overtaken ends an attempt whose secret was overtaken, so that the next attempt can find out more. It
 // publishes this once, and again only when something about it is different.
-func (a *attempt) overtaken(ctx context.Context, issued Issued, d delivery) error {
+func (a *attempt) overtaken(ctx context.Context, issued Issued, d round) error {
 	work, now, o := a.record.Work, a.now().UTC(), *d.overtaken
 	known := work.Overtaken != nil && work.Overtaken.Gone == o.Gone && maps.Equal(work.Overtaken.Sinks, o.Sinks)
 	if known {
@@ -156,7 +156,7 @@ func (a *attempt) overtaken(ctx context.Context, issued Issued, d delivery) erro
 }
 
 // waitOvertaken ends the attempt without a decision. known says that the same was found before.
-func (a *attempt) waitOvertaken(ctx context.Context, d delivery, known bool, now time.Time) error {
+func (a *attempt) waitOvertaken(ctx context.Context, d round, known bool, now time.Time) error {
 	work := a.record.Work
 	again := now.Add(overtakenRecheck)
 	if d.failed { // that sink is tried again as always

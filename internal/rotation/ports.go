@@ -236,12 +236,32 @@ type Sink interface {
 	// session lives on for a while, the path may be read and written. It returns
 	// what is stored there.
 	Preflight(ctx context.Context) (Stored, error)
-	// Store delivers c and returns only after reading back that it is there. base is
-	// what Preflight returned; a sink that reads before it writes may do without it. The
+	// Store delivers a credential and returns only after reading back that it is there. The
 	// write is check-and-set where the sink has that. A conflicting or lost answer is
 	// resolved by reading, and a write by another writer to other fields is merged. Calling
-	// Store again with the same c changes nothing.
-	Store(ctx context.Context, c Credential, base Stored) (Stored, error)
+	// Store again with the same delivery changes nothing.
+	Store(ctx context.Context, d Delivery) (Stored, error)
+}
+
+// Delivery is a credential for one sink, and what the sink may write beside it.
+type Delivery struct {
+	Credential
+	// Base is what Preflight, or Look for a later attempt, has returned. A sink that reads before it
+	// writes may do without it.
+	Base Stored
+
+	// RotationID, At and By are for people: the rotation, when its answer came, and which host and
+	// process has claimed it. None is needed to deliver; outside of a rotation they are zero.
+	RotationID string
+	At         time.Time
+	By         string
+
+	// Replaces is the digest of the secret that the rotation has replaced and that still works, until
+	// GraceEndsAt at least: the grace may be extended after the delivery. Both are zero if no such secret
+	// works any more, or if it is not known which one does. A sink that has the previous secret beside
+	// the new one has it only if its digest is Replaces.
+	Replaces    secret.Digest
+	GraceEndsAt time.Time
 }
 
 // SinkReader is a [Sink] that can say what it holds, secret included. It is used to try a secret that has
@@ -266,7 +286,25 @@ type Stored struct {
 	// DeleteAfter is how long a version that is written now would live before the sink deletes
 	// it, as Preflight knows it; 0 if it stays, or if nothing is known.
 	DeleteAfter time.Duration `json:"delete_after,omitempty"`
+
+	// Deleted and Destroyed say why Exists is false although there is a Version: a person, a program or
+	// the sink itself has deleted that version. A destroyed one cannot be brought back. An empty place
+	// without a Version has no history either: nothing was ever written, or it was removed with its metadata.
+	Deleted   bool `json:"deleted,omitempty"`
+	Destroyed bool `json:"destroyed,omitempty"`
 }
+
+// SinkHistory is a [Sink] that keeps earlier versions of what it holds.
+type SinkHistory interface {
+	// ReadVersion returns the credential of that version. [ErrNoVersion] is in the error if the sink answers
+	// and does not have it: it was deleted, destroyed or removed, or never written. A version without the
+	// fields of a credential is the zero Credential. It changes nothing and may be repeated.
+	ReadVersion(ctx context.Context, version int) (Credential, error)
+}
+
+// ErrNoVersion is in the error of SinkHistory.ReadVersion if the sink does not have that version, or not
+// any more.
+var ErrNoVersion = errors.New("the sink does not have that version")
 
 // Looker is a sink that can say what it holds without proving that it can be written. A delivery
 // that is tried again needs no more: the write itself will show the rest.

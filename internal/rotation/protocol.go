@@ -332,7 +332,7 @@ func (a *attempt) store(ctx context.Context) error {
 	if err := a.record.Work.strategy().identify(ctx, a.entry, issued); err != nil {
 		return a.stall(ctx, "identify", err)
 	}
-	var d delivery
+	var d round
 	if err := a.phase(event.PhaseStore, func() error { d = a.deliver(ctx, issued.Credential); return d.err }); err != nil {
 		if d.overtaken != nil {
 			return a.overtaken(ctx, issued, d)

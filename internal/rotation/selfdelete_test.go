@@ -24,8 +24,8 @@ func (s lifetimeSink) Preflight(ctx context.Context) (rotation.Stored, error) {
 	return stored, err
 }
 
-func (s lifetimeSink) Store(ctx context.Context, c rotation.Credential, base rotation.Stored) (rotation.Stored, error) {
-	stored, err := s.Sink.Store(ctx, c, base)
+func (s lifetimeSink) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored, error) {
+	stored, err := s.Sink.Store(ctx, d)
 	stored.WrittenAt = time.Now().UTC()
 	stored.DeletesAt = stored.WrittenAt.Add(s.after)
 	return stored, err

@@ -379,10 +379,10 @@ func (s memorySink) Preflight(context.Context) (st rotation.Stored, err error) {
 	return st, err
 }
 
-func (s memorySink) Store(_ context.Context, c rotation.Credential, _ rotation.Stored) (st rotation.Stored, err error) {
+func (s memorySink) Store(_ context.Context, d rotation.Delivery) (st rotation.Stored, err error) {
 	err = s.do("sink store", func() error {
-		if !s.sink.ClientSecret.Equal(c.ClientSecret) {
-			s.world.sink = c
+		if !s.sink.ClientSecret.Equal(d.ClientSecret) {
+			s.world.sink = d.Credential
 			s.world.version++
 		}
 		st = s.stored()

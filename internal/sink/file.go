@@ -123,12 +123,12 @@ func (f *File) ReadBack(ctx context.Context) (rotation.Credential, error) {
 }
 
 // Store implements [rotation.Sink]. It reads again instead of trusting the base.
-func (f *File) Store(ctx context.Context, c rotation.Credential, _ rotation.Stored) (rotation.Stored, error) {
-	if err := storable(c); err != nil {
+func (f *File) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored, error) {
+	if err := storable(d.Credential); err != nil {
 		return rotation.Stored{}, f.wrap(err)
 	}
 	for range maxConflicts {
-		now, err := f.within(ctx, func(ctx context.Context) (fileState, error) { return f.storeOnce(ctx, c) })
+		now, err := f.within(ctx, func(ctx context.Context) (fileState, error) { return f.storeOnce(ctx, d.Credential) })
 		if !errors.Is(err, errChanged) {
 			return f.stored(now), err
 		}

@@ -26,7 +26,7 @@ func onDisk(t *testing.T) (*disktest.Disk, config.FileSink, *sink.File) {
 	}
 	c := config.FileSink{Path: filepath.Join(d.Dir, "cf.env"), Format: "env", Mode: 0o600, SinkFields: fields}
 	f := sink.NewFile(c)
-	if _, err := f.Store(t.Context(), credential("id", "first"), rotation.Stored{}); err != nil {
+	if _, err := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", "first")}); err != nil {
 		t.Fatal(err)
 	}
 	return d, c, f
@@ -37,7 +37,7 @@ func refuses(t *testing.T, c config.FileSink, f *sink.File, says string) {
 	t.Helper()
 	before := content(t, c.Path)
 	_, preflight := f.Preflight(t.Context())
-	_, store := f.Store(t.Context(), credential("id", "second"), rotation.Stored{})
+	_, store := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", "second")})
 	for _, err := range []error{preflight, store} {
 		if err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("%v, want %q", err, says)
@@ -81,7 +81,7 @@ func TestFileThatIsMounted(t *testing.T) {
 // TestFileThatIsImmutable: nothing can take the place of a file after chattr +i.
 func TestFileThatIsImmutable(t *testing.T) {
 	c, f := fileIn(t, "env")
-	if _, err := f.Store(t.Context(), credential("id", "first"), rotation.Stored{}); err != nil {
+	if _, err := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", "first")}); err != nil {
 		t.Fatal(err)
 	}
 	if out, err := exec.Command("chattr", "+i", c.Path).CombinedOutput(); err != nil {
@@ -92,7 +92,7 @@ func TestFileThatIsImmutable(t *testing.T) {
 	if _, err := f.Preflight(t.Context()); err == nil || !strings.Contains(err.Error(), "chattr -ia") {
 		t.Errorf("Preflight: %v", err)
 	}
-	if _, err := f.Store(t.Context(), credential("id", "second"), rotation.Stored{}); err == nil || content(t, c.Path) != before {
+	if _, err := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", "second")}); err == nil || content(t, c.Path) != before {
 		t.Errorf("Store: %v", err)
 	}
 }

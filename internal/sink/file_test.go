@@ -188,7 +188,7 @@ func TestFileContents(t *testing.T) {
 			if test.before != "" {
 				write(t, c.Path, test.before)
 			}
-			if _, err := f.Store(t.Context(), credential(id, value), rotation.Stored{}); err != nil {
+			if _, err := f.Store(t.Context(), rotation.Delivery{Credential: credential(id, value)}); err != nil {
 				t.Fatal(err)
 			}
 			if got := content(t, c.Path); got != test.after {
@@ -228,7 +228,7 @@ func TestFileForeign(t *testing.T) {
 			c, f := fileIn(t, test.format)
 			write(t, c.Path, test.before)
 			_, preflight := f.Preflight(t.Context())
-			_, store := f.Store(t.Context(), credential("id", "cfast_NEW"), rotation.Stored{})
+			_, store := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", "cfast_NEW")})
 			for _, err := range []error{preflight, store} {
 				if err == nil || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), c.Path) || strings.Contains(err.Error(), "CANARY") {
 					t.Errorf("%v, want %q and the path, and nothing of the file", err, test.says)
@@ -250,7 +250,7 @@ func TestFileQuotes(t *testing.T) {
 		for _, format := range []string{"env", "json", "yaml"} {
 			c, f := fileIn(t, format)
 			for range 2 { // over nothing, and over itself with another mode
-				if _, err := f.Store(t.Context(), credential("id", value), rotation.Stored{}); err != nil {
+				if _, err := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", value)}); err != nil {
 					t.Fatalf("%s %q: %v", format, value, err)
 				}
 				_ = os.Chmod(c.Path, 0o640)
@@ -266,7 +266,7 @@ func TestFileQuotes(t *testing.T) {
 	for _, value := range []string{"", "CANARY\n", "\nCANARY", "CANARY\x00", "CANARY\r", "\tCANARY", "CANARY\xff", "CANARY\u2028"} {
 		for _, format := range []string{"env", "json", "yaml"} {
 			c, f := fileIn(t, format)
-			_, err := f.Store(t.Context(), credential("id", value), rotation.Stored{})
+			_, err := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", value)})
 			if err == nil || strings.Contains(err.Error(), "CANARY") {
 				t.Errorf("%s %q: %v", format, value, err)
 			}
@@ -277,7 +277,7 @@ func TestFileQuotes(t *testing.T) {
 	}
 	// Every value of Cloudflare's is written without quotes, which Docker would take for a part of it.
 	c, f := fileIn(t, "env")
-	if _, err := f.Store(t.Context(), credential("88bf3b6d86161464f6509f7219099e57.access", "cfast_"+strings.Repeat("aB3-_", 9)), rotation.Stored{}); err != nil || strings.ContainsAny(content(t, c.Path), `'"\`) {
+	if _, err := f.Store(t.Context(), rotation.Delivery{Credential: credential("88bf3b6d86161464f6509f7219099e57.access", "cfast_"+strings.Repeat("aB3-_", 9))}); err != nil || strings.ContainsAny(content(t, c.Path), `'"\`) {
 		t.Errorf("%v\n%s", err, content(t, c.Path))
 	}
 }
@@ -319,7 +319,7 @@ func TestFileIsRefused(t *testing.T) {
 			}
 			f := sink.NewFile(c)
 			_, preflight := f.Preflight(t.Context())
-			_, store := f.Store(t.Context(), credential("id", "cfast_CANARY"), rotation.Stored{})
+			_, store := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", "cfast_CANARY")})
 			for _, err := range []error{preflight, store} {
 				if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), "CANARY") {
 					t.Errorf("%v, want %q", err, test.says)
@@ -355,7 +355,7 @@ func TestFileAccess(t *testing.T) {
 	}
 	store := func(f *sink.File, value string) {
 		t.Helper()
-		if _, err := f.Store(t.Context(), credential("id", value), rotation.Stored{}); err != nil {
+		if _, err := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", value)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -412,7 +412,7 @@ func TestFileLeftover(t *testing.T) {
 	if _, err := f.Preflight(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Store(t.Context(), credential("id", "value"), rotation.Stored{}); err != nil {
+	if _, err := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", "value")}); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -431,7 +431,7 @@ func TestFileGivenUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	f.BeforeCheck(cancel)
-	if _, err := f.Store(ctx, credential("id", "late"), rotation.Stored{}); err == nil {
+	if _, err := f.Store(ctx, rotation.Delivery{Credential: credential("id", "late")}); err == nil {
 		t.Error("it was reported as done")
 	}
 	if _, err := f.Preflight(t.Context()); err != nil { // which waits for the write

@@ -58,7 +58,8 @@ func (o *opener) Vault(c *config.VaultSink) { o.opened = NewVault(o.Deps.Vault, 
 func (v *Vault) Name() string { return config.SinkName(&v.config) }
 
 func (v *Vault) stored(c content) rotation.Stored {
-	s := rotation.Stored{Exists: c.fields != nil, Version: c.version, WrittenAt: c.written, DeletesAt: c.deletes}
+	s := rotation.Stored{Exists: c.fields != nil, Version: c.version, WrittenAt: c.written, DeletesAt: c.deletes,
+		Deleted: c.fields == nil && c.version > 0 && !c.destroyed, Destroyed: c.destroyed}
 	s.ClientID, _ = c.fields[v.config.ClientIDField].(string)
 	value, _ := c.fields[v.config.ClientSecretField].(string)
 	s.Digest = secret.New(value).Digest()
@@ -147,7 +148,7 @@ func (v *Vault) textOnly(kv int, now content) error {
 
 // Store implements [rotation.Sink]. It reads again and does not use the base: so the
 // check-and-set of the write is against the fields that it keeps.
-func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Stored) (stored rotation.Stored, err error) {
+func (v *Vault) Store(ctx context.Context, d rotation.Delivery) (stored rotation.Stored, err error) {
 	defer func() {
 		if err != nil {
 			v.session.ForgetKVVersion(v.config.Mount)
@@ -165,19 +166,19 @@ func (v *Vault) Store(ctx context.Context, c rotation.Credential, _ rotation.Sto
 		return rotation.Stored{}, err
 	}
 	for range maxConflicts {
-		if v.holds(now, c) {
+		if v.holds(now, d.Credential) {
 			return v.stored(now), nil
 		}
-		w, writeErr := v.write(ctx, kv, now, c)
+		w, writeErr := v.write(ctx, kv, now, d.Credential)
 		if writeErr != nil && refused(writeErr) && !conflict(writeErr) {
 			return rotation.Stored{}, fmt.Errorf("writing %s: %w", v.path(kv), writeErr)
 		}
 		// What is stored now decides, whatever the answer was, and also if none came.
-		after, readErr := v.readBack(ctx, kv, now, w, writeErr, c)
+		after, readErr := v.readBack(ctx, kv, now, w, writeErr, d.Credential)
 		if readErr != nil {
 			return rotation.Stored{}, errors.Join(writeErr, fmt.Errorf("reading back: %w", readErr))
 		}
-		if v.holds(after, c) {
+		if v.holds(after, d.Credential) {
 			return v.stored(after), nil
 		}
 		if writeErr != nil && !conflict(writeErr) {

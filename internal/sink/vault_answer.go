@@ -27,7 +27,8 @@ type content struct {
 	version int            // in KV version 2, also of a deleted latest version; 0 if there is none
 	written time.Time      // when this version was written; zero in KV version 1
 	// deletes is when Vault deletes this version, or has deleted it; zero if it does not.
-	deletes time.Time
+	deletes   time.Time
+	destroyed bool // the latest version cannot be brought back
 }
 
 // foreign is an answer that Vault never gives to this request.
@@ -150,6 +151,8 @@ type versionMetadata struct {
 	Version  json.RawMessage `json:"version"` // json.Number would take a string too
 	Created  string          `json:"created_time"`
 	Deletion string          `json:"deletion_time"`
+
+	Destroyed bool `json:"destroyed"`
 }
 
 // times returns when the version was written and when it is deleted.
@@ -187,26 +190,28 @@ func versioned(a vault.Answer, raw json.RawMessage) (content, error) {
 			return content{}, notVaults(a, "with fields that are not a JSON object")
 		}
 	}
-	version, written, deletes, err := metadataOf(body.Metadata)
+	about, err := metadataOf(body.Metadata)
 	if err != nil {
 		return content{}, notVaults(a, "with "+err.Error())
 	}
-	c.version, c.written, c.deletes = version, written, deletes
-	return c, nil
+	about.fields = c.fields
+	return about, nil
 }
 
-// metadataOf decodes a version's metadata. Its errors complete the sentence "Vault answered with".
-func metadataOf(raw json.RawMessage) (version int, written, deletes time.Time, err error) {
+// metadataOf decodes a version's metadata, and returns a content without fields. Its errors complete the
+// sentence "Vault answered with".
+func metadataOf(raw json.RawMessage) (c content, err error) {
 	var m versionMetadata
 	if err := decodeOne(raw, &m); err != nil {
-		return 0, written, deletes, errors.New("metadata of another form than Vault's")
+		return content{}, errors.New("metadata of another form than Vault's")
 	}
-	version, err = strconv.Atoi(string(m.Version))
-	if err != nil || version < 1 {
-		return 0, written, deletes, errors.New("a version that is not a positive number")
+	c.version, err = strconv.Atoi(string(m.Version))
+	if err != nil || c.version < 1 {
+		return content{}, errors.New("a version that is not a positive number")
 	}
-	written, deletes, err = m.times()
-	return version, written, deletes, err
+	c.destroyed = m.Destroyed
+	c.written, c.deletes, err = m.times()
+	return c, err
 }
 
 // writeAnswer returns the version that a write created; 0 in KV version 1. An error means that the
@@ -236,9 +241,9 @@ func writeAnswer(kv int, a vault.Answer) (version int, err error) {
 	case isNull(e.Data):
 		return 0, notVaults(a, "to a write, and named no version")
 	}
-	version, _, _, err = metadataOf(e.Data)
+	about, err := metadataOf(e.Data)
 	if err != nil {
 		return 0, notVaults(a, "to a write with "+err.Error())
 	}
-	return version, nil
+	return about.version, nil
 }

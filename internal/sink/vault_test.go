@@ -132,7 +132,7 @@ func TestUpgradedMount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Store(t.Context(), c, before); err != nil {
+	if _, err := s.Store(t.Context(), rotation.Delivery{Credential: c, Base: before}); err != nil {
 		t.Fatal(err)
 	}
 	server.SetVersion("kv", 2)
@@ -147,10 +147,10 @@ func TestUpgradedMount(t *testing.T) {
 		t.Fatal(err)
 	}
 	server.SetVersion("kv", 2)
-	if _, err := s.Store(t.Context(), c, before); err == nil {
+	if _, err := s.Store(t.Context(), rotation.Delivery{Credential: c, Base: before}); err == nil {
 		t.Fatal("a write by the rules of version 1 was confirmed by a mount of version 2")
 	}
-	after, err := s.Store(t.Context(), c, before)
+	after, err := s.Store(t.Context(), rotation.Delivery{Credential: c, Base: before})
 	if err != nil || after.Digest != c.ClientSecret.Digest() || after.Version != 2 {
 		t.Errorf("the next attempt: %+v, %v", after, err)
 	}

@@ -92,7 +92,7 @@ func TestUsesOfAToken(t *testing.T) {
 			t.Fatalf("rotation %d: %v", n, err)
 		}
 		c := rotation.Credential{ClientID: "id", ClientSecret: secret.New(time.Duration(n).String())}
-		if _, err := s.Store(t.Context(), c, base); err != nil {
+		if _, err := s.Store(t.Context(), rotation.Delivery{Credential: c, Base: base}); err != nil {
 			t.Fatalf("rotation %d: %v", n, err)
 		}
 	}

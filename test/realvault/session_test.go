@@ -143,7 +143,7 @@ func TestUpgradedMount(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stored, err := s.Store(t.Context(), rotation.Credential{ClientID: "id", ClientSecret: secret.New(value)}, base)
+		stored, err := s.Store(t.Context(), rotation.Delivery{Credential: rotation.Credential{ClientID: "id", ClientSecret: secret.New(value)}, Base: base})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func TestDestroyedVersion(t *testing.T) {
 		if err != nil || base.Exists || base.Version != n-1 {
 			t.Fatalf("before version %d: %+v, %v", n, base, err)
 		}
-		after, err := s.Store(t.Context(), rotation.Credential{ClientID: "id", ClientSecret: secret.New(fmt.Sprint("value ", n))}, base)
+		after, err := s.Store(t.Context(), rotation.Delivery{Credential: rotation.Credential{ClientID: "id", ClientSecret: secret.New(fmt.Sprint("value ", n))}, Base: base})
 		if err != nil || after.Version != n {
 			t.Fatalf("version %d: %+v, %v", n, after, err)
 		}

@@ -200,7 +200,7 @@ var answers = []testCase{
 			_, err := h.Sink.Preflight(t.Context())
 			a.fails(t, "a preflight", err)
 			h.AnswerNext(t, a.to(Read))
-			_, err = h.Sink.Store(t.Context(), credential(1), rotation.Stored{})
+			_, err = h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(1)})
 			a.fails(t, "a read before a write", err)
 		})
 		if n := h.Versions(t); n != 0 {
@@ -218,7 +218,7 @@ var answers = []testCase{
 			r := a.to(Read)
 			r.Skip = 1
 			h.AnswerNext(t, r)
-			_, err := h.Sink.Store(t.Context(), credential(n), rotation.Stored{})
+			_, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(n)})
 			a.fails(t, "a read-back", err)
 			versions := h.Versions(t)
 			want(t, h, store(t, h, credential(n), rotation.Stored{}), credential(n))
@@ -246,7 +246,7 @@ var answers = []testCase{
 			h.AnswerNext(t, a.to(Write))
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
-			_, err := h.Sink.Store(ctx, credential(2), rotation.Stored{})
+			_, err := h.Sink.Store(ctx, rotation.Delivery{Credential: credential(2)})
 			a.fails(t, "a write", err)
 		})
 		if n := h.Versions(t); n != 1 {
@@ -290,7 +290,7 @@ var answers = []testCase{
 		h.Stale(t, 1, 1000)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		_, err := h.Sink.Store(ctx, credential(2), before)
+		_, err := h.Sink.Store(ctx, rotation.Delivery{Credential: credential(2), Base: before})
 		shows := fmt.Sprintf("shows version %d, but version %d was written", before.Version, before.Version+1)
 		if err == nil || !strings.Contains(err.Error(), shows) || !strings.Contains(err.Error(), "stale read") || strings.Contains(err.Error(), "another writer") {
 			t.Errorf("%v, want %q", err, shows)
@@ -317,7 +317,7 @@ var answers = []testCase{
 		h.Stale(t, 0, 1000)
 		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		_, err := h.Sink.Store(ctx, credential(3), before)
+		_, err := h.Sink.Store(ctx, rotation.Delivery{Credential: credential(3), Base: before})
 		if err == nil || !strings.Contains(err.Error(), "stale read") || strings.Contains(err.Error(), "another writer") {
 			t.Errorf("%v, want a stale read", err)
 		}
@@ -347,7 +347,7 @@ var answers = []testCase{
 	}},
 	{"a version that has deleted itself", func(h Harness) bool { return h.DeleteAfter != nil }, func(t *testing.T, h Harness) {
 		h.DeleteAfter(t, h.ShortLife)
-		_, _ = h.Sink.Store(t.Context(), credential(1), rotation.Stored{}) // it may be gone when it is read back
+		_, _ = h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(1)}) // it may be gone when it is read back
 		h.DeleteAfter(t, 0)
 		var now rotation.Stored
 		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {

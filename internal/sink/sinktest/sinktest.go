@@ -101,7 +101,7 @@ var suite = []testCase{
 			t.Errorf("an empty place holds a credential for %q: %v", c.ClientID, err)
 		}
 		want := credential(1)
-		if _, err := h.Sink.Store(t.Context(), want, preflight(t, h)); err != nil {
+		if _, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: want, Base: preflight(t, h)}); err != nil {
 			t.Fatal(err)
 		}
 		if c, err := reader.ReadBack(t.Context()); err != nil || c.ClientID != want.ClientID || !c.ClientSecret.Equal(want.ClientSecret) {
@@ -206,7 +206,7 @@ var suite = []testCase{
 	{"a write is lost", func(h Harness) bool { return h.LoseNextAnswer != nil }, func(t *testing.T, h Harness) {
 		before := preflight(t, h)
 		h.LoseNextAnswer(t, false)
-		_, err := h.Sink.Store(t.Context(), credential(1), before)
+		_, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(1), Base: before})
 		if err == nil {
 			t.Fatal("a lost write was reported as done")
 		}
@@ -227,7 +227,7 @@ var suite = []testCase{
 	{"a write fails", func(h Harness) bool { return h.FailNextAnswer != nil }, func(t *testing.T, h Harness) {
 		before := preflight(t, h)
 		h.FailNextAnswer(t, false)
-		_, err := h.Sink.Store(t.Context(), credential(1), before)
+		_, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(1), Base: before})
 		if err == nil {
 			t.Fatal("a failed write was reported as done")
 		}
@@ -243,7 +243,7 @@ var suite = []testCase{
 		arrive := h.HoldNextWrite(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		_, err := h.Sink.Store(ctx, credential(2), before)
+		_, err := h.Sink.Store(ctx, rotation.Delivery{Credential: credential(2), Base: before})
 		if err == nil {
 			t.Fatal("a write without an answer was reported as done")
 		}
@@ -267,7 +267,7 @@ var suite = []testCase{
 			}
 		}
 		h.DuringNextWrite(t, again)
-		_, err := h.Sink.Store(t.Context(), credential(1), preflight(t, h))
+		_, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(1), Base: preflight(t, h)})
 		if err == nil || n >= 100 {
 			t.Fatalf("%d conflicts, %v: want an error after a few", n, err)
 		}
@@ -283,7 +283,7 @@ var suite = []testCase{
 		store(t, h, credential(1), preflight(t, h))
 		before := preflight(t, h)
 		h.FailReads(t, 1)
-		if _, err := h.Sink.Store(t.Context(), credential(2), before); err == nil {
+		if _, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(2), Base: before}); err == nil {
 			t.Fatal("not read back, and yet confirmed")
 		} else {
 			clean(t, err)
@@ -303,7 +303,7 @@ var suite = []testCase{
 		if err == nil || h.DeniedSays == "" || !strings.Contains(err.Error(), h.DeniedSays) {
 			t.Errorf("Preflight: %v, want an error with %q", err, h.DeniedSays)
 		}
-		if _, err := h.Sink.Store(t.Context(), credential(1), rotation.Stored{}); err == nil {
+		if _, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(1)}); err == nil {
 			t.Error("stored without the right to")
 		} else {
 			clean(t, err)
@@ -313,7 +313,7 @@ var suite = []testCase{
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		_, err1 := h.Sink.Preflight(ctx)
-		_, err2 := h.Sink.Store(ctx, credential(1), rotation.Stored{})
+		_, err2 := h.Sink.Store(ctx, rotation.Delivery{Credential: credential(1)})
 		if err1 == nil || err2 == nil || h.Versions(t) != 0 {
 			t.Errorf("Preflight %v, Store %v, %d versions", err1, err2, h.Versions(t))
 		}
@@ -331,7 +331,7 @@ func preflight(t *testing.T, h Harness) rotation.Stored {
 
 func store(t *testing.T, h Harness, c rotation.Credential, base rotation.Stored) rotation.Stored {
 	t.Helper()
-	s, err := h.Sink.Store(t.Context(), c, base)
+	s, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: c, Base: base})
 	if err != nil {
 		t.Fatalf("Store: %v", err)
 	}
