@@ -9,8 +9,12 @@ import (
 // AuthMethods is the table of the ways to log in to Vault: one line for each method. See kinds.go
 // for how to add one.
 type AuthMethods interface {
+	Kubernetes(*KubernetesAuth)
+	JWT(*JWTAuth)
+	Cert(*CertAuth)
 	AppRole(*AppRole)
 	Token(*TokenAuth)
+	Agent(*AgentAuth)
 }
 
 // VaultAuth is one way to log in to Vault.
@@ -52,6 +56,19 @@ func (c *checker) checkVaultAuth() {
 	case ok:
 		c.wrong(path, "has no method: give exactly one of %s", all)
 	}
+}
+
+// role returns the name of a role, which is one part of a path of Vault; empty if there is none.
+func (c *checker) role(path string, value *string) string {
+	role := or(value, "")
+	switch {
+	case value == nil:
+	case template.MatchString(role), strings.Contains(role, "$"):
+		c.wrong(path, "has a variable or a template in it, which is not filled in: write the name out")
+	case strings.Contains(role, "/"):
+		c.wrong(path, "must be the name of a role alone, without a slash, such as rotatord: the path before it belongs in mount")
+	}
+	return role
 }
 
 // authMount returns the mount of an auth method without slashes at its ends.

@@ -81,6 +81,7 @@ type Account struct {
 
 // Vault is the one Vault that secrets are written to.
 type Vault struct {
+	// Address is a URL without a path at its end, or unix:// and the path of a socket.
 	Address string
 	// Nodes are further URLs that a standby may redirect to, without a path.
 	Nodes     []string

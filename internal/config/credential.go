@@ -21,6 +21,8 @@ const (
 	VaultToken
 	RoleID
 	SecretID
+	WrappingToken
+	JWT
 	AgeIdentity
 )
 
@@ -37,6 +39,10 @@ func (k SecretKind) String() string {
 		return "role_id"
 	case SecretID:
 		return "secret_id"
+	case WrappingToken:
+		return "wrapping token"
+	case JWT:
+		return "JWT"
 	case AgeIdentity:
 		return "age identity"
 	}
@@ -144,13 +150,19 @@ func (k SecretKind) jsonProblem(value string) string {
 	var top map[string]json.RawMessage
 	_ = json.Unmarshal([]byte(value), &top) // what does not fit stays empty
 	_ = json.Unmarshal([]byte(value), &answer)
+	if answer.Wrap != nil && k == WrappingToken {
+		return fmt.Sprintf("is a wrapped answer of Vault: it must hold the %s alone, as jq -r .wrap_info.token prints it", k)
+	}
 	if answer.Wrap != nil {
 		field := "token"
 		if k == RoleID || k == SecretID {
 			field = k.String()
 		}
-		return fmt.Sprintf("is a wrapped answer of Vault (wrap_info), which rotatord does not unwrap: unwrap it once, as in "+
-			"vault unwrap -field=%s WRAPPING_TOKEN, and write what comes out", field)
+		text := fmt.Sprintf("is a wrapped answer of Vault (wrap_info): unwrap it once, as in vault unwrap -field=%s WRAPPING_TOKEN, and write what comes out", field)
+		if k == SecretID {
+			text += "; or write the token in it (jq -r .wrap_info.token), and set wrapped: true"
+		}
+		return text
 	}
 	for _, part := range []struct {
 		path   string
@@ -255,10 +267,10 @@ var forms = []form{
 	{regexp.MustCompile(`^(cfk_|[0-9a-f]{37}$)`), "a global API key of Cloudflare", []SecretKind{GlobalKey}, nil, "name it in api_key, with api_email"},
 	{regexp.MustCompile(`^v1\.0-[0-9a-f]+`), "an Origin CA key of Cloudflare", nil, nil, ""},
 	{regexp.MustCompile(`^[A-Za-z0-9_-]{40}$`), "like a Cloudflare API token", []SecretKind{APIToken}, []SecretKind{GlobalKey}, "name it in api_token, without api_email"},
-	{regexp.MustCompile(`^(hv[sbr]\.|[sbr]\.[A-Za-z0-9]{24}(\.|$))`), "a Vault token", []SecretKind{VaultToken}, nil, ""},
+	{vaultToken, "a Vault token", []SecretKind{VaultToken, WrappingToken}, nil, ""},
 	{regexp.MustCompile(`^AGE-(SECRET-KEY|PLUGIN)-`), "an age identity", []SecretKind{AgeIdentity}, nil, ""},
 	{regexp.MustCompile(`^age1[a-z0-9]+$`), "an age recipient", nil, nil, ""},
-	{regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$`), "a JWT", nil, nil, ""},
+	{regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$`), "a JWT", []SecretKind{JWT}, nil, ""},
 	{regexp.MustCompile(`^(gh[pousr]_|github_pat_|glpat-|AKIA[A-Z0-9]{16}$|xox[bp]-)`), "a credential of another service (GitHub, GitLab, AWS or Slack)", nil, nil, ""},
 	{regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`), "a UUID, perhaps the ID of a service token", nil, []SecretKind{APIToken, GlobalKey}, ""},
 	{regexp.MustCompile(`^[0-9a-f]{32}$`), "an ID (32 hex digits) of an account, a zone or a token", nil, []SecretKind{APIToken, GlobalKey}, ""},
@@ -278,7 +290,7 @@ func (k SecretKind) mistaken(value string) string {
 		advice := f.advice
 		switch {
 		case k == SecretID && f.is == "a Vault token":
-			advice = "if it is a wrapping token, unwrap it once (vault unwrap -field=secret_id WRAPPING_TOKEN) and write what comes out"
+			advice = "if it is a wrapping token, set wrapped: true beside it, or unwrap it (vault unwrap -field=secret_id WRAPPING_TOKEN) and write what comes out"
 		case advice == "" || strings.HasPrefix(advice, "name it") && k != APIToken && k != GlobalKey:
 			advice = "write the " + k.String()
 		}
@@ -288,8 +300,20 @@ func (k SecretKind) mistaken(value string) string {
 		}
 		return fmt.Sprintf("%s%s, and not the %s: %s", looks, f.is, k, advice)
 	}
+	switch {
+	case k == JWT && !jwtForm.MatchString(value):
+		return "is not a JWT, which has three parts with dots between them and begins with eyJ: is it the right file?"
+	case k == WrappingToken && !vaultToken.MatchString(value):
+		return "is not a wrapping token, which begins with hvs.: write one there (vault write -wrap-ttl=... -f auth/MOUNT/role/ROLE/secret-id), or remove wrapped: true if it is the secret_id itself"
+	}
 	return ""
 }
+
+// jwtForm is the form of a JWT with a signature, and vaultToken that of a token of Vault.
+var (
+	jwtForm    = regexp.MustCompile(`^eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$`)
+	vaultToken = regexp.MustCompile(`^(hv[sbr]\.|[sbr]\.[A-Za-z0-9]{24}(\.|$))`)
+)
 
 // identityProblem says what is wrong with an age identity file, as age-keygen writes them, with
 // comments.

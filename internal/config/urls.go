@@ -56,8 +56,8 @@ func urlHint(text string) string {
 		return "variables and templates are not expanded here"
 	case strings.HasPrefix(text, "//"):
 		return "begin it with https:"
-	case strings.HasPrefix(text, "/"), found != nil && strings.EqualFold(found[1], "unix"):
-		return "a unix socket is not supported yet"
+	case strings.HasPrefix(text, "/"), found != nil && strings.EqualFold(found[1], unixScheme):
+		return "a unix socket is not supported here"
 	case strings.ContainsFunc(text, unicode.IsSpace):
 		return "it must not have a space"
 	case strings.Contains(text, `\`):
@@ -133,6 +133,20 @@ func (c *checker) baseURL(path, text string) string {
 }
 
 func (c *checker) checkAddress(text string) {
+	if strings.HasPrefix(strings.ToLower(text), unixScheme+":") {
+		c.cfg.Vault.Address = c.socketAddress("vault.address", text)
+		if c.cfg.Vault.TLS != (TLS{}) {
+			c.wrong("vault.tls", "has no effect on a unix socket: remove it")
+		}
+		if c.has("vault.nodes") {
+			c.wrong("vault.nodes", "has no effect with a unix socket: the agent that listens there follows the redirects of a standby; remove it")
+		}
+		return
+	}
+	if strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "//") {
+		c.wrong("vault.address", "is a path: for a unix socket write unix:// before it, as in unix:///run/vault/agent.sock")
+		return
+	}
 	before := len(c.faults)
 	address := c.url("vault.address", text, "Vault token")
 	c.cfg.Vault.Address = address
@@ -154,6 +168,34 @@ func (c *checker) checkAddress(text string) {
 	case strings.HasPrefix(strings.ToLower(address), "http:") && c.cfg.Vault.TLS != (TLS{}):
 		c.wrong("vault.tls", "has no effect on plain http: make vault.address https, or remove tls")
 	}
+}
+
+const unixScheme = "unix"
+
+// Socket returns the path of the unix socket that an address of Vault names; empty if it is a URL of a server.
+func (v *Vault) Socket() string {
+	path, found := strings.CutPrefix(v.Address, unixScheme+"://")
+	if !found {
+		return ""
+	}
+	return path
+}
+
+// socketAddress checks the address of a unix socket, and returns it in its only form.
+func (c *checker) socketAddress(path, text string) string {
+	const example = "unix:///run/vault/agent.sock"
+	socket, found := strings.CutPrefix(text[len(unixScheme):], "://")
+	switch {
+	case !found || !strings.HasPrefix(socket, "/"):
+		c.wrong(path, "must have the absolute path of the socket after unix://, so three slashes: %s", example)
+	case pathProblem(socket) != "":
+		c.wrong(path, "%s", pathProblem(socket))
+	case strings.ContainsAny(socket, "?#"), strings.HasSuffix(socket, "/"):
+		c.wrong(path, "must end with the name of the socket, such as %s", example)
+	case len(socket) > maxSocketPath:
+		c.wrong(path, "has a path of %d bytes, and the system accepts at most %d for a socket", len(socket), maxSocketPath)
+	}
+	return unixScheme + "://" + socket
 }
 
 // nodes checks the further addresses of the Vault.

@@ -19,8 +19,19 @@ type authMethod interface {
 	logIn(ctx context.Context, library *api.Client) (lease, error)
 	// changed reports whether the credential differs from that of the last login.
 	changed(ctx context.Context) bool
-	// hint says what an operator should check if Vault refuses a login.
-	hint(namespace string) string
+	// hint says what an operator should check if Vault refuses a login like that.
+	hint(refusal *ResponseError, namespace string) string
+}
+
+// logInAt sends the body to the login path of an auth method.
+func logInAt(ctx context.Context, library *api.Client, mount string, body map[string]any) (lease, error) {
+	answer, err := library.Logical().WriteWithContext(ctx, "auth/"+mount+"/login", body)
+	if err != nil {
+		return lease{}, plain(err)
+	}
+	l := leaseOf(answer)
+	l.forever = l.ttl == 0 // Vault never gives a token that has ended
+	return l, nil
 }
 
 // methodOf returns the method that is configured.

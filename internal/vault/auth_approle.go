@@ -20,7 +20,7 @@ type appRoleAuth struct {
 
 func (a *appRoleAuth) name() string { return "approle" }
 
-func (a *appRoleAuth) hint(namespace string) string {
+func (a *appRoleAuth) hint(_ *ResponseError, namespace string) string {
 	if a.used.isToken() {
 		return "the secret_id in " + a.config.SecretID.String() + " looks like a token of Vault, such as a wrapping token: unwrap it first " +
 			"(VAULT_TOKEN=WRAPPING-TOKEN vault unwrap -field=secret_id), and put what comes out there"
@@ -29,6 +29,9 @@ func (a *appRoleAuth) hint(namespace string) string {
 }
 
 func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
+	if a.config.Wrapped {
+		return lease{}, &describedError{text: "vault.auth.approle.wrapped: this build cannot unwrap yet"}
+	}
 	roleID, err := a.config.RoleID.ReadAs(ctx, config.RoleID)
 	if err != nil {
 		return lease{}, unreadable("vault.auth.approle.role_id", err)

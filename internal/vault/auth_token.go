@@ -19,7 +19,7 @@ type tokenAuth struct {
 }
 
 func (t *tokenAuth) name() string { return "token" }
-func (t *tokenAuth) hint(namespace string) string {
+func (t *tokenAuth) hint(_ *ResponseError, namespace string) string {
 	return "is the token in " + t.source.String() + " still valid? One that may not look itself up is not used, because the daemon could not know when it ends. " +
 		"A wrapping token must be unwrapped first (vault unwrap), and is good for one request only." + askNamespace(namespace)
 }

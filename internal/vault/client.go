@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 
@@ -44,7 +45,7 @@ func newClient(c config.Vault, observer Observer) (*client, error) {
 func newLibrary(c config.Vault, t *transport) (library *api.Client, err error) {
 	config.WithoutEnvironment("VAULT_", func() {
 		library, err = api.NewClient(&api.Config{
-			Address:          c.Address,
+			Address:          baseOf(c),
 			DisableRedirects: true, // the transport passes none on either
 			// Our callers decide whether to repeat a request.
 			MaxRetries: 0,
@@ -67,8 +68,16 @@ func newLibrary(c config.Vault, t *transport) (library *api.Client, err error) {
 	return library, nil
 }
 
+// baseOf returns the URL of the server. Behind a unix socket it is this machine, as the library has it.
+func baseOf(c config.Vault) string {
+	if c.Socket() != "" {
+		return "http://localhost"
+	}
+	return c.Address
+}
+
 func newTransport(c config.Vault, observer Observer) (*transport, error) {
-	base, err := url.Parse(c.Address)
+	base, err := url.Parse(baseOf(c))
 	if err != nil || base.Host == "" {
 		return nil, fmt.Errorf("address: %q cannot be read as a URL", c.Address)
 	}
@@ -85,6 +94,12 @@ func newTransport(c config.Vault, observer Observer) (*transport, error) {
 		return nil, err
 	}
 	next := outbound.Transport()
+	if socket := c.Socket(); socket != "" {
+		next.Proxy = nil
+		next.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}
+	}
 	next.TLSClientConfig = tlsConfig
 	// Without compression a small answer cannot become a large one.
 	next.DisableCompression = true

@@ -191,12 +191,12 @@ func plain(err error) error {
 }
 
 // withHint adds advice to the error of a login that Vault refused.
-func withHint(err error, hint string) error {
+func withHint(err error, hint func(*ResponseError, string) string, namespace string) error {
 	e, ok := errors.AsType[*ResponseError](err)
 	if !ok || e.Foreign || !slices.Contains([]int{http.StatusBadRequest, http.StatusForbidden, http.StatusNotFound}, e.Status) {
 		return err
 	}
-	return &describedError{text: err.Error() + ": " + hint, cause: err}
+	return &describedError{text: err.Error() + ": " + hint(e, namespace), cause: err}
 }
 
 // askNamespace asks whether the namespace is right.

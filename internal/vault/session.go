@@ -134,7 +134,7 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {
-		err = withHint(err, s.login.hint(s.config.Namespace))
+		err = withHint(err, s.login.hint, s.config.Namespace)
 		// An older token may still be valid: the session goes on with it until its end.
 		if !s.loggedIn || s.ended() {
 			s.loggedIn, s.err = false, err
