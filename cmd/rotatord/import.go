@@ -36,9 +36,10 @@ type importOptions struct {
 	schedule, mount, prefix string
 
 	placement                          string // --for
-	placementGiven                     bool
+	placementGiven, vaultRoleGiven     bool
 	vaultAddress, listen               string
 	stateDir, roleIDFile, secretIDFile string
+	vaultAuth, vaultRole, jwtFile      string
 }
 
 func newImport() *cobra.Command {
@@ -58,6 +59,10 @@ unit (the default), kubernetes for those of deploy/kubernetes, or here for a dae
 hand, with the paths of this command line. With systemd and kubernetes, only this command reads
 --api-token-file; the daemon will read the API token where the unit or the Secret puts it.
 
+--vault-auth says how the daemon logs in to Vault: kubernetes with the token of its pod (the default with
+--for kubernetes), approle with a role ID and a secret ID (the default otherwise), or jwt with a token from
+a file that another program renews.
+
 The file contains no secret. It has mode 0644 regardless of the umask, because the daemon's user must be
 able to read it. A missing directory is created.
 
@@ -69,6 +74,7 @@ rotating it. Read these comments before you start the daemon with the file.`,
     --base-url http://127.0.0.1:8787/client/v4 --vault-address http://127.0.0.1:8200 --out config.yaml`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.vaultRoleGiven = cmd.Flags().Changed("vault-role")
 			o.configGiven, o.placementGiven = cmd.Flags().Changed("config"), cmd.Flags().Changed("for")
 			if err := o.check(); err != nil {
 				return err
@@ -99,10 +105,14 @@ func (o *importOptions) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&o.stateDir, "state-dir", "", "state `directory` (default: by --for; with here, the directory state next to --out)")
 	flags.StringVar(&o.roleIDFile, "vault-role-id-file", "", "`file` with the AppRole's role ID (default: by --for; with here, vault-role-id next to --api-token-file)")
 	flags.StringVar(&o.secretIDFile, "vault-secret-id-file", "", "`file` with the AppRole's secret ID (default: by --for; with here, vault-secret-id next to --api-token-file)")
-	for _, name := range []string{"api-token-file", "out", "vault-role-id-file", "vault-secret-id-file"} {
+	flags.StringVar(&o.vaultAuth, "vault-auth", "", "how the daemon logs in to Vault: approle, kubernetes or jwt (default: kubernetes with --for kubernetes, else approle)")
+	flags.StringVar(&o.vaultRole, "vault-role", "rotatord", "`name` of the role in Vault, for kubernetes and jwt")
+	flags.StringVar(&o.jwtFile, "vault-jwt-file", "", "`file` with the JWT for --vault-auth jwt (default with --for kubernetes: the pod's token for Vault)")
+	for _, name := range []string{"api-token-file", "out", "vault-role-id-file", "vault-secret-id-file", "vault-jwt-file"} {
 		_ = cmd.MarkFlagFilename(name)
 	}
 	_ = cmd.MarkFlagDirname("state-dir")
+	_ = cmd.RegisterFlagCompletionFunc("vault-auth", cobra.FixedCompletions([]string{authAppRole, authKubernetes, authJWT}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{forSystemd, forKubernetes, forHere}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -116,8 +126,8 @@ func (o *importOptions) check() error {
 		return usagef("--api-token-file is missing: --account-id and --zone-id need it")
 	case !alone && (o.apiTokenFile != "" || o.baseURL != ""):
 		return usagef("--api-token-file and --base-url need --account-id or --zone-id: a configured account has its own")
-	case !alone && (o.placementGiven || o.vaultAddress+o.listen+o.stateDir+o.roleIDFile+o.secretIDFile != ""):
-		return usagef("--for, --vault-address, --listen, --state-dir and the --vault-...-file flags need --account-id or --zone-id: a configuration has its own")
+	case !alone && (o.placementGiven || o.vaultAddress+o.listen+o.stateDir+o.roleIDFile+o.secretIDFile+o.vaultAuth+o.jwtFile != "" || o.vaultRoleGiven):
+		return usagef("--for, --listen, --state-dir and the --vault-... flags need --account-id or --zone-id: a configuration has its own")
 	case o.overwrite && o.out == "":
 		return usagef("--overwrite needs --out")
 	case !alone && o.account == "":
@@ -126,7 +136,9 @@ func (o *importOptions) check() error {
 	if alone && o.account == "" {
 		o.account = "main"
 	}
-	if _, err := placeFor(o.placement, "", ""); err != nil {
+	if p, err := placeFor(o.placement, "", ""); err != nil {
+		return err
+	} else if _, err := o.logIn(p.auth, ""); err != nil {
 		return err
 	}
 	if o.out != "" && !o.overwrite {

@@ -221,9 +221,7 @@ func (d importDraft) renderVault(line func(string, ...any)) {
 			line("  address: https://vault.example.com:8200   # CHANGE THIS to the address of your Vault")
 		}
 		line("  auth:")
-		line("    approle:")
-		line("      role_id: %s", sourceYAML(config.SecretSource{File: d.place.roleID}))
-		line("      secret_id: %s", sourceYAML(config.SecretSource{File: d.place.secretID}))
+		renderAuth(line, d.place.auth)
 		return
 	}
 	v := *d.vault
@@ -248,6 +246,20 @@ func (d importDraft) renderVault(line func(string, ...any)) {
 	}
 	line("  auth:")
 	line("    %s: %s", v.Auth.Kind(), flow(v.Auth.Document()))
+}
+
+// renderAuth writes how a new daemon logs in. What is the default is left out.
+func renderAuth(line func(string, ...any), auth config.VaultAuth) {
+	switch auth := auth.(type) {
+	case *config.AppRole:
+		line("    approle:")
+		line("      role_id: %s", sourceYAML(auth.RoleID))
+		line("      secret_id: %s", sourceYAML(auth.SecretID))
+	case *config.KubernetesAuth:
+		line("    kubernetes: {role: %s, file: %s}", strconv.Quote(auth.Role), strconv.Quote(auth.JWT.File))
+	case *config.JWTAuth:
+		line("    jwt: {role: %s, file: %s}", strconv.Quote(auth.Role), strconv.Quote(auth.JWT.File))
+	}
 }
 
 // sourceYAML returns where a secret is, in YAML.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"path/filepath"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 type place struct {
 	what                          string // for the first line of the file
 	listen, adminSocket, stateDir string
-	apiToken, roleID, secretID    string // files
+	apiToken                      string // file
+	auth                          config.VaultAuth
 }
 
 // The values of --for. systemd is the default, because most users install the unit. The paths are those
@@ -35,11 +37,19 @@ const (
 	secretIDName = "vault-secret-id"
 )
 
-// placeFor returns the place for a value of --for. With "here", base is the directory for the daemon's
-// own files, and apiToken is the path of its API token.
+// The values of --vault-auth. The other methods need parts of vault that import does not write.
+const (
+	authAppRole    = "approle"
+	authKubernetes = "kubernetes"
+	authJWT        = "jwt"
+)
+
+// placeFor returns the place for a value of --for, where the daemon logs in to Vault as it usually does
+// there. With "here", base is the directory for the daemon's own files, and apiToken is the path of its API
+// token.
 func placeFor(name, base, apiToken string) (place, error) {
 	in := func(dir string, p place) place {
-		p.apiToken, p.roleID, p.secretID = filepath.Join(dir, apiTokenName), filepath.Join(dir, roleIDName), filepath.Join(dir, secretIDName)
+		p.apiToken, p.auth = filepath.Join(dir, apiTokenName), appRoleIn(dir)
 		return p
 	}
 	const local, socket = "127.0.0.1:9321", "/run/rotatord/admin.sock"
@@ -49,9 +59,11 @@ func placeFor(name, base, apiToken string) (place, error) {
 			what: "the unit rotatord.service", listen: local, adminSocket: socket, stateDir: "/var/lib/rotatord",
 		}), nil
 	case forKubernetes: // deploy/kubernetes/base
-		return in("/etc/rotatord/credentials", place{
+		p := in(podCredentials, place{
 			what: "the pod of deploy/kubernetes", listen: "0.0.0.0:9321", adminSocket: socket, stateDir: "/var/lib/rotatord/state",
-		}), nil
+		})
+		p.auth = &config.KubernetesAuth{JWT: config.SecretSource{File: config.DefaultServiceAccountFile}}
+		return p, nil
 	case forHere:
 		p := in(filepath.Dir(apiToken), place{
 			what: "a daemon that you start by hand", listen: local,
@@ -61,6 +73,61 @@ func placeFor(name, base, apiToken string) (place, error) {
 		return p, nil
 	}
 	return place{}, usagef("--for %s is not one of the values: use %s, %s or %s", name, forSystemd, forKubernetes, forHere)
+}
+
+// podCredentials is where the pod of deploy/kubernetes has its Secret.
+const podCredentials = "/etc/rotatord/credentials"
+
+// appRoleIn is AppRole with the files of a directory.
+func appRoleIn(dir string) *config.AppRole {
+	return &config.AppRole{
+		RoleID: config.SecretSource{File: filepath.Join(dir, roleIDName)}, SecretID: config.SecretSource{File: filepath.Join(dir, secretIDName)},
+	}
+}
+
+// logIn returns how the daemon logs in to Vault, by --vault-auth and the flags for each method. usual is how it
+// does at this place, and credentials the directory of its other credentials there.
+func (o *importOptions) logIn(usual config.VaultAuth, credentials string) (config.VaultAuth, error) {
+	for _, flag := range []struct{ file, name, method string }{
+		{o.roleIDFile, "vault-role-id-file", authAppRole}, {o.secretIDFile, "vault-secret-id-file", authAppRole}, {o.jwtFile, "vault-jwt-file", authJWT},
+	} {
+		if method := cmp.Or(o.vaultAuth, usual.Kind()); flag.file != "" && flag.method != method {
+			return nil, usagef("--%s is for --vault-auth %s, and the method is %s", flag.name, flag.method, method)
+		}
+	}
+	if o.vaultRoleGiven && cmp.Or(o.vaultAuth, usual.Kind()) == authAppRole {
+		return nil, usagef("--vault-role is for --vault-auth %s and %s: AppRole has a role ID in a file", authKubernetes, authJWT)
+	}
+	var err error
+	absolute := func(file string) config.SecretSource {
+		path, failed := filepath.Abs(file) // the daemon has a working directory of its own
+		err = errors.Join(err, failed)
+		return config.SecretSource{File: path}
+	}
+	switch method := cmp.Or(o.vaultAuth, usual.Kind()); method {
+	case authAppRole:
+		a := appRoleIn(credentials)
+		if o.roleIDFile != "" {
+			a.RoleID = absolute(o.roleIDFile)
+		}
+		if o.secretIDFile != "" {
+			a.SecretID = absolute(o.secretIDFile)
+		}
+		return a, err
+	case authKubernetes:
+		return &config.KubernetesAuth{Role: o.vaultRole, JWT: config.SecretSource{File: config.DefaultServiceAccountFile}}, nil
+	case authJWT:
+		jwt := config.SecretSource{File: config.DefaultServiceAccountFile}
+		switch {
+		case o.jwtFile != "":
+			jwt = absolute(o.jwtFile)
+		case o.placement != forKubernetes:
+			return nil, usagef("--vault-jwt-file is missing: with --for %s, name the file in which the daemon will find its JWT", o.placement)
+		}
+		return &config.JWTAuth{Role: o.vaultRole, JWT: jwt}, err
+	default:
+		return nil, usagef("--vault-auth %s is not one of the values: use %s, %s or %s, or write another method into the file yourself", method, authAppRole, authKubernetes, authJWT)
+	}
 }
 
 // place returns the place for --for, changed by the other flags.
@@ -77,16 +144,14 @@ func (o *importOptions) place() (place, error) {
 	if err != nil {
 		return place{}, err
 	}
-	for _, set := range []struct {
-		field *string
-		flag  string
-	}{{&p.stateDir, o.stateDir}, {&p.roleID, o.roleIDFile}, {&p.secretID, o.secretIDFile}} {
-		if set.flag == "" {
-			continue
-		}
-		if *set.field, err = filepath.Abs(set.flag); err != nil {
+	if o.stateDir != "" {
+		if p.stateDir, err = filepath.Abs(o.stateDir); err != nil {
 			return place{}, err
 		}
+	}
+	credentials := filepath.Dir(p.apiToken)
+	if p.auth, err = o.logIn(p.auth, credentials); err != nil {
+		return place{}, err
 	}
 	p.listen = cmp.Or(o.listen, p.listen)
 	return p, nil

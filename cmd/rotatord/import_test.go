@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -270,16 +271,19 @@ func TestImportPlaces(t *testing.T) {
 		}
 		return c
 	}
-	for name, shipped := range map[string]string{"systemd": "config.example.yaml", "kubernetes": "deploy/kubernetes/overlays/example/config.yaml"} {
-		t.Run(name, func(t *testing.T) {
-			c := imported(t, "--for", name)
+	for args, shipped := range map[string]string{
+		"--for systemd": "config.example.yaml", "--for kubernetes": "deploy/kubernetes/overlays/example/config.yaml",
+		"--for kubernetes --vault-auth approle": "deploy/kubernetes/overlays/approle/config.yaml",
+	} {
+		t.Run(args, func(t *testing.T) {
+			c := imported(t, strings.Fields(args)...)
 			want, err := config.Load(filepath.Join("../..", shipped))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if c.Listen != want.Listen || c.AdminSocket != want.AdminSocket || c.State.Dir != want.State.Dir ||
-				c.Accounts["main"].APIToken != want.Accounts["prod"].APIToken || *c.Vault.Auth.(*config.AppRole) != *want.Vault.Auth.(*config.AppRole) {
-				t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, *c.Vault.Auth.(*config.AppRole))
+				c.Accounts["main"].APIToken != want.Accounts["prod"].APIToken || !reflect.DeepEqual(c.Vault.Auth, want.Vault.Auth) {
+				t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, c.Vault.Auth)
 			}
 		})
 	}
@@ -295,6 +299,16 @@ func TestImportPlaces(t *testing.T) {
 		if c.Listen != "127.0.0.1:1" || c.AdminSocket != base+"/run/admin.sock" || c.State.Dir != base+"/state" || *c.Vault.Auth.(*config.AppRole) != role ||
 			c.Accounts["main"].APIToken.File != filepath.Join(dir, "token") || c.Vault.Address != "http://127.0.0.1:8200" {
 			t.Errorf("%+v\n%+v\n%+v", c, c.Accounts, *c.Vault.Auth.(*config.AppRole))
+		}
+	})
+	t.Run("jwt", func(t *testing.T) {
+		for args, want := range map[string]config.JWTAuth{
+			"--for kubernetes --vault-auth jwt --vault-role r":      {Role: "r", Mount: "jwt", JWT: config.SecretSource{File: config.DefaultServiceAccountFile}},
+			"--for here --vault-auth jwt --vault-jwt-file /run/jwt": {Role: "rotatord", Mount: "jwt", JWT: config.SecretSource{File: "/run/jwt"}},
+		} {
+			if c := imported(t, append(strings.Fields(args), "--overwrite")...); *c.Vault.Auth.(*config.JWTAuth) != want {
+				t.Errorf("%s: %+v", args, c.Vault.Auth)
+			}
 		}
 	})
 	t.Run("of a configuration", func(t *testing.T) {
