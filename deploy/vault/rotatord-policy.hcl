@@ -1,43 +1,51 @@
-# The least that rotatord needs, for secrets below access/ in a KV version 2 mount named
-# secret. The end-to-end tests run under this very file, with no default policy beside it.
+# The least that rotatord needs, for secrets below access/ in a KV version 2 mount named secret. It is the
+# same for every way to log in. The end-to-end tests run under this very file, without the policy default.
+#
+# Other paths: change the first stanza, or write one for each path. Nothing else has to be changed.
 
-# Read what is stored, create it, write a new version. No delete, no list, no metadata.
+# Read what is stored, create it, write a new version. No delete, no list, no undelete, no destroy.
 path "secret/data/access/*" {
   capabilities = ["create", "read", "update"]
 }
 
-# For a KV version 1 mount use this instead:
-# path "secret/access/*" {
-#   capabilities = ["create", "read", "update"]
-# }
-
-# See whether the mount deletes versions by itself (delete_version_after), so that no rotation
-# ends in a version that is gone before the next one. rotatord works without it, and then
-# sees it only after a write.
-path "secret/config" {
-  capabilities = ["read"]
-}
-
-# The same for settings of single secrets. It costs one more request for each rotation.
-# path "secret/metadata/access/*" {
-#   capabilities = ["read"]
-# }
-
-# Ask whether rotatord may write: before each rotation in a mount of KV version 1, and in
-# rotatord doctor. In version 2 the write itself is tried, with a check-and-set that cannot match.
-path "sys/capabilities-self" {
-  capabilities = ["update"]
-}
-
-# Keep the session alive. The policy "default" allows these two as well.
+# The session: see when it ends, make it last longer, and give it back. rotatord gives back each session
+# that it has replaced, and doctor --login the one that it took. The policy default allows these three
+# as well, but the roles in README.md leave it out.
 path "auth/token/lookup-self" {
   capabilities = ["read"]
 }
 path "auth/token/renew-self" {
   capabilities = ["update"]
 }
-
-# Give a session back: rotatord doctor --login does so with the one that it took.
 path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
+
+# Ask whether rotatord may write, and whether it may do more than it has to: rotatord doctor, and before
+# each rotation in a mount of KV version 1. In version 2 the write itself is tried, with a check-and-set
+# that cannot match.
+path "sys/capabilities-self" {
+  capabilities = ["update"]
+}
+
+# See whether the mount deletes versions by itself (delete_version_after), so that no rotation ends in a
+# version that is gone before the next one. rotatord works without it, and then sees it only after a write.
+path "secret/config" {
+  capabilities = ["read"]
+}
+
+# OPTIONAL: the same for settings of single secrets. It costs one more request for each rotation.
+# path "secret/metadata/access/*" {
+#   capabilities = ["read"]
+# }
+
+# OPTIONAL, for metadata: true at a sink: write down for people when a secret was rotated, and until when
+# the previous one works. In place of the stanza above: a path can have one stanza only.
+# path "secret/metadata/access/*" {
+#   capabilities = ["read", "patch"]
+# }
+
+# OPTIONAL, for a mount of KV version 1, in place of the stanza for secret/data/access/*:
+# path "secret/access/*" {
+#   capabilities = ["create", "read", "update"]
+# }

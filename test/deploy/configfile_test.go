@@ -3,6 +3,7 @@ package deploy
 import (
 	"net"
 	"net/url"
+	"slices"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -16,6 +17,11 @@ type configFile struct {
 	State       struct{ Dir string }
 	root        yaml.Node
 	Vault       struct{ Address string }
+	Tokens      map[string]struct {
+		Sinks []struct {
+			Kubernetes *struct{ Namespace, Name string }
+		}
+	}
 }
 
 func parseConfig(t *testing.T, content string) configFile {
@@ -30,13 +36,17 @@ func parseConfig(t *testing.T, content string) configFile {
 	return c
 }
 
-// secretFiles are all paths that stand as {file: PATH}, in the order of the file.
-func (c configFile) secretFiles() []string {
+// files are all paths that the configuration reads, by file: PATH, in the order of the file.
+func (c configFile) files() []string {
 	var files []string
 	var walk func(*yaml.Node)
 	walk = func(n *yaml.Node) {
-		if n.Kind == yaml.MappingNode && len(n.Content) == 2 && n.Content[0].Value == "file" {
-			files = append(files, n.Content[1].Value)
+		if n.Kind == yaml.MappingNode {
+			for i := 0; i < len(n.Content); i += 2 {
+				if n.Content[i].Value == "file" && n.Content[i+1].Kind == yaml.ScalarNode {
+					files = append(files, n.Content[i+1].Value)
+				}
+			}
 		}
 		for _, child := range n.Content {
 			walk(child)
@@ -44,6 +54,20 @@ func (c configFile) secretFiles() []string {
 	}
 	walk(&c.root)
 	return files
+}
+
+// secrets are the Secrets of Kubernetes that the configuration writes, as NAMESPACE/NAME.
+func (c configFile) secrets() []string {
+	var secrets []string
+	for _, token := range c.Tokens {
+		for _, sink := range token.Sinks {
+			if k := sink.Kubernetes; k != nil {
+				secrets = append(secrets, k.Namespace+"/"+k.Name)
+			}
+		}
+	}
+	slices.Sort(secrets)
+	return secrets
 }
 
 func (c configFile) listen(t *testing.T) (host, port string) {

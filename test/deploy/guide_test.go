@@ -12,9 +12,14 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
 
-// TestKubernetesGuide follows the steps of the guide in a copy of the repository's files. What asks a
-// cluster or a registry is noted only; that the objects can be built is tried.
-func TestKubernetesGuide(t *testing.T) {
+// guided is a copy of the repository's files in which the commands of a guide are run. What asks a cluster
+// or a registry is noted only; Cloudflare is the simulator.
+type guided struct {
+	dir, bin, cloudflare string
+}
+
+func newGuided(t *testing.T) guided {
+	t.Helper()
 	dir, bin := t.TempDir(), t.TempDir()
 	binary := builtBinary(t)
 	for _, command := range [][]string{
@@ -24,7 +29,7 @@ func TestKubernetesGuide(t *testing.T) {
 			t.Fatalf("%v\n%s", err, out)
 		}
 	}
-	for _, name := range []string{"kubectl", "docker", "make", "curl"} {
+	for _, name := range []string{"kubectl", "docker", "make", "curl", "helm"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\necho \"asked: "+name+" $*\"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -47,35 +52,59 @@ func TestKubernetesGuide(t *testing.T) {
 	if address == nil {
 		t.Fatalf("the simulator says %q", said[:n])
 	}
+	return guided{dir, bin, string(address[1])}
+}
 
-	_, steps, _ := strings.Cut(readFile(t, "deploy/kubernetes/README.md"), "## Steps\n")
-	steps, _, _ = strings.Cut(steps, "\n## ")
-	var lines []string
-	for _, block := range regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```").FindAllStringSubmatch(steps, -1) {
-		lines = append(lines, block[1])
+// commandsOf are the shell commands of a section.
+func commandsOf(t *testing.T, path, heading string) string {
+	t.Helper()
+	_, text, found := strings.Cut(readFile(t, path), "\n## "+heading+"\n")
+	if !found {
+		t.Fatalf("%s has no section %q", path, heading)
 	}
-	script := strings.NewReplacer(
+	text, _, _ = strings.Cut(text, "\n## ")
+	var lines strings.Builder
+	for _, block := range regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```").FindAllStringSubmatch(text, -1) {
+		lines.WriteString(block[1])
+	}
+	return lines.String()
+}
+
+// follow runs commands, with the words in capitals filled in and other replacements, and returns what they
+// print. The credentials are kept.
+func (g guided) follow(t *testing.T, script string, replace ...string) string {
+	t.Helper()
+	script = strings.NewReplacer(append(replace,
 		"ACCOUNT_ID", "023e105f4ecef8ad9ca31a8372d0c353", "VAULT_HOST", "vault.example.com", "REGISTRY", "registry.example.com",
-		"rotatord import ", "rotatord import --base-url "+string(address[1])+" ", "cat >", "echo cfat_made-up >",
-		// Written by what the guide to Vault says; and kept, to look at them.
-		"rm -r credentials", "ls credentials", "cp -r overlays", "echo x > credentials/vault-role-id; echo x > credentials/vault-secret-id; cp -r overlays",
-	).Replace(strings.Join(lines, ""))
-	cmd := exec.CommandContext(t.Context(), "bash", "-euc", "export PATH="+bin+":$PATH\n"+script)
-	cmd.Dir = dir
+		"rotatord import ", "rotatord import --base-url "+g.cloudflare+" ", "cat >", "echo cfat_made-up >", "rm -r ", "ls ")...).Replace(script)
+	cmd := exec.CommandContext(t.Context(), "bash", "-euc", "export PATH="+g.bin+":$PWD/bin:$PATH\n"+script)
+	cmd.Dir = g.dir
 	log, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, log)
 	}
-	for _, want := range []string{
-		"3 service token(s) written", "overlays/mine/config.yaml: good: 3 token(s)", "asked: kubectl apply -k overlays/mine",
-		"--from-file=vault-secret-id=credentials/vault-secret-id", "asked: docker push registry.example.com/rotatord:v0.1.0",
-	} {
-		if !strings.Contains(string(log), want) {
+	return string(log)
+}
+
+// says checks what commands have printed.
+func says(t *testing.T, log string, all ...string) {
+	t.Helper()
+	for _, want := range all {
+		if !strings.Contains(log, want) {
 			t.Errorf("no %q in\n%s", want, log)
 		}
 	}
+}
+
+// TestKubernetesGuide follows the steps of the guide to Kubernetes. That the objects can be built is tried.
+func TestKubernetesGuide(t *testing.T) {
+	g := newGuided(t)
+	script := commandsOf(t, "deploy/kubernetes/README.md", "Steps")
+	says(t, g.follow(t, script),
+		"3 service token(s) written", "overlays/mine/config.yaml: good: 3 token(s)", "asked: kubectl apply -k overlays/mine",
+		"--from-file=cloudflare-api-token=credentials/cloudflare-api-token", "asked: docker push registry.example.com/rotatord:v0.1.0")
 	// What kubectl would apply.
-	mine := filepath.Join(dir, "deploy/kubernetes/overlays/mine")
+	mine := filepath.Join(g.dir, "deploy/kubernetes/overlays/mine")
 	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), mine)
 	if err != nil {
 		t.Fatal(err)
@@ -85,8 +114,43 @@ func TestKubernetesGuide(t *testing.T) {
 		t.Errorf("%v\n%s", err, text)
 	}
 	for _, match := range regexp.MustCompile(`--from-file=\S+=(\S+)`).FindAllStringSubmatch(script, -1) {
-		if _, err := os.Stat(filepath.Join(dir, "deploy/kubernetes", match[1])); err != nil {
+		if _, err := os.Stat(filepath.Join(g.dir, "deploy/kubernetes", match[1])); err != nil {
 			t.Errorf("the Secret is made of a file that no step makes: %v", err)
 		}
+	}
+}
+
+// TestKubernetesGuideVariants follows the same steps with AppRole, and with JWT, as the guide says.
+func TestKubernetesGuideVariants(t *testing.T) {
+	g := newGuided(t)
+	steps := commandsOf(t, "deploy/kubernetes/README.md", "Steps")
+	for auth, overlay := range map[string]string{"approle": "approle", "jwt": "example"} {
+		says(t, g.follow(t, steps, "cp -r overlays/example overlays/mine", "rm -rf overlays/mine; cp -r overlays/"+overlay+" overlays/mine", "mkdir -m 0700 credentials", "mkdir -p credentials",
+			"rotatord import ", "rotatord import --vault-auth "+auth+" --base-url "+g.cloudflare+" "), "overlays/mine/config.yaml: good: 3 token(s)")
+		mine := filepath.Join(g.dir, "deploy/kubernetes/overlays/mine")
+		if result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), mine); err != nil {
+			t.Errorf("%s: %v", auth, err)
+		} else if text, err := result.AsYaml(); err != nil || !strings.Contains(string(text), "    "+auth+":") || strings.Contains(string(text), "vault-token") != (auth == "jwt") {
+			t.Errorf("%s: %v\n%s", auth, err, text)
+		}
+	}
+}
+
+// TestHelmGuide follows the steps of the chart's README. That the chart renders with what they pass is tried.
+func TestHelmGuide(t *testing.T) {
+	g := newGuided(t)
+	before := `mkdir -m 0700 deploy/kubernetes/credentials; echo cfat_made-up > deploy/kubernetes/credentials/cloudflare-api-token` + "\n"
+	log := g.follow(t, before+commandsOf(t, chartDir+"/README.md", "Install"))
+	says(t, log, "3 service token(s) written", "config.yaml: good: 3 token(s)", "asked: kubectl apply -f deploy/kubernetes/base/namespace.yaml",
+		"asked: helm install rotatord deploy/helm/rotatord --namespace rotatord --set-file config=config.yaml --set image.repository=registry.example.com/rotatord --set image.tag=v0.1.0")
+	config, err := os.ReadFile(filepath.Join(g.dir, "config.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := render(filepath.Join(g.dir, chartDir), map[string]any{
+		"config": string(config), "image": map[string]any{"repository": "registry.example.com/rotatord", "tag": "v0.1.0"},
+	})
+	if err != nil || len(objects) != 7 {
+		t.Errorf("%d objects, %v", len(objects), err)
 	}
 }

@@ -14,7 +14,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -26,7 +29,7 @@ import (
 )
 
 // builds are the kustomizations that are shipped to be applied.
-var builds = []string{"base", "overlays/example", withOptions}
+var builds = []string{"base", "overlays/example", withOptions, "overlays/approle", "overlays/secret-sink"}
 
 // withOptions is the example with what its comments offer.
 const withOptions = "overlays/example with all options"
@@ -59,7 +62,7 @@ func files(t *testing.T, name string) filesys.FileSystem {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := 7; name == withOptions && options != want {
+	if want := 2; name == withOptions && options != want {
 		t.Fatalf("%d lines of options were found, want %d", options, want)
 	}
 	return fs
@@ -69,7 +72,7 @@ func files(t *testing.T, name string) filesys.FileSystem {
 func strictDecoder(t *testing.T) runtime.Decoder {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, networkingv1.AddToScheme, monitoringv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, networkingv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme, monitoringv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -87,6 +90,9 @@ type manifests struct {
 	deployment *appsv1.Deployment
 	service    *corev1.Service
 	policy     *networkingv1.NetworkPolicy
+	budget     *policyv1.PodDisruptionBudget
+	role       *rbacv1.Role        // nil without a sink in Kubernetes
+	binding    *rbacv1.RoleBinding // the same
 	monitors   []*monitoringv1.PodMonitor
 }
 
@@ -94,30 +100,45 @@ func (m *manifests) pod() *corev1.PodTemplateSpec { return &m.deployment.Spec.Te
 
 func (m *manifests) container() *corev1.Container { return &m.pod().Spec.Containers[0] }
 
-func build(t *testing.T, name string) *manifests {
+// kustomized are the objects of one kustomization.
+func kustomized(t *testing.T, name string) []*unstructured.Unstructured {
 	t.Helper()
 	result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).
 		Run(files(t, name), "/"+strings.TrimSuffix(name, " with all options"))
 	if err != nil {
 		t.Fatalf("kustomize build: %v", err)
 	}
+	text, err := result.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := objectsOf(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+func build(t *testing.T, name string) *manifests {
+	t.Helper()
 	decoder, m, seen := strictDecoder(t), &manifests{}, map[string]bool{}
-	for _, resource := range result.Resources() {
-		content, err := resource.AsYAML()
+	for _, o := range kustomized(t, name) {
+		content, err := o.MarshalJSON()
 		if err != nil {
 			t.Fatal(err)
 		}
+		kind, id := o.GetKind(), o.GetKind()+" "+o.GetName()
 		object, _, err := decoder.Decode(content, nil, nil)
 		if err != nil {
-			t.Fatalf("%s: %v", resource.CurId(), err)
+			t.Fatalf("%s: %v", id, err)
 		}
-		kind := resource.GetKind()
 		if seen[kind] {
 			t.Errorf("a second %s", kind)
 		}
 		seen[kind] = true
-		if kind != "Namespace" && resource.GetNamespace() != "rotatord" {
-			t.Errorf("%s is in the namespace %q", resource.CurId(), resource.GetNamespace())
+		foreign := kind == "Role" || kind == "RoleBinding" // they are where the Secrets are
+		if kind != "Namespace" && !foreign && o.GetNamespace() != "rotatord" {
+			t.Errorf("%s is in the namespace %q", id, o.GetNamespace())
 		}
 		switch object := object.(type) {
 		case *corev1.Namespace:
@@ -134,13 +155,19 @@ func build(t *testing.T, name string) *manifests {
 			m.service = object
 		case *networkingv1.NetworkPolicy:
 			m.policy = object
+		case *policyv1.PodDisruptionBudget:
+			m.budget = object
+		case *rbacv1.Role:
+			m.role = object
+		case *rbacv1.RoleBinding:
+			m.binding = object
 		case *monitoringv1.PodMonitor:
 			m.monitors = append(m.monitors, object)
 		default:
-			t.Errorf("%s: nothing checks objects of this kind", resource.CurId())
+			t.Errorf("%s: nothing checks objects of this kind", id)
 		}
 	}
-	for _, kind := range []string{"Namespace", "ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service", "NetworkPolicy"} {
+	for _, kind := range []string{"Namespace", "ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget"} {
 		if !seen[kind] {
 			t.Fatalf("no %s", kind)
 		}
@@ -171,13 +198,15 @@ func TestKubernetesSources(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := decoder.Decode(content, nil, nil); err != nil {
-			t.Errorf("%s: %v", path, err)
+		for document := range strings.SplitSeq(string(content), "\n---\n") {
+			if _, _, err := decoder.Decode([]byte(document), nil, nil); err != nil {
+				t.Errorf("%s: %v", path, err)
+			}
 		}
 		decoded++
 	}
-	if decoded != 7 {
-		t.Errorf("%d files were decoded, want 7", decoded)
+	if decoded != 9 {
+		t.Errorf("%d files were decoded, want 9", decoded)
 	}
 	twice := []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, name: b}\n")
 	if _, _, err := decoder.Decode(twice, nil, nil); err == nil {
@@ -314,6 +343,7 @@ func TestKubernetesSelectors(t *testing.T) {
 			matches("the Deployment", m.deployment.Spec.Selector)
 			matches("the Service", &metav1.LabelSelector{MatchLabels: m.service.Spec.Selector})
 			matches("the NetworkPolicy", &m.policy.Spec.PodSelector)
+			matches("the PodDisruptionBudget", m.budget.Spec.Selector)
 
 			if !m.service.Spec.PublishNotReadyAddresses {
 				t.Error("the metrics of a daemon that is not ready would be lost")
@@ -363,6 +393,9 @@ func TestKubernetesEgress(t *testing.T) {
 				}
 			}
 			want := []string{"UDP 53", "TCP 53", "TCP 443", "TCP " + mountedConfig(t, m).vaultPort(t)}
+			if len(mountedConfig(t, m).secrets()) > 0 {
+				want = append(want, "TCP 6443") // the API server, behind port 443 of its Service
+			}
 			slices.Sort(got)
 			slices.Sort(want)
 			if !slices.Equal(got, want) {
@@ -384,23 +417,41 @@ func mountedConfig(t *testing.T, m *manifests) configFile {
 	return parseConfig(t, content)
 }
 
+// credentialKeys are the keys of the Secret that the guide creates, by kustomization.
+var credentialKeys = map[string][]string{
+	"":                 {"cloudflare-api-token"},
+	"overlays/approle": {"cloudflare-api-token", "vault-role-id", "vault-secret-id"},
+}
+
+func keysFor(name string) []string {
+	if keys, ok := credentialKeys[name]; ok {
+		return keys
+	}
+	return credentialKeys[""]
+}
+
 // What the pod mounts, and what the configuration in it reads and writes, must be the
 // same files.
 func TestKubernetesVolumes(t *testing.T) {
 	for _, name := range builds {
 		t.Run(name, func(t *testing.T) {
 			m := build(t, name)
+			cfg := mountedConfig(t, m)
 			mounts := map[string]corev1.VolumeMount{}
 			for _, mount := range m.container().VolumeMounts {
 				mounts[mount.Name] = mount
 			}
 			var provided []string
+			apiToken := false
 			for _, v := range m.pod().Spec.Volumes {
 				mount, ok := mounts[v.Name]
 				if !ok {
 					t.Errorf("the volume %s is not mounted", v.Name)
 				}
 				delete(mounts, v.Name)
+				if mount.SubPath != "" && v.ConfigMap == nil {
+					t.Errorf("the volume %s is mounted by subPath: what is replaced in it would not be seen", v.Name)
+				}
 				switch {
 				case v.ConfigMap != nil:
 					if v.ConfigMap.Name != m.config.Name {
@@ -413,21 +464,41 @@ func TestKubernetesVolumes(t *testing.T) {
 					if mode := v.Secret.DefaultMode; mode == nil || *mode&0o007 != 0 {
 						t.Error("every user could read the credentials")
 					}
-					for _, item := range v.Secret.Items {
-						provided = append(provided, filepath.Join(mount.MountPath, item.Path))
+					for _, key := range keysFor(name) {
+						provided = append(provided, filepath.Join(mount.MountPath, key))
 					}
+				case v.Projected != nil:
+					if mode := v.Projected.DefaultMode; mode == nil || *mode&0o007 != 0 || !mount.ReadOnly {
+						t.Errorf("%s: every user could read or change the tokens", v.Name)
+					}
+					token := v.Projected.Sources[0].ServiceAccountToken
+					path := filepath.Join(mount.MountPath, token.Path)
+					if *token.ExpirationSeconds < 600 || *token.ExpirationSeconds > 3600 {
+						t.Errorf("%s lasts %d seconds", path, *token.ExpirationSeconds)
+					}
+					if path == "/var/run/secrets/kubernetes.io/serviceaccount/token" {
+						apiToken = true
+						if len(v.Projected.Sources) != 3 || token.Audience != "" {
+							t.Errorf("the API server needs its certificate, the namespace and a token for itself: %+v", v.Projected.Sources)
+						}
+						continue
+					}
+					if token.Audience != "vault" || len(v.Projected.Sources) != 1 {
+						t.Errorf("the token for Vault would be accepted by %q", token.Audience)
+					}
+					provided = append(provided, path)
 				case v.PersistentVolumeClaim != nil:
 					if v.PersistentVolumeClaim.ClaimName != m.claim.Name {
 						t.Errorf("the pod mounts the claim %s, there is %s", v.PersistentVolumeClaim.ClaimName, m.claim.Name)
 					}
 					// Below the mount and not the mount itself, which a storage class may leave
 					// open to every user: rotatord refuses that.
-					if dir := mountedConfig(t, m).State.Dir; filepath.Dir(dir) != mount.MountPath || mount.ReadOnly {
+					if dir := cfg.State.Dir; filepath.Dir(dir) != mount.MountPath || mount.ReadOnly {
 						t.Errorf("state.dir is %s, the claim is mounted at %s (read only: %t)", dir, mount.MountPath, mount.ReadOnly)
 					}
 				case v.EmptyDir != nil:
 					// The mount is open to every user: rotatord makes a directory of its own in it.
-					if socket := mountedConfig(t, m).AdminSocket; filepath.Dir(filepath.Dir(socket)) != mount.MountPath || mount.ReadOnly {
+					if socket := cfg.AdminSocket; filepath.Dir(filepath.Dir(socket)) != mount.MountPath || mount.ReadOnly {
 						t.Errorf("admin_socket is %s, the only other place that can be written to is %s", socket, mount.MountPath)
 					}
 				default:
@@ -438,15 +509,14 @@ func TestKubernetesVolumes(t *testing.T) {
 				t.Errorf("%s is mounted, but is not a volume", name)
 			}
 
-			cfg := mountedConfig(t, m)
-			files := cfg.secretFiles()
-			if name == withOptions { // as the comment says
-				files = append(files, "/etc/rotatord/credentials/vault-ca.pem")
-			}
+			files := cfg.files()
 			slices.Sort(files)
 			slices.Sort(provided)
 			if !slices.Equal(files, provided) {
 				t.Errorf("the configuration reads %q, the pod provides %q", files, provided)
+			}
+			if wanted := len(cfg.secrets()) > 0; wanted != apiToken {
+				t.Errorf("the pod has a token for the API server: %t, the configuration needs one: %t", apiToken, wanted)
 			}
 			host, port := cfg.listen(t)
 			if host == "127.0.0.1" || host == "localhost" {
@@ -459,6 +529,55 @@ func TestKubernetesVolumes(t *testing.T) {
 	}
 }
 
+// The Role names exactly the Secrets of the configuration, and its binding the pod's service account.
+func TestKubernetesRole(t *testing.T) {
+	for _, name := range builds {
+		t.Run(name, func(t *testing.T) {
+			m := build(t, name)
+			secrets := mountedConfig(t, m).secrets()
+			if len(secrets) == 0 {
+				if m.role != nil || m.binding != nil {
+					t.Error("there are rights that nothing needs")
+				}
+				return
+			}
+			if m.role == nil || m.binding == nil {
+				t.Fatal("no Role, or no RoleBinding")
+			}
+			var named []string
+			for _, rule := range m.role.Rules {
+				if !slices.Equal(rule.APIGroups, []string{""}) || !slices.Equal(rule.Resources, []string{"secrets"}) || !slices.Equal(rule.Verbs, []string{"get", "patch"}) {
+					t.Errorf("the rule %+v", rule)
+				}
+				for _, name := range rule.ResourceNames {
+					named = append(named, m.role.Namespace+"/"+name)
+				}
+			}
+			if !slices.Equal(named, secrets) {
+				t.Errorf("the Role names %q, the configuration writes %q", named, secrets)
+			}
+			want := []rbacv1.Subject{{Kind: "ServiceAccount", Name: m.account.Name, Namespace: m.account.Namespace}}
+			if m.binding.Namespace != m.role.Namespace || m.binding.RoleRef.Kind != "Role" || m.binding.RoleRef.Name != m.role.Name || !slices.Equal(m.binding.Subjects, want) {
+				t.Errorf("the binding %+v", m.binding)
+			}
+		})
+	}
+}
+
+// A drain of the node must be able to evict the pod: the budget has to allow it, also when the pod is not ready.
+func TestKubernetesDisruption(t *testing.T) {
+	for _, name := range builds {
+		m := build(t, name)
+		spec := m.budget.Spec
+		if spec.MinAvailable != nil || spec.MaxUnavailable == nil || spec.MaxUnavailable.IntValue() < int(*m.deployment.Spec.Replicas) {
+			t.Errorf("%s: the budget would block the drain of a node: %+v", name, spec)
+		}
+		if p := spec.UnhealthyPodEvictionPolicy; p == nil || *p != policyv1.AlwaysAllow {
+			t.Errorf("%s: a pod that is not ready would block the drain of a node", name)
+		}
+	}
+}
+
 // A changed configuration must give the ConfigMap another name, or the pod would continue
 // with the old one.
 func TestKubernetesConfigRollsThePod(t *testing.T) {
@@ -466,32 +585,36 @@ func TestKubernetesConfigRollsThePod(t *testing.T) {
 	if base.config.Name == example.config.Name {
 		t.Errorf("two configurations, one name: %s", base.config.Name)
 	}
+	for _, name := range builds {
+		if c := build(t, name).config; c.Immutable == nil || !*c.Immutable {
+			t.Errorf("%s: the content of %s can change: a rollback would not find what it had", name, c.Name)
+		}
+	}
 }
 
-// The README's command must make exactly the Secret that the pod mounts.
+// The guide's commands must make the Secret that the pod mounts, with the keys that the configurations read.
 func TestKubernetesReadme(t *testing.T) {
 	readme := readFile(t, "deploy/kubernetes/README.md")
 	m := build(t, "base")
-	var want []string
 	for _, v := range m.pod().Spec.Volumes {
-		if v.Secret == nil {
-			continue
-		}
-		if !strings.Contains(readme, "--namespace rotatord create secret generic "+v.Secret.SecretName) {
+		if v.Secret != nil && !strings.Contains(readme, "--namespace rotatord create secret generic "+v.Secret.SecretName) {
 			t.Errorf("the README does not make the Secret %s", v.Secret.SecretName)
 		}
-		for _, item := range v.Secret.Items {
-			want = append(want, item.Key)
+	}
+	made := func(text string) (keys []string) {
+		for _, match := range regexp.MustCompile(`--from-file=([a-z-]+)=`).FindAllStringSubmatch(text, -1) {
+			keys = append(keys, match[1])
 		}
+		slices.Sort(keys)
+		return keys
 	}
-	var got []string
-	for _, match := range regexp.MustCompile(`--from-file=([a-z-]+)=`).FindAllStringSubmatch(readme, -1) {
-		got = append(got, match[1])
+	steps, rest, _ := strings.Cut(readme, "## AppRole\n")
+	approle, _, _ := strings.Cut(rest, "\n## ")
+	if got := made(steps); !slices.Equal(got, keysFor("base")) {
+		t.Errorf("the steps make a Secret with %q, want %q", got, keysFor("base"))
 	}
-	slices.Sort(want)
-	slices.Sort(got)
-	if len(want) == 0 || !slices.Equal(got, want) {
-		t.Errorf("the README makes a Secret with %q, the pod wants %q", got, want)
+	if got, want := made(approle), keysFor("overlays/approle"); !slices.Equal(got, want) {
+		t.Errorf("for AppRole the README makes a Secret with %q, want %q", got, want)
 	}
 	commands := regexp.MustCompile(`exec deployment/(\S+) -- (\S+) `).FindAllStringSubmatch(readme, -1)
 	for _, c := range commands {

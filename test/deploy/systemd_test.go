@@ -170,7 +170,7 @@ func TestSystemdReadme(t *testing.T) {
 			t.Errorf("the README does not say how to make %s", source)
 		}
 	}
-	files := cfg.secretFiles()
+	files := cfg.files()
 	slices.Sort(files)
 	slices.Sort(credentials)
 	if !slices.Equal(files, credentials) {

@@ -216,13 +216,14 @@ func TestSystemdGuide(t *testing.T) {
 	}
 	follow([]string{"make install"}) // the build was done before, and the rest is in place of it
 	follow(systemd["Credentials"])
-	all := vault["Vault for rotatord"] // the KV mount comes last there, for those who have none
-	i := slices.IndexFunc(all, func(line string) bool { return strings.HasPrefix(line, "vault secrets enable ") })
-	if i < 0 {
-		t.Fatalf("the guide to Vault has %q", all)
+	// The KV mount comes after the policy there, for those who have none, and binding to addresses after AppRole.
+	policy, approle := vault["The policy"], vault["AppRole"]
+	if len(policy) != 2 || !strings.HasPrefix(policy[1], "vault secrets enable ") || len(approle) != 5 || !strings.Contains(approle[4], "DAEMON_ADDRESS") {
+		t.Fatalf("the guide to Vault has %q and %q", policy, approle)
 	}
-	follow(append([]string{all[i]}, all[:i]...))
-	rehearse(m, all[:i])
+	follow([]string{policy[1], policy[0]})
+	follow(approle[:4])
+	rehearse(m, append([]string{policy[0]}, approle[:4]...))
 
 	m.run("", "systemd-run --quiet --unit sim /guide/rotatord/bin/rotatord sim --seed-tokens 3")
 	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8787/_sim/stats")

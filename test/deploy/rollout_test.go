@@ -1,0 +1,279 @@
+package deploy
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/scheduler"
+	"rotatord/internal/secret"
+	"rotatord/internal/vault/vaulttest"
+)
+
+// rolloutFor is how long TestRolloutCostsNoSlot goes on: -args -rollout-for 10m.
+var rolloutFor = flag.Duration("rollout-for", 100*time.Second, "how long configurations are rolled out")
+
+const (
+	rolloutTokens = 60
+	rolloutJitter = 40 * time.Second
+	rolloutWindow = 12 * time.Second
+)
+
+// TestRolloutCostsNoSlot changes the configuration again and again, in the way of `kubectl apply`: the old
+// pod gets SIGTERM, finishes and is gone; some time later the next one starts on the same volume. Slots come
+// all the time, a rotation takes a second, and each slot has to be served once, within its window.
+func TestRolloutCostsNoSlot(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than a minute")
+	}
+	t.Parallel()
+	r := newRollout(t)
+	begin := time.Now()
+	var stopped time.Time
+	var rollouts int
+	var longest, sum time.Duration
+	for time.Since(begin) < *rolloutFor {
+		p := r.start(t, rollouts)
+		if stopped.IsZero() {
+			begin = p.ready
+		}
+		if !stopped.IsZero() {
+			gap := p.ready.Sub(stopped)
+			longest, sum, rollouts = max(longest, gap), sum+gap, rollouts+1
+		}
+		time.Sleep(time.Duration(rand.Int64N(int64(6 * time.Second))))
+		stopped = p.stop(t)
+		// Until the next container runs: the ReplicaSet, the scheduler, the volume.
+		time.Sleep(time.Second + time.Duration(rand.Int64N(int64(2*time.Second))))
+	}
+	p := r.start(t, rollouts)
+	time.Sleep(rolloutWindow) // what came last is served
+	end := p.stop(t)
+
+	served, missed := r.outcome()
+	if len(missed) > 0 {
+		t.Errorf("slots were missed:\n%s", strings.Join(missed, "\n"))
+	}
+	late, during, n := time.Duration(0), 0, 0
+	for token := range rolloutTokens {
+		name := fmt.Sprintf("seeded-%04d", token+1)
+		table := scheduler.Timetable{Schedule: r.schedule, Key: name, Jitter: rolloutJitter, Window: rolloutWindow}
+		for slot := r.schedule.Next(begin); ; slot = r.schedule.Next(slot) {
+			f := table.Firing(slot)
+			if f.Close.After(end) {
+				break
+			}
+			if f.Begin.Before(begin) {
+				continue
+			}
+			n++
+			at := served[name][slot]
+			if len(at) != 1 {
+				t.Errorf("%s: the slot of %s, due at %s, was served %d times: %v", name, slot, f.Begin, len(at), at)
+				continue
+			}
+			delay := at[0].Sub(f.Begin)
+			if delay > time.Second/2 {
+				during++
+			}
+			late = max(late, delay)
+			if at[0].Before(f.Begin) || at[0].After(f.Close) {
+				t.Errorf("%s: the slot of %s, due from %s to %s, was served at %s", name, slot, f.Begin, f.Close, at[0])
+			}
+		}
+	}
+	if n < rolloutTokens || rollouts < 5 {
+		t.Fatalf("only %d slots and %d rollouts: this shows nothing", n, rollouts)
+	}
+	if got, want := r.rotations(), r.count(served); got != want {
+		t.Errorf("Cloudflare carried out %d rotations, the daemons report %d", got, want)
+	}
+	t.Logf("%d rollouts in %s: %d slots, each served once; %d of them had to wait for the next daemon. Between SIGTERM and the next daemon that is ready: %s on average, %s at most. The latest rotation began %s after it was due.",
+		rollouts, end.Sub(begin).Round(time.Second), n, during, (sum / time.Duration(max(rollouts, 1))).Round(time.Millisecond), longest.Round(time.Millisecond), late.Round(time.Millisecond))
+}
+
+// rollout is what stays while pods are replaced: Cloudflare, Vault and the volume.
+type rollout struct {
+	binary, dir string
+	cloudflare  *cfsim.Simulator
+	addresses   [2]string // of Cloudflare and Vault
+	schedule    *scheduler.Schedule
+
+	mu     sync.Mutex
+	served map[string]map[time.Time][]time.Time // by token and slot: when the rotation began
+	missed []string                             // lines of the log
+}
+
+func newRollout(t *testing.T) *rollout {
+	t.Helper()
+	r := &rollout{binary: builtBinary(t), dir: t.TempDir(), served: map[string]map[time.Time][]time.Time{}}
+	var err error
+	if r.schedule, err = scheduler.Parse("* * * * *", time.UTC); err != nil {
+		t.Fatal(err)
+	}
+	r.cloudflare = cfsim.New(cfsim.Options{SeedTokens: rolloutTokens, APIToken: secret.New("made-up"), RateLimit: -1})
+	if err := r.cloudflare.Inject(cfsim.Fault{Operation: cfsim.OpRotate, Count: -1, Delay: cfsim.Duration(time.Second)}); err != nil {
+		t.Fatal(err)
+	}
+	vault := vaulttest.New(vaulttest.Options{RootToken: "made-up", Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}})
+	for i, handler := range []http.Handler{r.cloudflare, vault} {
+		server := httptest.NewServer(handler)
+		t.Cleanup(server.Close)
+		r.addresses[i] = server.URL
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "token"), []byte("made-up"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// config writes the next configuration. It differs from the last one: each has another comment, and another
+// token with another grace.
+func (r *rollout) config(t *testing.T, n int) string {
+	t.Helper()
+	var c strings.Builder
+	fmt.Fprintf(&c, `# change %[1]d
+listen: 127.0.0.1:0
+admin_socket: %[2]s/run/admin.sock
+state: {dir: %[2]s/state}
+accounts:
+  main: {account_id: %[3]s, api_token: {file: %[2]s/token}, base_url: %[4]s%[5]s}
+vault:
+  address: %[6]s
+  auth: {token: {file: %[2]s/token}}
+defaults: {account: main, schedule: "* * * * *", jitter: %[7]s, window: %[8]s, grace: 3s}
+tokens:
+`, n, r.dir, cfsim.DefaultAccountID, r.addresses[0], cfsim.BasePath, r.addresses[1], rolloutJitter, rolloutWindow)
+	for i := range rolloutTokens {
+		fmt.Fprintf(&c, "  seeded-%04d: {id: %s, grace: %ds, sinks: [{vault: {mount: secret, path: access/%d}}]}\n", i+1, cfsim.SeedTokenID(i+1), 2+(n+i)%3, i+1)
+	}
+	path := filepath.Join(r.dir, fmt.Sprintf("config-%d.yaml", n))
+	if err := os.WriteFile(path, []byte(c.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// pod is one process of the daemon.
+type pod struct {
+	cmd   *exec.Cmd
+	done  chan struct{}
+	ready time.Time
+	last  string // what it wrote last
+}
+
+// start starts the daemon as its container would, and waits until it serves.
+func (r *rollout) start(t *testing.T, n int) *pod {
+	t.Helper()
+	cmd := exec.Command(r.binary, "run", "--config="+r.config(t, n), "--shutdown-timeout=30s")
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := &pod{cmd: cmd, done: make(chan struct{})}
+	serving := make(chan struct{})
+	go func() {
+		defer close(p.done)
+		p.last = r.follow(log, sync.OnceFunc(func() { p.ready = time.Now(); close(serving) }))
+		_ = cmd.Wait()
+	}()
+	t.Cleanup(func() { _ = cmd.Process.Kill(); <-p.done })
+	select {
+	case <-serving:
+	case <-p.done:
+		t.Fatalf("the daemon ended: %v\n%s", cmd.ProcessState, p.last)
+	case <-time.After(time.Minute):
+		t.Fatal("the daemon did not come up")
+	}
+	return p
+}
+
+// stop ends it as the kubelet does, and returns when it was told to.
+func (p *pod) stop(t *testing.T) time.Time {
+	t.Helper()
+	at := time.Now()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.done:
+	case <-time.After(45 * time.Second):
+		t.Fatal("the daemon outlives the time that the pod has to end")
+	}
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+	return at
+}
+
+// follow reads a daemon's log, and returns its last line.
+func (r *rollout) follow(log io.Reader, serving func()) (last string) {
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		var line struct {
+			Msg, Token, Duration string
+			Time, Slot           time.Time
+		}
+		last = lines.Text()
+		if json.Unmarshal(lines.Bytes(), &line) != nil {
+			continue
+		}
+		switch {
+		case line.Msg == "rotatord is running":
+			serving()
+		case line.Msg == "rotated":
+			r.mu.Lock()
+			if r.served[line.Token] == nil {
+				r.served[line.Token] = map[time.Time][]time.Time{}
+			}
+			slot := line.Slot.UTC()
+			took, _ := time.ParseDuration(line.Duration)
+			r.served[line.Token][slot] = append(r.served[line.Token][slot], line.Time.Add(-took))
+			r.mu.Unlock()
+		case strings.HasPrefix(line.Msg, "slots passed without"):
+			r.mu.Lock()
+			r.missed = append(r.missed, lines.Text())
+			r.mu.Unlock()
+		}
+	}
+	return last
+}
+
+func (r *rollout) outcome() (served map[string]map[time.Time][]time.Time, missed []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.served, r.missed
+}
+
+func (r *rollout) count(served map[string]map[time.Time][]time.Time) (n int) {
+	for _, slots := range served {
+		for _, at := range slots {
+			n += len(at)
+		}
+	}
+	return n
+}
+
+// rotations is how many Cloudflare has carried out.
+func (r *rollout) rotations() (n int) {
+	for _, count := range r.cloudflare.Stats().Rotations {
+		n += count
+	}
+	return n
+}
