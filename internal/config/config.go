@@ -29,6 +29,8 @@ type Config struct {
 	Accounts map[string]Account
 	// Vault is nil if the file names none, which is so only if no sink needs it.
 	Vault *Vault
+	// Kubernetes is nil if no sink needs it.
+	Kubernetes *Kubernetes
 	// WatchEvery is vault.watch_every: how often each sink is compared with the ledger. Default 15m, also
 	// without a Vault; 0 for never.
 	WatchEvery time.Duration
@@ -90,6 +92,14 @@ type Vault struct {
 	// Timeout of one request. Default 30s.
 	Timeout time.Duration
 	Auth    VaultAuth
+}
+
+// Kubernetes says how to reach the API server of the cluster whose Secrets are written.
+type Kubernetes struct {
+	// Kubeconfig is the path of a kubeconfig file. Empty: the daemon runs in the cluster.
+	Kubeconfig string
+	// Context is the context of the kubeconfig; empty for its current-context.
+	Context string
 }
 
 // TLS names PEM files. Zero fields mean the system's defaults.

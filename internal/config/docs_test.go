@@ -231,7 +231,7 @@ func TestExampleAlternatives(t *testing.T) {
 func TestDefaultsAreTrue(t *testing.T) {
 	base := replaced(t, "    token: {file: /run/vault-token}", "    approle: {role_id: {env: A}, secret_id: {env: B}}",
 		`"@weekly"`, "\"@weekly\"\n    freezes: {f: {from: '2026-12-20', to: '2027-01-04'}}\n    verify: {url: 'https://app.example.com'}")
-	base = strings.TrimSuffix(base, "\n") + "\n      - file: {path: /var/lib/ci/cf.env}\n"
+	base = strings.TrimSuffix(base, "\n") + "\n      - file: {path: /var/lib/ci/cf.env}\n      - kubernetes: {namespace: ci, name: cf-access}\n"
 	base = "freezes: {g: {schedule: 0 12 * * 1, duration: 1h}}\n" + base + `  made:
     account: prod
     create: {name: made}
@@ -287,8 +287,9 @@ var authMethods = map[string]string{
 
 // places has one place of each kind of sink.
 var places = map[string]object{
-	"vault": {"mount": "secret", "path": "access/ci"},
-	"file":  {"path": "/var/lib/ci/cf.env"},
+	"vault":      {"mount": "secret", "path": "access/ci"},
+	"file":       {"path": "/var/lib/ci/cf.env"},
+	"kubernetes": {"namespace": "ci", "name": "cf-access"},
 }
 
 // set writes a value below o, and creates the mappings on the way. A key that ends in [] means the entry of

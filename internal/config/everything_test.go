@@ -57,6 +57,7 @@ defaults:
   outside_change: restore
   sinks:
     - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
+kubernetes: {kubeconfig: /etc/rotatord/kubeconfig, context: "prod:admin"}
 freezes:
   weekend: {schedule: 0 18 * * 5, duration: 50h, time_zone: Europe/Berlin, slots: skip}
   quarter: {from: 2026-12-20, to: 2027-01-04 06:00:01, slots: defer}
@@ -85,6 +86,7 @@ tokens:
       - vault: {mount: kv, path: no}
       - vault: {mount: kv, path: 0x10, fields: {client_id: client_secret, client_secret: client_id}}
       - file: {path: /srv//ci/./cf.yaml, format: yaml, mode: 640, owner: 0, group: ci, fields: {client_id: client-id}}
+      - kubernetes: {namespace: ci, name: cf.access, type: example.com/access, labels: {team: ci, example.com/a: "1"}, take_over: [kubectl-create, helm], fields: {client_id: .id, client_secret: A_b-c.d}}
   third:
     create: {name: A name, duration: 1000h30m0s, adopt: true}
     sinks: [{vault: {mount: kv, path: third}}]
@@ -143,6 +145,7 @@ func TestEverything(t *testing.T) {
 				Mount: "auth-mount", RoleID: config.SecretSource{File: "/role"}, SecretID: config.SecretSource{Env: "SECRET_ID"},
 			},
 		},
+		Kubernetes: &config.Kubernetes{Kubeconfig: "/etc/rotatord/kubeconfig", Context: "prod:admin"},
 		Tokens: []config.Token{
 			inheriting(config.Token{
 				Name: "fifth", Account: "zone", ID: "3f2b8a52-1d0e-4c3c-9a54-7d0c0f6f2b11", RenewBefore: 720 * time.Hour, RenewFor: "1440h",
@@ -162,6 +165,10 @@ func TestEverything(t *testing.T) {
 					&config.FileSink{
 						Path: "/srv/ci/cf.yaml", Format: "yaml", Mode: 0o640, Owner: "0", GroupName: "ci",
 						SinkFields: config.SinkFields{ClientIDField: "client-id", ClientSecretField: "client_secret"},
+					},
+					&config.KubernetesSink{
+						Namespace: "ci", Name: "cf.access", Type: "example.com/access", Labels: map[string]string{"team": "ci", "example.com/a": "1"},
+						TakeOver: []string{"kubectl-create", "helm"}, SinkFields: config.SinkFields{ClientIDField: ".id", ClientSecretField: "A_b-c.d"},
 					},
 				},
 			},

@@ -144,11 +144,12 @@ func spelledOut(cfg *config.Config) object {
 	}
 	return given(object{
 		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
-		"log":      object{"level": cfg.Log.Level, "format": cfg.Log.Format},
-		"state":    given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients}),
-		"vault":    vault(cfg),
-		"accounts": accounts,
-		"tokens":   tokens,
+		"log":        object{"level": cfg.Log.Level, "format": cfg.Log.Format},
+		"state":      given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients}),
+		"vault":      vault(cfg),
+		"kubernetes": cluster(cfg),
+		"accounts":   accounts,
+		"tokens":     tokens,
 	})
 }
 
@@ -222,4 +223,12 @@ func FuzzSecretNeverEchoed(f *testing.F) {
 			t.Errorf("the error repeats a secret:\n%v\n%s", err, text)
 		}
 	})
+}
+
+// cluster is the section kubernetes; empty in the cluster.
+func cluster(cfg *config.Config) object {
+	if cfg.Kubernetes == nil {
+		return nil
+	}
+	return given(object{"kubeconfig": cfg.Kubernetes.Kubeconfig, "context": cfg.Kubernetes.Context})
 }

@@ -64,18 +64,19 @@ func Parse(filename string, data []byte) (*Config, error) {
 // is written and wrong.
 type checker struct {
 	decoder
-	raw       raw.File
-	cfg       *Config
-	warnings  []Fault
-	volatile  []volatileFile // the files of sinks that are gone after a restart
-	needVault string         // the path of the first sink that needs a Vault; empty if none does
-	gaps      map[gapKey]gap
-	global    []placedFreeze        // the global freezes without a fault
-	placed    []placedFreeze        // all freezes without a fault
-	applied   map[string]bool       // global freezes that apply to a token, by path
-	sets      map[string]*freezeSet // by the paths of their freezes
-	frozen    map[frozenKey]*frozen
-	renewals  map[string]bool // renew_for in the file, by path: is there a renew_before that goes with it?
+	raw            raw.File
+	cfg            *Config
+	warnings       []Fault
+	volatile       []volatileFile // the files of sinks that are gone after a restart
+	needVault      string         // the path of the first sink that needs a Vault; empty if none does
+	needKubernetes string         // the same for the API server of a cluster
+	gaps           map[gapKey]gap
+	global         []placedFreeze        // the global freezes without a fault
+	placed         []placedFreeze        // all freezes without a fault
+	applied        map[string]bool       // global freezes that apply to a token, by path
+	sets           map[string]*freezeSet // by the paths of their freezes
+	frozen         map[frozenKey]*frozen
+	renewals       map[string]bool // renew_for in the file, by path: is there a renew_before that goes with it?
 }
 
 func (c *checker) check() {
@@ -86,6 +87,7 @@ func (c *checker) check() {
 	c.checkAccounts()
 	c.checkTokens()
 	c.checkVault()
+	c.checkKubernetes()
 	c.checkVolatile()
 }
 

@@ -50,6 +50,9 @@ func (f *FileSink) Group() string { return f.Kind() + ":" + filepath.Dir(f.Path)
 // NeedsVault implements [Sink].
 func (*FileSink) NeedsVault() bool { return false }
 
+// NeedsKubernetes implements [Sink].
+func (*FileSink) NeedsKubernetes() bool { return false }
+
 // Sibling implements [Sink].
 func (f *FileSink) Sibling(name string) Sink {
 	other := *f

@@ -31,6 +31,9 @@ func (v *VaultSink) Group() string { return v.Kind() + ":" + v.Mount }
 // NeedsVault implements [Sink].
 func (*VaultSink) NeedsVault() bool { return true }
 
+// NeedsKubernetes implements [Sink].
+func (*VaultSink) NeedsKubernetes() bool { return false }
+
 // Sibling implements [Sink].
 func (v *VaultSink) Sibling(name string) Sink {
 	other := *v

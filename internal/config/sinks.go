@@ -9,6 +9,7 @@ import (
 type SinkKinds interface {
 	Vault(*VaultSink)
 	File(*FileSink)
+	Kubernetes(*KubernetesSink)
 }
 
 // Sink is one place that a secret is written to. A Sink must not be changed: tokens share those of
@@ -23,6 +24,8 @@ type Sink interface {
 	Group() string
 	// NeedsVault reports whether the sink works through the session with Vault.
 	NeedsVault() bool
+	// NeedsKubernetes reports whether the sink works through the API server of a cluster.
+	NeedsKubernetes() bool
 	// Fields are the names under which the credential is stored.
 	Fields() SinkFields
 
@@ -121,6 +124,9 @@ func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
 		name, path := sink.Kind()+":"+sink.writesTo(), sink.path
 		if sink.NeedsVault() && c.needVault == "" {
 			c.needVault = path
+		}
+		if sink.NeedsKubernetes() && c.needKubernetes == "" {
+			c.needKubernetes = path
 		}
 		first, taken := places[name]
 		switch {

@@ -37,6 +37,9 @@ func Open(c config.Sink, d Deps) (Sink, error) {
 	}
 	o := opener{Deps: d}
 	c.Dispatch(&o)
+	if o.opened == nil {
+		return nil, fmt.Errorf("%s: not supported yet", config.SinkName(c))
+	}
 	return o.opened, nil
 }
 

@@ -53,6 +53,9 @@ type File struct {
 	Accounts map[string]Account `yaml:"accounts" jsonschema:"required" hint:"give at least one Cloudflare account"`
 	// The one Vault that secrets are written to. Required if a sink needs it.
 	Vault Vault `yaml:"vault"`
+	// The Kubernetes cluster of the Secrets that sinks of that kind write. Default: the cluster that
+	// the daemon runs in.
+	Kubernetes Kubernetes `yaml:"kubernetes"`
 	// Values for all tokens that do not set the field themselves. Default none.
 	Defaults Defaults `yaml:"defaults"`
 	// Periods in which no rotation begins, by a name of your choice, for all tokens that do
@@ -91,6 +94,17 @@ type State struct {
 	// in a safe, can open what is pending in dir with rotatord recover if the
 	// daemon's own identity is gone. It applies to what is sealed from then on.
 	Recipients []*string `yaml:"recipients" hint:"give at least one age recipient (age1...), or remove the key"`
+}
+
+// Kubernetes says how to reach the API server of a cluster. Without kubeconfig the daemon must run in the
+// cluster: it uses the token and the certificate authority of its service account.
+type Kubernetes struct {
+	// A kubeconfig file, for a daemon that runs outside of the cluster. Default none. It is read
+	// again each time it is needed. Programs that print a credential (exec) are not run: use a
+	// token, a tokenFile or a client certificate.
+	Kubeconfig *string `yaml:"kubeconfig" jsonschema:"example=/etc/rotatord/kubeconfig"`
+	// The context of the kubeconfig. Default its current-context. Only with kubeconfig.
+	Context *string `yaml:"context" jsonschema:"example=prod"`
 }
 
 // Account is where service tokens are, a Cloudflare account or one of its zones, and the

@@ -6,6 +6,8 @@ type Sink struct {
 	Vault VaultSink `yaml:"vault"`
 	// A file on this machine.
 	File FileSink `yaml:"file"`
+	// A Secret of a Kubernetes cluster.
+	Kubernetes KubernetesSink `yaml:"kubernetes"`
 }
 
 // VaultSink is a secret in a KV mount, version 1 or 2.
@@ -40,6 +42,28 @@ type FileSink struct {
 	// the daemon's group. Without being root the daemon can give it only to its own groups.
 	Group *string `yaml:"group" jsonschema:"example=ci"`
 	// The names of the two variables (env) or keys (json, yaml).
+	Fields Fields `yaml:"fields"`
+}
+
+// KubernetesSink is a Secret of the cluster that the section kubernetes names.
+type KubernetesSink struct {
+	// The namespace of the Secret. It must exist. Required.
+	Namespace *string `yaml:"namespace" jsonschema:"required,pattern=^[a-z0-9]([a-z0-9-]*[a-z0-9])?$,maxLength=63,example=ci" hint:"give the namespace, such as ci"`
+	// The name of the Secret. Required. No two sinks may write to one Secret. It is best
+	// created beforehand, and empty: then rotatord needs no right to create Secrets.
+	Name *string `yaml:"name" jsonschema:"required,pattern=^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$,maxLength=253,example=cf-access" hint:"give the name of the Secret, such as cf-access"`
+	// The type of the Secret. Default Opaque. Kubernetes never changes the type of a Secret, so
+	// one of another type is refused. The types of Kubernetes itself (kubernetes.io/...)
+	// need other keys and are not accepted.
+	Type *string `yaml:"type" jsonschema:"default=Opaque,example=example.com/access"`
+	// Labels that the Secret gets. Default none. Its other labels stay, and so does one that is
+	// removed from here.
+	Labels map[string]*string `yaml:"labels" jsonschema:"example=team=ci" hint:"give at least one label, or remove the key"`
+	// Field managers, such as kubectl-create, from which rotatord takes over its keys and labels.
+	// Default none: a key that another program has written and may write again is refused,
+	// with the name to write here. A name that stays here is harmless.
+	TakeOver []*string `yaml:"take_over" jsonschema:"example=kubectl-create" hint:"give the name of at least one field manager, such as kubectl-create, or remove the key"`
+	// The names of the two keys in the Secret's data. Other keys stay as they are.
 	Fields Fields `yaml:"fields"`
 }
 

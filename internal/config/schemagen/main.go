@@ -118,6 +118,10 @@ func constrain(schema *jsonschema.Schema) {
 	recipients := schema.Definitions["State"].Properties.Value("recipients")
 	recipients.MinItems, recipients.UniqueItems = new(uint64(1)), true
 	recipients.Items.Pattern = recipientPattern
+	secret := schema.Definitions["KubernetesSink"]
+	secret.Properties.Value("labels").MinProperties = new(uint64(1))
+	takeOver := secret.Properties.Value("take_over")
+	takeOver.MinItems, takeOver.UniqueItems = new(uint64(1)), true
 	nodes := schema.Definitions["Vault"].Properties.Value("nodes")
 	nodes.MinItems, nodes.UniqueItems, nodes.Items.Format = new(uint64(1)), true, "uri"
 	// A duration may be a bare 0, which YAML takes for a number. The keywords of a
