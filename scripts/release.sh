@@ -5,6 +5,7 @@
 #
 #   rotatord_VERSION_linux_ARCH.tar.gz      the static binary, license, README, deploy/ and the example configuration
 #   rotatord_VERSION_linux_ARCH.cdx.json    the SBOM (CycloneDX) of that binary
+#   rotatord-VERSION.tgz                    the Helm chart; its version and that of its application are VERSION
 #   SHA256SUMS                              checksums of all of them
 #
 # It builds from the commit and not from the work tree, twice: in two directories with names of
@@ -54,7 +55,20 @@ if [[ -z ${QUICK:-} && -z ${SBOM:-} ]]; then
 	(cd tools/release && go build -trimpath -o "$SBOM" github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod)
 fi
 
+# pack NAME FILE: NAME below the stage, with the time of the commit and nothing of this machine.
+pack() {
+	tar --create --directory "$work/stage" --sort=name --mtime="$date" --owner=0 --group=0 --numeric-owner \
+		--mode='u+rw,go=rX' --format=ustar "$1" | gzip -n -9 >"$2"
+}
+
 mkdir -p "$out"
+chart=deploy/helm/rotatord
+sed -i "s/^version: .*/version: ${version#v}/; s/^appVersion: .*/appVersion: $version/" "$first/$chart/Chart.yaml"
+[[ $(grep -cx "version: ${version#v}\|appVersion: $version" "$first/$chart/Chart.yaml") == 2 ]] || fail "$chart/Chart.yaml has no version to replace"
+cp -r "$first/$chart" "$work/stage/rotatord"
+rm "$work/stage/rotatord/.helmignore" # Helm leaves out what it names
+pack rotatord "$out/rotatord-${version#v}.tgz"
+
 for arch in ${ARCHS:-amd64 arm64}; do
 	name=rotatord_${version}_linux_$arch
 	stage=$work/stage/$name
@@ -69,8 +83,7 @@ for arch in ${ARCHS:-amd64 arm64}; do
 	cmp "$stage/rotatord" "$work/again" || fail "two builds of $name differ: the build is not reproducible"
 
 	cp -r "$first"/{LICENSE,README.md,CHANGELOG.md,config.example.yaml,deploy,docs} "$stage"
-	tar --create --directory "$work/stage" --sort=name --mtime="$date" --owner=0 --group=0 --numeric-owner \
-		--mode='u+rw,go=rX' --format=ustar "$name" | gzip -n -9 >"$out/$name.tar.gz"
+	pack "$name" "$out/$name.tar.gz"
 	if [[ -z ${QUICK:-} ]]; then
 		"$SBOM" bin -json -notimestamp -noserial -std -version "$version" -output "$out/$name.cdx.json" "$stage/rotatord"
 	fi

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -433,6 +434,26 @@ func TestHelmConfigRollsThePod(t *testing.T) {
 	}
 }
 
+// TestHelmAsDependency: a chart may have this one as a dependency, with a condition and global values. The strict
+// schema must not refuse what Helm passes on then.
+func TestHelmAsDependency(t *testing.T) {
+	parent := t.TempDir()
+	if err := os.CopyFS(filepath.Join(parent, "charts", "rotatord"), os.DirFS(filepath.Join(root, chartDir))); err != nil {
+		t.Fatal(err)
+	}
+	const chart = "apiVersion: v2\nname: platform\nversion: 1.0.0\ndependencies:\n  - {name: rotatord, version: 0.0.0-dev, repository: '', condition: rotatord.enabled}\n"
+	if err := os.WriteFile(filepath.Join(parent, "Chart.yaml"), []byte(chart), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := render(parent, map[string]any{
+		"global":   map[string]any{"region": "eu"},
+		"rotatord": map[string]any{"enabled": true, "config": readFile(t, "deploy/kubernetes/base/config.yaml")},
+	})
+	if err != nil || len(objects) != 7 {
+		t.Errorf("%d objects: %v", len(objects), err)
+	}
+}
+
 // value is one value of the chart: its path, its default and what the schema says of it.
 type value struct{ path, preset, description string }
 
@@ -473,7 +494,7 @@ func valuesOf(t *testing.T) []value {
 		if s.AdditionalProperties == nil || *s.AdditionalProperties != false {
 			t.Errorf("the schema accepts unknown values in %q", at)
 		}
-		known := map[string]bool{"global": at == ""} // Helm's own
+		known := map[string]bool{"global": at == "", "enabled": at == ""} // for charts that depend on this one
 		for i := 0; i < len(node.Content); i += 2 {
 			key := node.Content[i].Value
 			known[key] = true

@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
 )
 
 // TestRelease builds a release of the last commit. The script itself builds the binary twice, in two
@@ -37,6 +39,18 @@ func TestRelease(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(out, name, file)); err != nil {
 			t.Errorf("the archive lacks a file: %v", err)
 		}
+	}
+	// Helm reads the chart, which has the version of the release and renders as the one in the repository.
+	chart, err := loader.Load(filepath.Join(out, "rotatord-0.0.1-test.tgz"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := chart.Metadata; m.Version != "0.0.1-test" || m.AppVersion != "v0.0.1-test" {
+		t.Errorf("the chart has the version %s of the application %s", m.Version, m.AppVersion)
+	}
+	objects, err := render(filepath.Join(out, "rotatord-0.0.1-test.tgz"), map[string]any{"config": readFile(t, "deploy/kubernetes/base/config.yaml")})
+	if err != nil || len(objects) != 7 {
+		t.Errorf("the chart renders %d objects: %v", len(objects), err)
 	}
 	binary := filepath.Join(out, name, "rotatord")
 	version, err := exec.CommandContext(t.Context(), binary, "version").CombinedOutput()
