@@ -131,7 +131,7 @@ func TestDefaults(t *testing.T) {
 			Schedule: schedule(t, "@weekly", "UTC"),
 			Grace:    24 * time.Hour,
 			Sinks: []config.Sink{&config.VaultSink{
-				Mount: "secret", Path: "access/ci", SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"},
+				Mount: "secret", Path: "access/ci", Metadata: true, SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"},
 			}},
 		}},
 	}

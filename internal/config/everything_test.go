@@ -84,7 +84,7 @@ tokens:
       a: {from: 2026-12-20T18:00:00-05:00, to: 2026-12-21T00:00Z, time_zone: Asia/Kathmandu}
     sinks:
       - vault: {mount: kv, path: no}
-      - vault: {mount: kv, path: 0x10, fields: {client_id: client_secret, client_secret: client_id}}
+      - vault: {mount: kv, path: 0x10, metadata: false, fields: {client_id: client_secret, client_secret: client_id, previous_client_id: old_id, previous_client_secret: old, previous_expires_at: old_until}}
       - file: {path: /srv//ci/./cf.yaml, format: yaml, mode: 640, owner: 0, group: ci, fields: {client_id: client-id}}
       - kubernetes: {namespace: ci, name: cf.access, type: example.com/access, labels: {team: ci, example.com/a: "1"}, take_over: [kubectl-create, helm], fields: {client_id: .id, client_secret: A_b-c.d}}
   third:
@@ -113,7 +113,7 @@ func TestEverything(t *testing.T) {
 		}
 		token.Verify = &config.Verify{URL: "https://app.example.com/health?a=b", Header: "authorization", Every: 5 * time.Minute}
 		if token.Sinks == nil {
-			token.Sinks = []config.Sink{&config.VaultSink{Mount: "kv", Path: token.Name, SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}}}
+			token.Sinks = []config.Sink{&config.VaultSink{Mount: "kv", Path: token.Name, Metadata: true, SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}}}
 		}
 		return token
 	}
@@ -160,8 +160,9 @@ func TestEverything(t *testing.T) {
 					{Name: "a", From: at(t, "2026-12-20T23:00:00Z"), To: at(t, "2026-12-21T00:00:00Z")},
 				},
 				Sinks: []config.Sink{
-					&config.VaultSink{Mount: "kv", Path: "no", SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}},
-					&config.VaultSink{Mount: "kv", Path: "0x10", SinkFields: config.SinkFields{ClientIDField: "client_secret", ClientSecretField: "client_id"}},
+					&config.VaultSink{Mount: "kv", Path: "no", Metadata: true, SinkFields: config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}},
+					&config.VaultSink{Mount: "kv", Path: "0x10", SinkFields: config.SinkFields{ClientIDField: "client_secret", ClientSecretField: "client_id",
+						PreviousIDField: "old_id", PreviousSecretField: "old", PreviousEndsField: "old_until"}},
 					&config.FileSink{
 						Path: "/srv/ci/cf.yaml", Format: "yaml", Mode: 0o640, Owner: "0", GroupName: "ci",
 						SinkFields: config.SinkFields{ClientIDField: "client-id", ClientSecretField: "client_secret"},
@@ -176,7 +177,7 @@ func TestEverything(t *testing.T) {
 			inheriting(config.Token{
 				Name: "second", Account: "a.b", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415", RenewBefore: 720 * time.Hour, RenewFor: "1440h",
 				Sinks: []config.Sink{
-					&config.VaultSink{Mount: "kv/team", Path: "inherited", SinkFields: config.SinkFields{ClientIDField: "ID", ClientSecretField: "SECRET"}},
+					&config.VaultSink{Mount: "kv/team", Path: "inherited", Metadata: true, SinkFields: config.SinkFields{ClientIDField: "ID", ClientSecretField: "SECRET"}},
 				},
 			}),
 			inheriting(config.Token{

@@ -95,8 +95,11 @@ func (f *FileSink) check(c *checker, path string, sink raw.Sink) bool {
 	}
 	f.Owner, f.GroupName = c.account(path+".owner", in.Owner), c.account(path+".group", in.Group)
 	if f.Format == "env" {
-		c.variableName(path+".fields.client_id", f.ClientIDField)
-		c.variableName(path+".fields.client_secret", f.ClientSecretField)
+		for _, n := range f.named(path) {
+			if n.name != "" {
+				c.variableName(n.path, n.name)
+			}
+		}
 	}
 	if in.Path == nil {
 		return false

@@ -75,8 +75,11 @@ func (*KubernetesSink) eachSecret(string, func(string, *SecretSource, SecretKind
 func (k *KubernetesSink) check(c *checker, path string, sink raw.Sink) bool {
 	in := sink.Kubernetes
 	k.SinkFields = c.sinkFields(path, in.Fields)
-	c.secretKey(path+".fields.client_id", k.ClientIDField)
-	c.secretKey(path+".fields.client_secret", k.ClientSecretField)
+	for _, n := range k.named(path) {
+		if n.name != "" {
+			c.secretKey(n.path, n.name)
+		}
+	}
 	k.Type = or(in.Type, defaultSecretType)
 	c.secretType(path+".type", k.Type)
 	k.Labels = c.secretLabels(path+".labels", in.Labels)

@@ -14,6 +14,9 @@ type VaultSink struct {
 	Mount string // without slashes at the ends
 	Path  string // below the mount, without slashes at the ends
 	SinkFields
+	// Metadata says that rotations are noted in the custom metadata of the secret, where the policy allows
+	// that and the mount has KV version 2.
+	Metadata bool
 }
 
 // Kind implements [Sink].
@@ -46,7 +49,11 @@ func (v *VaultSink) Below(string) Sink { return v }
 
 // Document implements [Sink].
 func (v *VaultSink) Document() map[string]any {
-	return v.addTo(map[string]any{"mount": v.Mount, "path": v.Path})
+	document := v.addTo(map[string]any{"mount": v.Mount, "path": v.Path})
+	if !v.Metadata {
+		document["metadata"] = false
+	}
+	return document
 }
 
 // Dispatch implements [Sink].
@@ -54,7 +61,7 @@ func (v *VaultSink) Dispatch(to SinkKinds) { to.Vault(v) }
 
 func (v *VaultSink) check(c *checker, path string, sink raw.Sink) bool {
 	in := sink.Vault
-	v.SinkFields = c.sinkFields(path, in.Fields)
+	v.SinkFields, v.Metadata = c.sinkFields(path, in.Fields), or(in.Metadata, true)
 	if in.Mount != nil {
 		v.Mount = c.segments(path+".mount", *in.Mount)
 		c.checkMount(path+".mount", v.Mount)

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"slices"
+
 	"rotatord/internal/config/raw"
 )
 
@@ -56,9 +58,12 @@ func SinkName(s Sink) string { return s.Kind() + ":" + s.Place() }
 // client_id and client_secret.
 type SinkFields struct {
 	ClientIDField, ClientSecretField string
+	// PreviousSecretField, PreviousEndsField and PreviousIDField are the names for the previous secret, until
+	// when it works, and its client ID. An empty name means that it is not stored.
+	PreviousSecretField, PreviousEndsField, PreviousIDField string
 }
 
-var defaultFields = SinkFields{"client_id", "client_secret"}
+var defaultFields = SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}
 
 // DefaultFields are the names that a sink has if the file gives none.
 func DefaultFields() SinkFields { return defaultFields }
@@ -68,10 +73,31 @@ func (f SinkFields) Fields() SinkFields { return f }
 
 // addTo adds the names to what the configuration file says of a sink, unless they are the defaults.
 func (f SinkFields) addTo(document map[string]any) map[string]any {
-	if f != defaultFields {
-		document["fields"] = map[string]any{"client_id": f.ClientIDField, "client_secret": f.ClientSecretField}
+	if f == defaultFields {
+		return document
 	}
+	names := make(map[string]any)
+	for _, n := range f.named("") {
+		if n.name != "" {
+			names[n.key] = n.name
+		}
+	}
+	document["fields"] = names
 	return document
+}
+
+// namedField is one name in the configuration file.
+type namedField struct{ key, path, name string }
+
+// named returns the names of the fields below the path of a sink. An optional one may be empty.
+func (f SinkFields) named(path string) []namedField {
+	all := []namedField{{key: "client_id", name: f.ClientIDField}, {key: "client_secret", name: f.ClientSecretField},
+		{key: "previous_client_secret", name: f.PreviousSecretField}, {key: "previous_expires_at", name: f.PreviousEndsField},
+		{key: "previous_client_id", name: f.PreviousIDField}}
+	for i := range all {
+		all[i].path = path + ".fields." + all[i].key
+	}
+	return all
 }
 
 // placedSink is a sink and its place in the file.
@@ -104,9 +130,10 @@ func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
 	return out
 }
 
-// sinkFields checks the names of the two fields, which must differ.
+// sinkFields checks the names of the fields, which must differ.
 func (c *checker) sinkFields(path string, in raw.Fields) SinkFields {
-	out := SinkFields{or(in.ClientID, defaultFields.ClientIDField), or(in.ClientSecret, defaultFields.ClientSecretField)}
+	out := SinkFields{or(in.ClientID, defaultFields.ClientIDField), or(in.ClientSecret, defaultFields.ClientSecretField),
+		or(in.PreviousSecret, ""), or(in.PreviousEnds, ""), or(in.PreviousID, "")}
 	switch idPath, secretPath := path+".fields.client_id", path+".fields.client_secret"; {
 	case out.ClientIDField != out.ClientSecretField:
 	case c.has(secretPath) && in.ClientSecret != nil:
@@ -114,7 +141,31 @@ func (c *checker) sinkFields(path string, in raw.Fields) SinkFields {
 	case c.has(idPath):
 		c.wrong(idPath, "is also the name of the client secret's field: the two must differ")
 	}
+	names := out.named(path)
+	for i, n := range names[2:] {
+		first := slices.IndexFunc(names, func(other namedField) bool { return n.name != "" && other.name == n.name })
+		switch {
+		case n.name == "":
+		case first < i+2:
+			c.wrong(n.path, "is also the name of the field %s: all must differ", names[first].key)
+		case out.PreviousSecretField == "" && !c.has(names[2].path):
+			c.wrong(n.path, "needs previous_client_secret beside it, which it belongs to")
+		}
+	}
 	return out
+}
+
+// checkPrevious refuses a previous secret without its client ID where a rotation changes the client ID.
+func (c *checker) checkPrevious(t *Token, sinks []placedSink) {
+	if t.Partner == "" && !t.Replace {
+		return
+	}
+	for _, sink := range sinks {
+		if f := sink.Fields(); f.PreviousSecretField != "" && f.PreviousIDField == "" {
+			c.wrong(sink.path+".fields.previous_client_secret", "needs previous_client_id beside it for %s: a rotation of a pair, or with strategy: replace, "+
+				"changes the client id, and the previous secret works only with the previous one", t.Name)
+		}
+	}
 }
 
 // checkPlaces refuses two writers to one place. places has the path in the file of each sink so

@@ -100,6 +100,7 @@ func (c *checker) token(name, path string, defaults settings, places map[string]
 		t.Sinks = append(t.Sinks, sink.Sink)
 	}
 	c.checkPlaces(sinks, places)
+	c.checkPrevious(&t, sinks)
 	c.checkTiming(&t, own, defaults)
 	return t
 }

@@ -356,6 +356,20 @@ func (d VaultRenewalFailure) failure() error    { return d.Err }
 func (d VaultRenewalFailure) more(Event) string { return "" }
 func (d VaultRenewalFailure) attrs(Event) []any { return []any{"vault", d.Vault, "error", d.Err} }
 
+// MetadataRefusal tells that Vault refused to write custom metadata, which are for people only.
+type MetadataRefusal struct {
+	Vault string // its address
+	Mount string
+	Err   error
+}
+
+func (d MetadataRefusal) kind() Kind        { return VaultMetadataRefused }
+func (d MetadataRefusal) failure() error    { return d.Err }
+func (d MetadataRefusal) more(Event) string { return "" }
+func (d MetadataRefusal) attrs(Event) []any {
+	return []any{"vault", d.Vault, "mount", d.Mount, "error", d.Err}
+}
+
 // pick returns the first kind if the condition holds, else the second.
 func pick(condition bool, yes, no Kind) Kind {
 	if condition {

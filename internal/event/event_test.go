@@ -111,6 +111,7 @@ var samples = []event.Event{
 	about("", event.VaultSessionEnd{Vault: "https://vault", Reason: "revoked"}),
 	about("", event.VaultRenewalFailure{Vault: "https://vault", Err: errBad, Refused: true}),
 	about("", event.VaultRenewalFailure{Vault: "https://vault", Err: errBad}),
+	about("", event.MetadataRefusal{Vault: "https://vault", Mount: "secret", Err: errBad}),
 	about("", event.WebConfig{Err: errBad}),
 	about("", event.WebConfig{}),
 }

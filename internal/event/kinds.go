@@ -114,6 +114,7 @@ const (
 	VaultSessionEnded      Kind = "vault.session_ended"
 	VaultRenewalRefused    Kind = "vault.renewal_refused"
 	VaultRenewalFailed     Kind = "vault.renewal_failed"
+	VaultMetadataRefused   Kind = "vault.metadata_refused"
 	WebConfigUnreadable    Kind = "web_config.unreadable"
 	WebConfigReadable      Kind = "web_config.readable"
 )
@@ -126,7 +127,7 @@ var (
 	DaemonLife = []Kind{Started, Stopping, Stopped, Failed, Interrupted, SecretsLost, Reloaded, ReloadFailed, EnrollFailed, Unfinished, DoubtFound,
 		OvertakenFound, Forgotten}
 	Surroundings = []Kind{CheckFailing, CheckWarning, CheckRecovered, CredentialUnreadable, CredentialReadable, ClockSet, ListingFailed, ListingOdd,
-		LimitReached, LimitOver, VaultLoggedIn, VaultLoginFailed, VaultCredentialRefused, VaultSessionEnded, VaultRenewalRefused, VaultRenewalFailed,
+		LimitReached, LimitOver, VaultLoggedIn, VaultLoginFailed, VaultCredentialRefused, VaultSessionEnded, VaultRenewalRefused, VaultRenewalFailed, VaultMetadataRefused,
 		WebConfigUnreadable, WebConfigReadable}
 )
 
@@ -278,6 +279,8 @@ var definitions = []Definition{
 		When: "the policy does not let the session renew itself"},
 	{Kind: VaultRenewalFailed, Of: VaultRenewalFailure{}, Severity: Warning, Message: "renewing the session with Vault failed",
 		When: "it is tried again while the session lasts"},
+	{Kind: VaultMetadataRefused, Of: MetadataRefusal{}, Severity: Info, Message: "Vault does not let rotatord write custom metadata in this mount: rotations are not noted there, and nothing else changes",
+		When: "the policy lacks patch for the metadata, or this Vault is too old; it is tried again after a day"},
 	{Kind: WebConfigUnreadable, Of: WebConfig{}, Severity: Warning, Level: slog.LevelError, Message: "no HTTP client is served: the web configuration or what it names cannot be read",
 		When: "a file of `--web.config.file` cannot be read any more"},
 	{Kind: WebConfigReadable, Of: WebConfig{}, Severity: Info, Message: "HTTP clients are served again: the web configuration can be read",

@@ -76,8 +76,8 @@ func (a *attempt) delivery(sink Sink, c Credential, base Stored) Delivery {
 	return d
 }
 
-// replacedIn returns which secret of a sink the rotation in progress has replaced, and until when that
-// secret works at least. Both are zero if it does not work any more. They are zero too if the sink held
+// replacedIn returns which secret of a sink the rotation in progress has replaced, and until when the
+// replaced secret works at least; zero if it does not work any more. The digest is empty too if the sink held
 // another secret than that of the last rotation: it is not known whether that one ever worked. Before the
 // first rotation the sink is believed.
 func (r Record) replacedIn(sink string, now time.Time) (digest secret.Digest, until time.Time) {
@@ -85,16 +85,18 @@ func (r Record) replacedIn(sink string, now time.Time) (digest secret.Digest, un
 	clientID := work.Before.ClientID
 	switch {
 	case work.LeavesCurrentInUse():
-		if work.Grace > 0 { // what is replaced works for a grace after the commit, which comes later than this
+		if work.Grace > 0 && r.TokenID != "" { // what is replaced works for a grace after the commit, which comes later than this
 			until = moment.Max(work.SealedAt, work.IntentAt).Add(time.Duration(work.Grace))
 		}
 		clientID = r.FactsOf(r.TokenID).ClientID
 	case r.overlaps():
 		until = work.GraceEndsAt
 	}
-	known := before.Digest != "" && (clientID == "" || before.ClientID == clientID) && (r.Last == nil || r.Last.Digest == before.Digest)
-	if !known || !until.After(now) {
+	switch known := before.ClientID == clientID && (r.Last == nil || r.Last.Digest == before.Digest); {
+	case !until.After(now):
 		return "", time.Time{}
+	case !known:
+		return "", until
 	}
 	return before.Digest, until
 }

@@ -256,12 +256,13 @@ type Delivery struct {
 	At         time.Time
 	By         string
 
-	// Replaces is the digest of the secret that the rotation has replaced and that still works, until
-	// GraceEndsAt at least: the grace may be extended after the delivery. Both are zero if no such secret
-	// works any more, or if it is not known which one does. A sink that has the previous secret beside
-	// the new one has it only if its digest is Replaces.
-	Replaces    secret.Digest
+	// GraceEndsAt is until when the secret that the rotation has replaced works at least: the grace may be
+	// extended after the delivery. Zero if no replaced secret that consumers had works any more.
 	GraceEndsAt time.Time
+	// Replaces is the digest of that secret, if the sink held it before the rotation; empty if it did not,
+	// or if it is not known, and without GraceEndsAt. A sink that has the previous secret beside the new one
+	// has it only if its digest is Replaces.
+	Replaces secret.Digest
 }
 
 // SinkReader is a [Sink] that can say what it holds, secret included. It is used to try a secret that has

@@ -61,9 +61,6 @@ type fileFormat interface {
 	set(content []byte, values []assignment) ([]byte, error)
 }
 
-// assignment is a value for a name.
-type assignment struct{ name, value string }
-
 // fileFormats are the formats that the configuration may name.
 var fileFormats = map[string]fileFormat{"env": envFormat{}, "json": jsonFormat{}, "yaml": yamlFormat{}}
 
@@ -75,7 +72,7 @@ type fileState struct {
 	info    fs.FileInfo // nil if there is no file
 	content []byte
 	values  map[string]string
-	other   *otherValue // nil if both fields are missing or have a text
+	other   *otherValue // nil if each field of ours is missing or has a text
 }
 
 // otherValue is the error about a field of ours that has what rotatord cannot have written.
@@ -128,7 +125,7 @@ func (f *File) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored,
 		return rotation.Stored{}, f.wrap(err)
 	}
 	for range maxConflicts {
-		now, err := f.within(ctx, func(ctx context.Context) (fileState, error) { return f.storeOnce(ctx, d.Credential) })
+		now, err := f.within(ctx, func(ctx context.Context) (fileState, error) { return f.storeOnce(ctx, d) })
 		if !errors.Is(err, errChanged) {
 			return f.stored(now), err
 		}
@@ -140,15 +137,16 @@ func (f *File) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored,
 }
 
 // storeOnce writes the credential and reads it back. The error is errChanged if another writer came between.
-func (f *File) storeOnce(ctx context.Context, c rotation.Credential) (fileState, error) {
+func (f *File) storeOnce(ctx context.Context, d rotation.Delivery) (fileState, error) {
 	now, access, err := f.look()
 	if err != nil {
 		return fileState{}, err
 	}
-	if f.holds(now, c) && access.isOf(now.info) {
+	fields := wanted(f.config.SinkFields, now.value, d)
+	if have(now.value, fields) && access.isOf(now.info) {
 		return now, nil
 	}
-	content, err := f.format.set(now.content, []assignment{{f.config.ClientIDField, c.ClientID}, {f.config.ClientSecretField, c.ClientSecret.Reveal()}})
+	content, err := f.format.set(now.content, fields)
 	if err != nil {
 		return fileState{}, err
 	}
@@ -161,7 +159,7 @@ func (f *File) storeOnce(ctx context.Context, c rotation.Credential) (fileState,
 		return fileState{}, fmt.Errorf("reading back: %w", err)
 	case !bytes.Equal(after.content, content):
 		return fileState{}, errChanged
-	case !f.holds(after, c):
+	case !have(after.value, fields):
 		return fileState{}, errors.New("what was written reads back as something else")
 	}
 	return after, nil
@@ -216,13 +214,13 @@ func (f *File) look() (fileState, fileAccess, error) {
 	return now, access.orThatOf(now.info), nil
 }
 
-// load reads the file, and in it the two fields.
+// load reads the file, and in it our fields.
 func (f *File) load() (fileState, error) {
 	s, err := f.read()
 	if err != nil {
 		return s, err
 	}
-	s.values, err = f.format.get(s.content, f.config.ClientIDField, f.config.ClientSecretField)
+	s.values, err = f.format.get(s.content, ownFields(f.config.SinkFields)...)
 	if other, ok := errors.AsType[*otherValue](err); ok {
 		s.other = other
 	} else if err != nil {
@@ -304,10 +302,7 @@ func (f *File) credential(s fileState) rotation.Credential {
 	return rotation.Credential{ClientID: s.values[f.config.ClientIDField], ClientSecret: secret.New(s.values[f.config.ClientSecretField])}
 }
 
-func (f *File) holds(s fileState, want rotation.Credential) bool {
-	c := f.credential(s)
-	return c.ClientID == want.ClientID && c.ClientSecret.Equal(want.ClientSecret)
-}
+func (s fileState) value(name string) string { return s.values[name] }
 
 // stored describes what was found. A file has no versions; the time of its last change is known.
 func (f *File) stored(s fileState) rotation.Stored {

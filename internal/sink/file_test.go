@@ -42,6 +42,13 @@ func TestFileConformance(t *testing.T) {
 				f.Written(func() { versions++ })
 				return sinktest.Harness{
 					Sink: f, Typed: format != "env",
+					WithPrevious: func(*testing.T) rotation.Sink {
+						c := c
+						c.SinkFields = previousFields
+						f := sink.NewFile(c)
+						f.Written(func() { versions++ })
+						return f
+					},
 					Fields:       func(t *testing.T) map[string]any { return fieldsOf(t, c) },
 					OutsideWrite: func(t *testing.T, all map[string]any) { write(t, c.Path, written(t, format, all)) },
 					Delete: func(t *testing.T) {

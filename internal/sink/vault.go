@@ -13,9 +13,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net/http"
-	"strings"
+	"sync"
 	"time"
 
 	"rotatord/internal/config"
@@ -27,23 +25,24 @@ import (
 const (
 	// sessionMargin is how long the session must last so that a rotation may begin.
 	sessionMargin = 10 * time.Second
-	// maxConflicts is how many writes by others in a row are merged before Store gives up.
-	// conflictPause is how long it waits after each of them.
-	maxConflicts  = 8
-	conflictPause = 50 * time.Millisecond
 	// requestsPerSink is the largest number of requests that a rotation sends for one sink, if there is
-	// no series of conflicts. Without a fault it is 7.
+	// no series of conflicts. Without a fault it is 4 in KV version 2, and 5 in version 1.
 	requestsPerSink = 12
 )
 
-// Vault is one secret in a KV mount of version 1 or 2. It implements [rotation.Sink].
+// Vault is one secret in a KV mount of version 1 or 2. It implements [Sink].
 //
 // On version 2 every write is check-and-set, so no change of another writer is lost, and mounts with
 // cas_required work. Version 1 has no check-and-set: there, a change that another writer makes between
-// our read and our write is lost.
+// our read and our write is lost. So in version 1 the read is right before the write, and in version 2 the
+// write is against what Preflight has read.
 type Vault struct {
 	session *vault.Session
 	config  config.VaultSink
+
+	mu    sync.Mutex
+	base  *base  // what Preflight has read; nil after the write, and when it is too old
+	noted string // the rotation whose metadata were written last
 }
 
 // NewVault returns a sink for one path.
@@ -60,28 +59,44 @@ func (v *Vault) Name() string { return config.SinkName(&v.config) }
 func (v *Vault) stored(c content) rotation.Stored {
 	s := rotation.Stored{Exists: c.fields != nil, Version: c.version, WrittenAt: c.written, DeletesAt: c.deletes,
 		Deleted: c.fields == nil && c.version > 0 && !c.destroyed, Destroyed: c.destroyed}
-	s.ClientID, _ = c.fields[v.config.ClientIDField].(string)
-	value, _ := c.fields[v.config.ClientSecretField].(string)
-	s.Digest = secret.New(value).Digest()
+	credential := v.credential(c)
+	s.ClientID, s.Digest = credential.ClientID, credential.ClientSecret.Digest()
 	return s
 }
 
+// credential returns our two fields.
+func (v *Vault) credential(c content) rotation.Credential {
+	return rotation.Credential{ClientID: c.text(v.config.ClientIDField), ClientSecret: secret.New(c.text(v.config.ClientSecretField))}
+}
+
 // Preflight implements [rotation.Sink]. In KV version 2 it sends the same request as the
-// write, but with a check-and-set that cannot match.
+// write, but with a check-and-set that cannot match. The Store that follows needs no further read.
 func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 	if err := v.session.ReadyFor(ctx, sessionMargin, requestsPerSink); err != nil {
 		return rotation.Stored{}, err
 	}
-	kv, now, err := v.look(ctx)
-	if err != nil {
-		return rotation.Stored{}, err
+	kv, now, stored, err := v.preflight(ctx)
+	if err == nil && kv == 2 {
+		v.keepBase(now)
+	}
+	return stored, err
+}
+
+func (v *Vault) preflight(ctx context.Context) (kv int, now content, s rotation.Stored, err error) {
+	defer func() {
+		if err != nil {
+			v.session.ForgetKVVersion(v.config.Mount)
+		}
+	}()
+	if kv, now, err = v.look(ctx); err != nil {
+		return kv, now, s, err
 	}
 	if err := v.textOnly(kv, now); err != nil {
-		return rotation.Stored{}, err
+		return kv, now, s, err
 	}
-	s := v.stored(now)
+	s = v.stored(now)
 	if kv == 1 {
-		return s, v.mayWrite(ctx, kv, now)
+		return kv, now, s, v.mayWrite(ctx, kv, now)
 	}
 	if after, known := v.session.DeleteVersionAfter(ctx, v.config.Mount, v.config.Path); known {
 		s.DeleteAfter = after
@@ -89,7 +104,7 @@ func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 		// A version got its time of deletion when it was written.
 		s.DeleteAfter = s.DeletesAt.Sub(s.WrittenAt)
 	}
-	return s, v.probe(ctx, kv, now)
+	return kv, now, s, v.probe(ctx, kv, now)
 }
 
 // LookAhead implements [Sink]. It does not try a session that is good for a limited number of requests:
@@ -104,38 +119,41 @@ func (v *Vault) LookAhead(ctx context.Context) error {
 	if limited, err := v.session.Limited(ctx); limited || err != nil {
 		return errors.Join(ErrNotTried, err)
 	}
-	_, err := v.Preflight(ctx)
+	_, _, _, err := v.preflight(ctx)
 	return err
 }
 
 // Look implements [rotation.Looker].
 func (v *Vault) Look(ctx context.Context) (rotation.Stored, error) {
-	if err := v.session.Ready(ctx, 0); err != nil {
-		return rotation.Stored{}, err
-	}
-	_, now, err := v.look(ctx)
+	now, err := v.lookReady(ctx)
 	if err != nil {
 		return rotation.Stored{}, err
 	}
 	return v.stored(now), nil
 }
 
-// look asks for the KV version of the mount and for what is stored. It asks for the version each
-// time: a mount can be upgraded to version 2 at any time, and the paths of version 1 do not work
-// after that.
-func (v *Vault) look(ctx context.Context) (kv int, now content, err error) {
-	v.session.ForgetKVVersion(v.config.Mount)
-	if kv, err = v.session.KVVersion(ctx, v.config.Mount); err != nil {
-		return 0, content{}, err
+// ReadBack implements [rotation.SinkReader].
+func (v *Vault) ReadBack(ctx context.Context) (rotation.Credential, error) {
+	now, err := v.lookReady(ctx)
+	if err != nil {
+		return rotation.Credential{}, err
 	}
-	now, err = v.read(ctx, kv, "")
-	return kv, now, err
+	return v.credential(now), nil
 }
 
-// textOnly refuses a place where one of our two fields is not a text. Another program has written it,
+// lookReady is look for a caller who does not know whether there is a session.
+func (v *Vault) lookReady(ctx context.Context) (content, error) {
+	if err := v.session.Ready(ctx, 0); err != nil {
+		return content{}, err
+	}
+	_, now, err := v.look(ctx)
+	return now, err
+}
+
+// textOnly refuses a place where one of our fields is not a text. Another program has written it,
 // and it would be overwritten.
 func (v *Vault) textOnly(kv int, now content) error {
-	for _, name := range []string{v.config.ClientIDField, v.config.ClientSecretField} {
+	for _, name := range ownFields(v.config.SinkFields) {
 		switch now.fields[name].(type) {
 		case nil, string:
 		default:
@@ -146,136 +164,10 @@ func (v *Vault) textOnly(kv int, now content) error {
 	return nil
 }
 
-// Store implements [rotation.Sink]. It reads again and does not use the base: so the
-// check-and-set of the write is against the fields that it keeps.
-func (v *Vault) Store(ctx context.Context, d rotation.Delivery) (stored rotation.Stored, err error) {
-	defer func() {
-		if err != nil {
-			v.session.ForgetKVVersion(v.config.Mount)
-		}
-	}()
-	if err := v.session.Ready(ctx, 0); err != nil {
-		return rotation.Stored{}, err
-	}
-	kv, err := v.session.KVVersion(ctx, v.config.Mount)
-	if err != nil {
-		return rotation.Stored{}, err
-	}
-	now, err := v.read(ctx, kv, "")
-	if err != nil {
-		return rotation.Stored{}, err
-	}
-	for range maxConflicts {
-		if v.holds(now, d.Credential) {
-			return v.stored(now), nil
-		}
-		w, writeErr := v.write(ctx, kv, now, d.Credential)
-		if writeErr != nil && refused(writeErr) && !conflict(writeErr) {
-			return rotation.Stored{}, fmt.Errorf("writing %s: %w", v.path(kv), writeErr)
-		}
-		// What is stored now decides, whatever the answer was, and also if none came.
-		after, readErr := v.readBack(ctx, kv, now, w, writeErr, d.Credential)
-		if readErr != nil {
-			return rotation.Stored{}, errors.Join(writeErr, fmt.Errorf("reading back: %w", readErr))
-		}
-		if v.holds(after, d.Credential) {
-			return v.stored(after), nil
-		}
-		if writeErr != nil && !conflict(writeErr) {
-			// The write may still arrive. Its check-and-set matches only if nothing else was written,
-			// so the next attempt can begin with a read like this one.
-			return rotation.Stored{}, fmt.Errorf("writing %s: %w", v.path(kv), writeErr)
-		}
-		if w.version > 0 && after.version == w.version {
-			return rotation.Stored{}, fmt.Errorf("%s does not hold what was written: Vault says that it wrote version %d, and version %d reads back with other fields",
-				v.path(kv), w.version, after.version)
-		}
-		if err := pause(ctx, conflictPause); err != nil {
-			return rotation.Stored{}, err
-		}
-		now = after
-	}
-	return rotation.Stored{}, fmt.Errorf("another writer changed %s %d times in a row, each time between reading and writing it", v.path(kv), maxConflicts)
-}
-
-func (v *Vault) holds(c content, want rotation.Credential) bool {
-	value, _ := c.fields[v.config.ClientSecretField].(string)
-	return c.fields[v.config.ClientIDField] == want.ClientID && secret.New(value).Equal(want.ClientSecret)
-}
-
 // path is where the API has the secret.
 func (v *Vault) path(kv int) string {
 	if kv == 2 {
 		return v.config.Mount + "/data/" + v.config.Path
 	}
 	return v.config.Mount + "/" + v.config.Path
-}
-
-// read reads what is stored. The answer must not be older than the write with this index; empty if there
-// is none.
-func (v *Vault) read(ctx context.Context, kv int, index string) (content, error) {
-	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Index: index})
-	if err != nil {
-		return content{}, fmt.Errorf("reading %s: %w", v.path(kv), err)
-	}
-	c, err := readAnswer(kv, answer)
-	if err != nil {
-		return content{}, fmt.Errorf("reading %s: %w", v.path(kv), err)
-	}
-	return c, nil
-}
-
-// written is what the answer to a write says; zero if no answer came, or if it says nothing.
-type written struct {
-	version int    // 0 in KV version 1
-	index   string // see [vault.Answer]
-}
-
-// write writes our two fields together with the other ones that are stored.
-func (v *Vault) write(ctx context.Context, kv int, now content, c rotation.Credential) (written, error) {
-	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Body: v.body(kv, now, c, now.version)})
-	if err != nil {
-		return written{}, err
-	}
-	version, err := writeAnswer(kv, answer)
-	if err != nil {
-		return written{}, err
-	}
-	return written{version, answer.Index}, nil
-}
-
-// body returns the body of a request that writes c and keeps the other fields.
-func (v *Vault) body(kv int, now content, c rotation.Credential, cas int) map[string]any {
-	fields := maps.Clone(now.fields)
-	if fields == nil {
-		fields = make(map[string]any, 2)
-	}
-	fields[v.config.ClientIDField] = c.ClientID
-	fields[v.config.ClientSecretField] = c.ClientSecret.Reveal()
-	if kv == 2 {
-		return map[string]any{"data": fields, "options": map[string]any{"cas": cas}}
-	}
-	return fields
-}
-
-// refused reports whether Vault answered that it did not write.
-func refused(err error) bool {
-	status := vault.StatusOf(err)
-	return status >= 400 && status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests
-}
-
-// conflict reports whether another writer wrote since we read, or whether we read an old state.
-func conflict(err error) bool {
-	return vault.StatusOf(err) == http.StatusBadRequest && strings.Contains(err.Error(), "check-and-set parameter did not match")
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

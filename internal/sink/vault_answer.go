@@ -29,6 +29,14 @@ type content struct {
 	// deletes is when Vault deletes this version, or has deleted it; zero if it does not.
 	deletes   time.Time
 	destroyed bool // the latest version cannot be brought back
+	// custom are the custom metadata of the secret, as far as they are texts.
+	custom map[string]string
+}
+
+// text returns the text of a field; empty if there is none, or another value.
+func (c content) text(name string) string {
+	text, _ := c.fields[name].(string)
+	return text
 }
 
 // foreign is an answer that Vault never gives to this request.
@@ -152,7 +160,8 @@ type versionMetadata struct {
 	Created  string          `json:"created_time"`
 	Deletion string          `json:"deletion_time"`
 
-	Destroyed bool `json:"destroyed"`
+	Destroyed bool            `json:"destroyed"`
+	Custom    json.RawMessage `json:"custom_metadata"`
 }
 
 // times returns when the version was written and when it is deleted.
@@ -210,40 +219,41 @@ func metadataOf(raw json.RawMessage) (c content, err error) {
 		return content{}, errors.New("a version that is not a positive number")
 	}
 	c.destroyed = m.Destroyed
+	_ = decodeOne(m.Custom, &c.custom) // they are for people, and do not make an answer wrong
 	c.written, c.deletes, err = m.times()
 	return c, err
 }
 
-// writeAnswer returns the version that a write created; 0 in KV version 1. An error means that the
-// answer does not confirm a write. It does not mean that nothing was written.
-func writeAnswer(kv int, a vault.Answer) (version int, err error) {
+// writeAnswer returns the version that a write created, and when; zero in KV version 1. An error means that
+// the answer does not confirm a write. It does not mean that nothing was written.
+func writeAnswer(kv int, a vault.Answer) (w written, err error) {
 	switch {
 	case kv == 1 && a.Status == http.StatusNoContent:
-		return 0, nil
+		return written{}, nil
 	case kv == 1 && a.Status == http.StatusOK: // with warnings
 		_, err := openEnvelope(a)
-		return 0, err
+		return written{}, err
 	case a.Status == http.StatusNotFound:
 		_, err := absent(kv, a)
 		if err == nil {
 			err = notVaults(a, "to a write")
 		}
-		return 0, err
+		return written{}, err
 	case a.Status != http.StatusOK:
-		return 0, notVaults(a, "to a write, which Vault never does")
+		return written{}, notVaults(a, "to a write, which Vault never does")
 	}
 	e, err := openEnvelope(a)
 	switch {
 	case err != nil:
-		return 0, err
+		return written{}, err
 	case len(e.Errors) > 0:
-		return 0, notVaults(a, "with errors in it")
+		return written{}, notVaults(a, "with errors in it")
 	case isNull(e.Data):
-		return 0, notVaults(a, "to a write, and named no version")
+		return written{}, notVaults(a, "to a write, and named no version")
 	}
 	about, err := metadataOf(e.Data)
 	if err != nil {
-		return 0, notVaults(a, "to a write with "+err.Error())
+		return written{}, notVaults(a, "to a write with "+err.Error())
 	}
-	return about.version, nil
+	return written{version: about.version, written: about.written}, nil
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"rotatord/internal/rotation"
-	"rotatord/internal/secret"
 	"rotatord/internal/vault"
 )
 
@@ -25,9 +23,11 @@ const impossible = -1
 // The request has the fields that are stored already, and empty ones for those that are missing. So
 // even a server that ignores the check would store nothing new.
 func (v *Vault) probe(ctx context.Context, kv int, now content) error {
-	id, _ := now.fields[v.config.ClientIDField].(string)
-	value, _ := now.fields[v.config.ClientSecretField].(string)
-	body := v.body(kv, now, rotation.Credential{ClientID: id, ClientSecret: secret.New(value)}, impossible)
+	var same []assignment
+	for _, name := range ownFields(v.config.SinkFields) {
+		same = append(same, assignment{name, now.text(name)})
+	}
+	body := v.body(kv, now, same, impossible)
 	answer, err := v.session.Send(ctx, vault.Request{Path: v.path(kv), Body: body, Operation: "probe"})
 	switch status := vault.StatusOf(err); {
 	case err == nil && answer.Status == http.StatusOK:

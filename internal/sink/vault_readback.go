@@ -8,7 +8,6 @@ import (
 	"reflect"
 	"time"
 
-	"rotatord/internal/rotation"
 	"rotatord/internal/vault"
 )
 
@@ -28,13 +27,13 @@ var errStale = errors.New("a stale read")
 // before is what was read before the write; w and writeErr are its answer. A standby, a replica or a
 // cache may answer from an older state. Then readBack reads again, and does not take the old state for
 // a change by another writer.
-func (v *Vault) readBack(ctx context.Context, kv int, before content, w written, writeErr error, c rotation.Credential) (content, error) {
+func (v *Vault) readBack(ctx context.Context, kv int, before content, w written, writeErr error, fields []assignment) (content, error) {
 	wait := firstStalePause
 	var seen error // why the last answer was stale
 	for deadline := time.Now().Add(staleBound); ; wait = min(2*wait, lastStalePause) {
 		after, err := v.read(ctx, kv, w.index)
 		if err == nil {
-			if v.holds(after, c) {
+			if have(after.text, fields) {
 				return after, nil
 			}
 			if err = stale(kv, before, after, w, writeErr); err == nil {
@@ -68,6 +67,11 @@ func stale(kv int, before, after content, w written, writeErr error) error {
 		if writeErr == nil && reflect.DeepEqual(before.fields, after.fields) {
 			return fmt.Errorf("it shows the fields from before the write, which Vault has confirmed: %w %s", errStale, from)
 		}
+	case after.version > 0 && after.version <= before.version && after.written.After(before.written) && !after.written.Equal(w.written):
+		// The metadata were removed, and another writer began again with version 1.
+	case after.version == 0 && before.version > 0 && writeErr != nil && conflict(writeErr):
+		// They were removed, and nothing was written since; or this is a stale read after all, and then the
+		// check-and-set of the next write does not match.
 	case writeErr == nil && after.version < w.version:
 		return fmt.Errorf("it shows version %d, but version %d was written: %w %s", after.version, w.version, errStale, from)
 	case after.version < before.version:

@@ -8,6 +8,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strconv"
 
 	"github.com/hashicorp/vault/api"
 
@@ -41,6 +42,10 @@ type Request struct {
 	Index string
 	// Operation is the request's name in metrics; empty for "read" or "write".
 	Operation string
+	// Version is the version of a secret to read; 0 for the current one. Only KV version 2 has others.
+	Version int
+	// Merge makes Body a JSON merge patch (RFC 7396), which changes only the fields that it has.
+	Merge bool
 }
 
 // Send sends one request and returns the unchanged answer, if it is a success or a 404. Everything
@@ -61,9 +66,12 @@ func (s *Session) send(ctx context.Context, r Request) (Answer, error) {
 	var res *api.Response
 	var err error
 	sent := request{token: s.currentToken()}
-	if r.Body == nil {
+	switch {
+	case r.Body == nil && r.Version > 0:
+		res, err = logical.ReadRawWithDataWithContext(ctx, r.Path, map[string][]string{"version": {strconv.Itoa(r.Version)}})
+	case r.Body == nil:
 		res, err = logical.ReadRawWithContext(ctx, r.Path)
-	} else {
+	default:
 		body, encodeErr := json.Marshal(r.Body)
 		sent.body = body
 		if encodeErr != nil { // its text could quote the body

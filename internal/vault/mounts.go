@@ -37,6 +37,14 @@ func (s *Session) KVVersion(ctx context.Context, mount string) (int, error) {
 	return version, nil
 }
 
+// KnownKVVersion returns the version of a mount that KVVersion has returned before. It sends nothing.
+func (s *Session) KnownKVVersion(mount string) (version int, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	version, known = s.versions[mount]
+	return version, known
+}
+
 // kvVersion reads the version of a mount from Vault's answer.
 func kvVersion(mount string, data map[string]any) (int, error) {
 	kind, ok := data["type"].(string)

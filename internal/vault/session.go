@@ -29,7 +29,7 @@ import (
 // Observer is told of requests, for metrics. It must be safe for concurrent use.
 type Observer interface {
 	// VaultRequest reports one request. operation is login, renew, lookup, capabilities,
-	// mounts, lifetime, probe, read or write; code is the HTTP status, or "error" if no answer came.
+	// mounts, lifetime, metadata, probe, read or write; code is the HTTP status, or "error" if no answer came.
 	VaultRequest(operation, code string, d time.Duration)
 }
 
@@ -55,6 +55,7 @@ type Session struct {
 	loginRequests chan chan error // of callers who need a new login; each gets its error
 	uses          uses
 	lifetimes     lifetimes
+	refusals      metadataRefusals
 	pause         time.Duration // the constant; shorter in tests
 	attempts      chan struct{} // closed after the first login, also if it failed
 
@@ -80,6 +81,7 @@ func New(c config.Vault, tell func(event.Detail), observer Observer) (*Session, 
 		config: c, login: methodOf(c.Auth), tell: tell, client: client, pause: pause,
 		refused: make(chan struct{}, 1), loginRequests: make(chan chan error), uses: uses{semaphore: make(chan struct{}, 1)},
 		lifetimes: lifetimes{configs: make(map[string]mountLifetime), metadata: make(map[string]time.Time)},
+		refusals:  metadataRefusals{until: make(map[string]time.Time)},
 		attempts:  make(chan struct{}), versions: make(map[string]int),
 		err: errors.New("not logged in yet"),
 	}, nil

@@ -138,7 +138,7 @@ func (t *transport) send(ctx context.Context, r *http.Request, sent request, at 
 // another status, or from https to http.
 func (t *transport) standby(res *http.Response, at string) *url.URL {
 	to, err := url.Parse(res.Header.Get("Location"))
-	if err != nil || res.StatusCode != http.StatusTemporaryRedirect || to.User != nil || to.RawQuery != "" {
+	if err != nil || res.StatusCode != http.StatusTemporaryRedirect || to.User != nil || to.RawQuery != res.Request.URL.RawQuery {
 		return nil
 	}
 	for _, known := range append([]*url.URL{t.base}, t.nodes...) {
@@ -160,14 +160,20 @@ func onNode(node *url.URL, at string) *url.URL {
 // once sends a request to one node.
 func (t *transport) once(ctx context.Context, r *http.Request, sent request, to *url.URL) (answered, error) {
 	req := r.Clone(ctx)
+	to.RawQuery = r.URL.RawQuery
 	req.URL, req.Host = to, to.Host
 	req.Body, req.ContentLength = http.NoBody, int64(len(sent.body))
 	if len(sent.body) > 0 {
 		req.Body = io.NopCloser(bytes.NewReader(sent.body))
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if asked, ok := r.Context().Value(requestKey{}).(Request); ok && asked.Index != "" {
+	asked, _ := r.Context().Value(requestKey{}).(Request)
+	if asked.Index != "" {
 		req.Header.Set(api.HeaderIndex, asked.Index)
+	}
+	if asked.Merge {
+		req.Method = http.MethodPatch
+		req.Header.Set("Content-Type", "application/merge-patch+json")
 	}
 	req.GetBody = nil // so net/http never repeats the request
 	start, code := time.Now(), "error"

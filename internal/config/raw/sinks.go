@@ -17,8 +17,12 @@ type VaultSink struct {
 	// The secret's path below the mount, as vault kv put takes it: without data/.
 	// Required. No two sinks may write to one path.
 	Path *string `yaml:"path" jsonschema:"required,example=access/ci-deploy" hint:"give the path below the mount, such as access/ci-deploy"`
-	// The names of the two fields. Other fields of the secret stay as they are.
+	// The names of the fields. Other fields of the secret stay as they are.
 	Fields Fields `yaml:"fields"`
+	// Writes the rotation, its time, its host and the end of the grace into the custom metadata of the secret,
+	// for people: see docs/vault.md. Default true. Without permission to patch the metadata, and in KV
+	// version 1, nothing is written there, and rotations work as before. false: never write it.
+	Metadata *bool `yaml:"metadata" jsonschema:"default=true"`
 }
 
 // FileSink is a file on this machine.
@@ -67,11 +71,20 @@ type KubernetesSink struct {
 	Fields Fields `yaml:"fields"`
 }
 
-// Fields are the names under which the two halves of the credential are stored.
-// They must differ.
+// Fields are the names under which the two halves of the credential are stored, and those of the previous
+// one. All must differ.
 type Fields struct {
 	// The field of the client id. Default client_id.
 	ClientID *string `yaml:"client_id" jsonschema:"default=client_id,example=CF_ACCESS_CLIENT_ID"`
 	// The field of the client secret. Default client_secret.
 	ClientSecret *string `yaml:"client_secret" jsonschema:"default=client_secret,example=CF_ACCESS_CLIENT_SECRET"`
+	// The field of the previous client secret, while its grace lasts. By default there is none: whoever
+	// reads the place then reads two secrets that work. It is empty while no previous secret works.
+	PreviousSecret *string `yaml:"previous_client_secret" jsonschema:"example=CF_ACCESS_PREVIOUS_CLIENT_SECRET"`
+	// The field of the time, as in RFC 3339, until which the previous secret works at least. By default there
+	// is none. It needs previous_client_secret.
+	PreviousEnds *string `yaml:"previous_expires_at" jsonschema:"example=CF_ACCESS_PREVIOUS_EXPIRES_AT"`
+	// The field of the client id that belongs to the previous secret. A pair, and strategy: replace, change
+	// the client id and need it beside previous_client_secret. By default there is none.
+	PreviousID *string `yaml:"previous_client_id" jsonschema:"example=CF_ACCESS_PREVIOUS_CLIENT_ID"`
 }

@@ -56,8 +56,20 @@ type Harness struct {
 	KV int
 	// Typed says that a field can have another value than a text.
 	Typed bool
-	// FailReads makes the next n reads fail.
+	// FailReads makes reads fail: after one that succeeds, the next n.
 	FailReads func(t *testing.T, n int)
+
+	// WithPrevious returns a sink for the same place that also keeps the previous secret, in the fields
+	// PreviousIDField, PreviousSecretField and PreviousEndsField.
+	WithPrevious func(t *testing.T) rotation.Sink
+	// Destroy destroys the current version, so that it cannot be brought back.
+	Destroy func(t *testing.T)
+	// RemoveMetadata removes what is stored with its history. The next version is the first.
+	RemoveMetadata func(t *testing.T)
+	// KeepVersions sets how many versions are kept from now on.
+	KeepVersions func(t *testing.T, n int)
+	// AfterNextWrite runs do after the next write was carried out, and before it is answered.
+	AfterNextWrite func(t *testing.T, do func())
 }
 
 // Names of the fields that the harness's sink must be configured with.
@@ -72,7 +84,7 @@ func credential(n int) rotation.Credential {
 
 // Run runs the suite. newPlace returns a new place for each test.
 func Run(t *testing.T, newPlace func(t *testing.T) Harness) {
-	for _, test := range slices.Concat(suite, answers) {
+	for _, test := range slices.Concat(suite, answers, previous, history) {
 		t.Run(test.name, func(t *testing.T) {
 			h := newPlace(t)
 			if test.needs != nil && !test.needs(h) {
@@ -281,14 +293,13 @@ var suite = []testCase{
 	}},
 	{"reading back fails", func(h Harness) bool { return h.FailReads != nil }, func(t *testing.T, h Harness) {
 		store(t, h, credential(1), preflight(t, h))
-		before := preflight(t, h)
 		h.FailReads(t, 1)
-		if _, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(2), Base: before}); err == nil {
+		if _, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(2)}); err == nil {
 			t.Fatal("not read back, and yet confirmed")
 		} else {
 			clean(t, err)
 		}
-		want(t, h, store(t, h, credential(2), before), credential(2))
+		want(t, h, store(t, h, credential(2), preflight(t, h)), credential(2))
 	}},
 	{"a denied parameter", func(h Harness) bool { return h.DenyParameters != nil }, func(t *testing.T, h Harness) {
 		h.DenyParameters(t)

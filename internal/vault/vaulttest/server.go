@@ -9,12 +9,14 @@
 package vaulttest
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -32,6 +34,8 @@ type Mount struct {
 	Path        string
 	Version     int // 1 or 2
 	CASRequired bool
+	// MaxVersions is how many versions a secret keeps; 0: 10, as in Vault.
+	MaxVersions int
 	// DeleteVersionAfter is the mount's delete_version_after; negative switches it off for every
 	// secret, as in Vault.
 	DeleteVersionAfter time.Duration
@@ -68,12 +72,16 @@ type Server struct {
 type entry struct {
 	versions    []version
 	deleteAfter time.Duration // its own delete_version_after
+	custom      map[string]any
+	maxVersions int // its own max_versions
 }
 
 type version struct {
-	data    map[string]any // nil if deleted
-	created time.Time
-	deleted time.Time
+	data      map[string]any // nil if deleted
+	created   time.Time
+	deleted   time.Time
+	destroyed bool
+	dropped   bool // more than max_versions are newer
 }
 
 // lease is a token's life.
@@ -104,6 +112,9 @@ type Fault struct {
 	Back int
 	// Do, if set, runs before the request is carried out, for example to write or to wait.
 	Do func()
+	// AfterDo, if set, runs after the request was carried out and before it is answered, for example to
+	// write. The request itself succeeds.
+	AfterDo func()
 	// Done, if set, is called after the request was carried out.
 	Done func()
 }
@@ -249,6 +260,71 @@ func (s *Server) Delete(mount, path string) {
 	}
 }
 
+// KeepVersions sets the max_versions of one secret. It applies from the next write on.
+func (s *Server) KeepVersions(mount, path string, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entry(mount + "/" + path).maxVersions = n
+}
+
+// Destroy destroys the latest version of a secret.
+func (s *Server) Destroy(mount, path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.secrets[mount+"/"+path]; e != nil && len(e.versions) > 0 {
+		last := &e.versions[len(e.versions)-1]
+		last.data, last.destroyed = nil, true
+	}
+}
+
+// RemoveMetadata removes a secret with all its versions and its metadata. The next version is the first.
+func (s *Server) RemoveMetadata(mount, path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.secrets, mount+"/"+path)
+}
+
+// CustomMetadata returns the custom metadata of a secret.
+func (s *Server) CustomMetadata(mount, path string) map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.secrets[mount+"/"+path]; e != nil {
+		return maps.Clone(e.custom)
+	}
+	return nil
+}
+
+// SetCustomMetadata replaces the custom metadata of a secret, as an operator may.
+func (s *Server) SetCustomMetadata(mount, path string, custom map[string]any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entry(mount + "/" + path).custom = maps.Clone(custom)
+}
+
+// patchMetadata merges the custom metadata of a secret. The caller holds mu.
+func (s *Server) patchMetadata(w http.ResponseWriter, r *http.Request, path, key string) {
+	body, err := decodeBody(r.Body)
+	e := s.secrets[key]
+	custom, ok := body["custom_metadata"].(map[string]any)
+	switch {
+	case !s.can(path, "patch"):
+		fail(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+	case r.Header.Get("Content-Type") != "application/merge-patch+json":
+		fail(w, http.StatusUnsupportedMediaType, "PATCH requires Content-Type of application/merge-patch+json")
+	case err != nil || !ok:
+		fail(w, http.StatusBadRequest, "no custom_metadata")
+	case e == nil:
+		fail(w, http.StatusNotFound)
+	default:
+		e.custom = maps.Clone(e.custom)
+		if e.custom == nil {
+			e.custom = make(map[string]any)
+		}
+		maps.Copy(e.custom, custom)
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
 // put appends a version. The caller holds mu.
 func (s *Server) put(m Mount, key string, data map[string]any) int {
 	e := s.entry(key)
@@ -261,6 +337,9 @@ func (s *Server) put(m Mount, key string, data map[string]any) int {
 		v.deleted = v.created.Add(after)
 	}
 	e.versions = append(e.versions, v)
+	for i := range max(len(e.versions)-cmp.Or(e.maxVersions, m.MaxVersions, 10), 0) {
+		e.versions[i] = version{dropped: true}
+	}
 	s.writes++
 	return len(e.versions)
 }
@@ -367,6 +446,9 @@ func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string
 		case (kind == "config" && name == "" || kind == "metadata" && name != "") && reading:
 			s.serveSettings(w, m, path, name)
 			return
+		case kind == "metadata" && name != "" && r.Method == http.MethodPatch:
+			s.patchMetadata(w, r, path, m.Path+"/"+name)
+			return
 		default:
 			respond(w, http.StatusNotFound, map[string]any{"request_id": "1", "data": nil, "warnings": []string{"Invalid path for a versioned K/V secrets engine."}})
 			return
@@ -390,7 +472,7 @@ func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string
 		f.Do()
 		s.mu.Lock()
 	}
-	if f != nil && f.Do == nil && !f.After && f.Back == 0 {
+	if f != nil && f.Do == nil && f.AfterDo == nil && !f.After && f.Back == 0 {
 		strike(w, f)
 		return
 	}
@@ -403,9 +485,14 @@ func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string
 		if f != nil {
 			back = f.Back
 		}
-		s.get(answer, m, key, back)
+		s.get(answer, m, key, r.URL.Query().Get("version"), back)
 	default:
 		s.set(answer, m, key, body)
+	}
+	if f != nil && f.AfterDo != nil {
+		s.mu.Unlock()
+		f.AfterDo()
+		s.mu.Lock()
 	}
 	if f != nil && f.Done != nil {
 		f.Done()
@@ -460,14 +547,21 @@ func (s *Server) serveSettings(w http.ResponseWriter, m Mount, path, name string
 	succeed(w, map[string]any{"current_version": len(e.versions), "delete_version_after": e.deleteAfter.String()})
 }
 
-// get reads a secret as it was some versions ago.
-func (s *Server) get(w http.ResponseWriter, m Mount, key string, back int) {
+// get reads a version of a secret, or, if none is asked for, the secret as it was some versions ago.
+func (s *Server) get(w http.ResponseWriter, m Mount, key, asked string, back int) {
 	e := s.secrets[key]
 	if e == nil || len(e.versions)-back <= 0 {
 		fail(w, http.StatusNotFound)
 		return
 	}
 	number := len(e.versions) - back
+	if n, err := strconv.Atoi(asked); m.Version == 2 && err == nil && n > 0 {
+		if n > len(e.versions) || e.versions[n-1].dropped {
+			fail(w, http.StatusNotFound)
+			return
+		}
+		number = n
+	}
 	last := e.versions[number-1]
 	switch {
 	case m.Version == 1 && last.data == nil:
@@ -475,19 +569,19 @@ func (s *Server) get(w http.ResponseWriter, m Mount, key string, back int) {
 	case m.Version == 1:
 		succeed(w, last.data)
 	case last.data == nil || !last.deleted.IsZero() && last.deleted.Before(time.Now()):
-		respond(w, http.StatusNotFound, map[string]any{"data": map[string]any{"data": nil, "metadata": metadata(number, last)}})
+		respond(w, http.StatusNotFound, map[string]any{"data": map[string]any{"data": nil, "metadata": metadata(number, last, e.custom)}})
 	default:
-		succeed(w, map[string]any{"data": last.data, "metadata": metadata(number, last)})
+		succeed(w, map[string]any{"data": last.data, "metadata": metadata(number, last, e.custom)})
 	}
 }
 
-func metadata(number int, v version) map[string]any {
+func metadata(number int, v version, custom map[string]any) map[string]any {
 	deleted := ""
 	if !v.deleted.IsZero() {
 		deleted = v.deleted.UTC().Format(time.RFC3339Nano)
 	}
 	return map[string]any{"version": number, "created_time": v.created.UTC().Format(time.RFC3339Nano),
-		"deletion_time": deleted, "destroyed": false, "custom_metadata": nil}
+		"deletion_time": deleted, "destroyed": v.destroyed, "custom_metadata": custom}
 }
 
 func (s *Server) set(w http.ResponseWriter, m Mount, key string, body map[string]any) {
@@ -516,7 +610,7 @@ func (s *Server) set(w http.ResponseWriter, m Mount, key string, body map[string
 		return
 	}
 	number := s.put(m, key, data)
-	succeed(w, metadata(number, s.secrets[key].versions[number-1]))
+	succeed(w, metadata(number, s.secrets[key].versions[number-1], s.secrets[key].custom))
 }
 
 func (s *Server) takeFault(reading, probe bool) *Fault {
