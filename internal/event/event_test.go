@@ -114,6 +114,21 @@ var samples = []event.Event{
 	about("", event.MetadataRefusal{Vault: "https://vault", Mount: "secret", Err: errBad}),
 	about("", event.WebConfig{Err: errBad}),
 	about("", event.WebConfig{}),
+	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "changed", Since: now, Digest: "sha256:a", Want: "sha256:b", Version: 3, WrittenAt: now}),
+	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "rolled_back", Since: now}),
+	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "deleted", Since: now}),
+	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "destroyed", Since: now}),
+	about("ci", event.SinkFinding{Sink: "file:/run/ci.env", Finding: "gone", Since: now}),
+	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "no_secret", Since: now}),
+	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "never_written", Since: now}),
+	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "unreadable", Since: now, Err: errBad}),
+	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Was: "changed", Since: now.Add(-time.Hour)}),
+	about("ci", event.SinkRestore{Sink: "vault:secret/ci"}),
+	about("ci", event.SinkRestore{Sink: "vault:secret/ci", Rotates: true}),
+	about("ci", event.SinkRestore{Reason: "too_often"}),
+	about("ci", event.SinkRestore{Sink: "vault:secret/ci", Reason: "failed", Err: errBad}),
+	about("ci", event.InUseProbe{Since: now.Add(-time.Hour), Error: "403"}),
+	about("ci", event.InUseProbe{Since: now.Add(-time.Hour)}),
 }
 
 func about(token string, d event.Detail) event.Event { return event.New(now, token, event.Daemon, d) }
@@ -223,16 +238,18 @@ func TestNoDetailCanHoldASecret(t *testing.T) {
 // TestWords holds what the log, the drill and the demo say of some events.
 func TestWords(t *testing.T) {
 	for want, e := range map[string]event.Event{
-		"rotated: every sink has confirmed the new secret. The previous secret works for another 24 h":                                          samples[3],
-		"rotation failed: Cloudflare did not carry it out: boom":                                                                                samples[6],
-		"doubt judged: rotating again would cut the old secret off":                                                                             samples[17],
-		"admin command: rotate by alice: refused: no":                                                                                           commanded("ci", event.Command{Verb: event.OperatorRotate, Outcome: "refused", Err: "no"}),
-		"admin command: rotate-all of account prod by alice: ordered":                                                                           commanded("", event.Command{Verb: event.OperatorRotateAll, Account: "prod", Outcome: "ordered"}),
-		"a new secret was overtaken and is not delivered: another one is in the sinks, and an operator has to decide: rotatord status ci: boom": samples[11],
-		"the new secret of the token was overtaken, and has been since before this start: an operator has to decide: rotatord status ci":        about("ci", event.OldOvertaken{}),
-		"what rotations need is there again: sink vault:secret":                                                                                 about("", event.CheckResult{Check: "sink", Subject: "vault:secret", OK: true}),
-		"the old secret's grace was extended, since consumers have nothing else yet: it works for another 24 h":                                 samples[20],
-		"doubt resolved: a_code_of_a_later_version":                                                                                             about("ci", event.Resolution{Reason: "a_code_of_a_later_version"}),
+		"rotated: every sink has confirmed the new secret. The previous secret works for another 24 h":                                               samples[3],
+		"rotation failed: Cloudflare did not carry it out: boom":                                                                                     samples[6],
+		"doubt judged: rotating again would cut the old secret off":                                                                                  samples[17],
+		"admin command: rotate by alice: refused: no":                                                                                                commanded("ci", event.Command{Verb: event.OperatorRotate, Outcome: "refused", Err: "no"}),
+		"admin command: rotate-all of account prod by alice: ordered":                                                                                commanded("", event.Command{Verb: event.OperatorRotateAll, Account: "prod", Outcome: "ordered"}),
+		"a new secret was overtaken and is not delivered: another one is in the sinks, and an operator has to decide: rotatord status ci: boom":      samples[11],
+		"the new secret of the token was overtaken, and has been since before this start: an operator has to decide: rotatord status ci":             about("ci", event.OldOvertaken{}),
+		"what rotations need is there again: sink vault:secret":                                                                                      about("", event.CheckResult{Check: "sink", Subject: "vault:secret", OK: true}),
+		"the old secret's grace was extended, since consumers have nothing else yet: it works for another 24 h":                                      samples[20],
+		"a sink holds what was written to it again: vault:secret/ci, after 60 min":                                                                   about("ci", event.SinkFinding{Sink: "vault:secret/ci", Was: "changed", Since: now.Add(-time.Hour)}),
+		"the secret is not written back to a sink that does not hold it any more: rotatord status ci: Cloudflare has no such service token any more": about("ci", event.SinkRestore{Reason: "gone"}),
+		"doubt resolved: a_code_of_a_later_version":                                                                                                  about("ci", event.Resolution{Reason: "a_code_of_a_later_version"}),
 	} {
 		if got := e.Line(); got != want {
 			t.Errorf("%q, want %q", got, want)

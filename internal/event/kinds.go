@@ -51,6 +51,22 @@ const (
 	ClockHealed          Kind = "ledger.times_removed"
 )
 
+// Of the watch of sinks and of the secret in use.
+const (
+	SinkChanged        Kind = "sink.changed"
+	SinkRolledBack     Kind = "sink.rolled_back"
+	SinkDeleted        Kind = "sink.deleted"
+	SinkWithoutSecret  Kind = "sink.without_secret"
+	SinkNeverWritten   Kind = "sink.never_written"
+	SinkUnreadable     Kind = "sink.unreadable"
+	SinkAsWritten      Kind = "sink.as_written"
+	SinkRestored       Kind = "sink.restored"
+	SinkRestoreOrdered Kind = "sink.restore_ordered"
+	SinkNotRestored    Kind = "sink.not_restored"
+	InUseRefused       Kind = "secret.in_use_refused"
+	InUseAccepted      Kind = "secret.in_use_accepted"
+)
+
 // Of service tokens.
 const (
 	Adopted            Kind = "token.adopted"
@@ -120,8 +136,10 @@ const (
 )
 
 // Groups of kinds, for subscribers that ignore a whole group. Kinds of rotations and of service tokens are in
-// none: each is named.
+// none: each is named. Watch is what is found, and done, between rotations.
 var (
+	Watch = []Kind{SinkChanged, SinkRolledBack, SinkDeleted, SinkWithoutSecret, SinkNeverWritten, SinkUnreadable, SinkAsWritten, SinkRestored,
+		SinkRestoreOrdered, SinkNotRestored, InUseRefused, InUseAccepted}
 	Commands = []Kind{OperatorRotate, OperatorRotateAll, OperatorCancel, OperatorCancelAll, OperatorPause, OperatorResume, OperatorResolve,
 		OperatorRevokePrevious, OperatorExtendGrace}
 	DaemonLife = []Kind{Started, Stopping, Stopped, Failed, Interrupted, SecretsLost, Reloaded, ReloadFailed, EnrollFailed, Unfinished, DoubtFound,
@@ -187,6 +205,31 @@ var definitions = []Definition{
 		When: "slots are consumed by one rotation that catches up, or given up"},
 	{Kind: ClockHealed, Of: Healed{}, Severity: Warning, Message: "the ledger had times that only a clock which was ahead can have written: they were removed",
 		When: "a record has times in the future that no slot explains"},
+
+	{Kind: SinkChanged, Of: SinkFinding{}, Severity: Critical, Message: "a sink holds another secret than the one that was written to it: rotatord status NAME",
+		When: "two looks at a sink showed a secret that rotatord never wrote there"},
+	{Kind: SinkRolledBack, Of: SinkFinding{}, Severity: Critical, Message: "a sink holds an earlier secret again: it was rolled back: rotatord status NAME",
+		When: "two looks at a sink showed a secret from before the last write"},
+	{Kind: SinkDeleted, Of: SinkFinding{}, Severity: Critical, Message: "a sink does not hold the secret any more, and consumers find nothing there: rotatord status NAME",
+		When: "two looks at a sink showed that its content was deleted, destroyed or removed"},
+	{Kind: SinkWithoutSecret, Of: SinkFinding{}, Severity: Critical, Message: "a sink has no client secret in its field any more: rotatord status NAME",
+		When: "two looks at a sink showed that the field is missing or is not a text"},
+	{Kind: SinkNeverWritten, Of: SinkFinding{}, Severity: Warning, Message: "a sink was never written, since it was added after the last rotation: rotatord rotate NAME",
+		When: "two looks at a new sink showed that it does not hold the secret"},
+	{Kind: SinkUnreadable, Of: SinkFinding{}, Severity: Warning, Message: "a sink could not be read several times in a row, so it is not known what consumers find there",
+		When: "looks at a sink failed for minutes, and no look-ahead check says why"},
+	{Kind: SinkAsWritten, Of: SinkFinding{}, Severity: Info, Message: "a sink holds what was written to it again",
+		When: "two looks at a sink showed that a finding is over"},
+	{Kind: SinkRestored, Of: SinkRestore{}, Severity: Warning, Message: "the secret was written back to a sink that did not hold it any more",
+		When: "`outside_change: restore`: the sink has confirmed the secret by read-back"},
+	{Kind: SinkRestoreOrdered, Of: SinkRestore{}, Severity: Warning, Message: "no copy of the secret is left that could be written back to a sink: the token is rotated",
+		When: "`outside_change: restore`: a rotation was ordered; a pause, a freeze or a promised grace delays it"},
+	{Kind: SinkNotRestored, Of: SinkRestore{}, Severity: Critical, Message: "the secret is not written back to a sink that does not hold it any more: rotatord status NAME",
+		When: "`outside_change: restore`, and something speaks against it, or the write failed"},
+	{Kind: InUseRefused, Of: InUseProbe{}, Severity: Critical, Message: "the secret in use is refused where it is tried: rotatord status NAME",
+		When: "`verify.every`: several requests in a row were refused"},
+	{Kind: InUseAccepted, Of: InUseProbe{}, Severity: Info, Message: "the secret in use is accepted again where it is tried",
+		When: "`verify.every`: a request was accepted after refusals"},
 
 	{Kind: Adopted, Of: Adoption{}, Severity: Warning, Message: "a service token with the name that was to be created exists, and was adopted",
 		When: "`create.adopt` is set, and the account has a service token of that name"},

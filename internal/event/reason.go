@@ -47,6 +47,11 @@ var reasons = map[string]string{
 	// Why a secret that was delivered is not taken as good, or is after all.
 	"unverified":      "the new secret is in every sink, but the application refuses it",
 	"operator_accept": "an operator decided that the new secret is good",
+
+	// What an operator's look at the sinks of an idle token has shown, and what was decided.
+	"sinks_differ":          "a sink does not hold what was written to it",
+	"sinks_as_written":      "every sink holds what was written to it",
+	"operator_accept_sinks": "an operator decided that what the sinks hold is right",
 }
 
 // Reasons returns all reason codes that have words.

@@ -63,7 +63,7 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *rou
 	if stored.Digest != c.ClientSecret.Digest() || stored.ClientID != c.ClientID {
 		return errors.New("the sink confirmed a credential that is not the delivered one")
 	}
-	a.observe(a.record.deletionSeen(sink.Name(), stored))
+	a.observe(a.record.deletionSeen(sink.Name(), stored).wroteTo(sink.Name(), stored, a.now().UTC()))
 	a.warnOfDeletion(sink.Name(), stored)
 	return nil
 }

@@ -40,6 +40,11 @@ const (
 	// Why a delivered secret does not count as good, or why a decision about that ended.
 	ReasonUnverified     = "unverified"      // it is refused where it was tried
 	ReasonOperatorAccept = "operator_accept" // an operator took it as good
+
+	// What an operator's look at the sinks of an idle token has shown, and what was decided.
+	ReasonSinksDiffer         = "sinks_differ"          // a sink does not hold what was written
+	ReasonSinksAsWritten      = "sinks_as_written"      // every sink holds it
+	ReasonOperatorAcceptSinks = "operator_accept_sinks" // an operator took what they hold as right
 )
 
 // Verdict is what to do about a token in doubt.

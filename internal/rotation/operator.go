@@ -32,6 +32,10 @@ func (e *entry) resolveInProgress(ctx context.Context, how Resolution) (Verdict,
 		return e.retryNow(ctx, ReasonOvertaken)
 	case state == StateSealed && (how == ResolveLook || how == ResolveDeliver):
 		return e.retryNow(ctx, ReasonUndelivered)
+	case e.record.sinksInQuestion() && how == ResolveLook:
+		return e.lookForOperatorAtSinks(ctx)
+	case e.record.sinksInQuestion() && how == ResolveAccept:
+		return e.acceptSinks(ctx)
 	}
 	return Verdict{}, e.mayNotResolve(state)
 }
@@ -63,10 +67,88 @@ func (e *entry) mayNotResolve(state State) error {
 	case StateClaimed, StateIntent:
 		return fmt.Errorf("%s is %w: a rotation of it is in progress (%s)%s: rotatord status %s", name, ErrNotInDoubt, state, because(e.record), name)
 	}
+	if e.record.sinksInQuestion() {
+		return fmt.Errorf("%w: no rotation of %s is in progress. A sink does not hold what was written to it, or others have rotated the token: "+
+			"rotatord resolve %s --accept takes what the sinks hold as right, rotatord rotate %s rotates again", ErrUnfit, name, name, name)
+	}
 	if state == StateIdle {
 		return fmt.Errorf("%s is %w: its state is idle", name, ErrNotInDoubt)
 	}
 	return fmt.Errorf("%s is %w: its state is %s%s: rotatord status %s", name, ErrNotInDoubt, state, because(e.record), name)
+}
+
+// sinksInQuestion reports whether an operator can decide what the sinks should hold.
+func (r Record) sinksInQuestion() bool {
+	return r.Watched() && !r.owed() && (len(r.Findings) > 0 || !r.Outside.IsZero())
+}
+
+// lookForOperatorAtSinks looks at all sinks now.
+func (e *entry) lookForOperatorAtSinks(ctx context.Context) (Verdict, error) {
+	wrong, err := e.lookAgain(ctx)
+	switch {
+	case errors.Is(err, ErrLedger):
+		return Verdict{}, err
+	case wrong > 0 || err != nil || !e.record.Outside.IsZero():
+		return Verdict{Reason: ReasonSinksDiffer}, err
+	}
+	return Verdict{Resolved: true, Reason: ReasonSinksAsWritten}, nil
+}
+
+// acceptSinks takes what the sinks hold as right, because the operator says so. All must hold one whole
+// secret of the service token, and another one than was written.
+func (e *entry) acceptSinks(ctx context.Context) (Verdict, error) {
+	refused := func(sink Sink, why error) error {
+		return fmt.Errorf("%w: sink %s %w, so it is not accepted: rotatord rotate %s brings all sinks a new secret", ErrUnfit, sink.Name(), why, e.token.Name)
+	}
+	held, first, differs := make(map[string]Stored, len(e.token.Sinks)), Stored{}, false
+	for i, sink := range e.token.Sinks {
+		stored, err := lookBriefly(ctx, sink)
+		if err == nil {
+			err = e.acceptable(ctx, sink, stored)
+		} else {
+			err = fmt.Errorf("could not be read (%w)", err)
+		}
+		if i == 0 {
+			first = stored
+		} else if err == nil && (stored.Digest != first.Digest || stored.ClientID != first.ClientID) {
+			err = fmt.Errorf("holds another secret than sink %s", e.token.Sinks[0].Name())
+		}
+		if err != nil {
+			return Verdict{}, refused(sink, err)
+		}
+		want, _ := e.record.shouldHold(sink.Name())
+		differs = differs || stored.Digest != want.Digest
+		held[sink.Name()] = stored
+	}
+	if !differs && !e.record.Outside.IsZero() {
+		return Verdict{}, fmt.Errorf("%w: the sinks of %s still hold the secret from before the rotation by others: write theirs to the sinks first, or rotatord rotate %s",
+			ErrUnfit, e.token.Name, e.token.Name)
+	}
+	return Verdict{Resolved: true, Reason: ReasonOperatorAcceptSinks}, e.become(ctx, e.record.taken(e.token, held, e.now().UTC()))
+}
+
+// acceptable returns nil if a sink holds a whole secret of the service token.
+func (e *entry) acceptable(ctx context.Context, sink Sink, now Stored) error {
+	known := false
+	for _, facts := range e.record.ServiceTokens() {
+		known = known || facts.ClientID == "" || facts.ClientID == now.ClientID
+	}
+	switch {
+	case !now.Exists || now.Digest == "":
+		return errors.New("holds no secret")
+	case !known:
+		return fmt.Errorf("holds a secret for another client ID (%q)", now.ClientID)
+	}
+	c, can, err := readSink(ctx, sink)
+	switch {
+	case !can:
+		return nil
+	case err != nil:
+		return fmt.Errorf("could not be read (%w)", err)
+	case c.ClientSecret.Digest() != now.Digest, secret.Damaged(c.ClientSecret):
+		return errors.New("does not hold a whole secret")
+	}
+	return nil
 }
 
 // because returns why a rotation does not continue; empty if nothing has failed.

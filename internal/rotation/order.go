@@ -23,6 +23,8 @@ type Order struct {
 	// AfterOutside is set if the daemon gave the order itself, after a rotation by another person or
 	// program.
 	AfterOutside bool `json:"heals,omitempty"`
+	// Restores is set beside AfterOutside if sinks no longer hold the secret and no copy of it is left.
+	Restores bool `json:"restores,omitempty"`
 }
 
 // trigger returns the trigger of the rotations that carry out the order.

@@ -134,6 +134,21 @@ type Record struct {
 	// name. A sink that keeps it has no entry.
 	Deletes map[string]time.Time `json:"deletes,omitempty"`
 
+	// Written is what each sink should hold, by the sink's name: what was written last, or what an operator
+	// has accepted. A record of an older version has none. Earlier are digests of what sinks held before
+	// that, the latest first.
+	Written map[string]Written `json:"written,omitempty"`
+	Earlier []secret.Digest    `json:"earlier,omitempty"`
+	// Findings is what is wrong with sinks, by the sink's name. A sink that holds what was written has no
+	// entry. Restoring is what is known of the attempts to mend them.
+	Findings  map[string]Finding `json:"findings,omitempty"`
+	Restoring Restoring          `json:"restoring,omitzero"`
+	// OwnUpdatedAt is updated_at as the answer to our last rotation showed it. While Cloudflare still shows
+	// it, our secret is the last one. Zero if that cannot be known.
+	OwnUpdatedAt time.Time `json:"own_updated_at,omitzero"`
+	// RefusedInUse is set while the secret in use is refused where it is tried; else nil.
+	RefusedInUse *RefusedInUse `json:"refused_in_use,omitempty"`
+
 	// Replaced are service tokens that were replaced and are to be deleted.
 	Replaced []Replaced `json:"replaced,omitempty"`
 	Renewal  Renewal    `json:"renewal,omitzero"`
@@ -223,9 +238,6 @@ type Work struct {
 	Digest      secret.Digest `json:"digest,omitempty"`
 	After       TokenFacts    `json:"after,omitzero"`
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
-	// ExtendedBy is the longest time for which an operator has extended the old secret at once; 0 if none
-	// did. So the end may be this far ahead.
-	ExtendedBy Grace `json:"extended_by,omitzero"`
 	// TouchedAt is updated_at after our own last extension of the grace.
 	TouchedAt time.Time `json:"touched_at,omitzero"`
 

@@ -24,8 +24,12 @@ var ErrDeletesItself = errors.New("nothing was rotated, since consumers would fi
 // rotation that replaces it may begin, plus lastingMargin. If the schedule has no more slots, the version
 // is needed for ever: the zero time.
 func (a *attempt) neededUntil() time.Time {
-	now := a.now()
-	next := a.token.Timetable.Next(moment.Max(a.record.Work.Slot, now))
+	return a.token.neededUntil(a.record.Work.Slot, a.now(), time.Duration(a.record.Work.Grace))
+}
+
+// neededUntil does the same for a version that was written at the slot or after it.
+func (t Token) neededUntil(slot, now time.Time, grace time.Duration) time.Time {
+	next := t.Timetable.Next(moment.Max(slot, now))
 	until := next.Begin
 	if next.Slot.IsZero() {
 		return time.Time{}
@@ -34,7 +38,7 @@ func (a *attempt) neededUntil() time.Time {
 		until = next.Close
 	}
 	// A slot waits for the grace of the rotation before it.
-	return moment.Max(until, now.Add(time.Duration(a.record.Work.Grace))).Add(lastingMargin).UTC()
+	return moment.Max(until, now.Add(grace)).Add(lastingMargin).UTC()
 }
 
 // requireLasting refuses a rotation whose new version the sink would delete before the next one. A refusal

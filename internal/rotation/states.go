@@ -208,6 +208,7 @@ func exitsFrom(t Token, record Record, now Troubles) (exits []Exit) {
 	if !record.Outside.IsZero() {
 		exits = append(exits, Exit{"rotatord rotate " + t.Name, "Another person or program rotated the token: this brings the sinks a secret that works."})
 	}
+	exits = append(exits, watchExits(t, record)...)
 	if now.Pause.On() {
 		resume := "rotatord resume " + t.Name
 		if now.PausedAll {
@@ -221,6 +222,42 @@ func exitsFrom(t Token, record Record, now Troubles) (exits []Exit) {
 	if old := firstFailing(record.Replaced); old != nil {
 		exits = append(exits, Exit{"rotatord revoke-previous " + t.Name, fmt.Sprintf("Try again to delete the service token %s that was replaced. "+
 			"If a policy names it, change the policy first; if a sink holds it, rotate again.", old.TokenID)})
+	}
+	return exits
+}
+
+// watchExits returns the exits from what the watch has found.
+func watchExits(t Token, record Record) (exits []Exit) {
+	if record.Step != StepIdle {
+		return nil // the rotation in progress writes all sinks
+	}
+	rotate := Exit{"rotatord rotate " + t.Name, "Only if the secret cannot be put back: this brings all sinks a new one. Until the grace of the previous secret is over it needs --override-grace."}
+	mended, accept := false, false
+	for _, sink := range t.Sinks {
+		switch kind := record.Findings[sink.Name()].Kind; kind {
+		case FoundChanged, FoundRolledBack:
+			mended, accept = true, true
+		case FoundUnreadable:
+			exits = append(exits, Exit{"", "Mend why the sink " + sink.Name() + " cannot be read: most often a policy, or a file in another format."})
+			mended = true
+		case "":
+		default:
+			mended = true
+		}
+	}
+	if mended && !record.owed() {
+		exits = append(exits, Exit{"rotatord resolve " + t.Name, "Look at the sinks again now, for example after you put the secret back."})
+	}
+	if accept && !record.owed() {
+		exits = append(exits, Exit{"rotatord resolve " + t.Name + " --accept", "Only if what all sinks hold is the right secret, for example because a person rotated by hand: take it as it is."})
+	}
+	if mended {
+		exits = append(exits, rotate)
+	}
+	if record.RefusedInUse != nil && t.VerifyEvery > 0 {
+		exits = append(exits,
+			Exit{"", "The secret in use is refused at the application: look at its Access policy, at whether the service token is enabled, and at the application itself. It is tried again by itself."},
+			Exit{"rotatord rotate " + t.Name, "Only if the secret itself is bad: this brings all sinks a new one."})
 	}
 	return exits
 }

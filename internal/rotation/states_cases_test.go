@@ -122,6 +122,17 @@ var stateCases = []stateCase{
 			p.t.Fatal(record, err)
 		}
 	}},
+	{name: "a sink holds another secret", state: rotation.StateIdle, in: inSingle, needsOperator: true, prepare: func(p *stateTest) {
+		p.advance(p.r, p.token)
+		p.sink = rotation.Credential{ClientID: clientID, ClientSecret: secret.New(p.secretOf(900))}
+		p.current, p.version = p.secretOf(900), p.version+1 // the person who rotated by hand knows it
+		p.look(p.r, p.token)
+	}},
+	{name: "a sink was emptied", state: rotation.StateIdle, in: inSingle, needsOperator: true, prepare: func(p *stateTest) {
+		p.advance(p.r, p.token)
+		p.sink = rotation.Credential{}
+		p.look(p.r, p.token)
+	}},
 	{name: "gone at Cloudflare", state: rotation.StateIdle, in: inSingle, gone: true, needsOperator: true, prepare: func(p *stateTest) { p.gone[tokenID] = true }},
 	{name: "idle, the last attempt failed: Vault is away", state: rotation.StateIdle, in: inSingle, prepare: func(p *stateTest) {
 		p.failAndAdvance("sink preflight", "connection refused")

@@ -36,6 +36,10 @@ type Token struct {
 	VerifyWithin time.Duration
 	// RotateAfterOutside says that after a rotation by another person or program the daemon rotates too.
 	RotateAfterOutside bool
+	// Restore says that the daemon writes a secret back to a sink that no longer holds it. VerifyEvery is how
+	// often the secret in use is tried again; 0 for never.
+	Restore     bool
+	VerifyEvery time.Duration
 }
 
 // Creation is how a service token is created.

@@ -206,7 +206,7 @@ func (r Record) done(t Token, now time.Time) (_ Record, healed []string) {
 	}
 	renewed := r.FactsOf(work.TokenID)
 	r = work.strategy().finish(t, r).withAnswerFacts(renewed).withOracle(work)
-	r = r.idle().withoutDebts().orderCarriedOut(work)
+	r = r.idle().withoutDebts().orderCarriedOut(work).watchedAgain(t).withOwnUpdatedAt(work)
 	r, what := r.healed(t, now)
 	return r, append(healed, what...)
 }
@@ -334,9 +334,6 @@ func (r Record) doubtWorksUntil(until time.Time) Record {
 func (r Record) resolved(t Token, v Verdict, created *TokenFacts, now time.Time) Record {
 	if v.Deliver {
 		r.Step = StepSealed
-		if until := r.Doubt.OldWorksUntil; !until.IsZero() && !r.Work.GraceEndsAt.IsZero() { // it may have been moved during the doubt
-			r = r.graceEnds(until)
-		}
 	} else {
 		if created != nil {
 			r = r.createdKept(t, *created, now)
@@ -390,14 +387,6 @@ func (r Record) graceEnds(until time.Time) Record {
 		return r
 	}
 	return r.withWork(func(w *Work) { w.GraceEndsAt = until })
-}
-
-// mayExtendBy notes that an operator extends the old secret of the rotation in progress by this long.
-func (r Record) mayExtendBy(grace time.Duration) Record {
-	if r.Work.ExtendedBy >= Grace(grace) {
-		return r
-	}
-	return r.withWork(func(w *Work) { w.ExtendedBy = Grace(grace) })
 }
 
 // endMoved notes that an operator has moved the end of the old secret. A doubt is decided again at once.
@@ -484,6 +473,9 @@ func (r Record) givenUp(t Token, v Verdict, seen TokenFacts, served bool, now ti
 	}
 	if served && work.Slot.After(r.Anchor) && work.Slot.Sub(now) <= maxAnchorAhead {
 		r.Anchor = work.Slot
+	}
+	if o := work.Overtaken; served && o != nil { // what the sinks hold is right
+		r = r.overtakenAccepted(*o, now)
 	}
 	if o := work.Overtaken; served && o != nil && len(o.Sinks) < len(t.Sinks) {
 		r.Outside = o.ChangedAt // another sink still has a secret that has ended or will end
