@@ -41,6 +41,13 @@ You can decide with --rotate-now, or with:
   --accept              The new secret is good and the application is at fault. The daemon stops
                         extending the grace of the old secret.
 
+Nor is a sink that no longer holds what was written to it, or a token that others have rotated, a
+doubt. Without a flag the daemon looks at the sinks again now. You can decide with:
+
+  --accept              What the sinks hold is the right secret, for example because a person rotated
+                        by hand and wrote it there. The daemon refuses unless every sink has the same
+                        complete secret of the token.
+
 A new secret that was overtaken is not a doubt either. While it waited for a sink, another rotation
 replaced it, and the sink has that other secret. Ours stays sealed, and is not written over the other
 one. You can decide:
@@ -87,7 +94,7 @@ decide, if the daemon refuses or cannot be reached, and if it could not ask Clou
 	flags.BoolVar(&rotateNow, "rotate-now", false, "rotate again at once, which cuts off an old secret that still works")
 	flags.BoolVar(&notRotated, "assume-not-rotated", false, "the rotation was not carried out: serve the slot again")
 	flags.BoolVar(&deliver, "deliver", false, "write the sealed answer to the sinks, although its secret is unfamiliar or the answer is odd")
-	flags.BoolVar(&accept, "accept", false, "the new secret is good, although the application at verify.url refuses it")
+	flags.BoolVar(&accept, "accept", false, "the new secret is good although the application at verify.url refuses it; or what the sinks hold is right")
 	flags.BoolVar(&drop, "drop", false, "end a rotation whose new secret was overtaken, or whose service token is gone")
 	return cmd
 }
@@ -118,6 +125,7 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 		p.title("%s: %s", name, meaning(o.Reason))
 		p.verification(o.Token)
 		p.overtaken(o.Token)
+		p.watch(o.Token)
 		if !o.Resolved {
 			p.toDo(o.Token.ToDo)
 		} else {

@@ -263,9 +263,44 @@ func (p *page) secrets(t status.Token) {
 	if !t.GraceEnd.IsZero() {
 		p.line("grace ends", "%s", p.when(t.GraceEnd))
 	}
+	p.watch(t)
 	for _, d := range t.Deletions {
 		p.line("DELETES ITSELF", "%s: Vault will delete the version in %s (delete_version_after): see docs/vault.md", p.when(d.At), d.Sink)
 	}
+}
+
+// watch adds what the watch has found in the sinks and about the secret in use.
+func (p *page) watch(t status.Token) {
+	for _, f := range t.Findings {
+		p.line("SINK", "%s: %s, found %s%s%s%s", f.Sink, f.What, p.when(f.Since), held(f, p), ifSet(": %s", f.Error), ifSet(". To put it back: %s", f.PutBack))
+	}
+	if t.NotRestored != "" {
+		p.line("not restored", "%s", t.NotRestored)
+	}
+	if !t.RestoredAt.IsZero() {
+		p.line("restored", "%s: the secret was written back to a sink, or a rotation was ordered for that", p.when(t.RestoredAt))
+	}
+	if t.RefusedInUse != nil {
+		p.line("REFUSED", "the secret in use is refused where it is tried, since %s: %s", p.when(t.RefusedInUse.Since), t.RefusedInUse.Error)
+	}
+}
+
+// held says what a sink holds in place of what was written.
+func held(f status.Finding, p *page) string {
+	text := ""
+	if f.Version > 0 {
+		text += fmt.Sprintf(", version %d", f.Version)
+		if f.WantVersion > 0 && f.WantVersion != f.Version {
+			text += fmt.Sprintf(" in place of %d", f.WantVersion)
+		}
+	}
+	if !f.WrittenAt.IsZero() {
+		text += ", written " + p.when(f.WrittenAt)
+	}
+	if f.Digest != "" {
+		text += ", digest " + f.Digest
+	}
+	return text
 }
 
 // serviceToken adds what is known about the service token at Cloudflare.

@@ -57,6 +57,7 @@ type App struct {
 	events   *event.Stream
 	outages  *outages
 	ahead    *precheck.Watch
+	watch    *watch
 	state    *state
 	session  *vault.Session // nil if no Vault is configured
 	engine   *engine
@@ -75,7 +76,6 @@ type App struct {
 	accounts  map[string]*account
 	budgets   *admission.Budgets
 	probes    *access.Client
-	files     *sink.Files // the file sinks of the configuration in force
 
 	stopBeginning func(context.Context) error
 
@@ -109,7 +109,6 @@ func New(o Options) (*App, error) {
 		options: o, config: o.Config, log: o.Logger, now: o.Now,
 		metrics:  httpapi.NewMetrics(o.Build),
 		accounts: make(map[string]*account), budgets: admission.NewBudgets(), probes: access.New(access.Options{Logger: o.Logger}),
-		files:  sink.FilesOf(o.Config.Tokens),
 		failed: make(chan error, 1),
 	}
 	if a.now == nil {
@@ -119,6 +118,7 @@ func New(o Options) (*App, error) {
 	a.events = a.newStream()
 	a.onStop("events", a.events.Flush)
 	a.ahead = precheck.New(a.now, a.tellCheck)
+	a.watch = newWatch(a)
 	a.started = a.now()
 	if err := a.build(); err != nil {
 		return nil, errors.Join(err, a.Stop(context.Background()))
@@ -175,6 +175,7 @@ func (a *App) build() error {
 		sessionExpiry = a.session.Expiry
 	}
 	a.metrics.Show(a, sessionExpiry, a.engine.clock.Drift)
+	a.metrics.ShowWatch(a.watch.state)
 	a.metrics.ConfigLoaded(a.started)
 	return nil
 }
@@ -286,7 +287,7 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation
 			token.Prober, token.VerifyWithin = a.probes.Prober(t.Name, *t.Verify), t.Verify.Within
 		}
 		for _, s := range t.Sinks {
-			opened, err := sink.Open(s, sink.Deps{Vault: a.session, Files: a.files})
+			opened, err := sink.Open(s, sink.Deps{Vault: a.session})
 			if err != nil {
 				return nil, fmt.Errorf("tokens.%s: %w", t.Name, err)
 			}
@@ -303,7 +304,10 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation
 func PlannedToken(t config.Token) rotation.Token {
 	token := identityOf(t)
 	token.Grace, token.Timetable = t.Grace, t.Timetable()
-	token.RenewBefore, token.RenewFor, token.RotateAfterOutside = t.RenewBefore, t.RenewFor, t.Heal
+	token.RenewBefore, token.RenewFor, token.RotateAfterOutside, token.Restore = t.RenewBefore, t.RenewFor, t.Heal, t.Restore
+	if t.Verify != nil {
+		token.VerifyEvery = t.Verify.Every
+	}
 	return token
 }
 
@@ -343,6 +347,7 @@ func (a *App) Start() {
 	a.mu.Unlock()
 	a.onStop("inventories", a.stopInventories)
 	a.lookAhead()
+	a.watchSinks()
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, so it is stopped before it
 		server := admin.NewServer(a, a.log, a.events.Tell)

@@ -233,9 +233,7 @@ func (e *engine) recordListing(ctx context.Context, name string, facts rotation.
 	if err != nil {
 		return err
 	}
-	if now, ok := e.view(name); ok && now.active == 0 && record.Revision > now.record.Revision {
-		e.plan(name, record, 0)
-	}
+	e.planNewer(name, record)
 	return nil
 }
 

@@ -29,6 +29,7 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.metrics.ConfigLoaded(a.now())
 	a.refusedAt.Store(nil)
 	a.ahead.Set(a.checksAhead())
+	a.watch.set(c)
 	a.ahead.LookNow(status.Check.Fails) // an operator who has corrected something wants to see the result
 	return nil
 }
@@ -137,7 +138,6 @@ func (a *App) adopt(c *config.Config, ch changes) (dropped []*account, err error
 		delete(ch.accounts, name)
 	}
 	a.config, a.accounts = c, ch.accounts
-	a.files.Set(c.Tokens)
 	for _, name := range ch.added {
 		a.startInventory(name, ch.accounts[name])
 	}

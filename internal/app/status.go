@@ -12,6 +12,7 @@ import (
 	"rotatord/internal/admin"
 	"rotatord/internal/config"
 	"rotatord/internal/doctor"
+	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
@@ -122,6 +123,7 @@ func (a *App) showChores(s *status.Token, t config.Token, seen scheduled) {
 	}
 	s.Gone, s.Outside, s.Verifies = seen.gone, record.Outside, t.Verify != nil
 	s.Overtaken = showOvertaken(record)
+	a.showWatch(s, t, seen)
 	s.ToDo = a.toDo(t, seen)
 	if o := record.Order; o != nil {
 		s.Order = &status.Order{Since: o.Since, By: o.By, RevokeNow: o.RevokeNow, Left: o.Left}
@@ -140,6 +142,59 @@ func (a *App) showChores(s *status.Token, t config.Token, seen scheduled) {
 		v := work.Verification
 		s.Verification = &status.Verification{Since: v.Since, Probes: v.Probes, Refused: v.Refused(seen.token.VerifyWithin, a.now()), Error: v.Error}
 	}
+}
+
+// showWatch shows what the watch has found.
+func (a *App) showWatch(s *status.Token, t config.Token, seen scheduled) {
+	record := seen.record
+	if record.Step != rotation.StepIdle {
+		return // the rotation in progress writes all sinks
+	}
+	if refused := record.RefusedInUse; refused != nil && seen.token.VerifyEvery > 0 {
+		s.RefusedInUse = &status.RefusedInUse{Since: refused.Since, Error: refused.Error}
+	}
+	if a.inForce().WatchEvery == 0 {
+		return
+	}
+	for _, sink := range t.Sinks {
+		name := config.SinkName(sink)
+		f, found := record.Findings[name]
+		if !found {
+			continue
+		}
+		want := record.Written[name]
+		shown := status.Finding{
+			Sink: name, Kind: string(f.Kind), What: findingText[f.Kind], Since: f.Since, Digest: string(f.Digest), Version: f.Version,
+			WrittenAt: f.WrittenAt, WantDigest: string(want.Digest), WantVersion: want.Version, Error: f.Error,
+		}
+		versioned, keeps := sink.(config.Versioned)
+		lost := f.Kind == rotation.FoundGone || f.Kind == rotation.FoundDestroyed || f.Kind == rotation.FoundUnreadable || f.Kind == rotation.FoundNeverWritten
+		if keeps && want.Version > 0 && !lost {
+			shown.PutBack = versioned.PutBack(want.Version, f.Kind == rotation.FoundDeleted && f.Version == want.Version)
+		}
+		s.Findings = append(s.Findings, shown)
+	}
+	if len(s.Findings) > 0 && t.Restore {
+		s.NotRestored = event.RestoreText(record.Restoring.Refused)
+		if record.Restoring.Error != "" {
+			s.NotRestored += ": " + record.Restoring.Error
+		}
+	}
+	if at := record.Restoring.At; len(at) > 0 {
+		s.RestoredAt = at[len(at)-1]
+	}
+}
+
+// findingText says in words what a kind of finding is.
+var findingText = map[rotation.FindingKind]string{
+	rotation.FoundChanged:      "it holds a secret that rotatord never wrote there",
+	rotation.FoundRolledBack:   "it holds an earlier secret again",
+	rotation.FoundDeleted:      "the version that it holds was deleted",
+	rotation.FoundDestroyed:    "the version that it held was destroyed",
+	rotation.FoundGone:         "there is nothing in its place, and no earlier version",
+	rotation.FoundNoSecret:     "the field of the client secret is missing, or is not a text",
+	rotation.FoundNeverWritten: "it was added after the last rotation and was never written",
+	rotation.FoundUnreadable:   "it could not be read several times in a row",
 }
 
 // showDanger shows since when a reissue is owed, and until when consumers have a secret that works.

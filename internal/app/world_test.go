@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -69,7 +68,6 @@ type tokenSpec struct {
 	Name, ID, Schedule, Grace string
 	Partner                   string // of a pair
 	Which, Rest               string // instead of the ID; also further fields
-	Sinks                     string // instead of a path in Vault
 }
 
 func newWorld(t *testing.T) *world {
@@ -217,8 +215,8 @@ func (w *world) config(extra ...string) *config.Config {
 		if spec.Rest != "" {
 			which += ", " + spec.Rest
 		}
-		fmt.Fprintf(&text, "  %s: {%s, schedule: %q, grace: %s, sinks: [%s]}\n",
-			spec.Name, which, spec.Schedule, spec.Grace, cmp.Or(spec.Sinks, fmt.Sprintf("{vault: {mount: secret, path: access/%s}}", spec.Name)))
+		fmt.Fprintf(&text, "  %s: {%s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
+			spec.Name, which, spec.Schedule, spec.Grace, spec.Name)
 	}
 	c, err := config.Parse("config.yaml", []byte(text.String()))
 	if err != nil {

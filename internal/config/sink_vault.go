@@ -56,6 +56,14 @@ func (v *VaultSink) Document() map[string]any {
 	return document
 }
 
+// PutBack implements [Versioned].
+func (v *VaultSink) PutBack(version int, deleted bool) string {
+	if deleted {
+		return fmt.Sprintf("vault kv undelete -mount=%s -versions=%d %s", v.Mount, version, v.Path)
+	}
+	return fmt.Sprintf("vault kv rollback -mount=%s -version=%d %s", v.Mount, version, v.Path)
+}
+
 // Dispatch implements [Sink].
 func (v *VaultSink) Dispatch(to SinkKinds) { to.Vault(v) }
 

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"slices"
 
 	"rotatord/internal/config/raw"
@@ -49,6 +48,13 @@ type Sink interface {
 	writesTo() string
 	// eachSecret calls do for each secret that the sink is configured with.
 	eachSecret(path string, do func(field string, source *SecretSource, kind SecretKind))
+}
+
+// Versioned is a [Sink] that keeps earlier versions.
+type Versioned interface {
+	// PutBack returns the command with which an operator makes that version the current one again. deleted is
+	// set if it is the current one and was deleted.
+	PutBack(version int, deleted bool) string
 }
 
 // SinkName is the name of a sink in the ledger, in logs and in metrics, such as
@@ -169,8 +175,9 @@ func (c *checker) checkPrevious(t *Token, sinks []placedSink) {
 	}
 }
 
-// checkPlaces refuses two writers to one place. places has the sinks so far, by what each writes to.
-func (c *checker) checkPlaces(sinks []placedSink, places map[string]placedSink) {
+// checkPlaces refuses two writers to one place. places has the path in the file of each sink so
+// far, by what it writes to.
+func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
 	for _, sink := range sinks {
 		name, path := sink.Kind()+":"+sink.writesTo(), sink.path
 		if sink.NeedsVault() && c.needVault == "" {
@@ -180,17 +187,13 @@ func (c *checker) checkPlaces(sinks []placedSink, places map[string]placedSink) 
 			c.needKubernetes = path
 		}
 		first, taken := places[name]
-		why := ""
-		if taken && first.Place() != sink.Place() {
-			why = fmt.Sprintf(", as %q: a symbolic link or a mount leads both to one file", first.Place())
-		}
 		switch {
 		case !taken:
-			places[name] = sink
-		case first.path == path:
+			places[name] = path
+		case first == path:
 			c.wrong(path, "more than one token would write to %q by these defaults: give each token sinks of its own", sink.Place())
 		default:
-			c.wrong(path, "writes to %q, and so does %s (line %d)%s: give each its own path", sink.Place(), first.path, c.values[first.path].line, why)
+			c.wrong(path, "writes to %q, and so does %s (line %d): give each its own path", sink.Place(), first, c.values[first].line)
 		}
 	}
 }

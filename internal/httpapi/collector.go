@@ -23,6 +23,7 @@ type stateCollector struct {
 	gone, outside, verifyFailing, replaced, ordersPending                                 *prometheus.Desc
 	pending, pendingOldest, session, drift, versionDeletes, reissueOwed, cutOff           *prometheus.Desc
 	lastFailure, doubt, checkOK, checkFailing                                             *prometheus.Desc
+	finding, restored, refusedInUse                                                       *prometheus.Desc
 }
 
 // Show registers the gauges that are read from source. vaultSession returns when the
@@ -55,6 +56,10 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 		ordersPending: desc("rotatord_orders_pending", "Tokens with an order to be rotated that is not carried out.", "account"),
 		versionDeletes: desc("rotatord_sink_version_deletion_timestamp_seconds",
 			"When a sink deletes by itself what it holds; absent if it keeps it.", "token", "sink"),
+		finding: desc("rotatord_sink_finding_timestamp_seconds",
+			"Since when a sink does not hold what was written to it; absent while it does.", "token", "sink", "finding"),
+		restored:      desc("rotatord_token_restored_timestamp_seconds", "When the secret was last written back to a sink, or a rotation was ordered for that; absent after a day.", "token"),
+		refusedInUse:  desc("rotatord_token_secret_refused_timestamp_seconds", "Since when the secret in use is refused where it is tried; absent while it is not.", "token"),
 		pending:       desc("rotatord_pending_secrets", "Sealed secrets that are not yet confirmed by every sink."),
 		pendingOldest: desc("rotatord_pending_secret_oldest_timestamp_seconds", "When the oldest pending secret was sealed; absent without one."),
 		drift:         desc("rotatord_clock_drift_seconds", "By how much the wall clock went ahead of the monotonic one since the start."),
@@ -72,7 +77,8 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled, c.paused,
 		c.failures, c.state, c.gone, c.outside, c.verifyFailing, c.replaced, c.ordersPending, c.pending, c.pendingOldest, c.session, c.drift,
-		c.versionDeletes, c.reissueOwed, c.cutOff, c.lastFailure, c.doubt, c.checkOK, c.checkFailing} {
+		c.versionDeletes, c.reissueOwed, c.cutOff, c.lastFailure, c.doubt, c.checkOK, c.checkFailing,
+		c.finding, c.restored, c.refusedInUse} {
 		ch <- d
 	}
 }
@@ -139,6 +145,13 @@ func (c *stateCollector) collectTimes(out gauges, t *TokenStatus) {
 	out.timestamp(c.reissueOwed, t.ReissueOwed, t.Name)
 	out.timestamp(c.cutOff, t.CutOffAt, t.Name)
 	out.timestamp(c.lastSeen, t.LastSeen, t.Name)
+	for _, f := range t.Findings {
+		out.timestamp(c.finding, f.Since, t.Name, printable.Escaped(f.Sink), f.Kind)
+	}
+	out.timestamp(c.restored, t.RestoredAt, t.Name)
+	if t.RefusedInUse != nil {
+		out.timestamp(c.refusedInUse, t.RefusedInUse.Since, t.Name)
+	}
 	for _, d := range t.Deletions {
 		out.timestamp(c.versionDeletes, d.At, t.Name, printable.Escaped(d.Sink))
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"rotatord/internal/httpapi"
+	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/status"
 )
@@ -75,6 +76,36 @@ func busy() *fakeSource {
 		pending: 2, oldest: now.Add(-time.Hour),
 		live:  []httpapi.Check{{Name: "scheduler", OK: true, Detail: "silent"}},
 		ready: []httpapi.Check{{Name: "running", OK: true, Detail: "stopping"}, {Name: "inventory of prod", OK: true, Detail: "not yet"}},
+	}
+}
+
+// withFindings is busy with what the watch can find: one finding of each kind.
+func withFindings() *fakeSource {
+	source := busy()
+	t := &source.tokens[0]
+	for _, kind := range rotation.FindingKinds {
+		t.Findings = append(t.Findings, status.Finding{Sink: "vault:secret/access/ci", Kind: string(kind), What: "it is " + string(kind),
+			Since: now.Add(-time.Hour), Digest: "sha256:abc", Version: 7, WrittenAt: now.Add(-90 * time.Minute), WantVersion: 6, Error: "no permission"})
+	}
+	t.NotRestored, t.RestoredAt = "another writer", now.Add(-2*time.Hour)
+	t.RefusedInUse = &status.RefusedInUse{Since: now.Add(-time.Hour), Error: "HTTP 403"}
+	return source
+}
+
+// TestFindingsAreShown: the status page and the JSON API show what the watch has found.
+func TestFindingsAreShown(t *testing.T) {
+	server := serve(t, withFindings())
+	for path, want := range map[string][]string{
+		"/": {"vault:secret/access/ci: it is rolled_back", "version 7, written 2026-03-01 10:30:00 UTC: no permission", "not restored: another writer",
+			"the secret in use is refused where it is tried", "HTTP 403"},
+		"/api/v1/tokens/ci-deploy": {`"kind": "rolled_back"`, `"want_version": 6`, `"not_restored": "another writer"`, `"refused_in_use": {`, `"restored_at": "2026-03-01T10:00:00Z"`},
+	} {
+		_, body := request(t, server, http.MethodGet, path)
+		for _, text := range want {
+			if !strings.Contains(body, text) {
+				t.Errorf("%s does not show %q", path, text)
+			}
+		}
 	}
 }
 

@@ -36,6 +36,7 @@ type Metrics struct {
 	clockSkew         prometheus.Gauge
 	reloadSuccessful  prometheus.Gauge
 	reloadSuccessTime prometheus.Gauge
+	watch             watchMetrics
 }
 
 // Build identifies the running binary.
@@ -76,6 +77,7 @@ func NewMetrics(b Build) *Metrics {
 	m.outOfBand = counter("rotatord_token_out_of_band_rotations_total", "Rotations by another person or program that an inventory has shown.", "token")
 	m.renewals = counter("rotatord_renewals_total", "Renewals of service tokens, not of their secrets.", "token", "result")
 	m.verifications = counter("rotatord_verifications_total", "What new secrets were found to be where they were tried.", "token", "result")
+	m.watch = newWatchMetrics(counter)
 	m.inventorySuccess = gauge("rotatord_inventory_success_timestamp_seconds", "When the account's service tokens were last listed.", "account")
 	m.cfRequests = counter("rotatord_cloudflare_requests_total", "Requests to Cloudflare's API by operation and HTTP status.", "operation", "code")
 	m.cfDuration = histogram("rotatord_cloudflare_request_duration_seconds", "Duration of requests to Cloudflare's API.", seconds, "operation")
@@ -139,6 +141,7 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 		event.On(func(_ event.Event, d event.Verdict) { m.doubtVerdicts.WithLabelValues(d.Reason).Inc() }),
 		event.On(func(_ event.Event, d event.GraceExtension) { m.graceExtensions.WithLabelValues(resultOf(d.Err)).Inc() }),
 		event.On(func(e event.Event, _ event.OutsideRotation) { m.outOfBand.WithLabelValues(e.Token).Inc() }),
+		event.On(m.restored),
 		event.On(func(e event.Event, d event.Renewal) { m.renewals.WithLabelValues(e.Token, resultOf(d.Err)).Inc() }),
 		event.On(func(e event.Event, d event.Probe) { m.verifications.WithLabelValues(e.Token, string(d.Result)).Inc() }),
 		event.On(func(e event.Event, d event.Missed) {
@@ -147,7 +150,9 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 		}),
 		// Where these lead to a state that matters, a gauge shows it.
 		event.Ignore(event.Stuck, event.SealFailed, event.VersionDeletes, event.OvertakenEnded, event.DoubtResolved, event.ClockHealed, event.Adopted,
-			event.ReplacedDeleted, event.ReplacedNotDeleted, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound),
+			event.ReplacedDeleted, event.ReplacedNotDeleted, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound,
+			event.SinkChanged, event.SinkRolledBack, event.SinkDeleted, event.SinkWithoutSecret, event.SinkNeverWritten, event.SinkUnreadable,
+			event.SinkAsWritten, event.InUseRefused, event.InUseAccepted),
 		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
 }
 

@@ -63,7 +63,11 @@ func exercised() *httpapi.Metrics {
 	m.CloudflareSkew(time.Second)
 	m.VaultRequest("write", "200", time.Second)
 	m.ConfigLoaded(now)
-	m.Show(busy(), sessionUntil(now.Add(time.Hour)), noDrift)
+	m.SinkLooked("vault:secret/access/ci", "as_written")
+	m.InUseProbed(rotation.ProbeBad)
+	tell(m, "ci-deploy", event.SinkRestore{Sink: "vault:secret/access/ci"})
+	m.ShowWatch(func() (time.Duration, time.Time) { return time.Hour, now })
+	m.Show(withFindings(), sessionUntil(now.Add(time.Hour)), noDrift)
 	return m
 }
 
@@ -98,7 +102,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 				if seen[label.GetName()] == nil {
 					seen[label.GetName()] = map[string]bool{}
 				}
-				if !slices.Contains([]string{"rotatord_sink_writes_total", "rotatord_verifications_total"}, name) { // their results are others
+				if !slices.Contains([]string{"rotatord_sink_writes_total", "rotatord_verifications_total", "rotatord_sink_looks_total",
+					"rotatord_secret_in_use_probes_total", "rotatord_sink_restores_total"}, name) { // their results are others
 					seen[label.GetName()][label.GetValue()] = true
 				}
 			}
@@ -162,7 +167,7 @@ func readDocument(t *testing.T) (metrics map[string]documented, values map[strin
 			values[name[0]] = names(cells[1])
 		}
 	}
-	if len(metrics) < 25 || len(values) != 5 {
+	if len(metrics) < 25 || len(values) != 6 {
 		t.Fatalf("docs/metrics.md names %d metrics and the values of %d labels: was it read right?", len(metrics), len(values))
 	}
 	return metrics, values

@@ -8,8 +8,10 @@ package status
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
+	"rotatord/internal/moment"
 	"rotatord/internal/printable"
 )
 
@@ -60,6 +62,15 @@ type Token struct {
 	// ToDo says what ends the state, or what removes the obstacle. It is empty if an operator has nothing to do.
 	ToDo []ToDo `json:"to_do,omitempty"`
 
+	// Findings are the sinks that do not hold what was written to them, or that cannot be read.
+	Findings []Finding `json:"findings,omitempty"`
+	// NotRestored says why nothing is written back to them, where outside_change is restore; empty if nothing
+	// speaks against it. RestoredAt is when the last attempt began; zero if there was none in the last day.
+	NotRestored string    `json:"not_restored,omitempty"`
+	RestoredAt  time.Time `json:"restored_at,omitzero"`
+	// RefusedInUse is set while the secret in use is refused where it is tried.
+	RefusedInUse *RefusedInUse `json:"refused_in_use,omitempty"`
+
 	// Deletions are the sinks that will delete by themselves what is stored in them, as last seen.
 	Deletions []Deletion `json:"deletions,omitempty"`
 	// Waiting is set if the token is due and waits for its turn: rotations of other tokens of its account
@@ -93,6 +104,41 @@ type Token struct {
 	Verifies     bool          `json:"verifies,omitempty"`
 	Verification *Verification `json:"verification,omitempty"`
 	Unverified   string        `json:"unverified,omitempty"`
+}
+
+// Finding says that a sink does not hold what was written to it.
+type Finding struct {
+	Sink string `json:"sink"` // its name, such as "vault:secret/access/ci"
+	// Kind is a stable code, such as "changed"; What says it in words.
+	Kind  string    `json:"kind"`
+	What  string    `json:"what"`
+	Since time.Time `json:"since"` // when it was found
+	// Digest, Version and WrittenAt are of what the sink holds, WantDigest and WantVersion of what was
+	// written. They are empty, 0 or zero where there is none, or where the sink does not say.
+	Digest      string    `json:"digest,omitempty"`
+	Version     int       `json:"version,omitempty"`
+	WrittenAt   time.Time `json:"written_at,omitzero"`
+	WantDigest  string    `json:"want_digest,omitempty"`
+	WantVersion int       `json:"want_version,omitempty"`
+	Error       string    `json:"error,omitempty"` // why it cannot be read
+	// PutBack is a command of the place itself that puts the secret back; empty if there is none.
+	PutBack string `json:"put_back,omitempty"`
+}
+
+// RefusedInUse says since when the secret in use is refused where it is tried.
+type RefusedInUse struct {
+	Since time.Time `json:"since"`
+	Error string    `json:"error"`
+}
+
+// findingSince returns when the first finding of one of these kinds was found; zero if there is none.
+func (t Token) findingSince(kinds ...string) (since time.Time) {
+	for _, f := range t.Findings {
+		if slices.Contains(kinds, f.Kind) {
+			since = moment.MinNonZero(since, f.Since)
+		}
+	}
+	return since
 }
 
 // Endangered reports whether consumers are cut off, or will be soon, for longer than the moment that each

@@ -85,6 +85,16 @@ var kinds = []kind{
 		"rotated by others: the secrets in their sinks are dead, or will be when the graces that they gave them end",
 		"rotatord rotate NAME gives the sinks a secret that works",
 		func(t Token, _ time.Time) bool { return !t.Outside.IsZero() }, func(t Token) time.Time { return t.Outside }, nil},
+	found("sink_empty", Critical, "a sink does not hold its secret any more: clients that read it find nothing there",
+		"sinks do not hold their secrets any more: clients that read them find nothing there",
+		"rotatord status NAME says what to type", "gone", "destroyed", "deleted", "no_secret"),
+	found("sink_changed", Critical, "a sink holds another secret than the one that was written to it",
+		"sinks hold other secrets than those that were written to them",
+		"rotatord status NAME says what to type", "changed", "rolled_back"),
+	{"refused_in_use", Critical, "its secret in use is refused where it is tried",
+		"their secrets in use are refused where they are tried",
+		"look at the Access policy, the service token and the application: rotatord status NAME",
+		func(t Token, _ time.Time) bool { return t.RefusedInUse != nil }, func(t Token) time.Time { return t.RefusedInUse.Since }, nil},
 	{"in_doubt", Critical, "in doubt: a rotate request was sent, and it is not known whether Cloudflare carried it out",
 		"in doubt: rotate requests were sent, and it is not known whether Cloudflare carried them out",
 		"rotatord resolve NAME looks again, and says what can be decided",
@@ -136,6 +146,12 @@ var kinds = []kind{
 		"sinks will delete their secrets before they are rotated again",
 		"switch delete_version_after off: docs/vault.md",
 		func(t Token, now time.Time) bool { return t.deletesWithin(now, deletesSoon, 0) }, nil, Token.deletes},
+	found("sink_never_written", Warning, "a sink was added after the last rotation and was never written",
+		"sinks were added after their last rotations and were never written",
+		"rotatord rotate NAME writes it; so does the next scheduled rotation", "never_written"),
+	found("sink_unreadable", Warning, "a sink could not be read several times in a row",
+		"sinks could not be read several times in a row",
+		"rotatord status NAME has the error; rotatord doctor says what the policy lacks", "unreadable"),
 	{"renewal_failing", Warning, "the service token could not be renewed before its end",
 		"the service tokens could not be renewed before their end",
 		"rotatord status NAME has the last error",
@@ -152,6 +168,13 @@ var kinds = []kind{
 		"their last secrets could not be tried where they are used",
 		"rotatord status NAME says why",
 		func(t Token, _ time.Time) bool { return t.Unverified != "" }, nil, nil},
+}
+
+// found returns the kind of trouble of a sink in which the watch has found one of these.
+func found(name string, severity Severity, what, many, toDo string, findings ...string) kind {
+	return kind{name, severity, what, many, toDo,
+		func(t Token, _ time.Time) bool { return !t.findingSince(findings...).IsZero() },
+		func(t Token) time.Time { return t.findingSince(findings...) }, nil}
 }
 
 // oldWorksUntil returns when the secret of the clients stops working if a rotation in doubt was carried out.

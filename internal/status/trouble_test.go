@@ -35,6 +35,11 @@ var inTrouble = map[string]status.Token{
 	"expires_soon":         {Expiry: noon.Add(14 * 24 * time.Hour)},
 	"not_deleted":          {Replaced: 1, ReplacedError: "in a policy"},
 	"unverified":           {Unverified: "no route"},
+	"sink_empty":           {Findings: []status.Finding{{Kind: "deleted", Since: noon}}},
+	"sink_changed":         {Findings: []status.Finding{{Kind: "rolled_back", Since: noon}}},
+	"sink_never_written":   {Findings: []status.Finding{{Kind: "never_written", Since: noon}}},
+	"sink_unreadable":      {Findings: []status.Finding{{Kind: "unreadable", Since: noon}}},
+	"refused_in_use":       {RefusedInUse: &status.RefusedInUse{Since: noon, Error: "403"}},
 }
 
 // TestKinds: each kind is recognised alone, and the runbook explains it with its severity and a section

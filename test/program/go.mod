@@ -1,3 +1,0 @@
-module rotatord/test/program
-
-go 1.26.0
