@@ -3,6 +3,7 @@ package sink_test
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -28,6 +29,11 @@ var previousFields = config.SinkFields{ClientIDField: sinktest.ClientIDField, Cl
 // session is logged in at a server with one mount.
 func session(t *testing.T, server *vaulttest.Server) *vault.Session {
 	t.Helper()
+	return observedSession(t, server, nil)
+}
+
+func observedSession(t *testing.T, server http.Handler, observer vault.Observer) *vault.Session {
+	t.Helper()
 	s := httptest.NewServer(server)
 	t.Cleanup(s.Close)
 	file := filepath.Join(t.TempDir(), "token")
@@ -35,7 +41,7 @@ func session(t *testing.T, server *vaulttest.Server) *vault.Session {
 		t.Fatal(err)
 	}
 	v, err := vault.New(config.Vault{Address: s.URL, Timeout: 5 * time.Second,
-		Auth: &config.TokenAuth{Source: config.SecretSource{File: file}}}, nil, nil)
+		Auth: &config.TokenAuth{Source: config.SecretSource{File: file}}}, nil, observer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/rotation"
 	"rotatord/internal/sink"
 	"rotatord/internal/sink/sinktest"
 	"rotatord/internal/vault"
@@ -234,6 +236,12 @@ func TestVaultSink(t *testing.T) {
 				h := at.harness(proxy)
 				h.Sink = sink.NewVault(session, config.VaultSink{Mount: at.mount, Path: at.path,
 					SinkFields: config.SinkFields{ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField}})
+				h.WithPrevious = func(*testing.T) rotation.Sink {
+					return sink.NewVault(session, config.VaultSink{Mount: at.mount, Path: at.path, SinkFields: config.SinkFields{
+						ClientIDField: sinktest.ClientIDField, ClientSecretField: sinktest.ClientSecretField,
+						PreviousIDField: sinktest.PreviousIDField, PreviousSecretField: sinktest.PreviousSecretField, PreviousEndsField: sinktest.PreviousEndsField,
+					}})
+				}
 				if mount.version == 2 {
 					h.DenyParameters = func(t *testing.T) {
 						put := func(policy string) {
@@ -368,9 +376,44 @@ func (p place) harness(proxy *unreliable) sinktest.Harness {
 			defer proxy.mu.Unlock()
 			proxy.next = func(http.ResponseWriter, *http.Request) bool { do(); return false }
 		}
+		h.AfterNextWrite = func(_ *testing.T, do func()) {
+			proxy.mu.Lock()
+			defer proxy.mu.Unlock()
+			proxy.next = func(w http.ResponseWriter, r *http.Request) bool {
+				answer := httptest.NewRecorder()
+				proxy.forward(answer, r)
+				do()
+				maps.Copy(w.Header(), answer.Header())
+				w.WriteHeader(answer.Code)
+				_, _ = w.Write(answer.Body.Bytes())
+				return true
+			}
+		}
+		h.Destroy = func(t *testing.T) {
+			_, version := p.read(t)
+			p.root(t, http.MethodPut, p.mount+"/destroy/"+p.path, map[string]any{"versions": []int{version}})
+		}
+		h.RemoveMetadata = func(t *testing.T) { p.root(t, http.MethodDelete, p.mount+"/metadata/"+p.path, nil) }
+		h.KeepVersions = func(t *testing.T, n int) {
+			p.root(t, http.MethodPut, p.mount+"/metadata/"+p.path, map[string]any{"max_versions": n})
+		}
 		h.HoldNextWrite = func(t *testing.T) func() { return proxy.hold(t) }
 	}
 	return h
+}
+
+// root sends a request that a human may send.
+func (p place) root(t *testing.T, method, path string, body map[string]any) {
+	t.Helper()
+	var err error
+	if method == http.MethodDelete {
+		_, err = p.v.Root(t).Logical().Delete(path)
+	} else {
+		_, err = p.v.Root(t).Logical().Write(path, body)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (p place) read(t *testing.T) (fields map[string]any, version int) {
