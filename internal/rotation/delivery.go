@@ -92,7 +92,9 @@ func (r Record) replacedIn(sink string, now time.Time) (digest secret.Digest, un
 	case r.overlaps():
 		until = work.GraceEndsAt
 	}
-	switch known := before.ClientID == clientID && (r.Last == nil || r.Last.Digest == before.Digest); {
+	// There were other rotations since the last one that was delivered, or after the one in progress.
+	others := !r.Outside.IsZero() || len(r.Abandoned) > 0 || !work.ChangedAt.IsZero() || work.Overtaken != nil
+	switch known := !others && before.ClientID == clientID && (r.Last == nil || r.Last.Digest == before.Digest); {
 	case !until.After(now):
 		return "", time.Time{}
 	case !known:

@@ -127,6 +127,7 @@ func (s replaceSink) Preflight(context.Context) (st rotation.Stored, err error) 
 
 func (s replaceSink) Store(_ context.Context, d rotation.Delivery) (st rotation.Stored, err error) {
 	err = s.do(s.name+" store", func() error {
+		s.checkReplaced(d)
 		s.put(s.content, d.Credential)
 		st = s.stored()
 		return nil

@@ -96,7 +96,7 @@ func TestRefusedSecretKeepsTheOldOneAlive(t *testing.T) {
 		old := w.current
 		w.fault = func(_ int, c string) fault {
 			if c == "sink store" && w.rotates == 1 {
-				w.current = "another" // Cloudflare's secret is not the one in its answer
+				w.current, w.misled = "another", true // Cloudflare's secret is not the one in its answer
 			}
 			return fault{}
 		}

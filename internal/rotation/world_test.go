@@ -88,6 +88,8 @@ type world struct {
 	secretOf        func(n int) string
 	// mayCutOff is set if a rotation may cut off the old secret, because an operator asked for it.
 	mayCutOff bool
+	// misled is set if the daemon cannot know which secret works at Cloudflare.
+	misled bool
 	// created are the service tokens that were created, in order; gone are those that were deleted.
 	created       []*cfToken
 	gone          map[string]bool
@@ -381,6 +383,7 @@ func (s memorySink) Preflight(context.Context) (st rotation.Stored, err error) {
 
 func (s memorySink) Store(_ context.Context, d rotation.Delivery) (st rotation.Stored, err error) {
 	err = s.do("sink store", func() error {
+		s.checkReplaced(d)
 		if !s.sink.ClientSecret.Equal(d.ClientSecret) {
 			s.world.sink = d.Credential
 			s.world.version++
@@ -389,6 +392,31 @@ func (s memorySink) Store(_ context.Context, d rotation.Delivery) (st rotation.S
 		return nil
 	})
 	return st, err
+}
+
+// checkReplaced checks what a delivery says about the secret that the rotation has replaced: a sink may tell
+// consumers that it works until then.
+func (w *world) checkReplaced(d rotation.Delivery) {
+	if d.RotationID == "" || d.At.IsZero() || d.By == "" {
+		w.t.Errorf("a delivery does not say which rotation it is from: %q, %s, %q", d.RotationID, d.At, d.By)
+	}
+	if d.Replaces == "" || w.misled {
+		return
+	}
+	for _, c := range append([]*cfToken{&w.cfToken, &w.partner}, w.created...) {
+		switch is := func(s string) bool { return s != "" && secret.New(s).Digest() == d.Replaces }; {
+		case is(c.current) && !w.gone[c.id]:
+			return
+		case is(c.previous) && w.offset == 0 && !d.GraceEndsAt.After(c.previousUntil.Add(time.Second)):
+			return
+		case is(c.previous) && w.offset != 0: // the daemon does not know better
+			return
+		case is(c.previous):
+			w.t.Errorf("a delivery says that the replaced secret works until %s, and it ends at %s", d.GraceEndsAt, c.previousUntil)
+			return
+		}
+	}
+	w.t.Error("a delivery says that a secret was replaced and still works, and it does not work any more")
 }
 
 // ReadBack implements [rotation.SinkReader].
