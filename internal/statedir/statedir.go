@@ -34,6 +34,7 @@ type Dir struct {
 	Ledger  *ledger.Local
 	Pending *pending.Store
 
+	path string
 	lock *os.File // the mark, locked; nil if the disk had no space for it
 }
 
@@ -65,7 +66,7 @@ func Open(o Options) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{}
+	d := &Dir{path: o.Dir}
 	if err := d.open(o, isNew); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -117,6 +118,12 @@ func writeSealed(dir string, all []ledger.SealedAnswer) error {
 	}
 	return nil
 }
+
+// secretIDName is the file of the secret ID that came out of a wrapping token.
+const secretIDName = "vault-secret-id.age"
+
+// SecretID returns where the secret ID is kept with which the daemon logs in to Vault, if it was delivered wrapped.
+func (d *Dir) SecretID() pending.Box { return d.Pending.Box(filepath.Join(d.path, secretIDName)) }
 
 // Close closes the directory. Every later call to its parts fails, except that an answer which arrives
 // late is still sealed: see [pending.Store.Close].
