@@ -370,6 +370,71 @@ func (d MetadataRefusal) attrs(Event) []any {
 	return []any{"vault", d.Vault, "mount", d.Mount, "error", d.Err}
 }
 
+// VaultRevocationFailure tells that a session that is not needed any more could not be revoked. It ends with its lease.
+type VaultRevocationFailure struct {
+	Vault string // its address
+	Err   error
+}
+
+func (d VaultRevocationFailure) kind() Kind        { return VaultRevocationFailed }
+func (d VaultRevocationFailure) failure() error    { return d.Err }
+func (d VaultRevocationFailure) more(Event) string { return "" }
+func (d VaultRevocationFailure) attrs(Event) []any { return []any{"vault", d.Vault, "error", d.Err} }
+
+// VaultTLS tells that the files of vault.tls have another content, which new connections use, or cannot be used, so that
+// connections go on with the content before it (Err).
+type VaultTLS struct {
+	Vault           string    // its address
+	CertificateEnds time.Time // of the client certificate in use; zero if there is none
+	Err             error
+}
+
+func (d VaultTLS) kind() Kind        { return either(d.Err, VaultTLSReloaded, VaultTLSKept) }
+func (d VaultTLS) failure() error    { return d.Err }
+func (d VaultTLS) more(Event) string { return "" }
+func (d VaultTLS) attrs(Event) []any {
+	attrs := []any{"vault", d.Vault}
+	if !d.CertificateEnds.IsZero() {
+		attrs = append(attrs, "certificate_ends", d.CertificateEnds.UTC().Format(time.RFC3339))
+	}
+	return withError(attrs, d.Err)
+}
+
+// VaultUnwrap tells that a wrapping token was unwrapped, or that it could not be, which may mean theft (Err).
+type VaultUnwrap struct {
+	Vault string // its address
+	// Role is the AppRole role that the wrapping token was created at; empty if it is not known.
+	Role string
+	// SecretIDEnds is when the secret ID ends; zero if it does not, or if there is none.
+	SecretIDEnds time.Time
+	Err          error
+}
+
+func (d VaultUnwrap) kind() Kind        { return either(d.Err, VaultUnwrapped, VaultUnwrapFailed) }
+func (d VaultUnwrap) failure() error    { return d.Err }
+func (d VaultUnwrap) more(Event) string { return d.Role }
+func (d VaultUnwrap) attrs(Event) []any {
+	attrs := []any{"vault", d.Vault}
+	if d.Role != "" {
+		attrs = append(attrs, "role", d.Role)
+	}
+	if !d.SecretIDEnds.IsZero() {
+		attrs = append(attrs, "secret_id_ends", d.SecretIDEnds.UTC().Format(time.RFC3339))
+	}
+	return withError(attrs, d.Err)
+}
+
+// VaultSecretIDNotKept tells that an unwrapped secret ID is in memory only. A restart would lose it.
+type VaultSecretIDNotKept struct {
+	Vault string // its address
+	Err   error
+}
+
+func (d VaultSecretIDNotKept) kind() Kind        { return VaultSecretIDUnsaved }
+func (d VaultSecretIDNotKept) failure() error    { return d.Err }
+func (d VaultSecretIDNotKept) more(Event) string { return "" }
+func (d VaultSecretIDNotKept) attrs(Event) []any { return []any{"vault", d.Vault, "error", d.Err} }
+
 // pick returns the first kind if the condition holds, else the second.
 func pick(condition bool, yes, no Kind) Kind {
 	if condition {

@@ -131,6 +131,12 @@ const (
 	VaultRenewalRefused    Kind = "vault.renewal_refused"
 	VaultRenewalFailed     Kind = "vault.renewal_failed"
 	VaultMetadataRefused   Kind = "vault.metadata_refused"
+	VaultRevocationFailed  Kind = "vault.revocation_failed"
+	VaultTLSReloaded       Kind = "vault.tls_reloaded"
+	VaultTLSKept           Kind = "vault.tls_kept"
+	VaultUnwrapped         Kind = "vault.unwrapped"
+	VaultUnwrapFailed      Kind = "vault.unwrap_failed"
+	VaultSecretIDUnsaved   Kind = "vault.secret_id_not_kept"
 	WebConfigUnreadable    Kind = "web_config.unreadable"
 	WebConfigReadable      Kind = "web_config.readable"
 )
@@ -146,6 +152,7 @@ var (
 		OvertakenFound, Forgotten}
 	Surroundings = []Kind{CheckFailing, CheckWarning, CheckRecovered, CredentialUnreadable, CredentialReadable, ClockSet, ListingFailed, ListingOdd,
 		LimitReached, LimitOver, VaultLoggedIn, VaultLoginFailed, VaultCredentialRefused, VaultSessionEnded, VaultRenewalRefused, VaultRenewalFailed, VaultMetadataRefused,
+		VaultRevocationFailed, VaultTLSReloaded, VaultTLSKept, VaultUnwrapped, VaultUnwrapFailed, VaultSecretIDUnsaved,
 		WebConfigUnreadable, WebConfigReadable}
 )
 
@@ -324,6 +331,18 @@ var definitions = []Definition{
 		When: "it is tried again while the session lasts"},
 	{Kind: VaultMetadataRefused, Of: MetadataRefusal{}, Severity: Info, Message: "Vault does not let rotatord write custom metadata in this mount: rotations are not noted there, and nothing else changes",
 		When: "the policy lacks patch for the metadata, or this Vault is too old; it is tried again after a day"},
+	{Kind: VaultRevocationFailed, Of: VaultRevocationFailure{}, Severity: Warning, Message: "a session with Vault could not be revoked: it stays until its lease ends",
+		When: "a session was replaced, or the daemon stops, and revoking its token failed"},
+	{Kind: VaultTLSReloaded, Of: VaultTLS{}, Severity: Info, Message: "new files of vault.tls are in use",
+		When: "a certificate, a key or a CA file has another content"},
+	{Kind: VaultTLSKept, Of: VaultTLS{}, Severity: Warning, Message: "the files of vault.tls cannot be used: connections go on with what was read before",
+		When: "a file is gone or damaged, or a certificate and a key do not belong together"},
+	{Kind: VaultUnwrapped, Of: VaultUnwrap{}, Severity: Info, Message: "the wrapped secret ID was unwrapped, and is kept sealed in the state directory",
+		When: "a new wrapping token was delivered"},
+	{Kind: VaultUnwrapFailed, Of: VaultUnwrap{}, Severity: Critical, Message: "the wrapping token cannot be unwrapped: another program may have the secret ID",
+		When: "a wrapping token is not valid any more, or was not created for a secret ID"},
+	{Kind: VaultSecretIDUnsaved, Of: VaultSecretIDNotKept{}, Severity: Warning, Level: slog.LevelError, Message: "the unwrapped secret ID could not be kept in the state directory: a restart would lose it",
+		When: "the state directory cannot be written; it is tried again every 10 seconds"},
 	{Kind: WebConfigUnreadable, Of: WebConfig{}, Severity: Warning, Level: slog.LevelError, Message: "no HTTP client is served: the web configuration or what it names cannot be read",
 		When: "a file of `--web.config.file` cannot be read any more"},
 	{Kind: WebConfigReadable, Of: WebConfig{}, Severity: Info, Message: "HTTP clients are served again: the web configuration can be read",
