@@ -143,6 +143,7 @@ func (a *App) build() error {
 		if a.session, err = vault.New(*a.config.Vault, func(d event.Detail) { a.tell("", d) }, vaultObserver{a.metrics, a.outages}); err != nil {
 			return err
 		}
+		a.session.KeepIn(a.state.secretID)
 	}
 	a.engine = newEngine(a.now, a.log, a.events)
 	a.engine.rotator = rotation.New(rotation.Options{

@@ -8,6 +8,7 @@ import (
 	"rotatord/internal/pending"
 	"rotatord/internal/rotation"
 	"rotatord/internal/statedir"
+	"rotatord/internal/vault"
 )
 
 // state is everything that must survive the daemon. The App knows its parts only by what it needs of
@@ -16,7 +17,9 @@ type state struct {
 	ledger  ledger
 	pending sealedSecrets
 	disk    stateDisk
-	close   func() error
+	// secretID keeps the secret ID of Vault that was delivered wrapped.
+	secretID vault.Keeper
+	close    func() error
 }
 
 // ledger stores a record for each token, and what is paused.
@@ -56,5 +59,5 @@ func openState(c config.State) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &state{ledger: d.Ledger, pending: d.Pending, disk: d, close: d.Close}, nil
+	return &state{ledger: d.Ledger, pending: d.Pending, disk: d, secretID: d.SecretID(), close: d.Close}, nil
 }

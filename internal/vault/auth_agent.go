@@ -12,21 +12,26 @@ import (
 // Agent implements [config.AuthMethods].
 func (m *methods) Agent(*config.AgentAuth) { m.chosen = agentAuth{} }
 
-// agentAuth sends no token: a Vault Agent or Vault Proxy at the address adds its own.
+// agentAuth sends no token: a Vault Agent or Vault Proxy at the address adds its own (auto-auth), renews it, and
+// gets another one before it ends. What the session knows about that token is from lookup-self.
 type agentAuth struct{}
 
 func (agentAuth) name() string { return "agent" }
 
 func (agentAuth) hint(_ *ResponseError, namespace string) string {
-	return "the agent at vault.address has no token yet, does not add it (use_auto_auth_token), or its token may not look itself up" + askNamespace(namespace)
+	return "the agent at vault.address has no token yet (its log says why), does not add it (api_proxy { use_auto_auth_token = true }), or its token may not look itself up: " +
+		"does its policy have the policy default?" + askNamespace(namespace)
 }
 
 func (agentAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {
 	self, err := lookUp(ctx, library)
-	if err != nil {
+	switch {
+	case err != nil:
 		return lease{}, err
+	case self.TTL < time.Second && !self.Forever:
+		return lease{}, &describedError{text: "the token of the agent at vault.address has expired: the agent has not got another one yet, and its log says why"}
 	}
-	return lease{ttl: max(self.TTL, time.Second), forever: self.Forever}, nil
+	return lease{ttl: self.TTL, forever: self.Forever, managed: true}, nil
 }
 
 func (agentAuth) changed(context.Context) bool { return false }

@@ -2,29 +2,30 @@ package vault
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 
 	"github.com/hashicorp/vault/api"
 
 	"rotatord/internal/config"
-	"rotatord/internal/outbound"
 )
 
 // client is HashiCorp's client library for one Vault, with our own transport.
 type client struct {
 	session *api.Client // has the session's token
 	// login is used for logins only, because other requests still use the old token meanwhile.
-	login     *api.Client
-	transport *transport
+	login       *api.Client
+	connections *connections
+	transport   *transport
 }
 
 func newClient(c config.Vault, observer Observer) (*client, error) {
-	t, err := newTransport(c, observer)
+	connections, err := newConnections(c)
+	if err != nil {
+		return nil, err
+	}
+	t, err := newTransport(c, connections, observer)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +37,7 @@ func newClient(c config.Vault, observer Observer) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{session, login, t}, nil
+	return &client{session, login, connections, t}, nil
 }
 
 // newLibrary returns a client of the library that depends on the configuration alone. The library
@@ -76,7 +77,7 @@ func baseOf(c config.Vault) string {
 	return c.Address
 }
 
-func newTransport(c config.Vault, observer Observer) (*transport, error) {
+func newTransport(c config.Vault, next http.RoundTripper, observer Observer) (*transport, error) {
 	base, err := url.Parse(baseOf(c))
 	if err != nil || base.Host == "" {
 		return nil, fmt.Errorf("address: %q cannot be read as a URL", c.Address)
@@ -89,41 +90,5 @@ func newTransport(c config.Vault, observer Observer) (*transport, error) {
 		}
 		nodes = append(nodes, node)
 	}
-	tlsConfig, err := newTLS(c.TLS)
-	if err != nil {
-		return nil, err
-	}
-	next := outbound.Transport()
-	if socket := c.Socket(); socket != "" {
-		next.Proxy = nil
-		next.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
-		}
-	}
-	next.TLSClientConfig = tlsConfig
-	// Without compression a small answer cannot become a large one.
-	next.DisableCompression = true
 	return &transport{next: next, base: base, nodes: nodes, timeout: c.Timeout, observer: observer}, nil
-}
-
-func newTLS(c config.TLS) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CAFile != "" {
-		pem, err := readPEM(c.CAFile, false)
-		if err != nil {
-			return nil, fmt.Errorf("tls.ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("tls.ca_file: %s has no PEM certificate", c.CAFile)
-		}
-	}
-	if c.CertFile != "" || c.KeyFile != "" {
-		pair, err := readKeyPair(c.CertFile, c.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("tls.cert_file and key_file: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
-	}
-	return t, nil
 }

@@ -7,7 +7,9 @@ import (
 	"io"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"rotatord/internal/outbound"
 	"rotatord/internal/printable"
@@ -20,6 +22,9 @@ type ResponseError struct {
 	Errors []string
 	// Foreign is set if the body is not in Vault's form: a proxy or something else answered.
 	Foreign bool
+
+	// RetryAfter is how long Vault asks to wait, as with a quota; 0 if it does not say.
+	RetryAfter time.Duration
 
 	page, advice string // if Foreign: what answered, and what the operator should check
 }
@@ -37,7 +42,11 @@ func (e *ResponseError) Error() string {
 	for i := range said {
 		said[i] = strings.TrimSpace(e.Errors[i])
 	}
-	return fmt.Sprintf("HTTP %d: %s", e.Status, strings.Join(said, "; "))
+	text := fmt.Sprintf("HTTP %d: %s", e.Status, strings.Join(said, "; "))
+	if e.RetryAfter > 0 {
+		text += fmt.Sprintf("; it asks to wait %s", e.RetryAfter)
+	}
+	return text
 }
 
 // says reports whether one of Vault's messages contains a text.
@@ -91,6 +100,9 @@ const maxHost = 200
 // Error implements error.
 func (e *foreignError) Error() string {
 	text := "the answer is not one of Vault's (" + e.what + "): is something else at this address?"
+	if strings.HasPrefix(e.what, "it comes from a cache") {
+		text = "the answer is not used: " + e.what + "."
+	}
 	if e.advice != "" {
 		text += " " + e.advice
 	}
@@ -104,6 +116,26 @@ func StatusOf(err error) int {
 		return e.Status
 	}
 	return 0
+}
+
+// maxRetryAfter is the longest wait that is taken from an answer.
+const maxRetryAfter = time.Minute
+
+// retryAfter returns how long Vault asks to wait after a login that it refused; 0 if it does not say.
+func retryAfter(err error) time.Duration {
+	if e, ok := errors.AsType[*ResponseError](err); ok {
+		return min(e.RetryAfter, maxRetryAfter)
+	}
+	return 0
+}
+
+// waitFrom reads the header Retry-After, in seconds. Vault sends it with the 429 of a quota.
+func waitFrom(h http.Header) time.Duration {
+	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(n) * time.Second
 }
 
 // denied reports whether Vault itself answered 403. A proxy's 403 says nothing about the token.

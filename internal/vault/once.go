@@ -1,9 +1,6 @@
 package vault
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // This file has a session for one command.
 
@@ -16,13 +13,13 @@ func (s *Session) LogInOnce(ctx context.Context) error {
 }
 
 // Revoke ends the session at Vault, so that its lease does not stay. It does nothing if the session belongs to
-// another program, such as a configured token.
+// another program, such as a configured token, or cannot be revoked, as a batch token.
 func (s *Session) Revoke(ctx context.Context) error {
-	if !s.config.Auth.LogsIn() {
+	s.mu.Lock()
+	held := s.held
+	s.mu.Unlock()
+	if !s.owns(held) {
 		return nil
 	}
-	if _, err := s.Write(ctx, "auth/token/revoke-self", nil); err != nil {
-		return fmt.Errorf("revoking the session: %w", err)
-	}
-	return nil
+	return s.revokeToken(ctx, held.token)
 }

@@ -13,8 +13,8 @@ import (
 
 // readPEM reads a file that must have a certificate or a private key. The error names the file
 // and says what it has instead. It repeats nothing of a key.
-func readPEM(path string, key bool) ([]byte, error) {
-	content, err := smallfile.Read(context.Background(), path, smallfile.MaxPEM)
+func readPEM(ctx context.Context, path string, key bool) ([]byte, error) {
+	content, err := smallfile.Read(ctx, path, smallfile.MaxPEM)
 	if err != nil {
 		return nil, err
 	}
@@ -65,19 +65,18 @@ func pemProblem(content []byte, key bool) string {
 	return holds + other
 }
 
-func readKeyPair(certFile, keyFile string) (tls.Certificate, error) {
-	cert, err := readPEM(certFile, false)
-	if err != nil {
-		return tls.Certificate{}, err
+// readKeyPair reads a certificate and its key, and returns the content of the certificate's file too.
+func readKeyPair(ctx context.Context, certFile, keyFile string) (pair tls.Certificate, cert []byte, err error) {
+	if cert, err = readPEM(ctx, certFile, false); err != nil {
+		return tls.Certificate{}, nil, err
 	}
-	key, err := readPEM(keyFile, true)
+	key, err := readPEM(ctx, keyFile, true)
 	if err != nil {
-		return tls.Certificate{}, err
+		return tls.Certificate{}, nil, err
 	}
 	defer clear(key)
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("%s and %s: %w", certFile, keyFile, err)
+	if pair, err = tls.X509KeyPair(cert, key); err != nil {
+		return tls.Certificate{}, nil, fmt.Errorf("%s and %s: %w", certFile, keyFile, err)
 	}
-	return pair, nil
+	return pair, cert, nil
 }

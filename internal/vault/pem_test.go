@@ -61,7 +61,7 @@ func TestPEMFaults(t *testing.T) {
 		if err := os.WriteFile(path, []byte(test.content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := readPEM(path, test.key)
+		_, err := readPEM(t.Context(), path, test.key)
 		if err != nil && err.Error() != path+" "+test.want || (err == nil) != (test.want == "") {
 			t.Errorf("%.20q: %v, want %s", test.content, err, test.want)
 		}
@@ -69,7 +69,7 @@ func TestPEMFaults(t *testing.T) {
 		if test.key {
 			field, files = "tls.cert_file and key_file: ", config.TLS{CertFile: path, KeyFile: path}
 		}
-		if _, err := newTLS(files); test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), field+path)) {
+		if _, err := readTLS(t.Context(), files); test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), field+path)) {
 			t.Errorf("%.20q: %v", test.content, err)
 		}
 	}

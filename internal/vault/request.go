@@ -15,7 +15,10 @@ import (
 const (
 	pathLookup       = "auth/token/lookup-self"
 	pathRenew        = "auth/token/renew-self"
+	pathRevoke       = "auth/token/revoke-self"
 	pathCapabilities = "sys/capabilities-self"
+	pathWrapInfo     = "sys/wrapping/lookup"
+	pathUnwrap       = "sys/wrapping/unwrap"
 	// pathMounts is the path that Vault's own command line uses. Every token with a right
 	// below a mount may read it.
 	pathMounts = "sys/internal/ui/mounts/"
@@ -43,6 +46,12 @@ func operationOf(method, path string) string {
 		return "renew"
 	case path == pathLookup:
 		return "lookup"
+	case path == pathRevoke:
+		return "revoke"
+	case path == pathWrapInfo:
+		return "wrapping_lookup"
+	case path == pathUnwrap:
+		return "unwrap"
 	case path == pathCapabilities:
 		return "capabilities"
 	case strings.HasPrefix(path, pathMounts):
@@ -61,6 +70,10 @@ func (r request) name() string {
 		return "renew-self"
 	case "lookup":
 		return "lookup-self"
+	case "revoke":
+		return "revoke-self"
+	case "wrapping_lookup":
+		return "wrapping lookup"
 	case "capabilities":
 		return "capabilities-self"
 	default:
@@ -76,7 +89,7 @@ func (r request) stanza() string {
 	switch r.operation {
 	case "lookup", "read", "lifetime":
 		need = `"read"`
-	case "renew", "capabilities":
+	case "renew", "revoke", "capabilities":
 		need = `"update"`
 	case "write":
 		need = `"create", "update"`

@@ -4,6 +4,10 @@
 //
 //   - The session is renewed before it ends. If it cannot be renewed, was revoked, or its credential
 //     was replaced, the package logs in again. A lost session needs no restart.
+//   - The token of a session that was replaced is revoked, if the package has created it, when no request
+//     uses it any more.
+//   - The files of credentials and of TLS are read again when they change. Files that cannot be used change
+//     nothing.
 //   - A request is sent once. The caller decides whether to repeat it.
 //   - A request is sent to the configured servers and nowhere else.
 //   - An answer has a largest size, and is checked. An answer that is empty, too large, or not Vault's
@@ -16,6 +20,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
@@ -28,8 +33,8 @@ import (
 
 // Observer is told of requests, for metrics. It must be safe for concurrent use.
 type Observer interface {
-	// VaultRequest reports one request. operation is login, renew, lookup, capabilities,
-	// mounts, lifetime, metadata, probe, read or write; code is the HTTP status, or "error" if no answer came.
+	// VaultRequest reports one request. operation is login, wrapping_lookup, unwrap, renew, lookup, revoke, capabilities,
+	// mounts, lifetime, seal_status, metadata, probe, read or write; code is the HTTP status, or "error" if no answer came.
 	VaultRequest(operation, code string, d time.Duration)
 }
 
@@ -39,7 +44,17 @@ const (
 	// within pause of a login does not cause another login.
 	pause        = 10 * time.Second
 	loginTimeout = 30 * time.Second
+	// maxLoginWait is the longest pause between two logins while Vault does not answer, or is sealed.
 	maxLoginWait = 15 * time.Second
+	// maxRefusedWait is the longest pause after logins that Vault refused. Another content of the credential's file
+	// ends it. Vault locks out an AppRole or a user for 15 minutes after 5 refused logins.
+	maxRefusedWait = time.Minute
+	// agentLook is how often an agent's token is looked up.
+	agentLook = time.Minute
+	// maxReplaceWait is the longest pause after Vault has refused a new credential, while the old session goes on.
+	maxReplaceWait = 5 * time.Minute
+	// finalSlack is by how much a renewed lease may be shorter than another one without being the last.
+	finalSlack = 2 * time.Second
 	// minSession is how long a session must last so that the next login follows at once. If half
 	// of its lease is shorter, that is enough.
 	minSession = time.Second
@@ -56,14 +71,21 @@ type Session struct {
 	uses          uses
 	lifetimes     lifetimes
 	refusals      metadataRefusals
-	pause         time.Duration // the constant; shorter in tests
-	attempts      chan struct{} // closed after the first login, also if it failed
+	pause         time.Duration   // the constant; shorter in tests
+	attempts      chan struct{}   // closed after the first login, also if it failed
+	ending        context.Context // ends when Run ends
+	beginEnd      context.CancelFunc
+	retiring      sync.WaitGroup // revocations of replaced sessions
 
 	mu       sync.Mutex
 	loggedIn bool
 	loginAt  time.Time
+	held     lease          // of the session
+	longest  time.Duration  // the longest lease that the session was given
+	final    bool           // its end is known, and will not be moved any further
 	expiry   time.Time      // zero: does not end
 	err      error          // why there is no session
+	tlsFault string         // why the present files of vault.tls are not used; empty if they are
 	versions map[string]int // of KV mounts, as Vault has said
 }
 
@@ -77,18 +99,23 @@ func New(c config.Vault, tell func(event.Detail), observer Observer) (*Session, 
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
-	return &Session{
-		config: c, login: methodOf(c.Auth), tell: tell, client: client, pause: pause,
+	s := &Session{
+		config: c, tell: tell, client: client, pause: pause,
 		refused: make(chan struct{}, 1), loginRequests: make(chan chan error), uses: uses{semaphore: make(chan struct{}, 1)},
 		lifetimes: lifetimes{configs: make(map[string]mountLifetime), metadata: make(map[string]time.Time)},
 		refusals:  metadataRefusals{until: make(map[string]time.Time)},
 		attempts:  make(chan struct{}), versions: make(map[string]int),
 		err: errors.New("not logged in yet"),
-	}, nil
+	}
+	s.ending, s.beginEnd = context.WithCancel(context.Background())
+	s.login = s.methodOf(c.Auth)
+	return s, nil
 }
 
-// Run keeps the session until ctx ends.
+// Run keeps the session until ctx ends. Then it revokes the session within two seconds, if the daemon has created it
+// and no request uses it.
 func (s *Session) Run(ctx context.Context) {
+	defer s.end()
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 500*time.Millisecond, maxLoginWait
 	var next *lease // of a login that replaced the session before its end
@@ -107,9 +134,13 @@ func (s *Session) Run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			pause := wait.NextBackOff()
+			wait.MaxInterval = maxLoginWait
+			if refused(err) {
+				wait.MaxInterval = maxRefusedWait
+			}
+			pause := max(wait.NextBackOff(), retryAfter(err))
 			s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Err: err, RetryIn: pause})
-			sleep(ctx, pause)
+			s.sleepUnlessChanged(ctx, pause)
 			continue
 		}
 		begun := time.Now()
@@ -130,6 +161,7 @@ func (s *Session) Run(ctx context.Context) {
 func (s *Session) logIn(ctx context.Context) (lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
+	s.reloadTLS(ctx)
 	begun := time.Now()
 	s.client.login.ClearToken() // a login must not send the token of an older one
 	l, err := s.login.logIn(ctx, s.client.login)
@@ -143,8 +175,12 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 		}
 		return lease{}, err
 	}
+	if s.owns(s.held) && s.held.token != l.token && !s.ended() {
+		s.retire(s.held)
+	}
 	s.client.session.SetToken(l.token)
 	s.loggedIn, s.loginAt, s.err = true, time.Now(), nil
+	s.held, s.longest, s.final = l, l.ttl, !l.renewable && !l.managed
 	s.expiry = time.Time{}
 	if !l.forever {
 		s.expiry = begun.Add(l.ttl)
@@ -157,7 +193,7 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 // replaced it, maintain returns that too. It renews the old session until then.
 func (s *Session) maintain(ctx context.Context, l lease) (next *lease, reason string) {
 	var done <-chan error
-	if !l.forever { // otherwise there is nothing to renew
+	if !l.forever && !l.managed { // otherwise there is nothing to renew
 		watcher, err := s.client.session.NewLifetimeWatcher(&api.LifetimeWatcherInput{Secret: l.watched()})
 		if err != nil {
 			return nil, err.Error()
@@ -175,7 +211,8 @@ func (s *Session) maintain(ctx context.Context, l lease) (next *lease, reason st
 	}
 	changed := time.NewTicker(s.pause)
 	defer changed.Stop()
-	retry := false
+	looked := time.Now()
+	var failed failedLogin
 	for {
 		select {
 		case <-ctx.Done():
@@ -194,15 +231,23 @@ func (s *Session) maintain(ctx context.Context, l lease) (next *lease, reason st
 			next, err := s.logIn(ctx)
 			reply <- err
 			if err == nil {
-				return &next, "its token had too few uses left"
+				return &next, "its token had too few uses left, or would have ended during a rotation"
 			}
 		case <-changed.C:
-			if !retry && !s.login.changed(ctx) {
+			s.reloadTLS(ctx)
+			if l.managed && time.Since(looked) >= min(agentLook, l.ttl/2) {
+				looked = time.Now()
+				if gone := s.lookAtAgent(ctx); gone {
+					return nil, "the agent at vault.address has no valid token"
+				}
+			}
+			if !s.login.changed(ctx) && !failed.due() {
 				continue
 			}
 			if next, err := s.logIn(ctx); err == nil {
 				return &next, "the credential was replaced"
-			} else if retry = true; ctx.Err() == nil { // Vault may have been unreachable: try again
+			} else if ctx.Err() == nil { // Vault may have been unreachable: try again
+				failed.note(s.pause, err)
 				s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Err: err, Replaced: true})
 			}
 		}
@@ -218,8 +263,14 @@ func (s *Session) renewed(token string, begun time.Time, l lease, err error) {
 		if s.currentToken() == token { // no other login has replaced it
 			// This token has an end, so a lease of 0 does not mean that it lasts forever.
 			s.expiry = begun.Add(l.ttl)
+			// A lease that is shorter than the one before ends at the maximum (token_max_ttl, explicit_max_ttl).
+			s.final = !l.renewable || l.ttl < s.longest-finalSlack
+			s.longest = max(s.longest, l.ttl)
 		}
 	case denied(err):
+		s.mu.Lock()
+		s.final = s.final || s.currentToken() == token
+		s.mu.Unlock()
 		s.tell(event.VaultRenewalFailure{Vault: s.config.Address, Refused: true, Err: err})
 		_ = s.noteRefusal(err) // a token without the default policy may never renew itself
 	default: // the watcher tries again while there is time
@@ -237,6 +288,7 @@ func (s *Session) revoked(ctx context.Context) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.held.token = "" // there is nothing to revoke
 	s.loggedIn, s.err = false, errors.New("the token was revoked, or may not look itself up ("+request{operation: "lookup", path: pathLookup}.stanza()+"), and a new login is under way")
 	return true
 }
@@ -341,6 +393,87 @@ func (s *Session) noteRefusal(err error) error {
 
 // ended reports whether the lease has run out. The caller holds mu.
 func (s *Session) ended() bool { return !s.expiry.IsZero() && !time.Now().Before(s.expiry) }
+
+// refused reports whether Vault itself refused a login, so that the same credential would be refused again.
+func refused(err error) bool {
+	e, ok := errors.AsType[*ResponseError](err)
+	return ok && !e.Foreign && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusPreconditionFailed
+}
+
+// sleepUnlessChanged sleeps, and ends early if the credential has another content.
+func (s *Session) sleepUnlessChanged(ctx context.Context, d time.Duration) {
+	for end := time.Now().Add(d); ctx.Err() == nil; {
+		left := time.Until(end)
+		if left <= 0 || s.login.changed(ctx) {
+			return
+		}
+		sleep(ctx, min(left, s.pause))
+	}
+}
+
+// failedLogin says when a login is tried again that failed while the session goes on. Each failure doubles the pause.
+type failedLogin struct {
+	next time.Time // zero if none has failed
+	wait time.Duration
+}
+
+func (f *failedLogin) due() bool { return !f.next.IsZero() && !time.Now().Before(f.next) }
+
+func (f *failedLogin) note(first time.Duration, err error) {
+	longest := maxLoginWait
+	if refused(err) {
+		longest = maxReplaceWait
+	}
+	f.wait = min(max(2*f.wait, first), longest)
+	f.next = time.Now().Add(f.wait)
+}
+
+// reloadTLS takes over new files of vault.tls. It tells of each fault once.
+func (s *Session) reloadTLS(ctx context.Context) {
+	changed, err := s.client.connections.reload(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	fault := ""
+	if err != nil {
+		fault = err.Error()
+	}
+	s.mu.Lock()
+	news := fault != s.tlsFault
+	s.tlsFault = fault
+	s.mu.Unlock()
+	if changed || news {
+		s.tell(event.VaultTLS{Vault: s.config.Address, Err: err, CertificateEnds: s.certificateEnd()})
+	}
+}
+
+// certificateEnd returns when the client certificate in use ends; zero if there is none.
+func (s *Session) certificateEnd() time.Time {
+	if leaf := s.client.connections.certificate(); leaf != nil {
+		return leaf.NotAfter
+	}
+	return time.Time{}
+}
+
+// lookAtAgent asks how long the agent's token lasts now. It returns true if the agent has no valid token.
+func (s *Session) lookAtAgent(ctx context.Context) (gone bool) {
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	begun := time.Now()
+	self, err := lookUp(ctx, s.client.session)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil && self.Forever:
+		s.expiry = time.Time{}
+	case err == nil:
+		s.expiry = begun.Add(self.TTL)
+	case denied(err):
+		s.loggedIn, s.err = false, withHint(err, s.login.hint, s.config.Namespace)
+		return true
+	}
+	return s.ended()
+}
 
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)

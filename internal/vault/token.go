@@ -17,7 +17,9 @@ type Self struct {
 	TTL       time.Duration // the time left; 0 in its last second, or if Forever
 	Forever   bool          // it does not end
 	Renewable bool
-	Policies  []string
+	// Batch is set for a token that cannot be renewed, and cannot be revoked.
+	Batch    bool
+	Policies []string
 	// Limited is set if the token can be used for a limited number of requests. Uses is how many are
 	// left.
 	Limited bool
@@ -56,6 +58,8 @@ func selfFrom(a *api.Secret) (self Self, err error) {
 	if self.Renewable, err = a.TokenIsRenewable(); err != nil {
 		return Self{}, foreign("an answer whose renewable is neither true nor false")
 	}
+	kind, _ := a.Data["type"].(string)
+	self.Batch = kind == batchType
 	if self.Policies, err = a.TokenPolicies(); err != nil {
 		return Self{}, foreign("an answer whose policies are not names")
 	}
@@ -83,6 +87,16 @@ type lease struct {
 	ttl       time.Duration // from the answer on
 	forever   bool          // it does not end; ttl is 0
 	renewable bool
+	batch     bool // it can be neither renewed nor revoked
+	managed   bool // an agent has the token, renews it, and gets another one before its end
+}
+
+// batchType is the type of a batch token in Vault's answers.
+const batchType = "batch"
+
+// isBatch reports whether a token is a batch token by its form, if Vault does not say its type.
+func isBatch(token string) bool {
+	return strings.HasPrefix(token, "hvb.") || strings.HasPrefix(token, "b.")
 }
 
 // minLife is how long the session must last so that the next login follows at once.
@@ -133,6 +147,7 @@ func checkLease(auth map[string]any, wrapped bool) error {
 func leaseOf(a *api.Secret) lease {
 	return lease{
 		token: a.Auth.ClientToken, ttl: min(time.Duration(a.Auth.LeaseDuration)*time.Second, maxLease), renewable: a.Auth.Renewable,
+		batch: isBatch(a.Auth.ClientToken),
 	}
 }
 

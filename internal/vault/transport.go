@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"rotatord/internal/outbound"
+	"rotatord/internal/printable"
 )
 
 const (
@@ -38,6 +39,7 @@ type transport struct {
 	timeout  time.Duration // of one request, the body of its answer included; 0 for none
 	observer Observer      // may be nil
 	listener atomic.Pointer[renewalListener]
+	flights  flights
 }
 
 // renewalListener gets the result of each renewal that the library's lifetime watcher sends. The watcher
@@ -60,6 +62,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	at := strings.TrimPrefix(r.URL.Path, strings.TrimSuffix(t.base.Path, "/"))
 	sent := request{method: r.Method, operation: operationOf(r.Method, strings.TrimPrefix(at, "/v1/")), token: r.Header.Get("X-Vault-Token"),
 		path: strings.TrimPrefix(at, "/v1/"), asked: r.URL, namespace: r.Header.Get("X-Vault-Namespace")}
+	defer t.flights.begin(sent.token)()
 	asked, raw := r.Context().Value(requestKey{}).(Request)
 	if sent.raw = raw; asked.Operation != "" {
 		sent.operation = asked.Operation
@@ -175,6 +178,9 @@ func (t *transport) once(ctx context.Context, r *http.Request, sent request, to 
 		req.Method = http.MethodPatch
 		req.Header.Set("Content-Type", "application/merge-patch+json")
 	}
+	if sent.path == pathSealStatus {
+		req.Header.Del(api.NamespaceHeaderName) // Vault answers it in the root namespace only
+	}
 	req.GetBody = nil // so net/http never repeats the request
 	start, code := time.Now(), "error"
 	defer func() {
@@ -192,6 +198,22 @@ func (t *transport) once(ctx context.Context, r *http.Request, sent request, to 
 	if outbound.IsRedirect(res.StatusCode) {
 		return answered{res, nil}, nil
 	}
+	if from := cachedBy(res.Header); from != "" {
+		return answered{}, &foreignError{"it comes from a cache (" + from + ")", "A read must show what Vault has now: switch off the cache of the agent or proxy at " +
+			printable.Line(to.Host, maxHost) + " (cache { cache_static_secrets })"}
+	}
 	content, err := outbound.ReadBody(res.Body, MaxBody)
 	return answered{res, content}, err
+}
+
+// cachedBy returns the header that says that an answer comes from a cache; empty if it does not. Vault forbids caches to
+// keep its answers. A Vault Proxy with a cache for static secrets says what it did.
+func cachedBy(h http.Header) string {
+	if state := h.Get("X-Cache"); strings.HasPrefix(strings.ToUpper(state), "HIT") {
+		return "X-Cache: HIT"
+	}
+	if age, err := strconv.ParseUint(h.Get("Age"), 10, 31); err == nil && age > 0 {
+		return fmt.Sprintf("Age: %d", age)
+	}
+	return ""
 }

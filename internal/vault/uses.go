@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
-// reservationTime is how long requests stay reserved for a rotation: the longest time from the preflight to
-// the last read-back.
-const reservationTime = 3 * time.Minute
+// rotationTime is the longest time from the preflight to the last read-back. A session must last that long, and
+// requests stay reserved for a rotation that long.
+const rotationTime = 3 * time.Minute
 
 // uses has the known facts about the token's token_num_uses. The semaphore protects it, also while Vault is
 // asked.
@@ -17,8 +18,10 @@ type uses struct {
 	semaphore    chan struct{} // of capacity 1
 	login        time.Time     // the login that the rest is about
 	unlimited    bool
-	limited      bool // it is known; neither is set before Vault was asked
-	reservations []reservation
+	limited      bool          // it is known; neither is set before Vault was asked
+	full         int           // the uses that were left right after this login; 0 if that is not known
+	left         int           // when Vault was asked last
+	reservations []reservation // they outlive a login: the rotations go on with the next session
 }
 
 // reservation is a number of requests that a rotation may still need.
@@ -30,10 +33,14 @@ type reservation struct {
 // errFewUses is in the error of [Session.ReadyFor] if the token is good for too few requests.
 var errFewUses = errors.New("the session with Vault has too few uses left")
 
-// ReadyFor is Ready for a caller that will send up to that many requests within three minutes. If
-// the token's uses are limited (token_num_uses), it also makes sure that so many are left, beside
-// those that are reserved for other callers, and otherwise logs in again. For a session without such a
-// limit it sends one request for each login.
+// errShort is in the error of [Session.ReadyFor] if the session would end during a rotation.
+var errShort = errors.New("the session with Vault would end during a rotation")
+
+// ReadyFor is Ready for a caller that will send up to that many requests within three minutes. It makes sure that the
+// session lasts that long: by its lease, or because it is renewed and can be renewed further. If the token's uses are
+// limited (token_num_uses), it also makes sure that so many are left, beside those that are reserved for other callers. A
+// session that does not suffice is replaced by another login; if that does not suffice either, the error says so. For a
+// session without a limit of uses it sends one request for each login.
 func (s *Session) ReadyFor(ctx context.Context, atLeast time.Duration, requests int) error {
 	if err := s.Ready(ctx, atLeast); err != nil {
 		return err
@@ -44,14 +51,48 @@ func (s *Session) ReadyFor(ctx context.Context, atLeast time.Duration, requests 
 	case <-ctx.Done():
 		return fmt.Errorf("waiting to find out how many uses the session with Vault has left: %w", ctx.Err())
 	}
-	err := s.reserveUses(ctx, requests)
-	if !errors.Is(err, errFewUses) {
-		return err
+	suffices := func() error {
+		if err := s.lasts(); err != nil {
+			return err
+		}
+		return s.reserveUses(ctx, requests)
+	}
+	err := suffices()
+	switch {
+	case errors.Is(err, errFewUses) && (s.uses.full == 0 || s.reserved()+requests <= s.uses.full):
+	case errors.Is(err, errShort) && !s.loginIsFresh():
+	default:
+		return err // nil, or another login would change nothing
 	}
 	if loginErr := s.logInAgain(ctx); loginErr != nil {
-		return fmt.Errorf("%w; logging in loginRequests: %w", err, loginErr)
+		return fmt.Errorf("%w; logging in again: %w", err, loginErr)
 	}
-	return s.reserveUses(ctx, requests)
+	if err = suffices(); errors.Is(err, errFewUses) {
+		s.uses.full = max(s.uses.left, 1)
+	}
+	return err
+}
+
+// lasts returns nil if the session lasts as long as a rotation.
+func (s *Session) lasts() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch left := time.Until(s.expiry); {
+	case s.expiry.IsZero(), left >= rotationTime, !s.final:
+		return nil
+	case s.config.Auth.LogsIn() && s.held.ttl < rotationTime:
+		return fmt.Errorf("%w: each session lasts %s and cannot be renewed, and a rotation may take %s: set token_ttl of the role to %s or more",
+			errShort, s.held.ttl, rotationTime, 2*rotationTime)
+	default:
+		return fmt.Errorf("%w: it ends at %s, cannot be renewed any further, and a rotation may take %s", errShort, s.expiry.UTC().Format(time.RFC3339), rotationTime)
+	}
+}
+
+// loginIsFresh reports whether the last login was a moment ago, so that another one would change nothing.
+func (s *Session) loginIsFresh() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.loginAt) < s.pause
 }
 
 // reserveUses reserves that many requests for the caller, or returns errFewUses.
@@ -67,20 +108,23 @@ func (s *Session) reserveUses(ctx context.Context, requests int) error {
 	if s.uses.limited, s.uses.unlimited = limited, !limited; !limited {
 		return nil
 	}
-	now, reserved := time.Now(), 0
-	kept := s.uses.reservations[:0]
-	for _, p := range s.uses.reservations {
-		if now.Before(p.until) {
-			kept, reserved = append(kept, p), reserved+p.requests
-		}
-	}
-	s.uses.reservations = kept
+	s.uses.left = left
+	reserved := s.reserved()
 	if left-reserved < requests {
 		return fmt.Errorf("%w: its token can be used for %d more request(s), %d of them are reserved for other rotations, and a rotation needs up to %d "+
 			"(set token_num_uses to 0 at the role, or use a token without a limit)", errFewUses, left, min(reserved, left), requests)
 	}
-	s.uses.reservations = append(s.uses.reservations, reservation{requests, now.Add(reservationTime)})
+	s.uses.reservations = append(s.uses.reservations, reservation{requests, time.Now().Add(rotationTime)})
 	return nil
+}
+
+// reserved returns how many requests are reserved now. The caller holds the semaphore.
+func (s *Session) reserved() (all int) {
+	s.uses.reservations = slices.DeleteFunc(s.uses.reservations, func(r reservation) bool { return !time.Now().Before(r.until) })
+	for _, r := range s.uses.reservations {
+		all += r.requests
+	}
+	return all
 }
 
 // forgetOldLogin drops the facts about an earlier login. The caller holds the semaphore.
@@ -89,7 +133,7 @@ func (s *Session) forgetOldLogin() {
 	login := s.loginAt
 	s.mu.Unlock()
 	if !s.uses.login.Equal(login) {
-		s.uses.login, s.uses.limited, s.uses.unlimited, s.uses.reservations = login, false, false, nil
+		s.uses.login, s.uses.limited, s.uses.unlimited, s.uses.full = login, false, false, 0
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,19 +39,45 @@ func TestUses(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	// All rotations use the same session, so what one has reserved is reserved in the next session too.
 	t.Run("callers at once", func(t *testing.T) {
-		server, s := start(t, 20)
-		var all sync.WaitGroup
-		for range 3 {
-			all.Go(func() {
-				if err := s.ReadyFor(t.Context(), 0, 12); err != nil {
-					t.Error(err)
-				}
-			})
+		for uses, want := range map[int]int32{20: 1, 30: 2, 60: 3} {
+			server, s := start(t, uses)
+			var all sync.WaitGroup
+			var ready atomic.Int32
+			for range 3 {
+				all.Go(func() {
+					if err := s.ReadyFor(t.Context(), 0, 12); err == nil {
+						ready.Add(1)
+					} else if !errors.Is(err, errFewUses) {
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			if ready.Load() != want || server.Logins() > 2 {
+				t.Errorf("%d uses: %d callers of 12 were ready after %d logins, want %d after two at most", uses, ready.Load(), server.Logins(), want)
+			}
 		}
-		all.Wait()
-		if server.Logins() != 3 {
-			t.Errorf("%d logins for three times 12 uses of tokens that have 20", server.Logins())
+	})
+	t.Run("used up by then", func(t *testing.T) {
+		server, s := start(t, 30)
+		if err := s.Ready(t.Context(), 0); err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			if _, err := s.Read(t.Context(), "kv/data/x"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 { // the second one after the first has ended
+			if err := s.ReadyFor(t.Context(), 0, 12); err != nil {
+				t.Error(err)
+			}
+			s.uses.reservations = nil
+		}
+		if server.Logins() != 2 {
+			t.Errorf("%d logins", server.Logins())
 		}
 	})
 	t.Run("a caller that gives up", func(t *testing.T) {

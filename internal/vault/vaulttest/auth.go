@@ -106,7 +106,7 @@ func (s *Server) serveLogin(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serveAuth(w http.ResponseWriter, token string) {
 	respond(w, http.StatusOK, map[string]any{"auth": map[string]any{
-		"client_token": token, "lease_duration": s.leaseOf(token).left(), "renewable": s.leaseOf(token).ttl > 0,
+		"client_token": token, "lease_duration": s.leaseOf(token).left(), "renewable": s.leaseOf(token).ttl > 0 && !s.leaseOf(token).batch,
 		"policies": s.policies(token),
 	}})
 }
@@ -132,12 +132,16 @@ func (s *Server) serveLookup(w http.ResponseWriter, token string) {
 	if !l.until.IsZero() {
 		end = l.until.UTC().Format(time.RFC3339Nano)
 	}
-	succeed(w, map[string]any{"ttl": l.left(), "expire_time": end, "renewable": l.ttl > 0, "type": "service",
+	succeed(w, map[string]any{"ttl": l.left(), "expire_time": end, "renewable": l.ttl > 0 && !l.batch, "type": map[bool]string{true: "batch", false: "service"}[l.batch],
 		"policies": s.policies(token), "num_uses": l.uses})
 }
 
 func (s *Server) serveRenew(w http.ResponseWriter, token string) {
 	l := s.leaseOf(token)
+	if l.batch {
+		fail(w, http.StatusBadRequest, "batch tokens cannot be renewed")
+		return
+	}
 	if l.ttl == 0 {
 		fail(w, http.StatusBadRequest, "lease is not renewable")
 		return

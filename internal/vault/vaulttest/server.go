@@ -3,8 +3,9 @@
 // storage, no encryption, and one namespace.
 //
 // What it has behaves like the real one: the suite of sinks runs against both. It has KV
-// version 1 and 2 with check-and-set, cas_required and deleted versions; token and AppRole
-// login with leases, renewal up to a maximum and revocation; and it can be sealed. A fault
+// version 1 and 2 with check-and-set, cas_required and deleted versions; logins by token, AppRole,
+// kubernetes, jwt and cert, with leases, renewal up to a maximum and revocation; wrapped secret IDs; and it can
+// be sealed. A fault
 // strikes exactly as many requests as it says.
 package vaulttest
 
@@ -27,6 +28,8 @@ type Options struct {
 	RootToken string // a token that may do everything and does not end; empty: none
 	Mounts    []Mount
 	AppRole   *AppRole
+	JWTRoles  []JWTRole
+	CertRoles []CertRole
 }
 
 // Mount is a KV secrets engine.
@@ -61,6 +64,8 @@ type Server struct {
 	refuses  func(method, path string, body map[string]any) bool
 	secrets  map[string]*entry // by mount and path
 	tokens   map[string]*lease
+	wrapped  map[string]wrapping // by wrapping token
+	unwraps  int
 	faults   []*Fault
 	logins   int
 	writes   int
@@ -88,7 +93,8 @@ type version struct {
 type lease struct {
 	ttl, maxTTL    time.Duration
 	created, until time.Time // until is zero if it does not end
-	uses           int       // requests that are left; 0 if there is no limit
+	batch          bool
+	uses           int // requests that are left; 0 if there is no limit
 }
 
 // Fault is something that goes wrong with the next writes. A write that cannot match (cas -1), by which
@@ -122,7 +128,7 @@ type Fault struct {
 // New returns a server.
 func New(o Options) *Server {
 	o.Mounts = slices.Clone(o.Mounts)
-	return &Server{options: o, secrets: map[string]*entry{}, tokens: map[string]*lease{}}
+	return &Server{options: o, secrets: map[string]*entry{}, tokens: map[string]*lease{}, wrapped: map[string]wrapping{}}
 }
 
 // Seal seals or unseals: sealed, it answers 503 to everything.
@@ -360,8 +366,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case s.sealed:
 		fail(w, http.StatusServiceUnavailable, "Vault is sealed")
 		return
-	case path == "auth/approle/login":
-		s.serveLogin(w, r)
+	case strings.HasPrefix(path, "sys/wrapping/") && s.serveWrapping(w, r, path), s.serveLogins(w, r, path):
 		return
 	}
 	token := r.Header.Get("X-Vault-Token")
@@ -372,6 +377,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case path == "auth/token/lookup-self":
 		s.serveLookup(w, token)
+	case path == "auth/token/revoke-self" && s.leaseOf(token).batch:
+		fail(w, http.StatusBadRequest, "batch tokens cannot be revoked")
 	case path == "auth/token/revoke-self":
 		delete(s.tokens, token)
 		w.WriteHeader(http.StatusNoContent)

@@ -1,0 +1,57 @@
+package vault
+
+import (
+	"fmt"
+	"time"
+)
+
+// Health is what an operator should know of the session beside [Session.Ready] and [Session.Expiry].
+type Health struct {
+	// TLS says why the present files of vault.tls are not in use, or that the client certificate is about to end; empty if
+	// all is well. TLSReason is the same in one stable word.
+	TLS, TLSReason string
+	// CertificateEnds is when the client certificate in use ends; zero if there is none.
+	CertificateEnds time.Time
+	// Unwrap says why the wrapping token that was delivered last cannot be unwrapped, which may mean theft; empty if it
+	// could be, or if there is none. UnwrapSince is since when; zero if Unwrap is empty.
+	Unwrap      string
+	UnwrapSince time.Time
+}
+
+// certificateWarning is the part of a certificate's life, at its end, in which its end is a fault: whoever renews it
+// should have done so by then.
+const certificateWarning = 10
+
+// Health returns the health of the session as it is now. It asks nothing.
+func (s *Session) Health() (h Health) {
+	if a, ok := s.login.(*appRoleAuth); ok && a.wrapped != nil {
+		h.Unwrap, h.UnwrapSince = a.wrapped.fault()
+	}
+	s.mu.Lock()
+	h.TLS = s.tlsFault
+	s.mu.Unlock()
+	if h.TLS != "" {
+		h.TLSReason = "malformed"
+	}
+	leaf := s.client.connections.certificate()
+	if leaf == nil {
+		return h
+	}
+	h.CertificateEnds = leaf.NotAfter
+	left := time.Until(leaf.NotAfter)
+	switch {
+	case left <= 0:
+		h.TLSReason, h.TLS = "expired", fmt.Sprintf("the client certificate in %s ended at %s: renew it%s", s.config.TLS.CertFile, leaf.NotAfter.UTC().Format(timeLayout), also(h.TLS))
+	case left < leaf.NotAfter.Sub(leaf.NotBefore)/certificateWarning:
+		h.TLSReason, h.TLS = "expires", fmt.Sprintf("the client certificate in %s ends at %s and was not renewed yet%s", s.config.TLS.CertFile, leaf.NotAfter.UTC().Format(timeLayout), also(h.TLS))
+	}
+	return h
+}
+
+// also appends a second fault.
+func also(fault string) string {
+	if fault == "" {
+		return ""
+	}
+	return "; " + fault
+}

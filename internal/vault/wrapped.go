@@ -1,0 +1,249 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"rotatord/internal/config"
+	"rotatord/internal/event"
+	"rotatord/internal/printable"
+	"rotatord/internal/secret"
+)
+
+// A Keeper keeps one secret where a restart of the daemon does not lose it.
+type Keeper interface {
+	// Keep replaces what is kept. When it returns nil, the secret survives a crash, and is readable for the daemon
+	// alone.
+	Keep(secret.Value) error
+	// Kept returns what is kept, and the zero Value if there is nothing.
+	Kept() (secret.Value, error)
+}
+
+// KeepIn says where an unwrapped secret ID is kept. Call it before Run. Without it no wrapping token is unwrapped: the
+// secret ID would be lost with the process.
+func (s *Session) KeepIn(k Keeper) {
+	if a, ok := s.login.(*appRoleAuth); ok && a.wrapped != nil {
+		a.wrapped.keeper = k
+	}
+}
+
+// wrappedID is a secret ID that is delivered by a wrapping token (approle with wrapped: true).
+//
+// A wrapping token is good for one unwrapping. So the secret ID that comes out is kept sealed in the state directory: a
+// restart at night must not need an operator. That a wrapping token is unwrapped is written down before it is done. After
+// a crash in between, the token is found invalid, and the error says that it may have been the daemon itself.
+type wrappedID struct {
+	source  config.SecretSource
+	mount   string
+	address string
+	tell    func(event.Detail)
+	keeper  Keeper // nil: nothing is unwrapped
+
+	mu      sync.Mutex
+	loaded  bool
+	kept    keptID
+	unsaved bool          // kept is not on the disk
+	refused secret.Digest // of the wrapping token that cannot be unwrapped
+	failure *UnwrapError  // why not; nil if there is none
+	since   time.Time     // since when
+}
+
+// keptID is what is kept. Only here is it marshalled.
+type keptID struct {
+	SecretID string    `json:"secret_id,omitempty"`
+	Role     string    `json:"role,omitempty"`
+	At       time.Time `json:"unwrapped_at,omitzero"`
+	Ends     time.Time `json:"ends,omitzero"` // zero if it does not end
+	// From is the digest of the wrapping token that SecretID came from. Begun is that of the one that was about to be
+	// unwrapped at BegunAt.
+	From    string    `json:"from,omitempty"`
+	Begun   string    `json:"begun,omitempty"`
+	BegunAt time.Time `json:"begun_at,omitzero"`
+}
+
+// UnwrapError says that a wrapping token cannot be unwrapped, and that another program may have done so.
+type UnwrapError struct{ what string }
+
+// Error implements error.
+func (e *UnwrapError) Error() string { return e.what }
+
+// Cause implements rotation.Cause: the label in metrics.
+func (e *UnwrapError) Cause() string { return "unwrap_refused" }
+
+// deliver says how an operator delivers another wrapping token.
+func (w *wrappedID) deliver() string {
+	return fmt.Sprintf("deliver another one: vault write -field=wrapping_token -wrap-ttl=10m -f auth/%s/role/ROLE/secret-id, into %s", w.mount, w.source)
+}
+
+// get returns the secret ID. It unwraps a wrapping token that was not there before.
+func (w *wrappedID) get(ctx context.Context, credentials *credentials, library *api.Client) (secret.Value, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.keeper == nil {
+		return secret.Value{}, &describedError{text: "vault.auth.approle.wrapped: only the daemon unwraps the secret_id, because that is possible once"}
+	}
+	if err := w.load(); err != nil {
+		return secret.Value{}, err
+	}
+	w.save()
+	token, err := credentials.get(ctx, "vault.auth.approle.secret_id", w.source, config.WrappingToken)
+	switch {
+	case err != nil && w.kept.SecretID == "":
+		return secret.Value{}, &describedError{text: err.Error() + "; no secret ID was unwrapped before: " + w.deliver(), cause: err}
+	case err != nil, string(token.Digest()) == w.kept.From:
+		return secret.New(w.kept.SecretID), nil // the file may be removed after the unwrapping
+	case w.failure != nil && token.Digest() == w.refused:
+		err = w.failure
+	default:
+		err = w.unwrap(ctx, token, library)
+	}
+	if failure, ok := errors.AsType[*UnwrapError](err); ok {
+		if w.failure == nil || w.refused != token.Digest() {
+			w.since = time.Now()
+			w.tell(event.VaultUnwrap{Vault: w.address, Err: failure})
+		}
+		w.refused, w.failure = token.Digest(), failure
+		if w.kept.SecretID != "" {
+			return secret.New(w.kept.SecretID), nil // the alarm goes on; the secret ID of before is another one
+		}
+	}
+	return secret.New(w.kept.SecretID), err
+}
+
+// load reads what is kept, once.
+func (w *wrappedID) load() error {
+	if w.loaded {
+		return nil
+	}
+	content, err := w.keeper.Kept()
+	if err == nil && !content.IsZero() && json.Unmarshal([]byte(content.Reveal()), &w.kept) != nil {
+		err = errors.New("it is not in the format of this version") // the decoder's error may quote the secret
+	}
+	if err != nil {
+		// Without it the token in the file could be taken for one that was stolen. So nothing is unwrapped.
+		return &describedError{text: "reading the secret ID that is kept in the state directory: " + err.Error() + ". If it cannot be repaired, remove the file and " + w.deliver(), cause: err}
+	}
+	w.loaded = true
+	return nil
+}
+
+// save writes what is kept, if that failed before.
+func (w *wrappedID) save() {
+	if !w.unsaved {
+		return
+	}
+	if err := w.keep(w.kept); err == nil {
+		w.unsaved = false
+	}
+}
+
+func (w *wrappedID) keep(k keptID) error {
+	content, err := json.Marshal(k)
+	if err != nil {
+		return errors.New("it cannot be written as JSON")
+	}
+	return w.keeper.Keep(secret.New(string(content)))
+}
+
+// secretIDPath is the only kind of path at which a wrapping token for a secret ID is created.
+var secretIDPath = regexp.MustCompile(`^auth/(.+)/role/([^/]+)/secret-id$`)
+
+// unwrap takes the secret ID out of a wrapping token.
+func (w *wrappedID) unwrap(ctx context.Context, token secret.Value, library *api.Client) error {
+	digest := string(token.Digest())
+	info, err := library.Logical().WriteWithContext(ctx, pathWrapInfo, map[string]any{"token": token.Reveal()})
+	if err = plain(err); err != nil {
+		return w.classify(err, digest)
+	}
+	path, _ := fieldOf(info, "creation_path").(string)
+	found := secretIDPath.FindStringSubmatch(path)
+	if found == nil || found[1] != w.mount {
+		return &UnwrapError{fmt.Sprintf("the wrapping token in %s was created at %q and not at auth/%s/role/ROLE/secret-id, so it is not unwrapped: another program may have replaced it. Find out who wrote it; %s",
+			w.source, printable.Line(path, maxClaim), w.mount, w.deliver())}
+	}
+	begun := w.kept
+	begun.Begun, begun.BegunAt = digest, time.Now().UTC()
+	if err := w.keep(begun); err != nil {
+		return &describedError{text: "the state directory cannot be written, so the wrapping token is not unwrapped yet: " + err.Error(), cause: err}
+	}
+	w.kept = begun
+	library.SetToken(token.Reveal())
+	answer, err := library.Logical().WriteWithContext(ctx, pathUnwrap, nil)
+	library.ClearToken()
+	if err = plain(err); err != nil {
+		return w.classify(err, digest)
+	}
+	id, _ := fieldOf(answer, "secret_id").(string)
+	if id == "" {
+		return &UnwrapError{"what was in the wrapping token in " + w.source.String() + " has no secret_id: " + w.deliver()}
+	}
+	unwrapped := keptID{SecretID: id, Role: found[2], At: time.Now().UTC(), From: digest}
+	if ttl, err := seconds(answer.Data, "secret_id_ttl"); err == nil && ttl > 0 {
+		unwrapped.Ends = unwrapped.At.Add(ttl)
+	}
+	w.kept, w.failure, w.refused = unwrapped, nil, ""
+	if err := w.keep(unwrapped); err != nil {
+		w.unsaved = true
+		w.tell(event.VaultSecretIDNotKept{Vault: w.address, Err: err})
+	}
+	w.tell(event.VaultUnwrap{Vault: w.address, Role: found[2], SecretIDEnds: unwrapped.Ends})
+	return nil
+}
+
+func fieldOf(a *api.Secret, name string) any {
+	if a == nil {
+		return nil
+	}
+	return a.Data[name]
+}
+
+// classify says what a failed request about a wrapping token means. If Vault does not know the token, it was unwrapped, or
+// has ended.
+func (w *wrappedID) classify(err error, digest string) error {
+	e, ok := errors.AsType[*ResponseError](err)
+	if !ok || e.Foreign || e.Status != http.StatusBadRequest && e.Status != http.StatusForbidden && e.Status != http.StatusNotFound {
+		return err // whether it was unwrapped is not known: the next try asks first
+	}
+	text := fmt.Sprintf("the wrapping token in %s is not valid any more (%s): it has ended, or another program has unwrapped it and has the secret ID", w.source, strings.Join(e.Errors, "; "))
+	if w.kept.Begun == digest {
+		text += fmt.Sprintf(", or the answer to the daemon's own unwrapping at %s was lost", w.kept.BegunAt.Format(timeLayout))
+	}
+	return &UnwrapError{printable.Line(text+". Destroy the secret ID (the runbook has the commands), and "+w.deliver(), maxText)}
+}
+
+// saveIfNeeded saves what could not be saved before.
+func (w *wrappedID) saveIfNeeded() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.save()
+}
+
+// fault returns why the wrapping token that was delivered last cannot be unwrapped, and since when; empty if it could be.
+func (w *wrappedID) fault() (why string, since time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.failure == nil {
+		return "", time.Time{}
+	}
+	return w.failure.Error(), w.since
+}
+
+// describe says which secret ID was used.
+func (w *wrappedID) describe() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	text := fmt.Sprintf("the secret ID is the one that was unwrapped at %s", w.kept.At.Format(timeLayout))
+	if !w.kept.Ends.IsZero() {
+		text += " and ends at " + w.kept.Ends.Format(timeLayout)
+	}
+	return text + "; it may have ended, have no uses left, or be destroyed: " + w.deliver()
+}
