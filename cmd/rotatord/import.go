@@ -34,6 +34,7 @@ type importOptions struct {
 	overwrite    bool
 
 	schedule, mount, prefix string
+	files                   string // the directory of --files
 
 	placement                          string // --for
 	placementGiven, vaultRoleGiven     bool
@@ -66,8 +67,8 @@ a file that another program renews.
 The file contains no secret. It has mode 0644 regardless of the umask, because the daemon's user must be
 able to read it. A missing directory is created.
 
-Each entry gets a path in Vault that is derived from its name, and a comment if something speaks against
-rotating it. Read these comments before you start the daemon with the file.`,
+Each entry gets a path in Vault that is derived from its name, or with --files a file, and a comment if
+something speaks against rotating it. Read these comments before you start the daemon with the file.`,
 		Example: `  rotatord import --account-id ID --api-token-file /etc/rotatord/credentials/cloudflare-api-token \
     --vault-address https://vault.example.com:8200 --out /etc/rotatord/config.yaml
   rotatord import --for here --account-id ID --api-token-file cloudflare-api-token \
@@ -75,6 +76,11 @@ rotating it. Read these comments before you start the daemon with the file.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.vaultRoleGiven = cmd.Flags().Changed("vault-role")
+			for _, name := range []string{"mount", "path-prefix", "vault-address", "vault-role-id-file", "vault-secret-id-file", "vault-auth", "vault-role", "vault-jwt-file", "config"} {
+				if o.files != "" && cmd.Flags().Changed(name) {
+					return usagef("give either --files or --%s", name)
+				}
+			}
 			o.configGiven, o.placementGiven = cmd.Flags().Changed("config"), cmd.Flags().Changed("for")
 			if err := o.check(); err != nil {
 				return err
@@ -99,6 +105,7 @@ func (o *importOptions) addFlags(cmd *cobra.Command) {
 	flags.StringVar(&o.schedule, "schedule", "0 4 * * 1", "schedule of all tokens, in UTC")
 	flags.StringVar(&o.mount, "mount", "secret", "KV `mount` to write the secrets to")
 	flags.StringVar(&o.prefix, "path-prefix", "access", "`path` in the mount; each token's name is added to it")
+	flags.StringVar(&o.files, "files", "", "`directory` of files to write the secrets to, in place of Vault; it must exist when the daemon starts")
 	flags.StringVar(&o.placement, "for", forSystemd, "how the daemon will run: systemd, kubernetes or here")
 	flags.StringVar(&o.vaultAddress, "vault-address", "", "`address` of Vault (default: a placeholder, which you have to change in the file)")
 	flags.StringVar(&o.listen, "listen", "", "`address` of the metrics and the status page (default: by --for)")
@@ -113,6 +120,7 @@ func (o *importOptions) addFlags(cmd *cobra.Command) {
 	}
 	_ = cmd.MarkFlagDirname("state-dir")
 	_ = cmd.RegisterFlagCompletionFunc("vault-auth", cobra.FixedCompletions([]string{authAppRole, authKubernetes, authJWT}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.MarkFlagDirname("files")
 	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions([]string{forSystemd, forKubernetes, forHere}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -126,8 +134,8 @@ func (o *importOptions) check() error {
 		return usagef("--api-token-file is missing: --account-id and --zone-id need it")
 	case !alone && (o.apiTokenFile != "" || o.baseURL != ""):
 		return usagef("--api-token-file and --base-url need --account-id or --zone-id: a configured account has its own")
-	case !alone && (o.placementGiven || o.vaultAddress+o.listen+o.stateDir+o.roleIDFile+o.secretIDFile+o.vaultAuth+o.jwtFile != "" || o.vaultRoleGiven):
-		return usagef("--for, --listen, --state-dir and the --vault-... flags need --account-id or --zone-id: a configuration has its own")
+	case !alone && (o.placementGiven || o.files+o.vaultAddress+o.listen+o.stateDir+o.roleIDFile+o.secretIDFile+o.vaultAuth+o.jwtFile != "" || o.vaultRoleGiven):
+		return usagef("--for, --files, --listen, --state-dir and the --vault-... flags need --account-id or --zone-id: a configuration has its own")
 	case o.overwrite && o.out == "":
 		return usagef("--overwrite needs --out")
 	case !alone && o.account == "":
@@ -135,6 +143,9 @@ func (o *importOptions) check() error {
 	}
 	if alone && o.account == "" {
 		o.account = "main"
+	}
+	if o.files != "" && !filepath.IsAbs(o.files) {
+		return usagef("--files must be an absolute path, such as /var/lib/ci: the daemon runs in another directory")
 	}
 	if p, err := placeFor(o.placement, "", ""); err != nil {
 		return err
@@ -220,6 +231,9 @@ func (o *importOptions) draft(known *config.Config) (importDraft, error) {
 	}
 	d.account = config.Account{
 		Name: o.account, AccountID: o.accountID, ZoneID: o.zoneID, BaseURL: o.baseURL, APIToken: config.SecretSource{File: d.place.apiToken},
+	}
+	if o.files != "" {
+		d.like = config.FilesIn(o.files)
 	}
 	if known != nil {
 		if o.vaultAddress != "" {

@@ -126,7 +126,7 @@ func (d importDraft) render(tokens []importedToken, left int) string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("# Written by rotatord import, for %s: %d service token(s) of %s. %d others are already configured.", d.place.what, len(tokens), d.account.Name, left)
 	line("# This file contains no secret. The daemon's user must be able to read it: keep its mode 0644.")
-	line("# Check each entry's comment and its path in Vault, then run: rotatord check, and rotatord doctor.")
+	line("# Check each entry's comment and its sink, then run: rotatord check, and rotatord doctor.")
 	line("listen: %s", strconv.Quote(d.place.listen))
 	if d.place.adminSocket != "" {
 		line("admin_socket: %s", strconv.Quote(d.place.adminSocket))

@@ -76,6 +76,7 @@ type App struct {
 	accounts  map[string]*account
 	budgets   *admission.Budgets
 	probes    *access.Client
+	files     *sink.Files // the file sinks of the configuration in force
 
 	stopBeginning func(context.Context) error
 
@@ -109,6 +110,7 @@ func New(o Options) (*App, error) {
 		options: o, config: o.Config, log: o.Logger, now: o.Now,
 		metrics:  httpapi.NewMetrics(o.Build),
 		accounts: make(map[string]*account), budgets: admission.NewBudgets(), probes: access.New(access.Options{Logger: o.Logger}),
+		files:  sink.FilesOf(o.Config.Tokens),
 		failed: make(chan error, 1),
 	}
 	if a.now == nil {
@@ -288,7 +290,7 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation
 			token.Prober, token.VerifyWithin = a.probes.Prober(t.Name, *t.Verify), t.Verify.Within
 		}
 		for _, s := range t.Sinks {
-			opened, err := sink.Open(s, sink.Deps{Vault: a.session})
+			opened, err := sink.Open(s, sink.Deps{Vault: a.session, Files: a.files})
 			if err != nil {
 				return nil, fmt.Errorf("tokens.%s: %w", t.Name, err)
 			}

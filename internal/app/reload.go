@@ -138,6 +138,7 @@ func (a *App) adopt(c *config.Config, ch changes) (dropped []*account, err error
 		delete(ch.accounts, name)
 	}
 	a.config, a.accounts = c, ch.accounts
+	a.files.Set(c.Tokens)
 	for _, name := range ch.added {
 		a.startInventory(name, ch.accounts[name])
 	}

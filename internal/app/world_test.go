@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -68,6 +69,7 @@ type tokenSpec struct {
 	Name, ID, Schedule, Grace string
 	Partner                   string // of a pair
 	Which, Rest               string // instead of the ID; also further fields
+	Sinks                     string // instead of a path in Vault
 }
 
 func newWorld(t *testing.T) *world {
@@ -215,8 +217,8 @@ func (w *world) config(extra ...string) *config.Config {
 		if spec.Rest != "" {
 			which += ", " + spec.Rest
 		}
-		fmt.Fprintf(&text, "  %s: {%s, schedule: %q, grace: %s, sinks: [{vault: {mount: secret, path: access/%s}}]}\n",
-			spec.Name, which, spec.Schedule, spec.Grace, spec.Name)
+		fmt.Fprintf(&text, "  %s: {%s, schedule: %q, grace: %s, sinks: [%s]}\n",
+			spec.Name, which, spec.Schedule, spec.Grace, cmp.Or(spec.Sinks, fmt.Sprintf("{vault: {mount: secret, path: access/%s}}", spec.Name)))
 	}
 	c, err := config.Parse("config.yaml", []byte(text.String()))
 	if err != nil {

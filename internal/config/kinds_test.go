@@ -85,7 +85,8 @@ func TestVolatilePlace(t *testing.T) {
 	}
 }
 
-// TestOneFileThroughALink: two tokens that write to one file under two names of its directory are refused.
+// TestOneFileThroughALink: two tokens that write to one file under two names of its directory are refused when the
+// configuration is loaded, and the message has both names.
 func TestOneFileThroughALink(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "real"), 0o700); err != nil {
@@ -94,12 +95,26 @@ func TestOneFileThroughALink(t *testing.T) {
 	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
 		t.Skip("no symbolic links:", err)
 	}
-	names := map[string]string{}
-	for _, under := range []string{"real", "link", "not/there"} {
-		sink := &FileSink{Path: filepath.Join(dir, under, "cf.env")}
-		names[under] = sink.writesTo()
-	}
-	if names["real"] != names["link"] || names["real"] == names["not/there"] {
-		t.Errorf("the files are taken for %v", names)
+	for _, test := range []struct {
+		first, second string
+		refused       bool
+	}{
+		{"real/cf.env", "link/cf.env", true},
+		{"link/cf.env", "real/cf.env", true},
+		{"real/cf.env", "real/../real/./cf.env", false}, // it has .. in it, which is another fault
+		{"real/cf.env", "link/other.env", false},
+		{"real/cf.env", "not-there/cf.env", false},
+		{"not-there/cf.env", "not-there/cf.env", true},
+	} {
+		first, second := dir+"/"+test.first, dir+"/"+test.second
+		text := fmt.Sprintf(withoutVault, first) + fmt.Sprintf("  other: {account: prod, id: 3f2b8a52-1d0e-4c3c-9a54-7d0c0f6f2b11, schedule: '@weekly', sinks: [{file: {path: %s}}]}\n", second)
+		_, err := Parse("test.yaml", []byte(text))
+		says := fmt.Sprintf("writes to %q, and so does tokens.ci.sinks[0].file (line 8)", second)
+		if refused := err != nil && strings.Contains(err.Error(), says); refused != test.refused {
+			t.Errorf("%s and %s: %v", test.first, test.second, err)
+		}
+		if test.refused && first != second && !strings.Contains(err.Error(), fmt.Sprintf("as %q: a symbolic link or a mount leads both to one file", first)) {
+			t.Errorf("%s and %s: %v", test.first, test.second, err)
+		}
 	}
 }

@@ -1,15 +1,19 @@
 package config
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"rotatord/internal/config/raw"
+	"rotatord/internal/smallfile"
 )
 
 // FileSink is a file on this machine. It implements [Sink].
@@ -29,19 +33,32 @@ const (
 	defaultFileMode   = 0o600
 )
 
+// FilesIn returns a sink whose siblings are files in a directory, with the defaults.
+func FilesIn(dir string) *FileSink {
+	return &FileSink{Path: filepath.Join(dir, "sample."+defaultFileFormat), Format: defaultFileFormat, Mode: defaultFileMode, SinkFields: defaultFields}
+}
+
 // Kind implements [Sink].
 func (*FileSink) Kind() string { return "file" }
 
 // Place implements [Sink].
 func (f *FileSink) Place() string { return f.Path }
 
-// writesTo implements [Sink]: the path without symbolic links in its directory, as far as that exists now.
+// writesTo implements [Sink]: the directory as the system knows it now, so that symbolic links and mounts are seen, and
+// the name in it. A directory that does not exist yet is known by its path.
 func (f *FileSink) writesTo() string {
 	dir, name := filepath.Split(f.Path)
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
+	var info fs.FileInfo
+	err := smallfile.Within(context.Background(), dir, func() (err error) {
+		info, err = os.Stat(dir)
+		return err
+	})
+	if err == nil {
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+			return fmt.Sprintf("%d:%d/%s", stat.Dev, stat.Ino, name)
+		}
 	}
-	return filepath.Join(dir, name)
+	return f.Path
 }
 
 // Group implements [Sink]: the directory.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"slices"
 
 	"rotatord/internal/config/raw"
@@ -175,9 +176,8 @@ func (c *checker) checkPrevious(t *Token, sinks []placedSink) {
 	}
 }
 
-// checkPlaces refuses two writers to one place. places has the path in the file of each sink so
-// far, by what it writes to.
-func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
+// checkPlaces refuses two writers to one place. places has the sinks so far, by what each writes to.
+func (c *checker) checkPlaces(sinks []placedSink, places map[string]placedSink) {
 	for _, sink := range sinks {
 		name, path := sink.Kind()+":"+sink.writesTo(), sink.path
 		if sink.NeedsVault() && c.needVault == "" {
@@ -187,13 +187,17 @@ func (c *checker) checkPlaces(sinks []placedSink, places map[string]string) {
 			c.needKubernetes = path
 		}
 		first, taken := places[name]
+		why := ""
+		if taken && first.Place() != sink.Place() {
+			why = fmt.Sprintf(", as %q: a symbolic link or a mount leads both to one file", first.Place())
+		}
 		switch {
 		case !taken:
-			places[name] = path
-		case first == path:
+			places[name] = sink
+		case first.path == path:
 			c.wrong(path, "more than one token would write to %q by these defaults: give each token sinks of its own", sink.Place())
 		default:
-			c.wrong(path, "writes to %q, and so does %s (line %d): give each its own path", sink.Place(), first, c.values[first].line)
+			c.wrong(path, "writes to %q, and so does %s (line %d)%s: give each its own path", sink.Place(), first.path, c.values[first.path].line, why)
 		}
 	}
 }

@@ -47,7 +47,7 @@ func (c *checker) checkTokens() {
 	c.global = c.freezes("freezes", c.raw.Freezes)
 	defaults := c.settings("defaults", c.raw.Defaults.Settings)
 	used := map[string]bool{}
-	ids, places := map[string]string{}, map[string]string{}
+	ids, places := map[string]string{}, map[string]placedSink{}
 	for _, name := range c.inOrder("tokens", maps.Keys(c.raw.Tokens)) {
 		path := join("tokens", name)
 		c.checkName(path, name)
@@ -70,7 +70,7 @@ func (c *checker) checkTokens() {
 }
 
 // token checks one token with the fields that it inherits.
-func (c *checker) token(name, path string, defaults settings, places map[string]string) Token {
+func (c *checker) token(name, path string, defaults settings, places map[string]placedSink) Token {
 	in := c.raw.Tokens[name]
 	own := c.settings(path, in.Settings)
 	t := Token{Name: name}

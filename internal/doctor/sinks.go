@@ -61,6 +61,7 @@ func Sinks(ctx context.Context, c *config.Config, session *vault.Session) []Find
 // that is another user than this process has: the rights of this process then prove nothing.
 func (e *examination) otherSinks(ctx context.Context, user *ServiceUser) {
 	good, all := 0, 0
+	files := sink.FilesOf(e.Config.Tokens)
 	for _, t := range e.Config.Tokens {
 		for i, s := range t.Sinks {
 			if s.NeedsVault() {
@@ -72,12 +73,12 @@ func (e *examination) otherSinks(ctx context.Context, user *ServiceUser) {
 					"run doctor beside the daemon, with admin_socket configured")
 				continue
 			}
-			opened, err := sink.Open(s, sink.Deps{})
+			opened, err := sink.Open(s, sink.Deps{Files: files})
 			if err == nil {
 				_, err = opened.Preflight(ctx)
 			}
 			if err != nil {
-				e.add(Bad, SinkUnusable, subjectOf(t, i), err.Error(), "correct what the message names: no rotation of this token begins before that")
+				e.add(Bad, SinkUnusable, subjectOf(t, i), config.SinkName(s)+": "+err.Error(), "correct what the message names: no rotation of this token begins before that")
 				continue
 			}
 			good++

@@ -7,7 +7,6 @@ import (
 
 	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
-	"rotatord/internal/moment"
 )
 
 // This file keeps consumers working while a new secret is pending: the old secret is extended until
@@ -44,7 +43,7 @@ func extendBy(grace time.Duration, until, sent time.Time, extended bool, now tim
 		return 0
 	}
 	by := min(grace, sent.Add(MaxGrace).Sub(now))
-	if by <= left && extended || by < left-time.Second {
+	if by < left || by == left && extended { // an extension never moves the end to an earlier time
 		return 0
 	}
 	return by
@@ -130,24 +129,48 @@ func (r Record) EmergencyAt() time.Time {
 // something that was missing has come back.
 func (r Record) Unfinished() bool { return r.Step != StepIdle || r.owed() }
 
-// extendedUntil returns the time until which this process has extended the old secret during that
-// rotation. The ledger has that time too, unless it could not be written.
-func (r *Rotator) extendedUntil(rotationID string) time.Time {
+// knownEnd returns when the old secret of a rotation ends: as this process has moved that end the last time, or else
+// as the ledger says. The ledger says the same, unless it could not be written.
+func (r *Rotator) knownEnd(rotationID string, inLedger time.Time) time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.extended[rotationID]
+	if moved, ok := r.extended[rotationID]; ok {
+		return moved
+	}
+	return inLedger
 }
 
 func (r *Rotator) keepExtended(rotationID string, until time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.extended[rotationID] = until
+	r.asked[rotationID] = asked{by: r.asked[rotationID].by}
+}
+
+// asked is by how much, and until when, an operator wants the old secret of a rotation extended. until is zero
+// unless the answer was lost: then the end does not count as moved, and the next extension of the daemon goes as far.
+type asked struct {
+	by    time.Duration
+	until time.Time
+}
+
+func (r *Rotator) keepAsked(rotationID string, a asked) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked[rotationID] = a
+}
+
+func (r *Rotator) askedFor(rotationID string) asked {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.asked[rotationID]
 }
 
 func (r *Rotator) dropExtended(rotationID string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.extended, rotationID)
+	delete(r.asked, rotationID)
 }
 
 // extendOld extends the old secret while the new one cannot be delivered: until the delivery consumers
@@ -157,7 +180,7 @@ func (a *attempt) extendOld(ctx context.Context) {
 		return
 	}
 	work := a.record.Work
-	a.observe(a.record.graceEnds(moment.Max(work.GraceEndsAt, a.extendedUntil(work.RotationID))))
+	a.observe(a.record.mayExtendBy(a.askedFor(work.RotationID).by).graceEnds(a.knownEnd(work.RotationID, work.GraceEndsAt)))
 	by := extendBy(time.Duration(work.Grace), a.record.Work.GraceEndsAt, work.IntentAt, true, a.now())
 	if by == 0 {
 		return
@@ -195,7 +218,7 @@ func (a *attempt) extendLost(ctx context.Context) {
 	if !a.record.ExtendsLost() {
 		return
 	}
-	by := extendBy(time.Duration(l.Grace), moment.Max(l.Until, a.extendedUntil(l.RotationID)), l.At, true, a.now())
+	by := extendBy(time.Duration(l.Grace), a.knownEnd(l.RotationID, l.Until), l.At, true, a.now())
 	if by == 0 {
 		return
 	}
@@ -215,6 +238,8 @@ func (e *entry) extendGrace(ctx context.Context, rotationID, tokenID string, gra
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	failpoint.Reach("extend.before")
+	// An end that an operator asked for is not moved to an earlier time.
+	grace = min(max(grace, e.askedFor(rotationID).until.Sub(e.now())), MaxGrace)
 	facts, until, err := e.token.Issuer.SetGrace(ctx, tokenID, grace)
 	failpoint.Reach("extend.after")
 	if err != nil {

@@ -350,3 +350,129 @@ func TestSecondLostAnswerIgnoresTheBackOff(t *testing.T) {
 		}
 	})
 }
+
+// TestAutomaticExtensionIsNotShorter: what an operator asked for is never shortened by an extension of the daemon,
+// also if the ledger could not note it or the answer of Cloudflare was lost. The daemon extends by the token's grace,
+// which may be much less.
+func TestAutomaticExtensionIsNotShorter(t *testing.T) {
+	const grace, asked = 40 * time.Minute, 24 * time.Hour
+	for name, test := range map[string]struct {
+		call  string
+		fault fault
+	}{
+		"all is well":             {},
+		"the answer is lost":      {"extend", fault{after: errors.New("lost")}},
+		"the ledger says nothing": {"save sealed", fault{before: errors.New("disk full")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				time.Sleep(time.Hour)
+				w.failAll("sink store", fault{before: errors.New("sealed")})
+				w.advance(r, token)
+				time.Sleep(grace / 2)
+				if w.record().Step != rotation.StepSealed || w.extensionsDone() != 0 {
+					t.Fatalf("%+v", w.record())
+				}
+				failed := false
+				w.fault = func(_ int, call string) fault {
+					switch {
+					case call == "sink store":
+						return fault{before: errors.New("sealed")}
+					case call == test.call && !failed:
+						failed = true
+						return test.fault
+					}
+					return fault{}
+				}
+				_, err := r.ExtendGrace(w.t.Context(), token, asked)
+				if (err != nil) != (test.call != "") {
+					t.Fatal(err)
+				}
+				end := w.previousUntil
+				if time.Until(end) != asked {
+					t.Fatalf("the old secret works for %s", time.Until(end))
+				}
+				for time.Until(end) > 0 {
+					time.Sleep(10 * time.Minute)
+					w.advance(r, token)
+					if w.previousUntil.Before(end) {
+						t.Fatalf("after %s the daemon has moved the end from %s to %s", asked-time.Until(end), end, w.previousUntil)
+					}
+				}
+				if !w.previousUntil.After(end) {
+					t.Error("it was not extended any more")
+				}
+				for _, e := range w.events {
+					if _, ok := e.Detail.(event.Healed); ok {
+						t.Errorf("what the operator asked for is taken for a wrong clock: %+v", e.Detail)
+						break
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestRevokedInUseIsNotExtended: an operator revokes the old secret while the new one waits for its sink. The daemon
+// has extended it before, and does not do it again, also if the ledger could not note the revocation.
+func TestRevokedInUseIsNotExtended(t *testing.T) {
+	for _, unsaved := range []bool{false, true} {
+		t.Run(fmt.Sprint("unsaved=", unsaved), func(t *testing.T) {
+			inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				time.Sleep(time.Hour)
+				w.failAll("sink store", fault{before: errors.New("sealed")})
+				for begin := time.Now(); time.Since(begin) < time.Hour; {
+					w.advance(r, token)
+				}
+				if w.extensionsDone() == 0 {
+					t.Fatal("it was not extended before")
+				}
+				if unsaved {
+					w.failAll("save sealed", fault{before: errors.New("disk full")})
+				}
+				if _, err := r.RevokeInUse(w.t.Context(), token); (err != nil) != unsaved || w.previousUntil.After(time.Now()) {
+					t.Fatal(err, w.previousUntil)
+				}
+				w.failAll("sink store", fault{before: errors.New("sealed")})
+				extended := w.extensionsDone()
+				for begin := time.Now(); time.Since(begin) < time.Hour; {
+					w.advance(r, token)
+				}
+				if more := w.extensionsDone() - extended; more != 0 {
+					t.Errorf("the revoked secret was extended %d times", more)
+				}
+				if end := w.record().Work.GraceEndsAt; end.After(time.Now().Add(-time.Hour)) {
+					t.Errorf("the ledger says that the revoked secret works until %s", end)
+				}
+			})
+		})
+	}
+}
+
+// TestEndMovedInADoubtStays: an operator extends the old secret of a token in doubt, and then has the odd answer
+// delivered. The end that was moved is that of the rotation.
+func TestEndMovedInADoubtStays(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		time.Sleep(time.Hour)
+		w.secretOf = func(n int) string { return fmt.Sprintf("unfamiliar_%020d", n) }
+		w.advance(r, token)
+		if w.record().Step != rotation.StepInDoubt {
+			t.Fatalf("%+v", w.record())
+		}
+		if _, err := r.ExtendGrace(w.t.Context(), token, 24*time.Hour); err != nil {
+			t.Fatal(err)
+		}
+		end := w.previousUntil
+		r = w.start() // only the ledger knows
+		w.failAll("sink store", fault{before: errors.New("sealed")})
+		if _, _, err := r.Resolve(w.t.Context(), token, rotation.ResolveDeliver); err != nil {
+			t.Fatal(err)
+		}
+		for begin := time.Now(); time.Since(begin) < 3*time.Hour; {
+			w.advance(r, token)
+			if w.previousUntil.Before(end) || !w.record().Work.GraceEndsAt.Equal(end) {
+				t.Fatalf("the end was moved from %s to %s, and the ledger says %s", end, w.previousUntil, w.record().Work.GraceEndsAt)
+			}
+		}
+	})
+}

@@ -94,8 +94,11 @@ func (r Record) oldWorksUntil() (until time.Time) {
 	if grace == 0 || work.LeavesCurrentInUse() {
 		return time.Time{}
 	}
-	until = moment.Max(work.IntentAt.Add(grace), work.GraceEndsAt) // it may have been extended while the secret waited
-	if lost := r.Lost; lost != nil && !lost.Until.IsZero() {       // this grace may belong to a lost secret, and not to the one that consumers use
+	until = work.IntentAt.Add(grace)
+	if !work.GraceEndsAt.IsZero() { // the answer said so, and it may have been extended or revoked while the secret waited
+		until = work.GraceEndsAt
+	}
+	if lost := r.Lost; lost != nil && !lost.Until.IsZero() { // this grace may belong to a lost secret, and not to the one that consumers use
 		until = moment.Min(until, lost.Until)
 	}
 	if dies := r.OldDiesBy; !dies.IsZero() { // this grace does belong to a lost secret

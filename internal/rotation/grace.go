@@ -184,14 +184,22 @@ func (e *entry) moveEnd(ctx context.Context, grace time.Duration) error {
 	if e.record.Step == StepSealed {
 		e.noteChangeBefore(ctx)
 	}
+	id := e.record.Work.RotationID
+	// Also this process remembers it: the ledger may not be writable, and the answer may be lost.
+	e.keepAsked(id, asked{by: grace, until: e.now().Add(grace)})
+	e.observe(e.record.mayExtendBy(grace))
 	facts, until, err := e.setGrace(ctx, e.record.Work.TokenID, grace)
 	if err != nil {
+		if classOf(err) != Unknown {
+			e.keepAsked(id, asked{by: grace})
+		}
 		return err
 	}
 	end, now := until.UTC(), e.now().UTC()
 	if grace == 0 {
 		end = moment.Min(end, now)
 	}
+	e.keepExtended(id, end)
 	e.observe(e.record.touched(facts).endMoved(end, now))
 	return e.become(ctx, e.record)
 }

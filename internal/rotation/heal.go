@@ -71,7 +71,7 @@ func (r Record) progressHealed(h *healing) Record {
 		r.Work = new(*r.Work)
 		h.set("its secret was first refused at", &r.Work.Verification.Since, h.now)
 	}
-	if latest := h.now.Add(time.Duration(w.Grace)); w.GraceEndsAt.Sub(latest) > maxGraceLonger {
+	if latest := h.now.Add(time.Duration(max(w.Grace, w.ExtendedBy))); w.GraceEndsAt.Sub(latest) > maxGraceLonger {
 		r.Work = new(*r.Work)
 		h.set("the old secret was to work until", &r.Work.GraceEndsAt, latest)
 	}

@@ -227,23 +227,30 @@ func TestPairSurvivesEveryFault(t *testing.T) {
 	}
 }
 
+// becomesSingle rotates a pair once, lets the former spare end soon, and returns the configuration that names only the
+// one in use any more.
+func (w *world) becomesSingle(token rotation.Token, r *rotation.Rotator) rotation.Token {
+	w.t.Helper()
+	if err, _ := w.advance(r, token); err != nil {
+		w.t.Fatal(err)
+	}
+	w.cfToken.expiresAt = time.Now().Add(20 * 24 * time.Hour).UTC()
+	w.partner.expiresAt = time.Now().Add(300 * 24 * time.Hour).UTC()
+	for _, facts := range []rotation.TokenFacts{w.cfToken.facts(), w.partner.facts()} {
+		if _, err := r.RecordListing(w.t.Context(), token, facts); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	token.ID, token.Partner = partnerID, ""
+	token.Renewer, token.RenewBefore = w, 30*24*time.Hour
+	return token
+}
+
 // TestPairThatBecomesSingle: the configuration names only the one in use any more, while the former spare is
 // about to end. What was known of the spare is forgotten: it is not renewed, and rotations go on.
 func TestPairThatBecomesSingle(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		if err, _ := w.advance(r, token); err != nil {
-			t.Fatal(err)
-		}
-		w.cfToken.expiresAt = time.Now().Add(20 * 24 * time.Hour).UTC()
-		w.partner.expiresAt = time.Now().Add(300 * 24 * time.Hour).UTC()
-		for _, facts := range []rotation.TokenFacts{w.cfToken.facts(), w.partner.facts()} {
-			if _, err := r.RecordListing(w.t.Context(), token, facts); err != nil {
-				t.Fatal(err)
-			}
-		}
-		single := token
-		single.ID, single.Partner = partnerID, ""
-		single.Renewer, single.RenewBefore = w, 30*24*time.Hour
+		single := w.becomesSingle(token, r)
 		r = w.start()
 		if _, err := r.Enroll(w.t.Context(), single); err != nil {
 			t.Fatal(err)
@@ -269,19 +276,7 @@ func TestPairThatBecomesSingle(t *testing.T) {
 // configuration changed. Renewing it does not touch what is known of the service token in use.
 func TestRenewalOfAFormerSpare(t *testing.T) {
 	inPair(t, 30*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
-		if err, _ := w.advance(r, token); err != nil {
-			t.Fatal(err)
-		}
-		w.cfToken.expiresAt = time.Now().Add(20 * 24 * time.Hour).UTC()
-		w.partner.expiresAt = time.Now().Add(300 * 24 * time.Hour).UTC()
-		for _, facts := range []rotation.TokenFacts{w.cfToken.facts(), w.partner.facts()} {
-			if _, err := r.RecordListing(w.t.Context(), token, facts); err != nil {
-				t.Fatal(err)
-			}
-		}
-		single := token
-		single.ID, single.Partner = partnerID, ""
-		single.Renewer, single.RenewBefore = w, 30*24*time.Hour
+		single := w.becomesSingle(token, r)
 		for range 6 { // not enrolled: the record is that of the pair
 			if _, err := r.Advance(w.t.Context(), single); err != nil {
 				t.Fatal(err)

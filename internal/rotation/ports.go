@@ -227,7 +227,8 @@ func (e *IssuerError) Unwrap() error { return e.Err }
 
 // Sink is a place that credentials are delivered to, bound to one token.
 // Implementations are safe for concurrent use, keep whatever else is stored beside
-// the credential, and never put a secret into an error.
+// the credential, and never put a secret into an error. An error need not say which sink it is about: the
+// caller adds the name.
 type Sink interface {
 	// Name identifies the sink in the ledger, in logs and in metrics; it does not
 	// change between runs. Example: "vault:secret/access/ci-deploy".

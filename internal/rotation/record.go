@@ -238,6 +238,9 @@ type Work struct {
 	Digest      secret.Digest `json:"digest,omitempty"`
 	After       TokenFacts    `json:"after,omitzero"`
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
+	// ExtendedBy is the longest time for which an operator has extended the old secret at once; 0 if none
+	// did. So the end may be this far ahead.
+	ExtendedBy Grace `json:"extended_by,omitzero"`
 	// TouchedAt is updated_at after our own last extension of the grace.
 	TouchedAt time.Time `json:"touched_at,omitzero"`
 

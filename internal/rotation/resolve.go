@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"rotatord/internal/event"
-	"rotatord/internal/moment"
 )
 
 // This file holds how a doubt ends: by a look at the world and a verdict ([Judge]), or by an operator's
@@ -60,7 +59,7 @@ func (e *entry) look(ctx context.Context, asked bool) (verdict Verdict, created 
 	}
 	evidence.Trusted = oracleTrusted(records, e.token.Account)
 	if d := e.record.Doubt; !d.OldWorksUntil.IsZero() { // the ledger may not have been writable
-		e.observe(e.record.doubtWorksUntil(moment.Max(d.OldWorksUntil, e.extendedUntil(e.record.Work.RotationID))))
+		e.observe(e.record.doubtWorksUntil(e.knownEnd(e.record.Work.RotationID, d.OldWorksUntil)))
 	}
 	verdict = Judge(e.record, evidence, e.now())
 	e.observe(e.record.shownCarriedOut(verdict.CarriedOut))

@@ -33,7 +33,8 @@ type Rotator struct {
 	mu       sync.Mutex
 	locks    map[string]*sync.Mutex    // by token
 	unsealed map[string]unsealedAnswer // answers whose seal failed, by rotation ID
-	extended map[string]time.Time      // until when this process has extended old secrets, by rotation ID
+	extended map[string]time.Time      // where this process has moved the ends of old secrets, by rotation ID
+	asked    map[string]asked          // what operators asked for, by rotation ID
 
 	pauseStore Pauses
 	savePause  sync.Mutex // held while pauses are saved
@@ -46,7 +47,7 @@ func New(o Options) *Rotator {
 	r := &Rotator{
 		ledger: o.Ledger, pending: o.Pending, events: o.Events, saved: o.Saved, now: o.Now, pauseStore: o.Pauses,
 		owner: o.Owner, started: o.Started,
-		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]time.Time),
+		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]time.Time), asked: make(map[string]asked),
 	}
 	if r.pauseStore == nil {
 		r.pauseStore = noPauses{}

@@ -334,6 +334,9 @@ func (r Record) doubtWorksUntil(until time.Time) Record {
 func (r Record) resolved(t Token, v Verdict, created *TokenFacts, now time.Time) Record {
 	if v.Deliver {
 		r.Step = StepSealed
+		if until := r.Doubt.OldWorksUntil; !until.IsZero() && !r.Work.GraceEndsAt.IsZero() { // it may have been moved during the doubt
+			r = r.graceEnds(until)
+		}
 	} else {
 		if created != nil {
 			r = r.createdKept(t, *created, now)
@@ -387,6 +390,14 @@ func (r Record) graceEnds(until time.Time) Record {
 		return r
 	}
 	return r.withWork(func(w *Work) { w.GraceEndsAt = until })
+}
+
+// mayExtendBy notes that an operator extends the old secret of the rotation in progress by this long.
+func (r Record) mayExtendBy(grace time.Duration) Record {
+	if r.Work.ExtendedBy >= Grace(grace) {
+		return r
+	}
+	return r.withWork(func(w *Work) { w.ExtendedBy = Grace(grace) })
 }
 
 // endMoved notes that an operator has moved the end of the old secret. A doubt is decided again at once.

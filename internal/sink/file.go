@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -38,6 +37,7 @@ const maxFile = 1 << 20
 type File struct {
 	config config.FileSink
 	format fileFormat
+	files  *Files     // all file sinks; nil if they are not compared
 	mu     sync.Mutex // held while the file is used
 
 	// Tests act as another writer: beforeCheck runs right before the old file is read again, and written
@@ -46,9 +46,13 @@ type File struct {
 }
 
 // File implements [config.SinkKinds].
-func (o *opener) File(c *config.FileSink) { o.opened = NewFile(*c) }
+func (o *opener) File(c *config.FileSink) {
+	file := NewFile(*c)
+	file.files = o.Files
+	o.opened = file
+}
 
-// NewFile returns a sink for one file.
+// NewFile returns a sink for one file, which is not compared with others.
 func NewFile(c config.FileSink) *File { return &File{config: c, format: fileFormats[c.Format]} }
 
 // fileFormat reads and changes the content of a file.
@@ -63,6 +67,26 @@ type fileFormat interface {
 
 // fileFormats are the formats that the configuration may name.
 var fileFormats = map[string]fileFormat{"env": envFormat{}, "json": jsonFormat{}, "yaml": yamlFormat{}}
+
+// unmarked refuses a byte order mark, with which shells, systemd and most parsers fail, and which says that the
+// text is not UTF-8 or that an editor of Windows wrote it.
+func unmarked(content []byte) error {
+	switch {
+	case bytes.HasPrefix(content, []byte("\ufeff")):
+		return errors.New("it begins with a byte order mark: save it as UTF-8 without one")
+	case bytes.HasPrefix(content, []byte("\xff\xfe")), bytes.HasPrefix(content, []byte("\xfe\xff")):
+		return errors.New("it is UTF-16 text, with a byte order mark: save it as UTF-8 without one")
+	}
+	return nil
+}
+
+// lineEnd returns how the first line of a text ends, as new lines should.
+func lineEnd(content []byte) string {
+	if before, _, found := bytes.Cut(content, []byte("\n")); found && bytes.HasSuffix(before, []byte("\r")) {
+		return "\r\n"
+	}
+	return "\n"
+}
 
 // errChanged says that another writer changed the file while it was being written.
 var errChanged = errors.New("another writer changed the file")
@@ -88,8 +112,8 @@ func (f *File) Name() string { return config.SinkName(&f.config) }
 // Preflight implements [rotation.Sink]. It writes as much as Store would, to a file without a name, which the
 // system removes when it is closed. No other process sees that file.
 func (f *File) Preflight(ctx context.Context) (rotation.Stored, error) {
-	now, err := f.within(ctx, func(context.Context) (fileState, error) {
-		now, access, err := f.look()
+	now, err := f.within(ctx, func(ctx context.Context) (fileState, error) {
+		now, access, err := f.look(ctx)
 		switch {
 		case err != nil:
 			return fileState{}, err
@@ -122,7 +146,7 @@ func (f *File) ReadBack(ctx context.Context) (rotation.Credential, error) {
 // Store implements [rotation.Sink]. It reads again instead of trusting the base.
 func (f *File) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored, error) {
 	if err := storable(d.Credential); err != nil {
-		return rotation.Stored{}, f.wrap(err)
+		return rotation.Stored{}, f.explain(err)
 	}
 	for range maxConflicts {
 		now, err := f.within(ctx, func(ctx context.Context) (fileState, error) { return f.storeOnce(ctx, d) })
@@ -133,12 +157,12 @@ func (f *File) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored,
 			return rotation.Stored{}, err
 		}
 	}
-	return rotation.Stored{}, fmt.Errorf("another writer changed %s %d times in a row, each time between reading and writing it", f.config.Path, maxConflicts)
+	return rotation.Stored{}, fmt.Errorf("another writer changed the file %d times in a row, each time between reading and writing it", maxConflicts)
 }
 
 // storeOnce writes the credential and reads it back. The error is errChanged if another writer came between.
 func (f *File) storeOnce(ctx context.Context, d rotation.Delivery) (fileState, error) {
-	now, access, err := f.look()
+	now, access, err := f.look(ctx)
 	if err != nil {
 		return fileState{}, err
 	}
@@ -193,18 +217,22 @@ func (f *File) write(ctx context.Context, now fileState, content []byte, access 
 		f.written()
 	}
 	if errors.Is(err, syscall.EBUSY) {
-		return mountPoint(f.config.Path)
+		return errMountPoint
 	}
 	return err
 }
 
-// look checks the directory, and reads the file and whose it is to be.
-func (f *File) look() (fileState, fileAccess, error) {
+// look checks the directory and that the file is of this sink alone, and reads the file and whose it is to be.
+func (f *File) look(ctx context.Context) (fileState, fileAccess, error) {
 	access, err := accessOf(f.config)
 	if err != nil {
 		return fileState{}, access, err
 	}
-	if err := checkDir(filepath.Dir(f.config.Path), access); err != nil {
+	dir, err := checkDir(filepath.Dir(f.config.Path), access)
+	if err != nil {
+		return fileState{}, access, err
+	}
+	if err := f.files.checkAlone(ctx, f.config.Path, dir); err != nil {
 		return fileState{}, access, err
 	}
 	now, err := f.load()
@@ -239,6 +267,8 @@ func (f *File) read() (fileState, error) {
 		return fileState{}, errors.New("it is a symbolic link, which is not followed: name the file itself, or remove the link")
 	case errors.Is(err, syscall.ENXIO):
 		return fileState{}, errors.New("it is not a regular file: name another path, or remove it")
+	case errors.Is(err, fs.ErrPermission):
+		return fileState{}, fmt.Errorf("the daemon may not read it: %w%s", syscall.EACCES, smallfile.Denied(f.config.Path, "r"))
 	case err != nil:
 		return fileState{}, err
 	}
@@ -255,7 +285,7 @@ func (f *File) read() (fileState, error) {
 	case err != nil:
 		return fileState{}, err
 	case len(content) > maxFile:
-		return fileState{}, fmt.Errorf("it has more than %d bytes: is it the right file?", maxFile)
+		return fileState{}, fmt.Errorf("it is larger than %d MiB: is it the right file?", maxFile>>20)
 	}
 	return fileState{info: info, content: content}, nil
 }
@@ -277,23 +307,24 @@ func (f *File) within(ctx context.Context, do func(context.Context) (fileState, 
 		return err
 	})
 	if err != nil {
-		return fileState{}, f.wrap(err)
+		return fileState{}, f.explain(err)
 	}
 	return <-found, nil
 }
 
-// wrap names the file in an error, and says what to do about the usual causes.
-func (f *File) wrap(err error) error {
+// explain says what to do about the usual causes of an error. It does not name the file, since who asks the sink
+// names it.
+func (f *File) explain(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok && e == err && e.Path == f.config.Path {
+		err = e.Err
+	}
+	dir := filepath.Dir(f.config.Path)
 	advice := ""
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		advice = ": the file system is read-only for the daemon; under systemd add ReadWritePaths=" + filepath.Dir(f.config.Path) + " to the unit (systemctl edit rotatord)"
+		advice = ": the file system is read-only for the daemon; under systemd add ReadWritePaths=" + dir + " to the unit (systemctl edit rotatord)"
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		advice = ": make space on the disk; the file is as it was"
-	}
-	text := err.Error()
-	if !strings.Contains(text, f.config.Path) {
-		return fmt.Errorf("%s: %w%s", f.config.Path, err, advice)
 	}
 	return fmt.Errorf("%w%s", err, advice)
 }

@@ -14,6 +14,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/ownpath"
+	"rotatord/internal/smallfile"
 )
 
 // This file decides who may read a file, and who could put another one in its place.
@@ -115,21 +116,23 @@ func ownerOf(info fs.FileInfo) (uid, gid int) {
 
 // checkDir refuses a directory in which another user could put a file of their own in the place of ours, or
 // that another user could lead elsewhere. Only the directory itself may belong to the configured owner of the
-// file, who gets the secret anyway.
-func checkDir(dir string, a fileAccess) error {
+// file, who gets the secret anyway. It returns what the directory is.
+func checkDir(dir string, a fileAccess) (fs.FileInfo, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("the directory %s does not exist: create it", dir)
+		return nil, fmt.Errorf("the directory %s does not exist: create it", dir)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("the daemon may not look into %s: %w%s", dir, syscall.EACCES, smallfile.Denied(dir, "x"))
 	case err != nil:
-		return err
+		return nil, err
 	case !info.IsDir():
-		return fmt.Errorf("%s is not a directory", dir)
+		return nil, fmt.Errorf("%s is not a directory", dir)
 	}
 	for above := dir; above != filepath.Dir(above); {
 		above = filepath.Dir(above)
 		if err := ownpath.Check(above); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	uid, gid := ownerOf(info)
@@ -137,13 +140,13 @@ func checkDir(dir string, a fileAccess) error {
 	trusted := gid == os.Getegid() || uid == 0 && slices.Contains(groups, gid)
 	switch mode := info.Mode().Perm(); {
 	case mode&0o002 != 0:
-		return fmt.Errorf("every user can write to the directory %s (mode %04o), and so put another file there: run chmod o-w %s, or name another directory", dir, mode, dir)
+		return nil, fmt.Errorf("every user can write to the directory %s (mode %04o), and so put another file there: run chmod o-w %s, or name another directory", dir, mode, dir)
 	case mode&0o020 != 0 && !trusted:
-		return fmt.Errorf("the group %d can write to the directory %s (mode %04o), and so put another file there: run chmod g-w %s, or name another directory", gid, dir, mode, dir)
+		return nil, fmt.Errorf("the group %d can write to the directory %s (mode %04o), and so put another file there: run chmod g-w %s, or name another directory", gid, dir, mode, dir)
 	case uid == a.owner && a.owner != unchanged:
-		return ownLink(dir)
+		return info, ownLink(dir)
 	}
-	return ownpath.Check(dir)
+	return info, ownpath.Check(dir)
 }
 
 // ownLink refuses a symbolic link that belongs to another user than root and the daemon's.
@@ -161,7 +164,7 @@ func ownLink(path string) error {
 // prove shows that a file could be written here now: it writes one without a name.
 func (f *File) prove(now fileState, a fileAccess) error {
 	if isMountPoint(f.config.Path) {
-		return mountPoint(f.config.Path)
+		return errMountPoint
 	}
 	dir := filepath.Dir(f.config.Path)
 	if now.info != nil {
@@ -170,7 +173,9 @@ func (f *File) prove(now fileState, a fileAccess) error {
 		}
 	}
 	// The two calls ask for the rights of this process, and for a file system that is not read-only.
-	if err := writable(dir); err != nil {
+	if err := writable(dir); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("the daemon may not write to %s: %w%s", dir, err, smallfile.Denied(dir, "wx"))
+	} else if err != nil {
 		return fmt.Errorf("the daemon may not write to %s: %w", dir, err)
 	}
 	file, err := unnamedFile(dir)
@@ -188,7 +193,7 @@ func (f *File) prove(now fileState, a fileAccess) error {
 // create files beside it.
 func replaceable(path, dir string, info fs.FileInfo) error {
 	if isFixed(path) {
-		return fmt.Errorf("%s is immutable or append-only, so that no other file can take its place: run chattr -ia %s", path, path)
+		return fmt.Errorf("it is immutable or append-only, so that no other file can take its place: run chattr -ia %s", path)
 	}
 	above, err := os.Stat(dir)
 	if err != nil {
@@ -198,15 +203,13 @@ func replaceable(path, dir string, info fs.FileInfo) error {
 	ofFile, _ := ownerOf(info)
 	ofDir, _ := ownerOf(above)
 	if above.Mode()&fs.ModeSticky != 0 && self != 0 && ofFile != self && ofDir != self {
-		return fmt.Errorf("%s belongs to uid %d in a sticky directory, where only its owner may replace it: remove the file, or run chmod -t %s", path, ofFile, dir)
+		return fmt.Errorf("it belongs to uid %d in a sticky directory, where only its owner may replace it: remove the file, or run chmod -t %s", ofFile, dir)
 	}
 	return nil
 }
 
-// mountPoint is the error about a file that is mounted by itself.
-func mountPoint(path string) error {
-	return fmt.Errorf("%s is mounted by itself, so that no other file can take its place: mount its directory", path)
-}
+// errMountPoint is the error about a file that is mounted by itself.
+var errMountPoint = errors.New("it is mounted by itself, so that no other file can take its place: mount its directory")
 
 // unprintable says what keeps a text from being written on one line.
 func unprintable(text string) string {

@@ -4,6 +4,7 @@ package sink_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -110,5 +111,53 @@ func TestFileInAStickyDirectory(t *testing.T) {
 	}
 	if _, err := sink.NewFile(c).Preflight(t.Context()); err != nil {
 		t.Errorf("root may replace it: %v", err)
+	}
+}
+
+// asAnother is set in the process that TestFileDenied starts as another user.
+const asAnother = "ROTATORD_TEST_SINK"
+
+// TestFileDenied asks for a preflight as a user who may not read the file, write beside it or enter its directory. The
+// error must name the owner, the mode, the user of the process and what to type.
+func TestFileDenied(t *testing.T) {
+	if path := os.Getenv(asAnother); path != "" {
+		c := config.FileSink{Path: path, Format: "env", Mode: 0o600, SinkFields: fields}
+		_, err := sink.NewFile(c).Preflight(t.Context())
+		fmt.Println("ERROR", err)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root can become another user")
+	}
+	dir, err := os.MkdirTemp("/var/tmp", "denied") // not below t.TempDir, which other users may not enter
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	at := func(name string) string { return filepath.Join(dir, name) }
+	program, err := os.ReadFile(os.Args[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(at("test"), program, 0o755), os.Chmod(dir, 0o755), os.Mkdir(at("closed"), 0o700), os.Mkdir(at("closed/below"), 0o755),
+		os.WriteFile(at("cf.env"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	const self = "and this process runs as uid 61184, group 61184: let the process in, as with chgrp 61184 "
+	root := func(what, mode string) string {
+		return "permission denied: " + what + " belongs to root (uid 0), group root, with mode " + mode + ", " + self
+	}
+	for path, want := range map[string]string{
+		at("cf.env"):              "the daemon may not read it: " + root("the file", "0600") + at("cf.env") + " && chmod g+r " + at("cf.env"),
+		at("new.env"):             "the daemon may not write to " + dir + ": " + root("the directory "+dir, "0755") + dir + " && chmod g+wx " + dir,
+		at("closed/below/cf.env"): "the daemon may not look into " + at("closed/below") + ": " + root("the directory "+at("closed"), "0700") + at("closed") + " && chmod g+x " + at("closed"),
+	} {
+		cmd := exec.CommandContext(t.Context(), at("test"), "-test.run", "^TestFileDenied$")
+		cmd.Env, cmd.Dir = append(os.Environ(), asAnother+"="+path), dir
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 61184, Gid: 61184, Groups: []uint32{}}}
+		out, err := cmd.CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "ERROR "+want+"\n") {
+			t.Errorf("%s: %v\n got %s\nwant %s", path, err, out, want)
+		}
 	}
 }

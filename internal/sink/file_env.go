@@ -26,17 +26,17 @@ func (envFormat) get(content []byte, names ...string) (map[string]string, error)
 	for _, name := range names {
 		wanted[name] = true
 	}
-	switch {
-	case bytes.HasPrefix(content, []byte("\ufeff")):
-		return nil, errors.New("it begins with a byte order mark: save it as UTF-8 without one")
-	case bytes.IndexByte(content, 0) >= 0, !utf8.Valid(content):
+	if err := unmarked(content); err != nil {
+		return nil, err
+	}
+	if bytes.IndexByte(content, 0) >= 0 || !utf8.Valid(content) {
 		return nil, errors.New("it is not UTF-8 text")
 	}
 	for i, line := range envLines(content) {
-		if strings.HasSuffix(strings.TrimSuffix(line, "\n"), "\r") {
+		text := strings.TrimSuffix(line, "\n")
+		if strings.HasSuffix(text, "\r") {
 			return nil, fmt.Errorf("line %d ends with a carriage return, which a shell would take for a part of the value: save the file with Unix line ends", i+1)
 		}
-		text := strings.TrimRight(line, "\r\n")
 		if rest := strings.TrimSpace(text); rest == "" || rest[0] == '#' || rest[0] == ';' {
 			continue
 		}
@@ -65,9 +65,12 @@ func (envFormat) set(content []byte, values []assignment) ([]byte, error) {
 	for _, v := range values {
 		written := false
 		for i, line := range lines {
-			if found := envLine.FindStringSubmatch(strings.TrimRight(line, "\r\n")); found != nil && found[2] == v.name {
-				end := line[len(strings.TrimRight(line, "\r\n")):]
-				lines[i], written = found[1]+v.name+"="+envQuoted(v.value)+end, true
+			text, ended := strings.CutSuffix(line, "\n")
+			if found := envLine.FindStringSubmatch(text); found != nil && found[2] == v.name {
+				lines[i], written = found[1]+v.name+"="+envQuoted(v.value), true
+				if ended {
+					lines[i] += "\n"
+				}
 			}
 		}
 		if written {

@@ -20,7 +20,7 @@ type jsonMember struct {
 	start, end int // of the value in the content
 }
 
-var errNotObject = errors.New("it is not one JSON object")
+var errNotObject = errors.New("it is valid JSON and not an object: the two fields have no place in it")
 
 // get implements fileFormat.
 func (jsonFormat) get(content []byte, names ...string) (map[string]string, error) {
@@ -54,6 +54,7 @@ func (jsonFormat) set(content []byte, values []assignment) ([]byte, error) {
 	if len(bytes.TrimSpace(content)) == 0 {
 		content = []byte("{\n}\n")
 	}
+	newline := lineEnd(content)
 	for _, v := range values {
 		members, err := jsonMembers(content)
 		if err != nil {
@@ -67,7 +68,7 @@ func (jsonFormat) set(content []byte, values []assignment) ([]byte, error) {
 		added := slices.Concat(jsonText(v.name), []byte(": "), text)
 		if len(members) == 0 {
 			begin, end := bytes.IndexByte(content, '{')+1, bytes.LastIndexByte(content, '}')
-			content = slices.Concat(content[:begin], []byte("\n  "), added, []byte("\n"), content[end:])
+			content = slices.Concat(content[:begin], []byte(newline+"  "), added, []byte(newline), content[end:])
 			continue
 		}
 		last := members[len(members)-1]
@@ -97,11 +98,14 @@ func jsonIndent(content []byte) []byte {
 
 // jsonMembers returns the keys of the object. An empty file has none.
 func jsonMembers(content []byte) ([]jsonMember, error) {
+	if err := unmarked(content); err != nil {
+		return nil, err
+	}
 	if len(bytes.TrimSpace(content)) == 0 {
 		return nil, nil
 	}
-	if !json.Valid(content) { // its own error could quote the content
-		return nil, errNotObject
+	if err := validJSON(content); err != nil {
+		return nil, err
 	}
 	decoder := json.NewDecoder(bytes.NewReader(content))
 	if open, err := decoder.Token(); err != nil || open != json.Delim('{') {
@@ -122,11 +126,27 @@ func jsonMembers(content []byte) ([]jsonMember, error) {
 		m.start = m.end - len(m.value)
 		members = append(members, m)
 	}
-	if _, err := decoder.Token(); err != nil {
-		return nil, errNotObject
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errNotObject
-	}
 	return members, nil
+}
+
+// validJSON returns where the content is not JSON, or has something after its first value. The library's own error
+// could quote the content.
+func validJSON(content []byte) error {
+	var all json.RawMessage
+	err := json.Unmarshal(content, &all)
+	if err == nil {
+		return nil
+	}
+	at := len(content)
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		at = min(int(syntax.Offset), at)
+	}
+	line := 1 + bytes.Count(content[:max(at-1, 0)], []byte("\n"))
+	switch first := json.NewDecoder(bytes.NewReader(content)).Decode(&all); {
+	case first == nil:
+		return fmt.Errorf("it has something after its first value, in line %d: remove it", line)
+	case errors.Is(first, io.ErrUnexpectedEOF):
+		return fmt.Errorf("it ends before its object does, in line %d: is it cut off?", line)
+	}
+	return fmt.Errorf("line %d is not valid JSON", line)
 }

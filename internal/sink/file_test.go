@@ -188,6 +188,13 @@ func TestFileContents(t *testing.T) {
 		"yaml, quotes":        {"yaml", "CF_ACCESS_CLIENT_ID: 'it''s # old' # x\nCF_ACCESS_CLIENT_SECRET: \"a\\\" # b\"\n", "CF_ACCESS_CLIENT_ID: '88bf.access' # x\nCF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'\n"},
 		"yaml, in braces":     {"yaml", "{a: 1, CF_ACCESS_CLIENT_ID: old} # x\n", "{a: 1, CF_ACCESS_CLIENT_ID: '88bf.access', CF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'} # x\n"},
 		"yaml, many lines":    {"yaml", "# top\n\nCF_ACCESS_CLIENT_ID: >-\n  old\n  value\nb: &x 1\nc: *x\n", "# top\n\nCF_ACCESS_CLIENT_ID: '88bf.access'\nb: &x 1\nc: *x\nCF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'\n"},
+		"yaml, end marker":    {"yaml", "---\na: 1\n... # end\n# after\n", "---\na: 1\nCF_ACCESS_CLIENT_ID: '88bf.access'\nCF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'\n... # end\n# after\n"},
+		"yaml, end, no break": {"yaml", "a: 1\n...", "a: 1\nCF_ACCESS_CLIENT_ID: '88bf.access'\nCF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'\n..."},
+		"yaml, end in a text": {"yaml", "a: '...'\nb: |\n  ...\n", "a: '...'\nb: |\n  ...\nCF_ACCESS_CLIENT_ID: '88bf.access'\nCF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'\n"},
+		"yaml, Windows":       {"yaml", "a: 1\r\nCF_ACCESS_CLIENT_ID: x\r\n", "a: 1\r\nCF_ACCESS_CLIENT_ID: '88bf.access'\r\nCF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'\r\n"},
+		"yaml, Windows, cut":  {"yaml", "a: 1\r\nb: 2", "a: 1\r\nb: 2\r\nCF_ACCESS_CLIENT_ID: '88bf.access'\r\nCF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'\r\n"},
+		"json, Windows":       {"json", "{\r\n  \"a\": 1\r\n}\r\n", "{\r\n  \"a\": 1,\r\n  \"CF_ACCESS_CLIENT_ID\": \"88bf.access\",\r\n  \"CF_ACCESS_CLIENT_SECRET\": \"cfast_CANARY\"\r\n}\r\n"},
+		"json, Windows, new":  {"json", "{\r\n}\r\n", "{\r\n  \"CF_ACCESS_CLIENT_ID\": \"88bf.access\",\r\n  \"CF_ACCESS_CLIENT_SECRET\": \"cfast_CANARY\"\r\n}\r\n"},
 		"yaml, comments only": {"yaml", "# mine\n", "# mine\nCF_ACCESS_CLIENT_ID: '88bf.access'\nCF_ACCESS_CLIENT_SECRET: 'cfast_CANARY'\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -220,16 +227,27 @@ func TestFileForeign(t *testing.T) {
 		"env, continued":     {"env", "A=CANARY\\\nB=c\n", "goes on in the next line"},
 		"env, twice":         {"env", "CF_ACCESS_CLIENT_ID=CANARY\nexport CF_ACCESS_CLIENT_ID=y\n", "for the second time"},
 		"env, mark":          {"env", "\ufeffA=CANARY\n", "byte order mark"},
-		"json, cut off":      {"json", `{"CF_ACCESS_CLIENT_ID": "CANARY`, "not one JSON object"},
-		"json, list":         {"json", `["CANARY"]`, "not one JSON object"},
-		"json, two":          {"json", `{} {"a": "CANARY"}`, "not one JSON object"},
+		"env, UTF-16":        {"env", "\xff\xfeA\x00=\x00C\x00", "it is UTF-16 text"},
+		"json, cut off":      {"json", "{\n\"CF_ACCESS_CLIENT_ID\": \"CANARY", "it ends before its object does, in line 2: is it cut off?"},
+		"json, comma":        {"json", "{\n\"a\": 1,\n\"CANARY\": 2,\n}\n", "line 4 is not valid JSON"},
+		"json, words":        {"json", "{\n\"a\": CANARY\n}\n", "line 2 is not valid JSON"},
+		"json, list":         {"json", `["CANARY"]`, "valid JSON and not an object"},
+		"json, two":          {"json", "{}\n{\"a\": \"CANARY\"}", "it has something after its first value, in line 2"},
 		"json, twice":        {"json", `{"CF_ACCESS_CLIENT_ID": "a", "CF_ACCESS_CLIENT_ID": "CANARY"}`, "twice"},
-		"yaml, broken":       {"yaml", "a: [CANARY\n", "not one YAML mapping"},
-		"yaml, text":         {"yaml", "CANARY\n", "not one YAML mapping"},
-		"yaml, two":          {"yaml", "a: b\n---\nc: CANARY\n", "not one YAML mapping"},
+		"json, mark":         {"json", "\ufeff{\"a\": \"CANARY\"}", "it begins with a byte order mark: save it as UTF-8 without one"},
+		"json, UTF-16":       {"json", "\xfe\xff\x00{\x00}", "it is UTF-16 text"},
+		"yaml, broken":       {"yaml", "a: 1\nb: [CANARY\n", "it is not valid YAML, in line 1 or near it"},
+		"yaml, anchor":       {"yaml", "a: 1\nb: *CANARY\n", "it is not valid YAML"},
+		"yaml, tab":          {"yaml", "a:\n\tb: CANARY\n", "it is not valid YAML, in line 2 or near it"},
+		"yaml, text":         {"yaml", "CANARY\n", "valid YAML and not a mapping"},
+		"yaml, list":         {"yaml", "- CANARY\n", "valid YAML and not a mapping"},
+		"yaml, two":          {"yaml", "a: b\n---\nc: CANARY\n", "more than one YAML document"},
+		"yaml, second":       {"yaml", "a: b\n---\nc: [CANARY\n", "it is not valid YAML, in line 2 or near it"},
 		"yaml, twice":        {"yaml", "CF_ACCESS_CLIENT_ID: a\nCF_ACCESS_CLIENT_ID: CANARY\n", "twice"},
 		"yaml, alias target": {"yaml", "CF_ACCESS_CLIENT_ID: &x CANARY\nb: *x\n", ""},
-		"large":              {"env", strings.Repeat("# CANARY\n", 1<<17), "more than"},
+		"yaml, mark":         {"yaml", "\ufeffa: CANARY\n", "it begins with a byte order mark: save it as UTF-8 without one"},
+		"yaml, UTF-16":       {"yaml", "\xff\xfea\x00:\x00 \x001\x00", "it is UTF-16 text"},
+		"large":              {"env", strings.Repeat("# CANARY\n", 1<<17), "it is larger than 1 MiB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, f := fileIn(t, test.format)
@@ -237,8 +255,8 @@ func TestFileForeign(t *testing.T) {
 			_, preflight := f.Preflight(t.Context())
 			_, store := f.Store(t.Context(), rotation.Delivery{Credential: credential("id", "cfast_NEW")})
 			for _, err := range []error{preflight, store} {
-				if err == nil || !strings.Contains(err.Error(), test.says) || !strings.Contains(err.Error(), c.Path) || strings.Contains(err.Error(), "CANARY") {
-					t.Errorf("%v, want %q and the path, and nothing of the file", err, test.says)
+				if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(err.Error(), c.Path) || strings.Contains(err.Error(), "CANARY") {
+					t.Errorf("%v, want %q, and neither the path, which the caller names, nor anything of the file", err, test.says)
 				}
 			}
 			if content(t, c.Path) != test.before {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -16,7 +17,15 @@ import (
 // Either way the result is read, and used only if nothing but the two values differs.
 type yamlFormat struct{}
 
-var errNotMapping = errors.New("it is not one YAML mapping")
+var (
+	errNotMapping = errors.New("it is valid YAML and not a mapping (NAME: VALUE): the two fields have no place in it")
+	errDocuments  = errors.New("it has more than one YAML document (---): name a file of one")
+
+	// yamlLine is the one part of the library's errors that is repeated: the rest could quote the content.
+	yamlLine = regexp.MustCompile(`^yaml: line (\d+): `)
+	// yamlEnd is the marker at the end of a document.
+	yamlEnd = regexp.MustCompile(`^\.\.\.\s`)
+)
 
 // get implements fileFormat.
 func (yamlFormat) get(content []byte, names ...string) (map[string]string, error) {
@@ -77,20 +86,35 @@ func (f yamlFormat) onlyChanges(before, after []byte, values []assignment) bool 
 
 // yamlRoot returns the mapping of a file; an empty one if the file is empty.
 func yamlRoot(content []byte) (*yaml.Node, error) {
+	if err := unmarked(content); err != nil {
+		return nil, err
+	}
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	var document, second yaml.Node
 	err := decoder.Decode(&document)
 	if errors.Is(err, io.EOF) || err == nil && len(document.Content) == 1 && document.Content[0].ShortTag() == "!!null" && document.Content[0].Anchor == "" {
 		return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map"}, nil
 	}
-	// The library's own error could quote the content.
-	if err != nil || len(document.Content) != 1 || document.Content[0].Kind != yaml.MappingNode {
+	switch {
+	case err != nil:
+		return nil, invalidYAML(err)
+	case len(document.Content) != 1, document.Content[0].Kind != yaml.MappingNode:
 		return nil, errNotMapping
 	}
-	if err := decoder.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, errNotMapping
+	if err := decoder.Decode(&second); err == nil {
+		return nil, errDocuments
+	} else if !errors.Is(err, io.EOF) {
+		return nil, invalidYAML(err)
 	}
 	return document.Content[0], nil
+}
+
+// invalidYAML says where a text is not YAML, as far as the library knows.
+func invalidYAML(err error) error {
+	if found := yamlLine.FindStringSubmatch(err.Error()); found != nil {
+		return fmt.Errorf("it is not valid YAML, in line %s or near it", found[1])
+	}
+	return errors.New("it is not valid YAML")
 }
 
 // yamlValue returns the value of a key of a mapping; nil if there is none.
@@ -142,17 +166,21 @@ func yamlPatched(content []byte, values []assignment) ([]byte, error) {
 	if root.Style&yaml.FlowStyle != 0 || yamlOtherBreaks.Match(content) {
 		return nil, errors.New("its lines are not those of the file")
 	}
-	lines := envLines(content)
+	lines, newline := envLines(content), lineEnd(content)
 	for _, v := range values {
 		node, err := yamlValue(root, v.name)
 		if err != nil {
 			return nil, err
 		}
 		if node == nil {
-			if n := len(lines); n > 0 && !strings.HasSuffix(lines[n-1], "\n") {
-				lines[n-1] += "\n"
+			end := len(lines)
+			if i := slices.IndexFunc(lines, func(line string) bool { return yamlEnd.MatchString(line + "\n") }); i >= 0 {
+				end = i // before the marker of the end
 			}
-			lines = append(lines, yamlKey(v.name)+": "+yamlQuoted(v.value)+"\n")
+			if end > 0 && !strings.HasSuffix(lines[end-1], "\n") {
+				lines[end-1] += newline
+			}
+			lines = slices.Insert(lines, end, yamlKey(v.name)+": "+yamlQuoted(v.value)+newline)
 			continue
 		}
 		if node.Line < 1 || node.Line > len(lines) || node.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {

@@ -27,6 +27,7 @@ var ErrNotTried = errors.New("the sink was not tried")
 // Deps are what sinks work with.
 type Deps struct {
 	Vault *vault.Session // nil if no Vault is configured
+	Files *Files         // all file sinks; nil: it is not looked whether two of them write to one file
 }
 
 // Open returns the sink of a configuration. It reaches for nothing yet. It serves all that work with

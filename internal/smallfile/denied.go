@@ -13,37 +13,47 @@ import (
 	"syscall"
 )
 
-// denied explains why this process may not read a file: whose the file is and as whom the process runs; or,
-// if the process may not enter a directory above it, whose the directory is.
-func denied(path string) string {
+// Denied explains why this process may not do something with a file or a directory: whose it is and as whom the
+// process runs; or, if the process may not enter a directory above it, whose that directory is. need are the rights
+// that it needs, as chmod writes them, such as r or wx. The text begins with a colon.
+func Denied(path, need string) string {
 	uid, gid := os.Geteuid(), os.Getegid()
 	self := userName(uid) + ", group " + groupName(gid)
-	what, at, bit := "the file", path, "r"
+	at := path
 	info, err := os.Stat(path)
 	if err != nil {
-		if at, info = closed(path); info == nil {
-			return ": let the user who runs rotatord read it; this process runs as " + self
-		}
-		what, bit = "the directory "+at, "x"
+		need = "x"
+		at, info = closed(path)
+	}
+	let := ": let the user who runs rotatord in; this process runs as " + self
+	if info == nil {
+		return let
 	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok { // not on a system that rotatord supports
-		return ": let the user who runs rotatord read it; this process runs as " + self
+		return let
+	}
+	what := "the file"
+	if info.IsDir() {
+		what = "the directory " + at
 	}
 	whose := fmt.Sprintf(": %s belongs to %s, group %s, with mode %04o, and this process runs as %s: ",
 		what, userName(int(stat.Uid)), groupName(int(stat.Gid)), info.Mode().Perm(), self)
 	groups, _ := os.Getgroups() // without them, only the main group counts
-	if allows(info.Mode().Perm(), stat, bit, uid, gid, groups) {
+	if allows(info.Mode().Perm(), stat, need, uid, gid, groups) {
 		return whose + "the mode allows it, so look for SELinux, AppArmor, access control lists, or ProtectHome and the like in a systemd unit"
 	}
-	return fmt.Sprintf("%slet the process in, as with chgrp %s %s && chmod g+%s %s", whose, groupName(gid), at, bit, at)
+	if int(stat.Uid) == uid {
+		return fmt.Sprintf("%srun chmod u+%s %s", whose, need, at)
+	}
+	return fmt.Sprintf("%slet the process in, as with chgrp %s %s && chmod g+%s %s", whose, groupName(gid), at, need, at)
 }
 
-// allows reports whether the mode lets a process read a file or enter a directory.
-func allows(mode fs.FileMode, stat *syscall.Stat_t, bit string, uid, gid int, groups []int) bool {
-	want := fs.FileMode(0o4)
-	if bit == "x" {
-		want = 0o1
+// allows reports whether the mode gives a process these rights.
+func allows(mode fs.FileMode, stat *syscall.Stat_t, need string, uid, gid int, groups []int) bool {
+	want := fs.FileMode(0)
+	for _, right := range need {
+		want |= map[rune]fs.FileMode{'r': 0o4, 'w': 0o2, 'x': 0o1}[right]
 	}
 	switch {
 	case uid == 0:
@@ -53,7 +63,7 @@ func allows(mode fs.FileMode, stat *syscall.Stat_t, bit string, uid, gid int, gr
 	case int(stat.Gid) == gid || slices.Contains(groups, int(stat.Gid)):
 		want <<= 3
 	}
-	return mode&want != 0
+	return mode&want == want
 }
 
 // closed returns the first directory on the way to path that this process may not enter.

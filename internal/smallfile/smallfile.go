@@ -244,7 +244,7 @@ func explain(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		advice = absent(path) + ": put the file there, or correct the path"
 	case errors.Is(err, fs.ErrPermission):
-		advice = denied(path)
+		advice = Denied(path, "r")
 	}
 	return fmt.Errorf("reading %s: %w%s", path, cause, advice)
 }

@@ -77,6 +77,28 @@ func TestDockerfile(t *testing.T) {
 		t.Errorf("the image runs as %d:%d", uid, gid)
 	}
 
+	if n := len(commands[*instructions.HealthCheckCommand](final)); n != 0 {
+		t.Error("a HEALTHCHECK: no command tells only whether the daemon is alive")
+	}
+	labels := map[string]string{}
+	for _, c := range commands[*instructions.LabelCommand](final) {
+		for _, l := range c.Labels {
+			labels[l.Key] = l.Value
+		}
+	}
+	if labels["org.opencontainers.image.version"] != `"${VERSION}"` || labels["org.opencontainers.image.revision"] != `"${REVISION}"` {
+		t.Errorf("the image does not say what it is: %q", labels)
+	}
+	args := map[string]bool{} // of this stage: a build argument ends with its stage
+	for _, c := range commands[*instructions.ArgCommand](final) {
+		for _, a := range c.Args {
+			args[a.Key] = true
+		}
+	}
+	if !args["VERSION"] || !args["REVISION"] {
+		t.Error("the labels would be empty: the last stage has no ARG for them")
+	}
+
 	destinations := map[string]string{}
 	for _, c := range commands[*instructions.CopyCommand](final) {
 		if c.From != stages[0].Name {

@@ -249,8 +249,8 @@ func TestHelmRendersTheSame(t *testing.T) {
 }
 
 // firstDifference shows where two texts begin to differ.
-func firstDifference(chart, kustomize string) string {
-	a, b := strings.Split(chart, "\n"), strings.Split(kustomize, "\n")
+func firstDifference(one, other string) string {
+	a, b := strings.Split(one, "\n"), strings.Split(other, "\n")
 	i := 0
 	for i < min(len(a), len(b)) && a[i] == b[i] {
 		i++
@@ -258,7 +258,7 @@ func firstDifference(chart, kustomize string) string {
 	part := func(lines []string) string {
 		return strings.Join(lines[max(0, min(i-3, len(lines))):min(i+4, len(lines))], "\n")
 	}
-	return "chart:\n" + part(a) + "\nkustomize:\n" + part(b)
+	return "one:\n" + part(a) + "\nthe other:\n" + part(b)
 }
 
 // TestHelmDifferencesAreSeen: a chart whose objects differ in one field is found.

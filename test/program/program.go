@@ -1,10 +1,13 @@
 // Package program is what tests share that run programs of this repository and look at them from outside.
+//
+// It is a module without dependencies, so that every other module of tests can use it.
 package program
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,20 +35,35 @@ func Rotatord(tags ...string) func() (string, error) {
 	return Build(name, "./cmd/rotatord", append([]string{"CGO_ENABLED=0"}, os.Environ()...), flags...)
 }
 
-// repository is the root of the repository for a test in a package two directories below it.
-const repository = "../.."
+// Repository returns the root of the repository: the nearest directory above the test that contains this package.
+func Repository() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "test", "program", "program.go")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("%s is not in the repository: run the test there", start)
+		}
+	}
+}
 
 // Build returns a function that builds a command, once for each test process, and returns the path of the
-// program. Packages of test/ are built in the module test, all others in the root of the repository.
+// program. pkg is a directory of the repository that starts with "./"; it is built in the module that it
+// belongs to.
 //
 // The linker runs only if something has changed since another test process built the program: go build
 // keeps a program that is up to date. The test gets a copy, so that no later build changes it.
 func Build(name, pkg string, env []string, flags ...string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
-		kept, err := filepath.Abs(filepath.Join(repository, ".tools", "test", name))
+		repository, err := Repository()
 		if err != nil {
 			return "", err
 		}
+		kept := filepath.Join(repository, ".tools", "test", name)
 		if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
 			return "", err
 		}
@@ -57,11 +75,9 @@ func Build(name, pkg string, env []string, flags ...string) func() (string, erro
 		if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 			return "", err
 		}
-		cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", kept, pkg})...)
+		cmd := exec.Command("go", slices.Concat([]string{"build"}, flags, []string{"-o", kept, "."})...)
 		cmd.Env = env
-		if strings.HasPrefix(pkg, "./") {
-			cmd.Dir = repository
-		}
+		cmd.Dir = filepath.Join(repository, pkg)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
 		}
@@ -124,4 +140,16 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 		}
 	}
 	t.Fatalf("did not come about within %s: %s", within, what)
+}
+
+// FreeAddress returns a loopback address on which nothing listens now. A program that is to have the same
+// address after a restart needs one before it starts.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
 }

@@ -1,37 +1,39 @@
-// Package realvault runs HashiCorp's own Vault core as a process for tests: start, stop,
-// kill, seal and unseal, on one address throughout.
+// Package realvault runs HashiCorp's own Vault core as a process for tests: start, stop, kill, pause, seal and
+// unseal, on one address throughout; with or without TLS, alone or as a cluster on Raft storage.
 package realvault
 
 import (
 	"bufio"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
 	"rotatord/test/program"
+	"rotatord/test/program/ca"
 )
 
 // Vault is one server with its storage.
 type Vault struct {
-	Address   string
+	Address   string // URL
+	CAFile    string // of the certificate of Address; empty without TLS
 	RootToken string
 	unsealKey string
-	binary    string
-	dir       string
+	args      []string
+	initFile  string
 	cmd       *exec.Cmd
 	root      *api.Client
 }
 
 // binary is built once for each test process.
-var binary = program.Build("vaultd", "rotatord/test/vaultd", nil)
+var binary = program.Build("vaultd", "./test/vaultd", nil)
 
 // Binary returns the path of the built server.
 func Binary(t testing.TB) string {
@@ -43,18 +45,77 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// Start makes a new Vault and waits until it is unsealed. It ends with the test.
+// Start makes a new Vault without TLS and waits until it is unsealed. It ends with the test.
 func Start(t testing.TB) *Vault {
 	t.Helper()
-	path := Binary(t)
-	listener, err := net.Listen("tcp", "127.0.0.1:0") // to find a port that stays the same
+	v := prepare(t, "http")
+	v.begin(t)
+	return v
+}
+
+// StartTLS makes a new Vault whose certificate the authority signs. It asks a client for a certificate, as the
+// auth method cert needs it, and lets in who has none.
+func StartTLS(t testing.TB, authority *ca.CA) *Vault {
+	t.Helper()
+	v := prepareTLS(t, authority)
+	v.begin(t)
+	return v
+}
+
+// StartMutualTLS makes a new Vault as [StartTLS] does, which refuses a connection without a certificate that the
+// authority signed. [Vault.Root] has one.
+func StartMutualTLS(t testing.TB, authority *ca.CA) *Vault {
+	t.Helper()
+	v := prepareTLS(t, authority, "-tls-client-ca", authority.File)
+	v.begin(t)
+	return v
+}
+
+func prepareTLS(t testing.TB, authority *ca.CA, args ...string) *Vault {
+	t.Helper()
+	pair := authority.Server(t)
+	v := prepare(t, "https", append(args, "-tls-cert", pair.CertFile, "-tls-key", pair.KeyFile)...)
+	v.CAFile = authority.File
+	admin := authority.Client(t, "admin", 24*time.Hour)
+	v.connect(t, &api.TLSConfig{CACert: authority.File, ClientCert: admin.CertFile, ClientKey: admin.KeyFile})
+	return v
+}
+
+// prepare chooses an address and a directory for a server.
+func prepare(t testing.TB, scheme string, args ...string) *Vault {
+	t.Helper()
+	listen, dir := program.FreeAddress(t), t.TempDir()
+	v := &Vault{Address: scheme + "://" + listen, initFile: filepath.Join(dir, "init.json")}
+	v.args = append([]string{"-listen", listen, "-dir", dir}, args...)
+	if scheme == "http" {
+		v.connect(t, nil)
+	}
+	return v
+}
+
+// connect makes the client of [Vault.Root].
+func (v *Vault) connect(t testing.TB, tls *api.TLSConfig) {
+	t.Helper()
+	config := api.DefaultConfig()
+	config.Address = v.Address
+	err := config.Error
+	if err == nil && tls != nil {
+		err = config.ConfigureTLS(tls)
+	}
+	if err == nil {
+		v.root, err = api.NewClient(config)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &Vault{Address: "http://" + listener.Addr().String(), binary: path, dir: t.TempDir()}
-	_ = listener.Close()
+}
+
+// begin starts a server for the first time, and ends it with the test.
+func (v *Vault) begin(t testing.TB) {
+	t.Helper()
+	t.Cleanup(v.Kill)
 	v.Resume(t)
-	b, err := os.ReadFile(filepath.Join(v.dir, "init.json"))
+	b, err := os.ReadFile(v.initFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,18 +127,13 @@ func Start(t testing.TB) *Vault {
 		t.Fatal(err)
 	}
 	v.RootToken, v.unsealKey = secrets.RootToken, secrets.UnsealKey
-	if v.root, err = api.NewClient(&api.Config{Address: v.Address}); err != nil {
-		t.Fatal(err)
-	}
 	v.root.SetToken(v.RootToken)
-	t.Cleanup(func() { v.Kill() })
-	return v
 }
 
 // Resume starts the process on its storage, and waits until it is unsealed.
 func (v *Vault) Resume(t testing.TB) {
 	t.Helper()
-	v.cmd = exec.Command(v.binary, "-dir", v.dir, "-listen", strings.TrimPrefix(v.Address, "http://"))
+	v.cmd = exec.Command(Binary(t), v.args...)
 	v.cmd.Stderr = os.Stderr
 	out, err := v.cmd.StdoutPipe()
 	if err != nil {
@@ -94,13 +150,27 @@ func (v *Vault) Resume(t testing.TB) {
 }
 
 // Kill ends the process at once.
-func (v *Vault) Kill() {
+func (v *Vault) Kill() { v.end(syscall.SIGKILL) }
+
+// Stop ends the process in order: the leader of a cluster gives the lead away.
+func (v *Vault) Stop() { v.end(syscall.SIGTERM) }
+
+func (v *Vault) end(signal syscall.Signal) {
 	if v.cmd != nil {
-		_ = v.cmd.Process.Signal(syscall.SIGKILL)
+		_ = v.cmd.Process.Signal(signal)
 		_ = v.cmd.Wait()
 		v.cmd = nil
 	}
 }
+
+// Running reports whether the process was started and not ended.
+func (v *Vault) Running() bool { return v.cmd != nil }
+
+// Pause stops the process as a hanging machine does: the kernel accepts connections, and nothing answers.
+func (v *Vault) Pause() { _ = v.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// Continue ends [Vault.Pause].
+func (v *Vault) Continue() { _ = v.cmd.Process.Signal(syscall.SIGCONT) }
 
 // Root returns a client that may do everything.
 func (v *Vault) Root(t testing.TB) *api.Client {

@@ -1,0 +1,3 @@
+module rotatord/test/program
+
+go 1.26.0
