@@ -29,6 +29,7 @@ type Vault struct {
 	args      []string
 	initFile  string
 	cmd       *exec.Cmd
+	log       program.Output // of all its lives
 	root      *api.Client
 }
 
@@ -113,7 +114,12 @@ func (v *Vault) connect(t testing.TB, tls *api.TLSConfig) {
 // begin starts a server for the first time, and ends it with the test.
 func (v *Vault) begin(t testing.TB) {
 	t.Helper()
-	t.Cleanup(v.Kill)
+	t.Cleanup(func() {
+		v.Kill()
+		if t.Failed() {
+			t.Logf("the end of the log of %s:\n%s", v.Address, program.Tail(v.log.String()))
+		}
+	})
 	v.Resume(t)
 	b, err := os.ReadFile(v.initFile)
 	if err != nil {
@@ -134,7 +140,7 @@ func (v *Vault) begin(t testing.TB) {
 func (v *Vault) Resume(t testing.TB) {
 	t.Helper()
 	v.cmd = exec.Command(Binary(t), v.args...)
-	v.cmd.Stderr = os.Stderr
+	v.cmd.Stderr = &v.log
 	out, err := v.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
