@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"rotatord/internal/rotation"
-	"rotatord/internal/vault"
 )
 
 // lasting reports whether a place keeps its versions. It adds a finding if Vault deletes the present
@@ -54,12 +53,4 @@ func (e *examination) neededUntil(p place, now time.Time) (present, following ti
 		following = second.Close
 	}
 	return present, following
-}
-
-// uses adds a finding if the session can be used for a limited number of requests only.
-func (e *examination) uses(self vault.Self) {
-	if self.Limited {
-		e.add(Warning, VaultSessionUses, "vault.auth", fmt.Sprintf("the session can be used for %d more request(s) (token_num_uses): the daemon has to log in often, and does not rotate while it cannot", self.Uses),
-			"set token_num_uses to 0 at the role, or use a token without a limit")
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 
@@ -16,12 +15,6 @@ import (
 
 // capabilityBatch is how many paths Vault is asked about at once.
 const capabilityBatch = 200
-
-// foreignPath is a path on each mount at which no sink is. A session that may use it has too many rights.
-const foreignPath = "rotatord-doctor/nobody"
-
-// adminPaths are paths that a session which rotates secrets must not have rights to.
-var adminPaths = []string{"sys/policies/acl/rotatord-doctor", "sys/mounts/rotatord-doctor", "auth/token/create", "sys/auth/rotatord-doctor"}
 
 // place is a secret in Vault, and the token that writes there.
 type place struct {
@@ -63,7 +56,7 @@ func (e *examination) notTried(why string) {
 
 // through checks the session, the mounts, and what the policies allow.
 func (e *examination) through(ctx context.Context, session *vault.Session) {
-	e.session(ctx, session)
+	self := e.session(ctx, session)
 	versions := map[string]int{}
 	var places []place
 	for _, t := range e.Config.Tokens {
@@ -84,64 +77,35 @@ func (e *examination) through(ctx context.Context, session *vault.Session) {
 		}
 		e.add(Good, VaultMount, "vault", fmt.Sprintf("%s/ is KV version %d", p.Mount, version), "")
 	}
-	e.places(ctx, session, places, versions)
-}
-
-// session checks how long the session lasts and what it may do.
-func (e *examination) session(ctx context.Context, s *vault.Session) {
-	self, err := s.LookUp(ctx)
-	switch {
-	case vault.StatusOf(err) == http.StatusForbidden:
-		e.add(Warning, VaultLookup, "vault.auth", fmt.Sprintf("the session works, and may not look itself up: %v", err),
-			`add to its policy: path "auth/token/lookup-self" { capabilities = ["read"] }. Rotations work without it. But the daemon cannot tell a revoked `+
-				"session from a missing right, so it logs in again after each request that Vault refuses, which uses up one use of the secret_id")
-		return
-	case err != nil:
-		e.add(Bad, VaultLookup, "vault.auth", fmt.Sprintf("the login worked, and Vault's answer about the session cannot be used: %v", err),
-			"look at what is between here and vault.address")
-		return
-	}
-	e.uses(self)
-	auth := e.Config.Vault.Auth
-	kind := auth.Kind()
-	switch message := fmt.Sprintf("logged in by %s, for %s", kind, self.TTL); {
-	case self.Forever:
-		e.add(Good, VaultSession, "vault.auth", "logged in by "+kind+"; the session does not end", "")
-	case self.Renewable:
-		e.add(Good, VaultSession, "vault.auth", message+", renewable", "")
-	case auth.LogsIn():
-		e.add(Good, VaultSession, "vault.auth", message+"; not renewable, so the daemon logs in again each time", "")
-	default:
-		e.add(Warning, VaultSessionEnds, "vault.auth", message+", and not renewable",
-			"the program that creates this token must replace it before that")
-	}
-	if e.root = slices.Contains(self.Policies, "root"); e.root {
-		e.add(Warning, VaultRoot, "vault.auth", "the session has the policy root: it may do everything",
-			"use deploy/vault/rotatord-policy.hcl and an AppRole")
-	}
+	e.places(ctx, session, self, places, versions)
 }
 
 // places compares what the session may do with what rotatord needs.
-func (e *examination) places(ctx context.Context, s *vault.Session, places []place, versions map[string]int) {
+func (e *examination) places(ctx context.Context, s *vault.Session, self *vault.Self, places []place, versions map[string]int) {
 	good, looked := 0, 0
-	asked := slices.Clone(adminPaths)
-	var usable []place
+	places = slices.DeleteFunc(places, func(p place) bool { return versions[p.Mount] == 0 })
+	rights := slices.Concat(e.selfRights(self), adminRights(e.Config.Vault.Auth), e.ownRole(self))
+	var asked []string
+	for _, r := range rights {
+		asked = append(asked, r.path)
+	}
 	for _, p := range places {
-		if versions[p.Mount] == 0 {
-			continue
-		}
-		usable = append(usable, p)
-		asked = append(asked, dataPath(p.VaultSink, versions, p.Path), metadataPath(p.VaultSink, versions, p.Path), dataPath(p.VaultSink, versions, foreignPath))
+		asked = append(asked, dataPath(p.VaultSink, versions, p.Path), metadataPath(p.VaultSink, versions, p.Path))
+		asked = append(asked, versionPaths(p.VaultSink, versions)...)
+	}
+	wide := widePaths(places, versions)
+	for _, w := range wide {
+		asked = append(asked, w.path)
 	}
 	may, err := capabilities(ctx, s, asked)
 	if err != nil {
 		e.add(Bad, SinkUnusable, "vault", err.Error(),
-			"let the policy allow update at sys/capabilities-self: rotatord asks before each rotation whether it may write")
+			"let the policy allow update at sys/capabilities-self: without it rotatord cannot find out whether it may do too much, nor, in a mount of KV version 1, whether it may write")
 		return
 	}
-	for _, p := range usable {
+	for _, p := range places {
 		looked++
-		if e.place(ctx, s, p, may[dataPath(p.VaultSink, versions, p.Path)], may[metadataPath(p.VaultSink, versions, p.Path)]) {
+		if e.place(ctx, s, p, may, versions) {
 			good++
 		}
 	}
@@ -152,31 +116,19 @@ func (e *examination) places(ctx context.Context, s *vault.Session, places []pla
 	if good > 0 {
 		e.add(Good, SinksGood, "vault", fmt.Sprintf("%d of %d path(s) can be read, created and updated%s", good, looked, noMore), "")
 	}
-	if e.root {
-		return
+	e.annotations(places, may, versions)
+	e.missingRights(self, may)
+	if !e.root {
+		e.tooWide(wide, may)
+		e.administers(rights, may)
 	}
-	for _, mount := range mountsOf(usable) {
-		sink := config.VaultSink{Mount: mount}
-		if has := beyond(may[dataPath(sink, versions, foreignPath)]); len(has) > 0 {
-			e.add(Warning, VaultWide, "vault", fmt.Sprintf("the policy allows %s at any path of %s/", strings.Join(has, ", "), mount),
-				"narrow it to the paths of the sinks, as deploy/vault/rotatord-policy.hcl does")
-		}
-	}
-	var admin []string
-	for _, path := range adminPaths {
-		if len(beyond(may[path])) > 0 {
-			admin = append(admin, path)
-		}
-	}
-	if len(admin) > 0 {
-		e.add(Warning, VaultAdmin, "vault", "the session may do what only an administrator should do: "+strings.Join(admin, ", "),
-			"use a policy for rotatord alone")
-	}
+	e.role(ctx, s, self, may)
 }
 
 // place checks one path, and reports whether nothing is wrong with it.
-func (e *examination) place(ctx context.Context, s *vault.Session, p place, data, metadata []string) bool {
+func (e *examination) place(ctx context.Context, s *vault.Session, p place, may map[string][]string, versions map[string]int) bool {
 	where := p.Mount + "/" + p.Path
+	data, metadata := may[dataPath(p.VaultSink, versions, p.Path)], may[metadataPath(p.VaultSink, versions, p.Path)]
 	stored, err := sink.NewVault(s, p.VaultSink).Preflight(ctx)
 	if err != nil {
 		e.add(Bad, SinkUnusable, p.subject, err.Error(), "let the policy allow create, read and update there")
@@ -198,8 +150,16 @@ func (e *examination) place(ctx context.Context, s *vault.Session, p place, data
 		}
 	}
 	for _, capability := range []string{"create", "update", "delete", "patch", "sudo"} {
+		if capability == "patch" && p.Metadata { // it writes the custom metadata
+			continue
+		}
 		if slices.Contains(metadata, capability) {
 			excess = append(excess, capability+" of the metadata")
+		}
+	}
+	for _, path := range versionPaths(p.VaultSink, versions) {
+		if len(beyond(may[path])) > 0 && !root {
+			excess = append(excess, path)
 		}
 	}
 	if len(excess) > 0 {
@@ -229,14 +189,6 @@ func metadataPath(s config.VaultSink, versions map[string]int, path string) stri
 		return s.Mount + "/metadata/" + path
 	}
 	return ""
-}
-
-func mountsOf(places []place) (mounts []string) {
-	for _, p := range places {
-		mounts = append(mounts, p.Mount)
-	}
-	slices.Sort(mounts)
-	return slices.Compact(mounts)
 }
 
 // capabilities asks what the session may do at paths.

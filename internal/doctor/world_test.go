@@ -76,8 +76,13 @@ func inVault(mount, path string) []config.Sink {
 
 // least has the rights of deploy/vault/rotatord-policy.hcl.
 func least(path string) []string {
-	if strings.HasPrefix(path, "secret/data/access/") || strings.HasPrefix(path, "old/access/") {
+	switch {
+	case strings.HasPrefix(path, "secret/data/access/") || strings.HasPrefix(path, "old/access/"):
 		return []string{"create", "read", "update"}
+	case path == "auth/token/lookup-self":
+		return []string{"read"}
+	case path == "auth/token/renew-self" || path == "auth/token/revoke-self":
+		return []string{"update"}
 	}
 	return []string{"deny"}
 }

@@ -24,6 +24,7 @@ type Self struct {
 	// left.
 	Limited bool
 	Uses    int
+	Origin
 }
 
 // LookUp asks Vault about the session's token.
@@ -63,6 +64,7 @@ func selfFrom(a *api.Secret) (self Self, err error) {
 	if self.Policies, err = a.TokenPolicies(); err != nil {
 		return Self{}, foreign("an answer whose policies are not names")
 	}
+	self.Origin = originFrom(a.Data)
 	self.Limited, self.Uses, err = usesFrom(a.Data["num_uses"])
 	return self, err
 }

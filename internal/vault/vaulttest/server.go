@@ -63,6 +63,7 @@ type Server struct {
 	policy   func(path string) []string
 	refuses  func(method, path string, body map[string]any) bool
 	secrets  map[string]*entry // by mount and path
+	roles    map[string]map[string]any
 	tokens   map[string]*lease
 	wrapped  map[string]wrapping // by wrapping token
 	unwraps  int
@@ -388,6 +389,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.serveCapabilities(w, r, token)
 	case strings.HasPrefix(path, "sys/internal/ui/mounts/"):
 		s.serveMount(w, strings.TrimPrefix(path, "sys/internal/ui/mounts/"))
+	case s.serveRole(w, r, path):
 	default:
 		s.serveSecret(w, r, path)
 	}
