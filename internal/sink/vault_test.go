@@ -122,6 +122,7 @@ func harness(t *testing.T, server *vaulttest.Server, v *vault.Session, mount vau
 		}
 		h.Destroy = func(*testing.T) { server.Destroy(mount.Path, path) }
 		h.RemoveMetadata = func(*testing.T) { server.RemoveMetadata(mount.Path, path) }
+		h.RequireCAS = func(*testing.T) { server.RequireCAS(mount.Path, path) }
 		h.KeepVersions = func(_ *testing.T, n int) { server.KeepVersions(mount.Path, path, n) }
 		h.AfterNextWrite = func(_ *testing.T, do func()) { server.Inject(vaulttest.Fault{AfterDo: do}) }
 		h.ShortLife = time.Millisecond

@@ -394,6 +394,9 @@ func (p place) harness(proxy *unreliable) sinktest.Harness {
 			p.root(t, http.MethodPut, p.mount+"/destroy/"+p.path, map[string]any{"versions": []int{version}})
 		}
 		h.RemoveMetadata = func(t *testing.T) { p.root(t, http.MethodDelete, p.mount+"/metadata/"+p.path, nil) }
+		h.RequireCAS = func(t *testing.T) {
+			p.root(t, http.MethodPut, p.mount+"/metadata/"+p.path, map[string]any{"cas_required": true})
+		}
 		h.KeepVersions = func(t *testing.T, n int) {
 			p.root(t, http.MethodPut, p.mount+"/metadata/"+p.path, map[string]any{"max_versions": n})
 		}

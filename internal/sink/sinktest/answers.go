@@ -121,7 +121,9 @@ var wrongWrites = []answer{
 	{"see other", 0, 303, htmlType, login, "303"},
 	{"not modified", 0, 304, "", "", "304"},
 	{"a proxy's 404", 0, 404, htmlType, login, "text/html"},
+	{"throttled", 0, 429, jsonType, `{"errors":["request path \"x\": rate limit quota exceeded"]}`, "429"},
 	{"failed", 0, 500, jsonType, `{"errors":["x"]}`, "500"},
+	{"no leader", 0, 503, jsonType, `{"errors":["local node not active but active cluster node not found"]}`, "503"},
 	{"a timeout of a proxy", 0, 504, htmlType, login, "504"},
 }
 

@@ -163,6 +163,28 @@ var history = []testCase{
 			t.Error("the field of another writer was lost")
 		}
 	}},
+	{"check-and-set is required for the secret", func(h Harness) bool { return h.RequireCAS != nil }, func(t *testing.T, h Harness) {
+		h.RequireCAS(t)
+		for n := 1; n <= 2; n++ {
+			want(t, h, store(t, h, credential(n), preflight(t, h)), credential(n))
+		}
+	}},
+	{"the answer is lost, and the new leader is behind", func(h Harness) bool { return hasHistory(h) && h.Stale != nil && h.LoseNextAnswer != nil }, func(t *testing.T, h Harness) {
+		store(t, h, credential(1), preflight(t, h))
+		store(t, h, credential(2), preflight(t, h))
+		before := preflight(t, h)
+		h.Stale(t, 0, 2)
+		h.LoseNextAnswer(t, true)
+		if _, err := h.Sink.Store(t.Context(), rotation.Delivery{Credential: credential(3), Base: before}); err == nil {
+			t.Fatal("confirmed, and not read back")
+		} else {
+			clean(t, err)
+		}
+		after := store(t, h, credential(3), before)
+		if want(t, h, after, credential(3)); after.Version != before.Version+1 {
+			t.Errorf("version %d became %d: it was written twice", before.Version, after.Version)
+		}
+	}},
 	{"an answer about another version", func(h Harness) bool { return hasHistory(h) && replaces(h) }, func(t *testing.T, h Harness) {
 		store(t, h, credential(1), preflight(t, h))
 		store(t, h, credential(2), preflight(t, h))

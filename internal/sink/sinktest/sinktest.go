@@ -68,6 +68,8 @@ type Harness struct {
 	RemoveMetadata func(t *testing.T)
 	// KeepVersions sets how many versions are kept from now on.
 	KeepVersions func(t *testing.T, n int)
+	// RequireCAS makes the place refuse writes without check-and-set.
+	RequireCAS func(t *testing.T)
 	// AfterNextWrite runs do after the next write was carried out, and before it is answered.
 	AfterNextWrite func(t *testing.T, do func())
 }

@@ -80,6 +80,7 @@ type entry struct {
 	deleteAfter time.Duration // its own delete_version_after
 	custom      map[string]any
 	maxVersions int // its own max_versions
+	casRequired bool
 }
 
 type version struct {
@@ -272,6 +273,13 @@ func (s *Server) KeepVersions(mount, path string, n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.entry(mount + "/" + path).maxVersions = n
+}
+
+// RequireCAS sets the cas_required of one secret.
+func (s *Server) RequireCAS(mount, path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entry(mount + "/" + path).casRequired = true
 }
 
 // Destroy destroys the latest version of a secret.
@@ -610,7 +618,7 @@ func (s *Server) set(w http.ResponseWriter, m Mount, key string, body map[string
 	}
 	options, _ := body["options"].(map[string]any)
 	cas, given := options["cas"].(json.Number)
-	if !given && m.CASRequired {
+	if !given && (m.CASRequired || s.secrets[key] != nil && s.secrets[key].casRequired) {
 		fail(w, http.StatusBadRequest, "check-and-set parameter required for this call")
 		return
 	}
