@@ -23,6 +23,8 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	case "vault":
 		err = vaultCommand(os.Args[1:])
+	case "kubectl":
+		err = kubectlCommand(os.Args[1:])
 	case "loopback":
 		err = raiseLoopback()
 	default:
@@ -41,17 +43,19 @@ func vaultCommand(args []string) error {
 	if err != nil {
 		return err
 	}
-	b, err := os.ReadFile("/guide/vault/init.json")
-	if err != nil {
-		return err
+	if client.Token() == "" { // in the machine, where an administrator is logged in
+		b, err := os.ReadFile("/guide/vault/init.json")
+		if err != nil {
+			return err
+		}
+		var secrets struct {
+			RootToken string `json:"root_token"`
+		}
+		if err := json.Unmarshal(b, &secrets); err != nil {
+			return err
+		}
+		client.SetToken(secrets.RootToken)
 	}
-	var secrets struct {
-		RootToken string `json:"root_token"`
-	}
-	if err := json.Unmarshal(b, &secrets); err != nil {
-		return err
-	}
-	client.SetToken(secrets.RootToken)
 	options, words := map[string]string{}, []string{}
 	for _, a := range args {
 		if name, option := strings.CutPrefix(a, "-"); option {
@@ -61,9 +65,16 @@ func vaultCommand(args []string) error {
 			words = append(words, a)
 		}
 	}
+	if ttl := options["wrap-ttl"]; ttl != "" {
+		client.SetWrappingLookupFunc(func(string, string) string { return ttl })
+	}
 	show := func(s *api.Secret, err error) error {
-		if err == nil && options["field"] != "" {
-			fmt.Print(s.Data[options["field"]])
+		switch field := options["field"]; {
+		case err != nil || field == "":
+		case field == "wrapping_token":
+			fmt.Print(s.WrapInfo.Token)
+		default:
+			fmt.Print(s.Data[field])
 		}
 		return err
 	}
@@ -84,6 +95,13 @@ func vaultCommand(args []string) error {
 		data := map[string]any{}
 		for _, pair := range words[2:] {
 			key, value, _ := strings.Cut(pair, "=")
+			if file, is := strings.CutPrefix(value, "@"); is {
+				content, err := os.ReadFile(file)
+				if err != nil {
+					return err
+				}
+				value = string(content)
+			}
 			data[key] = value
 		}
 		return show(client.Logical().Write(words[1], data))
