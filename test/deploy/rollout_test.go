@@ -62,12 +62,10 @@ func TestRolloutCostsNoSlot(t *testing.T) {
 		if gap := next.ready.Sub(told); rollouts%3 > 0 { // an eviction has the back-off of a failed container
 			longest, sum = max(longest, gap), sum+gap
 		}
-		select {
-		case <-p.done:
-		default:
-			t.Error("two daemons are running")
+		p.gone(t) // if it is not yet: it has given the volume back before it ended
+		if p.rotated.After(next.ready) {
+			t.Errorf("a pod was running at %s, and the one before it rotated until %s", next.ready, p.rotated)
 		}
-		p.gone(t)
 		p, refused = next, refused+next.refused
 	}
 	time.Sleep(rolloutWindow) // what came last is served
@@ -189,8 +187,9 @@ type pod struct {
 	done    chan struct{}
 	serving chan struct{}
 	ready   time.Time
-	last    string // what it wrote last
-	refused int    // how many before it could not have the volume
+	rotated time.Time // the end of its last rotation; known when it is done
+	last    string    // what it wrote last; the same
+	refused int       // how many before it could not have the volume
 }
 
 // start starts the daemon as its container would, and waits until it runs. A container that ends before is
@@ -227,7 +226,7 @@ func (r *rollout) run(t *testing.T, config string) *pod {
 	p := &pod{cmd: cmd, done: make(chan struct{}), serving: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		p.last = r.follow(log, sync.OnceFunc(func() { p.ready = time.Now(); close(p.serving) }))
+		p.last, p.rotated = r.follow(log, sync.OnceFunc(func() { p.ready = time.Now(); close(p.serving) }))
 		_ = cmd.Wait()
 	}()
 	t.Cleanup(func() { _ = cmd.Process.Kill(); <-p.done })
@@ -256,8 +255,8 @@ func (p *pod) gone(t *testing.T) {
 	}
 }
 
-// follow reads a daemon's log, and returns its last line.
-func (r *rollout) follow(log io.Reader, serving func()) (last string) {
+// follow reads a daemon's log, and returns its last line and the end of its last rotation.
+func (r *rollout) follow(log io.Reader, serving func()) (last string, rotated time.Time) {
 	for lines := bufio.NewScanner(log); lines.Scan(); {
 		var line struct {
 			Msg, Token, Duration string
@@ -275,6 +274,7 @@ func (r *rollout) follow(log io.Reader, serving func()) (last string) {
 			if r.served[line.Token] == nil {
 				r.served[line.Token] = map[time.Time][]time.Time{}
 			}
+			rotated = line.Time
 			slot := line.Slot.UTC()
 			took, _ := time.ParseDuration(line.Duration)
 			r.served[line.Token][slot] = append(r.served[line.Token][slot], line.Time.Add(-took))
@@ -285,7 +285,7 @@ func (r *rollout) follow(log io.Reader, serving func()) (last string) {
 			r.mu.Unlock()
 		}
 	}
-	return last
+	return last, rotated
 }
 
 func (r *rollout) outcome() (served map[string]map[time.Time][]time.Time, missed []string) {
