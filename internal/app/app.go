@@ -28,6 +28,7 @@ import (
 	"rotatord/internal/connlimit"
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
+	"rotatord/internal/kubernetes"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
 	"rotatord/internal/sink"
@@ -60,6 +61,7 @@ type App struct {
 	watch    *watch
 	state    *state
 	session  *vault.Session // nil if no Vault is configured
+	cluster  *kubernetes.Client
 	engine   *engine
 	listener *connlimit.Listener
 	// adminListener is nil if no admin socket is configured.
@@ -147,6 +149,8 @@ func (a *App) build() error {
 		}
 		a.session.KeepIn(a.state.secretID)
 	}
+	a.cluster = kubernetes.New(a.config.Kubernetes, kubernetesObserver{a.metrics, a.outages})
+	a.onStop("connections to Kubernetes", func(context.Context) error { a.cluster.Close(); return nil })
 	a.engine = newEngine(a.now, a.log, a.events)
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
@@ -290,7 +294,7 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation
 			token.Prober, token.VerifyWithin = a.probes.Prober(t.Name, *t.Verify), t.Verify.Within
 		}
 		for _, s := range t.Sinks {
-			opened, err := sink.Open(s, sink.Deps{Vault: a.session, Files: a.files})
+			opened, err := sink.Open(s, sink.Deps{Vault: a.session, Files: a.files, Kubernetes: a.cluster})
 			if err != nil {
 				return nil, fmt.Errorf("tokens.%s: %w", t.Name, err)
 			}

@@ -76,9 +76,10 @@ var allowed = map[string][]string{
 	"internal/ledger":     append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
 	"internal/pending":    append([]string{"internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
 	"internal/statedir":   append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),
+	"internal/kubernetes": append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/vault":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
-	"internal/sink":       append([]string{"internal/durable", "internal/failpoint", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
+	"internal/sink":       append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 
 	// Neither the check of a file's structure nor a test disk knows what the file contains.
 	"internal/ledger/boltfile":  {},
@@ -89,11 +90,12 @@ var allowed = map[string][]string{
 	"internal/cloudflare/cfsim":       {"internal/durable", "internal/secret"},
 	"internal/cloudflare/openapitest": {"internal/secret"},
 	"internal/vault/vaulttest":        {"internal/secret"},
-	"internal/sink/sinktest":          core,
+	"internal/kubernetes/kubetest":    {"internal/secret"},
+	"internal/sink/sinktest":          append([]string{"internal/kubernetes/kubetest"}, core...),
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
-	"internal/doctor": append([]string{"internal/cloudflare", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
-	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/pending",
+	"internal/doctor": append([]string{"internal/cloudflare", "internal/kubernetes", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/kubernetes", "internal/pending",
 		"internal/precheck", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon with the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/sink", "internal/statedir", "internal/status",

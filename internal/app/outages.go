@@ -82,7 +82,7 @@ func failed(code string) bool {
 	return code == "error" || code == "429" || strings.HasPrefix(code, "5") || strings.HasPrefix(code, "3")
 }
 
-// vaultObserver and cloudflareObserver count requests in the metrics, and note their outcomes as outages.
+// vaultObserver, kubernetesObserver and cloudflareObserver count requests in the metrics, and note their outcomes as outages.
 type vaultObserver struct {
 	*httpapi.Metrics
 	outages *outages
@@ -98,6 +98,16 @@ func (v vaultObserver) VaultRequest(operation, code string, d time.Duration) {
 		return
 	}
 	v.outages.note("Vault", !failed(code))
+}
+
+type kubernetesObserver struct {
+	*httpapi.Metrics
+	outages *outages
+}
+
+func (k kubernetesObserver) KubernetesRequest(operation, code string, d time.Duration) {
+	k.Metrics.KubernetesRequest(operation, code, d)
+	k.outages.note("Kubernetes", !failed(code))
 }
 
 type cloudflareObserver struct {

@@ -157,6 +157,7 @@ func asksForRestart(before, after *config.Config) error {
 		{"log", before.Log, after.Log},
 		{"state", before.State, after.State},
 		{"vault", before.Vault, after.Vault},
+		{"kubernetes", before.Kubernetes, after.Kubernetes},
 	} {
 		if !reflect.DeepEqual(part.before, part.after) {
 			changed = append(changed, part.path)

@@ -29,8 +29,9 @@ type Config struct {
 	Accounts map[string]Account
 	// Vault is nil if the file names none, which is so only if no sink needs it.
 	Vault *Vault
-	// Kubernetes is nil if no sink needs it.
-	Kubernetes *Kubernetes
+	// Kubernetes is the cluster of the Secrets that sinks write. The zero value is the cluster that the daemon
+	// runs in; without such a sink it has no effect.
+	Kubernetes Kubernetes
 	// WatchEvery is vault.watch_every: how often each sink is compared with the ledger. Default 15m, also
 	// without a Vault; 0 for never.
 	WatchEvery time.Duration

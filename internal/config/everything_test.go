@@ -145,7 +145,7 @@ func TestEverything(t *testing.T) {
 				Mount: "auth-mount", RoleID: config.SecretSource{File: "/role"}, SecretID: config.SecretSource{Env: "SECRET_ID"},
 			},
 		},
-		Kubernetes: &config.Kubernetes{Kubeconfig: "/etc/rotatord/kubeconfig", Context: "prod:admin"},
+		Kubernetes: config.Kubernetes{Kubeconfig: "/etc/rotatord/kubeconfig", Context: "prod:admin"},
 		Tokens: []config.Token{
 			inheriting(config.Token{
 				Name: "fifth", Account: "zone", ID: "3f2b8a52-1d0e-4c3c-9a54-7d0c0f6f2b11", RenewBefore: 720 * time.Hour, RenewFor: "1440h",

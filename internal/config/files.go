@@ -41,9 +41,7 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 		}
 	}
 	c.eachSecret(func(field string, source *SecretSource, _ SecretKind) { visit(field, &source.File, true) })
-	if c.Kubernetes != nil {
-		visit("kubernetes.kubeconfig", &c.Kubernetes.Kubeconfig, true)
-	}
+	visit("kubernetes.kubeconfig", &c.Kubernetes.Kubeconfig, true)
 	if c.Vault == nil {
 		return
 	}

@@ -227,8 +227,5 @@ func FuzzSecretNeverEchoed(f *testing.F) {
 
 // cluster is the section kubernetes; empty in the cluster.
 func cluster(cfg *config.Config) object {
-	if cfg.Kubernetes == nil {
-		return nil
-	}
 	return given(object{"kubeconfig": cfg.Kubernetes.Kubeconfig, "context": cfg.Kubernetes.Context})
 }

@@ -205,12 +205,9 @@ func (c *checker) checkKubernetes() {
 	if c.has("kubernetes") && c.needKubernetes == "" && len(c.cfg.Tokens) > 0 {
 		c.warn("kubernetes", "is used by no sink: remove it, or write a sink that needs it")
 	}
-	kubeconfig := c.filePath("kubernetes.kubeconfig", in.Kubeconfig)
+	c.cfg.Kubernetes = Kubernetes{Kubeconfig: c.filePath("kubernetes.kubeconfig", in.Kubeconfig), Context: or(in.Context, "")}
 	if in.Context != nil && in.Kubeconfig == nil && !c.has("kubernetes.kubeconfig") {
 		c.wrong("kubernetes.context", "goes with kubeconfig: without one, the daemon uses the service account of its pod")
-	}
-	if c.needKubernetes != "" {
-		c.cfg.Kubernetes = &Kubernetes{Kubeconfig: kubeconfig, Context: or(in.Context, "")}
 	}
 }
 

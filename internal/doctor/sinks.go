@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/kubernetes"
 	"rotatord/internal/sink"
 	"rotatord/internal/vault"
 )
@@ -60,6 +61,8 @@ func Sinks(ctx context.Context, c *config.Config, session *vault.Session) []Find
 // otherSinks proves that the sinks outside of Vault could be written to. user is whom the daemon runs as, if
 // that is another user than this process has: the rights of this process then prove nothing.
 func (e *examination) otherSinks(ctx context.Context, user *ServiceUser) {
+	cluster := kubernetes.New(e.Config.Kubernetes, nil)
+	defer cluster.Close()
 	good, all := 0, 0
 	files := sink.FilesOf(e.Config.Tokens)
 	for _, t := range e.Config.Tokens {
@@ -73,7 +76,7 @@ func (e *examination) otherSinks(ctx context.Context, user *ServiceUser) {
 					"run doctor beside the daemon, with admin_socket configured")
 				continue
 			}
-			opened, err := sink.Open(s, sink.Deps{Files: files})
+			opened, err := sink.Open(s, sink.Deps{Files: files, Kubernetes: cluster})
 			if err == nil {
 				_, err = opened.Preflight(ctx)
 			}

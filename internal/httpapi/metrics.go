@@ -33,6 +33,7 @@ type Metrics struct {
 	cfRemaining       *prometheus.GaugeVec
 	cfThrottled       *prometheus.CounterVec
 	vaultRequests     *prometheus.CounterVec
+	clusterRequests   *prometheus.CounterVec
 	clockSkew         prometheus.Gauge
 	reloadSuccessful  prometheus.Gauge
 	reloadSuccessTime prometheus.Gauge
@@ -84,6 +85,7 @@ func NewMetrics(b Build) *Metrics {
 	m.cfRemaining = gauge("rotatord_cloudflare_ratelimit_remaining", "Requests left in Cloudflare's present window, as last told.", "account")
 	m.cfThrottled = counter("rotatord_cloudflare_throttled_seconds_total", "Seconds for which Cloudflare asked to be left alone.", "account")
 	m.vaultRequests = counter("rotatord_vault_requests_total", "Requests to Vault by operation and HTTP status.", "operation", "code")
+	m.clusterRequests = counter("rotatord_kubernetes_requests_total", "Requests to the Kubernetes API server by operation and HTTP status.", "operation", "code")
 	m.clockSkew = gauge("rotatord_clock_skew_seconds", "How far Cloudflare's clock is ahead of the local one, at most.").WithLabelValues()
 	m.reloadSuccessful = gauge("rotatord_config_last_reload_successful", "Whether the configuration was last loaded with success.").WithLabelValues()
 	m.reloadSuccessTime = gauge("rotatord_config_last_reload_success_timestamp_seconds", "When the configuration was last loaded with success.").WithLabelValues()
@@ -203,6 +205,11 @@ func (m *Metrics) CloudflareSkew(d time.Duration) { m.clockSkew.Set(d.Seconds())
 // VaultRequest implements the observer of package vault.
 func (m *Metrics) VaultRequest(operation, code string, _ time.Duration) {
 	m.vaultRequests.WithLabelValues(operation, code).Inc()
+}
+
+// KubernetesRequest implements the observer of package kubernetes.
+func (m *Metrics) KubernetesRequest(operation, code string, _ time.Duration) {
+	m.clusterRequests.WithLabelValues(operation, code).Inc()
 }
 
 // unix is t in seconds, 0 for the zero time.

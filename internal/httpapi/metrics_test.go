@@ -62,6 +62,7 @@ func exercised() *httpapi.Metrics {
 	m.CloudflareThrottled("prod", 5*time.Minute)
 	m.CloudflareSkew(time.Second)
 	m.VaultRequest("write", "200", time.Second)
+	m.KubernetesRequest("write", "200", time.Second)
 	m.ConfigLoaded(now)
 	m.SinkLooked("vault:secret/access/ci", "as_written")
 	m.InUseProbed(rotation.ProbeBad)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"rotatord/internal/config"
+	"rotatord/internal/kubernetes"
 	"rotatord/internal/rotation"
 	"rotatord/internal/vault"
 )
@@ -28,6 +29,8 @@ var ErrNotTried = errors.New("the sink was not tried")
 type Deps struct {
 	Vault *vault.Session // nil if no Vault is configured
 	Files *Files         // all file sinks; nil: it is not looked whether two of them write to one file
+	// Kubernetes is nil if no sink needs it.
+	Kubernetes *kubernetes.Client
 }
 
 // Open returns the sink of a configuration. It reaches for nothing yet. It serves all that work with
@@ -36,11 +39,11 @@ func Open(c config.Sink, d Deps) (Sink, error) {
 	if c.NeedsVault() && d.Vault == nil {
 		return nil, fmt.Errorf("%s needs a Vault, and the configuration has no section vault", config.SinkName(c))
 	}
+	if c.NeedsKubernetes() && d.Kubernetes == nil {
+		return nil, fmt.Errorf("%s needs a Kubernetes cluster, and none is configured", config.SinkName(c))
+	}
 	o := opener{Deps: d}
 	c.Dispatch(&o)
-	if o.opened == nil {
-		return nil, fmt.Errorf("%s: not supported yet", config.SinkName(c))
-	}
 	return o.opened, nil
 }
 
