@@ -98,6 +98,11 @@ crash: ## the kill matrix: ROUNDS=890 is all of it and some; SEED=S ROUND=K play
 crash-proof: ## the test of that test: the same ROUNDS without the seal, and with other sabotage, must find violations
 	$(CRASH) CRASH_SEAL=off go test -count=1 -timeout 60m -v -run 'TestCrash$$|TestOracle$$' ./crash
 
+.PHONY: leader
+leader: ## the leader of three real Vaults is struck at every step of a delivery: ROUNDS=200; SEED=S ROUND=K plays one round again
+	cd test/leader && go test -count=1 -timeout 120m -v -run 'TestLeader$$' . \
+		-args -rounds $(if $(filter command line,$(origin ROUNDS)),$(ROUNDS),200) -seed $(or $(SEED),1) -round $(or $(ROUND),-1)
+
 .PHONY: fleet
 fleet: ## 50 clients while secrets rotate and things go wrong, and a script in its place; 13 minutes, prints a table
 	cd test/fleet && go test -count=1 -timeout 40m -args -full

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"reflect"
 	"time"
 
+	"rotatord/internal/failpoint"
 	"rotatord/internal/vault"
 )
 
@@ -28,6 +30,9 @@ var errStale = errors.New("a stale read")
 // cache may answer from an older state. Then readBack reads again, and does not take the old state for
 // a change by another writer.
 func (v *Vault) readBack(ctx context.Context, kv int, before content, w written, writeErr error, fields []assignment) (content, error) {
+	if failpoint.Off("read_back") { // a test shows what reading back is for
+		return trusted(before, fields), nil
+	}
 	wait := firstStalePause
 	var seen error // why the last answer was stale
 	for deadline := time.Now().Add(staleBound); ; wait = min(2*wait, lastStalePause) {
@@ -57,6 +62,18 @@ func (v *Vault) readBack(ctx context.Context, kv int, before content, w written,
 			return content{}, fmt.Errorf("%w; it did not catch up in time: %w", err, ended)
 		}
 	}
+}
+
+// trusted is what is stored if every write is carried out.
+func trusted(before content, fields []assignment) content {
+	after := content{version: before.version + 1, written: time.Now(), fields: maps.Clone(before.fields)}
+	if after.fields == nil {
+		after.fields = make(map[string]any, len(fields))
+	}
+	for _, f := range fields {
+		after.fields[f.name] = f.value
+	}
+	return after
 }
 
 // stale returns why a read is older than what Vault has confirmed; nil if it is not.

@@ -1,0 +1,147 @@
+package leader
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"rotatord/internal/vault/vaulttest"
+	"rotatord/test/realvault"
+)
+
+// What a request to Vault is for.
+const (
+	login    = "login"
+	renewal  = "renewal"
+	read     = "read"
+	probe    = "probe"
+	write    = "write"
+	readBack = "read-back"
+)
+
+// balancer passes the daemon's requests on to members that run, and tells the test what it sees.
+type balancer struct {
+	members []*realvault.Vault
+	sticky  *realvault.Vault // every request goes here
+	// reach is called when a request is at a point, such as "write.arrives", and reports whether the answer is
+	// to be lost.
+	reach func(point string) (lost bool)
+	// again repeats each write that Vault answered, without looking, as some proxies do: sabotage.
+	again bool
+
+	mu    sync.Mutex
+	wrote bool
+	down  map[*realvault.Vault]bool
+	calls sync.WaitGroup
+}
+
+// purpose says what a request is for, and "" if for nothing of a delivery.
+func (b *balancer) purpose(r *http.Request) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case strings.HasSuffix(r.URL.Path, "/login"):
+		return login
+	case strings.HasSuffix(r.URL.Path, "/renew-self"):
+		return renewal
+	case !strings.HasPrefix(r.URL.Path, "/v1/"+mount+"/data/"):
+		return ""
+	case r.Method == http.MethodGet && b.wrote:
+		return readBack
+	case r.Method == http.MethodGet:
+		return read
+	case vaulttest.IsProbe(r):
+		return probe
+	}
+	b.wrote = true
+	return write
+}
+
+// setDown takes a member out of the balancer, or back in, as a health check does.
+func (b *balancer) setDown(v *realvault.Vault, down bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.down[v] = down
+}
+
+func (b *balancer) targets() (all []*realvault.Vault) {
+	if b.sticky != nil {
+		return []*realvault.Vault{b.sticky}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, v := range b.members {
+		if !b.down[v] {
+			all = append(all, v)
+		}
+	}
+	rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
+
+func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	purpose := b.purpose(r)
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	b.reach(purpose + ".arrives")
+	if purpose == write {
+		underWay := make(chan struct{})
+		b.calls.Go(func() {
+			close(underWay)
+			b.reach("write.under way")
+		})
+		<-underWay
+	}
+	response, answer, err := b.forward(r, body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if b.again && purpose == write && response.StatusCode == http.StatusOK {
+		_, _, _ = b.forward(r, bytes.Replace(body, []byte(`"cas":1`), []byte(`"cas":2`), 1))
+	}
+	if b.reach(purpose + ".answered") {
+		panic(http.ErrAbortHandler)
+	}
+	for name, values := range response.Header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(response.StatusCode)
+	_, _ = w.Write(answer)
+}
+
+// forward sends a request to one member after the other, until a connection is made.
+func (b *balancer) forward(r *http.Request, body []byte) (*http.Response, []byte, error) {
+	err := errors.New("no member is up")
+	for _, v := range b.targets() {
+		target, parseErr := url.Parse(v.Address)
+		if parseErr != nil {
+			return nil, nil, parseErr
+		}
+		out := r.Clone(r.Context())
+		out.URL.Scheme, out.URL.Host, out.RequestURI = target.Scheme, target.Host, ""
+		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+		var response *http.Response
+		if response, err = transport.RoundTrip(out); err == nil {
+			answer, readErr := io.ReadAll(response.Body)
+			_ = response.Body.Close()
+			return response, answer, readErr
+		}
+		if dial := (*net.OpError)(nil); !errors.As(err, &dial) || dial.Op != "dial" {
+			break
+		}
+	}
+	return nil, nil, err
+}
+
+// transport opens a connection for each request: one that is kept may belong to a server that was killed, and the
+// standard library would send the request again.
+var transport = &http.Transport{DisableKeepAlives: true, ResponseHeaderTimeout: time.Minute}
