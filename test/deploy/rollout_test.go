@@ -3,6 +3,7 @@ package deploy
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -50,9 +51,15 @@ func TestRolloutCostsNoSlot(t *testing.T) {
 	var rollouts, refused int
 	var longest, sum time.Duration
 	for time.Since(begin) < *rolloutFor {
-		time.Sleep(time.Duration(rand.Int64N(int64(6 * time.Second))))
-		told := p.terminate(t)
+		time.Sleep(time.Duration(rand.Int64N(int64(5 * time.Second))))
 		rollouts++
+		if rollouts%3 == 0 { // longer than the next daemon waits for the volume
+			r.answersAfter(t, 4*time.Second, time.Second)
+			for end := time.Now().Add(30 * time.Second); len(r.cloudflare.Faults()) > 1 && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		told := p.terminate(t)
 		if rollouts%3 > 0 {
 			p.gone(t)
 			// Until the next container runs: the ReplicaSet, the scheduler, the volume.
@@ -105,8 +112,8 @@ func TestRolloutCostsNoSlot(t *testing.T) {
 			}
 		}
 	}
-	if n < rolloutTokens || rollouts < 5 {
-		t.Fatalf("only %d slots and %d rollouts: this shows nothing", n, rollouts)
+	if n < rolloutTokens || rollouts < 5 || refused == 0 {
+		t.Fatalf("only %d slots, %d rollouts and %d containers that had to wait for the volume: this shows nothing", n, rollouts, refused)
 	}
 	if got, want := r.rotations(), r.count(served); got != want {
 		t.Errorf("Cloudflare carried out %d rotations, the daemons report %d", got, want)
@@ -139,9 +146,7 @@ func newRollout(t *testing.T) *rollout {
 		t.Fatal(err)
 	}
 	r.cloudflare = cfsim.New(cfsim.Options{SeedTokens: rolloutTokens, APIToken: secret.New("made-up"), RateLimit: -1})
-	if err := r.cloudflare.Inject(cfsim.Fault{Operation: cfsim.OpRotate, Count: -1, Delay: cfsim.Duration(time.Second)}); err != nil {
-		t.Fatal(err)
-	}
+	r.answersAfter(t, time.Second, time.Second)
 	vault := vaulttest.New(vaulttest.Options{RootToken: "made-up", Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}})
 	for i, handler := range []http.Handler{r.cloudflare, vault} {
 		server := httptest.NewServer(handler)
@@ -152,6 +157,18 @@ func newRollout(t *testing.T) *rollout {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// answersAfter has Cloudflare answer the next rotate request after the first delay, and all others after the second.
+func (r *rollout) answersAfter(t *testing.T, next, others time.Duration) {
+	t.Helper()
+	r.cloudflare.ClearFaults()
+	if err := errors.Join(
+		r.cloudflare.Inject(cfsim.Fault{Operation: cfsim.OpRotate, Count: 1, Delay: cfsim.Duration(next)}),
+		r.cloudflare.Inject(cfsim.Fault{Operation: cfsim.OpRotate, Count: -1, Delay: cfsim.Duration(others)}),
+	); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // config writes the next configuration. It differs from the last one: each has another comment, and another
