@@ -310,11 +310,34 @@ func TestClusterRights(t *testing.T) {
 				t.Errorf("it can create its Secret: %v", err)
 			}
 			c.rules(t, token, ci, sink)
+			if sink {
+				c.mayCreate(t, d, token, apply)
+			}
 			// The token that the pod shows to Vault opens nothing here.
 			if _, err := c.send(t, c.Token(t, d.namespace, "rotatord", time.Hour, "vault"), http.MethodGet, secrets+"/cf-access", "", ""); refused(err) != http.StatusUnauthorized {
 				t.Errorf("the token for Vault is accepted by the API server: %v", err)
 			}
 		})
+	}
+}
+
+// mayCreate: with the verb create, as the guide offers it, the service account can create the Secret that the Role
+// names, by server-side apply, and no other.
+func (c cluster) mayCreate(t *testing.T, d deployment, token string, apply func(string) (method, path, contentType, body string)) {
+	t.Helper()
+	i := slices.IndexFunc(d.objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == "Role" })
+	role := d.objects[i].DeepCopy()
+	rules, _, _ := unstructured.NestedSlice(role.Object, "rules")
+	rules[0].(map[string]any)["verbs"] = []any{"get", "patch", "create"}
+	_ = unstructured.SetNestedSlice(role.Object, rules, "rules")
+	if _, err := c.apply(t, role); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"cf-access": 0, "new": http.StatusForbidden} {
+		method, path, contentType, body := apply(name)
+		if _, err := c.send(t, token, method, path, contentType, body); refused(err) != want {
+			t.Errorf("with the verb create, apply %s: %v, want status %d", name, err, want)
+		}
 	}
 }
 

@@ -359,6 +359,10 @@ func TestHelmFollowsTheConfiguration(t *testing.T) {
 		}
 		return map[string]any{"config": text}
 	}
+	with := func(values map[string]any, key string, value any) map[string]any {
+		values[key] = value
+		return values
+	}
 	const kubernetes = "kubernetes: {role: rotatord, file: /var/run/secrets/rotatord/token}"
 	const sink = "      - vault:\n          mount: secret\n          path: access/ci-deploy\n"
 	for what, c := range map[string]struct {
@@ -375,7 +379,8 @@ func TestHelmFollowsTheConfiguration(t *testing.T) {
 		"AppRole":              {config(kubernetes, "approle: {role_id: {file: /x}, secret_id: {file: /y}}"), nil, []string{"serviceAccountToken"}},
 		"Secrets in two namespaces": {config(sink, "      - kubernetes: {namespace: b, name: z}\n      - kubernetes: {namespace: b, name: u}\n      - kubernetes: {namespace: a, name: u}\n"),
 			[]string{`"resourceNames":["u","z"]`, `"resourceNames":["u"]`, `"mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"`, `"port":6443`}, []string{`"create"`, `"list"`, `"delete"`, `"*"`}},
-		"no sink in Kubernetes": {config(), nil, []string{"RoleBinding", "kubernetes.io/serviceaccount", "6443"}},
+		"Secrets that it may create": {with(config(sink, "      - kubernetes: {namespace: b, name: z}\n"), "secretSinks", map[string]any{"mayCreate": true}), []string{`"resourceNames":["z"],"resources":["secrets"],"verbs":["get","patch","create"]`}, nil},
+		"no sink in Kubernetes":      {config(), nil, []string{"RoleBinding", "kubernetes.io/serviceaccount", "6443"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			objects := mustRender(t, c.values)
