@@ -293,5 +293,10 @@ func (a *App) Checks() []status.Check {
 	}
 	add(status.CheckConfiguration, "refused", refused, since)
 	add(status.CheckClock, "set", a.clockFault(), time.Time{})
+	if a.session != nil {
+		health := a.session.Health()
+		add(status.CheckVaultTLS, health.TLSReason, health.TLS, health.TLSSince)
+		add(status.CheckWrappingToken, "unwrap_refused", health.Unwrap, health.UnwrapSince)
+	}
 	return all
 }

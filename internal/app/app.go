@@ -177,14 +177,23 @@ func (a *App) build() error {
 	if err := a.engine.enroll(context.Background(), tokens); err != nil {
 		return err
 	}
-	var sessionExpiry func() (time.Time, bool)
-	if a.session != nil {
-		sessionExpiry = a.session.Expiry
-	}
-	a.metrics.Show(a, sessionExpiry, a.engine.clock.Drift)
+	a.metrics.Show(a, a.vaultSession(), a.engine.clock.Drift)
 	a.metrics.ShowWatch(a.watch.state)
 	a.metrics.ConfigLoaded(a.started)
 	return nil
+}
+
+// vaultSession returns what metrics show of the session with Vault; nil if no Vault is configured.
+func (a *App) vaultSession() func() httpapi.VaultSession {
+	if a.session == nil {
+		return nil
+	}
+	return func() (v httpapi.VaultSession) {
+		health := a.session.Health()
+		v.Expiry, v.There = a.session.Expiry()
+		v.CertificateEnds, v.UnwrapFailed = health.CertificateEnds, health.UnwrapSince
+		return v
+	}
 }
 
 // listen opens the listeners. Each gets a share of the file descriptors.

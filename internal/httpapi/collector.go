@@ -16,20 +16,27 @@ import (
 // scrape, so that they are true after a restart and cannot drift from the ledger.
 type stateCollector struct {
 	source       Source
-	vaultSession func() (expiry time.Time, ok bool)
+	vaultSession func() VaultSession
 	clockDrift   func() time.Duration
 
 	info, lastSuccess, next, expiry, graceEnd, lastSeen, enabled, paused, failures, state *prometheus.Desc
 	gone, outside, verifyFailing, replaced, ordersPending                                 *prometheus.Desc
 	pending, pendingOldest, session, drift, versionDeletes, reissueOwed, cutOff           *prometheus.Desc
-	lastFailure, doubt, checkOK, checkFailing                                             *prometheus.Desc
+	certificateEnds, unwrapFailed, lastFailure, doubt, checkOK, checkFailing              *prometheus.Desc
 	finding, restored, refusedInUse                                                       *prometheus.Desc
 }
 
-// Show registers the gauges that are read from source. vaultSession returns when the
-// session with Vault ends, zero if it does not, and false without a session; it is nil if no Vault
-// is configured. clockDrift returns by how much the wall clock went ahead of the monotonic one.
-func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clockDrift func() time.Duration) {
+// VaultSession is what is shown of the session with Vault.
+type VaultSession struct {
+	There  bool      // there is a session
+	Expiry time.Time // when it ends; zero if it does not
+	// CertificateEnds is when the client certificate in use ends, and UnwrapFailed is since when the wrapping token that was
+	// delivered last cannot be unwrapped. Both are zero if there is nothing to show.
+	CertificateEnds, UnwrapFailed time.Time
+}
+
+// Show registers the gauges that are read from source. vaultSession is nil if no Vault is configured. clockDrift returns by how much the wall clock went ahead of the monotonic one.
+func (m *Metrics) Show(source Source, vaultSession func() VaultSession, clockDrift func() time.Duration) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
@@ -68,6 +75,10 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 		checkOK:       desc("rotatord_check_ok", "Whether something that rotations need was there when it was last looked at.", "check", "subject"),
 		checkFailing: desc("rotatord_check_failing_since_timestamp_seconds",
 			"Since when something that rotations need has been missing; absent while it is there.", "check", "subject", "reason"),
+		certificateEnds: desc("rotatord_vault_client_certificate_expiry_timestamp_seconds",
+			"When the client certificate in use for Vault ends; absent without one."),
+		unwrapFailed: desc("rotatord_vault_unwrap_failed_timestamp_seconds",
+			"Since when the wrapping token that was delivered last cannot be unwrapped; absent if it could be, or without one."),
 		session: desc("rotatord_vault_session_expiry_timestamp_seconds",
 			"When the session with Vault ends unless it is renewed; +Inf if it does not end, 0 without a session; absent without a Vault."),
 	})
@@ -77,7 +88,7 @@ func (m *Metrics) Show(source Source, vaultSession func() (time.Time, bool), clo
 func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled, c.paused,
 		c.failures, c.state, c.gone, c.outside, c.verifyFailing, c.replaced, c.ordersPending, c.pending, c.pendingOldest, c.session, c.drift,
-		c.versionDeletes, c.reissueOwed, c.cutOff, c.lastFailure, c.doubt, c.checkOK, c.checkFailing,
+		c.versionDeletes, c.reissueOwed, c.cutOff, c.certificateEnds, c.unwrapFailed, c.lastFailure, c.doubt, c.checkOK, c.checkFailing,
 		c.finding, c.restored, c.refusedInUse} {
 		ch <- d
 	}
@@ -111,14 +122,17 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	if c.vaultSession == nil {
 		return
 	}
-	switch expiry, ok := c.vaultSession(); {
-	case !ok:
+	session := c.vaultSession()
+	switch {
+	case !session.There:
 		out.gauge(c.session, 0)
-	case expiry.IsZero():
+	case session.Expiry.IsZero():
 		out.gauge(c.session, math.Inf(1))
 	default:
-		out.gauge(c.session, unix(expiry))
+		out.gauge(c.session, unix(session.Expiry))
 	}
+	out.timestamp(c.certificateEnds, session.CertificateEnds)
+	out.timestamp(c.unwrapFailed, session.UnwrapFailed)
 }
 
 // gauges is where the values of a scrape are sent to.

@@ -40,9 +40,11 @@ func (s *fakeSource) Pending() (int, time.Time)     { return s.pending, s.oldest
 func (s *fakeSource) Checks() []status.Check        { return s.checks }
 func (s *fakeSource) Live() []httpapi.Check         { return s.live }
 func (s *fakeSource) Ready() []httpapi.Check        { return s.ready }
-func noSession() (expiry time.Time, ok bool)        { return time.Time{}, false }
-func sessionUntil(t time.Time) func() (time.Time, bool) {
-	return func() (time.Time, bool) { return t, true }
+func noSession() httpapi.VaultSession               { return httpapi.VaultSession{} }
+func sessionUntil(t time.Time) func() httpapi.VaultSession {
+	return func() httpapi.VaultSession {
+		return httpapi.VaultSession{There: true, Expiry: t, CertificateEnds: now.Add(24 * time.Hour), UnwrapFailed: now.Add(-time.Minute)}
+	}
 }
 
 // busy is a source in which every field of a token is set, and one in which none is.

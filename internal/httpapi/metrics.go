@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,6 +35,7 @@ type Metrics struct {
 	cfThrottled       *prometheus.CounterVec
 	vaultRequests     *prometheus.CounterVec
 	clusterRequests   *prometheus.CounterVec
+	vaultLogins       *prometheus.CounterVec
 	clockSkew         prometheus.Gauge
 	reloadSuccessful  prometheus.Gauge
 	reloadSuccessTime prometheus.Gauge
@@ -86,6 +88,7 @@ func NewMetrics(b Build) *Metrics {
 	m.cfThrottled = counter("rotatord_cloudflare_throttled_seconds_total", "Seconds for which Cloudflare asked to be left alone.", "account")
 	m.vaultRequests = counter("rotatord_vault_requests_total", "Requests to Vault by operation and HTTP status.", "operation", "code")
 	m.clusterRequests = counter("rotatord_kubernetes_requests_total", "Requests to the Kubernetes API server by operation and HTTP status.", "operation", "code")
+	m.vaultLogins = counter("rotatord_vault_logins_total", "Logins to Vault by method and result.", "method", "result")
 	m.clockSkew = gauge("rotatord_clock_skew_seconds", "How far Cloudflare's clock is ahead of the local one, at most.").WithLabelValues()
 	m.reloadSuccessful = gauge("rotatord_config_last_reload_successful", "Whether the configuration was last loaded with success.").WithLabelValues()
 	m.reloadSuccessTime = gauge("rotatord_config_last_reload_success_timestamp_seconds", "When the configuration was last loaded with success.").WithLabelValues()
@@ -146,6 +149,9 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 		event.On(m.restored),
 		event.On(func(e event.Event, d event.Renewal) { m.renewals.WithLabelValues(e.Token, resultOf(d.Err)).Inc() }),
 		event.On(func(e event.Event, d event.Probe) { m.verifications.WithLabelValues(e.Token, string(d.Result)).Inc() }),
+		event.On(func(_ event.Event, d event.VaultLogin) {
+			m.vaultLogins.WithLabelValues(d.Method, resultOf(d.Err)).Inc()
+		}),
 		event.On(func(e event.Event, d event.Missed) {
 			m.slotsMissed.WithLabelValues(e.Token).Add(float64(d.Count))
 			m.slotsFrozen.WithLabelValues(e.Token).Add(float64(d.Frozen))
@@ -155,8 +161,12 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 			event.ReplacedDeleted, event.ReplacedNotDeleted, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound,
 			event.SinkChanged, event.SinkRolledBack, event.SinkDeleted, event.SinkWithoutSecret, event.SinkNeverWritten, event.SinkUnreadable,
 			event.SinkAsWritten, event.InUseRefused, event.InUseAccepted),
-		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
+		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...),
+		event.Ignore(slices.DeleteFunc(slices.Clone(event.Surroundings), func(k event.Kind) bool { return slices.Contains(logins, k) })...))
 }
+
+// logins are the surroundings that are counted.
+var logins = []event.Kind{event.VaultLoggedIn, event.VaultLoginFailed, event.VaultCredentialRefused}
 
 func (m *Metrics) rotationEnded(e event.Event, d event.RotationEnded) {
 	m.rotations.WithLabelValues(e.Token, d.Trigger, string(d.Result)).Inc()

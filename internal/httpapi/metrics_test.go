@@ -67,6 +67,7 @@ func exercised() *httpapi.Metrics {
 	m.SinkLooked("vault:secret/access/ci", "as_written")
 	m.InUseProbed(rotation.ProbeBad)
 	tell(m, "ci-deploy", event.SinkRestore{Sink: "vault:secret/access/ci"})
+	tell(m, "", event.VaultLogin{Method: "kubernetes"})
 	m.ShowWatch(func() (time.Duration, time.Time) { return time.Hour, now })
 	m.Show(withFindings(), sessionUntil(now.Add(time.Hour)), noDrift)
 	return m

@@ -7,6 +7,8 @@ const (
 	CheckStateDirectory = "state_directory" // ledger and sealed secrets can be written
 	CheckDiskSpace      = "disk_space"      // space is left on the disk of the state directory
 	CheckVault          = "vault"           // Vault answers, is unsealed, and there is a session
+	CheckVaultTLS       = "vault_tls"       // the files of vault.tls are in use, and the client certificate lasts
+	CheckWrappingToken  = "wrapping_token"  // the wrapping token that was delivered last could be unwrapped
 	CheckSink           = "sink"            // a sink can be written to
 	CheckCloudflare     = "cloudflare"      // the account's service tokens can be read
 	CheckCredential     = "credential"      // the account's credential can be read from its file
@@ -15,7 +17,7 @@ const (
 )
 
 // CheckNames are all of them.
-var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckVault, CheckSink, CheckCloudflare, CheckCredential,
+var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckVault, CheckVaultTLS, CheckWrappingToken, CheckSink, CheckCloudflare, CheckCredential,
 	CheckConfiguration, CheckClock}
 
 // Check is the last result of a check.
@@ -52,7 +54,8 @@ func (c Check) Title() string {
 }
 
 var checkTitles = map[string]string{
-	CheckStateDirectory: "state directory", CheckDiskSpace: "disk space", CheckVault: "Vault", CheckSink: "sink",
+	CheckStateDirectory: "state directory", CheckDiskSpace: "disk space", CheckVault: "Vault", CheckVaultTLS: "TLS to Vault",
+	CheckWrappingToken: "wrapping token", CheckSink: "sink",
 	CheckCloudflare: "Cloudflare account", CheckCredential: "credential of account", CheckConfiguration: "configuration",
 	CheckClock: "clock",
 }

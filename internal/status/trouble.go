@@ -279,6 +279,9 @@ func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
 	if c.Name == CheckCloudflare && c.Reason != "refused" {
 		trouble.ToDo = "no rotation of the account begins until Cloudflare answers: look at DNS, proxy, firewall and www.cloudflarestatus.com"
 	}
+	if c.Name == CheckWrappingToken { // it may be theft
+		trouble.Severity = Critical
+	}
 	if c.Name == CheckSink {
 		trouble.ToDo = "no rotation of such a token begins until its sink can be written: " + mendSink(c)
 	}
@@ -330,6 +333,8 @@ var checkToDo = map[string]string{
 	CheckStateDirectory: "no rotation begins until the state directory can be written: make room on its disk, or mend it",
 	CheckDiskSpace:      "make room before the disk is full",
 	CheckVault:          "no rotation begins until Vault can be used: unseal it, or mend the way to it or the login",
+	CheckVaultTLS:       "renew the certificate, or correct the files of vault.tls; they are read again within 10 seconds",
+	CheckWrappingToken:  "find out who unwrapped it, destroy the secret ID, and deliver another wrapping token: docs/runbook.md#rotatordvaultunwrapfailed",
 	CheckCloudflare:     "no rotation of the account begins until Cloudflare takes its credential: rotatord doctor says what is wrong with it",
 	CheckCredential:     "no rotation of the account begins until its credential can be read: correct the file",
 	CheckConfiguration:  "correct the configuration, then reload",

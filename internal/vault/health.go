@@ -10,6 +10,7 @@ type Health struct {
 	// TLS says why the present files of vault.tls are not in use, or that the client certificate is about to end; empty if
 	// all is well. TLSReason is the same in one stable word.
 	TLS, TLSReason string
+	TLSSince       time.Time // since when; zero if TLS is empty
 	// CertificateEnds is when the client certificate in use ends; zero if there is none.
 	CertificateEnds time.Time
 	// Unwrap says why the wrapping token that was delivered last cannot be unwrapped, which may mean theft; empty if it
@@ -28,7 +29,7 @@ func (s *Session) Health() (h Health) {
 		h.Unwrap, h.UnwrapSince = a.wrapped.fault()
 	}
 	s.mu.Lock()
-	h.TLS = s.tlsFault
+	h.TLS, h.TLSSince = s.tlsFault, s.tlsFaultAt
 	s.mu.Unlock()
 	if h.TLS != "" {
 		h.TLSReason = "malformed"
@@ -38,11 +39,14 @@ func (s *Session) Health() (h Health) {
 		return h
 	}
 	h.CertificateEnds = leaf.NotAfter
-	left := time.Until(leaf.NotAfter)
+	left, warning := time.Until(leaf.NotAfter), leaf.NotAfter.Sub(leaf.NotBefore)/certificateWarning
+	if left < warning && h.TLS == "" {
+		h.TLSSince = leaf.NotAfter.Add(-warning)
+	}
 	switch {
 	case left <= 0:
 		h.TLSReason, h.TLS = "expired", fmt.Sprintf("the client certificate in %s ended at %s: renew it%s", s.config.TLS.CertFile, leaf.NotAfter.UTC().Format(timeLayout), also(h.TLS))
-	case left < leaf.NotAfter.Sub(leaf.NotBefore)/certificateWarning:
+	case left < warning:
 		h.TLSReason, h.TLS = "expires", fmt.Sprintf("the client certificate in %s ends at %s and was not renewed yet%s", s.config.TLS.CertFile, leaf.NotAfter.UTC().Format(timeLayout), also(h.TLS))
 	}
 	return h

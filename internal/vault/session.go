@@ -77,16 +77,17 @@ type Session struct {
 	beginEnd      context.CancelFunc
 	retiring      sync.WaitGroup // revocations of replaced sessions
 
-	mu       sync.Mutex
-	loggedIn bool
-	loginAt  time.Time
-	held     lease          // of the session
-	longest  time.Duration  // the longest lease that the session was given
-	final    bool           // its end is known, and will not be moved any further
-	expiry   time.Time      // zero: does not end
-	err      error          // why there is no session
-	tlsFault string         // why the present files of vault.tls are not used; empty if they are
-	versions map[string]int // of KV mounts, as Vault has said
+	mu         sync.Mutex
+	loggedIn   bool
+	loginAt    time.Time
+	held       lease          // of the session
+	longest    time.Duration  // the longest lease that the session was given
+	final      bool           // its end is known, and will not be moved any further
+	expiry     time.Time      // zero: does not end
+	err        error          // why there is no session
+	tlsFault   string         // why the present files of vault.tls are not used; empty if they are
+	tlsFaultAt time.Time      // since when; zero if they are
+	versions   map[string]int // of KV mounts, as Vault has said
 }
 
 // New returns a session that is not logged in yet. It sends nothing. tell is told of logins, and of
@@ -440,7 +441,12 @@ func (s *Session) reloadTLS(ctx context.Context) {
 	}
 	s.mu.Lock()
 	news := fault != s.tlsFault
-	s.tlsFault = fault
+	if s.tlsFault = fault; news {
+		s.tlsFaultAt = time.Now()
+		if fault == "" {
+			s.tlsFaultAt = time.Time{}
+		}
+	}
 	s.mu.Unlock()
 	if changed || news {
 		s.tell(event.VaultTLS{Vault: s.config.Address, Err: err, CertificateEnds: s.certificateEnd()})
