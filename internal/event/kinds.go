@@ -330,7 +330,7 @@ var definitions = []Definition{
 	{Kind: VaultRenewalFailed, Of: VaultRenewalFailure{}, Severity: Warning, Message: "renewing the session with Vault failed",
 		When: "it is tried again while the session lasts"},
 	{Kind: VaultMetadataRefused, Of: MetadataRefusal{}, Severity: Info, Message: "Vault does not let rotatord write custom metadata in this mount: rotations are not noted there, and nothing else changes",
-		When: "the policy lacks patch for the metadata, or this Vault is too old; it is tried again after a day"},
+		When: "the policy lacks patch for the metadata, or this Vault cannot do it. It is told once; the policy is looked at again every hour"},
 	{Kind: VaultRevocationFailed, Of: VaultRevocationFailure{}, Severity: Warning, Message: "a session with Vault could not be revoked: it stays until its lease ends",
 		When: "a session was replaced, or the daemon stops, and revoking its token failed"},
 	{Kind: VaultTLSReloaded, Of: VaultTLS{}, Severity: Info, Message: "new files of vault.tls are in use",

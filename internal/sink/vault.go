@@ -119,6 +119,7 @@ func (v *Vault) LookAhead(ctx context.Context) error {
 	if limited, err := v.session.Limited(ctx); limited || err != nil {
 		return errors.Join(ErrNotTried, err)
 	}
+	v.session.LookAhead(ctx, v.config.Mount, v.config.Path)
 	_, _, _, err := v.preflight(ctx)
 	return err
 }

@@ -171,6 +171,32 @@ func TestUpgradedMount(t *testing.T) {
 	}
 }
 
+// A mount that was replaced by one of another version must not be taken for an empty place, whatever was known of
+// it before.
+func TestReplacedMount(t *testing.T) {
+	for _, path := range []string{"access/ci", "config", "metadata/x"} {
+		mount := vaulttest.Mount{Path: "kv", Version: 2}
+		server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{mount}})
+		s := sink.NewVault(session(t, server), config.VaultSink{Mount: "kv", Path: path, SinkFields: config.DefaultFields()})
+		c := rotation.Credential{ClientID: "id", ClientSecret: secret.New("cfast_CANARY1")}
+		before, err := s.Preflight(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Store(t.Context(), rotation.Delivery{Credential: c, Base: before}); err != nil {
+			t.Fatal(err)
+		}
+		for _, version := range []int{1, 2} {
+			server.SetVersion("kv", version)
+			for what, look := range map[string]func(context.Context) (rotation.Stored, error){"Preflight": s.Preflight, "Look": s.Look} {
+				if now, err := look(t.Context()); err != nil || now.Digest != c.ClientSecret.Digest() || (now.Version == 0) != (version == 1) {
+					t.Errorf("%s: in version %d %s sees %+v, %v", path, version, what, now, err)
+				}
+			}
+		}
+	}
+}
+
 func TestVaultSinkSaysWhatIsWrong(t *testing.T) {
 	server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{{Path: "kv", Version: 2}}})
 	v := session(t, server)

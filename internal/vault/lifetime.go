@@ -11,10 +11,32 @@ import (
 const (
 	// configKept is how long the answer about a mount's configuration is used, so that not
 	// every rotation sends a request for it.
-	configKept = 10 * time.Minute
+	configKept = 15 * time.Minute
 	// refusalKept is how long Vault is not asked again after a policy did not allow the question.
 	refusalKept = time.Hour
+	// aheadBy is how long before its end an answer is dropped by [Session.LookAhead].
+	aheadBy = 10 * time.Minute
 )
+
+// LookAhead has the next question about a mount sent to Vault if its answer would be too old within ten
+// minutes. The caller asks it, every few minutes, so that no rotation has to. It also asks, once an hour,
+// whether the policy allows custom metadata by now.
+func (s *Session) LookAhead(ctx context.Context, mount, path string) {
+	s.lifetimes.drop(mount, time.Now().Add(aheadBy))
+	s.askAgainForMetadata(ctx, mount, path)
+}
+
+// drop forgets the answers about a mount that are too old at that time.
+func (l *lifetimes) drop(mount string, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if have, ok := l.configs[mount]; ok && have.until.Before(at) {
+		delete(l.configs, mount)
+	}
+	if l.metadata[mount].Before(at) {
+		delete(l.metadata, mount)
+	}
+}
 
 // lifetimes has the known values of delete_version_after by mount. It is safe for concurrent use.
 type lifetimes struct {
@@ -49,7 +71,7 @@ func (s *Session) DeleteVersionAfter(ctx context.Context, mount, path string) (a
 	if refused {
 		return config.after, config.after > 0
 	}
-	own, status := s.deleteAfter(ctx, mount+"/metadata/"+path)
+	own, status := s.deleteAfter(ctx, metadataPath(mount, path))
 	switch {
 	case status == http.StatusForbidden:
 		s.lifetimes.mu.Lock()

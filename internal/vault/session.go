@@ -71,11 +71,13 @@ type Session struct {
 	uses          uses
 	lifetimes     lifetimes
 	refusals      metadataRefusals
-	pause         time.Duration   // the constant; shorter in tests
-	attempts      chan struct{}   // closed after the first login, also if it failed
-	ending        context.Context // ends when Run ends
-	beginEnd      context.CancelFunc
-	retiring      sync.WaitGroup // revocations of replaced sessions
+	// metadataAskedAgain is the constant; shorter in tests.
+	metadataAskedAgain time.Duration
+	pause              time.Duration   // the constant; shorter in tests
+	attempts           chan struct{}   // closed after the first login, also if it failed
+	ending             context.Context // ends when Run ends
+	beginEnd           context.CancelFunc
+	retiring           sync.WaitGroup // revocations of replaced sessions
 
 	mu         sync.Mutex
 	loggedIn   bool
@@ -104,8 +106,8 @@ func New(c config.Vault, tell func(event.Detail), observer Observer) (*Session, 
 		config: c, tell: tell, client: client, pause: pause,
 		refused: make(chan struct{}, 1), loginRequests: make(chan chan error), uses: uses{semaphore: make(chan struct{}, 1)},
 		lifetimes: lifetimes{configs: make(map[string]mountLifetime), metadata: make(map[string]time.Time)},
-		refusals:  metadataRefusals{until: make(map[string]time.Time)},
-		attempts:  make(chan struct{}), versions: make(map[string]int),
+		refusals:  metadataRefusals{all: make(map[string]metadataRefusal)}, metadataAskedAgain: metadataAskedAgain,
+		attempts: make(chan struct{}), versions: make(map[string]int),
 		err: errors.New("not logged in yet"),
 	}
 	s.ending, s.beginEnd = context.WithCancel(context.Background())
