@@ -152,15 +152,20 @@ var history = []testCase{
 		}
 	}},
 	{"metadata removed between write and read-back", func(h Harness) bool { return hasHistory(h) && h.RemoveMetadata != nil && h.AfterNextWrite != nil }, func(t *testing.T, h Harness) {
-		store(t, h, credential(1), preflight(t, h))
-		before := store(t, h, credential(2), preflight(t, h))
-		h.AfterNextWrite(t, func() {
+		for _, versions := range []int{0, 2} {
+			for n := range versions {
+				store(t, h, credential(n), preflight(t, h))
+			}
+			before := preflight(t, h)
+			h.AfterNextWrite(t, func() {
+				h.RemoveMetadata(t)
+				h.OutsideWrite(t, map[string]any{"note": "mine"})
+			})
+			after := store(t, h, credential(3), before)
+			if want(t, h, after, credential(3)); h.Fields(t)["note"] != "mine" {
+				t.Error("the field of another writer was lost")
+			}
 			h.RemoveMetadata(t)
-			h.OutsideWrite(t, map[string]any{"note": "mine"})
-		})
-		after := store(t, h, credential(3), before)
-		if want(t, h, after, credential(3)); h.Fields(t)["note"] != "mine" {
-			t.Error("the field of another writer was lost")
 		}
 	}},
 	{"check-and-set is required for the secret", func(h Harness) bool { return h.RequireCAS != nil }, func(t *testing.T, h Harness) {

@@ -149,6 +149,15 @@ var suite = []testCase{
 			t.Errorf("storing the same again wrote: %+v, %d versions", again, h.Versions(t))
 		}
 	}},
+	{"what the preflight saw is not a read-back", nil, func(t *testing.T, h Harness) {
+		store(t, h, credential(1), preflight(t, h))
+		before := preflight(t, h)
+		h.OutsideWrite(t, map[string]any{ClientIDField: "x", ClientSecretField: "y", "note": "mine"})
+		want(t, h, store(t, h, credential(1), before), credential(1))
+		if h.Fields(t)["note"] != "mine" {
+			t.Error("the other writer's change was lost")
+		}
+	}},
 	{"one write for one store", nil, func(t *testing.T, h Harness) {
 		store(t, h, credential(1), preflight(t, h))
 		versions := h.Versions(t)
