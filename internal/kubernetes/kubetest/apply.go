@@ -67,7 +67,8 @@ func (s *Server) apply(w http.ResponseWriter, in wire, before *object, how appli
 	if before == nil {
 		code = http.StatusCreated
 		if in.Metadata.UID != "" {
-			s.otherUID(w, in)
+			fail(w, http.StatusConflict, "Conflict", fmt.Sprintf("Operation cannot be fulfilled on secrets %q: uid mismatch: the provided object specified uid %s, and no existing object was found",
+				name, in.Metadata.UID), "secrets", name)
 			return
 		}
 		if !s.allowed(how.user, "create", how.namespace, name) {
@@ -118,7 +119,7 @@ func (s *Server) otherUID(w http.ResponseWriter, in wire) {
 }
 
 // conflict is a field that another manager owns.
-type conflict struct{ manager, path string }
+type conflict struct{ manager, operation, path string }
 
 // merge applies an object to another one. If there are conflicts and they are not forced, it returns them.
 func merge(after, wanted *object, how applied) (conflicts []conflict) {
@@ -134,7 +135,7 @@ func merge(after, wanted *object, how applied) (conflicts []conflict) {
 				continue
 			}
 			if !how.force {
-				conflicts = append(conflicts, conflict{e.manager, path})
+				conflicts = append(conflicts, conflict{e.manager, e.operation, path})
 				continue
 			}
 			delete(e.paths, path)
@@ -167,7 +168,10 @@ func conflicted(w http.ResponseWriter, conflicts []conflict) {
 		text.WriteString("s")
 	}
 	for _, c := range conflicts {
-		message := fmt.Sprintf("conflict with %q using v1", c.manager)
+		message := fmt.Sprintf("conflict with %q", c.manager)
+		if c.operation == "Update" {
+			message += " using v1"
+		}
 		causes = append(causes, cause{"FieldManagerConflict", message, shownPath(c.path)})
 		fmt.Fprintf(&text, ": %s: %s", message, shownPath(c.path))
 	}

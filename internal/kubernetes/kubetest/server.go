@@ -196,7 +196,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		delete(s.secrets, namespace+"/"+name)
-		answer(w, http.StatusOK, map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Success"})
+		answer(w, http.StatusOK, map[string]any{"kind": "Status", "apiVersion": "v1", "status": "Success",
+			"details": map[string]any{"kind": "secrets", "name": name, "uid": o.UID}})
 	}
 }
 
@@ -272,6 +273,10 @@ func managerOf(r *http.Request) string {
 
 // update stores an object that a manager has created or updated. The manager owns what it has changed.
 func (s *Server) update(before, after *object, manager string) {
+	if before != nil && len(before.managed) == 0 { // nothing is recorded before the first apply
+		s.store(before, after)
+		return
+	}
 	changed := changes(before, after)
 	for i := range after.managed {
 		for _, path := range changed {
