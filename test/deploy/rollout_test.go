@@ -45,9 +45,8 @@ func TestRolloutCostsNoSlot(t *testing.T) {
 	}
 	t.Parallel()
 	r := newRollout(t)
-	begin := time.Now()
 	p := r.start(t, 0)
-	begin = p.ready
+	begin := p.ready
 	var rollouts, refused int
 	var longest, sum time.Duration
 	for time.Since(begin) < *rolloutFor {
