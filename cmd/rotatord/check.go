@@ -14,6 +14,7 @@ import (
 	"rotatord/internal/app"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
+	"rotatord/internal/vault"
 )
 
 func newCheck() *cobra.Command {
@@ -27,7 +28,8 @@ daemon has it open, check reads from it when service tokens expire.
 
 All faults are reported at once, with file, line and column. Warnings do not fail the check.
 Secrets that cannot be read here are warnings too, because a check may run on another machine
-than the daemon.
+than the daemon. So are a JWT and a client certificate for Vault that have ended or are about to,
+and credentials that every user of the machine can read.
 
 As root, check reads the credentials that systemd gives to a unit where the unit takes them from:
 /etc/rotatord/credentials, or the directory of --credentials.`,
@@ -140,6 +142,21 @@ func warnings(c *config.Config) []string {
 		}
 		if _, err := secret.Source.ReadAs(context.Background(), secret.Kind); err != nil {
 			all = append(all, fmt.Sprintf("%s: %s: %v", c.File, secret.Field, err))
+		}
+	}
+	return append(all, loginWarnings(c, outOfSight)...)
+}
+
+// loginWarnings returns what the files of vault.tls and vault.auth say about the next login, unless all is well. Files
+// that this user cannot see say nothing about the daemon.
+func loginWarnings(c *config.Config, outOfSight map[string]bool) (all []string) {
+	if c.Vault == nil {
+		return nil
+	}
+	unseen := outOfSight[c.Vault.TLS.CAFile] || outOfSight[c.Vault.TLS.CertFile] || outOfSight[c.Vault.TLS.KeyFile]
+	for _, r := range vault.Inspect(context.Background(), *c.Vault, time.Now()) {
+		if r.Advice != "" && !(r.Unusable && unseen) {
+			all = append(all, fmt.Sprintf("%s: %s: %s: %s", c.File, r.Field, r.Text, r.Advice))
 		}
 	}
 	return all

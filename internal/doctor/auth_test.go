@@ -1,9 +1,14 @@
 package doctor
 
 import (
+	"context"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +16,9 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/scheduler"
+	"rotatord/internal/secret"
+	"rotatord/internal/vault"
+	"rotatord/internal/vault/vaulttest"
 )
 
 // self is what Vault says of a good token, with changes. A nil value takes a field away.
@@ -41,11 +49,13 @@ func (w *world) logIn(auth config.VaultAuth, path string) {
 	})
 }
 
-// aJWT has three parts, as every JWT has.
-const aJWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJDQU5BUlkifQ.Q0FOQVJZ"
+// serviceAccount is a token of a service account, of which this much time is left.
+func serviceAccount(left time.Duration) string {
+	return vaulttest.ServiceAccountToken("rotatord", "rotatord", "vault", time.Now().Add(left))
+}
 
 func (w *world) kubernetes() {
-	w.logIn(&config.KubernetesAuth{Role: "rotatord", Mount: "kubernetes", JWT: w.file("jwt", aJWT)}, "auth/kubernetes/login")
+	w.logIn(&config.KubernetesAuth{Role: "rotatord", Mount: "kubernetes", JWT: w.file("jwt", serviceAccount(time.Hour))}, "auth/kubernetes/login")
 }
 
 // daily has the first token rotated each day at four.
@@ -111,6 +121,36 @@ var authIlls = map[string]ill{
 		Good, SinksGood, "vault", "2 of 2"},
 	"patch without a need": {func(w *world) { w.vault.SetPolicy(also("secret/metadata/access/one", "read", "patch")) }, Warning, SinkExcess,
 		"tokens.one.sinks[0]", "patch of the metadata"},
+
+	"JWT": {func(w *world) { w.kubernetes() }, Good, VaultCredential, "vault.auth.kubernetes.file", "is valid until"},
+	"JWT that has expired": {func(w *world) {
+		w.kubernetes()
+		w.config.Vault.Auth.(*config.KubernetesAuth).JWT = w.file("old", serviceAccount(-time.Hour))
+	}, Bad, VaultCredential, "vault.auth.kubernetes.file", "it expired 1h0m"},
+	"JWT without an audience": {func(w *world) {
+		w.kubernetes()
+		w.config.Vault.Auth.(*config.KubernetesAuth).JWT = w.file("any", vaulttest.JWT(map[string]any{"exp": time.Now().Add(time.Hour).Unix()}))
+	}, Warning, VaultCredential, "vault.auth.kubernetes.file", "has no audience"},
+	"open file": {func(w *world) {
+		if err := os.Chmod(w.config.Vault.Auth.(*config.AppRole).SecretID.File, 0o644); err != nil {
+			w.Fatal(err)
+		}
+	}, Warning, VaultCredential, "vault.auth.approle.secret_id", "every user of this machine can read"},
+	"client certificate": {func(w *world) { w.certificate() }, Good, VaultCredential, "vault.tls.cert_file", "is valid until 2084"},
+	"client certificate without a key": {func(w *world) {
+		w.certificate()
+		w.LogIn, w.config.Vault.TLS.KeyFile = false, "/nonexistent/key"
+	}, Bad, VaultCredential, "vault.tls", "/nonexistent/key"},
+	"client certificate that was replaced by another file": {func(w *world) {
+		w.certificate()
+		w.daemons(func() { w.config.Vault.TLS.CertFile = w.file("half", "-----BEGIN ").File })
+	}, Warning, VaultCertificate, "vault.tls", "goes on with the files that it read before"},
+	"secret ID that another program has": {func(w *world) { w.stolen() }, Bad, VaultUnwrap, "vault.auth.approle.secret_id", "another program has unwrapped it"},
+
+	"wrapped": {func(w *world) {
+		w.config.Vault.Auth.(*config.AppRole).Wrapped = true
+		w.config.Vault.Auth.(*config.AppRole).SecretID = w.file("wrapping", "hvs.CAESIWrapping")
+	}, Warning, VaultNotTried, "vault", "logging in uses up the wrapping token"},
 
 	"role that may not be read": {func(w *world) { w.kubernetes() }, Good, VaultRoleNotSeen, "vault.auth", "with: vault read " + rolePathOfTests},
 	"role that is gone":         {func(w *world) { w.kubernetes(); w.vault.SetPolicy(also(rolePathOfTests, "read")) }, Good, VaultRoleNotSeen, "vault.auth", "could not look"},
@@ -190,3 +230,47 @@ func TestRootIsNotToldTwice(t *testing.T) {
 		t.Errorf("%d warnings: %s", n, fmt.Sprintf("%+v", findings))
 	}
 }
+
+// daemons has doctor ask a running daemon. before is called after its session was made, and before its login.
+func (w *world) daemons(before func()) {
+	session, err := vault.New(*w.config.Vault, nil, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	session.KeepIn(&kept{})
+	before()
+	ctx, stop := context.WithCancel(w.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); session.Run(ctx) }()
+	w.Cleanup(func() { stop(); <-ended })
+	_ = session.Ready(ctx, 0)
+	w.LogIn, w.AskDaemon = false, func(ctx context.Context) ([]Finding, error) { return Sinks(ctx, w.config, session), nil }
+}
+
+// stolen has another program unwrap the secret ID before the daemon does.
+func (w *world) stolen() {
+	token := w.vault.WrapSecretID(time.Minute)
+	role := w.config.Vault.Auth.(*config.AppRole)
+	role.Wrapped, role.SecretID = true, w.file("wrapping", token)
+	w.daemons(func() { w.vault.Unwrap(token) })
+}
+
+// certificate configures a client certificate.
+func (w *world) certificate() {
+	server := httptest.NewTLSServer(nil)
+	w.Cleanup(server.Close)
+	key, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		w.Fatal(err)
+	}
+	block := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	w.config.Vault.TLS.CertFile = w.file("cert", block("CERTIFICATE", server.Certificate().Raw)).File
+	w.config.Vault.TLS.KeyFile = w.file("key", block("PRIVATE KEY", key)).File
+}
+
+type kept struct{ value secret.Value }
+
+func (k *kept) Keep(v secret.Value) error   { k.value = v; return nil }
+func (k *kept) Kept() (secret.Value, error) { return k.value, nil }

@@ -192,6 +192,9 @@ const (
 	TokenOutside   Code = "token_rotated_outside"
 	TokenFailing   Code = "token_failing"
 
+	VaultCredential     Code = "vault_credential"
+	VaultCertificate    Code = "vault_certificate"
+	VaultUnwrap         Code = "vault_unwrap"
 	VaultLogin          Code = "vault_login"
 	VaultNotTried       Code = "vault_login_not_tried"
 	VaultNotRevoked     Code = "vault_session_not_revoked"

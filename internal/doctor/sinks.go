@@ -21,7 +21,7 @@ func (e *examination) sinks(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, sinkTime)
 	defer cancel()
 	v := e.Config.Vault
-	if v == nil || v.Auth.Consumes() != "" && !e.LogIn {
+	if v == nil || v.Auth.Consumes() != "" && !(e.LogIn && !unwraps(v.Auth)) {
 		why := "no running daemon could be asked: admin_socket is not configured"
 		if e.AskDaemon != nil {
 			findings, err := e.AskDaemon(ctx)
@@ -32,11 +32,15 @@ func (e *examination) sinks(ctx context.Context) {
 			why = "no running daemon could be asked: " + err.Error()
 		}
 		if v != nil {
+			e.loginFiles(ctx, func(r vault.Remark) { e.add(Bad, VaultCredential, r.Field, r.Text, r.Advice) })
 			e.notTried(why)
 		}
-	} else if session, end := e.ownSession(ctx); session != nil {
-		e.through(ctx, session)
-		end()
+	} else {
+		e.loginFiles(ctx, nil) // the login itself says why it is impossible
+		if session, end := e.ownSession(ctx); session != nil {
+			e.through(ctx, session)
+			end()
+		}
 	}
 	e.otherSinks(ctx, e.serviceUser())
 }
@@ -47,6 +51,9 @@ func Sinks(ctx context.Context, c *config.Config, session *vault.Session) []Find
 	ctx, cancel := context.WithTimeout(ctx, sinkTime)
 	defer cancel()
 	e := &examination{Options: Options{Config: c, Now: time.Now}}
+	if session != nil {
+		e.health(ctx, session)
+	}
 	if session == nil {
 		// There is nothing to look at.
 	} else if err := session.Ready(ctx, 0); err != nil {

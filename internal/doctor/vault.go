@@ -50,8 +50,11 @@ func (e *examination) notTried(why string) {
 		}
 	}
 	consumes := e.Config.Vault.Auth.Consumes()
-	e.add(Warning, VaultNotTried, "vault", "Vault was not checked: logging in uses up "+consumes+", and there may be no other; and "+why,
-		"run doctor beside the daemon; or with --login, if you can spare "+consumes)
+	advice := "run doctor beside the daemon; or with --login, if you can spare " + consumes
+	if unwraps(e.Config.Vault.Auth) {
+		advice = "run doctor beside the daemon: only the daemon unwraps it"
+	}
+	e.add(Warning, VaultNotTried, "vault", "Vault was not checked: logging in uses up "+consumes+", and there may be no other; and "+why, advice)
 }
 
 // through checks the session, the mounts, and what the policies allow.
