@@ -168,6 +168,8 @@ func (b *watchBench) looking(n int) {
 
 func (b *watchBench) Ready(context.Context) error { return nil }
 func (b *watchBench) Inspect(context.Context, string) (rotation.TokenFacts, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	return b.facts, nil
 }
 
@@ -190,6 +192,13 @@ func (b *watchBench) Probe(context.Context, rotation.Credential) (rotation.Probe
 		return b.probe, nil
 	}
 	return b.probe, errors.New("HTTP 403")
+}
+
+// requests returns how often the secret in use was tried.
+func (b *watchBench) requests() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.probed
 }
 
 func (b *watchBench) probes(p rotation.Probe) {
@@ -445,15 +454,20 @@ func TestHangingSinkDelaysNoOther(t *testing.T) {
 	}
 	inWatch(t, watchConfig(tokens...), func(b *watchBench) {
 		for name, sink := range b.sinks {
+			sink.mu.Lock()
 			sink.hangs = strings.HasPrefix(name, "file:/hangs")
+			sink.mu.Unlock()
 		}
 		time.Sleep(2 * time.Hour)
 		good := b.sinkOf(tokens[0]).looked()
 		if len(good) != 8 {
 			t.Errorf("%d looks at the sink that does not hang", len(good))
 		}
-		if b.most > watchPerGroup+1 {
-			t.Errorf("%d looks at the same time", b.most)
+		b.mu.Lock()
+		most := b.most
+		b.mu.Unlock()
+		if most > watchPerGroup+1 {
+			t.Errorf("%d looks at the same time", most)
 		}
 		if n := len(b.kinds()); n < 100 || b.kinds()[0] != event.SinkUnreadable {
 			t.Errorf("%d of 200 are found to be unreadable", n)
@@ -511,7 +525,9 @@ func TestWatchRestores(t *testing.T) {
 		if shown := b.token("ci"); len(shown.Findings) > 0 || shown.RestoredAt.IsZero() || b.rotated > 0 {
 			t.Errorf("%+v", shown)
 		}
+		b.mu.Lock()
 		b.facts.UpdatedAt = time.Now().UTC() // others have rotated it
+		b.mu.Unlock()
 		sink.put("cfast_theirs")
 		time.Sleep(2 * time.Hour)
 		if got, _ := sink.ReadBack(t.Context()); got.ClientSecret.Reveal() != "cfast_theirs" {
@@ -575,11 +591,11 @@ func TestSecretInUseIsTriedAgain(t *testing.T) {
 	ci.Verify = &config.Verify{URL: "https://app", Within: time.Minute, Every: time.Hour}
 	inWatch(t, watchConfig(ci), func(b *watchBench) {
 		time.Sleep(24 * time.Hour)
-		if b.probed != 24 {
-			t.Errorf("%d requests in a day", b.probed)
+		if b.requests() != 24 {
+			t.Errorf("%d requests in a day", b.requests())
 		}
 		untilProbe := func() {
-			for before := b.probed; b.probed == before; {
+			for before := b.requests(); b.requests() == before; {
 				time.Sleep(time.Second)
 			}
 		}
@@ -603,10 +619,10 @@ func TestSecretInUseIsTriedAgain(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		b.wantKinds(t, event.InUseRefused, event.InUseAccepted)
 		b.sinkOf(ci).put("cfast_other")
-		untilNow := b.probed
+		untilNow := b.requests()
 		time.Sleep(3 * time.Hour)
-		if b.probed != untilNow || b.rotated > 0 {
-			t.Errorf("%d requests with a secret that rotatord did not write, %d rotations", b.probed-untilNow, b.rotated)
+		if b.requests() != untilNow || b.rotated > 0 {
+			t.Errorf("%d requests with a secret that rotatord did not write, %d rotations", b.requests()-untilNow, b.rotated)
 		}
 		b.wantKinds(t, event.InUseRefused, event.InUseAccepted, event.SinkChanged)
 	})
