@@ -21,9 +21,9 @@ path "auth/token/revoke-self" {
   capabilities = ["update"]
 }
 
-# Ask whether rotatord may write, and whether it may do more than it has to: rotatord doctor, and before
-# each rotation in a mount of KV version 1. In version 2 the write itself is tried, with a check-and-set
-# that cannot match.
+# Ask what rotatord may do: whether it may write, in a mount of KV version 1 (in version 2 the write itself
+# is tried, with a check-and-set that cannot match); whether it may note metadata; and in rotatord doctor,
+# whether it may do more than it has to.
 path "sys/capabilities-self" {
   capabilities = ["update"]
 }
@@ -40,9 +40,9 @@ path "secret/config" {
 # }
 
 # OPTIONAL, for metadata: true at a sink: write down for people when a secret was rotated, and until when
-# the previous one works. In place of the stanza above: a path can have one stanza only.
+# the previous one works. A path can have one stanza only: with the one above, write ["read", "patch"].
 # path "secret/metadata/access/*" {
-#   capabilities = ["read", "patch"]
+#   capabilities = ["patch"]
 # }
 
 # OPTIONAL, for a mount of KV version 1, in place of the stanza for secret/data/access/*:

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -257,6 +258,47 @@ func TestVaultGuide(t *testing.T) {
 			want(t, "doctor with the certificate of "+name, g.doctor(t, configuration), pattern)
 		}
 	})
+}
+
+// TestOptionalStanzas: each stanza of the policy that is marked OPTIONAL, without its comment signs, is accepted by
+// Vault and gives what it says, and without it the policy does not.
+func TestOptionalStanzas(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds and starts a Vault")
+	}
+	v, policy := realvault.Start(t), realvault.LeastPolicy(t)
+	root := v.Root(t)
+	capabilities := func(policy, path string) []string {
+		t.Helper()
+		if err := root.Sys().PutPolicy("tried", policy); err != nil {
+			t.Fatalf("%v in\n%s", err, policy)
+		}
+		made, err := root.Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{"tried"}, NoDefaultPolicy: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := root.Sys().Capabilities(made.Auth.ClientToken, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		slices.Sort(all)
+		return all
+	}
+	stanzas := regexp.MustCompile(`(?ms)^# OPTIONAL.*?(# path "([^"]+)" \{.*?^# \}\n)`).FindAllStringSubmatch(policy, -1)
+	want := [][]string{{"read"}, {"patch"}, {"create", "read", "update"}}
+	if len(stanzas) != len(want) {
+		t.Fatalf("%d optional stanzas", len(stanzas))
+	}
+	for i, s := range stanzas {
+		path := strings.ReplaceAll(s[2], "*", "a")
+		with := policy + regexp.MustCompile(`(?m)^# `).ReplaceAllString(s[1], "")
+		if got := capabilities(policy, path); !slices.Equal(got, []string{"deny"}) {
+			t.Errorf("%s: the policy gives %q already", path, got)
+		}
+		if got := capabilities(with, path); !slices.Equal(got, want[i]) {
+			t.Errorf("%s: %q, want %q", path, got, want[i])
+		}
+	}
 }
 
 // refuses has doctor log in with tokens of the cluster that the role must not accept.
