@@ -59,7 +59,7 @@ func adminRights(auth config.VaultAuth) []right {
 	case *config.CertAuth:
 		all = append(all, right{path: "auth/" + a.Mount + "/certs/" + nobody, excess: changes})
 	case *config.AppRole:
-		all = append(all, right{path: "auth/" + a.Mount + "/role/" + nobody, excess: changes}, right{path: "auth/" + a.Mount + "/role/" + nobody + "/secret-id"})
+		all = append(all, right{path: "auth/" + a.Mount + "/role/" + nobody, excess: changes}, right{path: "auth/" + a.Mount + "/role/" + nobody + "/secret-id", excess: changes})
 	}
 	return all
 }
