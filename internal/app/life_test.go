@@ -133,7 +133,7 @@ func drawLife(t *rapid.T) life {
 	}
 	for i, a := range l.Acts {
 		// They may have to wait for a rotation, at a mutex, and in a bubble no time passes then.
-		if l.Slow > 0 && (strings.HasSuffix(a.What, "step") || a.What == "right" || strings.HasPrefix(a.What, "rotate")) {
+		if l.Slow > 0 && (strings.HasSuffix(a.What, "step") || a.What == "right" || strings.HasPrefix(a.What, "rotate") || strings.HasSuffix(a.What, "look")) {
 			l.Acts[i] = act{After: a.After, What: "nothing"}
 		}
 	}
@@ -149,7 +149,7 @@ func drawAct(t *rapid.T, p pace) act {
 	}
 	a := act{After: scaled("after", 0, 60), What: rapid.SampledFrom([]string{
 		"nothing", "restart", "down", "down", "down", "step", "step", "step", "absurd step", "right", "pause", "pause for", "pause all", "pause all for",
-		"resume", "resume all", "rotate", "rotate with overrides", "refused", "not sent", "throttled", "sink", "store", "ledger", "disk",
+		"resume", "resume all", "rotate", "rotate with overrides", "meddle", "meddle and look", "meddle and look", "look", "refused", "not sent", "throttled", "sink", "store", "ledger", "disk",
 	}).Draw(t, "what")}
 	switch a.What {
 	case "down":
@@ -238,6 +238,13 @@ func (w *living) happen(a act) {
 		_, err := w.engine.rotator.Resume(ctx, name)
 		must(err)
 		w.engine.replan(name)
+	case "meddle":
+		w.meddle()
+	case "meddle and look":
+		w.meddle()
+		w.look(ctx)
+	case "look":
+		w.look(ctx)
 	case "rotate", "rotate with overrides":
 		w.rotateNow(ctx, a.What == "rotate with overrides")
 	default:
@@ -258,6 +265,40 @@ func (w *living) rotateNow(ctx context.Context, override bool) {
 		w.wrong("an operator's rotation: %v", err)
 	}
 	w.seen[fmt.Sprintf("rotated by an operator: %t", err == nil)]++
+}
+
+// meddle is another writer, who puts the secret before the current one back, or nothing.
+func (w *living) meddle() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.issued == 0 {
+		return // nothing was written yet
+	}
+	w.stored = rotation.Credential{}
+	if w.issued%2 == 0 {
+		w.stored = rotation.Credential{ClientID: "life.access", ClientSecret: livingSecret(w.issued - 1)}
+	}
+	w.mended = false
+}
+
+// look is the watch of sinks, which is sure of what it has seen, and restores. A second sink has a copy.
+func (w *living) look(ctx context.Context) {
+	seen, ok := w.engine.view("ci")
+	if !ok || seen.active > 0 {
+		return
+	}
+	w.mu.Lock()
+	stored := livingSink{w}.state()
+	w.mu.Unlock()
+	record, err := w.engine.rotator.RecordLook(ctx, seen.token, rotation.Look{Sink: livingSink{w}.Name(), Before: seen.record, Stored: stored})
+	if err != nil {
+		return // the ledger is not there
+	}
+	w.engine.planNewer("ci", record)
+	if rotation.WantsRestore(seen.token, record) {
+		err := w.engine.restore(ctx, "ci")
+		w.seen[fmt.Sprintf("restored: %t", err == nil && w.mended)]++
+	}
 }
 
 // lifeChecks is how many lives TestLives runs, unless -rapid.checks says otherwise.
@@ -300,7 +341,7 @@ func TestLives(t *testing.T) {
 	for _, what := range []string{
 		"calm slots", "claimed schedule", "claimed catch_up", "claimed retry", "claimed manual", "given up", "passed over", "healed",
 		"made up for after the window", "made up for after a downtime: true", "made up for after a downtime: false",
-		"rotated by an operator: true", "rotated by an operator: false",
+		"restored: true", "restored: false", "rotated by an operator: false",
 		"failed/refused", "failed/not_carried_out", "failed/throttled", "failed/store", "skipped/preflight", "skipped/claim",
 	} {
 		if seen[what] == 0 && all && !t.Failed() {

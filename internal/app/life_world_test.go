@@ -38,6 +38,9 @@ type living struct {
 	stored rotation.Credential
 	pauses map[string]rotation.Pause
 	issued int
+	copied rotation.Credential // in a second sink, which no other writer knows
+	mended bool                // the first sink was written since another writer changed it
+	moved  time.Time           // updated_at
 
 	troubleMu    sync.Mutex
 	trouble      string // what is wrong, until troubleUntil on the bubble's clock; both under troubleMu
@@ -53,7 +56,8 @@ func newLiving(l life) *living {
 	w.right = time.Until(l.start())
 	w.set(w.right)
 	w.token = rotation.Token{
-		Name: "ci", Account: "prod", ID: livingID, Grace: l.Grace, Timetable: l.timetable(), Issuer: w, Sinks: []rotation.Sink{livingSink{w}},
+		Name: "ci", Account: "prod", ID: livingID, Grace: l.Grace, Timetable: l.timetable(), Issuer: w, Sinks: []rotation.Sink{livingSink{w}, livingCopy{w}},
+		Restore: true,
 	}
 	return w
 }
@@ -220,11 +224,18 @@ func (w *living) Ready(context.Context) error {
 	return nil
 }
 
+// livingSecret returns the n-th secret that the issuer has issued.
+func livingSecret(n int) secret.Value { return secret.New(fmt.Sprintf("cfast_%048d", n)) }
+
 func (w *living) facts() rotation.TokenFacts {
-	return rotation.TokenFacts{ID: livingID, ClientID: "life.access", Enabled: true}
+	return rotation.TokenFacts{ID: livingID, ClientID: "life.access", Enabled: true, UpdatedAt: w.moved}
 }
 
-func (w *living) Inspect(context.Context, string) (rotation.TokenFacts, error) { return w.facts(), nil }
+func (w *living) Inspect(context.Context, string) (rotation.TokenFacts, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.facts(), nil
+}
 
 func (w *living) Rotate(_ context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
 	time.Sleep(w.life.Slow)
@@ -239,9 +250,8 @@ func (w *living) Rotate(_ context.Context, req rotation.RotateRequest) (rotation
 	defer w.mu.Unlock()
 	w.requested()
 	w.issued++
-	issued := rotation.Issued{
-		Credential: rotation.Credential{ClientID: "life.access", ClientSecret: secret.New(fmt.Sprintf("cfast_%048d", w.issued))}, Facts: w.facts(),
-	}
+	w.moved = time.Now().Add(w.right).UTC() // on the issuer's clock
+	issued := rotation.Issued{Credential: rotation.Credential{ClientID: "life.access", ClientSecret: livingSecret(w.issued)}, Facts: w.facts()}
 	if req.Grace > 0 {
 		issued.GraceEndsAt = w.wall().Add(req.Grace)
 	}
@@ -257,7 +267,7 @@ type livingSink struct{ *living }
 func (s livingSink) Name() string { return "memory:sink" }
 
 func (s livingSink) state() rotation.Stored {
-	return rotation.Stored{Exists: true, Version: 1, ClientID: s.stored.ClientID, Digest: s.stored.ClientSecret.Digest()}
+	return rotation.Stored{Exists: !s.stored.ClientSecret.IsZero(), Version: 1, ClientID: s.stored.ClientID, Digest: s.stored.ClientSecret.Digest()}
 }
 
 func (s livingSink) Preflight(context.Context) (rotation.Stored, error) {
@@ -276,8 +286,40 @@ func (s livingSink) Store(_ context.Context, d rotation.Delivery) (rotation.Stor
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.stored = d.Credential
+	s.stored, s.mended = d.Credential, true
+	if !d.ClientSecret.Equal(livingSecret(s.issued)) {
+		s.wrong("a secret was written that is not the current one")
+	}
 	return s.state(), nil
+}
+
+// livingCopy is a second sink, which no other writer knows.
+type livingCopy struct{ *living }
+
+func (livingCopy) Name() string { return "memory:copy" }
+
+func (s livingCopy) state() rotation.Stored {
+	return rotation.Stored{Exists: !s.copied.ClientSecret.IsZero(), Version: 1, ClientID: s.copied.ClientID, Digest: s.copied.ClientSecret.Digest()}
+}
+
+func (s livingCopy) Preflight(context.Context) (rotation.Stored, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state(), nil
+}
+
+func (s livingCopy) Store(_ context.Context, d rotation.Delivery) (rotation.Stored, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.copied = d.Credential
+	return s.state(), nil
+}
+
+// ReadBack implements [rotation.SinkReader].
+func (s livingCopy) ReadBack(context.Context) (rotation.Credential, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.copied, nil
 }
 
 // timetable returns the configured timetable.

@@ -38,7 +38,7 @@ func draw(t *rapid.T) scenario {
 		return act{
 			At: rapid.IntRange(1, 6).Draw(t, "at"),
 			What: rapid.SampledFrom([]string{
-				"restart", "down for 5h", "overwrite the sink",
+				"restart", "down for 5h", "overwrite the sink", "empty the sink", "empty the sink",
 				string(rotation.ResolveLook), string(rotation.ResolveRotateNow), string(rotation.ResolveAssumeNotRotated), string(rotation.ResolveDeliver),
 			}).Draw(t, "what"),
 		}
@@ -71,6 +71,7 @@ type machine struct {
 	lastFault      time.Time       // when something went wrong last
 	lastRotate     time.Time       // when the last rotate was carried out
 	blind          bool            // a second rotate cut the sink's secret off, and the ledger did not know that the first was carried out
+	restores       map[string]bool // rotations that make up for a secret that another writer removed, by ID
 	operatorOrder  bool            // an operator has ordered a rotate that may cut off the old secret
 }
 
@@ -114,7 +115,8 @@ func (m *machine) Save(ctx context.Context, r rotation.Record) (rotation.Record,
 	saved, err := m.world.Save(ctx, r)
 	if err == nil && r.Step == rotation.StepClaimed {
 		m.passed = map[string]bool{}
-		if end := m.promised(r); r.Work.Trigger != rotation.TriggerRecovery && r.Work.Trigger != rotation.TriggerManual && time.Now().Before(end) {
+		m.restores[r.Work.RotationID] = r.Order != nil && r.Order.Restores
+		if end := m.promised(r); (r.Work.Trigger != rotation.TriggerRecovery || r.Order != nil && r.Order.Restores) && r.Work.Trigger != rotation.TriggerManual && time.Now().Before(end) {
 			m.Errorf("claimed for %s although the last grace was promised until %s", r.Work.Trigger, end)
 		}
 	}
@@ -333,6 +335,8 @@ func (m *machine) perform(what string) {
 	case "overwrite the sink":
 		// With the same secret, as if a person had edited another field.
 		m.version++
+	case "empty the sink":
+		m.emptySink()
 	default:
 		time.Sleep(time.Second) // otherwise two rotates would have the same updated_at
 		how := rotation.Resolution(what)
@@ -364,10 +368,37 @@ func (m *machine) perform(what string) {
 	}
 }
 
+// emptySink is another writer who removes the secret. The watch finds that, and a rotation is ordered, because no
+// other sink has a copy.
+func (m *machine) emptySink() {
+	if m.record().Step != rotation.StepIdle {
+		return // the secret in the sink may be the only copy of one that could not be sealed
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			if _, ok := p.(crashed); !ok {
+				panic(p)
+			}
+			m.restart()
+		}
+	}()
+	m.sink, m.version = rotation.Credential{}, m.version+1
+	before := m.record()
+	stored, err := machineSink{m}.Preflight(m.Context())
+	if err != nil {
+		return
+	}
+	_, _ = m.rotator.RecordLook(m.Context(), m.token, rotation.Look{Sink: "memory:sink", Before: before, Stored: stored})
+	_, _ = m.rotator.Restore(m.Context(), m.token)
+	if record := m.record(); record.Order != nil && (m.scenario.Paired || m.scenario.Frozen || m.rotator.Due(m.token, record).At.Before(m.promised(record))) {
+		m.Errorf("a rotation was ordered to restore: %+v", record)
+	}
+}
+
 // run runs the scenario, and returns the problems.
 func (m *machine) run() []string {
 	m.token = m.world.token(m.scenario.Grace)
-	m.token.Issuer, m.token.Sinks = m, []rotation.Sink{machineSink{m}}
+	m.token.Issuer, m.token.Sinks, m.token.Restore = m, []rotation.Sink{machineSink{m}}, true
 	if m.scenario.Paired {
 		m.token.Partner = partnerID
 	}
@@ -426,6 +457,9 @@ func (m *machine) checkEnd() {
 	slots := map[time.Time]bool{}
 	for _, e := range m.events {
 		if a, ok := e.Detail.(event.RotationEnded); ok && a.Result == event.ResultSuccess {
+			if m.restores[a.RotationID] {
+				continue // it serves no slot
+			}
 			if slots[a.Slot] {
 				m.Errorf("the slot %s was served twice", a.Slot)
 			}
@@ -456,7 +490,7 @@ func TestMachine(t *testing.T) {
 		var problems []string
 		var m *machine
 		synctest.Test(t, func(*testing.T) {
-			m = &machine{scenario: s, everInSink: map[string]bool{}}
+			m = &machine{scenario: s, everInSink: map[string]bool{}, restores: map[string]bool{}}
 			m.world = newWorld(m)
 			m.everInSink[m.sink.ClientSecret.Reveal()] = true
 			problems = m.run()
