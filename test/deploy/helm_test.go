@@ -26,18 +26,23 @@ import (
 
 const chartDir = "deploy/helm/rotatord"
 
-// render returns the objects of the chart for some values, as `helm template rotatord --namespace rotatord`.
-func render(chart string, values map[string]any) ([]*unstructured.Unstructured, error) {
+// renderFiles returns what each template of the chart gives for a release and some values.
+func renderFiles(chart, release string, values map[string]any) (map[string]string, error) {
 	c, err := loader.Load(chart)
 	if err != nil {
 		return nil, err
 	}
-	options := common.ReleaseOptions{Name: "rotatord", Namespace: "rotatord", Revision: 1, IsInstall: true}
+	options := common.ReleaseOptions{Name: release, Namespace: "rotatord", Revision: 1, IsInstall: true}
 	all, err := util.ToRenderValues(c, values, options, nil)
 	if err != nil {
 		return nil, err
 	}
-	files, err := engine.Render(c, all)
+	return engine.Render(c, all)
+}
+
+// render returns the objects of the chart for some values, as `helm template rotatord --namespace rotatord`.
+func render(chart string, values map[string]any) ([]*unstructured.Unstructured, error) {
+	files, err := renderFiles(chart, "rotatord", values)
 	if err != nil {
 		return nil, err
 	}
@@ -456,6 +461,36 @@ func TestHelmAsDependency(t *testing.T) {
 	})
 	if err != nil || len(objects) != 7 {
 		t.Errorf("%d objects: %v", len(objects), err)
+	}
+}
+
+// TestHelmNames: a release with another name has objects and selectors of its own, so two of them fit into one
+// namespace. The notes have the same names.
+func TestHelmNames(t *testing.T) {
+	files, err := renderFiles(filepath.Join(root, chartDir), "prod", valuesFor(t, "overlays/secret-sink"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for name, text := range files {
+		for _, word := range regexp.MustCompile(`(?m)^ *(?:name|serviceAccountName|claimName): (rotatord\S*|prod\S*)$`).FindAllStringSubmatch(text, -1) {
+			if !strings.HasPrefix(word[1], "prod-rotatord") && word[1] != "rotatord" { // the container's name
+				t.Errorf("%s names %s", name, word[1])
+			}
+			seen++
+		}
+		if selectors := strings.Count(text, "matchLabels:\n"); selectors > 0 && !strings.Contains(text, "app.kubernetes.io/instance: prod") {
+			t.Errorf("%s selects the pods of all releases", name)
+		}
+	}
+	if seen < 12 {
+		t.Errorf("only %d names were found", seen)
+	}
+	notes := files["rotatord/templates/NOTES.txt"]
+	for _, want := range []string{"--namespace rotatord exec deployment/prod-rotatord -- /usr/local/bin/rotatord doctor", "prod-rotatord-state", "without a registry"} {
+		if !strings.Contains(notes, want) {
+			t.Errorf("no %q in the notes:\n%s", want, notes)
+		}
 	}
 }
 

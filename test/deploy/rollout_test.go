@@ -30,8 +30,8 @@ var rolloutFor = flag.Duration("rollout-for", 100*time.Second, "how long configu
 
 const (
 	rolloutTokens = 60
-	rolloutJitter = 40 * time.Second
-	rolloutWindow = 12 * time.Second
+	rolloutJitter = 35 * time.Second
+	rolloutWindow = 20 * time.Second
 )
 
 // TestRolloutCostsNoSlot changes the configuration again and again, in the way of `kubectl apply`: the old
@@ -54,7 +54,7 @@ func TestRolloutCostsNoSlot(t *testing.T) {
 		rollouts++
 		if rollouts%3 == 0 { // longer than the next daemon waits for the volume
 			r.answersAfter(t, 4*time.Second, time.Second)
-			for end := time.Now().Add(30 * time.Second); len(r.cloudflare.Faults()) > 1 && time.Now().Before(end); {
+			for end := time.Now().Add(40 * time.Second); len(r.cloudflare.Faults()) > 1 && time.Now().Before(end); {
 				time.Sleep(10 * time.Millisecond)
 			}
 		}
