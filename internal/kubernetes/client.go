@@ -2,7 +2,7 @@
 //
 // Guarantees:
 //
-//   - A request is sent once. It is repeated only after a 401, which proves that it was not carried out, and
+//   - A write is sent once. It is repeated only after a 401, which proves that it was not carried out, and
 //     only if the files have another token by then. Everything else is the caller's decision.
 //   - Only the configured API server gets a token or a secret: no redirect is followed, and no proxy of the
 //     environment is used.

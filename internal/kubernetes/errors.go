@@ -181,7 +181,7 @@ var (
 	webhook    = regexp.MustCompile(`denied the request|denied by|ValidatingAdmissionPolicy`)
 )
 
-// explained adds to an error about a Secret what an operator can do. proxied means that a token was sent.
+// explained adds to an error about a Secret what an operator can do.
 func explained(err error, namespace, name string, hasToken bool) error {
 	e, ok := errors.AsType[*StatusError](err)
 	if !ok {
@@ -213,6 +213,8 @@ func explained(err error, namespace, name string, hasToken bool) error {
 		e.hint = "an admission policy of the cluster refuses it: ask its owner to let rotatord write this Secret"
 	case e.Code == http.StatusNotFound && e.kind == "namespaces":
 		e.hint = "create the namespace " + namespace + ", or correct namespace in the configuration"
+	case e.Code == http.StatusUnsupportedMediaType:
+		e.hint = "it does not know server-side apply, which needs Kubernetes 1.22 or later"
 	case e.Code == http.StatusTooManyRequests:
 		e.hint = "the API server is busy, or a limit of API priority and fairness is reached"
 	}

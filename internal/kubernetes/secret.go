@@ -124,7 +124,7 @@ func (c *Client) Apply(ctx context.Context, apply Application) (*Secret, error) 
 	case err != nil:
 		return nil, err
 	case a.status == http.StatusOK, a.status == http.StatusCreated:
-		return secretIn(a, apply.Namespace, apply.Name, apply.DryRun)
+		return secretIn(a, apply.Namespace, apply.Name, apply.DryRun && apply.ResourceVersion == "")
 	}
 	return nil, c.failure(a, apply.Namespace, apply.Name, apply.Data)
 }
