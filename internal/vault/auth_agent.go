@@ -20,7 +20,7 @@ func (agentAuth) name() string { return "agent" }
 
 func (agentAuth) hint(_ *ResponseError, namespace string) string {
 	return "the agent at vault.address has no token yet (its log says why), does not add it (api_proxy { use_auto_auth_token = true }), or its token may not look itself up: " +
-		"does its policy have the policy default?" + askNamespace(namespace)
+		"does it have the policy default?" + askNamespace(namespace)
 }
 
 func (agentAuth) logIn(ctx context.Context, library *api.Client) (lease, error) {

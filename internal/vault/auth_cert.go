@@ -42,7 +42,7 @@ func (c *certAuth) hint(refusal *ResponseError, namespace string) string {
 	if refusal.says("no client certificate") || refusal.says("certificate must be supplied") || refusal.says("tls connection required") {
 		return "Vault saw no client certificate: does a load balancer before it end the TLS connection, or is tls_disable_client_certs set at the listener?"
 	}
-	return "does " + role + " accept the certificate of vault.tls.cert_file (its CA, allowed_common_names and the other constraints)? " + of + ". Otherwise " +
+	return "does " + role + " accept the certificate of vault.tls.cert_file (its CA, allowed_common_names and the other constraints)? Of this one, " + of + ". Otherwise " +
 		noMount("cert", c.config.Mount) + askNamespace(namespace)
 }
 

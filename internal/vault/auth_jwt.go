@@ -26,7 +26,7 @@ func (j *jwtAuth) hint(refusal *ResponseError, namespace string) string {
 	role := fmt.Sprintf("the role %q at auth/%s/role", j.role, j.mount)
 	switch {
 	case refusal.says("could not be found"), refusal.says("missing role"):
-		return role + " does not exist: create it, or correct vault.auth.jwt.role" + askNamespace(namespace)
+		return role + " does not exist: create it, or correct vault.auth.jwt.role." + askNamespace(namespace)
 	case refusal.says("oidc role_type"):
 		return role + " is for logins in a browser: create one with role_type=jwt"
 	case refusal.says("could not load configuration"), refusal.says("could not load backend"):

@@ -23,7 +23,7 @@ func (k *kubernetesAuth) hint(refusal *ResponseError, namespace string) string {
 	token := "of the service account's token in " + k.source.String() + ", "
 	switch {
 	case refusal.says("invalid role name"), refusal.says("missing role"):
-		return role + " does not exist: create it, or correct vault.auth.kubernetes.role" + askNamespace(namespace)
+		return role + " does not exist: create it, or correct vault.auth.kubernetes.role." + askNamespace(namespace)
 	case refusal.says("could not load backend configuration"):
 		return "auth/" + k.mount + "/config is not written yet: kubernetes_host says where Vault reviews the token"
 	case refusal.says("audience"):

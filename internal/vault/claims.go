@@ -74,7 +74,7 @@ func (c claims) describe() string {
 
 func shown(claim string) string {
 	if claim == "" {
-		return "nobody (no such claim)"
+		return "(none)"
 	}
 	return printable.Line(claim, maxClaim)
 }

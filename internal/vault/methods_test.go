@@ -143,7 +143,7 @@ func TestCredentialFiles(t *testing.T) {
 // TestBatchTokens: a batch token is neither renewed nor revoked, and is replaced before its end.
 func TestBatchTokens(t *testing.T) {
 	server := vaulttest.New(vaulttest.Options{JWTRoles: []vaulttest.JWTRole{{
-		Kubernetes: true, Name: "rotatord", Subject: "system:serviceaccount:rotatord:rotatord", TokenSettings: vaulttest.TokenSettings{TTL: 2 * time.Second, Batch: true}}}})
+		Kubernetes: true, Name: "rotatord", Subject: "system:serviceaccount:rotatord:rotatord", TokenSettings: vaulttest.TokenSettings{TTL: 3 * time.Second, Batch: true}}}})
 	http := httptest.NewServer(server)
 	t.Cleanup(http.Close)
 	s, o, _ := startSession(t, config.Vault{Address: http.URL, Auth: &config.KubernetesAuth{Role: "rotatord", Mount: "kubernetes", JWT: file(t, serviceAccount(time.Hour))}})

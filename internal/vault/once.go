@@ -7,6 +7,7 @@ import "context"
 // LogInOnce starts a session that is not renewed and not replaced. Call it instead of Run. See
 // [config.VaultAuth] for what a login uses up.
 func (s *Session) LogInOnce(ctx context.Context) error {
+	s.once.Store(true)
 	defer close(s.attempts)
 	_, err := s.logIn(ctx)
 	return err

@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -75,6 +76,7 @@ type Session struct {
 	metadataAskedAgain time.Duration
 	pause              time.Duration   // the constant; shorter in tests
 	attempts           chan struct{}   // closed after the first login, also if it failed
+	once               atomic.Bool     // it is for one command: see LogInOnce
 	ending             context.Context // ends when Run ends
 	beginEnd           context.CancelFunc
 	retiring           sync.WaitGroup // revocations of replaced sessions

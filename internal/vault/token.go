@@ -147,10 +147,14 @@ func checkLease(auth map[string]any, wrapped bool) error {
 
 // leaseOf reads an answer to a login or a renewal that checkLease has passed.
 func leaseOf(a *api.Secret) lease {
-	return lease{
+	l := lease{
 		token: a.Auth.ClientToken, ttl: min(time.Duration(a.Auth.LeaseDuration)*time.Second, maxLease), renewable: a.Auth.Renewable,
 		batch: isBatch(a.Auth.ClientToken),
 	}
+	if l.batch && l.ttl > time.Second {
+		l.ttl -= time.Second // Vault rounds the second in which a batch token was created down, so it ends up to a second earlier
+	}
+	return l
 }
 
 // watched returns the lease in the form of the library's lifetime watcher.

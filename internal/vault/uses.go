@@ -176,6 +176,9 @@ func (s *Session) usesLeft(ctx context.Context) (left int, limited bool, err err
 
 // logInAgain has Run replace the session although it is still valid, and waits for that.
 func (s *Session) logInAgain(ctx context.Context) error {
+	if s.once.Load() {
+		return errors.New("this session is for one command")
+	}
 	reply := make(chan error, 1)
 	select {
 	case s.loginRequests <- reply:
