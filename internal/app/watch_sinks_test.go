@@ -78,7 +78,7 @@ func TestWatchOfRealSinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours["note"] = "another field is no change"
+	ours["note"] = "another field"
 	w.vault.Write("secret", "access/ci", ours)
 	want()
 	w.vault.Write("secret", "access/ci", fields("another secret"))

@@ -566,6 +566,9 @@ func TestWatchTakesOverAReload(t *testing.T) {
 		}
 		fast := *next
 		fast.WatchEvery = time.Minute
+		if err := asksForRestart(next, &fast); err != nil {
+			t.Error(err)
+		}
 		b.watch.set(&fast)
 		before = len(b.sinkOf(ci).looked())
 		time.Sleep(10 * time.Minute)
