@@ -200,7 +200,7 @@ func TestRoleWidth(t *testing.T) {
 		if err := decoder.Decode(&role); err != nil {
 			t.Fatal(err)
 		}
-		wide, _ := widthOf(test.auth, role)
+		wide, _ := roleOf(test.auth, nil).width(role)
 		if len(wide) != len(test.want) {
 			t.Errorf("%s: %+v, want %q", name, wide, test.want)
 			continue
@@ -211,11 +211,11 @@ func TestRoleWidth(t *testing.T) {
 			}
 		}
 	}
-	_, hints := widthOf(approle, map[string]any{"secret_id_ttl": json.Number("0"), "secret_id_bound_cidrs": nil})
+	_, hints := appRoleWidth(map[string]any{"secret_id_ttl": json.Number("0"), "secret_id_bound_cidrs": nil})
 	if len(hints) != 2 {
 		t.Errorf("hints about an approle: %q", hints)
 	}
-	if _, hints = widthOf(approle, map[string]any{"secret_id_ttl": json.Number("60"), "secret_id_bound_cidrs": []any{"10.0.0.1/32"}}); len(hints) != 0 {
+	if _, hints = appRoleWidth(map[string]any{"secret_id_ttl": json.Number("60"), "secret_id_bound_cidrs": []any{"10.0.0.1/32"}}); len(hints) != 0 {
 		t.Errorf("hints about a bound approle: %q", hints)
 	}
 }

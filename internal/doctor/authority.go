@@ -40,7 +40,7 @@ func (e *examination) selfRights(self *vault.Self) []right {
 }
 
 // adminRights are what only an administrator should have. Some are paths that only sudo opens.
-func adminRights(auth config.VaultAuth) []right {
+func adminRights() []right {
 	var all []right
 	for _, at := range []string{
 		"sys/policies/acl/" + nobody, "sys/mounts/" + nobody, "sys/mounts", "sys/auth/" + nobody, "sys/audit/" + nobody, "sys/raw/" + nobody,
@@ -48,18 +48,6 @@ func adminRights(auth config.VaultAuth) []right {
 		"auth/token/accessors", "identity/entity/name/" + nobody, "identity/group/name/" + nobody,
 	} {
 		all = append(all, right{path: at})
-	}
-	// Whoever may change the roles of the auth method gives itself every policy. To read them is harmless.
-	changes := []string{"create", "update", "patch", "delete", "sudo"}
-	switch a := auth.(type) {
-	case *config.KubernetesAuth:
-		all = append(all, right{path: "auth/" + a.Mount + "/role/" + nobody, excess: changes}, right{path: "auth/" + a.Mount + "/config", excess: changes})
-	case *config.JWTAuth:
-		all = append(all, right{path: "auth/" + a.Mount + "/role/" + nobody, excess: changes}, right{path: "auth/" + a.Mount + "/config", excess: changes})
-	case *config.CertAuth:
-		all = append(all, right{path: "auth/" + a.Mount + "/certs/" + nobody, excess: changes})
-	case *config.AppRole:
-		all = append(all, right{path: "auth/" + a.Mount + "/role/" + nobody, excess: changes}, right{path: "auth/" + a.Mount + "/role/" + nobody + "/secret-id", excess: changes})
 	}
 	return all
 }

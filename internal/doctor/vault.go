@@ -87,8 +87,9 @@ func (e *examination) through(ctx context.Context, session *vault.Session) {
 func (e *examination) places(ctx context.Context, s *vault.Session, self *vault.Self, places []place, versions map[string]int) {
 	good, looked := 0, 0
 	places = slices.DeleteFunc(places, func(p place) bool { return versions[p.Mount] == 0 })
-	rights := slices.Concat(e.selfRights(self), adminRights(e.Config.Vault.Auth), e.ownRole(self))
-	var asked []string
+	role := roleOf(e.Config.Vault.Auth, self)
+	rights := slices.Concat(e.selfRights(self), adminRights(), role.rights())
+	asked := []string{role.path()}
 	for _, r := range rights {
 		asked = append(asked, r.path)
 	}
@@ -125,7 +126,7 @@ func (e *examination) places(ctx context.Context, s *vault.Session, self *vault.
 		e.tooWide(wide, may)
 		e.administers(rights, may)
 	}
-	e.role(ctx, s, self, may)
+	e.role(ctx, s, role, may)
 }
 
 // place checks one path, and reports whether nothing is wrong with it.

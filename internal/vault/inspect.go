@@ -29,21 +29,34 @@ type Remark struct {
 // Inspect looks at the files that a login needs. It sends nothing, and what it returns repeats no secret. A credential
 // that cannot be read, or cannot be what it should, is left to [config.SecretSource.ReadAs].
 func Inspect(ctx context.Context, c config.Vault, now time.Time) (all []Remark) {
-	all = inspectTLS(ctx, c, now)
-	switch a := c.Auth.(type) {
-	case *config.KubernetesAuth:
-		all = append(all, inspectJWT(ctx, "vault.auth.kubernetes.file", a.JWT, now)...)
-	case *config.JWTAuth:
-		all = append(all, inspectJWT(ctx, "vault.auth.jwt", a.JWT, now)...)
-	case *config.AppRole:
-		all = append(all, inspectMode("vault.auth.approle.secret_id", a.SecretID.File)...)
-	case *config.TokenAuth:
-		all = append(all, inspectMode("vault.auth.token", a.Source.File)...)
-	case *config.AgentAuth:
-		all = append(all, inspectSocket(c.Socket())...)
-	}
-	return all
+	i := inspection{ctx: ctx, now: now, socket: c.Socket()}
+	c.Auth.Dispatch(&i)
+	return append(inspectTLS(ctx, c, now), i.found...)
 }
+
+// inspection implements [config.AuthMethods].
+type inspection struct {
+	ctx    context.Context
+	now    time.Time
+	socket string // of an agent
+	found  []Remark
+}
+
+func (i *inspection) Kubernetes(a *config.KubernetesAuth) {
+	i.found = inspectJWT(i.ctx, "vault.auth.kubernetes.file", a.JWT, i.now)
+}
+
+func (i *inspection) JWT(a *config.JWTAuth) {
+	i.found = inspectJWT(i.ctx, "vault.auth.jwt", a.JWT, i.now)
+}
+func (i *inspection) AppRole(a *config.AppRole) {
+	i.found = inspectMode("vault.auth.approle.secret_id", a.SecretID.File)
+}
+func (i *inspection) Token(a *config.TokenAuth) {
+	i.found = inspectMode("vault.auth.token", a.Source.File)
+}
+func (i *inspection) Agent(*config.AgentAuth) { i.found = inspectSocket(i.socket) }
+func (*inspection) Cert(*config.CertAuth)     {} // its certificate is that of vault.tls
 
 func inspectTLS(ctx context.Context, c config.Vault, now time.Time) (all []Remark) {
 	files, err := readTLS(ctx, c.TLS)
