@@ -187,7 +187,7 @@ func (d importDraft) sinkOf(token string) config.Sink {
 	if d.like != nil {
 		return d.like.Sibling(token)
 	}
-	return &config.VaultSink{Mount: d.mount, Path: path.Join(d.prefix, token), SinkFields: config.DefaultFields()}
+	return &config.VaultSink{Mount: d.mount, Path: path.Join(d.prefix, token), Metadata: true, SinkFields: config.DefaultFields()}
 }
 
 // flow writes a mapping of the configuration on one line.
