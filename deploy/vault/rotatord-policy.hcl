@@ -45,6 +45,12 @@ path "secret/config" {
 #   capabilities = ["patch"]
 # }
 
+# OPTIONAL, for rotatord doctor: look whether the role of the login is bound to this daemon. It may stay.
+# With TLS certificates the path is auth/cert/certs/rotatord.
+# path "auth/+/role/rotatord" {
+#   capabilities = ["read"]
+# }
+
 # OPTIONAL, for a mount of KV version 1, in place of the stanza for secret/data/access/*:
 # path "secret/access/*" {
 #   capabilities = ["create", "read", "update"]

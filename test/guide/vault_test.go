@@ -190,10 +190,21 @@ func TestVaultGuide(t *testing.T) {
 	g.run(t, policy[0])
 	g.run(t, policy[1])
 
+	// With the optional right to read the role, doctor says that each is bound as it should be.
+	roles := regexp.MustCompile(`(?s)# (path "auth/\+/role/rotatord".*?)# \}`).FindStringSubmatch(realvault.LeastPolicy(t))
+	if roles == nil {
+		t.Fatal("the policy has no stanza for roles")
+	}
+	if err := g.vault.Root(t).Sys().PutPolicy("rotatord", realvault.LeastPolicy(t)+strings.ReplaceAll(roles[1], "\n# ", "\n")+"}\n"); err != nil {
+		t.Fatal(err)
+	}
+
 	t.Run("AppRole", func(t *testing.T) {
 		commands, configuration := g.section(t, "AppRole")
 		g.run(t, commands[0])
-		want(t, "doctor", g.doctor(t, configuration), vaultIsGood)
+		out := g.doctor(t, configuration)
+		want(t, "doctor", out, vaultIsGood)
+		want(t, "doctor on the role", out, `^good +vault\.auth +the role auth/approle/role/rotatord is bound to this daemon`)
 		g.run(t, commands[1]) // bound to an address, for secret IDs that are made from now on
 		lines := strings.Split(strings.TrimSpace(commands[0]), "\n")
 		g.run(t, lines[len(lines)-1])
@@ -222,7 +233,9 @@ func TestVaultGuide(t *testing.T) {
 		g.run(t, elsewhere)
 		g.run(t, role)
 		g.write(t, "token", g.cluster.Token(t, "rotatord", "rotatord", time.Hour, "vault"))
-		want(t, "doctor", g.doctor(t, configuration), vaultIsGood)
+		out := g.doctor(t, configuration)
+		want(t, "doctor", out, vaultIsGood)
+		want(t, "doctor on the role", out, `^good +vault\.auth +the role auth/kubernetes/role/rotatord is bound to this daemon$`)
 		g.refuses(t, configuration)
 
 		// As the README warns: without a reviewer's token, the daemon's own would have to be one for the API server.
@@ -238,7 +251,9 @@ func TestVaultGuide(t *testing.T) {
 		g.run(t, offline)
 		g.run(t, role)
 		g.write(t, "token", g.cluster.Token(t, "rotatord", "rotatord", time.Hour, "vault"))
-		want(t, "doctor", g.doctor(t, configuration), vaultIsGood)
+		out := g.doctor(t, configuration)
+		want(t, "doctor", out, vaultIsGood)
+		want(t, "doctor on the role", out, `^good +vault\.auth +the role auth/jwt/role/rotatord is bound to this daemon$`)
 		g.refuses(t, configuration)
 	})
 
@@ -285,12 +300,12 @@ func TestOptionalStanzas(t *testing.T) {
 		return all
 	}
 	stanzas := regexp.MustCompile(`(?ms)^# OPTIONAL.*?(# path "([^"]+)" \{.*?^# \}\n)`).FindAllStringSubmatch(policy, -1)
-	want := [][]string{{"read"}, {"patch"}, {"create", "read", "update"}}
+	want := [][]string{{"read"}, {"patch"}, {"read"}, {"create", "read", "update"}}
 	if len(stanzas) != len(want) {
 		t.Fatalf("%d optional stanzas", len(stanzas))
 	}
 	for i, s := range stanzas {
-		path := strings.ReplaceAll(s[2], "*", "a")
+		path := strings.NewReplacer("*", "a", "+", "jwt").Replace(s[2])
 		with := policy + regexp.MustCompile(`(?m)^# `).ReplaceAllString(s[1], "")
 		if got := capabilities(policy, path); !slices.Equal(got, []string{"deny"}) {
 			t.Errorf("%s: the policy gives %q already", path, got)
