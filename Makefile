@@ -103,6 +103,18 @@ leader: ## the leader of three real Vaults is struck at every step of a delivery
 	cd test/leader && go test -count=1 -timeout 120m -v -run 'TestLeader$$' . \
 		-args -rounds $(if $(filter command line,$(origin ROUNDS)),$(ROUNDS),200) -seed $(or $(SEED),1) -round $(or $(ROUND),-1)
 
+AWAY ?= 1m
+.PHONY: auth
+auth: ## each way to log in, against a real Vault and a real Kubernetes API server that are away for AWAY=1m; prints how soon rotations resume
+	cd test/auth && go test -count=1 -timeout 30m -v . -args -away $(AWAY)
+
+.PHONY: conformance
+conformance: ## the suite for sinks on doubles, files, and the real Vault and Kubernetes; prints one table, fails where they differ
+	@results=$$(mktemp); trap 'rm -f "$$results"' EXIT; \
+	go test -count=1 -json -run 'TestVaultSink$$|TestKubernetesSink$$|TestFileConformance$$' ./internal/sink >"$$results" || true; \
+	(cd test && go test -count=1 -json -run 'TestVaultSink$$|TestSink$$' ./realvault ./realkube) >>"$$results" || true; \
+	cd test/program && go run ./conformance <"$$results"
+
 .PHONY: fleet
 fleet: ## 50 clients while secrets rotate and things go wrong, and a script in its place; 13 minutes, prints a table
 	cd test/fleet && go test -count=1 -timeout 40m -args -full

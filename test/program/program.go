@@ -142,6 +142,20 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 	t.Fatalf("did not come about within %s: %s", within, what)
 }
 
+// ReadFile returns a file of the repository.
+func ReadFile(t testing.TB, path string) string {
+	t.Helper()
+	repository, err := Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(filepath.Join(repository, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 // FreeAddress returns a loopback address on which nothing listens now. A program that is to have the same
 // address after a restart needs one before it starts.
 func FreeAddress(t testing.TB) string {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,7 +29,8 @@ type Vault struct {
 	unsealKey string
 	args      []string
 	initFile  string
-	cmd       *exec.Cmd
+	mu        sync.Mutex
+	cmd       *exec.Cmd      // nil if it does not run
 	log       program.Output // of all its lives
 	root      *api.Client
 }
@@ -139,15 +141,18 @@ func (v *Vault) begin(t testing.TB) {
 // Resume starts the process on its storage, and waits until it is unsealed.
 func (v *Vault) Resume(t testing.TB) {
 	t.Helper()
-	v.cmd = exec.Command(Binary(t), v.args...)
-	v.cmd.Stderr = &v.log
-	out, err := v.cmd.StdoutPipe()
+	cmd := exec.Command(Binary(t), v.args...)
+	cmd.Stderr = &v.log
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := v.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	v.mu.Lock()
+	v.cmd = cmd
+	v.mu.Unlock()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil || line != "ready "+v.Address+"\n" {
 		v.Kill()
@@ -162,21 +167,36 @@ func (v *Vault) Kill() { v.end(syscall.SIGKILL) }
 func (v *Vault) Stop() { v.end(syscall.SIGTERM) }
 
 func (v *Vault) end(signal syscall.Signal) {
-	if v.cmd != nil {
-		_ = v.cmd.Process.Signal(signal)
-		_ = v.cmd.Wait()
-		v.cmd = nil
+	v.mu.Lock()
+	cmd := v.cmd
+	v.cmd = nil
+	v.mu.Unlock()
+	if cmd != nil {
+		_ = cmd.Process.Signal(signal)
+		_ = cmd.Wait()
 	}
 }
 
 // Running reports whether the process was started and not ended.
-func (v *Vault) Running() bool { return v.cmd != nil }
+func (v *Vault) Running() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.cmd != nil
+}
 
 // Pause stops the process as a hanging machine does: the kernel accepts connections, and nothing answers.
-func (v *Vault) Pause() { _ = v.cmd.Process.Signal(syscall.SIGSTOP) }
+func (v *Vault) Pause() { v.signal(syscall.SIGSTOP) }
 
 // Continue ends [Vault.Pause].
-func (v *Vault) Continue() { _ = v.cmd.Process.Signal(syscall.SIGCONT) }
+func (v *Vault) Continue() { v.signal(syscall.SIGCONT) }
+
+func (v *Vault) signal(signal syscall.Signal) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.cmd != nil {
+		_ = v.cmd.Process.Signal(signal)
+	}
+}
 
 // Root returns a client that may do everything.
 func (v *Vault) Root(t testing.TB) *api.Client {
@@ -250,13 +270,5 @@ func (v *Vault) AppRole(t testing.TB, policy, ttl, maxTTL string) (roleID, secre
 // LeastPolicy is the policy that is shipped.
 func LeastPolicy(t testing.TB) string {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "rotatord").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "deploy", "vault", "rotatord-policy.hcl"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
+	return program.ReadFile(t, "deploy/vault/rotatord-policy.hcl")
 }

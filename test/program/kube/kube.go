@@ -166,6 +166,16 @@ contexts: [{name: %[1]s, context: {cluster: %[1]s, user: %[1]s}}]
 `, context, s.URL, s.CAFile, token))
 }
 
+// CA returns the certificate of CAFile.
+func (s *Server) CA(t testing.TB) string {
+	t.Helper()
+	b, err := os.ReadFile(s.CAFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
 func (s *Server) write(t testing.TB, name, content string) string {
 	t.Helper()
 	path := filepath.Join(s.dir, name)
