@@ -188,6 +188,46 @@ func TestDoctorAsksTheDaemon(t *testing.T) {
 	}
 }
 
+// TestWrappedSecretID: a secret ID that is delivered wrapped is unwrapped once for all lives of the daemon. A daemon that stops
+// leaves no session in Vault. A stolen token is shown, and stops no rotation.
+func TestWrappedSecretID(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.vault = vaulttest.New(vaulttest.Options{Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}},
+		AppRole: &vaulttest.AppRole{RoleID: "role", SecretID: vaultToken, TTL: time.Hour}})
+	server := httptest.NewServer(w.vault)
+	t.Cleanup(server.Close)
+	w.write("role-id", "role")
+	w.write("wrapping-token", w.vault.WrapSecretID(time.Hour))
+	w.due("ci", "0s")
+	c := w.config(fmt.Sprintf("vault: {address: %s, auth: {approle: {role_id: {file: %s}, secret_id: {file: %s}, wrapped: true}}}", server.URL,
+		filepath.Join(w.dir, "role-id"), filepath.Join(w.dir, "wrapping-token")))
+	for range 2 {
+		d := w.start(c)
+		w.eventually("there is a session", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
+		d.stop()
+		if w.vault.Unwraps() != 1 || w.vault.Sessions() != 0 {
+			t.Errorf("%d unwrapped, %d sessions are left", w.vault.Unwraps(), w.vault.Sessions())
+		}
+	}
+	stolen := w.vault.WrapSecretID(time.Hour)
+	w.vault.Unwrap(stolen)
+	w.write("wrapping-token", stolen)
+	d := w.start(c)
+	w.eventually("it is ready", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK })
+	w.eventually("the check fails", func() bool {
+		v, ok := d.metric(`rotatord_check_ok{check="wrapping_token",subject=""}`)
+		return ok && v == 0
+	})
+	if since, ok := d.metric("rotatord_vault_unwrap_failed_timestamp_seconds"); !ok || since == 0 {
+		t.Errorf("the metric of the alarm is %f (%t)", since, ok)
+	}
+	d.wantMetric(`rotatord_vault_logins_total{method="approle",result="success"}`, 1)
+	if len(d.logged("the wrapping token cannot be unwrapped: another program may have the secret ID")) != 1 {
+		t.Errorf("the log does not say so")
+	}
+}
+
 // TestLedgerIsDeletedUnderTheDaemon: the daemon says so, and begins no rotation whose record would be lost.
 func TestLedgerIsDeletedUnderTheDaemon(t *testing.T) {
 	t.Parallel()

@@ -147,6 +147,30 @@ func TestReferenceSnippet(t *testing.T) {
 	}
 }
 
+// TestLoginExamples checks that each example of docs/vault-auth.md is right, and that there is one for each method.
+func TestLoginExamples(t *testing.T) {
+	methods := map[string]bool{}
+	_, tokens, _ := strings.Cut(minimal, "tokens:")
+	accounts, _, _ := strings.Cut(minimal, "vault:")
+	for _, found := range regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllStringSubmatch(string(read(t, "../../docs/vault-auth.md")), -1) {
+		example := found[1]
+		if !strings.HasPrefix(example, "vault:") { // only the method
+			example = "vault:\n  address: https://vault.example.com\n  auth:\n" + example
+		}
+		cfg := parse(t, accounts+example+"tokens:"+tokens)
+		if len(cfg.Warnings) != 0 {
+			t.Errorf("%s\n%q", example, lines(cfg.Warnings))
+		}
+		methods[cfg.Vault.Auth.Kind()] = true
+	}
+	for method := range rawFields() {
+		kind, isMethod := strings.CutPrefix(method, "vault.auth.")
+		if isMethod && !strings.Contains(kind, ".") && !methods[kind] {
+			t.Errorf("no example of %s", kind)
+		}
+	}
+}
+
 // TestReferenceFreezes checks that the freezes that the reference shows are right, and are
 // what its comments say.
 func TestReferenceFreezes(t *testing.T) {

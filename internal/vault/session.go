@@ -139,11 +139,12 @@ func (s *Session) Run(ctx context.Context) {
 			if ctx.Err() != nil {
 				return
 			}
-			wait.MaxInterval = maxLoginWait
+			longest := maxLoginWait
 			if refused(err) {
-				wait.MaxInterval = maxRefusedWait
+				longest = maxRefusedWait
 			}
-			pause := max(wait.NextBackOff(), retryAfter(err))
+			wait.MaxInterval = longest * 2 / 3 // the pauses vary by half
+			pause := max(min(wait.NextBackOff(), longest), retryAfter(err))
 			s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Err: err, RetryIn: pause})
 			s.sleepUnlessChanged(ctx, pause)
 			continue
