@@ -98,7 +98,7 @@ var allowed = map[string][]string{
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/kubernetes", "internal/pending",
 		"internal/precheck", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon with the doubles.
-	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/sink", "internal/statedir", "internal/status",
+	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/kubernetes", "internal/kubernetes/kubetest", "internal/sink", "internal/statedir", "internal/status",
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
 	"docs":              {}, // only tests of the documents

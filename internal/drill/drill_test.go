@@ -317,6 +317,18 @@ tokens:
   json: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8417, sinks: [{file: {path: /var/lib/ci/c.json, format: json}}]}
 `
 
+// secrets has one token with a Secret of Kubernetes, and one with a Secret and a file.
+const secrets = `
+accounts:
+  prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, base_url: %[1]s, api_token: {file: /nonexistent/token}}
+state: {dir: /nonexistent/state}
+kubernetes: {kubeconfig: /nonexistent/kubeconfig, context: prod}
+defaults: {account: prod, schedule: "0 4 * * 1", grace: 24h}
+tokens:
+  alone: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, sinks: [{kubernetes: {namespace: ci, name: cf, type: example.com/access, labels: {team: ci}}}]}
+  both: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8416, sinks: [{file: {path: /var/lib/ci/a.env}}, {kubernetes: {namespace: other, name: cf}}]}
+`
+
 const filesAndVault = files + `
   both: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8418, sinks: [{vault: {mount: secret, path: both}}, {file: {path: /var/lib/ci/d.env}}]}
   vault: {id: f174e90a-fafe-4643-bbbc-4a0ed4fc8419, sinks: [{vault: {mount: secret, path: alone}}]}
@@ -339,6 +351,8 @@ func TestFiles(t *testing.T) {
 	}{
 		{files, []string{"env", "json"}, []string{"Cloudflare is a simulator in this process.",
 			"because no token that takes part has a sink in Vault: vault-sealed, vault-denied.", "The files of file sinks were"}, len(o.Only) - 2},
+		{secrets, []string{"alone", "both"}, []string{"The Secrets of Kubernetes sinks were in an API server in this process.",
+			"has a sink in Vault: vault-sealed, vault-denied."}, len(o.Only) - 2},
 		{filesAndVault, []string{"both", "env", "json", "vault"}, []string{"Vault is a KV server", "The files of file sinks were"}, len(o.Only)},
 	} {
 		report, err := drill.Run(t.Context(), load(t, test.text), o)

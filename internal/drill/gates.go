@@ -123,8 +123,14 @@ func hideSinksAtRotate(st *stage) {
 	})
 }
 
-// hideSinks moves the directory of the sinks away, or back if it is away.
+// hideSinks moves the directory of the sinks away, or back if it is away. The API server fails as long.
 func (st *stage) hideSinks(hide bool) error {
+	st.atCluster.set(nil)
+	if hide {
+		st.atCluster.set(func(w http.ResponseWriter, _ *http.Request, _ http.Handler) {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})
+	}
 	from, to := filepath.Join(st.dir, sinkDir), filepath.Join(st.dir, "hidden-"+sinkDir)
 	if !hide {
 		from, to = to, from

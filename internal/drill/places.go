@@ -19,6 +19,10 @@ func (st *stage) read(s config.Sink) rotation.Credential {
 		value, _ := fields[v.ClientSecretField].(string)
 		return rotation.Credential{ClientID: id, ClientSecret: secret.New(value)}
 	}
+	if k, ok := s.(*config.KubernetesSink); ok {
+		data := st.cluster.Read(k.Namespace, k.Name)
+		return rotation.Credential{ClientID: data[k.ClientIDField], ClientSecret: secret.New(data[k.ClientSecretField])}
+	}
 	opened, err := st.open(s)
 	if err != nil {
 		return rotation.Credential{}
@@ -45,5 +49,5 @@ func (st *stage) write(s config.Sink, c rotation.Credential) error {
 }
 
 func (st *stage) open(s config.Sink) (sink.Sink, error) {
-	return sink.Open(s.Below(filepath.Join(st.dir, sinkDir)), sink.Deps{})
+	return sink.Open(s.Below(filepath.Join(st.dir, sinkDir)), sink.Deps{Kubernetes: st.client})
 }

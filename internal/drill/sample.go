@@ -71,6 +71,16 @@ func (p player) inVault() bool {
 	return slices.ContainsFunc(p.sinks, func(s config.Sink) bool { return s.NeedsVault() })
 }
 
+// inCluster reports whether one of its sinks is a Secret of Kubernetes.
+func (p player) inCluster() bool {
+	return slices.ContainsFunc(p.sinks, func(s config.Sink) bool { return s.NeedsKubernetes() })
+}
+
+// inFile reports whether one of its sinks is a file.
+func (p player) inFile() bool {
+	return slices.ContainsFunc(p.sinks, func(s config.Sink) bool { return !s.NeedsVault() && !s.NeedsKubernetes() })
+}
+
 // outsideVault reports whether one of its sinks is not in Vault.
 func (p player) outsideVault() bool {
 	return slices.ContainsFunc(p.sinks, func(s config.Sink) bool { return !s.NeedsVault() })
@@ -171,8 +181,11 @@ func (s *sample) doubles() string {
 	if slices.ContainsFunc(s.tokens, player.inVault) {
 		text = "Cloudflare is a simulator, and Vault is a KV server (version 2) in this process. The real ones and their credentials were not used."
 	}
-	if slices.ContainsFunc(s.tokens, player.outsideVault) {
+	if slices.ContainsFunc(s.tokens, player.inFile) {
 		text += " The files of file sinks were in a temporary directory."
+	}
+	if slices.ContainsFunc(s.tokens, player.inCluster) {
+		text += " The Secrets of Kubernetes sinks were in an API server in this process."
 	}
 	return text
 }
@@ -260,6 +273,7 @@ const (
 	apiTokenFile   = "cloudflare-api-token"
 	stateDir       = "state"
 	killedLog      = "killed.log"
+	kubeconfigFile = "kubeconfig"
 	sinkDir        = "sinks" // of what would otherwise be elsewhere on this machine
 )
 
@@ -324,6 +338,9 @@ func (s *sample) configuration(dir, simURL, vaultURL, appURL string) ([]byte, er
 		"state":    m{"dir": filepath.Join(dir, stateDir)},
 		"accounts": accounts,
 		"tokens":   tokens,
+	}
+	if slices.ContainsFunc(s.tokens, player.inCluster) {
+		file["kubernetes"] = m{"kubeconfig": filepath.Join(dir, kubeconfigFile)}
 	}
 	if slices.ContainsFunc(s.tokens, player.inVault) {
 		file["vault"] = m{"address": vaultURL, "timeout": "5s", "auth": m{"token": m{"file": filepath.Join(dir, vaultTokenFile)}}}

@@ -18,8 +18,11 @@ import (
 	"rotatord/internal/app"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
+	"rotatord/internal/kubernetes"
+	"rotatord/internal/kubernetes/kubetest"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
 	"rotatord/internal/statedir"
 	"rotatord/internal/status"
 	"rotatord/internal/vault/vaulttest"
@@ -33,8 +36,11 @@ type stage struct {
 	config  *config.Config
 	sim     *cfsim.Simulator
 	vault   *vaulttest.Server
+	cluster *kubetest.Server
+	client  *kubernetes.Client // of that cluster, beside the daemon's
 
 	atCloudflare, atVault *gate
+	atCluster             *gate
 	edge                  *edge
 	servers               []*http.Server
 
@@ -63,6 +69,14 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 	}
 	const token = "rehearsal"
 	st.vault = vaulttest.New(vaulttest.Options{RootToken: token, Mounts: mounts})
+	st.cluster = kubetest.New(secret.New(token))
+	for _, p := range s.tokens {
+		for _, one := range p.sinks {
+			if k, ok := one.(*config.KubernetesSink); ok {
+				st.cluster.AddNamespace(k.Namespace)
+			}
+		}
+	}
 	if st.dir, err = os.MkdirTemp("", "rotatord-drill-"); err != nil {
 		return nil, err
 	}
@@ -75,6 +89,7 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 		return nil, err
 	}
 	st.atCloudflare, st.atVault = &gate{next: st.guarded(st.sim)}, &gate{next: st.vault}
+	st.atCluster = &gate{next: st.cluster}
 	st.edge = newEdge(st)
 	simURL, err := st.serve(st.atCloudflare)
 	if err != nil {
@@ -84,6 +99,15 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 	if err != nil {
 		return nil, err
 	}
+	clusterURL, err := st.serve(st.atCluster)
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig := filepath.Join(st.dir, kubeconfigFile)
+	if err := os.WriteFile(kubeconfig, kubeconfigOf(clusterURL, token), 0o600); err != nil {
+		return nil, err
+	}
+	st.client = kubernetes.New(config.Kubernetes{Kubeconfig: kubeconfig}, nil)
 	appURL, err := st.serve(st.edge)
 	if err != nil {
 		return nil, err
@@ -107,6 +131,12 @@ func newStage(s *sample, program Program) (_ *stage, err error) {
 	}
 	st.consumers = newConsumers(st)
 	return st, st.anchor()
+}
+
+// kubeconfigOf returns a kubeconfig for the cluster of the drill. JSON is YAML.
+func kubeconfigOf(server, token string) []byte {
+	return fmt.Appendf(nil, `{"current-context": "drill", "contexts": [{"name": "drill", "context": {"cluster": "drill", "user": "drill"}}],
+  "clusters": [{"name": "drill", "cluster": {"server": %q}}], "users": [{"name": "drill", "user": {"token": %q}}]}`, server, token)
 }
 
 // serve serves h on a free port of the loopback interface, and returns its address.
@@ -315,6 +345,9 @@ func (st *stage) close() error {
 	err := st.stop()
 	if st.consumers != nil {
 		st.consumers.end()
+	}
+	if st.client != nil {
+		st.client.Close()
 	}
 	for _, s := range st.servers {
 		_ = s.Close()
