@@ -70,6 +70,14 @@ var operations = map[string]func(context.Context, sessions) error{
 		_, err := s.token.Send(ctx, Request{Path: "kv/data/x"})
 		return err
 	},
+	"raw read of a version": func(ctx context.Context, s sessions) error {
+		_, err := s.token.Send(ctx, Request{Path: "kv/data/x", Version: 3})
+		return err
+	},
+	"raw merge": func(ctx context.Context, s sessions) error {
+		_, err := s.token.Send(ctx, Request{Path: "kv/metadata/x", Merge: true, Body: map[string]any{"custom_metadata": map[string]any{"a": canary}}})
+		return err
+	},
 	"raw write": func(ctx context.Context, s sessions) error {
 		_, err := s.token.Send(ctx, Request{Path: "kv/data/x", Body: map[string]any{"client_secret": canary}})
 		return err
@@ -165,6 +173,47 @@ func TestStandby(t *testing.T) {
 		}
 		if n := asked.Load(); n != min(standbys, maxRedirects)+1 {
 			t.Errorf("behind %d standbys: %d requests", standbys, n)
+		}
+		web.Close()
+	}
+}
+
+// TestStandbyKeepsTheRequest: behind a standby a read asks for the same version, and a merge stays one. Without
+// its query a read would get the current version, and without its type a merge would remove the keys of others.
+func TestStandbyKeepsTheRequest(t *testing.T) {
+	for name, test := range map[string]struct {
+		request         Request
+		method, query   string
+		contentType     string
+		dropped, failed bool // the standby drops the query; then it is not followed
+	}{
+		"a version":           {Request{Path: "kv/data/x", Version: 3}, http.MethodGet, "version=3", "", false, false},
+		"a version, dropped":  {Request{Path: "kv/data/x", Version: 3}, http.MethodGet, "", "", true, true},
+		"the current version": {Request{Path: "kv/data/x"}, http.MethodGet, "", "", false, false},
+		"a merge": {Request{Path: "kv/metadata/x", Merge: true, Body: map[string]any{"custom_metadata": map[string]any{}}},
+			http.MethodPatch, "", "application/merge-patch+json", false, false},
+		"a write": {Request{Path: "kv/data/x", Body: map[string]any{}}, http.MethodPut, "", "application/json", false, false},
+	} {
+		asked := 0
+		var web *httptest.Server
+		web = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if asked++; asked == 1 {
+				to := web.URL + r.URL.RequestURI()
+				if test.dropped {
+					to = web.URL + r.URL.EscapedPath()
+				}
+				w.Header().Set("Location", to)
+				w.WriteHeader(http.StatusTemporaryRedirect)
+				return
+			}
+			if r.Method != test.method || r.URL.RawQuery != test.query || r.Header.Get("Content-Type") != test.contentType {
+				t.Errorf("%s: %s %s, %q", name, r.Method, r.URL, r.Header.Get("Content-Type"))
+			}
+			_, _ = io.WriteString(w, `{"data":{"version":1}}`)
+		}))
+		_, err := sessionsAt(t, web.URL).token.send(t.Context(), test.request)
+		if (err != nil) != test.failed || !test.failed && asked != 2 {
+			t.Errorf("%s: %v after %d requests", name, err, asked)
 		}
 		web.Close()
 	}
