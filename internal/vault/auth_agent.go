@@ -35,3 +35,23 @@ func (agentAuth) logIn(ctx context.Context, library *api.Client) (lease, error) 
 }
 
 func (agentAuth) changed(context.Context) bool { return false }
+
+// lookAtAgent asks how long the agent's token lasts now. It returns true if the agent has no valid token.
+func (s *Session) lookAtAgent(ctx context.Context) (gone bool) {
+	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
+	defer cancel()
+	begun := time.Now()
+	self, err := lookUp(ctx, s.client.session)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err == nil && self.Forever:
+		s.expiry = time.Time{}
+	case err == nil:
+		s.expiry = begun.Add(self.TTL)
+	case denied(err):
+		s.loggedIn, s.err = false, withHint(err, s.login.hint, s.config.Namespace)
+		return true
+	}
+	return s.ended()
+}

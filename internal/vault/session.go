@@ -20,7 +20,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -399,92 +398,6 @@ func (s *Session) noteRefusal(err error) error {
 
 // ended reports whether the lease has run out. The caller holds mu.
 func (s *Session) ended() bool { return !s.expiry.IsZero() && !time.Now().Before(s.expiry) }
-
-// refused reports whether Vault itself refused a login, so that the same credential would be refused again.
-func refused(err error) bool {
-	e, ok := errors.AsType[*ResponseError](err)
-	return ok && !e.Foreign && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusPreconditionFailed
-}
-
-// sleepUnlessChanged sleeps, and ends early if the credential has another content.
-func (s *Session) sleepUnlessChanged(ctx context.Context, d time.Duration) {
-	for end := time.Now().Add(d); ctx.Err() == nil; {
-		left := time.Until(end)
-		if left <= 0 || s.login.changed(ctx) {
-			return
-		}
-		sleep(ctx, min(left, s.pause))
-	}
-}
-
-// failedLogin says when a login is tried again that failed while the session goes on. Each failure doubles the pause.
-type failedLogin struct {
-	next time.Time // zero if none has failed
-	wait time.Duration
-}
-
-func (f *failedLogin) due() bool { return !f.next.IsZero() && !time.Now().Before(f.next) }
-
-func (f *failedLogin) note(first time.Duration, err error) {
-	longest := maxLoginWait
-	if refused(err) {
-		longest = maxReplaceWait
-	}
-	f.wait = min(max(2*f.wait, first), longest)
-	f.next = time.Now().Add(f.wait)
-}
-
-// reloadTLS takes over new files of vault.tls. It tells of each fault once.
-func (s *Session) reloadTLS(ctx context.Context) {
-	changed, err := s.client.connections.reload(ctx)
-	if ctx.Err() != nil {
-		return
-	}
-	fault := ""
-	if err != nil {
-		fault = err.Error()
-	}
-	s.mu.Lock()
-	news := fault != s.tlsFault
-	if s.tlsFault = fault; news {
-		s.tlsFaultAt = time.Now()
-		if fault == "" {
-			s.tlsFaultAt = time.Time{}
-		}
-	}
-	s.mu.Unlock()
-	if changed || news {
-		s.tell(event.VaultTLS{Vault: s.config.Address, Err: err, CertificateEnds: s.certificateEnd()})
-	}
-}
-
-// certificateEnd returns when the client certificate in use ends; zero if there is none.
-func (s *Session) certificateEnd() time.Time {
-	if leaf := s.client.connections.certificate(); leaf != nil {
-		return leaf.NotAfter
-	}
-	return time.Time{}
-}
-
-// lookAtAgent asks how long the agent's token lasts now. It returns true if the agent has no valid token.
-func (s *Session) lookAtAgent(ctx context.Context) (gone bool) {
-	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
-	defer cancel()
-	begun := time.Now()
-	self, err := lookUp(ctx, s.client.session)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil && self.Forever:
-		s.expiry = time.Time{}
-	case err == nil:
-		s.expiry = begun.Add(self.TTL)
-	case denied(err):
-		s.loggedIn, s.err = false, withHint(err, s.login.hint, s.config.Namespace)
-		return true
-	}
-	return s.ended()
-}
 
 func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)

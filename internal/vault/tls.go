@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
 	"rotatord/internal/outbound"
 )
 
@@ -142,4 +143,36 @@ func readTLS(ctx context.Context, c config.TLS) (files tlsFiles, err error) {
 	}
 	files.digest = sha256.Sum256(bytes.Join(all, []byte{0}))
 	return files, nil
+}
+
+// reloadTLS takes over new files of vault.tls. It tells of each fault once.
+func (s *Session) reloadTLS(ctx context.Context) {
+	changed, err := s.client.connections.reload(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	fault := ""
+	if err != nil {
+		fault = err.Error()
+	}
+	s.mu.Lock()
+	news := fault != s.tlsFault
+	if s.tlsFault = fault; news {
+		s.tlsFaultAt = time.Now()
+		if fault == "" {
+			s.tlsFaultAt = time.Time{}
+		}
+	}
+	s.mu.Unlock()
+	if changed || news {
+		s.tell(event.VaultTLS{Vault: s.config.Address, Err: err, CertificateEnds: s.certificateEnd()})
+	}
+}
+
+// certificateEnd returns when the client certificate in use ends; zero if there is none.
+func (s *Session) certificateEnd() time.Time {
+	if leaf := s.client.connections.certificate(); leaf != nil {
+		return leaf.NotAfter
+	}
+	return time.Time{}
 }

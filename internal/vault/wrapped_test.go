@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,7 +56,7 @@ type wrappedWorld struct {
 	config config.Vault
 	box    *box
 	// before, if set, gets each request before Vault does; true means that Vault's answer is lost.
-	before func(path string) (lost bool)
+	before atomic.Pointer[func(path string) (lost bool)]
 
 	mu     sync.Mutex
 	events []event.Detail
@@ -65,7 +66,7 @@ func newWrappedWorld(t *testing.T) *wrappedWorld {
 	server, c := approleServer(t, time.Hour, 0)
 	w := &wrappedWorld{t: t, vault: server, config: c, box: &box{}}
 	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if w.before != nil && w.before(strings.TrimPrefix(r.URL.Path, "/v1/")) {
+		if before := w.before.Load(); before != nil && (*before)(strings.TrimPrefix(r.URL.Path, "/v1/")) {
 			server.ServeHTTP(httptest.NewRecorder(), r)
 			panic(http.ErrAbortHandler)
 		}
@@ -207,27 +208,26 @@ func TestForeignWrappingToken(t *testing.T) {
 // and a request that was not carried out is repeated.
 func TestLostUnwrapping(t *testing.T) {
 	w := newWrappedWorld(t)
-	w.before = func(path string) bool { return path == pathUnwrap }
+	w.before.Store(new(func(path string) bool { return path == pathUnwrap }))
 	_, stop, err := w.start()
 	stop()
 	if err == nil {
 		t.Fatal("the answer was not lost")
 	}
-	w.before = nil
+	w.before.Store(nil)
 	if _, stop, err = w.start(); err == nil || !strings.Contains(err.Error(), "or the answer to the daemon's own unwrapping at ") || w.alarms() == 0 {
 		t.Errorf("%v, %d alarms", err, w.alarms())
 	}
 	stop()
 
 	w = newWrappedWorld(t)
-	sealed := true
-	w.before = func(path string) bool {
-		if path == pathUnwrap && sealed {
-			sealed = false
+	var broken atomic.Bool
+	w.before.Store(new(func(path string) bool {
+		if path == pathUnwrap && !broken.Swap(true) {
 			panic(http.ErrAbortHandler) // Vault never gets it
 		}
 		return false
-	}
+	}))
 	s, _, _ := w.start()
 	eventually(t, "a session", func() bool { return s.Ready(t.Context(), 0) == nil })
 	if w.vault.Unwraps() != 1 || w.alarms() != 0 {
@@ -244,12 +244,12 @@ func TestNoPlaceForTheSecretID(t *testing.T) {
 	if err == nil || w.vault.Unwraps() != 0 || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("%v, %d unwrapped", err, w.vault.Unwraps())
 	}
-	w.before = func(path string) bool {
+	w.before.Store(new(func(path string) bool {
 		if path == pathUnwrap {
 			w.box.breakWith(errors.New("the disk failed in between"))
 		}
 		return false
-	}
+	}))
 	w.box.breakWith(nil)
 	eventually(t, "a session", func() bool { return s.Ready(t.Context(), 0) == nil })
 	w.box.breakWith(nil)

@@ -1,0 +1,44 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// This file says how soon a login that failed is tried again.
+
+// refused reports whether Vault itself refused a login, so that the same credential would be refused again.
+func refused(err error) bool {
+	e, ok := errors.AsType[*ResponseError](err)
+	return ok && !e.Foreign && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusPreconditionFailed
+}
+
+// sleepUnlessChanged sleeps, and ends early if the credential has another content.
+func (s *Session) sleepUnlessChanged(ctx context.Context, d time.Duration) {
+	for end := time.Now().Add(d); ctx.Err() == nil; {
+		left := time.Until(end)
+		if left <= 0 || s.login.changed(ctx) {
+			return
+		}
+		sleep(ctx, min(left, s.pause))
+	}
+}
+
+// failedLogin says when a login is tried again that failed while the session goes on. Each failure doubles the pause.
+type failedLogin struct {
+	next time.Time // zero if none has failed
+	wait time.Duration
+}
+
+func (f *failedLogin) due() bool { return !f.next.IsZero() && !time.Now().Before(f.next) }
+
+func (f *failedLogin) note(first time.Duration, err error) {
+	longest := maxLoginWait
+	if refused(err) {
+		longest = maxReplaceWait
+	}
+	f.wait = min(max(2*f.wait, first), longest)
+	f.next = time.Now().Add(f.wait)
+}
