@@ -34,6 +34,9 @@ func full(now time.Time) Record {
 		Deletes:   map[string]time.Time{"s": now.Add(time.Hour)},
 		Replaced:  []Replaced{{TokenID: "C", ClientID: "c.access", At: now.Add(time.Minute), Promised: true, Failures: 1, NotBefore: now}},
 		Abandoned: []string{"X"},
+		Written:   map[string]Written{"s": {Digest: "new", ClientID: "a.access", Version: 2, At: now}, "away": {Digest: "new"}}, Earlier: []secret.Digest{"old"},
+		Findings: map[string]Finding{"s": {Kind: FoundDeleted, Since: now}}, Restoring: Restoring{At: []time.Time{now.Add(-25 * time.Hour), now.Add(-time.Hour)}, Refused: RestoreGone},
+		OwnUpdatedAt: now, RefusedInUse: &RefusedInUse{Since: now, Error: "403"},
 	}
 }
 
@@ -45,6 +48,8 @@ func TestTransitions(t *testing.T) {
 	single := Token{Name: "ci", Account: "prod", ID: "A", Grace: time.Hour}
 	two := Token{Name: "ci", Account: "prod", ID: "A", Partner: "B", Grace: time.Hour}
 	renews := Token{Name: "ci", Account: "prod", Replace: true, ID: "A", Grace: time.Hour}
+	watched := single
+	watched.Sinks = []Sink{namedSink{name: "s"}}
 	answer := Issued{Credential: Credential{ClientID: "a.access", ClientSecret: secret.New("s3cret")}, Facts: TokenFacts{ID: "A"}, GraceEndsAt: now.Add(2 * time.Hour)}
 	failed := failure{reason: "store", err: errors.New("no sink"), next: now.Add(time.Minute)}
 	quiet := failure{reason: "store", err: errors.New("wait"), next: now.Add(time.Minute), silent: true}
@@ -115,6 +120,43 @@ func TestTransitions(t *testing.T) {
 		{"the spare was renewed", func(r Record) Record { return r.renewalSeen("B", TokenFacts{ExpiresAt: now.Add(48 * time.Hour)}) }, map[string]string{
 			"spare.expires_at": `"` + at(48*time.Hour) + `"`, "spare.id": `"B"`, "facts.expires_at": `"` + at(24*time.Hour) + `"`}},
 		{"the other is in use", func(r Record) Record { return r.spareChosen(two, "B") }, map[string]string{"token_id": `"B"`, "work.token_id": `"A"`, "facts.id": `"B"`}},
+		{"a sink was written", func(r Record) Record { return r.wroteTo("s", Stored{Digest: "newer", Version: 3}, now) }, map[string]string{
+			"written.s.digest": `"newer"`, "written.s.version": "3", "written.away.digest": `"new"`, "earlier": `["new","old"]`}},
+		{"a finding is over", func(r Record) Record {
+			r, _ = r.looked(watched, Look{Sink: "s", Stored: Stored{Exists: true}}, Finding{}, now)
+			return r
+		}, map[string]string{"findings": "", "restoring.refused": "", "deletes.s": "", "order.left": "1"}},
+		{"another finding", func(r Record) Record {
+			r, _ = r.looked(watched, Look{Sink: "s"}, Finding{Kind: FoundGone}, now.Add(time.Minute))
+			return r
+		}, map[string]string{"findings.s.kind": `"gone"`, "findings.s.since": `"` + at(time.Minute) + `"`, "restoring.refused": `"gone"`}},
+		{"the same finding", func(r Record) Record {
+			r, _ = r.looked(watched, Look{Sink: "s"}, Finding{Kind: FoundDeleted}, now.Add(time.Minute))
+			return r
+		}, map[string]string{"findings.s.since": `"` + at(0) + `"`}},
+		{"what the sinks hold is taken", func(r Record) Record {
+			return r.taken(watched, map[string]Stored{"s": {Digest: "theirs", ClientID: "a.access"}}, now)
+		}, map[string]string{"written.s.digest": `"theirs"`, "written.s.accepted": "true", "written.away": "", "findings": "", "own_updated_at": "", "earlier": `["new","old"]`}},
+		{"a restore begins", func(r Record) Record { return r.restoring(now) }, map[string]string{
+			"restoring.at": `["` + at(-time.Hour) + `","` + at(0) + `"]`, "restoring.refused": ""}},
+		{"a restore is refused", func(r Record) Record { return r.notRestored(RestoreFailed, errors.New("no sink")) }, map[string]string{
+			"restoring.refused": `"failed"`, "restoring.error": `"no sink"`}},
+		{"restored", func(r Record) Record {
+			return r.restoredIn(watched, "s", Stored{Exists: true, Digest: "new", Version: 9}, now)
+		}, map[string]string{
+			"written.s.version": "9", "findings": "", "restoring.refused": ""}},
+		{"ordered to restore", func(r Record) Record { return r.orderedToRestore(now) }, map[string]string{"order.restores": "true", "order.heals": "true", "order.override_grace": ""}},
+		{"an order to restore is not needed any more", func(r Record) Record {
+			r, _ = r.orderedToRestore(now).looked(watched, Look{Sink: "s", Stored: Stored{Exists: true}}, Finding{}, now)
+			return r
+		}, map[string]string{"order": ""}},
+		{"the secret in use is accepted", func(r Record) Record { return r.refusedInUse(nil) }, map[string]string{"refused_in_use": ""}},
+		{"done, and watched again", func(r Record) Record { r, _ = r.done(watched, now); return r }, map[string]string{
+			"findings": "", "refused_in_use": "", "written.away": "", "written.s.digest": `"new"`, "own_updated_at": `"` + at(0) + `"`}},
+		{"done, and the service token was changed more than once", func(r Record) Record {
+			r, _ = r.withWork(func(w *Work) { w.TouchedAt = now }).done(watched, now)
+			return r
+		}, map[string]string{"own_updated_at": ""}},
 		{"the clock was ahead", func(r Record) Record { r, _ = r.healed(single, now.Add(-90*24*time.Hour)); return r }, map[string]string{
 			"anchor": `"` + at(-90*24*time.Hour) + `"`, "not_before": "", "catch_up_at": ""}},
 	}
@@ -141,6 +183,14 @@ func TestTransitions(t *testing.T) {
 		})
 	}
 }
+
+// namedSink is a sink of which only the name matters.
+type namedSink struct {
+	Sink
+	name string
+}
+
+func (s namedSink) Name() string { return s.name }
 
 // jsonAt returns the JSON at a path of keys and indexes; empty if there is none.
 func jsonAt(tree any, path string) string {
