@@ -68,13 +68,25 @@ generate: ## write all generated files again
 # -count=1: what is tested is outside of the module, and the cache of test results does not see it.
 E2E := cd test && go test -count=1 -timeout 25m ./...
 
+# The servers that tests run, as test/program builds them. A test finds them up to date: it has no minutes for that.
+BUILD_SERVERS := mkdir -p .tools/test; build() { \
+	echo "building $$1"; (cd test/$$2 && exec flock $(CURDIR)/.tools/test/$$1.lock go build "$${@:3}" -o $(CURDIR)/.tools/test/$$1 .); }; \
+	build vaultd vaultd && build etcd kube/etcd '-ldflags=-s -w' && build kube-apiserver kube/apiserver '-ldflags=-s -w'
+.PHONY: servers
+servers: ## build the real Vault, etcd and Kubernetes API server of the tests; the first time takes minutes
+	@$(BUILD_SERVERS)
+
 .PHONY: test-short
 test-short: ## the product's tests that take milliseconds
 	go test -short ./...
 
 .PHONY: test
 test: tools ## all tests: the product with the race detector, deploy/, and against a real Vault
-	go test -race ./...
+	@# Where nothing is cached, the servers take minutes of the processor. The product's tests wait a lot, and come first.
+	@(renice -n 15 $$BASHPID >/dev/null; $(BUILD_SERVERS)) & servers=$$!; failed=; \
+	(set -x; go test -race ./...) || failed=yes; \
+	wait $$servers || failed=yes; \
+	[[ -z $$failed ]]
 	go test -run 'FlippedBits|DamagedHeaders' ./internal/statedir
 	go test -run ISC ./internal/scheduler
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint

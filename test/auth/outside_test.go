@@ -38,6 +38,7 @@ metadata:
 // kubeconfig, for the API server. It rotates into Vault, under the shipped policy, and into a Secret, under the shipped
 // Role. The Role allows nothing else.
 func TestOutsideTheCluster(t *testing.T) {
+	t.Parallel()
 	authority := ca.New(t, "test")
 	cluster := kube.Start(t)
 	cluster.Apply(t, accounts)

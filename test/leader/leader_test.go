@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	rounds   = flag.Int("rounds", 8, "how many rounds")
+	rounds   = flag.Int("rounds", 6, "how many rounds")
 	seed     = flag.Uint64("seed", 1, "which rounds")
 	only     = flag.Int("round", -1, "this round alone")
 	clusters = flag.Int("clusters", 2, "how many rounds at a time")
@@ -89,6 +89,7 @@ func isolated(p plan, play func() result) result {
 
 // TestLeader is `make leader ROUNDS=N SEED=S`, with ROUND=K that one alone.
 func TestLeader(t *testing.T) {
+	t.Parallel() // it mostly waits
 	all := plans(max(*rounds, *only+1), *seed)
 	if *only >= 0 {
 		all = all[*only : *only+1]
@@ -119,6 +120,7 @@ func TestLeader(t *testing.T) {
 
 // TestOracle breaks something on purpose. An oracle that finds nothing wrong here would prove nothing in the rounds.
 func TestOracle(t *testing.T) {
+	t.Parallel()
 	all := []plan{
 		{number: 0, point: "write.arrives", manner: killed, away: time.Second, sabotage: trusting},
 		{number: 1, point: "rotate.arrives", manner: steppedDown, away: time.Second, sabotage: repeating},
