@@ -75,7 +75,7 @@ type watched struct {
 	// Only the look in progress uses the fields below, and at most one is in progress. lookedAt is read
 	// under the lock of the watch.
 	looking  bool
-	lookedAt time.Time // of the last look that could read the sink; at first when the watch began
+	lookedAt time.Time // of the last look, also of one that failed; at first when the watch began
 	suspect  *rotation.Finding
 	// first is when the last look showed something else than the ledger for the first time in a row, failed
 	// for the first time in a row, or was refused. failures counts those that failed or were refused.
@@ -250,11 +250,11 @@ func (w *watch) look(ctx context.Context, item *watched) (wait time.Duration) {
 		w.counted(item, "skipped")
 		return confirmAfter
 	}
+	w.setLooked(item)
 	if err != nil {
 		w.counted(item, "failed")
 		return w.unread(ctx, item, before, after, err)
 	}
-	w.setLooked(item)
 	look := rotation.Look{Sink: item.sink, Before: before.record, Stored: stored}
 	return w.compare(ctx, item, after, look)
 }
@@ -317,7 +317,7 @@ func (w *watch) setLooked(item *watched) {
 	item.lookedAt = w.now()
 }
 
-// state returns how often each sink is looked at, and when the sink was read whose last look is the longest ago.
+// state returns how often each sink is looked at, and when the sink was looked at whose last look is the longest ago.
 // A token that has nothing to compare with, or whose rotation is in progress, does not count. Both are zero if no
 // sink is left.
 func (w *watch) state() (every time.Duration, oldest time.Time) {

@@ -55,12 +55,12 @@ func (m *Metrics) restored(_ event.Event, d event.SinkRestore) {
 }
 
 // ShowWatch registers the gauges that show whether the watch does its work. state returns how often it looks at
-// each sink, and when the sink was read whose last look is the longest ago. Both are zero if none is watched.
+// each sink, and when the sink was looked at whose last look is the longest ago. Both are zero if none is watched.
 func (m *Metrics) ShowWatch(state func() (every time.Duration, oldest time.Time)) {
 	m.registry.MustRegister(&watchCollector{
 		state: state,
 		oldest: prometheus.NewDesc("rotatord_sink_look_oldest_timestamp_seconds",
-			"When the sink was last read whose last look is the longest ago; absent if no sink is watched.", nil, nil),
+			"When the sink was looked at whose last look is the longest ago; absent if no sink is watched.", nil, nil),
 		period: prometheus.NewDesc("rotatord_sink_watch_period_seconds", "How often each sink is looked at; absent if no sink is watched.", nil, nil),
 	})
 }
