@@ -40,9 +40,10 @@ type Vault struct {
 	session *vault.Session
 	config  config.VaultSink
 
-	mu    sync.Mutex
-	base  *base  // what Preflight has read; nil after the write, and when it is too old
-	noted string // the rotation whose metadata were written last
+	mu       sync.Mutex
+	base     *base  // what Preflight has read; nil after the write, and when it is too old
+	noted    string // the rotation whose metadata were written last
+	reserved bool   // requests of the session are reserved since the preflight
 }
 
 // NewVault returns a sink for one path.
@@ -72,14 +73,29 @@ func (v *Vault) credential(c content) rotation.Credential {
 // Preflight implements [rotation.Sink]. In KV version 2 it sends the same request as the
 // write, but with a check-and-set that cannot match. The Store that follows needs no further read.
 func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
+	v.release() // of a rotation that ended after its preflight
 	if err := v.session.ReadyFor(ctx, sessionMargin, requestsPerSink); err != nil {
 		return rotation.Stored{}, err
 	}
+	v.mu.Lock()
+	v.reserved = true
+	v.mu.Unlock()
 	kv, now, stored, err := v.preflight(ctx)
 	if err == nil && kv == 2 {
 		v.keepBase(now)
 	}
 	return stored, err
+}
+
+// release gives back the requests that Preflight has reserved.
+func (v *Vault) release() {
+	v.mu.Lock()
+	held := v.reserved
+	v.reserved = false
+	v.mu.Unlock()
+	if held {
+		v.session.Release(requestsPerSink)
+	}
 }
 
 func (v *Vault) preflight(ctx context.Context) (kv int, now content, s rotation.Stored, err error) {

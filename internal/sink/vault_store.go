@@ -27,7 +27,9 @@ func (v *Vault) Store(ctx context.Context, d rotation.Delivery) (stored rotation
 	defer func() {
 		if err != nil {
 			v.session.ForgetKVVersion(v.config.Mount)
+			return
 		}
+		v.release()
 	}()
 	if err := v.session.Ready(ctx, 0); err != nil {
 		return rotation.Stored{}, err

@@ -118,6 +118,20 @@ func (s *Session) reserveUses(ctx context.Context, requests int) error {
 	return nil
 }
 
+// Release gives back what ReadyFor has reserved for a caller that needs it no longer. If another caller asks Vault
+// right now it does not wait for that: the reservation then ends by itself.
+func (s *Session) Release(requests int) {
+	select {
+	case s.uses.semaphore <- struct{}{}:
+		defer func() { <-s.uses.semaphore }()
+	default:
+		return
+	}
+	if i := slices.IndexFunc(s.uses.reservations, func(r reservation) bool { return r.requests == requests }); i >= 0 {
+		s.uses.reservations = slices.Delete(s.uses.reservations, i, i+1)
+	}
+}
+
 // reserved returns how many requests are reserved now. The caller holds the semaphore.
 func (s *Session) reserved() (all int) {
 	s.uses.reservations = slices.DeleteFunc(s.uses.reservations, func(r reservation) bool { return !time.Now().Before(r.until) })
