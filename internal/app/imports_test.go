@@ -152,6 +152,7 @@ func TestDaemonIsLean(t *testing.T) {
 		case strings.HasPrefix(path, "github.com/hashicorp/vault/") && !vaultClient(path):
 			t.Errorf("%s is linked in: of Vault only its client may be, all else is under another licence", path)
 		case path == "github.com/hashicorp/vault",
+			strings.HasPrefix(path, "k8s.io/kubernetes/"), strings.HasPrefix(path, "k8s.io/apiserver/"), strings.HasPrefix(path, "go.etcd.io/etcd/"),
 			strings.HasPrefix(path, "github.com/invopop/jsonschema"),
 			strings.HasPrefix(path, "github.com/getkin/kin-openapi"),
 			strings.HasPrefix(path, "github.com/rogpeppe/"),
