@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -22,6 +23,12 @@ type authMethod interface {
 	changed(ctx context.Context) bool
 	// hint says what an operator should check if Vault refuses a login like that.
 	hint(refusal *ResponseError, namespace string) string
+}
+
+// patientMethod is a method that keeps a refused credential back for a while: a login before that sends nothing.
+type patientMethod interface {
+	// notBefore is when a credential that was refused may be sent again; zero if none was.
+	notBefore() time.Time
 }
 
 // methodOf returns the method that is configured.

@@ -2,11 +2,13 @@ package vault
 
 import (
 	"context"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 	"github.com/hashicorp/vault/api/auth/approle"
 
 	"rotatord/internal/config"
+	"rotatord/internal/printable"
 	"rotatord/internal/secret"
 )
 
@@ -23,12 +25,17 @@ func (m *methods) AppRole(c *config.AppRole) {
 type appRoleAuth struct {
 	config  config.AppRole
 	wrapped *wrappedID // nil: the secret ID is delivered as it is
+	guard   lockoutGuard
 	credentials
 }
 
 func (a *appRoleAuth) name() string { return "approle" }
 
 func (a *appRoleAuth) hint(refusal *ResponseError, namespace string) string {
+	return a.advice(refusal, namespace) + a.guard.describe(a.config.Mount)
+}
+
+func (a *appRoleAuth) advice(refusal *ResponseError, namespace string) string {
 	switch {
 	case a.wrapped != nil && refusal.says("invalid role or secret ID"):
 		return a.wrapped.describe()
@@ -47,29 +54,62 @@ func (a *appRoleAuth) logIn(ctx context.Context, library *api.Client) (lease, er
 	if err != nil {
 		return lease{}, err
 	}
-	secretID, err := a.secretID(ctx, library)
+	if a.wrapped != nil {
+		return a.logInWrapped(ctx, roleID, library)
+	}
+	secretID, err := a.get(ctx, "vault.auth.approle.secret_id", a.config.SecretID, config.SecretID)
 	if err != nil {
 		return lease{}, err
 	}
+	l, _, err := a.send(ctx, roleID, secretID, library)
+	return l, err
+}
+
+// logInWrapped logs in with the secret ID that was delivered last, and with the one before it if Vault refuses that.
+func (a *appRoleAuth) logInWrapped(ctx context.Context, roleID secret.Value, library *api.Client) (lease, error) {
+	candidates, err := a.wrapped.get(ctx, roleID.Digest(), &a.credentials, library)
+	if err != nil {
+		return lease{}, err
+	}
+	for _, one := range candidates {
+		var l lease
+		var role string
+		if l, role, err = a.send(ctx, roleID, secret.New(one.SecretID), library); err == nil {
+			a.wrapped.accepted(one, role, roleID.Digest())
+			return l, nil
+		}
+		if !refused(err) {
+			break // the same would happen to the other one
+		}
+		a.wrapped.refuse(one, err)
+	}
+	return lease{}, err
+}
+
+// send logs in, and returns the name of the role, if Vault says it. What Vault has refused is not sent again too soon.
+func (a *appRoleAuth) send(ctx context.Context, roleID, secretID secret.Value, library *api.Client) (lease, string, error) {
+	credential := secret.New(roleID.Reveal() + "\n" + secretID.Reveal()).Digest()
+	if err := a.guard.mayTry(credential); err != nil {
+		return lease{}, "", err
+	}
 	method, err := approle.NewAppRoleAuth(roleID.Reveal(), &approle.SecretID{FromString: secretID.Reveal()}, approle.WithMountPath(a.config.Mount))
 	if err != nil {
-		return lease{}, unreadable("vault.auth.approle", err)
+		return lease{}, "", unreadable("vault.auth.approle", err)
 	}
 	answer, err := library.Auth().Login(ctx, method)
 	if err != nil {
-		return lease{}, plain(err)
+		err = plain(err)
+		a.guard.note(credential, err)
+		return lease{}, "", err
 	}
+	a.guard.note(credential, nil)
 	l := leaseOf(answer)
 	l.forever = l.ttl == 0 // Vault never gives a token that has ended
-	return l, nil
+	return l, printable.Line(answer.Auth.Metadata["role_name"], maxClaim), nil
 }
 
-func (a *appRoleAuth) secretID(ctx context.Context, library *api.Client) (secret.Value, error) {
-	if a.wrapped != nil {
-		return a.wrapped.get(ctx, &a.credentials, library)
-	}
-	return a.get(ctx, "vault.auth.approle.secret_id", a.config.SecretID, config.SecretID)
-}
+// notBefore implements [patientMethod].
+func (a *appRoleAuth) notBefore() time.Time { return a.guard.next() }
 
 func (a *appRoleAuth) changed(ctx context.Context) bool {
 	if a.wrapped != nil {

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -13,8 +14,13 @@ type Health struct {
 	TLSSince       time.Time // since when; zero if TLS is empty
 	// CertificateEnds is when the client certificate in use ends; zero if there is none.
 	CertificateEnds time.Time
+	// Login says why the last login failed, although a session goes on: at its end there may be none. Empty if it succeeded,
+	// or if there is no session. LoginReason is the same in one stable word. LoginSince is since when logins fail; zero if Login is
+	// empty.
+	Login, LoginReason string
+	LoginSince         time.Time
 	// Unwrap says why the wrapping token that was delivered last cannot be unwrapped, which may mean theft; empty if it
-	// could be, or if there is none. UnwrapSince is since when; zero if Unwrap is empty.
+	// could be, or if there is none; or why Vault refused the secret ID that came out. UnwrapSince is since when; zero if Unwrap is empty.
 	Unwrap      string
 	UnwrapSince time.Time
 }
@@ -30,6 +36,12 @@ func (s *Session) Health() (h Health) {
 	}
 	s.mu.Lock()
 	h.TLS, h.TLSSince = s.tlsFault, s.tlsFaultAt
+	if s.loginFault != nil && s.loggedIn && !s.ended() {
+		h.Login, h.LoginReason, h.LoginSince = s.loginFault.Error(), "failed", s.loginFaultAt
+		if e, ok := errors.AsType[*describedError](s.loginFault); ok && StatusOf(e) != 0 {
+			h.LoginReason = e.Cause()
+		}
+	}
 	s.mu.Unlock()
 	if h.TLS != "" {
 		h.TLSReason = "malformed"

@@ -15,6 +15,14 @@ func refused(err error) bool {
 	return ok && !e.Foreign && e.Status >= 400 && e.Status < 500 && e.Status != http.StatusTooManyRequests && e.Status != http.StatusPreconditionFailed
 }
 
+// keptBack returns for how long the method keeps back the credential that Vault refused with err.
+func (s *Session) keptBack(err error) time.Duration {
+	if m, ok := s.login.(patientMethod); ok && counts(err) {
+		return max(0, time.Until(m.notBefore()))
+	}
+	return 0
+}
+
 // sleepUnlessChanged sleeps, and ends early if the credential has another content.
 func (s *Session) sleepUnlessChanged(ctx context.Context, d time.Duration) {
 	for end := time.Now().Add(d); ctx.Err() == nil; {
@@ -34,11 +42,11 @@ type failedLogin struct {
 
 func (f *failedLogin) due() bool { return !f.next.IsZero() && !time.Now().Before(f.next) }
 
-func (f *failedLogin) note(first time.Duration, err error) {
+func (f *failedLogin) note(first time.Duration, err error, atLeast time.Duration) {
 	longest := maxLoginWait
 	if refused(err) {
 		longest = maxReplaceWait
 	}
 	f.wait = min(max(2*f.wait, first), longest)
-	f.next = time.Now().Add(f.wait)
+	f.next = time.Now().Add(max(f.wait, atLeast))
 }

@@ -47,7 +47,7 @@ const (
 	// maxLoginWait is the longest pause between two logins while Vault does not answer, or is sealed.
 	maxLoginWait = 15 * time.Second
 	// maxRefusedWait is the longest pause after logins that Vault refused. Another content of the credential's file
-	// ends it. Vault locks out an AppRole or a user for 15 minutes after 5 refused logins.
+	// ends it. Approle waits longer: see lockoutGuard.
 	maxRefusedWait = time.Minute
 	// agentLook is how often an agent's token is looked up.
 	agentLook = time.Minute
@@ -80,17 +80,19 @@ type Session struct {
 	beginEnd           context.CancelFunc
 	retiring           sync.WaitGroup // revocations of replaced sessions
 
-	mu         sync.Mutex
-	loggedIn   bool
-	loginAt    time.Time
-	held       lease          // of the session
-	longest    time.Duration  // the longest lease that the session was given
-	final      bool           // its end is known, and will not be moved any further
-	expiry     time.Time      // zero: does not end
-	err        error          // why there is no session
-	tlsFault   string         // why the present files of vault.tls are not used; empty if they are
-	tlsFaultAt time.Time      // since when; zero if they are
-	versions   map[string]int // of KV mounts, as Vault has said
+	mu           sync.Mutex
+	loggedIn     bool
+	loginAt      time.Time
+	held         lease          // of the session
+	longest      time.Duration  // the longest lease that the session was given
+	final        bool           // its end is known, and will not be moved any further
+	expiry       time.Time      // zero: does not end
+	err          error          // why there is no session
+	loginFault   error          // why the last login failed; nil if it succeeded
+	loginFaultAt time.Time      // since when; zero if it succeeded
+	tlsFault     string         // why the present files of vault.tls are not used; empty if they are
+	tlsFaultAt   time.Time      // since when; zero if they are
+	versions     map[string]int // of KV mounts, as Vault has said
 }
 
 // New returns a session that is not logged in yet. It sends nothing. tell is told of logins, and of
@@ -143,7 +145,7 @@ func (s *Session) Run(ctx context.Context) {
 				longest = maxRefusedWait
 			}
 			wait.MaxInterval = longest * 2 / 3 // the pauses vary by half
-			pause := max(min(wait.NextBackOff(), longest), retryAfter(err))
+			pause := max(min(wait.NextBackOff(), longest), retryAfter(err), s.keptBack(err))
 			s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Err: err, RetryIn: pause})
 			s.sleepUnlessChanged(ctx, pause)
 			continue
@@ -174,6 +176,10 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 	defer s.mu.Unlock()
 	if err != nil {
 		err = withHint(err, s.login.hint, s.config.Namespace)
+		if s.loginFault == nil {
+			s.loginFaultAt = time.Now()
+		}
+		s.loginFault = err
 		// An older token may still be valid: the session goes on with it until its end.
 		if !s.loggedIn || s.ended() {
 			s.loggedIn, s.err = false, err
@@ -185,6 +191,7 @@ func (s *Session) logIn(ctx context.Context) (lease, error) {
 	}
 	s.client.session.SetToken(l.token)
 	s.loggedIn, s.loginAt, s.err = true, time.Now(), nil
+	s.loginFault, s.loginFaultAt = nil, time.Time{}
 	s.held, s.longest, s.final = l, l.ttl, !l.renewable && !l.managed
 	s.expiry = time.Time{}
 	if !l.forever {
@@ -252,7 +259,7 @@ func (s *Session) maintain(ctx context.Context, l lease) (next *lease, reason st
 			if next, err := s.logIn(ctx); err == nil {
 				return &next, "the credential was replaced"
 			} else if ctx.Err() == nil { // Vault may have been unreachable: try again
-				failed.note(s.pause, err)
+				failed.note(s.pause, err, s.keptBack(err))
 				s.tell(event.VaultLogin{Vault: s.config.Address, Method: s.login.name(), Err: err, Replaced: true})
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"regexp"
 	"strings"
 	"sync"
@@ -50,24 +51,54 @@ type wrappedID struct {
 
 	mu      sync.Mutex
 	loaded  bool
-	kept    keptID
+	kept    kept
+	last    keptID        // what the last login used
 	unsaved bool          // kept is not on the disk
-	refused secret.Digest // of the wrapping token that cannot be unwrapped
+	refused secret.Digest // of the wrapping token that cannot be used
 	failure *UnwrapError  // why not; nil if there is none
 	since   time.Time     // since when
 }
 
-// keptID is what is kept. Only here is it marshalled.
+// keptID is one secret ID. Only in what is kept it is marshalled.
 type keptID struct {
 	SecretID string    `json:"secret_id,omitempty"`
-	Role     string    `json:"role,omitempty"`
+	Role     string    `json:"role,omitempty"` // that the wrapping token was created for
 	At       time.Time `json:"unwrapped_at,omitzero"`
 	Ends     time.Time `json:"ends,omitzero"` // zero if it does not end
-	// From is the digest of the wrapping token that SecretID came from. Begun is that of the one that was about to be
-	// unwrapped at BegunAt.
-	From    string    `json:"from,omitempty"`
+	// From is the digest of the wrapping token that SecretID came from.
+	From string `json:"from,omitempty"`
+}
+
+// kept is what is kept: the secret ID that is used, and beside it the one that was delivered after that. The later one
+// takes the place of the other when a login with it has succeeded.
+type kept struct {
+	keptID
+	// LoggedInAs is the role that Vault has named after a login, and RoleID is the digest of the role ID of that login.
+	LoggedInAs string  `json:"logged_in_as,omitempty"`
+	RoleID     string  `json:"role_id_digest,omitempty"`
+	Next       *keptID `json:"next,omitempty"`
+	// Refused is why Vault refused Next, and RefusedAt when; empty while no login with it was refused.
+	Refused   string    `json:"refused,omitempty"`
+	RefusedAt time.Time `json:"refused_at,omitzero"`
+	// Begun is the digest of the wrapping token that was about to be unwrapped at BegunAt.
 	Begun   string    `json:"begun,omitempty"`
 	BegunAt time.Time `json:"begun_at,omitzero"`
+}
+
+// candidates returns the secret IDs in the order in which a login tries them.
+func (k *kept) candidates() []keptID {
+	switch {
+	case k.Next == nil:
+		return []keptID{k.keptID}
+	case k.Refused != "":
+		return []keptID{k.keptID, *k.Next}
+	}
+	return []keptID{*k.Next, k.keptID}
+}
+
+// knows reports whether a wrapping token was unwrapped already.
+func (k *kept) knows(digest string) bool {
+	return digest == k.From || k.Next != nil && digest == k.Next.From
 }
 
 // UnwrapError says that a wrapping token cannot be unwrapped, and that another program may have done so.
@@ -84,39 +115,101 @@ func (w *wrappedID) deliver() string {
 	return fmt.Sprintf("deliver another one: vault write -field=wrapping_token -wrap-ttl=10m -f auth/%s/role/ROLE/secret-id, into %s", w.mount, w.source)
 }
 
-// get returns the secret ID. It unwraps a wrapping token that was not there before.
-func (w *wrappedID) get(ctx context.Context, credentials *credentials, library *api.Client) (secret.Value, error) {
+// get returns the secret IDs that a login should try, the first one first. It unwraps a wrapping token that was not there
+// before. roleID is the digest of the role ID.
+func (w *wrappedID) get(ctx context.Context, roleID secret.Digest, credentials *credentials, library *api.Client) ([]keptID, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.keeper == nil {
-		return secret.Value{}, &describedError{text: "vault.auth.approle.wrapped: only the daemon unwraps the secret_id, because that is possible once"}
+		return nil, &describedError{text: "vault.auth.approle.wrapped: only the daemon unwraps the secret_id, because that is possible once"}
 	}
 	if err := w.load(); err != nil {
-		return secret.Value{}, err
+		return nil, err
 	}
 	w.save()
 	token, err := credentials.get(ctx, "vault.auth.approle.secret_id", w.source, config.WrappingToken)
 	switch {
 	case err != nil && w.kept.SecretID == "":
-		return secret.Value{}, &describedError{text: err.Error() + "; no secret ID was unwrapped before: " + w.deliver(), cause: err}
-	case err != nil, string(token.Digest()) == w.kept.From:
-		return secret.New(w.kept.SecretID), nil // the file may be removed after the unwrapping
+		return nil, &describedError{text: err.Error() + "; no secret ID was unwrapped before: " + w.deliver(), cause: err}
+	case err != nil, w.kept.knows(string(token.Digest())):
+		return w.kept.candidates(), nil // the file may be removed after the unwrapping
 	case w.failure != nil && token.Digest() == w.refused:
 		err = w.failure
 	default:
-		err = w.unwrap(ctx, token, library)
+		err = w.unwrap(ctx, token, roleID, library)
 	}
 	if failure, ok := errors.AsType[*UnwrapError](err); ok {
-		if w.failure == nil || w.refused != token.Digest() {
-			w.since = time.Now()
-			w.tell(event.VaultUnwrap{Vault: w.address, Err: failure})
-		}
-		w.refused, w.failure = token.Digest(), failure
+		w.alarm(token.Digest(), failure, time.Now())
 		if w.kept.SecretID != "" {
-			return secret.New(w.kept.SecretID), nil // the alarm goes on; the secret ID of before is another one
+			return w.kept.candidates(), nil // the alarm goes on; the secret ID of before is another one
 		}
 	}
-	return secret.New(w.kept.SecretID), err
+	if err != nil {
+		return nil, err
+	}
+	return w.kept.candidates(), nil
+}
+
+// alarm notes why a wrapping token cannot be used, and tells it once.
+func (w *wrappedID) alarm(token secret.Digest, failure *UnwrapError, since time.Time) {
+	if w.failure == nil || w.refused != token {
+		w.since = since
+		w.tell(event.VaultUnwrap{Vault: w.address, Err: failure})
+	}
+	w.refused, w.failure = token, failure
+}
+
+// accepted notes that a login with one succeeded, as a role that is empty if Vault did not name it. What was delivered
+// before one is dropped.
+func (w *wrappedID) accepted(one keptID, role string, roleID secret.Digest) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	after := w.kept
+	if after.Next != nil && after.Next.From == one.From {
+		after.keptID, after.Next, after.Refused, after.RefusedAt = one, nil, "", time.Time{}
+		if w.refused == secret.Digest(one.From) {
+			w.failure, w.refused = nil, ""
+		}
+	}
+	if role != "" {
+		after.LoggedInAs, after.RoleID = role, string(roleID)
+	}
+	w.last = one
+	w.store(after)
+}
+
+// refuse notes that Vault refused a login with one. If it was delivered beside another one, that is an alarm.
+func (w *wrappedID) refuse(one keptID, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.last = one
+	if w.kept.Next == nil || w.kept.Next.From != one.From {
+		return
+	}
+	after := w.kept
+	if after.Refused == "" {
+		after.Refused = printable.Line(fmt.Sprintf("the secret ID that was delivered by the wrapping token in %s was refused (%s). Its wrapping token was created for the role %q, "+
+			"and the role_id may be of another role. The secret ID of before stays in use: %s", w.source, err, printable.Line(one.Role, maxClaim), w.deliver()), maxText)
+		after.RefusedAt = time.Now().UTC()
+		w.store(after)
+	}
+	w.alarm(secret.Digest(one.From), &UnwrapError{after.Refused}, after.RefusedAt)
+}
+
+// store keeps what has changed. If the disk fails, it is in memory and is saved later.
+func (w *wrappedID) store(after kept) {
+	if reflect.DeepEqual(after, w.kept) {
+		return
+	}
+	w.kept = after
+	if err := w.keep(after); err != nil {
+		if !w.unsaved {
+			w.tell(event.VaultSecretIDNotKept{Vault: w.address, Err: err})
+		}
+		w.unsaved = true
+		return
+	}
+	w.unsaved = false
 }
 
 // load reads what is kept, once.
@@ -133,6 +226,9 @@ func (w *wrappedID) load() error {
 		return &describedError{text: "reading the secret ID that is kept in the state directory: " + err.Error() + ". If it cannot be repaired, remove the file and " + w.deliver(), cause: err}
 	}
 	w.loaded = true
+	if w.kept.Next != nil && w.kept.Refused != "" {
+		w.alarm(secret.Digest(w.kept.Next.From), &UnwrapError{w.kept.Refused}, w.kept.RefusedAt)
+	}
 	return nil
 }
 
@@ -146,7 +242,7 @@ func (w *wrappedID) save() {
 	}
 }
 
-func (w *wrappedID) keep(k keptID) error {
+func (w *wrappedID) keep(k kept) error {
 	content, err := json.Marshal(k)
 	if err != nil {
 		return errors.New("it cannot be written as JSON")
@@ -158,7 +254,7 @@ func (w *wrappedID) keep(k keptID) error {
 var secretIDPath = regexp.MustCompile(`^auth/(.+)/role/([^/]+)/secret-id$`)
 
 // unwrap takes the secret ID out of a wrapping token.
-func (w *wrappedID) unwrap(ctx context.Context, token secret.Value, library *api.Client) error {
+func (w *wrappedID) unwrap(ctx context.Context, token secret.Value, roleID secret.Digest, library *api.Client) error {
 	digest := string(token.Digest())
 	info, err := library.Logical().WriteWithContext(ctx, pathWrapInfo, map[string]any{"token": token.Reveal()})
 	if err = plain(err); err != nil {
@@ -169,6 +265,10 @@ func (w *wrappedID) unwrap(ctx context.Context, token secret.Value, library *api
 	if found == nil || found[1] != w.mount {
 		return &UnwrapError{fmt.Sprintf("the wrapping token in %s was created at %q and not at auth/%s/role/ROLE/secret-id, so it is not unwrapped: another program may have replaced it. Find out who wrote it; %s",
 			w.source, printable.Line(path, maxClaim), w.mount, w.deliver())}
+	}
+	if known := w.kept.LoggedInAs; known != "" && w.kept.RoleID == string(roleID) && !strings.EqualFold(found[2], known) {
+		return &UnwrapError{fmt.Sprintf("the wrapping token in %s was created for the role %q, and this daemon logs in as the role %q, so it is not unwrapped. The secret ID of before stays in use: deliver one of the right role: "+
+			"vault write -field=wrapping_token -wrap-ttl=10m -f auth/%s/role/%s/secret-id, into %s", w.source, printable.Line(found[2], maxClaim), known, w.mount, known, w.source)}
 	}
 	begun := w.kept
 	begun.Begun, begun.BegunAt = digest, time.Now().UTC()
@@ -190,11 +290,15 @@ func (w *wrappedID) unwrap(ctx context.Context, token secret.Value, library *api
 	if ttl, err := seconds(answer.Data, "secret_id_ttl"); err == nil && ttl > 0 {
 		unwrapped.Ends = unwrapped.At.Add(ttl)
 	}
-	w.kept, w.failure, w.refused = unwrapped, nil, ""
-	if err := w.keep(unwrapped); err != nil {
-		w.unsaved = true
-		w.tell(event.VaultSecretIDNotKept{Vault: w.address, Err: err})
+	w.failure, w.refused = nil, ""
+	after := w.kept
+	after.Begun, after.BegunAt, after.Refused, after.RefusedAt = "", time.Time{}, "", time.Time{}
+	if after.SecretID == "" {
+		after.keptID = unwrapped
+	} else {
+		after.Next = &unwrapped // the one before is dropped when a login with this one has succeeded
 	}
+	w.store(after)
 	w.tell(event.VaultUnwrap{Vault: w.address, Role: found[2], SecretIDEnds: unwrapped.Ends})
 	return nil
 }
@@ -213,7 +317,7 @@ func (w *wrappedID) classify(err error, digest string) error {
 	if !ok || e.Foreign || e.Status != http.StatusBadRequest && e.Status != http.StatusForbidden && e.Status != http.StatusNotFound {
 		return err // whether it was unwrapped is not known: the next try asks first
 	}
-	text := fmt.Sprintf("the wrapping token in %s is not valid any more (%s): it has ended, or another program has unwrapped it and has the secret ID", w.source, strings.Join(e.Errors, "; "))
+	text := fmt.Sprintf("the wrapping token in %s is not valid any more (%s): it has ended, or another program has unwrapped it and has the secret ID", w.source, err)
 	if w.kept.Begun == digest {
 		text += fmt.Sprintf(", or the answer to the daemon's own unwrapping at %s was lost", w.kept.BegunAt.Format(timeLayout))
 	}
@@ -241,9 +345,12 @@ func (w *wrappedID) fault() (why string, since time.Time) {
 func (w *wrappedID) describe() string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	text := fmt.Sprintf("the secret ID is the one that was unwrapped at %s", w.kept.At.Format(timeLayout))
-	if !w.kept.Ends.IsZero() {
-		text += " and ends at " + w.kept.Ends.Format(timeLayout)
+	text := fmt.Sprintf("the secret ID is the one that was unwrapped at %s", w.last.At.Format(timeLayout))
+	if w.last.Role != "" {
+		text += fmt.Sprintf(", its wrapping token was created for the role %q", printable.Line(w.last.Role, maxClaim))
+	}
+	if !w.last.Ends.IsZero() {
+		text += ", and it ends at " + w.last.Ends.Format(timeLayout)
 	}
 	return text + "; it may have ended, have no uses left, or be destroyed: " + w.deliver()
 }

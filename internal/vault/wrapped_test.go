@@ -25,6 +25,15 @@ type box struct {
 	content secret.Value
 	broken  error // of the next writes
 	writes  int
+	left    int // writes until the process dies; 0: it does not. After that nothing is kept, and no error is seen
+	dead    bool
+}
+
+// dieAfter lets n writes pass, and loses the others as a process does that was killed. 0 ends that.
+func (b *box) dieAfter(n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left, b.dead = n, false
 }
 
 func (b *box) Keep(v secret.Value) error {
@@ -33,7 +42,14 @@ func (b *box) Keep(v secret.Value) error {
 	if b.broken != nil {
 		return b.broken
 	}
+	if b.dead {
+		return nil
+	}
 	b.content, b.writes = v, b.writes+1
+	if b.left > 0 {
+		b.left--
+		b.dead = b.left == 0
+	}
 	return nil
 }
 
@@ -269,7 +285,7 @@ func TestDamagedBox(t *testing.T) {
 // TestDestroyedSecretID: the kept secret ID was destroyed. The message says which one it is, and what to deliver.
 func TestDestroyedSecretID(t *testing.T) {
 	w := newWrappedWorld(t)
-	content, _ := json.Marshal(keptID{SecretID: "destroyed-CANARY", From: string(secret.New("hvs.another").Digest()), At: time.Now()})
+	content, _ := json.Marshal(kept{keptID: keptID{SecretID: "destroyed-CANARY", From: string(secret.New("hvs.another").Digest()), At: time.Now()}})
 	w.box.content = secret.New(string(content))
 	if err := os.Remove(w.config.Auth.(*config.AppRole).SecretID.File); err != nil {
 		t.Fatal(err)

@@ -101,14 +101,18 @@ func (s *Server) serveLogin(w http.ResponseWriter, r *http.Request) {
 	token := s.addToken(role.TTL, role.MaxTTL)
 	s.tokens[token].uses = role.NumUses
 	s.logins++
-	s.serveAuth(w, token)
+	respond(w, http.StatusOK, map[string]any{"auth": s.authOf(token, map[string]string{"role_name": "rotatord"})})
 }
 
 func (s *Server) serveAuth(w http.ResponseWriter, token string) {
-	respond(w, http.StatusOK, map[string]any{"auth": map[string]any{
+	respond(w, http.StatusOK, map[string]any{"auth": s.authOf(token, nil)})
+}
+
+func (s *Server) authOf(token string, metadata map[string]string) map[string]any {
+	return map[string]any{
 		"client_token": token, "lease_duration": s.leaseOf(token).left(), "renewable": s.leaseOf(token).ttl > 0 && !s.leaseOf(token).batch,
-		"policies": s.policies(token),
-	}})
+		"policies": s.policies(token), "metadata": metadata,
+	}
 }
 
 func (s *Server) policies(token string) []string {
