@@ -296,6 +296,7 @@ func (a *App) Checks() []status.Check {
 	if a.session != nil {
 		health := a.session.Health()
 		add(status.CheckVaultTLS, health.TLSReason, health.TLS, health.TLSSince)
+		add(status.CheckVaultLogin, health.LoginReason, health.Login, health.LoginSince)
 		add(status.CheckWrappingToken, "unwrap_refused", health.Unwrap, health.UnwrapSince)
 	}
 	return all

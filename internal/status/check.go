@@ -8,6 +8,7 @@ const (
 	CheckDiskSpace      = "disk_space"      // space is left on the disk of the state directory
 	CheckVault          = "vault"           // Vault answers, is unsealed, and there is a session
 	CheckVaultTLS       = "vault_tls"       // the files of vault.tls are in use, and the client certificate lasts
+	CheckVaultLogin     = "vault_login"     // the last login to Vault succeeded, or there is no session at all
 	CheckWrappingToken  = "wrapping_token"  // the wrapping token that was delivered last could be unwrapped
 	CheckSink           = "sink"            // a sink can be written to
 	CheckCloudflare     = "cloudflare"      // the account's service tokens can be read
@@ -17,7 +18,7 @@ const (
 )
 
 // CheckNames are all of them.
-var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckVault, CheckVaultTLS, CheckWrappingToken, CheckSink, CheckCloudflare, CheckCredential,
+var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckVault, CheckVaultTLS, CheckVaultLogin, CheckWrappingToken, CheckSink, CheckCloudflare, CheckCredential,
 	CheckConfiguration, CheckClock}
 
 // Check is the last result of a check.
@@ -55,7 +56,7 @@ func (c Check) Title() string {
 
 var checkTitles = map[string]string{
 	CheckStateDirectory: "state directory", CheckDiskSpace: "disk space", CheckVault: "Vault", CheckVaultTLS: "TLS to Vault",
-	CheckWrappingToken: "wrapping token", CheckSink: "sink",
+	CheckVaultLogin: "login to Vault", CheckWrappingToken: "wrapping token", CheckSink: "sink",
 	CheckCloudflare: "Cloudflare account", CheckCredential: "credential of account", CheckConfiguration: "configuration",
 	CheckClock: "clock",
 }
