@@ -23,11 +23,12 @@ import (
 // different. The looks are spread evenly over the period, and a token has the same place in it after a restart.
 // Few looks run at the same time, and fewer at one mount or directory, so one that hangs delays only its own. No
 // look begins while a rotation works on the token, while Vault cannot be used, or with a session whose uses are
-// limited. What a look shows is recorded if a second look shows the same: a standby may show an older state,
-// and a person may be in the middle of a change.
+// limited. What a look shows is recorded if a second look agrees that something is wrong, or that nothing is: a
+// standby may show an older state, and a person may be in the middle of a change. The two need not find the same
+// secret: another writer may change it all the time.
 
 const (
-	// confirmAfter is the time between two looks that must show the same.
+	// confirmAfter is the time between two looks that must agree.
 	confirmAfter = time.Minute
 	// lookTimeout is how long one look may take.
 	lookTimeout = 10 * time.Second
@@ -271,7 +272,7 @@ func (w *watch) compare(ctx context.Context, item *watched, seen scheduled, look
 		if look.Stored.Exists && !look.Stored.DeletesAt.Equal(record.Deletes[item.sink]) { // it needs no second look
 			record = w.record(ctx, seen, look)
 		}
-	case item.suspect == nil || !item.suspect.Same(found):
+	case item.suspect == nil || (item.suspect.Kind == "") != (found.Kind == ""):
 		item.suspect, item.first = &found, now
 		return confirmAfter
 	case now.Sub(item.first) < confirmAfter/2:

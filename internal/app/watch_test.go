@@ -408,6 +408,22 @@ func TestWatchNeedsTwoLooks(t *testing.T) {
 	})
 }
 
+// TestWatchSeesARestlessWriter: a sink whose secret is another one at each look is a finding.
+func TestWatchSeesARestlessWriter(t *testing.T) {
+	ci := watchToken("ci", "d")
+	inWatch(t, watchConfig(ci), func(b *watchBench) {
+		sink := b.sinkOf(ci)
+		for n := range 17 * 2 {
+			sink.put(fmt.Sprint("cfast_other", n))
+			time.Sleep(30 * time.Second)
+		}
+		b.wantKinds(t, event.SinkChanged)
+		sink.put("cfast_ci")
+		time.Sleep(17 * time.Minute)
+		b.wantKinds(t, event.SinkChanged, event.SinkAsWritten)
+	})
+}
+
 // TestWatchPauses: no look begins while Vault cannot be used, or while the token is worked on; what was in progress
 // during a look is not compared.
 func TestWatchPauses(t *testing.T) {

@@ -56,7 +56,9 @@ func (r Record) looked(t Token, l Look, f Finding, now time.Time) (_ Record, cha
 	if findings == nil {
 		findings = make(map[string]Finding, 1)
 	}
-	f.Since = now
+	if f.Since = now; findings[l.Sink].Kind == f.Kind { // the place is as wrong as before, with another secret
+		f.Since = findings[l.Sink].Since
+	}
 	if findings[l.Sink] = f; f.Kind == "" {
 		delete(findings, l.Sink)
 	}
