@@ -37,6 +37,8 @@ const (
 	watchWorkers  = 8
 	watchPerGroup = 4
 	lookAgainIn   = 30 * time.Second
+	// skippedWait is when a look that could not begin is tried again, if the period is longer.
+	skippedWait = 15 * time.Minute
 	// unreadableAfter is how many looks in a row must fail, over unreadableFor at least, before a sink counts
 	// as unreadable.
 	unreadableAfter = 4
@@ -232,17 +234,15 @@ func sinkNamed(t rotation.Token, name string) sink.Sink {
 
 // look looks at a sink. It returns how long to wait until the next look; 0 for the next one in turn.
 func (w *watch) look(ctx context.Context, item *watched) (wait time.Duration) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
 	before, ok := w.idle(item.token)
 	at := sinkNamed(before.token, item.sink)
 	if !ok || at == nil || !before.record.Watched() || w.paused(ctx, item) {
 		item.calm()
 		w.counted(item, "skipped")
-		return 0
+		return skippedWait // the cause is mostly over earlier than a long period
 	}
-	stored, err := at.Look(ctx)
-	if ctx.Err() == context.Canceled { //nolint:errorlint // the daemon stops
+	stored, err := lookBriefly(ctx, at)
+	if ctx.Err() != nil { // the daemon stops
 		return 0
 	}
 	after, ok := w.idle(item.token)
@@ -258,6 +258,13 @@ func (w *watch) look(ctx context.Context, item *watched) (wait time.Duration) {
 	}
 	look := rotation.Look{Sink: item.sink, Before: before.record, Stored: stored}
 	return w.compare(ctx, item, after, look)
+}
+
+// lookBriefly looks at a sink within a bound. What comes after a look that took all of it is not bound by it.
+func lookBriefly(ctx context.Context, at sink.Sink) (rotation.Stored, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	return at.Look(ctx)
 }
 
 // compare compares what a look has shown with the record.
@@ -355,7 +362,7 @@ func (w *watch) restore(ctx context.Context, t rotation.Token, record rotation.R
 	default:
 		return confirmAfter
 	}
-	if err := w.app.engine.restore(context.WithoutCancel(ctx), t.Name); err != nil {
+	if err := w.app.engine.restore(ctx, t.Name); err != nil && ctx.Err() == nil {
 		w.app.log.Warn("the secret could not be restored; it is tried again with a later look", "token", t.Name, "error", err)
 	}
 	return 0
@@ -414,7 +421,7 @@ func (w *watch) tryInUse(ctx context.Context, item *watched) (wait time.Duration
 		return 0
 	case probe != rotation.ProbeBad: // it proves nothing
 		return 0
-	case refused != nil: // it is known; the end of it is seen soon
+	case refused != nil: // it is recorded already; it is tried often, to see when it ends
 		return min(item.every, refusedFor)
 	}
 	if item.failures++; item.failures == 1 {

@@ -35,7 +35,10 @@ func (l *watchLedger) Load(_ context.Context, token string) (rotation.Record, er
 	return unshared(l.records[token]), nil
 }
 
-func (l *watchLedger) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
+func (l *watchLedger) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
+	if err := ctx.Err(); err != nil {
+		return r, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.records[r.Token].Revision != r.Revision {
@@ -525,6 +528,19 @@ func TestUnreadableAfterSeveralTries(t *testing.T) {
 		sink.fails(nil)
 		time.Sleep(17 * time.Minute)
 		b.wantKinds(t, event.SinkUnreadable, event.SinkAsWritten)
+	})
+}
+
+// TestHangingSinkIsUnreadable: a sink whose looks never end is a finding as well.
+func TestHangingSinkIsUnreadable(t *testing.T) {
+	ci := watchToken("ci", "d")
+	inWatch(t, watchConfig(ci), func(b *watchBench) {
+		sink := b.sinkOf(ci)
+		sink.mu.Lock()
+		sink.hangs = true
+		sink.mu.Unlock()
+		time.Sleep(45 * time.Minute)
+		b.wantKinds(t, event.SinkUnreadable)
 	})
 }
 

@@ -288,11 +288,16 @@ func (a *restore) fromHistory(ctx context.Context, sink damagedSink) (Credential
 	return c, err
 }
 
-// write writes our secret back to the damaged sinks.
+// write writes our secret back to the damaged sinks. If ctx ends, a write that has begun is finished, and the next
+// look finds the sinks that are left.
 func (a *restore) write(ctx context.Context, c Credential) error {
+	stop := ctx
 	ctx = context.WithoutCancel(ctx)
 	var failed []error
 	for _, sink := range a.damaged {
+		if stop.Err() != nil {
+			break
+		}
 		failpoint.Reach("restore.before")
 		stored, err := a.writeTo(ctx, sink, c)
 		failpoint.Reach("restore.after")

@@ -81,13 +81,14 @@ func (r Record) Watched() bool { return r.Step == StepIdle && (r.Last != nil || 
 // currentDigest returns the digest of the secret that all sinks should hold; empty if they should hold
 // different ones.
 func (r Record) currentDigest() (digest secret.Digest) {
+	first := true
 	for _, w := range r.Written {
-		if digest != "" && w.Digest != digest {
+		if !first && w.Digest != digest {
 			return ""
 		}
-		digest = w.Digest
+		digest, first = w.Digest, false
 	}
-	if digest == "" && r.Last != nil {
+	if first && r.Last != nil {
 		digest = r.Last.Digest
 	}
 	return digest

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"rotatord/internal/config"
 	"rotatord/internal/kubernetes"
@@ -36,7 +37,7 @@ type Kubernetes struct {
 	config config.KubernetesSink
 
 	mu   sync.Mutex
-	base *basis // what the last Preflight has read; nil if it was used
+	base *basis // what the last Preflight has read; nil if it was used, and when it is too old
 }
 
 // basis is what a write is against.
@@ -65,9 +66,17 @@ func (k *Kubernetes) Preflight(ctx context.Context) (rotation.Stored, error) {
 		return rotation.Stored{}, err
 	}
 	s := k.stored(now)
+	kept := &basis{now, s}
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.base = &basis{now, s}
+	k.base = kept
+	k.mu.Unlock()
+	time.AfterFunc(baseKept, func() { // it has the secrets of others too
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if k.base == kept {
+			k.base = nil
+		}
+	})
 	return s, nil
 }
 

@@ -41,9 +41,9 @@ type Vault struct {
 	config  config.VaultSink
 
 	mu       sync.Mutex
-	base     *base  // what Preflight has read; nil after the write, and when it is too old
-	noted    string // the rotation whose metadata were written last
-	reserved bool   // requests of the session are reserved since the preflight
+	base     *base              // what Preflight has read; nil after the write, and when it is too old
+	noted    string             // the rotation whose metadata were written last
+	reserved *vault.Reservation // since the preflight; nil if there is none
 }
 
 // NewVault returns a sink for one path.
@@ -74,11 +74,12 @@ func (v *Vault) credential(c content) rotation.Credential {
 // write, but with a check-and-set that cannot match. The Store that follows needs no further read.
 func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 	v.release() // of a rotation that ended after its preflight
-	if err := v.session.ReadyFor(ctx, sessionMargin, requestsPerSink); err != nil {
+	reserved, err := v.session.ReadyFor(ctx, sessionMargin, requestsPerSink)
+	if err != nil {
 		return rotation.Stored{}, err
 	}
 	v.mu.Lock()
-	v.reserved = true
+	v.reserved = reserved
 	v.mu.Unlock()
 	kv, now, stored, err := v.preflight(ctx)
 	if err == nil && kv == 2 {
@@ -91,11 +92,9 @@ func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 func (v *Vault) release() {
 	v.mu.Lock()
 	held := v.reserved
-	v.reserved = false
+	v.reserved = nil
 	v.mu.Unlock()
-	if held {
-		v.session.Release(requestsPerSink)
-	}
+	v.session.Release(held)
 }
 
 func (v *Vault) preflight(ctx context.Context) (kv int, now content, s rotation.Stored, err error) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,7 +18,9 @@ import (
 // lockingVault is the lock-out of Vault: it counts refused logins until 15 minutes have passed without one, and at 5 it
 // refuses every login for 15 minutes.
 type lockingVault struct {
-	right  string // the secret ID
+	right string // the secret ID
+
+	mu     sync.Mutex
 	logins int
 	locked bool // it was locked out at some time
 	count  int
@@ -28,6 +31,8 @@ func (v *lockingVault) serve(r *http.Request) (int, string) {
 	if !strings.HasSuffix(r.URL.Path, "/login") {
 		return 200, leaseBody(time.Hour, true)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.logins++
 	quiet := time.Since(v.last)
 	if v.count >= 5 && quiet < lockoutReset {
@@ -74,6 +79,7 @@ func TestRefusedLoginsDoNotLockOut(t *testing.T) {
 				replace(t, c.SecretID.File, id)
 				time.Sleep(pause + time.Second)
 			}
+			synctest.Wait()
 			if err := s.Ready(t.Context(), 0); err != nil || v.locked {
 				t.Errorf("delivered after %s: %v, locked out: %t", delivered, err, v.locked)
 			}
@@ -99,7 +105,9 @@ func TestLockedOut(t *testing.T) {
 		s.client.transport.next = inMemory(v.serve)
 		go s.Run(t.Context())
 		time.Sleep(20 * time.Second)
+		v.mu.Lock()
 		v.count, v.last = 5, time.Now()
+		v.mu.Unlock()
 		replace(t, c.SecretID.File, v.right)
 		time.Sleep(time.Minute)
 		synctest.Wait()

@@ -150,7 +150,7 @@ func TestBatchTokens(t *testing.T) {
 	if err := s.Ready(t.Context(), time.Minute); err != nil {
 		t.Error(err)
 	}
-	if err := s.ReadyFor(t.Context(), 0, 12); err == nil || !strings.Contains(err.Error(), "each session lasts 1m59s and cannot be renewed") {
+	if _, err := s.ReadyFor(t.Context(), 0, 12); err == nil || !strings.Contains(err.Error(), "each session lasts 1m59s and cannot be renewed") {
 		t.Errorf("a rotation may begin on a session that ends during it: %v", err)
 	}
 	if err := s.Revoke(t.Context()); err != nil {
@@ -187,7 +187,7 @@ func TestSessionThatEnds(t *testing.T) {
 				s.expiry, s.loginAt = time.Now().Add(time.Minute), time.Now().Add(-time.Hour)
 			}
 			s.mu.Unlock()
-			err := s.ReadyFor(t.Context(), 0, 12)
+			_, err := s.ReadyFor(t.Context(), 0, 12)
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) || server.Logins() != test.logins {
 				t.Errorf("%v after %d logins, want %d", err, server.Logins(), test.logins)
 			}
@@ -201,7 +201,7 @@ func TestSessionThatEnds(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.renewed(s.currentToken(), time.Now(), lease{ttl: 50 * time.Second, renewable: true}, nil)
-		if err := s.ReadyFor(t.Context(), 0, 12); err == nil || !strings.Contains(err.Error(), "cannot be renewed any further") {
+		if _, err := s.ReadyFor(t.Context(), 0, 12); err == nil || !strings.Contains(err.Error(), "cannot be renewed any further") {
 			t.Errorf("%v", err)
 		}
 	})
@@ -279,7 +279,7 @@ func TestAgent(t *testing.T) {
 		if err := s.Ready(t.Context(), 30*time.Minute); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.ReadyFor(t.Context(), 0, 12); err != nil {
+		if _, err := s.ReadyFor(t.Context(), 0, 12); err != nil {
 			t.Error(err)
 		}
 		if _, err := s.Read(t.Context(), "kv/data/x"); err != nil {

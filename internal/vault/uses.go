@@ -18,14 +18,14 @@ type uses struct {
 	semaphore    chan struct{} // of capacity 1
 	login        time.Time     // the login that the rest is about
 	unlimited    bool
-	limited      bool          // it is known; neither is set before Vault was asked
-	full         int           // the uses that were left right after this login; 0 if that is not known
-	left         int           // when Vault was asked last
-	reservations []reservation // they outlive a login: the rotations go on with the next session
+	limited      bool           // it is known; neither is set before Vault was asked
+	full         int            // the uses that were left right after this login; 0 if that is not known
+	left         int            // when Vault was asked last
+	reservations []*Reservation // they outlive a login: the rotations go on with the next session
 }
 
-// reservation is a number of requests that a rotation may still need.
-type reservation struct {
+// Reservation is a number of requests that a rotation may still need. It ends by itself after three minutes.
+type Reservation struct {
 	requests int
 	until    time.Time
 }
@@ -40,37 +40,37 @@ var errShort = errors.New("the session with Vault would end during a rotation")
 // session lasts that long: by its lease, or because it is renewed and can be renewed further. If the token's uses are
 // limited (token_num_uses), it also makes sure that so many are left, beside those that are reserved for other callers. A
 // session that does not suffice is replaced by another login; if that does not suffice either, the error says so. For a
-// session without a limit of uses it sends one request for each login.
-func (s *Session) ReadyFor(ctx context.Context, atLeast time.Duration, requests int) error {
+// session without a limit of uses it sends one request for each login, and the reservation is nil.
+func (s *Session) ReadyFor(ctx context.Context, atLeast time.Duration, requests int) (*Reservation, error) {
 	if err := s.Ready(ctx, atLeast); err != nil {
-		return err
+		return nil, err
 	}
 	select {
 	case s.uses.semaphore <- struct{}{}:
 		defer func() { <-s.uses.semaphore }()
 	case <-ctx.Done():
-		return fmt.Errorf("waiting to find out how many uses the session with Vault has left: %w", ctx.Err())
+		return nil, fmt.Errorf("waiting to find out how many uses the session with Vault has left: %w", ctx.Err())
 	}
-	suffices := func() error {
+	suffices := func() (*Reservation, error) {
 		if err := s.lasts(); err != nil {
-			return err
+			return nil, err
 		}
 		return s.reserveUses(ctx, requests)
 	}
-	err := suffices()
+	r, err := suffices()
 	switch {
 	case errors.Is(err, errFewUses) && (s.uses.full == 0 || s.reserved()+requests <= s.uses.full):
 	case errors.Is(err, errShort) && !s.loginIsFresh():
 	default:
-		return err // nil, or another login would change nothing
+		return r, err // nil, or another login would change nothing
 	}
 	if loginErr := s.logInAgain(ctx); loginErr != nil {
-		return fmt.Errorf("%w; logging in again: %w", err, loginErr)
+		return nil, fmt.Errorf("%w; logging in again: %w", err, loginErr)
 	}
-	if err = suffices(); errors.Is(err, errFewUses) {
+	if r, err = suffices(); errors.Is(err, errFewUses) {
 		s.uses.full = max(s.uses.left, 1)
 	}
-	return err
+	return r, err
 }
 
 // lasts returns nil if the session lasts as long as a rotation.
@@ -96,45 +96,49 @@ func (s *Session) loginIsFresh() bool {
 }
 
 // reserveUses reserves that many requests for the caller, or returns errFewUses.
-func (s *Session) reserveUses(ctx context.Context, requests int) error {
+func (s *Session) reserveUses(ctx context.Context, requests int) (*Reservation, error) {
 	s.forgetOldLogin()
 	if s.uses.unlimited {
-		return nil
+		return nil, nil
 	}
 	left, limited, err := s.usesLeft(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if s.uses.limited, s.uses.unlimited = limited, !limited; !limited {
-		return nil
+		return nil, nil
 	}
 	s.uses.left = left
 	reserved := s.reserved()
 	if left-reserved < requests {
-		return fmt.Errorf("%w: its token can be used for %d more request(s), %d of them are reserved for other rotations, and a rotation needs up to %d "+
+		return nil, fmt.Errorf("%w: its token can be used for %d more request(s), %d of them are reserved for other rotations, and a rotation needs up to %d "+
 			"(set token_num_uses to 0 at the role, or use a token without a limit)", errFewUses, left, min(reserved, left), requests)
 	}
-	s.uses.reservations = append(s.uses.reservations, reservation{requests, time.Now().Add(rotationTime)})
-	return nil
+	r := &Reservation{requests, time.Now().Add(rotationTime)}
+	s.uses.reservations = append(s.uses.reservations, r)
+	return r, nil
 }
 
 // Release gives back what ReadyFor has reserved for a caller that needs it no longer. If another caller asks Vault
-// right now it does not wait for that: the reservation then ends by itself.
-func (s *Session) Release(requests int) {
+// right now it does not wait for that: the reservation then ends by itself. r may be nil, and may have ended.
+func (s *Session) Release(r *Reservation) {
+	if r == nil {
+		return
+	}
 	select {
 	case s.uses.semaphore <- struct{}{}:
 		defer func() { <-s.uses.semaphore }()
 	default:
 		return
 	}
-	if i := slices.IndexFunc(s.uses.reservations, func(r reservation) bool { return r.requests == requests }); i >= 0 {
+	if i := slices.Index(s.uses.reservations, r); i >= 0 {
 		s.uses.reservations = slices.Delete(s.uses.reservations, i, i+1)
 	}
 }
 
 // reserved returns how many requests are reserved now. The caller holds the semaphore.
 func (s *Session) reserved() (all int) {
-	s.uses.reservations = slices.DeleteFunc(s.uses.reservations, func(r reservation) bool { return !time.Now().Before(r.until) })
+	s.uses.reservations = slices.DeleteFunc(s.uses.reservations, func(r *Reservation) bool { return !time.Now().Before(r.until) })
 	for _, r := range s.uses.reservations {
 		all += r.requests
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rotatord/internal/vault/vaulttest"
@@ -24,7 +25,7 @@ func TestUses(t *testing.T) {
 	t.Run("without a limit", func(t *testing.T) {
 		server, s := start(t, 0)
 		for range 5 {
-			if err := s.ReadyFor(t.Context(), 0, 1000); err != nil {
+			if _, err := s.ReadyFor(t.Context(), 0, 1000); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -34,7 +35,7 @@ func TestUses(t *testing.T) {
 	})
 	t.Run("too few even after a login", func(t *testing.T) {
 		_, s := start(t, 5)
-		err := s.ReadyFor(t.Context(), 0, 12)
+		_, err := s.ReadyFor(t.Context(), 0, 12)
 		if !errors.Is(err, errFewUses) || !strings.Contains(err.Error(), "token_num_uses") {
 			t.Errorf("%v", err)
 		}
@@ -47,7 +48,7 @@ func TestUses(t *testing.T) {
 			var ready atomic.Int32
 			for range 3 {
 				all.Go(func() {
-					if err := s.ReadyFor(t.Context(), 0, 12); err == nil {
+					if _, err := s.ReadyFor(t.Context(), 0, 12); err == nil {
 						ready.Add(1)
 					} else if !errors.Is(err, errFewUses) {
 						t.Error(err)
@@ -71,7 +72,7 @@ func TestUses(t *testing.T) {
 			}
 		}
 		for range 2 { // the second one after the first has ended
-			if err := s.ReadyFor(t.Context(), 0, 12); err != nil {
+			if _, err := s.ReadyFor(t.Context(), 0, 12); err != nil {
 				t.Error(err)
 			}
 			s.uses.reservations = nil
@@ -88,8 +89,32 @@ func TestUses(t *testing.T) {
 		if err := s.Ready(t.Context(), 0); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.ReadyFor(ctx, 0, 1); err == nil {
+		if _, err := s.ReadyFor(ctx, 0, 1); err == nil {
 			t.Error("it did not wait")
+		}
+	})
+}
+
+// TestReleaseIsExact: a caller whose reservation has ended does not give back that of another caller, although both are
+// for the same number of requests.
+func TestReleaseIsExact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := idleSession(t, "http://127.0.0.1:1", false)
+		ended := &Reservation{12, time.Now().Add(time.Second)}
+		s.uses.reservations = append(s.uses.reservations, ended)
+		time.Sleep(time.Second)
+		if n := s.reserved(); n != 0 {
+			t.Fatalf("%d requests are reserved after the end", n)
+		}
+		other := &Reservation{12, time.Now().Add(time.Minute)}
+		s.uses.reservations = append(s.uses.reservations, other)
+		s.Release(ended)
+		s.Release(nil)
+		if n := s.reserved(); n != 12 {
+			t.Errorf("%d requests are reserved, want those of the other caller", n)
+		}
+		if s.Release(other); s.reserved() != 0 {
+			t.Error("what was given back is still reserved")
 		}
 	})
 }

@@ -361,7 +361,7 @@ func TestBatchToken(t *testing.T) {
 	if self, err := s.LookUp(t.Context()); err != nil || !self.Batch || self.Renewable {
 		t.Errorf("%+v, %v", self, err)
 	}
-	if err := s.ReadyFor(t.Context(), 0, 4); err == nil || !strings.Contains(err.Error(), "each session lasts 11s") {
+	if _, err := s.ReadyFor(t.Context(), 0, 4); err == nil || !strings.Contains(err.Error(), "each session lasts 11s") {
 		t.Errorf("%v", err)
 	}
 	s.stop()
