@@ -7,13 +7,12 @@ import (
 	"time"
 
 	"rotatord/internal/moment"
-	"rotatord/internal/secret"
 )
 
 // This file holds the transitions of a rotation, in the order of the protocol. A transition is
 // a pure function: it returns the record that follows and changes nothing. Transitions beside
-// rotations are in transition_token.go, those of one strategy in its file, and those that undo
-// what a wrong clock has done in heal.go. No other file writes a field of a record, or of
+// rotations are in transition_token.go, those of the watch and of an overtaken secret in files of
+// that name, those of one strategy in its file, and those that undo what a wrong clock has done in heal.go. No other file writes a field of a record, or of
 // anything that a record points to; TestOnlyTransitionsWriteRecords checks that.
 
 // withWork returns r with a changed copy of its rotation in progress.
@@ -418,58 +417,6 @@ func (r Record) lostExtended(until time.Time) Record {
 		r.OldDiesBy = until
 	}
 	return r
-}
-
-// changeSeen notes a change at Cloudflare after our answer that was not our own.
-func (r Record) changeSeen(at time.Time) Record {
-	return r.withWork(func(w *Work) { w.ChangedAt = at })
-}
-
-// overtaken notes what the sinks hold in the place of our sealed secret.
-func (r Record) overtaken(o Overtaken) Record {
-	return r.withWork(func(w *Work) { w.Overtaken = &o })
-}
-
-// notOvertaken notes that no sink holds another secret in place of ours.
-func (r Record) notOvertaken() Record {
-	if r.Work.Overtaken == nil {
-		return r
-	}
-	return r.withWork(func(w *Work) { w.Overtaken = nil })
-}
-
-// overtakenAsCause says that the sinks are not at fault.
-func (r Record) overtakenAsCause() Record {
-	r.LastCause = ReasonOvertaken
-	return r
-}
-
-// since returns o as found at that time.
-func (o Overtaken) since(t time.Time) Overtaken {
-	o.Since = t
-	return o
-}
-
-// tried returns o with what requests with both secrets have shown.
-func (o Overtaken) tried(what string) Overtaken {
-	o.Tried = what
-	return o
-}
-
-// delivering returns o with the decision that our secret is delivered over what the sinks hold.
-func (o Overtaken) delivering() Overtaken {
-	o.Deliver = true
-	return o
-}
-
-// with returns o with what one more sink holds. Gone and ChangedAt are as found first.
-func (o Overtaken) with(sink string, digest secret.Digest) Overtaken {
-	o.Sinks = maps.Clone(o.Sinks)
-	if o.Sinks == nil {
-		o.Sinks = make(map[string]secret.Digest)
-	}
-	o.Sinks[sink] = digest
-	return o
 }
 
 // givenUp ends the rotation in progress without delivering its secret. seen is what Cloudflare shows of
