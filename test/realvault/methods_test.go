@@ -420,9 +420,21 @@ func TestWrapped(t *testing.T) {
 		}
 		s.stop()
 	}
+	// Vault names the role at a login, and a token of another role is not unwrapped: its owner can still do that.
+	write(t, v, "auth/approle/role/other", map[string]any{"token_policies": "default"})
+	other := wrap("auth/approle/role/other/secret-id")
+	put(t, token.File, other)
+	s := run(t, c, keeper)
+	if err := works(t, s.Session); err != nil || !strings.Contains(s.Health().Unwrap, `logs in as the role "rotatord"`) {
+		t.Errorf("%v, %+v", err, s.Health())
+	}
+	s.stop()
+	if _, err := v.Root(t).Logical().Unwrap(other); err != nil {
+		t.Errorf("the token of another role was unwrapped: %v", err)
+	}
 	// What is kept goes on beside a stolen token, and another one is unwrapped while the daemon runs.
 	put(t, token.File, stolen)
-	s := run(t, c, keeper)
+	s = run(t, c, keeper)
 	if err := works(t, s.Session); err != nil || s.Health().Unwrap == "" {
 		t.Errorf("%v, %+v", err, s.Health())
 	}
