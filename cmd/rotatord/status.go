@@ -272,7 +272,7 @@ func (p *page) secrets(t status.Token) {
 // watch adds what the watch has found in the sinks and about the secret in use.
 func (p *page) watch(t status.Token) {
 	for _, f := range t.Findings {
-		p.line("SINK", "%s: %s, found %s%s%s%s", f.Sink, f.What, p.when(f.Since), held(f, p), ifSet(": %s", f.Error), ifSet(". To put it back: %s", f.PutBack))
+		p.line("SINK", "%s: %s, found %s%s%s%s", f.Sink, f.What, p.when(f.Since), held(f, p), ifSet(": %s", f.Error), ifSet(". If no person has rotated it, this puts it back: %s", f.PutBack))
 	}
 	if t.NotRestored != "" {
 		p.line("not restored", "%s", t.NotRestored)

@@ -33,7 +33,7 @@ func TestFindingsArePrinted(t *testing.T) {
 	for _, want := range []string{
 		"CRITICAL ci: a sink holds another secret than the one that was written to it (since 2026-03-01 11:00:00 UTC, 1 h 0 min ago)",
 		"vault:secret/access/ci: it holds a secret that rotatord never wrote there, found 2026-03-01 11:00:00 UTC",
-		"version 8 in place of 7, written 2026-03-01 10:00:00 UTC", "To put it back: vault kv rollback -mount=secret -version=7 access/ci",
+		"version 8 in place of 7, written 2026-03-01 10:00:00 UTC", "If no person has rotated it, this puts it back: vault kv rollback -mount=secret -version=7 access/ci",
 		"file:/run/ci.env: it could not be read several times in a row", "permission denied",
 		"not restored another person or program rotated the service token", "restored 2026-03-01 09:00:00 UTC", "HTTP 403", "rotatord resolve ci Look at the sinks again now.",
 	} {

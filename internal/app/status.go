@@ -169,7 +169,7 @@ func (a *App) showWatch(s *status.Token, t config.Token, seen scheduled) {
 		}
 		versioned, keeps := sink.(config.Versioned)
 		lost := f.Kind == rotation.FoundGone || f.Kind == rotation.FoundDestroyed || f.Kind == rotation.FoundUnreadable || f.Kind == rotation.FoundNeverWritten
-		if keeps && want.Version > 0 && !lost {
+		if keeps && want.Version > 0 && !lost && record.MayPutBack() {
 			shown.PutBack = versioned.PutBack(want.Version, f.Kind == rotation.FoundDeleted && f.Version == want.Version)
 		}
 		s.Findings = append(s.Findings, shown)
@@ -180,7 +180,7 @@ func (a *App) showWatch(s *status.Token, t config.Token, seen scheduled) {
 			s.NotRestored += ": " + record.Restoring.Error
 		}
 	}
-	if at := record.Restoring.At; len(at) > 0 {
+	if at := record.Restoring.At; len(at) > 0 && !record.Restoring.Open {
 		s.RestoredAt = at[len(at)-1]
 	}
 }

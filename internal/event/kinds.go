@@ -229,7 +229,7 @@ var definitions = []Definition{
 		When: "two looks at a sink showed that a finding is over"},
 	{Kind: SinkRestored, Of: SinkRestore{}, Severity: Warning, Message: "the secret was written back to a sink that did not hold it any more",
 		When: "`outside_change: restore`: the sink has confirmed the secret by read-back"},
-	{Kind: SinkRestoreOrdered, Of: SinkRestore{}, Severity: Warning, Message: "no copy of the secret is left that could be written back to a sink: the token is rotated",
+	{Kind: SinkRestoreOrdered, Of: SinkRestore{}, Severity: Warning, Message: "no copy of the secret is left that could be written back to a sink: a rotation is ordered, and rotatord status NAME says what it waits for",
 		When: "`outside_change: restore`: a rotation was ordered; a pause, a freeze or a promised grace delays it"},
 	{Kind: SinkNotRestored, Of: SinkRestore{}, Severity: Critical, Message: "the secret is not written back to a sink that does not hold it any more: rotatord status NAME",
 		When: "`outside_change: restore`, and something speaks against it, or the write failed"},

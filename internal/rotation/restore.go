@@ -25,6 +25,8 @@ import (
 // Restoring is what is known of the attempts to restore.
 type Restoring struct {
 	At []time.Time `json:"at,omitempty"` // when one began, in the last day
+	// Open is set from the beginning of an attempt to its end. If the last one was cut off, the next begins without a wait.
+	Open bool `json:"open,omitempty"`
 	// Refused is the reason code why nothing is restored; empty if nothing speaks against it. Error says more.
 	Refused string `json:"refused,omitempty"`
 	Error   string `json:"error,omitempty"`
@@ -138,7 +140,7 @@ func (a *restore) run(ctx context.Context) error {
 	switch limit, wait := a.record.Restoring.tooOften(now); {
 	case limit:
 		return a.refuse(ctx, RestoreTooOften, nil)
-	case wait > 0:
+	case wait > 0 && !a.record.Restoring.Open:
 		return nil
 	}
 	if same, err := a.lookAtSinks(ctx); !same || err != nil {
@@ -152,7 +154,7 @@ func (a *restore) run(ctx context.Context) error {
 		return err
 	}
 	if !found {
-		if err := a.become(ctx, a.record.restoring(now).orderedToRestore(now)); err != nil {
+		if err := a.become(ctx, a.record.restoring(now).restoringEnded().orderedToRestore(now)); err != nil {
 			return err
 		}
 		a.tell(event.SinkRestore{Sink: a.damaged[0].Name(), Rotates: true})
@@ -309,7 +311,10 @@ func (a *restore) write(ctx context.Context, c Credential) error {
 		}
 		a.tell(event.SinkRestore{Sink: sink.Name(), Err: err, Reason: reasonOf(err)})
 	}
-	next, err := a.record, errors.Join(failed...)
+	if stop.Err() != nil { // the next look continues
+		return errors.Join(append(failed, a.become(ctx, a.record))...)
+	}
+	next, err := a.record.restoringEnded(), errors.Join(failed...)
 	if err != nil {
 		next = next.notRestored(RestoreFailed, err)
 	}

@@ -137,7 +137,7 @@ func exitsOf(state State, t Token, record Record, now Troubles) []Exit {
 		}
 		return []Exit{{"rotatord rotate " + t.Name, "A secret was lost, and the daemon rotates again by itself: this tries it now. If it fails, mend what the error names."}}
 	case StateOrdered:
-		return []Exit{{"", "It is carried out by itself, when what the next line says is over and the last error is mended."}}
+		return []Exit{{"", "It is carried out by itself, when what it waits for is over and the last error is mended. `rotatord rotate " + t.Name + " --override-grace` does not wait for the end of the grace."}}
 	case StateUncreated:
 		return []Exit{{"", "The daemon creates the service token by itself. If it does not, mend what the last error names."}}
 	}

@@ -90,7 +90,7 @@ func (r Record) withoutOldRestoring() Record {
 	if r.Order != nil && r.Order.Restores {
 		r.Order = nil
 	}
-	r.Restoring.Refused, r.Restoring.Error = "", ""
+	r.Restoring.Refused, r.Restoring.Error, r.Restoring.Open = "", "", false
 	return r
 }
 
@@ -145,7 +145,13 @@ func (r Record) taken(t Token, held map[string]Stored, now time.Time) Record {
 
 // restoring notes that a restore begins. Those of more than a day ago are forgotten.
 func (r Record) restoring(now time.Time) Record {
-	r.Restoring = Restoring{At: append(r.Restoring.recent(now), now)}
+	r.Restoring = Restoring{At: append(r.Restoring.recent(now), now), Open: true}
+	return r
+}
+
+// restoringEnded notes that a restore was not cut off.
+func (r Record) restoringEnded() Record {
+	r.Restoring.Open = false
 	return r
 }
 

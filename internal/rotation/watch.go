@@ -144,6 +144,18 @@ func (r Record) findingKind(sink string, s Stored) FindingKind {
 	return FoundChanged
 }
 
+// MayPutBack reports whether nothing in the record speaks against writing our secret back. Otherwise what a sink holds may be
+// the right secret, or no copy of ours is left.
+func (r Record) MayPutBack() bool {
+	switch r.Restoring.Refused {
+	case RestoreNotProven, RestoreOutside, RestoreAccepted, RestoreGone:
+		return false
+	}
+	restores := r.Order != nil && r.Order.Restores
+	moved := !r.OwnUpdatedAt.IsZero() && r.Facts.UpdatedAt.After(r.OwnUpdatedAt)
+	return r.Outside.IsZero() && !restores && !moved
+}
+
 // Unreadable returns the finding about a sink that cannot be read.
 func Unreadable(err error) Finding { return Finding{Kind: FoundUnreadable, Error: err.Error()} }
 

@@ -580,8 +580,8 @@ func TestRestoreSurvivesACrash(t *testing.T) {
 				if _, err := v.r.Enroll(v.t.Context(), v.token); err != nil {
 					t.Fatal(err)
 				}
-				for range 3 {
-					time.Sleep(15 * time.Minute)
+				for range 2 { // it goes on at once, without the wait between two restores
+					time.Sleep(time.Minute)
 					v.found()
 					v.restore()
 				}
@@ -717,6 +717,27 @@ func TestRestoreReasonsHaveWords(t *testing.T) {
 	for _, code := range rotation.RestoreReasons {
 		if event.RestoreText(code) == code {
 			t.Errorf("%s has no words", code)
+		}
+	}
+}
+
+// TestMayPutBack: an operator is not told to put our secret back while the one in the sink may be the right one.
+func TestMayPutBack(t *testing.T) {
+	ours := time.Date(2026, 3, 1, 4, 0, 0, 0, time.UTC)
+	for name, test := range map[string]struct {
+		record rotation.Record
+		want   bool
+	}{
+		"nothing speaks against it": {rotation.Record{OwnUpdatedAt: ours, Facts: rotation.TokenFacts{UpdatedAt: ours}}, true},
+		"it is not known":           {rotation.Record{Facts: rotation.TokenFacts{UpdatedAt: ours}}, true},
+		"restored too often":        {rotation.Record{Restoring: rotation.Restoring{Refused: rotation.RestoreTooOften}}, true},
+		"not proven":                {rotation.Record{Restoring: rotation.Restoring{Refused: rotation.RestoreNotProven}}, false},
+		"updated_at moved":          {rotation.Record{OwnUpdatedAt: ours, Facts: rotation.TokenFacts{UpdatedAt: ours.Add(time.Hour)}}, false},
+		"rotated by others":         {rotation.Record{Outside: ours}, false},
+		"no copy is left":           {rotation.Record{Order: &rotation.Order{Restores: true}}, false},
+	} {
+		if got := test.record.MayPutBack(); got != test.want {
+			t.Errorf("%s: %t", name, got)
 		}
 	}
 }

@@ -50,10 +50,10 @@ func (k *Kubernetes) Store(ctx context.Context, d rotation.Delivery) (rotation.S
 		if have(textOf(after), ours) {
 			return k.stored(after), nil
 		}
-		if err := pause(ctx, conflictPause); err != nil {
+		if err := ctx.Err(); err != nil {
 			return rotation.Stored{}, err
 		}
-		now = after
+		now = after // without a pause, in which a busy writer would write again
 	}
 	return rotation.Stored{}, fmt.Errorf("another writer changed the Secret %s %d times in a row, each time between reading and writing it", k.config.Place(), maxConflicts)
 }

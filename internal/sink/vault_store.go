@@ -15,7 +15,7 @@ import (
 
 const (
 	// maxConflicts is how many writes by others in a row are merged before Store gives up.
-	// conflictPause is how long it waits after each of them.
+	// conflictPause is the pause before the next read. Between a read and the write against it there is none.
 	maxConflicts  = 8
 	conflictPause = 50 * time.Millisecond
 )
@@ -66,10 +66,10 @@ func (v *Vault) Store(ctx context.Context, d rotation.Delivery) (stored rotation
 			return rotation.Stored{}, fmt.Errorf("%s does not hold what was written: Vault says that it wrote version %d, and version %d reads back with other fields",
 				v.path(kv), w.version, after.version)
 		}
-		if err := pause(ctx, conflictPause); err != nil {
+		if err := ctx.Err(); err != nil {
 			return rotation.Stored{}, err
 		}
-		now = after
+		now = after // without a pause, in which a busy writer would write again
 	}
 	return rotation.Stored{}, fmt.Errorf("another writer changed %s %d times in a row, each time between reading and writing it", v.path(kv), maxConflicts)
 }
