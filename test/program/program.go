@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -156,14 +157,18 @@ func ReadFile(t testing.TB, path string) string {
 	return string(b)
 }
 
-// FreeAddress returns a loopback address on which nothing listens now. A program that is to have the same
-// address after a restart needs one before it starts.
+// FreeAddress returns a loopback address on which nothing listens. Its port is below those that the kernel gives to
+// outgoing connections and to listeners on port 0: one of those could take the port before the program listens on it.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))); err == nil {
+			defer listener.Close()
+			return listener.Addr().String()
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatal(err)
+	return ""
 }
