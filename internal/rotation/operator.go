@@ -139,13 +139,18 @@ func (e *entry) acceptable(ctx context.Context, sink Sink, now Stored) error {
 	case !known:
 		return fmt.Errorf("holds a secret for another client ID (%q)", now.ClientID)
 	}
+	return wholeIn(ctx, sink, now.Digest)
+}
+
+// wholeIn returns nil if the secret of that digest is a whole one in a sink, or if the sink cannot be read back.
+func wholeIn(ctx context.Context, sink Sink, digest secret.Digest) error {
 	c, can, err := readSink(ctx, sink)
 	switch {
 	case !can:
 		return nil
 	case err != nil:
 		return fmt.Errorf("could not be read (%w)", err)
-	case c.ClientSecret.Digest() != now.Digest, secret.Damaged(c.ClientSecret):
+	case c.ClientSecret.Digest() != digest, secret.Damaged(c.ClientSecret):
 		return errors.New("does not hold a whole secret")
 	}
 	return nil
@@ -204,16 +209,7 @@ func (w *Work) isReplacedIn(ctx context.Context, sink Sink) error {
 	case w.After.ClientID != "" && now.ClientID != w.After.ClientID && now.ClientID != w.Before.ClientID:
 		return fmt.Errorf("holds a secret for another client ID (%q)", now.ClientID)
 	}
-	c, can, err := readSink(ctx, sink)
-	switch {
-	case !can:
-		return nil
-	case err != nil:
-		return fmt.Errorf("could not be read (%w)", err)
-	case c.ClientSecret.Digest() != now.Digest, secret.Damaged(c.ClientSecret):
-		return errors.New("does not hold a whole secret")
-	}
-	return nil
+	return wholeIn(ctx, sink, now.Digest)
 }
 
 // dropDoubt ends a doubt about a service token that is gone. Nothing of it is left to protect, and the
