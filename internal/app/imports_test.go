@@ -79,7 +79,7 @@ var allowed = map[string][]string{
 	"internal/kubernetes": append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/vault":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/httpapi":    append([]string{"internal/status"}, core...),
-	"internal/sink":       append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
+	"internal/sink":       append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/outbound", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 
 	// Neither the check of a file's structure nor a test disk knows what the file contains.
 	"internal/ledger/boltfile":  {},

@@ -29,7 +29,7 @@ func (a *AgentAuth) check(c *checker, path string, _ raw.VaultAuth) {
 	address := c.cfg.Vault.Address
 	if u, err := url.Parse(address); err != nil || address == "" {
 		return // reported
-	} else if u.Scheme != unixScheme && !isLoopback(u.Hostname()) {
+	} else if u.Scheme != unixScheme && !IsLoopback(u.Hostname()) {
 		c.wrong(path, "needs a vault.address on this machine, such as http://127.0.0.1:8100 or unix:///run/vault/agent.sock: whoever reaches the agent is logged in")
 	}
 	if c.has("vault.nodes") && c.cfg.Vault.Socket() == "" {

@@ -35,7 +35,7 @@ func (c *checker) checkURL(path, text, credential string, query bool) {
 		c.wrong(path, "must have a port of 1 to 65535 after the colon, or neither a colon nor a port")
 	case hostProblem(u.Hostname()) != "":
 		c.wrong(path, "%s", hostProblem(u.Hostname()))
-	case u.Scheme == "http" && !isLoopback(u.Hostname()):
+	case u.Scheme == "http" && !IsLoopback(u.Hostname()):
 		c.wrong(path, "would send the %s without encryption: use https (plain http is for localhost, 127.0.0.0/8 and ::1)", credential)
 	}
 }
@@ -106,7 +106,8 @@ func badInHost(c rune) bool {
 	return c <= unicode.MaxASCII && c != '.' && c != '-' && c != '_' && !unicode.IsLetter(c) && !unicode.IsDigit(c)
 }
 
-func isLoopback(host string) bool {
+// IsLoopback reports whether a host, without a port, is this machine.
+func IsLoopback(host string) bool {
 	if strings.EqualFold(host, "localhost") {
 		return true
 	}

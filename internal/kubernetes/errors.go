@@ -1,11 +1,8 @@
 package kubernetes
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"mime"
 	"net/http"
 	"regexp"
@@ -97,18 +94,6 @@ func notKubernetes(a answer, what string) error {
 	return fmt.Errorf("%s answered %d %s (%s), which the API server never does: %s", a.host, a.status, what, page.Shown(false, secret.Scrub), hint)
 }
 
-// decodeOne decodes exactly one JSON value.
-func decodeOne(body []byte, into any) error {
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	if err := decoder.Decode(into); err != nil {
-		return err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one value")
-	}
-	return nil
-}
-
 // status is the object with which the API server answers if it refuses or fails.
 type status struct {
 	Kind       string `json:"kind"`
@@ -133,10 +118,10 @@ var conflictWith = regexp.MustCompile(`^conflict with "((?:[^"\\]|\\.)*)"`)
 
 // failed returns the error that an answer of 400 or more is. clean removes what was sent.
 func failed(a answer, clean func(string) string) error {
-	e := &StatusError{Code: a.status, RetryAfter: retryAfter(a.header)}
+	e := &StatusError{Code: a.status, RetryAfter: min(outbound.RetryAfter(a.header), longestWait)}
 	var s status
 	if media, _, _ := mime.ParseMediaType(a.header.Get("Content-Type")); media != "application/json" ||
-		decodeOne(a.body, &s) != nil || s.Kind != "Status" || s.APIVersion != "v1" {
+		outbound.DecodeOne(a.body, &s) != nil || s.Kind != "Status" || s.APIVersion != "v1" {
 		// The limits before the API itself answer with a text: too many requests, a timeout.
 		if a.status == http.StatusTooManyRequests || a.status >= 500 {
 			e.Message = printable.Line(clean(outbound.ReadPage(a.header, a.body).Shown(false, secret.Scrub)), maxWords)
@@ -164,15 +149,6 @@ func failed(a answer, clean func(string) string) error {
 		e.Conflicts = append(e.Conflicts, Conflict{printable.Line(cause.Field, maxWords), printable.Line(manager, maxWords)})
 	}
 	return e
-}
-
-// retryAfter returns how long an answer asks to wait.
-func retryAfter(h http.Header) time.Duration {
-	seconds, err := strconv.Atoi(h.Get("Retry-After"))
-	if err != nil || seconds <= 0 {
-		return 0
-	}
-	return min(time.Duration(min(seconds, 1<<20))*time.Second, longestWait)
 }
 
 var (

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"path/filepath"
 	"regexp"
@@ -14,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"rotatord/internal/config"
 	"rotatord/internal/outbound"
 	"rotatord/internal/printable"
 	"rotatord/internal/smallfile"
@@ -146,7 +146,7 @@ func (k kubeconfigFile) cluster(ctx context.Context, c cluster, a *access) (err 
 	switch {
 	case err != nil || a.base.Host == "" || a.base.User != nil || a.base.RawQuery != "" || a.base.Fragment != "":
 		return errors.New("server is not the URL of an API server, such as https://10.0.0.1:6443")
-	case a.base.Scheme == "http" && !isLoopback(a.base.Hostname()):
+	case a.base.Scheme == "http" && !config.IsLoopback(a.base.Hostname()):
 		return errors.New("server is plain http, which would show the token and the secrets: write https")
 	case a.base.Scheme != "http" && a.base.Scheme != "https":
 		return errors.New("server must begin with https://")
@@ -228,9 +228,4 @@ func (k kubeconfigFile) beside(path string) string {
 		return path
 	}
 	return filepath.Join(filepath.Dir(k.path), path)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }

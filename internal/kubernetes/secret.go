@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rotatord/internal/outbound"
 	"rotatord/internal/secret"
 )
 
@@ -172,7 +173,7 @@ func without(sent map[string][]byte) func(string) string {
 // secretIn decodes an answer, which must be that Secret. A dry run of a creation has no version.
 func secretIn(a answer, namespace, name string, dry bool) (*Secret, error) {
 	var m manifest
-	if err := decodeOne(a.body, &m); err != nil {
+	if err := outbound.DecodeOne(a.body, &m); err != nil {
 		return nil, notKubernetes(a, "with a body that is not a Secret in JSON")
 	}
 	switch {

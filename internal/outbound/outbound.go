@@ -8,12 +8,17 @@
 package outbound
 
 import (
+	"bytes"
 	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
+	"time"
 
 	"rotatord/internal/printable"
 )
@@ -95,6 +100,29 @@ func (e *TooLargeError) Error() string {
 		size = fmt.Sprintf("%d KiB", e.Limit>>10)
 	}
 	return "the answer is larger than " + size + ": is something else at this address?"
+}
+
+// DecodeOne decodes a body that is exactly one JSON value. Numbers keep their text.
+func DecodeOne(body []byte, into any) error {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.UseNumber()
+	if err := decoder.Decode(into); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more than one value")
+	}
+	return nil
+}
+
+// RetryAfter returns how long an answer asks to wait, which may be decades; 0 if it does not say. A date counts as
+// nothing said.
+func RetryAfter(h http.Header) time.Duration {
+	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, n is the largest
+		return 0
+	}
+	return time.Duration(n) * time.Second
 }
 
 // ReadBody reads a body of at most limit bytes. It always returns what it read, and a [TooLargeError] if there is

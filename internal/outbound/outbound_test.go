@@ -183,3 +183,24 @@ func TestUnquoted(t *testing.T) {
 		}
 	}
 }
+
+func TestDecodeOne(t *testing.T) {
+	for body, good := range map[string]bool{`{"a": 1}`: true, " {}\n": true, `{"a": "x"}{}`: false, `{"a": 1} x`: false, `{"a": `: false, "": false, "<html>": false} {
+		var into map[string]any
+		if err := DecodeOne([]byte(body), &into); (err == nil) != good {
+			t.Errorf("%q: %v", body, err)
+		}
+	}
+	var number map[string]any
+	if err := DecodeOne([]byte(`{"n": 12345678901234567890}`), &number); err != nil || fmt.Sprint(number["n"]) != "12345678901234567890" {
+		t.Errorf("%v, %v", number, err)
+	}
+}
+
+func TestRetryAfter(t *testing.T) {
+	for header, want := range map[string]time.Duration{"": 0, "0": 0, "7": 7 * time.Second, "-1": 0, "soon": 0, "99999999999": (1<<31 - 1) * time.Second, "Wed, 21 Oct 2026 07:28:00 GMT": 0} {
+		if got := RetryAfter(http.Header{"Retry-After": {header}}); got != want {
+			t.Errorf("%q: %s", header, got)
+		}
+	}
+}

@@ -6,13 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"rotatord/internal/outbound"
 	"rotatord/internal/printable"
 	"rotatord/internal/vault"
 )
@@ -69,28 +69,15 @@ func openEnvelope(a vault.Answer) (envelope, error) {
 		return envelope{}, notVaults(a, "with an empty body")
 	}
 	var all map[string]json.RawMessage
-	if err := decodeOne(a.Body, &all); err != nil || all == nil {
+	if err := outbound.DecodeOne(a.Body, &all); err != nil || all == nil {
 		return envelope{}, notVaults(a, "with a body that is not a JSON object")
 	}
 	var e envelope
-	if err := decodeOne(a.Body, &e); err != nil {
+	if err := outbound.DecodeOne(a.Body, &e); err != nil {
 		return envelope{}, notVaults(a, "with JSON of another form than Vault's")
 	}
 	e.fields = len(all)
 	return e, nil
-}
-
-// decodeOne decodes exactly one JSON value. Numbers keep their text.
-func decodeOne(body []byte, into any) error {
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.UseNumber()
-	if err := decoder.Decode(into); err != nil {
-		return err
-	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more than one value")
-	}
-	return nil
 }
 
 func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
@@ -117,7 +104,7 @@ func readAnswer(kv int, a vault.Answer) (content, error) {
 	}
 	if kv == 1 {
 		var fields map[string]any
-		if err := decodeOne(e.Data, &fields); err != nil {
+		if err := outbound.DecodeOne(e.Data, &fields); err != nil {
 			return content{}, notVaults(a, "with KV data of another type")
 		}
 		return content{fields: fields}, nil
@@ -187,7 +174,7 @@ func versioned(a vault.Answer, raw json.RawMessage) (content, error) {
 		Data     json.RawMessage `json:"data"`
 		Metadata json.RawMessage `json:"metadata"`
 	}
-	if err := decodeOne(raw, &body); err != nil {
+	if err := outbound.DecodeOne(raw, &body); err != nil {
 		return content{}, notVaults(a, "with KV data of another type")
 	}
 	if isNull(body.Metadata) {
@@ -195,7 +182,7 @@ func versioned(a vault.Answer, raw json.RawMessage) (content, error) {
 	}
 	var c content
 	if !isNull(body.Data) {
-		if err := decodeOne(body.Data, &c.fields); err != nil {
+		if err := outbound.DecodeOne(body.Data, &c.fields); err != nil {
 			return content{}, notVaults(a, "with fields that are not a JSON object")
 		}
 	}
@@ -211,7 +198,7 @@ func versioned(a vault.Answer, raw json.RawMessage) (content, error) {
 // sentence "Vault answered with".
 func metadataOf(raw json.RawMessage) (c content, err error) {
 	var m versionMetadata
-	if err := decodeOne(raw, &m); err != nil {
+	if err := outbound.DecodeOne(raw, &m); err != nil {
 		return content{}, errors.New("metadata of another form than Vault's")
 	}
 	c.version, err = strconv.Atoi(string(m.Version))
@@ -219,7 +206,7 @@ func metadataOf(raw json.RawMessage) (c content, err error) {
 		return content{}, errors.New("a version that is not a positive number")
 	}
 	c.destroyed = m.Destroyed
-	_ = decodeOne(m.Custom, &c.custom) // they are for people, and do not make an answer wrong
+	_ = outbound.DecodeOne(m.Custom, &c.custom) // they are for people, and do not make an answer wrong
 	c.written, c.deletes, err = m.times()
 	return c, err
 }

@@ -63,7 +63,7 @@ func classifyRefusal(r request, a answered) error {
 		Errors   *[]string      `json:"errors"`
 		Warnings []string       `json:"warnings"`
 	}
-	e := &ResponseError{Status: a.StatusCode, RetryAfter: waitFrom(a.Header)}
+	e := &ResponseError{Status: a.StatusCode, RetryAfter: outbound.RetryAfter(a.Header)}
 	if err := decodeObject(a.content, &body); err != nil || body.Errors == nil && len(body.Data) == 0 && len(body.Warnings) == 0 {
 		page := outbound.ReadPage(a.Header, a.content)
 		e.Foreign, e.page, e.advice = true, page.Shown(false, r.scrubbed), r.advice(a.StatusCode, page)

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -127,15 +126,6 @@ func retryAfter(err error) time.Duration {
 		return min(e.RetryAfter, maxRetryAfter)
 	}
 	return 0
-}
-
-// waitFrom reads the header Retry-After, in seconds. Vault sends it with the 429 of a quota.
-func waitFrom(h http.Header) time.Duration {
-	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31)
-	if err != nil {
-		return 0
-	}
-	return time.Duration(n) * time.Second
 }
 
 // denied reports whether Vault itself answered 403. A proxy's 403 says nothing about the token.
