@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"rotatord/internal/config"
 	"rotatord/internal/kubernetes"
@@ -35,9 +33,7 @@ const (
 type Kubernetes struct {
 	client *kubernetes.Client
 	config config.KubernetesSink
-
-	mu   sync.Mutex
-	base *basis // what the last Preflight has read; nil if it was used, and when it is too old
+	base   kept[basis] // what the last Preflight has read
 }
 
 // basis is what a write is against.
@@ -66,17 +62,7 @@ func (k *Kubernetes) Preflight(ctx context.Context) (rotation.Stored, error) {
 		return rotation.Stored{}, err
 	}
 	s := k.stored(now)
-	kept := &basis{now, s}
-	k.mu.Lock()
-	k.base = kept
-	k.mu.Unlock()
-	time.AfterFunc(baseKept, func() { // it has the secrets of others too
-		k.mu.Lock()
-		defer k.mu.Unlock()
-		if k.base == kept {
-			k.base = nil
-		}
-	})
+	k.base.keep(basis{now, s})
 	return s, nil
 }
 

@@ -18,11 +18,8 @@ func shown(text string) string { return printable.Line(text, maxShown) }
 
 // takeBase returns what the last Preflight has read, if the delivery has it as its base. It is used once.
 func (k *Kubernetes) takeBase(d rotation.Delivery) (now *kubernetes.Secret, ok bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	base := k.base
-	k.base = nil
-	if base == nil || base.now == nil || base.stored != d.Base {
+	base, ok := k.base.take()
+	if !ok || base.now == nil || base.stored != d.Base {
 		return nil, false
 	}
 	return base.now, true

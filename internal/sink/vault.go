@@ -40,8 +40,9 @@ type Vault struct {
 	session *vault.Session
 	config  config.VaultSink
 
+	base kept[content] // what Preflight has read
+
 	mu       sync.Mutex
-	base     *base              // what Preflight has read; nil after the write, and when it is too old
 	noted    string             // the rotation whose metadata were written last
 	reserved *vault.Reservation // since the preflight; nil if there is none
 }
@@ -83,7 +84,7 @@ func (v *Vault) Preflight(ctx context.Context) (rotation.Stored, error) {
 	v.mu.Unlock()
 	kv, now, stored, err := v.preflight(ctx)
 	if err == nil && kv == 2 {
-		v.keepBase(now)
+		v.base.keep(now)
 	}
 	return stored, err
 }

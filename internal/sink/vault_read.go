@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"rotatord/internal/rotation"
 	"rotatord/internal/vault"
@@ -16,47 +15,14 @@ import (
 // This file reads what is stored with as few requests as possible. It remembers two things: the KV version of
 // the mount, until an answer does not prove it; and what Preflight has read, until the write.
 
-// base is what Preflight has read. It has the secrets of others too, so it is only in memory, and only for
-// as long as a rotation needs it.
-type base struct {
-	content
-	drop *time.Timer
-}
-
-// baseKept is how long a base is kept: the longest time from the preflight to the first write.
-const baseKept = 3 * time.Minute
-
-// keepBase keeps what Preflight has read, for the Store that may follow.
-func (v *Vault) keepBase(now content) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.base != nil {
-		v.base.drop.Stop()
-	}
-	kept := &base{content: now}
-	v.base = kept
-	kept.drop = time.AfterFunc(baseKept, func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		if v.base == kept {
-			v.base = nil
-		}
-	})
-}
-
-// takeBase returns what Preflight has read, if it is what the delivery has as its base. A base is good for
-// one write.
+// takeBase returns what Preflight has read, if it is what the delivery has as its base.
 func (v *Vault) takeBase(of rotation.Stored) (content, bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	kept := v.base
-	if kept == nil {
+	base, ok := v.base.take()
+	if !ok {
 		return content{}, false
 	}
-	v.base = nil
-	kept.drop.Stop()
-	seen := v.stored(kept.content)
-	return kept.content, seen.Version == of.Version && seen.Digest == of.Digest && seen.WrittenAt.Equal(of.WrittenAt)
+	seen := v.stored(base)
+	return base, seen.Version == of.Version && seen.Digest == of.Digest && seen.WrittenAt.Equal(of.WrittenAt)
 }
 
 // baseFor returns what a write is against. In KV version 2 that is what Preflight has read, without a
