@@ -88,14 +88,15 @@ func appRoleIn(dir string) *config.AppRole {
 // logIn returns how the daemon logs in to Vault, by --vault-auth and the flags for each method. usual is how it
 // does at this place, and credentials the directory of its other credentials there.
 func (o *importOptions) logIn(usual config.VaultAuth, credentials string) (config.VaultAuth, error) {
+	method := cmp.Or(o.vaultAuth, usual.Kind())
 	for _, flag := range []struct{ file, name, method string }{
 		{o.roleIDFile, "vault-role-id-file", authAppRole}, {o.secretIDFile, "vault-secret-id-file", authAppRole}, {o.jwtFile, "vault-jwt-file", authJWT},
 	} {
-		if method := cmp.Or(o.vaultAuth, usual.Kind()); flag.file != "" && flag.method != method {
+		if flag.file != "" && flag.method != method {
 			return nil, usagef("--%s is for --vault-auth %s, and the method is %s", flag.name, flag.method, method)
 		}
 	}
-	if o.vaultRoleGiven && cmp.Or(o.vaultAuth, usual.Kind()) == authAppRole {
+	if o.vaultRoleGiven && method == authAppRole {
 		return nil, usagef("--vault-role is for --vault-auth %s and %s: AppRole has a role ID in a file", authKubernetes, authJWT)
 	}
 	var err error
@@ -104,7 +105,7 @@ func (o *importOptions) logIn(usual config.VaultAuth, credentials string) (confi
 		err = errors.Join(err, failed)
 		return config.SecretSource{File: path}
 	}
-	switch method := cmp.Or(o.vaultAuth, usual.Kind()); method {
+	switch method {
 	case authAppRole:
 		a := appRoleIn(credentials)
 		if o.roleIDFile != "" {

@@ -67,13 +67,19 @@ type watch struct {
 	inGroup map[string]int // looks in progress, by group
 }
 
-// watched is one thing that is looked at: a sink of a token, or with verify.every the secret in use.
-type watched struct {
+// watchPlan is what the configuration says of one thing that is looked at: a sink of a token, or with verify.every the
+// secret in use.
+type watchPlan struct {
 	key, token string
 	sink       string // its name; empty for the secret in use
 	group      string
 	needsVault bool
 	every      time.Duration
+}
+
+// watched is one thing that is looked at.
+type watched struct {
+	watchPlan
 
 	// Only the look in progress uses the fields below, and at most one is in progress. lookedAt is read
 	// under the lock of the watch.
@@ -106,49 +112,46 @@ func (a *App) watchSinks() {
 
 // set takes over a configuration. What was seen of a sink that stays is kept.
 func (w *watch) set(c *config.Config) {
-	wanted := make(map[string]*watched)
-	add := func(item watched) {
-		item.key = item.token + "\x00" + item.sink
-		wanted[item.key] = &item
+	wanted := make(map[string]watchPlan)
+	add := func(plan watchPlan) {
+		plan.key = watchKey(plan.token, plan.sink)
+		wanted[plan.key] = plan
 	}
 	for _, t := range c.Tokens {
 		vault := false
 		for _, s := range t.Sinks {
 			vault = vault || s.NeedsVault()
 			if c.WatchEvery > 0 {
-				add(watched{token: t.Name, sink: config.SinkName(s), group: s.Group(), needsVault: s.NeedsVault(), every: c.WatchEvery})
+				add(watchPlan{token: t.Name, sink: config.SinkName(s), group: s.Group(), needsVault: s.NeedsVault(), every: c.WatchEvery})
 			}
 		}
 		if t.Verify != nil && t.Verify.Every > 0 {
-			add(watched{token: t.Name, group: "verify " + t.Verify.URL, needsVault: vault, every: t.Verify.Every})
+			add(watchPlan{token: t.Name, group: "verify " + t.Verify.URL, needsVault: vault, every: t.Verify.Every})
 		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for key := range w.items {
-		if wanted[key] == nil {
+		if _, stays := wanted[key]; !stays {
 			delete(w.items, key)
 			w.queue.Remove(key)
 		}
 	}
 	now := w.now()
-	for key, item := range wanted {
-		if old := w.items[key]; old != nil && *old.plan() == *item.plan() {
+	for key, plan := range wanted {
+		if old := w.items[key]; old != nil && old.watchPlan == plan {
 			continue
 		}
-		item.lookedAt = now
-		w.items[key] = item
-		w.queue.Set(key, item.next(now))
+		w.items[key] = &watched{watchPlan: plan, lookedAt: now}
+		w.queue.Set(key, plan.next(now))
 	}
 }
 
-// plan returns what the configuration says of the item.
-func (i *watched) plan() *watched {
-	return &watched{key: i.key, token: i.token, sink: i.sink, group: i.group, needsVault: i.needsVault, every: i.every}
-}
+// watchKey identifies what is looked at.
+func watchKey(token, sink string) string { return token + "\x00" + sink }
 
-// next returns when the item is looked at next after a time: its own place in the period.
-func (i *watched) next(after time.Time) time.Time {
+// next returns when it is looked at next after a time: its own place in the period.
+func (i watchPlan) next(after time.Time) time.Time {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(i.token))
 	if i.sink == "" {
@@ -271,7 +274,11 @@ func lookBriefly(ctx context.Context, at sink.Sink) (rotation.Stored, error) {
 func (w *watch) compare(ctx context.Context, item *watched, seen scheduled, look rotation.Look) (wait time.Duration) {
 	now, record := w.now(), seen.record
 	found, known := record.Compare(item.sink, look.Stored), record.Findings[item.sink]
-	w.counted(item, pick(found.Kind == "", "as_written", "differs"))
+	result := "differs"
+	if found.Kind == "" {
+		result = "as_written"
+	}
+	w.counted(item, result)
 	item.failures = 0
 	switch {
 	case found.Same(known):
@@ -450,14 +457,7 @@ func (w *watch) recordProbe(ctx context.Context, seen scheduled, refused *rotati
 func (w *watch) lookNow(token, sink string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if item := w.items[token+"\x00"+sink]; item != nil && !item.looking {
+	if item := w.items[watchKey(token, sink)]; item != nil && !item.looking {
 		w.queue.Set(item.key, w.now())
 	}
-}
-
-func pick(yes bool, this, that string) string {
-	if yes {
-		return this
-	}
-	return that
 }

@@ -115,7 +115,7 @@ func RestoreText(code string) string {
 var restoreReasons = map[string]string{
 	"not_proven":     "Cloudflare does not show that our secret is still the last one",
 	"outside":        "another person or program rotated the service token, so what the sinks hold may be right",
-	"too_often":      "it was done three times within a day: another writer keeps changing the sink, or writing it back does not last",
+	"too_often":      "it was done three times within a day, and the sink was changed again each time: find the other writer",
 	"gone":           "Cloudflare has no such service token any more",
 	"failed":         "the secret could not be written back",
 	"strategy":       "the secrets of a pair, and of strategy replace, are not restored",

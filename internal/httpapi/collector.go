@@ -35,7 +35,8 @@ type VaultSession struct {
 	CertificateEnds, UnwrapFailed time.Time
 }
 
-// Show registers the gauges that are read from source. vaultSession is nil if no Vault is configured. clockDrift returns by how much the wall clock went ahead of the monotonic one.
+// Show registers the gauges that are read from source. vaultSession is nil if no Vault is configured. clockDrift
+// returns by how much the wall clock went ahead of the monotonic one.
 func (m *Metrics) Show(source Source, vaultSession func() VaultSession, clockDrift func() time.Duration) {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)

@@ -31,14 +31,7 @@ func (m *Metrics) SinkLooked(sink, result string) {
 
 // InUseProbed counts one request with a secret in use.
 func (m *Metrics) InUseProbed(p rotation.Probe) {
-	result := event.ProbeUnknown
-	switch p {
-	case rotation.ProbeGood:
-		result = event.ProbeGood
-	case rotation.ProbeBad:
-		result = event.ProbeBad
-	}
-	m.watch.inUseProbes.WithLabelValues(string(result)).Inc()
+	m.watch.inUseProbes.WithLabelValues(string(p.Result())).Inc()
 }
 
 func (m *Metrics) restored(_ event.Event, d event.SinkRestore) {

@@ -84,8 +84,8 @@ const (
 	ProbeBad                  // the credential is refused, maybe only until the edge knows it
 )
 
-// result returns the probe as events show it.
-func (p Probe) result() event.ProbeResult {
+// Result returns the probe as events and metrics show it.
+func (p Probe) Result() event.ProbeResult {
 	switch p {
 	case ProbeGood:
 		return event.ProbeGood

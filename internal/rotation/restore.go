@@ -17,7 +17,7 @@ import (
 // the new secret by hand. So nothing is restored unless Cloudflare shows that ours is still the last secret:
 // updated_at is exactly what the answer to our rotation showed, on a token whose rotations were seen to move it.
 // Nothing is restored during a rotation, a doubt, a pause or a freeze, and at most maxRestores times a day:
-// another writer who keeps changing the sink is not fought.
+// rotatord does not fight a writer who keeps changing the sink.
 //
 // A restore may be repeated, so it has no step of its own. It is counted in the ledger before it writes. After
 // a crash the sink holds ours, or the next look finds that it does not.
@@ -36,7 +36,7 @@ type Restoring struct {
 const (
 	RestoreNotProven = "not_proven"     // Cloudflare does not show that our secret is still the last one
 	RestoreOutside   = "outside"        // another person or program has rotated the service token
-	RestoreTooOften  = "too_often"      // another writer keeps changing the sink, or writing it back does not last
+	RestoreTooOften  = "too_often"      // the sink is changed again after each restore
 	RestoreGone      = "gone"           // Cloudflare has no such service token
 	RestoreFailed    = "failed"         // the secret could not be written back
 	RestoreStrategy  = "strategy"       // a pair, or strategy: replace

@@ -94,7 +94,7 @@ func (a *attempt) notVerified(ctx context.Context, probe Probe, probeErr error) 
 	if wait := min(firstProbeWait<<min(v.Probes-1, 10), longestProbeWait); now.Add(wait).Sub(v.Since) <= a.token.VerifyWithin {
 		return false, a.become(ctx, a.record.retriedAt(now.Add(wait)))
 	}
-	a.tell(event.Probe{RotationID: work.RotationID, Result: probe.result(), Err: probeErr})
+	a.tell(event.Probe{RotationID: work.RotationID, Result: probe.Result(), Err: probeErr})
 	if probe == ProbeUnknown || !work.LeavesCurrentInUse() && !now.Before(work.IntentAt.Add(MaxGrace)) {
 		return true, nil // nothing shows that it is bad, or no old secret can be kept any longer
 	}

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"time"
@@ -29,6 +30,11 @@ type Health struct {
 // should have done so by then.
 const certificateWarning = 10
 
+// renewedBy returns when a certificate should have been renewed.
+func renewedBy(c *x509.Certificate) time.Time {
+	return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / certificateWarning)
+}
+
 // Health returns the health of the session as it is now. It asks nothing.
 func (s *Session) Health() (h Health) {
 	if a, ok := s.login.(*appRoleAuth); ok && a.wrapped != nil {
@@ -51,14 +57,14 @@ func (s *Session) Health() (h Health) {
 		return h
 	}
 	h.CertificateEnds = leaf.NotAfter
-	left, warning := time.Until(leaf.NotAfter), leaf.NotAfter.Sub(leaf.NotBefore)/certificateWarning
-	if left < warning && h.TLS == "" {
-		h.TLSSince = leaf.NotAfter.Add(-warning)
+	left, late := time.Until(leaf.NotAfter), time.Until(renewedBy(leaf)) < 0
+	if late && h.TLS == "" {
+		h.TLSSince = renewedBy(leaf)
 	}
 	switch {
 	case left <= 0:
 		h.TLSReason, h.TLS = "expired", fmt.Sprintf("the client certificate in %s ended at %s: renew it%s", s.config.TLS.CertFile, leaf.NotAfter.UTC().Format(timeLayout), also(h.TLS))
-	case left < warning:
+	case late:
 		h.TLSReason, h.TLS = "expires", fmt.Sprintf("the client certificate in %s ends at %s and was not renewed yet%s", s.config.TLS.CertFile, leaf.NotAfter.UTC().Format(timeLayout), also(h.TLS))
 	}
 	return h

@@ -72,12 +72,12 @@ func inspectTLS(ctx context.Context, c config.Vault, now time.Time) (all []Remar
 	}
 	ends := leaf.NotAfter.UTC().Format(timeLayout)
 	_, needed := c.Auth.(*config.CertAuth)
-	switch left := leaf.NotAfter.Sub(now); {
-	case left <= 0:
+	switch {
+	case !now.Before(leaf.NotAfter):
 		add(needed, "ended at "+ends, "renew it; the daemon reads it again without a restart")
 	case now.Before(leaf.NotBefore):
 		add(needed, "is not valid before "+leaf.NotBefore.UTC().Format(timeLayout), "look at the clocks of this machine and of the authority")
-	case left < leaf.NotAfter.Sub(leaf.NotBefore)/certificateWarning:
+	case now.After(renewedBy(leaf)):
 		add(false, "ends at "+ends+" and was not renewed yet", "renew it; the daemon reads it again without a restart")
 	default:
 		add(false, "is valid until "+ends, "")

@@ -76,7 +76,7 @@ func (c *connections) reload(ctx context.Context) (changed bool, err error) {
 		return false, err
 	}
 	c.current.Store(c.connect(files))
-	old.CloseIdleConnections() // those in use end with their request, because it was the last one
+	old.CloseIdleConnections() // a connection in use is closed when its request ends
 	return true, nil
 }
 
@@ -86,8 +86,8 @@ func (c *connections) connect(files tlsFiles) *connection {
 	t.TLSClientConfig.ServerName = c.config.TLS.ServerName
 	t.TLSClientConfig.RootCAs = files.authorities
 	if files.pair != nil {
-		// Go would send no certificate at all if the server's list of authorities has not this one's. The error of
-		// a server that has got the wrong certificate says more.
+		// Go would send no certificate at all if its authority is not in the server's list. The error of a server that
+		// has got the wrong certificate says more.
 		t.TLSClientConfig.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return files.pair, nil }
 	}
 	// Without compression a small answer cannot become a large one.

@@ -141,7 +141,7 @@ func (w *wrappedID) get(ctx context.Context, roleID secret.Digest, credentials *
 	if failure, ok := errors.AsType[*UnwrapError](err); ok {
 		w.alarm(token.Digest(), failure, time.Now())
 		if w.kept.SecretID != "" {
-			return w.kept.candidates(), nil // the alarm goes on; the secret ID of before is another one
+			return w.kept.candidates(), nil // the alarm goes on, and the kept secret ID is not affected
 		}
 	}
 	if err != nil {
