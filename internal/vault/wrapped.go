@@ -49,14 +49,52 @@ type wrappedID struct {
 	tell    func(event.Detail)
 	keeper  Keeper // nil: nothing is unwrapped
 
-	mu      sync.Mutex
+	alarmed unwrapAlarm
+
+	mu      sync.Mutex // held while Vault is asked
 	loaded  bool
 	kept    kept
-	last    keptID        // what the last login used
-	unsaved bool          // kept is not on the disk
-	refused secret.Digest // of the wrapping token that cannot be used
-	failure *UnwrapError  // why not; nil if there is none
-	since   time.Time     // since when
+	last    keptID // what the last login used
+	unsaved bool   // kept is not on the disk
+}
+
+// unwrapAlarm is why a wrapping token cannot be used. It has a lock of its own, so that status and metrics never wait for
+// Vault.
+type unwrapAlarm struct {
+	mu      sync.Mutex
+	token   secret.Digest // of the wrapping token
+	failure *UnwrapError  // nil if there is none
+	since   time.Time
+}
+
+// raise sets the alarm, and reports whether it is another one than before.
+func (a *unwrapAlarm) raise(token secret.Digest, failure *UnwrapError, since time.Time) (news bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if news = a.failure == nil || a.token != token; news {
+		a.since = since
+	}
+	a.token, a.failure = token, failure
+	return news
+}
+
+// end ends the alarm. With a token it ends only the alarm about that one.
+func (a *unwrapAlarm) end(token secret.Digest) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if token == "" || token == a.token {
+		a.token, a.failure = "", nil
+	}
+}
+
+// about returns why that token cannot be used; nil if there is no alarm about it.
+func (a *unwrapAlarm) about(token secret.Digest) *UnwrapError {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if token != a.token {
+		return nil
+	}
+	return a.failure
 }
 
 // keptID is one secret ID. Only in what is kept it is marshalled.
@@ -133,10 +171,12 @@ func (w *wrappedID) get(ctx context.Context, roleID secret.Digest, credentials *
 		return nil, &describedError{text: err.Error() + "; no secret ID was unwrapped before: " + w.deliver(), cause: err}
 	case err != nil, w.kept.knows(string(token.Digest())):
 		return w.kept.candidates(), nil // the file may be removed after the unwrapping
-	case w.failure != nil && token.Digest() == w.refused:
-		err = w.failure
 	default:
-		err = w.unwrap(ctx, token, roleID, library)
+		if known := w.alarmed.about(token.Digest()); known != nil {
+			err = known
+		} else {
+			err = w.unwrap(ctx, token, roleID, library)
+		}
 	}
 	if failure, ok := errors.AsType[*UnwrapError](err); ok {
 		w.alarm(token.Digest(), failure, time.Now())
@@ -152,11 +192,9 @@ func (w *wrappedID) get(ctx context.Context, roleID secret.Digest, credentials *
 
 // alarm notes why a wrapping token cannot be used, and tells it once.
 func (w *wrappedID) alarm(token secret.Digest, failure *UnwrapError, since time.Time) {
-	if w.failure == nil || w.refused != token {
-		w.since = since
+	if w.alarmed.raise(token, failure, since) {
 		w.tell(event.VaultUnwrap{Vault: w.address, Err: failure})
 	}
-	w.refused, w.failure = token, failure
 }
 
 // accepted notes that a login with one succeeded, as a role that is empty if Vault did not name it. What was delivered
@@ -167,9 +205,7 @@ func (w *wrappedID) accepted(one keptID, role string, roleID secret.Digest) {
 	after := w.kept
 	if after.Next != nil && after.Next.From == one.From {
 		after.keptID, after.Next, after.Refused, after.RefusedAt = one, nil, "", time.Time{}
-		if w.refused == secret.Digest(one.From) {
-			w.failure, w.refused = nil, ""
-		}
+		w.alarmed.end(secret.Digest(one.From))
 	}
 	if role != "" {
 		after.LoggedInAs, after.RoleID = role, string(roleID)
@@ -290,7 +326,7 @@ func (w *wrappedID) unwrap(ctx context.Context, token secret.Value, roleID secre
 	if ttl, err := seconds(answer.Data, "secret_id_ttl"); err == nil && ttl > 0 {
 		unwrapped.Ends = unwrapped.At.Add(ttl)
 	}
-	w.failure, w.refused = nil, ""
+	w.alarmed.end("")
 	after := w.kept
 	after.Begun, after.BegunAt, after.Refused, after.RefusedAt = "", time.Time{}, "", time.Time{}
 	if after.SecretID == "" {
@@ -333,12 +369,12 @@ func (w *wrappedID) saveIfNeeded() {
 
 // fault returns why the wrapping token that was delivered last cannot be unwrapped, and since when; empty if it could be.
 func (w *wrappedID) fault() (why string, since time.Time) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.failure == nil {
+	w.alarmed.mu.Lock()
+	defer w.alarmed.mu.Unlock()
+	if w.alarmed.failure == nil {
 		return "", time.Time{}
 	}
-	return w.failure.Error(), w.since
+	return w.alarmed.failure.Error(), w.alarmed.since
 }
 
 // describe says which secret ID was used.

@@ -309,3 +309,36 @@ func TestOnlyTheDaemonUnwraps(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestHealthDoesNotWaitForVault: while Vault does not answer about a wrapping token, status and metrics do not hang.
+func TestHealthDoesNotWaitForVault(t *testing.T) {
+	w := newWrappedWorld(t)
+	asked, answer := make(chan struct{}, 10), make(chan struct{})
+	before := func(path string) bool {
+		if path == pathWrapInfo {
+			asked <- struct{}{}
+			<-answer
+		}
+		return false
+	}
+	w.before.Store(&before)
+	s, err := New(w.config, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.KeepIn(w.box)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); s.Run(ctx) }()
+	<-asked
+	looked := make(chan Health, 1)
+	go func() { looked <- s.Health() }()
+	select {
+	case <-looked:
+	case <-time.After(3 * time.Second): // Vault's timeout is 5 s
+		t.Error("the health of the session waits for Vault")
+	}
+	close(answer)
+	cancel()
+	<-ended
+}
