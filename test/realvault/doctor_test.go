@@ -2,14 +2,6 @@ package realvault_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -60,25 +52,6 @@ func wants(t *testing.T, name string, found []doctor.Finding, codes ...doctor.Co
 	}
 }
 
-// signed returns a JWT that a key has signed.
-func signed(t *testing.T, key *ecdsa.PrivateKey, claims map[string]any) string {
-	t.Helper()
-	part := func(v any) string {
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return base64.RawURLEncoding.EncodeToString(b)
-	}
-	text := part(map[string]any{"alg": "ES256", "typ": "JWT"}) + "." + part(claims)
-	sum := sha256.Sum256([]byte(text))
-	r, s, err := ecdsa.Sign(rand.Reader, key, sum[:])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text + "." + base64.RawURLEncoding.EncodeToString(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
-}
-
 // TestDoctor: with what is shipped, doctor finds nothing to complain about at a real Vault. It finds roles that are too
 // wide, and tokens that are too much or end too early, by Vault's own answers.
 func TestDoctor(t *testing.T) {
@@ -86,20 +59,7 @@ func TestDoctor(t *testing.T) {
 	v := realvault.StartTLS(t, authority)
 	v.MountKV(t, "secret", 2, false)
 	root := v.Root(t)
-	write := func(path string, data map[string]any) *api.Secret {
-		t.Helper()
-		answer, err := root.Logical().Write(path, data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return answer
-	}
-	enable := func(method string) {
-		t.Helper()
-		if err := root.Sys().EnableAuthWithOptions(method, &api.EnableAuthOptions{Type: method}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	put := func(path string, data map[string]any) *api.Secret { t.Helper(); return write(t, v, path, data) }
 	tls := config.TLS{CAFile: v.CAFile}
 	through := func(auth config.VaultAuth) config.Vault {
 		return config.Vault{Address: v.Address, TLS: tls, Auth: auth}
@@ -123,30 +83,23 @@ path "auth/+/certs/*" { capabilities = ["read"] }
 		}
 		return all
 	}
-	write("auth/approle/role/rotatord", settings(map[string]any{"token_ttl": "0", "token_max_ttl": "0"}))
+	put("auth/approle/role/rotatord", settings(map[string]any{"token_ttl": "0", "token_max_ttl": "0"}))
 	wants(t, "approle that may be seen", examine(t, approle), doctor.VaultRole)
 
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
-	if err != nil {
-		t.Fatal(err)
-	}
+	issuer := newIssuer(t)
 	now := time.Now()
 	const subject = "system:serviceaccount:rotatord:rotatord"
 	claims := map[string]any{
 		"iss": "test", "sub": subject, "aud": []string{"vault"}, "iat": now.Unix(), "nbf": now.Unix(), "exp": now.Add(time.Hour).Unix(),
 		"kubernetes.io": map[string]any{"namespace": "rotatord", "serviceaccount": map[string]any{"name": "rotatord", "uid": "1"}},
 	}
-	jwt := secretFile(t, signed(t, key, claims))
-	enable("jwt")
-	write("auth/jwt/config", map[string]any{"jwt_validation_pubkeys": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}))})
+	jwt := secretFile(t, issuer.sign(t, claims))
+	enable(t, v, "jwt")
+	put("auth/jwt/config", map[string]any{"jwt_validation_pubkeys": issuer.publicKey(t)})
 	byJWT := through(&config.JWTAuth{Role: "rotatord", Mount: "jwt", JWT: jwt})
-	write("auth/jwt/role/rotatord", settings(map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "bound_subject": subject}))
+	put("auth/jwt/role/rotatord", settings(map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "bound_subject": subject}))
 	wants(t, "jwt", examine(t, byJWT), doctor.VaultRole)
-	write("auth/jwt/role/rotatord", settings(map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "bound_subject": ""}))
+	put("auth/jwt/role/rotatord", settings(map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "bound_subject": ""}))
 	wants(t, "jwt of every subject", examine(t, byJWT), doctor.VaultRoleWide)
 
 	reviewer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -155,14 +108,14 @@ path "auth/+/certs/*" { capabilities = ["read"] }
 		fmt.Fprintf(w, `{"apiVersion":"authentication.k8s.io/v1","kind":"TokenReview","status":{"authenticated":true,"audiences":["vault"],"user":{"username":%q,"uid":"1"}}}`, subject)
 	}))
 	t.Cleanup(reviewer.Close)
-	enable("kubernetes")
-	write("auth/kubernetes/config", map[string]any{"kubernetes_host": reviewer.URL, "disable_local_ca_jwt": true, "token_reviewer_jwt": signed(t, key, claims)})
+	enable(t, v, "kubernetes")
+	put("auth/kubernetes/config", map[string]any{"kubernetes_host": reviewer.URL, "disable_local_ca_jwt": true, "token_reviewer_jwt": issuer.sign(t, claims)})
 	byAccount := through(&config.KubernetesAuth{Role: "rotatord", Mount: "kubernetes", JWT: jwt})
 	account := map[string]any{"bound_service_account_names": "rotatord", "bound_service_account_namespaces": "rotatord", "audience": "vault", "alias_name_source": "serviceaccount_name"}
-	write("auth/kubernetes/role/rotatord", settings(account))
+	put("auth/kubernetes/role/rotatord", settings(account))
 	wants(t, "kubernetes", examine(t, byAccount), doctor.VaultRole)
 	account["bound_service_account_namespaces"], account["audience"] = "*", ""
-	write("auth/kubernetes/role/rotatord", settings(account))
+	put("auth/kubernetes/role/rotatord", settings(account))
 	wide := examine(t, byAccount)
 	wants(t, "kubernetes of every namespace", wide, doctor.VaultRoleWide)
 	if text := fmt.Sprint(wide); !strings.Contains(text, "in every namespace") || !strings.Contains(text, "of every audience") {
@@ -170,17 +123,17 @@ path "auth/+/certs/*" { capabilities = ["read"] }
 	}
 
 	pair := authority.Client(t, "rotatord", time.Hour)
-	enable("cert")
+	enable(t, v, "cert")
 	byCert := through(&config.CertAuth{Role: "rotatord", Mount: "cert"})
 	byCert.TLS.CertFile, byCert.TLS.KeyFile = pair.CertFile, pair.KeyFile
-	write("auth/cert/certs/rotatord", settings(map[string]any{"certificate": authority.PEM(), "allowed_common_names": "rotatord"}))
+	put("auth/cert/certs/rotatord", settings(map[string]any{"certificate": authority.PEM(), "allowed_common_names": "rotatord"}))
 	wants(t, "cert", examine(t, byCert), doctor.VaultRole)
-	write("auth/cert/certs/rotatord", settings(map[string]any{"certificate": authority.PEM(), "allowed_common_names": ""}))
+	put("auth/cert/certs/rotatord", settings(map[string]any{"certificate": authority.PEM(), "allowed_common_names": ""}))
 	wants(t, "cert of every name", examine(t, byCert), doctor.VaultRoleWide)
 
 	created := func(path string, data map[string]any) config.Vault {
 		data["policies"], data["no_default_policy"] = []string{"rotatord"}, true
-		return through(&config.TokenAuth{Source: secretFile(t, write(path, data).Auth.ClientToken)})
+		return through(&config.TokenAuth{Source: secretFile(t, put(path, data).Auth.ClientToken)})
 	}
 	wants(t, "token with a period", examine(t, created("auth/token/create-orphan", map[string]any{"period": "24h"})), doctor.VaultSession)
 	wants(t, "token with a maximum", examine(t, created("auth/token/create-orphan", map[string]any{"period": "24h", "explicit_max_ttl": "48h"})), doctor.VaultSessionEnds)
@@ -196,7 +149,7 @@ path "auth/token/renew-self"   { capabilities = ["deny"] }
 `); err != nil {
 		t.Fatal(err)
 	}
-	token := write("auth/token/create-orphan", map[string]any{"period": "24h", "policies": []string{"wide"}, "no_default_policy": true}).Auth.ClientToken
+	token := put("auth/token/create-orphan", map[string]any{"period": "24h", "policies": []string{"wide"}, "no_default_policy": true}).Auth.ClientToken
 	wants(t, "a policy for everything", examine(t, through(&config.TokenAuth{Source: secretFile(t, token)})),
 		doctor.VaultWide, doctor.VaultAdmin, doctor.SinkExcess, doctor.VaultSelfRights)
 }
