@@ -12,52 +12,11 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// fleet is a ledger of many tokens, with the issuer and the sink of one life.
+// fleet is many tokens with the issuer and the sink of one life.
 type fleet struct {
 	*living
-	records map[string]rotation.Record
-	begun   map[string][]time.Time // when the rotations of each token began, on the wall clock
-	missed  map[string]int
-}
-
-func (f *fleet) Load(_ context.Context, token string) (rotation.Record, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return unshared(f.records[token]), nil
-}
-
-func (f *fleet) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.records[r.Token].Revision != r.Revision {
-		return r, rotation.ErrConflict
-	}
-	if r.Step == rotation.StepClaimed {
-		f.begun[r.Token] = append(f.begun[r.Token], r.Work.Began)
-	}
-	r.Revision++
-	f.records[r.Token] = unshared(r)
-	return r, nil
-}
-
-func (f *fleet) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
-	for i, r := range all {
-		saved, err := f.Save(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		all[i] = saved
-	}
-	return all, nil
-}
-
-func (f *fleet) All(context.Context) (all []rotation.Record, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, r := range f.records {
-		all = append(all, unshared(r))
-	}
-	return all, nil
+	begun  map[string][]time.Time // when the rotations of each token began, on the wall clock
+	missed map[string]int
 }
 
 // Publish implements [rotation.Events].
@@ -99,10 +58,16 @@ func TestManyAreLateTogether(t *testing.T) {
 				l.Freezes = []freezing{{From: 90 * time.Minute, Length: 5 * time.Hour}}
 			}
 			synctest.Test(t, func(t *testing.T) {
-				f := &fleet{newLiving(l), map[string]rotation.Record{}, map[string][]time.Time{}, map[string]int{}}
+				f := &fleet{newLiving(l), map[string][]time.Time{}, map[string]int{}}
+				ledger := newMemoryLedger()
+				ledger.saving = func(r rotation.Record) {
+					if r.Step == rotation.StepClaimed {
+						f.begun[r.Token] = append(f.begun[r.Token], r.Work.Began)
+					}
+				}
 				e := newEngine(f.wall, slog.New(slog.DiscardHandler), nil)
 				e.rotator = rotation.New(rotation.Options{
-					Ledger: f, Pending: f, Pauses: f, Events: f, Saved: e.show, Now: f.wall, Started: f.wall(), Owner: "fleet",
+					Ledger: ledger, Pending: f, Pauses: f, Events: f, Saved: e.show, Now: f.wall, Started: f.wall(), Owner: "fleet",
 				})
 				tokens := make([]rotation.Token, n)
 				for i := range tokens {

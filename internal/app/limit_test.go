@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -45,8 +44,8 @@ type limited struct {
 	every time.Duration // a listing; an hour if it is 0
 	takes time.Duration // a request to Cloudflare; limitTakes if it is 0
 
+	ledger   *memoryLedger
 	mu       sync.Mutex
-	records  map[string]rotation.Record
 	sealed   map[string]rotation.Issued
 	requests map[string]int // by who sent them, and "... refused"
 	done     []time.Time    // rotations
@@ -55,8 +54,8 @@ type limited struct {
 
 func newLimited(tokens int) *limited {
 	return &limited{
-		sim:     cfsim.New(cfsim.Options{SeedTokens: tokens, RateLimit: limitQuota, Seed: 7}),
-		records: make(map[string]rotation.Record), sealed: make(map[string]rotation.Issued),
+		sim:    cfsim.New(cfsim.Options{SeedTokens: tokens, RateLimit: limitQuota, Seed: 7}),
+		ledger: newMemoryLedger(), sealed: make(map[string]rotation.Issued),
 		requests: make(map[string]int), failed: make(map[string]int),
 	}
 }
@@ -103,40 +102,6 @@ func (l *limited) account(t *testing.T, perWindow int) config.Account {
 	must(os.WriteFile(path, []byte(limitToken), 0o600))
 	return config.Account{Name: "prod", AccountID: cfsim.DefaultAccountID, BaseURL: "http://sim" + cfsim.BasePath,
 		APIToken: config.SecretSource{File: path}, RequestsPer5m: perWindow}
-}
-
-func (l *limited) Load(_ context.Context, token string) (rotation.Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return unshared(l.records[token]), nil
-}
-
-func (l *limited) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.records[r.Token].Revision != r.Revision {
-		return r, rotation.ErrConflict
-	}
-	r.Revision++
-	l.records[r.Token] = unshared(r)
-	return r, nil
-}
-
-func (l *limited) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
-	for i, r := range all {
-		saved, err := l.Save(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		all[i] = saved
-	}
-	return all, nil
-}
-
-func (l *limited) All(context.Context) ([]rotation.Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Collect(maps.Values(l.records)), nil
 }
 
 func (l *limited) Reserve(context.Context, rotation.PendingKey) error { return nil }
@@ -206,7 +171,7 @@ func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Sche
 	})
 	a = &App{log: log, now: time.Now, config: &config.Config{}, metrics: httpapi.NewMetrics(httpapi.Build{}), engine: newEngine(time.Now, log, nil)}
 	a.engine.rotator = rotation.New(rotation.Options{
-		Ledger: l, Pending: l, Events: l, Saved: a.engine.show, Owner: "test", Started: time.Now(),
+		Ledger: l.ledger, Pending: l, Events: l, Saved: a.engine.show, Owner: "test", Started: time.Now(),
 	})
 	tokens := make([]rotation.Token, n)
 	for i := range tokens {
@@ -219,7 +184,7 @@ func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Sche
 	must(a.engine.enroll(t.Context(), tokens))
 	listed := &account{client: client, every: cmp.Or(l.every, time.Hour)}
 	a.accounts = map[string]*account{"prod": listed}
-	records, err := l.All(t.Context())
+	records, err := l.ledger.All(t.Context())
 	must(err)
 	a.countEarlier(records)
 	a.startInventory("prod", listed)

@@ -21,61 +21,6 @@ import (
 	"rotatord/internal/status"
 )
 
-// watchLedger is a ledger in memory that counts what is asked of it.
-type watchLedger struct {
-	mu           sync.Mutex
-	records      map[string]rotation.Record
-	loads, saves int
-}
-
-func (l *watchLedger) Load(_ context.Context, token string) (rotation.Record, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.loads++
-	return unshared(l.records[token]), nil
-}
-
-func (l *watchLedger) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
-	if err := ctx.Err(); err != nil {
-		return r, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.records[r.Token].Revision != r.Revision {
-		return r, rotation.ErrConflict
-	}
-	l.saves++
-	r.Revision++
-	l.records[r.Token] = unshared(r)
-	return r, nil
-}
-
-func (l *watchLedger) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
-	for i, r := range all {
-		saved, err := l.Save(ctx, r)
-		if err != nil {
-			return nil, err
-		}
-		all[i] = saved
-	}
-	return all, nil
-}
-
-func (l *watchLedger) All(context.Context) (all []rotation.Record, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, r := range l.records {
-		all = append(all, unshared(r))
-	}
-	return all, nil
-}
-
-func (l *watchLedger) counts() (loads, saves int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.loads, l.saves
-}
-
 // watchSink is a sink in memory.
 type watchSink struct {
 	w      *watchBench
@@ -149,7 +94,7 @@ func (s *watchSink) looked() []time.Time {
 // watchBench is the watch of a daemon whose other parts are in memory. It is also the issuer and the prober.
 type watchBench struct {
 	*App
-	ledger *watchLedger
+	ledger *memoryLedger
 	sinks  map[string]*watchSink
 	takes  time.Duration // how long a look takes
 	facts  rotation.TokenFacts
@@ -262,7 +207,7 @@ func inWatch(t *testing.T, c *config.Config, test func(b *watchBench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
-		b := &watchBench{ledger: &watchLedger{records: map[string]rotation.Record{}}, sinks: map[string]*watchSink{}, takes: time.Millisecond, probe: rotation.ProbeGood}
+		b := &watchBench{ledger: newMemoryLedger(), sinks: map[string]*watchSink{}, takes: time.Millisecond, probe: rotation.ProbeGood}
 		log := slog.New(slog.DiscardHandler)
 		b.App = &App{now: time.Now, log: log, metrics: httpapi.NewMetrics(httpapi.Build{}), config: c}
 		b.App.events = event.NewStream(time.Now, func(_, what string) { t.Error(what) }, b.subscriber())
