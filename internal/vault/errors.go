@@ -53,8 +53,11 @@ func (e *ResponseError) says(text string) bool {
 	return slices.ContainsFunc(e.Errors, func(said string) bool { return strings.Contains(said, text) })
 }
 
-// foreignError is an answer that Vault never gives.
-type foreignError struct{ what, advice string }
+// foreignError is an answer that Vault never gives, or that did not come from Vault itself just now (cached).
+type foreignError struct {
+	what, advice string
+	cached       bool
+}
 
 func foreign(what string) error { return &foreignError{what: what} }
 
@@ -68,7 +71,7 @@ func (r request) foreign(what string, a answered) error {
 	if shown := page.Shown(false, r.scrubbed); shown != "application/json" {
 		what += " (it is " + shown + ")"
 	}
-	return &foreignError{what, r.advice(a.StatusCode, page)}
+	return &foreignError{what: what, advice: r.advice(a.StatusCode, page)}
 }
 
 // advice says what the operator should check if something else than Vault has answered.
@@ -99,7 +102,7 @@ const maxHost = 200
 // Error implements error.
 func (e *foreignError) Error() string {
 	text := "the answer is not one of Vault's (" + e.what + "): is something else at this address?"
-	if strings.HasPrefix(e.what, "it comes from a cache") {
+	if e.cached {
 		text = "the answer is not used: " + e.what + "."
 	}
 	if e.advice != "" {

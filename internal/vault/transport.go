@@ -199,7 +199,7 @@ func (t *transport) once(ctx context.Context, r *http.Request, sent request, to 
 		return answered{res, nil}, nil
 	}
 	if from := cachedBy(res.Header); from != "" {
-		return answered{}, &foreignError{"it comes from a cache (" + from + ")", "A read must show what Vault has now: switch off the cache of the agent or proxy at " +
+		return answered{}, &foreignError{cached: true, what: "it comes from a cache (" + from + ")", advice: "A read must show what Vault has now: switch off the cache of the agent or proxy at " +
 			printable.Line(to.Host, maxHost) + " (cache { cache_static_secrets })"}
 	}
 	content, err := outbound.ReadBody(res.Body, MaxBody)
