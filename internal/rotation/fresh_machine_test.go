@@ -186,15 +186,15 @@ func (m *replaceMachine) advanceNext() {
 	if chore := rotation.NextChore(m.token, record); !chore.IsZero() && chore.Before(at) {
 		at = chore
 	}
-	time.Sleep(min(max(at.Sub(m.now()), time.Millisecond), 6*time.Hour))
+	m.sleep(min(max(at.Sub(m.now()), time.Millisecond), 6*time.Hour))
 	_ = m.catchCrash(func() error { _, err := m.rotator.Advance(m.Context(), m.token); return err })
 }
 
 func (m *replaceMachine) perform(what string) {
-	time.Sleep(time.Second)
+	m.sleep(time.Second)
 	tokens := []rotation.Token{m.token}
 	clock := func(offset time.Duration) {
-		time.Sleep(time.Until(m.lateUntil)) // the daemon measures on this clock how long a request may be under way
+		m.sleep(time.Until(m.lateUntil)) // the daemon measures on this clock how long a request may be under way
 		m.offset = offset
 		_ = m.catchCrash(func() error { _, err := m.rotator.CatchUp(m.Context(), m.token); return err })
 	}
@@ -203,7 +203,7 @@ func (m *replaceMachine) perform(what string) {
 		case "restart":
 			m.restart()
 		case "down for 5h":
-			time.Sleep(5 * time.Hour)
+			m.sleep(5 * time.Hour)
 			m.restart()
 		case "clock ahead":
 			clock(3 * time.Hour)

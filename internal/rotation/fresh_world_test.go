@@ -131,11 +131,11 @@ func (w *world) runUntilIdle(r *rotation.Rotator, token rotation.Token) *rotatio
 		chore := rotation.NextChore(token, record)
 		switch {
 		case !chore.IsZero() && !chore.After(due.At):
-			time.Sleep(time.Until(chore))
+			w.sleep(time.Until(chore))
 		case record.Step == rotation.StepIdle && (due.Reason == rotation.DueSlot || due.Reason == rotation.DueGrace):
 			return r
 		default:
-			time.Sleep(time.Until(due.At))
+			w.sleep(time.Until(due.At))
 		}
 		if _, died := w.advanceNow(r, token); died {
 			r = w.start()
@@ -170,10 +170,10 @@ func (w *world) runFor(r *rotation.Rotator, token rotation.Token, d time.Duratio
 			at = chore
 		}
 		if at.After(end) {
-			time.Sleep(time.Until(end))
+			w.sleep(time.Until(end))
 			return
 		}
-		time.Sleep(max(time.Until(at), time.Millisecond))
+		w.sleep(max(time.Until(at), time.Millisecond))
 		_, _ = r.Advance(w.t.Context(), token)
 	}
 }

@@ -75,13 +75,6 @@ type machine struct {
 	operatorOrder  bool            // an operator has ordered a rotate that may cut off the old secret
 }
 
-// syncLateRequests makes the changes of late requests visible to this goroutine. A late request is carried out
-// in a goroutine of its own, under the world's lock.
-func (m *machine) syncLateRequests() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-}
-
 // setFaults makes the world's calls fail as the scenario has planned.
 func (m *machine) setFaults() {
 	m.faultPlan = faultPlan{
@@ -102,7 +95,7 @@ func (m *machine) setFaults() {
 // The following methods are the rotator's ports, with the checks at each call.
 
 func (m *machine) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
-	m.syncLateRequests()
+	m.sync()
 	defer func() { // runs also if the process dies at this call
 		switch {
 		case m.record().Revision != r.Revision+1: // it was not saved; only the answer may be lost
@@ -146,7 +139,7 @@ func (m *machine) Reserve(ctx context.Context, key rotation.PendingKey) error {
 }
 
 func (m *machine) Rotate(ctx context.Context, req rotation.RotateRequest) (rotation.Issued, error) {
-	m.syncLateRequests()
+	m.sync()
 	for _, what := range []string{"sink preflight", "reserve", "ready", "intent"} {
 		if !m.passed[what] {
 			m.Errorf("a rotate request was sent without %s", what)
@@ -286,10 +279,10 @@ func (m *machine) checkRefused() {
 
 // attempt waits until the token is due, and advances it once.
 func (m *machine) attempt() {
-	m.syncLateRequests()
+	m.sync()
 	answers := len(m.issued)
 	_, died := m.world.advance(m.rotator, m.token)
-	m.syncLateRequests()
+	m.sync()
 	if len(m.issued) > answers && len(m.issued)-2 < len(m.scenario.Answers) {
 		m.lastFault = time.Now()
 	}
@@ -324,21 +317,21 @@ func (m *machine) restart() {
 
 // perform carries out an act between two attempts.
 func (m *machine) perform(what string) {
-	m.syncLateRequests()
+	m.sync()
 	switch what {
 	case "restart":
 		if m.unsealedSecret == "" { // a daemon that stops seals the secret first
 			m.restart()
 		}
 	case "down for 5h":
-		time.Sleep(5 * time.Hour)
+		m.sleep(5 * time.Hour)
 	case "overwrite the sink":
 		// With the same secret, as if a person had edited another field.
 		m.version++
 	case "empty the sink":
 		m.emptySink()
 	default:
-		time.Sleep(time.Second) // otherwise two rotates would have the same updated_at
+		m.sleep(time.Second) // otherwise two rotates would have the same updated_at
 		how := rotation.Resolution(what)
 		record := m.record()
 		if record.Step != rotation.StepInDoubt {
@@ -443,8 +436,8 @@ func (m *machine) run() []string {
 
 // checkEnd checks what must be true after the last fault.
 func (m *machine) checkEnd() {
-	time.Sleep(2 * time.Minute) // until late requests are carried out
-	m.syncLateRequests()
+	m.sleep(2 * time.Minute) // until late requests are carried out
+	m.sync()
 	record := m.record()
 	used := m.sink.ClientSecret.Reveal()
 	switch {

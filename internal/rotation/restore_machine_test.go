@@ -75,11 +75,11 @@ func (m *meddler) run() []string {
 		m.Fatal(err)
 	}
 	m.advance(m.r, m.token)
-	time.Sleep(20 * time.Minute)
+	m.sleep(20 * time.Minute)
 	m.faultPlan = faultPlan{all: m.Faults, issuer: []string{"inspect", "ready"}, onFault: func(string, string) bool { return false }}
 	m.plan = m.faultPlan.next()
 	for _, act := range m.Acts {
-		time.Sleep(2 * time.Second) // two changes in the same moment have the same updated_at
+		m.sleep(2 * time.Second) // two changes in the same moment have the same updated_at
 		m.act(act)
 		m.tick()
 		if len(m.problems) > 0 {
@@ -134,7 +134,7 @@ func (m *meddler) act(what string) {
 			m.advance(m.r, m.token)
 		}
 	case what == "a day":
-		time.Sleep(24 * time.Hour)
+		m.sleep(24 * time.Hour)
 	case what == "wait":
 	case len(s.versions) == 0:
 	case verb == "write":
@@ -164,7 +164,7 @@ func (m *meddler) restart() {
 
 // tick is one period of the watch: a look that was confirmed, and a restore. What a restore orders is carried out.
 func (m *meddler) tick() {
-	time.Sleep(15 * time.Minute)
+	m.sleep(15 * time.Minute)
 	m.fault = nil
 	for _, s := range m.sinks() {
 		before := m.record()

@@ -467,6 +467,20 @@ func (w *world) start() *rotation.Rotator {
 // now returns the time that the daemon's wall clock shows.
 func (w *world) now() time.Time { return time.Now().Add(w.offset) }
 
+// sync orders what this goroutine has done and the late requests. A late request is carried out in a goroutine of its own,
+// under the lock.
+func (w *world) sync() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+}
+
+// sleep lets time pass, in which late requests may be carried out.
+func (w *world) sleep(d time.Duration) {
+	w.sync()
+	time.Sleep(d)
+	w.sync()
+}
+
 // advance waits until the token is due, and advances it once. died reports that the process crashed.
 func (w *world) advance(r *rotation.Rotator, token rotation.Token) (err error, died bool) {
 	record, loadErr := w.Load(w.t.Context(), token.Name)
@@ -474,7 +488,7 @@ func (w *world) advance(r *rotation.Rotator, token rotation.Token) (err error, d
 		w.t.Fatal(loadErr)
 	}
 	if wait := time.Until(rotation.NextDue(token, record, rotation.Pause{}).At); wait > 0 {
-		time.Sleep(wait)
+		w.sleep(wait)
 	}
 	defer func() {
 		if p := recover(); p != nil {
