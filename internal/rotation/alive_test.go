@@ -1,8 +1,10 @@
 package rotation_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -241,6 +243,43 @@ func TestLateDeliveryExtendsTheGrace(t *testing.T) {
 			t.Errorf("the old secret works for %s more, and the ledger says until %s", left, w.record().Last.GraceEndsAt)
 		}
 	})
+}
+
+// hangingSink is a sink that answers no Store before a time.
+type hangingSink struct {
+	memorySink
+	until time.Time
+}
+
+func (s hangingSink) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored, error) {
+	if time.Now().Before(s.until) {
+		<-ctx.Done()
+		return rotation.Stored{}, ctx.Err()
+	}
+	return s.memorySink.Store(ctx, d)
+}
+
+// TestSlowSinkDoesNotUseUpTheGrace: with a short grace, a sink that does not answer is left in time to extend the old
+// secret.
+func TestSlowSinkDoesNotUseUpTheGrace(t *testing.T) {
+	for sinks, grace := range map[int]time.Duration{1: 4 * time.Second, 2: 10 * time.Second, 4: 30 * time.Second, 3: time.Hour} {
+		inBubble(t, grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+			one := hangingSink{memorySink{w}, time.Now().Add(3*time.Hour + 2*time.Minute)}
+			token.Sinks = slices.Repeat([]rotation.Sink{one}, sinks)
+			for range 6 {
+				w.advance(r, token)
+				if !w.accepted(w.sink.ClientSecret.Reveal()) {
+					t.Fatalf("grace %s: the old secret ended while the sink did not answer: %q", grace, w.calls)
+				}
+			}
+			one.until = time.Time{}
+			token.Sinks = []rotation.Sink{one}
+			w.advance(r, token)
+			if record := w.record(); record.Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != w.current {
+				t.Errorf("grace %s: %+v", grace, record)
+			}
+		})
+	}
 }
 
 // TestRevokeOrderStopsExtensions: after an operator has ordered to revoke the old secret, the daemon does not

@@ -39,7 +39,7 @@ func (a *attempt) deliver(ctx context.Context, c Credential) (d round) {
 }
 
 func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *round) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, a.storeBound())
 	defer cancel()
 	base, known := a.record.Work.BeforeSink[sink.Name()]
 	// In the attempt that did the preflight, what the preflight read is still good; the sink merges what
@@ -66,6 +66,15 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *rou
 	a.observe(a.record.deletionSeen(sink.Name(), stored).wroteTo(sink.Name(), stored, a.now().UTC()))
 	a.warnOfDeletion(sink.Name(), stored)
 	return nil
+}
+
+// storeBound returns how long one sink may take. With a short grace, sinks that do not answer are left in time to extend
+// the old secret. The grace counts and not its known end, which may be later than the real one.
+func (a *attempt) storeBound() time.Duration {
+	if !a.record.overlaps() {
+		return storeTimeout
+	}
+	return min(storeTimeout, max(time.Duration(a.record.Work.Grace)/3/time.Duration(len(a.token.Sinks)), minStoreTime))
 }
 
 // delivery returns what a sink gets.

@@ -45,6 +45,7 @@ const (
 	claimTime     = 2 * time.Minute // no rotate request leaves later than this after the claim
 	rotateTimeout = 20 * time.Second
 	storeTimeout  = 20 * time.Second
+	minStoreTime  = time.Second     // a store gets that long, however little is left of the grace
 	minTimeLeft   = 5 * time.Second // before the claim's deadline, to send a request at all
 	movedWithin   = time.Minute     // of the intent, for updated_at to have moved with a rotation
 )
