@@ -153,6 +153,7 @@ func (g *vaultGuide) run(t *testing.T, commands string) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s\n%v\n%s", commands, err, out)
 	}
+	g.cluster.AwaitRights(t) // kubectl may have given some
 }
 
 // doctor returns what `rotatord doctor --login` says with a configuration of the README.

@@ -1,6 +1,7 @@
 // Package kube runs a real Kubernetes API server with its store as processes for tests: etcd and kube-apiserver,
 // built from their modules, on loopback addresses, with TLS, RBAC, service-account tokens and the default
-// admission plugins, Pod Security among them. Nobody is let in anonymously.
+// admission plugins, Pod Security among them. Nobody is let in anonymously. Rights that a test gives or takes away are
+// in force when the call returns.
 //
 // There are no controllers and there is no kubelet: objects are admitted and kept, pods do not run, a namespace
 // has no service account of its own, and a namespace that is deleted does not go away.
@@ -23,6 +24,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -51,6 +53,7 @@ type Server struct {
 	log        program.Output
 	client     *http.Client
 	kinds      map[string]resource // by apiVersion and kind
+	marking    sync.Mutex          // of awaitRights
 }
 
 // The programs are built once for each test process. With these flags a vet of their modules finds what was

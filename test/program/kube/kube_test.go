@@ -118,3 +118,43 @@ func TestServer(t *testing.T) {
 		t.Error("it was not deleted")
 	}
 }
+
+// TestRights: what a role or a binding gives or takes away is in force when the call that writes it returns. Without
+// the wait, the API server decides by what it had before in some of the rounds.
+func TestRights(t *testing.T) {
+	s := kube.Start(t)
+	s.Apply(t, manifests)
+	token := s.Token(t, "team", "reader", 10*time.Minute)
+	const (
+		secret      = "/api/v1/namespaces/team/secrets/mine"
+		group       = "/apis/rbac.authorization.k8s.io/v1"
+		clusterwide = `{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": "reader"},
+ "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]}
+---
+{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "reader"},
+ "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "reader"},
+ "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": "team"}]}
+`
+	)
+	for round := range 10 {
+		for _, step := range []struct {
+			what   string
+			change func()
+			want   int
+		}{
+			{"the Role without the verb", func() { s.Apply(t, strings.Replace(manifests, `["get"]`, `["list"]`, 1)) }, http.StatusForbidden},
+			{"the Role", func() { s.Apply(t, manifests) }, http.StatusOK},
+			{"no RoleBinding", func() { s.Delete(t, group+"/namespaces/team/rolebindings/reader") }, http.StatusForbidden},
+			{"a ClusterRole", func() { s.Apply(t, clusterwide) }, http.StatusOK},
+			{"no ClusterRole", func() { s.Delete(t, group+"/clusterroles/reader") }, http.StatusForbidden},
+			{"a ClusterRole again", func() { s.Apply(t, clusterwide) }, http.StatusOK},
+			{"no ClusterRoleBinding", func() { s.Delete(t, group+"/clusterrolebindings/reader") }, http.StatusForbidden},
+			{"the RoleBinding", func() { s.Apply(t, manifests) }, http.StatusOK},
+		} {
+			step.change()
+			if got, _, err := s.Do(t.Context(), token, http.MethodGet, secret, "", nil); err != nil || got != step.want {
+				t.Errorf("round %d, %s: %d, %v, want %d", round, step.what, got, err, step.want)
+			}
+		}
+	}
+}

@@ -23,8 +23,18 @@ type Error struct {
 
 func (e *Error) Error() string { return fmt.Sprintf("%d %s: %s", e.Status, e.Reason, e.Message) }
 
-// Do sends one request with a token and returns the answer, whatever its status is.
+// Do sends one request with a token and returns the answer, whatever its status is. If it has changed a role or a
+// binding, Do returns when the API server decides by it, which is a moment later: see [Server.AwaitRights].
 func (s *Server) Do(ctx context.Context, token, method, path, contentType string, body []byte) (status int, answer []byte, err error) {
+	status, answer, err = s.send(ctx, token, method, path, contentType, body)
+	if err == nil && status/100 == 2 && changesRights(method, path) {
+		err = s.awaitRights(ctx)
+	}
+	return status, answer, err
+}
+
+// send is [Server.Do] without the wait.
+func (s *Server) send(ctx context.Context, token, method, path, contentType string, body []byte) (status int, answer []byte, err error) {
 	r, err := http.NewRequestWithContext(ctx, method, s.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -45,18 +55,23 @@ func (s *Server) Do(ctx context.Context, token, method, path, contentType string
 // request is [Server.Do] as the administrator. A refusal is an [*Error].
 func (s *Server) request(ctx context.Context, method, path, contentType string, body []byte) ([]byte, error) {
 	status, answer, err := s.Do(ctx, s.AdminToken, method, path, contentType, body)
-	if err != nil {
+	if err := refused(status, answer, err); err != nil {
 		return nil, err
 	}
-	if status/100 != 2 {
-		refusal := &Error{Status: status}
-		if json.Unmarshal(answer, refusal) != nil || refusal.Message == "" {
-			refusal.Message = string(answer)
-		}
-		refusal.Status = status
-		return nil, refusal
-	}
 	return answer, nil
+}
+
+// refused returns the error of an answer: an [*Error] if the API server refuses.
+func refused(status int, answer []byte, err error) error {
+	if err != nil || status/100 == 2 {
+		return err
+	}
+	refusal := &Error{}
+	if json.Unmarshal(answer, refusal) != nil || refusal.Message == "" {
+		refusal.Message = string(answer)
+	}
+	refusal.Status = status
+	return refusal
 }
 
 // UnmarshalJSON reads a Status of the API server, whose field "status" is a word.
