@@ -257,9 +257,9 @@ func TestAPIServerAway(t *testing.T) {
 	t.Logf("the API server was away for %s: a rotation was finished %s after it was ready", *away, w.rotates("often").Round(100*time.Millisecond))
 	// A service account that is gone: its token is not accepted any more, although it has not ended.
 	cluster.Delete(t, "/api/v1/namespaces/rotatord/serviceaccounts/rotatord")
+	// The API server keeps its last review of a token for ten seconds: until then a login succeeds.
 	failed := w.count("logging in to Vault failed")
-	w.revoke()
-	w.eventually("a login that fails", func() bool { return w.count("logging in to Vault failed") > failed })
+	w.eventually("a login that fails", func() bool { w.revoke(); return w.count("logging in to Vault failed") > failed })
 	cluster.Apply(t, accounts)
 	m.good(w)
 	w.rotates("often")
