@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"rotatord/internal/config"
@@ -48,6 +49,9 @@ type stateDisk interface {
 
 // openState opens the state directory.
 func openState(c config.State) (*state, error) {
+	if c.Shared != nil {
+		return nil, errors.New("state.shared: a ledger that several replicas share is not supported yet: remove it")
+	}
 	o := statedir.Options{Dir: c.Dir, Recipients: c.Recipients}
 	if source := c.Identity; !source.IsZero() {
 		o.Identity = func() (string, error) {

@@ -53,7 +53,7 @@ type Log struct {
 // State says where the daemon keeps what must survive it.
 type State struct {
 	// Dir holds the ledger, the journal and the sealed pending secrets. Default
-	// /var/lib/rotatord.
+	// /var/lib/rotatord. With Shared it holds no ledger.
 	Dir string
 	// Identity is the age identity that seals pending secrets. Zero means the
 	// file identity.age in Dir, which is created at the first start.
@@ -61,6 +61,20 @@ type State struct {
 	// Recipients are age recipients that pending secrets are sealed to beside the
 	// identity.
 	Recipients []string
+	// Shared is nil if this daemon is alone and its ledger is in Dir.
+	Shared *Shared
+}
+
+// Shared says where several replicas have their one ledger. It is in [Config.Vault].
+type Shared struct {
+	// Mount is a KV mount of version 2, without slashes at the ends, and Prefix the path below it that
+	// belongs to rotatord alone.
+	Mount, Prefix string
+	// Claim is how long a replica may work on a token before another may take it over. Default 2m.
+	Claim time.Duration
+	// Replica is the name of this replica as the file has it; empty for the name of the host. See
+	// [Shared.Name].
+	Replica string
 }
 
 // Account is one Cloudflare account with the credential to reach it: an API token,

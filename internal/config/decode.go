@@ -43,9 +43,6 @@ func (d *decoder) has(path string) bool {
 func (d *decoder) decode(n *yaml.Node, path, hint string, v reflect.Value) {
 	d.values[path] = at(n)
 	switch target := v.Addr().Interface().(type) {
-	case *raw.Unsupported:
-		d.addf(d.keys[path], path, "not supported yet: remove it%s", prefixed(" ", hint))
-		return
 	case *raw.Secret:
 		d.secret(n, path, target)
 		return
@@ -212,13 +209,7 @@ func (d *decoder) unknown(p position, path, key string, t reflect.Type, fields m
 		d.addf(p, join(path, key), "is for one token: write it into that token's entry")
 		return
 	}
-	var supported []string
-	for name, f := range fields {
-		if f.Type != reflect.TypeFor[raw.Unsupported]() {
-			supported = append(supported, name)
-		}
-	}
-	meant, hint := suggest(key, supported)
+	meant, hint := suggest(key, slices.Collect(maps.Keys(fields)))
 	d.addf(p, join(path, key), "unknown key: %s", hint)
 	if meant != "" {
 		d.written(join(path, meant), p)

@@ -31,7 +31,6 @@ const (
 
 // field is one key that a file may have.
 type field struct {
-	unsupported bool
 	defaultText string // from the schema's keywords
 }
 
@@ -53,7 +52,7 @@ func rawFields() map[string]field {
 					continue
 				}
 				key := strings.TrimPrefix(path+"."+f.Tag.Get("yaml"), ".")
-				found := field{unsupported: f.Type == reflect.TypeFor[raw.Unsupported]()}
+				var found field
 				for keyword := range strings.SplitSeq(f.Tag.Get("jsonschema"), ",") {
 					if text, ok := strings.CutPrefix(keyword, "default="); ok {
 						found.defaultText = text
@@ -84,13 +83,6 @@ func TestRawFields(t *testing.T) {
 			t.Errorf("%s is not found, so the tests below prove nothing", path)
 		}
 	}
-	for _, path := range []string{
-		"state.shared",
-	} {
-		if !fields[path].unsupported {
-			t.Errorf("%s is not refused as unsupported", path)
-		}
-	}
 	for _, path := range []string{"defaults.id", "defaults.pair", "defaults.create"} {
 		if _, ok := fields[path]; ok {
 			t.Errorf("%s is taken", path)
@@ -118,8 +110,6 @@ func TestReference(t *testing.T) {
 		switch {
 		case !ok:
 			t.Errorf("%s has no row", path)
-		case f.unsupported != strings.Contains(row, "| Not supported yet. |"):
-			t.Errorf("%s: supported or not? %s", path, row)
 		case f.defaultText != "" && !strings.HasPrefix(row, " `"+f.defaultText+"` |"):
 			t.Errorf("%s: the default is %s: %s", path, f.defaultText, row)
 		}
@@ -199,26 +189,13 @@ func TestExample(t *testing.T) {
 	}
 }
 
-// TestExampleIsComplete checks that the example shows each supported field above the
-// line about later versions, in use or commented, and each of the others below it.
+// TestExampleIsComplete checks that the example shows each field, in use or commented.
 func TestExampleIsComplete(t *testing.T) {
-	now, later, ok := strings.Cut(string(read(t, examplePath)), "# Not supported yet")
-	if !ok {
-		t.Fatal("the example does not say what is not supported yet")
-	}
-	for path, f := range rawFields() {
-		part := now
-		if f.unsupported {
-			part = later
-		}
+	example := string(read(t, examplePath))
+	for path := range rawFields() {
 		key := path[strings.LastIndexByte(path, '.')+1:]
-		if !regexp.MustCompile(`(?m)(^[ #-]*|[{ ])` + key + `:`).MatchString(part) {
-			t.Errorf("%s is not shown in its part", path)
-		}
-	}
-	for line := range strings.Lines(later) {
-		if strings.TrimSpace(line) != "" && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ", and refused") {
-			t.Errorf("in use although it is not supported yet: %s", line)
+		if !regexp.MustCompile(`(?m)(^[ #-]*|[{ ])` + key + `:`).MatchString(example) {
+			t.Errorf("%s is not shown", path)
 		}
 	}
 }
@@ -226,7 +203,7 @@ func TestExampleIsComplete(t *testing.T) {
 // TestExampleAlternatives takes the comments off the alternatives and defaults that
 // the example shows, so that they are right as well.
 func TestExampleAlternatives(t *testing.T) {
-	now, _, _ := strings.Cut(string(read(t, examplePath)), "# Not supported yet")
+	now := string(read(t, examplePath))
 	shown := regexp.MustCompile(`(?m)^( +)# ((?:  )?[a-z_0-9]+:)( [^ ].*)?$`).ReplaceAllString(now, "$1$2$3")
 	if strings.Count(shown, "#") == strings.Count(now, "#") {
 		t.Fatal("nothing was uncommented")
@@ -272,6 +249,9 @@ func TestDefaultsAreTrue(t *testing.T) {
 			continue
 		}
 		base := base
+		if strings.HasPrefix(path, "state.shared.") {
+			base = "state: {shared: {vault: {mount: secret, prefix: rotatord}}}\n" + base
+		}
 		for method, written := range authMethods {
 			if strings.HasPrefix(path, "vault.auth."+method+".") {
 				base = strings.Replace(base, approle, written, 1)
@@ -376,7 +356,7 @@ func schemaFields(t *testing.T) map[string]field {
 			if description == "" {
 				t.Errorf("%s has no description", inner)
 			}
-			f := field{unsupported: description == "Not supported yet." && property["not"] == true}
+			var f field
 			if value, ok := property["default"]; ok {
 				f.defaultText = fmt.Sprint(value)
 			}
@@ -427,7 +407,7 @@ func TestSchemaAgrees(t *testing.T) {
 		"token-id", "token-name", "duration-days", "duration-negative", "duration-no-unit", "requests-zero", "requests-too-many",
 		"requests-text", "auth-two", "auth-none", "catch-up", "defaults-id", "not-a-mapping", "admin-socket-relative", "admin-socket-long",
 		"recipient", "recipient-secret-key", "recipient-twice", "recipients-empty", "freeze-both", "freeze-no-to", "freeze-no-schedule", "freeze-neither", "freeze-slots", "freeze-name", "freezes-empty",
-		"freeze-date-form", "except-twice", "except-empty", "later-*", "zone-id", "zone-beside-account", "strategy", "outside-rotation", "create-beside-id", "create-no-name",
+		"freeze-date-form", "except-twice", "except-empty", "shared-empty", "shared-prefix", "shared-replica", "zone-id", "zone-beside-account", "strategy", "outside-rotation", "create-beside-id", "create-no-name",
 		"create-empty", "create-text", "create-long-name", "create-duration", "create-duration-zero", "create-adopt", "defaults-create",
 		"file-no-path", "file-relative", "file-format", "file-mode-symbolic", "file-unknown-key", "sink-two-kinds",
 		"renew-for-forever", "verify-no-url", "verify-text", "verify-header", "vault-nodes-empty",

@@ -15,7 +15,7 @@ import (
 const everything = `listen: :0
 admin_socket: /run//rotatord/./admin.sock
 log: {level: debug, format: text}
-state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}}
+state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}, shared: {vault: {mount: /team/kv/, prefix: /ops/rotatord/}, claim: 5s, replica: b.2}}
 accounts:
   a.b:
     account_id: 023E105F4ECEF8AD9CA31A8372D0C353
@@ -120,8 +120,11 @@ func TestEverything(t *testing.T) {
 	want := &config.Config{
 		File:   "test.yaml",
 		Listen: ":0", AdminSocket: "/run/rotatord/admin.sock",
-		Log:   config.Log{Level: "debug", Format: "text"},
-		State: config.State{Dir: "/srv/rotatord", Identity: config.SecretSource{Env: "AGE_IDENTITY"}},
+		Log: config.Log{Level: "debug", Format: "text"},
+		State: config.State{
+			Dir: "/srv/rotatord", Identity: config.SecretSource{Env: "AGE_IDENTITY"},
+			Shared: &config.Shared{Mount: "team/kv", Prefix: "ops/rotatord", Claim: 5 * time.Second, Replica: "b.2"},
+		},
 		Accounts: map[string]config.Account{
 			"a.b": {
 				Name: "a.b", AccountID: "023e105f4ecef8ad9ca31a8372d0c353", APIEmail: "ops@example.com",

@@ -145,12 +145,19 @@ func spelledOut(cfg *config.Config) object {
 	return given(object{
 		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
 		"log":        object{"level": cfg.Log.Level, "format": cfg.Log.Format},
-		"state":      given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients}),
+		"state":      given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients, "shared": shared(cfg.State.Shared)}),
 		"vault":      vault(cfg),
 		"kubernetes": cluster(cfg),
 		"accounts":   accounts,
 		"tokens":     tokens,
 	})
+}
+
+func shared(s *config.Shared) object {
+	if s == nil {
+		return nil
+	}
+	return given(object{"vault": object{"mount": s.Mount, "prefix": s.Prefix}, "claim": s.Claim.String(), "replica": s.Replica})
 }
 
 func vault(cfg *config.Config) object {

@@ -23,10 +23,8 @@ func TestTables(t *testing.T) {
 		"auth methods": {reflect.TypeFor[raw.VaultAuth](), keysOf(kindsIn[VaultAuth, AuthMethods]())},
 	} {
 		var keys []string
-		for key, field := range fieldsOf(test.written) {
-			if field.Type != reflect.TypeFor[raw.Unsupported]() {
-				keys = append(keys, key)
-			}
+		for key := range fieldsOf(test.written) {
+			keys = append(keys, key)
 		}
 		slices.Sort(keys)
 		if len(keys) == 0 || !slices.Equal(keys, test.kinds) {

@@ -41,6 +41,7 @@ func Parse(filename string, data []byte) (*Config, error) {
 			fields: map[reflect.Type]map[string]reflect.StructField{},
 		},
 		cfg:      &Config{File: filename},
+		places:   map[string]placedSink{},
 		gaps:     map[gapKey]gap{},
 		applied:  map[string]bool{},
 		sets:     map[string]*freezeSet{},
@@ -67,9 +68,10 @@ type checker struct {
 	raw            raw.File
 	cfg            *Config
 	warnings       []Fault
-	volatile       []volatileFile // the files of sinks that are gone after a restart
-	needVault      string         // the path of the first sink that needs a Vault; empty if none does
-	needKubernetes string         // the same for the API server of a cluster
+	volatile       []volatileFile        // the files of sinks that are gone after a restart
+	needVault      string                // the path of the first sink that needs a Vault; empty if none does
+	needKubernetes string                // the same for the API server of a cluster
+	places         map[string]placedSink // the sinks so far, by what each writes to
 	gaps           map[gapKey]gap
 	global         []placedFreeze        // the global freezes without a fault
 	placed         []placedFreeze        // all freezes without a fault
@@ -88,6 +90,7 @@ func (c *checker) check() {
 	c.checkTokens()
 	c.checkVault()
 	c.checkKubernetes()
+	c.checkSharedPlaces()
 	c.checkVolatile()
 }
 

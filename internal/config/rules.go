@@ -95,7 +95,10 @@ func (c *checker) oneOf(path string, value *string, otherwise string, accepted .
 func (c *checker) checkState() {
 	dir := or(c.raw.State.Dir, defaultStateDir)
 	c.absolute("state.dir", dir, "must be an absolute path, such as "+defaultStateDir+": started elsewhere, the daemon would not find its ledger")
-	c.cfg.State = State{Dir: filepath.Clean(dir), Identity: c.source("state.identity", c.raw.State.Identity), Recipients: c.recipients(c.raw.State.Recipients)}
+	c.cfg.State = State{
+		Dir: filepath.Clean(dir), Identity: c.source("state.identity", c.raw.State.Identity), Recipients: c.recipients(c.raw.State.Recipients),
+		Shared: c.shared(),
+	}
 }
 
 // recipients checks age recipients. Their text is not repeated: it may be a secret key.
@@ -246,12 +249,15 @@ func (c *checker) checkCredential(path string) {
 func (c *checker) checkVault() {
 	c.cfg.WatchEvery = time.Duration(or(c.raw.Vault.WatchEvery, raw.Duration(defaultWatch)))
 	if !c.has("vault") {
-		if c.needVault != "" {
+		switch {
+		case c.needVault != "":
 			c.missing("", "vault", "say which Vault the secrets are written to; %s needs it", c.needVault)
+		case c.cfg.State.Shared != nil:
+			c.missing("", "vault", "say in which Vault the shared ledger is; state.shared needs it")
 		}
 		return
 	}
-	if c.needVault == "" && len(c.cfg.Tokens) > 0 {
+	if c.needVault == "" && c.cfg.State.Shared == nil && len(c.cfg.Tokens) > 0 {
 		c.warn("vault", "is used by no sink: remove it, or write a sink that needs it")
 	}
 	in := c.raw.Vault

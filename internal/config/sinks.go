@@ -176,8 +176,8 @@ func (c *checker) checkPrevious(t *Token, sinks []placedSink) {
 	}
 }
 
-// checkPlaces refuses two writers to one place. places has the sinks so far, by what each writes to.
-func (c *checker) checkPlaces(sinks []placedSink, places map[string]placedSink) {
+// checkPlaces refuses two writers to one place.
+func (c *checker) checkPlaces(sinks []placedSink) {
 	for _, sink := range sinks {
 		name, path := sink.Kind()+":"+sink.writesTo(), sink.path
 		if sink.NeedsVault() && c.needVault == "" {
@@ -186,14 +186,14 @@ func (c *checker) checkPlaces(sinks []placedSink, places map[string]placedSink) 
 		if sink.NeedsKubernetes() && c.needKubernetes == "" {
 			c.needKubernetes = path
 		}
-		first, taken := places[name]
+		first, taken := c.places[name]
 		why := ""
 		if taken && first.Place() != sink.Place() {
 			why = fmt.Sprintf(", as %q: a symbolic link or a mount leads both to one file", first.Place())
 		}
 		switch {
 		case !taken:
-			places[name] = sink
+			c.places[name] = sink
 		case first.path == path:
 			c.wrong(path, "more than one token would write to %q by these defaults: give each token sinks of its own", sink.Place())
 		default:

@@ -47,14 +47,14 @@ func (c *checker) checkTokens() {
 	c.global = c.freezes("freezes", c.raw.Freezes)
 	defaults := c.settings("defaults", c.raw.Defaults.Settings)
 	used := map[string]bool{}
-	ids, places := map[string]string{}, map[string]placedSink{}
+	ids := map[string]string{}
 	for _, name := range c.inOrder("tokens", maps.Keys(c.raw.Tokens)) {
 		path := join("tokens", name)
 		c.checkName(path, name)
 		if c.broken[path] {
 			continue
 		}
-		t := c.token(name, path, defaults, places)
+		t := c.token(name, path, defaults)
 		used[t.Account] = true
 		c.checkTwin(path, t, ids)
 		c.cfg.Tokens = append(c.cfg.Tokens, t)
@@ -70,7 +70,7 @@ func (c *checker) checkTokens() {
 }
 
 // token checks one token with the fields that it inherits.
-func (c *checker) token(name, path string, defaults settings, places map[string]placedSink) Token {
+func (c *checker) token(name, path string, defaults settings) Token {
 	in := c.raw.Tokens[name]
 	own := c.settings(path, in.Settings)
 	t := Token{Name: name}
@@ -99,7 +99,7 @@ func (c *checker) token(name, path string, defaults settings, places map[string]
 	for _, sink := range sinks {
 		t.Sinks = append(t.Sinks, sink.Sink)
 	}
-	c.checkPlaces(sinks, places)
+	c.checkPlaces(sinks)
 	c.checkPrevious(&t, sinks)
 	c.checkTiming(&t, own, defaults)
 	return t

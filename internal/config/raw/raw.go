@@ -7,17 +7,13 @@
 //
 // Scalars are pointers, so that an absent field differs from an empty one. Tags:
 // yaml is the key, jsonschema the keywords of the schema ("required" is enforced by
-// the reader too), and hint ends the message about a field that is missing, empty or
-// not supported yet.
+// the reader too), and hint ends the message about a field that is missing or empty.
 package raw
 
 import "time"
 
 // Duration is a Go duration such as 90s, 10m or 720h, or 0.
 type Duration time.Duration
-
-// Unsupported is a field of the contract that this version refuses.
-type Unsupported struct{}
 
 // Secret says where a secret is. A secret is never in the configuration itself.
 // Exactly one of file and env.
@@ -79,7 +75,7 @@ type Log struct {
 // State says where the daemon keeps what must survive it.
 type State struct {
 	// The directory of the ledger, the journal and the sealed pending secrets, as an
-	// absolute path. Default /var/lib/rotatord. It must be on a disk that survives a
+	// absolute path; with shared the ledger is not there. Default /var/lib/rotatord. It must be on a disk that survives a
 	// restart: a secret that Cloudflare has issued and that is not in every sink yet is only
 	// there.
 	Dir *string `yaml:"dir" jsonschema:"default=/var/lib/rotatord"`
@@ -87,13 +83,36 @@ type State struct {
 	// Default: identity.age in dir, created at the first start. An identity that
 	// you store elsewhere keeps a thief of the disk from opening them. Without it they are lost.
 	Identity Secret `yaml:"identity"`
-	// Not supported yet.
-	Shared Unsupported `yaml:"shared"`
+	// Several replicas share one ledger, which is in Vault. Default none: this daemon is alone, and the
+	// ledger is in dir. Then dir has the sealed pending secrets, and no ledger.
+	Shared Shared `yaml:"shared"`
 	// Further age recipients (age1...) that every pending secret is sealed to, beside
 	// the identity. Default none. The owner of such a recipient's identity, for example a break-glass key
 	// in a safe, can open what is pending in dir with rotatord recover if the
 	// daemon's own identity is gone. It applies to what is sealed from then on.
 	Recipients []*string `yaml:"recipients" hint:"give at least one age recipient (age1...), or remove the key"`
+}
+
+// Shared says where several replicas have their one ledger, and what this replica is called.
+type Shared struct {
+	// Where the ledger is. Required.
+	Vault SharedVault `yaml:"vault" jsonschema:"required" hint:"say where the ledger is, such as vault: {mount: secret, prefix: rotatord}"`
+	// How long a replica may work on a token before another may take it over, 5s to 1h. Default 2m. A
+	// shorter time serves the tokens of a dead replica earlier. A longer one tolerates slower answers
+	// of Vault. All replicas should have the same.
+	Claim *Duration `yaml:"claim" jsonschema:"default=2m"`
+	// The name of this replica: 1 to 63 of a-z, 0-9, dot, dash and underscore. Default the name of the host.
+	// Each replica must have a name of its own, and keep it when it is restarted.
+	Replica *string `yaml:"replica" jsonschema:"example=rotatord-0"`
+}
+
+// SharedVault is where the shared ledger is: in the Vault of the section vault, and in its namespace.
+type SharedVault struct {
+	// A mount of the KV secrets engine, version 2. Required.
+	Mount *string `yaml:"mount" jsonschema:"required,example=secret" hint:"give a mount of KV version 2, such as secret"`
+	// The path below the mount below which rotatord alone reads and writes. Required. No sink may write
+	// there.
+	Prefix *string `yaml:"prefix" jsonschema:"required,example=rotatord" hint:"give the path below the mount, such as rotatord"`
 }
 
 // Kubernetes says how to reach the API server of a cluster. Without kubeconfig the daemon must run in the

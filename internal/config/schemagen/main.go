@@ -75,10 +75,7 @@ func generate(source string) ([]byte, error) {
 
 // special returns the schema of the types that reflection cannot describe.
 func special(t reflect.Type) *jsonschema.Schema {
-	switch t {
-	case reflect.TypeFor[raw.Unsupported]():
-		return &jsonschema.Schema{Not: jsonschema.TrueSchema}
-	case reflect.TypeFor[raw.Duration]():
+	if t == reflect.TypeFor[raw.Duration]() {
 		return &jsonschema.Schema{Type: "string", Pattern: durationPattern} // and see constrain
 	}
 	return nil
@@ -115,6 +112,7 @@ func constrain(schema *jsonschema.Schema) {
 	pair := token.Properties.Value("pair")
 	pair.MinItems, pair.MaxItems, pair.UniqueItems = new(uint64(2)), new(uint64(2)), true
 	pair.Items.Pattern = token.Properties.Value("id").Pattern
+	schema.Definitions["Shared"].Properties.Value("replica").Pattern = namePattern
 	recipients := schema.Definitions["State"].Properties.Value("recipients")
 	recipients.MinItems, recipients.UniqueItems = new(uint64(1)), true
 	recipients.Items.Pattern = recipientPattern
