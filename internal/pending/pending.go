@@ -62,7 +62,8 @@ type Options struct {
 	// open every sealed secret.
 	Recipients []string
 	// Unfinished reports whether a rotation in the ledger is unfinished. Only such a rotation can still
-	// use its reservation or its sealed answer.
+	// use its reservation or its sealed answer. nil: the ledger is not read yet, and [Store.Adopt] is called
+	// when it is.
 	Unfinished func(rotationID string) bool
 	// Usable returns why no rotation may begin, for example because the ledger is gone. It is asked
 	// before each reservation.
@@ -88,10 +89,31 @@ func (s *Store) open(o Options) (err error) {
 	if s.recipients, err = parseRecipients(s.identity, o.Recipients); err != nil {
 		return err
 	}
-	if err = s.tidyUp(o.Unfinished); err != nil {
-		return fmt.Errorf("tidying up the sealed secrets: %w", err)
+	if o.Unfinished == nil {
+		return s.tidyUp(func(string) bool { return true })
 	}
-	return s.checkIdentity(o.Unfinished)
+	return s.Adopt(o.Unfinished)
+}
+
+// Adopt compares the sealed secrets with the ledger, before the first rotation of this process: see
+// [Options.Unfinished]. It removes reservations that nothing can use any more, and refuses an identity that cannot
+// open the secrets of unfinished rotations.
+func (s *Store) Adopt(isUnfinished func(rotationID string) bool) error {
+	if err := s.tidyUp(isUnfinished); err != nil {
+		return err
+	}
+	return s.checkIdentity(isUnfinished)
+}
+
+// PublicKey returns the age recipient (age1...) of the identity that opens sealed secrets.
+func (s *Store) PublicKey() string { return s.identity.Recipient().String() }
+
+// Recipients returns the age recipients (age1...) that secrets are sealed to, that of the identity included.
+func (s *Store) Recipients() (all []string) {
+	for _, r := range s.recipients {
+		all = append(all, fmt.Sprint(r))
+	}
+	return all
 }
 
 // tidyUp removes reservations that no unfinished rotation can use any more, ends seals that were cut
@@ -107,7 +129,10 @@ func (s *Store) tidyUp(isUnfinished func(rotationID string) bool) error {
 		}
 		return nil
 	})
-	return errors.Join(err, durable.CleanDir(s.dir), durable.SyncDir(s.dir))
+	if err = errors.Join(err, durable.CleanDir(s.dir), durable.SyncDir(s.dir)); err != nil {
+		return fmt.Errorf("tidying up the sealed secrets: %w", err)
+	}
+	return nil
 }
 
 var errClosed = errors.New("the sealed secrets are closed")

@@ -95,6 +95,9 @@ func Refusal(dir string) error {
 	check := ownpath.AsOwner(dir)
 	err := checkDir(dir, check)
 	if err == nil {
+		err = checkNotShared(dir)
+	}
+	if err == nil {
 		_, err = examineLedger(dir, ledger.InspectTimeout, check)
 	}
 	if errors.Is(err, ledger.ErrInUse) {

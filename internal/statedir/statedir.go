@@ -1,5 +1,5 @@
 // Package statedir opens the state directory: the ledger, the sealed secrets, and the lock that keeps a
-// second daemon out. It also inspects and repairs a state directory that no daemon has open.
+// second daemon out. The directory of a replica has no ledger: several share one elsewhere. It also inspects and repairs a state directory that no daemon has open.
 //
 // Guarantees, beside those of packages ledger and pending:
 //
@@ -7,6 +7,8 @@
 //     deleted under the first one.
 //   - A lost ledger is not taken for a first start. A directory that was used before, but has no ledger,
 //     is refused until an operator decides.
+//   - A directory belongs to one daemon with its own ledger, or to a replica. Neither starts on a directory of the
+//     other kind until an operator has moved the ledger.
 //   - Other users of the machine can neither read nor change the directory, or it is refused.
 package statedir
 
@@ -31,7 +33,7 @@ const lockTimeout = 2 * time.Second
 
 // Dir is an open state directory.
 type Dir struct {
-	Ledger  *ledger.Local
+	Ledger  *ledger.Local // nil in the directory of a replica
 	Pending *pending.Store
 
 	path string
@@ -60,6 +62,9 @@ func Open(o Options) (*Dir, error) {
 		o.LockTimeout = lockTimeout
 	}
 	if err := prepareDir(o.Dir); err != nil {
+		return nil, err
+	}
+	if err := checkNotShared(o.Dir); err != nil {
 		return nil, err
 	}
 	isNew, err := examineLedger(o.Dir, o.LockTimeout, ownpath.Check)
@@ -106,7 +111,7 @@ func (d *Dir) open(o Options, isNew bool) (err error) {
 		Dir: sealedDir, Identity: o.Identity, IdentityFile: IdentityFile(o.Dir), Recipients: o.Recipients, Usable: d.Ledger.Present,
 		Unfinished: func(rotationID string) bool { _, ok := unfinished[rotationID]; return ok },
 	})
-	return errors.Join(err, durable.CleanDir(o.Dir))
+	return errors.Join(err, unmarkShared(o.Dir), durable.CleanDir(o.Dir))
 }
 
 // writeSealed turns the sealed answers of a ledger of format 1 into files.
@@ -148,6 +153,9 @@ func (d *Dir) Close() error {
 // The ledger and the sealed secrets are tracked separately, and a failure of either counts: a full disk
 // often has space for one and not for the other.
 func (d *Dir) LastWrite() (time.Time, error) {
+	if d.Ledger == nil {
+		return d.Pending.LastWrite()
+	}
 	ledgerAt, ledgerErr := d.Ledger.LastWrite()
 	sealedAt, sealedErr := d.Pending.LastWrite()
 	switch {
@@ -161,15 +169,22 @@ func (d *Dir) LastWrite() (time.Time, error) {
 	return sealedAt, nil
 }
 
-// Present returns an error if the ledger was deleted or replaced while it is open.
-func (d *Dir) Present() error { return d.Ledger.Present() }
+// Present returns an error if the ledger, or the lock of a replica, was deleted or replaced while it is open.
+func (d *Dir) Present() error {
+	if d.Ledger == nil {
+		return d.present()
+	}
+	return d.Ledger.Present()
+}
 
 // Prove writes what a rotation writes before its request leaves: a transaction of the ledger, and the
 // space for an answer. Nothing of it stays. It returns why a rotation could not begin, and counts as a
 // write: see [Dir.LastWrite].
 func (d *Dir) Prove(ctx context.Context) error {
-	if err := d.Ledger.Prove(ctx); err != nil {
-		return err
+	if d.Ledger != nil {
+		if err := d.Ledger.Prove(ctx); err != nil {
+			return err
+		}
 	}
 	return d.Pending.Prove(ctx)
 }
