@@ -62,6 +62,21 @@ func flagTable(cmd *cobra.Command) string {
 	return b.String() + "<!-- end of flags -->\n"
 }
 
+// documentedOf returns the commands that have a section: all but help, and in place of one that only has
+// commands of its own those. The shells of completion share its section.
+func documentedOf(root *cobra.Command) (all []*cobra.Command) {
+	for _, cmd := range root.Commands() {
+		switch {
+		case cmd.Hidden || cmd.Name() == "help":
+		case cmd.HasSubCommands() && cmd.Name() != "completion":
+			all = append(all, documentedOf(cmd)...)
+		default:
+			all = append(all, cmd)
+		}
+	}
+	return all
+}
+
 // TestCommandsPage: the page has every command, the flags that the program has, and an example.
 func TestCommandsPage(t *testing.T) {
 	content, err := os.ReadFile(commandsPage)
@@ -72,32 +87,30 @@ func TestCommandsPage(t *testing.T) {
 	var want []string
 	root := newRoot()
 	root.InitDefaultCompletionCmd()
-	for _, cmd := range root.Commands() {
-		if cmd.Hidden || cmd.Name() == "help" {
-			continue
-		}
-		want = append(want, cmd.Name())
-		_, section, found := strings.Cut(page, "\n## rotatord "+cmd.Name()+"\n")
+	for _, cmd := range documentedOf(root) {
+		name := strings.TrimPrefix(cmd.CommandPath(), root.Name()+" ")
+		want = append(want, name)
+		_, section, found := strings.Cut(page, "\n## rotatord "+name+"\n")
 		if !found {
-			t.Errorf("%s has no section for rotatord %s", commandsPage, cmd.Name())
+			t.Errorf("%s has no section for rotatord %s", commandsPage, name)
 			continue
 		}
 		section, _, _ = strings.Cut(section, "\n## ")
-		if !regexp.MustCompile(`(?m)^(?:\$ )?rotatord ` + cmd.Name() + `\b`).MatchString(section) {
-			t.Errorf("%s shows no example of rotatord %s", commandsPage, cmd.Name())
+		if !regexp.MustCompile(`(?m)^(?:\$ )?rotatord ` + name + `\b`).MatchString(section) {
+			t.Errorf("%s shows no example of rotatord %s", commandsPage, name)
 		}
 		old := regexp.MustCompile(`(?s)<!-- flags -->\n(?:.*?<!-- end of flags -->\n)?`).FindString(section)
 		switch table := flagTable(cmd); {
 		case old == "":
-			t.Errorf("%s has no line <!-- flags --> in the section of rotatord %s", commandsPage, cmd.Name())
+			t.Errorf("%s has no line <!-- flags --> in the section of rotatord %s", commandsPage, name)
 		case *update:
 			page = strings.Replace(page, section, strings.Replace(section, old, table, 1), 1)
 		case old != table:
-			t.Errorf("%s does not have the flags of rotatord %s: run go test ./cmd/rotatord -run TestCommandsPage -update\nwant\n%s\nhave\n%s", commandsPage, cmd.Name(), table, old)
+			t.Errorf("%s does not have the flags of rotatord %s: run go test ./cmd/rotatord -run TestCommandsPage -update\nwant\n%s\nhave\n%s", commandsPage, name, table, old)
 		}
 	}
 	var have []string
-	for _, heading := range regexp.MustCompile(`(?m)^## rotatord (\S+)$`).FindAllStringSubmatch(page, -1) {
+	for _, heading := range regexp.MustCompile(`(?m)^## rotatord (.+)$`).FindAllStringSubmatch(page, -1) {
 		have = append(have, heading[1])
 	}
 	slices.Sort(want)

@@ -69,17 +69,18 @@ var allowed = map[string][]string{
 	"internal/outbound": {"internal/printable"},
 
 	// Adapters import the core. A sink uses the one session with Vault.
-	"internal/access":     append([]string{"internal/outbound"}, core...),
-	"internal/admin":      append([]string{"internal/outbound", "internal/ownpath", "internal/status"}, core...),
-	"internal/admission":  core,
-	"internal/cloudflare": append([]string{"internal/admission", "internal/outbound", "internal/smallfile"}, core...),
-	"internal/ledger":     append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
-	"internal/pending":    append([]string{"internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
-	"internal/statedir":   append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),
-	"internal/kubernetes": append([]string{"internal/outbound", "internal/smallfile"}, core...),
-	"internal/vault":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
-	"internal/httpapi":    append([]string{"internal/status"}, core...),
-	"internal/sink":       append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/outbound", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
+	"internal/access":          append([]string{"internal/outbound"}, core...),
+	"internal/admin":           append([]string{"internal/outbound", "internal/ownpath", "internal/status"}, core...),
+	"internal/admission":       core,
+	"internal/cloudflare":      append([]string{"internal/admission", "internal/outbound", "internal/smallfile"}, core...),
+	"internal/ledger":          append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
+	"internal/ledger/transfer": append([]string{"internal/durable", "internal/smallfile"}, core...),
+	"internal/pending":         append([]string{"internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
+	"internal/statedir":        append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),
+	"internal/kubernetes":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
+	"internal/vault":           append([]string{"internal/outbound", "internal/smallfile"}, core...),
+	"internal/httpapi":         append([]string{"internal/status"}, core...),
+	"internal/sink":            append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/outbound", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 
 	// Neither the check of a file's structure nor a test disk knows what the file contains.
 	"internal/ledger/boltfile":  {},
@@ -102,7 +103,7 @@ var allowed = map[string][]string{
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
 	"docs":              {}, // only tests of the documents
-	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/httpapi", "internal/logqueue",
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/httpapi", "internal/ledger", "internal/ledger/transfer", "internal/logqueue",
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 

@@ -61,6 +61,9 @@ const maxSocketPath = 107
 // have lower-case letters only.
 var validName = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$`)
 
+// ValidName reports whether a token or an account may have that name.
+func ValidName(name string) bool { return validName.MatchString(name) }
+
 var (
 	validScopeID = regexp.MustCompile(`^[0-9a-f]{32}$`) // of an account or a zone
 	validUUID    = regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)

@@ -68,9 +68,12 @@ func createdIdentity(dir string) string {
 func checkNew(dir, state, evidence string) error {
 	path, sealedDir := filepath.Join(dir, ledger.FileName), filepath.Join(dir, pending.DirName)
 	sealed, err := pending.List(sealedDir)
+	was := exported(dir)
 	switch {
 	case err != nil:
 		return err
+	case was != "":
+		return errExported(path, was)
 	case len(sealed) > 0:
 		return fmt.Errorf("%s is %s, and %d sealed secrets wait in %s that it must know: restore it from a backup. "+
 			"If there is none, list them with rotatord recover --state-dir %s, and deliver them by hand. "+

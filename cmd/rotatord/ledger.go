@@ -1,0 +1,281 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"rotatord/internal/ledger"
+	"rotatord/internal/ledger/transfer"
+	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
+)
+
+// exportName is the file of an export where --out names none.
+const exportName = "rotatord-ledger.jsonl"
+
+func newLedger() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "ledger",
+		Short: "Move the ledger: from one daemon to several replicas, and back",
+		Long: `Move what the ledger holds to another ledger: from the local ledger of one daemon to the ledger in
+Vault that several replicas share (state.shared), and back. See docs/operating.md.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("%s has no command %q: use export or import", cmd.CommandPath(), args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newLedgerExport(), newLedgerImport())
+	return cmd
+}
+
+func newLedgerExport() *cobra.Command {
+	var o ledgerOptions
+	var out string
+	cmd := &cobra.Command{
+		Use:   "export",
+		Short: "Write the ledger to a file, and take it out of use",
+		Long: `Write the records of all tokens, and what is paused, to a new file. Then take the ledger out of use, so
+that no daemon goes on with it while another ledger is in use for the same tokens. Nothing is deleted:
+
+  - a local ledger: journal.db is renamed to journal.db.exported-TIME
+  - the shared ledger: an entry below its prefix says so, and no replica starts before an import
+
+rotatord ledger import puts the file into use, in the same ledger or in another one.
+
+Stop the daemon first, or all replicas. An export is refused while one lives, and while a rotation is in
+progress: the message says for each token what to type. The file has no secret, and only its owner can
+read it. Sealed secrets are not moved: they stay in the state directory that they came to.`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			place, err := o.place(cmd.Context(), cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			defer place.close()
+			return exportLedger(cmd.Context(), cmd.ErrOrStderr(), place, out)
+		},
+	}
+	o.flags(cmd)
+	cmd.Flags().StringVar(&out, "out", exportName, "new `file` to write to")
+	_ = cmd.MarkFlagFilename("out", "jsonl")
+	return cmd
+}
+
+func newLedgerImport() *cobra.Command {
+	var o ledgerOptions
+	var older bool
+	cmd := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Put an exported ledger into use",
+		Long: `Write what rotatord ledger export has written to FILE to the ledger that the configuration names: the local
+one in state.dir, or the shared one of state.shared. That ledger is in use afterwards.
+
+An import is refused while a daemon or a replica lives, while a rotation is in progress in the ledger, and
+if the ledger holds another record of a token: then nothing is written. Equal records are left as they are,
+so an import that was interrupted is continued by repeating it; no replica starts before it is complete.
+
+A ledger that was exported gets what FILE has, whatever it held. If FILE is older than that export it is
+refused, because it was probably taken by mistake; --older takes it.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("give the file that rotatord ledger export has written, such as: %s %s", cmd.CommandPath(), exportName)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := transfer.Read(cmd.Context(), args[0])
+			if err == nil {
+				err = transfer.InProgress(args[0], c.Records)
+			}
+			if err != nil {
+				return err
+			}
+			place, err := o.place(cmd.Context(), cmd.ErrOrStderr())
+			if err != nil {
+				return err
+			}
+			defer place.close()
+			return importLedger(cmd.Context(), cmd.ErrOrStderr(), place, incoming{c, args[0], older})
+		},
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"jsonl"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+	}
+	o.flags(cmd)
+	cmd.Flags().BoolVar(&older, "older", false, "also a file that is older than the last export of this ledger")
+	return cmd
+}
+
+// ledgerOptions say which ledger a command is about.
+type ledgerOptions struct {
+	config, dir string
+}
+
+func (o *ledgerOptions) flags(cmd *cobra.Command) {
+	configFlag(cmd, &o.config)
+	cmd.Flags().StringVar(&o.dir, "state-dir", "", "the local ledger in this `directory`, in place of the one that the configuration names")
+	_ = cmd.MarkFlagDirname("state-dir")
+}
+
+// ledgerPlace is where a ledger is.
+type ledgerPlace interface {
+	name() string
+	// takeOut calls save with what the ledger holds, and takes it out of use. It returns what to tell.
+	takeOut(ctx context.Context, at time.Time, save saveLedger) (string, error)
+	// exportedAt returns when the ledger was taken out of use; zero if it is in use, or if there is none.
+	exportedAt(ctx context.Context) (time.Time, error)
+	// bringIn calls write with the ledger, which is in use afterwards. write completes what it is given.
+	bringIn(ctx context.Context, in incoming, write func(transfer.Ends) error) error
+	// sealed returns the rotations of which an answer is sealed where the daemon of that ledger finds it.
+	sealed(ctx context.Context) ([]string, error)
+	close()
+}
+
+type saveLedger = func([]rotation.Record, map[string]rotation.Pause) error
+
+// incoming is a file that is imported.
+type incoming struct {
+	transfer.Content
+	file  string
+	older bool // it may be older than the ledger's last export
+}
+
+// place returns the ledger that the command is about.
+func (o *ledgerOptions) place(_ context.Context, stderr io.Writer) (ledgerPlace, error) {
+	if o.dir != "" {
+		return localPlace{o.dir}, nil
+	}
+	c, err := loadConfig(o.config, stderr)
+	if err != nil {
+		return nil, err
+	}
+	return localPlace{c.State.Dir}, nil
+}
+
+func exportLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, out string) error {
+	var c transfer.Content
+	at := time.Now()
+	how, err := place.takeOut(ctx, at, func(records []rotation.Record, pauses map[string]rotation.Pause) error {
+		if err := transfer.InProgress(place.name(), records); err != nil {
+			return err
+		}
+		c = transfer.Of(place.name(), build().Version, at, records, pauses)
+		return c.Save(out)
+	})
+	if err != nil {
+		return besideRunning(err)
+	}
+	fmt.Fprintf(stderr, "%s has the records of %d token(s) and %d pause(s) of %s\n%s\n", out, len(c.Records), len(c.Pauses), place.name(), how)
+	if sealed := c.Sealed(); len(sealed) > 0 {
+		fmt.Fprintf(stderr, "%d secret(s) of rotations that were given up stay sealed where they are: keep that state directory for the daemon that goes on\n", len(sealed))
+	}
+	fmt.Fprintf(stderr, "To put it into use: rotatord ledger import %s --config FILE, with the configuration of the daemon that goes on\n", out)
+	return nil
+}
+
+func importLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, in incoming) error {
+	if exported, err := place.exportedAt(ctx); err != nil {
+		return err
+	} else if in.At.Before(exported.Truncate(time.Millisecond)) && !in.older {
+		return fmt.Errorf("%s was exported at %s, and %s was exported later, at %s: import the later file, or this one with --older, "+
+			"if the rotations since then are to be forgotten", in.file, in.At.Format(time.RFC3339), place.name(), exported.Format(time.RFC3339))
+	}
+	wrote := 0
+	var plan *transfer.Plan
+	err := place.bringIn(ctx, in, func(ends transfer.Ends) (err error) {
+		ends.File, ends.Where = in.file, place.name()
+		if plan, err = transfer.Compare(ctx, in.Content, ends); err != nil {
+			return err
+		}
+		wrote, err = plan.Write(ctx, func(done, all int) {
+			if all >= tellProgress && done < all {
+				fmt.Fprintf(stderr, "%d of %d\n", done, all)
+			}
+		})
+		return err
+	})
+	switch {
+	case err != nil && wrote > 0:
+		return fmt.Errorf("the import is not complete: %s has %d of %d record(s), and no daemon starts on it: repeat the import, which goes on from there: %w",
+			place.name(), plan.Same+wrote, len(in.Records), err)
+	case err != nil:
+		return besideRunning(err)
+	}
+	fmt.Fprintf(stderr, "%s has the records of %d token(s) and %d pause(s) of %s, exported from %s at %s: %d written, %d were there\n",
+		place.name(), len(in.Records), len(in.Pauses), in.file, in.From, in.At.Format(time.RFC3339), wrote, plan.Same)
+	if len(plan.Begun) > 0 {
+		fmt.Fprintf(stderr, "replaced, because a daemon had only enrolled them: %s\n", strings.Join(plan.Begun, ", "))
+	}
+	if len(plan.Beside) > 0 {
+		fmt.Fprintf(stderr, "left as they are, because the file does not have them: %s\n", strings.Join(plan.Beside, ", "))
+	}
+	return tellSealed(ctx, stderr, place, in.Content)
+}
+
+// tellProgress is from how many records on an import tells how far it is.
+const tellProgress = 500
+
+// tellSealed says which sealed secrets the imported records name and this state directory does not have.
+func tellSealed(ctx context.Context, stderr io.Writer, place ledgerPlace, c transfer.Content) error {
+	here, err := place.sealed(ctx)
+	if err != nil {
+		return err
+	}
+	named := c.Sealed()
+	for _, id := range here {
+		delete(named, id)
+	}
+	if len(named) > 0 {
+		fmt.Fprintf(stderr, "%d secret(s) of rotations that were given up are sealed elsewhere, of: %s. Only if one of them may be needed, "+
+			"keep the state directory in which they are; rotatord recover lists them\n", len(named), strings.Join(slicesOf(named), ", "))
+	}
+	return nil
+}
+
+// slicesOf returns the different values of a map, sorted.
+func slicesOf(m map[string]string) []string {
+	values := make(map[string]bool, len(m))
+	for _, v := range m {
+		values[v] = true
+	}
+	return sortedKeys(values)
+}
+
+// besideRunning returns the error, with what to do if a daemon has the ledger open.
+func besideRunning(err error) error {
+	if !errors.Is(err, ledger.ErrInUse) {
+		return err
+	}
+	return fmt.Errorf("%w: stop the daemon first, such as with systemctl stop rotatord", err)
+}
+
+// localPlace is the ledger in a state directory.
+type localPlace struct{ dir string }
+
+func (p localPlace) name() string { return "the ledger in " + p.dir }
+
+func (p localPlace) takeOut(_ context.Context, at time.Time, save saveLedger) (string, error) {
+	aside, err := statedir.TakeOut(p.dir, at, save)
+	return "no daemon uses that ledger any more; its file is " + aside + " now", err
+}
+
+func (p localPlace) exportedAt(context.Context) (time.Time, error) {
+	return statedir.ExportedAt(p.dir), nil
+}
+
+func (p localPlace) bringIn(_ context.Context, _ incoming, write func(transfer.Ends) error) error {
+	return statedir.BringIn(p.dir, func(l *ledger.Local) error { return write(transfer.Ends{Target: l, AtOnce: true}) })
+}
+
+func (p localPlace) sealed(context.Context) ([]string, error) { return statedir.Sealed(p.dir) }
+
+func (p localPlace) close() {}
