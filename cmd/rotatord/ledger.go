@@ -158,6 +158,9 @@ func (o *ledgerOptions) place(_ context.Context, stderr io.Writer) (ledgerPlace,
 	if err != nil {
 		return nil, err
 	}
+	if c.State.Shared != nil {
+		return nil, errors.New("state.shared: this version cannot move the shared ledger")
+	}
 	return localPlace{c.State.Dir}, nil
 }
 
