@@ -19,6 +19,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -242,9 +243,7 @@ func (p *Plan) comparePauses(ctx context.Context, c Content) error {
 		return fmt.Errorf("reading the pauses of %s: %w", where, err)
 	}
 	all := make(map[string]rotation.Pause, len(held)+len(c.Pauses))
-	for token, pause := range held {
-		all[token] = pause
-	}
+	maps.Copy(all, held)
 	changed := false
 	if p.OutOfUse { // the pauses of a ledger that was out of use are old
 		changed = len(held) != len(c.Pauses)
