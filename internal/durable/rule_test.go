@@ -20,6 +20,7 @@ var exceptions = map[string]string{
 	"internal/durable/disktest/disktest.go": "a test disk",
 	"internal/ledger/ledger.go":             "bbolt writes the file that is renamed",
 	"internal/pending/pending.go":           "Seal overwrites reserved space in place",
+	"internal/statedir/moved.go":            "bbolt writes the file that gets a name",
 	"internal/statedir/lost.go":             "whole directories are moved aside",
 	"internal/smallfile/smallfile.go":       "opens for reading",
 	"internal/doctor/service_linux.go":      "opens for reading",

@@ -144,7 +144,11 @@ func BringIn(dir string, write func(*ledger.Local) error) error {
 	if errors.Is(err, fs.ErrExist) {
 		err = fmt.Errorf("%s has appeared meanwhile: stop the daemon that was started, and import again", path)
 	}
-	return errors.Join(err, durable.Remove(fresh))
+	err = errors.Join(err, durable.Remove(fresh))
+	if err == nil {
+		err = unmarkShared(dir) // also where the file had nothing, which a start does not take for a ledger of its own
+	}
+	return err
 }
 
 // withLocal calls do with the ledger in a file.
