@@ -189,8 +189,8 @@ func TestEverything(t *testing.T) {
 			}),
 		},
 	}
-	if len(got.Warnings) != 3 {
-		t.Errorf("warnings: %q, want only those about api_key, replace and the renew_for that is of no use", lines(got.Warnings))
+	if len(got.Warnings) != 5 {
+		t.Errorf("warnings: %q, want only those about api_key, replace, the renew_for that is of no use, and a short claim and a file with a shared ledger", lines(got.Warnings))
 	}
 	got.Warnings = nil
 	if diff := cmp.Diff(want, got, sameConfig); diff != "" {

@@ -91,6 +91,7 @@ func (c *checker) check() {
 	c.checkVault()
 	c.checkKubernetes()
 	c.checkSharedPlaces()
+	c.checkSharedUse()
 	c.checkVolatile()
 }
 

@@ -73,3 +73,49 @@ func (c *checker) checkSharedPlaces() {
 		}
 	}
 }
+
+// requestsInClaim is how many requests to Vault must fit into a claim, each as slow as vault.timeout allows: the
+// claim itself, the preflight, the intent, and what is left of a tenth before the request leaves.
+const requestsInClaim = 4
+
+// checkSharedUse warns of what does not fit several replicas.
+func (c *checker) checkSharedUse() {
+	const path = "state.shared"
+	shared := c.cfg.State.Shared
+	if shared == nil {
+		return
+	}
+	if c.cfg.State.Identity.IsZero() && len(c.cfg.State.Recipients) == 0 {
+		c.warn(path, "has neither state.identity nor state.recipients beside it, so each replica seals secrets to itself alone, and no other can deliver "+
+			"the secrets of one that is lost: give all replicas one identity, or each the public keys of the others as recipients")
+	}
+	if v := c.cfg.Vault; v != nil && v.Timeout > 0 && shared.Claim < requestsInClaim*v.Timeout {
+		at := path + ".claim"
+		if !c.has(at) {
+			at = path
+		}
+		c.warn(at, "a claim of %s has room for fewer than %d requests to Vault of %s (vault.timeout): while Vault is slow, rotations end before their request leaves. "+
+			"Write a vault.timeout of at most %s, or a longer claim", short(shared.Claim), requestsInClaim, short(v.Timeout), short(shared.Claim/requestsInClaim))
+	}
+	c.checkSharedFiles()
+}
+
+// checkSharedFiles warns of sinks that are files: each replica writes those of its own machine.
+func (c *checker) checkSharedFiles() {
+	var first string
+	count := 0
+	for _, t := range c.cfg.Tokens {
+		for i, s := range t.Sinks {
+			if s.Kind() != "file" {
+				continue
+			}
+			if count++; first == "" {
+				first = fmt.Sprintf("tokens.%s.sinks[%d]", t.Name, i)
+			}
+		}
+	}
+	if count > 0 {
+		c.warn(first, "is a file, and with state.shared any replica may rotate: only the machine of the one that does gets the new secret. "+
+			"Use a sink that all consumers reach, or a file system that all replicas mount (%d sink(s) of this file)", count)
+	}
+}
