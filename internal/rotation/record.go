@@ -98,6 +98,9 @@ type Record struct {
 	Work  *Work  `json:"work,omitempty"`  // the rotation in progress; nil when idle
 	Doubt *Doubt `json:"doubt,omitempty"` // set while Step is StepInDoubt
 
+	// Hold is set while a replica works on the token; nil in the ledger of one daemon.
+	Hold *Hold `json:"hold,omitempty"`
+
 	// NextTrigger is set while a rotation is owed: a secret was lost, or an operator has
 	// decided a doubt, and the next rotation makes up for it. That rotation has this trigger.
 	NextTrigger Trigger `json:"next_trigger,omitempty"`
@@ -243,6 +246,9 @@ type Work struct {
 	ExtendedBy Grace `json:"extended_by,omitzero"`
 	// TouchedAt is updated_at after our own last extension of the grace.
 	TouchedAt time.Time `json:"touched_at,omitzero"`
+
+	// Copied is set if a copy of the sealed answer may be where all replicas find it.
+	Copied bool `json:"copied,omitempty"`
 
 	// Delivered is set if every sink has the secret although it could not be sealed.
 	Delivered bool `json:"delivered,omitempty"`

@@ -17,6 +17,10 @@ type Options struct {
 	Now     func() time.Time // nil: time.Now
 	Owner   string           // names this process in claims
 	Started time.Time        // slots due before it are caught up, not on time
+
+	// Replica is set if the Ledger is a [SharedLedger] that other replicas use too; nil for a daemon that is alone.
+	Replica *Replica
+	Copies  Copies // nil: sealed answers are only on the disk of the replica that got them
 }
 
 // Rotator runs the protocol. It is safe for concurrent use; calls for one token wait for
