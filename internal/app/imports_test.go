@@ -79,6 +79,7 @@ var allowed = map[string][]string{
 	"internal/statedir":        append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),
 	"internal/kubernetes":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/vault":           append([]string{"internal/outbound", "internal/smallfile"}, core...),
+	"internal/kvstore":         append([]string{"internal/vault"}, core...),
 	"internal/httpapi":         append([]string{"internal/status"}, core...),
 	"internal/sink":            append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/outbound", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 
@@ -93,6 +94,7 @@ var allowed = map[string][]string{
 	"internal/vault/vaulttest":        {"internal/secret"},
 	"internal/kubernetes/kubetest":    {"internal/secret"},
 	"internal/sink/sinktest":          append([]string{"internal/kubernetes/kubetest"}, core...),
+	"internal/kvstore/kvtest":         append([]string{"internal/kvstore"}, core...),
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/kubernetes", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),

@@ -344,6 +344,18 @@ func (s *Session) Write(ctx context.Context, path string, data map[string]any) (
 	return answer, s.noteRefusal(plain(err))
 }
 
+// List lists the keys below a path. It returns nil if Vault says that there are none.
+func (s *Session) List(ctx context.Context, path string) (*api.Secret, error) {
+	answer, err := s.client.session.Logical().ListWithContext(ctx, path)
+	return answer, s.noteRefusal(plain(err))
+}
+
+// Delete deletes what is at a path.
+func (s *Session) Delete(ctx context.Context, path string) error {
+	_, err := s.client.session.Logical().DeleteWithContext(ctx, path)
+	return s.noteRefusal(plain(err))
+}
+
 // Capabilities asks what the session may do at each path.
 func (s *Session) Capabilities(ctx context.Context, paths []string) (map[string][]string, error) {
 	// The library's own method asks for one path only.

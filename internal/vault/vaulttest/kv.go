@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -174,6 +175,55 @@ func (s *Server) patchMetadata(w http.ResponseWriter, r *http.Request, path, key
 	}
 }
 
+// list answers with the names directly below a path. The caller holds mu.
+func (s *Server) list(w http.ResponseWriter, path, key string) {
+	if !s.can(path, "list") {
+		fail(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+		return
+	}
+	names := make(map[string]bool)
+	for at := range s.secrets {
+		if rest, below := strings.CutPrefix(at, strings.TrimSuffix(key, "/")+"/"); below {
+			name, _, deeper := strings.Cut(rest, "/")
+			if deeper {
+				name += "/"
+			}
+			names[name] = true
+		}
+	}
+	if len(names) == 0 {
+		fail(w, http.StatusNotFound)
+		return
+	}
+	succeed(w, map[string]any{"keys": slices.Sorted(maps.Keys(names))})
+}
+
+// remove removes a secret with its metadata. The caller holds mu.
+func (s *Server) remove(w http.ResponseWriter, path, key string) {
+	if s.readOnly || !s.can(path, "delete") {
+		fail(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+		return
+	}
+	delete(s.secrets, key)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// putMetadata sets the max_versions of a secret, also before its first version. The caller holds mu.
+func (s *Server) putMetadata(w http.ResponseWriter, r *http.Request, path, key string) {
+	body, err := decodeBody(r.Body)
+	number, _ := body["max_versions"].(json.Number)
+	keep, numberErr := strconv.Atoi(number.String())
+	switch {
+	case s.readOnly || !s.can(path, "update"):
+		fail(w, http.StatusForbidden, "1 error occurred:\n\t* permission denied\n\n")
+	case err != nil || numberErr != nil:
+		fail(w, http.StatusBadRequest, "no max_versions")
+	default:
+		s.entry(key).maxVersions = keep
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
 // put appends a version. The caller holds mu.
 func (s *Server) put(m Mount, key string, data map[string]any) int {
 	e := s.entry(key)
@@ -206,6 +256,15 @@ func (s *Server) serveSecret(w http.ResponseWriter, r *http.Request, path string
 		switch {
 		case kind == "data" && name != "":
 			rest = name
+		case kind == "metadata" && reading && r.URL.Query().Get("list") == "true":
+			s.list(w, path, m.Path+"/"+name)
+			return
+		case kind == "metadata" && name != "" && r.Method == http.MethodDelete:
+			s.remove(w, path, m.Path+"/"+name)
+			return
+		case kind == "metadata" && name != "" && (r.Method == http.MethodPut || r.Method == http.MethodPost):
+			s.putMetadata(w, r, path, m.Path+"/"+name)
+			return
 		case (kind == "config" && name == "" || kind == "metadata" && name != "") && reading:
 			s.serveSettings(w, m, path, name)
 			return

@@ -1,0 +1,168 @@
+package kvstore_test
+
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/kvstore"
+	"rotatord/internal/vault"
+	"rotatord/internal/vault/vaulttest"
+)
+
+const rootToken = "root-of-the-test"
+
+func open(t *testing.T) (*kvstore.Store, *vaulttest.Server) {
+	t.Helper()
+	server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}})
+	s := httptest.NewServer(server)
+	t.Cleanup(s.Close)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(rootToken), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	session, err := vault.New(config.Vault{Address: s.URL, Timeout: 5 * time.Second, Auth: &config.TokenAuth{Source: config.SecretSource{File: file}}}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { defer close(ended); session.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+	return kvstore.New(session, "secret", "rotatord"), server
+}
+
+type thing struct {
+	Name  string `json:"name"`
+	Count uint64 `json:"count"`
+}
+
+func TestStore(t *testing.T) {
+	store, _ := open(t)
+	ctx := t.Context()
+	if e, err := store.Get(ctx, "tokens/a"); err != nil || e.Version != 0 {
+		t.Fatalf("an entry that was never written: %+v, %v", e, err)
+	}
+	if err := store.Limit(ctx, "tokens/a", 3); err != nil {
+		t.Fatal(err)
+	}
+	if e, err := store.Get(ctx, "tokens/a"); err != nil || e.Version != 0 {
+		t.Fatalf("an entry with only a limit: %+v, %v", e, err)
+	}
+	in := thing{"a", 1<<60 + 1}
+	before := time.Now()
+	first, err := store.Put(ctx, "tokens/a", in, 0)
+	if err != nil || first.Version != 1 || first.CreatedAt.Sub(before).Abs() > time.Minute {
+		t.Fatalf("%+v, %v", first, err)
+	}
+	e, err := store.Get(ctx, "tokens/a")
+	var out thing
+	if err != nil || e.Version != 1 || !e.CreatedAt.Equal(first.CreatedAt) || string(e.Data) != string(first.Data) || e.Decode("x", &out) != nil || out != in {
+		t.Fatalf("%+v, %v: %+v", e, err, out)
+	}
+	if _, err := store.Put(ctx, "tokens/a", thing{"b", 2}, 0); !errors.Is(err, kvstore.ErrConflict) {
+		t.Errorf("a write against an old version: %v", err)
+	}
+	if _, err := store.Put(ctx, "tokens/b", in, 0); err != nil {
+		t.Fatal(err)
+	}
+	names, err := store.List(ctx, "tokens")
+	if err != nil || !slices.Equal(names, []string{"a", "b"}) {
+		t.Errorf("%v, %v", names, err)
+	}
+	if names, err := store.List(ctx, "replicas"); err != nil || len(names) != 0 {
+		t.Errorf("nothing below it: %v, %v", names, err)
+	}
+	if err := errors.Join(store.Remove(ctx, "tokens/a"), store.Remove(ctx, "tokens/a")); err != nil {
+		t.Error(err)
+	}
+	if e, err := store.Get(ctx, "tokens/a"); err != nil || e.Version != 0 {
+		t.Errorf("after it was removed: %+v, %v", e, err)
+	}
+	if _, err := store.Put(ctx, "tokens/a", thing{Name: strings.Repeat("x", 600<<10)}, 0); err == nil || !strings.Contains(err.Error(), "bytes") {
+		t.Errorf("an entry that is too large: %v", err)
+	}
+}
+
+// TestLostAnswers: after a write whose answer did not come, what is stored decides.
+func TestLostAnswers(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault    vaulttest.Fault
+		during   func(*vaulttest.Server)
+		written  bool
+		conflict bool
+	}{
+		"not carried out":             {fault: vaulttest.Fault{}},
+		"carried out, no answer":      {fault: vaulttest.Fault{After: true}, written: true},
+		"carried out, 502 of a proxy": {fault: vaulttest.Fault{After: true, Status: 502, Verbatim: true, Body: "<html>", ContentType: "text/html"}, written: true},
+		"503, not carried out":        {fault: vaulttest.Fault{Status: 503}},
+		"carried out, empty 200":      {fault: vaulttest.Fault{After: true, Status: 200, Verbatim: true}, written: true},
+		"a conflict":                  {fault: vaulttest.Fault{After: true}, during: func(s *vaulttest.Server) { s.Write("secret", "rotatord/x", map[string]any{"name": "theirs"}) }, conflict: true},
+		"a proxy had sent it before": {during: func(s *vaulttest.Server) {
+			s.Write("secret", "rotatord/x", map[string]any{"name": "ours", "count": 1})
+		}, written: true, fault: vaulttest.Fault{Status: 502}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, server := open(t)
+			first, err := store.Put(t.Context(), "x", thing{"first", 1}, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.during != nil {
+				test.during(server)
+			}
+			server.Inject(test.fault)
+			e, err := store.Put(t.Context(), "x", thing{"ours", 1}, first.Version)
+			if (err == nil) != test.written || errors.Is(err, kvstore.ErrConflict) != test.conflict {
+				t.Fatalf("%+v, %v", e, err)
+			}
+			if test.written && e.Version != 2 {
+				t.Errorf("version %d", e.Version)
+			}
+		})
+	}
+}
+
+// TestNeverMissing: an entry that is not readable is never taken for one that was not written.
+func TestNeverMissing(t *testing.T) {
+	for name, test := range map[string]struct {
+		do   func(*vaulttest.Server)
+		want string
+	}{
+		"deleted":   {func(s *vaulttest.Server) { s.Delete("secret", "rotatord/x") }, "undelete -versions=1 -mount=secret rotatord/x"},
+		"destroyed": {func(s *vaulttest.Server) { s.Destroy("secret", "rotatord/x") }, "destroyed"},
+		"a login page": {func(s *vaulttest.Server) {
+			s.Inject(vaulttest.Fault{Reads: true, Status: 200, Verbatim: true, Body: "<html>", ContentType: "text/html"})
+		}, "not one of Vault's"},
+		"a proxy's 404": {func(s *vaulttest.Server) {
+			s.Inject(vaulttest.Fault{Reads: true, Status: 404, Verbatim: true, Body: "not found"})
+		}, "did a proxy answer"},
+		"no right to read":  {func(s *vaulttest.Server) { s.SetPolicy(func(string) []string { return []string{"create"} }) }, "permission denied"},
+		"a KV of version 1": {func(s *vaulttest.Server) { s.SetVersion("secret", 1) }, "version 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store, server := open(t)
+			if _, err := store.Put(t.Context(), "x", thing{"x", 1}, 0); err != nil {
+				t.Fatal(err)
+			}
+			if name == "a KV of version 1" {
+				server.Write("secret", "data/rotatord/x", map[string]any{"name": "x"})
+				server.SetVersion("secret", 1)
+				server.Write("secret", "data/rotatord/x", map[string]any{"name": "x"})
+			} else {
+				test.do(server)
+			}
+			e, err := store.Get(t.Context(), "x")
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%+v, %v", e, err)
+			}
+		})
+	}
+}
