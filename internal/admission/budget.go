@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -37,7 +38,8 @@ const (
 type Budget struct {
 	mu       sync.Mutex
 	users    map[*User]int // the limit that each user's account sets
-	limit    int           // the smallest of them
+	sharers  int           // processes that share the limit; 0 for this one alone
+	limit    int           // this process's share of the smallest of them, at least 1
 	finished []time.Time   // when requests were over, oldest first, while they count
 	inFlight int           // requests that were sent and are not over
 	admitted []time.Time   // when the requests were admitted that were not sent yet
@@ -104,13 +106,18 @@ func (b *Budget) leave(u *User) {
 	b.setLimit()
 }
 
-// setLimit takes the smallest limit of all users. b.mu must be held.
+// share leaves to this process an equal part of the limit.
+func (b *Budget) share(sharers int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sharers = sharers
+	b.setLimit()
+}
+
+// setLimit takes a part of the smallest limit of all users. Without users the limit stays. b.mu must be held.
 func (b *Budget) setLimit() {
-	first := true
-	for _, limit := range b.users {
-		if first || limit < b.limit {
-			b.limit, first = limit, false
-		}
+	if len(b.users) > 0 {
+		b.limit = max(1, slices.Min(slices.Collect(maps.Values(b.users)))/max(1, b.sharers))
 	}
 	b.admit(time.Now())
 }

@@ -9,8 +9,9 @@ import (
 
 // Budgets are the budgets of all credentials that one process uses. Use [NewBudgets].
 type Budgets struct {
-	mu  sync.Mutex
-	all map[Key]*Budget
+	mu      sync.Mutex
+	all     map[Key]*Budget
+	sharers int
 }
 
 // Key says what Cloudflare counts together.
@@ -35,6 +36,17 @@ type User struct {
 	earlier []time.Time // requests of an earlier process that no budget counts yet
 }
 
+// Share says how many processes with the same limits use the credentials, this one included. Each takes an equal part
+// of a limit, and at least one request. 0 and 1 are the same.
+func (s *Budgets) Share(sharers int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sharers = sharers
+	for _, b := range s.all {
+		b.share(sharers)
+	}
+}
+
 // Join returns a user whose account allows so many requests in five minutes.
 func (s *Budgets) Join(limit int) *User { return &User{budgets: s, limit: limit} }
 
@@ -49,6 +61,7 @@ func (u *User) Budget(key Key) *Budget {
 	b := u.budgets.all[key]
 	if b == nil {
 		b = NewBudget(u.limit)
+		b.share(u.budgets.sharers)
 		u.budgets.all[key] = b
 	}
 	if !u.closed {

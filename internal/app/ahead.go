@@ -87,7 +87,9 @@ func (a *App) lookAtState(ctx context.Context) error {
 		_, err = a.state.disk.LastWrite()
 	} else if err == nil {
 		err = a.state.disk.Prove(ctx)
-		a.outages.note("ledger", err == nil)
+		if a.sharing == nil { // a shared ledger is elsewhere
+			a.outages.note("ledger", err == nil)
+		}
 	}
 	return err
 }
@@ -151,7 +153,7 @@ type dueSink struct {
 func (a *App) sinksIn(group string) (all []dueSink) {
 	for _, t := range a.inForce().Tokens {
 		seen, ok := a.engine.view(t.Name)
-		if !ok || len(seen.token.Sinks) != len(t.Sinks) { // a reload is in progress
+		if !ok || len(seen.token.Sinks) != len(t.Sinks) || !a.engine.ours(seen) { // a reload is in progress, or another replica looks
 			continue
 		}
 		for i, s := range t.Sinks {
@@ -194,7 +196,7 @@ func (a *App) lookAtAccount(ctx context.Context, account string) error {
 	var err error
 	switch {
 	case token.Issuer == nil:
-		return precheck.ErrNothingLearned // a reload is in progress
+		return precheck.ErrNothingLearned // a reload is in progress, or other replicas work on all tokens
 	case id != "":
 		_, err = token.Issuer.Inspect(ctx, id)
 	default:
@@ -229,7 +231,7 @@ const smallAccount = 200
 // service token is disabled, gone or rotated by another writer. It returns false if nothing could be seen.
 func (a *App) lookAtSmallAccount(ctx context.Context, name string) bool {
 	account := a.accountOf(name)
-	if account == nil || account.size.Load() < 0 || account.size.Load() > smallAccount {
+	if account == nil || account.size.Load() < 0 || account.size.Load() > smallAccount || !a.lists(name) {
 		return false
 	}
 	seen := listing{whole: true, began: a.now()}
@@ -240,7 +242,7 @@ func (a *App) lookAtSmallAccount(ctx context.Context, name string) bool {
 	if account.size.Store(int64(seen.Size())); a.isNews(name, seen) {
 		a.recordListing(ctx, name, seen)
 	}
-	a.metrics.Inventoried(name, a.now())
+	a.inventoried(ctx, name, account, false)
 	return true
 }
 
@@ -251,7 +253,7 @@ func (a *App) tokenToLookAt(account string) (token rotation.Token, id string) {
 		if t.Account != account {
 			continue
 		}
-		if seen, ok := a.engine.view(t.Name); ok && (best.token.Issuer == nil || seen.due.At.Before(best.due.At)) {
+		if seen, ok := a.engine.view(t.Name); ok && a.engine.ours(seen) && (best.token.Issuer == nil || seen.due.At.Before(best.due.At)) {
 			best = seen
 		}
 	}

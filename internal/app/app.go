@@ -63,6 +63,7 @@ type App struct {
 	session  *vault.Session // nil if no Vault is configured
 	cluster  *kubernetes.Client
 	engine   *engine
+	sharing  *sharing // nil if this daemon is alone
 	listener *connlimit.Listener
 	// adminListener is nil if no admin socket is configured.
 	adminListener *connlimit.Listener
@@ -92,6 +93,7 @@ type account struct {
 	client      *cloudflare.Client
 	every       time.Duration // how often it is listed
 	inventoried atomic.Bool   // it was listed at least once
+	listedAt    atomic.Int64  // when it was listed in full last, in nanoseconds since 1970 on the wall clock; 0 before that
 	size        atomic.Int64  // entries of its last complete listing; -1 before that
 	stop        func(context.Context) error
 }
@@ -149,38 +151,51 @@ func (a *App) build() error {
 		}
 		a.session.KeepIn(a.state.secretID)
 	}
+	if a.config.State.Shared != nil {
+		if err := a.share(); err != nil {
+			return err
+		}
+	}
 	a.cluster = kubernetes.New(a.config.Kubernetes, kubernetesObserver{a.metrics, a.outages})
 	a.onStop("connections to Kubernetes", func(context.Context) error { a.cluster.Close(); return nil })
 	a.engine = newEngine(a.now, a.log, a.events)
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
-		Events: a.events, Saved: func(r rotation.Record) { a.engine.show(r); a.outages.ledgerWritten(r) },
+		Events: a.events, Replica: a.sharing.asReplica(), Copies: a.sharing.sealedCopies(), Saved: func(r rotation.Record) { a.engine.show(r); a.outages.ledgerWritten(r) },
 	})
-	if err := a.engine.rotator.LoadPauses(context.Background()); err != nil {
-		return err
-	}
-	if err := a.checkUnfinished(a.config); err != nil {
-		return err
-	}
 	for name := range accountsOf(a.config) {
 		a.accounts[name] = a.newAccount(a.config.Accounts[name])
 	}
-	records, err := a.state.ledger.All(context.Background())
-	if err != nil {
-		return err
-	}
-	a.countEarlier(records)
 	tokens, err := a.tokens(a.config, a.accounts)
 	if err != nil {
 		return err
 	}
-	if err := a.engine.enroll(context.Background(), tokens); err != nil {
+	if a.sharing != nil {
+		a.engine.peers = roomPeers{a.sharing}
+		a.engine.await(tokens)
+	} else if err := a.adoptLedger(context.Background(), func(ctx context.Context) error { return a.engine.enroll(ctx, tokens) }); err != nil {
 		return err
 	}
 	a.metrics.Show(a, a.vaultSession(), a.engine.clock.Drift)
 	a.metrics.ShowWatch(a.watch.state)
 	a.metrics.ConfigLoaded(a.started)
 	return nil
+}
+
+// adoptLedger reads the ledger, and calls enroll, which makes tokens known to it.
+func (a *App) adoptLedger(ctx context.Context, enroll func(context.Context) error) error {
+	if err := a.engine.rotator.LoadPauses(ctx); err != nil {
+		return err
+	}
+	if err := a.checkUnfinished(a.inForce()); err != nil {
+		return err
+	}
+	records, err := a.state.ledger.All(ctx)
+	if err != nil {
+		return err
+	}
+	a.countEarlier(records)
+	return enroll(ctx)
 }
 
 // vaultSession returns what metrics show of the session with Vault; nil if no Vault is configured.
@@ -223,66 +238,6 @@ func (a *App) listen() error {
 
 // fewDescriptors is less than what one account needs at most, together with its clients.
 const fewDescriptors = 256
-
-// checkUnfinished looks for tokens that were removed from the configuration during a rotation: their new
-// secret would never be delivered. If the service token is configured under another name, that is an error.
-// Rotating it under that name would revoke the secret of the unfinished rotation, and finishing that one
-// later would deliver a dead secret.
-func (a *App) checkUnfinished(c *config.Config) error {
-	records, err := a.state.ledger.All(context.Background())
-	if err != nil {
-		return err
-	}
-	names := make(map[string]string, len(c.Tokens)) // by service token, or by how one is created
-	configured := make(map[string]rotation.Token, len(c.Tokens))
-	for _, t := range c.Tokens {
-		configured[t.Name] = identityOf(t)
-		for _, id := range []string{t.ID, t.Partner} {
-			if id != "" {
-				names[id] = t.Name
-			}
-		}
-		if t.Create != nil {
-			names[t.Account+" "+configured[t.Name].Origin()] = t.Name
-		}
-	}
-	for _, r := range records {
-		if r.Step == rotation.StepIdle {
-			continue
-		}
-		if t, ok := configured[r.Token]; ok {
-			if !t.MatchesRotation(r) {
-				return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of service token %s under this name: "+
-					"set its id back until that rotation is done, or use another name. If that service token was deleted, set it back and end the rotation "+
-					"with rotatord resolve %s --drop", r.Token, r.Step, r.Work.TokenID, r.Token)
-			}
-			continue
-		}
-		ids := []string{r.Work.TokenID}
-		if r.Origin != "" { // the configuration may name it by its first ID
-			ids = append(ids, r.TokenID, r.Origin, r.Account+" "+r.Origin)
-		}
-		for _, by := range ids {
-			name, ok := names[by]
-			if !ok {
-				continue
-			}
-			return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of this service token under the name %s: "+
-				"name it %s again until that rotation is done", name, r.Step, r.Token, r.Token)
-		}
-		a.tell(r.Token, event.Orphan{TokenID: r.Work.TokenID, Account: r.Account, Step: string(r.Step), RotationID: r.Work.RotationID})
-	}
-	return nil
-}
-
-// accountsOf returns the names of the accounts that have tokens in a configuration.
-func accountsOf(c *config.Config) map[string]bool {
-	used := make(map[string]bool)
-	for _, t := range c.Tokens {
-		used[t.Account] = true
-	}
-	return used
-}
 
 func (a *App) newAccount(c config.Account) *account {
 	made := &account{
@@ -356,6 +311,7 @@ func (a *App) Start() {
 	if a.session != nil {
 		a.background("vault session", a.session.Run)
 	}
+	a.startSharing()
 	a.mu.Lock()
 	for name, account := range a.accounts {
 		a.startInventory(name, account)
@@ -371,6 +327,9 @@ func (a *App) Start() {
 		a.serve("admin", orderTime, a.adminListener, server, func() error { return server.Serve(a.adminListener) })
 	}
 	a.onStop("beginning rotations", a.stopBeginning) // before the rotations are waited for that an operator's command has begun
+	if a.sharing != nil {
+		a.onStop("leaving", a.sharing.leave) // first of all
+	}
 	a.tell("", event.DaemonStart{Version: a.options.Build.Version, Tokens: len(a.config.Tokens), Address: a.listener.Addr().String(),
 		AdminSocket: a.config.AdminSocket, StateDir: a.config.State.Dir})
 }

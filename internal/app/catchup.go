@@ -70,5 +70,9 @@ func (e *engine) catchUpAll(ctx context.Context, tokens []rotation.Token) {
 
 // replanAll decides about all tokens again after the wall clock was set.
 func (e *engine) replanAll(ctx context.Context) {
+	if e.peers != nil { // each token is decided about by the replica that comes first for it
+		e.replan(rotation.AllTokens)
+		return
+	}
 	e.catchUp(ctx, e.names(func(s *scheduled) bool { return s.active == 0 })...)
 }

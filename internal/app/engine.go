@@ -42,6 +42,7 @@ type engine struct {
 	workers sync.WaitGroup
 	started time.Time
 	beat    atomic.Int64 // the queue's last sign of life, in nanoseconds since started
+	peers   peers        // nil if no other daemon shares the ledger
 
 	mu         sync.Mutex
 	tokens     map[string]*scheduled
@@ -64,6 +65,8 @@ type scheduled struct {
 	skipBackOff bool
 	// enrolling is set from when a reload has added or changed the token until the ledger knows it.
 	enrolling bool
+	// joining is set until the ledger was read for the first time, if that is after the start.
+	joining bool
 	// unrecorded counts the failures in a row that the ledger could not record, because the ledger is
 	// what failed. unrecordedErr is the last of them, nil if there is none.
 	unrecorded    int
@@ -74,6 +77,9 @@ type scheduled struct {
 	unsaved bool
 	// unrecovered is set while its unfinished rotation was not continued yet.
 	unrecovered bool
+	// since is when the record was learned from another replica, or when that one's hold ends. Who comes first is
+	// counted from then on, if something was due earlier. Zero if no replica has saved it.
+	since time.Time
 }
 
 // newEngine returns an engine. The caller sets its rotator, which in turn tells the engine which steps
@@ -98,6 +104,36 @@ func (e *engine) enroll(ctx context.Context, tokens []rotation.Token) error {
 	return nil
 }
 
+// await adds tokens that wait until the ledger can be read: see joining.
+func (e *engine) await(tokens []rotation.Token) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, token := range tokens {
+		e.tokens[token.Name] = &scheduled{token: token, enrolling: true, joining: true}
+		e.openTurns(token)
+	}
+}
+
+// joinLedger makes the tokens known to the ledger that wait for it, and queues them.
+func (e *engine) joinLedger(ctx context.Context) error {
+	var tokens []rotation.Token
+	e.mu.Lock()
+	for _, s := range e.tokens {
+		if s.joining {
+			tokens = append(tokens, s.token)
+		}
+	}
+	e.mu.Unlock()
+	records, err := e.rotator.EnrollAll(ctx, tokens)
+	if err != nil {
+		return err
+	}
+	for i, token := range tokens {
+		e.enrolled(token, records[i])
+	}
+	return nil
+}
+
 // add adds or replaces one token, and queues it.
 func (e *engine) add(token rotation.Token, record rotation.Record) {
 	e.mu.Lock()
@@ -109,7 +145,8 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 	}
 	s.token = token
 	e.openTurns(token)
-	unfinished := isNew && record.Step != rotation.StepIdle
+	unfinished := (isNew || s.joining) && record.Step != rotation.StepIdle && !e.heldByOther(record)
+	s.joining = false
 	var at time.Time
 	if unfinished {
 		at = e.rotator.Due(token, record).At
@@ -178,6 +215,9 @@ func (e *engine) finish(ctx context.Context) []string {
 // startDue starts whatever is due for a token whose time in the queue has come. late says that it came
 // more than clockStep ago.
 func (e *engine) startDue(ctx context.Context, name string, late bool) {
+	if e.leaveToOthers(name) {
+		return
+	}
 	s, ok := e.view(name)
 	switch {
 	case !ok:
@@ -282,6 +322,12 @@ func (e *engine) runTurn(ctx context.Context, name string, wait func(context.Con
 	}
 	record, err := e.rotator.Advance(ctx, token)
 	e.release(name)
+	if e.lost(err) {
+		e.learn([]rotation.Record{record})
+		s, _ := e.view(name)
+		e.plan(name, s.record, lostRetry)
+		return
+	}
 	if record.Revision == 0 && err != nil { // the record could not even be loaded
 		s, _ := e.view(name)
 		record = s.record
@@ -375,6 +421,9 @@ func (e *engine) replan(name string) {
 // resolve carries out an operator's decision about a token in doubt, and plans the token again: if the
 // doubt is resolved, what follows begins at once.
 func (e *engine) resolve(ctx context.Context, name string, how rotation.Resolution) (rotation.Record, rotation.Verdict, error) {
+	if err := e.mayBegin(); err != nil {
+		return rotation.Record{}, rotation.Verdict{}, err
+	}
 	token, ok := e.acquire(name)
 	if !ok {
 		return rotation.Record{}, rotation.Verdict{}, errNoToken(name)
@@ -396,6 +445,9 @@ func (e *engine) rotateNow(ctx context.Context, name string, o rotation.Override
 
 // runCommand carries out an operator's command about one token, and plans the token again.
 func (e *engine) runCommand(name string, command func(rotation.Token) (rotation.Record, error)) (rotation.Record, error) {
+	if err := e.mayBegin(); err != nil {
+		return rotation.Record{}, err
+	}
 	token, ok := e.acquire(name)
 	if !ok {
 		return rotation.Record{}, errNoToken(name)
@@ -420,11 +472,16 @@ func (e *engine) show(record rotation.Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if s := e.tokens[record.Token]; s != nil {
-		if s.record.TokenID != record.TokenID && !s.token.Owns(record.TokenID) {
-			s.gone = false // no listing has shown this service token yet
-		}
-		s.record = record
+		s.take(record)
 	}
+}
+
+// take takes over a record that was saved.
+func (s *scheduled) take(record rotation.Record) {
+	if s.record.TokenID != record.TokenID && !s.token.Owns(record.TokenID) {
+		s.gone = false // no listing has shown this service token yet
+	}
+	s.record = record
 }
 
 // setSaved notes that the ledger has what is known of a token.

@@ -42,8 +42,14 @@ func (a *App) stopInventories(bound context.Context) error {
 // inventory lists an account regularly until ctx ends. One listing shows all its tokens: their state before
 // the next rotation, when each expires, whether it is enabled.
 func (a *App) inventory(ctx context.Context, name string, account *account) {
+	if !a.sharing.waitJoined(ctx) {
+		return
+	}
 	retry := inventoryRetry
 	for {
+		if !a.waitToList(ctx, name, account) {
+			return
+		}
 		wait := account.every - rand.N(account.every/10)
 		urgent := ctx
 		if !account.inventoried.Load() {
@@ -72,7 +78,7 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 		if err == nil {
 			retry = inventoryRetry
 			account.size.Store(int64(all.Size()))
-			a.metrics.Inventoried(name, a.now())
+			a.inventoried(ctx, name, account, true)
 		}
 		select {
 		case <-ctx.Done():

@@ -60,6 +60,9 @@ func (a *App) Rotate(ctx context.Context, name string, o rotation.Overrides, by 
 // RotateAll implements [admin.Orders].
 func (a *App) RotateAll(ctx context.Context, account string, o rotation.Overrides, by string) (admin.Progress, error) {
 	tokens, left, err := a.tokensOf(account)
+	if err == nil {
+		err = a.mayAct()
+	}
 	if err != nil {
 		return admin.Progress{}, err
 	}
@@ -173,6 +176,9 @@ func (a *App) changeGrace(name string, order func(rotation.Token) (rotation.Reco
 
 // Pause implements [admin.Orders].
 func (a *App) Pause(ctx context.Context, name string, p rotation.Pause) (admin.Paused, error) {
+	if err := a.sharing.errNotJoined(); err != nil {
+		return admin.Paused{}, err
+	}
 	if err := a.engine.rotator.Pause(ctx, name, p); err != nil {
 		return admin.Paused{}, err
 	}
@@ -182,6 +188,9 @@ func (a *App) Pause(ctx context.Context, name string, p rotation.Pause) (admin.P
 
 // Resume implements [admin.Orders].
 func (a *App) Resume(ctx context.Context, name string) (admin.Paused, error) {
+	if err := a.sharing.errNotJoined(); err != nil {
+		return admin.Paused{}, err
+	}
 	lifted, err := a.engine.rotator.Resume(ctx, name)
 	if err != nil {
 		return admin.Paused{}, err

@@ -1,6 +1,130 @@
 package app
 
-import "rotatord/internal/status"
+import (
+	"context"
+	"slices"
+	"time"
+
+	"rotatord/internal/rotation"
+	"rotatord/internal/status"
+)
+
+// This file connects the App with the other replicas: who lives, who comes first, and what is shown of them.
+
+// room is what the App needs of package replica.
+type room interface {
+	// Run writes this replica's entry and reads those of the others until ctx ends.
+	Run(ctx context.Context)
+	// Leave tells the others that this replica stops, and waits for that within ctx.
+	Leave(ctx context.Context) error
+	// Notice tells the others within a second that an entry below the prefix has changed.
+	Notice(name string)
+	// Wait, MayBegin: see [peers].
+	Wait(name string, r rotation.Record) time.Duration
+	MayBegin() error
+	// Share returns how many replicas share a request budget, this one included; at least 1.
+	Share() int
+	// View returns what is known of the replicas.
+	View() status.Replicas
+}
+
+// roomPeers answers the engine's questions.
+type roomPeers struct{ *sharing }
+
+// Wait implements [peers].
+func (p roomPeers) Wait(token string, r rotation.Record) time.Duration { return p.room.Wait(token, r) }
+
+// MayBegin implements [peers].
+func (p roomPeers) MayBegin() error { return p.room.MayBegin() }
+
+// HeldFor implements [peers].
+func (p roomPeers) HeldFor(r rotation.Record) time.Duration {
+	if r.Hold == nil || r.Hold.Process == p.replica.Process {
+		return 0
+	}
+	return max(0, p.ledger.HoldLeft(r))
+}
+
+// startSharing starts to work beside other replicas.
+func (a *App) startSharing() {
+	s := a.sharing
+	if s == nil {
+		return
+	}
+	a.background("replicas", s.room.Run)
+	a.background("shared ledger", s.join)
+}
+
+// leave tells the other replicas that this one stops, so that they do at once what this one does not begin any more.
+func (s *sharing) leave(bound context.Context) error {
+	ctx, cancel := context.WithTimeout(bound, leaveTime)
+	defer cancel()
+	if err := s.room.Leave(ctx); err != nil {
+		s.app.log.Warn("the other replicas could not be told that this one stops; they find out by themselves", "replica", s.replica.Name, "error", err)
+	}
+	return nil
+}
+
+// leaveTime bounds how long a stop waits for that.
+const leaveTime = 5 * time.Second
+
+// livingChanged plans all tokens again, because another replica may come first for them now, and shares the request
+// budgets again.
+func (s *sharing) livingChanged() {
+	s.app.budgets.Share(s.room.Share())
+	signal(s.wake)
+	if s.isJoined() {
+		s.app.engine.replan(rotation.AllTokens)
+	}
+}
+
+// mayAct returns why an operator's command cannot be carried out by this replica now; nil if it can.
+func (a *App) mayAct() error {
+	if err := a.sharing.errNotJoined(); err != nil {
+		return err
+	}
+	return a.engine.mayBegin()
+}
 
 // Replicas returns the replicas that share the ledger; nil if this daemon is alone. It answers from memory.
-func (a *App) Replicas() *status.Replicas { return nil }
+func (a *App) Replicas() *status.Replicas {
+	s := a.sharing
+	if s == nil {
+		return nil
+	}
+	view := s.room.View()
+	view.ClaimSeconds = s.replica.Claim.Seconds()
+	s.mu.Lock()
+	view.SyncedAt = s.syncedAt
+	if s.err != nil {
+		view.LedgerError = s.err.Error()
+	}
+	s.mu.Unlock()
+	if err := s.room.MayBegin(); err != nil {
+		view.StandsAside = err.Error()
+	}
+	for name, holder := range a.engine.holders() {
+		for i := range view.Replicas {
+			if r := &view.Replicas[i]; r.Name == holder {
+				r.Tokens = append(r.Tokens, name)
+			}
+		}
+	}
+	for i := range view.Replicas {
+		slices.Sort(view.Replicas[i].Tokens)
+	}
+	return &view
+}
+
+// holders returns which replica works on a token, by the names of the tokens.
+func (e *engine) holders() map[string]string {
+	all := make(map[string]string)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, s := range e.tokens {
+		if s.record.Hold != nil {
+			all[name] = s.record.Hold.Replica
+		}
+	}
+	return all
+}

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"rotatord/internal/config"
@@ -13,18 +12,20 @@ import (
 )
 
 // state is everything that must survive the daemon. The App knows its parts only by what it needs of
-// them, so a part can have another place: a ledger that several daemons share is a line in openState.
+// them, so a part can have another place: [App.share] opens a ledger that several replicas share.
 type state struct {
-	ledger  ledger
+	ledger  tokenLedger
 	pending sealedSecrets
 	disk    stateDisk
+	// adopt compares the sealed secrets with a ledger that was not open when the directory was opened.
+	adopt func(isUnfinished func(rotationID string) bool) error
 	// secretID keeps the secret ID of Vault that was delivered wrapped.
 	secretID vault.Keeper
 	close    func() error
 }
 
-// ledger stores a record for each token, and what is paused.
-type ledger interface {
+// tokenLedger stores a record for each token, and what is paused.
+type tokenLedger interface {
 	rotation.Ledger
 	rotation.Pauses
 }
@@ -47,11 +48,8 @@ type stateDisk interface {
 	LastWrite() (time.Time, error)
 }
 
-// openState opens the state directory.
+// openState opens the state directory, and the ledger if that is in it.
 func openState(c config.State) (*state, error) {
-	if c.Shared != nil {
-		return nil, errors.New("state.shared: a ledger that several replicas share is not supported yet: remove it")
-	}
 	o := statedir.Options{Dir: c.Dir, Recipients: c.Recipients}
 	if source := c.Identity; !source.IsZero() {
 		o.Identity = func() (string, error) {
@@ -59,9 +57,17 @@ func openState(c config.State) (*state, error) {
 			return v.Reveal(), err
 		}
 	}
-	d, err := statedir.Open(o)
+	open := statedir.Open
+	if c.Shared != nil {
+		open = statedir.OpenShared
+	}
+	d, err := open(o)
 	if err != nil {
 		return nil, err
 	}
-	return &state{ledger: d.Ledger, pending: d.Pending, disk: d, secretID: d.SecretID(), close: d.Close}, nil
+	s := &state{pending: d.Pending, disk: d, adopt: d.Pending.Adopt, secretID: d.SecretID(), close: d.Close}
+	if d.Ledger != nil {
+		s.ledger = d.Ledger
+	}
+	return s, nil
 }

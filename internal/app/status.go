@@ -317,6 +317,9 @@ func stateName(s rotation.Step) string {
 
 // Pending implements [httpapi.Source] and [admin.Daemon].
 func (a *App) Pending() (n int, oldest time.Time) {
+	if a.sharing.errNotJoined() != nil { // no rotation is known
+		return 0, time.Time{}
+	}
 	sealed, err := a.state.pending.Sealed()
 	if err == nil && len(sealed) == 0 { // nearly always, so the ledger need not be read
 		return a.engine.rotator.Unsealed(), time.Time{}
@@ -393,6 +396,9 @@ func (a *App) Ready() []httpapi.Check {
 	present := a.state.disk.Present()
 	checks = append(checks, httpapi.Check{Name: "ledger", OK: present == nil, Detail: fmt.Sprint(present)})
 	checks = append(checks, a.readyToWrite())
+	if a.sharing != nil {
+		checks = append(checks, a.sharing.ready()...)
+	}
 	for _, c := range a.ahead.Results() {
 		switch c.Name {
 		case status.CheckVault, status.CheckSink, status.CheckCloudflare: // the others are below

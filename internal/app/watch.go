@@ -219,10 +219,11 @@ func (w *watch) paused(ctx context.Context, item *watched) bool {
 	return limited || err != nil
 }
 
-// idle returns what is known of the token if nothing works on it, and no work on it is unfinished.
+// idle returns what is known of the token if nothing works on it, no work on it is unfinished, and no other replica
+// watches it.
 func (w *watch) idle(token string) (scheduled, bool) {
 	seen, ok := w.app.engine.view(token)
-	return seen, ok && !seen.enrolling && seen.active == 0 && seen.record.Step == rotation.StepIdle
+	return seen, ok && !seen.enrolling && seen.active == 0 && seen.record.Step == rotation.StepIdle && seen.record.Hold == nil && w.app.engine.ours(seen)
 }
 
 // sinkNamed returns the sink of a token with a name; nil if it is not configured any more.
@@ -240,6 +241,9 @@ func (w *watch) look(ctx context.Context, item *watched) (wait time.Duration) {
 	before, ok := w.idle(item.token)
 	at := sinkNamed(before.token, item.sink)
 	if !ok || at == nil || !before.record.Watched() || w.paused(ctx, item) {
+		if !w.app.engine.ours(before) {
+			w.setLooked(item) // another replica has
+		}
 		item.calm()
 		w.counted(item, "skipped")
 		return skippedWait // the cause is mostly over earlier than a long period
@@ -340,7 +344,7 @@ func (w *watch) state() (every time.Duration, oldest time.Time) {
 	defer w.mu.Unlock()
 	for _, item := range w.items {
 		seen, ok := w.app.engine.view(item.token)
-		if item.sink != "" && ok && seen.record.Watched() && (oldest.IsZero() || item.lookedAt.Before(oldest)) {
+		if item.sink != "" && ok && seen.record.Watched() && w.app.engine.ours(seen) && (oldest.IsZero() || item.lookedAt.Before(oldest)) {
 			every, oldest = item.every, item.lookedAt
 		}
 	}
