@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"sync/atomic"
 	"testing/synctest"
@@ -184,9 +183,9 @@ func (w *living) All(context.Context) ([]rotation.Record, error) {
 
 func (w *living) LoadPauses(context.Context) (map[string]rotation.Pause, error) { return w.pauses, nil }
 
-func (w *living) SavePauses(_ context.Context, all map[string]rotation.Pause) error {
-	w.pauses = maps.Clone(all)
-	return nil
+func (w *living) SetPause(_ context.Context, token string, p *rotation.Pause) (map[string]rotation.Pause, error) {
+	w.pauses = rotation.WithPause(w.pauses, token, p)
+	return w.pauses, nil
 }
 
 func (w *living) Reserve(context.Context, rotation.PendingKey) error { return nil }

@@ -110,7 +110,9 @@ func (p copiedPauses) LoadPauses(context.Context) (map[string]rotation.Pause, er
 	return maps.Clone(p), nil
 }
 
-func (p copiedPauses) SavePauses(context.Context, map[string]rotation.Pause) error { return nil }
+func (p copiedPauses) SetPause(_ context.Context, token string, to *rotation.Pause) (map[string]rotation.Pause, error) {
+	return rotation.WithPause(p, token, to), nil
+}
 
 // live runs the daemon's own code from now until so many rotations are done or none follows, as the
 // engine of package app does.

@@ -1,8 +1,8 @@
 // Package ledger stores one record for each token: what was done last, and how far a rotation in
 // progress has come. It also stores what operators have paused.
 //
-// There is one kind of ledger today, [Local]: a bbolt file for one daemon. Every kind has the same
-// contract, [Ledger], and passes the suite in package ledgertest.
+// There are two kinds: [Local], a bbolt file for one daemon, and the ledger of several replicas in package
+// shared. Both have the same contract, [Ledger], and pass the suite in package ledgertest.
 //
 // Guarantees of a local ledger, on a file system that overwrites in place (ext4, XFS; not btrfs or ZFS):
 //
@@ -14,10 +14,8 @@
 //     while the daemon runs, the daemon may crash. And if the disk confirmed the very last write but
 //     lost it, the ledger silently has the whole state before that write.
 //
-// What a kind that several daemons share has to add: a local ledger is the only writer of its records.
-// So the daemon's engine shows the record that it saw last, and package rotation locks a token only
-// within the process. A shared kind must tell the engine about records that others have saved, and its
-// claims must hold off other daemons; check-and-set alone already keeps a stale record from being saved.
+// A local ledger is the only writer of its records. A shared one is not: it keeps a memory of what it has seen,
+// which has to be refreshed, and package rotation asks it how long the hold of a replica on a token lasts.
 //
 // No record contains a secret. Whoever can read the file learns which tokens exist and when they were
 // rotated.
@@ -50,6 +48,9 @@ import (
 type Ledger interface {
 	rotation.Ledger
 	rotation.Pauses
+	// SavePauses replaces all pauses, for an import. If another process has changed them since LoadPauses,
+	// [rotation.ErrConflict] is in the error.
+	SavePauses(ctx context.Context, all map[string]rotation.Pause) error
 	// Prove does what a save does, but changes nothing. It returns why a rotation could not be
 	// recorded. It counts as a write: see LastWrite.
 	Prove(ctx context.Context) error

@@ -20,25 +20,42 @@ func (l *Local) LoadPauses(context.Context) (all map[string]rotation.Pause, err 
 	return all, err
 }
 
-// SavePauses implements [rotation.Pauses].
-func (l *Local) SavePauses(_ context.Context, all map[string]rotation.Pause) error {
-	return l.update(func(tx *bbolt.Tx) error {
-		b, err := json.Marshal(all)
-		if err != nil {
+// SetPause implements [rotation.Pauses].
+func (l *Local) SetPause(_ context.Context, token string, p *rotation.Pause) (all map[string]rotation.Pause, err error) {
+	err = l.update(func(tx *bbolt.Tx) error {
+		if all, err = readPauses(tx); err != nil {
 			return err
 		}
-		t, err := getTally(tx)
-		if err != nil {
-			return err
-		}
-		meta, value := tx.Bucket(metaBucket), withChecksum(b)
-		t.countPauses(meta.Get(pausesKey), -1)
-		t.countPauses(value, +1)
-		if err := meta.Put(pausesKey, value); err != nil {
-			return err
-		}
-		return putTally(tx, t)
+		all = rotation.WithPause(all, token, p)
+		return putPauses(tx, all)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
+// SavePauses implements [Ledger].
+func (l *Local) SavePauses(_ context.Context, all map[string]rotation.Pause) error {
+	return l.update(func(tx *bbolt.Tx) error { return putPauses(tx, all) })
+}
+
+func putPauses(tx *bbolt.Tx, all map[string]rotation.Pause) error {
+	b, err := json.Marshal(all)
+	if err != nil {
+		return err
+	}
+	t, err := getTally(tx)
+	if err != nil {
+		return err
+	}
+	meta, value := tx.Bucket(metaBucket), withChecksum(b)
+	t.countPauses(meta.Get(pausesKey), -1)
+	t.countPauses(value, +1)
+	if err := meta.Put(pausesKey, value); err != nil {
+		return err
+	}
+	return putTally(tx, t)
 }
 
 func readPauses(tx *bbolt.Tx) (map[string]rotation.Pause, error) {

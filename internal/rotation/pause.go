@@ -28,16 +28,20 @@ func (p Pause) over(now time.Time) bool { return !p.Until.IsZero() && !now.Befor
 const AllTokens = ""
 
 // Pauses stores pauses, so that they survive restarts. Implementations are safe for concurrent use and
-// durable: what SavePauses returned nil for survives a crash of the machine.
+// durable: what SetPause returned nil for survives a crash of the machine.
 type Pauses interface {
-	// LoadPauses returns what was saved last, by token; the pause of all tokens is under AllTokens.
+	// LoadPauses returns what is paused, by token; the pause of all tokens is under AllTokens.
 	LoadPauses(ctx context.Context) (map[string]Pause, error)
-	// SavePauses replaces all of it.
-	SavePauses(ctx context.Context, all map[string]Pause) error
+	// SetPause replaces the pause of a token, or of AllTokens; nil ends it. It returns what is paused then, as
+	// LoadPauses does. Every other pause stays, also one that another replica has set meanwhile.
+	SetPause(ctx context.Context, token string, p *Pause) (map[string]Pause, error)
 }
 
-// LoadPauses reads what is paused. Call it once, before anything is due.
+// LoadPauses reads what is paused. Call it before anything is due, and again when another replica may have
+// paused or resumed something.
 func (r *Rotator) LoadPauses(ctx context.Context) error {
+	r.savePause.Lock() // what is read must not replace what is saved at the same time
+	defer r.savePause.Unlock()
 	all, err := r.pauseStore.LoadPauses(ctx)
 	if err != nil {
 		return fmt.Errorf("reading what is paused: %w", err)
@@ -96,17 +100,8 @@ func (r *Rotator) Resume(ctx context.Context, token string) (Pause, error) {
 func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
 	r.savePause.Lock() // one after the other, while callers that ask what is paused do not wait for the disk
 	defer r.savePause.Unlock()
-	r.pauseMu.Lock()
-	all := maps.Clone(r.pauses)
-	r.pauseMu.Unlock()
-	if all == nil {
-		all = make(map[string]Pause)
-	}
-	delete(all, token)
-	if p != nil {
-		all[token] = *p
-	}
-	if err := r.pauseStore.SavePauses(ctx, all); err != nil {
+	all, err := r.pauseStore.SetPause(ctx, token, p)
+	if err != nil {
 		return fmt.Errorf("%w: saving what is paused: %w", ErrLedger, err)
 	}
 	r.pauseMu.Lock()
@@ -118,8 +113,25 @@ func (r *Rotator) setPause(ctx context.Context, token string, p *Pause) error {
 // Due says when a token is due, paused or not.
 func (r *Rotator) Due(t Token, record Record) Due { return NextDue(t, record, r.PauseOf(t.Name)) }
 
-// noPauses is the store of a Rotator that was created without one: it saves nothing.
-type noPauses struct{}
+// WithPause returns pauses in which that of a token is replaced; nil ends it. It does not change all.
+func WithPause(all map[string]Pause, token string, p *Pause) map[string]Pause {
+	changed := maps.Clone(all)
+	if changed == nil {
+		changed = make(map[string]Pause)
+	}
+	delete(changed, token)
+	if p != nil {
+		changed[token] = *p
+	}
+	return changed
+}
 
-func (noPauses) LoadPauses(context.Context) (map[string]Pause, error) { return nil, nil }
-func (noPauses) SavePauses(context.Context, map[string]Pause) error   { return nil }
+// memoryPauses is the store of a Rotator that was created without one: its pauses end with the process.
+type memoryPauses struct{ all map[string]Pause }
+
+func (m *memoryPauses) LoadPauses(context.Context) (map[string]Pause, error) { return m.all, nil }
+
+func (m *memoryPauses) SetPause(_ context.Context, token string, p *Pause) (map[string]Pause, error) {
+	m.all = WithPause(m.all, token, p)
+	return m.all, nil
+}

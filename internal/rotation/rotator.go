@@ -54,7 +54,7 @@ func New(o Options) *Rotator {
 		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]time.Time), asked: make(map[string]asked),
 	}
 	if r.pauseStore == nil {
-		r.pauseStore = noPauses{}
+		r.pauseStore = &memoryPauses{}
 	}
 	if r.now == nil {
 		r.now = time.Now

@@ -259,8 +259,9 @@ func (w *world) LoadPauses(context.Context) (map[string]rotation.Pause, error) {
 	return maps.Clone(w.paused), nil
 }
 
-func (w *world) SavePauses(_ context.Context, all map[string]rotation.Pause) error {
-	return w.do("save pauses", func() error { w.paused = maps.Clone(all); return nil })
+func (w *world) SetPause(_ context.Context, token string, p *rotation.Pause) (map[string]rotation.Pause, error) {
+	err := w.do("save pauses", func() error { w.paused = rotation.WithPause(w.paused, token, p); return nil })
+	return maps.Clone(w.paused), err
 }
 
 func (w *world) Reserve(_ context.Context, key rotation.PendingKey) error {

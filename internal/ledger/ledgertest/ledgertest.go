@@ -39,6 +39,7 @@ func Run(t *testing.T, k Kind) {
 		{"what was saved survives", testDurable},
 		{"save all", testSaveAll},
 		{"pauses", testPauses},
+		{"one pause", testSetPause},
 		{"concurrent writers lose nothing", testConcurrent},
 		{"prove", testProve},
 		{"closed", testClosed},
@@ -187,6 +188,42 @@ func testPauses(t *testing.T, k Kind) {
 	}
 }
 
+// testSetPause changes one pause after another, each with what the others have set.
+func testSetPause(t *testing.T, k Kind) {
+	openLedger := k.New(t)
+	first := open(t, openLedger)
+	second := first
+	if k.Shared {
+		second = open(t, openLedger)
+	}
+	if _, err := second.LoadPauses(t.Context()); err != nil { // and it does not learn of the next pause
+		t.Fatal(err)
+	}
+	want := map[string]rotation.Pause{}
+	for _, step := range []struct {
+		by    ledger.Ledger
+		token string
+		p     *rotation.Pause
+	}{
+		{first, "ci", &rotation.Pause{Since: time.Date(2026, 11, 28, 4, 0, 0, 0, time.UTC), By: "ops", Reason: "deploy"}},
+		{second, rotation.AllTokens, &rotation.Pause{Since: time.Date(2026, 11, 28, 5, 0, 0, 0, time.UTC)}},
+		{first, "ci", &rotation.Pause{Since: time.Date(2026, 11, 28, 6, 0, 0, 0, time.UTC)}},
+		{second, "ci", nil},
+		{second, "never paused", nil},
+		{first, rotation.AllTokens, nil},
+	} {
+		want = rotation.WithPause(want, step.token, step.p)
+		got, err := step.by.SetPause(t.Context(), step.token, step.p)
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%v (-want +got):\n%s", err, diff)
+		}
+		loaded, err := first.LoadPauses(t.Context())
+		if diff := cmp.Diff(want, loaded); err != nil || diff != "" {
+			t.Errorf("loaded: %v (-want +got):\n%s", err, diff)
+		}
+	}
+}
+
 func testConcurrent(t *testing.T, k Kind) {
 	const writers, each = 6, 8
 	openLedger := k.New(t)
@@ -245,8 +282,9 @@ func testClosed(t *testing.T, k Kind) {
 	_, saveErr := l.Save(t.Context(), saved)
 	_, allErr := l.All(t.Context())
 	_, pausesErr := l.LoadPauses(t.Context())
+	_, pauseErr := l.SetPause(t.Context(), "ci", nil)
 	for name, err := range map[string]error{
-		"Load": loadErr, "Save": saveErr, "All": allErr, "LoadPauses": pausesErr,
+		"Load": loadErr, "Save": saveErr, "All": allErr, "LoadPauses": pausesErr, "SetPause": pauseErr,
 		"SavePauses": l.SavePauses(t.Context(), nil), "Prove": l.Prove(t.Context()),
 	} {
 		if err == nil {

@@ -42,7 +42,9 @@ type Content struct {
 // Ledger is what is read from and written to.
 type Ledger interface {
 	rotation.Ledger
-	rotation.Pauses
+	LoadPauses(ctx context.Context) (map[string]rotation.Pause, error)
+	// SavePauses replaces all pauses.
+	SavePauses(ctx context.Context, all map[string]rotation.Pause) error
 }
 
 // Of returns what a ledger holds, in the form in which it is moved: a record loses its revision and its
