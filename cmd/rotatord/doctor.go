@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/config"
 	"rotatord/internal/doctor"
 	"rotatord/internal/statedir"
 	"rotatord/internal/status"
@@ -64,7 +65,8 @@ The exit code is 1 if something is bad; warnings do not change it. docs/doctor.m
 			if errors.Is(ledgerErr, fs.ErrNotExist) {
 				ledgerErr = nil // nothing was rotated here yet
 			}
-			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: statedir.Refusal(c.State.Dir), LogIn: logIn,
+			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: stateRefusal(c), LogIn: logIn,
+				Running:     func() bool { return statedir.Running(c.State.Dir) },
 				Relocations: relocations, User: user}
 			if c.AdminSocket != "" {
 				client := admin.NewClient(c.AdminSocket)
@@ -92,6 +94,14 @@ The exit code is 1 if something is bad; warnings do not change it. docs/doctor.m
 	credentialsFlag(cmd, &credentials)
 	outputFlag(cmd, &format)
 	return cmd
+}
+
+// stateRefusal returns why a daemon with this configuration would not start on its state directory.
+func stateRefusal(c *config.Config) error {
+	if c.State.Shared != nil {
+		return statedir.SharedRefusal(c.State.Dir)
+	}
+	return statedir.Refusal(c.State.Dir)
 }
 
 // lookUpUser returns a user, by name or number, with its groups; nil if name is empty.

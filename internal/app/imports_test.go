@@ -74,7 +74,7 @@ var allowed = map[string][]string{
 	"internal/admission":       core,
 	"internal/cloudflare":      append([]string{"internal/admission", "internal/outbound", "internal/smallfile"}, core...),
 	"internal/ledger":          append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
-	"internal/ledger/transfer": append([]string{"internal/durable", "internal/smallfile"}, core...),
+	"internal/ledger/transfer": append([]string{"internal/durable", "internal/kvstore", "internal/smallfile"}, core...),
 	"internal/pending":         append([]string{"internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
 	"internal/statedir":        append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),
 	"internal/kubernetes":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
@@ -97,8 +97,8 @@ var allowed = map[string][]string{
 	"internal/kvstore/kvtest":         append([]string{"internal/kvstore"}, core...),
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
-	"internal/doctor": append([]string{"internal/cloudflare", "internal/kubernetes", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
-	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger",
+	"internal/doctor": append([]string{"internal/cloudflare", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/transfer",
 		"internal/pending", "internal/precheck", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon with the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/kubernetes", "internal/kubernetes/kubetest", "internal/sink", "internal/statedir", "internal/status",

@@ -65,7 +65,9 @@ type Options struct {
 	AskDaemon func(context.Context) ([]Finding, error)
 	// AskTroubles asks a running daemon what is wrong with rotations; nil: no daemon can be asked.
 	AskTroubles func(context.Context) ([]status.Trouble, error)
-	Now         func() time.Time // nil: time.Now
+	// Running reports whether a daemon runs on the state directory; nil: it is not known.
+	Running func() bool
+	Now     func() time.Time // nil: time.Now
 	// WrapTransport wraps the transport to Cloudflare, for tests.
 	WrapTransport func(http.RoundTripper) http.RoundTripper
 	// disk asks the system about a directory; nil: diskOf.
@@ -83,8 +85,10 @@ type examination struct {
 	// listed are the service tokens of each account that could be listed, by ID.
 	listed map[string]map[string]rotation.TokenFacts
 	// odd are the same listings, with the entries that cannot be read.
-	odd  map[string]cloudflare.Listing
-	root bool // the session with Vault has the policy root
+	odd map[string]cloudflare.Listing
+	// vaultNow is what Vault's clock showed; zero if it is not known.
+	vaultNow time.Time
+	root     bool // the session with Vault has the policy root
 }
 
 // Examine checks everything. It never fails: what it could not check is a finding.
@@ -222,6 +226,20 @@ const (
 	SinkExcess          Code = "sink_excess"
 	SinkMetadata        Code = "sink_metadata"
 	VaultWide           Code = "vault_wide"
+
+	SharedGood       Code = "shared_good"
+	SharedMount      Code = "shared_mount_unusable"
+	SharedRights     Code = "shared_rights"
+	SharedExcess     Code = "shared_excess"
+	SharedClock      Code = "shared_clock"
+	SharedClockGood  Code = "shared_clock_good"
+	SharedUnreadable Code = "shared_unreadable"
+	SharedMoved      Code = "shared_moved"
+	SharedForeign    Code = "shared_foreign"
+	SharedReplicas   Code = "shared_replicas"
+	SharedName       Code = "shared_replica_name"
+	SharedRecipients Code = "shared_recipients"
+	SharedClaim      Code = "shared_claim"
 
 	StateGood     Code = "state_good"
 	StateMissing  Code = "state_missing"

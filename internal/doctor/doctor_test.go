@@ -41,6 +41,7 @@ type ill struct {
 func ills() map[string]ill {
 	all := maps.Clone(generalIlls)
 	maps.Copy(all, authIlls)
+	maps.Copy(all, sharedIlls)
 	return all
 }
 

@@ -81,6 +81,7 @@ func (e *examination) through(ctx context.Context, session *vault.Session) {
 		e.add(Good, VaultMount, "vault", fmt.Sprintf("%s/ is KV version %d", p.Mount, version), "")
 	}
 	e.places(ctx, session, self, places, versions)
+	e.shared(ctx, session)
 }
 
 // places compares what the session may do with what rotatord needs.

@@ -105,14 +105,22 @@ func (in *Inspection) Open(rotationID string, identities []age.Identity) (rotati
 
 // Drop deletes one sealed secret for good. It refuses while a daemon runs, and if an unfinished rotation
 // needs the secret and can still use it. Without a ledger, no rotation is known to need it.
-func Drop(dir, rotationID string) error { return drop(dir, rotationID, false) }
+//
+// The directory of a replica is refused: see [DropShared].
+func Drop(dir, rotationID string) error { return drop(dir, rotationID, nil, false) }
+
+// DropShared does the same as Drop in the directory of a replica. records are those of the shared ledger.
+func DropShared(dir, rotationID string, records []rotation.Record) error {
+	return drop(dir, rotationID, ledger.Unfinished(records), false)
+}
 
 // DropUnfinished does the same as Drop, even if an unfinished rotation needs the secret. The next daemon
 // finds the secret missing, and the token is then in doubt. This is for a secret that no identity can
 // open any more, or whose token is no longer configured.
-func DropUnfinished(dir, rotationID string) error { return drop(dir, rotationID, true) }
+func DropUnfinished(dir, rotationID string) error { return drop(dir, rotationID, nil, true) }
 
-func drop(dir, rotationID string, unfinishedToo bool) error {
+// drop is Drop. known are the rotations in progress in the shared ledger; nil if it was not asked.
+func drop(dir, rotationID string, known map[string]rotation.Record, unfinishedToo bool) error {
 	remove := func(unfinished map[string]rotation.Record) error {
 		return pending.Remove(filepath.Join(dir, pending.DirName), rotationID, func(s pending.Sealed) error {
 			if r, needed := unfinished[rotationID]; needed && s.Damage == nil && !unfinishedToo {
@@ -138,7 +146,11 @@ func drop(dir, rotationID string, unfinishedToo bool) error {
 			return err
 		}
 		defer unlock()
-		return remove(nil)
+		if IsShared(dir) && known == nil && !unfinishedToo {
+			return errors.New("this directory belongs to a replica, and only the shared ledger knows which rotations need their sealed secrets: " +
+				"add --config FILE, with state.shared, so that it is asked; or --unfinished, if that does not matter")
+		}
+		return remove(known)
 	}
 	return err
 }

@@ -109,6 +109,22 @@ func Refusal(dir string) error {
 	return err
 }
 
+// SharedRefusal does the same as Refusal for the directory of a replica.
+func SharedRefusal(dir string) error {
+	if _, err := os.Lstat(dir); err != nil {
+		return nil // a replica creates it
+	}
+	check := ownpath.AsOwner(dir)
+	err := checkDir(dir, check)
+	if err == nil {
+		err = checkNoLedger(dir, check)
+	}
+	if errors.Is(err, ledger.ErrInUse) {
+		return nil
+	}
+	return err
+}
+
 // Begun says what BeginAgain did.
 type Begun struct {
 	// Aside is the directory that the old ledger and the sealed secrets were moved to; empty if there

@@ -165,6 +165,16 @@ func withLocal(path string, isNew bool, do func(*ledger.Local) error) error {
 	return errors.Join(do(l), l.Close())
 }
 
+// Running reports whether a process has a directory open, as far as this process can tell.
+func Running(dir string) bool {
+	unlock, err := lockMark(dir)
+	if err != nil {
+		return errors.Is(err, ledger.ErrInUse)
+	}
+	unlock()
+	return false
+}
+
 // Sealed returns the IDs of the rotations that have a sealed secret in a directory.
 func Sealed(dir string) ([]string, error) {
 	all, err := pending.List(filepath.Join(dir, pending.DirName))

@@ -100,10 +100,16 @@ func hasContent(path string) (used bool, err error) {
 	return used, err
 }
 
+// IsShared reports whether a directory belongs to a replica.
+func IsShared(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, sharedMarkName))
+	return err == nil
+}
+
 // checkNotShared refuses a directory of a replica for a daemon that is alone. A directory that has a ledger with
 // content again is one of its own.
 func checkNotShared(dir string) error {
-	if _, err := os.Lstat(filepath.Join(dir, sharedMarkName)); err != nil {
+	if !IsShared(dir) {
 		return nil
 	}
 	path := filepath.Join(dir, ledger.FileName)

@@ -149,3 +149,36 @@ func TestSharedIdentity(t *testing.T) {
 		t.Errorf("the reservation that nothing can use is still there: %v, %v", left, err)
 	}
 }
+
+// TestDropInDirectoryOfReplica: only the shared ledger knows what is needed.
+func TestDropInDirectoryOfReplica(t *testing.T) {
+	o := statedir.Options{Dir: stateDir(t)}
+	d := openShared(t, o)
+	for _, id := range []string{"R", "S", "U"} {
+		key := rotation.PendingKey{RotationID: id, Token: "ci"}
+		if err := errors.Join(d.Pending.Reserve(t.Context(), key), d.Pending.Seal(t.Context(), key, issued)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records := []rotation.Record{{Token: "ci", Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "R"}}}
+	if err := statedir.DropShared(o.Dir, "S", records); !errors.Is(err, statedir.ErrInUse) {
+		t.Errorf("beside a replica: %v", err)
+	}
+	_ = d.Close()
+	if err := statedir.SharedRefusal(o.Dir); err != nil {
+		t.Errorf("a replica is refused: %v", err)
+	}
+	if err := statedir.Drop(o.Dir, "S"); err == nil || !strings.Contains(err.Error(), "add --config FILE, with state.shared") {
+		t.Errorf("without the ledger: %v", err)
+	}
+	if err := statedir.DropShared(o.Dir, "R", records); err == nil || !strings.Contains(err.Error(), "needs its sealed secret") {
+		t.Errorf("a secret that is needed: %v", err)
+	}
+	if err := errors.Join(statedir.DropShared(o.Dir, "S", records), statedir.DropShared(o.Dir, "U", nil), statedir.DropUnfinished(o.Dir, "R")); err != nil {
+		t.Error(err)
+	}
+	in, err := statedir.Inspect(o.Dir)
+	if err != nil || len(in.Sealed) > 0 {
+		t.Errorf("%v, %v", in.Sealed, err)
+	}
+}

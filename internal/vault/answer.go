@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -26,6 +27,8 @@ type Answer struct {
 	// Index is the position of Vault Enterprise in its log when it answered; empty otherwise. A read
 	// with this index is not answered from an older state: see [Request.Index].
 	Index string
+	// Date is when it was answered, by the clock of whoever answered, in whole seconds; zero if it does not say.
+	Date time.Time
 	// Shown is what may be shown of an answer that is not Vault's: its content type and the title of a page.
 	Shown string
 	// Body is the whole body, which may hold secrets.
@@ -91,6 +94,7 @@ func (s *Session) send(ctx context.Context, r Request) (Answer, error) {
 	if answer.ContentType, _, _ = mime.ParseMediaType(res.Header.Get("Content-Type")); answer.ContentType != "application/json" {
 		answer.Shown = outbound.ReadPage(res.Header, body).Shown(false, sent.scrubbed)
 	}
+	answer.Date, _ = http.ParseTime(res.Header.Get("Date"))
 	if index := res.Header.Get(api.HeaderIndex); len(index) <= maxIndex {
 		answer.Index = index
 	}

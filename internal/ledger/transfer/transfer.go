@@ -60,7 +60,7 @@ func Of(from, by string, at time.Time, records []rotation.Record, pauses map[str
 
 // bare returns a record without what belongs to the ledger that it is in.
 func bare(r rotation.Record) rotation.Record {
-	r.Revision = 0
+	r.Revision, r.Hold = 0, nil
 	return r
 }
 

@@ -99,7 +99,7 @@ func TestFileKeepsAll(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("read back:\n%s", diff)
 	}
-	if got.Records[0].Token != "ci" || got.Records[0].Revision != 0 {
+	if got.Records[0].Token != "ci" || got.Records[0].Revision != 0 || got.Records[0].Hold != nil {
 		t.Errorf("the first record is %s at revision %d", got.Records[0].Token, got.Records[0].Revision)
 	}
 	if err := want.Save(path); err == nil || !strings.Contains(err.Error(), "name another one with --out") {
