@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 )
 
@@ -47,6 +48,7 @@ type Budget struct {
 
 	blockedUntil time.Time // until when nothing may be sent
 	usedUp       bool      // because no request was left, and not because of a 429
+	refusedUntil time.Time // until when a 429 to this process lasts; what other processes have said is not in it
 	refusals     int       // 429s in a row
 	refusedAt    time.Time // when the last of them came
 	unclear      bool      // the last of them named no time in the future
@@ -234,6 +236,9 @@ func (b *Budget) end(sent time.Time, a Answer) (blocked, more time.Duration) {
 	if until := now.Add(wait); wait > 0 && until.After(b.blockedUntil) { // never shortened
 		b.blockedUntil, b.usedUp = until, !a.Refused
 	}
+	if a.Refused {
+		b.refusedUntil = moment.Max(b.refusedUntil, now.Add(wait))
+	}
 	blocked = max(b.blockedUntil.Sub(now), 0)
 	b.admit(now)
 	return blocked, blocked - before
@@ -259,6 +264,24 @@ func (b *Budget) waitAfter(sent, now time.Time, a Answer) time.Duration {
 		return a.Throttle
 	}
 	return max(a.Throttle, min(refusalWaitMin<<min(max(b.refusals-1, 0), 10), Window))
+}
+
+// refused returns how long nothing is sent because Cloudflare answered this process with a 429.
+func (b *Budget) refused() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return max(time.Until(b.refusedUntil), 0)
+}
+
+// block sends nothing for a time, because another process was answered with a 429. A longer wait stays.
+func (b *Budget) block(until time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if until.After(now) && until.After(b.blockedUntil) {
+		b.blockedUntil, b.usedUp = until, false
+		b.admit(now) // tells those that wait
+	}
 }
 
 // forget drops what no longer counts. b.mu must be held, as for all methods below that are not exported.

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"rotatord/internal/moment"
 	"rotatord/internal/secret"
 )
 
@@ -11,7 +12,8 @@ import (
 type Budgets struct {
 	mu      sync.Mutex
 	all     map[Key]*Budget
-	sharers int
+	sharers sharers
+	timer   *time.Timer // when a part of a limit grows
 }
 
 // Key says what Cloudflare counts together.
@@ -34,17 +36,40 @@ type User struct {
 	budget  *Budget     // that of key, while the user is in it; nil before the first use
 	closed  bool        // it only ends what is under way
 	earlier []time.Time // requests of an earlier process that no budget counts yet
+	blocked time.Time   // until when another process was refused; zero once a budget knows it
 }
 
 // Share says how many processes with the same limits use the credentials, this one included. Each takes an equal part
-// of a limit, and at least one request. 0 and 1 are the same.
-func (s *Budgets) Share(sharers int) {
+// of a limit, and at least one request. 0 and 1 are the same. A part becomes smaller at once. It grows five minutes later,
+// because the requests of a process that has ended count until then.
+func (s *Budgets) Share(among int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.sharers = sharers
+	s.sharers.set(among, time.Now())
+	s.divide()
+}
+
+// divide gives each budget the part of its limit that is right now, and does so again when that grows. s.mu must be held.
+func (s *Budgets) divide() {
+	most, next := s.sharers.most(time.Now())
 	for _, b := range s.all {
-		b.share(sharers)
+		b.share(most)
 	}
+	if next > 0 {
+		s.later(next)
+	}
+}
+
+func (s *Budgets) later(d time.Duration) {
+	if s.timer != nil {
+		s.timer.Reset(d)
+		return
+	}
+	s.timer = time.AfterFunc(d, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.divide()
+	})
 }
 
 // Join returns a user whose account allows so many requests in five minutes.
@@ -61,7 +86,8 @@ func (u *User) Budget(key Key) *Budget {
 	b := u.budgets.all[key]
 	if b == nil {
 		b = NewBudget(u.limit)
-		b.share(u.budgets.sharers)
+		most, _ := u.budgets.sharers.most(time.Now())
+		b.share(most)
 		u.budgets.all[key] = b
 	}
 	if !u.closed {
@@ -69,7 +95,8 @@ func (u *User) Budget(key Key) *Budget {
 		b.join(u, u.limit)
 	}
 	b.countEarlier(u.earlier)
-	u.earlier = nil
+	b.block(u.blocked)
+	u.earlier, u.blocked = nil, time.Time{}
 	return b
 }
 
@@ -101,6 +128,28 @@ func (u *User) CountEarlier(at []time.Time) {
 	u.budgets.mu.Lock()
 	defer u.budgets.mu.Unlock()
 	u.earlier = append(u.earlier, at...)
+}
+
+// Refused returns for how long Cloudflare has asked this process to send nothing with the present credential, by a
+// 429; 0 if it has not. What [User.Block] was told is not in it, so that processes which tell each other end.
+func (u *User) Refused() time.Duration {
+	if b := u.Current(); b != nil {
+		return b.refused()
+	}
+	return 0
+}
+
+// Block sends nothing with the present credential for a time, because Cloudflare has answered another process that
+// uses it with a 429. It never shortens a wait.
+func (u *User) Block(d time.Duration) {
+	u.budgets.mu.Lock()
+	defer u.budgets.mu.Unlock()
+	until := time.Now().Add(min(d, Window))
+	if u.budget != nil {
+		u.budget.block(until)
+	} else {
+		u.blocked = moment.Max(u.blocked, until)
+	}
 }
 
 // Close takes the user out of its budget. Requests that are under way may finish.

@@ -33,6 +33,12 @@ func (c *Client) budgetOf(l login) *admission.Budget {
 // [admission.User.CountEarlier].
 func (c *Client) CountEarlier(at []time.Time) { c.user.CountEarlier(at) }
 
+// Refused returns for how long a 429 to this process lasts: see [admission.User.Refused].
+func (c *Client) Refused() time.Duration { return c.user.Refused() }
+
+// Block sends nothing for a time, because another process was answered with a 429: see [admission.User.Block].
+func (c *Client) Block(d time.Duration) { c.user.Block(d) }
+
 // Close takes the client out of the budget that it shares. Requests that are under way may finish.
 func (c *Client) Close() { c.user.Close() }
 
