@@ -31,6 +31,8 @@ func (c *Client) classify(operation string, r *recorder, sdkErr error) (envelope
 			Message: printable.Line(r.withoutCredential(message), maxSaid), Err: err}
 	}
 	switch {
+	case r.status == 0 && r.refused.Load() != nil:
+		return fail(rotation.NotCarriedOut, "nothing was sent", r.err)
 	case r.status == 0 && !r.connected.Load():
 		if sdkErr == nil {
 			sdkErr = errors.New("nothing was sent")

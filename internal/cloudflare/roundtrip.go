@@ -224,9 +224,10 @@ type recorder struct {
 
 	retryAfter time.Duration // after a 429: how long nothing is sent from then on
 
-	connected atomic.Bool // there was a connection, so bytes of the request may have left
-	asked     *url.URL    // where the request went
-	status    int         // 0 if no answer arrived
+	connected atomic.Bool           // there was a connection, so bytes of the request may have left
+	refused   atomic.Pointer[error] // why the request must not leave, at the last moment: see [rotation.MaySend]
+	asked     *url.URL              // where the request went
+	status    int                   // 0 if no answer arrived
 	header    http.Header
 	body      []byte
 	err       error
@@ -235,9 +236,20 @@ type recorder struct {
 // RoundTrip implements http.RoundTripper.
 func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx := httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { r.connected.Store(true) },
+		GotConn: func(got httptrace.GotConnInfo) {
+			if err := rotation.MaySend(req.Context()); err != nil { // a closed connection takes no byte
+				r.refused.Store(&err)
+				_ = got.Conn.Close()
+				return
+			}
+			r.connected.Store(true)
+		},
 	})
 	res, err := r.next.RoundTrip(req.WithContext(ctx))
+	if refused := r.refused.Load(); refused != nil {
+		r.err = *refused
+		return nil, r.err
+	}
 	if err != nil {
 		r.err = peer.Explained(err, req.URL)
 		return nil, r.err

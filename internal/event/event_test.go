@@ -135,6 +135,19 @@ var samples = []event.Event{
 	about("ci", event.SinkRestore{Sink: "vault:secret/ci", Reason: "failed", Err: errBad}),
 	about("ci", event.InUseProbe{Since: now.Add(-time.Hour), Error: "403"}),
 	about("ci", event.InUseProbe{Since: now.Add(-time.Hour)}),
+	about("ci", event.ClaimTakenOver{From: "rotatord-1", Step: "intent"}),
+	about("ci", event.AnswerCopied{RotationID: "R"}),
+	about("ci", event.AnswerCopied{RotationID: "R", Err: errBad}),
+	about("ci", event.LateAnswer{RotationID: "R", Delivered: true}),
+	about("ci", event.LateAnswer{RotationID: "R"}),
+	about("", event.ReplicaSeen{Replica: "rotatord-1", Living: true}),
+	about("", event.ReplicaSeen{Replica: "rotatord-1", Since: now}),
+	about("", event.ReplicaSeen{Replica: "rotatord-1", Leaving: true, Since: now}),
+	about("", event.VaultClockJump{By: time.Minute}),
+	about("", event.StandAside{Why: "its clock is 3m0s ahead of the other replicas"}),
+	about("", event.StandAside{}),
+	about("", event.LedgerAway{Err: errBad}),
+	about("", event.LedgerAway{}),
 }
 
 func about(token string, d event.Detail) event.Event { return event.New(now, token, event.Daemon, d) }

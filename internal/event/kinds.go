@@ -112,6 +112,23 @@ const (
 	Forgotten      Kind = "start.token_not_configured"
 )
 
+// Of several replicas that share a ledger.
+const (
+	TakenOver        Kind = "replica.claim_taken_over"
+	Copied           Kind = "secret.copied"
+	NotCopied        Kind = "secret.not_copied"
+	LateDelivered    Kind = "secret.late_delivered"
+	LateSuperseded   Kind = "secret.late_superseded"
+	ReplicaLives     Kind = "replica.lives"
+	ReplicaDied      Kind = "replica.died"
+	ReplicaLeft      Kind = "replica.left"
+	VaultClockJumped Kind = "replica.vault_clock_jumped"
+	StandsAside      Kind = "replica.stands_aside"
+	WorksAgain       Kind = "replica.works_again"
+	LedgerUnread     Kind = "replica.ledger_unread"
+	LedgerRead       Kind = "replica.ledger_read"
+)
+
 // What the daemon needs around it.
 const (
 	CheckFailing           Kind = "check.failing"
@@ -150,6 +167,8 @@ var (
 		OperatorRevokePrevious, OperatorExtendGrace}
 	DaemonLife = []Kind{Started, Stopping, Stopped, Failed, Interrupted, SecretsLost, Reloaded, ReloadFailed, EnrollFailed, Unfinished, DoubtFound,
 		OvertakenFound, Forgotten}
+	Replicas = []Kind{TakenOver, Copied, NotCopied, LateDelivered, LateSuperseded, ReplicaLives, ReplicaDied, ReplicaLeft, VaultClockJumped, StandsAside,
+		WorksAgain, LedgerUnread, LedgerRead}
 	Surroundings = []Kind{CheckFailing, CheckWarning, CheckRecovered, CredentialUnreadable, CredentialReadable, ClockSet, ListingFailed, ListingOdd,
 		LimitReached, LimitOver, VaultLoggedIn, VaultLoginFailed, VaultCredentialRefused, VaultSessionEnded, VaultRenewalRefused, VaultRenewalFailed, VaultMetadataRefused,
 		VaultRevocationFailed, VaultTLSReloaded, VaultTLSKept, VaultUnwrapped, VaultUnwrapFailed, VaultSecretIDUnsaved,
@@ -343,6 +362,32 @@ var definitions = []Definition{
 		When: "a wrapping token is not valid any more, or was not created for a secret ID"},
 	{Kind: VaultSecretIDUnsaved, Of: VaultSecretIDNotKept{}, Severity: Warning, Level: slog.LevelError, Message: "the unwrapped secret ID could not be kept in the state directory: a restart would lose it",
 		When: "the state directory cannot be written; it is tried again every 10 seconds"},
+	{Kind: TakenOver, Of: ClaimTakenOver{}, Severity: Warning, Message: "taken over from another replica, whose claim had ended",
+		When: "a replica has died, or was stopped or cut off for longer than `state.shared.claim`, while it worked on the token"},
+	{Kind: Copied, Of: AnswerCopied{}, Severity: Warning, Message: "the sealed answer was copied to the shared store, because it could not be delivered at once",
+		When: "a delivery failed, and there are several replicas"},
+	{Kind: NotCopied, Of: AnswerCopied{}, Severity: Critical, Message: "the sealed answer could not be copied to the shared store: it is only on the disk of this replica",
+		When: "a delivery failed, and the shared store could not be written either; it is tried again"},
+	{Kind: LateDelivered, Of: LateAnswer{}, Severity: Critical, Message: "an answer came after its claim had ended and is the latest secret: it is delivered",
+		When: "a replica was stopped between its last look at the clock and its request"},
+	{Kind: LateSuperseded, Of: LateAnswer{}, Severity: Warning, Message: "an answer came after its claim had ended and a later secret took its place: it is not delivered",
+		When: "a replica was stopped or cut off during its request, and another one has rotated again"},
+	{Kind: ReplicaLives, Of: ReplicaSeen{}, Severity: Info, Message: "another replica lives",
+		When: "a replica started, or its signs of life are seen again"},
+	{Kind: ReplicaDied, Of: ReplicaSeen{}, Severity: Warning, Message: "another replica gives no sign of life: its tokens are served by the others",
+		When: "a replica has written nothing for three and a half of its periods"},
+	{Kind: ReplicaLeft, Of: ReplicaSeen{}, Severity: Info, Message: "another replica stops: its tokens are served by the others",
+		When: "a replica got SIGTERM"},
+	{Kind: VaultClockJumped, Of: VaultClockJump{}, Severity: Warning, Message: "Vault's clock has jumped: claims of other replicas are counted from when they were seen",
+		When: "the timestamps of Vault's answers do not fit the time between them"},
+	{Kind: StandsAside, Of: StandAside{}, Severity: Critical, Message: "this replica stands aside: it begins no rotation",
+		When: "its clock is wrong, or another process uses its name"},
+	{Kind: WorksAgain, Of: StandAside{}, Severity: Info, Message: "this replica does not stand aside any more",
+		When: "the reason is over"},
+	{Kind: LedgerUnread, Of: LedgerAway{}, Severity: Critical, Message: "the shared ledger cannot be read: no rotation begins",
+		When: "Vault cannot be used, at the start or later; it is tried again"},
+	{Kind: LedgerRead, Of: LedgerAway{}, Severity: Info, Message: "the shared ledger can be read again",
+		When: "after that"},
 	{Kind: WebConfigUnreadable, Of: WebConfig{}, Severity: Warning, Level: slog.LevelError, Message: "no HTTP client is served: the web configuration or what it names cannot be read",
 		When: "a file of `--web.config.file` cannot be read any more"},
 	{Kind: WebConfigReadable, Of: WebConfig{}, Severity: Info, Message: "HTTP clients are served again: the web configuration can be read",

@@ -18,6 +18,7 @@ var reasons = map[string]string{
 	"odd_answer":        "the secret in the answer is good, but something else in the answer is odd",
 	"interrupted":       "the daemon ended after the request was sent and before an answer was sealed",
 	"sealed_lost":       "the sealed answer is gone from the disk, or cannot be decrypted",
+	"sealed_elsewhere":  "the sealed answer is on the disk of another replica, which is away",
 
 	// Why it is no longer, or still, in doubt.
 	"updated_at_unchanged": "the rotation was not carried out",
@@ -31,6 +32,7 @@ var reasons = map[string]string{
 	"made_and_sealed":      "a service token was created, and the sealed answer is about it",
 	"not_made":             "no service token was created",
 	"cannot_look":          "Cloudflare could not be asked whether a service token was created",
+	"answer_returned":      "the answer was found: its replica came back, or there is a copy",
 	"operator_rotate_now":  "an operator decided to rotate again",
 	"operator_not_rotated": "an operator decided that the rotation was not carried out",
 	"operator_deliver":     "an operator decided to deliver the sealed answer",

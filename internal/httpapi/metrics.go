@@ -161,7 +161,7 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 			event.ReplacedDeleted, event.ReplacedNotDeleted, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound,
 			event.SinkChanged, event.SinkRolledBack, event.SinkDeleted, event.SinkWithoutSecret, event.SinkNeverWritten, event.SinkUnreadable,
 			event.SinkAsWritten, event.InUseRefused, event.InUseAccepted),
-		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...),
+		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Replicas...),
 		event.Ignore(slices.DeleteFunc(slices.Clone(event.Surroundings), func(k event.Kind) bool { return slices.Contains(logins, k) })...))
 }
 

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -237,6 +238,9 @@ func (a *attempt) extendLost(ctx context.Context) {
 func (e *entry) extendGrace(ctx context.Context, rotationID, tokenID string, grace time.Duration) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
+	if err := e.mustHold(ctx); errors.Is(err, ErrConflict) { // another replica decides about the old secret now
+		return time.Time{}, err
+	}
 	failpoint.Reach("extend.before")
 	// An end that an operator asked for is not moved to an earlier time.
 	grace = min(max(grace, e.askedFor(rotationID).until.Sub(e.now())), MaxGrace)

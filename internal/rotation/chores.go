@@ -97,6 +97,9 @@ func (e *entry) runChores(ctx context.Context) (did bool, err error) {
 	if next.IsZero() || next.After(e.now()) {
 		return false, nil
 	}
+	if err := e.mustHold(ctx); err != nil {
+		return true, err
+	}
 	if e.record.Step == StepIdle {
 		return true, errors.Join(e.deleteReplaced(ctx), e.renew(ctx))
 	}

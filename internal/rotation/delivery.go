@@ -25,7 +25,10 @@ type round struct {
 func (a *attempt) deliver(ctx context.Context, c Credential) (d round) {
 	var failed []error
 	for _, sink := range a.token.Sinks {
-		err := a.deliverTo(ctx, sink, c, &d)
+		err := a.mustHold(ctx)
+		if err == nil {
+			err = a.deliverTo(ctx, sink, c, &d)
+		}
 		if !errors.Is(err, errOvertaken) { // then nothing was written, and nothing is wrong with the sink
 			a.tell(event.SinkWrite{Sink: sink.Name(), Err: err})
 			d.failed = d.failed || err != nil
@@ -71,10 +74,14 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *rou
 // storeBound returns how long one sink may take. With a short grace, sinks that do not answer are left in time to extend
 // the old secret. The grace counts and not its known end, which may be later than the real one.
 func (a *attempt) storeBound() time.Duration {
-	if !a.record.overlaps() {
-		return storeTimeout
+	bound := storeTimeout
+	if a.replica != nil { // a delivery must not go on when another replica may take over
+		bound = max(min(bound, a.holdLeft()), minStoreTime)
 	}
-	return min(storeTimeout, max(time.Duration(a.record.Work.Grace)/3/time.Duration(len(a.token.Sinks)), minStoreTime))
+	if !a.record.overlaps() {
+		return bound
+	}
+	return min(bound, max(time.Duration(a.record.Work.Grace)/3/time.Duration(len(a.token.Sinks)), minStoreTime))
 }
 
 // delivery returns what a sink gets.

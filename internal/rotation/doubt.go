@@ -11,6 +11,7 @@ const (
 	ReasonOddAnswer        = "odd_answer"        // an answer came with a good secret, and something else in it speaks against it
 	ReasonInterrupted      = "interrupted"       // the process ended between intent and seal
 	ReasonSealedLost       = "sealed_lost"       // what was sealed is gone from disk, or cannot be opened
+	ReasonSealedElsewhere  = "sealed_elsewhere"  // what was sealed is on the disk of another replica that is away
 
 	// Why it is no longer, or still, in doubt.
 	ReasonUpdatedAtUnchanged = "updated_at_unchanged" // not carried out: back to due
@@ -24,6 +25,7 @@ const (
 	ReasonCreatedAndSealed   = "made_and_sealed"      // a service token was created, and the sealed answer is about it
 	ReasonNotCreated         = "not_made"             // no service token was created: back to due
 	ReasonCannotLook         = "cannot_look"          // wait: it is not known whether a service token was created
+	ReasonAnswerReturned     = "answer_returned"      // the replica that has the answer came back, or there is a copy
 	ReasonOperatorRotateNow  = "operator_rotate_now"  // an operator ordered the reissue
 	ReasonOperatorNotRotated = "operator_not_rotated" // an operator knows that nothing was carried out
 	ReasonOperatorDeliver    = "operator_deliver"     // an operator ordered that the sealed answer is delivered
@@ -177,7 +179,8 @@ func (d *Doubt) notDeliverable(token string) string {
 
 // Answered reports whether an answer came, so that a new secret was certainly issued.
 func (d *Doubt) Answered() bool {
-	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer || d.Reason == ReasonSealedLost
+	return d.Reason == ReasonAnswerInvalid || d.Reason == ReasonUnfamiliarSecret || d.Reason == ReasonOddAnswer || d.Reason == ReasonSealedLost ||
+		d.Reason == ReasonSealedElsewhere
 }
 
 func unchanged(before, after TokenFacts) bool {

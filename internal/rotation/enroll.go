@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -28,6 +29,9 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 		return enrolled, err
 	}
 	saved, err := r.ledger.Save(ctx, enrolled)
+	if errors.Is(err, ErrConflict) && r.replica != nil { // another replica enrolls it or works on it, and the engine learns of that
+		return r.ledger.Load(ctx, t.Name)
+	}
 	if err == nil {
 		r.tellMissed(t.Name, missed)
 	}
@@ -45,7 +49,7 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 	for _, record := range stored {
 		byName[record.Token] = record
 	}
-	batch := enrollment{rotator: r, records: make([]Record, len(tokens)), missed: make(map[string]event.Missed)}
+	batch := enrollment{rotator: r, tokens: tokens, records: make([]Record, len(tokens)), missed: make(map[string]event.Missed)}
 	for i, t := range tokens {
 		record, missed, change, err := r.enroll(t, byName[t.Name])
 		if err != nil {
@@ -67,6 +71,7 @@ func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, erro
 // enrollment is the progress of one EnrollAll.
 type enrollment struct {
 	rotator *Rotator
+	tokens  []Token
 	records []Record
 	changed []int                   // of records, those to be saved
 	missed  map[string]event.Missed // by token: the slots to report after the save
@@ -78,6 +83,9 @@ func (e *enrollment) save(ctx context.Context) error {
 		batch[i] = e.records[at]
 	}
 	saved, err := e.rotator.ledger.SaveAll(ctx, batch)
+	if errors.Is(err, ErrConflict) && e.rotator.replica != nil { // another replica enrolls them too
+		return e.saveEach(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrLedger, err)
 	}
@@ -92,11 +100,29 @@ func (e *enrollment) save(ctx context.Context) error {
 	return nil
 }
 
+// saveEach enrolls each of the changed tokens by itself. Those that are enrolled already stay as they are.
+func (e *enrollment) saveEach(ctx context.Context) error {
+	for _, at := range e.changed {
+		record, err := e.rotator.Enroll(ctx, e.tokens[at])
+		if err != nil {
+			return err
+		}
+		e.records[at] = record
+	}
+	e.changed = e.changed[:0]
+	return nil
+}
+
 // enrolled returns the record that a token has when it begins to be scheduled. It also returns the slots
 // that were given up, the times from a wrong clock that were removed, and whether the record has to be
 // saved.
-func enrolled(t Token, stored Record, p Pause, now time.Time) (_ Record, missed event.Missed, healed []string, changed bool, err error) {
-	record, healed, changed, err := fit(t, stored, now)
+//
+// heals is false for a replica, whose clock is compared with those of the others only later.
+func enrolled(t Token, stored Record, p Pause, now time.Time, heals bool) (_ Record, missed event.Missed, healed []string, changed bool, err error) {
+	record, err := stored, fits(t, stored)
+	if heals {
+		record, healed, changed, err = fit(t, stored, now)
+	}
 	if err != nil {
 		return record, event.Missed{}, nil, false, err
 	}
@@ -115,7 +141,10 @@ func enrolled(t Token, stored Record, p Pause, now time.Time) (_ Record, missed 
 
 // enroll calls enrolled for this time, and publishes which times from a wrong clock were removed.
 func (r *Rotator) enroll(t Token, stored Record) (record Record, missed event.Missed, changed bool, err error) {
-	record, missed, healed, changed, err := enrolled(t, stored, r.PauseOf(t.Name), r.now())
+	if r.replica != nil && stored.Step != StepIdle && t.MatchesRotation(stored) {
+		return stored, event.Missed{}, false, nil // another replica may be working on it
+	}
+	record, missed, healed, changed, err := enrolled(t, stored, r.PauseOf(t.Name), r.now(), r.replica == nil)
 	r.tellHealed(t, healed)
 	return record, missed, changed, err
 }

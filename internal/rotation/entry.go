@@ -3,6 +3,7 @@ package rotation
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -27,7 +28,10 @@ type entry struct {
 	token  Token
 	record Record
 	lock   *sync.Mutex
-	actor  event.Actor // in whose name the token is opened; the zero Actor if the context does not say
+	// With several replicas: working is set while this one works on the token, beside while it does so beside a
+	// rotation. Then a save takes or renews the hold.
+	working, beside bool
+	actor           event.Actor // in whose name the token is opened; the zero Actor if the context does not say
 }
 
 // open waits for the token and opens it. The caller closes the entry, after an error too.
@@ -41,6 +45,24 @@ func (r *Rotator) open(ctx context.Context, t Token) (*entry, error) {
 	return e, err
 }
 
+// openPatiently opens the token for an operator: if another replica works on it, it waits for that one as it would
+// for work in this process.
+func (r *Rotator) openPatiently(ctx context.Context, t Token) (*entry, error) {
+	e, err := r.open(ctx, t)
+	for began := time.Now(); errors.Is(err, ErrHeld) && time.Since(began) < r.replica.Claim; {
+		select {
+		case <-ctx.Done():
+			return e, err
+		case <-time.After(heldPoll):
+		}
+		e.record, err = r.load(ctx, t)
+	}
+	return e, err
+}
+
+// heldPoll is how often an operator's command looks whether another replica is done.
+const heldPoll = 250 * time.Millisecond
+
 // tryOpen opens the token as open does, but returns nil if the token is being worked on.
 func (r *Rotator) tryOpen(ctx context.Context, t Token) (*entry, error) {
 	e := &entry{Rotator: r, token: t, lock: r.lockOf(t.Name)}
@@ -49,11 +71,18 @@ func (r *Rotator) tryOpen(ctx context.Context, t Token) (*entry, error) {
 		return nil, nil
 	}
 	var err error
-	e.record, err = r.load(ctx, t)
+	if e.record, err = r.load(ctx, t); errors.Is(err, ErrHeld) {
+		e.close()
+		return nil, nil
+	}
 	return e, err
 }
 
-func (e *entry) close() { e.lock.Unlock() }
+// close ends the work on the token, and gives back its hold.
+func (e *entry) close() {
+	e.giveBack()
+	e.lock.Unlock()
+}
 
 // tell publishes what happened to the token.
 func (e *entry) tell(d event.Detail) { e.Rotator.tell(e.token.Name, e.by(e.record.Order), d) }
@@ -108,6 +137,7 @@ func (e *entry) become(ctx context.Context, next Record) error {
 // save saves and adopts a record as become does, for a change that is not a step of a rotation. It
 // publishes no event.
 func (e *entry) save(ctx context.Context, next Record) error {
+	next = next.heldBy(e.holder(next))
 	saved, err := e.ledger.Save(ctx, next)
 	if err != nil {
 		return err
@@ -133,6 +163,9 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 	if err != nil {
 		return Record{}, fmt.Errorf("%w: loading the record of %s: %w", ErrLedger, t.Name, err)
 	}
+	if err := r.heldByOther(t, record); err != nil {
+		return record, err
+	}
 	record, healed, changed, err := fit(t, record, r.now())
 	r.tellHealed(t, healed)
 	if err != nil || !changed {
@@ -150,15 +183,23 @@ func (r *Rotator) load(ctx context.Context, t Token) (Record, error) {
 // fit refuses a record that does not fit the token. It removes the times that only a wrong clock can have
 // written; healed says in words which. changed reports whether the record has to be saved.
 func fit(t Token, record Record, now time.Time) (_ Record, healed []string, changed bool, err error) {
-	if record.Step != StepIdle && !t.MatchesRotation(record) {
-		return record, nil, false, fmt.Errorf("the ledger has an unfinished rotation (%s) of service token %s under the name %s, "+
-			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name. "+
-			"If that service token was deleted, set it back and end the rotation with rotatord resolve %s --drop",
-			record.Step, record.Work.TokenID, t.Name, t.ID, t.Name)
+	if err := fits(t, record); err != nil {
+		return record, nil, false, err
 	}
 	before := record.Anchor
 	record, healed = record.healed(t, now)
 	return record, healed, len(healed) > 0 || !record.Anchor.Equal(before), nil
+}
+
+// fits refuses a record that does not fit the token.
+func fits(t Token, record Record) error {
+	if record.Step != StepIdle && !t.MatchesRotation(record) {
+		return fmt.Errorf("the ledger has an unfinished rotation (%s) of service token %s under the name %s, "+
+			"which the configuration now gives to %s: set its id back until that rotation is done, or use another name. "+
+			"If that service token was deleted, set it back and end the rotation with rotatord resolve %s --drop",
+			record.Step, record.Work.TokenID, t.Name, t.ID, t.Name)
+	}
+	return nil
 }
 
 // tellHealed publishes which times from a wrong clock were removed from a record, if there were any.

@@ -52,6 +52,6 @@ func CatchUpRecord(t Token, r Record, p Pause, now time.Time) Record {
 // [Rotator.Enroll] would save it. It returns an error if the record has an unfinished rotation of
 // another service token.
 func EnrollRecord(t Token, stored Record, p Pause, now time.Time) (Record, error) {
-	record, _, _, _, err := enrolled(t, stored, p, now)
+	record, _, _, _, err := enrolled(t, stored, p, now, true)
 	return record, err
 }

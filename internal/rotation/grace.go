@@ -23,7 +23,7 @@ var ErrNoPrevious = errors.New("nothing was changed")
 // While a rotation is in progress it is refused, because consumers may have nothing else: see
 // [Rotator.RevokeInUse].
 func (r *Rotator) RevokePrevious(ctx context.Context, t Token) (Record, error) {
-	e, err := r.open(ctx, t)
+	e, err := r.openPatiently(ctx, t)
 	defer e.close()
 	if err == nil {
 		err = e.requireIdle("revoked")
@@ -67,7 +67,7 @@ func (e *entry) revokePrevious(ctx context.Context) error {
 // progress, if the old secret is known to be the previous one at Cloudflare. Consumers are refused until
 // the new secret is delivered. It is for a secret that has leaked while a sink is away.
 func (r *Rotator) RevokeInUse(ctx context.Context, t Token) (Record, error) {
-	e, err := r.open(ctx, t)
+	e, err := r.openPatiently(ctx, t)
 	defer e.close()
 	if err == nil {
 		err = e.requireIdle("revoked")
@@ -89,7 +89,7 @@ func (r Record) replacedUntil(end time.Time) bool {
 // ExtendGrace lets the previous secret of a token work for this long from now. It never shortens a grace,
 // and never revives a secret that has ended.
 func (r *Rotator) ExtendGrace(ctx context.Context, t Token, grace time.Duration) (Record, error) {
-	e, err := r.open(ctx, t)
+	e, err := r.openPatiently(ctx, t)
 	defer e.close()
 	if err == nil {
 		err = e.requireIdle("kept for longer")
@@ -207,6 +207,9 @@ func (e *entry) moveEnd(ctx context.Context, grace time.Duration) error {
 // setGrace moves the end of the previous secret. A request that failed may still have moved updated_at, so
 // then the known updated_at is void.
 func (e *entry) setGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error) {
+	if err := e.mustHold(ctx); err != nil {
+		return TokenFacts{}, time.Time{}, err
+	}
 	facts, until, err := e.token.Issuer.SetGrace(ctx, tokenID, grace)
 	if err != nil && classOf(err) == Unknown {
 		err = errors.Join(err, e.become(ctx, e.record.maybeTouched()))
@@ -218,6 +221,9 @@ func (e *entry) setGrace(ctx context.Context, tokenID string, grace time.Duratio
 // are deleted.
 func (e *entry) deleteNow(ctx context.Context) error {
 	if err := e.become(ctx, e.record.deletingAll(e.now().UTC())); err != nil {
+		return err
+	}
+	if err := e.mustHold(ctx); err != nil {
 		return err
 	}
 	return e.deleteReplaced(ctx)

@@ -35,7 +35,7 @@ func (r *Rotator) RecordListing(ctx context.Context, t Token, facts TokenFacts) 
 	}
 	known := e.record.knownAs(t, facts.ID)
 	facts = facts.notOlderThan(known)
-	if known == facts {
+	if known == facts || r.replica != nil && facts.onlyUsedSince(known) {
 		return e.record, nil
 	}
 	next, news := e.record.listed(t, facts, r.now().UTC())
@@ -59,6 +59,17 @@ func (t Token) isListedAs(id string, r Record) bool {
 func (f TokenFacts) notOlderThan(known TokenFacts) TokenFacts {
 	f.UpdatedAt = moment.Max(f.UpdatedAt, known.UpdatedAt)
 	return f
+}
+
+// usedStep is by how much the time of the last use must move so that it is worth a write to a shared ledger.
+const usedStep = 6 * time.Hour
+
+// onlyUsedSince reports whether f shows nothing more than that the service token was used again, a short time after the
+// known use.
+func (f TokenFacts) onlyUsedSince(known TokenFacts) bool {
+	step := f.LastSeenAt.Sub(known.LastSeenAt)
+	known.LastSeenAt = f.LastSeenAt
+	return f == known && step >= 0 && step < usedStep
 }
 
 // RecordListingOfDoubt shows a doubt what an inventory has seen of its service token, and returns the

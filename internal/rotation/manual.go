@@ -53,7 +53,7 @@ var ErrNotRotated = errors.New("not rotated")
 // secret that is refused where it is tried, and gives up a secret that was overtaken. Only a rotation
 // whose new secret can still be delivered is finished before it: then ErrFinishedFirst is in the error.
 func (r *Rotator) RotateNow(ctx context.Context, t Token, o Overrides, by string) (Record, error) {
-	e, err := r.open(ctx, t)
+	e, err := r.openPatiently(ctx, t)
 	defer e.close()
 	if err != nil {
 		return e.record, err

@@ -177,7 +177,7 @@ func (r Record) hasOrder(o Overrides) bool {
 
 // orderOne orders one token. after is how much later than the first token it is ordered.
 func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string, after time.Duration) (Record, error) {
-	e, err := r.open(ctx, t)
+	e, err := r.openPatiently(ctx, t)
 	defer e.close()
 	if err != nil {
 		return e.record, err
@@ -227,7 +227,7 @@ func (r *Rotator) CancelOrder(ctx context.Context, t Token) (Record, error) {
 
 // cancelOrder returns a zero Record if there was no order.
 func (r *Rotator) cancelOrder(ctx context.Context, t Token) (Record, error) {
-	e, err := r.open(ctx, t)
+	e, err := r.openPatiently(ctx, t)
 	defer e.close()
 	if err != nil || e.record.Order == nil {
 		return Record{}, err

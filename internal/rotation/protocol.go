@@ -61,7 +61,9 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	e, err := r.open(ctx, t)
 	defer e.close()
 	if err != nil {
-		e.tell(event.RotationStuck{Err: err})
+		if !errors.Is(err, ErrHeld) { // then another replica is doing it
+			e.tell(event.RotationStuck{Err: err})
+		}
 		return e.record, err
 	}
 	began := r.now()
@@ -75,7 +77,9 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 		return e.record, nil
 	}
 	a := &attempt{entry: e, began: began, order: e.record.Order}
-	err = a.run(ctx)
+	if err = a.takeOver(ctx); err == nil {
+		err = a.run(ctx)
+	}
 	if err != nil && ctx.Err() == nil {
 		if !a.reported {
 			e.tell(event.RotationStuck{Err: err})
@@ -83,6 +87,15 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 		a.extendLost(ctx)
 	}
 	return a.record, err
+}
+
+// takeOver takes the hold on a rotation in progress, with several replicas. One of which no request has left needs
+// none: it starts over with another claim.
+func (a *attempt) takeOver(ctx context.Context) error {
+	if a.replica == nil || a.record.Step == StepIdle || a.record.Step == StepClaimed {
+		return nil
+	}
+	return a.take(ctx)
 }
 
 // attempt is one run through the protocol for one token.
@@ -143,9 +156,10 @@ func (a *attempt) claim(ctx context.Context) error {
 	passed := a.record.passed(a.token, now)
 	slot, missed, frozen := a.record.serves(a.due, passed, a.manual, now)
 	work := strategyFor(a.token, a.record).plan(a.token, a.record, Work{
-		RotationID: rand.Text(), Owner: a.owner, Trigger: a.trigger(passed), Slot: slot, Missed: missed, Frozen: frozen,
-		Began: now, Deadline: now.Add(claimTime), Grace: Grace(a.record.grace(a.token)),
+		RotationID: rand.Text(), Owner: a.owner, Replica: a.replicaName(), Trigger: a.trigger(passed), Slot: slot, Missed: missed, Frozen: frozen,
+		Began: now, Deadline: now.Add(a.claimTime()), Grace: Grace(a.record.grace(a.token)),
 	})
+	a.working = true
 	if err := a.phase(event.PhaseClaim, func() error { return a.become(ctx, a.record.claimed(work)) }); err != nil {
 		err = fmt.Errorf("claiming %s: %w", a.token.Name, err)
 		a.report(&work, event.ResultSkipped, "claim", err)
@@ -161,6 +175,9 @@ func (a *attempt) rotate(ctx context.Context) error {
 	if !a.claimed {
 		// The claim is left over from a process that died before its intent: no request
 		// left. Give it up and look again at what is due.
+		if a.replica != nil {
+			a.tellTakenOver(a.record)
+		}
 		return a.release(ctx)
 	}
 	if err := a.phase(event.PhasePreflight, func() error { return a.preflight(ctx) }); err != nil {
@@ -179,11 +196,17 @@ func (a *attempt) rotate(ctx context.Context) error {
 
 	// From here on the caller's context no longer counts: if nothing waited for the answer, the
 	// secret would be lost.
-	ctx = context.WithoutCancel(ctx)
+	ctx = WithSendCheck(context.WithoutCancel(ctx), a.maySend)
 	work := a.record.Work
 	var issued Issued
 	err := a.phase(event.PhaseRotate, func() (err error) {
-		deadline := moment.Min(work.Deadline, a.now().Add(failpoint.Bound("rotate.timeout", rotateTimeout)))
+		if err := a.maySend(); err != nil {
+			return &IssuerError{Class: NotCarriedOut, Operation: "rotate", Err: err}
+		}
+		deadline := a.now().Add(failpoint.Bound("rotate.timeout", rotateTimeout))
+		if a.replica == nil { // else the request may leave only until then, but its answer is waited for
+			deadline = moment.Min(work.Deadline, deadline)
+		}
 		bounded, cancel := context.WithTimeout(ctx, deadline.Sub(a.now()))
 		defer cancel()
 		issued, err = work.strategy().request(bounded, a.entry)
@@ -201,9 +224,9 @@ func (a *attempt) rotate(ctx context.Context) error {
 // preflight proves, before the request, that its answer could be sealed and delivered.
 func (a *attempt) preflight(ctx context.Context) error {
 	work := a.record.Work
-	bound := max(work.Deadline.Sub(a.now())-minTimeLeft, 0)
+	bound := max(work.Deadline.Sub(a.now())-a.minTimeLeft(), 0)
 	if lost := a.record.Lost; lost != nil { // a peer that hangs must not keep the old secret from being extended
-		bound = min(bound, storeTimeout, max(time.Duration(lost.Grace)/4, minTimeLeft))
+		bound = min(bound, storeTimeout, max(time.Duration(lost.Grace)/4, a.minTimeLeft()))
 	}
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
@@ -220,7 +243,7 @@ func (a *attempt) preflight(ctx context.Context) error {
 	if err := a.token.Issuer.Ready(ctx); err != nil && !(errors.Is(err, ErrClock) && work.ignoresClock()) {
 		return err
 	}
-	if left := work.Deadline.Sub(a.now()); left < minTimeLeft {
+	if left := work.Deadline.Sub(a.now()); left < a.minTimeLeft() {
 		return fmt.Errorf("only %s left before the claim's deadline", left)
 	}
 	return ctx.Err()
@@ -284,6 +307,9 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 		return a.doubt(ctx, reason, true, err)
 	}
 	if err := a.become(ctx, a.record.sealed()); err != nil {
+		if a.replica != nil && (errors.Is(err, ErrConflict) || a.holdLeft() <= 0) {
+			return a.outrun(work, err)
+		}
 		// What is sealed is safe, and consumers need it whether or not the ledger can be
 		// written: the next attempt finds it sealed and delivered.
 		return a.stall(ctx, "ledger", errors.Join(err, a.deliver(ctx, issued.Credential).err))
@@ -298,7 +324,7 @@ func (a *attempt) recoverIntent(ctx context.Context) error {
 	if issued, ok := a.unsealedAnswer(id); ok {
 		return a.seal(ctx, issued)
 	}
-	issued, ok, err := a.pending.Open(ctx, id)
+	issued, ok, err := a.openAnswer(ctx, id)
 	switch {
 	case errors.Is(err, ErrUnreadable):
 		return a.doubt(ctx, ReasonSealedLost, true, err)
@@ -320,13 +346,15 @@ func (a *attempt) recoverIntent(ctx context.Context) error {
 // failure leaves the record where it is, and the next attempt begins here.
 func (a *attempt) store(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	issued, ok, err := a.pending.Open(ctx, a.record.Work.RotationID)
+	issued, ok, err := a.openAnswer(ctx, a.record.Work.RotationID)
 	switch {
 	case errors.Is(err, ErrUnreadable):
 		return a.doubt(ctx, ReasonSealedLost, true, err)
 	case err != nil:
 		a.extendOld(ctx)
 		return a.stall(ctx, "journal", err)
+	case !ok && a.isElsewhere():
+		return a.doubt(ctx, ReasonSealedElsewhere, false, fmt.Errorf("the sealed secret is on the disk of replica %s, which has left no copy", a.record.Work.Replica))
 	case !ok:
 		return a.doubt(ctx, ReasonSealedLost, false, errors.New("the sealed secret is not in the state directory any more"))
 	}
@@ -339,6 +367,7 @@ func (a *attempt) store(ctx context.Context) error {
 			return a.overtaken(ctx, issued, d)
 		}
 		a.extendOld(ctx)
+		a.copyAnswer(ctx)
 		return a.stall(ctx, "store", err)
 	}
 	a.extendOld(ctx) // consumers get a whole grace to read a secret that was delivered late; if this fails, they have what is left
@@ -359,6 +388,9 @@ func (a *attempt) commit(ctx context.Context) error {
 		var failed []error
 		for _, id := range append([]string{work.RotationID}, before.Abandoned...) {
 			failed = append(failed, a.erase(ctx, id))
+			if a.copies != nil && (work.Copied || id != work.RotationID) {
+				failed = append(failed, a.copies.Erase(ctx, id))
+			}
 		}
 		if err := errors.Join(failed...); err != nil {
 			return err

@@ -219,10 +219,11 @@ type Replaced struct {
 // Work is a rotation in progress.
 type Work struct {
 	RotationID string    `json:"rotation_id"`
-	TokenID    string    `json:"token_id"`        // the service token that is rotated; empty until it is created
-	Spare      bool      `json:"spare,omitempty"` // set if it is the spare of a pair
-	CreateName string    `json:"makes,omitempty"` // the name of the service token that is created; empty for a rotate
-	Owner      string    `json:"owner"`           // host name and process of the claimant
+	TokenID    string    `json:"token_id"`          // the service token that is rotated; empty until it is created
+	Spare      bool      `json:"spare,omitempty"`   // set if it is the spare of a pair
+	CreateName string    `json:"makes,omitempty"`   // the name of the service token that is created; empty for a rotate
+	Owner      string    `json:"owner"`             // host name and process of the claimant
+	Replica    string    `json:"replica,omitempty"` // the replica that claimed it, and has the sealed answer; empty if there is only one
 	Trigger    Trigger   `json:"trigger"`
 	Slot       time.Time `json:"slot"`             // the due slot that this rotation serves
 	Missed     int       `json:"missed,omitempty"` // slots that passed without a rotation of their own

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"rotatord/internal/event"
+	"rotatord/internal/failpoint"
 )
 
 // This file holds what several replicas that share a ledger need: the hold on a token, and how long it lasts.
@@ -16,16 +19,28 @@ import (
 
 // Replica is one daemon of several that share a ledger.
 type Replica struct {
-	Name    string        // unique, and the same after a restart
-	Process string        // another one at each start
-	Claim   time.Duration // how long a hold lasts after the save that took or renewed it
+	Name    string // unique, and the same after a restart
+	Process string // another one at each start
+	// Home identifies the state directory, which only one process at a time can have open. So a hold of another process
+	// with the same home is one of a process that has ended. Empty if there is none.
+	Home  string
+	Claim time.Duration // how long a hold lasts after the save that took or renewed it
 }
 
 // Hold says which replica works on a token. It ends by itself For after the save of the record that has it.
 type Hold struct {
 	Replica string `json:"replica"`
 	Process string `json:"process"`
+	Home    string `json:"home,omitempty"`
 	For     Grace  `json:"for"`
+}
+
+// isOurs reports whether a hold is of this process.
+func (p *Replica) isOurs(h *Hold) bool { return h != nil && h.Process == p.Process }
+
+// isForeign reports whether a hold is of a process that may still run.
+func (p *Replica) isForeign(h *Hold) bool {
+	return h != nil && h.Process != p.Process && (p.Home == "" || h.Home != p.Home)
 }
 
 // SharedLedger is a [Ledger] that several replicas share.
@@ -85,4 +100,166 @@ func MaySend(ctx context.Context) error {
 		return check()
 	}
 	return nil
+}
+
+// heldByOther returns a [HeldError] if another replica may work on the token now.
+func (r *Rotator) heldByOther(t Token, record Record) error {
+	if r.replica == nil || !r.replica.isForeign(record.Hold) || failpoint.Off("hold") {
+		return nil
+	}
+	if left := r.shared.HoldLeft(record); left > 0 {
+		return &HeldError{Token: t.Name, Replica: record.Hold.Replica, Left: left}
+	}
+	return nil
+}
+
+// holder returns the hold that a record is saved with: ours while the token is worked on, else none.
+func (e *entry) holder(next Record) *Hold {
+	if e.replica == nil || !e.beside && (!e.working || next.Step == StepIdle) {
+		return nil
+	}
+	return &Hold{Replica: e.replica.Name, Process: e.replica.Process, Home: e.replica.Home, For: Grace(e.replica.Claim)}
+}
+
+// holdLeft returns for how long this process may still work on the token; 0 or less if it may not.
+func (e *entry) holdLeft() time.Duration {
+	if !e.replica.isOurs(e.record.Hold) {
+		return 0
+	}
+	return e.shared.HoldLeft(e.record)
+}
+
+// take takes the hold for work that begins with something else than a claim. If the hold of another replica has
+// ended, that replica has died, or was stopped or cut off for too long.
+func (e *entry) take(ctx context.Context) error {
+	if e.replica == nil {
+		return nil
+	}
+	e.working, e.beside = true, e.record.Step == StepIdle
+	before := e.record
+	if err := e.save(ctx, e.record); err != nil {
+		return fmt.Errorf("%w: taking the hold on %s: %w", ErrLedger, e.token.Name, err)
+	}
+	e.tellTakenOver(before)
+	return nil
+}
+
+// tellTakenOver tells that a token was taken over from another replica, if the record says so.
+func (e *entry) tellTakenOver(before Record) {
+	if e.replica.isForeign(before.Hold) {
+		e.tell(event.ClaimTakenOver{From: before.Hold.Replica, Step: string(before.Step)})
+	}
+}
+
+// mustHold makes sure that no other replica works on the token while this one changes something outside of the
+// ledger. It renews a hold of which little is left.
+func (e *entry) mustHold(ctx context.Context) error {
+	if e.replica == nil || failpoint.Off("hold") || e.holdLeft() > e.replica.Claim/4 {
+		return nil
+	}
+	return e.take(ctx)
+}
+
+// maySend returns why a rotate request must not leave: its hold has ended, or is about to end.
+func (e *entry) maySend() error {
+	if e.replica == nil || failpoint.Off("hold") || e.holdLeft() > e.replica.Claim/10 {
+		return nil
+	}
+	return ErrNotHeld
+}
+
+// claimTime returns how long after the claim a rotate request may leave.
+func (r *Rotator) claimTime() time.Duration {
+	if r.replica == nil {
+		return claimTime
+	}
+	return min(claimTime, r.replica.Claim)
+}
+
+// minTimeLeft returns how much of that time must be left to send a request at all.
+func (r *Rotator) minTimeLeft() time.Duration { return min(minTimeLeft, r.claimTime()/4) }
+
+// giveBackTime bounds how long giving back a hold may take. A hold that is not given back ends by itself.
+const giveBackTime = 5 * time.Second
+
+// giveBack gives back a hold that the work has left in the record.
+func (e *entry) giveBack() {
+	if e.replica == nil || !e.replica.isOurs(e.record.Hold) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), giveBackTime)
+	defer cancel()
+	e.working, e.beside = false, false
+	if e.save(ctx, e.record) == nil {
+		e.saved(e.record)
+	}
+}
+
+// openAnswer returns the sealed answer of a rotation: from this disk, or from the copy that another replica may have
+// left.
+func (e *entry) openAnswer(ctx context.Context, rotationID string) (Issued, bool, error) {
+	issued, ok, err := e.pending.Open(ctx, rotationID)
+	if ok || e.copies == nil {
+		return issued, ok, err
+	}
+	copied, ok, copyErr := e.copies.Open(ctx, rotationID)
+	if ok || err == nil {
+		return copied, ok, copyErr
+	}
+	return issued, false, err
+}
+
+// copyAnswer copies the sealed answer to where every replica finds it, because it could not be delivered at once.
+func (a *attempt) copyAnswer(ctx context.Context) {
+	if a.copies == nil || a.record.Work.Copied {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	err := a.copies.Copy(ctx, a.pendingKey())
+	a.tell(event.AnswerCopied{RotationID: a.record.Work.RotationID, Err: err})
+	if err == nil {
+		a.observe(a.record.copied())
+	}
+}
+
+// answerReturned continues a doubt whose answer is there after all: on the disk of this replica, which was away when
+// another one took over, or in a copy. It reports whether there is one.
+func (a *attempt) answerReturned(ctx context.Context) (bool, error) {
+	if a.replica == nil || a.record.Doubt.Sealed {
+		return false, nil
+	}
+	issued, ok, err := a.openAnswer(ctx, a.record.Work.RotationID)
+	if err != nil || !ok { // what cannot be opened changes nothing about the doubt
+		return false, nil
+	}
+	doubt, id := a.record.Doubt, a.record.Work.RotationID
+	a.observe(a.record.answerFound())
+	if err := a.sealed(ctx, issued); err != nil {
+		return true, err
+	}
+	if a.record.Step != StepInDoubt { // else the answer did not pass validation
+		a.tell(event.Resolution{RotationID: id, Reason: ReasonAnswerReturned, After: a.now().Sub(doubt.Since)})
+	}
+	return true, nil
+}
+
+// replicaName returns the name of this replica; empty if it is alone.
+func (r *Rotator) replicaName() string {
+	if r.replica == nil {
+		return ""
+	}
+	return r.replica.Name
+}
+
+// isElsewhere reports whether the sealed answer of the rotation in progress is on the disk of another replica.
+func (a *attempt) isElsewhere() bool {
+	return a.replica != nil && a.record.Work.Replica != "" && a.record.Work.Replica != a.replica.Name
+}
+
+// outrun ends an attempt whose answer is sealed, but which another replica may have taken over meanwhile. Nothing is
+// delivered: the next attempt loads the record and decides.
+func (a *attempt) outrun(work *Work, cause error) error {
+	a.report(work, event.ResultFailed, "taken_over", cause)
+	return cause
 }

@@ -15,6 +15,9 @@ import (
 // resolve looks at the world and decides about the doubt. A resolved token is due again at
 // once, for the slot that it was rotated for.
 func (a *attempt) resolve(ctx context.Context) error {
+	if returned, err := a.answerReturned(ctx); returned || err != nil {
+		return err
+	}
 	if a.record.overruled() {
 		return a.resolveAs(ctx, Verdict{Resolved: true, Reason: ReasonOperatorRotateNow}, nil)
 	}
@@ -143,7 +146,7 @@ var ErrUnfit = errors.New("the resolution does not fit what is known")
 // progress that needs a decision. It returns the record after that and the verdict. It rotates and
 // delivers nothing by itself: a resolved token is due at once, and Advance does the rest.
 func (r *Rotator) Resolve(ctx context.Context, t Token, how Resolution) (Record, Verdict, error) {
-	e, err := r.open(ctx, t)
+	e, err := r.openPatiently(ctx, t)
 	defer e.close()
 	if err != nil {
 		return e.record, Verdict{}, err

@@ -301,7 +301,11 @@ func (a *restore) write(ctx context.Context, c Credential) error {
 			break
 		}
 		failpoint.Reach("restore.before")
-		stored, err := a.writeTo(ctx, sink, c)
+		var stored Stored
+		err := a.mustHold(ctx)
+		if err == nil {
+			stored, err = a.writeTo(ctx, sink, c)
+		}
 		failpoint.Reach("restore.after")
 		if err == nil {
 			a.observe(a.record.restoredIn(a.token, sink.Name(), stored, a.now().UTC()))

@@ -34,6 +34,10 @@ type Rotator struct {
 	owner   string
 	started time.Time
 
+	replica *Replica     // nil: this daemon is alone
+	shared  SharedLedger // the ledger, if it is not alone
+	copies  Copies       // nil: there are none
+
 	mu       sync.Mutex
 	locks    map[string]*sync.Mutex    // by token
 	unsealed map[string]unsealedAnswer // answers whose seal failed, by rotation ID
@@ -52,6 +56,10 @@ func New(o Options) *Rotator {
 		ledger: o.Ledger, pending: o.Pending, events: o.Events, saved: o.Saved, now: o.Now, pauseStore: o.Pauses,
 		owner: o.Owner, started: o.Started,
 		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]time.Time), asked: make(map[string]asked),
+	}
+	if o.Replica != nil {
+		r.replica, r.copies = o.Replica, o.Copies
+		r.shared = o.Ledger.(SharedLedger) // see Options.Replica
 	}
 	if r.pauseStore == nil {
 		r.pauseStore = &memoryPauses{}

@@ -48,6 +48,36 @@ func (r Record) savedAs(revision uint64) Record {
 	return r
 }
 
+// heldBy returns r with the hold of the replica that works on it; nil for none.
+func (r Record) heldBy(h *Hold) Record {
+	r.Hold = h
+	return r
+}
+
+// copied notes that a copy of the sealed answer is where every replica finds it.
+func (r Record) copied() Record { return r.withWork(func(w *Work) { w.Copied = true }) }
+
+// answerFound returns the record of a doubt whose answer is there after all: as it was when the answer came.
+func (r Record) answerFound() Record {
+	if until := r.Doubt.OldWorksUntil; !until.IsZero() { // it may have been moved during the doubt
+		r = r.graceEnds(until)
+	}
+	r.Step, r.Doubt = StepIntent, nil
+	return r
+}
+
+// lateAdopted returns the record of a token whose latest secret is in a late answer: it is delivered as the answer of a
+// rotation in progress. It serves no slot.
+func (r Record) lateAdopted(rotationID, owner, replica string, facts TokenFacts, issued Issued, now time.Time) Record {
+	r.Step = StepSealed
+	r.Work = &Work{RotationID: rotationID, TokenID: facts.ID, Owner: owner, Replica: replica, Trigger: TriggerRecovery, Slot: r.Anchor,
+		Began: now, Deadline: now, IntentAt: issued.Facts.UpdatedAt, SealedAt: now, Before: r.Facts}
+	if !issued.GraceEndsAt.IsZero() {
+		r.Work.Grace = Grace(max(issued.GraceEndsAt.Sub(issued.Facts.UpdatedAt), 0))
+	}
+	return r.withWork(func(w *Work) { w.noteAnswer(issued) })
+}
+
 // claimed begins a rotation.
 func (r Record) claimed(w Work) Record {
 	r.Step, r.Work = StepClaimed, &w
