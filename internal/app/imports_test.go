@@ -80,6 +80,7 @@ var allowed = map[string][]string{
 	"internal/kubernetes":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/vault":           append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/kvstore":         append([]string{"internal/vault"}, core...),
+	"internal/replica":         append([]string{"internal/kvstore", "internal/status"}, core...),
 	"internal/httpapi":         append([]string{"internal/status"}, core...),
 	"internal/sink":            append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/outbound", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 

@@ -1,0 +1,73 @@
+package replica
+
+import (
+	"cmp"
+	"hash/fnv"
+	"math"
+	"slices"
+	"time"
+
+	"rotatord/internal/rotation"
+)
+
+// rank returns how many of the living come before a replica for a name: 0 for the first. Each of the living is the first
+// for an equal part of all names, and when one goes only its own names move (rendezvous hashing). failures
+// is how often what is named has failed in a row: after each, the next one is the first. A replica that is not one of
+// the living comes after all of them.
+func rank(living []string, self, name string, failures int) int {
+	type scored struct {
+		replica string
+		score   uint64
+	}
+	all := make([]scored, 0, len(living))
+	for _, replica := range living {
+		h := fnv.New64a()
+		_, _ = h.Write([]byte(replica))
+		_, _ = h.Write([]byte{0})
+		_, _ = h.Write([]byte(name))
+		all = append(all, scored{replica, mix(h.Sum64())})
+	}
+	slices.SortFunc(all, func(a, b scored) int {
+		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.replica, b.replica))
+	})
+	at := slices.IndexFunc(all, func(s scored) bool { return s.replica == self })
+	if at < 0 {
+		return len(all)
+	}
+	n := len(all)
+	return ((at-failures)%n + n) % n
+}
+
+// mix spreads the bits of an FNV hash, whose high bits change little with the last characters.
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}
+
+// asked reports whether a rotation is in progress whose request may have been sent.
+func asked(record rotation.Record) bool {
+	return record.Work != nil && record.Step != rotation.StepIdle && record.Step != rotation.StepClaimed
+}
+
+// Owns reports whether this replica has sent the request of the rotation in progress, or has its answer.
+func (r *Room) Owns(record rotation.Record) bool {
+	return asked(record) && (record.Work.Replica == r.o.Self.Name || r.o.Sealed(record.Work.RotationID))
+}
+
+// Wait returns how long after something is due for a token this replica leaves it to others; 0 if it comes first. A
+// replica that has the sealed answer of the token's rotation comes first for it while it lives. Names of other things
+// than tokens have a zero record.
+func (r *Room) Wait(name string, record rotation.Record) time.Duration {
+	if r.Owns(record) {
+		return 0
+	}
+	s := r.snapshot.Load()
+	before := rank(s.living, r.o.Self.Name, name, record.Failures)
+	if asked(record) && slices.Contains(s.living, record.Work.Replica) {
+		before = max(before, 1)
+	}
+	return time.Duration(min(before, math.MaxInt16)) * r.o.Self.Claim
+}
