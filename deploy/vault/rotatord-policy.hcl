@@ -55,3 +55,5 @@ path "secret/config" {
 # path "secret/access/*" {
 #   capabilities = ["create", "read", "update"]
 # }
+
+# OPTIONAL, for several replicas (state.shared): rotatord-replicas-policy.hcl beside this file, as a second policy.

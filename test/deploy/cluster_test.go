@@ -11,7 +11,9 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"rotatord/test/program/kube"
 )
@@ -22,7 +24,7 @@ type cluster struct{ *kube.Server }
 // resources are the paths of the kinds that are shipped.
 var resources = map[string]string{
 	"Namespace": "", "ServiceAccount": "serviceaccounts", "ConfigMap": "configmaps", "PersistentVolumeClaim": "persistentvolumeclaims",
-	"Service": "services", "Deployment": "deployments", "NetworkPolicy": "networkpolicies", "PodDisruptionBudget": "poddisruptionbudgets",
+	"Service": "services", "Deployment": "deployments", "StatefulSet": "statefulsets", "NetworkPolicy": "networkpolicies", "PodDisruptionBudget": "poddisruptionbudgets",
 	"Role": "roles", "RoleBinding": "rolebindings", "PodMonitor": "podmonitors", "Secret": "secrets", "Pod": "pods",
 }
 
@@ -154,23 +156,58 @@ func deployments(t *testing.T) []deployment {
 	return all
 }
 
-// pod is the pod that the Deployment's controller would create.
-func (d deployment) pod(t *testing.T) *unstructured.Unstructured {
+// pod is a pod that the controller of the Deployment or StatefulSet would create: the first one, or another one
+// of the StatefulSet.
+func (d deployment) pod(t *testing.T, ordinal int) *unstructured.Unstructured {
 	t.Helper()
 	for _, o := range d.objects {
-		if o.GetKind() != "Deployment" {
+		if o.GetKind() != "Deployment" && o.GetKind() != "StatefulSet" {
 			continue
 		}
 		template, _, _ := unstructured.NestedMap(o.Object, "spec", "template")
 		pod := &unstructured.Unstructured{Object: template}
 		pod.SetAPIVersion("v1")
 		pod.SetKind("Pod")
-		pod.SetName("rotatord-0")
+		pod.SetName(fmt.Sprintf("%s-%d", o.GetName(), ordinal))
 		pod.SetNamespace(d.namespace)
+		if o.GetKind() == "StatefulSet" {
+			d.ofSet(t, o, pod, ordinal)
+		}
 		return pod
 	}
-	t.Fatalf("%s has no Deployment", d.name)
+	t.Fatalf("%s has no Deployment and no StatefulSet", d.name)
 	return nil
+}
+
+// ofSet gives a pod what the controller of a StatefulSet gives it: a host name, and its volumes.
+func (d deployment) ofSet(t *testing.T, set, pod *unstructured.Unstructured, ordinal int) {
+	t.Helper()
+	subdomain, _, _ := unstructured.NestedString(set.Object, "spec", "serviceName")
+	_ = unstructured.SetNestedField(pod.Object, pod.GetName(), "spec", "hostname")
+	_ = unstructured.SetNestedField(pod.Object, subdomain, "spec", "subdomain")
+	volumes, _, _ := unstructured.NestedSlice(pod.Object, "spec", "volumes")
+	templates, _, _ := unstructured.NestedSlice(set.Object, "spec", "volumeClaimTemplates")
+	for _, template := range templates {
+		name, _, _ := unstructured.NestedString(template.(map[string]any), "metadata", "name")
+		volume, err := runtime.DefaultUnstructuredConverter.ToUnstructured(new(claimVolume(name, claimOf(name, set.GetName(), ordinal))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		volumes = append(volumes, volume)
+	}
+	if err := unstructured.SetNestedSlice(pod.Object, volumes, "spec", "volumes"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// claimOf is the name of a replica's claim, by the name of its template.
+func claimOf(template, set string, ordinal int) string {
+	return fmt.Sprintf("%s-%s-%d", template, set, ordinal)
+}
+
+func claimVolume(name, claim string) corev1.Volume {
+	source := corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: claim}}
+	return corev1.Volume{Name: name, VolumeSource: source}
 }
 
 // foreignNamespaces are the namespaces in which objects are, except that of the deployment itself.
@@ -185,7 +222,7 @@ func foreignNamespaces(objects []*unstructured.Unstructured) []string {
 }
 
 // TestClusterApply applies everything that is shipped to a real API server: strictly, under the restricted Pod
-// Security Standard, and twice, where the second time changes nothing. A pod of the Deployment's template is admitted.
+// Security Standard, and twice, where the second time changes nothing. A pod of the template is admitted.
 func TestClusterApply(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -197,7 +234,7 @@ func TestClusterApply(t *testing.T) {
 					t.Errorf("%s: applying it again has changed it:\n%s", id, firstDifference(second, first[id]))
 				}
 			}
-			pod := d.pod(t)
+			pod := d.pod(t, 0)
 			body, err := pod.MarshalJSON()
 			if err != nil {
 				t.Fatal(err)
@@ -207,7 +244,7 @@ func TestClusterApply(t *testing.T) {
 				t.Errorf("the pod is not admitted: %v", err)
 			}
 			// The namespace does enforce the standard: one field less, and the pod is refused.
-			pod.SetName("rotatord-1")
+			pod.SetName("other")
 			unstructured.RemoveNestedField(pod.Object, "spec", "securityContext", "seccompProfile")
 			if body, err = pod.MarshalJSON(); err != nil {
 				t.Fatal(err)

@@ -29,7 +29,10 @@ import (
 )
 
 // builds are the kustomizations that are shipped to be applied.
-var builds = []string{"base", "overlays/example", withOptions, "overlays/approle", "overlays/secret-sink"}
+var builds = []string{"base", "overlays/example", withOptions, "overlays/approle", "overlays/secret-sink", severalReplicas}
+
+// severalReplicas is the kustomization with a StatefulSet.
+const severalReplicas = "overlays/replicas"
 
 // withOptions is the example with what its comments offer.
 const withOptions = "overlays/example with all options"
@@ -86,8 +89,9 @@ type manifests struct {
 	namespace  *corev1.Namespace
 	account    *corev1.ServiceAccount
 	config     *corev1.ConfigMap
-	claim      *corev1.PersistentVolumeClaim
-	deployment *appsv1.Deployment
+	claim      *corev1.PersistentVolumeClaim // of one pod, or the template of those of several
+	deployment *appsv1.Deployment            // nil with several replicas
+	replicas   *appsv1.StatefulSet           // nil with one
 	service    *corev1.Service
 	policy     *networkingv1.NetworkPolicy
 	budget     *policyv1.PodDisruptionBudget
@@ -96,7 +100,12 @@ type manifests struct {
 	monitors   []*monitoringv1.PodMonitor
 }
 
-func (m *manifests) pod() *corev1.PodTemplateSpec { return &m.deployment.Spec.Template }
+func (m *manifests) pod() *corev1.PodTemplateSpec {
+	if m.replicas != nil {
+		return &m.replicas.Spec.Template
+	}
+	return &m.deployment.Spec.Template
+}
 
 func (m *manifests) container() *corev1.Container { return &m.pod().Spec.Containers[0] }
 
@@ -151,6 +160,16 @@ func build(t *testing.T, name string) *manifests {
 			m.claim = object
 		case *appsv1.Deployment:
 			m.deployment = object
+		case *appsv1.StatefulSet:
+			m.replicas = object
+			if len(object.Spec.VolumeClaimTemplates) != 1 {
+				t.Fatalf("%d templates of claims, want one", len(object.Spec.VolumeClaimTemplates))
+			}
+			seen["PersistentVolumeClaim"] = true
+			m.claim = object.Spec.VolumeClaimTemplates[0].DeepCopy()
+			m.claim.Name = claimOf(m.claim.Name, object.Name, 0)
+			volumes := &object.Spec.Template.Spec.Volumes // as its controller does for the first pod
+			*volumes = append(*volumes, claimVolume(object.Spec.VolumeClaimTemplates[0].Name, m.claim.Name))
 		case *corev1.Service:
 			m.service = object
 		case *networkingv1.NetworkPolicy:
@@ -167,10 +186,13 @@ func build(t *testing.T, name string) *manifests {
 			t.Errorf("%s: nothing checks objects of this kind", id)
 		}
 	}
-	for _, kind := range []string{"Namespace", "ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "Deployment", "Service", "NetworkPolicy", "PodDisruptionBudget"} {
+	for _, kind := range []string{"Namespace", "ServiceAccount", "ConfigMap", "PersistentVolumeClaim", "Service", "NetworkPolicy", "PodDisruptionBudget"} {
 		if !seen[kind] {
 			t.Fatalf("no %s", kind)
 		}
+	}
+	if seen["Deployment"] == seen["StatefulSet"] {
+		t.Fatal("there must be a Deployment or a StatefulSet")
 	}
 	if n := len(m.pod().Spec.Containers); n != 1 {
 		t.Fatalf("%d containers, want one", n)
@@ -249,14 +271,16 @@ func TestKubernetesPod(t *testing.T) {
 			m := build(t, name)
 			spec, c := m.pod().Spec, m.container()
 
-			if r := m.deployment.Spec.Replicas; r == nil || *r != 1 {
-				t.Error("the ledger is local: there must be one replica, said outright")
-			}
-			if s := m.deployment.Spec.Strategy.Type; s != appsv1.RecreateDeploymentStrategyType {
-				t.Errorf("strategy %s: two pods would run at once", s)
+			if d := m.deployment; d != nil {
+				if r := d.Spec.Replicas; r == nil || *r != 1 {
+					t.Error("the ledger is local: there must be one replica, said outright")
+				}
+				if s := d.Spec.Strategy.Type; s != appsv1.RecreateDeploymentStrategyType {
+					t.Errorf("strategy %s: two pods would run at once", s)
+				}
 			}
 			if len(m.claim.Spec.AccessModes) != 1 || m.claim.Spec.AccessModes[0] != corev1.ReadWriteOncePod {
-				t.Errorf("access modes %q: two pods could share the ledger", m.claim.Spec.AccessModes)
+				t.Errorf("access modes %q: two pods could share the volume", m.claim.Spec.AccessModes)
 			}
 
 			if spec.ServiceAccountName != m.account.Name {
@@ -340,7 +364,11 @@ func TestKubernetesSelectors(t *testing.T) {
 					t.Errorf("%s selects %q, the pod has %q", what, s, pod)
 				}
 			}
-			matches("the Deployment", m.deployment.Spec.Selector)
+			if m.replicas != nil {
+				matches("the StatefulSet", m.replicas.Spec.Selector)
+			} else {
+				matches("the Deployment", m.deployment.Spec.Selector)
+			}
 			matches("the Service", &metav1.LabelSelector{MatchLabels: m.service.Spec.Selector})
 			matches("the NetworkPolicy", &m.policy.Spec.PodSelector)
 			matches("the PodDisruptionBudget", m.budget.Spec.Selector)
@@ -455,7 +483,7 @@ func TestKubernetesReadme(t *testing.T) {
 	if got, want := made(approle), keysFor("overlays/approle"); !slices.Equal(got, want) {
 		t.Errorf("for AppRole the README makes a Secret with %q, want %q", got, want)
 	}
-	commands := regexp.MustCompile(`exec deployment/(\S+) -- (\S+) `).FindAllStringSubmatch(readme, -1)
+	commands := regexp.MustCompile(`exec (?:deployment|statefulset)/(\S+) -- (\S+) `).FindAllStringSubmatch(readme, -1)
 	for _, c := range commands {
 		if c[1] != m.deployment.Name || !strings.Contains(readFile(t, "deploy/docker/Dockerfile"), " /out/rotatord "+c[2]+"\n") {
 			t.Errorf("%s: no such deployment, or no such file in the image", c[0])

@@ -81,7 +81,7 @@ func runPod(t *testing.T, c cluster, v *vaultServer, d deployment) {
 	} else {
 		credentials["vault-role-id"], credentials["vault-secret-id"] = v.appRole(t)
 	}
-	pod := d.pod(t)
+	pod := d.pod(t, 0)
 	body, err := pod.MarshalJSON()
 	if err != nil {
 		t.Fatal(err)

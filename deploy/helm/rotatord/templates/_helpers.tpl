@@ -34,6 +34,7 @@ What the objects take from the configuration of rotatord, as YAML:
   vaultPorts  of vault.address and vault.nodes
   vaultToken  whether it logs in to Vault with a token of its service account
   secrets     the names of the Secrets that it writes, by namespace
+  shared      whether it is one of several replicas, which share a ledger
 
 It fails where the configuration does not fit the pod. Everything else in it is for rotatord check.
 */}}
@@ -61,6 +62,19 @@ It fails where the configuration does not fit the pod. Everything else in it is 
 {{- if not (regexMatch "^/var/lib/rotatord/[^/]" $state) }}
   {{- fail (printf "\n\nconfig: state.dir is %q, which is not below the volume at /var/lib/rotatord: write state: {dir: /var/lib/rotatord/state}" $state) }}
 {{- end }}
+{{- $shared := hasKey ($config.state | default dict) "shared" }}
+{{- if and (gt (int .Values.replicas) 1) (not $shared) }}
+  {{- fail (printf "\n\nreplicas is %d, but the configuration has no state.shared: each pod would have a ledger of its own, and would rotate the same tokens. docs/replicas.md says what several replicas need" (int .Values.replicas)) }}
+{{- end }}
+{{- if $shared }}
+  {{- if dig "state" "shared" "replica" "" $config }}
+    {{- fail "\n\nconfig: state.shared.replica would give all pods the same name: remove it, and the name of a replica is that of its pod" }}
+  {{- end }}
+  {{- if .Values.persistence.existingClaim }}
+    {{- fail "\n\npersistence.existingClaim is one volume, and with state.shared each replica has its own: remove it" }}
+  {{- end }}
+{{- end }}
+
 {{- $socket := dig "admin_socket" "" $config }}
 {{- if not (regexMatch "^/run/[^/]+/[^/]+$" $socket) }}
   {{- fail (printf "\n\nconfig: admin_socket is %q, but only a directory of its own below /run can be written to: write admin_socket: /run/rotatord/admin.sock" $socket) }}
@@ -105,7 +119,7 @@ It fails where the configuration does not fit the pod. Everything else in it is 
   {{- end }}
 {{- end }}
 
-{{- dict "port" $port "vaultPorts" ($vaultPorts | uniq) "vaultToken" $vaultToken "secrets" $secrets | toYaml }}
+{{- dict "port" $port "vaultPorts" ($vaultPorts | uniq) "vaultToken" $vaultToken "secrets" $secrets "shared" $shared | toYaml }}
 {{- end }}
 
 {{/* The name of the ConfigMap ends with a hash of its content, the same that kustomize gives it. */}}
