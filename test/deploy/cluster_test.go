@@ -25,7 +25,7 @@ type cluster struct{ *kube.Server }
 var resources = map[string]string{
 	"Namespace": "", "ServiceAccount": "serviceaccounts", "ConfigMap": "configmaps", "PersistentVolumeClaim": "persistentvolumeclaims",
 	"Service": "services", "Deployment": "deployments", "StatefulSet": "statefulsets", "NetworkPolicy": "networkpolicies", "PodDisruptionBudget": "poddisruptionbudgets",
-	"Role": "roles", "RoleBinding": "rolebindings", "PodMonitor": "podmonitors", "Secret": "secrets", "Pod": "pods",
+	"Role": "roles", "RoleBinding": "rolebindings", "Job": "jobs", "PodMonitor": "podmonitors", "Secret": "secrets", "Pod": "pods",
 }
 
 func pathOf(t *testing.T, o *unstructured.Unstructured) string {

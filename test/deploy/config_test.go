@@ -38,7 +38,7 @@ func TestRunbookFreezes(t *testing.T) {
 // Every configuration that is shipped is one that the daemon starts with, and has
 // nothing to warn of.
 func TestShippedConfigurations(t *testing.T) {
-	shipped := map[string]string{"deploy/systemd/README.md": fencedConfig(t)}
+	shipped := map[string]string{"deploy/systemd/README.md": fencedConfig(t), "deploy/systemd/README.md#several-hosts": severalHosts(t)}
 	for _, name := range builds {
 		shipped["deploy/kubernetes/"+name] = build(t, name).config.Data["config.yaml"]
 	}

@@ -65,9 +65,15 @@ func commandsOf(t *testing.T, path, heading string) string {
 	text, _, _ = strings.Cut(text, "\n## ")
 	var lines strings.Builder
 	for _, block := range regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```").FindAllStringSubmatch(text, -1) {
-		lines.WriteString(block[1])
+		lines.WriteString(unindented(block[1]))
 	}
 	return lines.String()
+}
+
+// unindented removes the indent of a block in a list, so that here documents in it end.
+func unindented(block string) string {
+	indent := block[:len(block)-len(strings.TrimLeft(block, " "))]
+	return strings.ReplaceAll("\n"+block, "\n"+indent, "\n")[1:]
 }
 
 // follow runs commands, with the words in capitals filled in and other replacements, and returns what they

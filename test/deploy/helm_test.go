@@ -185,6 +185,10 @@ var helmEquivalents = map[string]map[string]any{
 		"podMonitor":    map[string]any{"enabled": true},
 	},
 	"overlays/secret-sink": {"image": map[string]any{"tag": "v0.1.0"}},
+	movesLedger: {
+		"image": map[string]any{"tag": "v0.1.0"}, "replicas": 3, "moveLedger": map[string]any{"fromClaim": "rotatord-state"},
+		"persistence": map[string]any{"storageClassName": "encrypted"},
+	},
 	severalReplicas: {
 		"image": map[string]any{"tag": "v0.1.0"}, "replicas": 3,
 		"persistence": map[string]any{"storageClassName": "encrypted"},
@@ -199,6 +203,9 @@ func valuesFor(t *testing.T, name string) map[string]any {
 		t.Fatalf("no values give the same as %s", name)
 	}
 	values = cloneMap(values)
+	if name == movesLedger {
+		name = severalReplicas
+	}
 	values["config"] = readFile(t, "deploy/kubernetes", strings.TrimSuffix(name, " with all options"), "config.yaml")
 	return values
 }

@@ -12,6 +12,7 @@ import (
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -29,10 +30,13 @@ import (
 )
 
 // builds are the kustomizations that are shipped to be applied.
-var builds = []string{"base", "overlays/example", withOptions, "overlays/approle", "overlays/secret-sink", severalReplicas}
+var builds = []string{"base", "overlays/example", withOptions, "overlays/approle", "overlays/secret-sink", severalReplicas, movesLedger}
 
 // severalReplicas is the kustomization with a StatefulSet.
 const severalReplicas = "overlays/replicas"
+
+// movesLedger is the kustomization that the guide has the user make, on top of it.
+const movesLedger = "overlays/move"
 
 // withOptions is the example with what its comments offer.
 const withOptions = "overlays/example with all options"
@@ -65,6 +69,14 @@ func files(t *testing.T, name string) filesys.FileSystem {
 	if err != nil {
 		t.Fatal(err)
 	}
+	move := regexp.MustCompile(`(?ms)cat > overlays/move/kustomization.yaml <<'END'\n(.*?)^END$`).
+		FindStringSubmatch(commandsOf(t, "deploy/kubernetes/README.md", "From one pod to several replicas"))
+	if move == nil {
+		t.Fatal("the guide makes no overlay that moves the ledger")
+	}
+	if err := fs.WriteFile("/"+movesLedger+"/kustomization.yaml", []byte(replaceOnce(t, move[1], "../mine", "../replicas"))); err != nil {
+		t.Fatal(err)
+	}
 	if want := 2; name == withOptions && options != want {
 		t.Fatalf("%d lines of options were found, want %d", options, want)
 	}
@@ -75,7 +87,7 @@ func files(t *testing.T, name string) filesys.FileSystem {
 func strictDecoder(t *testing.T) runtime.Decoder {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, networkingv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme, monitoringv1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, appsv1.AddToScheme, batchv1.AddToScheme, networkingv1.AddToScheme, policyv1.AddToScheme, rbacv1.AddToScheme, monitoringv1.AddToScheme} {
 		if err := add(scheme); err != nil {
 			t.Fatal(err)
 		}
@@ -97,6 +109,7 @@ type manifests struct {
 	budget     *policyv1.PodDisruptionBudget
 	role       *rbacv1.Role        // nil without a sink in Kubernetes
 	binding    *rbacv1.RoleBinding // the same
+	job        *batchv1.Job        // nil unless the ledger is moved
 	monitors   []*monitoringv1.PodMonitor
 }
 
@@ -170,6 +183,8 @@ func build(t *testing.T, name string) *manifests {
 			m.claim.Name = claimOf(m.claim.Name, object.Name, 0)
 			volumes := &object.Spec.Template.Spec.Volumes // as its controller does for the first pod
 			*volumes = append(*volumes, claimVolume(object.Spec.VolumeClaimTemplates[0].Name, m.claim.Name))
+		case *batchv1.Job:
+			m.job = object
 		case *corev1.Service:
 			m.service = object
 		case *networkingv1.NetworkPolicy:
@@ -227,8 +242,8 @@ func TestKubernetesSources(t *testing.T) {
 		}
 		decoded++
 	}
-	if decoded != 9 {
-		t.Errorf("%d files were decoded, want 9", decoded)
+	if decoded != 10 {
+		t.Errorf("%d files were decoded, want 10", decoded)
 	}
 	twice := []byte("apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: a, name: b}\n")
 	if _, _, err := decoder.Decode(twice, nil, nil); err == nil {
@@ -248,6 +263,14 @@ func TestKubernetesPodSecurity(t *testing.T) {
 			for _, mode := range []string{"enforce", "audit", "warn"} {
 				if got := m.namespace.Labels["pod-security.kubernetes.io/"+mode]; got != string(api.LevelRestricted) {
 					t.Errorf("the namespace has %s=%q", mode, got)
+				}
+			}
+			if m.job != nil {
+				job := m.job.Spec.Template
+				for _, result := range evaluator.EvaluatePod(restricted, &job.ObjectMeta, &job.Spec) {
+					if !result.Allowed {
+						t.Errorf("the Job: %s: %s", result.ForbiddenReason, result.ForbiddenDetail)
+					}
 				}
 			}
 			pod := m.pod().DeepCopy()

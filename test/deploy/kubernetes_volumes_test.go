@@ -16,6 +16,7 @@ var credentialKeys = map[string][]string{
 	"":                 {"cloudflare-api-token"},
 	"overlays/approle": {"cloudflare-api-token", "vault-role-id", "vault-secret-id"},
 	severalReplicas:    {"cloudflare-api-token", "age-identity"},
+	movesLedger:        {"cloudflare-api-token", "age-identity"},
 }
 
 func keysFor(name string) []string {

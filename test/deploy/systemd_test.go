@@ -193,9 +193,63 @@ func TestSystemdReadme(t *testing.T) {
 
 func fencedConfig(t *testing.T) string {
 	t.Helper()
-	blocks := fenced(readFile(t, "deploy/systemd/README.md"), "yaml")
-	if len(blocks) != 1 {
-		t.Fatalf("%d YAML blocks in the README, want the configuration alone", len(blocks))
+	return systemdBlocks(t)[0]
+}
+
+// severalHosts is the configuration of a replica: the section state of the README in place of that of one daemon.
+func severalHosts(t *testing.T) string {
+	t.Helper()
+	blocks := systemdBlocks(t)
+	var state strings.Builder
+	for line := range strings.Lines(blocks[1]) {
+		state.WriteString(strings.TrimPrefix(line, "   "))
 	}
-	return blocks[0]
+	return replaceOnce(t, blocks[0], "state: {dir: /var/lib/rotatord}\n", strings.TrimRight(state.String(), " "))
+}
+
+func systemdBlocks(t *testing.T) []string {
+	t.Helper()
+	blocks := fenced(readFile(t, "deploy/systemd/README.md"), "yaml")
+	if len(blocks) != 2 {
+		t.Fatalf("%d YAML blocks in the README, want the configuration and the section state of several hosts", len(blocks))
+	}
+	return blocks
+}
+
+// TestSystemdSeveralHosts: the configuration of a replica reads what the unit and its drop-in provide, and the commands
+// of the README write that drop-in.
+func TestSystemdSeveralHosts(t *testing.T) {
+	script := commandsOf(t, "deploy/systemd/README.md", "Several hosts")
+	dropIn := regexp.MustCompile(`(?m)^ *printf '(.*)' > /etc/systemd/system/rotatord.service.d/replica.conf$`).FindStringSubmatch(script)
+	if dropIn == nil {
+		t.Fatalf("no drop-in in\n%s", script)
+	}
+	var provided []string
+	for _, text := range []string{readFile(t, "deploy/systemd/rotatord.service"), strings.ReplaceAll(dropIn[1], `\n`, "\n")} {
+		for _, credential := range regexp.MustCompile(`(?m)^LoadCredential=([a-z-]+):/etc/rotatord/credentials/([a-z-]+)$`).FindAllStringSubmatch(text, -1) {
+			if credential[1] != credential[2] {
+				t.Errorf("%q", credential)
+			}
+			provided = append(provided, "/run/credentials/rotatord.service/"+credential[1])
+		}
+	}
+	files := parseConfig(t, severalHosts(t)).files()
+	slices.Sort(files)
+	slices.Sort(provided)
+	if !slices.Equal(files, provided) {
+		t.Errorf("the configuration reads %q, the unit and its drop-in provide %q", files, provided)
+	}
+	for _, order := range [][]string{
+		{"age-keygen", "scp -p /etc/rotatord/credentials/age-identity", "replica.conf", "daemon-reload", "rotatord check"},
+		{"rotatord status", "disable --now rotatord.service", "rotatord ledger export", "rotatord ledger import", "enable --now rotatord.service"},
+	} {
+		at := 0
+		for _, command := range order {
+			i := strings.Index(script[at:], command)
+			if i < 0 {
+				t.Fatalf("no %q after %q", command, script[:at])
+			}
+			at += i
+		}
+	}
 }

@@ -34,6 +34,7 @@ What the objects take from the configuration of rotatord, as YAML:
   vaultPorts  of vault.address and vault.nodes
   vaultToken  whether it logs in to Vault with a token of its service account
   secrets     the names of the Secrets that it writes, by namespace
+  state       state.dir
   shared      whether it is one of several replicas, which share a ledger
 
 It fails where the configuration does not fit the pod. Everything else in it is for rotatord check.
@@ -119,7 +120,7 @@ It fails where the configuration does not fit the pod. Everything else in it is 
   {{- end }}
 {{- end }}
 
-{{- dict "port" $port "vaultPorts" ($vaultPorts | uniq) "vaultToken" $vaultToken "secrets" $secrets "shared" $shared | toYaml }}
+{{- dict "port" $port "vaultPorts" ($vaultPorts | uniq) "vaultToken" $vaultToken "secrets" $secrets "shared" $shared "state" $state | toYaml }}
 {{- end }}
 
 {{/* The name of the ConfigMap ends with a hash of its content, the same that kustomize gives it. */}}
