@@ -74,6 +74,7 @@ var allowed = map[string][]string{
 	"internal/admission":       core,
 	"internal/cloudflare":      append([]string{"internal/admission", "internal/outbound", "internal/smallfile"}, core...),
 	"internal/ledger":          append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
+	"internal/ledger/shared":   append([]string{"internal/durable", "internal/kvstore", "internal/ledger", "internal/pending"}, core...),
 	"internal/ledger/transfer": append([]string{"internal/durable", "internal/kvstore", "internal/smallfile"}, core...),
 	"internal/pending":         append([]string{"internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
 	"internal/statedir":        append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),

@@ -41,7 +41,13 @@ type KV interface {
 	Limit(ctx context.Context, path string, versions int) error
 	// Remove removes an entry with all its versions. Removing nothing returns nil.
 	Remove(ctx context.Context, path string) error
+	// At returns an entry's place as the vault command takes it, for people: -mount=secret rotatord/tokens/ci.
+	At(path string) string
 }
+
+// Never is a version for Put that no entry has. Vault answers ErrConflict only after it has found that the write would be
+// allowed.
+const Never = -1
 
 // Entry is one version of an entry.
 type Entry struct {
@@ -87,6 +93,9 @@ func New(session *vault.Session, mount, prefix string) *Store {
 // Path returns the path of an entry as the vault command has it, for people.
 func (s *Store) Path(path string) string { return s.mount + "/" + s.prefix + "/" + path }
 
+// At implements [KV].
+func (s *Store) At(path string) string { return "-mount=" + s.mount + " " + s.prefix + "/" + path }
+
 func (s *Store) data(path string) string { return s.mount + "/data/" + s.prefix + "/" + path }
 func (s *Store) metadata(path string) string {
 	return s.mount + "/metadata/" + strings.TrimSuffix(s.prefix+"/"+path, "/")
@@ -118,11 +127,11 @@ func (s *Store) Get(ctx context.Context, path string) (Entry, error) {
 func (s *Store) deleted(path string, version int, answer map[string]any) error {
 	about, _ := answer["metadata"].(map[string]any)
 	if destroyed, _ := about["destroyed"].(bool); destroyed {
-		return fmt.Errorf("%s: version %d %w and destroyed. It cannot be brought back: vault kv rollback -version=%d -mount=%s %s/%s takes the version before it, if Vault still has that",
-			s.Path(path), version, ErrDeleted, version-1, s.mount, s.prefix, path)
+		return fmt.Errorf("%s: version %d %w and destroyed. It cannot be brought back: vault kv rollback -version=%d %s takes the version before it, if Vault still has that",
+			s.Path(path), version, ErrDeleted, version-1, s.At(path))
 	}
-	return fmt.Errorf("%s: version %d %w, by a person, a program or delete_version_after. Bring it back: vault kv undelete -versions=%d -mount=%s %s/%s",
-		s.Path(path), version, ErrDeleted, version, s.mount, s.prefix, path)
+	return fmt.Errorf("%s: version %d %w, by a person, a program or delete_version_after. Bring it back: vault kv undelete -versions=%d %s",
+		s.Path(path), version, ErrDeleted, version, s.At(path))
 }
 
 // Put implements [KV].
@@ -151,6 +160,9 @@ func (s *Store) Put(ctx context.Context, path string, data any, version int) (En
 	conflict := isResponse && !refused.Foreign && refused.Status == http.StatusBadRequest && strings.Contains(err.Error(), "check-and-set parameter did not match")
 	if isResponse && !refused.Foreign && refused.Status < 500 && refused.Status != http.StatusPreconditionFailed && !conflict {
 		return Entry{}, fmt.Errorf("writing %s: %w", s.Path(path), err)
+	}
+	if conflict && version == Never {
+		return Entry{}, fmt.Errorf("writing %s: %w", s.Path(path), ErrConflict)
 	}
 	// The answer is lost, or a conflict that may come from a proxy that has repeated our request: what is there decides.
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTime)

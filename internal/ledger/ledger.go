@@ -43,7 +43,7 @@ import (
 //
 // Save is check-and-set by revision, so that several writers of one ledger cannot overwrite each
 // other's changes. SaveAll is all or nothing in a local ledger. A ledger in a key-value store cannot
-// promise that: it saves one record after another and stops at the first error. A caller of SaveAll
+// promise that: after an error it may have saved any of the records. A caller of SaveAll
 // must therefore load the records again after an error.
 type Ledger interface {
 	rotation.Ledger

@@ -124,7 +124,7 @@ func (s *Store) checkIdentity(isUnfinished func(rotationID string) bool) error {
 	foreign := 0
 	err := forEach(s.dir, func(_ string, p parsed, damage error) error {
 		if damage == nil && p.state == stateSealed && isUnfinished(p.key.RotationID) {
-			if _, err := decrypt(p.ciphertext, s.identity); isForeign(err) {
+			if _, err := decrypt(p.ciphertext, s.identity); SealedToOthers(err) {
 				foreign++
 			}
 		}
@@ -139,8 +139,8 @@ func (s *Store) checkIdentity(isUnfinished func(rotationID string) bool) error {
 	return err
 }
 
-// isForeign reports whether an age file is sealed to other recipients.
-func isForeign(err error) bool {
+// SealedToOthers reports whether an error says that a secret is sealed to other identities.
+func SealedToOthers(err error) bool {
 	_, ok := errors.AsType[*age.NoIdentityMatchError](err)
 	return ok
 }

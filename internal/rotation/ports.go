@@ -324,8 +324,8 @@ type Ledger interface {
 	// Save stores r if the stored revision is still r.Revision, and returns it with
 	// its new revision; otherwise it changes nothing and returns ErrConflict.
 	Save(ctx context.Context, r Record) (Record, error)
-	// SaveAll saves records of different tokens as Save does, in few transactions. A ledger may save all
-	// of them or none, or stop at the first error: after an error the caller loads them again.
+	// SaveAll saves records of different tokens as Save does, in few transactions. After
+	// an error it may have saved any of them, and the caller loads them again.
 	SaveAll(ctx context.Context, all []Record) ([]Record, error)
 	// All returns every record, in no particular order.
 	All(ctx context.Context) ([]Record, error)

@@ -191,6 +191,9 @@ func (c *Client) Put(ctx context.Context, path string, data any, version int) (p
 	if err == nil {
 		return put, nil
 	}
+	if version == kvstore.Never && errors.Is(err, kvstore.ErrConflict) {
+		return kvstore.Entry{}, err
+	}
 	now, readErr := c.Get(context.WithoutCancel(ctx), path)
 	switch {
 	case readErr != nil:
@@ -202,6 +205,9 @@ func (c *Client) Put(ctx context.Context, path string, data any, version int) (p
 	}
 	return kvstore.Entry{}, err
 }
+
+// At implements [kvstore.KV].
+func (c *Client) At(path string) string { return "-mount=secret rotatord/" + path }
 
 // List implements [kvstore.KV].
 func (c *Client) List(ctx context.Context, dir string) (names []string, err error) {
