@@ -5,19 +5,26 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"rotatord/internal/printable"
 )
 
-// entryFormat is the format of the entries. Another one is not read.
+// entryFormat is the format of the entries.
 const entryFormat = 1
 
-// Everything means all entries where the names of some are expected: what has changed is not known in detail.
+// Everything is the name in a notice for all entries: what has changed is not known in detail.
 const Everything = "*"
 
 const (
-	// keptChanges is how many changes an entry lists at most, and keptFor for how long. A replica that has not read
-	// it for longer reads everything again.
-	keptChanges = 500
-	keptFor     = 2 * time.Minute
+	// keptNotices is how many names an entry tells of at most, and keptFor for how long. A replica that has not read it
+	// for longer reads everything again.
+	keptNotices = 1000
+	keptFor     = time.Minute
+	// Bounds of what is taken from the entry of another replica.
+	maxShort    = 100
+	maxName     = 200
+	maxReason   = 500
+	maxAccounts = 1000
 )
 
 // dir is the directory of the entries.
@@ -27,31 +34,37 @@ func pathOf(name string) string { return dir + "/" + name }
 
 // entry is what a replica writes about itself.
 type entry struct {
-	Format  int    `json:"format"`
-	Replica string `json:"replica"`
-	Process string `json:"process"` // another one at each start
-	// After is the process before this one, if that has told of all its changes. Seq and Changes go on from its.
-	After   string    `json:"after,omitempty"`
-	Home    string    `json:"home"` // its state directory
+	Format  int       `json:"format"`
+	Replica string    `json:"replica"`
+	Process string    `json:"process"` // another one at each start
+	Home    string    `json:"home"`    // its state directory
 	Started time.Time `json:"started"`
 	Version string    `json:"version"` // of rotatord
 	Claim   duration  `json:"claim"`
 	Listen  string    `json:"listen"`
 	Leaving bool      `json:"leaving"`
-	Wall    time.Time `json:"wall"` // its wall clock, just before it wrote this
-	Aside   string    `json:"stands_aside,omitempty"`
+	Wall    time.Time `json:"wall"`                   // its wall clock, just before it wrote this
+	Aside   string    `json:"stands_aside,omitempty"` // why it begins nothing
+
+	// Throttled says for how long, from this entry on, Cloudflare has asked it to send nothing, by account.
+	Throttled map[string]duration `json:"throttled,omitempty"`
 
 	Identity   string   `json:"identity"`   // the public key with which it opens sealed answers
 	Recipients []string `json:"recipients"` // the public keys that it seals answers to
 
-	Seq     uint64   `json:"seq"` // how many changes it has told of
-	Changes []change `json:"changes"`
+	// Seq counts the notices of this process. Those after number Since are all in Changes, each name once with the
+	// number of its last notice, in the order of the numbers.
+	Seq     uint64   `json:"seq"`
+	Since   uint64   `json:"since"`
+	Changes []notice `json:"changes"`
 }
 
-// change says that an entry below the prefix was written.
-type change struct {
-	Name string    `json:"name"` // of a token, or of what else [Room.Notice] was called with
-	At   time.Time `json:"at"`
+// notice says that an entry below the prefix was written.
+type notice struct {
+	Name string `json:"name"` // of a token, or of what else [Room.Notice] was called with
+	Seq  uint64 `json:"seq"`
+
+	at time.Time // on the monotonic clock; only of our own
 }
 
 // duration is written as 2m0s. It is read in nanoseconds, too.
@@ -76,37 +89,91 @@ func (d *duration) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// isNewer reports whether a newer version of rotatord has written the entry. It is known to live, and nothing else.
+func (e entry) isNewer() bool { return e.Format > entryFormat }
+
 // check returns an error about an entry that this replica cannot use.
 func (e entry) check(name string) error {
+	odd := func(what string) error {
+		return fmt.Errorf("%s is not what a replica writes there: %s. Its replica writes it again within %s; if there is none, remove it with vault kv metadata delete",
+			pathOf(name), what, beatMax)
+	}
 	switch {
-	case e.Format > entryFormat:
-		return fmt.Errorf("%s has format %d, and this version of rotatord reads %d: update this replica", pathOf(name), e.Format, entryFormat)
-	case e.Format < 1, e.Replica != name, e.Process == "", e.Claim <= 0, uint64(len(e.Changes)) > e.Seq:
-		return fmt.Errorf("%s is not what a replica writes there", pathOf(name))
+	case e.Format < 1:
+		return odd("it has no format")
+	case e.Replica != name:
+		return odd(fmt.Sprintf("it is of the replica %q", printable.Line(e.Replica, maxShort)))
+	case e.Process == "" || len(e.Process) > maxShort:
+		return odd("its process has no name")
+	case e.isNewer():
+		return nil
+	case e.Claim <= 0:
+		return odd("its claims do not last")
+	case len(e.Changes) > keptNotices || len(e.Throttled) > maxAccounts:
+		return odd("it is too long")
+	}
+	last := e.Since
+	for _, c := range e.Changes {
+		if c.Seq <= last || c.Seq > e.Seq || c.Name == "" || len(c.Name) > maxName || !printable.IsPlain(c.Name) {
+			return odd("its notices cannot be read")
+		}
+		last = c.Seq
 	}
 	return nil
 }
 
-// since returns the names that have changed after a number of changes, each once. It returns [Everything] if the entry
-// does not list all of them.
-func (e entry) since(seq uint64) (names []string) {
-	first := e.Seq - uint64(len(e.Changes))
-	if seq > e.Seq || seq < first {
+// after returns the names in the notices after a number; [Everything] if the entry does not have all of them.
+func (e entry) after(seq uint64) (names []string) {
+	if seq < e.Since || seq > e.Seq {
 		return []string{Everything}
 	}
-	for _, c := range e.Changes[seq-first:] {
-		if !slices.Contains(names, c.Name) {
+	for _, c := range e.Changes {
+		if c.Seq > seq {
 			names = append(names, c.Name)
 		}
 	}
 	return names
 }
 
+// notices are what this process tells in its entry.
+type notices struct {
+	seq, since uint64
+	kept       []notice
+}
+
+// add adds a notice.
+func (n *notices) add(name string, now time.Time) {
+	n.seq++
+	n.kept = slices.DeleteFunc(n.kept, func(c notice) bool { return c.Name == name })
+	n.kept = append(n.kept, notice{name, n.seq, now})
+	n.forget(now)
+}
+
+// forget drops what all living replicas have read by now, and what is too much.
+func (n *notices) forget(now time.Time) {
+	old := max(0, len(n.kept)-keptNotices)
+	for old < len(n.kept) && now.Sub(n.kept[old].at) >= keptFor {
+		old++
+	}
+	if old > 0 {
+		n.since = n.kept[old-1].Seq
+		n.kept = slices.Delete(n.kept, 0, old)
+	}
+}
+
+const (
+	beatMin, beatMax = time.Second, 10 * time.Second
+	lookMax          = 5 * time.Second
+)
+
 // Beat returns how often a replica with that claim writes its entry.
-func Beat(claim time.Duration) time.Duration { return min(max(claim/6, time.Second), 10*time.Second) }
+func Beat(claim time.Duration) time.Duration { return min(max(claim/6, beatMin), beatMax) }
 
 // look returns how often it reads the entries of the others.
-func look(claim time.Duration) time.Duration { return min(max(claim/6, time.Second), 3*time.Second) }
+func look(claim time.Duration) time.Duration { return min(max(claim/6, beatMin), lookMax) }
 
 // deadAfter returns for how long a replica with that claim may write nothing and count as living.
 func deadAfter(claim time.Duration) time.Duration { return Beat(claim) * 7 / 2 }
+
+// requestTime bounds one request of a replica with that claim, so that one that hangs does not make it count as dead.
+func requestTime(claim time.Duration) time.Duration { return max(Beat(claim), 2*time.Second) }

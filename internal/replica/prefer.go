@@ -1,8 +1,8 @@
 package replica
 
 import (
-	"cmp"
 	"hash/fnv"
+	"io"
 	"math"
 	"slices"
 	"time"
@@ -10,32 +10,33 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// rank returns how many of the living come before a replica for a name: 0 for the first. Each of the living is the first
-// for an equal part of all names, and when one goes only its own names move (rendezvous hashing). failures
-// is how often what is named has failed in a row: after each, the next one is the first. A replica that is not one of
-// the living comes after all of them.
-func rank(living []string, self, name string, failures int) int {
-	type scored struct {
-		replica string
-		score   uint64
+// rank returns how many of some replicas come before one of them for a name: 0 for the first. Each is the first for
+// an equal part of all names, and when one goes only its own names move (rendezvous hashing). failures is how often what
+// is named has failed in a row: after each, the next one is the first. A replica that is not one of them comes
+// after all.
+func rank(replicas []string, self, name string, failures int) int {
+	own, before, found := score(self, name), 0, false
+	for _, replica := range replicas {
+		if replica == self {
+			found = true
+		} else if other := score(replica, name); other > own || other == own && replica < self {
+			before++
+		}
 	}
-	all := make([]scored, 0, len(living))
-	for _, replica := range living {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(replica))
-		_, _ = h.Write([]byte{0})
-		_, _ = h.Write([]byte(name))
-		all = append(all, scored{replica, mix(h.Sum64())})
+	n := len(replicas)
+	if !found {
+		return n
 	}
-	slices.SortFunc(all, func(a, b scored) int {
-		return cmp.Or(cmp.Compare(b.score, a.score), cmp.Compare(a.replica, b.replica))
-	})
-	at := slices.IndexFunc(all, func(s scored) bool { return s.replica == self })
-	if at < 0 {
-		return len(all)
-	}
-	n := len(all)
-	return ((at-failures)%n + n) % n
+	return ((before-failures)%n + n) % n
+}
+
+// score returns how a replica is rated for a name. All versions of rotatord must agree on it.
+func score(replica, name string) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, replica)
+	_, _ = h.Write([]byte{0})
+	_, _ = io.WriteString(h, name)
+	return mix(h.Sum64())
 }
 
 // mix spreads the bits of an FNV hash, whose high bits change little with the last characters.
@@ -65,8 +66,8 @@ func (r *Room) Wait(name string, record rotation.Record) time.Duration {
 		return 0
 	}
 	s := r.snapshot.Load()
-	before := rank(s.living, r.o.Self.Name, name, record.Failures)
-	if asked(record) && slices.Contains(s.living, record.Work.Replica) {
+	before := rank(s.eligible, r.o.Self.Name, name, record.Failures)
+	if asked(record) && slices.Contains(s.eligible, record.Work.Replica) {
 		before = max(before, 1)
 	}
 	return time.Duration(min(before, math.MaxInt16)) * r.o.Self.Claim

@@ -30,18 +30,19 @@ import (
 	"rotatord/internal/event"
 	"rotatord/internal/kvstore"
 	"rotatord/internal/rotation"
-	"rotatord/internal/status"
 )
 
 const (
-	// listEvery is how often new replicas are looked for.
-	listEvery = 10 * time.Second
+	// listEvery is how often new replicas are looked for, and those that write nothing are read.
+	listEvery = 8 * time.Second
+	// usableEvery is how often it is asked whether the ledger may be used, while nothing has happened.
+	usableEvery = 24 * time.Second
 	// sweepEvery is how often everything is read again, whatever was told.
 	sweepEvery = 6 * time.Hour
+	// newerEvery is how often that happens because of a replica whose entry cannot be read.
+	newerEvery = time.Minute
 	// forgetAfter is how long after its last entry a replica is forgotten.
 	forgetAfter = 24 * time.Hour
-	// requestTime bounds one request.
-	requestTime = 10 * time.Second
 	// noticeDelay gathers changes that come together.
 	noticeDelay = 100 * time.Millisecond
 	// noticeEvery is how often the entry is written at most because of changes.
@@ -50,9 +51,13 @@ const (
 	jumpToldFrom = time.Second
 	// atOnce is how many requests are under way at the same time.
 	atOnce = 16
+	// maxReplicas is how many other replicas are known at most.
+	maxReplicas = 100
+	// keptVersions is how many versions of its entry a replica lets Vault keep.
+	keptVersions = 2
 )
 
-// Options are what a Room needs. All but Sealed, Usable and the callbacks are required.
+// Options are what a Room needs. KV, Self and Now are required. Functions return at once, except Usable.
 type Options struct {
 	KV      kvstore.KV
 	Self    rotation.Replica
@@ -68,9 +73,17 @@ type Options struct {
 	Sealed func(rotationID string) bool
 	// Usable returns why the shared ledger must not be used now, because it is moved elsewhere. nil: it may be.
 	Usable func(context.Context) error
+	// Joined reports whether this replica knows the ledger. Until then it comes first for nothing; [Room.Nudge] tells the
+	// others when that changes. nil: it does.
+	Joined func() bool
+	// Throttled returns for how long Cloudflare has asked this process to send nothing, by account. nil: it has not.
+	Throttled func() map[string]time.Duration
+	// Throttle is called with what Cloudflare has asked of another replica.
+	Throttle func(account string, d time.Duration)
 	// Changed is called with the names of what other replicas have changed, or [Everything].
 	Changed func(names []string)
-	// Living is called when other replicas live than before, or when this one may begin and could not before.
+	// Living is called when other replicas live or may begin than before, or when this one may begin and could not
+	// before.
 	Living func()
 	// Tell is called with what an operator should know, once and not again while it is so. nil: nobody is told.
 	Tell func(event.Detail)
@@ -86,53 +99,64 @@ type Room struct {
 
 	wake     chan struct{}
 	snapshot atomic.Pointer[snapshot]
-	writing  sync.Mutex // held while the own entry is written
+	writing  chan struct{} // has an element while the own entry is written
 
-	mu      sync.Mutex
-	own     own
-	others  map[string]*other
-	looked  bool      // the others were read once
-	swept   time.Time // when everything was read again last, on the monotonic clock
-	aside   error     // why this replica begins nothing, as it was told
-	odd     map[string]string
-	unheard bool
-	usable  error // what Usable has returned
+	mu       sync.Mutex
+	own      own
+	others   map[string]*other
+	looked   bool      // the others were read once
+	swept    time.Time // when everything was read again last, on the monotonic clock
+	aside    error     // why this replica begins nothing; nil if it may
+	told     cause     // what of that was told
+	oddList  string    // what was logged of the list of entries
+	unheard  bool
+	usable   error     // what Usable has returned
+	usableAt time.Time // when, on the monotonic clock; zero before the first time
+	jumpedAt time.Time // when Vault's clock was last seen to jump, on the monotonic clock
+	clockErr error     // why the own clock cannot be trusted
 }
 
 // own is what a replica knows of its own entry. Room.mu guards it.
 type own struct {
-	version   int // of the entry
-	known     bool
-	leaving   bool
-	after     string
-	seq       uint64
-	changes   []change
-	offset    time.Duration // of the own wall clock from Vault's
-	wroteAt   time.Time     // when it was last written, on the monotonic clock; zero before that
-	twin      string        // the process of another daemon with our name; empty if there is none
-	twinFirst bool          // it began before us, so that we stand aside
-	twinAt    time.Time     // when its entry was last seen to change
-	waitUntil time.Time     // until when an earlier process with our name may still run
+	version  int // of the entry
+	known    bool
+	leaving  bool
+	notices  notices
+	offset   time.Duration // of the own wall clock from Vault's
+	wroteAt  time.Time     // when it was last written, on the monotonic clock; zero before that
+	namesake namesake
 }
 
 // other is what is known of another replica. Room.mu guards it.
 type other struct {
 	entry   entry
-	version int
+	version int       // 0: it could not be read yet
 	created time.Time // by Vault's clock
-	seenAt  time.Time // when it was written, on the monotonic clock
-	seq     uint64    // how many of its changes were passed on
+	seenAt  time.Time // when its entry was last seen to have changed, on the monotonic clock
+	readAt  time.Time // when it was last read
+	sweptAt time.Time // when everything was last read again because its entry is of a newer format
+	odd     string    // why it cannot be read, as it was logged
 	living  bool
+}
+
+// silent reports whether it writes nothing any more. Only what was read counts: while nothing can be read, nobody
+// dies.
+func (o *other) silent() bool {
+	return o.version > 0 && o.readAt.Sub(o.seenAt) >= deadAfter(time.Duration(o.entry.Claim))
 }
 
 // snapshot is what is asked again and again.
 type snapshot struct {
-	living   []string // those that may begin, sorted
+	living   int      // how many, without this one
+	eligible []string // those that may begin, sorted, this one included
 	mayBegin error
 	wroteAt  time.Time // when the own entry was last written, on the monotonic clock
 }
 
-var errStarting = errors.New("it has not found the other replicas yet")
+var (
+	errStarting = errors.New("it has not found the other replicas yet")
+	errJoining  = errors.New("it has not read the shared ledger yet")
+)
 
 // New returns a room. It sends nothing.
 func New(o Options) *Room {
@@ -141,6 +165,15 @@ func New(o Options) *Room {
 	}
 	if o.Usable == nil {
 		o.Usable = func(context.Context) error { return nil }
+	}
+	if o.Joined == nil {
+		o.Joined = func() bool { return true }
+	}
+	if o.Throttled == nil {
+		o.Throttled = func() map[string]time.Duration { return nil }
+	}
+	if o.Throttle == nil {
+		o.Throttle = func(string, time.Duration) {}
 	}
 	if o.Changed == nil {
 		o.Changed = func([]string) {}
@@ -155,8 +188,8 @@ func New(o Options) *Room {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	r := &Room{
-		o: o, clock: &Clock{tolerance: o.Self.Claim / 20}, began: o.Now(), wake: make(chan struct{}, 1),
-		others: make(map[string]*other), odd: make(map[string]string), aside: errStarting,
+		o: o, clock: &Clock{}, began: o.Now(), wake: make(chan struct{}, 1), writing: make(chan struct{}, 1),
+		others: make(map[string]*other), aside: errStarting,
 	}
 	r.snapshot.Store(&snapshot{mayBegin: errStarting})
 	return r
@@ -189,16 +222,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // start writes the own entry for the first time and reads all others. It returns false if that has to be repeated.
 func (r *Room) start(ctx context.Context) bool {
-	if r.tellUnheard(r.write(ctx)) != nil {
-		r.update()
-		return false
-	}
-	done := r.list(ctx) && r.read(ctx)
+	done := r.tellUnheard(r.write(ctx)) == nil && r.list(ctx) && r.read(ctx, true)
 	r.mu.Lock()
-	if r.looked, r.swept = done, time.Now(); done {
-		r.aside = nil // nothing has to be told of the start
-		signal(r.wake)
-	}
+	r.looked, r.swept = done, time.Now()
 	r.mu.Unlock()
 	r.update()
 	return done
@@ -223,7 +249,7 @@ func (r *Room) beat(ctx context.Context) {
 		err := r.tellUnheard(r.write(ctx))
 		if err == nil && cutOff { // the others have gone on without this one
 			r.list(ctx)
-			r.read(ctx)
+			r.read(ctx, true)
 		}
 		r.update()
 		wait := every
@@ -236,12 +262,13 @@ func (r *Room) beat(ctx context.Context) {
 
 // lookAround reads the entries of the others regularly.
 func (r *Room) lookAround(ctx context.Context) {
-	listed := time.Now()
-	for sleep(ctx, look(r.o.Self.Claim)) {
-		if time.Since(listed) >= listEvery-look(r.o.Self.Claim)/2 && r.list(ctx) {
+	every, listed := look(r.o.Self.Claim), time.Now()
+	for sleep(ctx, every) {
+		all := time.Since(listed) >= listEvery-every/2 && r.list(ctx)
+		if all {
 			listed = time.Now()
 		}
-		r.read(ctx)
+		r.read(ctx, all)
 		r.mu.Lock()
 		sweep := time.Since(r.swept) >= sweepEvery
 		if sweep {
@@ -255,18 +282,16 @@ func (r *Room) lookAround(ctx context.Context) {
 	}
 }
 
-// Notice tells the other replicas soon that something was written.
+// Notice tells the other replicas soon that something was written: a token's record, or what else they know a name for.
 func (r *Room) Notice(name string) {
 	r.mu.Lock()
-	now := r.o.Now().UTC()
-	r.own.seq++
-	r.own.changes = append(r.own.changes, change{name, now})
-	if n := len(r.own.changes) - keptChanges; n > 0 {
-		r.own.changes = slices.Clone(r.own.changes[n:])
-	}
+	r.own.notices.add(name, time.Now())
 	r.mu.Unlock()
 	signal(r.wake)
 }
+
+// Nudge writes the entry soon, because what its functions return has changed.
+func (r *Room) Nudge() { signal(r.wake) }
 
 func signal(c chan struct{}) {
 	select {
@@ -280,10 +305,10 @@ func signal(c chan struct{}) {
 func (r *Room) Leave(ctx context.Context) error {
 	r.mu.Lock()
 	r.own.leaving = true
-	known := r.own.known
+	seen := !r.own.wroteAt.IsZero()
 	r.mu.Unlock()
 	r.update()
-	if !known { // no other replica has seen this one
+	if !seen { // no other replica knows this one
 		return nil
 	}
 	return r.write(ctx)
@@ -306,51 +331,38 @@ func (r *Room) cutOff() error {
 }
 
 // Share returns how many replicas live, this one included; at least 1.
-func (r *Room) Share() int {
-	living := r.snapshot.Load().living
-	if slices.Contains(living, r.o.Self.Name) {
-		return len(living)
-	}
-	return len(living) + 1 // it may have work to finish
-}
+func (r *Room) Share() int { return r.snapshot.Load().living + 1 }
 
 // update works out who lives and whether this replica may begin, and tells what has changed.
 func (r *Room) update() {
 	r.mu.Lock()
-	var news []event.Detail
-	living := make([]string, 0, len(r.others)+1)
-	now := time.Now()
-	died := false
+	news, died := r.census()
+	r.vote(time.Now())
+	next := &snapshot{wroteAt: r.own.wroteAt}
 	for name, o := range r.others {
-		alive := !o.entry.Leaving && now.Sub(o.seenAt) < deadAfter(time.Duration(o.entry.Claim))
-		switch {
-		case alive && !o.living:
-			news = append(news, event.ReplicaSeen{Replica: name, Living: true})
-		case !alive && o.living && o.entry.Leaving:
-			news = append(news, event.ReplicaSeen{Replica: name, Leaving: true})
-		case !alive && o.living:
-			news = append(news, event.ReplicaSeen{Replica: name, Since: r.o.Now().Add(-now.Sub(o.seenAt)).UTC()})
-			died = true // it may have saved what it could not tell any more
-		}
-		if o.living = alive; alive && o.entry.Aside == "" {
-			living = append(living, name)
+		if o.living {
+			next.living++
+			if o.entry.Aside == "" {
+				next.eligible = append(next.eligible, name)
+			}
 		}
 	}
-	before := r.snapshot.Load()
-	next := &snapshot{mayBegin: r.whyAside(now), wroteAt: r.own.wroteAt}
-	if next.mayBegin == nil {
-		living = append(living, r.o.Self.Name)
+	why, err := r.whyAside()
+	if next.mayBegin = err; err == nil {
+		next.eligible = append(next.eligible, r.o.Self.Name)
 	}
-	slices.Sort(living)
-	next.living = living
-	r.snapshot.Store(next)
-	if text(next.mayBegin) != text(r.aside) {
-		r.aside = next.mayBegin
-		if !r.own.leaving {
-			news = append(news, event.StandAside{Why: text(next.mayBegin)})
-		}
+	slices.Sort(next.eligible)
+	if (err == nil) != (r.aside == nil) {
 		signal(r.wake) // the others have to know
 	}
+	r.aside = err
+	if r.told != why {
+		if why != "" || r.told != "" && !r.own.leaving {
+			news = append(news, event.StandAside{Why: text(err)})
+		}
+		r.told = why
+	}
+	before := r.snapshot.Swap(next)
 	r.mu.Unlock()
 	for _, n := range news {
 		r.o.Tell(n)
@@ -358,9 +370,29 @@ func (r *Room) update() {
 	if died {
 		r.o.Changed([]string{Everything})
 	}
-	if !slices.Equal(before.living, living) || before.mayBegin != nil && next.mayBegin == nil {
+	if before.living != next.living || !slices.Equal(before.eligible, next.eligible) || before.mayBegin != nil && next.mayBegin == nil {
 		r.o.Living()
 	}
+}
+
+// census works out which of the others live, and whether one has died: it may have saved what it could not tell. r.mu
+// must be held.
+func (r *Room) census() (news []event.Detail, died bool) {
+	for _, name := range slices.Sorted(maps.Keys(r.others)) {
+		o := r.others[name]
+		alive := o.version > 0 && !o.entry.Leaving && !o.silent()
+		switch {
+		case alive && !o.living:
+			news = append(news, event.ReplicaSeen{Replica: name, Living: true})
+		case !alive && o.living && o.entry.Leaving:
+			news = append(news, event.ReplicaSeen{Replica: name, Leaving: true})
+		case !alive && o.living:
+			news = append(news, event.ReplicaSeen{Replica: name, Since: r.o.Now().Add(-time.Since(o.seenAt)).UTC()})
+			died = true
+		}
+		o.living = alive
+	}
+	return news, died
 }
 
 func text(err error) string {
@@ -370,52 +402,31 @@ func text(err error) string {
 	return err.Error()
 }
 
+// cause is why a replica stands aside, if an operator is told of it.
+type cause string
+
+const (
+	causeName   cause = "name"
+	causeLedger cause = "ledger"
+	causeClock  cause = "clock"
+)
+
 // whyAside returns why this replica begins nothing; nil if it may. r.mu must be held.
-func (r *Room) whyAside(now time.Time) error {
+func (r *Room) whyAside() (cause, error) {
+	namesake := r.own.namesake
 	switch {
 	case r.own.leaving:
-		return errors.New("it stops")
-	case r.own.twin != "" && r.own.twinFirst:
-		return fmt.Errorf("another process has the name %s too, and began earlier: give each replica a name of its own (state.shared.replica), and restart this one", r.o.Self.Name)
+		return "", errors.New("it stops")
+	case namesake.lives:
+		return causeName, r.nameErr()
+	case !namesake.since.IsZero():
+		return "", r.nameErr()
 	case !r.looked:
-		return errStarting
-	case now.Before(r.own.waitUntil):
-		return fmt.Errorf("an earlier process with the name %s may still run, since it did not say that it stops: it is waited for, until %s at most",
-			r.o.Self.Name, r.o.Now().Add(r.own.waitUntil.Sub(now)).UTC().Format(time.RFC3339))
+		return "", errStarting
 	case r.usable != nil:
-		return r.usable
+		return causeLedger, r.usable
+	case r.clockErr != nil:
+		return causeClock, r.clockErr
 	}
-	return r.clockFault()
-}
-
-// View returns what is known of all replicas.
-func (r *Room) View() status.Replicas {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now, wall := time.Now(), r.o.Now()
-	self := status.Replica{
-		Name: r.o.Self.Name, Living: !r.own.leaving && !r.own.wroteAt.IsZero(), Leaving: r.own.leaving, Since: r.began.UTC(), Version: r.o.Version,
-		ClockKnown: r.own.known, ClockOffset: r.own.offset.Seconds(), StandsAside: text(r.aside),
-	}
-	if !r.own.wroteAt.IsZero() {
-		self.SeenAt = wall.Add(-now.Sub(r.own.wroteAt)).UTC()
-	}
-	view := status.Replicas{Name: r.o.Self.Name, Replicas: []status.Replica{self}}
-	for _, name := range slices.Sorted(maps.Keys(r.others)) {
-		o := r.others[name]
-		view.Replicas = append(view.Replicas, status.Replica{
-			Name: name, Living: o.living, Leaving: o.entry.Leaving, Since: o.entry.Started.UTC(), SeenAt: wall.Add(-now.Sub(o.seenAt)).UTC(),
-			Version: o.entry.Version, ClockKnown: true, ClockOffset: o.entry.Wall.Sub(o.created).Seconds(), StandsAside: o.entry.Aside,
-		})
-	}
-	slices.SortFunc(view.Replicas, func(a, b status.Replica) int {
-		switch {
-		case a.Name < b.Name:
-			return -1
-		case a.Name > b.Name:
-			return 1
-		}
-		return 0
-	})
-	return view
+	return "", nil
 }
