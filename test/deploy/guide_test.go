@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"filippo.io/age"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 )
@@ -33,6 +34,14 @@ func newGuided(t *testing.T) guided {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\necho \"asked: "+name+" $*\"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keygen := "#!/bin/sh\n[ \"$1\" = -o ] && echo " + identity.String() + " > \"$2\"\n"
+	if err := os.WriteFile(filepath.Join(bin, "age-keygen"), []byte(keygen), 0o755); err != nil {
+		t.Fatal(err)
 	}
 	sim := exec.CommandContext(t.Context(), binary, "sim", "--listen", "127.0.0.1:0", "--seed-tokens", "3")
 	out, err := sim.StdoutPipe()
@@ -82,7 +91,7 @@ func (g guided) follow(t *testing.T, script string, replace ...string) string {
 	t.Helper()
 	script = strings.NewReplacer(append(replace,
 		"ACCOUNT_ID", "023e105f4ecef8ad9ca31a8372d0c353", "VAULT_HOST", "vault.example.com", "REGISTRY", "registry.example.com",
-		"rotatord import ", "rotatord import --base-url "+g.cloudflare+" ", "cat >", "echo cfat_made-up >", "rm -r ", "ls ")...).Replace(script)
+		"rotatord import ", "rotatord import --base-url "+g.cloudflare+" ", "cat > credentials/", "echo cfat_made-up > credentials/", "rm -r ", "ls ")...).Replace(script)
 	cmd := exec.CommandContext(t.Context(), "bash", "-euc", "export PATH="+g.bin+":$PWD/bin:$PATH\n"+script)
 	cmd.Dir = g.dir
 	log, err := cmd.CombinedOutput()
@@ -142,6 +151,59 @@ func TestKubernetesGuideVariants(t *testing.T) {
 	}
 }
 
+// TestKubernetesGuideReplicas follows the same steps for several replicas, and those that move the ledger of one pod
+// to them. That the objects can be built is tried.
+func TestKubernetesGuideReplicas(t *testing.T) {
+	g := newGuided(t)
+	const page = "deploy/kubernetes/README.md"
+	steps := commandsOf(t, page, "Steps")
+	several := commandsOf(t, page, "Several replicas")
+	const example, replicas = "cp -r overlays/example overlays/mine", "cp -r overlays/replicas overlays/mine"
+	if !strings.Contains(steps, example) || !strings.Contains(several, replicas) {
+		t.Fatal("the guide copies no overlay")
+	}
+	says(t, g.follow(t, steps, example, replicas), "3 service token(s) written")
+	// Step 4: the section state is written by hand.
+	mine := filepath.Join(g.dir, "deploy/kubernetes/overlays/mine/config.yaml")
+	imported, err := os.ReadFile(mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(mine, []byte(withStateOf(t, string(imported), readFile(t, "deploy/kubernetes/overlays/replicas/config.yaml"))), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	says(t, g.follow(t, "cd deploy/kubernetes\n"+several+"rotatord check --config overlays/mine/config.yaml\n", replicas, ":"),
+		"overlays/mine/config.yaml: good: 3 token(s)", "--from-file=age-identity=credentials/age-identity", "asked: kubectl --namespace rotatord rollout status statefulset/rotatord")
+	for _, match := range regexp.MustCompile(`--from-file=\S+=(\S+)`).FindAllStringSubmatch(several, -1) {
+		if _, err := os.Stat(filepath.Join(g.dir, "deploy/kubernetes", match[1])); err != nil {
+			t.Errorf("the Secret is made of a file that no step makes: %v", err)
+		}
+	}
+	says(t, g.follow(t, "cd deploy/kubernetes\n"+commandsOf(t, page, "From one pod to several replicas")),
+		"asked: kubectl --namespace rotatord scale deployment/rotatord --replicas=0", "asked: kubectl apply -k overlays/move", "asked: kubectl apply -k overlays/mine")
+	for overlay, replicas := range map[string]string{"mine": "3", "move": "0"} {
+		result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(g.dir, "deploy/kubernetes/overlays", overlay))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := result.AsYaml()
+		if err != nil || !strings.Contains(string(text), "\n  replicas: "+replicas+"\n") || !strings.Contains(string(text), "5eed0000-0000-4000-8000-000000000003") {
+			t.Errorf("%s: %v\n%s", overlay, err, text)
+		}
+	}
+}
+
+// withStateOf returns a configuration with the section state of another one.
+func withStateOf(t *testing.T, config, other string) string {
+	t.Helper()
+	section := regexp.MustCompile(`(?m)^state:.*\n(?:[ #].*\n)*`)
+	mine, theirs := section.FindString(config), section.FindString(other)
+	if mine == "" || theirs == "" {
+		t.Fatalf("no section state in\n%s", config)
+	}
+	return replaceOnce(t, config, mine, theirs)
+}
+
 // TestHelmGuide follows the steps of the chart's README. That the chart renders with what they pass is tried.
 func TestHelmGuide(t *testing.T) {
 	g := newGuided(t)
@@ -159,4 +221,7 @@ func TestHelmGuide(t *testing.T) {
 	if err != nil || len(objects) != 7 {
 		t.Errorf("%d objects, %v", len(objects), err)
 	}
+	says(t, g.follow(t, commandsOf(t, chartDir+"/README.md", "Several replicas")),
+		"asked: helm install rotatord deploy/helm/rotatord --namespace rotatord --set replicas=3 --set-file config=config.yaml",
+		"asked: kubectl --namespace rotatord scale deployment/rotatord --replicas=0", "--set moveLedger.fromClaim=rotatord-state")
 }
