@@ -103,9 +103,12 @@ func checkJSON(ctx context.Context, path, credentials string, stdout io.Writer) 
 }
 
 // expiryFaults returns a fault for each token that expires before its next rotation. It returns none
-// if the ledger cannot be read, because there is none or a daemon has it open.
+// if the ledger cannot be read, because there is none, a daemon has it open, or it is shared.
 func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.Faults {
-	records, _ := ledgerOf(ctx, c)
+	if c.State.Shared != nil {
+		return nil // it is not on this machine, and check uses no network
+	}
+	records, _, _ := ledgerOf(ctx, c, login{})
 	var faults config.Faults
 	for _, t := range c.Tokens {
 		token := app.PlannedToken(t)

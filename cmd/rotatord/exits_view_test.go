@@ -62,7 +62,7 @@ func TestRecoverNamesTheExit(t *testing.T) {
 			Token: "ci", Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "A", Overtaken: &rotation.Overtaken{Since: time.Now()}},
 		}},
 		Abandoned: map[string]string{"B": "ci"},
-	})
+	}, onDisk)
 	if found[0].State != "overtaken" || !strings.Contains(found[0].Do, "rotatord resolve ci --drop, --deliver or --rotate-now") {
 		t.Errorf("%+v", found[0])
 	}

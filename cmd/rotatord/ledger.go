@@ -118,12 +118,14 @@ refused, because it was probably taken by mistake; --older takes it.`,
 // ledgerOptions say which ledger a command is about.
 type ledgerOptions struct {
 	config, dir string
+	login       login
 }
 
 func (o *ledgerOptions) flags(cmd *cobra.Command) {
 	configFlag(cmd, &o.config)
 	cmd.Flags().StringVar(&o.dir, "state-dir", "", "the local ledger in this `directory`, in place of the one that the configuration names")
 	_ = cmd.MarkFlagDirname("state-dir")
+	o.login.flags(cmd)
 }
 
 // ledgerPlace is where a ledger is.
@@ -134,7 +136,7 @@ type ledgerPlace interface {
 	// exportedAt returns when the ledger was taken out of use; zero if it is in use, or if there is none.
 	exportedAt(ctx context.Context) (time.Time, error)
 	// bringIn calls write with the ledger, which is in use afterwards. write completes what it is given.
-	bringIn(ctx context.Context, in incoming, write func(transfer.Ends) error) error
+	bringIn(ctx context.Context, in incoming, write func(transfer.Ends) (began bool, err error)) error
 	// sealed returns the rotations of which an answer is sealed where the daemon of that ledger finds it.
 	sealed(ctx context.Context) ([]string, error)
 	close()
@@ -150,7 +152,7 @@ type incoming struct {
 }
 
 // place returns the ledger that the command is about.
-func (o *ledgerOptions) place(_ context.Context, stderr io.Writer) (ledgerPlace, error) {
+func (o *ledgerOptions) place(ctx context.Context, stderr io.Writer) (ledgerPlace, error) {
 	if o.dir != "" {
 		return localPlace{o.dir}, nil
 	}
@@ -158,13 +160,23 @@ func (o *ledgerOptions) place(_ context.Context, stderr io.Writer) (ledgerPlace,
 	if err != nil {
 		return nil, err
 	}
-	if c.State.Shared != nil {
-		return nil, errors.New("state.shared: this version cannot move the shared ledger")
+	if c.State.Shared == nil {
+		return localPlace{c.State.Dir}, nil
 	}
-	return localPlace{c.State.Dir}, nil
+	opened, err := openShared(ctx, c, o.login)
+	if err != nil {
+		return nil, err
+	}
+	return sharedPlace{opened, stderr}, nil
 }
 
 func exportLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, out string) error {
+	if done, err := exportedTo(ctx, place, out); done || err != nil {
+		if done {
+			fmt.Fprintf(stderr, "%s was exported to %s already\n", place.name(), out)
+		}
+		return err
+	}
 	var c transfer.Content
 	at := time.Now()
 	how, err := place.takeOut(ctx, at, func(records []rotation.Record, pauses map[string]rotation.Pause) error {
@@ -185,6 +197,17 @@ func exportLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, out 
 	return nil
 }
 
+// exportedTo reports whether the file is that of the last export of the ledger, so that a job that is run twice does
+// the same as one that is run once.
+func exportedTo(ctx context.Context, place ledgerPlace, file string) (bool, error) {
+	at, err := place.exportedAt(ctx)
+	if err != nil || at.IsZero() {
+		return false, err
+	}
+	c, err := transfer.Read(ctx, file)
+	return err == nil && c.From == place.name() && c.At.Equal(at.Truncate(time.Millisecond)), nil
+}
+
 func importLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, in incoming) error {
 	if exported, err := place.exportedAt(ctx); err != nil {
 		return err
@@ -192,22 +215,23 @@ func importLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, in i
 		return fmt.Errorf("%s was exported at %s, and %s was exported later, at %s: import the later file, or this one with --older, "+
 			"if the rotations since then are to be forgotten", in.file, in.At.Format(time.RFC3339), place.name(), exported.Format(time.RFC3339))
 	}
-	wrote := 0
+	wrote, began := 0, false
 	var plan *transfer.Plan
-	err := place.bringIn(ctx, in, func(ends transfer.Ends) (err error) {
+	err := place.bringIn(ctx, in, func(ends transfer.Ends) (_ bool, err error) {
 		ends.File, ends.Where = in.file, place.name()
 		if plan, err = transfer.Compare(ctx, in.Content, ends); err != nil {
-			return err
+			return false, err
 		}
+		began = !ends.AtOnce
 		wrote, err = plan.Write(ctx, func(done, all int) {
 			if all >= tellProgress && done < all {
 				fmt.Fprintf(stderr, "%d of %d\n", done, all)
 			}
 		})
-		return err
+		return true, err
 	})
 	switch {
-	case err != nil && wrote > 0:
+	case err != nil && began:
 		return fmt.Errorf("the import is not complete: %s has %d of %d record(s), and no daemon starts on it: repeat the import, which goes on from there: %w",
 			place.name(), plan.Same+wrote, len(in.Records), err)
 	case err != nil:
@@ -275,8 +299,11 @@ func (p localPlace) exportedAt(context.Context) (time.Time, error) {
 	return statedir.ExportedAt(p.dir), nil
 }
 
-func (p localPlace) bringIn(_ context.Context, _ incoming, write func(transfer.Ends) error) error {
-	return statedir.BringIn(p.dir, func(l *ledger.Local) error { return write(transfer.Ends{Target: l, AtOnce: true}) })
+func (p localPlace) bringIn(_ context.Context, _ incoming, write func(transfer.Ends) (began bool, err error)) error {
+	return statedir.BringIn(p.dir, func(l *ledger.Local) error {
+		_, err := write(transfer.Ends{Target: l, AtOnce: true})
+		return err
+	})
 }
 
 func (p localPlace) sealed(context.Context) ([]string, error) { return statedir.Sealed(p.dir) }

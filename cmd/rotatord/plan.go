@@ -35,6 +35,7 @@ const (
 
 func newPlan() *cobra.Command {
 	var configPath, from, until, calendar string
+	var in login
 	var format outputFormat
 	var count int
 	cmd := &cobra.Command{
@@ -42,10 +43,12 @@ func newPlan() *cobra.Command {
 		Short: "Show the next rotations",
 		Long: `Show when each token is rotated next, in its time zone and in UTC, with its jitter, its freezes, the
 time at which the previous secret stops working, and warnings. The plan shows what the daemon would
-do if it started now and if every rotation succeeded at once. It needs no network.
+do if it started now and if every rotation succeeded at once. It needs no network, except for a shared
+ledger (state.shared), which it reads from Vault if the login uses up nothing, or with --login.
 
 If no daemon has the ledger open, the plan uses it. Otherwise, and on another machine, slots are counted
 from now. That is exact except for @every schedules; pauses and rotations in progress are not known.
+A shared ledger is read beside running replicas.
 
   --until T   all rotations up to T
   --count N   at most N rotations of each token; the default is 1, and no limit with --until
@@ -73,7 +76,7 @@ replaced in one step, so a web server never serves an incomplete one; - is stand
 			if err != nil {
 				return err
 			}
-			p, note, err := makePlan(cmd.Context(), c, r)
+			p, note, err := makePlan(cmd.Context(), c, in, r)
 			if err != nil {
 				return err
 			}
@@ -99,6 +102,7 @@ replaced in one step, so a web server never serves an incomplete one; - is stand
 	flags.StringVar(&until, "until", "", "only rotations at this `time` or earlier")
 	flags.StringVar(&calendar, "calendar", "", "write an iCalendar `file` instead; - for standard output")
 	_ = cmd.MarkFlagFilename("calendar", "ics")
+	in.flags(cmd)
 	return cmd
 }
 
@@ -165,10 +169,10 @@ func planTime(flag, s string, now time.Time) (time.Time, error) {
 }
 
 // makePlan returns the forecast for the configured tokens, and a note that says what it does not know.
-func makePlan(ctx context.Context, c *config.Config, r forecast.Range) (forecast.Forecast, string, error) {
+func makePlan(ctx context.Context, c *config.Config, in login, r forecast.Range) (forecast.Forecast, string, error) {
 	state, note := forecast.State{}, "--from is not in the future: the ledger is not used, and slots are counted from --from"
 	if !r.Past() {
-		state, note = readState(ctx, c, r)
+		state, note = readState(ctx, c, in, r)
 	}
 	p, err := forecast.Of(ctx, plannedTokens(c), state, r)
 	if tooMany, ok := errors.AsType[forecast.TooManyError](err); ok {
@@ -187,14 +191,13 @@ func plannedTokens(c *config.Config) []rotation.Token {
 }
 
 // readState reads the ledger and the pauses. If it cannot, it returns a note that says why.
-func readState(ctx context.Context, c *config.Config, r forecast.Range) (forecast.State, string) {
-	records, err := ledgerOf(ctx, c)
-	if err == nil {
-		pauses, err := statedir.ReadPauses(ctx, c.State.Dir)
-		if err != nil {
-			return forecast.State{Records: records}, fmt.Sprintf("%v; pauses are not known", err)
-		}
+func readState(ctx context.Context, c *config.Config, in login, r forecast.Range) (forecast.State, string) {
+	records, pauses, err := ledgerOf(ctx, c, in)
+	switch {
+	case err == nil:
 		return forecast.State{Records: records, Pauses: pauses}, ""
+	case records != nil:
+		return forecast.State{Records: records}, fmt.Sprintf("%v; pauses are not known", err)
 	}
 	note := fmt.Sprintf("%v; slots are counted from now", err)
 	if !r.From.IsZero() {
@@ -206,17 +209,45 @@ func readState(ctx context.Context, c *config.Config, r forecast.Range) (forecas
 	return forecast.State{}, note
 }
 
-// ledgerOf returns the records of the ledger by token.
-func ledgerOf(ctx context.Context, c *config.Config) (map[string]rotation.Record, error) {
+// ledgerOf returns the records of the ledger by token, and what is paused. If only the pauses cannot be read, it
+// returns the records with the error.
+func ledgerOf(ctx context.Context, c *config.Config, in login) (map[string]rotation.Record, map[string]rotation.Pause, error) {
+	if c.State.Shared != nil {
+		return sharedLedgerOf(ctx, c, in)
+	}
 	all, err := statedir.ReadLedger(ctx, c.State.Dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	pauses, err := statedir.ReadPauses(ctx, c.State.Dir)
+	return byToken(all), pauses, err
+}
+
+// sharedReadTime bounds how long a command that can do without the shared ledger tries to read it.
+const sharedReadTime = 30 * time.Second
+
+func sharedLedgerOf(ctx context.Context, c *config.Config, in login) (map[string]rotation.Record, map[string]rotation.Pause, error) {
+	ctx, cancel := context.WithTimeout(ctx, sharedReadTime)
+	defer cancel()
+	s, err := openShared(ctx, c, in)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the shared ledger was not read: %w", err)
+	}
+	defer s.close()
+	all, err := s.ledger.All(ctx)
+	if err != nil {
+		return nil, nil, fmt.Errorf("the shared ledger was not read: %w", err)
+	}
+	pauses, err := s.ledger.LoadPauses(ctx)
+	return byToken(all), pauses, err
+}
+
+func byToken(all []rotation.Record) map[string]rotation.Record {
 	records := make(map[string]rotation.Record, len(all))
 	for _, r := range all {
 		records[r.Token] = r
 	}
-	return records, nil
+	return records
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -51,7 +51,7 @@ func BenchmarkPlan(b *testing.B) {
 	now := time.Date(2027, 3, 20, 12, 0, 0, 0, time.UTC)
 	b.ReportAllocs()
 	for b.Loop() {
-		p, _, err := makePlan(context.Background(), c, forecast.Range{Now: now, Count: 1, Limit: maxPlanned})
+		p, _, err := makePlan(context.Background(), c, login{}, forecast.Range{Now: now, Count: 1, Limit: maxPlanned})
 		if err != nil || len(p) < len(c.Tokens) {
 			b.Fatalf("%d entries: %v", len(p), err)
 		}

@@ -84,7 +84,7 @@ func TestPlanIsDocumented(t *testing.T) {
 func TestPlanIsBounded(t *testing.T) {
 	c := &config.Config{Tokens: []config.Token{*planToken(t, func(c *config.Token) { c.Schedule, c.Grace = parsed(t, "* * * * *"), 0 })}}
 	c.State.Dir = t.TempDir()
-	_, _, err := makePlan(context.Background(), c, forecast.Range{Now: noon, Until: noon.AddDate(10, 0, 0), Limit: 1000})
+	_, _, err := makePlan(context.Background(), c, login{}, forecast.Range{Now: noon, Until: noon.AddDate(10, 0, 0), Limit: 1000})
 	if err == nil || !isUsage(err) || !strings.Contains(err.Error(), "more than 1000 entries: shorten") {
 		t.Errorf("ten years of minutes: %v", err)
 	}
@@ -92,7 +92,7 @@ func TestPlanIsBounded(t *testing.T) {
 	// over is no longer than the list of rotations.
 	c.Tokens[0].Freezes = []scheduler.Freeze{{Name: "long", From: noon.AddDate(8, 0, 0), To: noon.AddDate(8, 1, 0), Skip: true}}
 	begun := time.Now()
-	p, _, err := makePlan(context.Background(), c, forecast.Range{Now: noon, From: noon.AddDate(8, 0, 0), Count: 2, Limit: 1000})
+	p, _, err := makePlan(context.Background(), c, login{}, forecast.Range{Now: noon, From: noon.AddDate(8, 0, 0), Count: 2, Limit: 1000})
 	if err != nil || len(p) != 4 {
 		t.Fatalf("%d entries, want two that are skipped and two rotations: %v", len(p), err)
 	}
@@ -104,7 +104,7 @@ func TestPlanIsBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, _, err := makePlan(ctx, c, forecast.Range{Now: noon, Count: 1, Limit: 1000}); !errors.Is(err, context.Canceled) {
+	if _, _, err := makePlan(ctx, c, login{}, forecast.Range{Now: noon, Count: 1, Limit: 1000}); !errors.Is(err, context.Canceled) {
 		t.Errorf("after an interrupt: %v", err)
 	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -21,11 +22,16 @@ import (
 func newRecover() *cobra.Command {
 	var o recoverOptions
 	cmd := &cobra.Command{
-		Use:   "recover --state-dir DIR",
-		Short: "Look into the state directory of a daemon that is gone",
+		Use:   "recover --state-dir DIR | --config FILE",
+		Short: "Look into the state directory of a daemon that is gone, or at the copies of replicas",
 		Long: `List the secrets that are sealed in a state directory, or in a copy of one, and what to do with each.
 This works with a damaged or missing ledger too. Only --drop and --new-ledger change something. A
 directory that a daemon has open is refused.
+
+With --config, whose file has state.shared, and without --state-dir: the same for the copies of sealed
+secrets that replicas keep in Vault. They can be listed and read beside living replicas, which deliver
+them by themselves. With both: the secrets in the directory of a replica, and what the shared ledger
+knows of them.
 
   --reveal NAME   Decrypt one secret and print it to standard output. NAME is the name of a token or a
                   rotation ID.
@@ -37,50 +43,79 @@ directory that a daemon has open is refused.
                   "The ledger is lost" in docs/runbook.md first. What is left of the old ledger and
                   the sealed secrets are moved to another directory, not deleted.
 
-Secrets are decrypted with identity.age of the directory. --identity names another age identity: a
-break-glass key of state.recipients, or a copy of the file.`,
+Secrets are decrypted with identity.age of the directory, or with state.identity of the configuration.
+--identity names another age identity: a break-glass key of state.recipients, that of another replica,
+or a copy of the file.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case o.dir == "":
-				return usagef("--state-dir is missing: give the directory that state.dir of the configuration names, or a copy of it")
-			case o.reveal != "" && o.drop != "":
-				return usagef("give either --reveal or --drop: a dropped secret is gone")
-			case o.identity != "" && o.reveal == "":
-				return usagef("--identity needs --reveal")
-			case o.unfinished && o.drop == "":
-				return usagef("--unfinished needs --drop")
-			case o.newLedger && (o.reveal != "" || o.drop != "" || o.identity != "" || o.format != "text"):
-				return usagef("--new-ledger takes no other flag than --state-dir")
-			case o.newLedger:
-				return besideDaemon(beginAgain(cmd.ErrOrStderr(), o.dir))
-			case o.drop != "" && o.format != "text":
-				return usagef("--drop prints nothing: leave out --output")
-			case o.drop != "":
-				return besideDaemon(dropSealed(cmd.ErrOrStderr(), o))
+			if err := o.check(); err != nil {
+				return err
 			}
-			in, err := statedir.Inspect(o.dir)
-			if err != nil {
-				return besideDaemon(err)
-			}
-			found := describe(in)
-			if o.reveal != "" {
-				return reveal(cmd.OutOrStdout(), o, in, found)
-			}
-			return listFound(cmd.OutOrStdout(), cmd.ErrOrStderr(), o, in, found)
+			return besideDaemon(recoverSealed(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), o))
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&o.dir, "state-dir", "", "state `directory`, or a copy of it")
-	flags.StringVar(&o.identity, "identity", "", "age identity `file` (default identity.age in the state directory)")
+	flags.StringVarP(&o.config, "config", "c", "", "configuration `file` with state.shared, for the copies in Vault")
+	flags.StringVar(&o.identity, "identity", "", "age identity `file` (default identity.age in the state directory, or state.identity)")
 	flags.StringVar(&o.reveal, "reveal", "", "print the secret of this `token` or rotation")
 	flags.StringVar(&o.drop, "drop", "", "delete the secret of this `rotation`; it cannot be brought back")
 	flags.BoolVar(&o.unfinished, "unfinished", false, "with --drop: also a secret that an unfinished rotation needs")
 	flags.BoolVar(&o.newLedger, "new-ledger", false, "start a new ledger in place of one that is lost")
 	_ = cmd.MarkFlagDirname("state-dir")
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml")
 	_ = cmd.MarkFlagFilename("identity")
+	o.login.flags(cmd)
 	outputFlag(cmd, &o.format)
 	return cmd
+}
+
+// check refuses flags that do not go together.
+func (o *recoverOptions) check() error {
+	switch {
+	case o.dir == "" && o.config == "":
+		return usagef("--state-dir is missing: give the directory that state.dir of the configuration names, or a copy of it; for the copies of replicas in Vault give --config")
+	case o.reveal != "" && o.drop != "":
+		return usagef("give either --reveal or --drop: a dropped secret is gone")
+	case o.identity != "" && o.reveal == "":
+		return usagef("--identity needs --reveal")
+	case o.unfinished && o.drop == "":
+		return usagef("--unfinished needs --drop")
+	case o.newLedger && (o.dir == "" || o.reveal != "" || o.drop != "" || o.identity != "" || o.config != "" || o.format != "text"):
+		return usagef("--new-ledger takes no other flag than --state-dir, and needs that")
+	case o.config == "" && o.login != login{}:
+		return usagef("--login, --vault-token-file and --credentials need --config")
+	case o.drop != "" && o.format != "text":
+		return usagef("--drop prints nothing: leave out --output")
+	}
+	return nil
+}
+
+func recoverSealed(ctx context.Context, stdout, stderr io.Writer, o recoverOptions) error {
+	switch {
+	case o.newLedger:
+		return beginAgain(stderr, o.dir)
+	case o.config != "":
+		return recoverShared(ctx, stdout, stderr, o)
+	case o.drop != "":
+		return dropSealed(stderr, o, statedir.Drop)
+	}
+	in, err := statedir.Inspect(o.dir)
+	if err != nil {
+		return err
+	}
+	if statedir.IsShared(o.dir) && in.LedgerErr != nil {
+		in.LedgerErr = errors.New("the directory belongs to a replica, and its ledger is shared: with --config it is asked what is needed")
+	}
+	return show(stdout, stderr, o, in, describe(in, onDisk))
+}
+
+// show reveals one secret, or lists all.
+func show(stdout, stderr io.Writer, o recoverOptions, in *statedir.Inspection, all []found) error {
+	if o.reveal != "" {
+		return reveal(stdout, o, in, all)
+	}
+	return listFound(stdout, stderr, o, in, all)
 }
 
 // besideDaemon returns the error, with what to do if a daemon has the state directory open.
@@ -92,10 +127,13 @@ func besideDaemon(err error) error {
 }
 
 type recoverOptions struct {
-	dir, identity, reveal, drop string
-	newLedger                   bool
-	format                      outputFormat
-	unfinished                  bool
+	dir, config, identity, reveal, drop string
+	newLedger                           bool
+	format                              outputFormat
+	unfinished                          bool
+	login                               login
+	// defaultIdentity is the file without --identity.
+	defaultIdentity string
 }
 
 // found is a sealed secret with what is known about it.
@@ -110,8 +148,18 @@ type found struct {
 	Do     string `json:"do"`
 }
 
+// sealedAt says who goes on with a sealed secret in a place.
+type sealedAt struct{ start, decide, later string }
+
+var (
+	// onDisk is a state directory with its own ledger, onReplica that of a replica, and inVault a copy.
+	onDisk    = sealedAt{"start a daemon on this directory", "start a daemon on this directory and decide", "its answer failed validation, or a later secret replaced it"}
+	onReplica = sealedAt{"start the replica on this directory", "start a replica and decide", "its answer failed validation, came late, or a later secret replaced it"}
+	inVault   = sealedAt{"start a replica, if none lives", "start a replica, if none lives, and decide", "a copy of an answer that was delivered, or that a later secret replaced, and that was not erased"}
+)
+
 // describe returns what is known about each sealed secret and what to do with it, the oldest first.
-func describe(in *statedir.Inspection) []found {
+func describe(in *statedir.Inspection, at sealedAt) []found {
 	all := make([]found, 0, len(in.Sealed))
 	for _, s := range in.Sealed {
 		r, needed := in.InHand[s.RotationID]
@@ -128,20 +176,19 @@ func describe(in *statedir.Inspection) []found {
 			f.Do = "reveal it and compare it with what its sinks hold; drop it when it is not needed"
 		case needed && r.Step == rotation.StepInDoubt:
 			f.State, f.Detail = "in_doubt", cmp.Or(r.Doubt.Reason, "unknown")+": "+r.Doubt.Detail
-			f.Do = "start a daemon on this directory, which resolves the doubt; or reveal the secret and try it"
+			f.Do = at.start + ", which resolves the doubt; or reveal the secret and try it"
 		case needed && r.Work.Overtaken != nil:
 			f.State, f.Detail = "overtaken", "it was not delivered, because a sink has a later secret: another rotation replaced it, or the service token is gone"
-			f.Do = fmt.Sprintf("start a daemon on this directory and decide: rotatord resolve %s --drop, --deliver or --rotate-now; "+
-				"without a daemon, compare it with what its sinks hold", r.Token)
+			f.Do = fmt.Sprintf("%s: rotatord resolve %s --drop, --deliver or --rotate-now; without a daemon, compare it with what its sinks hold", at.decide, r.Token)
 		case needed:
 			f.State, f.Detail = "waiting", "it is not delivered yet; the ledger says "+string(r.Step)
-			f.Do = "start a daemon on this directory, which delivers it; or reveal it and write it to its sinks"
+			f.Do = at.start + ", which delivers it; or reveal it and write it to its sinks"
 		case in.Abandoned[s.RotationID] != "":
 			f.Token = in.Abandoned[s.RotationID]
 			f.State, f.Detail = "unneeded", "another secret took its place; it is erased when the next rotation of "+f.Token+" is done"
 			f.Do = "nothing; or drop it, when you are certain that no consumer uses it"
 		default:
-			f.State, f.Detail = "unneeded", "it belongs to no unfinished rotation: its answer failed validation, or a later secret replaced it"
+			f.State, f.Detail = "unneeded", "it belongs to no unfinished rotation: "+at.later
 			f.Do = "drop it, when you are certain that no consumer uses it"
 		}
 		all = append(all, f)
@@ -211,7 +258,7 @@ func reveal(stdout io.Writer, o recoverOptions, in *statedir.Inspection, all []f
 		}
 		return fmt.Errorf("there are %d sealed secrets of %s: name one by its rotation ID\n%s", len(matches), o.reveal, strings.TrimSuffix(list.String(), "\n"))
 	}
-	identities, err := pending.ReadIdentities(cmp.Or(o.identity, statedir.IdentityFile(o.dir)))
+	identities, err := pending.ReadIdentities(cmp.Or(o.identity, o.defaultIdentity, statedir.IdentityFile(o.dir)))
 	if err != nil {
 		return err
 	}
@@ -250,8 +297,7 @@ func printCredential(stdout io.Writer, c credential) error {
 	return err
 }
 
-func dropSealed(stderr io.Writer, o recoverOptions) error {
-	drop := statedir.Drop
+func dropSealed(stderr io.Writer, o recoverOptions, drop func(dir, rotationID string) error) error {
 	if o.unfinished {
 		drop = statedir.DropUnfinished
 	}

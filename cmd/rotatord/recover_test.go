@@ -9,6 +9,8 @@ import (
 
 	"filippo.io/age"
 
+	"rotatord/internal/config"
+	"rotatord/internal/ledger/shared"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/statedir"
@@ -77,6 +79,53 @@ func writeState(dir string) error {
 			r.TokenID = r.Work.TokenID
 		}
 		if _, err := j.Ledger.Save(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// makeCopies is a program that does in Vault what a replica does that cannot deliver: it copies the sealed secrets of
+// the directory that makestate has made, and writes its records to the shared ledger of a configuration.
+func makeCopies() {
+	if err := copyState(context.Background(), os.Args[1], os.Args[2]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func copyState(ctx context.Context, dir, configPath string) error {
+	c, err := config.Load(configPath)
+	if err != nil {
+		return err
+	}
+	opened, err := openShared(ctx, c, login{})
+	if err != nil {
+		return err
+	}
+	defer opened.close()
+	d, err := statedir.Open(statedir.Options{Dir: dir, Recipients: c.State.Recipients})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	records, err := d.Ledger.All(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		r.Revision = 0
+		if _, err := opened.ledger.Save(ctx, r); err != nil {
+			return err
+		}
+	}
+	sealed, err := d.Pending.Sealed()
+	if err != nil {
+		return err
+	}
+	copies := shared.NewCopies(opened.store, d.Pending, "a")
+	for _, s := range sealed {
+		if err := copies.Copy(ctx, s.PendingKey); err != nil {
 			return err
 		}
 	}

@@ -75,7 +75,7 @@ var allowed = map[string][]string{
 	"internal/cloudflare":      append([]string{"internal/admission", "internal/outbound", "internal/smallfile"}, core...),
 	"internal/ledger":          append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
 	"internal/ledger/shared":   append([]string{"internal/durable", "internal/kvstore", "internal/ledger", "internal/pending"}, core...),
-	"internal/ledger/transfer": append([]string{"internal/durable", "internal/kvstore", "internal/smallfile"}, core...),
+	"internal/ledger/transfer": append([]string{"internal/durable", "internal/kvstore", "internal/replica", "internal/smallfile"}, core...),
 	"internal/pending":         append([]string{"internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
 	"internal/statedir":        append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending"}, core...),
 	"internal/kubernetes":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
@@ -107,7 +107,7 @@ var allowed = map[string][]string{
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
 	"docs":              {}, // only tests of the documents
-	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/httpapi", "internal/ledger", "internal/ledger/transfer", "internal/logqueue",
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue",
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 

@@ -103,7 +103,7 @@ func (e *examination) sharedRights(ctx context.Context, s *vault.Session, c *con
 			at += "*"
 		}
 		e.add(Bad, SharedRights, sharedSubject, fmt.Sprintf("the policy does not allow %s at %s: %s", strings.Join(lacks, ", "), at, r.why),
-			fmt.Sprintf("add to it: path %q { capabilities = [%s] }; deploy/vault/README.md has the whole policy", at, quoted(r.needs)))
+			fmt.Sprintf("add to it: path %q { capabilities = [%s] }; deploy/vault/rotatord-replicas-policy.hcl is the whole policy", at, quoted(r.needs)))
 	}
 	var excess []string
 	for _, path := range forever {

@@ -85,6 +85,25 @@ func Inspect(dir string) (*Inspection, error) {
 	return in, err
 }
 
+// InspectFiles does the same for sealed secrets that are not in a state directory, such as copies in Vault. It
+// reads nothing.
+func InspectFiles(files []pending.File) *Inspection {
+	in := &Inspection{files: make(map[string]pending.File)}
+	for _, f := range files {
+		in.add(f)
+	}
+	return in
+}
+
+// Know sets what the ledger knows of the sealed secrets, where that is not in the directory. err is nil, or says
+// why it could not be read.
+func (in *Inspection) Know(records []rotation.Record, err error) {
+	in.InHand, in.Abandoned, in.LedgerErr = nil, nil, err
+	if err == nil {
+		in.InHand, in.Abandoned = ledger.Unfinished(records), abandoned(records)
+	}
+}
+
 // add adds a sealed secret. A migration that was cut short leaves the same secret in the ledger and in
 // a file.
 func (in *Inspection) add(f pending.File) {

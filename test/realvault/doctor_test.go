@@ -22,6 +22,12 @@ import (
 // examine returns what doctor finds about a login at Vault and one sink.
 func examine(t *testing.T, c config.Vault) []doctor.Finding {
 	t.Helper()
+	return examineShared(t, c, nil)
+}
+
+// examineShared does the same for a replica; nil: the ledger is not shared.
+func examineShared(t *testing.T, c config.Vault, shared *config.Shared) []doctor.Finding {
+	t.Helper()
 	c.Timeout = 10 * time.Second
 	s, err := vault.New(c, nil, nil)
 	if err != nil {
@@ -33,7 +39,7 @@ func examine(t *testing.T, c config.Vault) []doctor.Finding {
 	defer func() { cancel(); <-ended }()
 	fields := config.SinkFields{ClientIDField: "client_id", ClientSecretField: "client_secret"}
 	return doctor.Sinks(t.Context(), &config.Config{
-		Vault: &c, Tokens: []config.Token{{Name: "ci", Sinks: []config.Sink{&config.VaultSink{Mount: "secret", Path: "access/ci", SinkFields: fields}}}},
+		Vault: &c, State: config.State{Shared: shared}, Tokens: []config.Token{{Name: "ci", Sinks: []config.Sink{&config.VaultSink{Mount: "secret", Path: "access/ci", SinkFields: fields}}}},
 	}, s)
 }
 

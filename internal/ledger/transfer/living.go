@@ -2,11 +2,13 @@ package transfer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"rotatord/internal/kvstore"
+	"rotatord/internal/replica"
 )
 
 // This file finds out whether a replica uses a shared ledger. A replica writes its entry every few seconds, so
@@ -14,13 +16,6 @@ import (
 
 // ReplicasDir is the path of the replicas' entries below the prefix of a shared ledger.
 const ReplicasDir = "replicas"
-
-// The pace of the entries, as a replica has it: a sixth of its claim, within bounds.
-const (
-	beatsInClaim = 6
-	shortestBeat = time.Second
-	longestBeat  = 10 * time.Second
-)
 
 // beat is what must be known of a replica's entry.
 type beat struct {
@@ -50,9 +45,9 @@ func (c *Claim) UnmarshalJSON(b []byte) error {
 // DeadAfter is after how long without a change of its entry a replica with that claim is dead: more than three of
 // its beats. Where the claim is not known, the longest time is assumed.
 func (c Claim) DeadAfter() time.Duration {
-	beat := longestBeat
-	if c > 0 {
-		beat = min(max(time.Duration(c)/beatsInClaim, shortestBeat), longestBeat)
+	beat := replica.Beat(time.Duration(c))
+	if c <= 0 {
+		beat = replica.Beat(time.Hour)
 	}
 	return beat*7/2 + time.Second
 }
@@ -115,6 +110,11 @@ func look(ctx context.Context, kv kvstore.KV) (seen map[string]int, longest time
 	for _, name := range names {
 		path := ReplicasDir + "/" + name
 		e, err := kv.Get(ctx, path)
+		if errors.Is(err, kvstore.ErrDeleted) { // by a person; a living replica writes it again
+			seen[name] = 0
+			longest = max(longest, Claim(0).DeadAfter())
+			continue
+		}
 		if err != nil {
 			return nil, 0, err
 		}

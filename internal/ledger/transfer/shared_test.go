@@ -138,6 +138,29 @@ func TestLivingNew(t *testing.T) {
 	})
 }
 
+// TestLivingDeleted: an entry that a person has deleted does not hide a living replica, and does not keep a ledger
+// from being moved.
+func TestLivingDeleted(t *testing.T) {
+	for _, lives := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var server kvtest.Server
+			kv := server.Client(nil)
+			put(t, kv, "a", 0, entryOf("a", "2m0s", false))
+			server.Delete(transfer.ReplicasDir + "/a")
+			if lives {
+				go func() {
+					time.Sleep(10 * time.Second)
+					put(t, kv, "a", 1, entryOf("a", "2m0s", false))
+				}()
+			}
+			got, err := transfer.Living(t.Context(), kv, 0, func([]string, time.Duration) {})
+			if err != nil || (len(got) > 0) != lives {
+				t.Errorf("lives: %t: %q, %v", lives, got, err)
+			}
+		})
+	}
+}
+
 func TestLivingErrors(t *testing.T) {
 	var server kvtest.Server
 	kv := server.Client(nil)
