@@ -77,6 +77,8 @@ type scheduled struct {
 	unsaved bool
 	// unrecovered is set while its unfinished rotation was not continued yet.
 	unrecovered bool
+	// unreadable says why its record in the ledger cannot be used; nil if it can.
+	unreadable error
 	// since is when the record was learned from another replica, or when that one's hold ends. Who comes first is
 	// counted from then on, if something was due earlier. Zero if no replica has saved it.
 	since time.Time
@@ -114,12 +116,18 @@ func (e *engine) await(tokens []rotation.Token) {
 	}
 }
 
-// joinLedger makes the tokens known to the ledger that wait for it, and queues them.
-func (e *engine) joinLedger(ctx context.Context) error {
-	var tokens []rotation.Token
+// joinLedger makes the tokens known to the ledger that wait for it, and queues them. Those whose record is unreadable
+// are tried again by themselves.
+func (e *engine) joinLedger(ctx context.Context, unreadable map[string]error) error {
+	var tokens, alone []rotation.Token
+	e.setUnreadable(unreadable)
 	e.mu.Lock()
-	for _, s := range e.tokens {
-		if s.joining {
+	for name, s := range e.tokens {
+		switch {
+		case !s.joining:
+		case unreadable[name] != nil:
+			alone = append(alone, s.token)
+		default:
 			tokens = append(tokens, s.token)
 		}
 	}
@@ -130,6 +138,9 @@ func (e *engine) joinLedger(ctx context.Context) error {
 	}
 	for i, token := range tokens {
 		e.enrolled(token, records[i])
+	}
+	for _, token := range alone {
+		e.workers.Go(func() { e.enrollOne(ctx, token) })
 	}
 	return nil
 }

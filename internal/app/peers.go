@@ -19,6 +19,8 @@ type peers interface {
 	Wait(token string, r rotation.Record) time.Duration
 	// HeldFor returns for how long another replica still has the right to work on the token; 0 if none has.
 	HeldFor(r rotation.Record) time.Duration
+	// Owns reports whether this replica has sent the request of the rotation in progress, or has its answer.
+	Owns(r rotation.Record) bool
 	// MayBegin returns why this replica must not begin anything now; nil if it may.
 	MayBegin() error
 }
@@ -54,7 +56,7 @@ func (e *engine) leaveToOthers(name string) bool {
 		return false
 	}
 	wait := asideRetry
-	if e.peers.MayBegin() == nil {
+	if e.peers.MayBegin() == nil || e.peers.Owns(s.record) { // what it has begun it brings to an end
 		wait = e.othersFirst(s)
 	}
 	if wait > 0 {
@@ -101,6 +103,15 @@ func (e *engine) learn(records []rotation.Record) {
 		if idle {
 			e.plan(record.Token, record, 0)
 		}
+	}
+}
+
+// setUnreadable notes for which tokens the record in the ledger cannot be used.
+func (e *engine) setUnreadable(all map[string]error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name, s := range e.tokens {
+		s.unreadable = all[name]
 	}
 }
 

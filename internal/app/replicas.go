@@ -17,11 +17,15 @@ type room interface {
 	Run(ctx context.Context)
 	// Leave tells the others that this replica stops, and waits for that within ctx.
 	Leave(ctx context.Context) error
+	// Nudge tells the others within a second what has changed about this replica itself.
+	Nudge()
 	// Notice tells the others within a second that an entry below the prefix has changed.
 	Notice(name string)
 	// Wait, MayBegin: see [peers].
 	Wait(name string, r rotation.Record) time.Duration
 	MayBegin() error
+	// Owns: see [peers].
+	Owns(r rotation.Record) bool
 	// Share returns how many replicas share a request budget, this one included; at least 1.
 	Share() int
 	// View returns what is known of the replicas.
@@ -34,13 +38,16 @@ type roomPeers struct{ *sharing }
 // Wait implements [peers].
 func (p roomPeers) Wait(token string, r rotation.Record) time.Duration { return p.room.Wait(token, r) }
 
+// Owns implements [peers].
+func (p roomPeers) Owns(r rotation.Record) bool { return p.room.Owns(r) }
+
 // MayBegin implements [peers].
 func (p roomPeers) MayBegin() error { return p.room.MayBegin() }
 
 // HeldFor implements [peers].
 func (p roomPeers) HeldFor(r rotation.Record) time.Duration {
-	if r.Hold == nil || r.Hold.Process == p.replica.Process {
-		return 0
+	if r.Hold == nil || r.Hold.Process == p.replica.Process || p.replica.Home != "" && r.Hold.Home == p.replica.Home {
+		return 0 // ours, or of an earlier process on this state directory, which has ended
 	}
 	return max(0, p.ledger.HoldLeft(r))
 }
@@ -52,6 +59,7 @@ func (a *App) startSharing() {
 		return
 	}
 	a.background("replicas", s.room.Run)
+	a.onStop("last changes", s.leave) // those of the rotations that were in progress
 	a.background("shared ledger", s.join)
 }
 

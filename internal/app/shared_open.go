@@ -1,13 +1,67 @@
 package app
 
 import (
-	"errors"
+	"context"
+	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/event"
+	"rotatord/internal/kvstore"
+	"rotatord/internal/ledger/shared"
+	"rotatord/internal/ledger/transfer"
+	"rotatord/internal/replica"
+	"rotatord/internal/rotation"
 )
 
 // open connects the parts of a replica.
-func (s *sharing) open(*config.Shared) error {
-	_ = s.livingChanged
-	return errors.New("a ledger that several replicas share is not supported yet: remove it")
+func (s *sharing) open(c *config.Shared) {
+	a := s.app
+	s.kv = kvstore.New(a.session, c.Mount, c.Prefix)
+	room := replica.New(replica.Options{
+		KV: s.kv, Self: s.replica, Version: a.options.Build.Version, Listen: a.listener.Addr().String(),
+		Identity: a.state.sealed.PublicKey(), Recipients: a.state.sealed.Recipients(), Now: a.now,
+		Sealed: s.hasSealed, Usable: func(ctx context.Context) error { return transfer.Usable(ctx, s.kv) },
+		Joined: s.isJoined, Throttled: s.throttled, Throttle: s.throttle,
+		Changed: s.note, Living: s.livingChanged, Tell: func(d event.Detail) { a.tell("", d) }, Log: a.log,
+	})
+	s.ledger = shared.Open(shared.Options{
+		KV: s.kv, Replica: s.replica.Name, Process: s.replica.Process, Clock: vaultClock{room.Clock()},
+		Saved: func(token string, _ uint64) {
+			if token == rotation.AllTokens {
+				token = namePauses
+			}
+			room.Notice(token)
+		},
+	})
+	s.room = room
+	s.copies = shared.NewCopies(s.kv, a.state.sealed, s.replica.Name)
+}
+
+// vaultClock is what the room knows of Vault's clock, as the ledger asks for it.
+type vaultClock struct{ *replica.Clock }
+
+// VaultNow implements [shared.VaultClock].
+func (c vaultClock) VaultNow() (shared.ClockReading, bool) {
+	r, ok := c.Read()
+	return shared.ClockReading(r), ok
+}
+
+// throttled returns for how long Cloudflare has asked this process to send nothing, by account.
+func (s *sharing) throttled() map[string]time.Duration {
+	s.app.mu.Lock()
+	defer s.app.mu.Unlock()
+	all := make(map[string]time.Duration)
+	for name, account := range s.app.accounts {
+		if d := account.client.Refused(); d > 0 {
+			all[name] = d
+		}
+	}
+	return all
+}
+
+// throttle sends nothing to an account for a time, because Cloudflare has asked another replica for that.
+func (s *sharing) throttle(name string, d time.Duration) {
+	if account := s.app.accountOf(name); account != nil {
+		account.client.Block(d)
+	}
 }

@@ -9,12 +9,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rotatord/internal/httpapi"
 	"rotatord/internal/kvstore"
 	"rotatord/internal/ledger"
+	"rotatord/internal/ledger/transfer"
 	"rotatord/internal/pending"
+	"rotatord/internal/replica"
 	"rotatord/internal/rotation"
 )
 
@@ -48,11 +51,16 @@ type sharing struct {
 
 	inventories sync.Mutex // held while an entry of an account is written
 
-	mu         sync.Mutex
-	err        error           // why the ledger cannot be read now; nil if it can
-	changed    map[string]bool // what others have changed and this replica has not read yet; nameAll for all
-	syncedAt   time.Time       // when changed was empty last
-	classified map[string]uint64
+	mu       sync.Mutex
+	err      error           // why the ledger cannot be read now; nil if it can
+	changed  map[string]bool // what others have changed and this replica has not read yet; nameAll for all
+	syncedAt time.Time       // when changed was empty last
+
+	// Only the goroutine of run uses these, by rotation.
+	classified map[string]uint64 // late answers, with the revision of the record that they were compared with
+	superseded map[string]bool   // late answers that a later secret has replaced, which was told
+
+	sealedHere atomic.Pointer[map[string]bool] // the answers on the disk, by rotation
 }
 
 // sharedLedger is the ledger of several replicas.
@@ -62,6 +70,10 @@ type sharedLedger interface {
 	// Refresh reads records again, and RefreshAll all of them. The result is in no particular order.
 	Refresh(ctx context.Context, tokens []string) ([]rotation.Record, error)
 	RefreshAll(ctx context.Context) ([]rotation.Record, error)
+	// Unreadable returns the tokens whose record could not be used when it was read last, and why.
+	Unreadable() map[string]error
+	// Synced returns when all records were read last; zero if they never were.
+	Synced() time.Time
 }
 
 // share opens what a replica has. It connects to nothing.
@@ -72,13 +84,11 @@ func (a *App) share() error {
 		return err
 	}
 	s := &sharing{
-		app: a, replica: rotation.Replica{Name: name, Process: rand.Text(), Claim: c.Claim},
+		app: a, replica: rotation.Replica{Name: name, Process: rand.Text(), Home: a.state.home, Claim: c.Claim},
 		joined: make(chan struct{}), wake: make(chan struct{}, 1), news: make(chan struct{}, 1),
-		err: errors.New("it was not read yet"), changed: make(map[string]bool), classified: make(map[string]uint64),
+		err: errors.New("it was not read yet"), changed: make(map[string]bool), classified: make(map[string]uint64), superseded: make(map[string]bool),
 	}
-	if err := s.open(c); err != nil {
-		return fmt.Errorf("state.shared: %w", err)
-	}
+	s.open(c)
 	a.sharing, a.state.ledger = s, s.ledger
 	return nil
 }
@@ -109,6 +119,7 @@ func (s *sharing) join(ctx context.Context) {
 		}
 	}
 	close(s.joined)
+	s.room.Nudge()
 	s.app.log.Info("the shared ledger is read", "replica", s.replica.Name)
 	s.app.outages.note("ledger", true)
 	s.run(ctx)
@@ -119,7 +130,10 @@ func (s *sharing) tryJoin(ctx context.Context) error {
 	if err := s.room.MayBegin(); err != nil {
 		return err
 	}
-	records, err := s.ledger.RefreshAll(ctx)
+	if err := transfer.Usable(ctx, s.kv); err != nil { // after this replica's entry was written: an export looks for it
+		return err
+	}
+	records, err := s.readAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -127,7 +141,18 @@ func (s *sharing) tryJoin(ctx context.Context) error {
 	if err := s.app.state.adopt(func(rotationID string) bool { _, ok := unfinished[rotationID]; return ok }); err != nil {
 		return err
 	}
-	return s.app.adoptLedger(ctx, s.app.engine.joinLedger)
+	return s.app.adoptLedger(ctx, func(ctx context.Context) error {
+		return s.app.engine.joinLedger(ctx, s.ledger.Unreadable())
+	})
+}
+
+// readAll reads all records. A single record that cannot be used does not fail it: it is shown with its token.
+func (s *sharing) readAll(ctx context.Context) ([]rotation.Record, error) {
+	before := s.ledger.Synced()
+	if _, err := s.ledger.RefreshAll(ctx); err != nil && s.ledger.Synced().Equal(before) {
+		return nil, err
+	}
+	return s.ledger.All(ctx)
 }
 
 // isJoined reports whether the tokens are known to the ledger.
@@ -184,8 +209,8 @@ func (s *sharing) note(names []string) {
 
 // Names that stand for more than one token. They are not valid names of tokens.
 const (
-	nameAll    = "*" // every record
-	namePauses = "pauses" + "/"
+	nameAll    = replica.Everything
+	namePauses = "pauses/"
 )
 
 // signal wakes what waits for a channel.
@@ -257,30 +282,48 @@ func (s *sharing) read(ctx context.Context, changed map[string]bool) error {
 			errs = append(errs, s.learnInventory(ctx, account))
 		}
 	}
-	read := func() ([]rotation.Record, error) { return s.ledger.RefreshAll(ctx) }
-	if !changed[nameAll] {
-		var names []string
-		for name := range changed {
-			if _, configured := s.app.engine.view(name); configured {
-				names = append(names, name)
-			}
-		}
-		read = func() ([]rotation.Record, error) { return s.ledger.Refresh(ctx, names) }
+	if changed[nameAll] {
+		records, err := s.readAll(ctx)
+		s.app.engine.learn(records)
+		errs = append(errs, err)
+	} else {
+		errs = append(errs, s.readSome(ctx, changed))
 	}
-	records, err := read()
+	s.app.engine.setUnreadable(s.ledger.Unreadable())
+	return errors.Join(errs...)
+}
+
+// readSome reads the records of tokens that are configured. A single record that cannot be used does not fail it.
+func (s *sharing) readSome(ctx context.Context, changed map[string]bool) error {
+	var names []string
+	for name := range changed {
+		if _, configured := s.app.engine.view(name); configured {
+			names = append(names, name)
+		}
+	}
+	records, err := s.ledger.Refresh(ctx, names)
 	s.app.engine.learn(records)
-	return errors.Join(append(errs, err)...)
+	unreadable := s.ledger.Unreadable()
+	got := make(map[string]bool, len(records))
+	for _, r := range records {
+		got[r.Token] = true
+	}
+	if !slices.ContainsFunc(names, func(name string) bool { return !got[name] && unreadable[name] == nil }) {
+		return nil
+	}
+	return err
 }
 
 // judgeLate classifies the sealed answers on the disk whose rotation is not in progress in the ledger: they came after
 // another replica had taken the token over, or their rotation is over.
 func (s *sharing) judgeLate(ctx context.Context) {
-	if s.room.MayBegin() != nil {
-		return
-	}
 	sealed, err := s.app.state.pending.Sealed()
 	if err != nil {
 		s.app.log.Error("the sealed secrets cannot be listed", "error", err)
+		return
+	}
+	s.noteSealed(sealed)
+	if s.room.MayBegin() != nil {
 		return
 	}
 	for _, answer := range sealed {
@@ -289,21 +332,46 @@ func (s *sharing) judgeLate(ctx context.Context) {
 			slices.Contains(seen.record.Abandoned, answer.RotationID) || s.classified[answer.RotationID] == seen.record.Revision {
 			continue
 		}
-		err := s.app.engine.judgeLate(ctx, answer.Token, answer.RotationID)
+		err := s.app.engine.judgeLate(ctx, answer, s.superseded)
 		if err == nil {
 			s.classified[answer.RotationID] = seen.record.Revision
 		} else if ctx.Err() == nil {
 			s.app.log.Warn("a late answer could not be classified; it is tried again", "token", answer.Token, "rotation", answer.RotationID, "error", err)
 		}
 	}
-	maps.DeleteFunc(s.classified, func(id string, _ uint64) bool {
-		return !slices.ContainsFunc(sealed, func(p pending.Sealed) bool { return p.RotationID == id })
-	})
+	maps.DeleteFunc(s.classified, func(id string, _ uint64) bool { return !s.hasSealed(id) })
+	maps.DeleteFunc(s.superseded, func(id string, _ bool) bool { return !s.hasSealed(id) })
 }
 
-// judgeLate lets the rotator classify a sealed answer whose rotation is not in progress, and plans the token again.
-func (e *engine) judgeLate(ctx context.Context, name, rotationID string) error {
-	return nil // JUDGE
+// noteSealed notes which answers are on the disk.
+func (s *sharing) noteSealed(sealed []pending.Sealed) {
+	here := make(map[string]bool, len(sealed))
+	for _, answer := range sealed {
+		here[answer.RotationID] = true
+	}
+	s.sealedHere.Store(&here)
+}
+
+// hasSealed reports whether the answer of a rotation is on the disk, from memory.
+func (s *sharing) hasSealed(rotationID string) bool {
+	here := s.sealedHere.Load()
+	return here != nil && (*here)[rotationID]
+}
+
+// judgeLate lets the rotator classify a sealed answer whose rotation is not in progress, and plans the token again. It
+// adds to superseded what was found to be.
+func (e *engine) judgeLate(ctx context.Context, answer pending.Sealed, superseded map[string]bool) error {
+	_, err := e.runCommand(answer.Token, func(t rotation.Token) (rotation.Record, error) {
+		result, record, err := e.rotator.JudgeLate(ctx, t, answer.RotationID, answer.At, superseded[answer.RotationID])
+		if err == nil && result == rotation.LateSuperseded {
+			superseded[answer.RotationID] = true
+		}
+		return record, err
+	})
+	if errors.Is(err, rotation.ErrHeld) {
+		return nil // it is looked at again when the record has changed
+	}
+	return err
 }
 
 // ready returns the conditions of /readyz that only a replica has.

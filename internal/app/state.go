@@ -16,9 +16,11 @@ import (
 type state struct {
 	ledger  tokenLedger
 	pending sealedSecrets
+	sealed  *pending.Store // the same, for what only a replica needs
 	disk    stateDisk
 	// adopt compares the sealed secrets with a ledger that was not open when the directory was opened.
 	adopt func(isUnfinished func(rotationID string) bool) error
+	home  string // identifies the state directory of a replica; empty without one
 	// secretID keeps the secret ID of Vault that was delivered wrapped.
 	secretID vault.Keeper
 	close    func() error
@@ -65,7 +67,7 @@ func openState(c config.State) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &state{pending: d.Pending, disk: d, adopt: d.Pending.Adopt, secretID: d.SecretID(), close: d.Close}
+	s := &state{pending: d.Pending, disk: d, adopt: d.Pending.Adopt, sealed: d.Pending, home: d.Home, secretID: d.SecretID(), close: d.Close}
 	if d.Ledger != nil {
 		s.ledger = d.Ledger
 	}

@@ -1,16 +1,21 @@
 package statedir
 
 import (
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strings"
 
 	"rotatord/internal/durable"
 	"rotatord/internal/ledger"
 	"rotatord/internal/ownpath"
 	"rotatord/internal/pending"
+	"rotatord/internal/smallfile"
 )
 
 // This file opens the state directory of a replica, whose ledger is elsewhere: it has the sealed secrets, the
@@ -24,6 +29,30 @@ const sharedMarkName = "ledger-is-shared"
 const sharedMarkText = `This state directory belongs to a replica of rotatord: its ledger is shared by several, and is not here
 (state.shared in the configuration). No daemon begins a ledger of its own here: see docs/replicas.md.
 `
+
+// homeName is the file that has the identity of the directory of a replica.
+const homeName = "replica-home"
+
+// home returns the identity of the directory, and gives it one at first.
+func home(dir string) (string, error) {
+	path := filepath.Join(dir, homeName)
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := durable.WriteFile(path, []byte(rand.Text()+"\n"), 0o600); err != nil {
+			return "", fmt.Errorf("the state directory: %w", err)
+		}
+	}
+	if _, err := ownpath.RegularFile(path, ownpath.Check); err != nil {
+		return "", err
+	}
+	text, err := smallfile.Read(context.Background(), path, smallfile.MaxSecret)
+	id := strings.TrimSpace(string(text))
+	if err == nil && !validHome.MatchString(id) {
+		err = fmt.Errorf("%s is not what rotatord writes there: remove it, and this replica gets another identity", path)
+	}
+	return id, err
+}
+
+var validHome = regexp.MustCompile(`^[A-Z0-9]{16,64}$`)
 
 // OpenShared opens the state directory of a replica, or creates it. It refuses one that has a ledger with
 // content. The Dir has no Ledger. Call [pending.Store.Adopt] once it is known which rotations are unfinished.
@@ -58,6 +87,9 @@ func (d *Dir) openShared(o Options) (err error) {
 	}
 	// The lock is all that keeps out a second daemon.
 	if d.lock, err = lockFile(filepath.Join(o.Dir, markName), o.LockTimeout); err != nil {
+		return err
+	}
+	if d.Home, err = home(o.Dir); err != nil {
 		return err
 	}
 	sealedDir := filepath.Join(o.Dir, pending.DirName)

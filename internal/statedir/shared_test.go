@@ -31,6 +31,10 @@ func TestSharedHasNoLedger(t *testing.T) {
 	if d.Ledger != nil {
 		t.Error("there is a ledger")
 	}
+	home := d.Home
+	if other := openShared(t, statedir.Options{Dir: stateDir(t)}); len(home) < 16 || other.Home == home {
+		t.Errorf("the identities of two directories: %q, %q", home, other.Home)
+	}
 	if _, err := os.Lstat(filepath.Join(o.Dir, "journal.db")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("journal.db: %v", err)
 	}
@@ -54,6 +58,9 @@ func TestSharedHasNoLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	d = openShared(t, o)
+	if d.Home != home {
+		t.Errorf("the identity of the directory was %q and is %q", home, d.Home)
+	}
 	if got, ok, err := d.Pending.Open(t.Context(), "R"); err != nil || !ok || !got.ClientSecret.Equal(issued.ClientSecret) {
 		t.Errorf("%t, %v", ok, err)
 	}

@@ -35,6 +35,8 @@ const lockTimeout = 2 * time.Second
 type Dir struct {
 	Ledger  *ledger.Local // nil in the directory of a replica
 	Pending *pending.Store
+	// Home identifies the directory of a replica; empty without one. It stays the same, and no other directory has it.
+	Home string
 
 	path string
 	lock *os.File // the mark, locked; nil if the disk had no space for it
