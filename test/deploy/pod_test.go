@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,7 +20,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/secret"
@@ -82,23 +83,12 @@ func runPod(t *testing.T, c cluster, v *vaultServer, d deployment) {
 		credentials["vault-role-id"], credentials["vault-secret-id"] = v.appRole(t)
 	}
 	pod := d.pod(t, 0)
-	body, err := pod.MarshalJSON()
-	if err != nil {
-		t.Fatal(err)
-	}
-	admitted, err := c.send(t, c.AdminToken, http.MethodPost, "/api/v1/namespaces/"+d.namespace+"/pods", "application/json", string(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var typed corev1.Pod
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(admitted.Object, &typed); err != nil {
-		t.Fatal(err)
-	}
-	k := &kubelet{cluster: c, pod: &typed, root: t.TempDir(), credentials: credentials}
+	typed := c.create(t, pod)
+	k := &kubelet{cluster: c, pod: typed, root: t.TempDir(), credentials: credentials}
 	k.prepare(t, d)
 	daemon, log := k.command(t, typed.Spec.Containers[0].Args...), &program.Output{}
 	daemon.Stdout, daemon.Stderr = log, log
-	if err := daemon.Start(); err != nil {
+	if err := k.inPod(daemon.Start); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
@@ -120,9 +110,7 @@ func runPod(t *testing.T, c cluster, v *vaultServer, d deployment) {
 
 	// The commands of the guide, as kubectl exec runs them.
 	for _, args := range [][]string{{"doctor"}, {"rotate", "ci-deploy"}, {"status"}} {
-		if out, err := k.command(t, args...).CombinedOutput(); err != nil {
-			t.Errorf("rotatord %q: %v\n%s", args, err, out)
-		}
+		k.exec(t, args...)
 	}
 	inVault := v.read(t, "secret/data/access/"+d.namespace)["data"].(map[string]any)["client_secret"].(string)
 	if inVault == "" {
@@ -166,6 +154,7 @@ type kubelet struct {
 	pod         *corev1.Pod
 	root        string
 	credentials map[string]string
+	listen      string // in place of that of the configuration, because pods share the network here; empty: as it is
 }
 
 // prepare makes the root: that of the image, and the volumes with the owners and modes that the kubelet gives them.
@@ -221,6 +210,9 @@ func (k *kubelet) prepare(t *testing.T, d deployment) {
 			for _, o := range d.objects {
 				if o.GetKind() == "ConfigMap" && o.GetName() == volume.ConfigMap.Name {
 					config, _, _ := unstructured.NestedString(o.Object, "data", "config.yaml")
+					if k.listen != "" {
+						config = replaceOnce(t, config, "listen: 0.0.0.0:9321", "listen: "+k.listen)
+					}
 					file(at, config, os.FileMode(*volume.ConfigMap.DefaultMode))
 				}
 			}
@@ -290,6 +282,38 @@ func (k *kubelet) command(t *testing.T, args ...string) *exec.Cmd {
 	host, port, _ := strings.Cut(strings.TrimPrefix(k.cluster.URL, "https://"), ":")
 	cmd.Env = []string{"HOSTNAME=" + k.pod.Name, "KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port}
 	return cmd
+}
+
+// inPod calls a function that starts a process, which has the host name of the pod then.
+func (k *kubelet) inPod(start func() error) error {
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with this goroutine
+		err := syscall.Unshare(syscall.CLONE_NEWUTS)
+		if err == nil {
+			err = syscall.Sethostname([]byte(cmp.Or(k.pod.Spec.Hostname, k.pod.Name)))
+		}
+		if err == nil {
+			err = start()
+		}
+		started <- err
+	}()
+	return <-started
+}
+
+// exec runs a command of the guide, as kubectl exec does, and returns what it prints.
+func (k *kubelet) exec(t *testing.T, args ...string) string {
+	t.Helper()
+	cmd, out := k.command(t, args...), &program.Output{}
+	cmd.Stdout, cmd.Stderr = out, out
+	err := k.inPod(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		t.Errorf("rotatord %q: %v\n%s", args, err, out.String())
+	}
+	return out.String()
 }
 
 // vaultServer is a real Vault.
@@ -378,7 +402,9 @@ func (v *vaultServer) read(t *testing.T, path string) map[string]any {
 func (v *vaultServer) knows(t *testing.T, c cluster) {
 	t.Helper()
 	v.write(t, "sys/mounts/secret", map[string]any{"type": "kv", "options": map[string]any{"version": "2"}})
-	v.write(t, "sys/policies/acl/rotatord", map[string]any{"policy": readFile(t, "deploy/vault/rotatord-policy.hcl")})
+	for _, policy := range []string{"rotatord", "rotatord-replicas"} {
+		v.write(t, "sys/policies/acl/"+policy, map[string]any{"policy": readFile(t, "deploy/vault", policy+"-policy.hcl")})
+	}
 	for _, method := range []string{"approle", "kubernetes"} {
 		v.write(t, "sys/auth/"+method, map[string]any{"type": method})
 	}
