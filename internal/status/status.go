@@ -53,6 +53,12 @@ type Token struct {
 	// cannot be rotated; empty if it can be read.
 	AccountError string `json:"account_error,omitempty"`
 
+	// Sharing is what is known because several replicas share the ledger; nil if the daemon is alone, or if there is
+	// nothing to say. Unread is set while this replica could not read the token's record: then nothing is known of its
+	// state.
+	Sharing *Sharing `json:"sharing,omitempty"`
+	Unread  bool     `json:"unread,omitempty"`
+
 	Doubt *Doubt `json:"doubt,omitempty"` // while in doubt
 	Pause *Pause `json:"pause,omitempty"` // while paused, by its name or with all tokens
 	Order *Order `json:"order,omitempty"` // while an order to rotate is not carried out
