@@ -223,9 +223,11 @@ func importLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, in i
 			return false, err
 		}
 		began = !ends.AtOnce
+		told := 0
 		wrote, err = plan.Write(ctx, func(done, all int) {
-			if all >= tellProgress && done < all {
-				fmt.Fprintf(stderr, "%d of %d\n", done, all)
+			if done < all && done-told >= max(tellProgress, all/10) {
+				told = done
+				fmt.Fprintf(stderr, "%d of %d written\n", done, all)
 			}
 		})
 		return true, err
@@ -248,7 +250,7 @@ func importLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, in i
 	return tellSealed(ctx, stderr, place, in.Content)
 }
 
-// tellProgress is from how many records on an import tells how far it is.
+// tellProgress is after how many records at least an import tells how far it is.
 const tellProgress = 500
 
 // tellSealed says which sealed secrets the imported records name and this state directory does not have.

@@ -254,7 +254,8 @@ func (p *Plan) comparePauses(ctx context.Context, c Content) error {
 	for token, pause := range c.Pauses {
 		before, known := held[token]
 		equal := known && samePause(before, pause)
-		if known && !equal && !p.OutOfUse {
+		ended := !before.Until.IsZero() && before.Until.Before(time.Now())
+		if known && !equal && !ended && !p.OutOfUse {
 			name, resume := token, token
 			if token == rotation.AllTokens {
 				name, resume = "all tokens", "--all"

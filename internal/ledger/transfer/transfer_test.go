@@ -394,7 +394,7 @@ func TestEnrolledOnly(t *testing.T) {
 	target := newMemory()
 	target.records["ci"] = rotation.Record{Format: rotation.RecordFormat, Revision: 3, Token: "ci", Anchor: at, Facts: rotation.TokenFacts{ID: "x"}}
 	target.records["beside"] = full("beside")
-	target.pauses = map[string]rotation.Pause{"beside": {Since: at}}
+	target.pauses = map[string]rotation.Pause{"beside": {Since: at}, "ci": {Since: at, Until: time.Now().Add(-time.Hour), Reason: "it has ended"}}
 	p, err := transfer.Compare(t.Context(), content("ci"), ends(target))
 	if err != nil {
 		t.Fatal(err)
@@ -408,7 +408,7 @@ func TestEnrolledOnly(t *testing.T) {
 	if r := target.records["ci"]; r.Revision != 4 || r.Last == nil {
 		t.Errorf("ci: %+v", r)
 	}
-	if len(target.pauses) != 3 {
+	if len(target.pauses) != 3 || target.pauses["ci"].Reason != "" {
 		t.Errorf("pauses: %v", target.pauses)
 	}
 }
