@@ -241,7 +241,7 @@ const fewDescriptors = 256
 
 func (a *App) newAccount(c config.Account) *account {
 	made := &account{
-		client: cloudflare.New(c, cloudflare.Options{Observer: cloudflareObserver{a.metrics, a.outages}, Logger: a.log, Budgets: a.budgets}), every: c.InventoryEvery,
+		client: cloudflare.New(c, cloudflare.Options{Observer: cloudflareObserver{a.metrics, a.outages, a.sharing.nudge}, Logger: a.log, Budgets: a.budgets}), every: c.InventoryEvery,
 	}
 	made.size.Store(-1)
 	return made

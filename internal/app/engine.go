@@ -120,7 +120,6 @@ func (e *engine) await(tokens []rotation.Token) {
 // are tried again by themselves.
 func (e *engine) joinLedger(ctx context.Context, unreadable map[string]error) error {
 	var tokens, alone []rotation.Token
-	e.setUnreadable(unreadable)
 	e.mu.Lock()
 	for name, s := range e.tokens {
 		switch {

@@ -62,7 +62,7 @@ func (o *outages) ledgerWritten(rotation.Record) { o.note("ledger", true) }
 // Subscriber returns a subscriber that notes errors of the ledger. The next save shows that it works again.
 func (o *outages) Subscriber() *event.Subscriber {
 	look := func(err error) {
-		if errors.Is(err, rotation.ErrLedger) {
+		if errors.Is(err, rotation.ErrLedger) && !errors.Is(err, rotation.ErrConflict) { // a conflict says that it works
 			o.note("ledger", false)
 		}
 	}
@@ -113,9 +113,13 @@ func (k kubernetesObserver) KubernetesRequest(operation, code string, d time.Dur
 type cloudflareObserver struct {
 	*httpapi.Metrics
 	outages *outages
+	refused func() // called after a 429; nil for nothing
 }
 
 func (c cloudflareObserver) CloudflareRequest(operation, code string, d time.Duration) {
 	c.Metrics.CloudflareRequest(operation, code, d)
 	c.outages.note("Cloudflare", !failed(code))
+	if code == "429" && c.refused != nil {
+		c.refused()
+	}
 }

@@ -31,10 +31,10 @@ func TestOutageThatEndsIsNoticedOnce(t *testing.T) {
 		},
 		"Cloudflare": {
 			func(o *outages) {
-				cloudflareObserver{httpapi.NewMetrics(httpapi.Build{}), o}.CloudflareRequest("list", "error", 0)
+				cloudflareObserver{httpapi.NewMetrics(httpapi.Build{}), o, nil}.CloudflareRequest("list", "error", 0)
 			},
 			func(o *outages) {
-				cloudflareObserver{httpapi.NewMetrics(httpapi.Build{}), o}.CloudflareRequest("rotate", "403", 0)
+				cloudflareObserver{httpapi.NewMetrics(httpapi.Build{}), o, nil}.CloudflareRequest("rotate", "403", 0)
 			},
 		},
 		"the disk": {func(o *outages) { o.Subscriber().Handle(ledgerFails) }, func(o *outages) { o.ledgerWritten(rotation.Record{}) }},

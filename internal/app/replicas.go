@@ -103,9 +103,11 @@ func (a *App) Replicas() *status.Replicas {
 	view := s.room.View()
 	view.ClaimSeconds = s.replica.Claim.Seconds()
 	s.mu.Lock()
-	view.SyncedAt = s.syncedAt
 	if s.err != nil {
 		view.LedgerError = s.err.Error()
+	}
+	if s.err != nil || len(s.changed) > 0 || view.SyncedAt.Before(s.syncedAt) { // the room knows of more than was read
+		view.SyncedAt = s.syncedAt
 	}
 	s.mu.Unlock()
 	if err := s.room.MayBegin(); err != nil {

@@ -113,7 +113,7 @@ func (s *sharing) readInventory(ctx context.Context, account string) (kvstore.En
 // learnInventory takes over what another replica's listing has shown.
 func (s *sharing) learnInventory(ctx context.Context, name string) error {
 	account := s.app.accountOf(name)
-	if account == nil {
+	if account == nil || !account.inventoried.Load() && s.app.lists(name) { // this replica lists it at once
 		return nil
 	}
 	stored, entry, err := s.readInventory(ctx, name)
@@ -122,7 +122,7 @@ func (s *sharing) learnInventory(ctx context.Context, name string) error {
 	}
 	account.size.Store(entry.Size)
 	account.listedAt.Store(entry.At.UnixNano())
-	s.app.engine.setGoneOf(name, entry.Gone)
+	s.app.engine.setGoneOf(name, entry)
 	account.inventoried.Store(true)
 	s.app.metrics.Inventoried(name, entry.At)
 	return nil
@@ -134,12 +134,12 @@ func (e *engine) goneOf(account string) []string {
 }
 
 // setGoneOf notes which tokens of an account are gone.
-func (e *engine) setGoneOf(account string, gone []string) {
+func (e *engine) setGoneOf(account string, listed inventoryEntry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for name, s := range e.tokens {
 		if s.token.Account == account {
-			s.gone = slices.Contains(gone, name)
+			s.gone = slices.Contains(listed.Gone, name) && !s.createdSince(listed.At)
 		}
 	}
 }

@@ -46,6 +46,13 @@ func (c vaultClock) VaultNow() (shared.ClockReading, bool) {
 	return shared.ClockReading(r), ok
 }
 
+// nudge tells the other replicas soon that Cloudflare has refused a request because of its limit.
+func (s *sharing) nudge() {
+	if s != nil {
+		s.room.Nudge()
+	}
+}
+
 // throttled returns for how long Cloudflare has asked this process to send nothing, by account.
 func (s *sharing) throttled() map[string]time.Duration {
 	s.app.mu.Lock()

@@ -60,6 +60,8 @@ type sharing struct {
 	classified map[string]uint64 // late answers, with the revision of the record that they were compared with
 	superseded map[string]bool   // late answers that a later secret has replaced, which was told
 
+	toldUnreadable map[string]string // why records cannot be used, as it was logged, by token
+
 	sealedHere atomic.Pointer[map[string]bool] // the answers on the disk, by rotation
 }
 
@@ -87,6 +89,7 @@ func (a *App) share() error {
 		app: a, replica: rotation.Replica{Name: name, Process: rand.Text(), Home: a.state.home, Claim: c.Claim},
 		joined: make(chan struct{}), wake: make(chan struct{}, 1), news: make(chan struct{}, 1),
 		err: errors.New("it was not read yet"), changed: make(map[string]bool), classified: make(map[string]uint64), superseded: make(map[string]bool),
+		toldUnreadable: make(map[string]string),
 	}
 	s.open(c)
 	a.sharing, a.state.ledger = s, s.ledger
@@ -141,6 +144,7 @@ func (s *sharing) tryJoin(ctx context.Context) error {
 	if err := s.app.state.adopt(func(rotationID string) bool { _, ok := unfinished[rotationID]; return ok }); err != nil {
 		return err
 	}
+	s.setUnreadable()
 	return s.app.adoptLedger(ctx, func(ctx context.Context) error {
 		return s.app.engine.joinLedger(ctx, s.ledger.Unreadable())
 	})
@@ -226,6 +230,9 @@ func (s *sharing) run(ctx context.Context) {
 	var retry <-chan time.Time
 	late := time.NewTicker(lateEvery)
 	defer late.Stop()
+	for account := range accountsOf(s.app.inForce()) { // it may have been listed before
+		s.note([]string{inventoryName(account)})
+	}
 	s.judgeLate(ctx)
 	for {
 		select {
@@ -234,8 +241,7 @@ func (s *sharing) run(ctx context.Context) {
 		case <-s.news:
 		case <-retry:
 		case <-late.C:
-			s.judgeLate(ctx)
-			continue
+			s.note(slices.Collect(maps.Keys(s.ledger.Unreadable()))) // an operator may have repaired one
 		}
 		retry = nil
 		err := s.learn(ctx)
@@ -258,7 +264,9 @@ func (s *sharing) learn(ctx context.Context) error {
 	}
 	err := s.read(ctx, changed)
 	if err != nil {
-		s.note(slices.Collect(maps.Keys(changed))) // again
+		s.mu.Lock()
+		maps.Copy(s.changed, changed) // they are read again after a while
+		s.mu.Unlock()
 	}
 	return err
 }
@@ -289,8 +297,21 @@ func (s *sharing) read(ctx context.Context, changed map[string]bool) error {
 	} else {
 		errs = append(errs, s.readSome(ctx, changed))
 	}
-	s.app.engine.setUnreadable(s.ledger.Unreadable())
+	s.setUnreadable()
 	return errors.Join(errs...)
+}
+
+// setUnreadable shows which records cannot be used, and tells of each once.
+func (s *sharing) setUnreadable() {
+	unreadable := s.ledger.Unreadable()
+	s.app.engine.setUnreadable(unreadable)
+	for name, err := range unreadable {
+		if s.toldUnreadable[name] != err.Error() {
+			s.app.log.Error("a record of the shared ledger cannot be used, so nothing is done for its token", "token", name, "error", err)
+			s.toldUnreadable[name] = err.Error()
+		}
+	}
+	maps.DeleteFunc(s.toldUnreadable, func(name, _ string) bool { return unreadable[name] == nil })
 }
 
 // readSome reads the records of tokens that are configured. A single record that cannot be used does not fail it.

@@ -74,9 +74,8 @@ func (a *App) show(t config.Token) status.Token {
 	if due.Unscheduled {
 		s.Next = time.Time{}
 	}
-	if seen.unreadable != nil {
-		s.LastError, s.LastCause = seen.unreadable.Error(), "ledger"
-		s.Failures = max(s.Failures, 1)
+	if err := cmp.Or(seen.unreadable, a.sharing.errNotJoined()); err != nil {
+		s.LastError, s.LastCause = err.Error(), "ledger"
 	}
 	if seen.unrecordedErr != nil {
 		s.LastError, s.LastCause = seen.unrecordedErr.Error(), ledgerCause(seen.unrecordedErr)
