@@ -208,6 +208,7 @@ func (r *Room) readOne(ctx context.Context, name string) error {
 	}
 	isNews := o.odd != text(odd)
 	o.odd = text(odd)
+	o.quiet += min(asked.Sub(o.readAt), 2*look(r.o.Self.Claim))
 	o.readAt = asked
 	var changed []string
 	isNew := err == nil && stored.Version > 0 && stored.Version != o.version
@@ -244,11 +245,10 @@ func (r *Room) take(o *other, found entry, stored kvstore.Entry, asked time.Time
 	default:
 		changed = found.after(o.entry.Seq)
 	}
-	o.seenAt = asked
-	if o.version == 0 { // it may have been written long ago
-		if vault := r.clock.estimate(); !vault.IsZero() {
-			o.seenAt = asked.Add(-max(0, vault.Sub(stored.CreatedAt)))
-		}
+	o.seenAt, o.quiet = asked, 0
+	if vault := r.clock.estimate(); o.version == 0 && !vault.IsZero() { // it may have been written long ago
+		o.quiet = max(0, vault.Sub(stored.CreatedAt))
+		o.seenAt = asked.Add(-o.quiet)
 	}
 	o.entry, o.version, o.created = found, stored.Version, stored.CreatedAt
 	o.entry.Changes = nil

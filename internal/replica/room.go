@@ -130,19 +130,20 @@ type own struct {
 // other is what is known of another replica. Room.mu guards it.
 type other struct {
 	entry   entry
-	version int       // 0: it could not be read yet
-	created time.Time // by Vault's clock
-	seenAt  time.Time // when its entry was last seen to have changed, on the monotonic clock
-	readAt  time.Time // when it was last read
-	sweptAt time.Time // when everything was last read again because its entry is of a newer format
-	odd     string    // why it cannot be read, as it was logged
+	version int           // 0: it could not be read yet
+	created time.Time     // by Vault's clock
+	seenAt  time.Time     // when its entry was last seen to have changed, on the monotonic clock
+	readAt  time.Time     // when it was last read
+	quiet   time.Duration // for how long it was read since then and had not changed
+	sweptAt time.Time     // when everything was last read again because its entry is of a newer format
+	odd     string        // why it cannot be read, as it was logged
 	living  bool
 }
 
-// silent reports whether it writes nothing any more. Only what was read counts: while nothing can be read, nobody
-// dies.
+// silent reports whether it writes nothing any more. Only time in which its entry could be read counts: while nothing can
+// be read, nobody dies, and when that is over, the others get the time to write.
 func (o *other) silent() bool {
-	return o.version > 0 && o.readAt.Sub(o.seenAt) >= deadAfter(time.Duration(o.entry.Claim))
+	return o.version > 0 && o.quiet >= deadAfter(time.Duration(o.entry.Claim))
 }
 
 // snapshot is what is asked again and again.
