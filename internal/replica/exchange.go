@@ -151,7 +151,7 @@ func (r *Room) note(names []string) (dead []string) {
 		case o.living:
 		case !slices.Contains(names, name):
 			delete(r.others, name)
-		case o.version > 0 && !vault.IsZero() && vault.Sub(o.created) > forgetAfter:
+		case o.version > 0 && !vault.IsZero() && (vault.Sub(o.created) > forgetDead || o.entry.Leaving && vault.Sub(o.created) > forgetLeft):
 			dead = append(dead, name)
 		}
 	}

@@ -34,15 +34,15 @@ import (
 
 const (
 	// listEvery is how often new replicas are looked for, and those that write nothing are read.
-	listEvery = 8 * time.Second
+	listEvery = 5 * time.Second
 	// usableEvery is how often it is asked whether the ledger may be used, while nothing has happened.
 	usableEvery = 24 * time.Second
 	// sweepEvery is how often everything is read again, whatever was told.
 	sweepEvery = 6 * time.Hour
 	// newerEvery is how often that happens because of a replica whose entry cannot be read.
 	newerEvery = time.Minute
-	// forgetAfter is how long after its last entry a replica is forgotten.
-	forgetAfter = 24 * time.Hour
+	// forgetDead is how long after its last entry a replica is forgotten, and forgetLeft if it has said that it stops.
+	forgetDead, forgetLeft = 24 * time.Hour, time.Hour
 	// noticeDelay gathers changes that come together.
 	noticeDelay = 100 * time.Millisecond
 	// noticeEvery is how often the entry is written at most because of changes.

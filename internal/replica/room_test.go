@@ -54,21 +54,34 @@ func TestMembers(t *testing.T) {
 	})
 }
 
-// TestDeadIsForgotten: the entry of a replica is removed a day after its last write.
+// TestDeadIsForgotten: the entry of a replica is removed a day after its last write, and an hour after that if it has said that it stops.
 func TestDeadIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 2*time.Minute)
-		all := w.startAll(3)
-		all[1].kill()
-		pass(forgetAfter - time.Minute)
-		if n := len(all[0].View().Replicas); n != 3 {
-			t.Errorf("%d replicas are known before a day has passed", n)
-		}
-		pass(2 * time.Minute)
-		for _, m := range []*member{all[0], all[2]} {
-			if n := len(m.View().Replicas); n != 2 {
-				t.Errorf("%d replicas are known after a day", n)
+		all := w.startAll(4)
+		left := []*member{all[0], all[2]}
+		known := func(want int) {
+			t.Helper()
+			for _, m := range left {
+				if n := len(m.View().Replicas); n != want {
+					t.Errorf("%d replicas are known, want %d", n, want)
+				}
 			}
+		}
+		all[1].kill()
+		if err := all[3].Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		all[3].kill()
+		pass(forgetLeft - time.Minute)
+		known(4)
+		pass(2 * time.Minute)
+		known(3)
+		pass(forgetDead - forgetLeft - 2*time.Minute)
+		known(3)
+		pass(2 * time.Minute)
+		known(2)
+		for _, m := range left {
 			m.expect(2)
 		}
 	})
