@@ -158,14 +158,14 @@ func (r *Room) note(names []string) (dead []string) {
 	return dead
 }
 
-// read reads the entries of the others, and passes on what they have changed. Those that write nothing are read only if
-// all is set. It returns false if one of them could not be read.
+// read reads the entries of the others, and passes on what they have changed. Those that write nothing, or nothing that
+// a replica writes, are read only if all is set. It returns false if one of them could not be read.
 func (r *Room) read(ctx context.Context, all bool) (ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, requestTime(r.o.Self.Claim))
 	defer cancel()
 	r.mu.Lock()
 	others := maps.Clone(r.others)
-	maps.DeleteFunc(others, func(_ string, o *other) bool { return !all && o.silent() })
+	maps.DeleteFunc(others, func(_ string, o *other) bool { return !all && (o.silent() || o.version == 0 && !o.readAt.IsZero()) })
 	r.mu.Unlock()
 	var requests sync.WaitGroup
 	places := make(chan struct{}, atOnce)
