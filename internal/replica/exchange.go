@@ -163,6 +163,7 @@ func (r *Room) note(names []string) (dead []string) {
 func (r *Room) read(ctx context.Context, all bool) (ok bool) {
 	ctx, cancel := context.WithTimeout(ctx, requestTime(r.o.Self.Claim))
 	defer cancel()
+	began := time.Now()
 	r.mu.Lock()
 	others := maps.Clone(r.others)
 	maps.DeleteFunc(others, func(_ string, o *other) bool { return !all && (o.silent() || o.version == 0 && !o.readAt.IsZero()) })
@@ -180,7 +181,12 @@ func (r *Room) read(ctx context.Context, all bool) (ok bool) {
 		})
 	}
 	requests.Wait()
-	return len(failed) == 0
+	if ok = len(failed) == 0; ok {
+		r.mu.Lock()
+		r.heardAt = began
+		r.mu.Unlock()
+	}
+	return ok
 }
 
 // readOne reads the entry of one replica. An entry that cannot be understood is logged; it is not an error.

@@ -72,3 +72,20 @@ func (r *Room) Wait(name string, record rotation.Record) time.Duration {
 	}
 	return time.Duration(min(before, math.MaxInt16)) * r.o.Self.Claim
 }
+
+// First returns the replica that comes first for a name; empty if none may begin.
+func (r *Room) First(name string, record rotation.Record) string {
+	if r.Owns(record) {
+		return r.o.Self.Name
+	}
+	eligible := r.snapshot.Load().eligible
+	if asked(record) && slices.Contains(eligible, record.Work.Replica) {
+		return record.Work.Replica
+	}
+	for _, replica := range eligible {
+		if rank(eligible, replica, name, record.Failures) == 0 {
+			return replica
+		}
+	}
+	return ""
+}

@@ -91,7 +91,7 @@ func TestFailuresPassOn(t *testing.T) {
 	}
 }
 
-// TestOneOrder: ten replicas agree on who comes first for each of a thousand tokens, and the others wait one claim more
+// TestOneOrder: ten replicas agree on who comes first for each of 300 tokens, and the others wait one claim more
 // each. Also after deaths.
 func TestOneOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -99,9 +99,12 @@ func TestOneOrder(t *testing.T) {
 		all := w.startAll(10)
 		check := func(living []*member) {
 			t.Helper()
-			for _, token := range names("token-", 1000) {
+			for _, token := range names("token-", 300) {
 				var waits []time.Duration
 				for _, m := range living {
+					if first := w.first(token, living...); m.First(token, rotation.Record{}) != first.o.Self.Name {
+						t.Fatalf("%s says that %s comes first for %s", m.o.Self.Name, m.First(token, rotation.Record{}), token)
+					}
 					waits = append(waits, m.Wait(token, rotation.Record{}))
 				}
 				slices.Sort(waits)
@@ -133,6 +136,11 @@ func TestSealedAnswerComesFirst(t *testing.T) {
 		for _, token := range names("token-", 30) {
 			for _, owner := range all {
 				r := rotation.Record{Step: rotation.StepSealed, Work: &rotation.Work{RotationID: "r", Replica: owner.o.Self.Name}}
+				for _, m := range all {
+					if got := m.First(token, r); got != owner.o.Self.Name {
+						t.Fatalf("%s: %s says that %s comes first", token, m.o.Self.Name, got)
+					}
+				}
 				if got := firsts(token, r, all...); !slices.Equal(got, []string{owner.o.Self.Name}) {
 					t.Fatalf("%s: %q come first, want %s", token, got, owner.o.Self.Name)
 				}

@@ -105,6 +105,7 @@ type Room struct {
 	own      own
 	others   map[string]*other
 	looked   bool      // the others were read once
+	heardAt  time.Time // when all of them were last read, on the monotonic clock; zero before that
 	swept    time.Time // when everything was read again last, on the monotonic clock
 	aside    error     // why this replica begins nothing; nil if it may
 	told     cause     // what of that was told

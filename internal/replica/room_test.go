@@ -133,6 +133,9 @@ func TestStoreAway(t *testing.T) {
 			if m.MayBegin() == nil || m.Share() != 3 {
 				t.Errorf("%v, %d living", m.MayBegin(), m.Share())
 			}
+			if old := time.Since(m.View().SyncedAt); old < 10*time.Minute || old > 10*time.Minute+look(w.claim) {
+				t.Errorf("it has read the others %s ago", old)
+			}
 			m.heal()
 		}
 		for range 60 {
@@ -145,6 +148,9 @@ func TestStoreAway(t *testing.T) {
 		}
 		for _, m := range all {
 			m.expect(3)
+			if old := time.Since(m.View().SyncedAt); old > look(w.claim) {
+				t.Errorf("it has read the others %s ago", old)
+			}
 			for _, told := range m.tellings() {
 				if !strings.HasPrefix(told, "event.LedgerAway") {
 					t.Errorf("told: %s", told)

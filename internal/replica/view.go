@@ -9,7 +9,7 @@ import (
 	"rotatord/internal/status"
 )
 
-// View returns what is known of all replicas.
+// View returns what is known of all replicas. SyncedAt is when the notices of all others were last read.
 func (r *Room) View() status.Replicas {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -20,7 +20,7 @@ func (r *Room) View() status.Replicas {
 		}
 		return wall.Add(at.Sub(now)).UTC()
 	}
-	view := status.Replicas{Name: r.o.Self.Name, Replicas: []status.Replica{{
+	view := status.Replicas{Name: r.o.Self.Name, SyncedAt: before(r.heardAt), Replicas: []status.Replica{{
 		Name: r.o.Self.Name, Living: !r.own.leaving && !r.own.wroteAt.IsZero(), Leaving: r.own.leaving, Since: r.began.UTC(), SeenAt: before(r.own.wroteAt),
 		Version: r.o.Version, ClockKnown: r.own.known, ClockOffset: r.own.offset.Seconds(), StandsAside: text(r.aside),
 	}}}
