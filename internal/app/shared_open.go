@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"rotatord/internal/config"
 	"rotatord/internal/event"
 	"rotatord/internal/kvstore"
 	"rotatord/internal/ledger/shared"
@@ -13,19 +12,23 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// open connects the parts of a replica.
-func (s *sharing) open(c *config.Shared) {
+// identity is whom sealed answers are for.
+type identity interface {
+	PublicKey() string
+	Recipients() []string
+}
+
+// connect connects the parts of a replica with its store. listen is where this replica answers HTTP.
+func (s *sharing) connect(kv kvstore.KV, keys identity, listen string) {
 	a := s.app
-	s.kv = kvstore.New(a.session, c.Mount, c.Prefix)
 	room := replica.New(replica.Options{
-		KV: s.kv, Self: s.replica, Version: a.options.Build.Version, Listen: a.listener.Addr().String(),
-		Identity: a.state.sealed.PublicKey(), Recipients: a.state.sealed.Recipients(), Now: a.now,
-		Sealed: s.hasSealed, Usable: func(ctx context.Context) error { return transfer.Usable(ctx, s.kv) },
+		KV: kv, Self: s.replica, Version: a.options.Build.Version, Listen: listen, Identity: keys.PublicKey(), Recipients: keys.Recipients(), Now: a.now,
+		Sealed: s.hasSealed, Usable: func(ctx context.Context) error { return transfer.Usable(ctx, kv) },
 		Joined: s.isJoined, Throttled: s.throttled, Throttle: s.throttle,
 		Changed: s.note, Living: s.livingChanged, Tell: func(d event.Detail) { a.tell("", d) }, Log: a.log,
 	})
 	s.ledger = shared.Open(shared.Options{
-		KV: s.kv, Replica: s.replica.Name, Process: s.replica.Process, Clock: vaultClock{room.Clock()},
+		KV: kv, Replica: s.replica.Name, Process: s.replica.Process, Clock: vaultClock{room.Clock()},
 		Saved: func(token string, _ uint64) {
 			if token == rotation.AllTokens {
 				token = namePauses
@@ -33,8 +36,7 @@ func (s *sharing) open(c *config.Shared) {
 			room.Notice(token)
 		},
 	})
-	s.room = room
-	s.copies = shared.NewCopies(s.kv, a.state.sealed, s.replica.Name)
+	s.kv, s.room, a.state.ledger = kv, room, s.ledger
 }
 
 // vaultClock is what the room knows of Vault's clock, as the ledger asks for it.

@@ -15,6 +15,7 @@ import (
 	"rotatord/internal/httpapi"
 	"rotatord/internal/kvstore"
 	"rotatord/internal/ledger"
+	"rotatord/internal/ledger/shared"
 	"rotatord/internal/ledger/transfer"
 	"rotatord/internal/pending"
 	"rotatord/internal/replica"
@@ -85,15 +86,20 @@ func (a *App) share() error {
 	if err != nil {
 		return err
 	}
-	s := &sharing{
-		app: a, replica: rotation.Replica{Name: name, Process: rand.Text(), Home: a.state.home, Claim: c.Claim},
+	s := newSharing(a, rotation.Replica{Name: name, Process: rand.Text(), Home: a.state.home, Claim: c.Claim})
+	s.connect(kvstore.New(a.session, c.Mount, c.Prefix), a.state.sealed, a.listener.Addr().String())
+	s.copies = shared.NewCopies(s.kv, a.state.sealed, name)
+	a.sharing = s
+	return nil
+}
+
+func newSharing(a *App, self rotation.Replica) *sharing {
+	return &sharing{
+		app: a, replica: self,
 		joined: make(chan struct{}), wake: make(chan struct{}, 1), news: make(chan struct{}, 1),
 		err: errors.New("it was not read yet"), changed: make(map[string]bool), classified: make(map[string]uint64), superseded: make(map[string]bool),
 		toldUnreadable: make(map[string]string),
 	}
-	s.open(c)
-	a.sharing, a.state.ledger = s, s.ledger
-	return nil
 }
 
 // join makes the tokens known to the ledger, and tries again until it has done so or ctx ends. Then it learns what
