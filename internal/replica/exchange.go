@@ -56,8 +56,8 @@ func (r *Room) writeOnce(ctx context.Context) error {
 	jump := r.clock.observe(sent, received, put.CreatedAt)
 	r.mu.Lock()
 	first := r.own.wroteAt.IsZero()
-	r.own.version, r.own.known, r.own.wroteAt = put.Version, true, received
-	r.own.offset = data.Wall.Add(received.Sub(sent) / 2).Sub(put.CreatedAt)
+	r.own.version, r.own.known, r.own.wroteAt, r.own.wroteAs = put.Version, true, received, r.o.Now().Round(0)
+	r.own.offset = bounded(data.Wall.Add(received.Sub(sent) / 2).Sub(put.CreatedAt))
 	if jump.Abs() >= jumpToldFrom {
 		r.jumpedAt = received
 	}
@@ -194,6 +194,7 @@ func (r *Room) readOne(ctx context.Context, name string) error {
 	asked := time.Now()
 	stored, err := r.o.KV.Get(ctx, pathOf(name))
 	if err != nil && !errors.Is(err, kvstore.ErrDeleted) {
+		r.logUnread(ctx, name, err)
 		return err
 	}
 	var found entry
@@ -217,7 +218,7 @@ func (r *Room) readOne(ctx context.Context, name string) error {
 	o.quiet += min(asked.Sub(o.readAt), 2*look(r.o.Self.Claim))
 	o.readAt = asked
 	var changed []string
-	isNew := err == nil && stored.Version > 0 && stored.Version != o.version
+	isNew := err == nil && stored.Version > 0 && stored.Version != o.version && !o.isOlder(found, stored)
 	if isNew {
 		changed = r.take(o, found, stored, asked)
 	}
@@ -234,6 +235,28 @@ func (r *Room) readOne(ctx context.Context, name string) error {
 		r.o.Changed(changed)
 	}
 	return nil
+}
+
+// logUnread logs once why the entry of a replica cannot be read, if that is not because of the store: that is told elsewhere.
+func (r *Room) logUnread(ctx context.Context, name string, err error) {
+	r.mu.Lock()
+	o := r.others[name]
+	isNews := o != nil && o.odd != unread && !r.unheard && ctx.Err() == nil
+	if isNews {
+		o.odd = unread
+	}
+	r.mu.Unlock()
+	if isNews {
+		r.o.Log.Warn("the entry of another replica cannot be read, so what it does is learned late", "replica", name, "error", err)
+	}
+}
+
+// unread is what other.odd says of an entry that could not be read.
+const unread = "unread"
+
+// isOlder reports whether an entry is an older one of the same process, as a standby of Vault may return it.
+func (o *other) isOlder(found entry, stored kvstore.Entry) bool {
+	return stored.Version < o.version && found.Process == o.entry.Process && found.Seq <= o.entry.Seq && !found.Wall.After(o.entry.Wall) && !stored.CreatedAt.After(o.created)
 }
 
 // take takes over a new version of an entry, and returns what has changed. r.mu must be held.

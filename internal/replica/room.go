@@ -125,6 +125,7 @@ type own struct {
 	notices  notices
 	offset   time.Duration // of the own wall clock from Vault's
 	wroteAt  time.Time     // when it was last written, on the monotonic clock; zero before that
+	wroteAs  time.Time     // the same on the wall clock
 	namesake namesake
 }
 
@@ -153,6 +154,7 @@ type snapshot struct {
 	eligible []string // those that may begin, sorted, this one included
 	mayBegin error
 	wroteAt  time.Time // when the own entry was last written, on the monotonic clock
+	wroteAs  time.Time // the same on the wall clock
 }
 
 var (
@@ -204,7 +206,7 @@ func (r *Room) Clock() *Clock { return r.clock }
 func (r *Room) Run(ctx context.Context) {
 	var loops sync.WaitGroup
 	defer loops.Wait()
-	for !r.start(ctx) {
+	for tries := 1; !r.start(ctx, tries); tries++ {
 		if !sleep(ctx, min(time.Second, Beat(r.o.Self.Claim))) {
 			return
 		}
@@ -222,9 +224,12 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// startTries is how often a replica tries to read the entries of all others before it begins without knowing some.
+const startTries = 5
+
 // start writes the own entry for the first time and reads all others. It returns false if that has to be repeated.
-func (r *Room) start(ctx context.Context) bool {
-	done := r.tellUnheard(r.write(ctx)) == nil && r.list(ctx) && r.read(ctx, true)
+func (r *Room) start(ctx context.Context, tries int) bool {
+	done := r.tellUnheard(r.write(ctx)) == nil && r.list(ctx) && (r.read(ctx, true) || tries >= startTries)
 	r.mu.Lock()
 	r.looked, r.swept = done, time.Now()
 	r.mu.Unlock()
@@ -324,9 +329,12 @@ func (r *Room) MayBegin() error {
 	return r.cutOff()
 }
 
-// cutOff returns an error if the others count this replica as dead by now: it was suspended, or Vault cannot be written.
+// cutOff returns an error if the others count this replica as dead by now: it was suspended, or Vault cannot be written. The
+// monotonic clock may stand still while a machine is suspended, so the wall clock counts too. If that was set forward, nothing begins
+// until the next entry has shown whether it is right.
 func (r *Room) cutOff() error {
-	if age := time.Since(r.snapshot.Load().wroteAt); age >= deadAfter(r.o.Self.Claim) {
+	s := r.snapshot.Load()
+	if age := max(time.Since(s.wroteAt), r.o.Now().Round(0).Sub(s.wroteAs)); age >= deadAfter(r.o.Self.Claim) {
 		return fmt.Errorf("its entry in Vault was not written for %s, so the other replicas count it as dead: it was suspended, or Vault cannot be written", age.Round(time.Second))
 	}
 	return nil
@@ -340,7 +348,7 @@ func (r *Room) update() {
 	r.mu.Lock()
 	news, died := r.census()
 	r.vote(time.Now())
-	next := &snapshot{wroteAt: r.own.wroteAt}
+	next := &snapshot{wroteAt: r.own.wroteAt, wroteAs: r.own.wroteAs}
 	for name, o := range r.others {
 		if o.living {
 			next.living++

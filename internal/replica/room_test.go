@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"rotatord/internal/kvstore"
 	"rotatord/internal/kvstore/kvtest"
 )
 
@@ -222,6 +223,70 @@ func TestLostAnswers(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestSuspended: after the machine of a replica was suspended, so that its monotonic clock stood still, the replica begins nothing before
+// it has written its entry and asked whether the ledger may be used.
+func TestSuspended(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		a := w.startAll(1)[0]
+		asked := get(a, func() int { return a.asked })
+		time.Sleep(Beat(w.claim) / 2)
+		a.ahead.Store(int64(time.Hour))
+		for a.MayBegin() != nil {
+			time.Sleep(100 * time.Millisecond)
+		}
+		if get(a, func() int { return a.asked }) == asked {
+			t.Error("it has not asked")
+		}
+		pass(time.Minute)
+		a.expect(1)
+	})
+}
+
+// TestOneEntryIsRefused: if Vault refuses to read the entry of one replica, the others are still found.
+func TestOneEntryIsRefused(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		all := w.startAll(3)
+		hidden := pathOf(all[2].o.Self.Name)
+		late := w.start("late", "p", "h")
+		late.client.Break(func(operation, path string) (f kvtest.Fault) {
+			if operation == "get" && path == hidden {
+				f.Before = errors.New("permission denied")
+			}
+			return f
+		})
+		pass(20 * time.Second)
+		late.expect(3)
+		all[0].expect(4)
+		if !late.View().SyncedAt.IsZero() {
+			t.Error("it says that it has read all")
+		}
+	})
+}
+
+// TestStaleReads: a standby of Vault may return an older version. It changes nothing.
+func TestStaleReads(t *testing.T) {
+	var o other
+	now := time.Now()
+	o.entry, o.version, o.created = entry{Process: "p", Seq: 7, Wall: now}, 5, now
+	older := entry{Process: "p", Seq: 6, Wall: now.Add(-time.Second)}
+	for _, c := range []struct {
+		name  string
+		found entry
+		at    kvstore.Entry
+		want  bool
+	}{
+		{"an older version", older, kvstore.Entry{Version: 4, CreatedAt: now.Add(-time.Second)}, true},
+		{"a newer one", entry{Process: "p", Seq: 8, Wall: now}, kvstore.Entry{Version: 6, CreatedAt: now}, false},
+		{"written again after a removal", entry{Process: "p", Seq: 7, Wall: now.Add(time.Second)}, kvstore.Entry{Version: 1, CreatedAt: now.Add(time.Second)}, false},
+		{"the same, while Vault's clock has jumped", entry{Process: "p", Seq: 7, Wall: now.Add(time.Second)}, kvstore.Entry{Version: 1, CreatedAt: now.Add(-time.Hour)}, false},
+		{"another process after a removal", entry{Process: "q"}, kvstore.Entry{Version: 1, CreatedAt: now.Add(-time.Hour)}, false},
+	} {
+		if got := o.isOlder(c.found, c.at); got != c.want {
+			t.Errorf("%s: older: %t", c.name, got)
+		}
+	}
 }
 
 // TestLedgerOutOfUse: while the ledger is moved elsewhere, no replica begins, and each tells that once.

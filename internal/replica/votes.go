@@ -35,7 +35,13 @@ func (r *Room) vote(now time.Time) {
 }
 
 // offset returns how far its wall clock is ahead of Vault's.
-func (o *other) offset() time.Duration { return o.entry.Wall.Sub(o.created) }
+func (o *other) offset() time.Duration { return bounded(o.entry.Wall.Sub(o.created)) }
+
+// bounded returns a difference of clocks with which one can calculate. A wrong clock may show any year.
+func bounded(d time.Duration) time.Duration {
+	const most = 50 * 365 * 24 * time.Hour
+	return min(max(d, -most), most)
+}
 
 // middle returns the vote in the middle. Of two it is the one that is nearer to our own: only a majority can be against
 // this replica.

@@ -50,6 +50,7 @@ type member struct {
 	throttled map[string]time.Duration
 	throttle  map[string]time.Duration
 	usable    error
+	asked     int // calls of Usable
 	joined    bool
 }
 
@@ -60,7 +61,7 @@ func (w *world) start(name, process, home string) *member {
 	m.Room = New(Options{
 		KV: m.client, Self: rotation.Replica{Name: name, Process: process, Home: home, Claim: w.claim}, Version: "v1", Listen: "127.0.0.1:9321",
 		Now:    func() time.Time { return time.Now().Add(time.Duration(m.ahead.Load())) },
-		Usable: func(context.Context) error { return get(m, func() error { return m.usable }) },
+		Usable: func(context.Context) error { return get(m, func() error { m.asked++; return m.usable }) },
 		Joined: func() bool { return get(m, func() bool { return m.joined }) },
 		Living: func() { set(m, func() { m.living++ }) },
 		Tell:   func(d event.Detail) { set(m, func() { m.told = append(m.told, d) }) },
