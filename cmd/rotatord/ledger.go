@@ -167,7 +167,7 @@ func (o *ledgerOptions) place(ctx context.Context, stderr io.Writer) (ledgerPlac
 	if err != nil {
 		return nil, err
 	}
-	return sharedPlace{opened, stderr}, nil
+	return newSharedPlace(opened, stderr), nil
 }
 
 func exportLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, out string) error {

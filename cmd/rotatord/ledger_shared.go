@@ -94,7 +94,13 @@ func (s *sharedLedger) name() string {
 // sharedPlace is the shared ledger as a [ledgerPlace].
 type sharedPlace struct {
 	*sharedLedger
-	stderr io.Writer
+	watch *transfer.Watch
+}
+
+func newSharedPlace(s *sharedLedger, stderr io.Writer) sharedPlace {
+	return sharedPlace{s, &transfer.Watch{Waits: func(names []string, longest time.Duration) {
+		fmt.Fprintf(stderr, "looking for up to %s whether one of these replicas lives: %s\n", longest.Round(time.Second), strings.Join(names, ", "))
+	}}}
 }
 
 func (p sharedPlace) exportedAt(ctx context.Context) (time.Time, error) {
@@ -107,9 +113,7 @@ func (p sharedPlace) exportedAt(ctx context.Context) (time.Time, error) {
 
 // alone returns an error if a replica lives.
 func (p sharedPlace) alone(ctx context.Context) error {
-	living, err := transfer.Living(ctx, p.store, 0, func(names []string, wait time.Duration) {
-		fmt.Fprintf(p.stderr, "%s: not stopped in order: waiting up to %s to see whether it lives\n", strings.Join(names, ", "), wait.Round(time.Second))
-	})
+	living, err := p.watch.Living(ctx, p.store)
 	if err == nil && len(living) > 0 {
 		err = fmt.Errorf("%s is in use by living replica(s): %s: stop all of them first", p.name(), strings.Join(living, ", "))
 	}
@@ -125,7 +129,7 @@ func (p sharedPlace) takeOut(ctx context.Context, at time.Time, save saveLedger)
 	case err != nil:
 		return "", err
 	case before.State == transfer.Importing:
-		return "", fmt.Errorf("an import into %s is not complete (%s): repeat it first", p.name(), before)
+		return "", fmt.Errorf("%s is out of use: %s: repeat that first", p.name(), before)
 	}
 	mark, err := before.Replace(ctx, p.store, transfer.Mark{State: transfer.Exported, At: at, By: who()})
 	if err != nil {
@@ -177,7 +181,7 @@ func (p sharedPlace) bringIn(ctx context.Context, in incoming, write func(transf
 	}
 	want := transfer.Mark{State: transfer.Importing, At: in.At, By: who(), File: sum, OutOfUse: before.State == transfer.Exported || before.OutOfUse}
 	if before.State == transfer.Importing && before.File != sum && !before.OutOfUse {
-		return fmt.Errorf("an import of another file into %s is not complete (%s): repeat that one. If that file is lost, put what is there into use with "+
+		return fmt.Errorf("%s is out of use, and this is another file: %s: repeat that one. If that file is lost, put what is there into use with "+
 			"vault kv metadata delete -mount=%s %s/%s", p.name(), before, p.config.Mount, p.config.Prefix, transfer.MarkPath)
 	}
 	mark, err := before.Replace(ctx, p.store, want)

@@ -24,7 +24,7 @@ import (
 func sharedAt(server *kvtest.Server, fault func(operation, path string) kvtest.Fault) sharedPlace {
 	kv := server.Client(fault)
 	c := &config.Shared{Mount: "secret", Prefix: "rotatord", Claim: 2 * time.Minute}
-	return sharedPlace{&sharedLedger{store: kv, ledger: wholeLedger{shared.Open(shared.Options{KV: kv})}, config: c}, io.Discard}
+	return newSharedPlace(&sharedLedger{store: kv, ledger: wholeLedger{shared.Open(shared.Options{KV: kv})}, config: c}, io.Discard)
 }
 
 // moving is what the tests move.

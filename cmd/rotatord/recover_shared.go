@@ -40,7 +40,7 @@ func recoverShared(ctx context.Context, stdout, stderr io.Writer, o recoverOptio
 		}
 		return dropSealed(stderr, o, func(dir, rotationID string) error { return statedir.DropShared(dir, rotationID, records) })
 	case o.drop != "":
-		return dropCopy(ctx, stderr, o, sharedPlace{opened, stderr}, copies, records, ledgerErr)
+		return dropCopy(ctx, stderr, o, newSharedPlace(opened, stderr), copies, records, ledgerErr)
 	}
 	var in *statedir.Inspection
 	at := onReplica

@@ -33,7 +33,7 @@ func (e *examination) replicas(ctx context.Context, s *vault.Session, c *config.
 	if mark, err := transfer.ReadMark(ctx, store); err != nil {
 		e.unreadable(err)
 	} else if mark.State != transfer.InUse {
-		e.add(Bad, SharedMoved, sharedSubject, fmt.Sprintf("the shared ledger is out of use, and no replica begins anything: %s %s", mark.State, mark),
+		e.add(Bad, SharedMoved, sharedSubject, fmt.Sprintf("the shared ledger is out of use, and no replica begins anything: %s", mark),
 			"rotatord ledger import FILE puts it into use; repeat one that is not complete")
 	}
 	e.foreign(ctx, s, c)

@@ -1,9 +1,11 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -52,51 +54,59 @@ func (c Claim) DeadAfter() time.Duration {
 	return beat*7/2 + time.Second
 }
 
-// Living returns the names of the replicas that use a shared ledger. It returns as soon as it has seen one, and
-// otherwise watches the entries of those that did not stop in order for so long that they must be dead; waits is
-// called before that, and not at all if there are none. poll is the time between two looks; 0 means a second.
-func Living(ctx context.Context, kv kvstore.KV, poll time.Duration, waits func(names []string, longest time.Duration)) ([]string, error) {
-	if poll <= 0 {
-		poll = time.Second
+// Watch finds out which replicas use a shared ledger. The zero Watch has seen nothing. It is for one command.
+type Watch struct {
+	// Poll is the time between two looks; 0 means a second.
+	Poll time.Duration
+	// Waits is called before the entries of replicas that did not stop in order are watched, for at most that time. It may be
+	// nil.
+	Waits func(names []string, longest time.Duration)
+
+	dead map[string]int // the versions of the entries of replicas that are dead, by name; nil before the first look
+}
+
+// Living returns the names of the replicas that use the ledger. It returns as soon as it has seen one, and
+// otherwise watches the entries of those that did not stop in order for so long that they must be dead. A later call
+// looks once: whoever has written since then lives.
+func (w *Watch) Living(ctx context.Context, kv kvstore.KV) ([]string, error) {
+	began := time.Now()
+	seen, longest, err := look(ctx, kv)
+	if err != nil {
+		return nil, err
 	}
-	first := make(map[string]int) // versions by name
-	var until time.Time
-	for began := time.Now(); ; {
-		seen, longest, err := look(ctx, kv)
-		if err != nil {
-			return nil, err
-		}
-		var moved []string
-		for name, version := range seen {
-			if before, known := first[name]; known && before != version || !known && !until.IsZero() {
-				moved = append(moved, name)
-			}
-		}
-		if len(moved) > 0 {
-			slices.Sort(moved)
-			return moved, nil
-		}
-		if until.IsZero() {
-			if len(seen) == 0 {
-				return nil, nil
-			}
-			first, until = seen, began.Add(longest)
-			var names []string
-			for name := range seen {
-				names = append(names, name)
-			}
-			slices.Sort(names)
-			waits(names, longest)
-		}
-		if !time.Now().Before(until) {
-			return nil, nil
-		}
+	if w.dead != nil {
+		return changed(w.dead, seen), nil
+	}
+	first := seen
+	if len(first) > 0 && w.Waits != nil {
+		w.Waits(slices.Sorted(maps.Keys(first)), longest)
+	}
+	for len(first) > 0 && time.Since(began) < longest {
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-time.After(poll):
+		case <-time.After(cmp.Or(w.Poll, time.Second)):
+		}
+		if seen, _, err = look(ctx, kv); err != nil {
+			return nil, err
+		}
+		if living := changed(first, seen); len(living) > 0 {
+			return living, nil
 		}
 	}
+	w.dead = first
+	return nil, nil
+}
+
+// changed returns the names of the entries that are new or have another version, sorted.
+func changed(before, now map[string]int) (names []string) {
+	for name, version := range now {
+		if was, known := before[name]; !known || was != version {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // look returns the versions of the entries of replicas that did not stop in order, and for how long such an entry

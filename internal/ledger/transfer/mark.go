@@ -48,7 +48,7 @@ func (m Mark) String() string {
 	case Exported:
 		return fmt.Sprintf("exported at %s by %s", m.At.UTC().Format(time.RFC3339), m.By)
 	case Importing:
-		return fmt.Sprintf("begun by %s, of a file that was exported at %s", m.By, m.At.UTC().Format(time.RFC3339))
+		return fmt.Sprintf("an import is not complete, begun by %s, of a file that was exported at %s", m.By, m.At.UTC().Format(time.RFC3339))
 	}
 	return "in use"
 }
@@ -92,7 +92,7 @@ func Usable(ctx context.Context, kv kvstore.KV) error {
 	case m.State == Exported:
 		return fmt.Errorf("the shared ledger is out of use: it was %s. To use it again: rotatord ledger import FILE, with the file of that export or a later one", m)
 	case m.State == Importing:
-		return fmt.Errorf("the shared ledger is out of use: an import is not complete, %s. Repeat it: rotatord ledger import FILE", m)
+		return fmt.Errorf("the shared ledger is out of use: %s. Repeat it: rotatord ledger import FILE", m)
 	}
 	return nil
 }

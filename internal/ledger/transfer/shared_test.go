@@ -97,11 +97,12 @@ func TestLiving(t *testing.T) {
 					}
 				}()
 				began, waits := time.Now(), 0
-				got, err := transfer.Living(t.Context(), kv, 0, func(names []string, longest time.Duration) {
+				watch := transfer.Watch{Waits: func(names []string, longest time.Duration) {
 					if waits++; !slices.Equal(names, []string{"a"}) || longest < test.least {
 						t.Errorf("waits for %q, at most %s", names, longest)
 					}
-				})
+				}}
+				got, err := watch.Living(t.Context(), kv)
 				took := time.Since(began)
 				if err != nil || !slices.Equal(got, test.want) || took < test.least || took > test.most {
 					t.Errorf("%q, %v after %s", got, err, took)
@@ -110,6 +111,18 @@ func TestLiving(t *testing.T) {
 					t.Errorf("told %d times that it waits", waits)
 				}
 				time.Sleep(time.Minute) // the rest of the beats
+				if len(test.want) > 0 {
+					return
+				}
+				// A second look does not wait, and sees what has started since.
+				began = time.Now()
+				if got, err := watch.Living(t.Context(), kv); err != nil || len(got) > 0 || time.Since(began) > 0 {
+					t.Errorf("a second look: %q, %v after %s", got, err, time.Since(began))
+				}
+				put(t, kv, "b", 0, entryOf("b", "2m0s", false))
+				if got, err := watch.Living(t.Context(), kv); err != nil || !slices.Equal(got, []string{"b"}) {
+					t.Errorf("one that has started: %q, %v", got, err)
+				}
 			})
 		})
 	}
@@ -131,7 +144,7 @@ func TestLivingNew(t *testing.T) {
 			time.Sleep(5 * time.Second)
 			put(t, kv, "new", 0, entryOf("new", "2m0s", false))
 		}()
-		got, err := transfer.Living(t.Context(), kv, 0, func([]string, time.Duration) {})
+		got, err := new(transfer.Watch).Living(t.Context(), kv)
 		if err != nil || !slices.Equal(got, []string{"new"}) {
 			t.Errorf("%q, %v", got, err)
 		}
@@ -153,7 +166,7 @@ func TestLivingDeleted(t *testing.T) {
 					put(t, kv, "a", 1, entryOf("a", "2m0s", false))
 				}()
 			}
-			got, err := transfer.Living(t.Context(), kv, 0, func([]string, time.Duration) {})
+			got, err := new(transfer.Watch).Living(t.Context(), kv)
 			if err != nil || (len(got) > 0) != lives {
 				t.Errorf("lives: %t: %q, %v", lives, got, err)
 			}
@@ -172,14 +185,14 @@ func TestLivingErrors(t *testing.T) {
 			}
 			return kvtest.Fault{}
 		})
-		if got, err := transfer.Living(t.Context(), kv, 0, func([]string, time.Duration) {}); err == nil {
+		if got, err := new(transfer.Watch).Living(t.Context(), kv); err == nil {
 			t.Errorf("%s fails, and it says %q", operation, got)
 		}
 	}
 	kv.Break(nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := transfer.Living(ctx, kv, 0, func([]string, time.Duration) {}); !errors.Is(err, context.Canceled) {
+	if _, err := new(transfer.Watch).Living(ctx, kv); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
