@@ -59,7 +59,7 @@ func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *rou
 		}
 		base = now
 	}
-	stored, err := sink.Store(ctx, a.delivery(sink, c, base))
+	stored, err := sink.Store(WithSendCheck(ctx, a.maySend), a.delivery(sink, c, base))
 	if err != nil {
 		return err
 	}

@@ -37,6 +37,9 @@ func (a *attempt) giveUp(ctx context.Context, result event.Result, reason string
 		// The ledger still has the earlier step. The next attempt gives a claim up. An intent becomes a
 		// doubt: that is safe, although we know here that nothing was carried out.
 		err = errors.Join(cause, saveErr)
+		if a.replica != nil && errors.Is(saveErr, ErrConflict) { // another replica has taken over, and cannot erase it here
+			err = errors.Join(err, a.erase(ctx, work.RotationID))
+		}
 	} else if eraseErr := a.erase(ctx, work.RotationID); eraseErr != nil {
 		err = errors.Join(cause, fmt.Errorf("giving back the reservation: %w", eraseErr))
 	}

@@ -210,7 +210,7 @@ func (e *entry) setGrace(ctx context.Context, tokenID string, grace time.Duratio
 	if err := e.mustHold(ctx); err != nil {
 		return TokenFacts{}, time.Time{}, err
 	}
-	facts, until, err := e.token.Issuer.SetGrace(ctx, tokenID, grace)
+	facts, until, err := e.token.Issuer.SetGrace(WithSendCheck(ctx, e.maySend), tokenID, grace)
 	if err != nil && classOf(err) == Unknown {
 		err = errors.Join(err, e.become(ctx, e.record.maybeTouched()))
 	}

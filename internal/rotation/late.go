@@ -2,8 +2,10 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"rotatord/internal/event"
@@ -46,37 +48,50 @@ func (r *Rotator) JudgeLate(ctx context.Context, t Token, rotationID string, sea
 		return LateOver, record, e.erase(ctx, rotationID)
 	}
 	issued, ok, err := e.pending.Open(ctx, rotationID)
-	if err != nil || !ok {
-		return LateInProgress, record, err
-	}
-	latest, facts, err := e.isLatest(ctx, issued)
 	switch {
-	case err != nil:
-		return LateInProgress, record, fmt.Errorf("asking Cloudflare whether the late answer of %s is the latest secret: %w", t.Name, err)
-	case latest:
-		if err := e.take(ctx); err != nil {
-			return LateInProgress, e.record, err
+	case errors.Is(err, ErrUnreadable): // it cannot be delivered, and is kept as long as others are
+	case err != nil || !ok:
+		return LateInProgress, record, err
+	default:
+		if record.isStray(t, rotationID, issued) {
+			if err := e.become(ctx, record.strayKept(t, issued.Facts, e.now().UTC())); err != nil {
+				return LateInProgress, e.record, err
+			}
 		}
-		e.beside = false
-		if err := e.become(ctx, e.record.lateAdopted(rotationID, e.owner, e.replicaName(), facts, issued, e.now().UTC())); err != nil {
-			return LateInProgress, e.record, err
+		latest, facts, err := e.isLatest(ctx, issued)
+		if err != nil {
+			return LateInProgress, record, fmt.Errorf("asking Cloudflare whether the late answer of %s is the latest secret: %w", t.Name, err)
 		}
-		e.tell(event.LateAnswer{RotationID: rotationID, Delivered: true})
-		return LateDelivered, e.record, nil
-	case record.supersedes(sealedAt, e.now()):
-		return LateOver, record, e.erase(ctx, rotationID)
+		if latest {
+			return e.deliverLate(ctx, rotationID, facts, issued)
+		}
+	}
+	if record.supersedes(sealedAt, e.now()) {
+		return LateOver, e.record, e.erase(ctx, rotationID)
 	}
 	if !told {
 		e.tell(event.LateAnswer{RotationID: rotationID})
 	}
-	return LateSuperseded, record, nil
+	return LateSuperseded, e.record, nil
 }
 
-// isLatest reports whether Cloudflare shows that an answer is that of the last rotation of the service token.
+// deliverLate makes a late answer that has the latest secret the answer of a rotation in progress.
+func (e *entry) deliverLate(ctx context.Context, rotationID string, facts TokenFacts, issued Issued) (LateResult, Record, error) {
+	if err := e.take(ctx); err != nil {
+		return LateInProgress, e.record, err
+	}
+	e.beside = false
+	if err := e.become(ctx, e.record.lateAdopted(rotationID, e.owner, e.replicaName(), facts, issued, e.now().UTC())); err != nil {
+		return LateInProgress, e.record, err
+	}
+	e.tell(event.LateAnswer{RotationID: rotationID, Delivered: true})
+	return LateDelivered, e.record, nil
+}
+
+// isLatest reports whether Cloudflare shows that an answer is that of the last rotation of the service token in use.
 func (e *entry) isLatest(ctx context.Context, issued Issued) (bool, TokenFacts, error) {
-	id := e.token.ServiceToken(e.record)
-	if issued.Facts.ID != id || issued.Facts.UpdatedAt.IsZero() || !issued.Facts.UpdatedAt.After(e.record.OwnUpdatedAt) ||
-		strategyFor(e.token, e.record).traits().creates {
+	id := e.record.TokenID
+	if id == "" || issued.Facts.ID != id || issued.Facts.UpdatedAt.IsZero() || !issued.Facts.UpdatedAt.After(e.record.OwnUpdatedAt) {
 		return false, TokenFacts{}, nil
 	}
 	if _, err := validate(e.record.FactsOf(id), issued); err != nil {
@@ -86,8 +101,20 @@ func (e *entry) isLatest(ctx context.Context, issued Issued) (bool, TokenFacts, 
 	return err == nil && facts.UpdatedAt.Equal(issued.Facts.UpdatedAt), facts, err
 }
 
+// isStray reports whether a late answer is about a service token that its rotation has created, as the name shows, and
+// that the ledger does not know.
+func (r Record) isStray(t Token, rotationID string, issued Issued) bool {
+	id, name := issued.Facts.ID, issued.Facts.Name
+	created := strings.HasSuffix(name, suffix(rotationID)) || t.Create != nil && name == t.Create.Name && r.TokenID == ""
+	return t.LedgerHasID() && created && id != "" && id != r.TokenID &&
+		!slices.ContainsFunc(r.Replaced, func(old Replaced) bool { return old.TokenID == id })
+}
+
+// lateMargin is by how much the clocks of two replicas may differ.
+const lateMargin = time.Minute
+
 // supersedes reports whether a rotation that began after that time is done, and no consumer can use an older secret any
 // more.
 func (r Record) supersedes(sealedAt, now time.Time) bool {
-	return r.Last != nil && r.Last.AskedAt.After(sealedAt) && !r.GraceEnd().After(now)
+	return r.Last != nil && r.Last.AskedAt.After(sealedAt.Add(lateMargin)) && !r.GraceEnd().After(now)
 }

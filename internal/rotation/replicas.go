@@ -87,14 +87,15 @@ var ErrNotHeld = errors.New("the hold on the token has ended: this replica was s
 
 type sendCheckKey struct{}
 
-// WithSendCheck returns a context for a request to an [Issuer] or [Creator] that must not leave if check returns an
-// error. See [MaySend].
+// WithSendCheck returns a context for a request to an [Issuer], a [Creator] or a [Sink] that must not leave if check
+// returns an error. See [MaySend].
 func WithSendCheck(ctx context.Context, check func() error) context.Context {
 	return context.WithValue(ctx, sendCheckKey{}, check)
 }
 
 // MaySend returns why the request of that context must not leave; nil if it may. An issuer asks it at the last moment
-// before the first byte of a rotate or create request, and sends nothing after an error.
+// before the first byte of a request, and sends nothing after an error. A sink asks it before each write: after a
+// conflict, the secret that it finds may be newer than the one that it delivers.
 func MaySend(ctx context.Context) error {
 	if check, ok := ctx.Value(sendCheckKey{}).(func() error); ok {
 		return check()
@@ -242,6 +243,16 @@ func (a *attempt) answerReturned(ctx context.Context) (bool, error) {
 		a.tell(event.Resolution{RotationID: id, Reason: ReasonAnswerReturned, After: a.now().Sub(doubt.Since)})
 	}
 	return true, nil
+}
+
+// hasAnswer reports whether the answer of a doubt may be sealed on this disk although the doubt does not say so: the
+// doubt was raised by another replica. JudgeLate erases the answer once nothing can need it.
+func (e *entry) hasAnswer(ctx context.Context, rotationID string) bool {
+	if e.replica == nil {
+		return false
+	}
+	_, ok, err := e.pending.Open(ctx, rotationID)
+	return ok || err != nil
 }
 
 // replicaName returns the name of this replica; empty if it is alone.

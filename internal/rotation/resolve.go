@@ -99,7 +99,7 @@ func (e *entry) endDoubt(ctx context.Context, verdict Verdict, created *TokenFac
 	if err := e.become(ctx, e.record.resolved(e.token, verdict, created, e.now().UTC())); err != nil {
 		return err
 	}
-	if !doubt.Sealed {
+	if !doubt.Sealed && !e.hasAnswer(ctx, work.RotationID) {
 		if err := e.erase(ctx, work.RotationID); err != nil {
 			return fmt.Errorf("giving back the reservation: %w", err)
 		}

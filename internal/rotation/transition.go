@@ -78,6 +78,16 @@ func (r Record) lateAdopted(rotationID, owner, replica string, facts TokenFacts,
 	return r.withWork(func(w *Work) { w.noteAnswer(issued) })
 }
 
+// strayKept records a service token that a late request has created. The first one of an entry is still useful: a
+// rotation will give it a secret. Another one is deleted.
+func (r Record) strayKept(t Token, created TokenFacts, now time.Time) Record {
+	if r.TokenID == "" && !t.Replace {
+		return r.adopted(created)
+	}
+	r.Replaced = append(slices.Clone(r.Replaced), Replaced{TokenID: created.ID, ClientID: created.ClientID, At: now})
+	return r
+}
+
 // claimed begins a rotation.
 func (r Record) claimed(w Work) Record {
 	r.Step, r.Work = StepClaimed, &w

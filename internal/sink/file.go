@@ -203,6 +203,9 @@ func (f *File) write(ctx context.Context, now fileState, content []byte, access 
 		if err := ctx.Err(); err != nil {
 			return err // the caller has given up, and may have stored another secret since
 		}
+		if err := rotation.MaySend(ctx); err != nil { // what is stored may be newer than ours
+			return err
+		}
 		before, err := f.read()
 		if err != nil {
 			return err

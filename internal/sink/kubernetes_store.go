@@ -68,6 +68,9 @@ func (k *Kubernetes) storeOnce(ctx context.Context, now *kubernetes.Secret, ours
 	if err != nil {
 		return nil, err
 	}
+	if err := rotation.MaySend(ctx); err != nil { // after a conflict, what is stored may be newer than ours
+		return nil, err
+	}
 	apply := k.application(now, ours)
 	apply.Force, apply.Operation = force, "write"
 	wrote, writeErr := k.client.Apply(ctx, apply)

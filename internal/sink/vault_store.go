@@ -44,6 +44,9 @@ func (v *Vault) Store(ctx context.Context, d rotation.Delivery) (stored rotation
 			v.note(ctx, kv, now, d)
 			return v.stored(now), nil
 		}
+		if err := rotation.MaySend(ctx); err != nil { // after a conflict, what is stored may be newer than ours
+			return rotation.Stored{}, err
+		}
 		w, writeErr := v.write(ctx, kv, now, fields)
 		if writeErr != nil && refused(writeErr) && !conflict(writeErr) {
 			return rotation.Stored{}, fmt.Errorf("writing %s: %w", v.path(kv), writeErr)

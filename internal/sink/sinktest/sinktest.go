@@ -5,6 +5,7 @@ package sinktest
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -301,6 +302,19 @@ var suite = []testCase{
 		if h.Fields(t)["note"] != fmt.Sprint(n) || h.Versions(t) != 0 {
 			t.Errorf("after %d conflicts the note is %v, and the sink wrote %d versions", n, h.Fields(t)["note"], h.Versions(t))
 		}
+	}},
+	{"a newer secret comes while the delivery waits", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
+		want(t, h, store(t, h, credential(1), preflight(t, h)), credential(1))
+		var mayWrite error
+		ctx := rotation.WithSendCheck(t.Context(), func() error { return mayWrite })
+		h.DuringNextWrite(t, func() {
+			h.OutsideWrite(t, map[string]any{ClientIDField: credential(3).ClientID, ClientSecretField: credential(3).ClientSecret.Reveal()})
+			mayWrite = errors.New("the hold has ended")
+		})
+		if _, err := h.Sink.Store(ctx, rotation.Delivery{Credential: credential(2), Base: preflight(t, h)}); err == nil {
+			t.Error("an older secret was written over a newer one")
+		}
+		want(t, h, preflight(t, h), credential(3))
 	}},
 	{"reading back fails", func(h Harness) bool { return h.FailReads != nil }, func(t *testing.T, h Harness) {
 		store(t, h, credential(1), preflight(t, h))
