@@ -257,3 +257,84 @@ func TestOneName(t *testing.T) {
 		w.served(began, 2)
 	})
 }
+
+// TestLateAnswers: the answers of one replica come long after its claims. What it gets is never delivered over something
+// newer, and in the end every sink has the latest secret and no answer is left on its disk.
+func TestLateAnswers(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulation) {
+		w.grace = 3 * time.Minute
+		a, b, c := w.up("a", nil), w.up("b", nil), w.up("c", nil)
+		pass(w.every / 2)
+		a.slow.Store(int64(2 * time.Minute)) // four claims
+		pass(w.every)
+		a.slow.Store(0)
+		if n := b.tooks.Load() + c.tooks.Load(); n < 3 {
+			t.Errorf("only %d tokens were taken over, so this proves little", n)
+		}
+		pass(3*w.every + w.every/2)
+		if left, _ := a.disk.Sealed(); len(left) > 0 {
+			t.Errorf("%d answers are left: %v", len(left), left)
+		}
+		began := time.Now().Truncate(w.every).Add(w.every - time.Second)
+		pass(time.Until(began) + 2*w.every)
+		w.served(began, 2)
+	})
+}
+
+// TestCopies: answers that cannot be delivered at once are copied, so that others deliver them when their replica has
+// died with its disk. No copy is left.
+func TestCopies(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulation) {
+		a, b, _ := w.up("a", nil), w.up("b", nil), w.up("c", nil)
+		pass(w.every / 2)
+		began := time.Now()
+		a.sinksAway.Store(true)
+		pass(w.every/2 + w.every/5)
+		mine := w.by("a", began)
+		a.kill()
+		if left, _ := a.disk.Sealed(); mine < 3 || len(left) != mine {
+			t.Errorf("%d answers of %d rotations are sealed", len(left), mine)
+		}
+		pass(w.every/2 - w.every/5 - time.Second)
+		w.served(began, 1) // nothing was rotated twice
+		w.cloud.mu.Lock()
+		for id, all := range w.cloud.issued {
+			if !w.cloud.stored[id].ClientSecret.Equal(livingSecret(len(all))) {
+				t.Errorf("%s: its secret was not delivered", id)
+			}
+		}
+		w.cloud.mu.Unlock()
+		pass(2 * w.every)
+		files, err := b.sharing.copies.Files(t.Context())
+		if err != nil || len(files) > 0 {
+			t.Errorf("%d copies are left: %v", len(files), err)
+		}
+	})
+}
+
+// TestSweptCopies: a copy that no rotation needs is removed after a while, and one that is needed is not.
+func TestSweptCopies(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulation) {
+		a := w.up("a", nil)
+		pass(time.Minute)
+		for _, id := range []string{"STRAY", "NEEDED"} {
+			must(a.disk.Seal(t.Context(), rotation.PendingKey{RotationID: id, Token: "ci-1"}, rotation.Issued{}))
+			must(a.sharing.copies.Copy(t.Context(), rotation.PendingKey{RotationID: id, Token: "ci-1"}))
+		}
+		records, err := a.state.ledger.All(t.Context())
+		must(err)
+		for i := range records {
+			if records[i].Token == "ci-1" {
+				records[i].Abandoned = []string{"NEEDED"}
+			}
+		}
+		for _, want := range []int{2, 1} {
+			must(a.sharing.sweepCopies(t.Context(), records))
+			files, err := a.sharing.copies.Files(t.Context())
+			if err != nil || len(files) != want || files[0].RotationID != "NEEDED" {
+				t.Errorf("%d copies are left, want %d: %v", len(files), want, err)
+			}
+			pass(copyMinAge + time.Minute)
+		}
+	})
+}

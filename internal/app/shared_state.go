@@ -44,7 +44,7 @@ type sharing struct {
 	kv      kvstore.KV
 	ledger  sharedLedger
 	room    room
-	copies  rotation.Copies
+	copies  sharedCopies
 
 	joined chan struct{} // closed when the tokens are known to the ledger
 	wake   chan struct{} // something has changed for which join waits
@@ -77,6 +77,13 @@ type sharedLedger interface {
 	Unreadable() map[string]error
 	// Synced returns when all records were read last; zero if they never were.
 	Synced() time.Time
+}
+
+// sharedCopies are the copies of sealed answers.
+type sharedCopies interface {
+	rotation.Copies
+	// Files returns all copies.
+	Files(ctx context.Context) ([]pending.File, error)
 }
 
 // share opens what a replica has. It connects to nothing.
@@ -299,12 +306,47 @@ func (s *sharing) read(ctx context.Context, changed map[string]bool) error {
 	if changed[nameAll] {
 		records, err := s.readAll(ctx)
 		s.app.engine.learn(records)
+		if err == nil {
+			err = s.sweepCopies(ctx, records)
+		}
 		errs = append(errs, err)
 	} else {
 		errs = append(errs, s.readSome(ctx, changed))
 	}
 	s.setUnreadable()
 	return errors.Join(errs...)
+}
+
+// A copy is not removed as nobody's before it is so old: the rotation that it is of may be newer than what was read of
+// the ledger.
+const copyMinAge = time.Hour
+
+// sweepCopies removes copies that no rotation needs. One may be left by a request that was still under way when its
+// rotation ended. One replica does it for all.
+func (s *sharing) sweepCopies(ctx context.Context, records []rotation.Record) error {
+	if s.copies == nil || s.room.MayBegin() != nil || s.room.Wait("pending/", rotation.Record{}) > 0 {
+		return nil
+	}
+	files, err := s.copies.Files(ctx)
+	if err != nil {
+		return err
+	}
+	byName := make(map[string]rotation.Record, len(records))
+	for _, r := range records {
+		byName[r.Token] = r
+	}
+	for _, f := range files {
+		record, known := byName[f.Token]
+		needed := record.Work != nil && record.Work.RotationID == f.RotationID || slices.Contains(record.Abandoned, f.RotationID)
+		if !known || needed || f.Damage != nil || s.app.now().Sub(f.At) < copyMinAge {
+			continue
+		}
+		if err := s.copies.Erase(ctx, f.RotationID); err != nil {
+			return err
+		}
+		s.app.log.Info("removed the copy of a sealed answer that no rotation needs", "token", f.Token, "rotation", f.RotationID)
+	}
+	return nil
 }
 
 // setUnreadable shows which records cannot be used, and tells of each once.

@@ -2,9 +2,11 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,9 +18,11 @@ import (
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/kvstore/kvtest"
+	"rotatord/internal/ledger/shared"
 	"rotatord/internal/pending"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
+	"rotatord/internal/secret"
 )
 
 // This file has replicas in simulated time: the real engine, rotator, ledger and room, over a store, an issuer and
@@ -84,6 +88,7 @@ func (c cloudToken) Rotate(ctx context.Context, req rotation.RotateRequest) (rot
 		return rotation.Issued{}, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: "rotate", Err: err}
 	}
 	time.Sleep(c.replica.world.slow)
+	defer c.replica.delay() // after the request was carried out
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.issued[c.id] = append(c.issued[c.id], issuing{time.Now(), c.replica.name})
@@ -118,9 +123,12 @@ func (c cloudToken) Preflight(context.Context) (rotation.Stored, error) {
 	return c.state(), nil
 }
 
-func (c cloudToken) Store(_ context.Context, d rotation.Delivery) (rotation.Stored, error) {
-	if err := c.away(); err != nil {
+func (c cloudToken) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored, error) {
+	if err := errors.Join(c.away(), rotation.MaySend(ctx)); err != nil {
 		return rotation.Stored{}, err
+	}
+	if c.replica.sinksAway.Load() {
+		return rotation.Stored{}, errors.New("vault is sealed")
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,6 +182,20 @@ func (d *memoryDisk) Sealed() (all []pending.Sealed, _ error) {
 	return all, nil
 }
 
+// SealCopy and OpenCopy implement [shared.Sealer].
+func (d *memoryDisk) SealCopy(_ context.Context, id string) ([]byte, time.Time, bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, ok := d.all[id]
+	return []byte(s.issued.ClientID + "\n" + s.issued.ClientSecret.Reveal()), s.At, ok, nil
+}
+
+func (*memoryDisk) OpenCopy(id string, b []byte) (rotation.Issued, error) {
+	clientID, text, _ := strings.Cut(string(b), "\n")
+	facts := rotation.TokenFacts{ID: strings.TrimSuffix(clientID, ".access"), ClientID: clientID}
+	return rotation.Issued{Credential: rotation.Credential{ClientID: clientID, ClientSecret: secret.New(text)}, Facts: facts}, nil
+}
+
 func (*memoryDisk) Present() error                { return nil }
 func (*memoryDisk) Prove(context.Context) error   { return nil }
 func (*memoryDisk) LastWrite() (time.Time, error) { return time.Now(), nil }
@@ -211,14 +233,21 @@ type simulated struct {
 	client *kvtest.Client
 	wall   atomic.Int64 // how far the wall clock is ahead, in nanoseconds
 	cut    atomic.Bool  // it reaches nothing
-	ended  bool
-	tooks  atomic.Int64 // how many tokens it took over
+	slow   atomic.Int64 // how long an answer takes beside slow of the world, in nanoseconds
+	// sinksAway is set while it can write to no sink.
+	sinksAway atomic.Bool
+	ended     bool
+	tooks     atomic.Int64 // how many tokens it took over
+	late      atomic.Int64 // how many late answers it has found
 }
 
 // Publish implements [rotation.Events].
 func (r *simulated) Publish(e event.Event) {
-	if _, is := e.Detail.(event.ClaimTakenOver); is {
+	switch e.Detail.(type) {
+	case event.ClaimTakenOver:
 		r.tooks.Add(1)
+	case event.LateAnswer:
+		r.late.Add(1)
 	}
 }
 
@@ -248,10 +277,11 @@ func (w *simulation) upIn(name, home string, client *kvtest.Client) *simulated {
 	a.engine = newEngine(a.now, log, nil)
 	a.sharing = newSharing(a, rotation.Replica{Name: name, Process: fmt.Sprint(name, " ", w.starts), Home: a.state.home, Claim: w.claim})
 	a.sharing.connect(client, r.disk, "127.0.0.1:9321")
+	a.sharing.copies = shared.NewCopies(client, r.disk, name)
 	a.engine.peers = roomPeers{a.sharing}
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: r.disk, Pauses: a.state.ledger, Owner: name, Started: a.started, Now: a.now, Events: r, Replica: a.sharing.asReplica(),
-		Saved: a.engine.show,
+		Copies: a.sharing.sealedCopies(), Saved: a.engine.show,
 	})
 	var tokens []rotation.Token
 	for i := range w.tokens {
@@ -391,3 +421,6 @@ func pass(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
+
+// delay delays an answer.
+func (r *simulated) delay() { time.Sleep(time.Duration(r.slow.Load())) }
