@@ -21,10 +21,17 @@ func TestEachSlotOnce(t *testing.T) {
 		if late := w.served(began, 5); late > 5*time.Second {
 			t.Errorf("the latest rotation was %s late", late)
 		}
+		list := 0
 		for _, r := range w.all {
 			if n := w.by(r.name, began); n < 10 {
 				t.Errorf("%s has made %d of 100 rotations", r.name, n)
 			}
+			if r.lists("prod") {
+				list++
+			}
+		}
+		if list != 1 {
+			t.Errorf("%d replicas list the account", list)
 		}
 	})
 }

@@ -4,7 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +18,7 @@ import (
 
 	"rotatord/internal/app"
 	"rotatord/internal/httpapi"
+	"rotatord/internal/rotation"
 )
 
 // This file runs several Apps in one process, as replicas on one Vault and one Cloudflare.
@@ -20,10 +27,19 @@ import (
 type replicas struct {
 	*world
 	claim time.Duration
+	away  atomic.Bool // Vault does not answer
 }
 
 func newReplicas(t *testing.T) *replicas {
 	w := &replicas{world: newWorld(t), claim: 5 * time.Second}
+	front := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if w.away.Load() {
+			panic(http.ErrAbortHandler)
+		}
+		w.vault.ServeHTTP(rw, r)
+	}))
+	t.Cleanup(front.Close)
+	w.vaultURL = front.URL
 	identity, err := age.GenerateX25519Identity()
 	if err != nil {
 		t.Fatal(err)
@@ -97,29 +113,88 @@ func rotated(token string, all ...*daemon) (n int) {
 	return n
 }
 
-// TestReplicas: three replicas serve each slot once, and each of them shows all of it.
+// TestReplicas: three replicas serve each slot once. Vault is away when they start: they live, say what they wait for, and
+// then work. Each of them shows all tokens.
 func TestReplicas(t *testing.T) {
-	if testing.Short() {
-		t.Skip("waits for slots in real time")
-	}
 	w := newReplicas(t)
 	var specs []tokenSpec
 	for i := range 6 {
 		specs = append(specs, w.token(fmt.Sprint("ci-", i), "@every 4s", "1s"))
 	}
+	w.away.Store(true)
 	a, b, c := w.replica("a"), w.replica("b"), w.replica("c")
 	all := []*daemon{a, b, c}
 	for _, d := range all {
+		if code, body := d.get("/livez"); code != http.StatusOK {
+			t.Errorf("not alive without Vault: %s", body)
+		}
+		if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "shared ledger") || !strings.Contains(body, "replica") {
+			t.Errorf("ready without Vault: %s", body)
+		}
+		if shown := d.status("ci-1"); !strings.Contains(shown.LastError, "ledger") {
+			t.Errorf("what is shown without Vault: %+v", shown)
+		}
+	}
+	w.away.Store(false)
+	for _, d := range all {
 		w.eventually("ready", d.ready)
 	}
-	time.Sleep(15 * time.Second)
+	if n := len(w.seen("list")); n > len(all) { // each may list before it has found the others
+		t.Errorf("%d listings", n)
+	}
+	rotations := 1
+	if !testing.Short() {
+		rotations = 3
+	}
+	for _, spec := range specs {
+		w.eventually("rotations of "+spec.Name, func() bool { return rotated(spec.Name, all...) >= rotations })
+	}
+	paused, err := b.Pause(t.Context(), rotation.AllTokens, rotation.Pause{Since: time.Now(), Reason: "a test"})
+	if err != nil {
+		t.Fatal(err, paused)
+	}
+	for _, spec := range specs {
+		w.eventually("each replica shows that nothing happens any more", func() bool {
+			return !slices.ContainsFunc(all, func(d *daemon) bool {
+				s := d.status(spec.Name)
+				return s.Pause == nil || s.State != "idle" || !s.LastSuccess.Equal(a.status(spec.Name).LastSuccess)
+			})
+		})
+	}
+	if shown := a.Replicas(); shown.Living() != 3 || shown.StandsAside != "" || shown.LedgerError != "" || time.Since(shown.SyncedAt) > time.Minute {
+		t.Errorf("%+v", shown)
+	}
 	for _, d := range all {
+		d.searchPages()
 		d.leave()
 	}
 	for _, spec := range specs {
-		n := rotated(spec.Name, all...)
-		if !w.delivered(spec) || n < 2 || n != len(w.sim.Secrets(spec.ID))-1 {
+		if n := rotated(spec.Name, all...); !w.delivered(spec) || n != len(w.sim.Secrets(spec.ID))-1 {
 			t.Errorf("%s: %d rotations, %d secrets", spec.Name, n, len(w.sim.Secrets(spec.ID)))
 		}
+	}
+}
+
+// TestTwoKindsOfLedger: a daemon does not begin another ledger for tokens that have one.
+func TestTwoKindsOfLedger(t *testing.T) {
+	w := newReplicas(t)
+	w.due("ci", "1s")
+	local, here := w.config(), strings.Replace(w.section("a"), w.stateOf("a"), w.stateDir(), 1)
+	_, err := app.New(app.Options{Config: w.config(here)})
+	if err == nil || !strings.Contains(err.Error(), "rotatord ledger export --state-dir "+w.stateDir()) || !strings.Contains(err.Error(), "rotatord ledger import") {
+		t.Errorf("a shared ledger beside a local one: %v", err)
+	}
+	if err := os.Rename(filepath.Join(w.stateDir(), "journal.db"), filepath.Join(w.dir, "moved")); err != nil {
+		t.Fatal(err)
+	}
+	a, err := app.New(app.Options{Config: w.config(here)})
+	if err == nil {
+		err = a.Stop(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.New(app.Options{Config: local}); err == nil || !strings.Contains(err.Error(), "belongs to a replica") {
+		t.Errorf("a local ledger in the directory of a replica: %v", err)
 	}
 }
