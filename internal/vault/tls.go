@@ -22,6 +22,10 @@ import (
 // timeLayout is how times are shown in errors.
 const timeLayout = time.RFC3339
 
+// idleConnections is how many unused connections to Vault stay open. The ledger of several replicas is read with as many
+// requests at once, and each new connection would cost a handshake.
+const idleConnections = 16
+
 // connections makes the connections to Vault by the files of vault.tls, and makes other ones when the files change.
 // It is safe for concurrent use.
 //
@@ -83,6 +87,7 @@ func (c *connections) reload(ctx context.Context) (changed bool, err error) {
 // connect returns a transport without any connection yet.
 func (c *connections) connect(files tlsFiles) *connection {
 	t := outbound.Transport()
+	t.MaxIdleConnsPerHost = idleConnections
 	t.TLSClientConfig.ServerName = c.config.TLS.ServerName
 	t.TLSClientConfig.RootCAs = files.authorities
 	if files.pair != nil {

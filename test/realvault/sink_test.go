@@ -185,7 +185,7 @@ func (p *unreliable) written() int {
 	return p.writes
 }
 
-func secretFile(t *testing.T, content string) config.SecretSource {
+func secretFile(t testing.TB, content string) config.SecretSource {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -194,7 +194,7 @@ func secretFile(t *testing.T, content string) config.SecretSource {
 	return config.SecretSource{File: path}
 }
 
-func startSession(t *testing.T, address, roleID, secretID string) *vault.Session {
+func startSession(t testing.TB, address, roleID, secretID string) *vault.Session {
 	t.Helper()
 	s, err := vault.New(config.Vault{Address: address, Timeout: 10 * time.Second, Auth: &config.AppRole{
 		Mount: "approle", RoleID: secretFile(t, roleID), SecretID: secretFile(t, secretID),

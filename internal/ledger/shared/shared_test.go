@@ -90,6 +90,14 @@ func TestRequests(t *testing.T) {
 	}{
 		{"a token's first save", func() (err error) { r, err = l.Save(t.Context(), record("ci")); return err }, "1 put, 1 limit"},
 		{"a save", func() (err error) { r, err = l.Save(t.Context(), r); return err }, "1 put"},
+		{"a conflict", func() error {
+			old := r
+			old.Revision, old.Failures = 1, 9
+			if _, err := l.Save(t.Context(), old); !errors.Is(err, rotation.ErrConflict) {
+				return fmt.Errorf("no conflict: %w", err)
+			}
+			return nil
+		}, "1 get, 1 put"},
 		{"a load", func() error { _, err := l.Load(t.Context(), "ci"); return err }, "1 get"},
 		{"all, the first time", func() error { _, err := l.All(t.Context()); return err }, "1 get, 1 list"},
 		{"all", func() error { _, err := l.All(t.Context()); return err }, ""},
