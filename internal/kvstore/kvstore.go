@@ -31,7 +31,7 @@ type KV interface {
 	// Get returns an entry. If nothing was ever written there, its Version is 0.
 	Get(ctx context.Context, path string) (Entry, error)
 	// Put writes an entry if its version is still that one (0: if there is none), and returns it as it is stored. data
-	// becomes a JSON object. ErrConflict is in the error if the entry has another version, and nothing is
+	// becomes a JSON object, in which a number is a float64: it is exact up to 1<<53. ErrConflict is in the error if the entry has another version, and nothing is
 	// written then. After any other error the entry may or may not be written.
 	Put(ctx context.Context, path string, data any, version int) (Entry, error)
 	// List returns the names directly below a path, sorted, without directories. Names may belong to entries that
@@ -74,8 +74,14 @@ var (
 // maxEntry is the largest entry that is written, in bytes. Vault's integrated storage takes 1 MiB by default.
 const maxEntry = 512 << 10
 
-// readBackTime bounds how long Put reads back after a lost answer, also if its own context has ended.
-const readBackTime = 5 * time.Second
+// Put reads back after a lost answer for readBackTime at most, with growing pauses: another node of Vault leads after
+// a few seconds. After the end of its context, which may be why the answer was lost, it does so for lateReadBackTime.
+const (
+	readBackTime      = 5 * time.Second
+	lateReadBackTime  = 2 * time.Second
+	firstReadBackWait = 50 * time.Millisecond
+	lastReadBackWait  = time.Second
+)
 
 // Store is a KV over one session with Vault.
 type Store struct {
@@ -165,9 +171,7 @@ func (s *Store) Put(ctx context.Context, path string, data any, version int) (En
 		return Entry{}, fmt.Errorf("writing %s: %w", s.Path(path), ErrConflict)
 	}
 	// The answer is lost, or a conflict that may come from a proxy that has repeated our request: what is there decides.
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTime)
-	defer cancel()
-	now, readErr := s.Get(bounded, path)
+	now, readErr := s.readBack(ctx, path)
 	switch {
 	case readErr != nil:
 		return Entry{}, fmt.Errorf("writing %s: %w; it is not known whether it was written: %w", s.Path(path), err, readErr)
@@ -178,6 +182,32 @@ func (s *Store) Put(ctx context.Context, path string, data any, version int) (En
 	}
 	// The request may still be under way.
 	return Entry{}, fmt.Errorf("writing %s: %w", s.Path(path), err)
+}
+
+// readBack reads an entry after a write whose answer was lost, until Vault answers.
+func (s *Store) readBack(ctx context.Context, path string) (e Entry, err error) {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), readBackTime)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(lateReadBackTime, cancel) })()
+	for wait := firstReadBackWait; ; wait = min(2*wait, lastReadBackWait) {
+		e, err = s.Get(bounded, path)
+		if err == nil || errors.Is(err, ErrDeleted) {
+			return e, err
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-bounded.Done():
+			timer.Stop()
+			return e, err
+		}
+	}
+}
+
+// DeletesAfter returns after how long Vault itself deletes what is written below the prefix (delete_version_after of the
+// mount); 0 if it does not. known is false if the policy does not allow the question.
+func (s *Store) DeletesAfter(ctx context.Context) (after time.Duration, known bool) {
+	return s.session.MountDeletesAfter(ctx, s.mount)
 }
 
 // List implements [KV].
@@ -244,17 +274,11 @@ func objectOf(data any) (object map[string]any, content json.RawMessage, err err
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := decode(raw, &object); err != nil || object == nil {
+	if err := json.Unmarshal(raw, &object); err != nil || object == nil { // numbers become float64, as in Vault
 		return nil, nil, errors.New("an entry must be a JSON object")
 	}
 	content, err = json.Marshal(object)
 	return object, content, err
-}
-
-func decode(raw []byte, into any) error {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	d.UseNumber() // a number stays as it is written
-	return d.Decode(into)
 }
 
 // entryFrom decodes the data of an answer to a read. Data is nil if the version has no content.

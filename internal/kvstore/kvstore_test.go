@@ -13,6 +13,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/kvstore"
+	"rotatord/internal/kvstore/kvtest"
 	"rotatord/internal/vault"
 	"rotatord/internal/vault/vaulttest"
 )
@@ -56,7 +57,7 @@ func TestStore(t *testing.T) {
 	if e, err := store.Get(ctx, "tokens/a"); err != nil || e.Version != 0 {
 		t.Fatalf("an entry with only a limit: %+v, %v", e, err)
 	}
-	in := thing{"a", 1<<60 + 1}
+	in := thing{"a", 1 << 53}
 	before := time.Now()
 	first, err := store.Put(ctx, "tokens/a", in, 0)
 	if err != nil || first.Version != 1 || first.CreatedAt.Sub(before).Abs() > time.Minute {
@@ -89,6 +90,17 @@ func TestStore(t *testing.T) {
 	if _, err := store.Put(ctx, "tokens/a", thing{Name: strings.Repeat("x", 600<<10)}, 0); err == nil || !strings.Contains(err.Error(), "bytes") {
 		t.Errorf("an entry that is too large: %v", err)
 	}
+}
+
+func TestSuite(t *testing.T) {
+	kvtest.Run(t, func(t *testing.T) kvtest.Place {
+		store, server := open(t)
+		return kvtest.Place{
+			Open:    func() kvstore.KV { return store },
+			Delete:  func(path string) { server.Delete("secret", "rotatord/"+path) },
+			Destroy: func(path string) { server.Destroy("secret", "rotatord/"+path) },
+		}
+	})
 }
 
 // TestLostAnswers: after a write whose answer did not come, what is stored decides.

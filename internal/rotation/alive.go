@@ -130,22 +130,29 @@ func (r Record) EmergencyAt() time.Time {
 // something that was missing has come back.
 func (r Record) Unfinished() bool { return r.Step != StepIdle || r.owed() }
 
+// movedEnd is where this process has moved the end of an old secret. revision is what the ledger had then.
+type movedEnd struct {
+	until    time.Time
+	revision uint64
+}
+
 // knownEnd returns when the old secret of a rotation ends: as this process has moved that end the last time, or else
-// as the ledger says. The ledger says the same, unless it could not be written.
-func (r *Rotator) knownEnd(rotationID string, inLedger time.Time) time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if moved, ok := r.extended[rotationID]; ok {
-		return moved
+// as the ledger says. The ledger says the same, unless it could not be written. Once the ledger was written since, by
+// any replica, what it says is later knowledge.
+func (e *entry) knownEnd(rotationID string, inLedger time.Time) time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if moved, ok := e.extended[rotationID]; ok && (e.replica == nil || moved.revision == e.record.Revision) {
+		return moved.until
 	}
 	return inLedger
 }
 
-func (r *Rotator) keepExtended(rotationID string, until time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.extended[rotationID] = until
-	r.asked[rotationID] = asked{by: r.asked[rotationID].by}
+func (e *entry) keepExtended(rotationID string, until time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.extended[rotationID] = movedEnd{until, e.record.Revision}
+	e.asked[rotationID] = asked{by: e.asked[rotationID].by}
 }
 
 // asked is by how much, and until when, an operator wants the old secret of a rotation extended. until is zero

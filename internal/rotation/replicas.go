@@ -210,18 +210,19 @@ func (e *entry) openAnswer(ctx context.Context, rotationID string) (Issued, bool
 	return issued, false, err
 }
 
-// copyAnswer copies the sealed answer to where every replica finds it, because it could not be delivered at once.
+// copyAnswer copies the sealed answer to where every replica finds it, because it could not be delivered at once. The
+// ledger says so first: whoever ends the rotation erases the copy.
 func (a *attempt) copyAnswer(ctx context.Context) {
 	if a.copies == nil || a.record.Work.Copied {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	err := a.copies.Copy(ctx, a.pendingKey())
-	a.tell(event.AnswerCopied{RotationID: a.record.Work.RotationID, Err: err})
+	err := a.become(ctx, a.record.copied())
 	if err == nil {
-		a.observe(a.record.copied())
+		err = a.copies.Copy(ctx, a.pendingKey())
 	}
+	a.tell(event.AnswerCopied{RotationID: a.record.Work.RotationID, Err: err})
 }
 
 // answerReturned continues a doubt whose answer is there after all: on the disk of this replica, which was away when

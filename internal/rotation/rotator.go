@@ -41,7 +41,7 @@ type Rotator struct {
 	mu       sync.Mutex
 	locks    map[string]*sync.Mutex    // by token
 	unsealed map[string]unsealedAnswer // answers whose seal failed, by rotation ID
-	extended map[string]time.Time      // where this process has moved the ends of old secrets, by rotation ID
+	extended map[string]movedEnd       // where this process has moved the ends of old secrets, by rotation ID
 	asked    map[string]asked          // what operators asked for, by rotation ID
 
 	pauseStore Pauses
@@ -55,7 +55,7 @@ func New(o Options) *Rotator {
 	r := &Rotator{
 		ledger: o.Ledger, pending: o.Pending, events: o.Events, saved: o.Saved, now: o.Now, pauseStore: o.Pauses,
 		owner: o.Owner, started: o.Started,
-		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]time.Time), asked: make(map[string]asked),
+		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]movedEnd), asked: make(map[string]asked),
 	}
 	if o.Replica != nil {
 		r.replica, r.copies = o.Replica, o.Copies

@@ -383,6 +383,9 @@ func (r Record) resolved(t Token, v Verdict, created *TokenFacts, now time.Time)
 		if !v.NotCarriedOut {
 			r = r.owesReissue(now).updatedAtForgotten()
 		}
+		if r.Work.Copied { // the copy is erased when a later rotation is done
+			r.Abandoned = append(slices.Clone(r.Abandoned), r.Work.RotationID)
+		}
 		r.Step, r.Work = StepIdle, nil
 	}
 	r.Doubt, r.NotBefore, r.NextTrigger = nil, now, v.trigger()

@@ -89,6 +89,13 @@ func (s *Session) DeleteVersionAfter(ctx context.Context, mount, path string) (a
 	return config.after, true
 }
 
+// MountDeletesAfter returns the delete_version_after of a mount of KV version 2; 0 if it has none. known is false if the
+// policy does not allow the question, or if Vault does not answer it.
+func (s *Session) MountDeletesAfter(ctx context.Context, mount string) (after time.Duration, known bool) {
+	config := s.mountLifetime(ctx, mount)
+	return max(config.after, 0), config.known
+}
+
 // mountLifetime returns the known value of a mount. It asks Vault if that is too old.
 func (s *Session) mountLifetime(ctx context.Context, mount string) mountLifetime {
 	s.lifetimes.mu.Lock()

@@ -272,3 +272,9 @@ func LeastPolicy(t testing.TB) string {
 	t.Helper()
 	return program.ReadFile(t, "deploy/vault/rotatord-policy.hcl")
 }
+
+// ReplicasPolicy is the policy that is shipped for several replicas, beside [LeastPolicy].
+func ReplicasPolicy(t testing.TB) string {
+	t.Helper()
+	return program.ReadFile(t, "deploy/vault/rotatord-replicas-policy.hcl")
+}

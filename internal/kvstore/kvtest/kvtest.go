@@ -32,6 +32,7 @@ type entry struct {
 	version int
 	data    json.RawMessage // nil if deleted
 	created time.Time
+	gone    bool // destroyed
 	limit   int
 }
 
@@ -83,13 +84,22 @@ func (s *Server) Delete(path string) {
 	}
 }
 
+// Destroy destroys the current version.
+func (s *Server) Destroy(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.entries[path]; e != nil {
+		e.data, e.gone = nil, true
+	}
+}
+
 // Set writes any content as another program would, without check-and-set.
 func (s *Server) Set(path, content string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.entry(path)
 	e.version++
-	e.data, e.created = json.RawMessage(content), s.now()
+	e.data, e.created, e.gone = json.RawMessage(content), s.now(), false
 }
 
 func (s *Server) now() time.Time {
@@ -160,6 +170,8 @@ func (c *Client) Get(ctx context.Context, path string) (got kvstore.Entry, err e
 		switch {
 		case e == nil || e.version == 0:
 			return nil
+		case e.gone:
+			return fmt.Errorf("%s: version %d %w and destroyed", path, e.version, kvstore.ErrDeleted)
 		case e.data == nil:
 			return fmt.Errorf("%s: version %d %w", path, e.version, kvstore.ErrDeleted)
 		}
@@ -174,7 +186,7 @@ func (c *Client) Get(ctx context.Context, path string) (got kvstore.Entry, err e
 
 // Put implements [kvstore.KV]. After a lost answer it reads back as [kvstore.Store] does.
 func (c *Client) Put(ctx context.Context, path string, data any, version int) (put kvstore.Entry, err error) {
-	content, err := json.Marshal(data)
+	content, err := objectOf(data)
 	if err != nil {
 		return kvstore.Entry{}, err
 	}
@@ -184,7 +196,7 @@ func (c *Client) Put(ctx context.Context, path string, data any, version int) (p
 			return kvstore.ErrConflict
 		}
 		e.version++
-		e.data, e.created = content, s.now()
+		e.data, e.created, e.gone = content, s.now(), false
 		put = kvstore.Entry{Data: bytes.Clone(content), Version: e.version, CreatedAt: e.created}
 		return nil
 	})
@@ -204,6 +216,19 @@ func (c *Client) Put(ctx context.Context, path string, data any, version int) (p
 		return kvstore.Entry{}, fmt.Errorf("%w: %w", kvstore.ErrConflict, err)
 	}
 	return kvstore.Entry{}, err
+}
+
+// objectOf returns data as the JSON object that Get returns for it.
+func objectOf(data any) (json.RawMessage, error) {
+	raw, err := json.Marshal(data)
+	if err != nil {
+		return nil, err
+	}
+	var object map[string]any
+	if err := json.Unmarshal(raw, &object); err != nil || object == nil {
+		return nil, errors.New("an entry must be a JSON object")
+	}
+	return json.Marshal(object)
 }
 
 // At implements [kvstore.KV].

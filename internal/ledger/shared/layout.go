@@ -88,14 +88,14 @@ func decodeRecord(at, token string, e kvstore.Entry) (rotation.Record, error) {
 		return rotation.Record{}, what
 	}
 	if back, ok := errors.AsType[*rolledBack](err); ok {
-		return rotation.Record{}, fmt.Errorf("%w. Pause the token and find the latest state (vault kv get -version=N %s). When version %d has it, say so: vault kv patch %s accept=%d",
-			what, at, e.Version, at, back.revision)
+		return rotation.Record{}, fmt.Errorf("%w. Pause the token and find the latest state (vault kv get -version=N %s). When version %d has it, say so: vault kv patch -cas=%d %s accept=%d",
+			what, at, e.Version, e.Version, at, back.revision)
 	}
 	if e.Version == 1 {
 		return rotation.Record{}, fmt.Errorf("%w. Something else than rotatord wrote it: is the prefix also used by another program? If the token was never rotated by these replicas, remove it: vault kv metadata delete %s", what, at)
 	}
-	return rotation.Record{}, fmt.Errorf("%w. Something else than rotatord wrote it. Put back the version before it, and say that it is the latest state: vault kv rollback -version=%d %s && vault kv patch %s accept=%d",
-		what, e.Version-1, at, at, e.Version-1)
+	return rotation.Record{}, fmt.Errorf("%w. Something else than rotatord wrote it. Put back the version before it, and say that it is the latest state: vault kv rollback -version=%d %s && vault kv patch -cas=%d %s accept=%d",
+		what, e.Version-1, at, e.Version+1, at, e.Version-1)
 }
 
 // rolledBack is about a record that was written as another version than the one that holds it: an older version was

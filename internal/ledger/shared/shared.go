@@ -221,6 +221,22 @@ func (l *Ledger) Prove(ctx context.Context) error {
 	if l.writes.Note(err) != nil {
 		return fmt.Errorf("the shared ledger cannot be written: %w", err)
 	}
+	return l.proveItStays(ctx)
+}
+
+// proveItStays returns an error if Vault deletes by itself what is written: then the records of tokens that are not
+// rotated for so long would be gone.
+func (l *Ledger) proveItStays(ctx context.Context) error {
+	kv, ok := l.o.KV.(interface {
+		DeletesAfter(ctx context.Context) (after time.Duration, known bool)
+	})
+	if !ok {
+		return nil
+	}
+	if after, known := kv.DeletesAfter(ctx); known && after > 0 {
+		return fmt.Errorf("the shared ledger would be deleted: the KV mount of %s has delete_version_after %s. "+
+			"Switch it off (vault write MOUNT/config delete_version_after=0s), or name another mount in state.shared.vault", l.o.KV.At(""), after)
+	}
 	return nil
 }
 

@@ -326,7 +326,7 @@ func TestUnusable(t *testing.T) {
 		do   func(*kvtest.Server)
 		want string
 	}{
-		"not JSON of ours":          {func(s *kvtest.Server) { s.Set("tokens/ci", `{"password":"x"}`) }, "vault kv rollback -version=1 -mount=secret rotatord/tokens/ci && vault kv patch -mount=secret rotatord/tokens/ci accept=1"},
+		"not JSON of ours":          {func(s *kvtest.Server) { s.Set("tokens/ci", `{"password":"x"}`) }, "vault kv rollback -version=1 -mount=secret rotatord/tokens/ci && vault kv patch -cas=3 -mount=secret rotatord/tokens/ci accept=1"},
 		"another type":              {func(s *kvtest.Server) { s.Set("tokens/ci", `{"format":"x","record":[]}`) }, "no format version"},
 		"a newer entry":             {func(s *kvtest.Server) { s.Set("tokens/ci", `{"format":2}`) }, "Update this replica"},
 		"a newer record":            {func(s *kvtest.Server) { s.Set("tokens/ci", good(2, rotation.RecordFormat+1)) }, "Update this replica"},
@@ -334,7 +334,7 @@ func TestUnusable(t *testing.T) {
 		"no record":                 {func(s *kvtest.Server) { s.Set("tokens/ci", `{"format":1}`) }, "it has no record"},
 		"a null record":             {func(s *kvtest.Server) { s.Set("tokens/ci", `{"format":1,"record":null}`) }, "no format version"},
 		"another token's":           {func(s *kvtest.Server) { s.Set("tokens/ci", strings.Replace(good(2, 3), `"ci"`, `"cd"`, 1)) }, `the record of "cd"`},
-		"rolled back":               {func(s *kvtest.Server) { s.Set("tokens/ci", good(1, 3)) }, "vault kv patch -mount=secret rotatord/tokens/ci accept=1"},
+		"rolled back":               {func(s *kvtest.Server) { s.Set("tokens/ci", good(1, 3)) }, "vault kv patch -cas=2 -mount=secret rotatord/tokens/ci accept=1"},
 		"deleted":                   {func(s *kvtest.Server) { s.Delete("tokens/ci") }, "version 1 was deleted"},
 	} {
 		t.Run(name, func(t *testing.T) {
