@@ -60,6 +60,7 @@ func (a *App) startSharing() {
 	}
 	a.background("replicas", s.room.Run)
 	a.onStop("last changes", s.leave) // those of the rotations that were in progress
+	a.background("late answers", s.lateAnswers)
 	a.background("shared ledger", s.join)
 }
 

@@ -33,6 +33,8 @@ const (
 	joinRetryMax = 5 * time.Second
 	// learnRetry is when records are read again that could not be read.
 	learnRetry = time.Second
+	// unreadableEvery is how often records are read again that cannot be used.
+	unreadableEvery = 15 * time.Second
 	// lateEvery is how often the sealed answers on the disk are compared with the ledger.
 	lateEvery = 15 * time.Second
 )
@@ -49,6 +51,7 @@ type sharing struct {
 	joined chan struct{} // closed when the tokens are known to the ledger
 	wake   chan struct{} // something has changed for which join waits
 	news   chan struct{} // changed is not empty
+	late   chan struct{} // records were read, so that late answers are to be looked at again
 
 	inventories sync.Mutex // held while an entry of an account is written
 
@@ -57,10 +60,11 @@ type sharing struct {
 	changed  map[string]bool // what others have changed and this replica has not read yet; nameAll for all
 	syncedAt time.Time       // when changed was empty last
 
-	// Only the goroutine of run uses these, by rotation.
+	// Only lateAnswers uses these, by rotation.
 	classified map[string]uint64 // late answers, with the revision of the record that they were compared with
 	superseded map[string]bool   // late answers that a later secret has replaced, which was told
 
+	// Only join and run use it.
 	toldUnreadable map[string]string // why records cannot be used, as it was logged, by token
 
 	sealedHere atomic.Pointer[map[string]bool] // the answers on the disk, by rotation
@@ -103,7 +107,7 @@ func (a *App) share() error {
 func newSharing(a *App, self rotation.Replica) *sharing {
 	return &sharing{
 		app: a, replica: self,
-		joined: make(chan struct{}), wake: make(chan struct{}, 1), news: make(chan struct{}, 1),
+		joined: make(chan struct{}), wake: make(chan struct{}, 1), news: make(chan struct{}, 1), late: make(chan struct{}, 1),
 		err: errors.New("it was not read yet"), changed: make(map[string]bool), classified: make(map[string]uint64), superseded: make(map[string]bool),
 		toldUnreadable: make(map[string]string),
 	}
@@ -238,22 +242,21 @@ func signal(c chan struct{}) {
 	}
 }
 
-// run learns what other replicas save, and classifies late answers, until ctx ends.
+// run learns what other replicas save until ctx ends.
 func (s *sharing) run(ctx context.Context) {
 	var retry <-chan time.Time
-	late := time.NewTicker(lateEvery)
-	defer late.Stop()
+	again := time.NewTicker(unreadableEvery)
+	defer again.Stop()
 	for account := range accountsOf(s.app.inForce()) { // it may have been listed before
 		s.note([]string{inventoryName(account)})
 	}
-	s.judgeLate(ctx)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.news:
 		case <-retry:
-		case <-late.C:
+		case <-again.C:
 			s.note(slices.Collect(maps.Keys(s.ledger.Unreadable()))) // an operator may have repaired one
 		}
 		retry = nil
@@ -262,7 +265,26 @@ func (s *sharing) run(ctx context.Context) {
 		if err != nil {
 			retry = time.After(learnRetry)
 		}
+		signal(s.late)
+	}
+}
+
+// lateAnswers classifies late answers until ctx ends: regularly, and when records have changed. It may have to wait for
+// Cloudflare.
+func (s *sharing) lateAnswers(ctx context.Context) {
+	if !s.waitJoined(ctx) {
+		return
+	}
+	regularly := time.NewTicker(lateEvery)
+	defer regularly.Stop()
+	for {
 		s.judgeLate(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.late:
+		case <-regularly.C:
+		}
 	}
 }
 
