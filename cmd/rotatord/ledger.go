@@ -193,6 +193,7 @@ func exportLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, out 
 	if sealed := c.Sealed(); len(sealed) > 0 {
 		fmt.Fprintf(stderr, "%d secret(s) of rotations that were given up stay sealed where they are: keep that state directory for the daemon that goes on\n", len(sealed))
 	}
+	tellSealed(ctx, stderr, place, c)
 	fmt.Fprintf(stderr, "To put it into use: rotatord ledger import %s --config FILE, with the configuration of the daemon that goes on\n", out)
 	return nil
 }
@@ -242,32 +243,49 @@ func importLedger(ctx context.Context, stderr io.Writer, place ledgerPlace, in i
 	fmt.Fprintf(stderr, "%s has the records of %d token(s) and %d pause(s) of %s, exported from %s at %s: %d written, %d were there\n",
 		place.name(), len(in.Records), len(in.Pauses), in.file, in.From, in.At.Format(time.RFC3339), wrote, plan.Same)
 	if len(plan.Begun) > 0 {
-		fmt.Fprintf(stderr, "replaced, because a daemon had only enrolled them: %s\n", strings.Join(plan.Begun, ", "))
+		fmt.Fprintf(stderr, "replaced, because a daemon had only enrolled them: %s\n", names(plan.Begun))
 	}
 	if len(plan.Beside) > 0 {
-		fmt.Fprintf(stderr, "left as they are, because the file does not have them: %s\n", strings.Join(plan.Beside, ", "))
+		fmt.Fprintf(stderr, "left as they are, because the file does not have them: %s\n", names(plan.Beside))
 	}
-	return tellSealed(ctx, stderr, place, in.Content)
+	tellSealed(ctx, stderr, place, in.Content)
+	return nil
 }
 
 // tellProgress is after how many records at least an import tells how far it is.
 const tellProgress = 500
 
-// tellSealed says which sealed secrets the imported records name and this state directory does not have.
-func tellSealed(ctx context.Context, stderr io.Writer, place ledgerPlace, c transfer.Content) error {
+// tellSealed says which sealed secrets the records name and that are not where they can be seen from here, and which
+// are here and no record names.
+func tellSealed(ctx context.Context, stderr io.Writer, place ledgerPlace, c transfer.Content) {
 	here, err := place.sealed(ctx)
 	if err != nil {
-		return err
+		fmt.Fprintf(stderr, "the sealed secrets cannot be listed: %v\n", err)
+		return
 	}
-	named := c.Sealed()
+	named, unnamed := c.Sealed(), 0
 	for _, id := range here {
+		if named[id] == "" {
+			unnamed++
+		}
 		delete(named, id)
+	}
+	if unnamed > 0 {
+		fmt.Fprintf(stderr, "%d sealed secret(s) here belong to no rotation that the ledger knows, such as an answer that came late: rotatord recover lists them, and says what to do\n", unnamed)
 	}
 	if len(named) > 0 {
 		fmt.Fprintf(stderr, "%d secret(s) of rotations that were given up are sealed elsewhere, of: %s. Only if one of them may be needed, "+
-			"keep the state directory in which they are; rotatord recover lists them\n", len(named), strings.Join(slicesOf(named), ", "))
+			"keep the state directory in which they are; rotatord recover lists them\n", len(named), names(slicesOf(named)))
 	}
-	return nil
+}
+
+// names returns names in one text, but not more than a person reads.
+func names(all []string) string {
+	const shown = 20
+	if len(all) <= shown {
+		return strings.Join(all, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:shown], ", "), len(all)-shown)
 }
 
 // slicesOf returns the different values of a map, sorted.

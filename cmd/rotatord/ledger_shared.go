@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"rotatord/internal/ledger/shared"
 	"rotatord/internal/ledger/transfer"
 	"rotatord/internal/rotation"
+	"rotatord/internal/statedir"
 	"rotatord/internal/vault"
 )
 
@@ -42,6 +44,7 @@ type sharedLedger struct {
 	store   kvstore.KV
 	ledger  transfer.Ledger
 	config  *config.Shared
+	dir     string // the state directory of this machine
 }
 
 // errLoginCosts is in the error about a login that would use up something.
@@ -66,7 +69,7 @@ func openShared(ctx context.Context, c *config.Config, l login) (*sharedLedger, 
 	if err := session.LogInOnce(ctx); err != nil {
 		return nil, fmt.Errorf("no session with Vault: %w", err)
 	}
-	s := &sharedLedger{session: session, config: c.State.Shared, store: kvstore.New(session, c.State.Shared.Mount, c.State.Shared.Prefix)}
+	s := &sharedLedger{session: session, config: c.State.Shared, dir: c.State.Dir, store: kvstore.New(session, c.State.Shared.Mount, c.State.Shared.Prefix)}
 	s.ledger = wholeLedger{shared.Open(shared.Options{KV: s.store})}
 	return s, nil
 }
@@ -205,8 +208,16 @@ func (p sharedPlace) bringIn(ctx context.Context, in incoming, write func(transf
 	return err
 }
 
+// sealed returns the copies, and what is sealed in the state directory of this machine's replica.
 func (p sharedPlace) sealed(ctx context.Context) ([]string, error) {
-	return p.store.List(ctx, copiesDir)
+	copies, err := p.store.List(ctx, copiesDir)
+	if err != nil {
+		return nil, err
+	}
+	onDisk, err := statedir.Sealed(p.dir)
+	all := slices.Concat(copies, onDisk)
+	slices.Sort(all)
+	return slices.Compact(all), err
 }
 
 // copiesDir is where copies of sealed answers are below the prefix.
