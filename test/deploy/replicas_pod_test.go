@@ -251,7 +251,8 @@ func (w *replicas) sees(t *testing.T) {
 	t.Helper()
 	var names []any
 	for _, p := range w.pods {
-		p.exec(t, "doctor")
+		// Under the two shipped policies, which allow what it needs and no more.
+		says(t, p.exec(t, "doctor", "--login"), "the policy allows what replicas need below rotatord/, and no more")
 		p.exec(t, "status")
 		names = append(names, p.pod.Name)
 	}
