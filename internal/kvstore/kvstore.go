@@ -18,6 +18,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -152,23 +153,18 @@ func (s *Store) Put(ctx context.Context, path string, data any, version int) (En
 	if err := s.ready(ctx); err != nil {
 		return Entry{}, err
 	}
-	answer, err := s.session.Write(ctx, s.data(path), map[string]any{"data": object, "options": map[string]any{"cas": version}})
-	if err == nil {
-		var e Entry
-		if answer == nil {
-			err = errors.New("the answer names no version")
-		} else if e, err = metadataFrom(answer.Data); err == nil && e.Version == version+1 {
-			e.Data = content
-			return e, nil
-		}
-	}
-	refused, isResponse := errors.AsType[*vault.ResponseError](err)
-	conflict := isResponse && !refused.Foreign && refused.Status == http.StatusBadRequest && strings.Contains(err.Error(), "check-and-set parameter did not match")
-	if isResponse && !refused.Foreign && refused.Status < 500 && refused.Status != http.StatusPreconditionFailed && !conflict {
-		return Entry{}, fmt.Errorf("writing %s: %w", s.Path(path), err)
-	}
-	if conflict && version == Never {
+	written, err := s.write(ctx, path, object, version)
+	conflict := isConflict(err)
+	switch {
+	case err == nil && (written.Version == version+1 || version == Never):
+		written.Data = content
+		return written, nil
+	case err == nil:
+		err = fmt.Errorf("the answer says that version %d was written against version %d", written.Version, version)
+	case conflict && version == Never:
 		return Entry{}, fmt.Errorf("writing %s: %w", s.Path(path), ErrConflict)
+	case version == Never || notCarriedOut(err) && !conflict:
+		return Entry{}, fmt.Errorf("writing %s: %w", s.Path(path), err)
 	}
 	// The answer is lost, or a conflict that may come from a proxy that has repeated our request: what is there decides.
 	now, readErr := s.readBack(ctx, path)
@@ -182,6 +178,34 @@ func (s *Store) Put(ctx context.Context, path string, data any, version int) (En
 	}
 	// The request may still be under way.
 	return Entry{}, fmt.Errorf("writing %s: %w", s.Path(path), err)
+}
+
+// write sends one write, and returns what its answer says.
+func (s *Store) write(ctx context.Context, path string, object map[string]any, version int) (Entry, error) {
+	answer, err := s.session.Write(ctx, s.data(path), map[string]any{"data": object, "options": map[string]any{"cas": version}})
+	if err != nil {
+		return Entry{}, err
+	}
+	if answer == nil {
+		return Entry{}, errors.New("the answer names no version")
+	}
+	return metadataFrom(answer.Data)
+}
+
+// isConflict reports whether Vault's check-and-set has refused a write.
+func isConflict(err error) bool {
+	refused, ok := errors.AsType[*vault.ResponseError](err)
+	return ok && !refused.Foreign && refused.Status == http.StatusBadRequest && strings.Contains(err.Error(), "check-and-set parameter did not match")
+}
+
+// notCarriedOut reports whether an error says that Vault has refused a write, or that it was never sent. After any other
+// error the write may have been carried out. From 500 on, Vault may have failed after it had written.
+func notCarriedOut(err error) bool {
+	if dial, ok := errors.AsType[*net.OpError](err); ok && dial.Op == "dial" {
+		return true
+	}
+	refused, ok := errors.AsType[*vault.ResponseError](err)
+	return ok && !refused.Foreign && refused.Status < 500 && refused.Status != http.StatusPreconditionFailed
 }
 
 // readBack reads an entry after a write whose answer was lost, until Vault answers.

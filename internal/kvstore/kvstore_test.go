@@ -22,6 +22,13 @@ const rootToken = "root-of-the-test"
 
 func open(t *testing.T) (*kvstore.Store, *vaulttest.Server) {
 	t.Helper()
+	store, server, _ := openUntil(t)
+	return store, server
+}
+
+// openUntil returns what ends the server as well.
+func openUntil(t *testing.T) (*kvstore.Store, *vaulttest.Server, func()) {
+	t.Helper()
 	server := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}}})
 	s := httptest.NewServer(server)
 	t.Cleanup(s.Close)
@@ -37,7 +44,7 @@ func open(t *testing.T) (*kvstore.Store, *vaulttest.Server) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); session.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-ended })
-	return kvstore.New(session, "secret", "rotatord"), server
+	return kvstore.New(session, "secret", "rotatord"), server, s.Close
 }
 
 type thing struct {
@@ -176,5 +183,43 @@ func TestNeverMissing(t *testing.T) {
 				t.Errorf("%+v, %v", e, err)
 			}
 		})
+	}
+}
+
+// TestAway: a write that was never sent, or that cannot match, is not read back, so an outage costs no further time.
+func TestAway(t *testing.T) {
+	began := time.Now()
+	store, server, end := openUntil(t)
+	server.Inject(vaulttest.Fault{Probes: true, Status: 503})
+	if _, err := store.Put(t.Context(), "x", thing{}, kvstore.Never); err == nil || errors.Is(err, kvstore.ErrConflict) {
+		t.Errorf("a proof that failed: %v", err)
+	}
+	server.ReadOnly(true)
+	if _, err := store.Put(t.Context(), "x", thing{}, 0); err == nil || errors.Is(err, kvstore.ErrConflict) || strings.Contains(err.Error(), "not known") {
+		t.Errorf("a write that the policy does not allow: %v", err)
+	}
+	end()
+	if _, err := store.Put(t.Context(), "x", thing{}, 0); err == nil || strings.Contains(err.Error(), "not known") {
+		t.Errorf("a write to a server that is gone: %v", err)
+	}
+	if took := time.Since(began); took > 2*time.Second {
+		t.Errorf("they took %s", took)
+	}
+}
+
+// TestReadBackWaits: while Vault does not answer, a lost write is read back until it does.
+func TestReadBackWaits(t *testing.T) {
+	store, server := open(t)
+	server.Inject(vaulttest.Fault{After: true})
+	server.Inject(vaulttest.Fault{Reads: true, Count: 3, Status: 503})
+	if e, err := store.Put(t.Context(), "x", thing{"x", 1}, 0); err != nil || e.Version != 1 {
+		t.Errorf("%+v, %v", e, err)
+	}
+	// Also if the caller does not wait any longer.
+	ctx, cancel := context.WithCancel(t.Context())
+	server.Inject(vaulttest.Fault{After: true, Done: cancel})
+	server.Inject(vaulttest.Fault{Reads: true, Status: 503})
+	if e, err := store.Put(ctx, "x", thing{"x", 2}, 1); err != nil || e.Version != 2 {
+		t.Errorf("%+v, %v", e, err)
 	}
 }
