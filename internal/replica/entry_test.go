@@ -184,7 +184,7 @@ func TestManyEntries(t *testing.T) {
 		for _, name := range []string{"..", ".", "UPPER", "a b", "\x1b[2J", strings.Repeat("x", 300), "-", "é"} {
 			w.server.Set(pathOf(name), good(name, nil))
 		}
-		pass(15 * time.Second)
+		pass(busyFor)
 		before := w.server.Count("get")
 		pass(time.Minute)
 		if got := w.server.Count("get") - before; got > 13*maxReplicas {

@@ -274,6 +274,9 @@ func (r *Room) take(o *other, found entry, stored kvstore.Entry, asked time.Time
 	default:
 		changed = found.after(o.entry.Seq)
 	}
+	if o.version == 0 {
+		r.foundAt = asked
+	}
 	o.seenAt, o.quiet = asked, 0
 	if vault := r.clock.estimate(); o.version == 0 && !vault.IsZero() { // it may have been written long ago
 		o.quiet = max(0, vault.Sub(stored.CreatedAt))

@@ -51,6 +51,8 @@ const (
 	jumpToldFrom = time.Second
 	// atOnce is how many requests are under way at the same time.
 	atOnce = 16
+	// busyFor is for how long others are looked for each second after one was found: they often start together.
+	busyFor = 30 * time.Second
 	// maxReplicas is how many other replicas are known at most.
 	maxReplicas = 100
 	// keptVersions is how many versions of its entry a replica lets Vault keep.
@@ -109,6 +111,7 @@ type Room struct {
 	swept    time.Time // when everything was read again last, on the monotonic clock
 	aside    error     // why this replica begins nothing; nil if it may
 	told     cause     // what of that was told
+	foundAt  time.Time // when an entry was last found that was not known, or this replica began, on the monotonic clock
 	oddList  string    // what was logged of the list of entries
 	unheard  bool
 	usable   error     // what Usable has returned
@@ -211,6 +214,9 @@ func (r *Room) Run(ctx context.Context) {
 			return
 		}
 	}
+	r.mu.Lock()
+	r.foundAt = time.Now()
+	r.mu.Unlock()
 	loops.Go(func() { r.beat(ctx) })
 	r.lookAround(ctx)
 }
@@ -267,11 +273,19 @@ func (r *Room) beat(ctx context.Context) {
 	}
 }
 
-// lookAround reads the entries of the others regularly.
+// lookAround reads the entries of the others regularly, and more often while replicas start: they begin as soon as they may, and until the
+// others know them, two of them try to claim the same tokens.
 func (r *Room) lookAround(ctx context.Context) {
-	every, listed := look(r.o.Self.Claim), time.Now()
-	for sleep(ctx, every) {
-		all := time.Since(listed) >= listEvery-every/2 && r.list(ctx)
+	listed := time.Now()
+	for {
+		every, again := look(r.o.Self.Claim), listEvery
+		if r.isBusy() {
+			every, again = beatMin, 0
+		}
+		if !sleep(ctx, every) {
+			return
+		}
+		all := time.Since(listed) >= again-every/2 && r.list(ctx)
 		if all {
 			listed = time.Now()
 		}
@@ -287,6 +301,13 @@ func (r *Room) lookAround(ctx context.Context) {
 		}
 		r.update()
 	}
+}
+
+// isBusy reports whether a replica was found a short time ago, this one included.
+func (r *Room) isBusy() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return time.Since(r.foundAt) < busyFor
 }
 
 // Notice tells the other replicas soon that something was written: a token's record, or what else they know a name for.

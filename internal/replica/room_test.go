@@ -32,7 +32,7 @@ func TestMembers(t *testing.T) {
 		c.kill()
 		pass(deadAfter(w.claim) - Beat(w.claim) - time.Second)
 		a.expect(2)
-		pass(Beat(w.claim) + look(w.claim) + time.Second)
+		pass(Beat(w.claim) + 2*look(w.claim) + time.Second)
 		a.expect(1)
 		if got := a.took(); !slices.Equal(got, []string{Everything}) {
 			t.Errorf("after a death: %q", got)
@@ -51,6 +51,21 @@ func TestMembers(t *testing.T) {
 		again.expect(2)
 		if got := a.took(); !slices.Equal(got, []string{Everything}) {
 			t.Errorf("after a return: %q", got)
+		}
+	})
+}
+
+// TestStartTogether: replicas that start together know each other after two seconds.
+func TestStartTogether(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		var all []*member
+		for i := range 5 {
+			all = append(all, w.start(fmt.Sprint("rotatord-", i), "p", "h"))
+			time.Sleep(300 * time.Millisecond)
+		}
+		pass(2 * time.Second)
+		for _, m := range all {
+			m.expect(5)
 		}
 	})
 }
@@ -95,7 +110,7 @@ func TestCutOff(t *testing.T) {
 		all := w.startAll(3)
 		a, b, c := all[0], all[1], all[2]
 		a.cut()
-		pass(deadAfter(w.claim) + Beat(w.claim) + look(w.claim))
+		pass(deadAfter(w.claim) + Beat(w.claim) + 2*look(w.claim))
 		b.expect(2)
 		c.expect(2)
 		if a.MayBegin() == nil || a.Share() != 3 {
@@ -297,7 +312,7 @@ func TestLedgerOutOfUse(t *testing.T) {
 		for _, m := range all {
 			set(m, func() { m.usable = moved })
 		}
-		pass(usableEvery + listEvery)
+		pass(usableEvery + 2*listEvery)
 		for _, m := range all {
 			if err := m.MayBegin(); !errors.Is(err, moved) {
 				t.Errorf("%v", err)
@@ -310,7 +325,7 @@ func TestLedgerOutOfUse(t *testing.T) {
 		for _, m := range all {
 			set(m, func() { m.usable = nil })
 		}
-		pass(listEvery + look(w.claim))
+		pass(2*listEvery + look(w.claim))
 		all[0].expect(2)
 		all[0].cut()
 		pass(deadAfter(w.claim) + Beat(w.claim))
@@ -396,7 +411,7 @@ func TestNamesake(t *testing.T) {
 			t.Errorf("the first one was told: %q", told)
 		}
 		a.kill()
-		pass(deadAfter(w.claim) + Beat(w.claim))
+		pass(deadAfter(w.claim) + 2*Beat(w.claim) + time.Second)
 		twin.expect(2)
 		if told := twin.tellings(); !slices.Contains(told, "event.StandAside{Why:}") {
 			t.Errorf("told: %q", told)
@@ -425,7 +440,7 @@ func TestReturningNamesake(t *testing.T) {
 		a := w.startAll(1)[0]
 		a.cut()
 		next := w.start(a.o.Self.Name, "next", "another disk")
-		pass(deadAfter(w.claim) + 2*Beat(w.claim))
+		pass(deadAfter(w.claim) + 3*Beat(w.claim))
 		next.expect(1)
 		a.heal()
 		for range 100 {
