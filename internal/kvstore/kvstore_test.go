@@ -199,6 +199,11 @@ func TestAway(t *testing.T) {
 		t.Errorf("a write that the policy does not allow: %v", err)
 	}
 	end()
+	for range 2 { // the first one may use a connection that was open
+		if _, err := store.Get(t.Context(), "x"); err == nil {
+			t.Error("a read of a server that is gone")
+		}
+	}
 	if _, err := store.Put(t.Context(), "x", thing{}, 0); err == nil || strings.Contains(err.Error(), "not known") {
 		t.Errorf("a write to a server that is gone: %v", err)
 	}
