@@ -65,6 +65,9 @@ func printJSON(w io.Writer, v any) error {
 // printTokens prints the troubles, and then a line for each token.
 func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 	printTroubles(w, troubles(o, now), now)
+	if err := printReplicas(w, o.Replicas, now); err != nil {
+		return err
+	}
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "TOKEN\tSTATE\tNEXT\tLAST SUCCESS\tGRACE ENDS\tFAILURES\tREASON")
 	for _, t := range o.Tokens {
@@ -78,6 +81,9 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 			reason += " " + t.Freeze
 		case t.WaitsFor != "":
 			reason += ", waits"
+		}
+		if t.Sharing != nil && t.Sharing.Hold != nil {
+			reason += ", " + t.Sharing.Hold.Replica + " works on it"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(t.Name), cell(shownState(t, now)), status.Distance(t.Next, now),
 			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, cell(reason))
@@ -117,13 +123,16 @@ func printTroubles(w io.Writer, troubles []status.Trouble, now time.Time) {
 // troubles returns what is wrong. The daemon says it, unless it is older than this command.
 func troubles(o admin.Overview, now time.Time) []status.Trouble {
 	if o.Troubles == nil {
-		return status.Troubles(o.Tokens, o.Checks, now)
+		return status.AllTroubles(o.Tokens, o.Checks, o.Replicas, now)
 	}
 	return o.Troubles
 }
 
 // shownState returns the state of a token, with its worst trouble.
 func shownState(t status.Token, now time.Time) string {
+	if t.Unread {
+		return "not known"
+	}
 	kinds := t.Troubles
 	if kinds == nil { // the daemon is older than this command
 		kinds = t.TroubleKinds(now)
@@ -214,6 +223,7 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 	default:
 		p.line("next", "%s: %s", p.when(t.Next), t.Reason)
 	}
+	p.sharing(t, o.Replicas)
 	if t.WaitsFor != "" {
 		p.line("waits for", "%s%s", t.WaitsFor, ifSet(", until %s", whenKnown(t.WaitsUntil, now)))
 	}

@@ -41,6 +41,8 @@ type View interface {
 	Tokens() []status.Token
 	// Checks returns the last results of the look-ahead checks, from memory.
 	Checks() []status.Check
+	// Replicas returns what is known of the replicas that share the ledger, from memory; nil if the daemon is alone.
+	Replicas() *status.Replicas
 	// Pending returns how many sealed secrets a sink has not confirmed yet, and the age of the oldest.
 	Pending() (n int, oldest time.Time)
 	// Progress returns the progress of an account's orders, from memory. The error wraps ErrNoAccount if
@@ -115,6 +117,8 @@ type Overview struct {
 	// sink. PendingSince is when the oldest was received.
 	PendingSecrets int       `json:"pending_secrets"`
 	PendingSince   time.Time `json:"pending_since,omitzero"`
+	// Replicas is what the replica that answers knows of all that share its ledger; nil if the daemon is alone.
+	Replicas *status.Replicas `json:"replicas,omitempty"`
 }
 
 // Outcome is the result of a resolve.

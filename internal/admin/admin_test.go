@@ -50,15 +50,18 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // fakeDaemon answers what it is told to and remembers what it was asked.
 type fakeDaemon struct {
-	tokens  []status.Token
-	resolve func(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error)
-	err     error // of the other orders
+	tokens   []status.Token
+	replicas *status.Replicas
+	resolve  func(ctx context.Context, name string, how rotation.Resolution) (admin.Outcome, error)
+	err      error // of the other orders
 
 	mu    sync.Mutex
 	asked []string
 }
 
 func (d *fakeDaemon) Tokens() []status.Token { return d.tokens }
+
+func (d *fakeDaemon) Replicas() *status.Replicas { return d.replicas }
 
 func (d *fakeDaemon) LookAtVault(context.Context) []admin.Finding {
 	return []admin.Finding{{Level: "bad", Code: "vault_login", Subject: "vault", Message: "refused cfast_" + strings.Repeat("Ab12", 12), Advice: "look"}}

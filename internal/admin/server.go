@@ -98,7 +98,11 @@ func (s *server) handler() *http.ServeMux {
 
 func (s *server) overview(tokens []status.Token) Overview {
 	o := Overview{Tokens: status.Scrubbed(tokens), Checks: printable.Copy(s.daemon.Checks())}
-	o.Troubles = append([]status.Trouble{}, status.Troubles(o.Tokens, o.Checks, time.Now())...)
+	if all := s.daemon.Replicas(); all != nil {
+		shown := all.Scrubbed()
+		o.Replicas = &shown
+	}
+	o.Troubles = append([]status.Trouble{}, status.AllTroubles(o.Tokens, o.Checks, o.Replicas, time.Now())...)
 	o.PendingSecrets, o.PendingSince = s.daemon.Pending()
 	return o
 }

@@ -24,6 +24,8 @@ type room interface {
 	// Wait, MayBegin: see [peers].
 	Wait(name string, r rotation.Record) time.Duration
 	MayBegin() error
+	// First returns the replica that comes first for a token; empty if none may begin.
+	First(name string, r rotation.Record) string
 	// Owns: see [peers].
 	Owns(r rotation.Record) bool
 	// Share returns how many replicas share a request budget, this one included; at least 1.
@@ -102,6 +104,7 @@ func (a *App) Replicas() *status.Replicas {
 		return nil
 	}
 	view := s.room.View()
+	view.Ledger = s.where
 	view.ClaimSeconds = s.replica.Claim.Seconds()
 	s.mu.Lock()
 	if s.err != nil {
@@ -124,6 +127,7 @@ func (a *App) Replicas() *status.Replicas {
 	for i := range view.Replicas {
 		slices.Sort(view.Replicas[i].Tokens)
 	}
+	a.countTokens(&view)
 	return &view
 }
 

@@ -43,6 +43,7 @@ const (
 type sharing struct {
 	app     *App
 	replica rotation.Replica
+	where   string // the mount and the prefix of the shared ledger
 	kv      kvstore.KV
 	ledger  sharedLedger
 	room    room
@@ -68,6 +69,7 @@ type sharing struct {
 	toldUnreadable map[string]string // why records cannot be used, as it was logged, by token
 
 	sealedHere atomic.Pointer[map[string]bool] // the answers on the disk, by rotation
+	keptLate   atomic.Pointer[[]lateAnswer]    // those of them that came too late and are kept
 }
 
 // sharedLedger is the ledger of several replicas.
@@ -100,6 +102,7 @@ func (a *App) share() error {
 	s := newSharing(a, rotation.Replica{Name: name, Process: rand.Text(), Home: a.state.home, Claim: c.Claim})
 	s.connect(kvstore.New(a.session, c.Mount, c.Prefix), a.state.sealed, a.listener.Addr().String())
 	s.copies = shared.NewCopies(s.kv, a.state.sealed, name)
+	s.where = c.Mount + "/" + c.Prefix
 	a.sharing = s
 	return nil
 }
@@ -432,6 +435,7 @@ func (s *sharing) judgeLate(ctx context.Context) {
 	}
 	maps.DeleteFunc(s.classified, func(id string, _ uint64) bool { return !s.hasSealed(id) })
 	maps.DeleteFunc(s.superseded, func(id string, _ bool) bool { return !s.hasSealed(id) })
+	s.noteLate(sealed)
 }
 
 // noteSealed notes which answers are on the disk.

@@ -80,6 +80,7 @@ func (a *App) show(t config.Token) status.Token {
 	if seen.unrecordedErr != nil {
 		s.LastError, s.LastCause = seen.unrecordedErr.Error(), ledgerCause(seen.unrecordedErr)
 	}
+	s.Sharing, s.Unread = a.showSharing(seen), a.isUnread(seen)
 	s.Pause = showPause(a.engine.rotator.PauseOf(t.Name))
 	if t.Partner != "" {
 		showPair(&s, t, record)

@@ -38,6 +38,7 @@ type VaultSession struct {
 // Show registers the gauges that are read from source. vaultSession is nil if no Vault is configured. clockDrift
 // returns by how much the wall clock went ahead of the monotonic one.
 func (m *Metrics) Show(source Source, vaultSession func() VaultSession, clockDrift func() time.Duration) {
+	m.showReplicas(source)
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
 	}
@@ -102,6 +103,10 @@ func (c *stateCollector) Collect(ch chan<- prometheus.Metric) {
 	for _, t := range c.source.Tokens() {
 		t.Name, t.Account, t.Schedule = printable.Escaped(t.Name), printable.Escaped(t.Account), printable.Escaped(t.Schedule) // labels
 		orders[t.Account] += count(t.Order != nil)
+		out.gauge(c.info, 1, t.Name, t.Account, t.Strategy, t.Schedule)
+		if t.Unread { // nothing is known of it, and "no trouble" would be wrong
+			continue
+		}
 		c.collectTimes(out, &t)
 		c.collectStates(out, &t)
 	}
@@ -174,7 +179,6 @@ func (c *stateCollector) collectTimes(out gauges, t *TokenStatus) {
 
 // collectStates sends what else is known of a token.
 func (c *stateCollector) collectStates(out gauges, t *TokenStatus) {
-	out.gauge(c.info, 1, t.Name, t.Account, t.Strategy, t.Schedule)
 	out.gauge(c.gone, truth(t.Gone), t.Name)
 	out.gauge(c.paused, truth(t.Pause != nil), t.Name)
 	out.gauge(c.failures, float64(t.Failures), t.Name)

@@ -44,6 +44,8 @@ type Source interface {
 	// Pending returns how many sealed secrets are not confirmed by every sink yet, and
 	// when the oldest was sealed.
 	Pending() (n int, oldest time.Time)
+	// Replicas returns what is known of the replicas that share the ledger; nil if the daemon is alone.
+	Replicas() *status.Replicas
 	// Live and Ready return the conditions of /livez and /readyz.
 	Live() []Check
 	Ready() []Check
@@ -71,6 +73,10 @@ func Handler(o Options) http.Handler {
 		serveJSON(w, http.StatusOK, status.Scrubbed(o.Source.Tokens()))
 	})
 	mux.HandleFunc("GET /api/v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) { serveToken(w, r, o.Source) })
+	mux.HandleFunc("GET /api/v1/replicas", func(w http.ResponseWriter, _ *http.Request) {
+		all := shownReplicas(o.Source)
+		serveJSON(w, http.StatusOK, replicasAnswer{Shared: all != nil, Replicas: all})
+	})
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { servePage(w, o) })
 	return withSecurityHeaders(mux)
 }
@@ -172,6 +178,8 @@ type pageData struct {
 	// Troubles are the same lines that rotatord status prints.
 	Troubles []pageTrouble
 	Rows     []pageRow
+	// Replicas is nil if the daemon is alone.
+	Replicas *pageReplicas
 }
 
 type pageTrouble struct {
@@ -206,7 +214,9 @@ func servePage(w http.ResponseWriter, o Options) {
 	now := o.Now()
 	data := pageData{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: printable.Copy(slices.Concat(o.Source.Live(), o.Source.Ready()))}
 	tokens := status.Scrubbed(o.Source.Tokens())
-	for _, t := range status.Troubles(tokens, printable.Copy(o.Source.Checks()), now) {
+	replicas := shownReplicas(o.Source)
+	data.Replicas = newPageReplicas(replicas, now)
+	for _, t := range status.AllTroubles(tokens, printable.Copy(o.Source.Checks()), replicas, now) {
 		data.Troubles = append(data.Troubles, pageTrouble{t.Severity, t.Line(now), t.ToDo})
 	}
 	for _, t := range tokens {

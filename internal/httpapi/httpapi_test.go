@@ -33,11 +33,13 @@ type fakeSource struct {
 	oldest      time.Time
 	live, ready []httpapi.Check
 	checks      []status.Check
+	replicas    *status.Replicas
 }
 
 func (s *fakeSource) Tokens() []httpapi.TokenStatus { return s.tokens }
 func (s *fakeSource) Pending() (int, time.Time)     { return s.pending, s.oldest }
 func (s *fakeSource) Checks() []status.Check        { return s.checks }
+func (s *fakeSource) Replicas() *status.Replicas    { return s.replicas }
 func (s *fakeSource) Live() []httpapi.Check         { return s.live }
 func (s *fakeSource) Ready() []httpapi.Check        { return s.ready }
 func noSession() httpapi.VaultSession               { return httpapi.VaultSession{} }

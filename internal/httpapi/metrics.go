@@ -40,6 +40,7 @@ type Metrics struct {
 	reloadSuccessful  prometheus.Gauge
 	reloadSuccessTime prometheus.Gauge
 	watch             watchMetrics
+	replicas          replicaMetrics // registered only if the ledger is shared
 }
 
 // Build identifies the running binary.
@@ -81,6 +82,7 @@ func NewMetrics(b Build) *Metrics {
 	m.renewals = counter("rotatord_renewals_total", "Renewals of service tokens, not of their secrets.", "token", "result")
 	m.verifications = counter("rotatord_verifications_total", "What new secrets were found to be where they were tried.", "token", "result")
 	m.watch = newWatchMetrics(counter)
+	m.replicas = newReplicaMetrics()
 	m.inventorySuccess = gauge("rotatord_inventory_success_timestamp_seconds", "When the account's service tokens were last listed.", "account")
 	m.cfRequests = counter("rotatord_cloudflare_requests_total", "Requests to Cloudflare's API by operation and HTTP status.", "operation", "code")
 	m.cfDuration = histogram("rotatord_cloudflare_request_duration_seconds", "Duration of requests to Cloudflare's API.", seconds, "operation")
@@ -156,17 +158,23 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 			m.slotsMissed.WithLabelValues(e.Token).Add(float64(d.Count))
 			m.slotsFrozen.WithLabelValues(e.Token).Add(float64(d.Frozen))
 		}),
+		event.On(m.replicas.takenOverFrom), event.On(m.replicas.late), event.On(m.replicas.copied), event.On(m.replicas.clockJumped),
 		// Where these lead to a state that matters, a gauge shows it.
 		event.Ignore(event.Stuck, event.SealFailed, event.VersionDeletes, event.OvertakenEnded, event.DoubtResolved, event.ClockHealed, event.Adopted,
 			event.ReplacedDeleted, event.ReplacedNotDeleted, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound,
 			event.SinkChanged, event.SinkRolledBack, event.SinkDeleted, event.SinkWithoutSecret, event.SinkNeverWritten, event.SinkUnreadable,
 			event.SinkAsWritten, event.InUseRefused, event.InUseAccepted),
-		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Replicas...),
-		event.Ignore(slices.DeleteFunc(slices.Clone(event.Surroundings), func(k event.Kind) bool { return slices.Contains(logins, k) })...))
+		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(without(event.Replicas, counted)...),
+		event.Ignore(without(event.Surroundings, counted)...))
 }
 
-// logins are the surroundings that are counted.
-var logins = []event.Kind{event.VaultLoggedIn, event.VaultLoginFailed, event.VaultCredentialRefused}
+func without(kinds, others []event.Kind) []event.Kind {
+	return slices.DeleteFunc(slices.Clone(kinds), func(k event.Kind) bool { return slices.Contains(others, k) })
+}
+
+// counted are the surroundings, and what replicas do, that are counted.
+var counted = []event.Kind{event.VaultLoggedIn, event.VaultLoginFailed, event.VaultCredentialRefused,
+	event.TakenOver, event.LateDelivered, event.LateSuperseded, event.Copied, event.NotCopied, event.VaultClockJumped}
 
 func (m *Metrics) rotationEnded(e event.Event, d event.RotationEnded) {
 	m.rotations.WithLabelValues(e.Token, d.Trigger, string(d.Result)).Inc()

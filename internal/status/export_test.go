@@ -8,3 +8,6 @@ func Kinds() []string {
 	}
 	return all
 }
+
+// ReplicaKinds are the names of all kinds of trouble of replicas, the worst first.
+func ReplicaKinds() []string { return replicaKinds }

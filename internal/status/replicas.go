@@ -17,6 +17,8 @@ type Replicas struct {
 	Ledger string `json:"ledger,omitempty"`
 	// ClaimSeconds is how long a claim lasts.
 	ClaimSeconds float64 `json:"claim_seconds"`
+	// Copies counts the tokens of which a copy of the sealed answer may be in the shared store.
+	Copies int `json:"copies"`
 	// Replicas are all that are known, this one included, sorted by name. One that is dead is known for a day.
 	Replicas []Replica `json:"replicas"`
 }

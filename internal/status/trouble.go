@@ -30,6 +30,8 @@ type Trouble struct {
 	Check *Check `json:"failing_check,omitempty"`
 	// Tokens are the sorted names of the tokens that are in this trouble. It is empty for a check.
 	Tokens []string `json:"tokens,omitempty"`
+	// Replicas are the sorted names of the replicas that it is about; empty if it is about tokens or a check.
+	Replicas []string `json:"replicas,omitempty"`
 	// What says what is wrong, and ToDo what to do about it.
 	What string `json:"what"`
 	ToDo string `json:"to_do"`
@@ -140,8 +142,16 @@ var kinds = []kind{
 		"their rotations fail; their present secrets work on",
 		"rotatord status NAME has the last error; the next attempt comes by itself",
 		func(t Token, _ time.Time) bool {
-			return t.Failures > 0 && t.Doubt == nil && t.Overtaken == nil && t.State != "sealed" && t.State != "intent" && t.ReissueOwed.IsZero() && !t.Endangered()
+			return t.Failures > 0 && !t.Unread && t.Doubt == nil && t.Overtaken == nil && t.State != "sealed" && t.State != "intent" && t.ReissueOwed.IsZero() && !t.Endangered()
 		}, nil, nil},
+	{unread, Warning, "its record in the shared ledger cannot be used, so this replica does not know its state and does not rotate it",
+		"their records in the shared ledger cannot be used, so this replica does not know their states and does not rotate them",
+		"rotatord status NAME says what is wrong with the record, and what to type",
+		func(t Token, _ time.Time) bool { return t.Unread }, nil, nil},
+	{"late_answer", Warning, "an answer came after the claim had ended, and a later secret had taken its place: it is kept and not delivered",
+		"answers came after their claims had ended, and later secrets had taken their place: they are kept and not delivered",
+		"nothing, if it was one; find out what stops or delays this machine: docs/runbook.md#rotatordlateanswer",
+		func(t Token, _ time.Time) bool { return t.lateSince() != time.Time{} }, Token.lateSince, nil},
 	{"version_deletes", Warning, "a sink will delete its secret before it is rotated again",
 		"sinks will delete their secrets before they are rotated again",
 		"switch delete_version_after off: docs/vault.md",
@@ -168,6 +178,22 @@ var kinds = []kind{
 		"their last secrets could not be tried where they are used",
 		"rotatord status NAME says why",
 		func(t Token, _ time.Time) bool { return t.Unverified != "" }, nil, nil},
+}
+
+// unread is the kind of trouble of a token whose record cannot be used.
+const unread = "unread"
+
+// lateSince returns when the first late answer was sealed that is kept and not delivered; zero if there is none.
+func (t Token) lateSince() (since time.Time) {
+	if t.Sharing == nil {
+		return since
+	}
+	for _, late := range t.Sharing.Late {
+		if late.Superseded {
+			since = moment.MinNonZero(since, late.SealedAt)
+		}
+	}
+	return since
 }
 
 // found returns the kind of trouble of a sink in which the watch has found one of these.
@@ -351,6 +377,8 @@ func (t Trouble) Line(now time.Time) string {
 	switch {
 	case t.Check != nil:
 		b.WriteString(t.Check.Title())
+	case len(t.Replicas) > 0:
+		b.WriteString(ofReplicas(t.Replicas))
 	case len(t.Tokens) > maxNames:
 		fmt.Fprintf(&b, "%d tokens (%s and %d more)", len(t.Tokens), strings.Join(t.Tokens[:maxNames-1], ", "), len(t.Tokens)-maxNames+1)
 	default:

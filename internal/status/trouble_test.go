@@ -39,6 +39,8 @@ var inTrouble = map[string]status.Token{
 	"sink_changed":         {Findings: []status.Finding{{Kind: "rolled_back", Since: noon}}},
 	"sink_never_written":   {Findings: []status.Finding{{Kind: "never_written", Since: noon}}},
 	"sink_unreadable":      {Findings: []status.Finding{{Kind: "unreadable", Since: noon}}},
+	"unread":               {Unread: true, Failures: 1},
+	"late_answer":          {Sharing: &status.Sharing{Late: []status.LateAnswer{{RotationID: "R", SealedAt: noon, Superseded: true}}}},
 	"refused_in_use":       {RefusedInUse: &status.RefusedInUse{Since: noon, Error: "403"}},
 }
 
@@ -55,8 +57,13 @@ func TestKinds(t *testing.T) {
 		documented[row[1]] = row[2:]
 		order = append(order, row[1])
 	}
-	if !slices.Equal(order, status.Kinds()) {
-		t.Errorf("the runbook has the kinds %q, want %q", order, status.Kinds())
+	if want := append(status.Kinds(), "replica_dead"); !slices.Equal(order, want) {
+		t.Errorf("the runbook has the kinds %q, want %q", order, want)
+	}
+	for _, kind := range status.ReplicaKinds() {
+		if !strings.Contains(string(runbook), "\n| `"+kind+"` | ") {
+			t.Errorf("the runbook does not explain %s", kind)
+		}
 	}
 	if len(inTrouble) != len(status.Kinds()) {
 		t.Errorf("%d tokens for %d kinds", len(inTrouble), len(status.Kinds()))
@@ -92,6 +99,7 @@ func TestNoTrouble(t *testing.T) {
 		"a moment":          {State: "intent", CutOffAt: noon, Emergency: true},
 		"is renewed before": {Expiry: noon.Add(100 * time.Hour), Renews: noon.Add(time.Hour)},
 		"enabled":           {Known: true, Enabled: true, Expiry: noon.Add(15 * 24 * time.Hour)},
+		"held":              {State: "stored", Sharing: &status.Sharing{Hold: &status.Hold{Replica: "b"}, BegunBy: "a", Late: []status.LateAnswer{{SealedAt: noon}}}},
 		"paused":            {Pause: &status.Pause{}},
 		"deletes later":     {Next: noon.Add(time.Hour), Deletions: []status.Deletion{{At: noon.Add(2 * time.Hour)}}},
 	} {
