@@ -70,7 +70,7 @@ func openShared(ctx context.Context, c *config.Config, l login) (*sharedLedger, 
 		return nil, fmt.Errorf("no session with Vault: %w", err)
 	}
 	s := &sharedLedger{session: session, config: c.State.Shared, dir: c.State.Dir, store: kvstore.New(session, c.State.Shared.Mount, c.State.Shared.Prefix)}
-	s.ledger = wholeLedger{shared.Open(shared.Options{KV: s.store})}
+	s.ledger = wholeLedger{shared.Open(shared.Options{KV: s.store, Replica: "rotatord ledger"})}
 	return s, nil
 }
 

@@ -254,6 +254,7 @@ func forwarder(t *testing.T, c *realvault.Cluster) string {
 // TestSharedLedgerLeaderChange saves without a pause while the leader of a cluster is killed, stopped, paused and steps
 // down. Each save is done or not done, and what it returns says which, unless Vault could not be asked.
 func TestSharedLedgerLeaderChange(t *testing.T) {
+	t.Parallel() // it mostly waits
 	c := realvault.StartCluster(t, 3)
 	leader := c.Leader(t)
 	leader.MountKV(t, "secret", 2, false)

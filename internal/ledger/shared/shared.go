@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,7 +44,8 @@ const (
 // Options say which ledger is opened, and for whom.
 type Options struct {
 	KV kvstore.KV
-	// Replica and Process are those of [rotation.Hold]: a hold with both is of this process.
+	// Replica and Process are those of [rotation.Hold]: a hold with both is of this process. A command has no Process,
+	// and its name in place of Replica.
 	Replica, Process string
 	// Clock is what is known of Vault's clock; nil: nothing.
 	Clock VaultClock
@@ -135,7 +137,7 @@ func (l *Ledger) Save(ctx context.Context, r rotation.Record) (rotation.Record, 
 }
 
 func (l *Ledger) envelope(r rotation.Record) envelope {
-	return envelope{Format: Format, By: l.o.Replica + "/" + l.o.Process, Record: r}
+	return envelope{Format: Format, By: strings.TrimSuffix(l.o.Replica+"/"+l.o.Process, "/"), Record: r}
 }
 
 // limit has Vault keep few versions of a new entry. If that fails, Vault keeps as many as the mount says, which
