@@ -115,6 +115,12 @@ leader: ## the leader of three real Vaults is struck at every step of a delivery
 	cd test/leader && go test -count=1 -timeout 120m -v -run 'TestLeader$$' . \
 		-args -rounds $(if $(filter command line,$(origin ROUNDS)),$(ROUNDS),200) -seed $(or $(SEED),1) -round $(or $(ROUND),-1)
 
+MINUTES ?= 10
+.PHONY: replicas
+replicas: ## three replicas on three real Vaults, all killed, suspended and separated for MINUTES=10, and an oracle; then with its checks of holds left out; SEED=S TOKENS=N
+	cd test/replicas && go test -count=1 -timeout 120m -v -run 'TestReplicas$$|TestSabotage$$' . \
+		-args -minutes $(MINUTES) -seed $(or $(SEED),1) -tokens $(or $(TOKENS),0) $(if $(PERIOD),-period $(PERIOD)) $(if $(LOGS),-logs $(abspath $(LOGS)))
+
 AWAY ?= 1m
 .PHONY: auth
 auth: ## each way to log in, against a real Vault and a real Kubernetes API server that are away for AWAY=1m; prints how soon rotations resume

@@ -3,13 +3,13 @@ module rotatord/test
 go 1.26.0
 
 require (
+	filippo.io/age v1.3.2
 	github.com/hashicorp/vault v1.21.2
 	github.com/hashicorp/vault-plugin-secrets-kv v0.25.0
 	github.com/hashicorp/vault/sdk v0.20.0
 )
 
 require (
-	filippo.io/age v1.3.2 // indirect
 	filippo.io/hpke v0.4.0 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cloudflare/cloudflare-go/v7 v7.9.0 // indirect

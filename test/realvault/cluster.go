@@ -15,7 +15,19 @@ type Cluster struct{ Members []*Vault }
 // It ends with the test. A new leader is there a few seconds after the last one was killed.
 func StartCluster(t testing.TB, members int) *Cluster {
 	t.Helper()
-	first := prepare(t, "http", "-cluster-address", program.FreeAddress(t))
+	return StartClusterThrough(t, members, func(_ int, listen string) string { return listen })
+}
+
+// StartClusterThrough makes such a cluster whose members reach each other through something of the test. through gets
+// the number of a member, counted from 0, and the address at which it listens for the others. It returns the address
+// that the others are told.
+func StartClusterThrough(t testing.TB, members int, through func(member int, listen string) string) *Cluster {
+	t.Helper()
+	member := func(n int, args ...string) *Vault {
+		listen := program.FreeAddress(t)
+		return prepare(t, "http", append([]string{"-cluster-address", listen, "-cluster-advertise", through(n, listen)}, args...)...)
+	}
+	first := member(0)
 	first.begin(t)
 	// A member that joins has no vote before it has been there for this long, and a leader that is killed earlier
 	// leaves nobody who may elect another one. The default is ten seconds.
@@ -24,7 +36,7 @@ func StartCluster(t testing.TB, members int) *Cluster {
 	}
 	c := &Cluster{Members: []*Vault{first}}
 	for len(c.Members) < members {
-		v := prepare(t, "http", "-cluster-address", program.FreeAddress(t), "-join", first.Address, "-init", first.initFile)
+		v := member(len(c.Members), "-join", first.Address, "-init", first.initFile)
 		v.initFile = first.initFile
 		v.begin(t)
 		c.Members = append(c.Members, v)
@@ -67,7 +79,7 @@ func (c *Cluster) Leader(t testing.TB) *Vault {
 	var leader *Vault
 	program.Eventually(t, 30*time.Second, "a leader", func() bool {
 		for _, v := range c.Members {
-			if v.Running() && v.leads() {
+			if v.Running() && v.Leads() {
 				leader = v
 			}
 		}
@@ -76,8 +88,8 @@ func (c *Cluster) Leader(t testing.TB) *Vault {
 	return leader
 }
 
-// leads asks the server itself, which may be paused.
-func (v *Vault) leads() bool {
+// Leads reports whether the server says of itself that it leads. It asks the server, which may be paused.
+func (v *Vault) Leads() bool {
 	asking, err := v.root.Clone()
 	if err != nil {
 		return false

@@ -184,6 +184,16 @@ func (v *Vault) Running() bool {
 	return v.cmd != nil
 }
 
+// PID returns the id of the process; 0 if it does not run.
+func (v *Vault) PID() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.cmd == nil {
+		return 0
+	}
+	return v.cmd.Process.Pid
+}
+
 // Pause stops the process as a hanging machine does: the kernel accepts connections, and nothing answers.
 func (v *Vault) Pause() { v.signal(syscall.SIGSTOP) }
 

@@ -10,6 +10,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -41,6 +42,7 @@ type options struct {
 	listen, dir, initFile string
 	cert, key, clientCA   string
 	clusterAddress, join  string
+	advertise             string
 }
 
 func main() {
@@ -52,6 +54,7 @@ func main() {
 	flag.StringVar(&o.key, "tls-key", "", "key of -tls-cert")
 	flag.StringVar(&o.clientCA, "tls-client-ca", "", "require a client certificate that this CA signed")
 	flag.StringVar(&o.clusterAddress, "cluster-address", "", "loopback address for the other members: storage is Raft")
+	flag.StringVar(&o.advertise, "cluster-advertise", "", "address at which the other members reach -cluster-address, such as that of a proxy (default: -cluster-address)")
 	flag.StringVar(&o.join, "join", "", "URL of a member of the cluster to join")
 	flag.Parse()
 	if err := run(o); err != nil {
@@ -163,7 +166,7 @@ func newCore(o options, address string) (*vault.Core, error) {
 		return nil, err
 	}
 	c.Physical, c.HAPhysical, c.StorageType = backend, backend.(physical.HABackend), "raft"
-	c.RedirectAddr, c.ClusterAddr = address, "https://"+o.clusterAddress
+	c.RedirectAddr, c.ClusterAddr = address, "https://"+cmp.Or(o.advertise, o.clusterAddress)
 	return vault.NewCore(c)
 }
 

@@ -1,0 +1,129 @@
+package replicas
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"rotatord/internal/secret"
+)
+
+// refusal is a look at what Vault held that the application refused.
+type refusal struct {
+	at      time.Time
+	subject *subject
+	held    secret.Digest
+}
+
+// version is one version of a secret in Vault.
+type version struct {
+	n        int
+	at       time.Time
+	clientID string
+	secret   string
+}
+
+// consume presents what Vault holds to the application, until stop is called. Each of some workers looks at one token
+// after the other, as fast as it may.
+func (w *world) consume(workers int, pause time.Duration) (stop func()) {
+	ended := make(chan struct{})
+	var all sync.WaitGroup
+	for worker := range workers {
+		all.Go(func() {
+			for n := worker; ; n += workers {
+				w.look(w.subjects[n%len(w.subjects)], n)
+				select {
+				case <-ended:
+					return
+				case <-time.After(pause):
+				}
+			}
+		})
+	}
+	return func() { close(ended); all.Wait() }
+}
+
+func (w *world) look(s *subject, n int) {
+	v, ok := w.read(s.path, n%vaults)
+	if !ok {
+		return // Vault cannot be read: a consumer continues with what it has
+	}
+	at := time.Now()
+	accepted := w.accepts(v.clientID, v.secret)
+	if !accepted { // it may have been replaced meanwhile, or the member did not know that it leads no more
+		latest := v
+		for m := range vaults {
+			if other, ok := w.read(s.path, m); ok && other.n > latest.n {
+				latest = other
+			}
+		}
+		at = time.Now()
+		v, accepted = latest, w.accepts(latest.clientID, latest.secret)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.looks++
+	if !accepted {
+		w.refusals = append(w.refusals, refusal{at, s, digest(v.secret)})
+	}
+}
+
+var consumers = &http.Client{Timeout: time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+
+// read reads a secret through one member.
+func (w *world) read(path string, member int) (v version, ok bool) {
+	member0 := w.cluster.Members[member]
+	request, err := http.NewRequest(http.MethodGet, member0.Address+"/v1/"+mount+"/data/"+path, nil)
+	if err != nil {
+		return v, false
+	}
+	request.Header.Set("X-Vault-Token", w.cluster.Members[0].RootToken)
+	response, err := consumers.Do(request)
+	if err != nil {
+		return v, false
+	}
+	defer response.Body.Close()
+	var answer struct {
+		Data struct {
+			Data     map[string]string `json:"data"`
+			Metadata struct {
+				Version int `json:"version"`
+			} `json:"metadata"`
+		} `json:"data"`
+	}
+	if response.StatusCode != http.StatusOK || json.NewDecoder(response.Body).Decode(&answer) != nil {
+		return v, false
+	}
+	v = version{n: answer.Data.Metadata.Version, clientID: answer.Data.Data["client_id"], secret: answer.Data.Data["client_secret"]}
+	return v, v.secret != ""
+}
+
+// history reads every version of a secret, the first one first.
+func (w *world) history(path string) (all []version, err error) {
+	root := w.cluster.Leader(w.t).Root(w.t).Logical()
+	metadata, err := root.Read(mount + "/metadata/" + path)
+	if err != nil || metadata == nil {
+		return nil, fmt.Errorf("reading the history of %s: %v", path, err)
+	}
+	versions, _ := metadata.Data["versions"].(map[string]any)
+	for n := 1; n <= len(versions); n++ {
+		s, err := root.ReadWithData(mount+"/data/"+path, map[string][]string{"version": {fmt.Sprint(n)}})
+		if err != nil || s == nil {
+			return nil, fmt.Errorf("reading version %d of %s: %v", n, path, err)
+		}
+		info, _ := versions[fmt.Sprint(n)].(map[string]any)
+		created, _ := info["created_time"].(string)
+		at, err := time.Parse(time.RFC3339Nano, created)
+		if err != nil {
+			return nil, err
+		}
+		data, _ := s.Data["data"].(map[string]any)
+		v := version{n: n, at: at}
+		v.clientID, _ = data["client_id"].(string)
+		v.secret, _ = data["client_secret"].(string)
+		all = append(all, v)
+	}
+	return all, nil
+}
