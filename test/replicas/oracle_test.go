@@ -340,10 +340,26 @@ func (o *report) leaks() {
 	}
 }
 
-// atRest says what is not at rest in the ledger: a record in progress or held, a copy of an answer.
+// superseded returns the late answers of which a replica has told that a later secret took their place. They are kept
+// until another rotation is done.
+func (w *world) superseded() map[string]bool {
+	all := map[string]bool{}
+	for _, log := range w.logs() {
+		for text := range strings.Lines(log) {
+			var l line
+			if strings.Contains(text, msgLate) && json.Unmarshal([]byte(text), &l) == nil && strings.Contains(l.Msg, "not delivered") {
+				all[l.RotationID] = true
+			}
+		}
+	}
+	return all
+}
+
+// atRest says what is not at rest: a record that is in progress or held, a copy of an answer, an answer on a disk.
 func (w *world) atRest() string {
 	root := w.cluster.Leader(w.t).Root(w.t).Logical()
 	var busy []string
+	superseded := w.superseded()
 	for _, s := range w.subjects {
 		answer, err := root.Read(mount + "/data/" + prefix + "/tokens/" + s.name)
 		if err != nil || answer == nil {
@@ -368,6 +384,9 @@ func (w *world) atRest() string {
 			busy = append(busy, err.Error())
 		}
 		for _, answer := range sealed {
+			if superseded[answer.RotationID] {
+				continue
+			}
 			busy = append(busy, fmt.Sprintf("the answer of rotation %s of %s is left on the disk of %s", answer.RotationID, answer.Token, r.name))
 		}
 	}

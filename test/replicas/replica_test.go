@@ -91,7 +91,7 @@ vault: {address: %[4]s, timeout: %[5]s, auth: {approle: {role_id: {file: %[2]s/r
 accounts:
 `, r.dir, w.dir, shared, r.vaultURL, w.vaultTimeout)
 	for n := range w.accounts {
-		fmt.Fprintf(&c, "  %s: {account_id: %s, api_token: {file: %s/api-token}, base_url: %s, requests_per_5m: 1200}\n", accountName(n), accountID(n), w.dir, r.simURL+cfsim.BasePath)
+		fmt.Fprintf(&c, "  %[1]s: {account_id: %[2]s, api_token: {file: %[3]s/api-token-%[1]s}, base_url: %[4]s, requests_per_5m: 1200}\n", accountName(n), accountID(n), w.dir, r.simURL+cfsim.BasePath)
 	}
 	c.WriteString("tokens:\n")
 	for _, s := range w.subjects {

@@ -125,8 +125,11 @@ func (w *world) prepareVault() {
 	roleID, secretID := leader.AppRole(w.t, policy, "1h", "24h")
 	identity, err := age.GenerateX25519Identity()
 	w.must(err)
-	for name, content := range map[string]string{"role-id": roleID, "secret-id": secretID, "api-token": "replicas", "identity": identity.String()} {
+	for name, content := range map[string]string{"role-id": roleID, "secret-id": secretID, "identity": identity.String()} {
 		w.must(os.WriteFile(filepath.Join(w.dir, name), []byte(content), 0o600))
+	}
+	for n := range w.accounts { // a budget belongs to a credential
+		w.must(os.WriteFile(filepath.Join(w.dir, "api-token-"+accountName(n)), []byte("replicas-"+accountName(n)), 0o600))
 	}
 }
 
