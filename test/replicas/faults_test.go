@@ -222,11 +222,11 @@ func (w *world) lossyCloudflare(d time.Duration) {
 	w.mu.Unlock()
 }
 
-// settle waits until all is well again: every replica is ready, no token is in doubt or owed a rotation, and every token
+// comeToRest waits until all is well again: every replica is ready, no token is in doubt or owed a rotation, and every token
 // was rotated after that time, if rotated says so. Then it pauses all tokens through one replica, and waits until every
 // replica shows that, and every token as idle. With decide, doubts are decided as an operator does, because the run has
 // no time to wait for the daemon's own decision.
-func (w *world) settle(since time.Time, rotated, decide bool, within time.Duration) {
+func (w *world) comeToRest(since time.Time, rotated, decide bool, within time.Duration) {
 	w.t.Helper()
 	w.cluster.Heal(w.t)
 	w.awaitReady()

@@ -66,7 +66,7 @@ func play(t *testing.T, failpoints string) *report {
 	w.disturb(length, gap, *only)
 	mended := time.Now()
 	t.Logf("%s all is mended", mended.Format(clock))
-	w.settle(mended, !short, short, 4*time.Minute)
+	w.comeToRest(mended, !short, short, 4*time.Minute)
 	stop()
 	for _, r := range w.replicas {
 		if err := r.terminate(); err != nil {
@@ -77,7 +77,7 @@ func play(t *testing.T, failpoints string) *report {
 		w.keepLogs(*logs)
 	}
 	o := w.judge()
-	t.Logf("settled %s after the last fault", time.Since(mended).Round(time.Second))
+	t.Logf("at rest %s after the last fault", time.Since(mended).Round(time.Second))
 	return o
 }
 
