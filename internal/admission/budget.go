@@ -320,7 +320,7 @@ func (b *Budget) reserved(u rotation.Urgency) int {
 
 // load returns what our own requests take, as requests of this urgency see it.
 func (b *Budget) load(u rotation.Urgency) load {
-	return load{finished: len(b.finished), pending: b.pending(), reserved: b.reserved(u), limit: b.limit}
+	return load{finished: len(b.finished), pending: b.pending(), reserved: b.reserved(u), limit: b.limit, sinceLast: time.Since(b.lastAdmitted)}
 }
 
 // limitWait returns how long requests_per_5m lets nothing through. The reserve may be spent if as much
@@ -435,7 +435,11 @@ func (b *Budget) Capacity(d time.Duration, u rotation.Urgency) (requests int, wa
 		hard++
 	}
 	if u < rotation.UrgencyEmergency {
-		hard = min(hard, b.pacer.capacity(now, d, b.load(u)))
+		paced := b.pacer.capacity(now, d, b.load(u))
+		if paced < 1 && b.pending() == 0 && b.waiting.len() == 0 && b.delay(now, u) == 0 {
+			paced = 1 // whatever is expected of a short time, one may leave now
+		}
+		hard = min(hard, paced)
 	}
 	return max(hard, 0), 0
 }

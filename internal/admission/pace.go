@@ -54,10 +54,11 @@ func (s *silent) note(now time.Time) {
 
 // load is what our own requests take of the budget.
 type load struct {
-	finished int // requests that are over and still count
-	pending  int // requests that were admitted and are not over
-	reserved int // requests that are reserved for more urgent work
-	limit    int // requests_per_5m
+	finished  int           // requests that are over and still count
+	pending   int           // requests that were admitted and are not over
+	reserved  int           // requests that are reserved for more urgent work
+	limit     int           // requests_per_5m
+	sinceLast time.Duration // since a request was last admitted
 }
 
 // observe takes in an answer. finished are the times when our requests were over, this one included;
@@ -208,7 +209,11 @@ func (p *pacer) capacity(now time.Time, d time.Duration, l load) int {
 	n := int(max(requests, 0) * (1 - math.Pow(1-d.Seconds()/left.Seconds(), frontLoading)))
 	current := p.pace(now, l)
 	if current.probe > 0 { // some request must ask, or nothing new is seen
-		n = max(n, 1+int(d/current.probe))
+		asks := 1 + int(d/current.probe)
+		if d < current.probe && l.sinceLast+d < current.probe {
+			asks = 0 // not so soon
+		}
+		n = max(n, asks)
 	}
 	if current.probe > 0 && p.others.unwatched {
 		n = max(n, int(current.rate*d.Seconds()))

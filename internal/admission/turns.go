@@ -20,7 +20,7 @@ const (
 )
 
 // A turn begins when its requests can be expected to leave within capacityWithin: well before the end of
-// its claim. The budget is asked again after capacityAgain at the latest.
+// its claim. The budget is asked again after capacityAgain at the latest. See [Turns.Within] for shorter claims.
 const (
 	capacityWithin = 30 * time.Second
 	capacityAgain  = 5 * time.Second
@@ -34,6 +34,7 @@ type Turns struct {
 	now func() time.Time
 
 	mu       sync.Mutex
+	within   time.Duration                                              // capacityWithin, or less if claims are short
 	capacity func(time.Duration, rotation.Urgency) (int, time.Duration) // nil: there is no budget
 	active   int
 	sending  int          // of the active turns, those that send requests
@@ -77,7 +78,7 @@ type Turn struct {
 // NewTurns returns the turns of an account. now is the wall clock. tell is called when rotations begin to
 // wait for the request limit, and when they no longer do; it must not block.
 func NewTurns(now func() time.Time, account string, tell func(event.Detail)) *Turns {
-	t := &Turns{now: now, delay: delay{account: account, tell: tell}}
+	t := &Turns{now: now, within: capacityWithin, delay: delay{account: account, tell: tell}}
 	place := func(one *Turn) *int { return &one.place }
 	t.remote = queue[*Turn]{before: turnsBefore, place: place}
 	t.local = queue[*Turn]{before: turnsBefore, place: place}
@@ -108,6 +109,14 @@ func (t *Turns) LimitBy(issuer any) {
 	if e, ok := issuer.(Explainer); ok {
 		t.delay.delayReason = e.DelayReason
 	}
+}
+
+// Within sets within which time the requests of a turn must be expected to leave, if that is less than half a minute. A
+// claim that ends before they can leave was taken without use.
+func (t *Turns) Within(d time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.within = min(d, capacityWithin)
 }
 
 // Active returns how many turns are active.
@@ -219,13 +228,13 @@ func (t *Turns) next() *Turn {
 	if t.capacity == nil {
 		return one
 	}
-	requests, wait := t.capacity(capacityWithin, one.Urgency)
+	requests, wait := t.capacity(t.within, one.Urgency)
 	if t.sending < requests || requests > 0 && one.Urgency >= rotation.UrgencyEmergency {
 		t.delay.granted(t.now())
 		return one
 	}
 	t.delay.seen(t.now(), one.Urgency, t.remote.len())
-	t.grantIn(min(cmp.Or(wait, capacityAgain), capacityAgain))
+	t.grantIn(min(cmp.Or(wait, capacityAgain), capacityAgain, max(t.within, time.Second)))
 	return nil
 }
 

@@ -41,8 +41,9 @@ type engine struct {
 	events  *event.Stream
 	workers sync.WaitGroup
 	started time.Time
-	beat    atomic.Int64 // the queue's last sign of life, in nanoseconds since started
-	peers   peers        // nil if no other daemon shares the ledger
+	beat    atomic.Int64  // the queue's last sign of life, in nanoseconds since started
+	peers   peers         // nil if no other daemon shares the ledger
+	within  time.Duration // in which the requests of a turn must be expected to leave; 0 for the default
 
 	mu         sync.Mutex
 	tokens     map[string]*scheduled
@@ -190,7 +191,11 @@ func (e *engine) tell(token string, d event.Detail) { e.events.Tell(token, event
 // openTurns makes sure that the account of a token has turns. e.mu must be held.
 func (e *engine) openTurns(token rotation.Token) {
 	if e.turns[token.Account] == nil {
-		e.turns[token.Account] = admission.NewTurns(e.now, token.Account, func(d event.Detail) { e.tell("", d) })
+		turns := admission.NewTurns(e.now, token.Account, func(d event.Detail) { e.tell("", d) })
+		if e.within > 0 {
+			turns.Within(e.within)
+		}
+		e.turns[token.Account] = turns
 	}
 	e.turns[token.Account].LimitBy(token.Issuer)
 }
