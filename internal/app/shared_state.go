@@ -287,6 +287,7 @@ func (s *sharing) lateAnswers(ctx context.Context) {
 			return
 		case <-s.late:
 		case <-regularly.C:
+			s.dropReservations()
 		}
 	}
 }
@@ -436,6 +437,20 @@ func (s *sharing) judgeLate(ctx context.Context) {
 	maps.DeleteFunc(s.classified, func(id string, _ uint64) bool { return !s.hasSealed(id) })
 	maps.DeleteFunc(s.superseded, func(id string, _ bool) bool { return !s.hasSealed(id) })
 	s.noteLate(sealed)
+}
+
+// reservationMinAge is how old a reservation must be to be dropped. A request and its late answer take less.
+const reservationMinAge = 10 * time.Minute
+
+// dropReservations removes reservations of rotations that another replica has ended: this one never gets their answer.
+func (s *sharing) dropReservations() {
+	err := s.app.state.dropReservations(time.Now().Add(-reservationMinAge), func(key rotation.PendingKey) bool {
+		seen, ok := s.app.engine.view(key.Token)
+		return !ok || seen.enrolling || seen.active > 0 || seen.record.Work != nil && seen.record.Work.RotationID == key.RotationID
+	})
+	if err != nil {
+		s.app.log.Warn("space that was reserved for answers could not be given back; it is tried again", "error", err)
+	}
 }
 
 // noteSealed notes which answers are on the disk.

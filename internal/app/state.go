@@ -17,7 +17,9 @@ type state struct {
 	ledger  tokenLedger
 	pending sealedSecrets
 	sealed  *pending.Store // the same, for what only a replica needs
-	disk    stateDisk
+	// dropReservations removes old reservations that nothing needs: see [pending.Store.DropReservations].
+	dropReservations func(before time.Time, keep func(rotation.PendingKey) bool) error
+	disk             stateDisk
 	// adopt compares the sealed secrets with a ledger that was not open when the directory was opened.
 	adopt func(isUnfinished func(rotationID string) bool) error
 	home  string // identifies the state directory of a replica; empty without one
@@ -67,7 +69,7 @@ func openState(c config.State) (*state, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &state{pending: d.Pending, disk: d, adopt: d.Pending.Adopt, sealed: d.Pending, home: d.Home, secretID: d.SecretID(), close: d.Close}
+	s := &state{pending: d.Pending, disk: d, adopt: d.Pending.Adopt, sealed: d.Pending, dropReservations: d.Pending.DropReservations, home: d.Home, secretID: d.SecretID(), close: d.Close}
 	if d.Ledger != nil {
 		s.ledger = d.Ledger
 	}

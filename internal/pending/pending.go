@@ -135,6 +135,27 @@ func (s *Store) tidyUp(isUnfinished func(rotationID string) bool) error {
 	return nil
 }
 
+// DropReservations removes the reservations that were made before a time and that keep does not want. An answer that
+// comes later is sealed without one, if the disk has space.
+func (s *Store) DropReservations(before time.Time, keep func(rotation.PendingKey) bool) error {
+	if s.closed.Load() {
+		return errClosed
+	}
+	return forEach(s.dir, func(path string, p parsed, damage error) error {
+		if damage != nil || p.state != stateReserved || keep(p.key) {
+			return nil
+		}
+		info, err := os.Stat(path)
+		if errors.Is(err, fs.ErrNotExist) || err == nil && !info.ModTime().Before(before) {
+			return nil
+		}
+		if err == nil {
+			err = s.writes.NoteRemoval(durable.Remove(path))
+		}
+		return err
+	})
+}
+
 var errClosed = errors.New("the sealed secrets are closed")
 
 // Close ends the use of the store. Every later call fails, with one exception: if an answer arrives

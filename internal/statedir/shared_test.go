@@ -120,6 +120,39 @@ func TestOneKindOfLedger(t *testing.T) {
 	}
 }
 
+// TestDropReservations: only old reservations that nothing needs are removed, and no sealed answer.
+func TestDropReservations(t *testing.T) {
+	o := statedir.Options{Dir: stateDir(t)}
+	d := openShared(t, o)
+	for _, id := range []string{"OLD", "KEPT", "YOUNG", "SEALED"} {
+		if err := d.Pending.Reserve(t.Context(), rotation.PendingKey{RotationID: id, Token: "ci"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Pending.Seal(t.Context(), rotation.PendingKey{RotationID: "SEALED", Token: "ci"}, issued); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(o.Dir, "pending", "*"))
+	if err != nil || len(files) != 4 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		if old := time.Now().Add(-time.Hour); !strings.Contains(file, "YOUNG") {
+			if err := os.Chtimes(file, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	err = d.Pending.DropReservations(time.Now().Add(-time.Minute), func(key rotation.PendingKey) bool { return key.RotationID == "KEPT" })
+	left, globErr := filepath.Glob(filepath.Join(o.Dir, "pending", "*"))
+	if all := strings.Join(left, " "); err != nil || globErr != nil || len(left) != 3 || strings.Contains(all, "OLD") {
+		t.Errorf("left: %s, %v", all, err)
+	}
+	if _, ok, err := d.Pending.Open(t.Context(), "SEALED"); err != nil || !ok {
+		t.Errorf("%t, %v", ok, err)
+	}
+}
+
 // TestSharedIdentity: that an identity cannot open what waits is found when the ledger is known.
 func TestSharedIdentity(t *testing.T) {
 	o := statedir.Options{Dir: stateDir(t)}
