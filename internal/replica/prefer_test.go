@@ -82,6 +82,11 @@ func TestFailuresPassOn(t *testing.T) {
 	replicas := names("rotatord-", 3)
 	for _, token := range names("token-", 100) {
 		order := []string{firstOf(t, replicas, token, 0), firstOf(t, replicas, token, 1), firstOf(t, replicas, token, 2)}
+		for i, replica := range order { // those who wait one claim and two before a failure
+			if got := rank(replicas, replica, token, 0); got != i {
+				t.Errorf("%s: after %d failures the one with rank %d comes first", token, i, got)
+			}
+		}
 		if again := firstOf(t, replicas, token, 3); again != order[0] || len(slices.Compact(slices.Sorted(slices.Values(order)))) != 3 {
 			t.Errorf("%s: %q, then %s", token, order, again)
 		}
