@@ -22,6 +22,7 @@ type sharedScenario struct {
 	Replicas     int
 	Claim, Grace time.Duration
 	Eager        bool // every replica begins at once, whoever comes first
+	SinkApart    bool // the sink is not in the Vault of the ledger
 	Faults       []sharedFault
 	Acts         []sharedAct
 }
@@ -52,15 +53,15 @@ func drawShared(seed uint64) sharedScenario {
 	r := rand.New(rand.NewPCG(seed, 16))
 	oneOf := func(of ...string) string { return of[r.IntN(len(of))] }
 	s := sharedScenario{
-		Seed: seed, Replicas: 2 + r.IntN(2), Eager: r.IntN(3) == 0,
+		Seed: seed, Replicas: 2 + r.IntN(2), Eager: r.IntN(3) == 0, SinkApart: r.IntN(2) == 0,
 		Claim: []time.Duration{5 * time.Second, 20 * time.Second, 2 * time.Minute}[r.IntN(3)],
 		Grace: []time.Duration{0, 4 * time.Minute, 10 * time.Minute}[r.IntN(3)],
 	}
 	long := func() time.Duration { // compared with the claim
 		return time.Duration(float64(s.Claim) * []float64{0.3, 0.95, 1.1, 3, 20}[r.IntN(5)])
 	}
-	for range r.IntN(7) {
-		f := sharedFault{Gap: r.IntN(40), Repeat: []int{0, 0, 0, 1, 4}[r.IntN(5)]}
+	for range r.IntN(12) {
+		f := sharedFault{Gap: r.IntN([]int{6, 25, 60}[r.IntN(3)]), Repeat: []int{0, 0, 0, 1, 4}[r.IntN(5)]}
 		f.how = oneOf("before", "refused", "after", "after", "late", "twice", "crash before", "crash after",
 			"stop before", "stop before", "stop after", "suspend before", "suspend after", "cut")
 		f.class = []rotation.Class{rotation.NotCarriedOut, rotation.Refused, rotation.Throttled}[r.IntN(3)]
@@ -75,7 +76,7 @@ func drawShared(seed uint64) sharedScenario {
 	for range r.IntN(5) {
 		s.Acts = append(s.Acts, sharedAct{
 			At: time.Duration(r.Int64N(int64(sharedTrouble))), Host: r.IntN(s.Replicas), For: long(),
-			What: oneOf("kill", "kill", "kill and lose disk", "restart", "stop", "cut vault", "cut cloudflare", "wall clock", "vault clock",
+			What: oneOf("kill", "kill", "kill and lose disk", "restart", "stop", "cut vault", "cut cloudflare", "cut sink", "wall clock", "vault clock",
 				"resolve look", "resolve rotate_now", "resolve assume_not_rotated", "revoke previous", "extend", "revoke in use", "order", "order that revokes", "rotate", "cancel"),
 		})
 	}
@@ -176,6 +177,8 @@ func (m *sharedMachine) perform(act sharedAct) {
 		h.stop(act.For, false)
 	case "cut vault":
 		h.cut("vault", act.For)
+	case "cut sink":
+		h.cut("sink", act.For)
 	case "cut cloudflare":
 		h.cut("cloudflare", act.For)
 	case "wall clock":
@@ -412,6 +415,9 @@ func runShared(t *testing.T, seed uint64, sabotaged bool) (m *sharedMachine) {
 		m = &sharedMachine{sharedScenario: s}
 		m.cluster = newCluster(s.Replicas, s.Claim, seed)
 		m.unsafeHold = sabotaged
+		if s.SinkApart {
+			m.sinkPeer = "sink"
+		}
 		m.run()
 	})
 	return m

@@ -32,6 +32,7 @@ type cluster struct {
 	sink   rotation.Credential
 	// sinkVersion is for check-and-set, as in KV version 2.
 	sinkVersion int
+	sinkPeer    string // "vault" if the sink is in the Vault of the ledger, else "sink"
 
 	record     []byte // the record of the token
 	revision   uint64
@@ -97,7 +98,7 @@ type host struct {
 	wallOffset time.Duration        // of the wall clock
 	slept      time.Duration        // for how long the machine was suspended: the monotonic clock stood still
 	stopped    time.Time            // until when its process is stopped
-	cutOff     map[string]time.Time // by peer, "vault" or "cloudflare": until when it cannot be reached
+	cutOff     map[string]time.Time // by peer, "vault", "cloudflare" or "sink": until when it cannot be reached
 	cutSince   time.Time            // when Vault was cut off, or the process stopped, for the last time
 	up         *process             // nil while none runs
 	starts     int
@@ -138,7 +139,7 @@ const sharedToken = "ci"
 func newCluster(replicas int, claim time.Duration, seed uint64) *cluster {
 	c := &cluster{
 		cf:     cfToken{id: tokenID, clientID: clientID, updatedAt: time.Now().Add(-time.Hour).UTC()},
-		copies: map[string]rotation.Issued{}, lateCopies: map[string]bool{}, claim: claim, served: map[time.Time]string{}, sinkVersion: 1,
+		copies: map[string]rotation.Issued{}, lateCopies: map[string]bool{}, claim: claim, served: map[time.Time]string{}, sinkVersion: 1, sinkPeer: "vault",
 	}
 	c.cf.current = fmt.Sprintf("cfast_%048d", 0)
 	c.issued = []issue{{secret: c.cf.current, received: true, inSink: true}}
@@ -813,7 +814,7 @@ func (s sharedSink) stored() rotation.Stored {
 }
 
 func (s sharedSink) Preflight(ctx context.Context) (st rotation.Stored, err error) {
-	_, err = s.call(ctx, "vault", "sink preflight", s.planOf("sink preflight"), func() error { st = s.stored(); return nil })
+	_, err = s.call(ctx, s.sinkPeer, "sink preflight", s.planOf("sink preflight"), func() error { st = s.stored(); return nil })
 	return st, err
 }
 
@@ -838,7 +839,7 @@ func (s sharedSink) Store(ctx context.Context, d rotation.Delivery) (st rotation
 			st = s.stored()
 			return nil
 		}
-		if _, err = s.call(ctx, "vault", "sink store", s.planOf("sink store"), write); err != nil {
+		if _, err = s.call(ctx, s.sinkPeer, "sink store", s.planOf("sink store"), write); err != nil {
 			return rotation.Stored{}, err
 		}
 		if !conflict {
@@ -859,7 +860,7 @@ func (s sharedSink) checkDelivered(d rotation.Delivery) {
 }
 
 func (s sharedSink) ReadBack(ctx context.Context) (c rotation.Credential, err error) {
-	_, err = s.call(ctx, "vault", "sink read back", s.planOf("sink read back"), func() error { c = s.sink; return nil })
+	_, err = s.call(ctx, s.sinkPeer, "sink read back", s.planOf("sink read back"), func() error { c = s.sink; return nil })
 	return c, err
 }
 
