@@ -80,7 +80,7 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	if err = a.takeOver(ctx); err == nil {
 		err = a.run(ctx)
 	}
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() == nil && !errors.Is(err, errOutpaced) {
 		if !a.reported {
 			e.tell(event.RotationStuck{Err: err})
 		}
@@ -160,7 +160,10 @@ func (a *attempt) claim(ctx context.Context) error {
 		Began: now, Deadline: now.Add(a.claimTime()), Grace: Grace(a.record.grace(a.token)),
 	})
 	a.working = true
-	if err := a.phase(event.PhaseClaim, func() error { return a.become(ctx, a.record.claimed(work)) }); err != nil {
+	if err := a.phase(event.PhaseClaim, func() error { return a.outpaced(a.become(ctx, a.record.claimed(work))) }); err != nil {
+		if errors.Is(err, errOutpaced) {
+			return err
+		}
 		err = fmt.Errorf("claiming %s: %w", a.token.Name, err)
 		a.report(&work, event.ResultSkipped, "claim", err)
 		return err
@@ -175,10 +178,12 @@ func (a *attempt) rotate(ctx context.Context) error {
 	if !a.claimed {
 		// The claim is left over from a process that died before its intent: no request
 		// left. Give it up and look again at what is due.
-		if a.replica != nil {
-			a.tellTakenOver(a.record)
+		before := a.record
+		if err := a.outpaced(a.release(ctx)); err != nil {
+			return err
 		}
-		return a.release(ctx)
+		a.tellTakenOver(before)
+		return nil
 	}
 	if err := a.phase(event.PhasePreflight, func() error { return a.preflight(ctx) }); err != nil {
 		if ctx.Err() != nil { // the daemon stops, and nothing has failed

@@ -82,6 +82,17 @@ func (e *HeldError) Error() string {
 // Unwrap returns ErrHeld.
 func (e *HeldError) Unwrap() error { return ErrHeld }
 
+// errOutpaced is in the error of work whose first save has found that another replica was faster. Nothing has failed.
+var errOutpaced = fmt.Errorf("%w: it was faster, and nothing was changed here. Try again in a moment", ErrHeld)
+
+// outpaced returns the error of the first save of some work. It says so if another replica was faster.
+func (r *Rotator) outpaced(err error) error {
+	if r.replica == nil || !errors.Is(err, ErrConflict) {
+		return err
+	}
+	return fmt.Errorf("%w (%w)", errOutpaced, err)
+}
+
 // ErrNotHeld is in the error of an attempt whose hold has ended before it was done.
 var ErrNotHeld = errors.New("the hold on the token has ended: this replica was stopped or cut off for too long")
 
@@ -139,6 +150,9 @@ func (e *entry) take(ctx context.Context) error {
 	e.working, e.beside = true, e.record.Step == StepIdle
 	before := e.record
 	if err := e.save(ctx, e.record); err != nil {
+		if !e.replica.isOurs(before.Hold) { // else it was lost in the middle of the work
+			err = e.outpaced(err)
+		}
 		return fmt.Errorf("%w: taking the hold on %s: %w", ErrLedger, e.token.Name, err)
 	}
 	e.tellTakenOver(before)
@@ -147,7 +161,7 @@ func (e *entry) take(ctx context.Context) error {
 
 // tellTakenOver tells that a token was taken over from another replica, if the record says so.
 func (e *entry) tellTakenOver(before Record) {
-	if e.replica.isForeign(before.Hold) {
+	if e.replica != nil && e.replica.isForeign(before.Hold) {
 		e.tell(event.ClaimTakenOver{From: before.Hold.Replica, Step: string(before.Step)})
 	}
 }

@@ -29,8 +29,9 @@ type sharedScenario struct {
 
 // sharedFault is what happens to one call.
 type sharedFault struct {
-	Gap    int // how many calls succeed after the previous fault
-	Repeat int // how many more calls of the same name and replica fail
+	Gap    int    // how many calls succeed after the previous fault
+	On     string // it waits for a call of that name; empty for any
+	Repeat int    // how many more calls of the same name and replica fail
 	planned
 }
 
@@ -71,6 +72,10 @@ func drawShared(seed uint64) sharedScenario {
 		case "stop before", "stop after", "suspend before", "suspend after", "cut":
 			f.for_, f.Repeat = long(), 0
 		}
+		if r.IntN(2) == 0 { // at one of the calls that matter most
+			f.On = oneOf("save intent", "rotate", "rotate", "seal", "save sealed", "sink store", "sink store", "save stored", "save in_doubt", "extend", "copy", "open copy", "inspect")
+			f.Gap = r.IntN(3)
+		}
 		s.Faults = append(s.Faults, f)
 	}
 	for range r.IntN(5) {
@@ -110,6 +115,9 @@ func (m *sharedMachine) setFaults() {
 			return last.planned
 		}
 		if begun == len(m.Faults) {
+			return planned{}
+		}
+		if on := m.Faults[begun].On; on != "" && on != call {
 			return planned{}
 		}
 		if gap < m.Faults[begun].Gap {
@@ -266,7 +274,7 @@ func (m *sharedMachine) work(p *process) {
 // beginsAt returns when a replica may begin with what is due.
 func (m *sharedMachine) beginsAt(p *process, r rotation.Record) time.Time {
 	at := p.rotator.Due(p.token, r).At.Add(-p.wallOffset)
-	if r.Hold != nil && r.Hold.Process != p.id {
+	if r.Hold != nil && r.Hold.Process != p.id && !m.Eager {
 		at = moreRecent(at, time.Now().Add(p.HoldLeft(r)))
 	}
 	if m.Eager {

@@ -442,6 +442,7 @@ func (p *process) Save(ctx context.Context, r rotation.Record) (rotation.Record,
 			}
 			return rotation.ErrConflict
 		}
+		p.checkHold()
 		p.record, p.revision, p.savedAt = b, r.Revision, time.Now()
 		p.createdAt, _ = p.vaultAt(time.Now())
 		p.noteSaved(r)
@@ -475,6 +476,14 @@ func (p *process) SaveAll(ctx context.Context, all []rotation.Record) ([]rotatio
 		}
 	}
 	return saved, nil
+}
+
+// checkHold checks that no other replica may work on the token. The lock is held.
+func (p *process) checkHold() {
+	r := p.current()
+	if h := r.Hold; h != nil && h.Process != p.id && h.Home != p.home && time.Since(p.savedAt) < time.Duration(h.For) && !p.unsafeHold {
+		p.Errorf("%s has saved the record while it was %s, %s ago for %s", p.name, holdText(h), time.Since(p.savedAt), time.Duration(h.For))
+	}
 }
 
 // noteSaved notes what the ledger knows now. The lock is held.
@@ -794,7 +803,7 @@ func (p *process) checkRotate(id string) {
 		p.Errorf("rotation %s was requested twice", id)
 	}
 	r, c := p.current(), &p.cf
-	if r.Hold == nil || r.Hold.Process != p.id || time.Since(p.savedAt) >= time.Duration(r.Hold.For) {
+	if r.Hold == nil || r.Hold.Process != p.id || r.Step != rotation.StepIntent || time.Since(p.savedAt) >= time.Duration(r.Hold.For) {
 		p.unsteady = true
 	}
 	used := p.sink.ClientSecret.Reveal()
