@@ -3,8 +3,8 @@ package rotation_test
 import (
 	"context"
 	"flag"
-	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -46,8 +46,8 @@ type sharedAct struct {
 // How long a scenario is troubled, how long it may recover after that, and how often the token is due.
 const (
 	sharedTrouble = 2 * time.Hour
-	sharedRest    = 3*time.Hour + 15*time.Minute
-	sharedEvery   = 30 * time.Minute
+	sharedRest    = 75 * time.Minute
+	sharedEvery   = 12 * time.Minute
 )
 
 func drawShared(seed uint64) sharedScenario {
@@ -56,7 +56,7 @@ func drawShared(seed uint64) sharedScenario {
 	s := sharedScenario{
 		Seed: seed, Replicas: 2 + r.IntN(2), Eager: r.IntN(3) == 0, SinkApart: r.IntN(2) == 0,
 		Claim: []time.Duration{5 * time.Second, 20 * time.Second, 2 * time.Minute}[r.IntN(3)],
-		Grace: []time.Duration{0, 4 * time.Minute, 10 * time.Minute}[r.IntN(3)],
+		Grace: []time.Duration{0, 2 * time.Minute, 6 * time.Minute}[r.IntN(3)],
 	}
 	long := func() time.Duration { // compared with the claim
 		return time.Duration(float64(s.Claim) * []float64{0.3, 0.95, 1.1, 3, 20}[r.IntN(5)])
@@ -74,7 +74,7 @@ func drawShared(seed uint64) sharedScenario {
 		}
 		if r.IntN(2) == 0 { // at one of the calls that matter most
 			f.On = oneOf("save intent", "rotate", "rotate", "seal", "save sealed", "sink store", "sink store", "save stored", "save in_doubt", "extend", "copy", "open copy", "inspect")
-			f.Gap = r.IntN(3)
+			f.Gap = r.IntN(2)
 		}
 		s.Faults = append(s.Faults, f)
 	}
@@ -102,31 +102,37 @@ type sharedMachine struct {
 	results      map[string]int // counts what happened
 }
 
-// setFaults makes the calls fail as the scenario has planned.
+// setFaults makes the calls fail as the scenario has planned: those that wait for a call of some name in their order, and
+// beside them the others in theirs.
 func (m *sharedMachine) setFaults() {
-	begun, gap := 0, 0
-	var again int
+	named, others := m.planOf(true), m.planOf(false)
+	m.fault = func(p *process, call string) planned {
+		if f := named(p, call); f.how != "" {
+			return f
+		}
+		return others(p, call)
+	}
+}
+
+func (m *sharedMachine) planOf(named bool) func(p *process, call string) planned {
+	faults := slices.DeleteFunc(slices.Clone(m.Faults), func(f sharedFault) bool { return (f.On != "") != named })
+	gap, again := 0, 0
 	var last sharedFault
 	var of *process
 	var what string
-	m.fault = func(p *process, call string) planned {
-		if again > 0 && p == of && call == what {
+	return func(p *process, call string) planned {
+		switch {
+		case again > 0 && p == of && call == what:
 			again--
 			return last.planned
-		}
-		if begun == len(m.Faults) {
+		case len(faults) == 0 || named && faults[0].On != call:
 			return planned{}
-		}
-		if on := m.Faults[begun].On; on != "" && on != call {
-			return planned{}
-		}
-		if gap < m.Faults[begun].Gap {
+		case gap < faults[0].Gap:
 			gap++
 			return planned{}
 		}
-		last, of, what, gap = m.Faults[begun], p, call, 0
-		begun++
-		again = last.Repeat
+		last, of, what, gap = faults[0], p, call, 0
+		faults, again = faults[1:], last.Repeat
 		return last.planned
 	}
 }
@@ -157,7 +163,7 @@ func (m *sharedMachine) run() {
 	m.mu.Unlock()
 	time.Sleep(sharedRest)
 	if m.view().Step != rotation.StepIdle { // a slot has just begun
-		time.Sleep(10 * time.Minute)
+		time.Sleep(4 * time.Minute)
 	}
 	if !m.isOver() {
 		m.checkEnd()
@@ -172,7 +178,7 @@ func (m *sharedMachine) run() {
 func (m *sharedMachine) perform(act sharedAct) {
 	h := m.hosts[act.Host]
 	m.mu.Lock()
-	m.note(h.name, "act "+act.What)
+	m.note(h.name, "act %s", act.What)
 	m.lastFault = moreRecent(m.lastFault, time.Now().Add(act.For))
 	m.mu.Unlock()
 	switch act.What {
@@ -313,7 +319,7 @@ func (m *sharedMachine) judgeLate(ctx context.Context, p *process) {
 		p.judged[id] = judgement{time.Now(), j.told || result == rotation.LateSuperseded}
 		if err == nil {
 			m.mu.Lock()
-			m.note(p.name, "late answer "+id+": "+string(result))
+			m.note(p.name, "late answer %s: %s", id, result)
 			m.results["late "+string(result)]++
 			m.mu.Unlock()
 		}
@@ -361,7 +367,7 @@ func (m *sharedMachine) carryOut(ctx context.Context, p *process, what string) {
 		_, err = p.rotator.CancelOrders(ctx, []rotation.Token{p.token})
 	}
 	m.mu.Lock()
-	m.note(p.name, fmt.Sprintf("%s: %v", what, err))
+	m.note(p.name, "%s: %v", what, err)
 	m.mu.Unlock()
 }
 
@@ -411,21 +417,20 @@ func (m *sharedMachine) checkEnd() {
 }
 
 var (
-	// sharedSeeds is how many scenarios TestSharedMachine runs.
-	sharedSeeds = flag.Int("shared.seeds", 0, "how many scenarios of several replicas are run; 0 for the default")
+	sharedSeeds = flag.Int("shared.seeds", 10_000, "how many scenarios of several replicas are run")
 	sharedSeed  = flag.Uint64("shared.seed", 0, "the only scenario that is run, with its log; 0 for all")
 )
 
 // runShared runs the scenario of a seed.
-func runShared(t *testing.T, seed uint64, sabotaged bool) (m *sharedMachine) {
+func runShared(t *testing.T, seed uint64, change func(*cluster)) (m *sharedMachine) {
 	synctest.Test(t, func(*testing.T) {
 		s := drawShared(seed)
 		m = &sharedMachine{sharedScenario: s}
 		m.cluster = newCluster(s.Replicas, s.Claim, seed)
-		m.unsafeHold = sabotaged
 		if s.SinkApart {
 			m.sinkPeer = "sink"
 		}
+		change(m.cluster)
 		m.run()
 	})
 	return m
@@ -436,7 +441,7 @@ func runShared(t *testing.T, seed uint64, sabotaged bool) (m *sharedMachine) {
 //	go test ./internal/rotation -run TestSharedMachine -shared.seed N
 func TestSharedMachine(t *testing.T) {
 	if seed := *sharedSeed; seed != 0 {
-		m := runShared(t, seed, false)
+		m := runShared(t, seed, func(c *cluster) { c.logs = true })
 		t.Logf("%+v\n%s", m.sharedScenario, strings.Join(m.log, "\n"))
 		for _, problem := range m.problems {
 			t.Error(problem)
@@ -444,43 +449,70 @@ func TestSharedMachine(t *testing.T) {
 		return
 	}
 	seeds := *sharedSeeds
-	if seeds == 0 {
-		seeds = 10_000
-	}
 	if testing.Short() {
 		seeds = min(seeds, 60)
 	}
-	seen := map[string]int{}
-	failed := 0
-	for seed := uint64(1); seed <= uint64(seeds) && failed < 10; seed++ {
-		m := runShared(t, seed, false)
-		for what, n := range m.results {
-			seen[what] += n
+	var mu sync.Mutex
+	seen, next, failed := map[string]int{}, 0, 0
+	t.Run("seeds", func(t *testing.T) {
+		for range runtime.GOMAXPROCS(0) {
+			t.Run("", func(t *testing.T) {
+				t.Parallel()
+				for {
+					mu.Lock()
+					next++
+					seed, over := uint64(next), next > seeds || failed == 10
+					mu.Unlock()
+					if over {
+						return
+					}
+					m := runShared(t, seed, func(*cluster) {})
+					mu.Lock()
+					m.count(seen)
+					if len(m.problems) > 0 {
+						failed++
+						t.Errorf("-shared.seed %d: %s", seed, strings.Join(m.problems, "\n"))
+					}
+					mu.Unlock()
+				}
+			})
 		}
-		for _, e := range m.events {
-			switch d := e.Detail.(type) {
-			case event.RotationEnded:
-				seen[string(d.Result)+" "+d.Reason]++
-			case event.ClaimTakenOver:
-				seen["taken over "+d.Step]++
-			case event.Resolution:
-				seen["resolved "+d.Reason]++
-			case event.AnswerCopied:
-				seen["copied"]++
-			}
-		}
-		if len(m.problems) > 0 {
-			failed++
-			t.Errorf("-shared.seed %d: %s", seed, strings.Join(m.problems, "\n"))
+	})
+	for _, what := range []string{
+		"taken over claimed", "taken over intent", "taken over sealed", "taken over stored", "taken over in_doubt", "copied",
+		"late over", "late superseded", "in_doubt interrupted", "in_doubt outcome_unknown", "in_doubt sealed_elsewhere", "failed taken_over",
+		"resolved answer_returned", "resolved grace_ending", "resolved old_secret_revoked", "resolved updated_at_unchanged", // TestLate covers "late delivered"
+	} {
+		if seen[what] == 0 && seeds >= 1000 && !t.Failed() {
+			t.Errorf("%s never happened, so the scenarios do not test it", what)
 		}
 	}
-	t.Logf("%v", seen)
+	t.Logf("%d scenarios: %v", seeds, seen)
+}
+
+// count counts what happened, so that the test can check its own coverage.
+func (m *sharedMachine) count(seen map[string]int) {
+	for what, n := range m.results {
+		seen[what] += n
+	}
+	for _, e := range m.events {
+		switch d := e.Detail.(type) {
+		case event.RotationEnded:
+			seen[string(d.Result)+" "+d.Reason]++
+		case event.ClaimTakenOver:
+			seen["taken over "+d.Step]++
+		case event.Resolution:
+			seen["resolved "+d.Reason]++
+		case event.AnswerCopied:
+			seen["copied"]++
+		}
+	}
 }
 
 // TestSharedMachineSabotaged runs scenarios in which no replica looks at a hold. The machine must find that.
 func TestSharedMachineSabotaged(t *testing.T) {
 	for seed := uint64(1); seed < 200; seed++ {
-		if m := runShared(t, seed, true); len(m.problems) > 0 {
+		if m := runShared(t, seed, func(c *cluster) { c.unsafeHold = true }); len(m.problems) > 0 {
 			t.Logf("seed %d: %s", seed, m.problems[0])
 			return
 		}

@@ -47,6 +47,7 @@ type cluster struct {
 	hosts  []*host
 	fault  func(p *process, call string) planned // what happens to a call; nil for nothing
 	events []told
+	logs   bool // for the replay of one scenario
 	log    []string
 
 	mayCutOff bool      // an operator has asked for something that may cut consumers off
@@ -107,7 +108,7 @@ type host struct {
 // Errorf notes a problem, also in the log.
 func (c *cluster) Errorf(format string, args ...any) {
 	c.findings.Errorf(format, args...)
-	c.note("PROBLEM", fmt.Sprintf(format, args...))
+	c.note("PROBLEM", format, args...)
 }
 
 // process is one run of rotatord. It implements the ports of its rotator.
@@ -226,8 +227,11 @@ func (h *host) cut(peer string, d time.Duration) {
 	}
 }
 
-func (c *cluster) note(who, what string) {
-	c.log = append(c.log, fmt.Sprintf("%s %-10s %s", time.Now().Format("15:04:05.000"), who, what))
+// note writes a line of the log, if there is one. The lock is held.
+func (c *cluster) note(who, format string, args ...any) {
+	if c.logs {
+		c.log = append(c.log, fmt.Sprintf("%s %-10s %s", time.Now().Format("15:04:05.000"), who, fmt.Sprintf(format, args...)))
+	}
 }
 
 // sharedTokenOf returns the token of the world.
@@ -309,11 +313,7 @@ func (p *process) call(ctx context.Context, peer, name string, f planned, carryO
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		err := carryOut()
-		what := name
-		if err != nil {
-			what += ": " + err.Error()
-		}
-		p.note(p.name, what)
+		p.note(p.name, "%s: %v", name, err)
 		return err
 	}
 	switch f.how {
@@ -392,7 +392,7 @@ func (p *process) planOf(call string) planned {
 	}
 	f := p.fault(p, call)
 	if f.how != "" {
-		p.note(p.name, fmt.Sprintf("%s: fault %s %s", call, f.how, f.for_))
+		p.note(p.name, "%s: fault %s %s", call, f.how, f.for_)
 		p.lastFault = time.Now().Add(f.for_)
 	}
 	return f
@@ -684,7 +684,7 @@ func (p *process) Publish(e event.Event) {
 	defer p.mu.Unlock()
 	p.events = append(p.events, told{p.name, e})
 	if _, phase := e.Detail.(event.PhaseEnded); !phase {
-		p.note(p.name, fmt.Sprintf("event %T %+v", e.Detail, e.Detail))
+		p.note(p.name, "event %T %+v", e.Detail, e.Detail)
 	}
 }
 
@@ -803,7 +803,7 @@ func (p *process) checkRotate(id string) {
 		p.Errorf("rotation %s was requested twice", id)
 	}
 	r, c := p.current(), &p.cf
-	if r.Hold == nil || r.Hold.Process != p.id || r.Step != rotation.StepIntent || time.Since(p.savedAt) >= time.Duration(r.Hold.For) {
+	if r.Work == nil || r.Work.RotationID != id || time.Since(r.Work.IntentAt) > 55*time.Second {
 		p.unsteady = true
 	}
 	used := p.sink.ClientSecret.Reveal()
