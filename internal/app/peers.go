@@ -44,8 +44,8 @@ func (e *engine) await(tokens []rotation.Token) {
 }
 
 // joinLedger makes the tokens known to the ledger that wait for it, and queues them. Those whose record is unreadable
-// are tried again by themselves.
-func (e *engine) joinLedger(ctx context.Context, unreadable map[string]error) error {
+// are tried again by themselves, until a stop begins.
+func (e *engine) joinLedger(ctx, beginning context.Context, unreadable map[string]error) error {
 	var tokens, alone []rotation.Token
 	e.mu.Lock()
 	for name, s := range e.tokens {
@@ -66,7 +66,7 @@ func (e *engine) joinLedger(ctx context.Context, unreadable map[string]error) er
 		e.enrolled(token, records[i])
 	}
 	for _, token := range alone {
-		e.workers.Go(func() { e.enrollOne(ctx, token) })
+		e.workers.Go(func() { e.enrollOne(beginning, token) })
 	}
 	return nil
 }

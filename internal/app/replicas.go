@@ -68,6 +68,7 @@ func (a *App) startSharing() {
 
 // leave tells the other replicas that this one stops, so that they do at once what this one does not begin any more.
 func (s *sharing) leave(bound context.Context) error {
+	s.stopBeginning()
 	ctx, cancel := context.WithTimeout(bound, leaveTime)
 	defer cancel()
 	if err := s.room.Leave(ctx); err != nil {

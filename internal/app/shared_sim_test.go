@@ -345,3 +345,34 @@ func TestSweptCopies(t *testing.T) {
 		}
 	})
 }
+
+// TestUnreadableRecord: a record that cannot be used stops its own token alone, also where a replica starts with it. It is
+// shown with that token.
+func TestUnreadableRecord(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulation) {
+		a := w.up("a", nil)
+		pass(w.every / 2)
+		w.store.Delete("tokens/ci-1")
+		a.sharing.note([]string{nameAll})
+		pass(time.Minute)
+		b := w.up("b", nil)
+		pass(time.Minute)
+		for _, r := range []*simulated{a, b} {
+			for name, want := range map[string]bool{"ci-1": true, "ci-2": false} {
+				seen, _ := r.engine.view(name)
+				if (seen.unreadable != nil) != want {
+					t.Errorf("%s shows of %s: %v", r.name, name, seen.unreadable)
+				}
+			}
+			if !r.sharing.isJoined() {
+				t.Errorf("%s has not joined", r.name)
+			}
+		}
+		pass(2 * w.every)
+		w.cloud.mu.Lock()
+		defer w.cloud.mu.Unlock()
+		if len(w.cloud.issued["ci-1"]) > 0 || len(w.cloud.issued) != w.tokens-1 {
+			t.Errorf("%d tokens were rotated, that one %d times", len(w.cloud.issued), len(w.cloud.issued["ci-1"]))
+		}
+	})
+}

@@ -49,6 +49,9 @@ type sharing struct {
 	room    room
 	copies  sharedCopies
 
+	beginning     context.Context // ends when this replica stops to begin anything
+	stopBeginning context.CancelFunc
+
 	joined chan struct{} // closed when the tokens are known to the ledger
 	wake   chan struct{} // something has changed for which join waits
 	news   chan struct{} // changed is not empty
@@ -108,8 +111,9 @@ func (a *App) share() error {
 }
 
 func newSharing(a *App, self rotation.Replica) *sharing {
+	beginning, stop := context.WithCancel(context.Background())
 	return &sharing{
-		app: a, replica: self,
+		app: a, replica: self, beginning: beginning, stopBeginning: stop,
 		joined: make(chan struct{}), wake: make(chan struct{}, 1), news: make(chan struct{}, 1), late: make(chan struct{}, 1),
 		err: errors.New("it was not read yet"), changed: make(map[string]bool), classified: make(map[string]uint64), superseded: make(map[string]bool),
 		toldUnreadable: make(map[string]string),
@@ -166,7 +170,7 @@ func (s *sharing) tryJoin(ctx context.Context) error {
 	}
 	s.setUnreadable()
 	return s.app.adoptLedger(ctx, func(ctx context.Context) error {
-		return s.app.engine.joinLedger(ctx, s.ledger.Unreadable())
+		return s.app.engine.joinLedger(ctx, s.beginning, s.ledger.Unreadable())
 	})
 }
 
