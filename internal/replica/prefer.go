@@ -53,21 +53,25 @@ func asked(record rotation.Record) bool {
 	return record.Work != nil && record.Step != rotation.StepIdle && record.Step != rotation.StepClaimed
 }
 
+// waitsForOwner reports whether only the replica that has sent the request, or has its answer, can finish the rotation. If
+// there is a copy of the answer every replica can, and one that cannot reach a sink must not keep the others from it.
+func waitsForOwner(record rotation.Record) bool { return asked(record) && !record.Work.Copied }
+
 // Owns reports whether this replica has sent the request of the rotation in progress, or has its answer.
 func (r *Room) Owns(record rotation.Record) bool {
 	return asked(record) && (record.Work.Replica == r.o.Self.Name || r.o.Sealed(record.Work.RotationID))
 }
 
 // Wait returns how long after something is due for a token this replica leaves it to others; 0 if it comes first. A
-// replica that has the sealed answer of the token's rotation comes first for it while it lives. Names of other things
-// than tokens have a zero record.
+// replica that alone has the sealed answer of the token's rotation comes first for it while it lives. Names of other
+// things than tokens have a zero record.
 func (r *Room) Wait(name string, record rotation.Record) time.Duration {
-	if r.Owns(record) {
+	if waitsForOwner(record) && r.Owns(record) {
 		return 0
 	}
 	s := r.snapshot.Load()
 	before := rank(s.eligible, r.o.Self.Name, name, record.Failures)
-	if asked(record) && slices.Contains(s.eligible, record.Work.Replica) {
+	if waitsForOwner(record) && slices.Contains(s.eligible, record.Work.Replica) {
 		before = max(before, 1)
 	}
 	return time.Duration(min(before, math.MaxInt16)) * r.o.Self.Claim
@@ -75,11 +79,11 @@ func (r *Room) Wait(name string, record rotation.Record) time.Duration {
 
 // First returns the replica that comes first for a name; empty if none may begin.
 func (r *Room) First(name string, record rotation.Record) string {
-	if r.Owns(record) {
+	if waitsForOwner(record) && r.Owns(record) {
 		return r.o.Self.Name
 	}
 	eligible := r.snapshot.Load().eligible
-	if asked(record) && slices.Contains(eligible, record.Work.Replica) {
+	if waitsForOwner(record) && slices.Contains(eligible, record.Work.Replica) {
 		return record.Work.Replica
 	}
 	for _, replica := range eligible {

@@ -149,6 +149,13 @@ func TestSealedAnswerComesFirst(t *testing.T) {
 				if got := firsts(token, r, all...); !slices.Equal(got, []string{owner.o.Self.Name}) {
 					t.Fatalf("%s: %q come first, want %s", token, got, owner.o.Self.Name)
 				}
+				for failures := range 3 { // every replica can deliver a copy, and each gets its turn
+					copied := rotation.Record{Step: rotation.StepSealed, Failures: failures, Work: &rotation.Work{RotationID: "r", Replica: owner.o.Self.Name, Copied: true}}
+					want := firsts(token, rotation.Record{Failures: failures}, all...)
+					if got := firsts(token, copied, all...); !slices.Equal(got, want) || all[0].First(token, copied) != want[0] {
+						t.Fatalf("%s: %q come first for a copy after %d failures, want %q", token, got, failures, want)
+					}
+				}
 				r.Step = rotation.StepClaimed // nothing was sent
 				w.first(token, all...)
 				if got := firsts(token, r, all...); len(got) != 1 {

@@ -24,18 +24,6 @@ func BackOff(n int) time.Duration {
 	return d - time.Duration(rand.Int64N(int64(d/4)))
 }
 
-// throttledBackOff is the least wait of a replica after the rate limit has refused a rotation that can wait: each try
-// writes twice to the ledger of all for nothing.
-const throttledBackOff = 20 * time.Second
-
-// throttledWait returns the least wait after the rate limit has refused a rotation.
-func (e *entry) throttledWait() time.Duration {
-	if e.replica == nil || e.record.owed() || e.record.Emergency(e.now()) {
-		return minBackOff
-	}
-	return throttledBackOff/2 + rand.N(throttledBackOff/2)
-}
-
 // pendingWait returns how long to wait after a failure while a secret is owed or not delivered. The wait
 // grows, but stays far below the grace, because the grace is running out.
 func pendingWait(failures int, grace time.Duration) time.Duration {

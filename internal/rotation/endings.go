@@ -26,7 +26,7 @@ func (a *attempt) giveUp(ctx context.Context, result event.Result, reason string
 		f.next, f.silent = a.record.NotBefore, true
 	case isIssuers && e.Class == Throttled:
 		// A 429 says how long to wait. It is not a failure of this token.
-		f.next, f.silent = now.Add(max(e.RetryAfter, a.throttledWait())), true
+		f.next, f.silent = now.Add(max(e.RetryAfter, minBackOff)), true
 	case a.record.Lost != nil:
 		f.next = a.record.nextReissue(failures, isIssuers && e.Class == Refused, now)
 	default:

@@ -359,7 +359,7 @@ func (a *attempt) store(ctx context.Context) error {
 		a.extendOld(ctx)
 		return a.stall(ctx, "journal", err)
 	case !ok && a.isElsewhere():
-		return a.doubt(ctx, ReasonSealedElsewhere, false, fmt.Errorf("the sealed secret is on the disk of replica %s, which has left no copy", a.record.Work.Replica))
+		return a.doubt(ctx, ReasonSealedElsewhere, false, fmt.Errorf("the sealed secret is on the disk of replica %s, which has left no copy that this replica can open", a.record.Work.Replica))
 	case !ok:
 		return a.doubt(ctx, ReasonSealedLost, false, errors.New("the sealed secret is not in the state directory any more"))
 	}

@@ -211,14 +211,14 @@ func (e *entry) giveBack() {
 }
 
 // openAnswer returns the sealed answer of a rotation: from this disk, or from the copy that another replica may have
-// left.
+// left. A copy that this replica cannot open counts as none: the replica that made it may still deliver.
 func (e *entry) openAnswer(ctx context.Context, rotationID string) (Issued, bool, error) {
 	issued, ok, err := e.pending.Open(ctx, rotationID)
 	if ok || e.copies == nil {
 		return issued, ok, err
 	}
 	copied, ok, copyErr := e.copies.Open(ctx, rotationID)
-	if ok || err == nil {
+	if ok || err == nil && !errors.Is(copyErr, ErrUnreadable) {
 		return copied, ok, copyErr
 	}
 	return issued, false, err

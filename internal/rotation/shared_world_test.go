@@ -34,15 +34,17 @@ type cluster struct {
 	sinkVersion int
 	sinkPeer    string // "vault" if the sink is in the Vault of the ledger, else "sink"
 
-	record     []byte // the record of the token
-	revision   uint64
-	savedAt    time.Time // when it was saved, in true time
-	createdAt  time.Time // the same by Vault's clock
-	jumps      []jump    // of Vault's clock
-	copies     map[string]rotation.Issued
-	lateCopies map[string]bool // these came when their rotation might have been over
-	claim      time.Duration
-	unsafeHold bool // the sabotage: no replica looks at a hold
+	record    []byte // the record of the token
+	revision  uint64
+	savedAt   time.Time // when it was saved, in true time
+	createdAt time.Time // the same by Vault's clock
+	jumps     []jump    // of Vault's clock
+	copies    map[string]rotation.Issued
+	// foreignCopies is set if no replica can open the copies of others.
+	foreignCopies bool
+	lateCopies    map[string]bool // these came when their rotation might have been over
+	claim         time.Duration
+	unsafeHold    bool // the sabotage: no replica looks at a hold
 
 	hosts  []*host
 	fault  func(p *process, call string) planned // what happens to a call; nil for nothing
@@ -83,6 +85,8 @@ type planned struct {
 	how   string        // see process.call
 	for_  time.Duration // how long a stop or a delay lasts
 	class rotation.Class
+	// answered is set if a rotate request that leaves after a stop gets its answer; else it is left to chance.
+	answered bool
 }
 
 // host is a machine with a disk on which one process runs at a time.
@@ -322,6 +326,12 @@ func (p *process) call(ctx context.Context, peer, name string, f planned, carryO
 	case "stop before", "suspend before":
 		p.stop(f.for_, f.how == "suspend before")
 		p.awake()
+		if name == "rotate" { // when the process goes on, the request may leave before the timers of its deadlines fire
+			if !f.answered && p.random.IntN(3) == 0 {
+				f.how = "after"
+			}
+			ctx = context.WithoutCancel(ctx)
+		}
 	case "crash before":
 		p.kill()
 		p.awake()
@@ -660,7 +670,13 @@ func (p copiesOf) Copy(ctx context.Context, key rotation.PendingKey) error {
 }
 
 func (p copiesOf) Open(ctx context.Context, id string) (issued rotation.Issued, ok bool, err error) {
-	_, err = p.call(ctx, "vault", "open copy", p.planOf("open copy"), func() error { issued, ok = p.copies[id]; return nil })
+	_, err = p.call(ctx, "vault", "open copy", p.planOf("open copy"), func() error {
+		issued, ok = p.copies[id]
+		if _, own := p.pending[id]; ok && p.foreignCopies && !own {
+			return rotation.ErrUnreadable
+		}
+		return nil
+	})
 	return issued, ok && err == nil, err
 }
 
