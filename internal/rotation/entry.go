@@ -80,6 +80,7 @@ func (r *Rotator) tryOpen(ctx context.Context, t Token) (*entry, error) {
 
 // close ends the work on the token, and gives back its hold.
 func (e *entry) close() {
+	e.remember()
 	e.giveBack()
 	e.lock.Unlock()
 }

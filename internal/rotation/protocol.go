@@ -64,8 +64,10 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 		if !errors.Is(err, ErrHeld) { // then another replica is doing it
 			e.tell(event.RotationStuck{Err: err})
 		}
+		e.extendUnread(ctx, err)
 		return e.record, err
 	}
+	e.recall()
 	began := r.now()
 	if withoutBackOff(ctx) && e.record.Unfinished() {
 		e.observe(e.record.withoutBackOff())
@@ -79,6 +81,8 @@ func (r *Rotator) Advance(ctx context.Context, t Token) (Record, error) {
 	a := &attempt{entry: e, began: began, order: e.record.Order}
 	if err = a.takeOver(ctx); err == nil {
 		err = a.run(ctx)
+	} else {
+		a.extendUnread(ctx, err)
 	}
 	if err != nil && ctx.Err() == nil && !errors.Is(err, errOutpaced) {
 		if !a.reported {

@@ -43,6 +43,9 @@ type Rotator struct {
 	unsealed map[string]unsealedAnswer // answers whose seal failed, by rotation ID
 	extended map[string]movedEnd       // where this process has moved the ends of old secrets, by rotation ID
 	asked    map[string]asked          // what operators asked for, by rotation ID
+	// unfinished are rotations of this process that were not done when it worked on them last, by token; only with several
+	// replicas.
+	unfinished map[string]Record
 
 	pauseStore Pauses
 	savePause  sync.Mutex // held while pauses are saved
@@ -56,6 +59,7 @@ func New(o Options) *Rotator {
 		ledger: o.Ledger, pending: o.Pending, events: o.Events, saved: o.Saved, now: o.Now, pauseStore: o.Pauses,
 		owner: o.Owner, started: o.Started,
 		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]movedEnd), asked: make(map[string]asked),
+		unfinished: make(map[string]Record),
 	}
 	if o.Replica != nil {
 		r.replica, r.copies = o.Replica, o.Copies

@@ -66,6 +66,15 @@ func (r Record) answerFound() Record {
 	return r
 }
 
+// touchedMeanwhile returns r with our own last change at Cloudflare, which known has if the ledger could not be written.
+func (r Record) touchedMeanwhile(known Record) Record {
+	if r.Work == nil || known.Work == nil || r.Work.RotationID != known.Work.RotationID || !known.Work.TouchedAt.After(r.Work.TouchedAt) {
+		return r
+	}
+	r.Facts.UpdatedAt = moment.Max(r.Facts.UpdatedAt, known.Facts.UpdatedAt)
+	return r.withWork(func(w *Work) { w.TouchedAt = known.Work.TouchedAt })
+}
+
 // lateAdopted returns the record of a token whose latest secret is in a late answer: it is delivered as the answer of a
 // rotation in progress. It serves no slot.
 func (r Record) lateAdopted(rotationID, owner, replica string, facts TokenFacts, issued Issued, now time.Time) Record {
