@@ -152,3 +152,33 @@ func TestDashboard(t *testing.T) {
 		t.Errorf("%d queries were checked: was the form of the file changed?", queries)
 	}
 }
+
+// Several replicas show the same tokens, accounts and checks, so no panel adds up or counts their series without taking
+// one for each of them first.
+func TestDashboardCountsOnce(t *testing.T) {
+	var d dashboard
+	if err := json.Unmarshal([]byte(readFile(t, "deploy/grafana/rotatord.json")), &d); err != nil {
+		t.Fatal(err)
+	}
+	const shared = `rotatord_(token_[a-z_]+|orders_pending|replaced_tokens|sink_finding_timestamp_seconds|check_ok|answer_copies_pending|replica_up|inventory_[a-z_]+)\{`
+	several := regexp.MustCompile(`\b(sum|count|avg)( by \([^)]*\))? ?\((\(?time\(\) - )?` + shared)
+	for _, bad := range []string{`sum(rotatord_token_paused{token=~"$token"})`, `count((time() - rotatord_token_next_rotation_timestamp_seconds{job="a"}) > 1)`, `count(rotatord_check_ok{job="a"} == 0)`} {
+		if !several.MatchString(bad) {
+			t.Errorf("%s is not found", bad)
+		}
+	}
+	once := 0
+	for _, p := range d.Panels {
+		for _, target := range p.Targets {
+			if several.MatchString(target.Expr) {
+				t.Errorf("%s: %s counts each replica", p.Title, target.Expr)
+			}
+			if regexp.MustCompile(`(max|min|group) by \([^)]*\b(token|account|check|replica|job)\b[^)]*\) \(` + shared).MatchString(target.Expr) {
+				once++
+			}
+		}
+	}
+	if once < 20 {
+		t.Errorf("%d queries take one series of several replicas: this test shows nothing", once)
+	}
+}
