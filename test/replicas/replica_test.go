@@ -85,11 +85,11 @@ func (r *replica) configure() error {
 	}
 	fmt.Fprintf(&c, `listen: 127.0.0.1:0
 admin_socket: %[1]s/admin.sock
-log: {level: debug}
+log: {level: %[6]s}
 state: {dir: %[1]s/state, identity: {file: %[2]s/identity}%[3]s}
 vault: {address: %[4]s, timeout: %[5]s, auth: {approle: {role_id: {file: %[2]s/role-id}, secret_id: {file: %[2]s/secret-id}}}}
 accounts:
-`, r.dir, w.dir, shared, r.vaultURL, w.vaultTimeout)
+`, r.dir, w.dir, shared, r.vaultURL, w.vaultTimeout, w.logLevel())
 	for n := range w.accounts {
 		fmt.Fprintf(&c, "  %[1]s: {account_id: %[2]s, api_token: {file: %[3]s/api-token-%[1]s}, base_url: %[4]s, requests_per_5m: 1200}\n", accountName(n), accountID(n), w.dir, r.simURL+cfsim.BasePath)
 	}
@@ -103,6 +103,14 @@ accounts:
 			s.name, accountName(s.account), id, s.schedule, s.grace, mount, s.path)
 	}
 	return os.WriteFile(r.configPath(), []byte(c.String()), 0o600)
+}
+
+// logLevel is debug where the oracle reads the log.
+func (w *world) logLevel() string {
+	if w.plain {
+		return "info"
+	}
+	return "debug"
 }
 
 // start starts the replica. It must not run.

@@ -1,6 +1,7 @@
 package replicas
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -29,7 +30,9 @@ type settings struct {
 	grace            time.Duration // of every other token that is not a pair; the others have none
 	seed             uint64
 	failpoints       string
-	plain            bool // no pairs, and every token has the grace
+	plain            bool               // no pairs, and every token has the grace
+	schedule         func(n int) string // of each token; nil: by period
+	tokensOfAccount  int                // how many tokens share a budget of requests; 0: 10
 }
 
 // subject is one token of the configuration.
@@ -79,9 +82,6 @@ type tally struct {
 func accountName(n int) string { return fmt.Sprintf("account-%02d", n) }
 func accountID(n int) string   { return fmt.Sprintf("%032x", 0xacc0+n) }
 
-// tokensOfAccount is how many tokens share a budget of requests.
-const tokensOfAccount = 10
-
 // newWorld makes a cluster and the tokens, with their first secrets in Vault. It starts no replica.
 func newWorld(t *testing.T, s settings) *world {
 	t.Helper()
@@ -90,8 +90,9 @@ func newWorld(t *testing.T, s settings) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	s.tokensOfAccount = cmp.Or(s.tokensOfAccount, 10)
 	w := &world{
-		settings: s, t: t, dir: dir, vaultTimeout: 5 * time.Second, accounts: (s.tokens + tokensOfAccount - 1) / tokensOfAccount,
+		settings: s, t: t, dir: dir, vaultTimeout: 5 * time.Second, accounts: (s.tokens + s.tokensOfAccount - 1) / s.tokensOfAccount,
 		byTokenID: map[string]*subject{}, byName: map[string]*subject{}, intents: map[intentKey]save{}, tally: tally{faults: map[string]int{}},
 		sim: cfsim.New(cfsim.Options{RateLimit: -1}),
 	}
@@ -140,7 +141,7 @@ func (w *world) makeTokens() {
 	queue := make(chan func(), w.tokens)
 	root := w.cluster.Leader(w.t).Root(w.t).Logical()
 	for n := range w.tokens {
-		s := &subject{name: fmt.Sprintf("token-%05d", n), account: n / tokensOfAccount}
+		s := &subject{name: fmt.Sprintf("token-%05d", n), account: n / w.tokensOfAccount}
 		s.path = "access/" + s.name
 		if w.plain {
 			s.grace = w.grace
@@ -153,8 +154,7 @@ func (w *world) makeTokens() {
 				s.grace = w.grace
 			}
 		}
-		period := w.period - w.period/5 + time.Duration(random.Int64N(int64(2*w.period/5)+1))
-		s.schedule = "@every " + period.Round(time.Second).String()
+		s.schedule = w.scheduleOf(n, random)
 		for range 1 + btoi(s.pair) {
 			made, value, err := w.sim.Create(cfsim.CreateParams{Name: s.name, AccountID: accountID(s.account)})
 			w.must(err)
@@ -181,6 +181,14 @@ func (w *world) makeTokens() {
 		})
 	}
 	writers.Wait()
+}
+
+func (w *world) scheduleOf(n int, random *rand.Rand) string {
+	if w.schedule != nil {
+		return w.schedule(n)
+	}
+	period := w.period - w.period/5 + time.Duration(random.Int64N(int64(2*w.period/5)+1))
+	return "@every " + period.Round(time.Second).String()
 }
 
 func btoi(b bool) int {
