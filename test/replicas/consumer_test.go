@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -126,4 +127,76 @@ func (w *world) history(path string) (all []version, err error) {
 		all = append(all, v)
 	}
 	return all, nil
+}
+
+// outages are the times in which the test itself could not write to Vault through any member: then nobody could deliver.
+type outages struct {
+	mu  sync.Mutex
+	all [][2]time.Time
+}
+
+// watch writes all the time, until stop is called.
+func (o *outages) watch(w *world) (stop func()) {
+	ended := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		last := time.Now()
+		for n := 0; ; n++ {
+			if w.write("probe/vault", n%vaults) {
+				if now := time.Now(); now.Sub(last) > time.Second {
+					o.mu.Lock()
+					o.all = append(o.all, [2]time.Time{last, now})
+					o.mu.Unlock()
+				}
+				last = time.Now()
+			}
+			select {
+			case <-ended:
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
+		}
+	})
+	return func() { close(ended); running.Wait() }
+}
+
+// between returns for how long Vault could not be written in a time.
+func (o *outages) between(from, to time.Time) (sum time.Duration) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, a := range o.all {
+		if begin, end := latest(a[0], from), earliest(a[1], to); end.After(begin) {
+			sum += end.Sub(begin)
+		}
+	}
+	return sum
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// write writes something through one member, and reports whether Vault confirmed it.
+func (w *world) write(path string, member int) bool {
+	request, err := http.NewRequest(http.MethodPost, w.cluster.Members[member].Address+"/v1/"+mount+"/data/"+path, strings.NewReader(`{"data":{"a":"b"}}`))
+	if err != nil {
+		return false
+	}
+	request.Header.Set("X-Vault-Token", w.cluster.Members[0].RootToken)
+	response, err := consumers.Do(request)
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == http.StatusOK
 }

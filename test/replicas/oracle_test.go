@@ -46,6 +46,7 @@ type report struct {
 	w                                                                       *world
 	wrong                                                                   []string
 	byToken                                                                 map[string][]line
+	unwritable                                                              time.Duration // Vault, for the test
 	rotations, carriedOut, undelivered, doubts, takeovers, late, superseded int
 	excused                                                                 map[string]int
 }
@@ -204,10 +205,12 @@ func (c *course) secrets() {
 func (c *course) whyNotKept(r *request, rotationID string, late bool) string {
 	sealed, tooLate := false, false
 	for _, l := range c.lines {
+		if l.life == r.life && l.Step == "seal" && l.Error == "" && l.Time.After(r.at) && l.Time.Before(r.done.Add(time.Minute)) { // such a line has no rotation
+			sealed = true
+		}
 		if l.RotationID != rotationID || l.life.replica != r.replica {
 			continue
 		}
-		sealed = sealed || l.Msg == "step ended" && l.Step == "seal"
 		tooLate = tooLate || l.raised() && (strings.Contains(l.Error, "deadline exceeded") || strings.Contains(l.Error, "Timeout exceeded"))
 	}
 	r.life.mu.Lock()
@@ -253,6 +256,9 @@ func (c *course) graces() {
 		if c.s.grace == 0 || creation == nil || r.intent.record.Work == nil {
 			continue
 		}
+		if old := c.delivered(creation.before.CurrentDigest); old.IsZero() || old.After(creation.at) {
+			continue // it made up for a secret that was lost: no consumer was promised anything
+		}
 		var held version
 		for _, v := range c.versions {
 			if v.at.Before(r.at) {
@@ -289,7 +295,7 @@ func (c *course) refusals() {
 		there := false
 		if len(after) > 0 {
 			at := c.delivered(after[len(after)-1].issued)
-			there = !at.IsZero() && at.Before(f.at.Add(-50*time.Millisecond))
+			there = !at.IsZero() && at.Before(f.at.Add(-slack)) // Vault gives a version its time before it can be read
 		}
 		switch {
 		case len(after) == 0:
@@ -302,6 +308,8 @@ func (c *course) refusals() {
 			c.excused["look: no grace, and the new secret was not in Vault yet"]++
 		case len(after) >= 2:
 			c.excused["look: two rotations, of which the first was lost"]++
+		case c.w.outages.between(after[0].at, f.at) > c.s.grace/2:
+			c.excused["look: Vault could not be written for more than half of the grace"]++
 		default:
 			c.say("%s: a consumer was refused at %s, %s after the only rotation since (grace %s)", c.s.name, f.at.Format(clock), f.at.Sub(after[0].at), c.s.grace)
 		}

@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +26,9 @@ func TestReplicas(t *testing.T) {
 	t.Parallel() // it mostly waits
 	o := play(t, "")
 	t.Log(o.summary())
+	if *logs != "" {
+		_ = os.WriteFile(filepath.Join(*logs, "violations"), []byte(strings.Join(o.wrong, "\n")), 0o600)
+	}
 	for _, wrong := range o.wrong[:min(len(o.wrong), 30)] {
 		t.Error(wrong)
 	}
@@ -49,10 +54,10 @@ func play(t *testing.T, failpoints string) *report {
 	if _, err := binary(); err != nil {
 		t.Fatal(err)
 	}
-	s := settings{replicas: 3, tokens: 40, claim: 5 * time.Second, period: 14 * time.Second, grace: 11 * time.Second, seed: *seed, failpoints: failpoints}
-	length, gap, short := 20*time.Second, 3*time.Second, true
+	s := settings{replicas: 3, tokens: 40, claim: 5 * time.Second, period: 10 * time.Second, grace: 10 * time.Second, seed: *seed, failpoints: failpoints}
+	length, gap, short := 14*time.Second, 2500*time.Millisecond, true
 	if *minutes > 0 {
-		s.tokens, s.period, s.grace = 300, *period, *period*2/3
+		s.tokens, s.period, s.grace = 300, *period, *period
 		length, gap, short = time.Duration(*minutes*float64(time.Minute)), 8*time.Second, false
 	}
 	if *tokens > 0 {
@@ -62,12 +67,13 @@ func play(t *testing.T, failpoints string) *report {
 	w := newWorld(t, s)
 	w.startAll()
 	t.Logf("seed %d: %d replicas are ready with %d tokens after %s", s.seed, s.replicas, s.tokens, time.Since(began).Round(100*time.Millisecond))
-	stop := w.consume(4, 40*time.Millisecond)
+	stop, stopWatch := w.consume(4, 40*time.Millisecond), w.outages.watch(w)
 	w.disturb(length, gap, *only)
 	mended := time.Now()
 	t.Logf("%s all is mended", mended.Format(clock))
 	w.comeToRest(mended, !short, short, 4*time.Minute)
 	stop()
+	stopWatch()
 	for _, r := range w.replicas {
 		if err := r.terminate(); err != nil {
 			w.say("%v", err)
@@ -77,6 +83,7 @@ func play(t *testing.T, failpoints string) *report {
 		w.keepLogs(*logs)
 	}
 	o := w.judge()
+	o.unwritable = w.outages.between(began, time.Now())
 	t.Logf("at rest %s after the last fault", time.Since(mended).Round(time.Second))
 	return o
 }
@@ -101,6 +108,6 @@ func (o *report) summary() string {
 	for _, r := range w.replicas {
 		vault += r.vaultRequests.Load()
 	}
-	fmt.Fprintf(&b, "\n  %d requests to Vault, of which %d saved a record", vault, len(w.saves))
+	fmt.Fprintf(&b, "\n  %d requests to Vault, of which %d saved a record; Vault could not be written for %s in all", vault, len(w.saves), o.unwritable.Round(time.Second))
 	return b.String()
 }

@@ -26,7 +26,7 @@ import (
 type settings struct {
 	replicas, tokens int
 	claim            time.Duration // 0: one daemon with a ledger of its own
-	period           time.Duration // of the schedules; they differ by a fifth, so that slots spread
+	period           time.Duration // of the schedules, and half as much again with a grace; they differ by a fifth, so that slots spread
 	grace            time.Duration // of every other token that is not a pair; the others have none
 	seed             uint64
 	failpoints       string
@@ -61,6 +61,8 @@ type world struct {
 	byTokenID    map[string]*subject
 	byName       map[string]*subject
 	replicas     []*replica
+
+	outages outages
 
 	mu       sync.Mutex
 	loss     float64 // how many answers to rotate requests are lost, of 1
@@ -154,7 +156,7 @@ func (w *world) makeTokens() {
 				s.grace = w.grace
 			}
 		}
-		s.schedule = w.scheduleOf(n, random)
+		s.schedule = w.scheduleOf(n, s.grace > 0, random)
 		for range 1 + btoi(s.pair) {
 			made, value, err := w.sim.Create(cfsim.CreateParams{Name: s.name, AccountID: accountID(s.account)})
 			w.must(err)
@@ -183,11 +185,15 @@ func (w *world) makeTokens() {
 	writers.Wait()
 }
 
-func (w *world) scheduleOf(n int, random *rand.Rand) string {
+func (w *world) scheduleOf(n int, withGrace bool, random *rand.Rand) string {
 	if w.schedule != nil {
 		return w.schedule(n)
 	}
-	period := w.period - w.period/5 + time.Duration(random.Int64N(int64(2*w.period/5)+1))
+	period := w.period
+	if withGrace {
+		period += period / 2
+	}
+	period += time.Duration(random.Int64N(int64(2*period/5)+1)) - period/5
 	return "@every " + period.Round(time.Second).String()
 }
 
