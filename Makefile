@@ -119,7 +119,7 @@ MINUTES ?= 10
 .PHONY: replicas
 replicas: ## three replicas on three real Vaults, all killed, suspended and separated for MINUTES=10, and an oracle; then with its checks of holds left out; SEED=S TOKENS=N
 	cd test/replicas && go test -count=1 -timeout 120m -v -run 'TestReplicas$$|TestSabotage$$' . \
-		-args -minutes $(MINUTES) -seed $(or $(SEED),1) -tokens $(or $(TOKENS),0) $(if $(PERIOD),-period $(PERIOD)) $(if $(LOGS),-logs $(abspath $(LOGS)))
+		-args -minutes $(MINUTES) -seed $(or $(SEED),1) -tokens $(or $(TOKENS),0) $(if $(PERIOD),-period $(PERIOD)) $(if $(GRACE),-grace $(GRACE)) $(if $(LOGS),-logs $(abspath $(LOGS)))
 
 .PHONY: replicas-figures
 replicas-figures: ## how soon a dead replica's tokens are served, requests to Vault, throughput and memory with 1, 3, 10 replicas, 10,000 tokens; 50 minutes; FIGURE=TestCost for one

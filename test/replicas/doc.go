@@ -27,10 +27,12 @@
 //     disk, or was too late and a later secret took its place;
 //  3. no version in Vault is older than the one before it, in the order in which Cloudflare issued them;
 //  4. consumers were refused only where that is unavoidable. A token without a grace: from a rotation on until its secret
-//     is in Vault. One with a grace: only after two rotations whose secrets are not in Vault, because Cloudflare keeps one
-//     previous secret and the first of the two was lost. One of a pair: never;
+//     is in Vault. One with a grace: after two rotations whose secrets are not in Vault, because Cloudflare keeps one
+//     previous secret and the first of the two was lost; or if the test itself could not write to Vault for more than half
+//     of the grace. One of a pair: never;
 //  5. no promised grace was cut short;
-//  6. at the end nothing is pending, no token is held, each record is idle, and all replicas show the same;
+//  6. at the end each record is idle, no token is held, no copy of an answer is left, and on the disks only late answers of
+//     which it was told that a later secret took their place; and all replicas show the same;
 //  7. no secret is in a log, in a state directory or in the shared ledger.
 //
 // The same run with the checks of holds left out must be found out: see TestSabotage.

@@ -16,7 +16,8 @@ var (
 	seed    = flag.Uint64("seed", 1, "of the faults")
 	minutes = flag.Float64("minutes", 0, "how long faults happen; 0: a short run")
 	tokens  = flag.Int("tokens", 0, "how many tokens; 0: 300, or 40 in a short run")
-	period  = flag.Duration("period", 30*time.Second, "of the schedules in a long run")
+	period  = flag.Duration("period", 30*time.Second, "of the schedules of tokens without a grace, in a long run")
+	grace   = flag.Duration("grace", time.Minute, "of three tokens in five, in a long run; their schedules have 1.5 times that")
 	only    = flag.String("only", "", "only faults with this in their name")
 	logs    = flag.String("logs", "", "a directory that gets the logs of the replicas")
 )
@@ -57,7 +58,7 @@ func play(t *testing.T, failpoints string) *report {
 	s := settings{replicas: 3, tokens: 40, claim: 5 * time.Second, period: 10 * time.Second, grace: 10 * time.Second, seed: *seed, failpoints: failpoints}
 	length, gap, short := 14*time.Second, 2500*time.Millisecond, true
 	if *minutes > 0 {
-		s.tokens, s.period, s.grace = 300, *period, *period
+		s.tokens, s.period, s.grace = 300, *period, *grace
 		length, gap, short = time.Duration(*minutes*float64(time.Minute)), 8*time.Second, false
 	}
 	if *tokens > 0 {
@@ -71,7 +72,7 @@ func play(t *testing.T, failpoints string) *report {
 	w.disturb(length, gap, *only)
 	mended := time.Now()
 	t.Logf("%s all is mended", mended.Format(clock))
-	w.comeToRest(mended, !short, short, 4*time.Minute)
+	w.comeToRest(mended, !short, short, 3*s.grace+3*time.Minute)
 	stop()
 	stopWatch()
 	for _, r := range w.replicas {

@@ -26,7 +26,7 @@ import (
 type settings struct {
 	replicas, tokens int
 	claim            time.Duration // 0: one daemon with a ledger of its own
-	period           time.Duration // of the schedules, and half as much again with a grace; they differ by a fifth, so that slots spread
+	period           time.Duration // of the schedules; with a grace it is 1.5 graces. They differ by a fifth, so that slots spread
 	grace            time.Duration // of every other token that is not a pair; the others have none
 	seed             uint64
 	failpoints       string
@@ -191,7 +191,7 @@ func (w *world) scheduleOf(n int, withGrace bool, random *rand.Rand) string {
 	}
 	period := w.period
 	if withGrace {
-		period += period / 2
+		period = w.grace * 3 / 2
 	}
 	period += time.Duration(random.Int64N(int64(2*period/5)+1)) - period/5
 	return "@every " + period.Round(time.Second).String()
