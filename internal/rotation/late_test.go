@@ -272,3 +272,17 @@ func TestCopyOfOthers(t *testing.T) {
 		}
 	})
 }
+
+// TestDeliveredByOthers: a replica died after it had delivered its answer, and before the ledger knew of that. The answer
+// is read back from the sink, and no other rotation is needed.
+func TestDeliveredByOthers(t *testing.T) {
+	inCluster(t, 10*time.Minute, "save stored", planned{how: "stop before", for_: 2 * time.Hour}, func(t *testing.T, c *cluster, a, b *process) {
+		over := a.goOn(t)
+		time.Sleep(15 * time.Second)
+		b.until(t, "done", done)
+		if len(c.issued) != 2 || c.indexOf(c.sink.ClientSecret) != 1 {
+			t.Errorf("%d secrets were issued, and the sink has %d", len(c.issued)-1, c.indexOf(c.sink.ClientSecret))
+		}
+		<-over
+	})
+}

@@ -363,6 +363,12 @@ func (a *attempt) store(ctx context.Context) error {
 		a.extendOld(ctx)
 		return a.stall(ctx, "journal", err)
 	case !ok && a.isElsewhere():
+		if found, ok, err := a.readBack(ctx); err != nil {
+			a.extendOld(ctx)
+			return a.stall(ctx, "sink", err)
+		} else if ok { // the other replica has delivered it to a sink, and did not come further
+			return a.seal(ctx, found)
+		}
 		return a.doubt(ctx, ReasonSealedElsewhere, false, fmt.Errorf("the sealed secret is on the disk of replica %s, which has left no copy that this replica can open", a.record.Work.Replica))
 	case !ok:
 		return a.doubt(ctx, ReasonSealedLost, false, errors.New("the sealed secret is not in the state directory any more"))

@@ -246,6 +246,9 @@ func (a *attempt) answerReturned(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	issued, ok, err := a.openAnswer(ctx, a.record.Work.RotationID)
+	if (err != nil || !ok) && a.record.Work.Digest != "" { // the other replica may have delivered it to a sink
+		issued, ok, err = a.readBack(ctx)
+	}
 	if err != nil || !ok { // what cannot be opened changes nothing about the doubt
 		return false, nil
 	}

@@ -403,7 +403,7 @@ func (p *process) planOf(call string) planned {
 	f := p.fault(p, call)
 	if f.how != "" {
 		p.note(p.name, "%s: fault %s %s", call, f.how, f.for_)
-		p.lastFault = time.Now().Add(f.for_)
+		p.lastFault = moreRecent(p.lastFault, time.Now().Add(f.for_))
 	}
 	return f
 }
