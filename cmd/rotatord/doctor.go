@@ -68,6 +68,9 @@ The exit code is 1 if something is bad; warnings do not change it. docs/doctor.m
 			if errors.Is(ledgerErr, fs.ErrNotExist) {
 				ledgerErr = nil // nothing was rotated here yet
 			}
+			if errors.Is(ledgerErr, errLoginCosts) { // --login is for the session that is examined
+				ledgerErr = errors.New("it is in Vault, and doctor logs in only once, to examine the session: rotatord status asks the running daemon")
+			}
 			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: stateRefusal(c), LogIn: logIn,
 				Running:     func() bool { return statedir.Running(c.State.Dir) },
 				Relocations: relocations, User: user}

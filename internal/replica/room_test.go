@@ -116,6 +116,9 @@ func TestCutOff(t *testing.T) {
 		if a.MayBegin() == nil || a.Share() != 3 {
 			t.Errorf("cut off: may begin: %v, %d living", a.MayBegin(), a.Share())
 		}
+		if view := a.View(); !strings.Contains(view.Self().StandsAside, "not written for") {
+			t.Errorf("cut off: shown: %+v", view.Self())
+		}
 		w.first("ci", b, c)
 		if told := a.tellings(); len(told) != 1 || !strings.HasPrefix(told[0], "event.LedgerAway{Err:no answer") {
 			t.Errorf("told: %q", told)

@@ -20,9 +20,13 @@ func (r *Room) View() status.Replicas {
 		}
 		return wall.Add(at.Sub(now)).UTC()
 	}
+	aside := r.aside
+	if aside == nil {
+		aside = r.cutOff()
+	}
 	view := status.Replicas{Name: r.o.Self.Name, SyncedAt: before(r.heardAt), Replicas: []status.Replica{{
 		Name: r.o.Self.Name, Living: !r.own.leaving && !r.own.wroteAt.IsZero(), Leaving: r.own.leaving, Since: r.began.UTC(), SeenAt: before(r.own.wroteAt),
-		Version: r.o.Version, ClockKnown: r.own.known, ClockOffset: r.own.offset.Seconds(), StandsAside: text(r.aside),
+		Version: r.o.Version, ClockKnown: r.own.known, ClockOffset: r.own.offset.Seconds(), StandsAside: text(aside),
 	}}}
 	for name, o := range r.others {
 		if o.version == 0 {

@@ -36,8 +36,12 @@ func AllTroubles(tokens []Token, checks []Check, replicas *Replicas, now time.Ti
 	return all
 }
 
-// maxViewAge is for how long a replica may not know what others have saved before that is a trouble.
-const maxViewAge = time.Minute
+// For how long a replica may not know what others have saved before that is a trouble: maxViewAge, or less if it begins
+// nothing because of that.
+const (
+	maxViewAge      = time.Minute
+	maxViewAgeAside = 10 * time.Second
+)
 
 // troubles returns what is wrong with the replicas.
 func (r *Replicas) troubles(now time.Time) (all []Trouble) {
@@ -46,8 +50,12 @@ func (r *Replicas) troubles(now time.Time) (all []Trouble) {
 		severity, others = Critical, "no other replica works, so nothing is rotated"
 	}
 	self := r.Self()
+	maxAge := maxViewAge
+	if self.StandsAside != "" {
+		maxAge = maxViewAgeAside
+	}
 	switch {
-	case r.SyncedAt.Before(now.Add(-maxViewAge)): // then it stands aside because of that
+	case r.SyncedAt.Before(now.Add(-maxAge)): // then it stands aside because of that
 		all = append(all, r.oldView(severity))
 	case self.StandsAside != "" && !self.Leaving:
 		all = append(all, Trouble{Severity: severity, Kind: standsAside, Replicas: []string{r.Name},
@@ -67,8 +75,12 @@ func (r *Replicas) oldView(severity Severity) Trouble {
 	if r.SyncedAt.IsZero() {
 		t.What = "could not read the shared ledger yet, so it knows nothing of its tokens"
 	}
-	if r.LedgerError != "" {
-		t.What += ": " + printable.Line(r.LedgerError, 300)
+	why := cmp.Or(r.LedgerError, r.StandsAside)
+	if why != "" {
+		t.What += ": " + printable.Line(why, 300)
+	}
+	if r.SyncedAt.IsZero() && why == r.StandsAside && why != "" { // it has not asked Vault for the ledger
+		t.ToDo = "it begins by itself when that is repaired: docs/runbook.md#rotatordreplicastandsaside"
 	}
 	return t
 }

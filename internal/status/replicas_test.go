@@ -2,6 +2,7 @@ package status_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,6 +31,8 @@ func TestTroublesOfReplicas(t *testing.T) {
 		"aside and the other dead":   {[]status.Replica{aside(self), dead}, noon, []string{"stands_aside", "critical", "replica_dead", "warning"}},
 		"it stops":                   {[]status.Replica{leaving, living}, noon, nil},
 		"an old view":                {[]status.Replica{aside(self), living}, noon.Add(-61 * time.Second), []string{"ledger_unread", "warning"}},
+		"cut off for a moment":       {[]status.Replica{aside(self), living}, noon.Add(-10 * time.Second), []string{"stands_aside", "warning"}},
+		"cut off":                    {[]status.Replica{aside(self), living}, noon.Add(-11 * time.Second), []string{"ledger_unread", "warning"}},
 		"a view of now":              {[]status.Replica{self, living}, noon.Add(-60 * time.Second), nil},
 		"nothing read, nobody works": {[]status.Replica{aside(self)}, time.Time{}, []string{"ledger_unread", "critical"}},
 	} {
@@ -47,6 +50,23 @@ func TestTroublesOfReplicas(t *testing.T) {
 	}
 	if got := status.AllTroubles(nil, nil, nil, noon); got != nil {
 		t.Errorf("alone: %+v", got)
+	}
+}
+
+// TestWhyAViewIsOld: the line about a view that is old has its cause, and what to do about that.
+func TestWhyAViewIsOld(t *testing.T) {
+	const name, vault = "another process has its name", "Vault is sealed"
+	for _, test := range []struct{ aside, ledger, what, toDo string }{
+		{name, name, name, "stands_aside"},
+		{name, "", name, "stands_aside"},
+		{name, vault, vault, "doctor"},
+		{"", vault, vault, "doctor"},
+	} {
+		all := status.Replicas{Name: "a", StandsAside: test.aside, LedgerError: test.ledger, Replicas: []status.Replica{{Name: "a", StandsAside: test.aside}}}
+		got := status.AllTroubles(nil, nil, &all, noon)
+		if len(got) != 1 || !strings.HasSuffix(got[0].What, test.what) || !strings.Contains(strings.ReplaceAll(got[0].ToDo, "rotatordreplicastandsaside", "stands_aside"), test.toDo) {
+			t.Errorf("%+v: %+v", test, got)
+		}
 	}
 }
 
