@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -98,6 +99,18 @@ func (a *App) mayAct() error {
 	return a.engine.mayBegin()
 }
 
+// synced returns when this replica last knew all that the others had saved, given when it has last heard of
+// all others; zero if it never did. s.mu must be held.
+func (s *sharing) synced(heard time.Time) time.Time {
+	switch {
+	case s.joinedAt.IsZero():
+		return time.Time{}
+	case heard.Before(s.joinedAt): // it had to hear of them to join
+		heard = s.joinedAt
+	}
+	return moment.MinNonZero(heard, s.unread)
+}
+
 // Replicas returns the replicas that share the ledger; nil if this daemon is alone. It answers from memory.
 func (a *App) Replicas() *status.Replicas {
 	s := a.sharing
@@ -111,9 +124,7 @@ func (a *App) Replicas() *status.Replicas {
 	if s.err != nil {
 		view.LedgerError = s.err.Error()
 	}
-	if s.err != nil || len(s.changed) > 0 || view.SyncedAt.Before(s.syncedAt) { // the room knows of more than was read
-		view.SyncedAt = s.syncedAt
-	}
+	view.SyncedAt = s.synced(view.SyncedAt)
 	s.mu.Unlock()
 	if err := s.room.MayBegin(); err != nil {
 		view.StandsAside = err.Error()

@@ -62,7 +62,8 @@ type sharing struct {
 	mu       sync.Mutex
 	err      error           // why the ledger cannot be read now; nil if it can
 	changed  map[string]bool // what others have changed and this replica has not read yet; nameAll for all
-	syncedAt time.Time       // when changed was empty last
+	joinedAt time.Time       // when all records were read first; zero before that
+	unread   time.Time       // since when changed is not empty; zero while it is
 
 	// Only lateAnswers uses these, by rotation.
 	classified map[string]uint64 // late answers, with the revision of the record that they were compared with
@@ -145,6 +146,9 @@ func (s *sharing) join(ctx context.Context) {
 		case <-time.After(wait):
 		}
 	}
+	s.mu.Lock()
+	s.joinedAt = s.app.now().UTC()
+	s.mu.Unlock()
 	close(s.joined)
 	s.room.Nudge()
 	s.app.log.Info("the shared ledger is read", "replica", s.replica.Name)
@@ -220,9 +224,7 @@ func (s *sharing) errNotJoined() error {
 func (s *sharing) setErr(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err = err; err == nil && len(s.changed) == 0 {
-		s.syncedAt = s.app.now().UTC()
-	}
+	s.err = err
 }
 
 // note notes what other replicas have changed: names of tokens, of [nameAll] or of [namePauses]. It returns at once.
@@ -230,6 +232,9 @@ func (s *sharing) note(names []string) {
 	s.mu.Lock()
 	for _, name := range names {
 		s.changed[name] = true
+	}
+	if len(s.changed) > 0 && s.unread.IsZero() {
+		s.unread = s.app.now().UTC()
 	}
 	s.mu.Unlock()
 	signal(s.news)
@@ -285,11 +290,17 @@ func (s *sharing) learn(ctx context.Context) error {
 	if len(changed) == 0 {
 		return nil
 	}
+	began := s.app.now().UTC()
 	err := s.read(ctx, changed)
-	if err != nil {
-		s.mu.Lock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case err != nil:
 		maps.Copy(s.changed, changed) // they are read again after a while
-		s.mu.Unlock()
+	case len(s.changed) > 0: // they came meanwhile
+		s.unread = began
+	default:
+		s.unread = time.Time{}
 	}
 	return err
 }
