@@ -299,8 +299,8 @@ func TestCopies(t *testing.T) {
 		pass(w.every/2 + w.every/5)
 		mine := w.by("a", began)
 		a.kill()
-		if left, _ := a.disk.Sealed(); mine < 3 || len(left) != mine {
-			t.Errorf("%d answers of %d rotations are sealed", len(left), mine)
+		if mine < 3 {
+			t.Errorf("only %d rotations were begun by the replica that cannot deliver", mine)
 		}
 		pass(w.every/2 - w.every/5 - time.Second)
 		w.served(began, 1) // nothing was rotated twice

@@ -426,6 +426,14 @@ var (
 // five minutes of one processor.
 var sharedChecks = 2000
 
+// skipUnderRace skips a test under the race detector: see race_test.go.
+func skipUnderRace(t *testing.T) {
+	t.Helper()
+	if sharedChecks == 0 {
+		t.Skip("not under the race detector")
+	}
+}
+
 // runShared runs the scenario of a seed.
 func runShared(t *testing.T, seed uint64, change func(*cluster)) (m *sharedMachine) {
 	synctest.Test(t, func(*testing.T) {
@@ -454,6 +462,7 @@ func TestSharedMachine(t *testing.T) {
 		}
 		return
 	}
+	skipUnderRace(t)
 	seeds := cmp.Or(*sharedSeeds, sharedChecks)
 	if testing.Short() {
 		seeds = min(seeds, 60)
@@ -517,6 +526,7 @@ func (m *sharedMachine) count(seen map[string]int) {
 
 // TestSharedMachineSabotaged runs scenarios in which no replica looks at a hold. The machine must find that.
 func TestSharedMachineSabotaged(t *testing.T) {
+	skipUnderRace(t)
 	for seed := uint64(1); seed < 200; seed++ {
 		if m := runShared(t, seed, func(c *cluster) { c.unsafeHold = true }); len(m.problems) > 0 {
 			t.Logf("seed %d: %s", seed, m.problems[0])

@@ -60,6 +60,19 @@ type cluster struct {
 	served    map[time.Time]string // slots, and the rotations that served them
 }
 
+// lockedSource is a source of random numbers for the goroutines of one host.
+type lockedSource struct {
+	mu     sync.Mutex
+	source rand.Source
+}
+
+// Uint64 implements [rand.Source].
+func (l *lockedSource) Uint64() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.source.Uint64()
+}
+
 // issue is one secret of the service token.
 type issue struct {
 	secret     string
@@ -151,7 +164,7 @@ func newCluster(replicas int, claim time.Duration, seed uint64) *cluster {
 	c.sink = rotation.Credential{ClientID: clientID, ClientSecret: secret.New(c.cf.current)}
 	for i := range replicas {
 		h := &host{
-			cluster: c, name: fmt.Sprintf("replica-%d", i), home: fmt.Sprintf("home-%d", i), hash: i, random: rand.New(rand.NewPCG(seed, uint64(i))),
+			cluster: c, name: fmt.Sprintf("replica-%d", i), home: fmt.Sprintf("home-%d", i), hash: i, random: rand.New(&lockedSource{source: rand.NewPCG(seed, uint64(i))}),
 			pending: map[string]rotation.Issued{}, sealedAt: map[string]time.Time{}, reserved: map[string]bool{}, cutOff: map[string]time.Time{},
 		}
 		c.hosts = append(c.hosts, h)

@@ -43,12 +43,12 @@ func (l line) raised() bool { return l.Result == "in_doubt" || l.Msg == msgDoubt
 
 // report is what the oracle found, and the counts of the summary.
 type report struct {
-	w                                                                       *world
-	wrong                                                                   []string
-	byToken                                                                 map[string][]line
-	unwritable                                                              time.Duration // Vault, for the test
-	rotations, carriedOut, undelivered, doubts, takeovers, late, superseded int
-	excused                                                                 map[string]int
+	w                                                           *world
+	wrong                                                       []string
+	byToken                                                     map[string][]line
+	unwritable                                                  time.Duration // Vault, for the test
+	rotations, carriedOut, undelivered, doubts, takeovers, late int
+	excused                                                     map[string]int
 }
 
 func (o *report) say(format string, args ...any) {
