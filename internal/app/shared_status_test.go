@@ -29,10 +29,14 @@ func (r *simulated) shows() map[string]*status.Sharing {
 func TestReplicasShowTheSame(t *testing.T) {
 	simulate(t, func(t *testing.T, w *simulation) {
 		a, b, c := w.up("a", nil), w.up("b", nil), w.up("c", nil)
+		configured := &config.Config{}
+		for i := range w.tokens {
+			configured.Tokens = append(configured.Tokens, config.Token{Name: fmt.Sprint("ci-", i)})
+		}
 		for _, r := range w.all {
-			for i := range w.tokens {
-				r.config.Tokens = append(r.config.Tokens, config.Token{Name: fmt.Sprint("ci-", i)})
-			}
+			r.mu.Lock()
+			r.config = configured
+			r.mu.Unlock()
 		}
 		pass(time.Minute)
 		for _, r := range w.all {
