@@ -123,7 +123,7 @@ replicas: ## three replicas on three real Vaults, all killed, suspended and sepa
 		-args -minutes $(MINUTES) -seed $(or $(SEED),1) -tokens $(or $(TOKENS),0) $(if $(PERIOD),-period $(PERIOD)) $(if $(GRACE),-grace $(GRACE)) $(if $(LOGS),-logs $(abspath $(LOGS)))
 
 .PHONY: replicas-figures
-replicas-figures: ## how soon a dead replica's tokens are served, requests to Vault, throughput and memory with 1, 3, 10 replicas, 10,000 tokens; 50 minutes; FIGURE=TestCost for one
+replicas-figures: ## how soon a dead replica's tokens are served, requests to Vault, throughput and memory with 1, 3, 10 replicas, 10,000 tokens; 35 minutes; FIGURE=TestCost for one
 	cd test/replicas && go test -count=1 -timeout 120m -v -run '$(or $(FIGURE),TestTakeoverTime$$|TestCost$$|TestIdle$$|TestTenThousand$$)' . -args -figures
 
 AWAY ?= 1m

@@ -82,7 +82,11 @@ func (w *world) busy(replica, token string) bool {
 // last is rotated by another one. All tokens are always due.
 func TestTakeoverTime(t *testing.T) {
 	measured(t)
-	for claim, kills := range map[time.Duration]int{5 * time.Second: 10, 30 * time.Second: 4} {
+	for _, claim := range []time.Duration{5 * time.Second, 30 * time.Second} {
+		kills := 4
+		if claim < 10*time.Second {
+			kills = 10
+		}
 		t.Run(claim.String(), func(t *testing.T) {
 			w := newWorld(t, settings{replicas: 3, tokens: 24, claim: claim, plain: true, tokensOfAccount: 1, schedule: func(int) string { return "@every 2s" }})
 			w.startAll()
@@ -157,7 +161,7 @@ func TestCost(t *testing.T) {
 // TestIdle counts requests to Vault of tokens that wait for their slots.
 func TestIdle(t *testing.T) {
 	measured(t)
-	for _, replicas := range []int{0, 1, 3} {
+	for _, replicas := range []int{0, 3} {
 		t.Run(fmt.Sprintf("%d replicas", replicas), func(t *testing.T) {
 			var perMinute []float64
 			for _, tokens := range []int{20, 520} {
@@ -167,9 +171,9 @@ func TestIdle(t *testing.T) {
 				}
 				w := newWorld(t, s)
 				w.startAll()
-				time.Sleep(60 * time.Second)
+				time.Sleep(45 * time.Second)
 				before := w.vaultRequests()
-				const minutes = 4
+				const minutes = 2
 				time.Sleep(minutes * time.Minute)
 				perMinute = append(perMinute, float64(w.vaultRequests()-before)/minutes)
 			}

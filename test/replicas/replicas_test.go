@@ -72,7 +72,11 @@ func play(t *testing.T, failpoints string) *report {
 	w.disturb(length, gap, *only)
 	mended := time.Now()
 	t.Logf("%s all is mended", mended.Format(clock))
-	w.comeToRest(mended, !short, short, 3*s.grace+3*time.Minute)
+	patience := 3*s.grace + 3*time.Minute
+	if failpoints != "" {
+		patience = 10 * time.Second // what is wrong is seen by then
+	}
+	w.comeToRest(mended, !short, short, patience)
 	stop()
 	stopWatch()
 	for _, r := range w.replicas {
