@@ -42,10 +42,11 @@ func TestSabotage(t *testing.T) {
 	}
 	o := play(t, "hold=off")
 	t.Log(o.summary())
-	if len(o.wrong) == 0 {
+	found := o.wrong[len(o.w.wrong):] // by the oracle, and not that the run has left it no time to rest
+	if len(found) == 0 {
 		t.Error("nothing was found wrong although holds were not checked: the oracle proves nothing")
 	}
-	for _, wrong := range o.wrong[:min(len(o.wrong), 10)] {
+	for _, wrong := range found[:min(len(found), 10)] {
 		t.Log(wrong)
 	}
 }
@@ -72,11 +73,9 @@ func play(t *testing.T, failpoints string) *report {
 	w.disturb(length, gap, *only)
 	mended := time.Now()
 	t.Logf("%s all is mended", mended.Format(clock))
-	patience := 3*s.grace + 3*time.Minute
-	if failpoints != "" {
-		patience = 10 * time.Second // what is wrong is seen by then
+	if failpoints == "" { // else what is wrong was seen by now
+		w.comeToRest(mended, !short, short, 3*s.grace+3*time.Minute)
 	}
-	w.comeToRest(mended, !short, short, patience)
 	stop()
 	stopWatch()
 	for _, r := range w.replicas {
