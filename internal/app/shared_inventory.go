@@ -50,8 +50,13 @@ func (a *App) waitToList(ctx context.Context, name string, account *account) boo
 	}
 	for {
 		due := time.Unix(0, account.listedAt.Load()).Add(account.every * 9 / 10)
-		if a.lists(name) && (!account.inventoried.Load() || !a.now().Before(due)) {
+		switch first, known := a.lists(name), account.inventoried.Load(); {
+		case first && (!known || !a.now().Before(due)):
 			return true
+		case !first && !known: // it came first when the other replica told of its listing, and does not any more
+			if err := a.sharing.learnInventory(ctx, name); err != nil && ctx.Err() == nil {
+				a.log.Debug("what another replica has listed cannot be read yet", "account", name, "error", err)
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -1,10 +1,12 @@
 package app
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
 
+	"rotatord/internal/config"
 	"rotatord/internal/kvstore/kvtest"
 	"rotatord/internal/rotation"
 )
@@ -373,6 +375,34 @@ func TestUnreadableRecord(t *testing.T) {
 		defer w.cloud.mu.Unlock()
 		if len(w.cloud.issued["ci-1"]) > 0 || len(w.cloud.issued) != w.tokens-1 {
 			t.Errorf("%d tokens were rotated, that one %d times", len(w.cloud.issued), len(w.cloud.issued["ci-1"]))
+		}
+	})
+}
+
+// TestInventoryAfterPreference: a replica that was to list an account, and to which another one has told its listing
+// then, learns that listing when it does not come first any more.
+func TestInventoryAfterPreference(t *testing.T) {
+	simulate(t, func(t *testing.T, w *simulation) {
+		w.up("a", nil)
+		w.up("b", nil)
+		pass(time.Minute)
+		for _, r := range w.all {
+			if r.lists("prod") {
+				continue
+			}
+			must(r.sharing.tellInventory(t.Context(), "prod", inventoryEntry{Format: inventoryFormat, At: time.Now(), By: "another", Size: 7}, true))
+			learned := r.newAccount(config.Account{Name: "prod", InventoryEvery: time.Hour, RequestsPer5m: 1200})
+			r.mu.Lock()
+			r.accounts["prod"] = learned
+			r.mu.Unlock()
+			ctx, cancel := context.WithTimeout(t.Context(), 2*listsEvery)
+			if r.waitToList(ctx, "prod", learned) {
+				t.Errorf("%s lists the account", r.name)
+			}
+			cancel()
+			if !learned.inventoried.Load() || learned.size.Load() != 7 {
+				t.Errorf("%s has not learned what was listed", r.name)
+			}
 		}
 	})
 }
