@@ -8,6 +8,7 @@ import (
 
 	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
+	"rotatord/internal/moment"
 )
 
 // This file keeps consumers working while a new secret is pending: the old secret is extended until
@@ -189,7 +190,7 @@ func (a *attempt) extendOld(ctx context.Context) {
 	}
 	work := a.record.Work
 	a.observe(a.record.mayExtendBy(a.askedFor(work.RotationID).by).graceEnds(a.knownEnd(work.RotationID, work.GraceEndsAt)))
-	by := extendBy(time.Duration(work.Grace), a.record.Work.GraceEndsAt, work.IntentAt, true, a.now())
+	by := a.record.oldOfWork().extendBy(a.now())
 	if by == 0 {
 		return
 	}
@@ -197,6 +198,44 @@ func (a *attempt) extendOld(ctx context.Context) {
 	if until, err := a.extendGrace(ctx, work.RotationID, work.TokenID, by); err == nil {
 		a.observe(a.record.graceEnds(until))
 	}
+}
+
+// oldSecret is a secret that consumers use until its replacement is delivered.
+type oldSecret struct {
+	rotationID, tokenID string
+	grace               time.Duration
+	until, sent         time.Time // see extendBy
+	// updatedAt is what Cloudflare shows of the service token as long as nobody else changes it.
+	updatedAt time.Time
+}
+
+// extendBy returns for how long to extend it again; 0 if it is not extended now.
+func (o oldSecret) extendBy(now time.Time) time.Duration {
+	return extendBy(o.grace, o.until, o.sent, true, now)
+}
+
+// oldOfWork returns the old secret of the rotation in progress.
+func (r Record) oldOfWork() oldSecret {
+	w := r.Work
+	return oldSecret{w.RotationID, w.TokenID, time.Duration(w.Grace), w.GraceEndsAt, w.IntentAt, moment.Max(w.After.UpdatedAt, w.TouchedAt)}
+}
+
+// oldOfLost returns the old secret while a reissue is owed.
+func (r Record) oldOfLost(t Token) oldSecret {
+	l := r.Lost
+	return oldSecret{l.RotationID, t.ServiceToken(r), time.Duration(l.Grace), l.Until, l.At, r.Facts.UpdatedAt}
+}
+
+// oldSecret returns the old secret of an unfinished rotation, if it is known to be the previous one at Cloudflare and may
+// be extended.
+func (r Record) oldSecret(t Token) (old oldSecret, ok bool) {
+	switch {
+	case r.ExtendsLost():
+		return r.oldOfLost(t), true
+	case r.Work == nil || r.Step == StepInDoubt || !r.overlaps() || r.revokes():
+		return old, false
+	}
+	return r.oldOfWork(), true
 }
 
 // overlaps reports whether Cloudflare's previous secret is the secret that consumers had before the
@@ -226,11 +265,13 @@ func (a *attempt) extendLost(ctx context.Context) {
 	if !a.record.ExtendsLost() {
 		return
 	}
-	by := extendBy(time.Duration(l.Grace), a.knownEnd(l.RotationID, l.Until), l.At, true, a.now())
+	old := a.record.oldOfLost(a.token)
+	old.until = a.knownEnd(l.RotationID, l.Until)
+	by := old.extendBy(a.now())
 	if by == 0 {
 		return
 	}
-	until, err := a.extendGrace(ctx, l.RotationID, a.token.ServiceToken(a.record), by)
+	until, err := a.extendGrace(ctx, l.RotationID, old.tokenID, by)
 	if err != nil {
 		return
 	}

@@ -66,13 +66,34 @@ func (r Record) answerFound() Record {
 	return r
 }
 
-// touchedMeanwhile returns r with our own last change at Cloudflare, which known has if the ledger could not be written.
+// oldExtended notes until when the old secret works after it was extended while the ledger was away.
+func (r Record) oldExtended(until time.Time) Record {
+	if r.ExtendsLost() {
+		return r.lostExtended(until)
+	}
+	return r.graceEnds(until)
+}
+
+// touchedMeanwhile returns r with our own last extension of the old secret, which known has if the ledger was away.
 func (r Record) touchedMeanwhile(known Record) Record {
-	if r.Work == nil || known.Work == nil || r.Work.RotationID != known.Work.RotationID || !known.Work.TouchedAt.After(r.Work.TouchedAt) {
+	work, lost := r.Work, r.Lost
+	switch {
+	case work != nil && known.Work != nil && work.RotationID == known.Work.RotationID && known.Work.TouchedAt.After(work.TouchedAt):
+		until := known.Work.GraceEndsAt
+		r = r.graceEnds(moment.Max(work.GraceEndsAt, until)).withWork(func(w *Work) { w.TouchedAt = known.Work.TouchedAt })
+		if r.Step == StepInDoubt { // another replica has taken over meanwhile
+			r = r.doubtWorksUntil(moment.Max(r.Doubt.OldWorksUntil, until))
+		}
+	case work == nil && lost != nil && known.Lost != nil && lost.RotationID == known.Lost.RotationID && known.Facts.UpdatedAt.After(r.Facts.UpdatedAt):
+		r.Lost = known.Lost
+		if !r.OldDiesBy.IsZero() {
+			r.OldDiesBy = known.Lost.Until
+		}
+	default:
 		return r
 	}
 	r.Facts.UpdatedAt = moment.Max(r.Facts.UpdatedAt, known.Facts.UpdatedAt)
-	return r.withWork(func(w *Work) { w.TouchedAt = known.Work.TouchedAt })
+	return r
 }
 
 // lateAdopted returns the record of a token whose latest secret is in a late answer: it is delivered as the answer of a

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"rotatord/internal/event"
-	"rotatord/internal/moment"
 )
 
 // This file extends old secrets while a shared ledger cannot be read.
@@ -38,7 +37,8 @@ func (r *Rotator) remembered(token string) (Record, bool) {
 	return record, ok
 }
 
-// recall adds to a record that was loaded what this process has changed at Cloudflare while the ledger was away.
+// recall adds to a record that was loaded what this process has changed at Cloudflare while the ledger was away. The
+// next save saves it.
 func (e *entry) recall() {
 	if known, ok := e.remembered(e.token.Name); ok {
 		e.observe(e.record.touchedMeanwhile(known))
@@ -56,7 +56,7 @@ func (e *entry) extendUnread(ctx context.Context, cause error) {
 	if !ok {
 		return
 	}
-	by := extendBy(old.grace, e.knownEnd(old.rotationID, old.until), old.sent, true, e.now())
+	by := old.extendBy(e.now())
 	if by == 0 {
 		return
 	}
@@ -73,35 +73,10 @@ func (e *entry) extendUnread(ctx context.Context, cause error) {
 	if err != nil {
 		err = fmt.Errorf("extending the grace of the old secret while the ledger cannot be read: %w", err)
 	} else {
-		e.keepExtended(old.rotationID, until.UTC())
 		e.mu.Lock()
-		e.unfinished[e.token.Name] = known.touched(facts)
+		e.unfinished[e.token.Name] = known.touched(facts).oldExtended(until.UTC())
 		e.mu.Unlock()
+		e.recall() // if the record could be loaded
 	}
 	e.tell(event.GraceExtension{RotationID: old.rotationID, Until: until, Err: err})
-}
-
-// oldSecret is a secret that consumers use until its replacement is delivered.
-type oldSecret struct {
-	rotationID, tokenID string
-	grace               time.Duration
-	until, sent         time.Time
-	// updatedAt is what Cloudflare shows of the service token as long as nobody else changes it.
-	updatedAt time.Time
-}
-
-// oldSecret returns the old secret of an unfinished rotation, if it is known to be the previous one at Cloudflare.
-func (r Record) oldSecret(t Token) (old oldSecret, ok bool) {
-	work := r.Work
-	switch {
-	case r.revokes():
-		return old, false
-	case r.ExtendsLost():
-		l := r.Lost
-		return oldSecret{l.RotationID, t.ServiceToken(r), time.Duration(l.Grace), l.Until, l.At, r.Facts.UpdatedAt}, true
-	case work == nil || work.SealedAt.IsZero() || r.Step == StepInDoubt || !r.overlaps():
-		return old, false
-	}
-	return oldSecret{work.RotationID, work.TokenID, time.Duration(work.Grace), work.GraceEndsAt, work.IntentAt,
-		moment.Max(work.After.UpdatedAt, work.TouchedAt)}, true
 }

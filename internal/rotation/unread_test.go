@@ -13,7 +13,7 @@ import (
 // vaultLedger is a shared ledger that can be away.
 type vaultLedger struct {
 	*world
-	away bool
+	away, readOnly bool
 }
 
 var errLedgerAway = errors.New("no answer came from Vault")
@@ -26,7 +26,7 @@ func (l *vaultLedger) Load(ctx context.Context, token string) (rotation.Record, 
 }
 
 func (l *vaultLedger) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
-	if l.away {
+	if l.away || l.readOnly {
 		return rotation.Record{}, errLedgerAway
 	}
 	return l.world.Save(ctx, r)
@@ -93,6 +93,31 @@ func TestRevivesNothingWhileLedgerIsAway(t *testing.T) {
 		}
 		if !w.previousUntil.Equal(until) {
 			t.Errorf("the old secret was extended until %s", w.previousUntil)
+		}
+	})
+}
+
+// TestExtendsWhileLedgerIsHalfAway: it is the same if the ledger can be read for a time, and not be written. When it is
+// back, the rotation knows how long the old secret works.
+func TestExtendsWhileLedgerIsHalfAway(t *testing.T) {
+	whileLedgerIsAway(t, func(t *testing.T, w *world, l *vaultLedger, token rotation.Token, r *rotation.Rotator) {
+		began := time.Now()
+		for end := began.Add(6 * time.Hour); time.Now().Before(end); w.sleep(30 * time.Second) {
+			l.readOnly = int(time.Since(began)/(25*time.Minute))%2 == 0
+			l.away = !l.readOnly
+			if _, err := r.Advance(t.Context(), token); err != nil && !errors.Is(err, rotation.ErrLedger) { // nil if nothing is due
+				t.Fatal(err)
+			}
+			if !w.accepted(w.sink.ClientSecret.Reveal()) {
+				t.Fatalf("the old secret has ended after %s", time.Since(began))
+			}
+		}
+		l.away, l.readOnly = false, false // the sink stays away
+		until := w.previousUntil
+		w.sleep(time.Minute)
+		record, err := r.Advance(t.Context(), token)
+		if err == nil || record.GraceEnd().Before(until) || w.record().GraceEnd().Before(until) {
+			t.Errorf("the old secret works until %s, and the ledger says %s (%v)", until, record.GraceEnd(), err)
 		}
 	})
 }
