@@ -181,8 +181,9 @@ func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[
 		}
 	}
 	saved, err := r.ledger.SaveAll(ctx, changed)
-	if err != nil && r.replica != nil { // another replica came between: some of them may be saved
-		return r.catchUpEach(ctx, changed, records, err)
+	if errors.Is(err, ErrConflict) && r.replica != nil { // another replica came between: some of them may be saved
+		r.learnChanged(ctx, changed, records)
+		return nil
 	}
 	if err != nil {
 		for _, record := range changed {
@@ -197,17 +198,13 @@ func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[
 	return nil
 }
 
-// catchUpEach is for a batch that could not be saved as a whole: each record is loaded again, and those that another
-// replica has not changed are left to the next try.
-func (r *Rotator) catchUpEach(ctx context.Context, changed []Record, records map[string]Record, cause error) error {
+// learnChanged is for a batch that another replica came into: each record is loaded again. Those that it has not changed
+// are left to the next try.
+func (r *Rotator) learnChanged(ctx context.Context, changed []Record, records map[string]Record) {
 	for _, record := range changed {
 		delete(records, record.Token)
 		if now, err := r.ledger.Load(ctx, record.Token); err == nil && now.Revision > record.Revision {
 			records[record.Token] = now
 		}
 	}
-	if errors.Is(cause, ErrConflict) {
-		return nil
-	}
-	return fmt.Errorf("%w: %w", ErrLedger, cause)
 }
