@@ -77,10 +77,7 @@ func (r *Rotator) JudgeLate(ctx context.Context, t Token, rotationID string, sea
 
 // deliverLate makes a late answer that has the latest secret the answer of a rotation in progress.
 func (e *entry) deliverLate(ctx context.Context, rotationID string, facts TokenFacts, issued Issued) (LateResult, Record, error) {
-	if err := e.take(ctx); err != nil {
-		return LateInProgress, e.record, err
-	}
-	e.beside = false
+	e.working = true
 	if err := e.become(ctx, e.record.lateAdopted(rotationID, e.owner, e.replicaName(), facts, issued, e.now().UTC())); err != nil {
 		return LateInProgress, e.record, err
 	}
