@@ -171,7 +171,7 @@ func (a *App) build() error {
 		return err
 	}
 	if a.sharing != nil {
-		a.engine.peers, a.engine.within = roomPeers{a.sharing}, a.sharing.replica.Claim/4
+		a.engine.peers, a.engine.within = roomPeers{a.sharing.room, a.engine}, a.sharing.replica.Claim/4
 		a.engine.await(tokens)
 	} else if err := a.adoptLedger(context.Background(), func(ctx context.Context) error { return a.engine.enroll(ctx, tokens) }); err != nil {
 		return err

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"rotatord/internal/moment"
@@ -35,25 +34,14 @@ type room interface {
 	View() status.Replicas
 }
 
-// roomPeers answers the engine's questions.
-type roomPeers struct{ *sharing }
-
-// Wait implements [peers].
-func (p roomPeers) Wait(token string, r rotation.Record) time.Duration { return p.room.Wait(token, r) }
-
-// Owns implements [peers].
-func (p roomPeers) Owns(r rotation.Record) bool { return p.room.Owns(r) }
-
-// MayBegin implements [peers].
-func (p roomPeers) MayBegin() error { return p.room.MayBegin() }
+// roomPeers answers the engine's questions. The room knows who comes first, and the rotator who may work.
+type roomPeers struct {
+	room
+	engine *engine
+}
 
 // HeldFor implements [peers].
-func (p roomPeers) HeldFor(r rotation.Record) time.Duration {
-	if r.Hold == nil || r.Hold.Process == p.replica.Process || p.replica.Home != "" && r.Hold.Home == p.replica.Home {
-		return 0 // ours, or of an earlier process on this state directory, which has ended
-	}
-	return max(0, p.ledger.HoldLeft(r))
-}
+func (p roomPeers) HeldFor(r rotation.Record) time.Duration { return p.engine.rotator.HeldFor(r) }
 
 // startSharing starts to work beside other replicas.
 func (a *App) startSharing() {
@@ -129,29 +117,6 @@ func (a *App) Replicas() *status.Replicas {
 	if err := s.room.MayBegin(); err != nil {
 		view.StandsAside = err.Error()
 	}
-	for name, holder := range a.engine.holders() {
-		for i := range view.Replicas {
-			if r := &view.Replicas[i]; r.Name == holder {
-				r.Tokens = append(r.Tokens, name)
-			}
-		}
-	}
-	for i := range view.Replicas {
-		slices.Sort(view.Replicas[i].Tokens)
-	}
 	a.countTokens(&view)
 	return &view
-}
-
-// holders returns which replica works on a token, by the names of the tokens.
-func (e *engine) holders() map[string]string {
-	all := make(map[string]string)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for name, s := range e.tokens {
-		if s.record.Hold != nil {
-			all[name] = s.record.Hold.Replica
-		}
-	}
-	return all
 }

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"slices"
 	"time"
 
 	"rotatord/internal/pending"
@@ -71,17 +72,23 @@ func (a *App) isUnread(seen scheduled) bool {
 	return a.sharing != nil && (!a.sharing.isJoined() || seen.unreadable != nil)
 }
 
-// countTokens counts for how many tokens each living replica comes first, and how many have a copy of their sealed answer.
+// countTokens adds for how many tokens each living replica comes first, on which each works, and how many have a copy of
+// their sealed answer.
 func (a *App) countTokens(view *status.Replicas) {
-	prefers := make(map[string]int)
+	prefers, works := make(map[string]int), make(map[string][]string)
 	for _, t := range a.inForce().Tokens {
 		seen, _ := a.engine.view(t.Name)
 		prefers[a.sharing.room.First(t.Name, seen.record)]++
+		if hold := seen.record.Hold; hold != nil {
+			works[hold.Replica] = append(works[hold.Replica], t.Name)
+		}
 		if work := seen.record.Work; work != nil && work.Copied {
 			view.Copies++
 		}
 	}
 	for i := range view.Replicas {
-		view.Replicas[i].Prefers = prefers[view.Replicas[i].Name]
+		r := &view.Replicas[i]
+		r.Prefers, r.Tokens = prefers[r.Name], works[r.Name]
+		slices.Sort(r.Tokens)
 	}
 }

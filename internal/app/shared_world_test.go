@@ -279,7 +279,7 @@ func (w *simulation) upIn(name, home string, client *kvtest.Client) *simulated {
 	a.sharing = newSharing(a, rotation.Replica{Name: name, Process: fmt.Sprint(name, " ", w.starts), Home: a.state.home, Claim: w.claim})
 	a.sharing.connect(client, r.disk, "127.0.0.1:9321")
 	a.sharing.copies = shared.NewCopies(client, r.disk, name)
-	a.engine.peers, a.engine.within = roomPeers{a.sharing}, w.claim/4
+	a.engine.peers, a.engine.within = roomPeers{a.sharing.room, a.engine}, w.claim/4
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: r.disk, Pauses: a.state.ledger, Owner: name, Started: a.started, Now: a.now, Events: r, Replica: a.sharing.asReplica(),
 		Copies: a.sharing.sealedCopies(), Saved: a.engine.show,

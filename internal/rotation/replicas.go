@@ -114,12 +114,18 @@ func MaySend(ctx context.Context) error {
 	return nil
 }
 
+// HeldFor returns for how long another replica still has the right to work on the token of a record; 0 if none has. The
+// record is as the ledger has returned it.
+func (r *Rotator) HeldFor(record Record) time.Duration {
+	if r.replica == nil || !r.replica.isForeign(record.Hold) || failpoint.Off("hold") {
+		return 0
+	}
+	return max(0, r.shared.HoldLeft(record))
+}
+
 // heldByOther returns a [HeldError] if another replica may work on the token now.
 func (r *Rotator) heldByOther(t Token, record Record) error {
-	if r.replica == nil || !r.replica.isForeign(record.Hold) || failpoint.Off("hold") {
-		return nil
-	}
-	if left := r.shared.HoldLeft(record); left > 0 {
+	if left := r.HeldFor(record); left > 0 {
 		return &HeldError{Token: t.Name, Replica: record.Hold.Replica, Left: left}
 	}
 	return nil
