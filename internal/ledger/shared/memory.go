@@ -62,18 +62,24 @@ func newer(v version, e kvstore.Entry) bool {
 	return uint64(e.Version) > v.record.Revision || !e.CreatedAt.Equal(v.created) && e.CreatedAt.After(v.created)
 }
 
-// firstBehindPause and lastBehindPause are the pauses of loadFresh.
+// firstBehindPause and lastBehindPause are the pauses of untilFresh.
 const firstBehindPause, lastBehindPause = 50 * time.Millisecond, 800 * time.Millisecond
 
-// loadFresh is load for one token alone. A performance standby of Vault Enterprise may show, for a moment, an older
-// state than the one that this process has written: then loadFresh reads again, for one or two seconds.
-func (l *Ledger) loadFresh(ctx context.Context, token string) (rotation.Record, error) {
+// untilFresh reads again, for one or two seconds, what is older than this process has seen. A performance standby of Vault
+// Enterprise may show, for a moment, an older state than the one that this process has written.
+func untilFresh(ctx context.Context, read func() error) error {
 	for wait := firstBehindPause; ; wait *= 2 {
-		r, err := l.load(ctx, token)
+		err := read()
 		if !errors.Is(err, errOlder) || wait > lastBehindPause || sleep(ctx, wait) != nil {
-			return r, err
+			return err
 		}
 	}
+}
+
+// loadFresh is load for one token alone.
+func (l *Ledger) loadFresh(ctx context.Context, token string) (r rotation.Record, err error) {
+	err = untilFresh(ctx, func() (err error) { r, err = l.load(ctx, token); return err })
+	return r, err
 }
 
 // load reads the entry of a token.

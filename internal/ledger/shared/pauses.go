@@ -64,14 +64,10 @@ func (l *Ledger) SavePauses(ctx context.Context, all map[string]rotation.Pause) 
 	return l.savePauses(ctx, all, version)
 }
 
-// loadPauses returns what is paused, and the version of its entry. Like loadFresh it waits for a node that is behind.
-func (l *Ledger) loadPauses(ctx context.Context) (map[string]rotation.Pause, int, error) {
-	for wait := firstBehindPause; ; wait *= 2 {
-		all, version, err := l.readPauses(ctx)
-		if !errors.Is(err, errOlder) || wait > lastBehindPause || sleep(ctx, wait) != nil {
-			return all, version, err
-		}
-	}
+// loadPauses returns what is paused, and the version of its entry.
+func (l *Ledger) loadPauses(ctx context.Context) (all map[string]rotation.Pause, version int, err error) {
+	err = untilFresh(ctx, func() (err error) { all, version, err = l.readPauses(ctx); return err })
+	return all, version, err
 }
 
 func (l *Ledger) readPauses(ctx context.Context) (map[string]rotation.Pause, int, error) {
