@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -176,7 +177,7 @@ func (f *rotateFlags) rotateAll(ctx context.Context, client *admin.Client, w io.
 			shown = len(p.Left)
 			fmt.Fprintln(w, progressLine(p, first, began, time.Now()))
 		}
-		if err := sleep(ctx, progressPause); err != nil {
+		if err := moment.Sleep(ctx, progressPause); err != nil {
 			fmt.Fprintf(w, "%d of %d are still to be rotated; the daemon continues. Watch it: rotatord rotate --all --account %s --watch\n", len(p.Left), first, f.account)
 			return errReported
 		}
@@ -232,18 +233,6 @@ func printProgress(w io.Writer, p admin.Progress, first int, watched bool, now t
 		out.text("not ordered: %s", problem)
 	}
 	return out.print(w)
-}
-
-// sleep waits for d. It returns ctx's error if ctx ends before that.
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 func printRotated(w io.Writer, r admin.Rotated, now time.Time) error {

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"time"
 
+	"rotatord/internal/moment"
 	"rotatord/internal/printable"
 	"rotatord/internal/vault"
 )
@@ -218,11 +219,7 @@ func (s *Store) readBack(ctx context.Context, path string) (e Entry, err error) 
 		if err == nil || errors.Is(err, ErrDeleted) {
 			return e, err
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-bounded.Done():
-			timer.Stop()
+		if moment.Sleep(bounded, wait) != nil {
 			return e, err
 		}
 	}

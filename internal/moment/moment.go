@@ -1,8 +1,26 @@
-// Package moment compares times. The standard library has min and max only for ordered types, and code
+// Package moment compares times, and waits. The standard library has min and max only for ordered types, and code
 // that compares times by hand easily disagrees about the zero time.
 package moment
 
-import "time"
+import (
+	"context"
+	"time"
+)
+
+// Sleep waits for d. It returns ctx's error if ctx ends before that. If d is not positive, it does not wait.
+func Sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
 
 // Min returns the earliest of some times. The zero time is the earliest of all.
 func Min(first time.Time, others ...time.Time) time.Time {

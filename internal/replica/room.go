@@ -29,6 +29,7 @@ import (
 
 	"rotatord/internal/event"
 	"rotatord/internal/kvstore"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 )
 
@@ -210,7 +211,7 @@ func (r *Room) Run(ctx context.Context) {
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	for tries := 1; !r.start(ctx, tries); tries++ {
-		if !sleep(ctx, min(time.Second, Beat(r.o.Self.Claim))) {
+		if moment.Sleep(ctx, min(time.Second, Beat(r.o.Self.Claim))) != nil {
 			return
 		}
 	}
@@ -219,15 +220,6 @@ func (r *Room) Run(ctx context.Context) {
 	r.mu.Unlock()
 	loops.Go(func() { r.beat(ctx) })
 	r.lookAround(ctx)
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
-	}
 }
 
 // startTries is how often a replica tries to read the entries of all others before it begins without knowing some.
@@ -254,7 +246,7 @@ func (r *Room) beat(ctx context.Context) {
 			return
 		case <-timer.C:
 		case <-r.wake:
-			if !sleep(ctx, max(noticeDelay, noticeEvery-time.Since(r.snapshot.Load().wroteAt))) {
+			if moment.Sleep(ctx, max(noticeDelay, noticeEvery-time.Since(r.snapshot.Load().wroteAt))) != nil {
 				return
 			}
 		}
@@ -282,7 +274,7 @@ func (r *Room) lookAround(ctx context.Context) {
 		if r.isBusy() {
 			every, again = beatMin, 0
 		}
-		if !sleep(ctx, every) {
+		if moment.Sleep(ctx, every) != nil {
 			return
 		}
 		all := time.Since(listed) >= again-every/2 && r.list(ctx)

@@ -40,7 +40,7 @@ func wanted(f config.SinkFields, get func(name string) string, d rotation.Delive
 	switch {
 	case d.Replaces == "" || d.GraceEndsAt.IsZero():
 	case isSecret(current, d.Replaces):
-		id, value, ends = get(f.ClientIDField), current, moment(d.GraceEndsAt)
+		id, value, ends = get(f.ClientIDField), current, shownTime(d.GraceEndsAt)
 	case isSecret(previous, d.Replaces):
 		id, value, ends = get(f.PreviousIDField), previous, get(f.PreviousEndsField)
 	}

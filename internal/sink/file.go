@@ -16,6 +16,7 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/durable"
 	"rotatord/internal/failpoint"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/smallfile"
@@ -153,7 +154,7 @@ func (f *File) Store(ctx context.Context, d rotation.Delivery) (rotation.Stored,
 		if !errors.Is(err, errChanged) {
 			return f.stored(now), err
 		}
-		if err := pause(ctx, conflictPause); err != nil {
+		if err := moment.Sleep(ctx, conflictPause); err != nil {
 			return rotation.Stored{}, err
 		}
 	}

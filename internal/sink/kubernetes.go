@@ -9,6 +9,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/kubernetes"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
@@ -152,7 +153,7 @@ func (k *Kubernetes) preflight(ctx context.Context) (*kubernetes.Secret, error) 
 		case !kubernetes.Changed(err):
 			return nil, k.wrap("trying whether a write is allowed to", err)
 		}
-		if err := pause(ctx, conflictPause); err != nil {
+		if err := moment.Sleep(ctx, conflictPause); err != nil {
 			return nil, err
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"rotatord/internal/kubernetes"
+	"rotatord/internal/moment"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 )
@@ -138,7 +139,7 @@ func (k *Kubernetes) readBack(ctx context.Context, now, wrote *kubernetes.Secret
 		if time.Now().Add(wait).After(deadline) {
 			return nil, fmt.Errorf("the Secret %s: %w; it did not catch up within %s", k.config.Place(), err, staleBound)
 		}
-		if ended := pause(ctx, wait); ended != nil {
+		if ended := moment.Sleep(ctx, wait); ended != nil {
 			return nil, fmt.Errorf("the Secret %s: %w; it did not catch up in time: %w", k.config.Place(), err, ended)
 		}
 	}

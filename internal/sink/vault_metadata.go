@@ -59,9 +59,9 @@ func (v *Vault) note(ctx context.Context, kv int, now content, d rotation.Delive
 func customMetadata(d rotation.Delivery) map[string]string {
 	end := noGrace
 	if !d.GraceEndsAt.IsZero() {
-		end = moment(d.GraceEndsAt)
+		end = shownTime(d.GraceEndsAt)
 	}
-	all := map[string]string{keyRotationID: d.RotationID, keyRotatedAt: moment(d.At), keyRotatedBy: d.By, keyGraceEnd: end}
+	all := map[string]string{keyRotationID: d.RotationID, keyRotatedAt: shownTime(d.At), keyRotatedBy: d.By, keyGraceEnd: end}
 	for key, value := range all {
 		value = strings.Map(func(r rune) rune {
 			if !unicode.IsPrint(r) {
@@ -78,8 +78,8 @@ func customMetadata(d rotation.Delivery) map[string]string {
 	return all
 }
 
-// moment is how a time is written for people and programs that read a sink.
-func moment(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }
+// shownTime is how a time is written for people and programs that read a sink.
+func shownTime(t time.Time) string { return t.UTC().Truncate(time.Second).Format(time.RFC3339) }
 
 // fits reports whether Vault would accept all keys together.
 func fits(have, more map[string]string) bool {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"rotatord/internal/failpoint"
+	"rotatord/internal/moment"
 	"rotatord/internal/vault"
 )
 
@@ -58,7 +59,7 @@ func (v *Vault) readBack(ctx context.Context, kv int, before content, w written,
 		if time.Now().Add(wait).After(deadline) {
 			return content{}, fmt.Errorf("%w; it did not catch up within %s", err, staleBound)
 		}
-		if ended := pause(ctx, wait); ended != nil {
+		if ended := moment.Sleep(ctx, wait); ended != nil {
 			return content{}, fmt.Errorf("%w; it did not catch up in time: %w", err, ended)
 		}
 	}

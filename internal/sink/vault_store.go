@@ -123,14 +123,3 @@ func refused(err error) bool {
 func conflict(err error) bool {
 	return vault.StatusOf(err) == http.StatusBadRequest && strings.Contains(err.Error(), "check-and-set parameter did not match")
 }
-
-func pause(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"rotatord/internal/moment"
 )
 
 // This file says how soon a login that failed is tried again.
@@ -30,7 +32,7 @@ func (s *Session) sleepUnlessChanged(ctx context.Context, d time.Duration) {
 		if left <= 0 || s.login.changed(ctx) {
 			return
 		}
-		sleep(ctx, min(left, s.pause))
+		_ = moment.Sleep(ctx, min(left, s.pause))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rotatord/internal/event"
+	"rotatord/internal/moment"
 )
 
 // This file ends sessions at Vault. A token that is not needed any more is revoked, so that no leases pile up in Vault
@@ -79,8 +80,8 @@ func (s *Session) retire(l lease) {
 	s.retiring.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), flightTime)
 		defer cancel()
-		defer context.AfterFunc(s.ending, func() { sleep(ctx, endTime/2); cancel() })()
-		sleep(s.ending, s.pause/lingering)
+		defer context.AfterFunc(s.ending, func() { _ = moment.Sleep(ctx, endTime/2); cancel() })()
+		_ = moment.Sleep(s.ending, s.pause/lingering)
 		if !s.client.transport.flights.wait(ctx, l.token) {
 			return
 		}

@@ -29,6 +29,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/event"
+	"rotatord/internal/moment"
 )
 
 // Observer is told of requests, for metrics. It must be safe for concurrent use.
@@ -160,7 +161,7 @@ func (s *Session) Run(ctx context.Context) {
 			wait.Reset()
 			continue
 		}
-		sleep(ctx, wait.NextBackOff()) // a token that ends at once must not cause logins without a pause
+		_ = moment.Sleep(ctx, wait.NextBackOff()) // a token that ends at once must not cause logins without a pause
 	}
 }
 
@@ -417,12 +418,3 @@ func (s *Session) noteRefusal(err error) error {
 
 // ended reports whether the lease has run out. The caller holds mu.
 func (s *Session) ended() bool { return !s.expiry.IsZero() && !time.Now().Before(s.expiry) }
-
-func sleep(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"rotatord/internal/kvstore"
+	"rotatord/internal/moment"
 )
 
 // Server is one store. The zero Server is empty and has the clock of the machine.
@@ -127,7 +128,7 @@ func (c *Client) do(ctx context.Context, operation, path string, work func(*Serv
 		fault = c.fault(operation, path)
 	}
 	c.mu.Unlock()
-	if err := wait(ctx, fault.Delay); err != nil {
+	if err := moment.Sleep(ctx, fault.Delay); err != nil {
 		return err
 	}
 	if fault.Before != nil {
@@ -140,27 +141,13 @@ func (c *Client) do(ctx context.Context, operation, path string, work func(*Serv
 	c.server.counts[operation]++
 	err := work(c.server)
 	c.server.mu.Unlock()
-	if lateErr := wait(ctx, fault.Late); lateErr != nil {
+	if lateErr := moment.Sleep(ctx, fault.Late); lateErr != nil {
 		return lateErr
 	}
 	if fault.After != nil {
 		return fault.After
 	}
 	return err
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return ctx.Err()
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }
 
 // Get implements [kvstore.KV].

@@ -9,6 +9,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/kvstore"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 )
 
@@ -70,7 +71,7 @@ const firstBehindPause, lastBehindPause = 50 * time.Millisecond, 800 * time.Mill
 func untilFresh(ctx context.Context, read func() error) error {
 	for wait := firstBehindPause; ; wait *= 2 {
 		err := read()
-		if !errors.Is(err, errOlder) || wait > lastBehindPause || sleep(ctx, wait) != nil {
+		if !errors.Is(err, errOlder) || wait > lastBehindPause || moment.Sleep(ctx, wait) != nil {
 			return err
 		}
 	}

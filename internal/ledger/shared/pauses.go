@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"rotatord/internal/kvstore"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 )
 
@@ -47,7 +48,7 @@ func (l *Ledger) SetPause(ctx context.Context, token string, p *rotation.Pause) 
 		if conflicts == maxConflicts {
 			return nil, err
 		}
-		if err := sleep(ctx, rand.N(conflictPause)); err != nil {
+		if err := moment.Sleep(ctx, rand.N(conflictPause)); err != nil {
 			return nil, err
 		}
 	}
@@ -144,16 +145,5 @@ func (l *Ledger) learnPauses(e kvstore.Entry) {
 	defer l.mu.Unlock()
 	if e.Version > l.pauses.Version || e.CreatedAt.After(l.pauses.CreatedAt) {
 		l.pauses = kvstore.Entry{Version: e.Version, CreatedAt: e.CreatedAt}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
-		return nil
 	}
 }
