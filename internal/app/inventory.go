@@ -197,7 +197,7 @@ func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string
 		if !facts.Enabled {
 			tell(event.TokenDisabled, "")
 		}
-		if err := a.engine.recordListing(ctx, t.Name, facts, from.began); err != nil {
+		if err := a.engine.recordListing(ctx, t.Name, facts, from.began); err != nil && !a.engine.lost(err) {
 			log.Error("the ledger could not be written", "error", err)
 		}
 		if fault, late := a.inForce().ExpiryFault(t.Name, id, a.now(), nextOf(seen), facts.ExpiresAt); late {
@@ -226,8 +226,8 @@ func nextOf(seen scheduled) time.Time {
 // renewed, or rotated to make up for a rotation by another writer.
 func (e *engine) recordListing(ctx context.Context, name string, facts rotation.TokenFacts, listed time.Time) error {
 	s, ok := e.view(name)
-	if !ok || s.enrolling {
-		return nil
+	if !ok || s.enrolling || s.record.Step == rotation.StepIdle && !e.rotator.IsListingNews(s.token, s.record, facts) {
+		return nil // nearly always, so the ledger need not be read
 	}
 	var record rotation.Record
 	var err error

@@ -17,6 +17,7 @@ import (
 	"rotatord/internal/ledger"
 	"rotatord/internal/ledger/shared"
 	"rotatord/internal/ledger/transfer"
+	"rotatord/internal/moment"
 	"rotatord/internal/pending"
 	"rotatord/internal/replica"
 	"rotatord/internal/rotation"
@@ -35,6 +36,8 @@ const (
 	learnRetry = time.Second
 	// unreadableEvery is how often records are read again that cannot be used.
 	unreadableEvery = 15 * time.Second
+	// mostRest is the longest rest after all records were read.
+	mostRest = 3 * time.Second
 	// lateEvery is how often the sealed answers on the disk are compared with the ledger.
 	lateEvery = 15 * time.Second
 )
@@ -240,6 +243,13 @@ func (s *sharing) note(names []string) {
 	signal(s.news)
 }
 
+// hasChanged reports whether others have changed what a name stands for, and this replica has not read it yet.
+func (s *sharing) hasChanged(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed[name]
+}
+
 // Names that stand for more than one token. They are not valid names of tokens.
 const (
 	nameAll    = replica.Everything
@@ -257,6 +267,7 @@ func signal(c chan struct{}) {
 // run learns what other replicas save until ctx ends.
 func (s *sharing) run(ctx context.Context) {
 	var retry <-chan time.Time
+	var rest time.Time // nothing is read before
 	again := time.NewTicker(unreadableEvery)
 	defer again.Stop()
 	for account := range accountsOf(s.app.inForce()) { // it may have been listed before
@@ -272,7 +283,14 @@ func (s *sharing) run(ctx context.Context) {
 			s.note(slices.Collect(maps.Keys(s.ledger.Unreadable()))) // an operator may have repaired one
 		}
 		retry = nil
+		if moment.Sleep(ctx, time.Until(rest)) != nil {
+			return
+		}
+		began, all := time.Now(), s.hasChanged(nameAll)
 		err := s.learn(ctx)
+		if all { // while another replica changes very much, Vault gets time for other requests
+			rest = time.Now().Add(min(time.Since(began), mostRest))
+		}
 		s.setErr(err)
 		if err != nil {
 			retry = time.After(learnRetry)

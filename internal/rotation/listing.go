@@ -30,19 +30,25 @@ func (r *Rotator) RecordListing(ctx context.Context, t Token, facts TokenFacts) 
 		return Record{}, nil
 	}
 	defer e.close()
-	if err != nil || e.record.Step != StepIdle || !t.isListedAs(facts.ID, e.record) {
+	if err != nil || !r.IsListingNews(t, e.record, facts) {
 		return e.record, err
 	}
-	known := e.record.knownAs(t, facts.ID)
-	facts = facts.notOlderThan(known)
-	if known == facts || r.replica != nil && facts.onlyUsedSince(known) {
-		return e.record, nil
-	}
-	next, news := e.record.listed(t, facts, r.now().UTC())
+	next, news := e.record.listed(t, facts.notOlderThan(e.record.knownAs(t, facts.ID)), r.now().UTC())
 	if err = e.save(ctx, next); err == nil && news != nil {
 		r.tell(t.Name, event.Actor{Cause: event.ByOutside}, news)
 	}
 	return e.record, err
+}
+
+// IsListingNews reports whether RecordListing would record these facts in a record: no rotation is in progress, and the
+// record does not have them yet.
+func (r *Rotator) IsListingNews(t Token, record Record, facts TokenFacts) bool {
+	if record.Step != StepIdle || !t.isListedAs(facts.ID, record) {
+		return false
+	}
+	known := record.knownAs(t, facts.ID)
+	facts = facts.notOlderThan(known)
+	return known != facts && (r.replica == nil || !facts.onlyUsedSince(known))
 }
 
 // isListedAs reports whether the listing of that service token is about t. It is not if another service
