@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/event"
@@ -147,11 +149,23 @@ func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts,
 // recordListing compares a listing with what is configured.
 func (a *App) recordListing(ctx context.Context, account string, seen listing) {
 	byID := seen.byID()
+	var recording errgroup.Group
+	recording.SetLimit(a.recordsAtOnce())
 	for _, token := range a.inForce().Tokens {
 		if token.Account == account {
-			a.recordToken(ctx, token, byID, seen)
+			recording.Go(func() error { a.recordToken(ctx, token, byID, seen); return nil })
 		}
 	}
+	_ = recording.Wait()
+}
+
+// recordsAtOnce is how many records a listing changes at the same time. A local ledger writes one after the other; a
+// shared one answers each after some milliseconds, and the first listing of an account changes all.
+func (a *App) recordsAtOnce() int {
+	if a.sharing != nil {
+		return 16
+	}
+	return 1
 }
 
 // recordToken compares the service token of one entry, or the two of a pair, with a listing.
