@@ -242,8 +242,11 @@ func (r *replica) get(path string, into any) error {
 	}
 	defer response.Body.Close()
 	b, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %d: %v", r.name, response.StatusCode, err)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %d: %s", r.name, response.StatusCode, b)
 	}
 	if into == nil {
 		return nil

@@ -67,6 +67,9 @@ func play(t *testing.T, failpoints string) *report {
 	}
 	began := time.Now()
 	w := newWorld(t, s)
+	if *logs != "" {
+		defer w.keepLogs(*logs) // also if a replica does not get ready
+	}
 	w.startAll()
 	t.Logf("seed %d: %d replicas are ready with %d tokens after %s", s.seed, s.replicas, s.tokens, time.Since(began).Round(100*time.Millisecond))
 	stop, stopWatch := w.consume(4, 40*time.Millisecond), w.outages.watch(w)
@@ -82,9 +85,6 @@ func play(t *testing.T, failpoints string) *report {
 		if err := r.terminate(); err != nil {
 			w.say("%v", err)
 		}
-	}
-	if *logs != "" {
-		w.keepLogs(*logs)
 	}
 	o := w.judge()
 	o.unwritable = w.outages.between(began, time.Now())

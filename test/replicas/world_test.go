@@ -239,9 +239,17 @@ func (w *world) startAll() {
 func (w *world) awaitReady() {
 	w.t.Helper()
 	for _, r := range w.replicas {
-		program.Eventually(w.t, time.Minute, r.name+" is ready", func() bool { return r.ready() || r.current() == nil })
-		if r.current() == nil {
-			w.t.Fatalf("%s has ended", r.name)
+		for deadline := time.Now().Add(program.Patience); ; time.Sleep(20 * time.Millisecond) {
+			err := r.get("/readyz", nil)
+			if r.current() == nil {
+				w.t.Fatalf("%s has ended", r.name)
+			}
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				w.t.Fatalf("%s is not ready: %v", r.name, err)
+			}
 		}
 	}
 }
