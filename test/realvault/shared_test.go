@@ -17,12 +17,6 @@ import (
 	"rotatord/test/realvault"
 )
 
-// replicaPolicy is the policy that is shipped for replicas.
-func replicaPolicy(t *testing.T) string {
-	t.Helper()
-	return realvault.LeastPolicy(t) + program.ReadFile(t, "deploy/vault/rotatord-replicas-policy.hcl")
-}
-
 var rotatord = program.Rotatord()
 
 // TestDoctorShared: with the least rights of a replica doctor finds nothing to complain about at a real Vault, and it
@@ -32,7 +26,7 @@ func TestDoctorShared(t *testing.T) {
 	v.MountKV(t, "secret", 2, false)
 	v.MountKV(t, "old", 1, false)
 	shared := &config.Shared{Mount: "secret", Prefix: "rotatord", Claim: 2 * time.Minute, Replica: "a"}
-	roleID, secretID := v.AppRole(t, replicaPolicy(t), "1h", "2h")
+	roleID, secretID := v.AppRole(t, replicasPolicy(t), "1h", "2h")
 	approle := config.Vault{Address: v.Address, Auth: &config.AppRole{Mount: "approle", RoleID: secretFile(t, roleID), SecretID: secretFile(t, secretID)}}
 	wants(t, "the least rights", examineShared(t, approle, shared), doctor.SharedGood, doctor.SharedClockGood, doctor.SharedReplicas)
 	wants(t, "another prefix", examineShared(t, approle, &config.Shared{Mount: "secret", Prefix: "other", Claim: time.Minute, Replica: "a"}), doctor.SharedRights)
@@ -41,7 +35,7 @@ func TestDoctorShared(t *testing.T) {
 	}
 	wants(t, "a secret below the prefix", examineShared(t, approle, shared), doctor.SharedForeign)
 	for _, right := range []string{`"create", "read", "update"`, `"create", "update", "list", "delete"`, `"create", "update", "list"`} {
-		lacking := strings.ReplaceAll(program.ReadFile(t, "deploy/vault/rotatord-replicas-policy.hcl"), "["+right+"]", "["+right[strings.Index(right, ",")+1:]+"]")
+		lacking := strings.ReplaceAll(realvault.ReplicasPolicy(t), "["+right+"]", "["+right[strings.Index(right, ",")+1:]+"]")
 		lacking = strings.ReplaceAll(lacking, `, "list"]`, "]")
 		if err := v.Root(t).Sys().PutPolicy("rotatord", realvault.LeastPolicy(t)+lacking); err != nil {
 			t.Fatal(err)
@@ -61,7 +55,7 @@ func TestLedgerMoves(t *testing.T) {
 	}
 	v := realvault.Start(t)
 	v.MountKV(t, "secret", 2, false)
-	roleID, secretID := v.AppRole(t, replicaPolicy(t), "1h", "2h")
+	roleID, secretID := v.AppRole(t, replicasPolicy(t), "1h", "2h")
 	dir := t.TempDir()
 	state := filepath.Join(dir, "state")
 	const tokens = 300

@@ -124,7 +124,7 @@ func (w *world) prepareVault() {
 	leader.MountKV(w.t, mount, 2, false)
 	_, err := leader.Root(w.t).Logical().Write(mount+"/config", map[string]any{"max_versions": 1000}) // what was never in Vault is lost
 	w.must(err)
-	policy := realvault.LeastPolicy(w.t) + program.ReadFile(w.t, "deploy/vault/rotatord-replicas-policy.hcl")
+	policy := realvault.LeastPolicy(w.t) + realvault.ReplicasPolicy(w.t)
 	roleID, secretID := leader.AppRole(w.t, policy, "1h", "24h")
 	identity, err := age.GenerateX25519Identity()
 	w.must(err)
