@@ -76,7 +76,6 @@ func (r *replica) note(name string, body []byte) *save {
 		return nil
 	}
 	s := &save{at: time.Now(), replica: r.name, token: name, record: sent.Data.Record}
-	r.ledgerWrites.Add(1)
 	r.w.mu.Lock()
 	defer r.w.mu.Unlock()
 	r.w.saves = append(r.w.saves, s)

@@ -43,19 +43,16 @@ func (r *replica) serveCloudflare(rw http.ResponseWriter, in *http.Request) {
 	id, rotates := strings.CutSuffix(in.URL.Path, "/rotate")
 	id = id[strings.LastIndexByte(id, '/')+1:]
 	answer := httptest.NewRecorder()
-	if s := r.w.byTokenID[id]; !rotates || s == nil {
-		r.cloudflareRequests.Add(1)
-		r.w.sim.ServeHTTP(answer, in)
-		_, _ = r.answer(in.Context(), rw, answer, "")
-		return
-	} else {
+	if s := r.w.byTokenID[id]; rotates && s != nil {
 		r.rotate(rw, in, s, id, answer)
+		return
 	}
+	r.w.sim.ServeHTTP(answer, in)
+	_, _ = r.answer(in.Context(), rw, answer, "")
 }
 
 func (r *replica) rotate(rw http.ResponseWriter, in *http.Request, s *subject, id string, answer *httptest.ResponseRecorder) {
 	w := r.w
-	r.cloudflareRequests.Add(1)
 	req := &request{replica: r, life: r.current(), subject: s, tokenID: id}
 	s.mu.Lock() // what was before and after belongs to this request
 	req.at = time.Now()

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"rotatord/internal/moment"
 	"rotatord/internal/secret"
 )
 
@@ -75,8 +76,7 @@ var consumers = &http.Client{Timeout: time.Second, Transport: &http.Transport{Ma
 
 // read reads a secret through one member.
 func (w *world) read(path string, member int) (v version, ok bool) {
-	member0 := w.cluster.Members[member]
-	request, err := http.NewRequest(http.MethodGet, member0.Address+"/v1/"+mount+"/data/"+path, nil)
+	request, err := http.NewRequest(http.MethodGet, w.cluster.Members[member].Address+"/v1/"+mount+"/data/"+path, nil)
 	if err != nil {
 		return v, false
 	}
@@ -165,25 +165,11 @@ func (o *outages) between(from, to time.Time) (sum time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, a := range o.all {
-		if begin, end := latest(a[0], from), earliest(a[1], to); end.After(begin) {
+		if begin, end := moment.Max(a[0], from), moment.Min(a[1], to); end.After(begin) {
 			sum += end.Sub(begin)
 		}
 	}
 	return sum
-}
-
-func latest(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
-}
-
-func earliest(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
-	}
-	return b
 }
 
 // write writes something through one member, and reports whether Vault confirmed it.

@@ -106,7 +106,7 @@ func (w *world) disturb(length, gap time.Duration, only string) {
 	running.Wait()
 }
 
-// life is what lanes must not do to one replica at the same time.
+// downFor kills a replica and starts it again after so long, on its disk or on an empty one.
 func (w *world) downFor(r *replica, d time.Duration, empty bool) {
 	r.kill()
 	if empty {

@@ -193,7 +193,6 @@ func TestTenThousand(t *testing.T) {
 		}
 		return "@every 720h"
 	}})
-	w.vaultTimeout = 5 * time.Second
 	began := time.Now()
 	w.startAll()
 	t.Logf("first start, all three enrol 10,000 tokens: ready after %s", time.Since(began).Round(time.Second))

@@ -38,7 +38,7 @@ type replica struct {
 	vaultURL   string
 	simURL     string
 
-	vaultRequests, ledgerWrites, cloudflareRequests atomic.Int64
+	vaultRequests atomic.Int64
 
 	mu      sync.Mutex
 	process *process   // nil if it does not run

@@ -108,10 +108,6 @@ func (o *report) summary() string {
 			fmt.Fprintf(&b, " %s %d;", k, title.of[k])
 		}
 	}
-	var vault int64
-	for _, r := range w.replicas {
-		vault += r.vaultRequests.Load()
-	}
-	fmt.Fprintf(&b, "\n  %d requests to Vault, of which %d saved a record; Vault could not be written for %s in all", vault, len(w.saves), o.unwritable.Round(time.Second))
+	fmt.Fprintf(&b, "\n  %d requests to Vault, of which %d saved a record; Vault could not be written for %s in all", w.vaultRequests(), len(w.saves), o.unwritable.Round(time.Second))
 	return b.String()
 }
