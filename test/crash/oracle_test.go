@@ -15,6 +15,7 @@ import (
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/statedir"
+	"rotatord/test/program"
 )
 
 // line is what the oracle reads of a log line.
@@ -169,7 +170,7 @@ func (w *world) checkSubject(s subject, lines []line, say func(string, ...any)) 
 		return
 	}
 	last := versions[len(versions)-1]
-	if !w.accepted(s, last.clientID, last.secret) {
+	if !program.Accepts(w.sim, last.clientID, last.secret) {
 		say("%s: what Vault holds is refused", s.name)
 	}
 	for i, v := range versions {

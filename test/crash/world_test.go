@@ -356,10 +356,10 @@ func (w *world) consume(s subject) {
 	if !ok {
 		return // Vault cannot be read: a consumer continues with what it has
 	}
-	accepted := w.accepted(s, id, value)
+	accepted := program.Accepts(w.sim, id, value)
 	if !accepted { // it may have been replaced between the two
 		if nowID, now, ok := w.stored(s); ok && (nowID != id || now != value) {
-			accepted = w.accepted(s, nowID, now)
+			accepted = program.Accepts(w.sim, nowID, now)
 		}
 	}
 	w.mu.Lock()
@@ -380,16 +380,6 @@ func (w *world) stored(s subject) (clientID, value string, ok bool) {
 	clientID, _ = data["client_id"].(string)
 	value, ok = data["client_secret"].(string)
 	return clientID, value, ok
-}
-
-// accepted asks the application behind Access, without the network.
-func (w *world) accepted(s subject, clientID, value string) bool {
-	req := httptest.NewRequest(http.MethodGet, "/app/", nil)
-	req.Header.Set("CF-Access-Client-Id", clientID)
-	req.Header.Set("CF-Access-Client-Secret", value)
-	rec := httptest.NewRecorder()
-	w.sim.ServeHTTP(rec, req)
-	return rec.Code == http.StatusOK
 }
 
 func digest(value string) secret.Digest { return secret.New(value).Digest() }

@@ -303,7 +303,7 @@ func (w *world) consume() (stop func()) {
 	all.Go(func() {
 		for n := 0; ; n++ {
 			id, value, ok := w.stored(w.cluster.Members[n%len(w.cluster.Members)])
-			if ok && !w.accepts(id, value) {
+			if ok && !program.Accepts(w.sim, id, value) {
 				w.mu.Lock()
 				w.refused = append(w.refused, time.Now().Format(time.TimeOnly))
 				w.mu.Unlock()
@@ -340,13 +340,4 @@ func (w *world) stored(v *realvault.Vault) (clientID, value string, ok bool) {
 	clientID, _ = data["client_id"].(string)
 	value, ok = data["client_secret"].(string)
 	return clientID, value, ok
-}
-
-func (w *world) accepts(clientID, value string) bool {
-	r := httptest.NewRequest(http.MethodGet, "/app/", nil)
-	r.Header.Set("CF-Access-Client-Id", clientID)
-	r.Header.Set("CF-Access-Client-Secret", value)
-	answer := httptest.NewRecorder()
-	w.sim.ServeHTTP(answer, r)
-	return answer.Code == http.StatusOK
 }

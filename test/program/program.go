@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -141,6 +143,16 @@ func Eventually(t testing.TB, within time.Duration, what string, condition func(
 		}
 	}
 	t.Fatalf("did not come about within %s: %s", within, what)
+}
+
+// Accepts asks an application behind Access, without the network, whether it lets a service token in.
+func Accepts(application http.Handler, clientID, clientSecret string) bool {
+	r := httptest.NewRequest(http.MethodGet, "/app/", nil)
+	r.Header.Set("CF-Access-Client-Id", clientID)
+	r.Header.Set("CF-Access-Client-Secret", clientSecret)
+	answer := httptest.NewRecorder()
+	application.ServeHTTP(answer, r)
+	return answer.Code == http.StatusOK
 }
 
 // ReadFile returns a file of the repository.

@@ -121,13 +121,3 @@ func (w *world) losesAnswer() string {
 	w.tally.lostAnswers++
 	return lostAnswers[rand.IntN(len(lostAnswers))]
 }
-
-// accepts asks the application behind Access, without the network.
-func (w *world) accepts(clientID, value string) bool {
-	r := httptest.NewRequest(http.MethodGet, "/app/", nil)
-	r.Header.Set("CF-Access-Client-Id", clientID)
-	r.Header.Set("CF-Access-Client-Secret", value)
-	answer := httptest.NewRecorder()
-	w.sim.ServeHTTP(answer, r)
-	return answer.Code == http.StatusOK
-}

@@ -10,6 +10,7 @@ import (
 
 	"rotatord/internal/moment"
 	"rotatord/internal/secret"
+	"rotatord/test/program"
 )
 
 // refusal is a look at what Vault held that the application refused.
@@ -53,7 +54,7 @@ func (w *world) look(s *subject, n int) {
 		return // Vault cannot be read: a consumer continues with what it has
 	}
 	at := time.Now()
-	accepted := w.accepts(v.clientID, v.secret)
+	accepted := program.Accepts(w.sim, v.clientID, v.secret)
 	if !accepted { // it may have been replaced meanwhile, or the member did not know that it leads no more
 		latest := v
 		for m := range vaults {
@@ -62,7 +63,7 @@ func (w *world) look(s *subject, n int) {
 			}
 		}
 		at = time.Now()
-		v, accepted = latest, w.accepts(latest.clientID, latest.secret)
+		v, accepted = latest, program.Accepts(w.sim, latest.clientID, latest.secret)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"rotatord/internal/pending"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
+	"rotatord/test/program"
 )
 
 // line is what the oracle reads of a log line.
@@ -123,7 +124,7 @@ type course struct {
 
 func (c *course) check() {
 	last := c.versions[len(c.versions)-1]
-	if !c.w.accepts(last.clientID, last.secret) {
+	if !program.Accepts(c.w.sim, last.clientID, last.secret) {
 		c.say("%s: what Vault holds at the end is refused", c.s.name)
 	}
 	c.slots()
