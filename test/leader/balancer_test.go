@@ -5,9 +5,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -122,20 +120,12 @@ func (b *balancer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (b *balancer) forward(r *http.Request, body []byte) (*http.Response, []byte, error) {
 	err := errors.New("no member is up")
 	for _, v := range b.targets() {
-		target, parseErr := url.Parse(v.Address)
-		if parseErr != nil {
-			return nil, nil, parseErr
-		}
-		out := r.Clone(r.Context())
-		out.URL.Scheme, out.URL.Host, out.RequestURI = target.Scheme, target.Host, ""
-		out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
 		var response *http.Response
-		if response, err = transport.RoundTrip(out); err == nil {
-			answer, readErr := io.ReadAll(response.Body)
-			_ = response.Body.Close()
-			return response, answer, readErr
+		var answer []byte
+		if response, answer, err = v.Forward(transport, r, body); err == nil {
+			return response, answer, nil
 		}
-		if dial := (*net.OpError)(nil); !errors.As(err, &dial) || dial.Op != "dial" {
+		if !realvault.NotConnected(err) {
 			break
 		}
 	}

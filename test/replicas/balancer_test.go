@@ -1,19 +1,17 @@
 package replicas
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"io"
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
 	"strings"
 	"syscall"
 	"time"
 
 	"rotatord/internal/rotation"
+	"rotatord/test/realvault"
 )
 
 // save is a record that a replica tried to write to the shared ledger.
@@ -91,7 +89,6 @@ func (r *replica) forward(in *http.Request, body []byte) (*http.Response, []byte
 	if err := r.anyVault.pass(in.Context()); err != nil {
 		return nil, nil, nil, err
 	}
-	err := errCut
 	for _, n := range rand.Perm(vaults) {
 		l := &r.vaults[n]
 		if m, _ := l.state(); m == refused {
@@ -100,35 +97,15 @@ func (r *replica) forward(in *http.Request, body []byte) (*http.Response, []byte
 		if err := l.pass(in.Context()); err != nil {
 			return nil, nil, nil, err
 		}
-		response, answer, sendErr := r.send(in.Context(), in, body, r.w.cluster.Members[n].Address)
+		response, answer, sendErr := r.w.cluster.Members[n].Forward(transport, in, body)
 		if sendErr == nil && response.StatusCode != http.StatusTemporaryRedirect { // a standby without a leader redirects to nobody
 			return response, answer, l, nil
 		}
-		if sendErr != nil && !isDial(sendErr) {
+		if sendErr != nil && !realvault.NotConnected(sendErr) {
 			return nil, nil, nil, sendErr
 		}
 	}
-	return nil, nil, nil, err
-}
-
-func (r *replica) send(ctx context.Context, in *http.Request, body []byte, address string) (*http.Response, []byte, error) {
-	target, err := url.Parse(address)
-	if err != nil {
-		return nil, nil, err
-	}
-	out := in.Clone(ctx)
-	out.URL.Scheme, out.URL.Host, out.RequestURI = target.Scheme, target.Host, ""
-	out.Body, out.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	if len(body) == 0 {
-		out.Body = http.NoBody
-	}
-	response, err := transport.RoundTrip(out)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	return response, answer, err
+	return nil, nil, nil, errCut
 }
 
 // transport does not send a write again: it has no GetBody.

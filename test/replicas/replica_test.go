@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -270,9 +269,4 @@ func (r *replica) command(args ...string) (string, error) {
 	}
 	out, err := exec.Command(path, append(args, "--config", r.configPath())...).CombinedOutput()
 	return string(out), err
-}
-
-func isDial(err error) bool {
-	dial, ok := errors.AsType[*net.OpError](err)
-	return ok && dial.Op == "dial"
 }
