@@ -3,6 +3,7 @@ package replicas
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -78,6 +79,44 @@ func (w *world) busy(replica, token string) bool {
 	return false
 }
 
+// fail kills a replica. It returns when, and the tokens that it had served last since a time: whether it was in the middle
+// of a rotation of them.
+func (w *world) fail(victim *replica, since time.Time) (killed time.Time, served map[*subject]bool) {
+	last := map[*subject]*request{}
+	for _, r := range w.rotationsOf(since) {
+		last[r.subject] = r
+	}
+	victim.kill()
+	killed, served = time.Now(), map[*subject]bool{}
+	for s, r := range last {
+		if r.replica == victim {
+			served[s] = w.busy(victim.name, s.name)
+		}
+	}
+	return killed, served
+}
+
+// servedAgain waits until all these tokens are rotated, and returns how long after a time each of them was: those that were
+// idle, and those in the middle of a rotation.
+func (w *world) servedAgain(t *testing.T, waiting map[*subject]bool, killed time.Time) (idle, busy []time.Duration) {
+	t.Helper()
+	for deadline := killed.Add(4 * time.Minute); len(waiting) > 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for _, r := range w.rotationsOf(killed) {
+			inProgress, ok := waiting[r.subject]
+			switch delete(waiting, r.subject); {
+			case ok && inProgress:
+				busy = append(busy, r.at.Sub(killed))
+			case ok:
+				idle = append(idle, r.at.Sub(killed))
+			}
+		}
+	}
+	for s := range waiting {
+		t.Errorf("%s was not served again", s.name)
+	}
+	return idle, busy
+}
+
 // TestTakeoverTime kills one of three replicas, again and again, and counts from then until each token that it served
 // last is rotated by another one. All tokens are always due.
 func TestTakeoverTime(t *testing.T) {
@@ -96,32 +135,9 @@ func TestTakeoverTime(t *testing.T) {
 				victim := w.replicas[n%3]
 				began := time.Now()
 				time.Sleep(max(claim, 10*time.Second)) // all prefer again what they prefer
-				last := map[*subject]*request{}
-				for _, r := range w.rotationsOf(began) {
-					last[r.subject] = r
-				}
-				victim.kill()
-				killed := time.Now()
-				waiting := map[*subject]bool{}
-				for s, r := range last {
-					if r.replica == victim {
-						waiting[s] = w.busy(victim.name, s.name)
-					}
-				}
-				for deadline := killed.Add(4 * time.Minute); len(waiting) > 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-					for _, r := range w.rotationsOf(killed) {
-						inProgress, ok := waiting[r.subject]
-						switch delete(waiting, r.subject); {
-						case ok && inProgress:
-							busy = append(busy, r.at.Sub(killed))
-						case ok:
-							idle = append(idle, r.at.Sub(killed))
-						}
-					}
-				}
-				for s := range waiting {
-					t.Errorf("%s was not served again", s.name)
-				}
+				killed, served := w.fail(victim, began)
+				idleNow, busyNow := w.servedAgain(t, served, killed)
+				idle, busy = append(idle, idleNow...), append(busy, busyNow...)
 				w.must(victim.start())
 				program.Eventually(t, time.Minute, "the replica is ready", victim.ready)
 			}
@@ -219,31 +235,12 @@ func TestTenThousand(t *testing.T) {
 		victim := w.replicas[n]
 		began := time.Now()
 		time.Sleep(15 * time.Second)
-		last := map[*subject]*request{}
-		for _, r := range w.rotationsOf(began) {
-			last[r.subject] = r
-		}
 		before := w.vaultRequests()
-		victim.kill()
-		killed := time.Now()
-		waiting := map[*subject]bool{}
-		for s, r := range last {
-			if r.replica == victim && !w.busy(victim.name, s.name) {
-				waiting[s] = true
-			}
-		}
-		for deadline := killed.Add(4 * time.Minute); len(waiting) > 0 && time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-			for _, r := range w.rotationsOf(killed) {
-				if waiting[r.subject] {
-					delete(waiting, r.subject)
-					took = append(took, r.at.Sub(killed))
-				}
-			}
-		}
+		killed, served := w.fail(victim, began)
+		maps.DeleteFunc(served, func(_ *subject, inProgress bool) bool { return inProgress })
+		idle, _ := w.servedAgain(t, served, killed)
+		took = append(took, idle...)
 		t.Logf("failover of %s: %d requests to Vault until its tokens were served", victim.name, w.vaultRequests()-before)
-		for s := range waiting {
-			t.Errorf("%s was not served again", s.name)
-		}
 		w.must(victim.start())
 		program.Eventually(t, time.Minute, "ready", victim.ready)
 		time.Sleep(20 * time.Second)
