@@ -49,7 +49,6 @@ func runPod(t *testing.T, c cluster, v *vaultServer, d deployment) {
 	sim := cfsim.New(cfsim.Options{SeedTokens: 1, APIToken: secret.New("cfat_made-up")})
 	cloudflare := httptest.NewServer(sim)
 	t.Cleanup(cloudflare.Close)
-	address := program.FreeAddress(t)
 	kubernetes := strings.Contains(d.name, "secret-sink")
 
 	// The peers of this test, in the configuration that is shipped.
@@ -58,9 +57,7 @@ func runPod(t *testing.T, c cluster, v *vaultServer, d deployment) {
 			continue
 		}
 		config, _, _ := unstructured.NestedString(o.Object, "data", "config.yaml")
-		config = replaceOnce(t, config, "listen: 0.0.0.0:9321", "listen: "+address)
-		config = replaceOnce(t, config, "account_id: 023e105f4ecef8ad9ca31a8372d0c353\n", "account_id: 023e105f4ecef8ad9ca31a8372d0c353\n    base_url: "+cloudflare.URL+cfsim.BasePath+"\n")
-		config = replaceOnce(t, config, "https://vault.example.com:8200", v.address)
+		config = peersIn(t, config, cloudflare.URL, v)
 		config = replaceOnce(t, config, "f174e90a-fafe-4643-bbbc-4a0ed4fc8415", cfsim.SeedTokenID(1))
 		config = replaceOnce(t, config, "path: access/ci-deploy", "path: access/"+d.namespace)
 		if kubernetes {
@@ -75,16 +72,13 @@ func runPod(t *testing.T, c cluster, v *vaultServer, d deployment) {
 		if _, err := c.send(t, c.AdminToken, http.MethodPost, "/api/v1/namespaces/"+d.foreign[0]+"/secrets", "application/json", `{"metadata": {"name": "cf-access"}}`); err != nil {
 			t.Fatal(err)
 		}
-		v.write(t, "auth/kubernetes/role/"+d.namespace, map[string]any{
-			"bound_service_account_names": "rotatord", "bound_service_account_namespaces": d.namespace, "audience": "vault",
-			"token_policies": "rotatord", "token_no_default_policy": true, "token_period": "1h",
-		})
+		v.admits(t, d, "rotatord")
 	} else {
 		credentials["vault-role-id"], credentials["vault-secret-id"] = v.appRole(t)
 	}
 	pod := d.pod(t, 0)
 	typed := c.create(t, pod)
-	k := &kubelet{cluster: c, pod: typed, root: t.TempDir(), credentials: credentials}
+	k := &kubelet{cluster: c, pod: typed, root: t.TempDir(), credentials: credentials, listen: program.FreeAddress(t)}
 	k.prepare(t, d)
 	daemon, log := k.command(t, typed.Spec.Containers[0].Args...), &program.Output{}
 	daemon.Stdout, daemon.Stderr = log, log
@@ -99,14 +93,7 @@ func runPod(t *testing.T, c cluster, v *vaultServer, d deployment) {
 			t.Logf("the log of the pod:\n%s", program.Tail(log.String()))
 		}
 	})
-	program.Eventually(t, 30*time.Second, "the readiness probe", func() bool {
-		answer, err := http.Get("http://" + address + typed.Spec.Containers[0].ReadinessProbe.HTTPGet.Path)
-		if err != nil {
-			return false
-		}
-		_ = answer.Body.Close()
-		return answer.StatusCode == http.StatusOK
-	})
+	k.ready(t, program.Patience)
 
 	// The commands of the guide, as kubectl exec runs them.
 	for _, args := range [][]string{{"doctor"}, {"rotate", "ci-deploy"}, {"status"}} {
@@ -146,6 +133,14 @@ func replaceOnce(t *testing.T, text, old, new string) string {
 		t.Fatalf("the configuration has %q %d times", old, strings.Count(text, old))
 	}
 	return strings.Replace(text, old, new, 1)
+}
+
+// peersIn returns the configuration that is shipped with the peers of a test: its Cloudflare and its Vault.
+func peersIn(t *testing.T, config, cloudflare string, v *vaultServer) string {
+	t.Helper()
+	const account = "account_id: 023e105f4ecef8ad9ca31a8372d0c353\n"
+	config = replaceOnce(t, config, account, account+"    base_url: "+cloudflare+cfsim.BasePath+"\n")
+	return replaceOnce(t, config, "https://vault.example.com:8200", v.address)
 }
 
 // kubelet does what the kubelet and the runtime do for a pod, as far as the binary can see it.
@@ -301,6 +296,25 @@ func (k *kubelet) inPod(start func() error) error {
 	return <-started
 }
 
+// ready waits until the readiness probe is answered, on the address listen.
+func (k *kubelet) ready(t *testing.T, within time.Duration) {
+	t.Helper()
+	said := ""
+	for end := time.Now().Add(within); ; time.Sleep(100 * time.Millisecond) {
+		answer, err := http.Get("http://" + k.listen + k.pod.Spec.Containers[0].ReadinessProbe.HTTPGet.Path + "?verbose")
+		if err == nil {
+			text, _ := io.ReadAll(answer.Body)
+			_ = answer.Body.Close()
+			if said = string(text); answer.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%s is not ready: %v\n%s", k.pod.Name, err, said)
+		}
+	}
+}
+
 // exec runs a command of the guide, as kubectl exec does, and returns what it prints.
 func (k *kubelet) exec(t *testing.T, args ...string) string {
 	t.Helper()
@@ -425,6 +439,15 @@ func (v *vaultServer) knows(t *testing.T, c cluster) {
 	v.write(t, "auth/kubernetes/config", map[string]any{
 		"kubernetes_host": c.URL, "kubernetes_ca_cert": string(ca), "disable_local_ca_jwt": true,
 		"token_reviewer_jwt": c.Token(t, "kube-system", "vault-token-review", time.Hour),
+	})
+}
+
+// admits lets the pods of a deployment log in to Vault, with these policies.
+func (v *vaultServer) admits(t *testing.T, d deployment, policies string) {
+	t.Helper()
+	v.write(t, "auth/kubernetes/role/"+d.namespace, map[string]any{
+		"bound_service_account_names": "rotatord", "bound_service_account_namespaces": d.namespace, "audience": "vault",
+		"token_policies": policies, "token_no_default_policy": true, "token_period": "1h",
 	})
 }
 

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"filippo.io/age"
 	batchv1 "k8s.io/api/batch/v1"
@@ -51,15 +50,11 @@ func TestPodMovesLedger(t *testing.T) {
 		}
 	}
 	for _, d := range []deployment{one, move} {
-		v.write(t, "auth/kubernetes/role/"+d.namespace, map[string]any{
-			"bound_service_account_names": "rotatord", "bound_service_account_namespaces": d.namespace, "audience": "vault",
-			"token_policies": "rotatord,rotatord-replicas", "token_no_default_policy": true, "token_period": "1h",
-		})
+		v.admits(t, d, "rotatord,rotatord-replicas")
 		for _, o := range d.objects {
 			if o.GetKind() == "ConfigMap" {
 				config, _, _ := unstructured.NestedString(o.Object, "data", "config.yaml")
-				config = replaceOnce(t, config, "account_id: 023e105f4ecef8ad9ca31a8372d0c353\n", "account_id: 023e105f4ecef8ad9ca31a8372d0c353\n    base_url: "+cloudflare.URL+cfsim.BasePath+"\n")
-				config = replaceOnce(t, config, "https://vault.example.com:8200", v.address)
+				config = peersIn(t, config, cloudflare.URL, v)
 				config = replaceOnce(t, config, "f174e90a-fafe-4643-bbbc-4a0ed4fc8415", cfsim.SeedTokenID(1))
 				config = replaceOnce(t, config, "kubernetes: {role: rotatord,", "kubernetes: {role: "+d.namespace+",")
 				_ = unstructured.SetNestedField(o.Object, config, "data", "config.yaml")
@@ -78,14 +73,7 @@ func TestPodMovesLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = daemon.Process.Kill() })
-	program.Eventually(t, 30*time.Second, "the readiness probe", func() bool {
-		answer, err := http.Get("http://" + k.listen + "/readyz")
-		if err != nil {
-			return false
-		}
-		_ = answer.Body.Close()
-		return answer.StatusCode == http.StatusOK
-	})
+	k.ready(t, program.Patience)
 	k.exec(t, "rotate", "ci-deploy")
 	k.exec(t, "pause", "ci-deploy", "--reason", "moves with the ledger")
 	if err := daemon.Process.Signal(syscall.SIGTERM); err != nil {

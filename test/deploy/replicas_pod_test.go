@@ -37,8 +37,8 @@ func TestPodReplicas(t *testing.T) {
 	for i := range w.pods {
 		w.start(t, i, 0)
 	}
-	for i := range w.pods {
-		w.ready(t, i)
+	for _, p := range w.pods {
+		p.ready(t, time.Minute)
 	}
 	up := time.Now()
 	w.sees(t)
@@ -48,7 +48,7 @@ func TestPodReplicas(t *testing.T) {
 		for i := len(w.pods) - 1; i >= 0; i-- {
 			w.stop(t, i)
 			w.start(t, i, rollouts)
-			w.ready(t, i)
+			w.pods[i].ready(t, time.Minute)
 			time.Sleep(w.minReady)
 		}
 	}
@@ -70,7 +70,6 @@ type replicas struct {
 	cluster  cluster
 	vault    *vaultServer
 	d        deployment
-	address  string // of Cloudflare
 	pods     []*replica
 	config   string // the shipped configuration, with the peers of this test
 	minReady time.Duration
@@ -99,17 +98,13 @@ func newReplicas(t *testing.T) *replicas {
 	w.answersAfter(t, time.Second, time.Second)
 	server := httptest.NewServer(w.cloudflare)
 	t.Cleanup(server.Close)
-	w.address = server.URL
 
 	for _, d := range deployments(t) {
 		if d.name == "kustomize "+severalReplicas {
 			w.d = d
 		}
 	}
-	v.write(t, "auth/kubernetes/role/"+w.d.namespace, map[string]any{
-		"bound_service_account_names": "rotatord", "bound_service_account_namespaces": w.d.namespace, "audience": "vault",
-		"token_policies": "rotatord,rotatord-replicas", "token_no_default_policy": true, "token_period": "1h",
-	})
+	v.admits(t, w.d, "rotatord,rotatord-replicas")
 	for _, o := range w.d.objects {
 		switch o.GetKind() {
 		case "ConfigMap":
@@ -121,8 +116,7 @@ func newReplicas(t *testing.T) *replicas {
 			w.pods = make([]*replica, n)
 		}
 	}
-	w.config = replaceOnce(t, w.config, "account_id: 023e105f4ecef8ad9ca31a8372d0c353\n", "account_id: 023e105f4ecef8ad9ca31a8372d0c353\n    base_url: "+server.URL+cfsim.BasePath+"\n")
-	w.config = replaceOnce(t, w.config, "https://vault.example.com:8200", v.address)
+	w.config = peersIn(t, w.config, server.URL, v)
 	w.config = replaceOnce(t, w.config, "kubernetes: {role: rotatord,", "kubernetes: {role: "+w.d.namespace+",")
 	w.config, _, _ = strings.Cut(w.config, "\ndefaults:")
 	w.config += fmt.Sprintf("\ndefaults: {account: prod, schedule: \"* * * * *\", jitter: %s, window: %s}\ntokens:\n", rolloutJitter, rolloutWindow)
@@ -204,26 +198,6 @@ func (w *replicas) start(t *testing.T, i, n int) {
 	})
 }
 
-// ready waits until the readiness probe is answered.
-func (w *replicas) ready(t *testing.T, i int) {
-	t.Helper()
-	p := w.pods[i]
-	said := ""
-	for end := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		answer, err := http.Get("http://" + p.listen + p.pod.Spec.Containers[0].ReadinessProbe.HTTPGet.Path + "?verbose")
-		if err == nil {
-			text, _ := io.ReadAll(answer.Body)
-			_ = answer.Body.Close()
-			if said = string(text); answer.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		if time.Now().After(end) {
-			t.Fatalf("%s is not ready: %v\n%s", p.pod.Name, err, said)
-		}
-	}
-}
-
 // stop ends a pod as the kubelet does, and removes it from the API server.
 func (w *replicas) stop(t *testing.T, i int) {
 	t.Helper()
@@ -268,22 +242,9 @@ func (w *replicas) check(t *testing.T, begin, end time.Time) (slots int) {
 	if len(missed) > 0 {
 		t.Errorf("slots were missed:\n%s", strings.Join(missed, "\n"))
 	}
-	for token := range rolloutTokens {
-		name := fmt.Sprintf("seeded-%04d", token+1)
-		table := scheduler.Timetable{Schedule: w.schedule, Key: name, Jitter: rolloutJitter, Window: rolloutWindow}
-		for slot := w.schedule.Next(begin); ; slot = w.schedule.Next(slot) {
-			f := table.Firing(slot)
-			if f.Close.After(end) {
-				break
-			}
-			if f.Begin.Before(begin) {
-				continue
-			}
-			slots++
-			if at := served[name][slot]; len(at) != 1 || at[0].After(f.Close) || at[0].Before(f.Begin.Add(-2*time.Millisecond)) {
-				t.Errorf("%s: the slot of %s, due from %s to %s, was served at %v", name, slot, f.Begin, f.Close, at)
-			}
-		}
+	for name, f := range w.slots(begin, end) {
+		slots++
+		w.servedOnce(t, served, name, f)
 	}
 	if slots < rolloutTokens {
 		t.Fatalf("only %d slots: this shows nothing", slots)

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -83,33 +84,17 @@ func TestRolloutCostsNoSlot(t *testing.T) {
 		t.Errorf("slots were missed:\n%s", strings.Join(missed, "\n"))
 	}
 	late, during, n := time.Duration(0), 0, 0
-	for token := range rolloutTokens {
-		name := fmt.Sprintf("seeded-%04d", token+1)
-		table := scheduler.Timetable{Schedule: r.schedule, Key: name, Jitter: rolloutJitter, Window: rolloutWindow}
-		for slot := r.schedule.Next(begin); ; slot = r.schedule.Next(slot) {
-			f := table.Firing(slot)
-			if f.Close.After(end) {
-				break
-			}
-			if f.Begin.Before(begin) {
-				continue
-			}
-			n++
-			at := served[name][slot]
-			if len(at) != 1 {
-				t.Errorf("%s: the slot of %s, due at %s, was served %d times: %v", name, slot, f.Begin, len(at), at)
-				continue
-			}
-			delay := at[0].Sub(f.Begin)
-			if delay > time.Second/2 {
-				during++
-			}
-			late = max(late, delay)
-			const rounding = 2 * time.Millisecond // of the duration in the log
-			if at[0].Before(f.Begin.Add(-rounding)) || at[0].After(f.Close) {
-				t.Errorf("%s: the slot of %s, due from %s to %s, was served at %s", name, slot, f.Begin, f.Close, at[0])
-			}
+	for name, f := range r.slots(begin, end) {
+		n++
+		at, ok := r.servedOnce(t, served, name, f)
+		if !ok {
+			continue
 		}
+		delay := at.Sub(f.Begin)
+		if delay > time.Second/2 {
+			during++
+		}
+		late = max(late, delay)
 	}
 	if n < rolloutTokens || rollouts < 5 || refused == 0 {
 		t.Fatalf("only %d slots, %d rollouts and %d containers that had to wait for the volume: this shows nothing", n, rollouts, refused)
@@ -302,6 +287,40 @@ func (r *rollout) follow(log io.Reader, serving func()) (last string, rotated ti
 		}
 	}
 	return last, rotated
+}
+
+// slots are the tokens and slots that have to be served between two times.
+func (r *rollout) slots(begin, end time.Time) iter.Seq2[string, scheduler.Firing] {
+	return func(yield func(string, scheduler.Firing) bool) {
+		for token := range rolloutTokens {
+			name := fmt.Sprintf("seeded-%04d", token+1)
+			table := scheduler.Timetable{Schedule: r.schedule, Key: name, Jitter: rolloutJitter, Window: rolloutWindow}
+			for slot := r.schedule.Next(begin); ; slot = r.schedule.Next(slot) {
+				f := table.Firing(slot)
+				if f.Close.After(end) {
+					break
+				}
+				if !f.Begin.Before(begin) && !yield(name, f) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// servedOnce checks that a slot was served once and within its window. It returns when, if it was served once.
+func (r *rollout) servedOnce(t *testing.T, served map[string]map[time.Time][]time.Time, name string, f scheduler.Firing) (at time.Time, once bool) {
+	t.Helper()
+	all := served[name][f.Slot]
+	if len(all) != 1 {
+		t.Errorf("%s: the slot of %s, due at %s, was served %d times: %v", name, f.Slot, f.Begin, len(all), all)
+		return at, false
+	}
+	const rounding = 2 * time.Millisecond // of the duration in the log
+	if at = all[0]; at.Before(f.Begin.Add(-rounding)) || at.After(f.Close) {
+		t.Errorf("%s: the slot of %s, due from %s to %s, was served at %s", name, f.Slot, f.Begin, f.Close, at)
+	}
+	return at, true
 }
 
 func (r *rollout) outcome() (served map[string]map[time.Time][]time.Time, missed []string) {
