@@ -3,7 +3,6 @@ package app_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,7 +16,6 @@ import (
 	"filippo.io/age"
 
 	"rotatord/internal/app"
-	"rotatord/internal/httpapi"
 	"rotatord/internal/rotation"
 )
 
@@ -58,20 +56,9 @@ func (w *replicas) section(name string) string {
 }
 
 // replica starts a replica.
-func (w *replicas) replica(name string, extra ...string) *daemon {
+func (w *replicas) replica(name string) *daemon {
 	w.t.Helper()
-	c := w.config(append([]string{w.section(name)}, extra...)...)
-	d := &daemon{w: w.world, log: &buffer{}, events: &events{}}
-	var err error
-	d.App, err = app.New(app.Options{
-		Config: c, Logger: slog.New(slog.NewJSONHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Build: httpapi.Build{Version: "test"}, Subscriber: d.events.subscriber(), Now: w.now,
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	d.url = "http://" + d.Addr().String()
-	d.Start()
+	d := w.run(w.config(w.section(name)))
 	w.t.Cleanup(func() {
 		d.leave()
 		if w.t.Failed() {

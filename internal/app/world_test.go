@@ -256,6 +256,14 @@ type daemon struct {
 // stop did that.
 func (w *world) start(c *config.Config) *daemon {
 	w.t.Helper()
+	d := w.run(c)
+	w.t.Cleanup(d.stop)
+	return d
+}
+
+// run builds an App and starts it. The caller stops it.
+func (w *world) run(c *config.Config) *daemon {
+	w.t.Helper()
 	d := &daemon{w: w, log: &buffer{stalled: w.logStalled}, events: &events{}}
 	var err error
 	d.App, err = app.New(app.Options{
@@ -267,7 +275,6 @@ func (w *world) start(c *config.Config) *daemon {
 	}
 	d.url = "http://" + d.Addr().String()
 	d.Start()
-	w.t.Cleanup(d.stop)
 	return d
 }
 
