@@ -2,7 +2,6 @@ package rotation_test
 
 import (
 	"errors"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,8 +10,7 @@ import (
 	"rotatord/internal/rotation"
 )
 
-// inCluster runs test with two replicas of one token that is due soon. what happens to the first call of that name by
-// the first replica: fault for d.
+// inCluster runs test with two replicas of one token that is due. The first call of that name by the first replica has the fault f.
 func inCluster(t *testing.T, grace time.Duration, call string, f planned, test func(t *testing.T, c *cluster, a, b *process)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -36,7 +34,7 @@ func inCluster(t *testing.T, grace time.Duration, call string, f planned, test f
 			t.Error(problem)
 		}
 		if t.Failed() {
-			t.Log(slices.Collect(slices.Values(c.log)))
+			t.Log(c.log)
 		}
 	})
 }
@@ -62,7 +60,7 @@ func (p *process) until(t *testing.T, what string, ok func(rotation.Record) bool
 	t.Fatalf("never %s: %+v", what, p.view())
 }
 
-// goOn advances the token on a replica once, in a goroutine of its own. It returns when that is over.
+// goOn advances the token on a replica once, in a goroutine of its own. over gets the error when that has ended.
 func (p *process) goOn(t *testing.T) (over chan error) {
 	over = make(chan error, 1)
 	go func() {
@@ -72,7 +70,8 @@ func (p *process) goOn(t *testing.T) (over chan error) {
 	return over
 }
 
-func done(r rotation.Record) bool { return r.Step == rotation.StepIdle && r.Last != nil }
+func done(r rotation.Record) bool    { return r.Step == rotation.StepIdle && r.Last != nil }
+func inDoubt(r rotation.Record) bool { return r.Step == rotation.StepInDoubt }
 
 func (c *cluster) lateAnswers() (all []event.LateAnswer) {
 	for _, e := range c.events {
@@ -111,7 +110,7 @@ func TestNotSentWithoutAHold(t *testing.T) {
 	inCluster(t, 10*time.Minute, "save intent", planned{how: "stop after", for_: time.Minute}, func(t *testing.T, c *cluster, a, b *process) {
 		over := a.goOn(t)
 		time.Sleep(15 * time.Second)
-		b.until(t, "in doubt", func(r rotation.Record) bool { return r.Step == rotation.StepInDoubt })
+		b.until(t, "in doubt", inDoubt)
 		if err := <-over; !errors.Is(err, rotation.ErrNotHeld) {
 			t.Errorf("%v, want that it holds the token no more", err)
 		}
@@ -127,7 +126,7 @@ func TestReturnsAndWins(t *testing.T) {
 	inCluster(t, 10*time.Minute, "save sealed", planned{how: "stop before", for_: time.Minute}, func(t *testing.T, c *cluster, a, b *process) {
 		over := a.goOn(t)
 		time.Sleep(15 * time.Second)
-		b.until(t, "in doubt", func(r rotation.Record) bool { return r.Step == rotation.StepInDoubt })
+		b.until(t, "in doubt", inDoubt)
 		if err := <-over; !errors.Is(err, rotation.ErrConflict) {
 			t.Errorf("%v, want a conflict", err)
 		}
@@ -147,7 +146,7 @@ func TestNotDeliveredOverANewer(t *testing.T) {
 	inCluster(t, 0, "sink store", planned{how: "stop before", for_: time.Hour}, func(t *testing.T, c *cluster, a, b *process) {
 		over := a.goOn(t)
 		time.Sleep(15 * time.Second)
-		b.until(t, "done", func(r rotation.Record) bool { return done(r) })
+		b.until(t, "done", done)
 		if err := <-over; err == nil {
 			t.Error("it was stopped, and nothing has failed")
 		}
@@ -222,7 +221,7 @@ func TestAnswerIsKeptForAnOperator(t *testing.T) {
 	inCluster(t, 10*time.Minute, "save sealed", planned{how: "stop before", for_: time.Minute}, func(t *testing.T, c *cluster, a, b *process) {
 		over := a.goOn(t)
 		time.Sleep(15 * time.Second)
-		b.until(t, "in doubt", func(r rotation.Record) bool { return r.Step == rotation.StepInDoubt })
+		b.until(t, "in doubt", inDoubt)
 		<-over
 		if _, _, err := a.rotator.Resolve(t.Context(), a.token, rotation.ResolveRotateNow); err != nil {
 			t.Fatal(err)
@@ -262,7 +261,7 @@ func TestCopyOfOthers(t *testing.T) {
 			t.Fatalf("%d copies", len(c.copies))
 		}
 		time.Sleep(15 * time.Second)
-		b.until(t, "in doubt", func(r rotation.Record) bool { return r.Step == rotation.StepInDoubt })
+		b.until(t, "in doubt", inDoubt)
 		if d := a.view().Doubt; d.Sealed || d.Reason != rotation.ReasonSealedElsewhere {
 			t.Errorf("the doubt: %+v", d)
 		}
