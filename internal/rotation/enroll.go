@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"rotatord/internal/event"
 )
 
@@ -100,14 +102,19 @@ func (e *enrollment) save(ctx context.Context) error {
 	return nil
 }
 
-// saveEach enrolls each of the changed tokens by itself. Those that are enrolled already stay as they are.
+// saveEach enrolls each of the changed tokens by itself. Those that are enrolled already stay as they are. Replicas that
+// start together with many new tokens come here for most of them, so several are under way at the same time.
 func (e *enrollment) saveEach(ctx context.Context) error {
+	saving, ctx := errgroup.WithContext(ctx)
+	saving.SetLimit(16)
 	for _, at := range e.changed {
-		record, err := e.rotator.Enroll(ctx, e.tokens[at])
-		if err != nil {
+		saving.Go(func() (err error) {
+			e.records[at], err = e.rotator.Enroll(ctx, e.tokens[at])
 			return err
-		}
-		e.records[at] = record
+		})
+	}
+	if err := saving.Wait(); err != nil {
+		return err
 	}
 	e.changed = e.changed[:0]
 	return nil
