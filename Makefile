@@ -11,7 +11,7 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 # Every module of the repository: the product, and what is kept out of its module graph.
-MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod test/go.mod test/program/go.mod test/deploy/go.mod bench/go.mod))
+MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod test/go.mod test/program/go.mod test/deploy/go.mod bench/go.mod tools/mixin/go.mod))
 MODULES := $(patsubst go.mod,.,$(MODULES))
 # Each of these is a main of three lines around a program of others. The compiler checks it; vet and staticcheck
 # would read all of Kubernetes.
@@ -91,6 +91,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	go test -run ISC ./internal/scheduler
 	go test -run TestSharedMachine ./internal/rotation -shared.seeds 1000
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
+	cd tools/mixin && go test ./...
 	@# Tests against a real Vault mostly wait. Those of deploy/ run beside them, with a lower priority.
 	@(cd test/deploy && exec nice -n 10 go test -count=1 ./...) & deploy=$$!; failed=; \
 	($(E2E)) || failed=yes; \

@@ -1,6 +1,8 @@
 // Package prometheus holds the alert rules that are shipped, so that the binary can print them.
-// rotatord.rules.yaml beside this file is their only source.
+// rotatord.rules.yaml beside this file is made from the mixin in deploy/mixin.
 package prometheus
+
+//go:generate go run -C ../../tools/mixin . -out ../../deploy/prometheus/rotatord.rules.yaml rules
 
 import (
 	_ "embed"
