@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/durable"
+	"rotatord/internal/harden"
 	"rotatord/internal/printable"
 )
 
@@ -30,7 +31,12 @@ const (
 
 const defaultConfig = "/etc/rotatord/config.yaml"
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	if err := harden.Process(); err != nil { // before a command reads a secret
+		fmt.Fprintln(os.Stderr, "rotatord: warning:", indented(err))
+	}
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
 
 // run runs the program and returns its exit code. Its arguments are what a test replaces.
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {

@@ -52,6 +52,7 @@ var allowed = map[string][]string{
 	"internal/logqueue":         {},
 	"internal/scheduler":        {},
 	"internal/failpoint":        {},
+	"internal/harden":           {},
 	"internal/durable":          {},
 	"internal/smallfile":        {},
 	"internal/connlimit":        {},
@@ -107,7 +108,7 @@ var allowed = map[string][]string{
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
 	"docs":              {}, // only tests of the documents
-	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue",
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/harden", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue",
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 

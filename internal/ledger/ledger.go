@@ -189,7 +189,7 @@ func (l *Local) Present() error {
 	now, err := os.Stat(l.path)
 	if err != nil {
 		return fmt.Errorf("the ledger was deleted under the running daemon: %w. No rotation begins. Its content is in the link below "+
-			"/proc/%d/fd that leads to it, until this process ends: copy that to its place, then restart the daemon", err, os.Getpid())
+			"/proc/%d/fd that leads to it, until this process ends: as root, copy that to its place, then restart the daemon", err, os.Getpid())
 	}
 	if !os.SameFile(now, l.opened) {
 		return fmt.Errorf("the ledger %s was replaced under the running daemon, which still writes to the old file. No rotation begins. "+
