@@ -107,19 +107,7 @@ type Emergency interface {
 }
 
 // Overview is what rotatord status shows: all tokens, or the one that was asked for.
-type Overview struct {
-	// Troubles is what is wrong with the tokens and with what rotations need, the worst first.
-	Troubles []status.Trouble `json:"troubles"`
-	// Checks has the last results of the look-ahead checks.
-	Checks []status.Check `json:"checks"`
-	Tokens []status.Token `json:"tokens"`
-	// PendingSecrets counts the secrets of all tokens that were received but not yet confirmed by every
-	// sink. PendingSince is when the oldest was received.
-	PendingSecrets int       `json:"pending_secrets"`
-	PendingSince   time.Time `json:"pending_since,omitzero"`
-	// Replicas is what the replica that answers knows of all that share its ledger; nil if the daemon is alone.
-	Replicas *status.Replicas `json:"replicas,omitempty"`
-}
+type Overview = status.Overview
 
 // Outcome is the result of a resolve.
 type Outcome struct {

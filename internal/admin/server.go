@@ -97,14 +97,7 @@ func (s *server) handler() *http.ServeMux {
 }
 
 func (s *server) overview(tokens []status.Token) Overview {
-	o := Overview{Tokens: status.Scrubbed(tokens), Checks: printable.Copy(s.daemon.Checks())}
-	if all := s.daemon.Replicas(); all != nil {
-		shown := all.Scrubbed()
-		o.Replicas = &shown
-	}
-	o.Troubles = append([]status.Trouble{}, status.AllTroubles(o.Tokens, o.Checks, o.Replicas, time.Now())...)
-	o.PendingSecrets, o.PendingSince = s.daemon.Pending()
-	return o
+	return status.NewOverview(s.daemon, tokens, time.Now())
 }
 
 // find returns a token, or an error that helps with its name.

@@ -95,7 +95,9 @@ func (a *App) show(t config.Token) status.Token {
 	for _, sink := range t.Sinks {
 		s.Mounts = append(s.Mounts, sink.Group())
 	}
-	s.Troubles = s.TroubleKinds(a.engine.now())
+	now := a.engine.now()
+	s.Troubles = s.TroubleKinds(now)
+	s.ToDo = append(s.ToDo, s.MoreToDo(now)...)
 	return s
 }
 

@@ -8,7 +8,6 @@ package httpapi
 
 import (
 	_ "embed"
-	"encoding/json"
 	"fmt"
 	"html/template"
 	"log/slog"
@@ -72,7 +71,15 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, _ *http.Request) {
 		serveJSON(w, http.StatusOK, status.Scrubbed(o.Source.Tokens()))
 	})
-	mux.HandleFunc("GET /api/v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) { serveToken(w, r, o.Source) })
+	mux.HandleFunc("GET /api/v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) {
+		serveToken(w, r, o.Source, func(t TokenStatus) any { return t.Scrubbed() })
+	})
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
+		serveJSON(w, http.StatusOK, status.NewOverview(o.Source, o.Source.Tokens(), o.Now()))
+	})
+	mux.HandleFunc("GET /api/v1/status/{name}", func(w http.ResponseWriter, r *http.Request) {
+		serveToken(w, r, o.Source, func(t TokenStatus) any { return status.NewOverview(o.Source, []TokenStatus{t}, o.Now()) })
+	})
 	mux.HandleFunc("GET /api/v1/replicas", func(w http.ResponseWriter, _ *http.Request) {
 		all := shownReplicas(o.Source)
 		serveJSON(w, http.StatusOK, replicasAnswer{Shared: all != nil, Replicas: all})
@@ -146,10 +153,11 @@ func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
 	}
 }
 
-func serveToken(w http.ResponseWriter, r *http.Request, source Source) {
+// serveToken answers with what is shown of the token in the path.
+func serveToken(w http.ResponseWriter, r *http.Request, source Source, shown func(TokenStatus) any) {
 	for _, t := range source.Tokens() {
 		if t.Name == r.PathValue("name") {
-			serveJSON(w, http.StatusOK, t.Scrubbed())
+			serveJSON(w, http.StatusOK, shown(t))
 			return
 		}
 	}
@@ -159,9 +167,7 @@ func serveToken(w http.ResponseWriter, r *http.Request, source Source) {
 func serveJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	_ = encoder.Encode(v) // the client went away
+	_ = status.WriteJSON(w, v) // the client went away
 }
 
 //go:embed status.html.tmpl

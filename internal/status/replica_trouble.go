@@ -59,7 +59,8 @@ func (r *Replicas) troubles(now time.Time) (all []Trouble) {
 		all = append(all, r.oldView(severity))
 	case self.StandsAside != "" && !self.Leaving:
 		all = append(all, Trouble{Severity: severity, Kind: standsAside, Replicas: []string{r.Name},
-			What: fmt.Sprintf("begins nothing: %s; %s", printable.Line(self.StandsAside, 300), others), ToDo: "it begins again by itself when that is repaired: docs/runbook.md#rotatordreplicastandsaside"})
+			What: fmt.Sprintf("begins nothing: %s; %s", printable.Line(self.StandsAside, 300), others), ToDo: "it begins again by itself when that is repaired: docs/runbook.md#rotatordreplicastandsaside",
+			Runbook: section("rotatordreplicastandsaside")})
 	}
 	if t, ok := r.someDead(); ok {
 		all = append(all, t)
@@ -69,7 +70,7 @@ func (r *Replicas) troubles(now time.Time) (all []Trouble) {
 
 // oldView returns the trouble of a replica that does not know what others have saved.
 func (r *Replicas) oldView(severity Severity) Trouble {
-	t := Trouble{Severity: severity, Kind: ledgerAway, Replicas: []string{r.Name}, Since: r.SyncedAt,
+	t := Trouble{Severity: severity, Kind: ledgerAway, Replicas: []string{r.Name}, Since: r.SyncedAt, Runbook: section("rotatordledgerviewold"),
 		What: "does not know what the others have saved, so what it shows is old",
 		ToDo: "look at Vault, and at the way from this machine to it: rotatord doctor"}
 	if r.SyncedAt.IsZero() {
@@ -91,7 +92,7 @@ func (r *Replicas) someDead() (t Trouble, ok bool) {
 	if len(dead) == 0 {
 		return t, false
 	}
-	t = Trouble{Severity: Warning, Kind: replicaDead, Replicas: dead, What: "gives no sign of life: the others serve its tokens",
+	t = Trouble{Severity: Warning, Kind: replicaDead, Replicas: dead, Runbook: section("rotatordreplicadown"), What: "gives no sign of life: the others serve its tokens",
 		ToDo: "start it again, with its disk: it may have the answer of a rotation in doubt"}
 	if len(dead) > 1 {
 		t.What, t.ToDo = "give no sign of life: the others serve their tokens", "start them again, with their disks: they may have the answers of rotations in doubt"

@@ -35,6 +35,8 @@ type Trouble struct {
 	// What says what is wrong, and ToDo what to do about it.
 	What string `json:"what"`
 	ToDo string `json:"to_do"`
+	// Runbook is the section that explains it, such as "docs/runbook.md#rotatordtokenindoubt".
+	Runbook string `json:"runbook"`
 	// Since is when the first of the tokens got into this trouble. Until is when the clients of the
 	// first of them lose the last secret that works. Zero if that is not known.
 	Since time.Time `json:"since,omitzero"`
@@ -60,6 +62,7 @@ type kind struct {
 	what     string // after the name of one token
 	many     string // after the names of several tokens; empty: as after one
 	toDo     string // with NAME in the place of a token
+	section  string // of docs/runbook.md, or another page
 	is       func(t Token, now time.Time) bool
 	since    func(Token) time.Time // nil: not known
 	until    func(Token) time.Time // nil: not known
@@ -69,114 +72,114 @@ type kind struct {
 var kinds = []kind{
 	{"cut_off", Critical, "clients have no secret that works, or will have none within two minutes",
 		"",
-		"rotatord tries every few seconds: rotatord status NAME says what it lacks",
+		"rotatord tries every few seconds: rotatord status NAME says what it lacks", "rotatordconsumerscutoff",
 		func(t Token, _ time.Time) bool { return t.Endangered() }, nil, func(t Token) time.Time { return t.CutOffAt }},
 	{"gone", Critical, "Cloudflare has no such service token any more: its clients are locked out",
 		"Cloudflare has no such service tokens any more: their clients are locked out",
-		"make a service token, put its id into the configuration, and reload",
+		"make a service token, put its id into the configuration, and reload", "rotatordtokengone",
 		func(t Token, _ time.Time) bool { return t.Gone }, nil, nil},
 	{"disabled", Critical, "disabled at Cloudflare: its clients are locked out, whatever secret they have",
 		"disabled at Cloudflare: their clients are locked out, whatever secrets they have",
-		"find out who disabled it, and enable it in Cloudflare's dashboard",
+		"find out who disabled it, and enable it in Cloudflare's dashboard", "rotatordtokendisabled",
 		func(t Token, _ time.Time) bool { return t.Known && !t.Enabled }, nil, nil},
 	{"expired", Critical, "the service token has expired: its clients are locked out, whatever secret they have",
 		"the service tokens have expired: their clients are locked out, whatever secrets they have",
-		"renew it in Cloudflare's dashboard, then set renew_before",
+		"renew it in Cloudflare's dashboard, then set renew_before", "rotatordtokenexpiresverysoon",
 		func(t Token, now time.Time) bool { return !t.Expiry.IsZero() && !t.Expiry.After(now) }, func(t Token) time.Time { return t.Expiry }, nil},
 	{"rotated_outside", Critical, "rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends",
 		"rotated by others: the secrets in their sinks are dead, or will be when the graces that they gave them end",
-		"rotatord rotate NAME gives the sinks a secret that works",
+		"rotatord rotate NAME gives the sinks a secret that works", "rotatordtokenrotatedoutside",
 		func(t Token, _ time.Time) bool { return !t.Outside.IsZero() }, func(t Token) time.Time { return t.Outside }, nil},
 	found("sink_empty", Critical, "a sink does not hold its secret any more: clients that read it find nothing there",
 		"sinks do not hold their secrets any more: clients that read them find nothing there",
-		"rotatord status NAME says what to type", "gone", "destroyed", "deleted", "no_secret"),
+		"rotatord status NAME says what to type", "rotatordsinkempty", "gone", "destroyed", "deleted", "no_secret"),
 	found("sink_changed", Critical, "a sink holds another secret than the one that was written to it",
 		"sinks hold other secrets than those that were written to them",
-		"rotatord status NAME says what to type", "changed", "rolled_back"),
+		"rotatord status NAME says what to type", "rotatordsinkchanged", "changed", "rolled_back"),
 	{"refused_in_use", Critical, "its secret in use is refused where it is tried",
 		"their secrets in use are refused where they are tried",
-		"look at the Access policy, the service token and the application: rotatord status NAME",
+		"look at the Access policy, the service token and the application: rotatord status NAME", "rotatordsecretinuserefused",
 		func(t Token, _ time.Time) bool { return t.RefusedInUse != nil }, func(t Token) time.Time { return t.RefusedInUse.Since }, nil},
 	{"in_doubt", Critical, "in doubt: a rotate request was sent, and it is not known whether Cloudflare carried it out",
 		"in doubt: rotate requests were sent, and it is not known whether Cloudflare carried them out",
-		"rotatord resolve NAME looks again, and says what can be decided",
+		"rotatord resolve NAME looks again, and says what can be decided", "rotatordtokenindoubt",
 		func(t Token, _ time.Time) bool { return t.Doubt != nil }, func(t Token) time.Time { return t.Doubt.Since }, oldWorksUntil},
 	{"overtaken", Critical, "its new secret is not delivered, because a sink holds a later one",
 		"their new secrets are not delivered, because sinks hold later ones",
-		"rotatord status NAME says what can be decided",
+		"rotatord status NAME says what can be decided", "rotatordsecretovertaken",
 		func(t Token, _ time.Time) bool { return t.Overtaken != nil }, func(t Token) time.Time { return t.Overtaken.Since }, nil},
 	{"refused", Critical, "its new secret is in every sink, and is refused where it is tried",
 		"their new secrets are in every sink, and are refused where they are tried",
-		"rotatord resolve NAME says what can be decided",
+		"rotatord resolve NAME says what can be decided", "rotatordverifyfailing",
 		func(t Token, _ time.Time) bool { return t.Verification != nil && t.Verification.Refused },
 		func(t Token) time.Time { return t.Verification.Since }, func(t Token) time.Time { return t.GraceEnd }},
 	{"reissue_owed", Critical, "a secret was lost, and the rotation that replaces it has not succeeded yet",
 		"their secrets were lost, and the rotations that replace them have not succeeded yet",
-		"rotatord status NAME says why, and how long clients have a secret that works",
+		"rotatord status NAME says why, and how long clients have a secret that works", "rotatordreissuedelayed",
 		func(t Token, _ time.Time) bool { return !t.ReissueOwed.IsZero() }, func(t Token) time.Time { return t.ReissueOwed }, func(t Token) time.Time { return t.CutOffAt }},
 	{"not_sealed", Critical, "a new secret may be in memory only",
 		"their new secrets may be in memory only",
-		"do not stop the daemon; make its disk writable: rotatord status NAME says what failed",
+		"do not stop the daemon; make its disk writable: rotatord status NAME says what failed", "rotatordintentstuck",
 		func(t Token, _ time.Time) bool { return t.State == "intent" && t.Failures > 0 }, nil, nil},
 	{"grace_ending", Critical, "its new secret is not in its sinks, and the previous one stops working within two hours",
 		"their new secrets are not in their sinks, and the previous ones stop working within two hours",
-		"rotatord status NAME says which sink cannot be written",
+		"rotatord status NAME says which sink cannot be written", "rotatordsecretpendinggraceending",
 		func(t Token, now time.Time) bool {
 			return notDelivered(t) && graceEnds(t, now)
 		}, nil, func(t Token) time.Time { return t.GraceEnd }},
 	{"version_deletes_soon", Critical, "a sink will delete its secret within three days, before it is rotated again",
 		"sinks will delete their secrets within three days, before they are rotated again",
-		"switch delete_version_after off: docs/vault.md",
+		"switch delete_version_after off: docs/vault.md", "rotatordsinkversiondeletessoon",
 		func(t Token, now time.Time) bool { return t.deletesWithin(now, 0, deletesSoon) }, nil, Token.deletes},
 	{"expires_very_soon", Critical, "the service token expires within three days: then its clients are locked out",
 		"the service tokens expire within three days: then their clients are locked out",
-		"renew it in Cloudflare's dashboard, then set renew_before",
+		"renew it in Cloudflare's dashboard, then set renew_before", "rotatordtokenexpiresverysoon",
 		func(t Token, now time.Time) bool { return expiresWithin(t, now, 0, expiresVerySoon) }, nil, func(t Token) time.Time { return t.Expiry }},
 	{"not_delivered", Warning, "its new secret is not in every sink yet; the previous one works until its grace ends",
 		"their new secrets are not in every sink yet; the previous ones work until their graces end",
-		"rotatord status NAME says which sink cannot be written",
+		"rotatord status NAME says which sink cannot be written", "rotatordsecretpending",
 		func(t Token, now time.Time) bool {
 			return notDelivered(t) && !graceEnds(t, now)
 		}, nil, func(t Token) time.Time { return t.GraceEnd }},
 	{"failing", Warning, "its rotations fail; its present secret works on",
 		"their rotations fail; their present secrets work on",
-		"rotatord status NAME has the last error; the next attempt comes by itself",
+		"rotatord status NAME has the last error; the next attempt comes by itself", "rotatordrotationfailing",
 		func(t Token, _ time.Time) bool {
 			return t.Failures > 0 && !t.Unread && t.Doubt == nil && t.Overtaken == nil && t.State != "sealed" && t.State != "intent" && t.ReissueOwed.IsZero() && !t.Endangered()
 		}, nil, nil},
 	{unread, Warning, "its record in the shared ledger cannot be used, so this replica does not know its state and does not rotate it",
 		"their records in the shared ledger cannot be used, so this replica does not know their states and does not rotate them",
-		"rotatord status NAME says what is wrong with the record, and what to type",
+		"rotatord status NAME says what is wrong with the record, and what to type", "rotatordrecordunreadable",
 		func(t Token, _ time.Time) bool { return t.Unread }, nil, nil},
 	{"late_answer", Warning, "an answer came after the claim had ended, and a later secret had taken its place: it is kept and not delivered",
 		"answers came after their claims had ended, and later secrets had taken their place: they are kept and not delivered",
-		"nothing, if it was one; find out what stops or delays this machine: docs/runbook.md#rotatordlateanswer",
+		"nothing, if it was one; find out what stops or delays this machine: docs/runbook.md#rotatordlateanswer", "rotatordlateanswer",
 		func(t Token, _ time.Time) bool { return t.lateSince() != time.Time{} }, Token.lateSince, nil},
 	{"version_deletes", Warning, "a sink will delete its secret before it is rotated again",
 		"sinks will delete their secrets before they are rotated again",
-		"switch delete_version_after off: docs/vault.md",
+		"switch delete_version_after off: docs/vault.md", "rotatordsinkversiondeletes",
 		func(t Token, now time.Time) bool { return t.deletesWithin(now, deletesSoon, 0) }, nil, Token.deletes},
 	found("sink_never_written", Warning, "a sink was added after the last rotation and was never written",
 		"sinks were added after their last rotations and were never written",
-		"rotatord rotate NAME writes it; so does the next scheduled rotation", "never_written"),
+		"rotatord rotate NAME writes it; so does the next scheduled rotation", "rotatordsinkneverwritten", "never_written"),
 	found("sink_unreadable", Warning, "a sink could not be read several times in a row",
 		"sinks could not be read several times in a row",
-		"rotatord status NAME has the error; rotatord doctor says what the policy lacks", "unreadable"),
+		"rotatord status NAME has the error; rotatord doctor says what the policy lacks", "rotatordsinkunreadable", "unreadable"),
 	{"renewal_failing", Warning, "the service token could not be renewed before its end",
 		"the service tokens could not be renewed before their end",
-		"rotatord status NAME has the last error",
+		"rotatord status NAME has the last error", "rotatordrenewalfailing",
 		func(t Token, _ time.Time) bool { return t.RenewalError != "" }, nil, func(t Token) time.Time { return t.Expiry }},
 	{"expires_soon", Warning, "the service token expires within 14 days, and rotating its secret does not renew it",
 		"the service tokens expire within 14 days, and rotating their secrets does not renew them",
-		"set renew_before, or renew it in Cloudflare's dashboard",
+		"set renew_before, or renew it in Cloudflare's dashboard", "rotatordtokenexpiressoon",
 		func(t Token, now time.Time) bool { return expiresWithin(t, now, expiresVerySoon, expiresSoon) }, nil, func(t Token) time.Time { return t.Expiry }},
 	{"not_deleted", Warning, "a service token that was replaced cannot be deleted: its secret works on",
 		"service tokens that were replaced cannot be deleted: their secrets work on",
-		"rotatord status NAME has the last error; most often an Access policy still names it",
+		"rotatord status NAME has the last error; most often an Access policy still names it", "rotatordoldtokennotdeleted",
 		func(t Token, _ time.Time) bool { return t.ReplacedError != "" }, nil, nil},
 	{"unverified", Warning, "its last secret could not be tried where it is used",
 		"their last secrets could not be tried where they are used",
-		"rotatord status NAME says why",
+		"rotatord status NAME says why", "configuration.md#verifying-a-new-secret",
 		func(t Token, _ time.Time) bool { return t.Unverified != "" }, nil, nil},
 }
 
@@ -197,8 +200,8 @@ func (t Token) lateSince() (since time.Time) {
 }
 
 // found returns the kind of trouble of a sink in which the watch has found one of these.
-func found(name string, severity Severity, what, many, toDo string, findings ...string) kind {
-	return kind{name, severity, what, many, toDo,
+func found(name string, severity Severity, what, many, toDo, section string, findings ...string) kind {
+	return kind{name, severity, what, many, toDo, section,
 		func(t Token, _ time.Time) bool { return !t.findingSince(findings...).IsZero() },
 		func(t Token) time.Time { return t.findingSince(findings...) }, nil}
 }
@@ -259,7 +262,7 @@ func (t Token) TroubleKinds(now time.Time) (all []string) {
 func Troubles(tokens []Token, checks []Check, now time.Time) []Trouble {
 	var all []Trouble
 	for _, k := range kinds {
-		trouble := Trouble{Severity: k.severity, Kind: k.name, What: k.what, ToDo: k.toDo}
+		trouble := Trouble{Severity: k.severity, Kind: k.name, What: k.what, ToDo: k.toDo, Runbook: section(k.section)}
 		for _, t := range tokens {
 			if !k.is(t, now) {
 				continue
@@ -301,7 +304,7 @@ func rank(s Severity) int {
 
 // ofCheck returns the trouble of a check that fails. It is critical if a rotation that cannot begin is due soon.
 func ofCheck(c Check, tokens []Token, now time.Time) Trouble {
-	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Since: c.Since}
+	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Runbook: section(checkSections[c.Name]), Since: c.Since}
 	if c.Name == CheckCloudflare && c.Reason != "refused" {
 		trouble.ToDo = "no rotation of the account begins until Cloudflare answers: look at DNS, proxy, firewall and www.cloudflarestatus.com"
 	}
@@ -366,6 +369,21 @@ var checkToDo = map[string]string{
 	CheckCredential:     "no rotation of the account begins until its credential can be read: correct the file",
 	CheckConfiguration:  "correct the configuration, then reload",
 	CheckClock:          "set the clock (NTP), then restart the daemon",
+}
+
+// checkSections are the sections of the runbook for checks that fail.
+var checkSections = map[string]string{
+	CheckStateDirectory: "rotatordcannotrotate", CheckDiskSpace: "rotatordcheckfailing", CheckVault: "rotatordcannotrotate", CheckVaultTLS: "rotatordcheckfailing",
+	CheckVaultLogin: "rotatordvaultsessionexpiring", CheckWrappingToken: "rotatordvaultunwrapfailed", CheckSink: "rotatordcannotrotate", CheckCloudflare: "rotatordcannotrotate",
+	CheckCredential: "rotatordcannotrotate", CheckConfiguration: "rotatordconfigreloadfailed", CheckClock: "rotatordclockstepped",
+}
+
+// section returns the place of a section of the runbook. A name with a page is one of that page.
+func section(name string) string {
+	if strings.Contains(name, "#") {
+		return "docs/" + name
+	}
+	return "docs/runbook.md#" + name
 }
 
 // maxNames is how many names of tokens are in one line at most.

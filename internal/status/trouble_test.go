@@ -85,6 +85,13 @@ func TestKinds(t *testing.T) {
 			t.Errorf("%s is %s, and the runbook has %q", kind, all[0].Severity, row)
 			continue
 		}
+		page := "docs/"
+		if strings.HasPrefix(row[1], "#") {
+			page += "runbook.md"
+		}
+		if all[0].Runbook != page+row[1] {
+			t.Errorf("%s leads to %s, and the runbook to %s", kind, all[0].Runbook, row[1])
+		}
 		if anchor, own := strings.CutPrefix(row[1], "#"); own && !slices.ContainsFunc(headings, func(h []string) bool { return strings.EqualFold(h[1], anchor) }) {
 			t.Errorf("%s leads to a section that is not there: %s", kind, anchor)
 		}
@@ -142,6 +149,9 @@ func TestChecksAreTroubles(t *testing.T) {
 		if len(all) != 1 || all[0].ToDo == "" || strings.Contains(all[0].Line(noon), "_") {
 			t.Errorf("%s: %+v", name, all)
 		}
+		if runbook := all[0].Runbook; !isSection(t, runbook) {
+			t.Errorf("%s leads to %s, which is not there", name, runbook)
+		}
 	}
 }
 
@@ -182,5 +192,39 @@ func TestManyTokensAreOneLine(t *testing.T) {
 	}
 	if line := status.Troubles(tokens[:2], nil, noon)[0].Line(noon); !strings.HasPrefix(line, "e, f: ") {
 		t.Error(line)
+	}
+}
+
+// isSection reports whether a page of docs has a section.
+func isSection(t *testing.T, place string) bool {
+	t.Helper()
+	page, anchor, _ := strings.Cut(place, "#")
+	text, err := os.ReadFile("../../" + page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllStringSubmatch(string(text), -1) {
+		if strings.EqualFold(h[1], anchor) {
+			return true
+		}
+	}
+	return false
+}
+
+// TestReplicaTroublesLeadToTheRunbook: each kind of trouble of replicas names a section that is there.
+func TestReplicaTroublesLeadToTheRunbook(t *testing.T) {
+	for _, r := range []status.Replicas{
+		{Name: "a"},
+		{Name: "a", SyncedAt: noon, Replicas: []status.Replica{{Name: "a", Living: true, StandsAside: "its clock is wrong"}, {Name: "b"}}},
+	} {
+		all := status.AllTroubles(nil, nil, &r, noon)
+		if len(all) == 0 {
+			t.Errorf("no trouble: %+v", r)
+		}
+		for _, trouble := range all {
+			if !isSection(t, trouble.Runbook) {
+				t.Errorf("%s leads to %q, which is not there", trouble.Kind, trouble.Runbook)
+			}
+		}
 	}
 }
