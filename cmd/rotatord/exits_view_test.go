@@ -22,7 +22,7 @@ func TestOvertakenIsPrinted(t *testing.T) {
 		ToDo:      []status.ToDo{{Command: "rotatord resolve ci --drop", Does: "End this rotation."}, {Does: "Mend the sink."}},
 	}
 	var shown bytes.Buffer
-	if err := printToken(&shown, token, admin.Overview{}, now); err != nil {
+	if err := write(&shown, tokenText(token, admin.Overview{}, now)); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -34,7 +34,7 @@ func TestOvertakenIsPrinted(t *testing.T) {
 		}
 	}
 	shown.Reset()
-	if err := printTokens(&shown, admin.Overview{Tokens: []status.Token{token}}, now); err != nil || !strings.Contains(shown.String(), "CRITICAL  ci: its new secret is not delivered, because a sink holds a later one (since 2026-03-01 11:00:00 UTC, 1 h 0 min ago)\n") {
+	if err := write(&shown, overviewText(admin.Overview{Tokens: []status.Token{token}}, true, now)); err != nil || !strings.Contains(shown.String(), "CRITICAL  ci: its new secret is not delivered, because a sink holds a later one (since 2026-03-01 11:00:00 UTC, 1 h 0 min ago)\n") {
 		t.Errorf("%v\n%s", err, shown.String())
 	}
 	shown.Reset()
@@ -49,7 +49,7 @@ func TestOvertakenIsPrinted(t *testing.T) {
 	}
 	shown.Reset()
 	token.Overtaken = &status.Overtaken{Since: now, Gone: true}
-	if err := printToken(&shown, token, admin.Overview{}, now); err != nil || !strings.Contains(shown.String(), "no longer has this service token") {
+	if err := write(&shown, tokenText(token, admin.Overview{}, now)); err != nil || !strings.Contains(shown.String(), "no longer has this service token") {
 		t.Errorf("%v\n%s", err, shown.String())
 	}
 }

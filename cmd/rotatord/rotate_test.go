@@ -64,24 +64,34 @@ func TestStatusBeginsWithTrouble(t *testing.T) {
 	o.Tokens[5].Account = "other"
 	want := `CRITICAL  h: clients have no secret that works, or will have none within two minutes (until 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
           to do: rotatord tries every few seconds: rotatord status h says what it lacks
+          see: docs/runbook.md#rotatordconsumerscutoff
 CRITICAL  b: Cloudflare has no such service token any more: its clients are locked out
           to do: make a service token, put its id into the configuration, and reload
+          see: docs/runbook.md#rotatordtokengone
 CRITICAL  f: disabled at Cloudflare: its clients are locked out, whatever secret they have
           to do: find out who disabled it, and enable it in Cloudflare's dashboard
+          see: docs/runbook.md#rotatordtokendisabled
 CRITICAL  a: rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends (since 2026-03-01 11:59:00 UTC, 1 min 0 s ago)
           to do: rotatord rotate a gives the sinks a secret that works
+          see: docs/runbook.md#rotatordtokenrotatedoutside
 CRITICAL  c: its new secret is in every sink, and is refused where it is tried
           to do: rotatord resolve c says what can be decided
+          see: docs/runbook.md#rotatordverifyfailing
 CRITICAL  g, h: their secrets were lost, and the rotations that replace them have not succeeded yet (since 2026-03-01 12:00:00 UTC, now, until 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
           to do: rotatord status NAME says why, and how long clients have a secret that works
+          see: docs/runbook.md#rotatordreissuedelayed
 CRITICAL  Vault is sealed (since 2026-03-01 11:57:00 UTC, 3 min 0 s ago)
           to do: no rotation begins until Vault can be used: unseal it, or mend the way to it or the login
+          see: docs/runbook.md#rotatordcannotrotate
 WARNING   j: its rotations fail; its present secret works on
           to do: rotatord status j has the last error; the next attempt comes by itself
+          see: docs/runbook.md#rotatordrotationfailing
 WARNING   k: the service token expires within 14 days, and rotating its secret does not renew it (until 2026-03-11 12:00:00 UTC, in 10 d)
           to do: set renew_before, or renew it in Cloudflare's dashboard
+          see: docs/runbook.md#rotatordtokenexpiressoon
 WARNING   Cloudflare account prod: refused
           to do: no rotation of the account begins until Cloudflare takes its credential: rotatord doctor says what is wrong with it
+          see: docs/runbook.md#rotatordcannotrotate
 
 TOKEN   STATE             NEXT           LAST SUCCESS   GRACE ENDS   FAILURES   REASON
 fine    idle              –              now            –            0          
@@ -90,7 +100,7 @@ b       gone              –              –              –            0
 c       stored, refused   –              –              –            0          
 `
 	var out strings.Builder
-	if err := printTokens(&out, o, now); err != nil {
+	if err := write(&out, overviewText(o, true, now)); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, out.String()[:min(len(want), out.Len())]); diff != "" {
@@ -100,7 +110,7 @@ c       stored, refused   –              –              –            0
 		t.Error(out.String())
 	}
 	out.Reset()
-	if err := printTokens(&out, admin.Overview{Tokens: o.Tokens[:1]}, now); err != nil || strings.Count(out.String(), "\n") != 2 {
+	if err := write(&out, overviewText(admin.Overview{Tokens: o.Tokens[:1]}, true, now)); err != nil || strings.Count(out.String(), "\n") != 2 {
 		t.Error(err, out.String())
 	}
 }
@@ -114,12 +124,12 @@ func TestStatusShowsDanger(t *testing.T) {
 		"reissue owed     since":                                      {ReissueOwed: now, CutOffAt: now.Add(time.Hour)},
 	} {
 		var out strings.Builder
-		if err := printToken(&out, token, admin.Overview{}, now); err != nil || !strings.Contains(out.String(), want) {
+		if err := write(&out, tokenText(token, admin.Overview{}, now)); err != nil || !strings.Contains(out.String(), want) {
 			t.Errorf("%v, %q is missing in\n%s", err, want, out.String())
 		}
 	}
 	var out strings.Builder
-	if err := printToken(&out, status.Token{CutOffAt: now, Emergency: true}, admin.Overview{}, now); err != nil || strings.Contains(out.String(), "CUT OFF") {
+	if err := write(&out, tokenText(status.Token{CutOffAt: now, Emergency: true}, admin.Overview{}, now)); err != nil || strings.Contains(out.String(), "CUT OFF") {
 		t.Errorf("%v: the moment that every rotation takes must not raise an alarm:\n%s", err, out.String())
 	}
 }

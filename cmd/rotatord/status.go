@@ -1,7 +1,7 @@
 package main
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"rotatord/internal/admin"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
@@ -21,56 +20,175 @@ import (
 func newStatus() *cobra.Command {
 	var at socketFlags
 	var format outputFormat
+	var view statusView
 	cmd := &cobra.Command{
 		Use:   "status [NAME]",
-		Short: "Show the tokens of a running daemon",
-		Long: `Show what the running daemon knows: all tokens in a table, or with NAME everything about one token.
+		Short: "Show what is wrong, and the tokens of a running daemon",
+		Long: `Show what the running daemon knows. First what is wrong, with the names of the tokens, what to do
+and the section of the runbook; then all other tokens in one line, or with --all each on its own. With
+NAME show everything about one token, and what to type about it.
 Nothing is changed. The command uses the daemon's admin socket, so run it as root, as the daemon's
-user, or as a member of its group.`,
-		Args: atMostOneName,
+user, or as a member of its group. Colours are used on a terminal only, and not if NO_COLOR is set.`,
+		Args: func(cmd *cobra.Command, args []string) error { return view.check(cmd, args, format) },
 		RunE: func(cmd *cobra.Command, args []string) error {
+			out := newDisplay(cmd.OutOrStdout())
+			if view.every > 0 && !out.terminal {
+				return usagef("--watch needs a terminal: without one, ask as often as you need it")
+			}
 			client, err := at.client(cmd, cmd.ErrOrStderr())
 			if err != nil {
 				return err
 			}
-			var o admin.Overview
+			ask := func(ctx context.Context) (status.Overview, error) { return client.Tokens(ctx) }
 			if len(args) == 1 {
-				o, err = client.Token(cmd.Context(), args[0])
-			} else {
-				o, err = client.Tokens(cmd.Context())
+				ask = func(ctx context.Context) (status.Overview, error) { return client.Token(ctx, args[0]) }
 			}
+			shown := func(o status.Overview, now time.Time) string {
+				if len(args) == 1 && len(o.Tokens) == 1 {
+					return tokenText(o.Tokens[0], o, now)
+				}
+				return overviewText(o, view.all, now)
+			}
+			if view.every > 0 {
+				return watch(cmd.Context(), out, view.every, "rotatord "+strings.Join(append([]string{cmd.Name()}, args...), " "), ask, shown)
+			}
+			o, err := ask(cmd.Context())
 			switch {
 			case err != nil:
 				return err
 			case format == "json":
-				return printJSON(cmd.OutOrStdout(), o)
-			case len(args) == 1 && len(o.Tokens) == 1:
-				return printToken(cmd.OutOrStdout(), o.Tokens[0], o, time.Now())
+				return status.WriteJSON(cmd.OutOrStdout(), o)
 			default:
-				return printTokens(cmd.OutOrStdout(), o, time.Now())
+				return out.print(shown(o, time.Now()))
 			}
 		},
 	}
 	at.add(cmd)
 	outputFlag(cmd, &format)
+	cmd.Flags().BoolVar(&view.all, "all", false, "show each token on a line of its own, and all names in what is wrong")
+	durationVar(cmd, &view.every, "watch", "on a terminal: show it again and again, every `interval`, until Ctrl-C (without an interval: every "+watchDefault.String()+")")
+	cmd.Flags().Lookup("watch").NoOptDefVal = watchDefault.String()
 	return cmd
 }
 
-func printJSON(w io.Writer, v any) error {
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
+// statusView says how status is shown.
+type statusView struct {
+	all   bool
+	every time.Duration // 0: once
 }
 
-// printTokens prints the troubles, and then a line for each token.
-func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
-	printTroubles(w, troubles(o, now), now)
-	if err := printReplicas(w, o.Replicas, now); err != nil {
-		return err
+// check refuses flags and arguments that do not fit together.
+func (v *statusView) check(cmd *cobra.Command, args []string, format outputFormat) error {
+	watches := cmd.Flags().Changed("watch")
+	if len(args) > 0 && watches {
+		if _, err := time.ParseDuration(args[len(args)-1]); err == nil {
+			return usagef("write the interval with an equals sign: --watch=%s", args[len(args)-1])
+		}
 	}
+	switch err := atMostOneName(cmd, args); {
+	case err != nil:
+		return err
+	case len(args) == 1 && v.all:
+		return usagef("--all shows all tokens, and %q names one: give one of them", args[0])
+	case !watches:
+		return nil
+	case format == "json":
+		return usagef("--watch is for people: ask for -o json as often as you need it")
+	case v.every < watchMin:
+		return usagef("--watch=%s is too often for the daemon: at least %s", v.every, watchMin)
+	}
+	return nil
+}
+
+func printJSON(w io.Writer, v any) error { return status.WriteJSON(w, v) }
+
+// overviewText returns the troubles, and then all other tokens in one line, or with all each token in its own.
+func overviewText(o status.Overview, all bool, now time.Time) string {
+	var b strings.Builder
+	writeTroubles(&b, troubles(o, now), all, now)
+	if all {
+		writeReplicas(&b, o.Replicas, now)
+		writeTable(&b, o.Tokens, now)
+	} else {
+		b.WriteString(restLine(o, now) + "\n")
+	}
+	ordered := 0
+	for _, t := range o.Tokens {
+		if t.Order != nil {
+			ordered++
+		}
+	}
+	if ordered > 0 {
+		fmt.Fprintf(&b, "\n%d pending rotation order(s): rotatord status NAME says why they are not done yet.\n", ordered)
+	}
+	writeWaits(&b, o.Tokens, now)
+	if o.PendingSecrets > 0 {
+		fmt.Fprintf(&b, "\n%s\n", pendingSummary(o, now))
+	}
+	return b.String()
+}
+
+// restLine says in one line what is known of the tokens, and the replicas, that are in no trouble.
+func restLine(o status.Overview, now time.Time) string {
+	var paused, busy []string
+	var next status.Token
+	fine, frozen := 0, 0
+	for _, t := range o.Tokens {
+		if len(troubleKinds(t, now)) > 0 {
+			continue
+		}
+		fine++
+		switch {
+		case t.Pause != nil:
+			paused = append(paused, t.Name)
+		case t.Freeze != "":
+			frozen++
+		case t.State != "idle" && t.State != "":
+			busy = append(busy, t.Name)
+		}
+		if t.Pause == nil && !t.Next.IsZero() && (next.Next.IsZero() || t.Next.Before(next.Next)) {
+			next = t
+		}
+	}
+	var b strings.Builder
+	switch ill := len(o.Tokens) - fine; {
+	case len(o.Tokens) == 0:
+		return "no tokens are configured"
+	case fine == 0:
+		return "no other tokens are configured"
+	case ill == 0 && len(troubles(o, now)) == 0:
+		fmt.Fprintf(&b, "nothing is wrong with %s", countOf(fine, "token"))
+	case ill == 0:
+		fmt.Fprintf(&b, "nothing else is wrong with %s", countOf(fine, "token"))
+	default:
+		fmt.Fprintf(&b, "nothing is wrong with the other %s", countOf(fine, "token"))
+	}
+	fmt.Fprintf(&b, "%s%s", ifSet("; in progress: %s", worksOn(busy)), ifSet("; paused: %s", worksOn(paused)))
+	if frozen > 0 {
+		fmt.Fprintf(&b, "; %d wait for the end of a freeze", frozen)
+	}
+	if next.Name != "" {
+		fmt.Fprintf(&b, "; next: %s %s", next.Name, status.Distance(next.Next, now))
+	}
+	if o.Replicas != nil {
+		fmt.Fprintf(&b, "; %d of %s living, this is %s", o.Replicas.Living(), countOf(len(o.Replicas.Replicas), "replica"), o.Replicas.Name)
+	}
+	return printable.Line(b.String(), 1000) + " (--all shows each)"
+}
+
+// countOf returns a number with its noun.
+func countOf(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
+}
+
+// writeTable writes a line for each token.
+func writeTable(w io.Writer, tokens []status.Token, now time.Time) {
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "TOKEN\tSTATE\tNEXT\tLAST SUCCESS\tGRACE ENDS\tFAILURES\tREASON")
-	for _, t := range o.Tokens {
+	for _, t := range tokens {
 		reason := t.Reason
 		switch {
 		case t.Doubt != nil:
@@ -88,40 +206,35 @@ func printTokens(w io.Writer, o admin.Overview, now time.Time) error {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(t.Name), cell(shownState(t, now)), status.Distance(t.Next, now),
 			status.Distance(t.LastSuccess, now), graceEnd(t, now), t.Failures, cell(reason))
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	var notes strings.Builder
-	ordered := 0
-	for _, t := range o.Tokens {
-		if t.Order != nil {
-			ordered++
-		}
-	}
-	if ordered > 0 {
-		fmt.Fprintf(&notes, "\n%d pending rotation order(s): rotatord status NAME says why they are not done yet.\n", ordered)
-	}
-	writeWaits(&notes, o.Tokens, now)
-	if o.PendingSecrets > 0 {
-		fmt.Fprintf(&notes, "\n%s\n", pendingSummary(o, now))
-	}
-	_, err := io.WriteString(w, notes.String())
-	return err
+	_ = table.Flush() // a strings.Builder does not fail
 }
 
-// printTroubles prints what is wrong and what to do about it, the worst first.
-func printTroubles(w io.Writer, troubles []status.Trouble, now time.Time) {
+// writeTroubles writes what is wrong and what to do about it, the worst first. With all, each names all its tokens.
+func writeTroubles(w io.Writer, troubles []status.Trouble, all bool, now time.Time) {
 	if len(troubles) == 0 {
 		return
 	}
 	for _, t := range troubles {
 		fmt.Fprintf(w, "%-8s  %s\n%-8s  to do: %s\n", cell(strings.ToUpper(string(t.Severity))), printable.Line(t.Line(now), 2000), "", printable.Line(t.ToDo, 500))
+		if all && len(t.Tokens) > status.MaxNames {
+			writeNames(w, t.Tokens)
+		}
+		if t.Runbook != "" && !strings.Contains(t.ToDo, t.Runbook) {
+			fmt.Fprintf(w, "%-8s  see: %s\n", "", cell(t.Runbook))
+		}
 	}
 	fmt.Fprintln(w)
 }
 
+// writeNames writes all names of tokens below a trouble, in lines of a bounded width.
+func writeNames(w io.Writer, names []string) {
+	p := page{}
+	p.paragraph(strings.Repeat(" ", 10), "tokens: "+printable.Line(strings.Join(names, " "), 1<<20))
+	_ = p.print(w) // a strings.Builder does not fail
+}
+
 // troubles returns what is wrong. The daemon says it, unless it is older than this command.
-func troubles(o admin.Overview, now time.Time) []status.Trouble {
+func troubles(o status.Overview, now time.Time) []status.Trouble {
 	if o.Troubles == nil {
 		return status.AllTroubles(o.Tokens, o.Checks, o.Replicas, now)
 	}
@@ -133,10 +246,7 @@ func shownState(t status.Token, now time.Time) string {
 	if t.Unread {
 		return "not known"
 	}
-	kinds := t.Troubles
-	if kinds == nil { // the daemon is older than this command
-		kinds = t.TroubleKinds(now)
-	}
+	kinds := troubleKinds(t, now)
 	switch {
 	case len(kinds) == 0 || kinds[0] == t.State:
 		return t.State
@@ -144,6 +254,14 @@ func shownState(t status.Token, now time.Time) string {
 		return kinds[0]
 	}
 	return t.State + ", " + kinds[0]
+}
+
+// troubleKinds returns the kinds of trouble of a token. The daemon says them, unless it is older than this command.
+func troubleKinds(t status.Token, now time.Time) []string {
+	if t.Troubles == nil {
+		return t.TroubleKinds(now)
+	}
+	return t.Troubles
 }
 
 // cell returns a text that fits in a table: on one line, and not too long.
@@ -185,7 +303,7 @@ func graceEnd(t status.Token, now time.Time) string {
 	return status.Distance(t.GraceEnd, now)
 }
 
-func pendingSummary(o admin.Overview, now time.Time) string {
+func pendingSummary(o status.Overview, now time.Time) string {
 	if o.PendingSecrets == 0 {
 		return "none"
 	}
@@ -196,11 +314,11 @@ func pendingSummary(o admin.Overview, now time.Time) string {
 	return fmt.Sprintf("%d new secret(s) not yet confirmed by every sink%s: do not delete the daemon's state directory.", o.PendingSecrets, since)
 }
 
-// printToken prints everything about one token.
-func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) error {
-	printTroubles(w, troubles(o, now), now)
+// tokenText returns everything about one token, and what to type about it.
+func tokenText(t status.Token, o status.Overview, now time.Time) string {
 	p := &page{now: now}
-	p.title("%s", t.Name)
+	writeTroubles(&p.b, troubles(o, now), false, now)
+	fmt.Fprintf(&p.b, "%s\n", printable.Line(t.Name, 200))
 	p.line("state", "%s", shownState(t, now))
 	p.line("account", "%s", t.Account)
 	if t.AccountError != "" {
@@ -250,9 +368,9 @@ func printToken(w io.Writer, t status.Token, o admin.Overview, now time.Time) er
 		p.choices(t.Name, *t.Doubt)
 		p.toDo(besideDoubt(t))
 	default:
-		p.toDo(t.ToDo)
+		p.toDo(t.WhatToType(now))
 	}
-	return p.print(w)
+	return p.b.String()
 }
 
 // secrets adds what is known about the secrets of a token, and about the service tokens that were replaced.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -13,10 +14,10 @@ import (
 // maxShownTokens is how many tokens of a replica are named at most.
 const maxShownTokens = 3
 
-// printReplicas prints a line for each replica. It prints nothing if the daemon is alone.
-func printReplicas(w io.Writer, all *status.Replicas, now time.Time) error {
+// writeReplicas writes a line for each replica. It writes nothing if the daemon is alone.
+func writeReplicas(w io.Writer, all *status.Replicas, now time.Time) {
 	if all == nil {
-		return nil
+		return
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "REPLICA\tSTATE\tSTARTED\tVERSION\tCLOCK\tPREFERS\tWORKS ON")
@@ -33,20 +34,17 @@ func printReplicas(w io.Writer, all *status.Replicas, now time.Time) error {
 				state += "," + rest
 			}
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(name), cell(state), status.Distance(r.Since, now), cell(r.Version), r.Offset(), r.Prefers, cell(worksOn(r.Tokens)))
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%d\t%s\n", cell(name), cell(state), status.Distance(r.Since, now), cell(r.Version), r.Offset(), r.Prefers, cell(cmp.Or(worksOn(r.Tokens), "–")))
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintln(w)
-	return err
+	_ = table.Flush() // a strings.Builder does not fail
+	fmt.Fprintln(w)
 }
 
-// worksOn names the first tokens, and says how many there are.
+// worksOn names the first tokens, and says how many there are. It is empty if there are none.
 func worksOn(tokens []string) string {
 	switch {
 	case len(tokens) == 0:
-		return "–"
+		return ""
 	case len(tokens) <= maxShownTokens:
 		return strings.Join(tokens, ", ")
 	}

@@ -34,15 +34,17 @@ func sharedOverview(now time.Time) admin.Overview {
 func TestStatusShowsReplicas(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	var out strings.Builder
-	if err := printTokens(&out, sharedOverview(now), now); err != nil {
+	if err := write(&out, overviewText(sharedOverview(now), true, now)); err != nil {
 		t.Fatal(err)
 	}
 	const want = `WARNING   lost: its record in the shared ledger cannot be used, so this replica does not know its state and does not rotate it
           to do: rotatord status lost says what is wrong with the record, and what to type
+          see: docs/runbook.md#rotatordrecordunreadable
 WARNING   ci: an answer came after the claim had ended, and a later secret had taken its place: it is kept and not delivered (since 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
           to do: nothing, if it was one; find out what stops or delays this machine: docs/runbook.md#rotatordlateanswer
 WARNING   replica rotatord-1: gives no sign of life: the others serve its tokens; no other replica lives (since 2026-03-01 11:55:00 UTC, 5 min 0 s ago)
           to do: start it again, with its disk: it may have the answer of a rotation in doubt
+          see: docs/runbook.md#rotatordreplicadown
 
 REPLICA                 STATE                         STARTED        VERSION   CLOCK     PREFERS   WORKS ON
 rotatord-0 (this one)   living                        3 h 0 min ago  v1.2.3    +0.0 s    5         a, b, c and 2 more
@@ -61,7 +63,7 @@ lost    not known             –             –              –            1
 	out.Reset() // a daemon that is alone shows none of it
 	o := sharedOverview(now)
 	o.Replicas = nil
-	if err := printTokens(&out, o, now); err != nil || strings.Contains(out.String(), "REPLICA") {
+	if err := write(&out, overviewText(o, true, now)); err != nil || strings.Contains(out.String(), "REPLICA") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }
@@ -88,7 +90,7 @@ func TestStatusOfOneSharedToken(t *testing.T) {
 		{"state            not known\n", "NOT KNOWN        its record in the shared ledger cannot be used", "last error       tokens/lost was deleted\n"},
 	} {
 		var out strings.Builder
-		if err := printToken(&out, o.Tokens[i], o, now); err != nil {
+		if err := write(&out, tokenText(o.Tokens[i], o, now)); err != nil {
 			t.Fatal(err)
 		}
 		for _, want := range wants {
@@ -99,7 +101,7 @@ func TestStatusOfOneSharedToken(t *testing.T) {
 	}
 	o.Tokens[0].Sharing = &status.Sharing{Hold: &status.Hold{Replica: "rotatord-1", Until: now.Add(-time.Second)}, BegunBy: "rotatord-1"}
 	var out strings.Builder
-	if err := printToken(&out, o.Tokens[0], o, now); err != nil || !strings.Contains(out.String(), "the hold has ended, and another replica takes over") || strings.Contains(out.String(), "taken over from") {
+	if err := write(&out, tokenText(o.Tokens[0], o, now)); err != nil || !strings.Contains(out.String(), "the hold has ended, and another replica takes over") || strings.Contains(out.String(), "taken over from") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }

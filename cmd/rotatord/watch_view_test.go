@@ -26,7 +26,7 @@ func TestFindingsArePrinted(t *testing.T) {
 		ToDo:         []status.ToDo{{Command: "rotatord resolve ci", Does: "Look at the sinks again now."}},
 	}
 	var shown bytes.Buffer
-	if err := printToken(&shown, token, admin.Overview{Tokens: []status.Token{token}}, now); err != nil {
+	if err := write(&shown, tokenText(token, admin.Overview{Tokens: []status.Token{token}}, now)); err != nil {
 		t.Fatal(err)
 	}
 	text := strings.Join(strings.Fields(shown.String()), " ") // long lines are folded

@@ -386,8 +386,8 @@ func section(name string) string {
 	return "docs/runbook.md#" + name
 }
 
-// maxNames is how many names of tokens are in one line at most.
-const maxNames = 5
+// MaxNames is how many names of tokens are in one line at most.
+const MaxNames = 5
 
 // Line returns in one line what the trouble is, of which tokens, since when and until when.
 func (t Trouble) Line(now time.Time) string {
@@ -397,8 +397,8 @@ func (t Trouble) Line(now time.Time) string {
 		b.WriteString(t.Check.Title())
 	case len(t.Replicas) > 0:
 		b.WriteString(ofReplicas(t.Replicas))
-	case len(t.Tokens) > maxNames:
-		fmt.Fprintf(&b, "%d tokens (%s and %d more)", len(t.Tokens), strings.Join(t.Tokens[:maxNames-1], ", "), len(t.Tokens)-maxNames+1)
+	case len(t.Tokens) > MaxNames:
+		fmt.Fprintf(&b, "%d tokens (%s and %d more)", len(t.Tokens), strings.Join(t.Tokens[:MaxNames-1], ", "), len(t.Tokens)-MaxNames+1)
 	default:
 		b.WriteString(strings.Join(t.Tokens, ", "))
 	}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/term"
+
+	"rotatord/internal/admin"
+	"rotatord/internal/printable"
+	"rotatord/internal/status"
+)
+
+// How often `status --watch` asks the daemon: without an interval, and at most.
+const (
+	watchDefault = 5 * time.Second
+	watchMin     = time.Second
+)
+
+// display is where a text for people goes. Colours and the movements of the cursor are added after the text was escaped,
+// so that no foreign text can contain them.
+type display struct {
+	out      io.Writer // below the Writer that escapes
+	terminal bool
+	colour   bool
+	size     func() (width, height int)
+}
+
+// newDisplay returns the display of a command's output. It has colours only on a terminal that has them, and not if
+// NO_COLOR is set (no-color.org).
+func newDisplay(out io.Writer) display {
+	d := display{out: printable.Unescaped(out)}
+	f, isFile := d.out.(*os.File)
+	if d.terminal = isFile && isTerminal(f); !d.terminal {
+		return d
+	}
+	d.colour = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
+	d.size = func() (int, int) {
+		width, height, err := term.GetSize(int(f.Fd()))
+		if err != nil || width < 1 || height < 1 {
+			return 80, 24
+		}
+		return width, height
+	}
+	return d
+}
+
+// print prints a text once.
+func (d display) print(text string) error {
+	_, err := io.WriteString(d.out, d.safe(text))
+	return err
+}
+
+// safe returns a text without foreign control characters, with colours if the display has them.
+func (d display) safe(text string) string {
+	text = printable.Escaped(text)
+	if d.colour {
+		text = coloured(text)
+	}
+	return text
+}
+
+// The sequences that change how a terminal shows text.
+const (
+	plain  = "\x1b[0m"
+	red    = "\x1b[1;31m"
+	yellow = "\x1b[33m"
+	bold   = "\x1b[1m"
+)
+
+var (
+	// severe is the first word of a line about a trouble. alarming is a name in capitals in the page of a token.
+	severe   = regexp.MustCompile(`(?m)^(CRITICAL|WARNING)( )`)
+	alarming = regexp.MustCompile(`(?m)^(  )([A-Z]{2,}(?: [A-Z]+)*)( )`)
+	// typed is a command in the list of what an operator can do.
+	typed = regexp.MustCompile(`(?m)^(  )(rotatord \S.*)$`)
+)
+
+// coloured returns a text of status with colours for what matters most.
+func coloured(text string) string {
+	text = severe.ReplaceAllStringFunc(text, func(found string) string {
+		word := strings.TrimSuffix(found, " ")
+		if word == "CRITICAL" {
+			return red + word + plain + " "
+		}
+		return yellow + word + plain + " "
+	})
+	text = alarming.ReplaceAllString(text, "${1}"+red+"${2}"+plain+"${3}")
+	return typed.ReplaceAllString(text, "${1}"+bold+"${2}"+plain)
+}
+
+// watch shows what ask returns again and again on a terminal, until ctx ends. An error of the first answer ends it, and
+// so does a refusal. Later, while the daemon does not answer, the last answer stays and the error is above it.
+func watch(ctx context.Context, d display, every time.Duration, title string, ask func(context.Context) (status.Overview, error), shown func(status.Overview, time.Time) string) error {
+	o, err := ask(ctx)
+	if err != nil {
+		return err
+	}
+	answered := time.Now()
+	_, _ = io.WriteString(d.out, "\x1b[?1049h\x1b[?25l") // another screen, without the cursor
+	defer func() {
+		_, _ = io.WriteString(d.out, "\x1b[?25h\x1b[?1049l")
+		_ = d.print(shown(o, answered)) // stays on the screen
+	}()
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for {
+		now := time.Now()
+		text := fmt.Sprintf("%s, every %s: %s (Ctrl-C to stop)\n\n", title, every, now.UTC().Format("2006-01-02 15:04:05 MST"))
+		if err != nil {
+			text += fmt.Sprintf("NO ANSWER for %s: %s\nWhat follows is old.\n\n", now.Sub(answered).Round(time.Second), printable.Line(err.Error(), 500))
+		}
+		if err := d.draw(text + shown(o, now)); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		var fresh status.Overview
+		if fresh, err = ask(ctx); err == nil {
+			o, answered = fresh, time.Now()
+		}
+		if _, refused := errors.AsType[*admin.Refused](err); refused {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
+
+// draw writes a text over the previous one. What does not fit on the screen is left out, and the last line says so.
+func (d display) draw(text string) error {
+	width, height := d.size()
+	var lines []string
+	left := height - 1 // for the line that says what is left out
+	all := strings.Split(strings.TrimRight(printable.Escaped(text), "\n"), "\n")
+	for i, line := range all {
+		rows := max(1, (utf8.RuneCountInString(line)+width-1)/width)
+		if left -= rows; left < 0 && (i < len(all)-1 || left < -1) {
+			lines = append(lines, fmt.Sprintf("... %d more lines: make the terminal larger", len(all)-i))
+			break
+		}
+		lines = append(lines, line)
+	}
+	shown := strings.Join(lines, "\n")
+	if d.colour {
+		shown = coloured(shown)
+	}
+	_, err := io.WriteString(d.out, "\x1b[H"+strings.ReplaceAll(shown, "\n", "\x1b[K\r\n")+"\x1b[K\x1b[J")
+	return err
+}
