@@ -100,6 +100,7 @@ The daemon logs each use with the user who gave the command.`,
 	flags.BoolVar(&f.overrides.RevokeNow, "revoke-now", false, "revoke the previous secret at once; includes the overrides")
 	flags.BoolVar(&f.all, "all", false, "all tokens of --account")
 	flags.StringVar(&f.account, "account", "", "with --all: the `account`, by its name in the configuration")
+	_ = cmd.RegisterFlagCompletionFunc("account", f.at.completeAccount)
 	flags.BoolVar(&f.cancel, "cancel", false, "cancel the pending order, or with --all the pending orders of the account")
 	flags.BoolVar(&f.detach, "detach", false, "with --all: do not wait for the rotations")
 	flags.BoolVar(&f.watch, "watch", false, "with --all: give no orders, only show the progress")

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,11 +46,71 @@ func (f *socketFlags) client(cmd *cobra.Command, stderr io.Writer) (*admin.Clien
 	return admin.NewClient(c.AdminSocket), nil
 }
 
-// completeToken completes the names of the configured tokens.
-func (f *socketFlags) completeToken(_ *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
-	if c, err := config.Load(f.config); err == nil && len(args) == 0 {
+// completeWithin bounds the answer of the daemon to a shell that completes a name.
+const completeWithin = time.Second
+
+// completeToken completes the name of a token, each with its state: as the daemon knows them, or, if it does not answer
+// at once, as the configuration has them.
+func (f *socketFlags) completeToken(cmd *cobra.Command, args []string, begun string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), completeWithin)
+	defer cancel()
+	socket := f.socket
+	var c *config.Config
+	if socket == "" {
+		if c, _ = config.LoadWithin(ctx, f.config); c != nil {
+			socket = c.AdminSocket
+		}
+	}
+	if socket != "" {
+		if known, err := admin.NewClient(socket).Names(ctx, begun); err == nil {
+			return fitting(cmd.Name(), known.Names), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	if c != nil {
 		for _, t := range c.Tokens {
-			names = append(names, t.Name)
+			if strings.HasPrefix(t.Name, begun) {
+				names = append(names, t.Name)
+			}
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+// fitting returns the tokens that a command is for: resume is for those that are paused, and resolve for those in
+// trouble. If there are none, it returns all.
+func fitting(command string, known []admin.Name) (names []cobra.Completion) {
+	fits := func(n admin.Name) bool {
+		return command == "resume" && n.Paused || command == "resolve" && n.Trouble != ""
+	}
+	some := slices.ContainsFunc(known, fits)
+	for _, n := range known {
+		if some && !fits(n) {
+			continue
+		}
+		state := n.State
+		if n.Trouble != "" {
+			state = n.Trouble
+		}
+		if n.Paused {
+			state += ", paused"
+		}
+		names = append(names, cobra.CompletionWithDesc(n.Name, state))
+	}
+	return names
+}
+
+// completeAccount completes the name of an account.
+func (f *socketFlags) completeAccount(cmd *cobra.Command, _ []string, begun string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), completeWithin)
+	defer cancel()
+	if c, _ := config.LoadWithin(ctx, f.config); c != nil {
+		for _, name := range slices.Sorted(maps.Keys(c.Accounts)) {
+			if strings.HasPrefix(name, begun) {
+				names = append(names, name)
+			}
 		}
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp

@@ -109,6 +109,20 @@ type Emergency interface {
 // Overview is what rotatord status shows: all tokens, or the one that was asked for.
 type Overview = status.Overview
 
+// Name is a token by its name, with what a person who completes it needs to know.
+type Name struct {
+	Name  string `json:"name"`
+	State string `json:"state"`
+	// Trouble is the kind of its worst trouble; empty if nothing is wrong.
+	Trouble string `json:"trouble,omitempty"`
+	Paused  bool   `json:"paused,omitempty"`
+}
+
+// Names is the answer of [Client.Names].
+type Names struct {
+	Names []Name `json:"names"`
+}
+
 // Outcome is the result of a resolve.
 type Outcome struct {
 	// Token is the token as it is now.

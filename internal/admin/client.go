@@ -72,6 +72,11 @@ func (c *Client) Token(ctx context.Context, name string) (o Overview, err error)
 	return o, c.do(ctx, http.MethodGet, tokenPath(name), nil, &o)
 }
 
+// Names returns the names of the tokens that begin with a prefix.
+func (c *Client) Names(ctx context.Context, prefix string) (n Names, err error) {
+	return n, c.do(ctx, http.MethodGet, "/v1/names?prefix="+url.QueryEscape(prefix), nil, &n)
+}
+
 // Resolve has the daemon resolve a doubt.
 func (c *Client) Resolve(ctx context.Context, name string, how rotation.Resolution) (o Outcome, err error) {
 	return o, c.do(ctx, http.MethodPost, tokenPath(name)+"/resolve", resolveArgs{how}, &o)

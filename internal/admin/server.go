@@ -65,6 +65,9 @@ func (s *server) handler() *http.ServeMux {
 		}
 		serveJSON(w, http.StatusOK, s.overview([]status.Token{token}))
 	})
+	mux.HandleFunc("GET /v1/names", func(w http.ResponseWriter, r *http.Request) {
+		serveJSON(w, http.StatusOK, namesOf(s.daemon.Tokens(), r.URL.Query().Get("prefix")))
+	})
 	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, event.OperatorResolve, s.resolve))
 	mux.HandleFunc("POST /v1/tokens/{name}/rotate", command(s, event.OperatorRotate, s.rotate))
 	mux.HandleFunc("POST /v1/tokens/{name}/cancel", command(s, event.OperatorCancel, s.cancel))
@@ -98,6 +101,22 @@ func (s *server) handler() *http.ServeMux {
 
 func (s *server) overview(tokens []status.Token) Overview {
 	return status.NewOverview(s.daemon, tokens, time.Now())
+}
+
+// namesOf returns the names of the tokens that begin with a prefix.
+func namesOf(tokens []status.Token, prefix string) Names {
+	all := Names{Names: []Name{}}
+	for _, t := range tokens {
+		if !strings.HasPrefix(t.Name, prefix) {
+			continue
+		}
+		name := Name{Name: t.Name, State: t.State, Paused: t.Pause != nil}
+		if len(t.Troubles) > 0 {
+			name.Trouble = t.Troubles[0]
+		}
+		all.Names = append(all.Names, name)
+	}
+	return printable.Copy(all)
 }
 
 // find returns a token, or an error that helps with its name.

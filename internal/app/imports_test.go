@@ -83,7 +83,7 @@ var allowed = map[string][]string{
 	"internal/vault":           append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/kvstore":         append([]string{"internal/vault"}, core...),
 	"internal/replica":         append([]string{"internal/kvstore", "internal/status"}, core...),
-	"internal/httpapi":         append([]string{"internal/status"}, core...),
+	"internal/httpapi":         append([]string{"internal/outbound", "internal/status"}, core...),
 	"internal/sink":            append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/outbound", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 
 	// Neither the check of a file's structure nor a test disk knows what the file contains.

@@ -77,8 +77,9 @@ func TestDockerfile(t *testing.T) {
 		t.Errorf("the image runs as %d:%d", uid, gid)
 	}
 
-	if n := len(commands[*instructions.HealthCheckCommand](final)); n != 0 {
-		t.Error("a HEALTHCHECK: no command tells only whether the daemon is alive")
+	health := commands[*instructions.HealthCheckCommand](final)
+	if len(health) != 1 || !slices.Equal(health[0].Health.Test, []string{"CMD", "/usr/local/bin/rotatord", "healthcheck"}) {
+		t.Errorf("HEALTHCHECK must ask, without a shell, whether the daemon is alive, and not whether it is ready: %+v", health)
 	}
 	labels := map[string]string{}
 	for _, c := range commands[*instructions.LabelCommand](final) {
