@@ -11,7 +11,7 @@ import (
 )
 
 // documents are where users copy commands from.
-var documents = []string{"README.md", "docs/*.md", "docs/*/*.md", "deploy/*/README.md"}
+var documents = []string{"README.md", "docs/*.md", "docs/*/*.md", "deploy/*/README.md", "deploy/*/*/README.md"}
 
 // TestDocumentedCommands: each command line of rotatord that a document shows is one that it takes:
 // the command, its flags and its arguments.

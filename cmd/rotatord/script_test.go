@@ -79,8 +79,12 @@ func TestScripts(t *testing.T) {
 }
 
 // fakeVault is a program that serves the KV double, which has the root token "root" and an AppRole
-// of which both halves are "made-up".
+// of which both halves are "made-up". Its argument is how long a session of that lasts; without one it does not end.
 func fakeVault() {
+	var ttl time.Duration
+	if len(os.Args) > 1 {
+		ttl, _ = time.ParseDuration(os.Args[1])
+	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -88,7 +92,7 @@ func fakeVault() {
 	}
 	fmt.Printf("http://%s\n", listener.Addr())
 	double := vaulttest.New(vaulttest.Options{
-		RootToken: "root", AppRole: &vaulttest.AppRole{RoleID: "made-up", SecretID: "made-up"}, Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}},
+		RootToken: "root", AppRole: &vaulttest.AppRole{RoleID: "made-up", SecretID: "made-up", TTL: ttl}, Mounts: []vaulttest.Mount{{Path: "secret", Version: 2}},
 	})
 	fmt.Fprintln(os.Stderr, http.Serve(listener, double))
 	os.Exit(1)
