@@ -35,6 +35,8 @@ type Config struct {
 	// WatchEvery is vault.watch_every: how often each sink is compared with the ledger. Default 15m, also
 	// without a Vault; 0 for never.
 	WatchEvery time.Duration
+	// Notify are the receivers of notifications, in the order of the file. Default none.
+	Notify []Receiver
 	// Tokens are sorted by name.
 	Tokens []Token
 	// Warnings are about what works, and what the operator should look at, in the order of the

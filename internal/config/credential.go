@@ -24,6 +24,8 @@ const (
 	WrappingToken
 	JWT
 	AgeIdentity
+	WebhookURL
+	HeaderValue
 )
 
 // String names the kind in messages.
@@ -45,12 +47,18 @@ func (k SecretKind) String() string {
 		return "JWT"
 	case AgeIdentity:
 		return "age identity"
+	case WebhookURL:
+		return "URL"
+	case HeaderValue:
+		return "value of the header"
 	}
 	return "secret"
 }
 
 // freeForm reports whether the administrator of Vault may choose the text. It may then have spaces.
-func (k SecretKind) freeForm() bool { return k == RoleID || k == SecretID || k == AnySecret }
+func (k SecretKind) freeForm() bool {
+	return k == RoleID || k == SecretID || k == AnySecret || k == HeaderValue
+}
 
 // maxCredential is longer than any credential on one line, in bytes.
 const maxCredential = 16 << 10
@@ -62,6 +70,9 @@ func (k SecretKind) inspect(content string) (value, problem string) {
 		return "", problem
 	}
 	value = strings.TrimSpace(content)
+	if k == HeaderValue { // it may begin with Bearer
+		return value, k.shape(value)
+	}
 	for _, look := range []func(string) string{k.document, k.wrapping} {
 		if problem = look(value); problem != "" {
 			return "", problem
@@ -75,7 +86,10 @@ func (k SecretKind) inspect(content string) (value, problem string) {
 			return "", problem
 		}
 	}
-	return value, ""
+	if k == WebhookURL {
+		_, problem = ParseWebhookURL(value)
+	}
+	return value, problem
 }
 
 // encodingOf says what is wrong with the encoding of the content; empty if nothing is.

@@ -102,7 +102,7 @@ func TestReference(t *testing.T) {
 	}
 	fields := rawFields()
 	for _, path := range slices.Sorted(maps.Keys(fields)) {
-		f, secretForm := fields[path], regexp.MustCompile(`(api_token|api_key|identity|auth\.token|role_id|secret_id)\.(file|env)$`)
+		f, secretForm := fields[path], regexp.MustCompile(`(api_token|api_key|identity|auth\.token|role_id|secret_id|webhook\.url|webhook\.secret|headers\.NAME|smtp\.password)\.(file|env)$`)
 		if strings.HasPrefix(path, "defaults.") || strings.HasPrefix(path, "tokens.NAME.freezes.") || secretForm.MatchString(path) {
 			continue // described once, for all
 		}
@@ -252,6 +252,9 @@ func TestDefaultsAreTrue(t *testing.T) {
 		if strings.HasPrefix(path, "state.shared.") {
 			base = "state: {shared: {vault: {mount: secret, prefix: rotatord}}}\n" + base
 		}
+		if strings.HasPrefix(path, "notify[]") {
+			base = "notify: [{name: a, webhook: {url: {env: A}}}, {name: b, smtp: {server: 'localhost:25', from: a@example.com, to: [b@example.com]}}]\n" + base
+		}
 		for method, written := range authMethods {
 			if strings.HasPrefix(path, "vault.auth."+method+".") {
 				base = strings.Replace(base, approle, written, 1)
@@ -309,7 +312,7 @@ func set(o object, keys []string, text string) {
 				o[list] = []any{object{kind: places[kind]}}
 			}
 			entries := o[list].([]any)
-			entry := slices.IndexFunc(entries, func(e any) bool { return e.(object)[kind] != nil })
+			entry := max(0, slices.IndexFunc(entries, func(e any) bool { return e.(object)[kind] != nil })) // or the first, of which it is a key
 			inner = entries[entry].(object)
 		} else if inner == nil {
 			inner = object{}

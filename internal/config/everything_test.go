@@ -57,6 +57,7 @@ defaults:
   outside_change: restore
   sinks:
     - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
+notify: [{name: a.b, webhook: {url: {env: HOOK}}, on: [failing]}]
 kubernetes: {kubeconfig: /etc/rotatord/kubeconfig, context: "prod:admin"}
 freezes:
   weekend: {schedule: 0 18 * * 5, duration: 50h, time_zone: Europe/Berlin, slots: skip}
@@ -118,6 +119,8 @@ func TestEverything(t *testing.T) {
 		return token
 	}
 	want := &config.Config{
+		Notify: []config.Receiver{{Name: "a.b", Kind: &config.Webhook{URL: config.SecretSource{Env: "HOOK"}, Format: "generic"}, On: []string{"failing"},
+			Repeat: 24 * time.Hour, Group: 30 * time.Second, Wait: 5 * time.Minute}},
 		File:   "test.yaml",
 		Listen: ":0", AdminSocket: "/run/rotatord/admin.sock",
 		Log: config.Log{Level: "debug", Format: "text"},

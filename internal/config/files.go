@@ -80,6 +80,9 @@ func (c *Config) eachSecret(do func(field string, source *SecretSource, kind Sec
 	if c.Vault != nil && c.Vault.Auth != nil {
 		c.Vault.Auth.eachSecret("vault.auth."+c.Vault.Auth.Kind(), do)
 	}
+	for i, r := range c.Notify {
+		r.Kind.eachSecret(itemPath("notify", i)+"."+r.Kind.Kind(), do)
+	}
 	for _, t := range c.Tokens {
 		for i, sink := range t.Sinks {
 			sink.eachSecret(itemPath(join("tokens", t.Name)+".sinks", i)+"."+sink.Kind(), do)

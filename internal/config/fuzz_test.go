@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"cmp"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,7 +143,11 @@ func spelledOut(cfg *config.Config) object {
 		}
 		tokens[token.Name] = written
 	}
-	return given(object{
+	root := object{}
+	if len(cfg.Notify) > 0 {
+		root["notify"] = receivers(cfg.Notify)
+	}
+	maps.Copy(root, object{
 		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
 		"log":        object{"level": cfg.Log.Level, "format": cfg.Log.Format},
 		"state":      given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients, "shared": shared(cfg.State.Shared)}),
@@ -151,6 +156,25 @@ func spelledOut(cfg *config.Config) object {
 		"accounts":   accounts,
 		"tokens":     tokens,
 	})
+	return given(root)
+}
+
+func receivers(all []config.Receiver) (list []any) {
+	for _, r := range all {
+		written := object{"name": r.Name, "on": r.On, "tokens": r.Tokens, "repeat": r.Repeat.String(), "group": r.Group.String(), "wait": r.Wait.String()}
+		switch kind := r.Kind.(type) {
+		case *config.Webhook:
+			headers := object{}
+			for name, value := range kind.Headers {
+				headers[name] = source(value)
+			}
+			written["webhook"] = given(object{"url": source(kind.URL), "secret": source(kind.Secret), "format": kind.Format, "headers": headers})
+		case *config.SMTP:
+			written["smtp"] = given(object{"server": kind.Server, "from": kind.From, "to": kind.To, "username": kind.Username, "password": source(kind.Password), "tls": kind.TLS})
+		}
+		list = append(list, given(written))
+	}
+	return list
 }
 
 func shared(s *config.Shared) object {

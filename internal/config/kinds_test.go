@@ -33,6 +33,15 @@ func TestTables(t *testing.T) {
 	}
 }
 
+// TestReceiverTable: each kind of receiver in the table is a key of its entry.
+func TestReceiverTable(t *testing.T) {
+	for _, kind := range kindsIn[ReceiverKind, ReceiverKinds]() {
+		if _, written := fieldsOf(reflect.TypeFor[raw.Receiver]())[kind.Kind()]; !written {
+			t.Errorf("%s is in the table, and the file cannot say it", kind.Kind())
+		}
+	}
+}
+
 // withoutVault is a configuration whose only sink is a file.
 const withoutVault = `
 accounts: {prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, api_token: {file: /run/cloudflare-token}}}

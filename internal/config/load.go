@@ -90,6 +90,7 @@ func (c *checker) check() {
 	c.checkTokens()
 	c.checkVault()
 	c.checkKubernetes()
+	c.checkNotify()
 	c.checkSharedPlaces()
 	c.checkSharedUse()
 	c.checkVolatile()

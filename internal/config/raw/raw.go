@@ -52,6 +52,8 @@ type File struct {
 	// The Kubernetes cluster of the Secrets that sinks of that kind write. Default: the cluster that
 	// the daemon runs in.
 	Kubernetes Kubernetes `yaml:"kubernetes"`
+	// Who is told what is wrong. Default none: then only metrics, log, status page and commands say it.
+	Notify []Receiver `yaml:"notify" hint:"give at least one receiver, or remove the key"`
 	// Values for all tokens that do not set the field themselves. Default none.
 	Defaults Defaults `yaml:"defaults"`
 	// Periods in which no rotation begins, by a name of your choice, for all tokens that do
