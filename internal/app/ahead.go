@@ -24,6 +24,7 @@ const (
 	diskEvery       = time.Minute
 	diskTimeout     = 10 * time.Second
 	credentialEvery = 15 * time.Second
+	notifyEvery     = time.Minute
 	vaultEvery      = time.Minute
 	sinkEvery       = 5 * time.Minute
 	remoteTimeout   = 30 * time.Second
@@ -63,6 +64,10 @@ func (a *App) checksAhead() []precheck.Check {
 		next := &nextSink{}
 		checks = append(checks, precheck.Check{Name: status.CheckSink, Subject: group, Every: sinkEvery, Timeout: remoteTimeout, Stops: true,
 			Look: func(ctx context.Context) error { return a.lookAtSink(ctx, group, next) }})
+	}
+	for _, r := range a.inForce().Notify {
+		checks = append(checks, precheck.Check{Name: status.CheckNotify, Subject: r.Name, Every: notifyEvery, Timeout: remoteTimeout,
+			Look: func(ctx context.Context) error { return a.lookAtReceiver(ctx, r.Name) }})
 	}
 	a.mu.Lock()
 	accounts := maps.Clone(a.accounts)

@@ -29,6 +29,7 @@ import (
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/kubernetes"
+	"rotatord/internal/notify"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
 	"rotatord/internal/sink"
@@ -59,6 +60,7 @@ type App struct {
 	outages  *outages
 	ahead    *precheck.Watch
 	watch    *watch
+	notifier *notify.Notifier
 	state    *state
 	session  *vault.Session // nil if no Vault is configured
 	cluster  *kubernetes.Client
@@ -121,6 +123,9 @@ func New(o Options) (*App, error) {
 		a.now = time.Now
 	}
 	a.outages = newOutages(a.now, func() { a.engine.retryPending(); a.ahead.LookNow(status.Check.Fails) })
+	if err := a.newNotifier(); err != nil {
+		return nil, err
+	}
 	a.events = a.newStream()
 	a.onStop("events", a.events.Flush)
 	a.ahead = precheck.New(a.now, a.tellCheck)
@@ -320,6 +325,7 @@ func (a *App) Start() {
 	a.onStop("inventories", a.stopInventories)
 	a.lookAhead()
 	a.watchSinks()
+	a.startNotifier()
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, so it is stopped before it
 		server := admin.NewServer(a, a.log, a.events.Tell)

@@ -22,6 +22,7 @@ func (a *App) newStream() *event.Stream {
 		a.metrics.Subscriber(),
 		event.NewLog(a.log).Queued(logPatience, dropped),
 		a.outages.Subscriber(),
+		a.notifier.Subscriber(),
 		a.options.Subscriber,
 	)
 }

@@ -30,6 +30,7 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.refusedAt.Store(nil)
 	a.ahead.Set(a.checksAhead())
 	a.watch.set(c)
+	a.notifier.Set(c.Notify)
 	a.ahead.LookNow(status.Check.Fails) // an operator who has corrected something wants to see the result
 	return nil
 }
@@ -172,7 +173,7 @@ func asksForRestart(before, after *config.Config) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	return fmt.Errorf("a change of %s asks for a restart: tokens, defaults, freezes and further accounts are what can be reloaded", strings.Join(changed, ", "))
+	return fmt.Errorf("a change of %s asks for a restart: tokens, defaults, freezes, receivers of notifications and further accounts are what can be reloaded", strings.Join(changed, ", "))
 }
 
 func byName(tokens []config.Token) map[string]config.Token {

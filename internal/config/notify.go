@@ -72,6 +72,17 @@ const (
 	longestWait = 24 * time.Hour
 )
 
+// Secrets returns the secrets that the receiver is configured with.
+func (r *Receiver) Secrets() []NamedSecret {
+	var all []NamedSecret
+	r.Kind.eachSecret(r.Kind.Kind(), func(field string, source *SecretSource, kind SecretKind) {
+		if !source.IsZero() {
+			all = append(all, NamedSecret{field, *source, kind})
+		}
+	})
+	return all
+}
+
 // WantsTopic reports whether the receiver is told of a topic.
 func (r *Receiver) WantsTopic(topic string) bool { return slices.Contains(r.On, topic) }
 

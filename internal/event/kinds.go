@@ -158,6 +158,13 @@ const (
 	WebConfigReadable      Kind = "web_config.readable"
 )
 
+// Of notifications.
+const (
+	NotificationDelivered Kind = "notification.delivered"
+	NotificationFailed    Kind = "notification.failed"
+	NotificationGivenUp   Kind = "notification.given_up"
+)
+
 // Groups of kinds, for subscribers that ignore a whole group. Kinds of rotations and of service tokens are in
 // none: each is named. Watch is what is found, and done, between rotations.
 var (
@@ -172,7 +179,7 @@ var (
 	Surroundings = []Kind{CheckFailing, CheckWarning, CheckRecovered, CredentialUnreadable, CredentialReadable, ClockSet, ListingFailed, ListingOdd,
 		LimitReached, LimitOver, VaultLoggedIn, VaultLoginFailed, VaultCredentialRefused, VaultSessionEnded, VaultRenewalRefused, VaultRenewalFailed, VaultMetadataRefused,
 		VaultRevocationFailed, VaultTLSReloaded, VaultTLSKept, VaultUnwrapped, VaultUnwrapFailed, VaultSecretIDUnsaved,
-		WebConfigUnreadable, WebConfigReadable}
+		WebConfigUnreadable, WebConfigReadable, NotificationDelivered, NotificationFailed, NotificationGivenUp}
 )
 
 // definitions has one row for each kind. No other place words an event.
@@ -388,6 +395,12 @@ var definitions = []Definition{
 		When: "Vault cannot be used, at the start or later; it is tried again"},
 	{Kind: LedgerRead, Of: LedgerAway{}, Severity: Info, Message: "the shared ledger can be read again",
 		When: "after that"},
+	{Kind: NotificationDelivered, Of: Notification{}, Severity: Info, Message: "a receiver of notifications has taken a message",
+		When: "a message was delivered"},
+	{Kind: NotificationFailed, Of: Notification{Result: NotificationNotTaken}, Severity: Warning, Message: "a receiver of notifications has not taken a message: it is sent again",
+		When: "a message was not delivered, and the one before was. It is told once; the attempts go on"},
+	{Kind: NotificationGivenUp, Of: Notification{Result: NotificationDropped}, Severity: Warning, Level: slog.LevelError, Message: "a receiver of notifications has refused a message several times: it is not sent again, and its news goes into the next message",
+		When: "a receiver has refused a message five times, with an answer that sending it again does not change"},
 	{Kind: WebConfigUnreadable, Of: WebConfig{}, Severity: Warning, Level: slog.LevelError, Message: "no HTTP client is served: the web configuration or what it names cannot be read",
 		When: "a file of `--web.config.file` cannot be read any more"},
 	{Kind: WebConfigReadable, Of: WebConfig{}, Severity: Info, Message: "HTTP clients are served again: the web configuration can be read",

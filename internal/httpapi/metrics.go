@@ -40,6 +40,7 @@ type Metrics struct {
 	reloadSuccessful  prometheus.Gauge
 	reloadSuccessTime prometheus.Gauge
 	watch             watchMetrics
+	notify            notifyMetrics
 	replicas          replicaMetrics // registered only if the ledger is shared
 }
 
@@ -82,6 +83,7 @@ func NewMetrics(b Build) *Metrics {
 	m.renewals = counter("rotatord_renewals_total", "Renewals of service tokens, not of their secrets.", "token", "result")
 	m.verifications = counter("rotatord_verifications_total", "What new secrets were found to be where they were tried.", "token", "result")
 	m.watch = newWatchMetrics(counter)
+	m.notify = newNotifyMetrics(counter, gauge)
 	m.replicas = newReplicaMetrics()
 	m.inventorySuccess = gauge("rotatord_inventory_success_timestamp_seconds", "When the account's service tokens were last listed.", "account")
 	m.cfRequests = counter("rotatord_cloudflare_requests_total", "Requests to Cloudflare's API by operation and HTTP status.", "operation", "code")

@@ -15,11 +15,12 @@ const (
 	CheckCredential     = "credential"      // the account's credential can be read from its file
 	CheckConfiguration  = "configuration"   // the last reload was not refused
 	CheckClock          = "clock"           // the wall clock was not set since the start
+	CheckNotify         = "notify"          // a receiver of notifications takes messages
 )
 
 // CheckNames are all of them.
 var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckVault, CheckVaultTLS, CheckVaultLogin, CheckWrappingToken, CheckSink, CheckCloudflare, CheckCredential,
-	CheckConfiguration, CheckClock}
+	CheckConfiguration, CheckClock, CheckNotify}
 
 // Check is the last result of a check.
 type Check struct {
@@ -58,5 +59,5 @@ var checkTitles = map[string]string{
 	CheckStateDirectory: "state directory", CheckDiskSpace: "disk space", CheckVault: "Vault", CheckVaultTLS: "TLS to Vault",
 	CheckVaultLogin: "login to Vault", CheckWrappingToken: "wrapping token", CheckSink: "sink",
 	CheckCloudflare: "Cloudflare account", CheckCredential: "credential of account", CheckConfiguration: "configuration",
-	CheckClock: "clock",
+	CheckClock: "clock", CheckNotify: "receiver of notifications",
 }

@@ -369,6 +369,7 @@ var checkToDo = map[string]string{
 	CheckCredential:     "no rotation of the account begins until its credential can be read: correct the file",
 	CheckConfiguration:  "correct the configuration, then reload",
 	CheckClock:          "set the clock (NTP), then restart the daemon",
+	CheckNotify:         "rotatord notify test tries it; correct its address, its secret or the receiver itself: docs/notifications.md#when-a-receiver-takes-nothing",
 }
 
 // checkSections are the sections of the runbook for checks that fail.

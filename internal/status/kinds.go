@@ -1,6 +1,6 @@
 package status
 
-// Kinds are the names of all kinds of trouble that a token can be in, the worst first.
+// Kinds returns the names of all kinds of trouble that a token can be in, the worst first.
 func Kinds() []string {
 	var all []string
 	for _, k := range kinds {
@@ -9,5 +9,5 @@ func Kinds() []string {
 	return all
 }
 
-// ReplicaKinds are the names of all kinds of trouble of replicas, the worst first.
+// ReplicaKinds returns the names of all kinds of trouble of replicas, the worst first.
 func ReplicaKinds() []string { return replicaKinds }

@@ -1,0 +1,77 @@
+package notify
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"rotatord/internal/config"
+)
+
+// Sender delivers messages to one receiver. Send returns nil if the receiver has taken the message, a [RefusedError] if it
+// will not take it later either, and another error if it may. It ends with ctx, and within a time of its own.
+type Sender interface {
+	Send(ctx context.Context, m *Message) error
+}
+
+// NewSender returns the sender of a receiver. It opens nothing.
+func NewSender(c config.Receiver) Sender {
+	var made senders
+	c.Kind.Dispatch(&made)
+	return made.sender
+}
+
+// senders makes the sender of each kind.
+type senders struct{ sender Sender }
+
+// Webhook implements [config.ReceiverKinds].
+func (s *senders) Webhook(c *config.Webhook) { s.sender = newWebhook(c) }
+
+// SMTP implements [config.ReceiverKinds].
+func (s *senders) SMTP(c *config.SMTP) { s.sender = newMailer(c) }
+
+// RefusedError says that a receiver does not take a message, and will not take it later.
+type RefusedError struct{ Err error }
+
+// Error implements error.
+func (e *RefusedError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *RefusedError) Unwrap() error { return e.Err }
+
+// laterError asks to wait before the next attempt.
+type laterError struct {
+	err   error
+	after time.Duration
+}
+
+func (e *laterError) Error() string { return e.err.Error() }
+func (e *laterError) Unwrap() error { return e.err }
+
+func isRefused(err error) bool {
+	_, refused := errors.AsType[*RefusedError](err)
+	return refused
+}
+
+// How long the pauses between attempts are. Each is twice the one before. A refused message is tried a few times, because
+// an operator may correct an address or a password, and then given up.
+const (
+	firstPause    = 5 * time.Second
+	longestPause  = 5 * time.Minute
+	maxAsked      = time.Hour // that a receiver may ask for
+	refusedPause  = time.Minute
+	refusedTries  = 5 // with pauses of 1, 2, 4 and 8 minutes
+	defaultQuiet  = 24 * time.Hour
+	longestStreak = 10
+)
+
+// pauseAfter returns how long to wait after the tries-th attempt.
+func pauseAfter(tries int, err error) time.Duration {
+	if later, ok := errors.AsType[*laterError](err); ok && later.after > 0 {
+		return min(max(later.after, firstPause), maxAsked)
+	}
+	if isRefused(err) {
+		return refusedPause << min(tries-1, refusedTries)
+	}
+	return min(firstPause<<min(tries-1, 10), longestPause)
+}
