@@ -77,6 +77,9 @@ var ErrNoAccount = errors.New("no account")
 // Cloudflare, and none is cut off after that.
 type Orders interface {
 	Emergency
+	// TestNotify sends a test message to a receiver of notifications, or to all if the name is empty. The error says that
+	// there is no such receiver.
+	TestNotify(ctx context.Context, receiver string) ([]status.NotifyTest, error)
 	// Rotate rotates a token outside of its schedule, for by. The error is nil if the new secret was
 	// delivered. It wraps rotation.ErrNotRotated if something forbids the rotation that o does not override.
 	Rotate(ctx context.Context, name string, o rotation.Overrides, by string) (Rotated, error)
@@ -219,6 +222,18 @@ type rotateArgs struct{ rotation.Overrides }
 func (a rotateArgs) audit() []any {
 	return []any{"override_freeze", a.Freeze, "override_pause", a.Pause, "override_grace", a.Grace, "revoke_now", a.RevokeNow}
 }
+
+// NotifyTests is the answer of a test of receivers.
+type NotifyTests struct {
+	Receivers []status.NotifyTest `json:"receivers"`
+}
+
+// notifyArgs is the body of a test of receivers. The receiver is empty for all.
+type notifyArgs struct {
+	Receiver string `json:"receiver,omitempty"`
+}
+
+func (a notifyArgs) audit() []any { return []any{"receiver", printable.Line(a.Receiver, maxName)} }
 
 // noArgs is the body of a command without arguments.
 type noArgs struct{}

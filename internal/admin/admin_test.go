@@ -115,6 +115,13 @@ func (d *fakeDaemon) RevokePrevious(_ context.Context, name string, inUse bool) 
 	return admin.Grace{Token: d.tokens[1], EndsAt: now}, d.err
 }
 
+func (d *fakeDaemon) TestNotify(_ context.Context, receiver string) ([]status.NotifyTest, error) {
+	if receiver == "other" {
+		return nil, errors.New("there is no receiver of notifications with the name \"other\"")
+	}
+	return []status.NotifyTest{{Receiver: "night", Place: "the URL in file /u", ID: "1"}, {Receiver: "mail", Place: "a@b.c", ID: "2", Error: "cfast_" + strings.Repeat("Ab12", 12)}}, nil
+}
+
 func (d *fakeDaemon) ExtendGrace(_ context.Context, name string, grace time.Duration) (admin.Grace, error) {
 	d.ask("extend the grace of %s by %s", name, grace)
 	return admin.Grace{Token: d.tokens[1], EndsAt: now}, d.err
@@ -357,6 +364,12 @@ func TestEmergency(t *testing.T) {
 	if o, err := client.Cancel(t.Context(), "ci"); err != nil || o.Token.LastError != "an answer with "+secret.Redacted {
 		t.Errorf("cancel of one: %+v, %v", o, err)
 	}
+	if tests, err := client.TestNotify(t.Context(), ""); err != nil || len(tests.Receivers) != 2 || tests.Receivers[0].ID != "1" || strings.Contains(tests.Receivers[1].Error, "cfast_") {
+		t.Errorf("%+v, %v", tests, err)
+	}
+	if _, err := client.TestNotify(t.Context(), "other"); err == nil || !strings.Contains(err.Error(), "no receiver of notifications") {
+		t.Errorf("%v", err)
+	}
 	if g, err := client.ExtendGrace(t.Context(), "ci", 90*time.Minute); err != nil || !g.EndsAt.Equal(now) {
 		t.Errorf("extend-grace: %+v, %v", g, err)
 	}
@@ -386,7 +399,7 @@ func TestEmergency(t *testing.T) {
 	wantAudit := []string{
 		"rotate-all (all) prod: ordered: 1 of 3 tokens are to be rotated", "rotate-all (all) nope: refused", "cancel-all (all) prod: cancelled: 2 orders",
 		"revoke-previous ci <nil>: the previous secret was revoked", "revoke-previous ci <nil>: the previous secret was revoked",
-		"cancel ci <nil>: the order was cancelled", "extend-grace ci <nil>: the previous secret works until " + now.UTC().Format(time.RFC3339),
+		"cancel ci <nil>: the order was cancelled", "notify-test (all) <nil>: taken by 1 of 2", "notify-test (all) <nil>: refused", "extend-grace ci <nil>: the previous secret works until " + now.UTC().Format(time.RFC3339),
 		"extend-grace ci <nil>: refused", "extend-grace ci <nil>: refused", "extend-grace ci <nil>: refused", "revoke-previous ci <nil>: refused",
 	}
 	if diff := cmp.Diff(wantAudit, verbs); diff != "" {

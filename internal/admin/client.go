@@ -132,6 +132,11 @@ func (c *Client) LookAtVault(ctx context.Context) (f Findings, err error) {
 	return f, err
 }
 
+// TestNotify has the daemon send a test message to a receiver of notifications, or to all if the name is empty.
+func (c *Client) TestNotify(ctx context.Context, receiver string) (t NotifyTests, err error) {
+	return t, c.do(ctx, http.MethodPost, "/v1/notify/test", notifyArgs{receiver}, &t)
+}
+
 func accountPath(account string) string { return "/v1/accounts/" + url.PathEscape(account) }
 
 // Pause has the daemon pause a token, or with rotation.AllTokens all of them, until some time. If that is

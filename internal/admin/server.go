@@ -92,6 +92,7 @@ func (s *server) handler() *http.ServeMux {
 		}
 		serveJSON(w, http.StatusOK, all)
 	})
+	mux.HandleFunc("POST /v1/notify/test", command(s, event.OperatorNotifyTest, s.testNotify))
 	for _, of := range []string{"/v1/tokens/{name}", "/v1"} { // one token, or all
 		mux.HandleFunc("POST "+of+"/pause", command(s, event.OperatorPause, s.pause))
 		mux.HandleFunc("POST "+of+"/resume", command(s, event.OperatorResume, s.resume))
@@ -181,6 +182,20 @@ func scrubbedProgress(p Progress) Progress {
 	p = printable.Copy(p)
 	p.Left = append([]Left{}, p.Left...) // never null
 	return p
+}
+
+func (s *server) testNotify(ctx context.Context, _ string, args notifyArgs) (answer any, outcome string, err error) {
+	all, err := s.daemon.TestNotify(ctx, args.Receiver)
+	if err != nil {
+		return nil, "", failure{http.StatusNotFound, err.Error()}
+	}
+	taken := 0
+	for _, t := range all {
+		if t.Error == "" {
+			taken++
+		}
+	}
+	return NotifyTests{printable.Copy(all)}, fmt.Sprintf("taken by %d of %d", taken, len(all)), nil
 }
 
 func (s *server) cancel(ctx context.Context, token string, _ noArgs) (answer any, outcome string, err error) {

@@ -11,13 +11,14 @@ import (
 
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
+	"rotatord/internal/notify"
 )
 
 // TestSubscribersTakeEachKind: what a subscriber does not handle it ignores by name, so that a new kind is thought about.
 func TestSubscribersTakeEachKind(t *testing.T) {
-	a := &App{now: time.Now, log: slog.New(slog.DiscardHandler), metrics: httpapi.NewMetrics(httpapi.Build{}), outages: newOutages(time.Now, nil)}
+	a := &App{now: time.Now, log: slog.New(slog.DiscardHandler), metrics: httpapi.NewMetrics(httpapi.Build{}), outages: newOutages(time.Now, nil), notifier: notify.New(notify.Options{})}
 	all := a.newStream().Subscribers()
-	if len(all) != 3 {
+	if len(all) != 4 {
 		t.Errorf("%d subscribers", len(all))
 	}
 	for _, s := range all {

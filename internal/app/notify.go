@@ -93,7 +93,7 @@ func (a *App) lookAtReceiver(ctx context.Context, name string) error {
 }
 
 // TestNotify implements [admin.Daemon].
-func (a *App) TestNotify(ctx context.Context, receiver string) ([]notify.Tested, error) {
+func (a *App) TestNotify(ctx context.Context, receiver string) ([]status.NotifyTest, error) {
 	all, err := a.notifier.Test(ctx, receiver)
 	a.ahead.LookNow(func(c status.Check) bool { return c.Name == status.CheckNotify && c.Fails() })
 	return all, err

@@ -405,7 +405,7 @@ func TestReloadIsRefused(t *testing.T) {
 		},
 	} {
 		err := d.reload(change)
-		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tokens, defaults, freezes and further accounts are what can be reloaded") {
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "tokens, defaults, freezes, receivers and further accounts are what can be reloaded") {
 			t.Errorf("%v\nwant %s", err, want)
 		}
 		d.wantMetric("rotatord_config_last_reload_successful", 0)

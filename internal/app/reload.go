@@ -173,7 +173,7 @@ func asksForRestart(before, after *config.Config) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	return fmt.Errorf("a change of %s asks for a restart: tokens, defaults, freezes, receivers of notifications and further accounts are what can be reloaded", strings.Join(changed, ", "))
+	return fmt.Errorf("a change of %s asks for a restart: tokens, defaults, freezes, receivers and further accounts are what can be reloaded", strings.Join(changed, ", "))
 }
 
 func byName(tokens []config.Token) map[string]config.Token {

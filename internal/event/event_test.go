@@ -81,6 +81,8 @@ var samples = []event.Event{
 	commanded("ci", event.Command{Verb: event.OperatorRevokePrevious, Args: []any{"override_in_use", true}, Outcome: "refused", Err: "no"}),
 	commanded("ci", event.Command{Verb: event.OperatorExtendGrace, Args: []any{"seconds", 3600}, Outcome: "refused", Err: "no"}),
 
+	commanded("", event.Command{Verb: event.OperatorNotifyTest, Args: []any{"receiver", "night"}, Outcome: "taken by 1 of 1"}),
+
 	about("", event.DaemonStart{Version: "v1", Tokens: 3, Address: "127.0.0.1:1", AdminSocket: "/run/s", StateDir: "/var/lib/r"}),
 	about("", event.DaemonStop{Cause: "terminated", Within: time.Minute}),
 	about("", event.DaemonEnd{}),
@@ -120,6 +122,9 @@ var samples = []event.Event{
 	about("", event.VaultSecretIDNotKept{Vault: "https://vault", Err: errBad}),
 	about("", event.WebConfig{Err: errBad}),
 	about("", event.WebConfig{}),
+	about("", event.Notification{Receiver: "night", ID: "m", News: 2, Attempts: 3, After: errBad}),
+	about("", event.Notification{Receiver: "night", ID: "m", News: 2, Attempts: 1, Result: event.NotificationNotTaken, Err: errBad}),
+	about("", event.Notification{Receiver: "night", ID: "m", News: 2, Attempts: 5, Result: event.NotificationDropped, Err: errBad}),
 	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "changed", Since: now, Digest: "sha256:a", Want: "sha256:b", Version: 3, WrittenAt: now}),
 	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "rolled_back", Since: now}),
 	about("ci", event.SinkFinding{Sink: "vault:secret/ci", Finding: "deleted", Since: now}),
@@ -222,7 +227,7 @@ func constants(t *testing.T) (kinds []event.Kind) {
 func TestGroups(t *testing.T) {
 	prefixes := map[string]string{"operator": "commands", "daemon": "daemon life", "reload": "daemon life", "start": "daemon life",
 		"check": "surroundings", "credential": "surroundings", "clock": "surroundings", "inventory": "surroundings", "limit": "surroundings",
-		"vault": "surroundings", "web_config": "surroundings"}
+		"vault": "surroundings", "web_config": "surroundings", "notification": "surroundings"}
 	want := map[string][]event.Kind{}
 	for _, d := range event.Definitions() {
 		prefix, _, _ := strings.Cut(string(d.Kind), ".")

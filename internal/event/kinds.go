@@ -93,6 +93,7 @@ const (
 	OperatorResolve        Kind = operatorPrefix + "resolve"
 	OperatorRevokePrevious Kind = operatorPrefix + "revoke_previous"
 	OperatorExtendGrace    Kind = operatorPrefix + "extend_grace"
+	OperatorNotifyTest     Kind = operatorPrefix + "notify_test"
 )
 
 // The life of the daemon.
@@ -171,7 +172,7 @@ var (
 	Watch = []Kind{SinkChanged, SinkRolledBack, SinkDeleted, SinkWithoutSecret, SinkNeverWritten, SinkUnreadable, SinkAsWritten, SinkRestored,
 		SinkRestoreOrdered, SinkNotRestored, InUseRefused, InUseAccepted}
 	Commands = []Kind{OperatorRotate, OperatorRotateAll, OperatorCancel, OperatorCancelAll, OperatorPause, OperatorResume, OperatorResolve,
-		OperatorRevokePrevious, OperatorExtendGrace}
+		OperatorRevokePrevious, OperatorExtendGrace, OperatorNotifyTest}
 	DaemonLife = []Kind{Started, Stopping, Stopped, Failed, Interrupted, SecretsLost, Reloaded, ReloadFailed, EnrollFailed, Unfinished, DoubtFound,
 		OvertakenFound, Forgotten}
 	Replicas = []Kind{TakenOver, Copied, NotCopied, LateDelivered, LateSuperseded, ReplicaLives, ReplicaDied, ReplicaLeft, VaultClockJumped, StandsAside,
@@ -296,6 +297,7 @@ var definitions = []Definition{
 	command(OperatorResolve, "`rotatord resolve NAME`"),
 	command(OperatorRevokePrevious, "`rotatord revoke-previous NAME`"),
 	command(OperatorExtendGrace, "`rotatord extend-grace NAME`"),
+	command(OperatorNotifyTest, "`rotatord notify test`"),
 
 	{Kind: Started, Of: DaemonStart{}, Severity: Info, Message: "rotatord is running",
 		When: "the daemon serves and schedules"},

@@ -68,6 +68,7 @@ func exercised() *httpapi.Metrics {
 	m.InUseProbed(rotation.ProbeBad)
 	tell(m, "ci-deploy", event.SinkRestore{Sink: "vault:secret/access/ci"})
 	tell(m, "", event.VaultLogin{Method: "kubernetes"})
+	m.Receivers([]string{"night"}, nil)
 	m.ShowWatch(func() (time.Duration, time.Time) { return time.Hour, now })
 	source := withFindings()
 	source.replicas = threeReplicas()
@@ -108,7 +109,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 				}
 				if !slices.Contains([]string{"rotatord_sink_writes_total", "rotatord_verifications_total", "rotatord_sink_looks_total",
 					"rotatord_secret_in_use_probes_total", "rotatord_sink_restores_total", "rotatord_late_answers_total", "rotatord_answer_copies_total",
-					"rotatord_claims_taken_over_total"}, name) { // their results are others
+					"rotatord_claims_taken_over_total", "rotatord_notifications_total"}, name) { // their results are others
 					seen[label.GetName()][label.GetValue()] = true
 				}
 			}

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"time"
 
 	"rotatord/internal/durable"
@@ -98,7 +97,7 @@ func (b fileBook) load(ctx context.Context) (*page, int, error) {
 	if err != nil {
 		aside := b.path + ".damaged"
 		err = fmt.Errorf("%w: %s; it is kept as %s", err, b.path, aside)
-		err = errors.Join(err, os.Rename(b.path, aside))
+		err = errors.Join(err, durable.WriteFile(aside, content, 0o600))
 	}
 	return p, 0, err
 }

@@ -11,5 +11,8 @@ func SetWith(n *Notifier, s Sender, c config.Receiver) {
 // TopicOf and Ended are the tables by kind.
 var TopicOf, Ended = topicOf, ended
 
-// Transport replaces how a webhook sends, and TLS how a mailer encrypts, for tests with servers of their own.
+// NewWebhook and NewMailer make senders.
 var NewWebhook, NewMailer = newWebhook, newMailer
+
+// IsRefused, PauseAfter and SlackBody are what tests look at.
+var IsRefused, PauseAfter, SlackBody = isRefused, pauseAfter, slackBody

@@ -217,6 +217,7 @@ func (l *lane) make(ctx context.Context, v view) (made bool, next time.Time) {
 	if v.At.IsZero() {
 		return false, time.Time{}
 	}
+	taken := v.At
 	v.At = l.n.o.Now()
 	d := compare(l.c, l.scope, v, l.page, l.seen)
 	for _, key := range d.forget {
@@ -241,6 +242,10 @@ func (l *lane) make(ctx context.Context, v view) (made bool, next time.Time) {
 	}
 	if due := l.newsSince.Add(l.collects(v.At)); v.At.Before(due) {
 		return false, moment.MinNonZero(d.next, due)
+	}
+	if due := l.newsSince.Add(l.collects(v.At)); taken.Before(due) { // it may be over since
+		l.n.Wake()
+		return false, time.Time{}
 	}
 	m := compose(l.c.Name, l.n.o.Replica, l.n.o.ExternalURL, v, d.news)
 	l.page.tell(m, d.news)

@@ -136,7 +136,7 @@ func groupOf(v view, all []change) News {
 		return n
 	}
 	n.What, n.ToDo = printable.Line(trouble.What, maxText), printable.Line(trouble.ToDo, maxText)
-	n.Until, n.Runbook = trouble.Until, runbookOf(trouble)
+	n.Until, n.Runbook = trouble.Until, trouble.Runbook
 	if !trouble.Since.IsZero() {
 		n.Since = trouble.Since
 	}

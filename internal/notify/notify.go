@@ -30,6 +30,7 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/durable"
 	"rotatord/internal/event"
+	"rotatord/internal/status"
 )
 
 // Options are what a Notifier needs.
@@ -299,20 +300,12 @@ func (n *Notifier) Problem(name string) error {
 	return errors.Join(errs...)
 }
 
-// Tested is the result of a test message.
-type Tested struct {
-	Receiver string `json:"receiver"`
-	Place    string `json:"place"`
-	ID       string `json:"id"`
-	Error    string `json:"error,omitempty"`
-}
-
 // ErrNoReceiver is in the error about a receiver that is not configured.
 var ErrNoReceiver = errors.New("no receiver of notifications")
 
 // Test sends a test message to a receiver, or to all if name is empty, and returns what came of each. A receiver that
 // takes it is also sent at once what waits for it.
-func (n *Notifier) Test(ctx context.Context, name string) ([]Tested, error) {
+func (n *Notifier) Test(ctx context.Context, name string) ([]status.NotifyTest, error) {
 	n.mu.Lock()
 	var chosen []*receiver
 	for _, each := range n.order {
@@ -327,7 +320,7 @@ func (n *Notifier) Test(ctx context.Context, name string) ([]Tested, error) {
 	if len(chosen) == 0 {
 		return nil, fmt.Errorf("there is %w: add the section notify to the configuration, and reload it", ErrNoReceiver)
 	}
-	all := make([]Tested, len(chosen))
+	all := make([]status.NotifyTest, len(chosen))
 	var wait sync.WaitGroup
 	for i, r := range chosen {
 		wait.Go(func() {
@@ -344,9 +337,9 @@ func (n *Notifier) Test(ctx context.Context, name string) ([]Tested, error) {
 }
 
 // SendTest sends a test message to a receiver.
-func SendTest(ctx context.Context, c config.Receiver, sender Sender, replica, externalURL string, now time.Time) Tested {
+func SendTest(ctx context.Context, c config.Receiver, sender Sender, replica, externalURL string, now time.Time) status.NotifyTest {
 	m := Message{Version: 1, ID: newID(), Receiver: c.Name, Replica: replica, At: now.UTC(), Severity: "info", Title: "a test message", Test: true, URL: externalURL}
-	t := Tested{Receiver: c.Name, Place: c.Kind.Place(), ID: m.ID}
+	t := status.NotifyTest{Receiver: c.Name, Place: c.Kind.Place(), ID: m.ID}
 	if err := sender.Send(ctx, &m); err != nil {
 		t.Error = err.Error()
 	}

@@ -342,7 +342,7 @@ func TestRefused(t *testing.T) {
 			return nil
 		}
 		w.set("a", doubtful)
-		n, stop := w.start(in, all("night"))
+		_, stop := w.start(in, all("night"))
 		time.Sleep(12 * time.Hour)
 		if len(in.tries) != 5 {
 			t.Fatalf("%d attempts", len(in.tries))
@@ -355,8 +355,8 @@ func TestRefused(t *testing.T) {
 		}
 		stop()
 		bad = false
-		n, stop = w.start(in, all("night"))
-		defer stop()
+		n, stopAgain := w.start(in, all("night"))
+		defer stopAgain()
 		time.Sleep(time.Hour)
 		want(t, in) // both are given up, and nothing else is wrong
 		if _, err := n.Test(t.Context(), "other"); !errors.Is(err, notify.ErrNoReceiver) {

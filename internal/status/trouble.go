@@ -376,7 +376,7 @@ var checkToDo = map[string]string{
 var checkSections = map[string]string{
 	CheckStateDirectory: "rotatordcannotrotate", CheckDiskSpace: "rotatordcheckfailing", CheckVault: "rotatordcannotrotate", CheckVaultTLS: "rotatordcheckfailing",
 	CheckVaultLogin: "rotatordvaultsessionexpiring", CheckWrappingToken: "rotatordvaultunwrapfailed", CheckSink: "rotatordcannotrotate", CheckCloudflare: "rotatordcannotrotate",
-	CheckCredential: "rotatordcannotrotate", CheckConfiguration: "rotatordconfigreloadfailed", CheckClock: "rotatordclockstepped",
+	CheckCredential: "rotatordcannotrotate", CheckConfiguration: "rotatordconfigreloadfailed", CheckClock: "rotatordclockstepped", CheckNotify: "rotatordnotificationsfailing",
 }
 
 // section returns the place of a section of the runbook. A name with a page is one of that page.
