@@ -11,12 +11,15 @@ import (
 	"filippo.io/age"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"rotatord/test/program"
 )
 
 // guided is a copy of the repository's files in which the commands of a guide are run. What asks a cluster
 // or a registry is noted only; Cloudflare is the simulator.
 type guided struct {
 	dir, bin, cloudflare string
+	ran                  *program.Commands
 }
 
 func newGuided(t *testing.T) guided {
@@ -61,7 +64,7 @@ func newGuided(t *testing.T) guided {
 	if address == nil {
 		t.Fatalf("the simulator says %q", said[:n])
 	}
-	return guided{dir, bin, string(address[1])}
+	return guided{dir, bin, string(address[1]), new(program.Commands)}
 }
 
 // commandsOf are the shell commands of a section.
@@ -89,6 +92,7 @@ func unindented(block string) string {
 // print. The credentials are kept.
 func (g guided) follow(t *testing.T, script string, replace ...string) string {
 	t.Helper()
+	g.ran.Add(script)
 	script = strings.NewReplacer(append(replace,
 		"ACCOUNT_ID", "023e105f4ecef8ad9ca31a8372d0c353", "VAULT_HOST", "vault.example.com", "REGISTRY", "registry.example.com",
 		"rotatord import ", "rotatord import --base-url "+g.cloudflare+" ", "cat > credentials/", "echo cfat_made-up > credentials/", "rm -r ", "ls ")...).Replace(script)
@@ -193,6 +197,18 @@ func TestKubernetesGuideReplicas(t *testing.T) {
 	}
 }
 
+// TestKubernetesGuideIsWhole runs what the other tests of the guide leave out, and holds that nothing is.
+func TestKubernetesGuideIsWhole(t *testing.T) {
+	g := newGuided(t)
+	const page = "deploy/kubernetes/README.md"
+	g.follow(t, commandsOf(t, page, "Steps"))
+	for _, heading := range []string{"AppRole", "Secrets of Kubernetes as sinks", "Act on the running daemon", "Change the configuration"} {
+		says(t, g.follow(t, "cd deploy/kubernetes\n"+commandsOf(t, page, heading)), "asked: kubectl ")
+	}
+	g.ran.Add(commandsOf(t, page, "Several replicas") + commandsOf(t, page, "From one pod to several replicas")) // by TestKubernetesGuideReplicas
+	program.AllRun(t, root, page, *g.ran)
+}
+
 // withStateOf returns a configuration with the section state of another one.
 func withStateOf(t *testing.T, config, other string) string {
 	t.Helper()
@@ -224,4 +240,6 @@ func TestHelmGuide(t *testing.T) {
 	says(t, g.follow(t, commandsOf(t, chartDir+"/README.md", "Several replicas")),
 		"asked: helm install rotatord deploy/helm/rotatord --namespace rotatord --set replicas=3 --set-file config=config.yaml",
 		"asked: kubectl --namespace rotatord scale deployment/rotatord --replicas=0", "--set moveLedger.fromClaim=rotatord-state")
+	says(t, g.follow(t, commandsOf(t, chartDir+"/README.md", "Remove it")), "asked: helm uninstall rotatord --namespace rotatord")
+	program.AllRun(t, root, chartDir+"/README.md", *g.ran)
 }

@@ -204,9 +204,11 @@ func TestSystemdGuide(t *testing.T) {
 	m.run("", "systemd-run --quiet --unit vaultd /guide/vaultd -listen 127.0.0.1:8200 -dir /guide/vault")
 	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8200/v1/sys/health")
 
+	var ran program.Commands
 	follow := func(lines []string) (all string) {
 		t.Helper()
 		for _, line := range lines {
+			ran.Add(line)
 			all += m.run("cfat_made-up\n", filled.Replace(line))
 		}
 		return all
@@ -214,7 +216,13 @@ func TestSystemdGuide(t *testing.T) {
 	if lines := systemd["Install"]; len(lines) < 6 || lines[0] != "make build" || lines[1] != "make install" {
 		t.Fatalf("the guide installs by %q", lines)
 	}
-	follow([]string{"make install"}) // the build was done before, and the rest is in place of it
+	ran.Add("make build") // was done before
+	m.run("", "mkdir /guide/release && cp bin/rotatord deploy/systemd/rotatord.service /guide/release")
+	for _, line := range systemd["Install"][2:] { // from the files of a release
+		ran.Add(line)
+		m.run("", "cd /guide/release && "+line)
+	}
+	follow([]string{"make install"})
 	follow(systemd["Credentials"])
 	// The KV mount comes after the policy there, for those who have none, and binding to addresses after AppRole.
 	policy, approle := vault["The policy"], vault["AppRole"]
@@ -240,7 +248,13 @@ func TestSystemdGuide(t *testing.T) {
 	want(t, "doctor beside the daemon, as root", m.run("", "rotatord doctor"), `^0 bad, `)
 
 	out = follow(slices.DeleteFunc(slices.Clone(systemd["Act on the running daemon"]), func(line string) bool {
-		return strings.HasPrefix(line, "rotatord resolve ") // it is not in doubt
+		if !strings.HasPrefix(line, "rotatord resolve ") {
+			return false
+		}
+		ran.Add(line)
+		refused, err := m.try("", filled.Replace(line))
+		want(t, "resolve", refused, `^rotatord: seeded-0001 is not in doubt: its state is idle$`)
+		return err != nil
 	}))
 	want(t, "rotate", out, `^seeded-0001 was rotated$`)
 	want(t, "the audit log", out, `"verb":"pause","token":"seeded-0001","uid":0,"user":"root"`)
@@ -259,6 +273,7 @@ func TestSystemdGuide(t *testing.T) {
 		t.Errorf("something is left:\n%s", out)
 	}
 	m.run("", "test -f /etc/rotatord/config.yaml -a -d /var/lib/rotatord/pending") // what must be kept
+	program.AllRun(t, repository, "deploy/systemd/README.md", ran)
 }
 
 // rehearse follows the commands of docs/simulator.md, in a directory of its own and as a user who is not

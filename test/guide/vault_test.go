@@ -28,6 +28,7 @@ type vaultGuide struct {
 	cluster   *kube.Server
 	authority *ca.CA
 	sim       string // address
+	ran       program.Commands
 }
 
 // namespaces and service accounts as deploy/kubernetes has them. Vault has one of its own.
@@ -145,6 +146,7 @@ func (g *vaultGuide) paths() *strings.Replacer {
 // run runs commands where an administrator of Vault and of the cluster is logged in.
 func (g *vaultGuide) run(t *testing.T, commands string) {
 	t.Helper()
+	g.ran.Add(commands)
 	cmd := exec.Command("bash", "-euo", "pipefail", "-c", g.paths().Replace(commands))
 	cmd.Dir = g.dir
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Join(g.dir, "bin")+":"+os.Getenv("PATH"),
@@ -190,6 +192,8 @@ func TestVaultGuide(t *testing.T) {
 	policy, _ := g.section(t, "The policy")
 	g.run(t, policy[0])
 	g.run(t, policy[1])
+	several, _ := g.section(t, "Several replicas")
+	g.run(t, several[0])
 
 	// With the optional right to read the role, doctor says that each is bound as it should be.
 	roles := regexp.MustCompile(`(?s)# (path "auth/\+/role/rotatord".*?)# \}`).FindStringSubmatch(realvault.LeastPolicy(t))
@@ -274,6 +278,7 @@ func TestVaultGuide(t *testing.T) {
 			want(t, "doctor with the certificate of "+name, g.doctor(t, configuration), pattern)
 		}
 	})
+	program.AllRun(t, repository, "deploy/vault/README.md", g.ran)
 }
 
 // TestOptionalStanzas: each stanza of the policy that is marked OPTIONAL, without its comment signs, is accepted by
