@@ -70,8 +70,6 @@ func blocksOf(t *testing.T, path string) (all []block) {
 			}
 			if b.console || kind == "sh" {
 				all = append(all, b)
-			} else if mark != "" {
-				t.Errorf("%s:%d: a block without commands is marked", path, i)
 			}
 			mark = ""
 		case strings.HasPrefix(line, "#"):
