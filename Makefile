@@ -11,7 +11,7 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)
 
 # Every module of the repository: the product, and what is kept out of its module graph.
-MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod test/go.mod test/program/go.mod test/deploy/go.mod bench/go.mod tools/mixin/go.mod))
+MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod test/go.mod test/program/go.mod test/deploy/go.mod bench/go.mod tools/mixin/go.mod tools/release/go.mod))
 MODULES := $(patsubst go.mod,.,$(MODULES))
 # Each of these is a main of three lines around a program of others. The compiler checks it; vet and staticcheck
 # would read all of Kubernetes.
@@ -162,7 +162,7 @@ bench: ## benchmarks, schedulers side by side, thousands of tokens under Cloudfl
 	go test -count=1 -v -run 'TestUnderTheLimit$$|TestRequestsForEachRotation$$' ./internal/app
 
 .PHONY: tools
-tools: ## install the programs that tests call (promtool, prometheus, systemd-analyze, mkfs.ext4)
+tools: ## install the programs that tests call (promtool, prometheus, systemd-analyze, mkfs.ext4, rpm, mandoc)
 	scripts/install-tools.sh
 
 .PHONY: check
@@ -189,6 +189,7 @@ check-vet: ## go vet in every module
 		echo "check-vet: go vet in $$m"; \
 		(cd $$m && go vet ./...) || { echo "go vet failed in $$m" >&2; exit 1; }; \
 	done
+	go vet -tags man ./cmd/rotatord
 
 .PHONY: check-static
 check-static: $(STATICCHECK) ## staticcheck in every module
@@ -227,8 +228,12 @@ check-vuln: $(GOVULNCHECK) ## known vulnerabilities; says so if their database c
 	@scripts/check-vuln.sh $(GOVULNCHECK)
 
 .PHONY: release
-release: ## build a release of the tag VERSION into dist/: archives, SBOMs, checksums (docs/release.md)
+release: ## build a release of the tag VERSION into dist/: archives, deb, rpm, image, chart, SBOMs, licences, checksums, all twice (docs/release.md)
 	scripts/release.sh $(VERSION)
+
+.PHONY: packages
+packages: build ## make a deb and an rpm of bin/rotatord in dist/; VERSION=v0.0.1 ARCH=amd64
+	SOURCE_DATE_EPOCH=$(shell git log -1 --format=%ct) scripts/package.sh $(if $(filter v%,$(VERSION)),$(VERSION),v0.0.0-$(VERSION)) $(or $(ARCH),$(shell go env GOARCH)) bin/rotatord dist
 
 .PHONY: clean
 clean: ## remove what was built and installed here

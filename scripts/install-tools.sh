@@ -5,6 +5,7 @@
 #   prometheus       is not installed: that would start a Prometheus server on this machine.
 #   systemd-analyze  from the package systemd, which needs root.
 #   mkfs.ext4        from the package e2fsprogs, which needs root.
+#   rpm, mandoc      from the packages of the same name, which needs root.
 #
 # It says what it could not do, and still ends with 0: a test whose program is missing
 # is skipped, or fails if ROTATORD_REQUIRE_TOOLS=1. Running it again changes nothing.
@@ -56,6 +57,8 @@ install_package() {
 
 install_systemd() { install_package systemd; }
 install_e2fsprogs() { install_package e2fsprogs; }
+install_rpm() { install_package rpm; }
+install_mandoc() { install_package mandoc; }
 
 # want PROGRAM FUNCTION: how to get it by hand
 want() {
@@ -74,3 +77,5 @@ want promtool install_prometheus "put the promtool of any Prometheus 2.40 or new
 want prometheus install_prometheus "put the server of any Prometheus 2.40 or newer into the PATH"
 want systemd-analyze install_systemd "install systemd 252 or newer"
 want mkfs.ext4 install_e2fsprogs "install e2fsprogs"
+want rpm install_rpm "install rpm 4.16 or newer"
+want mandoc install_mandoc "install mandoc"
