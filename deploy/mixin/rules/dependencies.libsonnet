@@ -18,6 +18,22 @@
       It has failed on {{ .Labels.instance }} since {{ .Value | humanizeTimestamp }}.{{ end }} `rotatord status` shows the whole error.
     |||,
   },
+  // No rotation needs a receiver of notifications, so it is not in RotatordCheckFailing.
+  {
+    alert: 'RotatordNotificationsFailing',
+    expr: |||
+      last_over_time(rotatord_check_ok{check="notify"}[$(restartBridge)]) == 0
+    |||,
+    'for': '10m',
+    severity: 'warning',
+    summary: '{{ $labels.instance }}: the receiver of notifications {{ $labels.subject }} takes no messages.',
+    description: |||
+      Those who rely on it alone do not know what is wrong. Rotations go on. `rotatord status` shows the error, and
+      `rotatord notify test {{ $labels.subject }}` tries it again.
+      {{- with printf "rotatord_notification_last_success_timestamp_seconds{job=%q,instance=%q,receiver=%q} > 0" $labels.job $labels.instance $labels.subject | query }}
+      It has last taken a message at {{ . | first | value | humanizeTimestamp }}.{{ end }}
+    |||,
+  },
   // An inventory may be a day apart. Where inventory_every is an hour, inventoryStale: 3h tells earlier.
   // rotatord_orders_pending is there for every account, also for one that was never listed.
   {

@@ -8,7 +8,7 @@
   {
     record: 'check:rotatord_check_failing:first',
     expr: |||
-      last_over_time(rotatord_check_ok{check!~"configuration|clock|wrapping_token"}[$(restartBridge)]) == 0
+      last_over_time(rotatord_check_ok{check!~"configuration|clock|wrapping_token|notify"}[$(restartBridge)]) == 0
       unless on (job, instance, check)
       (
         last_over_time(rotatord_check_ok{check="sink"}[$(restartBridge)]) == 0
