@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -113,5 +114,41 @@ func TestWatch(t *testing.T) {
 	d := display{out: io.Discard, terminal: true, size: func() (int, int) { return 80, 24 }}
 	if err := watch(t.Context(), d, time.Second, "", func(context.Context) (status.Overview, error) { return status.Overview{}, refused }, nil); !errors.Is(err, refused) {
 		t.Errorf("the first answer is a refusal: %v", err)
+	}
+}
+
+// TestWatchOnATerminal: with a real daemon on a real terminal, --watch draws, Ctrl-C ends it with 0, and the terminal is
+// given back with what was seen last.
+func TestWatchOnATerminal(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for seconds")
+	}
+	for _, program := range []string{"script", "curl", "setsid"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed", program)
+		}
+	}
+	s := newSandbox(t)
+	out, err := s.run(inDoubt + `
+(sleep 0.5; until [ "$(grep -o 'every 1s: ' screen 2> /dev/null | wc -l)" -ge 2 ]; do sleep 0.05; done; printf '\003'; sleep 0.5) |
+  TERM=xterm NO_COLOR= script --quiet --flush --return --command 'stty cols 100 rows 30; rotatord status --watch=1s' screen > /dev/null
+echo "exit code $?"
+cat screen
+`)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{
+		"exit code 0\n", "\x1b[?1049h\x1b[?25l", "\x1b[Hrotatord status, every 1s: ", red + "CRITICAL" + plain + "  seeded-0003: in doubt", "\x1b[?25h\x1b[?1049l",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%q", want, out)
+		}
+	}
+	if n := strings.Count(out, "\x1b[H"); n < 2 {
+		t.Errorf("it was drawn %d times", n)
+	}
+	if _, last, _ := strings.Cut(out, "\x1b[?1049l"); !strings.Contains(last, "seeded-0003") {
+		t.Errorf("what was seen last is gone: %q", last)
 	}
 }
