@@ -3,6 +3,7 @@
 #
 #   promtool         from Debian's package prometheus, unpacked into .tools/bin. The package
 #   prometheus       is not installed: that would start a Prometheus server on this machine.
+#   prometheus-alertmanager  the same. Its template of notifications goes to where the program looks for it, which needs root.
 #   systemd-analyze  from the package systemd, which needs root.
 #   mkfs.ext4        from the package e2fsprogs, which needs root.
 #   rpm, mandoc      from the packages of the same name, which needs root.
@@ -46,6 +47,22 @@ install_prometheus() {
 	done
 }
 
+# install_alertmanager unpacks the server. Debian's reads its template from a fixed path, and does not start without it.
+install_alertmanager() {
+	local work
+	work=$(mktemp -d)
+	# shellcheck disable=SC2064  # the directory of now
+	trap "rm -rf '$work'" RETURN
+	chmod 755 "$work" # apt downloads as a user of its own
+	fetch_alertmanager() { (cd "$work" && apt-get download -qq prometheus-alertmanager >&2); }
+	fetch_alertmanager || { update_once && fetch_alertmanager; } || return 1
+	dpkg-deb --extract "$work"/prometheus-alertmanager_*.deb "$work/root" || return 1
+	mkdir -p "$bin"
+	local templates=/usr/share/prometheus/alertmanager
+	[[ -e $templates/default.tmpl ]] || install -D -m 0644 -t "$templates" "$work/root$templates"/*.tmpl || return 1
+	install -m 0755 "$work/root/usr/bin/prometheus-alertmanager" "$bin/prometheus-alertmanager"
+}
+
 install_package() {
 	if [[ $(id -u) -ne 0 ]]; then
 		say "installing packages needs root"
@@ -75,6 +92,7 @@ want() {
 
 want promtool install_prometheus "put the promtool of any Prometheus 2.40 or newer into the PATH"
 want prometheus install_prometheus "put the server of any Prometheus 2.40 or newer into the PATH"
+want prometheus-alertmanager install_alertmanager "put an Alertmanager 0.24 or newer into the PATH under this name"
 want systemd-analyze install_systemd "install systemd 252 or newer"
 want mkfs.ext4 install_e2fsprogs "install e2fsprogs"
 want rpm install_rpm "install rpm 4.16 or newer"

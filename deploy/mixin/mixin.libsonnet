@@ -2,7 +2,7 @@
 // prometheusAlerts and grafanaDashboards: see README.md.
 local lib = import 'lib.libsonnet';
 
-(import 'config.libsonnet') +
+(import 'config.libsonnet') + (import 'dashboard.libsonnet') +
 {
   local config = self._config,
 

@@ -3,6 +3,7 @@
 package prometheus
 
 //go:generate go run -C ../../tools/mixin . -out ../../deploy/prometheus/rotatord.rules.yaml rules
+//go:generate go run -C ../../tools/mixin . -out ../../deploy/grafana/rotatord.json dashboard
 
 import (
 	_ "embed"

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"rotatord/test/program"
 )
 
 // prometheus is a running server with the rules under test.
@@ -91,48 +89,35 @@ func (a alert) concerns(name string) bool {
 	return false
 }
 
-const promConfig = `global: {scrape_interval: 15s, evaluation_interval: 15s}
-rule_files: ["%s"]
+const promConfig = `global: {scrape_interval: %[2]s, evaluation_interval: %[2]s}
+rule_files: ["%[1]s"]
+alerting: {alertmanagers: [{static_configs: [{targets: [%[3]s]}]}]}
 scrape_configs:
 `
 
 // startPrometheus starts a server that scrapes these sites, each as a job of its own.
 func startPrometheus(t *testing.T, rules string, sites ...*site) *prometheus {
 	t.Helper()
+	return startPrometheusWith(t, rules, "15s", "", sites...)
+}
+
+// startPrometheusWith does so at another interval, and sends alerts to an Alertmanager if one is named.
+func startPrometheusWith(t *testing.T, rules, interval, alertmanager string, sites ...*site) *prometheus {
+	t.Helper()
 	dir := t.TempDir()
 	var config strings.Builder
-	fmt.Fprintf(&config, promConfig, rules)
+	fmt.Fprintf(&config, promConfig, rules, interval, alertmanager)
 	for _, s := range sites {
-		fmt.Fprintf(&config, "  - {job_name: %s, static_configs: [{targets: [\"%s\"]}]}\n", s.name, s.listen)
+		fmt.Fprintf(&config, "  - {job_name: %s, static_configs: [{targets: [\"%s\"]}]}\n", s.name, strings.Join(append([]string{s.listen}, s.others...), `", "`))
 	}
 	file := filepath.Join(dir, "prometheus.yaml")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	listen := freeAddress(t)
-	log, err := os.Create(filepath.Join(dir, "log"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(tool(t, "prometheus"), "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+listen)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("the end of Prometheus's log:\n%s", program.Tail(string(b)))
-		}
-	})
-	p := &prometheus{url: "http://" + listen, sites: sites}
-	program.Eventually(t, 0, "a Prometheus that is ready", func() bool {
-		code, _ := get(p.url + "/-/ready")
-		return code == http.StatusOK
-	})
-	return p
+	startServer(t, dir, "http://"+listen+"/-/ready", exec.Command(tool(t, "prometheus"), "--config.file="+file,
+		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+listen))
+	return &prometheus{url: "http://" + listen, sites: sites}
 }
 
 // alerts returns what is pending or firing.
@@ -144,9 +129,12 @@ func (p *prometheus) alerts() ([]alert, error) {
 	return parseAlerts([]byte(body))
 }
 
-// up is how many sites were scraped.
-func (p *prometheus) up() int {
-	_, body := get(p.url + "/api/v1/query?query=" + url.QueryEscape("rotatord_build_info"))
+// up is how many daemons were scraped.
+func (p *prometheus) up() int { return p.count("rotatord_build_info") }
+
+// count is how many series a query returns; 0 if there is no answer.
+func (p *prometheus) count(expr string) int {
+	_, body := get(p.url + "/api/v1/query?query=" + url.QueryEscape(expr))
 	var answer struct {
 		Data struct {
 			Result []json.RawMessage `json:"result"`
@@ -154,6 +142,33 @@ func (p *prometheus) up() int {
 	}
 	_ = json.Unmarshal([]byte(body), &answer) // no answer: none
 	return len(answer.Data.Result)
+}
+
+// exprsOf returns the queries of a dashboard.
+func exprsOf(t *testing.T, dashboard string) (exprs []string) {
+	t.Helper()
+	var content any
+	if err := json.Unmarshal([]byte(dashboard), &content); err != nil {
+		t.Fatal(err)
+	}
+	var walk func(any)
+	walk = func(node any) {
+		switch node := node.(type) {
+		case map[string]any:
+			if expr, ok := node["expr"].(string); ok {
+				exprs = append(exprs, expr)
+			}
+			for _, child := range node {
+				walk(child)
+			}
+		case []any:
+			for _, child := range node {
+				walk(child)
+			}
+		}
+	}
+	walk(content)
+	return exprs
 }
 
 var client = http.Client{Timeout: 10 * time.Second}

@@ -75,7 +75,8 @@ type site struct {
 	program string
 	dir     string
 	config  string
-	listen  string // of the daemon
+	listen  string   // of the daemon
+	others  []string // more addresses in the same job
 	simURL  string
 	disk    *disktest.Disk
 	vault   *realvault.Vault

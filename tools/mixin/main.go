@@ -86,6 +86,5 @@ func dashboard(dir, config string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Go's encoder keeps short lists on few lines no better than jsonnet's: the text stays as it is.
 	return []byte(text), nil
 }

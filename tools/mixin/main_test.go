@@ -19,13 +19,20 @@ func render(t *testing.T, config string) string {
 	return string(content)
 }
 
-func TestShippedRulesAreThoseOfTheMixin(t *testing.T) {
+func TestShippedFilesAreThoseOfTheMixin(t *testing.T) {
 	shipped, err := os.ReadFile("../../deploy/prometheus/rotatord.rules.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if string(shipped) != render(t, "{}") {
 		t.Error("deploy/prometheus/rotatord.rules.yaml is not what the mixin makes: run go generate ./deploy/prometheus")
+	}
+	shipped, err = os.ReadFile("../../deploy/grafana/rotatord.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made, err := dashboard(mixin, "{}"); err != nil || string(shipped) != string(made) {
+		t.Errorf("deploy/grafana/rotatord.json is not what the mixin makes (%v): run go generate ./deploy/prometheus", err)
 	}
 }
 

@@ -1,0 +1,247 @@
+package alerts
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"rotatord/test/program"
+)
+
+// options are what the token of a fault has in the configuration, beside its ID.
+var options = map[string]tokenOf{
+	"pending":   {more: "grace: 1h", file: true},
+	"cutoff":    {more: "grace: 0s", file: true},
+	"verify":    {more: `verify: {url: "$SIM/app/$ID", within: 1s}`},
+	"stuck":     {more: `verify: {url: "$SIM/app/$ID", within: 1s}`},
+	"restored":  {more: "outside_change: restore"},
+	"renewal":   {more: "renew_before: 720h"},
+	"replaced":  {more: "strategy: replace, grace: 5s"},
+	"dirty":     {file: true},
+	"overtaken": {file: true},
+}
+
+// tokensOfFaults gives each fault a token of its own.
+func tokensOfFaults(faults []*fault) (tokens []tokenOf) {
+	for _, f := range faults {
+		token := options[f.token]
+		token.name = f.token
+		tokens = append(tokens, token)
+	}
+	return tokens
+}
+
+// prepareTokens has service tokens that end, so that no renewal is due at the start.
+func prepareTokens(t *testing.T, p *place) {
+	for _, token := range p.tokens {
+		p.set(t, token.name, "expires_at", time.Now().AddDate(1, 0, 0).UTC())
+		p.set(t, token.name, "last_seen_at", time.Now().UTC())
+	}
+}
+
+// tokenFaults are faults of single tokens of one daemon.
+func tokenFaults() []*fault {
+	in := func(days int) time.Time { return time.Now().AddDate(0, 0, days).UTC() }
+	set := func(token, field string, value any) func(*testing.T, *place) {
+		return func(t *testing.T, p *place) { p.set(t, token, field, value) }
+	}
+	away := func(token string) func(*testing.T, *place) {
+		return func(t *testing.T, p *place) {
+			p.slowly(t, token, "5s", func() { rename(t, p.folder(token), p.folder(token)+".away") })
+		}
+	}
+	back := func(token string) func(*testing.T, *place) {
+		return func(t *testing.T, p *place) { rename(t, p.folder(token)+".away", p.folder(token)) }
+	}
+	return []*fault{
+		{token: "doubt", what: "the answer to a rotation is lost, and Cloudflare does not say what happened", alerts: []string{"RotatordTokenInDoubt"},
+			provoke: func(t *testing.T, p *place) {
+				p.fault(t, "doubt", `"operation": "get", "kind": "status", "status": 500, "count": -1`)
+				p.fault(t, "doubt", `"operation": "rotate", "kind": "drop", "when": "after"`)
+				p.rotate("doubt")
+			},
+			mend: func(t *testing.T, p *place) {
+				clearFaults(t, p)
+				progress("resolve: %s", firstLines(p.rotatord("resolve", "doubt", "--rotate-now"), 2))
+			}},
+		{token: "reissue", what: "a secret is lost, and Cloudflare answers 500 to the next rotation", alerts: []string{"RotatordReissueDelayed"},
+			provoke: func(t *testing.T, p *place) {
+				p.fault(t, "reissue", `"operation": "rotate", "kind": "drop", "when": "after"`)
+				p.rotate("reissue")
+				p.fault(t, "reissue", rotateFails)
+				progress("resolve: %s", firstLines(p.rotatord("resolve", "reissue", "--rotate-now"), 2))
+			}, mend: clearFaults},
+		{token: "failing", what: "Cloudflare answers 400 to three rotations", alerts: []string{"RotatordRotationFailing"},
+			provoke: func(t *testing.T, p *place) {
+				p.fault(t, "failing", `"operation": "rotate", "kind": "status", "status": 400, "when": "before", "count": -1`)
+				for range 3 {
+					p.rotate("failing")
+				}
+			},
+			mend: func(t *testing.T, p *place) { clearFaults(t, p); p.rotate("failing") }},
+		{token: "intent", what: "the answer to a rotation takes 20 seconds", alerts: []string{"RotatordIntentStuck"}, passing: true,
+			provoke: func(t *testing.T, p *place) { p.slowly(t, "intent", "20s", func() {}) }, mend: nothing},
+		{token: "pending", what: "the folder of the sink is moved away during a rotation, with a grace of an hour",
+			alerts:  []string{"RotatordSecretPending", "RotatordSecretPendingGraceEnding", "RotatordSinkWritesFailing"},
+			provoke: away("pending"), mend: back("pending")},
+		{token: "cutoff", what: "the same, without a grace", alerts: []string{"RotatordConsumersCutOff"},
+			provoke: away("cutoff"), mend: back("cutoff")},
+		{token: "overtaken", what: "others rotate, and write to the sink while a new secret waits for it", alerts: []string{"RotatordSecretOvertaken"},
+			before: func(_ *testing.T, p *place) { p.rotate("overtaken") },
+			provoke: func(t *testing.T, p *place) {
+				folder := p.folder("overtaken")
+				p.fault(t, "overtaken", `"operation": "rotate", "kind": "delay", "when": "after", "delay": "3s"`)
+				go func() { time.Sleep(time.Second); rename(t, folder, folder+".away") }()
+				p.rotate("overtaken", "--override-grace")
+				p.control(t, "POST", "tokens/"+p.id("overtaken")+"/rotate", `{"grace": "1h"}`)
+				file := filepath.Join(folder+".away", "secret.env")
+				content, err := os.ReadFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				other := regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAll(content, bytes.Repeat([]byte("ab"), 32))
+				if err := os.WriteFile(file, other, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				rename(t, folder+".away", folder)
+			},
+			mend: func(_ *testing.T, p *place) {
+				progress("resolve: %s", firstLines(p.rotatord("resolve", "overtaken", "--rotate-now"), 2))
+			}},
+		{token: "verify", what: "the application refuses the new secret", alerts: []string{"RotatordVerifyFailing"},
+			provoke: func(t *testing.T, p *place) {
+				p.fault(t, "verify", `"operation": "app", "kind": "status", "status": 401, "count": -1`)
+				go p.rotate("verify")
+			}, mend: clearFaults},
+		{token: "stuck", what: "the application does not say whether the new secret is good", alerts: []string{"RotatordRotationStuck"}, passing: true,
+			provoke: func(t *testing.T, p *place) {
+				p.fault(t, "stuck", `"operation": "rotate", "kind": "delay", "when": "before", "delay": "1s"`)
+				p.fault(t, "stuck", `"operation": "app", "kind": "delay", "when": "before", "delay": "9s", "count": -1`)
+				go p.rotate("stuck")
+			}, mend: clearFaults},
+		{token: "outside", what: "others rotate the token", alerts: []string{"RotatordTokenRotatedOutside"},
+			before: func(_ *testing.T, p *place) { p.rotate("outside") },
+			provoke: func(t *testing.T, p *place) {
+				p.control(t, "POST", "tokens/"+p.id("outside")+"/rotate", `{"grace": "1h"}`)
+			},
+			mend: func(_ *testing.T, p *place) { p.rotate("outside", "--override-grace") }},
+		{token: "disabled", what: "the service token is disabled", alerts: []string{"RotatordTokenDisabled"},
+			provoke: set("disabled", "enabled", false), mend: set("disabled", "enabled", true)},
+		{token: "ends", what: "the service token ends in ten days", alerts: []string{"RotatordTokenExpiresSoon"},
+			provoke: set("ends", "expires_at", in(10)), mend: set("ends", "expires_at", in(300))},
+		{token: "ends-soon", what: "the service token ends in a day", alerts: []string{"RotatordTokenExpiresVerySoon"},
+			provoke: set("ends-soon", "expires_at", in(1)), mend: set("ends-soon", "expires_at", in(300))},
+		{token: "renewal", what: "the service token ends in 20 days, and Cloudflare refuses to renew it", alerts: []string{"RotatordRenewalFailing"},
+			provoke: func(t *testing.T, p *place) {
+				for _, operation := range []string{"refresh", "update"} {
+					p.fault(t, "renewal", fmt.Sprintf(`"operation": %q, "kind": "refuse", "when": "before", "count": -1`, operation))
+				}
+				p.set(t, "renewal", "expires_at", in(20))
+			},
+			mend: func(t *testing.T, p *place) { clearFaults(t, p); p.set(t, "renewal", "expires_at", in(300)) }},
+		{token: "unused", what: "Cloudflare last saw the token 26 days ago", alerts: []string{"RotatordTokenUnused"},
+			provoke: set("unused", "last_seen_at", in(-26)), mend: set("unused", "last_seen_at", in(0))},
+		{token: "paused", what: "the token is paused", alerts: []string{"RotatordTokenPaused"},
+			provoke: func(_ *testing.T, p *place) { p.rotatord("pause", "paused") },
+			mend:    func(_ *testing.T, p *place) { p.rotatord("resume", "paused") }},
+		{token: "replaced", what: "a policy refers to the service token that was replaced", alerts: []string{"RotatordOldTokenNotDeleted"},
+			provoke: func(t *testing.T, p *place) {
+				p.control(t, "PUT", "tokens/"+p.id("replaced")+"/policy", `{"in_policy": true}`)
+				p.rotate("replaced")
+			},
+			mend: func(t *testing.T, p *place) {
+				p.control(t, "PUT", "tokens/"+p.id("replaced")+"/policy", `{"in_policy": false}`)
+			}},
+		{token: "emptied", what: "the secret is deleted in Vault", alerts: []string{"RotatordSinkEmpty"},
+			provoke: func(t *testing.T, p *place) {
+				p.rotate("emptied")
+				if _, err := p.vault.Root(t).Logical().Delete(mount + "/metadata/" + p.path("emptied")); err != nil {
+					t.Fatal(err)
+				}
+			},
+			mend: func(_ *testing.T, p *place) { p.rotate("emptied", "--override-grace") }},
+		{token: "changed", what: "another secret is written to Vault", alerts: []string{"RotatordSinkChanged"},
+			provoke: func(t *testing.T, p *place) { p.rotate("changed"); p.overwrite(t, "changed") },
+			mend:    func(_ *testing.T, p *place) { p.rotate("changed", "--override-grace") }},
+		{token: "restored", what: "another secret is written to Vault, with outside_change: restore", alerts: []string{"RotatordSinkRestored"}, passing: true,
+			provoke: func(t *testing.T, p *place) { p.rotate("restored"); p.overwrite(t, "restored") }, mend: nothing},
+		{token: "dirty", what: "the file of the sink is a directory now", alerts: []string{"RotatordSinkUnreadable"},
+			provoke: func(t *testing.T, p *place) {
+				p.rotate("dirty")
+				file := filepath.Join(p.folder("dirty"), "secret.env")
+				rename(t, file, file+".away")
+				if err := os.Mkdir(file, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			},
+			mend: func(t *testing.T, p *place) {
+				file := filepath.Join(p.folder("dirty"), "secret.env")
+				if err := os.Remove(file); err != nil {
+					t.Fatal(err)
+				}
+				rename(t, file+".away", file)
+			}},
+		{token: "deletes", what: "Vault deletes the version in ten days", alerts: []string{"RotatordSinkVersionDeletes"},
+			provoke: deletesAfter("deletes", "240h"), mend: deletesAfter("deletes", "0s")},
+		{token: "deletes-soon", what: "Vault deletes the version in a day", alerts: []string{"RotatordSinkVersionDeletesSoon"},
+			provoke: deletesAfter("deletes-soon", "24h"), mend: deletesAfter("deletes-soon", "0s")},
+	}
+}
+
+// deletesAfter lets Vault delete the next versions after some time, and rotates.
+func deletesAfter(token, after string) func(*testing.T, *place) {
+	return func(t *testing.T, p *place) {
+		if _, err := p.vault.Root(t).Logical().Write(mount+"/metadata/"+p.path(token), map[string]any{"delete_version_after": after}); err != nil {
+			t.Fatal(err)
+		}
+		p.rotate(token, "--override-grace")
+	}
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Error(err)
+	}
+}
+
+// queries are those of the dashboard that have had no data yet.
+type queries struct {
+	left  []string
+	asked time.Time
+}
+
+func dashboardQueries(t *testing.T) *queries {
+	t.Helper()
+	plain := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$job", ".*", "$instance", ".*", "$token", ".*")
+	var left []string
+	for _, expr := range exprsOf(t, program.ReadFile(t, "deploy/grafana/rotatord.json")) {
+		left = append(left, plain.Replace(expr))
+	}
+	if len(left) < 20 {
+		t.Fatalf("%d queries were found", len(left))
+	}
+	return &queries{left: left}
+}
+
+// ask asks again for those without data, at most every ten seconds.
+func (q *queries) ask(p *prometheus) {
+	if time.Since(q.asked) < 10*time.Second {
+		return
+	}
+	q.asked = time.Now()
+	var left []string
+	for _, expr := range q.left {
+		if p.count(expr) == 0 {
+			left = append(left, expr)
+		}
+	}
+	q.left = left
+}
+
+func (q *queries) empty() []string { return q.left }
