@@ -72,8 +72,9 @@ The exit code is 1 if something is bad; warnings do not change it. docs/doctor.m
 				ledgerErr = errors.New("it is in Vault, and doctor logs in only once, to examine the session: rotatord status asks the running daemon")
 			}
 			o := doctor.Options{Config: c, Records: records, LedgerErr: ledgerErr, StateErr: stateRefusal(c), LogIn: logIn,
-				Running:     func() bool { return statedir.Running(c.State.Dir) },
-				Relocations: relocations, User: user}
+				IdentityFile: statedir.IdentityFile(c.State.Dir),
+				Running:      func() bool { return statedir.Running(c.State.Dir) },
+				Relocations:  relocations, User: user}
 			if c.AdminSocket != "" {
 				client := admin.NewClient(c.AdminSocket)
 				o.AskDaemon = askDaemon(client)

@@ -131,7 +131,11 @@ func (d importDraft) render(tokens []importedToken, left int) string {
 	if d.place.adminSocket != "" {
 		line("admin_socket: %s", strconv.Quote(d.place.adminSocket))
 	}
-	line("state: {dir: %s}", strconv.Quote(d.place.stateDir))
+	if d.place.identity != "" {
+		line("state: {dir: %s, identity: {file: %s}}", strconv.Quote(d.place.stateDir), strconv.Quote(d.place.identity))
+	} else {
+		line("state: {dir: %s}", strconv.Quote(d.place.stateDir))
+	}
 	line("accounts:")
 	line("  %s:", d.account.Name)
 	if d.account.ZoneID != "" {

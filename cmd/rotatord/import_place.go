@@ -16,6 +16,7 @@ type place struct {
 	what                          string // for the first line of the file
 	listen, adminSocket, stateDir string
 	apiToken                      string // file
+	identity                      string // file of the age identity; empty for one that the daemon makes in stateDir
 	auth                          config.VaultAuth
 }
 
@@ -30,11 +31,12 @@ const (
 // unitName is that of the shipped unit.
 const unitName = "rotatord.service"
 
-// The names of the three credentials, in the unit and in the Kubernetes Secret.
+// The names of the four credentials, in the unit and in the Kubernetes Secret.
 const (
 	apiTokenName = "cloudflare-api-token"
 	roleIDName   = "vault-role-id"
 	secretIDName = "vault-secret-id"
+	identityName = "age-identity"
 )
 
 // The values of --vault-auth. The other methods need parts of vault that import does not write.
@@ -49,7 +51,7 @@ const (
 // token.
 func placeFor(name, base, apiToken string) (place, error) {
 	in := func(dir string, p place) place {
-		p.apiToken, p.auth = filepath.Join(dir, apiTokenName), appRoleIn(dir)
+		p.apiToken, p.identity, p.auth = filepath.Join(dir, apiTokenName), filepath.Join(dir, identityName), appRoleIn(dir)
 		return p
 	}
 	const local, socket = "127.0.0.1:9321", "/run/rotatord/admin.sock"
@@ -69,7 +71,7 @@ func placeFor(name, base, apiToken string) (place, error) {
 			what: "a daemon that you start by hand", listen: local,
 			adminSocket: filepath.Join(base, "run", "admin.sock"), stateDir: filepath.Join(base, "state"),
 		})
-		p.apiToken = apiToken
+		p.apiToken, p.identity = apiToken, ""
 		return p, nil
 	}
 	return place{}, usagef("--for %s is not one of the values: use %s, %s or %s", name, forSystemd, forKubernetes, forHere)

@@ -54,6 +54,8 @@ type Options struct {
 	LedgerErr error
 	// StateErr is why a daemon would not start with the state directory; nil if it would.
 	StateErr error
+	// IdentityFile is where the state directory has an identity, if none is configured; empty: it is not looked at.
+	IdentityFile string
 	// Relocations are the directories from which credentials are read instead of others. Config
 	// already has the new paths.
 	Relocations []Relocation
@@ -117,6 +119,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	e.troubles(ctx)
 	e.sinks(ctx)
 	e.state()
+	e.identity()
 	return e.findings
 }
 
@@ -249,4 +252,7 @@ const (
 	StateRefused  Code = "state_refused"
 	StateLow      Code = "state_low_space"
 	StateVolatile Code = "state_volatile"
+
+	IdentityBeside Code = "identity_beside"
+	IdentityApart  Code = "identity_apart"
 )

@@ -264,6 +264,18 @@ var generalIlls = map[string]ill{
 		w.euid = func() int { return 1000 }
 		w.config.State.Dir, w.Relocations = "/var/lib/rotatord-nonexistent", []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
 	}, Good, StateMissing, "state.dir", "systemd creates it"},
+	"key beside what it opens": {func(w *world) { w.identity() }, Warning, IdentityBeside, "state.identity", "a copy of the state directory is enough"},
+	"key configured in the state directory": {func(w *world) {
+		w.config.State.Identity.File = w.identity()
+		w.IdentityFile = "/nonexistent"
+	}, Warning, IdentityBeside, "state.identity", "is in the state directory too"},
+	"key left beside": {func(w *world) {
+		w.identity()
+		w.config.State.Identity.File = "/etc/rotatord/credentials/age-identity"
+	}, Warning, IdentityBeside, "state.identity", "lies beside the sealed secrets still"},
+	"key elsewhere": {func(w *world) {
+		w.config.State.Identity.File, w.IdentityFile = "/etc/rotatord/credentials/age-identity", w.config.State.Dir+"/identity.age"
+	}, Good, IdentityApart, "state.identity", "is not in the state directory"},
 	"state of a dynamic user": {func(w *world) {
 		w.euid = func() int { return 1000 }
 		w.stat = func(string) (fs.FileInfo, error) { return nil, fs.ErrPermission }

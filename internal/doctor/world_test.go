@@ -228,3 +228,12 @@ func (w *world) inFront(answer func(http.ResponseWriter, *http.Request) bool) {
 	w.Cleanup(server.Close)
 	w.config.Vault.Address = server.URL
 }
+
+// identity makes a file as the daemon does in its state directory, and returns its path.
+func (w *world) identity() string {
+	w.IdentityFile = filepath.Join(w.config.State.Dir, "identity.age")
+	if err := os.WriteFile(w.IdentityFile, []byte("AGE-SECRET-KEY-1"), 0o600); err != nil {
+		w.Fatal(err)
+	}
+	return w.IdentityFile
+}

@@ -107,15 +107,24 @@ func parseRecipients(identity *age.X25519Identity, others []string) ([]age.Recip
 
 // createIdentity writes a new identity to a file.
 func createIdentity(path string) (*age.X25519Identity, error) {
-	identity, err := age.GenerateX25519Identity()
+	identity, text, err := newIdentity(createdHere + "; it opens the sealed secrets in this directory")
 	if err != nil {
 		return nil, err
 	}
-	text := fmt.Sprintf(createdHere+"; it opens the sealed secrets in this directory\n# public key: %s\n%s\n", identity.Recipient(), identity)
-	if err := durable.WriteFile(path, []byte(text), 0o600); err != nil {
+	defer clear(text)
+	if err := durable.WriteFile(path, text, 0o600); err != nil {
 		return nil, fmt.Errorf("creating the age identity: %w", err)
 	}
 	return identity, nil
+}
+
+// newIdentity returns an identity and the text of its file, which begins with a comment.
+func newIdentity(comment string) (*age.X25519Identity, []byte, error) {
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		return nil, nil, err
+	}
+	return identity, fmt.Appendf(nil, "%s\n# public key: %s\n%s\n", comment, identity.Recipient(), identity), nil
 }
 
 // checkIdentity returns an error if the identity cannot open secrets that unfinished rotations wait for:

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"filippo.io/age"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
@@ -37,14 +36,6 @@ func newGuided(t *testing.T) guided {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\necho \"asked: "+name+" $*\"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-	}
-	identity, err := age.GenerateX25519Identity()
-	if err != nil {
-		t.Fatal(err)
-	}
-	keygen := "#!/bin/sh\n[ \"$1\" = -o ] && echo " + identity.String() + " > \"$2\"\n"
-	if err := os.WriteFile(filepath.Join(bin, "age-keygen"), []byte(keygen), 0o755); err != nil {
-		t.Fatal(err)
 	}
 	sim := exec.CommandContext(t.Context(), binary, "sim", "--listen", "127.0.0.1:0", "--seed-tokens", "3")
 	out, err := sim.StdoutPipe()
@@ -144,7 +135,7 @@ func TestKubernetesGuideVariants(t *testing.T) {
 	g := newGuided(t)
 	steps := commandsOf(t, "deploy/kubernetes/README.md", "Steps")
 	for auth, overlay := range map[string]string{"approle": "approle", "jwt": "example"} {
-		says(t, g.follow(t, steps, "cp -r overlays/example overlays/mine", "rm -rf overlays/mine; cp -r overlays/"+overlay+" overlays/mine", "mkdir -m 0700 credentials", "mkdir -p credentials",
+		says(t, g.follow(t, steps, "cp -r overlays/example overlays/mine", "rm -rf overlays/mine; cp -r overlays/"+overlay+" overlays/mine", "mkdir -m 0700 credentials", "rm -rf credentials; mkdir credentials",
 			"rotatord import ", "rotatord import --vault-auth "+auth+" --base-url "+g.cloudflare+" "), "overlays/mine/config.yaml: good: 3 token(s)")
 		mine := filepath.Join(g.dir, "deploy/kubernetes/overlays/mine")
 		if result, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), mine); err != nil {
@@ -177,12 +168,7 @@ func TestKubernetesGuideReplicas(t *testing.T) {
 		t.Fatal(err)
 	}
 	says(t, g.follow(t, "cd deploy/kubernetes\n"+several+"rotatord check --config overlays/mine/config.yaml\n", replicas, ":"),
-		"overlays/mine/config.yaml: good: 3 token(s)", "--from-file=age-identity=credentials/age-identity", "asked: kubectl --namespace rotatord rollout status statefulset/rotatord")
-	for _, match := range regexp.MustCompile(`--from-file=\S+=(\S+)`).FindAllStringSubmatch(several, -1) {
-		if _, err := os.Stat(filepath.Join(g.dir, "deploy/kubernetes", match[1])); err != nil {
-			t.Errorf("the Secret is made of a file that no step makes: %v", err)
-		}
-	}
+		"overlays/mine/config.yaml: good: 3 token(s)", "asked: kubectl --namespace rotatord rollout status statefulset/rotatord")
 	says(t, g.follow(t, "cd deploy/kubernetes\n"+commandsOf(t, page, "From one pod to several replicas")),
 		"asked: kubectl --namespace rotatord scale deployment/rotatord --replicas=0", "asked: kubectl apply -k overlays/move", "asked: kubectl apply -k overlays/mine")
 	for overlay, replicas := range map[string]string{"mine": "3", "move": "0"} {

@@ -13,10 +13,8 @@ import (
 
 // credentialKeys are the keys of the Secret that the guide creates, by kustomization.
 var credentialKeys = map[string][]string{
-	"":                 {"cloudflare-api-token"},
-	"overlays/approle": {"cloudflare-api-token", "vault-role-id", "vault-secret-id"},
-	severalReplicas:    {"cloudflare-api-token", "age-identity"},
-	movesLedger:        {"cloudflare-api-token", "age-identity"},
+	"":                 {"age-identity", "cloudflare-api-token"},
+	"overlays/approle": {"age-identity", "cloudflare-api-token", "vault-role-id", "vault-secret-id"},
 }
 
 func keysFor(name string) []string {

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"filippo.io/age"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -67,7 +68,11 @@ func runPod(t *testing.T, c cluster, v *vaultServer, d deployment) {
 		_ = unstructured.SetNestedField(o.Object, config, "data", "config.yaml")
 	}
 	c.applyAll(t, d)
-	credentials := map[string]string{"cloudflare-api-token": "cfat_made-up\n"}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	credentials := map[string]string{"cloudflare-api-token": "cfat_made-up\n", "age-identity": identity.String() + "\n"}
 	if kubernetes {
 		if _, err := c.send(t, c.AdminToken, http.MethodPost, "/api/v1/namespaces/"+d.foreign[0]+"/secrets", "application/json", `{"metadata": {"name": "cf-access"}}`); err != nil {
 			t.Fatal(err)

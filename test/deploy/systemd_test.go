@@ -158,6 +158,9 @@ func TestSystemdUnit(t *testing.T) {
 func TestSystemdReadme(t *testing.T) {
 	u := readUnit(t)
 	cfg := parseConfig(t, fencedConfig(t))
+	if name, _, _ := strings.Cut(u.one(t, "SetCredential"), ":"); name != "age-identity" {
+		t.Errorf("SetCredential=%s: an installation that has its identity in the state directory would not start after an upgrade of the unit", name)
+	}
 
 	var credentials []string
 	for _, value := range u["LoadCredential"] {
@@ -204,7 +207,7 @@ func severalHosts(t *testing.T) string {
 	for line := range strings.Lines(blocks[1]) {
 		state.WriteString(strings.TrimPrefix(line, "   "))
 	}
-	return replaceOnce(t, blocks[0], "state: {dir: /var/lib/rotatord}\n", strings.TrimRight(state.String(), " "))
+	return replaceOnce(t, blocks[0], "state: {dir: /var/lib/rotatord, identity: {file: /run/credentials/rotatord.service/age-identity}}\n", strings.TrimRight(state.String(), " "))
 }
 
 func systemdBlocks(t *testing.T) []string {
@@ -216,31 +219,25 @@ func systemdBlocks(t *testing.T) []string {
 	return blocks
 }
 
-// TestSystemdSeveralHosts: the configuration of a replica reads what the unit and its drop-in provide, and the commands
-// of the README write that drop-in.
+// TestSystemdSeveralHosts: the configuration of a replica reads what the unit provides, and the commands of the README hand the
+// identity to the others.
 func TestSystemdSeveralHosts(t *testing.T) {
 	script := commandsOf(t, "deploy/systemd/README.md", "Several hosts")
-	dropIn := regexp.MustCompile(`(?m)^ *printf '(.*)' > /etc/systemd/system/rotatord.service.d/replica.conf$`).FindStringSubmatch(script)
-	if dropIn == nil {
-		t.Fatalf("no drop-in in\n%s", script)
-	}
 	var provided []string
-	for _, text := range []string{readFile(t, "deploy/systemd/rotatord.service"), strings.ReplaceAll(dropIn[1], `\n`, "\n")} {
-		for _, credential := range regexp.MustCompile(`(?m)^LoadCredential=([a-z-]+):/etc/rotatord/credentials/([a-z-]+)$`).FindAllStringSubmatch(text, -1) {
-			if credential[1] != credential[2] {
-				t.Errorf("%q", credential)
-			}
-			provided = append(provided, "/run/credentials/rotatord.service/"+credential[1])
+	for _, credential := range regexp.MustCompile(`(?m)^LoadCredential=([a-z-]+):/etc/rotatord/credentials/([a-z-]+)$`).FindAllStringSubmatch(readFile(t, "deploy/systemd/rotatord.service"), -1) {
+		if credential[1] != credential[2] {
+			t.Errorf("%q", credential)
 		}
+		provided = append(provided, "/run/credentials/rotatord.service/"+credential[1])
 	}
 	files := parseConfig(t, severalHosts(t)).files()
 	slices.Sort(files)
 	slices.Sort(provided)
 	if !slices.Equal(files, provided) {
-		t.Errorf("the configuration reads %q, the unit and its drop-in provide %q", files, provided)
+		t.Errorf("the configuration reads %q, the unit provides %q", files, provided)
 	}
 	for _, order := range [][]string{
-		{"age-keygen", "scp -p /etc/rotatord/credentials/age-identity", "replica.conf", "daemon-reload", "rotatord check"},
+		{"scp -p /etc/rotatord/credentials/age-identity", "rotatord check"},
 		{"rotatord status", "disable --now rotatord.service", "rotatord ledger export", "rotatord ledger import", "enable --now rotatord.service"},
 	} {
 		at := 0

@@ -82,8 +82,8 @@ type State struct {
 	// there.
 	Dir *string `yaml:"dir" jsonschema:"default=/var/lib/rotatord"`
 	// The age identity (AGE-SECRET-KEY-...) that seals pending secrets on disk.
-	// Default: identity.age in dir, created at the first start. An identity that
-	// you store elsewhere keeps a thief of the disk from opening them. Without it they are lost.
+	// Default: identity.age in dir, created at the first start; there a copy of dir is enough to open
+	// them. rotatord identity create makes one elsewhere, and identity copy moves one. Without it they are lost.
 	Identity Secret `yaml:"identity"`
 	// Several replicas share one ledger, which is in Vault. Default none: this daemon is alone, and the
 	// ledger is in dir. Then dir has the sealed pending secrets, and no ledger.

@@ -1,0 +1,49 @@
+package doctor
+
+import (
+	"errors"
+	"io/fs"
+	"path/filepath"
+	"strings"
+)
+
+// identity looks where the key of the sealed secrets is. A directory that this user may not enter is another finding.
+func (e *examination) identity() {
+	const subject = "state.identity"
+	dir, source := e.Config.State.Dir, e.Config.State.Identity
+	if e.IdentityFile == "" {
+		return
+	}
+	const move = "docs/operating.md, \"The key apart from what it opens\", moves it without a loss"
+	_, err := e.stat(e.IdentityFile)
+	beside := err == nil
+	switch {
+	case source.IsZero() && beside:
+		e.add(Warning, IdentityBeside, subject, "the key that opens the sealed secrets lies beside them ("+e.IdentityFile+"): a copy of the state directory is enough to open them", move)
+	case !source.IsZero() && source.File != "" && within(dir, source.File):
+		e.add(Warning, IdentityBeside, subject, "the key that opens the sealed secrets is in the state directory too ("+source.File+"): a copy of the directory is enough to open them", move)
+	case !source.IsZero() && beside:
+		e.add(Warning, IdentityBeside, subject, "state.identity names a key elsewhere, and "+e.IdentityFile+" lies beside the sealed secrets still",
+			"rotatord identity remove, which proves first that it is the same key")
+	case !source.IsZero() && errors.Is(err, fs.ErrNotExist):
+		e.add(Good, IdentityApart, subject, "the key that opens the sealed secrets is not in the state directory", "")
+	}
+}
+
+// within reports whether a path is below a directory, by its name or by where it leads.
+func within(dir, path string) bool {
+	for _, resolve := range []func(string) (string, error){filepath.Abs, filepath.EvalSymlinks} {
+		base, err := resolve(dir)
+		if err != nil {
+			continue
+		}
+		target, err := resolve(path)
+		if err != nil {
+			continue
+		}
+		if strings.HasPrefix(target, strings.TrimSuffix(base, "/")+"/") {
+			return true
+		}
+	}
+	return false
+}
