@@ -28,6 +28,8 @@ var scenes = map[string]string{
 	"docs/commands.md#rotatord revoke-previous":                       withDaemon + "rotatord rotate seeded-0001\n",
 	"docs/commands.md#rotatord extend-grace":                          withDaemon + "rotatord rotate seeded-0001\n",
 	"docs/commands.md#rotatord resume":                                withDaemon + "rotatord pause seeded-0002 --for 48h --reason INC-1234\n",
+	"docs/commands.md#rotatord identity remove":                       apart + "cp /etc/rotatord/credentials/age-identity /run/credentials/rotatord.service\n",
+	"docs/operating.md#The key apart from what it opens":              apart + "rm /etc/rotatord/credentials/age-identity\nsed -i 's!/run/credentials/rotatord.service!/etc/rotatord/credentials!' /etc/rotatord/config.yaml\n",
 	"docs/commands.md#rotatord recover":                               stopped,
 	"docs/commands.md#rotatord ledger export":                         withDaemon + "rotatord pause seeded-0002\n" + stop,
 	"docs/commands.md#rotatord rbac":                                  fresh + "sed -E 's!vault: .*(seeded-[0-9]+).*!kubernetes: {namespace: ci, name: \\1}}]!' config.yaml > rotatord.yaml\n",
@@ -60,6 +62,10 @@ const (
 		"rotatord rotate seeded-0001 > /dev/null 2>&1 < /dev/null &\n" +
 		"until curl --silent http://127.0.0.1:8787/_sim/faults | grep -q -E '^(null|\\[\\])$'; do sleep 0.02; done\n" +
 		"kill -KILL $(cat vault.pid)\nuntil grep -q 'waits to be delivered' run.log; do sleep 0.02; done\nkill -KILL $(cat run.pid)\n"
+	// The configuration names a place for the identity, and the daemon has one in its state directory still.
+	apart = withDaemon + "mkdir -p /run/credentials/rotatord.service\nrotatord identity copy --out /etc/rotatord/credentials/age-identity > /dev/null 2>&1\n" +
+		"sed 's!^state:.*!state: {dir: /var/lib/rotatord, identity: {file: /run/credentials/rotatord.service/age-identity}}!; /^  dir: /d' config.yaml > apart.yaml\n" +
+		"cp apart.yaml /etc/rotatord/config.yaml\n"
 	replicasConfig = "sed 's!^state:.*!state: {dir: /var/lib/rotatord, shared: {vault: {mount: secret, prefix: rotatord}}}!; /^  dir: /d' config.yaml > replicas.yaml\n"
 	accessHeader   = "curl --silent --fail --header 'X-Vault-Token: root' http://127.0.0.1:8200/v1/secret/data/access/seeded-0001 |\n" +
 		"sed -n 's/.*\"client_id\": *\"\\([^\"]*\\)\".*\"client_secret\": *\"\\([^\"]*\\)\".*/CF-Access-Client-Id: \\1\\nCF-Access-Client-Secret: \\2/p' > access-header\ntest -s access-header\n"
