@@ -7,6 +7,7 @@
 package httpapi
 
 import (
+	"context"
 	_ "embed"
 	"fmt"
 	"html/template"
@@ -45,6 +46,9 @@ type Source interface {
 	Pending() (n int, oldest time.Time)
 	// Replicas returns what is known of the replicas that share the ledger; nil if the daemon is alone.
 	Replicas() *status.Replicas
+	// History returns lines of the record of events, the newest last. It reads the end of local files, within
+	// bounds and within ctx.
+	History(ctx context.Context, q status.HistoryQuery) (status.History, error)
 	// Live and Ready return the conditions of /livez and /readyz.
 	Live() []Check
 	Ready() []Check
@@ -80,6 +84,9 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/v1/status/{name}", func(w http.ResponseWriter, r *http.Request) {
 		serveToken(w, r, o.Source, func(t TokenStatus) any { return status.NewOverview(o.Source, []TokenStatus{t}, o.Now()) })
 	})
+	history := func(w http.ResponseWriter, r *http.Request) { serveHistory(w, r, o.Source, o.Now()) }
+	mux.HandleFunc("GET /api/v1/history", history)
+	mux.HandleFunc("GET /api/v1/tokens/{name}/history", history)
 	mux.HandleFunc("GET /api/v1/replicas", func(w http.ResponseWriter, _ *http.Request) {
 		all := shownReplicas(o.Source)
 		serveJSON(w, http.StatusOK, replicasAnswer{Shared: all != nil, Replicas: all})

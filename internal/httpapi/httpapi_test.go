@@ -1,6 +1,7 @@
 package httpapi_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -34,15 +35,21 @@ type fakeSource struct {
 	live, ready []httpapi.Check
 	checks      []status.Check
 	replicas    *status.Replicas
+	history     status.History
+	asked       status.HistoryQuery // what history was asked for last
 }
 
 func (s *fakeSource) Tokens() []httpapi.TokenStatus { return s.tokens }
 func (s *fakeSource) Pending() (int, time.Time)     { return s.pending, s.oldest }
 func (s *fakeSource) Checks() []status.Check        { return s.checks }
-func (s *fakeSource) Replicas() *status.Replicas    { return s.replicas }
-func (s *fakeSource) Live() []httpapi.Check         { return s.live }
-func (s *fakeSource) Ready() []httpapi.Check        { return s.ready }
-func noSession() httpapi.VaultSession               { return httpapi.VaultSession{} }
+func (s *fakeSource) History(_ context.Context, q status.HistoryQuery) (status.History, error) {
+	s.asked = q
+	return s.history, nil
+}
+func (s *fakeSource) Replicas() *status.Replicas { return s.replicas }
+func (s *fakeSource) Live() []httpapi.Check      { return s.live }
+func (s *fakeSource) Ready() []httpapi.Check     { return s.ready }
+func noSession() httpapi.VaultSession            { return httpapi.VaultSession{} }
 func sessionUntil(t time.Time) func() httpapi.VaultSession {
 	return func() httpapi.VaultSession {
 		return httpapi.VaultSession{There: true, Expiry: t, CertificateEnds: now.Add(24 * time.Hour), UnwrapFailed: now.Add(-time.Minute)}
