@@ -153,6 +153,14 @@ var samples = []event.Event{
 	about("", event.StandAside{}),
 	about("", event.LedgerAway{Err: errBad}),
 	about("", event.LedgerAway{}),
+	about("ci", event.RequestLeaving{Operation: "rotate", RotationID: "R", Trigger: "schedule", TokenID: "T", Slot: now, Grace: time.Hour}),
+	about("ci", event.RequestLeaving{Operation: "create", RotationID: "R", Trigger: "create", Creates: "ci"}),
+	about("", event.AuditChain{File: "/var/lib/r/audit/audit.jsonl"}),
+	about("", event.AuditChain{File: "/var/lib/r/audit/audit.jsonl", Damage: "line 3 was changed", Head: "7:ab", Kept: "/var/lib/r/audit/audit.jsonl.000000000001"}),
+	about("", event.AuditFile{File: "/var/lib/r/audit/audit.jsonl", Before: "audit.jsonl.000000000001", Head: "7:ab", KeptFrom: 1}),
+	about("", event.AuditTorn{File: "/var/lib/r/audit/audit.jsonl", Bytes: 17, Kept: "/var/lib/r/audit/audit.jsonl.torn-8"}),
+	about("", event.AuditGap{Events: 3, Since: now, Err: errBad}),
+	about("", event.AuditHeadSeen{File: "/var/lib/r/audit/audit.jsonl", Head: "7:ab"}),
 }
 
 func about(token string, d event.Detail) event.Event { return event.New(now, token, event.Daemon, d) }
@@ -227,7 +235,7 @@ func constants(t *testing.T) (kinds []event.Kind) {
 func TestGroups(t *testing.T) {
 	prefixes := map[string]string{"operator": "commands", "daemon": "daemon life", "reload": "daemon life", "start": "daemon life",
 		"check": "surroundings", "credential": "surroundings", "clock": "surroundings", "inventory": "surroundings", "limit": "surroundings",
-		"vault": "surroundings", "web_config": "surroundings", "notification": "surroundings"}
+		"vault": "surroundings", "web_config": "surroundings", "notification": "surroundings", "request": "record", "audit": "record"}
 	want := map[string][]event.Kind{}
 	for _, d := range event.Definitions() {
 		prefix, _, _ := strings.Cut(string(d.Kind), ".")
@@ -235,7 +243,8 @@ func TestGroups(t *testing.T) {
 			want[group] = append(want[group], d.Kind)
 		}
 	}
-	for name, got := range map[string][]event.Kind{"commands": event.Commands, "daemon life": event.DaemonLife, "surroundings": event.Surroundings} {
+	for name, got := range map[string][]event.Kind{"commands": event.Commands, "daemon life": event.DaemonLife, "surroundings": event.Surroundings,
+		"record": event.Record} {
 		got, want := slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want[name]))
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
@@ -245,7 +254,7 @@ func TestGroups(t *testing.T) {
 
 // TestNoDetailCanHoldASecret looks at the types of all fields.
 func TestNoDetailCanHoldASecret(t *testing.T) {
-	fine := []reflect.Kind{reflect.String, reflect.Bool, reflect.Int, reflect.Int64}
+	fine := []reflect.Kind{reflect.String, reflect.Bool, reflect.Int, reflect.Int64, reflect.Uint64}
 	for _, e := range samples {
 		typ := reflect.TypeOf(e.Detail)
 		for f := range typ.Fields() {

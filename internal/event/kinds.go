@@ -17,6 +17,8 @@ type Definition struct {
 	When string
 	// Level is the level in the log; nil for the one that follows from the severity.
 	Level slog.Leveler
+	// Unrecorded leaves it out of the record of events (package audit): it says nothing that another event does not say.
+	Unrecorded bool
 }
 
 // Of rotations.
@@ -166,6 +168,17 @@ const (
 	NotificationGivenUp   Kind = "notification.given_up"
 )
 
+// Of the record of events, and of requests that it must have before they leave.
+const (
+	RequestLeaves  Kind = "request.leaves"
+	AuditBegan     Kind = "audit.began"
+	AuditDamaged   Kind = "audit.damaged"
+	AuditContinued Kind = "audit.continued"
+	AuditRepaired  Kind = "audit.torn_line_removed"
+	AuditLost      Kind = "audit.events_lost"
+	AuditHead      Kind = "audit.head"
+)
+
 // Groups of kinds, for subscribers that ignore a whole group. Kinds of rotations and of service tokens are in
 // none: each is named. Watch is what is found, and done, between rotations.
 var (
@@ -173,6 +186,8 @@ var (
 		SinkRestoreOrdered, SinkNotRestored, InUseRefused, InUseAccepted}
 	Commands = []Kind{OperatorRotate, OperatorRotateAll, OperatorCancel, OperatorCancelAll, OperatorPause, OperatorResume, OperatorResolve,
 		OperatorRevokePrevious, OperatorExtendGrace, OperatorNotifyTest}
+	// Record is what the record of events tells of itself, and the event that is only there.
+	Record     = []Kind{RequestLeaves, AuditBegan, AuditDamaged, AuditContinued, AuditRepaired, AuditLost, AuditHead}
 	DaemonLife = []Kind{Started, Stopping, Stopped, Failed, Interrupted, SecretsLost, Reloaded, ReloadFailed, EnrollFailed, Unfinished, DoubtFound,
 		OvertakenFound, Forgotten}
 	Replicas = []Kind{TakenOver, Copied, NotCopied, LateDelivered, LateSuperseded, ReplicaLives, ReplicaDied, ReplicaLeft, VaultClockJumped, StandsAside,
@@ -207,7 +222,7 @@ var definitions = []Definition{
 		When: "a reissue failed, and the old secret is dead"},
 	{Kind: Stuck, Of: RotationStuck{}, Severity: Warning, Message: "the token could not be worked on",
 		When: "the ledger could not be read or written, or the token stays in doubt"},
-	{Kind: StepEnded, Of: PhaseEnded{}, Severity: Info, Level: slog.LevelDebug, Message: "step ended",
+	{Kind: StepEnded, Of: PhaseEnded{}, Unrecorded: true, Severity: Info, Level: slog.LevelDebug, Message: "step ended",
 		When: "a step of a rotation ended, well or not"},
 	{Kind: SinkWritten, Of: SinkWrite{}, Severity: Info, Message: "a secret was written to a sink",
 		When: "a sink has confirmed the new secret by read-back"},
@@ -227,7 +242,7 @@ var definitions = []Definition{
 		When: "a sealed secret that was not delivered is delivered after all, or given up"},
 	{Kind: DoubtJudged, Of: Verdict{}, Severity: Warning, Message: "doubt judged",
 		When: "a look at a token in doubt led to another verdict than the look before it"},
-	{Kind: DoubtUnchanged, Of: Verdict{}, Severity: Info, Message: "doubt judged as before",
+	{Kind: DoubtUnchanged, Of: Verdict{}, Unrecorded: true, Severity: Info, Message: "doubt judged as before",
 		When: "a look at a token in doubt led to the same verdict again"},
 	{Kind: DoubtResolved, Of: Resolution{}, Severity: Warning, Message: "doubt resolved",
 		When: "a token is no longer in doubt"},
@@ -341,9 +356,9 @@ var definitions = []Definition{
 		When: "an inventory failed, or showed only a part"},
 	{Kind: ListingOdd, Of: OddListing{}, Severity: Warning, Message: "the account's listing has entries that cannot be read; the others are used",
 		When: "an inventory showed entries that are not as documented"},
-	{Kind: LimitReached, Of: LimitWait{}, Severity: Info, Message: "rotations of the account wait for Cloudflare's request limit",
+	{Kind: LimitReached, Of: LimitWait{}, Unrecorded: true, Severity: Info, Message: "rotations of the account wait for Cloudflare's request limit",
 		When: "rotations have waited for the request limit for 5 seconds"},
-	{Kind: LimitOver, Of: LimitEnd{}, Severity: Info, Message: "rotations of the account no longer wait for Cloudflare's request limit",
+	{Kind: LimitOver, Of: LimitEnd{}, Unrecorded: true, Severity: Info, Message: "rotations of the account no longer wait for Cloudflare's request limit",
 		When: "none has waited for 30 seconds"},
 	{Kind: VaultLoggedIn, Of: VaultLogin{}, Severity: Info, Message: "logged in to Vault",
 		When: "a session with Vault began"},
@@ -407,6 +422,20 @@ var definitions = []Definition{
 		When: "a file of `--web.config.file` cannot be read any more"},
 	{Kind: WebConfigReadable, Of: WebConfig{}, Severity: Info, Message: "HTTP clients are served again: the web configuration can be read",
 		When: "it can be read again"},
+	{Kind: RequestLeaves, Of: RequestLeaving{}, Severity: Info, Message: "a request that changes a secret is about to leave",
+		When: "right before a rotate, create, delete or revoke request is sent to Cloudflare, once this line is on the disk. It is only in the record"},
+	{Kind: AuditBegan, Of: AuditChain{}, Severity: Info, Message: "the record of events begins",
+		When: "the daemon starts for the first time with that file"},
+	{Kind: AuditDamaged, Of: AuditChain{}, Severity: Critical, Message: "the record of events is damaged or missing, and begins again: find out who or what changed it: rotatord audit verify",
+		When: "at start, or while the daemon runs, if a file of the record was removed, replaced, cut or changed"},
+	{Kind: AuditContinued, Of: AuditFile{}, Severity: Info, Message: "the record of events goes on in a new file",
+		When: "the file has reached `audit.max_size` or `audit.max_age`"},
+	{Kind: AuditRepaired, Of: AuditTorn{}, Severity: Warning, Message: "the record of events had an unfinished end, which was cut off",
+		When: "at start after a crash of the machine"},
+	{Kind: AuditLost, Of: AuditGap{}, Severity: Warning, Message: "events are missing in the record, since it could not be written",
+		When: "the record can be written again"},
+	{Kind: AuditHead, Of: AuditHeadSeen{}, Severity: Info, Unrecorded: true, Message: "the head of the record of events",
+		When: "at start, at stop, when a new file begins, and each hour in which lines were written: rotatord audit verify --head"},
 }
 
 // command returns the row of an operator's command.
@@ -429,6 +458,9 @@ func (k Kind) definition() Definition {
 	}
 	return Definition{Kind: k, Severity: Warning, Message: string(k)}
 }
+
+// Recorded reports whether the record of events has the events of this kind.
+func (k Kind) Recorded() bool { return !k.definition().Unrecorded }
 
 // Definitions returns the rows of all kinds, in the order of the table.
 func Definitions() []Definition { return slices.Clone(definitions) }

@@ -95,6 +95,7 @@ func NewLog(log *slog.Logger) *Subscriber {
 	return NewSubscriber("log",
 		Ignore(DoubtUnchanged, // each look at a token in doubt comes to a verdict; only a new one is news
 			SinkWritten, SinkFailed, // the end of the attempt says so
+			RequestLeaves,                             // it is only in the record
 			CredentialUnreadable, CredentialReadable), // package cloudflare logs it when it reads the file
 		All(func(e Event) {
 			for _, part := range partsOf(e) {

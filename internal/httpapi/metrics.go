@@ -166,7 +166,7 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 			event.ReplacedDeleted, event.ReplacedNotDeleted, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound,
 			event.SinkChanged, event.SinkRolledBack, event.SinkDeleted, event.SinkWithoutSecret, event.SinkNeverWritten, event.SinkUnreadable,
 			event.SinkAsWritten, event.InUseRefused, event.InUseAccepted),
-		event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(without(event.Replicas, counted)...),
+		event.Ignore(event.Commands...), event.Ignore(event.Record...), event.Ignore(event.DaemonLife...), event.Ignore(without(event.Replicas, counted)...),
 		event.Ignore(without(event.Surroundings, counted)...))
 }
 
