@@ -1,0 +1,97 @@
+package audit
+
+import (
+	"cmp"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A record is the file that is written, and beside it:
+//
+//	audit.jsonl.000000000001   a file that is full, with the number of its first line
+//	audit.head                 the last line that is on the disk
+//	audit.jsonl.torn-42        an unfinished end that was cut off before line 42
+//	audit.jsonl.000000000001.damaged   a file that was damaged or is not ours
+
+// headPath returns where the head of the record at path is kept.
+func headPath(path string) string { return strings.TrimSuffix(path, ".jsonl") + ".head" }
+
+// numbered returns the name of a full file whose first line has that number.
+func numbered(path string, first uint64) string { return fmt.Sprintf("%s.%012d", path, first) }
+
+const damagedSuffix = ".damaged"
+
+// file is one file of a record.
+type file struct {
+	path    string
+	first   uint64 // the number of its first line, as its name says; 0 for the file that is written
+	damaged bool   // it was moved aside because it was damaged
+}
+
+// files returns the files of the record at path in the order of their lines. The last one is the file that is
+// written; it may not exist.
+func files(path string) ([]file, error) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if err != nil {
+		return nil, err
+	}
+	var all []file
+	for _, e := range entries {
+		rest, ok := strings.CutPrefix(e.Name(), filepath.Base(path)+".")
+		if !ok || !e.Type().IsRegular() {
+			continue
+		}
+		number, suffix, _ := strings.Cut(rest, ".")
+		first, err := strconv.ParseUint(number, 10, 64)
+		if err != nil || len(number) < 12 || suffix != "" && !strings.HasPrefix("."+suffix, damagedSuffix) {
+			continue
+		}
+		all = append(all, file{path: filepath.Join(filepath.Dir(path), e.Name()), first: first, damaged: suffix != ""})
+	}
+	slices.SortFunc(all, func(a, b file) int { return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.path, b.path)) })
+	return append(all, file{path: path}), nil
+}
+
+// headSize is the size of the file of the head. It is less than a sector of any disk, so a write of it is not torn.
+const headSize = 128
+
+// encodeHead returns the content of the file of the head.
+func encodeHead(h Head) []byte {
+	text := fmt.Sprintf("%s %08x", h, crc32.ChecksumIEEE([]byte(h.String())))
+	return []byte(fmt.Sprintf("%-*s\n", headSize-1, text))
+}
+
+// ReadHead returns the head that is kept beside the record at path: the last line that is known to be on the disk. It
+// is zero if there is none yet.
+func ReadHead(path string) (Head, error) {
+	f, err := os.Open(headPath(path))
+	if os.IsNotExist(err) {
+		return Head{}, nil
+	} else if err != nil {
+		return Head{}, err
+	}
+	defer f.Close()
+	return readHead(f)
+}
+
+func readHead(f *os.File) (Head, error) {
+	text := make([]byte, headSize+1)
+	n, err := f.ReadAt(text, 0)
+	if err != nil && err != io.EOF {
+		return Head{}, err
+	}
+	if n == 0 { // it was created, and nothing was recorded yet
+		return Head{}, nil
+	}
+	head, sum, _ := strings.Cut(strings.TrimSpace(string(text[:n])), " ")
+	if sum != fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(head))) {
+		return Head{}, fmt.Errorf("%s is damaged: it does not say what the last line is", f.Name())
+	}
+	return ParseHead(head)
+}

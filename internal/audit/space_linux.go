@@ -1,0 +1,53 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// keepSize is FALLOC_FL_KEEP_SIZE: blocks are allocated beyond the end of the file, which stays where it is.
+const keepSize = 1
+
+// allocate allocates the blocks of a file from one offset to another, so that a later write there needs no free
+// space. Where the file system cannot do that, it only compares with what is free.
+func allocate(f *os.File, from, to int64) error {
+	for {
+		err := syscall.Fallocate(int(f.Fd()), keepSize, from, to-from)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EOPNOTSUPP), errors.Is(err, syscall.ENOSYS):
+			return compare(filepath.Dir(f.Name()), to-from)
+		}
+		return fmt.Errorf("reserving room for lines: %w", err)
+	}
+}
+
+// spareWithout is how much must be free beside what is needed, where room cannot be reserved.
+const spareWithout = 16 << 20
+
+func compare(dir string, need int64) error {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil || s.Blocks == 0 {
+		return nil // a file system that does not say it
+	}
+	if free := int64(s.Bavail) * int64(s.Bsize); free < need+spareWithout {
+		return fmt.Errorf("%d KiB are free on the disk of %s, which cannot reserve room: %w", free>>10, dir, syscall.ENOSPC)
+	}
+	return nil
+}
+
+// lock takes the lock of a file that no other process may have.
+func lock(f *os.File) error {
+	for {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}

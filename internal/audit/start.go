@@ -1,0 +1,263 @@
+package audit
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"rotatord/internal/durable"
+	"rotatord/internal/event"
+)
+
+// This file finds out what is there of the record when it is opened, and begins files.
+
+// start opens the record as it is found, and continues its chain or begins a new one.
+func (r *Recorder) start() error {
+	if err := r.place(); errors.Is(err, errPlace) {
+		r.err = err
+		return err
+	} else if err != nil {
+		return r.failed(err)
+	}
+	head, headErr := readHead(r.headFile)
+	if r.synced.Seq > head.Seq { // of this process, which has opened the record before
+		head = r.synced
+	}
+	found, err := scan(r.o.File, head)
+	if err != nil {
+		return r.failed(err)
+	}
+	all, err := files(r.o.File)
+	if err != nil {
+		return r.failed(err)
+	}
+	before := scanned{}
+	if found.first == 0 {
+		if before, err = lastOf(all, head); err != nil {
+			return r.failed(err)
+		}
+	}
+	damage := r.damageOf(found, before, head, headErr)
+	next := max(head.Seq, found.highest, found.last.Seq, before.highest, before.last.Seq) + 1
+	switch {
+	case damage != "":
+		return r.begin(damage, max2(head, max2(found.last, before.last)), next)
+	case found.first != 0:
+		return r.goOn(found)
+	case before.first != 0:
+		return r.turn(before.last, filepath.Base(all[len(all)-2].path), all)
+	}
+	return r.begin("", Head{}, 1)
+}
+
+func max2(a, b Head) Head {
+	if b.Seq > a.Seq {
+		return b
+	}
+	return a
+}
+
+// lastOf returns what the last full file holds; zero if there is none.
+func lastOf(all []file, head Head) (scanned, error) {
+	if len(all) < 2 || all[len(all)-2].damaged {
+		return scanned{}, nil
+	}
+	return scan(all[len(all)-2].path, head)
+}
+
+// damageOf says what is wrong with the record as it was found; empty if its chain goes on. An unfinished end behind
+// the head is what a crash leaves, and is no damage.
+func (r *Recorder) damageOf(found, before scanned, head Head, headErr error) string {
+	last := max2(found.last, before.last)
+	switch {
+	case headErr != nil:
+		return headErr.Error()
+	case found.bad != "" && (found.first == 0 || head.Seq > found.last.Seq):
+		return fmt.Sprintf("line %d of %s: %s", found.badLine, r.o.File, found.bad)
+	case last.Seq < head.Seq && !found.exists:
+		return fmt.Sprintf("%s is not there, and had the lines up to number %d", r.o.File, head.Seq)
+	case last.Seq < head.Seq:
+		return fmt.Sprintf("%s ends at number %d, and had the lines up to number %d", r.o.File, last.Seq, head.Seq)
+	case !last.IsZero() && r.headIsNew:
+		return fmt.Sprintf("%s is not there, so it is not known where the record ended", headPath(r.o.File))
+	}
+	return ""
+}
+
+// goOn opens the file as it was found, without its unfinished end.
+func (r *Recorder) goOn(found scanned) error {
+	f, err := os.OpenFile(r.o.File, os.O_RDWR, 0)
+	if err != nil {
+		return r.failed(err)
+	}
+	var torn *event.AuditTorn
+	if found.size > found.good {
+		torn = &event.AuditTorn{File: r.o.File, Bytes: found.size - found.good, Kept: r.keepTorn(f, found)}
+		if err := f.Truncate(found.good); err != nil {
+			_ = f.Close()
+			return r.failed(err)
+		}
+	}
+	r.adopt(f, found.last, found.good, found.first)
+	if r.firstAt = found.firstAt; torn != nil {
+		r.tellHere(*torn)
+	}
+	return nil
+}
+
+// keepTorn keeps the bytes of an unfinished end beside the record, and returns where; empty if that failed.
+func (r *Recorder) keepTorn(f *os.File, found scanned) string {
+	const most = 1 << 20
+	torn := make([]byte, min(found.size-found.good, most))
+	n, err := f.ReadAt(torn, found.good)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return ""
+	}
+	path := fmt.Sprintf("%s.torn-%d", r.o.File, found.last.Seq+1)
+	if err := durable.WriteFile(path, torn[:n], fileMode); err != nil {
+		return ""
+	}
+	return path
+}
+
+// begin begins a new chain in a new file. What is there is moved aside. next is the number of its first line.
+func (r *Recorder) begin(damage string, before Head, next uint64) error {
+	kept := ""
+	if info, err := os.Lstat(r.o.File); err == nil && info.Size() > 0 {
+		first := next
+		if found, err := scan(r.o.File, Head{}); err == nil && found.first != 0 {
+			first = found.first
+		}
+		kept = free(numbered(r.o.File, first) + damagedSuffix)
+		if err := os.Rename(r.o.File, kept); err != nil {
+			return r.failed(err)
+		}
+	}
+	d := event.AuditChain{File: r.o.File, Damage: damage, Head: before.String(), Kept: kept}
+	l := lineOf(event.New(r.o.Now(), "", event.Daemon, d))
+	l.Seq = next
+	if err := r.create(l); err != nil {
+		return err
+	}
+	if damage != "" {
+		r.notices = append(r.notices, d)
+	}
+	return nil
+}
+
+// free returns a path that does not exist yet.
+func free(path string) string {
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(path); err != nil {
+			return path
+		}
+		path = fmt.Sprintf("%s-%d", strings.TrimRight(strings.TrimRight(path, "0123456789"), "-"), n)
+	}
+}
+
+// isFull reports whether a new file should begin.
+func (r *Recorder) isFull() bool {
+	full := r.o.MaxSize > 0 && r.durable >= r.o.MaxSize
+	old := r.o.MaxAge > 0 && !r.firstAt.IsZero() && r.o.Now().Sub(r.firstAt) >= r.o.MaxAge
+	return (full || old) && r.head.Seq > r.first
+}
+
+// turnFile gives the file, of which all lines are on the disk, the name of a full one, and begins a new one.
+func (r *Recorder) turnFile() {
+	all, err := files(r.o.File)
+	if err != nil {
+		return
+	}
+	name := free(numbered(r.o.File, r.first))
+	all = append(all[:len(all)-1], file{path: name, first: r.first}, all[len(all)-1])
+	_ = r.turn(r.synced, filepath.Base(name), all)
+}
+
+// turn continues the chain in a new file. all are the files with the full one that is made of the file that was
+// written; before is its name.
+func (r *Recorder) turn(head Head, before string, all []file) error {
+	full := all[:len(all)-1]
+	keepFrom := 0
+	if r.o.Keep > 0 {
+		keepFrom = max(len(full)-r.o.Keep, 0)
+	}
+	d := event.AuditFile{File: r.o.File, Before: before, Head: head.String(), KeptFrom: full[keepFrom].first}
+	l := lineOf(event.New(r.o.Now(), "", event.Daemon, d))
+	l.Seq, l.Prev = head.Seq+1, head.Hash
+	if err := r.create(l); err != nil {
+		return err
+	}
+	r.notices = append(r.notices, d)
+	for _, old := range full[:keepFrom] { // what cannot be removed now is removed with the next file
+		_ = os.Remove(old.path)
+	}
+	return nil
+}
+
+// create makes a new file with its first line durable, gives the file that is written the name of a full one, and
+// puts the new file in its place. If that fails, the file before it goes on.
+func (r *Recorder) create(l Line) error {
+	next := r.o.File + ".next"
+	f, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC, fileMode)
+	if err != nil {
+		return r.failed(err)
+	}
+	text, hash := l.encode()
+	end := int64(len(text)) + int64(r.open)*room // those requests keep their room
+	err = allocate(f, 0, end)
+	if err == nil {
+		_, err = f.WriteAt(text, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = r.exchange(next)
+	}
+	if err != nil {
+		return r.failed(errors.Join(err, f.Close(), os.Remove(next)))
+	}
+	if r.file != nil {
+		_ = r.file.Close()
+	}
+	r.adopt(f, Head{l.Seq, hash}, int64(len(text)), l.Seq)
+	r.reserved, r.firstAt = end, l.At
+	return nil
+}
+
+// exchange puts a new file in the place of the one that is written, which gets the name of a full one.
+func (r *Recorder) exchange(next string) error {
+	full := ""
+	if info, err := os.Lstat(r.o.File); err == nil && info.Size() > 0 {
+		full = free(numbered(r.o.File, r.first))
+		if err := os.Rename(r.o.File, full); err != nil {
+			return err
+		}
+	}
+	if err := os.Rename(next, r.o.File); err != nil {
+		if full != "" {
+			err = errors.Join(err, os.Rename(full, r.o.File))
+		}
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(r.o.File))
+}
+
+// adopt takes an open file, of which everything is on the disk, as the one that is written.
+func (r *Recorder) adopt(f *os.File, head Head, size int64, first uint64) {
+	r.file, r.head, r.synced, r.err = f, head, head, nil
+	r.size, r.durable, r.reserved, r.first = size, size, size, first
+	r.headIsNew = false
+	r.keepHead()
+}
+
+// tellHere adds what the recorder has to tell of itself.
+func (r *Recorder) tellHere(d event.Detail) {
+	if r.add(lineOf(event.New(r.o.Now(), "", event.Daemon, d)), "") == nil {
+		_ = r.flush()
+	}
+	r.notices = append(r.notices, d)
+}
