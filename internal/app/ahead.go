@@ -56,6 +56,7 @@ func (a *App) checksAhead() []precheck.Check {
 		{Name: status.CheckDiskSpace, Every: diskEvery, Timeout: diskTimeout, Look: func(context.Context) error {
 			return statedir.Space(a.inForce().State.Dir)
 		}},
+		{Name: status.CheckAudit, Every: diskEvery, Timeout: diskTimeout, Stops: true, Look: a.record.Prove},
 	}
 	if a.session != nil {
 		checks = append(checks, precheck.Check{Name: status.CheckVault, Every: vaultEvery, Timeout: remoteTimeout, Stops: true, Look: a.lookAtVaultAhead})
@@ -273,7 +274,7 @@ func (a *App) Checks() []status.Check {
 	all := slices.DeleteFunc(a.ahead.Results(), func(c status.Check) bool {
 		cause, subject := "", ""
 		switch c.Name {
-		case status.CheckDiskSpace:
+		case status.CheckDiskSpace, status.CheckAudit:
 			cause = status.CheckStateDirectory
 		case status.CheckSink:
 			if needVault[c.Subject] {
@@ -299,6 +300,8 @@ func (a *App) Checks() []status.Check {
 		refused, since = "the last reload was refused: the configuration before it is in force. See the log, or run rotatord check", *at
 	}
 	add(status.CheckConfiguration, "refused", refused, since)
+	damage, found := a.recordDamage()
+	add(status.CheckAuditChain, "damaged", damage, found)
 	add(status.CheckClock, "set", a.clockFault(), time.Time{})
 	if a.session != nil {
 		health := a.session.Health()

@@ -75,7 +75,7 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 			w.token("ci", "@weekly", "1h")
 			w.write("vault-token", w.vault.AddToken(time.Hour, time.Hour)) // it can be revoked
 			d := w.start(w.config())
-			w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK && len(d.Ahead()) == 6 })
+			w.eventually("all is well", func() bool { code, _ := d.get("/readyz"); return code == http.StatusOK && len(d.Ahead()) == 7 })
 			if got := d.troubles(); len(got) != 0 {
 				t.Errorf("troubles before: %+v", got)
 			}
@@ -192,7 +192,7 @@ func TestReloadChangesChecks(t *testing.T) {
 		}
 		return all
 	}
-	w.eventually("all was looked at", func() bool { return len(d.Ahead()) == 6 })
+	w.eventually("all was looked at", func() bool { return len(d.Ahead()) == 7 })
 	if err := d.reload(func(c *config.Config) { c.Tokens[0].Sinks[0].(*config.VaultSink).Mount = "kv" }); err != nil {
 		t.Fatal(err)
 	}

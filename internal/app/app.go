@@ -23,6 +23,7 @@ import (
 	"rotatord/internal/access"
 	"rotatord/internal/admin"
 	"rotatord/internal/admission"
+	"rotatord/internal/audit"
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/connlimit"
@@ -62,6 +63,7 @@ type App struct {
 	watch    *watch
 	notifier *notify.Notifier
 	state    *state
+	record   *audit.Recorder
 	session  *vault.Session // nil if no Vault is configured
 	cluster  *kubernetes.Client
 	engine   *engine
@@ -72,7 +74,8 @@ type App struct {
 	started       time.Time
 
 	stopping  atomic.Bool
-	refusedAt atomic.Pointer[time.Time] // when the last reload was refused; nil if it was not
+	damaged   atomic.Pointer[recordDamage] // nil: the record was not found damaged
+	refusedAt atomic.Pointer[time.Time]    // when the last reload was refused; nil if it was not
 	failed    chan error
 
 	reloading sync.Mutex // held by Reload
@@ -126,8 +129,6 @@ func New(o Options) (*App, error) {
 	if err := a.newNotifier(); err != nil {
 		return nil, err
 	}
-	a.events = a.newStream()
-	a.onStop("events", a.events.Flush)
 	a.ahead = precheck.New(a.now, a.tellCheck)
 	a.watch = newWatch(a)
 	a.started = a.now()
@@ -146,6 +147,11 @@ func (a *App) build() error {
 		return err
 	}
 	a.onStop("state directory", func(context.Context) error { return a.state.close() })
+	if err := a.openRecord(); err != nil {
+		return err
+	}
+	a.events = a.newStream()
+	a.onStop("events", a.events.Flush)
 
 	if err := a.listen(); err != nil {
 		return err
@@ -166,7 +172,7 @@ func (a *App) build() error {
 	a.engine = newEngine(a.now, a.log, a.events)
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
-		Events: a.events, Replica: a.sharing.asReplica(), Copies: a.sharing.sealedCopies(), Saved: func(r rotation.Record) { a.engine.show(r); a.outages.ledgerWritten(r) },
+		Events: a.events, Record: a.record, Replica: a.sharing.asReplica(), Copies: a.sharing.sealedCopies(), Saved: func(r rotation.Record) { a.engine.show(r); a.outages.ledgerWritten(r) },
 	})
 	for name := range accountsOf(a.config) {
 		a.accounts[name] = a.newAccount(a.config.Accounts[name])
@@ -183,6 +189,7 @@ func (a *App) build() error {
 	}
 	a.metrics.Show(a, a.vaultSession(), a.engine.clock.Drift)
 	a.metrics.ShowWatch(a.watch.state)
+	a.metrics.ShowRecord(a.recordState)
 	a.metrics.ConfigLoaded(a.started)
 	return nil
 }
@@ -324,6 +331,7 @@ func (a *App) Start() {
 	a.mu.Unlock()
 	a.onStop("inventories", a.stopInventories)
 	a.lookAhead()
+	a.background("record of events", a.tellOfRecord)
 	a.watchSinks()
 	a.startNotifier()
 	a.startEngine()

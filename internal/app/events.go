@@ -6,8 +6,8 @@ import (
 	"rotatord/internal/event"
 )
 
-// logPatience is how long an event waits for its line in the log. A reader of the log that stalls does not
-// delay rotations for longer.
+// logPatience is how long an event waits for its line in the log, and in the record. A reader of the log that stalls,
+// or a disk that does not answer, does not delay rotations for longer.
 const logPatience = time.Second
 
 // newStream returns the stream of events. Its table has one line for each subscriber.
@@ -18,8 +18,13 @@ func (a *App) newStream() *event.Stream {
 	dropped := func(n int) {
 		a.log.Error("events are missing in the log, since nothing read it for too long", "events", n)
 	}
+	var record *event.Subscriber
+	if a.record != nil {
+		record = a.record.Subscriber().Queued(logPatience, a.record.Dropped)
+	}
 	return event.NewStream(a.now, panicked,
 		a.metrics.Subscriber(),
+		record,
 		event.NewLog(a.log).Queued(logPatience, dropped),
 		a.outages.Subscriber(),
 		a.notifier.Subscriber(),

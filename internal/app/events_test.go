@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/audit"
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/notify"
@@ -17,8 +18,13 @@ import (
 // TestSubscribersTakeEachKind: what a subscriber does not handle it ignores by name, so that a new kind is thought about.
 func TestSubscribersTakeEachKind(t *testing.T) {
 	a := &App{now: time.Now, log: slog.New(slog.DiscardHandler), metrics: httpapi.NewMetrics(httpapi.Build{}), outages: newOutages(time.Now, nil), notifier: notify.New(notify.Options{})}
+	var err error
+	if a.record, err = audit.Open(audit.Options{File: filepath.Join(t.TempDir(), "audit", "audit.jsonl")}); err != nil {
+		t.Fatal(err)
+	}
+	defer a.record.Close()
 	all := a.newStream().Subscribers()
-	if len(all) != 4 {
+	if len(all) != 5 {
 		t.Errorf("%d subscribers", len(all))
 	}
 	for _, s := range all {

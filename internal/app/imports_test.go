@@ -73,6 +73,7 @@ var allowed = map[string][]string{
 	"internal/access":          append([]string{"internal/outbound"}, core...),
 	"internal/admin":           append([]string{"internal/outbound", "internal/ownpath", "internal/status"}, core...),
 	"internal/admission":       core,
+	"internal/audit":           {"internal/durable", "internal/event", "internal/ownpath", "internal/printable", "internal/status"},
 	"internal/cloudflare":      append([]string{"internal/admission", "internal/outbound", "internal/smallfile"}, core...),
 	"internal/ledger":          append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
 	"internal/ledger/shared":   append([]string{"internal/durable", "internal/kvstore", "internal/ledger", "internal/pending"}, core...),
@@ -102,14 +103,14 @@ var allowed = map[string][]string{
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
 	"internal/doctor": append([]string{"internal/cloudflare", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
-	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/audit", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
 		"internal/pending", "internal/precheck", "internal/replica", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon with the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/kubernetes", "internal/kubernetes/kubetest", "internal/sink", "internal/statedir", "internal/status",
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
 	"docs":              {}, // only tests of the documents
-	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/harden", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue", "internal/notify",
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/audit", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/harden", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue", "internal/notify",
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 

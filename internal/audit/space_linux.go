@@ -42,6 +42,12 @@ func compare(dir string, need int64) error {
 	return nil
 }
 
+// plenty reports whether the disk of a directory has room for many chunks.
+func plenty(dir string) bool {
+	var s syscall.Statfs_t
+	return syscall.Statfs(dir, &s) == nil && int64(s.Bavail)*int64(s.Bsize) > 64*chunk
+}
+
 // lock takes the lock of a file that no other process may have.
 func lock(f *os.File) error {
 	for {

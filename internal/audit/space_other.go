@@ -9,3 +9,6 @@ func allocate(*os.File, int64, int64) error { return nil }
 
 // lock does nothing: the lock of the state directory keeps a second daemon away.
 func lock(*os.File) error { return nil }
+
+// plenty returns true: nothing is allocated.
+func plenty(string) bool { return true }

@@ -25,6 +25,10 @@ type Config struct {
 	AdminSocket string
 	Log         Log
 	State       State
+	// Audit is the record of events.
+	Audit Audit
+	// Allow says who may use which commands at the admin socket. nil: all who can reach it may use all.
+	Allow []Allow
 	// Accounts by config name.
 	Accounts map[string]Account
 	// Vault is nil if the file names none, which is so only if no sink needs it.
@@ -77,6 +81,24 @@ type Shared struct {
 	// Replica is the name of this replica as the file has it; empty for the name of the host. See
 	// [Shared.Name].
 	Replica string
+}
+
+// Audit says where the record of events is and how much of it is kept.
+type Audit struct {
+	// File is an absolute path. Default audit/audit.jsonl in State.Dir.
+	File string
+	// MaxSize is the size of a full file in bytes. Default 64 MiB.
+	MaxSize int64
+	// MaxAge is how old the first line of a file may be before it is full; 0 for any age. Default 30 days.
+	MaxAge time.Duration
+	// Keep is how many full files are kept. Default 12.
+	Keep int
+}
+
+// Allow lets a user or the members of a group use some commands.
+type Allow struct {
+	User, Group string   // exactly one, a name or a number
+	Verbs       []string // of AllowVerbs
 }
 
 // Account is one Cloudflare account with the credential to reach it: an API token,

@@ -16,6 +16,8 @@ const everything = `listen: :0
 admin_socket: /run//rotatord/./admin.sock
 log: {level: debug, format: text}
 state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}, shared: {vault: {mount: /team/kv/, prefix: /ops/rotatord/}, claim: 5s, replica: b.2}}
+audit: {file: /var/log//rotatord/audit.jsonl, max_size: 1GiB, max_age: 0, keep: 3}
+admin: {allow: [{group: operators, verbs: [status, rotate]}, {user: "1000", verbs: [all]}]}
 accounts:
   a.b:
     account_id: 023E105F4ECEF8AD9CA31A8372D0C353
@@ -151,6 +153,8 @@ func TestEverything(t *testing.T) {
 				Mount: "auth-mount", RoleID: config.SecretSource{File: "/role"}, SecretID: config.SecretSource{Env: "SECRET_ID"},
 			},
 		},
+		Audit:      config.Audit{File: "/var/log/rotatord/audit.jsonl", MaxSize: 1 << 30, Keep: 3},
+		Allow:      []config.Allow{{Group: "operators", Verbs: []string{"status", "rotate"}}, {User: "1000", Verbs: []string{"all"}}},
 		Kubernetes: config.Kubernetes{Kubeconfig: "/etc/rotatord/kubeconfig", Context: "prod:admin"},
 		Tokens: []config.Token{
 			inheriting(config.Token{

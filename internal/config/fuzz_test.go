@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -151,6 +152,8 @@ func spelledOut(cfg *config.Config) object {
 		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
 		"log":        object{"level": cfg.Log.Level, "format": cfg.Log.Format},
 		"state":      given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients, "shared": shared(cfg.State.Shared)}),
+		"audit":      auditOf(cfg),
+		"admin":      adminOf(cfg),
 		"vault":      vault(cfg),
 		"kubernetes": cluster(cfg),
 		"accounts":   accounts,
@@ -254,6 +257,23 @@ func FuzzSecretNeverEchoed(f *testing.F) {
 			t.Errorf("the error repeats a secret:\n%v\n%s", err, text)
 		}
 	})
+}
+
+// auditOf is the section audit.
+func auditOf(cfg *config.Config) object {
+	return object{"file": cfg.Audit.File, "max_size": fmt.Sprintf("%dKiB", cfg.Audit.MaxSize>>10), "max_age": cfg.Audit.MaxAge.String(), "keep": cfg.Audit.Keep}
+}
+
+// adminOf is the section admin; empty if all may use all commands.
+func adminOf(cfg *config.Config) object {
+	var allow []object
+	for _, a := range cfg.Allow {
+		allow = append(allow, given(object{"user": a.User, "group": a.Group, "verbs": a.Verbs}))
+	}
+	if allow == nil {
+		return object{}
+	}
+	return object{"allow": allow}
 }
 
 // cluster is the section kubernetes; empty in the cluster.

@@ -86,6 +86,8 @@ func (c *checker) check() {
 	c.checkLog()
 	c.checkState()
 	c.checkAdminSocket()
+	c.checkAudit()
+	c.checkAllow()
 	c.checkAccounts()
 	c.checkTokens()
 	c.checkVault()

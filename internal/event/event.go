@@ -32,8 +32,8 @@
 //
 // # What must be durable first
 //
-// A stream cannot refuse anything. An audit file that must have an entry before a rotate request
-// leaves is therefore not a subscriber alone. It is a port of the rotation core as well: a function
+// A stream cannot refuse anything. The record of events, which must have a line before a request
+// leaves, is therefore not a subscriber alone. It is a port of the rotation core as well: a function
 // that takes an Event, and returns an error if that is not durable. The envelope is the same.
 package event
 

@@ -69,6 +69,7 @@ func exercised() *httpapi.Metrics {
 	tell(m, "ci-deploy", event.SinkRestore{Sink: "vault:secret/access/ci"})
 	tell(m, "", event.VaultLogin{Method: "kubernetes"})
 	m.Receivers([]string{"night"}, nil)
+	m.ShowRecord(func() httpapi.RecordState { return httpapi.RecordState{Seq: 48213, Lost: 2} })
 	m.ShowWatch(func() (time.Duration, time.Time) { return time.Hour, now })
 	source := withFindings()
 	source.replicas = threeReplicas()

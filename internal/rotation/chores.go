@@ -165,6 +165,9 @@ func (e *entry) deleteOne(ctx context.Context, old Replaced) (Replaced, error) {
 			return old, err
 		}
 	}
+	if err := e.recorded(ctx, event.RequestLeaving{Operation: "delete", TokenID: old.TokenID}); err != nil {
+		return old, err
+	}
 	failpoint.Reach("delete.before")
 	defer failpoint.Reach("delete.after")
 	return old, e.token.Creator.Delete(ctx, old.TokenID)

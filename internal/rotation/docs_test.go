@@ -38,7 +38,7 @@ func cycleDocument(t *testing.T) string {
 func TestCrashPointsAreDocumented(t *testing.T) {
 	const grace = 40 * time.Minute
 	words := map[string]string{
-		"save claimed": "claim", "sink preflight": "sinks ready", "reserve": "space reserved", "ready": "Cloudflare ready",
+		"save claimed": "claim", "sink preflight": "sinks ready", "reserve": "space reserved", "room": "room in the record", "record": "recorded", "ready": "Cloudflare ready",
 		"save intent": "intent", "rotate": "rotate carried out", "seal": "seal", "save sealed": "ledger: sealed",
 		"sink store": "sinks written", "save stored": "ledger: stored", "erase": "sealed answer erased", "save ": "ledger: done",
 	}

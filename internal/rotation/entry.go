@@ -31,6 +31,7 @@ type entry struct {
 	// With several replicas: working is set while this one works on the token, beside while it does so beside a
 	// rotation. Then a save takes or renews the hold.
 	working, beside bool
+	release         func()      // gives back the room in the record of events; nil if none is kept
 	actor           event.Actor // in whose name the token is opened; the zero Actor if the context does not say
 }
 
@@ -80,6 +81,9 @@ func (r *Rotator) tryOpen(ctx context.Context, t Token) (*entry, error) {
 
 // close ends the work on the token, and gives back its hold.
 func (e *entry) close() {
+	if e.release != nil {
+		e.release()
+	}
 	e.remember()
 	e.giveBack()
 	e.lock.Unlock()

@@ -157,7 +157,7 @@ func (m *replaceMachine) setFaults() {
 }
 
 func (m *replaceMachine) restart() {
-	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Saved: m.saved, Now: m.now, Owner: "x", Started: m.now()})
+	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Record: m.newRecord(), Saved: m.saved, Now: m.now, Owner: "x", Started: m.now()})
 	for range 8 { // the daemon tries again to enroll a token, and does not schedule it before
 		if m.catchCrash(func() error { _, err := m.rotator.Enroll(m.Context(), m.token); return err }) == nil {
 			return
@@ -173,7 +173,7 @@ func (m *replaceMachine) catchCrash(do func() error) (err error) {
 				panic(p)
 			}
 			err = errors.New("crashed")
-			m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Saved: m.saved, Now: m.now, Owner: "x", Started: m.now()})
+			m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Record: m.newRecord(), Saved: m.saved, Now: m.now, Owner: "x", Started: m.now()})
 		}
 	}()
 	return do()

@@ -27,7 +27,7 @@ func TestCreate(t *testing.T) {
 		if record.TokenID != w.created[0].id || record.Last.Trigger != rotation.TriggerCreate || !record.GraceEnd().IsZero() || len(record.Replaced) > 0 {
 			t.Errorf("the record is %+v", record)
 		}
-		if got := strings.Join(w.calls, ", "); !strings.Contains(got, "find, reserve, ready, save intent, create, seal, save sealed, sink store") {
+		if got := strings.Join(w.calls, ", "); !strings.Contains(got, "find, reserve, room, ready, save intent, record, create, seal, save sealed, sink store") {
 			t.Error(got)
 		}
 		before := w.created[0].current

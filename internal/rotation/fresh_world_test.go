@@ -26,6 +26,7 @@ func (w *world) Find(_ context.Context, name string) (found []rotation.TokenFact
 }
 
 func (w *world) Create(_ context.Context, req rotation.CreateRequest) (issued rotation.Issued, err error) {
+	w.leaves("create", req.Name)
 	err = w.do("create", func() error {
 		w.creates++
 		now := time.Now().UTC()
@@ -45,6 +46,7 @@ func (w *world) Create(_ context.Context, req rotation.CreateRequest) (issued ro
 }
 
 func (w *world) Delete(_ context.Context, id string) error {
+	w.leaves("delete", id)
 	return w.do("delete", func() error {
 		if w.namedByPolicy[id] {
 			return &rotation.IssuerError{Class: rotation.Refused, Operation: "delete", Status: 409, Code: 12139, Err: rotation.ErrInUse}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/event"
 	"rotatord/internal/moment"
 )
 
@@ -209,6 +210,11 @@ func (e *entry) moveEnd(ctx context.Context, grace time.Duration) error {
 func (e *entry) setGrace(ctx context.Context, tokenID string, grace time.Duration) (TokenFacts, time.Time, error) {
 	if err := e.mustHold(ctx); err != nil {
 		return TokenFacts{}, time.Time{}, err
+	}
+	if grace == 0 { // an extension ends no secret, and consumers may need it
+		if err := e.recorded(ctx, event.RequestLeaving{Operation: "revoke", TokenID: tokenID}); err != nil {
+			return TokenFacts{}, time.Time{}, err
+		}
 	}
 	facts, until, err := e.token.Issuer.SetGrace(WithSendCheck(ctx, e.maySend), tokenID, grace)
 	if err != nil && classOf(err) == Unknown {

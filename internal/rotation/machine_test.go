@@ -312,7 +312,7 @@ func (m *machine) sealed(value string) bool {
 
 func (m *machine) restart() {
 	m.passed = map[string]bool{}
-	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Saved: m.saved, Owner: "x", Started: time.Now()})
+	m.rotator = rotation.New(rotation.Options{Ledger: m, Pending: m, Events: m, Record: m.newRecord(), Saved: m.saved, Owner: "x", Started: time.Now()})
 }
 
 // perform carries out an act between two attempts.

@@ -202,6 +202,9 @@ func (a *attempt) rotate(ctx context.Context) error {
 	if err := a.phase(event.PhaseIntent, intent); err != nil {
 		return a.giveUp(ctx, event.ResultSkipped, "intent", err)
 	}
+	if err := a.recorded(ctx, a.record.leaving()); err != nil {
+		return a.giveUp(ctx, event.ResultSkipped, "record", err)
+	}
 
 	// From here on the caller's context no longer counts: if nothing waited for the answer, the
 	// secret would be lost.
@@ -247,6 +250,9 @@ func (a *attempt) preflight(ctx context.Context) error {
 	}
 	if err := a.pending.Reserve(ctx, a.pendingKey()); err != nil {
 		return fmt.Errorf("the journal: %w", err)
+	}
+	if err := a.keepRoom(ctx); err != nil {
+		return err
 	}
 	// Last, since it may wait for the request budget.
 	if err := a.token.Issuer.Ready(ctx); err != nil && !(errors.Is(err, ErrClock) && work.ignoresClock()) {

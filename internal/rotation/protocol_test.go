@@ -26,7 +26,7 @@ func TestOneRotation(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := []string{
-			"save claimed", "sink preflight", "reserve", "ready", "save intent", "rotate",
+			"save claimed", "sink preflight", "reserve", "room", "ready", "save intent", "record", "rotate",
 			"seal", "save sealed", "sink store", "save stored", "erase", "save ",
 		}
 		if diff := cmp.Diff(want, w.calls); diff != "" {

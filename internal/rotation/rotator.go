@@ -7,12 +7,13 @@ import (
 	"rotatord/internal/event"
 )
 
-// Options are what a Rotator needs. All fields but Pauses, Events, Saved and Now are required.
+// Options are what a Rotator needs. All fields but Pauses, Events, Record, Saved and Now are required.
 type Options struct {
 	Ledger  Ledger
 	Pending Pending
 	Pauses  Pauses           // nil: pauses are forgotten at a restart
 	Events  Events           // nil: events go nowhere
+	Record  Recorder         // nil: requests leave without a line in a record of events
 	Saved   func(Record)     // is called for each durable step of a rotation; it must not block. nil: not called
 	Now     func() time.Time // nil: time.Now
 	Owner   string           // names this process in claims
@@ -26,13 +27,14 @@ type Options struct {
 // Rotator runs the protocol. It is safe for concurrent use; calls for one token wait for
 // each other.
 type Rotator struct {
-	ledger  Ledger
-	pending Pending
-	events  Events
-	saved   func(Record)
-	now     func() time.Time
-	owner   string
-	started time.Time
+	ledger   Ledger
+	pending  Pending
+	events   Events
+	recorder Recorder
+	saved    func(Record)
+	now      func() time.Time
+	owner    string
+	started  time.Time
 
 	replica *Replica     // nil: this daemon is alone
 	shared  SharedLedger // the ledger, if it is not alone
@@ -56,7 +58,7 @@ type Rotator struct {
 // New returns a Rotator.
 func New(o Options) *Rotator {
 	r := &Rotator{
-		ledger: o.Ledger, pending: o.Pending, events: o.Events, saved: o.Saved, now: o.Now, pauseStore: o.Pauses,
+		ledger: o.Ledger, pending: o.Pending, events: o.Events, recorder: o.Record, saved: o.Saved, now: o.Now, pauseStore: o.Pauses,
 		owner: o.Owner, started: o.Started,
 		locks: make(map[string]*sync.Mutex), unsealed: make(map[string]unsealedAnswer), extended: make(map[string]movedEnd), asked: make(map[string]asked),
 		unfinished: make(map[string]Record),

@@ -115,6 +115,10 @@ type world struct {
 	// fault returns the fault of the n-th call, counted from 0. If it is nil, no call fails.
 	fault func(n int, call string) fault
 
+	// mayLeave are the requests that were recorded and have not left, and rooms counts the room that is kept, by token.
+	mayLeave map[string]bool
+	rooms    map[string]int
+
 	events []event.Event
 	steps  []rotation.Record // every record that was saved with a step
 }
@@ -316,6 +320,7 @@ func (w *world) Inspect(_ context.Context, id string) (facts rotation.TokenFacts
 }
 
 func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued rotation.Issued, err error) {
+	w.leaves("rotate", req.TokenID)
 	err = w.do("rotate", func() error {
 		if w.gone[req.TokenID] {
 			return notThere("rotate")
@@ -354,6 +359,7 @@ func notThere(operation string) error {
 }
 
 func (w *world) SetGrace(_ context.Context, id string, grace time.Duration) (facts rotation.TokenFacts, until time.Time, err error) {
+	w.leavesSetGrace(id, grace)
 	err = w.do("extend", func() error {
 		if w.gone[id] {
 			return notThere("update")
@@ -457,7 +463,7 @@ func (w *world) token(grace time.Duration) rotation.Token {
 // start returns the rotator of a new process in the same world.
 func (w *world) start() *rotation.Rotator {
 	r := rotation.New(rotation.Options{
-		Ledger: w, Pending: w, Pauses: w, Events: w, Saved: w.saved, Owner: fmt.Sprint(time.Now().UnixNano()), Started: w.now(), Now: w.now,
+		Ledger: w, Pending: w, Pauses: w, Events: w, Record: w.newRecord(), Saved: w.saved, Owner: fmt.Sprint(time.Now().UnixNano()), Started: w.now(), Now: w.now,
 	})
 	if err := r.LoadPauses(w.t.Context()); err != nil {
 		w.t.Fatal(err)

@@ -6,6 +6,8 @@ import "time"
 const (
 	CheckStateDirectory = "state_directory" // ledger and sealed secrets can be written
 	CheckDiskSpace      = "disk_space"      // space is left on the disk of the state directory
+	CheckAudit          = "audit"           // requests that change a secret can be recorded
+	CheckAuditChain     = "audit_chain"     // the record of events was not found damaged since the start
 	CheckVault          = "vault"           // Vault answers, is unsealed, and there is a session
 	CheckVaultTLS       = "vault_tls"       // the files of vault.tls are in use, and the client certificate lasts
 	CheckVaultLogin     = "vault_login"     // the last login to Vault succeeded, or there is no session at all
@@ -19,7 +21,7 @@ const (
 )
 
 // CheckNames are all of them.
-var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckVault, CheckVaultTLS, CheckVaultLogin, CheckWrappingToken, CheckSink, CheckCloudflare, CheckCredential,
+var CheckNames = []string{CheckStateDirectory, CheckDiskSpace, CheckAudit, CheckAuditChain, CheckVault, CheckVaultTLS, CheckVaultLogin, CheckWrappingToken, CheckSink, CheckCloudflare, CheckCredential,
 	CheckConfiguration, CheckClock, CheckNotify}
 
 // Check is the last result of a check.
@@ -56,7 +58,7 @@ func (c Check) Title() string {
 }
 
 var checkTitles = map[string]string{
-	CheckStateDirectory: "state directory", CheckDiskSpace: "disk space", CheckVault: "Vault", CheckVaultTLS: "TLS to Vault",
+	CheckStateDirectory: "state directory", CheckDiskSpace: "disk space", CheckAudit: "record of events", CheckAuditChain: "chain of the record of events", CheckVault: "Vault", CheckVaultTLS: "TLS to Vault",
 	CheckVaultLogin: "login to Vault", CheckWrappingToken: "wrapping token", CheckSink: "sink",
 	CheckCloudflare: "Cloudflare account", CheckCredential: "credential of account", CheckConfiguration: "configuration",
 	CheckClock: "clock", CheckNotify: "receiver of notifications",

@@ -361,6 +361,8 @@ func concerns(c Check, t Token) bool {
 var checkToDo = map[string]string{
 	CheckStateDirectory: "no rotation begins until the state directory can be written: make room on its disk, or mend it",
 	CheckDiskSpace:      "make room before the disk is full",
+	CheckAudit:          "look at the disk of the record: nothing that changes a secret is sent until it can be written",
+	CheckAuditChain:     "rotatord audit verify names what is missing or changed",
 	CheckVault:          "no rotation begins until Vault can be used: unseal it, or mend the way to it or the login",
 	CheckVaultTLS:       "renew the certificate, or correct the files of vault.tls; they are read again within 10 seconds",
 	CheckVaultLogin:     "correct the login before the session ends: rotatord doctor says what is wrong with it",

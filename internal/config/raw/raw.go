@@ -45,6 +45,10 @@ type File struct {
 	Log Log `yaml:"log"`
 	// Where the daemon keeps what must survive it.
 	State State `yaml:"state"`
+	// The record of events: who did what, when, why, and what came of it. It is always kept.
+	Audit Audit `yaml:"audit"`
+	// Who may use which commands at the admin socket. Default: all who can reach the socket may use all.
+	Admin Admin `yaml:"admin"`
 	// The Cloudflare accounts by a name of your choice. At least one; no default.
 	Accounts map[string]Account `yaml:"accounts" jsonschema:"required" hint:"give at least one Cloudflare account"`
 	// The one Vault that secrets are written to. Required if a sink needs it.
@@ -115,6 +119,39 @@ type SharedVault struct {
 	// The path below the mount below which rotatord alone reads and writes. Required. No sink may write
 	// there.
 	Prefix *string `yaml:"prefix" jsonschema:"required,example=rotatord" hint:"give the path below the mount, such as rotatord"`
+}
+
+// Audit says where the record of events is and how much of it is kept.
+type Audit struct {
+	// The file that is written, as an absolute path in a directory that only the daemon can write to. Default
+	// audit/audit.jsonl in state.dir. Full files, and the head of the record, are beside it. No request that
+	// changes a secret is sent while it cannot be written.
+	File *string `yaml:"file" jsonschema:"pattern=^/,example=/var/log/rotatord/audit.jsonl"`
+	// A file of that size is full, and a new one begins: 1MiB to 1GiB. Default 64MiB.
+	MaxSize *string `yaml:"max_size" jsonschema:"pattern=^[0-9]+(KiB|MiB|GiB)$,default=64MiB"`
+	// A file whose first line is that old is full too: at least 1h, or 0 for never. Default 720h.
+	MaxAge *Duration `yaml:"max_age" jsonschema:"default=720h"`
+	// How many full files are kept, 1 to 10000. Default 12. The oldest is deleted when another one is full.
+	Keep *int `yaml:"keep" jsonschema:"minimum=1,maximum=10000,default=12"`
+}
+
+// Admin says who may use which commands at the admin socket.
+type Admin struct {
+	// Who may use which commands. Who is in no entry may use none, except root, who may use all unless an
+	// entry is for the user root. Default: all who can reach the socket may use all commands.
+	Allow []Allow `yaml:"allow" hint:"give at least one entry, or remove the key"`
+}
+
+// Allow lets a user, or the members of a group, use commands. Exactly one of user and group.
+type Allow struct {
+	// The name of a user of this machine, or its number. No default.
+	User *string `yaml:"user"`
+	// The name of a group of this machine, or its number. It counts for all users whom the system has in
+	// that group. No default.
+	Group *string `yaml:"group"`
+	// The commands: status (with history and the progress of orders), rotate, rotate-all, cancel,
+	// cancel-all, pause, resume, resolve, revoke-previous, extend-grace, or all. Required.
+	Verbs []*string `yaml:"verbs" jsonschema:"required" hint:"give at least one command, such as status, or all"`
 }
 
 // Kubernetes says how to reach the API server of a cluster. Without kubeconfig the daemon must run in the

@@ -1,0 +1,47 @@
+package config
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+)
+
+// AllowVerbs are the commands that admin.allow can name. "status" is all that only reads, and "all" is every command.
+var AllowVerbs = []string{"status", "rotate", "rotate-all", "cancel", "cancel-all", "pause", "resume", "resolve", "revoke-previous", "extend-grace", "all"}
+
+// validAccount is the name or the number of a user or a group of the system.
+var validAccount = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,255}\$?$`)
+
+// checkAllow checks who may use which commands. Whether a user or a group exists is known only where the daemon runs.
+func (c *checker) checkAllow() {
+	for i, in := range c.raw.Admin.Allow {
+		path := fmt.Sprintf("admin.allow[%d]", i)
+		out := Allow{User: or(in.User, ""), Group: or(in.Group, "")}
+		switch {
+		case c.broken[path]:
+			continue
+		case c.has(path+".user") && c.has(path+".group"):
+			c.wrong(path, "has both user and group: write two entries")
+		case !c.has(path+".user") && !c.has(path+".group"):
+			c.wrong(path, "needs user or group")
+		}
+		for key, name := range map[string]*string{".user": in.User, ".group": in.Group} {
+			if name != nil && !validAccount.MatchString(*name) {
+				c.wrong(path+key, "is not the name or the number of one on this system")
+			}
+		}
+		for j, verb := range in.Verbs {
+			at := fmt.Sprintf("%s.verbs[%d]", path, j)
+			switch {
+			case verb == nil:
+			case !slices.Contains(AllowVerbs, *verb):
+				c.wrong(at, "is not a command that can be allowed: %s", Suggest(*verb, AllowVerbs))
+			case slices.Contains(out.Verbs, *verb):
+				c.wrong(at, "is in the list twice: remove one")
+			default:
+				out.Verbs = append(out.Verbs, *verb)
+			}
+		}
+		c.cfg.Allow = append(c.cfg.Allow, out)
+	}
+}
