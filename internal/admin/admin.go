@@ -4,7 +4,7 @@
 // Guarantees:
 //
 //   - Only the daemon's user, its group and root can reach the socket: it has mode 0660, and at no moment a
-//     wider one. All of them may use every verb; there are no finer rights.
+//     wider one. All of them may use every verb, unless admin.allow says which user and which group may use which.
 //   - Each request that would change state is one event, and so one line in the log, done or refused, with
 //     the user, group and process that the kernel names for its connection. Where the
 //     kernel does not name them, the request is refused.
@@ -45,6 +45,8 @@ type View interface {
 	Replicas() *status.Replicas
 	// Pending returns how many sealed secrets a sink has not confirmed yet, and the age of the oldest.
 	Pending() (n int, oldest time.Time)
+	// History returns lines of the record of events, the newest last. It reads local files, within ctx.
+	History(ctx context.Context, q status.HistoryQuery) (status.History, error)
 	// Progress returns the progress of an account's orders, from memory. The error wraps ErrNoAccount if
 	// the account is not configured.
 	Progress(account string) (Progress, error)

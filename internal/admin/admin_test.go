@@ -24,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/config"
 	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
@@ -61,6 +62,9 @@ type fakeDaemon struct {
 
 func (d *fakeDaemon) Tokens() []status.Token { return d.tokens }
 
+func (d *fakeDaemon) History(_ context.Context, q status.HistoryQuery) (status.History, error) {
+	return status.History{Entries: []status.HistoryEntry{{Seq: 7, At: now, Kind: "rotation.failed", Token: q.Token, By: "alice", Message: "it failed", Error: canary}}, More: q.Limit == 1}, d.err
+}
 func (d *fakeDaemon) Replicas() *status.Replicas { return d.replicas }
 
 func (d *fakeDaemon) LookAtVault(context.Context) []admin.Finding {
@@ -167,6 +171,13 @@ func (b *buffer) Write(p []byte) (int, error) {
 }
 
 // audit returns the audit lines, without time and level.
+// String returns what was written so far.
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
 func (b *buffer) audit(t *testing.T) []map[string]any {
 	t.Helper()
 	b.mu.Lock()
@@ -197,7 +208,7 @@ func newDaemon() *fakeDaemon {
 }
 
 // serve serves a daemon on a real socket.
-func serve(t *testing.T, d admin.Daemon) (path string, log *buffer) {
+func serve(t *testing.T, d admin.Daemon, allow ...config.Allow) (path string, log *buffer) {
 	t.Helper()
 	path, log = filepath.Join(t.TempDir(), "admin.sock"), &buffer{}
 	listener, err := admin.Listen(path)
@@ -205,7 +216,7 @@ func serve(t *testing.T, d admin.Daemon) (path string, log *buffer) {
 		t.Fatal(err)
 	}
 	logger := slog.New(slog.NewJSONHandler(log, nil))
-	server := admin.NewServer(d, logger, event.NewStream(time.Now, nil, event.NewLog(logger)).Tell)
+	server := admin.NewServer(d, logger, event.NewStream(time.Now, nil, event.NewLog(logger)).Tell, func() []config.Allow { return allow })
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {

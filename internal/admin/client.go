@@ -21,6 +21,7 @@ import (
 	"rotatord/internal/outbound"
 	"rotatord/internal/printable"
 	"rotatord/internal/rotation"
+	"rotatord/internal/status"
 )
 
 // maxAnswer is how many bytes of an answer a client reads; a hundred thousand tokens need less than half.
@@ -75,6 +76,23 @@ func (c *Client) Token(ctx context.Context, name string) (o Overview, err error)
 // Names returns the names of the tokens that begin with a prefix.
 func (c *Client) Names(ctx context.Context, prefix string) (n Names, err error) {
 	return n, c.do(ctx, http.MethodGet, "/v1/names?prefix="+url.QueryEscape(prefix), nil, &n)
+}
+
+// History returns lines of the daemon's record of events.
+func (c *Client) History(ctx context.Context, q status.HistoryQuery) (h status.History, err error) {
+	params := url.Values{}
+	for name, value := range map[string]string{"token": q.Token, "kind": q.Kind} {
+		if value != "" {
+			params.Set(name, value)
+		}
+	}
+	if !q.Since.IsZero() {
+		params.Set("since", q.Since.UTC().Format(time.RFC3339))
+	}
+	if q.Limit > 0 {
+		params.Set("limit", strconv.Itoa(q.Limit))
+	}
+	return h, c.do(ctx, http.MethodGet, "/v1/history?"+params.Encode(), nil, &h)
 }
 
 // Resolve has the daemon resolve a doubt.

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
@@ -32,9 +33,10 @@ const (
 )
 
 // NewServer returns a server for the listener of [Listen]. log is for errors of connections. tell publishes
-// each command that would change state, done or refused.
-func NewServer(daemon Daemon, log *slog.Logger, tell func(token string, by event.Actor, d event.Detail)) *http.Server {
-	s := &server{daemon: daemon, tell: tell}
+// each command that would change state, done or refused. allowed returns admin.allow of the configuration in force; nil
+// if all may use all commands.
+func NewServer(daemon Daemon, log *slog.Logger, tell func(token string, by event.Actor, d event.Detail), allowed func() []config.Allow) *http.Server {
+	s := &server{daemon: daemon, tell: tell, allowed: allowed}
 	return &http.Server{
 		Handler:           jsonErrors(s.handler()),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: commandTime + 15*time.Second, IdleTimeout: time.Minute,
@@ -48,16 +50,22 @@ func NewServer(daemon Daemon, log *slog.Logger, tell func(token string, by event
 }
 
 type server struct {
-	daemon Daemon
-	tell   func(token string, by event.Actor, d event.Detail)
+	daemon  Daemon
+	tell    func(token string, by event.Actor, d event.Detail)
+	allowed func() []config.Allow
+
+	mu      sync.Mutex
+	refused map[uint32]time.Time // by user: when a refused command that only reads was told last
 }
 
 func (s *server) handler() *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/tokens", func(w http.ResponseWriter, _ *http.Request) {
+	read := func(pattern string, serve http.HandlerFunc) { mux.HandleFunc("GET "+pattern, s.reading(serve)) }
+	read("/v1/tokens", func(w http.ResponseWriter, _ *http.Request) {
 		serveJSON(w, http.StatusOK, s.overview(s.daemon.Tokens()))
 	})
-	mux.HandleFunc("GET /v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) {
+	read("/v1/history", s.history)
+	read("/v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) {
 		token, err := s.find(r.PathValue("name"))
 		if err != nil {
 			serveError(w, err)
@@ -65,7 +73,7 @@ func (s *server) handler() *http.ServeMux {
 		}
 		serveJSON(w, http.StatusOK, s.overview([]status.Token{token}))
 	})
-	mux.HandleFunc("GET /v1/names", func(w http.ResponseWriter, r *http.Request) {
+	read("/v1/names", func(w http.ResponseWriter, r *http.Request) {
 		serveJSON(w, http.StatusOK, namesOf(s.daemon.Tokens(), r.URL.Query().Get("prefix")))
 	})
 	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, event.OperatorResolve, s.resolve))
@@ -75,7 +83,7 @@ func (s *server) handler() *http.ServeMux {
 	mux.HandleFunc("POST /v1/tokens/{name}/extend-grace", command(s, event.OperatorExtendGrace, s.extendGrace))
 	mux.HandleFunc("POST /v1/accounts/{account}/rotate", command(s, event.OperatorRotateAll, s.rotateAll))
 	mux.HandleFunc("POST /v1/accounts/{account}/cancel", command(s, event.OperatorCancelAll, s.cancelAll))
-	mux.HandleFunc("GET /v1/accounts/{account}/progress", func(w http.ResponseWriter, r *http.Request) {
+	read("/v1/accounts/{account}/progress", func(w http.ResponseWriter, r *http.Request) {
 		progress, err := s.daemon.Progress(r.PathValue("account"))
 		if err != nil {
 			serveError(w, err)
@@ -83,7 +91,7 @@ func (s *server) handler() *http.ServeMux {
 		}
 		serveJSON(w, http.StatusOK, scrubbedProgress(progress))
 	})
-	mux.HandleFunc("GET /v1/vault", func(w http.ResponseWriter, r *http.Request) {
+	read("/v1/vault", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), commandTime)
 		defer cancel()
 		all := Findings{Findings: []Finding{}}
@@ -98,6 +106,33 @@ func (s *server) handler() *http.ServeMux {
 		mux.HandleFunc("POST "+of+"/resume", command(s, event.OperatorResume, s.resume))
 	}
 	return mux
+}
+
+// history answers with lines of the record of events.
+func (s *server) history(w http.ResponseWriter, r *http.Request) {
+	params := r.URL.Query()
+	q := status.HistoryQuery{Token: params.Get("token"), Kind: params.Get("kind")}
+	var err error
+	if text := params.Get("since"); text != "" {
+		q.Since, err = status.ParseSince(text, time.Now())
+	}
+	if text := params.Get("limit"); text != "" && err == nil {
+		q.Limit, err = strconv.Atoi(text)
+	}
+	if err != nil {
+		serveError(w, failure{http.StatusBadRequest, err.Error()})
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), commandTime)
+	defer cancel()
+	answer, err := s.daemon.History(ctx, q)
+	if err != nil {
+		serveError(w, err)
+		return
+	}
+	answer = printable.Copy(answer)
+	answer.Entries = append([]status.HistoryEntry{}, answer.Entries...) // never null
+	serveJSON(w, http.StatusOK, answer)
 }
 
 func (s *server) overview(tokens []status.Token) Overview {
@@ -265,6 +300,9 @@ func command[Args interface{ audit() []any }](s *server, verb event.Kind, do fun
 				return nil, "", failure{http.StatusForbidden, fmt.Sprintf("the system does not say who you are: %v", err)}
 			}
 			by = who.actor(verb)
+			if err := s.refusal(who, verb.Name()); err != nil {
+				return nil, "", err
+			}
 			args, err := decode[Args](http.MaxBytesReader(w, r.Body, maxBody))
 			if err != nil {
 				return nil, "", err
@@ -415,6 +453,7 @@ func (d *discard) Write(p []byte) (int, error) { return len(p), nil }
 type peer struct {
 	uid, gid uint32
 	pid      int32
+	groups   []uint32 // further groups of the process; empty if the kernel does not say them
 }
 
 type peerKey struct{}

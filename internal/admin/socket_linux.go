@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"rotatord/internal/ownpath"
 )
@@ -169,7 +170,9 @@ func peerOf(c net.Conn) (peer, error) {
 	}
 	var cred *syscall.Ucred
 	var credErr error
+	var groups []uint32
 	if err := raw.Control(func(fd uintptr) {
+		groups = groupsOf(fd)
 		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	}); err != nil {
 		return peer{}, err
@@ -177,5 +180,22 @@ func peerOf(c net.Conn) (peer, error) {
 	if credErr != nil {
 		return peer{}, fmt.Errorf("reading the peer's credentials: %w", credErr)
 	}
-	return peer{uid: cred.Uid, gid: cred.Gid, pid: cred.Pid}, nil
+	return peer{uid: cred.Uid, gid: cred.Gid, pid: cred.Pid, groups: groups}, nil
+}
+
+// maxGroups is how many further groups of a peer count. The kernel allows more, and no system has them.
+const maxGroups = 1024
+
+// groupsOf returns the further groups of the process at the other end of a socket, as they were when it connected. It
+// returns nil if this kernel does not say them.
+func groupsOf(fd uintptr) []uint32 {
+	const soPeerGroups = 59
+	groups := make([]uint32, maxGroups)
+	size := uint32(len(groups) * 4)
+	_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.SOL_SOCKET, soPeerGroups,
+		uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return nil
+	}
+	return groups[:min(int(size/4), len(groups))]
 }

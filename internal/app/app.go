@@ -336,7 +336,7 @@ func (a *App) Start() {
 	a.startNotifier()
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, so it is stopped before it
-		server := admin.NewServer(a, a.log, a.events.Tell)
+		server := admin.NewServer(a, a.log, a.events.Tell, func() []config.Allow { return a.inForce().Allow })
 		server.ConnState = a.adminListener.ConnState
 		a.serve("admin", orderTime, a.adminListener, server, func() error { return server.Serve(a.adminListener) })
 	}

@@ -48,7 +48,7 @@ type Options struct {
 
 const (
 	fileMode = 0o600
-	// room is what is reserved for the lines of one request and of what comes of it.
+	// room is what is reserved for the lines of one request and of its outcome.
 	room = 64 << 10
 	// chunk is how much is allocated at once while the disk has plenty of room.
 	chunk = 1 << 20
@@ -150,7 +150,7 @@ func (r *Recorder) Dropped(n int) {
 
 var errSlow = errors.New("the disk did not answer for too long")
 
-// Reserve keeps room on the disk for the lines of one request about a token, and of what comes of it, until release is
+// Reserve keeps room on the disk for the lines of one request about a token, and of its outcome, until release is
 // called. An error means that they could not be recorded, so that the request must not leave.
 func (r *Recorder) Reserve(_ context.Context, token string) (release func(), err error) {
 	if err := r.writable(); err != nil {

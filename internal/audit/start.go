@@ -69,7 +69,7 @@ func lastOf(all []file, head Head) (scanned, error) {
 }
 
 // damageOf says what is wrong with the record as it was found; empty if its chain goes on. An unfinished end behind
-// the head is what a crash leaves, and is no damage.
+// the head is what a crash leaves, and not damage.
 func (r *Recorder) damageOf(found, before scanned, head Head, headErr error) string {
 	last := max2(found.last, before.last)
 	switch {

@@ -83,6 +83,7 @@ var samples = []event.Event{
 
 	commanded("", event.Command{Verb: event.OperatorNotifyTest, Args: []any{"receiver", "night"}, Outcome: "taken by 1 of 1"}),
 
+	commanded("", event.Command{Verb: event.OperatorRead, Outcome: "refused", Err: "no"}),
 	about("", event.DaemonStart{Version: "v1", Tokens: 3, Address: "127.0.0.1:1", AdminSocket: "/run/s", StateDir: "/var/lib/r"}),
 	about("", event.DaemonStop{Cause: "terminated", Within: time.Minute}),
 	about("", event.DaemonEnd{}),

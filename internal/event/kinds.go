@@ -96,6 +96,7 @@ const (
 	OperatorRevokePrevious Kind = operatorPrefix + "revoke_previous"
 	OperatorExtendGrace    Kind = operatorPrefix + "extend_grace"
 	OperatorNotifyTest     Kind = operatorPrefix + "notify_test"
+	OperatorRead           Kind = operatorPrefix + "status"
 )
 
 // The life of the daemon.
@@ -185,7 +186,7 @@ var (
 	Watch = []Kind{SinkChanged, SinkRolledBack, SinkDeleted, SinkWithoutSecret, SinkNeverWritten, SinkUnreadable, SinkAsWritten, SinkRestored,
 		SinkRestoreOrdered, SinkNotRestored, InUseRefused, InUseAccepted}
 	Commands = []Kind{OperatorRotate, OperatorRotateAll, OperatorCancel, OperatorCancelAll, OperatorPause, OperatorResume, OperatorResolve,
-		OperatorRevokePrevious, OperatorExtendGrace, OperatorNotifyTest}
+		OperatorRevokePrevious, OperatorExtendGrace, OperatorNotifyTest, OperatorRead}
 	// Record is what the record of events tells of itself, and the event that is only there.
 	Record     = []Kind{RequestLeaves, AuditBegan, AuditDamaged, AuditContinued, AuditRepaired, AuditLost, AuditHead}
 	DaemonLife = []Kind{Started, Stopping, Stopped, Failed, Interrupted, SecretsLost, Reloaded, ReloadFailed, EnrollFailed, Unfinished, DoubtFound,
@@ -313,6 +314,8 @@ var definitions = []Definition{
 	command(OperatorRevokePrevious, "`rotatord revoke-previous NAME`"),
 	command(OperatorExtendGrace, "`rotatord extend-grace NAME`"),
 	command(OperatorNotifyTest, "`rotatord notify test`"),
+	{Kind: OperatorRead, Of: Command{}, Severity: Info, Message: "admin command",
+		When: "`rotatord status`, `history` or another command that only reads was refused, because of `admin.allow`; once a minute for each user"},
 
 	{Kind: Started, Of: DaemonStart{}, Severity: Info, Message: "rotatord is running",
 		When: "the daemon serves and schedules"},

@@ -340,7 +340,7 @@ type Events interface {
 // Recorder keeps the record of events. A request that changes or ends a secret leaves only after the record has it.
 // Implementations are safe for concurrent use.
 type Recorder interface {
-	// Reserve keeps room for the lines of one request about that token and of what comes of it, until release is
+	// Reserve keeps room for the lines of one request about that token and of its outcome, until release is
 	// called. After an error the request must not leave.
 	Reserve(ctx context.Context, token string) (release func(), err error)
 	// Record returns nil once the event survives a crash of the machine. After an error what it tells of must not be

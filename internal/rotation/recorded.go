@@ -12,7 +12,7 @@ import (
 // events has it. What extends a grace or renews a service token ends no secret and passes without the gate: a full disk
 // must not cut consumers off.
 
-// keepRoom keeps room in the record of events for a request and what comes of it, until the token is closed.
+// keepRoom keeps room in the record of events for a request and its outcome, until the token is closed.
 func (e *entry) keepRoom(ctx context.Context) error {
 	if e.recorder == nil || e.release != nil {
 		return nil
