@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/config"
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/status"
@@ -29,6 +31,9 @@ type shownDaemon struct {
 func (d *shownDaemon) Tokens() []status.Token     { return d.overview.Tokens }
 func (d *shownDaemon) Checks() []status.Check     { return d.overview.Checks }
 func (d *shownDaemon) Replicas() *status.Replicas { return d.overview.Replicas }
+func (d *shownDaemon) History(context.Context, status.HistoryQuery) (status.History, error) {
+	return status.History{}, nil
+}
 func (d *shownDaemon) Pending() (int, time.Time) {
 	return d.overview.PendingSecrets, d.overview.PendingSince
 }
@@ -82,7 +87,7 @@ func TestSameJSON(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			server := admin.NewServer(d, slog.New(slog.DiscardHandler), func(string, event.Actor, event.Detail) {})
+			server := admin.NewServer(d, slog.New(slog.DiscardHandler), func(string, event.Actor, event.Detail) {}, func() []config.Allow { return nil })
 			go func() { _ = server.Serve(listener) }()
 			defer server.Close()
 			for path, args := range map[string][]string{"": nil, "/ci": {"ci"}} {

@@ -376,7 +376,7 @@ var checkToDo = map[string]string{
 
 // checkSections are the sections of the runbook for checks that fail.
 var checkSections = map[string]string{
-	CheckStateDirectory: "rotatordcannotrotate", CheckDiskSpace: "rotatordcheckfailing", CheckVault: "rotatordcannotrotate", CheckVaultTLS: "rotatordcheckfailing",
+	CheckStateDirectory: "rotatordcannotrotate", CheckDiskSpace: "rotatordcheckfailing", CheckAudit: "rotatordcheckfailing", CheckAuditChain: "rotatordcheckfailing", CheckVault: "rotatordcannotrotate", CheckVaultTLS: "rotatordcheckfailing",
 	CheckVaultLogin: "rotatordvaultsessionexpiring", CheckWrappingToken: "rotatordvaultunwrapfailed", CheckSink: "rotatordcannotrotate", CheckCloudflare: "rotatordcannotrotate",
 	CheckCredential: "rotatordcannotrotate", CheckConfiguration: "rotatordconfigreloadfailed", CheckClock: "rotatordclockstepped", CheckNotify: "rotatordnotificationsfailing",
 }
