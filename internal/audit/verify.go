@@ -101,7 +101,6 @@ type verifier struct {
 	path string
 	line int
 	last place // the line with the highest number so far
-	at   Problem
 	gaps []gap
 	// keptFrom is the number of the first line that the record says is kept; 0 if it says nothing.
 	keptFrom uint64
