@@ -64,7 +64,7 @@ const headSize = 128
 // encodeHead returns the content of the file of the head.
 func encodeHead(h Head) []byte {
 	text := fmt.Sprintf("%s %08x", h, crc32.ChecksumIEEE([]byte(h.String())))
-	return []byte(fmt.Sprintf("%-*s\n", headSize-1, text))
+	return fmt.Appendf(nil, "%-*s\n", headSize-1, text)
 }
 
 // ReadHead returns the head that is kept beside the record at path: the last line that is known to be on the disk. It
