@@ -32,6 +32,7 @@ var built = program.Rotatord()
 type machine struct {
 	t   *testing.T
 	pid string // of its first process, as this machine sees it
+	in  string // what it has below /guide
 }
 
 //go:embed boot.sh
@@ -64,7 +65,7 @@ func boot(t *testing.T) *machine {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t}
+	m := &machine{t: t, in: filepath.Join(dir, "in")}
 	done := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(done) }()
 	t.Cleanup(func() {

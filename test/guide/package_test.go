@@ -1,0 +1,226 @@
+package guide
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// The two versions that a test upgrades between. Both are built from this tree.
+const (
+	oldVersion = "v0.0.1"
+	newVersion = "v0.0.2"
+)
+
+// packager is how one kind of package is installed and removed.
+type packager struct {
+	program  string // must be on this machine
+	install  string // with the file
+	upgrade  string
+	remove   string
+	purge    string // "": there is no such thing
+	list     string // the package's files
+	verify   string // prints nothing if all files are as packaged
+	pattern  string // of the file
+	zsh      string
+	unlisted string // fails while the package is installed
+}
+
+// Debian's rpm asks for --force-debian, because dpkg knows nothing of what it installs.
+var packagers = map[string]packager{
+	"deb": {
+		program: "dpkg", install: "dpkg --install %s", upgrade: "dpkg --install %s", remove: "dpkg --remove rotatord", purge: "dpkg --purge rotatord",
+		list: "dpkg --listfiles rotatord", verify: "dpkg --verify rotatord", pattern: "rotatord_%s_*.deb",
+		zsh: "/usr/share/zsh/vendor-completions/_rotatord", unlisted: "dpkg-query --show --showformat '${db:Status-Status}\\n' rotatord | grep -q ^installed",
+	},
+	"rpm": {
+		program: "rpm", install: "rpm --force-debian --install %s", upgrade: "rpm --force-debian --upgrade %s", remove: "rpm --force-debian --erase rotatord",
+		list: "rpm --query --list rotatord", verify: "rpm --verify rotatord", pattern: "rotatord-%s-1.*.rpm",
+		zsh: "/usr/share/zsh/site-functions/_rotatord", unlisted: "rpm --query rotatord",
+	},
+}
+
+// TestPackages installs a package on a machine that never had rotatord, runs the daemon, rotates a secret, upgrades it
+// while it runs, removes it, and looks at what is left.
+func TestPackages(t *testing.T) {
+	built := t.TempDir()
+	build := sync.OnceFunc(func() { buildPackages(t, built) })
+	for kind, p := range packagers {
+		t.Run(kind, func(t *testing.T) { testPackage(t, p, built, build) })
+	}
+}
+
+func testPackage(t *testing.T, p packager, built string, build func()) {
+	if _, err := exec.LookPath(p.program); err != nil && os.Getenv("ROTATORD_REQUIRE_TOOLS") == "" {
+		t.Skipf("%s is not installed", p.program)
+	}
+	m := boot(t)
+	build()
+	if out, err := exec.Command("cp", "-r", built, filepath.Join(m.in, "packages")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	files := map[string]string{}
+	for _, version := range []string{oldVersion, newVersion} {
+		found, err := filepath.Glob(filepath.Join(built, fmt.Sprintf(p.pattern, strings.TrimPrefix(version, "v"))))
+		if err != nil || len(found) != 1 {
+			t.Fatalf("packages of %s: %q, %v", version, found, err)
+		}
+		files[version] = "/guide/packages/" + filepath.Base(found[0])
+	}
+	if p.program == "rpm" { // no rpm of a distribution is there for it to depend on
+		m.run("", "rpm --force-debian --install /guide/packages/ca-certificates-*.rpm")
+	}
+
+	out := m.run("", fmt.Sprintf(p.install, files[oldVersion]))
+	want(t, "the first installation", out, `what to do next is in /usr/share/doc/rotatord/README\.md`)
+	if out, err := m.try("", "systemctl is-enabled rotatord.service"); err == nil {
+		t.Errorf("the unit is enabled before there is a configuration: %s", out)
+	}
+	installedFiles(t, m, p)
+
+	// The steps of the README that the package installs, against a simulated Cloudflare and a real Vault.
+	m.run("", "install -m 0755 /guide/vault-command /usr/local/bin/vault && mkdir /guide/vault")
+	m.run("", "systemd-run --quiet --unit vaultd /guide/vaultd -listen 127.0.0.1:8200 -dir /guide/vault")
+	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8200/v1/sys/health")
+	m.run("", "systemd-run --quiet --unit sim /guide/rotatord/bin/rotatord sim --seed-tokens 1")
+	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8787/_sim/stats")
+	m.run("cfat_made-up\n", "(umask 077; cat > /etc/rotatord/credentials/cloudflare-api-token)")
+	vault := blocks(t, "deploy/vault/README.md")
+	for _, line := range append([]string{vault["The policy"][1], vault["The policy"][0]}, vault["AppRole"][:4]...) {
+		m.run("", line)
+	}
+	m.run("", filled.Replace("rotatord import --account-id ACCOUNT_ID --api-token-file /etc/rotatord/credentials/cloudflare-api-token "+
+		"--vault-address https://VAULT_HOST:8200 --out /etc/rotatord/config.yaml"))
+	m.run("", "rotatord check && rotatord plan && rotatord doctor")
+	m.run("", "systemctl enable --now rotatord.service && "+ready)
+	want(t, "status", m.run("", "rotatord status --all"), `seeded-0001`)
+	m.run("", "rotatord rotate seeded-0001")
+	want(t, "the owner of the state", m.run("", "stat --format %U /var/lib/private/rotatord"), `^rotatord$`)
+	rotations := m.run("", rotated)
+	want(t, "the rotation", rotations, `^"rotations":\{"[^"]+":1\}\nrotatord_token_last_success_timestamp_seconds\{.*\} 1\.\d+e\+09$`)
+
+	// A change of the example is the administrator's: an upgrade must keep it.
+	m.run("", "echo '# mine' >> /etc/rotatord/config.example.yaml")
+	m.run("", fmt.Sprintf(p.upgrade, files[newVersion]))
+	m.run("", ready)
+	want(t, "the version that runs", m.run("", "curl --silent --fail http://127.0.0.1:9321/metrics | grep ^rotatord_build_info"), `version="`+newVersion+`"`)
+	if after := m.run("", rotated); after != rotations {
+		t.Errorf("the upgrade rotated, or lost the ledger: %s, before %s", after, rotations)
+	}
+	m.run("", "tail -n 1 /etc/rotatord/config.example.yaml | grep -qx '# mine' && systemctl is-enabled rotatord.service")
+
+	// A version that refuses the configuration must not end the one that works.
+	m.run("", "cp -a /etc/rotatord/config.yaml /root/ && echo 'unknown: key' >> /etc/rotatord/config.yaml")
+	pid := m.run("", mainPID)
+	out = m.run("", again(p, files[newVersion]))
+	want(t, "an upgrade with a configuration that is refused", out, `does not accept /etc/rotatord/config\.yaml\. The old version is still running`)
+	if now := m.run("", mainPID); now != pid {
+		t.Errorf("the process %s was replaced by %s", pid, now)
+	}
+	m.run("", "cp -a /root/config.yaml /etc/rotatord/")
+
+	// The removal stops the daemon, and keeps what cannot be had again.
+	m.run("", "touch /var/lib/private/rotatord/pending/undelivered")
+	out = m.run("", p.remove)
+	want(t, "the removal", out, `WARNING: /var/lib/private/rotatord/pending has client secrets that were not delivered`)
+	want(t, "the removal", out, `are kept\. To remove them for good: rm -rf `)
+	left := "test ! -e /usr/bin/rotatord && test ! -e /usr/lib/systemd/system/rotatord.service && ! systemctl --quiet is-active rotatord.service && " +
+		"test ! -L /etc/systemd/system/multi-user.target.wants/rotatord.service && test -e /var/lib/private/rotatord/pending/undelivered && " +
+		"test -f /etc/rotatord/config.yaml && test -f /etc/rotatord/credentials/cloudflare-api-token"
+	m.run("", left)
+	if p.purge != "" {
+		m.run("", p.purge)
+		m.run("", left+" && test ! -e /etc/rotatord/config.example.yaml")
+	}
+
+	// Installed again, it continues: the ledger is the one from before.
+	m.run("", "rm /var/lib/private/rotatord/pending/undelivered")
+	m.run("", fmt.Sprintf(p.install, files[newVersion]))
+	m.run("", "systemctl enable --now rotatord.service && "+ready)
+	if after := m.run("", rotated); after != rotations {
+		t.Errorf("the second installation rotated, or lost the ledger: %s, before %s", after, rotations)
+	}
+	m.run("", p.remove)
+	if out, err := m.try("", p.unlisted); err == nil {
+		t.Errorf("the package is still listed: %s", out)
+	}
+}
+
+// again installs a version that is installed already.
+func again(p packager, file string) string {
+	if p.program == "rpm" {
+		return "rpm --force-debian --upgrade --replacepkgs " + file
+	}
+	return fmt.Sprintf(p.install, file)
+}
+
+const (
+	ready   = "curl --silent --show-error --retry 30 --retry-delay 1 --retry-all-errors --fail http://127.0.0.1:9321/readyz"
+	mainPID = "systemctl show --property MainPID --value rotatord.service"
+	// rotated says how often each service token was rotated, and when the ledger says that it was.
+	rotated = `curl --silent --fail http://127.0.0.1:8787/_sim/stats | grep -o '"rotations":{[^}]*}' && ` +
+		`curl --silent --fail http://127.0.0.1:9321/metrics | grep ^rotatord_token_last_success_timestamp_seconds`
+)
+
+// buildPackages writes the packages of both versions into a directory, and an rpm that provides what they depend on.
+func buildPackages(t *testing.T, out string) {
+	t.Helper()
+	repo, err := filepath.Abs(repository)
+	if err != nil {
+		t.Fatal(err)
+	}
+	work := t.TempDir()
+	command := func(dir, line string, args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "bash", append([]string{"-euc", line, "bash"}, args...)...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", line, err, out)
+		}
+	}
+	command(filepath.Join(repo, "tools/release"), `go build -o "$1/" github.com/goreleaser/nfpm/v2/cmd/nfpm ./licenses`, work)
+	command(repo, `CGO_ENABLED=0 go build -tags man -o "$1/commands" ./cmd/rotatord`, work)
+	for _, version := range []string{oldVersion, newVersion} {
+		command(repo, `CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$2" -o "$1/rotatord" ./cmd/rotatord
+			SOURCE_DATE_EPOCH=$(date +%s) TOOLS=$1 COMMANDS=$1/commands scripts/package.sh "$2" "$(go env GOARCH)" "$1/rotatord" "$3"`, work, version, out)
+	}
+	command(work, `printf 'name: ca-certificates\narch: all\nversion: 1.0.0\nmaintainer: test <test@localhost>\ndescription: a stub\n' >stub.yaml
+		./nfpm package --config stub.yaml --packager rpm --target "$1/"`, out)
+}
+
+// installedFiles checks what a user finds: the unit, the completions, the man pages, and modes.
+func installedFiles(t *testing.T, m *machine, p packager) {
+	t.Helper()
+	list := m.run("", p.list)
+	for _, path := range []string{
+		"/usr/bin/rotatord", "/usr/lib/systemd/system/rotatord.service", "/usr/lib/sysusers.d/rotatord.conf", "/etc/rotatord/config.example.yaml",
+		"/usr/share/bash-completion/completions/rotatord", "/usr/share/fish/vendor_completions.d/rotatord.fish", p.zsh,
+		"/usr/share/doc/rotatord/THIRD-PARTY-LICENSES.txt", "/usr/share/doc/rotatord/README.md", "/usr/share/doc/rotatord/examples/vault/rotatord-policy.hcl",
+		"/usr/share/doc/rotatord/examples/prometheus/rotatord.rules.yaml", "/usr/share/doc/rotatord/examples/grafana/rotatord.json",
+	} {
+		want(t, "the package", list, "^"+path+"$")
+	}
+	if out := m.run("", p.verify); strings.TrimSpace(out) != "" {
+		t.Errorf("files are not as packaged:\n%s", out)
+	}
+	want(t, "the user", m.run("", "getent passwd rotatord"), `^rotatord:.*:/var/lib/rotatord:\S*nologin$`)
+	want(t, "the modes", m.run("", "stat --format '%a %U %n' /etc/rotatord /etc/rotatord/credentials /usr/bin/rotatord"),
+		`^755 root /etc/rotatord\n700 root /etc/rotatord/credentials\n755 root /usr/bin/rotatord$`)
+	want(t, "the unit", m.run("", "systemctl cat rotatord.service"), `^ExecStart=/usr/bin/rotatord run `)
+	m.run("", "bash -c '. /usr/share/bash-completion/completions/rotatord && complete -p rotatord'")
+	// Every command has its page.
+	_, commands, _ := strings.Cut(m.run("", "rotatord help"), "Commands:\n")
+	for line := range strings.Lines(commands) {
+		command, short, found := strings.Cut(strings.TrimSpace(line), " ")
+		if found && strings.HasPrefix(line, "  ") && command != "help" && !strings.HasPrefix(command, "-") && strings.TrimSpace(short) != "" {
+			m.run("", "test -s /usr/share/man/man1/rotatord-"+command+".1.gz")
+		}
+	}
+	if _, err := exec.LookPath("mandoc"); err == nil {
+		want(t, "man", m.run("", "mandoc -Tutf8 /usr/share/man/man1/rotatord-rotate.1.gz | col -b"), `rotatord rotate`)
+	}
+}
