@@ -18,29 +18,30 @@ const (
 
 // packager is how one kind of package is installed and removed.
 type packager struct {
-	program  string // must be on this machine
-	install  string // with the file
-	upgrade  string
-	remove   string
-	purge    string // "": there is no such thing
-	list     string // the package's files
-	verify   string // prints nothing if all files are as packaged
-	pattern  string // of the file
-	zsh      string
-	unlisted string // fails while the package is installed
+	program string // must be on this machine
+	install string // with the file
+	again   string // install, of a version that is installed already
+	upgrade string
+	remove  string
+	purge   string // "": there is no such thing
+	list    string // the package's files
+	verify  string // prints nothing if all files are as packaged
+	listed  string // fails if the package is not installed
+	pattern string // of the file
+	zsh     string // where the completions for zsh are
 }
 
 // Debian's rpm asks for --force-debian, because dpkg knows nothing of what it installs.
 var packagers = map[string]packager{
 	"deb": {
-		program: "dpkg", install: "dpkg --install %s", upgrade: "dpkg --install %s", remove: "dpkg --remove rotatord", purge: "dpkg --purge rotatord",
+		program: "dpkg", install: "dpkg --install %s", again: "dpkg --install %s", upgrade: "dpkg --install %s", remove: "dpkg --remove rotatord", purge: "dpkg --purge rotatord",
 		list: "dpkg --listfiles rotatord", verify: "dpkg --verify rotatord", pattern: "rotatord_%s_*.deb",
-		zsh: "/usr/share/zsh/vendor-completions/_rotatord", unlisted: "dpkg-query --show --showformat '${db:Status-Status}\\n' rotatord | grep -q ^installed",
+		zsh: "/usr/share/zsh/vendor-completions/_rotatord", listed: "dpkg-query --show --showformat '${db:Status-Status}\\n' rotatord | grep -q ^installed",
 	},
 	"rpm": {
-		program: "rpm", install: "rpm --force-debian --install %s", upgrade: "rpm --force-debian --upgrade %s", remove: "rpm --force-debian --erase rotatord",
+		program: "rpm", install: "rpm --force-debian --install %s", again: "rpm --force-debian --upgrade --replacepkgs %s", upgrade: "rpm --force-debian --upgrade %s", remove: "rpm --force-debian --erase rotatord",
 		list: "rpm --query --list rotatord", verify: "rpm --verify rotatord", pattern: "rotatord-%s-1.*.rpm",
-		zsh: "/usr/share/zsh/site-functions/_rotatord", unlisted: "rpm --query rotatord",
+		zsh: "/usr/share/zsh/site-functions/_rotatord", listed: "rpm --query rotatord",
 	},
 }
 
@@ -88,15 +89,21 @@ func testPackage(t *testing.T, p packager, built string, build func()) {
 	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8200/v1/sys/health")
 	m.run("", "systemd-run --quiet --unit sim /guide/rotatord/bin/rotatord sim --seed-tokens 1")
 	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8787/_sim/stats")
-	m.run("cfat_made-up\n", "(umask 077; cat > /etc/rotatord/credentials/cloudflare-api-token)")
-	vault := blocks(t, "deploy/vault/README.md")
-	for _, line := range append([]string{vault["The policy"][1], vault["The policy"][0]}, vault["AppRole"][:4]...) {
-		m.run("", line)
+	lines, vault := blocks(t, "deploy/packages/INSTALLED.md")["What the package installed, and what comes next"], blocks(t, "deploy/vault/README.md")
+	if len(lines) != 8 || !strings.HasPrefix(lines[2], "rotatord import ") {
+		t.Fatalf("the package's README has %q", lines)
 	}
-	m.run("", filled.Replace("rotatord import --account-id ACCOUNT_ID --api-token-file /etc/rotatord/credentials/cloudflare-api-token "+
-		"--vault-address https://VAULT_HOST:8200 --out /etc/rotatord/config.yaml"))
-	m.run("", "rotatord check && rotatord plan && rotatord doctor")
-	m.run("", "systemctl enable --now rotatord.service && "+ready)
+	follow := func(lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			m.run("cfat_made-up\n", filled.Replace(line))
+		}
+	}
+	follow(lines[:2]...)
+	follow(vault["The policy"][1], vault["The policy"][0])
+	follow(vault["AppRole"][:4]...)
+	follow(lines[2:]...)
+	m.run("", ready)
 	want(t, "status", m.run("", "rotatord status --all"), `seeded-0001`)
 	m.run("", "rotatord rotate seeded-0001")
 	want(t, "the owner of the state", m.run("", "stat --format %U /var/lib/private/rotatord"), `^rotatord$`)
@@ -116,7 +123,7 @@ func testPackage(t *testing.T, p packager, built string, build func()) {
 	// A version that refuses the configuration must not end the one that works.
 	m.run("", "cp -a /etc/rotatord/config.yaml /root/ && echo 'unknown: key' >> /etc/rotatord/config.yaml")
 	pid := m.run("", mainPID)
-	out = m.run("", again(p, files[newVersion]))
+	out = m.run("", fmt.Sprintf(p.again, files[newVersion]))
 	want(t, "an upgrade with a configuration that is refused", out, `does not accept /etc/rotatord/config\.yaml\. The old version is still running`)
 	if now := m.run("", mainPID); now != pid {
 		t.Errorf("the process %s was replaced by %s", pid, now)
@@ -145,17 +152,9 @@ func testPackage(t *testing.T, p packager, built string, build func()) {
 		t.Errorf("the second installation rotated, or lost the ledger: %s, before %s", after, rotations)
 	}
 	m.run("", p.remove)
-	if out, err := m.try("", p.unlisted); err == nil {
+	if out, err := m.try("", p.listed); err == nil {
 		t.Errorf("the package is still listed: %s", out)
 	}
-}
-
-// again installs a version that is installed already.
-func again(p packager, file string) string {
-	if p.program == "rpm" {
-		return "rpm --force-debian --upgrade --replacepkgs " + file
-	}
-	return fmt.Sprintf(p.install, file)
 }
 
 const (
