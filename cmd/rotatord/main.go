@@ -110,7 +110,7 @@ Exit codes: 0 good, 1 failed, 2 wrong usage.`,
 			return cmd.Help()
 		},
 	}
-	root.AddCommand(newRun(), newCheck(), newDoctor(), newImport(), newPlan(), newStatus(), newHistory(), newAudit(), newRotate(), newRevokePrevious(), newExtendGrace(), newPause(),
+	root.AddCommand(newRun(), newCheck(), newDoctor(), newImport(), newPlan(), newStatus(), newHistory(), newAudit(), newRotate(), newRevokePrevious(), newExtendGrace(), newHook(), newPause(),
 		newResume(), newResolve(), newNotify(), newRecover(), newLedger(), newIdentity(), newRules(), newRBAC(), newHealthcheck(), newSim(), newDrill(), newDemo(), newVersion())
 	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(packaging()...)

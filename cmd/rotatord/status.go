@@ -392,6 +392,7 @@ func (p *page) secrets(t status.Token) {
 		p.line("grace ends", "%s", p.when(t.GraceEnd))
 	}
 	p.watch(t)
+	p.hooks(t)
 	for _, d := range t.Deletions {
 		p.line("DELETES ITSELF", "%s: Vault will delete the version in %s (delete_version_after): see docs/vault.md", p.when(d.At), d.Sink)
 	}
@@ -410,6 +411,23 @@ func (p *page) watch(t status.Token) {
 	}
 	if t.RefusedInUse != nil {
 		p.line("REFUSED", "the secret in use is refused where it is tried, since %s: %s", p.when(t.RefusedInUse.Since), t.RefusedInUse.Error)
+	}
+}
+
+// hooks adds the hooks that follow the last rotation.
+func (p *page) hooks(t status.Token) {
+	for _, h := range t.Hooks {
+		switch h.State {
+		case "done":
+			p.line("hook", "%s: done %s", h.Name, p.when(h.DoneAt))
+		case "running":
+			p.line("hook", "%s: running, attempt %d", h.Name, h.Attempts)
+		case "failing":
+			p.line("HOOK FAILS", "%s: failed %d time(s) in a row, consumers wait since %s, next try %s: %s. When that is mended: rotatord hook run %s; to give it up: rotatord hook drop %s",
+				h.Name, h.Failures, p.when(h.Since), p.when(h.Next), h.LastError, t.Name, t.Name)
+		default:
+			p.line("hook", "%s: runs %s", h.Name, p.when(h.Next))
+		}
 	}
 }
 

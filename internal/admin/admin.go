@@ -21,6 +21,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"rotatord/internal/printable"
@@ -79,6 +80,7 @@ var ErrNoAccount = errors.New("no account")
 // Cloudflare, and none is cut off after that.
 type Orders interface {
 	Emergency
+	Hooks
 	// TestNotify sends a test message to a receiver of notifications, or to all if the name is empty. The error says that
 	// there is no such receiver.
 	TestNotify(ctx context.Context, receiver string) ([]status.NotifyTest, error)
@@ -109,6 +111,21 @@ type Emergency interface {
 	// rotation.ErrNoPrevious if there was nothing to change.
 	RevokePrevious(ctx context.Context, name string, inUse bool) (Grace, error)
 	ExtendGrace(ctx context.Context, name string, grace time.Duration) (Grace, error)
+}
+
+// Hooks are the commands for hooks, which run after a rotation.
+type Hooks interface {
+	// RunHooks has hooks of a token run again for its last rotation, or now if they are owed, and returns when that is
+	// durable. hooks are names or kinds; empty for all. The error wraps rotation.ErrUnfit if there is nothing to run.
+	RunHooks(ctx context.Context, name string, hooks []string) (Hooked, error)
+	// DropHooks gives up the hooks of a token that are owed.
+	DropHooks(ctx context.Context, name string) (Hooked, error)
+}
+
+// Hooked is the result of a command for hooks.
+type Hooked struct {
+	// Token is the token as it is now; its Hooks say what is owed.
+	Token status.Token `json:"token"`
 }
 
 // Overview is what rotatord status shows: all tokens, or the one that was asked for.
@@ -241,6 +258,19 @@ func (a notifyArgs) audit() []any { return []any{"receiver", printable.Line(a.Re
 type noArgs struct{}
 
 func (noArgs) audit() []any { return nil }
+
+type hookArgs struct {
+	Hooks []string `json:"hooks,omitempty"` // names or kinds; empty for all
+	Drop  bool     `json:"drop,omitempty"`  // give up what is owed
+}
+
+func (a hookArgs) audit() []any {
+	args := []any{"drop", a.Drop}
+	if len(a.Hooks) > 0 {
+		args = append(args, "hooks", strings.Join(a.Hooks, ", "))
+	}
+	return args
+}
 
 type extendArgs struct {
 	Seconds int64 `json:"seconds"`

@@ -131,6 +131,16 @@ func (d *fakeDaemon) ExtendGrace(_ context.Context, name string, grace time.Dura
 	return admin.Grace{Token: d.tokens[1], EndsAt: now}, d.err
 }
 
+func (d *fakeDaemon) RunHooks(_ context.Context, name string, hooks []string) (admin.Hooked, error) {
+	d.ask("run the hooks of %s %q", name, hooks)
+	return admin.Hooked{Token: d.tokens[1]}, d.err
+}
+
+func (d *fakeDaemon) DropHooks(_ context.Context, name string) (admin.Hooked, error) {
+	d.ask("drop the hooks of %s", name)
+	return admin.Hooked{Token: d.tokens[1]}, d.err
+}
+
 func (d *fakeDaemon) Rotate(_ context.Context, name string, o rotation.Overrides, by string) (admin.Rotated, error) {
 	if by == "" {
 		d.ask("nobody asks for it")

@@ -141,6 +141,16 @@ func (c *Client) ExtendGrace(ctx context.Context, name string, grace time.Durati
 	return g, c.do(ctx, http.MethodPost, tokenPath(name)+"/extend-grace", extendArgs{int64(grace / time.Second)}, &g)
 }
 
+// RunHooks has the daemon run hooks of a token again; all of them without names.
+func (c *Client) RunHooks(ctx context.Context, name string, hooks []string) (h Hooked, err error) {
+	return h, c.do(ctx, http.MethodPost, tokenPath(name)+"/hooks", hookArgs{Hooks: hooks}, &h)
+}
+
+// DropHooks has the daemon give up the hooks of a token that are owed.
+func (c *Client) DropHooks(ctx context.Context, name string) (h Hooked, err error) {
+	return h, c.do(ctx, http.MethodPost, tokenPath(name)+"/hooks", hookArgs{Drop: true}, &h)
+}
+
 // LookAtVault has the daemon check Vault through its session.
 func (c *Client) LookAtVault(ctx context.Context) (f Findings, err error) {
 	err = c.do(ctx, http.MethodGet, "/v1/vault", nil, &f)

@@ -81,6 +81,7 @@ func (s *server) handler() *http.ServeMux {
 	mux.HandleFunc("POST /v1/tokens/{name}/cancel", command(s, event.OperatorCancel, s.cancel))
 	mux.HandleFunc("POST /v1/tokens/{name}/revoke-previous", command(s, event.OperatorRevokePrevious, s.revokePrevious))
 	mux.HandleFunc("POST /v1/tokens/{name}/extend-grace", command(s, event.OperatorExtendGrace, s.extendGrace))
+	mux.HandleFunc("POST /v1/tokens/{name}/hooks", command(s, event.OperatorHook, s.hooks))
 	mux.HandleFunc("POST /v1/accounts/{account}/rotate", command(s, event.OperatorRotateAll, s.rotateAll))
 	mux.HandleFunc("POST /v1/accounts/{account}/cancel", command(s, event.OperatorCancelAll, s.cancelAll))
 	read("/v1/accounts/{account}/progress", func(w http.ResponseWriter, r *http.Request) {
@@ -249,6 +250,20 @@ func (s *server) extendGrace(ctx context.Context, token string, args extendArgs)
 	}
 	o, err := s.daemon.ExtendGrace(ctx, token, time.Duration(args.Seconds)*time.Second)
 	return printable.Copy(o), "the previous secret works until " + o.EndsAt.UTC().Format(time.RFC3339), err
+}
+
+func (s *server) hooks(ctx context.Context, token string, args hookArgs) (answer any, outcome string, err error) {
+	if args.Drop {
+		o, err := s.daemon.DropHooks(ctx, token)
+		return printable.Copy(o), "the hooks that were owed are given up", err
+	}
+	for _, name := range args.Hooks {
+		if len(name) > maxName {
+			return nil, "", failure{http.StatusBadRequest, fmt.Sprintf("the name of a hook has at most %d bytes", maxName)}
+		}
+	}
+	o, err := s.daemon.RunHooks(ctx, token, args.Hooks)
+	return printable.Copy(o), "the hooks run again", err
 }
 
 // maxReason is the longest reason of an operator, and maxName the longest name in a request that is logged, in

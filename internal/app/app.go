@@ -62,6 +62,7 @@ type App struct {
 	ahead    *precheck.Watch
 	watch    *watch
 	notifier *notify.Notifier
+	hooks    *hooks
 	state    *state
 	record   *audit.Recorder
 	session  *vault.Session // nil if no Vault is configured
@@ -130,7 +131,7 @@ func New(o Options) (*App, error) {
 		return nil, err
 	}
 	a.ahead = precheck.New(a.now, a.tellCheck)
-	a.watch = newWatch(a)
+	a.watch, a.hooks = newWatch(a), newHooks(a)
 	a.started = a.now()
 	if err := a.build(); err != nil {
 		return nil, errors.Join(err, a.Stop(context.Background()))
@@ -170,6 +171,7 @@ func (a *App) build() error {
 	a.cluster = kubernetes.New(a.config.Kubernetes, kubernetesObserver{a.metrics, a.outages})
 	a.onStop("connections to Kubernetes", func(context.Context) error { a.cluster.Close(); return nil })
 	a.engine = newEngine(a.now, a.log, a.events)
+	a.engine.planned = a.hooks.note
 	a.engine.rotator = rotation.New(rotation.Options{
 		Ledger: a.state.ledger, Pending: a.state.pending, Pauses: a.state.ledger, Owner: owner(), Started: a.started, Now: a.now,
 		Events: a.events, Record: a.record, Replica: a.sharing.asReplica(), Copies: a.sharing.sealedCopies(), Saved: func(r rotation.Record) { a.engine.show(r); a.outages.ledgerWritten(r) },
@@ -181,6 +183,11 @@ func (a *App) build() error {
 	if err != nil {
 		return err
 	}
+	hooks, err := a.hooks.open(a.config)
+	if err != nil {
+		return err
+	}
+	a.hooks.set(hooks)
 	if a.sharing != nil {
 		a.engine.peers, a.engine.within = roomPeers{a.sharing.room, a.engine}, a.sharing.replica.Claim/4
 		a.engine.await(tokens)
@@ -276,6 +283,7 @@ func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation
 			}
 			token.Sinks = append(token.Sinks, opened)
 		}
+		token.Hooks = hooksOf(t)
 		a.metrics.Known(t.Name)
 		tokens = append(tokens, token)
 	}
@@ -334,6 +342,7 @@ func (a *App) Start() {
 	a.background("record of events", a.tellOfRecord)
 	a.watchSinks()
 	a.startNotifier()
+	a.runHooks()
 	a.startEngine()
 	if a.adminListener != nil { // after the engine, so it is stopped before it
 		server := admin.NewServer(a, a.log, a.events.Tell, func() []config.Allow { return a.inForce().Allow })

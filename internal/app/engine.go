@@ -41,9 +41,10 @@ type engine struct {
 	events  *event.Stream
 	workers sync.WaitGroup
 	started time.Time
-	beat    atomic.Int64  // the queue's last sign of life, in nanoseconds since started
-	peers   peers         // nil if no other daemon shares the ledger
-	within  time.Duration // in which the requests of a turn must be expected to leave; 0 for the default
+	beat    atomic.Int64                          // the queue's last sign of life, in nanoseconds since started
+	peers   peers                                 // nil if no other daemon shares the ledger
+	planned func(token string, r rotation.Record) // is told of each record that is planned; it waits for nothing. nil: it is not told
+	within  time.Duration                         // in which the requests of a turn must be expected to leave; 0 for the default
 
 	mu         sync.Mutex
 	tokens     map[string]*scheduled
@@ -340,6 +341,9 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	}
 	now := e.now()
 	s.record, s.due, s.chore = record, e.rotator.Due(s.token, record), rotation.NextChore(s.token, record)
+	if e.planned != nil {
+		e.planned(name, record)
+	}
 	wake := wakeAt(s.due, now, floor)
 	if floor > 0 {
 		s.due.At = moment.Max(s.due.At, now.Add(floor))

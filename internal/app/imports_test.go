@@ -102,8 +102,9 @@ var allowed = map[string][]string{
 	"internal/kvstore/kvtest":         append([]string{"internal/kvstore"}, core...),
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
-	"internal/doctor": append([]string{"internal/cloudflare", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
-	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/audit", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
+	"internal/hook":   append([]string{"internal/kubernetes", "internal/outbound"}, core...),
+	"internal/doctor": append([]string{"internal/cloudflare", "internal/hook", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/audit", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/hook", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
 		"internal/pending", "internal/precheck", "internal/replica", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon with the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/kubernetes", "internal/kubernetes/kubetest", "internal/sink", "internal/statedir", "internal/status",

@@ -74,7 +74,7 @@ func (o *outages) Subscriber() *event.Subscriber {
 			event.SecretUntried, event.OvertakenEnded, event.DoubtJudged, event.DoubtUnchanged, event.DoubtResolved, event.GraceExtended,
 			event.GraceExtensionFailed, event.SlotsMissed, event.ClockHealed, event.Adopted, event.Renewed, event.RenewalFailed, event.ReplacedDeleted,
 			event.ReplacedNotDeleted, event.RotatedOutside, event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound),
-		event.Ignore(event.Watch...), event.Ignore(event.Record...), event.Ignore(event.Replicas...), event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
+		event.Ignore(event.Watch...), event.Ignore(event.Hooks...), event.Ignore(event.Record...), event.Ignore(event.Replicas...), event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
 }
 
 // failed reports whether an answer with that code shows a peer that cannot do what it is asked for.

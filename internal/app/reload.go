@@ -57,6 +57,7 @@ type changes struct {
 	removed        []string         // names of tokens
 	accounts       map[string]*account
 	added, dropped []string // names of accounts
+	hooks          map[string]map[string]*action
 }
 
 // changesTo returns the changes from the configuration in force to a new one. It opens the new accounts
@@ -80,6 +81,9 @@ func (a *App) changesTo(c *config.Config) (changes, error) {
 	}
 	tokens, err := a.tokens(c, ch.accounts)
 	if err != nil {
+		return changes{}, err
+	}
+	if ch.hooks, err = a.hooks.open(c); err != nil {
 		return changes{}, err
 	}
 	old, now := byName(a.inForce().Tokens), byName(c.Tokens)
@@ -140,6 +144,7 @@ func (a *App) adopt(c *config.Config, ch changes) (dropped []*account, err error
 	}
 	a.config, a.accounts = c, ch.accounts
 	a.files.Set(c.Tokens)
+	a.hooks.set(ch.hooks)
 	for _, name := range ch.added {
 		a.startInventory(name, ch.accounts[name])
 	}

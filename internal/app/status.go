@@ -14,6 +14,7 @@ import (
 	"rotatord/internal/doctor"
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -130,6 +131,7 @@ func (a *App) showChores(s *status.Token, t config.Token, seen scheduled) {
 	s.Gone, s.Outside, s.Verifies = seen.gone, record.Outside, t.Verify != nil
 	s.Overtaken = showOvertaken(record)
 	a.showWatch(s, t, seen)
+	a.showHooks(s, seen)
 	s.ToDo = a.toDo(t, seen)
 	if o := record.Order; o != nil {
 		s.Order = &status.Order{Since: o.Since, By: o.By, RevokeNow: o.RevokeNow, Left: o.Left}
@@ -147,6 +149,33 @@ func (a *App) showChores(s *status.Token, t config.Token, seen scheduled) {
 	if work := record.Work; work != nil && work.Verification.Probes > 0 {
 		v := work.Verification
 		s.Verification = &status.Verification{Since: v.Since, Probes: v.Probes, Refused: v.Refused(seen.token.VerifyWithin, a.now()), Error: v.Error}
+	}
+}
+
+// showHooks shows the hooks that follow the last rotation.
+func (a *App) showHooks(s *status.Token, seen scheduled) {
+	after := seen.record.After
+	if after == nil {
+		return
+	}
+	for _, h := range after.Hooks {
+		if _, known := seen.token.HookNamed(h.Name); !known {
+			continue
+		}
+		shown := status.Hook{Name: h.Name, State: "waits", DoneAt: h.DoneAt, Since: h.Since, Attempts: h.Attempts, Failures: h.Failures, Replaced: h.Replaced, LastError: h.LastError}
+		switch {
+		case !h.Owed():
+			shown.State = "done"
+		case h.Runner != nil:
+			shown.State = "running"
+		case h.Failures > 0:
+			shown.State = "failing"
+		}
+		if h.Owed() {
+			shown.Next = a.engine.rotator.HookAt(h)
+			s.HooksOwed = moment.MinNonZero(s.HooksOwed, h.Since)
+		}
+		s.Hooks = append(s.Hooks, shown)
 	}
 }
 

@@ -188,6 +188,8 @@ type Token struct {
 	Heal bool
 	// Restore is outside_change: restore. Default false: alarm only.
 	Restore bool
+	// After are the hooks that run after each rotation. Default none.
+	After []Hook
 }
 
 // Create says how a service token is created.

@@ -231,7 +231,7 @@ func TestExampleAlternatives(t *testing.T) {
 // into a file that leaves it out. That must change nothing.
 func TestDefaultsAreTrue(t *testing.T) {
 	base := replaced(t, "    token: {file: /run/vault-token}", "    approle: {role_id: {env: A}, secret_id: {env: B}}",
-		`"@weekly"`, "\"@weekly\"\n    freezes: {f: {from: '2026-12-20', to: '2027-01-04'}}\n    verify: {url: 'https://app.example.com'}")
+		`"@weekly"`, "\"@weekly\"\n    after: [{exec: {command: [a]}}, {webhook: {url: 'https://a.example.com', secret: {env: A}}}, {restart: {kind: Deployment, namespace: a, name: a}}]\n    freezes: {f: {from: '2026-12-20', to: '2027-01-04'}}\n    verify: {url: 'https://app.example.com'}")
 	base = strings.TrimSuffix(base, "\n") + "\n      - file: {path: /var/lib/ci/cf.env}\n      - kubernetes: {namespace: ci, name: cf-access}\n"
 	base = "freezes: {g: {schedule: 0 12 * * 1, duration: 1h}}\n" + base + `  made:
     account: prod
@@ -242,7 +242,7 @@ func TestDefaultsAreTrue(t *testing.T) {
 	approle := "approle: {role_id: {env: A}, secret_id: {env: B}}"
 	tried := 0
 	names := strings.NewReplacer("accounts.NAME", "accounts.prod", "tokens.NAME.freezes.NAME", "tokens.ci.freezes.f",
-		"defaults.freezes.NAME", "tokens.ci.freezes.f", "tokens.NAME.create", "tokens.made.create", "defaults.verify", "tokens.ci.verify",
+		"defaults.freezes.NAME", "tokens.ci.freezes.f", "tokens.NAME.create", "tokens.made.create", "defaults.verify", "tokens.ci.verify", "defaults.after", "tokens.ci.after",
 		"tokens.NAME", "tokens.ci", "freezes.NAME", "freezes.g")
 	for path, f := range rawFields() {
 		if f.defaultText == "" {

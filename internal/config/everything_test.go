@@ -57,6 +57,10 @@ defaults:
   verify: {url: "https://app.example.com/health?a=b", header: authorization, within: 0, every: 5m}
   outside_rotation: rotate
   outside_change: restore
+  after:
+    - exec: {command: [/usr/bin/systemctl, reload, "an app"], timeout: 1s, batch: 1h}
+    - webhook: {url: "https://app.example.com/reload?a=b", secret: {env: HOOK_SECRET}, batch: 1m}
+    - restart: {kind: StatefulSet, namespace: ci, name: app.one, timeout: 10m}
   sinks:
     - vault: {mount: /kv/team/, path: /inherited/, fields: {client_id: ID, client_secret: SECRET}}
 notify: [{name: a.b, webhook: {url: {env: HOOK}}, on: [failing]}]
@@ -85,6 +89,7 @@ tokens:
     freezes:
       weekend: {schedule: "@weekly", duration: 24h}
       a: {from: 2026-12-20T18:00:00-05:00, to: 2026-12-21T00:00Z, time_zone: Asia/Kathmandu}
+    after: [{exec: {command: [reload]}}]
     sinks:
       - vault: {mount: kv, path: no}
       - vault: {mount: kv, path: 0x10, metadata: false, fields: {client_id: client_secret, client_secret: client_id, previous_client_id: old_id, previous_client_secret: old, previous_expires_at: old_until}}
@@ -111,6 +116,11 @@ func TestEverything(t *testing.T) {
 		token.Schedule, token.Jitter, token.Grace = schedule(t, "0 4 * * 1", "Europe/Berlin"), 10*time.Minute, 48*time.Hour
 		token.Window, token.SkipMissed, token.Replace, token.Heal = 6*time.Hour, true, true, true
 		token.Restore = true
+		token.After = []config.Hook{
+			&config.ExecHook{Command: []string{"/usr/bin/systemctl", "reload", "an app"}, HookTimes: config.HookTimes{Timeout: time.Second, Batch: time.Hour}},
+			&config.WebhookHook{URL: "https://app.example.com/reload?a=b", Secret: config.SecretSource{Env: "HOOK_SECRET"}, HookTimes: config.HookTimes{Timeout: 30 * time.Second, Batch: time.Minute}},
+			&config.RestartHook{Workload: "StatefulSet", Namespace: "ci", Name: "app.one", HookTimes: config.HookTimes{Timeout: 10 * time.Minute}},
+		}
 		token.Freezes = []scheduler.Freeze{
 			{Name: "weekend", Skip: true, Schedule: schedule(t, "0 18 * * 5", "Europe/Berlin"), Duration: 50 * time.Hour},
 		}
@@ -164,6 +174,7 @@ func TestEverything(t *testing.T) {
 				Name: "first", Account: "digits", ID: "f174e90a-fafe-4643-bbbc-4a0ed4fc8415",
 				Schedule: schedule(t, "@every 720h", "UTC"), Grace: time.Hour, RenewFor: "87600h",
 				Verify: &config.Verify{URL: "http://[::1]:8080", Within: time.Minute},
+				After:  []config.Hook{&config.ExecHook{Command: []string{"reload"}, HookTimes: config.HookTimes{Timeout: 30 * time.Second}}},
 				Freezes: []scheduler.Freeze{
 					{Name: "quarter", From: at(t, "2026-12-20T00:00:00Z"), To: at(t, "2027-01-04T06:00:01Z")},
 					{Name: "weekend", Schedule: schedule(t, "@weekly", "UTC"), Duration: 24 * time.Hour},

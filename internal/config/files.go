@@ -87,5 +87,8 @@ func (c *Config) eachSecret(do func(field string, source *SecretSource, kind Sec
 		for i, sink := range t.Sinks {
 			sink.eachSecret(itemPath(join("tokens", t.Name)+".sinks", i)+"."+sink.Kind(), do)
 		}
+		for i, hook := range t.After {
+			hook.eachSecret(itemPath(join("tokens", t.Name)+".after", i)+"."+hook.Kind(), do)
+		}
 	}
 }

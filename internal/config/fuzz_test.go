@@ -113,6 +113,13 @@ func spelledOut(cfg *config.Config) object {
 			"grace": token.Grace.String(), "window": token.Window.String(), "catch_up": "once", "sinks": sinks,
 			"strategy": "rotate", "renew_before": token.RenewBefore.String(), "outside_rotation": "alarm", "outside_change": "alarm",
 		}
+		var hooks []any
+		for _, hook := range token.After {
+			hooks = append(hooks, object{hook.Kind(): hook.Document()})
+		}
+		if len(hooks) > 0 {
+			written["after"] = hooks
+		}
 		if token.Replace {
 			written["strategy"] = "replace"
 		}

@@ -6,13 +6,13 @@ import (
 	"strings"
 )
 
-// Sinks and auth methods come in kinds. Each kind has a table, which is an interface with one
-// method for each kind ([SinkKinds], [AuthMethods]). To add a kind:
+// Sinks, auth methods and hooks come in kinds. Each has a table, which is an interface with one
+// method for each kind ([SinkKinds], [AuthMethods], [HookKinds]). To add a kind:
 //
 //  1. Declare how it is written in the file, in package raw.
-//  2. Write one file here with the type of the kind and its rules (sink_KIND.go, auth_METHOD.go).
+//  2. Write one file here with the type of the kind and its rules (sink_KIND.go, auth_METHOD.go, hook_KIND.go).
 //  3. Add one line to the table.
-//  4. Write one file that does the work, in package sink or package vault.
+//  4. Write one file that does the work, in package sink, vault or hook.
 //
 // A kind that is in the table and is not implemented everywhere does not compile. A test compares
 // the tables with package raw.

@@ -20,6 +20,7 @@ func TestTables(t *testing.T) {
 		kinds   []string
 	}{
 		"sinks":        {reflect.TypeFor[raw.Sink](), keysOf(kindsIn[Sink, SinkKinds]())},
+		"hooks":        {reflect.TypeFor[raw.Hook](), keysOf(kindsIn[Hook, HookKinds]())},
 		"auth methods": {reflect.TypeFor[raw.VaultAuth](), keysOf(kindsIn[VaultAuth, AuthMethods]())},
 	} {
 		var keys []string

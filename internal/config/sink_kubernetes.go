@@ -203,7 +203,7 @@ func (c *checker) fieldManagers(path string, in []*string) []string {
 func (c *checker) checkKubernetes() {
 	in := c.raw.Kubernetes
 	if c.has("kubernetes") && c.needKubernetes == "" && len(c.cfg.Tokens) > 0 {
-		c.warn("kubernetes", "is used by no sink: remove it, or write a sink that needs it")
+		c.warn("kubernetes", "is used by no sink and by no hook: remove it, or write one that needs it")
 	}
 	c.cfg.Kubernetes = Kubernetes{Kubeconfig: c.filePath("kubernetes.kubeconfig", in.Kubeconfig), Context: or(in.Context, "")}
 	if in.Context != nil && in.Kubeconfig == nil && !c.has("kubernetes.kubeconfig") {

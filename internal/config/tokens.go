@@ -33,6 +33,7 @@ type settings struct {
 	verify        *Verify
 	outside       *string
 	change        *string // outside_change
+	hooks         []placedHook
 }
 
 // choice is the value of a token's field after defaults.
@@ -101,6 +102,11 @@ func (c *checker) token(name, path string, defaults settings) Token {
 	}
 	c.checkPlaces(sinks)
 	c.checkPrevious(&t, sinks)
+	hooks := choose(c, own, defaults, "after", &own.hooks, &defaults.hooks, nil).value
+	for _, hook := range hooks {
+		t.After = append(t.After, hook.Hook)
+	}
+	c.checkHooks(hooks)
 	c.checkTiming(&t, own, defaults)
 	return t
 }
@@ -175,6 +181,7 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 	out.freezes = c.freezes(base+".freezes", in.Freezes)
 	out.except = c.exceptions(base+".except_freezes", in.ExceptFreezes)
 	out.sinks = c.sinks(base+".sinks", in.Sinks)
+	out.hooks = c.hooks(base+".after", in.After)
 	return out
 }
 

@@ -105,7 +105,7 @@ func (n *notes) subscriber() *event.Subscriber {
 			event.VersionDeletes,                // no disaster is about this
 			event.OvertakenEnded, event.Adopted, // nor are these
 			event.ChangedOutside, event.TokenGone, event.TokenDisabled, event.TokenUnreadable, event.TokenNotFound), // the alert says so
-		event.Ignore(event.Watch...), event.Ignore(event.Record...), event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
+		event.Ignore(event.Watch...), event.Ignore(event.Hooks...), event.Ignore(event.Record...), event.Ignore(event.Commands...), event.Ignore(event.DaemonLife...), event.Ignore(event.Surroundings...))
 }
 
 // note notes an event, unless it repeats the last note about the token.

@@ -79,6 +79,7 @@ var samples = []event.Event{
 	commanded("ci", event.Command{Verb: event.OperatorResume, Outcome: "refused", Err: "no"}),
 	commanded("ci", event.Command{Verb: event.OperatorResolve, Args: []any{"how", "look"}, Outcome: "refused", Err: "no"}),
 	commanded("ci", event.Command{Verb: event.OperatorRevokePrevious, Args: []any{"override_in_use", true}, Outcome: "refused", Err: "no"}),
+	commanded("ci", event.Command{Verb: event.OperatorHook, Outcome: "done"}),
 	commanded("ci", event.Command{Verb: event.OperatorExtendGrace, Args: []any{"seconds", 3600}, Outcome: "refused", Err: "no"}),
 
 	commanded("", event.Command{Verb: event.OperatorNotifyTest, Args: []any{"receiver", "night"}, Outcome: "taken by 1 of 1"}),
@@ -162,6 +163,9 @@ var samples = []event.Event{
 	about("", event.AuditTorn{File: "/var/lib/r/audit/audit.jsonl", Bytes: 17, Kept: "/var/lib/r/audit/audit.jsonl.torn-8"}),
 	about("", event.AuditGap{Events: 3, Since: now, Err: errBad}),
 	about("", event.AuditHeadSeen{File: "/var/lib/r/audit/audit.jsonl", Head: "7:ab"}),
+	about("ci", event.HookEnded{Hook: "exec:reload", RotationID: "R", Digest: "sha256:d", Attempt: 2, Duration: time.Second, Tokens: 3, OwedSince: now.Add(-time.Minute), Replaced: true}),
+	about("ci", event.HookEnded{Hook: "exec:reload", RotationID: "R", Digest: "sha256:d", Attempt: 1, Err: errBad, Failures: 1, OwedSince: now, NextTry: later}),
+	about("ci", event.HookDrop{Hook: "exec:reload", RotationID: "R", Since: now}),
 }
 
 func about(token string, d event.Detail) event.Event { return event.New(now, token, event.Daemon, d) }
@@ -236,7 +240,7 @@ func constants(t *testing.T) (kinds []event.Kind) {
 func TestGroups(t *testing.T) {
 	prefixes := map[string]string{"operator": "commands", "daemon": "daemon life", "reload": "daemon life", "start": "daemon life",
 		"check": "surroundings", "credential": "surroundings", "clock": "surroundings", "inventory": "surroundings", "limit": "surroundings",
-		"vault": "surroundings", "web_config": "surroundings", "notification": "surroundings", "request": "record", "audit": "record"}
+		"vault": "surroundings", "web_config": "surroundings", "notification": "surroundings", "request": "record", "audit": "record", "hook": "hooks"}
 	want := map[string][]event.Kind{}
 	for _, d := range event.Definitions() {
 		prefix, _, _ := strings.Cut(string(d.Kind), ".")
@@ -245,7 +249,7 @@ func TestGroups(t *testing.T) {
 		}
 	}
 	for name, got := range map[string][]event.Kind{"commands": event.Commands, "daemon life": event.DaemonLife, "surroundings": event.Surroundings,
-		"record": event.Record} {
+		"record": event.Record, "hooks": event.Hooks} {
 		got, want := slices.Sorted(slices.Values(got)), slices.Sorted(slices.Values(want[name]))
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)
@@ -274,6 +278,7 @@ func TestWords(t *testing.T) {
 	for want, e := range map[string]event.Event{
 		"rotated: every sink has confirmed the new secret. The previous secret works for another 24 h":                                               samples[3],
 		"rotation failed: Cloudflare did not carry it out: boom":                                                                                     samples[6],
+		"a hook failed after the rotation: consumers may not know of the new secret yet: exec:reload: boom":                                          about("ci", event.HookEnded{Hook: "exec:reload", Err: errBad}),
 		"doubt judged: rotating again would cut the old secret off":                                                                                  samples[17],
 		"admin command: rotate by alice: refused: no":                                                                                                commanded("ci", event.Command{Verb: event.OperatorRotate, Outcome: "refused", Err: "no"}),
 		"admin command: rotate-all of account prod by alice: ordered":                                                                                commanded("", event.Command{Verb: event.OperatorRotateAll, Account: "prod", Outcome: "ordered"}),

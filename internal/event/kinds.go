@@ -69,6 +69,13 @@ const (
 	InUseAccepted      Kind = "secret.in_use_accepted"
 )
 
+// Of hooks, which run after a rotation.
+const (
+	HookSucceeded Kind = "hook.succeeded"
+	HookFailed    Kind = "hook.failed"
+	HookDropped   Kind = "hook.dropped"
+)
+
 // Of service tokens.
 const (
 	Adopted            Kind = "token.adopted"
@@ -97,6 +104,7 @@ const (
 	OperatorExtendGrace    Kind = operatorPrefix + "extend_grace"
 	OperatorNotifyTest     Kind = operatorPrefix + "notify_test"
 	OperatorRead           Kind = operatorPrefix + "status"
+	OperatorHook           Kind = operatorPrefix + "hook"
 )
 
 // The life of the daemon.
@@ -186,9 +194,10 @@ var (
 	Watch = []Kind{SinkChanged, SinkRolledBack, SinkDeleted, SinkWithoutSecret, SinkNeverWritten, SinkUnreadable, SinkAsWritten, SinkRestored,
 		SinkRestoreOrdered, SinkNotRestored, InUseRefused, InUseAccepted}
 	Commands = []Kind{OperatorRotate, OperatorRotateAll, OperatorCancel, OperatorCancelAll, OperatorPause, OperatorResume, OperatorResolve,
-		OperatorRevokePrevious, OperatorExtendGrace, OperatorNotifyTest, OperatorRead}
+		OperatorRevokePrevious, OperatorExtendGrace, OperatorNotifyTest, OperatorRead, OperatorHook}
 	// Record is what the record of events tells of itself, and the event that is only there.
 	Record     = []Kind{RequestLeaves, AuditBegan, AuditDamaged, AuditContinued, AuditRepaired, AuditLost, AuditHead}
+	Hooks      = []Kind{HookSucceeded, HookFailed, HookDropped}
 	DaemonLife = []Kind{Started, Stopping, Stopped, Failed, Interrupted, SecretsLost, Reloaded, ReloadFailed, EnrollFailed, Unfinished, DoubtFound,
 		OvertakenFound, Forgotten}
 	Replicas = []Kind{TakenOver, Copied, NotCopied, LateDelivered, LateSuperseded, ReplicaLives, ReplicaDied, ReplicaLeft, VaultClockJumped, StandsAside,
@@ -281,6 +290,12 @@ var definitions = []Definition{
 	{Kind: InUseAccepted, Of: InUseProbe{}, Severity: Info, Message: "the secret in use is accepted again where it is tried",
 		When: "`verify.every`: a request was accepted after refusals"},
 
+	{Kind: HookSucceeded, Of: HookEnded{}, Severity: Info, Message: "a hook has run after the rotation",
+		When: "a hook of `after` has succeeded"},
+	{Kind: HookFailed, Of: HookEnded{}, Severity: Warning, Message: "a hook failed after the rotation: consumers may not know of the new secret yet",
+		When: "a hook of `after` has failed; it is tried again"},
+	{Kind: HookDropped, Of: HookDrop{}, Severity: Warning, Message: "a hook that was owed is given up",
+		When: "an operator gave it up, or the configuration does not have it any more"},
 	{Kind: Adopted, Of: Adoption{}, Severity: Warning, Message: "a service token with the name that was to be created exists, and was adopted",
 		When: "`create.adopt` is set, and the account has a service token of that name"},
 	{Kind: Renewed, Of: Renewal{}, Severity: Info, Message: "the service token was renewed",
@@ -316,6 +331,7 @@ var definitions = []Definition{
 	command(OperatorNotifyTest, "`rotatord notify test`"),
 	{Kind: OperatorRead, Of: Command{}, Severity: Info, Message: "admin command",
 		When: "`rotatord status`, `history` or another command that only reads was refused, because of `admin.allow`; once a minute for each user"},
+	command(OperatorHook, "`rotatord hook run` or `hook drop`"),
 
 	{Kind: Started, Of: DaemonStart{}, Severity: Info, Message: "rotatord is running",
 		When: "the daemon serves and schedules"},

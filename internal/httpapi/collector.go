@@ -23,7 +23,7 @@ type stateCollector struct {
 	gone, outside, verifyFailing, replaced, ordersPending                                 *prometheus.Desc
 	pending, pendingOldest, session, drift, versionDeletes, reissueOwed, cutOff           *prometheus.Desc
 	certificateEnds, unwrapFailed, lastFailure, doubt, checkOK, checkFailing              *prometheus.Desc
-	finding, restored, refusedInUse                                                       *prometheus.Desc
+	finding, restored, refusedInUse, hookFailing                                          *prometheus.Desc
 }
 
 // VaultSession is what is shown of the session with Vault.
@@ -69,6 +69,7 @@ func (m *Metrics) Show(source Source, vaultSession func() VaultSession, clockDri
 			"Since when a sink does not hold what was written to it; absent while it does.", "token", "sink", "finding"),
 		restored:      desc("rotatord_token_restored_timestamp_seconds", "When the secret was last written back to a sink, or a rotation was ordered for that; absent after a day.", "token"),
 		refusedInUse:  desc("rotatord_token_secret_refused_timestamp_seconds", "Since when the secret in use is refused where it is tried; absent while it is not.", "token"),
+		hookFailing:   desc("rotatord_token_hook_failing_timestamp_seconds", "Since when consumers wait for a hook that follows a rotation and has failed; absent if none has.", "token"),
 		pending:       desc("rotatord_pending_secrets", "Sealed secrets that are not yet confirmed by every sink."),
 		pendingOldest: desc("rotatord_pending_secret_oldest_timestamp_seconds", "When the oldest pending secret was sealed; absent without one."),
 		drift:         desc("rotatord_clock_drift_seconds", "By how much the wall clock went ahead of the monotonic one since the start."),
@@ -91,7 +92,7 @@ func (c *stateCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{c.info, c.lastSuccess, c.next, c.expiry, c.graceEnd, c.lastSeen, c.enabled, c.paused,
 		c.failures, c.state, c.gone, c.outside, c.verifyFailing, c.replaced, c.ordersPending, c.pending, c.pendingOldest, c.session, c.drift,
 		c.versionDeletes, c.reissueOwed, c.cutOff, c.certificateEnds, c.unwrapFailed, c.lastFailure, c.doubt, c.checkOK, c.checkFailing,
-		c.finding, c.restored, c.refusedInUse} {
+		c.finding, c.restored, c.refusedInUse, c.hookFailing} {
 		ch <- d
 	}
 }
@@ -172,6 +173,7 @@ func (c *stateCollector) collectTimes(out gauges, t *TokenStatus) {
 	if t.RefusedInUse != nil {
 		out.timestamp(c.refusedInUse, t.RefusedInUse.Since, t.Name)
 	}
+	out.timestamp(c.hookFailing, t.HookFailing(), t.Name)
 	for _, d := range t.Deletions {
 		out.timestamp(c.versionDeletes, d.At, t.Name, printable.Escaped(d.Sink))
 	}

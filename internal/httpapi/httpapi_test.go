@@ -99,6 +99,7 @@ func withFindings() *fakeSource {
 			Since: now.Add(-time.Hour), Digest: "sha256:abc", Version: 7, WrittenAt: now.Add(-90 * time.Minute), WantVersion: 6, Error: "no permission"})
 	}
 	t.NotRestored, t.RestoredAt = "another writer", now.Add(-2*time.Hour)
+	t.Hooks = []status.Hook{{Name: "exec:systemctl reload app", State: "failing", Failures: 1, Since: now.Add(-time.Hour), LastError: "exit status 1"}}
 	t.RefusedInUse = &status.RefusedInUse{Since: now.Add(-time.Hour), Error: "HTTP 403"}
 	return source
 }

@@ -23,6 +23,8 @@ type Metrics struct {
 	slotsMissed       *prometheus.CounterVec
 	slotsFrozen       *prometheus.CounterVec
 	sinkWrites        *prometheus.CounterVec
+	hooks             *prometheus.CounterVec
+	hookDuration      *prometheus.HistogramVec
 	doubtVerdicts     *prometheus.CounterVec
 	graceExtensions   *prometheus.CounterVec
 	outOfBand         *prometheus.CounterVec
@@ -77,6 +79,8 @@ func NewMetrics(b Build) *Metrics {
 	m.slotsMissed = counter("rotatord_slots_missed_total", "Slots that passed without a rotation of their own.", "token")
 	m.slotsFrozen = counter("rotatord_slots_frozen_total", "Slots that a freeze took away: passed over, or deferred until the next one came.", "token")
 	m.sinkWrites = counter("rotatord_sink_writes_total", "Deliveries to sinks, each confirmed by read-back or failed.", "sink", "result")
+	m.hooks = counter("rotatord_hooks_total", "Runs of hooks after rotations.", "kind", "result")
+	m.hookDuration = histogram("rotatord_hook_duration_seconds", "Duration of runs of hooks.", seconds, "kind")
 	m.doubtVerdicts = counter("rotatord_doubt_verdicts_total", "Verdicts about tokens in doubt, also those to wait.", "reason")
 	m.graceExtensions = counter("rotatord_grace_extensions_total", "Attempts to give an old secret more time while consumers have no other.", "result")
 	m.outOfBand = counter("rotatord_token_out_of_band_rotations_total", "Rotations by another person or program that an inventory has shown.", "token")
@@ -147,6 +151,13 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 			m.sinkWrites.WithLabelValues(sinkKind(d.Sink), resultOf(d.Err)).Inc()
 		}),
 		event.On(m.rotationEnded),
+		event.On(func(_ event.Event, d event.HookEnded) {
+			m.hooks.WithLabelValues(event.HookKind(d.Hook), resultOf(d.Err)).Inc()
+			m.hookDuration.WithLabelValues(event.HookKind(d.Hook)).Observe(d.Duration.Seconds())
+		}),
+		event.On(func(_ event.Event, d event.HookDrop) {
+			m.hooks.WithLabelValues(event.HookKind(d.Hook), "dropped").Inc()
+		}),
 		event.On(func(_ event.Event, d event.Verdict) { m.doubtVerdicts.WithLabelValues(d.Reason).Inc() }),
 		event.On(func(_ event.Event, d event.GraceExtension) { m.graceExtensions.WithLabelValues(resultOf(d.Err)).Inc() }),
 		event.On(func(e event.Event, _ event.OutsideRotation) { m.outOfBand.WithLabelValues(e.Token).Inc() }),

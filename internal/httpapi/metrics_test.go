@@ -47,6 +47,7 @@ func exercised() *httpapi.Metrics {
 		}
 	}
 	tell(m, "ci-deploy", event.SinkWrite{Sink: "vault:secret/access/ci"})
+	tell(m, "ci-deploy", event.HookEnded{Hook: "exec:systemctl reload app"})
 	tell(m, "ci-deploy", event.SinkWrite{Sink: "vault:secret/access/ci", Err: errors.New("sealed")})
 	tell(m, "ci-deploy", event.Missed{Count: 2})
 	tell(m, "ci-deploy", event.Verdict{Reason: rotation.ReasonUnderWay})

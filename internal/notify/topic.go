@@ -32,7 +32,7 @@ var topicOf = map[string]string{
 	"grace_ending": config.TopicPending, "not_delivered": config.TopicPending, "sink_never_written": config.TopicPending,
 	"version_deletes_soon": config.TopicExpiring, "expires_very_soon": config.TopicExpiring, "version_deletes": config.TopicExpiring,
 	"renewal_failing": config.TopicExpiring, "expires_soon": config.TopicExpiring,
-	"failing": config.TopicFailing, "unread": config.TopicFailing, "sink_unreadable": config.TopicFailing, "not_deleted": config.TopicFailing, "unverified": config.TopicFailing,
+	"failing": config.TopicFailing, "unread": config.TopicFailing, "sink_unreadable": config.TopicFailing, "hook_failing": config.TopicFailing, "not_deleted": config.TopicFailing, "unverified": config.TopicFailing,
 	"check": config.TopicFailing, "stands_aside": config.TopicFailing, "ledger_unread": config.TopicFailing, "replica_dead": config.TopicFailing,
 }
 
@@ -43,7 +43,8 @@ func Topic(kind string) string { return cmp.Or(topicOf[kind], config.TopicFailin
 var ended = map[string]string{
 	"cut_off": "clients have a secret that works again", "disabled": "enabled at Cloudflare again", "expired": "the service token does not end any more",
 	"refused_in_use": "the secret in use is accepted again", "refused": "the new secret is accepted", "reissue_owed": "the lost secret was replaced",
-	"sink_empty": "the sink holds its secret again", "gone": "Cloudflare has the service token, or the configuration names another one",
+	"hook_failing": "the hooks that follow the rotation have run",
+	"sink_empty":   "the sink holds its secret again", "gone": "Cloudflare has the service token, or the configuration names another one",
 	"rotated_outside": "the secret in the sinks is our own again", "sink_changed": "the sink holds what was written to it",
 	"in_doubt": "no longer in doubt", "overtaken": "an operator has decided", "not_sealed": "the new secret is sealed, or was not issued",
 	"grace_ending": "the new secret is in every sink", "not_delivered": "the new secret is in every sink", "sink_never_written": "the sink was written",

@@ -56,8 +56,27 @@ func (r Record) healed(t Token, now time.Time) (Record, []string) {
 	if h.isAhead(r.Renewal.NotBefore, maxNotBeforeAhead) {
 		h.set("it was not to be renewed before", &r.Renewal.NotBefore, time.Time{})
 	}
-	r = r.replacedHealed(t, h).lastHealed(t, h)
+	r = r.replacedHealed(t, h).lastHealed(t, h).hooksHealed(h)
 	return r, h.what
+}
+
+// hooksHealed heals the waits of hooks.
+func (r Record) hooksHealed(h *healing) Record {
+	for _, owed := range r.OwedHooks() {
+		wait, run := h.isAhead(owed.NotBefore, maxNotBeforeAhead), h.isAhead(owed.Began, lateTolerance)
+		if !wait && !run {
+			continue
+		}
+		r = r.withHook(owed.Name, func(o *OwedHook) {
+			if wait {
+				h.set("a hook was not to run before", &o.NotBefore, time.Time{})
+			}
+			if run {
+				h.set("a hook was begun at", &o.Began, h.now)
+			}
+		})
+	}
+	return r
 }
 
 // progressHealed heals the rotation in progress: a wait that is measured from a future time would not end

@@ -129,7 +129,9 @@ type Record struct {
 	// LastCause is LastError as one stable word: see [CauseOf]. Empty without an error.
 	LastCause string `json:"last_cause,omitempty"`
 
-	Last  *Done      `json:"last,omitempty"` // the last rotation that succeeded
+	Last *Done `json:"last,omitempty"` // the last rotation that succeeded
+	// After is what follows the last rotation; nil if nothing does. A record of an older version has none.
+	After *After     `json:"after,omitempty"`
 	Facts TokenFacts `json:"facts,omitzero"` // as last seen at Cloudflare
 	Spare TokenFacts `json:"spare,omitzero"` // of a pair: the facts of the spare
 

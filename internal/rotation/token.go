@@ -40,6 +40,8 @@ type Token struct {
 	// often the secret in use is tried again; 0 for never.
 	Restore     bool
 	VerifyEvery time.Duration
+	// Hooks run after each rotation. A forecast needs none.
+	Hooks []Hook
 }
 
 // Creation is how a service token is created.

@@ -11,7 +11,7 @@ import (
 
 // This file holds the transitions of a rotation, in the order of the protocol. A transition is
 // a pure function: it returns the record that follows and changes nothing. Transitions beside
-// rotations are in transition_token.go, those of the watch and of an overtaken secret in files of
+// rotations are in transition_token.go, those of the watch, of an overtaken secret and of hooks in files of
 // that name, those of one strategy in its file, and those that undo what a wrong clock has done in heal.go. No other file writes a field of a record, or of
 // anything that a record points to; TestOnlyTransitionsWriteRecords checks that.
 
@@ -275,7 +275,7 @@ func (r Record) done(t Token, now time.Time) (_ Record, healed []string) {
 	}
 	renewed := r.FactsOf(work.TokenID)
 	r = work.strategy().finish(t, r).withAnswerFacts(renewed).withOracle(work)
-	r = r.idle().withoutDebts().orderCarriedOut(work).watchedAgain(t).withOwnUpdatedAt(work)
+	r = r.idle().withoutDebts().orderCarriedOut(work).watchedAgain(t).withOwnUpdatedAt(work).owesHooks(t, now)
 	r, what := r.healed(t, now)
 	return r, append(healed, what...)
 }

@@ -77,6 +77,11 @@ type Token struct {
 	// RefusedInUse is set while the secret in use is refused where it is tried.
 	RefusedInUse *RefusedInUse `json:"refused_in_use,omitempty"`
 
+	// Hooks are the hooks that follow a rotation, as far as the ledger has something of them. HooksOwed is since when
+	// consumers wait for the first one that is owed; zero if none is.
+	Hooks     []Hook    `json:"hooks,omitempty"`
+	HooksOwed time.Time `json:"hooks_owed_since,omitzero"`
+
 	// Deletions are the sinks that will delete by themselves what is stored in them, as last seen.
 	Deletions []Deletion `json:"deletions,omitempty"`
 	// Waiting is set if the token is due and waits for its turn: rotations of other tokens of its account
@@ -131,10 +136,39 @@ type Finding struct {
 	PutBack string `json:"put_back,omitempty"`
 }
 
+// Hook is something that runs after a rotation.
+type Hook struct {
+	Name string `json:"name"` // such as "exec:systemctl reload app"
+	// State is one of "done", "waits" (for its batch or its turn), "running" and "failing".
+	State string `json:"state"`
+	// DoneAt is when it has succeeded for the last rotation; zero while it is owed. Since is since when consumers wait
+	// for it.
+	DoneAt time.Time `json:"done_at,omitzero"`
+	Since  time.Time `json:"since,omitzero"`
+	// Attempts counts the runs for the last rotation, Failures those in a row that failed, and Replaced the rotations in
+	// a row for which it did not succeed before the next one came.
+	Attempts int `json:"attempts,omitempty"`
+	Failures int `json:"failures,omitempty"`
+	Replaced int `json:"replaced,omitempty"`
+	// Next is when it runs next, and LastError why it failed last.
+	Next      time.Time `json:"next,omitzero"`
+	LastError string    `json:"last_error,omitempty"`
+}
+
 // RefusedInUse says since when the secret in use is refused where it is tried.
 type RefusedInUse struct {
 	Since time.Time `json:"since"`
 	Error string    `json:"error"`
+}
+
+// HookFailing returns since when consumers wait for a hook that has failed and is owed; zero if there is none.
+func (t Token) HookFailing() (since time.Time) {
+	for _, h := range t.Hooks {
+		if h.Failures > 0 && h.DoneAt.IsZero() {
+			since = moment.MinNonZero(since, h.Since)
+		}
+	}
+	return since
 }
 
 // findingSince returns when the first finding of one of these kinds was found; zero if there is none.

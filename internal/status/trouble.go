@@ -48,6 +48,7 @@ type Trouble struct {
 const (
 	expiresSoon     = 14 * 24 * time.Hour
 	expiresVerySoon = 3 * 24 * time.Hour
+	hooksLate       = 10 * time.Minute
 	deletesSoon     = 3 * 24 * time.Hour
 	dueSoon         = 6 * time.Hour
 )
@@ -135,6 +136,13 @@ var kinds = []kind{
 		"the service tokens expire within three days: then their clients are locked out",
 		"renew it in Cloudflare's dashboard, then set renew_before", "rotatordtokenexpiresverysoon",
 		func(t Token, now time.Time) bool { return expiresWithin(t, now, 0, expiresVerySoon) }, nil, func(t Token) time.Time { return t.Expiry }},
+	{"hook_failing", Warning, "a hook that follows its rotation has failed for ten minutes: clients may still use the previous secret",
+		"hooks that follow their rotations have failed for ten minutes: clients may still use the previous secrets",
+		"rotatord status NAME says why; when that is mended: rotatord hook run NAME", "rotatordhookfailing",
+		func(t Token, now time.Time) bool {
+			since := t.HookFailing()
+			return !since.IsZero() && now.Sub(since) >= hooksLate
+		}, Token.HookFailing, func(t Token) time.Time { return t.GraceEnd }},
 	{"not_delivered", Warning, "its new secret is not in every sink yet; the previous one works until its grace ends",
 		"their new secrets are not in every sink yet; the previous ones work until their graces end",
 		"rotatord status NAME says which sink cannot be written", "rotatordsecretpending",

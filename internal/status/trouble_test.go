@@ -41,6 +41,7 @@ var inTrouble = map[string]status.Token{
 	"sink_unreadable":      {Findings: []status.Finding{{Kind: "unreadable", Since: noon}}},
 	"unread":               {Unread: true, Failures: 1},
 	"late_answer":          {Sharing: &status.Sharing{Late: []status.LateAnswer{{RotationID: "R", SealedAt: noon, Superseded: true}}}},
+	"hook_failing":         {GraceEnd: noon.Add(24 * time.Hour), Hooks: []status.Hook{{Name: "exec:reload", State: "failing", Failures: 1, Since: noon.Add(-10 * time.Minute), LastError: "no"}}},
 	"refused_in_use":       {RefusedInUse: &status.RefusedInUse{Since: noon, Error: "403"}},
 }
 

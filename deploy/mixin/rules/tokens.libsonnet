@@ -137,6 +137,11 @@
     labels: { trouble: 'refused_in_use' },
     expr: 'rotatord_token_secret_refused_timestamp_seconds',
   },
+  {
+    record: 'instance_token:rotatord_trouble:now',
+    labels: { trouble: 'hook_failing' },
+    expr: 'rotatord_token_hook_failing_timestamp_seconds',
+  },
   // Due within heldUp or overdue, while a check fails that stops it. Those of Cloudflare
   // stop the tokens of one account, the others all tokens of the daemon.
   {
@@ -466,6 +471,18 @@
     description: |||
       Since {{ $value | humanizeTimestamp }} the application at verify.url refuses the secret of {{ $labels.token }} that its sinks hold. rotatord rotates
       nothing because of it: the Access policy, the service token or the application may be at fault.
+      $(lastKnown)
+    |||,
+  },
+  {
+    alert: 'RotatordHookFailing',
+    expr: 'token:rotatord_trouble:kept{trouble="hook_failing"}',
+    'for': '10m',
+    severity: 'warning',
+    summary: 'A hook that follows the rotation of {{ $labels.token }} fails, so clients may still use the previous secret.',
+    description: |||
+      Since {{ $value | humanizeTimestamp }} clients of {{ $labels.token }} wait for a hook that tells them of the new secret. The sinks have it.
+      Clients that do not know of it are locked out when the grace of the previous secret ends.
       $(lastKnown)
     |||,
   },

@@ -337,6 +337,9 @@ type Settings struct {
 	// also writes the secret back, or rotates if no copy of it is left. Default alarm. restore repairs
 	// consumers without you. It does nothing where another person or program may be right.
 	OutsideChange *string `yaml:"outside_change" jsonschema:"enum=alarm,enum=restore,default=alarm"`
+	// What runs after each rotation, so that consumers learn of the new secret. Default none. Each hook
+	// runs until it succeeds or the next rotation is done. A hook that fails delays no rotation.
+	After []Hook `yaml:"after" hint:"give at least one hook, or remove the key"`
 }
 
 // Verify is an application behind Access at which new secrets are tried.

@@ -1,0 +1,180 @@
+package hook
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"rotatord/internal/config"
+	"rotatord/internal/printable"
+)
+
+// SearchPath is where programs without a slash are searched. Programs get it as PATH.
+const SearchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+const (
+	// killAfter is how long after SIGTERM the process group of a program gets SIGKILL.
+	killAfter = 2 * time.Second
+	// pipeWait is how long its output is read after its end, if a process that it has started still holds it.
+	pipeWait = time.Second
+	// maxOutput is how much of the end of the output is kept, and shownOutput how much of that an error shows.
+	maxOutput   = 8 << 10
+	shownOutput = 400
+)
+
+// Exec implements [config.HookKinds].
+func (o *opener) Exec(c *config.ExecHook) { o.opened = &program{c} }
+
+// program runs a program of this machine.
+type program struct{ config *config.ExecHook }
+
+// Run implements [Hook]. The program gets no secret, no file descriptors but for an empty input and its output, the root
+// as its directory, and a process group of its own, which is ended as a whole.
+func (p *program) Run(ctx context.Context, items []Item) error {
+	path, err := LookUp(p.config.Command[0])
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.config.Timeout)
+	defer cancel()
+	out := &tail{limit: maxOutput}
+	cmd := exec.CommandContext(ctx, path, p.config.Command[1:]...)
+	cmd.Args[0] = p.config.Command[0]
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", environment(items), out, out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = killAfter + pipeWait
+	ended := make(chan struct{})
+	cmd.Cancel = func() error {
+		group := -cmd.Process.Pid
+		err := syscall.Kill(group, syscall.SIGTERM)
+		time.AfterFunc(killAfter, func() {
+			select {
+			case <-ended: // the number may be another group's by now, unless a part of this one is left
+			default:
+				_ = syscall.Kill(group, syscall.SIGKILL)
+			}
+		})
+		if errors.Is(err, syscall.ESRCH) {
+			return os.ErrProcessDone
+		}
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%s cannot be started: %w", path, err)
+	}
+	group := -cmd.Process.Pid
+	err = cmd.Wait()
+	if ctx.Err() != nil { // its leader has ended; what it has started is still in the group, so the number is taken
+		_ = syscall.Kill(group, syscall.SIGKILL)
+	}
+	close(ended)
+	return p.failure(ctx, err, out)
+}
+
+// failure returns the error of a run, with the end of the output.
+func (p *program) failure(ctx context.Context, err error, out *tail) error {
+	exit, exited := errors.AsType[*exec.ExitError](err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Errorf("it was ended after %s, the timeout of the hook%s", p.config.Timeout, out.shown())
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, exec.ErrWaitDelay): // it has succeeded, and a process that it has started holds its output
+		return nil
+	case exited && exit.Exited():
+		return fmt.Errorf("it ended with exit status %d%s", exit.ExitCode(), out.shown())
+	case exited:
+		return fmt.Errorf("it was ended by a signal (%s)%s", exit.ProcessState, out.shown())
+	default:
+		return fmt.Errorf("it could not be run to its end: %w%s", err, out.shown())
+	}
+}
+
+// Check implements [Hook].
+func (p *program) Check(context.Context) error {
+	_, err := LookUp(p.config.Command[0])
+	return err
+}
+
+// environment is all that a program learns.
+func environment(items []Item) []string {
+	return []string{
+		"PATH=" + SearchPath,
+		"ROTATORD_TOKEN=" + joined(items, func(i Item) string { return i.Token }),
+		"ROTATORD_ROTATION_ID=" + joined(items, func(i Item) string { return i.RotationID }),
+		"ROTATORD_DIGEST=" + joined(items, func(i Item) string { return string(i.Digest) }),
+		"ROTATORD_ATTEMPT=" + strconv.Itoa(attempt(items)),
+	}
+}
+
+// LookUp returns the path of a program. The error says why this process cannot run it.
+func LookUp(program string) (path string, err error) {
+	if strings.HasPrefix(program, "/") {
+		return program, runnable(program)
+	}
+	for _, dir := range filepath.SplitList(SearchPath) {
+		path := filepath.Join(dir, program)
+		switch err := runnable(path); {
+		case err == nil:
+			return path, nil
+		case !errors.Is(err, os.ErrNotExist):
+			return "", err
+		}
+	}
+	return "", fmt.Errorf("there is no program %s in %s: install it, or write its absolute path", program, SearchPath)
+}
+
+func runnable(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the program cannot be found: %w", err)
+	case info.IsDir():
+		return fmt.Errorf("%s is a directory and not a program", path)
+	case syscall.Access(path, 1) != nil: // X_OK
+		return fmt.Errorf("the user of the daemon (uid %d) may not run %s, which has mode %s", os.Getuid(), path, info.Mode().Perm())
+	}
+	return nil
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	limit int
+	mu    sync.Mutex
+	kept  []byte
+}
+
+// Write implements io.Writer. It never fails, so a program is not ended because it writes much.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept = append(t.kept, p[max(0, len(p)-t.limit):]...)
+	if extra := len(t.kept) - t.limit; extra > 0 {
+		t.kept = append(t.kept[:0], t.kept[extra:]...)
+	}
+	return len(p), nil
+}
+
+// shown returns the end of the output as an error may show it: one line without credentials.
+func (t *tail) shown() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	line := printable.Line(string(t.kept), maxOutput*4)
+	if line == "" {
+		return ", without output"
+	}
+	if cut := len(line) - shownOutput; cut > 0 {
+		line = "..." + strings.ToValidUTF8(line[cut:], "")
+	}
+	return ": " + line
+}
