@@ -14,7 +14,7 @@ local tokenStates = [
 ];
 
 local numbers = [
-  p.number('In doubt', 'Tokens of which it is not known whether they were rotated. Runbook: RotatordTokenInDoubt.', 'sum(max by (job, token) (rotatord_token_state{T,state="in_doubt"}))'),
+  p.number('In doubt', 'Tokens of which it is not known whether they were rotated. Runbook: RotatordTokenInDoubt.', 'sum(max by (job, token) (rotatord_token_state{T,state="in_doubt"})) or on () vector(0)'),
   p.number('Pending secrets', 'New secrets that are not in every sink. For moments in each rotation; longer: RotatordSecretPending.', 'sum(rotatord_pending_secrets{I})'),
   p.number('Failing', 'Tokens whose last attempt did not succeed. Three in a row: RotatordRotationFailing.', 'count(max by (job, token) (rotatord_token_consecutive_failures{T}) > 0) or on () vector(0)'),
   p.number('Overdue', 'Tokens that should have been rotated half an hour ago: RotatordRotationOverdue.', 'count((time() - max by (job, token) (rotatord_token_next_rotation_timestamp_seconds{T})) > 1800) or on () vector(0)'),
@@ -38,11 +38,11 @@ local numbers = [
 local troubles = [
   p.states('Checks', 'Red: something that rotations need is missing. They are looked at again every 15 seconds while they fail.', [['min by (instance, check, subject) (rotatord_check_ok{I})', '{{instance}} {{check}} {{subject}}']], checkStates, height=6),
   p.lines('Tokens that need a person', 'How many tokens are in each of these troubles. All of them at 0 is the normal state.', [
-    ['sum(max by (job, token) (rotatord_token_state{T,state="in_doubt"}))', 'in doubt'],
-    ['sum(max by (job, token) (rotatord_token_state{T,state="overtaken"}))', 'overtaken'],
+    ['sum(max by (job, token) (rotatord_token_state{T,state="in_doubt"})) or on () vector(0)', 'in doubt'],
+    ['sum(max by (job, token) (rotatord_token_state{T,state="overtaken"})) or on () vector(0)', 'overtaken'],
     ['count(max by (job, token) (rotatord_token_cutoff_timestamp_seconds{T}) < time()) or on () vector(0)', 'clients cut off'],
     ['count(max by (job, token) (rotatord_token_reissue_owed_timestamp_seconds{T})) or on () vector(0)', 'secret lost'],
-    ['sum(max by (job, token) (rotatord_token_gone{T}))', 'gone'],
+    ['sum(max by (job, token) (rotatord_token_gone{T})) or on () vector(0)', 'gone'],
     ['count(min by (job, token) (rotatord_token_enabled{T}) == 0) or on () vector(0)', 'disabled'],
     ['count(max by (job, token) (rotatord_token_out_of_band_timestamp_seconds{T})) or on () vector(0)', 'rotated by others'],
     ['count(max by (job, token, sink, finding) (rotatord_sink_finding_timestamp_seconds{T})) or on () vector(0)', 'sinks changed'],
@@ -51,7 +51,7 @@ local troubles = [
   ], unit='none'),
   p.lines('Tokens that wait', 'Paused, without a next rotation, with an order, or with a service token that is still to be deleted.', [
     ['count(max by (job, token) (rotatord_token_consecutive_failures{T}) > 0) or on () vector(0)', 'failing'],
-    ['sum(max by (job, token) (rotatord_token_paused{T}))', 'paused'],
+    ['sum(max by (job, token) (rotatord_token_paused{T})) or on () vector(0)', 'paused'],
     ['count(group by (job, token) (rotatord_token_info{T}) unless on (job, token) rotatord_token_next_rotation_timestamp_seconds{T}) or on () vector(0)', 'no next rotation'],
     ['sum(max by (job, account) (rotatord_orders_pending{I}))', 'ordered'],
     ['sum(max by (job, token) (rotatord_replaced_tokens{T})) or on () vector(0)', 'replaced, not deleted'],

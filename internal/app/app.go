@@ -198,6 +198,7 @@ func (a *App) build() error {
 	a.metrics.ShowWatch(a.watch.state)
 	a.metrics.ShowRecord(a.recordState)
 	a.metrics.ConfigLoaded(a.started)
+	a.metrics.Essential(a.config.Metrics.PerToken == "essential")
 	return nil
 }
 

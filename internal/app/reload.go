@@ -27,6 +27,7 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 		return err
 	}
 	a.metrics.ConfigLoaded(a.now())
+	a.metrics.Essential(c.Metrics.PerToken == "essential")
 	a.refusedAt.Store(nil)
 	a.ahead.Set(a.checksAhead())
 	a.watch.set(c)

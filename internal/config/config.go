@@ -24,6 +24,7 @@ type Config struct {
 	// daemon. Default empty: none.
 	AdminSocket string
 	Log         Log
+	Metrics     Metrics
 	State       State
 	// Audit is the record of events.
 	Audit Audit
@@ -54,6 +55,11 @@ type Config struct {
 type Log struct {
 	Level  string // debug, info (default), warn or error
 	Format string // json (default) or text
+}
+
+// Metrics says what is shown at /metrics.
+type Metrics struct {
+	PerToken string // full (default) or essential
 }
 
 // State says where the daemon keeps what must survive it.

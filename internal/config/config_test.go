@@ -109,11 +109,12 @@ var sameConfig = cmp.Options{
 
 func TestDefaults(t *testing.T) {
 	want := &config.Config{
-		File:   "test.yaml",
-		Listen: "127.0.0.1:9321",
-		Log:    config.Log{Level: "info", Format: "json"},
-		State:  config.State{Dir: "/var/lib/rotatord"},
-		Audit:  config.Audit{File: "/var/lib/rotatord/audit/audit.jsonl", MaxSize: 64 << 20, MaxAge: 720 * time.Hour, Keep: 12},
+		File:    "test.yaml",
+		Listen:  "127.0.0.1:9321",
+		Log:     config.Log{Level: "info", Format: "json"},
+		Metrics: config.Metrics{PerToken: "full"},
+		State:   config.State{Dir: "/var/lib/rotatord"},
+		Audit:   config.Audit{File: "/var/lib/rotatord/audit/audit.jsonl", MaxSize: 64 << 20, MaxAge: 720 * time.Hour, Keep: 12},
 		Accounts: map[string]config.Account{"prod": {
 			Name:          "prod",
 			AccountID:     "023e105f4ecef8ad9ca31a8372d0c353",

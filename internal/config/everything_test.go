@@ -15,6 +15,7 @@ import (
 const everything = `listen: :0
 admin_socket: /run//rotatord/./admin.sock
 log: {level: debug, format: text}
+metrics: {per_token: essential}
 state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}, shared: {vault: {mount: /team/kv/, prefix: /ops/rotatord/}, claim: 5s, replica: b.2}}
 audit: {file: /var/log//rotatord/audit.jsonl, max_size: 1GiB, max_age: 0, keep: 3}
 admin: {allow: [{group: operators, verbs: [status, rotate]}, {user: "1000", verbs: [all]}]}
@@ -135,7 +136,8 @@ func TestEverything(t *testing.T) {
 			Repeat: 24 * time.Hour, Group: 30 * time.Second, Wait: 5 * time.Minute}},
 		File:   "test.yaml",
 		Listen: ":0", AdminSocket: "/run/rotatord/admin.sock",
-		Log: config.Log{Level: "debug", Format: "text"},
+		Log:     config.Log{Level: "debug", Format: "text"},
+		Metrics: config.Metrics{PerToken: "essential"},
 		State: config.State{
 			Dir: "/srv/rotatord", Identity: config.SecretSource{Env: "AGE_IDENTITY"},
 			Shared: &config.Shared{Mount: "team/kv", Prefix: "ops/rotatord", Claim: 5 * time.Second, Replica: "b.2"},

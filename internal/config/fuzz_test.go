@@ -158,6 +158,7 @@ func spelledOut(cfg *config.Config) object {
 	maps.Copy(root, object{
 		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
 		"log":        object{"level": cfg.Log.Level, "format": cfg.Log.Format},
+		"metrics":    object{"per_token": cfg.Metrics.PerToken},
 		"state":      given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients, "shared": shared(cfg.State.Shared)}),
 		"audit":      auditOf(cfg),
 		"admin":      adminOf(cfg),

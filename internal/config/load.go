@@ -84,6 +84,7 @@ type checker struct {
 func (c *checker) check() {
 	c.checkListen()
 	c.checkLog()
+	c.cfg.Metrics.PerToken = c.oneOf("metrics.per_token", c.raw.Metrics.PerToken, "full", "full", "essential")
 	c.checkState()
 	c.checkAdminSocket()
 	c.checkAudit()

@@ -2,10 +2,12 @@ package httpapi
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
 
 	"rotatord/internal/event"
 	"rotatord/internal/rotation"
@@ -44,6 +46,7 @@ type Metrics struct {
 	watch             watchMetrics
 	notify            notifyMetrics
 	replicas          replicaMetrics // registered only if the ledger is shared
+	essential         atomic.Bool    // see essentialGatherer
 }
 
 // Build identifies the running binary.
@@ -107,7 +110,17 @@ func NewMetrics(b Build) *Metrics {
 }
 
 // Gatherer returns what /metrics serves.
-func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
+func (m *Metrics) Gatherer() prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		if m.essential.Load() {
+			return essentialGatherer{m.registry, time.Now}.Gather()
+		}
+		return m.registry.Gather()
+	})
+}
+
+// Essential says whether only essential series of each token are shown from now on, or all.
+func (m *Metrics) Essential(only bool) { m.essential.Store(only) }
 
 // ConfigLoaded records a load of the configuration.
 func (m *Metrics) ConfigLoaded(at time.Time) {

@@ -19,7 +19,10 @@ import (
 	"rotatord/test/realvault"
 )
 
-var every = flag.Bool("every", false, "make a daemon fail in every way that has an alert; ten minutes")
+var (
+	every    = flag.Bool("every", false, "make a daemon fail in every way that has an alert; ten minutes")
+	perToken = flag.String("per-token", "full", "metrics.per_token of every daemon")
+)
 
 // short has what the mixin makes configurable, so that each alert takes seconds: see deploy/mixin/config.libsonnet.
 const short = `{

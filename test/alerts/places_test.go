@@ -104,6 +104,7 @@ func (p *place) yamlOf(d design, listen, run, state string) string {
 	fmt.Fprintf(&b, `listen: %[1]s
 admin_socket: %[2]s/%[8]s/admin.sock
 state: {dir: %[2]s/%[9]s%[12]s}
+metrics: {per_token: %[14]s}
 accounts:
   %[3]s: {account_id: %[4]s, api_token: {file: %[2]s/api-token}, base_url: %[5]s/client/v4, inventory_every: 1m}
 vault:
@@ -113,7 +114,7 @@ vault:
   auth: {approle: {role_id: {file: %[2]s/role-id}, secret_id: {file: %[2]s/secret-id}%[7]s}}
 defaults: {account: %[3]s, schedule: "%[10]s", grace: %[11]s}
 tokens:
-`, listen, p.dir, p.name, accountID, p.simURL, p.vault.Address, d.vault, run, state, schedule, grace, shared, timeout)
+`, listen, p.dir, p.name, accountID, p.simURL, p.vault.Address, d.vault, run, state, schedule, grace, shared, timeout, *perToken)
 	for n, token := range d.tokens {
 		sink := fmt.Sprintf("{vault: {mount: %s, path: %s}}", mount, p.path(token.name))
 		if token.file {

@@ -43,6 +43,8 @@ type File struct {
 	AdminSocket *string `yaml:"admin_socket" jsonschema:"pattern=^/,maxLength=107,example=/run/rotatord/admin.sock"`
 	// How to log. Default level info in format json, on standard error.
 	Log Log `yaml:"log"`
+	// What is shown at /metrics. Default everything.
+	Metrics Metrics `yaml:"metrics"`
 	// Where the daemon keeps what must survive it.
 	State State `yaml:"state"`
 	// The record of events: who did what, when, why, and what came of it. It is always kept.
@@ -76,6 +78,14 @@ type Log struct {
 	Level *string `yaml:"level" jsonschema:"enum=debug,enum=info,enum=warn,enum=error,default=info"`
 	// json for machines, text for people. Default json.
 	Format *string `yaml:"format" jsonschema:"enum=json,enum=text,default=json"`
+}
+
+// Metrics says what is shown at /metrics.
+type Metrics struct {
+	// full shows every series of each token, more than twenty. essential shows five of a token that is all
+	// right, and more of one that is not, as far as the shipped alerts need them: for a
+	// Prometheus with a limit, and thousands of tokens. Default full.
+	PerToken *string `yaml:"per_token" jsonschema:"enum=full,enum=essential,default=full"`
 }
 
 // State says where the daemon keeps what must survive it.
