@@ -58,9 +58,14 @@ func (d display) print(text string) error {
 	return err
 }
 
-// safe returns a text without foreign control characters, with colours if the display has them.
+// safe returns a text without foreign control characters, with its long lines broken on a terminal, and with colours if
+// the display has them.
 func (d display) safe(text string) string {
 	text = printable.Escaped(text)
+	if d.terminal {
+		width, _ := d.size()
+		text = folded(text, width)
+	}
 	if d.colour {
 		text = coloured(text)
 	}
@@ -94,6 +99,51 @@ func coloured(text string) string {
 	})
 	text = alarming.ReplaceAllString(text, "${1}"+red+"${2}"+plain+"${3}")
 	return typed.ReplaceAllString(text, "${1}"+bold+"${2}"+plain)
+}
+
+// folded returns a text of status with each line broken between words that is longer than width. What follows is below
+// the value, so that what begins at the left margin is always a line of its own. The lines of tables are not broken.
+func folded(text string, width int) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		indent := valueColumn(line)
+		if indent < 0 || utf8.RuneCountInString(line) <= width+1 || width < indent+20 { // 1 is the newline
+			b.WriteString(line)
+			continue
+		}
+		b.WriteString(line[:indent])
+		column := indent
+		for i, word := range strings.Fields(line[indent:]) {
+			length := utf8.RuneCountInString(word)
+			switch {
+			case i == 0:
+			case column+1+length > width:
+				b.WriteString("\n" + strings.Repeat(" ", indent))
+				column = indent
+			default:
+				b.WriteByte(' ')
+				column++
+			}
+			b.WriteString(word)
+			column += length
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// valueColumn returns where the text of a line of status begins, in bytes; -1 if the line is in a table.
+func valueColumn(line string) int {
+	named := len(line) > 19 && strings.HasPrefix(line, "  ") && line[18] == ' ' && line[2] != ' ' && line[19] != ' '
+	switch {
+	case severe.MatchString(line), strings.HasPrefix(line, strings.Repeat(" ", 10)) && len(line) > 10 && line[10] != ' ':
+		return 10
+	case named, strings.HasPrefix(line, strings.Repeat(" ", 19)):
+		return 19
+	case strings.Contains(line, "   "):
+		return -1
+	}
+	return len(line) - len(strings.TrimLeft(line, " "))
 }
 
 // watch shows what ask returns again and again on a terminal, until ctx ends. An error of the first answer ends it, and
@@ -143,7 +193,7 @@ func (d display) draw(text string) error {
 	width, height := d.size()
 	var lines []string
 	left := height - 1 // for the line that says what is left out
-	all := strings.Split(strings.TrimRight(printable.Escaped(text), "\n"), "\n")
+	all := strings.Split(strings.TrimRight(folded(printable.Escaped(text), width), "\n"), "\n")
 	for i, line := range all {
 		rows := max(1, (utf8.RuneCountInString(line)+width-1)/width)
 		if left -= rows; left < 0 && (i < len(all)-1 || left < -1) {

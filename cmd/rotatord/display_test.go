@@ -22,7 +22,7 @@ import (
 func TestColours(t *testing.T) {
 	const text = "CRITICAL  ci: gone\nWARNING   \x1b[31mforged: CRITICAL  x\n\nci\n  CUT OFF          since\n  state            idle\n  rotatord rotate ci\n"
 	var out bytes.Buffer
-	d := display{out: &out, terminal: true, colour: true}
+	d := display{out: &out, terminal: true, colour: true, size: func() (int, int) { return 200, 50 }}
 	if err := d.print(text); err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +71,28 @@ func TestDraw(t *testing.T) {
 		got := strings.TrimSuffix(strings.TrimPrefix(out.String(), "\x1b[H"), "\x1b[K\x1b[J")
 		if got = strings.ReplaceAll(got, "\x1b[K\r\n", "|"); got != want {
 			t.Errorf("%q is drawn as %q, want %q", text, got, want)
+		}
+	}
+}
+
+// TestFolded: long lines are broken between words below their values, and tables are not broken. No word is lost.
+func TestFolded(t *testing.T) {
+	for text, want := range map[string]string{
+		"CRITICAL  ci: the service token is gone and its clients are locked out\n":    "CRITICAL  ci: the service token is gone|          and its clients are locked out|",
+		"          to do: make a service token, put its id into the configuration\n":  "          to do: make a service token,|          put its id into the|          configuration|",
+		"  last error       the disk is full and has been for days now\n":             "  last error       the disk is full and|                   has been for days now|",
+		"TOKEN   STATE   NEXT   LAST SUCCESS   GRACE ENDS   FAILURES   REASON\n":      "TOKEN   STATE   NEXT   LAST SUCCESS   GRACE ENDS   FAILURES   REASON|",
+		"nothing is wrong with 10 tokens; next: ci in 3 min 2 s (--all shows each)\n": "nothing is wrong with 10 tokens; next:|ci in 3 min 2 s (--all shows each)|",
+		"short\n\nlines\n": "short||lines|",
+		"CRITICAL  äöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöü and more\n":      "CRITICAL  äöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöüäöü|          and more|",
+		"no newline at the end of a line that is longer than the screen": "no newline at the end of a line that is|longer than the screen|",
+	} {
+		got := folded(text, 40)
+		if got != strings.ReplaceAll(want, "|", "\n") {
+			t.Errorf("%q\nis broken to\n%q", text, strings.ReplaceAll(got, "\n", "|"))
+		}
+		if strings.Join(strings.Fields(got), " ") != strings.Join(strings.Fields(text), " ") {
+			t.Errorf("words are lost: %q", got)
 		}
 	}
 }
