@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -107,8 +108,10 @@ serve() {
     sleep 0.02
   done
   kill -TERM $pid
-  wait $pid
+  local code=0
+  wait $pid || code=$?
   cat serve.log
+  return $code
 }
 `
 
@@ -121,15 +124,19 @@ type sandbox struct {
 	schedule string
 }
 
-// freePort returns an address at which nothing listens now.
+// freePort returns an address at which nothing listens now. Its port is below those that the system gives to outgoing
+// connections, so that none of them takes it while a program of a document is started again.
 func freePort(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000)))
+		if err == nil {
+			defer listener.Close()
+			return listener.Addr().String()
+		}
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	t.Fatal("no port is free")
+	return ""
 }
 
 func newSandbox(t *testing.T) *sandbox {
