@@ -9,8 +9,15 @@ if [ -d /run/systemd/system ]; then
 fi
 case "$1" in
 remove | purge | 0)
-	if [ -d /var/lib/private/rotatord ] || [ -d /var/lib/rotatord ]; then
-		echo "rotatord: /var/lib/rotatord (ledger, undelivered secrets, audit log) and what you put into /etc/rotatord are kept. To remove them for good: rm -rf /var/lib/rotatord /var/lib/private/rotatord /etc/rotatord"
-	fi
+	for state in /var/lib/private/rotatord /var/lib/rotatord; do
+		[ -d "$state" ] || continue
+		echo "rotatord: $state (the ledger and all that belongs to it) and what you put into /etc/rotatord are kept."
+		if [ -n "$(find "$state/pending" -type f 2>/dev/null | head -n 1)" ]; then
+			echo "rotatord: do not remove them: there are client secrets in $state/pending that were not delivered."
+		else
+			echo "rotatord: to remove them for good: rm -rf /var/lib/rotatord /var/lib/private/rotatord /etc/rotatord"
+		fi
+		break
+	done
 	;;
 esac

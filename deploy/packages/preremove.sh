@@ -13,9 +13,9 @@ if [ -d /run/systemd/system ]; then
 elif command -v systemctl >/dev/null 2>&1; then
 	systemctl --quiet disable rotatord.service || true
 fi
-for pending in /var/lib/private/rotatord/pending /var/lib/rotatord/pending; do
-	if [ -d "$pending" ] && [ -n "$(find "$pending" -type f 2>/dev/null | head -n 1)" ]; then
-		echo "rotatord: WARNING: $pending has client secrets that were not delivered. No other copy exists. Install rotatord again, or read them with: rotatord recover (of a copy of the binary)"
+for state in /var/lib/private/rotatord /var/lib/rotatord; do
+	if [ -n "$(find "$state/pending" -type f 2>/dev/null | head -n 1)" ]; then
+		echo "rotatord: WARNING: $state/pending has client secrets that were not delivered, and there may be no other copy. Install rotatord again and start it: it delivers them."
 		break
 	fi
 done

@@ -134,7 +134,10 @@ func testPackage(t *testing.T, p packager, built string, build func()) {
 	m.run("", "touch /var/lib/private/rotatord/pending/undelivered")
 	out = m.run("", p.remove)
 	want(t, "the removal", out, `WARNING: /var/lib/private/rotatord/pending has client secrets that were not delivered`)
-	want(t, "the removal", out, `are kept\. To remove them for good: rm -rf `)
+	want(t, "the removal", out, `do not remove them: there are client secrets in /var/lib/private/rotatord/pending `)
+	if strings.Contains(out, "rm -rf") {
+		t.Errorf("the removal shows how to lose an undelivered secret:\n%s", out)
+	}
 	left := "test ! -e /usr/bin/rotatord && test ! -e /usr/lib/systemd/system/rotatord.service && ! systemctl --quiet is-active rotatord.service && " +
 		"test ! -L /etc/systemd/system/multi-user.target.wants/rotatord.service && test -e /var/lib/private/rotatord/pending/undelivered && " +
 		"test -f /etc/rotatord/config.yaml && test -f /etc/rotatord/credentials/cloudflare-api-token"
@@ -151,7 +154,7 @@ func testPackage(t *testing.T, p packager, built string, build func()) {
 	if after := m.run("", rotated); after != rotations {
 		t.Errorf("the second installation rotated, or lost the ledger: %s, before %s", after, rotations)
 	}
-	m.run("", p.remove)
+	want(t, "the last removal", m.run("", p.remove), `are kept\.\n.*to remove them for good: rm -rf `)
 	if out, err := m.try("", p.listed); err == nil {
 		t.Errorf("the package is still listed: %s", out)
 	}
