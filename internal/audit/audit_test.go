@@ -14,6 +14,7 @@ import (
 
 	"rotatord/internal/audit"
 	"rotatord/internal/event"
+	"rotatord/internal/secret"
 	"rotatord/internal/status"
 )
 
@@ -352,5 +353,60 @@ func TestOneWriter(t *testing.T) {
 	open(t, audit.Options{File: path})
 	if _, err := audit.Open(audit.Options{File: path}); err == nil || !strings.Contains(err.Error(), "another process writes") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestBurst: events that come faster than they are made durable are not lost.
+func TestBurst(t *testing.T) {
+	path := at(t)
+	r := open(t, audit.Options{File: path})
+	s := r.Subscriber()
+	for n := range 5000 {
+		s.Handle(event.New(now, fmt.Sprint("token-", n), event.Daemon, event.Missed{Count: n}))
+	}
+	if err := r.Sync(); err != nil || r.Stats().Lost != 0 {
+		t.Errorf("%+v, %v", r.Stats(), err)
+	}
+	if v := verify(t, audit.VerifyOptions{File: path}); !v.OK || v.Lines != 5001 {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestNoSecretIsRecorded: a text from elsewhere that has a secret is scrubbed wherever it comes, and nothing in a record
+// looks like a secret, not even its hashes. Lines are bounded.
+func TestNoSecretIsRecorded(t *testing.T) {
+	const canary, canaryHex = "cfast_CANARYcanaryCANARYcanaryCANARYcanary0123deadbeef", "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	path := at(t)
+	r := open(t, audit.Options{File: path})
+	s := r.Subscriber()
+	long := strings.Repeat("very long, with \x00\x1b[2J\u2028 and \xff in it ", 2000)
+	bad := fmt.Errorf("the answer was %s and %s: %s", canary, canaryHex, long)
+	args := []any{}
+	for n := range 40 {
+		args = append(args, fmt.Sprint("argument_", n), long+canary)
+	}
+	for _, e := range []event.Event{
+		event.New(now, canary, event.Operator(canaryHex), event.Command{Verb: event.OperatorPause, Args: args, Outcome: canary, Err: bad.Error()}),
+		event.New(now, "ci", event.Daemon, event.RotationEnded{RotationID: canary, Trigger: canary, Result: event.ResultFailed, Reason: canaryHex, Err: bad}),
+		event.New(now, "ci", event.Daemon, event.SinkWrite{Sink: canary, Err: bad}),
+		event.New(now, "ci", event.Daemon, event.Healed{What: []string{canary, canaryHex}}),
+	} {
+		s.Handle(e)
+	}
+	record(t, r, 1, 1)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if shown := string(text); secret.Scrub(shown) != shown || strings.Contains(shown, canary) || strings.Contains(shown, canaryHex) {
+		t.Errorf("the record has what looks like a secret:\n%.3000s", shown)
+	}
+	for _, line := range lines(t, path) {
+		if len(line) > 9<<10 {
+			t.Errorf("a line has %d bytes", len(line))
+		}
+	}
+	if v := verify(t, audit.VerifyOptions{File: path}); !v.OK || v.Lines != 6 {
+		t.Errorf("%+v", v)
 	}
 }

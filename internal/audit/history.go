@@ -105,6 +105,9 @@ func (h *history) file(path string) error {
 		if rest = buffer[:first]; len(rest) > longest { // not a line of ours
 			rest = nil
 		}
+		if h.mustHave != nil && !bytes.Contains(buffer[first:], h.mustHave) {
+			continue // most blocks have no line of one token of many
+		}
 		for lines := buffer[first:]; len(lines) > 0 && !h.done; {
 			at := bytes.LastIndexByte(lines[:len(lines)-1], '\n') + 1
 			h.line(bytes.TrimSuffix(lines[at:], []byte("\n")))

@@ -30,6 +30,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rotatord/internal/durable"
@@ -90,7 +91,8 @@ type Recorder struct {
 
 	gap     event.AuditGap // events that could not be taken
 	lost    uint64         // all of them since the start
-	err     error          // why the last write failed; nil if it did not
+	syncs   atomic.Uint64
+	err     error // why the last write failed; nil if it did not
 	notices []event.Detail
 	timer   *time.Timer
 }
@@ -133,7 +135,21 @@ func (r *Recorder) Subscriber() *event.Subscriber {
 	return event.NewSubscriber("record", event.Ignore(left...),
 		event.Ignore(event.Record...), // the recorder writes those itself
 		event.Ignore(event.Stopped),   // and this one when it is closed
-		event.All(func(e event.Event) { _, _ = r.append(e) }))
+		event.All(r.take))
+}
+
+// take records an event that nothing waits for. If lines come faster than once a second makes them durable, it does so
+// now.
+func (r *Recorder) take(e event.Event) {
+	if _, err := r.append(e); err != nil {
+		return // it is counted
+	}
+	r.mu.Lock()
+	many := r.waitingBytes > maxWaiting/2 && r.err == nil
+	r.mu.Unlock()
+	if many {
+		_ = r.Sync()
+	}
 }
 
 // Dropped counts events that the queue before the recorder has dropped, because the disk did not answer.
@@ -219,13 +235,15 @@ type Stats struct {
 	Seq  uint64 // the number of the last line that is on the disk
 	Lost uint64 // events since the start that could not be recorded
 	Err  error  // why the last write failed; nil if it did not
+	// Syncs counts the fsyncs since the start.
+	Syncs uint64
 }
 
 // Stats returns the counters.
 func (r *Recorder) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Stats{r.synced.Seq, r.lost, r.err}
+	return Stats{Seq: r.synced.Seq, Lost: r.lost, Err: r.err, Syncs: r.syncs.Load()}
 }
 
 // Head returns the last line that is on the disk.
@@ -442,6 +460,7 @@ func (r *Recorder) syncTo(seq uint64, look bool) error {
 	if !full { // events go on to be written meanwhile; a file that is full must come to its end
 		r.mu.Unlock()
 	}
+	r.syncs.Add(1)
 	err := durable.SyncData(f)
 	if !full {
 		r.mu.Lock()

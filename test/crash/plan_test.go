@@ -15,7 +15,7 @@ import (
 func points() []string {
 	all := []string{""}
 	for _, step := range []string{
-		"claim", "preflight", "intent", "rotate", "seal", "store", "verify", "commit", "erase", "extend", "find", "delete",
+		"claim", "preflight", "intent", "record", "rotate", "seal", "store", "verify", "commit", "erase", "extend", "find", "delete",
 		"ledger.claimed", "ledger.intent", "ledger.sealed", "ledger.stored", "ledger.idle", "ledger.in_doubt",
 	} {
 		all = append(all, step+".before", step+".after")
