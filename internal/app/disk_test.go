@@ -9,8 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"rotatord/internal/app"
+	"rotatord/internal/audit"
 	"rotatord/internal/durable/disktest"
 	"rotatord/internal/event"
+	"rotatord/internal/rotation"
+	"rotatord/internal/status"
 )
 
 // onDisk puts the state directory of a world on a disk of its own.
@@ -86,5 +90,63 @@ func TestDiskFillsUpDuringTheRequest(t *testing.T) {
 				t.Errorf("%d rotations with %d requests, want one", got.Rotations[ci.ID], got.Count("rotate"))
 			}
 		})
+	}
+}
+
+// TestNothingIsSentThatCannotBeRecorded: the record of events is on a disk of its own, which is full. No request leaves, the
+// check says why, and once there is room the slot is served and recorded.
+func TestNothingIsSentThatCannotBeRecorded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	disk := disktest.New(t, disktest.Tmpfs, 400)
+	ci := w.due("ci", "0s")
+	c := w.config()
+	c.Audit.File = filepath.Join(disk.Dir, "audit", "audit.jsonl")
+	disk.Fill()
+	d := w.start(c)
+	w.eventually("the attempt is given up twice", func() bool { return len(d.events.of("ci", event.ResultSkipped)) >= 2 })
+	for _, a := range d.events.of("ci", event.ResultSkipped) {
+		if a.Err == nil || !strings.Contains(a.Err.Error(), "the record of events cannot be written: ") || !strings.Contains(a.Err.Error(), "no space left on device") {
+			t.Errorf("given up for %v", a.Err)
+		}
+	}
+	if n := len(w.seen("rotate")); n != 0 {
+		t.Fatalf("%d rotate requests were sent although they could not be recorded", n)
+	}
+	w.eventually("the check fails", func() bool { c := d.check(status.CheckAudit); return c.Fails() && c.Stops && c.Reason == "no_space" })
+	disk.Free()
+	w.eventually("the slot is served", func() bool { return w.delivered(ci) && d.status("ci").State == "idle" })
+	w.eventually("the check is good", func() bool { d.LookAhead(); return d.check(status.CheckAudit).OK })
+	h, err := d.App.History(t.Context(), status.HistoryQuery{Token: "ci"})
+	var kinds []string
+	for _, e := range h.Entries {
+		kinds = append(kinds, e.Kind)
+	}
+	if text := strings.Join(kinds, " "); err != nil || !strings.HasSuffix(text, "request.leaves sink.written rotation.succeeded") {
+		t.Errorf("the record has %s, %v", text, err)
+	}
+}
+
+// TestRemovedRecordIsTold: the record is removed under the daemon. It begins again, and the check says so until the next
+// start.
+func TestRemovedRecordIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ci := w.token("ci", "@weekly", "1h")
+	c := w.config()
+	d := w.start(c)
+	if err := os.Remove(app.RecordPath(c)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.App.Rotate(t.Context(), "ci", rotation.Overrides{}, "alice"); err != nil || !w.delivered(ci) {
+		t.Fatal(err)
+	}
+	w.eventually("the check says so", func() bool {
+		c := d.check(status.CheckAuditChain)
+		return c.Fails() && c.Reason == "damaged" && !c.Stops
+	})
+	v, err := audit.Verify(t.Context(), audit.VerifyOptions{File: app.RecordPath(c)})
+	if err != nil || v.OK {
+		t.Errorf("%+v, %v", v, err)
 	}
 }
