@@ -13,6 +13,7 @@
     summary: '{{ with $labels.instance }}{{ . }}: {{ end }}the check {{ $labels.check }}{{ with $labels.subject }} of {{ . }}{{ end }} fails{{ with printf "rotatord_check_failing_since_timestamp_seconds{job=%q,check=%q,subject=%q}" $labels.job $labels.check $labels.subject | query | sortByLabel "instance" }}: {{ . | first | label "reason" }}{{ end }}.',
     description: |||
       {{ if eq $labels.check "disk_space" }}The disk of the state directory is almost full. Rotations still start.
+      {{- else if eq $labels.check "audit_chain" }}The record of events was missing, cut or changed, and begins again. Rotations still start.
       {{- else }}No rotation that needs it can start there. Present secrets keep working.{{ end }}
       {{- range printf "topk(5, rotatord_check_failing_since_timestamp_seconds{job=%q,check=%q,subject=%q})" $labels.job $labels.check $labels.subject | query | sortByLabel "instance" }}
       It has failed on {{ .Labels.instance }} since {{ .Value | humanizeTimestamp }}.{{ end }} `rotatord status` shows the whole error.

@@ -17,7 +17,7 @@
       )
       unless on (job, instance, check)
       (
-        last_over_time(rotatord_check_ok{check="disk_space"}[$(restartBridge)]) == 0
+        last_over_time(rotatord_check_ok{check=~"disk_space|audit"}[$(restartBridge)]) == 0
         and on (job, instance)
         last_over_time(rotatord_check_ok{check="state_directory"}[$(restartBridge)]) == 0
       )
@@ -151,7 +151,7 @@
       * on (job, instance, token) group_left (account)
       max by (job, instance, token, account) (rotatord_token_info)
       and on (job, instance)
-      check:rotatord_check_failing:first{check=~"state_directory|vault|sink"}
+      check:rotatord_check_failing:first{check=~"state_directory|audit|vault|sink"}
       or
       (rotatord_token_next_rotation_timestamp_seconds < time() + $(heldUp:s))
       * on (job, instance, token) group_left (account)
