@@ -158,6 +158,11 @@ local sinks = [
   p.bars('Secrets in use tried again, by result', 'Where verify.every is set.', [['sum by (result) (increase(rotatord_secret_in_use_probes_total{I}[$__rate_interval]))', '{{result}}']]),
 ];
 
+local told = [
+  p.bars('Hooks by kind and result', 'What follows a rotation: programs, webhooks, restarts.', [['sum by (kind, result) (increase(rotatord_hooks_total{I}[$__rate_interval]))', '{{kind}}: {{result}}']]),
+  p.bars('Notifications by receiver and result', '', [['sum by (receiver, result) (increase(rotatord_notifications_total{I}[$__rate_interval]))', '{{receiver}}: {{result}}']]),
+];
+
 local daemon = [
   p.lines('Clock skew and drift', "Skew: how far Cloudflare's clock is ahead of the local one. Drift: by how much the wall clock was set, or the machine slept, since the daemon started.", [
     ['rotatord_clock_skew_seconds{I}', '{{instance}}: skew'],
@@ -261,6 +266,7 @@ local variable(name, label, definition) = {
           + [p.row('Rotations')] + rotations
           + [p.row('Cloudflare')] + cloudflare
           + [p.row('Vault and sinks')] + sinks
+          + [p.row('Hooks and notifications')] + told
           + [p.row('The daemon')] + daemon
           + [p.row('Replicas that share a ledger')] + replicas
         )

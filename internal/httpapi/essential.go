@@ -50,6 +50,7 @@ var essential = map[string]rule{
 	"rotatord_token_out_of_band_timestamp_seconds":     always,
 	"rotatord_token_last_failure_info":                 always,
 	"rotatord_token_doubt_info":                        always,
+	"rotatord_token_hook_failing_timestamp_seconds":    always,
 	"rotatord_token_restored_timestamp_seconds":        always,
 	"rotatord_token_secret_refused_timestamp_seconds":  always,
 	"rotatord_sink_finding_timestamp_seconds":          always,
