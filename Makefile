@@ -91,7 +91,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	go test -run ISC ./internal/scheduler
 	go test -run TestSharedMachine ./internal/rotation -shared.seeds 1000
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
-	cd tools/mixin && go test ./...
+	cd tools/mixin && go test -count=1 ./...
 	@# Tests against a real Vault mostly wait. Those of deploy/ run beside them, with a lower priority.
 	@(cd test/deploy && exec nice -n 10 go test -count=1 ./...) & deploy=$$!; failed=; \
 	($(E2E)) || failed=yes; \
