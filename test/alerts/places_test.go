@@ -3,10 +3,13 @@ package alerts
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,6 +28,7 @@ type design struct {
 	grace    string // empty: 24h
 	tokens   []tokenOf
 	vault    string // more of the section vault
+	more     string // more sections
 	prepare  func(t *testing.T, p *place)
 	faults   []*fault
 }
@@ -96,8 +100,7 @@ func (p *place) yamlOf(d design, listen, run, state string) string {
 	}
 	shared, timeout := "", "5s"
 	if d.replicas {
-		name := strings.ReplaceAll(state, "state3", "state") // a third has the name of the first
-		shared = fmt.Sprintf(", identity: {file: %s/identity}, shared: {vault: {mount: %s, prefix: rotatord}, claim: 20s, replica: %s}", p.dir, mount, name)
+		shared = fmt.Sprintf(", identity: {file: %s/identity}, shared: {vault: {mount: %s, prefix: rotatord}, claim: 20s, replica: %s}", p.dir, mount, state)
 		timeout = "2s"
 	}
 	var b strings.Builder
@@ -113,14 +116,14 @@ vault:
   watch_every: 1m
   auth: {approle: {role_id: {file: %[2]s/role-id}, secret_id: {file: %[2]s/secret-id}%[7]s}}
 defaults: {account: %[3]s, schedule: "%[10]s", grace: %[11]s}
-tokens:
-`, listen, p.dir, p.name, accountID, p.simURL, p.vault.Address, d.vault, run, state, schedule, grace, shared, timeout, *perToken)
-	for n, token := range d.tokens {
+%[15]stokens:
+`, listen, p.dir, p.name, accountID, p.simURL, p.vault.Address, d.vault, run, state, schedule, grace, shared, timeout, *perToken, strings.ReplaceAll(d.more, "$DIR", p.dir))
+	for n, token := range d.tokens { // the last section
 		sink := fmt.Sprintf("{vault: {mount: %s, path: %s}}", mount, p.path(token.name))
 		if token.file {
 			sink = fmt.Sprintf("{file: {path: %s/secret.env, format: env}}", p.folder(token.name))
 		}
-		more := strings.ReplaceAll(token.more, "$SIM", p.simURL)
+		more := strings.NewReplacer("$SIM", p.simURL, "$DIR", p.dir).Replace(token.more)
 		if more != "" {
 			more = ", " + more
 		}
@@ -184,8 +187,8 @@ func designs() []design {
 		{name: "tokens", tokens: tokensOfFaults(tokenFaults()), faults: tokenFaults(), prepare: prepareTokens},
 		{name: "inuse", tokens: []tokenOf{{name: "inuse", more: `verify: {url: "$SIM/app/$ID", within: 1s, every: 5m}`}}, faults: []*fault{{
 			what: "the application refuses the secret in use", token: "inuse", alerts: []string{"RotatordSecretInUseRefused"},
+			before: func(_ *testing.T, p *place) { p.rotate("inuse") },
 			provoke: func(t *testing.T, p *place) {
-				p.rotate("inuse")
 				p.fault(t, "inuse", `"operation": "app", "kind": "status", "status": 401, "count": -1`)
 			},
 			mend: clearFaults,
@@ -225,7 +228,7 @@ func designs() []design {
 			provoke: func(t *testing.T, p *place) { p.control(t, "DELETE", "tokens/"+p.id("gone"), "") },
 			mend: func(t *testing.T, p *place) {
 				text := p.yamlOf(p.design, p.listen, "run", "state")
-				p.write(t, "config.yaml", regexp.MustCompile(`(?m)^  gone: .*id: .*\n`).ReplaceAllString(text, ""))
+				p.write(t, "config.yaml", regexp.MustCompile(`(?m)^  gone: \{id: .*\n`).ReplaceAllString(text, ""))
 				p.reload()
 			},
 		}}},
@@ -259,11 +262,23 @@ func designs() []design {
 			},
 		}}},
 		{name: "cloudflare", tokens: []tokenOf{{name: "cloudflare"}}, faults: []*fault{{
-			what: "Cloudflare answers 503 to everything", alerts: []string{"RotatordCloudflareFailing", "RotatordInventoryStale"},
+			what: "Cloudflare answers 503 to everything", alerts: []string{"RotatordCloudflareFailing"},
 			provoke: func(t *testing.T, p *place) {
 				p.control(t, "POST", "faults", `{"operation": "*", "kind": "status", "status": 503, "count": -1}`)
 			},
 			mend: clearFaults,
+		}}},
+		{name: "inventory", tokens: []tokenOf{{name: "inventory"}}, faults: []*fault{{
+			what: "Cloudflare answers 503 to each listing", alerts: []string{"RotatordInventoryStale"},
+			provoke: func(t *testing.T, p *place) {
+				p.control(t, "POST", "faults", `{"operation": "list", "kind": "status", "status": 503, "count": -1}`)
+			},
+			mend: clearFaults,
+		}}},
+		{name: "dirty", tokens: []tokenOf{{name: "dirty", file: true}}, faults: []*fault{{
+			token: "dirty", what: "the file of the sink is a directory now", alerts: []string{"RotatordSinkUnreadable"},
+			before:  func(_ *testing.T, p *place) { p.rotate("dirty") },
+			provoke: fileToDirectory, mend: directoryToFile,
 		}}},
 		{name: "throttled", tokens: []tokenOf{{name: "throttled"}}, faults: []*fault{{
 			what: "Cloudflare answers 429 and asks to wait for 30 seconds", alerts: []string{"RotatordCloudflareThrottled"},
@@ -284,8 +299,30 @@ func designs() []design {
 				},
 				mend: func(t *testing.T, p *place) { p.write(t, "secret-id", p.wrap(t)) },
 			}}},
+		{name: "hook", tokens: []tokenOf{{name: "hook", more: "after: [{exec: {command: [$DIR/hook]}}]"}},
+			prepare: func(t *testing.T, p *place) { p.hook(t, "exit 0") }, faults: []*fault{{
+				what: "the program of a hook ends with 1", token: "hook", alerts: []string{"RotatordHookFailing"},
+				provoke: func(t *testing.T, p *place) { p.hook(t, "exit 1"); p.rotate("hook") },
+				mend:    func(t *testing.T, p *place) { p.hook(t, "exit 0") },
+			}}},
+		{name: "notify", more: "notify: [{name: night, group: 5s, webhook: {url: {file: $DIR/receiver}, secret: {file: $DIR/webhook-secret}}}]\n", tokens: []tokenOf{{name: "notify"}},
+			prepare: func(t *testing.T, p *place) {
+				p.write(t, "webhook-secret", strings.Repeat("s", 40))
+				p.write(t, "receiver", receiver(t, &p.refuses))
+			}, faults: []*fault{{
+				what: "the receiver of notifications answers 503", alerts: []string{"RotatordNotificationsFailing"},
+				provoke: func(t *testing.T, p *place) {
+					p.refuses.Store(true)
+					p.control(t, "DELETE", "tokens/"+p.id("notify"), "")
+				},
+				mend: func(_ *testing.T, p *place) {
+					p.refuses.Store(false)
+					progress("notify test: %s", firstLines(p.rotatord("notify", "test", "night"), 2))
+				},
+			}}},
 		{name: "unwatched", ownVault: true, tokens: []tokenOf{{name: "unwatched"}}, faults: []*fault{{
 			what: "Vault is killed, and sinks are looked at every minute", alerts: []string{"RotatordSinksNotWatched"},
+			before:  func(_ *testing.T, p *place) { p.rotate("unwatched") },
 			provoke: func(_ *testing.T, p *place) { p.vault.Kill() },
 			mend:    func(t *testing.T, p *place) { p.vault.Resume(t) },
 		}}},
@@ -299,17 +336,6 @@ func designs() []design {
 			provoke: func(_ *testing.T, p *place) { p.stop() },
 			mend: func(t *testing.T, p *place) {
 				p.launch(t)
-				p.begin(t, filepath.Join(p.dir, "second.yaml"))
-			},
-		}}},
-		{name: "replica-name", ownVault: true, replicas: true, tokens: []tokenOf{{name: "replica-name"}}, faults: []*fault{{
-			what: "a third process has the name of a replica", alerts: []string{"RotatordReplicaStandsAside"},
-			provoke: func(t *testing.T, p *place) {
-				p.second.end(syscall.SIGKILL)
-				p.begin(t, p.write(t, "third.yaml", p.yamlOf(p.design, p.others[0], "run3", "state3")))
-			},
-			mend: func(t *testing.T, p *place) {
-				p.second.end(syscall.SIGTERM)
 				p.begin(t, filepath.Join(p.dir, "second.yaml"))
 			},
 		}}},
@@ -383,6 +409,9 @@ func damageRecord(t *testing.T, p *place) {
 	}
 	p.kept = before.Data["data"]
 	p.putRecord(t, path, map[string]any{"record": "damaged"})
+	p.stop() // a replica that runs knows the record
+	p.launch(t)
+	p.begin(t, filepath.Join(p.dir, "second.yaml"))
 }
 
 func mendRecord(t *testing.T, p *place) { p.putRecord(t, p.record(t), p.kept) }
@@ -397,4 +426,40 @@ func (p *place) putRecord(t *testing.T, path string, data any) {
 	if _, err := root.Write(mount+"/data/"+path, map[string]any{"options": map[string]any{"cas": metadata.Data["current_version"]}, "data": data}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// hook writes the program of a hook.
+func (p *place) hook(t *testing.T, does string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(p.dir, "hook"), []byte("#!/bin/sh\n"+does+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// receiver takes notifications, or refuses them, and returns its address.
+func receiver(t *testing.T, refuses *atomic.Bool) string {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if refuses.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+func fileToDirectory(t *testing.T, p *place) {
+	file := filepath.Join(p.folder("dirty"), "secret.env")
+	rename(t, file, file+".away")
+	if err := os.Mkdir(file, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func directoryToFile(t *testing.T, p *place) {
+	file := filepath.Join(p.folder("dirty"), "secret.env")
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	rename(t, file+".away", file)
 }
