@@ -44,6 +44,8 @@ var unprovoked = map[string]string{
 	"RotatordLateAnswer":         "needs a replica that is stopped between request and answer, as make replicas does",
 	"RotatordLedgerViewOld":      "needs a replica that is separated from Vault while the other one is not, as make replicas does",
 	"RotatordReplicaStandsAside": "needs a replica whose clock is wrong, as the tests in simulated time have it",
+	"RotatordRotationOverdue":    "what is late for a reason that the daemon knows gets a new due time",
+	"RotatordSecretOvertaken":    "needs another secret in the sink within the moments of a delivery, as the tests of internal/rotation have it",
 	"RotatordClockStepped":       "the clock of the machine would have to be set, and every process on it would see that",
 }
 

@@ -1,11 +1,8 @@
 package alerts
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -15,15 +12,13 @@ import (
 
 // options are what the token of a fault has in the configuration, beside its ID.
 var options = map[string]tokenOf{
-	"pending":   {more: "grace: 1h", file: true},
-	"cutoff":    {more: "grace: 0s", file: true},
-	"verify":    {more: `verify: {url: "$SIM/app/$ID", within: 1s}`},
-	"stuck":     {more: `verify: {url: "$SIM/app/$ID", within: 1s}`},
-	"restored":  {more: "outside_change: restore"},
-	"renewal":   {more: "renew_before: 720h"},
-	"replaced":  {more: "strategy: replace, grace: 5s"},
-	"failing":   {file: true},
-	"overtaken": {file: true},
+	"pending":  {more: "grace: 1h", file: true},
+	"cutoff":   {more: "grace: 0s", file: true},
+	"verify":   {more: `verify: {url: "$SIM/app/$ID", within: 1s}`},
+	"stuck":    {more: `verify: {url: "$SIM/app/$ID", within: 1s}`},
+	"restored": {more: "outside_change: restore"},
+	"renewal":  {more: "renew_before: 720h"},
+	"replaced": {more: "strategy: replace, grace: 5s"},
 }
 
 // tokensOfFaults gives each fault a token of its own.
@@ -76,14 +71,6 @@ func tokenFaults() []*fault {
 				p.fault(t, "reissue", rotateFails)
 				progress("resolve: %s", firstLines(p.rotatord("resolve", "reissue", "--rotate-now"), 2))
 			}, mend: clearFaults},
-		{token: "failing", what: "the folder of the sink is away, and three rotations are ordered", alerts: []string{"RotatordRotationFailing"},
-			provoke: func(t *testing.T, p *place) {
-				rename(t, p.folder("failing"), p.folder("failing")+".away")
-				for range 3 {
-					p.rotate("failing")
-				}
-			},
-			mend: func(t *testing.T, p *place) { back("failing")(t, p); p.rotate("failing") }},
 		{token: "intent", what: "the answer to a rotation takes 20 seconds", alerts: []string{"RotatordIntentStuck"}, passing: true,
 			provoke: func(t *testing.T, p *place) { p.slowly(t, "intent", "20s", func() {}) }, mend: nothing},
 		{token: "pending", what: "the folder of the sink is moved away during a rotation, with a grace of an hour",
@@ -91,29 +78,6 @@ func tokenFaults() []*fault {
 			provoke: away("pending"), mend: back("pending")},
 		{token: "cutoff", what: "the same, without a grace", alerts: []string{"RotatordConsumersCutOff"},
 			provoke: away("cutoff"), mend: back("cutoff")},
-		{token: "overtaken", what: "others rotate, and write to the sink while a new secret waits for it", alerts: []string{"RotatordSecretOvertaken"},
-			before: func(_ *testing.T, p *place) { p.rotate("overtaken") },
-			provoke: func(t *testing.T, p *place) {
-				folder := p.folder("overtaken")
-				p.fault(t, "overtaken", `"operation": "rotate", "kind": "delay", "when": "after", "delay": "3s"`)
-				go func() { time.Sleep(time.Second); rename(t, folder, folder+".away") }()
-				p.rotate("overtaken", "--override-grace")
-				p.control(t, "POST", "tokens/"+p.id("overtaken")+"/rotate", `{"grace": "1h"}`)
-				file := filepath.Join(folder+".away", "secret.env")
-				content, err := os.ReadFile(file)
-				if err != nil {
-					t.Fatal(err)
-				}
-				other := regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAll(content, bytes.Repeat([]byte("ab"), 32))
-				if err := os.WriteFile(file, other, 0o600); err != nil {
-					t.Fatal(err)
-				}
-				p.set(t, "overtaken", "updated_at", time.Now().Add(5*time.Minute).UTC())
-				rename(t, folder+".away", folder)
-			},
-			mend: func(_ *testing.T, p *place) {
-				progress("resolve: %s", firstLines(p.rotatord("resolve", "overtaken", "--rotate-now"), 2))
-			}},
 		{token: "verify", what: "the application refuses the new secret", alerts: []string{"RotatordVerifyFailing"},
 			provoke: func(t *testing.T, p *place) {
 				p.fault(t, "verify", `"operation": "app", "kind": "status", "status": 401, "count": -1`)
