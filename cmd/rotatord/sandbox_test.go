@@ -28,6 +28,8 @@ var scenes = map[string]string{
 	"docs/commands.md#rotatord resolve":                               inDoubt,
 	"docs/commands.md#rotatord revoke-previous":                       withDaemon + "rotatord rotate seeded-0001\n",
 	"docs/commands.md#rotatord extend-grace":                          withDaemon + "rotatord rotate seeded-0001\n",
+	"docs/commands.md#rotatord hook run":                              hooked("true"),
+	"docs/commands.md#rotatord hook drop":                             hooked("false"),
 	"docs/commands.md#rotatord resume":                                withDaemon + "rotatord pause seeded-0002 --for 48h --reason INC-1234\n",
 	"docs/commands.md#rotatord identity remove":                       apart + "cp /etc/rotatord/credentials/age-identity /run/credentials/rotatord.service\n",
 	"docs/operating.md#The key apart from what it opens":              apart + "rm /etc/rotatord/credentials/age-identity\nsed -i 's!/run/credentials/rotatord.service!/etc/rotatord/credentials!' /etc/rotatord/config.yaml\n",
@@ -47,6 +49,11 @@ var scenes = map[string]string{
 	"docs/simulator.md#Rehearse with files":                           "",
 	"docs/simulator.md#Faults":                                        "",
 	"README.md#Try it":                                                "",
+}
+
+// hooked is a scene in which a hook of seeded-0001 runs a program after its rotation.
+func hooked(program string) string {
+	return fresh + "sed -i -E 's!^( *)sinks: .*seeded-0001.*!&\\n\\1after: [{exec: {command: [/bin/" + program + "]}}]!' config.yaml\nstart_daemon\nrotatord rotate seeded-0001 --config config.yaml\n"
 }
 
 // What a scene consists of. The sandbox has the functions.
