@@ -22,7 +22,7 @@ const notifyDir = "notify"
 func (a *App) newNotifier() error {
 	o := notify.Options{
 		Dir: filepath.Join(a.config.State.Dir, notifyDir), Look: a.whatIsWrong, Now: a.now, Log: a.log, Observer: a.metrics,
-		Tell: func(d event.Detail) { a.tell("", d) },
+		Tell: func(d event.Detail) { a.tell("", d); a.lookAtReceivers() },
 	}
 	if shared := a.config.State.Shared; shared != nil {
 		name, err := shared.Name()
@@ -95,6 +95,11 @@ func (a *App) lookAtReceiver(ctx context.Context, name string) error {
 // TestNotify implements [admin.Daemon].
 func (a *App) TestNotify(ctx context.Context, receiver string) ([]status.NotifyTest, error) {
 	all, err := a.notifier.Test(ctx, receiver)
-	a.ahead.LookNow(func(c status.Check) bool { return c.Name == status.CheckNotify && c.Fails() })
+	a.lookAtReceivers()
 	return all, err
+}
+
+// lookAtReceivers has the checks of all receivers look now.
+func (a *App) lookAtReceivers() {
+	a.ahead.LookNow(func(c status.Check) bool { return c.Name == status.CheckNotify })
 }
