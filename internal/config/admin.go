@@ -7,7 +7,7 @@ import (
 )
 
 // AllowVerbs are the commands that admin.allow can name. "status" is all that only reads, and "all" is every command.
-var AllowVerbs = []string{"status", "rotate", "rotate-all", "cancel", "cancel-all", "pause", "resume", "resolve", "revoke-previous", "extend-grace", "notify-test", "all"}
+var AllowVerbs = []string{"status", "rotate", "rotate-all", "cancel", "cancel-all", "pause", "resume", "resolve", "revoke-previous", "extend-grace", "hook", "notify-test", "all"}
 
 // validAccount is the name or the number of a user or a group of the system.
 var validAccount = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,255}\$?$`)

@@ -67,6 +67,7 @@ func (p *program) Run(ctx context.Context, items []Item) error {
 		}
 		return err
 	}
+	closeInherited()
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("%s cannot be started: %w", path, err)
 	}
@@ -77,6 +78,17 @@ func (p *program) Run(ctx context.Context, items []Item) error {
 	}
 	close(ended)
 	return p.failure(ctx, err, out)
+}
+
+// closeInherited keeps programs from the files that this process got from the one that started it. Files that Go opens are
+// not given to programs anyway.
+func closeInherited() {
+	open, _ := os.ReadDir("/proc/self/fd")
+	for _, entry := range open {
+		if fd, err := strconv.Atoi(entry.Name()); err == nil && fd > 2 {
+			syscall.CloseOnExec(fd)
+		}
+	}
 }
 
 // failure returns the error of a run, with the end of the output.

@@ -160,7 +160,7 @@ type Allow struct {
 	// that group. No default.
 	Group *string `yaml:"group"`
 	// The commands: status (with history and the progress of orders), rotate, rotate-all, cancel,
-	// cancel-all, pause, resume, resolve, revoke-previous, extend-grace, notify-test, or all. Required.
+	// cancel-all, pause, resume, resolve, revoke-previous, extend-grace, hook, notify-test, or all. Required.
 	Verbs []*string `yaml:"verbs" jsonschema:"required" hint:"give at least one command, such as status, or all"`
 }
 
