@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,6 +41,13 @@ func (i *inbox) Send(_ context.Context, m *notify.Message) error {
 	}
 	i.got = append(i.got, *m)
 	return nil
+}
+
+// attempts returns the id of each attempt.
+func (i *inbox) attempts() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.tries)
 }
 
 // take returns the titles of the messages since the last call.
@@ -79,6 +87,13 @@ func (w *world) set(name string, change func(*status.Token)) {
 	w.tokens[name] = t
 }
 
+// change changes what the daemon knows.
+func (w *world) change(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f()
+}
+
 func failing(t *status.Token) { t.Failures = 1 }
 func doubtful(t *status.Token) {
 	t.Doubt = &status.Doubt{Since: time.Now(), OldWorksUntil: time.Now().Add(time.Hour)}
@@ -93,7 +108,8 @@ func (w *world) start(in notify.Sender, c config.Receiver, change ...func(*notif
 	o.Look = func() notify.Snapshot {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		s := notify.Snapshot{At: time.Now(), Started: started, Checks: slices.Clone(w.checks), Listed: func(string) bool { return w.listed }}
+		listed := w.listed
+		s := notify.Snapshot{At: time.Now(), Started: started, Checks: slices.Clone(w.checks), Listed: func(string) bool { return listed }}
 		for _, t := range w.tokens {
 			s.Tokens = append(s.Tokens, t)
 		}
@@ -158,11 +174,11 @@ func TestLife(t *testing.T) {
 		want(t, in, "b: gone (and 1 more)")
 		stop()
 		w.set("b", nil)
-		w.listed = false // the next process does not know yet what Cloudflare has
+		w.change(func() { w.listed = false }) // the next process does not know yet what Cloudflare has
 		_, stop = w.start(in, all("night"))
 		time.Sleep(5 * time.Minute)
 		want(t, in)
-		w.listed = true
+		w.change(func() { w.listed = true })
 		time.Sleep(time.Minute)
 		want(t, in, "b: Cloudflare has the service token, or the configuration names another one")
 		stop()
@@ -206,7 +222,9 @@ func TestTopics(t *testing.T) {
 		c.On, c.Tokens, c.Wait = []string{config.TopicGone, config.TopicFailing}, []string{"ci-*"}, 0
 		_, stop := w.start(in, c)
 		defer stop()
-		w.checks = []status.Check{{Name: status.CheckVault, LookedAt: time.Now(), Since: time.Now(), Stops: true, Detail: "sealed"}}
+		w.change(func() {
+			w.checks = []status.Check{{Name: status.CheckVault, LookedAt: time.Now(), Since: time.Now(), Stops: true, Detail: "sealed"}}
+		})
 		w.set("ci-a", gone)
 		w.set("ci-b", failing)
 		w.set("ci-c", doubtful)
@@ -228,7 +246,7 @@ func TestChecks(t *testing.T) {
 		w, in := newWorld(t), &inbox{}
 		bad := []status.Check{{Name: status.CheckSink, Subject: "vault:secret", LookedAt: time.Now(), Since: time.Now(), Stops: true, Detail: "permission denied cfast_" + strings.Repeat("Ab12", 12)},
 			{Name: status.CheckNotify, Subject: "night", LookedAt: time.Now(), Since: time.Now(), Detail: "HTTP 500"}, {Name: status.CheckNotify, Subject: "other", LookedAt: time.Now(), Since: time.Now(), Detail: "HTTP 500"}}
-		w.checks = bad
+		w.change(func() { w.checks = bad })
 		_, stop := w.start(in, all("night"))
 		time.Sleep(6 * time.Minute)
 		in.mu.Lock()
@@ -239,7 +257,7 @@ func TestChecks(t *testing.T) {
 		}
 		want(t, in, "receiver of notifications other: fails (and 1 more)") // its own trouble it is not told
 		stop()
-		w.checks = nil // not looked at since the start
+		w.change(func() { w.checks = nil }) // not looked at since the start
 		_, stop = w.start(in, all("night"))
 		defer stop()
 		time.Sleep(10 * time.Minute)
@@ -247,7 +265,7 @@ func TestChecks(t *testing.T) {
 		for i := range bad {
 			bad[i].OK = true
 		}
-		w.checks = bad
+		w.change(func() { w.checks = bad })
 		time.Sleep(2 * time.Minute)
 		want(t, in, "receiver of notifications other: good again (and 1 more)")
 	})
@@ -281,10 +299,10 @@ func TestHappened(t *testing.T) {
 // TestReceiverIsDown: the message is sent again with its id until it is taken, with growing pauses, and what follows is told then.
 func TestReceiverIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		down := true
+		var up atomic.Bool
 		w, in := newWorld(t), &inbox{}
 		in.reply = func(int) error {
-			if down {
+			if !up.Load() {
 				return errors.New("HTTP 503")
 			}
 			return nil
@@ -297,16 +315,16 @@ func TestReceiverIsDown(t *testing.T) {
 		}
 		w.set("b", gone)
 		stop()
-		tries := len(in.tries)
-		if tries < 20 || tries > 40 || len(slices.Compact(slices.Clone(in.tries))) != 1 {
-			t.Errorf("%d attempts in two hours: %q", tries, in.tries)
+		tries := in.attempts()
+		if len(tries) < 20 || len(tries) > 40 || len(slices.Compact(tries)) != 1 {
+			t.Errorf("attempts in two hours: %q", in.attempts())
 		}
 		_, stop = w.start(in, all("night"))
 		time.Sleep(time.Minute)
-		down = false
+		up.Store(true)
 		time.Sleep(10 * time.Minute)
 		want(t, in, "a: in doubt", "b: gone")
-		if ids := slices.Compact(slices.Clone(in.tries)); len(ids) != 2 {
+		if ids := slices.Compact(in.attempts()); len(ids) != 2 {
 			t.Errorf("%q", ids)
 		}
 		stop()
@@ -318,6 +336,8 @@ func TestReceiverIsDown(t *testing.T) {
 // count compares how often a kind of event was told.
 func (w *world) count(k event.Kind, want int) {
 	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	n := 0
 	for _, d := range w.events {
 		if event.New(time.Now(), "", event.Daemon, d).Kind == k {
@@ -344,14 +364,14 @@ func TestRefused(t *testing.T) {
 		w.set("a", doubtful)
 		_, stop := w.start(in, all("night"))
 		time.Sleep(12 * time.Hour)
-		if len(in.tries) != 5 {
-			t.Fatalf("%d attempts", len(in.tries))
+		if len(in.attempts()) != 5 {
+			t.Fatalf("%d attempts", len(in.attempts()))
 		}
 		w.count(event.NotificationGivenUp, 1)
 		w.set("b", gone) // other news
 		time.Sleep(time.Hour)
-		if len(in.tries) != 10 {
-			t.Fatalf("%d attempts", len(in.tries))
+		if len(in.attempts()) != 10 {
+			t.Fatalf("%d attempts", len(in.attempts()))
 		}
 		stop()
 		bad = false
@@ -454,11 +474,12 @@ func TestReplicas(t *testing.T) {
 		w := newWorld(t)
 		kv := new(kvtest.Server)
 		inboxes := map[string]*inbox{"r0": {}, "r1": {}}
-		turn := "r0"
+		var turn atomic.Value // the name of the replica whose turn it is
+		turn.Store("r0")
 		stops := map[string]func(){}
 		for _, name := range []string{"r0", "r1"} {
 			_, stops[name] = w.start(inboxes[name], all("night"), func(o *notify.Options) {
-				o.Shared, o.Replica, o.Turn = kv.Client(nil), name, func(string) bool { return turn == name }
+				o.Shared, o.Replica, o.Turn = kv.Client(nil), name, func(string) bool { return turn.Load() == name }
 				o.Dir = filepath.Join(filepath.Dir(w.dir), name)
 			})
 		}
@@ -466,11 +487,13 @@ func TestReplicas(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		want(t, inboxes["r0"], "a: in doubt")
 		want(t, inboxes["r1"])
-		turn = "r1"
+		turn.Store("r1")
 		time.Sleep(10 * time.Minute)
 		want(t, inboxes["r1"]) // it knows what was told
 		w.set("a", nil)
-		w.checks = []status.Check{{Name: status.CheckClock, LookedAt: time.Now(), Since: time.Now(), Detail: "set"}}
+		w.change(func() {
+			w.checks = []status.Check{{Name: status.CheckClock, LookedAt: time.Now(), Since: time.Now(), Detail: "set"}}
+		})
 		time.Sleep(2 * time.Minute)
 		want(t, inboxes["r1"], "a: no longer in doubt")
 		want(t, inboxes["r0"])

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -272,10 +273,28 @@ Message 0123456789abcdef0123456789abcdef
 	}
 }
 
+// transcript is what a server was told.
+type transcript struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (t *transcript) add(line string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text.WriteString(line)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.text.String()
+}
+
 // mailServer says what answers has for each command, in order, and notes what it is told. An answer that is empty closes the
 // connection.
-func mailServer(t *testing.T, answers map[string]string) (address string, said *strings.Builder) {
-	said = &strings.Builder{}
+func mailServer(t *testing.T, answers map[string]string) (address string, said *transcript) {
+	said = &transcript{}
 	return rawServer(t, func(c net.Conn) {
 		lines := bufio.NewReader(c)
 		_, _ = io.WriteString(c, or(answers["greeting"], "220 ready")+"\r\n")
@@ -285,7 +304,7 @@ func mailServer(t *testing.T, answers map[string]string) (address string, said *
 			if err != nil {
 				return
 			}
-			said.WriteString(line)
+			said.add(line)
 			verb, _, _ := strings.Cut(strings.ToUpper(strings.TrimSpace(line)), " ")
 			switch {
 			case inData && line == ".\r\n":

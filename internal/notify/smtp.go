@@ -103,7 +103,8 @@ func (s *mailer) connect(ctx context.Context, host string) (*smtp.Client, error)
 	if err != nil {
 		return nil, s.unreachable(err)
 	}
-	context.AfterFunc(ctx, func() { _ = conn.Close() }) // ctx always ends, at the latest after mailTime
+	plain := conn
+	context.AfterFunc(ctx, func() { _ = plain.Close() }) // ctx always ends, at the latest after mailTime
 	settings := &tls.Config{}
 	if s.tls != nil {
 		settings = s.tls.Clone()
