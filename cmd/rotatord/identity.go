@@ -217,7 +217,7 @@ func showIdentity(ctx context.Context, c *config.Config) (shown shownIdentity, e
 			return shown, fmt.Errorf("the configured age identity: %w", err)
 		}
 		shown.Where = source.String()
-		shown.PublicKey, err = pending.PublicKeyOf(text.Reveal())
+		shown.PublicKey, err = pending.PublicKeyOf(text.Reveal(), path)
 		return shown, err
 	}
 	text, publicKey, err := pending.IdentityText(path)

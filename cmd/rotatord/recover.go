@@ -258,7 +258,7 @@ func reveal(stdout io.Writer, o recoverOptions, in *statedir.Inspection, all []f
 		}
 		return fmt.Errorf("there are %d sealed secrets of %s: name one by its rotation ID\n%s", len(matches), o.reveal, strings.TrimSuffix(list.String(), "\n"))
 	}
-	identities, err := pending.ReadIdentities(cmp.Or(o.identity, o.defaultIdentity, statedir.IdentityFile(o.dir)))
+	identities, err := pending.ReadIdentities(cmp.Or(o.identity, o.defaultIdentity, statedir.IdentityFile(o.dir)), o.dir)
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,9 @@ var allowed = map[string][]string{
 	"internal/config":           {"internal/config/raw", "internal/printable", "internal/scheduler", "internal/secret", "internal/smallfile"},
 	"internal/config/schemagen": {"internal/config/raw"},
 
+	"internal/ageplugin":               {"internal/printable"},
+	"internal/ageplugin/ageplugintest": {},
+
 	// The limits for answers are the same for every peer.
 	"internal/outbound": {"internal/printable"},
 
@@ -78,7 +81,7 @@ var allowed = map[string][]string{
 	"internal/ledger":          append([]string{"internal/durable", "internal/ledger/boltfile", "internal/ownpath"}, core...),
 	"internal/ledger/shared":   append([]string{"internal/durable", "internal/kvstore", "internal/ledger", "internal/pending"}, core...),
 	"internal/ledger/transfer": append([]string{"internal/durable", "internal/kvstore", "internal/replica", "internal/smallfile"}, core...),
-	"internal/pending":         append([]string{"internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
+	"internal/pending":         append([]string{"internal/ageplugin", "internal/durable", "internal/ownpath", "internal/smallfile"}, core...),
 	"internal/statedir":        append([]string{"internal/durable", "internal/ledger", "internal/ownpath", "internal/pending", "internal/smallfile"}, core...),
 	"internal/kubernetes":      append([]string{"internal/outbound", "internal/smallfile"}, core...),
 	"internal/vault":           append([]string{"internal/outbound", "internal/smallfile"}, core...),
@@ -103,7 +106,7 @@ var allowed = map[string][]string{
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
 	"internal/hook":   append([]string{"internal/kubernetes", "internal/outbound"}, core...),
-	"internal/doctor": append([]string{"internal/cloudflare", "internal/hook", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/doctor": append([]string{"internal/ageplugin", "internal/cloudflare", "internal/hook", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/audit", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/hook", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
 		"internal/pending", "internal/precheck", "internal/replica", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
 	// The drill runs the whole daemon with the doubles.

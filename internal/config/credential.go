@@ -339,14 +339,16 @@ func identityProblem(value string) string {
 			continue
 		case strings.HasPrefix(line, "age1"):
 			return "is an age recipient (a public key, age1...): name the file of the identity (AGE-SECRET-KEY-1...) that belongs to it"
-		case strings.HasPrefix(line, "AGE-PLUGIN-"), strings.HasPrefix(line, "AGE-SECRET-KEY-PQ-"):
-			return "is an age identity of a plugin or a post-quantum one, which are not supported: create one with age-keygen"
+		case strings.HasPrefix(line, "AGE-PLUGIN-"):
+			return "" // package ageplugin looks at it
+		case strings.HasPrefix(line, "AGE-SECRET-KEY-PQ-"):
+			return "is a post-quantum age identity, which is not supported: create one with rotatord identity create"
 		case strings.HasPrefix(line, "ssh-"):
-			return "is an SSH key, which is not supported: create an identity with age-keygen"
+			return "is an SSH key, which is not supported: create an identity with rotatord identity create"
 		case !strings.HasPrefix(line, "AGE-SECRET-KEY-1"):
-			return "is not an age identity: it must have a line AGE-SECRET-KEY-1..., as age-keygen prints it"
+			return "is not an age identity: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."
 		}
 		return ""
 	}
-	return "has comments only: it must have a line AGE-SECRET-KEY-1..., as age-keygen prints it"
+	return "has comments only: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."
 }

@@ -187,11 +187,11 @@ var mistakes = []struct {
 	{config.APIToken, "/run/credentials/cf-token", "is the path of a file, and not the API token: write {file: PATH} in place of {env: NAME}, or the secret itself into the file"},
 
 	{config.AgeIdentity, "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "is an age recipient (a public key, age1...): name the file of the identity (AGE-SECRET-KEY-1...) that belongs to it"},
-	{config.AgeIdentity, "# public key: age1x\n", "has comments only: it must have a line AGE-SECRET-KEY-1..., as age-keygen prints it"},
-	{config.AgeIdentity, "AGE-PLUGIN-YUBIKEY-1" + canary, "is an age identity of a plugin or a post-quantum one, which are not supported: create one with age-keygen"},
-	{config.AgeIdentity, "ssh-ed25519 " + canary, "is an SSH key, which is not supported: create an identity with age-keygen"},
-	{config.AgeIdentity, canary, "is not an age identity: it must have a line AGE-SECRET-KEY-1..., as age-keygen prints it"},
-	{config.AgeIdentity, "hvs." + canary, "is not an age identity: it must have a line AGE-SECRET-KEY-1..., as age-keygen prints it"},
+	{config.AgeIdentity, "# public key: age1x\n", "has comments only: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."},
+	{config.AgeIdentity, "AGE-SECRET-KEY-PQ-1" + canary, "is a post-quantum age identity, which is not supported: create one with rotatord identity create"},
+	{config.AgeIdentity, "ssh-ed25519 " + canary, "is an SSH key, which is not supported: create an identity with rotatord identity create"},
+	{config.AgeIdentity, canary, "is not an age identity: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."},
+	{config.AgeIdentity, "hvs." + canary, "is not an age identity: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."},
 }
 
 // TestCredentialIsRefused checks what is said of each mistake.

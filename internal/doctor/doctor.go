@@ -255,4 +255,5 @@ const (
 
 	IdentityBeside Code = "identity_beside"
 	IdentityApart  Code = "identity_apart"
+	IdentityPlugin Code = "identity_plugin"
 )

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/ageplugin/ageplugintest"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
@@ -276,6 +277,13 @@ var generalIlls = map[string]ill{
 	"key elsewhere": {func(w *world) {
 		w.config.State.Identity.File, w.IdentityFile = "/etc/rotatord/credentials/age-identity", w.config.State.Dir+"/identity.age"
 	}, Good, IdentityApart, "state.identity", "is not in the state directory"},
+	"key that a program holds": {func(w *world) {
+		ageplugintest.Install(w.T)
+		w.config.State.Identity, w.IdentityFile = w.file("plugin", ageplugintest.Identity(w.T, ageplugintest.Hangs)), w.config.State.Dir+"/identity.age"
+	}, Good, IdentityPlugin, "state.identity", "age-plugin-rotatordtest holds the key"},
+	"key of a program that is missing": {func(w *world) {
+		w.config.State.Identity, w.IdentityFile = w.file("plugin", ageplugintest.Identity(w.T, ageplugintest.Good)), w.config.State.Dir+"/identity.age"
+	}, Bad, IdentityPlugin, "state.identity", "age-plugin-rotatordtest of the age identity cannot be run"},
 	"state of a dynamic user": {func(w *world) {
 		w.euid = func() int { return 1000 }
 		w.stat = func(string) (fs.FileInfo, error) { return nil, fs.ErrPermission }

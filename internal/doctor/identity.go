@@ -1,10 +1,14 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"path/filepath"
 	"strings"
+
+	"rotatord/internal/ageplugin"
+	"rotatord/internal/config"
 )
 
 // identity looks where the key of the sealed secrets is. A directory that this user may not enter is another finding.
@@ -15,6 +19,9 @@ func (e *examination) identity() {
 		return
 	}
 	const move = "docs/operating.md, \"The key apart from what it opens\", moves it without a loss"
+	if !source.IsZero() {
+		e.plugin(subject, source)
+	}
 	_, err := e.stat(e.IdentityFile)
 	beside := err == nil
 	switch {
@@ -27,6 +34,24 @@ func (e *examination) identity() {
 			"rotatord identity remove, which proves first that it is the same key")
 	case !source.IsZero() && errors.Is(err, fs.ErrNotExist):
 		e.add(Good, IdentityApart, subject, "the key that opens the sealed secrets is not in the state directory", "")
+	}
+}
+
+// plugin looks for the program that holds an identity. It does not run it: that may want a touch. What cannot be read is another finding.
+func (e *examination) plugin(subject string, source config.SecretSource) {
+	text, err := source.ReadAs(context.Background(), config.AgeIdentity)
+	if err != nil {
+		return
+	}
+	holder, err := ageplugin.Find(text.Reveal())
+	if err == nil && holder != nil {
+		_, err = holder.Program()
+	}
+	switch {
+	case err != nil:
+		e.add(Bad, IdentityPlugin, subject, err.Error(), "the daemon does not start without it")
+	case holder != nil:
+		e.add(Good, IdentityPlugin, subject, "the program age-plugin-"+holder.Name+" holds the key; it is asked when the daemon starts", "")
 	}
 }
 

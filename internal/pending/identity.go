@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"filippo.io/age"
 
+	"rotatord/internal/ageplugin"
 	"rotatord/internal/durable"
 	"rotatord/internal/ownpath"
 	"rotatord/internal/smallfile"
@@ -25,8 +27,9 @@ func CreatedIdentity(path string) bool {
 	return err == nil && strings.HasPrefix(string(text), createdHere)
 }
 
-// ReadIdentities reads an age identity file: the daemon's own, or the file of another recipient.
-func ReadIdentities(path string) ([]age.Identity, error) {
+// ReadIdentities reads an age identity file: the daemon's own, or the file of another recipient. If a program holds the identity, it
+// opens the working key in the state directory dir.
+func ReadIdentities(path, dir string) ([]age.Identity, error) {
 	b, err := smallfile.ReadOrPipe(context.Background(), path, smallfile.MaxSecret)
 	if err != nil {
 		return nil, fmt.Errorf("the age identity: %w", err)
@@ -34,6 +37,17 @@ func ReadIdentities(path string) ([]age.Identity, error) {
 	text := strings.TrimSpace(string(b))
 	if strings.HasPrefix(text, "age-encryption.org/") || strings.HasPrefix(text, "-----BEGIN AGE ENCRYPTED FILE-----") {
 		return nil, fmt.Errorf("%s is encrypted itself: decrypt it with age --decrypt, and name the file that comes out", path)
+	}
+	holder, err := ageplugin.Find(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if holder != nil {
+		if dir == "" {
+			return nil, fmt.Errorf("%s is held by a program, which opens %s in the state directory of its daemon: give that directory too (--state-dir)", path, LockedName)
+		}
+		identity, err := identityIn(text, filepath.Join(dir, IdentityName))
+		return []age.Identity{identity}, err
 	}
 	// age's error may contain what it read.
 	identities, err := age.ParseIdentities(strings.NewReader(text))
@@ -50,6 +64,13 @@ func loadIdentity(o Options) (*age.X25519Identity, error) {
 		text, err := o.Identity()
 		if err != nil {
 			return nil, fmt.Errorf("the configured age identity: %w", err)
+		}
+		holder, err := ageplugin.Find(text)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("the configured age identity: %w", err)
+		case holder != nil:
+			return unlock(o, holder)
 		}
 		return parseIdentity("the configured age identity", text)
 	}

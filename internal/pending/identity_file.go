@@ -62,8 +62,8 @@ func CopyIdentity(from, to string) (publicKey string, err error) {
 	return publicKey, nil
 }
 
-// RemoveIdentity removes the identity of a state directory, if kept is the text of the same identity in its new place. It
-// reports whether there was one.
+// RemoveIdentity removes the identity of a state directory, if kept is the text of the same identity in its new place, or of one
+// that a program holds and that has locked it. It reports whether there was one.
 func RemoveIdentity(path, kept string) (removed bool, err error) {
 	text, publicKey, err := IdentityText(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -73,7 +73,7 @@ func RemoveIdentity(path, kept string) (removed bool, err error) {
 		return false, err
 	}
 	clear(text)
-	other, err := parseIdentity("the configured age identity", kept)
+	other, err := identityIn(kept, path)
 	if err != nil {
 		return false, err
 	}
@@ -87,9 +87,10 @@ func RemoveIdentity(path, kept string) (removed bool, err error) {
 	return true, durable.Remove(path)
 }
 
-// PublicKeyOf returns the public key of the identity in a text.
-func PublicKeyOf(text string) (string, error) {
-	identity, err := parseIdentity("the configured age identity", text)
+// PublicKeyOf returns the public key of the identity in the text of state.identity. identityFile is the path of the identity of the
+// state directory, which need not exist.
+func PublicKeyOf(text, identityFile string) (string, error) {
+	identity, err := identityIn(text, identityFile)
 	if err != nil {
 		return "", err
 	}

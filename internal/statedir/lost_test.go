@@ -157,7 +157,7 @@ func TestBeginAgainKeepsSecrets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	identities, err := pending.ReadIdentities(statedir.IdentityFile(o.Dir))
+	identities, err := pending.ReadIdentities(statedir.IdentityFile(o.Dir), o.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}

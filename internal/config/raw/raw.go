@@ -95,7 +95,7 @@ type State struct {
 	// restart: a secret that Cloudflare has issued and that is not in every sink yet is only
 	// there.
 	Dir *string `yaml:"dir" jsonschema:"default=/var/lib/rotatord"`
-	// The age identity (AGE-SECRET-KEY-...) that seals pending secrets on disk.
+	// The age identity (AGE-SECRET-KEY-..., or AGE-PLUGIN-... of a TPM or a hardware key) that seals pending secrets on disk.
 	// Default: identity.age in dir, created at the first start; there a copy of dir is enough to open
 	// them. rotatord identity create makes one elsewhere, and identity copy moves one. Without it they are lost.
 	Identity Secret `yaml:"identity"`

@@ -1,0 +1,106 @@
+// Package ageplugintest makes a test binary a plugin of age that holds a key, answers, fails or hangs.
+package ageplugintest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"filippo.io/age"
+	"filippo.io/age/plugin"
+)
+
+const name = "rotatordtest"
+
+// The ways in which the plugin behaves.
+const (
+	Good    = "good"
+	Fails   = "fails"   // it says why it cannot
+	Hangs   = "hangs"   // it never answers
+	Dies    = "dies"    // it ends in the middle
+	Babbles = "babbles" // it writes lines of x without an end
+	Asks    = "asks"    // it asks for a PIN, and fails without one
+	Leaks   = "leaks"   // it fails if it gets a variable that it should not get
+)
+
+// Main runs the plugin if this process was started as one. Call it first in TestMain.
+func Main() {
+	if filepath.Base(os.Args[0]) != "age-plugin-"+name {
+		return
+	}
+	p, err := plugin.New(name)
+	if err != nil {
+		os.Exit(3)
+	}
+	p.HandleIdentity(func(data []byte) (age.Identity, error) {
+		key, err := behave(p, data)
+		return key, err
+	})
+	p.HandleIdentityAsRecipient(func(data []byte) (age.Recipient, error) {
+		key, err := behave(p, data)
+		if err != nil {
+			return nil, err
+		}
+		return key.Recipient(), nil
+	})
+	os.Exit(p.Main())
+}
+
+func behave(p *plugin.Plugin, data []byte) (*age.X25519Identity, error) {
+	how, key, _ := strings.Cut(string(data), " ")
+	switch how {
+	case Fails:
+		return nil, errors.New("the device is \x1b[31maway")
+	case Hangs:
+		time.Sleep(time.Hour)
+	case Dies:
+		os.Exit(1)
+	case Babbles:
+		for {
+			if _, err := fmt.Println(strings.Repeat("x", 4096)); err != nil {
+				os.Exit(1)
+			}
+		}
+	case Asks:
+		if _, err := p.RequestValue("the PIN", true); err != nil {
+			return nil, errors.New("no PIN")
+		}
+	case Leaks:
+		for _, variable := range os.Environ() {
+			switch name, _, _ := strings.Cut(variable, "="); name {
+			case "PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR", "PWD":
+			default:
+				return nil, fmt.Errorf("it got %s", name)
+			}
+		}
+	}
+	return age.ParseX25519Identity(key)
+}
+
+// Install puts the plugin first into PATH, for the length of the test.
+func Install(t *testing.T) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(self, filepath.Join(dir, "age-plugin-"+name)); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// Identity returns the text of an identity file of the plugin with a new key.
+func Identity(t *testing.T, how string) string {
+	t.Helper()
+	key, err := age.GenerateX25519Identity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "# made by a test\n" + plugin.EncodeIdentity(name, []byte(how+" "+key.String())) + "\n"
+}
