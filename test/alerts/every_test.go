@@ -87,6 +87,9 @@ func TestEveryAlert(t *testing.T) {
 	alertmanager := startAlertmanager(t, p)
 	sites := make([]*site, 0, len(places))
 	for _, place := range places {
+		for _, f := range place.faults {
+			f.provoked = time.Now()
+		}
 		place.start(t)
 		if place.design.replicas {
 			place.begin(t, filepath.Join(place.dir, "second.yaml"))
@@ -108,7 +111,9 @@ func TestEveryAlert(t *testing.T) {
 	var stages []*stage
 	for _, place := range places {
 		for _, f := range place.faults {
-			f.place, f.provoked = place, time.Now()
+			if f.place = place; !f.fromStart {
+				f.provoked = time.Now()
+			}
 			progress("%s: %s", place.name, f.what)
 			f.provoke(t, place)
 			for _, name := range slices.Concat(f.alerts, f.after) {
@@ -294,11 +299,12 @@ func shortRules(t *testing.T, alerts names) string {
 
 // fault is one way to fail.
 type fault struct {
-	what    string
-	token   string   // empty: all of the place
-	alerts  []string // that fire while it lasts
-	after   []string // that fire once it is mended
-	passing bool     // it may end by itself
+	what      string
+	token     string   // empty: all of the place
+	alerts    []string // that fire while it lasts
+	after     []string // that fire once it is mended
+	passing   bool     // it may end by itself
+	fromStart bool     // it is there since the daemon started
 	// before is done while all is well, a while before the failure. It may be nil.
 	before, provoke, mend func(t *testing.T, p *place)
 

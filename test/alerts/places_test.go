@@ -219,7 +219,7 @@ func designs() []design {
 		}}},
 		{name: "clock", schedule: "@every 40s", grace: "10s", tokens: []tokenOf{{name: "clock"}},
 			prepare: func(t *testing.T, p *place) { p.control(t, "PUT", "behaviour", `{"clock_skew": "20m"}`) }, faults: []*fault{{
-				what: "the clock was 20 minutes off when the daemon started", alerts: []string{"RotatordClockStopsRotations", "RotatordRotationFailing"},
+				what: "the clock was 20 minutes off when the daemon started", alerts: []string{"RotatordClockStopsRotations", "RotatordRotationFailing"}, fromStart: true,
 				provoke: nothing,
 				mend:    func(t *testing.T, p *place) { p.control(t, "PUT", "behaviour", `{}`) },
 			}}},
