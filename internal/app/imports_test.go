@@ -88,7 +88,8 @@ var allowed = map[string][]string{
 	"internal/kvstore":         append([]string{"internal/vault"}, core...),
 	"internal/replica":         append([]string{"internal/kvstore", "internal/status"}, core...),
 	"internal/notify":          append([]string{"internal/durable", "internal/failpoint", "internal/kvstore", "internal/outbound", "internal/smallfile", "internal/status"}, core...),
-	"internal/httpapi":         append([]string{"internal/outbound", "internal/status"}, core...),
+	"internal/httpapi":         append([]string{"internal/outbound", "internal/status", "internal/webpage"}, core...),
+	"internal/webpage":         append([]string{"docs", "internal/status"}, core...),
 	"internal/sink":            append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/outbound", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 
 	// Neither the check of a file's structure nor a test disk knows what the file contains.
@@ -101,19 +102,20 @@ var allowed = map[string][]string{
 	"internal/cloudflare/openapitest": {"internal/secret"},
 	"internal/vault/vaulttest":        {"internal/secret"},
 	"internal/kubernetes/kubetest":    {"internal/secret"},
+	"internal/webpage/webpagetest":    {"internal/status"},
 	"internal/sink/sinktest":          append([]string{"internal/kubernetes/kubetest"}, core...),
 	"internal/kvstore/kvtest":         append([]string{"internal/kvstore"}, core...),
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
 	"internal/hook":   append([]string{"internal/kubernetes", "internal/outbound"}, core...),
 	"internal/doctor": append([]string{"internal/ageplugin", "internal/cloudflare", "internal/hook", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
-	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/audit", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/hook", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
-		"internal/pending", "internal/precheck", "internal/replica", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault"}, core...),
+	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/audit", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/forecast", "internal/hook", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
+		"internal/pending", "internal/precheck", "internal/replica", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/webpage"}, core...),
 	// The drill runs the whole daemon with the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/kubernetes", "internal/kubernetes/kubetest", "internal/sink", "internal/statedir", "internal/status",
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
-	"docs":              {}, // only tests of the documents
+	"docs":              {}, // the documents, which the binary serves
 	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/audit", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/harden", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue", "internal/notify",
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }

@@ -95,6 +95,9 @@ func (a *App) show(t config.Token) status.Token {
 	}
 	for _, sink := range t.Sinks {
 		s.Mounts = append(s.Mounts, sink.Group())
+		name := config.SinkName(sink)
+		held := record.Written[name]
+		s.Sinks = append(s.Sinks, status.SinkState{Name: name, Digest: string(held.Digest), Version: held.Version, WrittenAt: held.At})
 	}
 	now := a.engine.now()
 	s.Troubles = s.TroubleKinds(now)

@@ -20,6 +20,11 @@ type Config struct {
 	// Listen is the address of metrics, health and status page. Default
 	// 127.0.0.1:9321.
 	Listen string
+	// Hosts are names, in lower case and without a port, under which the pages may be reached beside addresses,
+	// localhost, the host of Listen and that of ExternalURL.
+	Hosts []string
+	// ExternalURL is the address under which people reach the pages, without a slash at its end. Empty: none.
+	ExternalURL string
 	// AdminSocket is the path of the unix socket for commands that act on the running
 	// daemon. Default empty: none.
 	AdminSocket string

@@ -13,6 +13,8 @@ import (
 // everything sets every supported field to something that is not its default, and
 // in its least tidy accepted form.
 const everything = `listen: :0
+hosts: [Rotatord.Example.com, rotatord]
+external_url: https://rotatord.example.com/
 admin_socket: /run//rotatord/./admin.sock
 log: {level: debug, format: text}
 metrics: {per_token: essential}
@@ -135,7 +137,7 @@ func TestEverything(t *testing.T) {
 		Notify: []config.Receiver{{Name: "a.b", Kind: &config.Webhook{URL: config.SecretSource{Env: "HOOK"}, Format: "generic"}, On: []string{"failing"},
 			Repeat: 24 * time.Hour, Group: 30 * time.Second, Wait: 5 * time.Minute}},
 		File:   "test.yaml",
-		Listen: ":0", AdminSocket: "/run/rotatord/admin.sock",
+		Listen: ":0", Hosts: []string{"rotatord.example.com", "rotatord"}, ExternalURL: "https://rotatord.example.com", AdminSocket: "/run/rotatord/admin.sock",
 		Log:     config.Log{Level: "debug", Format: "text"},
 		Metrics: config.Metrics{PerToken: "essential"},
 		State: config.State{

@@ -156,7 +156,7 @@ func spelledOut(cfg *config.Config) object {
 		root["notify"] = receivers(cfg.Notify)
 	}
 	maps.Copy(root, object{
-		"listen": cfg.Listen, "admin_socket": cfg.AdminSocket,
+		"listen": cfg.Listen, "hosts": cfg.Hosts, "external_url": cfg.ExternalURL, "admin_socket": cfg.AdminSocket,
 		"log":        object{"level": cfg.Log.Level, "format": cfg.Log.Format},
 		"metrics":    object{"per_token": cfg.Metrics.PerToken},
 		"state":      given(object{"dir": cfg.State.Dir, "identity": source(cfg.State.Identity), "recipients": cfg.State.Recipients, "shared": shared(cfg.State.Shared)}),

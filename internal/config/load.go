@@ -83,6 +83,7 @@ type checker struct {
 
 func (c *checker) check() {
 	c.checkListen()
+	c.checkWebNames()
 	c.checkLog()
 	c.cfg.Metrics.PerToken = c.oneOf("metrics.per_token", c.raw.Metrics.PerToken, "full", "full", "essential")
 	c.checkState()

@@ -8,9 +8,7 @@ package httpapi
 
 import (
 	"context"
-	_ "embed"
 	"fmt"
-	"html/template"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -21,18 +19,14 @@ import (
 
 	"rotatord/internal/printable"
 	"rotatord/internal/status"
+	"rotatord/internal/webpage"
 )
 
 // TokenStatus is what is shown of one token.
 type TokenStatus = status.Token
 
 // Check is one condition of health.
-type Check struct {
-	Name string
-	OK   bool
-	// Detail says what the daemon waits for, or what is wrong and what to do.
-	Detail string
-}
+type Check = webpage.Condition
 
 // Source provides what the pages and gauges show. It must be safe for concurrent use, and
 // must answer from memory or local disk.
@@ -49,6 +43,8 @@ type Source interface {
 	// History returns lines of the record of events, the newest last. It reads the end of local files, within
 	// bounds and within ctx.
 	History(ctx context.Context, q status.HistoryQuery) (status.History, error)
+	// Outlook returns what will happen until some time to one token, or to all if the name is empty.
+	Outlook(ctx context.Context, token string, until time.Time) (status.Outlook, error)
 	// Live and Ready return the conditions of /livez and /readyz.
 	Live() []Check
 	Ready() []Check
@@ -61,6 +57,8 @@ type Options struct {
 	Logger   *slog.Logger
 	Version  string
 	Now      func() time.Time
+	// Hosts returns the names under which the pages, the API and the documents may be reached.
+	Hosts func() webpage.Hosts
 }
 
 // Handler serves everything.
@@ -91,8 +89,9 @@ func Handler(o Options) http.Handler {
 		all := shownReplicas(o.Source)
 		serveJSON(w, http.StatusOK, replicasAnswer{Shared: all != nil, Replicas: all})
 	})
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { servePage(w, o) })
-	return withSecurityHeaders(mux)
+	webpage.Register(mux, webpage.Options{Source: o.Source, Version: o.Version, Now: o.Now,
+		Conditions: func() []Check { return slices.Concat(o.Source.Live(), o.Source.Ready()) }})
+	return withSecurityHeaders(webpage.Guard(mux, o.Hosts))
 }
 
 // IsProbe reports whether a request is one for /livez or /readyz, which are answered without a
@@ -125,7 +124,7 @@ func Probes(source Source) http.Handler {
 func withSecurityHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", webpage.ContentPolicy)
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Cache-Control", "no-store")
 		h.Set("Referrer-Policy", "no-referrer")
@@ -175,66 +174,4 @@ func serveJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_ = status.WriteJSON(w, v) // the client went away
-}
-
-//go:embed status.html.tmpl
-var pageText string
-
-var page = template.Must(template.New("status").Parse(pageText))
-
-// pageData is what the template of the status page shows.
-type pageData struct {
-	Version string
-	Now     time.Time
-	Pending int
-	Checks  []Check
-	// Troubles are the same lines that rotatord status prints.
-	Troubles []pageTrouble
-	Rows     []pageRow
-	// Replicas is nil if the daemon is alone.
-	Replicas *pageReplicas
-}
-
-type pageTrouble struct {
-	Severity   status.Severity
-	Line, ToDo string
-}
-
-type pageRow struct {
-	TokenStatus
-	NextIn, LastAgo, ExpiresIn string
-	OldWorksIn                 string // in doubt: until the old secret stops working
-	RenewsIn                   string
-	CutOff                     bool // consumers have no secret that works
-}
-
-func newPageRow(t TokenStatus, now time.Time) pageRow {
-	r := pageRow{
-		TokenStatus: t, NextIn: status.Distance(t.Next, now), LastAgo: status.Distance(t.LastSuccess, now), ExpiresIn: status.Distance(t.Expiry, now),
-		RenewsIn: status.Distance(t.Renews, now), CutOff: !t.CutOffAt.IsZero() && !t.CutOffAt.After(now),
-	}
-	if t.Next.IsZero() {
-		r.NextIn = status.WithoutTime(t.State, t.Reason)
-	}
-	if t.Doubt != nil {
-		r.OldWorksIn = status.Distance(t.Doubt.OldWorksUntil, now)
-	}
-	return r
-}
-
-func servePage(w http.ResponseWriter, o Options) {
-	pending, _ := o.Source.Pending()
-	now := o.Now()
-	data := pageData{Version: o.Version, Now: now.UTC(), Pending: pending, Checks: printable.Copy(slices.Concat(o.Source.Live(), o.Source.Ready()))}
-	tokens := status.Scrubbed(o.Source.Tokens())
-	replicas := shownReplicas(o.Source)
-	data.Replicas = newPageReplicas(replicas, now)
-	for _, t := range status.AllTroubles(tokens, printable.Copy(o.Source.Checks()), replicas, now) {
-		data.Troubles = append(data.Troubles, pageTrouble{t.Severity, t.Line(now), t.ToDo})
-	}
-	for _, t := range tokens {
-		data.Rows = append(data.Rows, newPageRow(t, now))
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	_ = page.Execute(w, data) // the client went away
 }

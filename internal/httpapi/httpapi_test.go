@@ -17,6 +17,7 @@ import (
 	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 	"rotatord/internal/status"
+	"rotatord/internal/webpage"
 )
 
 // Canaries in both formats of a client secret.
@@ -45,6 +46,9 @@ func (s *fakeSource) Checks() []status.Check        { return s.checks }
 func (s *fakeSource) History(_ context.Context, q status.HistoryQuery) (status.History, error) {
 	s.asked = q
 	return s.history, nil
+}
+func (s *fakeSource) Outlook(_ context.Context, _ string, until time.Time) (status.Outlook, error) {
+	return status.Outlook{Until: until}, nil
 }
 func (s *fakeSource) Replicas() *status.Replicas { return s.replicas }
 func (s *fakeSource) Live() []httpapi.Check      { return s.live }
@@ -140,7 +144,7 @@ func serve(t *testing.T, source httpapi.Source) *httptest.Server {
 	metrics.Show(source, noSession, noDrift)
 	server := httptest.NewServer(httpapi.Handler(httpapi.Options{
 		Source: source, Gatherer: metrics.Gatherer(), Logger: slog.New(slog.DiscardHandler), Version: "v1.2.3",
-		Now: func() time.Time { return now },
+		Now: func() time.Time { return now }, Hosts: func() webpage.Hosts { return webpage.Hosts{} },
 	}))
 	t.Cleanup(server.Close)
 	return server
@@ -453,7 +457,7 @@ func TestPageEscapes(t *testing.T) {
 	}}
 	server := httptest.NewServer(httpapi.Handler(httpapi.Options{
 		Source: source, Gatherer: httpapi.NewMetrics(httpapi.Build{}).Gatherer(), Logger: slog.New(slog.DiscardHandler),
-		Version: "version " + hostile, Now: func() time.Time { return now },
+		Version: "version " + hostile, Now: func() time.Time { return now }, Hosts: func() webpage.Hosts { return webpage.Hosts{} },
 	}))
 	defer server.Close()
 	_, body := request(t, server, http.MethodGet, "/")

@@ -3,7 +3,6 @@ package httpapi
 import (
 	"cmp"
 	"errors"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -149,30 +148,4 @@ func shownReplicas(source Source) *status.Replicas {
 	}
 	shown := all.Scrubbed()
 	return &shown
-}
-
-// pageReplicas is what the status page shows of the replicas.
-type pageReplicas struct {
-	*status.Replicas
-	Rows      []pageReplica
-	SyncedAgo string
-}
-
-type pageReplica struct {
-	status.Replica
-	State, Ago, Offset string
-	Bad, Self          bool
-}
-
-// newPageReplicas returns nil if the daemon is alone.
-func newPageReplicas(all *status.Replicas, now time.Time) *pageReplicas {
-	if all == nil {
-		return nil
-	}
-	p := &pageReplicas{Replicas: all, SyncedAgo: status.Distance(all.SyncedAt, now)}
-	for _, r := range all.Replicas {
-		state, bad := r.State(now)
-		p.Rows = append(p.Rows, pageReplica{Replica: r, State: state, Bad: bad, Ago: status.Distance(r.Since, now), Offset: r.Offset(), Self: r.Name == all.Name})
-	}
-	return p
 }

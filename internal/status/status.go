@@ -47,6 +47,8 @@ type Token struct {
 	LastCause string `json:"last_cause,omitempty"`
 	// Mounts are the places of its sinks, as in the subjects of [CheckSink].
 	Mounts []string `json:"mounts,omitempty"`
+	// Sinks are what the token is written to, in the order of the configuration.
+	Sinks []SinkState `json:"sinks,omitempty"`
 	// Troubles are the kinds of trouble of the token, the worst first, as in docs/runbook.md.
 	Troubles []string `json:"troubles,omitempty"`
 	// AccountError says why the credential of the token's account cannot be read, so that the token

@@ -36,6 +36,14 @@ type File struct {
 	// interfaces, which Prometheus on another host needs; nothing there is secret,
 	// but token names are. Port 0 takes any free port.
 	Listen *string `yaml:"listen" jsonschema:"default=127.0.0.1:9321,example=:9321"`
+	// Host names under which the status page, its API and the documents may be reached, beside IP
+	// addresses, localhost, the host of listen and that of external_url. A request with another name is
+	// refused, so that a foreign site cannot read the page through a browser. Metrics and health are
+	// answered under any name. Default none.
+	Hosts []*string `yaml:"hosts" jsonschema:"example=rotatord.example.com"`
+	// The address under which people reach the status page, for links in notifications. Default
+	// none: then they have no links.
+	ExternalURL *string `yaml:"external_url" jsonschema:"example=https://rotatord.example.com"`
 	// The unix socket at which rotatord status and rotatord resolve reach the running
 	// daemon, as an absolute path of at most 107 bytes, in a directory that others cannot write to.
 	// Default none: then those commands have nothing to talk to. The user and the

@@ -1,0 +1,153 @@
+package webpage
+
+import (
+	"bytes"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"unicode"
+
+	"github.com/yuin/goldmark"
+	"github.com/yuin/goldmark/ast"
+	"github.com/yuin/goldmark/extension"
+	"github.com/yuin/goldmark/parser"
+	"github.com/yuin/goldmark/text"
+
+	"rotatord/docs"
+)
+
+// document is a page of the documents, ready to be shown.
+type document struct {
+	head
+	Path     string
+	Content  template.HTML // goldmark leaves out raw HTML
+	Sections []section
+}
+
+// section is a heading that the list of contents has.
+type section struct{ ID, Title string }
+
+// rendered keeps the documents that were asked for. They never change.
+var rendered sync.Map
+
+func (p *pages) serveDocument(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("path")
+	switch {
+	case name == "" || name == "adr/":
+		name += "README.md"
+	case strings.HasSuffix(name, "/"), path.Clean(name) != name:
+		p.serveNotFound(w, "There is no such document.")
+		return
+	}
+	if _, found := rendered.Load(name); !found {
+		source, err := fs.ReadFile(docs.Files, name)
+		if err != nil {
+			p.serveNotFound(w, "There is no such document in this version.")
+			return
+		}
+		rendered.Store(name, renderDocument(name, source))
+	}
+	found, _ := rendered.Load(name)
+	d := *found.(*document)
+	d.Version, d.Now = p.Version, p.Now().UTC()
+	render(w, http.StatusOK, "document.tmpl", d)
+}
+
+// renderDocument turns Markdown into a page. Links to files that are not served become plain text.
+func renderDocument(name string, source []byte) *document {
+	md := goldmark.New(goldmark.WithExtensions(extension.Table, extension.Strikethrough, extension.Linkify), goldmark.WithParserOptions(parser.WithAutoHeadingID()))
+	root := md.Parser().Parse(text.NewReader(source), parser.WithContext(parser.NewContext(parser.WithIDs(&headingIDs{}))))
+	d := &document{Path: name}
+	d.Title = name
+	var unserved []ast.Node
+	_ = ast.Walk(root, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
+		switch n := n.(type) {
+		case *ast.Heading:
+			id, _ := n.AttributeString("id")
+			idText, _ := id.([]byte)
+			switch title := plainText(n, source); {
+			case !entering:
+			case n.Level == 1:
+				d.Title = title
+			case n.Level == 2:
+				d.Sections = append(d.Sections, section{string(idText), title})
+			}
+		case *ast.Link:
+			if entering && !served(name, string(n.Destination)) {
+				unserved = append(unserved, n)
+			}
+		case *ast.Image:
+			if entering {
+				unserved = append(unserved, n)
+			}
+		}
+		return ast.WalkContinue, nil
+	})
+	for _, n := range unserved {
+		parent := n.Parent()
+		for child := n.FirstChild(); child != nil; child = n.FirstChild() {
+			parent.InsertBefore(parent, n, child)
+		}
+		parent.RemoveChild(parent, n)
+	}
+	var b bytes.Buffer
+	_ = md.Renderer().Render(&b, source, root) // it does not fail on a buffer
+	// A wide table or a block scrolls in a region that the keyboard reaches.
+	html := strings.NewReplacer("<table>", `<div class="scroll" tabindex="0" role="region" aria-label="table"><table>`, "</table>", "</table></div>",
+		"<pre>", `<pre tabindex="0">`).Replace(b.String())
+	d.Content = template.HTML(html) //nolint:gosec // made from our own documents, without raw HTML
+	return d
+}
+
+// served reports whether a link in a document leads to something that a browser can open: another site, a part of this
+// page, or a document.
+func served(from, to string) bool {
+	if strings.HasPrefix(to, "#") || strings.HasPrefix(to, "https://") {
+		return true
+	}
+	file, _, _ := strings.Cut(to, "#")
+	_, err := fs.Stat(docs.Files, path.Join(path.Dir(from), file))
+	return err == nil && strings.HasSuffix(file, ".md")
+}
+
+// plainText returns the text of a heading.
+func plainText(n ast.Node, source []byte) string {
+	var b strings.Builder
+	_ = ast.Walk(n, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
+		if t, ok := n.(*ast.Text); ok && entering {
+			b.Write(t.Segment.Value(source))
+		}
+		return ast.WalkContinue, nil
+	})
+	return b.String()
+}
+
+// headingIDs makes the names of headings as GitHub does, which is what links in the documents use.
+type headingIDs struct{ used map[string]bool }
+
+// Generate implements [parser.IDs].
+func (h *headingIDs) Generate(value []byte, _ ast.NodeKind) []byte {
+	id := strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ' || r == '-':
+			return '-'
+		case r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+			return unicode.ToLower(r)
+		}
+		return -1
+	}, string(value))
+	if h.used == nil {
+		h.used = map[string]bool{}
+	}
+	for base, n := id, 1; h.used[id]; n++ {
+		id = base + "-" + strings.Repeat("1", n)
+	}
+	h.used[id] = true
+	return []byte(id)
+}
+
+// Put implements [parser.IDs].
+func (h *headingIDs) Put([]byte) {}

@@ -1,0 +1,198 @@
+package webpage
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+
+	"rotatord/internal/moment"
+	"rotatord/internal/printable"
+	"rotatord/internal/status"
+)
+
+const (
+	historySize = 50
+	// maxError is how many bytes of an error the page of a token shows.
+	maxError = 16 << 10
+	// lifeWait is how long a page may wait for what will happen, and for the record of events.
+	lifeWait = 300 * time.Millisecond
+)
+
+// tokenPage is the page of one token.
+type tokenPage struct {
+	head
+	Token            status.Token
+	Level            level
+	Word, Note       string
+	Troubles         []shownTrouble
+	ToDo             []status.ToDo
+	NextIn, LastAgo  string
+	GraceIn, EndsIn  string
+	RenewsIn, SeenAt string
+	NextWhy          string
+	Life             life
+	Coming           []status.Coming
+	ComingKnown      bool
+	Sinks            []sinkRow
+	History          []status.HistoryEntry
+	HistoryMore      bool
+	HistoryError     bool
+}
+
+// sinkRow is one sink with what the watch has found in it.
+type sinkRow struct {
+	status.SinkState
+	Short   string // of the digest
+	Ago     string
+	Finding *status.Finding
+	Deletes time.Time
+}
+
+func (p *pages) serveToken(w http.ResponseWriter, r *http.Request) {
+	f := p.look()
+	i, ok := f.index[r.PathValue("name")]
+	if !ok {
+		p.serveNotFound(w, "No token of that name is configured.")
+		return
+	}
+	t := f.tokens[i].Scrubbed()
+	t.LastError = printable.Text(t.LastError)[:min(len(printable.Text(t.LastError)), maxError)]
+	word, note := f.words(i, t)
+	page := tokenPage{
+		head:  head{Title: t.Name + ": " + word + " · rotatord", Version: p.Version, Now: f.now, Bad: f.levels[i] <= warning, Refresh: true},
+		Token: t, Level: f.levels[i], Word: word, Note: note, ToDo: printable.Copy(f.tokens[i].WhatToType(f.now)),
+		NextIn: status.Distance(t.Next, f.now), LastAgo: status.Distance(t.LastSuccess, f.now), GraceIn: status.Distance(t.GraceEnd, f.now),
+		EndsIn: status.Distance(t.Expiry, f.now), RenewsIn: status.Distance(t.Renews, f.now), SeenAt: status.Distance(t.LastSeen, f.now), NextWhy: nextWhy(t),
+	}
+	if t.Next.IsZero() {
+		page.NextIn = status.WithoutTime(t.State, t.Reason)
+	}
+	for _, trouble := range status.Troubles([]status.Token{f.tokens[i]}, nil, f.now) {
+		shown := showTrouble(trouble, f.find, f.now)
+		shown.Tokens, shown.Type = nil, nil // the page says it once
+		page.Troubles = append(page.Troubles, shown)
+	}
+	page.Sinks = sinkRows(t, f.now)
+	ctx, cancel := context.WithTimeout(r.Context(), lifeWait)
+	defer cancel()
+	end := lifeEnd(t, f.now)
+	outlook, err := p.Source.Outlook(ctx, t.Name, end)
+	page.ComingKnown = err == nil
+	page.Coming = outlook.Coming[:min(len(outlook.Coming), 5)]
+	page.Life = drawLife(t, outlook.Coming, f.now, end)
+	history, err := p.Source.History(ctx, status.HistoryQuery{Token: t.Name, Limit: historySize})
+	page.HistoryError, page.HistoryMore = err != nil, history.More
+	for _, e := range slices.Backward(history.Entries) { // the newest first
+		e = e.Scrubbed()
+		e.Message, e.Error = printable.Line(e.Message, maxText), printable.Line(e.Error, maxText)
+		page.History = append(page.History, e)
+	}
+	render(w, http.StatusOK, "token.tmpl", page)
+}
+
+// sinkRows returns the sinks of a token with what was found in them.
+func sinkRows(t status.Token, now time.Time) (rows []sinkRow) {
+	for _, s := range t.Sinks {
+		row := sinkRow{SinkState: s, Short: s.Digest, Ago: status.Distance(s.WrittenAt, now)}
+		for i := range t.Findings {
+			if t.Findings[i].Sink == s.Name {
+				row.Finding = &t.Findings[i]
+			}
+		}
+		for _, d := range t.Deletions {
+			if d.Sink == s.Name {
+				row.Deletes = d.At
+			}
+		}
+		rows = append(rows, row)
+	}
+	for i := range t.Findings { // of a sink that is not in the configuration any more
+		if !slices.ContainsFunc(rows, func(r sinkRow) bool { return r.Name == t.Findings[i].Sink }) {
+			rows = append(rows, sinkRow{SinkState: status.SinkState{Name: t.Findings[i].Sink}, Finding: &t.Findings[i], Ago: "–"})
+		}
+	}
+	return rows
+}
+
+// life is the picture of the life of a credential: three bars over one axis of time.
+type life struct {
+	Ticks               []tick
+	Now                 string
+	Current             span
+	Previous            *span
+	Token               span
+	Marks               []mark
+	CurrentText         string
+	PreviousText        string
+	TokenText           string
+	Description         string
+	Known               bool // there was a rotation
+	ExpiryOut, ExpiryIn bool // the end of the service token is right of the picture, or in it
+}
+
+// lifeEnd returns how far the picture of a token's life reaches.
+func lifeEnd(t status.Token, now time.Time) time.Time {
+	end := moment.Max(now.Add(24*time.Hour), moment.Max(t.Next, t.GraceEnd))
+	if t.Next.After(t.LastSuccess) && !t.LastSuccess.IsZero() && t.Next.After(now) { // and the slot after the next
+		end = moment.Max(end, t.Next.Add(min(t.Next.Sub(t.LastSuccess)*3/4, 60*24*time.Hour)))
+	}
+	end = end.Add(end.Sub(now) / 12)
+	if t.Expiry.After(now) && t.Expiry.Before(end.Add(end.Sub(now)/2)) {
+		end = moment.Max(end, t.Expiry.Add(end.Sub(now)/12))
+	}
+	return end
+}
+
+// drawLife draws the life of a credential: from before the last rotation to the slot after the next.
+func drawLife(t status.Token, coming []status.Coming, now, end time.Time) life {
+	begin := t.LastSuccess
+	if begin.IsZero() || begin.After(now) {
+		begin = now.Add(-6 * time.Hour)
+	}
+	begin = begin.Add(-end.Sub(begin) / 10)
+	at := timeline{From: begin, Until: end}
+	l := life{Ticks: ticks(begin, end), Now: at.x(now), Known: !t.LastSuccess.IsZero()}
+	l.Current = span{X: at.x(t.LastSuccess), W: width(at.share(t.LastSuccess), 1)}
+	l.CurrentText = "Secret in use: since " + minute(t.LastSuccess)
+	switch {
+	case !l.Known:
+		l.Current = span{X: "0%", W: "100%"}
+		l.CurrentText = "Secret in use: not rotated by rotatord yet"
+	case t.Next.After(now) && t.Failures == 0:
+		l.Current.W = width(at.share(t.LastSuccess), at.share(t.Next))
+		l.CurrentText += ", next rotation " + minute(t.Next)
+	}
+	switch {
+	case t.Strategy == "pair":
+		l.PreviousText = "Spare: the other service token takes turns with this one"
+	case !t.GraceEnd.IsZero():
+		l.Previous = &span{X: "0%", W: at.x(t.GraceEnd)}
+		l.PreviousText = "Previous secret: stopped working " + minute(t.GraceEnd)
+		if t.GraceEnd.After(now) {
+			l.PreviousText = "Previous secret: works until " + minute(t.GraceEnd)
+			if t.Doubt != nil {
+				l.PreviousText = "Secret of clients: works until " + minute(t.GraceEnd) + " if the request was carried out"
+			}
+		}
+	default:
+		l.PreviousText = "Previous secret: none in its grace"
+	}
+	l.Token = span{X: "0%", W: "100%"}
+	l.TokenText = "Service token: no end is known"
+	if !t.Expiry.IsZero() {
+		l.Token.W = at.x(t.Expiry)
+		l.TokenText = "Service token: until " + minute(t.Expiry)
+		l.ExpiryIn = t.Expiry.Before(end)
+		l.ExpiryOut = !l.ExpiryIn
+	}
+	for _, c := range coming[:min(len(coming), 60)] {
+		kind, title := "rotation", minute(c.At)+": rotation"
+		if c.Skipped {
+			kind, title = "skipped", minute(c.At)+": skipped by the freeze "+c.Freeze
+		}
+		l.Marks = append(l.Marks, mark{at.x(c.At), kind, title})
+	}
+	l.Description = l.CurrentText + ". " + l.PreviousText + ". " + l.TokenText + "."
+	return l
+}

@@ -1,0 +1,134 @@
+// Package webpage shows a person what the daemon does: a status page with what is wrong first, a page for each
+// token, and the documents.
+//
+// Guarantees: nothing here changes state. A page works without JavaScript, and loads nothing from elsewhere. An answer is
+// bounded in size, however many tokens there are. Texts that come from elsewhere are scrubbed of what looks like a
+// credential, and escaped. A request that names another host is refused, so that a foreign site whose name leads here
+// (DNS rebinding) reads nothing.
+package webpage
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"fmt"
+	"html/template"
+	"net/http"
+	"strconv"
+	"time"
+
+	"rotatord/internal/status"
+)
+
+// Condition is one condition of health.
+type Condition struct {
+	Name string
+	OK   bool
+	// Detail says what the daemon waits for, or what is wrong and what to do.
+	Detail string
+}
+
+// Source provides what the pages show, from memory or local disk. It must be safe for concurrent use.
+type Source interface {
+	status.Source
+	// Tokens returns all tokens, sorted by name.
+	Tokens() []status.Token
+	// Outlook returns what will happen to one token, or to all if the name is empty.
+	Outlook(ctx context.Context, token string, until time.Time) (status.Outlook, error)
+	// History returns lines of the record of events, the newest last.
+	History(ctx context.Context, q status.HistoryQuery) (status.History, error)
+}
+
+// Options of the pages. All fields are required.
+type Options struct {
+	Source Source
+	// Conditions returns the conditions of health.
+	Conditions func() []Condition
+	Version    string
+	Now        func() time.Time
+}
+
+// ContentPolicy is the Content-Security-Policy of every answer: only what this server has, and no code or style inside a
+// page.
+const ContentPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+// pages serves the pages.
+type pages struct {
+	Options
+	fleet    cache[*fleet]
+	outlooks cache[status.Outlook]
+}
+
+// Register adds the pages to mux.
+func Register(mux *http.ServeMux, o Options) {
+	p := &pages{Options: o}
+	mux.HandleFunc("GET /{$}", p.serveOverview)
+	mux.HandleFunc("GET /tokens/{name}", p.serveToken)
+	mux.HandleFunc("GET /assets/{file}", serveAsset)
+	mux.HandleFunc("GET /docs/{path...}", p.serveDocument)
+}
+
+//go:embed templates
+var templateFiles embed.FS
+
+var templates = template.Must(template.New("").Funcs(template.FuncMap{
+	"asset": assetPath, "clock": clock, "iso": iso, "minute": minute, "commands": commands, "plural": plural, "sentence": sentence,
+}).ParseFS(templateFiles, "templates/*.tmpl"))
+
+// render answers with a page. It is complete before the first byte leaves, so that an error does not cut it off.
+func render(w http.ResponseWriter, code int, name string, data any) {
+	var b bytes.Buffer
+	if err := templates.ExecuteTemplate(&b, name, data); err != nil {
+		http.Error(w, "the page could not be made: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
+	w.WriteHeader(code)
+	_, _ = w.Write(b.Bytes()) // the client went away
+}
+
+// head is what every page has.
+type head struct {
+	Title, Version string
+	Now            time.Time
+	// Bad is set if the icon says that something is wrong.
+	Bad bool
+	// Refresh is set if the page refreshes itself.
+	Refresh bool
+}
+
+// notFound is the page for an address without one.
+type notFound struct {
+	head
+	What string
+}
+
+func (p *pages) serveNotFound(w http.ResponseWriter, what string) {
+	render(w, http.StatusNotFound, "notfound.tmpl", notFound{head{Title: "Not found", Version: p.Version, Now: p.Now().UTC()}, what})
+}
+
+// clock returns a time to the second, minute one to the minute, and iso one for a program. All are in UTC.
+func clock(t time.Time) string  { return t.UTC().Format("2006-01-02 15:04:05 UTC") }
+func minute(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+func iso(t time.Time) string    { return t.UTC().Format(time.RFC3339) }
+
+// percent returns a share of a width for SVG.
+func percent(f float64) string { return strconv.FormatFloat(min(max(f, 0), 1)*100, 'f', 2, 64) + "%" }
+
+// plural returns a number with its noun.
+func plural(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%s %ss", thousands(n), one)
+}
+
+// thousands returns a number with a comma between its thousands.
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}

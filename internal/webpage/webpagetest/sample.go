@@ -1,0 +1,156 @@
+// Package webpagetest makes fleets for tests of the pages: of any size, with and without trouble, always the same.
+package webpagetest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"rotatord/internal/status"
+)
+
+// Now is the time of every sample.
+var Now = time.Date(2026, 11, 30, 2, 47, 12, 0, time.UTC)
+
+// Sample is a source of pages. Its fields may be changed before it is used.
+type Sample struct {
+	All       []status.Token
+	Looked    []status.Check
+	Shared    *status.Replicas
+	Sealed    int
+	Plan      status.Outlook
+	Record    []status.HistoryEntry
+	PlanError error
+}
+
+// Tokens implements the source of the pages.
+func (s *Sample) Tokens() []status.Token { return s.All }
+
+// Checks implements the source of the pages.
+func (s *Sample) Checks() []status.Check { return s.Looked }
+
+// Replicas implements the source of the pages.
+func (s *Sample) Replicas() *status.Replicas { return s.Shared }
+
+// Pending implements the source of the pages.
+func (s *Sample) Pending() (int, time.Time) {
+	if s.Sealed == 0 {
+		return 0, time.Time{}
+	}
+	return s.Sealed, Now.Add(-25 * time.Minute)
+}
+
+// Outlook implements the source of the pages.
+func (s *Sample) Outlook(_ context.Context, token string, until time.Time) (status.Outlook, error) {
+	o := status.Outlook{Until: until, Freezes: s.Plan.Freezes}
+	for _, c := range s.Plan.Coming {
+		if (token == "" || c.Token == token) && !c.At.After(until) {
+			o.Coming = append(o.Coming, c)
+		}
+	}
+	return o, s.PlanError
+}
+
+// History implements the source of the pages.
+func (s *Sample) History(_ context.Context, q status.HistoryQuery) (status.History, error) {
+	h := status.History{Entries: []status.HistoryEntry{}}
+	for _, e := range s.Record {
+		if q.Token == "" || e.Token == q.Token {
+			h.Entries = append(h.Entries, e)
+		}
+	}
+	return h, nil
+}
+
+var names = []string{"ci-deploy", "backup", "grafana-agent", "billing-export", "edge-probe", "nightly-import", "partner-api", "artifact-mirror", "metrics-push", "tunnel-admin", "search-index", "log-shipper"}
+
+// Fleet returns n tokens without trouble, with what will happen to them in the coming days.
+func Fleet(n int) *Sample {
+	s := &Sample{}
+	for i := range n {
+		name := names[i%len(names)]
+		if i >= len(names) {
+			name = fmt.Sprintf("%s-%04d", name, i/len(names))
+		}
+		// Many schedules are at full hours of the night, some are spread over the day.
+		next := Now.Add(time.Duration(1+i*7919%(7*24*60)) * time.Minute)
+		if i%3 == 0 {
+			next = time.Date(Now.Year(), Now.Month(), Now.Day()+i%7, 4, i%20, 0, 0, time.UTC)
+			if !next.After(Now) {
+				next = next.AddDate(0, 0, 7)
+			}
+		}
+		t := status.Token{
+			Name: name, Account: []string{"prod", "staging", "partner"}[i%7%3], TokenID: fmt.Sprintf("f174e90a-fafe-4643-bbbc-%012x", i), ClientID: fmt.Sprintf("%032x.access", i+7),
+			Strategy: "rotate", Schedule: []string{"0 4 * * 1", "@weekly", "30 2 * * 3", "@every 168h"}[i%4], TimeZone: []string{"Europe/Berlin", "UTC"}[i%2],
+			State: "idle", Reason: "slot", Next: next, LastSuccess: next.AddDate(0, 0, -7), Expiry: Now.AddDate(0, 3+i%9, i%28), LastSeen: Now.Add(-time.Duration(1+i%50) * time.Minute),
+			Known: true, Enabled: true, Mounts: []string{"vault:secret"},
+		}
+		t.GraceEnd = t.LastSuccess.Add(24 * time.Hour)
+		digest := fmt.Sprintf("sha256:%012x", 0x5eed0000+i*7919)
+		t.Sinks = []status.SinkState{{Name: "vault:secret/access/" + name, Digest: digest, Version: 12 + i%40, WrittenAt: t.LastSuccess}}
+		if i%4 == 1 {
+			t.Mounts = append(t.Mounts, "file:/etc/agent")
+			t.Sinks = append(t.Sinks, status.SinkState{Name: "file:/etc/agent/" + name + ".env", Digest: digest, WrittenAt: t.LastSuccess})
+		}
+		s.All = append(s.All, t)
+		for at := t.Next; at.Before(Now.AddDate(0, 0, 21)); at = at.AddDate(0, 0, 7) {
+			s.Plan.Coming = append(s.Plan.Coming, status.Coming{Token: name, At: at, GraceEnds: at.Add(24 * time.Hour)})
+		}
+	}
+	slices.SortFunc(s.All, func(a, b status.Token) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(s.Plan.Coming, func(a, b status.Coming) int { return a.At.Compare(b.At) })
+	s.Plan.Freezes = []status.FreezePeriod{{Name: "change-night", From: time.Date(2026, 11, 30, 20, 0, 0, 0, time.UTC), To: time.Date(2026, 12, 1, 2, 0, 0, 0, time.UTC), Tokens: n}}
+	for _, name := range status.CheckNames {
+		s.Looked = append(s.Looked, status.Check{Name: name, OK: true, LookedAt: Now.Add(-20 * time.Second)})
+	}
+	return s
+}
+
+// Trouble puts a night's worth of trouble into a fleet of at least six tokens: a doubt, a refused Vault, failures, a changed
+// sink, a pause, and an end that comes soon.
+func Trouble(s *Sample) *Sample {
+	by := func(name string) *status.Token {
+		return &s.All[slices.IndexFunc(s.All, func(t status.Token) bool { return t.Name == name })]
+	}
+	doubt := by("ci-deploy")
+	doubt.State, doubt.Reason, doubt.Failures = "in_doubt", "in_doubt", 1
+	doubt.LastSuccess, doubt.Next = Now.AddDate(0, 0, -7), Now.Add(40*time.Second)
+	doubt.LastError, doubt.LastCause = "cloudflare: POST /accounts/.../service_tokens/.../rotate: the connection was closed before the answer came: read tcp 10.0.3.7:51544: connection reset by peer", "transport"
+	doubt.GraceEnd = Now.Add(9*time.Hour + 12*time.Minute)
+	doubt.Doubt = &status.Doubt{Reason: "outcome_unknown", Detail: "the connection was closed before the answer came", Since: Now.Add(-7 * time.Minute), RotationID: "01KB8Q3ZJ5M2T0", TokenID: doubt.TokenID,
+		AskedAt: Now.Add(-8 * time.Minute), UpdatedBefore: Now.AddDate(0, 0, -7), OldWorksUntil: doubt.GraceEnd, Decision: "unchanged", DecidedAt: Now.Add(-time.Minute)}
+	doubt.ToDo = []status.ToDo{
+		{Command: "rotatord resolve ci-deploy", Does: "asks Cloudflare again now, and says what can be decided"},
+		{Command: "rotatord resolve ci-deploy --not-rotated", Does: "decides that the request was not carried out: the rotation is tried again"},
+		{Command: "rotatord resolve ci-deploy --rotated", Does: "decides that it was carried out: the lost secret is replaced by another rotation"},
+	}
+	changed := by("billing-export")
+	changed.Findings = []status.Finding{{Sink: changed.Sinks[0].Name, Kind: "changed", What: "it holds a secret that rotatord never wrote there", Since: Now.Add(-51 * time.Minute),
+		Digest: "sha256:9b41d07c55ee", Version: changed.Sinks[0].Version + 1, WrittenAt: Now.Add(-55 * time.Minute), WantDigest: changed.Sinks[0].Digest, WantVersion: changed.Sinks[0].Version,
+		PutBack: fmt.Sprintf("vault kv rollback -version=%d secret/access/billing-export", changed.Sinks[0].Version)}}
+	for _, name := range []string{"backup", "edge-probe"} {
+		t := by(name)
+		t.Failures, t.Reason, t.Next = 4, "back_off", Now.Add(3*time.Minute)
+		t.LastError, t.LastCause = "vault: PUT secret/data/access/"+name+": 503 Vault is sealed", "sealed"
+	}
+	paused := by("nightly-import")
+	paused.Pause = &status.Pause{Since: Now.Add(-5 * time.Hour), Until: Now.Add(31 * time.Hour), Reason: "migration of the importer", By: "mara"}
+	paused.Reason = "paused"
+	by("grafana-agent").Expiry = Now.AddDate(0, 0, 9)
+	for i := range s.Looked {
+		if s.Looked[i].Name == status.CheckVault {
+			s.Looked[i] = status.Check{Name: status.CheckVault, Stops: true, LookedAt: Now, Since: Now.Add(-12 * time.Minute), Reason: "sealed", Detail: "Vault is sealed: unseal it"}
+		}
+	}
+	s.Record = append(s.Record,
+		status.HistoryEntry{Seq: 811, At: Now.AddDate(0, 0, -7), Kind: "rotation.succeeded", Severity: "info", Token: "ci-deploy", By: "schedule", Message: "rotation succeeded: the new secret is in 1 sink", RotationID: "01KAQE1S8C7Y4N"},
+		status.HistoryEntry{Seq: 902, At: Now.AddDate(0, 0, -2), Kind: "grace.extended", Severity: "info", Token: "ci-deploy", By: "mara", Message: "the grace of the previous secret was extended by 12 h"},
+		status.HistoryEntry{Seq: 1021, At: Now.Add(-8 * time.Minute), Kind: "rotation.asked", Severity: "info", Token: "ci-deploy", By: "schedule", Message: "a rotate request is about to leave", RotationID: "01KB8Q3ZJ5M2T0"},
+		status.HistoryEntry{Seq: 1022, At: Now.Add(-7 * time.Minute), Kind: "rotation.in_doubt", Severity: "critical", Token: "ci-deploy", By: "schedule", Message: "the rotation is in doubt", Error: "the connection was closed before the answer came", RotationID: "01KB8Q3ZJ5M2T0"},
+		status.HistoryEntry{Seq: 1027, At: Now.Add(-time.Minute), Kind: "doubt.looked", Severity: "info", Token: "ci-deploy", By: "recovery", Message: "the doubt was looked at: updated_at has not changed"},
+	)
+	return s
+}
