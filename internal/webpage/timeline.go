@@ -131,7 +131,7 @@ func (p *pages) timeline(f *fleet) timeline {
 		if fr.From.Before(t.Until) && fr.To.After(t.From) {
 			t.Bands = append(t.Bands, band{t.x(fr.From), width(t.share(fr.From), t.share(fr.To)), "freeze " + fr.Name})
 			if len(t.Freezes) < 6 {
-				t.Freezes = append(t.Freezes, freezeLine{FreezePeriod: fr, Now: !fr.From.After(f.now), Tokens: freezeTokens(fr.Tokens, len(f.tokens)), In: status.Distance(fr.From, f.now)})
+				t.Freezes = append(t.Freezes, freezeLine{FreezePeriod: fr, Now: !fr.From.After(f.now), Tokens: freezeTokens(fr.Tokens, len(f.tokens)), In: brief(fr.From, f.now)})
 			}
 		}
 	}
@@ -171,7 +171,9 @@ func ticks(from, until time.Time) (all []tick) {
 		step = time.Hour
 	case length > 60*24*time.Hour:
 		step, layout = 30*24*time.Hour, "2 Jan 2006"
-	case length > 10*24*time.Hour:
+	case length > 10*24*time.Hour && length <= 25*24*time.Hour:
+		step, layout = 2*24*time.Hour, "2 Jan"
+	case length > 25*24*time.Hour:
 		step, layout = 7*24*time.Hour, "2 Jan"
 	case length > 3*24*time.Hour:
 		step, layout = 24*time.Hour, "Mon 2"
@@ -296,7 +298,7 @@ func (t *timeline) agenda(f *fleet, outlook status.Outlook) {
 			t.MoreComing = len(all) - i
 			break
 		}
-		h.In = status.Distance(h.At, f.now)
+		h.In = brief(h.At, f.now)
 		merged = append(merged, h)
 	}
 	t.Agenda = merged

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"rotatord/internal/moment"
@@ -15,6 +16,8 @@ const (
 	historySize = 50
 	// maxError is how many bytes of an error the page of a token shows.
 	maxError = 16 << 10
+	// maxFindings is how many findings it shows.
+	maxFindings = 50
 	// lifeWait is how long a page may wait for what will happen, and for the record of events.
 	lifeWait = 300 * time.Millisecond
 )
@@ -56,14 +59,15 @@ func (p *pages) serveToken(w http.ResponseWriter, r *http.Request) {
 		p.serveNotFound(w, "No token of that name is configured.")
 		return
 	}
-	t := f.tokens[i].Scrubbed()
-	t.LastError = printable.Text(t.LastError)[:min(len(printable.Text(t.LastError)), maxError)]
+	t := f.tokens[i]
+	t.LastError, t.Findings = cut(t.LastError, maxError), t.Findings[:min(len(t.Findings), maxFindings)]
+	t = t.Scrubbed()
 	word, note := f.words(i, t)
 	page := tokenPage{
 		head:  head{Title: t.Name + ": " + word + " · rotatord", Version: p.Version, Now: f.now, Bad: f.levels[i] <= warning, Refresh: true},
 		Token: t, Level: f.levels[i], Word: word, Note: note, ToDo: printable.Copy(f.tokens[i].WhatToType(f.now)),
-		NextIn: status.Distance(t.Next, f.now), LastAgo: status.Distance(t.LastSuccess, f.now), GraceIn: status.Distance(t.GraceEnd, f.now),
-		EndsIn: status.Distance(t.Expiry, f.now), RenewsIn: status.Distance(t.Renews, f.now), SeenAt: status.Distance(t.LastSeen, f.now), NextWhy: nextWhy(t),
+		NextIn: brief(t.Next, f.now), LastAgo: brief(t.LastSuccess, f.now), GraceIn: brief(t.GraceEnd, f.now),
+		EndsIn: brief(t.Expiry, f.now), RenewsIn: brief(t.Renews, f.now), SeenAt: brief(t.LastSeen, f.now), NextWhy: nextWhy(t),
 	}
 	if t.Next.IsZero() {
 		page.NextIn = status.WithoutTime(t.State, t.Reason)
@@ -91,10 +95,18 @@ func (p *pages) serveToken(w http.ResponseWriter, r *http.Request) {
 	render(w, http.StatusOK, "token.tmpl", page)
 }
 
+// cut returns at most n bytes of a text, and says if there was more.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + " … (cut off)"
+}
+
 // sinkRows returns the sinks of a token with what was found in them.
 func sinkRows(t status.Token, now time.Time) (rows []sinkRow) {
 	for _, s := range t.Sinks {
-		row := sinkRow{SinkState: s, Short: s.Digest, Ago: status.Distance(s.WrittenAt, now)}
+		row := sinkRow{SinkState: s, Short: s.Digest, Ago: brief(s.WrittenAt, now)}
 		for i := range t.Findings {
 			if t.Findings[i].Sink == s.Name {
 				row.Finding = &t.Findings[i]
@@ -177,6 +189,13 @@ func drawLife(t status.Token, coming []status.Coming, now, end time.Time) life {
 		}
 	default:
 		l.PreviousText = "Previous secret: none in its grace"
+	}
+	switch {
+	case t.Strategy == "pair":
+	case t.Doubt != nil:
+		l.Current, l.CurrentText = span{X: "0%", W: "0%"}, "New secret: it is not known whether there is one"
+	case t.State == "sealed" || t.State == status.Overtook:
+		l.Current, l.CurrentText = span{X: at.x(now), W: percent(1 - at.share(now))}, "New secret: received, and not in every sink yet"
 	}
 	l.Token = span{X: "0%", W: "100%"}
 	l.TokenText = "Service token: no end is known"

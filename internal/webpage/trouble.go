@@ -3,6 +3,7 @@ package webpage
 import (
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -50,7 +51,7 @@ var untilLabels = map[string]string{
 func showTrouble(t status.Trouble, find func(string) (status.Token, bool), now time.Time) shownTrouble {
 	s := shownTrouble{
 		Severity: t.Severity, Kind: t.Kind, What: sentence(printable.Line(t.What, maxText)), ToDo: printable.Line(t.ToDo, maxText),
-		Since: t.Since, SinceAgo: status.Distance(t.Since, now), Until: t.Until, UntilIn: status.Distance(t.Until, now), UntilLabel: untilLabels[t.Kind],
+		Since: t.Since, SinceAgo: brief(t.Since, now), Until: t.Until, UntilIn: brief(t.Until, now), UntilLabel: untilLabels[t.Kind],
 		Section: documentPath(t.Runbook),
 	}
 	if s.UntilLabel == "" {
@@ -58,12 +59,13 @@ func showTrouble(t status.Trouble, find func(string) (status.Token, bool), now t
 	}
 	switch {
 	case t.Check != nil:
-		s.Subject = t.Check.Title()
-		if rest, ok := strings.CutPrefix(t.What, s.Subject+" "); ok {
-			s.What = rest
+		s.Kind, s.Subject = t.Check.Name, t.Check.Title()
+		s.Subject += ":"
+		if rest, ok := strings.CutPrefix(t.What, t.Check.Title()+" "); ok {
+			s.Subject, s.What = t.Check.Title(), printable.Line(rest, maxText)
 		}
 	case len(t.Replicas) > 0:
-		s.Subject = "replica " + strings.Join(t.Replicas[:min(len(t.Replicas), maxNamed)], ", ")
+		s.Subject = "replica " + strings.Join(t.Replicas[:min(len(t.Replicas), maxNamed)], ", ") + ":"
 	}
 	s.Tokens = t.Tokens[:min(len(t.Tokens), maxNamed)]
 	s.More = len(t.Tokens) - len(s.Tokens)
@@ -79,14 +81,17 @@ func showTrouble(t status.Trouble, find func(string) (status.Token, bool), now t
 		if s.Why != "" {
 			s.Why = t.Tokens[0] + ": " + s.Why
 		}
-		s.Type = []status.ToDo{{Command: "rotatord status " + t.Tokens[0]}}
+		s.ToDo = strings.ReplaceAll(s.ToDo, "NAME", t.Tokens[0])
 		return s
 	}
 	s.OldDead = t.Kind == "in_doubt" && first.Doubt != nil && !first.Doubt.Spare && first.Doubt.OldWorksUntil.IsZero()
-	for _, todo := range first.WhatToType(now) {
+	for _, todo := range first.ToDo {
 		if todo.Command != "" && len(s.Type) < 3 {
 			s.Type = append(s.Type, printable.Copy(todo))
 		}
+	}
+	if len(s.Type) > 0 && strings.HasPrefix(s.ToDo, "rotatord ") { // it only says where those commands are found
+		s.ToDo = ""
 	}
 	return s
 }
@@ -117,7 +122,7 @@ func why(kind string, t status.Token) string {
 	case slices.Contains([]string{"gone", "disabled", "expired", "rotated_outside", "expires_soon", "expires_very_soon", "version_deletes", "version_deletes_soon", "late_answer"}, kind):
 		return ""
 	}
-	return printable.Line(text, maxText)
+	return printable.Line(cut(text, 4*maxText), maxText)
 }
 
 // documentPath returns where the page serves a place in the documents, such as docs/runbook.md#x; empty if there is none.
@@ -126,6 +131,21 @@ func documentPath(place string) string {
 		return ""
 	}
 	return "/" + place
+}
+
+// brief returns how far t is from now, in as few units as a reader needs; a dash if t is zero.
+func brief(t, now time.Time) string {
+	d := t.Sub(now).Round(time.Second)
+	if t.IsZero() || d.Abs() < time.Minute {
+		return status.Distance(t, now)
+	}
+	if d.Abs() < time.Hour {
+		if d < 0 {
+			return strconv.Itoa(int(-d.Minutes())) + " min ago"
+		}
+		return "in " + strconv.Itoa(int(d.Minutes())) + " min"
+	}
+	return status.Distance(t, now)
 }
 
 // sentence begins a text with a capital letter.

@@ -15,6 +15,7 @@ import (
 	"html/template"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"rotatord/internal/status"
@@ -72,7 +73,7 @@ func Register(mux *http.ServeMux, o Options) {
 var templateFiles embed.FS
 
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"asset": assetPath, "clock": clock, "iso": iso, "minute": minute, "commands": commands, "plural": plural, "sentence": sentence,
+	"asset": assetPath, "clock": clock, "iso": iso, "minute": minute, "commands": commands, "plural": plural, "sentence": sentence, "words": words,
 }).ParseFS(templateFiles, "templates/*.tmpl"))
 
 // render answers with a page. It is complete before the first byte leaves, so that an error does not cut it off.
@@ -115,6 +116,9 @@ func iso(t time.Time) string    { return t.UTC().Format(time.RFC3339) }
 
 // percent returns a share of a width for SVG.
 func percent(f float64) string { return strconv.FormatFloat(min(max(f, 0), 1)*100, 'f', 2, 64) + "%" }
+
+// words returns a stable code as words.
+func words(code string) string { return strings.ReplaceAll(code, "_", " ") }
 
 // plural returns a number with its noun.
 func plural(n int, one string) string {

@@ -131,6 +131,8 @@ func Trouble(s *Sample) *Sample {
 	changed.Findings = []status.Finding{{Sink: changed.Sinks[0].Name, Kind: "changed", What: "it holds a secret that rotatord never wrote there", Since: Now.Add(-51 * time.Minute),
 		Digest: "sha256:9b41d07c55ee", Version: changed.Sinks[0].Version + 1, WrittenAt: Now.Add(-55 * time.Minute), WantDigest: changed.Sinks[0].Digest, WantVersion: changed.Sinks[0].Version,
 		PutBack: fmt.Sprintf("vault kv rollback -version=%d secret/access/billing-export", changed.Sinks[0].Version)}}
+	changed.ToDo = []status.ToDo{{Command: changed.Findings[0].PutBack, Does: "puts back the secret that rotatord wrote last"},
+		{Command: "rotatord resolve billing-export --accept", Does: "accepts what the sink holds"}}
 	for _, name := range []string{"backup", "edge-probe"} {
 		t := by(name)
 		t.Failures, t.Reason, t.Next = 4, "back_off", Now.Add(3*time.Minute)

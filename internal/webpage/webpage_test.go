@@ -1,0 +1,311 @@
+package webpage_test
+
+import (
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/html"
+
+	"rotatord/docs"
+	"rotatord/internal/status"
+	"rotatord/internal/webpage"
+	"rotatord/internal/webpage/webpagetest"
+)
+
+// handler serves the pages of a sample.
+func handler(sample *webpagetest.Sample) http.Handler {
+	mux := http.NewServeMux()
+	webpage.Register(mux, webpage.Options{Source: sample, Version: "v1.2.3", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
+	return mux
+}
+
+// get returns an answer.
+func get(t testing.TB, h http.Handler, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil))
+	return w
+}
+
+// TestOrder: what is wrong comes first, then what comes next, then the tokens.
+func TestOrder(t *testing.T) {
+	body := get(t, handler(webpagetest.Trouble(webpagetest.Fleet(300))), "/").Body.String()
+	last := -1
+	for _, text := range []string{"<main", "3 critical, 2 warnings", "5 of 300 tokens are affected", "What is wrong", "Since", "2026-11-30 02:40 UTC", "The old secret works until", "in 9 h 12 min", "rotatord resolve ci-deploy",
+		"/docs/runbook.md#rotatordtokenindoubt", "What comes next", "change-night", `id="tokens"`, `aria-sort="ascending"`} {
+		at := strings.Index(body[last+1:], text)
+		if at < 0 {
+			t.Fatalf("%q is not there, or not in this place", text)
+		}
+		last += 1 + at
+	}
+}
+
+// TestList: search, filters, sorting and pages of the list.
+func TestList(t *testing.T) {
+	h := handler(webpagetest.Trouble(webpagetest.Fleet(300)))
+	names := regexp.MustCompile(`<th scope="row"><a href="/tokens/([^"]*)"`)
+	for _, test := range []struct {
+		query string
+		count string
+		first string
+		rows  int
+	}{
+		{"", "1–50 of 300<", "ci-deploy", 50},
+		{"?page=6&sort=name", "251–300 of 300<", "", 50},
+		{"?page=99999999", "251–300 of 300<", "", 50},
+		{"?page=-1", "1–50 of 300<", "ci-deploy", 50},
+		{"?state=trouble", "1–5 of 5 that fit, of 300 in all", "ci-deploy", 5},
+		{"?state=critical", "1–2 of 2 that fit", "ci-deploy", 2},
+		{"?state=paused", "1–1 of 1 that fit", "nightly-import", 1},
+		{"?state=nosuch", "1–50 of 300<", "ci-deploy", 50},
+		{"?q=ci-deploy&sort=name", "1–25 of 25 that fit", "ci-deploy", 25},
+		{"?q=VAULT:SECRET/ACCESS/BACKUP-0001", "1–1 of 1 that fit", "backup-0001", 1},
+		{"?sink=file%3A%2Fetc%2Fagent", "of 75 that fit", "", 50},
+		{"?account=staging&sort=name", "that fit", "", 50},
+		{"?q=nosuch", "No token fits.", "", 0},
+		{"?q=%3Cscript%3E&sort=%22", "No token fits.", "", 0},
+	} {
+		body := get(t, h, "/"+test.query).Body.String()
+		found := names.FindAllStringSubmatch(body, -1)
+		if !strings.Contains(body, test.count) || len(found) != test.rows || test.first != "" && found[0][1] != test.first {
+			t.Errorf("%q: %d rows, first %v; %q is there: %v", test.query, len(found), found[:min(len(found), 1)], test.count, strings.Contains(body, test.count))
+		}
+	}
+}
+
+// TestAnswersAreBounded: no answer about ten thousand tokens in trouble is above 200 KB.
+func TestAnswersAreBounded(t *testing.T) {
+	sample := webpagetest.Trouble(webpagetest.Fleet(10000))
+	long, short := strings.Repeat("a long error ", 20000), strings.Repeat("x", 1000)
+	for i := range sample.All {
+		token := &sample.All[i]
+		token.Failures, token.LastError, token.Gone = 3, long, i%2 == 0
+		for range 100 - min(i, 99) {
+			token.Findings = append(token.Findings, status.Finding{Sink: "vault:secret/x", Kind: "unreadable", What: "it could not be read", Error: short, Since: webpagetest.Now})
+		}
+	}
+	h := handler(sample)
+	for _, path := range []string{"/", "/?state=trouble&page=3", "/?sort=expires", "/tokens/ci-deploy"} {
+		if n := get(t, h, path).Body.Len(); n > 200_000 || n < 20_000 {
+			t.Errorf("%s has %d bytes", path, n)
+		}
+	}
+}
+
+// TestNothingIsLoadedFromElsewhere: a page names no other host, and has neither code nor style inside, which the policy
+// would refuse.
+func TestNothingIsLoadedFromElsewhere(t *testing.T) {
+	h := handler(webpagetest.Trouble(webpagetest.Fleet(12)))
+	for _, path := range []string{"/", "/tokens/ci-deploy", "/docs/", "/nosuch", "/tokens/nosuch", "/docs/nosuch.md"} {
+		walk(t, get(t, h, path).Body.String(), func(n *html.Node) {
+			if n.Data == "style" || n.Data == "script" && n.FirstChild != nil {
+				t.Errorf("%s: <%s> inside the page", path, n.Data)
+			}
+			for _, a := range n.Attr {
+				switch {
+				case a.Key == "style", strings.HasPrefix(a.Key, "on"):
+					t.Errorf("%s: <%s %s>", path, n.Data, a.Key)
+				case a.Key == "src", a.Key == "href" && n.Data == "link":
+					if w := get(t, h, a.Val); !strings.HasPrefix(a.Val, "/assets/") || w.Code != http.StatusOK || !strings.Contains(w.Header().Get("Cache-Control"), "immutable") {
+						t.Errorf("%s: %s: %d", path, a.Val, w.Code)
+					}
+				case a.Key == "href" && strings.HasPrefix(a.Val, "/") && !strings.HasPrefix(a.Val, "/api/") && !strings.HasPrefix(a.Val, "/metrics") && !strings.HasPrefix(a.Val, "/readyz"):
+					if w := get(t, h, strings.Split(a.Val, "#")[0]); w.Code != http.StatusOK {
+						t.Errorf("%s: the link %s leads nowhere", path, a.Val)
+					}
+				}
+			}
+		})
+	}
+}
+
+// walk calls visit with each element of a page.
+func walk(t *testing.T, page string, visit func(*html.Node)) {
+	t.Helper()
+	root, err := html.Parse(strings.NewReader(page))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range root.Descendants() {
+		if n.Type == html.ElementNode {
+			visit(n)
+		}
+	}
+}
+
+// TestAccessible: the rules for pages that a screen reader reads, as far as a parser can see them.
+func TestAccessible(t *testing.T) {
+	h := handler(webpagetest.Trouble(webpagetest.Fleet(12)))
+	for _, path := range []string{"/", "/?q=x", "/tokens/ci-deploy", "/docs/runbook.md", "/docs/configuration.md", "/tokens/nosuch"} {
+		seen, ids, heading, mains := map[string]int{}, map[string]bool{}, 0, 0
+		walk(t, get(t, h, path).Body.String(), func(n *html.Node) {
+			attr := map[string]string{}
+			for _, a := range n.Attr {
+				attr[a.Key] = a.Val
+			}
+			if id, has := attr["id"]; has {
+				if ids[id] {
+					t.Errorf("%s: the id %q is there twice", path, id)
+				}
+				ids[id] = true
+			}
+			seen[n.Data]++
+			switch n.Data {
+			case "html":
+				if attr["lang"] != "en" {
+					t.Errorf("%s has no language", path)
+				}
+			case "main":
+				mains++
+			case "h1", "h2", "h3", "h4":
+				level := int(n.Data[1] - '0')
+				if level > heading+1 {
+					t.Errorf("%s: %s follows h%d", path, n.Data, heading)
+				}
+				heading = level
+			case "svg":
+				if attr["aria-label"] == "" && n.Parent.Attr[len(n.Parent.Attr)-1].Val != "true" {
+					t.Errorf("%s: a picture without a text", path)
+				}
+			case "th":
+				if attr["scope"] == "" && !strings.HasPrefix(path, "/docs/") {
+					t.Errorf("%s: th without scope", path)
+				}
+			case "input", "select":
+				if attr["type"] != "hidden" && (n.Parent == nil || n.Parent.Data != "label") {
+					t.Errorf("%s: %s without a label", path, n.Data)
+				}
+			case "a", "button":
+				if strings.TrimSpace(textOf(n)) == "" {
+					t.Errorf("%s: %s without a text", path, n.Data)
+				}
+			case "img":
+				if attr["alt"] == "" {
+					t.Errorf("%s: img without alt", path)
+				}
+			}
+		})
+		if seen["h1"] != 1 || mains != 1 || seen["title"] < 1 {
+			t.Errorf("%s: %d h1, %d main, %d title", path, seen["h1"], mains, seen["title"])
+		}
+	}
+}
+
+func textOf(n *html.Node) (text string) {
+	for d := range n.Descendants() {
+		if d.Type == html.TextNode {
+			text += d.Data
+		}
+	}
+	return text
+}
+
+// TestDocuments: each document is served, and each link in it to another one leads to a heading that is there.
+func TestDocuments(t *testing.T) {
+	h := handler(webpagetest.Fleet(1))
+	ids := map[string]map[string]bool{}
+	links := map[string][]string{}
+	err := fs.WalkDir(docs.Files, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		w := get(t, h, "/docs/"+path)
+		if w.Code != http.StatusOK {
+			t.Errorf("%s: %d", path, w.Code)
+		}
+		ids[path] = map[string]bool{"": true}
+		walk(t, w.Body.String(), func(n *html.Node) {
+			for _, a := range n.Attr {
+				if a.Key == "id" {
+					ids[path][a.Val] = true
+				}
+				if a.Key == "href" {
+					links[path] = append(links[path], a.Val)
+				}
+			}
+		})
+		return nil
+	})
+	if err != nil || len(ids) < 20 {
+		t.Fatal(len(ids), err)
+	}
+	checked := 0
+	for from, all := range links {
+		for _, link := range all {
+			base := &url.URL{Path: "/docs/" + from}
+			to, err := base.Parse(link)
+			if err != nil || to.Host != "" || !strings.HasPrefix(to.Path, "/docs/") || to.Path == "/docs/" {
+				continue
+			}
+			checked++
+			if !ids[strings.TrimPrefix(to.Path, "/docs/")][to.Fragment] {
+				t.Errorf("%s: the link %s leads nowhere", from, link)
+			}
+		}
+	}
+	if checked < 200 {
+		t.Errorf("only %d links were found", checked)
+	}
+	for _, path := range []string{"../go.mod", "embed.go", "adr", "runbook", "%2e%2e/go.mod", "runbook.md/"} {
+		if w := get(t, h, "/docs/"+path); w.Code == http.StatusOK {
+			t.Errorf("%s is served", path)
+		}
+	}
+}
+
+// TestHosts: a request that names a foreign host is refused, except for metrics and health.
+func TestHosts(t *testing.T) {
+	hosts := webpage.Hosts{Listen: "rotator.internal:9321", Names: []string{"pages.example.com"}, ExternalURL: "https://ext.example.com:8443"}
+	for host, want := range map[string]bool{
+		"127.0.0.1:9321": true, "[::1]:9321": true, "[::1]": true, "::1": true, "10.1.2.3": true, "localhost": true, "LOCALHOST:1": true, "x.localhost": true,
+		"rotator.internal": true, "rotator.internal:80": true, "pages.example.com": true, "PAGES.example.com.:9321": true, "ext.example.com": true,
+		"evil.example": false, "127.0.0.1.evil.example": false, "": false, "pages.example.com.evil.example": false, "localhost.evil.example": false, "xlocalhost": false,
+	} {
+		for path, exempt := range map[string]bool{"/": false, "/api/v1/tokens": false, "/docs/": false, "/assets/x": false, "/metrics": true, "/livez": true, "/readyz": true, "/metrics/": false, "//metrics": false} {
+			served := false
+			h := webpage.Guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served = true }), func() webpage.Hosts { return hosts })
+			w := httptest.NewRecorder()
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+			r.URL.Path, r.Host = path, host
+			h.ServeHTTP(w, r)
+			if served != (want || exempt) || !served && w.Code != http.StatusMisdirectedRequest {
+				t.Errorf("%q %s: served %v, %d", host, path, served, w.Code)
+			}
+		}
+	}
+	if (webpage.Hosts{Listen: ":9321"}).Accepts("") {
+		t.Error("an empty host is accepted")
+	}
+}
+
+// TestPlanIsMade: a plan that takes long does not delay the page.
+func TestPlanIsMade(t *testing.T) {
+	sample := webpagetest.Fleet(3)
+	sample.PlanError = fmt.Errorf("it takes too long")
+	if body := get(t, handler(sample), "/").Body.String(); !strings.Contains(body, "The plan is being made") {
+		t.Error("the page does not say that the plan is not there yet")
+	}
+}
+
+// BenchmarkPages measures pages of ten thousand tokens: each from a new look at the fleet.
+func BenchmarkPages(b *testing.B) {
+	h := handler(webpagetest.Trouble(webpagetest.Fleet(10000)))
+	get(b, h, "/") // the plan is kept
+	for _, path := range []string{"/", "/?sort=name&page=100", "/?q=deploy&sort=expires", "/tokens/ci-deploy", "/docs/runbook.md"} {
+		b.Run(path, func(b *testing.B) {
+			size := 0
+			for b.Loop() {
+				size = get(b, h, path).Body.Len()
+			}
+			b.ReportMetric(float64(size), "bytes")
+		})
+	}
+}

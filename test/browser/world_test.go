@@ -1,0 +1,91 @@
+// Package browser tests the pages in a real headless Chromium: that they load nothing from elsewhere and break no policy,
+// that nothing is cut off on a phone, that the contrast is enough in light and dark, and that the keyboard is enough. It
+// also makes the screenshots of docs/screenshots. Without a Chromium the tests are skipped, unless ROTATORD_CHROMIUM is
+// "required".
+package browser
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	cdplog "github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+
+	"rotatord/internal/webpage"
+	"rotatord/internal/webpage/webpagetest"
+)
+
+// serve serves the pages of a sample as the daemon does.
+func serve(t *testing.T, sample *webpagetest.Sample) *httptest.Server {
+	t.Helper()
+	mux := http.NewServeMux()
+	webpage.Register(mux, webpage.Options{Source: sample, Version: "v1.17.0", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", webpage.ContentPolicy)
+		mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// browser is one Chromium with one tab. Its complaints are what the console and the network said.
+type browser struct {
+	context.Context
+	mu         sync.Mutex
+	complaints []string
+	asked      []string // addresses
+}
+
+// open starts a Chromium with a profile of its own.
+func open(t *testing.T) *browser {
+	t.Helper()
+	path, err := exec.LookPath("chromium")
+	if err != nil {
+		if os.Getenv("ROTATORD_CHROMIUM") == "required" {
+			t.Fatal(err)
+		}
+		t.Skip("there is no chromium: scripts/install-browser.sh installs it")
+	}
+	options := slices.Concat(chromedp.DefaultExecAllocatorOptions[:], []chromedp.ExecAllocatorOption{
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
+		chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true),
+		chromedp.WSURLReadTimeout(time.Minute),
+	})
+	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
+	ctx, cancel := chromedp.NewContext(allocator)
+	ctx, stopAfter := context.WithTimeout(ctx, 3*time.Minute)
+	t.Cleanup(func() { stopAfter(); cancel(); stop() })
+	b := &browser{Context: ctx}
+	chromedp.ListenTarget(ctx, func(event any) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		switch e := event.(type) {
+		case *cdplog.EventEntryAdded:
+			b.complaints = append(b.complaints, e.Entry.Text)
+		case *runtime.EventExceptionThrown:
+			b.complaints = append(b.complaints, e.ExceptionDetails.Error())
+		case *network.EventRequestWillBeSent:
+			b.asked = append(b.asked, e.Request.URL)
+		}
+	})
+	b.run(t, cdplog.Enable(), network.Enable())
+	return b
+}
+
+// run does something in the tab.
+func (b *browser) run(t *testing.T, actions ...chromedp.Action) {
+	t.Helper()
+	if err := chromedp.Run(b.Context, actions...); err != nil {
+		t.Fatal(err)
+	}
+}
