@@ -21,7 +21,8 @@ const notifyDir = "notify"
 // newNotifier makes the notifier. It sends nothing before it is started.
 func (a *App) newNotifier() error {
 	o := notify.Options{
-		Dir: filepath.Join(a.config.State.Dir, notifyDir), Look: a.whatIsWrong, Now: a.now, Log: a.log, Observer: a.metrics,
+		ExternalURL: a.config.ExternalURL,
+		Dir:         filepath.Join(a.config.State.Dir, notifyDir), Look: a.whatIsWrong, Now: a.now, Log: a.log, Observer: a.metrics,
 		Tell: func(d event.Detail) { a.tell("", d); a.lookAtReceivers() },
 	}
 	if shared := a.config.State.Shared; shared != nil {

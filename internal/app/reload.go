@@ -160,6 +160,7 @@ func asksForRestart(before, after *config.Config) error {
 		before, after any
 	}{
 		{"listen", before.Listen, after.Listen},
+		{"external_url", before.ExternalURL, after.ExternalURL},
 		{"admin_socket", before.AdminSocket, after.AdminSocket},
 		{"log", before.Log, after.Log},
 		{"state", before.State, after.State},
