@@ -64,7 +64,7 @@ func open(t *testing.T) *browser {
 	allocator, stop := chromedp.NewExecAllocator(t.Context(), options...)
 	ctx, cancel := chromedp.NewContext(allocator)
 	ctx, stopAfter := context.WithTimeout(ctx, 3*time.Minute)
-	t.Cleanup(func() { stopAfter(); cancel(); stop() })
+	t.Cleanup(func() { _ = chromedp.Cancel(ctx); stopAfter(); cancel(); stop() }) // the profile is removed after the process has ended
 	b := &browser{Context: ctx}
 	chromedp.ListenTarget(ctx, func(event any) {
 		b.mu.Lock()
