@@ -56,7 +56,7 @@ func open(t *testing.T) *browser {
 		t.Skip("there is no chromium: scripts/install-browser.sh installs it")
 	}
 	options := slices.Concat(chromedp.DefaultExecAllocatorOptions[:], []chromedp.ExecAllocatorOption{
-		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(t.TempDir()),
+		chromedp.ExecPath(path), chromedp.NoSandbox, chromedp.UserDataDir(profile(t)),
 		chromedp.Flag("disable-gpu", true), chromedp.Flag("disable-quic", true), chromedp.Flag("no-first-run", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true), chromedp.Flag("hide-scrollbars", true),
 		chromedp.WSURLReadTimeout(time.Minute),
@@ -88,4 +88,24 @@ func (b *browser) run(t *testing.T, actions ...chromedp.Action) {
 	if err := chromedp.Run(b.Context, actions...); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// profile returns a new directory for a Chromium. Its child processes may write there for a moment after it has ended, so
+// the removal is tried again.
+func profile(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "rotatord-browser-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for range 50 {
+			if err = os.RemoveAll(dir); err == nil {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Errorf("the profile stays: %v", err)
+	})
+	return dir
 }
