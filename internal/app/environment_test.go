@@ -17,7 +17,7 @@ import (
 
 // computed are reads of variables whose names are computed: the names by package and expression.
 var computed = map[string][]string{
-	"rotatord/internal/config name":                             {}, // variables that the configuration names
+	"rotatord/internal/config name":                             {},                                            // variables that the configuration names
 	"rotatord/internal/ageplugin name":                          {"PATH", "HOME", "TMPDIR", "XDG_RUNTIME_DIR"}, // what the program of an age plugin gets
 	"rotatord/internal/outbound name":                           {"HTTPS_PROXY", "https_proxy"},
 	"rotatord/internal/outbound proxyVariable()":                {"HTTPS_PROXY", "https_proxy"},
