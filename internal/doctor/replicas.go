@@ -86,7 +86,7 @@ func (e *examination) foreign(ctx context.Context, s *vault.Session, c *config.S
 	keys, _ := answer.Data["keys"].([]any)
 	var others []string
 	for _, key := range keys {
-		if name, ok := key.(string); ok && !slices.Contains([]string{"tokens/", "replicas/", "inventory/", "pending/", "pauses", transfer.MarkPath}, name) {
+		if name, ok := key.(string); ok && !slices.Contains([]string{"tokens/", "replicas/", "inventory/", "notify/", "pending/", "pauses", transfer.MarkPath}, name) {
 			others = append(others, name)
 		}
 	}

@@ -84,8 +84,11 @@ var sharedIlls = map[string]ill{
 	"an odd entry": {func(w *world) { w.share(); w.lives("b", func(e map[string]any) { e["wall"] = 7 }) }, Bad, SharedUnreadable, "state.shared", "replicas/b"},
 	"an entry of another name": {func(w *world) { w.share(); w.lives("b", func(e map[string]any) { e["replica"] = "c" }) }, Bad, SharedUnreadable, "state.shared",
 		`secret/rotatord/replicas/b says that it is of the replica "c"`},
-	"secrets below the prefix": {func(w *world) { w.share(); w.vault.Write("secret", "rotatord/ci/key", map[string]any{"a": "b"}) }, Warning, SharedForeign, "state.shared",
-		"secret/rotatord has what is not rotatord's: ci/"},
+	"secrets below the prefix": {func(w *world) {
+		w.share()
+		w.vault.Write("secret", "rotatord/notify/night", map[string]any{"a": "b"}) // rotatord's own
+		w.vault.Write("secret", "rotatord/prod/key", map[string]any{"a": "b"})
+	}, Warning, SharedForeign, "state.shared", "secret/rotatord has what is not rotatord's: prod/"},
 	"two replicas live": {func(w *world) { w.share(); w.lives("a", as); w.lives("b", as) }, Good, SharedReplicas, "state.shared", "2 replica(s) live: a, b"},
 	"no replica lives":  {func(w *world) { w.share(); w.lives("a", func(e map[string]any) { e["leaving"] = true }) }, Warning, SharedReplicas, "state.shared", "no replica lives"},
 	"another process has the name": {func(w *world) { w.share(); w.lives("a", as); w.Running = func() bool { return false } }, Bad, SharedName, "state.shared.replica",
