@@ -24,7 +24,7 @@ func TestManualOfDrill(t *testing.T) {
 		}
 	}
 	readme, err := os.ReadFile("../../README.md")
-	if err != nil || !regexp.MustCompile(`rehearse up to `+strings.TrimSpace(counted(len(drill.Names()), "", ""))+` disasters`).Match(readme) {
+	if err != nil || !regexp.MustCompile(`rehearses up to `+strings.TrimSpace(counted(len(drill.Names()), "", ""))+` disasters`).Match(readme) {
 		t.Errorf("the README does not say that there are %d disasters (%v)", len(drill.Names()), err)
 	}
 	for _, f := range helpFlag.FindAllStringSubmatch(invoke(t, []string{"drill", "--help"}, exitGood), -1) {

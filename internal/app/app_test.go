@@ -133,7 +133,7 @@ func TestVaultSealedBetween(t *testing.T) {
 		if oldest, ok := d.metric("rotatord_pending_secret_oldest_timestamp_seconds"); !ok || time.Since(time.Unix(int64(oldest), 0)) > time.Minute {
 			t.Errorf("the oldest pending secret is of %v (%t)", oldest, ok)
 		}
-		if _, page := d.get("/"); !strings.Contains(page, "1 sealed secret(s) not yet confirmed") {
+		if _, page := d.get("/"); !strings.Contains(page, "<b>1 sealed secret</b> not yet confirmed") {
 			t.Error("the page says nothing of the secret that waits")
 		}
 		if len(d.logged("a new secret waits to be delivered")) == 0 {

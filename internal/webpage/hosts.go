@@ -35,12 +35,16 @@ func (h Hosts) Accepts(host string) bool {
 	return name != "" && slices.ContainsFunc(append([]string{listen, external}, h.Names...), func(known string) bool { return strings.EqualFold(known, name) })
 }
 
-// Exempt are the paths that are answered under any name: Prometheus and the kubelet use names of their own. No token names
-// an operator's page shows are worth more than that an alert comes.
+// exempt are the paths that are answered under any name: Prometheus and the kubelet use names of their own, and a scrape
+// that is refused would be an alert that does not come.
 var exempt = []string{"/metrics", "/livez", "/readyz"}
 
-// Guard refuses requests that name another host than those that hosts accepts.
+// Guard refuses requests that name another host than those that hosts accepts. Without hosts it accepts what is accepted
+// always.
 func Guard(next http.Handler, hosts func() Hosts) http.Handler {
+	if hosts == nil {
+		hosts = func() Hosts { return Hosts{} }
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if slices.Contains(exempt, r.URL.Path) || hosts().Accepts(r.Host) {
 			next.ServeHTTP(w, r)

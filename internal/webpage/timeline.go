@@ -81,13 +81,12 @@ type tick struct {
 
 // happening is one line of what comes next.
 type happening struct {
-	At       time.Time
-	In       string
-	Tokens   []string
-	More     int
-	What     string
-	Kind     string
-	sortWhat string
+	At     time.Time
+	In     string
+	Tokens []string
+	More   int
+	What   string
+	Kind   string
 }
 
 type freezeLine struct {
