@@ -105,7 +105,7 @@ func TestExecIsEnded(t *testing.T) {
 			if readErr != nil {
 				t.Fatal(readErr)
 			}
-			for _, text := range strings.Fields(string(content)) {
+			for text := range strings.FieldsSeq(string(content)) {
 				pid, _ := strconv.Atoi(text)
 				for end := time.Now().Add(10 * time.Second); alive(pid); time.Sleep(10 * time.Millisecond) {
 					if time.Now().After(end) {
