@@ -1,5 +1,5 @@
-// The kinds of panels of the dashboard. In a query, rotatord_x{I} follows the variables job and instance, and
-// rotatord_x{T} token as well; {T,state="idle"} has a matcher more.
+// The kinds of panels of the dashboard. In a query, {I} after a metric follows the variables job and instance, and
+// {T} token as well; {T,state="idle"} has a matcher more.
 {
   local source = { type: 'prometheus', uid: '${datasource}' },
 
