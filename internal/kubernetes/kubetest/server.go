@@ -1,5 +1,5 @@
-// Package kubetest is an API server for Secrets: for tests, and for rotatord drill. It does what
-// kube-apiserver does with the requests that rotatord and its users send: server-side apply with field managers
+// Package kubetest is an API server for Secrets, and for annotations of workloads: for tests, and for rotatord drill. It
+// does what kube-apiserver does with the requests that rotatord and its users send: server-side apply with field managers
 // and conflicts, dry runs, versions, immutable fields, rights by verb and name. One suite compares it with a
 // real kube-apiserver.
 package kubetest
@@ -33,6 +33,7 @@ type Server struct {
 	rules      map[string][]Rule // by user; a user without an entry may do everything
 	namespaces map[string]bool   // true: it is being deleted
 	secrets    map[string]*object
+	workloads  map[string]*workload
 	version    int
 	created    int
 	refuse     func(Secret) string
@@ -42,8 +43,9 @@ type Server struct {
 // Rule is a rule of a Role.
 type Rule struct {
 	Namespace string
-	Names     []string // of Secrets; empty: all
+	Names     []string // of the objects; empty: all
 	Verbs     []string
+	Resource  string // a resource of the API group apps, such as deployments; empty: Secrets
 }
 
 // Secret is what a webhook sees.
@@ -57,7 +59,7 @@ type Secret struct {
 func New(admin secret.Value) *Server {
 	return &Server{
 		tokens: map[string]string{admin.Reveal(): "admin"}, rules: map[string][]Rule{}, namespaces: map[string]bool{}, secrets: map[string]*object{},
-		version: 100, quota: map[string]int{},
+		version: 100, quota: map[string]int{}, workloads: map[string]*workload{},
 	}
 }
 
@@ -160,6 +162,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.makeNamespace(w, body)
 		return
 	}
+	if at := workloadPath.FindStringSubmatch(r.URL.Path); at != nil {
+		s.serveWorkload(w, r, user, at[1], at[2], at[3], body)
+		return
+	}
 	found := secretPath.FindStringSubmatch(r.URL.Path)
 	if found == nil {
 		fail(w, http.StatusNotFound, "NotFound", "the server could not find the requested resource", "", "")
@@ -217,7 +223,7 @@ func (s *Server) allowed(user, verb, namespace, name string) bool {
 		return true
 	}
 	return slices.ContainsFunc(rules, func(r Rule) bool {
-		return r.Namespace == namespace && slices.Contains(r.Verbs, verb) && (len(r.Names) == 0 || slices.Contains(r.Names, name))
+		return r.Resource == "" && r.Namespace == namespace && slices.Contains(r.Verbs, verb) && (len(r.Names) == 0 || slices.Contains(r.Names, name))
 	})
 }
 
