@@ -13,12 +13,12 @@ import (
 	"rotatord/internal/config"
 )
 
-const rbacHelp = `Print the Roles and RoleBindings that the Kubernetes sinks of the configuration need, for kubectl apply:
+const rbacHelp = `Print the Roles and RoleBindings that the Kubernetes sinks and restart hooks of the configuration need, for kubectl apply:
 
   rotatord rbac --config rotatord.yaml | kubectl apply -f -
 
-There is one of each in each namespace, and it names exactly the Secrets that rotatord writes there. The rights are get and
-patch. So the Secrets must exist: kubectl create secret generic NAME -n NAMESPACE. With --create rotatord may create
+There is one of each in each namespace, and it names exactly the Secrets that rotatord writes there and the workloads that
+it restarts. The rights are get and patch. So the Secrets must exist: kubectl create secret generic NAME -n NAMESPACE. With --create rotatord may create
 them itself, and no others. No network is used.`
 
 func newRBAC() *cobra.Command {
@@ -26,7 +26,7 @@ func newRBAC() *cobra.Command {
 	var create bool
 	cmd := &cobra.Command{
 		Use:   "rbac",
-		Short: "Print the Roles that Kubernetes sinks need",
+		Short: "Print the Roles that Kubernetes sinks and restart hooks need",
 		Long:  rbacHelp,
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -47,27 +47,68 @@ func newRBAC() *cobra.Command {
 	return cmd
 }
 
-func printRoles(w io.Writer, c *config.Config, namespace, name string, create bool) error {
-	secrets := map[string][]string{} // names by namespace
+// rights are what rotatord needs in one namespace: names of objects.
+type rights struct {
+	secrets   []string
+	workloads map[string][]string // by resource, such as deployments
+}
+
+// rightsIn returns what the sinks and hooks of a configuration need, by namespace.
+func rightsIn(c *config.Config) map[string]*rights {
+	needed := map[string]*rights{}
+	in := func(namespace string) *rights {
+		if needed[namespace] == nil {
+			needed[namespace] = &rights{workloads: map[string][]string{}}
+		}
+		return needed[namespace]
+	}
 	for _, t := range c.Tokens {
 		for _, s := range t.Sinks {
 			if k, ok := s.(*config.KubernetesSink); ok {
-				secrets[k.Namespace] = append(secrets[k.Namespace], k.Name)
+				r := in(k.Namespace)
+				r.secrets = append(r.secrets, k.Name)
+			}
+		}
+		for _, h := range t.After {
+			if restart, ok := h.(*config.RestartHook); ok {
+				r, resource := in(restart.Namespace), strings.ToLower(restart.Workload)+"s"
+				r.workloads[resource] = append(r.workloads[resource], restart.Name)
 			}
 		}
 	}
-	if len(secrets) == 0 {
-		return fmt.Errorf("no sink in %s is a Secret of Kubernetes, so no right is needed", c.File)
+	return needed
+}
+
+// rules returns the rules of a Role in YAML.
+func (r *rights) rules(create bool) string {
+	var rules strings.Builder
+	rule := func(group, resource, verbs string, names []string) {
+		if len(names) == 0 {
+			return
+		}
+		names = slices.Compact(slices.Sorted(slices.Values(names)))
+		for i, one := range names {
+			names[i] = strconv.Quote(one) // a name may look like a number to YAML
+		}
+		_, _ = fmt.Fprintf(&rules, "  - apiGroups: [%s]\n    resources: [%s]\n    resourceNames: [%s]\n    verbs: [%s]\n", group, resource, strings.Join(names, ", "), verbs)
 	}
 	verbs := "get, patch"
 	if create {
 		verbs = "get, patch, create"
 	}
-	for _, in := range slices.Sorted(maps.Keys(secrets)) {
-		names := slices.Sorted(slices.Values(secrets[in]))
-		for i, one := range names {
-			names[i] = strconv.Quote(one) // a name may look like a number to YAML
-		}
+	rule(`""`, "secrets", verbs, r.secrets)
+	for _, resource := range slices.Sorted(maps.Keys(r.workloads)) {
+		rule("apps", resource, "get, patch", r.workloads[resource])
+	}
+	return rules.String()
+}
+
+func printRoles(w io.Writer, c *config.Config, namespace, name string, create bool) error {
+	needed := rightsIn(c)
+	if len(needed) == 0 {
+		return fmt.Errorf("no sink in %s is a Secret of Kubernetes, and no hook restarts a workload, so no right is needed", c.File)
+	}
+	for _, in := range slices.Sorted(maps.Keys(needed)) {
 		_, err := fmt.Fprintf(w, `---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
@@ -75,11 +116,7 @@ metadata:
   name: rotatord
   namespace: %[1]s
 rules:
-  - apiGroups: [""]
-    resources: [secrets]
-    resourceNames: [%[2]s]
-    verbs: [%[3]s]
----
+%[2]s---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
 metadata:
@@ -91,9 +128,9 @@ roleRef:
   name: rotatord
 subjects:
   - kind: ServiceAccount
-    name: %[4]s
-    namespace: %[5]s
-`, strconv.Quote(in), strings.Join(names, ", "), verbs, strconv.Quote(name), strconv.Quote(namespace))
+    name: %[3]s
+    namespace: %[4]s
+`, strconv.Quote(in), needed[in].rules(create), strconv.Quote(name), strconv.Quote(namespace))
 		if err != nil {
 			return err
 		}

@@ -338,7 +338,12 @@ func TestHelmFollowsTheConfiguration(t *testing.T) {
 		"Secrets in two namespaces": {config(sink, "      - kubernetes: {namespace: b, name: z}\n      - kubernetes: {namespace: b, name: u}\n      - kubernetes: {namespace: a, name: u}\n"),
 			[]string{`"resourceNames":["u","z"]`, `"resourceNames":["u"]`, `"mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"`, `"port":6443`}, []string{`"create"`, `"list"`, `"delete"`, `"*"`}},
 		"Secrets that it may create": {with(config(sink, "      - kubernetes: {namespace: b, name: z}\n"), "secretSinks", map[string]any{"mayCreate": true}), []string{`"resourceNames":["z"],"resources":["secrets"],"verbs":["get","patch","create"]`}, nil},
-		"no sink in Kubernetes":      {config(), nil, []string{"RoleBinding", "kubernetes.io/serviceaccount", "6443"}},
+		"restart hooks": {config(sink, sink+"    after:\n      - restart: {kind: StatefulSet, namespace: b, name: z}\n      - restart: {kind: Deployment, namespace: b, name: u}\n      - exec: {command: [x]}\n"),
+			[]string{`{"apiGroups":["apps"],"resourceNames":["u"],"resources":["deployments"],"verbs":["get","patch"]},{"apiGroups":["apps"],"resourceNames":["z"],"resources":["statefulsets"],"verbs":["get","patch"]}`,
+				`"mountPath":"/var/run/secrets/kubernetes.io/serviceaccount"`, `"port":6443`}, []string{`["secrets"]`, `"create"`}},
+		"a restart hook beside a Secret": {config(sink, sink+"      - kubernetes: {namespace: b, name: z}\n    after:\n      - restart: {kind: Deployment, namespace: b, name: u}\n"),
+			[]string{`"resources":["secrets"],"verbs":["get","patch"]},{"apiGroups":["apps"],"resourceNames":["u"]`}, []string{`"create"`}},
+		"no sink in Kubernetes": {config(), nil, []string{"RoleBinding", "kubernetes.io/serviceaccount", "6443"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			objects := mustRender(t, c.values)

@@ -120,7 +120,40 @@ It fails where the configuration does not fit the pod. Everything else in it is 
   {{- end }}
 {{- end }}
 
-{{- dict "port" $port "vaultPorts" ($vaultPorts | uniq) "vaultToken" $vaultToken "secrets" $secrets "shared" $shared "state" $state | toYaml }}
+{{- /* By namespace and resource, such as deployments, the names of what restart hooks restart. */}}
+{{- $workloads := dict }}
+{{- $owners := dict "defaults" ($config.defaults | default dict) }}
+{{- range $name, $token := dig "tokens" (dict) $config }}
+  {{- $_ := set $owners (printf "tokens.%s" $name) $token }}
+{{- end }}
+{{- range $owner, $content := $owners }}
+  {{- $after := list }}
+  {{- if and (kindIs "map" $content) (get $content "after") }}
+    {{- $after = $content.after }}
+  {{- end }}
+  {{- if not (kindIs "slice" $after) }}
+    {{- fail (printf "\n\nconfig: %s.after is not a list: run rotatord check --config on the file" $owner) }}
+  {{- end }}
+  {{- range $hook := $after }}
+    {{- if and (kindIs "map" $hook) (hasKey $hook "restart") }}
+      {{- $restart := $hook.restart | default dict }}
+      {{- range $key := list "kind" "namespace" "name" }}
+        {{- if not (kindIs "string" (get $restart $key)) }}
+          {{- fail (printf "\n\nconfig: %s.after: %s of a restart hook is missing, or is a word that YAML takes for something else: write it in quotes" $owner $key) }}
+        {{- end }}
+      {{- end }}
+      {{- if not (has $restart.kind (list "Deployment" "StatefulSet" "DaemonSet")) }}
+        {{- fail (printf "\n\nconfig: %s.after: kind of a restart hook is not Deployment, StatefulSet or DaemonSet" $owner) }}
+      {{- end }}
+      {{- $resource := printf "%ss" (lower $restart.kind) }}
+      {{- $resources := get $workloads $restart.namespace | default dict }}
+      {{- $_ := set $resources $resource (append (get $resources $resource | default list) $restart.name | uniq | sortAlpha) }}
+      {{- $_ := set $workloads $restart.namespace $resources }}
+    {{- end }}
+  {{- end }}
+{{- end }}
+
+{{- dict "port" $port "vaultPorts" ($vaultPorts | uniq) "vaultToken" $vaultToken "secrets" $secrets "workloads" $workloads "shared" $shared "state" $state | toYaml }}
 {{- end }}
 
 {{/* The name of the ConfigMap ends with a hash of its content, the same that kustomize gives it. */}}

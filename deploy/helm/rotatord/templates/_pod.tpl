@@ -128,7 +128,7 @@ spec:
           mountPath: /var/run/secrets/rotatord
           readOnly: true
         {{- end }}
-        {{- if $facts.secrets }}
+        {{- if or $facts.secrets $facts.workloads }}
         - name: api-token
           mountPath: /var/run/secrets/kubernetes.io/serviceaccount
           readOnly: true
@@ -158,7 +158,7 @@ spec:
               audience: {{ .Values.vaultToken.audience | quote }}
               expirationSeconds: {{ .Values.vaultToken.expirationSeconds }}
     {{- end }}
-    {{- if $facts.secrets }}
+    {{- if or $facts.secrets $facts.workloads }}
     - name: api-token
       projected:
         defaultMode: 0440
