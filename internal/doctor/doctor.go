@@ -63,7 +63,7 @@ type Options struct {
 	User *ServiceUser
 	// LogIn lets doctor log in to Vault itself, even if that uses up something, such as one use of a secret_id.
 	LogIn bool
-	// AskDaemon asks a running daemon to check Vault and the sinks; nil: no daemon can be asked.
+	// AskDaemon asks a running daemon to check Vault, the sinks and the hooks; nil: no daemon can be asked.
 	AskDaemon func(context.Context) ([]Finding, error)
 	// AskTroubles asks a running daemon what is wrong with rotations; nil: no daemon can be asked.
 	AskTroubles func(context.Context) ([]status.Trouble, error)
@@ -229,6 +229,10 @@ const (
 	SinkExcess          Code = "sink_excess"
 	SinkMetadata        Code = "sink_metadata"
 	VaultWide           Code = "vault_wide"
+
+	HooksGood    Code = "hooks_good"
+	HookUnusable Code = "hook_unusable"
+	HookNotTried Code = "hook_not_tried"
 
 	SharedGood       Code = "shared_good"
 	SharedMount      Code = "shared_mount_unusable"

@@ -368,6 +368,28 @@ var generalIlls = map[string]ill{
 			w.config.Tokens[i].Sinks = []config.Sink{outside{w.config.Tokens[i].Sinks[0].(*config.VaultSink)}}
 		}
 	}, Warning, SinkNotTried, "tokens.one.sinks[0]", "only the service's user (uid 64000) can prove"},
+	"hook without a program": {func(w *world) {
+		for i := range w.config.Tokens {
+			w.config.Tokens[i].After = []config.Hook{&config.ExecHook{Command: []string{"true"}}, &config.ExecHook{Command: []string{"/nonexistent/reload"}}}
+		}
+	}, Warning, HookUnusable, "tokens.one.after[1]", "(of 2 tokens): the program cannot be found"},
+	"hook without its secret": {func(w *world) {
+		w.config.Tokens[1].After = []config.Hook{&config.WebhookHook{URL: "https://example.com/", Secret: config.SecretSource{File: "/nonexistent/key"}}}
+	}, Warning, HookUnusable, "tokens.two.after[0]", "the secret for the signature"},
+	"hook without a cluster": {func(w *world) {
+		w.config.Kubernetes.Kubeconfig = "/nonexistent/kubeconfig"
+		w.config.Tokens[1].After = []config.Hook{&config.RestartHook{Workload: "Deployment", Namespace: "ci", Name: "app", HookTimes: config.HookTimes{Timeout: time.Second}}}
+	}, Warning, HookUnusable, "tokens.two.after[0]", "/nonexistent/kubeconfig"},
+	"hook that can run": {func(w *world) { w.config.Tokens[0].After = []config.Hook{&config.ExecHook{Command: []string{"true"}}} }, Good, HooksGood, "after", "1 of 1"},
+	"hook of another user": {func(w *world) {
+		w.User = &ServiceUser{UID: 64000, GID: 64000}
+		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
+		w.config.Vault = nil
+		for i := range w.config.Tokens {
+			w.config.Tokens[i].Sinks = []config.Sink{outside{w.config.Tokens[i].Sinks[0].(*config.VaultSink)}}
+		}
+		w.config.Tokens[0].After = []config.Hook{&config.ExecHook{Command: []string{"true"}}}
+	}, Warning, HookNotTried, "tokens.one.after[0]", "only the service's user (uid 64000) can prove"},
 	"other system": {func(w *world) { w.on(disk{}) }, Good, StateGood, "state.dir", "tells nothing more about it"},
 }
 

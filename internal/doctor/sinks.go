@@ -14,7 +14,7 @@ import (
 // sinkTime is the longest time for the checks of Vault and all sinks.
 const sinkTime = 2 * time.Minute
 
-// sinks checks Vault and every sink. If a daemon runs, the daemon does it, with its own session and its own
+// sinks checks Vault, every sink and every hook. If a daemon runs, the daemon does it, with its own session and its own
 // rights. Otherwise doctor logs in to Vault itself, unless that would use up something that
 // the daemon may need.
 func (e *examination) sinks(ctx context.Context) {
@@ -42,10 +42,12 @@ func (e *examination) sinks(ctx context.Context) {
 			end()
 		}
 	}
-	e.otherSinks(ctx, e.serviceUser())
+	user := e.serviceUser()
+	e.otherSinks(ctx, user)
+	e.hooks(ctx, user)
 }
 
-// Sinks checks every sink, and Vault, for the running daemon that calls it. session is the daemon's; nil
+// Sinks checks every sink and hook, and Vault, for the running daemon that calls it. session is the daemon's; nil
 // if no Vault is configured.
 func Sinks(ctx context.Context, c *config.Config, session *vault.Session) []Finding {
 	ctx, cancel := context.WithTimeout(ctx, sinkTime)
@@ -62,6 +64,7 @@ func Sinks(ctx context.Context, c *config.Config, session *vault.Session) []Find
 		e.through(ctx, session)
 	}
 	e.otherSinks(ctx, nil)
+	e.hooks(ctx, nil)
 	return e.findings
 }
 
