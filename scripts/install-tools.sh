@@ -7,6 +7,7 @@
 #   systemd-analyze  from the package systemd, which needs root.
 #   mkfs.ext4        from the package e2fsprogs, which needs root.
 #   rpm, mandoc      from the packages of the same name, which needs root.
+#   chromium         the same. The tests of the status page look at it in this browser.
 #
 # It says what it could not do, and still ends with 0: a test whose program is missing
 # is skipped, or fails if ROTATORD_REQUIRE_TOOLS=1. Running it again changes nothing.
@@ -76,6 +77,7 @@ install_systemd() { install_package systemd; }
 install_e2fsprogs() { install_package e2fsprogs; }
 install_rpm() { install_package rpm; }
 install_mandoc() { install_package mandoc; }
+install_chromium() { install_package chromium; }
 
 # want PROGRAM FUNCTION: how to get it by hand
 want() {
@@ -97,3 +99,4 @@ want systemd-analyze install_systemd "install systemd 252 or newer"
 want mkfs.ext4 install_e2fsprogs "install e2fsprogs"
 want rpm install_rpm "install rpm 4.16 or newer"
 want mandoc install_mandoc "install mandoc"
+want chromium install_chromium "install chromium 120 or newer"
