@@ -166,7 +166,7 @@ bench: ## benchmarks, schedulers side by side, thousands of tokens under Cloudfl
 	go test -count=1 -v -run 'TestUnderTheLimit$$|TestRequestsForEachRotation$$' ./internal/app
 
 .PHONY: tools
-tools: ## install the programs that tests call (promtool, prometheus, systemd-analyze, mkfs.ext4, rpm, mandoc)
+tools: ## install the programs that tests call (promtool, prometheus, systemd-analyze, mkfs.ext4, rpm, mandoc, chromium)
 	scripts/install-tools.sh
 
 .PHONY: check
