@@ -17,6 +17,7 @@ type cache[T any] struct {
 	cost   time.Duration
 	making bool
 	there  bool
+	err    error // of the last try, of getSoon
 }
 
 // get returns a value that is fresh, or made now. Requests that come meanwhile wait for it.
@@ -32,12 +33,12 @@ func (c *cache[T]) get(make func() T) T {
 	return c.value
 }
 
-// getSoon returns the last value and begins to make a new one if it is older than it may be. It waits for at most that
-// long if there is none yet; then ok is false.
-func (c *cache[T]) getSoon(maxAge, wait time.Duration, make func() (T, error)) (value T, ok bool) {
+// getSoon returns the last value and begins to make a new one if the last try is older than it may be. It waits for at most
+// that long; ok is false if there is no value yet. The error is that of the last try: the value is from before it.
+func (c *cache[T]) getSoon(maxAge, wait time.Duration, make func() (T, error)) (value T, ok bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.making && (!c.there || time.Since(c.made) > max(maxAge, restFactor*c.cost)) {
+	if !c.making && (c.made.IsZero() || time.Since(c.made) > max(maxAge, restFactor*c.cost)) {
 		c.making = true
 		done := c.start(make)
 		c.mu.Unlock()
@@ -47,7 +48,7 @@ func (c *cache[T]) getSoon(maxAge, wait time.Duration, make func() (T, error)) (
 		}
 		c.mu.Lock()
 	}
-	return c.value, c.there
+	return c.value, c.there, c.err
 }
 
 // start makes a value in the background. The channel is closed when it is there.
@@ -60,7 +61,7 @@ func (c *cache[T]) start(make func() (T, error)) <-chan struct{} {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.making = false
-		c.made, c.cost = time.Now(), time.Since(start)
+		c.made, c.cost, c.err = time.Now(), time.Since(start), err
 		if err == nil {
 			c.value, c.there = value, true
 		}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"rotatord/internal/printable"
 	"rotatord/internal/status"
 )
 
@@ -23,8 +24,9 @@ const (
 
 // timeline is what will happen in the coming hours and days.
 type timeline struct {
-	// Ready is false while the first outlook is still made.
+	// Ready is false while there is no outlook yet. Error says why the last try to make one failed; empty if it did not.
 	Ready        bool
+	Error        string
 	From, Until  time.Time
 	Short        bool // it reaches less far than usual
 	Lanes        []lane
@@ -104,12 +106,15 @@ func (p *pages) timeline(f *fleet) timeline {
 	}
 	from := f.now
 	until := from.Add(time.Duration(hours) * time.Hour)
-	outlook, ok := p.outlooks.getSoon(outlookAge, outlookWait, func() (status.Outlook, error) {
+	outlook, ok, err := p.outlooks.getSoon(outlookAge, outlookWait, func() (status.Outlook, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // longer than one request: others read it too
 		defer cancel()
 		return p.Source.Outlook(ctx, "", until)
 	})
 	t := timeline{Ready: ok, From: from, Until: until}
+	if err != nil {
+		t.Error = printable.Line(cut(err.Error(), 4*maxText), maxText)
+	}
 	if !ok {
 		return t
 	}

@@ -1,7 +1,8 @@
 package webpage_test
 
 import (
-	"fmt"
+	"context"
+	"errors"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/html"
@@ -286,13 +288,56 @@ func TestHosts(t *testing.T) {
 	}
 }
 
+// TestPlanFails: a plan that cannot be made is named with its error, and tried again later, not by each request.
+func TestPlanFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sample := webpagetest.Fleet(3)
+		sample.PlanError = errors.New("the zone of <a schedule> is unknown")
+		h := handler(sample)
+		const failed, summary = "The plan could not be made:</b> the zone of &lt;a schedule&gt; is unknown.", "<b>3 rotations</b> until"
+		for _, step := range []struct {
+			err          error
+			wait         time.Duration
+			says, saysNo string
+		}{
+			{sample.PlanError, 0, failed, "is being made"},
+			{nil, time.Second, failed, summary}, // it is not tried again yet
+			{nil, 15 * time.Second, summary, "could not be made"},
+			{sample.PlanError, 16 * time.Second, "What follows is from before", "is being made"},
+			{sample.PlanError, 0, summary, "is being made"}, // the last one is still shown
+		} {
+			sample.PlanError = step.err
+			time.Sleep(step.wait)
+			if body := get(t, h, "/").Body.String(); !strings.Contains(body, step.says) || strings.Contains(body, step.saysNo) {
+				t.Errorf("after %v with %v: it must say %q, and not %q", step.wait, step.err, step.says, step.saysNo)
+			}
+		}
+	})
+}
+
+// slow is a source whose outlook takes a second.
+type slow struct{ *webpagetest.Sample }
+
+func (s slow) Outlook(ctx context.Context, token string, until time.Time) (status.Outlook, error) {
+	time.Sleep(time.Second)
+	return s.Sample.Outlook(ctx, token, until)
+}
+
 // TestPlanIsMade: a plan that takes long does not delay the page.
 func TestPlanIsMade(t *testing.T) {
-	sample := webpagetest.Fleet(3)
-	sample.PlanError = fmt.Errorf("it takes too long")
-	if body := get(t, handler(sample), "/").Body.String(); !strings.Contains(body, "The plan is being made") {
-		t.Error("the page does not say that the plan is not there yet")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		mux := http.NewServeMux()
+		webpage.Register(mux, webpage.Options{Source: slow{webpagetest.Fleet(3)}, Version: "v1.2.3", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
+		start := time.Now()
+		body := get(t, mux, "/").Body.String()
+		if took := time.Since(start); took > 50*time.Millisecond || !strings.Contains(body, "The plan is being made") {
+			t.Errorf("after %v the page does not say that the plan is not there yet", took)
+		}
+		time.Sleep(time.Second)
+		if body := get(t, mux, "/").Body.String(); !strings.Contains(body, "<b>3 rotations</b> until") {
+			t.Error("the plan is not there after it was made")
+		}
+	})
 }
 
 // BenchmarkPages measures pages of ten thousand tokens: each from a new look at the fleet.

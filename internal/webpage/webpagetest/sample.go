@@ -124,8 +124,8 @@ func Trouble(s *Sample) *Sample {
 		AskedAt: Now.Add(-8 * time.Minute), UpdatedBefore: Now.AddDate(0, 0, -7), OldWorksUntil: doubt.GraceEnd, Decision: "unchanged", DecidedAt: Now.Add(-time.Minute)}
 	doubt.ToDo = []status.ToDo{
 		{Command: "rotatord resolve ci-deploy", Does: "asks Cloudflare again now, and says what can be decided"},
-		{Command: "rotatord resolve ci-deploy --not-rotated", Does: "decides that the request was not carried out: the rotation is tried again"},
-		{Command: "rotatord resolve ci-deploy --rotated", Does: "decides that it was carried out: the lost secret is replaced by another rotation"},
+		{Command: "rotatord resolve ci-deploy --assume-not-rotated", Does: "Only if you know that it was not carried out: the slot is served again at once."},
+		{Command: "rotatord resolve ci-deploy --rotate-now", Does: "If it was carried out and its secret is lost: rotate again."},
 	}
 	changed := by("billing-export")
 	changed.Findings = []status.Finding{{Sink: changed.Sinks[0].Name, Kind: "changed", What: "it holds a secret that rotatord never wrote there", Since: Now.Add(-51 * time.Minute),
