@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/net/html"
 
 	"rotatord/docs"
+	"rotatord/internal/event"
 	"rotatord/internal/status"
 	"rotatord/internal/webpage"
 	"rotatord/internal/webpage/webpagetest"
@@ -338,6 +340,33 @@ func TestPlanIsMade(t *testing.T) {
 			t.Error("the plan is not there after it was made")
 		}
 	})
+}
+
+// TestSampleIsReal: the samples, of which the pictures in the documents are made, show only what a daemon can say.
+func TestSampleIsReal(t *testing.T) {
+	sample := webpagetest.Trouble(webpagetest.Fleet(300))
+	for _, e := range sample.Record {
+		i := slices.IndexFunc(event.Definitions(), func(d event.Definition) bool { return string(d.Kind) == e.Kind })
+		if i < 0 {
+			t.Errorf("there is no kind %s", e.Kind)
+		} else if d := event.Definitions()[i]; !d.Kind.Recorded() || string(d.Severity) != e.Severity || d.Message != e.Message {
+			t.Errorf("%s is %s %q, recorded %t", e.Kind, d.Severity, d.Message, d.Kind.Recorded())
+		}
+	}
+	skipped := 0
+	for _, c := range sample.Plan.Coming {
+		for _, f := range sample.Plan.Freezes {
+			if !c.Skipped && !c.At.Before(f.From) && c.At.Before(f.To) {
+				t.Errorf("%s rotates at %v, in a freeze", c.Token, c.At)
+			}
+		}
+		if c.Skipped {
+			skipped++
+		}
+	}
+	if skipped == 0 {
+		t.Error("the freeze skips nothing")
+	}
 }
 
 // BenchmarkPages measures pages of ten thousand tokens: each from a new look at the fleet.

@@ -69,6 +69,7 @@ var names = []string{"ci-deploy", "backup", "grafana-agent", "billing-export", "
 // Fleet returns n tokens without trouble, with what will happen to them in the coming days.
 func Fleet(n int) *Sample {
 	s := &Sample{}
+	freeze := status.FreezePeriod{Name: "change-night", From: time.Date(2026, 11, 30, 20, 0, 0, 0, time.UTC), To: time.Date(2026, 12, 1, 2, 0, 0, 0, time.UTC), Tokens: n}
 	for i := range n {
 		name := names[i%len(names)]
 		if i >= len(names) {
@@ -95,14 +96,19 @@ func Fleet(n int) *Sample {
 			t.Mounts = append(t.Mounts, "file:/etc/agent")
 			t.Sinks = append(t.Sinks, status.SinkState{Name: "file:/etc/agent/" + name + ".env", Digest: digest, WrittenAt: t.LastSuccess})
 		}
-		s.All = append(s.All, t)
 		for at := t.Next; at.Before(Now.AddDate(0, 0, 21)); at = at.AddDate(0, 0, 7) {
+			if !at.Before(freeze.From) && at.Before(freeze.To) { // no rotation begins in a freeze: the slot is skipped
+				s.Plan.Coming = append(s.Plan.Coming, status.Coming{Token: name, At: at, Skipped: true, Freeze: freeze.Name})
+				t.Next = at.AddDate(0, 0, 7)
+				continue
+			}
 			s.Plan.Coming = append(s.Plan.Coming, status.Coming{Token: name, At: at, GraceEnds: at.Add(24 * time.Hour)})
 		}
+		s.All = append(s.All, t)
 	}
 	slices.SortFunc(s.All, func(a, b status.Token) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.Plan.Coming, func(a, b status.Coming) int { return a.At.Compare(b.At) })
-	s.Plan.Freezes = []status.FreezePeriod{{Name: "change-night", From: time.Date(2026, 11, 30, 20, 0, 0, 0, time.UTC), To: time.Date(2026, 12, 1, 2, 0, 0, 0, time.UTC), Tokens: n}}
+	s.Plan.Freezes = []status.FreezePeriod{freeze}
 	for _, name := range status.CheckNames {
 		s.Looked = append(s.Looked, status.Check{Name: name, OK: true, LookedAt: Now.Add(-20 * time.Second)})
 	}
@@ -121,18 +127,18 @@ func Trouble(s *Sample) *Sample {
 	doubt.LastError, doubt.LastCause = "cloudflare: POST /accounts/.../service_tokens/.../rotate: the connection was closed before the answer came: read tcp 10.0.3.7:51544: connection reset by peer", "transport"
 	doubt.GraceEnd = Now.Add(9*time.Hour + 12*time.Minute)
 	doubt.Doubt = &status.Doubt{Reason: "outcome_unknown", Detail: "the connection was closed before the answer came", Since: Now.Add(-7 * time.Minute), RotationID: "01KB8Q3ZJ5M2T0", TokenID: doubt.TokenID,
-		AskedAt: Now.Add(-8 * time.Minute), UpdatedBefore: Now.AddDate(0, 0, -7), OldWorksUntil: doubt.GraceEnd, Decision: "unchanged", DecidedAt: Now.Add(-time.Minute)}
+		AskedAt: Now.Add(-8 * time.Minute), UpdatedBefore: Now.AddDate(0, 0, -7), OldWorksUntil: doubt.GraceEnd, Decision: "old_secret_works", DecidedAt: Now.Add(-time.Minute)}
 	doubt.ToDo = []status.ToDo{
-		{Command: "rotatord resolve ci-deploy", Does: "asks Cloudflare again now, and says what can be decided"},
+		{Command: "rotatord resolve ci-deploy", Does: "Look again now, and show what is known."},
+		{Command: "rotatord resolve ci-deploy --rotate-now", Does: "Take its secret as lost, and rotate again at once. If the rotation was carried out, this CUTS OFF the old secret."},
 		{Command: "rotatord resolve ci-deploy --assume-not-rotated", Does: "Only if you know that it was not carried out: the slot is served again at once."},
-		{Command: "rotatord resolve ci-deploy --rotate-now", Does: "If it was carried out and its secret is lost: rotate again."},
 	}
 	changed := by("billing-export")
 	changed.Findings = []status.Finding{{Sink: changed.Sinks[0].Name, Kind: "changed", What: "it holds a secret that rotatord never wrote there", Since: Now.Add(-51 * time.Minute),
 		Digest: "sha256:9b41d07c55ee", Version: changed.Sinks[0].Version + 1, WrittenAt: Now.Add(-55 * time.Minute), WantDigest: changed.Sinks[0].Digest, WantVersion: changed.Sinks[0].Version,
 		PutBack: fmt.Sprintf("vault kv rollback -version=%d secret/access/billing-export", changed.Sinks[0].Version)}}
 	changed.ToDo = []status.ToDo{{Command: changed.Findings[0].PutBack, Does: "puts back the secret that rotatord wrote last"},
-		{Command: "rotatord resolve billing-export --accept", Does: "accepts what the sink holds"}}
+		{Command: "rotatord resolve billing-export --accept", Does: "Only if what all sinks hold is the right secret, for example because a person rotated by hand: take it as it is."}}
 	for _, name := range []string{"backup", "edge-probe"} {
 		t := by(name)
 		t.Failures, t.Reason, t.Next = 4, "back_off", Now.Add(3*time.Minute)
@@ -148,11 +154,12 @@ func Trouble(s *Sample) *Sample {
 		}
 	}
 	s.Record = append(s.Record,
-		status.HistoryEntry{Seq: 811, At: Now.AddDate(0, 0, -7), Kind: "rotation.succeeded", Severity: "info", Token: "ci-deploy", By: "schedule", Message: "rotation succeeded: the new secret is in 1 sink", RotationID: "01KAQE1S8C7Y4N"},
-		status.HistoryEntry{Seq: 902, At: Now.AddDate(0, 0, -2), Kind: "grace.extended", Severity: "info", Token: "ci-deploy", By: "mara", Message: "the grace of the previous secret was extended by 12 h"},
-		status.HistoryEntry{Seq: 1021, At: Now.Add(-8 * time.Minute), Kind: "rotation.asked", Severity: "info", Token: "ci-deploy", By: "schedule", Message: "a rotate request is about to leave", RotationID: "01KB8Q3ZJ5M2T0"},
-		status.HistoryEntry{Seq: 1022, At: Now.Add(-7 * time.Minute), Kind: "rotation.in_doubt", Severity: "critical", Token: "ci-deploy", By: "schedule", Message: "the rotation is in doubt", Error: "the connection was closed before the answer came", RotationID: "01KB8Q3ZJ5M2T0"},
-		status.HistoryEntry{Seq: 1027, At: Now.Add(-time.Minute), Kind: "doubt.looked", Severity: "info", Token: "ci-deploy", By: "recovery", Message: "the doubt was looked at: updated_at has not changed"},
+		status.HistoryEntry{Seq: 811, At: Now.AddDate(0, 0, -7), Kind: "rotation.succeeded", Severity: "info", Token: "ci-deploy", By: "schedule", Message: "rotated", Result: "success", RotationID: "01KAQE1S8C7Y4N"},
+		status.HistoryEntry{Seq: 902, At: Now.AddDate(0, 0, -2), Kind: "operator.pause", Severity: "info", Token: "ci-deploy", By: "mara", Message: "admin command"},
+		status.HistoryEntry{Seq: 903, At: Now.AddDate(0, 0, -1), Kind: "operator.resume", Severity: "info", Token: "ci-deploy", By: "mara", Message: "admin command"},
+		status.HistoryEntry{Seq: 1022, At: Now.Add(-7 * time.Minute), Kind: "rotation.in_doubt", Severity: "critical", Token: "ci-deploy", By: "schedule", Result: "in_doubt", Reason: "outcome_unknown",
+			Message: "nobody knows whether the secret was rotated: the token is in doubt, and the old secret is left alone", Error: "the connection was closed before the answer came", RotationID: "01KB8Q3ZJ5M2T0"},
+		status.HistoryEntry{Seq: 1027, At: Now.Add(-time.Minute), Kind: "doubt.judged", Severity: "warning", Token: "ci-deploy", By: "recovery", Message: "doubt judged", Reason: "old_secret_works", RotationID: "01KB8Q3ZJ5M2T0"},
 	)
 	return s
 }
