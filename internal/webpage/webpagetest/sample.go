@@ -159,7 +159,6 @@ func Trouble(s *Sample) *Sample {
 		status.HistoryEntry{Seq: 903, At: Now.AddDate(0, 0, -1), Kind: "operator.resume", Severity: "info", Token: "ci-deploy", By: "mara", Message: "admin command"},
 		status.HistoryEntry{Seq: 1022, At: Now.Add(-7 * time.Minute), Kind: "rotation.in_doubt", Severity: "critical", Token: "ci-deploy", By: "schedule", Result: "in_doubt", Reason: "outcome_unknown",
 			Message: "nobody knows whether the secret was rotated: the token is in doubt, and the old secret is left alone", Error: "the connection was closed before the answer came", RotationID: "01KB8Q3ZJ5M2T0"},
-		status.HistoryEntry{Seq: 1027, At: Now.Add(-time.Minute), Kind: "doubt.judged", Severity: "warning", Token: "ci-deploy", By: "recovery", Message: "doubt judged", Reason: "old_secret_works", RotationID: "01KB8Q3ZJ5M2T0"},
 	)
 	return s
 }
