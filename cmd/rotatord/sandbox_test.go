@@ -83,6 +83,7 @@ const (
 const library = `
 world() {
   mkdir -p etc/rotatord/credentials
+  rm -f sim.log
   setsid rotatord sim --seed-tokens 3 > sim.log 2>&1 < /dev/null &
   until grep -q base_url sim.log; do sleep 0.02; done
   echo cfat_made-up > /etc/rotatord/credentials/cloudflare-api-token
@@ -98,6 +99,7 @@ world() {
   cp config.yaml /etc/rotatord/rotatord.yaml
 }
 start_daemon() {
+  rm -f run.log
   setsid rotatord run --config config.yaml > run.log 2>&1 < /dev/null &
   echo $! > run.pid
   until grep -q 'rotatord is running' run.log; do sleep 0.02; done
@@ -108,6 +110,7 @@ stop_daemon() {
   while kill -0 "$(cat run.pid)" 2> /dev/null; do sleep 0.02; done
 }
 serve() {
+  rm -f serve.log # else what an earlier program said could be taken for what this one says
   setsid "$@" > serve.log 2>&1 < /dev/null &
   local pid=$!
   for i in $(seq 500); do
