@@ -109,10 +109,24 @@ func (h *hooks) open(c *config.Config) (map[string]map[string]*action, error) {
 	return planned, nil
 }
 
-// set puts opened hooks in force. What waits or runs ends with the hook as it was.
+// set puts opened hooks in force. An action that was in force before stays the one that it is, since it may run now.
+// What waits for another action, or runs, ends with the hook as it was.
 func (h *hooks) set(planned map[string]map[string]*action) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	before := make(map[string]*action)
+	for _, byName := range h.planned {
+		for _, act := range byName {
+			before[act.key] = act
+		}
+	}
+	for _, byName := range planned {
+		for name, act := range byName {
+			if same := before[act.key]; same != nil {
+				same.tokens, byName[name] = act.tokens, same
+			}
+		}
+	}
 	h.planned = planned
 }
 
@@ -251,9 +265,16 @@ func (h *hooks) work(ctx context.Context, act *action) {
 // take takes the tokens that the next run of an action serves; none if no token waits. With batch these are also those
 // that owe it and whose time has not come yet.
 func (h *hooks) take(act *action) []string {
+	h.mu.Lock()
+	act.running = len(act.waiting) > 0
+	running, sharing := act.running, act.tokens
+	h.mu.Unlock()
+	if !running {
+		return nil
+	}
 	var riders []string
 	if act.batch {
-		for _, token := range act.tokens {
+		for _, token := range sharing {
 			seen, ok := h.app.engine.view(token)
 			if ok && !seen.enrolling && h.app.engine.ours(seen) && slices.ContainsFunc(seen.record.OwedHooks(), func(o rotation.OwedHook) bool { return o.Name == act.name }) {
 				riders = append(riders, token)
@@ -262,10 +283,6 @@ func (h *hooks) take(act *action) []string {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(act.waiting) == 0 {
-		act.running = false
-		return nil
-	}
 	if !act.batch {
 		token := act.waiting[0]
 		act.waiting = act.waiting[1:]

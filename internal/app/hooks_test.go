@@ -185,3 +185,46 @@ func TestHooksInBatches(t *testing.T) {
 		t.Errorf("%d requests tell of %d tokens", len(got), n)
 	}
 }
+
+// TestHookAtAReload: a program that runs while the configuration is reloaded is not run a second time beside itself for
+// another token.
+func TestHookAtAReload(t *testing.T) {
+	w := newWorld(t)
+	log, goOn := filepath.Join(w.dir, "runs"), filepath.Join(w.dir, "go-on")
+	script := w.write("reload.sh", fmt.Sprintf("#!/bin/sh\necho begins >> %s\nwhile [ ! -e %s ]; do sleep 0.02; done\necho ends >> %[1]s\n", log, goOn))
+	if err := os.Chmod(script, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"first", "second"} {
+		w.token(name, "0 4 1 1 *", "1h")
+		w.tokens[i].Rest = fmt.Sprintf("after: [{exec: {command: [%s]}}]", script)
+	}
+	d := w.start(w.config())
+	rotate := func(name string) {
+		t.Helper()
+		w.eventually("rotated", func() bool {
+			_, err := d.Rotate(t.Context(), name, rotation.Overrides{}, "ops")
+			return err == nil
+		})
+	}
+	runs := func() string {
+		content, _ := os.ReadFile(log)
+		return string(content)
+	}
+	rotate("first")
+	w.eventually("the program runs", func() bool { return runs() == "begins\n" })
+	if err := d.Reload(t.Context(), w.config()); err != nil {
+		t.Fatal(err)
+	}
+	rotate("second")
+	time.Sleep(200 * time.Millisecond)
+	if got := runs(); got != "begins\n" {
+		t.Errorf("the program runs twice at the same time: %q", got)
+	}
+	if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually("both done", func() bool {
+		return d.status("first").HooksOwed.IsZero() && d.status("second").HooksOwed.IsZero() && strings.Count(runs(), "ends\n") == 2
+	})
+}
