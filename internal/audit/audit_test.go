@@ -347,6 +347,46 @@ func TestDamageWhileItRuns(t *testing.T) {
 	}
 }
 
+// TestNothingIsLostBetweenFiles: a file is damaged under the daemon, and no new one can be made at first. Lines that were
+// not on the disk yet are in the new file, and what is left of the damaged one is kept.
+func TestNothingIsLostBetweenFiles(t *testing.T) {
+	for what, damage := range map[string]func(path string) error{
+		"removed": os.Remove,
+		"cut":     func(path string) error { return os.Truncate(path, 10) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			path := at(t)
+			r := open(t, audit.Options{File: path})
+			record(t, r, 1, 3)
+			r.Subscriber().Handle(event.New(now, "other", event.Daemon, event.Missed{Count: 7}))
+			if err := errors.Join(damage(path), os.Mkdir(path+".next", 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Sync(); err == nil {
+				t.Fatal("there is no file, and the lines are durable")
+			}
+			if err := os.Remove(path + ".next"); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			h, err := r.History(t.Context(), status.HistoryQuery{Token: "other"})
+			if err != nil || len(h.Entries) != 1 || r.Stats().Lost != 0 {
+				t.Errorf("%+v, %v, %d lost", h, err, r.Stats().Lost)
+			}
+			notices := r.Notices()
+			if len(notices) != 1 {
+				t.Fatalf("%v", notices)
+			}
+			chain := notices[0].(event.AuditChain)
+			if left, err := os.ReadFile(chain.Kept); what == "cut" && (err != nil || len(left) != 10) {
+				t.Errorf("%+v: %d bytes are kept, %v", chain, len(left), err)
+			}
+		})
+	}
+}
+
 // TestOneWriter: a second daemon does not write the same record.
 func TestOneWriter(t *testing.T) {
 	path := at(t)

@@ -29,6 +29,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -232,18 +233,16 @@ func (r *Recorder) Path() string { return r.o.File }
 
 // Stats are counters for metrics.
 type Stats struct {
-	Seq  uint64 // the number of the last line that is on the disk
-	Lost uint64 // events since the start that could not be recorded
-	Err  error  // why the last write failed; nil if it did not
-	// Syncs counts the fsyncs since the start.
-	Syncs uint64
+	Seq   uint64 // the number of the last line that is on the disk
+	Lost  uint64 // events since the start that could not be recorded
+	Syncs uint64 // fsyncs since the start
 }
 
 // Stats returns the counters.
 func (r *Recorder) Stats() Stats {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return Stats{Seq: r.synced.Seq, Lost: r.lost, Err: r.err, Syncs: r.syncs.Load()}
+	return Stats{Seq: r.synced.Seq, Lost: r.lost, Syncs: r.syncs.Load()}
 }
 
 // Head returns the last line that is on the disk.
@@ -300,7 +299,7 @@ func (r *Recorder) append(e event.Event) (seq uint64, err error) {
 	defer r.mu.Unlock()
 	defer r.wake(syncAfter)
 	if err := r.started(); err != nil {
-		r.lose(e, err)
+		r.lose(e.At, err)
 		return 0, err
 	}
 	if r.gap.Events > 0 {
@@ -311,7 +310,7 @@ func (r *Recorder) append(e event.Event) (seq uint64, err error) {
 		}
 	}
 	if err := r.add(lineOf(e), e.Token); err != nil {
-		r.lose(e, err)
+		r.lose(e.At, err)
 		return 0, err
 	}
 	r.flush() // what fails is tried again by whoever waits for it
@@ -346,10 +345,10 @@ func (r *Recorder) fits(size int, token string) error {
 	return nil
 }
 
-// lose counts an event that is not recorded.
-func (r *Recorder) lose(e event.Event, err error) {
+// lose counts an event of that time that is not recorded.
+func (r *Recorder) lose(at time.Time, err error) {
 	if r.lost++; r.gap.Events == 0 {
-		r.gap.Since = e.At
+		r.gap.Since = at
 	}
 	r.gap.Events++
 	r.gap.Err = err
@@ -379,7 +378,7 @@ func (r *Recorder) reserve(more int64) error {
 // a line is written again.
 func (r *Recorder) flush() error {
 	if r.isCut() {
-		return errors.New("the file was cut") // see present
+		return r.failed(errors.New("the file was cut")) // see present
 	}
 	for r.written < len(r.waiting) {
 		text := r.waiting[r.written].text
@@ -473,7 +472,7 @@ func (r *Recorder) syncTo(seq uint64, look bool) error {
 	for _, l := range r.waiting[:n] {
 		r.waitingBytes -= len(l.text)
 	}
-	r.waiting = append([]pendingLine(nil), r.waiting[n:]...)
+	r.waiting = slices.Clone(r.waiting[n:])
 	r.written -= n
 	r.durable, r.synced, r.err = end, target, nil
 	r.keepHead()
@@ -512,7 +511,6 @@ func (r *Recorder) present() error {
 	}
 	damage := ""
 	ours, statErr := r.file.Stat()
-	cut := r.isCut()
 	switch {
 	case err != nil:
 		damage = "the file was removed while the daemon wrote it"
@@ -520,24 +518,14 @@ func (r *Recorder) present() error {
 		return r.failed(statErr)
 	case !os.SameFile(there, ours):
 		damage = "the file was replaced while the daemon wrote it"
-	case cut:
+	case ours.Size() < r.size:
 		damage = fmt.Sprintf("the file was cut to %d bytes while the daemon wrote it, and had %d", ours.Size(), r.size)
 	default:
 		return nil
 	}
-	lines := r.waiting
-	r.waiting, r.written, r.waitingBytes = nil, 0, 0
 	_ = r.file.Close()
 	r.file = nil
-	if err := r.begin(damage, r.synced, r.head.Seq+1); err != nil {
-		return err
-	}
-	for _, l := range lines {
-		if err := r.add(l.line, l.line.Token); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.begin(damage, r.synced, r.head.Seq+1)
 }
 
 // place makes the directory of the record and opens the file of the head.

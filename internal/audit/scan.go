@@ -18,7 +18,6 @@ type scanned struct {
 	first   uint64    // the number of the first line; 0 if there is none
 	firstAt time.Time // when that was written
 	last    Head      // the last line that fits
-	headFit bool      // the line of the head that was asked for is there, with the same hash
 	highest uint64    // the highest number of a line, fitting or not
 	bad     string    // what is wrong with the first line that does not fit; empty if all do
 	badLine int
@@ -78,7 +77,6 @@ func (s *scanned) take(text []byte, whole bool, head Head) string {
 			s.firstAt = l.At
 		}
 	}
-	s.headFit = s.headFit || p.seq == head.Seq
 	s.last = Head{p.seq, p.hash}
 	s.good += int64(len(text)) + 1
 	return ""

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"rotatord/internal/durable"
 	"rotatord/internal/event"
@@ -48,7 +49,7 @@ func (r *Recorder) start() error {
 	case found.first != 0:
 		return r.goOn(found)
 	case before.first != 0:
-		return r.turn(before.last, filepath.Base(all[len(all)-2].path), all)
+		return r.turn(before.last, all, "")
 	}
 	return r.begin("", Head{}, 1)
 }
@@ -101,8 +102,8 @@ func (r *Recorder) goOn(found scanned) error {
 			return r.failed(err)
 		}
 	}
-	r.adopt(f, found.last, found.good, found.first)
-	if r.firstAt = found.firstAt; torn != nil {
+	r.adopt(f, found.last, found.good, found.good, found.first, found.firstAt)
+	if torn != nil {
 		r.tellHere(*torn)
 	}
 	return nil
@@ -132,14 +133,11 @@ func (r *Recorder) begin(damage string, before Head, next uint64) error {
 			first = found.first
 		}
 		kept = free(numbered(r.o.File, first) + damagedSuffix)
-		if err := os.Rename(r.o.File, kept); err != nil {
-			return r.failed(err)
-		}
 	}
 	d := event.AuditChain{File: r.o.File, Damage: damage, Head: before.String(), Kept: kept}
 	l := lineOf(event.New(r.o.Now(), "", event.Daemon, d))
 	l.Seq = next
-	if err := r.create(l); err != nil {
+	if err := r.create(l, kept); err != nil {
 		return err
 	}
 	if damage != "" {
@@ -173,21 +171,21 @@ func (r *Recorder) turnFile() {
 	}
 	name := free(numbered(r.o.File, r.first))
 	all = append(all[:len(all)-1], file{path: name, first: r.first}, all[len(all)-1])
-	_ = r.turn(r.synced, filepath.Base(name), all)
+	_ = r.turn(r.synced, all, name)
 }
 
-// turn continues the chain in a new file. all are the files with the full one that is made of the file that was
-// written; before is its name.
-func (r *Recorder) turn(head Head, before string, all []file) error {
+// turn continues the chain in a new file. all are the files with the full one before it. aside is the name that the
+// file that was written gets; empty if there is none.
+func (r *Recorder) turn(head Head, all []file, aside string) error {
 	full := all[:len(all)-1]
 	keepFrom := 0
 	if r.o.Keep > 0 {
 		keepFrom = max(len(full)-r.o.Keep, 0)
 	}
-	d := event.AuditFile{File: r.o.File, Before: before, Head: head.String(), KeptFrom: full[keepFrom].first}
+	d := event.AuditFile{File: r.o.File, Before: filepath.Base(full[len(full)-1].path), Head: head.String(), KeptFrom: full[keepFrom].first}
 	l := lineOf(event.New(r.o.Now(), "", event.Daemon, d))
 	l.Seq, l.Prev = head.Seq+1, head.Hash
-	if err := r.create(l); err != nil {
+	if err := r.create(l, aside); err != nil {
 		return err
 	}
 	r.notices = append(r.notices, d)
@@ -197,9 +195,9 @@ func (r *Recorder) turn(head Head, before string, all []file) error {
 	return nil
 }
 
-// create makes a new file with its first line durable, gives the file that is written the name of a full one, and
-// puts the new file in its place. If that fails, the file before it goes on.
-func (r *Recorder) create(l Line) error {
+// create makes a new file with its first line durable, moves the file that is there aside, and puts the new file in its
+// place. If that fails, the file before it is where it was. aside is empty if no file is there.
+func (r *Recorder) create(l Line, aside string) error {
 	next := r.o.File + ".next"
 	f, err := os.OpenFile(next, os.O_RDWR|os.O_CREATE|os.O_TRUNC, fileMode)
 	if err != nil {
@@ -215,7 +213,7 @@ func (r *Recorder) create(l Line) error {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = r.exchange(next)
+		err = r.exchange(next, aside)
 	}
 	if err != nil {
 		return r.failed(errors.Join(err, f.Close(), os.Remove(next)))
@@ -223,35 +221,40 @@ func (r *Recorder) create(l Line) error {
 	if r.file != nil {
 		_ = r.file.Close()
 	}
-	r.adopt(f, Head{l.Seq, hash}, int64(len(text)), l.Seq)
-	r.reserved, r.firstAt = end, l.At
+	r.adopt(f, Head{l.Seq, hash}, int64(len(text)), end, l.Seq, l.At)
 	return nil
 }
 
-// exchange puts a new file in the place of the one that is written, which gets the name of a full one.
-func (r *Recorder) exchange(next string) error {
-	full := ""
-	if info, err := os.Lstat(r.o.File); err == nil && info.Size() > 0 {
-		full = free(numbered(r.o.File, r.first))
-		if err := os.Rename(r.o.File, full); err != nil {
+// exchange moves the file that is there aside, and puts a new one in its place.
+func (r *Recorder) exchange(next, aside string) error {
+	if aside != "" {
+		if err := os.Rename(r.o.File, aside); err != nil {
 			return err
 		}
 	}
 	if err := os.Rename(next, r.o.File); err != nil {
-		if full != "" {
-			err = errors.Join(err, os.Rename(full, r.o.File))
+		if aside != "" {
+			err = errors.Join(err, os.Rename(aside, r.o.File))
 		}
 		return err
 	}
 	return durable.SyncDir(filepath.Dir(r.o.File))
 }
 
-// adopt takes an open file, of which everything is on the disk, as the one that is written.
-func (r *Recorder) adopt(f *os.File, head Head, size int64, first uint64) {
+// adopt takes an open file, of which everything is on the disk, as the one that is written. Lines that wait follow its
+// last line.
+func (r *Recorder) adopt(f *os.File, head Head, size, reserved int64, first uint64, firstAt time.Time) {
+	lines := r.waiting
+	r.waiting, r.written, r.waitingBytes = nil, 0, 0
 	r.file, r.head, r.synced, r.err = f, head, head, nil
-	r.size, r.durable, r.reserved, r.first = size, size, size, first
+	r.size, r.durable, r.reserved, r.first, r.firstAt = size, size, reserved, first, firstAt
 	r.headIsNew = false
 	r.keepHead()
+	for _, l := range lines {
+		if err := r.add(l.line, l.line.Token); err != nil {
+			r.lose(l.line.At, err)
+		}
+	}
 }
 
 // tellHere adds what the recorder has to tell of itself.
