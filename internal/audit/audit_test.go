@@ -387,6 +387,19 @@ func TestNothingIsLostBetweenFiles(t *testing.T) {
 	}
 }
 
+// TestNameIsTaken: a full file whose name is taken already gets another one, under which it is read.
+func TestNameIsTaken(t *testing.T) {
+	path := at(t)
+	r := open(t, audit.Options{File: path, MaxSize: 1500})
+	if err := os.WriteFile(path+".000000000001", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	record(t, r, 2, 9)
+	if v := verify(t, audit.VerifyOptions{File: path}); !v.OK || v.First != 1 || len(v.Files) < 3 {
+		t.Errorf("%+v", v)
+	}
+}
+
 // TestOneWriter: a second daemon does not write the same record.
 func TestOneWriter(t *testing.T) {
 	path := at(t)

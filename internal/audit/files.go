@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +27,10 @@ func headPath(path string) string { return strings.TrimSuffix(path, ".jsonl") + 
 func numbered(path string, first uint64) string { return fmt.Sprintf("%s.%012d", path, first) }
 
 const damagedSuffix = ".damaged"
+
+// afterName is what the name of a full file has behind that of the record: the number of its first line, a second number
+// if that name was taken, and whether it was damaged.
+var afterName = regexp.MustCompile(`^([0-9]{12,})(?:-[0-9]+)?(` + regexp.QuoteMeta(damagedSuffix) + `.*)?$`)
 
 // file is one file of a record.
 type file struct {
@@ -47,12 +52,15 @@ func files(path string) ([]file, error) {
 		if !ok || !e.Type().IsRegular() {
 			continue
 		}
-		number, suffix, _ := strings.Cut(rest, ".")
-		first, err := strconv.ParseUint(number, 10, 64)
-		if err != nil || len(number) < 12 || suffix != "" && !strings.HasPrefix("."+suffix, damagedSuffix) {
+		parts := afterName.FindStringSubmatch(rest)
+		if parts == nil {
 			continue
 		}
-		all = append(all, file{path: filepath.Join(filepath.Dir(path), e.Name()), first: first, damaged: suffix != ""})
+		first, err := strconv.ParseUint(parts[1], 10, 64)
+		if err != nil {
+			continue
+		}
+		all = append(all, file{path: filepath.Join(filepath.Dir(path), e.Name()), first: first, damaged: parts[2] != ""})
 	}
 	slices.SortFunc(all, func(a, b file) int { return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.path, b.path)) })
 	return append(all, file{path: path}), nil

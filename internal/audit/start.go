@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"rotatord/internal/durable"
@@ -146,13 +145,14 @@ func (r *Recorder) begin(damage string, before Head, next uint64) error {
 	return nil
 }
 
-// free returns a path that does not exist yet.
+// free returns a path that does not exist yet: the one that is asked for, or that with -2, -3 and so on.
 func free(path string) string {
+	unused := path
 	for n := 2; ; n++ {
-		if _, err := os.Lstat(path); err != nil {
-			return path
+		if _, err := os.Lstat(unused); err != nil {
+			return unused
 		}
-		path = fmt.Sprintf("%s-%d", strings.TrimRight(strings.TrimRight(path, "0123456789"), "-"), n)
+		unused = fmt.Sprintf("%s-%d", path, n)
 	}
 }
 
