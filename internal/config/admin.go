@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"regexp"
 	"slices"
 )
@@ -15,7 +14,7 @@ var validAccount = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,255}\$?$`)
 // checkAllow checks who may use which commands. Whether a user or a group exists is known only where the daemon runs.
 func (c *checker) checkAllow() {
 	for i, in := range c.raw.Admin.Allow {
-		path := fmt.Sprintf("admin.allow[%d]", i)
+		path := itemPath("admin.allow", i)
 		out := Allow{User: or(in.User, ""), Group: or(in.Group, "")}
 		switch {
 		case c.broken[path]:
@@ -31,7 +30,7 @@ func (c *checker) checkAllow() {
 			}
 		}
 		for j, verb := range in.Verbs {
-			at := fmt.Sprintf("%s.verbs[%d]", path, j)
+			at := itemPath(path+".verbs", j)
 			switch {
 			case verb == nil:
 			case !slices.Contains(AllowVerbs, *verb):

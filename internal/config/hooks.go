@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"hash/fnv"
 	"strconv"
 	"strings"
@@ -81,10 +80,7 @@ func (t HookTimes) addTo(document map[string]any) map[string]any {
 }
 
 func (c *checker) hookTimes(path string, timeout, batch *raw.Duration) HookTimes {
-	out := HookTimes{Timeout: time.Duration(or(timeout, raw.Duration(defaultHookTimeout))), Batch: time.Duration(or(batch, 0))}
-	if out.Timeout < shortestHookTimeout || out.Timeout > longestHookTimeout {
-		c.wrong(path+".timeout", "must be %s to %s: it is %s", short(shortestHookTimeout), short(longestHookTimeout), cmp.Or(short(out.Timeout), "0s"))
-	}
+	out := HookTimes{Timeout: c.between(path+".timeout", timeout, defaultHookTimeout, shortestHookTimeout, longestHookTimeout), Batch: time.Duration(or(batch, 0))}
 	if out.Batch > longestBatch {
 		c.wrong(path+".batch", "%s is too long: at most %s, since consumers do not know of the new secret until then", short(out.Batch), short(longestBatch))
 	}

@@ -114,7 +114,7 @@ func (c *checker) checkNotify() {
 		r.On, r.Tokens = c.topics(at+".on", in.On), c.tokenPatterns(at+".tokens", in.Tokens)
 		r.Group = c.between(at+".group", in.Group, defaultGroup, shortestGroup, longestGroup)
 		r.Wait = c.between(at+".wait", in.Wait, defaultWait, 0, longestWait)
-		if r.Repeat = time.Duration(or(in.Repeat, raw.Duration(defaultRepeat))); r.Repeat != 0 {
+		if or(in.Repeat, raw.Duration(defaultRepeat)) != 0 {
 			r.Repeat = c.between(at+".repeat", in.Repeat, defaultRepeat, shortestRepeat, longestRepeat)
 		}
 		if r.Kind = c.receiverKind(at, in); r.Kind != nil {
@@ -125,18 +125,12 @@ func (c *checker) checkNotify() {
 
 // receiverKind returns how a receiver gets its messages; nil if that is not known.
 func (c *checker) receiverKind(at string, in raw.Receiver) ReceiverKind {
-	var chosen []ReceiverKind
-	all := kindsIn[ReceiverKind, ReceiverKinds]()
-	for _, kind := range all {
-		if c.has(at + "." + kind.Kind()) {
-			chosen = append(chosen, kind)
-		}
-	}
+	chosen, _ := chosenKinds[ReceiverKind, ReceiverKinds](c, at, in) // it has other keys too
 	switch {
 	case len(chosen) > 1:
 		c.wrong(at, "has %s: write one entry of the list for each, with names of their own", list(keysOf(chosen)))
 	case len(chosen) == 0 && !c.merged[at]:
-		c.wrong(at, "has no place that messages are sent to: give one of %s", list(keysOf(all)))
+		c.wrong(at, "has no place that messages are sent to: give one of %s", list(keysOf(kindsIn[ReceiverKind, ReceiverKinds]())))
 	case len(chosen) == 1:
 		if path := at + "." + chosen[0].Kind(); !c.broken[path] {
 			chosen[0].check(c, path, in)
@@ -144,15 +138,6 @@ func (c *checker) receiverKind(at string, in raw.Receiver) ReceiverKind {
 		}
 	}
 	return nil
-}
-
-// between returns a duration of the file, which must be in these bounds, or the default.
-func (c *checker) between(path string, value *raw.Duration, otherwise, shortest, longest time.Duration) time.Duration {
-	d := time.Duration(or(value, raw.Duration(otherwise)))
-	if d < shortest || d > longest {
-		c.wrong(path, "must be %s to %s: it is %s", short(shortest), short(longest), short(d))
-	}
-	return d
 }
 
 // topics returns the topics of a list, in the order of Topics; all if there is none.

@@ -190,13 +190,10 @@ func (c *checker) checkAccounts() {
 			APIKey:         c.source(path+".api_key", in.APIKey),
 			BaseURL:        c.baseURL(path+".base_url", or(in.BaseURL, defaultBaseURL)),
 			RequestsPer5m:  or(in.RequestsPer5m, defaultRequestsPer5m),
-			InventoryEvery: time.Duration(or(in.InventoryEvery, raw.Duration(defaultInventory))),
+			InventoryEvery: c.between(path+".inventory_every", in.InventoryEvery, defaultInventory, shortestInventory, longestInventory),
 		}
 		if n := account.RequestsPer5m; n < 1 || n > maxRequestsPer5m {
 			c.wrong(path+".requests_per_5m", "must be 1 to %d, the number that Cloudflare accepts: it is %d", maxRequestsPer5m, n)
-		}
-		if d := account.InventoryEvery; d < shortestInventory || d > longestInventory {
-			c.wrong(path+".inventory_every", "must be %s to %s: it is %s", short(shortestInventory), short(longestInventory), short(d))
 		}
 		if account.APIEmail != "" && !strings.Contains(account.APIEmail, "@") {
 			c.wrong(path+".api_email", "must be an e-mail address")

@@ -5,8 +5,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"rotatord/internal/config/raw"
 )
 
 // The limits of state.shared.claim.
@@ -40,7 +38,7 @@ func (c *checker) shared() *Shared {
 		return nil
 	}
 	in := c.raw.State.Shared
-	out := &Shared{Claim: time.Duration(or(in.Claim, raw.Duration(defaultClaim))), Replica: or(in.Replica, "")}
+	out := &Shared{Claim: c.between(path+".claim", in.Claim, defaultClaim, shortestClaim, longestClaim), Replica: or(in.Replica, "")}
 	if in.Vault.Mount != nil {
 		out.Mount = c.segments(path+".vault.mount", *in.Vault.Mount)
 		c.checkMount(path+".vault.mount", out.Mount)
@@ -48,9 +46,6 @@ func (c *checker) shared() *Shared {
 	if in.Vault.Prefix != nil {
 		out.Prefix = c.segments(path+".vault.prefix", *in.Vault.Prefix)
 		c.checkKVPath(path+".vault.prefix", &VaultSink{Mount: out.Mount, Path: out.Prefix})
-	}
-	if d := out.Claim; d < shortestClaim || d > longestClaim {
-		c.wrong(path+".claim", "must be %s to %s: it is %s", short(shortestClaim), short(longestClaim), short(d))
 	}
 	if in.Replica != nil && !validName.MatchString(*in.Replica) {
 		c.wrong(path+".replica", "is not a usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, with a letter or digit at both ends%s",

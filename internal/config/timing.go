@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"rotatord/internal/config/raw"
 	"rotatord/internal/scheduler"
 )
 
@@ -245,6 +246,15 @@ func (c *checker) gap(expression string, zone *time.Location) (gap, error) {
 	g := gap{schedule, smallest}
 	c.gaps[key] = g
 	return g, nil
+}
+
+// between returns a duration of the file, which must be in these bounds, or the default.
+func (c *checker) between(path string, value *raw.Duration, otherwise, shortest, longest time.Duration) time.Duration {
+	d := time.Duration(or(value, raw.Duration(otherwise)))
+	if d < shortest || d > longest {
+		c.wrong(path, "must be %s to %s: it is %s", short(shortest), short(longest), short(d))
+	}
+	return d
 }
 
 // short writes a duration without parts that are zero.

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"fmt"
 	"net/url"
 	"regexp"
 	"slices"
@@ -26,7 +25,7 @@ func (c *checker) checkWebNames() {
 		if text == nil {
 			continue // reported already
 		}
-		path, name := fmt.Sprintf("hosts[%d]", i), strings.ToLower(*text)
+		path, name := itemPath("hosts", i), strings.ToLower(*text)
 		switch {
 		case !validHostName.MatchString(name) || len(name) > maxHostName:
 			c.wrong(path, "must be the name of a host alone, such as rotatord.example.com: no scheme, no port, no path, and no *")
