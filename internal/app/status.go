@@ -162,7 +162,7 @@ func (a *App) showHooks(s *status.Token, seen scheduled) {
 		return
 	}
 	for _, h := range after.Hooks {
-		if _, known := seen.token.HookNamed(h.Name); !known {
+		if !seen.token.HasHook(h.Name) {
 			continue
 		}
 		shown := status.Hook{Name: h.Name, State: "waits", DoneAt: h.DoneAt, Since: h.Since, Attempts: h.Attempts, Failures: h.Failures, Replaced: h.Replaced, LastError: h.LastError}

@@ -1,6 +1,9 @@
 package event
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // HookEnded tells of one run of a hook after a rotation.
 type HookEnded struct {
@@ -20,12 +23,8 @@ type HookEnded struct {
 
 // HookKind returns the kind of a hook from its name, such as exec.
 func HookKind(name string) string {
-	for i := range len(name) {
-		if name[i] == ':' {
-			return name[:i]
-		}
-	}
-	return name
+	kind, _, _ := strings.Cut(name, ":")
+	return kind
 }
 
 func (d HookEnded) kind() Kind {

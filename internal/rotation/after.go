@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"rotatord/internal/event"
 	"rotatord/internal/failpoint"
+	"rotatord/internal/moment"
 	"rotatord/internal/secret"
 )
 
@@ -62,14 +64,10 @@ type OwedHook struct {
 func (h OwedHook) Owed() bool { return h.Name != "" && h.DoneAt.IsZero() }
 
 func (a *After) index(name string) int {
-	if a != nil {
-		for i, h := range a.Hooks {
-			if h.Name == name {
-				return i
-			}
-		}
+	if a == nil {
+		return -1
 	}
-	return -1
+	return slices.IndexFunc(a.Hooks, func(h OwedHook) bool { return h.Name == name })
 }
 
 // hook returns what is known of a hook.
@@ -108,10 +106,7 @@ func (r *Rotator) HookAt(h OwedHook) time.Time {
 	if r.replica == nil || !r.replica.isForeign(h.Runner) {
 		return h.NotBefore // the run of a process before this one has ended with it
 	}
-	if ends := h.Began.Add(time.Duration(h.Runner.For)); ends.After(h.NotBefore) {
-		return ends
-	}
-	return h.NotBefore
+	return moment.Max(h.NotBefore, h.Began.Add(time.Duration(h.Runner.For)))
 }
 
 // HookRun is a run of a hook that the ledger knows to have begun.
@@ -127,8 +122,9 @@ type HookRun struct {
 // ErrBusy is in the error of a call that does not wait for the work on a token.
 var ErrBusy = errors.New("the token is being worked on")
 
-// BeginHook notes that a hook which is due, or with early also one that is only owed, runs now, for at most bound. It returns the run, with the token's record
-// after that; nil if it is not due any more. It does not wait for a token that is being worked on: see [ErrBusy].
+// BeginHook notes that a hook which is due, or with early also one that is only owed, runs now, for at most bound. It
+// returns the run, with the token's record after that; nil if it is not due any more. It does not wait for a token that
+// is being worked on: see [ErrBusy].
 func (r *Rotator) BeginHook(ctx context.Context, t Token, name string, bound time.Duration, early bool) (*HookRun, Record, error) {
 	e, err := r.tryOpen(ctx, t)
 	if e == nil {
@@ -143,9 +139,9 @@ func (r *Rotator) BeginHook(ctx context.Context, t Token, name string, bound tim
 	if at := r.HookAt(owed); !owed.Owed() || at.After(now) && (!early || !at.Equal(owed.NotBefore)) {
 		return nil, e.record, nil
 	}
-	by := Hold{Replica: r.owner, Process: r.owner, For: Grace(bound)}
+	by := &Hold{Replica: r.owner, Process: r.owner, For: Grace(bound)}
 	if r.replica != nil {
-		by = Hold{Replica: r.replica.Name, Process: r.replica.Process, Home: r.replica.Home, For: Grace(bound)}
+		by = r.replica.hold(bound)
 	}
 	failpoint.Reach("hook.begin.before")
 	err = e.save(ctx, e.record.hookBegun(name, by, now))
@@ -282,21 +278,16 @@ func (r *Rotator) DropUnknownHooks(ctx context.Context, t Token) (Record, error)
 // unknownHooks returns the hooks that are owed and that the token does not have.
 func (t Token) unknownHooks(r Record) (unknown []OwedHook) {
 	for _, h := range r.OwedHooks() {
-		if _, known := t.HookNamed(h.Name); !known {
+		if !t.HasHook(h.Name) {
 			unknown = append(unknown, h)
 		}
 	}
 	return unknown
 }
 
-// HookNamed returns a hook of the token, and false if it has none of that name.
-func (t Token) HookNamed(name string) (Hook, bool) {
-	for _, h := range t.Hooks {
-		if h.Name == name {
-			return h, true
-		}
-	}
-	return Hook{}, false
+// HasHook reports whether the token has a hook of that name.
+func (t Token) HasHook(name string) bool {
+	return slices.ContainsFunc(t.Hooks, func(h Hook) bool { return h.Name == name })
 }
 
 func (e *entry) dropHooks(ctx context.Context, hooks []OwedHook) error {

@@ -38,6 +38,11 @@ type Hold struct {
 // isOurs reports whether a hold is of this process.
 func (p *Replica) isOurs(h *Hold) bool { return h != nil && h.Process == p.Process }
 
+// hold returns a hold of this process.
+func (p *Replica) hold(lasts time.Duration) *Hold {
+	return &Hold{Replica: p.Name, Process: p.Process, Home: p.Home, For: Grace(lasts)}
+}
+
 // isForeign reports whether a hold is of a process that may still run.
 func (p *Replica) isForeign(h *Hold) bool {
 	return h != nil && h.Process != p.Process && (p.Home == "" || h.Home != p.Home)
@@ -136,7 +141,7 @@ func (e *entry) holder(next Record) *Hold {
 	if e.replica == nil || !e.beside && (!e.working || next.Step == StepIdle) {
 		return nil
 	}
-	return &Hold{Replica: e.replica.Name, Process: e.replica.Process, Home: e.replica.Home, For: Grace(e.replica.Claim)}
+	return e.replica.hold(e.replica.Claim)
 }
 
 // holdLeft returns for how long this process may still work on the token; 0 or less if it may not.

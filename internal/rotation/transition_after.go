@@ -43,10 +43,10 @@ func (r Record) owesHooks(t Token, now time.Time) Record {
 
 // hookBegun notes that a hook is about to run. A process that finds this note and not the end of the run cannot know
 // how far it came, and runs the hook again.
-func (r Record) hookBegun(name string, by Hold, now time.Time) Record {
+func (r Record) hookBegun(name string, by *Hold, now time.Time) Record {
 	return r.withHook(name, func(h *OwedHook) {
 		h.Attempts++
-		h.Began, h.Runner = now, &by
+		h.Began, h.Runner = now, by
 	})
 }
 
@@ -73,21 +73,20 @@ func (r Record) hookCutOff(name string, next time.Time) Record {
 
 // hooksOrdered notes that hooks are to run again for the last rotation, because an operator wants it.
 func (r Record) hooksOrdered(names []string, now time.Time) Record {
-	after := &After{RotationID: r.Last.RotationID, Digest: r.Last.Digest, At: now}
-	if before := r.After; before != nil && before.RotationID == after.RotationID {
-		for _, h := range before.Hooks {
-			if !slices.Contains(names, h.Name) {
-				after.Hooks = append(after.Hooks, h)
-			}
+	before, after := r.After, &After{RotationID: r.Last.RotationID, Digest: r.Last.Digest, At: now}
+	if before == nil || before.RotationID != after.RotationID {
+		before = &After{}
+	}
+	for _, h := range before.Hooks {
+		if !slices.Contains(names, h.Name) {
+			after.Hooks = append(after.Hooks, h)
 		}
 	}
 	for _, name := range names {
-		owed := OwedHook{Name: name, Since: now, NotBefore: now, Again: 1}
-		if r.After != nil && r.After.RotationID == after.RotationID {
-			old := r.After.hook(name)
-			if owed.Again = old.Again + 1; old.Owed() {
-				owed.Since = moment.Min(old.Since, now)
-			}
+		old := before.hook(name)
+		owed := OwedHook{Name: name, Since: now, NotBefore: now, Again: old.Again + 1}
+		if old.Owed() {
+			owed.Since = moment.Min(old.Since, now)
 		}
 		after.Hooks = append(after.Hooks, owed)
 	}
