@@ -184,7 +184,8 @@ func (r *Rotator) EndHook(ctx context.Context, t Token, run HookRun, end HookEnd
 	default:
 		next = next.hookDone(run.Hook, now)
 	}
-	if current { // else a newer rotation has replaced it, and the hook runs again for that one
+	takenOver := owed.Attempts > run.Attempt       // by a later run, which may go on
+	if current && (end.Err == nil || !takenOver) { // else a newer rotation has replaced it, and the hook runs again for that one
 		failpoint.Reach("hook.end.before")
 		err := e.save(ctx, next)
 		failpoint.Reach("hook.end.after")

@@ -136,6 +136,32 @@ func TestHookIsRepeatedAfterACrash(t *testing.T) {
 	})
 }
 
+// TestEndOfARunThatWasTakenOver: a run that could not note its end in time was taken over by another one. Its failure
+// says nothing about that one, which may go on; its success is one.
+func TestEndOfARunThatWasTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newHookWorld(t)
+		r := w.start()
+		w.rotate(r)
+		begin := func() rotation.HookRun {
+			run, _, err := r.BeginHook(t.Context(), w.token, reload, time.Minute, false)
+			if err != nil || run == nil {
+				t.Fatalf("%v, %v", run, err)
+			}
+			return *run
+		}
+		first, second := begin(), begin()
+		record, err := r.EndHook(t.Context(), w.token, first, rotation.HookEnd{Err: errors.New("too slow"), Tokens: 1})
+		if h := record.After.Hooks[0]; err != nil || h.Runner == nil || h.Attempts != second.Attempt || h.Failures != 0 {
+			t.Errorf("%+v, %v", h, err)
+		}
+		record, err = r.EndHook(t.Context(), w.token, first, rotation.HookEnd{Tokens: 1})
+		if h := record.After.Hooks[0]; err != nil || h.Owed() {
+			t.Errorf("%+v, %v", h, err)
+		}
+	})
+}
+
 // TestHookBacksOff: a hook that fails is tried again, with growing waits of an hour at most, and no rotation is one of its
 // failures.
 func TestHookBacksOff(t *testing.T) {
