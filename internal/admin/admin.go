@@ -267,7 +267,7 @@ type hookArgs struct {
 func (a hookArgs) audit() []any {
 	args := []any{"drop", a.Drop}
 	if len(a.Hooks) > 0 {
-		args = append(args, "hooks", strings.Join(a.Hooks, ", "))
+		args = append(args, "hooks", printable.Line(strings.Join(a.Hooks, ", "), maxBody))
 	}
 	return args
 }

@@ -764,3 +764,13 @@ func TestLookAtVault(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestHookNamesInTheLog: what a client gives as the name of a hook is one line in the log, and no secret.
+func TestHookNamesInTheLog(t *testing.T) {
+	path, log := serve(t, newDaemon())
+	pasted := "cfast_" + strings.Repeat("Ab12", 12)
+	_, _ = admin.NewClient(path).RunHooks(t.Context(), "ci", []string{"exec:x", pasted, "a\nb"})
+	if got := log.String(); strings.Contains(got, pasted) || strings.Contains(got, `a\nb`) || !strings.Contains(got, "exec:x") {
+		t.Errorf("%s", got)
+	}
+}
