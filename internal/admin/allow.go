@@ -16,9 +16,6 @@ import (
 // This file decides who may use which command. The kernel says who is at the other end of a connection: its user, its
 // group and its further groups. What the system's files say of the user counts too.
 
-// VerbRead is the verb of all commands that only read, as admin.allow names it.
-const VerbRead = "status"
-
 // refusal returns why the peer may not use a verb; nil if it may.
 func (s *server) refusal(p peer, verb string) error {
 	allow := s.allowed()
@@ -102,10 +99,10 @@ func (s *server) reading(serve http.HandlerFunc) http.HandlerFunc {
 			return
 		}
 		who, err := peerFrom(r.Context())
-		if err != nil {
-			err = failure{http.StatusForbidden, fmt.Sprintf("the system does not say who you are: %v", err)}
-		} else if err = s.refusal(who, VerbRead); err != nil && s.isNews(who.uid, time.Now()) {
-			s.tell("", who.actor(event.OperatorRead), event.Command{Verb: event.OperatorRead, Outcome: "refused", Err: err.Error()})
+		if err == nil {
+			if err = s.refusal(who, event.OperatorRead.Name()); err != nil && s.isNews(who.uid, time.Now()) {
+				s.tell("", who.actor(event.OperatorRead), event.Command{Verb: event.OperatorRead, Outcome: "refused", Err: err.Error()})
+			}
 		}
 		if err != nil {
 			serveError(w, err)

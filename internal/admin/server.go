@@ -312,7 +312,7 @@ func command[Args interface{ audit() []any }](s *server, verb event.Kind, do fun
 		answer, outcome, err := func() (any, string, error) {
 			who, err := peerFrom(r.Context())
 			if err != nil {
-				return nil, "", failure{http.StatusForbidden, fmt.Sprintf("the system does not say who you are: %v", err)}
+				return nil, "", err
 			}
 			by = who.actor(verb)
 			if err := s.refusal(who, verb.Name()); err != nil {
@@ -478,12 +478,16 @@ type peerResult struct {
 	err error
 }
 
+// peerFrom returns who is at the other end of the connection of a request, or the refusal if that is not known.
 func peerFrom(ctx context.Context) (peer, error) {
 	r, ok := ctx.Value(peerKey{}).(peerResult)
 	if !ok {
-		return peer{}, errors.New("the connection is not known")
+		r.err = errors.New("the connection is not known")
 	}
-	return r.peer, r.err
+	if r.err != nil {
+		return peer{}, failure{http.StatusForbidden, fmt.Sprintf("the system does not say who you are: %v", r.err)}
+	}
+	return r.peer, nil
 }
 
 // actor returns the peer as the actor of a command.
