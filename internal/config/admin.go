@@ -26,7 +26,7 @@ func (c *checker) checkAllow() {
 		}
 		for key, name := range map[string]*string{".user": in.User, ".group": in.Group} {
 			if name != nil && !validAccount.MatchString(*name) {
-				c.wrong(path+key, "is not the name or the number of one on this system")
+				c.wrong(path+key, "is not the name or the number of a user or a group: write it as the command id shows it")
 			}
 		}
 		for j, verb := range in.Verbs {
