@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"rotatord/internal/app"
 	"rotatord/internal/audit"
 )
 
@@ -48,7 +47,7 @@ func (f *recordFlags) path(stderr io.Writer) (string, error) {
 		fmt.Fprintln(stderr, "rotatord: with --file FILE you can read a record without the configuration")
 		return "", err
 	}
-	return app.RecordPath(c), nil
+	return c.Audit.File, nil
 }
 
 func newAuditVerify() *cobra.Command {

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
-	"rotatord/internal/app"
 	"rotatord/internal/audit"
 	"rotatord/internal/status"
 )
@@ -88,7 +87,7 @@ func history(cmd *cobra.Command, at *socketFlags, file string, q status.HistoryQ
 			return h, why
 		}
 	}
-	path := app.RecordPath(c)
+	path := c.Audit.File
 	h, err := readHistory(cmd.Context(), path, q)
 	if err != nil {
 		return h, fmt.Errorf("no daemon answers (%w), and the file cannot be read: %w", why, err)

@@ -178,7 +178,7 @@ func TestSocketIsTaken(t *testing.T) {
 	c, client := w.withSocket()
 	first := w.start(c)
 	second := w.config()
-	second.AdminSocket, second.State.Dir, second.Audit.File = c.AdminSocket, filepath.Join(w.dir, "other"), ""
+	second.AdminSocket, second.State.Dir, second.Audit.File = c.AdminSocket, filepath.Join(w.dir, "other"), filepath.Join(w.dir, "other", "audit", "audit.jsonl")
 	if _, err := app.New(app.Options{Config: second}); err == nil || !strings.Contains(err.Error(), "another process listens at "+c.AdminSocket) {
 		t.Fatalf("the second daemon: %v", err)
 	}

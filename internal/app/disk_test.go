@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"rotatord/internal/app"
 	"rotatord/internal/audit"
 	"rotatord/internal/durable/disktest"
 	"rotatord/internal/event"
@@ -135,7 +134,7 @@ func TestRemovedRecordIsTold(t *testing.T) {
 	ci := w.token("ci", "@weekly", "1h")
 	c := w.config()
 	d := w.start(c)
-	if err := os.Remove(app.RecordPath(c)); err != nil {
+	if err := os.Remove(c.Audit.File); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.App.Rotate(t.Context(), "ci", rotation.Overrides{}, "alice"); err != nil || !w.delivered(ci) {
@@ -145,7 +144,7 @@ func TestRemovedRecordIsTold(t *testing.T) {
 		c := d.check(status.CheckAuditChain)
 		return c.Fails() && c.Reason == "damaged" && !c.Stops
 	})
-	v, err := audit.Verify(t.Context(), audit.VerifyOptions{File: app.RecordPath(c)})
+	v, err := audit.Verify(t.Context(), audit.VerifyOptions{File: c.Audit.File})
 	if err != nil || v.OK {
 		t.Errorf("%+v, %v", v, err)
 	}

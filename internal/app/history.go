@@ -1,13 +1,10 @@
 package app
 
 import (
-	"cmp"
 	"context"
-	"path/filepath"
 	"time"
 
 	"rotatord/internal/audit"
-	"rotatord/internal/config"
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/status"
@@ -15,15 +12,10 @@ import (
 
 // This file is the record of events in the daemon.
 
-// RecordPath returns where the record of events of a configuration is.
-func RecordPath(c *config.Config) string {
-	return cmp.Or(c.Audit.File, filepath.Join(c.State.Dir, "audit", "audit.jsonl"))
-}
-
 // openRecord opens the record of events.
 func (a *App) openRecord() (err error) {
 	c := a.config.Audit
-	a.record, err = audit.Open(audit.Options{File: RecordPath(a.config), MaxSize: c.MaxSize, MaxAge: c.MaxAge, Keep: c.Keep, Now: a.now})
+	a.record, err = audit.Open(audit.Options{File: c.File, MaxSize: c.MaxSize, MaxAge: c.MaxAge, Keep: c.Keep, Now: a.now})
 	if err != nil {
 		return err
 	}

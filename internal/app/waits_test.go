@@ -63,7 +63,7 @@ func TestEarlierRequestsCount(t *testing.T) {
 	must(os.WriteFile(filepath.Join(dir, "token"), []byte("a-token"), 0o600))
 	source := config.SecretSource{File: filepath.Join(dir, "token")}
 	c := &config.Config{
-		Listen: "127.0.0.1:0", State: config.State{Dir: filepath.Join(dir, "state")},
+		Listen: "127.0.0.1:0", State: config.State{Dir: filepath.Join(dir, "state")}, Audit: config.Audit{File: filepath.Join(dir, "audit", "audit.jsonl")},
 		Accounts: map[string]config.Account{"prod": {Name: "prod", APIToken: source, RequestsPer5m: 50}},
 		Vault:    &config.Vault{Address: "http://127.0.0.1:1", Auth: &config.TokenAuth{Source: source}},
 		Tokens:   []config.Token{{Name: "ci", Account: "prod", ID: "5eed0000-0000-4000-8000-000000000001", Schedule: parsed("@weekly", "UTC")}},
