@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"rotatord/internal/hook"
+	"rotatord/internal/outbound"
 	"rotatord/internal/rotation"
 )
 
@@ -40,14 +41,14 @@ func newReceiver(t *testing.T, key string) (*receiver, string) {
 	r := &receiver{}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		body, _ := io.ReadAll(req.Body)
-		at, sum, _ := strings.Cut(strings.TrimPrefix(req.Header.Get(hook.SignatureHeader), "t="), ",v1=")
+		at, sum, _ := strings.Cut(strings.TrimPrefix(req.Header.Get(outbound.SignatureHeader), "t="), ",v1=")
 		mac := hmac.New(sha256.New, []byte(key))
 		fmt.Fprintf(mac, "%s.%s", at, body)
 		if sum != hex.EncodeToString(mac.Sum(nil)) {
 			t.Errorf("the signature is wrong: %v", req.Header)
 		}
 		var n hook.Notice
-		if err := json.Unmarshal(body, &n); err != nil || n.Delivery == "" || n.Delivery != req.Header.Get(hook.DeliveryHeader) {
+		if err := json.Unmarshal(body, &n); err != nil || n.Delivery == "" || n.Delivery != req.Header.Get(outbound.DeliveryHeader) {
 			t.Errorf("%s, %v", body, err)
 		}
 		r.mu.Lock()

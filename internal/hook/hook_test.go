@@ -149,3 +149,19 @@ func TestWebhookAnswers(t *testing.T) {
 		server.Close()
 	}
 }
+
+// TestWebhookBodyWithoutEnd: a receiver that answers 200 and does not end its answer has taken the request.
+func TestWebhookBodyWithoutEnd(t *testing.T) {
+	t.Setenv("HOOK_SECRET", "key")
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // only then the end of the connection is seen
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	h := open(t, &config.WebhookHook{URL: server.URL, Secret: config.SecretSource{Env: "HOOK_SECRET"}, HookTimes: config.HookTimes{Timeout: 10 * time.Second}})
+	began := time.Now()
+	if err := h.Run(t.Context(), items); err != nil || time.Since(began) > 5*time.Second {
+		t.Errorf("%v after %s", err, time.Since(began))
+	}
+}

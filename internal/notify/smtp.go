@@ -189,7 +189,7 @@ func (s *mailer) mail(m *Message) []byte {
 	header("Message-ID", "<"+m.ID+"@"+domain+">")
 	header("Subject", mime.QEncoding.Encode("utf-8", "[rotatord] "+subjectTag(m)+m.Title))
 	header("Auto-Submitted", "auto-generated")
-	header(HeaderDelivery, m.ID)
+	header(outbound.DeliveryHeader, m.ID)
 	header("MIME-Version", "1.0")
 	header("Content-Type", "text/plain; charset=utf-8")
 	header("Content-Transfer-Encoding", "quoted-printable")

@@ -1,16 +1,11 @@
 package notify
 
 import (
-	"bytes"
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
 	"rotatord/internal/config"
@@ -21,30 +16,18 @@ import (
 const (
 	// webhookTime is the longest time for one request with its answer.
 	webhookTime = 20 * time.Second
-	// maxAnswer and maxAnswerHeader are how many bytes of an answer are read.
-	maxAnswer       = 16 << 10
-	maxAnswerHeader = 64 << 10
-)
-
-// The headers of a generic message.
-const (
-	HeaderDelivery  = "X-Rotatord-Delivery"
-	HeaderSignature = "X-Rotatord-Signature"
+	// maxAnswer is how many bytes of the body of an answer are read.
+	maxAnswer = 16 << 10
 )
 
 // webhook sends messages by HTTP.
 type webhook struct {
 	c         *config.Webhook
 	transport http.RoundTripper
-	now       func() time.Time
 }
 
 func newWebhook(c *config.Webhook) *webhook {
-	t := outbound.Transport()
-	t.DisableKeepAlives = true // messages are rare
-	t.DisableCompression = true
-	t.MaxResponseHeaderBytes = maxAnswerHeader
-	return &webhook{c: c, transport: t, now: time.Now}
+	return &webhook{c: c, transport: outbound.DeliveryTransport()}
 }
 
 // webhookPeer is the receiver, for errors.
@@ -89,7 +72,7 @@ func (w *webhook) request(ctx context.Context, m *Message) (*http.Request, error
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address.Reveal(), bytes.NewReader(body))
+	req, err := outbound.NewDelivery(ctx, address.Reveal(), m.ID, body)
 	if err != nil {
 		return nil, errors.New("webhook.url: the URL cannot be used")
 	}
@@ -100,27 +83,14 @@ func (w *webhook) request(ctx context.Context, m *Message) (*http.Request, error
 		}
 		req.Header.Set(name, value.Reveal())
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("User-Agent", "rotatord")
-	req.Header.Set(HeaderDelivery, m.ID)
 	if !w.c.Secret.IsZero() {
 		key, err := w.c.Secret.ReadWithin(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("webhook.secret: %w", err)
 		}
-		req.Header.Set(HeaderSignature, Signature([]byte(key.Reveal()), w.now(), body))
+		req.Header.Set(outbound.SignatureHeader, outbound.Signature([]byte(key.Reveal()), time.Now(), body))
 	}
 	return req, nil
-}
-
-// Signature returns the value of the header with which a receiver knows that a body is from rotatord and not old:
-// t=SECONDS,v1=HEX, where HEX is the HMAC-SHA256 of SECONDS, a dot, and the body.
-func Signature(key []byte, at time.Time, body []byte) string {
-	seconds := strconv.FormatInt(at.Unix(), 10)
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte(seconds + "."))
-	mac.Write(body)
-	return "t=" + seconds + ",v1=" + hex.EncodeToString(mac.Sum(nil))
 }
 
 // refusal returns the error for an answer that is not 2xx.
