@@ -347,6 +347,8 @@ func TestMailServers(t *testing.T) {
 	}{
 		"good":                     {nil, "none", "", false},
 		"no greeting":              {map[string]string{"greeting": "554 CANARY go away"}, "none", "does not greet", true},
+		"no mail server":           {map[string]string{"greeting": "CANARY"}, "none", "does not answer as a mail server does", false},
+		"no code":                  {map[string]string{"MAIL": "CANA CANARY"}, "none", "smtp.from: it does not answer as a mail server does", false},
 		"busy":                     {map[string]string{"greeting": "421 later"}, "none", "does not greet", false},
 		"sender refused":           {map[string]string{"MAIL": "550 CANARY"}, "none", "smtp.from (answer 550)", true},
 		"sender refused for now":   {map[string]string{"MAIL": "451 CANARY"}, "none", "smtp.from (answer 451)", false},

@@ -151,6 +151,9 @@ func (s *mailer) refused(what string, err error) error {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, errTooMuch) {
 			return fmt.Errorf("the mail server %s %s: it closed the connection, or said too much", s.c.Server, what)
 		}
+		if _, quoting := errors.AsType[textproto.ProtocolError](err); quoting { // it quotes what the server said
+			return fmt.Errorf("the mail server %s %s: it does not answer as a mail server does", s.c.Server, what)
+		}
 		return fmt.Errorf("the mail server %s %s: %s", s.c.Server, what, printable.Line(outbound.Unquoted(err).Error(), maxText))
 	}
 	text := fmt.Errorf("the mail server %s %s (answer %d)", s.c.Server, what, answer.Code)
