@@ -102,9 +102,7 @@ func (l *lane) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
-			defer cancel()
-			l.keep(bound)
+			l.keep(ctx)
 			return
 		case <-l.wake:
 			timer.Stop()
@@ -173,7 +171,7 @@ func (l *lane) open(ctx context.Context) bool {
 // bookTime bounds one use of a book.
 const bookTime = 30 * time.Second
 
-// keep writes down what happened since the last call.
+// keep writes down what happened since the last call, also after the end of ctx.
 func (l *lane) keep(ctx context.Context) {
 	if l.page == nil || l.scope == ofFleet {
 		return

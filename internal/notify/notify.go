@@ -76,8 +76,6 @@ const (
 	// rest is the shortest time between two comparisons, and restShare how many times as long as the last one took.
 	rest      = time.Second
 	restShare = 20
-	// stopTime bounds how long a stop waits for a receiver.
-	stopTime = 2 * time.Second
 )
 
 // Notifier tells receivers. Use it once: New, Set, Run.
@@ -208,18 +206,19 @@ func (n *Notifier) start(r *receiver) {
 	}
 }
 
-// Run tells receivers until ctx ends. A request in progress then has two more seconds.
+// Run tells receivers until ctx ends. What happened until then is written down, and a request in progress is cut off.
 func (n *Notifier) Run(ctx context.Context) {
 	if err := n.prepare(); err != nil {
 		n.o.Log.Error("what receivers of notifications were told cannot be kept: after a restart they are told again", "dir", n.o.Dir, "error", err)
 	}
+	lanes, stop := context.WithCancel(context.WithoutCancel(ctx)) // they end after the last events are given to them
 	n.mu.Lock()
-	n.run = ctx
+	n.run = lanes
 	for _, r := range n.lanes {
 		n.start(r)
 	}
 	n.mu.Unlock()
-	defer n.done.Wait()
+	defer func() { n.keepEvents(); stop(); n.done.Wait() }()
 	for {
 		began := time.Now()
 		if n.any() {
@@ -229,7 +228,6 @@ func (n *Notifier) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			pause.Stop()
-			n.keepEvents()
 			return
 		case <-pause.C:
 		}
@@ -237,7 +235,6 @@ func (n *Notifier) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			next.Stop()
-			n.keepEvents()
 			return
 		case <-n.wake:
 			next.Stop()

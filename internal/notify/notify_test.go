@@ -296,6 +296,25 @@ func TestHappened(t *testing.T) {
 	})
 }
 
+// TestHappenedAtTheStop: what happens right before the stop, such as a secret that is lost, is told by the next process.
+func TestHappenedAtTheStop(t *testing.T) {
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			w, in := newWorld(t), &inbox{}
+			n, stop := w.start(in, all("night"))
+			time.Sleep(time.Minute)
+			n.Subscriber().Handle(event.New(time.Now(), "", event.Daemon, event.Loss{Err: errors.New("disk full")}))
+			stop()
+			_, stop = w.start(in, all("night"))
+			defer stop()
+			time.Sleep(2 * time.Minute)
+			if got := in.take(); len(got) != 1 || !strings.Contains(got[0], "lost") {
+				t.Fatalf("%q", got)
+			}
+		})
+	}
+}
+
 // TestReceiverIsDown: the message is sent again with its id until it is taken, with growing pauses, and what follows is told then.
 func TestReceiverIsDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
