@@ -24,9 +24,10 @@ type page struct {
 	// Told has what is wrong and was told, by the keys of items.
 	Told map[string]told `json:"told,omitempty"`
 	// Outbox is the message that is to be delivered; nil if there is none. Before has what Told was before it, for the keys
-	// that it has changed; nothing for those that are new.
-	Outbox *Message         `json:"outbox,omitempty"`
-	Before map[string]*told `json:"before,omitempty"`
+	// that it has changed; nothing for those that are new. Telling is what Happened was before it.
+	Outbox  *Message         `json:"outbox,omitempty"`
+	Before  map[string]*told `json:"before,omitempty"`
+	Telling []happened       `json:"telling,omitempty"`
 	// Happened waits for the next message.
 	Happened []happened `json:"happened,omitempty"`
 	// GivenUp has the kinds of what is not told before QuietUntil unless there is other news: a message with them was refused.

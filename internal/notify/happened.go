@@ -20,6 +20,11 @@ type happened struct {
 	What     string          `json:"what"`
 }
 
+// key is the key of the item that tells it. No other item has it.
+func (h happened) key() string {
+	return "happened/" + string(h.Kind) + "/" + h.Token + "/" + h.At.Format(time.RFC3339Nano)
+}
+
 // happenings are the kinds of event that are told, with their topics. All others only have the state compared.
 var happenings = map[event.Kind]string{
 	event.ChangedOutside: config.TopicOutsideChange,

@@ -32,6 +32,7 @@ type lane struct {
 	streakAt  time.Time
 	tries     int       // of the message in the outbox, by this process
 	nextTry   time.Time // zero: at once
+	taken     string    // the id of the last message that was taken
 
 	wake chan struct{}
 
@@ -268,11 +269,12 @@ func (l *lane) collects(now time.Time) time.Duration {
 // deliver makes one attempt. It reports whether the outbox is empty now.
 func (l *lane) deliver(ctx context.Context) bool {
 	m := l.page.Outbox
-	if l.tries == 0 { // a replica that has lost the turn in the meantime must not send
-		if l.scope == ofFleet && !l.n.o.Turn(l.c.Name) {
-			l.page = nil
-			return false
-		}
+	if l.scope == ofFleet && !l.n.o.Turn(l.c.Name) { // a replica that has lost the turn in the meantime must not send
+		l.page = nil
+		return false
+	}
+	if m.ID == l.taken { // and only the book does not have that
+		return l.noteTaken(ctx)
 	}
 	failpoint.Reach("notify.send.before")
 	err := l.sender.Send(ctx, m)
@@ -284,13 +286,11 @@ func (l *lane) deliver(ctx context.Context) bool {
 	l.tries++
 	if err == nil {
 		wasFailing := l.problemOfSending()
-		l.page.Outbox, l.page.Before, l.page.GivenUp, l.page.QuietUntil, l.page.Delivered = nil, nil, nil, time.Time{}, now.UTC()
+		l.taken = m.ID
 		l.note(&l.sendErr, nil)
 		l.n.o.Observer.Notified(l.c.Name, Delivered, now)
 		l.n.o.Tell(event.Notification{Receiver: l.c.Name, ID: m.ID, Result: event.NotificationTaken, News: len(m.News) + m.More, Attempts: l.tries, After: wasFailing})
-		saved := l.save(ctx)
-		failpoint.Reach("notify.note.after")
-		return saved
+		return l.noteTaken(ctx)
 	}
 	first := l.problemOfSending() == nil
 	l.note(&l.sendErr, fmt.Errorf("message %s was not taken: %w", m.ID, err))
@@ -310,6 +310,14 @@ func (l *lane) deliver(ctx context.Context) bool {
 	}
 	l.nextTry = now.Add(pauseAfter(l.tries, err))
 	return false
+}
+
+// noteTaken notes that the receiver has taken the message in the outbox. It reports whether messages may be sent.
+func (l *lane) noteTaken(ctx context.Context) bool {
+	l.page.taken(l.n.o.Now())
+	saved := l.save(ctx)
+	failpoint.Reach("notify.note.after")
+	return saved
 }
 
 // problemOfSending returns the error of the last attempt; nil if it was delivered.

@@ -179,7 +179,7 @@ func happenedNews(c config.Receiver, s scope, v view, p *page) (news []change) {
 			rank = 0
 		}
 		news = append(news, change{ChangeHappened, item{
-			key: "happened/" + string(h.Kind) + "/" + h.Token + "/" + h.At.Format(time.RFC3339Nano), topic: h.Topic, kind: string(h.Kind), token: h.Token,
+			key: h.key(), topic: h.Topic, kind: string(h.Kind), token: h.Token,
 			severity: h.Severity, rank: rank, since: h.At, trouble: status.Trouble{What: h.What},
 		}, nil, false})
 	}
@@ -212,7 +212,12 @@ func (p *page) tell(m *Message, news []change) {
 		}
 		p.Told[n.key] = told{Kind: n.kind, Rank: n.rank, Since: since, At: m.At}
 	}
-	p.Happened = nil
+	p.Telling, p.Happened = p.Happened, nil
+}
+
+// taken notes in a page that the message in the outbox was taken.
+func (p *page) taken(at time.Time) {
+	p.Outbox, p.Before, p.Telling, p.GivenUp, p.QuietUntil, p.Delivered = nil, nil, nil, nil, time.Time{}, at.UTC()
 }
 
 // untell takes back what the message in the outbox tells, because its receiver does not take it. It is not tried
@@ -231,7 +236,11 @@ func (p *page) untell(until time.Time) {
 			p.Told[key] = *was
 		}
 	}
-	p.Outbox, p.Before, p.QuietUntil = nil, nil, until
+	for _, h := range p.Telling {
+		p.GivenUp[h.key()] = string(h.Kind)
+	}
+	p.Happened = bounded(append(p.Telling, p.Happened...))
+	p.Outbox, p.Before, p.Telling, p.QuietUntil = nil, nil, nil, until
 }
 
 // quiet reports whether all the news was in a message that was given up, and it is too early to try again.

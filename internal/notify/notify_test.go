@@ -17,6 +17,7 @@ import (
 
 	"rotatord/internal/config"
 	"rotatord/internal/event"
+	"rotatord/internal/kvstore"
 	"rotatord/internal/kvstore/kvtest"
 	"rotatord/internal/notify"
 	"rotatord/internal/status"
@@ -407,6 +408,75 @@ func TestRefused(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		want(t, in, "a test message", "b: gone (and 1 more)")
+	})
+}
+
+// TestRefusedHappened: what happened is not lost with a message that is refused. It is told with the next news, and not before.
+func TestRefusedHappened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bad := true
+		w, in := newWorld(t), &inbox{}
+		in.reply = func(int) error {
+			if bad {
+				return &notify.RefusedError{Err: errors.New("HTTP 404")}
+			}
+			return nil
+		}
+		w.set("a", nil)
+		n, stop := w.start(in, all("night"))
+		defer stop()
+		time.Sleep(time.Second)
+		n.Subscriber().Handle(event.New(time.Now(), "a", event.Daemon, event.OutsideChange{}))
+		time.Sleep(12 * time.Hour)
+		if len(in.attempts()) != 5 {
+			t.Fatalf("%d attempts", len(in.attempts()))
+		}
+		bad = false
+		w.set("b", gone)
+		time.Sleep(2 * time.Minute)
+		want(t, in, "b: gone (and 1 more)")
+		time.Sleep(48 * time.Hour)
+		want(t, in, "b: still gone", "b: still gone")
+	})
+}
+
+// readOnly is a shared store that can be made to take no writes.
+type readOnly struct {
+	notify.Store
+	on *atomic.Bool
+}
+
+func (r readOnly) Put(ctx context.Context, path string, data any, version int) (kvstore.Entry, error) {
+	if r.on.Load() {
+		return kvstore.Entry{}, errors.New("permission denied")
+	}
+	return r.Store.Put(ctx, path, data, version)
+}
+
+// TestTakenAndNotNoted: a message that was taken is not sent again while the shared store takes no writes.
+func TestTakenAndNotNoted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, in := newWorld(t), &inbox{}
+		var on atomic.Bool
+		in.reply = func(int) error { on.Store(true); return nil } // right before the note
+		w.set("a", doubtful)
+		kv := new(kvtest.Server)
+		n, stop := w.start(in, all("night"), func(o *notify.Options) {
+			o.Shared, o.Replica, o.Turn = readOnly{kv.Client(nil), &on}, "r0", func(string) bool { return true }
+		})
+		defer stop()
+		time.Sleep(10 * time.Minute)
+		want(t, in, "a: in doubt")
+		if err := n.Problem("night"); err == nil || !strings.Contains(err.Error(), "permission denied") {
+			t.Errorf("%v", err)
+		}
+		on.Store(false)
+		time.Sleep(10 * time.Minute)
+		want(t, in)
+		if err := n.Problem("night"); err != nil {
+			t.Error(err)
+		}
+		w.count(event.NotificationDelivered, 1)
 	})
 }
 
