@@ -87,6 +87,7 @@ type Notifier struct {
 	mu    sync.Mutex
 	make  func(config.Receiver) Sender // NewSender, but for tests
 	lanes map[string]*receiver         // by name
+	last  map[string]*receiver         // that was started last with a name, also if it is no longer configured
 	order []string
 	run   context.Context // nil before Run
 	done  sync.WaitGroup
@@ -100,6 +101,7 @@ type receiver struct {
 	sender Sender
 	lanes  []*lane
 	stop   context.CancelFunc
+	runs   sync.WaitGroup // of the lanes
 }
 
 // New returns a Notifier without receivers.
@@ -116,7 +118,8 @@ func New(o Options) *Notifier {
 	if o.Observer == nil {
 		o.Observer = noObserver{}
 	}
-	return &Notifier{o: o, wake: make(chan struct{}, 1), events: &eventQueue{}, make: NewSender, lanes: make(map[string]*receiver)}
+	return &Notifier{o: o, wake: make(chan struct{}, 1), events: &eventQueue{}, make: NewSender,
+		lanes: make(map[string]*receiver), last: make(map[string]*receiver)}
 }
 
 type noObserver struct{}
@@ -197,12 +200,21 @@ func (n *Notifier) newReceiver(c config.Receiver) *receiver {
 	return r
 }
 
-// start runs the lanes of a receiver. n.mu must be held.
+// start runs the lanes of a receiver, once those of the receiver that it replaces have left its books. n.mu must be held.
 func (n *Notifier) start(r *receiver) {
 	ctx, cancel := context.WithCancel(n.run)
 	r.stop = cancel
+	before := n.last[r.config.Name]
+	n.last[r.config.Name] = r
+	r.runs.Add(len(r.lanes))
 	for _, l := range r.lanes {
-		n.done.Go(func() { l.run(ctx) })
+		n.done.Go(func() {
+			defer r.runs.Done()
+			if before != nil {
+				before.runs.Wait()
+			}
+			l.run(ctx)
+		})
 	}
 }
 
@@ -223,6 +235,8 @@ func (n *Notifier) Run(ctx context.Context) {
 		began := time.Now()
 		if n.any() {
 			n.look()
+		} else {
+			n.events.take() // a receiver that is added later is not told what happened before
 		}
 		pause := time.NewTimer(max(rest, restShare*time.Since(began)))
 		select {
@@ -290,9 +304,7 @@ func (n *Notifier) Problem(name string) error {
 	}
 	var errs []error
 	for _, l := range r.lanes {
-		if err := l.problem(); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, l.problem())
 	}
 	return errors.Join(errs...)
 }

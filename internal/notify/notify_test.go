@@ -618,3 +618,55 @@ func TestReload(t *testing.T) {
 		}
 	})
 }
+
+// senderFunc is a sender that is a function.
+type senderFunc func(*notify.Message) error
+
+func (f senderFunc) Send(_ context.Context, m *notify.Message) error { return f(m) }
+
+// TestReloadDuringARequest: a receiver that is changed, or removed and added again, while it takes a message is not sent
+// that message again.
+func TestReloadDuringARequest(t *testing.T) {
+	for name, removed := range map[string]bool{"changed": false, "removed": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var sent atomic.Int32
+				slow := senderFunc(func(*notify.Message) error { sent.Add(1); time.Sleep(time.Minute); return nil })
+				w := newWorld(t)
+				w.set("a", doubtful)
+				n, stop := w.start(slow, all("night"))
+				defer stop()
+				for sent.Load() == 0 {
+					time.Sleep(time.Second)
+				}
+				if removed {
+					n.Set(nil)
+				}
+				changed := all("night")
+				changed.Group = time.Second
+				notify.SetWith(n, slow, changed)
+				time.Sleep(10 * time.Minute)
+				if sent.Load() != 1 {
+					t.Errorf("the message was sent %d times", sent.Load())
+				}
+			})
+		})
+	}
+}
+
+// TestReceiverIsAdded: a receiver that is added is told what is wrong, and not what happened before.
+func TestReceiverIsAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, in := newWorld(t), &inbox{}
+		w.set("a", doubtful)
+		w.set("b", nil)
+		n, stop := w.start(in, all("night"))
+		defer stop()
+		n.Set(nil)
+		n.Subscriber().Handle(event.New(time.Now(), "b", event.Daemon, event.OutsideChange{}))
+		time.Sleep(time.Hour)
+		notify.SetWith(n, in, all("night"))
+		time.Sleep(10 * time.Minute)
+		want(t, in, "a: in doubt")
+	})
+}
