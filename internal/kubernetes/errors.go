@@ -165,26 +165,20 @@ func explained(err error, namespace, name string, hasToken bool) error {
 	}
 	verb := deniedVerb.FindStringSubmatch(e.Message)
 	switch {
-	case e.Code == http.StatusUnauthorized && hasToken:
-		e.hint = "the token is not valid here: has it ended, was it revoked, or is its audience another one than the API server's?"
 	case e.Code == http.StatusUnauthorized:
-		e.hint = "the client certificate is not accepted: has it ended, or does it come from another authority?"
+		e.hint = loginHint(hasToken)
 	case e.Code == http.StatusForbidden && slices.Contains(e.causes, "NamespaceTerminating"):
 		e.hint = "the namespace " + namespace + " is being deleted: create it again, or remove the sink"
 	case e.Code == http.StatusForbidden && strings.Contains(e.Message, "exceeded quota"):
 		e.hint = "raise the ResourceQuota of the namespace " + namespace + ", or delete Secrets that are not used"
 	case e.Code == http.StatusForbidden && verb != nil:
-		who := "the user"
-		if user := deniedUser.FindStringSubmatch(e.Message); user != nil {
-			who = user[1]
-		}
 		verbs, or := "get, patch", ""
 		if verb[1] == "create" {
 			verbs = "get, patch, create"
 			or = fmt.Sprintf(", or create the Secret yourself: kubectl create secret generic %s -n %s", name, namespace)
 		}
 		e.hint = fmt.Sprintf("give %s in the namespace %s a Role with this rule%s\n  - apiGroups: [\"\"]\n    resources: [secrets]\n    resourceNames: [%s]\n    verbs: [%s]",
-			who, namespace, or, name, verbs)
+			denied(e), namespace, or, name, verbs)
 	case webhook.MatchString(e.Message):
 		e.hint = "an admission policy of the cluster refuses it: ask its owner to let rotatord write this Secret"
 	case e.Code == http.StatusNotFound && e.kind == "namespaces":
@@ -195,4 +189,20 @@ func explained(err error, namespace, name string, hasToken bool) error {
 		e.hint = "the API server is busy, or a limit of API priority and fairness is reached"
 	}
 	return e
+}
+
+// loginHint says why a login may not be accepted.
+func loginHint(hasToken bool) string {
+	if hasToken {
+		return "the token is not valid here: has it ended, was it revoked, or is its audience another one than the API server's?"
+	}
+	return "the client certificate is not accepted: has it ended, or does it come from another authority?"
+}
+
+// denied returns the user that a 403 is about.
+func denied(e *StatusError) string {
+	if user := deniedUser.FindStringSubmatch(e.Message); user != nil {
+		return user[1]
+	}
+	return "the user"
 }

@@ -12,8 +12,8 @@ import (
 	"rotatord/internal/outbound"
 )
 
-// Manager is the field manager of what rotatord writes into workloads.
-const Manager = "rotatord"
+// fieldManager is the field manager of what rotatord writes into workloads.
+const fieldManager = "rotatord"
 
 // Workload is a Deployment, a StatefulSet or a DaemonSet.
 type Workload struct{ Kind, Namespace, Name string }
@@ -36,15 +36,14 @@ type Template struct {
 	Annotations     map[string]string // of the pod template
 }
 
-// workloadManifest is the part of a workload that is read and written.
+// workloadManifest is the part of a workload that is read.
 type workloadManifest struct {
-	APIVersion string   `json:"apiVersion,omitempty"`
-	Kind       string   `json:"kind,omitempty"`
-	Metadata   metadata `json:"metadata"`
-	Spec       struct {
+	Kind     string   `json:"kind"`
+	Metadata metadata `json:"metadata"`
+	Spec     struct {
 		Template struct {
 			Metadata struct {
-				Annotations map[string]string `json:"annotations,omitempty"`
+				Annotations map[string]string `json:"annotations"`
 			} `json:"metadata"`
 		} `json:"template"`
 	} `json:"spec"`
@@ -97,7 +96,7 @@ func (c *Client) annotate(ctx context.Context, w Workload, version string, annot
 	if err != nil {
 		return fmt.Errorf("the %s: %w", w.Kind, err)
 	}
-	operation, query := "restart", url.Values{"fieldManager": {Manager}, "fieldValidation": {"Strict"}}
+	operation, query := "restart", url.Values{"fieldManager": {fieldManager}, "fieldValidation": {"Strict"}}
 	if dry {
 		operation = "restart_dry_run"
 		query.Set("dryRun", "All")
@@ -117,17 +116,11 @@ func explainedWorkload(err error, w Workload, hasToken bool) error {
 		return err
 	}
 	switch {
-	case e.Code == http.StatusUnauthorized && hasToken:
-		e.hint = "the token is not valid here: has it ended, was it revoked, or is its audience another one than the API server's?"
 	case e.Code == http.StatusUnauthorized:
-		e.hint = "the client certificate is not accepted: has it ended, or does it come from another authority?"
+		e.hint = loginHint(hasToken)
 	case e.Code == http.StatusForbidden && strings.Contains(e.Message, "cannot "):
-		who := "the user"
-		if user := deniedUser.FindStringSubmatch(e.Message); user != nil {
-			who = user[1]
-		}
 		e.hint = fmt.Sprintf("give %s in the namespace %s a Role with this rule\n  - apiGroups: [apps]\n    resources: [%s]\n    resourceNames: [%s]\n    verbs: [get, patch]",
-			who, w.Namespace, w.resource(), w.Name)
+			denied(e), w.Namespace, w.resource(), w.Name)
 	case webhook.MatchString(e.Message):
 		e.hint = "an admission policy of the cluster refuses it: ask its owner to let rotatord annotate this pod template"
 	case e.Code == http.StatusNotFound:

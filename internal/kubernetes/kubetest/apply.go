@@ -71,7 +71,7 @@ func (s *Server) apply(w http.ResponseWriter, in wire, before *object, how appli
 				name, in.Metadata.UID), "secrets", name)
 			return
 		}
-		if !s.allowed(how.user, "create", how.namespace, name) {
+		if !s.allowed(how.user, "create", "", how.namespace, name) {
 			forbid(w, how.user, "create", how.namespace, name)
 			return
 		}

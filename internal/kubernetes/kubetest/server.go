@@ -173,7 +173,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	namespace, name := found[1], found[2]
 	verbs := map[string]string{http.MethodGet: "get", http.MethodPatch: "patch", http.MethodPut: "update", http.MethodPost: "create", http.MethodDelete: "delete"}
-	if verb := verbs[r.Method]; !s.allowed(user, verb, namespace, name) {
+	if verb := verbs[r.Method]; !s.allowed(user, verb, "", namespace, name) {
 		forbid(w, user, verb, namespace, name)
 		return
 	}
@@ -217,13 +217,14 @@ func (s *Server) makeNamespace(w http.ResponseWriter, body []byte) {
 	answer(w, http.StatusCreated, map[string]any{"kind": "Namespace", "apiVersion": "v1", "metadata": map[string]any{"name": in.Metadata.Name}})
 }
 
-func (s *Server) allowed(user, verb, namespace, name string) bool {
+// allowed reports whether a user may do that with an object. resource is as in [Rule].
+func (s *Server) allowed(user, verb, resource, namespace, name string) bool {
 	rules, limited := s.rules[user]
 	if !limited {
 		return true
 	}
 	return slices.ContainsFunc(rules, func(r Rule) bool {
-		return r.Resource == "" && r.Namespace == namespace && slices.Contains(r.Verbs, verb) && (len(r.Names) == 0 || slices.Contains(r.Names, name))
+		return r.Resource == resource && r.Namespace == namespace && slices.Contains(r.Verbs, verb) && (len(r.Names) == 0 || slices.Contains(r.Names, name))
 	})
 }
 

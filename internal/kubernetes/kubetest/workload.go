@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/http"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -65,14 +64,6 @@ func (s *Server) annotate(w *workload, annotations map[string]string) {
 	w.restarts++
 }
 
-// allowedWorkload reports whether a user may do that with a workload.
-func (s *Server) allowedWorkload(user, verb, resource, namespace, name string) bool {
-	rules, limited := s.rules[user]
-	return !limited || slices.ContainsFunc(rules, func(r Rule) bool {
-		return r.Resource == resource && r.Namespace == namespace && slices.Contains(r.Verbs, verb) && (len(r.Names) == 0 || slices.Contains(r.Names, name))
-	})
-}
-
 // serveWorkload answers a GET, or a PATCH with a merge patch that sets annotations of the pod template.
 func (s *Server) serveWorkload(w http.ResponseWriter, r *http.Request, user, namespace, resource, name string, body []byte) {
 	verb := map[string]string{http.MethodGet: "get", http.MethodPatch: "patch"}[r.Method]
@@ -80,7 +71,7 @@ func (s *Server) serveWorkload(w http.ResponseWriter, r *http.Request, user, nam
 		fail(w, http.StatusMethodNotAllowed, "MethodNotAllowed", "this server only reads and patches workloads", "", "")
 		return
 	}
-	if !s.allowedWorkload(user, verb, resource, namespace, name) {
+	if !s.allowed(user, verb, resource, namespace, name) {
 		fail(w, http.StatusForbidden, "Forbidden", fmt.Sprintf("%s.apps %q is forbidden: User %q cannot %s resource %q in API group \"apps\" in the namespace %q",
 			resource, name, user, verb, resource, namespace), resource, name)
 		return
