@@ -467,12 +467,14 @@ func TestTakenAndNotNoted(t *testing.T) {
 		defer stop()
 		time.Sleep(10 * time.Minute)
 		want(t, in, "a: in doubt")
+		synctest.Wait()
 		if err := n.Problem("night"); err == nil || !strings.Contains(err.Error(), "permission denied") {
 			t.Errorf("%v", err)
 		}
 		on.Store(false)
 		time.Sleep(10 * time.Minute)
 		want(t, in)
+		synctest.Wait()
 		if err := n.Problem("night"); err != nil {
 			t.Error(err)
 		}
