@@ -23,8 +23,9 @@ const SearchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const (
 	// killAfter is how long after SIGTERM the process group of a program gets SIGKILL.
 	killAfter = 2 * time.Second
-	// pipeWait is how long its output is read after its end, if a process that it has started still holds it.
-	pipeWait = time.Second
+	// outputWait is how long its output is read after its end or after SIGTERM, if a process that it has started still
+	// holds it.
+	outputWait = killAfter + time.Second
 	// maxOutput is how much of the end of the output is kept, and shownOutput how much of that an error shows.
 	maxOutput   = 8 << 10
 	shownOutput = 400
@@ -50,7 +51,7 @@ func (p *program) Run(ctx context.Context, items []Item) error {
 	cmd.Args[0] = p.config.Command[0]
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/", environment(items), out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = killAfter + pipeWait
+	cmd.WaitDelay = outputWait
 	ended := make(chan struct{})
 	cmd.Cancel = func() error {
 		group := -cmd.Process.Pid
