@@ -284,15 +284,16 @@ func (l *lane) deliver(ctx context.Context) bool {
 	failpoint.Reach("notify.send.after")
 	now := l.n.o.Now()
 	l.tries++
+	before := l.problemOfSending()
+	told := event.Notification{Receiver: l.c.Name, ID: m.ID, News: len(m.News) + m.More, Attempts: l.tries, Err: err}
 	if err == nil {
-		wasFailing := l.problemOfSending()
 		l.taken = m.ID
 		l.note(&l.sendErr, nil)
 		l.n.o.Observer.Notified(l.c.Name, Delivered, now)
-		l.n.o.Tell(event.Notification{Receiver: l.c.Name, ID: m.ID, Result: event.NotificationTaken, News: len(m.News) + m.More, Attempts: l.tries, After: wasFailing})
+		told.Result, told.After = event.NotificationTaken, before
+		l.n.o.Tell(told)
 		return l.noteTaken(ctx)
 	}
-	first := l.problemOfSending() == nil
 	l.note(&l.sendErr, fmt.Errorf("message %s was not taken: %w", m.ID, err))
 	if isRefused(err) && l.tries >= refusedTries {
 		quiet := l.c.Repeat
@@ -301,12 +302,14 @@ func (l *lane) deliver(ctx context.Context) bool {
 		}
 		l.page.untell(now.Add(quiet))
 		l.n.o.Observer.Notified(l.c.Name, Refused, now)
-		l.n.o.Tell(event.Notification{Receiver: l.c.Name, ID: m.ID, Result: event.NotificationDropped, News: len(m.News) + m.More, Attempts: l.tries, Err: err})
+		told.Result = event.NotificationDropped
+		l.n.o.Tell(told)
 		return l.save(ctx)
 	}
 	l.n.o.Observer.Notified(l.c.Name, Failed, now)
-	if first {
-		l.n.o.Tell(event.Notification{Receiver: l.c.Name, ID: m.ID, Result: event.NotificationNotTaken, News: len(m.News) + m.More, Attempts: l.tries, Err: err})
+	if before == nil { // only the first of several failures is told
+		told.Result = event.NotificationNotTaken
+		l.n.o.Tell(told)
 	}
 	l.nextTry = now.Add(pauseAfter(l.tries, err))
 	return false
