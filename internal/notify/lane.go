@@ -165,6 +165,9 @@ func (l *lane) open(ctx context.Context) bool {
 		l.n.o.Log.Error("the receiver of notifications is told everything again", "receiver", l.c.Name, "error", err)
 	}
 	l.page, l.version, l.tries, l.nextTry = p, version, 0, time.Time{}
+	if l.unsaved { // the last write failed: nothing is sent before one succeeds
+		return l.save(ctx)
+	}
 	l.note(&l.bookErr, nil)
 	return true
 }
