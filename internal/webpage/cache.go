@@ -21,26 +21,26 @@ type cache[T any] struct {
 }
 
 // get returns a value that is fresh, or made now. Requests that come meanwhile wait for it.
-func (c *cache[T]) get(make func() T) T {
+func (c *cache[T]) get(build func() T) T {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.there && time.Since(c.made) < restFactor*c.cost {
 		return c.value
 	}
 	start := time.Now()
-	c.value = make()
+	c.value = build()
 	c.made, c.cost, c.there = time.Now(), time.Since(start), true
 	return c.value
 }
 
 // getSoon returns the last value and begins to make a new one if the last try is older than it may be. It waits for at most
 // that long; ok is false if there is no value yet. The error is that of the last try: the value is from before it.
-func (c *cache[T]) getSoon(maxAge, wait time.Duration, make func() (T, error)) (value T, ok bool, err error) {
+func (c *cache[T]) getSoon(maxAge, wait time.Duration, build func() (T, error)) (value T, ok bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.making && (c.made.IsZero() || time.Since(c.made) > max(maxAge, restFactor*c.cost)) {
 		c.making = true
-		done := c.start(make)
+		done := c.start(build)
 		c.mu.Unlock()
 		select {
 		case <-done:
@@ -52,12 +52,12 @@ func (c *cache[T]) getSoon(maxAge, wait time.Duration, make func() (T, error)) (
 }
 
 // start makes a value in the background. The channel is closed when it is there.
-func (c *cache[T]) start(make func() (T, error)) <-chan struct{} {
-	done := newSignal()
+func (c *cache[T]) start(build func() (T, error)) <-chan struct{} {
+	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		start := time.Now()
-		value, err := make()
+		value, err := build()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.making = false
@@ -68,5 +68,3 @@ func (c *cache[T]) start(make func() (T, error)) <-chan struct{} {
 	}()
 	return done
 }
-
-func newSignal() chan struct{} { return make(chan struct{}) }

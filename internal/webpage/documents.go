@@ -22,7 +22,6 @@ import (
 // document is a page of the documents, ready to be shown.
 type document struct {
 	head
-	Path     string
 	Content  template.HTML // goldmark leaves out raw HTML
 	Sections []section
 }
@@ -60,8 +59,7 @@ func (p *pages) serveDocument(w http.ResponseWriter, r *http.Request) {
 func renderDocument(name string, source []byte) *document {
 	md := goldmark.New(goldmark.WithExtensions(extension.Table, extension.Strikethrough, extension.Linkify), goldmark.WithParserOptions(parser.WithAutoHeadingID()))
 	root := md.Parser().Parse(text.NewReader(source), parser.WithContext(parser.NewContext(parser.WithIDs(&headingIDs{}))))
-	d := &document{Path: name}
-	d.Title = name
+	d := &document{head: head{Title: name}}
 	var unserved []ast.Node
 	_ = ast.Walk(root, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		switch n := n.(type) {

@@ -156,7 +156,7 @@ func (q query) Address() string {
 	return "/?" + v.Encode() + "#tokens"
 }
 
-// SortedBy, WithState and AtPage return the address of a page like this one.
+// SortedBy returns the address of the list in another order.
 func (q query) SortedBy(sort string) string { q.Sort, q.Page = sort, 1; return q.Address() }
 
 // WithState returns the address of the tokens with a state.
@@ -171,19 +171,15 @@ func (q query) Narrow() bool { return q.Text+q.State+q.Account+q.Sink != "" }
 // list is one page of the list of tokens.
 type list struct {
 	query
-	Rows             []row
-	Found, Of        int
-	Pages            int
-	First, Last      int // the numbers of the rows, from 1
-	Accounts, Sinks  []string
-	States           []choice
-	Sorts            []choice
-	Previous, Next   string // addresses; empty if there is none
-	AccountsCut      bool
-	SeveralReplicas  bool
-	SeveralAccounts  bool
-	ClearAddress     string
-	OneStateFiltered bool
+	Rows            []row
+	Found, Of       int
+	Pages           int
+	First, Last     int // the numbers of the rows, from 1
+	Accounts, Sinks []string
+	States          []choice
+	Sorts           []choice
+	Previous, Next  string // addresses; empty if there is none
+	SeveralAccounts bool
 }
 
 // choice is one value of a list.
@@ -200,12 +196,11 @@ type row struct {
 	Word, Note      string // the state in words
 	NextIn, NextWhy string
 	LastAgo, EndsIn string
-	Sinks           int
 }
 
 // list returns the page of the list that the query asks for.
 func (f *fleet) list(q query) list {
-	l := list{query: q, Of: len(f.tokens), Accounts: f.accounts, Sinks: f.sinks, SeveralAccounts: len(f.accounts) > 1, ClearAddress: "/#tokens"}
+	l := list{query: q, Of: len(f.tokens), Accounts: f.accounts, Sinks: f.sinks, SeveralAccounts: len(f.accounts) > 1}
 	var found []int
 	text := strings.ToLower(q.Text)
 	for i := range f.tokens {
@@ -223,7 +218,7 @@ func (f *fleet) list(q query) list {
 		l.Rows = append(l.Rows, f.row(i))
 	}
 	if l.Page > 1 {
-		l.Previous = q.AtPage(l.Page - 1)
+		l.Previous = l.AtPage(l.Page - 1)
 	}
 	if l.Page < l.Pages {
 		l.Next = l.AtPage(l.Page + 1)
@@ -288,9 +283,9 @@ func (f *fleet) row(i int) row {
 	all := &f.tokens[i]
 	t := status.Token{ // what a row has: an error may be long, and is not scrubbed for nothing
 		Name: all.Name, Account: all.Account, State: all.State, Schedule: all.Schedule, TimeZone: all.TimeZone, Reason: all.Reason, Freeze: all.Freeze, Next: all.Next,
-		LastSuccess: all.LastSuccess, Expiry: all.Expiry, Failures: all.Failures, Pause: all.Pause, Order: all.Order, Waiting: all.Waiting, WaitsFor: all.WaitsFor, Mounts: all.Mounts,
+		LastSuccess: all.LastSuccess, Expiry: all.Expiry, Failures: all.Failures, Pause: all.Pause, Order: all.Order, Waiting: all.Waiting, WaitsFor: all.WaitsFor,
 	}.Scrubbed()
-	r := row{Token: t, Level: f.levels[i], NextIn: brief(t.Next, f.now), LastAgo: brief(t.LastSuccess, f.now), EndsIn: brief(t.Expiry, f.now), Sinks: len(t.Mounts)}
+	r := row{Token: t, Level: f.levels[i], NextIn: brief(t.Next, f.now), LastAgo: brief(t.LastSuccess, f.now), EndsIn: brief(t.Expiry, f.now)}
 	r.Word, r.Note = f.words(i, t)
 	if t.Next.IsZero() {
 		r.NextIn = status.WithoutTime(t.State, t.Reason)
@@ -304,13 +299,12 @@ func (f *fleet) words(i int, t status.Token) (word, note string) {
 	kinds := f.tokens[i].TroubleKinds(f.now)
 	switch {
 	case len(kinds) > 0:
-		word = strings.ReplaceAll(kinds[0], "_", " ")
+		word = words(kinds[0])
+		notes := kinds[1:]
 		if t.Failures > 0 {
-			note = plural(t.Failures, "failure")
+			notes = append(notes, plural(t.Failures, "failure"))
 		}
-		if len(kinds) > 1 {
-			note = strings.Join(append([]string{strings.ReplaceAll(strings.Join(kinds[1:], ", "), "_", " ")}, nonEmpty(note)...), ", ")
-		}
+		note = words(strings.Join(notes, ", "))
 	case t.Pause != nil:
 		word, note = "paused", "until it is resumed"
 		if !t.Pause.Until.IsZero() {
@@ -321,7 +315,7 @@ func (f *fleet) words(i int, t status.Token) (word, note string) {
 	case t.Waiting:
 		word, note = "waits", t.WaitsFor
 	case t.State != "idle":
-		word, note = "rotates now", strings.ReplaceAll(t.State, "_", " ")
+		word, note = "rotates now", words(t.State)
 	case t.Order != nil:
 		word, note = "ordered", "to be rotated"
 	default:
@@ -330,16 +324,9 @@ func (f *fleet) words(i int, t status.Token) (word, note string) {
 	return word, printable.Line(note, maxQuery)
 }
 
-func nonEmpty(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return []string{s}
-}
-
 // nextWhy says why a token is looked at next, where that is not its slot.
 func nextWhy(t status.Token) string {
-	why := strings.ReplaceAll(t.Reason, "_", " ")
+	why := words(t.Reason)
 	if why == "slot" || t.Next.IsZero() {
 		why = ""
 	}

@@ -50,12 +50,12 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 	}
 	o.Pending, o.PendingSince = p.Source.Pending()
 	o.PendingAgo = brief(o.PendingSince, f.now)
-	o.judge(f)
+	o.sumUp(f)
 	render(w, http.StatusOK, "overview.tmpl", o)
 }
 
-// judge says in one line how everything is.
-func (o *overview) judge(f *fleet) {
+// sumUp says in one line how everything is.
+func (o *overview) sumUp(f *fleet) {
 	hit := f.counts[critical] + f.counts[warning]
 	switch {
 	case o.Critical > 0:

@@ -37,7 +37,7 @@ type timeline struct {
 	Bands        []band // freezes
 	Ticks        []tick
 	Agenda       []happening
-	MoreComing   int
+	MoreComing   bool
 	Freezes      []freezeLine
 	Description  string
 	BusiestTitle string
@@ -67,7 +67,6 @@ type span struct {
 // bar counts the rotations of one hour.
 type bar struct {
 	X, W, Y, H string
-	Count      int
 	Title      string
 }
 
@@ -93,9 +92,8 @@ type happening struct {
 
 type freezeLine struct {
 	status.FreezePeriod
-	Now       bool
-	Tokens    string
-	Begin, In string
+	Now    bool
+	Tokens string
 }
 
 // timeline returns the coming hours and days of the fleet.
@@ -135,7 +133,7 @@ func (p *pages) timeline(f *fleet) timeline {
 		if fr.From.Before(t.Until) && fr.To.After(t.From) {
 			t.Bands = append(t.Bands, band{t.x(fr.From), width(t.share(fr.From), t.share(fr.To)), "freeze " + fr.Name})
 			if len(t.Freezes) < 6 {
-				t.Freezes = append(t.Freezes, freezeLine{FreezePeriod: fr, Now: !fr.From.After(f.now), Tokens: freezeTokens(fr.Tokens, len(f.tokens)), In: brief(fr.From, f.now)})
+				t.Freezes = append(t.Freezes, freezeLine{FreezePeriod: fr, Now: !fr.From.After(f.now), Tokens: freezeTokens(fr.Tokens, len(f.tokens))})
 			}
 		}
 	}
@@ -217,7 +215,7 @@ func (t *timeline) bars(outlook status.Outlook) {
 		h := max(float64(n)/float64(t.Highest), 0.03)
 		begin := t.From.Add(time.Duration(i) * time.Hour)
 		title := begin.Format("Mon 15:04") + "–" + begin.Add(time.Hour).Format("15:04") + ": " + plural(n, "rotation")
-		t.Bars = append(t.Bars, bar{percent((float64(i) + 0.12) / float64(hours)), percent(0.76 / float64(hours)), percent(1 - h), percent(h), n, title})
+		t.Bars = append(t.Bars, bar{percent((float64(i) + 0.12) / float64(hours)), percent(0.76 / float64(hours)), percent(1 - h), percent(h), title})
 		if n == t.Highest && t.BusiestTitle == "" {
 			t.BusiestTitle = title
 		}
@@ -289,7 +287,7 @@ func (t *timeline) agenda(f *fleet, outlook status.Outlook) {
 		return strings.Compare(a.What, b.What)
 	})
 	var merged []happening
-	for i, h := range all {
+	for _, h := range all {
 		if n := len(merged) - 1; n >= 0 && merged[n].What == h.What && merged[n].At.Truncate(time.Minute).Equal(h.At.Truncate(time.Minute)) {
 			if len(merged[n].Tokens) < 4 {
 				merged[n].Tokens = append(merged[n].Tokens, h.Tokens...)
@@ -299,7 +297,7 @@ func (t *timeline) agenda(f *fleet, outlook status.Outlook) {
 			continue
 		}
 		if len(merged) == agendaSize {
-			t.MoreComing = len(all) - i
+			t.MoreComing = true
 			break
 		}
 		h.In = brief(h.At, f.now)

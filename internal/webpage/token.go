@@ -46,7 +46,6 @@ type tokenPage struct {
 // sinkRow is one sink with what the watch has found in it.
 type sinkRow struct {
 	status.SinkState
-	Short   string // of the digest
 	Ago     string
 	Finding *status.Finding
 	Deletes time.Time
@@ -106,7 +105,7 @@ func cut(s string, n int) string {
 // sinkRows returns the sinks of a token with what was found in them.
 func sinkRows(t status.Token, now time.Time) (rows []sinkRow) {
 	for _, s := range t.Sinks {
-		row := sinkRow{SinkState: s, Short: s.Digest, Ago: brief(s.WrittenAt, now)}
+		row := sinkRow{SinkState: s, Ago: brief(s.WrittenAt, now)}
 		for i := range t.Findings {
 			if t.Findings[i].Sink == s.Name {
 				row.Finding = &t.Findings[i]
@@ -129,18 +128,16 @@ func sinkRows(t status.Token, now time.Time) (rows []sinkRow) {
 
 // life is the picture of the life of a credential: three bars over one axis of time.
 type life struct {
-	Ticks               []tick
-	Now                 string
-	Current             span
-	Previous            *span
-	Token               span
-	Marks               []mark
-	CurrentText         string
-	PreviousText        string
-	TokenText           string
-	Description         string
-	Known               bool // there was a rotation
-	ExpiryOut, ExpiryIn bool // the end of the service token is right of the picture, or in it
+	Ticks        []tick
+	Now          string
+	Current      span
+	Previous     *span
+	Token        span
+	Marks        []mark
+	CurrentText  string
+	PreviousText string
+	TokenText    string
+	Description  string
 }
 
 // lifeEnd returns how far the picture of a token's life reaches.
@@ -164,11 +161,11 @@ func drawLife(t status.Token, coming []status.Coming, now, end time.Time) life {
 	}
 	begin = begin.Add(-end.Sub(begin) / 10)
 	at := timeline{From: begin, Until: end}
-	l := life{Ticks: ticks(begin, end), Now: at.x(now), Known: !t.LastSuccess.IsZero()}
+	l := life{Ticks: ticks(begin, end), Now: at.x(now)}
 	l.Current = span{X: at.x(t.LastSuccess), W: width(at.share(t.LastSuccess), 1)}
 	l.CurrentText = "Secret in use: since " + minute(t.LastSuccess)
 	switch {
-	case !l.Known:
+	case t.LastSuccess.IsZero():
 		l.Current = span{X: "0%", W: "100%"}
 		l.CurrentText = "Secret in use: not rotated by rotatord yet"
 	case t.Next.After(now) && t.Failures == 0:
@@ -202,8 +199,6 @@ func drawLife(t status.Token, coming []status.Coming, now, end time.Time) life {
 	if !t.Expiry.IsZero() {
 		l.Token.W = at.x(t.Expiry)
 		l.TokenText = "Service token: until " + minute(t.Expiry)
-		l.ExpiryIn = t.Expiry.Before(end)
-		l.ExpiryOut = !l.ExpiryIn
 	}
 	for _, c := range coming[:min(len(coming), 60)] {
 		kind, title := "rotation", minute(c.At)+": rotation"

@@ -136,16 +136,13 @@ func documentPath(place string) string {
 // brief returns how far t is from now, in as few units as a reader needs; a dash if t is zero.
 func brief(t, now time.Time) string {
 	d := t.Sub(now).Round(time.Second)
-	if t.IsZero() || d.Abs() < time.Minute {
+	switch {
+	case t.IsZero() || d.Abs() < time.Minute || d.Abs() >= time.Hour:
 		return status.Distance(t, now)
+	case d < 0:
+		return strconv.Itoa(int(-d.Minutes())) + " min ago"
 	}
-	if d.Abs() < time.Hour {
-		if d < 0 {
-			return strconv.Itoa(int(-d.Minutes())) + " min ago"
-		}
-		return "in " + strconv.Itoa(int(d.Minutes())) + " min"
-	}
-	return status.Distance(t, now)
+	return "in " + strconv.Itoa(int(d.Minutes())) + " min"
 }
 
 // sentence begins a text with a capital letter.
