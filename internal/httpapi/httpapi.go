@@ -86,7 +86,7 @@ func Handler(o Options) http.Handler {
 	mux.HandleFunc("GET /api/v1/history", history)
 	mux.HandleFunc("GET /api/v1/tokens/{name}/history", history)
 	mux.HandleFunc("GET /api/v1/replicas", func(w http.ResponseWriter, _ *http.Request) {
-		all := shownReplicas(o.Source)
+		all := o.Source.Replicas().Scrubbed()
 		serveJSON(w, http.StatusOK, replicasAnswer{Shared: all != nil, Replicas: all})
 	})
 	webpage.Register(mux, webpage.Options{Source: o.Source, Version: o.Version, Now: o.Now,

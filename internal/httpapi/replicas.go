@@ -139,13 +139,3 @@ type replicasAnswer struct {
 	Shared bool `json:"shared"`
 	*status.Replicas
 }
-
-// shownReplicas returns the replicas in a form that may be shown; nil if the daemon is alone.
-func shownReplicas(source Source) *status.Replicas {
-	all := source.Replicas()
-	if all == nil {
-		return nil
-	}
-	shown := all.Scrubbed()
-	return &shown
-}

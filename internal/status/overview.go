@@ -37,11 +37,7 @@ type Source interface {
 // NewOverview returns what is shown of some tokens of a daemon: all, or the one that was asked for. All its texts may
 // be shown, and none of its lists is nil.
 func NewOverview(from Source, tokens []Token, now time.Time) Overview {
-	o := Overview{Tokens: Scrubbed(tokens), Checks: append([]Check{}, printable.Copy(from.Checks())...)}
-	if all := from.Replicas(); all != nil {
-		shown := all.Scrubbed()
-		o.Replicas = &shown
-	}
+	o := Overview{Tokens: Scrubbed(tokens), Checks: append([]Check{}, printable.Copy(from.Checks())...), Replicas: from.Replicas().Scrubbed()}
 	o.Troubles = append([]Trouble{}, AllTroubles(o.Tokens, o.Checks, o.Replicas, now)...)
 	o.PendingSecrets, o.PendingSince = from.Pending()
 	return o

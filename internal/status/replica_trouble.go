@@ -144,5 +144,5 @@ func (r Replica) Offset() string {
 	return fmt.Sprintf("%+.1f s", r.ClockOffset)
 }
 
-// Scrubbed returns the replicas in a form that may be shown: see [Token.Scrubbed].
-func (r *Replicas) Scrubbed() Replicas { return printable.Copy(*r) }
+// Scrubbed returns the replicas in a form that may be shown: see [Token.Scrubbed]. It returns nil for nil.
+func (r *Replicas) Scrubbed() *Replicas { return printable.Copy(r) }

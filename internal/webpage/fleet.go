@@ -51,11 +51,7 @@ type fleet struct {
 // look returns the fleet as it is now, or was a moment ago.
 func (p *pages) look() *fleet {
 	return p.fleet.get(func() *fleet {
-		f := &fleet{now: p.Now().UTC(), tokens: p.Source.Tokens()}
-		if all := p.Source.Replicas(); all != nil {
-			shown := all.Scrubbed()
-			f.replicas = &shown
-		}
+		f := &fleet{now: p.Now().UTC(), tokens: p.Source.Tokens(), replicas: p.Source.Replicas().Scrubbed()}
 		f.troubles = status.AllTroubles(f.tokens, printable.Copy(p.Source.Checks()), f.replicas, f.now)
 		f.levels, f.index = make([]level, len(f.tokens)), make(map[string]int, len(f.tokens))
 		accounts, sinks := map[string]bool{}, map[string]bool{}
