@@ -163,10 +163,13 @@ type RefusedInUse struct {
 	Error string    `json:"error"`
 }
 
+// Failing reports whether the hook is owed and its last run has failed.
+func (h Hook) Failing() bool { return h.Failures > 0 && h.DoneAt.IsZero() }
+
 // HookFailing returns since when consumers wait for a hook that has failed and is owed; zero if there is none.
 func (t Token) HookFailing() (since time.Time) {
 	for _, h := range t.Hooks {
-		if h.Failures > 0 && h.DoneAt.IsZero() {
+		if h.Failing() {
 			since = moment.MinNonZero(since, h.Since)
 		}
 	}

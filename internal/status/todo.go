@@ -68,6 +68,10 @@ func (t Token) MoreToDo(now time.Time) (all []ToDo) {
 		all = append(all, ToDo{Does: "Switch delete_version_after off, and write the present version again: docs/runbook.md#rotatordsinkversiondeletes."},
 			ToDo{"rotatord rotate " + t.Name, "Write a new version at once."})
 	}
+	if has("hook_failing") {
+		all = append(all, ToDo{"rotatord hook run " + t.Name, "Run its hooks again at once, when what their errors say is mended. They are tried again by themselves too."},
+			ToDo{"rotatord hook drop " + t.Name, "Only if consumers have the new secret already: give up the hooks that are owed."})
+	}
 	if has("late_answer") {
 		all = append(all, ToDo{Does: "Nothing, if it was one answer. If there are more, find out what stops or delays this machine: docs/runbook.md#rotatordlateanswer."})
 	}

@@ -47,6 +47,7 @@ func TestWhatToType(t *testing.T) {
 		{status.Token{State: "claimed"}, "It goes on by itself.|rotatord status ci --watch"},
 		{status.Token{State: "sealed", ToDo: []status.ToDo{{Does: "Mend the sink."}}}, "Mend the sink.|rotatord status ci --watch"},
 		{status.Token{State: "idle", ToDo: []status.ToDo{{Command: "rotatord resume ci"}}}, "rotatord resume ci"},
+		{status.Token{State: "idle", Hooks: inTrouble["hook_failing"].Hooks}, "rotatord hook run ci|rotatord hook drop ci"},
 		{status.Token{State: "idle", Account: "prod", AccountError: "no such file"}, "rotatord doctor"},
 	} {
 		test.token.Name = "ci"

@@ -42,7 +42,7 @@ type shownTrouble struct {
 // untilLabels say what ends at the time that a kind of trouble has.
 var untilLabels = map[string]string{
 	"cut_off": "Clients have a working secret until", "reissue_owed": "Clients have a working secret until",
-	"in_doubt": "The old secret works until", "refused": "The old secret works until", "grace_ending": "The old secret works until", "not_delivered": "The old secret works until",
+	"in_doubt": "The old secret works until", "refused": "The old secret works until", "grace_ending": "The old secret works until", "not_delivered": "The old secret works until", "hook_failing": "The old secret works until",
 	"version_deletes_soon": "The sink deletes it", "version_deletes": "The sink deletes it",
 	"expires_very_soon": "Expires", "expires_soon": "Expires", "renewal_failing": "Expires",
 }
@@ -112,6 +112,11 @@ func why(kind string, t status.Token) string {
 		text = t.Findings[0].Sink + ": " + t.Findings[0].What
 		if t.Findings[0].Error != "" {
 			text += ": " + t.Findings[0].Error
+		}
+	case kind == "hook_failing":
+		text = ""
+		if i := slices.IndexFunc(t.Hooks, status.Hook.Failing); i >= 0 {
+			text = t.Hooks[i].Name + ": " + t.Hooks[i].LastError
 		}
 	case kind == "renewal_failing":
 		text = t.RenewalError

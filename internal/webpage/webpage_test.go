@@ -342,6 +342,30 @@ func TestPlanIsMade(t *testing.T) {
 	})
 }
 
+// TestHooks: a hook that fails is on both pages with its own error, with what to type, and until when the old secret works.
+func TestHooks(t *testing.T) {
+	sample := webpagetest.Fleet(1)
+	token := &sample.All[0]
+	token.LastError, token.GraceEnd = "of another matter", webpagetest.Now.Add(time.Hour)
+	token.Hooks = []status.Hook{
+		{Name: "webhook:https://app.example", State: "done", DoneAt: webpagetest.Now.Add(-20 * time.Minute)},
+		{Name: "exec:reload", State: "failing", Failures: 3, Since: webpagetest.Now.Add(-20 * time.Minute), Next: webpagetest.Now.Add(time.Minute), LastError: "exit status 3"},
+	}
+	token.ToDo = token.MoreToDo(webpagetest.Now)
+	h := handler(sample)
+	for path, all := range map[string][]string{
+		"/":                     {"1 warning", "The old secret works until", `<dd class="why">exec:reload: exit status 3</dd>`, `<code class="cmd">rotatord hook run ci-deploy</code>`},
+		"/tokens/" + token.Name: {"Hooks after its last rotation", "webhook:https://app.example", "done <time", "failed 3 times in a row: exit status 3", "next try <time", "rotatord hook drop ci-deploy"},
+	} {
+		body := get(t, h, path).Body.String()
+		for _, text := range all {
+			if !strings.Contains(body, text) {
+				t.Errorf("%s does not say %q", path, text)
+			}
+		}
+	}
+}
+
 // TestSampleIsReal: the samples, of which the pictures in the documents are made, show only what a daemon can say.
 func TestSampleIsReal(t *testing.T) {
 	sample := webpagetest.Trouble(webpagetest.Fleet(300))
