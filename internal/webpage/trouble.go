@@ -165,7 +165,7 @@ type part struct {
 	Link string
 }
 
-var typed = regexp.MustCompile(`rotatord (?:status|resolve|rotate|doctor|run|plan|history|resume|extend-grace|revoke-previous)(?: (?:NAME|[a-z0-9][a-z0-9._-]*[0-9._-][a-z0-9._-]*[a-z0-9]|--[a-z-]+))*|docs/[a-z-]+\.md(?:#[a-z0-9_-]+)?`)
+var typed = regexp.MustCompile(`rotatord (?:audit verify|hook (?:run|drop)|notify test|status|resolve|rotate|doctor|run|plan|history|resume|extend-grace|revoke-previous)(?: (?:NAME|[a-z0-9][a-z0-9._-]*[0-9._-][a-z0-9._-]*[a-z0-9]|--[a-z-]+))*|docs/[a-z-]+\.md(?:#[a-z0-9_-]+)?`)
 
 // commands marks what is to be typed, or to be read, in a text. names are tokens that commands in it may name.
 func commands(text string, names []string) (parts []part) {

@@ -366,6 +366,23 @@ func TestHooks(t *testing.T) {
 	}
 }
 
+// TestCommandsAreMarked: each command in what to do about a check, or about several tokens, is marked as something to type.
+func TestCommandsAreMarked(t *testing.T) {
+	sample := webpagetest.Fleet(2)
+	for i := range sample.Looked {
+		sample.Looked[i].OK, sample.Looked[i].Reason, sample.Looked[i].Detail = false, "refused", "it fails"
+	}
+	for i := range sample.All {
+		sample.All[i].Hooks = []status.Hook{{Name: "exec:reload", State: "failing", Failures: 3, Since: webpagetest.Now.Add(-20 * time.Minute)}}
+	}
+	body := get(t, handler(sample), "/").Body.String()
+	for _, command := range []string{"rotatord audit verify", "rotatord notify test", "rotatord hook run backup", "rotatord doctor"} {
+		if !strings.Contains(body, `<code class="cmd">`+command+"</code>") {
+			t.Errorf("%s is not marked", command)
+		}
+	}
+}
+
 // TestSampleIsReal: the samples, of which the pictures in the documents are made, show only what a daemon can say.
 func TestSampleIsReal(t *testing.T) {
 	sample := webpagetest.Trouble(webpagetest.Fleet(300))
