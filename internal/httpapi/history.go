@@ -19,7 +19,7 @@ func serveHistory(w http.ResponseWriter, r *http.Request, source Source, now tim
 	}
 	answer, err := source.History(r.Context(), q)
 	if err != nil {
-		serveJSON(w, http.StatusServiceUnavailable, map[string]string{"error": "the record of events cannot be read: see the daemon's log"})
+		serveJSON(w, http.StatusServiceUnavailable, map[string]string{"error": "the record of events cannot be read: rotatord history on its host says why"})
 		return
 	}
 	shown := make([]status.HistoryEntry, 0, len(answer.Entries))

@@ -46,6 +46,7 @@ type fleet struct {
 	counts   [fine + 1]int
 	accounts []string
 	sinks    []string
+	choice   map[string]string // what stands for an account or a sink in a list of choices and in an address
 }
 
 // look returns the fleet as it is now, or was a moment ago.
@@ -77,7 +78,8 @@ func (p *pages) look() *fleet {
 		for _, l := range f.levels {
 			f.counts[l]++
 		}
-		f.accounts, f.sinks = choices(accounts), choices(sinks)
+		f.choice = map[string]string{}
+		f.accounts, f.sinks = f.choices(accounts), f.choices(sinks)
 		return f
 	})
 }
@@ -93,12 +95,15 @@ func calm(t *status.Token) level {
 	return fine
 }
 
-func choices(of map[string]bool) []string {
+// choices returns the choices of a list. A long name is cut, so that [readQuery] does not cut its choice again.
+func (f *fleet) choices(of map[string]bool) []string {
 	var all []string
-	for c := range of {
-		all = append(all, printable.Line(c, maxQuery))
+	for name := range of {
+		f.choice[name] = printable.Line(name, maxQuery-len("..."))
+		all = append(all, f.choice[name])
 	}
 	slices.Sort(all)
+	all = slices.Compact(all)
 	return all[:min(len(all), maxChoices)]
 }
 
@@ -240,7 +245,7 @@ func (f *fleet) fits(i int, q query, text string) bool {
 	switch {
 	case q.State == "trouble" && f.levels[i] > warning, q.State != "" && q.State != "trouble" && f.levels[i].String() != q.State:
 		return false
-	case q.Account != "" && t.Account != q.Account, q.Sink != "" && !slices.Contains(t.Mounts, q.Sink):
+	case q.Account != "" && f.choice[t.Account] != q.Account, q.Sink != "" && !slices.ContainsFunc(t.Mounts, func(m string) bool { return f.choice[m] == q.Sink }):
 		return false
 	case text == "" || strings.Contains(t.Name, text) || strings.Contains(strings.ToLower(t.TokenID), text) || strings.Contains(strings.ToLower(t.ClientID), text):
 		return true

@@ -18,7 +18,7 @@ const (
 	maxError = 16 << 10
 	// maxFindings is how many findings it shows.
 	maxFindings = 50
-	// lifeWait is how long a page may wait for what will happen, and for the record of events.
+	// lifeWait is how long a page may wait for what will happen, and then again for the record of events.
 	lifeWait = 300 * time.Millisecond
 )
 
@@ -77,14 +77,16 @@ func (p *pages) serveToken(w http.ResponseWriter, r *http.Request) {
 		page.Troubles = append(page.Troubles, shown)
 	}
 	page.Sinks = sinkRows(t, f.now)
-	ctx, cancel := context.WithTimeout(r.Context(), lifeWait)
+	coming, cancel := context.WithTimeout(r.Context(), lifeWait)
 	defer cancel()
 	end := lifeEnd(t, f.now)
-	outlook, err := p.Source.Outlook(ctx, t.Name, end)
+	outlook, err := p.Source.Outlook(coming, t.Name, end)
 	page.ComingKnown = err == nil
 	page.Coming = outlook.Coming[:min(len(outlook.Coming), 5)]
 	page.Life = drawLife(t, outlook.Coming, f.now, end)
-	history, err := p.Source.History(ctx, status.HistoryQuery{Token: t.Name, Limit: historySize})
+	recorded, cancel := context.WithTimeout(r.Context(), lifeWait)
+	defer cancel()
+	history, err := p.Source.History(recorded, status.HistoryQuery{Token: t.Name, Limit: historySize})
 	page.HistoryError, page.HistoryMore = err != nil, history.More
 	for _, e := range slices.Backward(history.Entries) { // the newest first
 		e = e.Scrubbed()

@@ -383,6 +383,46 @@ func TestCommandsAreMarked(t *testing.T) {
 	}
 }
 
+// TestLongSink: the list can be filtered by a sink whose name is longer than what a query may have.
+func TestLongSink(t *testing.T) {
+	sample := webpagetest.Fleet(2)
+	sample.All[0].Mounts = []string{"file:/srv/" + strings.Repeat("long/", 30)}
+	h := handler(sample)
+	found := regexp.MustCompile(`<option>(file:[^<]*)</option>`).FindStringSubmatch(get(t, h, "/").Body.String())
+	if found == nil {
+		t.Fatal("the sink is not a choice")
+	}
+	if body := get(t, h, "/?sink="+url.QueryEscape(found[1])).Body.String(); !strings.Contains(body, "1–1 of 1 that fit, of 2 in all") || !strings.Contains(body, "<option selected>"+found[1]) {
+		t.Errorf("%s finds no token, or is not chosen", found[1])
+	}
+}
+
+// late is a source whose outlook takes as long as it may, and which reads its record only in time.
+type late struct{ *webpagetest.Sample }
+
+func (l late) Outlook(ctx context.Context, _ string, _ time.Time) (status.Outlook, error) {
+	<-ctx.Done()
+	return status.Outlook{}, ctx.Err()
+}
+
+func (l late) History(ctx context.Context, q status.HistoryQuery) (status.History, error) {
+	if err := ctx.Err(); err != nil {
+		return status.History{}, err
+	}
+	return l.Sample.History(ctx, q)
+}
+
+// TestHistoryAfterLateOutlook: if a token's outlook takes too long, its history is still shown.
+func TestHistoryAfterLateOutlook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		mux := http.NewServeMux()
+		webpage.Register(mux, webpage.Options{Source: late{webpagetest.Trouble(webpagetest.Fleet(12))}, Version: "v1.2.3", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
+		if body := get(t, mux, "/tokens/ci-deploy").Body.String(); !strings.Contains(body, "They could not be computed") || !strings.Contains(body, "01KAQE1S8C7Y4N") {
+			t.Error("the history is not shown")
+		}
+	})
+}
+
 // TestSampleIsReal: the samples, of which the pictures in the documents are made, show only what a daemon can say.
 func TestSampleIsReal(t *testing.T) {
 	sample := webpagetest.Trouble(webpagetest.Fleet(300))
