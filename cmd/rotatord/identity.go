@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -131,7 +132,7 @@ rotatord_pending_secrets is 0.`,
 				return errors.New("the configuration has no state.identity: the daemon needs the identity in the state directory")
 			}
 			path := statedir.IdentityFile(c.State.Dir)
-			if c.State.Identity.File == path {
+			if sameFile(c.State.Identity.File, path) {
 				return fmt.Errorf("state.identity names %s itself: copy it with rotatord identity copy first", path)
 			}
 			kept, err := c.State.Identity.ReadAs(cmd.Context(), config.AgeIdentity)
@@ -153,6 +154,19 @@ rotatord_pending_secrets is 0.`,
 	configFlag(cmd, &configPath)
 	credentialsFlag(cmd, &credentials)
 	return cmd
+}
+
+// sameFile reports whether two paths lead to one file, also through a link or a mount.
+func sameFile(a, b string) bool {
+	if a == b {
+		return true
+	}
+	first, err := os.Stat(a)
+	if err != nil {
+		return false
+	}
+	second, err := os.Stat(b)
+	return err == nil && os.SameFile(first, second)
 }
 
 // configuredIdentity loads the configuration with the place of the identity that this process can read.
