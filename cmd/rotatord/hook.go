@@ -2,11 +2,14 @@ package main
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
+	"rotatord/internal/event"
+	"rotatord/internal/status"
 )
 
 func newHook() *cobra.Command {
@@ -46,7 +49,7 @@ tries that one again by itself.`,
 			if err != nil {
 				return err
 			}
-			for end := time.Now().Add(wait); !h.Token.HooksOwed.IsZero() && time.Now().Before(end) && !hookFailed(h); {
+			for end := time.Now().Add(wait); hooksWait(h, only) && time.Now().Before(end); {
 				select {
 				case <-cmd.Context().Done():
 					return cmd.Context().Err()
@@ -58,7 +61,7 @@ tries that one again by itself.`,
 				}
 				h.Token = o.Tokens[0]
 			}
-			return printHooks(cmd, format, h, "hooks of %s")
+			return printHooks(cmd, format, h, only, "hooks of %s")
 		},
 	}
 	at.add(cmd)
@@ -71,14 +74,19 @@ tries that one again by itself.`,
 // hookPoll is how often it is looked whether the hooks have ended.
 const hookPoll = 200 * time.Millisecond
 
-// hookFailed reports whether a hook that is owed has failed.
-func hookFailed(h admin.Hooked) bool {
-	for _, hook := range h.Token.Hooks {
-		if hook.DoneAt.IsZero() && hook.Failures > 0 {
-			return true
-		}
-	}
-	return false
+// hooksWait reports whether hooks with these names or kinds, or any without names, are owed and none of them has failed.
+func hooksWait(h admin.Hooked, only []string) bool {
+	return !hookFailed(h, only) && slices.ContainsFunc(h.Token.Hooks, func(hook status.Hook) bool { return named(hook, only) && hook.DoneAt.IsZero() })
+}
+
+// hookFailed reports whether one of these hooks is owed and has failed.
+func hookFailed(h admin.Hooked, only []string) bool {
+	return slices.ContainsFunc(h.Token.Hooks, func(hook status.Hook) bool { return named(hook, only) && hook.Failing() })
+}
+
+// named reports whether a hook has one of these names or kinds. Without names each hook counts.
+func named(hook status.Hook, only []string) bool {
+	return len(only) == 0 || slices.Contains(only, hook.Name) || slices.Contains(only, event.HookKind(hook.Name))
 }
 
 func newHookDrop() *cobra.Command {
@@ -100,7 +108,7 @@ ends. The hooks run again after the next rotation.`,
 			if err != nil {
 				return err
 			}
-			return printHooks(cmd, format, h, "the hooks of %s that were owed are given up")
+			return printHooks(cmd, format, h, nil, "the hooks of %s that were owed are given up")
 		},
 	}
 	at.add(cmd)
@@ -108,8 +116,8 @@ ends. The hooks run again after the next rotation.`,
 	return cmd
 }
 
-// printHooks prints the hooks of a token. The error says that one has failed.
-func printHooks(cmd *cobra.Command, format outputFormat, h admin.Hooked, title string) error {
+// printHooks prints the hooks of a token. The error says that one of those with these names or kinds has failed.
+func printHooks(cmd *cobra.Command, format outputFormat, h admin.Hooked, only []string, title string) error {
 	var err error
 	if format == "json" {
 		err = printJSON(cmd.OutOrStdout(), h)
@@ -119,7 +127,7 @@ func printHooks(cmd *cobra.Command, format outputFormat, h admin.Hooked, title s
 		p.hooks(h.Token)
 		err = p.print(cmd.OutOrStdout())
 	}
-	if err == nil && hookFailed(h) {
+	if err == nil && hookFailed(h, only) {
 		err = errors.New("a hook has failed; the daemon tries it again")
 	}
 	return err
