@@ -15,6 +15,19 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// onlyCommands returns what refuses an argument of a command that has commands of its own: words names them.
+func onlyCommands(words string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usagef("%s has no command %q: use %s", cmd.CommandPath(), args[0], words)
+		}
+		return nil
+	}
+}
+
+// showHelp shows the help of a command that does nothing without one of its commands.
+func showHelp(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
 // atMostOneName refuses more than one argument.
 func atMostOneName(_ *cobra.Command, args []string) error {
 	if len(args) > 1 {

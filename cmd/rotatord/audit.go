@@ -16,13 +16,8 @@ func newAudit() *cobra.Command {
 		Short: "Verify the record of events",
 		Long: `Verify the record of events, or print its head. The record is a file of one JSON object a line. Each line has
 the hash of the line before it. See docs/audit.md.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("%s has no command %q: use verify or head", cmd.CommandPath(), args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: onlyCommands("verify or head"),
+		RunE: showHelp,
 	}
 	cmd.AddCommand(newAuditVerify(), newAuditHead())
 	return cmd

@@ -17,7 +17,7 @@ func newHook() *cobra.Command {
 		Use:   "hook",
 		Short: "Run hooks again, or give them up",
 		Long:  "Run the hooks of a token again, or give up those that are owed. Hooks are what after: of a token says: what runs after each rotation.",
-		Args:  cobra.NoArgs,
+		Args:  onlyCommands("run or drop"),
 		RunE: func(*cobra.Command, []string) error {
 			return usagef("say what to do: rotatord hook run NAME, or hook drop NAME")
 		},

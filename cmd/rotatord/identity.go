@@ -23,8 +23,8 @@ func newIdentity() *cobra.Command {
 		Long: `The age identity opens the secrets that are sealed in the state directory. Without state.identity the
 daemon makes one in that directory, and whoever has a copy of the directory can open them.
 These commands make one elsewhere, and move one without a loss.`,
-		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: onlyCommands("create, copy, remove or show"),
+		RunE: showHelp,
 	}
 	cmd.AddCommand(newIdentityCreate(), newIdentityCopy(), newIdentityRemove(), newIdentityShow())
 	return cmd

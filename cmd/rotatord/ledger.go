@@ -25,13 +25,8 @@ func newLedger() *cobra.Command {
 		Short: "Move the ledger: from one daemon to several replicas, and back",
 		Long: `Move what the ledger holds to another ledger: from the local ledger of one daemon to the ledger in
 Vault that several replicas share (state.shared), and back. See docs/operating.md.`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("%s has no command %q: use export or import", cmd.CommandPath(), args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Args: onlyCommands("export or import"),
+		RunE: showHelp,
 	}
 	cmd.AddCommand(newLedgerExport(), newLedgerImport())
 	return cmd

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
-	"rotatord/internal/config"
 	receivers "rotatord/internal/notify"
 )
 
@@ -18,7 +17,8 @@ func newNotify() *cobra.Command {
 		Use:   "notify",
 		Short: "Test the receivers of notifications",
 		Long:  "Commands for the receivers of notifications, which the section notify of the configuration has.",
-		Args:  noArguments,
+		Args:  onlyCommands("test"),
+		RunE:  showHelp,
 	}
 	cmd.AddCommand(newNotifyTest())
 	return cmd
@@ -63,14 +63,7 @@ If a receiver does not take the message, the exit code is 1.`,
 		},
 	}
 	at.add(cmd)
-	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
-		if c, err := config.Load(at.config); err == nil && len(args) == 0 {
-			for _, r := range c.Notify {
-				names = append(names, r.Name)
-			}
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
+	cmd.ValidArgsFunction = at.completeReceiver
 	outputFlag(cmd, &format)
 	credentialsFlag(cmd, &credentials)
 	cmd.Flags().BoolVar(&here, "here", false, "send it from this process, without a daemon")

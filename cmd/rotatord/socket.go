@@ -69,14 +69,26 @@ func (f *socketFlags) completeToken(cmd *cobra.Command, args []string, begun str
 			return fitting(cmd.Name(), known.Names), cobra.ShellCompDirectiveNoFileComp
 		}
 	}
-	if c != nil {
-		for _, t := range c.Tokens {
-			if strings.HasPrefix(t.Name, begun) {
-				names = append(names, t.Name)
-			}
-		}
+	if c == nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	for _, t := range c.Tokens {
+		names = append(names, t.Name)
+	}
+	return beginning(names, begun)
+}
+
+// beginning returns the names that begin with what was typed.
+func beginning(names []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, begun) }), cobra.ShellCompDirectiveNoFileComp
+}
+
+// configInTime returns the configuration, for a completion that needs nothing else; nil if it cannot be read at once.
+func (f *socketFlags) configInTime(cmd *cobra.Command) *config.Config {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), completeWithin)
+	defer cancel()
+	c, _ := config.LoadWithin(ctx, f.config)
+	return c
 }
 
 // fitting returns the tokens that a command is for: resume is for those that are paused, and resolve for those in
@@ -104,14 +116,18 @@ func fitting(command string, known []admin.Name) (names []cobra.Completion) {
 
 // completeAccount completes the name of an account.
 func (f *socketFlags) completeAccount(cmd *cobra.Command, _ []string, begun string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), completeWithin)
-	defer cancel()
-	if c, _ := config.LoadWithin(ctx, f.config); c != nil {
-		for _, name := range slices.Sorted(maps.Keys(c.Accounts)) {
-			if strings.HasPrefix(name, begun) {
-				names = append(names, name)
-			}
+	if c := f.configInTime(cmd); c != nil {
+		names = slices.Sorted(maps.Keys(c.Accounts))
+	}
+	return beginning(names, begun)
+}
+
+// completeReceiver completes the name of a receiver of notifications.
+func (f *socketFlags) completeReceiver(cmd *cobra.Command, args []string, begun string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	if c := f.configInTime(cmd); c != nil && len(args) == 0 {
+		for _, r := range c.Notify {
+			names = append(names, r.Name)
 		}
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return beginning(names, begun)
 }
