@@ -136,24 +136,18 @@ func summed(metrics []*dto.Metric) []*dto.Metric {
 	sums := map[string]*dto.Metric{}
 	for _, m := range metrics {
 		var key strings.Builder
-		for _, l := range m.Label {
+		labels := slices.Clone(m.Label)
+		for i, l := range labels {
 			if l.GetName() == "token" {
-				l = &dto.LabelPair{Name: l.Name, Value: new(string)}
+				labels[i] = &dto.LabelPair{Name: l.Name, Value: new(string)}
 			}
-			key.WriteString(l.GetName() + "\x00" + l.GetValue() + "\x00")
+			key.WriteString(l.GetName() + "\x00" + labels[i].GetValue() + "\x00")
 		}
 		if sum := sums[key.String()]; sum != nil {
 			*sum.Counter.Value += value(m)
 			continue
 		}
-		sum := &dto.Metric{Counter: &dto.Counter{Value: new(value(m))}}
-		for _, l := range m.Label {
-			if l.GetName() == "token" {
-				l = &dto.LabelPair{Name: l.Name, Value: new(string)}
-			}
-			sum.Label = append(sum.Label, l)
-		}
-		sums[key.String()] = sum
+		sums[key.String()] = &dto.Metric{Label: labels, Counter: &dto.Counter{Value: new(value(m))}}
 	}
 	all := make([]*dto.Metric, 0, len(sums))
 	for _, key := range slices.Sorted(maps.Keys(sums)) {
