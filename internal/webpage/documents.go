@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"path"
 	"strings"
-	"sync"
 	"unicode"
 
 	"github.com/yuin/goldmark"
@@ -29,9 +28,6 @@ type document struct {
 // section is a heading that the list of contents has.
 type section struct{ ID, Title string }
 
-// rendered keeps the documents that were asked for. They never change.
-var rendered sync.Map
-
 func (p *pages) serveDocument(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("path")
 	switch {
@@ -41,15 +37,15 @@ func (p *pages) serveDocument(w http.ResponseWriter, r *http.Request) {
 		p.serveNotFound(w, "There is no such document.")
 		return
 	}
-	if _, found := rendered.Load(name); !found {
+	found, ok := p.rendered.Load(name)
+	if !ok {
 		source, err := fs.ReadFile(docs.Files, name)
 		if err != nil {
 			p.serveNotFound(w, "There is no such document in this version.")
 			return
 		}
-		rendered.Store(name, renderDocument(name, source))
+		found, _ = p.rendered.LoadOrStore(name, renderDocument(name, source))
 	}
-	found, _ := rendered.Load(name)
 	d := *found.(*document)
 	d.Version, d.Now = p.Version, p.Now().UTC()
 	render(w, http.StatusOK, "document.tmpl", d)

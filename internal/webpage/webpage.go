@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"rotatord/internal/status"
@@ -58,6 +59,7 @@ type pages struct {
 	Options
 	fleet    cache[*fleet]
 	outlooks cache[status.Outlook]
+	rendered sync.Map // documents that were asked for, by name: they never change
 }
 
 // Register adds the pages to mux.
@@ -72,14 +74,17 @@ func Register(mux *http.ServeMux, o Options) {
 //go:embed templates
 var templateFiles embed.FS
 
-var templates = template.Must(template.New("").Funcs(template.FuncMap{
-	"asset": assetPath, "clock": clock, "iso": iso, "minute": minute, "commands": commands, "plural": plural, "sentence": sentence, "words": words,
-}).ParseFS(templateFiles, "templates/*.tmpl"))
+// templates returns the templates. They are parsed for the first page: most commands of the program show none.
+var templates = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("").Funcs(template.FuncMap{
+		"asset": assetPath, "clock": clock, "iso": iso, "minute": minute, "commands": commands, "plural": plural, "sentence": sentence, "words": words,
+	}).ParseFS(templateFiles, "templates/*.tmpl"))
+})
 
 // render answers with a page. It is complete before the first byte leaves, so that an error does not cut it off.
 func render(w http.ResponseWriter, code int, name string, data any) {
 	var b bytes.Buffer
-	if err := templates.ExecuteTemplate(&b, name, data); err != nil {
+	if err := templates().ExecuteTemplate(&b, name, data); err != nil {
 		http.Error(w, "the page could not be made: "+err.Error(), http.StatusInternalServerError)
 		return
 	}

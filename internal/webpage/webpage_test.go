@@ -23,10 +23,10 @@ import (
 	"rotatord/internal/webpage/webpagetest"
 )
 
-// handler serves the pages of a sample.
-func handler(sample *webpagetest.Sample) http.Handler {
+// handler serves the pages of a source.
+func handler(source webpage.Source) http.Handler {
 	mux := http.NewServeMux()
-	webpage.Register(mux, webpage.Options{Source: sample, Version: "v1.2.3", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
+	webpage.Register(mux, webpage.Options{Source: source, Version: "v1.2.3", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
 	return mux
 }
 
@@ -328,15 +328,14 @@ func (s slow) Outlook(ctx context.Context, token string, until time.Time) (statu
 // TestPlanIsMade: a plan that takes long does not delay the page.
 func TestPlanIsMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		mux := http.NewServeMux()
-		webpage.Register(mux, webpage.Options{Source: slow{webpagetest.Fleet(3)}, Version: "v1.2.3", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
+		h := handler(slow{webpagetest.Fleet(3)})
 		start := time.Now()
-		body := get(t, mux, "/").Body.String()
+		body := get(t, h, "/").Body.String()
 		if took := time.Since(start); took > 50*time.Millisecond || !strings.Contains(body, "The plan is being made") {
 			t.Errorf("after %v the page does not say that the plan is not there yet", took)
 		}
 		time.Sleep(time.Second)
-		if body := get(t, mux, "/").Body.String(); !strings.Contains(body, "<b>3 rotations</b> until") {
+		if body := get(t, h, "/").Body.String(); !strings.Contains(body, "<b>3 rotations</b> until") {
 			t.Error("the plan is not there after it was made")
 		}
 	})
@@ -415,9 +414,8 @@ func (l late) History(ctx context.Context, q status.HistoryQuery) (status.Histor
 // TestHistoryAfterLateOutlook: if a token's outlook takes too long, its history is still shown.
 func TestHistoryAfterLateOutlook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		mux := http.NewServeMux()
-		webpage.Register(mux, webpage.Options{Source: late{webpagetest.Trouble(webpagetest.Fleet(12))}, Version: "v1.2.3", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
-		if body := get(t, mux, "/tokens/ci-deploy").Body.String(); !strings.Contains(body, "They could not be computed") || !strings.Contains(body, "01KAQE1S8C7Y4N") {
+		h := handler(late{webpagetest.Trouble(webpagetest.Fleet(12))})
+		if body := get(t, h, "/tokens/ci-deploy").Body.String(); !strings.Contains(body, "They could not be computed") || !strings.Contains(body, "01KAQE1S8C7Y4N") {
 			t.Error("the history is not shown")
 		}
 	})
