@@ -14,7 +14,6 @@ import (
 	cdpruntime "github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 
-	"rotatord/internal/webpage"
 	"rotatord/internal/webpage/webpagetest"
 )
 
@@ -40,10 +39,7 @@ func (c *changing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	sample, now := c.sample, c.now
 	c.mu.Unlock()
-	mux := http.NewServeMux()
-	webpage.Register(mux, webpage.Options{Source: sample, Version: "v1.17.0", Now: func() time.Time { return now }, Conditions: func() []webpage.Condition { return nil }})
-	w.Header().Set("Content-Security-Policy", webpage.ContentPolicy)
-	mux.ServeHTTP(w, r)
+	pages(sample, now).ServeHTTP(w, r)
 }
 
 // TestRefresh: the page reads itself again. It keeps the focus, leaves a reader alone who types, and says when the daemon does not

@@ -24,15 +24,20 @@ import (
 	"rotatord/internal/webpage/webpagetest"
 )
 
+// pages returns the pages of a sample at one time, with the policy that the daemon sends.
+func pages(sample *webpagetest.Sample, now time.Time) http.Handler {
+	mux := http.NewServeMux()
+	webpage.Register(mux, webpage.Options{Source: sample, Version: "v1.17.0", Now: func() time.Time { return now }, Conditions: func() []webpage.Condition { return nil }})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", webpage.ContentPolicy)
+		mux.ServeHTTP(w, r)
+	})
+}
+
 // serve serves the pages of a sample as the daemon does.
 func serve(t *testing.T, sample *webpagetest.Sample) *httptest.Server {
 	t.Helper()
-	mux := http.NewServeMux()
-	webpage.Register(mux, webpage.Options{Source: sample, Version: "v1.17.0", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", webpage.ContentPolicy)
-		mux.ServeHTTP(w, r)
-	}))
+	server := httptest.NewServer(pages(sample, webpagetest.Now))
 	t.Cleanup(server.Close)
 	return server
 }
