@@ -30,7 +30,7 @@ func newHookRun() *cobra.Command {
 	var at socketFlags
 	var format outputFormat
 	var only []string
-	var wait time.Duration
+	wait := time.Minute
 	cmd := &cobra.Command{
 		Use:   "run NAME",
 		Short: "Run the hooks of a token again for its last rotation",
@@ -67,7 +67,7 @@ tries that one again by itself.`,
 	at.add(cmd)
 	outputFlag(cmd, &format)
 	cmd.Flags().StringArrayVar(&only, "only", nil, "run only this hook: its name as in status, or its kind, such as exec (repeatable)")
-	cmd.Flags().DurationVar(&wait, "wait", time.Minute, "how long to wait for their end; 0 waits for nothing")
+	durationVar(cmd, &wait, "wait", "how long to wait for their end; 0 waits for nothing")
 	return cmd
 }
 
