@@ -133,7 +133,7 @@ rotatord_pending_secrets is 0.`,
 			}
 			path := statedir.IdentityFile(c.State.Dir)
 			if sameFile(c.State.Identity.File, path) {
-				return fmt.Errorf("state.identity names %s itself: copy it with rotatord identity copy first", path)
+				return fmt.Errorf("state.identity names %s itself, by this or another path: copy it with rotatord identity copy first", path)
 			}
 			kept, err := c.State.Identity.ReadAs(cmd.Context(), config.AgeIdentity)
 			if err != nil {
