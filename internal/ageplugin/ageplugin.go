@@ -142,7 +142,7 @@ func (i *Identity) talk(protocol string, speak func(*conversation) error) error 
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = time.Second
-	err = converse(cmd, speak)
+	err = converse(ctx, cmd, speak)
 	switch {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("it did not answer within %s, and was ended: does it wait for a touch, a PIN, or a device that is away?", within)
@@ -165,7 +165,7 @@ func environment() (all []string) {
 	return all
 }
 
-func converse(cmd *exec.Cmd, speak func(*conversation) error) error {
+func converse(ctx context.Context, cmd *exec.Cmd, speak func(*conversation) error) error {
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return err
@@ -177,6 +177,9 @@ func converse(cmd *exec.Cmd, speak func(*conversation) error) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	// A process that left the group is not ended, and may have the other ends of the pipes open.
+	stop := context.AfterFunc(ctx, func() { _, _ = in.Close(), out.Close() })
+	defer stop()
 	c := &conversation{in: in, out: bufio.NewReader(io.LimitReader(out, maxOutput))}
 	err = speak(c)
 	_ = in.Close()

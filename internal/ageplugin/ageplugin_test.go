@@ -90,13 +90,14 @@ func TestTrouble(t *testing.T) {
 	for how, want := range map[string]string{
 		ageplugintest.Fails:   `it failed: the device is \x1b[31maway`,
 		ageplugintest.Hangs:   "did not answer within 300ms, and was ended: does it wait for a touch",
+		ageplugintest.Escapes: "did not answer within 300ms, and was ended: does it wait for a touch",
 		ageplugintest.Dies:    "it ended before it answered",
 		ageplugintest.Babbles: "does not keep to the protocol",
 		ageplugintest.Asks:    "it failed: no PIN",
 	} {
 		t.Run(how, func(t *testing.T) {
 			i := find(t, ageplugintest.Identity(t, how))
-			if how == ageplugintest.Hangs {
+			if how == ageplugintest.Hangs || how == ageplugintest.Escapes {
 				i.Within = 300 * time.Millisecond
 			}
 			begun := time.Now()

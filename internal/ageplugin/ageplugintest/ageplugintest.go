@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -21,6 +23,7 @@ const (
 	Good    = "good"
 	Fails   = "fails"   // it says why it cannot
 	Hangs   = "hangs"   // it never answers
+	Escapes = "escapes" // it never answers, and a process that left its group has its pipes too
 	Dies    = "dies"    // it ends in the middle
 	Babbles = "babbles" // it writes lines of x without an end
 	Asks    = "asks"    // it asks for a PIN, and fails without one
@@ -56,6 +59,14 @@ func behave(p *plugin.Plugin, data []byte) (*age.X25519Identity, error) {
 	case Fails:
 		return nil, errors.New("the device is \x1b[31maway")
 	case Hangs:
+		time.Sleep(time.Hour)
+	case Escapes:
+		child := exec.Command("sleep", "20")
+		child.Stdin, child.Stdout = os.Stdin, os.Stdout
+		child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+		if err := child.Start(); err != nil {
+			return nil, err
+		}
 		time.Sleep(time.Hour)
 	case Dies:
 		os.Exit(1)
