@@ -1,6 +1,7 @@
 package guide
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,19 +49,28 @@ var packagers = map[string]packager{
 // TestPackages installs a package on a machine that never had rotatord, runs the daemon, rotates a secret, upgrades it
 // while it runs, removes it, and looks at what is left.
 func TestPackages(t *testing.T) {
-	built := t.TempDir()
-	build := sync.OnceFunc(func() { buildPackages(t, built) })
+	work, built := t.TempDir(), t.TempDir()
+	// The error is told once, and by this test: a subtest must not end the test above it.
+	build := sync.OnceValue(func() bool {
+		err := buildPackages(t.Context(), work, built)
+		if err != nil {
+			t.Errorf("the packages: %v", err)
+		}
+		return err == nil
+	})
 	for kind, p := range packagers {
 		t.Run(kind, func(t *testing.T) { testPackage(t, p, built, build) })
 	}
 }
 
-func testPackage(t *testing.T, p packager, built string, build func()) {
+func testPackage(t *testing.T, p packager, built string, build func() bool) {
 	if _, err := exec.LookPath(p.program); err != nil && os.Getenv("ROTATORD_REQUIRE_TOOLS") == "" {
 		t.Skipf("%s is not installed", p.program)
 	}
 	m := boot(t)
-	build()
+	if !build() {
+		t.Fatal("the packages were not built")
+	}
 	if out, err := exec.Command("cp", "-r", built, filepath.Join(m.in, "packages")).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -168,20 +178,20 @@ const (
 		`curl --silent --fail http://127.0.0.1:9321/metrics | grep ^rotatord_token_last_success_timestamp_seconds`
 )
 
-// buildPackages writes the packages of both versions into a directory, and an rpm that provides what they depend on.
-func buildPackages(t *testing.T, out string) {
-	t.Helper()
+// buildPackages writes the packages of both versions into the directory out, and an rpm that provides what they depend on.
+func buildPackages(ctx context.Context, work, out string) error {
 	repo, err := filepath.Abs(repository)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
-	work := t.TempDir()
 	command := func(dir, line string, args ...string) {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "bash", append([]string{"-euc", line, "bash"}, args...)...)
+		if err != nil {
+			return
+		}
+		cmd := exec.CommandContext(ctx, "bash", append([]string{"-euc", line, "bash"}, args...)...)
 		cmd.Dir = dir
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", line, err, out)
+		if out, failed := cmd.CombinedOutput(); failed != nil {
+			err = fmt.Errorf("%s: %w\n%s", line, failed, out)
 		}
 	}
 	command(filepath.Join(repo, "tools/release"), `go build -o "$1/" github.com/goreleaser/nfpm/v2/cmd/nfpm ./licenses`, work)
@@ -192,6 +202,7 @@ func buildPackages(t *testing.T, out string) {
 	}
 	command(work, `printf 'name: ca-certificates\narch: all\nversion: 1.0.0\nmaintainer: test <test@localhost>\ndescription: a stub\n' >stub.yaml
 		./nfpm package --config stub.yaml --packager rpm --target "$1/"`, out)
+	return err
 }
 
 // installedFiles checks what a user finds: the unit, the completions, the man pages, and modes.
