@@ -78,7 +78,7 @@ func loadIdentity(o Options) (*age.X25519Identity, error) {
 	b, err := smallfile.Read(context.Background(), path, smallfile.MaxSecret)
 	switch {
 	case err == nil:
-		if err := errors.Join(ownpath.Check(path), ownpath.Private(path, 0o600)); err != nil {
+		if err := checkOwn(path); err != nil {
 			return nil, err
 		}
 		return parseIdentity(path, string(b))
@@ -94,6 +94,11 @@ func loadIdentity(o Options) (*age.X25519Identity, error) {
 			"rotatord does not create a new identity, because that could not open them", path, len(sealed))
 	}
 	return createIdentity(path)
+}
+
+// checkOwn returns an error if other users can read or change a file of the state directory that has a key in it.
+func checkOwn(path string) error {
+	return errors.Join(ownpath.Check(path), ownpath.Private(path, 0o600))
 }
 
 func parseIdentity(where, text string) (*age.X25519Identity, error) {

@@ -11,7 +11,6 @@ import (
 
 	"rotatord/internal/ageplugin"
 	"rotatord/internal/durable"
-	"rotatord/internal/ownpath"
 	"rotatord/internal/smallfile"
 )
 
@@ -37,6 +36,9 @@ func unlock(o Options, holder *ageplugin.Identity) (*age.X25519Identity, error) 
 		return identity, err
 	}
 	text, _, err := IdentityText(o.IdentityFile)
+	if err == nil {
+		err = checkOwn(o.IdentityFile)
+	}
 	switch {
 	case err == nil:
 	case !errors.Is(err, fs.ErrNotExist):
@@ -74,7 +76,7 @@ func unlock(o Options, holder *ageplugin.Identity) (*age.X25519Identity, error) 
 func openLocked(path string, holder *ageplugin.Identity) (*age.X25519Identity, error) {
 	locked, err := smallfile.Read(context.Background(), path, smallfile.MaxSecret)
 	if err == nil {
-		err = errors.Join(ownpath.Check(path), ownpath.Private(path, 0o600))
+		err = checkOwn(path)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the locked age identity: %w", err)

@@ -119,3 +119,23 @@ func TestLockedFirstStart(t *testing.T) {
 		t.Error("there is an identity that is not locked")
 	}
 }
+
+// TestLockedFromOpenFile: an identity that other users could read or change does not become the working key.
+func TestLockedFromOpenFile(t *testing.T) {
+	ageplugintest.Install(t)
+	o := statedir.Options{Dir: stateDir(t)}
+	_ = open(t, o).Close()
+	if err := os.Chmod(statedir.IdentityFile(o.Dir), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	o.Identity = heldBy(ageplugintest.Identity(t, ageplugintest.Good))
+	if d, err := statedir.Open(o); err == nil || !strings.Contains(err.Error(), "identity.age is open to every user (mode 0644)") {
+		if err == nil {
+			_ = d.Close()
+		}
+		t.Errorf("it starts, or the error is another one: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(o.Dir, pending.LockedName)); err == nil {
+		t.Error("it was locked")
+	}
+}
