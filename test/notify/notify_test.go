@@ -4,20 +4,14 @@ package notify
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +30,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"rotatord/test/program"
+	"rotatord/test/program/ca"
 )
 
 // binary is the daemon with failpoints, for kills.
@@ -67,7 +62,13 @@ func newReceivers(t *testing.T) *receivers {
 	r := &receivers{t: t, got: map[string][]received{}}
 	r.webhook = httptest.NewServer(http.HandlerFunc(r.serveHook))
 	t.Cleanup(r.webhook.Close)
-	certificate := r.certificate()
+	authority := ca.New(t, "authority of the mail server")
+	r.ca = authority.File
+	pair := authority.Server(t)
+	certificate, err := tls.LoadX509KeyPair(pair.CertFile, pair.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
 	server := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &session{r: r}, nil }))
 	server.Domain, server.TLSConfig = "localhost", &tls.Config{Certificates: []tls.Certificate{certificate}}
 	server.ErrorLog = quiet{}
@@ -85,24 +86,6 @@ type quiet struct{}
 
 func (quiet) Printf(string, ...any) {}
 func (quiet) Println(...any)        {}
-
-// certificate returns a certificate for localhost, and writes its authority to a file.
-func (r *receivers) certificate() tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	r.ca = filepath.Join(r.t.TempDir(), "ca.pem")
-	if err := os.WriteFile(r.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
-		r.t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
 
 func (r *receivers) take(name string, m received) {
 	r.mu.Lock()
