@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -49,7 +50,7 @@ func (p *pager) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (p *pager) all() []call {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return append([]call(nil), p.calls...)
+	return slices.Clone(p.calls)
 }
 
 // Each alert is a group of its own, so that the figures are those of the alert.

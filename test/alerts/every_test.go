@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -21,7 +23,7 @@ import (
 )
 
 var (
-	every    = flag.Bool("every", false, "make a daemon fail in every way that has an alert; ten minutes")
+	every    = flag.Bool("every", false, "make a daemon fail in every way that has an alert; 17 minutes")
 	perToken = flag.String("per-token", "full", "metrics.per_token of every daemon")
 )
 
@@ -63,7 +65,7 @@ type stage struct {
 // each query of the dashboard must have had data.
 func TestEveryAlert(t *testing.T) {
 	if !*every {
-		t.Skip("takes ten minutes: run make alerts-e2e")
+		t.Skip("takes 17 minutes: run make alerts-e2e")
 	}
 	path, shipped := programUnderTest(t), alertNames(t)
 	missing := shipped.without(unprovoked)
@@ -259,19 +261,14 @@ func alertNames(t *testing.T) names {
 	return found
 }
 
-var runbookSections = func() func() map[string]bool {
-	var sections map[string]bool
-	return func() map[string]bool {
-		if sections == nil {
-			sections = map[string]bool{}
-			content, _ := os.ReadFile("../../docs/runbook.md") // none: no alert names a section of it
-			for _, m := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllStringSubmatch(string(content), -1) {
-				sections[strings.ToLower(m[1])] = true
-			}
-		}
-		return sections
+var runbookSections = sync.OnceValue(func() map[string]bool {
+	sections := map[string]bool{}
+	content, _ := os.ReadFile("../../docs/runbook.md") // none: no alert names a section of it
+	for _, m := range regexp.MustCompile(`(?m)^## (\w+)$`).FindAllStringSubmatch(string(content), -1) {
+		sections[strings.ToLower(m[1])] = true
 	}
-}()
+	return sections
+})
 
 // shortRules renders the mixin with times of seconds.
 func shortRules(t *testing.T, alerts names) string {
@@ -282,11 +279,7 @@ func shortRules(t *testing.T, alerts names) string {
 		_, after, _ := strings.Cut(shipped, "- alert: "+name+"\n")
 		own, _, _ := strings.Cut(after, "- alert: ")
 		if strings.Contains(own, "\n        for: ") {
-			hold := held[name]
-			if hold == "" {
-				hold = "2s"
-			}
-			fmt.Fprintf(&changes, "%s: {'for': '%s'}, ", name, hold)
+			fmt.Fprintf(&changes, "%s: {'for': '%s'}, ", name, cmp.Or(held[name], "2s"))
 		}
 	}
 	out := filepath.Join(t.TempDir(), "rules.yaml")
