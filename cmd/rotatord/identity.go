@@ -118,7 +118,7 @@ func newIdentityRemove() *cobra.Command {
 		Use:   "remove",
 		Short: "Remove the identity from the state directory when it is kept elsewhere",
 		Long: `Remove identity.age from the state directory. This is refused unless state.identity of the configuration
-can be read and is the same identity, so that nothing that is sealed is lost. The daemon may run.
+can be read and is the same identity in another place, so that nothing that is sealed is lost. The daemon may run.
 
 Backups of the state directory still have the old file. If that matters, change to a new identity when
 rotatord_pending_secrets is 0.`,
