@@ -85,15 +85,20 @@ func loadIdentity(o Options) (*age.X25519Identity, error) {
 	case !errors.Is(err, os.ErrNotExist):
 		return nil, fmt.Errorf("the age identity: %w", err)
 	}
-	sealed, err := List(o.Dir)
-	if err != nil {
+	if err := mayCreate(path, o.Dir); err != nil {
 		return nil, err
 	}
-	if len(sealed) > 0 {
-		return nil, fmt.Errorf("%s is gone, and %d sealed secrets wait that only it can open: restore it from a backup. "+
+	return createIdentity(path)
+}
+
+// mayCreate returns an error if there are sealed secrets that only the lost identity in the file at path can open.
+func mayCreate(path, dir string) error {
+	sealed, err := List(dir)
+	if err == nil && len(sealed) > 0 {
+		err = fmt.Errorf("%s is gone, and %d sealed secrets wait that only it can open: restore it from a backup. "+
 			"rotatord does not create a new identity, because that could not open them", path, len(sealed))
 	}
-	return createIdentity(path)
+	return err
 }
 
 // checkOwn returns an error if other users can read or change a file of the state directory that has a key in it.

@@ -44,13 +44,8 @@ func unlock(o Options, holder *ageplugin.Identity) (*age.X25519Identity, error) 
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	default:
-		sealed, err := List(o.Dir)
-		if err != nil {
+		if err := mayCreate(path, o.Dir); err != nil {
 			return nil, err
-		}
-		if len(sealed) > 0 {
-			return nil, fmt.Errorf("%s is gone, and %d sealed secrets wait that only it can open: restore it from a backup. "+
-				"rotatord does not create a new one, because that could not open them", path, len(sealed))
 		}
 		if _, text, err = newIdentity("# the working key"); err != nil {
 			return nil, err
