@@ -268,12 +268,13 @@ func TestOneEntryIsRefused(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		all := w.startAll(3)
 		hidden := pathOf(all[2].o.Self.Name)
-		late := w.start("late", "p", "h")
-		late.client.Break(func(operation, path string) (f kvtest.Fault) {
-			if operation == "get" && path == hidden {
-				f.Before = errors.New("permission denied")
-			}
-			return f
+		late := w.start("late", "p", "h", func(m *member) {
+			m.client.Break(func(operation, path string) (f kvtest.Fault) {
+				if operation == "get" && path == hidden {
+					f.Before = errors.New("permission denied")
+				}
+				return f
+			})
 		})
 		pass(20 * time.Second)
 		late.expect(3)
@@ -348,8 +349,7 @@ func TestLedgerOutOfUse(t *testing.T) {
 func TestNotJoined(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {
 		all := w.startAll(2)
-		late := w.start("late", "p", "h")
-		set(late, func() { late.joined = false })
+		late := w.start("late", "p", "h", func(m *member) { m.joined = false })
 		late.Nudge()
 		pass(15 * time.Second)
 		late.expect(3)

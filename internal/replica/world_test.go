@@ -55,7 +55,7 @@ type member struct {
 }
 
 // start starts a replica. home is its state directory.
-func (w *world) start(name, process, home string) *member {
+func (w *world) start(name, process, home string, prepare ...func(*member)) *member {
 	m := &member{w: w, client: w.server.Client(nil), learned: map[string]time.Time{}, throttle: map[string]time.Duration{}, joined: true}
 	m.heal()
 	m.Room = New(Options{
@@ -78,6 +78,9 @@ func (w *world) start(name, process, home string) *member {
 		},
 		Throttle: func(account string, d time.Duration) { set(m, func() { m.throttle[account] = d }) },
 	})
+	for _, f := range prepare { // before it runs
+		f(m)
+	}
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan struct{})
 	go func() { defer close(ended); m.Run(ctx) }()
