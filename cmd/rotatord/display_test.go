@@ -153,7 +153,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	s := newSandbox(t)
 	out, err := s.run(inDoubt + `
 (sleep 0.5; until [ "$(grep -o 'every 1s: ' screen 2> /dev/null | wc -l)" -ge 2 ]; do sleep 0.05; done; printf '\003'; sleep 0.5) |
-  TERM=xterm NO_COLOR= script --quiet --flush --return --command 'stty cols 100 rows 30; rotatord status --watch=1s' screen > /dev/null
+  TERM=xterm NO_COLOR= script --quiet --flush --return --command 'stty cols 100 rows 30; exec rotatord status --watch=1s' screen > /dev/null
 echo "exit code $?"
 cat screen
 `)
