@@ -9,12 +9,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
 	"rotatord/internal/config"
-	"rotatord/internal/printable"
 )
 
 // SearchPath is where programs without a slash are searched. Programs get it as PATH.
@@ -158,36 +156,4 @@ func runnable(path string) error {
 		return fmt.Errorf("the user of the daemon (uid %d) may not run %s, which has mode %s", os.Getuid(), path, info.Mode().Perm())
 	}
 	return nil
-}
-
-// tail keeps the end of what is written to it.
-type tail struct {
-	limit int
-	mu    sync.Mutex
-	kept  []byte
-}
-
-// Write implements io.Writer. It never fails, so a program is not ended because it writes much.
-func (t *tail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.kept = append(t.kept, p[max(0, len(p)-t.limit):]...)
-	if extra := len(t.kept) - t.limit; extra > 0 {
-		t.kept = append(t.kept[:0], t.kept[extra:]...)
-	}
-	return len(p), nil
-}
-
-// shown returns the end of the output as an error may show it: one line without credentials.
-func (t *tail) shown() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	line := printable.Line(string(t.kept), maxOutput*4)
-	if line == "" {
-		return ", without output"
-	}
-	if cut := len(line) - shownOutput; cut > 0 {
-		line = "..." + strings.ToValidUTF8(line[cut:], "")
-	}
-	return ": " + line
 }
