@@ -34,6 +34,8 @@ func (c *checker) checkAudit() {
 		case !c.absolute(path, *in.File, "must be an absolute path, such as /var/log/rotatord/audit.jsonl"):
 		case strings.HasSuffix(*in.File, "/"), strings.HasSuffix(*in.File, "/."), strings.HasSuffix(*in.File, "/.."), out.File == "/":
 			c.wrong(path, "is a directory: give the file in it, such as /var/log/rotatord/audit.jsonl")
+		case out.File == c.cfg.AdminSocket:
+			c.wrong(path, "is also admin_socket: give each its own path")
 		case filepath.Dir(out.File) == c.cfg.State.Dir, strings.HasPrefix(out.File, filepath.Join(c.cfg.State.Dir, "pending")+"/"):
 			c.wrong(path, "is among the files of state.dir: give a directory of its own, such as %s", filepath.Join(c.cfg.State.Dir, "audit", "audit.jsonl"))
 		}

@@ -13,6 +13,7 @@ func TestAuditAndAdminRules(t *testing.T) {
 		{"audit: {file: audit.jsonl}", "audit.file: must be an absolute path"},
 		{"audit: {file: /var/log/}", "audit.file: is a directory"},
 		{"audit: {file: /var/lib/rotatord/audit.jsonl}", "audit.file: is among the files of state.dir"},
+		{"admin_socket: /run/x/admin.sock\naudit: {file: /run/x/admin.sock}", "audit.file: is also admin_socket"},
 		{"audit: {max_size: 64MB}", "audit.max_size: \"64MB\" is not a size: write 64MiB"},
 		{"audit: {max_size: 1KiB}", "audit.max_size: must be 1MiB to 1GiB"},
 		{"audit: {max_age: 10m}", "audit.max_age: must be at least 1h"},

@@ -147,6 +147,9 @@ func (c *checker) filePlace(path, text string) bool {
 	case clean == c.cfg.AdminSocket:
 		c.wrong(path, "is also admin_socket: give each its own path")
 		return false
+	case clean == c.cfg.Audit.File:
+		c.wrong(path, "is also audit.file: give each its own path")
+		return false
 	case slices.ContainsFunc(volatileDirs, in):
 		c.volatile = append(c.volatile, volatileFile{filepath.Dir(clean), path})
 	}
