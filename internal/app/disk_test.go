@@ -149,3 +149,19 @@ func TestRemovedRecordIsTold(t *testing.T) {
 		t.Errorf("%+v, %v", v, err)
 	}
 }
+
+// TestDamageIsToldAtTheStop: the record is cut, and the daemon stops at once. The log has the damage.
+func TestDamageIsToldAtTheStop(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.token("ci", "@weekly", "1h")
+	c := w.config()
+	d := w.start(c)
+	if err := os.Truncate(c.Audit.File, 10); err != nil {
+		t.Fatal(err)
+	}
+	d.stop()
+	if lines := d.logged("the record of events is damaged or missing, and begins again: find out who or what changed it: rotatord audit verify"); len(lines) != 1 {
+		t.Errorf("the log says it %d times:\n%s", len(lines), d.log)
+	}
+}

@@ -21,7 +21,8 @@ func (a *App) openRecord() (err error) {
 	}
 	a.onStop("record of events", func(context.Context) error {
 		err := a.record.Close()
-		a.tellHead() // of the last line
+		a.tellNotices() // else a damage that was found just now would be in no log
+		a.tellHead()    // of the last line
 		return err
 	})
 	return nil
@@ -29,7 +30,7 @@ func (a *App) openRecord() (err error) {
 
 // How often the record is asked for news, and how often its head goes into the log while it grows.
 const (
-	recordEvery = 10 * time.Second
+	recordEvery = time.Second
 	headEvery   = time.Hour
 )
 
@@ -39,16 +40,7 @@ func (a *App) tellOfRecord(ctx context.Context) {
 	defer ticker.Stop()
 	told, last := time.Time{}, audit.Head{}
 	for {
-		turned := false
-		for _, d := range a.record.Notices() {
-			a.tell("", d)
-			switch d := d.(type) {
-			case event.AuditFile:
-				turned = true
-			case event.AuditChain:
-				a.damaged.Store(&recordDamage{d.Damage, a.now()})
-			}
-		}
+		turned := a.tellNotices()
 		if now, head := time.Now(), a.record.Head(); head != last && (turned || now.Sub(told) >= headEvery) {
 			a.tellHead()
 			told, last = now, head
@@ -59,6 +51,20 @@ func (a *App) tellOfRecord(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// tellNotices tells what the record has to tell of itself. It reports whether a new file was begun.
+func (a *App) tellNotices() (turned bool) {
+	for _, d := range a.record.Notices() {
+		a.tell("", d)
+		switch d := d.(type) {
+		case event.AuditFile:
+			turned = true
+		case event.AuditChain:
+			a.damaged.Store(&recordDamage{d.Damage, a.now()})
+		}
+	}
+	return turned
 }
 
 // recordDamage is what was wrong with the record when it was found damaged.

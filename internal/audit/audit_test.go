@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -344,6 +346,82 @@ func TestDamageWhileItRuns(t *testing.T) {
 				t.Errorf("%+v, %v", h, err)
 			}
 		})
+	}
+}
+
+// TestForeignFileAtStart: a file that never was a record is not moved away.
+func TestForeignFileAtStart(t *testing.T) {
+	path := at(t)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("CF_ACCESS_CLIENT_ID=x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := audit.Open(audit.Options{File: path}); err == nil || !strings.Contains(err.Error(), "no line of a record") || !strings.Contains(err.Error(), "choose another path") {
+		t.Errorf("%v", err)
+	}
+	if content, err := os.ReadFile(path); err != nil || string(content) != "CF_ACCESS_CLIENT_ID=x\n" {
+		t.Errorf("%q, %v", content, err)
+	}
+	if _, err := audit.Open(audit.Options{File: path}); err == nil {
+		t.Error("the second start takes it for a record")
+	}
+}
+
+// TestDirectoryIsMovedAway: the directory of the record is moved away under the daemon. The record and its head begin in
+// a new one, no number is used twice, and the next start finds nothing wrong.
+func TestDirectoryIsMovedAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit", "audit.jsonl")
+	r := open(t, audit.Options{File: path})
+	record(t, r, 1, 3)
+	moved := filepath.Dir(path) + ".moved"
+	if err := os.Rename(filepath.Dir(path), moved); err != nil {
+		t.Fatal(err)
+	}
+	record(t, r, 4, 6)
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	numbers := map[uint64]bool{}
+	for _, file := range []string{filepath.Join(moved, "audit.jsonl"), path} {
+		for _, text := range lines(t, file) {
+			var l struct{ Seq uint64 }
+			if err := json.Unmarshal(text, &l); err != nil {
+				t.Fatal(err)
+			}
+			if numbers[l.Seq] && file == path {
+				t.Errorf("number %d is used twice", l.Seq)
+			}
+			numbers[l.Seq] = true
+		}
+	}
+	if head, err := audit.ReadHead(path); err != nil || head.IsZero() {
+		t.Errorf("the head beside the record: %v, %v", head, err)
+	}
+	again := open(t, audit.Options{File: path})
+	if notices := again.Notices(); len(notices) != 0 {
+		t.Errorf("the next start: %v", notices)
+	}
+}
+
+// TestPipesAreNotRead: a pipe or a device in the place of a file keeps no reader.
+func TestPipesAreNotRead(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "audit.jsonl")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	device := filepath.Join(t.TempDir(), "audit.jsonl")
+	if err := os.Symlink("/dev/zero", device); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{pipe, device} {
+		if _, err := audit.Verify(t.Context(), audit.VerifyOptions{File: path}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("verify of %s: %v", path, err)
+		}
+		if _, err := audit.ReadHistory(t.Context(), path, status.HistoryQuery{}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("history of %s: %v", path, err)
+		}
 	}
 }
 

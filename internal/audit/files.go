@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // A record is the file that is written, and beside it:
@@ -66,6 +67,24 @@ func files(path string) ([]file, error) {
 	return append(all, file{path: path}), nil
 }
 
+// openFile opens a file of the record for reading. Anything but a regular file is refused: a pipe or a device could keep
+// its reader for ever.
+func openFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
 // headSize is the size of the file of the head. It is less than a sector of any disk, so a write of it is not torn.
 const headSize = 128
 
@@ -78,7 +97,7 @@ func encodeHead(h Head) []byte {
 // ReadHead returns the head that is kept beside the record at path: the last line that is known to be on the disk. It
 // is zero if there is none yet.
 func ReadHead(path string) (Head, error) {
-	f, err := os.Open(headPath(path))
+	f, err := openFile(headPath(path))
 	if os.IsNotExist(err) {
 		return Head{}, nil
 	} else if err != nil {

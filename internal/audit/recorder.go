@@ -525,10 +525,13 @@ func (r *Recorder) present() error {
 	}
 	_ = r.file.Close()
 	r.file = nil
+	if err := r.openHead(); err != nil { // its directory may have been moved away with it
+		return r.failed(err)
+	}
 	return r.begin(damage, r.synced, r.head.Seq+1)
 }
 
-// place makes the directory of the record and opens the file of the head.
+// place makes the directory of the record, checks that the record may be there, and opens the file of the head.
 func (r *Recorder) place() error {
 	dir := filepath.Dir(r.o.File)
 	if err := durable.Mkdir(dir); err != nil {
@@ -545,12 +548,25 @@ func (r *Recorder) place() error {
 	if info, err := os.Lstat(r.o.File); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%w: %s exists and is not a regular file: move it away or choose another path", errPlace, r.o.File)
 	}
-	if r.headFile != nil {
-		return nil
-	}
-	_, err := os.Lstat(headPath(r.o.File))
+	return r.openHead()
+}
+
+// openHead opens the file of the head, which is kept beside the record, unless the one that is open is there.
+func (r *Recorder) openHead() error {
+	dir, path := filepath.Dir(r.o.File), headPath(r.o.File)
+	there, err := os.Lstat(path)
 	isNew := errors.Is(err, fs.ErrNotExist)
-	f, err := os.OpenFile(headPath(r.o.File), os.O_RDWR|os.O_CREATE, fileMode)
+	if r.headFile != nil {
+		if ours, statErr := r.headFile.Stat(); err == nil && statErr == nil && os.SameFile(there, ours) {
+			return nil
+		}
+		_ = r.headFile.Close()
+		r.headFile = nil
+	}
+	if err := durable.Mkdir(dir); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, fileMode)
 	if err != nil {
 		return err
 	}

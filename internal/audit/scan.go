@@ -25,7 +25,7 @@ type scanned struct {
 
 // scan reads a file of the record. head is the last line that was known to be on the disk.
 func scan(path string, head Head) (s scanned, err error) {
-	f, err := os.Open(path)
+	f, err := openFile(path)
 	if os.IsNotExist(err) {
 		return s, nil
 	} else if err != nil {

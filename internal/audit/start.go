@@ -34,6 +34,10 @@ func (r *Recorder) start() error {
 	if err != nil {
 		return r.failed(err)
 	}
+	if headErr == nil && head.IsZero() && len(all) == 1 && found.size > 0 && found.highest == 0 {
+		r.err = fmt.Errorf("%w: %s has no line of a record of events, and nothing beside it says that it was one: choose another path, or move the file away", errPlace, r.o.File)
+		return r.err
+	}
 	before := scanned{}
 	if found.first == 0 {
 		if before, err = lastOf(all, head); err != nil {
@@ -41,7 +45,7 @@ func (r *Recorder) start() error {
 		}
 	}
 	damage := r.damageOf(found, before, head, headErr)
-	next := max(head.Seq, found.highest, found.last.Seq, before.highest, before.last.Seq) + 1
+	next := max(head.Seq, r.head.Seq, found.highest, found.last.Seq, before.highest, before.last.Seq) + 1
 	switch {
 	case damage != "":
 		return r.begin(damage, max2(head, max2(found.last, before.last)), next)

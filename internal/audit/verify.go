@@ -118,7 +118,7 @@ type gap struct {
 }
 
 func (v *verifier) file(ctx context.Context, f file) error {
-	opened, err := os.Open(f.path)
+	opened, err := openFile(f.path)
 	if errors.Is(err, os.ErrNotExist) && f.first == 0 {
 		return nil
 	} else if err != nil {
