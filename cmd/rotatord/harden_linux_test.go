@@ -36,8 +36,10 @@ tokens: {ci: {account: prod, id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, schedule:
 	if err := os.Mkdir(own, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chown(own, service, service); err != nil {
-		t.Fatal(err)
+	for _, path := range []string{own, config} { // whatever the umask is
+		if err := os.Chown(path, service, service); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, c := range []struct {
 		arguments []string
@@ -52,6 +54,10 @@ tokens: {ci: {account: prod, id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, schedule:
 				t.Fatal(err)
 			}
 			defer log.Close()
+			// With a umask of 077, go test builds a binary that another user may not run.
+			if err := os.Chmod("/proc/self/exe", 0o755); err != nil {
+				t.Fatal(err)
+			}
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 			cmd.Args = append([]string{"rotatord"}, c.arguments...)
 			cmd.Env = []string{"API_TOKEN=cfat_CANARY"}
@@ -60,7 +66,9 @@ tokens: {ci: {account: prod, id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, schedule:
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _, _ = cmd.Process.Kill(), cmd.Wait() }()
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			defer func() { _, _ = cmd.Process.Kill(), <-ended }()
 			for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 				text, err := os.ReadFile(log.Name())
 				if err != nil || time.Now().After(end) {
@@ -68,6 +76,12 @@ tokens: {ci: {account: prod, id: f174e90a-fafe-4643-bbbc-4a0ed4fc8415, schedule:
 				}
 				if strings.Contains(string(text), c.ready) {
 					break
+				}
+				select {
+				case err := <-ended:
+					ended <- err
+					t.Fatalf("it ended: %v\n%s", err, text)
+				default:
 				}
 			}
 			// The files of a process belong to root exactly where the kernel asks for CAP_SYS_PTRACE.

@@ -666,6 +666,10 @@ func TestWhoMay(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			// With a umask of 077, go test builds a binary that another user may not run.
+			if err := os.Chmod("/proc/self/exe", 0o755); err != nil {
+				t.Fatal(err)
+			}
 			cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 			cmd.Env = []string{asStranger + "=" + path}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: c.gid}}

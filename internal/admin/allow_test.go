@@ -80,6 +80,10 @@ func TestAllowOfOthers(t *testing.T) {
 	}
 	const uid, gid, further = 64001, 64002, 64003
 	run := func(path string) string {
+		// With a umask of 077, go test builds a binary that another user may not run.
+		if err := os.Chmod("/proc/self/exe", 0o755); err != nil {
+			t.Fatal(err)
+		}
 		cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 		cmd.Env = []string{asStranger + "=" + path}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid, Groups: []uint32{further}}}

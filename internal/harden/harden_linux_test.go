@@ -71,6 +71,10 @@ func read(pid string) {
 
 // as returns a command that runs this binary in a role, as a user without rights.
 func as(t *testing.T, uid uint32, role string, environment ...string) *exec.Cmd {
+	// With a umask of 077, go test builds a binary that another user may not run.
+	if err := os.Chmod("/proc/self/exe", 0o755); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Env = append([]string{roleName + "=" + role, "GOTRACEBACK=crash"}, environment...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
