@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Installs the programs that tests call, where they are missing:
 #
+#   scripts/install-tools.sh [image] [tpm]
+#
 #   promtool         from Debian's package prometheus, unpacked into .tools/bin. The package
 #   prometheus       is not installed: that would start a Prometheus server on this machine.
 #   prometheus-alertmanager  the same. Its template of notifications goes to where the program looks for it, which needs root.
@@ -8,6 +10,10 @@
 #   mkfs.ext4        from the package e2fsprogs, which needs root.
 #   rpm, mandoc      from the packages of the same name, which needs root.
 #   chromium         the same. The tests of the status page look at it in this browser.
+#   lintian, rpmlint the same. They look at the packages.
+#   zsh, fish        the same. The completions are loaded into each shell.
+#
+# With the argument image, for `make image-e2e`: podman with crun, and qemu-aarch64-static. With tpm, for `make tpm`: swtpm and tpm2.
 #
 # It says what it could not do, and still ends with 0: a test whose program is missing
 # is skipped, or fails if ROTATORD_REQUIRE_TOOLS=1. Running it again changes nothing.
@@ -69,7 +75,7 @@ install_package() {
 		say "installing packages needs root"
 		return 1
 	fi
-	local get=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1")
+	local get=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@")
 	"${get[@]}" >&2 || { update_once && "${get[@]}" >&2; }
 }
 
@@ -78,6 +84,14 @@ install_e2fsprogs() { install_package e2fsprogs; }
 install_rpm() { install_package rpm; }
 install_mandoc() { install_package mandoc; }
 install_chromium() { install_package chromium; }
+install_lintian() { install_package lintian; }
+install_rpmlint() { install_package rpmlint; }
+install_zsh() { install_package zsh; }
+install_fish() { install_package fish; }
+install_podman() { install_package podman crun netavark uidmap slirp4netns; }
+install_qemu() { install_package qemu-user-static; }
+install_swtpm() { install_package swtpm swtpm-tools; }
+install_tpm2() { install_package tpm2-tools; }
 
 # want PROGRAM FUNCTION: how to get it by hand
 want() {
@@ -100,3 +114,20 @@ want mkfs.ext4 install_e2fsprogs "install e2fsprogs"
 want rpm install_rpm "install rpm 4.16 or newer"
 want mandoc install_mandoc "install mandoc"
 want chromium install_chromium "install chromium 120 or newer"
+want lintian install_lintian "install lintian 2.116 or newer"
+want rpmlint install_rpmlint "install rpmlint 2.4 or newer"
+want zsh install_zsh "install zsh"
+want fish install_fish "install fish"
+for group in "$@"; do
+	case $group in
+	image)
+		want podman install_podman "install podman 4.3 or newer, with crun or runc"
+		want qemu-aarch64-static install_qemu "install qemu-user-static"
+		;;
+	tpm)
+		want swtpm install_swtpm "install swtpm 0.7 or newer"
+		want tpm2 install_tpm2 "install tpm2-tools"
+		;;
+	*) say "there is no group of tools $group: write image or tpm" ;;
+	esac
+done

@@ -32,31 +32,59 @@ if [[ -z ${COMMANDS:-} ]]; then
 fi
 
 stage=$work/stage
-mkdir -p "$stage/man" "$stage/examples" "$out"
+doc=$stage/doc
+mkdir -p "$stage/man"/man{1,5} "$doc/examples"/{prometheus,grafana} "$out"
 if [[ -n ${LICENSES:-} ]]; then
-	cp "$LICENSES" "$stage/THIRD-PARTY-LICENSES.txt"
+	cp "$LICENSES" "$doc/THIRD-PARTY-LICENSES.txt"
 else
-	CGO_ENABLED=0 GOOS=linux GOARCH=$arch "$TOOLS/licenses" -list "$work/licenses.csv" -texts "$stage/THIRD-PARTY-LICENSES.txt" ./cmd/rotatord
+	CGO_ENABLED=0 GOOS=linux GOARCH=$arch "$TOOLS/licenses" -list "$work/licenses.csv" -texts "$doc/THIRD-PARTY-LICENSES.txt" ./cmd/rotatord
 fi
 cp "$binary" "$stage/rotatord"
-cp deploy/packages/{nfpm.yaml,rotatord.sysusers,postinstall.sh,preremove.sh,postremove.sh,INSTALLED.md} "$stage"
-cp LICENSE config.example.yaml deploy/prometheus/rotatord.rules.yaml deploy/grafana/rotatord.json "$stage"
-cp -r deploy/vault "$stage/examples/vault"
+cp deploy/packages/{nfpm.yaml,rotatord.sysusers,rotatord.lintian-overrides,postinstall.sh,preremove.sh,postremove.sh} "$stage"
+cp LICENSE config.example.yaml "$stage"
+cp deploy/packages/INSTALLED.md "$doc/README.md"
+cp deploy/prometheus/rotatord.rules.yaml "$doc/examples/prometheus"
+cp deploy/grafana/rotatord.json "$doc/examples/grafana"
+cp -r deploy/vault "$doc/examples/vault"
+gzip -n -9 <CHANGELOG.md >"$doc/CHANGELOG.md.gz"
 sed 's|/usr/local/bin/rotatord|/usr/bin/rotatord|' deploy/systemd/rotatord.service >"$stage/rotatord.service"
-gzip -n -9 <CHANGELOG.md >"$stage/changelog.gz"
+
+# What Debian and rpm call a changelog is one entry, in a format of their own each. What changed is in CHANGELOG.md.
+maintainer=$(sed -n 's/^maintainer: //p' deploy/packages/nfpm.yaml)
+[[ -n $maintainer ]] || fail "deploy/packages/nfpm.yaml has no maintainer"
+packaged=${version#v} packaged=${packaged/-/\~}
+news="Release $version. CHANGELOG.md says what changed."
+printf 'rotatord (%s) unstable; urgency=medium\n\n  * %s\n\n -- %s  %s\n' "$packaged" "$news" "$maintainer" "$(date --date="@$SOURCE_DATE_EPOCH" --rfc-email)" |
+	gzip -n -9 >"$stage/changelog.gz"
+printf -- '- semver: %s-1\n  date: %s\n  packager: %s\n  changes:\n    - note: "%s"\n' "$packaged" "$(date --date="@$SOURCE_DATE_EPOCH" +%Y-%m-%dT00:00:00Z)" "$maintainer" "$news" >"$stage/changelog.yaml"
 {
-	printf 'rotatord is under the Apache License 2.0, which Debian has in /usr/share/common-licenses/Apache-2.0.\n'
+	printf 'rotatord: Copyright %s the authors of rotatord.\n' "$(date --date="@$SOURCE_DATE_EPOCH" +%Y)"
+	printf 'It is under the Apache License 2.0, which Debian has in /usr/share/common-licenses/Apache-2.0.\n'
 	printf 'Its binary contains components under licences of their own: THIRD-PARTY-LICENSES.txt in this directory.\n'
 } >"$stage/copyright"
 "$COMMANDS" completion bash >"$stage/rotatord.bash"
 "$COMMANDS" completion fish >"$stage/rotatord.fish"
 "$COMMANDS" completion zsh >"$stage/_rotatord"
-"$COMMANDS" man "$stage/man"
-gzip -n -9 "$stage"/man/*.1
+"$COMMANDS" man "$work/man"
+mv "$work/man"/*.1 "$stage/man/man1"
+mv "$work/man"/*.5 "$stage/man/man5"
+gzip -n -9 "$stage"/man/*/*
+find "$doc" -type f -exec chmod 0644 {} +
 find "$stage" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
-find "$stage/examples" -type f -exec chmod 0644 {} +
 
 export GOARCH=$arch VERSION=$version
-for packager in deb rpm; do
-	(cd "$stage" && "$TOOLS/nfpm" package --config nfpm.yaml --packager "$packager" --target "$out/")
-done
+# package PACKAGER MARK: makes one package, with the documents and man pages, which get the mark.
+package() {
+	local config=$stage/$1.yaml file
+	{
+		cat "$stage/nfpm.yaml"
+		while read -r file; do
+			printf '  - {src: %s, dst: /usr/share/%s, %sfile_info: {mode: 0644}}\n' "$file" "${file/#doc/doc\/rotatord}" "$2"
+		done < <(cd "$stage" && find doc man -type f | sort)
+		# nfpm would write it into the deb too, in place of changelog.gz.
+		[[ $1 != rpm ]] || printf 'changelog: changelog.yaml\n'
+	} >"$config"
+	(cd "$stage" && "$TOOLS/nfpm" package --config "$config" --packager "$1" --target "$out/")
+}
+package deb ''
+package rpm 'type: doc, '

@@ -47,6 +47,7 @@ func TestRelease(t *testing.T) {
 			t.Errorf("the release has %q for %s, %v", found, pattern, err)
 		}
 	}
+	t.Run("packages", func(t *testing.T) { releasedPackages(t, out) })
 	releasedLists(t, out, name)
 	releasedImage(t, filepath.Join(out, "rotatord_v0.0.1-test_image.oci.tar"))
 	for _, line := range []string{"sha256sum --check --strict SHA256SUMS", "tar -xzf " + name + ".tar.gz"} {
