@@ -47,7 +47,7 @@ cp deploy/prometheus/rotatord.rules.yaml "$doc/examples/prometheus"
 cp deploy/grafana/rotatord.json "$doc/examples/grafana"
 cp -r deploy/vault "$doc/examples/vault"
 gzip -n -9 <CHANGELOG.md >"$doc/CHANGELOG.md.gz"
-sed 's|/usr/local/bin/rotatord|/usr/bin/rotatord|' deploy/systemd/rotatord.service >"$stage/rotatord.service"
+sed 's|/usr/local/bin/rotatord|/usr/bin/rotatord|; /^Description=/a Documentation=man:rotatord(1) man:rotatord.yaml(5)' deploy/systemd/rotatord.service >"$stage/rotatord.service"
 
 # What Debian and rpm call a changelog is one entry, in a format of their own each. What changed is in CHANGELOG.md.
 maintainer=$(sed -n 's/^maintainer: //p' deploy/packages/nfpm.yaml)

@@ -345,6 +345,8 @@ func identityProblem(value string) string {
 			return "is a post-quantum age identity, which is not supported: create one with rotatord identity create"
 		case strings.HasPrefix(line, "ssh-"):
 			return "is an SSH key, which is not supported: create an identity with rotatord identity create"
+		case line == "none": // SetCredential= of the systemd unit
+			return `is "none", which the systemd unit puts in place of a file that does not exist: put the identity back into /etc/rotatord/credentials/age-identity; if there never was one, make it (rotatord identity create)`
 		case !strings.HasPrefix(line, "AGE-SECRET-KEY-1"):
 			return "is not an age identity: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."
 		}

@@ -190,6 +190,7 @@ var mistakes = []struct {
 	{config.AgeIdentity, "# public key: age1x\n", "has comments only: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."},
 	{config.AgeIdentity, "AGE-SECRET-KEY-PQ-1" + canary, "is a post-quantum age identity, which is not supported: create one with rotatord identity create"},
 	{config.AgeIdentity, "ssh-ed25519 " + canary, "is an SSH key, which is not supported: create an identity with rotatord identity create"},
+	{config.AgeIdentity, "none", `is "none", which the systemd unit puts in place of a file that does not exist: put the identity back into /etc/rotatord/credentials/age-identity; if there never was one, make it (rotatord identity create)`},
 	{config.AgeIdentity, canary, "is not an age identity: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."},
 	{config.AgeIdentity, "hvs." + canary, "is not an age identity: it must have a line AGE-SECRET-KEY-1... (rotatord identity create) or AGE-PLUGIN-..."},
 }

@@ -248,6 +248,7 @@ func TestSystemdGuide(t *testing.T) {
 	want(t, "status", out, `^nothing is wrong with 3 tokens; next: seeded-000\d in `)
 	want(t, "doctor beside the daemon, as root", m.run("", "rotatord doctor"), `^0 bad, `)
 
+	unitRating(t, m)
 	out = follow(slices.DeleteFunc(slices.Clone(systemd["Act on the running daemon"]), func(line string) bool {
 		if !strings.HasPrefix(line, "rotatord resolve ") {
 			return false
@@ -269,6 +270,8 @@ func TestSystemdGuide(t *testing.T) {
 			t.Fatalf("the configuration was not reloaded:\n%s", out)
 		}
 	}
+	missingIdentity(t, m)
+
 	follow(systemd["Back up, move, remove"])
 	if out, err := m.try("", "test -e /usr/local/bin/rotatord -o -e /etc/systemd/system/rotatord.service"); err == nil {
 		t.Errorf("something is left:\n%s", out)

@@ -224,7 +224,8 @@ func installedFiles(t *testing.T, m *machine, p packager) {
 	want(t, "the modes", m.run("", "stat --format '%a %U %n' /etc/rotatord /etc/rotatord/credentials /usr/bin/rotatord"),
 		`^755 root /etc/rotatord\n700 root /etc/rotatord/credentials\n755 root /usr/bin/rotatord$`)
 	want(t, "the unit", m.run("", "systemctl cat rotatord.service"), `^ExecStart=/usr/bin/rotatord run `)
-	m.run("", "bash -c '. /usr/share/bash-completion/completions/rotatord && complete -p rotatord'")
+	want(t, "the unit", m.run("", "systemctl cat rotatord.service"), `^Documentation=man:rotatord\(1\) man:rotatord\.yaml\(5\)$`)
+	completionsLoad(t, m, p)
 	// Every command has its page.
 	_, commands, _ := strings.Cut(m.run("", "rotatord help"), "Commands:\n")
 	for line := range strings.Lines(commands) {
@@ -235,5 +236,32 @@ func installedFiles(t *testing.T, m *machine, p packager) {
 	}
 	if _, err := exec.LookPath("mandoc"); err == nil {
 		want(t, "man", m.run("", "mandoc -Tutf8 /usr/share/man/man1/rotatord-rotate.1.gz | col -b"), `rotatord rotate`)
+	}
+}
+
+// completionsLoad has each shell that is here load the completions from where the package put them, and complete a command with it.
+func completionsLoad(t *testing.T, m *machine, p packager) {
+	t.Helper()
+	for shell, script := range map[string]string{
+		// What bash-completion does at the first TAB. Its own function is not there: the package does not depend on it.
+		"bash": `. /usr/share/bash-completion/completions/rotatord
+			_get_comp_words_by_ref() { cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words=("${COMP_WORDS[@]}") cword=$COMP_CWORD; }
+			COMP_WORDS=(rotatord revoke) COMP_CWORD=1 COMP_LINE='rotatord revoke' COMP_POINT=15 COMP_TYPE=9
+			$(complete -p rotatord | sed 's/.*-F \([^ ]*\) .*/\1/')
+			printf '%s\n' "${COMPREPLY[@]}"`,
+		// compinit finds the file by its first line, and compadd is where the words arrive.
+		"zsh": `fpath=(` + filepath.Dir(p.zsh) + ` $fpath); autoload -U compinit; compinit -u -D; [[ $_comps[rotatord] == _rotatord ]] || exit 1
+			autoload +X _rotatord; words=(rotatord revoke) CURRENT=2
+			_describe() { print -l -- $completions; }
+			_rotatord`,
+		"fish": `complete -C 'rotatord revoke'`,
+	} {
+		if _, err := exec.LookPath(shell); err != nil {
+			if os.Getenv("ROTATORD_REQUIRE_TOOLS") == "1" {
+				t.Errorf("%s is not installed: run scripts/install-tools.sh", shell)
+			}
+			continue
+		}
+		want(t, "the completions of "+shell, m.run(script, shell), `^revoke-previous`)
 	}
 }
