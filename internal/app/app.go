@@ -442,7 +442,7 @@ func (a *App) Stop(ctx context.Context) error {
 		var errs []error
 		for i := len(a.stopSteps) - 1; i >= 0; i-- {
 			step := a.stopSteps[i]
-			switch err := step.stop(ctx); {
+			switch err := within(ctx, step.stop); {
 			case err == nil:
 			case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 				a.log.Warn("the shutdown timeout did not suffice", "for", step.name)
@@ -453,6 +453,27 @@ func (a *App) Stop(ctx context.Context) error {
 		a.stopErr = errors.Join(errs...)
 	})
 	return a.stopErr
+}
+
+// afterStop is how long a step of a stop may still take once the time for the stop is over.
+const afterStop = 2 * time.Second
+
+// within runs a step of a stop. A step that does not end in time, because a disk does not answer, is left behind: its
+// error is then that of ctx.
+func within(ctx context.Context, stop func(context.Context) error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- stop(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(afterStop):
+		return ctx.Err()
+	}
 }
 
 // Failed returns a channel that yields an error if the daemon cannot go on.

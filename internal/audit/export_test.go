@@ -1,6 +1,9 @@
 package audit
 
-import "bytes"
+import (
+	"bytes"
+	"os"
+)
 
 // Rehash returns a line with the hash of its bytes, as a person computes it who changes a line.
 func Rehash(body []byte) []byte {
@@ -27,3 +30,6 @@ func Rechain(all [][]byte, from int, change func([]byte) []byte) [][]byte {
 	}
 	return all
 }
+
+// OnSync has do called in the place of each fsync. Call it before the recorder is used.
+func (r *Recorder) OnSync(do func(*os.File) error) { r.syncData = do }

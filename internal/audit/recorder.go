@@ -6,12 +6,15 @@
 //   - A request that changes or ends a secret leaves only after its line is on the disk ([Recorder.Record]), and only if
 //     there is room for the lines that will say what came of it ([Recorder.Reserve]). So with a full disk nothing is
 //     sent that could not be recorded to its end. Requests that wait at the same time share one fsync.
+//   - A disk that does not answer keeps a request for at most [Patience]; then the request is given up, and what comes
+//     late does not bring it back. Head, counters and notices are read from memory, whatever the disk does.
 //   - All other lines are written at once and are on the disk a second later. A crash of the process loses none of them.
 //     A crash of the machine can lose those of its last second.
 //   - Each line has the hash of the line before it, also across files. [Verify] names each line that was changed,
 //     removed, inserted, moved or repeated. The end of the record is compared with the head, which is kept beside it
 //     and which log and metrics carry to other machines.
-//   - A record that is missing, cut or damaged does not stop the daemon. A new chain begins, and that is told.
+//   - A record that is missing, cut or damaged does not stop the daemon. A new chain begins, and that is told. What
+//     another program appends is kept beside the record, and is not in the chain.
 //   - Nothing in a line is a secret: no event has one, and texts from elsewhere are scrubbed. Lines, files and what is
 //     kept in memory are bounded.
 //
@@ -66,9 +69,12 @@ const (
 type Recorder struct {
 	o Options
 
-	// sync is held by whoever makes lines durable or changes the file. It is taken before mu.
-	sync sync.Mutex
-	mu   sync.Mutex
+	// sync is held by whoever makes lines durable or changes the file. It is taken before mu. Both are held while the
+	// disk works, so nothing that must answer at once may take them.
+	sync     turn
+	mu       sync.Mutex
+	syncData func(*os.File) error // durable.SyncData, but for tests
+	late     late                 // the steps that were given up and have not ended
 
 	file      *os.File // nil: it could not be opened yet, see start
 	headFile  *os.File
@@ -78,10 +84,12 @@ type Recorder struct {
 	head     Head  // the last line, on the disk or not
 	synced   Head  // the last line on the disk
 	size     int64 // the end of what is written
+	end      int64 // the end of what was ever written to this file: what is behind it, another program has written
 	durable  int64 // the end of what is on the disk
 	reserved int64 // the end of what is allocated
 	first    uint64
 	firstAt  time.Time
+	facts    facts
 
 	waiting      []pendingLine // the lines after synced
 	written      int           // how many of them are written
@@ -90,12 +98,15 @@ type Recorder struct {
 	rooms map[string]int // by token: how many requests have room for their lines
 	open  int            // how many requests that are
 
-	gap     event.AuditGap // events that could not be taken
-	lost    uint64         // all of them since the start
-	syncs   atomic.Uint64
-	err     error // why the last write failed; nil if it did not
+	gap   event.AuditGap // events that could not be taken
+	lost  atomic.Uint64  // all of them since the start
+	syncs atomic.Uint64
+	err   error // why the last write failed; nil if it did not
+	timer *time.Timer
+
+	shown   atomic.Pointer[Head] // synced, for who must not wait
+	news    sync.Mutex           // held for notices alone
 	notices []event.Detail
-	timer   *time.Timer
 }
 
 // pendingLine is a line that is not on the disk yet.
@@ -110,9 +121,9 @@ func Open(o Options) (*Recorder, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	r := &Recorder{o: o, rooms: make(map[string]int)}
-	r.sync.Lock()
-	defer r.sync.Unlock()
+	r := &Recorder{o: o, rooms: make(map[string]int), sync: newTurn(), syncData: durable.SyncData}
+	r.sync.take()
+	defer r.sync.give()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.start(); errors.Is(err, errPlace) || errors.Is(err, fs.ErrPermission) {
@@ -142,7 +153,7 @@ func (r *Recorder) Subscriber() *event.Subscriber {
 // take records an event that nothing waits for. If lines come faster than once a second makes them durable, it does so
 // now.
 func (r *Recorder) take(e event.Event) {
-	if _, err := r.append(e); err != nil {
+	if _, err := r.append(e, nil); err != nil {
 		return // it is counted
 	}
 	r.mu.Lock()
@@ -161,54 +172,73 @@ func (r *Recorder) Dropped(n int) {
 		r.gap.Since = r.o.Now()
 	}
 	r.gap.Events += uint64(n)
-	r.lost += uint64(n)
+	r.lost.Add(uint64(n))
 	r.gap.Err = errSlow
 }
 
 var errSlow = errors.New("the disk did not answer for too long")
 
 // Reserve keeps room on the disk for the lines of one request about a token, and of its outcome, until release is
-// called. An error means that they could not be recorded, so that the request must not leave.
-func (r *Recorder) Reserve(_ context.Context, token string) (release func(), err error) {
-	if err := r.writable(); err != nil {
+// called. An error means that they could not be recorded, so that the request must not leave. It waits for the disk until
+// ctx ends, and at most for [Patience].
+func (r *Recorder) Reserve(ctx context.Context, token string) (release func(), err error) {
+	err = r.within(ctx, func(*step) error { return r.keepRoom(token) }, func() { r.giveRoom(token) })
+	if err != nil {
 		return nil, err
+	}
+	var once sync.Once
+	return func() { once.Do(func() { r.giveRoom(token) }) }, nil
+}
+
+func (r *Recorder) keepRoom(token string) error {
+	if err := r.writable(); err != nil {
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err := r.started(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := r.reserve(int64(r.open+1) * room); err != nil {
-		return nil, r.failed(err)
+		return r.failed(err)
 	}
 	r.rooms[token]++
 	r.open++
-	var once sync.Once
-	return func() {
-		once.Do(func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.open--
-			if r.rooms[token]--; r.rooms[token] == 0 {
-				delete(r.rooms, token)
-			}
-		})
-	}, nil
+	return nil
+}
+
+// giveRoom gives the room of one request back. If the disk does not answer, that is done once it does.
+func (r *Recorder) giveRoom(token string) {
+	give := func() {
+		r.open--
+		if r.rooms[token]--; r.rooms[token] == 0 {
+			delete(r.rooms, token)
+		}
+		r.mu.Unlock()
+	}
+	if r.mu.TryLock() {
+		give()
+	} else {
+		go func() { r.mu.Lock(); give() }()
+	}
 }
 
 // Record writes an event and returns once it is on the disk. An error means that it may not be, and that what it tells
-// of must not be done.
-func (r *Recorder) Record(_ context.Context, e event.Event) error {
-	seq, err := r.append(e)
-	if err != nil {
-		return err
-	}
-	return r.syncTo(seq, false)
+// of must not be done. It waits for the disk until ctx ends, and at most for [Patience].
+func (r *Recorder) Record(ctx context.Context, e event.Event) error {
+	return r.within(ctx, func(s *step) error {
+		seq, err := r.append(e, s)
+		if err != nil {
+			return err
+		}
+		return r.syncTo(seq, false)
+	}, nil)
 }
 
 // Prove returns why a request could not be recorded now; nil if it could.
 func (r *Recorder) Prove(ctx context.Context) error {
-	if err := r.syncTo(r.last(), true); err != nil {
+	err := r.within(ctx, func(*step) error { return r.syncTo(r.last(), true) }, nil)
+	if err != nil {
 		return err
 	}
 	release, err := r.Reserve(ctx, "")
@@ -240,35 +270,41 @@ type Stats struct {
 
 // Stats returns the counters.
 func (r *Recorder) Stats() Stats {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return Stats{Seq: r.synced.Seq, Lost: r.lost, Syncs: r.syncs.Load()}
+	return Stats{Seq: r.Head().Seq, Lost: r.lost.Load(), Syncs: r.syncs.Load()}
 }
 
 // Head returns the last line that is on the disk.
 func (r *Recorder) Head() Head {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.synced
+	if head := r.shown.Load(); head != nil {
+		return *head
+	}
+	return Head{}
 }
 
 // Notices returns what the recorder has to tell since the last call: it is in the record already.
 func (r *Recorder) Notices() []event.Detail {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.news.Lock()
+	defer r.news.Unlock()
 	all := r.notices
 	r.notices = nil
 	return all
 }
 
+// notice has Notices tell of d.
+func (r *Recorder) notice(d event.Detail) {
+	r.news.Lock()
+	defer r.news.Unlock()
+	r.notices = append(r.notices, d)
+}
+
 // Close records that the daemon has stopped, makes all lines durable and closes the files. Later events are lost.
 func (r *Recorder) Close() error {
-	_, err := r.append(event.New(r.o.Now(), "", event.Daemon, event.DaemonEnd{}))
+	_, err := r.append(event.New(r.o.Now(), "", event.Daemon, event.DaemonEnd{}), nil)
 	if err == nil {
 		err = r.Sync()
 	}
-	r.sync.Lock()
-	defer r.sync.Unlock()
+	r.sync.take()
+	defer r.sync.give()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -293,10 +329,14 @@ func (r *Recorder) closeFiles() {
 	r.file, r.headFile = nil, nil
 }
 
-// append writes the line of an event. It does not wait for the disk.
-func (r *Recorder) append(e event.Event) (seq uint64, err error) {
+// append writes the line of an event. It does not wait for the disk to make it durable. Nothing is written if the step
+// that it is a part of was given up meanwhile; s is nil if it is a part of none.
+func (r *Recorder) append(e event.Event, s *step) (seq uint64, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.givenUp() {
+		return 0, errGivenUp
+	}
 	defer r.wake(syncAfter)
 	if err := r.started(); err != nil {
 		r.lose(e.At, err)
@@ -305,7 +345,7 @@ func (r *Recorder) append(e event.Event) (seq uint64, err error) {
 	if r.gap.Events > 0 {
 		gap := event.New(r.o.Now(), "", event.Daemon, r.gap)
 		if r.add(lineOf(gap), "") == nil {
-			r.notices = append(r.notices, r.gap)
+			r.notice(r.gap)
 			r.gap = event.AuditGap{}
 		}
 	}
@@ -347,7 +387,8 @@ func (r *Recorder) fits(size int, token string) error {
 
 // lose counts an event of that time that is not recorded.
 func (r *Recorder) lose(at time.Time, err error) {
-	if r.lost++; r.gap.Events == 0 {
+	r.lost.Add(1)
+	if r.gap.Events == 0 {
 		r.gap.Since = at
 	}
 	r.gap.Events++
@@ -377,24 +418,20 @@ func (r *Recorder) reserve(more int64) error {
 // flush writes the lines that are not written yet. After an error it begins there the next time: what was written of
 // a line is written again.
 func (r *Recorder) flush() error {
-	if r.isCut() {
-		return r.failed(errors.New("the file was cut")) // see present
+	if err := r.alone(); err != nil {
+		return r.failed(err)
 	}
 	for r.written < len(r.waiting) {
 		text := r.waiting[r.written].text
-		if _, err := r.file.WriteAt(text, r.size); err != nil {
+		n, err := r.file.WriteAt(text, r.size)
+		r.end = max(r.end, r.size+int64(n))
+		if err != nil {
 			return r.failed(err)
 		}
 		r.size += int64(len(text))
 		r.written++
 	}
 	return nil
-}
-
-// isCut reports whether the file is shorter than what was written. A write behind its end would leave a hole.
-func (r *Recorder) isCut() bool {
-	info, err := r.file.Stat()
-	return err == nil && info.Size() < r.size
 }
 
 // failed notes why the record cannot be written.
@@ -414,19 +451,21 @@ func (r *Recorder) writable() error {
 	return nil
 }
 
-// wake makes what is written durable after a while.
+// wake makes what is written durable after a while. One timer serves all lines until they are.
 func (r *Recorder) wake(after time.Duration) {
 	if r.timer != nil || r.closed {
 		return
 	}
 	r.timer = time.AfterFunc(after, func() {
+		err := r.Sync()
 		r.mu.Lock()
+		defer r.mu.Unlock()
 		r.timer = nil
-		r.mu.Unlock()
-		if err := r.Sync(); err != nil {
-			r.mu.Lock()
-			defer r.mu.Unlock()
+		switch {
+		case err != nil:
 			r.wake(retryAfter)
+		case len(r.waiting) > 0: // they came meanwhile
+			r.wake(syncAfter)
 		}
 	})
 }
@@ -434,8 +473,8 @@ func (r *Recorder) wake(after time.Duration) {
 // syncTo returns once the line of that number is on the disk. Who waits meanwhile is served by the same fsync. With
 // look it also finds out whether the file is there if that line is on the disk already.
 func (r *Recorder) syncTo(seq uint64, look bool) error {
-	r.sync.Lock()
-	defer r.sync.Unlock()
+	r.sync.take()
+	defer r.sync.give()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.synced.Seq >= seq && r.err == nil && r.file != nil && !look {
@@ -460,7 +499,7 @@ func (r *Recorder) syncTo(seq uint64, look bool) error {
 		r.mu.Unlock()
 	}
 	r.syncs.Add(1)
-	err := durable.SyncData(f)
+	err := r.syncData(f)
 	if !full {
 		r.mu.Lock()
 	}
@@ -486,6 +525,8 @@ var errClosed = errors.New("the record of events is closed")
 
 // keepHead writes the head beside the record. It needs no fsync: an older one is not wrong.
 func (r *Recorder) keepHead() {
+	head := r.synced
+	r.shown.Store(&head)
 	if r.headFile != nil {
 		_, _ = r.headFile.WriteAt(encodeHead(r.synced), 0)
 	}
@@ -521,6 +562,7 @@ func (r *Recorder) present() error {
 	case ours.Size() < r.size:
 		damage = fmt.Sprintf("the file was cut to %d bytes while the daemon wrote it, and had %d", ours.Size(), r.size)
 	default:
+		r.compareFacts(there)
 		return nil
 	}
 	_ = r.file.Close()

@@ -99,7 +99,7 @@ func (r *Recorder) goOn(found scanned) error {
 	}
 	var torn *event.AuditTorn
 	if found.size > found.good {
-		torn = &event.AuditTorn{File: r.o.File, Bytes: found.size - found.good, Kept: r.keepTorn(f, found)}
+		torn = &event.AuditTorn{File: r.o.File, Bytes: found.size - found.good, Kept: r.keepAside("torn", f, found.last.Seq, found.good, found.size)}
 		if err := f.Truncate(found.good); err != nil {
 			_ = f.Close()
 			return r.failed(err)
@@ -112,16 +112,17 @@ func (r *Recorder) goOn(found scanned) error {
 	return nil
 }
 
-// keepTorn keeps the bytes of an unfinished end beside the record, and returns where; empty if that failed.
-func (r *Recorder) keepTorn(f *os.File, found scanned) string {
+// keepAside keeps bytes that are no lines of the record beside it, at most the first MiB of them, and returns where; empty
+// if that failed. last is the number of the line before them.
+func (r *Recorder) keepAside(what string, f *os.File, last uint64, from, to int64) string {
 	const most = 1 << 20
-	torn := make([]byte, min(found.size-found.good, most))
-	n, err := f.ReadAt(torn, found.good)
+	aside := make([]byte, min(to-from, most))
+	n, err := f.ReadAt(aside, from)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return ""
 	}
-	path := fmt.Sprintf("%s.torn-%d", r.o.File, found.last.Seq+1)
-	if err := durable.WriteFile(path, torn[:n], fileMode); err != nil {
+	path := free(fmt.Sprintf("%s.%s-%d", r.o.File, what, last+1))
+	if err := durable.WriteFile(path, aside[:n], fileMode); err != nil {
 		return ""
 	}
 	return path
@@ -144,7 +145,7 @@ func (r *Recorder) begin(damage string, before Head, next uint64) error {
 		return err
 	}
 	if damage != "" {
-		r.notices = append(r.notices, d)
+		r.notice(d)
 	}
 	return nil
 }
@@ -192,7 +193,7 @@ func (r *Recorder) turn(head Head, all []file, aside string) error {
 	if err := r.create(l, aside); err != nil {
 		return err
 	}
-	r.notices = append(r.notices, d)
+	r.notice(d)
 	for _, old := range full[:keepFrom] { // what cannot be removed now is removed with the next file
 		_ = os.Remove(old.path)
 	}
@@ -251,7 +252,8 @@ func (r *Recorder) adopt(f *os.File, head Head, size, reserved int64, first uint
 	lines := r.waiting
 	r.waiting, r.written, r.waitingBytes = nil, 0, 0
 	r.file, r.head, r.synced, r.err = f, head, head, nil
-	r.size, r.durable, r.reserved, r.first, r.firstAt = size, size, reserved, first, firstAt
+	r.size, r.end, r.durable, r.reserved, r.first, r.firstAt = size, size, size, reserved, first, firstAt
+	r.facts = factsOf(f)
 	r.headIsNew = false
 	r.keepHead()
 	for _, l := range lines {
@@ -266,5 +268,5 @@ func (r *Recorder) tellHere(d event.Detail) {
 	if r.add(lineOf(event.New(r.o.Now(), "", event.Daemon, d)), "") == nil {
 		_ = r.flush()
 	}
-	r.notices = append(r.notices, d)
+	r.notice(d)
 }

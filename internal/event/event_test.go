@@ -160,6 +160,8 @@ var samples = []event.Event{
 	about("", event.AuditChain{File: "/var/lib/r/audit/audit.jsonl"}),
 	about("", event.AuditChain{File: "/var/lib/r/audit/audit.jsonl", Damage: "line 3 was changed", Head: "7:ab", Kept: "/var/lib/r/audit/audit.jsonl.000000000001"}),
 	about("", event.AuditFile{File: "/var/lib/r/audit/audit.jsonl", Before: "audit.jsonl.000000000001", Head: "7:ab", KeptFrom: 1}),
+	about("", event.AuditTouched{File: "/var/lib/r/audit/audit.jsonl", What: "6 bytes that rotatord has not written were at the end of it", Bytes: 6, Kept: "/var/lib/r/audit/audit.jsonl.foreign-8"}),
+	about("", event.AuditTouched{File: "/var/lib/r/audit/audit.jsonl", What: "its mode was changed"}),
 	about("", event.AuditTorn{File: "/var/lib/r/audit/audit.jsonl", Bytes: 17, Kept: "/var/lib/r/audit/audit.jsonl.torn-8"}),
 	about("", event.AuditGap{Events: 3, Since: now, Err: errBad}),
 	about("", event.AuditHeadSeen{File: "/var/lib/r/audit/audit.jsonl", Head: "7:ab"}),

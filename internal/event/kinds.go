@@ -184,6 +184,7 @@ const (
 	AuditDamaged   Kind = "audit.damaged"
 	AuditContinued Kind = "audit.continued"
 	AuditRepaired  Kind = "audit.torn_line_removed"
+	AuditChanged   Kind = "audit.changed_outside"
 	AuditLost      Kind = "audit.events_lost"
 	AuditHead      Kind = "audit.head"
 )
@@ -196,7 +197,7 @@ var (
 	Commands = []Kind{OperatorRotate, OperatorRotateAll, OperatorCancel, OperatorCancelAll, OperatorPause, OperatorResume, OperatorResolve,
 		OperatorRevokePrevious, OperatorExtendGrace, OperatorNotifyTest, OperatorRead, OperatorHook}
 	// Record is what the record of events tells of itself, and the event that is only there.
-	Record     = []Kind{RequestLeaves, AuditBegan, AuditDamaged, AuditContinued, AuditRepaired, AuditLost, AuditHead}
+	Record     = []Kind{RequestLeaves, AuditBegan, AuditDamaged, AuditContinued, AuditRepaired, AuditChanged, AuditLost, AuditHead}
 	Hooks      = []Kind{HookSucceeded, HookFailed, HookDropped}
 	DaemonLife = []Kind{Started, Stopping, Stopped, Failed, Interrupted, SecretsLost, Reloaded, ReloadFailed, EnrollFailed, Unfinished, DoubtFound,
 		OvertakenFound, Forgotten}
@@ -451,6 +452,8 @@ var definitions = []Definition{
 		When: "the file has reached `audit.max_size` or `audit.max_age`"},
 	{Kind: AuditRepaired, Of: AuditTorn{}, Severity: Warning, Message: "the record of events had an unfinished end, which was cut off",
 		When: "at start after a crash of the machine"},
+	{Kind: AuditChanged, Of: AuditTouched{}, Severity: Warning, Message: "another program has changed the file of the record of events: find out which one",
+		When: "while the daemon runs, if something was appended to the file, or its mode or owner was changed. The chain goes on"},
 	{Kind: AuditLost, Of: AuditGap{}, Severity: Warning, Message: "events are missing in the record, since it could not be written",
 		When: "the record can be written again"},
 	{Kind: AuditHead, Of: AuditHeadSeen{}, Severity: Info, Unrecorded: true, Message: "the head of the record of events",

@@ -88,6 +88,24 @@ func (d AuditTorn) attrs(Event) []any {
 	return []any{"file", d.File, "bytes", d.Bytes, "kept", d.Kept}
 }
 
+// AuditTouched tells that another program has changed the file of the record while the daemon wrote it, and that its chain
+// goes on. Bytes is how much was appended; Kept is where that is now, and empty if it could not be kept or if there is none.
+type AuditTouched struct {
+	File, What string
+	Bytes      int64
+	Kept       string
+}
+
+func (d AuditTouched) kind() Kind        { return AuditChanged }
+func (d AuditTouched) more(Event) string { return d.What }
+func (d AuditTouched) attrs(Event) []any {
+	attrs := []any{"file", d.File, "what", d.What}
+	if d.Bytes > 0 {
+		attrs = append(attrs, "bytes", d.Bytes, "kept", d.Kept)
+	}
+	return attrs
+}
+
 // AuditGap tells how many events are missing in the record, because it could not be written.
 type AuditGap struct {
 	Events uint64

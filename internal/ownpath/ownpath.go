@@ -55,7 +55,7 @@ func check(path string, p process) error {
 		return err
 	}
 	if link.Mode().Type() == fs.ModeSymlink {
-		if owner, _ := ownerOf(link); owner != 0 && owner != p.uid {
+		if owner, _ := OwnerOf(link); owner != 0 && owner != p.uid {
 			return fmt.Errorf("%s is a symbolic link that belongs to uid %d, who can change where it leads: make root or uid %d its owner (chown -h)", path, owner, p.uid)
 		}
 	}
@@ -66,7 +66,7 @@ func check(path string, p process) error {
 	if err != nil {
 		return err
 	}
-	owner, group := ownerOf(info)
+	owner, group := OwnerOf(info)
 	mode := info.Mode()
 	sticky := mode&fs.ModeSticky != 0 && mode.IsDir()
 	switch perm := mode.Perm(); {
@@ -87,12 +87,12 @@ func Owner(path string) (uid, gid int, err error) {
 	if err != nil {
 		return 0, 0, err
 	}
-	uid, gid = ownerOf(info)
+	uid, gid = OwnerOf(info)
 	return uid, gid, nil
 }
 
-// ownerOf returns the user and the group of a file.
-func ownerOf(info fs.FileInfo) (uid, gid int) {
+// OwnerOf returns the user and the group of a file.
+func OwnerOf(info fs.FileInfo) (uid, gid int) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok { // on no system that rotatord supports
 		return os.Geteuid(), os.Getegid()

@@ -202,7 +202,11 @@ func (a *attempt) rotate(ctx context.Context) error {
 	if err := a.phase(event.PhaseIntent, intent); err != nil {
 		return a.giveUp(ctx, event.ResultSkipped, "intent", err)
 	}
-	if err := a.recorded(ctx, a.record.leaving()); err != nil {
+	if err := a.recordedInTime(ctx); err != nil {
+		if ctx.Err() != nil { // the daemon stops, and nothing has failed
+			a.report(a.record.Work, event.ResultSkipped, "record", ctx.Err())
+			return errors.Join(ctx.Err(), a.release(ctx))
+		}
 		return a.giveUp(ctx, event.ResultSkipped, "record", err)
 	}
 

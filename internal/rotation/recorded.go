@@ -42,6 +42,14 @@ func (e *entry) recorded(ctx context.Context, d event.RequestLeaving) error {
 	return nil
 }
 
+// recordedInTime is recorded for the request of the rotation in progress. A disk that does not answer is waited for until
+// the request could no longer leave.
+func (a *attempt) recordedInTime(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, max(a.record.Work.Deadline.Sub(a.now()), 0))
+	defer cancel()
+	return a.recorded(bounded, a.record.leaving())
+}
+
 // leaving describes the request of the rotation in progress.
 func (r Record) leaving() event.RequestLeaving {
 	work := r.Work

@@ -132,17 +132,43 @@ func (d *Disk) Break() {
 	}
 }
 
+// Freeze makes the disk hang: what writes to it does not return before Thaw. It is thawed at the end of the test.
+// The test is skipped where that is not possible.
+func (d *Disk) Freeze() {
+	d.t.Helper()
+	const freeze = 0xc0045877 // FIFREEZE
+	var disk, parent syscall.Stat_t
+	err := errors.Join(syscall.Stat(d.Dir, &disk), syscall.Stat(filepath.Dir(d.Dir), &parent))
+	if err != nil || disk.Dev == parent.Dev {
+		d.t.Fatalf("%s is not a disk of its own, and the disk of this machine must not be frozen (%v)", d.Dir, err)
+	}
+	if err := d.ioctl(freeze, 0); err != nil {
+		d.t.Skipf("a disk that hangs cannot be made; this machine may not give the right to: %v", err)
+	}
+	d.t.Cleanup(d.Thaw)
+}
+
+// Thaw ends Freeze.
+func (d *Disk) Thaw() {
+	const thaw = 0xc0045878 // FITHAW
+	_ = d.ioctl(thaw, 0)    // it fails if the disk is not frozen
+}
+
 // CutPower makes an ext4 disk forget at once whatever was not made durable, and refuse everything until
 // Restore.
 func (d *Disk) CutPower() error {
+	const shutdown = 0x8004587d // EXT4_IOC_SHUTDOWN
+	return d.ioctl(shutdown, 2) // without flushing the log
+}
+
+// ioctl asks the file system for something.
+func (d *Disk) ioctl(request uintptr, flags uint32) error {
 	dir, err := os.Open(d.Dir)
 	if err != nil {
 		return err
 	}
-	const shutdown = 0x8004587d // EXT4_IOC_SHUTDOWN
-	flags := uint32(2)          // without flushing the log
-	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, dir.Fd(), shutdown, uintptr(unsafe.Pointer(&flags))); errno != 0 {
-		err = os.NewSyscallError("shutting the file system down", errno)
+	if _, _, errno := syscall.Syscall(syscall.SYS_IOCTL, dir.Fd(), request, uintptr(unsafe.Pointer(&flags))); errno != 0 {
+		err = os.NewSyscallError(fmt.Sprintf("ioctl %#x of the file system", request), errno)
 	}
 	return errors.Join(err, dir.Close())
 }
