@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"rotatord/internal/admin"
 	"rotatord/internal/audit"
+	"rotatord/internal/printable"
 	"rotatord/internal/status"
 )
 
@@ -96,6 +98,14 @@ func history(cmd *cobra.Command, at *socketFlags, file string, q status.HistoryQ
 	return h, nil
 }
 
+// ofOthers says where the rest of the history is when several replicas share a ledger.
+func ofOthers(names []string) string {
+	if len(names) == 0 {
+		return "No other replica was seen in the last day."
+	}
+	return "The others have records of their own: ask them too: " + printable.Line(strings.Join(names, ", "), 1000) + "."
+}
+
 func readHistory(ctx context.Context, path string, q status.HistoryQuery) (status.History, error) {
 	h, err := audit.ReadHistory(ctx, path, q)
 	if err != nil {
@@ -105,11 +115,19 @@ func readHistory(ctx context.Context, path string, q status.HistoryQuery) (statu
 }
 
 func printHistory(w io.Writer, h status.History, q status.HistoryQuery) error {
-	if len(h.Entries) == 0 {
+	if h.Replica != "" {
+		fmt.Fprintf(w, "This is the record of the replica %s only. %s\n", printable.Line(h.Replica, 100), ofOthers(h.Others))
+	}
+	switch {
+	case len(h.Entries) == 0 && h.Unread != "":
+		fmt.Fprintf(w, "The newest 64 MiB of the record of events have no such line. What is before them was not read, from the end of %s on: rotatord audit verify reads everything.\n", h.Unread)
+		return nil
+	case len(h.Entries) == 0:
 		fmt.Fprintln(w, "The record of events has no such line.")
 		return nil
-	}
-	if h.More {
+	case h.Unread != "":
+		fmt.Fprintf(w, "There may be older lines: only the newest 64 MiB were read, and %s not to its beginning.\n", h.Unread)
+	case h.More:
 		fmt.Fprintln(w, "Older lines are left out: -n N shows more.")
 	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -61,7 +61,13 @@ func (a *App) tellNotices() (turned bool) {
 		case event.AuditFile:
 			turned = true
 		case event.AuditChain:
-			a.damaged.Store(&recordDamage{d.Damage, a.now()})
+			a.damaged.Store(&recordDamage{d.Damage + ". A new chain has begun", a.now()})
+		case event.AuditTouched:
+			what := d.What + ". The chain goes on"
+			if d.Kept != "" {
+				what += ". They are kept in " + d.Kept
+			}
+			a.damaged.CompareAndSwap(nil, &recordDamage{what, a.now()}) // a chain that has ended is worse
 		}
 	}
 	return turned
@@ -80,7 +86,7 @@ func (a *App) recordDamage() (string, time.Time) {
 	if d == nil {
 		return "", time.Time{}
 	}
-	return d.what + ". A new chain has begun. Find out who or what did it: rotatord audit verify. This line ends with a restart", d.since
+	return d.what + ". Find out who or what did it: rotatord audit verify. This line ends with a restart", d.since
 }
 
 // tellHead writes the head of the record into the log, from where other machines may have it.
@@ -96,7 +102,21 @@ func (a *App) recordState() httpapi.RecordState {
 	return httpapi.RecordState{Seq: s.Seq, Lost: s.Lost}
 }
 
-// History implements [httpapi.Source] and [admin.Daemon]: lines of the record of events.
+// History implements [httpapi.Source] and [admin.Daemon]: lines of the record of events, and whose record that is. While
+// the disk does not answer, nothing is read.
 func (a *App) History(ctx context.Context, q status.HistoryQuery) (status.History, error) {
-	return a.record.History(ctx, q)
+	if err := a.record.Hung(); err != nil {
+		return status.History{}, err
+	}
+	h, err := a.record.History(ctx, q)
+	if a.sharing != nil {
+		view := a.sharing.room.View()
+		h.Replica = view.Name
+		for _, r := range view.Replicas {
+			if r.Name != view.Name {
+				h.Others = append(h.Others, r.Name)
+			}
+		}
+	}
+	return h, err
 }

@@ -87,7 +87,7 @@ func (a *App) show(t config.Token) status.Token {
 		showPair(&s, t, record)
 	}
 	if record.Last != nil {
-		s.LastSuccess, s.Unverified = record.Last.At, record.Last.Unverified
+		s.LastSuccess, s.LastReplica, s.Unverified = record.Last.At, record.Last.Replica, record.Last.Unverified
 	}
 	a.showChores(&s, t, seen)
 	if err := a.credentialError(t.Account); err != nil {

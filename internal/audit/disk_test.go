@@ -3,16 +3,20 @@
 package audit_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"rotatord/internal/audit"
 	"rotatord/internal/durable/disktest"
 	"rotatord/internal/event"
+	"rotatord/internal/status"
 )
 
 // onDisks runs a test on each kind of disk.
@@ -148,6 +152,48 @@ func TestBrokenDisk(t *testing.T) {
 	}
 	if err := r.Prove(t.Context()); err == nil {
 		t.Error("Prove finds nothing")
+	}
+}
+
+// TestFrozenDisk: a disk that hangs in the middle of a write, and not only of an fsync. Who asks gets an answer, and
+// what was given up leaves no room reserved and no gap.
+func TestFrozenDisk(t *testing.T) {
+	d := disktest.New(t, disktest.Ext4, 6<<10)
+	path := filepath.Join(d.Dir, "audit", "audit.jsonl")
+	r := open(t, audit.Options{File: path})
+	record(t, r, 1, 2)
+	d.Freeze()
+	short := func() context.Context {
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		t.Cleanup(cancel)
+		return ctx
+	}
+	if err := r.Record(short(), leaving(3)); !errors.Is(err, audit.ErrNoAnswer) {
+		t.Errorf("%v", err)
+	}
+	if err := r.Record(short(), leaving(4)); !errors.Is(err, audit.ErrNoAnswer) {
+		t.Errorf("%v", err)
+	}
+	if head, stats := r.Head(), r.Stats(); head.Seq != 3 || stats.Seq != 3 || len(r.Notices()) != 0 {
+		t.Errorf("%v, %+v", head, stats)
+	}
+	if h, err := r.History(t.Context(), status.HistoryQuery{}); err != nil || len(h.Entries) < 3 {
+		t.Errorf("%d lines, %v", len(h.Entries), err)
+	}
+	d.Thaw()
+	record(t, r, 5, 5)
+	h, err := r.History(t.Context(), status.HistoryQuery{Token: "ci"})
+	var ids []string
+	for _, e := range h.Entries {
+		ids = append(ids, e.RotationID)
+	}
+	// The third may have been written late, and its rotation says that it was skipped. The fourth waited for its turn, and
+	// was given up before.
+	if got := strings.Join(ids, " "); err != nil || got != "R1 R2 R3 R5" {
+		t.Errorf("%s, %v", got, err)
+	}
+	if v := verify(t, audit.VerifyOptions{File: path}); !v.OK {
+		t.Error(v.Problems)
 	}
 }
 

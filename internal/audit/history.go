@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -23,8 +24,8 @@ const (
 	olderEnough = 1000
 )
 
-// ReadHistory returns lines of the record at path, the newest last. It reads from the end, at most 64 MiB. The daemon may write
-// meanwhile.
+// ReadHistory returns lines of the record at path, the newest last. It reads from the end, at most 64 MiB, and says so if
+// that was not enough. The daemon may write meanwhile.
 func ReadHistory(ctx context.Context, path string, q status.HistoryQuery) (status.History, error) {
 	h := history{ctx: ctx, q: q, left: maxRead, limit: min(max(q.Limit, 0), status.MaxHistory)}
 	if h.limit == 0 {
@@ -50,7 +51,7 @@ func ReadHistory(ctx context.Context, path string, q status.HistoryQuery) (statu
 	if h.found == nil {
 		h.found = []status.HistoryEntry{}
 	}
-	return status.History{Entries: h.found, More: h.more}, nil
+	return status.History{Entries: h.found, More: h.more, Unread: h.unread}, nil
 }
 
 // history is one reading.
@@ -65,6 +66,7 @@ type history struct {
 	older    int
 	done     bool
 	more     bool
+	unread   string // see [status.History]
 }
 
 // file reads a file from its end.
@@ -79,12 +81,12 @@ func (h *history) file(path string) error {
 		return err
 	}
 	var rest []byte // the beginning of a line whose end was in the block before
-	for end := info.Size(); end > 0 && !h.done; {
+	for end := dataEnd(f, info.Size()); end > 0 && !h.done; {
 		if err := h.ctx.Err(); err != nil {
 			return err
 		}
 		if h.left <= 0 {
-			h.done, h.more = true, true
+			h.done, h.more, h.unread = true, true, filepath.Base(path)
 			return nil
 		}
 		size := min(end, block)

@@ -37,7 +37,7 @@ func scan(path string, head Head) (s scanned, err error) {
 		return s, err
 	}
 	s.exists, s.size = true, info.Size()
-	lines := newReader(f)
+	lines := newReader(io.LimitReader(f, dataEnd(f, s.size)))
 	for n := 1; ; n++ {
 		text, whole, err := lines.next()
 		switch {

@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -46,6 +47,20 @@ func compare(dir string, need int64) error {
 func plenty(dir string) bool {
 	var s syscall.Statfs_t
 	return syscall.Statfs(dir, &s) == nil && int64(s.Bavail)*int64(s.Bsize) > 64*chunk
+}
+
+// dataEnd returns where the bytes of a file end of which the rest is one hole: a file that was made longer without being
+// written. A crash or another program can leave that, and it would have to be read as zeros.
+func dataEnd(f *os.File, size int64) int64 {
+	const seekData, seekHole = 3, 4
+	end := size
+	if hole, err := f.Seek(0, seekHole); err == nil {
+		if _, err := f.Seek(hole, seekData); errors.Is(err, syscall.ENXIO) {
+			end = min(hole, size)
+		}
+	}
+	_, _ = f.Seek(0, io.SeekStart)
+	return end
 }
 
 // lock takes the lock of a file that no other process may have.

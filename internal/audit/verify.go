@@ -126,7 +126,12 @@ func (v *verifier) file(ctx context.Context, f file) error {
 	}
 	defer opened.Close()
 	v.path, v.result.Files = f.path, append(v.result.Files, f.path)
-	lines := newReader(opened)
+	info, err := opened.Stat()
+	if err != nil {
+		return err
+	}
+	end := dataEnd(opened, info.Size())
+	lines := newReader(io.LimitReader(opened, end))
 	inPiece := false
 	for v.line = 1; ; v.line++ {
 		if err := ctx.Err(); err != nil {
@@ -135,6 +140,9 @@ func (v *verifier) file(ctx context.Context, f file) error {
 		text, whole, err := lines.next()
 		switch {
 		case errors.Is(err, io.EOF):
+			if end < info.Size() {
+				v.problem(ProblemUnreadable, 0, fmt.Sprintf("%d bytes without content are at the end of the file: it was made longer and not written", info.Size()-end))
+			}
 			return nil
 		case err != nil:
 			return fmt.Errorf("%s: %w", f.path, err)

@@ -309,6 +309,7 @@ type Done struct {
 	Digest      secret.Digest `json:"digest"`
 	GraceEndsAt time.Time     `json:"grace_ends_at,omitzero"`
 	AskedAt     time.Time     `json:"asked_at,omitzero"` // when the request left
+	Replica     string        `json:"replica,omitempty"` // the replica that rotated; empty if there is only one, or before it was noted
 	Revoked     bool          `json:"revoked,omitempty"` // an operator has ended the previous secret early
 	// Unverified says why it is not known whether the secret is accepted, where that was to be
 	// tried; empty if it is accepted, or if it was not to be tried.

@@ -270,7 +270,7 @@ func (r Record) done(t Token, now time.Time) (_ Record, healed []string) {
 	}
 	r.Last = &Done{
 		RotationID: work.RotationID, Trigger: work.Trigger, Slot: work.Slot,
-		At: now, Digest: work.Digest, GraceEndsAt: work.GraceEndsAt, AskedAt: work.IntentAt,
+		At: now, Digest: work.Digest, GraceEndsAt: work.GraceEndsAt, AskedAt: work.IntentAt, Replica: work.Replica,
 		Unverified: work.Verification.unproven(),
 	}
 	renewed := r.FactsOf(work.TokenID)

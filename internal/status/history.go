@@ -55,6 +55,13 @@ type History struct {
 	Entries []HistoryEntry `json:"entries"`
 	// More is set if there may be older lines that the query selects.
 	More bool `json:"more,omitempty"`
+	// Unread is the file in which the reading has ended because it is bounded: nothing is known of the lines before.
+	// Empty if it has read as far as the query asks.
+	Unread string `json:"unread,omitempty"`
+	// Replica is whose record this is, and Others are the other replicas, which have records of their own. Empty if the
+	// daemon is alone, or if a file was read.
+	Replica string   `json:"replica,omitempty"`
+	Others  []string `json:"other_replicas,omitempty"`
 }
 
 // Scrubbed returns the entry in a form that may be shown: see [Token.Scrubbed].

@@ -34,6 +34,8 @@ type Token struct {
 	// Next is when the token is looked at next; zero if no time is known.
 	Next        time.Time `json:"next,omitzero"`
 	LastSuccess time.Time `json:"last_success,omitzero"`
+	// LastReplica is the replica that did that rotation; empty if the daemon is alone, or if it was not noted then.
+	LastReplica string    `json:"last_success_replica,omitempty"`
 	GraceEnd    time.Time `json:"grace_end,omitzero"`
 	Expiry      time.Time `json:"expiry,omitzero"`
 	LastSeen    time.Time `json:"last_seen,omitzero"`

@@ -40,6 +40,9 @@ type tokenPage struct {
 	Sinks            []sinkRow
 	History          []status.HistoryEntry
 	HistoryMore      bool
+	HistoryUnread    bool     // the reading has ended at its bound
+	HistoryOf        string   // the replica whose record it is; empty if the daemon is alone
+	HistoryOthers    []string // the replicas that have records of their own
 	HistoryError     bool
 }
 
@@ -88,6 +91,7 @@ func (p *pages) serveToken(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	history, err := p.Source.History(recorded, status.HistoryQuery{Token: t.Name, Limit: historySize})
 	page.HistoryError, page.HistoryMore = err != nil, history.More
+	page.HistoryUnread, page.HistoryOf, page.HistoryOthers = history.Unread != "", history.Replica, history.Others
 	for _, e := range slices.Backward(history.Entries) { // the newest first
 		e = e.Scrubbed()
 		e.Message, e.Error = printable.Line(e.Message, maxText), printable.Line(e.Error, maxText)

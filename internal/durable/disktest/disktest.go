@@ -132,8 +132,11 @@ func (d *Disk) Break() {
 	}
 }
 
-// Freeze makes the disk hang: what writes to it does not return before Thaw. It is thawed at the end of the test.
-// The test is skipped where that is not possible.
+// Freeze makes the disk hang: what writes to it does not return before Thaw. It is thawed at the end of the test. The
+// test is skipped where that is not possible.
+//
+// A process with a thread that hangs there cannot end, whatever kills it. So a program of its own thaws the disk if the test
+// does not.
 func (d *Disk) Freeze() {
 	d.t.Helper()
 	const freeze = 0xc0045877 // FIFREEZE
@@ -142,6 +145,15 @@ func (d *Disk) Freeze() {
 	if err != nil || disk.Dev == parent.Dev {
 		d.t.Fatalf("%s is not a disk of its own, and the disk of this machine must not be frozen (%v)", d.Dir, err)
 	}
+	thaw := exec.Command("sh", "-c", `sleep 180; fsfreeze --unfreeze "$0"`, d.Dir)
+	thaw.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := errors.Join(command("fsfreeze", "--version"), thaw.Start()); err != nil {
+		d.t.Skipf("a disk that hangs is not made without a program that ends that (fsfreeze is in util-linux): %v", err)
+	}
+	d.t.Cleanup(func() {
+		_ = syscall.Kill(-thaw.Process.Pid, syscall.SIGKILL)
+		_ = thaw.Wait()
+	})
 	if err := d.ioctl(freeze, 0); err != nil {
 		d.t.Skipf("a disk that hangs cannot be made; this machine may not give the right to: %v", err)
 	}
