@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"rotatord/internal/admin"
@@ -28,8 +29,10 @@ import (
 const (
 	// hookWorkers is how many actions run at the same time.
 	hookWorkers = 16
-	// hookSlack is how much longer than its timeout a run may take, until another replica may take it over.
-	hookSlack = time.Minute
+	// hookNotes is how many notes in the ledger a run with several tokens makes at the same time, and hookBegin for how long
+	// it begins further ones: the first note must not be old when the run begins.
+	hookNotes = 16
+	hookBegin = 10 * time.Second
 	// hookStop is how long a run may go on after a stop began.
 	hookStop = 5 * time.Second
 	// hookNoteTime is how long the daemon tries at its stop to note how a run has ended.
@@ -151,7 +154,7 @@ func (h *hooks) note(token string, record rotation.Record) {
 	now := h.app.now()
 	for _, o := range owed {
 		if !h.isBusy(owedKey{token, o.Name}) {
-			next = moment.MinNonZero(next, moment.Max(h.app.engine.rotator.HookAt(o), now))
+			next = moment.MinNonZero(next, moment.Max(h.app.engine.rotator.HookAt(token, o), now))
 		}
 	}
 	if !next.IsZero() {
@@ -179,7 +182,7 @@ func (h *hooks) fire(ctx context.Context, token string) {
 	var next time.Time
 	var unknown bool
 	for _, o := range seen.record.OwedHooks() {
-		at := h.app.engine.rotator.HookAt(o)
+		at := h.app.engine.rotator.HookAt(token, o)
 		switch act := h.find(token, o.Name); {
 		case act == nil:
 			unknown = true
@@ -217,7 +220,7 @@ func (h *hooks) othersFirst(s scheduled) time.Duration {
 	}
 	var due time.Time
 	for _, o := range s.record.OwedHooks() {
-		due = moment.MinNonZero(due, e.rotator.HookAt(o))
+		due = moment.MinNonZero(due, e.rotator.HookAt(s.token.Name, o))
 	}
 	return max(0, moment.Max(due, s.since).Add(e.peers.Wait(s.token.Name, s.record)).Sub(e.now()))
 }
@@ -306,28 +309,72 @@ type begun struct {
 	run   rotation.HookRun
 }
 
-// run runs an action once, for several tokens.
+// run runs an action once, for several tokens. Their order does not depend on which of them waited first, so that a run
+// which is repeated with the same tokens is seen to be the same.
 func (h *hooks) run(ctx context.Context, act *action, tokens []string) {
-	var all []begun
-	var items []hook.Item
-	for _, token := range tokens {
-		if run, t := h.begin(ctx, act, token); run != nil {
-			all = append(all, begun{t, *run})
-			items = append(items, hook.Item{Token: token, ID: run.ID, RotationID: run.RotationID, Digest: run.Digest, Attempt: run.Attempt})
-		}
-	}
+	all := h.beginAll(ctx, act, tokens)
 	if len(all) == 0 {
 		return
+	}
+	items := make([]hook.Item, len(all))
+	for i, b := range all {
+		items[i] = hook.Item{Token: b.run.Token, ID: b.run.ID, RotationID: b.run.RotationID, Digest: b.run.Digest, Attempt: b.run.Attempt}
 	}
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(hookStop, cancel) })()
 	began := time.Now()
-	err := act.hook.Run(running, items)
-	end := rotation.HookEnd{Err: err, CutOff: err != nil && running.Err() != nil, Took: time.Since(began), Tokens: len(all)}
+	err := act.hook.Run(rotation.WithSendCheck(running, func() error { return h.mayRun(all) }), items)
+	end := rotation.HookEnd{Err: err, CutOff: err != nil && running.Err() != nil || errors.Is(err, rotation.ErrNotHeld), Took: time.Since(began), Tokens: len(all)}
+	h.atOnce(len(all), func(i int) { h.end(ctx, all[i], end) })
+}
+
+// mayRun returns why a run must not be begun any more.
+func (h *hooks) mayRun(all []begun) error {
 	for _, b := range all {
-		h.end(ctx, b, end)
+		if err := h.app.engine.rotator.MayRunHook(b.run); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+// beginAll notes that a hook runs now for those of the tokens that still owe it, and returns them by name. What it does not
+// begin in time waits for the next run.
+func (h *hooks) beginAll(ctx context.Context, act *action, tokens []string) (all []begun) {
+	slices.Sort(tokens)
+	runs, began := make([]*begun, len(tokens)), time.Now()
+	h.atOnce(len(tokens), func(i int) {
+		if time.Since(began) > hookBegin {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			act.waiting = append(act.waiting, tokens[i])
+			return
+		}
+		if run, t := h.begin(ctx, act, tokens[i]); run != nil {
+			runs[i] = &begun{t, *run}
+		}
+	})
+	for _, b := range runs {
+		if b != nil {
+			all = append(all, *b)
+		}
+	}
+	return all
+}
+
+// atOnce calls do for 0 to n-1, some at the same time, and returns after all of them.
+func (h *hooks) atOnce(n int, do func(i int)) {
+	var next atomic.Int64
+	var calls sync.WaitGroup
+	for range min(n, hookNotes) {
+		calls.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	calls.Wait()
 }
 
 // begin notes that a hook runs now. It returns nil if it does not: then the token is queued again if it has to be.
@@ -338,7 +385,7 @@ func (h *hooks) begin(ctx context.Context, act *action, token string) (*rotation
 	t, ok := h.app.engine.configured(token)
 	if ok && ctx.Err() == nil {
 		var err error
-		run, record, err = h.app.engine.rotator.BeginHook(ctx, t, act.name, act.timeout+hookSlack, act.batch)
+		run, record, err = h.app.engine.rotator.BeginHook(ctx, t, act.name, act.timeout, act.batch)
 		switch {
 		case err == nil:
 		case errors.Is(err, rotation.ErrBusy), h.app.engine.lost(err):

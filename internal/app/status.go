@@ -175,7 +175,7 @@ func (a *App) showHooks(s *status.Token, seen scheduled) {
 			shown.State = "failing"
 		}
 		if h.Owed() {
-			shown.Next = a.engine.rotator.HookAt(h)
+			shown.Next = a.engine.rotator.HookAt(seen.token.Name, h)
 			s.HooksOwed = moment.MinNonZero(s.HooksOwed, h.Since)
 		}
 		s.Hooks = append(s.Hooks, shown)

@@ -7,7 +7,9 @@ import (
 	"strings"
 
 	"rotatord/internal/config"
+	"rotatord/internal/failpoint"
 	"rotatord/internal/kubernetes"
+	"rotatord/internal/rotation"
 )
 
 // Annotation is the annotation of the pod template by which a workload is restarted. Its value has one entry for each
@@ -45,7 +47,12 @@ func (r *restart) Run(ctx context.Context, items []Item) error {
 		if !changed {
 			return nil
 		}
+		if err := rotation.MaySend(ctx); err != nil { // after a conflict, the restart may have been for something newer than ours
+			return err
+		}
+		failpoint.Reach("hook.effect.before")
 		err = r.client.Annotate(ctx, r.workload(), template.ResourceVersion, map[string]string{Annotation: value})
+		failpoint.Reach("hook.effect.after")
 		if err == nil || !kubernetes.Changed(err) {
 			return err
 		}

@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/failpoint"
 	"rotatord/internal/outbound"
+	"rotatord/internal/rotation"
 	"rotatord/internal/secret"
 )
 
@@ -33,6 +35,10 @@ type NoticedToken struct {
 	Name       string        `json:"name"`
 	RotationID string        `json:"rotation_id"`
 	Digest     secret.Digest `json:"digest"`
+	// Delivery is what the delivery of a request for this token alone would be, and Attempt how often one was begun for
+	// it: another attempt may come with other tokens.
+	Delivery string `json:"delivery"`
+	Attempt  int    `json:"attempt"`
 }
 
 // Webhook implements [config.HookKinds].
@@ -56,7 +62,7 @@ func (w *webhook) Run(ctx context.Context, items []Item) error {
 	}
 	notice := Notice{Event: "rotated", Delivery: deliveryID(items)}
 	for _, item := range items {
-		notice.Tokens = append(notice.Tokens, NoticedToken{item.Token, item.RotationID, item.Digest})
+		notice.Tokens = append(notice.Tokens, NoticedToken{item.Token, item.RotationID, item.Digest, item.ID, item.Attempt})
 	}
 	body, err := json.Marshal(notice)
 	if err != nil {
@@ -68,7 +74,12 @@ func (w *webhook) Run(ctx context.Context, items []Item) error {
 	}
 	req.Header.Set(attemptHeader, strconv.Itoa(attempt(items)))
 	req.Header.Set(outbound.SignatureHeader, outbound.Signature([]byte(key.Reveal()), time.Now(), body))
+	if err := rotation.MaySend(ctx); err != nil {
+		return err
+	}
+	failpoint.Reach("hook.effect.before")
 	res, err := w.transport.RoundTrip(req)
+	failpoint.Reach("hook.effect.after")
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:

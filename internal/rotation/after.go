@@ -55,13 +55,19 @@ type OwedHook struct {
 	// NotBefore is when the next run may begin, and LastError why the last one failed.
 	NotBefore time.Time `json:"not_before,omitzero"`
 	LastError string    `json:"last_error,omitempty"`
-	// Began and Runner say when a run was begun, and by which process; zero and nil if none is in progress.
+	// Began and Runner say when a run was begun, and by which process; zero and nil if none is in progress. It may be a
+	// run for the rotation before: the next run begins after its end.
 	Began  time.Time `json:"began,omitzero"`
 	Runner *Hold     `json:"runner,omitempty"`
 }
 
 // Owed reports whether it is still to be done.
 func (h OwedHook) Owed() bool { return h.Name != "" && h.DoneAt.IsZero() }
+
+// isRun reports whether the run in progress is that one.
+func (h OwedHook) isRun(run HookRun) bool {
+	return h.Runner != nil && h.Runner.Process == run.by && h.Began.Equal(run.noted)
+}
 
 func (a *After) index(name string) int {
 	if a == nil {
@@ -100,13 +106,29 @@ func (a *After) ID(h OwedHook) string {
 	return fmt.Sprintf("%s.%d", a.RotationID, h.Again+1)
 }
 
-// HookAt returns from when on this process may run an owed hook. If the run of another replica has not ended, that is
-// when it must have ended.
-func (r *Rotator) HookAt(h OwedHook) time.Time {
-	if r.replica == nil || !r.replica.isForeign(h.Runner) {
-		return h.NotBefore // the run of a process before this one has ended with it
+// How long another replica waits for the end of a run: hookSlack longer than the timeout of the hook. A run is not begun
+// later than hookStart after the note that it begins, so it has ended by then.
+const (
+	hookSlack = time.Minute
+	hookStart = 30 * time.Second
+)
+
+// HookAt returns from when on this process may run an owed hook of a token. If the run of another replica may go on, that
+// is when it must have ended.
+func (r *Rotator) HookAt(token string, h OwedHook) time.Time {
+	if left := r.runLeft(token, h); left > 0 {
+		return moment.Max(h.NotBefore, r.now().Add(left))
 	}
-	return moment.Max(h.NotBefore, h.Began.Add(time.Duration(h.Runner.For)))
+	return h.NotBefore
+}
+
+// runLeft returns for how long the run of another replica may go on; 0 if none does. The run of a process before this one
+// has ended with it.
+func (r *Rotator) runLeft(token string, h OwedHook) time.Duration {
+	if r.replica == nil || !r.replica.isForeign(h.Runner) {
+		return 0
+	}
+	return max(0, r.shared.RunLeft(token, h))
 }
 
 // HookRun is a run of a hook that the ledger knows to have begun.
@@ -117,15 +139,35 @@ type HookRun struct {
 	RotationID string
 	Digest     secret.Digest
 	Attempt    int // 1 for the first
+
+	noting time.Time // before the note that it begins
+	noted  time.Time // what the note says
+	by     string    // the process
+}
+
+// MayRunHook returns why a run must not be begun any more, although the ledger says that it is: this process was stopped
+// since then for so long that another replica may have taken it over. It is asked at the last moment before a program is
+// started or a request leaves: see [WithSendCheck].
+func (r *Rotator) MayRunHook(run HookRun) error {
+	if r.replica == nil || passed(run.noting, r.now()) <= hookStart || failpoint.Off("hook.start") {
+		return nil
+	}
+	return fmt.Errorf("%w: its hook was not begun within %s", ErrNotHeld, hookStart)
+}
+
+// passed returns the longer of the times that the monotonic clock and the wall clock show between two moments: the
+// monotonic clock stands still while a machine is suspended, and the wall clock can be set back.
+func passed(from, to time.Time) time.Duration {
+	return max(to.Sub(from), to.Round(0).Sub(from.Round(0)))
 }
 
 // ErrBusy is in the error of a call that does not wait for the work on a token.
 var ErrBusy = errors.New("the token is being worked on")
 
-// BeginHook notes that a hook which is due, or with early also one that is only owed, runs now, for at most bound. It
+// BeginHook notes that a hook which is due, or with early also one that is only owed, runs now, with that timeout. It
 // returns the run, with the token's record after that; nil if it is not due any more. It does not wait for a token that
 // is being worked on: see [ErrBusy].
-func (r *Rotator) BeginHook(ctx context.Context, t Token, name string, bound time.Duration, early bool) (*HookRun, Record, error) {
+func (r *Rotator) BeginHook(ctx context.Context, t Token, name string, timeout time.Duration, early bool) (*HookRun, Record, error) {
 	e, err := r.tryOpen(ctx, t)
 	if e == nil {
 		return nil, Record{}, ErrBusy
@@ -134,14 +176,14 @@ func (r *Rotator) BeginHook(ctx context.Context, t Token, name string, bound tim
 	if err != nil {
 		return nil, e.record, err
 	}
-	after, now := e.record.After, e.now().UTC()
-	owed := after.hook(name)
-	if at := r.HookAt(owed); !owed.Owed() || at.After(now) && (!early || !at.Equal(owed.NotBefore)) {
+	after, noting := e.record.After, e.now()
+	owed, now := after.hook(name), noting.UTC()
+	if !owed.Owed() || owed.NotBefore.After(now) && !early || r.runLeft(t.Name, owed) > 0 {
 		return nil, e.record, nil
 	}
-	by := &Hold{Replica: r.owner, Process: r.owner, For: Grace(bound)}
+	by := &Hold{Replica: r.owner, Process: r.owner, For: Grace(timeout + hookSlack)}
 	if r.replica != nil {
-		by = r.replica.hold(bound)
+		by = r.replica.hold(timeout + hookSlack)
 	}
 	failpoint.Reach("hook.begin.before")
 	err = e.save(ctx, e.record.hookBegun(name, by, now))
@@ -150,7 +192,7 @@ func (r *Rotator) BeginHook(ctx context.Context, t Token, name string, bound tim
 		return nil, e.record, fmt.Errorf("%w: noting that a hook runs: %w", ErrLedger, err)
 	}
 	return &HookRun{Token: t.Name, Hook: name, ID: after.ID(owed), RotationID: after.RotationID, Digest: after.Digest,
-		Attempt: owed.Attempts + 1}, e.record, nil
+		Attempt: owed.Attempts + 1, noting: noting, noted: now, by: by.Process}, e.record, nil
 }
 
 // HookEnd is how a run of a hook has ended.
@@ -185,7 +227,10 @@ func (r *Rotator) EndHook(ctx context.Context, t Token, run HookRun, end HookEnd
 		next = next.hookDone(run.Hook, now)
 	}
 	takenOver := owed.Attempts > run.Attempt       // by a later run, which may go on
-	if current && (end.Err == nil || !takenOver) { // else a newer rotation has replaced it, and the hook runs again for that one
+	if !current { // a newer rotation has replaced it, and the hook runs again for that one
+		next = e.record.hookRunEnded(run)
+	}
+	if current && (end.Err == nil || !takenOver) || !current && owed.isRun(run) {
 		failpoint.Reach("hook.end.before")
 		err := e.save(ctx, next)
 		failpoint.Reach("hook.end.after")

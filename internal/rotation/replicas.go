@@ -56,6 +56,10 @@ type SharedLedger interface {
 	// the time is counted from before the save, and is never too long. For a hold of another process it is never
 	// too short.
 	HoldLeft(r Record) time.Duration
+	// RunLeft returns for how long the run of a hook that another process has begun may go on; 0 or less if it has ended.
+	// The time begins with the version of the record that this ledger has seen first with that run, as for a hold, and is
+	// never too short.
+	RunLeft(token string, h OwedHook) time.Duration
 }
 
 // Copies keeps copies of sealed answers where every replica finds them. Implementations are safe for concurrent use.

@@ -23,7 +23,8 @@ func (r Record) withHook(name string, change func(h *OwedHook)) Record {
 }
 
 // owesHooks notes the hooks that follow the rotation that ends now. It is part of the save that commits the rotation,
-// so no crash can come between the two. What was owed for an earlier rotation is owed for this one instead.
+// so no crash can come between the two. What was owed for an earlier rotation is owed for this one instead. A run for that
+// one may go on, and the next run waits for its end: an older digest must not be the last that consumers see.
 func (r Record) owesHooks(t Token, now time.Time) Record {
 	before := r.After
 	if r.After = nil; len(t.Hooks) == 0 {
@@ -34,6 +35,7 @@ func (r Record) owesHooks(t Token, now time.Time) Record {
 		owed := OwedHook{Name: h.Name, Since: now, NotBefore: now.Add(h.Batch)}
 		if old := before.hook(h.Name); old.Owed() {
 			owed.Since, owed.Replaced, owed.Failures = moment.Min(old.Since, now), old.Replaced+1, old.Failures
+			owed.Began, owed.Runner = old.Began, old.Runner
 		}
 		after.Hooks = append(after.Hooks, owed)
 	}
@@ -66,6 +68,15 @@ func (r Record) hookFailed(name, why string, next time.Time) Record {
 	})
 }
 
+// hookRunEnded notes the end of a run for an earlier rotation.
+func (r Record) hookRunEnded(run HookRun) Record {
+	return r.withHook(run.Hook, func(h *OwedHook) {
+		if h.isRun(run) {
+			h.Runner, h.Began = nil, time.Time{}
+		}
+	})
+}
+
 // hookCutOff notes that a run was ended by the daemon itself. That is not a failure.
 func (r Record) hookCutOff(name string, next time.Time) Record {
 	return r.withHook(name, func(h *OwedHook) { h.NotBefore, h.Runner, h.Began = next, nil, time.Time{} })
@@ -83,8 +94,8 @@ func (r Record) hooksOrdered(names []string, now time.Time) Record {
 		}
 	}
 	for _, name := range names {
-		old := before.hook(name)
-		owed := OwedHook{Name: name, Since: now, NotBefore: now, Again: old.Again + 1}
+		old, running := before.hook(name), r.After.hook(name)
+		owed := OwedHook{Name: name, Since: now, NotBefore: now, Again: old.Again + 1, Began: running.Began, Runner: running.Runner}
 		if old.Owed() {
 			owed.Since = moment.Min(old.Since, now)
 		}

@@ -34,6 +34,8 @@ func (l *vaultLedger) Save(ctx context.Context, r rotation.Record) (rotation.Rec
 
 func (l *vaultLedger) HoldLeft(r rotation.Record) time.Duration { return time.Minute }
 
+func (l *vaultLedger) RunLeft(string, rotation.OwedHook) time.Duration { return time.Minute }
+
 // whileLedgerIsAway runs test in a world where a replica has sealed an answer, cannot deliver it, and then loses the ledger.
 func whileLedgerIsAway(t *testing.T, test func(t *testing.T, w *world, l *vaultLedger, token rotation.Token, r *rotation.Rotator)) {
 	t.Helper()

@@ -58,14 +58,36 @@ func (l *Ledger) HoldLeft(r rotation.Record) time.Duration {
 	if !there { // an older record than the one that was seen last: load it again
 		return held
 	}
-	left := held - now.Sub(v.seen)
+	return l.left(v.sighting, held, now)
+}
+
+// left returns how much is left of a time that has begun at the latest with a version that another process wrote.
+func (l *Ledger) left(s sighting, held time.Duration, now time.Time) time.Duration {
+	left := held - now.Sub(s.seen)
 	if l.o.Clock != nil {
 		c, ok := l.o.Clock.VaultNow()
-		if ok && !c.Since.After(v.created) && c.At.After(v.seen) {
-			left = min(left, v.created.Add(held).Sub(c.Now))
+		if ok && !c.Since.After(s.created) && c.At.After(s.seen) {
+			left = min(left, s.created.Add(held).Sub(c.Now))
 		}
 	}
 	return left
+}
+
+// RunLeft implements [rotation.SharedLedger]. It counts as HoldLeft does, from the first version that this process has
+// seen with the run: later versions have it too, because other work on the token goes on meanwhile.
+func (l *Ledger) RunLeft(token string, h rotation.OwedHook) time.Duration {
+	if h.Runner == nil {
+		return 0
+	}
+	now := l.o.Now()
+	l.mu.Lock()
+	seen, there := l.known[token].runs[runOf(h)]
+	l.mu.Unlock()
+	held := min(time.Duration(h.Runner.For), MaxHold)
+	if !there { // an older record than the one that was seen last: load it again
+		return held
+	}
+	return l.left(seen, held, now)
 }
 
 func (l *Ledger) isOurs(h *rotation.Hold) bool {

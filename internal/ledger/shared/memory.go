@@ -15,10 +15,43 @@ import (
 
 // version is one version of a token's entry, as this process has seen it.
 type version struct {
-	record  rotation.Record
+	record rotation.Record
+	sighting
+	began time.Time        // by the own clock: before this process wrote it; zero if another did, or if that is not known
+	runs  map[run]sighting // the runs of hooks that are in progress in it: the first version that was seen with each
+}
+
+// sighting is when a version was written and seen.
+type sighting struct {
 	created time.Time // by Vault's clock
 	seen    time.Time // by the own clock: when it was first seen, after the answer that showed it
-	began   time.Time // by the own clock: before this process wrote it; zero if another did, or if that is not known
+}
+
+// run identifies a run of a hook of one token.
+type run struct {
+	hook, process string
+	began         int64
+}
+
+func runOf(h rotation.OwedHook) run { return run{h.Name, h.Runner.Process, h.Began.UnixNano()} }
+
+// runsIn returns the runs of hooks that are in progress in a record, with the sightings that are known from the versions
+// before it.
+func runsIn(r rotation.Record, known map[run]sighting, now sighting) map[run]sighting {
+	var all map[run]sighting
+	for _, h := range r.OwedHooks() {
+		if h.Runner == nil {
+			continue
+		}
+		if all == nil {
+			all = make(map[run]sighting)
+		}
+		all[runOf(h)] = now
+		if first, there := known[runOf(h)]; there {
+			all[runOf(h)] = first
+		}
+	}
+	return all
 }
 
 // attempt is a save whose outcome may not be known.
@@ -53,7 +86,8 @@ func (l *Ledger) learn(r rotation.Record, e kvstore.Entry, began time.Time) {
 	if tried && a.revision == r.Revision && l.isOurs(r.Hold) {
 		began = a.began
 	}
-	l.known[r.Token] = version{record: r, created: e.CreatedAt, seen: l.o.Now(), began: began}
+	now := sighting{created: e.CreatedAt, seen: l.o.Now()}
+	l.known[r.Token] = version{record: r, sighting: now, began: began, runs: runsIn(r, l.known[r.Token].runs, now)}
 	l.newest = r.Token
 }
 

@@ -302,6 +302,58 @@ func TestVaultsClock(t *testing.T) {
 	})
 }
 
+// TestRunLeft: the run of a hook is counted from the first version that was seen with it, whatever is saved meanwhile and
+// whatever the record says of the time; and by Vault's clock where that is known.
+func TestRunLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &place{t: t}
+		ahead := 3 * time.Hour // of Vault's clock
+		p.server.Now = func() time.Time { return time.Now().Add(ahead) }
+		a, _ := p.open("a")
+		b, _ := p.open("b")
+		running := func(revision uint64, attempt int) rotation.Record {
+			r := record("ci")
+			r.Revision = revision
+			r.After = &rotation.After{RotationID: "R", Hooks: []rotation.OwedHook{{
+				Name: "exec:reload", Attempts: attempt, Began: time.Now().Add(-24 * time.Hour), // its clock is a day behind
+				Runner: &rotation.Hold{Replica: "a", Process: "a-1", For: rotation.Grace(90 * time.Second)},
+			}}}
+			return r
+		}
+		left := func(l *shared.Ledger, r rotation.Record) time.Duration { return l.RunLeft("ci", r.After.Hooks[0]) }
+		r := must[rotation.Record](t)(a.Save(t.Context(), running(0, 1)))
+		time.Sleep(20 * time.Second)
+		seen := must[rotation.Record](t)(b.Load(t.Context(), "ci"))
+		if got := left(b, seen); got != 90*time.Second {
+			t.Errorf("seen first: %s", got)
+		}
+		r.Failures++ // other work on the token
+		must[rotation.Record](t)(a.Save(t.Context(), r))
+		time.Sleep(20 * time.Second)
+		seen = must[rotation.Record](t)(b.Load(t.Context(), "ci"))
+		if got := left(b, seen); got != 70*time.Second {
+			t.Errorf("after other work: %s", got)
+		}
+		c := &clock{shared.ClockReading{Now: p.server.Now(), Since: p.server.Now().Add(-time.Hour), At: time.Now().Add(time.Second)}, true}
+		late, _ := p.open("c", func(o *shared.Options) { o.Clock = c })
+		if got := left(late, must[rotation.Record](t)(late.Load(t.Context(), "ci"))); got != 70*time.Second { // 20 s since that version was written
+			t.Errorf("by Vault's clock: %s", got)
+		}
+		again := must[rotation.Record](t)(b.Save(t.Context(), running(seen.Revision, 2)))
+		if got := left(b, again); got != 90*time.Second {
+			t.Errorf("another run: %s", got)
+		}
+		if old := left(b, seen); old != 90*time.Second {
+			t.Errorf("a run of which nothing is known: %s", old)
+		}
+		endless := running(again.Revision, 3)
+		endless.After.Hooks[0].Runner.For = 1<<63 - 1
+		if got := left(b, must[rotation.Record](t)(b.Save(t.Context(), endless))); got > shared.MaxHold {
+			t.Errorf("it is not bounded: %s", got)
+		}
+	})
+}
+
 // TestHoldsAreBounded: no record makes others wait for ever.
 func TestHoldsAreBounded(t *testing.T) {
 	p := &place{t: t}
