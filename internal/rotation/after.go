@@ -226,8 +226,8 @@ func (r *Rotator) EndHook(ctx context.Context, t Token, run HookRun, end HookEnd
 	default:
 		next = next.hookDone(run.Hook, now)
 	}
-	takenOver := owed.Attempts > run.Attempt       // by a later run, which may go on
-	if !current { // a newer rotation has replaced it, and the hook runs again for that one
+	takenOver := owed.Attempts > run.Attempt // by a later run, which may go on
+	if !current {                            // a newer rotation has replaced it, and the hook runs again for that one
 		next = e.record.hookRunEnded(run)
 	}
 	if current && (end.Err == nil || !takenOver) || !current && owed.isRun(run) {
