@@ -6,19 +6,23 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/app"
 	"rotatord/internal/config"
+	"rotatord/internal/doctor"
+	"rotatord/internal/hook"
 	"rotatord/internal/rotation"
 	"rotatord/internal/vault"
 )
 
 func newCheck() *cobra.Command {
-	var configPath, credentials string
+	var configPath, credentials, daemonUser string
 	var format outputFormat
 	cmd := &cobra.Command{
 		Use:   "check",
@@ -28,15 +32,20 @@ daemon has it open, check reads from it when service tokens expire.
 
 All faults are reported at once, with file, line and column. Warnings do not fail the check.
 Secrets that cannot be read here are warnings too, because a check may run on another machine
-than the daemon. So are a JWT and a client certificate for Vault that have ended or are about to,
-and credentials that every user of the machine can read.
+than the daemon. So are programs of hooks that the user of the daemon cannot run here, a JWT and a
+client certificate for Vault that have ended or are about to, and credentials that every user of the
+machine can read. The user of the daemon is the owner of the state directory, or that of --user.
 
 As root, check reads the credentials that systemd gives to a unit where the unit takes them from:
 /etc/rotatord/credentials, or the directory of --credentials.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			user, err := findUser(daemonUser)
+			if err != nil {
+				return err
+			}
 			if format == "json" {
-				return checkJSON(cmd.Context(), configPath, credentials, cmd.OutOrStdout())
+				return checkJSON(cmd.Context(), configPath, credentials, user, cmd.OutOrStdout())
 			}
 			c, err := loadConfig(configPath, cmd.ErrOrStderr())
 			if err != nil {
@@ -49,7 +58,7 @@ As root, check reads the credentials that systemd gives to a unit where the unit
 			for _, r := range relocations {
 				fmt.Fprintln(cmd.ErrOrStderr(), "note:", r)
 			}
-			for _, w := range warnings(c) {
+			for _, w := range warnings(c, user) {
 				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
 			}
 			if faults := expiryFaults(cmd.Context(), c, time.Now()); len(faults) > 0 {
@@ -63,12 +72,13 @@ As root, check reads the credentials that systemd gives to a unit where the unit
 	}
 	configFlag(cmd, &configPath)
 	credentialsFlag(cmd, &credentials)
+	cmd.Flags().StringVar(&daemonUser, "user", "", "`user` that the daemon runs as, for the programs of hooks (default: the owner of the state directory, or this user)")
 	outputFlag(cmd, &format)
 	return cmd
 }
 
 // checkJSON prints the result as one JSON object. It returns errReported if there are faults.
-func checkJSON(ctx context.Context, path, credentials string, stdout io.Writer) error {
+func checkJSON(ctx context.Context, path, credentials string, user *doctor.ServiceUser, stdout io.Writer) error {
 	result := struct {
 		File     string   `json:"file"`
 		Good     bool     `json:"good"`
@@ -84,7 +94,7 @@ func checkJSON(ctx context.Context, path, credentials string, stdout io.Writer) 
 		if _, err := systemPlaces().relocate(c, credentials); err != nil {
 			return err
 		}
-		result.Warnings = append(result.Warnings, warnings(c)...)
+		result.Warnings = append(result.Warnings, warnings(c, user)...)
 		faults = expiryFaults(ctx, c, time.Now())
 	}
 	for _, f := range faults {
@@ -130,11 +140,11 @@ func expiryFaults(ctx context.Context, c *config.Config, now time.Time) config.F
 	return faults
 }
 
-// warnings returns the loader's warnings, those that depend on the present time, and one for each
-// secret that cannot be read.
-func warnings(c *config.Config) []string {
+// warnings returns the loader's warnings, those that depend on the present time, and one for each program that user cannot
+// run, and for each secret that cannot be read.
+func warnings(c *config.Config, user *doctor.ServiceUser) []string {
 	var all []string
-	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now())) {
+	for _, w := range slices.Concat(c.Warnings, c.Lint(time.Now()), c.ProgramWarnings(programs(c, user))) {
 		all = append(all, w.String())
 	}
 	unseen, outOfSight := systemPlaces().outOfSight(c)
@@ -148,6 +158,26 @@ func warnings(c *config.Config) []string {
 		}
 	}
 	return append(all, loginWarnings(c, outOfSight)...)
+}
+
+// programs returns a function that says why the user of the daemon cannot run a program. Without a user it is the owner of
+// the state directory, and where there is none yet, the user of this process.
+func programs(c *config.Config, user *doctor.ServiceUser) func(program string) error {
+	if user == nil {
+		if user, _ = doctor.OwnerOf(c.State.Dir); user != nil {
+			if known, err := findUser(strconv.Itoa(user.UID)); err == nil { // with its groups
+				user = known
+			}
+		}
+	}
+	var as *hook.User
+	if user != nil && user.UID != os.Geteuid() {
+		as = &hook.User{UID: user.UID, GID: user.GID, Groups: user.Groups}
+	}
+	return func(program string) error {
+		_, err := hook.LookUp(program, as)
+		return err
+	}
 }
 
 // loginWarnings returns what the files of vault.tls and vault.auth say about the next login, unless all is well. Files

@@ -111,13 +111,18 @@ func stateRefusal(c *config.Config) error {
 	return statedir.Refusal(c.State.Dir)
 }
 
-// lookUpUser returns a user, by name or number, with its groups; nil if name is empty.
+// lookUpUser returns a user whose rights doctor tries; nil if name is empty.
 func lookUpUser(name string) (*doctor.ServiceUser, error) {
+	if name != "" && os.Geteuid() != 0 {
+		return nil, usagef("--user needs root: only root can try what another user can read")
+	}
+	return findUser(name)
+}
+
+// findUser returns a user, by name or number, with its groups; nil if name is empty.
+func findUser(name string) (*doctor.ServiceUser, error) {
 	if name == "" {
 		return nil, nil
-	}
-	if os.Geteuid() != 0 {
-		return nil, usagef("--user needs root: only root can try what another user can read")
 	}
 	found, err := user.Lookup(name)
 	if err != nil {

@@ -116,7 +116,7 @@ var allowed = map[string][]string{
 		"internal/vault/vaulttest"}, core...),
 	"deploy/prometheus": {},
 	"docs":              {}, // the documents, which the binary serves
-	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/audit", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/harden", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue", "internal/notify",
+	"cmd/rotatord": append([]string{"deploy/prometheus", "internal/admin", "internal/app", "internal/audit", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/harden", "internal/hook", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue", "internal/notify",
 		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest"}, core...),
 }
 

@@ -131,5 +131,8 @@ func (c *checker) checkHooks(hooks []placedHook) {
 		if h.NeedsKubernetes() && c.needKubernetes == "" {
 			c.needKubernetes = h.path
 		}
+		if e, ok := h.Hook.(*ExecHook); ok {
+			c.commands[h.path+".command"] = e.Command[0]
+		}
 	}
 }

@@ -9,16 +9,21 @@ import (
 	"rotatord/internal/scheduler"
 )
 
-// notes are the facts of the file that Lint and ExpiryFault need.
+// notes are the facts of the file that Lint, ExpiryFault and ProgramWarnings need.
 type notes struct {
 	freezes []placedFreeze // all that are usable, in the order of the file
 	sets    []*freezeSet
-	places  map[string]position // of these freezes, and of the tokens' entries, by path
+	places  map[string]position // of these freezes, of the tokens' entries, and of commands, by path
+	// commands are the programs of hooks that tokens have, by path. A hook in defaults has one path.
+	commands map[string]string
 }
 
 // takeNotes stores the facts that are needed after the check.
 func (c *checker) takeNotes() {
-	n := notes{freezes: c.placed, places: make(map[string]position, len(c.placed)+len(c.cfg.Tokens))}
+	n := notes{freezes: c.placed, places: make(map[string]position, len(c.placed)+len(c.cfg.Tokens)), commands: c.commands}
+	for path := range c.commands {
+		n.places[path] = c.values[path]
+	}
 	for _, f := range c.placed {
 		n.places[f.path] = c.values[f.path]
 	}
@@ -71,6 +76,24 @@ func (c *Config) Lint(now time.Time) []Fault {
 		case c.notes.idle(f, now, until):
 			who, _ := describe([]placedFreeze{f})
 			r.addf(at, f.path, "%s covers no slot of any token that it applies to before %s: move it, or remove it", who, shownMoment(until.UTC().Truncate(time.Second)))
+		}
+	}
+	return ordered(r.faults)
+}
+
+// ProgramWarnings returns a warning for each program of a hook about which why returns an error.
+func (c *Config) ProgramWarnings(why func(program string) error) []Fault {
+	r := report{file: c.File}
+	said := make(map[string]error)
+	for _, path := range slices.Sorted(maps.Keys(c.notes.commands)) {
+		program := c.notes.commands[path]
+		err, known := said[program]
+		if !known {
+			err = why(program)
+			said[program] = err
+		}
+		if err != nil {
+			r.addf(c.notes.places[path], path, "%v", err)
 		}
 	}
 	return ordered(r.faults)

@@ -47,6 +47,7 @@ func Parse(filename string, data []byte) (*Config, error) {
 		sets:     map[string]*freezeSet{},
 		frozen:   map[frozenKey]*frozen{},
 		renewals: map[string]bool{},
+		commands: map[string]string{},
 	}
 	if root := c.document(data); root != nil {
 		c.decode(root, "", "", reflect.ValueOf(&c.raw).Elem())
@@ -72,6 +73,7 @@ type checker struct {
 	needVault      string                // the path of the first sink that needs a Vault; empty if none does
 	needKubernetes string                // the same for the API server of a cluster
 	places         map[string]placedSink // the sinks so far, by what each writes to
+	commands       map[string]string     // the programs of hooks so far, by path
 	gaps           map[gapKey]gap
 	global         []placedFreeze        // the global freezes without a fault
 	placed         []placedFreeze        // all freezes without a fault

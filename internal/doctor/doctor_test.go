@@ -380,6 +380,22 @@ var generalIlls = map[string]ill{
 		w.config.Kubernetes.Kubeconfig = "/nonexistent/kubeconfig"
 		w.config.Tokens[1].After = []config.Hook{&config.RestartHook{Workload: "Deployment", Namespace: "ci", Name: "app", HookTimes: config.HookTimes{Timeout: time.Second}}}
 	}, Warning, HookUnusable, "tokens.two.after[0]", "/nonexistent/kubeconfig"},
+	"program that the daemon may not run": {func(w *world) {
+		w.User = &ServiceUser{UID: 64000, GID: 64000}
+		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
+		w.config.Vault = nil
+		for i := range w.config.Tokens {
+			w.config.Tokens[i].Sinks = []config.Sink{outside{w.config.Tokens[i].Sinks[0].(*config.VaultSink)}}
+		}
+		script := filepath.Join(filepath.Dir(w.config.State.Dir), "reload")
+		if err := errors.Join(os.WriteFile(script, []byte("#!/bin/sh\n"), 0o700), os.Chmod(script, 0o700)); err != nil {
+			panic(err)
+		}
+		w.config.Tokens[0].After = []config.Hook{&config.ExecHook{Command: []string{script}}}
+	}, Warning, HookUnusable, "tokens.one.after[0]", "uid 64000 may not"},
+	"hook of a receiver that is not there": {func(w *world) {
+		w.config.Tokens[1].After = []config.Hook{&config.WebhookHook{URL: "http://127.0.0.1:1/", Secret: config.SecretSource{File: "/etc/hostname"}, HookTimes: config.HookTimes{Timeout: time.Second}}}
+	}, Warning, HookUnusable, "tokens.two.after[0]", "127.0.0.1:1"},
 	"hook that can run": {func(w *world) { w.config.Tokens[0].After = []config.Hook{&config.ExecHook{Command: []string{"true"}}} }, Good, HooksGood, "after", "1 of 1"},
 	"hook of another user": {func(w *world) {
 		w.User = &ServiceUser{UID: 64000, GID: 64000}
@@ -388,7 +404,7 @@ var generalIlls = map[string]ill{
 		for i := range w.config.Tokens {
 			w.config.Tokens[i].Sinks = []config.Sink{outside{w.config.Tokens[i].Sinks[0].(*config.VaultSink)}}
 		}
-		w.config.Tokens[0].After = []config.Hook{&config.ExecHook{Command: []string{"true"}}}
+		w.config.Tokens[0].After = []config.Hook{&config.WebhookHook{URL: "https://example.com/", Secret: config.SecretSource{File: "/nonexistent/key"}}}
 	}, Warning, HookNotTried, "tokens.one.after[0]", "only the service's user (uid 64000) can prove"},
 	"other system": {func(w *world) { w.on(disk{}) }, Good, StateGood, "state.dir", "tells nothing more about it"},
 }

@@ -28,14 +28,20 @@ func (e *examination) hooks(ctx context.Context, user *ServiceUser) {
 		if h.tokens > 1 {
 			name = fmt.Sprintf("%s (of %d tokens)", name, h.tokens)
 		}
-		if user != nil {
+		program, isProgram := h.config.(*config.ExecHook)
+		var err error
+		switch {
+		case isProgram && user != nil:
+			err = e.programOf(program, *user)
+		case user != nil:
 			e.add(Warning, HookNotTried, h.subject, fmt.Sprintf("%s was not checked: only %s can prove that it may run", name, user),
 				"run doctor beside the daemon, with admin_socket configured")
 			continue
-		}
-		opened, err := hook.Open(h.config, hook.Deps{Kubernetes: cluster})
-		if err == nil {
-			err = opened.Check(ctx)
+		default:
+			var opened hook.Hook
+			if opened, err = hook.Open(h.config, hook.Deps{Kubernetes: cluster}); err == nil {
+				err = opened.Check(ctx)
+			}
 		}
 		if err != nil {
 			e.add(Warning, HookUnusable, h.subject, name+": "+err.Error(),
@@ -47,6 +53,15 @@ func (e *examination) hooks(ctx context.Context, user *ServiceUser) {
 	if good > 0 {
 		e.add(Good, HooksGood, "after", fmt.Sprintf("%d of %d hook(s) can run, as far as that can be seen without a run", good, len(all)), "")
 	}
+}
+
+// programOf returns why the user of the daemon cannot run a program.
+func (e *examination) programOf(c *config.ExecHook, user ServiceUser) error {
+	path, err := hook.LookUp(c.Command[0], &hook.User{UID: user.UID, GID: user.GID, Groups: user.Groups})
+	if dir := hiddenIn(path); err == nil && dir != "" && e.ofUnit() {
+		err = fmt.Errorf("%s is in %s, which the shipped unit hides from the service (ProtectHome=, PrivateTmp=): put it elsewhere, such as into /usr/local/bin", path, dir)
+	}
+	return err
 }
 
 // distinctHooks returns the hooks of tokens, each once.

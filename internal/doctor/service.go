@@ -69,13 +69,22 @@ func (e *examination) serviceUser() *ServiceUser {
 	if e.euid() != 0 {
 		return nil
 	}
-	switch uid, gid, err := ownpath.Owner(e.Config.State.Dir); {
-	case err == nil && uid != 0:
-		return &ServiceUser{UID: uid, GID: gid}
+	switch owner, err := OwnerOf(e.Config.State.Dir); {
+	case err == nil && owner.UID != 0:
+		return owner
 	case errors.Is(err, fs.ErrNotExist) && e.ofUnit():
 		return &ServiceUser{UID: overflowUser, GID: overflowUser, Assumed: true}
 	}
 	return nil
+}
+
+// OwnerOf returns the owner of a state directory, who is the user that the daemon runs as.
+func OwnerOf(stateDir string) (*ServiceUser, error) {
+	uid, gid, err := ownpath.Owner(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	return &ServiceUser{UID: uid, GID: gid}, nil
 }
 
 // service checks the files that this user can read and the daemon's user may not.

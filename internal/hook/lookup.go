@@ -75,7 +75,7 @@ func executable(path string, as *User) error {
 	case onNoexec(path):
 		return fmt.Errorf("%s is on a file system that is mounted with noexec: put it elsewhere, such as into /usr/local/bin", path)
 	case as == nil && syscall.Access(path, 1) != nil: // X_OK
-		return fmt.Errorf("the user of the daemon (uid %d) may not run %s, which has mode %s", os.Getuid(), path, info.Mode().Perm())
+		return fmt.Errorf("uid %d may not run %s, which has mode %s", os.Getuid(), path, info.Mode().Perm())
 	case as == nil:
 		return nil
 	}

@@ -1,10 +1,13 @@
 package hook
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -49,7 +52,7 @@ func (o *opener) Webhook(c *config.WebhookHook) {
 // webhook sends a signed request.
 type webhook struct {
 	config    *config.WebhookHook
-	transport http.RoundTripper
+	transport *http.Transport
 }
 
 // Run implements [Hook]. An answer of 200 to 299 is success.
@@ -104,13 +107,42 @@ func (w *webhook) Run(ctx context.Context, items []Item) error {
 // receiver is the other end, for errors.
 var receiver = outbound.Peer{Name: "the receiver of the webhook", Address: "after.webhook.url"}
 
-// Check implements [Hook]. It sends nothing.
+// Check implements [Hook]. It connects to the receiver, so that its name, its port and its certificate are tried, and sends
+// no request.
 func (w *webhook) Check(ctx context.Context) error {
-	if _, err := url.Parse(w.config.URL); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, min(w.config.Timeout, checkTime))
+	defer cancel()
+	to, err := url.Parse(w.config.URL)
+	if err != nil {
 		return errors.New("the URL cannot be read")
 	}
 	if _, err := w.config.Secret.ReadWithin(ctx); err != nil {
 		return fmt.Errorf("the secret for the signature: %w", err)
 	}
+	if outbound.Route(to) != "" {
+		return nil // what a proxy can reach only a request tells
+	}
+	if err := w.connect(ctx, to); err != nil {
+		return receiver.Explained(err, to)
+	}
 	return nil
+}
+
+// checkTime bounds a check.
+const checkTime = 10 * time.Second
+
+// connect opens a connection to the receiver as a run does, and ends it.
+func (w *webhook) connect(ctx context.Context, to *url.URL) error {
+	address := net.JoinHostPort(to.Hostname(), cmp.Or(to.Port(), map[string]string{"http": "80", "https": "443"}[to.Scheme]))
+	conn, err := w.transport.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if to.Scheme != "https" {
+		return nil
+	}
+	c := w.transport.TLSClientConfig.Clone()
+	c.ServerName = to.Hostname()
+	return tls.Client(conn, c).HandshakeContext(ctx)
 }
