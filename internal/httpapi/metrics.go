@@ -18,20 +18,15 @@ import (
 type Metrics struct {
 	registry *prometheus.Registry
 
-	rotations         *prometheus.CounterVec
+	perToken          *tokenCounters
 	rotationDuration  *prometheus.HistogramVec
 	stepDuration      *prometheus.HistogramVec
 	lag               prometheus.Histogram
-	slotsMissed       *prometheus.CounterVec
-	slotsFrozen       *prometheus.CounterVec
 	sinkWrites        *prometheus.CounterVec
 	hooks             *prometheus.CounterVec
 	hookDuration      *prometheus.HistogramVec
 	doubtVerdicts     *prometheus.CounterVec
 	graceExtensions   *prometheus.CounterVec
-	outOfBand         *prometheus.CounterVec
-	renewals          *prometheus.CounterVec
-	verifications     *prometheus.CounterVec
 	inventorySuccess  *prometheus.GaugeVec
 	cfRequests        *prometheus.CounterVec
 	cfDuration        *prometheus.HistogramVec
@@ -74,21 +69,16 @@ func NewMetrics(b Build) *Metrics {
 		return h
 	}
 	seconds := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 60}
-	m.rotations = counter("rotatord_rotations_total", "Rotation attempts by trigger and result.", "token", "trigger", "result")
+	m.perToken = newTokenCounters(func(c prometheus.Collector) { m.registry.MustRegister(c) })
 	m.rotationDuration = histogram("rotatord_rotation_duration_seconds", "Duration of rotation attempts.", seconds, "result")
 	m.stepDuration = histogram("rotatord_rotation_step_duration_seconds", "Duration of the steps of a rotation.", seconds, "step")
 	m.lag = histogram("rotatord_schedule_lag_seconds", "How late rotations began, after slot and jitter.",
 		[]float64{.01, .1, 1, 10, 60, 300, 1800, 3600, 6 * 3600, 24 * 3600}).WithLabelValues().(prometheus.Histogram)
-	m.slotsMissed = counter("rotatord_slots_missed_total", "Slots that passed without a rotation of their own.", "token")
-	m.slotsFrozen = counter("rotatord_slots_frozen_total", "Slots that a freeze took away: passed over, or deferred until the next one came.", "token")
 	m.sinkWrites = counter("rotatord_sink_writes_total", "Deliveries to sinks, each confirmed by read-back or failed.", "sink", "result")
 	m.hooks = counter("rotatord_hooks_total", "Runs of hooks after rotations.", "kind", "result")
 	m.hookDuration = histogram("rotatord_hook_duration_seconds", "Duration of runs of hooks.", seconds, "kind")
 	m.doubtVerdicts = counter("rotatord_doubt_verdicts_total", "Verdicts about tokens in doubt, also those to wait.", "reason")
 	m.graceExtensions = counter("rotatord_grace_extensions_total", "Attempts to give an old secret more time while consumers have no other.", "result")
-	m.outOfBand = counter("rotatord_token_out_of_band_rotations_total", "Rotations by another person or program that an inventory has shown.", "token")
-	m.renewals = counter("rotatord_renewals_total", "Renewals of service tokens, not of their secrets.", "token", "result")
-	m.verifications = counter("rotatord_verifications_total", "What new secrets were found to be where they were tried.", "token", "result")
 	m.watch = newWatchMetrics(counter)
 	m.notify = newNotifyMetrics(counter, gauge)
 	m.replicas = newReplicaMetrics()
@@ -133,14 +123,7 @@ func (m *Metrics) ConfigRefused() { m.reloadSuccessful.Set(0) }
 
 // Known makes the counters of a token exist at zero, so that the first increase can be
 // seen by rate().
-func (m *Metrics) Known(token string) {
-	for _, result := range event.Results {
-		m.rotations.WithLabelValues(token, string(rotation.TriggerSchedule), string(result))
-	}
-	m.slotsMissed.WithLabelValues(token)
-	m.slotsFrozen.WithLabelValues(token)
-	m.outOfBand.WithLabelValues(token)
-}
+func (m *Metrics) Known(token string) { m.perToken.known(token) }
 
 // Inventoried records that an account's service tokens were listed.
 func (m *Metrics) Inventoried(account string, at time.Time) {
@@ -148,11 +131,7 @@ func (m *Metrics) Inventoried(account string, at time.Time) {
 }
 
 // Forget drops what was counted of a token that is no longer configured.
-func (m *Metrics) Forget(token string) {
-	for _, c := range []*prometheus.CounterVec{m.rotations, m.slotsMissed, m.slotsFrozen, m.outOfBand, m.renewals, m.verifications} {
-		c.DeletePartialMatch(prometheus.Labels{"token": token})
-	}
-}
+func (m *Metrics) Forget(token string) { m.perToken.forget(token) }
 
 // Subscriber returns what counts events. It is inline.
 func (m *Metrics) Subscriber() *event.Subscriber {
@@ -173,16 +152,24 @@ func (m *Metrics) Subscriber() *event.Subscriber {
 		}),
 		event.On(func(_ event.Event, d event.Verdict) { m.doubtVerdicts.WithLabelValues(d.Reason).Inc() }),
 		event.On(func(_ event.Event, d event.GraceExtension) { m.graceExtensions.WithLabelValues(resultOf(d.Err)).Inc() }),
-		event.On(func(e event.Event, _ event.OutsideRotation) { m.outOfBand.WithLabelValues(e.Token).Inc() }),
+		event.On(func(e event.Event, _ event.OutsideRotation) {
+			m.perToken.count(e.Token, func(t *tokenCounts) { t.outOfBand++ })
+		}),
 		event.On(m.restored),
-		event.On(func(e event.Event, d event.Renewal) { m.renewals.WithLabelValues(e.Token, resultOf(d.Err)).Inc() }),
-		event.On(func(e event.Event, d event.Probe) { m.verifications.WithLabelValues(e.Token, string(d.Result)).Inc() }),
+		event.On(func(e event.Event, d event.Renewal) {
+			m.perToken.count(e.Token, func(t *tokenCounts) { inc(&t.renewals, resultOf(d.Err), "") })
+		}),
+		event.On(func(e event.Event, d event.Probe) {
+			m.perToken.count(e.Token, func(t *tokenCounts) { inc(&t.verificationsSeen, string(d.Result), "") })
+		}),
 		event.On(func(_ event.Event, d event.VaultLogin) {
 			m.vaultLogins.WithLabelValues(d.Method, resultOf(d.Err)).Inc()
 		}),
 		event.On(func(e event.Event, d event.Missed) {
-			m.slotsMissed.WithLabelValues(e.Token).Add(float64(d.Count))
-			m.slotsFrozen.WithLabelValues(e.Token).Add(float64(d.Frozen))
+			m.perToken.count(e.Token, func(t *tokenCounts) {
+				t.missed += uint64(max(d.Count, 0))
+				t.frozen += uint64(max(d.Frozen, 0))
+			})
 		}),
 		event.On(m.replicas.takenOverFrom), event.On(m.replicas.late), event.On(m.replicas.copied), event.On(m.replicas.clockJumped),
 		// Where these lead to a state that matters, a gauge shows it.
@@ -203,7 +190,7 @@ var counted = []event.Kind{event.VaultLoggedIn, event.VaultLoginFailed, event.Va
 	event.TakenOver, event.LateDelivered, event.LateSuperseded, event.Copied, event.NotCopied, event.VaultClockJumped}
 
 func (m *Metrics) rotationEnded(e event.Event, d event.RotationEnded) {
-	m.rotations.WithLabelValues(e.Token, d.Trigger, string(d.Result)).Inc()
+	m.perToken.count(e.Token, func(t *tokenCounts) { inc(&t.rotations, string(d.Result), d.Trigger) })
 	m.rotationDuration.WithLabelValues(string(d.Result)).Observe(d.Duration.Seconds())
 	if d.Trigger == string(rotation.TriggerSchedule) || d.Trigger == string(rotation.TriggerCatchUp) {
 		m.lag.Observe(max(d.Lag.Seconds(), 0))
