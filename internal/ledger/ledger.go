@@ -46,7 +46,7 @@ import (
 // promise that: after an error it may have saved any of the records. A caller of SaveAll
 // must therefore load the records again after an error.
 type Ledger interface {
-	rotation.Ledger
+	rotation.OracleLedger
 	rotation.Pauses
 	// SavePauses replaces all pauses, for an import. If another process has changed them since LoadPauses,
 	// [rotation.ErrConflict] is in the error.
@@ -80,6 +80,7 @@ type Local struct {
 	db     *bbolt.DB
 	opened os.FileInfo // the file when it was opened
 	writes durable.LastWrite
+	oracle rotation.Oracle
 }
 
 // LocalOptions say how a local ledger is opened.
@@ -226,8 +227,10 @@ func (l *Local) Save(_ context.Context, r rotation.Record) (rotation.Record, err
 		return err
 	})
 	if err != nil {
+		l.unsure(err, r)
 		return rotation.Record{}, err
 	}
+	l.oracle.Note(r)
 	return r, nil
 }
 
@@ -246,9 +249,25 @@ func (l *Local) SaveAll(_ context.Context, all []rotation.Record) ([]rotation.Re
 		return nil
 	})
 	if err != nil {
+		l.unsure(err, all...)
 		return nil, err
 	}
+	for _, r := range saved {
+		l.oracle.Note(r)
+	}
 	return saved, nil
+}
+
+// OracleTrusted implements [rotation.OracleLedger].
+func (l *Local) OracleTrusted(ctx context.Context, account string) (bool, error) {
+	return l.oracle.Trusted(ctx, account, l)
+}
+
+// unsure notes that a save has failed. After a conflict nothing was saved; after an error of the disk it may be.
+func (l *Local) unsure(err error, all ...rotation.Record) {
+	if !errors.Is(err, rotation.ErrConflict) {
+		l.oracle.Unsure(all...)
+	}
 }
 
 // update runs a transaction and notes how its write ended. A conflict is not noted: it says nothing

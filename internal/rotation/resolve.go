@@ -56,11 +56,9 @@ func (e *entry) lookAndAct(ctx context.Context, asked bool) (verdict Verdict, re
 // verdict asks for that. readErr says why Cloudflare could not be asked.
 func (e *entry) look(ctx context.Context, asked bool) (verdict Verdict, created *TokenFacts, readErr, err error) {
 	evidence, readErr := e.record.Work.strategy().look(ctx, e, asked)
-	records, err := e.ledger.All(ctx)
-	if err != nil {
+	if evidence.Trusted, err = e.oracleTrusted(ctx, e.token.Account); err != nil {
 		return Verdict{}, nil, readErr, fmt.Errorf("%w: %w", ErrLedger, err)
 	}
-	evidence.Trusted = oracleTrusted(records, e.token.Account)
 	if d := e.record.Doubt; !d.OldWorksUntil.IsZero() { // the ledger may not have been writable
 		e.observe(e.record.doubtWorksUntil(e.knownEnd(e.record.Work.RotationID, d.OldWorksUntil)))
 	}

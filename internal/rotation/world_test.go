@@ -98,6 +98,7 @@ type world struct {
 
 	records map[string][]byte
 	decoded map[string]rotation.Record // of records
+	oracle  rotation.Oracle
 	pending map[string]rotation.Issued
 	// unreadable is set if no sealed answer can be decrypted.
 	unreadable bool
@@ -216,6 +217,7 @@ func (w *world) Load(_ context.Context, token string) (rotation.Record, error) {
 }
 
 func (w *world) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
+	w.oracle.Unsure(r) // the call may fail, or crash
 	err := w.do("save "+string(r.Step), func() error {
 		if w.decoded[r.Token].Revision != r.Revision {
 			return rotation.ErrConflict
@@ -257,6 +259,11 @@ func (w *world) All(ctx context.Context) ([]rotation.Record, error) {
 		all = append(all, r)
 	}
 	return all, nil
+}
+
+// OracleTrusted implements [rotation.OracleLedger].
+func (w *world) OracleTrusted(ctx context.Context, account string) (bool, error) {
+	return w.oracle.Trusted(ctx, account, w)
 }
 
 func (w *world) LoadPauses(context.Context) (map[string]rotation.Pause, error) {

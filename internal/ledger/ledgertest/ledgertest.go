@@ -38,6 +38,7 @@ func Run(t *testing.T, k Kind) {
 		{"save is check-and-set", testSave},
 		{"what was saved survives", testDurable},
 		{"save all", testSaveAll},
+		{"what moved", testOracle},
 		{"pauses", testPauses},
 		{"one pause", testSetPause},
 		{"concurrent writers lose nothing", testConcurrent},
@@ -266,6 +267,43 @@ func testProve(t *testing.T, k Kind) {
 	if all, err := l.All(t.Context()); err != nil || len(all) != 1 || !cmp.Equal(all[0], want) {
 		t.Errorf("the proof changed the ledger: %+v, %v", all, err)
 	}
+}
+
+// testOracle: what was saved counts at once, and also after the ledger was opened again.
+func testOracle(t *testing.T, k Kind) {
+	openLedger := k.New(t)
+	l := open(t, openLedger)
+	trusts := func(l ledger.Ledger, account string, want bool) {
+		t.Helper()
+		if got, err := l.OracleTrusted(t.Context(), account); err != nil || got != want {
+			t.Errorf("trusted on %s: %t, %v", account, got, err)
+		}
+	}
+	first := save(t, l, record("ci"))
+	trusts(l, "prod", false)
+	first.MovedCount = 1
+	first = save(t, l, first)
+	trusts(l, "prod", true)
+	trusts(l, "other", false)
+	still := record("cd")
+	still.StillCount = 1
+	still = save(t, l, still)
+	trusts(l, "prod", false)
+	still.StillCount, still.Account = 0, "other"
+	if _, err := l.SaveAll(t.Context(), []rotation.Record{still}); err != nil {
+		t.Fatal(err)
+	}
+	trusts(l, "prod", true)
+	late := still
+	late.Account, late.StillCount = "prod", 3
+	if _, err := l.Save(t.Context(), late); !errors.Is(err, rotation.ErrConflict) {
+		t.Errorf("an old revision: %v", err)
+	}
+	trusts(l, "prod", true)
+	if !k.Shared {
+		_ = l.Close()
+	}
+	trusts(open(t, openLedger), "prod", true)
 }
 
 func testClosed(t *testing.T, k Kind) {

@@ -80,9 +80,14 @@ func (l *Ledger) learn(r rotation.Record, e kvstore.Entry, began time.Time) {
 	if tried && a.revision <= r.Revision {
 		delete(l.attempts, r.Token)
 	}
-	if v, there := l.known[r.Token]; there && !newer(v, e) {
+	v, there := l.known[r.Token]
+	if there && !newer(v, e) {
 		return
 	}
+	if there && v.record.Revision > r.Revision { // it was removed, and began again
+		l.oracle.Forget(r.Token)
+	}
+	l.oracle.Note(r)
 	if tried && a.revision == r.Revision && l.isOurs(r.Hold) {
 		began = a.began
 	}

@@ -75,6 +75,7 @@ type Ledger struct {
 	attempts   map[string]attempt // by token: the last save
 	pauses     kvstore.Entry      // as last seen
 	newest     string             // a token that has a record; empty if none is known
+	oracle     rotation.Oracle
 }
 
 var (
@@ -179,6 +180,11 @@ func (l *Ledger) All(ctx context.Context) ([]rotation.Record, error) {
 		all = append(all, v.record)
 	}
 	return all, nil
+}
+
+// OracleTrusted implements [rotation.OracleLedger]. Like All it is served from memory.
+func (l *Ledger) OracleTrusted(ctx context.Context, account string) (bool, error) {
+	return l.oracle.Trusted(ctx, account, l)
 }
 
 // Unreadable returns the tokens whose entries were there and could not be used when they were read last, and why. Load
