@@ -112,11 +112,10 @@ func (a *App) lookAtVaultAhead(ctx context.Context) error {
 // sinkGroups returns the groups of the sinks in the configuration in force, and whether they need Vault. Each
 // group is the subject of one check.
 func (a *App) sinkGroups() map[string]bool {
-	needVault := make(map[string]bool)
-	for _, t := range a.inForce().Tokens {
-		for _, s := range t.Sinks {
-			needVault[s.Group()] = s.NeedsVault()
-		}
+	c, x := a.indexed()
+	needVault := make(map[string]bool, len(x.byGroup))
+	for group, places := range x.byGroup {
+		needVault[group] = c.Tokens[places[0].token].Sinks[places[0].sink].NeedsVault()
 	}
 	return needVault
 }
@@ -157,15 +156,15 @@ type dueSink struct {
 
 // sinksIn returns the sinks of a group. Those whose tokens are due next come first.
 func (a *App) sinksIn(group string) (all []dueSink) {
-	for _, t := range a.inForce().Tokens {
+	c, x := a.indexed()
+	for _, place := range x.byGroup[group] {
+		t := &c.Tokens[place.token]
 		seen, ok := a.engine.view(t.Name)
 		if !ok || len(seen.token.Sinks) != len(t.Sinks) || !a.engine.ours(seen) { // a reload is in progress, or another replica looks
 			continue
 		}
-		for i, s := range t.Sinks {
-			if opened, ok := seen.token.Sinks[i].(sink.Sink); ok && s.Group() == group {
-				all = append(all, dueSink{opened, t.Name, seen.due.At})
-			}
+		if opened, ok := seen.token.Sinks[place.sink].(sink.Sink); ok {
+			all = append(all, dueSink{opened, t.Name, seen.due.At})
 		}
 	}
 	slices.SortStableFunc(all, func(x, y dueSink) int { return x.due.Compare(y.due) })
@@ -255,10 +254,7 @@ func (a *App) lookAtSmallAccount(ctx context.Context, name string) bool {
 // tokenToLookAt returns the token of an account that is due next, and its service token if there is one.
 func (a *App) tokenToLookAt(account string) (token rotation.Token, id string) {
 	var best scheduled
-	for _, t := range a.inForce().Tokens {
-		if t.Account != account {
-			continue
-		}
+	for t := range a.tokensIn(account) {
 		if seen, ok := a.engine.view(t.Name); ok && a.engine.ours(seen) && (best.token.Issuer == nil || seen.due.At.Before(best.due.At)) {
 			best = seen
 		}

@@ -82,6 +82,7 @@ type App struct {
 	reloading sync.Mutex // held by Reload
 	mu        sync.Mutex
 	config    *config.Config // the one in force
+	index     *index         // of a configuration; nil before it is needed
 	accounts  map[string]*account
 	budgets   *admission.Budgets
 	probes    *access.Client

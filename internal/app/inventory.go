@@ -117,13 +117,13 @@ func (s scheduled) serviceTokens(t config.Token) []string {
 // also left to the regular listing.
 func (a *App) isNews(account string, listed listing) bool {
 	byID := listed.byID()
-	return slices.ContainsFunc(a.inForce().Tokens, func(t config.Token) bool {
-		if t.Account != account {
-			return false
-		}
+	for t := range a.tokensIn(account) {
 		seen, ok := a.engine.view(t.Name)
-		return ok && seen.record.Step == rotation.StepIdle && seen.isNews(t, byID, listed.Odd)
-	})
+		if ok && seen.record.Step == rotation.StepIdle && seen.isNews(t, byID, listed.Odd) {
+			return true
+		}
+	}
+	return false
 }
 
 // isNews does the same for one token.
@@ -151,10 +151,8 @@ func (a *App) recordListing(ctx context.Context, account string, seen listing) {
 	byID := seen.byID()
 	var recording errgroup.Group
 	recording.SetLimit(a.recordsAtOnce())
-	for _, token := range a.inForce().Tokens {
-		if token.Account == account {
-			recording.Go(func() error { a.recordToken(ctx, token, byID, seen); return nil })
-		}
+	for token := range a.tokensIn(account) {
+		recording.Go(func() error { a.recordToken(ctx, token, byID, seen); return nil })
 	}
 	_ = recording.Wait()
 }

@@ -108,10 +108,8 @@ func (a *App) Progress(account string) (admin.Progress, error) {
 
 // addProgress adds how far the orders of an account are carried out.
 func (a *App) addProgress(p *admin.Progress) {
-	for _, t := range a.Tokens() {
-		if t.Account != p.Account {
-			continue
-		}
+	for configured := range a.tokensIn(p.Account) {
+		t := a.show(configured)
 		p.Tokens++
 		if t.Order == nil {
 			continue
@@ -131,9 +129,8 @@ func (a *App) tokensOf(account string) (tokens []rotation.Token, left []string, 
 	if _, ok := c.Accounts[account]; !ok {
 		return nil, nil, fmt.Errorf("%w %q is configured: %s", admin.ErrNoAccount, account, config.Suggest(account, slices.Collect(maps.Keys(c.Accounts))))
 	}
-	for _, t := range c.Tokens {
+	for t := range a.tokensIn(account) {
 		switch seen, ok := a.engine.view(t.Name); {
-		case t.Account != account:
 		case !ok || seen.enrolling:
 			left = append(left, t.Name)
 		default:
