@@ -149,25 +149,40 @@ func (s scheduled) isNews(t config.Token, listed map[string]rotation.TokenFacts,
 // recordListing compares a listing with what is configured.
 func (a *App) recordListing(ctx context.Context, account string, seen listing) {
 	byID := seen.byID()
+	if a.sharing == nil {
+		var all []rotation.Listed
+		for token := range a.tokensIn(account) {
+			a.recordToken(ctx, token, byID, seen, func(s scheduled, facts rotation.TokenFacts) {
+				if n := len(all); n > 0 && all[n-1].Token.Name == s.token.Name {
+					all[n-1].Facts = append(all[n-1].Facts, facts)
+				} else {
+					all = append(all, rotation.Listed{Token: s.token, Facts: []rotation.TokenFacts{facts}})
+				}
+			})
+		}
+		a.engine.recordListings(ctx, all)
+		return
+	}
+	// A shared ledger has no transaction, and answers each save after some milliseconds.
 	var recording errgroup.Group
-	recording.SetLimit(a.recordsAtOnce())
+	recording.SetLimit(recordsAtOnce)
 	for token := range a.tokensIn(account) {
-		recording.Go(func() error { a.recordToken(ctx, token, byID, seen); return nil })
+		recording.Go(func() error {
+			a.recordToken(ctx, token, byID, seen, func(s scheduled, facts rotation.TokenFacts) {
+				a.engine.recordListing(ctx, s.token.Name, facts, seen.began)
+			})
+			return nil
+		})
 	}
 	_ = recording.Wait()
 }
 
-// recordsAtOnce is how many records a listing changes at the same time. A local ledger writes one after the other; a
-// shared one answers each after some milliseconds, and the first listing of an account changes all.
-func (a *App) recordsAtOnce() int {
-	if a.sharing != nil {
-		return 16
-	}
-	return 1
-}
+// recordsAtOnce is how many records of a shared ledger a listing changes at the same time.
+const recordsAtOnce = 16
 
-// recordToken compares the service token of one entry, or the two of a pair, with a listing.
-func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts, from listing) {
+// recordToken compares the service token of one entry, or the two of a pair, with a listing. record is called with facts
+// that the record of the token may not have yet, unless a doubt looks at them at once.
+func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string]rotation.TokenFacts, from listing, record func(scheduled, rotation.TokenFacts)) {
 	seen, ok := a.engine.view(t.Name)
 	if !ok || seen.enrolling {
 		return
@@ -209,8 +224,12 @@ func (a *App) recordToken(ctx context.Context, t config.Token, listed map[string
 		if !facts.Enabled {
 			tell(event.TokenDisabled, "")
 		}
-		if err := a.engine.recordListing(ctx, t.Name, facts, from.began); err != nil && !a.engine.lost(err) {
-			log.Error("the ledger could not be written", "error", err)
+		switch now, ok := a.engine.view(t.Name); {
+		case !ok:
+		case now.record.Step == rotation.StepInDoubt:
+			a.engine.recordListing(ctx, t.Name, facts, from.began)
+		case !now.enrolling && now.record.Step == rotation.StepIdle && a.engine.rotator.IsListingNews(now.token, now.record, facts): // rarely
+			record(now, facts)
 		}
 		if fault, late := a.inForce().ExpiryFault(t.Name, id, a.now(), nextOf(seen), facts.ExpiresAt); late {
 			log.Warn(fault.Message, "next", nextOf(seen), "expires", facts.ExpiresAt)
@@ -236,10 +255,10 @@ func nextOf(seen scheduled) time.Time {
 
 // recordListing gives the rotator what a listing showed, and plans the token again: it may have to be
 // renewed, or rotated to make up for a rotation by another writer.
-func (e *engine) recordListing(ctx context.Context, name string, facts rotation.TokenFacts, listed time.Time) error {
+func (e *engine) recordListing(ctx context.Context, name string, facts rotation.TokenFacts, listed time.Time) {
 	s, ok := e.view(name)
-	if !ok || s.enrolling || s.record.Step == rotation.StepIdle && !e.rotator.IsListingNews(s.token, s.record, facts) {
-		return nil // nearly always, so the ledger need not be read
+	if !ok || s.enrolling {
+		return
 	}
 	var record rotation.Record
 	var err error
@@ -249,10 +268,28 @@ func (e *engine) recordListing(ctx context.Context, name string, facts rotation.
 		record, err = e.rotator.RecordListing(ctx, s.token, facts)
 	}
 	if err != nil {
-		return err
+		e.tellUnlisted(err, "token", name)
+		return
 	}
 	e.planNewer(name, record)
-	return nil
+}
+
+// recordListings does the same for many tokens at once, of which none is in doubt.
+func (e *engine) recordListings(ctx context.Context, all []rotation.Listed) {
+	changed, err := e.rotator.RecordListings(ctx, all)
+	for _, record := range changed {
+		e.planNewer(record.Token, record)
+	}
+	if err != nil {
+		e.tellUnlisted(err)
+	}
+}
+
+// tellUnlisted logs that what a listing showed could not be recorded.
+func (e *engine) tellUnlisted(err error, of ...any) {
+	if !e.lost(err) {
+		e.log.Error("the ledger could not be written", append(of, "error", err)...)
+	}
 }
 
 // setGone notes whether the last listing had the service token.

@@ -14,6 +14,8 @@ type memoryLedger struct {
 	mu           sync.Mutex
 	records      map[string]rotation.Record
 	loads, saves int
+	transactions int
+	failing      error // of the next call of SaveAll; then it is nil again
 }
 
 func newMemoryLedger() *memoryLedger {
@@ -28,6 +30,13 @@ func (l *memoryLedger) Load(_ context.Context, token string) (rotation.Record, e
 }
 
 func (l *memoryLedger) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
+	l.mu.Lock()
+	l.transactions++
+	l.mu.Unlock()
+	return l.save(ctx, r)
+}
+
+func (l *memoryLedger) save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
 	if err := ctx.Err(); err != nil {
 		return r, err
 	}
@@ -46,8 +55,19 @@ func (l *memoryLedger) Save(ctx context.Context, r rotation.Record) (rotation.Re
 }
 
 func (l *memoryLedger) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	l.mu.Lock()
+	l.transactions++
+	err := l.failing
+	l.failing = nil
+	l.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
 	for i, r := range all {
-		saved, err := l.Save(ctx, r)
+		saved, err := l.save(ctx, r)
 		if err != nil {
 			return nil, err
 		}

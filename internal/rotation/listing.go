@@ -2,6 +2,9 @@ package rotation
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"rotatord/internal/event"
@@ -40,6 +43,84 @@ func (r *Rotator) RecordListing(ctx context.Context, t Token, facts TokenFacts) 
 	return e.record, err
 }
 
+// Listed is what an inventory has seen of a token: facts of its service token, or of the two of a pair.
+type Listed struct {
+	Token Token
+	Facts []TokenFacts
+}
+
+// RecordListings does what RecordListing does, for many tokens in few transactions. It returns the records of those that it
+// has changed. A record that cannot be read does not stop the others.
+func (r *Rotator) RecordListings(ctx context.Context, all []Listed) (changed []Record, err error) {
+	var errs []error
+	for batch := range slices.Chunk(all, batchSize) {
+		saved, err := r.recordListed(ctx, batch)
+		if errors.Is(err, ErrConflict) { // a reload has changed one of them meanwhile
+			saved, err = r.recordEach(ctx, batch)
+		}
+		changed, errs = append(changed, saved...), append(errs, err)
+	}
+	return changed, errors.Join(errs...)
+}
+
+// recordListed records a batch in one transaction.
+func (r *Rotator) recordListed(ctx context.Context, batch []Listed) ([]Record, error) {
+	var changed []Record
+	var told []func()
+	var errs []error
+	now := r.now().UTC()
+	for _, one := range batch {
+		e, err := r.tryOpen(ctx, one.Token)
+		if e == nil {
+			continue
+		}
+		defer e.close()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		next, isNews := e.record, false
+		for _, facts := range one.Facts {
+			if !r.IsListingNews(one.Token, next, facts) {
+				continue
+			}
+			var news event.Detail
+			isNews = true
+			next, news = next.listed(one.Token, facts.notOlderThan(next.knownAs(one.Token, facts.ID)), now)
+			if news != nil {
+				told = append(told, func() { r.tell(one.Token.Name, event.Actor{Cause: event.ByOutside}, news) })
+			}
+		}
+		if isNews {
+			changed = append(changed, next.heldBy(e.holder(next)))
+		}
+	}
+	saved, err := r.ledger.SaveAll(ctx, changed)
+	if err != nil {
+		return nil, errors.Join(append(errs, err)...)
+	}
+	for _, tell := range told {
+		tell()
+	}
+	return saved, errors.Join(errs...)
+}
+
+// recordEach records a batch one by one.
+func (r *Rotator) recordEach(ctx context.Context, batch []Listed) (changed []Record, err error) {
+	var errs []error
+	for _, one := range batch {
+		for _, facts := range one.Facts {
+			record, err := r.RecordListing(ctx, one.Token, facts)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", one.Token.Name, err))
+			} else if record.Revision > 0 {
+				changed = append(changed, record)
+			}
+		}
+	}
+	return changed, errors.Join(errs...)
+}
+
 // IsListingNews reports whether RecordListing would record these facts in a record: no rotation is in progress, and the
 // record does not have them yet.
 func (r *Rotator) IsListingNews(t Token, record Record, facts TokenFacts) bool {
@@ -48,7 +129,7 @@ func (r *Rotator) IsListingNews(t Token, record Record, facts TokenFacts) bool {
 	}
 	known := record.knownAs(t, facts.ID)
 	facts = facts.notOlderThan(known)
-	return known != facts && (r.replica == nil || !facts.onlyUsedSince(known))
+	return known != facts && !facts.onlyUsedSince(known)
 }
 
 // isListedAs reports whether the listing of that service token is about t. It is not if another service
@@ -67,7 +148,8 @@ func (f TokenFacts) notOlderThan(known TokenFacts) TokenFacts {
 	return f
 }
 
-// usedStep is by how much the time of the last use must move so that it is worth a write to a shared ledger.
+// usedStep is by how much the time of the last use must move so that it is worth a write to the ledger. Service tokens are
+// used all the time, and a fleet of them would be written with each listing.
 const usedStep = 6 * time.Hour
 
 // onlyUsedSince reports whether f shows nothing more than that the service token was used again, a short time after the
