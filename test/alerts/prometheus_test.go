@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -89,26 +90,46 @@ func (a alert) concerns(name string) bool {
 	return false
 }
 
-const promConfig = `global: {scrape_interval: %[2]s, evaluation_interval: %[2]s}
+const promConfig = `global: {scrape_interval: %[2]s, evaluation_interval: %[2]s, external_labels: {%[4]s}}
 rule_files: ["%[1]s"]
 alerting: {alertmanagers: [{static_configs: [{targets: [%[3]s]}]}]}
 scrape_configs:
 `
 
+// worldLabel is on the alerts of a Prometheus that sees one place alone.
+const worldLabel = "world"
+
+// promOptions are what a server is started with.
+type promOptions struct {
+	rules, interval string
+	alertmanager    string // the address of one that is told; empty: none
+	targets         string // a directory of files that name more daemons; empty: none
+	world           string // the value of worldLabel; empty: no such label
+}
+
 // startPrometheus starts a server that scrapes these sites, each as a job of its own.
 func startPrometheus(t *testing.T, rules string, sites ...*site) *prometheus {
 	t.Helper()
-	return startPrometheusWith(t, rules, "15s", "", sites...)
+	return startPrometheusWith(t, promOptions{rules: rules, interval: "15s"}, sites...)
 }
 
-// startPrometheusWith does so at another interval, and sends alerts to an Alertmanager if one is named.
-func startPrometheusWith(t *testing.T, rules, interval, alertmanager string, sites ...*site) *prometheus {
+func startPrometheusWith(t *testing.T, o promOptions, sites ...*site) *prometheus {
 	t.Helper()
 	dir := t.TempDir()
+	alertmanager, labels := "", ""
+	if o.alertmanager != "" {
+		alertmanager = strconv.Quote(o.alertmanager)
+	}
+	if o.world != "" {
+		labels = worldLabel + ": " + o.world
+	}
 	var config strings.Builder
-	fmt.Fprintf(&config, promConfig, rules, interval, alertmanager)
+	fmt.Fprintf(&config, promConfig, o.rules, o.interval, alertmanager, labels)
 	for _, s := range sites {
 		fmt.Fprintf(&config, "  - {job_name: %s, static_configs: [{targets: [\"%s\"]}]}\n", s.name, strings.Join(append([]string{s.listen}, s.others...), `", "`))
+	}
+	if o.targets != "" {
+		fmt.Fprintf(&config, "  - {job_name: named-in-files, file_sd_configs: [{files: [\"%s/*.json\"], refresh_interval: 2s}]}\n", o.targets)
 	}
 	file := filepath.Join(dir, "prometheus.yaml")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {

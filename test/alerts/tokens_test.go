@@ -3,11 +3,8 @@ package alerts
 import (
 	"fmt"
 	"os"
-	"strings"
 	"testing"
 	"time"
-
-	"rotatord/test/program"
 )
 
 // options are what the token of a fault has in the configuration, beside its ID.
@@ -33,7 +30,7 @@ func tokensOfFaults(faults []*fault) (tokens []tokenOf) {
 
 // prepareTokens has service tokens that end, so that no renewal is due at the start.
 func prepareTokens(t *testing.T, p *place) {
-	for _, token := range p.tokens {
+	for _, token := range p.design.tokens {
 		p.set(t, token.name, "expires_at", time.Now().AddDate(1, 0, 0).UTC())
 		p.set(t, token.name, "last_seen_at", time.Now().UTC())
 	}
@@ -139,6 +136,16 @@ func tokenFaults() []*fault {
 			mend:    func(_ *testing.T, p *place) { p.rotate("changed", "--override-grace") }},
 		{token: "restored", what: "another secret is written to Vault, with outside_change: restore", alerts: []string{"RotatordSinkRestored"}, passing: true,
 			provoke: func(t *testing.T, p *place) { p.rotate("restored"); p.overwrite(t, "restored") }, mend: nothing},
+		{token: "overtaken", what: "others rotate the token and write their secret to Vault, while the answer to a rotation takes five seconds", alerts: []string{"RotatordSecretOvertaken"},
+			provoke: func(t *testing.T, p *place) {
+				p.slowly(t, "overtaken", "5s", func() {
+					p.control(t, "POST", "tokens/"+p.id("overtaken")+"/rotate", `{"grace": "1h"}`)
+					p.overwrite(t, "overtaken")
+				})
+			},
+			mend: func(_ *testing.T, p *place) {
+				progress("resolve: %s", firstLines(p.rotatord("resolve", "overtaken", "--drop"), 2))
+			}},
 		{token: "deletes", what: "Vault deletes the version in ten days", alerts: []string{"RotatordSinkVersionDeletes"},
 			provoke: deletesAfter("deletes", "240h"), mend: deletesAfter("deletes", "0s")},
 		{token: "deletes-soon", what: "Vault deletes the version in a day", alerts: []string{"RotatordSinkVersionDeletesSoon"},
@@ -162,39 +169,3 @@ func rename(t *testing.T, from, to string) {
 		t.Error(err)
 	}
 }
-
-// queries are those of the dashboard that have had no data yet.
-type queries struct {
-	left  []string
-	asked time.Time
-}
-
-func dashboardQueries(t *testing.T) *queries {
-	t.Helper()
-	plain := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$job", ".*", "$instance", ".*", "$token", ".*")
-	var left []string
-	for _, expr := range exprsOf(t, program.ReadFile(t, "deploy/grafana/rotatord.json")) {
-		left = append(left, plain.Replace(expr))
-	}
-	if len(left) < 20 {
-		t.Fatalf("%d queries were found", len(left))
-	}
-	return &queries{left: left}
-}
-
-// ask asks again for those without data, at most every ten seconds.
-func (q *queries) ask(p *prometheus) {
-	if time.Since(q.asked) < 10*time.Second {
-		return
-	}
-	q.asked = time.Now()
-	var left []string
-	for _, expr := range q.left {
-		if p.count(expr) == 0 {
-			left = append(left, expr)
-		}
-	}
-	q.left = left
-}
-
-func (q *queries) empty() []string { return q.left }

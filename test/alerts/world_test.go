@@ -48,15 +48,25 @@ func tool(t *testing.T, name string) string {
 
 // process is a running program whose output is kept.
 type process struct {
-	cmd  *exec.Cmd
-	done chan struct{}
-	out  program.Output
+	cmd   *exec.Cmd
+	clock *ownClock // nil: that of the machine
+	done  chan struct{}
+	out   program.Output
 }
 
-func launch(path string, args ...string) (*process, error) {
+func launch(path string, args ...string) (*process, error) { return launchWith(path, false, args...) }
+
+// launchWith starts a program, with a clock of its own or with that of the machine.
+func launchWith(path string, clock bool, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	if err := p.cmd.Start(); err != nil {
+	var err error
+	if clock {
+		p.clock, err = startWithClock(p.cmd)
+	} else {
+		err = p.cmd.Start()
+	}
+	if err != nil {
 		return nil, err
 	}
 	go func() { _ = p.cmd.Wait(); close(p.done) }()
@@ -174,10 +184,12 @@ func (s *site) start(t *testing.T) {
 			_ = os.WriteFile(filepath.Join(*logs, s.name+".log"), []byte(s.daemon.out.String()), 0o600)
 		}
 	})
-	program.Eventually(t, 0, "readiness of "+s.name, func() bool {
-		code, _ := get("http://" + s.listen + "/readyz")
-		return code == http.StatusOK
-	})
+	program.Eventually(t, 0, "readiness of "+s.name, func() bool { return ready(s.listen) })
+}
+
+func ready(listen string) bool {
+	code, _ := get("http://" + listen + "/readyz")
+	return code == http.StatusOK
 }
 
 func (s *site) launch(t *testing.T) {
@@ -206,18 +218,20 @@ func (s *site) supervise(ctx context.Context, t *testing.T) {
 }
 
 // rotatord runs one of the commands that talk to the daemon.
-func (s *site) rotatord(args ...string) string {
+func (s *site) rotatord(args ...string) string { return s.rotatordWith(s.config, args...) }
+
+func (s *site) rotatordWith(config string, args ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, s.program, append(args, "--config", s.config)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, s.program, append(args, "--config", config)...).CombinedOutput()
 	if err != nil {
 		return fmt.Sprintf("%s(%v)", out, err)
 	}
 	return string(out)
 }
 
-// control changes something at the simulator.
-func (s *site) control(t *testing.T, method, path, body string) {
+// control changes something at the simulator, or asks it. It returns the answer.
+func (s *site) control(t *testing.T, method, path, body string) string {
 	t.Helper()
 	req, err := http.NewRequest(method, s.simURL+"/_sim/"+path, strings.NewReader(body))
 	if err != nil {
@@ -228,9 +242,11 @@ func (s *site) control(t *testing.T, method, path, body string) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if b, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer)); res.StatusCode > 299 {
+	b, _ := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if res.StatusCode > 299 {
 		t.Fatalf("%s %s of the simulator: %d %s", method, path, res.StatusCode, b)
 	}
+	return string(b)
 }
 
 // freeAddress returns an address that stays the same over restarts. Its port lies below those
