@@ -5,4 +5,9 @@
 // until the first alert fires, its severity, and what `rotatord status` shows at that moment.
 //
 // `make alerts` runs it; its flags take a binary and rules other than those of the tree.
+//
+// `make alerts-e2e` is about every alert, with rules whose times are short, and with an Alertmanager: each alert must fire
+// once, and clear. docs/alerts.md has what is real there, and a table of one run. A place is one daemon, or two replicas, with their
+// failures: slow ones in faults_test.go, those of single tokens in tokens_test.go, those of replicas in replicas_test.go. A
+// failure of a new kind is added there.
 package alerts

@@ -35,7 +35,7 @@ const short = `{
 }`
 
 // held are alerts that must come later than others, because those hold back the others while they fire.
-var held = map[string]string{"RotatordCheckFailing": "75s", "RotatordSecretPending": "5s", "RotatordConsumersCutOff": "5s"}
+var held = map[string]string{"RotatordCheckFailing": "90s", "RotatordSecretPending": "5s", "RotatordConsumersCutOff": "5s"}
 
 // unprovoked are the alerts that no fault here raises, with the reason. promtool tests them on series that were written.
 func unprovoked() map[string]string {

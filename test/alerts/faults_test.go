@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rotatord/test/program"
 )
 
 // designs are the places, those first whose alerts take longest.
@@ -68,6 +70,13 @@ func singleDesigns() []design {
 				p.launch(t)
 			},
 		}}},
+		{name: "overtaken", ownVault: true, tokens: []tokenOf{{name: "overtaken"}}, faults: []*fault{{
+			what: "while Vault refuses a new secret, others rotate the token again and write their secret to Vault; mended by resolve --drop", token: "overtaken",
+			alerts: []string{"RotatordSecretOvertaken"}, provoke: overtake,
+			mend: func(_ *testing.T, p *place) {
+				progress("resolve: %s", firstLines(p.rotatord("resolve", "overtaken", "--drop"), 2))
+			},
+		}}},
 		{name: "reload", tokens: []tokenOf{{name: "reload"}}, faults: []*fault{{
 			what: "a reload of a faulty configuration", alerts: []string{"RotatordConfigReloadFailed"},
 			provoke: func(t *testing.T, p *place) { p.reloadWith(t, "listen: [\n") },
@@ -114,7 +123,7 @@ func singleDesigns() []design {
 			mend: func(_ *testing.T, p *place) { p.second.end(syscall.SIGTERM) },
 		}}},
 		{name: "vault", ownVault: true, schedule: "@every 4h", grace: "1h", tokens: []tokenOf{{name: "vault"}}, faults: []*fault{{
-			what: "Vault is killed, four hours before a rotation", alerts: []string{"RotatordVaultFailing", "RotatordCheckFailing", "RotatordCannotRotate"},
+			what: "Vault is killed, four hours before a rotation", alerts: []string{"RotatordCheckFailing", "RotatordCannotRotate"},
 			provoke: func(_ *testing.T, p *place) { p.vault.Kill() },
 			mend:    func(t *testing.T, p *place) { p.vault.Resume(t) },
 		}}},
@@ -184,7 +193,7 @@ func singleDesigns() []design {
 				},
 			}}},
 		{name: "unwatched", ownVault: true, tokens: []tokenOf{{name: "unwatched"}}, faults: []*fault{{
-			what: "Vault is killed, and sinks are looked at every minute", alerts: []string{"RotatordSinksNotWatched"},
+			what: "Vault is killed for a minute and a half, and sinks are looked at every minute", alerts: []string{"RotatordVaultFailing", "RotatordSinksNotWatched"},
 			before:  func(_ *testing.T, p *place) { p.rotate("unwatched") },
 			provoke: func(_ *testing.T, p *place) { p.vault.Kill() },
 			mend:    func(t *testing.T, p *place) { p.vault.Resume(t) },
@@ -208,4 +217,17 @@ func (p *place) lookSoon(t *testing.T) {
 func (p *place) trySoon(t *testing.T) {
 	p.verifyEvery = soon(p.design.name+" verify", 395*time.Second)
 	p.reload(t)
+}
+
+// overtake has a new secret wait, and meanwhile another one take its place.
+func overtake(t *testing.T, p *place) {
+	p.slowly(t, "overtaken", "4s", func() { p.denySink(t, "overtaken") })
+	sealed := `rotatord_token_state{state="sealed",token="overtaken"} 1`
+	program.Eventually(t, 0, "a secret that waits", func() bool {
+		_, metrics := get("http://" + p.listen + "/metrics")
+		return strings.Contains(metrics, sealed)
+	})
+	p.control(t, "POST", "tokens/"+p.id("overtaken")+"/rotate", `{"grace": "1h"}`)
+	p.overwrite(t, "overtaken")
+	p.putPolicy(t, "")
 }

@@ -49,7 +49,7 @@ func (p *place) live(t *testing.T, m *monitoring) {
 			s.check(t)
 		}
 	})
-	p.settle(t)
+	p.startUp(t)
 	for _, f := range p.design.faults {
 		if !f.fromStart {
 			f.provoked = time.Now()
@@ -90,8 +90,8 @@ func (p *place) hasCleared() bool {
 	return !slices.ContainsFunc(p.stages, func(s *stage) bool { return s.cleared == 0 })
 }
 
-// settle starts the place, and waits until all is well and Prometheus has seen that.
-func (p *place) settle(t *testing.T) {
+// startUp starts the place, and waits until all is well and Prometheus has seen that.
+func (p *place) startUp(t *testing.T) {
 	if !p.design.slow { // what takes longest does not wait for others
 		p.m.starts <- struct{}{}
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"rotatord/test/program"
+	"rotatord/test/realvault"
 )
 
 // design is what a place is built from.
@@ -174,6 +175,24 @@ func (p *place) overwrite(t *testing.T, token string) {
 		"data": map[string]any{"client_id": "other.access", "client_secret": strings.Repeat("ab", 32)}}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// putPolicy gives the daemons of a Vault of their own the policies that are shipped, and more rules.
+func (p *place) putPolicy(t *testing.T, more string) {
+	t.Helper()
+	policy := realvault.LeastPolicy(t) + more
+	if p.design.replicas {
+		policy += realvault.ReplicasPolicy(t)
+	}
+	if err := p.vault.Root(t).Sys().PutPolicy("rotatord", policy); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// denySink has Vault refuse all that concerns the sink of a token, until [place.putPolicy] is called with no more rules.
+func (p *place) denySink(t *testing.T, token string) {
+	t.Helper()
+	p.putPolicy(t, fmt.Sprintf("\npath \"%s/data/%s\" { capabilities = [\"deny\"] }\n", mount, p.path(token)))
 }
 
 // slowly makes the next answer of a rotation late, starts that, and does something meanwhile.

@@ -2,7 +2,6 @@ package alerts
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -18,7 +17,6 @@ import (
 	"filippo.io/age"
 
 	"rotatord/test/program"
-	"rotatord/test/realvault"
 )
 
 // replicaDesigns are places with two replicas, which share a ledger in a Vault of their own.
@@ -95,14 +93,6 @@ func (p *place) prepareReplicas(t *testing.T) {
 	}
 }
 
-// putPolicy gives the replicas the policies that are shipped, and more rules.
-func (p *place) putPolicy(t *testing.T, more string) {
-	t.Helper()
-	if err := p.vault.Root(t).Sys().PutPolicy("rotatord", realvault.LeastPolicy(t)+realvault.ReplicasPolicy(t)+more); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // openWay returns the address of a way to Vault that can be cut.
 func (p *place) openWay(t *testing.T) string {
 	t.Helper()
@@ -170,7 +160,7 @@ func copyWithoutOwner(t *testing.T, p *place) {
 	p.fault(t, "copy", `"operation": "rotate", "kind": "delay", "when": "after", "delay": "4s"`)
 	go p.rotatordWith(filepath.Join(p.dir, "second.yaml"), "rotate", "copy")
 	program.Eventually(t, 0, "a rotate request", func() bool { return p.rotations(t, "copy") == 1 })
-	p.putPolicy(t, fmt.Sprintf("\npath \"%s/data/%s\" { capabilities = [\"deny\"] }\n", mount, p.path("copy")))
+	p.denySink(t, "copy")
 	copies := mount + "/metadata/rotatord/pending"
 	program.Eventually(t, 0, "a copy of the answer", func() bool {
 		list, err := p.vault.Root(t).Logical().List(copies)

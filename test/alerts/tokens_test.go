@@ -68,8 +68,8 @@ func tokenFaults() []*fault {
 				p.fault(t, "reissue", rotateFails)
 				progress("resolve: %s", firstLines(p.rotatord("resolve", "reissue", "--rotate-now"), 2))
 			}, mend: clearFaults},
-		{token: "intent", what: "the answer to a rotation takes 20 seconds", alerts: []string{"RotatordIntentStuck"}, passing: true,
-			provoke: func(t *testing.T, p *place) { p.slowly(t, "intent", "20s", func() {}) }, mend: nothing},
+		{token: "intent", what: "the answer to a rotation takes twelve seconds", alerts: []string{"RotatordIntentStuck"}, passing: true,
+			provoke: func(t *testing.T, p *place) { p.slowly(t, "intent", "12s", func() {}) }, mend: nothing},
 		{token: "pending", what: "the folder of the sink is moved away during a rotation, with a grace of an hour",
 			alerts:  []string{"RotatordSecretPending", "RotatordSecretPendingGraceEnding", "RotatordSinkWritesFailing"},
 			provoke: away("pending"), mend: back("pending")},
@@ -136,16 +136,6 @@ func tokenFaults() []*fault {
 			mend:    func(_ *testing.T, p *place) { p.rotate("changed", "--override-grace") }},
 		{token: "restored", what: "another secret is written to Vault, with outside_change: restore", alerts: []string{"RotatordSinkRestored"}, passing: true,
 			provoke: func(t *testing.T, p *place) { p.rotate("restored"); p.overwrite(t, "restored") }, mend: nothing},
-		{token: "overtaken", what: "others rotate the token and write their secret to Vault, while the answer to a rotation takes five seconds", alerts: []string{"RotatordSecretOvertaken"},
-			provoke: func(t *testing.T, p *place) {
-				p.slowly(t, "overtaken", "5s", func() {
-					p.control(t, "POST", "tokens/"+p.id("overtaken")+"/rotate", `{"grace": "1h"}`)
-					p.overwrite(t, "overtaken")
-				})
-			},
-			mend: func(_ *testing.T, p *place) {
-				progress("resolve: %s", firstLines(p.rotatord("resolve", "overtaken", "--drop"), 2))
-			}},
 		{token: "deletes", what: "Vault deletes the version in ten days", alerts: []string{"RotatordSinkVersionDeletes"},
 			provoke: deletesAfter("deletes", "240h"), mend: deletesAfter("deletes", "0s")},
 		{token: "deletes-soon", what: "Vault deletes the version in a day", alerts: []string{"RotatordSinkVersionDeletesSoon"},
