@@ -20,16 +20,20 @@ func designs() []design {
 // slowDesigns fail in ways that the daemon wants to see for six minutes before it tells.
 func slowDesigns() []design {
 	return []design{
-		{name: "dirty", slow: true, tokens: []tokenOf{{name: "dirty", file: true}}, faults: []*fault{{
-			token: "dirty", what: "the file of the sink is a directory now", alerts: []string{"RotatordSinkUnreadable"},
-			before: func(_ *testing.T, p *place) { p.rotate("dirty") },
+		// The check of a mount looks at one sink every five minutes, and at this one third: a sink that a check has found raises another alert.
+		{name: "unreadable", slow: true, ownVault: true, tokens: []tokenOf{
+			{name: "first", more: `schedule: "@every 240h"`}, {name: "second", more: `schedule: "@every 480h"`}, {name: "unreadable"},
+		}, faults: []*fault{{
+			token: "unreadable", what: "the policy of Vault does not allow to read the sink; mended by a policy that does, and resolve", alerts: []string{"RotatordSinkUnreadable"},
+			before: func(_ *testing.T, p *place) { p.rotate("unreadable") },
 			provoke: func(t *testing.T, p *place) {
-				fileToDirectory(t, p)
-				p.lookSoon(t)
+				p.denySink(t, "unreadable")
+				p.watchEvery = soon("unreadable", 73*time.Second)
+				p.reload(t)
 			},
 			mend: func(t *testing.T, p *place) {
-				directoryToFile(t, p)
-				p.lookSoon(t)
+				p.putPolicy(t, "")
+				progress("resolve: %s", firstLines(p.rotatord("resolve", "unreadable"), 2))
 			},
 		}}},
 		{name: "inuse", slow: true, tokens: []tokenOf{{name: "inuse", more: `verify: {url: "$SIM/app/$ID", within: 1s, every: $EVERY}`}}, faults: []*fault{{
@@ -71,10 +75,10 @@ func singleDesigns() []design {
 			},
 		}}},
 		{name: "overtaken", ownVault: true, tokens: []tokenOf{{name: "overtaken"}}, faults: []*fault{{
-			what: "while Vault refuses a new secret, others rotate the token again and write their secret to Vault; mended by resolve --drop", token: "overtaken",
+			what: "while Vault refuses a new secret, others rotate the token again and write their secret to Vault; mended by resolve --rotate-now", token: "overtaken",
 			alerts: []string{"RotatordSecretOvertaken"}, provoke: overtake,
 			mend: func(_ *testing.T, p *place) {
-				progress("resolve: %s", firstLines(p.rotatord("resolve", "overtaken", "--drop"), 2))
+				progress("resolve: %s", firstLines(p.rotatord("resolve", "overtaken", "--rotate-now"), 2))
 			},
 		}}},
 		{name: "reload", tokens: []tokenOf{{name: "reload"}}, faults: []*fault{{
@@ -208,12 +212,7 @@ func setClock(t *testing.T, of *process, ahead time.Duration) {
 	}
 }
 
-// lookSoon and trySoon have a sink looked at, and the secret in use tried, within seconds.
-func (p *place) lookSoon(t *testing.T) {
-	p.watchEvery = soon(p.design.name, 73*time.Second)
-	p.reload(t)
-}
-
+// trySoon has the secret in use tried within seconds.
 func (p *place) trySoon(t *testing.T) {
 	p.verifyEvery = soon(p.design.name+" verify", 395*time.Second)
 	p.reload(t)

@@ -268,19 +268,3 @@ func receiver(t *testing.T, refuses *atomic.Bool) string {
 	t.Cleanup(server.Close)
 	return server.URL
 }
-
-func fileToDirectory(t *testing.T, p *place) {
-	file := filepath.Join(p.folder("dirty"), "secret.env")
-	rename(t, file, file+".away")
-	if err := os.Mkdir(file, 0o700); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func directoryToFile(t *testing.T, p *place) {
-	file := filepath.Join(p.folder("dirty"), "secret.env")
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	rename(t, file+".away", file)
-}
