@@ -138,14 +138,22 @@
       rotatord wrote it. `rotatord status {{ $labels.token }}` says what to type. Its present secret keeps working.
     |||,
   },
+  // A replica that was killed finds the answer on its disk moments after it has started again: before the first scrape, so that
+  // the series begins with 1.
   {
     alert: 'RotatordLateAnswer',
-    expr: 'sum by (job, result) (increase(rotatord_late_answers_total[$(lateAnswerWindow)])) > 0',
+    expr: |||
+      sum by (job, result) (
+        increase(rotatord_late_answers_total[$(lateAnswerWindow)]) > 0
+        or
+        (rotatord_late_answers_total > 0 unless rotatord_late_answers_total offset $(lateAnswerWindow))
+      )
+    |||,
     severity: 'warning',
     summary: 'An answer of Cloudflare came after its claim had ended, and was {{ $labels.result }}.',
     description: |||
       In the last $(lateAnswerWindow:last) a replica of the job {{ $labels.job }} was stopped or cut off between its request and the answer, for longer than its claim
-      {{- range printf "topk(5, increase(rotatord_late_answers_total{job=%q,result=%q}[$(lateAnswerWindow)]) > 0)" $labels.job $labels.result | query | sortByLabel "instance" }}, on {{ .Labels.instance }}{{ end }}.
+      {{- range printf "topk(5, increase(rotatord_late_answers_total{job=%[1]q,result=%[2]q}[$(lateAnswerWindow)]) > 0 or rotatord_late_answers_total{job=%[1]q,result=%[2]q} > 0 unless rotatord_late_answers_total{job=%[1]q,result=%[2]q} offset $(lateAnswerWindow))" $labels.job $labels.result | query | sortByLabel "instance" }}, on {{ .Labels.instance }}{{ end }}.
       {{ if eq $labels.result "superseded" }}A later secret is in use, and this one is kept and not delivered.{{ else }}It was the latest secret and was delivered. Clients of a token without a grace were refused until then.{{ end }}
     |||,
   },
