@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -28,7 +29,17 @@ type shownDaemon struct {
 	overview status.Overview
 }
 
-func (d *shownDaemon) Tokens() []status.Token     { return d.overview.Tokens }
+func (d *shownDaemon) Token(name string) (status.Token, bool) {
+	i := slices.IndexFunc(d.overview.Tokens, func(t status.Token) bool { return t.Name == name })
+	if i < 0 {
+		return status.Token{}, false
+	}
+	return d.overview.Tokens[i], true
+}
+func (d *shownDaemon) TokensAfter(name string, n int) []status.Token {
+	left := slices.DeleteFunc(slices.Clone(d.overview.Tokens), func(t status.Token) bool { return t.Name <= name })
+	return left[:min(n, len(left))]
+}
 func (d *shownDaemon) Checks() []status.Check     { return d.overview.Checks }
 func (d *shownDaemon) Replicas() *status.Replicas { return d.overview.Replicas }
 func (d *shownDaemon) History(context.Context, status.HistoryQuery) (status.History, error) {

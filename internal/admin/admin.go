@@ -38,14 +38,7 @@ type Daemon interface {
 
 // View is what commands can read.
 type View interface {
-	// Tokens returns all tokens, sorted by name, from memory.
-	Tokens() []status.Token
-	// Checks returns the last results of the look-ahead checks, from memory.
-	Checks() []status.Check
-	// Replicas returns what is known of the replicas that share the ledger, from memory; nil if the daemon is alone.
-	Replicas() *status.Replicas
-	// Pending returns how many sealed secrets a sink has not confirmed yet, and the age of the oldest.
-	Pending() (n int, oldest time.Time)
+	status.Fleet
 	// History returns lines of the record of events, the newest last. It reads local files, within ctx.
 	History(ctx context.Context, q status.HistoryQuery) (status.History, error)
 	// Progress returns the progress of an account's orders, from memory. The error wraps ErrNoAccount if

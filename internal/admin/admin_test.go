@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -60,7 +61,19 @@ type fakeDaemon struct {
 	asked []string
 }
 
-func (d *fakeDaemon) Tokens() []status.Token { return d.tokens }
+func (d *fakeDaemon) Token(name string) (status.Token, bool) {
+	i := slices.IndexFunc(d.tokens, func(t status.Token) bool { return t.Name == name })
+	if i < 0 {
+		return status.Token{}, false
+	}
+	return d.tokens[i], true
+}
+
+func (d *fakeDaemon) TokensAfter(name string, n int) []status.Token {
+	left := slices.DeleteFunc(slices.Clone(d.tokens), func(t status.Token) bool { return t.Name <= name })
+	slices.SortFunc(left, func(a, b status.Token) int { return strings.Compare(a.Name, b.Name) })
+	return left[:min(n, len(left))]
+}
 
 func (d *fakeDaemon) History(_ context.Context, q status.HistoryQuery) (status.History, error) {
 	return status.History{Entries: []status.HistoryEntry{{Seq: 7, At: now, Kind: "rotation.failed", Token: q.Token, By: "alice", Message: "it failed", Error: canary}}, More: q.Limit == 1}, d.err

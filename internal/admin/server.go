@@ -62,7 +62,8 @@ func (s *server) handler() *http.ServeMux {
 	mux := http.NewServeMux()
 	read := func(pattern string, serve http.HandlerFunc) { mux.HandleFunc("GET "+pattern, s.reading(serve)) }
 	read("/v1/tokens", func(w http.ResponseWriter, _ *http.Request) {
-		serveJSON(w, http.StatusOK, s.overview(s.daemon.Tokens()))
+		w.Header().Set("Content-Type", "application/json")
+		_ = status.WriteOverview(w, s.daemon, status.Page{Limit: -1}, false, time.Now()) // the client went away
 	})
 	read("/v1/history", s.history)
 	read("/v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) {
@@ -74,7 +75,7 @@ func (s *server) handler() *http.ServeMux {
 		serveJSON(w, http.StatusOK, s.overview([]status.Token{token}))
 	})
 	read("/v1/names", func(w http.ResponseWriter, r *http.Request) {
-		serveJSON(w, http.StatusOK, namesOf(s.daemon.Tokens(), r.URL.Query().Get("prefix")))
+		serveJSON(w, http.StatusOK, namesOf(s.daemon, r.URL.Query().Get("prefix")))
 	})
 	mux.HandleFunc("POST /v1/tokens/{name}/resolve", command(s, event.OperatorResolve, s.resolve))
 	mux.HandleFunc("POST /v1/tokens/{name}/rotate", command(s, event.OperatorRotate, s.rotate))
@@ -141,11 +142,11 @@ func (s *server) overview(tokens []status.Token) Overview {
 }
 
 // namesOf returns the names of the tokens that begin with a prefix.
-func namesOf(tokens []status.Token, prefix string) Names {
+func namesOf(from status.Tokens, prefix string) Names {
 	all := Names{Names: []Name{}}
-	for _, t := range tokens {
+	for t := range status.From(from, prefix) {
 		if !strings.HasPrefix(t.Name, prefix) {
-			continue
+			break // they are sorted
 		}
 		name := Name{Name: t.Name, State: t.State, Paused: t.Pause != nil}
 		if len(t.Troubles) > 0 {
@@ -158,11 +159,11 @@ func namesOf(tokens []status.Token, prefix string) Names {
 
 // find returns a token, or an error that helps with its name.
 func (s *server) find(name string) (status.Token, error) {
+	if t, ok := s.daemon.Token(name); ok {
+		return t, nil
+	}
 	var known []string
-	for _, t := range s.daemon.Tokens() {
-		if t.Name == name {
-			return t, nil
-		}
+	for t := range status.From(s.daemon, "") {
 		known = append(known, t.Name)
 	}
 	return status.Token{}, failure{http.StatusNotFound, fmt.Sprintf("no token %q is configured: %s", name, config.Suggest(name, known))}

@@ -59,6 +59,7 @@ type App struct {
 	metrics  *httpapi.Metrics
 	events   *event.Stream
 	outages  *outages
+	touched  touched
 	ahead    *precheck.Watch
 	watch    *watch
 	notifier *notify.Notifier

@@ -28,6 +28,7 @@ func (a *App) newStream() *event.Stream {
 		event.NewLog(a.log).Queued(logPatience, dropped),
 		a.outages.Subscriber(),
 		a.notifier.Subscriber(),
+		a.touched.Subscriber(),
 		a.options.Subscriber,
 	)
 }

@@ -24,7 +24,7 @@ func TestSubscribersTakeEachKind(t *testing.T) {
 	}
 	defer a.record.Close()
 	all := a.newStream().Subscribers()
-	if len(all) != 5 {
+	if len(all) != 6 {
 		t.Errorf("%d subscribers", len(all))
 	}
 	for _, s := range all {

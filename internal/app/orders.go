@@ -109,8 +109,8 @@ func (a *App) Progress(account string) (admin.Progress, error) {
 // addProgress adds how far the orders of an account are carried out.
 func (a *App) addProgress(p *admin.Progress) {
 	for configured := range a.tokensIn(p.Account) {
-		t := a.show(configured)
 		p.Tokens++
+		t := a.show(configured)
 		if t.Order == nil {
 			continue
 		}

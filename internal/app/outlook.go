@@ -23,10 +23,15 @@ func (a *App) Outlook(ctx context.Context, name string, until time.Time) (status
 	now := a.now()
 	var tokens []rotation.Token
 	state := forecast.State{Records: map[string]rotation.Record{}, Pauses: map[string]rotation.Pause{}}
-	for _, t := range a.inForce().Tokens {
-		if name != "" && t.Name != name {
-			continue
+	configured := a.inForce().Tokens
+	if name != "" {
+		i, ok := slices.BinarySearchFunc(configured, name, compareName)
+		if !ok {
+			return status.Outlook{Until: until}, nil
 		}
+		configured = configured[i : i+1]
+	}
+	for _, t := range configured {
 		tokens = append(tokens, PlannedToken(t))
 		if seen, known := a.engine.view(t.Name); known {
 			state.Records[t.Name] = seen.record

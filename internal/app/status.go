@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"rotatord/internal/admin"
@@ -49,14 +50,40 @@ func (a *App) inForce() *config.Config {
 	return a.config
 }
 
+// Token implements [httpapi.Source] and [admin.Daemon].
+func (a *App) Token(name string) (status.Token, bool) {
+	tokens := a.inForce().Tokens
+	i, ok := slices.BinarySearchFunc(tokens, name, compareName)
+	if !ok {
+		return status.Token{}, false
+	}
+	return a.show(tokens[i]), true
+}
+
+// TokensAfter implements [httpapi.Source] and [admin.Daemon].
+func (a *App) TokensAfter(name string, n int) []status.Token {
+	tokens := a.inForce().Tokens
+	i, ok := slices.BinarySearchFunc(tokens, name, compareName)
+	if ok {
+		i++
+	}
+	tokens = tokens[i:min(i+max(n, 0), len(tokens))]
+	all := make([]status.Token, 0, len(tokens))
+	for _, t := range tokens {
+		all = append(all, a.show(t))
+	}
+	return all
+}
+
+func compareName(t config.Token, name string) int { return strings.Compare(t.Name, name) }
+
 // token returns what is shown of the token with a name.
 func (a *App) token(name string) status.Token {
-	for _, t := range a.inForce().Tokens {
-		if t.Name == name {
-			return a.show(t)
-		}
+	t, ok := a.Token(name)
+	if !ok {
+		return status.Token{Name: name}
 	}
-	return status.Token{Name: name}
+	return t
 }
 
 // show returns what is shown of a token.

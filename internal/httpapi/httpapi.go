@@ -7,7 +7,6 @@
 package httpapi
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -31,20 +30,9 @@ type Check = webpage.Condition
 // Source provides what the pages and gauges show. It must be safe for concurrent use, and
 // must answer from memory or local disk.
 type Source interface {
+	webpage.Source
 	// Tokens returns all tokens, sorted by name.
 	Tokens() []TokenStatus
-	// Checks returns the last results of the look-ahead checks.
-	Checks() []status.Check
-	// Pending returns how many sealed secrets are not confirmed by every sink yet, and
-	// when the oldest was sealed.
-	Pending() (n int, oldest time.Time)
-	// Replicas returns what is known of the replicas that share the ledger; nil if the daemon is alone.
-	Replicas() *status.Replicas
-	// History returns lines of the record of events, the newest last. It reads the end of local files, within
-	// bounds and within ctx.
-	History(ctx context.Context, q status.HistoryQuery) (status.History, error)
-	// Outlook returns what will happen until some time to one token, or to all if the name is empty.
-	Outlook(ctx context.Context, token string, until time.Time) (status.Outlook, error)
 	// Live and Ready return the conditions of /livez and /readyz.
 	Live() []Check
 	Ready() []Check
@@ -70,15 +58,11 @@ func Handler(o Options) http.Handler {
 	}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) { serveChecks(w, r, o.Source.Live()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { serveChecks(w, r, o.Source.Ready()) })
-	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, _ *http.Request) {
-		serveJSON(w, http.StatusOK, status.Scrubbed(o.Source.Tokens()))
-	})
+	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, r *http.Request) { serveTokens(w, r, o.Source) })
 	mux.HandleFunc("GET /api/v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) {
 		serveToken(w, r, o.Source, func(t TokenStatus) any { return t.Scrubbed() })
 	})
-	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, _ *http.Request) {
-		serveJSON(w, http.StatusOK, status.NewOverview(o.Source, o.Source.Tokens(), o.Now()))
-	})
+	mux.HandleFunc("GET /api/v1/status", func(w http.ResponseWriter, r *http.Request) { serveOverview(w, r, o.Source, o.Now()) })
 	mux.HandleFunc("GET /api/v1/status/{name}", func(w http.ResponseWriter, r *http.Request) {
 		serveToken(w, r, o.Source, func(t TokenStatus) any { return status.NewOverview(o.Source, []TokenStatus{t}, o.Now()) })
 	})
@@ -157,17 +141,6 @@ func serveChecks(w http.ResponseWriter, r *http.Request, checks []Check) {
 	if code == http.StatusOK {
 		fmt.Fprintln(w, "ok")
 	}
-}
-
-// serveToken answers with what is shown of the token in the path.
-func serveToken(w http.ResponseWriter, r *http.Request, source Source, shown func(TokenStatus) any) {
-	for _, t := range source.Tokens() {
-		if t.Name == r.PathValue("name") {
-			serveJSON(w, http.StatusOK, shown(t))
-			return
-		}
-	}
-	serveJSON(w, http.StatusNotFound, map[string]string{"error": "no token of that name is configured"})
 }
 
 func serveJSON(w http.ResponseWriter, code int, v any) {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,8 +43,21 @@ type fakeSource struct {
 }
 
 func (s *fakeSource) Tokens() []httpapi.TokenStatus { return s.tokens }
-func (s *fakeSource) Pending() (int, time.Time)     { return s.pending, s.oldest }
-func (s *fakeSource) Checks() []status.Check        { return s.checks }
+func (s *fakeSource) Token(name string) (httpapi.TokenStatus, bool) {
+	i := slices.IndexFunc(s.tokens, func(t httpapi.TokenStatus) bool { return t.Name == name })
+	if i < 0 {
+		return httpapi.TokenStatus{}, false
+	}
+	return s.tokens[i], true
+}
+func (s *fakeSource) TokensAfter(name string, n int) []httpapi.TokenStatus {
+	left := slices.DeleteFunc(slices.Clone(s.tokens), func(t httpapi.TokenStatus) bool { return t.Name <= name })
+	slices.SortFunc(left, func(a, b httpapi.TokenStatus) int { return strings.Compare(a.Name, b.Name) })
+	return left[:min(n, len(left))]
+}
+func (s *fakeSource) Changes(uint64) (tokens []string, now uint64, all bool) { return nil, 0, false }
+func (s *fakeSource) Pending() (int, time.Time)                              { return s.pending, s.oldest }
+func (s *fakeSource) Checks() []status.Check                                 { return s.checks }
 func (s *fakeSource) History(_ context.Context, q status.HistoryQuery) (status.History, error) {
 	s.asked = q
 	return s.history, nil

@@ -37,8 +37,16 @@ type Source interface {
 // NewOverview returns what is shown of some tokens of a daemon: all, or the one that was asked for. All its texts may
 // be shown, and none of its lists is nil.
 func NewOverview(from Source, tokens []Token, now time.Time) Overview {
-	o := Overview{Tokens: Scrubbed(tokens), Checks: append([]Check{}, printable.Copy(from.Checks())...), Replicas: from.Replicas().Scrubbed()}
-	o.Troubles = append([]Trouble{}, AllTroubles(o.Tokens, o.Checks, o.Replicas, now)...)
+	checks, replicas := printable.Copy(from.Checks()), from.Replicas().Scrubbed()
+	shown := Scrubbed(tokens)
+	o := newOverview(from, checks, replicas, AllTroubles(shown, checks, replicas, now))
+	o.Tokens = shown
+	return o
+}
+
+// newOverview returns an overview without tokens. None of its other lists is nil.
+func newOverview(from Source, checks []Check, replicas *Replicas, troubles []Trouble) Overview {
+	o := Overview{Troubles: append([]Trouble{}, troubles...), Checks: append([]Check{}, checks...), Replicas: replicas}
 	o.PendingSecrets, o.PendingSince = from.Pending()
 	return o
 }

@@ -24,16 +24,7 @@ var replicaKinds = []string{standsAside, ledgerAway, replicaDead}
 // AllTroubles returns what is wrong with tokens, with what rotations need, and with the replicas that share the ledger,
 // the worst first. replicas is nil if the daemon is alone. The result is nil if nothing is wrong.
 func AllTroubles(tokens []Token, checks []Check, replicas *Replicas, now time.Time) []Trouble {
-	all := Troubles(tokens, checks, now)
-	if replicas == nil {
-		return all
-	}
-	if replicas.SyncedAt.IsZero() { // one line for the ledger is enough
-		all = slices.DeleteFunc(all, func(t Trouble) bool { return t.Kind == unread })
-	}
-	all = append(all, replicas.troubles(now)...)
-	slices.SortStableFunc(all, func(a, b Trouble) int { return cmp.Compare(rank(a.Severity), rank(b.Severity)) })
-	return all
+	return Sum(concernsOf(tokens, now), checks, replicas, now)
 }
 
 // For how long a replica may not know what others have saved before that is a trouble: maxViewAge, or less if it begins

@@ -169,7 +169,7 @@ type RefusedInUse struct {
 func (h Hook) Failing() bool { return h.Failures > 0 && h.DoneAt.IsZero() }
 
 // HookFailing returns since when consumers wait for a hook that has failed and is owed; zero if there is none.
-func (t Token) HookFailing() (since time.Time) {
+func (t *Token) HookFailing() (since time.Time) {
 	for _, h := range t.Hooks {
 		if h.Failing() {
 			since = moment.MinNonZero(since, h.Since)
@@ -179,7 +179,7 @@ func (t Token) HookFailing() (since time.Time) {
 }
 
 // findingSince returns when the first finding of one of these kinds was found; zero if there is none.
-func (t Token) findingSince(kinds ...string) (since time.Time) {
+func (t *Token) findingSince(kinds ...string) (since time.Time) {
 	for _, f := range t.Findings {
 		if slices.Contains(kinds, f.Kind) {
 			since = moment.MinNonZero(since, f.Since)
@@ -190,7 +190,7 @@ func (t Token) findingSince(kinds ...string) (since time.Time) {
 
 // Endangered reports whether consumers are cut off, or will be soon, for longer than the moment that each
 // rotation takes.
-func (t Token) Endangered() bool {
+func (t *Token) Endangered() bool {
 	return t.Emergency && (t.Failures > 0 || t.Verification != nil && t.Verification.Refused)
 }
 

@@ -9,7 +9,7 @@ import (
 // WhatToType returns what an operator can do about the token, with at least one command, in every state: what ends the
 // state or removes the obstacle, else how to follow what comes by itself, else what is possible with a token that needs
 // nothing.
-func (t Token) WhatToType(now time.Time) []ToDo {
+func (t *Token) WhatToType(now time.Time) []ToDo {
 	all := slices.Clone(t.ToDo)
 	if len(all) == 0 {
 		all = t.MoreToDo(now) // the daemon is older than this command, or does not know it
@@ -30,15 +30,15 @@ func (t Token) WhatToType(now time.Time) []ToDo {
 }
 
 // busy reports whether work on the token is in progress.
-func (t Token) busy() bool { return t.State != "" && t.State != "idle" || t.Waiting }
+func (t *Token) busy() bool { return t.State != "" && t.State != "idle" || t.Waiting }
 
 // follow returns the command that shows how the token goes on.
-func (t Token) follow() ToDo {
+func (t *Token) follow() ToDo {
 	return ToDo{"rotatord status " + t.Name + " --watch", "See it go on."}
 }
 
 // rotateNow says what rotating the token now does.
-func (t Token) rotateNow(now time.Time) string {
+func (t *Token) rotateNow(now time.Time) string {
 	if t.GraceEnd.After(now) {
 		return "Rotate it now. It is refused until " + t.GraceEnd.UTC().Format("2006-01-02 15:04:05 MST") +
 			", because consumers may still use the previous secret; with --override-grace it cuts that secret off."
@@ -48,7 +48,7 @@ func (t Token) rotateNow(now time.Time) string {
 
 // MoreToDo returns what an operator can do about what is wrong with the token and not with its rotation; nil if nothing
 // has to be done.
-func (t Token) MoreToDo(now time.Time) (all []ToDo) {
+func (t *Token) MoreToDo(now time.Time) (all []ToDo) {
 	kinds := t.TroubleKinds(now)
 	has := func(names ...string) bool {
 		return slices.ContainsFunc(names, func(n string) bool { return slices.Contains(kinds, n) })

@@ -62,7 +62,8 @@ func TestWhatToType(t *testing.T) {
 			t.Errorf("%q, want %q", strings.Join(got, "|"), test.want)
 		}
 	}
-	if all := (status.Token{Name: "ci", State: "idle", GraceEnd: noon.Add(time.Hour)}).WhatToType(noon); !strings.Contains(all[1].Does, "--override-grace") {
+	inGrace := status.Token{Name: "ci", State: "idle", GraceEnd: noon.Add(time.Hour)}
+	if all := inGrace.WhatToType(noon); !strings.Contains(all[1].Does, "--override-grace") {
 		t.Errorf("in the grace: %+v", all)
 	}
 }

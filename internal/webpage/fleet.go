@@ -1,11 +1,9 @@
 package webpage
 
 import (
-	"cmp"
-	"net/http"
-	"net/url"
+	"iter"
+	"maps"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -14,10 +12,16 @@ import (
 )
 
 const (
-	pageSize = 50
-	// maxChoices is how many accounts or sinks a list offers, and maxQuery how many bytes of a search are used.
+	// fleetEvery is how old a look at the fleet becomes, and lookIdle for how long looks are kept fresh after a page was asked for.
+	// A page that is open is asked for every 15 seconds.
+	fleetEvery = time.Second
+	lookIdle   = 40 * time.Second
+	// firstWait is how long a page waits for the first look, and newsWait for one after something has happened that may be about
+	// any token.
+	firstWait = 200 * time.Millisecond
+	newsWait  = 30 * time.Millisecond
+	// maxChoices is how many accounts or sinks a list offers.
 	maxChoices = 200
-	maxQuery   = 100
 )
 
 // level says how a token is, the worst first.
@@ -35,58 +39,62 @@ var levelNames = []string{"critical", "warning", "busy", "paused", "fine"}
 
 func (l level) String() string { return levelNames[l] }
 
-// fleet is what is known of all tokens at one moment.
-type fleet struct {
-	now      time.Time
-	tokens   []status.Token // not scrubbed: that is done with what is shown
-	levels   []level        // of the token at the same index
-	index    map[string]int // by name
-	troubles []status.Trouble
-	replicas *status.Replicas
-	counts   [fine + 1]int
-	accounts []string
-	sinks    []string
-	choice   map[string]string // what stands for an account or a sink in a list of choices and in an address
+// entry is what searching, sorting and counting need of one token. What a page shows of it is read when the page is made.
+// It is never changed.
+type entry struct {
+	status.Concern
+	level         level
+	last, expires time.Time
+	search        string // IDs and sinks in lower case, one a line
+	endings       []ending
 }
 
-// look returns the fleet as it is now, or was a moment ago.
-func (p *pages) look() *fleet {
-	return p.fleet.get(func() *fleet {
-		f := &fleet{now: p.Now().UTC(), tokens: p.Source.Tokens(), replicas: p.Source.Replicas().Scrubbed()}
-		f.troubles = status.AllTroubles(f.tokens, printable.Copy(p.Source.Checks()), f.replicas, f.now)
-		f.levels, f.index = make([]level, len(f.tokens)), make(map[string]int, len(f.tokens))
-		accounts, sinks := map[string]bool{}, map[string]bool{}
-		for i := range f.tokens {
-			t := &f.tokens[i]
-			f.index[t.Name], f.levels[i] = i, calm(t)
-			accounts[t.Account] = true
-			for _, m := range t.Mounts {
-				sinks[m] = true
-			}
-		}
-		for _, t := range f.troubles {
-			l := warning
-			if t.Severity == status.Critical {
-				l = critical
-			}
-			for _, name := range t.Tokens {
-				if i, ok := f.index[name]; ok {
-					f.levels[i] = min(f.levels[i], l)
-				}
-			}
-		}
-		for _, l := range f.levels {
-			f.counts[l]++
-		}
-		f.choice = map[string]string{}
-		f.accounts, f.sinks = f.choices(accounts), f.choices(sinks)
-		return f
-	})
+// ending is something that ends at a known time.
+type ending struct {
+	at   time.Time
+	kind string // of a [happening]
+	what string
 }
 
-// calm returns the level of a token without trouble.
-func calm(t *status.Token) level {
+// newEntry returns the entry of a token. soon is until when endings are of interest.
+func newEntry(t *status.Token, now, soon time.Time) *entry {
+	e := &entry{Concern: t.Concern(now), last: t.LastSuccess, expires: t.Expiry}
+	e.level = levelOf(t, e.In)
+	words := []string{t.TokenID, t.ClientID}
+	for _, s := range t.Sinks {
+		words = append(words, s.Name)
+	}
+	e.search = strings.ToLower(strings.Join(words, "\n"))
+	add := func(at time.Time, kind, what string) {
+		if at.After(now) && !at.After(soon) {
+			e.endings = append(e.endings, ending{at, kind, what})
+		}
+	}
+	if t.Strategy != "pair" {
+		add(t.GraceEnd, "grace", "the previous secret stops working")
+	}
+	add(t.CutOffAt, "critical", "clients lose the last secret that works")
+	add(t.Expiry, "critical", "the service token expires")
+	add(t.Renews, "rotation", "the service token is renewed")
+	if t.Pause != nil {
+		add(t.Pause.Until, "grace", "the pause ends")
+	}
+	return e
+}
+
+// same reports whether two entries of one token are equal.
+func (e *entry) same(o *entry) bool {
+	return e.level == o.level && e.search == o.search && e.Account == o.Account && e.Next.Equal(o.Next) && e.last.Equal(o.last) && e.expires.Equal(o.expires) &&
+		slices.Equal(e.Mounts, o.Mounts) && slices.Equal(e.In, o.In) && slices.Equal(e.endings, o.endings)
+}
+
+// levelOf returns how a token is that is in these troubles.
+func levelOf(t *status.Token, in []status.In) level {
 	switch {
+	case slices.ContainsFunc(in, func(i status.In) bool { return i.Severity() == status.Critical }):
+		return critical
+	case len(in) > 0:
+		return warning
 	case t.Pause != nil || t.Reason == "paused" || t.Freeze != "":
 		return paused
 	case t.State != "idle" || t.Waiting || t.Order != nil:
@@ -95,244 +103,137 @@ func calm(t *status.Token) level {
 	return fine
 }
 
+// fleet is what is known of all tokens at one moment. It is never changed.
+type fleet struct {
+	now      time.Time
+	seen     uint64   // the changes that it knows: see [Source]
+	entries  []*entry // by name
+	checks   []status.Check
+	replicas *status.Replicas
+	troubles []status.Trouble
+	counts   [fine + 1]int
+	accounts []string
+	sinks    []string
+	choice   map[string]string // what stands for an account or a sink in a list of choices and in an address
+	orders   *orders
+}
+
+// newFleet looks at all tokens. What is as it was in an earlier look, which may be nil, is taken from there.
+func newFleet(from Source, now time.Time, old *fleet) *fleet {
+	_, seen, _ := from.Changes(0)
+	f := &fleet{now: now, seen: seen, checks: printable.Copy(from.Checks()), replicas: from.Replicas().Scrubbed()}
+	soon := now.Add(laneDays * 24 * time.Hour)
+	if old != nil {
+		f.entries = make([]*entry, 0, len(old.entries))
+	}
+	i := 0
+	for t := range status.From(from, "") {
+		e := newEntry(t, now, soon)
+		if old != nil {
+			for i < len(old.entries) && old.entries[i].Name < e.Name {
+				i++
+			}
+			if i < len(old.entries) && old.entries[i].Name == e.Name && old.entries[i].same(e) {
+				e = old.entries[i]
+			}
+		}
+		f.entries = append(f.entries, e)
+	}
+	f.sumUp(old)
+	return f
+}
+
+// with returns the fleet with these tokens as they are now.
+func (f *fleet) with(from Source, names []string, now time.Time, seen uint64) *fleet {
+	next := &fleet{now: now, seen: seen, entries: slices.Clone(f.entries), checks: printable.Copy(from.Checks()), replicas: f.replicas}
+	soon := now.Add(laneDays * 24 * time.Hour)
+	for _, name := range names {
+		i, known := f.index(name)
+		t, ok := from.Token(name)
+		if known && ok { // else a reload has added or removed it, and the next look at all finds that
+			next.entries[i] = newEntry(&t, now, soon)
+		}
+	}
+	next.sumUp(f)
+	return next
+}
+
+// index returns the place of a token among the entries.
+func (f *fleet) index(name string) (int, bool) {
+	return slices.BinarySearchFunc(f.entries, name, func(e *entry, name string) int { return strings.Compare(e.Name, name) })
+}
+
+// concerns returns what the list of troubles has to know.
+func (f *fleet) concerns() iter.Seq[*status.Concern] {
+	return func(yield func(*status.Concern) bool) {
+		for _, e := range f.entries {
+			if !yield(&e.Concern) {
+				return
+			}
+		}
+	}
+}
+
+// sumUp finds what is known of all tokens together. old is an earlier fleet, or nil.
+func (f *fleet) sumUp(old *fleet) {
+	f.troubles = status.Sum(f.concerns(), f.checks, f.replicas, f.now)
+	for _, e := range f.entries {
+		f.counts[e.level]++
+	}
+	changed, comparable := f.changed(old)
+	if !comparable {
+		f.setChoices()
+		f.orders = &orders{entries: f.entries}
+		f.orders.by(sorts[0])
+		return
+	}
+	f.orders = old.orders.with(f.entries, changed)
+	f.choice, f.accounts, f.sinks = old.choice, old.accounts, old.sinks
+	if slices.ContainsFunc(changed, func(i int32) bool {
+		return f.entries[i].Account != old.entries[i].Account || !slices.Equal(f.entries[i].Mounts, old.entries[i].Mounts)
+	}) {
+		f.setChoices()
+	}
+}
+
+// changed returns the indices of the entries that an earlier fleet has not; ok is false if the names differ, or without one.
+func (f *fleet) changed(old *fleet) (changed []int32, ok bool) {
+	if old == nil || len(old.entries) != len(f.entries) {
+		return nil, false
+	}
+	for i, e := range f.entries {
+		switch o := old.entries[i]; {
+		case e == o:
+		case e.Name != o.Name:
+			return nil, false
+		default:
+			changed = append(changed, int32(i))
+		}
+	}
+	return changed, true
+}
+
+// setChoices finds the accounts and the sinks that a list offers.
+func (f *fleet) setChoices() {
+	accounts, sinks := map[string]bool{}, map[string]bool{}
+	for _, e := range f.entries {
+		accounts[e.Account] = true
+		for _, m := range e.Mounts {
+			sinks[m] = true
+		}
+	}
+	f.choice = map[string]string{}
+	f.accounts, f.sinks = f.choices(accounts), f.choices(sinks)
+}
+
 // choices returns the choices of a list. A long name is cut, so that [readQuery] does not cut its choice again.
 func (f *fleet) choices(of map[string]bool) []string {
 	var all []string
-	for name := range of {
+	for name := range maps.Keys(of) {
 		f.choice[name] = printable.Line(name, maxQuery-len("..."))
 		all = append(all, f.choice[name])
 	}
 	slices.Sort(all)
 	all = slices.Compact(all)
 	return all[:min(len(all), maxChoices)]
-}
-
-// find returns a token by its name.
-func (f *fleet) find(name string) (status.Token, bool) {
-	i, ok := f.index[name]
-	if !ok {
-		return status.Token{}, false
-	}
-	return f.tokens[i], true
-}
-
-// query is what a reader asks for.
-type query struct {
-	Text, State, Account, Sink, Sort string
-	Page                             int
-}
-
-var sorts = []string{"urgency", "name", "next", "last", "expires", "account"}
-
-// readQuery reads the parameters of an address. One that is wrong counts as not given, since a reader cannot do more about it.
-func readQuery(r *http.Request) query {
-	v := r.URL.Query()
-	get := func(name string) string { return printable.Line(strings.TrimSpace(v.Get(name)), maxQuery) }
-	q := query{Text: get("q"), State: get("state"), Account: get("account"), Sink: get("sink"), Sort: get("sort")}
-	if !slices.Contains(sorts, q.Sort) {
-		q.Sort = sorts[0]
-	}
-	if q.State != "trouble" && !slices.Contains(levelNames, q.State) {
-		q.State = ""
-	}
-	q.Page, _ = strconv.Atoi(v.Get("page"))
-	q.Page = max(q.Page, 1)
-	return q
-}
-
-// Address returns the address of the page with that query, at the list of tokens.
-func (q query) Address() string {
-	v := url.Values{}
-	for name, value := range map[string]string{"q": q.Text, "state": q.State, "account": q.Account, "sink": q.Sink, "sort": q.Sort} {
-		if value != "" && (name != "sort" || value != sorts[0]) {
-			v.Set(name, value)
-		}
-	}
-	if q.Page > 1 {
-		v.Set("page", strconv.Itoa(q.Page))
-	}
-	if len(v) == 0 {
-		return "/#tokens"
-	}
-	return "/?" + v.Encode() + "#tokens"
-}
-
-// SortedBy returns the address of the list in another order.
-func (q query) SortedBy(sort string) string { q.Sort, q.Page = sort, 1; return q.Address() }
-
-// WithState returns the address of the tokens with a state.
-func (q query) WithState(state string) string { q.State, q.Page = state, 1; return q.Address() }
-
-// AtPage returns the address of another page of the list.
-func (q query) AtPage(n int) string { q.Page = n; return q.Address() }
-
-// Narrow reports whether the query leaves out tokens.
-func (q query) Narrow() bool { return q.Text+q.State+q.Account+q.Sink != "" }
-
-// list is one page of the list of tokens.
-type list struct {
-	query
-	Rows            []row
-	Found, Of       int
-	Pages           int
-	First, Last     int // the numbers of the rows, from 1
-	Accounts, Sinks []string
-	States          []choice
-	Sorts           []choice
-	Previous, Next  string // addresses; empty if there is none
-	SeveralAccounts bool
-}
-
-// choice is one value of a list.
-type choice struct {
-	Value, Title string
-	Count        int
-	Chosen       bool
-}
-
-// row is one token in the list.
-type row struct {
-	status.Token
-	Level           level
-	Word, Note      string // the state in words
-	NextIn, NextWhy string
-	LastAgo, EndsIn string
-}
-
-// list returns the page of the list that the query asks for.
-func (f *fleet) list(q query) list {
-	l := list{query: q, Of: len(f.tokens), Accounts: f.accounts, Sinks: f.sinks, SeveralAccounts: len(f.accounts) > 1}
-	var found []int
-	text := strings.ToLower(q.Text)
-	for i := range f.tokens {
-		if f.fits(i, q, text) {
-			found = append(found, i)
-		}
-	}
-	slices.SortStableFunc(found, func(a, b int) int { return f.compare(a, b, q.Sort) })
-	l.Found, l.Pages = len(found), max((len(found)+pageSize-1)/pageSize, 1)
-	l.Page = min(q.Page, l.Pages)
-	begin := (l.Page - 1) * pageSize
-	end := min(begin+pageSize, len(found))
-	l.First, l.Last = begin+1, end
-	for _, i := range found[begin:end] {
-		l.Rows = append(l.Rows, f.row(i))
-	}
-	if l.Page > 1 {
-		l.Previous = l.AtPage(l.Page - 1)
-	}
-	if l.Page < l.Pages {
-		l.Next = l.AtPage(l.Page + 1)
-	}
-	l.States = []choice{{Value: "", Title: "all", Count: len(f.tokens)}, {Value: "trouble", Title: "in trouble", Count: f.counts[critical] + f.counts[warning]},
-		{Value: "critical", Title: "critical", Count: f.counts[critical]}, {Value: "warning", Title: "warning", Count: f.counts[warning]},
-		{Value: "busy", Title: "in progress", Count: f.counts[busy]}, {Value: "paused", Title: "paused or frozen", Count: f.counts[paused]},
-		{Value: "fine", Title: "fine", Count: f.counts[fine]}}
-	for i := range l.States {
-		l.States[i].Chosen = l.States[i].Value == q.State
-	}
-	for _, s := range sorts {
-		l.Sorts = append(l.Sorts, choice{Value: s, Title: sortTitles[s], Chosen: s == q.Sort})
-	}
-	return l
-}
-
-var sortTitles = map[string]string{"urgency": "urgency", "name": "name", "next": "next rotation", "last": "last rotation", "expires": "expiry", "account": "account"}
-
-// fits reports whether a query finds a token.
-func (f *fleet) fits(i int, q query, text string) bool {
-	t := &f.tokens[i]
-	switch {
-	case q.State == "trouble" && f.levels[i] > warning, q.State != "" && q.State != "trouble" && f.levels[i].String() != q.State:
-		return false
-	case q.Account != "" && f.choice[t.Account] != q.Account, q.Sink != "" && !slices.ContainsFunc(t.Mounts, func(m string) bool { return f.choice[m] == q.Sink }):
-		return false
-	case text == "" || strings.Contains(t.Name, text) || strings.Contains(strings.ToLower(t.TokenID), text) || strings.Contains(strings.ToLower(t.ClientID), text):
-		return true
-	}
-	return slices.ContainsFunc(t.Sinks, func(s status.SinkState) bool { return strings.Contains(strings.ToLower(s.Name), text) })
-}
-
-// compare orders two tokens by what a reader has chosen, then by name. An unknown time comes last.
-func (f *fleet) compare(a, b int, by string) int {
-	s, t := &f.tokens[a], &f.tokens[b]
-	first := 0
-	switch by {
-	case "urgency":
-		first = cmp.Or(cmp.Compare(f.levels[a], f.levels[b]), compareTimes(s.Next, t.Next))
-	case "next":
-		first = compareTimes(s.Next, t.Next)
-	case "last":
-		first = compareTimes(s.LastSuccess, t.LastSuccess)
-	case "expires":
-		first = compareTimes(s.Expiry, t.Expiry)
-	case "account":
-		first = cmp.Compare(s.Account, t.Account)
-	}
-	return cmp.Or(first, cmp.Compare(s.Name, t.Name))
-}
-
-func compareTimes(s, t time.Time) int {
-	if s.IsZero() != t.IsZero() {
-		return t.Compare(s)
-	}
-	return s.Compare(t)
-}
-
-// row returns what the list shows of a token.
-func (f *fleet) row(i int) row {
-	all := &f.tokens[i]
-	t := status.Token{ // what a row has: an error may be long, and is not scrubbed for nothing
-		Name: all.Name, Account: all.Account, State: all.State, Schedule: all.Schedule, TimeZone: all.TimeZone, Reason: all.Reason, Freeze: all.Freeze, Next: all.Next,
-		LastSuccess: all.LastSuccess, Expiry: all.Expiry, Failures: all.Failures, Pause: all.Pause, Order: all.Order, Waiting: all.Waiting, WaitsFor: all.WaitsFor,
-	}.Scrubbed()
-	r := row{Token: t, Level: f.levels[i], NextIn: brief(t.Next, f.now), LastAgo: brief(t.LastSuccess, f.now), EndsIn: brief(t.Expiry, f.now)}
-	r.Word, r.Note = f.words(i, t)
-	if t.Next.IsZero() {
-		r.NextIn = status.WithoutTime(t.State, t.Reason)
-	}
-	r.NextWhy = nextWhy(t)
-	return r
-}
-
-// words says in a few words how a token is.
-func (f *fleet) words(i int, t status.Token) (word, note string) {
-	kinds := f.tokens[i].TroubleKinds(f.now)
-	switch {
-	case len(kinds) > 0:
-		word = words(kinds[0])
-		notes := kinds[1:]
-		if t.Failures > 0 {
-			notes = append(notes, plural(t.Failures, "failure"))
-		}
-		note = words(strings.Join(notes, ", "))
-	case t.Pause != nil:
-		word, note = "paused", "until it is resumed"
-		if !t.Pause.Until.IsZero() {
-			note = "until " + minute(t.Pause.Until)
-		}
-	case t.Freeze != "":
-		word, note = "frozen", t.Freeze
-	case t.Waiting:
-		word, note = "waits", t.WaitsFor
-	case t.State != "idle":
-		word, note = "rotates now", words(t.State)
-	case t.Order != nil:
-		word, note = "ordered", "to be rotated"
-	default:
-		word = "fine"
-	}
-	return word, printable.Line(note, maxQuery)
-}
-
-// nextWhy says why a token is looked at next, where that is not its slot.
-func nextWhy(t status.Token) string {
-	why := words(t.Reason)
-	if why == "slot" || t.Next.IsZero() {
-		why = ""
-	}
-	if t.Freeze != "" {
-		why = "freeze " + t.Freeze
-	}
-	return why
 }

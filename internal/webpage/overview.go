@@ -24,12 +24,54 @@ type overview struct {
 	Timeline        timeline
 	List            list
 	Replicas        *replicas
+	// Reading is set while the first look at the tokens is being made: only what is known without it is shown. ReadError says
+	// why the last try failed; empty if it did not.
+	Reading   bool
+	ReadError string
+}
+
+// look returns the fleet as it was a second ago at most, or a few seconds if looking at it takes long. What events say to have
+// changed is as it is now. ok is false if the first look is not there yet.
+func (p *pages) look() (f *fleet, ok bool, err error) {
+	if f, ok, err = p.fleet.get(firstWait); !ok {
+		return nil, false, err
+	}
+	names, _, all := p.Source.Changes(f.seen)
+	if all {
+		p.fleet.renew(newsWait)
+	}
+	if all || len(names) > 0 {
+		p.fleet.update(func(kept *fleet) *fleet {
+			names, seen, _ := p.Source.Changes(kept.seen)
+			if len(names) == 0 {
+				return kept
+			}
+			return kept.with(p.Source, names, p.Now().UTC(), seen)
+		})
+		f, ok, err = p.fleet.get(firstWait)
+	}
+	return f, ok, err
 }
 
 func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
-	f := p.look()
-	o := overview{List: f.list(readQuery(r)), Timeline: p.timeline(f), Replicas: showReplicas(f)}
-	o.head = head{Version: p.Version, Now: f.now, Refresh: true}
+	f, ok, err := p.look()
+	now := p.Now().UTC()
+	o := overview{head: head{Version: p.Version, Now: now, Refresh: true}}
+	if !ok {
+		o.Reading = true
+		if err != nil {
+			o.ReadError = printable.Line(err.Error(), maxText)
+		}
+		checks, replicas := printable.Copy(p.Source.Checks()), p.Source.Replicas().Scrubbed()
+		f = &fleet{now: now, troubles: status.Sum(func(func(*status.Concern) bool) {}, checks, replicas, now), orders: &orders{}}
+		w.Header().Set("Refresh", "1") // works without JavaScript
+	} else {
+		if now.Sub(f.now) > 2*fleetEvery { // looking takes long: say how old it is
+			o.Now = f.now
+		}
+		o.Timeline = p.timeline(f, now)
+	}
+	o.List, o.Replicas = p.list(f, readQuery(r), now), showReplicas(f)
 	for _, t := range f.troubles {
 		if t.Severity == status.Critical {
 			o.Critical++
@@ -37,7 +79,7 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 			o.Warnings++
 		}
 		if len(o.Troubles) < maxTroubles {
-			o.Troubles = append(o.Troubles, showTrouble(t, f.find, f.now))
+			o.Troubles = append(o.Troubles, showTrouble(t, p.Source.Token, now))
 		} else {
 			o.MoreTroubles++
 		}
@@ -49,7 +91,7 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	o.Pending, o.PendingSince = p.Source.Pending()
-	o.PendingAgo = brief(o.PendingSince, f.now)
+	o.PendingAgo = brief(o.PendingSince, now)
 	o.sumUp(f)
 	render(w, http.StatusOK, "overview.tmpl", o)
 }
@@ -69,21 +111,25 @@ func (o *overview) sumUp(f *fleet) {
 		o.Title = "(" + thousands(o.Warnings) + ") rotatord"
 	case len(o.Conditions) > 0:
 		o.Verdict, o.VerdictLevel, o.Title = "Not ready", warning, "not ready · rotatord"
-	case len(f.tokens) == 0:
+	case o.Reading:
+		o.Verdict, o.VerdictLevel, o.Title = "Not known yet", busy, "rotatord"
+	case len(f.entries) == 0:
 		o.Verdict, o.VerdictLevel, o.Title = "No tokens are configured", paused, "rotatord"
 	default:
 		o.Verdict, o.VerdictLevel, o.Title = "Nothing is wrong", fine, "rotatord"
 	}
 	o.Bad = o.VerdictLevel <= warning
 	switch {
+	case o.Reading:
+		o.Detail = "The tokens are being read. The page asks again in a second, by itself."
 	case hit == 1:
-		o.Detail = "1 of " + plural(len(f.tokens), "token") + " is affected"
+		o.Detail = "1 of " + plural(len(f.entries), "token") + " is affected"
 	case hit > 0:
-		o.Detail = thousands(hit) + " of " + plural(len(f.tokens), "token") + " are affected"
-	case len(f.tokens) > 0 && o.VerdictLevel == fine:
-		o.Detail = plural(len(f.tokens), "token") + ": every client has a secret that works"
-	case len(f.tokens) > 0:
-		o.Detail = plural(len(f.tokens), "token")
+		o.Detail = thousands(hit) + " of " + plural(len(f.entries), "token") + " are affected"
+	case len(f.entries) > 0 && o.VerdictLevel == fine:
+		o.Detail = plural(len(f.entries), "token") + ": every client has a secret that works"
+	case len(f.entries) > 0:
+		o.Detail = plural(len(f.entries), "token")
 	}
 }
 

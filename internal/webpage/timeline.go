@@ -1,6 +1,7 @@
 package webpage
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -17,9 +18,13 @@ const (
 	laneDays   = 7
 	// agendaSize is how many of the next happenings are listed in words.
 	agendaSize = 8
-	// outlookAge is how old an outlook may be, and outlookWait how long a page waits for the first one.
-	outlookAge  = 15 * time.Second
-	outlookWait = 40 * time.Millisecond
+	// agendaKept is how many are kept: those that have happened are left out when a page is made.
+	agendaKept = 40
+	// planEvery is how old the timeline becomes, and planWait how long a page waits for the first one.
+	planEvery = 15 * time.Second
+	planWait  = 40 * time.Millisecond
+	// planTime bounds how long making it may take.
+	planTime = 30 * time.Second
 )
 
 // timeline is what will happen in the coming hours and days.
@@ -96,26 +101,56 @@ type freezeLine struct {
 	Tokens string
 }
 
-// timeline returns the coming hours and days of the fleet.
-func (p *pages) timeline(f *fleet) timeline {
-	hours := fleetHours
-	if len(f.tokens) <= fewTokens {
-		hours = laneDays * 24
-	}
-	from := f.now
-	until := from.Add(time.Duration(hours) * time.Hour)
-	outlook, ok, err := p.outlooks.getSoon(outlookAge, outlookWait, func() (status.Outlook, error) {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second) // longer than one request: others read it too
-		defer cancel()
-		return p.Source.Outlook(ctx, "", until)
-	})
-	t := timeline{Ready: ok, From: from, Until: until}
+// timeline returns the coming hours and days of the fleet as they were planned last, without what has happened since.
+func (p *pages) timeline(f *fleet, now time.Time) timeline {
+	t, ok, err := p.plan.get(planWait)
+	t.Ready = ok
 	if err != nil {
 		t.Error = printable.Line(cut(err.Error(), 4*maxText), maxText)
 	}
 	if !ok {
 		return t
 	}
+	var agenda []happening
+	for _, h := range t.Agenda {
+		if !h.At.After(now) {
+			continue
+		}
+		if len(agenda) == agendaSize {
+			t.MoreComing = true
+			break
+		}
+		h.In = brief(h.At, now)
+		agenda = append(agenda, h)
+	}
+	t.Agenda, t.Lanes = agenda, slices.Clone(t.Lanes)
+	for i := range t.Lanes {
+		if at, ok := f.index(t.Lanes[i].Name); ok {
+			t.Lanes[i].Level = f.entries[at].level
+		}
+	}
+	return t
+}
+
+// makePlan makes the timeline of the fleet. It runs in the background.
+func (p *pages) makePlan() (timeline, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), planTime)
+	defer cancel()
+	f, ok, err := p.fleet.get(planTime)
+	if !ok {
+		return timeline{}, cmp.Or(err, context.DeadlineExceeded)
+	}
+	hours := fleetHours
+	if len(f.entries) <= fewTokens {
+		hours = laneDays * 24
+	}
+	from := p.Now().UTC()
+	until := from.Add(time.Duration(hours) * time.Hour)
+	outlook, err := p.Source.Outlook(ctx, "", until)
+	if err != nil {
+		return timeline{}, err
+	}
+	t := timeline{From: from, Until: until}
 	if outlook.Until.Before(until.Add(-time.Hour)) && outlook.Until.After(from) {
 		t.Until, t.Short = outlook.Until, true
 	}
@@ -133,18 +168,18 @@ func (p *pages) timeline(f *fleet) timeline {
 		if fr.From.Before(t.Until) && fr.To.After(t.From) {
 			t.Bands = append(t.Bands, band{t.x(fr.From), width(t.share(fr.From), t.share(fr.To)), "freeze " + fr.Name})
 			if len(t.Freezes) < 6 {
-				t.Freezes = append(t.Freezes, freezeLine{FreezePeriod: fr, Now: !fr.From.After(f.now), Tokens: freezeTokens(fr.Tokens, len(f.tokens))})
+				t.Freezes = append(t.Freezes, freezeLine{FreezePeriod: fr, Now: !fr.From.After(from), Tokens: freezeTokens(fr.Tokens, len(f.entries))})
 			}
 		}
 	}
-	if len(f.tokens) <= fewTokens {
-		t.lanes(f, outlook)
+	if len(f.entries) <= fewTokens {
+		t.lanes(p.Source, f, outlook)
 	} else {
 		t.bars(outlook)
 	}
 	t.agenda(f, outlook)
 	t.Description = plural(t.Rotations, "rotation") + " from " + minute(t.From) + " to " + minute(t.Until)
-	return t
+	return t, nil
 }
 
 func freezeTokens(n, of int) string {
@@ -223,10 +258,13 @@ func (t *timeline) bars(outlook status.Outlook) {
 }
 
 // lanes makes one lane for each token.
-func (t *timeline) lanes(f *fleet, outlook status.Outlook) {
-	for i := range f.tokens {
-		token := &f.tokens[i]
-		l := lane{Name: token.Name, Level: f.levels[i]}
+func (t *timeline) lanes(from Source, f *fleet, outlook status.Outlook) {
+	for _, e := range f.entries {
+		token, ok := from.Token(e.Name)
+		if !ok {
+			continue // a reload has removed it
+		}
+		l := lane{Name: token.Name, Level: e.level}
 		if token.GraceEnd.After(t.From) {
 			l.Spans = append(l.Spans, span{"0%", t.x(token.GraceEnd), "grace", "the previous secret works until " + minute(token.GraceEnd)})
 		}
@@ -254,7 +292,7 @@ func (t *timeline) lanes(f *fleet, outlook status.Outlook) {
 func (t *timeline) agenda(f *fleet, outlook status.Outlook) {
 	var all []happening
 	add := func(at time.Time, token, kind, what string) {
-		if !at.IsZero() && at.After(f.now) && !at.After(t.Until) {
+		if at.After(t.From) && !at.After(t.Until) {
 			all = append(all, happening{At: at, Tokens: []string{token}, Kind: kind, What: what})
 		}
 	}
@@ -268,23 +306,13 @@ func (t *timeline) agenda(f *fleet, outlook status.Outlook) {
 			add(c.At, c.Token, "rotation", "rotates")
 		}
 	}
-	for i := range f.tokens {
-		token := &f.tokens[i]
-		if token.Strategy != "pair" {
-			add(token.GraceEnd, token.Name, "grace", "the previous secret stops working")
-		}
-		add(token.CutOffAt, token.Name, "critical", "clients lose the last secret that works")
-		add(token.Expiry, token.Name, "critical", "the service token expires")
-		add(token.Renews, token.Name, "rotation", "the service token is renewed")
-		if token.Pause != nil {
-			add(token.Pause.Until, token.Name, "grace", "the pause ends")
+	for _, e := range f.entries {
+		for _, end := range e.endings {
+			add(end.at, e.Name, end.kind, end.what)
 		}
 	}
 	slices.SortStableFunc(all, func(a, b happening) int {
-		if c := a.At.Truncate(time.Minute).Compare(b.At.Truncate(time.Minute)); c != 0 {
-			return c
-		}
-		return strings.Compare(a.What, b.What)
+		return cmp.Or(a.At.Truncate(time.Minute).Compare(b.At.Truncate(time.Minute)), strings.Compare(a.What, b.What))
 	})
 	var merged []happening
 	for _, h := range all {
@@ -296,11 +324,10 @@ func (t *timeline) agenda(f *fleet, outlook status.Outlook) {
 			}
 			continue
 		}
-		if len(merged) == agendaSize {
+		if len(merged) == agendaKept {
 			t.MoreComing = true
 			break
 		}
-		h.In = brief(h.At, f.now)
 		merged = append(merged, h)
 	}
 	t.Agenda = merged

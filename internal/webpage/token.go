@@ -55,38 +55,40 @@ type sinkRow struct {
 }
 
 func (p *pages) serveToken(w http.ResponseWriter, r *http.Request) {
-	f := p.look()
-	i, ok := f.index[r.PathValue("name")]
+	all, ok := p.Source.Token(r.PathValue("name"))
 	if !ok {
 		p.serveNotFound(w, "No token of that name is configured.")
 		return
 	}
-	t := f.tokens[i]
+	now := p.Now().UTC()
+	t := all
 	t.LastError, t.Findings = cut(t.LastError, maxError), t.Findings[:min(len(t.Findings), maxFindings)]
 	t = t.Scrubbed()
-	word, note := f.words(i, t)
+	in := all.Concern(now).In
+	level := levelOf(&all, in)
+	word, note := describe(&t, in)
 	page := tokenPage{
-		head:  head{Title: t.Name + ": " + word + " · rotatord", Version: p.Version, Now: f.now, Bad: f.levels[i] <= warning, Refresh: true},
-		Token: t, Level: f.levels[i], Word: word, Note: note, ToDo: printable.Copy(f.tokens[i].WhatToType(f.now)),
-		NextIn: brief(t.Next, f.now), LastAgo: brief(t.LastSuccess, f.now), GraceIn: brief(t.GraceEnd, f.now),
-		EndsIn: brief(t.Expiry, f.now), RenewsIn: brief(t.Renews, f.now), SeenAt: brief(t.LastSeen, f.now), NextWhy: nextWhy(t),
+		head:  head{Title: t.Name + ": " + word + " · rotatord", Version: p.Version, Now: now, Bad: level <= warning, Refresh: true},
+		Token: t, Level: level, Word: word, Note: note, ToDo: printable.Copy(all.WhatToType(now)),
+		NextIn: brief(t.Next, now), LastAgo: brief(t.LastSuccess, now), GraceIn: brief(t.GraceEnd, now),
+		EndsIn: brief(t.Expiry, now), RenewsIn: brief(t.Renews, now), SeenAt: brief(t.LastSeen, now), NextWhy: nextWhy(t),
 	}
 	if t.Next.IsZero() {
 		page.NextIn = status.WithoutTime(t.State, t.Reason)
 	}
-	for _, trouble := range status.Troubles([]status.Token{f.tokens[i]}, nil, f.now) {
-		shown := showTrouble(trouble, f.find, f.now)
+	for _, trouble := range status.Troubles([]status.Token{all}, nil, now) {
+		shown := showTrouble(trouble, p.Source.Token, now)
 		shown.Tokens, shown.Type = nil, nil // the page says it once
 		page.Troubles = append(page.Troubles, shown)
 	}
-	page.Sinks = sinkRows(t, f.now)
+	page.Sinks = sinkRows(t, now)
 	coming, cancel := context.WithTimeout(r.Context(), lifeWait)
 	defer cancel()
-	end := lifeEnd(t, f.now)
+	end := lifeEnd(t, now)
 	outlook, err := p.Source.Outlook(coming, t.Name, end)
 	page.ComingKnown = err == nil
 	page.Coming = outlook.Coming[:min(len(outlook.Coming), 5)]
-	page.Life = drawLife(t, outlook.Coming, f.now, end)
+	page.Life = drawLife(t, outlook.Coming, now, end)
 	recorded, cancel := context.WithTimeout(r.Context(), lifeWait)
 	defer cancel()
 	history, err := p.Source.History(recorded, status.HistoryQuery{Token: t.Name, Limit: historySize})

@@ -32,12 +32,14 @@ type Condition struct {
 
 // Source provides what the pages show, from memory or local disk. It must be safe for concurrent use.
 type Source interface {
-	status.Source
-	// Tokens returns all tokens, sorted by name.
-	Tokens() []status.Token
-	// Outlook returns what will happen to one token, or to all if the name is empty.
+	status.Fleet
+	// Changes returns which tokens events were about since a number that it returned before, and that number for now. all
+	// is set if any other token may have changed too. Not every change is an event.
+	Changes(since uint64) (tokens []string, now uint64, all bool)
+	// Outlook returns what will happen until some time to one token, or to all if the name is empty.
 	Outlook(ctx context.Context, token string, until time.Time) (status.Outlook, error)
-	// History returns lines of the record of events, the newest last.
+	// History returns lines of the record of events, the newest last. It reads the end of local files, within bounds and
+	// within ctx.
 	History(ctx context.Context, q status.HistoryQuery) (status.History, error)
 }
 
@@ -58,17 +60,27 @@ const ContentPolicy = "default-src 'none'; style-src 'self'; script-src 'self'; 
 type pages struct {
 	Options
 	fleet    cache[*fleet]
-	outlooks cache[status.Outlook]
+	plan     cache[timeline]
 	rendered sync.Map // documents that were asked for, by name: they never change
 }
 
 // Register adds the pages to mux.
 func Register(mux *http.ServeMux, o Options) {
-	p := &pages{Options: o}
+	p := newPages(o)
 	mux.HandleFunc("GET /{$}", p.serveOverview)
 	mux.HandleFunc("GET /tokens/{name}", p.serveToken)
 	mux.HandleFunc("GET /assets/{file}", serveAsset)
 	mux.HandleFunc("GET /docs/{path...}", p.serveDocument)
+}
+
+// newPages returns the pages. What they keep is made when the first one is asked for.
+func newPages(o Options) *pages {
+	p := &pages{Options: o}
+	p.fleet.every, p.fleet.idle = fleetEvery, lookIdle
+	p.fleet.make = func(last *fleet) (*fleet, error) { return newFleet(p.Source, p.Now().UTC(), last), nil }
+	p.plan.every, p.plan.idle = planEvery, lookIdle
+	p.plan.make = func(timeline) (timeline, error) { return p.makePlan() }
+	return p
 }
 
 //go:embed templates

@@ -25,8 +25,33 @@ type Sample struct {
 	PlanError error
 }
 
-// Tokens implements the source of the pages.
+// Tokens returns all tokens.
 func (s *Sample) Tokens() []status.Token { return s.All }
+
+// Token implements the source of the pages.
+func (s *Sample) Token(name string) (status.Token, bool) {
+	i, ok := s.find(name)
+	if !ok {
+		return status.Token{}, false
+	}
+	return s.All[i], true
+}
+
+// TokensAfter implements the source of the pages.
+func (s *Sample) TokensAfter(name string, n int) []status.Token {
+	i, ok := s.find(name)
+	if ok {
+		i++
+	}
+	return slices.Clone(s.All[i:min(i+n, len(s.All))])
+}
+
+func (s *Sample) find(name string) (int, bool) {
+	return slices.BinarySearchFunc(s.All, name, func(t status.Token, name string) int { return strings.Compare(t.Name, name) })
+}
+
+// Changes implements the source of the pages.
+func (s *Sample) Changes(uint64) (tokens []string, now uint64, all bool) { return nil, 0, false }
 
 // Checks implements the source of the pages.
 func (s *Sample) Checks() []status.Check { return s.Looked }
