@@ -37,8 +37,15 @@ const restFactor = 4
 // false if there is none then. The error is that of the last try: then the value, if there is one, is from before it.
 func (c *cache[T]) get(wait time.Duration) (value T, ok bool, err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.asked = time.Now()
+	c.mu.Unlock()
+	return c.peek(wait)
+}
+
+// peek does the same, but does not count as a request.
+func (c *cache[T]) peek(wait time.Duration) (value T, ok bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.there && time.Since(c.made) > c.idle {
 		c.forget()
 	}

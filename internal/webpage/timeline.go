@@ -136,7 +136,7 @@ func (p *pages) timeline(f *fleet, now time.Time) timeline {
 func (p *pages) makePlan() (timeline, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), planTime)
 	defer cancel()
-	f, ok, err := p.fleet.get(planTime)
+	f, ok, err := p.fleet.peek(planTime)
 	if !ok {
 		return timeline{}, cmp.Or(err, context.DeadlineExceeded)
 	}
