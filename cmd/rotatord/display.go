@@ -84,8 +84,14 @@ var (
 	// severe is the first word of a line about a trouble. alarming is a name in capitals in the page of a token.
 	severe   = regexp.MustCompile(`(?m)^(CRITICAL|WARNING)( )`)
 	alarming = regexp.MustCompile(`(?m)^(  )([A-Z]{2,}(?: [A-Z]+)*)( )`)
-	// typed is a command in the list of what an operator can do.
-	typed = regexp.MustCompile(`(?m)^(  )(rotatord \S.*)$`)
+	// typed is a command in the list of what an operator can do, or below a trouble.
+	typed = regexp.MustCompile(`(?m)^(?:(  )(rotatord \S.*)|(          type: )(.*))$`)
+)
+
+// commandLine is the beginning of a line with a command below a trouble, and doesLine that of what it does.
+const (
+	commandLine = "          type: "
+	doesLine    = "                "
 )
 
 // coloured returns a text of status with colours for what matters most.
@@ -98,7 +104,7 @@ func coloured(text string) string {
 		return yellow + word + plain + " "
 	})
 	text = alarming.ReplaceAllString(text, "${1}"+red+"${2}"+plain+"${3}")
-	return typed.ReplaceAllString(text, "${1}"+bold+"${2}"+plain)
+	return typed.ReplaceAllString(text, "${1}${3}"+bold+"${2}${4}"+plain)
 }
 
 // folded returns a text of status with each line broken between words that is longer than width. What follows is below
@@ -136,6 +142,10 @@ func folded(text string, width int) string {
 func valueColumn(line string) int {
 	named := len(line) > 19 && strings.HasPrefix(line, "  ") && line[18] == ' ' && line[2] != ' ' && line[19] != ' '
 	switch {
+	case strings.HasPrefix(line, commandLine): // it is copied as it is
+		return -1
+	case strings.HasPrefix(line, doesLine) && len(line) > len(doesLine) && line[len(doesLine)] != ' ':
+		return len(doesLine)
 	case severe.MatchString(line), strings.HasPrefix(line, strings.Repeat(" ", 10)) && len(line) > 10 && line[10] != ' ':
 		return 10
 	case named, strings.HasPrefix(line, strings.Repeat(" ", 19)):

@@ -17,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"rotatord/internal/admin"
 	"rotatord/internal/durable"
 	"rotatord/internal/harden"
 	"rotatord/internal/printable"
@@ -70,9 +71,18 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return exitUsage
 	default:
 		fmt.Fprintf(stderr, "rotatord: %s\n", indented(err))
+		if errors.Is(err, admin.ErrNoDaemon) {
+			fmt.Fprint(stderr, withoutDaemon)
+		}
 		return exitFailed
 	}
 }
+
+// withoutDaemon is what to type if no daemon answers.
+const withoutDaemon = `  systemctl status rotatord.service   says whether it runs, and shows its last log lines
+  rotatord doctor                     says what keeps it from starting
+  rotatord docs RotatordAbsent        has the steps
+`
 
 // indented returns the text of an error with all lines but the first indented, so that text from
 // elsewhere cannot look like a message of this program.
@@ -111,7 +121,7 @@ Exit codes: 0 good, 1 failed, 2 wrong usage.`,
 		},
 	}
 	root.AddCommand(newRun(), newCheck(), newDoctor(), newImport(), newPlan(), newStatus(), newHistory(), newAudit(), newRotate(), newRevokePrevious(), newExtendGrace(), newHook(), newPause(),
-		newResume(), newResolve(), newNotify(), newRecover(), newLedger(), newIdentity(), newRules(), newRBAC(), newHealthcheck(), newSim(), newDrill(), newDemo(), newVersion())
+		newResume(), newResolve(), newNotify(), newRecover(), newLedger(), newIdentity(), newRules(), newRBAC(), newDocs(), newHealthcheck(), newSim(), newDrill(), newDemo(), newVersion())
 	root.SetHelpCommand(newHelp(root))
 	root.AddCommand(packaging()...)
 	return root

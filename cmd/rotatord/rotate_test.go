@@ -64,34 +64,39 @@ func TestStatusBeginsWithTrouble(t *testing.T) {
 	o.Tokens[5].Account = "other"
 	want := `CRITICAL  h: clients have no secret that works, or will have none within two minutes (until 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
           to do: rotatord tries every few seconds: rotatord status h says what it lacks
-          see: docs/runbook.md#rotatordconsumerscutoff
+          see: rotatord docs runbook#rotatordconsumerscutoff
 CRITICAL  b: Cloudflare has no such service token any more: its clients are locked out
-          to do: make a service token, put its id into the configuration, and reload
-          see: docs/runbook.md#rotatordtokengone
+          to do: in its entry of the configuration write create: {name: b} in place of id, or the id of another service token, and reload
+          see: rotatord docs runbook#rotatordtokengone
 CRITICAL  f: disabled at Cloudflare: its clients are locked out, whatever secret they have
-          to do: find out who disabled it, and enable it in Cloudflare's dashboard
-          see: docs/runbook.md#rotatordtokendisabled
+          to do: find out who disabled it, and enable it in Cloudflare's dashboard: Zero Trust, Access, Service auth
+          see: rotatord docs runbook#rotatordtokendisabled
 CRITICAL  a: rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends (since 2026-03-01 11:59:00 UTC, 1 min 0 s ago)
           to do: rotatord rotate a gives the sinks a secret that works
-          see: docs/runbook.md#rotatordtokenrotatedoutside
+          see: rotatord docs runbook#rotatordtokenrotatedoutside
 CRITICAL  c: its new secret is in every sink, and is refused where it is tried
           to do: rotatord resolve c says what can be decided
-          see: docs/runbook.md#rotatordverifyfailing
+          see: rotatord docs runbook#rotatordverifyfailing
 CRITICAL  g, h: their secrets were lost, and the rotations that replace them have not succeeded yet (since 2026-03-01 12:00:00 UTC, now, until 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
           to do: rotatord status NAME says why, and how long clients have a secret that works
-          see: docs/runbook.md#rotatordreissuedelayed
+          see: rotatord docs runbook#rotatordreissuedelayed
 CRITICAL  Vault is sealed (since 2026-03-01 11:57:00 UTC, 3 min 0 s ago)
           to do: no rotation begins until Vault can be used: unseal it, or mend the way to it or the login
-          see: docs/runbook.md#rotatordcannotrotate
+          type: vault operator unseal
+                Once for each key that is needed, until it says Sealed false. Rotations go on by themselves.
+          see: rotatord docs runbook#check-vault
 WARNING   j: its rotations fail; its present secret works on
           to do: rotatord status j has the last error; the next attempt comes by itself
-          see: docs/runbook.md#rotatordrotationfailing
+          see: rotatord docs runbook#rotatordrotationfailing
 WARNING   k: the service token expires within 14 days, and rotating its secret does not renew it (until 2026-03-11 12:00:00 UTC, in 10 d)
           to do: set renew_before, or renew it in Cloudflare's dashboard
-          see: docs/runbook.md#rotatordtokenexpiressoon
+          see: rotatord docs runbook#rotatordtokenexpiressoon
 WARNING   Cloudflare account prod: refused
           to do: no rotation of the account begins until Cloudflare takes its credential: rotatord doctor says what is wrong with it
-          see: docs/runbook.md#rotatordcannotrotate
+          In Cloudflare's dashboard create an API token for this account with the permission Access: Service Tokens Write, or give the one in use that permission.
+          type: rotatord doctor
+                Say whether Cloudflare takes it.
+          see: rotatord docs runbook#check-cloudflare
 
 TOKEN   STATE             NEXT           LAST SUCCESS   GRACE ENDS   FAILURES   REASON
 fine    idle              –              now            –            0          

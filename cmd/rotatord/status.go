@@ -219,8 +219,15 @@ func writeTroubles(w io.Writer, troubles []status.Trouble, all bool, now time.Ti
 		if all && len(t.Tokens) > status.MaxNames {
 			writeNames(w, t.Tokens)
 		}
-		if t.Runbook != "" && !strings.Contains(t.ToDo, t.Runbook) {
-			fmt.Fprintf(w, "%-8s  see: %s\n", "", cell(t.Runbook))
+		for _, step := range t.Steps {
+			if step.Command != "" {
+				fmt.Fprintf(w, "%s%s\n%s%s\n", commandLine, printable.Line(step.Command, 500), doesLine, printable.Line(step.Does, 500))
+			} else {
+				fmt.Fprintf(w, "%-8s  %s\n", "", printable.Line(step.Does, 500))
+			}
+		}
+		if t.Runbook != "" {
+			fmt.Fprintf(w, "%-8s  see: %s\n", "", cell(docsCommand(t.Runbook)))
 		}
 	}
 	fmt.Fprintln(w)

@@ -39,12 +39,13 @@ func TestStatusShowsReplicas(t *testing.T) {
 	}
 	const want = `WARNING   lost: its record in the shared ledger cannot be used, so this replica does not know its state and does not rotate it
           to do: rotatord status lost says what is wrong with the record, and what to type
-          see: docs/runbook.md#rotatordrecordunreadable
+          see: rotatord docs runbook#rotatordrecordunreadable
 WARNING   ci: an answer came after the claim had ended, and a later secret had taken its place: it is kept and not delivered (since 2026-03-01 11:00:00 UTC, 1 h 0 min ago)
           to do: nothing, if it was one; find out what stops or delays this machine: docs/runbook.md#rotatordlateanswer
+          see: rotatord docs runbook#rotatordlateanswer
 WARNING   replica rotatord-1: gives no sign of life: the others serve its tokens; no other replica lives (since 2026-03-01 11:55:00 UTC, 5 min 0 s ago)
           to do: start it again, with its disk: it may have the answer of a rotation in doubt
-          see: docs/runbook.md#rotatordreplicadown
+          see: rotatord docs runbook#rotatordreplicadown
 
 REPLICA                 STATE                         STARTED        VERSION   CLOCK     PREFERS   WORKS ON
 rotatord-0 (this one)   living                        3 h 0 min ago  v1.2.3    +0.0 s    5         a, b, c and 2 more

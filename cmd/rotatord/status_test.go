@@ -89,7 +89,7 @@ func TestTroubleFirstThenOneLine(t *testing.T) {
 	gone := status.Token{Name: "ci", State: "idle", Gone: true, Next: now}
 	disk := []status.Check{{Name: status.CheckDiskSpace, Detail: "2 % are left"}}
 	const goneText = "CRITICAL  ci: Cloudflare has no such service token any more: its clients are locked out\n" +
-		"          to do: make a service token, put its id into the configuration, and reload\n          see: docs/runbook.md#rotatordtokengone\n\n"
+		"          to do: in its entry of the configuration write create: {name: ci} in place of id, or the id of another service token, and reload\n          see: rotatord docs runbook#rotatordtokengone\n\n"
 	for name, test := range map[string]struct {
 		o    status.Overview
 		want string
@@ -100,7 +100,7 @@ func TestTroubleFirstThenOneLine(t *testing.T) {
 			"nothing is wrong with 5 tokens; in progress: busy; paused: paused; 1 wait for the end of a freeze; next: fine in 1 h 0 min (--all shows each)\n"},
 		"trouble":       {status.Overview{Tokens: []status.Token{gone, fine}}, goneText + "nothing is wrong with the other 1 token; next: fine in 1 h 0 min (--all shows each)\n"},
 		"only trouble":  {status.Overview{Tokens: []status.Token{gone}}, goneText + "no other tokens are configured\n"},
-		"a check fails": {status.Overview{Tokens: []status.Token{fine}, Checks: disk}, "WARNING   disk space: 2 % are left\n          to do: make room before the disk is full\n          see: docs/runbook.md#rotatordcheckfailing\n\nnothing else is wrong with 1 token; next: fine in 1 h 0 min (--all shows each)\n"},
+		"a check fails": {status.Overview{Tokens: []status.Token{fine}, Checks: disk}, "WARNING   disk space: 2 % are left\n          to do: make room before the disk is full\n          see: rotatord docs runbook#check-disk_space\n\nnothing else is wrong with 1 token; next: fine in 1 h 0 min (--all shows each)\n"},
 		"no tokens":     {status.Overview{}, "no tokens are configured\n"},
 		"replicas": {status.Overview{Tokens: []status.Token{fine}, Replicas: &status.Replicas{Name: "a", SyncedAt: now, Replicas: []status.Replica{{Name: "a", Living: true}, {Name: "b", Living: true}}}},
 			"nothing is wrong with 1 token; next: fine in 1 h 0 min; 2 of 2 replicas living, this is a (--all shows each)\n"},

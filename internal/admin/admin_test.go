@@ -734,9 +734,9 @@ func TestNoDaemon(t *testing.T) {
 	defer server.Close()
 
 	for path, want := range map[string]string{
-		filepath.Join(dir, "nosuch.sock"):          "there is no socket at " + filepath.Join(dir, "nosuch.sock") + ": is the daemon running, on this host, and does",
+		filepath.Join(dir, "nosuch.sock"):          "there is no socket at " + filepath.Join(dir, "nosuch.sock") + ": the daemon does not run on this host, or",
 		filepath.Join(dir, "nosuch", "admin.sock"): "there is no socket at ",
-		left:  "no process listens at " + left + ": the daemon is not running, and its socket was left behind",
+		left:  "no process listens at " + left + ": the daemon does not run on this host, and its socket was left behind",
 		file:  file + " is not a socket: check admin_socket",
 		other: "the answer of the daemon at " + other + " cannot be read",
 	} {

@@ -231,6 +231,9 @@ func (c *Client) do(ctx context.Context, method, path string, args, answer any) 
 	return nil
 }
 
+// ErrNoDaemon is in the error of a request that found no daemon.
+var ErrNoDaemon = errors.New("the daemon does not run on this host")
+
 // explain returns an error that says what to do about a request without an answer.
 func (c *Client) explain(err error) error {
 	if wrapped, ok := errors.AsType[*url.Error](err); ok && wrapped.Timeout() {
@@ -239,13 +242,13 @@ func (c *Client) explain(err error) error {
 	info, statErr := os.Lstat(c.path)
 	switch {
 	case errors.Is(statErr, fs.ErrNotExist):
-		return fmt.Errorf("there is no socket at %s: is the daemon running, on this host, and does its configuration set admin_socket to that path?", c.path)
+		return fmt.Errorf("there is no socket at %s: %w, or its configuration sets admin_socket to another path", c.path, ErrNoDaemon)
 	case statErr == nil && info.Mode().Type() != fs.ModeSocket && info.Mode().Type() != fs.ModeSymlink:
 		return fmt.Errorf("%s is not a socket: check admin_socket", c.path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("you may not use %s: %s", c.path, whoMay(c.path))
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("no process listens at %s: the daemon is not running, and its socket was left behind", c.path)
+		return fmt.Errorf("no process listens at %s: %w, and its socket was left behind", c.path, ErrNoDaemon)
 	}
 	return fmt.Errorf("talking to the daemon at %s: %w", c.path, err)
 }

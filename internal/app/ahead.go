@@ -1,13 +1,17 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"rotatord/internal/config"
 	"rotatord/internal/event"
 	"rotatord/internal/precheck"
 	"rotatord/internal/rotation"
@@ -292,8 +296,8 @@ func (a *App) Checks() []status.Check {
 		all = append(all, c)
 	}
 	refused, since := "", time.Time{}
-	if at := a.refusedAt.Load(); at != nil {
-		refused, since = "the last reload was refused: the configuration before it is in force. See the log, or run rotatord check", *at
+	if last := a.refused.Load(); last != nil {
+		refused, since = "the last reload was refused, and the configuration before it is in force: "+last.why, last.at
 	}
 	add(status.CheckConfiguration, "refused", refused, since)
 	damage, found := a.recordDamage()
@@ -305,5 +309,42 @@ func (a *App) Checks() []status.Check {
 		add(status.CheckVaultLogin, health.LoginReason, health.Login, health.LoginSince)
 		add(status.CheckWrappingToken, "unwrap_refused", health.Unwrap, health.UnwrapSince)
 	}
+	in := a.inForce()
+	for i := range all {
+		if all[i].Fails() {
+			all[i].Place = placeOf(all[i], in)
+		}
+	}
 	return all
+}
+
+// placeOf returns where a check that fails is mended, as the configuration says it; empty if it does not.
+func placeOf(c status.Check, in *config.Config) string {
+	switch c.Name {
+	case status.CheckStateDirectory, status.CheckDiskSpace:
+		return in.State.Dir
+	case status.CheckAudit, status.CheckAuditChain:
+		return filepath.Dir(in.Audit.File)
+	case status.CheckVault, status.CheckVaultTLS, status.CheckVaultLogin, status.CheckWrappingToken:
+		if in.Vault != nil {
+			return in.Vault.Address
+		}
+	case status.CheckSink:
+		kind, place, _ := strings.Cut(c.Subject, ":")
+		switch {
+		case kind == "file":
+			return place
+		case kind == "vault" && in.Vault != nil:
+			return in.Vault.Address
+		}
+	case status.CheckCloudflare, status.CheckCredential:
+		if account, ok := in.Accounts[c.Subject]; ok {
+			source := account.APIToken
+			if source.IsZero() {
+				source = account.APIKey
+			}
+			return cmp.Or(source.File, source.String())
+		}
+	}
+	return ""
 }

@@ -75,10 +75,10 @@ type App struct {
 	adminListener *connlimit.Listener
 	started       time.Time
 
-	stopping  atomic.Bool
-	damaged   atomic.Pointer[recordDamage] // nil: the record was not found damaged
-	refusedAt atomic.Pointer[time.Time]    // when the last reload was refused; nil if it was not
-	failed    chan error
+	stopping atomic.Bool
+	damaged  atomic.Pointer[recordDamage] // nil: the record was not found damaged
+	refused  atomic.Pointer[refusal]      // of the last reload; nil if it was not refused
+	failed   chan error
 
 	reloading sync.Mutex // held by Reload
 	mu        sync.Mutex

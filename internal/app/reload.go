@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"rotatord/internal/config"
 	"rotatord/internal/event"
@@ -28,7 +29,7 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	}
 	a.metrics.ConfigLoaded(a.now())
 	a.metrics.Essential(c.Metrics.PerToken == "essential")
-	a.refusedAt.Store(nil)
+	a.refused.Store(nil)
 	a.ahead.Set(a.checksAhead())
 	a.watch.set(c)
 	a.notifier.Set(c.Notify)
@@ -38,10 +39,28 @@ func (a *App) Reload(ctx context.Context, c *config.Config) error {
 
 // Refused records and tells that a new configuration was not taken over.
 func (a *App) Refused(ctx context.Context, why event.ReloadRefusal) {
-	at := a.now().UTC()
-	a.refusedAt.Store(&at)
+	a.refused.Store(&refusal{a.now().UTC(), whyRefused(why)})
 	a.metrics.ConfigRefused()
 	a.events.Tell("", actorOf(ctx), why)
+}
+
+// refusal is when and why a new configuration was not taken over.
+type refusal struct {
+	at  time.Time
+	why string
+}
+
+// whyRefused returns the first reason in one line, and how many more there are.
+func whyRefused(why event.ReloadRefusal) string {
+	switch n := len(why.Faults); {
+	case n == 1:
+		return why.Faults[0]
+	case n > 1:
+		return fmt.Sprintf("%s (and %d more)", why.Faults[0], n-1)
+	case why.Err != nil:
+		return why.Err.Error()
+	}
+	return "the log says why"
 }
 
 // actorOf returns in whose name something is done; the daemon if the context does not say.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"rotatord/internal/config"
+	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/sink"
 	"rotatord/internal/vault"
@@ -32,7 +33,11 @@ func (e *examination) ownSession(ctx context.Context) (*vault.Session, func()) {
 		return nil, nil
 	}
 	if err := session.LogInOnce(ctx); err != nil {
-		e.add(Bad, VaultLogin, "vault", "no session with Vault: "+err.Error(), "look at vault.address, vault.tls and vault.auth")
+		advice := "look at vault.address, vault.tls and vault.auth"
+		if rotation.CauseOf(err) == "sealed" {
+			advice = e.unseal()
+		}
+		e.add(Bad, VaultLogin, "vault", "no session with Vault: "+err.Error(), advice)
 		return nil, nil
 	}
 	return session, func() {
@@ -59,6 +64,10 @@ func (e *examination) notTried(why string) {
 
 // through checks the session, the mounts, and what the policies allow.
 func (e *examination) through(ctx context.Context, session *vault.Session) {
+	if err := session.CheckSeal(ctx); rotation.CauseOf(err) == "sealed" { // nothing else can be asked
+		e.add(Bad, VaultLogin, "vault", err.Error(), e.unseal())
+		return
+	}
 	self := e.session(ctx, session)
 	versions := map[string]int{}
 	var places []place
@@ -75,13 +84,37 @@ func (e *examination) through(ctx context.Context, session *vault.Session) {
 		}
 		version, err := session.KVVersion(ctx, p.Mount)
 		if versions[p.Mount] = version; err != nil {
-			e.add(Bad, VaultMountBad, "vault", err.Error(), "correct the mount, or let the policy allow the paths of the sinks")
+			e.add(Bad, VaultMountBad, "vault", err.Error(), "correct the mount, or let the policy allow the paths of the sinks: "+stanzas(places, p.Mount))
 			continue
 		}
 		e.add(Good, VaultMount, "vault", fmt.Sprintf("%s/ is KV version %d", p.Mount, version), "")
 	}
 	e.places(ctx, session, self, places, versions)
 	e.shared(ctx, session)
+}
+
+// unseal says how a sealed Vault can be used again.
+func (e *examination) unseal() string {
+	return "vault operator unseal -address=" + e.Config.Vault.Address + ", once for each key that is needed"
+}
+
+// maxStanzas is how many paths of a mount an advice spells out.
+const maxStanzas = 3
+
+// stanzas returns what a policy needs for the first paths of a mount, whose version is not known: of a mount of KV version
+// 2, which is usual.
+func stanzas(places []place, mount string) string {
+	var all []string
+	for _, p := range places {
+		if p.Mount == mount {
+			all = append(all, fmt.Sprintf(`path "%s/data/%s" { capabilities = ["create", "read", "update"] }`, mount, p.Path))
+		}
+	}
+	more := ""
+	if len(all) > maxStanzas {
+		all, more = all[:maxStanzas], fmt.Sprintf(" and so on for %d more", len(all)-maxStanzas)
+	}
+	return strings.Join(all, " ") + more + ". rotatord docs deploy/vault/rotatord-policy.hcl has the whole policy"
 }
 
 // places compares what the session may do with what rotatord needs.

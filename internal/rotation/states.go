@@ -193,8 +193,11 @@ func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit
 // exitsFrom returns the exits from troubles that can come in any state.
 func exitsFrom(t Token, record Record, now Troubles) (exits []Exit) {
 	if now.Gone {
-		exits = append(exits, Exit{"", "The account has no such service token: in the configuration give the entry the id of another one, " +
-			"or create in place of id, and reload. A rotation in progress must end before that."})
+		exits = append(exits,
+			Exit{"", "The account has no such service token. In its entry of the configuration write create: {name: " + t.Name + "} in place of id, or the id of another one. A rotation in progress must end before that."},
+			Exit{"rotatord check", "Check the configuration."},
+			Exit{"systemctl reload rotatord.service", "Have the daemon read it. With create the first secret goes to the sinks at once; with another id: rotatord rotate " + t.Name + ". On Kubernetes apply the changed ConfigMap."},
+			Exit{"", "In the Access policies put the new service token in the place of the old one. Consumers must read the client ID from the sink as well: it is a new one."})
 	}
 	if now.Disabled {
 		exits = append(exits, Exit{"", "Enable the service token in Cloudflare's dashboard: until then all its secrets are refused."})

@@ -40,6 +40,9 @@ type Check struct {
 	Since  time.Time `json:"failing_since,omitzero"`
 	Reason string    `json:"reason,omitempty"`
 	Detail string    `json:"detail,omitempty"`
+	// Place is where it is mended: the path of a file or directory, an environment variable, or an address. It is empty
+	// while the check is good, or if there is none.
+	Place string `json:"place,omitempty"`
 }
 
 // Fails reports whether the check was looked at and is not good.

@@ -33,6 +33,9 @@ type Trouble struct {
 	// What says what is wrong, and ToDo what to do about it.
 	What string `json:"what"`
 	ToDo string `json:"to_do"`
+	// Steps is what to do about a check, in order, with the commands. It is nil if ToDo says all, and for tokens:
+	// those have their own in [Token.ToDo].
+	Steps []ToDo `json:"steps,omitempty"`
 	// Runbook is the section that explains it, such as "docs/runbook.md#rotatordtokenindoubt".
 	Runbook string `json:"runbook"`
 	// Since is when the first of the tokens got into this trouble. Until is when the clients of the
@@ -75,11 +78,11 @@ var kinds = []kind{
 		func(t *Token, _ time.Time) bool { return t.Endangered() }, nil, func(t *Token) time.Time { return t.CutOffAt }},
 	{"gone", Critical, "Cloudflare has no such service token any more: its clients are locked out",
 		"Cloudflare has no such service tokens any more: their clients are locked out",
-		"make a service token, put its id into the configuration, and reload", "rotatordtokengone",
+		"in its entry of the configuration write create: {name: NAME} in place of id, or the id of another service token, and reload", "rotatordtokengone",
 		func(t *Token, _ time.Time) bool { return t.Gone }, nil, nil},
 	{"disabled", Critical, "disabled at Cloudflare: its clients are locked out, whatever secret they have",
 		"disabled at Cloudflare: their clients are locked out, whatever secrets they have",
-		"find out who disabled it, and enable it in Cloudflare's dashboard", "rotatordtokendisabled",
+		"find out who disabled it, and enable it in Cloudflare's dashboard: Zero Trust, Access, Service auth", "rotatordtokendisabled",
 		func(t *Token, _ time.Time) bool { return t.Known && !t.Enabled }, nil, nil},
 	{"expired", Critical, "the service token has expired: its clients are locked out, whatever secret they have",
 		"the service tokens have expired: their clients are locked out, whatever secrets they have",
@@ -279,7 +282,7 @@ func rank(s Severity) int {
 // ofCheck returns the trouble of a check that fails. It is critical if a rotation that cannot begin is due soon: next is
 // when the first of them begins, zero if none does.
 func ofCheck(c Check, next, now time.Time) Trouble {
-	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Runbook: section(checkSections[c.Name]), Since: c.Since}
+	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Runbook: section(checkSections[c.Name]), Since: c.Since, Steps: stepsOf(c)}
 	if c.Name == CheckCloudflare && c.Reason != "refused" {
 		trouble.ToDo = "no rotation of the account begins until Cloudflare answers: look at DNS, proxy, firewall and www.cloudflarestatus.com"
 	}
@@ -329,9 +332,9 @@ var checkToDo = map[string]string{
 
 // checkSections are the sections of the runbook for checks that fail.
 var checkSections = map[string]string{
-	CheckStateDirectory: "rotatordcannotrotate", CheckDiskSpace: "rotatordcheckfailing", CheckAudit: "rotatordcheckfailing", CheckAuditChain: "rotatordcheckfailing", CheckVault: "rotatordcannotrotate", CheckVaultTLS: "rotatordcheckfailing",
-	CheckVaultLogin: "rotatordvaultsessionexpiring", CheckWrappingToken: "rotatordvaultunwrapfailed", CheckSink: "rotatordcannotrotate", CheckCloudflare: "rotatordcannotrotate",
-	CheckCredential: "rotatordcannotrotate", CheckConfiguration: "rotatordconfigreloadfailed", CheckClock: "rotatordclockstepped", CheckNotify: "rotatordnotificationsfailing",
+	CheckStateDirectory: "check-state_directory", CheckDiskSpace: "check-disk_space", CheckAudit: "check-audit", CheckAuditChain: "check-audit_chain", CheckVault: "check-vault", CheckVaultTLS: "check-vault_tls",
+	CheckVaultLogin: "check-vault_login", CheckWrappingToken: "rotatordvaultunwrapfailed", CheckSink: "check-sink", CheckCloudflare: "check-cloudflare",
+	CheckCredential: "check-credential", CheckConfiguration: "rotatordconfigreloadfailed", CheckClock: "rotatordclockstepped", CheckNotify: "rotatordnotificationsfailing",
 }
 
 // section returns the place of a section of the runbook. A name with a page is one of that page.

@@ -205,7 +205,7 @@ func isSection(t *testing.T, place string) bool {
 		t.Fatal(err)
 	}
 	for _, h := range regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllStringSubmatch(string(text), -1) {
-		if strings.EqualFold(h[1], anchor) {
+		if strings.EqualFold(strings.NewReplacer(" ", "-", "`", "").Replace(h[1]), anchor) {
 			return true
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/yuin/goldmark/parser"
 	"github.com/yuin/goldmark/text"
 
+	"rotatord/deploy"
 	"rotatord/docs"
 )
 
@@ -29,7 +30,15 @@ type document struct {
 type section struct{ ID, Title string }
 
 func (p *pages) serveDocument(w http.ResponseWriter, r *http.Request) {
-	name := r.PathValue("path")
+	p.serveFile(w, "docs", r.PathValue("path"))
+}
+
+// serveGuide serves the guides of deploy and the files that they use: documents lead there with relative links.
+func (p *pages) serveGuide(w http.ResponseWriter, r *http.Request) {
+	p.serveFile(w, "deploy", r.PathValue("path"))
+}
+
+func (p *pages) serveFile(w http.ResponseWriter, under, name string) {
 	switch {
 	case name == "" || name == "adr/":
 		name += "README.md"
@@ -37,18 +46,30 @@ func (p *pages) serveDocument(w http.ResponseWriter, r *http.Request) {
 		p.serveNotFound(w, "There is no such document.")
 		return
 	}
+	name = under + "/" + name
 	found, ok := p.rendered.Load(name)
 	if !ok {
-		source, err := fs.ReadFile(docs.Files, name)
+		source, err := readDocument(name)
 		if err != nil {
 			p.serveNotFound(w, "There is no such document in this version.")
 			return
+		}
+		if !strings.HasSuffix(name, ".md") {
+			source = []byte("# " + path.Base(name) + "\n\n```\n" + strings.ReplaceAll(string(source), "```", "` ` `") + "\n```\n")
 		}
 		found, _ = p.rendered.LoadOrStore(name, renderDocument(name, source))
 	}
 	d := *found.(*document)
 	d.Version, d.Now = p.Version, p.Now().UTC()
 	render(w, http.StatusOK, "document.tmpl", d)
+}
+
+// readDocument returns a document by its path in the repository.
+func readDocument(name string) ([]byte, error) {
+	if inDeploy, is := strings.CutPrefix(name, "deploy/"); is {
+		return fs.ReadFile(deploy.Files, inDeploy)
+	}
+	return fs.ReadFile(docs.Files, strings.TrimPrefix(name, "docs/"))
 }
 
 // renderDocument turns Markdown into a page. Links to files that are not served become plain text.
@@ -103,8 +124,9 @@ func served(from, to string) bool {
 		return true
 	}
 	file, _, _ := strings.Cut(to, "#")
-	_, err := fs.Stat(docs.Files, path.Join(path.Dir(from), file))
-	return err == nil && strings.HasSuffix(file, ".md")
+	file = path.Join(path.Dir(from), file)
+	_, err := readDocument(file)
+	return err == nil && (strings.HasPrefix(file, "docs/") || strings.HasPrefix(file, "deploy/"))
 }
 
 // plainText returns the text of a heading.

@@ -84,8 +84,14 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 			o.MoreTroubles++
 		}
 	}
+	shown := map[string]bool{} // what fails is shown once
+	for _, t := range f.troubles {
+		if t.Check != nil {
+			shown[t.Check.Title()], shown["credential of "+t.Check.Subject] = true, true
+		}
+	}
 	for _, c := range printable.Copy(p.Conditions()) {
-		if !c.OK {
+		if !c.OK && !shown[c.Name] {
 			c.Detail = printable.Line(c.Detail, maxText)
 			o.Conditions = append(o.Conditions, c)
 		}

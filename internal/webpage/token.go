@@ -78,7 +78,7 @@ func (p *pages) serveToken(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, trouble := range status.Troubles([]status.Token{all}, nil, now) {
 		shown := showTrouble(trouble, p.Source.Token, now)
-		shown.Tokens, shown.Type = nil, nil // the page says it once
+		shown.Tokens, shown.Steps = nil, nil // the page says it once
 		page.Troubles = append(page.Troubles, shown)
 	}
 	page.Sinks = sinkRows(t, now)

@@ -15,6 +15,8 @@ const (
 	// maxTroubles is how many troubles a page shows, and maxNamed how many tokens one of them names.
 	maxTroubles = 25
 	maxNamed    = 12
+	// maxSteps is how many steps it has: the page of the token, or rotatord status, has all of them.
+	maxSteps = 5
 	// maxText is how many bytes of a text from elsewhere a page shows in a list.
 	maxText = 400
 )
@@ -35,7 +37,7 @@ type shownTrouble struct {
 	// OldDead is set if the secret that clients have may be dead already.
 	OldDead bool
 	ToDo    string
-	Type    []status.ToDo // commands
+	Steps   []status.ToDo // in order; one without a command is done elsewhere, or comes by itself
 	Section string        // address of its section in the runbook; empty: none
 }
 
@@ -59,6 +61,7 @@ func showTrouble(t status.Trouble, find func(string) (status.Token, bool), now t
 	}
 	switch {
 	case t.Check != nil:
+		s.Steps = printable.Copy(t.Steps[:min(len(t.Steps), maxSteps)])
 		s.Kind, s.Subject = t.Check.Name, t.Check.Title()
 		s.Subject += ":"
 		if rest, ok := strings.CutPrefix(t.What, t.Check.Title()+" "); ok {
@@ -85,12 +88,8 @@ func showTrouble(t status.Trouble, find func(string) (status.Token, bool), now t
 		return s
 	}
 	s.OldDead = t.Kind == "in_doubt" && first.Doubt != nil && !first.Doubt.Spare && first.Doubt.OldWorksUntil.IsZero()
-	for _, todo := range first.ToDo {
-		if todo.Command != "" && len(s.Type) < 3 {
-			s.Type = append(s.Type, printable.Copy(todo))
-		}
-	}
-	if len(s.Type) > 0 && strings.HasPrefix(s.ToDo, "rotatord ") { // it only says where those commands are found
+	s.Steps = printable.Copy(first.ToDo[:min(len(first.ToDo), maxSteps)])
+	if len(status.Commands(s.Steps)) > 0 && strings.HasPrefix(s.ToDo, "rotatord ") { // it only says where those commands are found
 		s.ToDo = ""
 	}
 	return s

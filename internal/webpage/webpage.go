@@ -71,6 +71,7 @@ func Register(mux *http.ServeMux, o Options) {
 	mux.HandleFunc("GET /tokens/{name}", p.serveToken)
 	mux.HandleFunc("GET /assets/{file}", serveAsset)
 	mux.HandleFunc("GET /docs/{path...}", p.serveDocument)
+	mux.HandleFunc("GET /deploy/{path...}", p.serveGuide)
 }
 
 // newPages returns the pages. What they keep is made when the first one is asked for.

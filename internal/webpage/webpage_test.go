@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/net/html"
 
+	"rotatord/deploy"
 	"rotatord/docs"
 	"rotatord/internal/event"
 	"rotatord/internal/status"
@@ -212,56 +213,81 @@ func textOf(n *html.Node) (text string) {
 	return text
 }
 
-// TestDocuments: each document is served, and each link in it to another one leads to a heading that is there.
+// TestDocuments: each document and each guide is served, and each link in it to another one leads to a heading that is there.
 func TestDocuments(t *testing.T) {
 	h := handler(webpagetest.Fleet(1))
 	ids := map[string]map[string]bool{}
 	links := map[string][]string{}
-	err := fs.WalkDir(docs.Files, ".", func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		w := get(t, h, "/docs/"+path)
-		if w.Code != http.StatusOK {
-			t.Errorf("%s: %d", path, w.Code)
-		}
-		ids[path] = map[string]bool{"": true}
-		walk(t, w.Body.String(), func(n *html.Node) {
-			for _, a := range n.Attr {
-				if a.Key == "id" {
-					ids[path][a.Val] = true
-				}
-				if a.Key == "href" {
-					links[path] = append(links[path], a.Val)
-				}
+	for under, files := range map[string]fs.FS{"/docs/": docs.Files, "/deploy/": deploy.Files} {
+		err := fs.WalkDir(files, ".", func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
 			}
+			path = under + path
+			w := get(t, h, path)
+			if w.Code != http.StatusOK {
+				t.Errorf("%s: %d", path, w.Code)
+			}
+			ids[path] = map[string]bool{"": true}
+			walk(t, w.Body.String(), func(n *html.Node) {
+				for _, a := range n.Attr {
+					if a.Key == "id" {
+						ids[path][a.Val] = true
+					}
+					if a.Key == "href" {
+						links[path] = append(links[path], a.Val)
+					}
+				}
+			})
+			return nil
 		})
-		return nil
-	})
-	if err != nil || len(ids) < 20 {
-		t.Fatal(len(ids), err)
+		if err != nil || len(ids) < 7 {
+			t.Fatal(len(ids), err)
+		}
 	}
-	checked := 0
+	checked, guides := 0, 0
 	for from, all := range links {
 		for _, link := range all {
-			base := &url.URL{Path: "/docs/" + from}
+			base := &url.URL{Path: from}
 			to, err := base.Parse(link)
-			if err != nil || to.Host != "" || !strings.HasPrefix(to.Path, "/docs/") || to.Path == "/docs/" {
+			guide := err == nil && strings.HasPrefix(to.Path, "/deploy/")
+			if err != nil || to.Host != "" || !guide && !strings.HasPrefix(to.Path, "/docs/") || to.Path == "/docs/" {
 				continue
 			}
-			checked++
-			if !ids[strings.TrimPrefix(to.Path, "/docs/")][to.Fragment] {
+			if checked++; guide {
+				guides++
+			}
+			if !ids[to.Path][to.Fragment] {
 				t.Errorf("%s: the link %s leads nowhere", from, link)
 			}
 		}
 	}
-	if checked < 200 {
-		t.Errorf("only %d links were found", checked)
+	if checked < 200 || guides < 20 {
+		t.Errorf("only %d links were found, %d of them to guides", checked, guides)
 	}
-	for _, path := range []string{"../go.mod", "embed.go", "adr", "runbook", "%2e%2e/go.mod", "runbook.md/"} {
-		if w := get(t, h, "/docs/"+path); w.Code == http.StatusOK {
+	for _, path := range []string{"/docs/../go.mod", "/docs/embed.go", "/docs/adr", "/docs/runbook", "/docs/%2e%2e/go.mod", "/docs/runbook.md/", "/deploy/", "/deploy/deploy.go", "/deploy/vault"} {
+		if w := get(t, h, path); w.Code == http.StatusOK {
 			t.Errorf("%s is served", path)
 		}
+	}
+	if body := get(t, h, "/deploy/vault/rotatord-policy.hcl").Body.String(); !strings.Contains(body, "capabilities") {
+		t.Error("the policy is not shown")
+	}
+}
+
+// TestSection: a section is cut out of a page as its link leads there.
+func TestSection(t *testing.T) {
+	const page = "# Page\n\n## A `b_c`: d\n\ntext\n\n```sh\n# a comment\n```\n\n### Deeper\n\nmore\n\n## A b\n\nlast\n"
+	for anchor, want := range map[string]string{
+		"a-b_c-d": "## A `b_c`: d\n\ntext\n\n```sh\n# a comment\n```\n\n### Deeper\n\nmore\n",
+		"deeper":  "### Deeper\n\nmore\n", "a-b": "## A b\n\nlast\n", "page": page, "a-comment": "", "": "",
+	} {
+		if got := webpage.Section(page, anchor); got != want {
+			t.Errorf("%q:\n%q\nwant\n%q", anchor, got, want)
+		}
+	}
+	if got := webpage.Sections(page); !slices.Equal(got, []string{"a-b_c-d", "deeper", "a-b"}) {
+		t.Error(got)
 	}
 }
 
