@@ -81,7 +81,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 // withoutDaemon is what to type if no daemon answers.
 const withoutDaemon = `  systemctl status rotatord.service   says whether it runs, and shows its last log lines
   rotatord doctor                     says what keeps it from starting
-  rotatord docs RotatordAbsent        has the steps
+  systemctl restart rotatord.service  starts it again, when that is mended
+  rotatord docs RotatordAbsent        has the section of the runbook
 `
 
 // indented returns the text of an error with all lines but the first indented, so that text from

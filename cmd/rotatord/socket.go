@@ -36,7 +36,8 @@ func (f *socketFlags) client(cmd *cobra.Command, stderr io.Writer) (*admin.Clien
 	}
 	c, err := loadConfig(f.config, stderr)
 	if err != nil {
-		fmt.Fprintln(stderr, "rotatord: with --socket PATH you can reach the daemon without its configuration")
+		fmt.Fprintln(stderr, "rotatord: with --socket PATH you can reach a daemon that runs without its configuration; one that does not start because of this starts with\n"+
+			"  systemctl restart rotatord.service   when the configuration is corrected: rotatord docs RotatordAbsent")
 		return nil, err
 	}
 	if c.AdminSocket == "" {

@@ -128,8 +128,38 @@ func (a *App) show(t config.Token) status.Token {
 	}
 	now := a.engine.now()
 	s.Troubles = s.TroubleKinds(now)
-	s.ToDo = append(s.ToDo, s.MoreToDo(now)...)
+	s.ToDo = slices.Concat(putBack(s), a.mendSink(s), s.ToDo, s.MoreToDo(now))
 	return s
+}
+
+// putBack returns the commands that put back what a sink does not hold any more.
+func putBack(s status.Token) (all []status.ToDo) {
+	for _, f := range s.Findings {
+		if f.PutBack != "" {
+			all = append(all, status.ToDo{Command: f.PutBack, Does: "Put the secret back, if no person has rotated it by hand."})
+		}
+	}
+	return all
+}
+
+// mendSink returns what mends the sink that the last error names: it is the same as for the check of it, which may not have
+// looked yet.
+func (a *App) mendSink(s status.Token) []status.ToDo {
+	if s.Failures == 0 {
+		return nil
+	}
+	for i, sink := range s.Sinks {
+		if !strings.Contains(s.LastError, "sink "+sink.Name+":") {
+			continue
+		}
+		c := status.Check{Name: status.CheckSink, Subject: s.Mounts[i], Reason: s.LastCause}
+		if strings.HasPrefix(c.Subject, "vault:") && slices.Contains([]string{"sealed", "unreachable", "timeout", "server_error"}, c.Reason) {
+			c.Name, c.Subject = status.CheckVault, ""
+		}
+		c.Place = placeOf(c, a.inForce())
+		return status.StepsOf(c)
+	}
+	return nil
 }
 
 // ledgerCause returns the cause of an error of the ledger.

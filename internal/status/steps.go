@@ -2,9 +2,9 @@ package status
 
 import "strings"
 
-// stepsOf returns what to do about a check that fails, in order, with the commands as they are typed on the host. It is
+// StepsOf returns what to do about a check that fails, in order, with the commands as they are typed on the host. It is
 // nil if the sentence of what to do says all.
-func stepsOf(c Check) []ToDo {
+func StepsOf(c Check) []ToDo {
 	switch c.Name {
 	case CheckVault, CheckVaultLogin, CheckVaultTLS:
 		return vaultSteps(c)
@@ -96,7 +96,7 @@ func diskSteps(c Check) []ToDo {
 	switch c.Reason {
 	case "no_space", "low_space":
 		return []ToDo{{"df -h " + at + "; df -i " + at, "Say how full the disk is. Once there is room, nothing has to be restarted: it is looked at again every 15 seconds."},
-			{`du -xh --max-depth=2 "$(df --output=target ` + at + ` | tail -n 1)" | sort -h | tail`, "Show what is large on that disk. Delete nothing below " + c.Place + "."}}
+			{`du -axh --max-depth=2 "$(df --output=target ` + at + ` | tail -n 1)" | sort -h | tail`, "Show what is large on that disk. Delete nothing below " + c.Place + "."}}
 	case "no_permission":
 		return []ToDo{{"ls -ld " + at, "It must belong to the user that the daemon runs as."}}
 	}

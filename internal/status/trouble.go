@@ -282,7 +282,7 @@ func rank(s Severity) int {
 // ofCheck returns the trouble of a check that fails. It is critical if a rotation that cannot begin is due soon: next is
 // when the first of them begins, zero if none does.
 func ofCheck(c Check, next, now time.Time) Trouble {
-	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Runbook: section(checkSections[c.Name]), Since: c.Since, Steps: stepsOf(c)}
+	trouble := Trouble{Severity: Warning, Kind: "check", Check: &c, What: c.Detail, ToDo: checkToDo[c.Name], Runbook: section(checkSections[c.Name]), Since: c.Since, Steps: StepsOf(c)}
 	if c.Name == CheckCloudflare && c.Reason != "refused" {
 		trouble.ToDo = "no rotation of the account begins until Cloudflare answers: look at DNS, proxy, firewall and www.cloudflarestatus.com"
 	}

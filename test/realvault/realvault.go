@@ -177,6 +177,9 @@ func (v *Vault) end(signal syscall.Signal) {
 	}
 }
 
+// InitFile is the file with the unseal key and the root token.
+func (v *Vault) InitFile() string { return v.initFile }
+
 // Running reports whether the process was started and not ended.
 func (v *Vault) Running() bool {
 	v.mu.Lock()
