@@ -98,7 +98,7 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 			if code, body := d.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, test.detail) {
 				t.Errorf("ready: %d %s", code, body)
 			}
-			if _, body := d.get("/"); !strings.Contains(body, `<span class="sev">warning</span>`) || !strings.Contains(body, c.Title()+":") {
+			if _, body := d.get("/"); !strings.Contains(body, `<span class="sev">warning</span>`) || !strings.Contains(body, "<b>"+c.Title()) {
 				t.Errorf("the page does not say it: %s", body)
 			}
 			if lines := d.logged("the next rotation could not begin: something that it needs is missing"); len(lines) != 1 || lines[0]["check"] != test.check {

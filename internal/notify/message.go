@@ -136,6 +136,9 @@ func groupOf(v view, all []change) News {
 		return n
 	}
 	n.What, n.ToDo = printable.Line(trouble.What, maxText), printable.Line(trouble.ToDo, maxText)
+	if commands := status.Commands(trouble.Steps); len(commands) > 0 && !strings.Contains(n.ToDo, commands[0]) {
+		n.ToDo += ". Type: " + printable.Line(commands[0], maxText)
+	}
 	n.Until, n.Runbook = trouble.Until, trouble.Runbook
 	if !trouble.Since.IsZero() {
 		n.Since = trouble.Since
