@@ -10,7 +10,7 @@ import (
 // keptChanges is how many changes are remembered. A rotation has about fifteen events.
 const keptChanges = 512
 
-// touched remembers the tokens that events were about lately, so that what is kept of all tokens can be brought up to date
+// touched remembers the tokens that events were about recently, so that what is kept of all tokens can be brought up to date
 // without reading all of them. Its zero value remembers nothing. It is safe for concurrent use.
 type touched struct {
 	mu     sync.Mutex
