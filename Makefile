@@ -173,6 +173,11 @@ bench: ## benchmarks, schedulers side by side, thousands of tokens under Cloudfl
 tools: ## install the programs that tests call (promtool, prometheus, systemd-analyze, mkfs.ext4, rpm, mandoc, chromium)
 	scripts/install-tools.sh
 
+.PHONY: image-e2e
+image-e2e: ## the release's image in podman: rotations, health, stop, volume, other users, without root, arm64 in an emulator; needs root; installs podman
+	scripts/install-tools.sh image
+	cd test && ROTATORD_IMAGE=required go test -count=1 -v -timeout 15m -run 'TestImage$$' ./guide
+
 .PHONY: check
 check: check-quick check-code ## all checks that run no tests
 	@echo "make check: all good"

@@ -190,6 +190,11 @@ func releasedImage(t *testing.T, archive string) {
 	if got, want := file.Config.Cmd, []string(commands[*instructions.CmdCommand](final)[0].CmdLine); !slices.Equal(got, want) {
 		t.Errorf("the image has the arguments %q, that of the Dockerfile %q", got, want)
 	}
+	health := commands[*instructions.HealthCheckCommand](final)[0].Health
+	if got := file.Config.Healthcheck; got == nil || !slices.Equal(got.Test, health.Test) || got.Interval != health.Interval || got.Timeout != health.Timeout ||
+		got.StartPeriod != health.StartPeriod || got.Retries != health.Retries {
+		t.Errorf("the image is checked by %+v, that of the Dockerfile by %+v", got, health)
+	}
 	for _, v := range commands[*instructions.VolumeCommand](final)[0].Volumes {
 		if _, there := file.Config.Volumes[v]; !there {
 			t.Errorf("the image has no volume %s", v)

@@ -130,6 +130,10 @@ func (r release) image(arch, binary string) (v1.Image, error) {
 		WorkingDir:   "/",
 		ExposedPorts: map[string]struct{}{"9321/tcp": {}},
 		Volumes:      map[string]struct{}{"/var/lib/rotatord": {}},
+		// Docker knows it. The OCI format has no such thing, and podman wants it on its command line (docs/install.md).
+		Healthcheck: &v1.HealthConfig{
+			Test: []string{"CMD", "/usr/local/bin/rotatord", "healthcheck"}, Interval: 30 * time.Second, Timeout: 10 * time.Second, StartPeriod: time.Minute, Retries: 3,
+		},
 		Labels: map[string]string{
 			"org.opencontainers.image.title":       "rotatord",
 			"org.opencontainers.image.description": "Rotates the client secrets of Cloudflare Access service tokens",
