@@ -178,6 +178,11 @@ image-e2e: ## the release's image in podman: rotations, health, stop, volume, ot
 	scripts/install-tools.sh image
 	cd test && ROTATORD_IMAGE=required go test -count=1 -v -timeout 15m -run 'TestImage$$' ./guide
 
+.PHONY: tpm
+tpm: ## the unit with its key in a software TPM by age-plugin-tpm, and the TPM away while a secret waits; needs root; installs swtpm and the plugin
+	scripts/install-tools.sh tpm
+	cd test && ROTATORD_TPM=required go test -count=1 -v -timeout 15m -run 'TestTPM$$' ./guide
+
 .PHONY: check
 check: check-quick check-code ## all checks that run no tests
 	@echo "make check: all good"

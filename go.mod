@@ -27,7 +27,10 @@ require (
 	pgregory.net/rapid v1.3.0
 )
 
-require github.com/russross/blackfriday/v2 v2.1.0 // indirect
+require (
+	filippo.io/nistec v0.0.4 // indirect
+	github.com/russross/blackfriday/v2 v2.1.0 // indirect
+)
 
 require (
 	filippo.io/hpke v0.4.0 // indirect

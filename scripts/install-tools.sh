@@ -13,7 +13,8 @@
 #   lintian, rpmlint the same. They look at the packages.
 #   zsh, fish        the same. The completions are loaded into each shell.
 #
-# With the argument image, for `make image-e2e`: podman with crun, and qemu-aarch64-static. With tpm, for `make tpm`: swtpm and tpm2.
+# With the argument image, for `make image-e2e`: podman with crun, and qemu-aarch64-static. With tpm, for `make tpm`: swtpm, and
+# age-plugin-tpm, built from source into .tools/bin.
 #
 # It says what it could not do, and still ends with 0: a test whose program is missing
 # is skipped, or fails if ROTATORD_REQUIRE_TOOLS=1. Running it again changes nothing.
@@ -91,7 +92,8 @@ install_fish() { install_package fish; }
 install_podman() { install_package podman crun netavark uidmap slirp4netns; }
 install_qemu() { install_package qemu-user-static; }
 install_swtpm() { install_package swtpm swtpm-tools; }
-install_tpm2() { install_package tpm2-tools; }
+# Static, as the sandbox of the unit wants it.
+install_age_plugin_tpm() { CGO_ENABLED=0 GOFLAGS='' GOBIN=$bin go install github.com/foxboron/age-plugin-tpm/cmd/age-plugin-tpm@v1.0.0 >&2; }
 
 # want PROGRAM FUNCTION: how to get it by hand
 want() {
@@ -126,7 +128,7 @@ for group in "$@"; do
 		;;
 	tpm)
 		want swtpm install_swtpm "install swtpm 0.7 or newer"
-		want tpm2 install_tpm2 "install tpm2-tools"
+		want age-plugin-tpm install_age_plugin_tpm "put the plugin into the PATH or into .tools/bin"
 		;;
 	*) say "there is no group of tools $group: write image or tpm" ;;
 	esac

@@ -15,8 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -24,6 +26,7 @@ import (
 
 	"filippo.io/age"
 	"filippo.io/age/plugin"
+	"filippo.io/age/tag"
 
 	"rotatord/internal/printable"
 )
@@ -34,6 +37,8 @@ const (
 	// maxOutput limits what a program may write, in bytes.
 	maxOutput = 1 << 20
 	prefix    = "AGE-PLUGIN-"
+	// lastWords is how long a program that has closed its output may still write why.
+	lastWords = 100 * time.Millisecond
 )
 
 // Identity is an identity of a plugin. It implements [age.Identity].
@@ -43,15 +48,24 @@ type Identity struct {
 	// Within limits one call of the program. 0: thirty seconds.
 	Within time.Duration
 	text   string
+	to     string // the recipient that a comment of the file names; "": none
 }
 
+// recipientComment is how the plugins write the recipient beside an identity.
+var recipientComment = regexp.MustCompile(`(?i)^#\s*(?:recipient|public key):\s*(age1[0-9a-z]+)\s*$`)
+
 // Find returns the identity of a plugin in the text of an identity file, whose other lines are comments; nil if the first line
-// that is not a comment is another kind of identity. The error does not repeat the text.
+// that is not a comment is another kind of identity. The last comment before it that names a recipient, as plugins write it, is kept:
+// not every program can seal to an identity. The error does not repeat the text.
 func Find(text string) (*Identity, error) {
+	to := ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		switch {
 		case line == "" || strings.HasPrefix(line, "#"):
+			if found := recipientComment.FindStringSubmatch(line); found != nil {
+				to = found[1]
+			}
 			continue
 		case !strings.HasPrefix(line, prefix):
 			return nil, nil
@@ -60,7 +74,7 @@ func Find(text string) (*Identity, error) {
 		if err != nil || strings.ContainsAny(name, "/") {
 			return nil, errors.New("it has a line AGE-PLUGIN-... that is damaged: copy it again as the plugin printed it")
 		}
-		return &Identity{Name: name, text: line}, nil
+		return &Identity{Name: name, text: line, to: to}, nil
 	}
 	return nil, nil
 }
@@ -97,15 +111,29 @@ func (i *Identity) Unwrap(stanzas []*age.Stanza) (fileKey []byte, err error) {
 	return fileKey, err
 }
 
-// Recipient returns the recipient that this identity opens. The program seals, too: its public key may be of a kind that only it knows.
-func (i *Identity) Recipient() age.Recipient { return recipient{i} }
+// Recipient returns the recipient that this identity opens. If a comment of the file names it, that is used: a tagged recipient
+// (age1tag1...) needs no program, and one of the plugin is sealed to by the program. Otherwise the program is asked to seal to the
+// identity, which some cannot (age-plugin-tpm). A comment may be wrong: open what was sealed before anything depends on it.
+func (i *Identity) Recipient() age.Recipient {
+	if tagged, err := tag.ParseRecipient(i.to); err == nil {
+		return tagged
+	}
+	if name, _, err := plugin.ParseRecipient(i.to); err == nil && name == i.Name {
+		return recipient{i, "add-recipient", i.to}
+	}
+	return recipient{i, "add-identity", i.text}
+}
 
-type recipient struct{ identity *Identity }
+// recipient is sealed to by the program. command tells it to whom, as text.
+type recipient struct {
+	identity      *Identity
+	command, text string
+}
 
 // Wrap implements [age.Recipient].
 func (r recipient) Wrap(fileKey []byte) (stanzas []*age.Stanza, err error) {
 	err = r.identity.talk("recipient-v1", func(c *conversation) error {
-		c.send("add-identity", nil, r.identity.text)
+		c.send(r.command, nil, r.text)
 		c.send("wrap-file-key", fileKey)
 		c.send("done", nil)
 		return c.listen(func(s *age.Stanza) error {
@@ -116,11 +144,17 @@ func (r recipient) Wrap(fileKey []byte) (stanzas []*age.Stanza, err error) {
 			return nil
 		}, "recipient-stanza")
 	})
-	if err == nil && len(stanzas) == 0 {
+	switch {
+	case err != nil && r.command == "add-identity":
+		err = fmt.Errorf("%w: if it seals to recipients only, keep the line \"# Recipient: age1...\" that it wrote above the identity", err)
+	case err == nil && len(stanzas) == 0:
 		err = fmt.Errorf("the program age-plugin-%s has sealed nothing", r.identity.Name)
 	}
 	return stanzas, err
 }
+
+// errEnded is the end of a program in the middle of a conversation.
+var errEnded = errors.New("it ended before it answered")
 
 var errProtocol = errors.New("it does not keep to the protocol of age plugins")
 
@@ -174,7 +208,11 @@ func converse(ctx context.Context, cmd *exec.Cmd, speak func(*conversation) erro
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
+	var complaint firstLine
+	cmd.Stderr = &complaint
+	if err := cmd.Start(); errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: the systemd unit has to allow it (ExecPaths=), and the directories of its libraries unless it is static", err)
+	} else if err != nil {
 		return err
 	}
 	// A process that left the group is not ended, and may have the other ends of the pipes open.
@@ -183,9 +221,38 @@ func converse(ctx context.Context, cmd *exec.Cmd, speak func(*conversation) erro
 	c := &conversation{in: in, out: bufio.NewReader(io.LimitReader(out, maxOutput))}
 	err = speak(c)
 	_ = in.Close()
+	if errors.Is(err, errEnded) {
+		time.Sleep(lastWords)
+	}
 	_ = cmd.Cancel() // whatever is left of it and its children
 	_ = cmd.Wait()
+	if why := complaint.line(); why != "" && errors.Is(err, errEnded) {
+		err = fmt.Errorf("%w, and wrote: %s", err, why)
+	}
 	return err
+}
+
+// keyText is found in the text of every identity, and in the names of no program.
+var keyText = regexp.MustCompile(`(?i)age-[a-z0-9+._-]*1[0-9a-z]{6}`)
+
+// firstLine keeps the beginning of what a program writes to its standard error.
+type firstLine struct{ text []byte }
+
+const maxComplaint = 300 // bytes
+
+// Write implements [io.Writer]. It takes everything.
+func (f *firstLine) Write(p []byte) (int, error) {
+	f.text = append(f.text, p[:min(len(p), maxComplaint-len(f.text))]...)
+	return len(p), nil
+}
+
+// line returns the first line. One with a key in it is left out.
+func (f *firstLine) line() string {
+	line, _, _ := strings.Cut(strings.TrimSpace(string(f.text)), "\n")
+	if keyText.MatchString(line) {
+		return ""
+	}
+	return printable.Text(line)
 }
 
 // conversation is one exchange of stanzas.
@@ -206,7 +273,7 @@ func (c *conversation) send(kind string, body []byte, arguments ...string) {
 func (c *conversation) listen(take func(*age.Stanza) error, wanted string) error {
 	for {
 		if c.failed != nil {
-			return fmt.Errorf("it ended before it answered: %w", c.failed)
+			return errEnded // the pipe to it is broken
 		}
 		s, err := readStanza(c.out)
 		if err != nil {

@@ -58,14 +58,14 @@ func open(sealed []byte, with age.Identity) (string, error) {
 func TestSealAndOpen(t *testing.T) {
 	ageplugintest.Install(t)
 	t.Setenv("API_TOKEN", "CANARY")
-	for _, how := range []string{ageplugintest.Good, ageplugintest.Leaks} {
+	for _, how := range []string{ageplugintest.Good, ageplugintest.Leaks, ageplugintest.ByName} {
 		text := ageplugintest.Identity(t, how)
 		ours := find(t, text)
 		sealed := seal(t, "secret", ours.Recipient())
 		if got, err := open(sealed, ours); got != "secret" {
 			t.Fatalf("%s: %q, %v", how, got, err)
 		}
-		if how == ageplugintest.Leaks {
+		if how != ageplugintest.Good {
 			continue
 		}
 		theirs, err := plugin.NewIdentity(strings.Split(text, "\n")[1], &plugin.ClientUI{})
@@ -91,7 +91,8 @@ func TestTrouble(t *testing.T) {
 		ageplugintest.Fails:   `it failed: the device is \x1b[31maway`,
 		ageplugintest.Hangs:   "did not answer within 300ms, and was ended: does it wait for a touch",
 		ageplugintest.Escapes: "did not answer within 300ms, and was ended: does it wait for a touch",
-		ageplugintest.Dies:    "it ended before it answered",
+		ageplugintest.Dies:    `it ended before it answered, and wrote: age-plugin-test: open /dev/tpmrm0: no such \x1b[31mfile`,
+		ageplugintest.Spills:  "it ended before it answered",
 		ageplugintest.Babbles: "does not keep to the protocol",
 		ageplugintest.Asks:    "it failed: no PIN",
 	} {
@@ -112,6 +113,26 @@ func TestTrouble(t *testing.T) {
 				t.Errorf("it took %s", d)
 			}
 		})
+	}
+}
+
+// TestRecipientOfTheFile: what a comment names is sealed to, if it is of this plugin or needs none.
+func TestRecipientOfTheFile(t *testing.T) {
+	ageplugintest.Install(t)
+	text := ageplugintest.Identity(t, ageplugintest.ByName)
+	_, bare, _ := strings.Cut(text[strings.Index(text, "# Recipient"):], "\n")
+	if _, err := find(t, bare).Recipient().Wrap(make([]byte, 16)); err == nil || !strings.Contains(err.Error(), `identity encodings not supported: if it seals to recipients only, keep the line "# Recipient: age1..."`) {
+		t.Errorf("without the comment: %v", err)
+	}
+	const other = "# Recipient: age1yubikey1q2w7u3vpya839jxxuq8g0sedh3d740d4xvn639sqhr95ejj8vu3hyfumptt\n"
+	if _, err := find(t, other+ageplugintest.Identity(t, ageplugintest.Good)).Recipient().Wrap(make([]byte, 16)); err != nil {
+		t.Errorf("with the recipient of another plugin: %v", err)
+	}
+	t.Setenv("PATH", t.TempDir())
+	const tagged = "#\tpublic key: age1tag1qwy0t2n7ht4zhyc0ah9ylwaye2m2zrwl3n8sr7896vdxshncnqyh5hk6lkx\n"
+	stanzas, err := find(t, tagged+bare).Recipient().Wrap(make([]byte, 16))
+	if err != nil || len(stanzas) != 1 || stanzas[0].Type != "p256tag" {
+		t.Errorf("a tagged recipient, which needs no program: %v, %v", stanzas, err)
 	}
 }
 

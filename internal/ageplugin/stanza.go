@@ -53,7 +53,7 @@ func readLine(r *bufio.Reader) (string, error) {
 	line, err := r.ReadString('\n')
 	if err != nil {
 		if errors.Is(err, io.EOF) {
-			err = errors.New("it ended before it answered")
+			err = errEnded
 		}
 		return "", err
 	}

@@ -14,8 +14,8 @@ import (
 // engine is podman in a machine.
 type engine struct {
 	*machine
-	podman string   // the command with its own options
-	limits string   // options of `podman run` that this machine needs
+	podman string // the command with its own options
+	limits string // options of `podman run` that this machine needs
 }
 
 // imageTools are the programs of TestImage. `make image-e2e` installs them, and has the test fail without them.
@@ -99,20 +99,29 @@ func (e *engine) insideTheImage(t *testing.T) {
 // prepareCloudflareAndVault follows the top of the Dockerfile up to the start of the container.
 func (e *engine) prepareCloudflareAndVault() {
 	e.t.Helper()
-	e.run("", "install -m 0755 /guide/vault-command /usr/local/bin/vault && install -m 0755 bin/rotatord /usr/local/bin/rotatord && mkdir -p /guide/vault /guide/c /etc/rotatord/credentials")
-	e.run("", "systemd-run --quiet --unit vaultd /guide/vaultd -listen 127.0.0.1:8200 -dir /guide/vault")
-	e.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8200/v1/sys/health")
-	e.run("", "systemd-run --quiet --unit sim /guide/rotatord/bin/rotatord sim --seed-tokens 1")
-	e.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8787/_sim/stats")
-	vault := blocks(e.t, "deploy/vault/README.md")
-	for _, line := range append([]string{vault["The policy"][1], vault["The policy"][0]}, vault["AppRole"][:4]...) {
-		e.run("", filled.Replace(line))
-	}
-	e.run("cfat_CANARY\n", "cat > /etc/rotatord/credentials/cloudflare-api-token && rotatord identity create --out /etc/rotatord/credentials/age-identity")
+	e.run("", "install -m 0755 bin/rotatord /usr/local/bin/rotatord && mkdir -p /guide/c /etc/rotatord/credentials")
+	e.cloudflareAndVault("cfat_CANARY")
+	e.run("", "rotatord identity create --out /etc/rotatord/credentials/age-identity")
 	e.run("", filled.Replace("rotatord import --account-id ACCOUNT_ID --api-token-file /etc/rotatord/credentials/cloudflare-api-token "+
 		"--vault-address https://VAULT_HOST:8200 --for kubernetes --vault-auth approle --out /guide/c/config.yaml"))
 	e.run("", "cp -r /etc/rotatord/credentials /guide/c/ && chown -R 65532 /guide/c/credentials && sed -i 's/time_zone: UTC/time_zone: Pacific\\/Chatham/' /guide/c/config.yaml && "+
 		"grep -q Chatham /guide/c/config.yaml")
+}
+
+// cloudflareAndVault starts a simulated Cloudflare with one service token and a real Vault, and writes their credentials to where
+// the guides have them.
+func (m *machine) cloudflareAndVault(apiToken string) {
+	m.t.Helper()
+	m.run("", "install -m 0755 /guide/vault-command /usr/local/bin/vault && mkdir -p /guide/vault")
+	m.run("", "systemd-run --quiet --unit vaultd /guide/vaultd -listen 127.0.0.1:8200 -dir /guide/vault")
+	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8200/v1/sys/health")
+	m.run("", "systemd-run --quiet --unit sim /guide/rotatord/bin/rotatord sim --seed-tokens 1")
+	m.run("", "curl --silent --retry 30 --retry-all-errors --fail -o /dev/null http://127.0.0.1:8787/_sim/stats")
+	vault := blocks(m.t, "deploy/vault/README.md")
+	for _, line := range append([]string{vault["The policy"][1], vault["The policy"][0]}, vault["AppRole"][:4]...) {
+		m.run("", filled.Replace(line))
+	}
+	m.run(apiToken+"\n", "(umask 077; cat > /etc/rotatord/credentials/cloudflare-api-token)")
 }
 
 // mounts is the command line at the top of the Dockerfile, but for the network: Cloudflare and Vault are on this machine.

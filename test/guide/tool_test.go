@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +28,8 @@ func TestMain(m *testing.M) {
 		err = kubectlCommand(os.Args[1:])
 	case "loopback":
 		err = raiseLoopback()
+	case "tpm":
+		err = tpmDevice(os.Args[1], os.Args[2])
 	default:
 		err = fmt.Errorf("no such role: %s", role)
 	}
@@ -127,3 +130,6 @@ func raiseLoopback() error {
 	}
 	return nil
 }
+
+// notifyEnd delivers the signal by which systemd ends a process.
+func notifyEnd(to chan<- os.Signal) { signal.Notify(to, syscall.SIGTERM) }

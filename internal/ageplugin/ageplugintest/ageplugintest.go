@@ -24,9 +24,11 @@ const (
 	Fails   = "fails"   // it says why it cannot
 	Hangs   = "hangs"   // it never answers
 	Escapes = "escapes" // it never answers, and a process that left its group has its pipes too
-	Dies    = "dies"    // it ends in the middle
+	Dies    = "dies"    // it ends in the middle, and says why on its standard error
+	Spills  = "spills"  // the same, but what it says has a key in it
 	Babbles = "babbles" // it writes lines of x without an end
 	Asks    = "asks"    // it asks for a PIN, and fails without one
+	ByName  = "byname"  // it seals to the recipient that its identity file names, and to no identity, as age-plugin-tpm
 	Leaks   = "leaks"   // it fails if it gets a variable that it should not get
 )
 
@@ -43,10 +45,14 @@ func Main() {
 		key, err := behave(p, data)
 		return key, err
 	})
+	p.HandleRecipient(func(data []byte) (age.Recipient, error) { return age.ParseX25519Recipient(string(data)) })
 	p.HandleIdentityAsRecipient(func(data []byte) (age.Recipient, error) {
 		key, err := behave(p, data)
 		if err != nil {
 			return nil, err
+		}
+		if strings.HasPrefix(string(data), ByName+" ") {
+			return nil, errors.New("identity encodings not supported")
 		}
 		return key.Recipient(), nil
 	})
@@ -69,6 +75,10 @@ func behave(p *plugin.Plugin, data []byte) (*age.X25519Identity, error) {
 		}
 		time.Sleep(time.Hour)
 	case Dies:
+		fmt.Fprintf(os.Stderr, "age-plugin-test: open /dev/tpmrm0: no such \x1b[31mfile\nUsage:\n%s", strings.Repeat("x", 1<<17))
+		os.Exit(1)
+	case Spills:
+		fmt.Fprintln(os.Stderr, "cannot use "+plugin.EncodeIdentity(name, data))
 		os.Exit(1)
 	case Babbles:
 		for {
@@ -113,5 +123,9 @@ func Identity(t *testing.T, how string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return "# made by a test\n" + plugin.EncodeIdentity(name, []byte(how+" "+key.String())) + "\n"
+	comment := "# made by a test\n"
+	if how == ByName {
+		comment += "# Recipient: " + plugin.EncodeRecipient(name, []byte(key.Recipient().String())) + "\n"
+	}
+	return comment + plugin.EncodeIdentity(name, []byte(how+" "+key.String())) + "\n"
 }
