@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"rotatord/internal/durable/disktest"
+	"rotatord/internal/event"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -42,6 +44,19 @@ func (d *daemon) stopsSoon() {
 	}
 }
 
+// free waits until a daemon that was left behind in its stop has ended, and with it its lock.
+func (w *world) free(path string) {
+	w.t.Helper()
+	w.eventually("the lock of "+path+" is free", func() bool {
+		f, err := os.Open(path)
+		if err != nil {
+			return false
+		}
+		defer f.Close()
+		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+	})
+}
+
 // TestRecordOnAFrozenDisk: the disk of the record hangs while a request waits for its line. The rotation is given back in
 // time, and its request does not leave later. Everything else answers. Once the disk answers, the token is rotated.
 func TestRecordOnAFrozenDisk(t *testing.T) {
@@ -50,8 +65,9 @@ func TestRecordOnAFrozenDisk(t *testing.T) {
 	}
 	t.Parallel()
 	w := newWorld(t)
-	disk := disktest.New(t, disktest.Ext4, 6<<10)
+	disk := disktest.New(t, disktest.Ext4, 128<<10) // so much that room is reserved in large pieces, and the line is what hangs
 	ci := w.token("ci", "@weekly", "1h")
+	cd := w.token("cd", "@weekly", "1h")
 	c := w.config()
 	c.Audit.File = filepath.Join(disk.Dir, "audit", "audit.jsonl")
 	d := w.run(c)
@@ -91,8 +107,21 @@ func TestRecordOnAFrozenDisk(t *testing.T) {
 	if got := w.sim.Stats(); got.Rotations[ci.ID] != 1 {
 		t.Errorf("%d rotations", got.Rotations[ci.ID])
 	}
+	sent := len(w.seen("rotate"))
 	disk.Freeze()
+	go func() { _, _ = d.App.Rotate(context.Background(), "cd", rotation.Overrides{}, "alice") }()
+	w.eventually("the request waits for its line", func() bool { return d.status("cd").State == "intent" })
 	d.stopsSoon()
+	disk.Thaw()
+	w.free(filepath.Join(filepath.Dir(c.Audit.File), "audit.head"))
+	if n := len(w.seen("rotate")); n != sent {
+		t.Errorf("%d requests were sent in the stop", n-sent)
+	}
+	again := w.start(c)
+	w.eventually("the order is carried out", func() bool { return w.delivered(cd) && again.status("cd").State == "idle" })
+	if n := len(again.events.of("cd", event.ResultInDoubt)); n != 0 || w.sim.Stats().Rotations[cd.ID] != 1 {
+		t.Errorf("%d doubts, %d rotations", n, w.sim.Stats().Rotations[cd.ID])
+	}
 }
 
 // TestStateOnAFrozenDisk: the disk of ledger, seals and record hangs while a rotation is due. Everything else answers and
@@ -126,7 +155,9 @@ func TestStateOnAFrozenDisk(t *testing.T) {
 		t.Fatalf("%d requests were sent", n)
 	}
 	disk.Thaw()
-	time.Sleep(500 * time.Millisecond) // what hung ends, and with it the lock of the ledger
+	w.free(filepath.Join(filepath.Dir(c.Audit.File), "audit.head"))
+	w.free(filepath.Join(dir, "in-use"))
+	w.free(filepath.Join(dir, "journal.db"))
 	again := w.start(c)
 	w.eventually("it is done or given back", func() bool { return again.status("ci").State == "idle" })
 	if _, err := again.App.Rotate(t.Context(), "ci", rotation.Overrides{}, "alice"); err != nil || !w.delivered(ci) {

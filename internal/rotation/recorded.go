@@ -44,10 +44,10 @@ func (e *entry) recorded(ctx context.Context, d event.RequestLeaving) error {
 
 // recordedInTime is recorded for the request of the rotation in progress. A disk that does not answer is waited for until
 // the request could no longer leave.
-func (a *attempt) recordedInTime(ctx context.Context) error {
-	bounded, cancel := context.WithTimeout(ctx, max(a.record.Work.Deadline.Sub(a.now()), 0))
+func (e *entry) recordedInTime(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, max(e.record.Work.Deadline.Sub(e.now()), 0))
 	defer cancel()
-	return a.recorded(bounded, a.record.leaving())
+	return e.recorded(bounded, e.record.leaving())
 }
 
 // leaving describes the request of the rotation in progress.
