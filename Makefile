@@ -159,7 +159,7 @@ alerts: tools ## how long each failure takes to raise an alert, with a real Prom
 		$(if $(BINARY),-binary $(abspath $(BINARY))) $(if $(RULES),-rules $(abspath $(RULES)))
 
 .PHONY: alerts-e2e
-alerts-e2e: tools ## a daemon fails in every way that has an alert, with a real Prometheus and Alertmanager; prints a table, nine minutes; ONLY=PLACE,PLACE PER_TOKEN=essential PAGE=docs/alerts.md keeps the table there
+alerts-e2e: tools ## a daemon fails in every way that has an alert, with a real Prometheus and Alertmanager; prints a table, seven minutes; ONLY=PLACE,PLACE PER_TOKEN=essential PAGE=docs/alerts.md keeps the table there
 	cd test/alerts && go test -count=1 -timeout 30m -parallel 64 -v -run 'TestEveryAlert$$' . -args -every -within 16m $(if $(PAGE),-page $(abspath $(PAGE))) $(if $(PER_TOKEN),-per-token $(PER_TOKEN)) $(if $(ONLY),-only $(ONLY)) $(if $(OUT),-out $(abspath $(OUT)))
 
 .PHONY: bench

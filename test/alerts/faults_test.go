@@ -220,7 +220,7 @@ func (p *place) trySoon(t *testing.T) {
 
 // overtake has a new secret wait, and meanwhile another one take its place.
 func overtake(t *testing.T, p *place) {
-	p.slowly(t, "overtaken", "4s", func() { p.denySink(t, "overtaken") })
+	p.slowly(t, "overtaken", "6s", func() { p.denySink(t, "overtaken") })
 	sealed := `rotatord_token_state{state="sealed",token="overtaken"} 1`
 	program.Eventually(t, 0, "a secret that waits", func() bool {
 		_, metrics := get("http://" + p.listen + "/metrics")

@@ -227,7 +227,7 @@ func soon(name string, wanted time.Duration) time.Duration {
 	place, now := h.Sum64(), time.Now()
 	for every := wanted; ; every += 10 * time.Millisecond {
 		at := now.Truncate(every).Add(time.Duration(place % uint64(every)))
-		if in := at.Sub(now); in > 4*time.Second && in < 8*time.Second {
+		if in := at.Sub(now); in > 6*time.Second && in < 12*time.Second {
 			return every
 		}
 	}

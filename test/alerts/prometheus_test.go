@@ -153,16 +153,24 @@ func (p *prometheus) alerts() ([]alert, error) {
 // up is how many daemons were scraped.
 func (p *prometheus) up() int { return p.count("rotatord_build_info") }
 
-// count is how many series a query returns; 0 if there is no answer.
+// count is how many series a query returns whose value is a number; 0 if there is no answer.
 func (p *prometheus) count(expr string) int {
 	_, body := get(p.url + "/api/v1/query?query=" + url.QueryEscape(expr))
 	var answer struct {
 		Data struct {
-			Result []json.RawMessage `json:"result"`
+			Result []struct {
+				Value [2]any `json:"value"` // the time, and the value as a text
+			} `json:"result"`
 		} `json:"data"`
 	}
 	_ = json.Unmarshal([]byte(body), &answer) // no answer: none
-	return len(answer.Data.Result)
+	n := 0
+	for _, series := range answer.Data.Result {
+		if series.Value[1] != "NaN" {
+			n++
+		}
+	}
+	return n
 }
 
 // exprsOf returns the queries of a dashboard.

@@ -126,7 +126,7 @@ func (p *place) rotations(t *testing.T, token string) int {
 // stoppedAtIntent stops the second replica while it waits for the answer to a rotation, until the first one has taken the
 // token over and has rotated it again.
 func (p *place) stoppedAtIntent(t *testing.T, token string) {
-	p.fault(t, token, `"operation": "rotate", "kind": "delay", "when": "after", "delay": "2s"`)
+	p.fault(t, token, `"operation": "rotate", "kind": "delay", "when": "after", "delay": "5s"`)
 	ordered := make(chan struct{})
 	go func() {
 		defer close(ordered)
@@ -157,7 +157,7 @@ func (p *place) takenOver() (n float64) {
 
 // copyWithoutOwner has the second replica receive a secret that Vault does not take, and kills it.
 func copyWithoutOwner(t *testing.T, p *place) {
-	p.fault(t, "copy", `"operation": "rotate", "kind": "delay", "when": "after", "delay": "4s"`)
+	p.fault(t, "copy", `"operation": "rotate", "kind": "delay", "when": "after", "delay": "6s"`)
 	go p.rotatordWith(filepath.Join(p.dir, "second.yaml"), "rotate", "copy")
 	program.Eventually(t, 0, "a rotate request", func() bool { return p.rotations(t, "copy") == 1 })
 	p.denySink(t, "copy")

@@ -70,10 +70,10 @@ func tokenFaults() []*fault {
 			}, mend: clearFaults},
 		{token: "intent", what: "the answer to a rotation takes twelve seconds", alerts: []string{"RotatordIntentStuck"}, passing: true,
 			provoke: func(t *testing.T, p *place) { p.slowly(t, "intent", "12s", func() {}) }, mend: nothing},
-		{token: "pending", what: "the folder of the sink is moved away during a rotation, with a grace of an hour",
+		{token: "pending", what: "the folder of the sink is moved away during a rotation with a grace of an hour",
 			alerts:  []string{"RotatordSecretPending", "RotatordSecretPendingGraceEnding", "RotatordSinkWritesFailing"},
 			provoke: away("pending"), mend: back("pending")},
-		{token: "cutoff", what: "the same, without a grace", alerts: []string{"RotatordConsumersCutOff"},
+		{token: "cutoff", what: "the folder of the sink is moved away during a rotation without a grace", alerts: []string{"RotatordConsumersCutOff"},
 			provoke: away("cutoff"), mend: back("cutoff")},
 		{token: "verify", what: "the application refuses the new secret", alerts: []string{"RotatordVerifyFailing"},
 			provoke: func(t *testing.T, p *place) {
