@@ -46,7 +46,9 @@ func (p *place) live(t *testing.T, m *monitoring) {
 	p.m = m
 	t.Cleanup(func() {
 		for _, s := range p.stages {
-			s.check(t)
+			for _, wrong := range s.wrong() {
+				t.Error(wrong)
+			}
 		}
 	})
 	p.startUp(t)

@@ -97,24 +97,25 @@ func labelsOf(labels map[string]string) string {
 	return b.String()
 }
 
-// check fails the test unless the alert has fired once, with its section of the runbook, and has cleared.
-func (s *stage) check(t *testing.T) {
-	t.Helper()
+// wrong returns what is wrong: the alert must have fired once, with its section of the runbook, and must have cleared.
+func (s *stage) wrong() (all []string) {
+	add := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	switch {
 	case s.fired == 0:
-		t.Errorf("%s did not fire: %s", s.alert, s.fault.what)
+		add("%s did not fire: %s", s.alert, s.fault.what)
 	case s.cleared == 0:
-		t.Errorf("%s did not clear: %s", s.alert, s.fault.what)
+		add("%s did not clear: %s", s.alert, s.fault.what)
 	case !s.runbook:
-		t.Errorf("%s does not name its section of the runbook", s.alert)
+		add("%s does not name its section of the runbook", s.alert)
 	case len(s.firings) > 1:
-		t.Errorf("%s fired for one failure as several alerts: %v", s.alert, s.firings)
+		add("%s fired for one failure as several alerts: %v", s.alert, s.firings)
 	}
 	for labels, n := range s.firings {
 		if n > 1 {
-			t.Errorf("%s fired %d times before it cleared: %s", s.alert, n, labels)
+			add("%s fired %d times before it cleared: %s", s.alert, n, labels)
 		}
 	}
+	return all
 }
 
 func everyTable(places []*place) string {
