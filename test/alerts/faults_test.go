@@ -14,7 +14,7 @@ import (
 
 // designs are the places, those first whose alerts take longest.
 func designs() []design {
-	return slices.Concat(slowDesigns(), []design{{name: "tokens", tokens: tokensOfFaults(tokenFaults()), faults: tokenFaults(), prepare: prepareTokens}}, replicaDesigns(), singleDesigns())
+	return slices.Concat(slowDesigns(), tokenDesigns(), replicaDesigns(), singleDesigns())
 }
 
 // slowDesigns fail in ways that the daemon wants to see for six minutes before it tells.

@@ -18,6 +18,19 @@ var options = map[string]tokenOf{
 	"replaced": {more: "strategy: replace, grace: 5s"},
 }
 
+// tokenDesigns have all faults of single tokens at one daemon, and again at two replicas, which both see them: each alert must
+// still fire once.
+func tokenDesigns() []design {
+	alone, shared := tokenFaults(), tokenFaults()
+	for _, f := range shared {
+		f.what += ", at two replicas"
+	}
+	return []design{
+		{name: "tokens", tokens: tokensOfFaults(alone), faults: alone, prepare: prepareTokens},
+		{name: "shared", ownVault: true, replicas: true, tokens: tokensOfFaults(shared), faults: shared, prepare: prepareTokens},
+	}
+}
+
 // tokensOfFaults gives each fault a token of its own.
 func tokensOfFaults(faults []*fault) (tokens []tokenOf) {
 	for _, f := range faults {
