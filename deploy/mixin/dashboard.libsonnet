@@ -1,5 +1,7 @@
 // The dashboard. First eight numbers: is a person needed now? Then the same over time, then every token, then
 // what rotations need. Several replicas show the same tokens, so one series is taken of each before anything is added up.
+// A query or a description may have placeholders: see lib.libsonnet.
+local lib = import 'lib.libsonnet';
 local p = import 'panels.libsonnet';
 
 local checkStates = [['fails', 'red'], ['good', 'green']];
@@ -17,7 +19,7 @@ local numbers = [
   p.number('In doubt', 'Tokens of which it is not known whether they were rotated. Runbook: RotatordTokenInDoubt.', 'sum(max by (job, token) (rotatord_token_state{T,state="in_doubt"})) or on () vector(0)'),
   p.number('Pending secrets', 'New secrets that are not in every sink. For moments in each rotation; longer: RotatordSecretPending.', 'sum(rotatord_pending_secrets{I})'),
   p.number('Failing', 'Tokens whose last attempt did not succeed. Three in a row: RotatordRotationFailing.', 'count(max by (job, token) (rotatord_token_consecutive_failures{T}) > 0) or on () vector(0)'),
-  p.number('Overdue', 'Tokens that should have been rotated half an hour ago: RotatordRotationOverdue.', 'count((time() - max by (job, token) (rotatord_token_next_rotation_timestamp_seconds{T})) > 1800) or on () vector(0)'),
+  p.number('Overdue', 'Tokens that should have been rotated $(overdue:words) ago: RotatordRotationOverdue.', 'count((time() - max by (job, token) (rotatord_token_next_rotation_timestamp_seconds{T})) > $(overdue:s)) or on () vector(0)'),
   p.number('Locked out', 'Tokens that Cloudflare does not accept or does not have: disabled, deleted, or at their end.', |||
     count(
       min by (job, token) (rotatord_token_enabled{T}) == 0
@@ -212,7 +214,9 @@ local variable(name, label, definition) = {
 };
 
 {
-  local selector = $._config.selector,
+  local config = $._config,
+  local selector = config.selector,
+  local filled(text) = lib.fill(text, config),
   local chosen = if selector == '' then '' else '{' + selector + '}',
   local and = if selector == '' then '' else selector + ',',
 
@@ -258,7 +262,10 @@ local variable(name, label, definition) = {
         ],
       },
       panels: [
-        if std.objectHas(panel, 'targets') then panel { targets: [t { expr: p.selected(super.expr, selector) } for t in panel.targets] } else panel
+        panel {
+          [if std.objectHas(panel, 'description') then 'description']: filled(super.description),
+          [if std.objectHas(panel, 'targets') then 'targets']: [t { expr: p.selected(filled(super.expr), selector) } for t in super.targets],
+        }
         for panel in p.arranged(
           numbers
           + [p.row('What is wrong, and since when')] + troubles

@@ -1,22 +1,25 @@
 package alerts
 
 import (
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
-
-	"rotatord/test/program"
 )
 
 // queries are those of the dashboard that have had no data yet.
 type queries struct{ left []string }
 
-func dashboardQueries(t *testing.T) *queries {
+func dashboardQueries(t *testing.T, dashboard string) *queries {
 	t.Helper()
+	content, err := os.ReadFile(dashboard)
+	if err != nil {
+		t.Fatal(err)
+	}
 	plain := strings.NewReplacer("$__rate_interval", "1m", "$__range", "1h", "$job", ".*", "$instance", ".*", "$token", ".*")
 	var left []string
-	for _, expr := range exprsOf(t, program.ReadFile(t, "deploy/grafana/rotatord.json")) {
+	for _, expr := range exprsOf(t, string(content)) {
 		expr = strings.TrimSuffix(plain.Replace(expr), " or on () vector(0)") // that is there also without data
 		if strings.Contains(expr, "vector(0)") {
 			t.Errorf("this query has data also if the daemon gives none: %s", expr)

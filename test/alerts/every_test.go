@@ -25,8 +25,8 @@ var (
 	page     = flag.String("page", "", "a page whose table is replaced by that of a run of all that was good")
 )
 
-// short has what the mixin makes configurable, so that each alert takes seconds: see deploy/mixin/config.libsonnet.
-const short = `{
+// shortTimes has what the mixin makes configurable, so that each alert takes seconds: see deploy/mixin/config.libsonnet.
+const shortTimes = `{
 	reissueDelayed: '5s', secretPending: '5s', overdue: '10s', throttled: '2s', inventoryStale: '3m', watchPeriods: '1.2', ledgerOld: '30s',
 	clockSteppedWindow: '20s', failedRatioWindow: '1m', lateAnswerWindow: '30s', renewalWindow: '90s', restoredWindow: '20s', sinkWritesWindow: '20s',
 	slotsMissedWindow: '20s', takeoverWindow: '40s', throttledWindow: '30s',
@@ -71,12 +71,12 @@ func TestEveryAlert(t *testing.T) {
 	begun, shipped := time.Now(), alertNames(t)
 	places := chosenPlaces(t)
 	checkCovered(t, places, shipped)
-	m := &monitoring{program: programUnderTest(t), rules: shortRules(t, shipped), pager: &pager{}, targets: t.TempDir(), starts: make(chan struct{}, 3), deadline: begun.Add(*within)}
+	m := &monitoring{program: programUnderTest(t), rules: short(t, shipped, "rules"), pager: &pager{}, targets: t.TempDir(), starts: make(chan struct{}, 3), deadline: begun.Add(*within)}
 	m.alertmanager = startAlertmanager(t, m.pager)
 	m.server = startPrometheusWith(t, promOptions{rules: m.rules, interval: "1s", alertmanager: m.alertmanager, targets: m.targets})
 	m.vault = realvault.Start(t)
 	m.vault.MountKV(t, mount, 2, true)
-	queries := dashboardQueries(t)
+	queries := dashboardQueries(t, short(t, shipped, "dashboard"))
 	stop := queries.askAgainAndAgain(m.server)
 	ended := t.Run("places", func(t *testing.T) { // ends when all have ended
 		for _, p := range places {
@@ -162,8 +162,8 @@ var runbookSections = sync.OnceValue(func() map[string]bool {
 	return sections
 })
 
-// shortRules renders the mixin with times of seconds.
-func shortRules(t *testing.T, alerts names) string {
+// short renders what the mixin ships, with times of seconds: "rules" or "dashboard". It returns the file.
+func short(t *testing.T, alerts names, what string) string {
 	t.Helper()
 	var changes strings.Builder
 	shipped := program.ReadFile(t, "deploy/prometheus/rotatord.rules.yaml")
@@ -174,8 +174,8 @@ func shortRules(t *testing.T, alerts names) string {
 			fmt.Fprintf(&changes, "%s: {'for': '%s'}, ", name, cmp.Or(held[name], "2s"))
 		}
 	}
-	out := filepath.Join(t.TempDir(), "rules.yaml")
-	cmd := exec.Command("go", "run", "-C", "../../tools/mixin", ".", "-config", fmt.Sprintf(short, changes.String()), "-out", out, "rules")
+	out := filepath.Join(t.TempDir(), what)
+	cmd := exec.Command("go", "run", "-C", "../../tools/mixin", ".", "-config", fmt.Sprintf(shortTimes, changes.String()), "-out", out, what)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("the mixin: %v\n%s", err, text)
 	}

@@ -23,7 +23,7 @@ var options = map[string]tokenOf{
 func tokenDesigns() []design {
 	alone, shared := tokenFaults(), tokenFaults()
 	for _, f := range shared {
-		f.what += ", at two replicas"
+		f.what += atReplicas
 	}
 	return []design{
 		{name: "tokens", tokens: tokensOfFaults(alone), faults: alone, prepare: prepareTokens},

@@ -86,6 +86,22 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// The dashboard follows the same values.
+func TestConfigOfDashboard(t *testing.T) {
+	got, err := dashboard(mixin, "{overdue: '2h'}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"_next_rotation_timestamp_seconds", ")) > 2 * 3600)", "rotated two hours ago"} {
+		if !strings.Contains(string(got), want) {
+			t.Errorf("%q is missing", want)
+		}
+	}
+	if strings.Contains(string(got), "$(") {
+		t.Error("a placeholder was left")
+	}
+}
+
 func TestConfigIsRefused(t *testing.T) {
 	for config, want := range map[string]string{
 		`{alerts: {RotatordTokenUnusd: {enabled: false}}}`: "no such alert: RotatordTokenUnusd",
