@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -48,6 +49,7 @@ type stage struct {
 	fired   time.Duration // after the failure, or after it was mended if the alert comes then
 	cleared time.Duration // after the failure was mended
 	runbook bool
+	texts   []string       // what the receiver was told, where something is missing in it
 	ended   time.Time      // when it had cleared
 	firings map[string]int // how often it fired until then, by its labels
 }
@@ -71,6 +73,7 @@ func (s *stage) update(calls []call) {
 			}
 			s.fired = c.at.Sub(since)
 			_, section, _ := strings.Cut(c.Annotations["runbook_url"], "#")
+			s.texts = gaps(c.Annotations)
 			s.runbook = section == strings.ToLower(s.alert) && runbookSections()[section]
 			progress("%s: %s (%s) fires after %s: %s", f.place.design.name, s.alert, c.Labels["severity"], round(s.fired), c.Annotations["summary"])
 		case c.Status != "resolved" || s.fired == 0 || s.cleared != 0:
@@ -85,6 +88,18 @@ func (s *stage) update(calls []call) {
 func (s *stage) clear(c call, after time.Duration) {
 	s.cleared, s.ended = after, c.at
 	progress("%s: %s has cleared after %s", s.fault.place.design.name, s.alert, round(after))
+}
+
+// gap is what a text looks like whose label or query gave nothing.
+var gap = regexp.MustCompile(`<no value>|<error|  | [.,:;)]|\( |\(\)|NaN|^$`)
+
+func gaps(annotations map[string]string) (found []string) {
+	for _, name := range []string{"summary", "description"} {
+		if gap.MatchString(annotations[name]) {
+			found = append(found, annotations[name])
+		}
+	}
+	return found
 }
 
 func labelsOf(labels map[string]string) string {
@@ -109,6 +124,9 @@ func (s *stage) wrong() (all []string) {
 		add("%s does not name its section of the runbook", s.alert)
 	case len(s.firings) > 1:
 		add("%s fired for one failure as several alerts: %v", s.alert, s.firings)
+	}
+	for _, text := range s.texts {
+		add("something is missing in the text of %s: %q", s.alert, text)
 	}
 	for labels, n := range s.firings {
 		if n > 1 {

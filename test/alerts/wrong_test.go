@@ -13,8 +13,12 @@ func TestWrong(t *testing.T) {
 	mended := provoked.Add(time.Minute)
 	at := func(after time.Duration, status, labels string) call {
 		c := call{at: provoked.Add(after), Status: status, Labels: map[string]string{"alertname": "RotatordTokenGone", "job": "gone", "token": "gone"},
-			Annotations: map[string]string{"runbook_url": "https://example.com/runbook.md#rotatordtokengone"}}
-		if name, value, more := strings.Cut(labels, "="); more {
+			Annotations: map[string]string{"runbook_url": "https://example.com/runbook.md#rotatordtokengone", "summary": "gone is gone.", "description": "It was deleted."}}
+		switch name, value, _ := strings.Cut(labels, "="); name {
+		case "":
+		case "summary":
+			c.Annotations[name] = "The token " + value
+		default:
 			c.Labels[name] = value
 		}
 		return c
@@ -32,6 +36,7 @@ func TestWrong(t *testing.T) {
 		"not cleared":          {good[:1], "did not clear"},
 		"cleared too early":    {[]call{good[0], at(20*time.Second, "resolved", "")}, "did not clear"},
 		"fired again":          {[]call{good[0], at(20*time.Second, "resolved", ""), at(30*time.Second, "firing", ""), good[1]}, "fired 2 times"},
+		"no label":             {[]call{at(10*time.Second, "firing", "summary= is gone."), good[1]}, "something is missing"},
 		"one for each replica": {[]call{good[0], at(11*time.Second, "firing", "instance=b"), good[1]}, "as several alerts"},
 	} {
 		f := &fault{what: "it is deleted", alerts: []string{"RotatordTokenGone"}, token: "gone", provoked: provoked, mended: mended}
