@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -94,7 +95,7 @@ func TestEveryAlert(t *testing.T) {
 		t.Errorf("the dashboard's query has never had data: %s", query)
 	}
 	if *page != "" && ended && !t.Failed() {
-		replaceTable(t, absolute(t, *page), table)
+		replaceTable(t, absolute(t, *page), fmt.Sprintf("On %s, in %s in all, on %d processors:\n\n%s", begun.UTC().Format(time.DateOnly), round(time.Since(begun)), runtime.NumCPU(), table))
 	}
 }
 
