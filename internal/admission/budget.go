@@ -33,6 +33,8 @@ const (
 // Budget is the budget of requests of one credential, which all clients of that credential share. It
 // admits requests by urgency, then in the order in which they came. It is safe for concurrent use.
 //
+// Guarantee: all budgets of one server together admit at most [perSecond] requests within any second, also urgent ones.
+//
 // Guarantee: whatever the answers say, and if they say nothing, at most requests_per_5m requests are at
 // Cloudflare within any five minutes. A request counts from when it may leave until five minutes after
 // its answer arrived, so it does not matter how long it was on its way.
@@ -56,6 +58,7 @@ type Budget struct {
 	credit       float64 // what the pace has allowed and no request has used
 	creditAt     time.Time
 	lastAdmitted time.Time // when a request was last admitted
+	address      *address  // what all credentials send to this server
 
 	waiting queue[*waiter]
 	arrived int
@@ -64,7 +67,7 @@ type Budget struct {
 
 // NewBudget returns a budget of so many requests in five minutes.
 func NewBudget(limit int) *Budget {
-	return &Budget{limit: limit, users: make(map[*User]int), waiting: queue[*waiter]{before: waitsBefore, place: func(w *waiter) *int { return &w.place }}}
+	return &Budget{limit: limit, address: &address{}, users: make(map[*User]int), waiting: queue[*waiter]{before: waitsBefore, place: func(w *waiter) *int { return &w.place }}}
 }
 
 // waiter is a request that waits to be admitted.
@@ -320,7 +323,7 @@ func (b *Budget) reserved(u rotation.Urgency) int {
 
 // load returns what our own requests take, as requests of this urgency see it.
 func (b *Budget) load(u rotation.Urgency) load {
-	return load{finished: len(b.finished), pending: b.pending(), reserved: b.reserved(u), limit: b.limit, sinceLast: time.Since(b.lastAdmitted)}
+	return load{finished: len(b.finished), pending: b.pending(), reserved: b.reserved(u), limit: b.limit, sinceLast: time.Since(b.lastAdmitted), urgent: u >= rotation.UrgencyManual}
 }
 
 // limitWait returns how long requests_per_5m lets nothing through. The reserve may be spent if as much
@@ -353,8 +356,8 @@ func (b *Budget) minWait(now time.Time, u rotation.Urgency) time.Duration {
 }
 
 // delay returns how long to wait before the next request is admitted, or before looking again; 0 if it
-// may be admitted now. An emergency does not wait for estimates: only Cloudflare's own refusal and
-// requests_per_5m hold it up.
+// may be admitted now, as far as this credential is concerned. An emergency does not wait for estimates: only Cloudflare's
+// own refusal and requests_per_5m delay it.
 func (b *Budget) delay(now time.Time, u rotation.Urgency) time.Duration {
 	if wait := max(b.blockedUntil.Sub(now), b.limitWait(now, u)); wait > 0 {
 		return wait
@@ -372,7 +375,7 @@ func (b *Budget) delay(now time.Time, u rotation.Urgency) time.Duration {
 	b.credit = min(b.credit+current.rate*now.Sub(b.creditAt).Seconds(), maxBurst)
 	b.creditAt = now
 	switch {
-	case current.allowed && b.credit >= 1:
+	case current.atOnce, current.allowed && b.credit >= 1:
 		return 0
 	case current.probe > 0 && now.Sub(b.lastAdmitted) >= current.probe:
 		return 0
@@ -393,7 +396,11 @@ func (b *Budget) admit(now time.Time) {
 			w.admitted <- &NoCapacityError{left, true}
 			continue
 		}
-		if wait := b.delay(now, w.urgency); wait > 0 {
+		wait := b.delay(now, w.urgency)
+		if wait <= 0 {
+			wait = b.address.take(now, b.perSecond())
+		}
+		if wait > 0 {
 			b.admitIn(wait)
 			return
 		}
@@ -467,7 +474,7 @@ func (b *Budget) DelayReason(u rotation.Urgency) (why string, until time.Time) {
 		return left, r.ends
 	}
 	switch current := b.pacer.pace(now, b.load(u)); {
-	case current.oneByOne:
+	case current.oneByOne, current.atOnce:
 		return "", time.Time{}
 	case current.allowed && current.rate >= 1:
 		return "", time.Time{}

@@ -10,10 +10,11 @@ import (
 
 // Budgets are the budgets of all credentials that one process uses. Use [NewBudgets].
 type Budgets struct {
-	mu      sync.Mutex
-	all     map[Key]*Budget
-	sharers sharers
-	timer   *time.Timer // when a part of a limit grows
+	mu        sync.Mutex
+	all       map[Key]*Budget
+	addresses map[string]*address // by server
+	sharers   sharers
+	timer     *time.Timer // when a part of a limit grows
 }
 
 // Key says what Cloudflare counts together.
@@ -23,7 +24,9 @@ type Key struct {
 }
 
 // NewBudgets returns an empty set.
-func NewBudgets() *Budgets { return &Budgets{all: make(map[Key]*Budget)} }
+func NewBudgets() *Budgets {
+	return &Budgets{all: make(map[Key]*Budget), addresses: make(map[string]*address)}
+}
 
 // User is an account that uses budgets: at any time that of its present credential. It is safe for
 // concurrent use.
@@ -86,6 +89,7 @@ func (u *User) Budget(key Key) *Budget {
 	b := u.budgets.all[key]
 	if b == nil {
 		b = NewBudget(u.limit)
+		b.address = u.budgets.address(key.BaseURL)
 		most, _ := u.budgets.sharers.most(time.Now())
 		b.share(most)
 		u.budgets.all[key] = b
@@ -98,6 +102,15 @@ func (u *User) Budget(key Key) *Budget {
 	b.block(u.blocked)
 	u.earlier, u.blocked = nil, time.Time{}
 	return b
+}
+
+// address returns what counts the requests to the server of a base URL. s.mu must be held.
+func (s *Budgets) address(baseURL string) *address {
+	server := addressOf(baseURL)
+	if s.addresses[server] == nil {
+		s.addresses[server] = &address{}
+	}
+	return s.addresses[server]
 }
 
 // leave takes the user out of its budget. A budget without users lives for as long as its requests

@@ -36,8 +36,10 @@ type mark struct {
 
 // pastUse is what others used in a window that is over.
 type pastUse struct {
-	ends time.Time
-	used int
+	ends    time.Time
+	used    int // with what was not seen
+	seen    int
+	watched time.Duration // see [reported.watched]
 }
 
 // outlook says how others are expected to go on until the window ends.
@@ -54,7 +56,8 @@ const (
 func (o *others) open(r *reported, begin, now time.Time) {
 	first := r.ends.IsZero()
 	if !first {
-		o.before = [2]pastUse{{r.ends, min(o.usedUntilEnd(r, now), r.quota)}, o.before[0]}
+		past := pastUse{ends: r.ends, used: min(o.usedUntilEnd(r, now), r.quota), seen: o.used, watched: r.watched()}
+		o.before = [2]pastUse{past, o.before[0]}
 	}
 	o.used, o.marks = 0, append(o.marks[:0], mark{at: begin})
 	o.unwatched, o.firstAt, o.firstUsed = first, time.Time{}, 0
@@ -69,8 +72,7 @@ func (o *others) usedUntilEnd(r *reported, now time.Time) int {
 		used = max(used+int(o.rate(r, now, careful)*unseen.Seconds()), o.usual(r, now)/2)
 	}
 	if watched := r.ends.Sub(o.firstAt); !o.firstAt.IsZero() && watched > 0 && watched < r.length {
-		n := float64(used - o.firstUsed)
-		used = min(used, int((n+2*math.Sqrt(n)+3)*r.length.Seconds()/watched.Seconds()))
+		used = min(used, int(upTo(used-o.firstUsed)*r.length.Seconds()/watched.Seconds()))
 	}
 	return used
 }
@@ -112,6 +114,21 @@ func (o *others) usual(r *reported, now time.Time) int {
 	return min(most, r.quota/2)
 }
 
+// evidence returns how many requests others were seen to make in this window and the two before, and for how long that was
+// watched: from the beginning of each window to our last request in it that was answered.
+func (o *others) evidence(r *reported, now time.Time) (seen int, watched time.Duration) {
+	seen, watched = o.used, r.watched()
+	for _, past := range o.before {
+		if now.Sub(past.ends) < 3*r.length {
+			seen, watched = seen+past.seen, watched+past.watched
+		}
+	}
+	return seen, watched
+}
+
+// upTo returns how many requests there may be where n were seen.
+func upTo(n int) float64 { return float64(n) + 2*math.Sqrt(float64(n)) + 3 }
+
 // rate returns how many requests others make in a second, as seen for a minute. After a burst of theirs
 // it falls to what the few requests since then allow. Only in the hopeful outlook does it decay while
 // no answer comes: that we did not ask says nothing about them.
@@ -127,8 +144,7 @@ func (o *others) rate(r *reported, now time.Time, look outlook) float64 {
 	rate := float64(last.used-first.used) / max(until.Sub(first.at), rateSpanMin).Seconds()
 	for _, m := range slices.Backward(o.marks) {
 		if over := until.Sub(m.at); over >= burstSpan {
-			n := float64(last.used - m.used)
-			return min(rate, (n+2*math.Sqrt(n)+3)/over.Seconds())
+			return min(rate, upTo(last.used-m.used)/over.Seconds())
 		}
 	}
 	return rate

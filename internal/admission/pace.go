@@ -18,9 +18,14 @@ const (
 	// What is due at once is then done nearly as early as the limit allows, and late in the window
 	// there is still something for what turns up.
 	frontLoading = 3
-	// maxRate and maxBurst limit a rush, in requests a second and in requests. Cloudflare allows 200 a
-	// second from one address.
+	// maxRate and maxBurst limit what is spread over the window, in requests a second and in requests. See also
+	// [perSecond].
 	maxRate, maxBurst = 50, 8
+	// quietShare is the part of the quota that others may use and still count as not there: our own commands, an earlier
+	// process of ours, or a person with a script.
+	quietShare = 50
+	// maxOthers is the part of the quota that others are taken to use at most, before anything was seen of them.
+	maxOthers = 2.0 / 3
 	// probeShare is the part of the quota that may be spent to see what others do: a twentieth, which
 	// is one request every five seconds of Cloudflare's 1,200 in five minutes.
 	probeShare, probeEveryMin = 20, 2 * time.Second
@@ -59,6 +64,7 @@ type load struct {
 	reserved  int           // requests that are reserved for more urgent work
 	limit     int           // requests_per_5m
 	sinceLast time.Duration // since a request was last admitted
+	urgent    bool          // a person waits, or consumers may be cut off: the share is not spread over the window
 }
 
 // observe takes in an answer. finished are the times when our requests were over, this one included;
@@ -100,6 +106,7 @@ func (p *pacer) observe(o observation, finished []time.Time, inFlight int) {
 type pace struct {
 	oneByOne bool          // the present is unknown: one request asks, the others wait for its answer
 	allowed  bool          // requests may leave at rate
+	atOnce   bool          // or as fast as they come, because no other user would need the rest of the window early
 	rate     float64       // in a second
 	probe    time.Duration // one request may leave this long after the last, whatever the estimates; 0: it may not
 }
@@ -111,7 +118,7 @@ func (p *pacer) pace(now time.Time, l load) pace {
 		return pace{oneByOne: true}
 	}
 	requests, until := p.share(now, l, careful)
-	result := pace{allowed: requests >= 1, rate: rateOf(requests, until, l.limit)}
+	result := pace{allowed: requests >= 1, rate: rateOf(requests, until, l.limit), atOnce: requests >= 1 && p.atOnce(now, l) >= 1}
 	if p.silent.on {
 		return result
 	}
@@ -134,6 +141,39 @@ func (p *pacer) pace(now time.Time, l load) pace {
 	result.oneByOne = result.allowed && now.Sub(r.leftAt) > freshSpan
 	return result
 }
+
+// atOnce returns how many requests may leave as fast as they come. To spread our share over the window serves only to see in
+// time that others need more than they are expected to. So it is not spread while no other user is seen, nor for
+// what is urgent. But what others could need is left to them, by all that was seen of them: a process that has just
+// started has seen nothing, and leaves them two thirds of the quota.
+func (p *pacer) atOnce(now time.Time, l load) float64 {
+	r := &p.reported
+	requests, _ := p.share(now, l, careful)
+	if p.silent.on { // nothing would be seen
+		if !l.urgent {
+			return 0
+		}
+		return requests
+	}
+	seen, watched := p.others.evidence(r, now)
+	quiet := float64(seen) <= max(float64(r.quota)/quietShare*watched.Seconds()/r.length.Seconds(), 1)
+	if r.slides || !quiet && !l.urgent {
+		return 0
+	}
+	left := r.ends.Sub(r.leftSent).Seconds()
+	need := math.Inf(1)
+	if quiet {
+		need = surely(float64(r.quota) * maxOthers * left / r.length.Seconds())
+	}
+	if watched > 0 {
+		need = min(need, surely(float64(seen))/watched.Seconds()*left)
+	}
+	return min(requests, float64(r.left-r.silent-l.pending-l.reserved)-need-reserveMin)
+}
+
+// surely returns how many requests others make at most where n are expected. It is more than [upTo]: nothing that is seen
+// later takes back what has left.
+func surely(n float64) float64 { return n + 3*math.Sqrt(n) + 5 }
 
 // plenty reports whether Cloudflare's last answer left so much that a few requests more or less do not
 // matter. Requests without an answer do not count here, because only an answer tells whether Cloudflare
@@ -207,6 +247,7 @@ func (p *pacer) capacity(now time.Time, d time.Duration, l load) int {
 		return l.limit
 	}
 	n := int(max(requests, 0) * (1 - math.Pow(1-d.Seconds()/left.Seconds(), frontLoading)))
+	n = max(n, int(p.atOnce(now, l)))
 	current := p.pace(now, l)
 	if current.probe > 0 { // some request must ask, or nothing new is seen
 		asks := 1 + int(d/current.probe)

@@ -16,6 +16,7 @@ type reported struct {
 	quota       int       // requests in a window, of all users of the credential
 	left        int       // what is left after the request that Cloudflare counted last, as far as can be known
 	leftAt      time.Time // when that answer came
+	leftSent    time.Time // when its request was sent: Cloudflare counted it between the two
 	leastLeft   int       // the smallest left in this window
 	slides      bool      // left grew within a window: Cloudflare counts the last five minutes
 	ownFinished int       // how many of our own requests counted at leftAt
@@ -25,6 +26,9 @@ type reported struct {
 
 // known reports whether the window that was reported last has not ended.
 func (r *reported) known(now time.Time) bool { return now.Before(r.ends) }
+
+// watched returns for how long at least the count of this window shows all users. The end of a window is told in seconds.
+func (r *reported) watched() time.Duration { return max(r.leftSent.Sub(r.begin)-time.Second, 0) }
 
 // silence notes an answer that said nothing, or a request without an answer.
 func (r *reported) silence(at time.Time) { r.silent, r.silentAt = r.silent+1, at }
@@ -57,7 +61,7 @@ func (r *reported) ageOf(o observation) (which age, ends time.Time, length time.
 // open begins a new window.
 func (r *reported) open(o observation, ends time.Time, length time.Duration) {
 	r.begin, r.ends, r.length = ends.Add(-length), ends, length
-	r.quota, r.left, r.leftAt, r.leastLeft, r.silent = o.Quota, o.Left, o.at, o.Left, 0
+	r.quota, r.left, r.leftAt, r.leftSent, r.leastLeft, r.silent = o.Quota, o.Left, o.at, o.sent, o.Left, 0
 }
 
 // update takes in an answer about the same window.
@@ -66,7 +70,7 @@ func (r *reported) update(o observation, ends time.Time, length time.Duration) {
 		r.ends, r.begin = ends, ends.Add(-length)
 	}
 	if o.Left < r.left || !o.sent.Before(r.leftAt) {
-		r.left, r.leftAt = o.Left, o.at
+		r.left, r.leftAt, r.leftSent = o.Left, o.at, o.sent
 	}
 	r.leastLeft = min(r.leastLeft, r.left)
 	r.slides = r.slides || r.left > r.leastLeft+r.quota/20

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -14,7 +16,9 @@ import (
 	"pgregory.net/rapid"
 
 	"rotatord/internal/cloudflare/cfsim"
+	"rotatord/internal/moment"
 	"rotatord/internal/rotation"
+	"rotatord/internal/secret"
 )
 
 // traffic is a random load: our own requests, and those of other users of the credential.
@@ -295,4 +299,106 @@ func TestFirstRequestAtTheEndOfAWindow(t *testing.T) {
 	if kept := p.others.reserve(&p.reported, start.Add(3*time.Second), quota, careful); kept < used/2 {
 		t.Errorf("%.0f of %d are left to others, who have used %d", kept, quota, used)
 	}
+}
+
+// burst sends n requests at once, at most parallel at a time, after quiet. Before that one request every 30 seconds sees
+// what others do. It returns how long they took, and the flow.
+func burst(t *testing.T, tr traffic, n, parallel int, quiet time.Duration, u rotation.Urgency) (took time.Duration, f *flow) {
+	t.Helper()
+	for at := time.Duration(0); at < quiet; at += 30 * time.Second {
+		tr.Rushes = append(tr.Rushes, rush{At: at, Requests: 1, Parallel: 1})
+	}
+	tr.Rushes = append(tr.Rushes, rush{At: quiet, Requests: n, Parallel: parallel, Urgency: u})
+	synctest.Test(t, func(t *testing.T) {
+		f = tr.run(t)
+		last := f.arrived[0]
+		for _, at := range f.arrived {
+			last = moment.Max(last, at)
+		}
+		took = last.Sub(f.began.Add(quiet))
+	})
+	return took, f
+}
+
+// TestNoOtherUserIsSeen: what is due at once leaves at once, if no other user was seen. A process that has just started
+// leaves two thirds of the quota to those whom it may not have seen yet. What is urgent leaves at once also where another
+// user is seen, but for what that one can need.
+func TestNoOtherUserIsSeen(t *testing.T) {
+	steady := []neighbour{{Steady: 300}}
+	for _, test := range []struct {
+		name     string
+		n, limit int
+		quiet    time.Duration
+		urgency  rotation.Urgency
+		others   []neighbour
+		most     time.Duration
+		least    time.Duration
+	}{
+		// A loop of sixteen takes 100/16 times 200 ms: 1.4 s.
+		{name: "alone", n: 100, limit: 1000, quiet: time.Minute, urgency: rotation.UrgencySlot, most: 1600 * time.Millisecond},
+		{name: "alone in a new window", n: 100, limit: 1000, quiet: 6 * time.Minute, urgency: rotation.UrgencySlot, most: 1600 * time.Millisecond},
+		{name: "alone, a whole window", n: 1150, limit: 1200, quiet: 6 * time.Minute, urgency: rotation.UrgencySlot, most: 15500 * time.Millisecond},
+		{name: "just started", n: 100, limit: 1000, urgency: rotation.UrgencySlot, most: 1600 * time.Millisecond},
+		{name: "another is seen", n: 100, limit: 1000, quiet: 6 * time.Minute, urgency: rotation.UrgencySlot, others: steady, most: 20 * time.Second, least: 3 * time.Second},
+		{name: "another is seen, urgent", n: 100, limit: 1000, quiet: 6 * time.Minute, urgency: rotation.UrgencyManual, others: steady, most: 1600 * time.Millisecond},
+		{name: "another is seen, urgent, too many", n: 900, limit: 1200, quiet: 6 * time.Minute, urgency: rotation.UrgencyManual, others: steady, most: 6 * time.Minute, least: 15 * time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			took, f := burst(t, traffic{Quota: 1200, Limit: test.limit, Takes: [2]time.Duration{200 * time.Millisecond, 200 * time.Millisecond}, Others: test.others, Seed: 3},
+				test.n, 16, test.quiet, test.urgency)
+			if took > test.most || took < test.least || len(f.denied) > 0 {
+				t.Errorf("%d requests took %s, want %s to %s; refused: %v", test.n, took, test.least, test.most, f.denied)
+			}
+			t.Logf("%d requests took %s", test.n, took)
+		})
+	}
+}
+
+// TestOneAddress: the requests of all credentials to one server are at most 160 within any second, whatever their urgency.
+// Another server does not count.
+func TestOneAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		budgets := NewBudgets()
+		budgets.Share(1)
+		var mu sync.Mutex
+		var sent []time.Time
+		var workers sync.WaitGroup
+		rushOn := func(baseURL, credential string, n int, u rotation.Urgency, note bool) {
+			user := budgets.Join(1000)
+			b := user.Budget(Key{BaseURL: baseURL, Credential: secret.New(credential).Digest()})
+			ctx := rotation.WithUrgency(t.Context(), u)
+			for range n {
+				workers.Go(func() {
+					if err := b.Take(ctx); err != nil {
+						t.Error(err)
+						return
+					}
+					mu.Lock()
+					if note {
+						sent = append(sent, time.Now())
+					}
+					mu.Unlock()
+					end := b.Begin()
+					time.Sleep(10 * time.Millisecond)
+					end(Answer{Answered: true})
+				})
+			}
+		}
+		for i := range 10 {
+			rushOn("https://api.cloudflare.com/client/v4"+strings.Repeat("/", i%2), fmt.Sprint("credential-", i), 100, rotation.UrgencyEmergency, true)
+		}
+		synctest.Wait()
+		began := time.Now()
+		rushOn("https://elsewhere.example/client/v4", "credential-0", perSecond, rotation.UrgencyEmergency, false)
+		workers.Wait()
+		slices.SortFunc(sent, time.Time.Compare)
+		for i := perSecond; i < len(sent); i++ {
+			if apart := sent[i].Sub(sent[i-perSecond]); apart < time.Second {
+				t.Fatalf("%d requests within %s", perSecond+1, apart)
+			}
+		}
+		if took := sent[len(sent)-1].Sub(began); len(sent) != 1000 || took > 7*time.Second {
+			t.Errorf("%d requests took %s", len(sent), took)
+		}
+	})
 }
