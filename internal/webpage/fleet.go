@@ -143,9 +143,9 @@ func newFleet(from Source, now time.Time, old *fleet) *fleet {
 	return f
 }
 
-// with returns the fleet with these tokens as they are now.
-func (f *fleet) with(from Source, names []string, now time.Time, seen uint64) *fleet {
-	next := &fleet{now: now, seen: seen, entries: slices.Clone(f.entries), checks: printable.Copy(from.Checks()), replicas: f.replicas}
+// with returns the fleet with these tokens as they are now, and these results of checks. The rest is from f, and so is its time.
+func (f *fleet) with(from Source, names []string, checks []status.Check, now time.Time, seen uint64) *fleet {
+	next := &fleet{now: f.now, seen: seen, entries: slices.Clone(f.entries), checks: checks, replicas: f.replicas}
 	soon := now.Add(laneDays * 24 * time.Hour)
 	for _, name := range names {
 		i, known := f.index(name)

@@ -2,6 +2,7 @@ package webpage
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"rotatord/internal/printable"
@@ -30,27 +31,30 @@ type overview struct {
 	ReadError string
 }
 
-// look returns the fleet as it was a second ago at most, or a few seconds if looking at it takes long. What events say to have
-// changed is as it is now. ok is false if the first look is not there yet.
+// look returns the fleet as it was a second ago at most, or a few seconds if looking at it takes long. The checks and what events say to
+// have changed is as it is now. ok is false if the first look is not there yet.
 func (p *pages) look() (f *fleet, ok bool, err error) {
 	if f, ok, err = p.fleet.get(firstWait); !ok {
 		return nil, false, err
 	}
-	names, _, all := p.Source.Changes(f.seen)
-	if all {
+	if _, _, all := p.Source.Changes(f.seen); all {
 		p.fleet.renew(newsWait)
 	}
-	if all || len(names) > 0 {
-		p.fleet.update(func(kept *fleet) *fleet {
-			names, seen, _ := p.Source.Changes(kept.seen)
-			if len(names) == 0 {
-				return kept
-			}
-			return kept.with(p.Source, names, p.Now().UTC(), seen)
-		})
-		f, ok, err = p.fleet.get(firstWait)
-	}
-	return f, ok, err
+	p.fleet.update(func(kept *fleet) *fleet {
+		names, seen, _ := p.Source.Changes(kept.seen)
+		checks := printable.Copy(p.Source.Checks())
+		if len(names) == 0 && slices.EqualFunc(checks, kept.checks, sameCheck) {
+			return kept
+		}
+		return kept.with(p.Source, names, checks, p.Now().UTC(), seen)
+	})
+	return p.fleet.get(firstWait)
+}
+
+// sameCheck reports whether two results of a check say the same.
+func sameCheck(a, b status.Check) bool {
+	a.LookedAt, b.LookedAt = time.Time{}, time.Time{}
+	return a == b
 }
 
 func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
