@@ -31,6 +31,9 @@ func ReadHistory(ctx context.Context, path string, q status.HistoryQuery) (statu
 	if h.limit == 0 {
 		h.limit = status.HistoryLimit
 	}
+	if q.MaxRead > 0 {
+		h.left = min(h.left, q.MaxRead)
+	}
 	if q.Token != "" {
 		name, _ := json.Marshal(q.Token)
 		h.mustHave = append([]byte(`"token":`), name...)

@@ -41,6 +41,8 @@ type HistoryQuery struct {
 	Kind  string    // only lines of this kind, or of the kinds that begin with it and a dot; empty: all
 	Since time.Time // only lines that are not older; zero: all
 	Limit int       // at most that many, the newest; 0: HistoryLimit; at most MaxHistory
+	// MaxRead is how many bytes of the record are read at most, from its end; 0, or more than that: 64 MiB.
+	MaxRead int64
 }
 
 // HistoryLimit is how many lines are returned if a query does not say it, and MaxHistory how many at most.

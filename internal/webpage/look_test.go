@@ -1,6 +1,7 @@
 package webpage_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -269,5 +270,23 @@ func BenchmarkLook(b *testing.B) {
 				get(b, handler(source), "/")
 			}
 		})
+	}
+}
+
+// far is a source whose record has the lines of a token only far before its end.
+type far struct{ *webpagetest.Sample }
+
+func (f far) History(ctx context.Context, q status.HistoryQuery) (status.History, error) {
+	if q.MaxRead > 0 && q.MaxRead <= 8<<20 {
+		return status.History{More: true}, nil
+	}
+	return f.Sample.History(ctx, q)
+}
+
+// TestHistoryIsBounded: a page reads the end of the record alone, and says where older lines are.
+func TestHistoryIsBounded(t *testing.T) {
+	body := get(t, handler(far{webpagetest.Trouble(webpagetest.Fleet(12))}), "/tokens/ci-deploy").Body.String()
+	if !strings.Contains(body, `Older ones: <code class="cmd">rotatord history ci-deploy</code>`) {
+		t.Error("the page does not say where older lines are")
 	}
 }

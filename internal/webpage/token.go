@@ -14,6 +14,9 @@ import (
 
 const (
 	historySize = 50
+	// historyRead is how much of the record of events is read for a page, in bytes: that takes a few milliseconds. In a large
+	// fleet the last lines about one token may be far before that.
+	historyRead = 8 << 20
 	// maxError is how many bytes of an error the page of a token shows.
 	maxError = 16 << 10
 	// maxFindings is how many findings it shows.
@@ -91,7 +94,7 @@ func (p *pages) serveToken(w http.ResponseWriter, r *http.Request) {
 	page.Life = drawLife(t, outlook.Coming, now, end)
 	recorded, cancel := context.WithTimeout(r.Context(), lifeWait)
 	defer cancel()
-	history, err := p.Source.History(recorded, status.HistoryQuery{Token: t.Name, Limit: historySize})
+	history, err := p.Source.History(recorded, status.HistoryQuery{Token: t.Name, Limit: historySize, MaxRead: historyRead})
 	page.HistoryError, page.HistoryMore = err != nil, history.More
 	page.HistoryUnread, page.HistoryOf, page.HistoryOthers = history.Unread != "", history.Replica, history.Others
 	for _, e := range slices.Backward(history.Entries) { // the newest first
