@@ -14,7 +14,7 @@ import (
 const (
 	// fleetEvery is how old a look at the fleet becomes, and lookIdle for how long looks are kept fresh after a page was asked for.
 	// A page that is open is asked for every 15 seconds.
-	fleetEvery = time.Second
+	fleetEvery = 2 * time.Second
 	lookIdle   = 40 * time.Second
 	// firstWait is how long a page waits for the first look, and newsWait for one after something has happened that may be about
 	// any token.

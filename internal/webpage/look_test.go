@@ -118,7 +118,7 @@ func TestReadsFewTokens(t *testing.T) {
 	}
 }
 
-// TestLookIsFresh: what an event is about is shown at once, and every other change after a second. After a minute without a
+// TestLookIsFresh: what an event is about is shown at once, and every other change after two seconds. After a minute without a
 // reader nothing is read.
 func TestLookIsFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -134,9 +134,9 @@ func TestLookIsFresh(t *testing.T) {
 			t.Error("an event is not shown at once")
 		}
 		source.set("edge-probe", false, pause)
-		time.Sleep(1100 * time.Millisecond)
+		time.Sleep(2100 * time.Millisecond)
 		if !shows("paused or frozen <b>2</b>") {
-			t.Error("a change without an event is not shown after a second")
+			t.Error("a change without an event is not shown after two seconds")
 		}
 		source.set("edge-probe", false, func(token *status.Token) { token.Pause, token.Reason = nil, "slot" })
 		source.set("", true, nil) // an event that may be about several tokens
@@ -213,14 +213,14 @@ func TestLookPanics(t *testing.T) {
 		source.mu.Lock()
 		source.panics = false
 		source.mu.Unlock()
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Second)
 		if body := get(t, h, "/").Body.String(); !strings.Contains(body, "Nothing is wrong") {
 			t.Error("it is not tried again")
 		}
 	})
 }
 
-// TestReloadOfTokens: tokens that a reload adds or removes are shown after a second, and a page that names one that is gone does
+// TestReloadOfTokens: tokens that a reload adds or removes are shown after two seconds, and a page that names one that is gone does
 // not fail.
 func TestReloadOfTokens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -233,7 +233,7 @@ func TestReloadOfTokens(t *testing.T) {
 		if w := get(t, h, "/?sort=name"); w.Code != http.StatusOK {
 			t.Error(w.Code)
 		}
-		time.Sleep(1100 * time.Millisecond)
+		time.Sleep(2100 * time.Millisecond)
 		if body := get(t, h, "/").Body.String(); !strings.Contains(body, "70 tokens: every client") {
 			t.Error("the new tokens are not shown")
 		}
@@ -241,7 +241,7 @@ func TestReloadOfTokens(t *testing.T) {
 }
 
 // BenchmarkLook measures looks at fleets: one token that has changed, a page of what is kept, the page of a token, and the first
-// page. What was looked at is looked at again each second for a while, which the last ones of them feel.
+// page. What was looked at is looked at again every two seconds for a while, which the last ones of them feel.
 func BenchmarkLook(b *testing.B) {
 	for _, n := range []int{10_000} {
 		source := &live{Sample: webpagetest.Trouble(webpagetest.Fleet(n))}

@@ -31,7 +31,7 @@ type overview struct {
 	ReadError string
 }
 
-// look returns the fleet as it was a second ago at most, or a few seconds if looking at it takes long. The checks and what events say to
+// look returns the fleet as it was two seconds ago at most, or a few seconds if looking at it takes long. The checks and what events say to
 // have changed is as it is now. ok is false if the first look is not there yet.
 func (p *pages) look() (f *fleet, ok bool, err error) {
 	if f, ok, err = p.fleet.get(firstWait); !ok {
@@ -58,6 +58,8 @@ func sameCheck(a, b status.Check) bool {
 }
 
 func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	_, _, _ = p.plan.get(0) // it is made meanwhile
 	f, ok, err := p.look()
 	now := p.Now().UTC()
 	o := overview{head: head{Version: p.Version, Now: now, Refresh: true}}
@@ -70,10 +72,10 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 		f = &fleet{now: now, troubles: status.Sum(func(func(*status.Concern) bool) {}, checks, replicas, now), orders: &orders{}}
 		w.Header().Set("Refresh", "1") // works without JavaScript
 	} else {
-		if now.Sub(f.now) > 2*fleetEvery { // looking takes long: say how old it is
+		if now.Sub(f.now) > fleetEvery+time.Second { // looking takes long: say how old it is
 			o.Now = f.now
 		}
-		o.Timeline = p.timeline(f, now)
+		o.Timeline = p.timeline(f, now, planWait-time.Since(start))
 	}
 	o.List, o.Replicas = p.list(f, readQuery(r), now), showReplicas(f)
 	for _, t := range f.troubles {

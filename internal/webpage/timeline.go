@@ -102,8 +102,9 @@ type freezeLine struct {
 }
 
 // timeline returns the coming hours and days of the fleet as they were planned last, without what has happened since.
-func (p *pages) timeline(f *fleet, now time.Time) timeline {
-	t, ok, err := p.plan.get(planWait)
+// It waits for the first one, but not longer than wait.
+func (p *pages) timeline(f *fleet, now time.Time, wait time.Duration) timeline {
+	t, ok, err := p.plan.get(wait)
 	t.Ready = ok
 	if err != nil {
 		t.Error = printable.Line(cut(err.Error(), 4*maxText), maxText)
@@ -140,11 +141,13 @@ func (p *pages) makePlan() (timeline, error) {
 	if !ok {
 		return timeline{}, cmp.Or(err, context.DeadlineExceeded)
 	}
-	hours := fleetHours
+	hours, from := fleetHours, p.Now().UTC()
+	now := from
 	if len(f.entries) <= fewTokens {
 		hours = laneDays * 24
+	} else {
+		from = from.Truncate(time.Hour) // where its bar begins
 	}
-	from := p.Now().UTC()
 	until := from.Add(time.Duration(hours) * time.Hour)
 	outlook, err := p.Source.Outlook(ctx, "", until)
 	if err != nil {
@@ -168,7 +171,7 @@ func (p *pages) makePlan() (timeline, error) {
 		if fr.From.Before(t.Until) && fr.To.After(t.From) {
 			t.Bands = append(t.Bands, band{t.x(fr.From), width(t.share(fr.From), t.share(fr.To)), "freeze " + fr.Name})
 			if len(t.Freezes) < 6 {
-				t.Freezes = append(t.Freezes, freezeLine{FreezePeriod: fr, Now: !fr.From.After(from), Tokens: freezeTokens(fr.Tokens, len(f.entries))})
+				t.Freezes = append(t.Freezes, freezeLine{FreezePeriod: fr, Now: !fr.From.After(now), Tokens: freezeTokens(fr.Tokens, len(f.entries))})
 			}
 		}
 	}

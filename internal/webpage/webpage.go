@@ -90,7 +90,7 @@ var templateFiles embed.FS
 // templates returns the templates. They are parsed for the first page: most commands of the program show none.
 var templates = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("").Funcs(template.FuncMap{
-		"asset": assetPath, "clock": clock, "iso": iso, "minute": minute, "commands": commands, "plural": plural, "sentence": sentence, "words": words,
+		"asset": assetPath, "clock": clock, "iso": iso, "minute": minute, "commands": commands, "plural": plural, "sentence": sentence, "thousands": thousands, "words": words,
 	}).ParseFS(templateFiles, "templates/*.tmpl"))
 })
 

@@ -19,6 +19,7 @@ import (
 	"rotatord/deploy"
 	"rotatord/docs"
 	"rotatord/internal/event"
+	"rotatord/internal/scheduler"
 	"rotatord/internal/status"
 	"rotatord/internal/webpage"
 	"rotatord/internal/webpage/webpagetest"
@@ -456,6 +457,19 @@ func TestSampleIsReal(t *testing.T) {
 			t.Errorf("there is no kind %s", e.Kind)
 		} else if d := event.Definitions()[i]; !d.Kind.Recorded() || string(d.Severity) != e.Severity || d.Message != e.Message {
 			t.Errorf("%s is %s %q, recorded %t", e.Kind, d.Severity, d.Message, d.Kind.Recorded())
+		}
+	}
+	for _, token := range sample.All {
+		zone, err := time.LoadLocation(token.TimeZone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		schedule, err := scheduler.Parse(token.Schedule, zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := token.LastSuccess; !token.Next.IsZero() && token.Reason == "slot" && !schedule.Next(at).Equal(token.Next) && !schedule.Next(schedule.Next(at)).Equal(token.Next) {
+			t.Errorf("%s: %q in %s has a slot at %v after %v, and is shown at %v", token.Name, token.Schedule, zone, schedule.Next(at).UTC(), at, token.Next)
 		}
 	}
 	skipped := 0

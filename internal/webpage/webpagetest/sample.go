@@ -3,6 +3,8 @@ package webpagetest
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"slices"
 	"strings"
@@ -101,21 +103,22 @@ func Fleet(n int) *Sample {
 			name = fmt.Sprintf("%s-%04d", name, i/len(names))
 		}
 		// Many schedules are at full hours of the night, some are spread over the day.
-		next := Now.Add(time.Duration(1+i*7919%(7*24*60)) * time.Minute)
+		next := Now.Truncate(time.Minute).Add(time.Duration(2+i*7919%(7*24*60)) * time.Minute)
 		if i%3 == 0 {
 			next = time.Date(Now.Year(), Now.Month(), Now.Day()+i%7, 4, i%20, 0, 0, time.UTC)
 			if !next.After(Now) {
 				next = next.AddDate(0, 0, 7)
 			}
 		}
+		zone := []string{"Europe/Berlin", "UTC"}[i%2]
 		t := status.Token{
 			Name: name, Account: []string{"prod", "staging", "partner"}[i%7%3], TokenID: fmt.Sprintf("f174e90a-fafe-4643-bbbc-%012x", i), ClientID: fmt.Sprintf("%032x.access", i+7),
-			Strategy: "rotate", Schedule: []string{"0 4 * * 1", "@weekly", "30 2 * * 3", "@every 168h"}[i%4], TimeZone: []string{"Europe/Berlin", "UTC"}[i%2],
+			Strategy: "rotate", Schedule: weekly(next, zone, i%4 == 3), TimeZone: zone,
 			State: "idle", Reason: "slot", Next: next, LastSuccess: next.AddDate(0, 0, -7), Expiry: Now.AddDate(0, 3+i%9, i%28), LastSeen: Now.Add(-time.Duration(1+i%50) * time.Minute),
 			Known: true, Enabled: true, Mounts: []string{"vault:secret"},
 		}
 		t.GraceEnd = t.LastSuccess.Add(24 * time.Hour)
-		digest := fmt.Sprintf("sha256:%012x", 0x5eed0000+i*7919)
+		digest := digestOf(name)
 		t.Sinks = []status.SinkState{{Name: "vault:secret/access/" + name, Digest: digest, Version: 12 + i%40, WrittenAt: t.LastSuccess}}
 		if i%4 == 1 {
 			t.Mounts = append(t.Mounts, "file:/etc/agent")
@@ -140,6 +143,24 @@ func Fleet(n int) *Sample {
 	return s
 }
 
+// weekly returns a schedule with a slot at a time of each week: at every 168 hours, or as five fields in the time zone. Berlin
+// is an hour ahead of UTC in the weeks of the samples.
+func weekly(at time.Time, zone string, every bool) string {
+	if every {
+		return "@every 168h"
+	}
+	if zone == "Europe/Berlin" {
+		at = at.Add(time.Hour)
+	}
+	return fmt.Sprintf("%d %d * * %d", at.Minute(), at.Hour(), at.Weekday())
+}
+
+// digestOf returns a digest as sinks have it.
+func digestOf(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return "sha256:" + base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
 // Trouble puts a night's worth of trouble into a fleet of at least six tokens: a doubt, a refused Vault, failures, a changed
 // sink, a pause, and an end that comes soon.
 func Trouble(s *Sample) *Sample {
@@ -148,11 +169,13 @@ func Trouble(s *Sample) *Sample {
 	}
 	doubt := by("ci-deploy")
 	doubt.State, doubt.Reason, doubt.Failures = "in_doubt", "in_doubt", 1
-	doubt.LastSuccess, doubt.Next = Now.AddDate(0, 0, -7), Now.Add(40*time.Second)
+	asked := Now.Add(-8 * time.Minute).Truncate(time.Minute) // in its slot
+	doubt.Schedule, doubt.TimeZone = weekly(asked, "Europe/Berlin", false), "Europe/Berlin"
+	doubt.LastSuccess, doubt.Next = asked.AddDate(0, 0, -7), Now.Add(40*time.Second)
 	doubt.LastError, doubt.LastCause = "cloudflare: POST /accounts/.../service_tokens/.../rotate: the connection was closed before the answer came: read tcp 10.0.3.7:51544: connection reset by peer", "transport"
 	doubt.GraceEnd = Now.Add(9*time.Hour + 12*time.Minute)
 	doubt.Doubt = &status.Doubt{Reason: "outcome_unknown", Detail: "the connection was closed before the answer came", Since: Now.Add(-7 * time.Minute), RotationID: "01KB8Q3ZJ5M2T0", TokenID: doubt.TokenID,
-		AskedAt: Now.Add(-8 * time.Minute), UpdatedBefore: Now.AddDate(0, 0, -7), OldWorksUntil: doubt.GraceEnd, Decision: "old_secret_works", DecidedAt: Now.Add(-time.Minute)}
+		AskedAt: asked, UpdatedBefore: doubt.LastSuccess, OldWorksUntil: doubt.GraceEnd, Decision: "old_secret_works", DecidedAt: Now.Add(-time.Minute)}
 	doubt.ToDo = []status.ToDo{
 		{Command: "rotatord resolve ci-deploy", Does: "Look again now, and show what is known."},
 		{Command: "rotatord resolve ci-deploy --rotate-now", Does: "Take its secret as lost, and rotate again at once. If the rotation was carried out, this CUTS OFF the old secret."},
@@ -160,7 +183,7 @@ func Trouble(s *Sample) *Sample {
 	}
 	changed := by("billing-export")
 	changed.Findings = []status.Finding{{Sink: changed.Sinks[0].Name, Kind: "changed", What: "it holds a secret that rotatord never wrote there", Since: Now.Add(-51 * time.Minute),
-		Digest: "sha256:9b41d07c55ee", Version: changed.Sinks[0].Version + 1, WrittenAt: Now.Add(-55 * time.Minute), WantDigest: changed.Sinks[0].Digest, WantVersion: changed.Sinks[0].Version,
+		Digest: digestOf("of another writer"), Version: changed.Sinks[0].Version + 1, WrittenAt: Now.Add(-55 * time.Minute), WantDigest: changed.Sinks[0].Digest, WantVersion: changed.Sinks[0].Version,
 		PutBack: fmt.Sprintf("vault kv rollback -version=%d secret/access/billing-export", changed.Sinks[0].Version)}}
 	changed.ToDo = []status.ToDo{{Command: changed.Findings[0].PutBack, Does: "puts back the secret that rotatord wrote last"},
 		{Command: "rotatord resolve billing-export --accept", Does: "Only if what all sinks hold is the right secret, for example because a person rotated by hand: take it as it is."}}
