@@ -12,6 +12,8 @@
 #   chromium         the same. The tests of the status page look at it in this browser.
 #   lintian, rpmlint the same. They look at the packages.
 #   zsh, fish        the same. The completions are loaded into each shell.
+#   axe.min.js       from the npm package axe-core, unpacked into .tools/axe, where there is npm. It finds what makes a page
+#                    hard to use with a screen reader or a keyboard.
 #
 # With the argument image, for `make image-e2e`: podman with crun, and qemu-aarch64-static. With tpm, for `make tpm`: swtpm, and
 # age-plugin-tpm, built from source into .tools/bin.
@@ -108,6 +110,34 @@ want() {
 	fi
 }
 
+# axe-core by its version and the checksum of its archive.
+axe=axe-core@4.14.1
+axe_sum=1477dafa598d8d065f273d6af302aa203c02e83131707b7fa648cd41bd3d6b734f8c22a0dab86ee6a6f64b8afbe804b214d36db85a2826965edfb3a0b9d546b5
+
+# install_axe unpacks the one file that a test loads into the browser. npm runs nothing of the package.
+install_axe() {
+	local work
+	work=$(mktemp -d)
+	# shellcheck disable=SC2064  # the directory of now
+	trap "rm -rf '$work'" RETURN
+	(cd "$work" && npm pack --silent --ignore-scripts "$axe" >&2) || return 1
+	echo "$axe_sum  $work/${axe/@/-}.tgz" | sha512sum --check --quiet >&2 || return 1
+	mkdir -p "$PWD/.tools/axe"
+	tar -xzf "$work/${axe/@/-}.tgz" -C "$PWD/.tools/axe" --strip-components=1 package/axe.min.js package/LICENSE package/package.json
+}
+
+want_axe() {
+	local file=$PWD/.tools/axe/package.json
+	[[ -e $file ]] && grep -q "\"version\": \"${axe#*@}\"" "$file" && return
+	if ! have npm; then
+		say "there is no npm, so axe-core is not installed, and its test is skipped"
+	elif install_axe; then
+		say "installed $axe"
+	else
+		say "$axe could not be installed"
+	fi
+}
+
 want promtool install_prometheus "put the promtool of any Prometheus 2.40 or newer into the PATH"
 want prometheus install_prometheus "put the server of any Prometheus 2.40 or newer into the PATH"
 want prometheus-alertmanager install_alertmanager "put an Alertmanager 0.24 or newer into the PATH under this name"
@@ -120,6 +150,7 @@ want lintian install_lintian "install lintian 2.116 or newer"
 want rpmlint install_rpmlint "install rpmlint 2.4 or newer"
 want zsh install_zsh "install zsh"
 want fish install_fish "install fish"
+want_axe
 for group in "$@"; do
 	case $group in
 	image)

@@ -61,6 +61,7 @@ func (p *pages) serveFile(w http.ResponseWriter, under, name string) {
 	}
 	d := *found.(*document)
 	d.Version, d.Now = p.Version, p.Now().UTC()
+	d.Path = "/docs/" + strings.TrimSuffix(strings.TrimPrefix(name, "docs/"), "README.md")
 	render(w, http.StatusOK, "document.tmpl", d)
 }
 
@@ -110,9 +111,9 @@ func renderDocument(name string, source []byte) *document {
 	}
 	var b bytes.Buffer
 	_ = md.Renderer().Render(&b, source, root) // it does not fail on a buffer
-	// A wide table or a block scrolls in a region that the keyboard reaches.
-	html := strings.NewReplacer("<table>", `<div class="scroll" tabindex="0" role="region" aria-label="table"><table>`, "</table>", "</table></div>",
-		"<pre>", `<pre tabindex="0">`).Replace(b.String())
+	// A wide table or a block scrolls in a group that the keyboard reaches. A heading without a text heads nothing.
+	html := strings.NewReplacer("<table>", `<div class="scroll" tabindex="0" role="group" aria-label="table"><table>`, "</table>", "</table></div>",
+		"<th></th>", "<td></td>", "<th>", `<th scope="col">`, "<pre>", `<pre tabindex="0">`).Replace(b.String())
 	d.Content = template.HTML(html) //nolint:gosec // made from our own documents, without raw HTML
 	return d
 }

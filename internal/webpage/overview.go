@@ -62,7 +62,7 @@ func (p *pages) serveOverview(w http.ResponseWriter, r *http.Request) {
 	_, _, _ = p.plan.get(0) // it is made meanwhile
 	f, ok, err := p.look()
 	now := p.Now().UTC()
-	o := overview{head: head{Version: p.Version, Now: now, Refresh: true}}
+	o := overview{head: head{Version: p.Version, Now: now, Refresh: true, Path: "/"}}
 	if !ok {
 		o.Reading = true
 		if err != nil {

@@ -115,6 +115,8 @@ type head struct {
 	Bad bool
 	// Refresh is set if the page refreshes itself.
 	Refresh bool
+	// Path is the address of the page, where it is among those that every page links to.
+	Path string
 }
 
 // notFound is the page for an address without one.

@@ -151,11 +151,25 @@ func walk(t *testing.T, page string, visit func(*html.Node)) {
 func TestAccessible(t *testing.T) {
 	h := handler(webpagetest.Trouble(webpagetest.Fleet(12)))
 	for _, path := range []string{"/", "/?q=x", "/tokens/ci-deploy", "/docs/runbook.md", "/docs/configuration.md", "/tokens/nosuch"} {
-		seen, ids, heading, mains := map[string]int{}, map[string]bool{}, 0, 0
+		seen, ids, landmarks, heading, mains := map[string]int{}, map[string]bool{}, map[string]bool{}, 0, 0
 		walk(t, get(t, h, path).Body.String(), func(n *html.Node) {
 			attr := map[string]string{}
 			for _, a := range n.Attr {
 				attr[a.Key] = a.Val
+			}
+			for key, values := range map[string][]string{"aria-current": {"", "page", "true"}, "aria-sort": {"", "ascending"}, "role": {"", "img", "group", "search", "status"}} {
+				if !slices.Contains(values, attr[key]) {
+					t.Errorf("%s: %s is %q", path, key, attr[key])
+				}
+			}
+			if attr["aria-current"] == "page" {
+				seen["current"]++
+				if attr["href"] != strings.Split(path, "?")[0] {
+					t.Errorf("%s: the page of now is %s", path, attr["href"])
+				}
+			}
+			if attr["role"] == "status" && (textOf(n) != "" || inside(n, "main")) {
+				t.Errorf("%s: what is said is there already, or is replaced at a refresh", path)
 			}
 			if id, has := attr["id"]; has {
 				if ids[id] {
@@ -181,9 +195,15 @@ func TestAccessible(t *testing.T) {
 				if attr["aria-label"] == "" && n.Parent.Attr[len(n.Parent.Attr)-1].Val != "true" {
 					t.Errorf("%s: a picture without a text", path)
 				}
+			case "nav", "section":
+				name := attr["aria-label"] + attr["aria-labelledby"]
+				if name == "" || landmarks[name] {
+					t.Errorf("%s: %s %q has no name of its own", path, n.Data, name)
+				}
+				landmarks[name] = true
 			case "th":
-				if attr["scope"] == "" && !strings.HasPrefix(path, "/docs/") {
-					t.Errorf("%s: th without scope", path)
+				if attr["scope"] == "" || strings.TrimSpace(textOf(n)) == "" {
+					t.Errorf("%s: th without scope or text", path)
 				}
 			case "input", "select":
 				if attr["type"] != "hidden" && (n.Parent == nil || n.Parent.Data != "label") {
@@ -199,10 +219,23 @@ func TestAccessible(t *testing.T) {
 				}
 			}
 		})
+		if known := path == "/" || path == "/?q=x" || path == "/docs/runbook.md"; known != (seen["current"] == 1) {
+			t.Errorf("%s: %d links say that they lead to this page", path, seen["current"])
+		}
 		if seen["h1"] != 1 || mains != 1 || seen["title"] < 1 {
 			t.Errorf("%s: %d h1, %d main, %d title", path, seen["h1"], mains, seen["title"])
 		}
 	}
+}
+
+// inside reports whether an element is in another one of that name.
+func inside(n *html.Node, name string) bool {
+	for a := range n.Ancestors() {
+		if a.Data == name {
+			return true
+		}
+	}
+	return false
 }
 
 func textOf(n *html.Node) (text string) {

@@ -42,7 +42,7 @@ func (c *changing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	pages(sample, now).ServeHTTP(w, r)
 }
 
-// TestRefresh: the page reads itself again. It keeps the focus, leaves a reader alone who types, and says when the daemon does not
+// TestRefresh: the page reads itself again. It keeps the focus, tells a screen reader what is new and nothing else, leaves a reader alone who types, and says when the daemon does not
 // answer. The page's timer is the test's: no test waits 15 seconds.
 func TestRefresh(t *testing.T) {
 	b := open(t)
@@ -59,20 +59,23 @@ func TestRefresh(t *testing.T) {
 	if every != 15000 {
 		t.Errorf("it reads itself again every %v ms, and the documents say 15 s", every)
 	}
-	type seen struct{ Title, Note, Verdict, Time, Focus, Class string }
+	type seen struct{ Title, Note, Verdict, Time, Focus, Class, News string }
 	tick := func(before string) (s seen) {
 		t.Helper()
 		b.run(t, chromedp.Evaluate(before+`; window.tick().then(() => ({
 			title: document.title, note: document.getElementById("refresh").textContent, verdict: document.querySelector("h1").textContent.trim(),
 			time: document.querySelector(".asof time").textContent, focus: document.activeElement.getAttribute("href") || document.activeElement.id,
-			class: document.getElementById("refresh").className }))`, &s, func(p *cdpruntime.EvaluateParams) *cdpruntime.EvaluateParams { return p.WithAwaitPromise(true) }))
+			class: document.getElementById("refresh").className, news: document.getElementById("news").textContent }))`, &s, func(p *cdpruntime.EvaluateParams) *cdpruntime.EvaluateParams { return p.WithAwaitPromise(true) }))
 		return s
 	}
 
 	source.set(webpagetest.Trouble(webpagetest.Fleet(12)), webpagetest.Now.Add(15*time.Second))
 	s := tick(`document.querySelector('.fleet a[href="/tokens/backup"]').focus()`)
-	if !strings.Contains(s.Verdict, "critical") || !strings.HasPrefix(s.Title, "(") || s.Time != "2026-11-30 02:47:27 UTC" || s.Focus != "/tokens/backup" || s.Note != "refreshes itself" {
+	if !strings.Contains(s.Verdict, "critical") || !strings.HasPrefix(s.Title, "(") || s.Time != "2026-11-30 02:47:27 UTC" || s.Focus != "/tokens/backup" || s.Note != "refreshes itself" || s.News != "3 critical, 2 warnings" {
 		t.Errorf("after a refresh: %+v", s)
+	}
+	if s = tick(`document.getElementById("news").textContent = ""`); s.News != "" {
+		t.Errorf("a screen reader says again what has not changed: %+v", s)
 	}
 
 	source.set(webpagetest.Fleet(12), webpagetest.Now.Add(30*time.Second))
@@ -88,7 +91,7 @@ func TestRefresh(t *testing.T) {
 		t.Errorf("after one failure: %+v", s)
 	}
 	s = tick("0")
-	if !strings.Contains(s.Note, "NOT REFRESHED: the daemon does not answer") || !strings.Contains(s.Class, "bad") || s.Time != "2026-11-30 02:47:27 UTC" {
+	if !strings.Contains(s.Note, "NOT REFRESHED: the daemon does not answer") || !strings.Contains(s.Class, "bad") || s.News != "This page is not refreshed: the daemon does not answer." || s.Time != "2026-11-30 02:47:27 UTC" {
 		t.Errorf("after two failures: %+v", s)
 	}
 	var weak map[string]string
@@ -98,7 +101,7 @@ func TestRefresh(t *testing.T) {
 	}
 
 	source.silent.Store(false)
-	if s = tick("0"); s.Note != "refreshes itself" || strings.Contains(s.Class, "bad") || s.Verdict != "Nothing is wrong" || s.Time != "2026-11-30 02:47:42 UTC" {
+	if s = tick("0"); s.Note != "refreshes itself" || strings.Contains(s.Class, "bad") || s.Verdict != "Nothing is wrong" || s.News != s.Verdict || s.Time != "2026-11-30 02:47:42 UTC" {
 		t.Errorf("when it answers again: %+v", s)
 	}
 }

@@ -3,6 +3,8 @@
 (() => {
   const every = 15000;
   const note = document.getElementById("refresh");
+  const news = document.getElementById("news"); // what a screen reader says: only what has changed
+  const verdict = () => document.querySelector("[data-news]")?.textContent ?? "";
   let failed = 0;
 
   // busy reports whether a reader is using something that a refresh would take away.
@@ -29,10 +31,12 @@
       const main = page.querySelector("main");
       if (!main || busy()) { return; }
       const focused = place();
+      const before = verdict();
       document.querySelector("main").replaceWith(document.adoptNode(main));
       document.querySelector(".asof time").replaceWith(document.adoptNode(page.querySelector(".asof time")));
       document.querySelector("link[rel=icon]").replaceWith(document.adoptNode(page.querySelector("link[rel=icon]")));
       document.title = page.title;
+      if (failed > 1 || verdict() !== before) { news.textContent = verdict(); }
       if (focused) {
         const same = [...document.querySelectorAll("main a")].filter((a) => a.getAttribute("href") === focused.href);
         if (same[focused.index]) { same[focused.index].focus({ preventScroll: true }); }
@@ -43,6 +47,7 @@
       failed++;
       note.textContent = failed > 1 ? "NOT REFRESHED: the daemon does not answer. This is as of" : "refreshes itself";
       note.classList.toggle("bad", failed > 1);
+      if (failed === 2) { news.textContent = "This page is not refreshed: the daemon does not answer."; }
       return;
     }
     note.classList.remove("bad");

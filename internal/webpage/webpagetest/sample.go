@@ -171,6 +171,13 @@ func Trouble(s *Sample) *Sample {
 	doubt.State, doubt.Reason, doubt.Failures = "in_doubt", "in_doubt", 1
 	asked := Now.Add(-8 * time.Minute).Truncate(time.Minute) // in its slot
 	doubt.Schedule, doubt.TimeZone = weekly(asked, "Europe/Berlin", false), "Europe/Berlin"
+	s.Plan.Coming = slices.DeleteFunc(s.Plan.Coming, func(c status.Coming) bool { return c.Token == doubt.Name })
+	for week := range 3 {
+		at := asked.AddDate(0, 0, 7*(week+1))
+		s.Plan.Coming = append(s.Plan.Coming, status.Coming{Token: doubt.Name, At: at, GraceEnds: at.Add(24 * time.Hour)})
+	}
+	slices.SortFunc(s.Plan.Coming, func(a, b status.Coming) int { return a.At.Compare(b.At) })
+	doubt.Sinks[0].WrittenAt = asked.AddDate(0, 0, -7)
 	doubt.LastSuccess, doubt.Next = asked.AddDate(0, 0, -7), Now.Add(40*time.Second)
 	doubt.LastError, doubt.LastCause = "cloudflare: POST /accounts/.../service_tokens/.../rotate: the connection was closed before the answer came: read tcp 10.0.3.7:51544: connection reset by peer", "transport"
 	doubt.GraceEnd = Now.Add(9*time.Hour + 12*time.Minute)
