@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"rotatord/internal/config"
@@ -270,14 +271,14 @@ func (a *App) tokenToLookAt(account string) (token rotation.Token, id string) {
 // daemon knows about itself.
 func (a *App) Checks() []status.Check {
 	// A fault is shown once, at its cause and not at its consequences.
-	needVault := a.sinkGroups()
+	needVault := sync.OnceValue(a.sinkGroups) // it reads all tokens
 	all := slices.DeleteFunc(a.ahead.Results(), func(c status.Check) bool {
 		cause, subject := "", ""
 		switch c.Name {
 		case status.CheckDiskSpace, status.CheckAudit:
 			cause = status.CheckStateDirectory
 		case status.CheckSink:
-			if needVault[c.Subject] {
+			if !c.OK && needVault()[c.Subject] {
 				cause = status.CheckVault
 			}
 		case status.CheckCloudflare:

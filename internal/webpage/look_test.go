@@ -186,6 +186,23 @@ func TestLookTakesLong(t *testing.T) {
 	})
 }
 
+// TestChangeDuringALook: a change that comes while the fleet is looked at, to a token that was read already, is not lost with
+// that look.
+func TestChangeDuringALook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &live{Sample: webpagetest.Fleet(300), perToken: 10 * time.Millisecond} // a look takes 3 s
+		h := serving(source)
+		go get(t, h, "/")
+		time.Sleep(1500 * time.Millisecond)
+		first := source.All[0].Name
+		source.set(first, true, func(token *status.Token) { token.Gone = true })
+		time.Sleep(2 * time.Second)
+		if body := get(t, h, "/").Body.String(); !strings.Contains(body, "1 critical") || !strings.Contains(body, "1 of 300 tokens is affected") {
+			t.Error("the change is not shown after the look")
+		}
+	})
+}
+
 // TestManyReaders: readers who come at the same moment cause one look.
 func TestManyReaders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
