@@ -306,8 +306,18 @@ func (d *daemon) stopped() bool {
 	return false
 }
 
-// get returns the status and the body of a page.
+// get returns the status and the body of a page. On a busy machine it waits until the page knows all tokens.
 func (d *daemon) get(path string) (int, string) {
+	d.w.t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		if res, body := d.ask(path); res.Header.Get("Refresh") == "" || time.Now().After(end) {
+			return res.StatusCode, body
+		}
+	}
+}
+
+// ask returns the first answer for a page.
+func (d *daemon) ask(path string) (*http.Response, string) {
 	d.w.t.Helper()
 	res, err := http.Get(d.url + path)
 	if err != nil {
@@ -318,7 +328,7 @@ func (d *daemon) get(path string) (int, string) {
 	if err != nil {
 		d.w.t.Fatal(err)
 	}
-	return res.StatusCode, string(body)
+	return res, string(body)
 }
 
 // metric returns the value of a series, and false if it is not there.

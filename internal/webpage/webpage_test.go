@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,8 +26,11 @@ import (
 	"rotatord/internal/webpage/webpagetest"
 )
 
-// handler serves the pages of a source.
-func handler(source webpage.Source) http.Handler {
+// handler serves the pages of a source, which are complete.
+func handler(source webpage.Source) http.Handler { return webpagetest.Ready(begun(source)) }
+
+// begun serves the pages of a source. Its first answers may show less.
+func begun(source webpage.Source) http.Handler {
 	mux := http.NewServeMux()
 	webpage.Register(mux, webpage.Options{Source: source, Version: "v1.2.3", Now: func() time.Time { return webpagetest.Now }, Conditions: func() []webpage.Condition { return nil }})
 	return mux
@@ -350,25 +354,38 @@ func TestHosts(t *testing.T) {
 	}
 }
 
+// unplanned is a source whose outlook fails while there is an error.
+type unplanned struct {
+	*webpagetest.Sample
+	err atomic.Pointer[error]
+}
+
+func (u *unplanned) Outlook(ctx context.Context, token string, until time.Time) (status.Outlook, error) {
+	if err := u.err.Load(); err != nil && *err != nil {
+		return status.Outlook{}, *err
+	}
+	return u.Sample.Outlook(ctx, token, until)
+}
+
 // TestPlanFails: a plan that cannot be made is named with its error, and tried again later, not by each request.
 func TestPlanFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		sample := webpagetest.Fleet(3)
-		sample.PlanError = errors.New("the zone of <a schedule> is unknown")
-		h := handler(sample)
+		source, broken := &unplanned{Sample: webpagetest.Fleet(3)}, errors.New("the zone of <a schedule> is unknown")
+		source.err.Store(&broken)
+		h := begun(source)
 		const failed, summary = "The plan could not be made:</b> the zone of &lt;a schedule&gt; is unknown.", "<b>3 rotations</b> until"
 		for _, step := range []struct {
 			err          error
 			wait         time.Duration
 			says, saysNo string
 		}{
-			{sample.PlanError, 0, failed, "is being made"},
+			{broken, 0, failed, "is being made"},
 			{nil, time.Second, failed, summary}, // it is not tried again yet
 			{nil, 15 * time.Second, summary, "could not be made"},
-			{sample.PlanError, 16 * time.Second, "What follows is from before", "is being made"},
-			{sample.PlanError, 0, summary, "is being made"}, // the last one is still shown
+			{broken, 16 * time.Second, "What follows is from before", "is being made"},
+			{broken, 0, summary, "is being made"}, // the last one is still shown
 		} {
-			sample.PlanError = step.err
+			source.err.Store(&step.err)
 			time.Sleep(step.wait)
 			if body := get(t, h, "/").Body.String(); !strings.Contains(body, step.says) || strings.Contains(body, step.saysNo) {
 				t.Errorf("after %v with %v: it must say %q, and not %q", step.wait, step.err, step.says, step.saysNo)
@@ -388,7 +405,7 @@ func (s slow) Outlook(ctx context.Context, token string, until time.Time) (statu
 // TestPlanIsMade: a plan that takes long does not delay the page.
 func TestPlanIsMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := handler(slow{webpagetest.Fleet(3)})
+		h := begun(slow{webpagetest.Fleet(3)})
 		start := time.Now()
 		body := get(t, h, "/").Body.String()
 		if took := time.Since(start); took > 50*time.Millisecond || !strings.Contains(body, "The plan is being made") {

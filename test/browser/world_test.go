@@ -28,10 +28,10 @@ import (
 func pages(sample *webpagetest.Sample, now time.Time) http.Handler {
 	mux := http.NewServeMux()
 	webpage.Register(mux, webpage.Options{Source: sample, Version: "v1.17.0", Now: func() time.Time { return now }, Conditions: func() []webpage.Condition { return nil }})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return webpagetest.Ready(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", webpage.ContentPolicy)
 		mux.ServeHTTP(w, r)
-	})
+	}))
 }
 
 // serve serves the pages of a sample as the daemon does.
