@@ -128,7 +128,7 @@ func (a *App) show(t config.Token) status.Token {
 	}
 	now := a.engine.now()
 	s.Troubles = s.TroubleKinds(now)
-	s.ToDo = slices.Concat(putBack(s), a.mendSink(s), s.ToDo, s.MoreToDo(now))
+	s.ToDo = slices.Concat(putBack(s), a.mendLast(s), s.ToDo, s.MoreToDo(now))
 	return s
 }
 
@@ -142,11 +142,15 @@ func putBack(s status.Token) (all []status.ToDo) {
 	return all
 }
 
-// mendSink returns what mends the sink that the last error names: it is the same as for the check of it, which may not have
-// looked yet.
-func (a *App) mendSink(s status.Token) []status.ToDo {
-	if s.Failures == 0 {
+// mendLast returns what mends the clock, or the sink that the last error names: it is the same as for the check of that,
+// which may not have looked yet.
+func (a *App) mendLast(s status.Token) []status.ToDo {
+	switch {
+	case s.Failures == 0:
 		return nil
+	case s.LastCause == "clock":
+		return []status.ToDo{{Command: "timedatectl", Does: "The clock of this host differs from Cloudflare's: have a time service set it right. On Kubernetes it is the clock of the node."},
+			{Command: "rotatord rotate " + s.Name, Does: "Then try it now. The next try comes by itself within ten minutes, or within two hours if the clock was ahead."}}
 	}
 	for i, sink := range s.Sinks {
 		if !strings.Contains(s.LastError, "sink "+sink.Name+":") {
@@ -317,7 +321,7 @@ func (a *App) toDo(t config.Token, seen scheduled) (all []status.ToDo) {
 		Gone:     seen.gone,
 		Disabled: slices.ContainsFunc(known, func(f rotation.TokenFacts) bool { return !f.Enabled }),
 		Expired:  slices.ContainsFunc(known, func(f rotation.TokenFacts) bool { return f.Expired(a.engine.now()) }),
-		Pause:    a.engine.rotator.PauseOf(t.Name), PausedAll: !a.engine.rotator.PausedByName(t.Name), Freeze: seen.due.Freeze,
+		Pause:    a.engine.rotator.PauseOf(t.Name), PausedAll: !a.engine.rotator.PausedByName(t.Name), Freeze: seen.due.Freeze, At: a.engine.now(),
 	}
 	if seen.due.Reason != rotation.DueFreeze { // a freeze that is over has deferred it
 		now.Freeze = ""

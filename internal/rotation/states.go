@@ -87,7 +87,8 @@ type Troubles struct {
 	Pause    Pause
 	// PausedAll is set if Pause is the pause of all tokens.
 	PausedAll bool
-	Freeze    string // the freeze that its next rotation waits for
+	At        time.Time // the time to which all this refers; zero: no grace lasts any more
+	Freeze    string    // the freeze that its next rotation waits for
 }
 
 // Exits returns what ends the state of a token; exits that come by themselves are first. It is empty for a
@@ -209,7 +210,8 @@ func exitsFrom(t Token, record Record, now Troubles) (exits []Exit) {
 		exits = append(exits, Exit{"", "Renewing the service token fails: mend what its error names, or refresh the service token in Cloudflare's dashboard."})
 	}
 	if !record.Outside.IsZero() {
-		exits = append(exits, Exit{"rotatord rotate " + t.Name, "Another person or program rotated the token: this brings the sinks a secret that works."})
+		exits = append(exits, Exit{rotateOverOutside(t, record, now.At), "Another person or program rotated the token: this brings the sinks a secret that works. " +
+			"The secret that consumers have stops working with it, if it still does: have them read the new one."})
 	}
 	exits = append(exits, watchExits(t, record)...)
 	if now.Pause.On() {
@@ -263,6 +265,15 @@ func watchExits(t Token, record Record) (exits []Exit) {
 			Exit{"rotatord rotate " + t.Name, "Only if the secret itself is bad: this brings all sinks a new one."})
 	}
 	return exits
+}
+
+// rotateOverOutside returns the command that rotates a token after another person or program has rotated it. The grace that
+// our own last rotation promised is of a secret that Cloudflare does not accept any more: it keeps one previous secret.
+func rotateOverOutside(t Token, record Record, at time.Time) string {
+	if record.Step == StepIdle && record.GraceEnd().After(at) {
+		return "rotatord rotate " + t.Name + " --override-grace"
+	}
+	return "rotatord rotate " + t.Name
 }
 
 func firstFailing(all []Replaced) *Replaced {

@@ -24,6 +24,7 @@ type Concern struct {
 // In says that a token is in one kind of trouble, since when and until when. A zero time is not known.
 type In struct {
 	kind         uint8 // an index of kinds
+	overGrace    bool  // a rotation ends the trouble, and has to override the grace of our own previous secret
 	Since, Until time.Time
 }
 
@@ -41,7 +42,8 @@ func (t *Token) Concern(now time.Time) Concern {
 		if !k.is(t, now) {
 			continue
 		}
-		in := In{kind: uint8(i)}
+		// That grace is of a secret that is dead since the others rotated.
+		in := In{kind: uint8(i), overGrace: k.name == rotatedOutside && t.GraceEnd.After(now)}
 		if k.since != nil {
 			in.Since = k.since(t)
 		}
@@ -70,11 +72,12 @@ func concernsOf(tokens []Token, now time.Time) iter.Seq[*Concern] {
 func Sum(all iter.Seq[*Concern], checks []Check, replicas *Replicas, now time.Time) []Trouble {
 	checks = slices.DeleteFunc(slices.Clone(checks), func(c Check) bool { return c.OK })
 	next := make([]time.Time, len(checks)) // when the first rotation begins that a check stops
-	found := make([]Trouble, len(kinds))
+	found := make([]tally, len(kinds))
 	for c := range all {
 		for _, in := range c.In {
 			trouble := &found[in.kind]
 			trouble.Tokens = append(trouble.Tokens, c.Name)
+			trouble.overGrace = trouble.overGrace || in.overGrace
 			trouble.Since, trouble.Until = moment.MinNonZero(trouble.Since, in.Since), moment.MinNonZero(trouble.Until, in.Until)
 		}
 		for i := range checks {
@@ -102,19 +105,29 @@ func Sum(all iter.Seq[*Concern], checks []Check, replicas *Replicas, now time.Ti
 	return troubles
 }
 
+// tally is what was found of one kind of trouble.
+type tally struct {
+	Trouble
+	overGrace bool // see [In]
+}
+
 // trouble completes what was found of a kind of trouble; ok is false if no token is in it.
-func (k *kind) trouble(found Trouble) (_ Trouble, ok bool) {
+func (k *kind) trouble(found tally) (_ Trouble, ok bool) {
 	if len(found.Tokens) == 0 {
 		return Trouble{}, false
 	}
 	found.Severity, found.Kind, found.What, found.ToDo, found.Runbook = k.severity, k.name, k.what, k.toDo, section(k.section)
 	slices.Sort(found.Tokens)
 	if len(found.Tokens) == 1 {
-		found.ToDo = strings.ReplaceAll(found.ToDo, "NAME", found.Tokens[0])
+		name := found.Tokens[0]
+		if found.overGrace {
+			name += " --override-grace"
+		}
+		found.ToDo = strings.ReplaceAll(found.ToDo, "NAME", name)
 	} else if k.many != "" {
 		found.What = k.many
 	}
-	return found, true
+	return found.Trouble, true
 }
 
 // stops reports whether rotations of a token need what the check is about.

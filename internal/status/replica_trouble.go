@@ -62,8 +62,9 @@ func (r *Replicas) troubles(now time.Time) (all []Trouble) {
 // oldView returns the trouble of a replica that does not know what others have saved.
 func (r *Replicas) oldView(severity Severity) Trouble {
 	t := Trouble{Severity: severity, Kind: ledgerAway, Replicas: []string{r.Name}, Since: r.SyncedAt, Runbook: section("rotatordledgerviewold"),
-		What: "does not know what the others have saved, so what it shows is old",
-		ToDo: "look at Vault, and at the way from this machine to it: rotatord doctor"}
+		What:  "does not know what the others have saved, so what it shows is old",
+		ToDo:  "look at Vault, and at the way from this machine to it: rotatord doctor",
+		Steps: []ToDo{{"rotatord doctor", "On the host of " + r.Name + ": say whether it is the network, the login, or a right below the prefix."}}}
 	if r.SyncedAt.IsZero() {
 		t.What = "could not read the shared ledger yet, so it knows nothing of its tokens"
 	}
@@ -84,7 +85,8 @@ func (r *Replicas) someDead() (t Trouble, ok bool) {
 		return t, false
 	}
 	t = Trouble{Severity: Warning, Kind: replicaDead, Replicas: dead, Runbook: section("rotatordreplicadown"), What: "gives no sign of life: the others serve its tokens",
-		ToDo: "start it again, with its disk: it may have the answer of a rotation in doubt"}
+		ToDo:  "start it again, with its disk: it may have the answer of a rotation in doubt",
+		Steps: []ToDo{{"systemctl start rotatord.service", "On the host of " + strings.Join(dead[:min(len(dead), MaxNames)], ", ") + ". On Kubernetes: kubectl --namespace rotatord get pods says why it does not run."}}}
 	if len(dead) > 1 {
 		t.What, t.ToDo = "give no sign of life: the others serve their tokens", "start them again, with their disks: they may have the answers of rotations in doubt"
 	}

@@ -33,8 +33,8 @@ type Trouble struct {
 	// What says what is wrong, and ToDo what to do about it.
 	What string `json:"what"`
 	ToDo string `json:"to_do"`
-	// Steps is what to do about a check, in order, with the commands. It is nil if ToDo says all, and for tokens:
-	// those have their own in [Token.ToDo].
+	// Steps is what to do about a check or about replicas, in order, with the commands. It is nil if ToDo says all, and for
+	// tokens: those have their own in [Token.ToDo].
 	Steps []ToDo `json:"steps,omitempty"`
 	// Runbook is the section that explains it, such as "docs/runbook.md#rotatordtokenindoubt".
 	Runbook string `json:"runbook"`
@@ -88,7 +88,7 @@ var kinds = []kind{
 		"the service tokens have expired: their clients are locked out, whatever secrets they have",
 		"renew it in Cloudflare's dashboard, then set renew_before", "rotatordtokenexpiresverysoon",
 		func(t *Token, now time.Time) bool { return !t.Expiry.IsZero() && !t.Expiry.After(now) }, func(t *Token) time.Time { return t.Expiry }, nil},
-	{"rotated_outside", Critical, "rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends",
+	{rotatedOutside, Critical, "rotated by others: the secret in its sinks is dead, or will be when the grace that they gave it ends",
 		"rotated by others: the secrets in their sinks are dead, or will be when the graces that they gave them end",
 		"rotatord rotate NAME gives the sinks a secret that works", "rotatordtokenrotatedoutside",
 		func(t *Token, _ time.Time) bool { return !t.Outside.IsZero() }, func(t *Token) time.Time { return t.Outside }, nil},
@@ -191,6 +191,9 @@ var kinds = []kind{
 		"rotatord status NAME says why", "configuration.md#verifying-a-new-secret",
 		func(t *Token, _ time.Time) bool { return t.Unverified != "" }, nil, nil},
 }
+
+// rotatedOutside is the kind of trouble of a token that others have rotated.
+const rotatedOutside = "rotated_outside"
 
 // unread is the kind of trouble of a token whose record cannot be used.
 const unread = "unread"

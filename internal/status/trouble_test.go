@@ -172,6 +172,16 @@ func TestMendSink(t *testing.T) {
 	}
 }
 
+// TestRotateOverOutside: our own grace is of a secret that is dead since others rotated the token, so it is overridden.
+func TestRotateOverOutside(t *testing.T) {
+	token := status.Token{Name: "ci", Outside: noon, GraceEnd: noon.Add(time.Second)}
+	for now, want := range map[time.Time]string{noon: "rotatord rotate ci --override-grace gives", noon.Add(time.Second): "rotatord rotate ci gives"} {
+		if got := status.Troubles([]status.Token{token}, nil, now)[0].ToDo; !strings.HasPrefix(got, want) {
+			t.Errorf("%s: %s", now, got)
+		}
+	}
+}
+
 // TestManyTokensAreOneLine: the same trouble of a whole fleet does not fill the screen.
 func TestManyTokensAreOneLine(t *testing.T) {
 	var tokens []status.Token

@@ -56,12 +56,12 @@ func showTrouble(t status.Trouble, find func(string) (status.Token, bool), now t
 		Since: t.Since, SinceAgo: brief(t.Since, now), Until: t.Until, UntilIn: brief(t.Until, now), UntilLabel: untilLabels[t.Kind],
 		Section: documentPath(t.Runbook),
 	}
+	s.Steps = printable.Copy(t.Steps[:min(len(t.Steps), maxSteps)])
 	if s.UntilLabel == "" {
 		s.UntilLabel = "Until"
 	}
 	switch {
 	case t.Check != nil:
-		s.Steps = printable.Copy(t.Steps[:min(len(t.Steps), maxSteps)])
 		s.Kind, s.Subject = t.Check.Name, t.Check.Title()
 		s.Subject += ":"
 		if rest, ok := strings.CutPrefix(t.What, t.Check.Title()+" "); ok {

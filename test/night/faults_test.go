@@ -15,9 +15,11 @@ import (
 // fault is one night.
 type fault struct {
 	id, what string
-	quick    bool // it is seen within seconds
-	disk     bool // the state directory is on a small disk
-	grace    string
+	quick    bool   // it is seen within seconds
+	disk     bool   // the state directory is on a small disk
+	replicas bool   // there are two
+	grace    string // empty: 1h
+	schedule string // empty: one that has no slot in the drill
 	token    string // more of its entry
 	more     string // more of the configuration
 	prepare  func(w *world)
@@ -97,6 +99,34 @@ var faults = []fault{
 		},
 	},
 	{
+		id: "credential-lost", what: "the file of the API token is gone", page: "credential",
+		cause: func(w *world) {
+			if err := os.Remove(filepath.Join(w.dir, "api-token")); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		play: func(e *engineer) {
+			e.page("credential")
+			e.types("cat > "+filepath.Join(e.w.dir, "api-token"), firstKey+"\n")
+		},
+	},
+	{
+		id: "clock", what: "the clock of the host is 20 minutes off", page: "failing", rotations: 1, schedule: "@every 1m", grace: "5s",
+		cause: func(w *world) { // it is off since the machine has started
+			w.control("PUT", "behaviour", `{"clock_skew": "20m"}`, nil)
+			_, _ = w.shell("systemctl restart rotatord.service", "")
+		},
+		play: func(e *engineer) {
+			e.page("failing")
+			e.elsewhere("set the clock right", "timedatectl The clock of this host differs from Cloudflare's: have a time service set it right", func() {
+				e.w.control("PUT", "behaviour", `{}`, nil)
+				e.w.edit("@every 1m", "@every 720h") // no slot comes while the rotations are counted
+				e.w.signalOnly(syscall.SIGHUP)
+			})
+			e.types("rotatord rotate ci", "")
+		},
+	},
+	{
 		id: "gone", what: "the service token was deleted at Cloudflare", page: "gone",
 		cause: func(w *world) { w.control("DELETE", "tokens/"+tokenID, "", nil) },
 		play: func(e *engineer) {
@@ -119,10 +149,13 @@ var faults = []fault{
 	},
 	{
 		id: "rotated-outside", what: "another person rotated the service token at Cloudflare", page: "rotated outside", rotations: 1,
-		cause: func(w *world) { w.control("POST", "tokens/"+tokenID+"/rotate", `{"grace": "1h"}`, nil) },
+		cause: func(w *world) {
+			time.Sleep(130 * time.Second) // a change so soon after our own could be ours
+			w.control("POST", "tokens/"+tokenID+"/rotate", `{"grace": "1h"}`, nil)
+		},
 		play: func(e *engineer) {
 			e.page("rotated outside")
-			e.types("rotatord rotate ci", "")
+			e.types("rotatord rotate ci --override-grace", "")
 		},
 	},
 	{
@@ -190,6 +223,16 @@ var faults = []fault{
 		},
 	},
 	{
+		id: "replica-dead", what: "one of two replicas is dead", page: "replica dead", replicas: true,
+		cause: func(w *world) { w.signal("pid-2", syscall.SIGKILL) },
+		play: func(e *engineer) {
+			e.page("replica dead")
+			e.w.bin += "-2" // the card says on which host
+			e.types("systemctl start rotatord.service", "")
+			e.w.bin = strings.TrimSuffix(e.w.bin, "-2")
+		},
+	},
+	{
 		id: "reload-refused", what: "a faulty configuration was reloaded", quick: true, page: "configuration",
 		cause: func(w *world) {
 			w.edit("grace: 1h", "grace: 1 hour")
@@ -204,7 +247,7 @@ var faults = []fault{
 	{
 		id: "not-starting", what: "the daemon is down: it does not start with a faulty configuration", quick: true,
 		cause: func(w *world) {
-			w.signal(syscall.SIGTERM)
+			w.signal("pid", syscall.SIGTERM)
 			w.edit("grace: 1h", "grace: 1 hour")
 			_, _ = w.shell("systemctl start rotatord.service", "")
 		},
@@ -218,7 +261,7 @@ var faults = []fault{
 	{
 		id: "ledger-damaged", what: "the daemon is down: its ledger is damaged, and there is no backup", quick: true,
 		cause: func(w *world) {
-			w.signal(syscall.SIGTERM)
+			w.signal("pid", syscall.SIGTERM)
 			ledger := filepath.Join(w.state, "journal.db")
 			b, err := os.ReadFile(ledger)
 			if err != nil {

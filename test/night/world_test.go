@@ -5,6 +5,7 @@
 package night
 
 import (
+	"cmp"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -18,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"filippo.io/age"
 
 	"rotatord/internal/durable/disktest"
 	"rotatord/test/program"
@@ -61,7 +64,7 @@ type world struct {
 	t        *testing.T
 	dir      string
 	state    string
-	bin      string // the directory of programs that the engineer has
+	bin      string // the directory of programs that the engineer has; of the host where the engineer is
 	listen   string
 	vault    *realvault.Vault
 	sim, url string // the simulator's address, and that of its control
@@ -84,14 +87,18 @@ func newWorld(t *testing.T, f fault) *world {
 	w.write("role-id", roleID)
 	w.write("secret-id", secretID)
 	w.write("api-token", firstKey)
-	w.programs()
+	w.programs(w.bin, "config.yaml", "")
 	w.startSim(firstKey)
 	w.write("config.yaml", w.config(f))
+	if f.replicas {
+		w.second(f)
+	}
 	if f.prepare != nil {
 		f.prepare(w)
 	}
 	t.Cleanup(func() {
-		w.signal(syscall.SIGKILL)
+		w.signal("pid", syscall.SIGKILL)
+		w.signal("pid-2", syscall.SIGKILL)
 		_ = w.simCmd.Process.Kill()
 		_ = w.simCmd.Wait()
 		if t.Failed() {
@@ -109,24 +116,43 @@ func newWorld(t *testing.T, f fault) *world {
 }
 
 func (w *world) config(f fault) string {
-	grace := f.grace
-	if grace == "" {
-		grace = "1h"
+	shared := ""
+	if f.replicas {
+		shared = fmt.Sprintf(", identity: {file: %s/identity}, shared: {vault: {mount: %s, prefix: rotatord}, claim: 20s, replica: one}", w.dir, mount)
 	}
+	grace, schedule := cmp.Or(f.grace, "1h"), cmp.Or(f.schedule, "@every 720h")
 	return fmt.Sprintf(`listen: %[1]s
 admin_socket: %[2]s/admin.sock
-state: {dir: %[3]s}
+state: {dir: %[3]s%[13]s}
 accounts:
   prod: {account_id: %[4]s, api_token: {file: %[2]s/api-token}, base_url: http://%[5]s/client/v4, inventory_every: 1m}
 vault:
   address: %[6]s
   auth: {approle: {role_id: {file: %[2]s/role-id}, secret_id: {file: %[2]s/secret-id}}}
   watch_every: 1m
-defaults: {account: prod, schedule: "@every 720h", grace: %[7]s}
+defaults: {account: prod, schedule: "%[12]s", grace: %[7]s}
 tokens:
   %[8]s: {id: %[9]s, sinks: [{vault: {mount: %[10]s, path: access/%[8]s}}]%[11]s}
-`, w.listen, w.dir, w.state, accountID, w.sim, w.vault.Address, grace, name, tokenID, mount, strings.ReplaceAll(f.token, "$DIR", w.dir)) +
+`, w.listen, w.dir, w.state, accountID, w.sim, w.vault.Address, grace, name, tokenID, mount, strings.ReplaceAll(f.token, "$DIR", w.dir), schedule, shared) +
 		strings.ReplaceAll(f.more, "$DIR", w.dir)
+}
+
+// second starts another replica, on another host.
+func (w *world) second(f fault) {
+	w.t.Helper()
+	identity, err := age.GenerateX25519Identity()
+	if err == nil {
+		err = w.vault.Root(w.t).Sys().PutPolicy("rotatord", realvault.LeastPolicy(w.t)+realvault.ReplicasPolicy(w.t))
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.write("identity", identity.String())
+	w.write("second.yaml", strings.NewReplacer(w.listen, program.FreeAddress(w.t), "admin.sock", "admin-2.sock", "dir: "+w.state, "dir: "+w.state+"-2", "replica: one", "replica: two").Replace(w.config(f)))
+	w.programs(w.bin+"-2", "second.yaml", "-2")
+	if out, err := exec.Command(filepath.Join(w.bin+"-2", "systemctl"), "start", "rotatord.service").CombinedOutput(); err != nil {
+		w.t.Fatalf("the second replica: %v\n%s", err, out)
+	}
 }
 
 func (w *world) write(file, content string) {
@@ -151,7 +177,7 @@ func (w *world) edit(from, to string) {
 
 // programs makes what the engineer can call: rotatord with the configuration where it looks for it by itself, vault, and as
 // much of systemctl as runs one service.
-func (w *world) programs() {
+func (w *world) programs(bin, config, suffix string) {
 	w.t.Helper()
 	real, err := binary()
 	if err != nil {
@@ -161,24 +187,24 @@ func (w *world) programs() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := os.Mkdir(w.bin, 0o700); err != nil {
+	if err := os.Mkdir(bin, 0o700); err != nil {
 		w.t.Fatal(err)
 	}
 	for program, text := range map[string]string{
-		"rotatord": `case "$1" in docs|recover|version) exec REAL "$@";; *) exec REAL "$@" --config DIR/config.yaml;; esac`,
+		"rotatord": `case "$1" in docs|recover|version) exec REAL "$@";; *) exec REAL "$@" --config CONFIG;; esac`,
 		"vault":    vaultRole + `=DIR exec SELF "$@"`,
-		"systemctl": `running() { [ -e DIR/pid ] && [ "$(readlink /proc/$(cat DIR/pid)/exe)" = REAL ]; }
-start() { running && return; setsid REAL run --config DIR/config.yaml >>DIR/log 2>&1 </dev/null & echo $! >DIR/pid; sleep 1; running || { echo 'Job for rotatord.service failed.' >&2; return 1; }; }
-stop() { running || return 0; kill -TERM "$(cat DIR/pid)"; while running; do sleep 0.1; done; }
+		"systemctl": `running() { [ -e PID ] && [ "$(readlink /proc/$(cat PID)/exe)" = REAL ]; }
+start() { running && return; setsid REAL run --config CONFIG >>LOG 2>&1 </dev/null & echo $! >PID; sleep 1; running || { echo 'Job for rotatord.service failed.' >&2; return 1; }; }
+stop() { running || return 0; kill -TERM "$(cat PID)"; while running; do sleep 0.1; done; }
 case "$1" in
 start) start;; stop) stop;; restart) stop; start;;
-reload) running && kill -HUP "$(cat DIR/pid)";;
-status) running && echo 'Active: active (running)' || echo 'Active: failed'; tail -n 10 DIR/log;;
+reload) running && kill -HUP "$(cat PID)";;
+status) running && echo 'Active: active (running)' || echo 'Active: failed'; tail -n 10 LOG;;
 *) exit 2;;
 esac`,
 	} {
-		text = strings.NewReplacer("REAL", real, "SELF", self, "DIR", w.dir).Replace(text)
-		if err := os.WriteFile(filepath.Join(w.bin, program), []byte("#!/bin/bash\n"+text+"\n"), 0o700); err != nil {
+		text = strings.NewReplacer("REAL", real, "SELF", self, "DIR", w.dir, "CONFIG", filepath.Join(w.dir, config), "PID", filepath.Join(w.dir, "pid"+suffix), "LOG", filepath.Join(w.dir, "log"+suffix)).Replace(text)
+		if err := os.WriteFile(filepath.Join(bin, program), []byte("#!/bin/bash\n"+text+"\n"), 0o700); err != nil {
 			w.t.Fatal(err)
 		}
 	}
@@ -193,10 +219,10 @@ func (w *world) shell(command, input string) (string, error) {
 	return string(out), err
 }
 
-// signal sends a signal to the daemon, if it runs.
-func (w *world) signal(s syscall.Signal) {
+// signal sends a signal that ends the daemon whose id is in that file, if it runs, and waits for the end.
+func (w *world) signal(file string, s syscall.Signal) {
 	var pid int
-	b, _ := os.ReadFile(filepath.Join(w.dir, "pid"))
+	b, _ := os.ReadFile(filepath.Join(w.dir, file))
 	_, _ = fmt.Sscan(string(b), &pid)
 	real, _ := binary()
 	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && exe == real {
