@@ -85,7 +85,7 @@ var (
 	severe   = regexp.MustCompile(`(?m)^(CRITICAL|WARNING)( )`)
 	alarming = regexp.MustCompile(`(?m)^(  )([A-Z]{2,}(?: [A-Z]+)*)( )`)
 	// typed is a command in the list of what an operator can do, or below a trouble.
-	typed = regexp.MustCompile(`(?m)^(?:(  )(rotatord \S.*)|(          type: )(.*))$`)
+	typed = regexp.MustCompile(`(?m)^(?:(  )((?:rotatord|systemctl|vault) \S.*)|(          type: )(.*))$`)
 )
 
 // commandLine is the beginning of a line with a command below a trouble, and doesLine that of what it does.

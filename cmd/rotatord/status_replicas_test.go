@@ -45,6 +45,8 @@ WARNING   ci: an answer came after the claim had ended, and a later secret had t
           see: rotatord docs runbook#rotatordlateanswer
 WARNING   replica rotatord-1: gives no sign of life: the others serve its tokens; no other replica lives (since 2026-03-01 11:55:00 UTC, 5 min 0 s ago)
           to do: start it again, with its disk: it may have the answer of a rotation in doubt
+          type: systemctl start rotatord.service
+                On the host of rotatord-1. On Kubernetes: kubectl --namespace rotatord get pods says why it does not run.
           see: rotatord docs runbook#rotatordreplicadown
 
 REPLICA                 STATE                         STARTED        VERSION   CLOCK     PREFERS   WORKS ON

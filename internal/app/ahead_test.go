@@ -84,6 +84,9 @@ func TestFaultsAreSeenBeforeASlot(t *testing.T) {
 			test.fault(w)
 			w.eventually("it is seen", func() bool { d.LookAhead(); return d.check(test.check).Reason != "" })
 			c := d.check(test.check)
+			if place := map[string]string{status.CheckVault: w.config().Vault.Address, status.CheckSink: w.config().Vault.Address}[c.Name]; place != "" && c.Place != place || c.Place == "" {
+				t.Errorf("it is to be mended at %q", c.Place)
+			}
 			if c.OK || !c.Stops || c.Subject != test.subject || c.Reason != test.reason || !strings.Contains(c.Detail, test.detail) || c.Since.IsZero() {
 				t.Errorf("the check is %+v", c)
 			}

@@ -26,6 +26,7 @@ import (
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 	"rotatord/internal/status"
+	"rotatord/internal/vault"
 )
 
 // ill is a fault, with the finding that reports it. Each begins with a healthy world, which has good findings
@@ -473,6 +474,47 @@ func TestAdviceAboutMissingCredential(t *testing.T) {
 			t.Errorf("the advice does not fit: %s → %s", f.Message, f.Advice)
 		}
 	}
+}
+
+// TestSealedVault: of a sealed Vault nothing is said but that, and how it is unsealed: with a session from before, and
+// without one. What Vault answers to other questions then is not a missing right.
+func TestSealedVault(t *testing.T) {
+	w := newWorld(t)
+	session, err := vault.New(*w.config.Vault, nil, nil)
+	if err == nil {
+		err = session.LogInOnce(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.vault.Seal(true)
+	for name, findings := range map[string][]Finding{"session": Sinks(t.Context(), w.config, session), "login": Examine(t.Context(), w.Options)} {
+		found := 0
+		for _, f := range findings {
+			switch about := strings.HasPrefix(f.Subject, "vault"); {
+			case about && f.Code == VaultLogin && strings.Contains(f.Message, "sealed") && strings.Contains(f.Advice, "vault operator unseal -address="+w.config.Vault.Address):
+				found++
+			case about && f.Level != Good:
+				t.Errorf("%s: %+v", name, f)
+			}
+		}
+		if found != 1 {
+			t.Errorf("%s: %d findings say it: %+v", name, found, findings)
+		}
+	}
+}
+
+// TestLostPolicySaysTheStanzas: an administrator of Vault can copy what the policy lacks.
+func TestLostPolicySaysTheStanzas(t *testing.T) {
+	w := newWorld(t)
+	w.config.Tokens[0].Sinks = inVault("nosuch", "access/one")
+	const want = `path "nosuch/data/access/one" { capabilities = ["create", "read", "update"] }. rotatord docs deploy/vault/rotatord-policy.hcl has the whole policy`
+	for _, f := range Examine(t.Context(), w.Options) {
+		if f.Code == VaultMountBad && strings.HasSuffix(f.Advice, want) {
+			return
+		}
+	}
+	t.Errorf("no finding advises %s: %+v", want, Examine(t.Context(), w.Options))
 }
 
 // TestHealthyIsGood: a world without a fault has good findings only. Operators would stop reading a

@@ -172,7 +172,7 @@ func overtakenExits(resolve string, record Record, leaked Exit) []Exit {
 }
 
 func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit {
-	exits := []Exit{{resolve, "Look again now, and show what is known."}}
+	exits := append(doubtByItself(record, now.At), Exit{resolve, "Look again now, and show what is known."})
 	if record.Work != nil && record.Work.strategy().traits().creates {
 		exits = append(exits, Exit{"", "It ends by itself, a minute after the request, once Cloudflare says whether the service token was created."},
 			Exit{resolve + " --rotate-now", "Only if it stays in doubt after that: take its secret as lost, and create another service token."})
@@ -191,14 +191,23 @@ func doubtExits(resolve string, record Record, now Troubles, leaked Exit) []Exit
 	return append(exits, leaked)
 }
 
+// doubtByItself says how a doubt ends if no operator decides, while consumers have a secret that works.
+func doubtByItself(record Record, at time.Time) []Exit {
+	if at.IsZero() || record.Work == nil || record.Work.LeavesCurrentInUse() || !record.Doubt.OldWorksUntil.After(at) {
+		return nil
+	}
+	ends := "if Cloudflare shows that it was carried out, the grace of the old secret is extended, and the token is rotated again three graces after the request; otherwise when half of the grace is left"
+	if record.Doubt.CarriedOut || record.Doubt.Answered() {
+		ends = "the grace of the old secret is extended, and the token is rotated again three graces after the request"
+	}
+	return []Exit{{"", "It ends by itself: " + ends + ". Decide it now if consumers can read a new secret at once, or if they fail."}}
+}
+
 // exitsFrom returns the exits from troubles that can come in any state.
 func exitsFrom(t Token, record Record, now Troubles) (exits []Exit) {
 	if now.Gone {
-		exits = append(exits,
-			Exit{"", "The account has no such service token. In its entry of the configuration write create: {name: " + t.Name + "} in place of id, or the id of another one. A rotation in progress must end before that."},
-			Exit{"rotatord check", "Check the configuration."},
-			Exit{"systemctl reload rotatord.service", "Have the daemon read it. With create the first secret goes to the sinks at once; with another id: rotatord rotate " + t.Name + ". On Kubernetes apply the changed ConfigMap."},
-			Exit{"", "In the Access policies put the new service token in the place of the old one. Consumers must read the client ID from the sink as well: it is a new one."})
+		exits = append(exits, Exit{"", "The account has no such service token. In its entry of the configuration write create: {name: " + t.Name +
+			"} in place of id, or the id of another one. A rotation in progress must end before that."})
 	}
 	if now.Disabled {
 		exits = append(exits, Exit{"", "Enable the service token in Cloudflare's dashboard: until then all its secrets are refused."})

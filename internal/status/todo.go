@@ -56,6 +56,11 @@ func (t *Token) MoreToDo(now time.Time) (all []ToDo) {
 	if t.AccountError != "" {
 		all = append(all, ToDo{"rotatord doctor", "Say what is wrong with the credential of the account " + t.Account + ". When its file is right, it is read again by itself."})
 	}
+	if has("gone") {
+		all = append(all, ToDo{"rotatord check", "Check the configuration that names another service token."},
+			ToDo{reload.Command, "Have the daemon read it. With create the first secret goes to the sinks at once; with another id: rotatord rotate " + t.Name + ". On Kubernetes apply the changed ConfigMap."},
+			ToDo{Does: "In the Access policies put the new service token in the place of the old one. Consumers must read the client ID from the sink as well: it is a new one."})
+	}
 	if has(unread) {
 		all = append(all, ToDo{Does: "Put the record in the shared ledger right, as the last error says: docs/runbook.md#rotatordrecordunreadable."},
 			ToDo{"rotatord doctor", "Look at the shared ledger and at Vault."})

@@ -48,8 +48,8 @@ func get(t testing.TB, h http.Handler, path string) *httptest.ResponseRecorder {
 func TestOrder(t *testing.T) {
 	body := get(t, handler(webpagetest.Trouble(webpagetest.Fleet(300))), "/").Body.String()
 	last := -1
-	for _, text := range []string{"<main", "3 critical, 2 warnings", "5 of 300 tokens are affected", "What is wrong", "Since", "2026-11-30 02:40 UTC", "The old secret works until", "in 9 h 12 min", "rotatord resolve ci-deploy",
-		"/docs/runbook.md#rotatordtokenindoubt", "What comes next", "change-night", `id="tokens"`, `aria-sort="ascending"`} {
+	for _, text := range []string{"<main", "3 critical, 2 warnings", "5 of 300 tokens are affected", "What is wrong", "Since", "2026-11-30 02:40 UTC", "The old secret works until", "in 9 h 12 min", "It ends by itself: ", "rotatord resolve ci-deploy",
+		"/docs/runbook.md#rotatordtokenindoubt", `<code class="cmd">vault operator unseal -address=https://vault.example.com:8200</code>`, "/docs/runbook.md#check-vault", "What comes next", "change-night", `id="tokens"`, `aria-sort="ascending"`} {
 		at := strings.Index(body[last+1:], text)
 		if at < 0 {
 			t.Fatalf("%q is not there, or not in this place", text)

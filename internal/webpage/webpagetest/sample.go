@@ -185,6 +185,7 @@ func Trouble(s *Sample) *Sample {
 	doubt.Doubt = &status.Doubt{Reason: "outcome_unknown", Detail: "the connection was closed before the answer came", Since: Now.Add(-7 * time.Minute), RotationID: "01KB8Q3ZJ5M2T0", TokenID: doubt.TokenID,
 		AskedAt: asked, UpdatedBefore: doubt.LastSuccess, OldWorksUntil: doubt.GraceEnd, Decision: "old_secret_works", DecidedAt: Now.Add(-time.Minute)}
 	doubt.ToDo = []status.ToDo{
+		{Does: "It ends by itself: if Cloudflare shows that it was carried out, the grace of the old secret is extended, and the token is rotated again three graces after the request; otherwise when half of the grace is left. Decide it now if consumers can read a new secret at once, or if they fail."},
 		{Command: "rotatord resolve ci-deploy", Does: "Look again now, and show what is known."},
 		{Command: "rotatord resolve ci-deploy --rotate-now", Does: "Take its secret as lost, and rotate again at once. If the rotation was carried out, this CUTS OFF the old secret."},
 		{Command: "rotatord resolve ci-deploy --assume-not-rotated", Does: "Only if you know that it was not carried out: the slot is served again at once."},
@@ -206,7 +207,7 @@ func Trouble(s *Sample) *Sample {
 	by("grafana-agent").Expiry = Now.AddDate(0, 0, 9)
 	for i := range s.Looked {
 		if s.Looked[i].Name == status.CheckVault {
-			s.Looked[i] = status.Check{Name: status.CheckVault, Stops: true, LookedAt: Now, Since: Now.Add(-12 * time.Minute), Reason: "sealed", Detail: "Vault is sealed: unseal it"}
+			s.Looked[i] = status.Check{Name: status.CheckVault, Stops: true, LookedAt: Now, Since: Now.Add(-12 * time.Minute), Reason: "sealed", Detail: "Vault is sealed: unseal it", Place: "https://vault.example.com:8200"}
 		}
 	}
 	s.Record = append(s.Record,
