@@ -188,6 +188,9 @@ func (m *replaceMachine) advanceNext() {
 	}
 	m.sleep(min(max(at.Sub(m.now()), time.Millisecond), 6*time.Hour))
 	_ = m.catchCrash(func() error { _, err := m.rotator.Advance(m.Context(), m.token); return err })
+	if m.runHooks(m.rotator, m.token, func() bool { return false }) {
+		m.restart()
+	}
 }
 
 func (m *replaceMachine) perform(what string) {
@@ -254,6 +257,8 @@ func (m *replaceMachine) run() []string {
 		m.sink, m.second = rotation.Credential{}, rotation.Credential{}
 		m.token.ID, m.token.Create = "", &rotation.Creation{Name: "ci"}
 	}
+	m.hooks = newHooksModel(m.Errorf, reload)
+	m.token = m.hooks.of(m.token)
 	if m.scenario.Verify {
 		m.token.Prober, m.token.VerifyWithin = m, time.Minute
 	}
@@ -312,6 +317,7 @@ func (m *replaceMachine) checkEnd() {
 			slots[a.Slot] = true
 		}
 	}
+	m.hooks.end(record, 2*time.Hour)
 }
 
 // replaceChecks is how many scenarios TestReplaceMachine runs, unless -rapid.checks is given.

@@ -20,7 +20,8 @@ import (
 type scenario struct {
 	Paired  bool
 	Grace   time.Duration
-	Frozen  bool // updated_at does not move on a rotate
+	Frozen  bool   // updated_at does not move on a rotate
+	Hooks   string // whether the hooks of the token work
 	Faults  []plannedFault
 	Answers []string // what is wrong with each of the first answers
 	Acts    []act
@@ -47,6 +48,7 @@ func draw(t *rapid.T) scenario {
 		Paired:  rapid.Bool().Draw(t, "paired"),
 		Grace:   rapid.SampledFrom([]time.Duration{0, 10 * time.Minute, 40 * time.Minute}).Draw(t, "grace"),
 		Frozen:  rapid.Bool().Draw(t, "frozen"),
+		Hooks:   rapid.SampledFrom([]string{"work", "fail", "fail at times"}).Draw(t, "hooks"),
 		Faults:  rapid.SliceOfN(drawPlannedFault(14), 0, 4).Draw(t, "faults"),
 		Answers: rapid.SliceOfN(rapid.SampledFrom([]string{"", "", "wrong client", "damaged", "unfamiliar", "empty"}), 0, 2).Draw(t, "answers"),
 		Acts:    rapid.SliceOfN(anyAct, 0, 2).Draw(t, "acts"),
@@ -73,6 +75,7 @@ type machine struct {
 	blind          bool            // a second rotate cut the sink's secret off, and the ledger did not know that the first was carried out
 	restores       map[string]bool // rotations that make up for a secret that another writer removed, by ID
 	operatorOrder  bool            // an operator has ordered a rotate that may cut off the old secret
+	hookRuns       int
 }
 
 // setFaults makes the world's calls fail as the scenario has planned.
@@ -287,17 +290,35 @@ func (m *machine) attempt() {
 		m.lastFault = time.Now()
 	}
 	m.checkRefused()
+	m.revive(died)
+	if m.unsealedSecret != "" {
+		if m.rotator.Unsealed() == 0 {
+			m.Errorf("a secret was received, and is neither sealed nor kept in memory")
+		}
+	}
+}
+
+// runHooks runs the hooks that are due.
+func (m *machine) runHooks(fails func() bool) {
+	died := m.world.runHooks(m.rotator, m.token, fails)
+	m.sync()
+	m.revive(died)
+}
+
+// hooksFail says whether the next run of a hook fails.
+func (m *machine) hooksFail() bool {
+	m.hookRuns++
+	return m.scenario.Hooks == "fail" || m.scenario.Hooks == "fail at times" && m.hookRuns%2 == 1
+}
+
+// revive starts another process if the last one has died.
+func (m *machine) revive(died bool) {
 	if died {
 		if m.unsealedSecret != "" && !m.sealed(m.unsealedSecret) && !m.everInSink[m.unsealedSecret] { // it was only in memory
 			m.wantDoubts++
 		}
 		m.unsealedSecret = ""
 		m.restart()
-	}
-	if m.unsealedSecret != "" {
-		if m.rotator.Unsealed() == 0 {
-			m.Errorf("a secret was received, and is neither sealed nor kept in memory")
-		}
 	}
 }
 
@@ -395,6 +416,8 @@ func (m *machine) run() []string {
 	if m.scenario.Paired {
 		m.token.Partner = partnerID
 	}
+	m.hooks = newHooksModel(m.Errorf, reload, ping)
+	m.token = m.hooks.of(m.token)
 	m.frozenUpdatedAt = m.scenario.Frozen
 	m.restart()
 	if _, err := m.rotator.Enroll(m.Context(), m.token); err != nil {
@@ -420,6 +443,7 @@ func (m *machine) run() []string {
 		if m.calls[len(m.calls)-1] != "save " || m.begun < len(m.scenario.Faults) {
 			successes = 0 // one whole rotation must succeed after the last fault
 		}
+		m.runHooks(m.hooksFail)
 		if m.begun == len(m.scenario.Faults) && len(m.issued) > len(m.scenario.Answers) && successes > 0 && m.record().Step == rotation.StepIdle {
 			break
 		}
@@ -464,10 +488,43 @@ func (m *machine) checkEnd() {
 			m.Errorf("the answer of rotation %s is delivered and still sealed", id)
 		}
 	}
+	m.world.fault = nil
+	for range 40 {
+		m.runHooks(func() bool { return false })
+		m.sleep(5 * time.Minute)
+	}
+	m.hooks.end(m.record(), 0)
 }
 
 // machineChecks is how many scenarios TestMachine runs, unless -rapid.checks is given.
 var machineChecks = "10000"
+
+// runMachine runs a scenario.
+func runMachine(t *testing.T, s scenario, breaks sabotage) (m *machine, problems []string) {
+	synctest.Test(t, func(*testing.T) {
+		m = &machine{scenario: s, everInSink: map[string]bool{}, restores: map[string]bool{}}
+		m.world = newWorld(m)
+		m.sabotage = breaks
+		m.everInSink[m.sink.ClientSecret.Reveal()] = true
+		problems = m.run()
+	})
+	return m, problems
+}
+
+// TestMachineSabotaged runs scenarios in which the account of hooks is broken. The machine must find that.
+func TestMachineSabotaged(t *testing.T) {
+	for _, breaks := range []sabotage{notedFirst, forgotten} {
+		found, of := 0, 50
+		for seed := range of {
+			if _, problems := runMachine(t, rapid.Custom(draw).Example(seed), breaks); len(problems) > 0 {
+				found++
+			}
+		}
+		if t.Logf("%s: found in %d of %d scenarios", breaks, found, of); found == 0 {
+			t.Errorf("no scenario found that %s", breaks)
+		}
+	}
+}
 
 // TestMachine runs thousands of random scenarios. Rapid shrinks a failing scenario, and saves it in
 // testdata/rapid, to run it again.
@@ -480,20 +537,14 @@ func TestMachine(t *testing.T) {
 	seen := map[string]int{} // counts what happened, so that the test can check its own coverage
 	rapid.Check(t, func(rt *rapid.T) {
 		s := draw(rt)
-		var problems []string
-		var m *machine
-		synctest.Test(t, func(*testing.T) {
-			m = &machine{scenario: s, everInSink: map[string]bool{}, restores: map[string]bool{}}
-			m.world = newWorld(m)
-			m.everInSink[m.sink.ClientSecret.Reveal()] = true
-			problems = m.run()
-		})
+		m, problems := runMachine(t, s, "")
 		for _, a := range m.attempts() {
 			seen[a[strings.Index(a, "/")+1:]]++
 		}
 		for _, r := range m.reasons() {
 			seen[r]++
 		}
+		m.hooks.count(seen)
 		if len(problems) > 0 {
 			rt.Fatalf("%s\n%+v\ncalls: %q\nattempts: %q\nverdicts: %q", strings.Join(problems, "\n"), s, m.calls, m.attempts(), m.reasons())
 		}
@@ -502,7 +553,7 @@ func TestMachine(t *testing.T) {
 		"success/", "in_doubt/outcome_unknown", "in_doubt/interrupted", "in_doubt/answer_invalid", "in_doubt/unfamiliar_secret",
 		"failed/refused", "failed/not_carried_out", "failed/throttled", "failed/seal", "failed/store", "failed/ledger", "failed/commit", "skipped/preflight",
 		rotation.ReasonUnderWay, rotation.ReasonOldSecretWorks, rotation.ReasonGraceEnding, rotation.ReasonOldSecretRevoked, rotation.ReasonSpare,
-		rotation.ReasonOperatorRotateNow, rotation.ReasonUnfamiliarKept, // other tests cover the rarer ones
+		rotation.ReasonOperatorRotateNow, rotation.ReasonUnfamiliarKept, "hooks run", "hooks repeated", "hooks replaced", // other tests cover the rarer ones
 	} {
 		if seen[what] == 0 && !t.Failed() && machineChecks == "10000" {
 			t.Errorf("%s never happened, so the scenarios do not test it", what)

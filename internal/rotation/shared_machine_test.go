@@ -24,6 +24,7 @@ type sharedScenario struct {
 	Claim, Grace time.Duration
 	Eager        bool // every replica begins at once, whoever comes first
 	SinkApart    bool // the sink is not in the Vault of the ledger
+	HooksFail    int  // of 4 runs of a hook, how many fail
 	Faults       []sharedFault
 	Acts         []sharedAct
 }
@@ -79,6 +80,7 @@ func drawShared(seed uint64) sharedScenario {
 		}
 		s.Faults = append(s.Faults, f)
 	}
+	s.HooksFail = []int{0, 1, 3, 4}[rand.New(rand.NewPCG(seed, 17)).IntN(4)]
 	for range r.IntN(5) {
 		s.Acts = append(s.Acts, sharedAct{
 			At: time.Duration(r.Int64N(int64(sharedTrouble))), Host: r.IntN(s.Replicas), For: long(),
@@ -140,7 +142,8 @@ func (m *sharedMachine) planOf(named bool) func(p *process, call string) planned
 
 // run runs the scenario, and returns the problems.
 func (m *sharedMachine) run() {
-	m.token = sharedTokenOf(m.Grace, sharedEvery)
+	m.hooks = newHooksModel(m.Errorf, reload, ping)
+	m.token = m.hooks.of(sharedTokenOf(m.Grace, sharedEvery))
 	m.asked, m.results = map[*host][]string{}, map[string]int{}
 	m.setFaults()
 	for _, h := range m.hosts {
@@ -216,6 +219,7 @@ func (m *sharedMachine) launch(h *host) {
 	m.workers.Go(func() {
 		for !m.isOver() {
 			p := h.start(m.token)
+			m.workers.Go(func() { m.workOnHooks(p) })
 			func() {
 				defer func() {
 					if e := recover(); e != nil {
@@ -226,6 +230,9 @@ func (m *sharedMachine) launch(h *host) {
 					}
 				}()
 				m.work(p)
+				p.mu.Lock()
+				p.dead = true // and so ends the work on hooks
+				p.mu.Unlock()
 			}()
 			m.mu.Lock()
 			down := time.Duration(h.random.IntN(120)) * time.Second
@@ -248,7 +255,8 @@ func (m *sharedMachine) isOver() bool {
 func (m *sharedMachine) work(p *process) {
 	ctx := context.Background()
 	for !m.isOver() {
-		if _, err := p.rotator.Enroll(ctx, p.token); err == nil {
+		var err error
+		if p.inTurn(func() { _, err = p.rotator.Enroll(ctx, p.token) }); err == nil {
 			break
 		}
 		time.Sleep(time.Second + p.jitter())
@@ -259,14 +267,14 @@ func (m *sharedMachine) work(p *process) {
 			if what == "restart" {
 				return
 			}
-			m.carryOut(ctx, p, what)
+			p.inTurn(func() { m.carryOut(ctx, p, what) })
 		}
-		m.judgeLate(ctx, p)
+		p.inTurn(func() { m.judgeLate(ctx, p) })
 		record := p.view()
-		p.sees(record.Revision)
+		p.sees(record)
 		at := m.beginsAt(p, record)
 		if !at.After(time.Now()) {
-			_, _ = p.rotator.Advance(ctx, p.token)
+			p.inTurn(func() { _, _ = p.rotator.Advance(ctx, p.token) })
 			at = time.Now().Add(time.Second)
 		}
 		wait := min(max(time.Until(at), 0), 20*time.Second)
@@ -275,6 +283,37 @@ func (m *sharedMachine) work(p *process) {
 		}
 		m.checkRefused()
 		time.Sleep(wait + p.jitter())
+	}
+}
+
+// workOnHooks is what package app does with the hooks of a token, beside the work on it.
+func (m *sharedMachine) workOnHooks(p *process) {
+	defer func() {
+		if e := recover(); e != nil {
+			if _, ok := e.(crashed); !ok {
+				panic(e)
+			}
+		}
+	}()
+	ctx, wait := context.Background(), time.Second
+	for !m.isOver() {
+		time.Sleep(wait + p.jitter())
+		wait = time.Duration(20+p.random.IntN(20)) * time.Second
+		p.awake()
+		record := p.view()
+		p.sees(record)
+		for _, h := range record.OwedHooks() {
+			at := p.rotator.HookAt(sharedToken, h).Add(-p.wallOffset)
+			if !m.Eager {
+				m.mu.Lock()
+				at = moreRecent(at, m.savedAt).Add(time.Duration(m.rank(p, record)) * m.claim)
+				m.mu.Unlock()
+			}
+			if !at.After(time.Now()) {
+				fails := !m.rest && p.random.IntN(4) < m.HooksFail
+				p.runHook(ctx, h.Name, fails, time.Duration(p.random.IntN(20))*time.Second)
+			}
+		}
 	}
 }
 
@@ -415,6 +454,7 @@ func (m *sharedMachine) checkEnd() {
 			m.Errorf("a copy of the answer of rotation %s is left", id)
 		}
 	}
+	m.hooks.end(r, 4*m.claim+3*time.Minute)
 }
 
 var (
@@ -496,7 +536,7 @@ func TestSharedMachine(t *testing.T) {
 	for _, what := range []string{
 		"taken over claimed", "taken over intent", "taken over sealed", "taken over stored", "taken over in_doubt", "copied",
 		"late over", "late superseded", "late delivered", "in_doubt interrupted", "in_doubt outcome_unknown", "in_doubt sealed_elsewhere", "failed taken_over",
-		"resolved answer_returned", "resolved grace_ending", "resolved old_secret_revoked", "resolved updated_at_unchanged",
+		"hooks run", "hooks repeated", "hooks replaced", "hooks taken over", "resolved answer_returned", "resolved grace_ending", "resolved old_secret_revoked", "resolved updated_at_unchanged",
 	} {
 		if seen[what] == 0 && seeds >= 1000 && !t.Failed() {
 			t.Errorf("%s never happened, so the scenarios do not test it", what)
@@ -507,6 +547,7 @@ func TestSharedMachine(t *testing.T) {
 
 // count counts what happened, so that the test can check its own coverage.
 func (m *sharedMachine) count(seen map[string]int) {
+	m.hooks.count(seen)
 	for what, n := range m.results {
 		seen[what] += n
 	}
@@ -534,4 +575,22 @@ func TestSharedMachineSabotaged(t *testing.T) {
 		}
 	}
 	t.Error("no scenario found that no replica looked at a hold")
+}
+
+// TestSharedHooksSabotaged runs scenarios in which the account of hooks is broken. The machine must find that.
+func TestSharedHooksSabotaged(t *testing.T) {
+	skipUnderRace(t)
+	for _, breaks := range []sabotage{startsLate, lostByHold} {
+		found, seed := 0, uint64(0)
+		for found < 2 && seed < 200 {
+			seed++
+			if m := runShared(t, seed, func(c *cluster) { c.sabotage = breaks }); len(m.problems) > 0 {
+				found++
+				t.Logf("seed %d: %s", seed, m.problems[0])
+			}
+		}
+		if found < 2 {
+			t.Errorf("%d of %d scenarios found that %s", found, seed, breaks)
+		}
+	}
 }

@@ -46,6 +46,9 @@ type cluster struct {
 	claim         time.Duration
 	unsafeHold    bool // the sabotage: no replica looks at a hold
 
+	hooks    *hooksModel // nil if the token has no hooks
+	sabotage sabotage    // empty for none
+
 	hosts  []*host
 	fault  func(p *process, call string) planned // what happens to a call; nil for nothing
 	events []told
@@ -136,10 +139,27 @@ type process struct {
 	dead    bool
 	rotator *rotation.Rotator
 	token   rotation.Token
-	writes  map[uint64]stamp // before the first try of a save that was ours, by revision
-	seen    map[uint64]stamp // when a revision was seen first
 	judged  map[string]judgement
 	intent  string // the rotation whose intent was saved last
+	// turn has a value while the process works on the token. A bubble does not see that the rotator's own lock is waited for,
+	// and would stop its clock.
+	turn chan struct{}
+
+	memory sync.Mutex       // of the rest: a hook runs beside the work on the token
+	writes map[uint64]stamp // before the first try of a save that was ours, by revision
+	seen   map[uint64]stamp // when a revision was seen first
+	runs   map[runKey]sighting
+}
+
+// runKey identifies a run of a hook, and sighting is the first version that a process has seen with it.
+type runKey struct {
+	hook, process string
+	began         time.Time
+}
+
+type sighting struct {
+	at      stamp
+	created time.Time // by Vault's clock; zero if it is not known
 }
 
 // judgement is when a late answer was looked at last, and what was found.
@@ -195,6 +215,7 @@ func (h *host) start(token rotation.Token) *process {
 	p := &process{
 		host: h, id: fmt.Sprintf("%s#%d", h.name, h.starts), began: time.Now(),
 		writes: map[uint64]stamp{}, seen: map[uint64]stamp{}, judged: map[string]judgement{},
+		runs: map[runKey]sighting{}, turn: make(chan struct{}, 1),
 	}
 	p.token = token
 	p.token.Issuer, p.token.Sinks = p, []rotation.Sink{sharedSink{p}}
@@ -204,6 +225,13 @@ func (h *host) start(token rotation.Token) *process {
 	})
 	h.up = p
 	return p
+}
+
+// inTurn calls do while nothing else works on the token in this process.
+func (p *process) inTurn(do func()) {
+	p.turn <- struct{}{}
+	defer func() { <-p.turn }()
+	do()
 }
 
 // kill ends the process of a host at its next call.
@@ -425,15 +453,59 @@ func (p *process) planOf(call string) planned {
 func (p *process) Load(ctx context.Context, token string) (r rotation.Record, err error) {
 	_, err = p.call(ctx, "vault", "load", p.planOf("load"), func() error { r = p.current(); return nil })
 	if err == nil {
-		p.sees(r.Revision)
+		p.sees(r)
 	}
 	return r, err
 }
 
-func (p *process) sees(revision uint64) {
-	if _, known := p.seen[revision]; !known {
-		p.seen[revision] = p.stamp()
+// sees notes that the process has seen a version, and the runs of hooks in it.
+func (p *process) sees(r rotation.Record) {
+	p.mu.Lock()
+	now, created := p.stamp(), time.Time{}
+	if p.revision == r.Revision {
+		created = p.createdAt
 	}
+	p.mu.Unlock()
+	p.memory.Lock()
+	defer p.memory.Unlock()
+	if _, known := p.seen[r.Revision]; !known {
+		p.seen[r.Revision] = now
+	}
+	for _, h := range r.OwedHooks() {
+		if h.Runner == nil {
+			continue
+		}
+		key := runKey{h.Name, h.Runner.Process, h.Began.UTC()}
+		if _, known := p.runs[key]; !known {
+			p.runs[key] = sighting{now, created}
+		}
+	}
+}
+
+// RunLeft implements [rotation.SharedLedger] as internal/ledger/shared does.
+func (p *process) RunLeft(_ string, h rotation.OwedHook) time.Duration {
+	if h.Runner == nil || p.sabotage == startsLate && p.random.IntN(2) == 0 {
+		return 0
+	}
+	held, now := time.Duration(h.Runner.For), p.stamp()
+	p.memory.Lock()
+	first, known := p.runs[runKey{h.Name, h.Runner.Process, h.Began.UTC()}]
+	p.memory.Unlock()
+	if !known {
+		return held
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.left(first, held, now)
+}
+
+// left returns how much is left of a time that began with a version of another process. The lock is held.
+func (p *process) left(first sighting, held time.Duration, now stamp) time.Duration {
+	left := held - now.mono.Sub(first.at.mono)
+	if read, since, at, ok := p.vaultReading(); ok && !first.created.IsZero() && !since.After(first.created) && at.mono.After(first.at.mono) {
+		left = min(left, first.created.Add(held).Sub(read))
+	}
+	return left
 }
 
 // All implements [rotation.Ledger]. It is answered from memory.
@@ -443,7 +515,7 @@ func (p *process) All(context.Context) ([]rotation.Record, error) {
 	if r.Token == "" {
 		return nil, nil
 	}
-	p.sees(r.Revision)
+	p.sees(r)
 	return []rotation.Record{r}, nil
 }
 
@@ -451,9 +523,11 @@ func (p *process) All(context.Context) ([]rotation.Record, error) {
 func (p *process) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
 	before, base := p.stamp(), r.Revision
 	r.Revision++
+	p.memory.Lock()
 	if _, tried := p.writes[r.Revision]; !tried {
 		p.writes[r.Revision] = before
 	}
+	p.memory.Unlock()
 	b, err := json.Marshal(r)
 	if err != nil {
 		return r, err
@@ -466,9 +540,17 @@ func (p *process) Save(ctx context.Context, r rotation.Record) (rotation.Record,
 			return rotation.ErrConflict
 		}
 		p.checkHold()
+		was := p.current()
+		if p.sabotage == lostByHold && was.Hold != nil && was.Hold.Process != p.id && r.Hold != nil && r.After != nil {
+			r.After = nil
+			if b, err = json.Marshal(r); err != nil {
+				return err
+			}
+		}
 		p.record, p.revision, p.savedAt = b, r.Revision, time.Now()
 		p.createdAt, _ = p.vaultAt(time.Now())
 		p.noteSaved(r)
+		p.hooks.saved(was, p.current())
 		return nil
 	}
 	sent, err := p.call(ctx, "vault", "save "+string(r.Step), p.planOf("save "+string(r.Step)), save)
@@ -485,7 +567,7 @@ func (p *process) Save(ctx context.Context, r rotation.Record) (rotation.Record,
 	if err != nil {
 		return rotation.Record{}, err
 	}
-	p.sees(r.Revision)
+	p.sees(r)
 	return r, nil
 }
 
@@ -546,26 +628,26 @@ func (p *process) HoldLeft(r rotation.Record) time.Duration {
 		return 0
 	}
 	if ours {
+		p.memory.Lock()
 		began, known := p.writes[r.Revision]
+		p.memory.Unlock()
 		if !known {
 			return 0
 		}
 		return held - max(now.mono.Sub(began.mono), now.wall.Sub(began.wall))
 	}
+	p.memory.Lock()
 	seen, known := p.seen[r.Revision]
+	p.memory.Unlock()
 	if !known {
 		return held
 	}
-	left := held - now.mono.Sub(seen.mono)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.revision != r.Revision {
-		return left
+		return p.left(sighting{at: seen}, held, now)
 	}
-	if read, since, at, ok := p.vaultReading(); ok && !since.After(p.createdAt) && at.mono.After(seen.mono) {
-		left = min(left, p.createdAt.Add(held).Sub(read))
-	}
-	return left
+	return p.left(sighting{seen, p.createdAt}, held, now)
 }
 
 // vaultReading returns the last reading of Vault's clock: what it shows at least by now, since when it has not jumped,
@@ -715,6 +797,48 @@ func (p *process) Publish(e event.Event) {
 	if _, phase := e.Detail.(event.PhaseEnded); !phase {
 		p.note(p.name, "event %T %+v", e.Detail, e.Detail)
 	}
+}
+
+// runHook runs a hook of the token if it is due, as package app does it. fails is set if what it runs fails.
+func (p *process) runHook(ctx context.Context, name string, fails bool, lasts time.Duration) {
+	var run *rotation.HookRun
+	var err error
+	p.inTurn(func() { run, _, err = p.rotator.BeginHook(ctx, p.token, name, time.Minute, false) })
+	if err != nil || run == nil {
+		return
+	}
+	end := rotation.HookEnd{Err: p.carryOutHook(ctx, run, fails, lasts), Tokens: 1}
+	end.CutOff = errors.Is(end.Err, rotation.ErrNotHeld)
+	for wait := time.Second; ; wait = min(2*wait, 30*time.Second) {
+		if p.inTurn(func() { _, err = p.rotator.EndHook(ctx, p.token, *run, end) }); err == nil {
+			return
+		}
+		_ = p.pass(ctx, wait)
+	}
+}
+
+// carryOutHook is what a hook does, at a receiver that every replica reaches. A fault that stops the process does so after
+// the last check.
+func (p *process) carryOutHook(ctx context.Context, run *rotation.HookRun, fails bool, lasts time.Duration) error {
+	f := p.planOf("hook")
+	if f.how == "twice" || f.how == "late" || f.how == "cut" {
+		f.how = "after"
+	}
+	if err := p.pass(ctx, lasts/2); err != nil { // it reads its secret, and finds its receiver
+		return err
+	}
+	if err := p.rotator.MayRunHook(*run); err != nil && p.sabotage != startsLate {
+		return err
+	}
+	left := time.Now()
+	_, err := p.call(ctx, "receiver", "hook", f, func() error {
+		if fails {
+			return errHook
+		}
+		p.hooks.runs(p.current(), *run, time.Since(left) > 10*time.Second && p.sabotage != startsLate)
+		return nil
+	})
+	return errors.Join(err, p.pass(ctx, lasts/2))
 }
 
 // issuerCall carries out a call to Cloudflare.

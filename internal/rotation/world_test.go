@@ -122,6 +122,9 @@ type world struct {
 
 	events []event.Event
 	steps  []rotation.Record // every record that was saved with a step
+
+	hooks    *hooksModel // nil if the token has no hooks, or if a test checks them itself
+	sabotage sabotage    // empty for none
 }
 
 // fault says how a call fails. The zero value is a call that succeeds.
@@ -231,6 +234,11 @@ func (w *world) Save(_ context.Context, r rotation.Record) (rotation.Record, err
 		if err := json.Unmarshal(b, &decoded); err != nil {
 			return err
 		}
+		before := w.decoded[r.Token]
+		if w.sabotage == forgotten && decoded.Last != nil && (before.Last == nil || before.Last.RotationID != decoded.Last.RotationID) {
+			decoded.After = before.After
+		}
+		w.hooks.saved(before, decoded)
 		w.records[r.Token], w.decoded[r.Token] = b, decoded
 		return nil
 	})
