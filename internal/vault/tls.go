@@ -22,9 +22,10 @@ import (
 // timeLayout is how times are shown in errors.
 const timeLayout = time.RFC3339
 
-// idleConnections is how many unused connections to Vault stay open. The ledger of several replicas is read with as many
-// requests at once, and each new connection would cost a handshake.
-const idleConnections = 16
+// idleConnections is how many unused connections to Vault stay open, for a minute and a half. Sixteen rotations of each
+// account can be in progress, and each sends four requests one after the other: without a connection that waits, each
+// request would cost a handshake. The ledger of several replicas is read with sixteen requests at once.
+const idleConnections = 64
 
 // connections makes the connections to Vault by the files of vault.tls, and makes other ones when the files change.
 // It is safe for concurrent use.
