@@ -35,7 +35,7 @@ const minScripts = 25
 const patience = 2 * time.Minute
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"rotatord": main, "fakevault": fakeVault, "doubtledger": doubtLedger, "makestate": makeState, "makecopies": makeCopies})
+	testscript.Main(m, map[string]func(){"rotatord": main, "fakevault": fakeVault, "doubtledger": doubtLedger, "makestate": makeState, "makecopies": makeCopies, "peekprocess": peekProcess})
 }
 
 // TestScripts runs the scripts in testdata/script against the real program. Beside the

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// peekProcess is for Linux.
+func peekProcess() {}
