@@ -271,6 +271,9 @@ type tokenStatus struct {
 	LastSuccess time.Time `json:"last_success"`
 	LastError   string    `json:"last_error"`
 	Replaced    int       `json:"replaced"`
+	Hooks       []struct {
+		State string `json:"state"`
+	} `json:"hooks"`
 }
 
 // status asks a running daemon; nil if it cannot be asked.
