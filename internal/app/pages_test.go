@@ -30,7 +30,7 @@ func TestPagesShowACommand(t *testing.T) {
 			t.Errorf("the page must have %d paused tokens", paused)
 		}
 		_, body := d.get("/tokens/token-07")
-		if strings.Contains(body, "<b>paused</b>") != (paused > 0) {
+		if strings.Contains(body, ">paused</b>") != (paused > 0) {
 			t.Errorf("the page of the token, with %d paused tokens", paused)
 		}
 		var one status.Token

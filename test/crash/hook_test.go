@@ -247,7 +247,7 @@ func (w *hookWorld) idle() {
 	}
 }
 
-// rotateAll rotates all tokens once more.
+// rotateAll rotates all tokens again.
 func (w *hookWorld) rotateAll() {
 	p := w.start("")
 	for _, answer := range w.rotate(p) {
