@@ -139,3 +139,44 @@ func TestLockedFromOpenFile(t *testing.T) {
 		t.Error("it was locked")
 	}
 }
+
+// TestLockedReplicas: two replicas with a device each name each other in state.recipients. What one has sealed the other opens with its own
+// working key, and the device of the first is not asked.
+func TestLockedReplicas(t *testing.T) {
+	ageplugintest.Install(t)
+	// The second by a program that seals to recipients only.
+	texts := []string{ageplugintest.Identity(t, ageplugintest.Good), ageplugintest.Identity(t, ageplugintest.ByName)}
+	var options []statedir.Options
+	var keys []string
+	for _, text := range texts {
+		o := statedir.Options{Dir: stateDir(t), Identity: heldBy(text)}
+		d := open(t, o)
+		options, keys = append(options, o), append(keys, d.Pending.PublicKey())
+		_ = d.Close()
+	}
+	if keys[0] == keys[1] {
+		t.Fatal("both have the same working key")
+	}
+	for i, o := range options {
+		other := 1 - i
+		o.Recipients = []string{keys[other]}
+		d := open(t, o)
+		if err := d.Pending.Seal(t.Context(), rotation.PendingKey{RotationID: "R", Token: "ci"}, issued); err != nil {
+			t.Fatal(err)
+		}
+		_ = d.Close()
+		file := filepath.Join(t.TempDir(), "identity")
+		write(t, file, []byte(texts[other]))
+		identities, err := pending.ReadIdentities(file, options[other].Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := statedir.Inspect(o.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := in.Open("R", identities); err != nil || got.ClientSecret.Reveal() != issued.ClientSecret.Reveal() {
+			t.Errorf("replica %d does not open what replica %d has sealed: %v", other, i, err)
+		}
+	}
+}

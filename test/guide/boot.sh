@@ -36,7 +36,7 @@ ln -s pts/ptmx "$root/dev/ptmx"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 # As on a machine that never had rotatord, and without the services of this one.
-rm -rf "$root"/{etc,var/lib,var/lib/private}/rotatord "$root"/usr/{local/bin,bin,lib/systemd/system}/rotatord{,.service} "$root"/etc/systemd/system/*
+rm -rf "$root"/{etc,var/lib,var/lib/private}/rotatord "$root"/usr/{local/bin,bin,lib/systemd/system,lib/sysusers.d}/rotatord{,.service,.conf} "$root"/etc/systemd/system/*
 for unit in getty.target systemd-{udevd,udev-trigger,networkd,resolved,timesyncd,sysctl,modules-load,remount-fs}.service; do
 	ln -s /dev/null "$root/etc/systemd/system/$unit"
 done

@@ -86,6 +86,9 @@ func testPackage(t *testing.T, p packager, built string, build func() bool) {
 		m.run("", "rpm --force-debian --install /guide/packages/ca-certificates-*.rpm")
 	}
 
+	if p.program == "rpm" {
+		otherRoot(t, m, files)
+	}
 	out := m.run("", fmt.Sprintf(p.install, files[oldVersion]))
 	want(t, "the first installation", out, `what to do next is in /usr/share/doc/rotatord/README\.md`)
 	if out, err := m.try("", "systemctl is-enabled rotatord.service"); err == nil {
@@ -264,4 +267,35 @@ func completionsLoad(t *testing.T, m *machine, p packager) {
 		}
 		want(t, "the completions of "+shell, m.run(script, shell), `^revoke-previous`)
 	}
+}
+
+// otherRoot installs, upgrades and removes the rpm in another root directory, as one does who builds an image of a machine: its scripts run
+// there, no systemd does, and this machine must not notice.
+func otherRoot(t *testing.T, m *machine, files map[string]string) {
+	t.Helper()
+	const rpm = "rpm --force-debian --root /guide/layer/root "
+	m.run("", `mkdir /guide/layer && mount -t tmpfs tmpfs /guide/layer && cd /guide/layer && mkdir -p upper work root/{etc,var/lib,usr,tmp,dev} && mount -t overlay -o lowerdir=/usr,upperdir=upper,workdir=work overlay root/usr &&
+		for d in bin sbin lib lib64; do ln -s usr/$d root/$d; done && mknod -m 0666 root/dev/null c 1 3 && : > root/etc/passwd && : > root/etc/group && mkdir root/packages && cp /guide/packages/*.rpm root/packages`)
+	in := func(version string) string {
+		return strings.Replace(files[version], "/guide/packages/", "/guide/layer/root/packages/", 1)
+	}
+	m.run("", rpm+"--install /guide/layer/root/packages/ca-certificates-*.rpm")
+	out := m.run("", rpm+"--install "+in(oldVersion))
+	want(t, "the installation in another root", out, `what to do next is in /usr/share/doc/rotatord/README\.md`)
+	if out := m.run("", rpm+"--verify rotatord"); strings.TrimSpace(out) != "" {
+		t.Errorf("files are not as packaged:\n%s", out)
+	}
+	want(t, "the user in the other root", m.run("", "cat /guide/layer/root/etc/passwd"), `^rotatord:`)
+	if out, err := m.try("", "getent passwd rotatord || ls -d /etc/rotatord /usr/bin/rotatord"); err == nil {
+		t.Errorf("this machine has got it: %s", out)
+	}
+	m.run("", "echo '# mine' >> /guide/layer/root/etc/rotatord/config.example.yaml && mkdir -p /guide/layer/root/var/lib/rotatord/pending && touch /guide/layer/root/var/lib/rotatord/pending/undelivered")
+	m.run("", rpm+"--upgrade "+in(newVersion))
+	want(t, "the version after the upgrade", m.run("", rpm+"--query rotatord"), `^rotatord-0\.0\.2-1\.`)
+	// Only the file that was changed differs, and rpm knows that it is a configuration.
+	want(t, "what differs after the upgrade", m.mustFail(t, rpm+"--verify rotatord"), `^\A\S+ +c /etc/rotatord/config\.example\.yaml\n\z`)
+	want(t, "documents can be left out", m.run("", rpm+"--query --docfiles rotatord"), `^/usr/share/man/man5/rotatord\.yaml\.5\.gz$`)
+	out = m.run("", rpm+"--erase rotatord")
+	want(t, "the removal", out, `do not remove them: there are client secrets in /var/lib/rotatord/pending `)
+	m.run("", "test -e /guide/layer/root/var/lib/rotatord/pending/undelivered && test ! -e /guide/layer/upper/bin/rotatord && umount /guide/layer/root/usr /guide/layer")
 }
