@@ -262,14 +262,14 @@ func TestSystemdGuide(t *testing.T) {
 	want(t, "the audit log", out, `"verb":"pause","token":"seeded-0001","uid":0,"user":"root"`)
 	want(t, "an operator who is not root", m.run("", "setpriv --reuid=alice --regid=alice --init-groups rotatord status --all"), `^seeded-0001 `)
 
-	follow(systemd["Change the configuration, or a secret"])
-	for end := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) { // a reload does not wait
-		if out, _ := m.try("", "journalctl --unit rotatord.service --grep 'the configuration was reloaded'"); strings.Contains(out, "reloaded") {
-			break
-		} else if time.Now().After(end) {
-			t.Fatalf("the configuration was not reloaded:\n%s", out)
-		}
+	change := systemd["Change the configuration, or a secret"]
+	shown := slices.IndexFunc(change, func(line string) bool { return strings.HasPrefix(line, "journalctl ") })
+	if shown < 0 {
+		t.Fatalf("the guide changes the configuration by %q", change)
 	}
+	follow(change[:shown])
+	m.waitFor(t, "the configuration is reloaded", "journalctl --unit rotatord.service --grep 'the configuration was reloaded'") // a reload does not wait
+	follow(change[shown:])
 	missingIdentity(t, m)
 
 	follow(systemd["Back up, move, remove"])
