@@ -383,7 +383,7 @@ func tokenText(t status.Token, o status.Overview, now time.Time) string {
 // secrets adds what is known about the secrets of a token, and about the service tokens that were replaced.
 func (p *page) secrets(t status.Token) {
 	p.danger(t)
-	p.line("last success", "%s%s", p.when(t.LastSuccess), ifSet("; not proven to work: %s", t.Unverified))
+	p.line("last success", "%s%s%s", p.when(t.LastSuccess), ifSet(" by the replica %s", t.LastReplica), ifSet("; not proven to work: %s", t.Unverified))
 	p.verification(t)
 	p.overtaken(t)
 	if !t.Outside.IsZero() {

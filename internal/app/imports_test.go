@@ -108,7 +108,7 @@ var allowed = map[string][]string{
 	"internal/ledger/ledgertest":      append([]string{"internal/ledger"}, core...),
 
 	"internal/hook":   append([]string{"internal/failpoint", "internal/kubernetes", "internal/outbound"}, core...),
-	"internal/doctor": append([]string{"internal/ageplugin", "internal/cloudflare", "internal/hook", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
+	"internal/doctor": append([]string{"internal/ageplugin", "internal/audit", "internal/cloudflare", "internal/hook", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/audit", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/forecast", "internal/hook", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
 		"internal/pending", "internal/precheck", "internal/replica", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/webpage"}, core...),
 	// The drill runs the whole daemon with the doubles.

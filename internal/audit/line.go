@@ -73,6 +73,9 @@ func lineOf(e event.Event) Line {
 	if err := e.Err(); err != nil {
 		l.Error = printable.Line(err.Error(), maxText)
 	}
+	if d, ok := e.Detail.(event.Command); ok && d.Err != "" { // its sentence has the error, which has a field of its own here
+		l.Message = printable.Line(strings.TrimSuffix(e.Sentence(), ": "+d.Err), maxText)
+	}
 	attrs := e.Attrs()
 	for i := 0; i+1 < len(attrs); i += 2 {
 		name, _ := attrs[i].(string)

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"os/user"
 	"regexp"
 	"slices"
 )
@@ -11,7 +12,26 @@ var AllowVerbs = []string{"status", "rotate", "rotate-all", "cancel", "cancel-al
 // validAccount is the name or the number of a user or a group of the system.
 var validAccount = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,255}\$?$`)
 
-// checkAllow checks who may use which commands. Whether a user or a group exists is known only where the daemon runs.
+// number is the number of a user or a group. It needs no name on this machine.
+var number = regexp.MustCompile(`^[0-9]+$`)
+
+// warnUnknown warns of users and groups that this machine does not know: their entry allows nobody anything. Whether they
+// exist is known only where the daemon runs, so it is not an error.
+func (c *checker) warnUnknown(path string, a Allow) {
+	const unknown = "this machine has no %s %q in its files, so this entry allows nothing here: correct it, or write the number that the command id shows (rotatord does not ask LDAP or SSSD for names)"
+	if name := a.User; validAccount.MatchString(name) && !number.MatchString(name) {
+		if _, err := user.Lookup(name); err != nil {
+			c.warn(path+".user", unknown, "user", name)
+		}
+	}
+	if name := a.Group; validAccount.MatchString(name) && !number.MatchString(name) {
+		if _, err := user.LookupGroup(name); err != nil {
+			c.warn(path+".group", unknown, "group", name)
+		}
+	}
+}
+
+// checkAllow checks who may use which commands.
 func (c *checker) checkAllow() {
 	for i, in := range c.raw.Admin.Allow {
 		path := itemPath("admin.allow", i)
@@ -41,6 +61,7 @@ func (c *checker) checkAllow() {
 				out.Verbs = append(out.Verbs, *verb)
 			}
 		}
+		c.warnUnknown(path, out)
 		c.cfg.Allow = append(c.cfg.Allow, out)
 	}
 }

