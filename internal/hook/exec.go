@@ -85,7 +85,12 @@ func (p *program) run(ctx context.Context, items []Item) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = outputWait
 	ended := make(chan struct{})
+	var cut atomic.Bool
 	cmd.Cancel = func() error {
+		if err := cmd.Process.Signal(syscall.Signal(0)); errors.Is(err, os.ErrProcessDone) {
+			return err // only its output is waited for
+		}
+		cut.Store(true)
 		group := -cmd.Process.Pid
 		err := syscall.Kill(group, syscall.SIGTERM)
 		time.AfterFunc(killAfter, func() {
@@ -111,10 +116,13 @@ func (p *program) run(ctx context.Context, items []Item) error {
 	failpoint.Reach("hook.effect.after")
 	group := -cmd.Process.Pid
 	err = cmd.Wait()
-	if ctx.Err() != nil { // its leader has ended; what it has started is still in the group, so the number is taken
+	if cut.Load() { // its leader has ended; what it has started is still in the group, so the number is taken
 		_ = syscall.Kill(group, syscall.SIGKILL)
 	}
 	close(ended)
+	if !cut.Load() {
+		ctx = context.WithoutCancel(ctx)
+	}
 	return p.failure(ctx, err, out)
 }
 
@@ -142,7 +150,7 @@ func closeInherited() {
 	}
 }
 
-// failure returns the error of a run, with the end of the output.
+// failure returns the error of a run, with the end of the output. ctx has ended if the run was ended because of that.
 func (p *program) failure(ctx context.Context, err error, out *tail) error {
 	exit, exited := errors.AsType[*exec.ExitError](err)
 	switch {

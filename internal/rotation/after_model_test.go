@@ -17,7 +17,7 @@ type hooksModel struct {
 	errorf func(format string, args ...any)
 
 	carriedOut map[hookKey][]int // the attempts that have succeeded, in their order
-	noted      map[hookKey]bool  // the ledger says that it has succeeded
+	noted      map[hookKey]int   // the ledger says that it has succeeded: how many attempts were begun by then
 	committed  []rotation.Done   // the rotations, in their order
 	repeated   int               // runs that were repeated although they had succeeded
 	replaced   int               // hooks that were owed when a newer rotation came
@@ -29,7 +29,7 @@ type hooksModel struct {
 type hookKey struct{ hook, id string }
 
 func newHooksModel(errorf func(string, ...any), names ...string) *hooksModel {
-	return &hooksModel{names: names, errorf: errorf, carriedOut: map[hookKey][]int{}, noted: map[hookKey]bool{}, beganBy: map[hookKey]string{}}
+	return &hooksModel{names: names, errorf: errorf, carriedOut: map[hookKey][]int{}, noted: map[hookKey]int{}, beganBy: map[hookKey]string{}}
 }
 
 func hookIn(r rotation.Record, name string) (h rotation.OwedHook) {
@@ -71,7 +71,7 @@ func (m *hooksModel) saved(before, after rotation.Record) {
 			if len(m.carriedOut[key]) == 0 {
 				m.errorf("%s is noted as done for %s, and was never carried out", name, key.id)
 			}
-			m.noted[key] = true
+			m.noted[key] = is.Attempts
 		case is.Attempts < was.Attempts:
 			m.errorf("%s has %d attempts after %d", name, is.Attempts, was.Attempts)
 		case is.Attempts > was.Attempts:
@@ -93,7 +93,7 @@ func (m *hooksModel) runs(ledger rotation.Record, run rotation.HookRun, late boo
 	case late: // what was stopped there cannot be held back
 	case !slices.ContainsFunc(m.committed, func(o rotation.Done) bool { return o.RotationID == run.RotationID && o.Digest == run.Digest }):
 		m.errorf("%s runs for %s, which was not committed with that digest", run.Hook, run.RotationID)
-	case m.noted[key]:
+	case m.noted[key] > 0 && run.Attempt > m.noted[key]:
 		m.errorf("%s runs again for %s, although the ledger says that it has succeeded", run.Hook, run.ID)
 	case ledger.After != nil && ledger.After.ID(is) == run.ID && is.Attempts < run.Attempt:
 		m.errorf("%s runs for %s with attempt %d, and the ledger has %d", run.Hook, run.ID, run.Attempt, is.Attempts)
@@ -131,7 +131,7 @@ func (m *hooksModel) count(seen map[string]int) {
 	seen["hooks taken over"] += m.foreign
 	for key, attempts := range m.carriedOut {
 		seen["hooks run"] += len(attempts)
-		if len(attempts) > 1 && !m.noted[key] {
+		if len(attempts) > 1 && m.noted[key] == 0 {
 			seen["hooks run and not noted"]++
 		}
 	}

@@ -386,15 +386,18 @@ type template struct {
 func (r *template) prepare(t *testing.T) string {
 	r.cluster.Apply(t, fmt.Sprintf(`apiVersion: v1
 kind: Namespace
-metadata: {name: ci}
+metadata:
+  name: ci
 ---
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: %[1]q, namespace: ci}
+metadata:
+  name: %[1]s
+  namespace: ci
 spec:
-  selector: {matchLabels: {app: %[1]q}}
+  selector: {matchLabels: {app: %[1]s}}
   template:
-    metadata: {labels: {app: %[1]q}}
+    metadata: {labels: {app: %[1]s}}
     spec: {containers: [{name: a, image: example.com/a}]}
 `, r.name))
 	r.forget(t)
