@@ -15,7 +15,7 @@ MODULES := $(patsubst %/go.mod,%,$(wildcard go.mod test/go.mod test/program/go.m
 MODULES := $(patsubst go.mod,.,$(MODULES))
 # Each of these is a main of three lines around a program of others. The compiler checks it; vet and staticcheck
 # would read all of Kubernetes.
-SERVERS := test/kube/apiserver test/kube/etcd
+SERVERS := test/kube/apiserver test/kube/controllers test/kube/etcd
 # test/go.mod is not among those that are tidied: it pins a pair of Vault modules that
 # `go mod tidy` would pull apart.
 TIDY_MODULES := $(filter-out test,$(MODULES)) $(SERVERS) tools
@@ -135,6 +135,10 @@ AWAY ?= 1m
 .PHONY: auth
 auth: ## each way to log in, against a real Vault and a real Kubernetes API server that are away for AWAY=1m; prints how soon rotations resume
 	cd test/auth && go test -count=1 -timeout 30m -v . -args -away $(AWAY)
+
+.PHONY: restarts
+restarts: ## a restart hook and the real Deployment controller; the first build of Kubernetes' controllers takes minutes
+	cd test && go test -count=1 -timeout 30m -v -run 'TestRealRollout$$' ./realkube -args -controllers
 
 .PHONY: conformance
 conformance: ## the suite for sinks on doubles, files, and the real Vault and Kubernetes; prints one table, fails where they differ

@@ -3,8 +3,9 @@
 // admission plugins, Pod Security among them. Nobody is let in anonymously. Rights that a test gives or takes away are
 // in force when the call returns.
 //
-// There are no controllers and there is no kubelet: objects are admitted and kept, pods do not run, a namespace
-// has no service account of its own, and a namespace that is deleted does not go away.
+// There is no kubelet, and there are no controllers but for those that a test starts by [Server.Control]: objects are
+// admitted and kept, pods do not run, a namespace has no service account of its own, and a namespace that is deleted does
+// not go away.
 //
 // The package and its module have no dependencies, so that every module of tests can use it.
 package kube
@@ -61,6 +62,8 @@ type Server struct {
 var (
 	etcdBinary = program.Build("etcd", "./test/kube/etcd", nil, "-ldflags=-s -w")
 	apiBinary  = program.Build("kube-apiserver", "./test/kube/apiserver", nil, "-ldflags=-s -w")
+	// controllerBinary is built only by tests that ask for it: it takes as long again.
+	controllerBinary = program.Build("kube-controller-manager", "./test/kube/controllers", nil, "-ldflags=-s -w")
 )
 
 // Start makes a new store and API server and waits until it is ready. Both end with the test.
@@ -117,6 +120,15 @@ func (s *Server) Resume(t testing.TB) {
 		last = fmt.Sprintf("%d %s %v", status, body, err)
 	}
 	t.Fatalf("the API server did not get ready: %s\n%s", last, program.Tail(s.log.String()))
+}
+
+// Control starts controllers by their names in kube-controller-manager, such as deployment-controller. They end with the
+// test.
+func (s *Server) Control(t testing.TB, names string) {
+	t.Helper()
+	kubeconfig := s.Kubeconfig(t, "controllers", s.AdminToken)
+	cmd := s.run(t, controllerBinary, "--kubeconfig="+kubeconfig, "--controllers="+names, "--leader-elect=false", "--secure-port=0", "--v=0")
+	t.Cleanup(func() { end(&cmd, syscall.SIGKILL) })
 }
 
 // Kill ends both processes at once.
