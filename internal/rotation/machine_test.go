@@ -489,7 +489,7 @@ func (m *machine) checkEnd() {
 		}
 	}
 	m.world.fault = nil
-	for range 40 {
+	for i := 0; i < 40 && len(m.record().OwedHooks()) > 0; i++ {
 		m.runHooks(func() bool { return false })
 		m.sleep(5 * time.Minute)
 	}

@@ -35,6 +35,8 @@ type cluster struct {
 	sinkPeer    string // "vault" if the sink is in the Vault of the ledger, else "sink"
 
 	record    []byte // the record of the token
+	decoded   rotation.Record
+	decodedAt *byte // of which record decoded is
 	revision  uint64
 	savedAt   time.Time // when it was saved, in true time
 	createdAt time.Time // the same by Vault's clock
@@ -292,11 +294,22 @@ func sharedTokenOf(grace, every time.Duration) rotation.Token {
 }
 
 // current returns the record as it is in the ledger. The lock must be held.
-func (c *cluster) current() (r rotation.Record) {
-	if c.record != nil {
-		if err := json.Unmarshal(c.record, &r); err != nil {
+func (c *cluster) current() rotation.Record {
+	if c.record == nil {
+		return rotation.Record{Revision: c.revision}
+	}
+	if at := &c.record[0]; c.decodedAt != at {
+		c.decoded, c.decodedAt = rotation.Record{}, at
+		if err := json.Unmarshal(c.record, &c.decoded); err != nil {
 			panic(err)
 		}
+	}
+	r := c.decoded
+	if r.Work != nil {
+		r.Work = new(*r.Work)
+	}
+	if r.Doubt != nil {
+		r.Doubt = new(*r.Doubt)
 	}
 	r.Revision = c.revision
 	return r
