@@ -7,6 +7,7 @@
 //     new content, never a part.
 //   - When a function returns nil, its effect survives a crash of the machine: the content and the
 //     name are on the disk.
+//   - Callers that come at the same time may share a sync ([Dir]). It begins after all of them have come.
 //   - Until the file has its mode and owner, only the user of this process can read it.
 //
 // A crash can leave a temporary file beside the path. It may hold a secret: call [Clean] or [CleanDir]
@@ -30,8 +31,10 @@ const Prefix = ".new-"
 // its name, for example to change its owner. After an error the path usually has its old content;
 // it has the new content if only the last step failed, which makes the name durable.
 func WriteFile(path string, content []byte, mode fs.FileMode, prepare ...func(*os.File) error) error {
-	return write(path, content, mode, os.Rename, prepare)
+	return write(path, content, mode, rename, prepare)
 }
+
+func rename(from, to string) error { return os.Rename(from, to) }
 
 // CreateFile does the same as [WriteFile], but never replaces a file: if the path exists, the error is
 // [fs.ErrExist].
@@ -57,8 +60,15 @@ func WriteFileIf(path string, content []byte, mode fs.FileMode, check func() err
 }
 
 func write(path string, content []byte, mode fs.FileMode, move func(from, to string) error, prepare []func(*os.File) error) error {
-	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, Prefix+filepath.Base(path)+"-*")
+	if err := place(path, content, mode, move, prepare); err != nil {
+		return err
+	}
+	return SyncDir(filepath.Dir(path))
+}
+
+// place does what [WriteFile] does, but the name is not durable yet.
+func place(path string, content []byte, mode fs.FileMode, move func(from, to string) error, prepare []func(*os.File) error) error {
+	f, err := os.CreateTemp(filepath.Dir(path), Prefix+filepath.Base(path)+"-*")
 	if err != nil {
 		return err
 	}
@@ -69,7 +79,7 @@ func write(path string, content []byte, mode fs.FileMode, move func(from, to str
 	if err != nil {
 		return errors.Join(err, removeIfExists(f.Name()))
 	}
-	return SyncDir(dir)
+	return nil
 }
 
 // fill makes the content, the mode and the owner of a new file durable.

@@ -107,17 +107,6 @@ func readRecords(tx *bbolt.Tx, format int) ([]rotation.Record, error) {
 	return all, err
 }
 
-// putRecord replaces the stored value of a token's record. stored is nil if there is none.
-func putRecord(tx *bbolt.Tx, token string, stored, value []byte) error {
-	t, err := getTally(tx)
-	if err != nil {
-		return err
-	}
-	t.count(token, stored, -1)
-	t.count(token, value, +1)
-	return errors.Join(tx.Bucket(ledgerBucket).Put([]byte(token), value), putTally(tx, t))
-}
-
 func getTally(tx *bbolt.Tx) (t tally, err error) {
 	b, err := checked(tx.Bucket(metaBucket).Get(tallyKey))
 	if err == nil {

@@ -6,7 +6,8 @@
 //
 // Guarantees of a local ledger, on a file system that overwrites in place (ext4, XFS; not btrfs or ZFS):
 //
-//   - What a method returned nil for survives a crash of the process and of the machine.
+//   - What a method returned nil for survives a crash of the process and of the machine. Changes that come at the same
+//     time share a transaction, and each returns after that is on the disk.
 //   - Only one process at a time can open the file for writing.
 //   - Damage on the disk is an error that says so: a truncated file, flipped bits, a page or a record
 //     that is missing or has an older state. The whole file is checked when it is opened; a record is
@@ -81,6 +82,8 @@ type Local struct {
 	opened os.FileInfo // the file when it was opened
 	writes durable.LastWrite
 	oracle rotation.Oracle
+	// changes that come at the same time are one transaction: see [Local.update].
+	changes durable.Group[*change]
 }
 
 // LocalOptions say how a local ledger is opened.
@@ -221,17 +224,12 @@ func (l *Local) Load(_ context.Context, token string) (rotation.Record, error) {
 }
 
 // Save implements [rotation.Ledger].
-func (l *Local) Save(_ context.Context, r rotation.Record) (rotation.Record, error) {
-	err := l.update(func(tx *bbolt.Tx) (err error) {
-		r, err = saveRecord(tx, r)
-		return err
-	})
+func (l *Local) Save(ctx context.Context, r rotation.Record) (rotation.Record, error) {
+	saved, err := l.SaveAll(ctx, []rotation.Record{r})
 	if err != nil {
-		l.unsure(err, r)
 		return rotation.Record{}, err
 	}
-	l.oracle.Note(r)
-	return r, nil
+	return saved[0], nil
 }
 
 // SaveAll implements [rotation.Ledger]. It saves all records or none.
@@ -239,14 +237,10 @@ func (l *Local) SaveAll(_ context.Context, all []rotation.Record) ([]rotation.Re
 	if len(all) == 0 {
 		return nil, nil
 	}
-	saved := make([]rotation.Record, len(all))
-	err := l.update(func(tx *bbolt.Tx) (err error) {
-		for i, r := range all {
-			if saved[i], err = saveRecord(tx, r); err != nil {
-				return fmt.Errorf("%s: %w", r.Token, err)
-			}
-		}
-		return nil
+	var saved []rotation.Record
+	err := l.update(func(tx *bbolt.Tx) (write func() error, err error) {
+		saved, write, err = prepareSave(tx, all)
+		return write, err
 	})
 	if err != nil {
 		l.unsure(err, all...)
@@ -268,35 +262,6 @@ func (l *Local) unsure(err error, all ...rotation.Record) {
 	if !errors.Is(err, rotation.ErrConflict) {
 		l.oracle.Unsure(all...)
 	}
-}
-
-// update runs a transaction and notes how its write ended. A conflict is not noted: it says nothing
-// about the disk.
-func (l *Local) update(change func(*bbolt.Tx) error) error {
-	err := l.db.Update(change)
-	if errors.Is(err, rotation.ErrConflict) {
-		return err
-	}
-	return l.writes.Note(err)
-}
-
-// saveRecord replaces the stored record if it has the same revision, and returns the record with its
-// new revision.
-func saveRecord(tx *bbolt.Tx, r rotation.Record) (rotation.Record, error) {
-	stored := tx.Bucket(ledgerBucket).Get([]byte(r.Token))
-	before, err := decodeRecord(Format, r.Token, stored)
-	if err != nil {
-		return r, err
-	}
-	if before.Revision != r.Revision {
-		return r, rotation.ErrConflict
-	}
-	r.Revision++
-	value, err := encodeRecord(r)
-	if err != nil {
-		return r, err
-	}
-	return r, putRecord(tx, r.Token, stored, value)
 }
 
 // All implements [rotation.Ledger].

@@ -22,12 +22,13 @@ func (l *Local) LoadPauses(context.Context) (all map[string]rotation.Pause, err 
 
 // SetPause implements [rotation.Pauses].
 func (l *Local) SetPause(_ context.Context, token string, p *rotation.Pause) (all map[string]rotation.Pause, err error) {
-	err = l.update(func(tx *bbolt.Tx) error {
-		if all, err = readPauses(tx); err != nil {
-			return err
+	err = l.update(func(tx *bbolt.Tx) (func() error, error) {
+		before, err := readPauses(tx)
+		if err != nil {
+			return nil, err
 		}
-		all = rotation.WithPause(all, token, p)
-		return putPauses(tx, all)
+		all = rotation.WithPause(before, token, p)
+		return func() error { return putPauses(tx, all) }, nil
 	})
 	if err != nil {
 		return nil, err
@@ -37,7 +38,9 @@ func (l *Local) SetPause(_ context.Context, token string, p *rotation.Pause) (al
 
 // SavePauses implements [Ledger].
 func (l *Local) SavePauses(_ context.Context, all map[string]rotation.Pause) error {
-	return l.update(func(tx *bbolt.Tx) error { return putPauses(tx, all) })
+	return l.update(func(tx *bbolt.Tx) (func() error, error) {
+		return func() error { return putPauses(tx, all) }, nil
+	})
 }
 
 func putPauses(tx *bbolt.Tx, all map[string]rotation.Pause) error {

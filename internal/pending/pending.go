@@ -41,6 +41,7 @@ const (
 // concurrent use.
 type Store struct {
 	dir        string
+	files      *durable.Dir // the same; rotations at the same time share its syncs
 	identity   *age.X25519Identity
 	recipients []age.Recipient // whom secrets are sealed to, the identity included
 	usable     func() error
@@ -73,7 +74,7 @@ type Options struct {
 // Open opens a directory of sealed secrets, and tidies up what a process left that died. It refuses an
 // identity that cannot open the secrets of unfinished rotations.
 func Open(o Options) (*Store, error) {
-	s := &Store{dir: o.Dir, usable: o.Usable}
+	s := &Store{dir: o.Dir, files: durable.NewDir(o.Dir), usable: o.Usable}
 	s.spare.fill()
 	err := s.open(o)
 	if err != nil {
@@ -194,7 +195,7 @@ func (s *Store) writeReservation(path string, key rotation.PendingKey) error {
 	if err != nil {
 		return err
 	}
-	return s.writes.Note(durable.WriteFile(path, file, 0o600))
+	return s.writes.Note(s.files.WriteFile(filepath.Base(path), file, 0o600))
 }
 
 // proofName is the file that Prove writes. It is not a valid rotation ID, and the next start removes
@@ -338,7 +339,7 @@ func (s *Store) Erase(_ context.Context, rotationID string) error {
 	if err != nil {
 		return err
 	}
-	return s.writes.NoteRemoval(durable.Remove(path))
+	return s.writes.NoteRemoval(s.files.Remove(filepath.Base(path)))
 }
 
 // Sealed returns the sealed secrets: see [List].
