@@ -12,10 +12,10 @@ import (
 	"rotatord/internal/vault/vaulttest"
 )
 
-// TestConnectionsAreReused counts new connections. Four accounts work on sixteen tokens each, and each of them sends its
+// TestConnectionsAreReused counts new connections. Sixteen accounts work on sixteen tokens each, and each of them sends its
 // requests one after the other: there are as many connections as tokens that are worked on, and not as many as requests.
 func TestConnectionsAreReused(t *testing.T) {
-	const atOnce, rounds = 64, 8
+	const atOnce, rounds = 256, 4
 	var made atomic.Int64
 	answers := vaulttest.New(vaulttest.Options{RootToken: rootToken, Mounts: []vaulttest.Mount{{Path: "kv", Version: 2}}})
 	var arrived, left sync.WaitGroup

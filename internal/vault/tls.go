@@ -24,8 +24,8 @@ const timeLayout = time.RFC3339
 
 // idleConnections is how many unused connections to Vault stay open, for a minute and a half. Sixteen rotations of each
 // account can be in progress, and each sends four requests one after the other: without a connection that waits, each
-// request would cost a handshake. The ledger of several replicas is read with sixteen requests at once.
-const idleConnections = 64
+// request would cost a handshake. These are those of twenty accounts. No more are open than were needed at once.
+const idleConnections = 320
 
 // connections makes the connections to Vault by the files of vault.tls, and makes other ones when the files change.
 // It is safe for concurrent use.
@@ -88,7 +88,7 @@ func (c *connections) reload(ctx context.Context) (changed bool, err error) {
 // connect returns a transport without any connection yet.
 func (c *connections) connect(files tlsFiles) *connection {
 	t := outbound.Transport()
-	t.MaxIdleConnsPerHost = idleConnections
+	t.MaxIdleConnsPerHost, t.MaxIdleConns = idleConnections, idleConnections
 	t.TLSClientConfig.ServerName = c.config.TLS.ServerName
 	t.TLSClientConfig.RootCAs = files.authorities
 	if files.pair != nil {
