@@ -13,7 +13,7 @@ import (
 )
 
 // TestPagesShowACommand: right after a command the pages, the API and the answer of the socket show what it has changed, however
-// young what is kept of the fleet is.
+// young what is kept of the fleet is. After one for all tokens the status page may be a moment late on a busy machine.
 func TestPagesShowACommand(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
@@ -23,14 +23,17 @@ func TestPagesShowACommand(t *testing.T) {
 	c, client := w.withSocket()
 	d := w.start(c)
 	w.eventually("the fleet is shown", func() bool { _, body := d.get("/"); return strings.Contains(body, "20 tokens: every client") })
-	shown := func(paused int) {
+	shown := func(of string, paused int) {
 		t.Helper()
 		chip := fmt.Sprintf("paused or frozen <b>%d</b>", paused)
-		if _, body := d.get("/"); strings.Contains(body, chip) != (paused > 0) {
+		right := func() bool { _, body := d.get("/"); return strings.Contains(body, chip) == (paused > 0) }
+		if of == "" {
+			w.eventually("the page shows it", right)
+		} else if !right() {
 			t.Errorf("the page must have %d paused tokens", paused)
 		}
 		_, body := d.get("/tokens/token-07")
-		if strings.Contains(body, ">paused</b>") != (paused > 0) {
+		if strings.Contains(body, "<b data-news>paused</b>") != (paused > 0) {
 			t.Errorf("the page of the token, with %d paused tokens", paused)
 		}
 		var one status.Token
@@ -57,7 +60,7 @@ func TestPagesShowACommand(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		shown(step.paused)
+		shown(step.name, step.paused)
 	}
 }
 

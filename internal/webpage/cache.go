@@ -55,11 +55,16 @@ func (c *cache[T]) peek(wait time.Duration) (value T, ok bool, err error) {
 	return c.value, c.there, c.err
 }
 
-// renew begins to make a value unless the last try was a moment ago, and waits for it, but not longer than wait.
+// renew makes a value that begins now, also if the last one was made a moment ago, and waits for it, but not longer than wait.
 func (c *cache[T]) renew(wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.await(wait)
+	start := time.Now()
+	c.join(wait) // with the one in progress, which has begun before
+	if c.making == nil && c.made.Before(start) && c.err == nil {
+		c.begin()
+	}
+	c.join(wait - time.Since(start))
 }
 
 // update replaces the value, if there is one.
@@ -94,6 +99,11 @@ func (c *cache[T]) await(wait time.Duration) {
 	if c.making == nil && c.rest() <= 0 {
 		c.begin()
 	}
+	c.join(wait)
+}
+
+// join waits for the try in progress, if there is one. c.mu must be held.
+func (c *cache[T]) join(wait time.Duration) {
 	done := c.making
 	if done == nil {
 		return

@@ -16,10 +16,9 @@ const (
 	// A page that is open is asked for every 15 seconds.
 	fleetEvery = 2 * time.Second
 	lookIdle   = 40 * time.Second
-	// firstWait is how long a page waits for the first look, and newsWait for one after something has happened that may be about
-	// any token.
+	// firstWait is how long a page waits for the first look, and for one after something has happened that may be about any
+	// token, such as a command for all of them.
 	firstWait = 200 * time.Millisecond
-	newsWait  = 30 * time.Millisecond
 	// maxChoices is how many accounts or sinks a list offers.
 	maxChoices = 200
 )

@@ -38,7 +38,7 @@ func (p *pages) look() (f *fleet, ok bool, err error) {
 		return nil, false, err
 	}
 	if _, _, all := p.Source.Changes(f.seen); all {
-		p.fleet.renew(newsWait)
+		p.fleet.renew(firstWait)
 	}
 	p.fleet.update(func(kept *fleet) *fleet {
 		names, seen, _ := p.Source.Changes(kept.seen)
