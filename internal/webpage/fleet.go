@@ -144,17 +144,27 @@ func newFleet(from Source, now time.Time, old *fleet) *fleet {
 
 // with returns the fleet with these tokens as they are now, and these results of checks. The rest is from f, and so is its time.
 func (f *fleet) with(from Source, names []string, checks []status.Check, now time.Time, seen uint64) *fleet {
-	next := &fleet{now: f.now, seen: seen, entries: slices.Clone(f.entries), checks: checks, replicas: f.replicas}
+	next := *f
+	next.seen, next.checks, next.counts = seen, checks, [fine + 1]int{}
 	soon := now.Add(laneDays * 24 * time.Hour)
+	copied := false
 	for _, name := range names {
 		i, known := f.index(name)
 		t, ok := from.Token(name)
-		if known && ok { // else a reload has added or removed it, and the next look at all finds that
-			next.entries[i] = newEntry(&t, now, soon)
+		if !known || !ok {
+			continue // a reload has added or removed it, and the next look at all finds that
 		}
+		e := newEntry(&t, now, soon)
+		if f.entries[i].same(e) {
+			continue
+		}
+		if !copied {
+			next.entries, copied = slices.Clone(f.entries), true
+		}
+		next.entries[i] = e
 	}
 	next.sumUp(f)
-	return next
+	return &next
 }
 
 // index returns the place of a token among the entries.

@@ -41,6 +41,9 @@ func (o *orders) by(sort string) []int32 {
 // with returns the orders of other entries, which have the same names and differ at these indices. What does not change is not
 // sorted again.
 func (o *orders) with(entries []*entry, changed []int32) *orders {
+	if len(changed) == 0 {
+		return o // also what is sorted later is for both
+	}
 	o.mu.Lock()
 	sorted := maps.Clone(o.sorted)
 	o.mu.Unlock()
@@ -51,10 +54,8 @@ func (o *orders) with(entries []*entry, changed []int32) *orders {
 	for _, i := range changed {
 		isChanged[i] = true
 	}
-	if len(changed) > 0 {
-		for sort, list := range sorted {
-			sorted[sort] = moved(list, entries, changed, isChanged, sort)
-		}
+	for sort, list := range sorted {
+		sorted[sort] = moved(list, entries, changed, isChanged, sort)
 	}
 	return &orders{entries: entries, sorted: sorted}
 }
