@@ -33,7 +33,7 @@ type cache[T any] struct {
 // restFactor is how many times as long as making a value took no other one is made.
 const restFactor = 4
 
-// get returns the last value. If there is none that is younger than idle, it waits for one, but not longer than wait; ok is
+// get returns the last value. If there is none, it waits for one, but not longer than wait; ok is
 // false if there is none then. The error is that of the last try: then the value, if there is one, is from before it.
 func (c *cache[T]) get(wait time.Duration) (value T, ok bool, err error) {
 	c.mu.Lock()
@@ -46,7 +46,7 @@ func (c *cache[T]) get(wait time.Duration) (value T, ok bool, err error) {
 func (c *cache[T]) peek(wait time.Duration) (value T, ok bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.there && time.Since(c.made) > c.idle {
+	if c.there && time.Since(c.made) > c.idle+2*restFactor*c.cost { // a value that takes long is made rarely
 		c.forget()
 	}
 	if !c.there {

@@ -186,6 +186,21 @@ func TestLookTakesLong(t *testing.T) {
 	})
 }
 
+// TestSlowLookIsKept: a look that takes so long that the next one comes after more than a minute is shown until then.
+func TestSlowLookIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		source := &live{Sample: webpagetest.Fleet(300), perToken: 50 * time.Millisecond} // a look takes 15 s
+		h := begun(source)
+		get(t, h, "/")
+		time.Sleep(16 * time.Second)
+		for start := time.Now(); time.Since(start) < 5*time.Minute; time.Sleep(15 * time.Second) {
+			if w := get(t, h, "/"); w.Header().Get("Refresh") != "" {
+				t.Fatalf("after %v the tokens are not shown", time.Since(start))
+			}
+		}
+	})
+}
+
 // TestChangeDuringALook: a change that comes while the fleet is looked at, to a token that was read already, is not lost with
 // that look.
 func TestChangeDuringALook(t *testing.T) {
