@@ -66,7 +66,7 @@ func sinkSteps(c Check) []ToDo {
 	case strings.HasPrefix(c.Subject, "vault:") && c.Reason == "refused":
 		at := vaultAt(c)
 		return []ToDo{
-			{"vault policy write" + at + " rotatord <(rotatord docs deploy/vault/rotatord-policy.hcl)", "As an administrator of Vault, if the policy has the name and the paths of the guide: write it again. Rotations go on by themselves."},
+			{"vault policy write" + at + " rotatord <(rotatord docs deploy/vault/rotatord-policy.hcl)", "As an administrator of Vault, if the mount is there, and the policy has the name and the paths of the guide: write it again. Rotations go on by themselves."},
 			{"rotatord doctor", "Otherwise: say what the policy lacks."},
 		}
 	case c.Reason == "no_space" && c.Place != "":

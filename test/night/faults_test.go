@@ -66,6 +66,28 @@ var faults = []fault{
 		},
 	},
 	{
+		id: "login-lost", what: "the secret ID for Vault was destroyed, and the session revoked", page: "vault",
+		cause: func(w *world) {
+			secretID, err := os.ReadFile(filepath.Join(w.dir, "secret-id"))
+			if err == nil {
+				_, err = w.vault.Root(w.t).Logical().Write("auth/approle/role/rotatord/secret-id/destroy", map[string]any{"secret_id": strings.TrimSpace(string(secretID))})
+			}
+			if err == nil {
+				err = w.vault.Root(w.t).Sys().RevokePrefix("auth/approle/login")
+			}
+			if err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		play: func(e *engineer) {
+			c := e.page("vault")
+			e.looks("rotatord doctor")
+			e.follow(c)
+			secretID := e.types("vault write -field=secret_id -f auth/approle/role/rotatord/secret-id", "")
+			e.types("cat > FILE", secretID+"\n", "FILE", filepath.Join(e.w.dir, "secret-id"))
+		},
+	},
+	{
 		id: "pending", what: "Vault is sealed in the middle of a rotation: the new secret waits, and the old one's grace ends", quick: true, page: "grace ending", rotations: 1, grace: "30m",
 		cause: func(w *world) {
 			w.control("POST", "faults", `{"operation": "rotate", "kind": "", "delay": "2s"}`, nil)
@@ -148,7 +170,7 @@ var faults = []fault{
 		},
 	},
 	{
-		id: "rotated-outside", what: "another person rotated the service token at Cloudflare", page: "rotated outside", rotations: 1,
+		id: "rotated-outside", what: "another person rotated the service token at Cloudflare", page: "rotated outside", rotations: 2,
 		cause: func(w *world) {
 			time.Sleep(130 * time.Second) // a change so soon after our own could be ours
 			w.control("POST", "tokens/"+tokenID+"/rotate", `{"grace": "1h"}`, nil)

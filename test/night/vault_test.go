@@ -16,7 +16,8 @@ func vaultCommand(args []string, in io.Reader, out io.Writer) error {
 	config := api.DefaultConfig()
 	options, words := map[string]string{}, []string{}
 	for _, a := range args {
-		if key, value, is := strings.Cut(strings.TrimPrefix(a, "-"), "="); is && strings.HasPrefix(a, "-") {
+		if option, is := strings.CutPrefix(a, "-"); is {
+			key, value, _ := strings.Cut(option, "=")
 			options[key] = value
 		} else {
 			words = append(words, a)
@@ -43,6 +44,12 @@ func vaultCommand(args []string, in io.Reader, out io.Writer) error {
 		answer, err := client.Sys().Unseal(strings.TrimSpace(string(key)))
 		if err == nil {
 			fmt.Fprintf(out, "Sealed    %v\n", answer.Sealed)
+		}
+		return err
+	case words[0] == "write" && len(words) == 2:
+		answer, err := client.Logical().Write(words[1], nil)
+		if err == nil {
+			fmt.Fprint(out, answer.Data[options["field"]])
 		}
 		return err
 	case command == "policy write" && len(words) == 4:
