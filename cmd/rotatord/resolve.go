@@ -3,12 +3,14 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"rotatord/internal/admin"
 	"rotatord/internal/rotation"
+	"rotatord/internal/status"
 )
 
 func newResolve() *cobra.Command {
@@ -138,7 +140,7 @@ func printOutcome(w io.Writer, o admin.Outcome, now time.Time) error {
 		p.doubt(o.Doubt)
 		p.next(o.Token, o.Doubt)
 		p.choices(name, o.Doubt)
-		p.toDo(besideDoubt(o.Token))
+		p.toDo(slices.DeleteFunc(besideDoubt(o.Token), func(do status.ToDo) bool { return do.Command == "" })) // what comes by itself is above
 		return p.print(w)
 	}
 	p.title("%s is no longer in doubt: %s", name, meaning(o.Reason))

@@ -255,7 +255,7 @@ sim) shift; exec REAL sim --listen 127.0.0.1:8787 "$@" ;;
 import) shift; exec REAL import --base-url http://127.0.0.1:8787/client/v4 "$@" ;;
 esac
 case " $* " in
-*" --config "* | *" -c "* | *" --state-dir "* | *" --help "* | " rules "* | " version "* | " completion "* | " demo "* | *" --list "*) exec REAL "$@" ;;
+*" --config "* | *" -c "* | *" --state-dir "* | *" --help "* | " rules "* | " version "* | " completion "* | " demo "* | " docs "* | *" --list "*) exec REAL "$@" ;;
 *) exec REAL "$@" --config /etc/rotatord/config.yaml ;;
 esac
 `

@@ -59,7 +59,7 @@ func Sinks(ctx context.Context, c *config.Config, session *vault.Session) []Find
 	if session == nil {
 		// There is nothing to look at.
 	} else if err := session.Ready(ctx, 0); err != nil {
-		e.add(Bad, VaultLogin, "vault", err.Error(), "look at vault.address, vault.tls and vault.auth, and at the daemon's log")
+		e.add(Bad, VaultLogin, "vault", err.Error(), "look at vault.address, vault.tls and vault.auth, and at the daemon's log"+e.loginSecrets())
 	} else {
 		e.through(ctx, session)
 	}

@@ -33,7 +33,7 @@ func (e *examination) ownSession(ctx context.Context) (*vault.Session, func()) {
 		return nil, nil
 	}
 	if err := session.LogInOnce(ctx); err != nil {
-		advice := "look at vault.address, vault.tls and vault.auth"
+		advice := "look at vault.address, vault.tls and vault.auth" + e.loginSecrets()
 		if rotation.CauseOf(err) == "sealed" {
 			advice = e.unseal()
 		}
@@ -91,6 +91,20 @@ func (e *examination) through(ctx context.Context, session *vault.Session) {
 	}
 	e.places(ctx, session, self, places, versions)
 	e.shared(ctx, session)
+}
+
+// loginSecrets says where the secrets of the login are; empty if it has none.
+func (e *examination) loginSecrets() string {
+	var all []string
+	for _, s := range e.Config.Secrets() {
+		if strings.HasPrefix(s.Field, "vault.auth.") {
+			all = append(all, s.Field+" is in the "+s.Source.String())
+		}
+	}
+	if len(all) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(all, ", ")
 }
 
 // unseal says how a sealed Vault can be used again.
