@@ -109,7 +109,7 @@ func compare(t *testing.T, rows map[string]string) {
 			t.Errorf("docs/night-drill.md does not have this row; make night-drill UPDATE=1 writes it:\n%s", row)
 		}
 	}
-	if !*all {
+	if !*all || len(rows) < len(faults) { // one was skipped: this machine gives no small disk
 		return
 	}
 	fresh := table.ReplaceAllLiteralString(document, "<!-- table -->\n"+want.String()+"<!-- end of table -->")
