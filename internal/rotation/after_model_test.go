@@ -18,6 +18,7 @@ type hooksModel struct {
 
 	carriedOut map[hookKey][]int // the attempts that have succeeded, in their order
 	noted      map[hookKey]int   // the ledger says that it has succeeded: how many attempts were begun by then
+	latest     map[string]int    // by hook: the rank of the newest rotation for which it has run
 	committed  []rotation.Done   // the rotations, in their order
 	repeated   int               // runs that were repeated although they had succeeded
 	replaced   int               // hooks that were owed when a newer rotation came
@@ -29,7 +30,7 @@ type hooksModel struct {
 type hookKey struct{ hook, id string }
 
 func newHooksModel(errorf func(string, ...any), names ...string) *hooksModel {
-	return &hooksModel{names: names, errorf: errorf, carriedOut: map[hookKey][]int{}, noted: map[hookKey]int{}, beganBy: map[hookKey]string{}}
+	return &hooksModel{names: names, errorf: errorf, carriedOut: map[hookKey][]int{}, noted: map[hookKey]int{}, beganBy: map[hookKey]string{}, latest: map[string]int{}}
 }
 
 func hookIn(r rotation.Record, name string) (h rotation.OwedHook) {
@@ -97,12 +98,20 @@ func (m *hooksModel) runs(ledger rotation.Record, run rotation.HookRun, late boo
 		m.errorf("%s runs again for %s, although the ledger says that it has succeeded", run.Hook, run.ID)
 	case ledger.After != nil && ledger.After.ID(is) == run.ID && is.Attempts < run.Attempt:
 		m.errorf("%s runs for %s with attempt %d, and the ledger has %d", run.Hook, run.ID, run.Attempt, is.Attempts)
+	case m.rank(run.RotationID) < m.latest[run.Hook]:
+		m.errorf("%s runs for %s after a newer rotation: consumers see an older digest last", run.Hook, run.RotationID)
 	case len(attempts) > 0 && attempts[len(attempts)-1] >= run.Attempt:
 		m.errorf("%s runs for %s with attempt %d after attempt %d: its receiver cannot tell", run.Hook, run.ID, run.Attempt, attempts[len(attempts)-1])
 	case len(attempts) > 0:
 		m.repeated++
 	}
 	m.carriedOut[key] = append(attempts, run.Attempt)
+	m.latest[run.Hook] = max(m.latest[run.Hook], m.rank(run.RotationID))
+}
+
+// rank returns the place of a rotation in the order in which they were committed.
+func (m *hooksModel) rank(rotationID string) int {
+	return slices.IndexFunc(m.committed, func(d rotation.Done) bool { return d.RotationID == rotationID })
 }
 
 // end checks the hooks after everything has worked for a while: those of the last rotation have run, unless they have not

@@ -80,7 +80,12 @@ func drawShared(seed uint64) sharedScenario {
 		}
 		s.Faults = append(s.Faults, f)
 	}
-	s.HooksFail = []int{0, 1, 3, 4}[rand.New(rand.NewPCG(seed, 17)).IntN(4)]
+	hooks := rand.New(rand.NewPCG(seed, 17))
+	s.HooksFail = []int{0, 1, 3, 4}[hooks.IntN(4)]
+	for range hooks.IntN(3) { // between the note that a hook runs and the last check
+		s.Faults = slices.Insert(s.Faults, hooks.IntN(len(s.Faults)+1), sharedFault{On: "hook prepare", Gap: hooks.IntN(3),
+			planned: planned{how: []string{"stop before", "suspend after"}[hooks.IntN(2)], for_: time.Duration(1+hooks.IntN(6)) * time.Minute}})
+	}
 	for range r.IntN(5) {
 		s.Acts = append(s.Acts, sharedAct{
 			At: time.Duration(r.Int64N(int64(sharedTrouble))), Host: r.IntN(s.Replicas), For: long(),

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -836,6 +837,13 @@ func (p *process) carryOutHook(ctx context.Context, run *rotation.HookRun, fails
 	f := p.planOf("hook")
 	if f.how == "twice" || f.how == "late" || f.how == "cut" {
 		f.how = "after"
+	}
+	prepare := p.planOf("hook prepare")
+	if !strings.Contains(prepare.how, "stop") && !strings.Contains(prepare.how, "suspend") {
+		prepare = planned{}
+	}
+	if _, err := p.call(ctx, "disk", "hook prepare", prepare, func() error { return nil }); err != nil {
+		return err
 	}
 	if err := p.pass(ctx, lasts/2); err != nil { // it reads its secret, and finds its receiver
 		return err
