@@ -1,7 +1,7 @@
 package config
 
 import (
-	osuser "os/user"
+	accounts "os/user"
 	"regexp"
 	"slices"
 )
@@ -20,12 +20,12 @@ var number = regexp.MustCompile(`^[0-9]+$`)
 func (c *checker) warnUnknown(path string, a Allow) {
 	const unknown = "this machine has no %s %q in its files, so this entry allows nothing here: correct it, or write the number that the command id shows (rotatord does not ask LDAP or SSSD for names)"
 	if name := a.User; validAccount.MatchString(name) && !number.MatchString(name) {
-		if _, err := osuser.Lookup(name); err != nil {
+		if _, err := accounts.Lookup(name); err != nil {
 			c.warn(path+".user", unknown, "user", name)
 		}
 	}
 	if name := a.Group; validAccount.MatchString(name) && !number.MatchString(name) {
-		if _, err := osuser.LookupGroup(name); err != nil {
+		if _, err := accounts.LookupGroup(name); err != nil {
 			c.warn(path+".group", unknown, "group", name)
 		}
 	}

@@ -20,7 +20,7 @@ log: {level: debug, format: text}
 metrics: {per_token: essential}
 state: {dir: /srv/rotatord/, identity: {env: AGE_IDENTITY}, shared: {vault: {mount: /team/kv/, prefix: /ops/rotatord/}, claim: 5s, replica: b.2}}
 audit: {file: /var/log//rotatord/audit.jsonl, max_size: 1GiB, max_age: 0, keep: 3}
-admin: {allow: [{group: operators, verbs: [status, rotate]}, {user: "1000", verbs: [all]}]}
+admin: {allow: [{group: no-such-group, verbs: [status, rotate]}, {user: "1000", verbs: [all]}]}
 accounts:
   a.b:
     account_id: 023E105F4ECEF8AD9CA31A8372D0C353
@@ -168,7 +168,7 @@ func TestEverything(t *testing.T) {
 			},
 		},
 		Audit:      config.Audit{File: "/var/log/rotatord/audit.jsonl", MaxSize: 1 << 30, Keep: 3},
-		Allow:      []config.Allow{{Group: "operators", Verbs: []string{"status", "rotate"}}, {User: "1000", Verbs: []string{"all"}}},
+		Allow:      []config.Allow{{Group: "no-such-group", Verbs: []string{"status", "rotate"}}, {User: "1000", Verbs: []string{"all"}}},
 		Kubernetes: config.Kubernetes{Kubeconfig: "/etc/rotatord/kubeconfig", Context: "prod:admin"},
 		Tokens: []config.Token{
 			inheriting(config.Token{
@@ -211,8 +211,8 @@ func TestEverything(t *testing.T) {
 			}),
 		},
 	}
-	if len(got.Warnings) != 5 {
-		t.Errorf("warnings: %q, want only those about api_key, replace, the renew_for that is of no use, and a short claim and a file with a shared ledger", lines(got.Warnings))
+	if len(got.Warnings) != 6 {
+		t.Errorf("warnings: %q, want only those about api_key, replace, the renew_for that is of no use, and a short claim, a file with a shared ledger, and a group that no machine has", lines(got.Warnings))
 	}
 	got.Warnings = nil
 	if diff := cmp.Diff(want, got, sameConfig); diff != "" {

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"time"
 
+	"rotatord/internal/audit"
 	"rotatord/internal/cloudflare"
 	"rotatord/internal/config"
 	"rotatord/internal/printable"
@@ -75,9 +76,11 @@ type Options struct {
 	// disk asks the system about a directory; nil: diskOf.
 	disk func(dir string) disk
 	// euid is who runs this, and openAs opens a file as another user would; nil: os.Geteuid, openAs.
-	euid   func() int
-	stat   func(path string) (fs.FileInfo, error) // nil: os.Stat
-	openAs func(user ServiceUser, path string) (closed string, err error)
+	euid func() int
+	// inspect looks at a record of events; nil: audit.Inspect.
+	inspect func(path string) (audit.Inspected, error)
+	stat    func(path string) (fs.FileInfo, error) // nil: os.Stat
+	openAs  func(user ServiceUser, path string) (closed string, err error)
 }
 
 // examination is one run.
@@ -106,6 +109,9 @@ func Examine(ctx context.Context, o Options) []Finding {
 	}
 	if o.stat == nil {
 		o.stat = os.Stat
+	}
+	if o.inspect == nil {
+		o.inspect = audit.Inspect
 	}
 	if o.openAs == nil {
 		o.openAs = openAs

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"rotatord/internal/audit"
 	"rotatord/internal/ownpath"
 )
 
@@ -20,7 +19,7 @@ func (e *examination) record() {
 		return
 	}
 	dir := filepath.Dir(path)
-	found, err := audit.Inspect(path)
+	found, err := e.inspect(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		e.recordMissing(subject, path)
@@ -77,10 +76,11 @@ func (e *examination) recordMissing(subject, path string) {
 	dir := filepath.Dir(path)
 	for _, above := range []string{dir, filepath.Dir(dir)} {
 		info, err := os.Stat(above)
+		d := e.disk(above)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
-		case err == nil && info.IsDir() && e.disk(above).writable:
+		case err == nil && info.IsDir() && (d.writable || !d.known):
 			e.add(Good, RecordMissing, subject, path+" does not exist yet: the daemon begins it at its first start", "")
 		default:
 			e.add(Bad, RecordUnusable, subject, path+" does not exist, and this user may not create it", "create "+dir+" with mode 0700 for the daemon's user")
