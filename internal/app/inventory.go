@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -59,7 +60,7 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 			// not wait behind what is due.
 			urgent = rotation.WithUrgency(ctx, rotation.UrgencyManual)
 		}
-		began := a.now()
+		began, first := a.now(), false
 		all, err := account.client.List(urgent)
 		if ctx.Err() != nil {
 			return
@@ -75,12 +76,15 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 		// An incomplete listing says something about the entries that it has, and about nothing else.
 		if err == nil || len(all.Tokens) > 0 {
 			a.recordListing(ctx, name, listing{all, err == nil, began})
-			account.inventoried.Store(true)
+			first = !account.inventoried.Swap(true)
 		}
 		if err == nil {
 			retry = inventoryRetry
 			account.size.Store(int64(all.Size()))
 			a.inventoried(ctx, name, account, true)
+		}
+		if first && a.allListed() {
+			debug.FreeOSMemory() // the start needs twice what the daemon needs from now on
 		}
 		select {
 		case <-ctx.Done():
@@ -88,6 +92,18 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// allListed reports whether each account was listed at least once.
+func (a *App) allListed() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, account := range a.accounts {
+		if !account.inventoried.Load() {
+			return false
+		}
+	}
+	return true
 }
 
 // listing is what a listing showed.
