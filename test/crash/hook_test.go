@@ -164,7 +164,8 @@ func newHookWorld(t *testing.T, kind string, cluster *kube.Server) *hookWorld {
 	t.Cleanup(api.Close)
 	w.simURL = api.URL
 	more := w.receiver.prepare(t)
-	config := fmt.Sprintf(`
+	var config strings.Builder
+	fmt.Fprintf(&config, `
 listen: 127.0.0.1:0
 admin_socket: %[1]s/admin.sock
 state: {dir: %[1]s/state}
@@ -174,9 +175,9 @@ defaults: {account: sim, schedule: "@every 720h", grace: 1h, after: [%[4]s]}
 tokens:
 `, dir, api.URL+cfsim.BasePath, more, w.receiver.config())
 	for i, name := range w.tokens {
-		config += fmt.Sprintf("  %s: {id: %s, sinks: [{file: {path: %s/%[1]s.env, fields: {client_id: ID, client_secret: SECRET}}}]}\n", name, cfsim.SeedTokenID(i+1), dir)
+		fmt.Fprintf(&config, "  %s: {id: %s, sinks: [{file: {path: %s/%[1]s.env, fields: {client_id: ID, client_secret: SECRET}}}]}\n", name, cfsim.SeedTokenID(i+1), dir)
 	}
-	for name, content := range map[string]string{"api-token": "crash", "config.yaml": config} {
+	for name, content := range map[string]string{"api-token": "crash", "config.yaml": config.String()} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
