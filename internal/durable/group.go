@@ -1,6 +1,8 @@
 package durable
 
 import (
+	"cmp"
+	"errors"
 	"io/fs"
 	"path/filepath"
 	"sync"
@@ -17,44 +19,65 @@ type Group[T any] struct {
 
 type member[T any] struct {
 	item T
-	turn chan bool // true: run for all that wait; false: another has run for this one
+	turn chan turn
 }
 
+// turn is what a caller that waits is told.
+type turn int
+
+const (
+	yours    turn = iota // run for all that wait
+	done                 // another has run for this one
+	panicked             // another has begun to run for this one, and not ended
+)
+
+// ErrPanicked says that a run which other callers shared has ended in a panic of the program. It is not known what it did.
+var ErrPanicked = errors.New("a fault of the program has ended the write that was shared with others")
+
 // Do returns after a call of run that had item among its items, and that began after the call of Do. At most one run is in
-// progress. A run that has to tell the callers apart writes into the items, so these are pointers then.
-func (g *Group[T]) Do(item T, run func(items []T)) {
-	me := &member[T]{item, make(chan bool, 1)}
+// progress. A run that has to tell the callers apart writes into the items, so these are pointers then. If run panics, so
+// does Do for the caller that runs; for the others [ErrPanicked] is the error.
+func (g *Group[T]) Do(item T, run func(items []T)) error {
+	me := &member[T]{item, make(chan turn, 1)}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, me)
 	lead := !g.running
 	g.running = true
 	g.mu.Unlock()
-	if !lead && !<-me.turn {
-		return
+	if !lead {
+		switch <-me.turn {
+		case done:
+			return nil
+		case panicked:
+			return ErrPanicked
+		}
 	}
 	g.mu.Lock()
 	all := g.waiting // me is among them
 	g.waiting = nil
 	g.mu.Unlock()
-	defer g.end(me, all) // also if run panics
+	ended := panicked
+	defer func() { g.end(me, all, ended) }()
 	items := make([]T, len(all))
 	for i, m := range all {
 		items[i] = m.item
 	}
 	run(items)
+	ended = done
+	return nil
 }
 
 // end tells the others of a run that it is over, and gives the next run to one that waits for it.
-func (g *Group[T]) end(me *member[T], all []*member[T]) {
+func (g *Group[T]) end(me *member[T], all []*member[T], how turn) {
 	for _, m := range all {
 		if m != me {
-			m.turn <- false
+			m.turn <- how
 		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if len(g.waiting) > 0 {
-		g.waiting[0].turn <- true
+		g.waiting[0].turn <- yours
 	} else {
 		g.running = false
 	}
@@ -99,11 +122,11 @@ func (d *Dir) Remove(name string) error {
 // syncNames makes durable what was renamed and removed before the call.
 func (d *Dir) syncNames() error {
 	var mine dirSync
-	d.syncs.Do(&mine, func(all []*dirSync) {
+	err := d.syncs.Do(&mine, func(all []*dirSync) {
 		err := d.sync(d.path)
 		for _, one := range all {
 			one.err = err
 		}
 	})
-	return mine.err
+	return cmp.Or(err, mine.err)
 }

@@ -1,11 +1,13 @@
 package durable
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -56,18 +58,38 @@ func TestGroup(t *testing.T) {
 	})
 }
 
-// TestGroupSurvivesAPanic: the panic is that of the caller whose run it was, and the others go on.
+// TestGroupSurvivesAPanic: the panic is that of the caller whose run it was. Others that shared the run are not told that it
+// has succeeded, and later ones go on.
 func TestGroupSurvivesAPanic(t *testing.T) {
-	var g Group[int]
-	func() {
-		defer func() { _ = recover() }()
-		g.Do(1, func([]int) { panic("broken") })
-	}()
-	ran := false
-	g.Do(2, func([]int) { ran = true })
-	if !ran {
-		t.Error("nothing runs any more")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var g Group[int]
+		release := make(chan struct{})
+		go g.Do(1, func([]int) { <-release })
+		synctest.Wait()
+		var ends []any
+		var mu sync.Mutex
+		for range 2 {
+			go func() {
+				var err error
+				defer func() {
+					mu.Lock()
+					defer mu.Unlock()
+					ends = append(ends, cmp.Or[any](recover(), err))
+				}()
+				err = g.Do(2, func([]int) { panic("broken") })
+			}()
+		}
+		synctest.Wait()
+		close(release)
+		synctest.Wait()
+		if len(ends) != 2 || !slices.Contains(ends, any("broken")) || !slices.Contains(ends, any(ErrPanicked)) {
+			t.Errorf("the two that shared a run which panicked have got %v", ends)
+		}
+		ran := false
+		if err := g.Do(3, func([]int) { ran = true }); err != nil || !ran {
+			t.Errorf("nothing runs any more: %v", err)
+		}
+	})
 }
 
 // TestDirSharesSyncs: files that are written at the same time share the sync of their directory. Each is there before

@@ -28,7 +28,9 @@ var errNothing = errors.New("nothing to write")
 // is not noted: it says nothing about the disk.
 func (l *Local) update(prepare func(*bbolt.Tx) (write func() error, err error)) error {
 	one := &change{prepare: prepare}
-	l.changes.Do(one, l.commit)
+	if err := l.changes.Do(one, l.commit); err != nil {
+		return err // it is not known whether it was written
+	}
 	return one.err
 }
 
