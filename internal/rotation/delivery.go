@@ -41,25 +41,35 @@ func (a *attempt) deliver(ctx context.Context, c Credential) (d round) {
 	return d
 }
 
+// maxLooks is how often one delivery looks at a sink in which another secret turns up.
+const maxLooks = 3
+
 func (a *attempt) deliverTo(ctx context.Context, sink Sink, c Credential, d *round) error {
 	ctx, cancel := context.WithTimeout(ctx, a.storeBound())
 	defer cancel()
 	base, known := a.record.Work.BeforeSink[sink.Name()]
+	var stored Stored
 	// In the attempt that did the preflight, what the preflight read is still good; the sink merges what
-	// others have written since. A later attempt reads again.
-	if !known || !a.claimed {
-		now, err := lookAt(ctx, sink)
-		if err != nil {
-			return err
+	// others have written since, but for another secret. A later attempt reads again.
+	err := ErrOtherSecret
+	if known && a.claimed {
+		stored, err = sink.Store(WithSendCheck(ctx, a.maySend), a.delivery(sink, c, base))
+	}
+	for range maxLooks {
+		if !errors.Is(err, ErrOtherSecret) {
+			break
+		}
+		now, lookErr := lookAt(ctx, sink)
+		if lookErr != nil {
+			return lookErr
 		}
 		if known && now.Digest != base.Digest && now.Digest != c.ClientSecret.Digest() {
 			if err := a.requireLatest(ctx, sink.Name(), now, d); err != nil {
 				return err
 			}
 		}
-		base = now
+		stored, err = sink.Store(WithSendCheck(ctx, a.maySend), a.delivery(sink, c, now))
 	}
-	stored, err := sink.Store(WithSendCheck(ctx, a.maySend), a.delivery(sink, c, base))
 	if err != nil {
 		return err
 	}
@@ -87,7 +97,7 @@ func (a *attempt) storeBound() time.Duration {
 // delivery returns what a sink gets.
 func (a *attempt) delivery(sink Sink, c Credential, base Stored) Delivery {
 	work := a.record.Work
-	d := Delivery{Credential: c, Base: base, RotationID: work.RotationID, At: moment.Max(work.SealedAt, work.IntentAt), By: work.Owner}
+	d := Delivery{Credential: c, Base: base, OnlyOver: true, RotationID: work.RotationID, At: moment.Max(work.SealedAt, work.IntentAt), By: work.Owner}
 	d.Replaces, d.GraceEndsAt = a.record.replacedIn(sink.Name(), a.now())
 	return d
 }

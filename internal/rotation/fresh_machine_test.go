@@ -127,6 +127,9 @@ func (s replaceSink) Preflight(context.Context) (st rotation.Stored, err error) 
 
 func (s replaceSink) Store(_ context.Context, d rotation.Delivery) (st rotation.Stored, err error) {
 	err = s.do(s.name+" store", func() error {
+		if err := d.MayReplace(s.stored()); err != nil {
+			return err
+		}
 		s.checkReplaced(d)
 		s.put(s.content, d.Credential)
 		st = s.stored()

@@ -86,6 +86,36 @@ func TestOvertakenIsReportedOnce(t *testing.T) {
 	})
 }
 
+// TestOvertakenInTheFirstDelivery: others rotate the token between our answer and its delivery in the same attempt, and
+// store their secret. Ours does not go over it.
+func TestOvertakenInTheFirstDelivery(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.once("sink store", func() { w.rotateOutside(time.Hour) })
+		w.advance(r, token)
+		if work := w.record().Work; work == nil || work.Overtaken == nil {
+			t.Errorf("the secret was not overtaken: %+v", w.record().Step)
+		}
+		if w.sink.ClientSecret.Reveal() != w.current {
+			t.Error("the secret that works was overwritten")
+		}
+	})
+}
+
+// TestOtherSecretInTheFirstDelivery: another program stores a secret between our answer and its delivery, and nothing was
+// changed at Cloudflare. Then ours is the last one, and goes over it in the same attempt.
+func TestOtherSecretInTheFirstDelivery(t *testing.T) {
+	inBubble(t, 40*time.Minute, func(w *world, token rotation.Token, r *rotation.Rotator) {
+		w.once("sink store", func() {
+			w.sink = rotation.Credential{ClientID: w.clientID, ClientSecret: secret.New("an old one")}
+			w.version++
+		})
+		w.advance(r, token)
+		if w.record().Step != rotation.StepIdle || w.sink.ClientSecret.Reveal() != w.current {
+			t.Errorf("%s: our secret is not in the sink", w.record().Step)
+		}
+	})
+}
+
 // TestOvertakenEndsByItself: another writer puts our secret or the one before back into the sink, or empties it.
 func TestOvertakenEndsByItself(t *testing.T) {
 	for _, what := range []string{"ours", "the one from before", "nothing"} {

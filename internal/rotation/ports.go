@@ -239,17 +239,19 @@ type Sink interface {
 	Preflight(ctx context.Context) (Stored, error)
 	// Store delivers a credential and returns only after reading back that it is there. The
 	// write is check-and-set where the sink has that. A conflicting or lost answer is
-	// resolved by reading, and a write by another writer to other fields is merged. Calling
-	// Store again with the same delivery changes nothing.
+	// resolved by reading, and a write by another writer to other fields is merged. Over another
+	// secret it writes only if [Delivery.MayReplace] allows it. Calling Store again with the same
+	// delivery changes nothing.
 	Store(ctx context.Context, d Delivery) (Stored, error)
 }
 
 // Delivery is a credential for one sink, and what the sink may write beside it.
 type Delivery struct {
 	Credential
-	// Base is what Preflight, or Look for a later attempt, has returned. A sink that reads before it
-	// writes may do without it.
-	Base Stored
+	// Base is what Preflight, or Look for a later attempt, has returned. With OnlyOver, a sink writes only over the secret
+	// of Base, or where it has none: see [Delivery.MayReplace].
+	Base     Stored
+	OnlyOver bool
 
 	// RotationID, At and By are for people: the rotation, when its answer came, and which host and
 	// process has claimed it. None is needed to deliver; outside of a rotation they are zero.
@@ -264,6 +266,20 @@ type Delivery struct {
 	// or if it is not known, and without GraceEndsAt. A sink that has the previous secret beside the new one
 	// has it only if its digest is Replaces.
 	Replaces secret.Digest
+}
+
+// ErrOtherSecret is in the error of a Store that has written nothing, because the sink holds a secret that it did not hold
+// before.
+var ErrOtherSecret = errors.New("another secret was written there meanwhile")
+
+// MayReplace returns [ErrOtherSecret] if the delivery must not replace what the sink holds now. A sink asks it before each
+// write, with what that write is against: another program may have rotated the service token after us, and stored a secret
+// that is newer than ours.
+func (d Delivery) MayReplace(now Stored) error {
+	if d.OnlyOver && now.Digest != "" && now.Digest != d.Base.Digest && now.Digest != d.ClientSecret.Digest() {
+		return ErrOtherSecret
+	}
+	return nil
 }
 
 // SinkReader is a [Sink] that can say what it holds, secret included. It is used to try a secret that has

@@ -343,7 +343,7 @@ func (a *restore) writeTo(ctx context.Context, sink damagedSink, c Credential) (
 	if !base.sameContent(sink.holds) {
 		return Stored{}, errors.New("it was changed again before it was written: the watch looks at it again first")
 	}
-	stored, err := sink.Store(WithSendCheck(ctx, a.maySend), Delivery{Credential: c, Base: base, At: a.now().UTC(), By: a.owner})
+	stored, err := sink.Store(WithSendCheck(ctx, a.maySend), Delivery{Credential: c, Base: base, OnlyOver: true, At: a.now().UTC(), By: a.owner})
 	if err != nil {
 		return Stored{}, err
 	}

@@ -1014,6 +1014,8 @@ func (s sharedSink) Store(ctx context.Context, d rotation.Delivery) (st rotation
 			case s.sink.ClientSecret.Equal(d.ClientSecret):
 			case s.sinkVersion != base:
 				conflict = true
+			case d.MayReplace(s.stored()) != nil:
+				return rotation.ErrOtherSecret
 			default:
 				s.checkDelivered(d)
 				s.process.sink = d.Credential

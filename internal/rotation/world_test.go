@@ -137,6 +137,18 @@ type fault struct {
 	late time.Duration
 }
 
+// once does something just before the first call of that name is carried out.
+func (w *world) once(name string, do func()) {
+	done := false
+	w.fault = func(_ int, call string) fault {
+		if !done && call == name {
+			done = true
+			do()
+		}
+		return fault{}
+	}
+}
+
 // failOnce makes the first call of that name fail.
 func (w *world) failOnce(name string, f fault) {
 	failed := false
@@ -405,6 +417,9 @@ func (s memorySink) Preflight(context.Context) (st rotation.Stored, err error) {
 
 func (s memorySink) Store(_ context.Context, d rotation.Delivery) (st rotation.Stored, err error) {
 	err = s.do("sink store", func() error {
+		if err := d.MayReplace(s.stored()); err != nil {
+			return err
+		}
 		s.checkReplaced(d)
 		if !s.sink.ClientSecret.Equal(d.ClientSecret) {
 			s.world.sink = d.Credential

@@ -171,6 +171,9 @@ func (f *File) storeOnce(ctx context.Context, d rotation.Delivery) (fileState, e
 	if have(now.value, fields) && access.isOf(now.info) {
 		return now, nil
 	}
+	if err := d.MayReplace(f.stored(now)); err != nil {
+		return fileState{}, err
+	}
 	content, err := f.format.set(now.content, fields)
 	if err != nil {
 		return fileState{}, err

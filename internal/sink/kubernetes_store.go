@@ -41,6 +41,9 @@ func (k *Kubernetes) Store(ctx context.Context, d rotation.Delivery) (rotation.S
 		if have(textOf(now), ours) {
 			return k.stored(now), nil
 		}
+		if err := d.MayReplace(k.stored(now)); err != nil {
+			return rotation.Stored{}, err
+		}
 		after, err := k.storeOnce(ctx, now, ours)
 		if err != nil {
 			return rotation.Stored{}, err

@@ -44,6 +44,9 @@ func (v *Vault) Store(ctx context.Context, d rotation.Delivery) (stored rotation
 			v.note(ctx, kv, now, d)
 			return v.stored(now), nil
 		}
+		if err := d.MayReplace(v.stored(now)); err != nil {
+			return rotation.Stored{}, err
+		}
 		if err := rotation.MaySend(ctx); err != nil { // after a conflict, what is stored may be newer than ours
 			return rotation.Stored{}, err
 		}

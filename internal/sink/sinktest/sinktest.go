@@ -316,6 +316,30 @@ var suite = []testCase{
 		}
 		want(t, h, preflight(t, h), credential(3))
 	}},
+	{"another secret comes while the delivery waits", func(h Harness) bool { return h.DuringNextWrite != nil }, func(t *testing.T, h Harness) {
+		want(t, h, store(t, h, credential(1), preflight(t, h)), credential(1))
+		d := rotation.Delivery{Credential: credential(2), Base: preflight(t, h), OnlyOver: true}
+		h.DuringNextWrite(t, func() {
+			h.OutsideWrite(t, map[string]any{ClientIDField: credential(3).ClientID, ClientSecretField: credential(3).ClientSecret.Reveal()})
+		})
+		if _, err := h.Sink.Store(t.Context(), d); err == nil { // a sink may have another reason, too
+			t.Error("a secret that the delivery does not know was written over")
+		}
+		want(t, h, preflight(t, h), credential(3))
+		if _, err := h.Sink.Store(t.Context(), d); !errors.Is(err, rotation.ErrOtherSecret) {
+			t.Errorf("the same delivery again: %v", err)
+		}
+		want(t, h, preflight(t, h), credential(3))
+		d.Base = preflight(t, h)
+		stored, err := h.Sink.Store(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, h, stored, credential(2))
+		if _, err := h.Sink.Store(t.Context(), d); err != nil {
+			t.Errorf("a delivery of what is there: %v", err)
+		}
+	}},
 	{"reading back fails", func(h Harness) bool { return h.FailReads != nil }, func(t *testing.T, h Harness) {
 		store(t, h, credential(1), preflight(t, h))
 		h.FailReads(t, 1)
