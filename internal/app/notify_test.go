@@ -151,12 +151,22 @@ func TestReplicasNotify(t *testing.T) {
 	in.mu.Unlock()
 	all[told].leave()
 	delete(all, told)
-	for _, d := range all {
+	for name, d := range all {
 		w.eventually("the others go on", d.ready)
-		if _, err := d.Resolve(t.Context(), "ci", rotation.ResolveRotateNow); err == nil {
+		_, err := d.Resolve(t.Context(), "ci", rotation.ResolveRotateNow)
+		if err == nil {
 			break
 		}
+		t.Logf("%s does not decide it: %v", name, err)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for name, d := range all {
+				t.Logf("the log of %s:\n%s", name, d.log)
+			}
+			t.Logf("told: %q", in.got)
+		}
+	})
 	w.eventually("its end was told", func() bool { return in.count("recovered in_doubt") > 0 })
 	if n, m := in.count("new in_doubt"), in.count("recovered in_doubt"); n != 1 || m != 1 {
 		t.Errorf("told %d times, and its end %d times: %q", n, m, in.got)

@@ -23,6 +23,7 @@ type lane struct {
 
 	page    *page // nil: not loaded
 	version int
+	opened  time.Time            // when page was loaded
 	unsaved bool                 // page is newer than what the book has
 	seen    map[string]time.Time // when what was not told was first seen
 	// newsSince is when the first of the news was seen that is not told yet; zero if there is none. streak counts messages
@@ -124,6 +125,9 @@ func (l *lane) step(ctx context.Context) (next time.Time) {
 		l.note(&l.bookErr, nil)
 		return time.Time{}
 	}
+	if l.isOld() {
+		l.page = nil
+	}
 	if l.page == nil && !l.open(ctx) {
 		return l.n.o.Now().Add(cycle)
 	}
@@ -151,6 +155,15 @@ func (l *lane) step(ctx context.Context) (next time.Time) {
 	return time.Time{}
 }
 
+// rereadEvery is how often the book of several replicas is read again, so that this replica notices what another one has told
+// in a turn that began and ended between two steps.
+const rereadEvery = 30 * time.Second
+
+// isOld reports whether another replica may have written the book since the page was loaded.
+func (l *lane) isOld() bool {
+	return l.scope == ofFleet && l.page != nil && l.page.Outbox == nil && !l.unsaved && l.n.o.Now().Sub(l.opened).Abs() >= rereadEvery
+}
+
 // open loads the page. It returns false if that is not possible yet.
 func (l *lane) open(ctx context.Context) bool {
 	bounded, cancel := context.WithTimeout(ctx, bookTime)
@@ -165,6 +178,7 @@ func (l *lane) open(ctx context.Context) bool {
 		l.n.o.Log.Error("the receiver of notifications is told everything again", "receiver", l.c.Name, "error", err)
 	}
 	l.page, l.version, l.tries, l.nextTry = p, version, 0, time.Time{}
+	l.opened = l.n.o.Now()
 	if l.unsaved { // the last write failed: nothing is sent before one succeeds
 		return l.save(ctx)
 	}

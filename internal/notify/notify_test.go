@@ -599,6 +599,35 @@ func TestReplicas(t *testing.T) {
 	})
 }
 
+// TestShortTurn: the turn of another replica begins and ends while this one does nothing. It still tells the end of what that
+// one has told.
+func TestShortTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		kv := new(kvtest.Server)
+		inboxes, stops := map[string]*inbox{"r0": {}, "r1": {}}, map[string]func(){}
+		for _, name := range []string{"r1", "r0"} {
+			receiver := all("night")
+			if name == "r1" { // it collects news while r0 tells them
+				receiver.Group = 10 * time.Minute
+			}
+			_, stops[name] = w.start(inboxes[name], receiver, func(o *notify.Options) {
+				o.Shared, o.Replica, o.Turn = kv.Client(nil), name, func(string) bool { return true }
+				o.Dir = filepath.Join(filepath.Dir(w.dir), name)
+			})
+			time.Sleep(time.Minute) // both have read what was told
+		}
+		defer stops["r1"]()
+		w.set("a", doubtful)
+		time.Sleep(2 * time.Minute)
+		want(t, inboxes["r0"], "a: in doubt")
+		stops["r0"]()
+		w.set("a", nil)
+		time.Sleep(20 * time.Minute)
+		want(t, inboxes["r1"], "a: no longer in doubt")
+	})
+}
+
 // TestReload: a receiver that is changed goes on with what it was told, and one that is removed gets nothing more.
 func TestReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
