@@ -234,6 +234,7 @@ func (h *host) start(token rotation.Token) *process {
 func (p *process) inTurn(do func()) {
 	p.turn <- struct{}{}
 	defer func() { <-p.turn }()
+	p.awake() // a process that has died may have left its locks locked
 	do()
 }
 
