@@ -17,6 +17,7 @@ import (
 	"rotatord/internal/config"
 	"rotatord/internal/doctor"
 	"rotatord/internal/hook"
+	receivers "rotatord/internal/notify"
 	"rotatord/internal/rotation"
 	"rotatord/internal/vault"
 )
@@ -155,6 +156,11 @@ func warnings(c *config.Config, user *doctor.ServiceUser) []string {
 		}
 		if _, err := secret.Source.ReadAs(context.Background(), secret.Kind); err != nil {
 			all = append(all, fmt.Sprintf("%s: %s: %v", c.File, secret.Field, err))
+		}
+	}
+	for i, r := range c.Notify {
+		if err := receivers.CAProblem(context.Background(), r); err != nil && !outOfSight[r.CAFile().Path] {
+			all = append(all, fmt.Sprintf("%s: notify[%d].%v", c.File, i, err))
 		}
 	}
 	return append(all, loginWarnings(c, outOfSight)...)

@@ -77,7 +77,7 @@ func (c *Client) get(ctx context.Context, address string, header http.Header) (i
 	}
 	// Only the status counts. The body is read because a server may report a connection that breaks as a
 	// fault.
-	_, _ = io.CopyN(io.Discard, resp.Body, maxBody)
+	_, _ = outbound.ReadBody(resp.Body, maxBody)
 	_ = resp.Body.Close()
 	return resp.StatusCode, nil
 }

@@ -70,7 +70,7 @@ var allowed = map[string][]string{
 	"internal/ageplugin/ageplugintest": {},
 
 	// The limits for answers are the same for every peer.
-	"internal/outbound": {"internal/printable"},
+	"internal/outbound": {"internal/printable", "internal/smallfile"},
 
 	// Adapters import the core. A sink uses the one session with Vault.
 	"internal/access":          append([]string{"internal/outbound"}, core...),

@@ -88,7 +88,7 @@ func (a *App) lookAtReceiver(ctx context.Context, name string) error {
 				errs = append(errs, fmt.Errorf("%s: %w", s.Field, err))
 			}
 		}
-		return errors.Join(append(errs, a.notifier.Problem(name))...)
+		return errors.Join(append(errs, notify.CAProblem(ctx, r), a.notifier.Problem(name))...)
 	}
 	return nil
 }

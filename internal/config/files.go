@@ -41,6 +41,10 @@ func (c *Config) eachFile(do func(field string, path *string, secret bool)) {
 		}
 	}
 	c.eachSecret(func(field string, source *SecretSource, _ SecretKind) { visit(field, &source.File, true) })
+	for i := range c.Notify {
+		r := &c.Notify[i]
+		visit(itemPath("notify", i)+"."+r.Kind.Kind()+".ca_file", r.Kind.authorities(), false)
+	}
 	visit("kubernetes.kubeconfig", &c.Kubernetes.Kubeconfig, true)
 	if c.Vault == nil {
 		return

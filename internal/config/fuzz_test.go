@@ -179,9 +179,9 @@ func receivers(all []config.Receiver) (list []any) {
 			for name, value := range kind.Headers {
 				headers[name] = source(value)
 			}
-			written["webhook"] = given(object{"url": source(kind.URL), "secret": source(kind.Secret), "format": kind.Format, "headers": headers})
+			written["webhook"] = given(object{"url": source(kind.URL), "secret": source(kind.Secret), "format": kind.Format, "headers": headers, "ca_file": kind.CAFile})
 		case *config.SMTP:
-			written["smtp"] = given(object{"server": kind.Server, "from": kind.From, "to": kind.To, "username": kind.Username, "password": source(kind.Password), "tls": kind.TLS})
+			written["smtp"] = given(object{"server": kind.Server, "from": kind.From, "to": kind.To, "username": kind.Username, "password": source(kind.Password), "tls": kind.TLS, "ca_file": kind.CAFile})
 		}
 		list = append(list, given(written))
 	}

@@ -29,6 +29,8 @@ type ReceiverKind interface {
 	check(c *checker, path string, in raw.Receiver)
 	// eachSecret calls do for each secret that the receiver is configured with.
 	eachSecret(path string, do func(field string, source *SecretSource, kind SecretKind))
+	// authorities is where the path of ca_file is kept.
+	authorities() *string
 }
 
 // Receiver is told what is wrong.
@@ -81,6 +83,11 @@ func (r *Receiver) Secrets() []NamedSecret {
 		}
 	})
 	return all
+}
+
+// CAFile returns the file of the authorities that the receiver's certificate must come from. Its path is empty if there is none.
+func (r *Receiver) CAFile() NamedFile {
+	return NamedFile{Field: r.Kind.Kind() + ".ca_file", Path: *r.Kind.authorities()}
 }
 
 // WantsTopic reports whether the receiver is told of a topic.

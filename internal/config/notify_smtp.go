@@ -27,6 +27,8 @@ type SMTP struct {
 	Username string
 	Password SecretSource
 	TLS      string // MailStartTLS (default), MailTLS or MailPlain
+	// CAFile has the authorities that the server's certificate must come from. Empty: the system's.
+	CAFile string
 }
 
 // maxRecipients is how many addresses a receiver may have.
@@ -45,9 +47,15 @@ func (m *SMTP) eachSecret(path string, do func(string, *SecretSource, SecretKind
 	do(path+".password", &m.Password, AnySecret)
 }
 
+func (m *SMTP) authorities() *string { return &m.CAFile }
+
 func (m *SMTP) check(c *checker, path string, receiver raw.Receiver) {
 	in := receiver.SMTP
 	m.TLS = c.oneOf(path+".tls", in.TLS, MailStartTLS, MailStartTLS, MailTLS, MailPlain)
+	m.CAFile = c.filePath(path+".ca_file", in.CAFile)
+	if m.TLS == MailPlain && in.CAFile != nil {
+		c.wrong(path+".ca_file", "is for a connection with TLS, and tls: none has none: remove one of the two")
+	}
 	m.Server = or(in.Server, "")
 	host, port, err := net.SplitHostPort(m.Server)
 	n, numberErr := strconv.ParseUint(port, 10, 16)

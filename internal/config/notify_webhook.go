@@ -23,6 +23,8 @@ type Webhook struct {
 	Format string // FormatGeneric (default) or FormatSlack
 	// Headers are further headers by name, with the places of their values.
 	Headers map[string]SecretSource
+	// CAFile has the authorities that the server's certificate must come from. Empty: the system's.
+	CAFile string
 }
 
 // Kind implements [ReceiverKind].
@@ -44,6 +46,8 @@ func (w *Webhook) eachSecret(path string, do func(string, *SecretSource, SecretK
 	}
 }
 
+func (w *Webhook) authorities() *string { return &w.CAFile }
+
 func (w *Webhook) check(c *checker, path string, receiver raw.Receiver) {
 	in := receiver.Webhook
 	w.URL, w.Secret = c.source(path+".url", in.URL), c.source(path+".secret", in.Secret)
@@ -52,6 +56,7 @@ func (w *Webhook) check(c *checker, path string, receiver raw.Receiver) {
 		c.warn(path+".secret", "signs messages, and a chat does not look at the signature: remove it, unless a program of yours does")
 	}
 	w.Headers = c.headerNames(path+".headers", in.Headers)
+	w.CAFile = c.filePath(path+".ca_file", in.CAFile)
 }
 
 // ParseWebhookURL returns the URL that a place of a secret has, or says what is wrong with it. The text repeats no

@@ -46,7 +46,7 @@ type NoticedToken struct {
 
 // Webhook implements [config.HookKinds].
 func (o *opener) Webhook(c *config.WebhookHook) {
-	o.opened = &webhook{config: c, transport: outbound.DeliveryTransport()}
+	o.opened = &webhook{config: c, transport: outbound.DeliveryTransport(nil)}
 }
 
 // webhook sends a signed request.

@@ -28,6 +28,8 @@ type page struct {
 	Outbox  *Message         `json:"outbox,omitempty"`
 	Before  map[string]*told `json:"before,omitempty"`
 	Telling []happened       `json:"telling,omitempty"`
+	// Reached are the addresses that have the message in the outbox, if others of the same receiver do not have it.
+	Reached []string `json:"reached,omitempty"`
 	// Happened waits for the next message.
 	Happened []happened `json:"happened,omitempty"`
 	// GivenUp has the kinds of what is not told before QuietUntil unless there is other news: a message with them was refused.
@@ -76,6 +78,9 @@ func decodePage(content []byte) (*page, error) {
 	}
 	if p.Format != pageFormat {
 		return newPage(), fmt.Errorf("%w: it has format %d, and this version of rotatord knows %d", errDamaged, p.Format, pageFormat)
+	}
+	if p.Outbox != nil && !isID(p.Outbox.ID) { // it becomes a header
+		return newPage(), fmt.Errorf("%w: its message has an id that rotatord does not write", errDamaged)
 	}
 	if p.Told == nil {
 		p.Told = make(map[string]told)
@@ -178,6 +183,12 @@ func (b storeBook) save(ctx context.Context, p *page, version int) (int, error) 
 
 // mayGoOn: another replica may have the turn.
 func (storeBook) mayGoOn() bool { return false }
+
+// isID reports whether a text is one of newID.
+func isID(text string) bool {
+	b, err := hex.DecodeString(text)
+	return err == nil && len(b) == 16
+}
 
 // newID returns the id of a message, which no other one has.
 func newID() string {

@@ -32,6 +32,7 @@ type lane struct {
 	streak    int
 	streakAt  time.Time
 	tries     int       // of the message in the outbox, by this process
+	rest      int       // how often addresses were not accepted that others of the receiver are ahead of
 	nextTry   time.Time // zero: at once
 	taken     string    // the id of the last message that was taken
 
@@ -177,7 +178,7 @@ func (l *lane) open(ctx context.Context) bool {
 	if damaged {
 		l.n.o.Log.Error("the receiver of notifications is told everything again", "receiver", l.c.Name, "error", err)
 	}
-	l.page, l.version, l.tries, l.nextTry = p, version, 0, time.Time{}
+	l.page, l.version, l.tries, l.rest, l.nextTry = p, version, 0, 0, time.Time{}
 	l.opened = l.n.o.Now()
 	if l.unsaved { // the last write failed: nothing is sent before one succeeds
 		return l.save(ctx)
@@ -265,7 +266,7 @@ func (l *lane) make(ctx context.Context, v view) (made bool, next time.Time) {
 	}
 	m := compose(l.c.Name, l.n.o.Replica, l.n.o.ExternalURL, v, d.news)
 	l.page.tell(m, d.news)
-	l.newsSince, l.streakAt, l.tries, l.nextTry = time.Time{}, v.At, 0, time.Time{}
+	l.newsSince, l.streakAt, l.tries, l.rest, l.nextTry = time.Time{}, v.At, 0, 0, time.Time{}
 	l.streak++
 	failpoint.Reach("notify.compose.after")
 	if !l.save(ctx) {
@@ -294,7 +295,17 @@ func (l *lane) deliver(ctx context.Context) bool {
 		return l.noteTaken(ctx)
 	}
 	failpoint.Reach("notify.send.before")
-	err := l.sender.Send(ctx, m)
+	sent := *m
+	sent.Reached = l.page.Reached
+	err := l.sender.Send(ctx, &sent)
+	addresses, some := errors.AsType[*AddressError](err)
+	if some && len(addresses.Reached) > 0 {
+		l.tries = 0 // the server is there, so the others are tried again soon
+		l.page.Reached = append(l.page.Reached, addresses.Reached...)
+		if !l.save(ctx) {
+			return false
+		}
+	}
 	if err != nil && ctx.Err() != nil {
 		return false // the daemon stops; the next one sends it
 	}
@@ -312,6 +323,18 @@ func (l *lane) deliver(ctx context.Context) bool {
 		return l.noteTaken(ctx)
 	}
 	l.note(&l.sendErr, fmt.Errorf("message %s was not taken: %w", m.ID, err))
+	if some && len(l.page.Reached) > 0 {
+		if l.rest++; isRefused(err) || l.rest >= restTries {
+			// The receiver knows the news. What the other addresses miss stays its problem until a message reaches all.
+			l.taken = m.ID
+			l.n.o.Observer.Notified(l.c.Name, Refused, now)
+			if before == nil {
+				told.Result = event.NotificationNotTaken
+				l.n.o.Tell(told)
+			}
+			return l.noteTaken(ctx)
+		}
+	}
 	if isRefused(err) && l.tries >= refusedTries {
 		quiet := l.c.Repeat
 		if quiet == 0 {

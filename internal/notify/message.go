@@ -35,6 +35,8 @@ type Message struct {
 	URL  string `json:"url,omitempty"` // of the status page
 	// Test is set in the message of rotatord notify test. It has no news.
 	Test bool `json:"test,omitempty"`
+	// Reached are the addresses of the receiver that have the message already.
+	Reached []string `json:"-"`
 }
 
 // News is one kind of trouble of some tokens, of a check, or of replicas.

@@ -193,7 +193,7 @@ func wantsHappened(c config.Receiver, h happened) bool {
 
 // tell notes in a page that a message tells the news.
 func (p *page) tell(m *Message, news []change) {
-	p.Outbox, p.Before = m, make(map[string]*told, len(news))
+	p.Outbox, p.Reached, p.Before = m, nil, make(map[string]*told, len(news))
 	for _, n := range news {
 		if n.how == ChangeHappened {
 			continue
@@ -217,7 +217,7 @@ func (p *page) tell(m *Message, news []change) {
 
 // taken notes in a page that the message in the outbox was taken.
 func (p *page) taken(at time.Time) {
-	p.Outbox, p.Before, p.Telling, p.GivenUp, p.QuietUntil, p.Delivered = nil, nil, nil, nil, time.Time{}, at.UTC()
+	p.Outbox, p.Reached, p.Before, p.Telling, p.GivenUp, p.QuietUntil, p.Delivered = nil, nil, nil, nil, nil, time.Time{}, at.UTC()
 }
 
 // untell takes back what the message in the outbox tells, because its receiver does not take it. It is not tried
@@ -240,7 +240,7 @@ func (p *page) untell(until time.Time) {
 		p.GivenUp[h.key()] = string(h.Kind)
 	}
 	p.Happened = bounded(append(p.Telling, p.Happened...))
-	p.Outbox, p.Before, p.Telling, p.QuietUntil = nil, nil, nil, until
+	p.Outbox, p.Reached, p.Before, p.Telling, p.QuietUntil = nil, nil, nil, nil, until
 }
 
 // quiet reports whether all the news was in a message that was given up, and it is too early to try again.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -293,9 +294,14 @@ func (t *transcript) String() string {
 
 // mailServer says what answers has for each command, in order, and notes what it is told. An answer that is empty closes the
 // connection.
-func mailServer(t *testing.T, answers map[string]string) (address string, said *transcript) {
+//
+// With settings it can begin TLS: at once if tls is config.MailTLS, else after STARTTLS. It takes the login of user and password.
+func mailServer(t *testing.T, answers map[string]string, secure ...*tls.Config) (address string, said *transcript) {
 	said = &transcript{}
 	return rawServer(t, func(c net.Conn) {
+		if answers["tls"] == config.MailTLS {
+			c = tls.Server(c, secure[0])
+		}
 		lines := bufio.NewReader(c)
 		_, _ = io.WriteString(c, or(answers["greeting"], "220 ready")+"\r\n")
 		inData := false
@@ -326,6 +332,22 @@ func mailServer(t *testing.T, answers map[string]string) (address string, said *
 			if _, err := io.WriteString(c, or(answer, "250 ok")+"\r\n"); err != nil {
 				return
 			}
+			if verb == "STARTTLS" && len(secure) > 0 {
+				c = tls.Server(c, secure[0])
+				lines = bufio.NewReader(c)
+				said.add("TLS\r\n")
+			}
+			if verb == "AUTH" && strings.HasSuffix(line, "LOGIN\r\n") {
+				name, _ := lines.ReadString('\n')
+				_, _ = io.WriteString(c, or(answers["question"], "334 UGFzc3dvcmQ6")+"\r\n")
+				password, _ := lines.ReadString('\n')
+				verdict := "535 CANARY"
+				if name == "dXNlcg==\r\n" && password == "c2VjcmV0\r\n" {
+					verdict = "235 good"
+				}
+				said.add(name + password)
+				_, _ = io.WriteString(c, or(answers["verdict"], verdict)+"\r\n")
+			}
 		}
 	}), said
 }
@@ -353,12 +375,16 @@ func TestMailServers(t *testing.T) {
 		"sender refused":           {map[string]string{"MAIL": "550 CANARY"}, "none", "smtp.from (answer 550)", true},
 		"sender refused for now":   {map[string]string{"MAIL": "451 CANARY"}, "none", "smtp.from (answer 451)", false},
 		"all addresses refused":    {map[string]string{"RCPT": "550 CANARY"}, "none", "the address b@example.com (answer 550)", true},
-		"one address refused":      {map[string]string{"RCPT TO:<b@example.com>": "550 CANARY"}, "none", "", false},
+		"one address refused":      {map[string]string{"RCPT TO:<b@example.com>": "550 CANARY"}, "none", "the address b@example.com (answer 550); the others have the mail", true},
+		"refused and for now":      {map[string]string{"RCPT TO:<b@example.com>": "550 CANARY", "RCPT TO:<c@example.com>": "451 CANARY"}, "none", "c@example.com (answer 451)", false},
+		"closes at an address":     {map[string]string{"RCPT TO:<c@example.com>": ""}, "none", "does not answer about the address c@example.com", false},
+		"EHLO refused for now":     {map[string]string{"EHLO": "421 CANARY", "HELO": "421 CANARY"}, "starttls", "does not answer EHLO", false},
+		"no TLS for now":           {map[string]string{"EHLO": "250-here\r\n250 STARTTLS", "STARTTLS": "454 CANARY"}, "starttls", "does not begin TLS (answer 454)", false},
 		"data refused":             {map[string]string{"DATA": "452 CANARY"}, "none", "does not take a mail now (answer 452)", false},
 		"mail refused":             {map[string]string{"END": "554 CANARY"}, "none", "does not take the mail (answer 554)", true},
 		"closes after the mail":    {map[string]string{"END": ""}, "none", "closed the connection", false},
 		"no starttls":              {nil, "starttls", "does not offer STARTTLS", true},
-		"starttls and then no TLS": {map[string]string{"EHLO": "250-here\r\n250 STARTTLS"}, "starttls", "cannot be reached", false},
+		"starttls and then no TLS": {map[string]string{"EHLO": "250-here\r\n250 STARTTLS"}, "starttls", "does not begin TLS (answer 250)", false},
 		"no TLS":                   {nil, "tls", "cannot be reached", false},
 		"an endless line":          {map[string]string{"greeting": "220 " + strings.Repeat("CANARY", 400_000)}, "none", "said too much", false},
 		"endless lines":            {map[string]string{"EHLO": strings.Repeat("250-CANARY\r\n", 200_000)}, "none", "said too much", false},

@@ -17,7 +17,11 @@ const (
 
 // slackMessage is what Slack, Mattermost, Rocket.Chat and Discord (at /slack) take.
 type slackMessage struct {
-	Text        string            `json:"text"`
+	Text string `json:"text"`
+	// Markdown and the previews of links are off: a text may have what others wrote.
+	Markdown    bool              `json:"mrkdwn"`
+	UnfurlLinks bool              `json:"unfurl_links"`
+	UnfurlMedia bool              `json:"unfurl_media"`
 	Attachments []slackAttachment `json:"attachments,omitempty"`
 }
 
@@ -64,7 +68,7 @@ func slackColor(severity string) string {
 }
 
 // chatEscapes makes text that is only text: Slack's three escapes, and an invisible character after @, which would
-// call people in other chats.
-var chatEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "@", "@\u200b")
+// call people in other chats, and in ](, which would hide an address behind other words, or load a picture.
+var chatEscapes = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", "@", "@\u200b", "](", "]\u200b(")
 
 func chatText(text string) string { return chatEscapes.Replace(text) }

@@ -13,12 +13,14 @@ import (
 	"net/smtp"
 	"net/textproto"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"rotatord/internal/config"
 	"rotatord/internal/outbound"
 	"rotatord/internal/printable"
+	"rotatord/internal/secret"
 )
 
 const (
@@ -27,15 +29,13 @@ const (
 	mailTime = time.Minute
 	// maxDialogue is how many bytes a mail server may say during one mail.
 	maxDialogue = 1 << 20
+	// quitTime is how long the answer to QUIT is waited for.
+	quitTime = 2 * time.Second
 )
 
 // mailer sends messages by mail. It uses net/smtp: what it needs (STARTTLS, PLAIN, 8-bit safe text) is in it, and a
 // library for mail would add attachments, templates and a queue that are not wanted here.
-type mailer struct {
-	c *config.SMTP
-	// tls is for tests; nil for the system's authorities.
-	tls *tls.Config
-}
+type mailer struct{ c *config.SMTP }
 
 func newMailer(c *config.SMTP) *mailer { return &mailer{c: c} }
 
@@ -44,44 +44,70 @@ func (s *mailer) Send(ctx context.Context, m *Message) error {
 	bounded, cancel := context.WithTimeout(ctx, mailTime)
 	defer cancel()
 	err := s.send(bounded, m)
-	if err != nil && bounded.Err() != nil && ctx.Err() == nil {
+	_, answered := errors.AsType[*AddressError](err)
+	if err != nil && !answered && bounded.Err() != nil && ctx.Err() == nil {
 		return fmt.Errorf("the mail server %s did not take the mail within %s", s.c.Server, mailTime)
 	}
 	return err
 }
 
 func (s *mailer) send(ctx context.Context, m *Message) error {
-	var auth smtp.Auth
-	host, _, _ := net.SplitHostPort(s.c.Server)
+	to := slices.DeleteFunc(slices.Clone(s.c.To), func(address string) bool { return slices.Contains(m.Reached, address) })
+	if len(to) == 0 {
+		return nil
+	}
+	var password secret.Value
 	if s.c.Username != "" {
-		password, err := s.c.Password.ReadWithin(ctx)
-		if err != nil {
+		var err error
+		if password, err = s.c.Password.ReadWithin(ctx); err != nil {
 			return fmt.Errorf("smtp.password: %w", err)
 		}
-		auth = smtp.PlainAuth("", s.c.Username, password.Reveal(), host)
 	}
+	host, _, _ := net.SplitHostPort(s.c.Server)
 	client, err := s.connect(ctx, host)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	if auth != nil {
-		if err := client.Auth(auth); err != nil {
-			return s.refused("does not accept smtp.username and smtp.password", err)
+	if s.c.Username != "" {
+		if err := s.login(client, host, password); err != nil {
+			return err
 		}
 	}
 	if err := client.Mail(s.c.From); err != nil {
 		return s.refused("does not accept smtp.from", err)
 	}
+	var reached []string
 	var refusals []error
-	for _, to := range s.c.To {
-		if err := client.Rcpt(to); err != nil {
-			refusals = append(refusals, s.refused("does not accept the address "+to, err))
+	for _, address := range to {
+		err := client.Rcpt(address)
+		if _, answered := errors.AsType[*textproto.Error](err); err != nil && !answered {
+			return s.refused("does not answer about the address "+address, err)
 		}
+		if err != nil {
+			refusals = append(refusals, s.refused("does not accept the address "+address, err))
+			continue
+		}
+		reached = append(reached, address)
 	}
-	if len(refusals) == len(s.c.To) {
-		return errors.Join(refusals...)
+	if len(reached) == 0 {
+		return &AddressError{Err: summary(refusals, "")}
 	}
+	if err := s.data(client, m); err != nil {
+		return err
+	}
+	// It has the mail, so what it says to QUIT changes nothing.
+	hurry := time.AfterFunc(quitTime, func() { _ = client.Close() })
+	defer hurry.Stop()
+	_ = client.Quit()
+	if len(refusals) > 0 {
+		return &AddressError{Reached: reached, Err: summary(refusals, "; the others have the mail")}
+	}
+	return nil
+}
+
+// data sends the mail itself to the addresses that were accepted.
+func (s *mailer) data(client *smtp.Client, m *Message) error {
 	data, err := client.Data()
 	if err != nil {
 		return s.refused("does not take a mail now", err)
@@ -92,12 +118,39 @@ func (s *mailer) send(ctx context.Context, m *Message) error {
 	if err := data.Close(); err != nil {
 		return s.refused("does not take the mail", err)
 	}
-	_ = client.Quit() // it has the mail
 	return nil
+}
+
+// summary returns the refusals of addresses as one error. It is a [RefusedError] if none of the addresses may be accepted later.
+func summary(refusals []error, end string) error {
+	const shown = 3
+	var text strings.Builder
+	final := true
+	for i, err := range refusals {
+		final = final && isRefused(err)
+		switch {
+		case i == shown:
+			fmt.Fprintf(&text, "; and %d more addresses", len(refusals)-shown)
+		case i > shown:
+		case i > 0:
+			text.WriteString("; " + err.Error())
+		default:
+			text.WriteString(err.Error())
+		}
+	}
+	err := errors.New(text.String() + end)
+	if final {
+		return &RefusedError{err}
+	}
+	return err
 }
 
 // connect returns a connection that is encrypted as configured.
 func (s *mailer) connect(ctx context.Context, host string) (*smtp.Client, error) {
+	trusted, err := authorities(ctx, config.NamedFile{Field: "smtp.ca_file", Path: s.c.CAFile})
+	if err != nil {
+		return nil, err
+	}
 	dialer := net.Dialer{Timeout: mailDialTime}
 	conn, err := dialer.DialContext(ctx, "tcp", s.c.Server)
 	if err != nil {
@@ -105,11 +158,7 @@ func (s *mailer) connect(ctx context.Context, host string) (*smtp.Client, error)
 	}
 	plain := conn
 	context.AfterFunc(ctx, func() { _ = plain.Close() }) // ctx always ends, at the latest after mailTime
-	settings := &tls.Config{}
-	if s.tls != nil {
-		settings = s.tls.Clone()
-	}
-	settings.ServerName, settings.MinVersion = host, tls.VersionTLS12
+	settings := &tls.Config{ServerName: host, RootCAs: trusted, MinVersion: tls.VersionTLS12}
 	conn = &boundedConn{conn, maxDialogue}
 	if s.c.TLS == config.MailTLS {
 		encrypted := tls.Client(conn, settings)
@@ -124,22 +173,42 @@ func (s *mailer) connect(ctx context.Context, host string) (*smtp.Client, error)
 		_ = conn.Close()
 		return nil, s.refused("does not greet as a mail server does", err)
 	}
-	if s.c.TLS == config.MailStartTLS {
-		if offered, _ := client.Extension("STARTTLS"); !offered {
-			_ = client.Close()
-			return nil, &RefusedError{fmt.Errorf("the mail server %s does not offer STARTTLS, and nothing is sent without encryption: is smtp.tls right (tls at port 465)?", s.c.Server)}
-		}
-		if err := client.StartTLS(settings); err != nil {
-			_ = client.Close()
-			return nil, s.unreachable(err)
-		}
+	if err := s.begin(client, settings); err != nil {
+		_ = client.Close()
+		return nil, err
 	}
 	return client, nil
 }
 
+// helloName is how this client introduces itself.
+const helloName = "localhost"
+
+// begin greets the server, and encrypts the connection if that is configured. What the server has said before that is forgotten.
+func (s *mailer) begin(client *smtp.Client, settings *tls.Config) error {
+	if err := client.Hello(helloName); err != nil {
+		return s.refused("does not answer EHLO as a mail server does", err)
+	}
+	if s.c.TLS != config.MailStartTLS {
+		return nil
+	}
+	if offered, _ := client.Extension("STARTTLS"); !offered {
+		return &RefusedError{fmt.Errorf("the mail server %s does not offer STARTTLS, and nothing is sent without encryption: is smtp.tls right (tls at port 465)?", s.c.Server)}
+	}
+	err := client.StartTLS(settings)
+	_, isAnswer := errors.AsType[*textproto.Error](err)
+	_, isOther := errors.AsType[textproto.ProtocolError](err)
+	switch {
+	case err == nil:
+		return nil
+	case isAnswer, isOther: // it quotes what the server said
+		return s.refused("does not begin TLS", err)
+	}
+	return s.unreachable(err)
+}
+
 // unreachable returns the error for a connection that was not made.
 func (s *mailer) unreachable(err error) error {
-	peer := outbound.Peer{Name: "the mail server", Address: "smtp.server"}
+	peer := outbound.Peer{Name: "the mail server", Address: "smtp.server", CA: "smtp.ca_file"}
 	return fmt.Errorf("the mail server %s cannot be reached: %w", s.c.Server, peer.Explained(err, &url.URL{Scheme: "smtp", Host: s.c.Server}))
 }
 
@@ -181,7 +250,8 @@ func (c *boundedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// mail returns a message as a mail.
+// mail returns a message as a mail. It is the same at each attempt. All lines are short and ASCII, and what a text has of line
+// breaks and other control characters does not reach a header.
 func (s *mailer) mail(m *Message) []byte {
 	var b bytes.Buffer
 	_, domain, _ := strings.Cut(s.c.From, "@")
@@ -190,7 +260,7 @@ func (s *mailer) mail(m *Message) []byte {
 	header("To", strings.Join(s.c.To, ",\r\n "))
 	header("Date", m.At.UTC().Format("Mon, 02 Jan 2006 15:04:05 -0700"))
 	header("Message-ID", "<"+m.ID+"@"+domain+">")
-	header("Subject", mime.QEncoding.Encode("utf-8", "[rotatord] "+subjectTag(m)+m.Title))
+	header("Subject", encodedSubject("[rotatord] "+subjectTag(m)+m.Title))
 	header("Auto-Submitted", "auto-generated")
 	header(outbound.DeliveryHeader, m.ID)
 	header("MIME-Version", "1.0")
@@ -201,6 +271,13 @@ func (s *mailer) mail(m *Message) []byte {
 	_, _ = io.WriteString(text, strings.ReplaceAll(m.Text(), "\n", "\r\n"))
 	_ = text.Close() // into memory
 	return b.Bytes()
+}
+
+// encodedSubject returns a subject as a header has it: encoded words of RFC 2047 on lines of their own if it is not ASCII.
+func encodedSubject(text string) string {
+	text = printable.Line(text, maxTitle+len("[rotatord] CRITICAL "))
+	text = strings.ReplaceAll(text, "=?", "= ?") // would be read as an encoded word
+	return strings.ReplaceAll(mime.QEncoding.Encode("utf-8", text), "?= =?", "?=\r\n =?")
 }
 
 func subjectTag(m *Message) string {

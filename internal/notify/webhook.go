@@ -22,16 +22,13 @@ const (
 
 // webhook sends messages by HTTP.
 type webhook struct {
-	c         *config.Webhook
-	transport http.RoundTripper
+	c *config.Webhook
 }
 
-func newWebhook(c *config.Webhook) *webhook {
-	return &webhook{c: c, transport: outbound.DeliveryTransport()}
-}
+func newWebhook(c *config.Webhook) *webhook { return &webhook{c: c} }
 
 // webhookPeer is the receiver, for errors.
-var webhookPeer = outbound.Peer{Name: "the receiver", Address: "webhook.url"}
+var webhookPeer = outbound.Peer{Name: "the receiver", Address: "webhook.url", CA: "webhook.ca_file"}
 
 // Send implements [Sender].
 func (w *webhook) Send(ctx context.Context, m *Message) error {
@@ -41,8 +38,12 @@ func (w *webhook) Send(ctx context.Context, m *Message) error {
 	if err != nil {
 		return err
 	}
+	trusted, err := authorities(bounded, config.NamedFile{Field: "webhook.ca_file", Path: w.c.CAFile})
+	if err != nil {
+		return err
+	}
 	// The transport is used directly, because a client would follow redirects.
-	resp, err := w.transport.RoundTrip(req)
+	resp, err := outbound.DeliveryTransport(trusted).RoundTrip(req)
 	switch {
 	case err != nil && ctx.Err() == nil && bounded.Err() != nil:
 		return fmt.Errorf("no answer within %s", webhookTime)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
 	"net/http"
 	"strconv"
@@ -20,9 +21,11 @@ const (
 // maxDeliveryHeader is how many bytes of headers the answer to a delivery may have.
 const maxDeliveryHeader = 64 << 10
 
-// DeliveryTransport returns a transport for deliveries. They are rare, so each one has a connection of its own.
-func DeliveryTransport() *http.Transport {
+// DeliveryTransport returns a transport for deliveries. They are rare, so each one has a connection of its own. The server's
+// certificate must come from one of authorities; nil for those of the system.
+func DeliveryTransport(authorities *x509.CertPool) *http.Transport {
 	t := Transport()
+	t.TLSClientConfig.RootCAs = authorities
 	t.DisableKeepAlives = true
 	t.DisableCompression = true
 	t.MaxResponseHeaderBytes = maxDeliveryHeader

@@ -125,9 +125,15 @@ func RetryAfter(h http.Header) time.Duration {
 	return time.Duration(n) * time.Second
 }
 
+// errSwitched is the error of an answer that ends HTTP on the connection.
+var errSwitched = errors.New("the server wants to change to another protocol (HTTP 101), which nobody asked for: is something else at this address?")
+
 // ReadBody reads a body of at most limit bytes. It always returns what it read, and a [TooLargeError] if there is
-// more.
+// more. The body of an answer 101 it does not read: that is the connection itself, which no context ends.
 func ReadBody(body io.Reader, limit int64) ([]byte, error) {
+	if _, connection := body.(io.Writer); connection {
+		return nil, errSwitched
+	}
 	content, err := io.ReadAll(io.LimitReader(body, limit+1))
 	if int64(len(content)) > limit {
 		return content[:limit], &TooLargeError{limit}

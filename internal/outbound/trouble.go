@@ -21,6 +21,9 @@ type Peer struct {
 	// Address is the key of its address in the configuration. TLS is the key of its TLS settings, such as
 	// vault.tls; empty if there are none, and the system's authorities count.
 	Address, TLS string
+	// CA is the key of the file with its authorities if there is one without other TLS settings, such as
+	// smtp.ca_file. Empty: it is as TLS says.
+	CA string
 }
 
 // Explained returns the error of a request without an answer. It has a hint about what to check, and nothing that
@@ -122,7 +125,10 @@ func (p Peer) certificateHint(e *tls.CertificateVerificationError, asked, proxy 
 		leaf = e.UnverifiedCertificates[0]
 	}
 	trust := "name the file with its authority in " + p.TLS + ".ca_file"
-	if p.TLS == "" {
+	switch {
+	case p.CA != "":
+		trust = "name the file with its authority in " + p.CA
+	case p.TLS == "":
 		trust = "add its authority to this machine's (SSL_CERT_FILE)"
 	}
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](e); ok && invalid.Reason == x509.Expired {

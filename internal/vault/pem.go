@@ -1,76 +1,19 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/pem"
 	"fmt"
-	"strings"
 
-	"rotatord/internal/smallfile"
+	"rotatord/internal/outbound"
 )
-
-// readPEM reads a file that must have a certificate or a private key. The error names the file
-// and says what it has instead. It repeats nothing of a key.
-func readPEM(ctx context.Context, path string, key bool) ([]byte, error) {
-	content, err := smallfile.Read(ctx, path, smallfile.MaxPEM)
-	if err != nil {
-		return nil, err
-	}
-	if problem := pemProblem(content, key); problem != "" {
-		clear(content)
-		return nil, fmt.Errorf("%s %s", path, problem)
-	}
-	return content, nil
-}
-
-// pemProblem says why the content is not what is wanted; empty if it can be.
-func pemProblem(content []byte, key bool) string {
-	wanted := "PEM certificate"
-	if key {
-		wanted = "PEM private key"
-	}
-	holds := "has no " + wanted
-	switch found := bytes.Contains(content, []byte("-----BEGIN ")); {
-	case len(bytes.TrimSpace(content)) == 0:
-		return holds + ": it is empty"
-	case !found && content[0] == 0x30:
-		return holds + ": it is DER or PKCS#12, and must be PEM (-----BEGIN ...): convert it with openssl"
-	case !found:
-		return holds + ": it has no line -----BEGIN ..."
-	}
-	var other string
-	for block, rest := pem.Decode(content); block != nil; block, rest = pem.Decode(rest) {
-		isKey := strings.HasSuffix(block.Type, "PRIVATE KEY")
-		switch {
-		case key && isKey && (strings.HasPrefix(block.Type, "ENCRYPTED") || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED")):
-			return "is encrypted with a passphrase, which a daemon cannot ask for: write the key without one, as openssl pkey does, and protect it by its mode"
-		case key && block.Type == "OPENSSH PRIVATE KEY":
-			return holds + ": it is a key of OpenSSH"
-		case key == isKey && (key || block.Type == "CERTIFICATE"):
-			return ""
-		case isKey:
-			other = ": it is a private key"
-		case block.Type == "CERTIFICATE":
-			other = ": it is a certificate"
-		}
-	}
-	switch {
-	case bytes.HasPrefix(content, []byte("\xef\xbb\xbf")):
-		other = ": it begins with a byte order mark (BOM): save it without one"
-	case other == "":
-		other = ": it is another kind of PEM, or damaged"
-	}
-	return holds + other
-}
 
 // readKeyPair reads a certificate and its key, and returns the content of the certificate's file too.
 func readKeyPair(ctx context.Context, certFile, keyFile string) (pair tls.Certificate, cert []byte, err error) {
-	if cert, err = readPEM(ctx, certFile, false); err != nil {
+	if cert, err = outbound.ReadPEM(ctx, certFile, false); err != nil {
 		return tls.Certificate{}, nil, err
 	}
-	key, err := readPEM(ctx, keyFile, true)
+	key, err := outbound.ReadPEM(ctx, keyFile, true)
 	if err != nil {
 		return tls.Certificate{}, nil, err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"rotatord/internal/config"
+	"rotatord/internal/outbound"
 )
 
 // TestPEMFaults: what a TLS file holds in place of what it should is said, with its name.
@@ -61,7 +62,7 @@ func TestPEMFaults(t *testing.T) {
 		if err := os.WriteFile(path, []byte(test.content), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		_, err := readPEM(t.Context(), path, test.key)
+		_, err := outbound.ReadPEM(t.Context(), path, test.key)
 		if err != nil && err.Error() != path+" "+test.want || (err == nil) != (test.want == "") {
 			t.Errorf("%.20q: %v, want %s", test.content, err, test.want)
 		}

@@ -129,14 +129,11 @@ func (c *connections) fingerprint() string {
 func readTLS(ctx context.Context, c config.TLS) (files tlsFiles, err error) {
 	var all [][]byte
 	if c.CAFile != "" {
-		pem, err := readPEM(ctx, c.CAFile, false)
+		authorities, pem, err := outbound.Authorities(ctx, c.CAFile)
 		if err != nil {
 			return tlsFiles{}, fmt.Errorf("tls.ca_file: %w", err)
 		}
-		files.authorities = x509.NewCertPool()
-		if !files.authorities.AppendCertsFromPEM(pem) {
-			return tlsFiles{}, fmt.Errorf("tls.ca_file: %s has no PEM certificate", c.CAFile)
-		}
+		files.authorities = authorities
 		all = append(all, pem)
 	}
 	if c.CertFile != "" || c.KeyFile != "" {

@@ -37,6 +37,9 @@ type WebhookReceiver struct {
 	Format *string `yaml:"format" jsonschema:"enum=generic,enum=slack,default=generic"`
 	// Further headers, by name, with the place of each value. Default none.
 	Headers map[string]Secret `yaml:"headers" hint:"give at least one header, such as Authorization: {file: /etc/rotatord/webhook-token}, or remove the key"`
+	// A PEM file with the authorities that the server's certificate must come from, such as that of a private CA. It
+	// is read again for each message. Default the system's.
+	CAFile *string `yaml:"ca_file" jsonschema:"example=/etc/rotatord/webhook-ca.pem"`
 }
 
 // SMTPReceiver is a mail server that takes a mail for each message.
@@ -47,11 +50,14 @@ type SMTPReceiver struct {
 	From *string `yaml:"from" jsonschema:"required,example=rotatord@example.com" hint:"give the address of the sender, such as rotatord@example.com"`
 	// The addresses that get the mail. Required.
 	To []*string `yaml:"to" jsonschema:"required" hint:"give at least one address"`
-	// The user name for the mail server (PLAIN), with password. Default none: no login.
+	// The user name for the mail server (PLAIN or LOGIN), with password. Default none: no login.
 	Username *string `yaml:"username"`
 	// Where the password of username is. No default.
 	Password Secret `yaml:"password"`
 	// starttls for a connection that is encrypted before anything else is said, usual at port 587 and 25; tls for
 	// one that begins with TLS, usual at port 465; none for no encryption, which is accepted for this host only. Default starttls.
 	TLS *string `yaml:"tls" jsonschema:"enum=starttls,enum=tls,enum=none,default=starttls"`
+	// A PEM file with the authorities that the server's certificate must come from, such as that of a private CA. It
+	// is read again for each message. Default the system's.
+	CAFile *string `yaml:"ca_file" jsonschema:"example=/etc/rotatord/mail-ca.pem"`
 }
