@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +36,9 @@ type lane struct {
 	rest      int       // how often addresses were not accepted that others of the receiver are ahead of
 	nextTry   time.Time // zero: at once
 	taken     string    // the id of the last message that was taken
+	// reached are the addresses that have the message with the id partly, also if the book does not have that.
+	partly  string
+	reached []string
 
 	wake chan struct{}
 
@@ -295,13 +299,17 @@ func (l *lane) deliver(ctx context.Context) bool {
 		return l.noteTaken(ctx)
 	}
 	failpoint.Reach("notify.send.before")
+	if m.ID == l.partly {
+		l.page.Reached = l.reached
+	}
 	sent := *m
 	sent.Reached = l.page.Reached
 	err := l.sender.Send(ctx, &sent)
 	addresses, some := errors.AsType[*AddressError](err)
 	if some && len(addresses.Reached) > 0 {
 		l.tries = 0 // the server is there, so the others are tried again soon
-		l.page.Reached = append(l.page.Reached, addresses.Reached...)
+		l.page.Reached = append(slices.Clone(l.page.Reached), addresses.Reached...)
+		l.partly, l.reached = m.ID, l.page.Reached
 		if !l.save(ctx) {
 			return false
 		}

@@ -223,13 +223,21 @@ func TestSlack(t *testing.T) {
 		m.News = append(m.News, m.News[0])
 	}
 	m.News[1].What = strings.Repeat("long ", 5000)
+	m.News[2].What = "<http://x|y> [all is well](http://x) ![](http://x/p.png) <@U1> <#C1> &lt;!here&gt; @channel"
+	m.Title = "<!here> @all [a](http://x)"
 	body, err := notify.SlackBody(m)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var got struct {
 		Text        string
-		Attachments []struct{ Color, Text, Fallback string }
+		Markdown    *bool `json:"mrkdwn"`
+		UnfurlLinks *bool `json:"unfurl_links"`
+		UnfurlMedia *bool `json:"unfurl_media"`
+		Attachments []struct {
+			Color, Text, Fallback string
+			MarkdownIn            []string `json:"mrkdwn_in"`
+		}
 	}
 	if err := json.Unmarshal(body, &got); err != nil || len(got.Attachments) != 15 || len(body) > 64<<10 {
 		t.Fatalf("%d bytes, %d attachments, %v", len(body), len(got.Attachments), err)
@@ -241,12 +249,25 @@ func TestSlack(t *testing.T) {
 	all.WriteString(string(body) + got.Text)
 	for _, a := range got.Attachments {
 		all.WriteString(a.Text + a.Fallback)
+		if a.MarkdownIn == nil || len(a.MarkdownIn) != 0 {
+			t.Errorf("an attachment is Markdown: %s", body)
+		}
 		if len(a.Text) > 3000 {
 			t.Errorf("%d bytes", len(a.Text))
 		}
 	}
-	if strings.Contains(all.String(), "<!") || strings.Contains(all.String(), "@here") || !strings.Contains(all.String(), "&lt;!channel&gt;") {
-		t.Errorf("text is markup: %s", all.String())
+	for _, markup := range []string{"<!", "<@", "<#", "<http", "@here", "@channel", "@all", "](", "|y>"} {
+		if strings.Contains(all.String(), markup) {
+			t.Errorf("%s is markup: %s", markup, all.String())
+		}
+	}
+	if !strings.Contains(all.String(), "&lt;!channel&gt;") || !strings.Contains(all.String(), "&amp;lt;!here&amp;gt;") {
+		t.Errorf("text is lost: %s", all.String())
+	}
+	for _, off := range []*bool{got.Markdown, got.UnfurlLinks, got.UnfurlMedia} {
+		if off == nil || *off {
+			t.Errorf("markup and previews are not off: %s", body)
+		}
 	}
 }
 

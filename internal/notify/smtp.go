@@ -35,18 +35,21 @@ const (
 
 // mailer sends messages by mail. It uses net/smtp: what it needs (STARTTLS, PLAIN, 8-bit safe text) is in it, and a
 // library for mail would add attachments, templates and a queue that are not wanted here.
-type mailer struct{ c *config.SMTP }
+type mailer struct {
+	c       *config.SMTP
+	timeout time.Duration // mailTime, but in tests
+}
 
-func newMailer(c *config.SMTP) *mailer { return &mailer{c: c} }
+func newMailer(c *config.SMTP) *mailer { return &mailer{c, mailTime} }
 
 // Send implements [Sender].
 func (s *mailer) Send(ctx context.Context, m *Message) error {
-	bounded, cancel := context.WithTimeout(ctx, mailTime)
+	bounded, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	err := s.send(bounded, m)
 	_, answered := errors.AsType[*AddressError](err)
 	if err != nil && !answered && bounded.Err() != nil && ctx.Err() == nil {
-		return fmt.Errorf("the mail server %s did not take the mail within %s", s.c.Server, mailTime)
+		return fmt.Errorf("the mail server %s did not take the mail within %s", s.c.Server, s.timeout)
 	}
 	return err
 }

@@ -22,17 +22,18 @@ const (
 
 // webhook sends messages by HTTP.
 type webhook struct {
-	c *config.Webhook
+	c       *config.Webhook
+	timeout time.Duration // webhookTime, but in tests
 }
 
-func newWebhook(c *config.Webhook) *webhook { return &webhook{c: c} }
+func newWebhook(c *config.Webhook) *webhook { return &webhook{c, webhookTime} }
 
 // webhookPeer is the receiver, for errors.
 var webhookPeer = outbound.Peer{Name: "the receiver", Address: "webhook.url", CA: "webhook.ca_file"}
 
 // Send implements [Sender].
 func (w *webhook) Send(ctx context.Context, m *Message) error {
-	bounded, cancel := context.WithTimeout(ctx, webhookTime)
+	bounded, cancel := context.WithTimeout(ctx, w.timeout)
 	defer cancel()
 	req, err := w.request(bounded, m)
 	if err != nil {
@@ -46,7 +47,7 @@ func (w *webhook) Send(ctx context.Context, m *Message) error {
 	resp, err := outbound.DeliveryTransport(trusted).RoundTrip(req)
 	switch {
 	case err != nil && ctx.Err() == nil && bounded.Err() != nil:
-		return fmt.Errorf("no answer within %s", webhookTime)
+		return fmt.Errorf("no answer within %s", w.timeout)
 	case err != nil:
 		return fmt.Errorf("no answer: %w", webhookPeer.Explained(err, req.URL))
 	}

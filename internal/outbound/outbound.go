@@ -59,9 +59,9 @@ func Unquoted(err error) error {
 		return nil
 	}
 	text := err.Error()
-	for _, quoting := range []string{"malformed ", "bad Content-Length", "transfer encoding"} {
+	for _, quoting := range []string{"malformed ", "bad Content-Length", "empty Content-Length", "multiple Content-Length", "transfer encoding", "bad trailer key"} {
 		if i := strings.Index(text, quoting); i >= 0 {
-			if at := strings.IndexAny(text[i:], `":`); at >= 0 {
+			if at := strings.IndexAny(text[i:], `":;`); at >= 0 {
 				return Reworded(strings.TrimRight(text[:i+at], ": "), err)
 			}
 		}

@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -112,6 +113,41 @@ func TestReadBody(t *testing.T) {
 	}
 }
 
+// TestAnswerOfAnotherProtocol: the body of an answer 101 is the connection, which no context ends, so it is not read.
+func TestAnswerOfAnotherProtocol(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 X\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		_, _ = io.Copy(io.Discard, conn)
+	}))
+	defer server.Close()
+	for name, transport := range map[string]*http.Transport{"request": Transport(), "delivery": DeliveryTransport(nil)} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, server.URL, strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if body, err := ReadBody(res.Body, 100); err == nil || !strings.Contains(err.Error(), "HTTP 101") || len(body) != 0 {
+			t.Errorf("%s: %q, %v", name, body, err)
+		}
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%s: it took %s", name, took)
+		}
+		_ = res.Body.Close()
+		cancel()
+	}
+}
+
 type errReader struct{}
 
 func (errReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
@@ -170,12 +206,16 @@ func endless(w io.Writer, start, more string) error {
 func TestUnquoted(t *testing.T) {
 	for text, want := range map[string]string{
 		`net/http: HTTP/1.x transport connection broken: malformed MIME header line: "X-Vault-Token: hvs.CANARY"`: "net/http: HTTP/1.x transport connection broken: malformed MIME header line",
-		`malformed HTTP response "GET /CANARY"`:      "malformed HTTP response",
-		"malformed MIME header initial line: CANARY": "malformed MIME header initial line",
-		`bad Content-Length "CANARY"`:                "bad Content-Length",
-		`unsupported transfer encoding: "CANARY"`:    "unsupported transfer encoding",
-		`dial tcp: lookup "x": no such host`:         `dial tcp: lookup "x": no such host`,
-		"malformed HTTP response":                    "malformed HTTP response",
+		`malformed HTTP response "GET /CANARY"`:                                            "malformed HTTP response",
+		"malformed MIME header initial line: CANARY":                                       "malformed MIME header initial line",
+		`bad Content-Length "CANARY"`:                                                      "bad Content-Length",
+		`unsupported transfer encoding: "CANARY"`:                                          "unsupported transfer encoding",
+		`http: message cannot contain multiple Content-Length headers; got ["1" "CANARY"]`: "http: message cannot contain multiple Content-Length headers",
+		`too many transfer encodings: ["CANARY" "x"]`:                                      "too many transfer encodings",
+		`bad trailer key "CANARY"`:                                                         "bad trailer key",
+		`invalid empty Content-Length ""`:                                                  "invalid empty Content-Length",
+		`dial tcp: lookup "x": no such host`:                                               `dial tcp: lookup "x": no such host`,
+		"malformed HTTP response":                                                          "malformed HTTP response",
 	} {
 		err := errors.New(text)
 		if got := Unquoted(err); got.Error() != want || !errors.Is(got, err) {
