@@ -83,7 +83,7 @@ func TestGreylist(t *testing.T) {
 					t.Fatalf("%v, %v", box.got, n.Problem("mail"))
 				}
 				w.count(event.NotificationGivenUp, 0)
-				// An address that never takes it is given up, and other news is not held up.
+				// An address that never takes it is given up, and other news is not delayed.
 				wait, box.tries = 1000*time.Hour, 0
 				w.set("u", gone)
 				time.Sleep(2 * time.Minute)

@@ -505,7 +505,7 @@ func TestStateCannotBeKept(t *testing.T) {
 // TestDamagedState: a file that cannot be read is kept aside, and the receiver is told everything again.
 func TestDamagedState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		for i, content := range []string{"", "{", `{"format":2}`, "\x00", `[]`, "null"} {
+		for i, content := range []string{"", "{", `{"format":2}`, "\x00", `[]`, "null", `{"format":1,"outbox":{"id":"x\r\nBcc: x@example.com","title":"x"}}`} {
 			w, in := newWorld(t), &inbox{}
 			if err := os.MkdirAll(w.dir, 0o700); err != nil {
 				t.Fatal(err)
