@@ -108,10 +108,10 @@ func TestLogin(t *testing.T) {
 		said        string
 	}{
 		"PLAIN":                         {"tls", "AUTH PLAIN LOGIN", map[string]string{"AUTH": "235 good"}, "", false, plain},
-		"PLAIN after STARTTLS":          {"starttls", "AUTH LOGIN PLAIN", map[string]string{"AUTH": "235 good"}, "", false, "TLS\r\nEHLO localhost\r\n" + plain},
+		"PLAIN after STARTTLS":          {"starttls", "AUTH LOGIN PLAIN", map[string]string{"AUTH": "235 good"}, "", false, "TLS\r\nEHLO example.com\r\n" + plain},
 		"LOGIN":                         {"tls", "AUTH XOAUTH2 LOGIN", nil, "", false, "AUTH LOGIN\r\ndXNlcg==\r\nc2VjcmV0\r\n"},
 		"login in lower case":           {"tls", "AUTH login", nil, "", false, "AUTH LOGIN\r\n"},
-		"LOGIN after STARTTLS":          {"starttls", "AUTH LOGIN", nil, "", false, "TLS\r\nEHLO localhost\r\nAUTH LOGIN\r\n"},
+		"LOGIN after STARTTLS":          {"starttls", "AUTH LOGIN", nil, "", false, "TLS\r\nEHLO example.com\r\nAUTH LOGIN\r\n"},
 		"LOGIN with other questions":    {"tls", "AUTH LOGIN", map[string]string{"AUTH": "334 VXNlciBOYW1lAA==", "question": "334 UGFzc3dvcnQ/"}, "", false, "c2VjcmV0\r\n"},
 		"LOGIN with empty questions":    {"tls", "AUTH LOGIN", map[string]string{"AUTH": "334 ", "question": "334 "}, "", false, "c2VjcmV0\r\n"},
 		"LOGIN that asks a third time":  {"tls", "AUTH LOGIN", map[string]string{"verdict": "334 CANARY=="}, "does not accept smtp.username", false, ""},
@@ -163,7 +163,7 @@ func TestStartTLSInjection(t *testing.T) {
 			err := notify.NewMailer(c).Send(t.Context(), message())
 			// The plain text is dropped; or, if it arrives after the client has begun TLS, the handshake fails.
 			text := said.String()
-			if err == nil && !strings.Contains(text, "TLS\r\nEHLO localhost\r\nAUTH PLAIN") || strings.Contains(text, "AUTH LOGIN") || err != nil && (strings.Contains(err.Error(), "CANARY") || strings.Contains(text, "AUTH")) {
+			if err == nil && !strings.Contains(text, "TLS\r\nEHLO example.com\r\nAUTH PLAIN") || strings.Contains(text, "AUTH LOGIN") || err != nil && (strings.Contains(err.Error(), "CANARY") || strings.Contains(text, "AUTH")) {
 				t.Errorf("%v\n%s", err, text)
 			}
 			if err != nil {

@@ -183,12 +183,16 @@ func (s *mailer) connect(ctx context.Context, host string) (*smtp.Client, error)
 	return client, nil
 }
 
-// helloName is how this client introduces itself.
-const helloName = "localhost"
+// helloName is how this client introduces itself: with the domain of the sender. Many servers refuse a name without a domain, such as
+// localhost or the name of a container.
+func (s *mailer) helloName() string {
+	_, domain, _ := strings.Cut(s.c.From, "@")
+	return domain
+}
 
 // begin greets the server, and encrypts the connection if that is configured. What the server has said before that is forgotten.
 func (s *mailer) begin(client *smtp.Client, settings *tls.Config) error {
-	if err := client.Hello(helloName); err != nil {
+	if err := client.Hello(s.helloName()); err != nil {
 		return s.refused("does not answer EHLO as a mail server does", err)
 	}
 	if s.c.TLS != config.MailStartTLS {
