@@ -33,9 +33,10 @@ daemon has it open, check reads from it when service tokens expire.
 
 All faults are reported at once, with file, line and column. Warnings do not fail the check.
 Secrets that cannot be read here are warnings too, because a check may run on another machine
-than the daemon. So are programs of hooks that the user of the daemon cannot run here, a JWT and a
-client certificate for Vault that have ended or are about to, and credentials that every user of the
-machine can read. The user of the daemon is the owner of the state directory, or that of --user.
+than the daemon. So are a ca_file of a receiver of notifications that cannot be used, programs of
+hooks that the user of the daemon cannot run here, a JWT and a client certificate for Vault that have
+ended or are about to, and credentials that every user of the machine can read. The user of the
+daemon is the owner of the state directory, or that of --user.
 
 As root, check reads the credentials that systemd gives to a unit where the unit takes them from:
 /etc/rotatord/credentials, or the directory of --credentials.`,

@@ -3,7 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +43,46 @@ tokens:
 freezes:
   past: {from: 2020-01-01, to: 2020-01-02}
 `
+
+// TestCheckAuthorities: a file of authorities that a receiver cannot use is a warning with its place.
+func TestCheckAuthorities(t *testing.T) {
+	dir := t.TempDir()
+	file, path := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "config.yaml")
+	text := fmt.Sprintf("notify:\n  - {name: a, webhook: {url: {file: %[1]s/gone}}}\n  - {name: b, webhook: {url: {file: %[1]s/gone}, ca_file: %[1]s/ca.pem}}\n%[2]s", dir, strings.ReplaceAll(expiringConfig, "STATE", dir))
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	check := func() string {
+		var errs bytes.Buffer
+		cmd := newCheck()
+		cmd.SetOut(&errs)
+		cmd.SetErr(&errs)
+		cmd.SetArgs([]string{"-c", path})
+		if err := cmd.ExecuteContext(t.Context()); err != nil {
+			t.Fatalf("%v\n%s", err, &errs)
+		}
+		return errs.String()
+	}
+	if said := check(); !strings.Contains(said, path+": notify[1].webhook.ca_file: ") || !strings.Contains(said, "no such file") || strings.Contains(said, "notify[0].webhook.ca_file") {
+		t.Errorf("%s", said)
+	}
+	for content, want := range map[string]string{"": "it is empty", "hello": "it has no line -----BEGIN"} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if said := check(); !strings.Contains(said, "notify[1].webhook.ca_file: "+file+" has no PEM certificate: "+want) {
+			t.Errorf("%q: %s", content, said)
+		}
+	}
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	server.Close()
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if said := check(); strings.Contains(said, "ca_file") {
+		t.Errorf("a good file: %s", said)
+	}
+}
 
 // TestCheckExpiry holds that check reports the service tokens that end before their next
 // rotation, as far as the ledger tells, and that a daemon that has it open is not a trouble.

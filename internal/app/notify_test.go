@@ -2,6 +2,7 @@ package app_test
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -113,6 +114,34 @@ func TestNotified(t *testing.T) {
 		t.Error("the receiver was removed, and is still counted")
 	}
 	d.searchPages()
+	d.stop()
+}
+
+// TestNotifyAuthorities: the check of a receiver fails while its ca_file cannot be used, before there is news, and not after.
+func TestNotifyAuthorities(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.token("ci", "@every 720h", "30m")
+	server := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	defer server.Close()
+	ca := w.write("ca.pem", "hello")
+	d := w.start(w.config(fmt.Sprintf("notify: [{name: night, webhook: {url: {file: %s}, ca_file: %s}}]", w.write("url", server.URL), ca)))
+	state := func(fails bool, detail string) func() bool {
+		return func() bool {
+			return slices.ContainsFunc(d.Checks(), func(c status.Check) bool {
+				return c.Name == status.CheckNotify && c.Fails() == fails && strings.Contains(c.Detail, detail)
+			})
+		}
+	}
+	if tests, err := d.TestNotify(t.Context(), "night"); err != nil || !strings.Contains(tests[0].Error, "webhook.ca_file: "+ca+" has no PEM certificate") {
+		t.Errorf("%+v, %v", tests, err)
+	}
+	w.eventually("the check fails", state(true, "webhook.ca_file: "+ca+" has no PEM certificate"))
+	w.write("ca.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})))
+	if tests, err := d.TestNotify(t.Context(), "night"); err != nil || tests[0].Error != "" {
+		t.Errorf("%+v, %v", tests, err)
+	}
+	w.eventually("the check is good again", state(false, ""))
 	d.stop()
 }
 

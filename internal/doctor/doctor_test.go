@@ -360,6 +360,11 @@ var generalIlls = map[string]ill{
 		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
 		w.config.Vault.TLS.CAFile = "/root/ca.pem"
 	}, Warning, ServiceCannotRead, "vault.tls.ca_file", "hides from the service"},
+	"authorities of a receiver that the unit hides": {func(w *world) {
+		w.User, w.Relocations = &ServiceUser{UID: 64000, GID: 64000}, []Relocation{{From: "/run/credentials/rotatord.service", To: "/etc/rotatord/credentials"}}
+		w.openAs = func(ServiceUser, string) (string, error) { return "", nil }
+		w.config.Notify = []config.Receiver{{Name: "mail", Kind: &config.SMTP{CAFile: "/root/mail-ca.pem"}}}
+	}, Warning, ServiceCannotRead, "notify[0].smtp.ca_file", "hides from the service"},
 	"state is a file": {func(w *world) {
 		w.remove()
 		if err := os.WriteFile(w.config.State.Dir, nil, 0o600); err != nil {
