@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -33,6 +34,8 @@ const (
 const defaultConfig = "/etc/rotatord/config.yaml"
 
 func main() {
+	// Only Go's HTTP client writes there: what a server sends that was not asked for, word by word.
+	log.SetOutput(io.Discard)
 	if err := harden.Process(); err != nil { // before a command reads a secret
 		fmt.Fprintln(os.Stderr, "rotatord: warning:", indented(err))
 	}

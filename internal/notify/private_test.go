@@ -3,6 +3,7 @@ package notify_test
 import (
 	"crypto/tls"
 	"encoding/pem"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -124,9 +125,7 @@ func TestLogin(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			answers := map[string]string{"tls": test.tls, "STARTTLS": "220 go", "AUTH": "334 VXNlcm5hbWU6", "EHLO": "250-here\r\n250-STARTTLS\r\n250 " + test.offers}
-			for verb, answer := range test.answers {
-				answers[verb] = answer
-			}
+			maps.Copy(answers, test.answers)
 			address, said := mailServer(t, answers, settings)
 			c := &config.SMTP{Server: address, From: "a@example.com", To: []string{"b@example.com"}, TLS: test.tls, Username: "user", Password: secretFile(t, "secret")}
 			if test.tls != "none" {
