@@ -25,7 +25,7 @@ import (
 const (
 	// patience is how long the senders of these tests wait for receivers that never answer, and prompt how long an attempt may
 	// take otherwise.
-	patience = 300 * time.Millisecond
+	patience = 150 * time.Millisecond
 	prompt   = 15 * time.Second
 )
 
@@ -79,8 +79,8 @@ func TestHostileWebhook(t *testing.T) {
 		waits   bool // until the time is over
 	}{
 		"closes":               {func(net.Conn) {}, "no answer: ", false, false},
-		"silence":              {silent(""), "no answer within 300ms", false, true},
-		"slow headers":         {func(c net.Conn) { drip(c, "HTTP/1.1 200 OK\r\nX-A: CANARY\r\n") }, "no answer within 300ms", false, true},
+		"silence":              {silent(""), "no answer within 150ms", false, true},
+		"slow headers":         {func(c net.Conn) { drip(c, "HTTP/1.1 200 OK\r\nX-A: CANARY\r\n") }, "no answer within 150ms", false, true},
 		"slow body of 200":     {func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n"); drip(c, "CANARY") }, "", false, false},
 		"slow body of 500":     {func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 500 X\r\n\r\n"); drip(c, "CANARY") }, "answered HTTP 500", false, true},
 		"silent body of 400":   {silent("HTTP/1.1 400 X\r\nContent-Length: 1000\r\n\r\n"), "answered HTTP 400", true, true},
@@ -151,17 +151,17 @@ func TestHostileMailServer(t *testing.T) {
 		waits bool
 	}{
 		"closes":                        {func(net.Conn) {}, "closed the connection", false},
-		"silence":                       {func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, "did not take the mail within 300ms", true},
-		"a slow greeting":               {func(c net.Conn) { drip(c, "220 CANARY") }, "did not take the mail within 300ms", true},
+		"silence":                       {func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }, "did not take the mail within 150ms", true},
+		"a slow greeting":               {func(c net.Conn) { drip(c, "220 CANARY") }, "did not take the mail within 150ms", true},
 		"a greeting without end":        {func(c net.Conn) { withoutEnd(c, "220-CANARY", &written) }, "said too much", false},
 		"lines of a greeting":           {func(c net.Conn) { withoutEnd(c, "220-CANARY\r\n", &written) }, "said too much", false},
 		"extensions without end":        {after("EHLO", func(c net.Conn) { withoutEnd(c, "250-CANARY\r\n", &written) }), "said too much", false},
-		"slow extensions":               {after("EHLO", func(c net.Conn) { drip(c, "250-CANARY\r\n") }), "did not take the mail within 300ms", true},
+		"slow extensions":               {after("EHLO", func(c net.Conn) { drip(c, "250-CANARY\r\n") }), "did not take the mail within 150ms", true},
 		"a refusal without end":         {after("MAIL", func(c net.Conn) { withoutEnd(c, "550-CANARY\r\n", &written) }), "said too much", false},
 		"an answer with another code":   {after("MAIL", func(c net.Conn) { withoutEnd(c, "250-CANARY\r\n550-CANARY\r\n", &written) }), "does not accept smtp.from", false},
-		"silence after the address":     {after("RCPT", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), "did not take the mail within 300ms", true},
-		"silence after the mail":        {after(".", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), "did not take the mail within 300ms", true},
-		"a slow answer after the mail":  {after(".", func(c net.Conn) { drip(c, "250-CANARY\r\n") }), "did not take the mail within 300ms", true},
+		"silence after the address":     {after("RCPT", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), "did not take the mail within 150ms", true},
+		"silence after the mail":        {after(".", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), "did not take the mail within 150ms", true},
+		"a slow answer after the mail":  {after(".", func(c net.Conn) { drip(c, "250-CANARY\r\n") }), "did not take the mail within 150ms", true},
 		"closes after the mail":         {after(".", func(net.Conn) {}), "does not take the mail: it closed the connection", false},
 		"silence after QUIT":            {after("QUIT", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }), "", false},
 		"a flood after QUIT":            {after("QUIT", func(c net.Conn) { withoutEnd(c, "221-CANARY\r\n", &written) }), "", false},

@@ -299,20 +299,9 @@ func (l *lane) deliver(ctx context.Context) bool {
 		return l.noteTaken(ctx)
 	}
 	failpoint.Reach("notify.send.before")
-	if m.ID == l.partly {
-		l.page.Reached = l.reached
-	}
-	sent := *m
-	sent.Reached = l.page.Reached
-	err := l.sender.Send(ctx, &sent)
-	addresses, some := errors.AsType[*AddressError](err)
-	if some && len(addresses.Reached) > 0 {
-		l.tries = 0 // the server is there, so the others are tried again soon
-		l.page.Reached = append(slices.Clone(l.page.Reached), addresses.Reached...)
-		l.partly, l.reached = m.ID, l.page.Reached
-		if !l.save(ctx) {
-			return false
-		}
+	saved, err := l.send(ctx, m)
+	if !saved {
+		return false
 	}
 	if err != nil && ctx.Err() != nil {
 		return false // the daemon stops; the next one sends it
@@ -331,17 +320,15 @@ func (l *lane) deliver(ctx context.Context) bool {
 		return l.noteTaken(ctx)
 	}
 	l.note(&l.sendErr, fmt.Errorf("message %s was not taken: %w", m.ID, err))
-	if some && len(l.page.Reached) > 0 {
-		if l.rest++; isRefused(err) || l.rest >= restTries {
-			// The receiver knows the news. What the other addresses miss stays its problem until a message reaches all.
-			l.taken = m.ID
-			l.n.o.Observer.Notified(l.c.Name, Refused, now)
-			if before == nil {
-				told.Result = event.NotificationNotTaken
-				l.n.o.Tell(told)
-			}
-			return l.noteTaken(ctx)
+	if l.givesUpRest(err) {
+		// The receiver knows the news. What the other addresses miss stays its problem until a message reaches all.
+		l.taken = m.ID
+		l.n.o.Observer.Notified(l.c.Name, Refused, now)
+		if before == nil {
+			told.Result = event.NotificationNotTaken
+			l.n.o.Tell(told)
 		}
+		return l.noteTaken(ctx)
 	}
 	if isRefused(err) && l.tries >= refusedTries {
 		quiet := l.c.Repeat
@@ -361,6 +348,38 @@ func (l *lane) deliver(ctx context.Context) bool {
 	}
 	l.nextTry = now.Add(pauseAfter(l.tries, err))
 	return false
+}
+
+// send sends a message to the addresses that do not have it yet, and notes which have it now. It returns saved false if that
+// cannot be noted; it is remembered all the same.
+func (l *lane) send(ctx context.Context, m *Message) (saved bool, err error) {
+	if m.ID == l.partly { // the book may have less, or more from another replica
+		for _, address := range l.reached {
+			if !slices.Contains(l.page.Reached, address) {
+				l.page.Reached = append(l.page.Reached, address)
+			}
+		}
+	}
+	sent := *m
+	sent.Reached = slices.Clone(l.page.Reached)
+	err = l.sender.Send(ctx, &sent)
+	addresses, _ := errors.AsType[*AddressError](err)
+	if addresses == nil || len(addresses.Reached) == 0 {
+		return true, err
+	}
+	l.tries = 0 // the server is there, so the others are tried again soon
+	l.page.Reached = append(l.page.Reached, addresses.Reached...)
+	l.partly, l.reached = m.ID, slices.Clone(l.page.Reached)
+	return l.save(ctx), err
+}
+
+// givesUpRest reports whether the addresses that do not have the message in the outbox are given up, while others have it.
+func (l *lane) givesUpRest(err error) bool {
+	if _, refusal := errors.AsType[*AddressError](err); !refusal || len(l.page.Reached) == 0 {
+		return false
+	}
+	l.rest++
+	return isRefused(err) || l.rest >= restTries
 }
 
 // noteTaken notes that the receiver has taken the message in the outbox. It reports whether messages may be sent.

@@ -450,12 +450,25 @@ func TestMail(t *testing.T) {
 // TestMailServerIsSilent: a server that says nothing costs a bounded time.
 func TestMailServerIsSilent(t *testing.T) {
 	silent := rawServer(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	began := time.Now()
-	err := notify.NewMailer(&config.SMTP{Server: silent, From: "a@example.com", To: []string{"b@example.com"}, TLS: "none"}).Send(ctx, message())
-	if err == nil || time.Since(began) > 5*time.Second {
-		t.Errorf("%v after %s", err, time.Since(began))
+	hello := rawServer(t, func(c net.Conn) { // and it says nothing in the handshake
+		lines := bufio.NewReader(c)
+		for _, answer := range []string{"220 ready\r\n", "250-here\r\n250 STARTTLS\r\n", "220 go\r\n"} {
+			_, _ = io.WriteString(c, answer)
+			_, _ = lines.ReadString('\n')
+		}
+		_, _ = io.Copy(io.Discard, c)
+	})
+	for encryption, server := range map[string]string{"none": silent, "tls": silent, "starttls": hello} {
+		c := &config.SMTP{Server: server, From: "a@example.com", To: []string{"b@example.com"}, TLS: encryption}
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		began := time.Now()
+		if err := notify.NewMailer(c).Send(ctx, message()); err == nil || time.Since(began) > 5*time.Second {
+			t.Errorf("%s, at the stop: %v after %s", encryption, err, time.Since(began))
+		}
+		cancel()
+		if err := notify.Hurried(c, patience).Send(t.Context(), message()); err == nil || !strings.HasSuffix(err.Error(), "did not take the mail within 150ms") || notify.IsRefused(err) {
+			t.Errorf("%s: %v", encryption, err)
+		}
 	}
 }
 
