@@ -351,7 +351,7 @@ func (l *lane) deliver(ctx context.Context) bool {
 }
 
 // send sends a message to the addresses that do not have it yet, and notes which have it now. It returns saved false if that
-// cannot be noted; it is remembered all the same.
+// cannot be noted; this process remembers it.
 func (l *lane) send(ctx context.Context, m *Message) (saved bool, err error) {
 	if m.ID == l.partly { // the book may have less, or more from another replica
 		for _, address := range l.reached {
