@@ -392,7 +392,7 @@ func TestRunbook(t *testing.T) {
 	}
 	anchors := map[string]bool{}
 	for _, heading := range regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllStringSubmatch(runbook, -1) {
-		anchors[strings.ReplaceAll(strings.ToLower(heading[1]), " ", "-")] = true
+		anchors[strings.ReplaceAll(strings.ToLower(strings.ReplaceAll(heading[1], "`", "")), " ", "-")] = true
 	}
 	links := regexp.MustCompile(`\]\(#([^)]+)\)`).FindAllStringSubmatch(runbook, -1)
 	for _, link := range links {
