@@ -130,8 +130,8 @@ func (l *lane) step(ctx context.Context) (next time.Time) {
 		l.note(&l.bookErr, nil)
 		return time.Time{}
 	}
-	if l.isOld() {
-		l.page = nil
+	if l.isOld() { // what is less bad or no longer told is found again by make
+		l.page, l.unsaved = nil, false
 	}
 	if l.page == nil && !l.open(ctx) {
 		return l.n.o.Now().Add(cycle)
@@ -166,7 +166,7 @@ const rereadEvery = 30 * time.Second
 
 // isOld reports whether another replica may have written the book since the page was loaded.
 func (l *lane) isOld() bool {
-	return l.scope == ofFleet && l.page != nil && l.page.Outbox == nil && !l.unsaved && l.n.o.Now().Sub(l.opened).Abs() >= rereadEvery
+	return l.scope == ofFleet && l.page != nil && l.page.Outbox == nil && l.n.o.Now().Sub(l.opened).Abs() >= rereadEvery
 }
 
 // open loads the page. It returns false if that is not possible yet.

@@ -703,3 +703,38 @@ func TestReceiverIsAdded(t *testing.T) {
 		want(t, in, "a: in doubt")
 	})
 }
+
+// TestShortTurnRelabel: as TestShortTurn, while something that was told has become less bad.
+func TestShortTurnRelabel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		kv := new(kvtest.Server)
+		inboxes, stops := map[string]*inbox{"r0": {}, "r1": {}}, map[string]func(){}
+		w.set("b", func(t *status.Token) { t.Expiry = time.Now().Add(48 * time.Hour) })
+		for _, name := range []string{"r1", "r0"} {
+			receiver := all("night")
+			if name == "r1" {
+				receiver.Group = 10 * time.Minute
+			}
+			_, stops[name] = w.start(inboxes[name], receiver, func(o *notify.Options) {
+				o.Shared, o.Replica, o.Turn = kv.Client(nil), name, func(string) bool { return true }
+				o.Dir = filepath.Join(filepath.Dir(w.dir), name)
+			})
+			time.Sleep(30 * time.Minute) // both have read what was told
+		}
+		defer stops["r1"]()
+		inboxes["r0"].take()
+		inboxes["r1"].take()
+		w.set("b", func(t *status.Token) { t.Expiry = time.Now().Add(10 * 24 * time.Hour) }) // less bad
+		time.Sleep(30 * time.Minute)
+		inboxes["r0"].take()
+		inboxes["r1"].take()
+		w.set("a", doubtful)
+		time.Sleep(2 * time.Minute)
+		want(t, inboxes["r0"], "a: in doubt")
+		stops["r0"]()
+		w.set("a", nil)
+		time.Sleep(40 * time.Minute)
+		want(t, inboxes["r1"], "a: no longer in doubt")
+	})
+}
