@@ -184,8 +184,11 @@ func interpreter(start []byte) []need {
 	if filepath.Base(words[0]) != "env" {
 		return all
 	}
-	words = slices.DeleteFunc(words[1:], func(w string) bool { return strings.HasPrefix(w, "-") || strings.Contains(w, "=") })
-	if len(words) == 0 || strings.Contains(words[0], "/") {
+	if words = words[1:]; len(words) > 1 && words[0] == "-S" {
+		words = words[1:]
+	}
+	// Options, a PATH of its own, quotes and variables are for env to understand: only a plain name is looked up.
+	if len(words) == 0 || strings.HasPrefix(words[0], "-") || strings.ContainsAny(words[0], `=/"'$\`) {
 		return all
 	}
 	for _, dir := range filepath.SplitList(SearchPath) {

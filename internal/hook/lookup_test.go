@@ -33,6 +33,9 @@ func TestLookUp(t *testing.T) {
 		{"/bin/sh", ""},
 		{self, ""},
 		{write("script", "#!/bin/sh\ntrue\n", 0o755), ""},
+		{write("path", "#!/usr/bin/env -S PATH=/opt/x:/usr/bin:/bin myinterp\ntrue\n", 0o755), ""}, // env knows
+		{write("unset", "#!/usr/bin/env -S -u FOO bash\ntrue\n", 0o755), ""},
+		{write("quoted", "#!/usr/bin/env -S \"bash\" -e\ntrue\n", 0o755), ""},
 		{write("spaced", "#! /usr/bin/env -S LC_ALL=C sh -e\ntrue\n", 0o755), ""},
 		{write("binary", "\x00asm", 0o755), ""}, // the kernel may know the format
 		{"no-such-program-of-this-test", "there is no program"},
