@@ -114,11 +114,13 @@ func (o *Oracle) Trusted(ctx context.Context, account string, l Ledger) (bool, e
 		o.fill(records)
 	}
 	for _, token := range o.unsureTokens() {
+		o.sure(token) // before the load: a save that fails meanwhile counts again
 		r, err := l.Load(ctx, token)
 		if err != nil {
+			o.Unsure(Record{Token: token})
 			return false, err
 		}
-		o.sure(r)
+		o.Note(r)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -143,12 +145,11 @@ func (o *Oracle) unsureTokens() []string {
 	return slices.Collect(maps.Keys(o.unsure))
 }
 
-// sure takes over a record that was read again.
-func (o *Oracle) sure(r Record) {
+// sure notes that the record of a token is read again.
+func (o *Oracle) sure(token string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.unsure, r.Token)
-	o.note(r)
+	delete(o.unsure, token)
 }
 
 func (o *Oracle) fill(records []Record) {
