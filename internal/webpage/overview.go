@@ -41,14 +41,17 @@ func (p *pages) look() (f *fleet, ok bool, err error) {
 		p.fleet.renew(firstWait)
 	}
 	p.fleet.update(func(kept *fleet) *fleet {
-		names, seen, _ := p.Source.Changes(kept.seen)
-		checks := printable.Copy(p.Source.Checks())
-		if len(names) == 0 && slices.EqualFunc(checks, kept.checks, sameCheck) {
-			return kept
+		names, seen, all := p.Source.Changes(kept.seen)
+		if all { // what is not named here, the next look at all tokens finds
+			seen = kept.seen
 		}
-		return kept.with(p.Source, names, checks, p.Now().UTC(), seen)
+		checks := printable.Copy(p.Source.Checks())
+		if f = kept; len(names) > 0 || !slices.EqualFunc(checks, kept.checks, sameCheck) {
+			f = kept.with(p.Source, names, checks, p.Now().UTC(), seen)
+		}
+		return f
 	})
-	return p.fleet.get(firstWait)
+	return f, true, err // and not what a look that began before has put there since
 }
 
 // sameCheck reports whether two results of a check say the same.
