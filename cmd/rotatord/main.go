@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -60,6 +61,12 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if args := cmd.Flags().Args(); !cmd.HasParent() && len(args) > 0 { // the flag is that of a command that does not exist
+			return cmp.Or(knownCommand(cmd, args), err)
+		}
+		return err
+	})
 	rejectUnknownShells(root)
 	cmd, err := root.ExecuteContextC(ctx)
 	stderr = cmd.ErrOrStderr() // the daemon's has a queue
