@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -136,5 +137,38 @@ func TestAFailedTransactionFailsAll(t *testing.T) {
 	l.commit([]*change{broken, other})
 	if _, err := l.LastWrite(); err == nil || broken.err == nil || other.err == nil || tries != 0 {
 		t.Errorf("the last write: %v; the changes: %v, %v, tried %d times", err, broken.err, other.err, tries)
+	}
+}
+
+// TestSaveWritesNoListOfFreePages: after all records were written again at once, as many pages are free. A save writes its own pages and
+// not the list of those.
+func TestSaveWritesNoListOfFreePages(t *testing.T) {
+	var written []int64
+	for _, n := range []int{2_000, 8_000} {
+		l := openNew(t)
+		all := make([]rotation.Record, n)
+		for i := range all {
+			all[i] = rotation.Record{Token: fmt.Sprintf("token-%05d", i), Step: rotation.StepIdle, LastError: strings.Repeat("x", 1500)}
+		}
+		for range 2 {
+			saved, err := l.SaveAll(t.Context(), all)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = saved
+		}
+		before := l.db.Stats()
+		if _, err := l.Save(t.Context(), all[n/2]); err != nil {
+			t.Fatal(err)
+		}
+		after := l.db.Stats()
+		if free := after.FreePageN; free < n/4 {
+			t.Fatalf("%d pages are free, which proves nothing", free)
+		}
+		diff := after.TxStats.Sub(&before.TxStats)
+		written = append(written, diff.GetPageAlloc())
+	}
+	if written[1] > written[0]+int64(8<<10) {
+		t.Errorf("a save writes %d bytes of pages with 2,000 records and %d with 8,000", written[0], written[1])
 	}
 }

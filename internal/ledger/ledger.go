@@ -97,10 +97,16 @@ type LocalOptions struct {
 	SaveSealed func([]SealedAnswer) error
 }
 
+// bboltOptions are those for writing. The list of free pages is not stored: each transaction would write all of it, 400 KB after
+// 100,000 records were replaced at once. bbolt makes the list when it opens the file, which [Examine] has proven.
+func bboltOptions(timeout time.Duration) *bbolt.Options {
+	return &bbolt.Options{Timeout: timeout, FreelistType: bbolt.FreelistMapType, NoFreelistSync: true}
+}
+
 // OpenLocal opens the ledger in a file and checks all of it. It migrates a file that has an older
 // format. Call [Examine] first: it protects bbolt from a damaged file.
 func OpenLocal(path string, o LocalOptions) (*Local, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: o.Timeout, FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(path, 0o600, bboltOptions(o.Timeout))
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		return nil, InUse(path)
 	}
@@ -131,7 +137,7 @@ func CreateLocal(path string, timeout time.Duration) error {
 	if err := durable.Remove(fresh); err != nil {
 		return err
 	}
-	db, err := bbolt.Open(fresh, 0o600, &bbolt.Options{Timeout: timeout, FreelistType: bbolt.FreelistMapType})
+	db, err := bbolt.Open(fresh, 0o600, bboltOptions(timeout))
 	if err == nil {
 		err = errors.Join(db.Update(createBuckets), db.Close())
 	}

@@ -5,8 +5,8 @@
 // that is silently taken for the present one. No recover can stop a bus error, because it strikes in
 // whichever goroutine reads.
 //
-// Guarantee: on a file that [Check] accepts, bbolt reads only what exists, and its reads end; every page is
-// in use exactly once or free; and both copies of the root are whole and of consecutive transactions, so no
+// Guarantee: on a file that [Check] accepts, bbolt reads only what exists, and its reads end; no page is
+// in use twice, or in use and listed as free; and both copies of the root are whole and of consecutive transactions, so no
 // transaction was lost. Keys and values are not checked: they need a checksum of their own.
 //
 // It knows version 2 of bbolt's file format, which is the only one, and refuses others.
