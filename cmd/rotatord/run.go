@@ -22,11 +22,12 @@ import (
 	"rotatord/internal/logqueue"
 	"rotatord/internal/ownpath"
 	"rotatord/internal/printable"
+	"rotatord/internal/profile"
 	"rotatord/internal/smallfile"
 )
 
 func newRun() *cobra.Command {
-	var configPath, webConfig string
+	var configPath, webConfig, profileAddr string
 	var shutdownTimeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "run",
@@ -44,12 +45,18 @@ the answer to a request in progress is lost, and its token is then in doubt.`,
 			if shutdownTimeout < 0 {
 				return usagef("--shutdown-timeout must not be negative, but is %s", shutdownTimeout)
 			}
+			if profileAddr != "" {
+				if err := profile.Parse(profileAddr); err != nil {
+					return usagef("--profile-addr: %s", err)
+				}
+			}
 			lines := queueErrors(cmd)
-			return runDaemon(cmd.Context(), configPath, webConfig, shutdownTimeout, cmd.ErrOrStderr(), lines)
+			return runDaemon(cmd.Context(), configPath, webConfig, profileAddr, shutdownTimeout, cmd.ErrOrStderr(), lines)
 		},
 	}
 	configFlag(cmd, &configPath)
 	cmd.Flags().StringVar(&webConfig, "web.config.file", "", "Prometheus web configuration `file` for TLS and basic authentication; /livez and /readyz need no password")
+	cmd.Flags().StringVar(&profileAddr, "profile-addr", "", "loopback `address`, as in 127.0.0.1:6060, on which profiles of the process are served; off without it")
 	shutdownTimeout = 30 * time.Second
 	durationVar(cmd, &shutdownTimeout, "shutdown-timeout", "how long rotations in progress may take to finish")
 	return cmd
@@ -73,7 +80,7 @@ func flushErrors(cmd *cobra.Command) {
 	}
 }
 
-func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeout time.Duration, stderr io.Writer, lines *logqueue.Writer) error {
+func runDaemon(ctx context.Context, configPath, webConfig, profileAddr string, shutdownTimeout time.Duration, stderr io.Writer, lines *logqueue.Writer) error {
 	hangup := make(chan os.Signal, 1) // before anything else: a SIGHUP during the start must not end the daemon
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -93,6 +100,14 @@ func runDaemon(ctx context.Context, configPath, webConfig string, shutdownTimeou
 			log.Error("lines are missing in the log, since nothing read it for too long or they could not be written", "lines", n)
 		}
 	})
+	if profileAddr != "" {
+		profiles, err := profile.Serve(profileAddr, log)
+		if err != nil {
+			return fmt.Errorf("--profile-addr: %w; nothing was started", err)
+		}
+		defer profiles.Close()
+		log.Info("profiles are served to this machine", "address", profileAddr)
+	}
 	warn(log, c)
 	warnOfOthers(ctx, log, c)
 	a, err := app.New(app.Options{Config: c, Logger: log, Build: build(), WebConfigFile: webConfig})

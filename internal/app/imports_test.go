@@ -89,6 +89,7 @@ var allowed = map[string][]string{
 	"internal/replica":         append([]string{"internal/kvstore", "internal/status"}, core...),
 	"internal/notify":          append([]string{"internal/durable", "internal/failpoint", "internal/kvstore", "internal/outbound", "internal/smallfile", "internal/status"}, core...),
 	"internal/httpapi":         append([]string{"internal/outbound", "internal/status", "internal/webpage"}, core...),
+	"internal/profile":         {"internal/connlimit", "internal/webpage"},
 	"internal/webpage":         append([]string{"deploy", "docs", "internal/status"}, core...),
 	"internal/sink":            append([]string{"internal/durable", "internal/failpoint", "internal/kubernetes", "internal/outbound", "internal/ownpath", "internal/smallfile", "internal/vault"}, core...),
 
@@ -118,7 +119,7 @@ var allowed = map[string][]string{
 	"docs":              {}, // the documents, which the binary serves
 	"deploy":            {}, // and the guides
 	"cmd/rotatord": append([]string{"deploy", "deploy/prometheus", "docs", "internal/admin", "internal/app", "internal/audit", "internal/cloudflare", "internal/cloudflare/cfsim", "internal/doctor", "internal/drill", "internal/durable", "internal/forecast", "internal/harden", "internal/hook", "internal/httpapi", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/logqueue", "internal/notify",
-		"internal/ownpath", "internal/pending", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest", "internal/webpage"}, core...),
+		"internal/ownpath", "internal/pending", "internal/profile", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/vault/vaulttest", "internal/webpage"}, core...),
 }
 
 var core = []string{"internal/config", "internal/event", "internal/moment", "internal/printable", "internal/rotation", "internal/scheduler", "internal/secret"}
