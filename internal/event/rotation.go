@@ -29,15 +29,18 @@ const (
 	PhaseClaim     Phase = "claim"
 	PhasePreflight Phase = "preflight"
 	PhaseIntent    Phase = "intent"
+	PhaseRecord    Phase = "record" // the request is written into the record of events
 	PhaseRotate    Phase = "rotate"
 	PhaseSeal      Phase = "seal"
+	PhaseSealed    Phase = "sealed" // the ledger is told that the answer is sealed
 	PhaseStore     Phase = "store"
+	PhaseStored    Phase = "stored" // the ledger is told that every sink has the secret
 	PhaseVerify    Phase = "verify"
 	PhaseCommit    Phase = "commit"
 )
 
 // Phases are all of them, in order.
-var Phases = []Phase{PhaseClaim, PhasePreflight, PhaseIntent, PhaseRotate, PhaseSeal, PhaseStore, PhaseVerify, PhaseCommit}
+var Phases = []Phase{PhaseClaim, PhasePreflight, PhaseIntent, PhaseRecord, PhaseRotate, PhaseSeal, PhaseSealed, PhaseStore, PhaseStored, PhaseVerify, PhaseCommit}
 
 // PhaseEnded tells of one phase, whether it went well (Err nil) or not.
 type PhaseEnded struct {

@@ -120,12 +120,21 @@ func (a *attempt) release(ctx context.Context) error {
 	return a.erase(ctx, work.RotationID)
 }
 
+// phase is a timed part of a rotation, with a failpoint before and after it.
 func (a *attempt) phase(p event.Phase, do func() error) error {
-	start := a.now()
-	failpoint.Reach(string(p) + ".before")
+	return a.timed(p, func() error {
+		failpoint.Reach(string(p) + ".before")
+		err := do()
+		failpoint.Reach(string(p) + ".after")
+		return err
+	})
+}
+
+// timed is a timed part of a rotation. What it does has failpoints of its own.
+func (e *entry) timed(p event.Phase, do func() error) error {
+	start := e.now()
 	err := do()
-	failpoint.Reach(string(p) + ".after")
-	a.tell(event.PhaseEnded{Phase: p, Duration: a.now().Sub(start), Err: err})
+	e.tell(event.PhaseEnded{Phase: p, Duration: e.now().Sub(start), Err: err})
 	return err
 }
 

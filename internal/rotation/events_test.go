@@ -1,6 +1,7 @@
 package rotation_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -64,4 +65,34 @@ func TestEventsNameTheActor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPhasesAreTheWholeRotation: what a rotation waits for is in one of its phases. Every call of the world takes a second
+// here.
+func TestPhasesAreTheWholeRotation(t *testing.T) {
+	scheduled(t, "0 * * * *", func(token *rotation.Token) { token.VerifyWithin = time.Minute }, func(t *testing.T, w *world, token rotation.Token, r *rotation.Rotator) {
+		token.Prober = w
+		time.Sleep(time.Hour)
+		w.fault = func(int, string) fault { time.Sleep(time.Second); return fault{} }
+		before, calls := len(w.events), len(w.calls)
+		if _, err := r.Advance(t.Context(), token); err != nil {
+			t.Fatal(err)
+		}
+		var phases []event.Phase
+		var sum, whole time.Duration
+		for _, e := range w.events[before:] {
+			switch d := e.Detail.(type) {
+			case event.PhaseEnded:
+				phases, sum = append(phases, d.Phase), sum+d.Duration
+			case event.RotationEnded:
+				whole = d.Duration
+			}
+		}
+		if !slices.Equal(phases, event.Phases) {
+			t.Errorf("the phases are %q, want %q", phases, event.Phases)
+		}
+		if sum != whole || whole < 10*time.Second {
+			t.Errorf("the phases took %s of %s; calls: %q", sum, whole, w.calls[calls:])
+		}
+	})
 }

@@ -202,7 +202,7 @@ func (a *attempt) rotate(ctx context.Context) error {
 	if err := a.phase(event.PhaseIntent, intent); err != nil {
 		return a.giveUp(ctx, event.ResultSkipped, "intent", err)
 	}
-	if err := a.recordedInTime(ctx); err != nil {
+	if err := a.timed(event.PhaseRecord, func() error { return a.recordedInTime(ctx) }); err != nil {
 		if ctx.Err() != nil { // the daemon stops, and nothing has failed
 			a.report(a.record.Work, event.ResultSkipped, "record", ctx.Err())
 			return errors.Join(ctx.Err(), a.release(ctx))
@@ -325,7 +325,7 @@ func (a *attempt) sealed(ctx context.Context, issued Issued) error {
 	if reason, err := validate(work.Before, issued); err != nil {
 		return a.doubt(ctx, reason, true, err)
 	}
-	if err := a.become(ctx, a.record.sealed()); err != nil {
+	if err := a.timed(event.PhaseSealed, func() error { return a.become(ctx, a.record.sealed()) }); err != nil {
 		if a.replica != nil && (errors.Is(err, ErrConflict) || a.holdLeft() <= 0) {
 			return a.outrun(work, err)
 		}
@@ -397,7 +397,7 @@ func (a *attempt) store(ctx context.Context) error {
 	}
 	a.extendOld(ctx) // consumers get a whole grace to read a secret that was delivered late; if this fails, they have what is left
 	a.observe(a.record.notOvertaken())
-	if err := a.become(ctx, a.record.stored()); err != nil {
+	if err := a.timed(event.PhaseStored, func() error { return a.become(ctx, a.record.stored()) }); err != nil {
 		return a.stall(ctx, "ledger", err)
 	}
 	return nil
