@@ -68,7 +68,7 @@ func TestProfiles(t *testing.T) {
 	gzip := []byte{0x1f, 0x8b}
 	for _, name := range []string{"profile?seconds=1", "heap"} {
 		if content := get(profiles+name, http.StatusOK); !bytes.HasPrefix(content, gzip) {
-			t.Errorf("%s: %.80q is no profile", name, content)
+			t.Errorf("%s: %.80q is not a profile", name, content)
 		}
 	}
 	for _, name := range []string{"heap?debug=1", "goroutine?debug=1", "goroutine?debug=2"} {
