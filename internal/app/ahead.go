@@ -94,7 +94,7 @@ func (a *App) checksAhead() []precheck.Check {
 // proof, and nothing else may take its disk space.
 func (a *App) lookAtState(ctx context.Context) error {
 	err := a.state.disk.Present()
-	if busy := len(a.engine.names(func(s *scheduled) bool { return s.active > 0 })) > 0; err == nil && busy {
+	if busy := len(a.engine.names(func(s *kept) bool { return s.active > 0 })) > 0; err == nil && busy {
 		_, err = a.state.disk.LastWrite()
 	} else if err == nil {
 		err = a.state.disk.Prove(ctx)

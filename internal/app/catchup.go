@@ -74,5 +74,5 @@ func (e *engine) replanAll(ctx context.Context) {
 		e.replan(rotation.AllTokens)
 		return
 	}
-	e.catchUp(ctx, e.names(func(s *scheduled) bool { return s.active == 0 })...)
+	e.catchUp(ctx, e.names(func(s *kept) bool { return s.active == 0 })...)
 }

@@ -13,6 +13,7 @@ import (
 	"rotatord/internal/admission"
 	"rotatord/internal/event"
 	"rotatord/internal/moment"
+	"rotatord/internal/packed"
 	"rotatord/internal/rotation"
 	"rotatord/internal/scheduler"
 )
@@ -46,44 +47,12 @@ type engine struct {
 	planned func(token string, r rotation.Record) // is told of each record that is planned; it waits for nothing. nil: it is not told
 	within  time.Duration                         // in which the requests of a turn must be expected to leave; 0 for the default
 
-	mu         sync.Mutex
-	tokens     map[string]*scheduled
-	turns      map[string]*admission.Turns // by account
-	passed     []string                    // tokens with slots that passed, to be caught up together
-	catchingUp bool                        // a worker is doing that
-}
-
-// scheduled is a token and what the engine knows about it.
-type scheduled struct {
-	token   rotation.Token
-	record  rotation.Record
-	due     rotation.Due
-	chore   time.Time // when there is a chore; zero if never
-	gone    bool      // the last listing did not have the service token
-	waiting bool      // it waits for its turn
-	active  int       // how many turns and commands work on it, or are about to
-	// skipBackOff is set when something that was missing has returned: the next turn ignores the
-	// back-off.
-	skipBackOff bool
-	// enrolling is set from when a reload has added or changed the token until the ledger knows it.
-	enrolling bool
-	// joining is set until the ledger was read for the first time, if that is after the start.
-	joining bool
-	// unrecorded counts the failures in a row that the ledger could not record, because the ledger is
-	// what failed. unrecordedErr is the last of them, nil if there is none.
-	unrecorded    int
-	unrecordedErr error
-	// unsaved is set if the record in memory may be ahead of the one in the ledger, which could not be
-	// written. The token is looked at again until the ledger has it, whenever it is due: a time that a wrong
-	// clock had left in the ledger is only gone once that is written.
-	unsaved bool
-	// unrecovered is set while its unfinished rotation was not continued yet.
-	unrecovered bool
-	// unreadable says why its record in the ledger cannot be used; nil if it can.
-	unreadable error
-	// since is when the record was learned from another replica, or when that one's hold ends. Who comes first is
-	// counted from then on, if something was due earlier. Zero if no replica has saved it.
-	since time.Time
+	mu          sync.Mutex
+	tokens      map[string]*kept
+	unrecovered int                         // how many of them are
+	turns       map[string]*admission.Turns // by account
+	passed      []string                    // tokens with slots that passed, to be caught up together
+	catchingUp  bool                        // a worker is doing that
 }
 
 // newEngine returns an engine. The caller sets its rotator, which in turn tells the engine which steps
@@ -91,7 +60,7 @@ type scheduled struct {
 func newEngine(now func() time.Time, log *slog.Logger, events *event.Stream) *engine {
 	return &engine{
 		queue: scheduler.NewQueue(now), clock: scheduler.NewClock(now), now: now, started: time.Now(), log: log, events: events,
-		tokens: make(map[string]*scheduled), turns: make(map[string]*admission.Turns),
+		tokens: make(map[string]*kept), turns: make(map[string]*admission.Turns),
 	}
 }
 
@@ -114,7 +83,7 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 	s := e.tokens[token.Name]
 	isNew := s == nil
 	if isNew {
-		s = &scheduled{}
+		s = &kept{}
 		e.tokens[token.Name] = s
 	}
 	s.token = token
@@ -126,7 +95,7 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 		at = e.rotator.Due(token, record).At
 		// If it waits, because it is in doubt or after a failure, a process before this one has
 		// already worked on it.
-		s.unrecovered = !at.After(e.now())
+		e.setUnrecovered(s, !at.After(e.now()))
 	}
 	e.mu.Unlock()
 	if unfinished {
@@ -186,7 +155,7 @@ func (e *engine) finish(ctx context.Context) []string {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return e.names(func(s *scheduled) bool { return s.active > 0 })
+		return e.names(func(s *kept) bool { return s.active > 0 })
 	}
 }
 
@@ -249,7 +218,7 @@ func (e *engine) release(name string) {
 	defer e.mu.Unlock()
 	if s := e.tokens[name]; s != nil {
 		s.active--
-		s.unrecovered = false
+		e.setUnrecovered(s, false)
 	}
 }
 
@@ -259,10 +228,15 @@ func (e *engine) retryPending() {
 	defer e.mu.Unlock()
 	now := e.now()
 	for name, s := range e.tokens {
-		if !s.record.Unfinished() || s.active > 0 || s.waiting || s.enrolling || !s.due.At.After(now) {
+		if s.active > 0 || s.waiting || s.enrolling || !s.record.Get().Unfinished() {
 			continue
 		}
-		s.skipBackOff, s.due.At = true, now
+		due := s.due.Get()
+		if !due.At.After(now) {
+			continue
+		}
+		due.At = now
+		s.skipBackOff, s.due = true, packed.Of(due)
 		e.queue.Set(name, now)
 	}
 }
@@ -336,24 +310,26 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	if s == nil || s.enrolling {
 		return
 	}
-	if s.record.Revision > record.Revision {
-		record = s.record // a listing has recorded more meanwhile
+	if known := s.record.Get(); known.Revision > record.Revision {
+		record = known // a listing has recorded more meanwhile
 	}
 	now := e.now()
-	s.record, s.due, s.chore = record, e.rotator.Due(s.token, record), rotation.NextChore(s.token, record)
+	due := e.rotator.Due(s.token, record)
+	s.record, s.chore = packed.Of(record), rotation.NextChore(s.token, record)
 	if e.planned != nil {
 		e.planned(name, record)
 	}
-	wake := wakeAt(s.due, now, floor)
+	wake := wakeAt(due, now, floor)
 	if floor > 0 {
-		s.due.At = moment.Max(s.due.At, now.Add(floor))
+		due.At = moment.Max(due.At, now.Add(floor))
 		if !s.chore.IsZero() {
 			s.chore = moment.Max(s.chore, now.Add(floor))
 		}
 	}
-	at := s.due.At
+	s.due = packed.Of(due)
+	at := due.At
 	switch {
-	case s.due.Unscheduled:
+	case due.Unscheduled:
 		at = time.Time{} // never
 	case at.IsZero():
 		at = now // it does not wait for a back-off
@@ -361,7 +337,7 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 	if s.unsaved {
 		at = moment.MinNonZero(at, now.Add(retryCeiling))
 	}
-	if at = moment.MinNonZero(at, wake, s.chore); at.IsZero() && s.due.Unscheduled {
+	if at = moment.MinNonZero(at, wake, s.chore); at.IsZero() && due.Unscheduled {
 		e.queue.Remove(name)
 	} else {
 		e.queue.Set(name, at)
@@ -457,14 +433,6 @@ func (e *engine) show(record rotation.Record) {
 	}
 }
 
-// take takes over a record that was saved.
-func (s *scheduled) take(record rotation.Record) {
-	if s.record.TokenID != record.TokenID && !s.token.Owns(record.TokenID) {
-		s.gone = false // no listing has shown this service token yet
-	}
-	s.record = record
-}
-
 // setSaved notes that the ledger has what is known of a token.
 func (e *engine) setSaved(name string) {
 	e.mu.Lock()
@@ -489,27 +457,24 @@ func (e *engine) countUnrecorded(name string, err error) int {
 		s.unrecorded++
 		s.unrecordedErr = err
 	}
-	return s.unrecorded
+	return int(s.unrecorded)
 }
 
 // view returns a copy of what is known about a token, and false if there is no such token.
 func (e *engine) view(name string) (scheduled, bool) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
 	s := e.tokens[name]
 	if s == nil {
+		e.mu.Unlock()
 		return scheduled{}, false
 	}
-	return *s, true
-}
-
-// recovering returns how many unfinished rotations were not continued yet.
-func (e *engine) recovering() int {
-	return len(e.names(func(s *scheduled) bool { return s.unrecovered }))
+	known := *s
+	e.mu.Unlock()
+	return known.scheduled(), true // no token waits for the unpacking
 }
 
 // names returns the sorted names of the tokens that fit. A nil fit means all.
-func (e *engine) names(fit func(*scheduled) bool) []string {
+func (e *engine) names(fit func(*kept) bool) []string {
 	var names []string
 	e.mu.Lock()
 	for name, s := range e.tokens {

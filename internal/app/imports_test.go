@@ -59,6 +59,7 @@ var allowed = map[string][]string{
 	"internal/ownpath":          {},
 	"internal/rotation":         {"internal/event", "internal/failpoint", "internal/moment", "internal/scheduler", "internal/secret"},
 	"internal/moment":           {},
+	"internal/packed":           {},
 	"internal/forecast":         {"internal/moment", "internal/printable", "internal/rotation", "internal/scheduler"},
 	"internal/status":           {"internal/moment", "internal/printable"},
 	"internal/precheck":         {"internal/moment", "internal/printable", "internal/rotation", "internal/status"},
@@ -111,7 +112,7 @@ var allowed = map[string][]string{
 	"internal/hook":   append([]string{"internal/failpoint", "internal/kubernetes", "internal/outbound"}, core...),
 	"internal/doctor": append([]string{"internal/ageplugin", "internal/audit", "internal/cloudflare", "internal/hook", "internal/kubernetes", "internal/kvstore", "internal/ledger/transfer", "internal/ownpath", "internal/sink", "internal/status", "internal/vault"}, core...),
 	"internal/app": append([]string{"internal/access", "internal/admin", "internal/admission", "internal/audit", "internal/cloudflare", "internal/connlimit", "internal/doctor", "internal/forecast", "internal/hook", "internal/httpapi", "internal/kubernetes", "internal/kvstore", "internal/ledger", "internal/ledger/shared", "internal/ledger/transfer", "internal/notify",
-		"internal/pending", "internal/precheck", "internal/replica", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/webpage"}, core...),
+		"internal/packed", "internal/pending", "internal/precheck", "internal/replica", "internal/sink", "internal/smallfile", "internal/statedir", "internal/status", "internal/vault", "internal/webpage"}, core...),
 	// The drill runs the whole daemon with the doubles.
 	"internal/drill": append([]string{"internal/app", "internal/cloudflare/cfsim", "internal/httpapi", "internal/kubernetes", "internal/kubernetes/kubetest", "internal/sink", "internal/statedir", "internal/status",
 		"internal/vault/vaulttest"}, core...),

@@ -36,7 +36,7 @@ func TestLooksGrowWithTheFleet(t *testing.T) {
 			}
 			token := config.Token{Name: fmt.Sprint("token-", i), Account: fmt.Sprint("account-", i), Sinks: []config.Sink{configured}}
 			a.config.Tokens = append(a.config.Tokens, token)
-			a.engine.tokens[token.Name] = &scheduled{token: rotation.Token{Name: token.Name, Account: token.Account, Sinks: []rotation.Sink{opened}}}
+			a.engine.tokens[token.Name] = keep(scheduled{token: rotation.Token{Name: token.Name, Account: token.Account, Sinks: []rotation.Sink{opened}}})
 		}
 		for group := range a.sinkGroups() {
 			if all := a.sinksIn(group); len(all) != 1 || !strings.HasPrefix(all[0].token, "token-") {

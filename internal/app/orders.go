@@ -204,9 +204,12 @@ func (a *App) paused(name string) admin.Paused {
 	if name != rotation.AllTokens {
 		o.Next = a.token(name).Next
 	}
-	o.InProgress = a.engine.names(func(s *scheduled) bool {
-		return (name == rotation.AllTokens || s.token.Name == name) && (s.active > 0 || s.record.Step != rotation.StepIdle)
-	})
+	inProgress := func(s scheduled) bool { return s.active > 0 || s.record.Step != rotation.StepIdle }
+	if name == rotation.AllTokens {
+		o.InProgress = a.engine.names(func(k *kept) bool { return inProgress(k.scheduled()) })
+	} else if seen, ok := a.engine.view(name); ok && inProgress(seen) {
+		o.InProgress = []string{name}
+	}
 	for _, token := range slices.Sorted(maps.Keys(a.engine.rotator.Pauses())) {
 		if token != rotation.AllTokens {
 			o.ByName = append(o.ByName, token)

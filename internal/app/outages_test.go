@@ -1,7 +1,6 @@
 package app
 
 import (
-	"maps"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,15 +73,18 @@ func TestOutageThatEndsIsNoticedOnce(t *testing.T) {
 func TestRetryPending(t *testing.T) {
 	later := time.Now().Add(time.Hour)
 	e := newEngine(time.Now, nil, nil)
-	maps.Copy(e.tokens, map[string]*scheduled{
+	for name, s := range map[string]scheduled{
 		"sealed":  {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}},
 		"owed":    {record: rotation.Record{Lost: &rotation.Lost{}}, due: rotation.Due{At: later}},
 		"idle":    {due: rotation.Due{At: later}},
-		"working": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, active: 1},
-		"waiting": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, waiting: true},
-	})
+		"working": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, condition: condition{active: 1}},
+		"waiting": {record: rotation.Record{Step: rotation.StepSealed}, due: rotation.Due{At: later}, condition: condition{waiting: true}},
+	} {
+		e.tokens[name] = keep(s)
+	}
 	e.retryPending()
-	for name, s := range e.tokens {
+	for name := range e.tokens {
+		s, _ := e.view(name)
 		if want := name == "sealed" || name == "owed"; s.skipBackOff != want || s.due.At.Equal(later) == want {
 			t.Errorf("%s: skipBackOff=%t, due in %s", name, s.skipBackOff, time.Until(s.due.At))
 		}
@@ -104,7 +106,7 @@ func TestEmergencyGoesFirst(t *testing.T) {
 		"cut off":      {scheduled{record: lost(now.Add(-time.Hour)), due: rotation.Due{Reason: rotation.DueReissue}}, rotation.UrgencyEmergency, 0},
 		"soon":         {scheduled{record: lost(now.Add(time.Minute)), due: rotation.Due{Reason: rotation.DueReissue}}, rotation.UrgencyEmergency, 0},
 		"later":        {scheduled{record: lost(now.Add(time.Hour)), due: rotation.Due{Reason: rotation.DueReissue}}, rotation.UrgencyDoubt, rotation.UrgencyEmergency},
-		"about to end": {scheduled{record: rotation.Record{Facts: rotation.TokenFacts{ExpiresAt: now.Add(time.Minute)}}, chore: now}, rotation.UrgencyEmergency, 0},
+		"about to end": {scheduled{record: rotation.Record{Facts: rotation.TokenFacts{ExpiresAt: now.Add(time.Minute)}}, condition: condition{chore: now}}, rotation.UrgencyEmergency, 0},
 	} {
 		one := test.s.turn(now)
 		if one.Urgency != test.urgency || one.RisesTo != test.then || one.RisesTo != 0 && !one.RisesAt.Equal(now.Add(58*time.Minute)) {

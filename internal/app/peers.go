@@ -38,7 +38,7 @@ func (e *engine) await(tokens []rotation.Token) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, token := range tokens {
-		e.tokens[token.Name] = &scheduled{token: token, enrolling: true, joining: true}
+		e.tokens[token.Name] = &kept{token: token, condition: condition{enrolling: true, joining: true}}
 		e.openTurns(token)
 	}
 }
@@ -95,7 +95,7 @@ func (e *engine) leaveToOthers(name string) bool {
 		return false
 	}
 	wait := asideRetry
-	if e.peers.MayBegin() == nil || e.peers.Owns(s.record) { // what it has begun it brings to an end
+	if e.peers.MayBegin() == nil || e.peers.Owns(s.record.Get()) { // what it has begun it brings to an end
 		wait = e.othersFirst(s)
 	}
 	if wait > 0 {
@@ -106,19 +106,19 @@ func (e *engine) leaveToOthers(name string) bool {
 
 // othersFirst returns for how long other replicas come first for what is due for a token; 0 if they do not. e.mu must
 // be held.
-func (e *engine) othersFirst(s *scheduled) time.Duration {
-	now := e.now()
-	if held := e.peers.HeldFor(s.record); held > 0 {
+func (e *engine) othersFirst(s *kept) time.Duration {
+	now, record, planned := e.now(), s.record.Get(), s.due.Get()
+	if held := e.peers.HeldFor(record); held > 0 {
 		// When it has ended, the preferred one takes over, and the next one only if that one does not.
 		s.since = now.Add(held)
 		return held
 	}
-	due := s.due.At
-	if !s.chore.IsZero() && (s.due.Unscheduled || s.chore.Before(due)) {
+	due := planned.At
+	if !s.chore.IsZero() && (planned.Unscheduled || s.chore.Before(due)) {
 		due = s.chore
 	}
 	began := moment.Max(due, s.since)
-	return max(0, began.Add(e.peers.Wait(s.token.Name, s.record)).Sub(now))
+	return max(0, began.Add(e.peers.Wait(s.token.Name, record)).Sub(now))
 }
 
 // ours reports whether this replica is the one that works on a token and watches it.
@@ -131,11 +131,12 @@ func (e *engine) learn(records []rotation.Record) {
 	for _, record := range records {
 		e.mu.Lock()
 		s := e.tokens[record.Token]
-		news := s != nil && !s.enrolling && record.Revision > s.record.Revision
+		news := s != nil && !s.enrolling && record.Revision > s.record.Get().Revision
 		idle := news && s.active == 0
 		if news {
 			s.take(record)
-			s.since, s.unrecovered = e.now(), false
+			s.since = e.now()
+			e.setUnrecovered(s, false)
 			s.unrecorded, s.unrecordedErr, s.unsaved = 0, nil, false
 		}
 		e.mu.Unlock()

@@ -74,7 +74,7 @@ func (a *App) inventoried(ctx context.Context, name string, account *account, re
 	if a.sharing == nil {
 		return
 	}
-	entry := inventoryEntry{Format: inventoryFormat, At: now.UTC(), By: a.sharing.replica.Name, Size: account.size.Load(), Gone: a.engine.goneOf(name)}
+	entry := inventoryEntry{Format: inventoryFormat, At: now.UTC(), By: a.sharing.replica.Name, Size: account.size.Load(), Gone: a.goneOf(name)}
 	if err := a.sharing.tellInventory(ctx, name, entry, regular); err != nil && ctx.Err() == nil {
 		a.log.Warn("the other replicas could not be told what a listing has shown; the next one tells them", "account", name, "error", err)
 	}
@@ -127,24 +127,32 @@ func (s *sharing) learnInventory(ctx context.Context, name string) error {
 	}
 	account.size.Store(entry.Size)
 	account.listedAt.Store(entry.At.UnixNano())
-	s.app.engine.setGoneOf(name, entry)
+	s.app.setGoneOf(name, entry)
 	account.inventoried.Store(true)
 	s.app.metrics.Inventoried(name, entry.At)
 	return nil
 }
 
 // goneOf returns the names of the tokens of an account whose service token the last listing did not have, sorted.
-func (e *engine) goneOf(account string) []string {
-	return e.names(func(s *scheduled) bool { return s.token.Account == account && s.gone })
+func (a *App) goneOf(account string) (gone []string) {
+	for t := range a.tokensIn(account) {
+		if seen, ok := a.engine.view(t.Name); ok && seen.gone {
+			gone = append(gone, t.Name)
+		}
+	}
+	slices.Sort(gone)
+	return gone
 }
 
 // setGoneOf notes which tokens of an account are gone.
-func (e *engine) setGoneOf(account string, listed inventoryEntry) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for name, s := range e.tokens {
-		if s.token.Account == account {
-			s.gone = slices.Contains(listed.Gone, name) && !s.createdSince(listed.At)
+func (a *App) setGoneOf(account string, listed inventoryEntry) {
+	gone := make(map[string]bool, len(listed.Gone))
+	for _, name := range listed.Gone {
+		gone[name] = true
+	}
+	for t := range a.tokensIn(account) {
+		if seen, ok := a.engine.view(t.Name); ok {
+			a.engine.setGone(t.Name, gone[t.Name] && !seen.createdSince(listed.At))
 		}
 	}
 }

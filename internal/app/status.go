@@ -96,7 +96,7 @@ func (a *App) show(t config.Token) status.Token {
 		State: shownState(record), Reason: string(due.Reason), Next: due.At.UTC(),
 		Known: record.Facts.ID != "", Enabled: record.Facts.Enabled,
 		Expiry: record.Facts.ExpiresAt, LastSeen: record.Facts.LastSeenAt,
-		Failures: record.Failures + seen.unrecorded, LastError: record.LastError, LastCause: record.LastCause,
+		Failures: record.Failures + int(seen.unrecorded), LastError: record.LastError, LastCause: record.LastCause,
 		Doubt: showDoubt(record), GraceEnd: record.GraceEnd(), Freeze: due.Freeze,
 	}
 	if due.Unscheduled {

@@ -22,13 +22,12 @@ func (e *engine) replaceTokens(changed []rotation.Token, removed []string) error
 		return err
 	}
 	for _, name := range removed {
-		delete(e.tokens, name)
-		e.queue.Remove(name)
+		e.drop(name)
 	}
 	for _, token := range changed {
 		s := e.tokens[token.Name]
 		if s == nil {
-			s = &scheduled{}
+			s = &kept{}
 			e.tokens[token.Name] = s
 		}
 		s.token, s.enrolling = token, true
@@ -48,9 +47,13 @@ func sameIdentity(a, b rotation.Token) bool {
 func (e *engine) checkReplace(changed []rotation.Token, removed []string) error {
 	var errs []error
 	check := func(name string) {
-		if s := e.tokens[name]; s != nil && (s.active > 0 || s.record.Step != rotation.StepIdle) {
+		s := e.tokens[name]
+		if s == nil {
+			return
+		}
+		if record := s.record.Get(); s.active > 0 || record.Step != rotation.StepIdle {
 			errs = append(errs, fmt.Errorf("tokens.%s: a rotation is in progress (%s), and would never be finished: keep the entry as it is until the rotation is done. rotatord status %s says how to end it",
-				name, shownState(s.record), name))
+				name, shownState(record), name))
 		}
 	}
 	for _, name := range removed {
