@@ -67,7 +67,7 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-// TestZero: the zero Value is the zero value, and packing that is no exception.
+// TestZero: the zero Value is the zero value, and so is what comes back of a packed one.
 func TestZero(t *testing.T) {
 	if got := (packed.Value[all]{}).Get(); !reflect.ValueOf(got).IsZero() {
 		t.Errorf("%+v", got)
