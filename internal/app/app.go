@@ -181,7 +181,7 @@ func (a *App) build() error {
 	for name := range accountsOf(a.config) {
 		a.accounts[name] = a.newAccount(a.config.Accounts[name])
 	}
-	tokens, err := a.tokens(a.config, a.accounts)
+	tokens, err := a.tokens(a.config.Tokens, a.accounts)
 	if err != nil {
 		return err
 	}
@@ -193,7 +193,7 @@ func (a *App) build() error {
 	if a.sharing != nil {
 		a.engine.peers, a.engine.within = roomPeers{a.sharing.room, a.engine}, a.sharing.replica.Claim/4
 		a.engine.await(tokens)
-	} else if err := a.adoptLedger(context.Background(), func(ctx context.Context) error { return a.engine.enroll(ctx, tokens) }); err != nil {
+	} else if err := a.adoptLedger(context.Background(), func(ctx context.Context) error { return a.enroll(ctx, tokens) }); err != nil {
 		return err
 	}
 	a.metrics.Show(a, a.vaultSession(), a.engine.clock.Drift)
@@ -204,7 +204,7 @@ func (a *App) build() error {
 	return nil
 }
 
-// adoptLedger reads the ledger, and calls enroll, which makes tokens known to it.
+// adoptLedger reads what is paused and unfinished in the ledger, and calls enroll, which makes tokens known to it.
 func (a *App) adoptLedger(ctx context.Context, enroll func(context.Context) error) error {
 	if err := a.engine.rotator.LoadPauses(ctx); err != nil {
 		return err
@@ -212,12 +212,19 @@ func (a *App) adoptLedger(ctx context.Context, enroll func(context.Context) erro
 	if err := a.checkUnfinished(a.inForce()); err != nil {
 		return err
 	}
-	records, err := a.state.ledger.All(ctx)
-	if err != nil {
+	return enroll(ctx)
+}
+
+// enroll makes the tokens known to the ledger of a daemon that is alone, queues them, and counts the requests of the process before this
+// one. No record is decoded twice.
+func (a *App) enroll(ctx context.Context, tokens []rotation.Token) error {
+	earlier := a.earlierRequests()
+	if err := a.engine.rotator.EnrollEach(ctx, tokens, earlier.add, func(i int, record rotation.Record) { a.engine.add(tokens[i], record) }); err != nil {
 		return err
 	}
-	a.countEarlier(records)
-	return enroll(ctx)
+	err := rotation.Each(ctx, a.state.ledger, func(token string) bool { _, known := a.engine.view(token); return !known }, earlier.add)
+	a.countEarlier(earlier)
+	return err
 }
 
 // vaultSession returns what metrics show of the session with Vault; nil if no Vault is configured.
@@ -269,10 +276,10 @@ func (a *App) newAccount(c config.Account) *account {
 	return made
 }
 
-// tokens turns the configuration into what the core works with.
-func (a *App) tokens(c *config.Config, accounts map[string]*account) ([]rotation.Token, error) {
-	tokens := make([]rotation.Token, 0, len(c.Tokens))
-	for _, t := range c.Tokens {
+// tokens turns tokens of the configuration into what the core works with.
+func (a *App) tokens(configured []config.Token, accounts map[string]*account) ([]rotation.Token, error) {
+	tokens := make([]rotation.Token, 0, len(configured))
+	for _, t := range configured {
 		client := accounts[t.Account].client
 		token := PlannedToken(t)
 		token.Issuer, token.Creator, token.Renewer = client, client, client

@@ -64,19 +64,6 @@ func newEngine(now func() time.Time, log *slog.Logger, events *event.Stream) *en
 	}
 }
 
-// enroll makes tokens known to the ledger and queues them. They replace tokens with the same names. It
-// may be called before run and while it runs.
-func (e *engine) enroll(ctx context.Context, tokens []rotation.Token) error {
-	records, err := e.rotator.EnrollAll(ctx, tokens)
-	if err != nil {
-		return err
-	}
-	for i, token := range tokens {
-		e.add(token, records[i])
-	}
-	return nil
-}
-
 // add adds or replaces one token, and queues it.
 func (e *engine) add(token rotation.Token, record rotation.Record) {
 	e.mu.Lock()

@@ -16,6 +16,11 @@ import (
 	"rotatord/internal/scheduler"
 )
 
+// enroll makes tokens known to the ledger and queues them.
+func (e *engine) enroll(ctx context.Context, tokens []rotation.Token) error {
+	return e.rotator.EnrollEach(ctx, tokens, func(rotation.Record) {}, func(i int, record rotation.Record) { e.add(tokens[i], record) })
+}
+
 // openTestState opens an empty state directory until the end of the test.
 func openTestState(t *testing.T) *state {
 	t.Helper()

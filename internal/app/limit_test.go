@@ -186,7 +186,11 @@ func (l *limited) start(t *testing.T, n, perWindow int, schedule *scheduler.Sche
 	a.accounts = map[string]*account{"prod": listed}
 	records, err := l.ledger.All(t.Context())
 	must(err)
-	a.countEarlier(records)
+	earlier := a.earlierRequests()
+	for _, r := range records {
+		earlier.add(r)
+	}
+	a.countEarlier(earlier)
 	a.startInventory("prod", listed)
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ import (
 func (a *App) Reload(ctx context.Context, c *config.Config) error {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	defer debug.FreeOSMemory() // to read a configuration needs several times what is kept of it
 	if err := a.reload(ctx, c); err != nil {
 		a.Refused(ctx, event.ReloadRefusal{Err: err})
 		return err
@@ -99,25 +101,42 @@ func (a *App) changesTo(c *config.Config) (changes, error) {
 			ch.dropped = append(ch.dropped, name)
 		}
 	}
-	tokens, err := a.tokens(c, ch.accounts)
-	if err != nil {
+	var changed []config.Token
+	changed, ch.removed = takeUnchanged(a.inForce().Tokens, c.Tokens)
+	var err error
+	if ch.tokens, err = a.tokens(changed, ch.accounts); err != nil {
 		return changes{}, err
 	}
 	if ch.hooks, err = a.hooks.open(c); err != nil {
 		return changes{}, err
 	}
-	old, now := byName(a.inForce().Tokens), byName(c.Tokens)
-	for i, token := range tokens {
-		if was, known := old[token.Name]; !known || !same(was, c.Tokens[i]) {
-			ch.tokens = append(ch.tokens, token)
-		}
-	}
-	for name := range old {
-		if _, kept := now[name]; !kept {
-			ch.removed = append(ch.removed, name)
-		}
-	}
 	return ch, nil
+}
+
+// takeUnchanged compares the tokens of two configurations, which are in the order of their names. It returns those that are
+// new or changed, and the names of those that were removed. In after it replaces those that did not change by the ones of
+// before, which are in use and stay in memory.
+func takeUnchanged(before, after []config.Token) (changed []config.Token, removed []string) {
+	for i := range after {
+		for len(before) > 0 && before[0].Name < after[i].Name {
+			removed = append(removed, before[0].Name)
+			before = before[1:]
+		}
+		if len(before) == 0 || before[0].Name != after[i].Name {
+			changed = append(changed, after[i])
+			continue
+		}
+		if same(before[0], after[i]) {
+			after[i] = before[0]
+		} else {
+			changed = append(changed, after[i])
+		}
+		before = before[1:]
+	}
+	for _, t := range before {
+		removed = append(removed, t.Name)
+	}
+	return changed, removed
 }
 
 func (a *App) reload(ctx context.Context, c *config.Config) error {
@@ -201,14 +220,6 @@ func asksForRestart(before, after *config.Config) error {
 		return nil
 	}
 	return fmt.Errorf("a change of %s asks for a restart: tokens, defaults, freezes, receivers and further accounts are what can be reloaded", strings.Join(changed, ", "))
-}
-
-func byName(tokens []config.Token) map[string]config.Token {
-	all := make(map[string]config.Token, len(tokens))
-	for _, t := range tokens {
-		all[t.Name] = t
-	}
-	return all
 }
 
 // same reports whether two tokens have the same configuration. Schedules are compared by their text,

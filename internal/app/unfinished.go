@@ -14,8 +14,8 @@ import (
 // Rotating it under that name would revoke the secret of the unfinished rotation, and finishing that one
 // later would deliver a dead secret.
 func (a *App) checkUnfinished(c *config.Config) error {
-	records, err := a.state.ledger.All(context.Background())
-	if err != nil {
+	records, err := rotation.Unfinished(context.Background(), a.state.ledger)
+	if err != nil || len(records) == 0 { // nearly always
 		return err
 	}
 	names := make(map[string]string, len(c.Tokens)) // by service token, or by how one is created
@@ -32,9 +32,6 @@ func (a *App) checkUnfinished(c *config.Config) error {
 		}
 	}
 	for _, r := range records {
-		if r.Step == rotation.StepIdle {
-			continue
-		}
 		if t, ok := configured[r.Token]; ok {
 			if !t.MatchesRotation(r) {
 				return fmt.Errorf("tokens.%s: the ledger holds an unfinished rotation (%s) of service token %s under this name: "+

@@ -97,8 +97,8 @@ func prepareSave(tx *bbolt.Tx, all []rotation.Record) (saved []rotation.Record, 
 	}
 	for i, r := range all {
 		stored := tx.Bucket(ledgerBucket).Get([]byte(r.Token))
-		before, err := decodeRecord(Format, r.Token, stored)
-		if err == nil && (before.Revision != r.Revision || seen[r.Token]) {
+		revision, err := revisionOf(r.Token, stored)
+		if err == nil && (revision != r.Revision || seen[r.Token]) {
 			err = rotation.ErrConflict
 		}
 		if err != nil {

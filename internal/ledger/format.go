@@ -138,8 +138,8 @@ func decodeRecord(format int, token string, b []byte) (r rotation.Record, err er
 		return r, nil
 	}
 	if format > 1 {
-		if b, err = checked(b); err != nil {
-			return r, fmt.Errorf("the ledger record of %s in %s is damaged: %w: restore the state directory from a backup", token, FileName, err)
+		if b, err = checkedValue(token, b); err != nil {
+			return r, err
 		}
 	}
 	if err := json.Unmarshal(b, &r); err != nil {

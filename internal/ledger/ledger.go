@@ -29,6 +29,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -77,11 +78,12 @@ func InUse(path string) error {
 
 // Local is a ledger in a bbolt file.
 type Local struct {
-	path   string
-	db     *bbolt.DB
-	opened os.FileInfo // the file when it was opened
-	writes durable.LastWrite
-	oracle rotation.Oracle
+	path    string
+	db      *bbolt.DB
+	opened  os.FileInfo // the file when it was opened
+	writes  durable.LastWrite
+	oracle  rotation.Oracle
+	decoded atomic.Int64 // see [Local.Decoded]
 	// changes that come at the same time are one transaction: see [Local.update].
 	changes durable.Group[*change]
 }
@@ -223,7 +225,7 @@ func (l *Local) Prove(context.Context) error {
 func (l *Local) Load(_ context.Context, token string) (rotation.Record, error) {
 	var r rotation.Record
 	err := l.db.View(func(tx *bbolt.Tx) (err error) {
-		r, err = decodeRecord(Format, token, tx.Bucket(ledgerBucket).Get([]byte(token)))
+		r, err = l.decode(token, tx.Bucket(ledgerBucket).Get([]byte(token)))
 		return err
 	})
 	return r, err
@@ -277,5 +279,6 @@ func (l *Local) All(context.Context) ([]rotation.Record, error) {
 		all, err = readRecords(tx, Format)
 		return err
 	})
+	l.decoded.Add(int64(len(all)))
 	return all, err
 }

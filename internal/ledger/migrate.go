@@ -83,7 +83,9 @@ func (l *Local) migrate(saveSealed func([]SealedAnswer) error) error {
 	var sealed []SealedAnswer
 	err := l.db.View(func(tx *bbolt.Tx) (err error) {
 		if format, err = formatOf(tx); err == nil {
-			_, err = readRecords(tx, format)
+			var records []rotation.Record
+			records, err = readRecords(tx, format)
+			l.decoded.Add(int64(len(records)))
 		}
 		return err
 	})

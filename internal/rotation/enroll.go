@@ -43,40 +43,63 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 // EnrollAll enrolls many tokens in few transactions, and returns their records in the order of tokens. If
 // it fails, some of them may be enrolled.
 func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, error) {
-	stored, err := r.ledger.All(ctx)
+	records := make([]Record, len(tokens))
+	err := r.EnrollEach(ctx, tokens, func(Record) {}, func(i int, record Record) { records[i] = record })
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrLedger, err)
+		return nil, err
 	}
-	byName := make(map[string]Record, len(stored))
-	for _, record := range stored {
-		byName[record.Token] = record
-	}
-	batch := enrollment{rotator: r, tokens: tokens, records: make([]Record, len(tokens)), missed: make(map[string]event.Missed)}
-	for i, t := range tokens {
-		record, missed, change, err := r.enroll(t, byName[t.Name])
-		if err != nil {
-			return nil, fmt.Errorf("token %s: %w", t.Name, err)
-		}
-		if batch.records[i] = record; change {
-			batch.changed = append(batch.changed, i)
-		}
-		batch.missed[t.Name] = missed
-		if len(batch.changed) == batchSize {
-			if err := batch.save(ctx); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return batch.records, batch.save(ctx)
+	return records, nil
 }
 
-// enrollment is the progress of one EnrollAll.
+// EnrollEach does what EnrollAll does, without having all records in memory. loaded is called with the record of each token
+// as the ledger had it, and done with the index of the token in tokens, once the token is enrolled. Neither may use the
+// ledger.
+func (r *Rotator) EnrollEach(ctx context.Context, tokens []Token, loaded func(Record), done func(i int, record Record)) error {
+	load, err := r.storedRecords(ctx)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLedger, err)
+	}
+	for first := 0; first < len(tokens); first += batchSize {
+		batch := enrollment{rotator: r, tokens: tokens[first:min(first+batchSize, len(tokens))]}
+		if batch.records, err = load(batch.tokens); err != nil {
+			return fmt.Errorf("%w: %w", ErrLedger, err)
+		}
+		for _, record := range batch.records {
+			loaded(record)
+		}
+		if err := batch.enroll(ctx); err != nil {
+			return err
+		}
+		for i, record := range batch.records {
+			done(first+i, record)
+		}
+	}
+	return nil
+}
+
+// enrollment is a batch of tokens that are enrolled together.
 type enrollment struct {
 	rotator *Rotator
 	tokens  []Token
-	records []Record
-	changed []int                   // of records, those to be saved
-	missed  map[string]event.Missed // by token: the slots to report after the save
+	records []Record // of tokens
+	changed []int    // of records, those to be saved
+	missed  []event.Missed
+}
+
+// enroll makes the tokens known to the ledger.
+func (e *enrollment) enroll(ctx context.Context) error {
+	e.missed = make([]event.Missed, len(e.tokens))
+	for i, t := range e.tokens {
+		var change bool
+		var err error
+		if e.records[i], e.missed[i], change, err = e.rotator.enroll(t, e.records[i]); err != nil {
+			return fmt.Errorf("token %s: %w", t.Name, err)
+		}
+		if change {
+			e.changed = append(e.changed, i)
+		}
+	}
+	return e.save(ctx)
 }
 
 func (e *enrollment) save(ctx context.Context) error {
@@ -95,10 +118,8 @@ func (e *enrollment) save(ctx context.Context) error {
 		e.records[at] = saved[i]
 	}
 	for _, at := range e.changed {
-		token := e.records[at].Token
-		e.rotator.tellMissed(token, e.missed[token])
+		e.rotator.tellMissed(e.tokens[at].Name, e.missed[at])
 	}
-	e.changed = e.changed[:0]
 	return nil
 }
 
@@ -113,11 +134,7 @@ func (e *enrollment) saveEach(ctx context.Context) error {
 			return err
 		})
 	}
-	if err := saving.Wait(); err != nil {
-		return err
-	}
-	e.changed = e.changed[:0]
-	return nil
+	return saving.Wait()
 }
 
 // enrolled returns the record that a token has when it begins to be scheduled. It also returns the slots

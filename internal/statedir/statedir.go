@@ -104,7 +104,7 @@ func (d *Dir) open(o Options, isNew bool) (err error) {
 	if d.lock, err = lockDir(o.Dir); err != nil {
 		return err
 	}
-	records, err := d.Ledger.All(context.Background())
+	records, err := d.Ledger.Unfinished(context.Background())
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,119 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+
+	"rotatord/internal/config"
+	"rotatord/internal/ledger"
+)
+
+// fleetConfig writes and loads a configuration with n tokens whose files are below dir. more are further lines.
+func fleetConfig(t *testing.T, dir string, n int, more ...string) *config.Config {
+	t.Helper()
+	var text strings.Builder
+	fmt.Fprintf(&text, "listen: 127.0.0.1:0\nadmin_socket: %s/a.sock\nstate: {dir: %s/state}\naccounts: {prod: {account_id: 023e105f4ecef8ad9ca31a8372d0c353, api_token: {env: NONE}, base_url: 'http://127.0.0.1:1'}}\n", dir, dir)
+	fmt.Fprintf(&text, "defaults: {account: prod, schedule: '@weekly', time_zone: Europe/Berlin, freezes: {winter: {from: 2030-12-20, to: 2031-01-04}}}\ntokens:\n")
+	for i := range n {
+		fmt.Fprintf(&text, "  token-%04d: {id: 5eed0000-0000-4000-8000-%012d, sinks: [{file: {path: %s/%d/cf.env, format: env}}]}\n", i, i, dir, i)
+	}
+	for _, line := range more {
+		text.WriteString("  " + line + "\n")
+	}
+	c, err := config.Parse("rotatord.yaml", []byte(text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestStartDecodesEachRecordTwice: once to check the ledger that is opened, and once to plan the token. A reload decodes none
+// of those that it does not change.
+func TestStartDecodesEachRecordTwice(t *testing.T) {
+	for _, n := range []int{25, 100} {
+		dir := t.TempDir()
+		open := func() (*App, *ledger.Local) {
+			a, err := New(Options{Config: fleetConfig(t, dir, n), Logger: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return a, a.state.ledger.(*ledger.Local)
+		}
+		a, l := open()
+		if got := l.Decoded(); got != int64(n) {
+			t.Errorf("the first start with %d tokens decodes %d records, want one for each", n, got)
+		}
+		must(a.Stop(context.Background()))
+
+		a, l = open()
+		started := l.Decoded()
+		if started != int64(2*n) {
+			t.Errorf("a start with %d tokens decodes %d records, want two for each", n, started)
+		}
+		must(a.Reload(t.Context(), fleetConfig(t, dir, n)))
+		if got := l.Decoded() - started; got != 0 {
+			t.Errorf("a reload without changes of %d tokens decodes %d records", n, got)
+		}
+		must(a.Reload(t.Context(), fleetConfig(t, dir, n, "other: {id: 5eed0000-0000-4000-8000-000000009999, sinks: [{file: {path: /run/other.env, format: env}}]}")))
+		if got := l.Decoded() - started; got != 1 {
+			t.Errorf("a reload that adds one token to %d decodes %d records, want 1", n, got)
+		}
+		must(a.Stop(context.Background()))
+	}
+}
+
+// TestReloadKeepsOneConfiguration: what a reload does not change stays the one that is in use, so the memory of the other is
+// given back.
+func TestReloadKeepsOneConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	before, after := fleetConfig(t, dir, 5), fleetConfig(t, dir, 5)
+	old := slices.Clone(before.Tokens)
+	changed, removed := takeUnchanged(before.Tokens, after.Tokens)
+	if len(changed)+len(removed) > 0 {
+		t.Errorf("%d changed, %q removed", len(changed), removed)
+	}
+	for i, now := range after.Tokens {
+		if now.Schedule != old[i].Schedule || now.Sinks[0] != old[i].Sinks[0] {
+			t.Errorf("%s is another one", now.Name)
+		}
+	}
+}
+
+// TestTakeUnchanged: what is new, changed and removed is found, wherever it is in the order.
+func TestTakeUnchanged(t *testing.T) {
+	tokens := func(all ...string) (tokens []config.Token) { // "name" or "name=id"
+		schedule := fleetConfig(t, "/run", 1).Tokens[0].Schedule
+		for _, one := range all {
+			name, id, _ := strings.Cut(one, "=")
+			tokens = append(tokens, config.Token{Name: name, ID: id, Schedule: schedule})
+		}
+		return tokens
+	}
+	for name, test := range map[string]struct {
+		before, after    []config.Token
+		changed, removed string
+	}{
+		"nothing":      {},
+		"all new":      {after: tokens("a", "b"), changed: "a b"},
+		"all removed":  {before: tokens("a", "b"), removed: "a b"},
+		"same":         {before: tokens("a", "b"), after: tokens("a", "b")},
+		"changed":      {before: tokens("a", "b", "c"), after: tokens("a", "b=2", "c"), changed: "b"},
+		"first, last":  {before: tokens("b"), after: tokens("a", "b", "c"), changed: "a c"},
+		"between":      {before: tokens("a", "c"), after: tokens("a", "b", "c"), changed: "b"},
+		"ends removed": {before: tokens("a", "b", "c"), after: tokens("b"), removed: "a c"},
+		"replaced":     {before: tokens("a", "c", "e"), after: tokens("b", "c", "d"), changed: "b d", removed: "a e"},
+	} {
+		changed, removed := takeUnchanged(test.before, test.after)
+		var names []string
+		for _, c := range changed {
+			names = append(names, c.Name)
+		}
+		if got := strings.Join(names, " "); got != test.changed || strings.Join(removed, " ") != test.removed {
+			t.Errorf("%s: changed %q, removed %q", name, got, removed)
+		}
+	}
+}

@@ -1,0 +1,116 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"go.etcd.io/bbolt"
+
+	"rotatord/internal/rotation"
+)
+
+// This file reads many records without having all of them in memory: a ledger of 100,000 tokens is a hundred megabytes
+// once it is decoded. See [rotation.FleetLedger].
+
+var _ rotation.FleetLedger = (*Local)(nil)
+
+// LoadAll implements [rotation.FleetLedger].
+func (l *Local) LoadAll(_ context.Context, tokens []string) ([]rotation.Record, error) {
+	all := make([]rotation.Record, len(tokens))
+	err := l.db.View(func(tx *bbolt.Tx) (err error) {
+		bucket := tx.Bucket(ledgerBucket)
+		for i, token := range tokens {
+			if all[i], err = l.decode(token, bucket.Get([]byte(token))); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+// Unfinished implements [rotation.FleetLedger]. Every value is compared with its checksum, and only those are decoded that
+// can have a step.
+func (l *Local) Unfinished(context.Context) (all []rotation.Record, err error) {
+	err = l.each(func(_ string, value []byte) bool { return bytes.Contains(value, stepField) }, func(r rotation.Record) {
+		if r.Step != rotation.StepIdle {
+			all = append(all, r)
+		}
+	})
+	return all, err
+}
+
+// stepField is in the JSON of each record with a rotation in progress. In the text of a string there is a backslash before
+// each quotation mark.
+var stepField = []byte(`"step":`)
+
+// Each implements [rotation.FleetLedger].
+func (l *Local) Each(_ context.Context, wanted func(token string) bool, do func(rotation.Record)) error {
+	return l.each(func(token string, _ []byte) bool { return wanted(token) }, do)
+}
+
+// each calls do with the records that are wanted, after it has compared every value with its checksum.
+func (l *Local) each(wanted func(token string, value []byte) bool, do func(rotation.Record)) error {
+	return l.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(ledgerBucket).ForEach(func(k, v []byte) error {
+			if !wanted(string(k), v) {
+				_, err := checkedValue(string(k), v)
+				return err
+			}
+			r, err := l.decode(string(k), v)
+			if err == nil {
+				do(r)
+			}
+			return err
+		})
+	})
+}
+
+// decode decodes a record in the present format, and counts that.
+func (l *Local) decode(token string, value []byte) (rotation.Record, error) {
+	l.decoded.Add(1)
+	return decodeRecord(Format, token, value)
+}
+
+// Decoded returns how many records were decoded since the file was opened. To decode them is most of what a start costs.
+func (l *Local) Decoded() int64 { return l.decoded.Load() }
+
+// checkedValue returns a value without its checksum, which it compares.
+func checkedValue(token string, value []byte) ([]byte, error) {
+	b, err := checked(value)
+	if err != nil {
+		err = fmt.Errorf("the ledger record of %s in %s is damaged: %w: restore the state directory from a backup", token, FileName, err)
+	}
+	return b, err
+}
+
+// revisionOf returns the revision of the record in a value, after it has compared the value with its checksum; 0 for nil. It
+// reads the value only up to the revision if that is where this code writes it.
+func revisionOf(token string, value []byte) (uint64, error) {
+	if value == nil {
+		return 0, nil
+	}
+	b, err := checkedValue(token, value)
+	if err != nil {
+		return 0, err
+	}
+	var format, revision uint64
+	if rest, ok := number(b, `{"format":`, &format); ok && format == rotation.RecordFormat {
+		if rest, ok = number(rest, `,"revision":`, &revision); ok && bytes.HasPrefix(rest, []byte(`,"token":"`+token+`"`)) {
+			return revision, nil
+		}
+	}
+	r, err := decodeRecord(Format, token, value)
+	return r.Revision, err
+}
+
+// number reads a whole number after a prefix, and returns what follows it.
+func number(b []byte, prefix string, n *uint64) (rest []byte, ok bool) {
+	b, ok = bytes.CutPrefix(b, []byte(prefix))
+	digits := 0
+	for ; digits < len(b) && digits < 19 && b[digits] >= '0' && b[digits] <= '9'; digits++ {
+		*n = *n*10 + uint64(b[digits]-'0')
+	}
+	return b[digits:], ok && digits > 0
+}
