@@ -95,8 +95,9 @@ func runDaemon(ctx context.Context, configPath, webConfig, profileAddr string, s
 	if err != nil {
 		return err
 	}
+	logging := c.Log // and not c: a reload replaces it
 	lines.TellMissing(func(w io.Writer, n int) {
-		if log, err := newLogger(c.Log, w); err == nil {
+		if log, err := newLogger(logging, w); err == nil {
 			log.Error("lines are missing in the log, since nothing read it for too long or they could not be written", "lines", n)
 		}
 	})

@@ -125,6 +125,7 @@ func New(o Options) (*App, error) {
 		files:  sink.FilesOf(o.Config.Tokens),
 		failed: make(chan error, 1),
 	}
+	a.options.Config = nil // a reload replaces it
 	if a.now == nil {
 		a.now = time.Now
 	}

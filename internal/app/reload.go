@@ -181,7 +181,7 @@ func (a *App) adopt(c *config.Config, ch changes) (dropped []*account, err error
 		dropped = append(dropped, ch.accounts[name])
 		delete(ch.accounts, name)
 	}
-	a.config, a.accounts = c, ch.accounts
+	a.config, a.accounts, a.index = c, ch.accounts, nil
 	a.files.Set(c.Tokens)
 	a.hooks.set(ch.hooks)
 	for _, name := range ch.added {

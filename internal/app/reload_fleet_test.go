@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+	"weak"
 
 	"rotatord/internal/config"
 	"rotatord/internal/ledger"
@@ -114,6 +117,26 @@ func TestTakeUnchanged(t *testing.T) {
 		}
 		if got := strings.Join(names, " "); got != test.changed || strings.Join(removed, " ") != test.removed {
 			t.Errorf("%s: changed %q, removed %q", name, got, removed)
+		}
+	}
+}
+
+// TestReloadForgetsTheOldConfiguration: nothing keeps the configuration that a reload has replaced.
+func TestReloadForgetsTheOldConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	first := fleetConfig(t, dir, 5)
+	old := weak.Make(first)
+	a, err := New(Options{Config: first, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Start()
+	defer func() { must(a.Stop(context.Background())) }()
+	a.tokensIn("prod")
+	must(a.Reload(t.Context(), fleetConfig(t, dir, 5)))
+	for end := time.Now().Add(10 * time.Second); old.Value() != nil; time.Sleep(10 * time.Millisecond) { // what runs now may still use it
+		if runtime.GC(); time.Now().After(end) {
+			t.Fatal("it is still in memory")
 		}
 	}
 }
