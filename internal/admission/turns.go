@@ -2,7 +2,6 @@ package admission
 
 import (
 	"cmp"
-	"context"
 	"sync"
 	"time"
 
@@ -44,6 +43,7 @@ type Turns struct {
 	asked    int
 	timer    *time.Timer
 	delay    delay
+	closed   bool
 }
 
 // Limiter is an issuer with a budget of requests.
@@ -69,7 +69,7 @@ type Turn struct {
 	RisesTo rotation.Urgency // how urgent it is then
 
 	asked       int
-	granted     chan struct{}
+	begin       func(u rotation.Urgency, release func())
 	queue       *queue[*Turn]
 	place       int // in its queue; -1 once it left
 	placeRising int // in the queue of rising turns; -1 while it is not there
@@ -126,40 +126,29 @@ func (t *Turns) Active() int {
 	return t.active
 }
 
-// Ask asks for a turn, and returns a function that waits for it. The caller must call wait. If wait
-// returns no error, it returns how urgent the turn has become, and release must be called at its end.
-// Turns that are asked for one after the other also begin in that order.
-func (t *Turns) Ask(one Turn) (wait func(context.Context) (u rotation.Urgency, release func(), err error)) {
+// Ask asks for a turn. begin is called when it is given, with how urgent the turn has become; release must be called at its
+// end. begin starts what the turn is for and returns at once: it must not use the turns. Nothing waits for a turn but its
+// place in the queue, so thousands of tokens can. Turns that are asked for one after the other also begin in that order.
+func (t *Turns) Ask(one Turn, begin func(u rotation.Urgency, release func())) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.closed {
+		return
+	}
+	one.begin = begin
 	t.push(&one)
 	t.grant()
-	return func(ctx context.Context) (rotation.Urgency, func(), error) { return t.await(ctx, &one) }
 }
 
-func (t *Turns) await(ctx context.Context, one *Turn) (u rotation.Urgency, release func(), err error) {
-	select {
-	case <-one.granted:
-	case <-ctx.Done():
-	}
-	if err := ctx.Err(); err != nil {
-		if !t.giveUp(one) {
-			t.release(one)
-		}
-		return 0, nil, err
-	}
-	return one.Urgency, func() { t.release(one) }, nil
-}
-
-// giveUp removes a turn that still waits. It returns false if the turn was granted.
-func (t *Turns) giveUp(one *Turn) bool {
+// Close forgets the turns that wait, and gives out no more. Those that are active may end.
+func (t *Turns) Close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if one.place < 0 {
-		return false
+	t.closed = true
+	t.remote.all, t.local.all, t.rising.all = nil, nil, nil
+	if t.timer != nil {
+		t.timer.Stop()
 	}
-	t.remove(one)
-	return true
 }
 
 func (t *Turns) release(one *Turn) {
@@ -175,7 +164,7 @@ func (t *Turns) release(one *Turn) {
 // push lets a turn wait. t.mu must be held, as for all methods below.
 func (t *Turns) push(one *Turn) {
 	t.asked++
-	one.asked, one.granted, one.place, one.placeRising = t.asked, make(chan struct{}), -1, -1
+	one.asked, one.place, one.placeRising = t.asked, -1, -1
 	one.queue = &t.remote
 	if one.Local {
 		one.queue = &t.local
@@ -196,6 +185,9 @@ func (t *Turns) remove(one *Turn) {
 
 // grant gives out all turns that may begin now.
 func (t *Turns) grant() {
+	if t.closed {
+		return
+	}
 	for now := t.now(); t.rising.len() > 0 && !t.rising.first().RisesAt.After(now); {
 		one := t.rising.first()
 		t.rising.remove(one)
@@ -208,7 +200,7 @@ func (t *Turns) grant() {
 		if !one.Local {
 			t.sending++
 		}
-		close(one.granted)
+		one.begin(one.Urgency, func() { t.release(one) })
 	}
 }
 

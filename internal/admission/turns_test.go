@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"testing"
@@ -37,17 +36,12 @@ type asking struct {
 	release []func()
 }
 
-func (q *asking) ask(ctx context.Context, who int, one Turn) {
-	go func() {
-		_, release, err := q.Turns.Ask(one)(ctx)
-		if err != nil {
-			return
-		}
+func (q *asking) ask(who int, one Turn) {
+	q.Ask(one, func(_ rotation.Urgency, release func()) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.order, q.release = append(q.order, who), append(q.release, release)
-	}()
-	synctest.Wait()
+	})
 }
 
 // got returns who got a turn since the last call.
@@ -84,30 +78,23 @@ func TestTurnsGoByUrgency(t *testing.T) {
 		q := &asking{Turns: newTestTurns()}
 		now := time.Now()
 		for i := range maxActive {
-			q.ask(t.Context(), i, Turn{Urgency: rotation.UrgencySlot})
+			q.ask(i, Turn{Urgency: rotation.UrgencySlot})
 		}
 		if n := len(q.got()); n != maxActive {
 			t.Fatalf("%d active", n)
 		}
-		gone, leave := context.WithCancel(t.Context())
 		for i, one := range []Turn{
 			{Urgency: rotation.UrgencySlot},                                // 0
 			{Urgency: rotation.UrgencySlot, Close: now.Add(2 * time.Hour)}, // 1
 			{Urgency: rotation.UrgencySlot, Close: now.Add(time.Hour)},     // 2
 			{Urgency: rotation.UrgencyCatchUp},                             // 3
 			{Urgency: rotation.UrgencySlot},                                // 4
-			{Urgency: rotation.UrgencySlot, Close: now.Add(3 * time.Minute), RisesAt: now.Add(30 * time.Second), RisesTo: rotation.UrgencyClosing},      // 5: becomes urgent
-			{Urgency: rotation.UrgencySlot, Close: now.Add(4 * time.Minute), RisesAt: now.Add(3500 * time.Second), RisesTo: rotation.UrgencyClosing},    // 6
-			{Urgency: rotation.UrgencyClosing, Close: now.Add(time.Minute)},                                                                             // 7
-			{Urgency: rotation.UrgencySlot, Close: now.Add(time.Millisecond), RisesAt: now.Add(10 * time.Nanosecond), RisesTo: rotation.UrgencyClosing}, // 8: leaves
+			{Urgency: rotation.UrgencySlot, Close: now.Add(3 * time.Minute), RisesAt: now.Add(30 * time.Second), RisesTo: rotation.UrgencyClosing},   // 5: becomes urgent
+			{Urgency: rotation.UrgencySlot, Close: now.Add(4 * time.Minute), RisesAt: now.Add(3500 * time.Second), RisesTo: rotation.UrgencyClosing}, // 6
+			{Urgency: rotation.UrgencyClosing, Close: now.Add(time.Minute)},                                                                          // 7
 		} {
-			ctx := t.Context()
-			if i == 8 {
-				ctx = gone
-			}
-			q.ask(ctx, i, one)
+			q.ask(i, one)
 		}
-		leave()
 		q.want(t, "without any being given back")
 		time.Sleep(time.Minute)
 		want := []int{7, 5, 3, 6, 2, 1, 0, 4}
@@ -121,7 +108,7 @@ func TestTurnsGoByUrgency(t *testing.T) {
 		}
 		// A doubt does not wait behind tokens that wait for the budget.
 		for i := range maxUrgentMore + 1 {
-			q.ask(t.Context(), 100+i, Turn{Urgency: rotation.UrgencyDoubt})
+			q.ask(100+i, Turn{Urgency: rotation.UrgencyDoubt})
 		}
 		q.want(t, "beyond those that are active", 100, 101, 102, 103)
 		if q.remote.len() != 1 || q.rising.len() != 0 {
@@ -138,9 +125,9 @@ func TestNoTurnWithoutCapacity(t *testing.T) {
 		q := &asking{Turns: newTestTurns()}
 		q.LimitBy(issuer)
 		for i := range 4 {
-			q.ask(t.Context(), i, Turn{Urgency: rotation.UrgencyManual})
+			q.ask(i, Turn{Urgency: rotation.UrgencyManual})
 		}
-		q.ask(t.Context(), 10, Turn{Urgency: rotation.UrgencyDoubt, Local: true})
+		q.ask(10, Turn{Urgency: rotation.UrgencyDoubt, Local: true})
 		q.want(t, "while it must be left alone", 10)
 		time.Sleep(5*time.Minute - time.Nanosecond)
 		q.want(t, "a moment too early")
@@ -162,8 +149,8 @@ func TestNoTurnWithoutCapacity(t *testing.T) {
 func TestManyWait(t *testing.T) {
 	const n = 100_000
 	q := newTestTurns()
-	for i := range n { // as Ask does, but without a goroutine for each
-		q.push(&Turn{Urgency: rotation.Urgency(i % 4), RisesAt: time.Unix(int64(i%977), 0)})
+	for i := range n { // as Ask does
+		q.push(&Turn{Urgency: rotation.Urgency(i % 4), RisesAt: time.Unix(int64(i%977), 0), begin: func(rotation.Urgency, func()) {}})
 	}
 	compared := 0
 	for _, queue := range []*queue[*Turn]{&q.remote, &q.local, &q.rising} {
@@ -217,23 +204,10 @@ func TestTurnOf(t *testing.T) {
 // TestTurnsKeepTheirOrder: tokens that ask first get the free turns, whichever waits first.
 func TestTurnsKeepTheirOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		defer cancel()
 		q := &asking{Turns: newTestTurns()}
 		const most = maxActive + maxUrgentMore
-		var waits []func()
 		for i := range 2 * most {
-			wait := q.Turns.Ask(Turn{Urgency: rotation.UrgencyManual, Close: time.Now().Add(time.Duration(i))})
-			waits = append(waits, func() {
-				if _, _, err := wait(ctx); err == nil {
-					q.mu.Lock()
-					defer q.mu.Unlock()
-					q.order = append(q.order, i)
-				}
-			})
-		}
-		for _, wait := range slices.Backward(waits) {
-			go wait()
+			q.ask(i, Turn{Urgency: rotation.UrgencyManual, Close: time.Now().Add(time.Duration(i))})
 		}
 		var first []int
 		for i := range most {
@@ -269,6 +243,29 @@ func TestTurnsOfChores(t *testing.T) {
 			t.Errorf("%s: %+v", name, got)
 		}
 	}
+}
+
+// TestClosedTurns: when the daemon stops, no turn that waits begins any more, also not one that is asked for later, or when
+// others end.
+func TestClosedTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		issuer := &limitedIssuer{requests: 2}
+		q := &asking{Turns: newTestTurns()}
+		q.LimitBy(issuer)
+		for i := range 5 {
+			q.ask(i, Turn{Urgency: rotation.UrgencySlot, Close: time.Now().Add(time.Hour), RisesAt: time.Now().Add(time.Minute), RisesTo: rotation.UrgencyClosing})
+		}
+		q.want(t, "before", 0, 1)
+		q.Close()
+		q.ask(5, Turn{Urgency: rotation.UrgencyEmergency})
+		q.end()
+		q.end()
+		time.Sleep(time.Hour)
+		q.want(t, "after")
+		if n := q.Active(); n != 0 {
+			t.Errorf("%d are active", n)
+		}
+	})
 }
 
 func newTestTurns() *Turns { return NewTurns(time.Now, "prod", func(event.Detail) {}) }

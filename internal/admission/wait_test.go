@@ -43,7 +43,7 @@ func TestWaitsAreExplained(t *testing.T) {
 			}
 		}
 		for i := range maxActive + 3 {
-			q.ask(t.Context(), i, slot)
+			q.ask(i, slot)
 		}
 		time.Sleep(tellDelayAfter - time.Second)
 		if log.Len() > 0 {

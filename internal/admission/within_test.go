@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"rotatord/internal/event"
+	"rotatord/internal/rotation"
 )
 
 // TestWithin: with short claims a turn is given only if its request can leave within the claim. So hardly any claim is taken without use
@@ -28,7 +29,7 @@ func TestWithin(t *testing.T) {
 			for range 40 {
 				workers.Go(func() {
 					for ctx.Err() == nil {
-						_, release, err := turns.Ask(Turn{})(ctx)
+						release, err := awaitTurn(ctx, turns)
 						if err != nil {
 							return
 						}
@@ -76,5 +77,17 @@ func TestWithin(t *testing.T) {
 				t.Errorf("limit %d, headers %t: %d requests, and %d if claims do not count", limit, headers, sent, before)
 			}
 		}
+	}
+}
+
+// awaitTurn waits for a turn.
+func awaitTurn(ctx context.Context, turns *Turns) (release func(), err error) {
+	given := make(chan func(), 1)
+	turns.Ask(Turn{}, func(_ rotation.Urgency, release func()) { given <- release })
+	select {
+	case release := <-given:
+		return release, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 }

@@ -131,6 +131,11 @@ func (e *engine) run(ctx context.Context) {
 			e.workers.Go(func() { e.replanAll(ctx) })
 		}
 	})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, turns := range e.turns {
+		turns.Close()
+	}
 }
 
 // finish waits within ctx for the rotations in progress, and returns the names of the tokens that were
@@ -228,7 +233,7 @@ func (e *engine) retryPending() {
 	}
 }
 
-// enqueue asks for a turn for a token, and starts a worker that runs the turn when it is granted.
+// enqueue asks for a turn for a token. A worker begins when it is given; until then nothing waits.
 func (e *engine) enqueue(ctx context.Context, name string) {
 	s, ok := e.view(name)
 	if !ok {
@@ -240,17 +245,17 @@ func (e *engine) enqueue(ctx context.Context, name string) {
 		now.waiting = true
 	}
 	e.mu.Unlock()
-	wait := turns.Ask(s.turn(e.now()))
-	e.workers.Go(func() { e.runTurn(ctx, name, wait) })
+	turns.Ask(s.turn(e.now()), func(urgency rotation.Urgency, endTurn func()) {
+		e.workers.Go(func() { e.runTurn(ctx, name, urgency, endTurn) })
+	})
 }
 
-// runTurn waits for a turn, and lets the rotator work on the token.
-func (e *engine) runTurn(ctx context.Context, name string, wait func(context.Context) (rotation.Urgency, func(), error)) {
-	urgency, endTurn, err := wait(ctx)
-	if err != nil {
+// runTurn lets the rotator work on a token that was given a turn.
+func (e *engine) runTurn(ctx context.Context, name string, urgency rotation.Urgency, endTurn func()) {
+	defer endTurn()
+	if ctx.Err() != nil {
 		return // the daemon stops; the ledger knows what is due
 	}
-	defer endTurn()
 	token, skipBackOff, ok := e.acquireAlone(name)
 	if !ok {
 		return // it was removed, or a reload plans it, or other work is done on it

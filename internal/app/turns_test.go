@@ -2,9 +2,13 @@ package app
 
 import (
 	"fmt"
+	"log/slog"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"rotatord/internal/rotation"
 )
 
 // TestOneTurnForEachToken: a token that asks again while its rotation is in progress, as a listing may cause,
@@ -31,4 +35,29 @@ func TestOneTurnForEachToken(t *testing.T) {
 			t.Errorf("%d rotations of %d tokens", done, n)
 		}
 	})
+}
+
+// TestWaitingTokensCostNoGoroutine: tokens that are due wait for their turn in a queue.
+func TestWaitingTokensCostNoGoroutine(t *testing.T) {
+	for _, n := range []int{100, 400} {
+		e := newEngine(time.Now, slog.New(slog.DiscardHandler), nil)
+		before := runtime.NumGoroutine()
+		for i := range n {
+			token := rotation.Token{Name: fmt.Sprint("token-", i), Account: "prod", Issuer: spentIssuer{}}
+			e.tokens[token.Name] = keep(scheduled{token: token})
+			e.openTurns(token)
+			e.enqueue(t.Context(), token.Name)
+		}
+		if more := runtime.NumGoroutine() - before; more > 0 {
+			t.Errorf("%d tokens wait with %d goroutines", n, more)
+		}
+		e.turns["prod"].Close()
+	}
+}
+
+// spentIssuer has no request left.
+type spentIssuer struct{ rotation.Issuer }
+
+func (spentIssuer) Capacity(time.Duration, rotation.Urgency) (int, time.Duration) {
+	return 0, time.Hour
 }

@@ -38,7 +38,7 @@ const (
 // write is against what Preflight has read.
 type Vault struct {
 	session *vault.Session
-	config  config.VaultSink
+	config  *config.VaultSink // of the configuration, and never changed
 
 	base kept[content] // what Preflight has read
 
@@ -49,14 +49,14 @@ type Vault struct {
 
 // NewVault returns a sink for one path.
 func NewVault(session *vault.Session, c config.VaultSink) *Vault {
-	return &Vault{session: session, config: c}
+	return &Vault{session: session, config: &c}
 }
 
 // Vault implements [config.SinkKinds].
-func (o *opener) Vault(c *config.VaultSink) { o.opened = NewVault(o.Deps.Vault, *c) }
+func (o *opener) Vault(c *config.VaultSink) { o.opened = &Vault{session: o.Deps.Vault, config: c} }
 
 // Name implements [rotation.Sink].
-func (v *Vault) Name() string { return config.SinkName(&v.config) }
+func (v *Vault) Name() string { return config.SinkName(v.config) }
 
 func (v *Vault) stored(c content) rotation.Stored {
 	s := rotation.Stored{Exists: c.fields != nil, Version: c.version, WrittenAt: c.written, DeletesAt: c.deletes,
