@@ -34,7 +34,7 @@ func (e *engine) takePassed(ctx context.Context) []rotation.Token {
 	if ctx.Err() == nil {
 		for _, name := range e.passed {
 			if s := e.tokens[name]; s != nil && !s.enrolling {
-				tokens = append(tokens, s.token)
+				tokens = append(tokens, s.token.token())
 			}
 		}
 	}

@@ -73,7 +73,7 @@ func (e *engine) add(token rotation.Token, record rotation.Record) {
 		s = &kept{}
 		e.tokens[token.Name] = s
 	}
-	s.token = token
+	s.token = lean(token)
 	e.openTurns(token)
 	unfinished := (isNew || s.joining) && record.Step != rotation.StepIdle && !e.heldByOther(record)
 	s.joining = false
@@ -181,7 +181,7 @@ func (e *engine) acquire(name string) (token rotation.Token, ok bool) {
 	}
 	s.active++
 	s.waiting = false
-	return s.token, true
+	return s.token.token(), true
 }
 
 // acquireAlone does the same as acquire, but only if no other work is done on the token. Otherwise the
@@ -201,7 +201,7 @@ func (e *engine) acquireAlone(name string) (token rotation.Token, skipBackOff, o
 	}
 	s.active++
 	skipBackOff, s.skipBackOff = s.skipBackOff, false
-	return s.token, skipBackOff, true
+	return s.token.token(), skipBackOff, true
 }
 
 // release ends the work on a token that acquire or acquireAlone began.
@@ -306,8 +306,9 @@ func (e *engine) plan(name string, record rotation.Record, floor time.Duration) 
 		record = known // a listing has recorded more meanwhile
 	}
 	now := e.now()
-	due := e.rotator.Due(s.token, record)
-	s.record, s.chore = packed.Of(record), rotation.NextChore(s.token, record)
+	token := s.token.token()
+	due := e.rotator.Due(token, record)
+	s.record, s.chore = packed.Of(record), rotation.NextChore(token, record)
 	if e.planned != nil {
 		e.planned(name, record)
 	}

@@ -10,7 +10,7 @@ import (
 // kept is a token as the engine keeps it. There is one for each token, and nearly all of them wait for days: what is large is
 // packed. [kept.scheduled] unpacks it.
 type kept struct {
-	token  rotation.Token
+	token  leanToken
 	record packed.Value[rotation.Record]
 	due    packed.Value[rotation.Due]
 	condition
@@ -56,17 +56,17 @@ type condition struct {
 
 // keep packs a token.
 func keep(s scheduled) *kept {
-	return &kept{token: s.token, record: packed.Of(s.record), due: packed.Of(s.due), condition: s.condition}
+	return &kept{token: lean(s.token), record: packed.Of(s.record), due: packed.Of(s.due), condition: s.condition}
 }
 
 // scheduled returns a copy of all that is known of the token.
 func (k *kept) scheduled() scheduled {
-	return scheduled{token: k.token, record: k.record.Get(), due: k.due.Get(), condition: k.condition}
+	return scheduled{token: k.token.token(), record: k.record.Get(), due: k.due.Get(), condition: k.condition}
 }
 
 // take takes over a record that was saved.
 func (k *kept) take(record rotation.Record) {
-	if k.gone && k.record.Get().TokenID != record.TokenID && !k.token.Owns(record.TokenID) {
+	if k.gone && k.record.Get().TokenID != record.TokenID && !k.token.token().Owns(record.TokenID) {
 		k.gone = false // no listing has shown this service token yet
 	}
 	k.record = packed.Of(record)

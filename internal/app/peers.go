@@ -38,7 +38,7 @@ func (e *engine) await(tokens []rotation.Token) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, token := range tokens {
-		e.tokens[token.Name] = &kept{token: token, condition: condition{enrolling: true, joining: true}}
+		e.tokens[token.Name] = &kept{token: lean(token), condition: condition{enrolling: true, joining: true}}
 		e.openTurns(token)
 	}
 }
@@ -52,9 +52,9 @@ func (e *engine) joinLedger(ctx, beginning context.Context, unreadable map[strin
 		switch {
 		case !s.joining:
 		case unreadable[name] != nil:
-			alone = append(alone, s.token)
+			alone = append(alone, s.token.token())
 		default:
-			tokens = append(tokens, s.token)
+			tokens = append(tokens, s.token.token())
 		}
 	}
 	e.mu.Unlock()
@@ -118,7 +118,7 @@ func (e *engine) othersFirst(s *kept) time.Duration {
 		due = s.chore
 	}
 	began := moment.Max(due, s.since)
-	return max(0, began.Add(e.peers.Wait(s.token.Name, record)).Sub(now))
+	return max(0, began.Add(e.peers.Wait(s.token.name, record)).Sub(now))
 }
 
 // ours reports whether this replica is the one that works on a token and watches it.

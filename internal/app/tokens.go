@@ -30,7 +30,7 @@ func (e *engine) replaceTokens(changed []rotation.Token, removed []string) error
 			s = &kept{}
 			e.tokens[token.Name] = s
 		}
-		s.token, s.enrolling = token, true
+		s.token, s.enrolling = lean(token), true
 		e.queue.Remove(token.Name)
 		e.openTurns(token)
 	}
@@ -60,7 +60,7 @@ func (e *engine) checkReplace(changed []rotation.Token, removed []string) error 
 		check(name)
 	}
 	for _, token := range changed {
-		if s := e.tokens[token.Name]; s != nil && !sameIdentity(s.token, token) {
+		if s := e.tokens[token.Name]; s != nil && !sameIdentity(s.token.token(), token) {
 			check(token.Name)
 		}
 	}
@@ -111,7 +111,11 @@ func (e *engine) enrollOne(ctx context.Context, token rotation.Token) {
 func (e *engine) enrolled(token rotation.Token, record rotation.Record) {
 	e.mu.Lock()
 	s := e.tokens[token.Name]
-	current := s != nil && sameIdentity(s.token, token) && s.token.Timetable.Schedule == token.Timetable.Schedule
+	current := false
+	if s != nil {
+		now := s.token.token()
+		current = sameIdentity(now, token) && now.Timetable.Schedule == token.Timetable.Schedule
+	}
 	if current {
 		s.enrolling = false
 	}
