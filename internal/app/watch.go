@@ -61,10 +61,11 @@ type watch struct {
 	looks  sync.WaitGroup
 	places chan struct{} // of the restores
 
-	mu      sync.Mutex
-	items   map[string]*watched
-	running int
-	inGroup map[string]int // looks in progress, by group
+	mu         sync.Mutex
+	items      map[string]*watched
+	generation uint32 // counts the configurations
+	running    int
+	inGroup    map[string]int // looks in progress, by group
 }
 
 // watchPlan is what the configuration says of one thing that is looked at: a sink of a token, or with verify.every the
@@ -83,9 +84,10 @@ type watched struct {
 
 	// Only the look in progress uses the fields below, and at most one is in progress. lookedAt is read
 	// under the lock of the watch.
-	looking  bool
-	lookedAt time.Time // of the last look, also of one that failed; at first when the watch began
-	suspect  *rotation.Finding
+	looking    bool
+	generation uint32    // of the configuration that last had it; read under the lock of the watch
+	lookedAt   time.Time // of the last look, also of one that failed; at first when the watch began
+	suspect    *rotation.Finding
 	// first is when the last look showed something else than the ledger for the first time in a row, failed
 	// for the first time in a row, or was refused. failures counts those that failed or were refused.
 	first    time.Time
@@ -112,10 +114,26 @@ func (a *App) watchSinks() {
 
 // set takes over a configuration. What was seen of a sink that stays is kept.
 func (w *watch) set(c *config.Config) {
-	wanted := make(map[string]watchPlan)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.generation++
+	groups := make(map[string]string) // few, and each is in memory once
 	add := func(plan watchPlan) {
 		plan.key = watchKey(plan.token, plan.sink)
-		wanted[plan.key] = plan
+		plan.sink = plan.key[len(plan.token)+1:] // the same text, in memory once
+		if group, known := groups[plan.group]; known {
+			plan.group = group
+		} else {
+			groups[plan.group] = plan.group
+		}
+		item := w.items[plan.key]
+		if item == nil || item.watchPlan != plan {
+			now := w.now()
+			item = &watched{watchPlan: plan, lookedAt: now}
+			w.items[plan.key] = item
+			w.queue.Set(plan.key, plan.next(now))
+		}
+		item.generation = w.generation
 	}
 	for _, t := range c.Tokens {
 		vault := false
@@ -129,21 +147,11 @@ func (w *watch) set(c *config.Config) {
 			add(watchPlan{token: t.Name, group: "verify " + t.Verify.URL, needsVault: vault, every: t.Verify.Every})
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for key := range w.items {
-		if _, stays := wanted[key]; !stays {
+	for key, item := range w.items {
+		if item.generation != w.generation {
 			delete(w.items, key)
 			w.queue.Remove(key)
 		}
-	}
-	now := w.now()
-	for key, plan := range wanted {
-		if old := w.items[key]; old != nil && old.watchPlan == plan {
-			continue
-		}
-		w.items[key] = &watched{watchPlan: plan, lookedAt: now}
-		w.queue.Set(key, plan.next(now))
 	}
 }
 
