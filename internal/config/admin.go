@@ -37,7 +37,7 @@ func (c *checker) checkAllow() {
 		path := itemPath("admin.allow", i)
 		out := Allow{User: or(in.User, ""), Group: or(in.Group, "")}
 		switch {
-		case c.broken[path]:
+		case c.isBroken(path):
 			continue
 		case c.has(path+".user") && c.has(path+".group"):
 			c.wrong(path, "has both user and group: write two entries")

@@ -41,11 +41,11 @@ type VaultAuth interface {
 
 func (c *checker) checkVaultAuth() {
 	const path = "vault.auth"
-	if !c.has(path) || c.broken[path] {
+	if !c.has(path) || c.isBroken(path) {
 		return
 	}
 	in := c.raw.Vault.Auth
-	chosen, ok := chosenKinds[VaultAuth, AuthMethods](c, path, in)
+	chosen, ok := chosenKinds[VaultAuth, AuthMethods, raw.VaultAuth](c, path)
 	all := list(keysOf(kindsIn[VaultAuth, AuthMethods]()))
 	switch {
 	case len(chosen) > 1:

@@ -39,7 +39,7 @@ func (a *CertAuth) check(c *checker, path string, auth raw.VaultAuth) {
 	switch address := c.cfg.Vault.Address; {
 	case address != "" && !strings.HasPrefix(strings.ToLower(address), "https:"):
 		c.wrong(path, "needs a vault.address that is https: the certificate is shown when the TLS connection is made")
-	case !c.has("vault.tls.cert_file") && !c.has("vault.tls.key_file") && !c.broken["vault.tls"]:
+	case !c.has("vault.tls.cert_file") && !c.has("vault.tls.key_file") && !c.isBroken("vault.tls"):
 		c.wrong(path, "logs in with the client certificate of vault.tls, and there is none: give vault.tls.cert_file and vault.tls.key_file")
 	}
 }

@@ -37,7 +37,7 @@ func (j *JWTAuth) check(c *checker, path string, auth raw.VaultAuth) {
 	switch file, env := c.has(path+".file"), c.has(path+".env"); {
 	case file && env:
 		c.wrong(path+".env", "is written beside file: keep the one that has the JWT")
-	case !file && !env && !c.merged[path] && !c.broken[path]:
+	case !file && !env && !c.isMerged(path) && !c.isBroken(path):
 		c.missing(path, "file", "say where the JWT is, such as file: /run/token")
 	case env && in.Env != nil && !isVariable(*in.Env):
 		c.wrong(path+".env", "must be the name of an environment variable: letters, digits and underscores, no digit first%s", variableHint(*in.Env))

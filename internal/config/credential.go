@@ -109,7 +109,7 @@ func encodingOf(content string) string {
 }
 
 // isUTF16 reports whether nearly every other byte is NUL.
-func isUTF16(content string) bool {
+func isUTF16[Text string | []byte](content Text) bool {
 	var zero [2]int
 	for i := range len(content) {
 		if content[i] == 0 {

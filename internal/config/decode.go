@@ -20,31 +20,106 @@ import (
 
 // decoder fills the raw types from YAML nodes, strictly, and records the position of
 // every field. A field that is written and wrong keeps its zero value. [decoder.has]
-// tells it from an absent field, so that one mistake is reported once.
+// tells it from an absent field, so that one mistake is reported once. What it records of the entry of a token is
+// there until the next entry is read.
 //
 // yaml's own Decode is not used: it reports no columns, quotes values (which may be
 // secrets), and accepts merge keys and tags.
 type decoder struct {
 	report
-	values map[string]position // of the values, by path
+	top   marks // outside of the entries of tokens
+	inner marks // in the entry that is being read
+	file  *file // whose entries of tokens are in parts
+
+	tokens *yaml.Node             // the mapping of tokens, if its entries are not in parts
+	names  map[string]int         // the keys of tokens so far, with their lines
+	paths  map[pathStep]string    // see decoder.below
+	shapes map[reflect.Type]shape // see decoder.shapeOf
+}
+
+// marks are what the decoder records, by path.
+type marks struct {
+	values map[string]position // of the values
 	keys   map[string]position // of the keys
 	broken map[string]bool     // mappings and lists that could not be read or are empty
 	merged map[string]bool     // mappings with a merge key, which may stand for any field
+}
 
-	fields map[reflect.Type]map[string]reflect.StructField // what fieldsOf found before
+func newMarks() marks {
+	return marks{map[string]position{}, map[string]position{}, map[string]bool{}, map[string]bool{}}
+}
+
+// clear forgets all.
+func (m *marks) clear() {
+	clear(m.values)
+	clear(m.keys)
+	clear(m.broken)
+	clear(m.merged)
+}
+
+// marks returns what was recorded where path is.
+func (d *decoder) marks(path string) *marks {
+	if strings.HasPrefix(path, inEntry) {
+		return &d.inner
+	}
+	return &d.top
 }
 
 // has reports whether the file says anything about path.
 func (d *decoder) has(path string) bool {
-	_, ok := d.values[path]
+	_, ok := d.marks(path).values[path]
 	return ok
 }
 
+// value returns the position of the value at path, key that of its key.
+func (d *decoder) value(path string) position { return d.marks(path).values[path] }
+func (d *decoder) key(path string) position   { return d.marks(path).keys[path] }
+
+// isBroken reports whether the value at path could not be read or is empty, isMerged whether it has a merge key.
+func (d *decoder) isBroken(path string) bool { return d.marks(path).broken[path] }
+func (d *decoder) isMerged(path string) bool { return d.marks(path).merged[path] }
+
+// pathStep is a step from a path to a key or, if key is empty, to an item of a list.
+type pathStep struct {
+	path, key string
+	item      int
+}
+
+// maxPaths is how many paths in the entries of tokens are remembered. Most tokens have the same few.
+const maxPaths = 4096
+
+// below is join or, without a key, itemPath. Each path in the entries of tokens is made once for all of them.
+func (d *decoder) below(path, key string, item int) string {
+	if !strings.HasPrefix(path, inEntry) {
+		return pathStep{path, key, item}.join()
+	}
+	step := pathStep{path, key, item}
+	joined, known := d.paths[step]
+	if !known {
+		if len(d.paths) >= maxPaths {
+			clear(d.paths)
+		}
+		joined = step.join()
+		d.paths[step] = joined
+	}
+	return joined
+}
+
+func (s pathStep) join() string {
+	if s.key == "" {
+		return itemPath(s.path, s.item)
+	}
+	return join(s.path, s.key)
+}
+
 func (d *decoder) decode(n *yaml.Node, path, hint string, v reflect.Value) {
-	d.values[path] = at(n)
-	switch target := v.Addr().Interface().(type) {
-	case *raw.Secret:
-		d.secret(n, path, target)
+	d.marks(path).values[path] = at(n)
+	if path == "tokens" && len(d.file.parts) > 0 {
+		d.top.values[path] = d.file.at
+		return // see decoder.entries
+	}
+	if v.Type() == reflect.TypeFor[raw.Secret]() {
+		d.secret(n, path, v.Addr().Interface().(*raw.Secret))
 		return
 	}
 	wanted, wording := yaml.ScalarNode, "a single value"
@@ -56,19 +131,19 @@ func (d *decoder) decode(n *yaml.Node, path, hint string, v reflect.Value) {
 	}
 	switch {
 	case !d.literal(n, path):
-		d.broken[path] = true
+		d.marks(path).broken[path] = true
 	case isNull(n):
-		d.broken[path] = true
+		d.marks(path).broken[path] = true
 		home := ""
 		if n.Value == "~" {
 			home = " (to YAML, ~ alone means null and not a home directory)"
 		}
 		d.addf(at(n), path, "has no value%s: give one, or remove the key%s", home, prefixed("; ", hint))
 	case n.Kind != wanted:
-		d.broken[path] = true
+		d.marks(path).broken[path] = true
 		d.addf(at(n), path, "must be %s, not %s%s", wording, kind(n), otherKind(n, v.Kind()))
 	case len(n.Content) == 0 && (v.Kind() == reflect.Map || v.Kind() == reflect.Slice):
-		d.broken[path] = true
+		d.marks(path).broken[path] = true
 		d.addf(at(n), path, "is empty: %s", hint)
 	default:
 		d.fill(n, path, v)
@@ -80,17 +155,20 @@ func (d *decoder) fill(n *yaml.Node, path string, v reflect.Value) {
 	case reflect.Struct:
 		d.object(n, path, v)
 	case reflect.Map:
+		if path == "tokens" {
+			d.tokens = n
+			return // see decoder.entries
+		}
 		v.Set(reflect.MakeMap(v.Type()))
 		d.pairs(n, path, true, func(key string, _, value *yaml.Node) {
 			entry := reflect.New(v.Type().Elem()).Elem()
-			d.decode(value, join(path, key), "", entry)
+			d.decode(value, d.below(path, key, 0), "", entry)
 			v.SetMapIndex(reflect.ValueOf(key), entry)
 		})
 	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 		for i, item := range n.Content {
-			entry := reflect.New(v.Type().Elem()).Elem()
-			d.decode(item, itemPath(path, i), "", entry)
-			v.Set(reflect.Append(v, entry))
+			d.decode(item, d.below(path, "", i), "", v.Index(i))
 		}
 	default:
 		d.scalar(n, path, v)
@@ -125,32 +203,68 @@ func (d *decoder) literal(n *yaml.Node, path string) bool {
 func (d *decoder) pairs(n *yaml.Node, path string, echo bool, each func(key string, k, v *yaml.Node)) {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		k, v := n.Content[i], n.Content[i+1]
-		switch {
-		case k.ShortTag() == "!!merge":
-			d.merged[path] = true
-			d.addf(at(k), path, "a merge key (<<) is not accepted: write the fields out, or use defaults")
-			continue
-		case !d.literal(k, path):
-			continue
-		case k.Kind == yaml.ScalarNode && isNull(k) && k.Value != "":
-			d.addf(at(k), path, "a key must be plain text, and YAML takes null and ~ for no value: put quotes around it, or choose another name")
-			continue
-		case k.Kind != yaml.ScalarNode || isNull(k) || k.Value == "":
-			d.addf(at(k), path, "a key must be plain text")
-			continue
+		if k := n.Content[i]; d.isKey(k, path, echo, seen) {
+			d.marks(path).keys[d.below(path, k.Value, 0)] = at(k)
+			each(k.Value, k, n.Content[i+1])
 		}
-		if line, twice := seen[k.Value]; twice && echo {
-			d.addf(at(k), join(path, k.Value), "is written twice, first on line %d: remove one", line)
-			continue
-		} else if twice {
-			d.addf(at(k), path, "has one key twice, first on line %d: remove one", line)
-			continue
-		}
-		seen[k.Value] = k.Line
-		d.keys[join(path, k.Value)] = at(k)
-		each(k.Value, k, v)
 	}
+}
+
+// isKey reports whether a key is valid. seen are the lines of those before it in its mapping.
+func (d *decoder) isKey(k *yaml.Node, path string, echo bool, seen map[string]int) bool {
+	switch {
+	case k.ShortTag() == "!!merge":
+		d.marks(path).merged[path] = true
+		d.addf(at(k), path, "a merge key (<<) is not accepted: write the fields out, or use defaults")
+		return false
+	case !d.literal(k, path):
+		return false
+	case k.Kind == yaml.ScalarNode && isNull(k) && k.Value != "":
+		d.addf(at(k), path, "a key must be plain text, and YAML takes null and ~ for no value: put quotes around it, or choose another name")
+		return false
+	case k.Kind != yaml.ScalarNode || isNull(k) || k.Value == "":
+		d.addf(at(k), path, "a key must be plain text")
+		return false
+	}
+	if line, twice := seen[k.Value]; twice && echo {
+		d.addf(at(k), join(path, k.Value), "is written twice, first on line %d: remove one", line)
+		return false
+	} else if twice {
+		d.addf(at(k), path, "has one key twice, first on line %d: remove one", line)
+		return false
+	}
+	seen[k.Value] = k.Line
+	return true
+}
+
+// entries calls each for the entry of each token, in the order of the file, with where its key is. The entry that is
+// given to each is overwritten by the next one. If the entries are in parts, it may return errWhole.
+func (d *decoder) entries(each func(name string, key position, in *raw.Token)) error {
+	defer func() { d.entry = "" }()
+	var in raw.Token
+	do := func(n *yaml.Node) {
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k := n.Content[i]
+			if d.entry = ""; !d.isKey(k, "tokens", true, d.names) {
+				continue
+			}
+			d.inner.clear()
+			d.entry, in = k.Value, raw.Token{}
+			d.inner.keys[inEntry] = at(k)
+			d.decode(n.Content[i+1], inEntry, "", reflect.ValueOf(&in).Elem())
+			each(d.entry, at(k), &in)
+		}
+	}
+	if d.tokens != nil {
+		do(d.tokens)
+	}
+	for n, err := range d.file.mappings() {
+		if err != nil {
+			return err
+		}
+		do(n)
+	}
+	return nil
 }
 
 // otherKind ends the message about a list in place of a mapping, or the other way round.
@@ -181,23 +295,19 @@ func kind(n *yaml.Node) string {
 
 // object decodes into a struct of package raw.
 func (d *decoder) object(n *yaml.Node, path string, v reflect.Value) {
-	fields, known := d.fields[v.Type()]
-	if !known {
-		fields = fieldsOf(v.Type())
-		d.fields[v.Type()] = fields
-	}
+	shape := d.shapeOf(v.Type())
+	fields := shape.fields
 	d.pairs(n, path, true, func(key string, k, value *yaml.Node) {
 		f, ok := fields[key]
 		if !ok {
 			d.unknown(at(k), path, key, v.Type(), fields)
 			return
 		}
-		d.decode(value, join(path, key), f.Tag.Get("hint"), v.FieldByIndex(f.Index))
+		d.decode(value, d.below(path, key, 0), f.Tag.Get("hint"), v.FieldByIndex(f.Index))
 	})
-	for _, key := range slices.Sorted(maps.Keys(fields)) {
-		f := fields[key]
-		if required(f) && !d.has(join(path, key)) && !d.merged[path] {
-			d.addf(at(n), join(path, key), "is missing: %s", f.Tag.Get("hint"))
+	for _, key := range shape.required {
+		if below := d.below(path, key, 0); !d.has(below) && !d.isMerged(path) {
+			d.addf(at(n), below, "is missing: %s", fields[key].Tag.Get("hint"))
 		}
 	}
 }
@@ -220,7 +330,7 @@ func (d *decoder) unknown(p position, path, key string, t reflect.Type, fields m
 // mistake in its place was reported.
 func (d *decoder) written(path string, p position) {
 	if !d.has(path) {
-		d.values[path] = p
+		d.marks(path).values[path] = p
 	}
 }
 
@@ -233,6 +343,30 @@ func fieldsOf(t reflect.Type) map[string]reflect.StructField {
 		}
 	}
 	return fields
+}
+
+// shape is a struct of package raw.
+type shape struct {
+	fields   map[string]reflect.StructField // see fieldsOf
+	keys     []string                       // all, sorted
+	required []string                       // sorted
+}
+
+// shapeOf looks at a struct of package raw once.
+func (d *decoder) shapeOf(t reflect.Type) shape {
+	k, known := d.shapes[t]
+	if known {
+		return k
+	}
+	k.fields = fieldsOf(t)
+	k.keys = slices.Sorted(maps.Keys(k.fields))
+	for _, key := range k.keys {
+		if required(k.fields[key]) {
+			k.required = append(k.required, key)
+		}
+	}
+	d.shapes[t] = k
+	return k
 }
 
 func required(f reflect.StructField) bool {
@@ -248,7 +382,7 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 			d.addf(at(n), path, "%s", problem)
 			return
 		}
-		*target = &n.Value
+		*target = new(n.Value)
 	case **int:
 		i, err := strconv.Atoi(n.Value)
 		if err != nil || n.ShortTag() != "!!int" {
@@ -329,9 +463,9 @@ func (d *decoder) secret(n *yaml.Node, path string, target *raw.Secret) {
 	d.pairs(n, path, false, func(key string, k, v *yaml.Node) {
 		switch key {
 		case "file":
-			target.File = d.secretPlace(v, join(path, key))
+			target.File = d.secretPlace(v, d.below(path, key, 0))
 		case "env":
-			target.Env = d.secretPlace(v, join(path, key))
+			target.Env = d.secretPlace(v, d.below(path, key, 0))
 		default:
 			d.addf(at(k), path, "unknown key: %s", secretForm)
 		}
@@ -346,7 +480,7 @@ func (d *decoder) secret(n *yaml.Node, path string, target *raw.Secret) {
 }
 
 func (d *decoder) secretPlace(n *yaml.Node, path string) *string {
-	d.values[path] = at(n)
+	d.marks(path).values[path] = at(n)
 	problem := ""
 	switch {
 	case !d.literal(n, path):
@@ -364,7 +498,7 @@ func (d *decoder) secretPlace(n *yaml.Node, path string) *string {
 		d.addf(at(n), path, "%s", problem)
 		return nil
 	}
-	return &n.Value
+	return new(n.Value)
 }
 
 // variableHint ends the message about what is not the name of a variable. It repeats nothing.

@@ -9,17 +9,22 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// document reads the one YAML document of a file. If there is none, it adds exactly one
-// fault and returns nil: the rest of the file after a syntax error means nothing.
-func (r *report) document(data []byte) *yaml.Node {
-	if isUTF16(string(data)) || bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
+// isText reports whether a file is UTF-8. If it is not, it adds exactly one fault.
+func (r *report) isText(data []byte) bool {
+	if isUTF16(data) || bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
 		r.addf(position{1, 1}, "", "not valid UTF-8 but UTF-16, as Windows tools write it: save the file as UTF-8")
-		return nil
+		return false
 	}
 	if p, ok := badUTF8(data); ok {
 		r.addf(p, "", "not valid UTF-8: save the file as UTF-8")
-		return nil
+		return false
 	}
+	return true
+}
+
+// document reads the one YAML document of a text. If there is none, it adds exactly one
+// fault and returns nil: the rest of the file after a syntax error means nothing.
+func (r *report) document(data []byte) *yaml.Node {
 	documents, err := documents(data)
 	switch {
 	case err != nil:
@@ -43,7 +48,9 @@ func CheckSyntax(filename string, data []byte) error {
 	if _, err := documents(data); err == nil {
 		return nil
 	}
-	r.document(data)
+	if r.isText(data) {
+		r.document(data)
+	}
 	return Faults(r.faults)
 }
 
@@ -76,6 +83,9 @@ func isTagged(n *yaml.Node) bool { return n.Style&yaml.TaggedStyle != 0 }
 // badUTF8 finds the first byte that is not UTF-8.
 func badUTF8(data []byte) (position, bool) {
 	p := position{1, 1}
+	if utf8.Valid(data) {
+		return p, false
+	}
 	for len(data) > 0 {
 		c, size := utf8.DecodeRune(data)
 		if c == utf8.RuneError && size == 1 {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,11 +62,47 @@ type position struct{ line, column int }
 
 func at(n *yaml.Node) position { return position{max(n.Line, 1), max(n.Column, 1)} }
 
+// spot is a place in the file that is known for longer than its entry is read.
+type spot struct {
+	entry, path string // the path begins with inEntry if entry is not empty
+	at          position
+}
+
+// String returns the path from the top of the file on.
+func (s spot) String() string {
+	r := report{entry: s.entry}
+	return r.full(s.path)
+}
+
 // report collects faults. It removes client secrets from them: an operator may have pasted one into a
 // field whose value a message quotes.
 type report struct {
 	file   string
+	entry  string // the token whose entry is read; see inEntry
 	faults []Fault
+}
+
+// inEntry begins the paths in the entry of the token that is being read. All tokens so share the same short paths,
+// and the whole path is made only for what is kept or told: see [report.full].
+const inEntry = "@"
+
+// full returns the path from the top of the file on.
+func (r *report) full(path string) string {
+	if rest, found := strings.CutPrefix(path, inEntry); found {
+		return join("tokens", r.entry) + rest
+	}
+	return path
+}
+
+// local returns the path as it is while the entry is read.
+func (r *report) local(path string) string {
+	if r.entry == "" || !strings.HasPrefix(path, "tokens.") {
+		return path
+	}
+	if rest, found := strings.CutPrefix(path, join("tokens", r.entry)); found && (rest == "" || rest[0] == '.') {
+		return inEntry + rest
+	}
+	return path
 }
 
 func (r *report) addf(at position, path, format string, args ...any) {
@@ -77,22 +112,29 @@ func (r *report) addf(at position, path, format string, args ...any) {
 func (r *report) fault(at position, path, format string, args ...any) Fault {
 	return Fault{
 		File: r.file, Line: at.line, Column: at.column,
-		Path: printable.Text(path), Message: printable.Text(fmt.Sprintf(format, args...)),
+		Path: printable.Text(r.full(path)), Message: printable.Text(fmt.Sprintf(format, args...)),
 	}
 }
-
-var plainKey = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // join appends a key to a path. A key with a character other than letters, digits, _ and - is quoted.
 // So two different fields never have one path, and a path is always on one line.
 func join(path, key string) string {
-	if !plainKey.MatchString(key) {
+	if !isPlain(key) {
 		key = strconv.Quote(key)
 	}
 	if path == "" {
 		return key
 	}
 	return path + "." + key
+}
+
+func isPlain(key string) bool {
+	for i := range len(key) {
+		if c := key[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '_' && c != '-' {
+			return false
+		}
+	}
+	return key != ""
 }
 
 // itemPath is the path of an entry of the list at path.

@@ -13,7 +13,8 @@ import (
 
 // placedFreeze is a freeze and its path in the file.
 type placedFreeze struct {
-	path string
+	path string // from the top of the file on
+	at   position
 	scheduler.Freeze
 }
 
@@ -26,7 +27,7 @@ const (
 // inOrder returns the names of the entries of the mapping at path, in the order of the file.
 func (c *checker) inOrder(path string, names iter.Seq[string]) []string {
 	return slices.SortedFunc(names, func(a, b string) int {
-		p, q := c.keys[join(path, a)], c.keys[join(path, b)]
+		p, q := c.key(join(path, a)), c.key(join(path, b))
 		return cmp.Or(cmp.Compare(p.line, q.line), cmp.Compare(p.column, q.column))
 	})
 }
@@ -38,17 +39,17 @@ func (c *checker) freezes(base string, in map[string]raw.Freeze) []placedFreeze 
 		path := join(base, name)
 		before := len(c.faults)
 		c.checkName(path, name)
-		if c.broken[path] {
+		if c.isBroken(path) {
 			continue
 		}
 		f := c.freeze(path, in[name])
 		f.Name = name
 		once, again := !f.From.IsZero() && !f.To.IsZero(), f.Schedule != nil && f.Duration > 0
 		if len(c.faults) == before && (once || again) { // otherwise a fault was reported, here or by the decoder
-			out = append(out, placedFreeze{path, f})
+			out = append(out, placedFreeze{c.full(path), c.value(path), f})
 		}
 	}
-	c.placed = append(c.placed, out...)
+	c.usable = append(c.usable, out...)
 	return out
 }
 
@@ -150,7 +151,7 @@ func (c *checker) exceptions(path string, in []*string) []string {
 			continue // reported already
 		}
 		if _, ok := c.raw.Freezes[*name]; !ok {
-			if unread := c.has("freezes") && len(c.raw.Freezes) == 0; !unread && !c.merged[""] {
+			if unread := c.has("freezes") && len(c.raw.Freezes) == 0; !unread && !c.isMerged("") {
 				_, hint := suggest(*name, slices.Collect(maps.Keys(c.raw.Freezes)))
 				c.wrong(item, "%q is not an entry of the freezes at the top of the file: %s", *name, hint)
 			}
@@ -167,7 +168,11 @@ func (c *checker) exceptions(path string, in []*string) []string {
 
 // freezesOf returns the freezes that apply to a token: its own, and each global one that it does not
 // except.
-func (c *checker) freezesOf(own, defaults settings) *freezeSet {
+func (c *checker) freezesOf(own, defaults *settings) *freezeSet {
+	ownSays := c.has(own.base+".except_freezes") || c.has(own.base+".freezes")
+	if !ownSays && c.common != nil {
+		return c.common
+	}
 	except := choose(c, own, defaults, "except_freezes", &own.except, &defaults.except, nil).value
 	var applying []placedFreeze
 	key := ""
@@ -180,7 +185,7 @@ func (c *checker) freezesOf(own, defaults settings) *freezeSet {
 	for _, f := range choose(c, own, defaults, "freezes", &own.freezes, &defaults.freezes, nil).value {
 		if i := slices.IndexFunc(applying, func(other placedFreeze) bool { return other.Name == f.Name }); i >= 0 {
 			c.wrong(f.path, "has the name of a global freeze that applies as well (line %d): choose another name, or write it into except_freezes",
-				c.keys[applying[i].path].line)
+				c.key(applying[i].path).line)
 			continue
 		}
 		applying, key = append(applying, f), key+" "+f.path
@@ -192,6 +197,9 @@ func (c *checker) freezesOf(own, defaults settings) *freezeSet {
 			set.freezes = append(set.freezes, f.Freeze)
 		}
 		c.sets[key] = set
+	}
+	if !ownSays {
+		c.common = set
 	}
 	return set
 }

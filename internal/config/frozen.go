@@ -70,9 +70,9 @@ func (c *checker) checkFrozen(own string, set *freezeSet, s slots, jitter span) 
 	switch {
 	case found == nil:
 	case found.fault:
-		c.wrong(found.blame(own, s), "%s", found.message)
+		c.wrong(found.blame(c.full(own), s), "%s", found.message)
 	default:
-		c.warn(found.blame(own, s), "%s", found.message)
+		c.warn(found.blame(c.full(own), s), "%s", found.message)
 	}
 }
 

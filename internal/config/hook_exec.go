@@ -69,7 +69,7 @@ func (e *ExecHook) check(c *checker, path string, hook raw.Hook) bool {
 			c.wrong(item, "has a space in it, and no shell splits it: write one entry for each word, as in [systemctl, reload, app]")
 			ok = false
 		}
-		e.Command = append(e.Command, *word)
+		e.Command = append(e.Command, c.intern(*word))
 	}
 	if size > maxCommand {
 		c.wrong(at, "has %d bytes, and at most %d are accepted: write a script and name it here", size, maxCommand)

@@ -96,24 +96,27 @@ type placedHook struct {
 // hooks returns the hooks of a list whose targets are known.
 func (c *checker) hooks(path string, in []raw.Hook) []placedHook {
 	var out []placedHook
+	if len(in) == 0 {
+		return nil
+	}
 	seen := map[string]string{}
 	for i, hook := range in {
-		item := itemPath(path, i)
-		if c.broken[item] {
+		item := c.below(path, "", i)
+		if c.isBroken(item) {
 			continue
 		}
-		chosen, ok := chosenKinds[Hook, HookKinds](c, item, hook)
+		chosen, ok := chosenKinds[Hook, HookKinds, raw.Hook](c, item)
 		switch {
 		case len(chosen) > 1:
 			c.wrong(item, "has %s: write one entry of the list for each hook", list(keysOf(chosen)))
 		case len(chosen) == 1:
-			at := item + "." + chosen[0].Kind()
+			at := c.below(item, chosen[0].Kind(), 0)
 			if !chosen[0].check(c, at, hook) {
 				continue
 			}
 			name := HookName(chosen[0])
 			if first := seen[name]; first != "" {
-				c.wrong(at, "does the same as %s: remove one", first)
+				c.wrong(at, "does the same as %s: remove one", c.full(first))
 				continue
 			}
 			seen[name] = at
@@ -129,10 +132,27 @@ func (c *checker) hooks(path string, in []raw.Hook) []placedHook {
 func (c *checker) checkHooks(hooks []placedHook) {
 	for _, h := range hooks {
 		if h.NeedsKubernetes() && c.needKubernetes == "" {
-			c.needKubernetes = h.path
+			c.needKubernetes = c.full(h.path)
 		}
 		if e, ok := h.Hook.(*ExecHook); ok {
-			c.commands[h.path+".command"] = e.Command[0]
+			c.noteCommand(h.path+".command", e.Command[0])
 		}
 	}
+}
+
+// placedCommand is the program of a hook and its place in the file.
+type placedCommand struct {
+	spot    spot
+	program string
+}
+
+// noteCommand stores a program. Tokens share the hooks of defaults, which have one place.
+func (c *checker) noteCommand(path, program string) {
+	if !strings.HasPrefix(path, inEntry) {
+		if c.applied[path] {
+			return
+		}
+		c.applied[path] = true
+	}
+	c.commands = append(c.commands, placedCommand{c.placed(path), program})
 }

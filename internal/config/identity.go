@@ -3,9 +3,7 @@ package config
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -31,7 +29,7 @@ const (
 )
 
 // identify checks which service token or pair an entry is for, or how to create it.
-func (c *checker) identify(t *Token, path string, in raw.Token) {
+func (c *checker) identify(t *Token, path string, in *raw.Token) {
 	hasID, hasPair, hasCreate := c.has(path+".id"), c.has(path+".pair"), c.has(path+".create")
 	if hasCreate && (hasID || hasPair) {
 		other := "id"
@@ -43,16 +41,16 @@ func (c *checker) identify(t *Token, path string, in raw.Token) {
 	switch {
 	case hasID && hasPair:
 		c.wrong(path+".pair", "is written beside id: keep id for a single service token, or pair for two")
-	case hasPair && !c.broken[path+".pair"] && len(in.Pair) != 2:
+	case hasPair && !c.isBroken(path+".pair") && len(in.Pair) != 2:
 		c.wrong(path+".pair", "must name exactly two service tokens, not %d: first the one in use, then the other", len(in.Pair))
-	case hasPair && !c.broken[path+".pair"]:
+	case hasPair && !c.isBroken(path+".pair"):
 		t.ID, t.Partner = c.uuid(path+".pair[0]", in.Pair[0]), c.uuid(path+".pair[1]", in.Pair[1])
 		if t.ID == t.Partner && t.ID != "" {
 			c.wrong(path+".pair[1]", "is the same service token as the first: a pair needs two")
 		}
 	case hasID:
 		t.ID = c.uuid(path+".id", in.ID)
-	case hasCreate && !c.broken[path+".create"]:
+	case hasCreate && !c.isBroken(path+".create"):
 		t.Create = c.create(path+".create", in.Create)
 	case !hasPair && !hasCreate:
 		c.missing(path, "id", "give the service token's UUID, from the Cloudflare dashboard or API; or pair, with those of two; "+
@@ -83,7 +81,7 @@ func (c *checker) create(path string, in raw.Create) *Create {
 }
 
 // checkStrategy decides how a token gets a new secret, and refuses what Cloudflare cannot do.
-func (c *checker) checkStrategy(t *Token, own, defaults settings) {
+func (c *checker) checkStrategy(t *Token, own, defaults *settings) {
 	strategy := choose(c, own, defaults, "strategy", own.strategy, defaults.strategy, new(strategyRotate))
 	t.Replace = strategy.value == strategyReplace
 	pair := own.base + ".pair"
@@ -102,7 +100,7 @@ func (c *checker) checkStrategy(t *Token, own, defaults settings) {
 		c.wrong(strategy.path, "is written beside pair, whose two service tokens take turns: remove it, or write id or create in place of pair")
 	case t.Replace && c.has(pair):
 		c.wrong(pair, "takes turns, and strategy (line %d) replaces: write strategy: rotate here, or id or create in place of pair",
-			c.values[strategy.path].line)
+			c.value(strategy.path).line)
 	case t.Replace:
 		c.warn(strategy.path, "each rotation creates a new service token, with a new ID and client ID: a policy that names the old one does not let "+
 			"the new one in, so use one for any valid service token (any_valid_service_token), or add the new one by hand before the grace ends; "+
@@ -174,41 +172,48 @@ func scopeHint(id string) string {
 	return fmt.Sprintf("has %d characters", len([]rune(id)))
 }
 
+// twin is a service token by the id of its account or zone and its own or, if it is to be created, its name.
+type twin struct {
+	scope, id string
+	created   bool
+}
+
+// twinPlace is the entry of a service token, and the line that names it.
+type twinPlace struct {
+	entry string
+	line  int
+}
+
 // checkTwin refuses a second entry for one service token, and a second entry that would create
-// a service token of the same name. seen has the path of each one so far.
-func (c *checker) checkTwin(path string, t Token, seen map[string]string) {
+// a service token of the same name.
+func (c *checker) checkTwin(t *Token) {
 	account := c.cfg.Accounts[t.Account]
 	scope := cmp.Or(account.AccountID, account.ZoneID)
 	if scope == "" {
 		return
 	}
-	places := map[string]string{path + ".id": t.ID}
-	what := "is the same service token as %s (line %d): keep one entry, with all its sinks"
+	const what = "is the same service token as %s (line %d): keep one entry, with all its sinks"
 	switch {
 	case t.Partner != "":
-		places = map[string]string{path + ".pair[0]": t.ID, path + ".pair[1]": t.Partner}
+		c.checkTwinAt(inEntry+".pair[0]", what, twin{scope: scope, id: t.ID})
+		c.checkTwinAt(inEntry+".pair[1]", what, twin{scope: scope, id: t.Partner})
 	case t.Create != nil && t.Create.Name != "":
-		places = map[string]string{path + ".create.name": "created as " + t.Create.Name}
-		what = "is also the name in %s (line %d), so both would use the service token that is created first: choose another name"
-	}
-	for _, place := range slices.Sorted(maps.Keys(places)) {
-		id := places[place]
-		first, taken := seen[scope+" "+id]
-		switch {
-		case id == "":
-		case !taken:
-			seen[scope+" "+id] = place
-		case entryOf(first) == path: // reported already
-		default:
-			c.wrong(place, what, entryOf(first), c.values[first].line)
-		}
+		c.checkTwinAt(inEntry+".create.name",
+			"is also the name in %s (line %d), so both would use the service token that is created first: choose another name",
+			twin{scope: scope, id: t.Create.Name, created: true})
+	default:
+		c.checkTwinAt(inEntry+".id", what, twin{scope: scope, id: t.ID})
 	}
 }
 
-// entryOf returns the path of the entry that has the path of an id, an item of a pair or a name.
-func entryOf(path string) string {
-	if entry, creates := strings.CutSuffix(path, ".create.name"); creates {
-		return entry
+func (c *checker) checkTwinAt(path, what string, key twin) {
+	first, taken := c.twins[key]
+	switch {
+	case key.id == "":
+	case !taken:
+		c.twins[key] = twinPlace{c.entry, c.value(path).line}
+	case first.entry == c.entry: // reported already
+	default:
+		c.wrong(path, what, join("tokens", first.entry), first.line)
 	}
-	return path[:strings.LastIndex(path, ".")]
 }

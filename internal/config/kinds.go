@@ -33,20 +33,28 @@ func kindsIn[Kind keyed, Table any]() []Kind {
 }
 
 // chosenKinds returns the kinds that the file names at path, which is a mapping with one key for
-// each kind. It returns false if the mapping has another key, which was reported already.
-func chosenKinds[Kind keyed, Table any](c *checker, path string, in any) (chosen []Kind, ok bool) {
-	ok = true
-	all := kindsIn[Kind, Table]()
-	for key := range fieldsOf(reflect.TypeOf(in)) {
-		known := slices.ContainsFunc(all, func(k Kind) bool { return k.Kind() == key })
-		if c.has(path+"."+key) && !known {
-			ok = false // not supported yet
+// each kind; In is its type. It returns false if the mapping has another key, which was reported already.
+func chosenKinds[Kind keyed, Table, In any](c *checker, path string) (chosen []Kind, ok bool) {
+	table := reflect.TypeFor[Table]()
+	known, seen := c.tables[table]
+	if !seen {
+		known = make(map[string]reflect.Type)
+		for _, kind := range kindsIn[Kind, Table]() {
+			known[kind.Kind()] = reflect.TypeOf(kind).Elem()
 		}
+		c.tables[table] = known
 	}
-	for _, kind := range all {
-		if c.has(path + "." + kind.Kind()) {
-			chosen = append(chosen, kind)
+	ok = true
+	for _, key := range c.shapeOf(reflect.TypeFor[In]()).keys {
+		if !c.has(path + "." + key) {
+			continue
 		}
+		kind, supported := known[key]
+		if !supported {
+			ok = false // not supported yet
+			continue
+		}
+		chosen = append(chosen, reflect.New(kind).Interface().(Kind))
 	}
 	return chosen, ok
 }

@@ -11,27 +11,24 @@ import (
 
 // notes are the facts of the file that Lint, ExpiryFault and ProgramWarnings need.
 type notes struct {
-	freezes []placedFreeze // all that are usable, in the order of the file
+	freezes []placedFreeze // all that are usable
 	sets    []*freezeSet
-	places  map[string]position // of these freezes, of the tokens' entries, and of commands, by path
-	// commands are the programs of hooks that tokens have, by path. A hook in defaults has one path.
-	commands map[string]string
+	keys    []shortPosition // of the keys of the tokens' entries, in the order of Config.Tokens
+	// commands are the programs of hooks that tokens have. A hook in defaults is there once.
+	commands []placedCommand
 }
+
+// shortPosition is a position in half the space.
+type shortPosition struct{ line, column int32 }
 
 // takeNotes stores the facts that are needed after the check.
 func (c *checker) takeNotes() {
-	n := notes{freezes: c.placed, places: make(map[string]position, len(c.placed)+len(c.cfg.Tokens)), commands: c.commands}
-	for path := range c.commands {
-		n.places[path] = c.values[path]
-	}
-	for _, f := range c.placed {
-		n.places[f.path] = c.values[f.path]
-	}
-	for _, t := range c.cfg.Tokens {
-		path := join("tokens", t.Name)
-		n.places[path] = c.keys[path]
+	n := notes{freezes: c.usable, keys: make([]shortPosition, len(c.keys)), commands: slices.Clip(c.commands)}
+	for i, key := range c.keys {
+		n.keys[i] = shortPosition{int32(key.at.line), int32(key.at.column)}
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.sets)) {
+		c.sets[key].index = nil // all users are known
 		n.sets = append(n.sets, c.sets[key])
 	}
 	c.cfg.notes = n
@@ -69,13 +66,12 @@ func (c *Config) Lint(now time.Time) []Fault {
 	r := report{file: c.File}
 	until := now.AddDate(lintYears, 0, 0)
 	for _, f := range c.notes.freezes {
-		at := c.notes.places[f.path]
 		switch {
 		case f.Schedule == nil && !f.To.After(now):
-			r.addf(at, f.path, "is over since %s: remove it", shownMoment(f.To))
+			r.addf(f.at, f.path, "is over since %s: remove it", shownMoment(f.To))
 		case c.notes.idle(f, now, until):
 			who, _ := describe([]placedFreeze{f})
-			r.addf(at, f.path, "%s covers no slot of any token that it applies to before %s: move it, or remove it", who, shownMoment(until.UTC().Truncate(time.Second)))
+			r.addf(f.at, f.path, "%s covers no slot of any token that it applies to before %s: move it, or remove it", who, shownMoment(until.UTC().Truncate(time.Second)))
 		}
 	}
 	return ordered(r.faults)
@@ -85,15 +81,14 @@ func (c *Config) Lint(now time.Time) []Fault {
 func (c *Config) ProgramWarnings(why func(program string) error) []Fault {
 	r := report{file: c.File}
 	said := make(map[string]error)
-	for _, path := range slices.Sorted(maps.Keys(c.notes.commands)) {
-		program := c.notes.commands[path]
-		err, known := said[program]
+	for _, command := range c.notes.commands {
+		err, known := said[command.program]
 		if !known {
-			err = why(program)
-			said[program] = err
+			err = why(command.program)
+			said[command.program] = err
 		}
 		if err != nil {
-			r.addf(c.notes.places[path], path, "%v", err)
+			r.addf(command.spot.at, command.spot.String(), "%v", err)
 		}
 	}
 	return ordered(r.faults)
@@ -169,10 +164,9 @@ func (c *Config) ExpiryFault(token, id string, now, next, expires time.Time) (Fa
 	case !renewed:
 		renew += ", and set renew_before, which does so in time"
 	}
-	path := join("tokens", token)
-	at, ok := c.notes.places[path]
-	if !ok {
-		at = position{1, 1}
+	path, at := join("tokens", token), position{1, 1}
+	if known && i < len(c.notes.keys) {
+		at = position{int(c.notes.keys[i].line), int(c.notes.keys[i].column)}
 	}
 	r := report{file: c.File}
 	ended := expires.UTC().Format(time.RFC3339)

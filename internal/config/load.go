@@ -2,8 +2,10 @@ package config
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"rotatord/internal/config/raw"
 	"rotatord/internal/smallfile"
@@ -31,27 +33,58 @@ func LoadWithin(ctx context.Context, path string) (*Config, error) {
 // syntax error nothing else can be found. Both the configuration and the error
 // depend on data alone, apart from the system's time zone database.
 func Parse(filename string, data []byte) (*Config, error) {
+	return parse(filename, data, partSize)
+}
+
+// parse reads the entries of tokens in parts of at least size bytes, if it can; 0 to read the file as a whole.
+func parse(filename string, data []byte, size int) (*Config, error) {
+	r := report{file: filename}
+	if !r.isText(data) {
+		return nil, Faults(r.faults)
+	}
+	if size > 0 {
+		if f, ok := apart(data, size); ok {
+			if cfg, err := check(filename, f); !errors.Is(err, errWhole) {
+				return cfg, err
+			}
+		}
+	}
+	root := r.document(data)
+	if root == nil {
+		return nil, Faults(r.faults)
+	}
+	return check(filename, &file{root: root})
+}
+
+// check returns the configuration or its faults. If the file is in parts, it may return errWhole.
+func check(filename string, f *file) (*Config, error) {
 	c := &checker{
 		decoder: decoder{
 			report: report{file: filename},
-			values: map[string]position{},
-			keys:   map[string]position{},
-			broken: map[string]bool{},
-			merged: map[string]bool{},
-			fields: map[reflect.Type]map[string]reflect.StructField{},
+			top:    newMarks(),
+			inner:  newMarks(),
+			file:   f,
+			names:  make(map[string]int, f.count),
+			paths:  map[pathStep]string{},
+			shapes: map[reflect.Type]shape{},
 		},
 		cfg:      &Config{File: filename},
-		places:   map[string]placedSink{},
+		places:   make(map[place]placedWriter, f.count),
+		folders:  map[string]string{},
+		twins:    make(map[twin]twinPlace, f.count),
 		gaps:     map[gapKey]gap{},
 		applied:  map[string]bool{},
 		sets:     map[string]*freezeSet{},
 		frozen:   map[frozenKey]*frozen{},
 		renewals: map[string]bool{},
-		commands: map[string]string{},
+		texts:    map[string]string{},
+		hints:    map[string]string{},
+		tables:   map[reflect.Type]map[string]reflect.Type{},
+		valid:    map[gapKey]bool{},
 	}
-	if root := c.document(data); root != nil {
-		c.decode(root, "", "", reflect.ValueOf(&c.raw).Elem())
-		c.check()
+	c.decode(f.root, "", "", reflect.ValueOf(&c.raw).Elem())
+	if err := c.check(); err != nil {
+		return nil, err
 	}
 	if len(c.faults) > 0 {
 		return nil, Faults(ordered(c.faults))
@@ -69,21 +102,31 @@ type checker struct {
 	raw            raw.File
 	cfg            *Config
 	warnings       []Fault
-	volatile       []volatileFile        // the files of sinks that are gone after a restart
-	needVault      string                // the path of the first sink that needs a Vault; empty if none does
-	needKubernetes string                // the same for the API server of a cluster
-	places         map[string]placedSink // the sinks so far, by what each writes to
-	commands       map[string]string     // the programs of hooks so far, by path
+	volatile       []volatileFile // the files of sinks that are gone after a restart
+	needVault      string         // the path of the first sink that needs a Vault; empty if none does
+	needKubernetes string         // the same for the API server of a cluster
+	files          fileSinks
+	places         map[place]placedWriter                   // the sinks so far, by what each writes to
+	folders        map[string]string                        // what the directories of files are known by; see FileSink.writesTo
+	twins          map[twin]twinPlace                       // the service tokens so far
+	keys           []spot                                   // of the entries of cfg.Tokens, in the order of the file
+	commands       []placedCommand                          // the programs of hooks that tokens have
+	texts          map[string]string                        // see checker.intern
+	common         *freezeSet                               // of tokens that say nothing about freezes; nil if not known yet
+	hints          map[string]string                        // see checker.knownAccounts
+	tables         map[reflect.Type]map[string]reflect.Type // the kinds in each table, by key
+	valid          map[gapKey]bool                          // schedules that can be read
 	gaps           map[gapKey]gap
 	global         []placedFreeze        // the global freezes without a fault
-	placed         []placedFreeze        // all freezes without a fault
-	applied        map[string]bool       // global freezes that apply to a token, by path
+	usable         []placedFreeze        // all freezes without a fault
+	applied        map[string]bool       // global freezes that apply to a token, and commands in defaults that one has, by path
 	sets           map[string]*freezeSet // by the paths of their freezes
 	frozen         map[frozenKey]*frozen
-	renewals       map[string]bool // renew_for in the file, by path: is there a renew_before that goes with it?
+	renewals       map[string]bool // renew_for of defaults, by path: is there a renew_before that goes with it?
 }
 
-func (c *checker) check() {
+// check applies the rules. It may return errWhole; see decoder.entries.
+func (c *checker) check() error {
 	c.checkListen()
 	c.checkWebNames()
 	c.checkLog()
@@ -93,29 +136,66 @@ func (c *checker) check() {
 	c.checkAudit()
 	c.checkAllow()
 	c.checkAccounts()
-	c.checkTokens()
+	if err := c.checkTokens(); err != nil {
+		return err
+	}
 	c.checkVault()
 	c.checkKubernetes()
 	c.checkNotify()
 	c.checkSharedPlaces()
 	c.checkSharedUse()
 	c.checkVolatile()
+	return nil
 }
 
 // wrong reports the value at path.
 func (c *checker) wrong(path, format string, args ...any) {
-	c.addf(c.values[path], path, format, args...)
+	c.addf(c.value(c.local(path)), path, format, args...)
 }
 
 // missing reports a field that is not there, at the mapping where it should be.
 func (c *checker) missing(parent, field, format string, args ...any) {
-	if !c.merged[parent] {
-		c.addf(c.values[parent], join(parent, field), "is missing: "+format, args...)
+	if !c.isMerged(parent) {
+		c.addf(c.value(parent), join(parent, field), "is missing: "+format, args...)
 	}
 }
 
+// placed is where path is, to be told when its entry is no longer read.
+func (c *checker) placed(path string) spot {
+	s := spot{path: path, at: c.value(path)}
+	if strings.HasPrefix(path, inEntry) {
+		s.entry = c.entry
+	}
+	return s
+}
+
+// wrongAt and warnAt report what was placed.
+func (c *checker) wrongAt(s spot, format string, args ...any) {
+	c.addf(s.at, s.String(), format, args...)
+}
+
+func (c *checker) warnAt(s spot, format string, args ...any) {
+	c.warnings = append(c.warnings, c.fault(s.at, s.String(), format, args...))
+}
+
+// maxInterned is how many texts are remembered by intern.
+const maxInterned = 4096
+
+// intern returns a text that is equal and, if tokens have it in common, the same one for all of them.
+func (c *checker) intern(text string) string {
+	same, known := c.texts[text]
+	if !known {
+		if len(c.texts) >= maxInterned {
+			clear(c.texts)
+		}
+		same = text
+		c.texts[text] = text
+	}
+	return same
+}
+
 func (c *checker) warn(path, format string, args ...any) {
-	c.warnings = append(c.warnings, c.fault(c.values[path], path, format, args...))
+	c.warnings = append(c.warnings, c.fault(c.value(c.local(path)), path, format, args...))
 }
 
 // or returns the value or, if there is none, the default.

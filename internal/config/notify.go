@@ -106,14 +106,14 @@ func (c *checker) checkNotify() {
 	first := make(map[string]string) // the path of each name
 	for i, in := range c.raw.Notify {
 		at := itemPath("notify", i)
-		if c.broken[at] {
+		if c.isBroken(at) {
 			continue
 		}
 		r := Receiver{Name: or(in.Name, "")}
 		if in.Name != nil {
 			c.checkName(at+".name", r.Name)
 			if other, twice := first[r.Name]; twice {
-				c.wrong(at+".name", "is the name of %s too (line %d): give each receiver a name of its own", other, c.values[other].line)
+				c.wrong(at+".name", "is the name of %s too (line %d): give each receiver a name of its own", other, c.value(other).line)
 			} else {
 				first[r.Name] = at + ".name"
 			}
@@ -132,14 +132,14 @@ func (c *checker) checkNotify() {
 
 // receiverKind returns how a receiver gets its messages; nil if that is not known.
 func (c *checker) receiverKind(at string, in raw.Receiver) ReceiverKind {
-	chosen, _ := chosenKinds[ReceiverKind, ReceiverKinds](c, at, in) // it has other keys too
+	chosen, _ := chosenKinds[ReceiverKind, ReceiverKinds, raw.Receiver](c, at) // it has other keys too
 	switch {
 	case len(chosen) > 1:
 		c.wrong(at, "has %s: write one entry of the list for each, with names of their own", list(keysOf(chosen)))
-	case len(chosen) == 0 && !c.merged[at]:
+	case len(chosen) == 0 && !c.isMerged(at):
 		c.wrong(at, "has no place that messages are sent to: give one of %s", list(keysOf(kindsIn[ReceiverKind, ReceiverKinds]())))
 	case len(chosen) == 1:
-		if path := at + "." + chosen[0].Kind(); !c.broken[path] {
+		if path := at + "." + chosen[0].Kind(); !c.isBroken(path) {
 			chosen[0].check(c, path, in)
 			return chosen[0]
 		}
@@ -189,11 +189,17 @@ func (c *checker) tokenPatterns(at string, in []*string) (out []string) {
 			continue
 		}
 		fits := false
-		for name := range c.raw.Tokens {
-			matched, err := path.Match(*pattern, name)
-			fits = fits || err == nil && matched
+		if strings.ContainsAny(*pattern, `*?[\`) {
+			for name := range c.names {
+				if matched, err := path.Match(*pattern, name); err == nil && matched {
+					fits = true
+					break
+				}
+			}
+		} else {
+			_, fits = c.names[*pattern]
 		}
-		if !fits && !c.broken["tokens"] {
+		if !fits && !c.isBroken("tokens") {
 			c.warn(item, "fits no token of this file: is it spelled right?")
 		}
 		out = append(out, *pattern)
@@ -209,13 +215,13 @@ func (c *checker) headerNames(path string, in map[string]raw.Secret) map[string]
 		at, lower := join(path, name), strings.ToLower(name)
 		switch {
 		case strings.Trim(lower, "abcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~") != "":
-			c.addf(c.keys[at], path, "has a name that is not one of an HTTP header, such as Authorization: letters, digits and dashes")
+			c.addf(c.key(at), path, "has a name that is not one of an HTTP header, such as Authorization: letters, digits and dashes")
 			continue
 		case slices.Contains(transportHeaders, lower) || strings.HasPrefix(lower, "x-rotatord-") || lower == "content-type" || lower == "user-agent":
-			c.addf(c.keys[at], at, "is a header that rotatord or the connection sets: remove it")
+			c.addf(c.key(at), at, "is a header that rotatord or the connection sets: remove it")
 			continue
 		case seen[lower]:
-			c.addf(c.keys[at], at, "is in the list twice, in upper and lower case: remove one")
+			c.addf(c.key(at), at, "is in the list twice, in upper and lower case: remove one")
 			continue
 		}
 		seen[lower] = true

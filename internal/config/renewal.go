@@ -12,7 +12,7 @@ import (
 const maxRenewBefore = 8760 * time.Hour
 
 // renewal checks renew_before and renew_for, each without the other.
-func (c *checker) renewal(base string, in raw.Settings) (before, life *time.Duration) {
+func (c *checker) renewal(base string, in *raw.Settings) (before, life *time.Duration) {
 	before, life = (*time.Duration)(in.RenewBefore), (*time.Duration)(in.RenewFor)
 	if before != nil && *before > maxRenewBefore {
 		c.wrong(base+".renew_before", "%s is too long: at most %s (a year)", short(*before), short(maxRenewBefore))
@@ -27,20 +27,24 @@ func (c *checker) renewal(base string, in raw.Settings) (before, life *time.Dura
 
 // checkRenewal decides when a service token is renewed and how long it lives after that. It refuses
 // values that would renew it all the time, or never.
-func (c *checker) checkRenewal(t *Token, own, defaults settings) {
+func (c *checker) checkRenewal(t *Token, own, defaults *settings) {
 	before := choose(c, own, defaults, "renew_before", own.renewBefore, defaults.renewBefore, new(time.Duration(0)))
 	life := choose(c, own, defaults, "renew_for", own.renewFor, defaults.renewFor, nil)
 	t.RenewBefore = before.value
 	switch {
 	case life.ok:
-		t.RenewFor = short(life.value)
+		t.RenewFor = c.intern(short(life.value))
 	case t.Create != nil && t.Create.Duration != forever:
 		t.RenewFor = t.Create.Duration
 	case t.Create == nil && c.ofZone(t.Account):
 		t.RenewFor = defaultLife // Cloudflare's refresh, which needs none, exists for accounts only
 	}
-	if life.path != "" {
-		c.renewals[life.path] = c.renewals[life.path] || !before.ok || before.value > 0
+	used := !before.ok || before.value > 0
+	switch {
+	case life.own && !used:
+		c.warn(life.path, uselessRenewal)
+	case life.path != "" && !life.own:
+		c.renewals[life.path] = c.renewals[life.path] || used
 	}
 	if before.value == 0 {
 		return
@@ -49,10 +53,10 @@ func (c *checker) checkRenewal(t *Token, own, defaults settings) {
 	if t.Create != nil && t.Create.Duration == forever {
 		if before.own {
 			c.wrong(before.path, "has no effect, since create lets the service token last forever (line %d): remove it, or give create a duration",
-				c.values[lasts].line)
+				c.value(lasts).line)
 		} else {
 			c.wrong(lasts, "forever leaves nothing to renew, and renew_before (line %d) is inherited: write renew_before: 0 here, or give a duration",
-				c.values[before.path].line)
+				c.value(before.path).line)
 		}
 		return
 	}
@@ -98,11 +102,13 @@ func (c *checker) checkLife(t *Token, base string, s slots) {
 		t.Create.Duration, s.describe())
 }
 
-// checkRenewalsAreUsed warns of each renew_for without a renew_before.
+const uselessRenewal = "has no effect without renew_before: set that too, or remove it"
+
+// checkRenewalsAreUsed warns of the renew_for of defaults, if no token has a renew_before.
 func (c *checker) checkRenewalsAreUsed() {
 	for _, path := range slices.Sorted(maps.Keys(c.renewals)) {
 		if !c.renewals[path] {
-			c.warn(path, "has no effect without renew_before: set that too, or remove it")
+			c.warn(path, uselessRenewal)
 		}
 	}
 }

@@ -158,7 +158,7 @@ func (c *checker) source(path string, s raw.Secret) SecretSource {
 // checkName reports a name that is not allowed.
 func (c *checker) checkName(path, name string) {
 	if !validName.MatchString(name) {
-		c.addf(c.keys[path], path, "is not a usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, "+
+		c.addf(c.key(path), path, "is not a usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, "+
 			"with a letter or digit at both ends%s", prefixed(": such as ", usableName(name)))
 	}
 }
@@ -198,7 +198,7 @@ func (c *checker) checkAccounts() {
 		if account.APIEmail != "" && !strings.Contains(account.APIEmail, "@") {
 			c.wrong(path+".api_email", "must be an e-mail address")
 		}
-		if !c.broken[path] {
+		if !c.isBroken(path) {
 			c.checkScope(path)
 			c.checkCredential(path)
 		}

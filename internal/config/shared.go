@@ -34,7 +34,7 @@ func (s *Shared) Name() (string, error) {
 // shared checks where the shared ledger is; nil if there is none.
 func (c *checker) shared() *Shared {
 	const path = "state.shared"
-	if !c.has(path) || c.broken[path] {
+	if !c.has(path) || c.isBroken(path) {
 		return nil
 	}
 	in := c.raw.State.Shared
@@ -61,10 +61,10 @@ func (c *checker) checkSharedPlaces() {
 		return
 	}
 	place := shared.Mount + "/" + shared.Prefix
-	for _, sink := range c.places {
-		if at := sink.Place(); sink.Kind() == "vault" && (at == place || strings.HasPrefix(at, place+"/")) {
-			c.wrong(sink.path, "writes to %q, and the shared ledger is below %q (state.shared, line %d): give the sink another path", at, place,
-				c.values["state.shared"].line)
+	for _, writer := range c.places {
+		if at := writer.sink.Place(); writer.sink.Kind() == "vault" && (at == place || strings.HasPrefix(at, place+"/")) {
+			c.wrongAt(writer.spot, "writes to %q, and the shared ledger is below %q (state.shared, line %d): give the sink another path", at, place,
+				c.value("state.shared").line)
 		}
 	}
 }
@@ -95,22 +95,27 @@ func (c *checker) checkSharedUse() {
 	c.checkSharedFiles()
 }
 
+// fileSinks are the sinks that are files.
+type fileSinks struct {
+	count int
+	token string // the first name of a token that has one
+	first spot   // its first one
+}
+
+// noteFile counts a sink of the entry that is read.
+func (c *checker) noteFile(here spot) {
+	here.path = strings.TrimSuffix(here.path, "."+fileKind)
+	here.at = c.value(here.path)
+	c.files.count++
+	if c.files.first.path == "" || c.entry < c.files.token {
+		c.files.first, c.files.token = here, c.entry
+	}
+}
+
 // checkSharedFiles warns of sinks that are files: each replica writes those of its own machine.
 func (c *checker) checkSharedFiles() {
-	var first string
-	count := 0
-	for _, t := range c.cfg.Tokens {
-		for i, s := range t.Sinks {
-			if s.Kind() != "file" {
-				continue
-			}
-			if count++; first == "" {
-				first = fmt.Sprintf("tokens.%s.sinks[%d]", t.Name, i)
-			}
-		}
-	}
-	if count > 0 {
-		c.warn(first, "is a file, and with state.shared any replica may rotate: only the machine of the one that does gets the new secret. "+
+	if count := c.files.count; count > 0 {
+		c.warnAt(c.files.first, "is a file, and with state.shared any replica may rotate: only the machine of the one that does gets the new secret. "+
 			"Use a sink that all consumers reach, or a file system that all replicas mount (%d sink(s) of this file)", count)
 	}
 }

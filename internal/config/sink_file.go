@@ -31,6 +31,7 @@ type FileSink struct {
 const (
 	defaultFileFormat = "env"
 	defaultFileMode   = 0o600
+	fileKind          = "file"
 )
 
 // FilesIn returns a sink whose siblings are files in a directory, with the defaults.
@@ -39,15 +40,25 @@ func FilesIn(dir string) *FileSink {
 }
 
 // Kind implements [Sink].
-func (*FileSink) Kind() string { return "file" }
+func (*FileSink) Kind() string { return fileKind }
 
 // Place implements [Sink].
 func (f *FileSink) Place() string { return f.Path }
 
 // writesTo implements [Sink]: the directory as the system knows it now, so that symbolic links and mounts are seen, and
 // the name in it. A directory that does not exist yet is known by its path.
-func (f *FileSink) writesTo() string {
+func (f *FileSink) writesTo(c *checker) string {
 	dir, name := filepath.Split(f.Path)
+	folder, known := c.folders[dir]
+	if !known {
+		folder = folderOf(dir)
+		c.folders[dir] = folder
+	}
+	return folder + name
+}
+
+// folderOf returns what a directory is known by, with a slash at its end.
+func folderOf(dir string) string {
 	var info fs.FileInfo
 	err := smallfile.Within(context.Background(), dir, func() (err error) {
 		info, err = os.Stat(dir)
@@ -55,10 +66,10 @@ func (f *FileSink) writesTo() string {
 	})
 	if err == nil {
 		if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-			return fmt.Sprintf("%d:%d/%s", stat.Dev, stat.Ino, name)
+			return fmt.Sprintf("%d:%d/", stat.Dev, stat.Ino)
 		}
 	}
-	return f.Path
+	return dir
 }
 
 // Group implements [Sink]: the directory.
@@ -105,7 +116,7 @@ func (*FileSink) eachSecret(string, func(string, *SecretSource, SecretKind)) {}
 func (f *FileSink) check(c *checker, path string, sink raw.Sink) bool {
 	in := sink.File
 	f.SinkFields = c.sinkFields(path, in.Fields)
-	f.Format = c.oneOf(path+".format", in.Format, defaultFileFormat, "env", "json", "yaml")
+	f.Format = c.intern(c.oneOf(path+".format", in.Format, defaultFileFormat, "env", "json", "yaml"))
 	f.Mode = defaultFileMode
 	if in.Mode != nil {
 		f.Mode = c.fileMode(path+".mode", *in.Mode)
@@ -151,7 +162,7 @@ func (c *checker) filePlace(path, text string) bool {
 		c.wrong(path, "is also audit.file: give each its own path")
 		return false
 	case slices.ContainsFunc(volatileDirs, in):
-		c.volatile = append(c.volatile, volatileFile{filepath.Dir(clean), path})
+		c.volatile = append(c.volatile, volatileFile{filepath.Dir(clean), c.placed(path)})
 	}
 	return true
 }
@@ -160,24 +171,27 @@ func (c *checker) filePlace(path, text string) bool {
 const maxNamed = 5
 
 // volatileFile is a file of a sink that is gone after a restart of the machine.
-type volatileFile struct{ dir, path string }
+type volatileFile struct {
+	dir  string
+	spot spot
+}
 
 // checkVolatile warns about files that are gone after a restart, once for each directory.
 func (c *checker) checkVolatile() {
 	var dirs []string
-	paths := make(map[string][]string)
+	spots := make(map[string][]spot)
 	for _, f := range c.volatile {
-		if paths[f.dir] == nil {
+		if spots[f.dir] == nil {
 			dirs = append(dirs, f.dir)
 		}
-		paths[f.dir] = append(paths[f.dir], f.path)
+		spots[f.dir] = append(spots[f.dir], f.spot)
 	}
 	for _, dir := range dirs {
 		others := ""
-		if rest := paths[dir][1:]; len(rest) > 0 {
+		if rest := spots[dir][1:]; len(rest) > 0 {
 			names := make([]string, 0, len(rest))
-			for _, path := range rest {
-				name, _, _ := strings.Cut(strings.TrimPrefix(path, "tokens."), ".sinks")
+			for _, other := range rest {
+				name, _, _ := strings.Cut(strings.TrimPrefix(other.String(), "tokens."), ".sinks")
 				names = append(names, name)
 			}
 			names = slices.Compact(names)
@@ -186,7 +200,7 @@ func (c *checker) checkVolatile() {
 			}
 			others = " (and so is each file in " + dir + " of " + strings.Join(names, ", ") + ")"
 		}
-		c.warn(paths[dir][0], "is gone after a restart of the machine%s, and rotatord keeps no copy of a secret that it has delivered: choose a directory on disk, "+
+		c.warnAt(spots[dir][0], "is gone after a restart of the machine%s, and rotatord keeps no copy of a secret that it has delivered: choose a directory on disk, "+
 			"such as /var/lib/ci, unless you rotate after each restart", others)
 	}
 }
@@ -220,7 +234,7 @@ func (c *checker) account(path string, value *string) string {
 	if value != nil && !accountName.MatchString(*value) {
 		c.wrong(path, "must be the name or the number of a user or a group of this machine")
 	}
-	return or(value, "")
+	return c.intern(or(value, ""))
 }
 
 // variableName refuses a name that no shell takes for a variable.

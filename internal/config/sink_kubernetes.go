@@ -31,7 +31,7 @@ func (*KubernetesSink) Kind() string { return "kubernetes" }
 func (k *KubernetesSink) Place() string { return k.Namespace + "/" + k.Name }
 
 // writesTo implements [Sink].
-func (k *KubernetesSink) writesTo() string { return k.Place() }
+func (k *KubernetesSink) writesTo(*checker) string { return k.Place() }
 
 // Group implements [Sink]: the namespace, since rights and quotas are given for one.
 func (k *KubernetesSink) Group() string { return k.Kind() + ":" + k.Namespace }
@@ -80,13 +80,13 @@ func (k *KubernetesSink) check(c *checker, path string, sink raw.Sink) bool {
 			c.secretKey(n.path, n.name)
 		}
 	}
-	k.Type = or(in.Type, defaultSecretType)
+	k.Type = c.intern(or(in.Type, defaultSecretType))
 	c.secretType(path+".type", k.Type)
 	k.Labels = c.secretLabels(path+".labels", in.Labels)
 	k.TakeOver = c.fieldManagers(path+".take_over", in.TakeOver)
 	namespace, name := false, false
 	if in.Namespace != nil {
-		k.Namespace = *in.Namespace
+		k.Namespace = c.intern(*in.Namespace)
 		namespace = c.dnsName(path+".namespace", k.Namespace, validNamespace, maxDNSLabel, "a-z, 0-9 and dash")
 	}
 	if in.Name != nil {
@@ -164,7 +164,7 @@ func (c *checker) secretLabels(path string, in map[string]*string) map[string]st
 		}
 		switch {
 		case prefixed && (len(prefix) > maxDNSName || !validSecretName.MatchString(prefix)), len(name) > maxLabelValue || !validLabelName.MatchString(name):
-			c.addf(c.keys[at], at, "is not a label that Kubernetes accepts: NAME or DOMAIN/NAME, with a NAME of 1 to %d letters, digits, dashes, dots and underscores", maxLabelValue)
+			c.addf(c.key(at), at, "is not a label that Kubernetes accepts: NAME or DOMAIN/NAME, with a NAME of 1 to %d letters, digits, dashes, dots and underscores", maxLabelValue)
 		case len(*value) > maxLabelValue || !validLabelName.MatchString(*value):
 			c.wrong(at, "is not a value that Kubernetes accepts for a label: 1 to %d letters, digits, dashes, dots and underscores, with a letter or digit at both ends", maxLabelValue)
 		default:

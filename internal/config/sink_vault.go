@@ -26,7 +26,7 @@ func (*VaultSink) Kind() string { return "vault" }
 func (v *VaultSink) Place() string { return v.Mount + "/" + v.Path }
 
 // writesTo implements [Sink].
-func (v *VaultSink) writesTo() string { return v.Place() }
+func (v *VaultSink) writesTo(*checker) string { return v.Place() }
 
 // Group implements [Sink]: the mount.
 func (v *VaultSink) Group() string { return v.Kind() + ":" + v.Mount }
@@ -71,7 +71,7 @@ func (v *VaultSink) check(c *checker, path string, sink raw.Sink) bool {
 	in := sink.Vault
 	v.SinkFields, v.Metadata = c.sinkFields(path, in.Fields), or(in.Metadata, true)
 	if in.Mount != nil {
-		v.Mount = c.segments(path+".mount", *in.Mount)
+		v.Mount = c.intern(c.segments(path+".mount", *in.Mount))
 		c.checkMount(path+".mount", v.Mount)
 	}
 	if in.Path != nil {

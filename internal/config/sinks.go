@@ -46,7 +46,7 @@ type Sink interface {
 	// wrong, and returns false if the place is not known.
 	check(c *checker, path string, in raw.Sink) bool
 	// writesTo is Place where that is written in one way only, so that two names of one place are seen.
-	writesTo() string
+	writesTo(c *checker) string
 	// eachSecret calls do for each secret that the sink is configured with.
 	eachSecret(path string, do func(field string, source *SecretSource, kind SecretKind))
 }
@@ -118,16 +118,16 @@ type placedSink struct {
 func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
 	var out []placedSink
 	for i, sink := range in {
-		item := itemPath(path, i)
-		if c.broken[item] {
+		item := c.below(path, "", i)
+		if c.isBroken(item) {
 			continue
 		}
-		chosen, ok := chosenKinds[Sink, SinkKinds](c, item, sink)
+		chosen, ok := chosenKinds[Sink, SinkKinds, raw.Sink](c, item)
 		switch {
 		case len(chosen) > 1:
 			c.wrong(item, "has %s: write one entry of the list for each place", list(keysOf(chosen)))
 		case len(chosen) == 1:
-			at := item + "." + chosen[0].Kind()
+			at := c.below(item, chosen[0].Kind(), 0)
 			if chosen[0].check(c, at, sink) {
 				out = append(out, placedSink{at, chosen[0]})
 			}
@@ -140,8 +140,8 @@ func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
 
 // sinkFields checks the names of the fields, which must differ.
 func (c *checker) sinkFields(path string, in raw.Fields) SinkFields {
-	out := SinkFields{or(in.ClientID, defaultFields.ClientIDField), or(in.ClientSecret, defaultFields.ClientSecretField),
-		or(in.PreviousSecret, ""), or(in.PreviousEnds, ""), or(in.PreviousID, "")}
+	out := SinkFields{c.intern(or(in.ClientID, defaultFields.ClientIDField)), c.intern(or(in.ClientSecret, defaultFields.ClientSecretField)),
+		c.intern(or(in.PreviousSecret, "")), c.intern(or(in.PreviousEnds, "")), c.intern(or(in.PreviousID, ""))}
 	switch idPath, secretPath := path+".fields.client_id", path+".fields.client_secret"; {
 	case out.ClientIDField != out.ClientSecretField:
 	case c.has(secretPath) && in.ClientSecret != nil:
@@ -176,28 +176,41 @@ func (c *checker) checkPrevious(t *Token, sinks []placedSink) {
 	}
 }
 
+// place is something that one sink alone may write to.
+type place struct{ kind, name string }
+
+// placedWriter is a sink and its place in the file.
+type placedWriter struct {
+	spot spot
+	sink Sink
+}
+
 // checkPlaces refuses two writers to one place.
 func (c *checker) checkPlaces(sinks []placedSink) {
 	for _, sink := range sinks {
-		name, path := sink.Kind()+":"+sink.writesTo(), sink.path
+		at, path := place{sink.Kind(), sink.writesTo(c)}, sink.path
 		if sink.NeedsVault() && c.needVault == "" {
-			c.needVault = path
+			c.needVault = c.full(path)
 		}
 		if sink.NeedsKubernetes() && c.needKubernetes == "" {
-			c.needKubernetes = path
+			c.needKubernetes = c.full(path)
 		}
-		first, taken := c.places[name]
+		here := c.placed(path)
+		if at.kind == fileKind {
+			c.noteFile(here)
+		}
+		first, taken := c.places[at]
 		why := ""
-		if taken && first.Place() != sink.Place() {
-			why = fmt.Sprintf(", as %q: a symbolic link or a mount leads both to one file", first.Place())
+		if taken && first.sink.Place() != sink.Place() {
+			why = fmt.Sprintf(", as %q: a symbolic link or a mount leads both to one file", first.sink.Place())
 		}
 		switch {
 		case !taken:
-			c.places[name] = sink
-		case first.path == path:
+			c.places[at] = placedWriter{here, sink.Sink}
+		case first.spot.path == here.path && first.spot.entry == here.entry:
 			c.wrong(path, "more than one token would write to %q by these defaults: give each token sinks of its own", sink.Place())
 		default:
-			c.wrong(path, "writes to %q, and so does %s (line %d)%s: give each its own path", sink.Place(), first.path, c.values[first.path].line, why)
+			c.wrong(path, "writes to %q, and so does %s (line %d)%s: give each its own path", sink.Place(), first.spot, first.spot.at.line, why)
 		}
 	}
 }

@@ -32,7 +32,7 @@ type slots struct {
 
 // checkTiming decides when a token rotates. It refuses durations that do not fit into the
 // schedule.
-func (c *checker) checkTiming(t *Token, own, defaults settings) {
+func (c *checker) checkTiming(t *Token, own, defaults *settings) {
 	zone := choose(c, own, defaults, "time_zone", &own.zone, &defaults.zone, new(time.UTC))
 	expression := choose(c, own, defaults, "schedule", own.schedule, defaults.schedule, nil)
 	grace := span{"grace", choose(c, own, defaults, "grace", own.grace, defaults.grace, new(defaultGrace))}

@@ -44,23 +44,30 @@ type choice[T any] struct {
 	own   bool   // it is written in the token itself
 }
 
-func (c *checker) checkTokens() {
+// checkTokens may return errWhole; see decoder.entries.
+func (c *checker) checkTokens() error {
 	c.global = c.freezes("freezes", c.raw.Freezes)
-	defaults := c.settings("defaults", c.raw.Defaults.Settings)
+	defaults := c.settings("defaults", &c.raw.Defaults.Settings)
 	used := map[string]bool{}
-	ids := map[string]string{}
-	for _, name := range c.inOrder("tokens", maps.Keys(c.raw.Tokens)) {
-		path := join("tokens", name)
-		c.checkName(path, name)
-		if c.broken[path] {
-			continue
+	c.cfg.Tokens = make([]Token, 0, c.file.count)
+	c.keys = make([]spot, 0, c.file.count)
+	err := c.entries(func(name string, key position, in *raw.Token) {
+		c.checkName(inEntry, name)
+		if c.isBroken(inEntry) {
+			return
 		}
-		t := c.token(name, path, defaults)
+		c.cfg.Tokens = append(c.cfg.Tokens, Token{Name: name})
+		t := &c.cfg.Tokens[len(c.cfg.Tokens)-1]
+		c.checkToken(t, in, &defaults)
 		used[t.Account] = true
-		c.checkTwin(path, t, ids)
-		c.cfg.Tokens = append(c.cfg.Tokens, t)
+		c.checkTwin(t)
+		c.keys = append(c.keys, spot{entry: name, at: key})
+	})
+	if err != nil {
+		return err
 	}
 	slices.SortFunc(c.cfg.Tokens, func(a, b Token) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(c.keys, func(a, b spot) int { return strings.Compare(a.entry, b.entry) })
 	c.checkFreezesAreUsed()
 	c.checkRenewalsAreUsed()
 	for name := range c.raw.Accounts {
@@ -68,22 +75,23 @@ func (c *checker) checkTokens() {
 			c.warn(join("accounts", name), "is used by no token: remove it, or name it in a token's account")
 		}
 	}
+	return nil
 }
 
-// token checks one token with the fields that it inherits.
-func (c *checker) token(name, path string, defaults settings) Token {
-	in := c.raw.Tokens[name]
-	own := c.settings(path, in.Settings)
-	t := Token{Name: name}
-	c.identify(&t, path, in)
+// checkToken checks one token with the fields that it inherits.
+func (c *checker) checkToken(t *Token, in *raw.Token, defaults *settings) {
+	const path = inEntry
+	read := c.settings(path, &in.Settings)
+	own := &read
+	c.identify(t, path, in)
 
 	account := choose(c, own, defaults, "account", own.account, defaults.account, nil)
 	if !account.ok && account.path == "" {
 		c.missing(path, "account", "name an entry of accounts, here or in defaults; %s", c.knownAccounts(""))
 	}
 	t.Account = account.value
-	c.checkStrategy(&t, own, defaults)
-	c.checkRenewal(&t, own, defaults)
+	c.checkStrategy(t, own, defaults)
+	c.checkRenewal(t, own, defaults)
 	if verify := choose(c, own, defaults, "verify", own.verify, defaults.verify, nil); verify.ok {
 		t.Verify = new(verify.value)
 	}
@@ -101,18 +109,17 @@ func (c *checker) token(name, path string, defaults settings) Token {
 		t.Sinks = append(t.Sinks, sink.Sink)
 	}
 	c.checkPlaces(sinks)
-	c.checkPrevious(&t, sinks)
+	c.checkPrevious(t, sinks)
 	hooks := choose(c, own, defaults, "after", &own.hooks, &defaults.hooks, nil).value
 	for _, hook := range hooks {
 		t.After = append(t.After, hook.Hook)
 	}
 	c.checkHooks(hooks)
-	c.checkTiming(&t, own, defaults)
-	return t
+	c.checkTiming(t, own, defaults)
 }
 
 // choose takes a token's own value, then the inherited one, then the built-in one.
-func choose[T any](c *checker, own, defaults settings, field string, ownValue, inherited, builtIn *T) choice[T] {
+func choose[T any](c *checker, own, defaults *settings, field string, ownValue, inherited, builtIn *T) choice[T] {
 	var value *T
 	var result choice[T]
 	switch {
@@ -130,12 +137,12 @@ func choose[T any](c *checker, own, defaults settings, field string, ownValue, i
 }
 
 // settings checks each field without the others.
-func (c *checker) settings(base string, in raw.Settings) settings {
+func (c *checker) settings(base string, in *raw.Settings) settings {
 	out := settings{base: base, jitter: (*time.Duration)(in.Jitter), window: (*time.Duration)(in.Window)}
 	if in.Account != nil {
 		if _, ok := c.raw.Accounts[*in.Account]; ok {
 			out.account = in.Account
-		} else if !c.broken["accounts"] && c.has("accounts") {
+		} else if !c.isBroken("accounts") && c.has("accounts") {
 			c.wrong(base+".account", "%q is not an entry of accounts: %s", *in.Account, c.knownAccounts(*in.Account))
 		}
 	}
@@ -143,10 +150,13 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 		out.zone = c.zone(base+".time_zone", *in.TimeZone)
 	}
 	if in.Schedule != nil {
-		if _, err := scheduler.Parse(*in.Schedule, out.zone); err != nil {
+		key := gapKey{*in.Schedule, out.zone.String()}
+		if c.valid[key] {
+			out.schedule = in.Schedule
+		} else if _, err := scheduler.Parse(*in.Schedule, out.zone); err != nil {
 			c.wrong(base+".schedule", "%s", oneLine(err))
 		} else {
-			out.schedule = in.Schedule
+			out.schedule, c.valid[key] = in.Schedule, true
 		}
 	}
 	if in.CatchUp != nil {
@@ -175,7 +185,7 @@ func (c *checker) settings(base string, in raw.Settings) settings {
 		out.change = new(c.oneOf(base+".outside_change", in.OutsideChange, changeAlarm, changeAlarm, changeRestore))
 	}
 	out.renewBefore, out.renewFor = c.renewal(base, in)
-	if c.has(base+".verify") && !c.broken[base+".verify"] {
+	if c.has(base+".verify") && !c.isBroken(base+".verify") {
 		out.verify = c.verify(base+".verify", in.Verify)
 	}
 	out.freezes = c.freezes(base+".freezes", in.Freezes)
