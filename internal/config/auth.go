@@ -63,7 +63,7 @@ func (c *checker) role(path string, value *string) string {
 	role := or(value, "")
 	switch {
 	case value == nil:
-	case template.MatchString(role), strings.Contains(role, "$"):
+	case hasTemplate(role), strings.Contains(role, "$"):
 		c.wrong(path, "has a variable or a template in it, which is not filled in: write the name out")
 	case strings.Contains(role, "/"):
 		c.wrong(path, "must be the name of a role alone, without a slash, such as rotatord: the path before it belongs in mount")

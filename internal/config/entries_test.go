@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -99,4 +100,20 @@ var bodies = []string{
 	"tokens:\n" + entry(1) + "  " + strings.Repeat("a", 2000) + ": b\n" + entry(2), "tokens:\n" + entry(1) + "  \"t 3\": b\n  't4': c\n" + entry(2),
 	"tokens:\n" + strings.ReplaceAll(entry(1)+entry(2), "  ", " "), "tokens:\n" + entry(1) + strings.ReplaceAll(entry(2), "  ", "   "),
 	"%YAML 1.1\n---\ntokens:\n" + entry(1), "tokens:\n" + entry(1) + "    sinks: [{file: {path: /run/x/a}}]\n" + entry(2) + "    sinks: [{file: {path: /run/x/a}}]\n",
+}
+
+// FuzzNames: what is a name and what is a UUID is checked without a pattern, and as if there were one.
+func FuzzNames(f *testing.F) {
+	name := regexp.MustCompile(`^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$`)
+	uuid := regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
+	plain := regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
+	for _, text := range []string{"", "a", "-", "a-", "-a", "a.b_c-d", "A", "a b", "ä", strings.Repeat("a", 63), strings.Repeat("a", 64), "_", "a_b-C9", "a\n",
+		"f174e90a-fafe-4643-bbbc-4a0ed4fc8415", "F174e90a-fafe-4643-bbbc-4a0ed4fc8415", "f174e90a-fafe-4643-bbbc-4a0ed4fc841", "f174e90afafe--4643-bbbc-4a0ed4fc8415", "f174e90a-fafe-4643-bbbc-4a0ed4fc84-5"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if ValidName(text) != name.MatchString(text) || isUUID(text) != uuid.MatchString(text) || isPlain(text) != plain.MatchString(text) {
+			t.Errorf("%q: name %v, UUID %v, plain %v", text, ValidName(text), isUUID(text), isPlain(text))
+		}
+	})
 }

@@ -34,6 +34,9 @@ func (c *checker) inOrder(path string, names iter.Seq[string]) []string {
 
 // freezes returns the freezes without a fault, in the order of the file.
 func (c *checker) freezes(base string, in map[string]raw.Freeze) []placedFreeze {
+	if len(in) == 0 {
+		return nil
+	}
 	var out []placedFreeze
 	for _, name := range c.inOrder(base, maps.Keys(in)) {
 		path := join(base, name)

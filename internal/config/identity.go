@@ -120,11 +120,25 @@ func (c *checker) uuid(path string, value *string) string {
 		return ""
 	}
 	id := strings.ToLower(*value)
-	if !validUUID.MatchString(id) {
+	if !isUUID(id) {
 		c.wrong(path, "must be the UUID of a service token, such as f174e90a-fafe-4643-bbbc-4a0ed4fc8415%s", prefixed("; this ", c.uuidHint(id)))
 		return ""
 	}
 	return id
+}
+
+// isUUID reports a UUID in lower case.
+func isUUID(text string) bool {
+	if len(text) != 36 {
+		return false
+	}
+	for i := range len(text) {
+		c := text[i]
+		if dash := i == 8 || i == 13 || i == 18 || i == 23; dash != (c == '-') || !dash && (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 var (
@@ -149,7 +163,7 @@ func (c *checker) uuidHint(id string) string {
 		return "has something around it: remove it"
 	case strings.HasPrefix(id, "cfast_"), secret.Scrub(id) != id:
 		return "looks like a client secret, which is never written here: treat it as disclosed if others can read this file"
-	case validName.MatchString(id) && !strings.ContainsAny(id, ".-0123456789"):
+	case ValidName(id) && !strings.ContainsAny(id, ".-0123456789"):
 		return "looks like a name: rotatord import writes the UUID of each service token; to have rotatord create one, write create"
 	}
 	return ""
@@ -158,7 +172,7 @@ func (c *checker) uuidHint(id string) string {
 // scopeHint says what was written in place of the id of an account or a zone.
 func scopeHint(id string) string {
 	switch {
-	case validUUID.MatchString(id):
+	case isUUID(id):
 		return "is a UUID, as service tokens have"
 	case clientID.MatchString(id):
 		return "is the client ID of a service token"

@@ -21,11 +21,17 @@ type notes struct {
 // shortPosition is a position in half the space.
 type shortPosition struct{ line, column int32 }
 
+// entryKey is the key of a token's entry.
+type entryKey struct {
+	name string
+	at   shortPosition
+}
+
 // takeNotes stores the facts that are needed after the check.
 func (c *checker) takeNotes() {
 	n := notes{freezes: c.usable, keys: make([]shortPosition, len(c.keys)), commands: slices.Clip(c.commands)}
 	for i, key := range c.keys {
-		n.keys[i] = shortPosition{int32(key.at.line), int32(key.at.column)}
+		n.keys[i] = key.at
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.sets)) {
 		c.sets[key].index = nil // all users are known

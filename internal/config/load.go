@@ -79,6 +79,7 @@ func check(filename string, f *file) (*Config, error) {
 		renewals: map[string]bool{},
 		texts:    map[string]string{},
 		hints:    map[string]string{},
+		joined:   map[joinedTexts]string{},
 		tables:   map[reflect.Type]map[string]reflect.Type{},
 		valid:    map[gapKey]bool{},
 	}
@@ -106,12 +107,13 @@ type checker struct {
 	needVault      string         // the path of the first sink that needs a Vault; empty if none does
 	needKubernetes string         // the same for the API server of a cluster
 	files          fileSinks
-	places         map[place]placedWriter                   // the sinks so far, by what each writes to
-	folders        map[string]string                        // what the directories of files are known by; see FileSink.writesTo
-	twins          map[twin]twinPlace                       // the service tokens so far
-	keys           []spot                                   // of the entries of cfg.Tokens, in the order of the file
-	commands       []placedCommand                          // the programs of hooks that tokens have
-	texts          map[string]string                        // see checker.intern
+	places         map[place]placedWriter // the sinks so far, by what each writes to
+	folders        map[string]string      // what the directories of files are known by; see FileSink.writesTo
+	twins          map[twin]twinPlace     // the service tokens so far
+	keys           []entryKey             // of the entries of cfg.Tokens, in the order of the file
+	commands       []placedCommand        // the programs of hooks that tokens have
+	texts          map[string]string      // see checker.intern
+	joined         map[joinedTexts]string
 	common         *freezeSet                               // of tokens that say nothing about freezes; nil if not known yet
 	hints          map[string]string                        // see checker.knownAccounts
 	tables         map[reflect.Type]map[string]reflect.Type // the kinds in each table, by key
@@ -193,6 +195,22 @@ func (c *checker) intern(text string) string {
 	}
 	return same
 }
+
+// internJoined is intern for a kind and a path of two parts, of which the second may be empty.
+func (c *checker) internJoined(kind, first, second string) string {
+	key := joinedTexts{kind, first, second}
+	same, known := c.joined[key]
+	if !known {
+		if len(c.joined) >= maxInterned {
+			clear(c.joined)
+		}
+		same = kind + first + "/" + second
+		c.joined[key] = same
+	}
+	return same
+}
+
+type joinedTexts struct{ kind, first, second string }
 
 func (c *checker) warn(path, format string, args ...any) {
 	c.warnings = append(c.warnings, c.fault(c.value(c.local(path)), path, format, args...))

@@ -18,8 +18,12 @@ var (
 	pathVariable  = regexp.MustCompile(`\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?`)
 	pathSpecifier = regexp.MustCompile(`(?:^|/)(%[A-Za-z])(?:/|$)`)
 	windowsPath   = regexp.MustCompile(`^[A-Za-z]:[\\/]|^\\\\`)
-	template      = regexp.MustCompile(`\{\{|\}\}|\$\{`)
 )
+
+// hasTemplate reports what a template or a shell would fill in.
+func hasTemplate(text string) bool {
+	return strings.Contains(text, "{{") || strings.Contains(text, "}}") || strings.Contains(text, "${")
+}
 
 // pathProblem says which part of a path would have to be expanded, and is not; empty if there is none.
 func pathProblem(path string) string {
@@ -33,8 +37,10 @@ func pathProblem(path string) string {
 		return "is a template and is not filled in: write the path out"
 	case strings.Contains(path, "://"):
 		return "is a URL: write the path alone, which begins with /"
-	case windowsPath.MatchString(path):
+	case !strings.HasPrefix(path, "/") && windowsPath.MatchString(path):
 		return "is a path of Windows: write one that begins with /"
+	case !strings.ContainsAny(path, "$%"):
+		return ""
 	}
 	if found := pathVariable.FindStringSubmatch(path); found != nil {
 		because = "has a variable in it, and none is expanded here: write the directory out"

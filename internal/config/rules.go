@@ -59,14 +59,24 @@ const maxSocketPath = 107
 // Names of accounts and tokens become metric labels, keys in the ledger and
 // arguments on the command line. So they are short, need no quotes anywhere and
 // have lower-case letters only.
-var validName = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?$`)
+const maxName = 63
 
 // ValidName reports whether a token or an account may have that name.
-func ValidName(name string) bool { return validName.MatchString(name) }
+func ValidName(name string) bool {
+	if len(name) < 1 || len(name) > maxName {
+		return false
+	}
+	for i := range len(name) {
+		c, inside := name[i], i > 0 && i < len(name)-1
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && !(inside && (c == '.' || c == '-' || c == '_')) {
+			return false
+		}
+	}
+	return true
+}
 
 var (
 	validScopeID = regexp.MustCompile(`^[0-9a-f]{32}$`) // of an account or a zone
-	validUUID    = regexp.MustCompile(`^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 	notInNames   = regexp.MustCompile(`[^a-z0-9._-]+`)
 	validHost    = regexp.MustCompile(`^[A-Za-z0-9._:%-]*$`)
 )
@@ -157,7 +167,7 @@ func (c *checker) source(path string, s raw.Secret) SecretSource {
 
 // checkName reports a name that is not allowed.
 func (c *checker) checkName(path, name string) {
-	if !validName.MatchString(name) {
+	if !ValidName(name) {
 		c.addf(c.key(path), path, "is not a usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, "+
 			"with a letter or digit at both ends%s", prefixed(": such as ", usableName(name)))
 	}
@@ -166,11 +176,11 @@ func (c *checker) checkName(path, name string) {
 // usableName returns the nearest name that is allowed; empty if there is none. A name that may be a
 // secret has none: a changed secret would no longer be recognised and removed from messages.
 func usableName(name string) string {
-	if len(name) > 63 || secret.Scrub(name) != name {
+	if len(name) > maxName || secret.Scrub(name) != name {
 		return ""
 	}
 	usable := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(name), "-"), "-._")
-	if validName.MatchString(usable) {
+	if ValidName(usable) {
 		return usable
 	}
 	return ""

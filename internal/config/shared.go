@@ -25,7 +25,7 @@ func (s *Shared) Name() (string, error) {
 		return "", fmt.Errorf("the name of this host, which is the replica's: %w: write state.shared.replica", err)
 	}
 	name := strings.ToLower(host)
-	if !validName.MatchString(name) {
+	if !ValidName(name) {
 		return "", fmt.Errorf("the name of this host, %q, cannot be the replica's: write state.shared.replica", host)
 	}
 	return name, nil
@@ -47,7 +47,7 @@ func (c *checker) shared() *Shared {
 		out.Prefix = c.segments(path+".vault.prefix", *in.Vault.Prefix)
 		c.checkKVPath(path+".vault.prefix", &VaultSink{Mount: out.Mount, Path: out.Prefix})
 	}
-	if in.Replica != nil && !validName.MatchString(*in.Replica) {
+	if in.Replica != nil && !ValidName(*in.Replica) {
 		c.wrong(path+".replica", "is not a usable name: 1 to 63 of a-z, 0-9, dot, dash and underscore, with a letter or digit at both ends%s",
 			prefixed(": such as ", usableName(*in.Replica)))
 	}

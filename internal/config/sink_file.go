@@ -47,14 +47,14 @@ func (f *FileSink) Place() string { return f.Path }
 
 // writesTo implements [Sink]: the directory as the system knows it now, so that symbolic links and mounts are seen, and
 // the name in it. A directory that does not exist yet is known by its path.
-func (f *FileSink) writesTo(c *checker) string {
+func (f *FileSink) writesTo(c *checker) place {
 	dir, name := filepath.Split(f.Path)
 	folder, known := c.folders[dir]
 	if !known {
-		folder = folderOf(dir)
+		folder = "file:" + folderOf(dir)
 		c.folders[dir] = folder
 	}
-	return folder + name
+	return place{folder, name}
 }
 
 // folderOf returns what a directory is known by, with a slash at its end.
@@ -123,9 +123,9 @@ func (f *FileSink) check(c *checker, path string, sink raw.Sink) bool {
 	}
 	f.Owner, f.GroupName = c.account(path+".owner", in.Owner), c.account(path+".group", in.Group)
 	if f.Format == "env" {
-		for _, n := range f.named(path) {
-			if n.name != "" {
-				c.variableName(n.path, n.name)
+		for _, n := range f.named() {
+			if n.name != "" && !isVariable(n.name) {
+				c.wrong(n.below(path), "must be the name of an environment variable in a file of format env: letters, digits and underscores, no digit first")
 			}
 		}
 	}
@@ -146,7 +146,7 @@ func (c *checker) filePlace(path, text string) bool {
 	switch {
 	case !c.absolute(path, text, "must be an absolute path, such as /var/lib/ci/cf.env: consumers would look for it elsewhere than the daemon"):
 		return false
-	case slices.Contains(strings.Split(text, "/"), ".."):
+	case strings.Contains(text, "..") && slices.Contains(strings.Split(text, "/"), ".."):
 		c.wrong(path, "has .. in it: write the directory out")
 		return false
 	case strings.HasSuffix(text, "/"), strings.HasSuffix(text, "/."), clean == "/":
@@ -235,11 +235,4 @@ func (c *checker) account(path string, value *string) string {
 		c.wrong(path, "must be the name or the number of a user or a group of this machine")
 	}
 	return c.intern(or(value, ""))
-}
-
-// variableName refuses a name that no shell takes for a variable.
-func (c *checker) variableName(path, name string) {
-	if !isVariable(name) {
-		c.wrong(path, "must be the name of an environment variable in a file of format env: letters, digits and underscores, no digit first")
-	}
 }

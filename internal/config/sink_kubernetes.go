@@ -31,7 +31,9 @@ func (*KubernetesSink) Kind() string { return "kubernetes" }
 func (k *KubernetesSink) Place() string { return k.Namespace + "/" + k.Name }
 
 // writesTo implements [Sink].
-func (k *KubernetesSink) writesTo(*checker) string { return k.Place() }
+func (k *KubernetesSink) writesTo(c *checker) place {
+	return place{c.internJoined("kubernetes:", k.Namespace, ""), k.Name}
+}
 
 // Group implements [Sink]: the namespace, since rights and quotas are given for one.
 func (k *KubernetesSink) Group() string { return k.Kind() + ":" + k.Namespace }
@@ -75,9 +77,9 @@ func (*KubernetesSink) eachSecret(string, func(string, *SecretSource, SecretKind
 func (k *KubernetesSink) check(c *checker, path string, sink raw.Sink) bool {
 	in := sink.Kubernetes
 	k.SinkFields = c.sinkFields(path, in.Fields)
-	for _, n := range k.named(path) {
+	for _, n := range k.named() {
 		if n.name != "" {
-			c.secretKey(n.path, n.name)
+			c.secretKey(path, n)
 		}
 	}
 	k.Type = c.intern(or(in.Type, defaultSecretType))
@@ -115,7 +117,7 @@ var (
 // dnsName checks the name of a namespace or of a Secret.
 func (c *checker) dnsName(path, name string, valid *regexp.Regexp, longest int, letters string) bool {
 	switch {
-	case template.MatchString(name):
+	case hasTemplate(name):
 		c.wrong(path, "has a variable or a template in it, which is not filled in: write the name out")
 	case strings.Contains(name, "/"):
 		c.wrong(path, "has a slash in it: write namespace and name as two fields")
@@ -127,13 +129,13 @@ func (c *checker) dnsName(path, name string, valid *regexp.Regexp, longest int, 
 	return false
 }
 
-// secretKey checks the name of a key in the data of a Secret.
-func (c *checker) secretKey(path, key string) {
-	switch {
+// secretKey checks the name of a key in the data of a Secret; path is that of the sink.
+func (c *checker) secretKey(path string, n namedField) {
+	switch key := n.name; {
 	case len(key) > maxDNSName || !validSecretKey.MatchString(key):
-		c.wrong(path, "is not a key that Kubernetes accepts in a Secret: 1 to %d of letters, digits, dash, dot and underscore", maxDNSName)
+		c.wrong(n.below(path), "is not a key that Kubernetes accepts in a Secret: 1 to %d of letters, digits, dash, dot and underscore", maxDNSName)
 	case key == "." || strings.HasPrefix(key, ".."):
-		c.wrong(path, "is not a key that Kubernetes accepts in a Secret: it would be a directory in a volume")
+		c.wrong(n.below(path), "is not a key that Kubernetes accepts in a Secret: it would be a directory in a volume")
 	}
 }
 

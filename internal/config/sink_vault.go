@@ -26,7 +26,13 @@ func (*VaultSink) Kind() string { return "vault" }
 func (v *VaultSink) Place() string { return v.Mount + "/" + v.Path }
 
 // writesTo implements [Sink].
-func (v *VaultSink) writesTo(*checker) string { return v.Place() }
+func (v *VaultSink) writesTo(c *checker) place {
+	dir, name := "", v.Path
+	if i := strings.LastIndex(v.Path, "/"); i >= 0 {
+		dir, name = v.Path[:i], v.Path[i+1:]
+	}
+	return place{c.internJoined("vault:", v.Mount, dir), name}
+}
 
 // Group implements [Sink]: the mount.
 func (v *VaultSink) Group() string { return v.Kind() + ":" + v.Mount }
@@ -134,7 +140,7 @@ func (c *checker) segments(path, text string) string {
 	case strings.Contains(text, "://"):
 		c.wrong(path, "is a URL: write the path alone, such as access/ci-deploy")
 		return trimmed
-	case template.MatchString(text):
+	case hasTemplate(text):
 		c.wrong(path, "has a variable or a template in it, which is not filled in: write the name out")
 		return trimmed
 	case strings.ContainsAny(text, "?#*<>"):

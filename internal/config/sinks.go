@@ -46,7 +46,7 @@ type Sink interface {
 	// wrong, and returns false if the place is not known.
 	check(c *checker, path string, in raw.Sink) bool
 	// writesTo is Place where that is written in one way only, so that two names of one place are seen.
-	writesTo(c *checker) string
+	writesTo(c *checker) place
 	// eachSecret calls do for each secret that the sink is configured with.
 	eachSecret(path string, do func(field string, source *SecretSource, kind SecretKind))
 }
@@ -85,7 +85,7 @@ func (f SinkFields) addTo(document map[string]any) map[string]any {
 		return document
 	}
 	names := make(map[string]any)
-	for _, n := range f.named("") {
+	for _, n := range f.named() {
 		if n.name != "" {
 			names[n.key] = n.name
 		}
@@ -95,17 +95,16 @@ func (f SinkFields) addTo(document map[string]any) map[string]any {
 }
 
 // namedField is one name in the configuration file.
-type namedField struct{ key, path, name string }
+type namedField struct{ key, name string }
 
-// named returns the names of the fields below the path of a sink. An optional one may be empty.
-func (f SinkFields) named(path string) []namedField {
-	all := []namedField{{key: "client_id", name: f.ClientIDField}, {key: "client_secret", name: f.ClientSecretField},
-		{key: "previous_client_secret", name: f.PreviousSecretField}, {key: "previous_expires_at", name: f.PreviousEndsField},
-		{key: "previous_client_id", name: f.PreviousIDField}}
-	for i := range all {
-		all[i].path = path + ".fields." + all[i].key
-	}
-	return all
+// below returns the path of the name below that of its sink.
+func (n namedField) below(sink string) string { return sink + ".fields." + n.key }
+
+// named returns the names of the fields. An optional one may be empty.
+func (f SinkFields) named() [5]namedField {
+	return [...]namedField{{"client_id", f.ClientIDField}, {"client_secret", f.ClientSecretField},
+		{"previous_client_secret", f.PreviousSecretField}, {"previous_expires_at", f.PreviousEndsField},
+		{"previous_client_id", f.PreviousIDField}}
 }
 
 // placedSink is a sink and its place in the file.
@@ -142,22 +141,24 @@ func (c *checker) sinks(path string, in []raw.Sink) []placedSink {
 func (c *checker) sinkFields(path string, in raw.Fields) SinkFields {
 	out := SinkFields{c.intern(or(in.ClientID, defaultFields.ClientIDField)), c.intern(or(in.ClientSecret, defaultFields.ClientSecretField)),
 		c.intern(or(in.PreviousSecret, "")), c.intern(or(in.PreviousEnds, "")), c.intern(or(in.PreviousID, ""))}
-	switch idPath, secretPath := path+".fields.client_id", path+".fields.client_secret"; {
-	case out.ClientIDField != out.ClientSecretField:
-	case c.has(secretPath) && in.ClientSecret != nil:
-		c.wrong(secretPath, "is also the name of the client id's field: the two must differ")
-	case c.has(idPath):
-		c.wrong(idPath, "is also the name of the client secret's field: the two must differ")
+	names := out.named()
+	if out.ClientIDField == out.ClientSecretField {
+		switch id, secret := names[0].below(path), names[1].below(path); {
+		case c.has(secret) && in.ClientSecret != nil:
+			c.wrong(secret, "is also the name of the client id's field: the two must differ")
+		case c.has(id):
+			c.wrong(id, "is also the name of the client secret's field: the two must differ")
+		}
 	}
-	names := out.named(path)
 	for i, n := range names[2:] {
-		first := slices.IndexFunc(names, func(other namedField) bool { return n.name != "" && other.name == n.name })
-		switch {
-		case n.name == "":
+		if n.name == "" {
+			continue
+		}
+		switch first := slices.IndexFunc(names[:], func(other namedField) bool { return other.name == n.name }); {
 		case first < i+2:
-			c.wrong(n.path, "is also the name of the field %s: all must differ", names[first].key)
-		case out.PreviousSecretField == "" && !c.has(names[2].path):
-			c.wrong(n.path, "needs previous_client_secret beside it, which it belongs to")
+			c.wrong(n.below(path), "is also the name of the field %s: all must differ", names[first].key)
+		case out.PreviousSecretField == "" && !c.has(names[2].below(path)):
+			c.wrong(n.below(path), "needs previous_client_secret beside it, which it belongs to")
 		}
 	}
 	return out
@@ -176,8 +177,9 @@ func (c *checker) checkPrevious(t *Token, sinks []placedSink) {
 	}
 }
 
-// place is something that one sink alone may write to.
-type place struct{ kind, name string }
+// place is something that one sink alone may write to: the kind of the sink with what many sinks have in common, such
+// as a directory, and a name there.
+type place struct{ common, name string }
 
 // placedWriter is a sink and its place in the file.
 type placedWriter struct {
@@ -188,7 +190,7 @@ type placedWriter struct {
 // checkPlaces refuses two writers to one place.
 func (c *checker) checkPlaces(sinks []placedSink) {
 	for _, sink := range sinks {
-		at, path := place{sink.Kind(), sink.writesTo(c)}, sink.path
+		at, path := sink.writesTo(c), sink.path
 		if sink.NeedsVault() && c.needVault == "" {
 			c.needVault = c.full(path)
 		}
@@ -196,7 +198,7 @@ func (c *checker) checkPlaces(sinks []placedSink) {
 			c.needKubernetes = c.full(path)
 		}
 		here := c.placed(path)
-		if at.kind == fileKind {
+		if sink.Kind() == fileKind {
 			c.noteFile(here)
 		}
 		first, taken := c.places[at]

@@ -50,7 +50,7 @@ func (c *checker) checkTokens() error {
 	defaults := c.settings("defaults", &c.raw.Defaults.Settings)
 	used := map[string]bool{}
 	c.cfg.Tokens = make([]Token, 0, c.file.count)
-	c.keys = make([]spot, 0, c.file.count)
+	c.keys = make([]entryKey, 0, c.file.count)
 	err := c.entries(func(name string, key position, in *raw.Token) {
 		c.checkName(inEntry, name)
 		if c.isBroken(inEntry) {
@@ -61,13 +61,13 @@ func (c *checker) checkTokens() error {
 		c.checkToken(t, in, &defaults)
 		used[t.Account] = true
 		c.checkTwin(t)
-		c.keys = append(c.keys, spot{entry: name, at: key})
+		c.keys = append(c.keys, entryKey{name, shortPosition{int32(key.line), int32(key.column)}})
 	})
 	if err != nil {
 		return err
 	}
 	slices.SortFunc(c.cfg.Tokens, func(a, b Token) int { return strings.Compare(a.Name, b.Name) })
-	slices.SortFunc(c.keys, func(a, b spot) int { return strings.Compare(a.entry, b.entry) })
+	slices.SortFunc(c.keys, func(a, b entryKey) int { return strings.Compare(a.name, b.name) })
 	c.checkFreezesAreUsed()
 	c.checkRenewalsAreUsed()
 	for name := range c.raw.Accounts {

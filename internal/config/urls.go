@@ -52,7 +52,7 @@ var (
 func urlHint(text string) string {
 	found := scheme.FindStringSubmatch(text)
 	switch {
-	case template.MatchString(text), strings.Contains(text, "$"):
+	case hasTemplate(text), strings.Contains(text, "$"):
 		return "variables and templates are not expanded here"
 	case strings.HasPrefix(text, "//"):
 		return "begin it with https:"
@@ -240,7 +240,7 @@ func listenHint(text string) string {
 		return "leave out the scheme and the path"
 	case allDigits.MatchString(text):
 		return "a colon is missing before the port: write :" + text + ", or 127.0.0.1:" + text
-	case template.MatchString(text), strings.Contains(text, "$"):
+	case hasTemplate(text), strings.Contains(text, "$"):
 		return "variables and templates are not expanded here"
 	case host == "*" && allDigits.MatchString(port):
 		return "write :" + port
