@@ -165,9 +165,6 @@ type Token struct {
 	ID      string // Cloudflare's UUID of the service token, in lower case; empty with Create
 	// Create says how the service token is created if there is none; nil if ID names it.
 	Create *Create
-	// Replace is strategy: replace. Each rotation creates a new service token, and deletes the
-	// old one after the grace.
-	Replace bool
 	// Partner is the UUID of the second service token of a pair, of which ID is the one
 	// that was in use when the pair was configured; empty for a single token.
 	Partner  string
@@ -180,9 +177,6 @@ type Token struct {
 	// Window is how long after its beginning a slot may be served; after that it is missed.
 	// Default 0: until the next one comes.
 	Window time.Duration
-	// SkipMissed says that there is no catch-up for missed slots (catch_up: skip). Default false:
-	// one rotation catches up for all of them.
-	SkipMissed bool
 	// Freezes are when no rotation begins: the global ones that apply, then its own, each
 	// in the order of the file. The slice is shared with other tokens and must not be changed.
 	Freezes []scheduler.Freeze
@@ -195,12 +189,18 @@ type Token struct {
 	RenewFor string
 	// Verify is the application at which a new secret is tried; nil if there is none.
 	Verify *Verify
+	// After are the hooks that run after each rotation. Default none.
+	After []Hook
+	// Replace is strategy: replace. Each rotation creates a new service token, and deletes the
+	// old one after the grace.
+	Replace bool
+	// SkipMissed says that there is no catch-up for missed slots (catch_up: skip). Default false:
+	// one rotation catches up for all of them.
+	SkipMissed bool
 	// Heal is outside_rotation: rotate. Default false: alarm only.
 	Heal bool
 	// Restore is outside_change: restore. Default false: alarm only.
 	Restore bool
-	// After are the hooks that run after each rotation. Default none.
-	After []Hook
 }
 
 // Create says how a service token is created.

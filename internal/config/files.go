@@ -87,12 +87,18 @@ func (c *Config) eachSecret(do func(field string, source *SecretSource, kind Sec
 	for i, r := range c.Notify {
 		r.Kind.eachSecret(itemPath("notify", i)+"."+r.Kind.Kind(), do)
 	}
+	// Most tokens have no secret, so the path is made for one that has.
+	below := func(token, list string, i int, kind string) func(string, *SecretSource, SecretKind) {
+		return func(field string, source *SecretSource, secret SecretKind) {
+			do(itemPath(join("tokens", token)+list, i)+"."+kind+field, source, secret)
+		}
+	}
 	for _, t := range c.Tokens {
 		for i, sink := range t.Sinks {
-			sink.eachSecret(itemPath(join("tokens", t.Name)+".sinks", i)+"."+sink.Kind(), do)
+			sink.eachSecret("", below(t.Name, ".sinks", i, sink.Kind()))
 		}
 		for i, hook := range t.After {
-			hook.eachSecret(itemPath(join("tokens", t.Name)+".after", i)+"."+hook.Kind(), do)
+			hook.eachSecret("", below(t.Name, ".after", i, hook.Kind()))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"rotatord/internal/config/raw"
@@ -155,8 +156,8 @@ func (c *checker) exceptions(path string, in []*string) []string {
 		}
 		if _, ok := c.raw.Freezes[*name]; !ok {
 			if unread := c.has("freezes") && len(c.raw.Freezes) == 0; !unread && !c.isMerged("") {
-				_, hint := suggest(*name, slices.Collect(maps.Keys(c.raw.Freezes)))
-				c.wrong(item, "%q is not an entry of the freezes at the top of the file: %s", *name, hint)
+				c.wrong(item, "%q is not an entry of the freezes at the top of the file: %s", *name,
+					c.hint("freezes", *name, maps.Keys(c.raw.Freezes)))
 			}
 			continue
 		}
@@ -177,32 +178,42 @@ func (c *checker) freezesOf(own, defaults *settings) *freezeSet {
 		return c.common
 	}
 	except := choose(c, own, defaults, "except_freezes", &own.except, &defaults.except, nil).value
-	var applying []placedFreeze
-	key := ""
-	for _, f := range c.global {
-		if !slices.Contains(except, f.Name) {
-			applying, key = append(applying, f), key+" "+f.path
-			c.applied[f.path] = true
-		}
-	}
-	for _, f := range choose(c, own, defaults, "freezes", &own.freezes, &defaults.freezes, nil).value {
-		if i := slices.IndexFunc(applying, func(other placedFreeze) bool { return other.Name == f.Name }); i >= 0 {
-			c.wrong(f.path, "has the name of a global freeze that applies as well (line %d): choose another name, or write it into except_freezes",
-				c.key(applying[i].path).line)
-			continue
-		}
-		applying, key = append(applying, f), key+" "+f.path
+	added := choose(c, own, defaults, "freezes", &own.freezes, &defaults.freezes, nil).value
+	key := strings.Join(slices.Sorted(slices.Values(except)), " ")
+	for _, f := range added {
+		key += " " + f.path
 	}
 	set, known := c.sets[key]
 	if !known {
-		set = &freezeSet{placed: applying}
-		for _, f := range applying {
-			set.freezes = append(set.freezes, f.Freeze)
-		}
+		set = c.newFreezeSet(except, added)
 		c.sets[key] = set
 	}
 	if !ownSays {
 		c.common = set
+	}
+	return set
+}
+
+// newFreezeSet returns the global freezes but some, and what is added to them.
+func (c *checker) newFreezeSet(except []string, added []placedFreeze) *freezeSet {
+	set := &freezeSet{}
+	names := make(map[string]int)
+	for _, f := range c.global {
+		if !slices.Contains(except, f.Name) {
+			set.placed = append(set.placed, f)
+			names[f.Name] = c.key(f.path).line
+			c.applied[f.path] = true
+		}
+	}
+	for _, f := range added {
+		if line, twice := names[f.Name]; twice {
+			c.wrong(f.path, "has the name of a global freeze that applies as well (line %d): choose another name, or write it into except_freezes", line)
+			continue
+		}
+		set.placed = append(set.placed, f)
+	}
+	for _, f := range set.placed {
+		set.freezes = append(set.freezes, f.Freeze)
 	}
 	return set
 }

@@ -71,11 +71,17 @@ const lintYears = 2
 func (c *Config) Lint(now time.Time) []Fault {
 	r := report{file: c.File}
 	until := now.AddDate(lintYears, 0, 0)
+	sets := make(map[string][]*freezeSet) // by the paths of their freezes
+	for _, set := range c.notes.sets {
+		for _, f := range set.placed {
+			sets[f.path] = append(sets[f.path], set)
+		}
+	}
 	for _, f := range c.notes.freezes {
 		switch {
 		case f.Schedule == nil && !f.To.After(now):
 			r.addf(f.at, f.path, "is over since %s: remove it", shownMoment(f.To))
-		case c.notes.idle(f, now, until):
+		case idle(f, sets[f.path], now, until):
 			who, _ := describe([]placedFreeze{f})
 			r.addf(f.at, f.path, "%s covers no slot of any token that it applies to before %s: move it, or remove it", who, shownMoment(until.UTC().Truncate(time.Second)))
 		}
@@ -101,13 +107,10 @@ func (c *Config) ProgramWarnings(why func(program string) error) []Fault {
 }
 
 // idle reports whether no slot between now and until, jitter included, lies in f, though it
-// applies to a token. It returns false if the answer takes too long to find.
-func (n *notes) idle(f placedFreeze, now, until time.Time) bool {
+// applies to a token. It returns false if the answer takes too long to find. sets are those with f in them.
+func idle(f placedFreeze, sets []*freezeSet, now, until time.Time) bool {
 	used, budget := false, 100_000
-	for _, set := range n.sets {
-		if !slices.ContainsFunc(set.placed, func(g placedFreeze) bool { return g.path == f.path }) {
-			continue
-		}
+	for _, set := range sets {
 		for _, u := range set.users {
 			if used = true; covers(f.Freeze, u, now, until, &budget) {
 				return false

@@ -58,7 +58,11 @@ func parse(filename string, data []byte, size int) (*Config, error) {
 
 // check returns the configuration or its faults. If the file is in parts, it may return errWhole.
 func check(filename string, f *file) (*Config, error) {
-	c := &checker{
+	return newChecker(filename, f).config()
+}
+
+func newChecker(filename string, f *file) *checker {
+	return &checker{
 		decoder: decoder{
 			report: report{file: filename},
 			top:    newMarks(),
@@ -78,12 +82,15 @@ func check(filename string, f *file) (*Config, error) {
 		frozen:   map[frozenKey]*frozen{},
 		renewals: map[string]bool{},
 		texts:    map[string]string{},
-		hints:    map[string]string{},
+		hints:    map[hintKey]hint{},
 		joined:   map[joinedTexts]string{},
 		tables:   map[reflect.Type]map[string]reflect.Type{},
 		valid:    map[gapKey]bool{},
 	}
-	c.decode(f.root, "", "", reflect.ValueOf(&c.raw).Elem())
+}
+
+func (c *checker) config() (*Config, error) {
+	c.decode(c.file.root, "", "", reflect.ValueOf(&c.raw).Elem())
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -115,7 +122,9 @@ type checker struct {
 	texts          map[string]string      // see checker.intern
 	joined         map[joinedTexts]string
 	common         *freezeSet                               // of tokens that say nothing about freezes; nil if not known yet
-	hints          map[string]string                        // see checker.knownAccounts
+	hints          map[hintKey]hint                         // see checker.hint
+	compared       int                                      // names that were compared for hints, and patterns to names of tokens
+	sortedNames    []string                                 // of all tokens; nil if not needed yet
 	tables         map[reflect.Type]map[string]reflect.Type // the kinds in each table, by key
 	valid          map[gapKey]bool                          // schedules that can be read
 	gaps           map[gapKey]gap

@@ -189,15 +189,12 @@ func (c *checker) tokenPatterns(at string, in []*string) (out []string) {
 			continue
 		}
 		fits := false
-		if strings.ContainsAny(*pattern, `*?[\`) {
-			for name := range c.names {
-				if matched, err := path.Match(*pattern, name); err == nil && matched {
-					fits = true
-					break
-				}
+		for _, name := range c.tokensLike(*pattern) {
+			c.compared++
+			if matched, err := path.Match(*pattern, name); err == nil && matched {
+				fits = true
+				break
 			}
-		} else {
-			_, fits = c.names[*pattern]
 		}
 		if !fits && !c.isBroken("tokens") {
 			c.warn(item, "fits no token of this file: is it spelled right?")
@@ -205,6 +202,26 @@ func (c *checker) tokenPatterns(at string, in []*string) (out []string) {
 		out = append(out, *pattern)
 	}
 	return out
+}
+
+// tokensLike returns the names of tokens that begin as a pattern does.
+func (c *checker) tokensLike(pattern string) []string {
+	if c.sortedNames == nil {
+		c.sortedNames = slices.Sorted(maps.Keys(c.names))
+	}
+	prefix := pattern
+	if i := strings.IndexAny(pattern, `*?[\`); i >= 0 {
+		prefix = pattern[:i]
+	}
+	from, _ := slices.BinarySearch(c.sortedNames, prefix)
+	like := c.sortedNames[from:]
+	to, _ := slices.BinarySearchFunc(like, prefix, func(name, prefix string) int {
+		if strings.HasPrefix(name, prefix) {
+			return -1
+		}
+		return 1
+	})
+	return like[:to]
 }
 
 // headerNames checks the names of further headers of a webhook, and returns where their values are.

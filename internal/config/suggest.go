@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 )
@@ -12,14 +13,21 @@ const maxNear = 3
 // suggest returns the known name that was probably meant, if any, and the end of a message about an
 // unknown one: that name, the names that are equally near, or all of them.
 func suggest(name string, known []string) (meant, hint string) {
-	if len(known) == 0 {
-		return "", "there are none"
+	if meant, hint = nearest(name, known); meant == "" {
+		hint = listed(known)
 	}
+	return meant, hint
+}
+
+// nearest returns a name that was probably meant, and the end of a message with it and those that are equally near;
+// empty if no known name is near.
+func nearest(name string, known []string) (meant, hint string) {
 	plain := func(s string) string { return strings.ReplaceAll(strings.ToLower(s), "-", "_") }
+	name = plain(name)
 	var best []string
 	bestDistance := max(1, len(name)/3)
 	for _, k := range known {
-		switch d := editDistance(plain(name), plain(k)); {
+		switch d := editDistance(name, plain(k)); {
 		case d < bestDistance:
 			best, bestDistance = []string{k}, d
 		case d == bestDistance:
@@ -35,9 +43,56 @@ func suggest(name string, known []string) (meant, hint string) {
 	case n > 1:
 		return best[0], fmt.Sprintf("did you mean %s or %s?", strings.Join(best[:n-1], ", "), best[n-1])
 	}
-	known = slices.Clone(known)
-	slices.Sort(known)
-	return "", "known here: " + strings.Join(known, ", ")
+	return "", ""
+}
+
+// listed ends a message with all that is known, or with the first of them and how many more there are.
+func listed(known []string) string {
+	if len(known) == 0 {
+		return "there are none"
+	}
+	sorted := slices.Sorted(slices.Values(known))
+	if more := len(sorted) - maxListed; more > 1 {
+		return fmt.Sprintf("known here: %s and %d more", strings.Join(sorted[:maxListed], ", "), more)
+	}
+	return "known here: " + strings.Join(sorted, ", ")
+}
+
+// maxCompared is how many names are compared for all hints about one file. A file with more mistakes than that has
+// the same mistake many times.
+const maxCompared = 200_000
+
+// hintKey is a name that is not known, and where it should be.
+type hintKey struct{ among, name string }
+
+// hint ends the message about a name that is not known in the mapping among. The same name has the same hint, and is
+// looked for once.
+func (c *checker) hint(among, name string, names iter.Seq[string]) string {
+	all, made := c.hints[hintKey{among, ""}]
+	if !made {
+		all.known = slices.Collect(names)
+		all.text = listed(all.known)
+		c.hints[hintKey{among, ""}] = all
+	}
+	key := hintKey{among, name}
+	found, made := c.hints[key]
+	if !made {
+		found = all
+		if c.compared == 0 || c.compared+len(all.known) <= maxCompared {
+			c.compared += len(all.known)
+			if meant, text := nearest(name, all.known); meant != "" {
+				found.text = text
+			}
+		}
+		c.hints[key] = found
+	}
+	return found.text
+}
+
+// hint ends a message.
+type hint struct {
+	text  string
+	known []string // what is in the mapping
 }
 
 // editDistance counts the insertions, deletions, replacements and swaps of
@@ -47,27 +102,32 @@ func editDistance(a, b string) int {
 	if len(a) > 3*len(b)+3 || len(b) > 3*len(a)+3 {
 		return len(a) + len(b)
 	}
-	rows := make([][]int, len(a)+1)
-	for i := range rows {
-		rows[i] = make([]int, len(b)+1)
-		rows[i][0] = i
+	const short = 64
+	var space [3 * (short + 1)]int // names are short: nothing is allocated for them
+	rows := space[:]
+	width := len(b) + 1
+	if len(b) > short {
+		rows = make([]int, 3*width)
 	}
-	for j := range rows[0] {
-		rows[0][j] = j
+	before, above, row := rows[:width], rows[width:2*width], rows[2*width:3*width]
+	for j := range row {
+		row[j] = j
 	}
 	for i := 1; i <= len(a); i++ {
+		before, above, row = above, row, before
+		row[0] = i
 		for j := 1; j <= len(b); j++ {
-			replace := rows[i-1][j-1]
+			replace := above[j-1]
 			if a[i-1] != b[j-1] {
 				replace++
 			}
-			rows[i][j] = min(replace, rows[i-1][j]+1, rows[i][j-1]+1)
+			row[j] = min(replace, above[j]+1, row[j-1]+1)
 			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
+				row[j] = min(row[j], before[j-2]+1)
 			}
 		}
 	}
-	return rows[len(a)][len(b)]
+	return row[len(b)]
 }
 
 // maxListed is how many names a message lists.

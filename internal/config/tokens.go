@@ -198,6 +198,5 @@ func (c *checker) settings(base string, in *raw.Settings) settings {
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 func (c *checker) knownAccounts(name string) string {
-	_, hint := suggest(name, slices.Collect(maps.Keys(c.raw.Accounts)))
-	return hint
+	return c.hint("accounts", name, maps.Keys(c.raw.Accounts))
 }
