@@ -4,11 +4,16 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
 
 	"rotatord/internal/config"
 	"rotatord/internal/smallfile"
@@ -24,12 +29,45 @@ const placesTime = time.Second
 // The zero value knows none. It is safe for concurrent use.
 type Files struct {
 	mu    sync.Mutex
-	known []placedFile
+	known knownFiles                             // never changed, only replaced
 	stat  func(path string) (fs.FileInfo, error) // of a directory; nil: os.Stat. Tests replace it
 }
 
 // placedFile is a file sink and its token.
 type placedFile struct{ path, token string }
+
+// knownFiles are file sinks by the names of their files in one spelling, see spelling. Two names with different
+// spellings never lead to one file that both can write: no file system takes them for the same, and a file that is
+// mounted on another name cannot be replaced there.
+//
+// A name whose spelling is not known is at "".
+type knownFiles map[string][]placedFile
+
+// spelling returns the name of a file in lower case. It returns "" for a name with a character that is not ASCII: how
+// file systems compare those differs.
+func spelling(path string) string {
+	name := []byte(filepath.Base(path))
+	for i, c := range name {
+		switch {
+		case c >= utf8.RuneSelf:
+			return ""
+		case c >= 'A' && c <= 'Z':
+			name[i] = c - 'A' + 'a'
+		}
+	}
+	return string(name)
+}
+
+// like returns the sinks whose files may have the name of the one at path.
+func (k knownFiles) like(path string) []placedFile {
+	if name := spelling(path); name != "" {
+		return slices.Concat(k[name], k[""])
+	}
+	return slices.Concat(slices.Collect(maps.Values(k))...)
+}
+
+// maxStats is how many directories are looked at at the same time. More than that do not hang at once, unless all do.
+const maxStats = 256
 
 // FilesOf returns the file sinks of a configuration.
 func FilesOf(tokens []config.Token) *Files {
@@ -40,11 +78,12 @@ func FilesOf(tokens []config.Token) *Files {
 
 // Set takes over the tokens of another configuration.
 func (f *Files) Set(tokens []config.Token) {
-	var known []placedFile
+	known := make(knownFiles)
 	for _, t := range tokens {
 		for _, s := range t.Sinks {
 			if file, ok := s.(*config.FileSink); ok {
-				known = append(known, placedFile{file.Path, t.Name})
+				name := spelling(file.Path)
+				known[name] = append(known[name], placedFile{file.Path, t.Name})
 			}
 		}
 	}
@@ -70,32 +109,52 @@ func (f *Files) checkAlone(ctx context.Context, path string, dir fs.FileInfo) er
 	}
 	ctx, cancel := context.WithTimeout(ctx, placesTime)
 	defer cancel()
-	same := make([]bool, len(known))
 	token := ""
-	var wait sync.WaitGroup
-	for i, other := range known {
+	others := slices.DeleteFunc(known.like(path), func(other placedFile) bool {
 		if other.path == path {
 			token = other.token
-			continue
 		}
-		wait.Go(func() {
-			there := filepath.Dir(other.path)
-			var info fs.FileInfo
-			err := smallfile.Within(ctx, there, func() (err error) {
-				info, err = stat(there)
-				return err
-			})
-			same[i] = err == nil && os.SameFile(dir, info) && sameName(path, other.path)
-		})
-	}
-	wait.Wait()
-	for i, other := range known {
-		if same[i] {
+		return other.path == path
+	})
+	same := sameDirs(ctx, stat, dir, others)
+	for _, other := range others {
+		if same[filepath.Dir(other.path)] && sameName(path, other.path) {
 			return fmt.Errorf("it is the same file as %s%s: a symbolic link or a mount leads both there, and each rotation would overwrite the secret of the other. "+
 				"Remove the link or the mount, or give each its own path", other.path, ofTokens(token, other.token))
 		}
 	}
 	return nil
+}
+
+// sameDirs returns the directories of these files that are dir.
+func sameDirs(ctx context.Context, stat func(string) (fs.FileInfo, error), dir fs.FileInfo, files []placedFile) map[string]bool {
+	var mu sync.Mutex
+	same := make(map[string]bool)
+	var looks errgroup.Group
+	looks.SetLimit(maxStats)
+	for _, f := range files {
+		there := filepath.Dir(f.path)
+		mu.Lock()
+		_, looked := same[there]
+		same[there] = same[there]
+		mu.Unlock()
+		if looked {
+			continue
+		}
+		looks.Go(func() error {
+			var info fs.FileInfo
+			err := smallfile.Within(ctx, there, func() (err error) {
+				info, err = stat(there)
+				return err
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			same[there] = err == nil && os.SameFile(dir, info)
+			return nil // what cannot be looked at is another directory
+		})
+	}
+	_ = looks.Wait()
+	return same
 }
 
 // sameName reports whether two paths in one directory name one file: by the same name or, where the file system

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -180,4 +181,52 @@ func TestFilesThatHang(t *testing.T) {
 		}
 		cancel()
 	})
+}
+
+// TestFilesOfManyTokens: how many directories a sink looks at depends on how many files have the name of its own, and
+// not on how many there are. A directory of several files is looked at once.
+func TestFilesOfManyTokens(t *testing.T) {
+	looked := func(n int, path func(i int) string) (stats int) {
+		dir := t.TempDir()
+		var tokens []config.Token
+		for i := range n {
+			tokens = append(tokens, config.Token{Name: fmt.Sprint("t", i), Sinks: []config.Sink{
+				&config.FileSink{Path: filepath.Join(dir, path(i)), Format: "env", Mode: 0o600, SinkFields: fields}}})
+		}
+		files := sink.FilesOf(tokens)
+		var mu sync.Mutex
+		files.Stat(func(path string) (fs.FileInfo, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			stats++
+			return os.Stat(path)
+		})
+		s, err := sink.Open(tokens[0].Sinks[0], sink.Deps{Files: files})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(filepath.Dir(tokens[0].Sinks[0].Place()), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Preflight(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return stats
+	}
+	for _, test := range []struct {
+		name string
+		path func(i int) string
+		want func(n int) int
+	}{
+		{"names of their own", func(i int) string { return fmt.Sprintf("d%d/%d.env", i, i) }, func(int) int { return 0 }},
+		{"one directory", func(i int) string { return fmt.Sprintf("d/%d.env", i) }, func(int) int { return 0 }},
+		{"one name", func(i int) string { return fmt.Sprintf("d%d/cf.env", i) }, func(n int) int { return n - 1 }},
+		{"other letters", func(i int) string { return fmt.Sprintf("d%d/%s.env", i, []string{"é", "É"}[i%2]) }, func(n int) int { return n - 1 }},
+	} {
+		for _, n := range []int{100, 400} {
+			if got := looked(n, test.path); got != test.want(n) {
+				t.Errorf("%s: one of %d sinks looks at %d directories, want %d", test.name, n, got, test.want(n))
+			}
+		}
+	}
 }
