@@ -33,7 +33,8 @@ const (
 // Budget is the budget of requests of one credential, which all clients of that credential share. It
 // admits requests by urgency, then in the order in which they came. It is safe for concurrent use.
 //
-// Guarantee: all budgets of one server together admit at most [perSecond] requests within any second, also urgent ones.
+// Guarantee: all budgets of one server together admit at most [perSecond] requests within any second, also urgent ones, and
+// at most [mostAway] of them arrive there within any second, however long each was on its way.
 //
 // Guarantee: whatever the answers say, and if they say nothing, at most requests_per_5m requests are at
 // Cloudflare within any five minutes. A request counts from when it may leave until five minutes after
@@ -156,7 +157,7 @@ func (b *Budget) idle() bool {
 
 // Take waits within ctx until one request may leave. It returns a [*NoCapacityError] at once if ctx
 // would certainly end before that, or if Cloudflare asked to be left alone. After a Take, the caller
-// sends one request, with [Budget.Begin], or none.
+// sends one request, with [Budget.Send], or none.
 func (b *Budget) Take(ctx context.Context) error {
 	b.mu.Lock()
 	now := time.Now()
@@ -202,8 +203,25 @@ func (b *Budget) giveUp(ctx context.Context, w *waiter) error {
 	return ctx.Err()
 }
 
-// Begin says that a request is sent now. The caller must call end with its answer. end returns how long
-// nothing will be sent from then on, and how much longer that is because of the answer.
+// Send waits within ctx until Cloudflare's limit for one address lets a request leave, which is hardly ever longer than a
+// moment: those that were admitted may have been delayed, and leave together. Then it says that the request is sent now, as
+// [Budget.Begin] does. With an error nothing may be sent.
+func (b *Budget) Send(ctx context.Context) (end func(Answer) (blocked, more time.Duration), err error) {
+	b.mu.Lock()
+	address, most := b.address, b.ofSecond(mostAway)
+	b.mu.Unlock()
+	if err := address.depart(ctx, most); err != nil {
+		return nil, err
+	}
+	over := b.Begin()
+	return func(a Answer) (blocked, more time.Duration) {
+		address.arrived(time.Now(), a.Unsent)
+		return over(a)
+	}, nil
+}
+
+// Begin says that a request is sent now, which the limit of the address does not count. The caller must call end with its
+// answer. end returns how long nothing will be sent from then on, and how much longer that is because of the answer.
 func (b *Budget) Begin() (end func(Answer) (blocked, more time.Duration)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -398,7 +416,7 @@ func (b *Budget) admit(now time.Time) {
 		}
 		wait := b.delay(now, w.urgency)
 		if wait <= 0 {
-			wait = b.address.take(now, b.perSecond())
+			wait = b.address.take(now, b.ofSecond(perSecond))
 		}
 		if wait > 0 {
 			b.admitIn(wait)

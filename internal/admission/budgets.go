@@ -13,6 +13,7 @@ type Budgets struct {
 	mu        sync.Mutex
 	all       map[Key]*Budget
 	addresses map[string]*address // by server
+	began     time.Time           // about when this process began
 	sharers   sharers
 	timer     *time.Timer // when a part of a limit grows
 }
@@ -25,7 +26,7 @@ type Key struct {
 
 // NewBudgets returns an empty set.
 func NewBudgets() *Budgets {
-	return &Budgets{all: make(map[Key]*Budget), addresses: make(map[string]*address)}
+	return &Budgets{all: make(map[Key]*Budget), addresses: make(map[string]*address), began: time.Now()}
 }
 
 // User is an account that uses budgets: at any time that of its present credential. It is safe for
@@ -108,7 +109,7 @@ func (u *User) Budget(key Key) *Budget {
 func (s *Budgets) address(baseURL string) *address {
 	server := addressOf(baseURL)
 	if s.addresses[server] == nil {
-		s.addresses[server] = &address{}
+		s.addresses[server] = newAddress(s.began)
 	}
 	return s.addresses[server]
 }

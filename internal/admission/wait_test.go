@@ -54,14 +54,14 @@ func TestWaitsAreExplained(t *testing.T) {
 		if n := len(q.got()); n != maxActive {
 			t.Fatalf("%d active", n)
 		}
-		want("its turn: 16 rotations of account prod are in progress", time.Time{})
+		want(fmt.Sprintf("its turn: %d rotations of account prod are in progress", maxActive), time.Time{})
 		for range maxActive + 3 {
 			q.end()
 			q.got()
 		}
 		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-		begins := fmt.Sprintf(`msg="rotations of the account wait for Cloudflare's request limit" account=prod waiting=19 reason="Cloudflare asked to be left alone: 429" until=%s`,
-			until.UTC().Format(time.RFC3339))
+		begins := fmt.Sprintf(`msg="rotations of the account wait for Cloudflare's request limit" account=prod waiting=%d reason="Cloudflare asked to be left alone: 429" until=%s`,
+			maxActive+3, until.UTC().Format(time.RFC3339))
 		if len(lines) != 2 || !strings.Contains(lines[0], begins) || !strings.Contains(lines[1], "no longer wait for Cloudflare's request limit") {
 			t.Errorf("the log says\n%s", log.String())
 		}

@@ -19,12 +19,12 @@ func (c *Client) Rotate(ctx context.Context, req rotation.RotateRequest) (rotati
 	var params zero_trust.AccessServiceTokenRotateParams
 	set(&params.AccountID.Value, &params.AccountID.Present, c.account.AccountID)
 	var graceEndsAt time.Time
-	if req.Grace > 0 {
-		var expires time.Time
-		expires, graceEndsAt = c.graceEnd(req.Grace)
-		set(&params.PreviousClientSecretExpiresAt.Value, &params.PreviousClientSecretExpiresAt.Present, expires)
-	}
 	issued, err := c.issue(ctx, "rotate", wanted{tokenID: req.TokenID, clientID: req.ClientID}, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+		if req.Grace > 0 { // it begins now, and not before the wait for the limit of the address
+			var expires time.Time
+			expires, graceEndsAt = c.graceEnd(req.Grace)
+			set(&params.PreviousClientSecretExpiresAt.Value, &params.PreviousClientSecretExpiresAt.Present, expires)
+		}
 		_, err := s.Rotate(ctx, req.TokenID, params, opts...)
 		return err
 	})
@@ -71,10 +71,12 @@ func (c *Client) SetGrace(ctx context.Context, tokenID string, grace time.Durati
 	if err := c.admit(ctx, "update"); err != nil {
 		return rotation.TokenFacts{}, time.Time{}, err
 	}
-	var params zero_trust.AccessServiceTokenUpdateParams
-	theirs, ours := c.graceEnd(grace)
-	set(&params.PreviousClientSecretExpiresAt.Value, &params.PreviousClientSecretExpiresAt.Present, theirs)
-	facts, err := c.update(ctx, tokenID, params)
+	var ours time.Time
+	facts, err := c.update(ctx, tokenID, func(params *zero_trust.AccessServiceTokenUpdateParams) {
+		var theirs time.Time
+		theirs, ours = c.graceEnd(grace)
+		set(&params.PreviousClientSecretExpiresAt.Value, &params.PreviousClientSecretExpiresAt.Present, theirs)
+	})
 	if err != nil {
 		return rotation.TokenFacts{}, time.Time{}, err
 	}
@@ -95,9 +97,9 @@ func (c *Client) Renew(ctx context.Context, tokenID, duration string) (rotation.
 	if err := c.admit(ctx, "update"); err != nil {
 		return rotation.TokenFacts{}, err
 	}
-	var params zero_trust.AccessServiceTokenUpdateParams
-	set(&params.Duration.Value, &params.Duration.Present, duration)
-	return c.update(ctx, tokenID, params)
+	return c.update(ctx, tokenID, func(params *zero_trust.AccessServiceTokenUpdateParams) {
+		set(&params.Duration.Value, &params.Duration.Present, duration)
+	})
 }
 
 func (c *Client) refresh(ctx context.Context, tokenID string) (rotation.TokenFacts, error) {
@@ -114,12 +116,14 @@ func (c *Client) refresh(ctx context.Context, tokenID string) (rotation.TokenFac
 	})
 }
 
-// update changes what params say, and nothing else. The budget has admitted it.
-func (c *Client) update(ctx context.Context, tokenID string, params zero_trust.AccessServiceTokenUpdateParams) (rotation.TokenFacts, error) {
+// update changes what change says, which is called when the request leaves, and nothing else. The budget has admitted it.
+func (c *Client) update(ctx context.Context, tokenID string, change func(*zero_trust.AccessServiceTokenUpdateParams)) (rotation.TokenFacts, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
+	var params zero_trust.AccessServiceTokenUpdateParams
 	c.setScope(&params.AccountID.Value, &params.AccountID.Present, &params.ZoneID.Value, &params.ZoneID.Present)
 	return c.callToken(ctx, "update", tokenID, func(s *zero_trust.AccessServiceTokenService, opts []option.RequestOption) error {
+		change(&params)
 		_, err := s.Update(ctx, tokenID, params, opts...)
 		return err
 	})

@@ -158,8 +158,11 @@ func (c *Client) send(ctx context.Context, operation string, rt http.RoundTrippe
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		}),
 	)...)
+	end, err := c.budgetOf(login).Send(ctx) // of the credential that is sent, even if it was replaced since
+	if err != nil {
+		return nil, nil, &rotation.IssuerError{Class: rotation.NotCarriedOut, Operation: operation, Err: err}
+	}
 	start := time.Now()
-	end := c.budgetOf(login).Begin() // of the credential that is sent, even if it was replaced since
 	sdkErr = do(service, nil)
 	c.observer.CloudflareRequest(operation, statusLabel(recorder.status), time.Since(start))
 	blocked, more := end(c.noteHeaders(recorder, start))
