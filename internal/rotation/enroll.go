@@ -41,7 +41,8 @@ func (r *Rotator) Enroll(ctx context.Context, t Token) (Record, error) {
 }
 
 // EnrollAll enrolls many tokens in few transactions, and returns their records in the order of tokens. If
-// it fails, some of them may be enrolled.
+// it fails, some of them may be enrolled. Nothing else works on them meanwhile. So a claim, without replicas, is of a process
+// that has ended before a request left: the claims of all tokens are given up in the same transactions.
 func (r *Rotator) EnrollAll(ctx context.Context, tokens []Token) ([]Record, error) {
 	records := make([]Record, len(tokens))
 	err := r.EnrollEach(ctx, tokens, func(Record) {}, func(i int, record Record) { records[i] = record })
@@ -84,22 +85,44 @@ type enrollment struct {
 	records []Record // of tokens
 	changed []int    // of records, those to be saved
 	missed  []event.Missed
+	givenUp []string // the rotations whose claims are given up
 }
 
 // enroll makes the tokens known to the ledger.
 func (e *enrollment) enroll(ctx context.Context) error {
 	e.missed = make([]event.Missed, len(e.tokens))
 	for i, t := range e.tokens {
+		stored := e.records[i]
+		claimed := stored.Step == StepClaimed && e.rotator.replica == nil && t.MatchesRotation(stored)
+		if claimed {
+			e.givenUp = append(e.givenUp, stored.Work.RotationID)
+			stored = stored.released()
+		}
 		var change bool
 		var err error
-		if e.records[i], e.missed[i], change, err = e.rotator.enroll(t, e.records[i]); err != nil {
+		if e.records[i], e.missed[i], change, err = e.rotator.enroll(t, stored); err != nil {
 			return fmt.Errorf("token %s: %w", t.Name, err)
 		}
-		if change {
+		if change || claimed {
 			e.changed = append(e.changed, i)
 		}
 	}
-	return e.save(ctx)
+	if err := e.save(ctx); err != nil {
+		return err
+	}
+	e.eraseGivenUp(ctx)
+	return nil
+}
+
+// eraseGivenUp erases what was reserved for claims that are given up, once the ledger says so. They share the syncs of the
+// disk. The next start removes a reservation that is left after a crash, or because the disk refuses: health checks show that.
+func (e *enrollment) eraseGivenUp(ctx context.Context) {
+	var erasing errgroup.Group
+	erasing.SetLimit(64)
+	for _, rotationID := range e.givenUp {
+		erasing.Go(func() error { return e.rotator.pending.Erase(ctx, rotationID) })
+	}
+	_ = erasing.Wait()
 }
 
 func (e *enrollment) save(ctx context.Context) error {

@@ -195,20 +195,53 @@ func (r *Rotator) orderOne(ctx context.Context, t Token, o Overrides, by string,
 	return e.record, nil
 }
 
-// CancelOrders takes back the orders that are not carried out, and returns the records that it
+// CancelOrders takes back the orders that are not carried out, in few transactions, and returns the records that it
 // changed. What is in progress is finished.
 func (r *Rotator) CancelOrders(ctx context.Context, tokens []Token) ([]Record, error) {
 	var changed []Record
 	var errs []error
-	for _, t := range tokens {
-		record, err := r.cancelOrder(ctx, t)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", t.Name, err))
-		} else if record.Revision > 0 {
-			changed = append(changed, record)
+	for batch := range slices.Chunk(tokens, batchSize) {
+		saved, alone := r.cancelBatch(ctx, batch)
+		changed = append(changed, saved...)
+		for _, t := range alone {
+			record, err := r.cancelOrder(ctx, t)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", t.Name, err))
+			} else if record.Revision > 0 {
+				changed = append(changed, record)
+			}
 		}
 	}
 	return changed, errors.Join(errs...)
+}
+
+// cancelBatch takes back orders in one transaction. It returns the records that it changed, and the tokens that are left:
+// they are being worked on, could not be opened, or could not be saved together.
+func (r *Rotator) cancelBatch(ctx context.Context, tokens []Token) (saved []Record, alone []Token) {
+	var batch []Record
+	var which []Token
+	for _, t := range tokens {
+		e, err := r.tryOpen(ctx, t)
+		if e == nil {
+			alone = append(alone, t)
+			continue
+		}
+		defer e.close()
+		switch {
+		case err != nil:
+			alone = append(alone, t)
+		case e.record.Order != nil:
+			batch, which = append(batch, e.record.orderCancelled()), append(which, t)
+		}
+	}
+	saved, err := r.ledger.SaveAll(ctx, batch)
+	if err != nil { // another writer came between, perhaps
+		return nil, append(alone, which...)
+	}
+	for _, record := range saved {
+		r.saved(record)
+	}
+	return saved, alone
 }
 
 // ErrNoOrder is in the error of CancelOrder if there is no order that could be taken back.
