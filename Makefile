@@ -167,11 +167,11 @@ alerts-e2e: tools ## a daemon fails in every way that has an alert, with a real 
 	cd test/alerts && go test -count=1 -timeout 30m -parallel 64 -v -run 'TestEveryAlert$$' . -args -every -within 16m $(if $(PAGE),-page $(abspath $(PAGE))) $(if $(PER_TOKEN),-per-token $(PER_TOKEN)) $(if $(ONLY),-only $(ONLY)) $(if $(OUT),-out $(abspath $(OUT)))
 
 .PHONY: bench
-bench: ## benchmarks, schedulers side by side, thousands of tokens under Cloudflare's limit; FULL=1 with robfig/cron at 100,000 entries
-	@[[ -f bench/go.mod ]] || { echo "make bench: bench/go.mod is not there" >&2; exit 1; }
-	cd bench && go test -run '^$$' -bench . -benchmem ./...
+bench: ## what a fleet costs and how fast it rotates, beside a loop, a script and other schedulers; 6 minutes; FULL=1 with 100,000 tokens, half an hour
+	cd bench && go run ./fleet $(if $(FULL),-full) $(if $(ONLY),-only $(ONLY))
 	cd bench && go test -count=1 -timeout 20m -v -run 'TestSchedulers$$' . -args -table $(if $(FULL),-full)
 	go test -count=1 -v -run 'TestUnderTheLimit$$|TestRequestsForEachRotation$$' ./internal/app
+	cd bench && go test -run '^$$' -bench . -benchmem .
 
 .PHONY: tools
 tools: ## install the programs that tests call (promtool, prometheus, systemd-analyze, mkfs.ext4, rpm, mandoc, chromium)
