@@ -92,6 +92,7 @@ test: tools ## all tests: the product with the race detector, deploy/, and again
 	go test -run TestSharedMachine ./internal/rotation -shared.seeds 1000
 	go test -tags failpoint -run 'Parse|Process' ./internal/failpoint
 	cd tools/mixin && go test -count=1 ./...
+	cd bench && go test -count=1 ./...
 	@# Tests against a real Vault mostly wait. Those of deploy/ run beside them, with a lower priority.
 	@(cd test/deploy && exec nice -n 10 go test -count=1 ./...) & deploy=$$!; failed=; \
 	($(E2E)) || failed=yes; \
@@ -167,9 +168,9 @@ alerts-e2e: tools ## a daemon fails in every way that has an alert, with a real 
 	cd test/alerts && go test -count=1 -timeout 30m -parallel 64 -v -run 'TestEveryAlert$$' . -args -every -within 16m $(if $(PAGE),-page $(abspath $(PAGE))) $(if $(PER_TOKEN),-per-token $(PER_TOKEN)) $(if $(ONLY),-only $(ONLY)) $(if $(OUT),-out $(abspath $(OUT)))
 
 .PHONY: bench
-bench: ## what a fleet costs and how fast it rotates, beside a loop, a script and other schedulers; 6 minutes; FULL=1 with 100,000 tokens, half an hour
-	cd bench && go run ./fleet $(if $(FULL),-full) $(if $(ONLY),-only $(ONLY))
-	cd bench && go test -count=1 -timeout 20m -v -run 'TestSchedulers$$' . -args -table $(if $(FULL),-full)
+bench: ## what a fleet costs and how fast it rotates, beside a loop, a script and other schedulers; 10 minutes; FULL=1 with 100,000 tokens, 45 minutes; UPDATE=1 writes the tables of docs/
+	cd bench && go run ./fleet $(if $(FULL),-full) $(if $(UPDATE),-update) $(if $(ONLY),-only $(ONLY))
+	cd bench && go test -count=1 -timeout 20m -v -run 'TestSchedulers$$' . -args -table $(if $(FULL),-full) $(if $(UPDATE),-update)
 	go test -count=1 -v -run 'TestUnderTheLimit$$|TestRequestsForEachRotation$$' ./internal/app
 	cd bench && go test -run '^$$' -bench . -benchmem .
 

@@ -22,13 +22,19 @@ import (
 	netresearch "github.com/netresearch/go-cron"
 	robfig "github.com/robfig/cron/v3"
 
+	"rotatord/bench/marked"
 	"rotatord/internal/scheduler"
 )
 
 var (
 	table = flag.Bool("table", false, "compare schedulers at up to 100,000 entries, and print a table in Markdown")
 	full  = flag.Bool("full", false, "with -table: robfig/cron at 100,000 entries too, which takes another minute and a half")
+
+	update = flag.Bool("update", false, "with -table and -full: write the table into docs/benchmarks.md")
 )
+
+// page has the table that -update writes.
+const page = "../docs/benchmarks.md"
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -313,6 +319,45 @@ func TestSchedulers(t *testing.T) {
 	}
 	fmt.Print(render(sizes, costs))
 	held(t, sizes, costs)
+	if *update && *full && !t.Failed() {
+		content, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		written, err := marked.Replace(string(content), "schedulers", render(sizes, costs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(page, []byte(written), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestSchedulersPage checks that the page has each contestant in each table, with a number for each size.
+func TestSchedulersPage(t *testing.T) {
+	content, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := marked.Find(string(content), "schedulers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tables := strings.Split(strings.TrimSpace(text), "\n\n")
+	if len(tables) != 4 {
+		t.Fatalf("%d tables, want 4", len(tables))
+	}
+	for _, table := range tables {
+		cells := marked.Cells(table)
+		for _, c := range contestants {
+			for _, column := range []string{"1000 entries", "10000 entries", "100000 entries"} {
+				if cell := cells[c.name][column]; cell == "" || cell == "not run" {
+					t.Errorf("%s has %q for %s: run make bench FULL=1 UPDATE=1\n%s", c.name, cell, column, table)
+				}
+			}
+		}
+	}
 }
 
 // held checks the promises.
@@ -336,7 +381,10 @@ func held(t *testing.T, sizes []int, costs map[string][]cost) {
 func render(sizes []int, costs map[string][]cost) string {
 	var b strings.Builder
 	section := func(title string, cell func(ours, c cost, n int) string) {
-		fmt.Fprintf(&b, "\n| %s |", title)
+		if b.Len() > 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(&b, "| %s |", title)
 		for _, n := range sizes {
 			fmt.Fprintf(&b, " %d entries |", n)
 		}

@@ -51,6 +51,7 @@ func exit(err error) {
 // bench is one run.
 type bench struct {
 	binary   string
+	root     string // of the repository
 	dir      string // everything is below it
 	inMemory bool   // the directory is not on a disk
 	tokens   []int
@@ -60,16 +61,23 @@ type bench struct {
 
 	rest, idle, scrapeTime, every time.Duration
 	scrapes                       int
-	hundred, thousand             int // tokens of one credential
-	credentials, each             int // for the rows of many credentials
+	counts
 
 	sizes, rotations results
 	ownSeries        map[string]int // of a daemon with one token, by metrics.per_token
 	log              io.Writer
 }
 
+// counts are how many tokens are due at once, as the rows say. Only a test changes them.
+type counts struct {
+	hundred, thousand int // of one credential
+	credentials, each int // of each of many
+}
+
+var asTheRowsSay = counts{hundred: 100, thousand: 1000, credentials: 20, each: 100}
+
 // groups are what -only names.
-var groups = []string{"check", "rest", "start", "restart", "reload", "metrics", "api", "idle", "listing",
+var groups = []string{"check", "rest", "start", "restart", "reload", "metrics", "api", "listing", "used",
 	"hundred", "hundred-far", "thousand", "thousand-reserve", "bound", "syncs", "killed"}
 
 func (b *bench) wants(any ...string) bool {
@@ -82,7 +90,7 @@ func (b *bench) say(format string, args ...any) {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	b := &bench{sizes: results{}, rotations: results{}, ownSeries: map[string]int{}, log: stderr}
+	b := &bench{counts: asTheRowsSay, sizes: results{}, rotations: results{}, ownSeries: map[string]int{}, log: stderr}
 	flags := flag.NewFlagSet("fleet", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	tokens := flags.String("tokens", "1,1000,10000", "sizes of the fleet; none for only the rows about rotations")
@@ -90,16 +98,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	dir := flags.String("dir", "", "directory on a disk for everything that is written (default: that of temporary files, or .tools if that one is in memory)")
 	flags.StringVar(&b.binary, "binary", "", "program to measure, in place of building one")
 	flags.BoolVar(&b.full, "full", false, "also 100,000 tokens, a later listing, and waiting for the next window of the limit; half an hour")
+	update := flags.Bool("update", false, "write the results into the tables of docs/benchmarks.md and docs/sizing.md; what this run does not measure stays there")
 	flags.BoolVar(&b.slot, "slot", false, "tokens are due at a full minute also in the rows of few tokens: for a program that takes longer than -every for them")
 	flags.DurationVar(&b.rest, "rest", 15*time.Second, "how long a daemon rests before its memory is read")
 	flags.DurationVar(&b.idle, "idle", 20*time.Second, "how long an idle daemon is watched; a day is extrapolated from that")
 	flags.IntVar(&b.scrapes, "scrapes", 100, "scrapes before memory is read again")
 	flags.DurationVar(&b.scrapeTime, "scrape-time", 30*time.Second, "no more scrapes after this time; the cell then says how many there were")
 	flags.DurationVar(&b.every, "every", 10*time.Second, "how long after their first start tokens are due that are to be rotated")
-	flags.IntVar(&b.hundred, "hundred", 100, "tokens of one credential in the rows with 100")
-	flags.IntVar(&b.thousand, "thousand", 1000, "and in the rows with 1,000")
-	flags.IntVar(&b.credentials, "credentials", 20, "credentials in the rows with 20")
-	flags.IntVar(&b.each, "each", 100, "tokens for each of them")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -144,19 +149,21 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	err = b.measure(ctx)
 	fmt.Fprint(stdout, b.render()) // also what was measured before an error
-	return err
+	if err != nil || !*update {
+		return err
+	}
+	return b.update(b.root)
 }
 
 // prepare makes a directory and builds the program. clean removes the directory, also after an error.
 func (b *bench) prepare(ctx context.Context, parent string) (clean func(), err error) {
 	clean = func() {}
-	root, err := repository()
-	if err != nil {
+	if b.root, err = repository(); err != nil {
 		return clean, err
 	}
 	if parent == "" {
 		if parent = os.TempDir(); inMemory(parent) {
-			parent = filepath.Join(root, ".tools")
+			parent = filepath.Join(b.root, ".tools")
 			if err := os.MkdirAll(parent, 0o755); err != nil {
 				return clean, err
 			}
@@ -170,15 +177,23 @@ func (b *bench) prepare(ctx context.Context, parent string) (clean func(), err e
 	if b.binary == "" {
 		b.say("building rotatord")
 		b.binary = filepath.Join(b.dir, "rotatord")
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.binary, "./cmd/rotatord")
-		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return clean, fmt.Errorf("building rotatord: %w\n%s", err, out)
+		if err := build(ctx, b.root, b.binary); err != nil {
+			return clean, err
 		}
 	}
 	b.binary, err = filepath.Abs(b.binary)
 	return clean, err
+}
+
+// build builds the program as `make build` does.
+func build(ctx context.Context, root, path string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "./cmd/rotatord")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building rotatord: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // repository returns the root of the repository: the nearest directory above that has the command.
@@ -222,6 +237,11 @@ func (b *bench) measure(ctx context.Context) error {
 		if err := b.measureSize(ctx, n); err != nil {
 			return fmt.Errorf("%s tokens: %w", number(int64(n)), err)
 		}
+		if b.wants("used") && (b.full || len(b.only) > 0) {
+			if err := b.measureUsed(ctx, n); err != nil {
+				return fmt.Errorf("%s tokens, all rotated: %w", number(int64(n)), err)
+			}
+		}
 	}
 	for _, one := range []struct {
 		row    string
@@ -252,17 +272,34 @@ func (b *bench) measure(ctx context.Context) error {
 	return nil
 }
 
-// render returns both tables, and what they were measured on.
+// render returns both tables, and what they were measured on. With -only they have only what was measured.
 func (b *bench) render() string {
 	var columns []string
 	for _, n := range b.tokens {
 		columns = append(columns, number(int64(n)))
 	}
 	out := b.machine() + "\n"
-	if len(columns) > 0 {
-		out += "\n" + render("tokens of one credential, never rotated", sizeRows, columns, b.sizes)
+	for _, t := range []struct {
+		title   string
+		all     rows
+		columns []string
+		cells   results
+	}{{sizesTitle, sizeRows, columns, b.sizes}, {rotationsTitle, rotationRows, rotationColumns, b.rotations}} {
+		if len(t.columns) == 0 {
+			continue
+		}
+		some := t.all
+		if len(b.only) > 0 {
+			some = slices.DeleteFunc(slices.Clone(some), func(row [2]string) bool {
+				_, claimed := claims[row[0]]
+				return claimed || t.cells[row[0]][t.columns[0]] == ""
+			})
+		}
+		if len(some) > 0 {
+			out += "\n" + render(t.title, some, t.columns, t.cells)
+		}
 	}
-	return out + "\n" + render("rotations", rotationRows, rotationColumns, b.rotations)
+	return out
 }
 
 // machine describes where this runs.

@@ -25,7 +25,7 @@ import (
 // This file starts, watches and stops the processes, and reads what the kernel says about them.
 
 // patience bounds every wait for something that is to happen. Only a program that hangs reaches it.
-const patience = 10 * time.Minute
+const patience = 30 * time.Minute
 
 // other is the process of the doubles.
 type other struct {
@@ -199,8 +199,17 @@ func (d *daemon) stop() { d.end(syscall.SIGTERM) }
 // kill ends it as a crash does.
 func (d *daemon) kill() { d.end(syscall.SIGKILL) }
 
-// end signals the daemon, and what it runs under if that is so: they are one group.
+// end signals the daemon, and what it runs under if that is so: they are one group. It does nothing with one that was not
+// started, or that has ended.
 func (d *daemon) end(s syscall.Signal) {
+	if d == nil {
+		return
+	}
+	select {
+	case <-d.done:
+		return
+	default:
+	}
 	_ = syscall.Kill(-d.cmd.Process.Pid, s) // it may have ended
 	select {
 	case <-d.done:

@@ -31,14 +31,14 @@ func (b burst) tokens() int { return b.accounts * b.per }
 
 // outcome is what came of a burst. Each count is of this burst alone.
 type outcome struct {
-	done   int           // in the first window
-	took   time.Duration // from the due time until the last of those was confirmed in Vault
-	all    time.Duration // until all were; 0 if not waited for
-	vault  int           // requests to Vault
-	cpu    time.Duration
-	disk   int64
-	diskOK error
-	syncs  int
+	done    int           // in the first window
+	took    time.Duration // from the due time until the last of those was confirmed in Vault
+	all     time.Duration // until all were; 0 if not waited for
+	vault   int           // requests to Vault
+	cpu     time.Duration
+	disk    int64
+	diskErr error
+	syncs   int
 }
 
 // So many tokens may take longer than the time after which an @every makes them due again. A slot of cron comes once, and
@@ -105,28 +105,14 @@ func (b *bench) rotate(ctx context.Context, due burst) (o outcome, w *world, err
 	if err := b.watch(ctx, w, d, due, at, &o); err != nil {
 		return o, w, err
 	}
-	if err := sleep(ctx, time.Second); err != nil { // the last ones are noted in the ledger
-		return o, w, err
-	}
 	after, err := d.cpu()
 	if err != nil {
 		return o, w, err
 	}
 	o.cpu = after - cpu
-	o.disk, o.diskOK = d.writtenBytes()
-	o.disk, o.diskOK = o.disk-disk, errors.Join(diskErr, o.diskOK)
-	s, err := w.seen(ctx)
-	if err != nil {
-		return o, w, err
-	}
-	if o.vault = s.Vault; s.Refused > 0 {
-		return o, w, fmt.Errorf("%d requests of the daemon were refused with 429", s.Refused)
-	}
-	done := due.tokens()
-	if o.all == 0 {
-		done = o.done
-	}
-	if err := checkTruth(ctx, w, 0, due.accounts, done); err != nil {
+	o.disk, o.diskErr = d.writtenBytes()
+	o.disk, o.diskErr = o.disk-disk, errors.Join(diskErr, o.diskErr)
+	if err := o.check(ctx, w, due); err != nil {
 		return o, w, fmt.Errorf("rotatord: %w", err)
 	}
 	if due.traced {
@@ -136,11 +122,27 @@ func (b *bench) rotate(ctx context.Context, due burst) (o outcome, w *world, err
 	return o, w, err
 }
 
-// watch waits until the tokens are done.
+// check compares an outcome with what the doubles have seen.
+func (o *outcome) check(ctx context.Context, w *world, due burst) error {
+	s, err := w.seen(ctx)
+	if err != nil {
+		return err
+	}
+	if o.vault = s.Vault; s.Refused > 0 {
+		return fmt.Errorf("%d requests were refused with 429", s.Refused)
+	}
+	done := due.tokens()
+	if o.all == 0 {
+		done = o.done
+	}
+	return checkTruth(ctx, w, 0, due.accounts, done)
+}
+
+// watch waits until the tokens are done, and noted in the ledger.
 func (b *bench) watch(ctx context.Context, w *world, d *daemon, due burst, at time.Time, o *outcome) error {
 	moved := time.Now()
 	last := 0
-	return d.until(ctx, "has rotated them", 20*time.Millisecond, func() (bool, error) {
+	err := d.until(ctx, "has rotated them", 20*time.Millisecond, func() (bool, error) {
 		s, err := w.seen(ctx)
 		if err != nil {
 			return false, err
@@ -161,6 +163,10 @@ func (b *bench) watch(ctx context.Context, w *world, d *daemon, due burst, at ti
 		}
 		return false, nil
 	})
+	if err != nil {
+		return err
+	}
+	return sleep(ctx, time.Second)
 }
 
 // nextOf returns when the first token is due.
@@ -249,12 +255,16 @@ func (b *bench) measureBurst(ctx context.Context, row string, due burst, withScr
 		b.rotations.set(row, ours, significant(float64(o.done)/o.took.Seconds()))
 		b.rotations.set(row, loop, significant(float64(due.tokens())/took.Seconds()))
 		b.rotations.set("bound-cpu", ours, timeCell(o.cpu/time.Duration(o.done)))
-		b.rotations.set("bound-disk", ours, b.diskCell(o.disk/int64(o.done), o.diskOK))
+		b.rotations.set("bound-disk", ours, b.diskCell(o.disk/int64(o.done), o.diskErr))
 		b.rotations.set("vault", ours, significant(float64(o.vault)/float64(o.done)))
+		b.rotations.set(row, script, "not run: one after the other")
 		b.rotations.set("vault", loop, "1")
 		b.rotations.set("vault", script, "1")
 	}
 	if !withScript {
+		if row != "bound" {
+			b.rotations.set(row, script, "not run: ten times the first row")
+		}
 		return nil
 	}
 	if _, err := exec.LookPath("curl"); err != nil {
@@ -270,10 +280,11 @@ func (b *bench) measureBurst(ctx context.Context, row string, due burst, withScr
 
 // measureSyncs counts disk syncs, with strace.
 func (b *bench) measureSyncs(ctx context.Context) error {
-	for row, due := range map[string]burst{
-		"syncs-one":  {accounts: 1, per: b.hundred, traced: true},
-		"syncs-many": {accounts: b.credentials, per: max(1, b.each/2), traced: true},
-	} {
+	for _, row := range []string{"syncs-one", "syncs-many"} {
+		due := burst{accounts: 1, per: b.hundred, traced: true}
+		if row == "syncs-many" {
+			due = burst{accounts: b.credentials, per: max(1, b.each/2), traced: true}
+		}
 		b.rotations.set(row, loop, "0")
 		b.rotations.set(row, script, "0")
 		if err := exec.CommandContext(ctx, "strace", "-f", "--seccomp-bpf", "-o", os.DevNull, "true").Run(); err != nil {

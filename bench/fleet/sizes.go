@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,7 +33,7 @@ func (b *bench) measureSize(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	if !b.wants("rest", "start", "restart", "reload", "metrics", "api", "idle", "listing") {
+	if !b.wants("rest", "start", "restart", "reload", "metrics", "api", "listing") {
 		return nil
 	}
 
@@ -47,59 +48,22 @@ func (b *bench) measureSize(ctx context.Context, n int) error {
 		return err
 	}
 	set("start", timeCell(took))
-	if b.wants("rest", "start", "idle") {
-		if err := b.measureRest(ctx, w, d, set); err != nil {
-			return err
+	for _, step := range []struct {
+		wanted bool
+		do     func() error
+	}{
+		{b.wants("rest", "start"), func() error { return b.measureRest(ctx, w, d, set) }},
+		{b.wants("api"), func() error { return measureAPI(ctx, d, n, set) }},
+		{b.wants("metrics"), func() error { return b.measureMetrics(ctx, d, n, "", set) }},
+		{b.wants("rest"), func() error { return b.measureScrapes(ctx, d, column, set) }},
+		{b.wants("reload"), func() error { return b.measureReload(ctx, d, column, set) }},
+		{b.wants("listing") && b.full, func() error { return b.measureListing(ctx, w, d, column, set) }},
+		{b.wants("metrics"), func() error { return b.measureEssential(ctx, w, d, n, set) }},
+	} {
+		if !step.wanted {
+			continue
 		}
-	}
-	if b.wants("api") {
-		if err := measureAPI(ctx, d, n, set); err != nil {
-			return err
-		}
-	}
-	if b.wants("metrics") {
-		if err := b.measureMetrics(ctx, d, n, "", set); err != nil {
-			return err
-		}
-	}
-	if b.wants("rest") {
-		if err := b.measureScrapes(ctx, d, column, set); err != nil {
-			return err
-		}
-	}
-	if b.wants("reload") {
-		b.say("%s tokens: reloads", column)
-		var took []time.Duration
-		for range 3 {
-			t, err := d.reload(ctx)
-			if err != nil {
-				return err
-			}
-			took = append(took, t)
-		}
-		set("reload", timeCell(middle(took)))
-		peak, err := d.memory("VmHWM")
-		if err != nil {
-			return err
-		}
-		set("peak-reloaded", bytesCell(peak))
-	}
-	if b.wants("listing") && b.full {
-		if err := b.measureListing(ctx, w, d, column, set); err != nil {
-			return err
-		}
-	}
-	if b.wants("metrics") {
-		if err := w.configure(settings{perToken: "essential"}); err != nil {
-			return err
-		}
-		if _, err := d.reload(ctx); err != nil {
-			return err
-		}
-		if err := b.measureMetrics(ctx, d, n, "essential", set); err != nil {
-			return err
-		}
-		if err := w.configure(settings{}); err != nil {
+		if err := step.do(); err != nil {
 			return err
 		}
 	}
@@ -108,6 +72,9 @@ func (b *bench) measureSize(ctx context.Context, n int) error {
 	}
 
 	b.say("%s tokens: restart", column)
+	if err := w.configure(settings{}); err != nil {
+		return err
+	}
 	d.stop()
 	if d, err = w.start(b.binary); err != nil {
 		return err
@@ -121,6 +88,38 @@ func (b *bench) measureSize(ctx context.Context, n int) error {
 	}
 	set("restart-disk", b.diskCell(d.writtenBytes()))
 	return nil
+}
+
+// measureReload has the daemon read a configuration that did not change.
+func (b *bench) measureReload(ctx context.Context, d *daemon, column string, set func(row, cell string)) error {
+	b.say("%s tokens: reloads", column)
+	var took []time.Duration
+	for range 3 {
+		t, err := d.reload(ctx)
+		if err != nil {
+			return err
+		}
+		took = append(took, t)
+	}
+	peak, err := d.memory("VmHWM")
+	if err != nil {
+		return err
+	}
+	set("reload", timeCell(middle(took)))
+	set("peak-reloaded", bytesCell(peak))
+	set("memory", bytesCell(memoryFor(peak)))
+	return nil
+}
+
+// measureEssential has the daemon show fewer series.
+func (b *bench) measureEssential(ctx context.Context, w *world, d *daemon, n int, set func(row, cell string)) error {
+	if err := w.configure(settings{perToken: "essential"}); err != nil {
+		return err
+	}
+	if _, err := d.reload(ctx); err != nil {
+		return err
+	}
+	return b.measureMetrics(ctx, d, n, "essential", set)
 }
 
 // measureCheck runs `check` three times. The middle time counts, and the highest peak.
@@ -142,9 +141,9 @@ func (b *bench) measureCheck(ctx context.Context, w *world, set func(row, cell s
 	return nil
 }
 
-// measureRest lets the daemon rest, and then watches what it does while nothing is to be done.
+// measureRest lets the daemon rest.
 func (b *bench) measureRest(ctx context.Context, w *world, d *daemon, set func(row, cell string)) error {
-	b.say("%s tokens: at rest for %s, then watched for %s", number(int64(w.shape.tokens())), b.rest, b.idle)
+	b.say("%s tokens: at rest for %s", number(int64(w.shape.tokens())), b.rest)
 	if err := sleep(ctx, b.rest); err != nil {
 		return err
 	}
@@ -154,37 +153,124 @@ func (b *bench) measureRest(ctx context.Context, w *world, d *daemon, set func(r
 	}
 	set("rest", bytesCell(resident))
 	set("start-disk", b.diskCell(d.writtenBytes()))
-	if !b.wants("idle") {
-		return nil
-	}
+	return nil
+}
+
+// idled is what a daemon does in a time in which nothing is to be done, as of a day.
+type idled struct {
+	cpu                time.Duration
+	disk               int64
+	diskErr            error
+	cloudflare, listed int64
+	vault              int64
+}
+
+// watchIdle watches an idle daemon, and extrapolates a day.
+func (b *bench) watchIdle(ctx context.Context, w *world, d *daemon) (day idled, err error) {
 	cpu, err := d.cpu()
 	if err != nil {
-		return err
+		return day, err
 	}
 	disk, diskErr := d.writtenBytes()
 	if err := w.reset(ctx); err != nil {
-		return err
+		return day, err
 	}
 	if err := sleep(ctx, b.idle); err != nil {
-		return err
+		return day, err
 	}
 	after, err := d.cpu()
 	if err != nil {
-		return err
+		return day, err
 	}
-	days := float64(24*time.Hour) / float64(b.idle)
-	set("idle-cpu", significant((after-cpu).Seconds()*days))
 	written, err := d.writtenBytes()
-	if err == nil {
-		err = diskErr
-	}
-	set("idle-disk", b.diskCell(int64(float64(written-disk)*days), err))
-	s, err := w.seen(ctx)
+	s, seenErr := w.seen(ctx)
+	days := float64(24*time.Hour) / float64(b.idle)
+	extrapolate := func(n int64) int64 { return int64(float64(n) * days) }
+	return idled{
+		cpu: time.Duration(extrapolate(int64(after - cpu))), disk: extrapolate(written - disk), diskErr: errors.Join(diskErr, err),
+		cloudflare: extrapolate(int64(s.Cloudflare - s.Listed)), listed: extrapolate(int64(s.Listed)), vault: extrapolate(int64(s.Vault)),
+	}, seenErr
+}
+
+// measureUsed has a fleet rotate all its tokens, restarts it, and looks at what it does then: its sinks are watched, and it
+// has more to show. It needs more credentials than one, so that Cloudflare's limit does not make it last for hours.
+func (b *bench) measureUsed(ctx context.Context, n int) error {
+	column := number(int64(n))
+	accounts := (n + 499) / 500
+	s := shape{accounts: accounts, per: n / accounts, limit: 1200, hosts: min(accounts, 100)}
+	b.say("%s tokens of %d credential(s): all are rotated", column, accounts)
+	w, err := newWorld(b.dir, s)
 	if err != nil {
 		return err
 	}
-	// A listing in that time is no part of it: it is hourly.
-	set("idle-requests", fmt.Sprintf("%s and %s", number(int64(float64(s.Cloudflare-s.Listed)*days)), number(int64(float64(s.Vault)*days))))
+	defer w.close()
+	at := time.Now().Add(b.every + time.Duration(n/2000)*time.Second + time.Minute).Truncate(time.Minute)
+	if err := w.configure(settings{at: at, grace: "1h"}); err != nil {
+		return err
+	}
+	d, err := w.start(b.binary)
+	if err != nil {
+		return err
+	}
+	defer func() { d.stop() }()
+	if _, err := d.ready(ctx); err != nil {
+		return err
+	}
+	if err := d.until(ctx, "has rotated all tokens", time.Second, func() (bool, error) {
+		s, err := w.seen(ctx)
+		return s.Confirmed == w.shape.tokens(), err
+	}); err != nil {
+		return err
+	}
+	if err := sleep(ctx, time.Second); err != nil {
+		return err
+	}
+	d.stop()
+	if err := checkTruth(ctx, w, 0, accounts, w.shape.tokens()); err != nil {
+		return err
+	}
+
+	if err := w.configure(settings{}); err != nil {
+		return err
+	}
+	if d, err = w.start(b.binary); err != nil {
+		return err
+	}
+	if _, err := d.ready(ctx); err != nil {
+		return err
+	}
+	b.say("%s tokens, all rotated: at rest for %s, then watched for %s", column, b.rest, b.idle)
+	if err := sleep(ctx, b.rest); err != nil {
+		return err
+	}
+	resident, err := d.memory("VmRSS")
+	if err != nil {
+		return err
+	}
+	day, err := b.watchIdle(ctx, w, d)
+	if err != nil {
+		return err
+	}
+	size, series, _, err := scrape(ctx, d, false)
+	if err != nil {
+		return err
+	}
+	set := func(row, cell string) { b.sizes.set(row, column, cell) }
+	set("used-rest", bytesCell(resident))
+	set("used-size", bytesCell(size))
+	set("used-series", significant(float64(series-int64(b.ownSeries[""]))/float64(n)))
+	if n == 1 {
+		set("used-series", fmt.Sprintf("%d in all", series))
+	}
+	set("used-cpu", significant(day.cpu.Seconds()))
+	set("used-disk", b.diskCell(day.disk, day.diskErr))
+	// One account lists a thousand tokens on a page each hour. Small ones are looked at more often (docs/configuration.md).
+	listings := 24 * (int64(n+999) / 1000)
+	if s.per <= 200 {
+		listings = max(listings, day.listed)
+	}
+	set("used-cloudflare", number(day.cloudflare+listings))
+	set("used-vault", number(day.vault))
 	return nil
 }
 
@@ -365,6 +451,15 @@ func (b *bench) measureListing(ctx context.Context, w *world, d *daemon, column 
 	set("listing-disk", b.diskCell(written-disk, err))
 	set("listing-requests", number(int64(s.Cloudflare)))
 	return nil
+}
+
+// memoryFor returns a limit for a daemon that needed so much at most: a power of two, with a quarter to spare.
+func memoryFor(peak int64) int64 {
+	limit := int64(64 << 20)
+	for limit < peak+peak/4 {
+		limit *= 2
+	}
+	return limit
 }
 
 // diskCell is a cell of bytes written to a disk.

@@ -43,10 +43,19 @@ var sizeRows = rows{
 	{"listing-disk", "written to disk by a listing later"},
 	{"listing-cpu", "processor time of a listing later"},
 	{"listing-requests", "requests to Cloudflare for a listing"},
-	{"idle-cpu", "idle, without listings: processor seconds a day"},
-	{"idle-disk", "idle, without listings: written to disk a day"},
-	{"idle-requests", "idle, without listings: requests a day, to Cloudflare and Vault"},
+	{"used-rest", "all rotated: resident at rest"},
+	{"used-size", "all rotated: `/metrics`"},
+	{"used-series", "all rotated: series for each token"},
+	{"used-cpu", "all rotated, idle: processor seconds a day"},
+	{"used-disk", "all rotated, idle: written to disk a day"},
+	{"used-cloudflare", "all rotated, idle: requests to Cloudflare a day, with 24 listings"},
+	{"used-vault", "all rotated, idle: requests to Vault a day"},
+	{"memory", "memory to give it"},
 }
+
+// sizingRows are the rows of sizeRows that docs/sizing.md has.
+var sizingRows = []string{"memory", "rest", "peak-scraped", "start", "restart", "metrics", "metrics-size", "series", "essential-size", "essential-series",
+	"start-disk", "restart-disk", "used-rest", "used-size", "used-series", "used-cpu", "used-disk", "used-cloudflare", "used-vault"}
 
 // rotationRows have a column for the daemon and for each program that could take its place.
 var rotationRows = rows{
@@ -54,20 +63,20 @@ var rotationRows = rows{
 	{"hundred-far", "the same, and Cloudflare answers after 200 ms"},
 	{"thousand", "1,000 of one credential, `requests_per_5m: 1200`"},
 	{"thousand-reserve", "1,000 of one credential, `requests_per_5m: 1000`"},
-	{"bound", "rotations a second, 20 credentials, 2,000 tokens"},
+	{"bound", "rotations a second, 2,000 tokens of 20 credentials"},
 	{"bound-cpu", "the same: processor time for each rotation"},
 	{"bound-disk", "the same: written to disk for each rotation"},
-	{"vault", "requests to Vault for each rotation"},
+	{"vault", "the same: requests to Vault for each rotation"},
 	{"syncs-one", "disk syncs for each rotation, 100 tokens of one credential"},
-	{"syncs-many", "disk syncs for each rotation, 20 credentials"},
-	{"killed", "kill -9 with 300 or more rotations in progress, until ready"},
+	{"syncs-many", "disk syncs for each rotation, 1,000 tokens of 20 credentials"},
+	{"killed", "kill -9 with so many rotations in progress, until ready"},
 	{"killed-done", "the same, until all of them are done"},
 	{"binary", "stripped binary"},
 	{"crash", "a crash after Cloudflare's answer"},
 	{"lost", "an answer that is lost"},
 	{"readback", "what was written is read back"},
 	{"record", "a record of who rotated what, when, and why"},
-	{"share", "other users of the credential, and the limit of 200 requests a second"},
+	{"share", "Cloudflare's limits, and other users of the credential"},
 }
 
 // columns of the second table.
@@ -85,7 +94,7 @@ var claims = map[string][3]string{
 	"lost":     {"in doubt, and resolved by looking", "unnoticed, or rotated again blindly", "unnoticed"},
 	"readback": {"yes", "no", "no"},
 	"record":   {"yes", "no", "no"},
-	"share":    {"a reserve is kept; at most 160 requests a second", "not looked at", "not looked at"},
+	"share":    {"kept, with a reserve for them", "not looked at", "not looked at"},
 }
 
 // results are cells by row and column.
@@ -114,6 +123,19 @@ func render(title string, all rows, columns []string, cells results) string {
 		b.WriteString("\n")
 	}
 	return b.String()
+}
+
+// named returns a table's rows, of these keys if there are any.
+func (r rows) named(keys []string) rows {
+	var chosen rows
+	for _, key := range keys {
+		for _, row := range r {
+			if row[0] == key {
+				chosen = append(chosen, row)
+			}
+		}
+	}
+	return chosen
 }
 
 // number writes a whole number with commas.

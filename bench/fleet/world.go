@@ -79,9 +79,9 @@ func (w *world) configure(s settings) error {
 		return value
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "listen: %s\nadmin_socket: %s\nstate: {dir: %s}\nmetrics: {per_token: %s}\n",
+	fmt.Fprintf(&b, "listen: %s\nadmin_socket: %q\nstate: {dir: %q}\nmetrics: {per_token: %s}\n",
 		w.listen, filepath.Join(w.dir, "admin.sock"), filepath.Join(w.dir, "state"), or(s.perToken, "full"))
-	fmt.Fprintf(&b, "vault:\n  address: %s\n  auth: {approle: {role_id: {file: %s}, secret_id: {file: %s}}}\n",
+	fmt.Fprintf(&b, "vault:\n  address: %s\n  auth: {approle: {role_id: {file: %q}, secret_id: {file: %q}}}\n",
 		w.Vault, filepath.Join(w.dir, "role-id"), filepath.Join(w.dir, "secret-id"))
 	accounts, per := s.accounts, s.per
 	if accounts == 0 {
@@ -92,7 +92,7 @@ func (w *world) configure(s settings) error {
 	}
 	b.WriteString("accounts:\n")
 	for account := range accounts {
-		fmt.Fprintf(&b, "  %s: {account_id: %s, api_token: {file: %s}, base_url: %s, inventory_every: %s", accountName(account), accountID(account),
+		fmt.Fprintf(&b, "  %s: {account_id: %s, api_token: {file: %q}, base_url: %s, inventory_every: %s", accountName(account), accountID(account),
 			filepath.Join(w.dir, accountName(account)), w.Cloudflare[account%len(w.Cloudflare)], or(s.inventory, "1h"))
 		if s.limit > 0 {
 			fmt.Fprintf(&b, ", requests_per_5m: %d", s.limit)
