@@ -66,14 +66,15 @@ func (l *memoryLedger) SaveAll(ctx context.Context, all []rotation.Record) ([]ro
 	if err != nil {
 		return nil, err
 	}
+	saved := make([]rotation.Record, len(all))
 	for i, r := range all {
-		saved, err := l.save(ctx, r)
+		one, err := l.save(ctx, r)
 		if err != nil {
-			return nil, err
+			return saved, err
 		}
-		all[i] = saved
+		saved[i] = one
 	}
-	return all, nil
+	return saved, nil
 }
 
 func (l *memoryLedger) All(context.Context) (all []rotation.Record, err error) {

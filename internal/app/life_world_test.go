@@ -164,14 +164,15 @@ func (w *living) Save(_ context.Context, r rotation.Record) (rotation.Record, er
 }
 
 func (w *living) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
+	saved := make([]rotation.Record, len(all))
 	for i, r := range all {
-		saved, err := w.Save(ctx, r)
+		one, err := w.Save(ctx, r)
 		if err != nil {
-			return nil, err
+			return saved, err
 		}
-		all[i] = saved
+		saved[i] = one
 	}
-	return all, nil
+	return saved, nil
 }
 
 func (w *living) All(context.Context) ([]rotation.Record, error) {

@@ -45,8 +45,8 @@ import (
 //
 // Save is check-and-set by revision, so that several writers of one ledger cannot overwrite each
 // other's changes. SaveAll is all or nothing in a local ledger. A ledger in a key-value store cannot
-// promise that: after an error it may have saved any of the records. A caller of SaveAll
-// must therefore load the records again after an error.
+// promise that: after an error it may have saved any of the records, and returns those of which it
+// knows. A caller of SaveAll must therefore load the others again after an error.
 type Ledger interface {
 	rotation.OracleLedger
 	rotation.Pauses

@@ -130,24 +130,29 @@ func (e *enrollment) save(ctx context.Context) error {
 	for i, at := range e.changed {
 		batch[i] = e.records[at]
 	}
-	saved, err := e.rotator.ledger.SaveAll(ctx, batch)
-	if errors.Is(err, ErrConflict) && e.rotator.replica != nil { // another replica enrolls them too
-		return e.saveEach(ctx)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrLedger, err)
-	}
+	saved, err := e.rotator.saveAll(ctx, batch)
+	var unsaved []int
 	for i, at := range e.changed {
+		if saved[i].Revision == 0 {
+			unsaved = append(unsaved, at)
+			continue
+		}
 		e.records[at] = saved[i]
+		e.rotator.tellMissed(saved[i].Token, e.missed[at])
 	}
-	for _, at := range e.changed {
-		e.rotator.tellMissed(e.tokens[at].Name, e.missed[at])
+	e.changed = append(e.changed[:0], unsaved...)
+	switch {
+	case errors.Is(err, ErrConflict) && e.rotator.replica != nil: // another replica enrolls them too
+		return e.saveEach(ctx)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrLedger, err)
 	}
 	return nil
 }
 
-// saveEach enrolls each of the changed tokens by itself. Those that are enrolled already stay as they are. Replicas that
-// start together with many new tokens come here for most of them, so several are under way at the same time.
+// saveEach enrolls each of the tokens that are not saved yet by itself. Those that another replica has enrolled stay as
+// they are. Replicas that start together with many new tokens come here for most of them, so several are under way at
+// the same time.
 func (e *enrollment) saveEach(ctx context.Context) error {
 	saving, ctx := errgroup.WithContext(ctx)
 	saving.SetLimit(16)

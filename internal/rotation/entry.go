@@ -151,6 +151,17 @@ func (e *entry) save(ctx context.Context, next Record) error {
 	return nil
 }
 
+// saveAll saves records of different tokens, and returns one for each: as it was saved, or the zero Record if it was
+// not. What the saved ones show is true, and has to be told now, also if others could not be saved: the next look
+// finds nothing new in them.
+func (r *Rotator) saveAll(ctx context.Context, all []Record) ([]Record, error) {
+	saved, err := r.ledger.SaveAll(ctx, all)
+	if saved == nil {
+		saved = make([]Record, len(all))
+	}
+	return saved, err
+}
+
 // observe adopts next without saving it.
 func (e *entry) observe(next Record) { e.record = next }
 

@@ -54,19 +54,23 @@ type Listed struct {
 func (r *Rotator) RecordListings(ctx context.Context, all []Listed) (changed []Record, err error) {
 	var errs []error
 	for batch := range slices.Chunk(all, batchSize) {
-		saved, err := r.recordListed(ctx, batch)
-		if errors.Is(err, ErrConflict) { // a reload has changed one of them meanwhile
-			saved, err = r.recordEach(ctx, batch)
+		saved, unsaved, err := r.recordListed(ctx, batch)
+		changed = append(changed, saved...)
+		if errors.Is(err, ErrConflict) { // a reload, or another replica, has changed one of them meanwhile
+			saved, err = r.recordEach(ctx, unsaved)
+			changed = append(changed, saved...)
 		}
-		changed, errs = append(changed, saved...), append(errs, err)
+		errs = append(errs, err)
 	}
 	return changed, errors.Join(errs...)
 }
 
-// recordListed records a batch in one transaction.
-func (r *Rotator) recordListed(ctx context.Context, batch []Listed) ([]Record, error) {
-	var changed []Record
-	var told []func()
+// recordListed records a batch in one transaction. It returns the records that it has changed, and what it has not
+// recorded because of err.
+func (r *Rotator) recordListed(ctx context.Context, batch []Listed) (changed []Record, unsaved []Listed, err error) {
+	var next []Record
+	var shown []Listed // by index of next
+	var told [][]event.Detail
 	var errs []error
 	now := r.now().UTC()
 	for _, one := range batch {
@@ -76,33 +80,42 @@ func (r *Rotator) recordListed(ctx context.Context, batch []Listed) ([]Record, e
 		}
 		defer e.close()
 		if err != nil {
-			errs = append(errs, err)
+			errs, unsaved = append(errs, err), append(unsaved, one)
 			continue
 		}
-		next, isNews := e.record, false
-		for _, facts := range one.Facts {
-			if !r.IsListingNews(one.Token, next, facts) {
-				continue
-			}
-			var news event.Detail
-			isNews = true
-			next, news = next.listed(one.Token, facts.notOlderThan(next.knownAs(one.Token, facts.ID)), now)
-			if news != nil {
-				told = append(told, func() { r.tell(one.Token.Name, event.Actor{Cause: event.ByOutside}, news) })
-			}
-		}
-		if isNews {
-			changed = append(changed, next.heldBy(e.holder(next)))
+		if record, news, isNews := r.shownBy(one, e.record, now); isNews {
+			next, shown, told = append(next, record.heldBy(e.holder(record))), append(shown, one), append(told, news)
 		}
 	}
-	saved, err := r.ledger.SaveAll(ctx, changed)
-	if err != nil {
-		return nil, errors.Join(append(errs, err)...)
+	saved, err := r.saveAll(ctx, next)
+	for i, record := range saved {
+		if record.Revision == 0 {
+			unsaved = append(unsaved, shown[i])
+			continue
+		}
+		changed = append(changed, record)
+		for _, news := range told[i] {
+			r.tell(record.Token, event.Actor{Cause: event.ByOutside}, news)
+		}
 	}
-	for _, tell := range told {
-		tell()
+	return changed, unsaved, errors.Join(append(errs, err)...)
+}
+
+// shownBy returns a record with what an inventory has seen of its token, and what to tell of that once it is saved. isNews
+// is false if the record has it all.
+func (r *Rotator) shownBy(one Listed, record Record, now time.Time) (_ Record, told []event.Detail, isNews bool) {
+	for _, facts := range one.Facts {
+		if !r.IsListingNews(one.Token, record, facts) {
+			continue
+		}
+		var news event.Detail
+		isNews = true
+		record, news = record.listed(one.Token, facts.notOlderThan(record.knownAs(one.Token, facts.ID)), now)
+		if news != nil {
+			told = append(told, news)
+		}
 	}
-	return saved, errors.Join(errs...)
+	return record, told, isNews
 }
 
 // recordEach records a batch one by one.

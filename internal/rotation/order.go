@@ -158,11 +158,12 @@ func (r *Rotator) orderBatch(ctx context.Context, tokens []Token, out []Ordered,
 			batch, which = append(batch, e.record.ordered(order)), append(which, i)
 		}
 	}
-	saved, err := r.ledger.SaveAll(ctx, batch)
-	if err != nil { // another writer came between, perhaps
-		return append(alone, which...)
-	}
+	saved, _ := r.saveAll(ctx, batch)
 	for n, i := range which {
+		if saved[n].Revision == 0 { // another writer came between, perhaps: alone it says what is wrong
+			alone = append(alone, i)
+			continue
+		}
 		out[i].Record = saved[n]
 		r.saved(saved[n])
 	}
@@ -234,12 +235,14 @@ func (r *Rotator) cancelBatch(ctx context.Context, tokens []Token) (saved []Reco
 			batch, which = append(batch, e.record.orderCancelled()), append(which, t)
 		}
 	}
-	saved, err := r.ledger.SaveAll(ctx, batch)
-	if err != nil { // another writer came between, perhaps
-		return nil, append(alone, which...)
-	}
-	for _, record := range saved {
+	all, _ := r.saveAll(ctx, batch)
+	for i, record := range all {
+		if record.Revision == 0 { // another writer came between, perhaps
+			alone = append(alone, which[i])
+			continue
+		}
 		r.saved(record)
+		saved = append(saved, record)
 	}
 	return saved, alone
 }

@@ -340,8 +340,10 @@ type Ledger interface {
 	// Save stores r if the stored revision is still r.Revision, and returns it with
 	// its new revision; otherwise it changes nothing and returns ErrConflict.
 	Save(ctx context.Context, r Record) (Record, error)
-	// SaveAll saves records of different tokens as Save does, in few transactions. After
-	// an error it may have saved any of them, and the caller loads them again.
+	// SaveAll saves records of different tokens as Save does, in few transactions, and
+	// returns them in the same order. After an error it may have saved some of them: it
+	// returns those, with the zero Record in place of each other, or nil if it has saved
+	// none. The caller loads the others again.
 	SaveAll(ctx context.Context, all []Record) ([]Record, error)
 	// All returns every record, in no particular order.
 	All(ctx context.Context) ([]Record, error)

@@ -588,12 +588,13 @@ func (p *process) Save(ctx context.Context, r rotation.Record) (rotation.Record,
 
 // SaveAll implements [rotation.Ledger].
 func (p *process) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
-	saved := slices.Clone(all)
+	saved := make([]rotation.Record, len(all))
 	for i, r := range all {
-		var err error
-		if saved[i], err = p.Save(ctx, r); err != nil {
-			return nil, err
+		one, err := p.Save(ctx, r)
+		if err != nil {
+			return saved, err
 		}
+		saved[i] = one
 	}
 	return saved, nil
 }

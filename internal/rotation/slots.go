@@ -180,29 +180,30 @@ func (r *Rotator) catchUpBatch(ctx context.Context, tokens []Token, records map[
 			changed, passed = append(changed, next), append(passed, missed)
 		}
 	}
-	saved, err := r.ledger.SaveAll(ctx, changed)
-	if errors.Is(err, ErrConflict) && r.replica != nil { // another replica came between: some of them may be saved
-		r.learnChanged(ctx, changed, records)
-		return nil
-	}
-	if err != nil {
-		for _, record := range changed {
-			delete(records, record.Token)
-		}
-		return fmt.Errorf("%w: %w", ErrLedger, err)
-	}
+	saved, err := r.saveAll(ctx, changed)
+	var unsaved []Record
 	for i, record := range saved {
+		if record.Revision == 0 {
+			unsaved = append(unsaved, changed[i])
+			delete(records, changed[i].Token)
+			continue
+		}
 		records[record.Token] = record
 		r.tellMissed(record.Token, passed[i])
+	}
+	switch {
+	case errors.Is(err, ErrConflict) && r.replica != nil: // another replica came between
+		r.learnChanged(ctx, unsaved, records)
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrLedger, err)
 	}
 	return nil
 }
 
-// learnChanged is for a batch that another replica came into: each record is loaded again. Those that it has not changed
-// are left to the next try.
-func (r *Rotator) learnChanged(ctx context.Context, changed []Record, records map[string]Record) {
-	for _, record := range changed {
-		delete(records, record.Token)
+// learnChanged is for the part of a batch that could not be saved because another replica came into it: each record is
+// loaded again. Those that it has not changed are left to the next try.
+func (r *Rotator) learnChanged(ctx context.Context, unsaved []Record, records map[string]Record) {
+	for _, record := range unsaved {
 		if now, err := r.ledger.Load(ctx, record.Token); err == nil && now.Revision > record.Revision {
 			records[record.Token] = now
 		}

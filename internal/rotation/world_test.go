@@ -259,12 +259,13 @@ func (w *world) Save(_ context.Context, r rotation.Record) (rotation.Record, err
 
 // SaveAll saves the records one by one. The real journal does it in few transactions.
 func (w *world) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
-	saved := slices.Clone(all)
+	saved := make([]rotation.Record, len(all))
 	for i, r := range all {
-		var err error
-		if saved[i], err = w.Save(ctx, r); err != nil {
-			return nil, err
+		one, err := w.Save(ctx, r)
+		if err != nil {
+			return saved, err
 		}
+		saved[i] = one
 	}
 	return saved, nil
 }

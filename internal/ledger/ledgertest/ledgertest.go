@@ -151,10 +151,24 @@ func testSaveAll(t *testing.T, k Kind) {
 		saved[i].Failures = 7
 	}
 	saved[1].Revision = 0 // a conflict
-	if _, err := l.SaveAll(t.Context(), saved); !errors.Is(err, rotation.ErrConflict) {
-		t.Errorf("with an old revision: %v", err)
+	inPart, err := l.SaveAll(t.Context(), saved)
+	if !errors.Is(err, rotation.ErrConflict) || inPart != nil && len(inPart) != len(saved) {
+		t.Errorf("with an old revision: %+v, %v", inPart, err)
 	}
 	a, b, c := load(t, l, "a"), load(t, l, "b"), load(t, l, "c")
+	for i, now := range []rotation.Record{a, b, c} {
+		var want rotation.Record // what SaveAll has to return
+		if now.Failures != 0 {
+			want = now
+		}
+		var got rotation.Record
+		if inPart != nil {
+			got = inPart[i]
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("of %s, after a conflict in the middle (-want +got):\n%s", now.Token, diff)
+		}
+	}
 	if b.Failures != 0 || k.Atomic && (a.Failures != 0 || c.Failures != 0) {
 		t.Errorf("after a conflict in the middle: %d, %d, %d", a.Failures, b.Failures, c.Failures)
 	}

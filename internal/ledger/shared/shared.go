@@ -145,7 +145,8 @@ func (l *Ledger) envelope(r rotation.Record) envelope {
 // costs space and nothing else.
 func (l *Ledger) limit(ctx context.Context, path string) { _ = l.o.KV.Limit(ctx, path, keptVersions) }
 
-// SaveAll implements [rotation.Ledger]. It saves some records at a time, and begins no further one after an error.
+// SaveAll implements [rotation.Ledger]. It saves some records at a time, and begins no further one after an error. Those
+// that it has saved by then are returned beside the error.
 func (l *Ledger) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
 	if len(all) == 0 {
 		return nil, nil
@@ -157,10 +158,7 @@ func (l *Ledger) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
-	}
-	return saved, nil
+	return saved, err
 }
 
 // All implements [rotation.Ledger]. It returns what this process has seen last, after it has read everything once.

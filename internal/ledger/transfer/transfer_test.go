@@ -241,12 +241,15 @@ func (m *memory) Save(_ context.Context, r rotation.Record) (rotation.Record, er
 }
 
 func (m *memory) SaveAll(ctx context.Context, all []rotation.Record) ([]rotation.Record, error) {
-	for _, r := range all {
-		if _, err := m.Save(ctx, r); err != nil {
-			return nil, err
+	saved := make([]rotation.Record, len(all))
+	for i, r := range all {
+		one, err := m.Save(ctx, r)
+		if err != nil {
+			return saved, err
 		}
+		saved[i] = one
 	}
-	return all, nil
+	return saved, nil
 }
 
 func (m *memory) All(context.Context) ([]rotation.Record, error) {
