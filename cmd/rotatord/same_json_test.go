@@ -91,7 +91,7 @@ func TestSameJSON(t *testing.T) {
 	few := &shownDaemon{overview: status.Overview{Tokens: []status.Token{{Name: "ci", Known: true, Enabled: true}}}}
 	for name, d := range map[string]*shownDaemon{"every field": d, "few fields": few, "no tokens": {}} {
 		t.Run(name, func(t *testing.T) {
-			api := httptest.NewServer(httpapi.Handler(httpapi.Options{Source: d, Gatherer: httpapi.NewMetrics(httpapi.Build{}).Gatherer(), Logger: slog.New(slog.DiscardHandler), Now: time.Now}))
+			api := httptest.NewServer(httpapi.Handler(httpapi.Options{Source: d, Metrics: httpapi.NewMetrics(httpapi.Build{}), Logger: slog.New(slog.DiscardHandler), Now: time.Now}))
 			defer api.Close()
 			socket := filepath.Join(t.TempDir(), "a.sock")
 			listener, err := net.Listen("unix", socket)

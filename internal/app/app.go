@@ -324,7 +324,7 @@ func identityOf(t config.Token) rotation.Token {
 
 // Start starts to serve and to rotate, and returns at once.
 func (a *App) Start() {
-	pages := httpapi.Options{Source: a, Gatherer: a.metrics.Gatherer(), Logger: a.log, Version: a.options.Build.Version, Now: time.Now, Hosts: a.hosts}
+	pages := httpapi.Options{Source: a, Metrics: a.metrics, Logger: a.log, Version: a.options.Build.Version, Now: time.Now, Hosts: a.hosts}
 	server := &http.Server{
 		Handler:           httpapi.Handler(pages),
 		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 60 * time.Second, IdleTimeout: 2 * time.Minute,

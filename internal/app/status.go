@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -86,9 +87,44 @@ func (a *App) token(name string) status.Token {
 	return t
 }
 
+// States implements [httpapi.Source].
+func (a *App) States() iter.Seq[*status.Token] {
+	tokens := a.inForce().Tokens
+	return func(yield func(*status.Token) bool) {
+		var s status.Token
+		for _, t := range tokens {
+			seen, _ := a.engine.view(t.Name)
+			if s = a.showState(t, seen); !yield(&s) {
+				return
+			}
+		}
+	}
+}
+
 // show returns what is shown of a token.
 func (a *App) show(t config.Token) status.Token {
 	seen, _ := a.engine.view(t.Name)
+	s := a.showState(t, seen)
+	if what, until := a.engine.waitsFor(seen); what != "" {
+		s.WaitsFor, s.WaitsUntil = what, until.UTC()
+	}
+	if err := a.credentialError(t.Account); err != nil {
+		s.AccountError = err.Error()
+	}
+	for _, sink := range t.Sinks {
+		s.Mounts = append(s.Mounts, sink.Group())
+		name := config.SinkName(sink)
+		held := seen.record.Written[name]
+		s.Sinks = append(s.Sinks, status.SinkState{Name: name, Digest: string(held.Digest), Version: held.Version, WrittenAt: held.At})
+	}
+	now := a.engine.now()
+	s.Troubles = s.TroubleKinds(now)
+	s.ToDo = slices.Concat(putBack(s), a.mendLast(s), a.toDo(t, seen), s.MoreToDo(now))
+	return s
+}
+
+// showState returns what the metrics show of a token.
+func (a *App) showState(t config.Token, seen scheduled) status.Token {
 	record, due := seen.record, seen.due
 	s := status.Token{
 		Name: t.Name, Account: t.Account, TokenID: record.TokenID, ClientID: record.Facts.ClientID,
@@ -117,18 +153,6 @@ func (a *App) show(t config.Token) status.Token {
 		s.LastSuccess, s.LastReplica, s.Unverified = record.Last.At, record.Last.Replica, record.Last.Unverified
 	}
 	a.showChores(&s, t, seen)
-	if err := a.credentialError(t.Account); err != nil {
-		s.AccountError = err.Error()
-	}
-	for _, sink := range t.Sinks {
-		s.Mounts = append(s.Mounts, sink.Group())
-		name := config.SinkName(sink)
-		held := record.Written[name]
-		s.Sinks = append(s.Sinks, status.SinkState{Name: name, Digest: string(held.Digest), Version: held.Version, WrittenAt: held.At})
-	}
-	now := a.engine.now()
-	s.Troubles = s.TroubleKinds(now)
-	s.ToDo = slices.Concat(putBack(s), a.mendLast(s), s.ToDo, s.MoreToDo(now))
 	return s
 }
 
@@ -189,14 +213,10 @@ func (a *App) showChores(s *status.Token, t config.Token, seen scheduled) {
 	}
 	showDanger(s, record, a.engine.now())
 	s.Waiting = seen.waiting
-	if what, until := a.engine.waitsFor(seen); what != "" {
-		s.WaitsFor, s.WaitsUntil = what, until.UTC()
-	}
 	s.Gone, s.Outside, s.Verifies = seen.gone, record.Outside, t.Verify != nil
 	s.Overtaken = showOvertaken(record)
 	a.showWatch(s, t, seen)
 	a.showHooks(s, seen)
-	s.ToDo = a.toDo(t, seen)
 	if o := record.Order; o != nil {
 		s.Order = &status.Order{Since: o.Since, By: o.By, RevokeNow: o.RevokeNow, Left: o.Left}
 	}

@@ -18,7 +18,7 @@ import (
 // from those of other programs.
 func TestAskHealth(t *testing.T) {
 	bad := &fakeSource{live: []httpapi.Check{{Name: "scheduler", OK: true}}, ready: []httpapi.Check{{Name: "recovery", Detail: "2 rotations\x1b[2J are left"}, {Name: "running", OK: true}}}
-	whole := httpapi.Handler(httpapi.Options{Source: bad, Gatherer: httpapi.NewMetrics(httpapi.Build{}).Gatherer(), Logger: slog.New(slog.DiscardHandler), Now: time.Now})
+	whole := httpapi.Handler(httpapi.Options{Source: bad, Metrics: httpapi.NewMetrics(httpapi.Build{}), Logger: slog.New(slog.DiscardHandler), Now: time.Now})
 	for name, test := range map[string]struct {
 		handler http.Handler
 		path    string

@@ -2,27 +2,28 @@ package httpapi_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"testing"
-	"time"
-
-	"rotatord/internal/httpapi"
 )
 
-// BenchmarkScrape gathers the metrics of a thousand tokens.
+// BenchmarkScrape sends the metrics of a thousand tokens and of four thousand.
 func BenchmarkScrape(b *testing.B) {
-	source := &fakeSource{}
-	for i := range 1000 {
-		source.tokens = append(source.tokens, httpapi.TokenStatus{
-			Name: fmt.Sprintf("token-%04d", i), Account: "prod", State: "idle", Schedule: "0 4 * * 1", Strategy: "rotate", Known: true, Enabled: true,
-			Next: now.Add(time.Hour), LastSuccess: now, Expiry: now.Add(1000 * time.Hour), GraceEnd: now.Add(time.Hour), LastSeen: now,
-		})
-	}
-	m := newMetrics()
-	m.Show(source, noSession, noDrift)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := m.Gatherer().Gather(); err != nil {
-			b.Fatal(err)
+	for _, n := range []int{1000, 4000} {
+		for _, only := range []bool{false, true} {
+			for name, accept := range map[string]string{"text": accepts[1], "openmetrics": accepts[2], "protobuf": accepts[4]} {
+				b.Run(fmt.Sprintf("%d/essential=%v/%s", n, only, name), func(b *testing.B) {
+					m, _ := fleet(n, false)
+					m.Essential(only)
+					handler := m.Scraper()
+					r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+					r.Header.Set("Accept", accept)
+					b.ReportAllocs()
+					for b.Loop() {
+						handler.ServeHTTP(nobody{http.Header{}}, r)
+					}
+				})
+			}
 		}
 	}
 }

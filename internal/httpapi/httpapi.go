@@ -8,13 +8,11 @@ package httpapi
 
 import (
 	"fmt"
+	"iter"
 	"log/slog"
 	"net/http"
 	"slices"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"rotatord/internal/printable"
 	"rotatord/internal/status"
@@ -33,6 +31,9 @@ type Source interface {
 	webpage.Source
 	// Tokens returns all tokens, sorted by name.
 	Tokens() []TokenStatus
+	// States returns all tokens, sorted by name, one after the other, for the metrics. It leaves out what is text for
+	// people: sinks, troubles, and what to do. A token is not used after the next one was asked for.
+	States() iter.Seq[*TokenStatus]
 	// Live and Ready return the conditions of /livez and /readyz.
 	Live() []Check
 	Ready() []Check
@@ -40,11 +41,11 @@ type Source interface {
 
 // Options of the handler. All fields are required.
 type Options struct {
-	Source   Source
-	Gatherer prometheus.Gatherer
-	Logger   *slog.Logger
-	Version  string
-	Now      func() time.Time
+	Source  Source
+	Metrics *Metrics
+	Logger  *slog.Logger
+	Version string
+	Now     func() time.Time
 	// Hosts returns the names under which the pages, the API and the documents may be reached.
 	Hosts func() webpage.Hosts
 }
@@ -52,10 +53,7 @@ type Options struct {
 // Handler serves everything.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
-		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelError),
-		EnableOpenMetrics: true,
-	}))
+	mux.Handle("GET /metrics", newScraper(o.Metrics, o.Logger, o.Now))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, r *http.Request) { serveChecks(w, r, o.Source.Live()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { serveChecks(w, r, o.Source.Ready()) })
 	mux.HandleFunc("GET /api/v1/tokens", func(w http.ResponseWriter, r *http.Request) { serveTokens(w, r, o.Source) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"iter"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -43,6 +44,15 @@ type fakeSource struct {
 }
 
 func (s *fakeSource) Tokens() []httpapi.TokenStatus { return s.tokens }
+func (s *fakeSource) States() iter.Seq[*httpapi.TokenStatus] {
+	return func(yield func(*httpapi.TokenStatus) bool) {
+		for i := range s.tokens {
+			if !yield(&s.tokens[i]) {
+				return
+			}
+		}
+	}
+}
 func (s *fakeSource) Token(name string) (httpapi.TokenStatus, bool) {
 	i := slices.IndexFunc(s.tokens, func(t httpapi.TokenStatus) bool { return t.Name == name })
 	if i < 0 {
@@ -158,7 +168,7 @@ func serve(t *testing.T, source httpapi.Source) *httptest.Server {
 	metrics := httpapi.NewMetrics(httpapi.Build{Version: "v1.2.3", Revision: "abc", GoVersion: "go1.26"})
 	metrics.Show(source, noSession, noDrift)
 	server := httptest.NewServer(httpapi.Handler(httpapi.Options{
-		Source: source, Gatherer: metrics.Gatherer(), Logger: slog.New(slog.DiscardHandler), Version: "v1.2.3",
+		Source: source, Metrics: metrics, Logger: slog.New(slog.DiscardHandler), Version: "v1.2.3",
 		Now: func() time.Time { return now }, Hosts: func() webpage.Hosts { return webpage.Hosts{} },
 	}))
 	t.Cleanup(server.Close)
@@ -458,7 +468,7 @@ func TestPageEscapes(t *testing.T) {
 		Doubt: &status.Doubt{Reason: "cause " + hostile, Detail: "detail " + hostile, Decision: "verdict " + hostile},
 	}}
 	server := httptest.NewServer(httpapi.Handler(httpapi.Options{
-		Source: source, Gatherer: httpapi.NewMetrics(httpapi.Build{}).Gatherer(), Logger: slog.New(slog.DiscardHandler),
+		Source: source, Metrics: httpapi.NewMetrics(httpapi.Build{}), Logger: slog.New(slog.DiscardHandler),
 		Version: "version " + hostile, Now: func() time.Time { return now }, Hosts: func() webpage.Hosts { return webpage.Hosts{} },
 	}))
 	defer server.Close()

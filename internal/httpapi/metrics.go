@@ -7,7 +7,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	dto "github.com/prometheus/client_model/go"
 
 	"rotatord/internal/event"
 	"rotatord/internal/rotation"
@@ -16,7 +15,8 @@ import (
 // Metrics counts what happens. It observes the rotation core, Cloudflare and Vault, and
 // keeps its own registry. It is safe for concurrent use.
 type Metrics struct {
-	registry *prometheus.Registry
+	registry *prometheus.Registry // of all that is not of tokens
+	source   Source               // of the gauges of tokens; nil before Show
 
 	perToken          *tokenCounters
 	rotationDuration  *prometheus.HistogramVec
@@ -41,7 +41,7 @@ type Metrics struct {
 	watch             watchMetrics
 	notify            notifyMetrics
 	replicas          replicaMetrics // registered only if the ledger is shared
-	essential         atomic.Bool    // see essentialGatherer
+	essential         atomic.Bool    // see the table essential
 }
 
 // Build identifies the running binary.
@@ -69,7 +69,7 @@ func NewMetrics(b Build) *Metrics {
 		return h
 	}
 	seconds := []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 60}
-	m.perToken = newTokenCounters(func(c prometheus.Collector) { m.registry.MustRegister(c) })
+	m.perToken = newTokenCounters()
 	m.rotationDuration = histogram("rotatord_rotation_duration_seconds", "Duration of rotation attempts.", seconds, "result")
 	m.stepDuration = histogram("rotatord_rotation_step_duration_seconds", "Duration of the steps of a rotation.", seconds, "step")
 	m.lag = histogram("rotatord_schedule_lag_seconds", "How late rotations began, after slot and jitter.",
@@ -97,16 +97,6 @@ func NewMetrics(b Build) *Metrics {
 		WithLabelValues(b.Version, b.Revision, b.GoVersion).Set(1)
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
-}
-
-// Gatherer returns what /metrics serves.
-func (m *Metrics) Gatherer() prometheus.Gatherer {
-	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
-		if m.essential.Load() {
-			return essentialGatherer{m.registry, time.Now}.Gather()
-		}
-		return m.registry.Gather()
-	})
 }
 
 // Essential says whether only essential series of each token are shown from now on, or all.
@@ -197,9 +187,12 @@ func (m *Metrics) rotationEnded(e event.Event, d event.RotationEnded) {
 	}
 }
 
+// resultFailed is the label result of what failed.
+const resultFailed = "failed"
+
 func resultOf(err error) string {
 	if err != nil {
-		return "failed"
+		return resultFailed
 	}
 	return "success"
 }

@@ -1,0 +1,375 @@
+package httpapi
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// This file sends /metrics. What is not about tokens is in a registry, as everywhere. What is about tokens is sent piece by
+// piece: a registry makes all series of a scrape before it sends the first one. See docs/adr/0034.
+
+const (
+	// scrapesAtOnce is how many scrapes are answered at the same time: each holds a snapshot of the tokens.
+	scrapesAtOnce = 2
+	// scrapeWait is how long another one waits for its turn, and scrapeTime how long a scrape may take after that.
+	scrapeWait, scrapeTime = 10 * time.Second, 30 * time.Second
+	// piece is how many series are made before they are sent.
+	piece = 128
+	// maxLabels is how many labels a metric of tokens has at most.
+	maxLabels = 4
+)
+
+// family is a metric that has series of each token, or is made together with them. A family without series is not sent.
+type family struct {
+	name, help string
+	counter    bool     // it is a gauge otherwise
+	labels     []string // sorted
+	// write adds the series, sorted by their labels. It adds the same whenever it is called with the same snapshot.
+	write func(s *snapshot, out *seriesWriter)
+}
+
+// families are sorted by name.
+var families = slices.SortedFunc(slices.Values(slices.Concat(gaugesOf, countersOf)), func(a, b *family) int { return strings.Compare(a.name, b.name) })
+
+// values are those of the labels of a family, in the same order.
+type values [maxLabels]string
+
+// series is one series of a family.
+type series struct {
+	value  float64
+	labels values
+	since  int64 // of a counter: when counting began, in milliseconds since 1970
+	// trouble says that it is shown also where only essential series are, if the rule of its family is ifTrouble.
+	trouble bool
+}
+
+// formats are those that can be sent in pieces: all that Prometheus has ever asked for. The texts of protobuf are not
+// among them.
+var formats = slices.DeleteFunc(expfmt.DefaultOpenMetricsAcceptedFormats(), func(f expfmt.Format) bool {
+	t := f.FormatType()
+	return t != expfmt.TypeTextPlain && t != expfmt.TypeOpenMetrics && t != expfmt.TypeProtoDelim
+})
+
+// scraper answers /metrics.
+type scraper struct {
+	metrics   *Metrics
+	log       *slog.Logger
+	now       func() time.Time
+	turns     chan struct{}
+	snapshots sync.Pool // of *snapshot
+	zips      sync.Pool // of *gzip.Writer
+}
+
+func newScraper(m *Metrics, log *slog.Logger, now func() time.Time) *scraper {
+	return &scraper{metrics: m, log: log, now: now, turns: make(chan struct{}, scrapesAtOnce)}
+}
+
+// ServeHTTP implements [http.Handler]. A reader that is slow keeps nothing waiting but the scrapes behind it, and is cut
+// off in the end. The answer to a scrape that fails after it began is cut off, too, so that nobody takes a part of the
+// metrics for all of them.
+func (s *scraper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	wait := time.NewTimer(scrapeWait)
+	defer wait.Stop()
+	select {
+	case s.turns <- struct{}{}:
+		defer func() { <-s.turns }()
+	case <-r.Context().Done():
+		return
+	case <-wait.C:
+		http.Error(w, fmt.Sprintf("%d scrapes are being answered: try again later", scrapesAtOnce), http.StatusServiceUnavailable)
+		return
+	}
+	// A writer without a deadline is one of a test.
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeTime))
+	others, err := s.metrics.registry.Gather()
+	if err != nil {
+		s.log.Error("the metrics cannot be gathered", "error", err)
+		http.Error(w, "the metrics cannot be gathered: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	tokens, _ := s.snapshots.Get().(*snapshot)
+	if tokens == nil {
+		tokens = &snapshot{}
+	}
+	defer func() {
+		tokens.release()
+		s.snapshots.Put(tokens)
+	}()
+	tokens.read(s.metrics.source, s.metrics.perToken)
+	if err := s.send(w, r, others, tokens); err != nil {
+		s.log.Warn("the metrics were not sent to the end", "error", err)
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// send sends all metrics, or those that the request names.
+func (s *scraper) send(w http.ResponseWriter, r *http.Request, others []*dto.MetricFamily, tokens *snapshot) error {
+	format := expfmt.NegotiateAccept(r.Header, formats...)
+	h := w.Header()
+	h.Add("Vary", "Accept")
+	h.Add("Vary", "Accept-Encoding")
+	h.Set("Content-Type", string(format))
+	var to io.Writer = w
+	var zip *gzip.Writer
+	if acceptsGzip(r) {
+		h.Set("Content-Encoding", "gzip")
+		if zip, _ = s.zips.Get().(*gzip.Writer); zip == nil {
+			zip, _ = gzip.NewWriterLevel(nil, gzip.BestSpeed) // series resemble each other: more effort saves little
+		}
+		defer s.zips.Put(zip)
+		zip.Reset(w)
+		to = zip
+	}
+	err := s.write(to, format, others, tokens, r.URL.Query()["name[]"])
+	if zip != nil {
+		err = errors.Join(err, zip.Close())
+	}
+	return err
+}
+
+// acceptsGzip reports whether the answer may be compressed.
+func acceptsGzip(r *http.Request) bool {
+	for _, one := range strings.Split(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+		coding, parameter, _ := strings.Cut(strings.TrimSpace(one), ";")
+		q := strings.Trim(strings.TrimPrefix(strings.ReplaceAll(parameter, " ", ""), "q="), "0.")
+		if coding == "gzip" && (parameter == "" || q != "") {
+			return true
+		}
+	}
+	return false
+}
+
+// write writes all metrics sorted by name; only those in names if there are any.
+func (s *scraper) write(to io.Writer, format expfmt.Format, others []*dto.MetricFamily, tokens *snapshot, names []string) error {
+	enc := expfmt.NewEncoder(to, format)
+	out := newSeriesWriter(to, format.FormatType())
+	if s.metrics.essential.Load() {
+		out.essentialAt = s.now()
+	}
+	var failed error
+	encode := func(mf *dto.MetricFamily) { failed = cmp.Or(failed, enc.Encode(mf)) }
+	wanted := func(name string) bool { return failed == nil && (len(names) == 0 || slices.Contains(names, name)) }
+	for _, f := range families {
+		for len(others) > 0 && others[0].GetName() < f.name {
+			if wanted(others[0].GetName()) {
+				encode(others[0])
+			}
+			others = others[1:]
+		}
+		if wanted(f.name) {
+			failed = out.family(f, tokens)
+		}
+	}
+	for _, mf := range others {
+		if wanted(mf.GetName()) {
+			encode(mf)
+		}
+	}
+	if closer, ok := enc.(expfmt.Closer); ok && failed == nil { // the last line of OpenMetrics
+		failed = closer.Close()
+	}
+	return failed
+}
+
+// seriesWriter encodes families in pieces, and uses the same few structures for all of them. What is sent is what the
+// encoders of package expfmt make of the whole family.
+type seriesWriter struct {
+	to     io.Writer
+	format expfmt.FormatType
+	// essentialAt is the time if only essential series are shown, and zero otherwise.
+	essentialAt time.Time
+
+	of    *family
+	rule  rule
+	mf    dto.MetricFamily // a piece of the family
+	slots [piece]slot
+	all   [piece]*dto.Metric
+	n     int // slots in use
+
+	counting bool // the length of the family is counted, and nothing is sent
+	length   int
+	header   int // bytes of the lines that each piece begins with; 0 before the first one
+	sums     map[values]float64
+	buffer   bytes.Buffer
+	err      error
+}
+
+// slot is one series of a piece, as the encoders want it.
+type slot struct {
+	metric  dto.Metric
+	pairs   [maxLabels]*dto.LabelPair
+	gauge   dto.Gauge
+	counter dto.Counter
+	since   timestamppb.Timestamp
+	value   float64
+	labels  values
+}
+
+func newSeriesWriter(to io.Writer, format expfmt.FormatType) *seriesWriter {
+	w := &seriesWriter{to: to, format: format}
+	for i := range w.slots {
+		s := &w.slots[i]
+		for j := range s.pairs {
+			s.pairs[j] = &dto.LabelPair{Value: &s.labels[j]}
+		}
+		s.gauge.Value, s.counter.Value, s.counter.CreatedTimestamp = &s.value, &s.value, &s.since
+		w.all[i] = &s.metric
+	}
+	return w
+}
+
+// family writes one family.
+func (w *seriesWriter) family(f *family, tokens *snapshot) error {
+	w.of, w.rule, w.header, w.length = f, always, 0, 0
+	if !w.essentialAt.IsZero() {
+		w.rule = essential[f.name]
+	}
+	kind := dto.MetricType_GAUGE
+	if f.counter {
+		kind = dto.MetricType_COUNTER
+	}
+	w.mf = dto.MetricFamily{Name: &f.name, Help: &f.help, Type: &kind}
+	for i := range w.slots {
+		s := &w.slots[i]
+		for j := range f.labels {
+			s.pairs[j].Name = &f.labels[j]
+		}
+		s.metric.Label, s.metric.Gauge, s.metric.Counter = s.pairs[:len(f.labels)], nil, nil
+		if f.counter {
+			s.metric.Counter = &s.counter
+		} else {
+			s.metric.Gauge = &s.gauge
+		}
+	}
+	if w.format == expfmt.TypeProtoDelim {
+		w.counting = true
+		w.pass(tokens)
+		w.counting = false
+		if w.length == 0 {
+			return w.err
+		}
+		w.beginMessage()
+	}
+	w.pass(tokens)
+	return w.err
+}
+
+// beginMessage writes the length of a message and what comes before its series. The pieces of the series follow: encoded
+// messages of protobuf that are joined are one message.
+func (w *seriesWriter) beginMessage() {
+	head, err := proto.Marshal(&w.mf)
+	w.err = cmp.Or(w.err, err)
+	w.buffer.Reset()
+	w.buffer.Write(protowire.AppendVarint(w.buffer.AvailableBuffer(), uint64(len(head)+w.length)))
+	w.buffer.Write(head)
+	w.flushBuffer(0)
+	w.mf.Name, w.mf.Help, w.mf.Type = nil, nil, nil
+}
+
+// pass lets the family write all its series.
+func (w *seriesWriter) pass(tokens *snapshot) {
+	if w.rule == together {
+		w.sums = make(map[values]float64)
+	}
+	w.of.write(tokens, w)
+	for _, labels := range slices.SortedFunc(maps.Keys(w.sums), func(a, b values) int { return slices.Compare(a[:], b[:]) }) {
+		w.put(series{value: w.sums[labels], labels: labels})
+	}
+	w.sums = nil
+	w.flush()
+}
+
+// add adds a series, unless only essential ones are shown and it is none.
+func (w *seriesWriter) add(s series) {
+	switch {
+	case w.sums != nil:
+		s.labels[slices.Index(w.of.labels, "token")] = ""
+		w.sums[s.labels] += s.value
+	case w.rule == always || w.rule.shows(&s, w.essentialAt):
+		w.put(s)
+	}
+}
+
+func (w *seriesWriter) put(s series) {
+	if w.err != nil {
+		return
+	}
+	slot := &w.slots[w.n]
+	slot.value, slot.labels = s.value, s.labels
+	slot.counter.CreatedTimestamp = nil
+	if s.since != 0 {
+		at := time.UnixMilli(s.since)
+		slot.since.Seconds, slot.since.Nanos = at.Unix(), int32(at.Nanosecond())
+		slot.counter.CreatedTimestamp = &slot.since
+	}
+	if w.n++; w.n == piece {
+		w.flush()
+	}
+}
+
+// flush sends the series in the slots.
+func (w *seriesWriter) flush() {
+	if w.n == 0 || w.err != nil {
+		return
+	}
+	w.mf.Metric = w.all[:w.n]
+	defer func() { w.n, w.mf.Metric = 0, nil }()
+	if w.counting {
+		name, help, kind := w.mf.Name, w.mf.Help, w.mf.Type
+		w.mf.Name, w.mf.Help, w.mf.Type = nil, nil, nil
+		w.length += proto.Size(&w.mf)
+		w.mf.Name, w.mf.Help, w.mf.Type = name, help, kind
+		return
+	}
+	w.buffer.Reset()
+	switch w.format {
+	case expfmt.TypeProtoDelim:
+		encoded, err := proto.MarshalOptions{}.MarshalAppend(w.buffer.AvailableBuffer(), &w.mf)
+		w.buffer.Write(encoded)
+		w.err = err
+	case expfmt.TypeOpenMetrics:
+		_, w.err = expfmt.MetricFamilyToOpenMetrics(&w.buffer, &w.mf)
+	default:
+		_, w.err = expfmt.MetricFamilyToText(&w.buffer, &w.mf)
+	}
+	sent := w.header
+	if w.header == 0 && w.format != expfmt.TypeProtoDelim {
+		w.header = headerOf(w.buffer.Bytes())
+	}
+	w.flushBuffer(sent)
+}
+
+// flushBuffer sends the buffer from one byte on.
+func (w *seriesWriter) flushBuffer(from int) {
+	if w.err == nil {
+		_, w.err = w.to.Write(w.buffer.Bytes()[from:])
+	}
+}
+
+// headerOf returns how many bytes the lines have that say what the metric is. Each piece has them, and one is enough.
+func headerOf(text []byte) (n int) {
+	for line := range bytes.Lines(text) {
+		if line[0] != '#' {
+			break
+		}
+		n += len(line)
+	}
+	return n
+}
