@@ -10,11 +10,13 @@ import (
 )
 
 // maxActive is how many turns of one account may be active at once. Cloudflare's budget is the narrower
-// limit; this one limits connections and memory. Each account has its own, so an account that answers
+// limit; this one limits connections, memory, and how many tokens a crash can leave in doubt. It is twice as many as a program
+// that rotates and stores and does nothing else would need: a turn also waits for the disk, and those that wait together share
+// its syncs. Each account has its own, so an account that answers
 // slowly, or must be left alone, delays no other. Turns that operators order, or whose consumers may
 // be cut off, may exceed it by maxUrgentMore.
 const (
-	maxActive     = 16
+	maxActive     = 32
 	maxUrgentMore = 4
 )
 

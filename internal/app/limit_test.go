@@ -358,7 +358,7 @@ func TestLeftAlone(t *testing.T) {
 		for _, n := range l.failed {
 			tries += n
 		}
-		if tries > 16 { // those that had begun
+		if tries > 32 { // those that had begun
 			t.Errorf("attempts that came to nothing: %v", l.failed)
 		}
 	})

@@ -69,16 +69,19 @@ func TestReloadDuringARotation(t *testing.T) {
 	}
 }
 
+// mostActive is how many rotations of one account may be in progress at once.
+const mostActive = 32
+
 // TestReloadOfAWaitingToken removes a token that is due and waits for its turn: it must not begin any more.
 func TestReloadOfAWaitingToken(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	for i := range 17 { // one more than may be active
+	for i := range mostActive + 1 {
 		w.due(fmt.Sprintf("t%02d", i), "1m")
 	}
 	open := w.gate("rotate")
 	d := w.start(w.config())
-	w.eventually("as many as may be are active", func() bool { return len(w.seen("rotate")) == 16 })
+	w.eventually("as many as may be are active", func() bool { return len(w.seen("rotate")) == mostActive })
 	waiting := -1
 	for i, spec := range w.tokens {
 		if d.status(spec.Name).State == "idle" {
