@@ -35,20 +35,34 @@ type Lost struct {
 	Extensions int `json:"extensions,omitempty"`
 }
 
+// endSlack is by how much an old secret may end before the end that is known of it. Cloudflare's clock is read from a
+// header of whole seconds, and the end that is known is the latest one that is plausible: waits for the end need that
+// one, and what has to be done before the end needs an earlier one.
+const endSlack = 2 * time.Second
+
+// surelyUntil returns until when an old secret works for certain. until is its known end, and sent is when the request
+// left that made it the previous secret, with this grace.
+func surelyUntil(grace time.Duration, until, sent time.Time) time.Time {
+	return moment.Max(until.Add(-endSlack), moment.Min(until, sent.Add(grace)))
+}
+
 // extendBy returns for how long to extend an old secret, counted from now; 0 means do not extend it now.
-// until is when that secret ends. sent is when the request left that made it the previous secret. The
-// first extension comes at once. The next ones come each time that a quarter of the grace is over. So when
-// a restart or an outage begins, the old secret is never about to end.
+// until is when that secret ends, as far as is known. sent is when the request left that made it the previous secret.
+// The first extension comes at once. The next ones come each time that a quarter of the grace is over. So when
+// a restart or an outage begins, the old secret is never about to end. With a grace of a few seconds endSlack is most of
+// it: then each try extends.
 func extendBy(grace time.Duration, until, sent time.Time, extended bool, now time.Time) time.Duration {
-	left := until.Sub(now)
-	if grace == 0 || left <= 0 || extended && left > grace*3/4 { // a secret that has ended is not revived
+	left, longest := until.Sub(now), sent.Add(MaxGrace).Sub(now)
+	if grace == 0 || left <= 0 { // a secret that has ended is not revived
 		return 0
 	}
-	by := min(grace, sent.Add(MaxGrace).Sub(now))
-	if by < left || by == left && extended { // an extension never moves the end to an earlier time
+	if (extended || left > grace) && surelyUntil(grace, until, sent).Sub(now) > grace*3/4 {
 		return 0
 	}
-	return by
+	if longest < left || longest == left && extended { // an extension never moves the end to an earlier time
+		return 0
+	}
+	return min(max(grace, left), longest)
 }
 
 // Emergencies.

@@ -136,6 +136,50 @@ func TestGraceIsExtendedAtTheFirstProof(t *testing.T) {
 	}
 }
 
+// TestOldSecretEndsBeforeItsKnownEnd: the end that is known of an old secret is up to two seconds late, and the grace is
+// as short as that. It is extended in time, and not more often than a try comes.
+func TestOldSecretEndsBeforeItsKnownEnd(t *testing.T) {
+	for _, test := range []struct {
+		grace, late time.Duration
+		lose        map[int]bool
+	}{
+		{2 * time.Second, 2 * time.Second, nil},
+		{2 * time.Second, time.Second, nil},
+		{2 * time.Second, 0, nil},
+		{3 * time.Second, 2 * time.Second, nil},
+		{8 * time.Second, 2 * time.Second, nil},
+		{10 * time.Minute, 2 * time.Second, nil},
+		{2 * time.Second, 2 * time.Second, map[int]bool{0: true}},
+		{3 * time.Second, time.Second, map[int]bool{0: true}},
+		{8 * time.Second, 2 * time.Second, map[int]bool{0: true}},
+	} {
+		t.Run(fmt.Sprintf("a grace of %s, %s late, lost %v", test.grace, test.late, test.lose[0]), func(t *testing.T) {
+			inBubble(t, test.grace, func(w *world, token rotation.Token, r *rotation.Rotator) {
+				time.Sleep(time.Hour) // until the first slot
+				away := 3*test.grace + 30*time.Second
+				w.knownLate = test.late
+				w.setOutages([]outage{{"sink", 0, away}}, test.lose)
+				outages := w.fault
+				w.fault = func(n int, call string) fault {
+					if call == "sink preflight" && w.rotates == 0 {
+						return fault{}
+					}
+					return outages(n, call)
+				}
+				if refused := w.measureRefusal(r, token, away+40*time.Second, nil); refused > 0 {
+					t.Errorf("consumers were refused for %s", refused)
+				}
+				if n, most := w.extensionsDone(), int((away+40*time.Second)/(700*time.Millisecond)); n == 0 || n > most {
+					t.Errorf("%d extensions", n)
+				}
+				if w.sink.ClientSecret.Reveal() != w.current {
+					t.Error("the new secret was not delivered")
+				}
+			})
+		})
+	}
+}
+
 // TestOwedReissueKeepsTheOldSecretAlive: no operator resolves the doubt, and then the sink, Cloudflare or the
 // disk is away when the reissue begins.
 func TestOwedReissueKeepsTheOldSecretAlive(t *testing.T) {

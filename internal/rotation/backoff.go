@@ -67,7 +67,7 @@ func (r Record) nextDelivery(failures int, next, now time.Time) time.Time {
 		next = now.Add(pendingWait(failures, grace))
 	}
 	if r.overlaps() && grace > 0 { // and in time to extend the old secret again
-		extend := r.Work.GraceEndsAt.Add(-grace / 2)
+		extend := surelyUntil(grace, r.Work.GraceEndsAt, r.Work.IntentAt).Add(-grace / 2)
 		next = moment.Min(next, moment.Max(extend, now.Add(minBackOff)))
 	}
 	return r.hasten(next, EmergencyWait, now)

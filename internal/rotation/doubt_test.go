@@ -20,7 +20,7 @@ func TestUnknownOutcomeWaitsForTheGrace(t *testing.T) {
 		want                    time.Duration // from the doubt to the reissue
 		extensions              int
 	}{
-		"extended":          {want: 3 * grace, extensions: 12}, // at once, and then each time a quarter of the grace is over
+		"extended":          {want: 3 * grace, extensions: 13}, // at once, and then two seconds before each quarter of the grace is over
 		"not shown":         {frozen: true, want: grace / 2},
 		"refused to extend": {refuseExtension: true, want: grace / 2},
 	} {

@@ -147,13 +147,15 @@ func judgeCarriedOut(r Record, e Evidence, now time.Time) Verdict {
 	decided := !now.Before(decideAt) // the time is over, so the daemon decides and not an operator
 	if !e.CannotExtend && !(decided && now.Before(reissueAt)) {
 		if by := extendBy(grace, d.OldWorksUntil, r.Work.IntentAt, d.Extensions > 0, now); by > 0 {
-			return Verdict{Extend: by, CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now}
+			// Again counts if the extension is done and the next one is due: with a grace of a few seconds it is.
+			return Verdict{Extend: by, CarriedOut: true, Reason: ReasonOldSecretWorks, Again: now.Add(minBackOff)}
 		}
 	}
 	if reissueAt = moment.Min(reissueAt, decideAt); !now.Before(reissueAt) {
 		return Verdict{Resolved: true, Deliver: d.deliverable(), CarriedOut: true, Reason: ReasonGraceEnding}
 	}
-	again := moment.Min(now.Add(doubtRecheck), d.OldWorksUntil.Add(-grace*3/4)) // when it is time to extend
+	extendAt := surelyUntil(grace, d.OldWorksUntil, r.Work.IntentAt).Add(-grace * 3 / 4)
+	again := moment.Min(now.Add(doubtRecheck), extendAt)
 	if e.Unread || e.CannotExtend || !again.After(now) {
 		again = now.Add(recheckWait(grace))
 	}

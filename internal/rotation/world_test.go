@@ -110,7 +110,8 @@ type world struct {
 
 	paused map[string]rotation.Pause
 	// offset is how far the daemon's wall clock is ahead of the true time.
-	offset time.Duration
+	offset    time.Duration
+	knownLate time.Duration // by how much the known end of an old secret is later than its real one
 
 	calls []string
 	// fault returns the fault of the n-th call, counted from 0. If it is nil, no call fails.
@@ -368,7 +369,7 @@ func (w *world) Rotate(_ context.Context, req rotation.RotateRequest) (issued ro
 			Facts:      c.facts(),
 		}
 		if req.Grace > 0 {
-			issued.GraceEndsAt = c.previousUntil.Add(w.offset)
+			issued.GraceEndsAt = c.previousUntil.Add(w.offset + w.knownLate)
 		}
 		if w.wrongClientID {
 			issued.ClientID = "another"
@@ -397,7 +398,7 @@ func (w *world) SetGrace(_ context.Context, id string, grace time.Duration) (fac
 		if time.Now().Before(c.previousUntil) { // a secret whose grace is over cannot be extended
 			c.previousUntil = time.Now().Add(grace)
 		}
-		facts, until = c.facts(), time.Now().Add(grace)
+		facts, until = c.facts(), time.Now().Add(grace+w.knownLate)
 		return nil
 	})
 	return facts, until, err
@@ -445,7 +446,7 @@ func (w *world) checkReplaced(d rotation.Delivery) {
 		switch is := func(s string) bool { return s != "" && secret.New(s).Digest() == d.Replaces }; {
 		case is(c.current) && !w.gone[c.id]:
 			return
-		case is(c.previous) && w.offset == 0 && !d.GraceEndsAt.After(c.previousUntil.Add(time.Second)):
+		case is(c.previous) && w.offset == 0 && !d.GraceEndsAt.After(c.previousUntil.Add(time.Second+w.knownLate)):
 			return
 		case is(c.previous) && w.offset != 0: // the daemon does not know better
 			return
