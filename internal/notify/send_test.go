@@ -116,7 +116,8 @@ func TestWebhookAnswers(t *testing.T) {
 			}
 		})
 	}
-	for asked, want := range map[string]time.Duration{"": 5 * time.Second, "0": 5 * time.Second, "1": 5 * time.Second, "99999999999": time.Hour, "-1": 5 * time.Second, "soon": 5 * time.Second} {
+	for asked, want := range map[string]time.Duration{"": 5 * time.Second, "0": 5 * time.Second, "1": 5 * time.Second, "99999999999": time.Hour, "-1": 5 * time.Second, "soon": 5 * time.Second,
+		time.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat): time.Hour, time.Now().AddDate(-1, 0, 0).UTC().Format(http.TimeFormat): 5 * time.Second} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Retry-After", asked)
 			w.WriteHeader(429)

@@ -115,10 +115,18 @@ func DecodeOne(body []byte, into any) error {
 	return nil
 }
 
-// RetryAfter returns how long an answer asks to wait, which may be decades; 0 if it does not say. A date counts as
-// nothing said.
+// RetryAfter returns how long an answer asks to wait, which may be decades; 0 if it does not say. A date is compared with
+// the server's own clock if the answer has a Date, so that a wrong clock here does not count.
 func RetryAfter(h http.Header) time.Duration {
-	n, err := strconv.ParseUint(h.Get("Retry-After"), 10, 31)
+	asked := h.Get("Retry-After")
+	if until, err := http.ParseTime(asked); err == nil {
+		now, err := http.ParseTime(h.Get("Date"))
+		if err != nil {
+			now = time.Now()
+		}
+		return max(0, until.Sub(now))
+	}
+	n, err := strconv.ParseUint(asked, 10, 31)
 	if err != nil && !errors.Is(err, strconv.ErrRange) { // out of range, n is the largest
 		return 0
 	}

@@ -238,9 +238,14 @@ func TestDecodeOne(t *testing.T) {
 }
 
 func TestRetryAfter(t *testing.T) {
-	for header, want := range map[string]time.Duration{"": 0, "0": 0, "7": 7 * time.Second, "-1": 0, "soon": 0, "99999999999": (1<<31 - 1) * time.Second, "Wed, 21 Oct 2026 07:28:00 GMT": 0} {
-		if got := RetryAfter(http.Header{"Retry-After": {header}}); got != want {
+	for header, want := range map[string]time.Duration{"": 0, "0": 0, "7": 7 * time.Second, "-1": 0, "soon": 0, "99999999999": (1<<31 - 1) * time.Second,
+		"Wed, 21 Oct 2026 07:28:00 GMT": 30 * time.Second, "Wed, 21 Oct 2026 07:27:00 GMT": 0, "Wed, 21 Oct 2026 07:28:00": 0} {
+		if got := RetryAfter(http.Header{"Retry-After": {header}, "Date": {"Wed, 21 Oct 2026 07:27:30 GMT"}}); got != want {
 			t.Errorf("%q: %s", header, got)
 		}
+	}
+	in := time.Now().Add(time.Minute).UTC().Format(http.TimeFormat)
+	if got := RetryAfter(http.Header{"Retry-After": {in}}); got < 50*time.Second || got > time.Minute {
+		t.Errorf("a date in a minute, without the server's clock: %s", got)
 	}
 }
