@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 )
 
@@ -16,6 +17,10 @@ type Inspected struct {
 	Problem string    // what is wrong with the end of the record, or with its head; empty if nothing is
 	Damaged []string  // the files that were moved aside because they were damaged
 }
+
+// Paths returns what the daemon makes for the record at path, and refuses if other users may change it: the directory, the
+// record, and the head that is kept beside it. None of them need exist.
+func Paths(path string) []string { return []string{filepath.Dir(path), path, headPath(path)} }
 
 // tailSize is how much of a file Inspect reads.
 const tailSize = 1 << 20

@@ -582,7 +582,7 @@ func (r *Recorder) place() error {
 		}
 		return err
 	}
-	for _, path := range []string{dir, r.o.File, headPath(r.o.File)} {
+	for _, path := range Paths(r.o.File) {
 		if err := ownpath.Check(path); err != nil {
 			return fmt.Errorf("%w: %w", errPlace, err)
 		}

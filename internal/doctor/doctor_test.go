@@ -268,6 +268,9 @@ var generalIlls = map[string]ill{
 	"record of others": {func(w *world) {
 		w.events(func(path string) error { return os.Chmod(path, 0o666) })
 	}, Bad, RecordOpen, "audit.file", "refuses"},
+	"head of the record of others": {func(w *world) {
+		w.events(func(path string) error { return os.Chmod(audit.Paths(path)[2], 0o666) })
+	}, Bad, RecordOpen, "audit.file", "audit.head"},
 	"cut record": {func(w *world) {
 		w.events(func(path string) error { return os.Truncate(path, 0) })
 	}, Bad, RecordDamaged, "audit.file", "ends at number 0"},

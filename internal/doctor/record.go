@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"rotatord/internal/audit"
 	"rotatord/internal/ownpath"
 )
 
@@ -31,9 +32,9 @@ func (e *examination) record() {
 		e.add(Bad, RecordUnusable, subject, err.Error(), "move it away, or name another path in audit.file: nothing is rotated that cannot be recorded")
 		return
 	}
-	for _, p := range []string{dir, path} {
+	for _, p := range audit.Paths(path) {
 		if err := ownpath.AsOwner(path)(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			e.add(Bad, RecordOpen, subject, "the daemon refuses it: "+err.Error(), fmt.Sprintf("chmod 0700 %s; chmod 0600 %s", dir, path))
+			e.add(Bad, RecordOpen, subject, "the daemon refuses it: "+err.Error(), fmt.Sprintf("chmod 0700 %s; chmod 0600 %s", dir, strings.Join(audit.Paths(path)[1:], " ")))
 			return
 		}
 	}
