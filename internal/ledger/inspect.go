@@ -3,9 +3,11 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -84,10 +86,11 @@ func withSharedLock(path string, timeout time.Duration, do func(*bbolt.DB, boltf
 	if errors.Is(openErr, fs.ErrNotExist) || errors.Is(openErr, fs.ErrPermission) {
 		return fmt.Errorf("opening the ledger: %w", ownpath.Denied(path, openErr))
 	}
-	b, err := os.ReadFile(path)
+	b, release, err := readWhole(path)
 	if err != nil {
 		err = fmt.Errorf("reading the ledger: %w", err)
 	} else {
+		defer release()
 		var info boltfile.Info
 		if info, err = boltfile.Check(b); err != nil {
 			err = errDamaged(path, err)
@@ -101,6 +104,32 @@ func withSharedLock(path string, timeout time.Duration, do func(*bbolt.DB, boltf
 		err = errors.Join(err, db.Close())
 	}
 	return err
+}
+
+// readWhole returns the content of a file until release is called. The memory is not the garbage collector's: a ledger of a
+// large fleet has a hundred megabytes, which would stay with the process. And a file that is mapped in place of read ends
+// the process if the disk has an error, or another program truncates it.
+func readWhole(path string) (b []byte, release func(), err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return nil, func() {}, err
+	}
+	whole, err := syscall.Mmap(-1, 0, int(info.Size()), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		return nil, nil, fmt.Errorf("memory for %d bytes: %w", info.Size(), err)
+	}
+	release = func() { _ = syscall.Munmap(whole) }
+	n, err := io.ReadFull(f, whole)
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) { // it has become shorter, which the check says
+		release()
+		return nil, nil, err
+	}
+	return whole[:n], release, nil
 }
 
 func errDamaged(path string, cause error) error {
