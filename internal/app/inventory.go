@@ -23,6 +23,9 @@ const (
 	inventoryRetryMax = 5 * time.Minute
 )
 
+// largeListing is the number of entries from which on the memory of a listing is given back at once.
+const largeListing = 5000
+
 // startInventory starts to list an account regularly, and to read its credential.
 func (a *App) startInventory(name string, account *account) {
 	stopWatch := startLoop(account.client.WatchCredential)
@@ -83,8 +86,9 @@ func (a *App) inventory(ctx context.Context, name string, account *account) {
 			account.size.Store(int64(all.Size()))
 			a.inventoried(ctx, name, account, true)
 		}
-		if first && a.allListed() {
-			debug.FreeOSMemory() // the start needs twice what the daemon needs from now on
+		if first && a.allListed() || len(all.Tokens) >= largeListing {
+			all = cloudflare.Listing{}
+			debug.FreeOSMemory() // the start needs twice what the daemon needs from now on, and a large listing not much less
 		}
 		select {
 		case <-ctx.Done():
