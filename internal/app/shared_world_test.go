@@ -182,6 +182,11 @@ func (d *memoryDisk) Sealed() (all []pending.Sealed, _ error) {
 	return all, nil
 }
 
+func (d *memoryDisk) Noted() []pending.Sealed {
+	all, _ := d.Sealed()
+	return all
+}
+
 // SealCopy and OpenCopy implement [shared.Sealer].
 func (d *memoryDisk) SealCopy(_ context.Context, id string) ([]byte, time.Time, bool, error) {
 	d.mu.Lock()

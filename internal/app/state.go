@@ -37,8 +37,9 @@ type tokenLedger interface {
 // sealedSecrets keeps issued secrets until every sink has confirmed them.
 type sealedSecrets interface {
 	rotation.Pending
-	// Sealed lists the secrets that are on the disk.
+	// Sealed lists the secrets that are on the disk. Noted lists them without a look at it.
 	Sealed() ([]pending.Sealed, error)
+	Noted() []pending.Sealed
 }
 
 // stateDisk says whether the state can be written.

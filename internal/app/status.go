@@ -17,6 +17,7 @@ import (
 	"rotatord/internal/event"
 	"rotatord/internal/httpapi"
 	"rotatord/internal/moment"
+	"rotatord/internal/pending"
 	"rotatord/internal/rotation"
 	"rotatord/internal/status"
 )
@@ -108,6 +109,7 @@ func (a *App) show(t config.Token) status.Token {
 	if what, until := a.engine.waitsFor(seen); what != "" {
 		s.WaitsFor, s.WaitsUntil = what, until.UTC()
 	}
+	s.Renews, s.RenewalError = rotation.RenewsAt(seen.token, seen.record), seen.record.Renewal.LastError
 	if err := a.credentialError(t.Account); err != nil {
 		s.AccountError = err.Error()
 	}
@@ -229,7 +231,6 @@ func (a *App) showChores(s *status.Token, t config.Token, seen scheduled) {
 			s.Deletions = append(s.Deletions, status.Deletion{Sink: sink.Name(), At: at})
 		}
 	}
-	s.Renews, s.RenewalError = rotation.RenewsAt(seen.token, record), record.Renewal.LastError
 	if work := record.Work; work != nil && work.Verification.Probes > 0 {
 		v := work.Verification
 		s.Verification = &status.Verification{Since: v.Since, Probes: v.Probes, Refused: v.Refused(seen.token.VerifyWithin, a.now()), Error: v.Error}
@@ -276,6 +277,9 @@ func (a *App) showWatch(s *status.Token, t config.Token, seen scheduled) {
 		return
 	}
 	for _, sink := range t.Sinks {
+		if len(record.Findings) == 0 { // nearly always, so no name need be made
+			break
+		}
 		name := config.SinkName(sink)
 		f, found := record.Findings[name]
 		if !found {
@@ -439,33 +443,36 @@ func (a *App) Pending() (n int, oldest time.Time) {
 	if a.sharing.errNotJoined() != nil { // no rotation is known
 		return 0, time.Time{}
 	}
-	sealed, err := a.state.pending.Sealed()
-	if err == nil && len(sealed) == 0 { // nearly always, so the ledger need not be read
-		return a.engine.rotator.Unsealed(), time.Time{}
-	}
-	records, recordsErr := a.state.ledger.All(context.Background())
-	if err := errors.Join(err, recordsErr); err != nil {
-		a.log.Error("the journal cannot be read", "error", err)
-		return 0, time.Time{}
-	}
-	// An answer that failed validation stays sealed for an operator after its doubt was resolved. No rotation
-	// waits for it.
-	inHand := make(map[string]bool)
-	for _, r := range records {
-		if r.Work != nil && r.Step != rotation.StepStored { // such a secret is in every sink
-			inHand[r.Work.RotationID] = true
-		}
-	}
-	for _, s := range sealed {
-		if !inHand[s.RotationID] {
-			continue
-		}
-		if n++; oldest.IsZero() || s.At.Before(oldest) {
-			oldest = s.At
+	for _, s := range a.state.pending.Noted() {
+		switch waits, err := a.inHand(s); {
+		case err != nil:
+			a.log.Error("the journal cannot be read", "error", err)
+			return 0, time.Time{}
+		case waits:
+			n++
+			oldest = moment.MinNonZero(oldest, s.At)
 		}
 	}
 	// And the secrets that could not be sealed.
 	return n + a.engine.rotator.Unsealed(), oldest
+}
+
+// inHand reports whether a rotation waits for a sealed secret. An answer that failed validation stays sealed for an operator
+// after its doubt was resolved: then none does. The ledger is read only for a token that is not configured any more, and all
+// of it only for a file that is too damaged to name its token.
+func (a *App) inHand(s pending.Sealed) (bool, error) {
+	waits := func(r rotation.Record) bool {
+		return r.Work != nil && r.Work.RotationID == s.RotationID && r.Step != rotation.StepStored // such a secret is in every sink
+	}
+	if s.Token == "" {
+		all, err := a.state.ledger.All(context.Background())
+		return slices.ContainsFunc(all, waits), err
+	}
+	if seen, ok := a.engine.view(s.Token); ok && seen.unreadable == nil {
+		return waits(seen.record), nil
+	}
+	record, err := a.state.ledger.Load(context.Background(), s.Token)
+	return waits(record), err
 }
 
 // LookAtVault implements [admin.Daemon].

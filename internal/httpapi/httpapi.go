@@ -31,8 +31,8 @@ type Source interface {
 	webpage.Source
 	// Tokens returns all tokens, sorted by name.
 	Tokens() []TokenStatus
-	// States returns all tokens, sorted by name, one after the other, for the metrics. It leaves out what is text for
-	// people: sinks, troubles, and what to do. A token is not used after the next one was asked for.
+	// States returns all tokens, sorted by name, one after the other, for the metrics. It leaves out what they do
+	// not show, such as sinks, troubles, and what to do. A token is not used after the next one was asked for.
 	States() iter.Seq[*TokenStatus]
 	// Live and Ready return the conditions of /livez and /readyz.
 	Live() []Check

@@ -323,4 +323,3 @@ func TestScrapeTakesLittle(t *testing.T) {
 		t.Logf("%d bytes for each token", each)
 	}
 }
-

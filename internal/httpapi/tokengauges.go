@@ -142,7 +142,7 @@ type snapshot struct {
 	rows    []row // sorted by name
 	noted   []noted
 	counted []countedToken // sorted by name
-	sorted  []int32   // for byAccount
+	sorted  []int32        // for byAccount
 }
 
 // noted is a series of what few tokens have.

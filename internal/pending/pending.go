@@ -20,8 +20,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +52,9 @@ type Store struct {
 	closed atomic.Bool
 	spare  spare
 	writes durable.LastWrite
+
+	mu    sync.Mutex
+	noted map[string]Sealed // what [Store.Noted] returns, by rotation
 }
 
 // Options say where sealed secrets are and what seals them.
@@ -120,7 +126,11 @@ func (s *Store) Recipients() (all []string) {
 // tidyUp removes reservations that no unfinished rotation can use any more, ends seals that were cut
 // short when the answer was already on the disk, and removes temporary files.
 func (s *Store) tidyUp(isUnfinished func(rotationID string) bool) error {
+	noted := make(map[string]Sealed)
 	err := forEach(s.dir, func(path string, p parsed, damage error) error {
+		if damage != nil || p.state != stateReserved {
+			noted[filepath.Base(path)] = sealedOf(path, p, damage)
+		}
 		switch {
 		case damage != nil:
 		case p.state == stateReserved && !isUnfinished(p.key.RotationID):
@@ -133,6 +143,9 @@ func (s *Store) tidyUp(isUnfinished func(rotationID string) bool) error {
 	if err = errors.Join(err, durable.CleanDir(s.dir), durable.SyncDir(s.dir)); err != nil {
 		return fmt.Errorf("tidying up the sealed secrets: %w", err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noted = noted
 	return nil
 }
 
@@ -232,51 +245,59 @@ func (s *Store) Seal(_ context.Context, key rotation.PendingKey, issued rotation
 	}
 	defer clear(plain)
 	ciphertext, err := encrypt(plain, s.recipients)
+	var at time.Time
 	if err == nil {
-		err = s.writes.Note(s.spare.use(func() error { return s.seal(path, key, plain, ciphertext) }))
+		err = s.writes.Note(s.spare.use(func() (err error) {
+			at, err = s.seal(path, key, plain, ciphertext)
+			return err
+		}))
 	}
 	if err != nil {
 		return fmt.Errorf("sealing: %w", err)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noted[key.RotationID] = Sealed{PendingKey: key, At: at}
 	return nil
 }
 
-func (s *Store) seal(path string, key rotation.PendingKey, plain, ciphertext []byte) error {
+// seal writes an answer, and returns since when it is sealed.
+func (s *Store) seal(path string, key rotation.PendingKey, plain, ciphertext []byte) (time.Time, error) {
 	at := time.Now()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) && s.closed.Load() {
-		return errClosed
+		return time.Time{}, errClosed
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return writeSealed(path, key, at, ciphertext)
+		return at, writeSealed(path, key, at, ciphertext)
 	}
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	defer f.Close()
 	b, err := io.ReadAll(f)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	p, err := parse(key.RotationID, b)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
 	switch p.state {
 	case stateReserved:
-		return overwrite(f, at, ciphertext)
+		return at, overwrite(f, at, ciphertext)
 	case stateDamaged:
-		return writeSealed(path, key, at, ciphertext)
+		return at, writeSealed(path, key, at, ciphertext)
 	}
 	before, err := decrypt(p.ciphertext, s.identity)
 	if err != nil {
-		return fmt.Errorf("rotation %s has a sealed answer already: %w", key.RotationID, err)
+		return time.Time{}, fmt.Errorf("rotation %s has a sealed answer already: %w", key.RotationID, err)
 	}
 	defer clear(before)
 	if !bytes.Equal(before, plain) {
-		return fmt.Errorf("rotation %s has another sealed answer already", key.RotationID)
+		return time.Time{}, fmt.Errorf("rotation %s has another sealed answer already", key.RotationID)
 	}
-	return overwrite(f, p.at, p.ciphertext)
+	return p.at, overwrite(f, p.at, p.ciphertext)
 }
 
 // overwrite writes an answer into its reserved space. A larger answer makes the file longer, if the disk
@@ -339,11 +360,25 @@ func (s *Store) Erase(_ context.Context, rotationID string) error {
 	if err != nil {
 		return err
 	}
-	return s.writes.NoteRemoval(s.files.Remove(filepath.Base(path)))
+	if err := s.writes.NoteRemoval(s.files.Remove(filepath.Base(path))); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.noted, rotationID)
+	return nil
 }
 
 // Sealed returns the sealed secrets: see [List].
 func (s *Store) Sealed() ([]Sealed, error) { return List(s.dir) }
+
+// Noted returns the sealed secrets in no order, as this process found them at its start and changed them since then. It does
+// not look at the disk, so a file that was damaged meanwhile does not say so.
+func (s *Store) Noted() []Sealed {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.AppendSeq(make([]Sealed, 0, len(s.noted)), maps.Values(s.noted))
+}
 
 // path returns the file of a rotation. It is an error if the store is closed.
 func (s *Store) path(rotationID string) (string, error) {

@@ -1,0 +1,77 @@
+package app
+
+import (
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"rotatord/internal/config"
+	"rotatord/internal/rotation"
+	"rotatord/internal/scheduler"
+	"rotatord/internal/status"
+)
+
+// healthyFleet is a daemon with n tokens that are all right.
+func healthyFleet(t *testing.T, n int) *App {
+	t.Helper()
+	schedule, err := scheduler.Parse("@weekly", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &App{config: &config.Config{WatchEvery: time.Hour}, now: time.Now, log: slog.New(slog.DiscardHandler)}
+	a.engine = newEngine(time.Now, a.log, nil)
+	a.engine.rotator = rotation.New(rotation.Options{Owner: "test", Started: time.Now()})
+	for i := range n {
+		name := fmt.Sprintf("token-%05d", i)
+		kept := &config.FileSink{Path: "/run/" + name + "/cf.env", Format: "env", Mode: 0o600}
+		a.config.Tokens = append(a.config.Tokens, config.Token{Name: name, Account: "prod", ID: name, Schedule: schedule, Sinks: []config.Sink{kept}})
+		a.engine.tokens[name] = &scheduled{
+			token: rotation.Token{Name: name, Account: "prod", ID: name, RenewBefore: time.Hour},
+			record: rotation.Record{Token: name, TokenID: name, Last: &rotation.Done{At: time.Now(), GraceEndsAt: time.Now().Add(time.Hour)},
+				Facts: rotation.TokenFacts{ID: name, ClientID: name + ".access", Enabled: true, ExpiresAt: time.Now().Add(1000 * time.Hour)}},
+			due: rotation.Due{At: time.Now().Add(time.Hour)},
+		}
+	}
+	return a
+}
+
+// TestStatesAreCheap: what the metrics read of a token that is all right allocates nothing.
+func TestStatesAreCheap(t *testing.T) {
+	var allocated [2]float64
+	for i, n := range []int{100, 400} {
+		a := healthyFleet(t, n)
+		allocated[i] = testing.AllocsPerRun(20, func() {
+			for range a.States() {
+			}
+		})
+	}
+	if allocated[1] > allocated[0]+20 {
+		t.Errorf("%.0f allocations for 100 tokens, %.0f for 400", allocated[0], allocated[1])
+	}
+}
+
+// TestStatesAreTheTokens: the metrics show what the pages show, but for texts.
+func TestStatesAreTheTokens(t *testing.T) {
+	a := healthyFleet(t, 3)
+	a.engine.tokens["token-00001"].record.Failures = 2
+	a.engine.tokens["token-00001"].record.LastCause = "sealed"
+	a.engine.tokens["token-00002"].gone = true
+	var got, want []status.Token
+	for s := range a.States() {
+		got = append(got, *s)
+	}
+	for _, s := range a.Tokens() {
+		if len(s.Sinks) == 0 || len(s.Mounts) == 0 {
+			t.Errorf("%s has no sinks: this test shows nothing", s.Name)
+		}
+		s.Sinks, s.Mounts, s.Troubles, s.ToDo, s.AccountError, s.WaitsFor, s.WaitsUntil = nil, nil, nil, nil, "", "", time.Time{}
+		s.Renews, s.RenewalError = time.Time{}, ""
+		want = append(want, s)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-tokens +states):\n%s", diff)
+	}
+}
